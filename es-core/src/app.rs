@@ -1,0 +1,515 @@
+//! The application: wiring, and the one value that everything is asked of.
+
+use std::any::type_name;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFuture};
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use crate::clock::{Clock, SystemClock};
+use crate::command::{Bus, IdOf, Interceptor, RetryPolicy, Services};
+use crate::entropy::{Entropy, SystemEntropy};
+use crate::id::Ids;
+use crate::limits;
+use crate::processor::{Processor, ProcessorState, ProcessorStatus, ProjectionRunner, ReactorRunner, Runner, ViewRunner};
+use crate::projection::{Project, Projection, Reactor, View, Views, tables_of};
+use crate::query::LoadError;
+use crate::repository::{At, Cache, Loaded, Repository, stream_of};
+use crate::store::{Backend, EventStore, Position, StoreError, ViewStore};
+use crate::{Apply, Command, Commands, Queries, Sending};
+
+/// A running application. Cheap to clone; no type parameter, so it can sit in any state.
+///
+/// When the last clone is dropped its processors stop; [`shutdown`](Self::shutdown) also waits for them.
+#[derive(Clone, Debug)]
+pub struct App(Arc<Inner>);
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) repository: Repository,
+    pub(crate) services: Services,
+    pub(crate) ids: Ids,
+    pub(crate) bus: Bus,
+    pub(crate) cache: Cache,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) processors: Vec<Processor>,
+}
+
+impl Inner {
+    pub(crate) fn store(&self) -> &dyn EventStore {
+        &*self.repository.store
+    }
+}
+
+/// What is running, and how it is told to end.
+#[derive(Debug)]
+pub(crate) struct Lifecycle {
+    commands: TaskTracker,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+    kill: CancellationToken,
+    /// Processors end with the app, also when nobody shuts it down.
+    _stops: DropGuard,
+}
+
+impl Lifecycle {
+    fn new(closing: CancellationToken) -> Self {
+        let _stops = closing.clone().drop_guard();
+        let kill = CancellationToken::new();
+        Self { commands: TaskTracker::new(), tasks: TaskTracker::new(), closing, kill, _stops }
+    }
+
+    /// Counts a command in, unless the app is closing.
+    pub(crate) fn enter(&self) -> Option<TaskTrackerToken> {
+        // Counted first: a shutdown that does not see the command is one that the command sees.
+        let token = self.commands.token();
+        (!self.closing.is_cancelled()).then_some(token)
+    }
+
+    pub(crate) fn killed(&self) -> WaitForCancellationFuture<'_> {
+        self.kill.cancelled()
+    }
+
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        drop(self.tasks.spawn(task));
+    }
+}
+
+impl App {
+    /// Begins the wiring of an app on this backend.
+    #[must_use]
+    pub fn on<B: Backend>(backend: B) -> AppBuilder<B> {
+        AppBuilder {
+            backend: Arc::new(backend),
+            services: Services::default(),
+            runners: Vec::new(),
+            checks: Vec::new(),
+            interceptors: Vec::new(),
+            settings: Settings::default(),
+        }
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.0
+    }
+
+    /// Sends a command to an aggregate: add options, then `.await`.
+    pub fn send<C: Command>(&self, id: &IdOf<C>, cmd: C) -> Sending<'_, C> {
+        Sending::new(self, id, cmd)
+    }
+
+    /// The current state of an aggregate; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`] if its events cannot be read.
+    pub async fn load<A: Apply>(&self, id: &A::Id) -> Result<Option<Loaded<A>>, LoadError> {
+        let stream = stream_of::<A>(id)?;
+        let mut held = self.0.cache.slot(&stream).hold().await;
+        let loaded = match held.take::<A>() {
+            Some(mut kept) => {
+                self.0.repository.catch_up(&stream, &mut *kept).await?;
+                kept
+            }
+            None => Box::new(self.0.repository.load(&stream).await?),
+        };
+        let answer = (loaded.version.0 > 0).then(|| Loaded::clone(&loaded));
+        held.put(loaded);
+        Ok(answer)
+    }
+
+    /// The state of an aggregate at a point in its history; `None` if it did not exist then.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`] if its events cannot be read.
+    pub async fn load_at<A: Apply>(&self, id: &A::Id, at: At) -> Result<Option<Loaded<A>>, LoadError> {
+        let loaded: Loaded<A> = self.0.repository.load_at(&stream_of::<A>(id)?, at).await?;
+        Ok((loaded.version.0 > 0).then_some(loaded))
+    }
+
+    /// Takes a snapshot of an aggregate now; says whether there was something to take.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`] if its events cannot be read, the store cannot be written, or the aggregate has no
+    /// snapshots.
+    pub async fn snapshot<A: Apply>(&self, id: &A::Id) -> Result<bool, LoadError> {
+        let Some(loaded) = self.load::<A>(id).await? else { return Ok(false) };
+        let snapshot = Repository::snapshot_of(&stream_of::<A>(id)?, &loaded)
+            .map_err(|e| StoreError::misuse(format!("no snapshot of {}: {e}", A::NAME)))?;
+        self.0.repository.snapshots.put_snapshot(snapshot).await?;
+        Ok(true)
+    }
+
+    /// A new id, from the app's clock and randomness.
+    #[must_use]
+    pub fn new_id(&self) -> uuid::Uuid {
+        self.0.ids.next()
+    }
+
+    /// The event store, to read events as they are stored.
+    #[must_use]
+    pub fn store(&self) -> &dyn EventStore {
+        self.0.store()
+    }
+
+    /// The event store, to keep.
+    #[must_use]
+    pub fn store_handle(&self) -> Arc<dyn EventStore> {
+        self.0.repository.store.clone()
+    }
+
+    /// What handlers receive by type.
+    #[must_use]
+    pub fn services(&self) -> &Services {
+        &self.0.services
+    }
+
+    /// The processors of this app.
+    #[must_use]
+    pub fn processors(&self) -> &[Processor] {
+        &self.0.processors
+    }
+
+    /// The processor of a projection or view.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Misuse`] if this app does not run it.
+    pub fn processor<P: Projection>(&self) -> Result<&Processor, StoreError> {
+        self.processor_named(&tables_of::<P>().stored_name())
+    }
+
+    fn processor_named(&self, name: &str) -> Result<&Processor, StoreError> {
+        let found = self.0.processors.iter().find(|p| p.name() == name);
+        found.ok_or_else(|| {
+            StoreError::misuse(format!("this app does not run {name}: add `.projection(..)` or `.view::<..>()` to it"))
+        })
+    }
+
+    /// Waits until a projection has taken in everything up to a position, to read your own write.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Transient`] if it did not get there in time (with its last error, if it has one),
+    /// [`StoreError::Misuse`] if this app does not run it.
+    pub async fn wait_for<P: Projection>(&self, position: Position, limit: Duration) -> Result<(), StoreError> {
+        self.processor::<P>()?.wait_for(position, limit).await
+    }
+
+    /// Waits until every processor has taken in everything that is in the log now.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Transient`] if one did not get there in time.
+    pub async fn settle(&self, limit: Duration) -> Result<(), StoreError> {
+        let head = self.store().head().await?;
+        for processor in &self.0.processors {
+            processor.wait_for(head, limit).await?;
+        }
+        Ok(())
+    }
+
+    /// Empties a projection and fills it again from the whole log. Readers see it grow; returns as soon
+    /// as it is empty. Watch its [`Processor`] for progress, or `wait_for` the head.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if it could not be emptied; then nothing changed.
+    pub async fn rebuild<P: Projection>(&self) -> Result<(), StoreError> {
+        self.processor::<P>()?.reset().await
+    }
+
+    /// How the app is: whether its store answers, and where its processors are.
+    pub async fn health(&self) -> Health {
+        Health {
+            head: self.store().head().await,
+            processors: self.0.processors.iter().map(Processor::status).collect(),
+            closing: self.0.lifecycle.closing.is_cancelled(),
+        }
+    }
+
+    /// Ends the app: new commands are refused, running ones may finish within `grace` and are then
+    /// cancelled; processors finish their page. Says whether everything finished in time. Harmless to
+    /// call twice.
+    pub async fn shutdown(&self, grace: Duration) -> bool {
+        let lifecycle = &self.0.lifecycle;
+        lifecycle.closing.cancel();
+        lifecycle.commands.close();
+        lifecycle.tasks.close();
+        let finished = async {
+            lifecycle.commands.wait().await;
+            lifecycle.tasks.wait().await;
+            for processor in &self.0.processors {
+                processor.ended().await;
+            }
+        };
+        let in_time = tokio::time::timeout(grace, finished).await.is_ok();
+        lifecycle.kill.cancel();
+        in_time
+    }
+}
+
+/// How an app is.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Health {
+    /// The head of the log, or why the store does not answer.
+    pub head: Result<Position, StoreError>,
+    /// The processors.
+    pub processors: Vec<ProcessorStatus>,
+    /// Whether a shutdown has begun.
+    pub closing: bool,
+}
+
+impl Health {
+    /// Whether the store answers and no processor fails.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        let failing = |p: &ProcessorStatus| matches!(p.state, ProcessorState::Failing { .. });
+        self.head.is_ok() && !self.processors.iter().any(failing)
+    }
+
+    /// How many positions a processor is behind the head.
+    #[must_use]
+    pub fn lag(&self, processor: &ProcessorStatus) -> u64 {
+        self.head.as_ref().map_or(0, |head| head.0.saturating_sub(processor.position.0))
+    }
+}
+
+type Check = Box<dyn FnOnce(&Services) -> Vec<String> + Send>;
+
+#[derive(Debug)]
+struct Settings {
+    retry: RetryPolicy,
+    timeout: Duration,
+    max_events: usize,
+    cache: usize,
+    verify: bool,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            retry: RetryPolicy::default(),
+            timeout: Duration::from_secs(30),
+            max_events: limits::MAX_EVENTS,
+            cache: 10_000,
+            verify: cfg!(debug_assertions),
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy),
+        }
+    }
+}
+
+/// The wiring of an app. Generic over the backend only here, where backends meet what needs them.
+#[must_use = "nothing runs before `.start().await`"]
+pub struct AppBuilder<B: Backend> {
+    backend: Arc<B>,
+    services: Services,
+    runners: Vec<Box<dyn Runner>>,
+    checks: Vec<Check>,
+    interceptors: Vec<Arc<dyn Interceptor>>,
+    settings: Settings,
+}
+
+impl<B: Backend> std::fmt::Debug for AppBuilder<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AppBuilder")
+            .field("backend", &type_name::<B>())
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<B: Backend> AppBuilder<B> {
+    /// A value that handlers may ask for by type.
+    pub fn provide<T: Send + Sync + 'static>(mut self, service: T) -> Self {
+        self.services.provide(service);
+        self
+    }
+
+    /// Optional: makes `start` check that everything the aggregate's commands ask for is there.
+    pub fn aggregate<A: Commands>(self) -> Self {
+        self.check(A::missing)
+    }
+
+    /// A keyed view, kept up to date from the log. Read it through [`Views`].
+    pub fn view<V: View>(mut self) -> Self
+    where
+        B: ViewStore,
+    {
+        self.services.replace(Arc::new(Views::new(self.backend.clone())));
+        let runner = ViewRunner::<B, V>::new(self.backend.clone());
+        self.runner(runner)
+    }
+
+    /// A SQL projection, kept up to date from the log. Its `#[queries]` come with it.
+    pub fn projection<P: Project<B::Tx>>(mut self, projection: P) -> Self {
+        let projection = Arc::new(projection);
+        self.services.replace(projection.clone());
+        let runner = ProjectionRunner::new(self.backend.clone(), projection);
+        self.runner(runner)
+    }
+
+    /// A handler of queries that is no projection.
+    pub fn queries<H: Queries>(self, handler: H) -> Self {
+        self.check(H::missing).provide(handler)
+    }
+
+    /// Effects outside, for events from now on.
+    pub fn reactor<R: Reactor>(self, reactor: R) -> Self {
+        let runner = ReactorRunner::new(self.backend.clone(), reactor);
+        self.check(R::missing).runner(runner)
+    }
+
+    /// Code around every command; the first added is the outermost.
+    pub fn interceptor(mut self, interceptor: impl Interceptor) -> Self {
+        self.interceptors.push(Arc::new(interceptor));
+        self
+    }
+
+    /// When commands are tried again after a conflict.
+    pub const fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.settings.retry = policy;
+        self
+    }
+
+    /// How long a command may take, all tries together. 30 seconds by default.
+    pub const fn command_timeout(mut self, limit: Duration) -> Self {
+        self.settings.timeout = limit;
+        self
+    }
+
+    /// How many events one command may decide: 1,000 by default, 10,000 at most.
+    pub fn max_events(mut self, limit: usize) -> Self {
+        self.settings.max_events = limit.min(limits::HARD_MAX_EVENTS);
+        self
+    }
+
+    /// How many aggregates are kept in memory: 10,000 by default. They cost memory, never correctness.
+    pub const fn cache(mut self, aggregates: usize) -> Self {
+        self.settings.cache = aggregates;
+        self
+    }
+
+    /// Whether every payload is decoded once before it is stored, so that what is written can be read.
+    /// On by default in debug builds.
+    pub const fn verify_payloads(mut self, verify: bool) -> Self {
+        self.settings.verify = verify;
+        self
+    }
+
+    /// Another clock than the machine's.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.settings.clock = Arc::new(clock);
+        self
+    }
+
+    /// Other randomness than the system's.
+    pub fn entropy(mut self, entropy: impl Entropy) -> Self {
+        self.settings.entropy = Arc::new(entropy);
+        self
+    }
+
+    /// A processor of an extension crate.
+    pub fn runner(mut self, runner: impl Runner) -> Self {
+        self.runners.push(Box::new(runner));
+        self
+    }
+
+    /// A check at start: lines about what is missing.
+    pub fn check(mut self, check: impl FnOnce(&Services) -> Vec<String> + Send + 'static) -> Self {
+        self.checks.push(Box::new(check));
+        self
+    }
+
+    /// The backend, for extension crates.
+    #[must_use]
+    pub const fn backend(&self) -> &Arc<B> {
+        &self.backend
+    }
+
+    /// Checks the wiring, prepares the projections' tables, starts the processors.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] with everything that is wrong, at once.
+    pub async fn start(mut self) -> Result<App, StartError> {
+        self.backend.provide(&mut self.services);
+        let services = self.services;
+        let mut wrong: Vec<String> = self.checks.into_iter().flat_map(|check| check(&services)).collect();
+        wrong.extend(services.twice().iter().map(|t| format!("`{t}` was provided twice")));
+        wrong.extend(wrong_names(&self.runners));
+        if wrong.is_empty() {
+            for runner in &self.runners {
+                let prepared = runner.prepare().await;
+                wrong.extend(prepared.err().map(|e| format!("{}: {}", runner.name(), crate::chain(&e))));
+            }
+        }
+        if !wrong.is_empty() {
+            return Err(StartError(wrong));
+        }
+        let store: Arc<dyn EventStore> = self.backend.clone();
+        warn_of_orphans(&*store, &self.runners).await;
+        let closing = CancellationToken::new();
+        let lifecycle = Lifecycle::new(closing.clone());
+        let services_of_tasks = Arc::new(services.clone());
+        let start = |runner| Processor::start(runner, store.clone(), services_of_tasks.clone(), closing.clone());
+        let processors = self.runners.into_iter().map(start).collect();
+        let Settings { retry, timeout, max_events, cache, verify, clock, entropy } = self.settings;
+        Ok(App(Arc::new(Inner {
+            repository: Repository { store, snapshots: self.backend },
+            services,
+            ids: Ids::new(clock, entropy),
+            bus: Bus { interceptors: self.interceptors, retry, timeout, max_events, verify },
+            cache: Cache::new(cache),
+            lifecycle,
+            processors,
+        })))
+    }
+}
+
+fn wrong_names(runners: &[Box<dyn Runner>]) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    let mut wrong = Vec::new();
+    for runner in runners {
+        let name = runner.name();
+        let base = name.rsplit_once('/').map_or(&*name, |(base, _version)| base);
+        wrong.extend(limits::stored_name("processor name", base).err().map(|e| e.to_string()));
+        if !seen.insert(base.to_owned()) {
+            wrong.push(format!("two processors are named {base:?}: each needs its own name"));
+        }
+    }
+    wrong
+}
+
+/// A renamed projection starts from nothing; that should not go unseen.
+async fn warn_of_orphans(store: &dyn EventStore, runners: &[Box<dyn Runner>]) {
+    let Ok(known) = store.checkpoints().await else { return };
+    let runs = |name: &str| runners.iter().any(|r| r.name() == name);
+    let orphans: Vec<_> = known.iter().filter(|(name, _)| !runs(name)).map(|(name, _)| name).collect();
+    for runner in runners {
+        if !orphans.is_empty() && !known.iter().any(|(name, _)| *name == runner.name()) {
+            tracing::warn!(
+                processor = %runner.name(),
+                not_run_here = ?orphans,
+                "starts from nothing, and the store knows processors that this app does not run: was it renamed?"
+            );
+        }
+    }
+}
+
+/// Everything that is wrong with the wiring, at once.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the app cannot start:\n  {}", .0.join("\n  "))]
+pub struct StartError(
+    /// One line for each mistake.
+    pub Vec<String>,
+);

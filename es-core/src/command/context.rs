@@ -1,0 +1,73 @@
+//! What a command handler can know about its own call.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::clock::Timestamp;
+use crate::event::Metadata;
+use crate::id::Ids;
+use crate::store::{StreamId, Version};
+
+/// The call of one command. A handler that wants it takes `&Context` as a further parameter.
+///
+/// Time and ids come through here, as inputs: the handler itself reads no clock.
+#[derive(Clone, Debug)]
+pub struct Context {
+    pub(crate) command_id: Uuid,
+    pub(crate) now: Timestamp,
+    pub(crate) stream: StreamId,
+    pub(crate) version: Version,
+    pub(crate) metadata: Arc<Metadata>,
+    pub(crate) ids: Ids,
+}
+
+impl Context {
+    /// The command's own id: the causation of its events.
+    #[must_use]
+    pub const fn command_id(&self) -> Uuid {
+        self.command_id
+    }
+
+    /// The time of this attempt.
+    #[must_use]
+    pub const fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// Who asks, if the sender said so.
+    #[must_use]
+    pub fn actor(&self) -> Option<&str> {
+        self.metadata.actor.as_deref()
+    }
+
+    /// For whom, if the sender said so.
+    #[must_use]
+    pub fn tenant(&self) -> Option<&str> {
+        self.metadata.tenant.as_deref()
+    }
+
+    /// Everything the events of this command will carry.
+    #[must_use]
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// The aggregate's stream.
+    #[must_use]
+    pub const fn stream(&self) -> &StreamId {
+        &self.stream
+    }
+
+    /// How many events the decision is based on.
+    #[must_use]
+    pub const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// A new id, for something this command creates.
+    #[must_use]
+    pub fn new_id(&self) -> Uuid {
+        self.ids.at(self.now)
+    }
+}

@@ -1,0 +1,61 @@
+//! Commands: requests to one aggregate, sent through the bus.
+
+mod bus;
+mod context;
+mod error;
+mod interceptor;
+mod retry;
+mod sending;
+mod services;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub(crate) use self::bus::{Bus, resolve};
+pub use self::context::Context;
+pub use self::error::CommandError;
+pub use self::interceptor::{Dispatch, Halted, Interceptor, Next};
+pub use self::retry::RetryPolicy;
+pub use self::sending::{Done, Sending};
+pub use self::services::{FromServices, MissingService, Scope, Services};
+use crate::{Aggregate, Apply, Handle};
+
+/// A request to one aggregate type. `#[commands]` writes this impl for every command it finds; for a
+/// command in another crate it is three lines by hand.
+#[diagnostic::on_unimplemented(
+    message = "no aggregate handles `{Self}`",
+    label = "this is not a command",
+    note = "add a method that takes `{Self}` to an aggregate's `#[commands]` block"
+)]
+pub trait Command: Clone + Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// Stored: part of what an idempotency key stands for.
+    const NAME: &'static str;
+    /// The aggregate that decides.
+    type Aggregate: Handle<Self>;
+}
+
+/// The id type that a command is sent to.
+pub type IdOf<C> = <<C as Command>::Aggregate as Aggregate>::Id;
+/// The events that a command leads to.
+pub type EventsOf<C> = <<C as Command>::Aggregate as Aggregate>::Event;
+/// The refusals that a command can meet.
+pub type ErrorOf<C> = <<C as Command>::Aggregate as Aggregate>::Error;
+
+/// Written by `#[commands]`: lets `.aggregate::<A>()` check at start what the methods ask for.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no commands",
+    note = "put `#[commands]` on an `impl {Self}` block, or write `impl Commands for {Self}`"
+)]
+pub trait Commands: Apply {
+    /// A line for each service that a command asks for and nobody provided.
+    fn missing(services: &Services) -> Vec<String>;
+}
+
+/// What the handler of `C` asks for and nobody provided, a line each.
+#[must_use]
+pub fn missing_for<C: Command>(services: &Services) -> Vec<String> {
+    let mut missing = Vec::new();
+    <<C::Aggregate as Handle<C>>::Env<'_>>::missing(services, &mut missing);
+    let of = |m| format!("command {} of {}: {m}", C::NAME, C::Aggregate::NAME);
+    missing.into_iter().map(of).collect()
+}

@@ -1,0 +1,136 @@
+//! A command on its way: options, then `.await`.
+
+use std::future::IntoFuture;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+use crate::command::bus::{Call, Commits, Stages};
+use crate::command::{CommandError, ErrorOf, EventsOf, IdOf, RetryPolicy};
+use crate::event::Metadata;
+use crate::limits::LimitError;
+use crate::repository::stream_of;
+use crate::store::{Position, RecordedEvent, StreamId, Transaction, Version};
+use crate::{App, Command};
+
+/// What a command led to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Done<E> {
+    /// The position of its last event; of the aggregate's last event if it decided none. Give it to
+    /// [`App::wait_for`] to read your own write.
+    pub position: Position,
+    /// The aggregate's version after it.
+    pub version: Version,
+    /// The decided events.
+    pub events: Vec<E>,
+    /// Whether this is the first outcome of a request that was repeated.
+    pub repeated: bool,
+}
+
+/// A command with its options; sent by `.await`.
+///
+/// Dropping the future leaves the outcome unknown: the command may still be stored. Send it with an
+/// idempotency key to be able to send it again.
+#[must_use = "a command is sent by `.await`"]
+#[derive(Debug)]
+pub struct Sending<'a, C: Command> {
+    app: &'a App,
+    stream: Result<StreamId, LimitError>,
+    cmd: C,
+    options: Options,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Options {
+    pub(crate) key: Option<Arc<str>>,
+    pub(crate) expect: Option<Version>,
+    pub(crate) metadata: Metadata,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) retry: Option<RetryPolicy>,
+}
+
+impl<'a, C: Command> Sending<'a, C> {
+    pub(crate) fn new(app: &'a App, id: &IdOf<C>, cmd: C) -> Self {
+        Self { app, stream: stream_of::<C::Aggregate>(id), cmd, options: Options::default() }
+    }
+
+    /// Names the request: sent again under the same key, it gives the first outcome back, refusals
+    /// included, and changes nothing. The key is unique in the whole store; with another command it
+    /// is refused.
+    pub fn idempotency_key(mut self, key: impl std::fmt::Display) -> Self {
+        self.options.key = Some(key.to_string().into());
+        self
+    }
+
+    /// Decide only if the aggregate is still at the version that the caller saw; else it is a
+    /// conflict, which is then not retried.
+    pub const fn expect_version(mut self, version: Version) -> Self {
+        self.options.expect = Some(version);
+        self
+    }
+
+    /// What the events carry beside their payload; replaces what was set before.
+    pub fn metadata(mut self, metadata: Metadata) -> Self {
+        self.options.metadata = metadata;
+        self
+    }
+
+    /// Who asks.
+    pub fn actor(mut self, actor: impl Into<String>) -> Self {
+        self.options.metadata.actor = Some(actor.into());
+        self
+    }
+
+    /// For whom.
+    pub fn tenant(mut self, tenant: impl Into<String>) -> Self {
+        self.options.metadata.tenant = Some(tenant.into());
+        self
+    }
+
+    /// Takes over the flow, the actor and the tenant of the event that caused this command.
+    pub fn caused_by(mut self, event: &RecordedEvent) -> Self {
+        self.options.metadata = Metadata::caused_by(event);
+        self
+    }
+
+    /// How long to wait for the outcome, instead of the app's own limit.
+    pub const fn timeout(mut self, limit: Duration) -> Self {
+        self.options.timeout = Some(limit);
+        self
+    }
+
+    /// When to try again, instead of the app's own policy.
+    pub const fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.options.retry = Some(policy);
+        self
+    }
+
+    /// Decides now, and writes with the caller's own transaction: the events become visible when it
+    /// commits, and vanish when it rolls back.
+    ///
+    /// A second command to the same aggregate in the same transaction sees the events of the first.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError`], as for a command that is sent. A conflict with another process shows only when
+    /// the transaction commits.
+    pub async fn within<T: Transaction>(self, tx: &mut T) -> Result<Vec<EventsOf<C>>, CommandError<ErrorOf<C>>> {
+        let call = Call::new(self.app, self.stream?, self.options)?;
+        let done = call.dispatch(self.cmd, &mut Stages(tx)).await?;
+        Ok(done.events)
+    }
+}
+
+impl<'a, C: Command> IntoFuture for Sending<'a, C> {
+    type Output = Result<Done<EventsOf<C>>, CommandError<ErrorOf<C>>>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let call = Call::new(self.app, self.stream?, self.options)?;
+            call.dispatch(self.cmd, &mut Commits).await
+        })
+    }
+}

@@ -1,0 +1,137 @@
+//! What handlers receive by type.
+
+use std::any::{Any, TypeId, type_name};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::command::Context;
+
+/// Values by type: one of each.
+#[derive(Clone, Default)]
+pub struct Services {
+    values: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+    twice: Vec<&'static str>,
+}
+
+impl std::fmt::Debug for Services {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Services").field("n_values", &self.values.len()).finish_non_exhaustive()
+    }
+}
+
+impl Services {
+    /// Adds a value. A second one of the same type is a mistake that `start` reports.
+    pub fn provide<T: Send + Sync + 'static>(&mut self, value: T) {
+        if self.values.insert(TypeId::of::<T>(), Arc::new(value)).is_some() {
+            self.twice.push(type_name::<T>());
+        }
+    }
+
+    /// Adds a shared value, or puts it in the place of the one that is there.
+    pub fn replace<T: Send + Sync + 'static>(&mut self, value: Arc<T>) {
+        self.values.insert(TypeId::of::<T>(), value);
+    }
+
+    /// The value of this type.
+    ///
+    /// # Errors
+    ///
+    /// [`MissingService`] if nobody provided one.
+    pub fn get<T: Send + Sync + 'static>(&self) -> Result<&T, MissingService> {
+        let found = self.values.get(&TypeId::of::<T>()).and_then(|value| value.downcast_ref());
+        found.ok_or(MissingService(type_name::<T>()))
+    }
+
+    /// The types that were provided more than once.
+    pub(crate) fn twice(&self) -> &[&'static str] {
+        &self.twice
+    }
+}
+
+/// Nobody provided what a handler asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no `{0}` was provided: add `.provide(..)` to the app")]
+pub struct MissingService(
+    /// The type that is missing.
+    pub &'static str,
+);
+
+/// What one call can see: the services of the app, and the call's own [`Context`] if it is a command.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope<'s> {
+    services: &'s Services,
+    context: Option<&'s Context>,
+}
+
+impl<'s> Scope<'s> {
+    /// A call without a context of its own.
+    #[must_use]
+    pub const fn new(services: &'s Services) -> Self {
+        Self { services, context: None }
+    }
+
+    /// A command's call.
+    #[must_use]
+    pub const fn with_context(services: &'s Services, context: &'s Context) -> Self {
+        Self { services, context: Some(context) }
+    }
+
+    fn get<T: Send + Sync + 'static>(&self) -> Result<&'s T, MissingService> {
+        let context: Option<&'s dyn Any> = self.context.map(|context| context as _);
+        match context.and_then(|context| context.downcast_ref()) {
+            Some(context) => Ok(context),
+            None => self.services.get(),
+        }
+    }
+}
+
+/// What a handler may ask for beside its message: `()`, `&T`, and tuples of them.
+///
+/// A macro writes a tuple with one entry for each further parameter.
+#[diagnostic::on_unimplemented(
+    message = "a handler cannot ask for `{Self}`",
+    label = "not a reference to a service",
+    note = "further parameters are references to values given to `.provide(..)`, or `&Context` in a command"
+)]
+pub trait FromServices<'s>: Sized + Send {
+    /// # Errors
+    ///
+    /// The first that is missing.
+    fn from_services(scope: Scope<'s>) -> Result<Self, MissingService>;
+
+    /// Everything that is missing, for the check at start.
+    fn missing(services: &Services, missing: &mut Vec<MissingService>);
+}
+
+impl<'s> FromServices<'s> for () {
+    fn from_services(_: Scope<'s>) -> Result<Self, MissingService> {
+        Ok(())
+    }
+
+    fn missing(_: &Services, _: &mut Vec<MissingService>) {}
+}
+
+impl<'s, T: Send + Sync + 'static> FromServices<'s> for &'s T {
+    fn from_services(scope: Scope<'s>) -> Result<Self, MissingService> {
+        scope.get()
+    }
+
+    fn missing(services: &Services, missing: &mut Vec<MissingService>) {
+        if TypeId::of::<T>() != TypeId::of::<Context>() {
+            missing.extend(services.get::<T>().err());
+        }
+    }
+}
+
+macro_rules! tuples { ($(($($t:ident)+))+) => { $(
+    impl<'s, $($t: FromServices<'s>),+> FromServices<'s> for ($($t,)+) {
+        fn from_services(scope: Scope<'s>) -> Result<Self, MissingService> {
+            Ok(($($t::from_services(scope)?,)+))
+        }
+
+        fn missing(services: &Services, missing: &mut Vec<MissingService>) {
+            $($t::missing(services, missing);)+
+        }
+    }
+)+ } }
+tuples! { (A) (A B) (A B C) (A B C D) (A B C D E) (A B C D E F) (A B C D E F G) (A B C D E F G H) }

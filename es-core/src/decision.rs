@@ -1,0 +1,162 @@
+//! Decisions that span streams: the boundary is a query, not a stream (dynamic consistency boundaries).
+
+use std::sync::Arc;
+
+use crate::codec::EncodeError;
+use crate::command::RetryPolicy;
+use crate::event::{EventData, Metadata};
+use crate::limits::LimitError;
+use crate::repository::stream_of;
+use crate::store::{
+    Append, AppendCondition, Commit, CommitError, Committed, EventFilter, ExpectedVersion, NewEvent, Position,
+    RecordedEvent, StoreError, StreamId, read_all,
+};
+use crate::{Aggregate, App, BoxError, Event, IntoEvents, Refusal};
+
+/// A command whose consistency boundary is what it reads.
+///
+/// It loads every event that [`scope`](Self::scope) matches, folds them, decides, and appends under the
+/// condition that nothing matching came in between; on a conflict it does all of that again.
+///
+/// From Sara Pellegrini's "Killing the aggregate" and <https://dcb.events>.
+pub trait Decision: Clone + Send + Sync + 'static {
+    /// What the matching events fold to.
+    type State: Default + Send;
+    /// Why it says no.
+    type Error: Refusal;
+    /// The events it depends on: as narrow as it can be, since each of them is read.
+    fn scope(&self) -> EventFilter;
+    /// Takes in one matching event; [`RecordedEvent::payload`] gives it typed.
+    ///
+    /// # Errors
+    ///
+    /// The event cannot be decoded.
+    fn apply(&self, state: &mut Self::State, event: &RecordedEvent) -> Result<(), BoxError>;
+    /// Decides.
+    ///
+    /// # Errors
+    ///
+    /// The refusal.
+    fn decide(self, state: &Self::State) -> Result<Vec<Decided>, Self::Error>;
+}
+
+/// Events for one stream, decided across streams.
+#[derive(Debug)]
+pub struct Decided {
+    stream: Result<StreamId, LimitError>,
+    expected: ExpectedVersion,
+    events: Vec<Result<EventData, EncodeError>>,
+}
+
+impl Decided {
+    /// Events of an aggregate, wherever its stream is: the condition already guards the decision.
+    #[must_use]
+    pub fn on<A: Aggregate>(id: &A::Id, events: impl IntoEvents<A::Event>) -> Self {
+        let events = events.into_events().iter().map(Event::encode).collect();
+        Self { stream: stream_of::<A>(id), expected: ExpectedVersion::Any, events }
+    }
+
+    /// And only if the stream is there.
+    #[must_use]
+    pub const fn expecting(mut self, expected: ExpectedVersion) -> Self {
+        self.expected = expected;
+        self
+    }
+}
+
+/// Why a decision was not taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecideError<E> {
+    /// The domain said no.
+    #[error("refused")]
+    Refused(#[source] E),
+    /// An event of the scope could not be read.
+    #[error("an event of the scope cannot be read")]
+    Decode(#[source] BoxError),
+    /// A decided event could not be written.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The app is shutting down.
+    #[error("the app is shutting down")]
+    ShuttingDown,
+    /// The store could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The commit was refused; a conflict only after every try.
+    #[error("the decision was not stored")]
+    Commit(#[from] CommitError),
+}
+
+impl App {
+    /// Decides over what the decision's scope matches.
+    ///
+    /// # Errors
+    ///
+    /// [`DecideError`].
+    pub async fn decide<D: Decision>(&self, decision: D) -> Result<Committed, DecideError<D::Error>> {
+        self.decide_as(decision, Metadata::default()).await
+    }
+
+    /// The same, with metadata for the decided events.
+    ///
+    /// # Errors
+    ///
+    /// [`DecideError`].
+    pub async fn decide_as<D: Decision>(
+        &self,
+        decision: D,
+        mut metadata: Metadata,
+    ) -> Result<Committed, DecideError<D::Error>> {
+        let inner = self.inner();
+        let _running = inner.lifecycle.enter().ok_or(DecideError::ShuttingDown)?;
+        let id = inner.ids.next();
+        metadata.correlation.get_or_insert(id);
+        metadata.causation.get_or_insert(id);
+        let metadata = Arc::new(metadata);
+        let policy: RetryPolicy = inner.bus.retry;
+        let mut attempt = 1;
+        loop {
+            let error = match self.decide_once(&decision, &metadata).await {
+                Err(DecideError::Commit(e)) => e,
+                outcome => return outcome,
+            };
+            let again = matches!(error, CommitError::ConditionFailed { .. } | CommitError::Conflict { .. })
+                || matches!(error, CommitError::Store(StoreError::Transient { .. }));
+            match policy.wait_after(attempt, &inner.ids).filter(|_| again) {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => return Err(error.into()),
+            }
+            attempt += 1;
+        }
+    }
+
+    async fn decide_once<D: Decision>(
+        &self,
+        decision: &D,
+        metadata: &Arc<Metadata>,
+    ) -> Result<Committed, DecideError<D::Error>> {
+        let inner = self.inner();
+        let scope = decision.scope();
+        let seen = read_all(self.store(), &scope, Position(0)).await?;
+        let mut state = D::State::default();
+        for event in &seen.events {
+            decision.apply(&mut state, event).map_err(DecideError::Decode)?;
+        }
+        let decided = decision.clone().decide(&state).map_err(DecideError::Refused)?;
+        let mut commit = Commit {
+            condition: Some(AppendCondition { fail_if_events_match: scope, after: seen.through }),
+            ..Commit::default()
+        };
+        for Decided { stream, expected, events } in decided {
+            let stream = stream.map_err(EncodeError::Limit)?;
+            let new = |data| NewEvent::new(inner.ids.next(), data, metadata.clone());
+            let events = events.into_iter().map(|data| data.map(new)).collect::<Result<_, _>>()?;
+            commit.appends.push(Append { stream, expected, events });
+        }
+        match self.store().commit(commit).await {
+            Err(CommitError::Unknown(attempt)) => Ok(crate::command::resolve(inner, &attempt).await?),
+            outcome => Ok(outcome?),
+        }
+    }
+}

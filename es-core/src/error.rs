@@ -1,0 +1,46 @@
+//! What errors have in common.
+
+use std::any::Any;
+
+/// What a handler of the read side may fail with: `?` works on every error type.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What the caller can do about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The domain refused: tell the user.
+    Refused,
+    /// Somebody else was first: load again and decide again.
+    Conflict,
+    /// It may go through later: try again.
+    Transient,
+    /// It may have happened: look before you try again, or try again with the same idempotency key.
+    Unknown,
+    /// What is stored cannot be used: stop and look.
+    Corrupt,
+    /// The call is wrong: fix the code or the input.
+    Misuse,
+}
+
+/// The text of a caught panic.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|t| (*t).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no text".to_owned())
+}
+
+/// An error with its sources on one line, for logs and stored texts.
+#[must_use]
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

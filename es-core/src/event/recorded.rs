@@ -1,0 +1,100 @@
+//! A payload together with where and when it was recorded: what handlers of the read side receive.
+
+use std::ops::Deref;
+
+use crate::codec::DecodeError;
+use crate::store::{EventId, Position, RecordedEvent, StreamId, Version};
+use crate::{Aggregate, AggregateId, EventOf, Metadata, Payload, Timestamp};
+
+/// A payload and its record. Derefs to the payload.
+#[derive(Debug)]
+pub struct Recorded<'a, P> {
+    payload: &'a P,
+    record: &'a RecordedEvent,
+}
+
+// By hand: a derive would ask for `P: Clone`, and nothing of `P` is cloned.
+impl<P> Clone for Recorded<'_, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P> Copy for Recorded<'_, P> {}
+
+impl<P> Deref for Recorded<'_, P> {
+    type Target = P;
+    fn deref(&self) -> &P {
+        self.payload
+    }
+}
+
+impl<'a, P: Payload> Recorded<'a, P> {
+    /// Puts a payload beside its record; the macros do this.
+    #[must_use]
+    pub const fn new(payload: &'a P, record: &'a RecordedEvent) -> Self {
+        Self { payload, record }
+    }
+
+    /// The payload, for as long as the record lives.
+    #[must_use]
+    pub const fn payload(&self) -> &'a P {
+        self.payload
+    }
+
+    /// The record as it is stored.
+    #[must_use]
+    pub const fn record(&self) -> &'a RecordedEvent {
+        self.record
+    }
+
+    /// `None` while an inline projection runs: the position is assigned by the end of the commit.
+    #[must_use]
+    pub const fn position(&self) -> Option<Position> {
+        self.record.position
+    }
+
+    /// The event's version in its stream.
+    #[must_use]
+    pub const fn version(&self) -> Version {
+        self.record.version
+    }
+
+    /// The event's stream.
+    #[must_use]
+    pub const fn stream(&self) -> &'a StreamId {
+        &self.record.stream
+    }
+
+    /// The event's own id.
+    #[must_use]
+    pub const fn id(&self) -> EventId {
+        self.record.id
+    }
+
+    /// When it was recorded, by the store's clock. Never use it for order.
+    #[must_use]
+    pub const fn recorded_at(&self) -> Timestamp {
+        self.record.recorded_at
+    }
+
+    /// Who and what caused it.
+    #[must_use]
+    pub fn metadata(&self) -> &'a Metadata {
+        &self.record.metadata
+    }
+
+    /// The id of the aggregate that decided it.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] if the stream is not one of this aggregate's.
+    pub fn aggregate_id(&self) -> Result<<<P::Event as EventOf>::Aggregate as Aggregate>::Id, DecodeError>
+    where
+        P::Event: EventOf,
+    {
+        let name = <<P::Event as EventOf>::Aggregate as Aggregate>::NAME;
+        let text = self.record.stream.as_str().strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
+        text.and_then(AggregateId::parse).ok_or_else(|| DecodeError::stream(self.record, name))
+    }
+}

@@ -1,0 +1,56 @@
+#![doc = include_str!("../README.md")]
+
+// So that what the macros write compiles inside this crate too.
+#[cfg(any(test, feature = "testing"))]
+extern crate self as es_core;
+
+mod aggregate;
+mod app;
+pub mod clock;
+pub mod codec;
+pub mod command;
+mod decision;
+pub mod entropy;
+mod error;
+pub mod event;
+pub mod id;
+pub mod limits;
+pub mod memory;
+pub mod processor;
+pub mod projection;
+pub mod query;
+mod repository;
+pub mod snapshot;
+pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod upcast;
+
+pub use es_macros::{Aggregate, AggregateId, Event, commands, projection, queries, reactor, view};
+
+pub use self::aggregate::{Aggregate, AggregateId, Apply, Failure, Handle, Refusal, Target};
+pub use self::app::{App, AppBuilder, Health, StartError};
+pub use self::clock::Timestamp;
+pub use self::command::{Command, CommandError, Commands, Context, Done, Sending};
+pub use self::decision::{DecideError, Decided, Decision};
+pub use self::error::{BoxError, ErrorKind, chain};
+pub use self::event::{Event, EventOf, IntoEvent, IntoEvents, Metadata, Payload, Recorded};
+pub use self::projection::{Project, Projection, Reactor, View, Views};
+pub use self::query::{Queries, Query, QueryError};
+pub use self::repository::{At, Loaded};
+pub use self::store::{Backend, Commit, EventStore, Position, RecordedEvent, StreamId, Version};
+
+/// What most files of an application import: `use es_core::prelude::*;`.
+pub mod prelude {
+    pub use crate::{
+        Aggregate, AggregateId, App, Apply, Backend, BoxError, Command, CommandError, Context, Done, Event, EventStore,
+        Failure, Metadata, Payload, Position, Query, Recorded, RecordedEvent, Reactor, Timestamp, Version, View, Views,
+        commands, projection, queries, reactor, view,
+    };
+}
+
+/// What the macros write against. Not for people: it changes without notice.
+#[doc(hidden)]
+pub mod __private {
+    pub use serde;
+}

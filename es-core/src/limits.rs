@@ -1,0 +1,231 @@
+//! The limits of what can be stored. Checked at the edge, before anything reaches a backend.
+
+use crate::store::{Commit, NewEvent};
+
+/// Longest stream id, event type, tag and idempotency key, in bytes of UTF-8.
+pub const MAX_NAME: usize = 255;
+/// Longest payload of one event, in bytes.
+pub const MAX_PAYLOAD: usize = 1_000_000;
+/// Deepest nesting of a JSON payload.
+pub const MAX_JSON_DEPTH: usize = 64;
+/// Largest metadata of one event, in bytes of its stored form.
+pub const MAX_METADATA: usize = 64 * 1024;
+/// Events in one [`Commit`], unless the app sets another limit up to [`HARD_MAX_EVENTS`].
+pub const MAX_EVENTS: usize = 1_000;
+/// Events in one [`Commit`], whatever an app sets.
+pub const HARD_MAX_EVENTS: usize = 10_000;
+/// Tags of one event.
+pub const MAX_TAGS: usize = 64;
+/// Events that one read returns at most, whatever it asks for.
+pub const MAX_PAGE: usize = 10_000;
+/// Highest version and position: both are signed 64-bit integers in SQL.
+#[expect(clippy::cast_sign_loss, reason = "a positive constant")]
+pub const MAX_SEQUENCE: u64 = i64::MAX as u64;
+
+/// A value that cannot be stored, refused before anything was written.
+///
+/// The text names the field, the value (cut) and the limit.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LimitError {
+    /// Nothing where a name is needed.
+    #[error("{field} is empty")]
+    Empty {
+        /// What was checked.
+        field: &'static str,
+    },
+    /// Too long, too large or too many: make it smaller.
+    #[error("{field} is {actual} {unit}, over the limit of {limit}: {value}")]
+    TooLarge {
+        /// What was checked.
+        field: &'static str,
+        /// Its size.
+        actual: usize,
+        /// The largest allowed size.
+        limit: usize,
+        /// What the sizes count.
+        unit: &'static str,
+        /// The value, cut.
+        value: String,
+    },
+    /// A character that may not stand there.
+    #[error("{field} {value:?} has {found:?} at byte {at}; allowed is {allowed}")]
+    Character {
+        /// What was checked.
+        field: &'static str,
+        /// The value, cut.
+        value: String,
+        /// The first character that is not allowed.
+        found: char,
+        /// Where it stands.
+        at: usize,
+        /// What may stand there, in words.
+        allowed: &'static str,
+    },
+    /// Reserved, nil, repeated or malformed.
+    #[error("{field} {value:?} {why}")]
+    Invalid {
+        /// What was checked.
+        field: &'static str,
+        /// The value, cut.
+        value: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+}
+
+/// The first characters of a value, for an error text.
+#[must_use]
+pub fn cut(value: &str) -> String {
+    const SHOWN: usize = 64;
+    match value.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}..", &value[..end]),
+        None => value.to_owned(),
+    }
+}
+
+/// A name of at most [`MAX_NAME`] bytes without control characters: stream ids, tags, keys.
+pub(crate) fn name(field: &'static str, value: &str) -> Result<(), LimitError> {
+    length(field, value)?;
+    match value.char_indices().find(|(_, c)| c.is_control()) {
+        None => Ok(()),
+        Some((at, found)) => Err(LimitError::Character {
+            field,
+            value: cut(value),
+            found,
+            at,
+            allowed: "any text without control characters",
+        }),
+    }
+}
+
+/// A stored name of the program's own: `[A-Za-z0-9_.:-]`, and not the framework's prefix `es.`.
+///
+/// # Errors
+///
+/// [`LimitError`] for an empty or long name, another character, or the prefix.
+pub fn stored_name(field: &'static str, value: &str) -> Result<(), LimitError> {
+    length(field, value)?;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_.:-".contains(c);
+    if let Some((at, found)) = value.char_indices().find(|(_, c)| !allowed(*c)) {
+        return Err(LimitError::Character { field, value: cut(value), found, at, allowed: "A-Z a-z 0-9 _ . : -" });
+    }
+    if value.starts_with("es.") {
+        let why = "starts with `es.`, which is reserved for the framework";
+        return Err(LimitError::Invalid { field, value: cut(value), why });
+    }
+    Ok(())
+}
+
+fn length(field: &'static str, value: &str) -> Result<(), LimitError> {
+    if value.is_empty() {
+        return Err(LimitError::Empty { field });
+    }
+    size(field, value.len(), MAX_NAME, "bytes", || cut(value))
+}
+
+fn size(
+    field: &'static str,
+    actual: usize,
+    limit: usize,
+    unit: &'static str,
+    value: impl FnOnce() -> String,
+) -> Result<(), LimitError> {
+    if actual <= limit {
+        return Ok(());
+    }
+    Err(LimitError::TooLarge { field, actual, limit, unit, value: value() })
+}
+
+/// Checks a whole commit: every backend calls this first, so that all refuse alike.
+///
+/// # Errors
+///
+/// The first [`LimitError`] found.
+pub fn check(commit: &Commit) -> Result<(), LimitError> {
+    let events = || commit.appends.iter().flat_map(|a| &a.events);
+    let count = events().count();
+    size("commit", count, HARD_MAX_EVENTS, "events", || format!("{} streams", commit.appends.len()))?;
+    events().try_for_each(event)?;
+    no_event_twice(commit, count)
+}
+
+fn event(event: &NewEvent) -> Result<(), LimitError> {
+    stored_name("event type", &event.name)?;
+    if event.id.is_nil() {
+        let why = "is the nil UUID; take one from the app's ids";
+        return Err(LimitError::Invalid { field: "event id", value: event.id.to_string(), why });
+    }
+    size("payload", event.data.len(), MAX_PAYLOAD, "bytes", || event.name.to_string())?;
+    size("event", event.tags.len(), MAX_TAGS, "tags", || event.name.to_string())?;
+    if event.codec == crate::codec::JSON {
+        json_depth(&event.name, &event.data)?;
+    }
+    if !event.metadata.is_plain() {
+        size("metadata", event.metadata.stored_size(), MAX_METADATA, "bytes", || event.name.to_string())?;
+    }
+    Ok(())
+}
+
+fn no_event_twice(commit: &Commit, count: usize) -> Result<(), LimitError> {
+    if count < 2 {
+        return Ok(());
+    }
+    let mut seen = std::collections::HashSet::with_capacity(count);
+    match commit.appends.iter().flat_map(|a| &a.events).find(|e| !seen.insert(e.id)) {
+        None => Ok(()),
+        Some(twice) => Err(LimitError::Invalid {
+            field: "event id",
+            value: twice.id.to_string(),
+            why: "stands twice in one commit",
+        }),
+    }
+}
+
+/// Depth by counting brackets outside strings: one pass, no recursion, whatever the input.
+fn json_depth(name: &str, json: &[u8]) -> Result<(), LimitError> {
+    let (mut depth, mut deepest, mut quoted, mut escaped) = (0_usize, 0, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'{' | b'[' if !quoted => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' if !quoted => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    size("payload", deepest, MAX_JSON_DEPTH, "levels deep", || name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_at_its_limit_passes_and_one_byte_more_does_not() {
+        assert_eq!(name("id", &"a".repeat(MAX_NAME)), Ok(()));
+        let long = name("id", &"a".repeat(MAX_NAME + 1)).unwrap_err().to_string();
+        assert!(long.starts_with("id is 256 bytes, over the limit of 255: aaaa"), "{long}");
+        assert!(long.len() < 200, "the value is cut");
+    }
+
+    #[test]
+    fn json_is_measured_outside_its_strings() {
+        let nested = |n| [vec![b'['; n], vec![b']'; n]].concat();
+        assert_eq!(json_depth("e", &nested(64)), Ok(()));
+        assert!(json_depth("e", &nested(65)).is_err());
+        assert!(json_depth("e", &nested(1_000_000)).is_err());
+        assert_eq!(json_depth("e", format!(r#""\"{}""#, "[".repeat(100)).as_bytes()), Ok(()));
+    }
+
+    #[test]
+    fn a_stored_name_says_which_character_is_wrong() {
+        let found = stored_name("event type", "a b").unwrap_err().to_string();
+        assert_eq!(found, r#"event type "a b" has ' ' at byte 1; allowed is A-Z a-z 0-9 _ . : -"#);
+        assert!(stored_name("event type", "es.x").is_err());
+    }
+}

@@ -1,0 +1,86 @@
+//! The read side: projections turn events into rows, reactors turn them into effects outside.
+
+mod reactor;
+mod view;
+
+pub use self::reactor::{React, Reactor, missing_for as missing_for_reactor};
+pub(crate) use self::view::decode_row;
+pub use self::view::{Change, Fold, IntoKeys, View, Views};
+use crate::event::{Event, Payload, Recorded};
+use crate::store::{EventFilter, RecordedEvent, Tables};
+use crate::BoxError;
+
+/// Name and filter: what does not depend on the backend, for SQL projections and keyed views alike.
+pub trait Projection: Send + Sync + 'static {
+    /// Stored: names its checkpoint and its rows. `[A-Za-z0-9_.:-]`.
+    const NAME: &'static str;
+    /// Another version is another projection: it starts from nothing.
+    const VERSION: u32 = 1;
+    /// The DDL of its tables, in the backend's SQL.
+    const SCHEMA: &'static str = "";
+    /// What it wants to see.
+    fn filter() -> EventFilter;
+}
+
+/// Name, version and schema of `P`, as a value.
+#[must_use]
+pub const fn tables_of<P: Projection>() -> Tables {
+    Tables { name: P::NAME, version: P::VERSION, schema: P::SCHEMA }
+}
+
+/// One handler of a SQL projection. Two handlers for one payload are two impls, hence a compile error.
+pub trait On<P: Payload, T>: Projection {
+    /// Takes in one event, through the transaction that moves the checkpoint.
+    fn on(&self, event: Recorded<'_, P>, tx: &mut T) -> impl Future<Output = Result<(), BoxError>> + Send;
+}
+
+/// A SQL projection: dispatch over its handlers. `T` is the transaction that the handlers name.
+#[diagnostic::on_unimplemented(
+    message = "projection `{Self}` cannot write through `{T}`",
+    label = "its handlers name the `Tx` of another backend",
+    note = "import `Tx` from the backend crate this app runs on"
+)]
+pub trait Project<T>: Projection {
+    /// Takes in one event.
+    fn project(&self, event: &RecordedEvent, tx: &mut T) -> impl Future<Output = Result<(), BoxError>> + Send;
+}
+
+/// What a handler of the read side may return: nothing, or a `Result` with any error.
+pub trait HandlerResult {
+    /// With the error boxed.
+    ///
+    /// # Errors
+    ///
+    /// The handler's own.
+    fn boxed(self) -> Result<(), BoxError>;
+}
+
+impl HandlerResult for () {
+    fn boxed(self) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
+
+impl<E: Into<BoxError>> HandlerResult for Result<(), E> {
+    fn boxed(self) -> Result<(), BoxError> {
+        self.map_err(Into::into)
+    }
+}
+
+/// The payload `P` in the `nth` of the events that one stored event decodes to.
+///
+/// Dispatch asks for the first of every handler, then for the second, and so on while `more`: so the
+/// handlers of an event that was split run in the order of the split.
+///
+/// # Errors
+///
+/// The event cannot be decoded.
+pub fn nth<P: Payload>(event: &RecordedEvent, nth: usize, more: &mut bool) -> Result<Option<P>, BoxError> {
+    if !P::SOURCES.contains(&&*event.name) {
+        return Ok(None);
+    }
+    let mut decoded = P::Event::decode(event)?.into_iter().skip(nth);
+    let Some(found) = decoded.next() else { return Ok(None) };
+    *more |= decoded.next().is_some();
+    Ok(P::from_event(found).ok())
+}

@@ -1,0 +1,179 @@
+//! Keyed views: one row per key, folded in memory, written as data. They run on every backend.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::event::{Payload, Recorded};
+use crate::projection::{Projection, tables_of};
+use crate::store::{RecordedEvent, ViewRow, ViewStore};
+use crate::{AggregateId, BoxError};
+
+/// A keyed view. `#[view]` writes this impl over the handlers of its block.
+///
+/// Law: folding the whole log and folding it in any two parts give the same rows.
+pub trait View: Projection + Default + Clone + Serialize + DeserializeOwned {
+    /// Names a row.
+    type Key: AggregateId;
+    /// What one event changes, decoded once.
+    ///
+    /// # Errors
+    ///
+    /// The event cannot be decoded.
+    fn changes(event: &RecordedEvent) -> Result<Vec<Change<'_, Self>>, BoxError>;
+}
+
+/// One handler of a view. Two handlers for one payload are two impls, hence a compile error.
+pub trait Fold<P: Payload>: View {
+    /// The rows that the event belongs to.
+    ///
+    /// # Errors
+    ///
+    /// The event names no key of this view.
+    fn keys(event: Recorded<'_, P>) -> Result<Vec<Self::Key>, BoxError>;
+
+    /// Takes in one event.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the handler returns.
+    fn fold(&mut self, event: Recorded<'_, P>) -> Result<(), BoxError>;
+}
+
+/// A row's key, and what happens to the row.
+pub struct Change<'e, V: View> {
+    key: V::Key,
+    apply: Box<dyn FnOnce(&mut V) -> Result<(), BoxError> + Send + 'e>,
+}
+
+impl<V: View> fmt::Debug for Change<'_, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Change").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+impl<'e, V: View> Change<'e, V> {
+    /// A change of one row.
+    pub fn new(key: V::Key, apply: impl FnOnce(&mut V) -> Result<(), BoxError> + Send + 'e) -> Self {
+        Self { key, apply: Box::new(apply) }
+    }
+
+    /// What handler `Fold<P>` does with this payload, row by row.
+    ///
+    /// # Errors
+    ///
+    /// The event names no key of this view.
+    pub fn of<P: Payload>(payload: P, event: &'e RecordedEvent, to: &mut Vec<Self>) -> Result<(), BoxError>
+    where
+        V: Fold<P>,
+    {
+        let keys = V::keys(Recorded::new(&payload, event))?;
+        let payload = Arc::new(payload);
+        to.extend(keys.into_iter().map(|key| {
+            let payload = payload.clone();
+            Self::new(key, move |row| row.fold(Recorded::new(&payload, event)))
+        }));
+        Ok(())
+    }
+
+    /// The text of the row's key.
+    #[must_use]
+    pub fn key(&self) -> String {
+        self.key.to_string()
+    }
+
+    /// Makes the change.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the handler returns.
+    pub fn apply(self, row: &mut V) -> Result<(), BoxError> {
+        (self.apply)(row)
+    }
+}
+
+/// What `#[on(by = ..)]` may name: a key, or an `Option` or a `Vec` of keys.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a key of this view",
+    label = "the view's rows are named by `{K}`",
+    note = "`by` names a field or a method that gives the key, an `Option` or a `Vec` of keys"
+)]
+pub trait IntoKeys<K> {
+    /// The keys, each once.
+    fn to_keys(&self) -> Vec<K>;
+}
+
+impl<K: Clone> IntoKeys<K> for K {
+    fn to_keys(&self) -> Vec<K> {
+        vec![self.clone()]
+    }
+}
+
+impl<K: Clone> IntoKeys<K> for Option<K> {
+    fn to_keys(&self) -> Vec<K> {
+        self.iter().cloned().collect()
+    }
+}
+
+impl<K: Clone> IntoKeys<K> for Vec<K> {
+    fn to_keys(&self) -> Vec<K> {
+        self.clone()
+    }
+}
+
+/// Typed reads of keyed views; provided by the app, so a query asks for `&Views`.
+#[derive(Clone)]
+pub struct Views(Arc<dyn ViewStore>);
+
+impl fmt::Debug for Views {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Views")
+    }
+}
+
+/// Rows read at once by a scan.
+const PAGE: usize = 1_000;
+
+impl Views {
+    pub(crate) fn new(store: Arc<dyn ViewStore>) -> Self {
+        Self(store)
+    }
+
+    /// The row of one key.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read, or the row does not fit the type: then the view needs a new version.
+    pub async fn get<V: View>(&self, key: &V::Key) -> Result<Option<V>, BoxError> {
+        let mut rows = self.0.rows(&tables_of::<V>().stored_name(), &[key.to_string()]).await?;
+        rows.pop().flatten().map(|row| decode_row(&row)).transpose()
+    }
+
+    /// Every row in the order of the keys' texts, handed to `each` one by one; memory stays flat.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read, or a row or key does not fit its type.
+    pub async fn for_each<V: View>(&self, mut each: impl FnMut(V::Key, V) + Send) -> Result<(), BoxError> {
+        let view = tables_of::<V>().stored_name();
+        let mut after: Option<String> = None;
+        loop {
+            let rows = self.0.scan(&view, after.as_deref(), PAGE).await?;
+            for row in &rows {
+                let key = V::Key::parse(&row.key);
+                each(key.ok_or_else(|| format!("{:?} is not a key of view {view}", row.key))?, decode_row(row)?);
+            }
+            if rows.len() < PAGE {
+                return Ok(());
+            }
+            after = rows.into_iter().next_back().map(|row| row.key);
+        }
+    }
+}
+
+pub(crate) fn decode_row<V: View>(row: &ViewRow) -> Result<V, BoxError> {
+    serde_json::from_slice(&row.data)
+        .map_err(|e| format!("row {:?} of view {}: {e}", row.key, tables_of::<V>().stored_name()).into())
+}

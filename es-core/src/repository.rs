@@ -1,0 +1,303 @@
+//! Aggregates: load is snapshot, tail and fold; what was loaded is kept, and proven before it is believed.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use quick_cache::sync::Cache as QuickCache;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::time::Instant;
+
+use crate::clock::Timestamp;
+use crate::query::LoadError;
+use crate::snapshot::Situation;
+use crate::store::{EventId, EventStore, Position, RecordedEvent, Snapshot, SnapshotStore, StoreError, StreamId, Version};
+use crate::{Aggregate, Apply, Event};
+
+/// Events read at once while loading. The next page is read while this one is folded.
+const PAGE: usize = 1_000;
+
+/// An aggregate's state, and where its stream is.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Loaded<A> {
+    /// The folded state.
+    pub state: A,
+    /// How many events are folded in; 0 if there is no such aggregate.
+    pub version: Version,
+    /// The position of the last of them.
+    pub position: Position,
+    /// The last of them: tells a snapshot of another history.
+    pub(crate) last: EventId,
+    /// What the load cost, for the snapshot policy.
+    pub(crate) cost: Cost,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Cost {
+    pub(crate) took: Duration,
+    pub(crate) events: u64,
+}
+
+impl<A> std::ops::Deref for Loaded<A> {
+    type Target = A;
+    fn deref(&self) -> &A {
+        &self.state
+    }
+}
+
+impl<A: Default> Default for Loaded<A> {
+    fn default() -> Self {
+        Self {
+            state: A::default(),
+            version: Version(0),
+            position: Position(0),
+            last: EventId::nil(),
+            cost: Cost::default(),
+        }
+    }
+}
+
+impl<A: Apply> Loaded<A> {
+    /// Takes in one stored event.
+    fn fold(&mut self, stored: &RecordedEvent) -> Result<(), LoadError> {
+        for event in A::Event::decode(stored)? {
+            self.state.apply(&event);
+        }
+        self.version = stored.version;
+        self.position = stored.place();
+        self.last = stored.id;
+        Ok(())
+    }
+}
+
+/// A point in an aggregate's history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum At {
+    /// After this many of its events.
+    Version(Version),
+    /// After everything up to this position of the log.
+    Position(Position),
+    /// After everything recorded up to and at this time.
+    Time(Timestamp),
+}
+
+impl At {
+    fn is_before(self, event: &RecordedEvent) -> bool {
+        match self {
+            Self::Version(version) => event.version > version,
+            Self::Position(position) => event.place() > position,
+            Self::Time(time) => event.recorded_at > time,
+        }
+    }
+}
+
+/// The stream of an aggregate.
+///
+/// # Errors
+///
+/// The id makes a stream id that is too long or has control characters.
+pub(crate) fn stream_of<A: Aggregate>(id: &A::Id) -> Result<StreamId, crate::limits::LimitError> {
+    use std::fmt::Write as _;
+    let mut text = String::with_capacity(64);
+    write!(text, "{}-{id}", A::NAME).expect("writing to a string");
+    if text.len() == A::NAME.len() + 1 {
+        return Err(crate::limits::LimitError::Empty { field: "aggregate id" });
+    }
+    StreamId::new(text)
+}
+
+/// Reads and folds; knows no cache.
+#[derive(Clone, Debug)]
+pub(crate) struct Repository {
+    pub(crate) store: Arc<dyn EventStore>,
+    pub(crate) snapshots: Arc<dyn SnapshotStore>,
+}
+
+impl std::fmt::Debug for dyn SnapshotStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SnapshotStore")
+    }
+}
+
+impl Repository {
+    /// The newest state: its snapshot, if it can be used, and the tail.
+    pub(crate) async fn load<A: Apply>(&self, stream: &StreamId) -> Result<Loaded<A>, LoadError> {
+        let started = Instant::now();
+        let mut loaded = match A::snapshots().is_on() {
+            true => self.from_snapshot(stream).await?,
+            false => Loaded::default(),
+        };
+        let events = self.catch_up(stream, &mut loaded).await?;
+        loaded.cost = Cost { took: started.elapsed(), events };
+        Ok(loaded)
+    }
+
+    /// The state at a point in the past, from its events alone.
+    pub(crate) async fn load_at<A: Apply>(&self, stream: &StreamId, at: At) -> Result<Loaded<A>, LoadError> {
+        let mut loaded = Loaded::default();
+        loop {
+            let page = self.store.stream(stream, loaded.version, PAGE).await?;
+            for event in &page {
+                if at.is_before(event) {
+                    return Ok(loaded);
+                }
+                loaded.fold(event)?;
+            }
+            if page.len() < PAGE {
+                return Ok(loaded);
+            }
+        }
+    }
+
+    /// Folds in what was appended since; says how many events that was.
+    pub(crate) async fn catch_up<A: Apply>(&self, stream: &StreamId, loaded: &mut Loaded<A>) -> Result<u64, LoadError> {
+        let from = loaded.version;
+        let mut page = self.store.stream(stream, from, PAGE).await?;
+        while let Some(last) = page.last() {
+            if page.len() < PAGE {
+                page.iter().try_for_each(|event| loaded.fold(event))?;
+                break;
+            }
+            let next = self.store.stream(stream, last.version, PAGE);
+            // Polled first, so that the store reads the next page while this one is folded.
+            let fold = async { page.iter().try_for_each(|event| loaded.fold(event)) };
+            let (next, folded) = futures::join!(next, fold);
+            folded?;
+            page = next?;
+            tokio::task::yield_now().await;
+        }
+        Ok(loaded.version.0 - from.0)
+    }
+
+    /// The state of the stored snapshot, or nothing folded yet if there is none that can be used.
+    async fn from_snapshot<A: Apply>(&self, stream: &StreamId) -> Result<Loaded<A>, StoreError> {
+        let found = match self.snapshots.snapshot(stream).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%stream, error = &error as &dyn std::error::Error, "snapshot unreadable, full replay");
+                None
+            }
+        };
+        let Some(snapshot) = found else { return Ok(Loaded::default()) };
+        match self.accept(&snapshot).await? {
+            Ok(loaded) => Ok(loaded),
+            Err(why) => {
+                tracing::warn!(%stream, version = snapshot.version.0, why, "snapshot ignored, full replay");
+                Ok(Loaded::default())
+            }
+        }
+    }
+
+    /// A snapshot is believed if its last event stands in the stream: else it is of another history.
+    async fn accept<A: Apply>(&self, snapshot: &Snapshot) -> Result<Result<Loaded<A>, String>, StoreError> {
+        let policy = A::snapshots();
+        if snapshot.schema != policy.schema() {
+            return Ok(Err(format!("its schema is {}, the state's is {}", snapshot.schema, policy.schema())));
+        }
+        let before = Version(snapshot.version.0.saturating_sub(1));
+        let last = self.store.stream(&snapshot.stream, before, 1).await?;
+        let Some(last) = last.first().filter(|last| last.id == snapshot.event) else {
+            return Ok(Err("its last event is not in the stream".to_owned()));
+        };
+        Ok(match policy.decode(&snapshot.data) {
+            Err(error) => Err(error.to_string()),
+            Ok(state) => Ok(Loaded {
+                state,
+                version: snapshot.version,
+                position: last.place(),
+                last: last.id,
+                cost: Cost::default(),
+            }),
+        })
+    }
+
+    /// The snapshot of this state, if the aggregate has snapshots.
+    pub(crate) fn snapshot_of<A: Apply>(stream: &StreamId, loaded: &Loaded<A>) -> Result<Snapshot, crate::BoxError> {
+        let policy = A::snapshots();
+        Ok(Snapshot {
+            stream: stream.clone(),
+            version: loaded.version,
+            event: loaded.last,
+            schema: policy.schema(),
+            data: policy.encode(&loaded.state)?,
+        })
+    }
+
+    /// Whether the policy wants a snapshot after a commit of `appended` events.
+    pub(crate) fn wants_snapshot<A: Apply>(loaded: &Loaded<A>, appended: u64) -> bool {
+        let policy = A::snapshots();
+        policy.is_on()
+            && policy.wants(&Situation {
+                state: &loaded.state,
+                version: loaded.version,
+                appended,
+                load: loaded.cost.took,
+                loaded: loaded.cost.events,
+            })
+    }
+}
+
+/// Recently used aggregates, a slot each. Bounded; what is pushed out is loaded again.
+///
+/// Nothing in here is believed by itself: a commit at the kept version proves it, and where there is
+/// no commit (a refusal, a read) the tail of the stream is read first.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    slots: QuickCache<StreamId, Arc<Slot>>,
+}
+
+/// One aggregate: whoever holds it decides. So commands to one aggregate run one after the other in
+/// this process, and conflict only with other processes.
+#[derive(Debug, Default)]
+pub(crate) struct Slot {
+    state: Arc<Mutex<Option<Box<dyn Any + Send>>>>,
+    snapshotting: AtomicBool,
+}
+
+impl Cache {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { slots: QuickCache::new(capacity) }
+    }
+
+    pub(crate) fn slot(&self, stream: &StreamId) -> Arc<Slot> {
+        let found = self.slots.get_or_insert_with(stream, || Ok::<_, std::convert::Infallible>(Arc::default()));
+        match found {
+            Ok(slot) => slot,
+            Err(never) => match never {},
+        }
+    }
+}
+
+impl Slot {
+    pub(crate) async fn hold(&self) -> Held {
+        Held(self.state.clone().lock_owned().await)
+    }
+
+    /// Whether the caller may take a snapshot now: one at a time for each stream.
+    pub(crate) fn begin_snapshot(&self) -> bool {
+        !self.snapshotting.swap(true, Ordering::AcqRel)
+    }
+
+    pub(crate) fn end_snapshot(&self) {
+        self.snapshotting.store(false, Ordering::Release);
+    }
+}
+
+/// The right to decide for one aggregate.
+#[derive(Debug)]
+pub(crate) struct Held(OwnedMutexGuard<Option<Box<dyn Any + Send>>>);
+
+impl Held {
+    /// Takes the kept state out. Whoever does not put it back (a panic, a dropped future) makes the
+    /// next one load it.
+    pub(crate) fn take<A: Apply>(&mut self) -> Option<Box<Loaded<A>>> {
+        self.0.take()?.downcast().ok()
+    }
+
+    pub(crate) fn put<A: Apply>(&mut self, loaded: Box<Loaded<A>>) {
+        *self.0 = Some(loaded);
+    }
+}

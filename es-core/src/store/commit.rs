@@ -1,0 +1,296 @@
+//! `Commit`: whatever must become durable together, as one value.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use crate::event::{EventData, Metadata, Tag};
+use crate::store::{AppendCondition, EventId, IdempotencyKey, Name, Position, StreamId, Version};
+
+/// Whatever must become durable together. A backend applies it entirely or not at all.
+///
+/// Exhaustive on purpose, and backends destructure it without `..`: a new section must be a compile
+/// error in every backend, not a write that one of them drops silently.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "see above")]
+pub struct Commit {
+    /// Events, stream by stream, in order. The same stream may stand twice: the second continues the first.
+    pub appends: Vec<Append>,
+    /// Streams that are not written, but must be where they were seen.
+    pub checks: Vec<Check>,
+    /// A boundary across streams.
+    pub condition: Option<AppendCondition>,
+    /// Outcomes under idempotency keys.
+    pub outcomes: Vec<OutcomeMark>,
+    /// Moves of processors.
+    pub checkpoints: Vec<CheckpointMove>,
+    /// Rows of keyed views.
+    pub views: Vec<ViewWrite>,
+    /// Whether a [`Conflict`](crate::store::CommitError::Conflict) brings the events that caused it.
+    pub explain: bool,
+}
+
+impl Commit {
+    /// Whether there is nothing to write and nothing to check.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        let Self { appends, checks, condition, outcomes, checkpoints, views, explain: _ } = self;
+        appends.is_empty()
+            && checks.is_empty()
+            && condition.is_none()
+            && outcomes.is_empty()
+            && checkpoints.is_empty()
+            && views.is_empty()
+    }
+}
+
+/// Events for one stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "an append is a stream, an expectation and events")]
+pub struct Append {
+    /// Where to.
+    pub stream: StreamId,
+    /// Where the stream must be, counting what this commit appended to it before.
+    pub expected: ExpectedVersion,
+    /// What. May be empty: then it only checks, and says where the stream is.
+    pub events: Vec<NewEvent>,
+}
+
+/// A stream that the decision looked at and does not write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "a check is a stream and an expectation")]
+pub struct Check {
+    /// Which stream.
+    pub stream: StreamId,
+    /// Where it must be before this commit.
+    pub expected: ExpectedVersion,
+}
+
+/// An event on its way into the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "what is stored of an event, each backend writes all of it")]
+pub struct NewEvent {
+    /// Its identity, not nil.
+    pub id: EventId,
+    /// The stored name.
+    pub name: Name,
+    /// The schema version of `data`.
+    pub schema: u32,
+    /// The name of the codec that wrote `data`.
+    pub codec: Name,
+    /// The payload.
+    pub data: Bytes,
+    /// What conditions and filters find it by.
+    pub tags: Arc<[Tag]>,
+    /// Who and what caused it.
+    pub metadata: Arc<Metadata>,
+}
+
+impl NewEvent {
+    /// Gives encoded data its identity and its cause.
+    #[must_use]
+    pub fn new(id: EventId, data: EventData, metadata: Arc<Metadata>) -> Self {
+        let EventData { name, schema, codec, data, tags } = data;
+        Self { id, name, schema, codec, data, tags: tags.into(), metadata }
+    }
+
+    /// Whether `stored` is this event, content and all.
+    #[must_use]
+    pub fn is_same(&self, stored: &RecordedEvent) -> bool {
+        let Self { id, name, schema, codec, data, tags, metadata: _ } = self;
+        *id == stored.id
+            && *name == stored.name
+            && *schema == stored.schema
+            && *codec == stored.codec
+            && *data == stored.data
+            && *tags == stored.tags
+    }
+}
+
+/// An event as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "what is stored of an event, each backend reads all of it")]
+pub struct RecordedEvent {
+    /// Its place in the global log; `None` while an inline projection runs.
+    pub position: Option<Position>,
+    /// Its stream.
+    pub stream: StreamId,
+    /// Its place in the stream, from 1.
+    pub version: Version,
+    /// Its identity.
+    pub id: EventId,
+    /// The stored name.
+    pub name: Name,
+    /// The schema version of `data`.
+    pub schema: u32,
+    /// The name of the codec that wrote `data`.
+    pub codec: Name,
+    /// The payload.
+    pub data: Bytes,
+    /// What conditions and filters find it by.
+    pub tags: Arc<[Tag]>,
+    /// Who and what caused it.
+    pub metadata: Arc<Metadata>,
+    /// When it was committed, by the store's clock, in whole microseconds. Never goes backwards in
+    /// position order: a store whose clock does, repeats the last time.
+    pub recorded_at: Timestamp,
+}
+
+impl RecordedEvent {
+    /// The event as the payload `P`, or the first one if it was split; `None` if it is something else.
+    ///
+    /// # Errors
+    ///
+    /// The event cannot be decoded.
+    pub fn payload<P: crate::Payload>(&self) -> Result<Option<P>, crate::BoxError> {
+        crate::projection::nth(self, 0, &mut false)
+    }
+
+    /// Its place in the log, or 0 if it has none yet.
+    #[must_use]
+    pub fn place(&self) -> Position {
+        self.position.unwrap_or_default()
+    }
+}
+
+/// Where a stream must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "every backend must know every one")]
+pub enum ExpectedVersion {
+    /// Anywhere: never conflicts.
+    Any,
+    /// It has no events.
+    NoStream,
+    /// It has at least one event.
+    Exists,
+    /// It has this many events.
+    Exact(Version),
+}
+
+impl ExpectedVersion {
+    /// Whether a stream at `actual` is where it must be.
+    #[must_use]
+    pub const fn holds(self, actual: Version) -> bool {
+        match self {
+            Self::Any => true,
+            Self::NoStream => actual.0 == 0,
+            Self::Exists => actual.0 > 0,
+            Self::Exact(expected) => actual.0 == expected.0,
+        }
+    }
+
+    /// The version it names, if it names one.
+    #[must_use]
+    pub const fn exact(self) -> Option<Version> {
+        match self {
+            Self::Any | Self::Exists => None,
+            Self::NoStream => Some(Version(0)),
+            Self::Exact(version) => Some(version),
+        }
+    }
+}
+
+impl fmt::Display for ExpectedVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("any version"),
+            Self::NoStream => f.write_str("no stream"),
+            Self::Exists => f.write_str("an existing stream"),
+            Self::Exact(version) => version.fmt(f),
+        }
+    }
+}
+
+/// Remembers what a request led to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "a mark is a key and an outcome")]
+pub struct OutcomeMark {
+    /// The request's name.
+    pub key: IdempotencyKey,
+    /// What it led to; `position` and `version` are filled in by the backend.
+    pub outcome: Outcome,
+}
+
+/// What a request led to, stored under its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "each backend stores all of it")]
+pub struct Outcome {
+    /// A stable hash of the request: the same key with another request is refused.
+    pub fingerprint: u128,
+    /// The stream it was about.
+    pub stream: StreamId,
+    /// The stream's version after it.
+    pub version: Version,
+    /// The position of its last event; of the stream's last event when it appended none.
+    pub position: Position,
+    /// How many events it appended.
+    pub events: u32,
+    /// The encoded refusal, if the domain refused.
+    pub refusal: Option<Bytes>,
+}
+
+/// Moves a processor's checkpoint, if it is where the processor left it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "each backend stores all of it")]
+pub struct CheckpointMove {
+    /// The processor's stored name.
+    pub name: String,
+    /// Where it must be; `None` for the first move.
+    pub from: Option<Position>,
+    /// Where it is from now on; `None` forgets it.
+    pub to: Option<Position>,
+}
+
+/// Writes one row of a keyed view, if it is at the revision that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "each backend stores all of it")]
+pub struct ViewWrite {
+    /// The view's stored name with its version.
+    pub view: Arc<str>,
+    /// The row's key.
+    pub key: String,
+    /// The revision that was read; 0 for a row that is not there.
+    pub rev: u64,
+    /// The row; `None` deletes it.
+    pub row: Option<Bytes>,
+}
+
+/// What a commit did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "each backend fills in all of it")]
+pub struct Committed {
+    /// The position of the last event; the head when nothing was appended.
+    pub position: Position,
+    /// Where each stream is now: one entry for each append, in order.
+    pub versions: Vec<Version>,
+}
+
+/// Names a commit whose outcome is unknown, and what to look for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "each backend fills in all of it")]
+pub struct Attempt {
+    /// The attempt, as the backend fenced it.
+    pub id: uuid::Uuid,
+    /// The ids of each append's events, by stream.
+    pub appends: Vec<(StreamId, Vec<EventId>)>,
+    /// The outcomes it would have stored.
+    pub keys: Vec<IdempotencyKey>,
+    /// The checkpoints it would have moved.
+    pub checkpoints: Vec<CheckpointMove>,
+}
+
+impl Attempt {
+    /// What to look for, should `commit` become unknown.
+    #[must_use]
+    pub fn of(id: uuid::Uuid, commit: &Commit) -> Self {
+        let ids = |a: &Append| (a.stream.clone(), a.events.iter().map(|e| e.id).collect());
+        Self {
+            id,
+            appends: commit.appends.iter().map(ids).collect(),
+            keys: commit.outcomes.iter().map(|o| o.key.clone()).collect(),
+            checkpoints: commit.checkpoints.clone(),
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What can go wrong at the store, by what the caller does about it.
+
+use std::sync::Arc;
+
+use crate::ErrorKind;
+use crate::limits::LimitError;
+use crate::store::{Attempt, Committed, ExpectedVersion, IdempotencyKey, Position, RecordedEvent, StreamId, Version};
+
+/// A read failed, or a write failed before it could have happened.
+///
+/// Cloneable: one failed batch is every caller's failure.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Busy, timed out, disconnected, disk full: try again.
+    #[error("{what} could not be done now")]
+    Transient {
+        /// What was being done.
+        what: &'static str,
+        /// The backend's words.
+        #[source]
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// What is stored cannot be understood: stop and look.
+    #[error("the store is damaged: {what}")]
+    Corrupt {
+        /// What was found.
+        what: String,
+    },
+    /// The call is wrong: fix the code, the configuration or the input.
+    #[error("{what}")]
+    Misuse {
+        /// What is wrong and what to do.
+        what: String,
+    },
+    /// Refused before it was sent.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+}
+
+impl StoreError {
+    /// A [`StoreError::Transient`].
+    pub fn transient(what: &'static str, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Transient { what, source: Arc::new(source) }
+    }
+
+    /// A [`StoreError::Misuse`].
+    pub fn misuse(what: impl Into<String>) -> Self {
+        Self::Misuse { what: what.into() }
+    }
+
+    /// What the caller can do.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Transient { .. } => ErrorKind::Transient,
+            Self::Corrupt { .. } => ErrorKind::Corrupt,
+            Self::Misuse { .. } | Self::Limit(_) => ErrorKind::Misuse,
+        }
+    }
+}
+
+/// A commit was not applied, or nobody knows.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommitError {
+    /// The stream is not where the caller expected it: load again and decide again.
+    #[error("stream {stream:?} is at {actual}, expected {expected}")]
+    Conflict {
+        /// The first stream that is elsewhere.
+        stream: StreamId,
+        /// What the caller expected.
+        expected: ExpectedVersion,
+        /// Where it is.
+        actual: Version,
+        /// What was appended since `expected`, if [`Commit::explain`](crate::store::Commit) asked for it.
+        since: Vec<RecordedEvent>,
+    },
+    /// An event that the decision did not see breaks its condition: read again and decide again.
+    #[error("event {name} at {position} was appended after {after} and breaks the append condition")]
+    ConditionFailed {
+        /// The first event that breaks it.
+        position: Position,
+        /// Its type.
+        name: String,
+        /// What the condition allowed.
+        after: Position,
+    },
+    /// The idempotency key was used before by the same request: this is the first outcome.
+    #[error("idempotency key {key} was used before, by this request")]
+    Repeated {
+        /// The key.
+        key: IdempotencyKey,
+        /// What was stored with it.
+        outcome: crate::store::Outcome,
+    },
+    /// The idempotency key was used before, by another request: take another key.
+    #[error("idempotency key {key} was used before, by another request")]
+    KeyReused {
+        /// The key.
+        key: IdempotencyKey,
+    },
+    /// An event with this id is stored with other content: take a new id.
+    #[error("event id {id} is stored in {stream:?} with other content")]
+    EventIdReused {
+        /// The id.
+        id: uuid::Uuid,
+        /// Where it is stored.
+        stream: StreamId,
+    },
+    /// Somebody else moved the checkpoint or the view row: read it again, or stop if it is not yours.
+    #[error("{what} was moved by somebody else")]
+    Fenced {
+        /// Which one.
+        what: String,
+    },
+    /// It may have been applied: ask [`EventStore::resolve`](crate::store::EventStore::resolve).
+    #[error("the outcome of the commit is unknown")]
+    Unknown(Box<Attempt>),
+    /// Versions or positions would pass the largest that can be stored.
+    #[error("{what} would pass the largest number that can be stored")]
+    Overflow {
+        /// Which number.
+        what: &'static str,
+    },
+    /// Not applied, for a reason that has nothing to do with what is stored.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl CommitError {
+    /// What the caller can do.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Conflict { .. } | Self::ConditionFailed { .. } | Self::Fenced { .. } => ErrorKind::Conflict,
+            Self::Unknown(_) => ErrorKind::Unknown,
+            Self::Store(e) => e.kind(),
+            Self::Repeated { .. }
+            | Self::KeyReused { .. }
+            | Self::EventIdReused { .. }
+            | Self::Overflow { .. } => ErrorKind::Misuse,
+        }
+    }
+}
+
+impl From<LimitError> for CommitError {
+    fn from(error: LimitError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// What [`EventStore::resolve`](crate::store::EventStore::resolve) found. Final: it never changes its mind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "applied or never: that is its meaning")]
+pub enum Resolution {
+    /// It was applied.
+    Applied(Committed),
+    /// It was not, and never will be.
+    Never,
+}

@@ -1,0 +1,120 @@
+//! Reading the log to its end, and going on from there.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::Stream;
+use futures::stream;
+use tokio::sync::watch;
+
+use crate::limits::MAX_PAGE;
+use crate::store::{EventFilter, EventStore, Page, Position, RecordedEvent, StoreError};
+
+/// Events asked for at once.
+const PAGE: usize = 1_000;
+
+/// How long a subscription sleeps when no wake-up comes.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Everything that matches now, with the position to use as `after` of an append condition.
+///
+/// # Errors
+///
+/// [`StoreError`] if the store cannot be read.
+pub async fn read_all(
+    store: &dyn EventStore,
+    filter: &EventFilter,
+    after: Position,
+) -> Result<Page, StoreError> {
+    let mut all = Page { through: after, ..Page::default() };
+    loop {
+        let page = store.read(filter, all.through, MAX_PAGE).await?;
+        all.events.extend(page.events);
+        all.through = page.through;
+        if !page.more {
+            return Ok(all);
+        }
+    }
+}
+
+/// Every matching event after a position, exactly once and in order, now and in future.
+///
+/// The stream never ends by itself. After an error it can be polled again and goes on where it was.
+pub fn subscribe(
+    store: Arc<dyn EventStore>,
+    filter: EventFilter,
+    after: Position,
+) -> impl Stream<Item = Result<RecordedEvent, StoreError>> + Send {
+    let subscription = Subscription::new(store, filter, after);
+    stream::unfold(subscription, |mut subscription| async move {
+        let next = subscription.next().await;
+        Some((next, subscription))
+    })
+}
+
+/// The same as [`subscribe`], as a value that knows how far it has come.
+#[derive(Debug)]
+pub struct Subscription {
+    store: Arc<dyn EventStore>,
+    filter: EventFilter,
+    wake: watch::Receiver<Position>,
+    buffered: VecDeque<RecordedEvent>,
+    /// Nothing up to here is left to read from the store; what is buffered lies before it.
+    through: Position,
+    poll: Duration,
+}
+
+impl Subscription {
+    /// A subscription that begins after a position.
+    #[must_use]
+    pub fn new(store: Arc<dyn EventStore>, filter: EventFilter, after: Position) -> Self {
+        let wake = store.watch();
+        Self { store, filter, wake, buffered: VecDeque::new(), through: after, poll: POLL }
+    }
+
+    /// Another longest sleep between two looks than one second.
+    #[must_use]
+    pub const fn with_poll(mut self, poll: Duration) -> Self {
+        self.poll = poll;
+        self
+    }
+
+    /// How far it has come: every matching event up to here was delivered.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        match self.buffered.front() {
+            Some(next) => Position(next.place().0.saturating_sub(1)),
+            None => self.through,
+        }
+    }
+
+    /// The next event; waits for it. Safe to drop and to call again.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read now; a later call goes on.
+    pub async fn next(&mut self) -> Result<RecordedEvent, StoreError> {
+        loop {
+            if let Some(event) = self.buffered.pop_front() {
+                return Ok(event);
+            }
+            // Seen before the read: a wake-up that comes during it is not lost.
+            self.wake.mark_unchanged();
+            let page = self.store.read(&self.filter, self.through, PAGE).await?;
+            self.through = page.through;
+            self.buffered = page.events.into();
+            if self.buffered.is_empty() && !page.more {
+                wait(&mut self.wake, self.poll).await;
+            }
+        }
+    }
+}
+
+/// Until a wake-up, or until it is time to look anyway.
+pub(crate) async fn wait(wake: &mut watch::Receiver<Position>, poll: Duration) {
+    // A store that is gone wakes nobody: then only time passes.
+    if let Ok(Err(_closed)) = tokio::time::timeout(poll, wake.changed()).await {
+        tokio::time::sleep(poll).await;
+    }
+}
