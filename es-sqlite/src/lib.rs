@@ -1,1 +1,23 @@
-//! x
+#![doc = include_str!("../README.md")]
+
+mod backend;
+mod batch;
+mod db;
+mod error;
+mod filter;
+mod options;
+mod projection;
+mod row;
+mod schema;
+mod snapshot;
+mod store;
+mod tx;
+mod types;
+mod view;
+mod writer;
+
+pub use self::backend::SqliteBackend;
+pub use self::db::Db;
+pub use self::options::{SqliteOptions, Synchronous};
+pub use self::schema::{Migration, migrations};
+pub use self::tx::Tx;

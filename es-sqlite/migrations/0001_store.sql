@@ -1,0 +1,99 @@
+-- The event store. Every name begins with `es_`, so that the user's own tables can share the file.
+-- Append-only tables refuse UPDATE and DELETE by trigger.
+
+create table es_store (
+    one      integer primary key check (one = 1),
+    identity blob    not null,                  -- tells this store from any other
+    schema   integer not null                   -- the last migration that ran
+) strict;
+
+create table es_streams (
+    id   integer primary key,
+    name text    not null unique
+) strict;
+
+-- One row for each stored name, schema version and codec: an event carries the number.
+create table es_types (
+    id     integer primary key,
+    name   text    not null,
+    schema integer not null,
+    codec  text    not null,
+    unique (name, schema, codec)
+) strict;
+
+-- No AUTOINCREMENT: positions are head + 1 under the write lock, and rows never leave, so none is reused.
+create table es_events (
+    position    integer primary key,            -- contiguous from 1, equal to commit order
+    stream      integer not null references es_streams (id),
+    version     integer not null,               -- contiguous from 1 in its stream
+    type        integer not null references es_types (id),
+    recorded_at integer not null,               -- microseconds since 1970, never going backwards
+    ident       blob    not null,               -- event id, causation, correlation: see row.rs
+    data        blob    not null,               -- the payload, as the codec wrote it
+    meta        text,                           -- the rest of the metadata and the tags, as JSON
+    unique (stream, version)
+) strict;
+
+create table es_tags (
+    tag      text    not null,
+    position integer not null references es_events (position),
+    primary key (tag, position)
+) strict, without rowid;
+
+create table es_outcomes (
+    key         text    primary key,
+    fingerprint blob    not null,
+    stream      text    not null,
+    version     integer not null,
+    position    integer not null,
+    events      integer not null,
+    refusal     blob
+) strict, without rowid;
+
+create table es_checkpoints (
+    name     text    primary key,
+    position integer not null
+) strict, without rowid;
+
+create table es_views (
+    view text    not null,
+    key  text    not null,
+    rev  integer not null,
+    data blob    not null,
+    primary key (view, key)
+) strict, without rowid;
+
+create table es_snapshots (
+    stream  text    primary key,
+    version integer not null,
+    event   blob    not null,
+    schema  integer not null,
+    data    blob    not null
+) strict, without rowid;
+
+-- Which tables belong to which version of which projection.
+create table es_projections (
+    name    text    not null,
+    version integer not null,
+    objects text    not null,                   -- JSON: [["table", "balances"], ..]
+    primary key (name, version)
+) strict, without rowid;
+
+create trigger es_events_update before update on es_events
+begin select raise(abort, 'es_events is append-only'); end;
+create trigger es_events_delete before delete on es_events
+begin select raise(abort, 'es_events is append-only'); end;
+create trigger es_streams_update before update on es_streams
+begin select raise(abort, 'es_streams is append-only'); end;
+create trigger es_streams_delete before delete on es_streams
+begin select raise(abort, 'es_streams is append-only'); end;
+
+-- For people.
+create view es_log as
+select e.position, s.name as stream, e.version, t.name as type, t.schema,
+       datetime(e.recorded_at / 1000000, 'unixepoch') as recorded_at,
+       lower(hex(substr(e.ident, 1, 16))) as id,
+       cast(e.data as text) as data, e.meta
+from es_events e
+join es_streams s on s.id = e.stream
+join es_types t on t.id = e.type;

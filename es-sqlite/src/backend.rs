@@ -1,0 +1,165 @@
+//! Opening a database, and what the app asks of a backend.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use es_core::command::Services;
+use es_core::store::{Backend, Position, StoreError, Tables};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
+use sqlx::{ConnectOptions as _, SqliteConnection, SqlitePool};
+use tempfile::TempDir;
+
+use crate::writer::{Batcher, Shared, Writing};
+use crate::{Db, SqliteOptions, Tx, error, projection, schema};
+
+/// How often the file is looked at for commits of other processes.
+const OTHERS: Duration = Duration::from_millis(100);
+
+/// An event store in one SQLite file. Clones share it.
+///
+/// Several processes may open one file: each commit sees what the others committed, and their commits
+/// wait for each other.
+#[derive(Clone, Debug)]
+pub struct SqliteBackend(pub(crate) Arc<Store>);
+
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) batcher: Batcher,
+    pub(crate) readers: SqlitePool,
+    /// The folder of a `:memory:` database; removed with the last handle.
+    _temporary: Option<TempDir>,
+}
+
+impl SqliteBackend {
+    /// Opens a file, or `:memory:`; makes and migrates it if need be.
+    ///
+    /// Call it inside a tokio runtime: it starts the task that writes.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Misuse`] if the folder is missing, the file is not to be opened or of a newer
+    /// program; [`StoreError::Corrupt`] if it is no database; [`StoreError::Transient`] if another
+    /// process keeps it locked.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::open_with(SqliteOptions::new(path)).await
+    }
+
+    /// Opens a database with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub async fn open_with(options: SqliteOptions) -> Result<Self, StoreError> {
+        let (file, temporary) = place(&options)?;
+        let failed = |e| explain(&file, e);
+        let connect = options.connect(&file);
+        let mut conn = connect.connect().await.map_err(failed)?;
+        let identity = schema::migrate(&mut conn).await?;
+        let head = head(&mut conn).await.map_err(failed)?;
+        let shared = Arc::new(Shared::new(conn, identity, options.clock.clone(), head));
+        let readers = SqlitePoolOptions::new()
+            .max_connections(options.readers)
+            .test_before_acquire(false) // a local file does not go away, and every ping is a thread switch
+            .connect_with(reading(connect))
+            .await
+            .map_err(failed)?;
+        shared.types.reload(&readers).await.map_err(failed)?;
+        let batcher = Batcher::start(shared.clone());
+        drop(tokio::spawn(watch_others(Arc::downgrade(&shared), readers.clone())));
+        Ok(Self(Arc::new(Store { shared, batcher, readers, _temporary: temporary })))
+    }
+
+    /// Connections that read, for SQL outside the app's queries.
+    #[must_use]
+    pub fn db(&self) -> Db {
+        Db::new(self.0.readers.clone())
+    }
+}
+
+/// The file to open; for `:memory:` one in a folder of its own.
+fn place(options: &SqliteOptions) -> Result<(PathBuf, Option<TempDir>), StoreError> {
+    if !options.is_memory() {
+        return Ok((options.path.clone(), None));
+    }
+    let made = tempfile::Builder::new().prefix("es-sqlite-").tempdir();
+    let folder = made.map_err(|e| StoreError::transient("making a folder for the `:memory:` database", e))?;
+    Ok((folder.path().join("memory.db"), Some(folder)))
+}
+
+fn reading(connect: SqliteConnectOptions) -> SqliteConnectOptions {
+    connect.create_if_missing(false).pragma("query_only", "on")
+}
+
+/// The usual reasons why a file does not open, in words.
+fn explain(file: &Path, error: sqlx::Error) -> StoreError {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder
+        && !folder.is_dir()
+    {
+        return StoreError::misuse(format!("the folder {} of the database is not there: make it", folder.display()));
+    }
+    match error::store("opening the database", error) {
+        StoreError::Corrupt { what } => StoreError::Corrupt { what: format!("{}: {what}", file.display()) },
+        StoreError::Misuse { what } => StoreError::misuse(format!("{}: {what}", file.display())),
+        other => other,
+    }
+}
+
+async fn head(conn: &mut SqliteConnection) -> Result<Position, sqlx::Error> {
+    let head: i64 =
+        sqlx::query_scalar("select coalesce(max(position), 0) from es_events").fetch_one(conn).await?;
+    Ok(Position(crate::row::number(head)))
+}
+
+/// Wakes readers of this process after a commit of another one. `data_version` changes with those only.
+async fn watch_others(shared: std::sync::Weak<Shared>, readers: SqlitePool) {
+    let mut conn = None;
+    let mut seen = None;
+    loop {
+        tokio::time::sleep(OTHERS).await;
+        let Some(shared) = shared.upgrade() else { return };
+        if shared.head.receiver_count() == 0 {
+            continue;
+        }
+        if conn.is_none() {
+            conn = readers.acquire().await.ok().map(|c| c.detach());
+        }
+        let Some(open) = conn.as_mut() else { continue };
+        let version = sqlx::query_scalar::<_, i64>("pragma data_version").fetch_one(&mut *open).await;
+        match version {
+            Ok(version) if seen != Some(version) => {
+                seen = Some(version);
+                if let Ok(head) = head(open).await {
+                    shared.publish(head);
+                }
+            }
+            Ok(_) => {}
+            Err(_) => conn = None,
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for SqliteBackend {
+    type Tx = Tx;
+
+    /// Waits until no other transaction of this store is open.
+    async fn begin(&self) -> Result<Tx, StoreError> {
+        Ok(Tx::new(Writing::begin(&self.0.shared).await?))
+    }
+
+    fn provide(&self, services: &mut Services) {
+        services.replace(Arc::new(self.db()));
+    }
+
+    async fn install(&self, tables: &Tables) -> Result<(), StoreError> {
+        projection::install(self.begin().await?, tables).await
+    }
+
+    async fn reset(&self, tables: &Tables) -> Result<(), StoreError> {
+        projection::reset(self.begin().await?, tables).await
+    }
+}

@@ -1,0 +1,189 @@
+//! What is stored, as far as a batch asks, and what the batch adds to it.
+
+use std::collections::HashMap;
+
+use es_core::clock::Timestamp;
+use es_core::store::rules::Ledger;
+use es_core::store::{
+    Commit, Committed, EventFilter, IdempotencyKey, Name, NewEvent, Outcome, Position, RecordedEvent, StreamId,
+    Version, ViewWrite,
+};
+
+use super::write::Rows;
+use crate::types::{Kind, Types};
+
+/// A stream, as it is stored and as the batch leaves it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Stream {
+    /// Its number; 0 if it has none yet.
+    pub(super) id: i64,
+    pub(super) version: Version,
+    /// The position of its last event.
+    pub(super) position: Position,
+}
+
+/// The stored part is filled in by the look-up, the rest by [`Batch::add`].
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) types: Types,
+    pub(super) head: Position,
+    pub(super) recorded_at: Timestamp,
+    pub(super) next_stream: i64,
+    pub(super) next_type: i64,
+    pub(super) streams: HashMap<StreamId, Stream>,
+    /// Stored events behind a failed expectation, then events of this batch, by stream.
+    pub(super) tails: HashMap<StreamId, Vec<RecordedEvent>>,
+    /// The first stored event that breaks the condition of the commit with this index.
+    pub(super) broken: HashMap<usize, (Position, Name)>,
+    pub(super) outcomes: HashMap<IdempotencyKey, Outcome>,
+    pub(super) checkpoints: HashMap<String, Position>,
+    pub(super) view_revs: HashMap<(String, String), u64>,
+    /// The commit that is judged.
+    current: usize,
+    /// Whether later commits of the batch may ask for the events of earlier ones.
+    pub(super) remembers: bool,
+    added: Vec<RecordedEvent>,
+    types_added: HashMap<(String, u32, String), i64>,
+    pub(super) rows: Rows,
+}
+
+impl Batch {
+    pub(super) fn new(types: Types) -> Self {
+        Self { types, ..Self::default() }
+    }
+
+    pub(super) fn turn_to(&mut self, commit: usize) {
+        self.current = commit;
+    }
+
+    /// Whether there is nothing to write.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    pub(super) fn new_types(&self) -> impl Iterator<Item = (i64, &Kind)> {
+        self.rows.types.iter().map(|(id, kind)| (*id, kind))
+    }
+
+    /// Takes in an accepted commit.
+    pub(super) fn add(&mut self, commit: &Commit) -> Committed {
+        let Commit { appends, checks: _, condition: _, outcomes, checkpoints, views, explain: _ } = commit;
+        let mut versions = Vec::with_capacity(appends.len());
+        for append in appends {
+            for event in &append.events {
+                self.add_event(&append.stream, event);
+            }
+            versions.push(self.version(&append.stream));
+        }
+        for mark in outcomes {
+            let mut outcome = mark.outcome.clone();
+            let stream = self.streams.get(&outcome.stream).copied().unwrap_or_default();
+            (outcome.version, outcome.position) = (stream.version, stream.position);
+            self.rows.outcome(&mark.key, &outcome);
+            self.outcomes.insert(mark.key.clone(), outcome);
+        }
+        for step in checkpoints {
+            self.rows.checkpoint(step);
+            match step.to {
+                Some(to) => self.checkpoints.insert(step.name.clone(), to),
+                None => self.checkpoints.remove(&step.name),
+            };
+        }
+        for write in views {
+            self.add_view(write);
+        }
+        Committed { position: self.head, versions }
+    }
+
+    fn add_event(&mut self, stream: &StreamId, event: &NewEvent) {
+        let kind = self.type_id(event);
+        let to = self.streams.entry(stream.clone()).or_default();
+        if to.id == 0 {
+            to.id = self.next_stream;
+            self.next_stream += 1;
+            self.rows.stream(to.id, stream);
+        }
+        self.head.0 += 1;
+        to.version.0 += 1;
+        to.position = self.head;
+        let to = *to;
+        self.rows.event(to, kind, self.recorded_at, event);
+        if self.remembers {
+            self.remember(stream, to, event);
+        }
+    }
+
+    fn remember(&mut self, stream: &StreamId, to: Stream, event: &NewEvent) {
+        let event = RecordedEvent {
+            position: Some(to.position),
+            stream: stream.clone(),
+            version: to.version,
+            id: event.id,
+            name: event.name.clone(),
+            schema: event.schema,
+            codec: event.codec.clone(),
+            data: event.data.clone(),
+            tags: event.tags.clone(),
+            metadata: event.metadata.clone(),
+            recorded_at: self.recorded_at,
+        };
+        self.tails.entry(stream.clone()).or_default().push(event.clone());
+        self.added.push(event);
+    }
+
+    fn type_id(&mut self, event: &NewEvent) -> i64 {
+        if let Some(id) = self.types.id(&event.name, event.schema, &event.codec) {
+            return id;
+        }
+        let key = (event.name.to_string(), event.schema, event.codec.to_string());
+        *self.types_added.entry(key).or_insert_with(|| {
+            let id = self.next_type;
+            self.next_type += 1;
+            let kind = Kind { name: event.name.clone(), schema: event.schema, codec: event.codec.clone() };
+            self.rows.types.push((id, kind));
+            id
+        })
+    }
+
+    fn add_view(&mut self, write: &ViewWrite) {
+        self.rows.view(write);
+        let row = (write.view.to_string(), write.key.clone());
+        match write.row {
+            Some(_) => self.view_revs.insert(row, write.rev + 1),
+            None => self.view_revs.remove(&row),
+        };
+    }
+}
+
+impl Ledger for Batch {
+    fn head(&self) -> Position {
+        self.head
+    }
+
+    fn version(&self, stream: &StreamId) -> Version {
+        self.streams.get(stream).map_or(Version(0), |s| s.version)
+    }
+
+    fn tail(&self, stream: &StreamId, after: Version, limit: usize) -> Vec<RecordedEvent> {
+        let known = self.tails.get(stream).map_or(&[][..], |events| events);
+        known.iter().filter(|event| event.version > after).take(limit).cloned().collect()
+    }
+
+    fn first_match(&self, filter: &EventFilter, after: Position) -> Option<(Position, Name)> {
+        let added = || self.added.iter().filter(|e| e.place() > after).find(|e| filter.matches(e));
+        let stored = self.broken.get(&self.current).cloned();
+        stored.or_else(|| added().map(|event| (event.place(), event.name.clone())))
+    }
+
+    fn outcome(&self, key: &IdempotencyKey) -> Option<Outcome> {
+        self.outcomes.get(key).cloned()
+    }
+
+    fn checkpoint(&self, name: &str) -> Option<Position> {
+        self.checkpoints.get(name).copied()
+    }
+
+    fn view_rev(&self, view: &str, key: &str) -> u64 {
+        self.view_revs.get(&(view.to_owned(), key.to_owned())).copied().unwrap_or_default()
+    }
+}

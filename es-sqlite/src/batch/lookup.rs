@@ -1,0 +1,183 @@
+//! What a batch asks the database before it decides, under the write lock.
+
+use std::collections::BTreeMap;
+
+use es_core::clock::Timestamp;
+use es_core::limits::MAX_PAGE;
+use es_core::store::{Commit, IdempotencyKey, Outcome, Position, StreamId, Version};
+use futures::TryStreamExt as _;
+use serde::Serialize;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Either, Executor as _, Row as _};
+
+use super::ledger::{Batch, Stream};
+use crate::filter::Select;
+use crate::row::{self, number, signed};
+use crate::writer::Writing;
+
+/// `begin immediate` and the look-up, in one message.
+const BEGIN: &str = concat!("begin immediate;\n", include_str!("../sql/lookup.sql"));
+const LOOK_UP: &str = include_str!("../sql/lookup.sql");
+const OUTCOMES: &str = include_str!("../sql/lookup_outcomes.sql");
+const CHECKPOINTS: &str = include_str!("../sql/lookup_checkpoints.sql");
+const VIEWS: &str = include_str!("../sql/lookup_views.sql");
+
+pub(super) async fn look_up(writing: &mut Writing, commits: &[Commit]) -> Result<Batch, sqlx::Error> {
+    let shared = writing.shared().clone();
+    let mut batch = Batch::new(shared.types.clone());
+    let now = shared.clock.now();
+    let last_type = streams(writing, commits, &mut batch, now).await?;
+    if last_type > 0 && shared.types.kind(last_type).is_none() {
+        shared.types.reload(writing.conn_mut()).await?;
+    }
+    outcomes(writing, commits, &mut batch).await?;
+    checkpoints(writing, commits, &mut batch).await?;
+    views(writing, commits, &mut batch).await?;
+    // Only a later commit of the same batch can be broken by an earlier one.
+    batch.remembers = commits.len() > 1 || commits.iter().any(|c| c.appends.len() > 1);
+    for (i, commit) in commits.iter().enumerate() {
+        condition(writing, i, commit, &mut batch).await?;
+        tails(writing, commit, &mut batch).await?;
+    }
+    Ok(batch)
+}
+
+/// The head and the streams; gives the highest number of a type.
+async fn streams(
+    writing: &mut Writing,
+    commits: &[Commit],
+    batch: &mut Batch,
+    now: Timestamp,
+) -> Result<i64, sqlx::Error> {
+    let written = commits.iter().flat_map(|c| &c.appends).map(|a| &a.stream);
+    let checked = commits.iter().flat_map(|c| &c.checks).map(|c| &c.stream);
+    let marked = commits.iter().flat_map(|c| &c.outcomes).map(|o| &o.outcome.stream);
+    let asked: BTreeMap<&str, &StreamId> = written.chain(checked).chain(marked).map(|s| (s.as_str(), s)).collect();
+    let names = json(&asked.keys().collect::<Vec<_>>());
+    let begins = !writing.is_open();
+    writing.set_open(true);
+    let sql = if begins { BEGIN } else { LOOK_UP };
+    let mut rows = writing.conn_mut().fetch_many(sqlx::query(sql).bind(names));
+    let mut last_type = 0;
+    let mut head_seen = false;
+    while let Some(result) = rows.try_next().await? {
+        let Either::Right(row) = result else { continue };
+        if !head_seen {
+            head_seen = true;
+            last_type = head(&row, batch, now);
+            continue;
+        }
+        let name: &str = row.get_unchecked(0);
+        let Some(&name) = asked.get(name) else { continue };
+        let stream = Stream {
+            id: row.get_unchecked(1),
+            version: Version(number(row.get_unchecked(2))),
+            position: Position(number(row.get_unchecked(3))),
+        };
+        batch.streams.insert(name.clone(), stream);
+    }
+    Ok(last_type)
+}
+
+fn head(row: &SqliteRow, batch: &mut Batch, now: Timestamp) -> i64 {
+    batch.head = Position(number(row.get_unchecked(0)));
+    let last = Timestamp::from_microsecond(row.get_unchecked(1)).unwrap_or(Timestamp::MIN);
+    // The clock may go backwards; recorded times do not.
+    batch.recorded_at = if batch.head.0 == 0 { now } else { now.max(last) };
+    batch.next_stream = row.get_unchecked::<i64, _>(2) + 1;
+    let last_type: i64 = row.get_unchecked(3);
+    batch.next_type = last_type + 1;
+    last_type
+}
+
+async fn outcomes(writing: &mut Writing, commits: &[Commit], batch: &mut Batch) -> Result<(), sqlx::Error> {
+    let keys: Vec<&str> = commits.iter().flat_map(|c| &c.outcomes).map(|o| o.key.as_str()).collect();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    for row in sqlx::query(OUTCOMES).bind(json(&keys)).fetch_all(writing.conn_mut()).await? {
+        let (key, outcome) = outcome(&row)?;
+        batch.outcomes.insert(key, outcome);
+    }
+    Ok(())
+}
+
+/// A row of `es_outcomes`.
+pub(crate) fn outcome(row: &SqliteRow) -> Result<(IdempotencyKey, Outcome), sqlx::Error> {
+    let broken = |e: es_core::limits::LimitError| sqlx::Error::Decode(e.into());
+    let fingerprint: &[u8] = row.get_unchecked(1);
+    let fingerprint = fingerprint.try_into().map_err(|_| sqlx::Error::Decode("a fingerprint has 16 bytes".into()))?;
+    let outcome = Outcome {
+        fingerprint: u128::from_be_bytes(fingerprint),
+        stream: StreamId::new(row.get_unchecked::<String, _>(2)).map_err(broken)?,
+        version: Version(number(row.get_unchecked(3))),
+        position: Position(number(row.get_unchecked(4))),
+        events: row.get_unchecked(5),
+        refusal: row.get_unchecked::<Option<Vec<u8>>, _>(6).map(Into::into),
+    };
+    Ok((IdempotencyKey::new(row.get_unchecked::<String, _>(0)).map_err(broken)?, outcome))
+}
+
+async fn checkpoints(writing: &mut Writing, commits: &[Commit], batch: &mut Batch) -> Result<(), sqlx::Error> {
+    let names: Vec<&str> = commits.iter().flat_map(|c| &c.checkpoints).map(|step| &*step.name).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    for row in sqlx::query(CHECKPOINTS).bind(json(&names)).fetch_all(writing.conn_mut()).await? {
+        batch.checkpoints.insert(row.get_unchecked(0), Position(number(row.get_unchecked(1))));
+    }
+    Ok(())
+}
+
+async fn views(writing: &mut Writing, commits: &[Commit], batch: &mut Batch) -> Result<(), sqlx::Error> {
+    let rows: Vec<(&str, &str)> = commits.iter().flat_map(|c| &c.views).map(|w| (&*w.view, &*w.key)).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    for row in sqlx::query(VIEWS).bind(json(&rows)).fetch_all(writing.conn_mut()).await? {
+        let key = (row.get_unchecked(0), row.get_unchecked(1));
+        batch.view_revs.insert(key, number(row.get_unchecked(2)));
+    }
+    Ok(())
+}
+
+/// The first stored event that breaks the commit's condition. A decision that saw the head needs no look.
+async fn condition(writing: &mut Writing, i: usize, commit: &Commit, batch: &mut Batch) -> Result<(), sqlx::Error> {
+    let Some(condition) = &commit.condition else { return Ok(()) };
+    if condition.after >= batch.head {
+        return Ok(());
+    }
+    let select = Select::new(&condition.fail_if_events_match);
+    let query = select.bind(sqlx::query(select.sql()), condition.after, batch.head, 1);
+    let Some(row) = query.fetch_optional(writing.conn_mut()).await? else { return Ok(()) };
+    let kind = batch.types.kind(row.get_unchecked(2));
+    let name = kind.map_or_else(|| "unknown".into(), |kind| kind.name);
+    batch.broken.insert(i, (Position(number(row.get_unchecked(0))), name));
+    Ok(())
+}
+
+/// The events behind an expectation that failed: to answer a repetition, or to explain a conflict.
+async fn tails(writing: &mut Writing, commit: &Commit, batch: &mut Batch) -> Result<(), sqlx::Error> {
+    for append in &commit.appends {
+        let stream = batch.streams.get(&append.stream).copied().unwrap_or_default();
+        let Some(expected) = append.expected.exact().filter(|expected| *expected < stream.version) else { continue };
+        let of_stream = commit.appends.iter().filter(|a| a.stream == append.stream);
+        let limit = if commit.explain { MAX_PAGE } else { of_stream.map(|a| a.events.len()).sum() };
+        if batch.tails.get(&append.stream).and_then(|t| t.first()).is_some_and(|first| first.version.0 <= expected.0 + 1)
+        {
+            continue;
+        }
+        let sql = include_str!("../sql/stream.sql");
+        let query = sqlx::query(sql).bind(append.stream.as_str().to_owned()).bind(signed(expected.0));
+        let rows = query.bind(i64::try_from(limit).unwrap_or(i64::MAX)).fetch_all(writing.conn_mut()).await?;
+        let decode = |row| row::decode(row, &append.stream, &batch.types);
+        let events = rows.iter().filter_map(|row| decode(row).transpose()).collect::<Result<Vec<_>, _>>();
+        let events = events.map_err(|e| sqlx::Error::Decode(e.into()))?;
+        batch.tails.insert(append.stream.clone(), events);
+    }
+    Ok(())
+}
+
+fn json<T: Serialize>(values: &T) -> String {
+    serde_json::to_string(values).expect("names serialize")
+}

@@ -1,0 +1,88 @@
+//! One batch: look up what its commits ask about, judge each in turn, write what is left, commit.
+//!
+//! Two messages to the database: the look-up begins the transaction, the write ends it. Each commit is
+//! judged on what is stored and on what earlier commits of the batch are about to write: two that
+//! conflict with each other are never both accepted, and one that is refused takes nobody with it.
+
+mod ledger;
+mod lookup;
+mod write;
+
+
+use es_core::store::rules::{Verdict, judge};
+use es_core::store::{Commit, CommitError, Committed};
+
+use self::ledger::Batch;
+pub(crate) use self::lookup::outcome;
+use crate::error;
+use crate::writer::Writing;
+
+type Outcome = Result<Committed, CommitError>;
+
+/// Runs a batch, in the user's transaction if one is open, else in one of its own. One outcome each.
+pub(crate) async fn run(writing: &mut Writing, commits: Vec<Commit>) -> Vec<Outcome> {
+    // A user's transaction has rows of its own, which a second try would lose.
+    let alone = commits.len() == 1 || writing.is_open();
+    match run_once(writing, &commits).await {
+        Ok(outcomes) => outcomes,
+        Err(e) if error::is_about_data(&e) && !alone => {
+            // Somebody's data does not fit: one by one, so that only theirs fails.
+            let mut outcomes = Vec::with_capacity(commits.len());
+            for commit in commits {
+                let outcome = run_once(writing, &[commit]).await.map_err(failed);
+                outcomes.push(outcome.and_then(|mut o| o.pop().expect("one outcome for one commit")));
+            }
+            outcomes
+        }
+        Err(e) => {
+            let error = failed(e);
+            commits.iter().map(|_| Err(error.clone())).collect()
+        }
+    }
+}
+
+fn failed(error: sqlx::Error) -> CommitError {
+    error::store("a commit", error).into()
+}
+
+/// All of it; after an error nothing of it is stored and no transaction is open.
+async fn run_once(writing: &mut Writing, commits: &[Commit]) -> Result<Vec<Outcome>, sqlx::Error> {
+    let users = writing.is_open();
+    let (outcomes, batch) = match decide(writing, commits).await {
+        Ok(decided) => decided,
+        Err(error) => {
+            writing.rollback().await?;
+            return Err(error);
+        }
+    };
+    // The user's rows share the fate of what is staged beside them.
+    let keep = if users { outcomes.iter().all(Result::is_ok) } else { !batch.is_empty() };
+    if !keep {
+        writing.rollback().await?;
+        return Ok(outcomes);
+    }
+    if let Err(error) = write::write(writing, &batch).await {
+        writing.rollback().await?;
+        if !write::is_stored(writing, &batch).await? {
+            return Err(error);
+        }
+    }
+    let shared = writing.shared();
+    batch.new_types().for_each(|(id, kind)| shared.types.learn(id, kind.clone()));
+    shared.publish(batch.head);
+    Ok(outcomes)
+}
+
+async fn decide(writing: &mut Writing, commits: &[Commit]) -> Result<(Vec<Outcome>, Batch), sqlx::Error> {
+    let mut batch = lookup::look_up(writing, commits).await?;
+    let mut outcomes = Vec::with_capacity(commits.len());
+    for (i, commit) in commits.iter().enumerate() {
+        batch.turn_to(i);
+        outcomes.push(match judge(commit, &batch) {
+            Ok(Verdict::Apply) => Ok(batch.add(commit)),
+            Ok(Verdict::Repeat(committed)) => Ok(committed),
+            Err(refused) => Err(refused),
+        });
+    }
+    Ok((outcomes, batch))
+}

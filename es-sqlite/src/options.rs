@@ -1,0 +1,105 @@
+//! How a database is opened.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use es_core::clock::{Clock, SystemClock};
+use sqlx::ConnectOptions as _;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+
+/// Where the database is and how careful it is.
+#[derive(Clone, Debug)]
+pub struct SqliteOptions {
+    pub(crate) path: PathBuf,
+    pub(crate) synchronous: Synchronous,
+    pub(crate) readers: u32,
+    pub(crate) lock_timeout: Duration,
+    pub(crate) create: bool,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// When a commit counts as durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Synchronous {
+    /// After it reached the disk: what was acknowledged survives a power cut.
+    Full,
+    /// After it reached the operating system: survives a crash of the program; a power cut can take the
+    /// last acknowledged commits, whole and from the end, and never damages what is left.
+    Normal,
+}
+
+impl SqliteOptions {
+    /// A file, made if it is not there; or `:memory:` for a private database that is gone with its last
+    /// handle (it is kept in the temporary folder, and never synced).
+    #[must_use]
+    pub fn new(path: impl AsRef<Path>) -> Self {
+        Self {
+            path: path.as_ref().to_owned(),
+            synchronous: Synchronous::Full,
+            readers: 4,
+            lock_timeout: Duration::from_secs(5),
+            create: true,
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// When a commit counts as durable; [`Synchronous::Full`] by default.
+    #[must_use]
+    pub const fn with_synchronous(mut self, synchronous: Synchronous) -> Self {
+        self.synchronous = synchronous;
+        self
+    }
+
+    /// How many connections read beside the one that writes; 4 by default, at least 1.
+    #[must_use]
+    pub fn with_readers(mut self, readers: u32) -> Self {
+        self.readers = readers.max(1);
+        self
+    }
+
+    /// How long to wait for another process that writes; 5 seconds by default.
+    #[must_use]
+    pub const fn with_lock_timeout(mut self, timeout: Duration) -> Self {
+        self.lock_timeout = timeout;
+        self
+    }
+
+    /// Whether a missing file is made; yes by default.
+    #[must_use]
+    pub const fn with_create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// Another clock than the machine's, for `recorded_at`.
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    pub(crate) fn is_memory(&self) -> bool {
+        self.path == Path::new(":memory:")
+    }
+
+    pub(crate) fn connect(&self, file: &Path) -> SqliteConnectOptions {
+        let synchronous = match self.synchronous {
+            _ if self.is_memory() => SqliteSynchronous::Off,
+            Synchronous::Full => SqliteSynchronous::Full,
+            Synchronous::Normal => SqliteSynchronous::Normal,
+        };
+        SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(self.create)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(synchronous)
+            .busy_timeout(self.lock_timeout)
+            .foreign_keys(false) // the user's own tables may want them: a pragma of their own
+            .statement_cache_capacity(256)
+            .row_buffer_size(1_024)
+            .thread_name(|n| format!("es-sqlite-{n}"))
+            .disable_statement_logging()
+    }
+}

@@ -1,0 +1,181 @@
+//! The event store over this database.
+
+use async_trait::async_trait;
+use es_core::clock::Timestamp;
+use es_core::limits::{self, MAX_PAGE};
+use es_core::store::{
+    Attempt, Commit, CommitError, Committed, EventFilter, EventStore, IdempotencyKey, Outcome, Page, Position,
+    RecordedEvent, Resolution, StoreError, StreamId, Version,
+};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, Sqlite};
+use tokio::sync::watch;
+
+use crate::filter::Select;
+use crate::row::{self, number, signed};
+use crate::writer::Writing;
+use crate::{SqliteBackend, batch, error};
+
+/// Positions that one read of a filter without tags looks through at most: it answers in bounded time.
+const WINDOW: u64 = 50_000;
+
+const STREAM: &str = include_str!("sql/stream.sql");
+const OUTCOME: &str = include_str!("sql/lookup_outcomes.sql");
+const RESOLVE: &str = include_str!("sql/resolve.sql");
+
+impl SqliteBackend {
+    /// Decodes rows; types that another process has added meanwhile are read first.
+    async fn decode(
+        &self,
+        rows: &[SqliteRow],
+        stream: impl Fn(&SqliteRow) -> Result<StreamId, StoreError>,
+    ) -> Result<Vec<RecordedEvent>, StoreError> {
+        let types = &self.0.shared.types;
+        let mut events = Vec::with_capacity(rows.len());
+        for row in rows {
+            let stream = stream(row)?;
+            let event = match row::decode(row, &stream, types)? {
+                Some(event) => event,
+                None => {
+                    let failed = |e| error::store("reading event types", e);
+                    types.reload(&self.0.readers).await.map_err(failed)?;
+                    row::decode(row, &stream, types)?.ok_or_else(|| StoreError::Corrupt {
+                        what: format!("an event in {stream:?} has a type that is not in es_types"),
+                    })?
+                }
+            };
+            events.push(event);
+        }
+        Ok(events)
+    }
+
+    async fn number(&self, what: &'static str, query: SqlScalar) -> Result<Option<u64>, StoreError> {
+        let found = query.fetch_optional(&self.0.readers).await.map_err(|e| error::store(what, e))?;
+        Ok(found.map(number))
+    }
+}
+
+type SqlScalar = sqlx::query::QueryScalar<'static, Sqlite, i64, sqlx::sqlite::SqliteArguments>;
+
+#[async_trait]
+impl EventStore for SqliteBackend {
+    async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
+        limits::check(&commit)?;
+        self.0.shared.not_the_holder()?;
+        self.0.batcher.commit(commit).await
+    }
+
+    /// Under the write lock, where nothing of this process is on its way any more.
+    async fn resolve(&self, attempt: &Attempt) -> Result<Resolution, StoreError> {
+        self.0.shared.not_the_holder()?;
+        let failed = |e| error::store("resolving a commit", e);
+        let mut writing = Writing::acquire(&self.0.shared).await.map_err(failed)?;
+        let mut committed = Committed::default();
+        for (stream, ids) in &attempt.appends {
+            let Some(last) = ids.last() else {
+                committed.versions.push(Version(0));
+                continue;
+            };
+            let query = sqlx::query(RESOLVE).bind(stream.as_str()).bind(last.as_bytes().as_slice());
+            let Some(row) = query.fetch_optional(writing.conn_mut()).await.map_err(failed)? else {
+                return Ok(Resolution::Never);
+            };
+            committed.versions.push(Version(number(row.get_unchecked(0))));
+            committed.position = committed.position.max(Position(number(row.get_unchecked(1))));
+        }
+        drop(writing);
+        for key in &attempt.keys {
+            if self.outcome(key).await?.is_none() {
+                return Ok(Resolution::Never);
+            }
+        }
+        for step in &attempt.checkpoints {
+            if self.checkpoint(&step.name).await? != step.to {
+                return Ok(Resolution::Never);
+            }
+        }
+        Ok(Resolution::Applied(committed))
+    }
+
+    async fn stream(&self, id: &StreamId, after: Version, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
+        let query = sqlx::query(STREAM).bind(id.as_str()).bind(signed(after.0)).bind(bounded(limit));
+        let rows = query.fetch_all(&self.0.readers).await.map_err(|e| error::store("reading a stream", e))?;
+        self.decode(&rows, |_| Ok(id.clone())).await
+    }
+
+    async fn read(&self, filter: &EventFilter, after: Position, limit: usize) -> Result<Page, StoreError> {
+        let head = self.head().await?;
+        if limit == 0 || after >= head {
+            return Ok(Page { events: Vec::new(), through: after, more: false });
+        }
+        let limit = limit.min(MAX_PAGE);
+        let select = Select::new(filter);
+        let upto = if select.is_indexed() { head } else { head.min(Position(after.0.saturating_add(WINDOW))) };
+        let query = select.bind(sqlx::query(select.sql()), after, upto, limit);
+        let rows = query.fetch_all(&self.0.readers).await.map_err(|e| error::store("reading the log", e))?;
+        let name = |row: &SqliteRow| Ok(StreamId::new(row.get_unchecked::<&str, _>(7))?);
+        let events = self.decode(&rows, name).await?;
+        let through = match events.last() {
+            Some(last) if events.len() == limit => last.place(),
+            _ => upto,
+        };
+        Ok(Page { events, through, more: through < head })
+    }
+
+    async fn head(&self) -> Result<Position, StoreError> {
+        let query = sqlx::query_scalar("select position from es_events order by position desc limit 1");
+        Ok(Position(self.number("reading the head", query).await?.unwrap_or_default()))
+    }
+
+    /// Recorded times never go backwards, so this is a binary search.
+    async fn position_at(&self, time: Timestamp) -> Result<Position, StoreError> {
+        let (mut before, mut head) = (0, self.head().await?.0);
+        while before < head {
+            let middle = before + (head - before).div_ceil(2);
+            let sql = "select 1 from es_events where position = ? and recorded_at < ?";
+            let query = sqlx::query_scalar(sql).bind(signed(middle)).bind(micros_after(time));
+            match self.number("reading a time", query).await? {
+                Some(_) => before = middle,
+                None => head = middle - 1,
+            }
+        }
+        Ok(Position(before))
+    }
+
+    async fn checkpoint(&self, name: &str) -> Result<Option<Position>, StoreError> {
+        let query = sqlx::query_scalar("select position from es_checkpoints where name = ?").bind(name.to_owned());
+        Ok(self.number("reading a checkpoint", query).await?.map(Position))
+    }
+
+    async fn checkpoints(&self) -> Result<Vec<(String, Position)>, StoreError> {
+        let query = sqlx::query("select name, position from es_checkpoints order by name");
+        let rows = query.fetch_all(&self.0.readers).await.map_err(|e| error::store("reading checkpoints", e))?;
+        Ok(rows.iter().map(|row| (row.get_unchecked(0), Position(number(row.get_unchecked(1))))).collect())
+    }
+
+    async fn outcome(&self, key: &IdempotencyKey) -> Result<Option<Outcome>, StoreError> {
+        let failed = |e| error::store("reading an outcome", e);
+        let keys = serde_json::to_string(&[key.as_str()]).expect("a string serializes");
+        let row = sqlx::query(OUTCOME).bind(keys).fetch_optional(&self.0.readers).await.map_err(failed)?;
+        row.map(|row| batch::outcome(&row).map(|(_, outcome)| outcome)).transpose().map_err(failed)
+    }
+
+    fn watch(&self) -> watch::Receiver<Position> {
+        self.0.shared.head.subscribe()
+    }
+
+    fn identity(&self) -> uuid::Uuid {
+        self.0.shared.identity
+    }
+}
+
+fn bounded(limit: usize) -> i64 {
+    i64::try_from(limit.min(MAX_PAGE)).unwrap_or(i64::MAX)
+}
+
+/// Whole microseconds, rounded up: an event of the same microsecond is not before the time.
+fn micros_after(time: Timestamp) -> i64 {
+    let micros = time.as_microsecond();
+    let rest = time - Timestamp::from_microsecond(micros).unwrap_or(time);
+    if rest.is_positive() { micros + 1 } else { micros }
+}

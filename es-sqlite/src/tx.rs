@@ -1,0 +1,63 @@
+//! The live transaction of this backend.
+
+use std::ops::{Deref, DerefMut};
+
+use async_trait::async_trait;
+use es_core::store::{Commit, CommitError, Committed, StoreError, Transaction};
+use sqlx::SqliteConnection;
+
+use crate::batch;
+use crate::error;
+use crate::writer::Writing;
+
+/// The user's SQL and what is staged, in one transaction. Derefs to sqlx's connection:
+/// `sqlx::query(..).execute(&mut **tx)`.
+///
+/// It holds the store's only write connection: other writes of this process wait until it ends. The
+/// task that holds it must not wait for another write of the same store; that is refused, since it
+/// would wait for itself. Dropping it rolls back.
+#[derive(Debug)]
+pub struct Tx {
+    writing: Writing,
+    staged: Commit,
+}
+
+impl Tx {
+    pub(crate) fn new(writing: Writing) -> Self {
+        Self { writing, staged: Commit::default() }
+    }
+}
+
+impl Deref for Tx {
+    type Target = SqliteConnection;
+    fn deref(&self) -> &SqliteConnection {
+        self.writing.conn()
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        self.writing.conn_mut()
+    }
+}
+
+#[async_trait]
+impl Transaction for Tx {
+    fn staged(&mut self) -> &mut Commit {
+        &mut self.staged
+    }
+
+    fn identity(&self) -> uuid::Uuid {
+        self.writing.identity()
+    }
+
+    async fn commit(mut self) -> Result<Committed, CommitError> {
+        es_core::limits::check(&self.staged)?;
+        let mut outcomes = batch::run(&mut self.writing, vec![self.staged]).await;
+        outcomes.pop().expect("one outcome for one commit")
+    }
+
+    async fn rollback(mut self) -> Result<(), StoreError> {
+        self.writing.rollback().await.map_err(|e| error::store("rolling back", e))
+    }
+}

@@ -1,0 +1,261 @@
+//! The one connection that writes, and the task that feeds it.
+//!
+//! Commits of many callers are written together: one transaction, one sync of the disk. There is no
+//! linger: a batch is whatever waits when the connection is free. The idea is group commit (DeWitt et
+//! al., "Implementation techniques for main memory database systems", 1984).
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::ThreadId;
+
+use es_core::clock::Clock;
+use es_core::store::{Attempt, Commit, CommitError, Committed, Position, StoreError};
+use sqlx::SqliteConnection;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, mpsc, oneshot, watch};
+
+use crate::batch;
+use crate::error;
+use crate::types::Types;
+
+/// Requests that may wait; more callers wait for room.
+const QUEUE: usize = 4_096;
+/// Events, and bytes of payload, that one transaction takes. A larger request goes alone.
+const MAX_EVENTS: usize = 2_000;
+const MAX_BYTES: usize = 4 << 20;
+
+/// A commit, and where its outcome goes.
+struct Request {
+    commit: Commit,
+    reply: oneshot::Sender<Result<Committed, CommitError>>,
+}
+
+/// What all writes of one store share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) identity: uuid::Uuid,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) types: Types,
+    pub(crate) head: watch::Sender<Position>,
+    connection: Arc<AsyncMutex<Connection>>,
+    /// Who holds a [`Tx`](crate::Tx), to refuse what would wait for itself.
+    holder: Mutex<Option<Holder>>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    conn: SqliteConnection,
+    /// Whether a transaction is, or may be, open.
+    open: bool,
+}
+
+/// A task, or the thread of a `block_on`, which is no task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Holder(Option<tokio::task::Id>, ThreadId);
+
+impl Holder {
+    fn current() -> Self {
+        Self(tokio::task::try_id(), std::thread::current().id())
+    }
+
+    fn is_current(self) -> bool {
+        let Self(task, thread) = Self::current();
+        // A task moves between threads; without a task, the thread is who we are.
+        self.0 == task && (task.is_some() || self.1 == thread)
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(conn: SqliteConnection, identity: uuid::Uuid, clock: Arc<dyn Clock>, head: Position) -> Self {
+        Self {
+            identity,
+            clock,
+            types: Types::default(),
+            head: watch::Sender::new(head),
+            connection: Arc::new(AsyncMutex::new(Connection { conn, open: false })),
+            holder: Mutex::new(None),
+        }
+    }
+
+    /// Refuses a caller that would wait for the transaction it holds.
+    pub(crate) fn not_the_holder(&self) -> Result<(), StoreError> {
+        let holder = *self.holder.lock().unwrap_or_else(PoisonError::into_inner);
+        if !holder.is_some_and(Holder::is_current) {
+            return Ok(());
+        }
+        let what = "this task holds an open `Tx` of the store and would wait for itself: \
+                    write through the `Tx` (`app.send(..).within(&mut tx)`), or end it first";
+        Err(StoreError::misuse(what))
+    }
+
+    /// Tells readers in this process how far the log goes.
+    pub(crate) fn publish(&self, head: Position) {
+        self.head.send_if_modified(|known| {
+            let moved = head > *known;
+            *known = head.max(*known);
+            moved
+        });
+    }
+}
+
+/// The right to write. Ends what is open when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Writing {
+    shared: Arc<Shared>,
+    connection: Option<OwnedMutexGuard<Connection>>,
+    /// Whether a user's `Tx` holds it.
+    held: bool,
+}
+
+impl Writing {
+    /// Waits for the connection; nothing is open yet.
+    pub(crate) async fn acquire(shared: &Arc<Shared>) -> Result<Self, sqlx::Error> {
+        let connection = shared.connection.clone().lock_owned().await;
+        let mut writing = Self { shared: shared.clone(), connection: Some(connection), held: false };
+        if writing.is_open() {
+            writing.rollback().await?;
+        }
+        Ok(writing)
+    }
+
+    /// Opens a transaction for the user.
+    pub(crate) async fn begin(shared: &Arc<Shared>) -> Result<Self, StoreError> {
+        shared.not_the_holder()?;
+        let failed = |e| error::store("opening a transaction", e);
+        let mut writing = Self::acquire(shared).await.map_err(failed)?;
+        writing.set_open(true);
+        if let Err(error) = sqlx::query("begin immediate").execute(writing.conn_mut()).await {
+            writing.set_open(false);
+            return Err(failed(error));
+        }
+        *shared.holder.lock().unwrap_or_else(PoisonError::into_inner) = Some(Holder::current());
+        writing.held = true;
+        Ok(writing)
+    }
+
+    pub(crate) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn identity(&self) -> uuid::Uuid {
+        self.shared.identity
+    }
+
+    fn connection(&mut self) -> &mut Connection {
+        self.connection.as_mut().expect("taken only by drop")
+    }
+
+    pub(crate) fn conn(&self) -> &SqliteConnection {
+        &self.connection.as_ref().expect("taken only by drop").conn
+    }
+
+    pub(crate) fn conn_mut(&mut self) -> &mut SqliteConnection {
+        &mut self.connection().conn
+    }
+
+    pub(crate) fn is_open(&mut self) -> bool {
+        self.connection().open
+    }
+
+    /// Before BEGIN is sent and after COMMIT was answered: in between, whoever comes next rolls back.
+    pub(crate) fn set_open(&mut self, open: bool) {
+        self.connection().open = open;
+    }
+
+    pub(crate) async fn rollback(&mut self) -> Result<(), sqlx::Error> {
+        // SQLite ends some transactions by itself (a full disk): then there is nothing to roll back.
+        match sqlx::query("rollback").execute(self.conn_mut()).await {
+            Err(error) if !error.to_string().contains("no transaction is active") => Err(error),
+            _ => {
+                self.set_open(false);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        if self.held {
+            *self.shared.holder.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        let Some(mut connection) = self.connection.take() else { return };
+        if !connection.open {
+            return;
+        }
+        // The next writer would roll back, but until it comes, other processes are kept waiting.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            drop(runtime.spawn(async move {
+                if sqlx::query("rollback").execute(&mut connection.conn).await.is_ok() {
+                    connection.open = false;
+                }
+            }));
+        }
+    }
+}
+
+/// Hands commits to the task that writes them.
+#[derive(Clone, Debug)]
+pub(crate) struct Batcher(mpsc::Sender<Request>);
+
+impl Batcher {
+    /// Starts the task; it ends when the last handle is gone.
+    pub(crate) fn start(shared: Arc<Shared>) -> Self {
+        let (sender, requests) = mpsc::channel(QUEUE);
+        drop(tokio::spawn(write(shared, requests)));
+        Self(sender)
+    }
+
+    pub(crate) async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
+        let attempt = Attempt::of(uuid::Uuid::nil(), &commit);
+        let (reply, outcome) = oneshot::channel();
+        if self.0.send(Request { commit, reply }).await.is_err() {
+            let gone = std::io::Error::other("the runtime that the store was opened on has ended");
+            return Err(StoreError::transient("a commit", gone).into());
+        }
+        outcome.await.unwrap_or_else(|_| Err(CommitError::Unknown(Box::new(attempt))))
+    }
+}
+
+async fn write(shared: Arc<Shared>, mut requests: mpsc::Receiver<Request>) {
+    let mut waiting = VecDeque::new();
+    let mut received = Vec::new();
+    loop {
+        if waiting.is_empty() && requests.recv_many(&mut received, QUEUE).await == 0 {
+            return;
+        }
+        // Callers that the last batch has just woken come into this one.
+        tokio::task::yield_now().await;
+        while let Ok(request) = requests.try_recv() {
+            received.push(request);
+        }
+        waiting.extend(received.drain(..));
+        let (commits, replies): (Vec<_>, Vec<_>) = take(&mut waiting).map(|r| (r.commit, r.reply)).unzip();
+        let outcomes = match Writing::acquire(&shared).await {
+            Ok(mut writing) => batch::run(&mut writing, commits).await,
+            Err(e) => {
+                let error = CommitError::from(error::store("a commit", e));
+                commits.iter().map(|_| Err(error.clone())).collect()
+            }
+        };
+        for (reply, outcome) in replies.into_iter().zip(outcomes) {
+            // A caller that has gone away did not want to know.
+            drop(reply.send(outcome));
+        }
+    }
+}
+
+/// The requests of the next batch.
+fn take(waiting: &mut VecDeque<Request>) -> std::collections::vec_deque::Drain<'_, Request> {
+    let (mut events, mut bytes, mut count) = (0, 0, 0);
+    for request in waiting.iter() {
+        let new = request.commit.appends.iter().flat_map(|a| &a.events);
+        let (n, size) = new.fold((0, 0), |(n, size), event| (n + 1, size + event.data.len()));
+        events += n;
+        bytes += size;
+        if count > 0 && (events > MAX_EVENTS || bytes > MAX_BYTES) {
+            break;
+        }
+        count += 1;
+    }
+    waiting.drain(..count)
+}
