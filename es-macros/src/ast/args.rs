@@ -1,0 +1,68 @@
+//! What the attributes on `impl` blocks are given.
+
+use proc_macro2::{Span, TokenStream};
+use quote::ToTokens;
+use syn::{LitStr, Type};
+
+use crate::attr::{self, Entry, krate};
+use crate::ctxt::Ctxt;
+use crate::names::check_stored;
+
+pub(crate) struct Args {
+    pub(crate) krate: TokenStream,
+    entries: Vec<Entry>,
+}
+
+impl Args {
+    pub(crate) fn parse(cx: &Ctxt, tokens: TokenStream, known: &[&str]) -> Self {
+        let entries = attr::read(cx, tokens, known);
+        Self { krate: krate(cx, &entries), entries }
+    }
+
+    fn find(&self, key: &str) -> Option<&Entry> {
+        self.entries.iter().find(|e| e.key() == key)
+    }
+
+    /// The stored name, which is required.
+    pub(crate) fn name(&self, cx: &Ctxt, what: &str) -> LitStr {
+        let Some(entry) = self.find("name") else {
+            let why = "it names what is stored for it, so it is never derived from a Rust name";
+            cx.error_at(Span::call_site(), format!("a {what} needs a name, `name = \"..\"`: {why}"));
+            return LitStr::new("", Span::call_site());
+        };
+        let Some(name) = entry.text(cx) else { return LitStr::new("", entry.span()) };
+        check_stored(cx, &format!("the {what}'s name"), &name.value(), name.span());
+        name
+    }
+
+    /// `version = 2`; 1 if it is not given.
+    pub(crate) fn version(&self, cx: &Ctxt) -> u32 {
+        self.find("version").and_then(|e| e.count(cx)).map_or(1, |(version, _)| version)
+    }
+
+    /// The type of rows' keys, which is required.
+    pub(crate) fn key(&self, cx: &Ctxt) -> Option<Type> {
+        let entry = self.find("key");
+        if entry.is_none() {
+            cx.error_at(
+                Span::call_site(),
+                "a view needs the type that names its rows, as in `key = AccountId`",
+            );
+        }
+        entry?.parse(cx, "Type")
+    }
+
+    /// `schema = "file.sql"` or `schema_sql = ".."`, as an expression.
+    pub(crate) fn schema(&self, cx: &Ctxt) -> Option<TokenStream> {
+        let file = self.find("schema").and_then(|e| e.text(cx));
+        let text = self.find("schema_sql");
+        if let (Some(_), Some(both)) = (&file, text) {
+            cx.error_at(both.span(), "`schema` and `schema_sql` say the same: keep one");
+        }
+        match file {
+            // The literal's span makes the path relative to the user's file.
+            Some(file) => Some(quote::quote_spanned!(file.span()=> ::core::include_str!(#file))),
+            None => text?.text(cx).map(|text| text.to_token_stream()),
+        }
+    }
+}

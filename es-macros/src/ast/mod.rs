@@ -1,0 +1,11 @@
+//! What the user wrote, as the macros see it. Shapes that cannot be used are reported and left out.
+
+mod aggregate;
+mod args;
+mod block;
+mod event;
+
+pub(crate) use self::aggregate::{AggregateType, Snapshots};
+pub(crate) use self::args::Args;
+pub(crate) use self::block::{Block, Method, written_at};
+pub(crate) use self::event::{EventEnum, Retired, Upcast, Variant};

@@ -1,0 +1,10 @@
+//! The rules that look at more than one token: signatures, and names across an enum or a block.
+
+mod event;
+mod params;
+mod read;
+mod request;
+
+pub(crate) use self::event::check as event_enum;
+pub(crate) use self::read::{ReadHandler, ReadRules, one_handler_each};
+pub(crate) use self::request::{Output, Request, RequestRules, one_method_each};

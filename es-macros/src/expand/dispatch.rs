@@ -1,0 +1,60 @@
+//! What views, projections and reactors share: the filter, and the way from an event to its handlers.
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+
+use crate::ast::written_at;
+use crate::check::ReadHandler;
+use syn::spanned::Spanned;
+
+/// `fn filter()` over every name that decodes to a payload of the handlers.
+pub(super) fn filter(es: &TokenStream, handlers: &[ReadHandler]) -> TokenStream {
+    let sources = handlers.iter().map(|ReadHandler { cfgs, payload, .. }| {
+        let at = written_at(payload.span());
+        quote_spanned!(at=> #(#cfgs)* <#payload as #es::Payload>::SOURCES)
+    });
+    quote! {
+        fn filter() -> #es::store::EventFilter {
+            let sources: &[&[&'static str]] = &[#(#sources),*];
+            #es::store::EventFilter::types(sources.concat())
+        }
+    }
+}
+
+/// Calls `handle` with each payload of `event`.
+///
+/// An event that was split is several; all handlers see the first, then all see the second.
+pub(super) fn each(
+    es: &TokenStream,
+    handlers: &[ReadHandler],
+    handle: impl Fn(&ReadHandler) -> TokenStream,
+) -> TokenStream {
+    let tries = handlers.iter().map(|handler| {
+        let ReadHandler { cfgs, payload, .. } = handler;
+        let (handle, at) = (handle(handler), written_at(payload.span()));
+        let found = quote_spanned!(at=> #es::projection::nth::<#payload>(event, at, &mut more)?);
+        quote! {
+            #(#cfgs)*
+            if let ::core::option::Option::Some(payload) = #found {
+                #handle
+            }
+        }
+    });
+    quote! {
+        let mut at = 0_usize;
+        let mut more = true;
+        while more {
+            more = false;
+            #(#tries)*
+            at += 1;
+        }
+    }
+}
+
+/// The call of the user's method, boxed: `Self::opened(self, event.payload(), ..)`.
+pub(super) fn call(es: &TokenStream, handler: &ReadHandler, rest: &TokenStream) -> TokenStream {
+    let ReadHandler { name, at, recorded, is_async, .. } = handler;
+    let event = if *recorded { quote!(event) } else { quote!(event.payload()) };
+    let wait = is_async.then(|| quote!(.await));
+    quote_spanned!(*at=> #es::projection::HandlerResult::boxed(Self::#name(self, #event, #rest)#wait))
+}

@@ -1,0 +1,22 @@
+//! What each macro writes. Everything here could be written by hand.
+
+mod aggregate;
+mod aggregate_id;
+mod commands;
+mod dispatch;
+mod event;
+mod event_codec;
+mod projection;
+mod queries;
+mod reactor;
+mod services;
+mod view;
+
+pub(crate) use self::aggregate::expand as aggregate;
+pub(crate) use self::aggregate_id::expand as aggregate_id;
+pub(crate) use self::commands::{HELPERS as COMMANDS_HELPERS, expand as commands};
+pub(crate) use self::event::expand as event;
+pub(crate) use self::projection::expand as projection;
+pub(crate) use self::queries::expand as queries;
+pub(crate) use self::reactor::expand as reactor;
+pub(crate) use self::view::{HELPERS as VIEW_HELPERS, expand as view};

@@ -1,0 +1,112 @@
+//! `#[view]`: `Projection`, `View`, and `Fold` for each handler.
+
+use proc_macro2::TokenStream;
+use quote::{ToTokens, quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{Expr, Member, Type};
+
+use super::dispatch;
+use crate::ast::{Args, Block, written_at};
+use crate::attr;
+use crate::check::{ReadHandler, ReadRules, one_handler_each};
+use crate::ctxt::Ctxt;
+
+/// The attributes on methods that this macro takes away.
+pub(crate) const HELPERS: &[&str] = &["on"];
+
+pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenStream {
+    let args = Args::parse(cx, args, &["name", "version", "key", "crate"]);
+    let (name, version, key) = (args.name(cx, "view"), args.version(cx), args.key(cx));
+    let Some(block) = Block::parse(cx, "view", item) else { return TokenStream::new() };
+    let mut handlers = ReadRules::View.read(cx, &block);
+    one_handler_each(cx, &mut handlers);
+    let (es, this, cfgs) = (&args.krate, &block.this, &block.cfgs);
+    let folds: Vec<_> = handlers.iter().map(|h| fold(cx, es, this, h)).collect();
+    // Without a key there is no view, and the mistake is reported already.
+    let Some(key) = key else { return TokenStream::new() };
+    let filter = dispatch::filter(es, &handlers);
+    let each = dispatch::each(es, &handlers, |handler| {
+        let at = written_at(handler.payload.span());
+        quote_spanned!(at=> #es::projection::Change::of(payload, event, &mut to)?;)
+    });
+    quote! {
+        #(#cfgs)*
+        #[automatically_derived]
+        impl #es::Projection for #this {
+            const NAME: &'static str = #name;
+            const VERSION: u32 = #version;
+            #filter
+        }
+        #(#cfgs)*
+        #[automatically_derived]
+        impl #es::View for #this {
+            type Key = #key;
+            fn changes(
+                event: &#es::RecordedEvent,
+            ) -> ::core::result::Result<::std::vec::Vec<#es::projection::Change<'_, Self>>, #es::BoxError> {
+                let mut to = ::std::vec::Vec::new();
+                #each
+                ::core::result::Result::Ok(to)
+            }
+        }
+        #(#folds)*
+    }
+}
+
+fn fold(cx: &Ctxt, es: &TokenStream, this: &Type, handler: &ReadHandler) -> TokenStream {
+    let ReadHandler { cfgs, payload, at, .. } = handler;
+    let (keys, call) = (keys(cx, es, handler), dispatch::call(es, handler, &TokenStream::new()));
+    quote_spanned! {*at=>
+        #(#cfgs)*
+        #[automatically_derived]
+        impl #es::projection::Fold<#payload> for #this {
+            fn keys(
+                event: #es::Recorded<'_, #payload>,
+            ) -> ::core::result::Result<::std::vec::Vec<<Self as #es::View>::Key>, #es::BoxError> {
+                #keys
+            }
+            fn fold(&mut self, event: #es::Recorded<'_, #payload>) -> ::core::result::Result<(), #es::BoxError> {
+                #call
+            }
+        }
+    }
+}
+
+/// The aggregate's id, or what `#[on(by = ..)]` names.
+fn keys(cx: &Ctxt, es: &TokenStream, handler: &ReadHandler) -> TokenStream {
+    let entries = attr::read_all(cx, &handler.attrs, "on", &["by"]);
+    let Some(entry) = entries.first() else {
+        let at = written_at(handler.payload.span());
+        return quote_spanned! {at=>
+            let key: <Self as #es::View>::Key = event.aggregate_id()?;
+            ::core::result::Result::Ok(::std::vec![key])
+        };
+    };
+    let Some(by) = entry.parse::<Expr>(cx, "field") else { return quote!(::core::unreachable!()) };
+    if !starts_at_the_payload(&by) {
+        cx.error(&by, "`by` names what the event has: `by = field`, `by = field.sub` or `by = method()`");
+        return quote!(::core::unreachable!());
+    }
+    let at = written_at(by.span());
+    let by = by.to_token_stream();
+    quote_spanned! {at=>
+        ::core::result::Result::Ok(
+            #es::projection::IntoKeys::<<Self as #es::View>::Key>::to_keys(&event.payload().#by)
+        )
+    }
+}
+
+/// Whether it can stand after `event.payload().`.
+fn starts_at_the_payload(by: &Expr) -> bool {
+    match by {
+        Expr::Path(path) => path.path.get_ident().is_some(),
+        Expr::Lit(literal) => matches!(&literal.lit, syn::Lit::Int(_)),
+        Expr::Field(field) => {
+            matches!(&field.member, Member::Named(_) | Member::Unnamed(_))
+                && starts_at_the_payload(&field.base)
+        }
+        Expr::Call(call) => starts_at_the_payload(&call.func),
+        Expr::MethodCall(call) => starts_at_the_payload(&call.receiver),
+        _ => false,
+    }
+}
