@@ -87,6 +87,9 @@ pub fn cut(value: &str) -> String {
 /// A name of at most [`MAX_NAME`] bytes without control characters: stream ids, tags, keys.
 pub(crate) fn name(field: &'static str, value: &str) -> Result<(), LimitError> {
     length(field, value)?;
+    if value.bytes().all(|b| matches!(b, b' '..=b'~')) {
+        return Ok(());
+    }
     match value.char_indices().find(|(_, c)| c.is_control()) {
         None => Ok(()),
         Some((at, found)) => Err(LimitError::Character {
@@ -106,8 +109,9 @@ pub(crate) fn name(field: &'static str, value: &str) -> Result<(), LimitError> {
 /// [`LimitError`] for an empty or long name, another character, or the prefix.
 pub fn stored_name(field: &'static str, value: &str) -> Result<(), LimitError> {
     length(field, value)?;
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "_.:-".contains(c);
-    if let Some((at, found)) = value.char_indices().find(|(_, c)| !allowed(*c)) {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'-');
+    if let Some(at) = value.bytes().position(|b| !allowed(b)) {
+        let found = value[at..].chars().next().unwrap_or_default();
         return Err(LimitError::Character { field, value: cut(value), found, at, allowed: "A-Z a-z 0-9 _ . : -" });
     }
     if value.starts_with("es.") {
@@ -147,7 +151,7 @@ pub fn check(commit: &Commit) -> Result<(), LimitError> {
     let count = events().count();
     size("commit", count, HARD_MAX_EVENTS, "events", || format!("{} streams", commit.appends.len()))?;
     events().try_for_each(event)?;
-    no_event_twice(commit, count)
+    nothing_twice(commit)
 }
 
 fn event(event: &NewEvent) -> Result<(), LimitError> {
@@ -167,23 +171,38 @@ fn event(event: &NewEvent) -> Result<(), LimitError> {
     Ok(())
 }
 
-fn no_event_twice(commit: &Commit, count: usize) -> Result<(), LimitError> {
-    if count < 2 {
+/// Two lines about one key, checkpoint or row would say two things.
+fn nothing_twice(commit: &Commit) -> Result<(), LimitError> {
+    let ids = commit.appends.iter().flat_map(|a| &a.events).map(|e| e.id);
+    once("event id", ids, ToString::to_string)?;
+    once("idempotency key", commit.outcomes.iter().map(|o| &o.key), |key| cut(key.as_str()))?;
+    once("checkpoint", commit.checkpoints.iter().map(|c| &*c.name), |name| cut(name))?;
+    let rows = commit.views.iter().map(|v| (&*v.view, &*v.key));
+    once("row", rows, |(view, key)| cut(&format!("{view} {key}")))
+}
+
+fn once<K: Clone + Eq + std::hash::Hash>(
+    field: &'static str,
+    mut keys: impl Iterator<Item = K> + Clone,
+    text: impl Fn(&K) -> String,
+) -> Result<(), LimitError> {
+    // Most commits have at most one of each kind.
+    if keys.clone().nth(1).is_none() {
         return Ok(());
     }
-    let mut seen = std::collections::HashSet::with_capacity(count);
-    match commit.appends.iter().flat_map(|a| &a.events).find(|e| !seen.insert(e.id)) {
+    let mut seen = std::collections::HashSet::new();
+    match keys.find(|key| !seen.insert(key.clone())) {
         None => Ok(()),
-        Some(twice) => Err(LimitError::Invalid {
-            field: "event id",
-            value: twice.id.to_string(),
-            why: "stands twice in one commit",
-        }),
+        Some(twice) => Err(LimitError::Invalid { field, value: text(&twice), why: "stands twice in one commit" }),
     }
 }
 
 /// Depth by counting brackets outside strings: one pass, no recursion, whatever the input.
 fn json_depth(name: &str, json: &[u8]) -> Result<(), LimitError> {
+    // No deeper than it has brackets: that much is known at the speed of memory.
+    if memchr::memchr2_iter(b'{', b'[', json).take(MAX_JSON_DEPTH + 1).count() <= MAX_JSON_DEPTH {
+        return Ok(());
+    }
     let (mut depth, mut deepest, mut quoted, mut escaped) = (0_usize, 0, false, false);
     for byte in json {
         match byte {

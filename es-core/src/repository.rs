@@ -1,6 +1,8 @@
 //! Aggregates: load is snapshot, tail and fold; what was loaded is kept, and proven before it is believed.
 
 use std::any::Any;
+use std::cell::RefCell;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,6 +12,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::Instant;
 
 use crate::clock::Timestamp;
+use crate::limits::{LimitError, MAX_NAME};
 use crate::query::LoadError;
 use crate::snapshot::Situation;
 use crate::store::{EventId, EventStore, Position, RecordedEvent, Snapshot, SnapshotStore, StoreError, StreamId, Version};
@@ -99,14 +102,24 @@ impl At {
 /// # Errors
 ///
 /// The id makes a stream id that is too long or has control characters.
-pub(crate) fn stream_of<A: Aggregate>(id: &A::Id) -> Result<StreamId, crate::limits::LimitError> {
-    use std::fmt::Write as _;
-    let mut text = String::with_capacity(64);
-    write!(text, "{}-{id}", A::NAME).expect("writing to a string");
-    if text.len() == A::NAME.len() + 1 {
-        return Err(crate::limits::LimitError::Empty { field: "aggregate id" });
+pub(crate) fn stream_of<A: Aggregate>(id: &A::Id) -> Result<StreamId, LimitError> {
+    // A buffer that is used again: every command comes through here.
+    thread_local! {
+        static BUFFER: RefCell<String> = const { RefCell::new(String::new()) };
     }
-    StreamId::new(text)
+    let mut text = BUFFER.take();
+    text.clear();
+    text.push_str(A::NAME);
+    text.push('-');
+    write!(text, "{id}").expect("writing to a string");
+    if text.len() == A::NAME.len() + 1 {
+        return Err(LimitError::Empty { field: "aggregate id" });
+    }
+    let stream = StreamId::new(&*text);
+    if text.capacity() <= 4 * MAX_NAME {
+        BUFFER.set(text);
+    }
+    stream
 }
 
 /// Reads and folds; knows no cache.
@@ -272,6 +285,11 @@ impl Cache {
 }
 
 impl Slot {
+    /// The usual case: nobody else decides for this aggregate now.
+    pub(crate) fn try_hold(&self) -> Option<Held> {
+        self.state.clone().try_lock_owned().ok().map(Held)
+    }
+
     pub(crate) async fn hold(&self) -> Held {
         Held(self.state.clone().lock_owned().await)
     }

@@ -98,7 +98,7 @@ pub(crate) fn decode(row: &SqliteRow, stream: &StreamId, types: &Types) -> Resul
         schema: kind.schema,
         codec: kind.codec,
         data: data.into(),
-        tags: tags.into(),
+        tags,
         metadata: Arc::new(metadata),
         recorded_at: Timestamp::from_microsecond(time).map_err(|e| broken(&e.to_string()))?,
     }))

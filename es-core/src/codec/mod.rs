@@ -2,6 +2,8 @@
 
 mod finite;
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -9,6 +11,9 @@ use serde::de::DeserializeOwned;
 use crate::BoxError;
 use crate::limits::LimitError;
 use crate::store::{EventId, Position, RecordedEvent, StreamId};
+
+/// The largest buffer that a thread keeps for its next payload, in bytes.
+const KEPT: usize = 64 * 1024;
 
 /// The stored name of [`Json`].
 pub const JSON: &str = "json";
@@ -38,12 +43,22 @@ impl Codec for Json {
     const NAME: &'static str = JSON;
 
     fn encode<T: Serialize>(value: &T) -> Result<Bytes, BoxError> {
-        let bytes = serde_json::to_vec(value)?;
+        // A buffer that is used again, and a copy of the right size: events are kept, their spare room is not.
+        thread_local! {
+            static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
+        let mut buffer = BUFFER.take();
+        buffer.clear();
+        serde_json::to_writer(&mut buffer, value)?;
         // serde_json writes NaN and infinities as `null`. Only then is a second look paid for.
-        if bytes.windows(4).any(|w| w == b"null") {
+        if memchr::memmem::find(&buffer, b"null").is_some() {
             finite::check(value)?;
         }
-        Ok(bytes.into())
+        let bytes = Bytes::copy_from_slice(&buffer);
+        if buffer.capacity() <= KEPT {
+            BUFFER.set(buffer);
+        }
+        Ok(bytes)
     }
 
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BoxError> {

@@ -3,11 +3,13 @@
 //! Spans: `es.command` with `command` and `stream` around a whole dispatch.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, Either};
 use tracing::Instrument;
 use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
@@ -24,7 +26,7 @@ use crate::error::panic_text;
 use crate::event::Metadata;
 use crate::limits::LimitError;
 use crate::query::LoadError;
-use crate::repository::{Loaded, Repository, Slot};
+use crate::repository::{Cost, Held, Loaded, Repository, Slot};
 use crate::store::{
     Append, Attempt, Check, Commit, CommitError, Committed, ExpectedVersion, IdempotencyKey, NewEvent, Outcome,
     OutcomeMark, Position, RecordedEvent, Resolution, StoreError, StreamId, Transaction, Version,
@@ -48,8 +50,11 @@ pub(crate) struct Call<'a> {
     app: &'a Inner,
     id: Uuid,
     stream: StreamId,
+    metadata: Arc<Metadata>,
     key: Option<IdempotencyKey>,
-    options: Options,
+    expect: Option<Version>,
+    timeout: Duration,
+    retry: RetryPolicy,
 }
 
 type Outcomes<C> = Result<Done<EventsOf<C>>, CommandError<ErrorOf<C>>>;
@@ -62,33 +67,70 @@ struct Decision<C: Command> {
 }
 
 impl<'a> Call<'a> {
-    pub(crate) fn new(app: &'a App, stream: StreamId, mut options: Options) -> Result<Self, LimitError> {
-        let key = options.key.take().map(IdempotencyKey::new).transpose()?;
+    pub(crate) fn new(
+        app: &'a App,
+        stream: Result<StreamId, Box<LimitError>>,
+        options: Option<Box<Options>>,
+    ) -> Result<Self, LimitError> {
         let app = app.inner();
-        Ok(Self { app, id: app.ids.next(), stream, key, options })
+        let stream = stream.map_err(|error| *error)?;
+        let Options { key, expect, mut metadata, timeout, retry } = options.map_or_else(Options::default, |o| *o);
+        let key = key.map(IdempotencyKey::new).transpose()?;
+        let id = app.ids.next();
+        // The first command of a flow gives the flow its name.
+        metadata.correlation.get_or_insert(id);
+        metadata.causation.get_or_insert(id);
+        Ok(Self {
+            app,
+            id,
+            stream,
+            metadata: Arc::new(metadata),
+            key,
+            expect,
+            timeout: timeout.unwrap_or(app.bus.timeout),
+            retry: retry.unwrap_or(app.bus.retry),
+        })
     }
 
     /// Runs the command to its end: within the time limit, and as long as the app runs.
-    pub(crate) async fn dispatch<C: Command>(mut self, cmd: C, door: &mut impl Door<C>) -> Outcomes<C> {
+    pub(crate) async fn dispatch<C: Command>(&self, cmd: &C, door: &mut impl Door<C>) -> Outcomes<C> {
         let _running = self.app.lifecycle.enter().ok_or(CommandError::ShuttingDown)?;
-        let limit = self.options.timeout.unwrap_or(self.app.bus.timeout);
-        let metadata = std::mem::take(&mut self.options.metadata);
         let span = tracing::debug_span!("es.command", command = C::NAME, stream = %self.stream);
-        let killed = self.app.lifecycle.killed();
-        tokio::select! {
-            biased;
-            outcome = tokio::time::timeout(limit, self.intercepted(cmd, metadata, door)).instrument(span) => {
-                outcome.unwrap_or(Err(CommandError::Unknown { why: "it took longer than its time limit" }))
+        let running = match span.is_disabled() {
+            true => Either::Left(self.intercepted(cmd, door)),
+            false => Either::Right(Box::pin(self.intercepted(cmd, door).instrument(span))),
+        };
+        let mut running = pin!(running);
+        // Many commands never wait: they need no timer and no signal.
+        if let Poll::Ready(outcome) = futures::poll!(running.as_mut()) {
+            return outcome;
+        }
+        let late = |_| Err(CommandError::Unknown { why: "it took longer than its time limit" });
+        let limited = Box::pin(async {
+            tokio::select! {
+                biased;
+                outcome = tokio::time::timeout(self.timeout, running) => outcome.unwrap_or_else(late),
+                () = self.app.lifecycle.killed() => {
+                    Err(CommandError::Unknown { why: "the app was shut down meanwhile" })
+                }
             }
-            () = killed => Err(CommandError::Unknown { why: "the app was shut down meanwhile" }),
+        });
+        limited.await
+    }
+
+    async fn intercepted<C: Command>(&self, cmd: &C, door: &mut impl Door<C>) -> Outcomes<C> {
+        match &self.app.bus.interceptors[..] {
+            [] => door.run(self, Sent::Plain { cmd }).await,
+            chain => Box::pin(self.through_interceptors(chain, cmd.clone(), door)).await,
         }
     }
 
-    async fn intercepted<C: Command>(&self, cmd: C, metadata: Metadata, door: &mut impl Door<C>) -> Outcomes<C> {
-        let chain = &self.app.bus.interceptors[..];
-        if chain.is_empty() {
-            return door.run(self, Sent::Plain { cmd: &cmd, metadata: &Arc::new(self.complete(metadata)) }).await;
-        }
+    async fn through_interceptors<C: Command>(
+        &self,
+        chain: &[Arc<dyn Interceptor>],
+        cmd: C,
+        door: &mut impl Door<C>,
+    ) -> Outcomes<C> {
         let mut dispatch = Dispatch {
             command: C::NAME,
             stream: self.stream.clone(),
@@ -96,7 +138,7 @@ impl<'a> Call<'a> {
             version: None,
             events: Vec::new(),
             payload: Box::new(cmd),
-            metadata: self.complete(metadata),
+            metadata: Metadata::clone(&self.metadata),
         };
         let mut end = Through { call: self, door, outcome: None };
         let halted = Next { chain, stage: Stage::Dispatch, end: &mut end }.run(&mut dispatch).await;
@@ -105,14 +147,6 @@ impl<'a> Call<'a> {
             (_, Some(outcome)) => outcome,
             (_, None) => Err(CommandError::Intercepted("an interceptor neither went on nor refused".into())),
         }
-    }
-
-    /// The first command of a flow gives the flow its name.
-    fn complete(&self, mut metadata: Metadata) -> Metadata {
-        metadata.correlation.get_or_insert(self.id);
-        // What an event or a message caused says so already.
-        metadata.causation.get_or_insert(self.id);
-        metadata
     }
 
     fn fingerprint<C: Command>(&self, cmd: &C) -> Result<u128, CommandError<ErrorOf<C>>> {
@@ -138,12 +172,13 @@ impl<'a> Call<'a> {
     ) -> Result<Decision<C>, CommandError<ErrorOf<C>>> {
         let now = self.app.ids.clock().now();
         match sent {
-            Sent::Plain { cmd, metadata } => self.ask(C::clone(cmd), loaded, now, Arc::clone(metadata)).await,
+            Sent::Plain { cmd } => self.ask(C::clone(cmd), loaded, now, self.metadata.clone()).await,
             Sent::Intercepted(dispatch) => {
                 dispatch.version = Some(loaded.version);
                 let mut end = Asks { call: self, loaded, now, outcome: None };
                 let chain = &self.app.bus.interceptors[..];
-                let halted = Next { chain, stage: Stage::Handle, end: &mut end }.run(dispatch).await;
+                let next = Next { chain, stage: Stage::Handle, end: &mut end };
+                let halted = Box::pin(next.run(dispatch)).await;
                 match (halted, end.outcome) {
                     (Err(Halted::Interceptor(error)), _) => Err(CommandError::Intercepted(error)),
                     (_, Some(outcome)) => outcome.map(|decision: Decision<C>| Decision {
@@ -198,7 +233,7 @@ impl<'a> Call<'a> {
         if exists && loaded.state.ended() {
             return Err(CommandError::Ended { stream: stream() });
         }
-        match self.options.expect {
+        match self.expect {
             Some(expected) if expected != loaded.version => {
                 let expected = ExpectedVersion::Exact(expected);
                 let source =
@@ -313,14 +348,14 @@ pub(crate) trait Door<C: Command>: Send {
 
 /// The command, bare or as the interceptors have it.
 pub(crate) enum Sent<'s, C> {
-    Plain { cmd: &'s C, metadata: &'s Arc<Metadata> },
+    Plain { cmd: &'s C },
     Intercepted(&'s mut Dispatch),
 }
 
 impl<C: Command> Sent<'_, C> {
     fn cmd(&self) -> &C {
         match self {
-            Self::Plain { cmd, .. } => cmd,
+            Self::Plain { cmd } => cmd,
             Self::Intercepted(dispatch) => dispatch.payload().expect("`Call` put a `C` in"),
         }
     }
@@ -339,7 +374,6 @@ pub(crate) struct Commits;
 
 impl<C: Command> Door<C> for Commits {
     async fn run(&mut self, call: &Call<'_>, mut sent: Sent<'_, C>) -> Outcomes<C> {
-        let policy = call.options.retry.unwrap_or(call.app.bus.retry);
         let mut attempt = 1;
         loop {
             sent.begin_attempt(attempt);
@@ -349,13 +383,13 @@ impl<C: Command> Door<C> for Commits {
                 Err(error) => error,
             };
             let again = match &error {
-                CommandError::Conflict { .. } => call.options.expect.is_none(),
+                CommandError::Conflict { .. } => call.expect.is_none(),
                 CommandError::Store(error) => matches!(error, StoreError::Transient { .. }),
                 _ => false,
             };
-            match policy.wait_after(attempt, &call.app.ids).filter(|_| again) {
-                Some(wait) => tokio::time::sleep(wait).await,
-                None => return settle(call, sent.cmd(), error, attempt).await,
+            match call.retry.wait_after(attempt, &call.app.ids).filter(|_| again) {
+                Some(wait) => Box::pin(tokio::time::sleep(wait)).await,
+                None => return Box::pin(settle(call, sent.cmd(), error, attempt)).await,
             }
             attempt += 1;
         }
@@ -384,82 +418,141 @@ async fn settle<C: Command>(
 }
 
 /// Load, decide, commit; the state goes back into the cache only if the store proved it.
+///
+/// Split into what waits and what does not: a future holds every local of the function that waits, is
+/// moved before it runs, and is as large as its largest branch. So the rare ways are boxed too.
 async fn attempt_once<C: Command>(call: &Call<'_>, sent: &mut Sent<'_, C>) -> Outcomes<C> {
     let slot = call.app.cache.slot(&call.stream);
-    let mut held = slot.hold().await;
-    let (mut loaded, mut current) = match held.take::<C::Aggregate>() {
+    let mut held = match slot.try_hold() {
+        Some(held) => held,
+        None => Box::pin(slot.hold()).await,
+    };
+    let (mut loaded, current) = match held.take::<C::Aggregate>() {
         Some(loaded) => (loaded, false),
-        None => (Box::new(load(call, &call.stream).await?), true),
+        None => (Box::new(Box::pin(load(call, &call.stream)).await?), true),
     };
-    let decision = loop {
-        let decided = call.decide(sent, &loaded).await;
-        // Only an accepted append proves a kept state: before anything else is said, the tail is read.
-        let writes = decided.as_ref().is_ok_and(|d: &Decision<C>| d.verdict.as_ref().is_ok_and(|e| !e.is_empty()));
-        if writes || current || matches!(decided, Err(CommandError::Panicked { .. })) {
-            break decided;
-        }
-        current = true;
-        if call.repository().catch_up(&call.stream, &mut *loaded).await? == 0 {
-            break decided;
-        }
-    };
-    let decision = match decision {
-        Ok(decision) => decision,
-        Err(error @ CommandError::Panicked { .. }) => return Err(error),
+    let decided = decide_on_truth(call, sent, &mut loaded, current).await;
+    let (mut decided, writing) = match prepare(call, sent.cmd(), &loaded, decided) {
+        Ok(prepared) => prepared,
         Err(error) => {
-            held.put(loaded);
+            // What refused is the truth about a state that stands; a panic may have left it half changed.
+            if !matches!(error, CommandError::Panicked { .. }) {
+                held.put(loaded);
+            }
             return Err(error);
         }
     };
-    let commit = call.commit_of(sent.cmd(), loaded.version, &decision)?;
-    let ids: Option<Uuid> = commit.appends.first().and_then(|a| a.events.last()).map(|e| e.id);
-    let committed = match commit.is_empty() {
-        true => Committed { position: loaded.position, versions: Vec::new() },
-        false => match store(call, commit).await {
-            Ok(committed) => committed,
-            Err(error) => {
-                match &error {
-                    // A prefix of the stream stays one; the next attempt reads on from it.
-                    CommitError::Conflict { actual, .. } if *actual >= loaded.version => held.put(loaded),
-                    CommitError::Repeated { .. } => held.put(loaded),
-                    _ => {}
-                }
-                return match error {
-                    CommitError::Repeated { outcome, .. } => call.replay::<C>(outcome).await,
-                    error => Err(error.into()),
-                };
+    if let Some(writing) = writing {
+        match writing.await {
+            Ok(committed) => decided.committed(committed),
+            // An unknown outcome is resolved before anything is said about it.
+            Err(CommitError::Unknown(attempt)) => decided.committed(Box::pin(resolve(call.app, &attempt)).await?),
+            Err(CommitError::Repeated { outcome, .. }) => {
+                held.put(loaded);
+                return Box::pin(call.replay::<C>(*outcome)).await;
             }
-        },
-    };
-    let events = match decision.verdict {
+            Err(error) => {
+                // A prefix of the stream stays one: the next attempt reads on from it.
+                if matches!(&error, CommitError::Conflict { actual, .. } if *actual >= loaded.version) {
+                    held.put(loaded);
+                }
+                return Err(error.into());
+            }
+        }
+    }
+    conclude(call, &slot, held, loaded, decided)
+}
+
+/// Decides; where nothing is written that would prove the kept state, the tail is read first.
+async fn decide_on_truth<C: Command>(
+    call: &Call<'_>,
+    sent: &mut Sent<'_, C>,
+    loaded: &mut Loaded<C::Aggregate>,
+    mut current: bool,
+) -> Result<Decision<C>, CommandError<ErrorOf<C>>> {
+    loop {
+        let decided = call.decide(sent, loaded).await;
+        let proven = match &decided {
+            Ok(Decision { verdict: Ok(events), .. }) => !events.is_empty(),
+            Err(CommandError::Panicked { .. }) => true,
+            Ok(_) | Err(_) => false,
+        };
+        if proven || current || Box::pin(call.repository().catch_up(&call.stream, loaded)).await? == 0 {
+            return decided;
+        }
+        current = true;
+    }
+}
+
+/// A decision on its way into the store.
+struct Prepared<C: Command> {
+    verdict: Result<Vec<EventsOf<C>>, ErrorOf<C>>,
+    position: Position,
+    version: Version,
+    /// The id of its last event; nil if it has none.
+    last: Uuid,
+}
+
+impl<C: Command> Prepared<C> {
+    fn committed(&mut self, committed: Committed) {
+        if let Some(version) = committed.versions.first() {
+            self.version = *version;
+            self.position = committed.position;
+        }
+    }
+}
+
+type Writing<'a> = Option<BoxFuture<'a, Result<Committed, CommitError>>>;
+
+/// The decision as a commit that has begun, if there is anything to write.
+fn prepare<'a, C: Command>(
+    call: &'a Call<'_>,
+    cmd: &C,
+    loaded: &Loaded<C::Aggregate>,
+    decided: Result<Decision<C>, CommandError<ErrorOf<C>>>,
+) -> Result<(Prepared<C>, Writing<'a>), CommandError<ErrorOf<C>>> {
+    let decision = decided?;
+    let commit = call.commit_of(cmd, loaded.version, &decision)?;
+    let last = commit.appends.first().and_then(|append| append.events.last());
+    let (version, position) = (loaded.version, loaded.position);
+    let last = last.map(|event| event.id).unwrap_or_default();
+    let writing = (!commit.is_empty()).then(|| call.app.store().commit(commit));
+    Ok((Prepared { verdict: decision.verdict, position, version, last }, writing))
+}
+
+/// Takes the events into the kept state, and answers.
+fn conclude<C: Command>(
+    call: &Call<'_>,
+    slot: &Arc<Slot>,
+    mut held: Held,
+    mut loaded: Box<Loaded<C::Aggregate>>,
+    prepared: Prepared<C>,
+) -> Outcomes<C> {
+    let Prepared { verdict, position, version, last } = prepared;
+    let events = match verdict {
         Ok(events) => events,
         Err(refusal) => {
             held.put(loaded);
             return Err(CommandError::Refused(refusal));
         }
     };
-    let position = if events.is_empty() { loaded.position } else { committed.position };
-    let version = committed.versions.first().copied().unwrap_or(loaded.version);
-    let done = Done { position, version, events, repeated: false };
-    if !done.events.is_empty() {
+    if !events.is_empty() {
         let applied = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            done.events.iter().for_each(|event| loaded.state.apply(event));
+            events.iter().for_each(|event| loaded.state.apply(event));
         }));
         if let Err(panic) = applied {
             // It is stored. The next command loads, meets the same panic, and says so.
             tracing::error!(stream = %call.stream, panic = panic_text(&*panic), "`apply` panicked");
-            return Ok(done);
+            return Ok(Done { position, version, events, repeated: false });
         }
-        loaded.version = version;
-        loaded.position = position;
-        loaded.last = ids.unwrap_or_default();
-        if Repository::wants_snapshot(&loaded, done.events.len() as u64) {
-            take_snapshot(call.app, &slot, &call.stream, &loaded);
+        (loaded.version, loaded.position, loaded.last) = (version, position, last);
+        if Repository::wants_snapshot(&loaded, events.len() as u64) {
+            take_snapshot(call.app, slot, &call.stream, &loaded);
         }
-        loaded.cost = crate::repository::Cost::default();
+        loaded.cost = Cost::default();
     }
     held.put(loaded);
-    Ok(done)
+    Ok(Done { position, version, events, repeated: false })
 }
 
 async fn load<C: Aggregate + Apply, E>(call: &Call<'_>, stream: &StreamId) -> Result<Loaded<C>, CommandError<E>> {
@@ -467,14 +560,6 @@ async fn load<C: Aggregate + Apply, E>(call: &Call<'_>, stream: &StreamId) -> Re
     match loading {
         Ok(loaded) => Ok(loaded?),
         Err(panic) => Err(CommandError::Panicked { command: C::NAME, panic: panic_text(&*panic) }),
-    }
-}
-
-/// Commits; an unknown outcome is resolved before anything is said about it.
-async fn store(call: &Call<'_>, commit: Commit) -> Result<Committed, CommitError> {
-    match call.app.store().commit(commit).await {
-        Err(CommitError::Unknown(attempt)) => resolve(call.app, &attempt).await,
-        outcome => outcome,
     }
 }
 

@@ -37,9 +37,10 @@ pub struct Done<E> {
 #[derive(Debug)]
 pub struct Sending<'a, C: Command> {
     app: &'a App,
-    stream: Result<StreamId, LimitError>,
+    stream: Result<StreamId, Box<LimitError>>,
     cmd: C,
-    options: Options,
+    /// Boxed, and only if there are any: the future of a plain command stays small.
+    options: Option<Box<Options>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -53,57 +54,61 @@ pub(crate) struct Options {
 
 impl<'a, C: Command> Sending<'a, C> {
     pub(crate) fn new(app: &'a App, id: &IdOf<C>, cmd: C) -> Self {
-        Self { app, stream: stream_of::<C::Aggregate>(id), cmd, options: Options::default() }
+        Self { app, stream: stream_of::<C::Aggregate>(id).map_err(Box::new), cmd, options: None }
+    }
+
+    fn options(&mut self) -> &mut Options {
+        self.options.get_or_insert_default()
     }
 
     /// Names the request: sent again under the same key, it gives the first outcome back, refusals
     /// included, and changes nothing. The key is unique in the whole store; with another command it
     /// is refused.
     pub fn idempotency_key(mut self, key: impl std::fmt::Display) -> Self {
-        self.options.key = Some(key.to_string().into());
+        self.options().key = Some(key.to_string().into());
         self
     }
 
     /// Decide only if the aggregate is still at the version that the caller saw; else it is a
     /// conflict, which is then not retried.
-    pub const fn expect_version(mut self, version: Version) -> Self {
-        self.options.expect = Some(version);
+    pub fn expect_version(mut self, version: Version) -> Self {
+        self.options().expect = Some(version);
         self
     }
 
     /// What the events carry beside their payload; replaces what was set before.
     pub fn metadata(mut self, metadata: Metadata) -> Self {
-        self.options.metadata = metadata;
+        self.options().metadata = metadata;
         self
     }
 
     /// Who asks.
     pub fn actor(mut self, actor: impl Into<String>) -> Self {
-        self.options.metadata.actor = Some(actor.into());
+        self.options().metadata.actor = Some(actor.into());
         self
     }
 
     /// For whom.
     pub fn tenant(mut self, tenant: impl Into<String>) -> Self {
-        self.options.metadata.tenant = Some(tenant.into());
+        self.options().metadata.tenant = Some(tenant.into());
         self
     }
 
     /// Takes over the flow, the actor and the tenant of the event that caused this command.
     pub fn caused_by(mut self, event: &RecordedEvent) -> Self {
-        self.options.metadata = Metadata::caused_by(event);
+        self.options().metadata = Metadata::caused_by(event);
         self
     }
 
     /// How long to wait for the outcome, instead of the app's own limit.
-    pub const fn timeout(mut self, limit: Duration) -> Self {
-        self.options.timeout = Some(limit);
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.options().timeout = Some(limit);
         self
     }
 
     /// When to try again, instead of the app's own policy.
-    pub const fn retry(mut self, policy: RetryPolicy) -> Self {
-        self.options.retry = Some(policy);
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.options().retry = Some(policy);
         self
     }
 
@@ -117,8 +122,8 @@ impl<'a, C: Command> Sending<'a, C> {
     /// [`CommandError`], as for a command that is sent. A conflict with another process shows only when
     /// the transaction commits.
     pub async fn within<T: Transaction>(self, tx: &mut T) -> Result<Vec<EventsOf<C>>, CommandError<ErrorOf<C>>> {
-        let call = Call::new(self.app, self.stream?, self.options)?;
-        let done = call.dispatch(self.cmd, &mut Stages(tx)).await?;
+        let call = Call::new(self.app, self.stream, self.options)?;
+        let done = call.dispatch(&self.cmd, &mut Stages(tx)).await?;
         Ok(done.events)
     }
 }
@@ -129,8 +134,9 @@ impl<'a, C: Command> IntoFuture for Sending<'a, C> {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let call = Call::new(self.app, self.stream?, self.options)?;
-            call.dispatch(self.cmd, &mut Commits).await
+            let Self { app, stream, ref cmd, options } = self;
+            let call = Call::new(app, stream, options)?;
+            call.dispatch(cmd, &mut Commits).await
         })
     }
 }

@@ -121,7 +121,8 @@ impl MemoryBackend {
             }
             (committed, state.head() > before)
         };
-        if moved {
+        // Whoever subscribes after this look reads the log after it, and finds the events there.
+        if moved && self.0.head.receiver_count() > 0 {
             self.0.head.send_if_modified(|head| {
                 let ahead = committed.position > *head;
                 *head = committed.position.max(*head);

@@ -16,10 +16,56 @@ use crate::store::{
     Position, RecordedEvent, Resolution, Snapshot, SnapshotStore, StoreError, StreamId, Version, ViewRow, ViewStore,
 };
 
+/// Events by position, in blocks: a log that grows is not moved.
+#[derive(Debug, Default)]
+struct Log {
+    blocks: Vec<Vec<RecordedEvent>>,
+    len: usize,
+}
+
+impl Log {
+    const BLOCK: usize = 1_024;
+
+    fn push(&mut self, event: RecordedEvent) {
+        if self.len.is_multiple_of(Self::BLOCK) {
+            self.blocks.push(Vec::with_capacity(if self.len == 0 { 16 } else { Self::BLOCK }));
+        }
+        self.blocks.last_mut().expect("just made, if there was none").push(event);
+        self.len += 1;
+    }
+
+    fn head(&self) -> Position {
+        Position(self.len as u64)
+    }
+
+    fn at(&self, position: Position) -> Option<&RecordedEvent> {
+        let index = usize::try_from(position.0.checked_sub(1)?).ok()?;
+        self.blocks.get(index / Self::BLOCK)?.get(index % Self::BLOCK)
+    }
+
+    fn after(&self, position: Position) -> impl Iterator<Item = &RecordedEvent> {
+        let index = usize::try_from(position.0).map_or(self.len, |p| p.min(self.len));
+        let (block, skip) = (index / Self::BLOCK, index % Self::BLOCK);
+        self.blocks.iter().skip(block).flatten().skip(skip)
+    }
+
+    /// Recorded times never go backwards, so this is a binary search.
+    fn last_before(&self, time: Timestamp) -> Position {
+        let (mut before, mut head) = (0, self.len as u64);
+        while before < head {
+            let middle = before + (head - before).div_ceil(2);
+            match self.at(Position(middle)) {
+                Some(event) if event.recorded_at < time => before = middle,
+                _ => head = middle - 1,
+            }
+        }
+        Position(before)
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// The event at position p stands at index p - 1.
-    log: Vec<RecordedEvent>,
+    log: Log,
     /// The positions of each stream's events.
     streams: HashMap<StreamId, Vec<Position>>,
     outcomes: HashMap<IdempotencyKey, Outcome>,
@@ -30,22 +76,13 @@ pub(super) struct State {
 }
 
 impl State {
-    fn at(&self, position: Position) -> &RecordedEvent {
-        &self.log[index(position)]
-    }
-
-    /// The log after a position.
-    fn after(&self, position: Position) -> &[RecordedEvent] {
-        &self.log[index(Position(position.0.saturating_add(1))).min(self.log.len())..]
-    }
-
     pub(super) fn apply(&mut self, commit: Commit, now: Timestamp) -> Result<Committed, CommitError> {
         if let Verdict::Repeat(committed) = judge(&commit, self)? {
             return Ok(committed);
         }
         let Commit { appends, checks: _, condition: _, outcomes, checkpoints, views, explain: _ } = commit;
         // The store's clock may go backwards; recorded times do not.
-        let recorded_at = self.log.last().map_or(now, |last| last.recorded_at.max(now));
+        let recorded_at = self.log.at(self.log.head()).map_or(now, |last| last.recorded_at.max(now));
         let versions = appends.into_iter().map(|append| self.append(append, recorded_at)).collect();
         for mark in outcomes {
             let mut outcome = mark.outcome;
@@ -77,7 +114,7 @@ impl State {
         }
         let positions = self.streams.entry(stream.clone()).or_default();
         for event in events {
-            let position = Position(self.log.len() as u64 + 1);
+            let position = Position(self.log.head().0 + 1);
             positions.push(position);
             self.log.push(RecordedEvent {
                 position: Some(position),
@@ -97,13 +134,9 @@ impl State {
     }
 }
 
-fn index(position: Position) -> usize {
-    usize::try_from(position.0.saturating_sub(1)).unwrap_or(usize::MAX)
-}
-
 impl Ledger for State {
     fn head(&self) -> Position {
-        Position(self.log.len() as u64)
+        self.log.head()
     }
 
     fn version(&self, stream: &StreamId) -> Version {
@@ -113,11 +146,11 @@ impl Ledger for State {
     fn tail(&self, stream: &StreamId, after: Version, limit: usize) -> Vec<RecordedEvent> {
         let positions = self.streams.get(stream).map_or(&[][..], |p| p);
         let skip = usize::try_from(after.0).unwrap_or(usize::MAX);
-        positions.iter().skip(skip).take(limit).map(|p| self.at(*p).clone()).collect()
+        positions.iter().skip(skip).take(limit).filter_map(|p| self.log.at(*p).cloned()).collect()
     }
 
     fn first_match(&self, filter: &EventFilter, after: Position) -> Option<(Position, Name)> {
-        let found = self.after(after).iter().find(|event| filter.matches(event))?;
+        let found = self.log.after(after).find(|event| filter.matches(event))?;
         Some((found.place(), found.name.clone()))
     }
 
@@ -146,10 +179,12 @@ impl EventStore for MemoryBackend {
         let mut committed = Committed { position: Position(0), versions: Vec::new() };
         for (stream, ids) in &attempt.appends {
             let positions = state.streams.get(stream).map_or(&[][..], |p| p);
-            let last = positions.iter().rev().find(|p| ids.last() == Some(&state.at(**p).id));
-            let Some(last) = last else { return Ok(Resolution::Never) };
-            committed.versions.push(state.at(*last).version);
-            committed.position = committed.position.max(*last);
+            let mut backwards = positions.iter().rev().filter_map(|p| state.log.at(*p));
+            let Some(last) = backwards.find(|event| ids.last() == Some(&event.id)) else {
+                return Ok(Resolution::Never);
+            };
+            committed.versions.push(last.version);
+            committed.position = committed.position.max(last.place());
         }
         let keys = attempt.keys.iter().all(|key| state.outcomes.contains_key(key));
         let moved = attempt.checkpoints.iter().all(|step| state.checkpoint(&step.name) == step.to);
@@ -162,7 +197,7 @@ impl EventStore for MemoryBackend {
 
     async fn read(&self, filter: &EventFilter, after: Position, limit: usize) -> Result<Page, StoreError> {
         let (state, limit) = (self.lock(), limit.min(MAX_PAGE));
-        let matching = state.after(after).iter().filter(|event| filter.matches(event));
+        let matching = state.log.after(after).filter(|event| filter.matches(event));
         let events: Vec<_> = matching.take(limit).cloned().collect();
         let more = events.len() == limit && limit > 0;
         let through = match events.last() {
@@ -178,7 +213,7 @@ impl EventStore for MemoryBackend {
     }
 
     async fn position_at(&self, time: Timestamp) -> Result<Position, StoreError> {
-        Ok(Position(self.lock().log.partition_point(|event| event.recorded_at < time) as u64))
+        Ok(self.lock().log.last_before(time))
     }
 
     async fn checkpoint(&self, name: &str) -> Result<Option<Position>, StoreError> {

@@ -83,7 +83,7 @@ pub struct NewEvent {
     /// The payload.
     pub data: Bytes,
     /// What conditions and filters find it by.
-    pub tags: Arc<[Tag]>,
+    pub tags: Vec<Tag>,
     /// Who and what caused it.
     pub metadata: Arc<Metadata>,
 }
@@ -93,7 +93,7 @@ impl NewEvent {
     #[must_use]
     pub fn new(id: EventId, data: EventData, metadata: Arc<Metadata>) -> Self {
         let EventData { name, schema, codec, data, tags } = data;
-        Self { id, name, schema, codec, data, tags: tags.into(), metadata }
+        Self { id, name, schema, codec, data, tags, metadata }
     }
 
     /// Whether `stored` is this event, content and all.
@@ -130,7 +130,7 @@ pub struct RecordedEvent {
     /// The payload.
     pub data: Bytes,
     /// What conditions and filters find it by.
-    pub tags: Arc<[Tag]>,
+    pub tags: Vec<Tag>,
     /// Who and what caused it.
     pub metadata: Arc<Metadata>,
     /// When it was committed, by the store's clock, in whole microseconds. Never goes backwards in

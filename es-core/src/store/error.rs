@@ -92,7 +92,7 @@ pub enum CommitError {
         /// The key.
         key: IdempotencyKey,
         /// What was stored with it.
-        outcome: crate::store::Outcome,
+        outcome: Box<crate::store::Outcome>,
     },
     /// The idempotency key was used before, by another request: take another key.
     #[error("idempotency key {key} was used before, by another request")]

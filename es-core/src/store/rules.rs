@@ -53,7 +53,7 @@ pub fn judge(commit: &Commit, ledger: &impl Ledger) -> Result<Verdict, CommitErr
         if let Some(outcome) = ledger.outcome(&mark.key) {
             let key = mark.key.clone();
             return Err(if outcome.fingerprint == mark.outcome.fingerprint {
-                CommitError::Repeated { key, outcome }
+                CommitError::Repeated { key, outcome: Box::new(outcome) }
             } else {
                 CommitError::KeyReused { key }
             });
