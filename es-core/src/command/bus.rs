@@ -452,8 +452,11 @@ async fn attempt_once<C: Command>(call: &Call<'_>, sent: &mut Sent<'_, C>) -> Ou
                 return Box::pin(call.replay::<C>(*outcome)).await;
             }
             Err(error) => {
-                // A prefix of the stream stays one: the next attempt reads on from it.
-                if matches!(&error, CommitError::Conflict { actual, .. } if *actual >= loaded.version) {
+                // A prefix of the stream stays one. It is read on at once: kept as it is, the next attempt
+                // would believe it and be refused again.
+                if matches!(&error, CommitError::Conflict { actual, .. } if *actual >= loaded.version)
+                    && Box::pin(call.repository().catch_up(&call.stream, &mut *loaded)).await.is_ok()
+                {
                     held.put(loaded);
                 }
                 return Err(error.into());
