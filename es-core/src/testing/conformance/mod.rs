@@ -1,0 +1,113 @@
+//! The contract of a backend, executable: a test for each rule.
+//!
+//! A backend crate says once how its stores are made, and runs everything:
+//!
+//! ```text
+//! struct Memory;
+//!
+//! impl Subject for Memory { /* five short methods */ }
+//!
+//! es_core::conformance!(Memory);
+//! ```
+//!
+//! The rules hold for a store that fails now and then as well: each of them asks until it is answered,
+//! resolves what is unknown, and sends again what was never applied, with the same event ids. So a store
+//! may answer `Transient` and `Unknown` whenever it likes, but nothing else that is not so.
+
+pub mod append;
+pub mod commands;
+pub mod conditions;
+mod data;
+#[doc(hidden)]
+pub mod domain;
+pub mod laws;
+pub mod limits;
+mod patient;
+pub mod processors;
+pub mod reading;
+#[doc(hidden)]
+pub mod readside;
+mod rules;
+pub mod snapshots;
+pub mod transactions;
+
+use std::time::Duration;
+
+pub use self::rules::RULES;
+use self::patient::Patient;
+use super::TestClock;
+use crate::store::{Backend, RecordedEvent, Subscription, ViewStore};
+use crate::{App, AppBuilder};
+
+/// What the suites run on. A new value for each test: it can own a folder that its stores live in.
+pub trait Subject: Send + Sync {
+    /// The backend. Its clones are one store.
+    type Backend: Backend + ViewStore + Clone;
+
+    /// A new, empty store.
+    fn open(&self) -> impl Future<Output = Self::Backend> + Send;
+
+    /// A new, empty store whose events are recorded at the time of this clock.
+    fn open_at(&self, clock: TestClock) -> impl Future<Output = Self::Backend> + Send;
+
+    /// The same store once more, as a second process has it: with nothing shared but what is stored,
+    /// where the backend can do that.
+    fn again(&self, backend: &Self::Backend) -> impl Future<Output = Self::Backend> + Send;
+
+    /// Writes a row of the user's own through a transaction.
+    fn put_row(
+        &self,
+        tx: &mut <Self::Backend as Backend>::Tx,
+        key: &str,
+        row: &str,
+    ) -> impl Future<Output = ()> + Send;
+
+    /// A committed row of the user's own.
+    fn row(&self, backend: &Self::Backend, key: &str) -> impl Future<Output = Option<String>> + Send;
+}
+
+/// Longer than any store takes for anything in these suites; nothing waits this long unless it fails.
+const LIMIT: Duration = Duration::from_secs(300);
+
+async fn store<S: Subject>(subject: &S) -> Patient<S::Backend> {
+    Patient(subject.open().await)
+}
+
+/// The next event of a subscription.
+async fn next(subscription: &mut Subscription) -> RecordedEvent {
+    for _ in 0..1_000 {
+        match subscription.next().await {
+            Ok(event) => return event,
+            Err(error) => assert_eq!(error.kind(), crate::ErrorKind::Transient, "{error}"),
+        }
+    }
+    panic!("the subscription gave nothing but errors")
+}
+
+/// Starts an app, also where the store does not answer at once.
+async fn start<B: Backend>(mut wiring: impl FnMut() -> AppBuilder<B>) -> App {
+    for _ in 0..100 {
+        match wiring().start().await {
+            Ok(app) => return app,
+            Err(error) => assert!(error.to_string().contains("could not be done now"), "{error}"),
+        }
+    }
+    panic!("the app did not start in 100 tries")
+}
+
+/// Sends a command until the answer is not that the store could not be reached.
+///
+/// A macro: an `async` closure cannot say that its future is `Send`.
+macro_rules! sent {
+    ($send:expr) => {{
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match $send.await {
+                Err(error) if tries < 100 && matches!(error, $crate::CommandError::Store(_)) => {}
+                outcome => break outcome,
+            }
+        }
+    }};
+}
+use sent;

@@ -1,0 +1,262 @@
+//! The contract, with delays and faults around it.
+
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+use futures::FutureExt;
+use jiff::Timestamp;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::SimStore;
+use super::chance::{Luck, Wake};
+use crate::command::Services;
+use crate::memory::MemoryBackend;
+use crate::store::{
+    Attempt, Backend, Commit, CommitError, Committed, EventFilter, EventStore, IdempotencyKey, Outcome, Page,
+    Position, RecordedEvent, Resolution, Snapshot, SnapshotStore, StoreError, StreamId, Tables, Version, ViewRow,
+    ViewStore,
+};
+
+/// A commit, ready to be applied at some moment, or never.
+pub(super) type Work = Box<dyn FnOnce() -> Result<Committed, CommitError> + Send>;
+
+impl SimStore {
+    pub(super) fn memory(&self) -> &MemoryBackend {
+        &self.0.memory
+    }
+
+    pub(super) fn next_attempt(&self) -> Uuid {
+        self.0.fates.next_attempt()
+    }
+
+    fn is_calm(&self) -> bool {
+        self.0.calm.load(Ordering::Relaxed)
+    }
+
+    pub(super) async fn delay(&self) {
+        tokio::time::sleep(self.0.dice.delay()).await;
+    }
+
+    /// A call that changes nothing that must not happen twice: it takes its time, and may fail.
+    pub(super) async fn call(&self, what: &'static str) -> Result<(), StoreError> {
+        self.delay().await;
+        if !self.is_calm() && self.0.dice.read_fails() {
+            return Err(StoreError::transient(what, std::io::Error::other("simulated")));
+        }
+        Ok(())
+    }
+
+    /// What is stored now, delivered later.
+    async fn read_now<T>(&self, read: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let found = now(read);
+        self.call("a read").await?;
+        found
+    }
+
+    /// One attempt, with an outcome from the dice. Half of the attempts go on when their caller is gone.
+    pub(super) async fn attempt(&self, attempt: Attempt, work: Work) -> Result<Committed, CommitError> {
+        let run = self.clone().run(attempt, work);
+        if self.0.dice.heads() {
+            return run.await;
+        }
+        tokio::spawn(run).await.unwrap_or_else(|gone| {
+            Err(StoreError::transient("a commit", gone).into())
+        })
+    }
+
+    async fn run(self, attempt: Attempt, work: Work) -> Result<Committed, CommitError> {
+        self.delay().await;
+        let luck = if self.is_calm() { Luck::Fine } else { self.0.dice.commit() };
+        if matches!(luck, Luck::AnswerLost | Luck::RequestLost | Luck::AppliedLate) {
+            self.0.dice.count(|c| c.unknown += 1);
+        }
+        match luck {
+            Luck::Fine => {
+                let outcome = self.apply(attempt.id, work).unwrap_or_else(|| unreachable!("nobody knows the attempt"));
+                self.delay().await;
+                outcome
+            }
+            Luck::Fails => {
+                self.0.dice.count(|c| c.failed += 1);
+                Err(StoreError::transient("a commit", std::io::Error::other("simulated")).into())
+            }
+            Luck::AnswerLost => {
+                drop(self.apply(attempt.id, work));
+                self.delay().await;
+                Err(CommitError::Unknown(Box::new(attempt)))
+            }
+            Luck::RequestLost => Err(CommitError::Unknown(Box::new(attempt))),
+            Luck::AppliedLate => {
+                self.apply_late(attempt.id, work);
+                Err(CommitError::Unknown(Box::new(attempt)))
+            }
+        }
+    }
+
+    fn apply_late(&self, attempt: Uuid, work: Work) {
+        let sim = self.clone();
+        drop(tokio::spawn(async move {
+            tokio::time::sleep(sim.0.dice.late()).await;
+            let applied = sim.apply(attempt, work);
+            sim.0.dice.count(|c| match applied {
+                None => c.fenced += 1,
+                Some(Ok(_)) => c.applied_late += 1,
+                Some(Err(_)) => {}
+            });
+        }));
+    }
+
+    /// Applies an attempt unless it is fenced, and wakes the readers, or not.
+    fn apply(&self, attempt: Uuid, work: Work) -> Option<Result<Committed, CommitError>> {
+        let outcome = self.0.fates.apply(attempt, work)?;
+        self.0.dice.count(|c| match &outcome {
+            Ok(_) => c.applied += 1,
+            Err(_) => c.refused += 1,
+        });
+        if outcome.is_ok() {
+            self.wake();
+        }
+        Some(outcome)
+    }
+
+    fn wake(&self) {
+        match self.0.dice.wake() {
+            Wake::Lost => {}
+            Wake::Now => self.wake_readers(),
+            Wake::Late => {
+                let sim = self.clone();
+                drop(tokio::spawn(async move {
+                    tokio::time::sleep(sim.0.dice.late()).await;
+                    sim.wake_readers();
+                }));
+            }
+        }
+    }
+
+    fn wake_readers(&self) {
+        let Ok(now) = now(self.memory().head()) else { return };
+        self.0.head.send_if_modified(|head| {
+            let moved = now > *head;
+            *head = now.max(*head);
+            moved
+        });
+    }
+}
+
+/// The memory backend has no await points.
+fn now<T>(answer: impl Future<Output = T>) -> T {
+    answer.now_or_never().expect("the memory backend answers at once")
+}
+
+#[async_trait]
+impl EventStore for SimStore {
+    async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
+        let attempt = Attempt::of(self.next_attempt(), &commit);
+        let memory = self.memory().clone();
+        self.attempt(attempt, Box::new(move || now(memory.commit(commit)))).await
+    }
+
+    async fn resolve(&self, attempt: &Attempt) -> Result<Resolution, StoreError> {
+        self.call("resolving an attempt").await?;
+        let resolution = self.0.fates.resolve(attempt.id);
+        self.0.dice.count(|c| match resolution {
+            Resolution::Applied(_) => c.resolved_applied += 1,
+            Resolution::Never => c.resolved_never += 1,
+        });
+        // The answer can be lost as well; asked again, it is the same.
+        self.call("resolving an attempt").await?;
+        Ok(resolution)
+    }
+
+    async fn stream(&self, id: &StreamId, after: Version, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
+        self.read_now(self.memory().stream(id, after, limit)).await
+    }
+
+    async fn read(&self, filter: &EventFilter, after: Position, limit: usize) -> Result<Page, StoreError> {
+        self.read_now(self.memory().read(filter, after, limit)).await
+    }
+
+    async fn head(&self) -> Result<Position, StoreError> {
+        self.read_now(self.memory().head()).await
+    }
+
+    async fn position_at(&self, time: Timestamp) -> Result<Position, StoreError> {
+        self.read_now(self.memory().position_at(time)).await
+    }
+
+    async fn checkpoint(&self, name: &str) -> Result<Option<Position>, StoreError> {
+        self.read_now(self.memory().checkpoint(name)).await
+    }
+
+    async fn checkpoints(&self) -> Result<Vec<(String, Position)>, StoreError> {
+        self.read_now(self.memory().checkpoints()).await
+    }
+
+    async fn outcome(&self, key: &IdempotencyKey) -> Result<Option<Outcome>, StoreError> {
+        self.read_now(self.memory().outcome(key)).await
+    }
+
+    fn watch(&self) -> watch::Receiver<Position> {
+        self.0.head.subscribe()
+    }
+
+    fn identity(&self) -> Uuid {
+        self.memory().identity()
+    }
+}
+
+#[async_trait]
+impl SnapshotStore for SimStore {
+    async fn snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
+        self.read_now(self.memory().snapshot(stream)).await
+    }
+
+    async fn put_snapshot(&self, snapshot: Snapshot) -> Result<(), StoreError> {
+        self.call("storing a snapshot").await?;
+        now(self.memory().put_snapshot(snapshot))?;
+        self.call("storing a snapshot").await
+    }
+
+    async fn drop_snapshot(&self, stream: &StreamId) -> Result<(), StoreError> {
+        self.call("dropping a snapshot").await?;
+        now(self.memory().drop_snapshot(stream))?;
+        self.call("dropping a snapshot").await
+    }
+}
+
+#[async_trait]
+impl ViewStore for SimStore {
+    async fn rows(&self, view: &str, keys: &[String]) -> Result<Vec<Option<ViewRow>>, StoreError> {
+        self.read_now(self.memory().rows(view, keys)).await
+    }
+
+    async fn scan(&self, view: &str, after: Option<&str>, limit: usize) -> Result<Vec<ViewRow>, StoreError> {
+        self.read_now(self.memory().scan(view, after, limit)).await
+    }
+}
+
+#[async_trait]
+impl Backend for SimStore {
+    type Tx = super::SimTx;
+
+    async fn begin(&self) -> Result<Self::Tx, StoreError> {
+        self.call("opening a transaction").await?;
+        Ok(super::SimTx::new(self.clone(), now(self.memory().begin())?))
+    }
+
+    fn provide(&self, services: &mut Services) {
+        self.memory().provide(services);
+        services.replace(std::sync::Arc::new(self.clone()));
+    }
+
+    async fn install(&self, tables: &Tables) -> Result<(), StoreError> {
+        self.call("installing tables").await?;
+        now(self.memory().install(tables))
+    }
+
+    async fn reset(&self, tables: &Tables) -> Result<(), StoreError> {
+        self.call("resetting a projection").await?;
+        now(self.memory().reset(tables))
+    }
+}

@@ -1,0 +1,60 @@
+//! The contract, on a store that behaves as badly as it may: each rule under several seeds.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use es_core::testing::conformance::Subject;
+use es_core::testing::{SimStore, SimTx, TestClock, seed_from_env_or};
+
+/// Every store that a rule opens gets a seed of its own, made from this one.
+struct Sim {
+    seed: u64,
+    n_opened: AtomicU64,
+}
+
+impl Sim {
+    fn new(seed: u64) -> Self {
+        Self { seed: seed_from_env_or(seed), n_opened: AtomicU64::new(0) }
+    }
+
+    fn next_seed(&self) -> u64 {
+        self.seed + 1_000 * self.n_opened.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Subject for Sim {
+    type Backend = SimStore;
+
+    async fn open(&self) -> SimStore {
+        SimStore::new(self.next_seed())
+    }
+
+    async fn open_at(&self, clock: TestClock) -> SimStore {
+        SimStore::with_clock(self.next_seed(), clock)
+    }
+
+    async fn again(&self, backend: &SimStore) -> SimStore {
+        backend.clone()
+    }
+
+    async fn put_row(&self, tx: &mut SimTx, key: &str, row: &str) {
+        tx.put("rows", key, row);
+    }
+
+    async fn row(&self, backend: &SimStore, key: &str) -> Option<String> {
+        backend.row("rows", key).map(|row| String::from_utf8(row).unwrap())
+    }
+}
+
+macro_rules! seeds { ($($name:ident = $seed:literal;)+) => { $(
+    mod $name {
+        use super::*;
+        es_core::conformance!(Sim::new($seed), tokio::test(start_paused = true));
+    }
+)+ } }
+
+seeds! {
+    seed_1 = 1;
+    seed_2 = 2;
+    seed_3 = 3;
+    seed_4 = 4;
+}
