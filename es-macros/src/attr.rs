@@ -1,6 +1,6 @@
 //! The arguments of attributes: `key`, `key = value`, `key(..)`.
 
-use proc_macro2::{Delimiter, Group, Span, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::parse::Parse;
 use syn::{Attribute, LitInt, LitStr, Path};
@@ -78,13 +78,18 @@ impl Entry {
     }
 }
 
-/// The arguments of an attribute: unknown keys and keys given twice are mistakes, and left out.
+/// The arguments of an attribute. Unknown keys and keys given twice are mistakes.
 pub(crate) fn read(cx: &Ctxt, tokens: TokenStream, known: &[&str]) -> Vec<Entry> {
     let mut read: Vec<Entry> = Vec::new();
     for entry in split(cx, tokens) {
         let key = entry.key();
         if !known.contains(&&*key) {
             cx.error_at(entry.span(), unknown(&key, known));
+            // Read as what was probably meant, so that the same slip is not reported as missing too.
+            if let Some(near) = nearest(&key, known).filter(|near| read.iter().all(|e| e.key() != *near)) {
+                let key = TokenTree::Ident(Ident::new(near, entry.span()));
+                read.push(Entry { key, ..entry });
+            }
         } else if read.iter().any(|e| e.key() == key) {
             cx.error_at(entry.span(), format!("`{key}` is given twice"));
         } else {
@@ -197,7 +202,7 @@ mod tests {
     #[test]
     fn every_wrong_key_is_named() {
         let cx = Ctxt::new();
-        assert!(read(&cx, quote!(prefx = "a", zebra), &["prefix"]).is_empty());
+        assert_eq!(read(&cx, quote!(prefx = "a", zebra), &["prefix"]).len(), 1);
         let text = cx.check().to_string();
         assert!(
             text.contains("did you mean `prefix`?")

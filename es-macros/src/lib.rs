@@ -10,6 +10,7 @@ mod ctxt;
 mod expand;
 mod fallback;
 mod names;
+mod span;
 
 use proc_macro::TokenStream;
 use proc_macro2::TokenStream as Tokens;

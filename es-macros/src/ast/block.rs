@@ -7,6 +7,7 @@ use syn::{Attribute, Generics, Ident, ImplItem, Signature, Token, Type, Visibili
 
 use crate::attr::cfgs;
 use crate::ctxt::Ctxt;
+use crate::span::{respan, written_at};
 
 pub(crate) struct Block {
     pub(crate) this: Type,
@@ -33,11 +34,6 @@ impl Method {
     pub(crate) fn span(&self) -> Span {
         written_at(self.sig.ident.span())
     }
-}
-
-/// The place of `span`, marked as written by a macro.
-pub(crate) fn written_at(span: Span) -> Span {
-    span.resolved_at(Span::call_site())
 }
 
 impl Block {
@@ -154,13 +150,4 @@ fn replace(tokens: TokenStream, this: &TokenStream) -> TokenStream {
         }
     }
     replaced
-}
-
-/// `this`, shown where `Self` was written.
-fn respan(this: TokenStream, span: Span) -> TokenStream {
-    let at = |mut token: TokenTree| {
-        token.set_span(span);
-        token
-    };
-    this.into_iter().map(at).collect()
 }

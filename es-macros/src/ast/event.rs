@@ -6,7 +6,7 @@ use syn::{Data, DeriveInput, Fields, Ident, LitInt, LitStr, Path, Type};
 
 use crate::attr::{self, Entry, Value};
 use crate::ctxt::Ctxt;
-use crate::names::snake_case;
+use crate::names::{check_stored, snake_case};
 
 const ENUM_KEYS: &[&str] = &["prefix", "codec", "retired", "crate"];
 const VARIANT_KEYS: &[&str] = &["name", "version", "upcast", "was", "tags"];
@@ -51,8 +51,8 @@ pub(crate) struct Retired {
 impl EventEnum {
     pub(crate) fn parse(cx: &Ctxt, input: &DeriveInput) -> Option<Self> {
         let Data::Enum(data) = &input.data else {
-            let why = "events are an enum: one variant for each payload struct, as in `Opened(Opened)`";
-            cx.error(&input.ident, format!("`#[derive(Event)]` goes on an enum; {why}"));
+            let why = "with one variant for each payload struct, as in `Opened(Opened)`";
+            cx.error(&input.ident, format!("`#[derive(Event)]` goes on an enum {why}"));
             return None;
         };
         if super::aggregate::is_generic(cx, &input.generics, "an event enum", "its payloads are stored") {
@@ -63,15 +63,14 @@ impl EventEnum {
         let krate = attr::krate(cx, &entries);
         let codec = find("codec").and_then(|e| e.parse::<Path>(cx, "path::to::Codec"));
         let codec = codec.map_or_else(|| quote!(#krate::codec::Json), ToTokens::into_token_stream);
-        let prefix = find("prefix").and_then(|e| e.text(cx));
+        let prefix = find("prefix").and_then(|e| e.text(cx)).filter(|text| is_prefix(cx, text));
         let retired = find("retired").map(|e| retired(cx, e)).unwrap_or_default();
         if data.variants.is_empty() {
             cx.error(&input.ident, "an event enum without variants: add one, as in `Opened(Opened)`");
         }
-        let needs_prefix = prefix.is_none() && find("prefix").is_none();
-        let variants: Vec<_> =
-            data.variants.iter().map(|v| Variant::parse(cx, v, prefix.as_ref(), needs_prefix)).collect();
-        if needs_prefix && variants.iter().any(|(_, named)| !named) {
+        let parsed = data.variants.iter().map(|v| Variant::parse(cx, v, prefix.as_ref()));
+        let variants: Vec<_> = parsed.collect();
+        if find("prefix").is_none() && variants.iter().any(|(_, named)| !named) {
             let why = "the names of its events start with it, as in `#[event(prefix = \"account\")]`";
             cx.error(&input.ident, format!("an event enum needs a `prefix`: {why}"));
         }
@@ -82,7 +81,7 @@ impl EventEnum {
 
 impl Variant {
     /// The variant, if it can be used; and whether it has a name without the prefix.
-    fn parse(cx: &Ctxt, input: &syn::Variant, prefix: Option<&LitStr>, _: bool) -> (Option<Self>, bool) {
+    fn parse(cx: &Ctxt, input: &syn::Variant, prefix: Option<&LitStr>) -> (Option<Self>, bool) {
         let entries = attr::read_all(cx, &input.attrs, "event", VARIANT_KEYS);
         let find = |key: &str| entries.iter().find(|e| e.key() == key);
         let named = find("name").is_some();
@@ -101,6 +100,15 @@ impl Variant {
         });
         (variant, named)
     }
+}
+
+/// Whether stored names can start with it.
+fn is_prefix(cx: &Ctxt, prefix: &LitStr) -> bool {
+    let before = cx.count();
+    let text = prefix.value();
+    let text = if text.is_empty() { text } else { format!("{text}.") };
+    check_stored(cx, "the prefix", &text, prefix.span());
+    cx.count() == before
 }
 
 fn payload(cx: &Ctxt, input: &syn::Variant) -> Option<Type> {

@@ -7,5 +7,5 @@ mod event;
 
 pub(crate) use self::aggregate::{AggregateType, Snapshots};
 pub(crate) use self::args::Args;
-pub(crate) use self::block::{Block, Method, written_at};
+pub(crate) use self::block::{Block, Method};
 pub(crate) use self::event::{EventEnum, Retired, Upcast, Variant};

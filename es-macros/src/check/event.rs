@@ -93,7 +93,7 @@ fn payloads(cx: &Ctxt, variants: &mut Vec<Variant>) {
     variants.retain(|variant| {
         let payload = text(&variant.payload);
         if let Some(other) = first.get(&payload) {
-            let why = format!("`{payload}` is the payload of `{other}` already");
+            let why = format!("`{payload}` is the payload of the variant `{other}` already");
             cx.error(
                 &variant.payload,
                 format!("{why}: a payload has one stored name, so each variant has its own struct"),

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 
 use proc_macro2::Span;
 use quote::{ToTokens, quote};
+use syn::spanned::Spanned;
 use syn::{Attribute, Ident, PatType, Type};
 
 use super::params::{self, Receiver};
 use crate::ast::{Block, Method};
 use crate::ctxt::Ctxt;
+use crate::span::written_at;
 
 /// What differs between views, projections and reactors.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub(crate) struct ReadHandler {
     pub(crate) tx: Option<Type>,
     pub(crate) services: Vec<Type>,
     pub(crate) is_async: bool,
+    /// Where the return type is, or the name if there is none.
+    pub(crate) returns: Span,
 }
 
 impl ReadRules {
@@ -86,6 +90,7 @@ impl ReadRules {
             tx,
             services,
             is_async: sig.asyncness.is_some(),
+            returns: written_at(params::output(sig).map_or_else(|| sig.ident.span(), Spanned::span)),
         })
     }
 

@@ -72,17 +72,18 @@ impl RequestRules {
         let message = self.message(cx, method, params.first().copied());
         let services = params::services(cx, params.get(1..).unwrap_or_default(), &what);
         let output = self.output(cx, method);
+        let broken = cx.count() > before;
         Some(Request {
             cfgs: method.cfgs.clone(),
             attrs: method.attrs.clone(),
             name: sig.ident.clone(),
             at: method.span(),
             message: message?,
-            services,
+            services: if broken { Vec::new() } else { services },
             has_self: sig.receiver().is_some(),
             is_async: sig.asyncness.is_some(),
             output,
-            broken: cx.count() > before,
+            broken,
         })
     }
 

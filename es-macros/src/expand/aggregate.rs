@@ -3,7 +3,8 @@
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 
-use crate::ast::{AggregateType, Snapshots, written_at};
+use crate::ast::{AggregateType, Snapshots};
+use crate::span::{respan, written_at};
 
 pub(crate) fn expand(aggregate: &AggregateType) -> TokenStream {
     let AggregateType { krate: es, ident: this, name, id, event, error, snapshots } = aggregate;
@@ -31,6 +32,7 @@ fn policy(es: &TokenStream, snapshots: &Snapshots) -> TokenStream {
         Snapshots::Policy(path) => quote!(#path()),
         Snapshots::Every { n, schema, span } => {
             let at = written_at(*span);
+            let es = respan(es.clone(), at);
             quote_spanned!(at=> #es::snapshot::SnapshotPolicy::<Self>::every(#n).with_schema(#schema))
         }
     };

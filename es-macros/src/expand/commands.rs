@@ -6,11 +6,12 @@ use syn::spanned::Spanned;
 use syn::{LitStr, Type};
 
 use super::services;
-use crate::ast::{Args, Block, written_at};
+use crate::ast::{Args, Block};
 use crate::attr;
 use crate::check::{Request, RequestRules, one_method_each};
 use crate::ctxt::Ctxt;
 use crate::names::{check_stored, snake_case};
+use crate::span::{respan, written_at};
 
 /// The attributes on methods that this macro takes away.
 pub(crate) const HELPERS: &[&str] = &["create_if_missing", "command"];
@@ -62,7 +63,9 @@ impl Command {
         check_stored(cx, "the command's name", &name.value(), name.span());
         let either = request.attrs.iter().find(|a| a.path().is_ident("create_if_missing"));
         if let Some(attr) = either {
-            cx.ok(attr.meta.require_path_only());
+            if attr.meta.require_path_only().is_err() {
+                cx.error(attr, "`#[create_if_missing]` takes nothing");
+            }
             if !request.has_self {
                 cx.error(
                     attr,
@@ -76,7 +79,8 @@ impl Command {
 
     fn impls(&self, es: &TokenStream, this: &Type) -> TokenStream {
         let Self { request: Request { cfgs, message, services: asked, at, .. }, name, .. } = self;
-        let (target, env, body) = (self.target(), services::env(asked), self.body(es));
+        let es = &respan(es.clone(), *at);
+        let (target, env, body) = (self.target(), services::env(asked, *at), self.body(es));
         quote_spanned! {*at=>
             #(#cfgs)*
             #[automatically_derived]
@@ -121,13 +125,16 @@ impl Command {
         let wait = is_async.then(|| quote!(.await));
         // Each part is shown where the user wrote what it can be wrong about.
         let call = quote_spanned!(*at=> Self::#name(#this cmd, #asked)#wait);
+        let whole = written_at(output.whole.span());
+        let result = quote_spanned!(whole=> let decided: ::core::result::Result<_, _> = #call;);
         let (good, bad) = (written_at(output.good_span()), written_at(output.bad_span()));
+        let es = &respan(es.clone(), good);
         let events =
             quote_spanned!(good=> #es::IntoEvents::<<Self as #es::Aggregate>::Event>::into_events(decided));
         let decided = quote_spanned!(bad=> decided?);
         quote! {
             let _ = &env;
-            let decided = #call;
+            #result
             let decided = #decided;
             ::core::result::Result::Ok(#events)
         }

@@ -3,14 +3,15 @@
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 
-use crate::ast::written_at;
 use crate::check::ReadHandler;
+use crate::span::{respan, written_at};
 use syn::spanned::Spanned;
 
 /// `fn filter()` over every name that decodes to a payload of the handlers.
 pub(super) fn filter(es: &TokenStream, handlers: &[ReadHandler]) -> TokenStream {
     let sources = handlers.iter().map(|ReadHandler { cfgs, payload, .. }| {
         let at = written_at(payload.span());
+        let es = respan(es.clone(), at);
         quote_spanned!(at=> #(#cfgs)* <#payload as #es::Payload>::SOURCES)
     });
     quote! {
@@ -32,6 +33,7 @@ pub(super) fn each(
     let tries = handlers.iter().map(|handler| {
         let ReadHandler { cfgs, payload, .. } = handler;
         let (handle, at) = (handle(handler), written_at(payload.span()));
+        let es = respan(es.clone(), at);
         let found = quote_spanned!(at=> #es::projection::nth::<#payload>(event, at, &mut more)?);
         quote! {
             #(#cfgs)*
@@ -51,10 +53,13 @@ pub(super) fn each(
     }
 }
 
-/// The call of the user's method, boxed: `Self::opened(self, event.payload(), ..)`.
+/// The call of the user's method, boxed: `Self::opened(self, &*event, ..)`.
 pub(super) fn call(es: &TokenStream, handler: &ReadHandler, rest: &TokenStream) -> TokenStream {
-    let ReadHandler { name, at, recorded, is_async, .. } = handler;
-    let event = if *recorded { quote!(event) } else { quote!(event.payload()) };
+    let ReadHandler { name, at, recorded, is_async, returns, .. } = handler;
+    let event = if *recorded { quote!(event) } else { quote!(&*event) };
     let wait = is_async.then(|| quote!(.await));
-    quote_spanned!(*at=> #es::projection::HandlerResult::boxed(Self::#name(self, #event, #rest)#wait))
+    let call = quote_spanned!(*at=> Self::#name(self, #event, #rest)#wait);
+    // Shown at the return type: a handler returns nothing, or a `Result` with an error that can be boxed.
+    let es = respan(es.clone(), *returns);
+    quote_spanned!(*returns=> #es::projection::HandlerResult::boxed(#call))
 }

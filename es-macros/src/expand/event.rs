@@ -1,10 +1,12 @@
 //! `#[derive(Event)]`: the enum, and one payload after the other.
 
 use proc_macro2::TokenStream;
-use quote::quote;
+use quote::{quote, quote_spanned};
+use syn::spanned::Spanned;
 
 use super::event_codec;
-use crate::ast::{EventEnum, Variant, written_at};
+use crate::ast::{EventEnum, Variant};
+use crate::span::{respan, written_at};
 
 /// `broken` if some variants are wrong, and so left out of `events`.
 pub(crate) fn expand(events: &EventEnum, broken: bool) -> TokenStream {
@@ -36,10 +38,13 @@ pub(crate) fn expand(events: &EventEnum, broken: bool) -> TokenStream {
 fn payload(events: &EventEnum, variant: &Variant) -> TokenStream {
     let EventEnum { krate: es, retired, .. } = events;
     let Variant { ident, payload, name, was, .. } = variant;
+    // Shown at the payload: it may belong to another enum already, or to another crate.
+    let at = written_at(payload.span());
+    let es = respan(es.clone(), at);
     let mut this = events.ident.clone();
-    this.set_span(written_at(this.span()));
+    this.set_span(at);
     let retired = retired.iter().map(|old| &old.name);
-    quote! {
+    quote_spanned! {at=>
         #[automatically_derived]
         impl #es::IntoEvent for #payload {
             type Event = #this;

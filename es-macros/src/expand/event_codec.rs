@@ -2,18 +2,19 @@
 //! does not need hundreds of payloads' worth of stack.
 
 use proc_macro2::TokenStream;
-use quote::{quote, quote_spanned};
+use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
 
-use crate::ast::{EventEnum, Retired, Upcast, Variant, written_at};
+use crate::ast::{EventEnum, Retired, Upcast, Variant};
+use crate::span::{respan, written_at};
 
 pub(super) fn encode(events: &EventEnum, broken: bool) -> TokenStream {
     let EventEnum { krate: es, codec, variants, .. } = events;
     let arms = variants.iter().map(|variant| {
-        let Variant { ident, name, version, .. } = variant;
+        let Variant { ident, payload, name, version, .. } = variant;
         let tags = tags(es, variant);
         quote! {
-            Self::#ident(payload) => #es::upcast::encode::<#codec, _>(#name, #version, payload, #tags),
+            Self::#ident(payload) => #es::upcast::encode::<#codec, #payload>(#name, #version, payload, #tags),
         }
     });
     let rest = broken.then(|| quote!(_ => ::core::unreachable!(),));
@@ -35,6 +36,7 @@ fn tags(es: &TokenStream, variant: &Variant) -> TokenStream {
     let tags = variant.tags.iter().map(|tag| {
         let (name, field) = (&tag.name, &tag.field);
         let at = written_at(field.span());
+        let es = respan(es.clone(), at);
         quote_spanned!(at=> #es::event::Tag::new(#name, &payload.#field)?)
     });
     quote!(::std::vec![#(#tags),*])
@@ -124,6 +126,7 @@ fn older(variant: &Variant) -> Vec<TokenStream> {
         let chain = steps.zip(later).map(|(Upcast { shape: from, .. }, to)| {
             // Shown at the old shape: that is where the missing `From` belongs.
             let span = written_at(from.span());
+            let to = respan(to.to_token_stream(), span);
             quote_spanned!(span=> let it = <#to as ::core::convert::From<#from>>::from(it);)
         });
         quote!((#names, #schema) => old::<#shape, _>(stored, |it| { #(#chain)* it }),)

@@ -3,11 +3,13 @@
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote, quote_spanned};
 use syn::Type;
+use syn::spanned::Spanned;
 
 use super::dispatch;
 use crate::ast::{Args, Block};
 use crate::check::{ReadHandler, ReadRules, one_handler_each};
 use crate::ctxt::Ctxt;
+use crate::span::{respan, written_at};
 
 pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenStream {
     let args = Args::parse(cx, args, &["name", "version", "schema", "schema_sql", "crate"]);
@@ -17,8 +19,9 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
     one_handler_each(cx, &mut handlers);
     let (es, this, cfgs) = (&args.krate, &block.this, &block.cfgs);
     let schema = schema.map(|sql| quote!(const SCHEMA: &'static str = #sql;));
+    let tx = one_transaction(cx, &mut handlers);
     let filter = dispatch::filter(es, &handlers);
-    let project = one_transaction(cx, &handlers).map(|tx| project(es, &block, tx, &handlers));
+    let project = tx.map(|tx| project(es, &block, &tx, &handlers));
     let each = handlers.iter().map(|handler| on(es, this, handler));
     quote! {
         #(#cfgs)*
@@ -34,24 +37,27 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
     }
 }
 
-/// The transaction of all handlers.
-fn one_transaction<'h>(cx: &Ctxt, handlers: &'h [ReadHandler]) -> Option<&'h Type> {
-    let mut all = handlers.iter().filter_map(|handler| handler.tx.as_ref());
-    let first = all.next()?;
+/// The transaction of all handlers; one with another is reported and left out.
+fn one_transaction(cx: &Ctxt, handlers: &mut Vec<ReadHandler>) -> Option<Type> {
+    let first = handlers.iter().find_map(|handler| handler.tx.clone())?;
     let text = first.to_token_stream().to_string();
-    for other in all.filter(|other| other.to_token_stream().to_string() != text) {
-        cx.error(
-            other,
-            format!("the handlers of a projection share one transaction: write `&mut {text}` here too"),
-        );
-    }
+    handlers.retain(|handler| {
+        let same = handler.tx.to_token_stream().to_string() == text;
+        if !same {
+            let why = "the handlers of a projection share one transaction";
+            cx.error(&handler.tx, format!("{why}: write `&mut {text}` here too"));
+        }
+        same
+    });
     Some(first)
 }
 
 fn project(es: &TokenStream, block: &Block, tx: &Type, handlers: &[ReadHandler]) -> TokenStream {
     let (this, cfgs) = (&block.this, &block.cfgs);
-    let each = dispatch::each(es, handlers, |ReadHandler { payload, at, .. }| {
-        quote_spanned! {*at=>
+    let each = dispatch::each(es, handlers, |ReadHandler { payload, .. }| {
+        let at = written_at(payload.span());
+        let es = respan(es.clone(), at);
+        quote_spanned! {at=>
             let event = #es::Recorded::new(&payload, event);
             <Self as #es::projection::On<#payload, #tx>>::on(self, event, tx).await?;
         }
@@ -74,6 +80,7 @@ fn project(es: &TokenStream, block: &Block, tx: &Type, handlers: &[ReadHandler])
 
 fn on(es: &TokenStream, this: &Type, handler: &ReadHandler) -> TokenStream {
     let ReadHandler { cfgs, payload, tx, at, .. } = handler;
+    let es = &respan(es.clone(), *at);
     let call = dispatch::call(es, handler, &quote!(tx));
     quote_spanned! {*at=>
         #(#cfgs)*

@@ -5,9 +5,10 @@ use quote::{quote, quote_spanned};
 use syn::Type;
 
 use super::services;
-use crate::ast::{Args, Block, written_at};
+use crate::ast::{Args, Block};
 use crate::check::{Output, Request, RequestRules, one_method_each};
 use crate::ctxt::Ctxt;
+use crate::span::{respan, written_at};
 
 const RULES: RequestRules = RequestRules {
     what: "query",
@@ -50,7 +51,8 @@ fn answer(request: &Request) -> Option<(&Type, &Output)> {
 fn impls(es: &TokenStream, this: &Type, request: &Request) -> Option<TokenStream> {
     let Request { cfgs, message, services: asked, at, .. } = request;
     let (answer, output) = answer(request)?;
-    let (env, body) = (services::env(asked), body(request, output));
+    let es = &respan(es.clone(), *at);
+    let (env, body) = (services::env(asked, *at), body(request, output));
     Some(quote_spanned! {*at=>
         #(#cfgs)*
         #[automatically_derived]

@@ -3,11 +3,13 @@
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::Type;
+use syn::spanned::Spanned;
 
 use super::{dispatch, services};
 use crate::ast::{Args, Block};
 use crate::check::{ReadHandler, ReadRules, one_handler_each};
 use crate::ctxt::Ctxt;
+use crate::span::{respan, written_at};
 
 pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenStream {
     let args = Args::parse(cx, args, &["name", "crate"]);
@@ -40,8 +42,10 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
 }
 
 fn react(es: &TokenStream, handlers: &[ReadHandler]) -> TokenStream {
-    let each = dispatch::each(es, handlers, |ReadHandler { payload, at, .. }| {
-        quote_spanned! {*at=>
+    let each = dispatch::each(es, handlers, |ReadHandler { payload, .. }| {
+        let at = written_at(payload.span());
+        let es = respan(es.clone(), at);
+        quote_spanned! {at=>
             let event = #es::Recorded::new(&payload, event);
             let env = #es::command::FromServices::from_services(scope)?;
             <Self as #es::projection::React<#payload>>::on(self, event, env).await?;
@@ -62,7 +66,8 @@ fn react(es: &TokenStream, handlers: &[ReadHandler]) -> TokenStream {
 
 fn on(es: &TokenStream, this: &Type, handler: &ReadHandler) -> TokenStream {
     let ReadHandler { cfgs, payload, services: asked, at, .. } = handler;
-    let env = services::env(asked);
+    let es = &respan(es.clone(), *at);
+    let env = services::env(asked, *at);
     let call = dispatch::call(es, handler, &services::arguments(asked));
     quote_spanned! {*at=>
         #(#cfgs)*

@@ -6,10 +6,11 @@ use syn::spanned::Spanned;
 use syn::{Expr, Member, Type};
 
 use super::dispatch;
-use crate::ast::{Args, Block, written_at};
+use crate::ast::{Args, Block};
 use crate::attr;
 use crate::check::{ReadHandler, ReadRules, one_handler_each};
 use crate::ctxt::Ctxt;
+use crate::span::{respan, written_at};
 
 /// The attributes on methods that this macro takes away.
 pub(crate) const HELPERS: &[&str] = &["on"];
@@ -27,6 +28,7 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
     let filter = dispatch::filter(es, &handlers);
     let each = dispatch::each(es, &handlers, |handler| {
         let at = written_at(handler.payload.span());
+        let es = respan(es.clone(), at);
         quote_spanned!(at=> #es::projection::Change::of(payload, event, &mut to)?;)
     });
     quote! {
@@ -54,9 +56,11 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
 }
 
 fn fold(cx: &Ctxt, es: &TokenStream, this: &Type, handler: &ReadHandler) -> TokenStream {
-    let ReadHandler { cfgs, payload, at, .. } = handler;
+    let ReadHandler { cfgs, payload, .. } = handler;
+    let at = written_at(payload.span());
+    let es = &respan(es.clone(), at);
     let (keys, call) = (keys(cx, es, handler), dispatch::call(es, handler, &TokenStream::new()));
-    quote_spanned! {*at=>
+    quote_spanned! {at=>
         #(#cfgs)*
         #[automatically_derived]
         impl #es::projection::Fold<#payload> for #this {
@@ -88,6 +92,7 @@ fn keys(cx: &Ctxt, es: &TokenStream, handler: &ReadHandler) -> TokenStream {
         return quote!(::core::unreachable!());
     }
     let at = written_at(by.span());
+    let es = respan(es.clone(), at);
     let by = by.to_token_stream();
     quote_spanned! {at=>
         ::core::result::Result::Ok(

@@ -1,0 +1,25 @@
+use es_core::{Aggregate, Event};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Opened {}
+
+#[derive(Event, Clone)]
+#[event(prefix = "account")]
+enum AccountEvent {
+    Opened(Opened),
+}
+
+#[derive(Debug, Serialize, Deserialize, thiserror::Error)]
+#[error("no")]
+struct No;
+
+#[derive(Debug, thiserror::Error)]
+#[error("no")]
+struct Plain;
+
+#[derive(Aggregate, Clone, Default)]
+#[aggregate(id = String, event = AccountEvent, error = Plain)]
+struct Account {}
+
+fn main() {}

@@ -1,0 +1,24 @@
+use es_core::{Aggregate, Event};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Opened {}
+
+#[derive(Event, Clone)]
+#[event(prefix = "account")]
+enum AccountEvent {
+    Opened(Opened),
+}
+
+#[derive(Debug, Serialize, Deserialize, thiserror::Error)]
+#[error("no")]
+struct No;
+
+#[derive(Clone, Debug)]
+struct Id(u32);
+
+#[derive(Aggregate, Clone, Default)]
+#[aggregate(id = Id, event = AccountEvent, error = No)]
+struct Account {}
+
+fn main() {}

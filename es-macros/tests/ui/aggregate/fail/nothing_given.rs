@@ -1,0 +1,6 @@
+use es_core::Aggregate;
+
+#[derive(Aggregate, Clone, Default)]
+struct Account {}
+
+fn main() {}

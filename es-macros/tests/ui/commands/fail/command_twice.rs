@@ -1,0 +1,18 @@
+#[path = "../../pet.rs"]
+mod pet;
+
+use es_core::commands;
+use pet::{No, Pet, Rename, Renamed};
+
+#[commands]
+impl Pet {
+    fn rename(&self, _: Rename) -> Result<Renamed, No> {
+        Ok(Renamed {})
+    }
+
+    fn rename_again(&self, _: Rename) -> Result<Renamed, No> {
+        Ok(Renamed {})
+    }
+}
+
+fn main() {}

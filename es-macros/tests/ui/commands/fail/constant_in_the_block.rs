@@ -1,0 +1,16 @@
+#[path = "../../pet.rs"]
+mod pet;
+
+use es_core::commands;
+use pet::{No, Pet, Rename, Renamed};
+
+#[commands]
+impl Pet {
+    const LONGEST: usize = 10;
+
+    fn rename(&self, _: Rename) -> Result<Renamed, No> {
+        Ok(Renamed {})
+    }
+}
+
+fn main() {}

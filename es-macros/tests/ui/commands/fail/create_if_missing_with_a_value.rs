@@ -1,0 +1,15 @@
+#[path = "../../pet.rs"]
+mod pet;
+
+use es_core::commands;
+use pet::{No, Pet, Rename, Renamed};
+
+#[commands]
+impl Pet {
+    #[create_if_missing(yes)]
+    fn rename(&self, _: Rename) -> Result<Renamed, No> {
+        Ok(Renamed {})
+    }
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+use es_core::commands;
+
+#[commands]
+struct Pet {
+    name: String,
+}
+
+fn main() {}

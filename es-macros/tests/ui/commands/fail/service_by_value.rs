@@ -1,0 +1,14 @@
+#[path = "../../pet.rs"]
+mod pet;
+
+use es_core::commands;
+use pet::{No, Pet, Rename, Renamed, Vet};
+
+#[commands]
+impl Pet {
+    fn rename(&self, _: Rename, _: Vet) -> Result<Renamed, No> {
+        Ok(Renamed {})
+    }
+}
+
+fn main() {}

@@ -1,0 +1,14 @@
+#[path = "../../pet.rs"]
+mod pet;
+
+use es_core::commands;
+use pet::{No, Pet, Rename, Renamed};
+
+#[commands]
+impl Pet {
+    fn rename(&self, _: Rename, _: &str) -> Result<Renamed, No> {
+        Ok(Renamed {})
+    }
+}
+
+fn main() {}

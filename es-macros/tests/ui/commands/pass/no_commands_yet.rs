@@ -1,0 +1,10 @@
+#[path = "../../pet.rs"]
+mod pet;
+
+use es_core::commands;
+use pet::Pet;
+
+#[commands]
+impl Pet {}
+
+fn main() {}

@@ -1,0 +1,13 @@
+use es_core::Event;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Opened {}
+
+#[derive(Event, Clone, Serialize, Deserialize)]
+#[event(prefix = "es.account")]
+enum AccountEvent {
+    Opened(Opened),
+}
+
+fn main() {}

@@ -1,0 +1,14 @@
+use es_core::Event;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Opened {}
+
+#[derive(Event, Clone, Serialize, Deserialize)]
+#[event(prefix = "account")]
+enum AccountEvent {
+    #[event(version = 0)]
+    Opened(Opened),
+}
+
+fn main() {}

@@ -1,0 +1,19 @@
+#[path = "../../bank.rs"]
+mod bank;
+
+use bank::Opened;
+use es_core::memory::Tx;
+use es_core::projection;
+
+struct Balances;
+
+#[projection(name = "balances")]
+impl Balances {
+    async fn opened(&self, _: &Opened, _: &mut Tx) {
+        let here = std::rc::Rc::new(1);
+        std::future::ready(()).await;
+        drop(here);
+    }
+}
+
+fn main() {}

@@ -1,0 +1,16 @@
+#[path = "../../bank.rs"]
+mod bank;
+
+use es_core::memory::Tx;
+use es_core::projection;
+
+struct Balances;
+
+#[projection(name = "balances")]
+impl Balances {
+    async fn opened(&self, _: &String, _: &mut Tx) -> Result<(), std::fmt::Error> {
+        Ok(())
+    }
+}
+
+fn main() {}

@@ -1,0 +1,40 @@
+#[path = "../../bank.rs"]
+mod bank;
+
+use bank::{Deposited, Opened};
+use es_core::memory::Tx;
+use es_core::prelude::*;
+use es_core::projection::On;
+
+struct Balances;
+
+#[projection(name = "balances", version = 3, schema = "balances.sql")]
+impl Balances {
+    async fn opened(&self, e: Recorded<'_, Opened>, tx: &mut Tx) -> Result<(), std::fmt::Error> {
+        tx.put("balances", &e.owner, []);
+        std::future::ready(Ok(())).await
+    }
+
+    fn deposited(&self, _: &Deposited, _: &mut Tx) {}
+
+    #[cfg(any())]
+    async fn gone(&self, _: &Gone, _: &mut Tx) {}
+}
+
+struct Inline;
+
+#[projection(name = "inline", schema_sql = "create table a (b text)", crate = ::es_core)]
+impl Inline {
+    async fn opened(&self, _: &Opened, _: &mut es_core::memory::Tx) {}
+}
+
+fn on<R: On<P, Tx>, P: Payload>() -> (&'static str, u32, &'static str) {
+    (R::NAME, R::VERSION, R::SCHEMA)
+}
+
+fn main() {
+    let schema = "create table balances (id text primary key);\n";
+    assert_eq!(on::<Balances, Opened>(), ("balances", 3, schema));
+    assert_eq!(on::<Balances, Deposited>(), ("balances", 3, schema));
+    assert_eq!(on::<Inline, Opened>(), ("inline", 1, "create table a (b text)"));
+}

@@ -1,0 +1,13 @@
+use es_core::queries;
+
+struct Balances;
+struct BalanceOf;
+
+#[queries]
+impl Balances {
+    async fn balance(&self) -> Result<u64, std::fmt::Error> {
+        Ok(1)
+    }
+}
+
+fn main() {}

@@ -1,0 +1,22 @@
+use es_core::queries;
+
+struct Balances;
+struct BalanceOf;
+
+#[queries]
+impl Balances {
+    async fn balance(&self, _: BalanceOf) -> Result<u64, std::fmt::Error> {
+        Ok(1)
+    }
+}
+
+struct Others;
+
+#[queries]
+impl Others {
+    async fn balance(&self, _: BalanceOf) -> Result<u64, std::fmt::Error> {
+        Ok(1)
+    }
+}
+
+fn main() {}

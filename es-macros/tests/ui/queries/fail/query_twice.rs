@@ -1,0 +1,17 @@
+use es_core::queries;
+
+struct Balances;
+struct BalanceOf;
+
+#[queries]
+impl Balances {
+    async fn balance(&self, _: BalanceOf) -> Result<u64, std::fmt::Error> {
+        Ok(1)
+    }
+
+    async fn again(&self, _: BalanceOf) -> Result<u64, std::fmt::Error> {
+        Ok(1)
+    }
+}
+
+fn main() {}

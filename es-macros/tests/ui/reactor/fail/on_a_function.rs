@@ -1,0 +1,6 @@
+use es_core::reactor;
+
+#[reactor(name = "welcome")]
+fn opened() {}
+
+fn main() {}

@@ -1,0 +1,17 @@
+#[path = "../../bank.rs"]
+mod bank;
+
+use bank::Opened;
+use es_core::reactor;
+
+struct Welcome;
+struct Mailer;
+
+#[reactor(name = "welcome", version = 2)]
+impl Welcome {
+    async fn opened(&self, _: &Opened, _: &Mailer) -> Result<(), std::fmt::Error> {
+        Ok(())
+    }
+}
+
+fn main() {}
