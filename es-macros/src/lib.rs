@@ -1,7 +1,72 @@
 //! Derives and attributes of `es-core`; use them through its re-exports.
 //!
 //! Derives add, attributes never replace: a block comes back as it was written, with impls beside it.
-//! Everything written here can be written by hand instead.
+//! Whatever is written here can be written by hand; the guide of `es-core` shows how.
+//!
+//! Every macro takes `crate = path` for a program that knows `es-core` by another path.
+//!
+//! ```
+//! use es_core::prelude::*;
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(AggregateId, Clone, Debug, PartialEq, Serialize, Deserialize)]
+//! struct AccountId(String);
+//!
+//! #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+//! struct Opened { owner: String }
+//! #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+//! struct Deposited { amount: u64 }
+//!
+//! #[derive(Event, Clone, Debug, PartialEq)]
+//! #[event(prefix = "account")]
+//! enum AccountEvent {
+//!     Opened(Opened),
+//!     Deposited(Deposited),
+//! }
+//!
+//! #[derive(Debug, Serialize, Deserialize, thiserror::Error)]
+//! #[error("nothing to deposit")]
+//! struct Nothing;
+//!
+//! #[derive(Aggregate, Clone, Default)]
+//! #[aggregate(id = AccountId, event = AccountEvent, error = Nothing)]
+//! struct Account { balance: u64 }
+//!
+//! impl Apply for Account {
+//!     fn apply(&mut self, event: &AccountEvent) {
+//!         match event {
+//!             AccountEvent::Opened(_) => {}
+//!             AccountEvent::Deposited(e) => self.balance += e.amount,
+//!         }
+//!     }
+//! }
+//!
+//! #[derive(Clone, Serialize, Deserialize)]
+//! struct Open { owner: String }
+//! #[derive(Clone, Serialize, Deserialize)]
+//! struct Deposit { amount: u64 }
+//!
+//! #[commands]
+//! impl Account {
+//!     fn open(cmd: Open) -> Result<Opened, Nothing> {
+//!         Ok(Opened { owner: cmd.owner })
+//!     }
+//!
+//!     fn deposit(&self, cmd: Deposit) -> Result<Deposited, Nothing> {
+//!         if cmd.amount == 0 { Err(Nothing) } else { Ok(Deposited { amount: cmd.amount }) }
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BoxError> {
+//! let app = App::on(es_core::memory::MemoryBackend::new()).aggregate::<Account>().start().await?;
+//! let ada = AccountId::from("ada");
+//! app.send(&ada, Open { owner: "Ada".into() }).await?;
+//! let done = app.send(&ada, Deposit { amount: 5 }).await?;
+//! assert_eq!(done.events, [Deposited { amount: 5 }.into()]);
+//! # Ok(())
+//! # }
+//! ```
 
 mod ast;
 mod attr;
@@ -18,7 +83,57 @@ use syn::{DeriveInput, parse_macro_input};
 
 use crate::ctxt::Ctxt;
 
-/// Todo.
+/// The events of one aggregate: an enum with a variant for each payload struct.
+///
+/// Writes `Event` and `IntoEvent` for the enum; for each payload `Payload`, `IntoEvent`, and `From` into the enum.
+/// A payload is serde, and belongs to one variant of one enum, so it has one stored name.
+///
+/// On the enum, `#[event(..)]`:
+///
+/// | key | meaning |
+/// | --- | --- |
+/// | `prefix = "account"` | stored names are `account.` and the variant in snake case; required unless every variant has a `name` |
+/// | `codec = MyCodec` | how payloads become bytes; JSON by default |
+/// | `retired("account.moved" = Moved)` | an event that nothing writes any more, with `From<Moved> for Vec<TheEnum>` |
+///
+/// On a variant, `#[event(..)]`:
+///
+/// | key | meaning |
+/// | --- | --- |
+/// | `name = "account.opened"` | the whole stored name; pin it before you rename the variant |
+/// | `version = 2` | the schema of the payload, 1 by default |
+/// | `upcast(1 = OpenedV1)` | the old shape, with `From<OpenedV1>` for the next one |
+/// | `was("account.created")` | names it was stored under before |
+/// | `tags(course, student = pupil.id)` | what filters and conditions find it by: a name and a field |
+///
+/// ```
+/// use es_core::{Event, Payload};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// struct Withdrawn { amount: u64, fee: u64 }
+///
+/// // Stored: change by upcasting.
+/// #[derive(Deserialize)]
+/// struct WithdrawnV1 { amount: u64 }
+///
+/// impl From<WithdrawnV1> for Withdrawn {
+///     fn from(old: WithdrawnV1) -> Self {
+///         Self { amount: old.amount, fee: 0 }
+///     }
+/// }
+///
+/// #[derive(Event, Clone, Debug, PartialEq)]
+/// #[event(prefix = "account")]
+/// enum AccountEvent {
+///     #[event(version = 2, upcast(1 = WithdrawnV1), was("account.paid"), tags(amount))]
+///     Withdrawn(Withdrawn),
+/// }
+///
+/// assert_eq!(Withdrawn::NAME, "account.withdrawn");
+/// assert_eq!(Withdrawn::SOURCES, ["account.withdrawn", "account.paid"]);
+/// assert_eq!(AccountEvent::TYPES[0].schema, 2);
+/// ```
 #[proc_macro_derive(Event, attributes(event))]
 pub fn event(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
@@ -30,7 +145,39 @@ pub fn event(input: TokenStream) -> TokenStream {
     finish(cx, written.unwrap_or_default())
 }
 
-/// Todo.
+/// A type of yours as an aggregate: its state, folded from events.
+///
+/// Writes `Aggregate`, and `EventOf` for the event enum. The fold, `Apply`, is yours: a `match`.
+///
+/// | key of `#[aggregate(..)]` | meaning |
+/// | --- | --- |
+/// | `id = AccountId` | what names one of them |
+/// | `event = AccountEvent` | what happens to it |
+/// | `error = AccountError` | why it says no; stored, so it is serde |
+/// | `name = "account"` | stored: the first part of its streams; the type in snake case by default |
+/// | `snapshot(every = 200, version = 2)` | a snapshot each 200 events; another version when the state changes its shape |
+/// | `snapshots = path::to::policy` | a function that returns the `SnapshotPolicy` |
+///
+/// ```
+/// use es_core::{Aggregate, Event};
+/// use serde::{Deserialize, Serialize};
+///
+/// # #[derive(Clone, Serialize, Deserialize)]
+/// # struct Opened {}
+/// # #[derive(Event, Clone)]
+/// # #[event(prefix = "account")]
+/// # enum AccountEvent { Opened(Opened) }
+/// # #[derive(Debug, Serialize, Deserialize, thiserror::Error)]
+/// # #[error("no")]
+/// # struct AccountError;
+/// #[derive(Aggregate, Clone, Default, Serialize, Deserialize)]
+/// #[aggregate(id = String, event = AccountEvent, error = AccountError, snapshot(every = 200))]
+/// struct Account {
+///     balance: u64,
+/// }
+///
+/// assert_eq!(Account::NAME, "account");
+/// ```
 #[proc_macro_derive(Aggregate, attributes(aggregate))]
 pub fn aggregate(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
@@ -39,7 +186,22 @@ pub fn aggregate(input: TokenStream) -> TokenStream {
     finish(cx, written.unwrap_or_default())
 }
 
-/// Todo.
+/// A newtype as the id of an aggregate: its text is that of what it holds.
+///
+/// Writes `Display`, `FromStr` and `From` of the inner type; around a `String` also `From<&str>`.
+///
+/// ```
+/// use es_core::AggregateId;
+///
+/// #[derive(AggregateId, Clone, Debug, PartialEq)]
+/// struct AccountId(String);
+///
+/// #[derive(AggregateId, Clone, Debug, PartialEq)]
+/// struct OrderId(u64);
+///
+/// assert_eq!(AccountId::from("ada").to_string(), "ada");
+/// assert_eq!(OrderId::parse("7"), Some(OrderId(7)));
+/// ```
 #[proc_macro_derive(AggregateId)]
 pub fn aggregate_id(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
@@ -48,31 +210,197 @@ pub fn aggregate_id(input: TokenStream) -> TokenStream {
     finish(cx, written)
 }
 
-/// Todo.
+/// The commands of an aggregate: every function of the block is one.
+///
+/// Writes `Command` for each request and `Handle` for the aggregate, and `Commands` for the check at start.
+///
+/// - A function without `self` creates; a method with `&self` needs an aggregate that exists; with
+///   `#[create_if_missing]` it may be there or not.
+/// - It takes the command by value. Further parameters are services, by shared reference: values given to
+///   `.provide(..)`, or `&Context`.
+/// - It returns `Result<events, error>`: a payload, the enum, `Option`, `Vec`, an array, a tuple, or `()`; and the
+///   aggregate's error, or `Failure` of it if it asks services that can fail.
+/// - It may be `async`.
+/// - The stored name of a command is its type in snake case, unless `#[command(name = "..")]` says otherwise.
+///
+/// Helpers live in a plain `impl` block. A second block of one type does not compile.
+///
+/// ```
+/// # use es_core::prelude::*;
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Clone, Serialize, Deserialize)]
+/// # struct Withdrawn { amount: u64 }
+/// # #[derive(Event, Clone)]
+/// # #[event(prefix = "account")]
+/// # enum AccountEvent { Withdrawn(Withdrawn) }
+/// # #[derive(Debug, Serialize, Deserialize, thiserror::Error)]
+/// # #[error("overdrawn")]
+/// # struct Overdrawn;
+/// # #[derive(Aggregate, Clone, Default)]
+/// # #[aggregate(id = String, event = AccountEvent, error = Overdrawn)]
+/// # struct Account { balance: u64 }
+/// # impl Apply for Account {
+/// #     fn apply(&mut self, _: &AccountEvent) {}
+/// # }
+/// # struct Limits;
+/// # impl Limits {
+/// #     async fn daily(&self) -> Result<u64, std::io::Error> { Ok(1) }
+/// # }
+/// #[derive(Clone, Serialize, Deserialize)]
+/// struct Withdraw { amount: u64 }
+///
+/// #[commands]
+/// impl Account {
+///     async fn withdraw(&self, cmd: Withdraw, limits: &Limits) -> Result<Withdrawn, Failure<Overdrawn>> {
+///         let daily = limits.daily().await.map_err(Failure::service)?;
+///         if cmd.amount > self.balance.min(daily) {
+///             return Err(Overdrawn.into());
+///         }
+///         Ok(Withdrawn { amount: cmd.amount })
+///     }
+/// }
+///
+/// assert_eq!(Withdraw::NAME, "withdraw");
+/// ```
 #[proc_macro_attribute]
 pub fn commands(args: TokenStream, item: TokenStream) -> TokenStream {
     attribute(expand::commands, expand::COMMANDS_HELPERS, args, item)
 }
 
-/// Todo.
+/// Answers to queries: every method of the block is one.
+///
+/// Writes `Query` for each question and `Answer` for the type, and `Queries` for the check at start.
+/// A method takes `&self`, the query by value, and services by shared reference; it returns a `Result` whose error can be boxed.
+///
+/// ```
+/// use es_core::{BoxError, Query, Views, queries};
+///
+/// struct BalanceOf(String);
+/// struct Balances;
+///
+/// #[queries]
+/// impl Balances {
+///     async fn balance(&self, q: BalanceOf, views: &Views) -> Result<Option<u64>, BoxError> {
+///         # let _ = (q.0, views);
+///         Ok(None)
+///     }
+/// }
+/// # fn check<Q: Query<Handler = Balances, Answer = Option<u64>>>() {}
+/// # check::<BalanceOf>();
+/// ```
 #[proc_macro_attribute]
 pub fn queries(args: TokenStream, item: TokenStream) -> TokenStream {
     attribute(expand::queries, &[], args, item)
 }
 
-/// Todo.
+/// A keyed view: one row per key, folded in memory, on any backend.
+///
+/// Writes `Projection` and `View`, and `Fold` for each method.
+/// A method takes `&mut self` and an event, `&Opened` or `Recorded<'_, Opened>`; it returns nothing or a `Result`.
+/// The type is serde, `Clone`, and `Default`: a row begins as that.
+///
+/// | key | meaning |
+/// | --- | --- |
+/// | `name = "balance"` | stored: names its rows and its checkpoint |
+/// | `version = 2` | another version starts from nothing; 1 by default |
+/// | `key = AccountId` | what names a row |
+///
+/// A row is that of the event's aggregate, unless `#[on(by = field)]` on the method names a field or a method of
+/// the event: a key, an `Option` or a `Vec` of keys.
+///
+/// ```
+/// # use es_core::prelude::*;
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Clone, Serialize, Deserialize)]
+/// # struct Opened { owner: String }
+/// # #[derive(Event, Clone)]
+/// # #[event(prefix = "account")]
+/// # enum AccountEvent { Opened(Opened) }
+/// #[derive(Clone, Default, Serialize, Deserialize)]
+/// struct Owner {
+///     accounts: u32,
+/// }
+///
+/// #[view(name = "owner", key = String)]
+/// impl Owner {
+///     #[on(by = owner)]
+///     fn opened(&mut self, _: &Opened) {
+///         self.accounts += 1;
+///     }
+/// }
+/// # assert_eq!((Owner::NAME, Owner::VERSION), ("owner", 1));
+/// # use es_core::Projection;
+/// ```
 #[proc_macro_attribute]
 pub fn view(args: TokenStream, item: TokenStream) -> TokenStream {
     attribute(expand::view, expand::VIEW_HELPERS, args, item)
 }
 
-/// Todo.
+/// A projection: events into the tables of a backend, with the user's own statements.
+///
+/// Writes `Projection` and `Project`, and `On` for each method.
+/// A method takes `&self`, an event, `&Opened` or `Recorded<'_, Opened>`, and `&mut Tx` of the backend; it returns nothing
+/// or a `Result` whose error can be boxed.
+///
+/// | key | meaning |
+/// | --- | --- |
+/// | `name = "balances"` | stored: names its checkpoint |
+/// | `version = 2` | another version starts from nothing; 1 by default |
+/// | `schema = "balances.sql"` | the DDL of its tables, a file beside this one |
+/// | `schema_sql = "create table .."` | the DDL in place |
+///
+/// ```
+/// use es_core::memory::Tx;
+/// # use es_core::prelude::*;
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Clone, Serialize, Deserialize)]
+/// # struct Opened { owner: String }
+/// # #[derive(Event, Clone)]
+/// # #[event(prefix = "account")]
+/// # enum AccountEvent { Opened(Opened) }
+///
+/// struct Owners;
+///
+/// #[projection(name = "owners", version = 1)]
+/// impl Owners {
+///     async fn opened(&self, e: Recorded<'_, Opened>, tx: &mut Tx) -> Result<(), BoxError> {
+///         tx.put("owners", &e.owner, e.stream().as_str());
+///         Ok(())
+///     }
+/// }
+/// ```
 #[proc_macro_attribute]
 pub fn projection(args: TokenStream, item: TokenStream) -> TokenStream {
     attribute(expand::projection, &[], args, item)
 }
 
-/// Todo.
+/// A reactor: events into effects outside, with services and nothing to write through.
+///
+/// Writes `Reactor`, and `React` for each method.
+/// A method takes `&self`, an event, `&Opened` or `Recorded<'_, Opened>`, and services by shared reference; it returns
+/// nothing or a `Result` whose error can be boxed. `name` is stored: it names the checkpoint.
+///
+/// ```
+/// # use es_core::prelude::*;
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Clone, Serialize, Deserialize)]
+/// # struct Opened { owner: String }
+/// # #[derive(Event, Clone)]
+/// # #[event(prefix = "account")]
+/// # enum AccountEvent { Opened(Opened) }
+/// # struct Mailer;
+/// # impl Mailer {
+/// #     async fn send(&self, _: &str) -> Result<(), std::io::Error> { Ok(()) }
+/// # }
+/// struct Welcome;
+///
+/// #[reactor(name = "welcome")]
+/// impl Welcome {
+///     async fn opened(&self, e: Recorded<'_, Opened>, mailer: &Mailer) -> Result<(), std::io::Error> {
+///         mailer.send(&e.owner).await
+///     }
+/// }
+/// ```
 #[proc_macro_attribute]
 pub fn reactor(args: TokenStream, item: TokenStream) -> TokenStream {
     attribute(expand::reactor, &[], args, item)

@@ -122,7 +122,7 @@ impl Command {
         };
         let this = has_self.then(|| quote!(self,));
         let asked = services::arguments(asked);
-        let wait = is_async.then(|| quote!(.await));
+        let wait = is_async.then(|| quote_spanned!(*at=> .await));
         // Each part is shown where the user wrote what it can be wrong about.
         let call = quote_spanned!(*at=> Self::#name(#this cmd, #asked)#wait);
         let whole = written_at(output.whole.span());

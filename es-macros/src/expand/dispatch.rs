@@ -57,9 +57,10 @@ pub(super) fn each(
 pub(super) fn call(es: &TokenStream, handler: &ReadHandler, rest: &TokenStream) -> TokenStream {
     let ReadHandler { name, at, recorded, is_async, returns, .. } = handler;
     let event = if *recorded { quote!(event) } else { quote!(&*event) };
-    let wait = is_async.then(|| quote!(.await));
-    let call = quote_spanned!(*at=> Self::#name(self, #event, #rest)#wait);
+    let wait = is_async.then(|| quote_spanned!(*at=> .await));
+    let call = quote_spanned!(*at=> let done = Self::#name(self, #event, #rest)#wait;);
     // Shown at the return type: a handler returns nothing, or a `Result` with an error that can be boxed.
     let es = respan(es.clone(), *returns);
-    quote_spanned!(*returns=> #es::projection::HandlerResult::boxed(#call))
+    let boxed = quote_spanned!(*returns=> #es::projection::HandlerResult::boxed(done));
+    quote!(#call #boxed)
 }

@@ -81,7 +81,7 @@ fn body(request: &Request, output: &Output) -> TokenStream {
         return quote!(let _ = (query, env); ::core::unreachable!());
     }
     let asked = services::arguments(asked);
-    let wait = is_async.then(|| quote!(.await));
+    let wait = is_async.then(|| quote_spanned!(*at=> .await));
     let call = quote_spanned!(*at=> Self::#name(self, query, #asked)#wait);
     // Shown at the error type: it has to be one that can be boxed.
     let bad = written_at(output.bad_span());
