@@ -142,7 +142,7 @@ pub fn event(input: TokenStream) -> TokenStream {
         check::event_enum(&cx, &mut events);
         expand::event(&events, cx.failed())
     });
-    finish(cx, written.unwrap_or_default())
+    finish(cx, written.unwrap_or_default()).into()
 }
 
 /// A type of yours as an aggregate: its state, folded from events.
@@ -183,7 +183,7 @@ pub fn aggregate(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     let cx = Ctxt::new();
     let written = ast::AggregateType::parse(&cx, &input).map(|aggregate| expand::aggregate(&aggregate));
-    finish(cx, written.unwrap_or_default())
+    finish(cx, written.unwrap_or_default()).into()
 }
 
 /// A newtype as the id of an aggregate: its text is that of what it holds.
@@ -207,7 +207,7 @@ pub fn aggregate_id(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     let cx = Ctxt::new();
     let written = expand::aggregate_id(&cx, &input);
-    finish(cx, written)
+    finish(cx, written).into()
 }
 
 /// The commands of an aggregate: every function of the block is one.
@@ -264,7 +264,7 @@ pub fn aggregate_id(input: TokenStream) -> TokenStream {
 /// ```
 #[proc_macro_attribute]
 pub fn commands(args: TokenStream, item: TokenStream) -> TokenStream {
-    attribute(expand::commands, expand::COMMANDS_HELPERS, args, item)
+    attribute(expand::commands, expand::COMMANDS_HELPERS, args.into(), item.into()).into()
 }
 
 /// Answers to queries: every method of the block is one.
@@ -290,7 +290,7 @@ pub fn commands(args: TokenStream, item: TokenStream) -> TokenStream {
 /// ```
 #[proc_macro_attribute]
 pub fn queries(args: TokenStream, item: TokenStream) -> TokenStream {
-    attribute(expand::queries, &[], args, item)
+    attribute(expand::queries, &[], args.into(), item.into()).into()
 }
 
 /// A keyed view: one row per key, folded in memory, on any backend.
@@ -333,7 +333,7 @@ pub fn queries(args: TokenStream, item: TokenStream) -> TokenStream {
 /// ```
 #[proc_macro_attribute]
 pub fn view(args: TokenStream, item: TokenStream) -> TokenStream {
-    attribute(expand::view, expand::VIEW_HELPERS, args, item)
+    attribute(expand::view, expand::VIEW_HELPERS, args.into(), item.into()).into()
 }
 
 /// A projection: events into the tables of a backend, with the user's own statements.
@@ -371,7 +371,7 @@ pub fn view(args: TokenStream, item: TokenStream) -> TokenStream {
 /// ```
 #[proc_macro_attribute]
 pub fn projection(args: TokenStream, item: TokenStream) -> TokenStream {
-    attribute(expand::projection, &[], args, item)
+    attribute(expand::projection, &[], args.into(), item.into()).into()
 }
 
 /// A reactor: events into effects outside, with services and nothing to write through.
@@ -403,25 +403,93 @@ pub fn projection(args: TokenStream, item: TokenStream) -> TokenStream {
 /// ```
 #[proc_macro_attribute]
 pub fn reactor(args: TokenStream, item: TokenStream) -> TokenStream {
-    attribute(expand::reactor, &[], args, item)
+    attribute(expand::reactor, &[], args.into(), item.into()).into()
 }
 
 /// The user's block, then what the macro adds to it, then every mistake.
 fn attribute(
     expand: fn(&Ctxt, Tokens, Tokens) -> Tokens,
     helpers: &[&str],
-    args: TokenStream,
-    item: TokenStream,
-) -> TokenStream {
-    let item = Tokens::from(item);
+    args: Tokens,
+    item: Tokens,
+) -> Tokens {
     let cx = Ctxt::new();
-    let written = expand(&cx, args.into(), item.clone());
+    let written = expand(&cx, args, item.clone());
     let mut all = fallback::block(item, helpers);
     all.extend(written);
     finish(cx, all)
 }
 
-fn finish(cx: Ctxt, mut written: Tokens) -> TokenStream {
+fn finish(cx: Ctxt, mut written: Tokens) -> Tokens {
     written.extend(cx.check());
-    written.into()
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use quote::quote;
+
+    use super::*;
+
+    fn commands(item: Tokens) -> String {
+        attribute(expand::commands, expand::COMMANDS_HELPERS, Tokens::new(), item).to_string()
+    }
+
+    #[test]
+    fn a_block_comes_back_as_it_was_whatever_is_wrong_with_it() {
+        let blocks = [
+            quote!(impl Pet { fn rename(&mut self) { self. } const A: u8 = 1; }),
+            quote!(
+                impl<T> Pet<T> {
+                    fn rename(&self, cmd: Rename) {}
+                }
+            ),
+            quote!(
+                struct Pet {
+                    name: String,
+                }
+            ),
+            quote!(impl Pet { fn rename(&self, cmd: ) }),
+        ];
+        for block in blocks {
+            let text = commands(block.clone());
+            assert!(text.contains(&block.to_string()), "{text}");
+            assert!(text.contains("compile_error"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_for_a_method_carries_its_cfg() {
+        let text = commands(quote! {
+            #[cfg(block)]
+            impl Pet {
+                #[cfg(method)]
+                #[create_if_missing]
+                fn rename(&self, cmd: Rename) -> Result<Renamed, No> { todo!() }
+            }
+        });
+        let both = quote!(#[cfg(block)] #[cfg(method)]).to_string();
+        let one = quote!(#[cfg(block)] #[automatically_derived] impl ::es_core::Commands for Pet).to_string();
+        assert_eq!(text.matches(&both).count(), 3, "Command, Handle, and the check at start: {text}");
+        assert!(
+            text.contains(&one) && !text.contains("create_if_missing") && !text.contains("compile_error"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn another_path_to_the_framework_is_taken_everywhere() {
+        let item = quote!(impl Welcome { async fn opened(&self, e: &Opened, mail: &Mailer) {} });
+        let args = quote!(name = "welcome", crate = framework::es);
+        let text = attribute(expand::reactor, &[], args, item).to_string();
+        assert!(text.contains("framework :: es :: Reactor") && !text.contains("es_core"), "{text}");
+    }
+
+    #[test]
+    fn self_means_the_type_of_the_block_in_what_is_written_for_other_types() {
+        let item = quote!(impl Balances { fn all(&self, q: All, other: &Self) -> Result<Vec<Self>, No> {} });
+        let text = attribute(expand::queries, &[], Tokens::new(), item).to_string();
+        assert!(text.contains("type Answer = Vec < Balances > ;"), "{text}");
+        assert!(text.contains("type Env < 'e > = (& 'e Balances ,) ;"), "{text}");
+    }
 }
