@@ -95,6 +95,14 @@ async fn start<B: Backend>(mut wiring: impl FnMut() -> AppBuilder<B>) -> App {
     panic!("the app did not start in 100 tries")
 }
 
+/// Until every processor has taken in what is in the log now.
+async fn settle(app: &App) {
+    let head = patient::ask(|| app.store().head()).await;
+    for processor in app.processors() {
+        processor.wait_for(head, LIMIT).await.unwrap_or_else(|late| panic!("{}", crate::chain(&late)));
+    }
+}
+
 /// Sends a command until the answer is not that the store could not be reached.
 ///
 /// A macro: an `async` closure cannot say that its future is `Send`.

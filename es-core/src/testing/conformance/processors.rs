@@ -5,7 +5,7 @@ use super::domain::{Account, deposited, opened, withdrawn};
 use super::patient::{Patient, ask};
 use super::reading::balance;
 use super::readside::{Balance, RenamedBalance, SecondBalance, Welcome};
-use super::{LIMIT, Subject, start, store};
+use super::{LIMIT, Subject, settle, start, store};
 use crate::projection::tables_of;
 use crate::store::{Backend, CheckpointMove, Commit, CommitError, EventStore, Position, ViewStore, ViewWrite};
 use crate::{App, ErrorKind};
@@ -129,7 +129,7 @@ pub async fn a_checkpoint_passes_events_that_match_nothing<S: Subject>(subject: 
         store.put("noise", events(500)).await;
     }
     let app = start(|| App::on(store.0.clone()).view::<Balance>()).await;
-    app.settle(LIMIT).await.expect("nothing to take in");
+    settle(&app).await;
     assert!(app.shutdown(LIMIT).await);
     assert_eq!(store.checkpoint(VIEW).await, Some(Position(1_500)), "stored, for the next start");
 }
@@ -140,7 +140,7 @@ pub async fn a_restart_goes_on_without_repeating_what_was_taken_in<S: Subject>(s
     for round in 1..=4 {
         history(&store, 3).await;
         let app = start(|| App::on(store.0.clone()).view::<Balance>()).await;
-        app.settle(LIMIT).await.expect("taken in");
+        settle(&app).await;
         let expected = Balance { amount: 7, n_payments: 2 * round };
         assert_eq!(balance(&app, "1").await, Some(expected));
         assert!(app.shutdown(LIMIT).await);
@@ -153,13 +153,13 @@ pub async fn rebuilt_rows_equal_those_built_step_by_step<S: Subject>(subject: S)
     let app = start(|| App::on(store.0.clone()).view::<Balance>()).await;
     for _ in 0..4 {
         history(&store, 4).await;
-        app.settle(LIMIT).await.expect("taken in");
+        settle(&app).await;
     }
     let before = ask(|| store.0.scan(VIEW, None, 100)).await;
     while let Err(error) = app.rebuild::<Balance>().await {
         assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
     }
-    app.settle(LIMIT).await.expect("taken in again");
+    settle(&app).await;
     let after = ask(|| store.0.scan(VIEW, None, 100)).await;
     let data = |rows: Vec<crate::store::ViewRow>| rows.into_iter().map(|r| (r.key, r.data)).collect::<Vec<_>>();
     assert_eq!(data(before), data(after));
@@ -171,7 +171,7 @@ pub async fn a_reset_forgets_rows_and_checkpoint_of_that_view_alone<S: Subject>(
     let store = store(&subject).await;
     history(&store, 2).await;
     let app = start(|| App::on(store.0.clone()).view::<Balance>().view::<RenamedBalance>()).await;
-    app.settle(LIMIT).await.expect("taken in");
+    settle(&app).await;
     assert!(app.shutdown(LIMIT).await);
     let tables = tables_of::<Balance>();
     ask(|| store.0.reset(&tables)).await;
@@ -190,8 +190,8 @@ pub async fn two_nodes_with_one_view_take_each_event_in_once<S: Subject>(subject
     for _ in 0..5 {
         history(&store, 2).await;
     }
-    one.settle(LIMIT).await.expect("taken in");
-    two.settle(LIMIT).await.expect("taken in");
+    settle(&one).await;
+    settle(&two).await;
     for app in [&one, &two] {
         assert_eq!(balance(app, "0").await, Some(Balance { amount: 7, n_payments: 10 }));
     }
@@ -205,13 +205,13 @@ pub async fn a_reactor_begins_with_the_events_after_its_first_activation<S: Subj
     store.put("account-a", vec![encoded(&opened("ada"))]).await;
     let app = start(wiring).await;
     store.put("account-b", vec![encoded(&opened("bob"))]).await;
-    app.settle(LIMIT).await.expect("taken in");
+    settle(&app).await;
     assert_eq!(without_repeats(&welcome), ["bob"]);
     while app.rebuild::<Balance>().await.is_err() {}
-    app.settle(LIMIT).await.expect("taken in");
+    settle(&app).await;
     assert!(app.shutdown(LIMIT).await);
     store.put("account-c", vec![encoded(&opened("cyd"))]).await;
-    start(wiring).await.settle(LIMIT).await.expect("taken in");
+    settle(&start(wiring).await).await;
     assert_eq!(without_repeats(&welcome), ["bob", "cyd"], "not again on a rebuild or a restart");
 }
 
@@ -232,7 +232,7 @@ pub async fn a_reactor_that_fails_is_tried_again_and_keeps_the_order<S: Subject>
         store.put(&format!("account-{owner}"), vec![encoded(&opened(owner))]).await;
     }
     app.wait_for::<Balance>(Position(3), LIMIT).await.expect("no other processor waits");
-    app.settle(LIMIT).await.expect("it goes through in the end");
+    settle(&app).await;
     assert_eq!(without_repeats(&welcome), ["ada", "bob", "cyd"]);
 }
 
@@ -241,7 +241,7 @@ pub async fn a_view_that_fails_stops_where_it_is_and_says_so<S: Subject>(subject
     let store = store(&subject).await;
     history(&store, 1).await;
     let app = start(|| App::on(store.0.clone()).view::<Balance>().view::<RenamedBalance>()).await;
-    app.settle(LIMIT).await.expect("taken in");
+    settle(&app).await;
     store.put("account-0", vec![super::data::raw("account.deposited", 3, "{}")]).await;
     store.put("account-1", vec![encoded(&opened("bob"))]).await;
     app.wait_for::<RenamedBalance>(Position(5), LIMIT).await.expect("no other processor waits");
@@ -267,7 +267,7 @@ pub async fn two_projections_with_one_name_do_not_start<S: Subject>(subject: S) 
 pub async fn processors_end_with_the_app_that_is_dropped<S: Subject>(subject: S) {
     let store = store(&subject).await;
     let app = start(|| App::on(store.0.clone()).view::<Balance>()).await;
-    app.settle(LIMIT).await.expect("nothing to take in");
+    settle(&app).await;
     let mut status = app.processor::<Balance>().expect("it runs").watch();
     drop(app);
     let ended = |s: &crate::processor::ProcessorStatus| s.state == crate::processor::ProcessorState::Stopped;
@@ -283,7 +283,7 @@ pub async fn a_view_equals_the_fold_of_the_log<S: Subject>(subject: S) {
     let app = start(|| App::on(store.0.clone()).view::<Balance>()).await;
     history(&store, 5).await;
     history(&store, 3).await;
-    app.settle(LIMIT).await.expect("taken in");
+    settle(&app).await;
     for i in 0..5_u64 {
         let key = i.to_string();
         let account = loop {
