@@ -11,7 +11,7 @@ use crate::store::{
     Append, AppendCondition, Commit, CommitError, Committed, EventFilter, ExpectedVersion, NewEvent, Position,
     RecordedEvent, StoreError, StreamId, read_all,
 };
-use crate::{Aggregate, App, BoxError, Event, IntoEvents, Refusal};
+use crate::{Aggregate, App, BoxError, ErrorKind, Event, IntoEvents, Refusal};
 
 /// A command whose consistency boundary is what it reads.
 ///
@@ -117,15 +117,15 @@ impl App {
         let policy: RetryPolicy = inner.bus.retry;
         let mut attempt = 1;
         loop {
-            let error = match self.decide_once(&decision, &metadata).await {
-                Err(DecideError::Commit(e)) => e,
-                outcome => return outcome,
+            let outcome = self.decide_once(&decision, &metadata).await;
+            let again = match &outcome {
+                Err(DecideError::Commit(e)) => matches!(e.kind(), ErrorKind::Conflict | ErrorKind::Transient),
+                Err(DecideError::Store(e)) => e.kind() == ErrorKind::Transient,
+                _ => false,
             };
-            let again = matches!(error, CommitError::ConditionFailed { .. } | CommitError::Conflict { .. })
-                || matches!(error, CommitError::Store(StoreError::Transient { .. }));
             match policy.wait_after(attempt, &inner.ids).filter(|_| again) {
                 Some(wait) => tokio::time::sleep(wait).await,
-                None => return Err(error.into()),
+                None => return outcome,
             }
             attempt += 1;
         }
