@@ -461,13 +461,17 @@ impl<B: Backend> AppBuilder<B> {
         let closing = CancellationToken::new();
         let lifecycle = Lifecycle::new(closing.clone());
         let services_of_tasks = Arc::new(services.clone());
-        let start = |runner| Processor::start(runner, store.clone(), services_of_tasks.clone(), closing.clone());
-        let processors = self.runners.into_iter().map(start).collect();
         let Settings { retry, timeout, max_events, cache, verify, clock, entropy } = self.settings;
+        let ids = Ids::new(clock, entropy);
+        let start = |runner| {
+            let (store, services) = (store.clone(), services_of_tasks.clone());
+            Processor::start(runner, store, services, ids.clone(), closing.clone())
+        };
+        let processors = self.runners.into_iter().map(start).collect();
         Ok(App(Arc::new(Inner {
             repository: Repository { store, snapshots: self.backend },
             services,
-            ids: Ids::new(clock, entropy),
+            ids,
             bus: Bus { interceptors: self.interceptors, retry, timeout, max_events, verify },
             cache: Cache::new(cache),
             lifecycle,

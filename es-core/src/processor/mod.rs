@@ -78,6 +78,8 @@ struct Engine {
     runner: Box<dyn Runner>,
     store: Arc<dyn EventStore>,
     services: Arc<Services>,
+    /// The app's own clock and randomness, so that a run can be repeated.
+    ids: Ids,
     status: watch::Sender<ProcessorStatus>,
     /// Held while a page is taken in, so that a reset comes between pages.
     at: Mutex<Option<Checkpoint>>,
@@ -101,6 +103,7 @@ impl Processor {
         runner: Box<dyn Runner>,
         store: Arc<dyn EventStore>,
         services: Arc<Services>,
+        ids: Ids,
         stop: CancellationToken,
     ) -> Self {
         let name: Arc<str> = runner.name().into();
@@ -111,6 +114,7 @@ impl Processor {
             runner,
             store,
             services,
+            ids,
             status: watch::Sender::new(first),
             at: Mutex::new(None),
         });
@@ -187,7 +191,6 @@ impl Processor {
 
 impl Engine {
     async fn run(&self, stop: CancellationToken) {
-        let ids = Ids::default();
         let mut wake = self.store.watch();
         let mut resets = self.status.subscribe();
         let mut failures = 0;
@@ -205,9 +208,9 @@ impl Engine {
                 }
                 Err(error) => {
                     failures += 1;
-                    self.failed(&*error, failures, ids.clock().now());
+                    self.failed(&*error, failures, self.ids.clock().now());
                     let doubled = BACKOFF.0.saturating_mul(1 << (failures - 1).min(16));
-                    Some(doubled.min(BACKOFF.1).mul_f64(0.5 + ids.fraction() / 2.0))
+                    Some(doubled.min(BACKOFF.1).mul_f64(0.5 + self.ids.fraction() / 2.0))
                 }
             };
             let sleep = async {
