@@ -27,6 +27,6 @@ use crate::clock::Timestamp;
 
 /// Where tests begin to count time: 2026-01-01 00:00 UTC.
 #[must_use]
-pub fn epoch() -> Timestamp {
-    Timestamp::from_second(1_767_225_600).expect("a constant in range")
+pub const fn epoch() -> Timestamp {
+    Timestamp::constant(1_767_225_600, 0)
 }

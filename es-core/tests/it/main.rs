@@ -5,4 +5,5 @@ mod kit;
 mod memory;
 mod rules;
 mod sim;
+mod warnings;
 mod workload;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use es_core::testing::conformance::RULES;
 
 /// The tests of `tests/it` that the table may name beside the suites.
-const OWN: [&str; 3] = [include_str!("kit.rs"), include_str!("workload.rs"), include_str!("fixtures.rs")];
+const OWN: [&str; 3] = [include_str!("kit.rs"), include_str!("workload.rs"), include_str!("warnings.rs")];
 
 /// Every `name` in backticks that stands in the second column.
 fn named() -> BTreeSet<String> {

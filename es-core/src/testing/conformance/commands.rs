@@ -77,7 +77,7 @@ pub async fn a_command_that_decides_nothing_says_where_its_aggregate_is<S: Subje
     assert_eq!(store.head().await, 5);
 }
 
-/// C3
+/// Notes when it runs.
 #[derive(Debug)]
 struct Log(&'static str, Arc<std::sync::Mutex<Vec<String>>>);
 
@@ -417,7 +417,7 @@ pub async fn of_ten_requests_under_one_key_one_takes_effect<S: Subject>(subject:
     let other = app(&Patient(subject.again(&store.0).await)).await;
     let policy = RetryPolicy::default().with_attempts(50);
     let deposit = |i: usize| {
-        let app = if i % 2 == 0 { &one } else { &other };
+        let app = if i.is_multiple_of(2) { &one } else { &other };
         async move { sent!(app.send(&key(), Deposit { amount: 1 }).idempotency_key("k").retry(policy)) }
     };
     let outcomes = join_all((0..10).map(deposit)).await;

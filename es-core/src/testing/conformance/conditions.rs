@@ -3,9 +3,12 @@
 use futures::future::join_all;
 
 use super::data::{ANY, NO_STREAM, append, events, exact, id, places, tag, tagged};
+use super::domain::OpenFirst;
 use super::patient::Patient;
 use super::{Subject, store};
-use crate::ErrorKind;
+use crate::command::RetryPolicy;
+
+use crate::{App, DecideError, ErrorKind};
 use crate::store::{Backend, Commit, CommitError, EventFilter, FilterItem, Position, ViewStore};
 
 /// Position 1 to 5: subscriptions of two students to two courses, and a change of one course.
@@ -170,4 +173,25 @@ pub async fn a_condition_sees_what_a_neighbour_in_the_batch_appends<S: Subject>(
         }
     }
     store.assert_sound().await;
+}
+
+/// E23, E24: the same through the app, which reads again and decides again.
+pub async fn of_ten_decisions_across_streams_one_is_taken<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let policy = RetryPolicy::default().with_attempts(50);
+    let one = App::on(store.0.clone()).retry(policy).start().await.expect("nothing to prepare");
+    let other = App::on(subject.again(&store.0).await).retry(policy).start().await.expect("nothing to prepare");
+    let decide = |owner: &str, i: usize| {
+        let app = if i.is_multiple_of(2) { &one } else { &other };
+        app.decide(OpenFirst { owner: owner.to_owned(), id: format!("{owner}-{i}") })
+    };
+    let ada = join_all((0..10).map(|i| decide("ada", i)));
+    let (ada, bob) = futures::join!(ada, decide("bob", 0));
+    assert_eq!(ada.iter().filter(|o| o.is_ok()).count(), 1, "{ada:?}");
+    assert!(ada.iter().filter_map(|o| o.as_ref().err()).all(|e| matches!(e, DecideError::Refused(_))), "{ada:?}");
+    bob.expect("another owner");
+    assert_eq!(store.head().await, 2);
+    let event = &store.all().await[0];
+    assert!(event.metadata.correlation.is_some(), "a flow of its own");
+    assert_eq!(event.metadata.correlation, event.metadata.causation);
 }

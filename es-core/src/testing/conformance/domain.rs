@@ -10,8 +10,10 @@ use crate::codec::{DecodeError, EncodeError, Json};
 use crate::command::{Context, Services, missing_for};
 use crate::event::{Decoded, EventData, EventOf, EventType, IntoEvent, Tag};
 use crate::snapshot::SnapshotPolicy;
-use crate::store::{EventStore, RecordedEvent};
-use crate::{Aggregate, Apply, Command, Commands, Event, Failure, Handle, Payload, Target, upcast};
+use crate::store::{EventFilter, EventStore, ExpectedVersion, RecordedEvent};
+use crate::{
+    Aggregate, Apply, BoxError, Command, Commands, Decided, Decision, Event, Failure, Handle, Payload, Target, upcast,
+};
 
 /// A bank account.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -369,7 +371,7 @@ impl Rival {
         use std::sync::atomic::Ordering::Relaxed;
         if self.times.load(Relaxed) > 0 {
             self.times.fetch_sub(1, Relaxed);
-            let append = super::data::append(stream, crate::store::ExpectedVersion::Any, vec![
+            let append = super::data::append(stream, ExpectedVersion::Any, vec![
                 super::data::encoded(&deposited(1)),
             ]);
             super::patient::commit(&*self.store, append).await.expect("`Any` never conflicts");
@@ -506,5 +508,41 @@ impl Handle<Contend> for Account {
     async fn handle<'a>(&'a self, _: Contend, (rival, context): (&'a Rival, &'a Context)) -> Decides {
         rival.interfere(context.stream()).await;
         Ok(vec![deposited(100)])
+    }
+}
+
+/// Opens the first account of an owner: a decision over all accounts.
+#[derive(Clone, Debug)]
+pub struct OpenFirst {
+    /// For whom.
+    pub owner: String,
+    /// The account's id.
+    pub id: String,
+}
+
+/// The owner has an account already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("the owner has an account already")]
+#[non_exhaustive]
+pub struct HasAccount;
+
+impl Decision for OpenFirst {
+    type State = bool;
+    type Error = HasAccount;
+
+    fn scope(&self) -> EventFilter {
+        EventFilter::of::<Opened>().tagged(&Tag::new("owner", &self.owner).expect("a short name"))
+    }
+
+    fn apply(&self, has_account: &mut bool, event: &RecordedEvent) -> Result<(), BoxError> {
+        *has_account = event.payload::<Opened>()?.is_some_and(|opened| opened.owner == self.owner);
+        Ok(())
+    }
+
+    fn decide(self, has_account: &bool) -> Result<Vec<Decided>, HasAccount> {
+        if *has_account {
+            return Err(HasAccount);
+        }
+        Ok(vec![Decided::on::<Account>(&self.id, opened(&self.owner)).expecting(ExpectedVersion::NoStream)])
     }
 }

@@ -44,6 +44,7 @@ macro_rules! __conformance_rules {
                 an_append_of_several_events_does_not_conflict_with_itself
                 a_version_and_a_condition_in_one_commit_must_both_hold
                 a_condition_sees_what_a_neighbour_in_the_batch_appends
+                of_ten_decisions_across_streams_one_is_taken
             }
             reading {
                 everything_of_an_event_comes_back_byte_for_byte
