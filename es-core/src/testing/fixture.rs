@@ -26,7 +26,7 @@ use crate::{Apply, BoxError, Command, Failure, Handle, Target};
 /// given::<Account>([opened("ada"), deposited(10)]).when(Withdraw { amount: 4 }).then(withdrawn(4));
 /// given::<Account>([opened("ada"), deposited(10)])
 ///     .when(Withdraw { amount: 11 })
-///     .then_error(AccountError::Overdrawn);
+///     .then_error(AccountError::Overdrawn { balance: 10 });
 /// given::<Account>(()).when(Withdraw { amount: 1 }).then_not_found();
 /// ```
 ///

@@ -17,10 +17,15 @@ use crate::{Aggregate, BoxError};
 
 /// Begins a test of a keyed view.
 ///
-/// ```text
+/// Rows go through their stored form after each event, as they do between two pages of a processor.
+///
+/// ```
+/// # use es_core::testing::conformance::{domain::*, readside::Balance};
+/// # use es_core::testing::view;
+/// # let (ada, bob) = ("ada".to_owned(), "bob".to_owned());
 /// view::<Balance>()
 ///     .given::<Account>(&ada, [opened("ada"), deposited(10)])
-///     .then_row(&ada, Balance { amount: 10 })
+///     .then_row(&ada, Balance { amount: 10, n_payments: 1 })
 ///     .then_no_row(&bob);
 /// ```
 pub fn view<V: View>() -> ViewFixture<V> {
@@ -92,7 +97,7 @@ impl<V: View + Debug + PartialEq> ViewFixture<V> {
     /// If it is not.
     #[track_caller]
     #[expect(clippy::needless_pass_by_value, reason = "an expectation is written in place")]
-    pub fn then_row(self, key: &V::Key, expected: V) -> Self {
+    pub fn then_row(&self, key: &V::Key, expected: V) -> &Self {
         let row = self.rows.get(&key.to_string());
         assert_eq!(Some(&expected), row, "row {key} of view {} (expected < > actual)", V::NAME);
         self
@@ -104,7 +109,7 @@ impl<V: View + Debug + PartialEq> ViewFixture<V> {
     ///
     /// If it has one.
     #[track_caller]
-    pub fn then_no_row(self, key: &V::Key) -> Self {
+    pub fn then_no_row(&self, key: &V::Key) -> &Self {
         assert_eq!(None, self.rows.get(&key.to_string()), "row {key} of view {} (expected < > actual)", V::NAME);
         self
     }

@@ -66,10 +66,12 @@ fn run(seed: u64) -> Counts {
         let history = Arc::new(Mutex::new(History::default()));
         // Two nodes on one store: they meet only there.
         let nodes = [node(&sim, seed).await, node(&sim, seed + 1_000).await];
-        let writers = (0..WRITERS).map(|w| write(nodes[w as usize % 2].clone(), history.clone(), seed * 100 + w));
+        let writers = (0..WRITERS).zip(nodes.iter().cycle());
+        let writers = writers.map(|(w, node)| write(node.clone(), history.clone(), seed * 100 + w));
         let (seen, _) = futures::join!(subscribe(&sim, &history), futures::future::join_all(writers));
         sim.heal();
-        check(&sim, &nodes, &history.lock().unwrap(), &seen).await;
+        let history = std::mem::take(&mut *history.lock().unwrap());
+        check(&sim, &nodes, &history, &seen).await;
         for node in &nodes {
             assert!(node.shutdown(LIMIT).await);
         }

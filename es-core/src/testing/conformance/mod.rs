@@ -2,10 +2,30 @@
 //!
 //! A backend crate says once how its stores are made, and runs everything:
 //!
-//! ```text
-//! struct Memory;
+//! ```
+//! use es_core::memory::{MemoryBackend, Tx};
+//! use es_core::testing::{TestClock, conformance::Subject};
 //!
-//! impl Subject for Memory { /* five short methods */ }
+//! struct Memory; // a backend on files keeps the folder of its stores in here
+//!
+//! impl Subject for Memory {
+//!     type Backend = MemoryBackend;
+//!     async fn open(&self) -> MemoryBackend {
+//!         MemoryBackend::new()
+//!     }
+//!     async fn open_at(&self, clock: TestClock) -> MemoryBackend {
+//!         MemoryBackend::with_clock(clock)
+//!     }
+//!     async fn again(&self, backend: &MemoryBackend) -> MemoryBackend {
+//!         backend.clone() // a SQL backend opens the same database once more
+//!     }
+//!     async fn put_row(&self, tx: &mut Tx, key: &str, row: &str) {
+//!         tx.put("rows", key, row);
+//!     }
+//!     async fn row(&self, backend: &MemoryBackend, key: &str) -> Option<String> {
+//!         backend.row("rows", key).map(|row| String::from_utf8_lossy(&row).into_owned())
+//!     }
+//! }
 //!
 //! es_core::conformance!(Memory);
 //! ```

@@ -172,7 +172,7 @@ pub async fn a_subscription_that_is_dropped_in_the_middle_loses_nothing<S: Subje
     let mut seen = Vec::new();
     for _ in 0..20 {
         // Polled once, then dropped: before it reads, while it reads, or while it waits.
-        if let Some(Ok(event)) = futures::FutureExt::now_or_never(reader.next()) {
+        if let Some(Ok(event)) = reader.next().now_or_never() {
             seen.push(event);
         }
         store.put("a", events(1)).await;

@@ -164,6 +164,8 @@ macro_rules! __conformance_rules {
 /// The first argument is an expression that makes a [`Subject`](crate::testing::conformance::Subject),
 /// evaluated once per test. The second, if there is one, is the attribute of the tests, `tokio::test`
 /// unless something else is asked for, such as `tokio::test(start_paused = true)`.
+///
+/// See [`conformance`](crate::testing::conformance) for a whole example.
 #[macro_export]
 macro_rules! conformance {
     ($subject:expr) => {
