@@ -20,7 +20,7 @@ use crate::{SqliteBackend, batch, error};
 const WINDOW: u64 = 50_000;
 
 const STREAM: &str = include_str!("sql/stream.sql");
-const OUTCOME: &str = include_str!("sql/lookup_outcomes.sql");
+const OUTCOME: &str = include_str!("sql/outcome.sql");
 const RESOLVE: &str = include_str!("sql/resolve.sql");
 
 impl SqliteBackend {
@@ -104,7 +104,11 @@ impl EventStore for SqliteBackend {
     }
 
     async fn read(&self, filter: &EventFilter, after: Position, limit: usize) -> Result<Page, StoreError> {
-        let head = self.head().await?;
+        // What this process has committed is known without asking; what others have, is not.
+        let mut head = *self.0.shared.head.borrow();
+        if after >= head {
+            head = self.head().await?;
+        }
         if limit == 0 || after >= head {
             return Ok(Page { events: Vec::new(), through: after, more: false });
         }
@@ -155,8 +159,7 @@ impl EventStore for SqliteBackend {
 
     async fn outcome(&self, key: &IdempotencyKey) -> Result<Option<Outcome>, StoreError> {
         let failed = |e| error::store("reading an outcome", e);
-        let keys = serde_json::to_string(&[key.as_str()]).expect("a string serializes");
-        let row = sqlx::query(OUTCOME).bind(keys).fetch_optional(&self.0.readers).await.map_err(failed)?;
+        let row = sqlx::query(OUTCOME).bind(key.as_str()).fetch_optional(&self.0.readers).await.map_err(failed)?;
         row.map(|row| batch::outcome(&row).map(|(_, outcome)| outcome)).transpose().map_err(failed)
     }
 

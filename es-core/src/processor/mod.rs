@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::runner::Runner;
@@ -21,7 +22,7 @@ use crate::BoxError;
 use crate::clock::Timestamp;
 use crate::command::Services;
 use crate::id::Ids;
-use crate::store::{CheckpointMove, Commit, EventFilter, EventStore, Position, StoreError};
+use crate::store::{CheckpointMove, Commit, EventFilter, EventStore, Page, Position, StoreError};
 
 /// How many positions without a match may pass before the checkpoint is moved over them.
 const IDLE_MOVE: u64 = 1_000;
@@ -96,6 +97,16 @@ impl std::fmt::Debug for dyn Runner {
 struct Checkpoint {
     stored: Option<Position>,
     seen: Position,
+}
+
+/// What a page came to.
+enum Taken {
+    /// There may be more right now.
+    More,
+    /// Events, and it was the last page.
+    Last,
+    /// The processor is at rest.
+    Nothing,
 }
 
 impl Processor {
@@ -197,12 +208,19 @@ impl Engine {
         while !stop.is_cancelled() {
             wake.mark_unchanged();
             resets.mark_unchanged();
+            let started = Instant::now();
             let pause = match self.page().await {
-                Ok(true) => {
+                Ok(Taken::More) => {
                     failures = 0;
                     continue;
                 }
-                Ok(false) => {
+                // Under load, as long as the page took: so at most half of the time goes into small pages,
+                // and they grow. An event that comes to a processor at rest is taken at once.
+                Ok(Taken::Last) => {
+                    failures = 0;
+                    Some(started.elapsed())
+                }
+                Ok(Taken::Nothing) => {
                     failures = 0;
                     None
                 }
@@ -229,8 +247,8 @@ impl Engine {
         self.status.send_modify(|s| s.state = ProcessorState::Stopped);
     }
 
-    /// Takes in one page; says whether there may be more right now.
-    async fn page(&self) -> Result<bool, BoxError> {
+    /// Takes in one page.
+    async fn page(&self) -> Result<Taken, BoxError> {
         let mut at = self.at.lock().await;
         let from = match *at {
             Some(from) => from,
@@ -258,7 +276,11 @@ impl Engine {
             s.state = ProcessorState::Running;
             moved
         });
-        Ok(page.more)
+        Ok(match page {
+            Page { more: true, .. } => Taken::More,
+            Page { events, .. } if events.is_empty() => Taken::Nothing,
+            Page { .. } => Taken::Last,
+        })
     }
 
     fn failed(&self, error: &(dyn std::error::Error + 'static), attempts: u32, now: Timestamp) {

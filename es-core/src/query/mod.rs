@@ -4,6 +4,7 @@
 
 use crate::codec::DecodeError;
 use crate::command::{FromServices, MissingService, Scope, Services};
+use crate::projection::{View, Views};
 use crate::store::StoreError;
 use crate::{App, BoxError};
 
@@ -94,6 +95,18 @@ pub enum LoadError {
 }
 
 impl App {
+    /// One row of a keyed view.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError`] if this app runs no view, or the row cannot be read.
+    pub async fn view<V: View>(&self, key: &V::Key) -> Result<Option<V>, QueryError> {
+        let name = std::any::type_name::<V>();
+        let views = self.services().get::<Views>();
+        let views = views.map_err(|source| QueryError::Missing { query: name, source })?;
+        views.get(key).await.map_err(|source| QueryError::Handler { query: name, source })
+    }
+
     /// Asks, and waits for the answer.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! What a batch asks the database before it decides, under the write lock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use es_core::clock::Timestamp;
 use es_core::limits::MAX_PAGE;
@@ -18,21 +18,16 @@ use crate::writer::Writing;
 /// `begin immediate` and the look-up, in one message.
 const BEGIN: &str = concat!("begin immediate;\n", include_str!("../sql/lookup.sql"));
 const LOOK_UP: &str = include_str!("../sql/lookup.sql");
-const OUTCOMES: &str = include_str!("../sql/lookup_outcomes.sql");
-const CHECKPOINTS: &str = include_str!("../sql/lookup_checkpoints.sql");
-const VIEWS: &str = include_str!("../sql/lookup_views.sql");
 
 pub(super) async fn look_up(writing: &mut Writing, commits: &[Commit]) -> Result<Batch, sqlx::Error> {
     let shared = writing.shared().clone();
     let mut batch = Batch::new(shared.types.clone());
-    let now = shared.clock.now();
-    let last_type = streams(writing, commits, &mut batch, now).await?;
+    let last_type = ask(writing, commits, &mut batch).await?;
     if last_type > 0 && shared.types.kind(last_type).is_none() {
         shared.types.reload(writing.conn_mut()).await?;
     }
-    outcomes(writing, commits, &mut batch).await?;
-    checkpoints(writing, commits, &mut batch).await?;
-    views(writing, commits, &mut batch).await?;
+    // The clock may go backwards; recorded times do not.
+    batch.recorded_at = shared.clock.now().max(batch.recorded_at);
     // Only a later commit of the same batch can be broken by an earlier one.
     batch.remembers = commits.len() > 1 || commits.iter().any(|c| c.appends.len() > 1);
     for (i, commit) in commits.iter().enumerate() {
@@ -42,64 +37,95 @@ pub(super) async fn look_up(writing: &mut Writing, commits: &[Commit]) -> Result
     Ok(batch)
 }
 
-/// The head and the streams; gives the highest number of a type.
-async fn streams(
-    writing: &mut Writing,
-    commits: &[Commit],
-    batch: &mut Batch,
-    now: Timestamp,
-) -> Result<i64, sqlx::Error> {
+/// Everything that the commits name, in one message; gives the highest number of a type.
+async fn ask(writing: &mut Writing, commits: &[Commit], batch: &mut Batch) -> Result<i64, sqlx::Error> {
     let written = commits.iter().flat_map(|c| &c.appends).map(|a| &a.stream);
     let checked = commits.iter().flat_map(|c| &c.checks).map(|c| &c.stream);
     let marked = commits.iter().flat_map(|c| &c.outcomes).map(|o| &o.outcome.stream);
-    let asked: BTreeMap<&str, &StreamId> = written.chain(checked).chain(marked).map(|s| (s.as_str(), s)).collect();
-    let names = json(&asked.keys().collect::<Vec<_>>());
-    let begins = !writing.is_open();
+    let streams: BTreeMap<&str, &StreamId> =
+        written.chain(checked).chain(marked).map(|s| (s.as_str(), s)).collect();
+    let keys: BTreeSet<&str> = commits.iter().flat_map(|c| &c.outcomes).map(|o| o.key.as_str()).collect();
+    let names: BTreeSet<&str> = commits.iter().flat_map(|c| &c.checkpoints).map(|step| &*step.name).collect();
+    let rows: BTreeSet<(&str, &str)> = commits.iter().flat_map(|c| &c.views).map(|w| (&*w.view, &*w.key)).collect();
+
+    let sql = if writing.is_open() { LOOK_UP } else { BEGIN };
+    let mut statement = if writing.is_open() { Statement::Head } else { Statement::Begin };
     writing.set_open(true);
-    let sql = if begins { BEGIN } else { LOOK_UP };
-    let mut rows = writing.conn_mut().fetch_many(sqlx::query(sql).bind(names));
+    let query =
+        sqlx::query(sql).bind(json(&streams.keys().collect::<Vec<_>>())).bind(json(&keys)).bind(json(&names)).bind(json(&rows));
+    let mut results = writing.conn_mut().fetch_many(query);
     let mut last_type = 0;
-    let mut head_seen = false;
-    while let Some(result) = rows.try_next().await? {
-        let Either::Right(row) = result else { continue };
-        if !head_seen {
-            head_seen = true;
-            last_type = head(&row, batch, now);
-            continue;
-        }
-        let name: &str = row.get_unchecked(0);
-        let Some(&name) = asked.get(name) else { continue };
-        let stream = Stream {
-            id: row.get_unchecked(1),
-            version: Version(number(row.get_unchecked(2))),
-            position: Position(number(row.get_unchecked(3))),
+    while let Some(result) = results.try_next().await? {
+        let row = match result {
+            Either::Right(row) => row,
+            Either::Left(_) => {
+                statement = statement.next();
+                continue;
+            }
         };
-        batch.streams.insert(name.clone(), stream);
+        match statement {
+            Statement::Head => last_type = head(&row, batch),
+            Statement::Streams => stream(&row, &streams, batch),
+            Statement::Outcomes => {
+                let (key, outcome) = outcome(&row)?;
+                batch.outcomes.insert(key, outcome);
+            }
+            Statement::Checkpoints => {
+                batch.checkpoints.insert(row.get_unchecked(0), Position(number(row.get_unchecked(1))));
+            }
+            Statement::Views => {
+                batch.view_revs.insert((row.get_unchecked(0), row.get_unchecked(1)), number(row.get_unchecked(2)));
+            }
+            Statement::Begin => unreachable!("BEGIN has no rows"),
+        }
     }
     Ok(last_type)
 }
 
-fn head(row: &SqliteRow, batch: &mut Batch, now: Timestamp) -> i64 {
+/// The statements of `lookup.sql`, in order.
+#[derive(Clone, Copy)]
+enum Statement {
+    Begin,
+    Head,
+    Streams,
+    Outcomes,
+    Checkpoints,
+    Views,
+}
+
+impl Statement {
+    const fn next(self) -> Self {
+        match self {
+            Self::Begin => Self::Head,
+            Self::Head => Self::Streams,
+            Self::Streams => Self::Outcomes,
+            Self::Outcomes => Self::Checkpoints,
+            Self::Checkpoints | Self::Views => Self::Views,
+        }
+    }
+}
+
+fn head(row: &SqliteRow, batch: &mut Batch) -> i64 {
     batch.head = Position(number(row.get_unchecked(0)));
-    let last = Timestamp::from_microsecond(row.get_unchecked(1)).unwrap_or(Timestamp::MIN);
-    // The clock may go backwards; recorded times do not.
-    batch.recorded_at = if batch.head.0 == 0 { now } else { now.max(last) };
+    if batch.head.0 > 0 {
+        batch.recorded_at = Timestamp::from_microsecond(row.get_unchecked(1)).unwrap_or(Timestamp::MIN);
+    } else {
+        batch.recorded_at = Timestamp::MIN;
+    }
     batch.next_stream = row.get_unchecked::<i64, _>(2) + 1;
     let last_type: i64 = row.get_unchecked(3);
     batch.next_type = last_type + 1;
     last_type
 }
 
-async fn outcomes(writing: &mut Writing, commits: &[Commit], batch: &mut Batch) -> Result<(), sqlx::Error> {
-    let keys: Vec<&str> = commits.iter().flat_map(|c| &c.outcomes).map(|o| o.key.as_str()).collect();
-    if keys.is_empty() {
-        return Ok(());
-    }
-    for row in sqlx::query(OUTCOMES).bind(json(&keys)).fetch_all(writing.conn_mut()).await? {
-        let (key, outcome) = outcome(&row)?;
-        batch.outcomes.insert(key, outcome);
-    }
-    Ok(())
+fn stream(row: &SqliteRow, asked: &BTreeMap<&str, &StreamId>, batch: &mut Batch) {
+    let Some(&name) = asked.get(row.get_unchecked::<&str, _>(0)) else { return };
+    let stream = Stream {
+        id: row.get_unchecked(1),
+        version: Version(number(row.get_unchecked(2))),
+        position: Position(number(row.get_unchecked(3))),
+    };
+    batch.streams.insert(name.clone(), stream);
 }
 
 /// A row of `es_outcomes`.
@@ -116,29 +142,6 @@ pub(crate) fn outcome(row: &SqliteRow) -> Result<(IdempotencyKey, Outcome), sqlx
         refusal: row.get_unchecked::<Option<Vec<u8>>, _>(6).map(Into::into),
     };
     Ok((IdempotencyKey::new(row.get_unchecked::<String, _>(0)).map_err(broken)?, outcome))
-}
-
-async fn checkpoints(writing: &mut Writing, commits: &[Commit], batch: &mut Batch) -> Result<(), sqlx::Error> {
-    let names: Vec<&str> = commits.iter().flat_map(|c| &c.checkpoints).map(|step| &*step.name).collect();
-    if names.is_empty() {
-        return Ok(());
-    }
-    for row in sqlx::query(CHECKPOINTS).bind(json(&names)).fetch_all(writing.conn_mut()).await? {
-        batch.checkpoints.insert(row.get_unchecked(0), Position(number(row.get_unchecked(1))));
-    }
-    Ok(())
-}
-
-async fn views(writing: &mut Writing, commits: &[Commit], batch: &mut Batch) -> Result<(), sqlx::Error> {
-    let rows: Vec<(&str, &str)> = commits.iter().flat_map(|c| &c.views).map(|w| (&*w.view, &*w.key)).collect();
-    if rows.is_empty() {
-        return Ok(());
-    }
-    for row in sqlx::query(VIEWS).bind(json(&rows)).fetch_all(writing.conn_mut()).await? {
-        let key = (row.get_unchecked(0), row.get_unchecked(1));
-        batch.view_revs.insert(key, number(row.get_unchecked(2)));
-    }
-    Ok(())
 }
 
 /// The first stored event that breaks the commit's condition. A decision that saw the head needs no look.

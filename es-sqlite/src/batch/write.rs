@@ -1,10 +1,10 @@
-//! The rows of a batch, and the two messages that write them.
+//! The rows of a batch, and the message that writes them.
 //!
-//! Rows travel as JSON arrays, and everything binary as one blob that the rows point into: a statement
-//! then has one text for any number of rows, and the driver is crossed once.
+//! Rows travel as JSON arrays, and what is binary as a blob that the rows point into: a statement then has
+//! one text for any number of rows, and the driver is crossed once for the whole batch.
 
 use es_core::clock::Timestamp;
-use es_core::store::{CheckpointMove, IdempotencyKey, NewEvent, Outcome, Position, StreamId, ViewWrite};
+use es_core::store::{CheckpointMove, IdempotencyKey, NewEvent, Outcome, StreamId, ViewWrite};
 use serde::Serialize;
 
 use super::ledger::{Batch, Stream};
@@ -12,37 +12,53 @@ use crate::row::{self, signed};
 use crate::types::Kind;
 use crate::writer::Writing;
 
-const EVENTS_AND_COMMIT: &str = concat!(include_str!("../sql/write_events.sql"), "commit");
-const REST: &str = include_str!("../sql/write_rest.sql");
+/// Several statements in one message take plain `?` only: the driver counts numbered ones wrongly from the
+/// second statement on, and binds NULL without a word.
+const WRITE_AND_COMMIT: &str = concat!(include_str!("../sql/write.sql"), "commit");
 
-/// A piece of the blob, as `substr` counts: from 1.
+/// Bytes, and where pieces of them are, as `substr` counts: from 1.
+#[derive(Debug, Default)]
+struct Blob(Vec<u8>);
+
 type Piece = (usize, usize);
+
+impl Blob {
+    fn add(&mut self, bytes: &[u8]) -> Piece {
+        let from = self.0.len() + 1;
+        self.0.extend(bytes);
+        (from, bytes.len())
+    }
+
+    fn get(&self, (from, length): Piece) -> &[u8] {
+        &self.0[from - 1..][..length]
+    }
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Rows {
     pub(super) types: Vec<(i64, Kind)>,
     streams: Vec<(i64, String)>,
     events: Vec<(i64, i64, i64, i64, i64, Piece, Piece, Option<String>)>,
+    payloads: Blob,
     tags: Vec<(String, i64)>,
     outcomes: Vec<(String, Piece, String, i64, i64, u32, Option<Piece>)>,
-    checkpoints: Vec<(String, Option<i64>)>,
-    views: Vec<(String, String, i64, Option<Piece>)>,
-    blob: Vec<u8>,
+    refusals: Blob,
+    checkpoints: Vec<(String, i64)>,
+    forgotten: Vec<String>,
+    views: Vec<(String, String, i64, Piece)>,
+    view_data: Blob,
+    deleted: Vec<(String, String)>,
 }
 
 impl Rows {
     pub(super) fn is_empty(&self) -> bool {
-        self.events.is_empty() && !self.has_rest()
-    }
-
-    fn has_rest(&self) -> bool {
-        !(self.tags.is_empty() && self.outcomes.is_empty() && self.checkpoints.is_empty() && self.views.is_empty())
-    }
-
-    fn piece(&mut self, bytes: &[u8]) -> Piece {
-        let from = self.blob.len() + 1;
-        self.blob.extend(bytes);
-        (from, bytes.len())
+        // Types, streams and tags come with events.
+        self.events.is_empty()
+            && self.outcomes.is_empty()
+            && self.checkpoints.is_empty()
+            && self.forgotten.is_empty()
+            && self.views.is_empty()
+            && self.deleted.is_empty()
     }
 
     pub(super) fn stream(&mut self, id: i64, name: &StreamId) {
@@ -50,8 +66,8 @@ impl Rows {
     }
 
     pub(super) fn event(&mut self, to: Stream, kind: i64, recorded_at: Timestamp, event: &NewEvent) {
-        let ident = self.piece(&row::ident(event.id, &event.metadata));
-        let data = self.piece(&event.data);
+        let ident = self.payloads.add(&row::ident(event.id, &event.metadata));
+        let data = self.payloads.add(&event.data);
         let (position, version) = (signed(to.position.0), signed(to.version.0));
         let meta = row::meta(event);
         self.events.push((position, to.id, version, kind, recorded_at.as_microsecond(), ident, data, meta));
@@ -59,51 +75,57 @@ impl Rows {
     }
 
     pub(super) fn outcome(&mut self, key: &IdempotencyKey, outcome: &Outcome) {
-        let fingerprint = self.piece(&outcome.fingerprint.to_be_bytes());
-        let refusal = outcome.refusal.as_ref().map(|refusal| self.piece(refusal));
+        let fingerprint = self.refusals.add(&outcome.fingerprint.to_be_bytes());
+        let refusal = outcome.refusal.as_ref().map(|refusal| self.refusals.add(refusal));
+        let stream = outcome.stream.as_str().to_owned();
+        let (version, position) = (signed(outcome.version.0), signed(outcome.position.0));
         self.outcomes.push((
             key.as_str().to_owned(),
             fingerprint,
-            outcome.stream.as_str().to_owned(),
-            signed(outcome.version.0),
-            signed(outcome.position.0),
+            stream,
+            version,
+            position,
             outcome.events,
             refusal,
         ));
     }
 
     pub(super) fn checkpoint(&mut self, step: &CheckpointMove) {
-        self.checkpoints.push((step.name.clone(), step.to.map(|Position(to)| signed(to))));
+        match step.to {
+            Some(to) => self.checkpoints.push((step.name.clone(), signed(to.0))),
+            None => self.forgotten.push(step.name.clone()),
+        }
     }
 
     pub(super) fn view(&mut self, write: &ViewWrite) {
-        let row = write.row.as_ref().map(|row| self.piece(row));
-        self.views.push((write.view.to_string(), write.key.clone(), signed(write.rev + 1), row));
+        let (view, key) = (write.view.to_string(), write.key.clone());
+        match &write.row {
+            Some(row) => self.views.push((view, key, signed(write.rev + 1), self.view_data.add(row))),
+            None => self.deleted.push((view, key)),
+        }
     }
 }
 
 /// Writes the rows and commits.
 pub(super) async fn write(writing: &mut Writing, batch: &Batch) -> Result<(), sqlx::Error> {
     let rows = &batch.rows;
-    if rows.has_rest() {
-        sqlx::query(REST)
-            .bind(json(&rows.tags))
-            .bind(json(&rows.outcomes))
-            .bind(json(&rows.checkpoints))
-            .bind(json(&rows.views))
-            .bind(&rows.blob[..])
-            .execute(writing.conn_mut())
-            .await?;
-    }
-    if rows.events.is_empty() {
+    if rows.is_empty() {
         sqlx::query("commit").execute(writing.conn_mut()).await?;
     } else {
         let types: Vec<_> = rows.types.iter().map(|(id, k)| (id, &*k.name, k.schema, &*k.codec)).collect();
-        sqlx::query(EVENTS_AND_COMMIT)
+        sqlx::query(WRITE_AND_COMMIT)
             .bind(json(&types))
             .bind(json(&rows.streams))
+            .bind(&rows.payloads.0[..])
             .bind(json(&rows.events))
-            .bind(&rows.blob[..])
+            .bind(json(&rows.tags))
+            .bind(&rows.refusals.0[..])
+            .bind(json(&rows.outcomes))
+            .bind(json(&rows.checkpoints))
+            .bind(json(&rows.forgotten))
+            .bind(&rows.view_data.0[..])
+            .bind(json(&rows.views))
+            .bind(json(&rows.deleted))
             .execute(writing.conn_mut())
             .await?;
     }
@@ -115,7 +137,7 @@ pub(super) async fn write(writing: &mut Writing, batch: &Batch) -> Result<(), sq
 /// a rollback, so the answer is final.
 pub(super) async fn is_stored(writing: &mut Writing, batch: &Batch) -> Result<bool, sqlx::Error> {
     let Some((position, .., ident, _, _)) = batch.rows.events.last() else { return Ok(false) };
-    let ident = &batch.rows.blob[ident.0 - 1..][..ident.1];
+    let ident = batch.rows.payloads.get(*ident);
     let sql = "select 1 from es_events where position = ? and ident = ?";
     let found = sqlx::query(sql).bind(position).bind(ident).fetch_optional(writing.conn_mut()).await?;
     Ok(found.is_some())

@@ -1,10 +1,26 @@
--- Under the write lock: the head, and where the asked streams are. ?1: JSON array of stream names.
+-- What a batch asks, under the write lock. Each statement binds one JSON array of what it is asked for, and
+-- gives the asked text back. CROSS keeps the asked ones outside: SQLite would else scan tables for them.
+
+-- The head.
 select coalesce((select max(position) from es_events), 0),
        coalesce((select recorded_at from es_events order by position desc limit 1), 0),
        coalesce((select max(id) from es_streams), 0),
        coalesce((select max(id) from es_types), 0);
+-- Streams, by name.
 select s.name, s.id,
        (select e.version from es_events e where e.stream = s.id order by e.version desc limit 1),
        (select e.position from es_events e where e.stream = s.id order by e.version desc limit 1)
-from json_each(?1) asked
-join es_streams s on s.name = asked.value
+from json_each(?) asked
+cross join es_streams s on s.name = asked.value;
+-- Outcomes, by key.
+select o.key, o.fingerprint, o.stream, o.version, o.position, o.events, o.refusal
+from json_each(?) asked
+cross join es_outcomes o on o.key = asked.value;
+-- Checkpoints, by name.
+select c.name, c.position
+from json_each(?) asked
+cross join es_checkpoints c on c.name = asked.value;
+-- Revisions of rows, by [view, key].
+select v.view, v.key, v.rev
+from json_each(?) asked
+cross join es_views v on v.view = asked.value ->> 0 and v.key = asked.value ->> 1

@@ -1,0 +1,149 @@
+//! A record shop: real purchases imported through commands, answered from projections.
+
+mod customer;
+mod file;
+mod import;
+mod money;
+mod projections;
+mod report;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand, ValueEnum};
+use es_core::memory::MemoryBackend;
+use es_core::prelude::*;
+use es_core::store::ViewStore;
+use es_sqlite::SqliteBackend;
+
+use crate::customer::{Customer, CustomerId};
+use crate::file::FileError;
+use crate::projections::{History, Revenue, ShopQueries, Spending};
+
+#[derive(Debug, Parser)]
+#[command(version, about, after_help = "Stop it at any time, even with kill -9: the next import goes on.")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+
+    /// A file, made if it is not there; or `:memory:`
+    #[arg(long, global = true, default_value = "shop.db")]
+    database: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Import a file of purchases, then show the figures
+    Import {
+        /// Customer, date, number of CDs, dollars: one purchase a line, after a header
+        file: PathBuf,
+
+        /// What to do at a line that is no purchase
+        #[arg(long, value_enum, default_value = "stop")]
+        on_error: OnError,
+
+        /// How many purchases are on their way at once
+        #[arg(long, default_value = "32", value_parser = clap::value_parser!(u16).range(1..=4096))]
+        parallel: u16,
+    },
+    /// Empty the projections, fill them from the log, then show the figures
+    Rebuild,
+    /// Show the figures
+    Report,
+    /// Show what one customer bought
+    History {
+        /// As in the file: 14048
+        customer: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OnError {
+    /// End with the line's number; what came before it is imported
+    Stop,
+    /// Name the line and go on
+    Skip,
+}
+
+/// The database or the file cannot be used at all.
+const UNUSABLE: u8 = 2;
+/// Stopped by Ctrl-C, as a shell counts it.
+const INTERRUPTED: u8 = 130;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
+    match run(Args::parse()).await {
+        Ok(code) => code,
+        Err(error) => {
+            report::error(&error);
+            let unusable = error.is::<FileError>() || error.is::<es_core::store::StoreError>();
+            ExitCode::from(if unusable { UNUSABLE } else { 1 })
+        }
+    }
+}
+
+async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    // A file that is none is said before a database is made.
+    let import = match &args.command {
+        Command::Import { file, .. } => Some(import::open(file).await?),
+        Command::Rebuild | Command::Report | Command::History { .. } => None,
+    };
+    let app = open(&args.database).await?;
+    let outcome = match args.command {
+        Command::Import { on_error, parallel, .. } => {
+            let import = import.context("opened above")?;
+            import::run(&app, import, on_error == OnError::Skip, parallel.into()).await
+        }
+        Command::Rebuild => import::rebuild(&app).await,
+        Command::Report => import::catch_up(&app).await.map(|()| import::End::Complete),
+        Command::History { ref customer } => {
+            import::catch_up(&app).await?;
+            report::history(&app, &CustomerId::from(customer.as_str())).await?;
+            app.shutdown(Duration::from_secs(10)).await;
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    let code = match outcome {
+        Ok(import::End::Complete) => {
+            report::figures(&app).await?;
+            ExitCode::SUCCESS
+        }
+        Ok(import::End::Interrupted) => ExitCode::from(INTERRUPTED),
+        Err(error) => {
+            app.shutdown(Duration::from_secs(10)).await;
+            return Err(error);
+        }
+    };
+    app.shutdown(Duration::from_secs(10)).await;
+    Ok(code)
+}
+
+/// The backend is chosen here, and nowhere else.
+async fn open(database: &str) -> anyhow::Result<App> {
+    if database.starts_with("postgres://") || database.starts_with("postgresql://") {
+        let what = "this program has no PostgreSQL backend yet: give --database a file, or `:memory:`";
+        return Err(es_core::store::StoreError::misuse(what).into());
+    }
+    match database {
+        ":memory:" => wire(MemoryBackend::new()).await,
+        file => wire(SqliteBackend::open(file).await?).await,
+    }
+}
+
+async fn wire<B: Backend + ViewStore>(backend: B) -> anyhow::Result<App> {
+    let app = App::on(backend)
+        .aggregate::<Customer>()
+        .view::<Revenue>()
+        .view::<Spending>()
+        .view::<History>()
+        .queries(ShopQueries)
+        .start()
+        .await?;
+    Ok(app)
+}
