@@ -309,6 +309,16 @@ impl<'a> Call<'a> {
         events.iter().map(new).collect()
     }
 
+    /// How long to wait before the next attempt, if the error is one that another attempt can mend.
+    fn wait_after<E>(&self, error: &CommandError<E>, attempt: u32) -> Option<Duration> {
+        let again = match error {
+            CommandError::Conflict { .. } => self.expect.is_none(),
+            CommandError::Store(error) => matches!(error, StoreError::Transient { .. }),
+            _ => false,
+        };
+        self.retry.wait_after(attempt, &self.app.ids).filter(|_| again)
+    }
+
     /// What the first request under this key led to, if there was one.
     async fn first_outcome<C: Command>(&self, cmd: &C) -> Result<Option<Outcome>, CommandError<ErrorOf<C>>> {
         let Some(key) = &self.key else { return Ok(None) };
@@ -377,20 +387,15 @@ impl<C: Command> Door<C> for Commits {
         let mut attempt = 1;
         loop {
             sent.begin_attempt(attempt);
-            let error = match attempt_once(call, &mut sent).await {
+            let wait = match attempt_once(call, &mut sent).await {
                 Ok(done) => return Ok(done),
                 Err(CommandError::Refused(refusal)) => return Err(CommandError::Refused(refusal)),
-                Err(error) => error,
+                Err(error) => match call.wait_after(&error, attempt) {
+                    Some(wait) => wait,
+                    None => return Box::pin(settle(call, sent.cmd(), error, attempt)).await,
+                },
             };
-            let again = match &error {
-                CommandError::Conflict { .. } => call.expect.is_none(),
-                CommandError::Store(error) => matches!(error, StoreError::Transient { .. }),
-                _ => false,
-            };
-            match call.retry.wait_after(attempt, &call.app.ids).filter(|_| again) {
-                Some(wait) => Box::pin(tokio::time::sleep(wait)).await,
-                None => return Box::pin(settle(call, sent.cmd(), error, attempt)).await,
-            }
+            Box::pin(tokio::time::sleep(wait)).await;
             attempt += 1;
         }
     }
@@ -480,8 +485,12 @@ async fn decide_on_truth<C: Command>(
             Err(CommandError::Panicked { .. }) => true,
             Ok(_) | Err(_) => false,
         };
-        if proven || current || Box::pin(call.repository().catch_up(&call.stream, loaded)).await? == 0 {
+        if proven || current {
             return decided;
+        }
+        let decided = Box::new(decided);
+        if Box::pin(call.repository().catch_up(&call.stream, loaded)).await? == 0 {
+            return *decided;
         }
         current = true;
     }

@@ -33,6 +33,8 @@
 //! The rules hold for a store that fails now and then as well: each of them asks until it is answered,
 //! resolves what is unknown, and sends again what was never applied, with the same event ids. So a store
 //! may answer `Transient` and `Unknown` whenever it likes, but nothing else that is not so.
+//!
+//! The letter and number over a rule are those of the table in `docs/rules.md`; its name says it in words.
 
 #![expect(clippy::missing_panics_doc, reason = "a rule that does not hold panics: that is how a test fails")]
 

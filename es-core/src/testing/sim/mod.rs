@@ -9,7 +9,7 @@ mod store;
 mod tx;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
@@ -36,6 +36,8 @@ struct Shared {
     dice: Dice,
     fates: Fates,
     calm: AtomicBool,
+    /// The seed to repeat a failed test with.
+    run: AtomicU64,
     head: watch::Sender<Position>,
 }
 
@@ -54,6 +56,7 @@ impl SimStore {
             dice: Dice::new(seed, Faults::default()),
             fates: Fates::default(),
             calm: AtomicBool::new(false),
+            run: AtomicU64::new(seed),
             head: watch::Sender::new(Position(0)),
         }))
     }
@@ -68,6 +71,13 @@ impl SimStore {
     #[must_use]
     pub fn with_faults(self, faults: Faults) -> Self {
         self.0.dice.load(faults);
+        self
+    }
+
+    /// One of several stores of a run with a seed of its own: that one is printed if the test fails.
+    #[must_use]
+    pub fn in_run(self, seed: u64) -> Self {
+        self.0.run.store(seed, Ordering::Relaxed);
         self
     }
 
@@ -117,7 +127,7 @@ impl Drop for Shared {
         let package = std::env::var("CARGO_PKG_NAME").unwrap_or_else(|_| "es-core".to_owned());
         let thread = std::thread::current();
         let test = thread.name().unwrap_or_default();
-        let seed = self.dice.seed();
+        let seed = self.run.load(Ordering::Relaxed);
         eprintln!("repeat with: ES_SIM_SEED={seed} cargo test -p {package} --features testing -- {test}");
     }
 }
