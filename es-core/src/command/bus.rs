@@ -415,11 +415,19 @@ async fn settle<C: Command>(
     if matches!(error, CommandError::Unknown { .. } | CommandError::KeyReused { .. }) {
         return Err(error);
     }
-    match call.first_outcome(cmd).await {
-        Ok(Some(outcome)) => call.replay::<C>(outcome).await,
-        Err(reused @ CommandError::KeyReused { .. }) => Err(reused),
-        Ok(None) | Err(_) => Err(error),
+    // It must be known: told `AlreadyExists`, the sender of a repeated request would believe it for good.
+    for tried in 1.. {
+        let settled = match call.first_outcome(cmd).await {
+            Ok(Some(outcome)) => call.replay::<C>(outcome).await,
+            Ok(None) => return Err(error),
+            Err(unread) => Err(unread),
+        };
+        match settled.as_ref().err().and_then(|error| call.wait_after(error, tried)) {
+            Some(wait) => tokio::time::sleep(wait).await,
+            None => return settled,
+        }
     }
+    unreachable!("the policy ends the tries")
 }
 
 /// Load, decide, commit; the state goes back into the cache only if the store proved it.
