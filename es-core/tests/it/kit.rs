@@ -186,3 +186,19 @@ async fn a_command_survives_each_fault_alone() {
     }
     assert!(counts.fenced > 0 && counts.resolved_applied > 0 && counts.resolved_never > 0, "{counts:?}");
 }
+
+/// E10: an outcome that cannot be read now is no reason to tell something else.
+#[tokio::test(start_paused = true)]
+async fn a_repeated_request_has_its_first_outcome_also_if_reads_fail() {
+    for seed in 0..20 {
+        let mut faults = Faults::none();
+        faults.read_fails = 0.4;
+        let sim = SimStore::new(seed).with_faults(faults);
+        let policy = es_core::command::RetryPolicy::default().with_attempts(100);
+        let app = App::on(sim).retry(policy).start().await.unwrap();
+        let (id, open) = ("a".to_owned(), Open { owner: "ada".to_owned() });
+        let first = app.send(&id, open.clone()).idempotency_key("k").await.unwrap();
+        let again = app.send(&id, open).idempotency_key("k").await.unwrap();
+        assert_eq!((again.repeated, again.position), (true, first.position), "seed {seed}");
+    }
+}

@@ -25,11 +25,11 @@ impl Subject for Sim {
     type Backend = SimStore;
 
     async fn open(&self) -> SimStore {
-        SimStore::new(self.next_seed())
+        SimStore::new(self.next_seed()).in_run(self.seed)
     }
 
     async fn open_at(&self, clock: TestClock) -> SimStore {
-        SimStore::with_clock(self.next_seed(), clock)
+        SimStore::with_clock(self.next_seed(), clock).in_run(self.seed)
     }
 
     async fn again(&self, backend: &SimStore) -> SimStore {

@@ -41,6 +41,13 @@ fn nothing_acknowledged_is_lost_and_each_key_acts_once() {
     }
 }
 
+#[test]
+fn a_seed_repeats_its_run() {
+    for seed in 0..5 {
+        assert_eq!(run(seed), run(seed), "seed {seed}");
+    }
+}
+
 /// A run that did not meet its faults has proven nothing.
 fn assert_interesting(counts: Counts) {
     let Counts { refused, failed, applied_late, fenced, resolved_applied, resolved_never, .. } = counts;

@@ -382,6 +382,19 @@ pub async fn the_same_key_gives_the_first_outcome_back<S: Subject>(subject: S) {
     assert_eq!(store.version("account-a").await, 4);
 }
 
+/// E10: the aggregate is there by now, but that is not what this request was told.
+pub async fn a_repeated_creation_is_answered_like_the_first_one<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let app = app(&store).await;
+    let open = || app.send(&key(), Open { owner: "ada".to_owned() }).idempotency_key("k");
+    let first = sent!(open()).expect("accepted");
+    sent!(app.send(&key(), Close {})).expect("accepted");
+    let again = sent!(open()).expect("the first outcome");
+    assert_eq!((again.repeated, again.version, again.events), (true, first.version, first.events));
+    let other = sent!(app.send(&key(), Open { owner: "ada".to_owned() })).expect_err("another request");
+    assert!(matches!(other, CommandError::AlreadyExists { .. }), "{other:?}");
+}
+
 /// E10
 pub async fn the_same_key_gives_the_first_refusal_back<S: Subject>(subject: S) {
     let store = store(&subject).await;

@@ -94,6 +94,7 @@ macro_rules! __conformance_rules {
                 a_handler_knows_the_time_and_who_asks
                 a_service_that_fails_is_no_refusal_and_is_not_remembered
                 the_same_key_gives_the_first_outcome_back
+                a_repeated_creation_is_answered_like_the_first_one
                 the_same_key_gives_the_first_refusal_back
                 the_same_key_with_another_request_is_refused
                 of_ten_requests_under_one_key_one_takes_effect

@@ -8,7 +8,7 @@ mod fate;
 mod store;
 mod tx;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::watch;
@@ -38,7 +38,8 @@ struct Shared {
     calm: AtomicBool,
     /// The seed to repeat a failed test with.
     run: AtomicU64,
-    head: watch::Sender<Position>,
+    /// A channel for each reader: one channel would wake its readers in an order of its own chance.
+    readers: Mutex<Vec<watch::Sender<Position>>>,
 }
 
 impl SimStore {
@@ -57,7 +58,7 @@ impl SimStore {
             fates: Fates::default(),
             calm: AtomicBool::new(false),
             run: AtomicU64::new(seed),
-            head: watch::Sender::new(Position(0)),
+            readers: Mutex::default(),
         }))
     }
 

@@ -1,5 +1,6 @@
 //! The contract, with delays and faults around it.
 
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
@@ -135,12 +136,16 @@ impl SimStore {
     }
 
     fn wake_readers(&self) {
-        let Ok(now) = now(self.memory().head()) else { return };
-        self.0.head.send_if_modified(|head| {
-            let moved = now > *head;
-            *head = now.max(*head);
-            moved
-        });
+        let Ok(head) = now(self.memory().head()) else { return };
+        let mut readers = self.0.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        readers.retain(|reader| !reader.is_closed());
+        for reader in &*readers {
+            reader.send_if_modified(|known| {
+                let moved = head > *known;
+                *known = head.max(*known);
+                moved
+            });
+        }
     }
 }
 
@@ -198,7 +203,9 @@ impl EventStore for SimStore {
     }
 
     fn watch(&self) -> watch::Receiver<Position> {
-        self.0.head.subscribe()
+        let (reader, wake) = watch::channel(Position(0));
+        self.0.readers.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
+        wake
     }
 
     fn identity(&self) -> Uuid {
