@@ -109,8 +109,18 @@ pub(crate) fn name(field: &'static str, value: &str) -> Result<(), LimitError> {
 /// [`LimitError`] for an empty or long name, another character, or the prefix.
 pub fn stored_name(field: &'static str, value: &str) -> Result<(), LimitError> {
     length(field, value)?;
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'-');
-    if let Some(at) = value.bytes().position(|b| !allowed(b)) {
+    // A table: every event of every commit comes through here.
+    const ALLOWED: [bool; 256] = {
+        let mut allowed = [false; 256];
+        let mut b = 0;
+        while b < 128 {
+            let byte = b as u8 as char;
+            allowed[b] = byte.is_ascii_alphanumeric() || matches!(byte, '_' | '.' | ':' | '-');
+            b += 1;
+        }
+        allowed
+    };
+    if let Some(at) = value.bytes().position(|b| !ALLOWED[usize::from(b)]) {
         let found = value[at..].chars().next().unwrap_or_default();
         return Err(LimitError::Character { field, value: cut(value), found, at, allowed: "A-Z a-z 0-9 _ . : -" });
     }

@@ -3,6 +3,7 @@
 use crate::codec::{DecodeError, EncodeError};
 use crate::command::MissingService;
 use crate::limits::LimitError;
+use crate::query::LoadError;
 use crate::store::{CommitError, IdempotencyKey, StoreError, StreamId};
 use crate::{BoxError, ErrorKind};
 
@@ -152,3 +153,29 @@ impl<E> From<CommitError> for CommandError<E> {
         }
     }
 }
+
+impl<E> From<LoadError> for CommandError<E> {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Limit(e) => Self::Limit(e),
+            LoadError::Store(e) => e.into(),
+            LoadError::Decode(e) => Self::Decode(e),
+        }
+    }
+}
+
+impl<E> CommandError<E> {
+    pub(crate) fn into_box(self) -> Box<Self> {
+        Box::new(self)
+    }
+}
+
+/// On the way of a command errors are boxed; `?` boxes them.
+macro_rules! boxed { ($($from:ty),+) => { $(
+    impl<E> From<$from> for Box<CommandError<E>> {
+        fn from(error: $from) -> Self {
+            Self::new(error.into())
+        }
+    }
+)+ } }
+boxed!(CommitError, DecodeError, EncodeError, LimitError, LoadError, MissingService, StoreError);

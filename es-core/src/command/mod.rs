@@ -1,17 +1,23 @@
 //! Commands: requests to one aggregate, sent through the bus.
 
+mod attempt;
 mod bus;
+mod call;
 mod context;
+mod decide;
 mod error;
 mod interceptor;
+mod outcome;
 mod retry;
 mod sending;
 mod services;
+mod stage;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub(crate) use self::bus::{Bus, resolve};
+pub(crate) use self::attempt::resolve;
+pub(crate) use self::bus::Bus;
 pub use self::context::Context;
 pub use self::error::CommandError;
 pub use self::interceptor::{Dispatch, Halted, Interceptor, Next};

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use crate::command::bus::{Call, Commits, Stages};
+use crate::command::attempt::Commits;
+use crate::command::call::Call;
+use crate::command::stage::Stages;
 use crate::command::{CommandError, ErrorOf, EventsOf, IdOf, RetryPolicy};
 use crate::event::Metadata;
 use crate::limits::LimitError;
@@ -123,7 +125,7 @@ impl<'a, C: Command> Sending<'a, C> {
     /// the transaction commits.
     pub async fn within<T: Transaction>(self, tx: &mut T) -> Result<Vec<EventsOf<C>>, CommandError<ErrorOf<C>>> {
         let call = Call::new(self.app, self.stream, self.options)?;
-        let done = call.dispatch(&self.cmd, &mut Stages(tx)).await?;
+        let done = call.dispatch(&self.cmd, &mut Stages(tx)).await.map_err(|error| *error)?;
         Ok(done.events)
     }
 }
@@ -136,7 +138,7 @@ impl<'a, C: Command> IntoFuture for Sending<'a, C> {
         Box::pin(async move {
             let Self { app, stream, ref cmd, options } = self;
             let call = Call::new(app, stream, options)?;
-            call.dispatch(cmd, &mut Commits).await
+            call.dispatch(cmd, &mut Commits).await.map_err(|error| *error)
         })
     }
 }

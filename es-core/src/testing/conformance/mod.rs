@@ -44,6 +44,7 @@ pub mod conditions;
 mod data;
 #[doc(hidden)]
 pub mod domain;
+pub mod keys;
 pub mod laws;
 pub mod limits;
 mod patient;

@@ -93,17 +93,19 @@ macro_rules! __conformance_rules {
                 correlation_and_causation_flow_into_events_and_on
                 a_handler_knows_the_time_and_who_asks
                 a_service_that_fails_is_no_refusal_and_is_not_remembered
+                an_id_that_cannot_be_stored_is_refused_and_nothing_is_written
+                more_events_than_the_app_allows_are_refused
+                what_cannot_be_read_back_is_not_written
+                what_nobody_provides_is_reported_all_at_once
+                a_query_reaches_its_handler_and_none_is_a_clear_error
+            }
+            keys {
                 the_same_key_gives_the_first_outcome_back
                 a_repeated_creation_is_answered_like_the_first_one
                 the_same_key_gives_the_first_refusal_back
                 the_same_key_with_another_request_is_refused
                 of_ten_requests_under_one_key_one_takes_effect
                 a_key_of_a_command_that_decided_nothing_is_remembered_too
-                an_id_that_cannot_be_stored_is_refused_and_nothing_is_written
-                more_events_than_the_app_allows_are_refused
-                what_cannot_be_read_back_is_not_written
-                what_nobody_provides_is_reported_all_at_once
-                a_query_reaches_its_handler_and_none_is_a_clear_error
             }
             processors {
                 a_checkpoint_moves_only_from_where_it_is

@@ -1,0 +1,267 @@
+//! Door one: attempts, each of them load, decide, commit.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use uuid::Uuid;
+
+use crate::app::Inner;
+use crate::command::call::{Call, Door, Fallible, Outcomes, Sent};
+use crate::command::decide::Decision;
+use crate::command::{CommandError, Done, ErrorOf, EventsOf, RetryPolicy};
+use crate::error::panic_text;
+use crate::repository::{Cost, Held, Loaded, Repository, Slot};
+use crate::store::{Attempt, CommitError, Committed, Position, Resolution, StoreError, StreamId, Version};
+use crate::{Apply, Command};
+
+/// Door one: attempts, until one is decided for good.
+pub(crate) struct Commits;
+
+impl<C: Command> Door<C> for Commits {
+    async fn run(&mut self, call: &Call<'_>, mut sent: Sent<'_, C>) -> Outcomes<C> {
+        let mut attempt = 1;
+        loop {
+            sent.begin_attempt(attempt);
+            let wait = match attempt_once(call, &mut sent).await {
+                Ok(done) => return Ok(done),
+                Err(error) if matches!(*error, CommandError::Refused(_)) => return Err(error),
+                Err(error) => match call.wait_after(&error, attempt) {
+                    Some(wait) => wait,
+                    None => return Box::pin(settle(call, sent.cmd(), error, attempt)).await,
+                },
+            };
+            Box::pin(tokio::time::sleep(wait)).await;
+            attempt += 1;
+        }
+    }
+}
+
+/// The end of the last attempt: a request that was decided before has its first outcome even so.
+async fn settle<C: Command>(
+    call: &Call<'_>,
+    cmd: &C,
+    mut error: Box<CommandError<ErrorOf<C>>>,
+    attempt: u32,
+) -> Outcomes<C> {
+    if let CommandError::Conflict { attempts, .. } = &mut *error {
+        *attempts = attempt;
+    }
+    if matches!(*error, CommandError::Unknown { .. } | CommandError::KeyReused { .. }) {
+        return Err(error);
+    }
+    // It must be known: told `AlreadyExists`, the sender of a repeated request would believe it for good.
+    for tried in 1.. {
+        let settled = match call.first_outcome(cmd).await {
+            Ok(Some(outcome)) => call.replay::<C>(outcome).await,
+            Ok(None) => return Err(error),
+            Err(unread) => Err(unread),
+        };
+        match settled.as_ref().err().and_then(|error| call.wait_after(error, tried)) {
+            Some(wait) => tokio::time::sleep(wait).await,
+            None => return settled,
+        }
+    }
+    unreachable!("the policy ends the tries")
+}
+
+/// Load, decide, commit; the state goes back into the cache only if the store proved it.
+///
+/// Split into what waits and what does not: a future holds every local of the function that waits, is
+/// moved before it runs, and is as large as its largest branch. So the rare ways are boxed too.
+async fn attempt_once<C: Command>(call: &Call<'_>, sent: &mut Sent<'_, C>) -> Outcomes<C> {
+    let slot = call.app.cache.slot(&call.stream);
+    let mut held = match slot.try_hold() {
+        Some(held) => held,
+        None => Box::pin(slot.hold()).await,
+    };
+    let (mut loaded, current) = match held.take::<C::Aggregate>() {
+        Some(loaded) => (loaded, false),
+        None => (Box::new(Box::pin(load(call)).await?), true),
+    };
+    let decided = decide_on_truth(call, sent, &mut loaded, current).await;
+    let (mut decided, writing) = match prepare(call, sent.cmd(), &loaded, decided) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            // What refused is the truth about a state that stands; a panic may have left it half changed.
+            if !matches!(*error, CommandError::Panicked { .. }) {
+                held.put(loaded);
+            }
+            return Err(error);
+        }
+    };
+    if let Some(writing) = writing {
+        match writing.await {
+            Ok(committed) => decided.committed(committed),
+            // An unknown outcome is resolved before anything is said about it.
+            Err(CommitError::Unknown(attempt)) => decided.committed(Box::pin(resolve(call.app, &attempt)).await?),
+            Err(CommitError::Repeated { outcome, .. }) => {
+                held.put(loaded);
+                return Box::pin(call.replay::<C>(*outcome)).await;
+            }
+            Err(error) => {
+                // A prefix of the stream stays one. It is read on at once: kept as it is, the next attempt
+                // would believe it and be refused again.
+                if matches!(&error, CommitError::Conflict { actual, .. } if *actual >= loaded.version)
+                    && Box::pin(call.app.repository.catch_up(&call.stream, &mut *loaded)).await.is_ok()
+                {
+                    held.put(loaded);
+                }
+                return Err(error.into());
+            }
+        }
+    }
+    conclude(call, &slot, held, loaded, decided)
+}
+
+/// Decides; where nothing is written that would prove the kept state, the tail is read first.
+async fn decide_on_truth<C: Command>(
+    call: &Call<'_>,
+    sent: &mut Sent<'_, C>,
+    loaded: &mut Loaded<C::Aggregate>,
+    mut current: bool,
+) -> Fallible<Decision<C>, C> {
+    loop {
+        let decided = call.decide(sent, loaded).await;
+        let proven = match &decided {
+            Ok(Decision { verdict: Ok(events), .. }) => !events.is_empty(),
+            Err(error) => matches!(**error, CommandError::Panicked { .. }),
+            Ok(Decision { verdict: Err(_), .. }) => false,
+        };
+        if proven || current {
+            return decided;
+        }
+        let decided = Box::new(decided);
+        if Box::pin(call.app.repository.catch_up(&call.stream, loaded)).await? == 0 {
+            return *decided;
+        }
+        current = true;
+    }
+}
+
+/// A decision on its way into the store.
+struct Prepared<C: Command> {
+    verdict: Result<Vec<EventsOf<C>>, ErrorOf<C>>,
+    position: Position,
+    version: Version,
+    /// The id of its last event; nil if it has none.
+    last: Uuid,
+}
+
+impl<C: Command> Prepared<C> {
+    fn committed(&mut self, committed: Committed) {
+        if let Some(version) = committed.versions.first() {
+            self.version = *version;
+            self.position = committed.position;
+        }
+    }
+}
+
+type Writing<'a> = Option<BoxFuture<'a, Result<Committed, CommitError>>>;
+
+/// The decision as a commit that has begun, if there is anything to write.
+fn prepare<'a, C: Command>(
+    call: &'a Call<'_>,
+    cmd: &C,
+    loaded: &Loaded<C::Aggregate>,
+    decided: Fallible<Decision<C>, C>,
+) -> Fallible<(Prepared<C>, Writing<'a>), C> {
+    let decision = decided?;
+    let commit = call.commit_of(cmd, loaded.version, &decision)?;
+    let last = commit.appends.first().and_then(|append| append.events.last());
+    let (version, position) = (loaded.version, loaded.position);
+    let last = last.map(|event| event.id).unwrap_or_default();
+    let writing = (!commit.is_empty()).then(|| call.app.store().commit(commit));
+    Ok((Prepared { verdict: decision.verdict, position, version, last }, writing))
+}
+
+/// Takes the events into the kept state, and answers.
+fn conclude<C: Command>(
+    call: &Call<'_>,
+    slot: &Arc<Slot>,
+    mut held: Held,
+    mut loaded: Box<Loaded<C::Aggregate>>,
+    prepared: Prepared<C>,
+) -> Outcomes<C> {
+    let Prepared { verdict, position, version, last } = prepared;
+    let events = match verdict {
+        Ok(events) => events,
+        Err(refusal) => {
+            held.put(loaded);
+            return Err(CommandError::Refused(refusal).into_box());
+        }
+    };
+    if !events.is_empty() {
+        let applied = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            events.iter().for_each(|event| loaded.state.apply(event));
+        }));
+        if let Err(panic) = applied {
+            // It is stored. The next command loads, meets the same panic, and says so.
+            tracing::error!(stream = %call.stream, panic = panic_text(&*panic), "`apply` panicked");
+            return Ok(Done { position, version, events, repeated: false });
+        }
+        (loaded.version, loaded.position, loaded.last) = (version, position, last);
+        if Repository::wants_snapshot(&loaded, events.len() as u64) {
+            take_snapshot(call.app, slot, &call.stream, &loaded);
+        }
+        loaded.cost = Cost::default();
+    }
+    held.put(loaded);
+    Ok(Done { position, version, events, repeated: false })
+}
+
+/// The newest state. A panic in `apply` is an error about this command.
+pub(super) async fn load<A: Apply, E>(call: &Call<'_>) -> Result<Loaded<A>, Box<CommandError<E>>> {
+    let loading = AssertUnwindSafe(call.app.repository.load(&call.stream)).catch_unwind().await;
+    match loading {
+        Ok(loaded) => Ok(loaded?),
+        Err(panic) => Err(CommandError::Panicked { command: A::NAME, panic: panic_text(&*panic) }.into_box()),
+    }
+}
+
+/// Asks until the store answers; the command's time limit ends it.
+pub(crate) async fn resolve(app: &Inner, attempt: &Attempt) -> Result<Committed, CommitError> {
+    let policy = RetryPolicy::default().with_attempts(u32::MAX);
+    for tried in 1.. {
+        match app.store().resolve(attempt).await {
+            Ok(Resolution::Applied(committed)) => return Ok(committed),
+            Ok(Resolution::Never) => {
+                let never = std::io::Error::other("the attempt was found not to be applied, and is fenced");
+                return Err(StoreError::transient("the commit", never).into());
+            }
+            Err(error) if error.kind() == crate::ErrorKind::Transient => {
+                tokio::time::sleep(policy.wait_after(tried, &app.ids).unwrap_or_default()).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    unreachable!("the loop has no end of its own")
+}
+
+/// In the background: a snapshot that fails costs a longer load, not the command.
+fn take_snapshot<A: Apply>(app: &Inner, slot: &Arc<Slot>, stream: &StreamId, loaded: &Loaded<A>) {
+    if !slot.begin_snapshot() {
+        return;
+    }
+    let snapshot = std::panic::catch_unwind(AssertUnwindSafe(|| Repository::snapshot_of(stream, loaded)));
+    let snapshot = match snapshot {
+        Ok(Ok(snapshot)) => snapshot,
+        Ok(Err(error)) => {
+            tracing::warn!(%stream, error = &*error as &dyn std::error::Error, "snapshot not encoded");
+            return slot.end_snapshot();
+        }
+        Err(panic) => {
+            tracing::warn!(%stream, panic = panic_text(&*panic), "snapshot not encoded");
+            return slot.end_snapshot();
+        }
+    };
+    let (store, slot) = (app.repository.snapshots.clone(), slot.clone());
+    app.lifecycle.spawn(async move {
+        let stream = snapshot.stream.clone();
+        if let Err(error) = store.put_snapshot(snapshot).await {
+            tracing::warn!(%stream, error = &error as &dyn std::error::Error, "snapshot not stored");
+        }
+        slot.end_snapshot();
+    });
+}

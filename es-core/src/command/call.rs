@@ -1,0 +1,186 @@
+//! The way of a command: admitted, through the interceptors, to its door, within its time limit.
+//!
+//! Spans: `es.command` with `command` and `stream` around a whole dispatch.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, Either};
+use tracing::Instrument;
+use uuid::Uuid;
+
+use crate::app::Inner;
+use crate::command::interceptor::{End, Stage};
+use crate::command::sending::Options;
+use crate::command::{CommandError, Dispatch, Done, ErrorOf, EventsOf, Halted, Interceptor, Next, RetryPolicy};
+use crate::event::Metadata;
+use crate::limits::LimitError;
+use crate::store::{IdempotencyKey, StoreError, StreamId, Version};
+use crate::{App, Command, chain};
+
+/// Errors are boxed on the way: a future holds its callees' results, and most of them are no errors.
+pub(super) type Fallible<T, C> = Result<T, Box<CommandError<ErrorOf<C>>>>;
+pub(super) type Outcomes<C> = Fallible<Done<EventsOf<C>>, C>;
+
+/// One command's way, whatever its type.
+#[derive(Debug)]
+pub(crate) struct Call<'a> {
+    pub(super) app: &'a Inner,
+    pub(super) id: Uuid,
+    pub(super) stream: StreamId,
+    pub(super) metadata: Arc<Metadata>,
+    pub(super) key: Option<IdempotencyKey>,
+    pub(super) expect: Option<Version>,
+    timeout: Duration,
+    retry: RetryPolicy,
+}
+
+impl<'a> Call<'a> {
+    pub(crate) fn new(
+        app: &'a App,
+        stream: Result<StreamId, Box<LimitError>>,
+        options: Option<Box<Options>>,
+    ) -> Result<Self, LimitError> {
+        let app = app.inner();
+        let stream = stream.map_err(|error| *error)?;
+        let Options { key, expect, mut metadata, timeout, retry } = options.map_or_else(Options::default, |o| *o);
+        let key = key.map(IdempotencyKey::new).transpose()?;
+        let id = app.ids.next();
+        // The first command of a flow gives the flow its name.
+        metadata.correlation.get_or_insert(id);
+        metadata.causation.get_or_insert(id);
+        Ok(Self {
+            app,
+            id,
+            stream,
+            metadata: Arc::new(metadata),
+            key,
+            expect,
+            timeout: timeout.unwrap_or(app.bus.timeout),
+            retry: retry.unwrap_or(app.bus.retry),
+        })
+    }
+
+    /// Runs the command to its end: within the time limit, and as long as the app runs.
+    pub(crate) async fn dispatch<C: Command>(&self, cmd: &C, door: &mut impl Door<C>) -> Outcomes<C> {
+        let _running = self.app.lifecycle.enter().ok_or_else(|| CommandError::ShuttingDown.into_box())?;
+        let running = if tracing::enabled!(tracing::Level::DEBUG) {
+            let span = tracing::debug_span!("es.command", command = C::NAME, stream = %self.stream);
+            Either::Right(Box::pin(self.intercepted(cmd, door).instrument(span)))
+        } else {
+            Either::Left(self.intercepted(cmd, door))
+        };
+        let mut running = pin!(running);
+        // Many commands never wait: they need no timer and no signal.
+        if let Poll::Ready(outcome) = futures::poll!(running.as_mut()) {
+            return outcome;
+        }
+        let late = |_| Err(CommandError::Unknown { why: "it took longer than its time limit" }.into_box());
+        let limited = Box::pin(async {
+            tokio::select! {
+                biased;
+                outcome = tokio::time::timeout(self.timeout, running) => outcome.unwrap_or_else(late),
+                () = self.app.lifecycle.killed() => {
+                    Err(CommandError::Unknown { why: "the app was shut down meanwhile" }.into_box())
+                }
+            }
+        });
+        limited.await
+    }
+
+    async fn intercepted<C: Command>(&self, cmd: &C, door: &mut impl Door<C>) -> Outcomes<C> {
+        match &self.app.bus.interceptors[..] {
+            [] => door.run(self, Sent::Plain { cmd }).await,
+            chain => Box::pin(self.through_interceptors(chain, cmd.clone(), door)).await,
+        }
+    }
+
+    async fn through_interceptors<C: Command>(
+        &self,
+        chain: &[Arc<dyn Interceptor>],
+        cmd: C,
+        door: &mut impl Door<C>,
+    ) -> Outcomes<C> {
+        let mut dispatch = Dispatch {
+            command: C::NAME,
+            stream: self.stream.clone(),
+            attempt: 0,
+            version: None,
+            events: Vec::new(),
+            payload: Box::new(cmd),
+            metadata: Metadata::clone(&self.metadata),
+        };
+        let mut end = Through { call: self, door, outcome: None };
+        let halted = Next { chain, stage: Stage::Dispatch, end: &mut end }.run(&mut dispatch).await;
+        match (halted, end.outcome) {
+            (Err(Halted::Interceptor(error)), _) => Err(CommandError::Intercepted(error).into_box()),
+            (_, Some(outcome)) => outcome,
+            (_, None) => Err(CommandError::Intercepted("an interceptor neither went on nor refused".into()).into_box()),
+        }
+    }
+
+    /// How long to wait before the next attempt, if the error is one that another attempt can mend.
+    pub(super) fn wait_after<E>(&self, error: &CommandError<E>, attempt: u32) -> Option<Duration> {
+        let again = match error {
+            CommandError::Conflict { .. } => self.expect.is_none(),
+            CommandError::Store(error) => matches!(error, StoreError::Transient { .. }),
+            _ => false,
+        };
+        self.retry.wait_after(attempt, &self.app.ids).filter(|_| again)
+    }
+}
+
+/// Where a decision goes. Door one commits it, door two stages it.
+pub(crate) trait Door<C: Command>: Send {
+    fn run(&mut self, call: &Call<'_>, sent: Sent<'_, C>) -> impl Future<Output = Outcomes<C>> + Send;
+}
+
+/// The command, bare or as the interceptors have it.
+pub(crate) enum Sent<'s, C> {
+    Plain { cmd: &'s C },
+    Intercepted(&'s mut Dispatch),
+}
+
+impl<C: Command> Sent<'_, C> {
+    pub(super) fn cmd(&self) -> &C {
+        match self {
+            Self::Plain { cmd } => cmd,
+            Self::Intercepted(dispatch) => dispatch.payload().expect("`Call` put a `C` in"),
+        }
+    }
+
+    pub(super) fn begin_attempt(&mut self, attempt: u32) {
+        if let Self::Intercepted(dispatch) = self {
+            dispatch.attempt = attempt;
+            dispatch.version = None;
+            dispatch.events.clear();
+        }
+    }
+}
+
+/// The end of the chain around a dispatch.
+struct Through<'x, C: Command, D> {
+    call: &'x Call<'x>,
+    door: &'x mut D,
+    outcome: Option<Outcomes<C>>,
+}
+
+impl<C: Command, D: Door<C>> End for Through<'_, C, D> {
+    fn run<'a>(&'a mut self, dispatch: &'a mut Dispatch) -> BoxFuture<'a, Result<(), Halted>> {
+        Box::pin(async move {
+            let outcome = self.door.run(self.call, Sent::Intercepted(dispatch)).await;
+            let halted = halted(&outcome);
+            self.outcome = Some(outcome);
+            halted
+        })
+    }
+}
+
+fn halted<T, E: std::error::Error + 'static>(outcome: &Result<T, Box<CommandError<E>>>) -> Result<(), Halted> {
+    match outcome {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Halted::Command { kind: error.kind(), text: chain(error) }),
+    }
+}

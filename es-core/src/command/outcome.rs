@@ -1,0 +1,150 @@
+//! A decision as data: the commit that stores it, and the answer to a request that comes again.
+
+use crate::clock::Timestamp;
+use crate::codec::{DecodeError, EncodeError};
+use crate::command::call::{Call, Fallible, Outcomes};
+use crate::command::decide::Decision;
+use crate::command::{CommandError, Done, EventsOf};
+use crate::limits::LimitError;
+use crate::store::{
+    Append, Check, Commit, ExpectedVersion, NewEvent, Outcome, OutcomeMark, Position, RecordedEvent, StreamId, Version,
+};
+use crate::{Aggregate, Command, Event};
+use xxhash_rust::xxh3::Xxh3;
+
+impl Call<'_> {
+    /// The decision as data: what will be stored if nothing changed since `version`.
+    pub(super) fn commit_of<C: Command>(
+        &self,
+        cmd: &C,
+        version: Version,
+        decision: &Decision<C>,
+    ) -> Fallible<Commit, C> {
+        let expected = match version {
+            Version(0) => ExpectedVersion::NoStream,
+            version => ExpectedVersion::Exact(version),
+        };
+        let mut commit = Commit::default();
+        let events = match &decision.verdict {
+            Ok(events) if !events.is_empty() => self.encode::<C>(events, decision)?,
+            _ => Vec::new(),
+        };
+        if let Some(key) = &self.key {
+            let refusal = match &decision.verdict {
+                Ok(_) => None,
+                Err(refusal) => Some(to_json(refusal)?),
+            };
+            let outcome = Outcome {
+                fingerprint: self.fingerprint(cmd)?,
+                stream: self.stream.clone(),
+                version,
+                position: Position(0),
+                events: u32::try_from(events.len()).unwrap_or(u32::MAX),
+                refusal,
+            };
+            commit.outcomes.push(OutcomeMark { key: key.clone(), outcome });
+        }
+        if !events.is_empty() {
+            commit.appends.push(Append { stream: self.stream.clone(), expected, events });
+        } else if !commit.outcomes.is_empty() {
+            // A remembered refusal is decided on the current state, like any other decision.
+            commit.checks.push(Check { stream: self.stream.clone(), expected });
+        }
+        Ok(commit)
+    }
+
+    fn encode<C: Command>(
+        &self,
+        events: &[EventsOf<C>],
+        decision: &Decision<C>,
+    ) -> Fallible<Vec<NewEvent>, C> {
+        if events.len() > self.app.bus.max_events {
+            return Err(LimitError::TooLarge {
+                field: "command",
+                actual: events.len(),
+                limit: self.app.bus.max_events,
+                unit: "events",
+                value: C::NAME.to_owned(),
+            }
+            .into());
+        }
+        let new = |event: &EventsOf<C>| {
+            let new = NewEvent::new(self.app.ids.at(decision.now), event.encode()?, decision.metadata.clone());
+            if self.app.bus.verify {
+                verify::<EventsOf<C>>(&self.stream, &new)?;
+            }
+            Ok(new)
+        };
+        events.iter().map(new).collect()
+    }
+
+    fn fingerprint<C: Command>(&self, cmd: &C) -> Fallible<u128, C> {
+        let json = serde_json::to_vec(cmd)
+            .map_err(|e| CommandError::Codec { what: "the command", source: e.into() })?;
+        let mut hash = Xxh3::new();
+        for part in [C::Aggregate::NAME.as_bytes(), C::NAME.as_bytes(), self.stream.as_str().as_bytes(), &json] {
+            hash.update(&(part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        Ok(hash.digest128())
+    }
+
+    /// What the first request under this key led to, if there was one.
+    pub(super) async fn first_outcome<C: Command>(&self, cmd: &C) -> Fallible<Option<Outcome>, C> {
+        let Some(key) = &self.key else { return Ok(None) };
+        match self.app.store().outcome(key).await? {
+            Some(outcome) if outcome.fingerprint != self.fingerprint(cmd)? => {
+                Err(CommandError::KeyReused { key: key.clone() }.into_box())
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// Answers like the first time: the refusal, or the events, read back and upcast.
+    pub(super) async fn replay<C: Command>(&self, outcome: Outcome) -> Outcomes<C> {
+        let Outcome { stream, version, position, events, refusal, .. } = outcome;
+        if let Some(refusal) = refusal {
+            let refusal = serde_json::from_slice(&refusal)
+                .map_err(|e| CommandError::Codec { what: "the stored refusal", source: e.into() })?;
+            return Err(CommandError::Refused(refusal).into_box());
+        }
+        let before = Version(version.0 - u64::from(events));
+        let stored = match events {
+            0 => Vec::new(),
+            n => self.app.store().stream(&stream, before, n as usize).await?,
+        };
+        let mut events = Vec::with_capacity(stored.len());
+        for event in &stored {
+            events.extend(EventsOf::<C>::decode(event)?);
+        }
+        Ok(Done { position, version, events, repeated: true })
+    }
+}
+
+fn to_json<E, T: serde::Serialize>(refusal: &T) -> Result<bytes::Bytes, CommandError<E>> {
+    let json = serde_json::to_vec(refusal);
+    Ok(json.map_err(|e| CommandError::Codec { what: "the refusal", source: e.into() })?.into())
+}
+
+/// A new event as it will be read back.
+pub(super) fn recorded(stream: &StreamId, event: &NewEvent, version: Version) -> RecordedEvent {
+    RecordedEvent {
+        position: None,
+        stream: stream.clone(),
+        version,
+        id: event.id,
+        name: event.name.clone(),
+        schema: event.schema,
+        codec: event.codec.clone(),
+        data: event.data.clone(),
+        tags: event.tags.clone(),
+        metadata: event.metadata.clone(),
+        recorded_at: Timestamp::UNIX_EPOCH,
+    }
+}
+
+/// What was written must be readable: a payload that is not is found before it is stored.
+fn verify<E: Event>(stream: &StreamId, event: &NewEvent) -> Result<(), EncodeError> {
+    let wrong = |source: DecodeError| EncodeError::RoundTrip { name: event.name.to_string(), source: source.into() };
+    E::decode(&recorded(stream, event, Version(0))).map(drop).map_err(wrong)
+}
