@@ -49,7 +49,13 @@ pub fn given<A: Apply>(history: impl IntoEvents<A::Event>) -> Given<A> {
         version.0 += 1;
         written(&event).for_each(|event| state.apply(&event));
     }
-    Given { state, version, services: Services::default(), clock: TestClock::default(), metadata: Metadata::default() }
+    Given {
+        state,
+        version,
+        services: Services::default(),
+        clock: TestClock::default(),
+        metadata: Metadata::default(),
+    }
 }
 
 /// An aggregate and what surrounds it, before the command.
@@ -200,7 +206,12 @@ where
     #[track_caller]
     pub fn then(self, expected: impl IntoEvents<A::Event>) {
         match self.outcome {
-            Ok(events) => assert_eq!(expected.into_events(), events, "events of {} (expected < > decided)", self.command),
+            Ok(events) => assert_eq!(
+                expected.into_events(),
+                events,
+                "events of {} (expected < > decided)",
+                self.command
+            ),
             Err(error) => panic!("{} was expected to decide events and ended with: {error:?}", self.command),
         }
     }
@@ -251,7 +262,9 @@ where
     /// If it ended in another way.
     #[track_caller]
     pub fn then_already_exists(self) {
-        self.stopped("to find its aggregate there already", |e| matches!(e, CommandError::AlreadyExists { .. }));
+        self.stopped("to find its aggregate there already", |e| {
+            matches!(e, CommandError::AlreadyExists { .. })
+        });
     }
 
     /// The aggregate has ended and takes no more commands.
@@ -304,7 +317,12 @@ pub(super) fn written<E: Event>(event: &E) -> impl Iterator<Item = E> + use<E> {
 }
 
 /// A new event as a store would give it back.
-pub(super) fn recorded(new: NewEvent, stream: StreamId, version: Version, position: Position) -> RecordedEvent {
+pub(super) fn recorded(
+    new: NewEvent,
+    stream: StreamId,
+    version: Version,
+    position: Position,
+) -> RecordedEvent {
     let NewEvent { id, name, schema, codec, data, tags, metadata } = new;
     let id: EventId = id;
     RecordedEvent {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use pretty_assertions::assert_eq;
 
-use super::fixture::recorded;
 use super::SeededEntropy;
+use super::fixture::recorded;
 use crate::event::{Event, EventOf, IntoEvents};
 use crate::id::Ids;
 use crate::projection::View;
@@ -65,7 +65,9 @@ impl<V: View> ViewFixture<V> {
         self.position.0 += 1;
         let version = self.streams.entry(stream.clone()).or_default();
         version.0 += 1;
-        let id = Ids::new(Arc::new(super::TestClock::default()), Arc::new(SeededEntropy::new(self.position.0))).next();
+        let id =
+            Ids::new(Arc::new(super::TestClock::default()), Arc::new(SeededEntropy::new(self.position.0)))
+                .next();
         let new = NewEvent::new(id, event.encode()?, Arc::default());
         let stored = recorded(new, stream.clone(), *version, self.position);
         if !V::filter().matches(&stored) {
@@ -110,7 +112,12 @@ impl<V: View + Debug + PartialEq> ViewFixture<V> {
     /// If it has one.
     #[track_caller]
     pub fn then_no_row(&self, key: &V::Key) -> &Self {
-        assert_eq!(None, self.rows.get(&key.to_string()), "row {key} of view {} (expected < > actual)", V::NAME);
+        assert_eq!(
+            None,
+            self.rows.get(&key.to_string()),
+            "row {key} of view {} (expected < > actual)",
+            V::NAME
+        );
         self
     }
 }

@@ -4,8 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use es_core::event::Event;
 use es_core::testing::conformance::domain::{
-    Account, AccountError, AccountEvent, Close, Closed, Deposit, Deposited, Donate, Gate, Look, Open, Rate, Stamp,
-    Verify, Wait, Withdraw, deposited, opened, withdrawn,
+    Account, AccountError, AccountEvent, Close, Closed, Deposit, Deposited, Donate, Gate, Look, Open, Rate,
+    Stamp, Verify, Wait, Withdraw, deposited, opened, withdrawn,
 };
 use es_core::testing::conformance::readside::Balance;
 use es_core::testing::{epoch, given, view};
@@ -63,24 +63,42 @@ async fn a_handler_that_waits_is_awaited() {
 #[test]
 fn what_is_wrong_with_a_test_is_said_clearly() {
     for (expected, wrong) in [
-        ("the handler of wait waits for something: use `.when_async(cmd).await`", wrong(|| {
-            given::<Account>(ada()).with(Gate::default()).when(Wait {}).then(deposited(1));
-        })),
-        ("no `es_core::testing::conformance::domain::Gate` was provided", wrong(|| {
-            given::<Account>(ada()).when(Wait {}).then(deposited(1));
-        })),
-        ("events of withdraw (expected < > decided)", wrong(|| {
-            given::<Account>(ada()).when(Withdraw { amount: 1 }).then(withdrawn(2));
-        })),
-        ("withdraw was expected to fail and decided [Withdrawn(Withdrawn { amount: 1 })]", wrong(|| {
-            given::<Account>(ada()).when(Withdraw { amount: 1 }).then_not_found();
-        })),
-        ("withdraw was expected to decide events and ended with: Refused(Overdrawn", wrong(|| {
-            given::<Account>(ada()).when(Withdraw { amount: 11 }).then(withdrawn(11));
-        })),
-        ("cannot encode event account.rated", wrong(|| {
-            drop(given::<Account>(ada()).when(Rate { rate: "NaN".to_owned() }));
-        })),
+        (
+            "the handler of wait waits for something: use `.when_async(cmd).await`",
+            wrong(|| {
+                given::<Account>(ada()).with(Gate::default()).when(Wait {}).then(deposited(1));
+            }),
+        ),
+        (
+            "no `es_core::testing::conformance::domain::Gate` was provided",
+            wrong(|| {
+                given::<Account>(ada()).when(Wait {}).then(deposited(1));
+            }),
+        ),
+        (
+            "events of withdraw (expected < > decided)",
+            wrong(|| {
+                given::<Account>(ada()).when(Withdraw { amount: 1 }).then(withdrawn(2));
+            }),
+        ),
+        (
+            "withdraw was expected to fail and decided [Withdrawn(Withdrawn { amount: 1 })]",
+            wrong(|| {
+                given::<Account>(ada()).when(Withdraw { amount: 1 }).then_not_found();
+            }),
+        ),
+        (
+            "withdraw was expected to decide events and ended with: Refused(Overdrawn",
+            wrong(|| {
+                given::<Account>(ada()).when(Withdraw { amount: 11 }).then(withdrawn(11));
+            }),
+        ),
+        (
+            "cannot encode event account.rated",
+            wrong(|| {
+                drop(given::<Account>(ada()).when(Rate { rate: "NaN".to_owned() }));
+            }),
+        ),
     ] {
         assert!(wrong.contains(expected), "expected {expected:?} in {wrong:?}");
     }

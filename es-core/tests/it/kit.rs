@@ -6,7 +6,9 @@ use std::time::Duration;
 use es_core::clock::Clock;
 use es_core::entropy::Entropy;
 use es_core::memory::MemoryBackend;
-use es_core::store::{Append, Attempt, Commit, CommitError, EventStore, ExpectedVersion, NewEvent, Resolution, StreamId};
+use es_core::store::{
+    Append, Attempt, Commit, CommitError, EventStore, ExpectedVersion, NewEvent, Resolution, StreamId,
+};
 use es_core::testing::conformance::domain::{Account, Deposit, Open, Withdraw, opened};
 use es_core::testing::{Counts, Faults, Outcome, Recorder, SeededEntropy, SimStore, TestClock, epoch};
 use es_core::{App, ErrorKind, Event};
@@ -41,19 +43,27 @@ async fn a_recorder_keeps_every_command_with_its_outcome() {
     app.send(&id, Withdraw { amount: 1 }).await.unwrap_err();
     app.send(&"b".to_owned(), Deposit { amount: 1 }).await.unwrap_err();
     let sent = recorder.take();
-    let seen: Vec<_> = sent.iter().map(|s| (s.command, s.stream.as_str(), s.outcome, &s.events[..])).collect();
-    assert_eq!(seen, [
-        ("open", "account-a", Outcome::Done, &["account.opened"][..]),
-        ("withdraw", "account-a", Outcome::Failed(ErrorKind::Refused), &[]),
-        ("deposit", "account-b", Outcome::Failed(ErrorKind::Refused), &[]),
-    ]);
+    let seen: Vec<_> =
+        sent.iter().map(|s| (s.command, s.stream.as_str(), s.outcome, &s.events[..])).collect();
+    assert_eq!(
+        seen,
+        [
+            ("open", "account-a", Outcome::Done, &["account.opened"][..]),
+            ("withdraw", "account-a", Outcome::Failed(ErrorKind::Refused), &[]),
+            ("deposit", "account-b", Outcome::Failed(ErrorKind::Refused), &[]),
+        ]
+    );
     assert!(recorder.sent().is_empty());
 }
 
 fn open(stream: &str) -> Commit {
     let data = opened("ada").encode().unwrap();
     let event = NewEvent::new(es_core::id::Ids::default().next(), data, Arc::default());
-    let append = Append { stream: StreamId::new(stream).unwrap(), expected: ExpectedVersion::NoStream, events: vec![event] };
+    let append = Append {
+        stream: StreamId::new(stream).unwrap(),
+        expected: ExpectedVersion::NoStream,
+        events: vec![event],
+    };
     Commit { appends: vec![append], ..Commit::default() }
 }
 
@@ -126,7 +136,11 @@ async fn a_commit_that_failed_or_was_refused_left_nothing() {
     let sim = always(|f| f.answer_lost = 1.0);
     unknown(&sim, open("a")).await;
     let refused = unknown(&sim, open("a")).await;
-    assert_eq!(sim.resolve(&refused).await.unwrap(), Resolution::Never, "the rules refused it, and nobody heard");
+    assert_eq!(
+        sim.resolve(&refused).await.unwrap(),
+        Resolution::Never,
+        "the rules refused it, and nobody heard"
+    );
 }
 
 /// E12: a dropped commit is unknown, not failed.

@@ -19,7 +19,9 @@ fn named() -> BTreeSet<String> {
 fn every_test_in_the_table_exists() {
     let unknown: Vec<_> = named()
         .into_iter()
-        .filter(|name| !RULES.contains(&name.as_str()) && !OWN.iter().any(|file| file.contains(&format!("fn {name}()"))))
+        .filter(|name| {
+            !RULES.contains(&name.as_str()) && !OWN.iter().any(|file| file.contains(&format!("fn {name}()")))
+        })
         .collect();
     assert!(unknown.is_empty(), "docs/rules.md names tests that do not exist: {unknown:#?}");
 }

@@ -66,7 +66,10 @@ async fn a_renamed_projection_is_noticed_at_start() {
     assert_eq!(warnings.take(), [""; 0], "the same name");
     let renamed = App::on(store).view::<RenamedBalance>().start().await.unwrap();
     let said = warnings.take().join("\n");
-    assert!(said.contains("saldo/1") && said.contains("balance/1") && said.contains("was it renamed?"), "{said}");
+    assert!(
+        said.contains("saldo/1") && said.contains("balance/1") && said.contains("was it renamed?"),
+        "{said}"
+    );
     drop((again, renamed));
 }
 
@@ -78,7 +81,10 @@ async fn a_snapshot_that_is_ignored_is_warned_about() {
     let app = App::on(store.clone()).start().await.unwrap();
     app.send(&"a".to_owned(), Open { owner: "ada".to_owned() }).await.unwrap();
     let (stream, event) = (StreamId::new("account-a").unwrap(), EventId::from_u128(1));
-    store.put_snapshot(Snapshot { stream, version: Version(1), event, schema: 1, data: "{}".into() }).await.unwrap();
+    store
+        .put_snapshot(Snapshot { stream, version: Version(1), event, schema: 1, data: "{}".into() })
+        .await
+        .unwrap();
     App::on(store).start().await.unwrap().load::<Account>(&"a".to_owned()).await.unwrap();
     let said = warnings.take().join("\n");
     assert!(said.contains("snapshot ignored, full replay") && said.contains("account-a"), "{said}");

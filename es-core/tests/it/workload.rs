@@ -67,7 +67,8 @@ fn assert_interesting(counts: Counts) {
 }
 
 fn run(seed: u64) -> Counts {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let sim = SimStore::with_clock(seed, TestClock::default()).with_faults(Faults::heavy());
         let history = Arc::new(Mutex::new(History::default()));
@@ -89,7 +90,10 @@ fn run(seed: u64) -> Counts {
 async fn node(sim: &SimStore, seed: u64) -> App {
     let policy = RetryPolicy::default().with_attempts(30);
     loop {
-        let app = App::on(sim.clone()).view::<Balance>().entropy(SeededEntropy::new(seed)).clock(TestClock::default());
+        let app = App::on(sim.clone())
+            .view::<Balance>()
+            .entropy(SeededEntropy::new(seed))
+            .clock(TestClock::default());
         // A store that does not answer at start is met again, as by a program that is started again.
         if let Ok(app) = app.retry(policy).command_timeout(LIMIT).start().await {
             return app;
@@ -168,7 +172,11 @@ async fn check(sim: &SimStore, nodes: &[App], history: &History, seen: &[Recorde
     for (key, (stream, version, events)) in &history.acknowledged {
         let first = version + 1 - events.len() as u64;
         for (i, event) in events.iter().enumerate() {
-            assert_eq!(by_place.get(&(stream.clone(), first + i as u64)), Some(event), "{key} was acknowledged");
+            assert_eq!(
+                by_place.get(&(stream.clone(), first + i as u64)),
+                Some(event),
+                "{key} was acknowledged"
+            );
             acknowledged += 1;
         }
         assert!(!history.refused.contains(key), "{key} has one outcome");
@@ -181,7 +189,11 @@ async fn check(sim: &SimStore, nodes: &[App], history: &History, seen: &[Recorde
             let key = stream.strip_prefix("account-").unwrap().to_owned();
             assert!(account.balance >= 0 || *payments > 0);
             let row = views.get::<Balance>(&key).await.unwrap().unwrap();
-            assert_eq!(row, Balance { amount: account.balance, n_payments: *payments }, "the row is the fold of the log");
+            assert_eq!(
+                row,
+                Balance { amount: account.balance, n_payments: *payments },
+                "the row is the fold of the log"
+            );
             assert_eq!(node.load::<Account>(&key).await.unwrap().unwrap().state, *account);
         }
     }

@@ -2,12 +2,15 @@
 
 use futures::future::join_all;
 
-use super::data::{ANY, EXISTS, NO_STREAM, append, event, events, exact, id, ids, new_id, places, raw, versions};
+use super::data::{
+    ANY, EXISTS, NO_STREAM, append, event, events, exact, id, ids, new_id, places, raw, versions,
+};
 use super::patient::{Patient, ask};
 use super::{Subject, store};
 use crate::ErrorKind;
 use crate::store::{
-    Attempt, Commit, CommitError, Committed, EventFilter, EventStore, Position, Resolution, Subscription, Version,
+    Attempt, Commit, CommitError, Committed, EventFilter, EventStore, Position, Resolution, Subscription,
+    Version,
 };
 
 /// E1
@@ -101,7 +104,9 @@ pub async fn append_at_another_version_conflicts_and_writes_nothing<S: Subject>(
     for wrong in [0, 1, 2, 4, 1_000_000] {
         let refused = store.append("a", exact(wrong), events(2)).await.expect_err("not the version");
         assert_eq!(refused.kind(), ErrorKind::Conflict);
-        let CommitError::Conflict { stream, expected, actual, since } = refused else { panic!("{refused:?}") };
+        let CommitError::Conflict { stream, expected, actual, since } = refused else {
+            panic!("{refused:?}")
+        };
         assert_eq!((stream, expected, actual), (id("a"), exact(wrong), Version(3)));
         assert!(since.is_empty(), "nobody asked");
     }
@@ -152,7 +157,8 @@ pub async fn any_never_conflicts_however_concurrent<S: Subject>(subject: S) {
 pub async fn a_refused_commit_leaves_its_neighbours_untouched<S: Subject>(subject: S) {
     let store = store(&subject).await;
     store.put("taken", events(1)).await;
-    let names: Vec<String> = (0..30).map(|i| if i % 3 == 0 { "taken".to_owned() } else { format!("s-{i}") }).collect();
+    let names: Vec<String> =
+        (0..30).map(|i| if i % 3 == 0 { "taken".to_owned() } else { format!("s-{i}") }).collect();
     let outcomes = join_all(names.iter().map(|name| store.append(name, NO_STREAM, events(2)))).await;
     for (name, outcome) in names.iter().zip(&outcomes) {
         assert_eq!(outcome.is_ok(), name != "taken", "{name}: {outcome:?}");
@@ -181,10 +187,15 @@ pub async fn an_empty_append_writes_nothing_and_says_where_the_stream_is<S: Subj
 pub async fn a_commit_of_several_streams_is_all_or_nothing<S: Subject>(subject: S) {
     let store = store(&subject).await;
     store.put("c", events(1)).await;
-    let refused = Commit::default().and("a", ANY, events(2)).and("b", ANY, events(2)).and("c", NO_STREAM, events(1));
+    let refused =
+        Commit::default().and("a", ANY, events(2)).and("b", ANY, events(2)).and("c", NO_STREAM, events(1));
     store.commit(refused).await.expect_err("c is there");
     assert_eq!((store.version("a").await, store.version("b").await, store.head().await), (0, 0, 1));
-    let accepted = Commit::default().and("a", NO_STREAM, events(2)).and("c", exact(1), events(1)).and("b", ANY, events(1));
+    let accepted = Commit::default().and("a", NO_STREAM, events(2)).and("c", exact(1), events(1)).and(
+        "b",
+        ANY,
+        events(1),
+    );
     let done = store.commit(accepted).await.expect("all hold");
     assert_eq!(done, Committed { position: Position(5), versions: vec![Version(2), Version(2), Version(1)] });
     let all: Vec<_> = store.all().await.iter().map(|e| e.stream.to_string()).collect();
@@ -262,10 +273,15 @@ pub async fn two_handles_that_race_lose_no_update<S: Subject>(subject: S) {
     let one = store(&subject).await;
     let two = Patient(subject.again(&one.0).await);
     for version in 0..10 {
-        let (a, b) = futures::join!(one.append("a", exact(version), events(1)), two.append("a", exact(version), events(1)));
+        let (a, b) = futures::join!(
+            one.append("a", exact(version), events(1)),
+            two.append("a", exact(version), events(1))
+        );
         assert!(a.is_ok() != b.is_ok(), "exactly one wins: {a:?} {b:?}");
     }
-    let any = |store: Patient<S::Backend>| async move { join_all((0..10).map(|_| store.put("b", events(2)))).await };
+    let any = |store: Patient<S::Backend>| async move {
+        join_all((0..10).map(|_| store.put("b", events(2)))).await
+    };
     futures::join!(any(one.clone()), any(two.clone()));
     assert_eq!(one.head().await, 50);
     two.assert_sound().await;

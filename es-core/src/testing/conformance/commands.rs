@@ -10,8 +10,8 @@ use futures::future::join_all;
 
 use super::data::{EXISTS, encoded, exact};
 use super::domain::{
-    Account, AccountError, AccountEvent, Close, Contend, Deposit, Donate, Gate, Look, Open, Panic, Rate, Rival, Split,
-    Stamp, Verify, Wait, Withdraw, deposited, opened, withdrawn,
+    Account, AccountError, AccountEvent, Close, Contend, Deposit, Donate, Gate, Look, Open, Panic, Rate,
+    Rival, Split, Stamp, Verify, Wait, Withdraw, deposited, opened, withdrawn,
 };
 use super::patient::Patient;
 use super::readside::{Balance, BalanceOf, BalanceOfNobody, Balances};
@@ -151,7 +151,12 @@ impl Interceptor for Guard {
 pub async fn an_interceptor_can_change_and_refuse_and_its_failure_is_the_commands<S: Subject>(subject: S) {
     let store = store(&subject).await;
     store.put("account-a", vec![encoded(&opened("ada"))]).await;
-    let app = wiring(&store).retry(RetryPolicy::never()).interceptor(Guard).start().await.expect("nothing to prepare");
+    let app = wiring(&store)
+        .retry(RetryPolicy::never())
+        .interceptor(Guard)
+        .start()
+        .await
+        .expect("nothing to prepare");
     for (amount, expected) in [(5_000, "too much"), (1, "too little")] {
         let refused = sent!(app.send(&key(), Deposit { amount })).expect_err("intercepted");
         assert!(matches!(refused, CommandError::Intercepted(_)), "{refused:?}");
@@ -189,7 +194,9 @@ pub async fn conflict_retries_are_bounded<S: Subject>(subject: S) {
     assert!(matches!(error, CommandError::Conflict { attempts: 3, .. }), "{error:?}");
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert!(before - rival.times.load(Relaxed) >= 2, "it tried again");
-    assert!(!store.stream("account-a").await.iter().any(|e| &*e.data == b"{\"amount\":100,\"reference\":null}"));
+    assert!(
+        !store.stream("account-a").await.iter().any(|e| &*e.data == b"{\"amount\":100,\"reference\":null}")
+    );
 }
 
 /// C4
@@ -209,7 +216,8 @@ pub async fn a_refusal_is_not_retried<S: Subject>(subject: S) {
 pub async fn an_expected_version_that_does_not_hold_is_not_retried<S: Subject>(subject: S) {
     let store = store(&subject).await;
     let app = with_account(&store, 5).await;
-    let stale = sent!(app.send(&key(), Deposit { amount: 1 }).expect_version(Version(1))).expect_err("it is at 2");
+    let stale =
+        sent!(app.send(&key(), Deposit { amount: 1 }).expect_version(Version(1))).expect_err("it is at 2");
     let CommandError::Conflict { source: CommitError::Conflict { expected, actual, .. }, .. } = stale else {
         panic!("{stale:?}")
     };
@@ -342,7 +350,10 @@ pub async fn correlation_and_causation_flow_into_events_and_on<S: Subject>(subje
     let second = store.stream("account-b").await.pop().expect("stored");
     assert_eq!(second.metadata.correlation, first.metadata.correlation, "the same flow");
     assert_eq!(second.metadata.causation, Some(first.id), "caused by that event");
-    assert_eq!((second.metadata.actor.as_deref(), second.metadata.tenant.as_deref()), (Some("ada"), Some("t-1")));
+    assert_eq!(
+        (second.metadata.actor.as_deref(), second.metadata.tenant.as_deref()),
+        (Some("ada"), Some("t-1"))
+    );
     assert_eq!(*second.metadata, Metadata::caused_by(&first));
 }
 
@@ -361,8 +372,12 @@ pub async fn a_service_that_fails_is_no_refusal_and_is_not_remembered<S: Subject
     let store = store(&subject).await;
     let app = with_account(&store, 5).await;
     for _ in 0..2 {
-        let failed = sent!(app.send(&key(), Verify {}).idempotency_key("k")).expect_err("the service is down");
-        assert!(matches!(&failed, CommandError::Service(e) if e.to_string() == "the service is down"), "{failed:?}");
+        let failed =
+            sent!(app.send(&key(), Verify {}).idempotency_key("k")).expect_err("the service is down");
+        assert!(
+            matches!(&failed, CommandError::Service(e) if e.to_string() == "the service is down"),
+            "{failed:?}"
+        );
     }
     sent!(app.send(&key(), Deposit { amount: 1 }).idempotency_key("k")).expect("the key is free");
 }
@@ -378,7 +393,10 @@ pub async fn an_id_that_cannot_be_stored_is_refused_and_nothing_is_written<S: Su
         ("a\0b".to_owned(), "at byte"),
     ] {
         let refused = app.send(&id, Open { owner: "ada".to_owned() }).await.expect_err("not an id");
-        assert!(matches!(&refused, CommandError::Limit(e) if e.to_string().contains(expected)), "{refused:?}");
+        assert!(
+            matches!(&refused, CommandError::Limit(e) if e.to_string().contains(expected)),
+            "{refused:?}"
+        );
         assert_eq!(refused.kind(), ErrorKind::Misuse);
     }
     for bad in ["", "a\u{7}", &"k".repeat(256)] {
@@ -394,7 +412,10 @@ pub async fn more_events_than_the_app_allows_are_refused<S: Subject>(subject: S)
     store.put("account-a", vec![encoded(&opened("ada"))]).await;
     let app = wiring(&store).max_events(5).start().await.expect("nothing to prepare");
     let refused = sent!(app.send(&key(), Split { times: 6 })).expect_err("one too many");
-    assert!(matches!(refused, CommandError::Limit(LimitError::TooLarge { actual: 6, limit: 5, .. })), "{refused:?}");
+    assert!(
+        matches!(refused, CommandError::Limit(LimitError::TooLarge { actual: 6, limit: 5, .. })),
+        "{refused:?}"
+    );
     sent!(app.send(&key(), Split { times: 5 })).expect("as many as are allowed");
     assert_eq!(store.version("account-a").await, 6);
 }
@@ -417,8 +438,14 @@ pub async fn what_nobody_provides_is_reported_all_at_once<S: Subject>(subject: S
     let store = store(&subject).await;
     let error = wiring(&store).aggregate::<Account>().start().await.expect_err("nothing was provided");
     assert_eq!(error.0.len(), 2, "{error}");
-    assert!(error.0[0].starts_with("command wait of account: no `") && error.0[0].contains("Gate"), "{error}");
-    assert!(error.0[1].starts_with("command contend of account: no `") && error.0[1].contains("Rival"), "{error}");
+    assert!(
+        error.0[0].starts_with("command wait of account: no `") && error.0[0].contains("Gate"),
+        "{error}"
+    );
+    assert!(
+        error.0[1].starts_with("command contend of account: no `") && error.0[1].contains("Rival"),
+        "{error}"
+    );
     let app = app(&store).await;
     let missing = sent!(app.send(&key(), Wait {})).expect_err("there is no account");
     assert!(matches!(missing, CommandError::NotFound { .. }), "{missing:?}");

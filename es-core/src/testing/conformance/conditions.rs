@@ -8,19 +8,23 @@ use super::patient::Patient;
 use super::{Subject, store};
 use crate::command::RetryPolicy;
 
-use crate::{App, DecideError, ErrorKind};
 use crate::store::{Backend, Commit, CommitError, EventFilter, FilterItem, Position, ViewStore};
+use crate::{App, DecideError, ErrorKind};
 
 /// Position 1 to 5: subscriptions of two students to two courses, and a change of one course.
 async fn courses<B: Backend + ViewStore + Clone>(store: &Patient<B>) {
-    store.put("log", vec![
-        tagged("subscribed", &["course:1", "student:1"]),
-        tagged("subscribed", &["course:1", "student:2"]),
-        tagged("unsubscribed", &["course:1", "student:1"]),
-        tagged("subscribed", &["course:2", "student:1"]),
-        tagged("resized", &["course:2"]),
-    ])
-    .await;
+    store
+        .put(
+            "log",
+            vec![
+                tagged("subscribed", &["course:1", "student:1"]),
+                tagged("subscribed", &["course:1", "student:2"]),
+                tagged("unsubscribed", &["course:1", "student:1"]),
+                tagged("subscribed", &["course:2", "student:1"]),
+                tagged("resized", &["course:2"]),
+            ],
+        )
+        .await;
 }
 
 fn item(types: &[&'static str], tags: &[&str]) -> FilterItem {
@@ -99,7 +103,8 @@ pub async fn of_two_decisions_that_both_read_nothing_one_wins<S: Subject>(subjec
     for round in 0..20 {
         let name = format!("name:{round}");
         let claim = |stream: &str| {
-            append(&id(stream), ANY, vec![tagged("claimed", &[&name])]).under(filter(&["claimed"], &[&name]), Position(0))
+            append(&id(stream), ANY, vec![tagged("claimed", &[&name])])
+                .under(filter(&["claimed"], &[&name]), Position(0))
         };
         let (a, b) = futures::join!(store.commit(claim("ada")), store.commit(claim("bob")));
         assert!(a.is_ok() != b.is_ok(), "{a:?} {b:?}");
@@ -125,7 +130,8 @@ pub async fn of_ten_appends_with_disjoint_tags_all_win<S: Subject>(subject: S) {
     let store = store(&subject).await;
     let claim = |i: usize| {
         let seat = format!("seat:{i}");
-        append(&id("seats"), ANY, vec![tagged("booked", &[&seat])]).under(filter(&["booked"], &[&seat]), Position(0))
+        append(&id("seats"), ANY, vec![tagged("booked", &[&seat])])
+            .under(filter(&["booked"], &[&seat]), Position(0))
     };
     let outcomes = join_all((0..10).map(|i| store.commit(claim(i)))).await;
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
@@ -148,7 +154,9 @@ pub async fn a_version_and_a_condition_in_one_commit_must_both_hold<S: Subject>(
     let store = store(&subject).await;
     courses(&store).await;
     let commit = |version, after| {
-        Commit::default().and("log", exact(version), events(1)).under(filter(&["resized"], &[]), Position(after))
+        Commit::default()
+            .and("log", exact(version), events(1))
+            .under(filter(&["resized"], &[]), Position(after))
     };
     let refused = store.commit(commit(4, 5)).await.expect_err("the version does not hold");
     assert!(matches!(refused, CommitError::Conflict { .. }), "{refused:?}");
@@ -180,7 +188,8 @@ pub async fn of_ten_decisions_across_streams_one_is_taken<S: Subject>(subject: S
     let store = store(&subject).await;
     let policy = RetryPolicy::default().with_attempts(50);
     let one = App::on(store.0.clone()).retry(policy).start().await.expect("nothing to prepare");
-    let other = App::on(subject.again(&store.0).await).retry(policy).start().await.expect("nothing to prepare");
+    let other =
+        App::on(subject.again(&store.0).await).retry(policy).start().await.expect("nothing to prepare");
     let decide = |owner: &str, i: usize| {
         let app = if i.is_multiple_of(2) { &one } else { &other };
         app.decide(OpenFirst { owner: owner.to_owned(), id: format!("{owner}-{i}") })
@@ -188,7 +197,10 @@ pub async fn of_ten_decisions_across_streams_one_is_taken<S: Subject>(subject: S
     let ada = join_all((0..10).map(|i| decide("ada", i)));
     let (ada, bob) = futures::join!(ada, decide("bob", 0));
     assert_eq!(ada.iter().filter(|o| o.is_ok()).count(), 1, "{ada:?}");
-    assert!(ada.iter().filter_map(|o| o.as_ref().err()).all(|e| matches!(e, DecideError::Refused(_))), "{ada:?}");
+    assert!(
+        ada.iter().filter_map(|o| o.as_ref().err()).all(|e| matches!(e, DecideError::Refused(_))),
+        "{ada:?}"
+    );
     bob.expect("another owner");
     assert_eq!(store.head().await, 2);
     let event = &store.all().await[0];

@@ -6,8 +6,8 @@ use crate::Event;
 use crate::event::{EventData, Tag};
 use crate::id::Ids;
 use crate::store::{
-    Append, AppendCondition, Check, Commit, EventFilter, EventId, ExpectedVersion, NewEvent, Position, RecordedEvent,
-    StreamId, Version,
+    Append, AppendCondition, Check, Commit, EventFilter, EventId, ExpectedVersion, NewEvent, Position,
+    RecordedEvent, StreamId, Version,
 };
 
 pub(super) const ANY: ExpectedVersion = ExpectedVersion::Any;

@@ -12,7 +12,8 @@ use crate::event::{Decoded, EventData, EventOf, EventType, IntoEvent, Tag};
 use crate::snapshot::SnapshotPolicy;
 use crate::store::{EventFilter, EventStore, ExpectedVersion, RecordedEvent};
 use crate::{
-    Aggregate, Apply, BoxError, Command, Commands, Decided, Decision, Event, Failure, Handle, Payload, Target, upcast,
+    Aggregate, Apply, BoxError, Command, Commands, Decided, Decision, Event, Failure, Handle, Payload,
+    Target, upcast,
 };
 
 /// A bank account.
@@ -145,7 +146,9 @@ impl Event for AccountEvent {
                 Self::Deposited(upcast::upcast(stored, || old.into())?)
             }
             ("account.deposited", 3) => Self::Deposited(upcast::decode::<Json, _>(stored)?),
-            ("account.withdrawn" | "account.debited", 1) => Self::Withdrawn(upcast::decode::<Json, _>(stored)?),
+            ("account.withdrawn" | "account.debited", 1) => {
+                Self::Withdrawn(upcast::decode::<Json, _>(stored)?)
+            }
             ("account.closed", 1) => Self::Closed(upcast::decode::<Json, _>(stored)?),
             ("account.rated", 1) => upcast::upcast(stored, || panic!("no rate to be found"))?,
             ("account.rated", 2) => Self::Rated(upcast::decode::<Json, _>(stored)?),
@@ -371,9 +374,8 @@ impl Rival {
         use std::sync::atomic::Ordering::Relaxed;
         if self.times.load(Relaxed) > 0 {
             self.times.fetch_sub(1, Relaxed);
-            let append = super::data::append(stream, ExpectedVersion::Any, vec![
-                super::data::encoded(&deposited(1)),
-            ]);
+            let append =
+                super::data::append(stream, ExpectedVersion::Any, vec![super::data::encoded(&deposited(1))]);
             super::patient::commit(&*self.store, append).await.expect("`Any` never conflicts");
         }
     }

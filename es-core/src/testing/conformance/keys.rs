@@ -18,9 +18,13 @@ pub async fn the_same_key_gives_the_first_outcome_back<S: Subject>(subject: S) {
     let first = sent!(app.send(&key(), Deposit { amount: 1 }).idempotency_key("k-1")).expect("accepted");
     sent!(app.send(&key(), Deposit { amount: 2 })).expect("accepted");
     for app in [&app, &other] {
-        let again = sent!(app.send(&key(), Deposit { amount: 1 }).idempotency_key("k-1")).expect("the first outcome");
+        let again =
+            sent!(app.send(&key(), Deposit { amount: 1 }).idempotency_key("k-1")).expect("the first outcome");
         assert!(again.repeated);
-        assert_eq!((again.position, again.version, &again.events), (first.position, first.version, &first.events));
+        assert_eq!(
+            (again.position, again.version, &again.events),
+            (first.position, first.version, &first.events)
+        );
     }
     assert_eq!(store.version("account-a").await, 4);
 }

@@ -68,7 +68,8 @@ fn random_commit(random: &mut StdRng, model: &Model) -> Commit {
     let mut commit = Commit::default();
     for _ in 0..random.random_range(1..4) {
         let stream = STREAMS[random.random_range(0..STREAMS.len())];
-        let before: usize = commit.appends.iter().filter(|a| a.stream.as_str() == stream).map(|a| a.events.len()).sum();
+        let before: usize =
+            commit.appends.iter().filter(|a| a.stream.as_str() == stream).map(|a| a.events.len()).sum();
         let expected = random_expectation(random, model.version(stream) + before as u64);
         let n = random.random_range(0..4);
         commit = commit.and(stream, expected, (0..n).map(|_| event("e")).collect());
@@ -101,11 +102,18 @@ pub async fn commits_are_accepted_and_refused_as_the_model_says<S: Subject>(subj
                     assert_eq!(done, model.apply(&commit), "seed {seed}, step {step}: {commit:?}");
                     accepted.push(commit);
                 }
-                (false, Err(refused)) => assert_eq!(refused.kind(), ErrorKind::Conflict, "seed {seed}, step {step}"),
-                (expected, outcome) => panic!("seed {seed}, step {step}: accepted {expected}, but {outcome:?}: {commit:?}"),
+                (false, Err(refused)) => {
+                    assert_eq!(refused.kind(), ErrorKind::Conflict, "seed {seed}, step {step}");
+                }
+                (expected, outcome) => {
+                    panic!("seed {seed}, step {step}: accepted {expected}, but {outcome:?}: {commit:?}")
+                }
             }
             if let Some(again) = accepted.iter().rfind(|c| is_repeatable(c)).filter(|_| step % 4 == 3) {
-                store.commit(again.clone()).await.unwrap_or_else(|e| panic!("seed {seed}, step {step}: again: {e}"));
+                store
+                    .commit(again.clone())
+                    .await
+                    .unwrap_or_else(|e| panic!("seed {seed}, step {step}: again: {e}"));
             }
         }
         assert_is(&store, &model, seed).await;
@@ -140,7 +148,12 @@ pub async fn a_snapshot_and_its_tail_fold_to_the_same_as_all_events<S: Subject>(
     }
 }
 
-async fn random_step<B: Backend + ViewStore + Clone>(app: &App, store: &Patient<B>, random: &mut StdRng, step: u32) {
+async fn random_step<B: Backend + ViewStore + Clone>(
+    app: &App,
+    store: &Patient<B>,
+    random: &mut StdRng,
+    step: u32,
+) {
     let key = "a".to_owned();
     let name = format!("k-{}", step - random.random_range(0..3).min(step % 100));
     let outcome = match random.random_range(0..6) {

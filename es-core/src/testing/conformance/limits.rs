@@ -9,8 +9,8 @@ use super::{Subject, store};
 use crate::event::{Metadata, Tag};
 use crate::limits::{HARD_MAX_EVENTS, LimitError, MAX_METADATA, MAX_PAYLOAD, MAX_SEQUENCE, MAX_TAGS};
 use crate::store::{
-    AppendCondition, Backend, CheckpointMove, Commit, CommitError, EventFilter, IdempotencyKey, NewEvent, Outcome,
-    OutcomeMark, Position, StoreError, StreamId, Version, ViewStore,
+    AppendCondition, Backend, CheckpointMove, Commit, CommitError, EventFilter, IdempotencyKey, NewEvent,
+    Outcome, OutcomeMark, Position, StoreError, StreamId, Version, ViewStore,
 };
 use crate::{ErrorKind, Event};
 
@@ -47,11 +47,39 @@ pub async fn a_stream_id_is_checked_when_it_is_made<S: Subject>(subject: S) {
 pub async fn ids_mean_exactly_their_bytes<S: Subject>(subject: S) {
     let store = store(&subject).await;
     let names = [
-        "a", "A", "a ", " a", "ä", "a\u{308}", "\u{430}", "%", "_", "*", ">", ".", "a%", "$1", "\\", "\\\\", "'", "\"",
-        "x'; DROP TABLE events;--", "?1", ":a", "{}", "\u{1F600}", "\u{202E}a", "null", "0", "00",
+        "a",
+        "A",
+        "a ",
+        " a",
+        "ä",
+        "a\u{308}",
+        "\u{430}",
+        "%",
+        "_",
+        "*",
+        ">",
+        ".",
+        "a%",
+        "$1",
+        "\\",
+        "\\\\",
+        "'",
+        "\"",
+        "x'; DROP TABLE events;--",
+        "?1",
+        ":a",
+        "{}",
+        "\u{1F600}",
+        "\u{202E}a",
+        "null",
+        "0",
+        "00",
     ];
     for name in names {
-        store.append(name, exact(0), events(1)).await.unwrap_or_else(|e| panic!("{name:?} is a stream of its own: {e}"));
+        store
+            .append(name, exact(0), events(1))
+            .await
+            .unwrap_or_else(|e| panic!("{name:?} is a stream of its own: {e}"));
     }
     for (i, name) in names.iter().enumerate() {
         let stream = store.stream(name).await;
@@ -62,7 +90,8 @@ pub async fn ids_mean_exactly_their_bytes<S: Subject>(subject: S) {
 /// B3
 pub async fn tags_and_keys_mean_exactly_their_bytes<S: Subject>(subject: S) {
     let store = store(&subject).await;
-    let values = ["a", "A", "%", "_", "'; DROP TABLE events;--", "a,b", "a b", "[\"a\"]", "\u{e9}", "e\u{301}"];
+    let values =
+        ["a", "A", "%", "_", "'; DROP TABLE events;--", "a,b", "a b", "[\"a\"]", "\u{e9}", "e\u{301}"];
     let tag = |value: &str| Tag::new("t", value).expect("a tag");
     for value in values {
         store.put("a", vec![NewEvent { tags: [tag(value)].into(), ..event("tagged") }]).await;
@@ -72,7 +101,8 @@ pub async fn tags_and_keys_mean_exactly_their_bytes<S: Subject>(subject: S) {
         assert_eq!(super::data::places(&found.events), [i as u64 + 1], "{value:?}");
         assert_eq!(*found.events[0].tags, [tag(value)]);
     }
-    for bad in [Tag::new("", "a"), Tag::new("a:b", "c"), Tag::new("a", "\n"), Tag::new("a", "b".repeat(254))] {
+    for bad in [Tag::new("", "a"), Tag::new("a:b", "c"), Tag::new("a", "\n"), Tag::new("a", "b".repeat(254))]
+    {
         bad.expect_err("not a tag");
     }
 }
@@ -111,7 +141,9 @@ pub async fn a_nil_or_repeated_event_id_is_refused<S: Subject>(subject: S) {
 pub async fn numbers_near_their_limit_neither_wrap_nor_write<S: Subject>(subject: S) {
     let store = store(&subject).await;
     store.put("a", events(1)).await;
-    for (i, huge) in [1 << 31, 1 << 32, MAX_SEQUENCE - 1, MAX_SEQUENCE, MAX_SEQUENCE + 1, u64::MAX].into_iter().enumerate() {
+    for (i, huge) in
+        [1 << 31, 1 << 32, MAX_SEQUENCE - 1, MAX_SEQUENCE, MAX_SEQUENCE + 1, u64::MAX].into_iter().enumerate()
+    {
         let refused = store.append("a", exact(huge), events(1)).await.expect_err("it is not that long");
         let CommitError::Conflict { actual, .. } = refused else { panic!("{refused:?}") };
         assert_eq!(actual, Version(i as u64 + 1));
@@ -237,9 +269,15 @@ pub async fn what_stands_twice_in_one_commit_is_refused<S: Subject>(subject: S) 
     let keys = Commit { outcomes: vec![mark("k"), mark("k")], ..append(&id("a"), ANY, events(1)) };
     assert_refused(&store, keys, "stands twice").await;
     let step = CheckpointMove { name: "p".to_owned(), from: None, to: Some(Position(1)) };
-    assert_refused(&store, Commit { checkpoints: vec![step.clone(), step], ..Commit::default() }, "stands twice").await;
+    assert_refused(
+        &store,
+        Commit { checkpoints: vec![step.clone(), step], ..Commit::default() },
+        "stands twice",
+    )
+    .await;
     let row = crate::store::ViewWrite { view: "v/1".into(), key: "k".to_owned(), rev: 0, row: None };
-    assert_refused(&store, Commit { views: vec![row.clone(), row], ..Commit::default() }, "stands twice").await;
+    assert_refused(&store, Commit { views: vec![row.clone(), row], ..Commit::default() }, "stands twice")
+        .await;
 }
 
 /// B1: whatever is refused, the text names the field and cuts the value.

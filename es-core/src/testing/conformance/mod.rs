@@ -58,8 +58,8 @@ pub mod transactions;
 
 use std::time::Duration;
 
-pub use self::rules::RULES;
 use self::patient::Patient;
+pub use self::rules::RULES;
 use super::TestClock;
 use crate::store::{Backend, RecordedEvent, Subscription, ViewStore};
 use crate::{App, AppBuilder};

@@ -6,8 +6,9 @@ use std::time::Duration;
 use crate::ErrorKind;
 use crate::limits::MAX_PAGE;
 use crate::store::{
-    Backend, Commit, CommitError, Committed, EventFilter, EventStore, ExpectedVersion, IdempotencyKey, NewEvent,
-    Outcome, Page, Position, RecordedEvent, Resolution, Snapshot, StoreError, StreamId, Transaction, Version, ViewStore,
+    Backend, Commit, CommitError, Committed, EventFilter, EventStore, ExpectedVersion, IdempotencyKey,
+    NewEvent, Outcome, Page, Position, RecordedEvent, Resolution, Snapshot, StoreError, StreamId,
+    Transaction, Version, ViewStore,
 };
 
 /// So many refusals to answer are no bad luck any more.

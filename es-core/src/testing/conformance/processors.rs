@@ -7,7 +7,9 @@ use super::reading::balance;
 use super::readside::{Balance, RenamedBalance, SecondBalance, Welcome};
 use super::{LIMIT, Subject, settle, start, store};
 use crate::projection::tables_of;
-use crate::store::{Backend, CheckpointMove, Commit, CommitError, EventStore, Position, ViewStore, ViewWrite};
+use crate::store::{
+    Backend, CheckpointMove, Commit, CommitError, EventStore, Position, ViewStore, ViewWrite,
+};
 use crate::{App, ErrorKind};
 
 const VIEW: &str = "balance/1";
@@ -19,14 +21,19 @@ fn step(name: &str, from: Option<u64>, to: Option<u64>) -> Commit {
 
 fn row(key: &str, rev: u64, data: Option<&str>) -> Commit {
     let row = data.map(|d| d.to_owned().into());
-    Commit { views: vec![ViewWrite { view: "v/1".into(), key: key.to_owned(), rev, row }], ..Commit::default() }
+    Commit {
+        views: vec![ViewWrite { view: "v/1".into(), key: key.to_owned(), rev, row }],
+        ..Commit::default()
+    }
 }
 
 /// Opens and pays into `n` accounts.
 async fn history<B: Backend + ViewStore + Clone>(store: &Patient<B>, n: usize) {
     for i in 0..n {
         let account = format!("account-{i}");
-        store.put(&account, vec![encoded(&opened("ada")), encoded(&deposited(10)), encoded(&withdrawn(3))]).await;
+        store
+            .put(&account, vec![encoded(&opened("ada")), encoded(&deposited(10)), encoded(&withdrawn(3))])
+            .await;
     }
 }
 
@@ -52,7 +59,10 @@ pub async fn a_checkpoint_moves_only_from_where_it_is<S: Subject>(subject: S) {
 /// P1
 pub async fn rows_and_checkpoint_are_written_together_or_not_at_all<S: Subject>(subject: S) {
     let store = store(&subject).await;
-    let both = |rev, from| Commit { checkpoints: step("v/1", from, Some(9)).checkpoints, ..row("k", rev, Some("new")) };
+    let both = |rev, from| Commit {
+        checkpoints: step("v/1", from, Some(9)).checkpoints,
+        ..row("k", rev, Some("new"))
+    };
     store.commit(both(1, None)).await.expect_err("there is no such row");
     assert_eq!((store.checkpoint("v/1").await, store.row("v/1", "k").await), (None, None));
     store.commit(both(0, Some(1))).await.expect_err("it never moved");
@@ -86,7 +96,9 @@ pub async fn rows_are_scanned_in_the_order_of_their_keys<S: Subject>(subject: S)
     }
     let scan = |after: Option<&'static str>, limit| {
         let store = store.clone();
-        async move { ask(|| store.0.scan("v/1", after, limit)).await.into_iter().map(|r| r.key).collect::<Vec<_>>() }
+        async move {
+            ask(|| store.0.scan("v/1", after, limit)).await.into_iter().map(|r| r.key).collect::<Vec<_>>()
+        }
     };
     assert_eq!(scan(None, 100).await, ["B", "a", "a%", "a_", "b", "ä"], "bytewise");
     assert_eq!(scan(Some("a"), 2).await, ["a%", "a_"]);
@@ -95,7 +107,10 @@ pub async fn rows_are_scanned_in_the_order_of_their_keys<S: Subject>(subject: S)
     assert!(ask(|| store.0.scan("v/2", None, 10)).await.is_empty(), "another version has rows of its own");
     let keys = ["b", "missing", "a"].map(str::to_owned);
     let rows = ask(|| store.0.rows("v/1", &keys)).await;
-    assert_eq!(rows.iter().map(|r| r.as_ref().map(|r| &*r.key)).collect::<Vec<_>>(), [Some("b"), None, Some("a")]);
+    assert_eq!(
+        rows.iter().map(|r| r.as_ref().map(|r| &*r.key)).collect::<Vec<_>>(),
+        [Some("b"), None, Some("a")]
+    );
 }
 
 /// P13
@@ -115,7 +130,8 @@ pub async fn wait_for_returns_when_the_view_has_taken_the_position_in<S: Subject
 pub async fn wait_for_says_so_when_the_position_is_not_reached<S: Subject>(subject: S) {
     let store = store(&subject).await;
     let app = start(|| App::on(store.0.clone()).view::<Balance>()).await;
-    let late = app.wait_for::<Balance>(Position(1), std::time::Duration::ZERO).await.expect_err("nothing there");
+    let late =
+        app.wait_for::<Balance>(Position(1), std::time::Duration::ZERO).await.expect_err("nothing there");
     assert_eq!(late.kind(), ErrorKind::Transient);
     assert!(crate::chain(&late).contains("did not reach #1"), "{}", crate::chain(&late));
     let missing = app.wait_for::<RenamedBalance>(Position(1), LIMIT).await.expect_err("it does not run here");
@@ -161,7 +177,8 @@ pub async fn rebuilt_rows_equal_those_built_step_by_step<S: Subject>(subject: S)
     }
     settle(&app).await;
     let after = ask(|| store.0.scan(VIEW, None, 100)).await;
-    let data = |rows: Vec<crate::store::ViewRow>| rows.into_iter().map(|r| (r.key, r.data)).collect::<Vec<_>>();
+    let data =
+        |rows: Vec<crate::store::ViewRow>| rows.into_iter().map(|r| (r.key, r.data)).collect::<Vec<_>>();
     assert_eq!(data(before), data(after));
     assert_eq!(store.checkpoint(VIEW).await, Some(Position(48)));
 }
@@ -259,7 +276,12 @@ pub async fn a_view_that_fails_stops_where_it_is_and_says_so<S: Subject>(subject
 /// B33
 pub async fn two_projections_with_one_name_do_not_start<S: Subject>(subject: S) {
     let store = store(&subject).await;
-    let error = App::on(store.0.clone()).view::<Balance>().view::<SecondBalance>().start().await.expect_err("one name");
+    let error = App::on(store.0.clone())
+        .view::<Balance>()
+        .view::<SecondBalance>()
+        .start()
+        .await
+        .expect_err("one name");
     assert!(error.to_string().contains(r#"two processors are named "balance""#), "{error}");
 }
 

@@ -13,12 +13,14 @@ use super::domain::{Account, AccountEvent, deposited, opened, withdrawn};
 use super::patient::Patient;
 use super::readside::Balance;
 use super::{Subject, next, settle, start, store};
-use crate::codec::DecodeProblem;
 use crate::clock::Timestamp;
+use crate::codec::DecodeProblem;
 use crate::event::{Event, Metadata, Tag};
 use crate::limits::{MAX_PAGE, MAX_SEQUENCE};
 use crate::query::LoadError;
-use crate::store::{Backend, EventFilter, EventStore, NewEvent, Position, Subscription, Transaction, Version, ViewStore};
+use crate::store::{
+    Backend, EventFilter, EventStore, NewEvent, Position, Subscription, Transaction, Version, ViewStore,
+};
 use crate::testing::TestClock;
 use crate::{App, Views};
 
@@ -205,9 +207,17 @@ pub async fn reading_beyond_the_head_is_empty<S: Subject>(subject: S) {
     store.put("a", events(2)).await;
     for after in [2, 3, 1_000_000, MAX_SEQUENCE, u64::MAX] {
         let page = store.page(&EventFilter::all(), after, 10).await;
-        assert_eq!((page.events.len(), page.through, page.more), (0, Position(after), false), "after {after}");
+        assert_eq!(
+            (page.events.len(), page.through, page.more),
+            (0, Position(after), false),
+            "after {after}"
+        );
         let page = store.page(&EventFilter::types(["x"]), after, 10).await;
-        assert_eq!((page.events.len(), page.through, page.more), (0, Position(after), false), "after {after}");
+        assert_eq!(
+            (page.events.len(), page.through, page.more),
+            (0, Position(after), false),
+            "after {after}"
+        );
         assert!(store.tail("a", after, 10).await.is_empty());
     }
 }
@@ -259,7 +269,8 @@ pub async fn a_reader_beside_ten_writers_sees_every_committed_event_once_in_orde
     };
     let (committed, seen) = futures::join!(join_all(writers), read);
     assert_eq!(places(&seen), (1..=120).collect::<Vec<_>>());
-    let mut committed: Vec<_> = committed.into_iter().flat_map(|ids| ids.expect("no writer panicked")).collect();
+    let mut committed: Vec<_> =
+        committed.into_iter().flat_map(|ids| ids.expect("no writer panicked")).collect();
     let mut seen = ids(&seen);
     committed.sort_unstable();
     seen.sort_unstable();
@@ -277,7 +288,11 @@ async fn write<B: Backend + ViewStore + Clone>(store: Patient<B>, seed: u64) -> 
         let stream = format!("s-{}", random.random_range(0..3));
         if i % 7 == 3 {
             let mut tx = store.begin().await;
-            tx.staged().appends.push(crate::store::Append { stream: id(&stream), expected: ANY, events: vec![new] });
+            tx.staged().appends.push(crate::store::Append {
+                stream: id(&stream),
+                expected: ANY,
+                events: vec![new],
+            });
             ask_once(tx.rollback().await);
         } else {
             committed.push(new.id);
@@ -322,7 +337,9 @@ pub async fn recorded_times_never_go_backwards<S: Subject>(subject: S) {
 }
 
 /// R9, B30
-pub async fn an_unknown_event_fails_its_aggregate_by_name_and_no_reader_that_skips_it<S: Subject>(subject: S) {
+pub async fn an_unknown_event_fails_its_aggregate_by_name_and_no_reader_that_skips_it<S: Subject>(
+    subject: S,
+) {
     let store = store(&subject).await;
     let strange = raw("account.merged", 1, "{}");
     store.put("account-a", vec![encoded(&opened("ada")), strange.clone(), encoded(&deposited(5))]).await;

@@ -172,7 +172,11 @@ impl Query for BalanceOf {
 
 impl Answer<BalanceOf> for Balances {
     type Env<'e> = (&'e Views,);
-    async fn answer<'a>(&'a self, query: BalanceOf, (views,): (&'a Views,)) -> Result<Option<Balance>, BoxError> {
+    async fn answer<'a>(
+        &'a self,
+        query: BalanceOf,
+        (views,): (&'a Views,),
+    ) -> Result<Option<Balance>, BoxError> {
         views.get::<Balance>(&query.0).await
     }
 }

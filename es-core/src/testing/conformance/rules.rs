@@ -175,7 +175,7 @@ macro_rules! conformance {
         $crate::conformance!($subject, tokio::test);
     };
     ($subject:expr, $attribute:meta) => {
-        $crate::__conformance_rules!($crate::__conformance_tests, [$subject] [$attribute]);
+        $crate::__conformance_rules!($crate::__conformance_tests, [$subject][$attribute]);
     };
 }
 

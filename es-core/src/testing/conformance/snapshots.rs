@@ -37,7 +37,11 @@ async fn account<B: Backend + ViewStore + Clone>(store: &Patient<B>, n: usize) -
 }
 
 /// A snapshot of this state, as if the event at `version` were the last it knows.
-async fn snapshot_of<B: Backend + ViewStore + Clone>(store: &Patient<B>, state: &Account, version: u64) -> Snapshot {
+async fn snapshot_of<B: Backend + ViewStore + Clone>(
+    store: &Patient<B>,
+    state: &Account,
+    version: u64,
+) -> Snapshot {
     let last = store.stream(STREAM).await.into_iter().find(|e| e.version.0 == version).expect("there");
     Snapshot {
         stream: last.stream,
@@ -151,7 +155,9 @@ pub async fn a_newer_snapshot_is_not_replaced_by_an_older_one<S: Subject>(subjec
     let state = account(&store, 4).await;
     let (old, new) = (snapshot_of(&store, &state, 2).await, snapshot_of(&store, &state, 4).await);
     let other_schema = Snapshot { schema: 2, ..old.clone() };
-    for (put, expected) in [(&old, &old), (&old, &old), (&new, &new), (&old, &new), (&other_schema, &other_schema)] {
+    for (put, expected) in
+        [(&old, &old), (&old, &old), (&new, &new), (&old, &new), (&other_schema, &other_schema)]
+    {
         store.put_snapshot(put).await;
         assert_eq!(store.snapshot(STREAM).await.as_ref(), Some(expected));
     }

@@ -98,16 +98,21 @@ pub async fn commands_within_a_transaction_see_each_other_and_commit_with_it<S: 
     loop {
         let mut tx = store.begin().await;
         subject.put_row(&mut tx, "k", "v").await;
-        let open = sent!(app.send(&key(), Open { owner: "ada".to_owned() }).within(&mut tx)).expect("accepted");
+        let open =
+            sent!(app.send(&key(), Open { owner: "ada".to_owned() }).within(&mut tx)).expect("accepted");
         assert_eq!(open, [opened("ada")]);
         sent!(app.send(&key(), Deposit { amount: 5 }).within(&mut tx)).expect("it exists, in here");
-        let refused = sent!(app.send(&key(), Withdraw { amount: 6 }).within(&mut tx)).expect_err("only 5 on it");
+        let refused =
+            sent!(app.send(&key(), Withdraw { amount: 6 }).within(&mut tx)).expect_err("only 5 on it");
         assert_eq!(refused.refusal(), Some(&AccountError::Overdrawn { balance: 5 }));
         if store.finish(tx).await.expect("nothing stands against it") {
             break;
         }
     }
-    assert_eq!((store.version("account-a").await, subject.row(&store.0, "k").await.as_deref()), (2, Some("v")));
+    assert_eq!(
+        (store.version("account-a").await, subject.row(&store.0, "k").await.as_deref()),
+        (2, Some("v"))
+    );
     let done = sent!(app.send(&key(), Withdraw { amount: 5 })).expect("the events count outside too");
     assert_eq!(done.version.0, 3);
 }
@@ -151,7 +156,8 @@ pub async fn the_transaction_of_another_store_is_refused<S: Subject>(subject: S)
     assert_ne!(crate::EventStore::identity(&one.0), crate::EventStore::identity(&two.0));
     let app = app(one.0.clone()).await;
     let mut tx = two.begin().await;
-    let refused = app.send(&key(), Open { owner: "ada".to_owned() }).within(&mut tx).await.expect_err("not its store");
+    let refused =
+        app.send(&key(), Open { owner: "ada".to_owned() }).within(&mut tx).await.expect_err("not its store");
     assert!(matches!(refused, CommandError::Store(StoreError::Misuse { .. })), "{refused:?}");
     assert!(tx.staged().is_empty());
 }
@@ -175,4 +181,3 @@ pub async fn a_key_within_a_transaction_is_remembered_with_it<S: Subject>(subjec
     assert!(repeated.repeated);
     assert_eq!(store.version("account-a").await, 1);
 }
-

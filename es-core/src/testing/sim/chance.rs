@@ -67,7 +67,13 @@ impl Faults {
     /// Every commit is worse off than usual.
     #[must_use]
     pub fn heavy() -> Self {
-        Self { commit_fails: 0.10, answer_lost: 0.12, request_lost: 0.10, applied_late: 0.12, ..Self::default() }
+        Self {
+            commit_fails: 0.10,
+            answer_lost: 0.12,
+            request_lost: 0.10,
+            applied_late: 0.12,
+            ..Self::default()
+        }
     }
 }
 

@@ -8,15 +8,15 @@ mod fate;
 mod store;
 mod tx;
 
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
-pub use self::chance::{Counts, Faults};
-pub use self::tx::SimTx;
 use self::chance::Dice;
+pub use self::chance::{Counts, Faults};
 use self::fate::Fates;
+pub use self::tx::SimTx;
 use crate::clock::{Clock, SystemClock};
 use crate::memory::MemoryBackend;
 use crate::store::Position;

@@ -15,8 +15,8 @@ use crate::command::Services;
 use crate::memory::MemoryBackend;
 use crate::store::{
     Attempt, Backend, Commit, CommitError, Committed, EventFilter, EventStore, IdempotencyKey, Outcome, Page,
-    Position, RecordedEvent, Resolution, Snapshot, SnapshotStore, StoreError, StreamId, Tables, Version, ViewRow,
-    ViewStore,
+    Position, RecordedEvent, Resolution, Snapshot, SnapshotStore, StoreError, StreamId, Tables, Version,
+    ViewRow, ViewStore,
 };
 
 /// A commit, ready to be applied at some moment, or never.
@@ -61,9 +61,7 @@ impl SimStore {
         if self.0.dice.heads() {
             return run.await;
         }
-        tokio::spawn(run).await.unwrap_or_else(|gone| {
-            Err(StoreError::transient("a commit", gone).into())
-        })
+        tokio::spawn(run).await.unwrap_or_else(|gone| Err(StoreError::transient("a commit", gone).into()))
     }
 
     async fn run(self, attempt: Attempt, work: Work) -> Result<Committed, CommitError> {
@@ -74,7 +72,8 @@ impl SimStore {
         }
         match luck {
             Luck::Fine => {
-                let outcome = self.apply(attempt.id, work).unwrap_or_else(|| unreachable!("nobody knows the attempt"));
+                let outcome =
+                    self.apply(attempt.id, work).unwrap_or_else(|| unreachable!("nobody knows the attempt"));
                 self.delay().await;
                 outcome
             }
@@ -174,7 +173,12 @@ impl EventStore for SimStore {
         Ok(resolution)
     }
 
-    async fn stream(&self, id: &StreamId, after: Version, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
+    async fn stream(
+        &self,
+        id: &StreamId,
+        after: Version,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, StoreError> {
         self.read_now(self.memory().stream(id, after, limit)).await
     }
 
