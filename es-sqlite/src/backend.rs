@@ -29,6 +29,7 @@ pub(crate) struct Store {
     pub(crate) shared: Arc<Shared>,
     pub(crate) batcher: Batcher,
     pub(crate) readers: SqlitePool,
+    file: PathBuf,
     /// The folder of a `:memory:` database; removed with the last handle.
     _temporary: Option<TempDir>,
 }
@@ -69,7 +70,13 @@ impl SqliteBackend {
         shared.types.reload(&readers).await.map_err(failed)?;
         let batcher = Batcher::start(shared.clone());
         drop(tokio::spawn(watch_others(Arc::downgrade(&shared), readers.clone())));
-        Ok(Self(Arc::new(Store { shared, batcher, readers, _temporary: temporary })))
+        Ok(Self(Arc::new(Store { shared, batcher, readers, file, _temporary: temporary })))
+    }
+
+    /// The file; of a `:memory:` database, the one that stands for it.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0.file
     }
 
     /// Connections that read, for SQL outside the app's queries.

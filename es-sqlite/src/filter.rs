@@ -37,6 +37,11 @@ impl<'f> Select<'f> {
         ))
     }
 
+    /// The head of the log in a row of its own, then [`Self::sql`]: both in one message.
+    pub(crate) fn head_and_sql(&self) -> SqlStr {
+        schema::sql(format!("select coalesce(max(position), 0) from es_events; {}", self.sql().as_str()))
+    }
+
     /// Binds what [`Self::sql`] asks for.
     pub(crate) fn bind<'q>(
         &self,

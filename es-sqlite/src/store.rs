@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use es_core::clock::Timestamp;
-use es_core::limits::{self, MAX_PAGE};
+use es_core::limits::{self, MAX_PAGE, MAX_SEQUENCE};
 use es_core::store::{
     Attempt, Commit, CommitError, Committed, EventFilter, EventStore, IdempotencyKey, Outcome, Page, Position,
     RecordedEvent, Resolution, StoreError, StreamId, Version,
@@ -104,25 +104,22 @@ impl EventStore for SqliteBackend {
     }
 
     async fn read(&self, filter: &EventFilter, after: Position, limit: usize) -> Result<Page, StoreError> {
-        // What this process has committed is known without asking; what others have, is not.
-        let mut head = *self.0.shared.head.borrow();
-        if after >= head {
-            head = self.head().await?;
-        }
-        if limit == 0 || after >= head {
+        if limit == 0 {
             return Ok(Page { events: Vec::new(), through: after, more: false });
         }
         let limit = limit.min(MAX_PAGE);
         let select = Select::new(filter);
-        let upto = if select.is_indexed() { head } else { head.min(Position(after.0.saturating_add(WINDOW))) };
-        let query = select.bind(sqlx::query(select.sql()), after, upto, limit);
+        let window = if select.is_indexed() { MAX_SEQUENCE } else { after.0.saturating_add(WINDOW) };
+        let upto = Position(window.min(MAX_SEQUENCE));
+        let query = select.bind(sqlx::query(select.head_and_sql()), after, upto, limit);
         let rows = query.fetch_all(&self.0.readers).await.map_err(|e| error::store("reading the log", e))?;
+        let (head, rows) = rows.split_first().expect("the first statement has one row");
+        // The events were read after the head, so up to the head none is missing.
+        let head = Position(number(head.get_unchecked(0)));
         let name = |row: &SqliteRow| Ok(StreamId::new(row.get_unchecked::<&str, _>(7))?);
-        let events = self.decode(&rows, name).await?;
-        let through = match events.last() {
-            Some(last) if events.len() == limit => last.place(),
-            _ => upto,
-        };
+        let events = self.decode(rows, name).await?;
+        let last = events.last().map_or(after, RecordedEvent::place);
+        let through = if events.len() == limit { last } else { head.min(upto).max(last) };
         Ok(Page { events, through, more: through < head })
     }
 

@@ -1,0 +1,65 @@
+//! The contract of es-core, on SQLite files.
+
+use es_core::store::Backend as _;
+use es_core::testing::TestClock;
+use es_core::testing::conformance::Subject;
+use es_sqlite::{SqliteBackend, SqliteOptions, Tx};
+use tempfile::TempDir;
+
+/// Stores in a folder that lives as long as the test.
+struct Sqlite(TempDir);
+
+fn sqlite() -> Sqlite {
+    Sqlite(tempfile::tempdir().unwrap())
+}
+
+impl Sqlite {
+    fn options(&self) -> SqliteOptions {
+        let n = std::fs::read_dir(self.0.path()).unwrap().count();
+        SqliteOptions::new(self.0.path().join(format!("{n}.db")))
+    }
+}
+
+impl Subject for Sqlite {
+    type Backend = SqliteBackend;
+
+    async fn open(&self) -> SqliteBackend {
+        SqliteBackend::open_with(self.options()).await.unwrap()
+    }
+
+    async fn open_at(&self, clock: TestClock) -> SqliteBackend {
+        SqliteBackend::open_with(self.options().with_clock(clock)).await.unwrap()
+    }
+
+    async fn again(&self, backend: &SqliteBackend) -> SqliteBackend {
+        SqliteBackend::open(backend.path()).await.unwrap()
+    }
+
+    async fn put_row(&self, tx: &mut Tx, key: &str, row: &str) {
+        let table = "create table if not exists rows (key text primary key, row text not null)";
+        sqlx::raw_sql(table).execute(&mut **tx).await.unwrap();
+        let insert = sqlx::query("insert into rows (key, row) values (?, ?)").bind(key).bind(row);
+        insert.execute(&mut **tx).await.unwrap();
+    }
+
+    async fn row(&self, backend: &SqliteBackend, key: &str) -> Option<String> {
+        let there = sqlx::query_scalar::<_, i64>("select 1 from sqlite_schema where name = 'rows'");
+        there.fetch_optional(&backend.db()).await.unwrap()?;
+        let row = sqlx::query_scalar("select row from rows where key = ?").bind(key);
+        row.fetch_optional(&backend.db()).await.unwrap()
+    }
+}
+
+es_core::conformance!(sqlite());
+
+/// What `again` promises: nothing is shared but the file.
+#[tokio::test]
+async fn a_second_handle_is_another_instance() {
+    let subject = sqlite();
+    let one = subject.open().await;
+    let two = subject.again(&one).await;
+    let _held = one.begin().await.unwrap();
+    // The task holds a `Tx` of `one`: of that instance any write is refused, of another it would wait.
+    assert!(one.begin().await.is_err());
+    assert!(two.db().pool().acquire().await.is_ok());
+}

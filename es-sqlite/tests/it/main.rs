@@ -1,0 +1,6 @@
+//! One binary: the contract on SQLite, and what only a file can show.
+
+#![expect(clippy::unwrap_used, reason = "in here, what is not there is a test that fails")]
+
+mod conformance;
+mod files;
