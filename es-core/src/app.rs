@@ -14,7 +14,9 @@ use crate::command::{Bus, IdOf, Interceptor, RetryPolicy, Services};
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::id::Ids;
 use crate::limits;
-use crate::processor::{Processor, ProcessorState, ProcessorStatus, ProjectionRunner, ReactorRunner, Runner, ViewRunner};
+use crate::processor::{
+    Processor, ProcessorState, ProcessorStatus, ProjectionRunner, ReactorRunner, Runner, ViewRunner,
+};
 use crate::projection::{Project, Projection, Reactor, View, Views, tables_of};
 use crate::query::LoadError;
 use crate::repository::{At, Cache, Loaded, Repository, stream_of};
@@ -187,7 +189,9 @@ impl App {
     fn processor_named(&self, name: &str) -> Result<&Processor, StoreError> {
         let found = self.0.processors.iter().find(|p| p.name() == name);
         found.ok_or_else(|| {
-            StoreError::misuse(format!("this app does not run {name}: add `.projection(..)` or `.view::<..>()` to it"))
+            StoreError::misuse(format!(
+                "this app does not run {name}: add `.projection(..)` or `.view::<..>()` to it"
+            ))
         })
     }
 
@@ -197,7 +201,11 @@ impl App {
     ///
     /// [`StoreError::Transient`] if it did not get there in time (with its last error, if it has one),
     /// [`StoreError::Misuse`] if this app does not run it.
-    pub async fn wait_for<P: Projection>(&self, position: Position, limit: Duration) -> Result<(), StoreError> {
+    pub async fn wait_for<P: Projection>(
+        &self,
+        position: Position,
+        limit: Duration,
+    ) -> Result<(), StoreError> {
         self.processor::<P>()?.wait_for(position, limit).await
     }
 

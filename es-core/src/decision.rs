@@ -8,8 +8,8 @@ use crate::event::{EventData, Metadata};
 use crate::limits::LimitError;
 use crate::repository::stream_of;
 use crate::store::{
-    Append, AppendCondition, Commit, CommitError, Committed, EventFilter, ExpectedVersion, NewEvent, Position,
-    RecordedEvent, StoreError, StreamId, read_all,
+    Append, AppendCondition, Commit, CommitError, Committed, EventFilter, ExpectedVersion, NewEvent,
+    Position, RecordedEvent, StoreError, StreamId, read_all,
 };
 use crate::{Aggregate, App, BoxError, ErrorKind, Event, IntoEvents, Refusal};
 

@@ -1,9 +1,5 @@
 #![doc = include_str!("../README.md")]
 
-// So that what the macros write compiles inside this crate too.
-#[cfg(any(test, feature = "testing"))]
-extern crate self as es_core;
-
 mod aggregate;
 mod app;
 pub mod clock;
@@ -43,9 +39,9 @@ pub use self::store::{Backend, Commit, EventStore, Position, RecordedEvent, Stre
 /// What most files of an application import: `use es_core::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        Aggregate, AggregateId, App, Apply, Backend, BoxError, Command, CommandError, Context, Done, Event, EventStore,
-        Failure, Metadata, Payload, Position, Query, Recorded, RecordedEvent, Reactor, Timestamp, Version, View, Views,
-        commands, projection, queries, reactor, view,
+        Aggregate, AggregateId, App, Apply, Backend, BoxError, Command, CommandError, Context, Done, Event,
+        EventStore, Failure, Metadata, Payload, Position, Query, Reactor, Recorded, RecordedEvent, Timestamp,
+        Version, View, Views, commands, projection, queries, reactor, view,
     };
 }
 

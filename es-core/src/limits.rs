@@ -122,7 +122,13 @@ pub fn stored_name(field: &'static str, value: &str) -> Result<(), LimitError> {
     };
     if let Some(at) = value.bytes().position(|b| !ALLOWED[usize::from(b)]) {
         let found = value[at..].chars().next().unwrap_or_default();
-        return Err(LimitError::Character { field, value: cut(value), found, at, allowed: "A-Z a-z 0-9 _ . : -" });
+        return Err(LimitError::Character {
+            field,
+            value: cut(value),
+            found,
+            at,
+            allowed: "A-Z a-z 0-9 _ . : -",
+        });
     }
     if value.starts_with("es.") {
         let why = "starts with `es.`, which is reserved for the framework";
@@ -161,6 +167,11 @@ pub fn check(commit: &Commit) -> Result<(), LimitError> {
     let count = events().count();
     size("commit", count, HARD_MAX_EVENTS, "events", || format!("{} streams", commit.appends.len()))?;
     events().try_for_each(event)?;
+    commit.checkpoints.iter().try_for_each(|step| name("checkpoint", &step.name))?;
+    commit
+        .views
+        .iter()
+        .try_for_each(|row| name("view", &row.view).and_then(|()| name("view key", &row.key)))?;
     nothing_twice(commit)
 }
 
@@ -203,7 +214,9 @@ fn once<K: Clone + Eq + std::hash::Hash>(
     let mut seen = std::collections::HashSet::new();
     match keys.find(|key| !seen.insert(key.clone())) {
         None => Ok(()),
-        Some(twice) => Err(LimitError::Invalid { field, value: text(&twice), why: "stands twice in one commit" }),
+        Some(twice) => {
+            Err(LimitError::Invalid { field, value: text(&twice), why: "stands twice in one commit" })
+        }
     }
 }
 

@@ -15,7 +15,9 @@ use crate::clock::Timestamp;
 use crate::limits::{LimitError, MAX_NAME};
 use crate::query::LoadError;
 use crate::snapshot::Situation;
-use crate::store::{EventId, EventStore, Position, RecordedEvent, Snapshot, SnapshotStore, StoreError, StreamId, Version};
+use crate::store::{
+    EventId, EventStore, Position, RecordedEvent, Snapshot, SnapshotStore, StoreError, StreamId, Version,
+};
 use crate::{Aggregate, Apply, Event};
 
 /// Events read at once while loading. The next page is read while this one is folded.
@@ -166,7 +168,11 @@ impl Repository {
     }
 
     /// Folds in what was appended since; says how many events that was.
-    pub(crate) async fn catch_up<A: Apply>(&self, stream: &StreamId, loaded: &mut Loaded<A>) -> Result<u64, LoadError> {
+    pub(crate) async fn catch_up<A: Apply>(
+        &self,
+        stream: &StreamId,
+        loaded: &mut Loaded<A>,
+    ) -> Result<u64, LoadError> {
         let from = loaded.version;
         let mut page = self.store.stream(stream, from, PAGE).await?;
         while let Some(last) = page.last() {
@@ -228,7 +234,10 @@ impl Repository {
     }
 
     /// The snapshot of this state, if the aggregate has snapshots.
-    pub(crate) fn snapshot_of<A: Apply>(stream: &StreamId, loaded: &Loaded<A>) -> Result<Snapshot, crate::BoxError> {
+    pub(crate) fn snapshot_of<A: Apply>(
+        stream: &StreamId,
+        loaded: &Loaded<A>,
+    ) -> Result<Snapshot, crate::BoxError> {
         let policy = A::snapshots();
         Ok(Snapshot {
             stream: stream.clone(),
@@ -276,7 +285,8 @@ impl Cache {
     }
 
     pub(crate) fn slot(&self, stream: &StreamId) -> Arc<Slot> {
-        let found = self.slots.get_or_insert_with(stream, || Ok::<_, std::convert::Infallible>(Arc::default()));
+        let found =
+            self.slots.get_or_insert_with(stream, || Ok::<_, std::convert::Infallible>(Arc::default()));
         match found {
             Ok(slot) => slot,
             Err(never) => match never {},

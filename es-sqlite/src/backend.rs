@@ -106,7 +106,10 @@ fn explain(file: &Path, error: sqlx::Error) -> StoreError {
     if let Some(folder) = folder
         && !folder.is_dir()
     {
-        return StoreError::misuse(format!("the folder {} of the database is not there: make it", folder.display()));
+        return StoreError::misuse(format!(
+            "the folder {} of the database is not there: make it",
+            folder.display()
+        ));
     }
     match error::store("opening the database", error) {
         StoreError::Corrupt { what } => StoreError::Corrupt { what: format!("{}: {what}", file.display()) },

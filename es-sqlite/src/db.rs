@@ -3,7 +3,7 @@
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use sqlx::sqlite::{SqliteQueryResult, SqliteRow, SqliteStatement, SqliteTypeInfo};
-use sqlx::{Either, Error, Execute, Executor, Sqlite, SqlitePool, SqlStr};
+use sqlx::{Either, Error, Execute, Executor, SqlStr, Sqlite, SqlitePool};
 
 /// Connections that read. A query of the app asks for `&Db` and hands it to sqlx:
 /// `sqlx::query(..).fetch_all(db)`.
@@ -29,7 +29,10 @@ impl Db {
 impl<'c> Executor<'c> for &'c Db {
     type Database = Sqlite;
 
-    fn fetch_many<'e, 'q, E>(self, query: E) -> BoxStream<'e, Result<Either<SqliteQueryResult, SqliteRow>, Error>>
+    fn fetch_many<'e, 'q, E>(
+        self,
+        query: E,
+    ) -> BoxStream<'e, Result<Either<SqliteQueryResult, SqliteRow>, Error>>
     where
         'c: 'e,
         E: Execute<'q, Sqlite>,

@@ -18,13 +18,15 @@ mod code {
 pub(crate) fn store(what: &'static str, error: sqlx::Error) -> StoreError {
     match primary(&error) {
         Some(code::CORRUPT | code::NOTADB) => StoreError::Corrupt { what: format!("{what}: {error}") },
-        Some(code::READONLY | code::PERM) => {
-            StoreError::misuse(format!("{what}: the database is read-only; mend the file's permissions ({error})"))
-        }
+        Some(code::READONLY | code::PERM) => StoreError::misuse(format!(
+            "{what}: the database is read-only; mend the file's permissions ({error})"
+        )),
         Some(code::CANTOPEN) => {
             StoreError::misuse(format!("{what}: the file cannot be opened; is its folder there? ({error})"))
         }
-        Some(code::CONSTRAINT | code::TOOBIG | code::MISMATCH) => StoreError::misuse(format!("{what}: {error}")),
+        Some(code::CONSTRAINT | code::TOOBIG | code::MISMATCH) => {
+            StoreError::misuse(format!("{what}: {error}"))
+        }
         // Busy, locked, full, interrupted, out of memory, or the connection is gone.
         _ => StoreError::transient(what, error),
     }

@@ -3,7 +3,7 @@
 use es_core::store::{EventFilter, FilterItem, Position};
 use sqlx::query::Query;
 use sqlx::sqlite::SqliteArguments;
-use sqlx::{Sqlite, SqlStr};
+use sqlx::{SqlStr, Sqlite};
 
 use crate::row::{COLUMNS, signed};
 use crate::schema;

@@ -13,6 +13,7 @@ mod snapshot;
 mod store;
 mod tx;
 mod types;
+mod verify;
 mod view;
 mod writer;
 

@@ -94,7 +94,8 @@ async fn remove(tx: &mut Tx, name: &str, version: i64) -> Result<(), sqlx::Error
 }
 
 async fn objects(tx: &mut Tx) -> Result<Vec<Object>, sqlx::Error> {
-    let sql = "select type, name from sqlite_schema where type in ('table', 'view') and name not like 'sqlite_%'";
+    let sql =
+        "select type, name from sqlite_schema where type in ('table', 'view') and name not like 'sqlite_%'";
     let rows = sqlx::query(sql).fetch_all(&mut **tx).await?;
     Ok(rows.iter().map(|row| (row.get_unchecked(0), row.get_unchecked(1))).collect())
 }

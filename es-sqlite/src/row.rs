@@ -69,7 +69,11 @@ pub(crate) fn meta(event: &NewEvent) -> Option<String> {
 }
 
 /// An event of a row of [`COLUMNS`]. `Ok(None)`: its type is not known here yet, so reload the types.
-pub(crate) fn decode(row: &SqliteRow, stream: &StreamId, types: &Types) -> Result<Option<RecordedEvent>, StoreError> {
+pub(crate) fn decode(
+    row: &SqliteRow,
+    stream: &StreamId,
+    types: &Types,
+) -> Result<Option<RecordedEvent>, StoreError> {
     let position: i64 = row.get_unchecked(0);
     let broken = |what: &str| StoreError::Corrupt { what: format!("event at position {position}: {what}") };
     let Some(kind) = types.kind(row.get_unchecked(2)) else { return Ok(None) };

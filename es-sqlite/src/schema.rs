@@ -1,8 +1,8 @@
 //! Migrations, and the one place where SQL is put together at run time.
 
 use es_core::store::StoreError;
-use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqlStr, SqliteConnection};
 use sqlx::SqlSafeStr as _;
+use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqlStr, SqliteConnection};
 
 use crate::error;
 
@@ -16,7 +16,8 @@ pub struct Migration {
     pub sql: &'static str,
 }
 
-const MIGRATIONS: &[Migration] = &[Migration { number: 1, sql: include_str!("../migrations/0001_store.sql") }];
+const MIGRATIONS: &[Migration] =
+    &[Migration { number: 1, sql: include_str!("../migrations/0001_store.sql") }];
 
 /// Every step of the schema, to read or to print.
 #[must_use]
@@ -44,7 +45,8 @@ pub(crate) async fn migrate(conn: &mut SqliteConnection) -> Result<uuid::Uuid, S
     };
     if schema > MIGRATIONS.len() as i64 {
         let known = MIGRATIONS.len();
-        let what = format!("the database has schema {schema}, this program knows {known}: use a newer program");
+        let what =
+            format!("the database has schema {schema}, this program knows {known}: use a newer program");
         return Err(StoreError::misuse(what));
     }
     for step in MIGRATIONS.iter().filter(|step| step.number > schema) {

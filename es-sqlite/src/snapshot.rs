@@ -23,9 +23,11 @@ impl SnapshotStore for SqliteBackend {
     async fn snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
         let failed = |e| error::store("reading a snapshot", e);
         let sql = "select version, event, schema, data from es_snapshots where stream = ?";
-        let found = sqlx::query(sql).bind(stream.as_str()).fetch_optional(&self.0.readers).await.map_err(failed)?;
+        let found =
+            sqlx::query(sql).bind(stream.as_str()).fetch_optional(&self.0.readers).await.map_err(failed)?;
         let Some(row) = found else { return Ok(None) };
-        let event = uuid::Uuid::from_slice(row.get_unchecked(1)).map_err(|e| failed(sqlx::Error::Decode(e.into())))?;
+        let event = uuid::Uuid::from_slice(row.get_unchecked(1))
+            .map_err(|e| failed(sqlx::Error::Decode(e.into())))?;
         Ok(Some(Snapshot {
             stream: stream.clone(),
             version: Version(number(row.get_unchecked(0))),

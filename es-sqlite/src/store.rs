@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use es_core::clock::Timestamp;
 use es_core::limits::{self, MAX_PAGE, MAX_SEQUENCE};
 use es_core::store::{
-    Attempt, Commit, CommitError, Committed, EventFilter, EventStore, IdempotencyKey, Outcome, Page, Position,
-    RecordedEvent, Resolution, StoreError, StreamId, Version,
+    Attempt, Commit, CommitError, Committed, EventFilter, EventStore, IdempotencyKey, Outcome, Page,
+    Position, RecordedEvent, Resolution, StoreError, StreamId, Version,
 };
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, Sqlite};
@@ -97,7 +97,12 @@ impl EventStore for SqliteBackend {
         Ok(Resolution::Applied(committed))
     }
 
-    async fn stream(&self, id: &StreamId, after: Version, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
+    async fn stream(
+        &self,
+        id: &StreamId,
+        after: Version,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, StoreError> {
         let query = sqlx::query(STREAM).bind(id.as_str()).bind(signed(after.0)).bind(bounded(limit));
         let rows = query.fetch_all(&self.0.readers).await.map_err(|e| error::store("reading a stream", e))?;
         self.decode(&rows, |_| Ok(id.clone())).await
@@ -144,19 +149,22 @@ impl EventStore for SqliteBackend {
     }
 
     async fn checkpoint(&self, name: &str) -> Result<Option<Position>, StoreError> {
-        let query = sqlx::query_scalar("select position from es_checkpoints where name = ?").bind(name.to_owned());
+        let query =
+            sqlx::query_scalar("select position from es_checkpoints where name = ?").bind(name.to_owned());
         Ok(self.number("reading a checkpoint", query).await?.map(Position))
     }
 
     async fn checkpoints(&self) -> Result<Vec<(String, Position)>, StoreError> {
         let query = sqlx::query("select name, position from es_checkpoints order by name");
-        let rows = query.fetch_all(&self.0.readers).await.map_err(|e| error::store("reading checkpoints", e))?;
+        let rows =
+            query.fetch_all(&self.0.readers).await.map_err(|e| error::store("reading checkpoints", e))?;
         Ok(rows.iter().map(|row| (row.get_unchecked(0), Position(number(row.get_unchecked(1))))).collect())
     }
 
     async fn outcome(&self, key: &IdempotencyKey) -> Result<Option<Outcome>, StoreError> {
         let failed = |e| error::store("reading an outcome", e);
-        let row = sqlx::query(OUTCOME).bind(key.as_str()).fetch_optional(&self.0.readers).await.map_err(failed)?;
+        let row =
+            sqlx::query(OUTCOME).bind(key.as_str()).fetch_optional(&self.0.readers).await.map_err(failed)?;
         row.map(|row| batch::outcome(&row).map(|(_, outcome)| outcome)).transpose().map_err(failed)
     }
 

@@ -46,7 +46,10 @@ impl Types {
     pub(crate) async fn reload(&self, db: impl Executor<'_, Database = Sqlite>) -> Result<(), sqlx::Error> {
         for row in sqlx::query("select id, name, schema, codec from es_types").fetch_all(db).await? {
             let (name, codec): (String, String) = (row.try_get(1)?, row.try_get(3)?);
-            self.learn(row.try_get(0)?, Kind { name: name.into(), schema: row.try_get(2)?, codec: codec.into() });
+            self.learn(
+                row.try_get(0)?,
+                Kind { name: name.into(), schema: row.try_get(2)?, codec: codec.into() },
+            );
         }
         Ok(())
     }

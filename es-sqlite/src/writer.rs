@@ -65,7 +65,12 @@ impl Holder {
 }
 
 impl Shared {
-    pub(crate) fn new(conn: SqliteConnection, identity: uuid::Uuid, clock: Arc<dyn Clock>, head: Position) -> Self {
+    pub(crate) fn new(
+        conn: SqliteConnection,
+        identity: uuid::Uuid,
+        clock: Arc<dyn Clock>,
+        head: Position,
+    ) -> Self {
         Self {
             identity,
             clock,

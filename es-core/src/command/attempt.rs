@@ -95,7 +95,9 @@ async fn attempt_once<C: Command>(call: &Call<'_>, sent: &mut Sent<'_, C>) -> Ou
         match writing.await {
             Ok(committed) => decided.committed(committed),
             // An unknown outcome is resolved before anything is said about it.
-            Err(CommitError::Unknown(attempt)) => decided.committed(Box::pin(resolve(call.app, &attempt)).await?),
+            Err(CommitError::Unknown(attempt)) => {
+                decided.committed(Box::pin(resolve(call.app, &attempt)).await?)
+            }
             Err(CommitError::Repeated { outcome, .. }) => {
                 held.put(loaded);
                 return Box::pin(call.replay::<C>(*outcome)).await;

@@ -14,7 +14,9 @@ use uuid::Uuid;
 use crate::app::Inner;
 use crate::command::interceptor::{End, Stage};
 use crate::command::sending::Options;
-use crate::command::{CommandError, Dispatch, Done, ErrorOf, EventsOf, Halted, Interceptor, Next, RetryPolicy};
+use crate::command::{
+    CommandError, Dispatch, Done, ErrorOf, EventsOf, Halted, Interceptor, Next, RetryPolicy,
+};
 use crate::event::Metadata;
 use crate::limits::LimitError;
 use crate::store::{IdempotencyKey, StoreError, StreamId, Version};
@@ -45,7 +47,8 @@ impl<'a> Call<'a> {
     ) -> Result<Self, LimitError> {
         let app = app.inner();
         let stream = stream.map_err(|error| *error)?;
-        let Options { key, expect, mut metadata, timeout, retry } = options.map_or_else(Options::default, |o| *o);
+        let Options { key, expect, mut metadata, timeout, retry } =
+            options.map_or_else(Options::default, |o| *o);
         let key = key.map(IdempotencyKey::new).transpose()?;
         let id = app.ids.next();
         // The first command of a flow gives the flow its name.
@@ -117,7 +120,9 @@ impl<'a> Call<'a> {
         match (halted, end.outcome) {
             (Err(Halted::Interceptor(error)), _) => Err(CommandError::Intercepted(error).into_box()),
             (_, Some(outcome)) => outcome,
-            (_, None) => Err(CommandError::Intercepted("an interceptor neither went on nor refused".into()).into_box()),
+            (_, None) => {
+                Err(CommandError::Intercepted("an interceptor neither went on nor refused".into()).into_box())
+            }
         }
     }
 
@@ -178,7 +183,9 @@ impl<C: Command, D: Door<C>> End for Through<'_, C, D> {
     }
 }
 
-fn halted<T, E: std::error::Error + 'static>(outcome: &Result<T, Box<CommandError<E>>>) -> Result<(), Halted> {
+fn halted<T, E: std::error::Error + 'static>(
+    outcome: &Result<T, Box<CommandError<E>>>,
+) -> Result<(), Halted> {
     match outcome {
         Ok(_) => Ok(()),
         Err(error) => Err(Halted::Command { kind: error.kind(), text: chain(error) }),

@@ -9,9 +9,7 @@ use futures::future::BoxFuture;
 use crate::clock::Timestamp;
 use crate::command::call::{Call, Fallible, Sent};
 use crate::command::interceptor::{End, Stage};
-use crate::command::{
-    CommandError, Context, Dispatch, ErrorOf, EventsOf, FromServices, Halted, Next, Scope,
-};
+use crate::command::{CommandError, Context, Dispatch, ErrorOf, EventsOf, FromServices, Halted, Next, Scope};
 use crate::error::panic_text;
 use crate::event::Metadata;
 use crate::repository::Loaded;
@@ -47,7 +45,10 @@ impl Call<'_> {
                         metadata: Arc::new(dispatch.metadata.clone()),
                         ..decision
                     }),
-                    (_, None) => Err(CommandError::Intercepted("an interceptor neither went on nor refused".into()).into_box()),
+                    (_, None) => {
+                        Err(CommandError::Intercepted("an interceptor neither went on nor refused".into())
+                            .into_box())
+                    }
                 }
             }
         }
@@ -77,7 +78,9 @@ impl Call<'_> {
             Ok(Err(Failure::Refused(refusal))) => Err(refusal),
             Ok(Err(Failure::Service(error))) => return Err(CommandError::Service(error).into_box()),
             Err(panic) => {
-                return Err(CommandError::Panicked { command: C::NAME, panic: panic_text(&*panic) }.into_box());
+                return Err(
+                    CommandError::Panicked { command: C::NAME, panic: panic_text(&*panic) }.into_box()
+                );
             }
         };
         Ok(Decision { now, metadata: context.metadata, verdict })
@@ -98,8 +101,12 @@ impl Call<'_> {
         match self.expect {
             Some(expected) if expected != loaded.version => {
                 let expected = ExpectedVersion::Exact(expected);
-                let source =
-                    CommitError::Conflict { stream: stream(), expected, actual: loaded.version, since: Vec::new() };
+                let source = CommitError::Conflict {
+                    stream: stream(),
+                    expected,
+                    actual: loaded.version,
+                    since: Vec::new(),
+                };
                 Err(CommandError::Conflict { attempts: 1, source }.into_box())
             }
             _ => Ok(()),

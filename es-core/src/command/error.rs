@@ -145,9 +145,9 @@ impl<E> From<CommitError> for CommandError<E> {
         match error {
             CommitError::KeyReused { key } => Self::KeyReused { key },
             CommitError::Store(e) => e.into(),
-            CommitError::Conflict { .. } | CommitError::ConditionFailed { .. } | CommitError::Fenced { .. } => {
-                Self::Conflict { attempts: 1, source: error }
-            }
+            CommitError::Conflict { .. }
+            | CommitError::ConditionFailed { .. }
+            | CommitError::Fenced { .. } => Self::Conflict { attempts: 1, source: error },
             CommitError::Unknown(_) => Self::Unknown { why: "the store did not answer" },
             e => Self::Commit(e),
         }

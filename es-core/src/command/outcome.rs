@@ -7,7 +7,8 @@ use crate::command::decide::Decision;
 use crate::command::{CommandError, Done, EventsOf};
 use crate::limits::LimitError;
 use crate::store::{
-    Append, Check, Commit, ExpectedVersion, NewEvent, Outcome, OutcomeMark, Position, RecordedEvent, StreamId, Version,
+    Append, Check, Commit, ExpectedVersion, NewEvent, Outcome, OutcomeMark, Position, RecordedEvent,
+    StreamId, Version,
 };
 use crate::{Aggregate, Command, Event};
 use xxhash_rust::xxh3::Xxh3;
@@ -69,7 +70,8 @@ impl Call<'_> {
             .into());
         }
         let new = |event: &EventsOf<C>| {
-            let new = NewEvent::new(self.app.ids.at(decision.now), event.encode()?, decision.metadata.clone());
+            let new =
+                NewEvent::new(self.app.ids.at(decision.now), event.encode()?, decision.metadata.clone());
             if self.app.bus.verify {
                 verify::<EventsOf<C>>(&self.stream, &new)?;
             }
@@ -82,7 +84,9 @@ impl Call<'_> {
         let json = serde_json::to_vec(cmd)
             .map_err(|e| CommandError::Codec { what: "the command", source: e.into() })?;
         let mut hash = Xxh3::new();
-        for part in [C::Aggregate::NAME.as_bytes(), C::NAME.as_bytes(), self.stream.as_str().as_bytes(), &json] {
+        for part in
+            [C::Aggregate::NAME.as_bytes(), C::NAME.as_bytes(), self.stream.as_str().as_bytes(), &json]
+        {
             hash.update(&(part.len() as u64).to_le_bytes());
             hash.update(part);
         }
@@ -145,6 +149,7 @@ pub(super) fn recorded(stream: &StreamId, event: &NewEvent, version: Version) ->
 
 /// What was written must be readable: a payload that is not is found before it is stored.
 fn verify<E: Event>(stream: &StreamId, event: &NewEvent) -> Result<(), EncodeError> {
-    let wrong = |source: DecodeError| EncodeError::RoundTrip { name: event.name.to_string(), source: source.into() };
+    let wrong =
+        |source: DecodeError| EncodeError::RoundTrip { name: event.name.to_string(), source: source.into() };
     E::decode(&recorded(stream, event, Version(0))).map(drop).map_err(wrong)
 }

@@ -123,7 +123,10 @@ impl<'a, C: Command> Sending<'a, C> {
     ///
     /// [`CommandError`], as for a command that is sent. A conflict with another process shows only when
     /// the transaction commits.
-    pub async fn within<T: Transaction>(self, tx: &mut T) -> Result<Vec<EventsOf<C>>, CommandError<ErrorOf<C>>> {
+    pub async fn within<T: Transaction>(
+        self,
+        tx: &mut T,
+    ) -> Result<Vec<EventsOf<C>>, CommandError<ErrorOf<C>>> {
         let call = Call::new(self.app, self.stream, self.options)?;
         let done = call.dispatch(&self.cmd, &mut Stages(tx)).await.map_err(|error| *error)?;
         Ok(done.events)

@@ -14,7 +14,16 @@ pub(crate) struct Stages<'t, T>(pub(crate) &'t mut T);
 impl<C: Command, T: Transaction> Door<C> for Stages<'_, T> {
     async fn run(&mut self, call: &Call<'_>, mut sent: Sent<'_, C>) -> Outcomes<C> {
         if self.0.identity() != call.app.store().identity() {
-            let what = "the transaction belongs to another store than the app; take it from the app's backend";
+            let what =
+                "the transaction belongs to another store than the app; take it from the app's backend";
+            return Err(CommandError::Store(StoreError::misuse(what)).into_box());
+        }
+        if let Some(key) = &call.key
+            && self.0.staged().outcomes.iter().any(|mark| mark.key == *key)
+        {
+            let what = format!(
+                "idempotency key {key} is staged in this transaction already; take a key for each command"
+            );
             return Err(CommandError::Store(StoreError::misuse(what)).into_box());
         }
         sent.begin_attempt(1);
@@ -32,6 +41,10 @@ impl<C: Command, T: Transaction> Door<C> for Stages<'_, T> {
         let decision = call.decide(&mut sent, &loaded).await?;
         let commit = call.commit_of(sent.cmd(), loaded.version, &decision)?;
         let staged = self.0.staged();
+        // Events that are staged for the stream say already where it must be; a check would count without them.
+        if !staged.appends.iter().any(|append| append.stream == call.stream) {
+            staged.checks.extend(commit.checks);
+        }
         staged.appends.extend(commit.appends);
         staged.outcomes.extend(commit.outcomes);
         let events = decision.verdict.map_err(CommandError::Refused)?;

@@ -57,7 +57,11 @@ impl Metadata {
     #[must_use]
     pub fn is_plain(&self) -> bool {
         let Self { correlation: _, causation: _, actor, tenant, trace_parent, trace_state, user } = self;
-        actor.is_none() && tenant.is_none() && trace_parent.is_none() && trace_state.is_none() && user.is_empty()
+        actor.is_none()
+            && tenant.is_none()
+            && trace_parent.is_none()
+            && trace_state.is_none()
+            && user.is_empty()
     }
 
     /// Bytes of its stored form.

@@ -105,7 +105,11 @@ impl Backend for MemoryBackend {
 
 impl MemoryBackend {
     /// Judges, then writes: the one function that changes anything.
-    fn apply(&self, commit: Commit, rows: tx::Changes) -> Result<crate::store::Committed, crate::store::CommitError> {
+    fn apply(
+        &self,
+        commit: Commit,
+        rows: tx::Changes,
+    ) -> Result<crate::store::Committed, crate::store::CommitError> {
         crate::limits::check(&commit)?;
         let now = self.0.clock.now();
         let (committed, moved) = {

@@ -12,8 +12,9 @@ use super::{MemoryBackend, Rows};
 use crate::limits::MAX_PAGE;
 use crate::store::rules::{Ledger, Verdict, judge};
 use crate::store::{
-    Append, Attempt, Commit, CommitError, Committed, EventFilter, EventStore, IdempotencyKey, Name, Outcome, Page,
-    Position, RecordedEvent, Resolution, Snapshot, SnapshotStore, StoreError, StreamId, Version, ViewRow, ViewStore,
+    Append, Attempt, Commit, CommitError, Committed, EventFilter, EventStore, IdempotencyKey, Name, Outcome,
+    Page, Position, RecordedEvent, Resolution, Snapshot, SnapshotStore, StoreError, StreamId, Version,
+    ViewRow, ViewStore,
 };
 
 /// Events by position, in blocks: a log that grows is not moved.
@@ -191,7 +192,12 @@ impl EventStore for MemoryBackend {
         Ok(if keys && moved { Resolution::Applied(committed) } else { Resolution::Never })
     }
 
-    async fn stream(&self, id: &StreamId, after: Version, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
+    async fn stream(
+        &self,
+        id: &StreamId,
+        after: Version,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, StoreError> {
         Ok(self.lock().tail(id, after, limit.min(MAX_PAGE)))
     }
 

@@ -118,7 +118,8 @@ impl Processor {
         stop: CancellationToken,
     ) -> Self {
         let name: Arc<str> = runner.name().into();
-        let first = ProcessorStatus { name: name.clone(), position: Position(0), state: ProcessorState::Starting };
+        let first =
+            ProcessorStatus { name: name.clone(), position: Position(0), state: ProcessorState::Starting };
         let engine = Arc::new(Engine {
             name,
             filter: runner.filter(),
@@ -169,7 +170,9 @@ impl Processor {
         }
         let now = self.status();
         let why = match now.state {
-            ProcessorState::Failing { error, .. } => format!("{} fails at {}: {error}", now.name, now.position),
+            ProcessorState::Failing { error, .. } => {
+                format!("{} fails at {}: {error}", now.name, now.position)
+            }
             ProcessorState::Stopped => format!("{} is stopped at {}", now.name, now.position),
             _ => format!("{} is at {} and did not reach {position} within {limit:?}", now.name, now.position),
         };

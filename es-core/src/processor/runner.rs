@@ -11,8 +11,8 @@ use crate::BoxError;
 use crate::command::{Scope, Services};
 use crate::projection::{Project, Reactor, View, tables_of};
 use crate::store::{
-    Backend, CheckpointMove, Commit, EventFilter, RecordedEvent, StoreError, Tables, Transaction,
-    ViewStore, ViewWrite,
+    Backend, CheckpointMove, Commit, EventFilter, RecordedEvent, StoreError, Tables, Transaction, ViewStore,
+    ViewWrite,
 };
 
 /// Events taken in together.
@@ -40,7 +40,12 @@ pub trait Runner: Send + Sync + 'static {
     /// # Errors
     ///
     /// The page is tried again, from where the stored checkpoint is then.
-    async fn take(&self, events: &[RecordedEvent], step: CheckpointMove, services: &Services) -> Result<(), BoxError>;
+    async fn take(
+        &self,
+        events: &[RecordedEvent],
+        step: CheckpointMove,
+        services: &Services,
+    ) -> Result<(), BoxError>;
     /// Empties what it keeps, checkpoint included.
     ///
     /// # Errors
@@ -75,7 +80,12 @@ impl<B: Backend, P: Project<B::Tx>> Runner for ProjectionRunner<B, P> {
         self.backend.install(&tables_of::<P>()).await
     }
 
-    async fn take(&self, events: &[RecordedEvent], step: CheckpointMove, _: &Services) -> Result<(), BoxError> {
+    async fn take(
+        &self,
+        events: &[RecordedEvent],
+        step: CheckpointMove,
+        _: &Services,
+    ) -> Result<(), BoxError> {
         let mut tx = self.backend.begin().await?;
         for event in events {
             if let Err(source) = self.projection.project(event, &mut tx).await {
@@ -122,7 +132,12 @@ impl<B: Backend + ViewStore, V: View> Runner for ViewRunner<B, V> {
         self.backend.install(&self.tables).await
     }
 
-    async fn take(&self, events: &[RecordedEvent], step: CheckpointMove, _: &Services) -> Result<(), BoxError> {
+    async fn take(
+        &self,
+        events: &[RecordedEvent],
+        step: CheckpointMove,
+        _: &Services,
+    ) -> Result<(), BoxError> {
         let view: Arc<str> = self.tables.stored_name().into();
         let mut changes = Vec::with_capacity(events.len());
         for event in events {
@@ -192,7 +207,12 @@ impl<B: Backend, R: Reactor> Runner for ReactorRunner<B, R> {
         }
     }
 
-    async fn take(&self, events: &[RecordedEvent], step: CheckpointMove, services: &Services) -> Result<(), BoxError> {
+    async fn take(
+        &self,
+        events: &[RecordedEvent],
+        step: CheckpointMove,
+        services: &Services,
+    ) -> Result<(), BoxError> {
         let CheckpointMove { name, mut from, to } = step;
         for (i, event) in events.iter().enumerate() {
             let acted = self.reactor.react(event, Scope::new(services)).await;

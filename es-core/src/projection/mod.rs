@@ -6,9 +6,9 @@ mod view;
 pub use self::reactor::{React, Reactor, missing_for as missing_for_reactor};
 pub(crate) use self::view::decode_row;
 pub use self::view::{Change, Fold, IntoKeys, View, Views};
+use crate::BoxError;
 use crate::event::{Event, Payload, Recorded};
 use crate::store::{EventFilter, RecordedEvent, Tables};
-use crate::BoxError;
 
 /// Name and filter: what does not depend on the backend, for SQL projections and keyed views alike.
 pub trait Projection: Send + Sync + 'static {
@@ -42,7 +42,8 @@ pub trait On<P: Payload, T>: Projection {
 )]
 pub trait Project<T>: Projection {
     /// Takes in one event.
-    fn project(&self, event: &RecordedEvent, tx: &mut T) -> impl Future<Output = Result<(), BoxError>> + Send;
+    fn project(&self, event: &RecordedEvent, tx: &mut T)
+    -> impl Future<Output = Result<(), BoxError>> + Send;
 }
 
 /// What a handler of the read side may return: nothing, or a `Result` with any error.

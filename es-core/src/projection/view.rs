@@ -163,7 +163,10 @@ impl Views {
             let rows = self.0.scan(&view, after.as_deref(), PAGE).await?;
             for row in &rows {
                 let key = V::Key::parse(&row.key);
-                each(key.ok_or_else(|| format!("{:?} is not a key of view {view}", row.key))?, decode_row(row)?);
+                each(
+                    key.ok_or_else(|| format!("{:?} is not a key of view {view}", row.key))?,
+                    decode_row(row)?,
+                );
             }
             if rows.len() < PAGE {
                 return Ok(());

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use crate::ErrorKind;
 use crate::limits::LimitError;
-use crate::store::{Attempt, Committed, ExpectedVersion, IdempotencyKey, Position, RecordedEvent, StreamId, Version};
+use crate::store::{
+    Attempt, Committed, ExpectedVersion, IdempotencyKey, Position, RecordedEvent, StreamId, Version,
+};
 
 /// A read failed, or a write failed before it could have happened.
 ///

@@ -17,8 +17,8 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 pub use self::commit::{
-    Append, Attempt, Check, CheckpointMove, Commit, Committed, ExpectedVersion, NewEvent, Outcome, OutcomeMark,
-    RecordedEvent, ViewWrite,
+    Append, Attempt, Check, CheckpointMove, Commit, Committed, ExpectedVersion, NewEvent, Outcome,
+    OutcomeMark, RecordedEvent, ViewWrite,
 };
 pub use self::error::{CommitError, Resolution, StoreError};
 pub use self::filter::{AppendCondition, EventFilter, FilterItem};
@@ -56,7 +56,12 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`StoreError`] if the store cannot be read.
-    async fn stream(&self, id: &StreamId, after: Version, limit: usize) -> Result<Vec<RecordedEvent>, StoreError>;
+    async fn stream(
+        &self,
+        id: &StreamId,
+        after: Version,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, StoreError>;
 
     /// The matching events after a position, in order, at most `limit` of them.
     ///

@@ -11,8 +11,8 @@
 
 use crate::limits::MAX_SEQUENCE;
 use crate::store::{
-    Append, Commit, CommitError, Committed, EventFilter, IdempotencyKey, Name, Outcome, Position, RecordedEvent,
-    StreamId, Version,
+    Append, Commit, CommitError, Committed, EventFilter, IdempotencyKey, Name, Outcome, Position,
+    RecordedEvent, StreamId, Version,
 };
 
 /// What is stored, as far as a commit asks.
@@ -72,14 +72,19 @@ pub fn judge(commit: &Commit, ledger: &impl Ledger) -> Result<Verdict, CommitErr
     for check in &commit.checks {
         let actual = ledger.version(&check.stream);
         if !check.expected.holds(actual) {
-            let append = Append { stream: check.stream.clone(), expected: check.expected, events: Vec::new() };
+            let append =
+                Append { stream: check.stream.clone(), expected: check.expected, events: Vec::new() };
             return Err(conflict(commit, &append, actual, ledger));
         }
     }
     if let Some(condition) = &commit.condition
         && let Some((position, name)) = ledger.first_match(&condition.fail_if_events_match, condition.after)
     {
-        return Err(CommitError::ConditionFailed { position, name: name.to_string(), after: condition.after });
+        return Err(CommitError::ConditionFailed {
+            position,
+            name: name.to_string(),
+            after: condition.after,
+        });
     }
     for step in &commit.checkpoints {
         if ledger.checkpoint(&step.name) != step.from {

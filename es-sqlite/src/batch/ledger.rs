@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use es_core::clock::Timestamp;
 use es_core::store::rules::Ledger;
 use es_core::store::{
-    Commit, Committed, EventFilter, IdempotencyKey, Name, NewEvent, Outcome, Position, RecordedEvent, StreamId,
-    Version, ViewWrite,
+    Commit, Committed, EventFilter, IdempotencyKey, Name, NewEvent, Outcome, Position, RecordedEvent,
+    StreamId, Version, ViewWrite,
 };
 
 use super::write::Rows;

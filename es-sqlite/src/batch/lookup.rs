@@ -46,13 +46,17 @@ async fn ask(writing: &mut Writing, commits: &[Commit], batch: &mut Batch) -> Re
         written.chain(checked).chain(marked).map(|s| (s.as_str(), s)).collect();
     let keys: BTreeSet<&str> = commits.iter().flat_map(|c| &c.outcomes).map(|o| o.key.as_str()).collect();
     let names: BTreeSet<&str> = commits.iter().flat_map(|c| &c.checkpoints).map(|step| &*step.name).collect();
-    let rows: BTreeSet<(&str, &str)> = commits.iter().flat_map(|c| &c.views).map(|w| (&*w.view, &*w.key)).collect();
+    let rows: BTreeSet<(&str, &str)> =
+        commits.iter().flat_map(|c| &c.views).map(|w| (&*w.view, &*w.key)).collect();
 
     let sql = if writing.is_open() { LOOK_UP } else { BEGIN };
     let mut statement = if writing.is_open() { Statement::Head } else { Statement::Begin };
     writing.set_open(true);
-    let query =
-        sqlx::query(sql).bind(json(&streams.keys().collect::<Vec<_>>())).bind(json(&keys)).bind(json(&names)).bind(json(&rows));
+    let query = sqlx::query(sql)
+        .bind(json(&streams.keys().collect::<Vec<_>>()))
+        .bind(json(&keys))
+        .bind(json(&names))
+        .bind(json(&rows));
     let mut results = writing.conn_mut().fetch_many(query);
     let mut last_type = 0;
     while let Some(result) = results.try_next().await? {
@@ -74,7 +78,9 @@ async fn ask(writing: &mut Writing, commits: &[Commit], batch: &mut Batch) -> Re
                 batch.checkpoints.insert(row.get_unchecked(0), Position(number(row.get_unchecked(1))));
             }
             Statement::Views => {
-                batch.view_revs.insert((row.get_unchecked(0), row.get_unchecked(1)), number(row.get_unchecked(2)));
+                batch
+                    .view_revs
+                    .insert((row.get_unchecked(0), row.get_unchecked(1)), number(row.get_unchecked(2)));
             }
             Statement::Begin => unreachable!("BEGIN has no rows"),
         }
@@ -132,7 +138,8 @@ fn stream(row: &SqliteRow, asked: &BTreeMap<&str, &StreamId>, batch: &mut Batch)
 pub(crate) fn outcome(row: &SqliteRow) -> Result<(IdempotencyKey, Outcome), sqlx::Error> {
     let broken = |e: es_core::limits::LimitError| sqlx::Error::Decode(e.into());
     let fingerprint: &[u8] = row.get_unchecked(1);
-    let fingerprint = fingerprint.try_into().map_err(|_| sqlx::Error::Decode("a fingerprint has 16 bytes".into()))?;
+    let fingerprint =
+        fingerprint.try_into().map_err(|_| sqlx::Error::Decode("a fingerprint has 16 bytes".into()))?;
     let outcome = Outcome {
         fingerprint: u128::from_be_bytes(fingerprint),
         stream: StreamId::new(row.get_unchecked::<String, _>(2)).map_err(broken)?,
@@ -145,7 +152,12 @@ pub(crate) fn outcome(row: &SqliteRow) -> Result<(IdempotencyKey, Outcome), sqlx
 }
 
 /// The first stored event that breaks the commit's condition. A decision that saw the head needs no look.
-async fn condition(writing: &mut Writing, i: usize, commit: &Commit, batch: &mut Batch) -> Result<(), sqlx::Error> {
+async fn condition(
+    writing: &mut Writing,
+    i: usize,
+    commit: &Commit,
+    batch: &mut Batch,
+) -> Result<(), sqlx::Error> {
     let Some(condition) = &commit.condition else { return Ok(()) };
     if condition.after >= batch.head {
         return Ok(());
@@ -163,10 +175,16 @@ async fn condition(writing: &mut Writing, i: usize, commit: &Commit, batch: &mut
 async fn tails(writing: &mut Writing, commit: &Commit, batch: &mut Batch) -> Result<(), sqlx::Error> {
     for append in &commit.appends {
         let stream = batch.streams.get(&append.stream).copied().unwrap_or_default();
-        let Some(expected) = append.expected.exact().filter(|expected| *expected < stream.version) else { continue };
+        let Some(expected) = append.expected.exact().filter(|expected| *expected < stream.version) else {
+            continue;
+        };
         let of_stream = commit.appends.iter().filter(|a| a.stream == append.stream);
         let limit = if commit.explain { MAX_PAGE } else { of_stream.map(|a| a.events.len()).sum() };
-        if batch.tails.get(&append.stream).and_then(|t| t.first()).is_some_and(|first| first.version.0 <= expected.0 + 1)
+        if batch
+            .tails
+            .get(&append.stream)
+            .and_then(|t| t.first())
+            .is_some_and(|first| first.version.0 <= expected.0 + 1)
         {
             continue;
         }

@@ -8,7 +8,6 @@ mod ledger;
 mod lookup;
 mod write;
 
-
 use es_core::store::rules::{Verdict, judge};
 use es_core::store::{Commit, CommitError, Committed};
 

@@ -1,0 +1,265 @@
+//! What only a file can show: how it opens, what is refused, who waits for whom, what a drop leaves.
+
+use std::path::Path;
+use std::task::Poll;
+use std::time::Duration;
+
+use es_core::ErrorKind;
+use es_core::event::Metadata;
+use es_core::id::Ids;
+use es_core::store::{
+    Append, Backend as _, Commit, CommitError, EventFilter, EventStore as _, ExpectedVersion, Name, NewEvent,
+    Position, StoreError, StreamId, Tables, Transaction as _, Version,
+};
+use es_sqlite::{SqliteBackend, SqliteOptions};
+
+fn commit(stream: &str) -> Commit {
+    let event = NewEvent {
+        id: Ids::default().next(),
+        name: Name::from("thing.done"),
+        schema: 1,
+        codec: Name::from("json"),
+        data: "{}".into(),
+        tags: Vec::new(),
+        metadata: Metadata::default().into(),
+    };
+    let stream = StreamId::new(stream).unwrap();
+    Commit {
+        appends: vec![Append { stream, expected: ExpectedVersion::Any, events: vec![event] }],
+        ..Commit::default()
+    }
+}
+
+async fn refused(path: impl AsRef<Path>) -> StoreError {
+    match SqliteBackend::open(path).await {
+        Ok(_) => panic!("it opens"),
+        Err(error) => error,
+    }
+}
+
+#[tokio::test]
+async fn a_missing_folder_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = refused(folder.path().join("no/such.db")).await;
+    assert_eq!(error.kind(), ErrorKind::Misuse);
+    assert!(
+        error.to_string().contains("the folder") && error.to_string().contains("is not there"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_file_of_another_kind_is_no_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("notes.txt");
+    std::fs::write(&file, "no database, but long enough to be one: ".repeat(100)).unwrap();
+    let error = refused(&file).await;
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(error.to_string().contains("notes.txt"), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_of_a_newer_program_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("store.db");
+    let store = SqliteBackend::open(&file).await.unwrap();
+    let mut tx = store.begin().await.unwrap();
+    sqlx::query("update es_store set schema = 99").execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
+    let error = refused(&file).await;
+    assert_eq!(error.to_string(), "the database has schema 99, this program knows 1: use a newer program");
+}
+
+#[tokio::test]
+async fn two_openers_at_once_share_one_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("store.db");
+    let all = futures::future::join_all((0..8).map(|_| SqliteBackend::open(&file))).await;
+    let identities: Vec<_> = all.into_iter().map(|store| store.unwrap().identity()).collect();
+    assert!(identities.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+#[tokio::test]
+async fn a_store_in_memory_is_private_and_leaves_nothing() {
+    let (one, two) =
+        (SqliteBackend::open(":memory:").await.unwrap(), SqliteBackend::open(":memory:").await.unwrap());
+    one.commit(commit("a")).await.unwrap();
+    assert_eq!((one.head().await.unwrap(), two.head().await.unwrap()), (Position(1), Position(0)));
+    let file = one.path().to_owned();
+    assert!(file.exists());
+    drop(one);
+    assert!(!file.parent().unwrap().exists());
+}
+
+#[tokio::test]
+async fn a_task_that_holds_a_transaction_is_refused_and_not_left_waiting() {
+    let store = SqliteBackend::open(":memory:").await.unwrap();
+    let mut tx = store.begin().await.unwrap();
+    let error = store.commit(commit("a")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Misuse);
+    assert!(error.to_string().contains("would wait for itself"), "{error}");
+    assert!(store.begin().await.is_err());
+    // Another task waits, and is served.
+    let other = tokio::spawn({
+        let store = store.clone();
+        async move { store.commit(commit("b")).await }
+    });
+    *tx.staged() = commit("c");
+    tx.commit().await.unwrap();
+    other.await.unwrap().unwrap();
+    assert_eq!(store.head().await.unwrap(), Position(2));
+}
+
+#[tokio::test]
+async fn a_dropped_transaction_is_rolled_back_and_lets_others_write() {
+    let store = SqliteBackend::open(":memory:").await.unwrap();
+    let mut tx = store.begin().await.unwrap();
+    sqlx::query("create table mine (x)").execute(&mut *tx).await.unwrap();
+    *tx.staged() = commit("a");
+    drop(tx);
+    store.commit(commit("b")).await.unwrap();
+    assert_eq!(store.head().await.unwrap(), Position(1));
+    assert!(sqlx::query("select * from mine").fetch_optional(&store.db()).await.is_err());
+}
+
+/// Polls a future `polls` times at most, then drops it.
+async fn dropped_after<F: Future>(polls: usize, future: F) {
+    let mut future = std::pin::pin!(future);
+    for _ in 0..polls {
+        if let Poll::Ready(_) = futures::poll!(future.as_mut()) {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_is_dropped_at_any_poll_the_store_goes_on() {
+    let store = SqliteBackend::open_with(SqliteOptions::new(":memory:").with_readers(1)).await.unwrap();
+    let stream = StreamId::new("s").unwrap();
+    for polls in 0..40 {
+        dropped_after(polls, store.commit(commit("s"))).await;
+        dropped_after(polls, store.read(&EventFilter::all(), Position(0), 10)).await;
+        dropped_after(polls, store.stream(&stream, Version(0), 10)).await;
+        dropped_after(polls, store.begin()).await;
+        dropped_after(polls, async {
+            let mut tx = store.begin().await.unwrap();
+            sqlx::query("create table if not exists mine (x)").execute(&mut *tx).await.unwrap();
+            *tx.staged() = commit("t");
+            tx.commit().await
+        })
+        .await;
+        let works = store.commit(commit("u"));
+        tokio::time::timeout(Duration::from_secs(60), works).await.expect("nobody keeps the store").unwrap();
+    }
+    assert_eq!(store.verify().await.unwrap(), [""; 0]);
+}
+
+#[tokio::test]
+async fn one_request_whose_data_does_not_fit_fails_alone() {
+    // A trigger of the user's own stands in for whatever a database can refuse.
+    let store = SqliteBackend::open(":memory:").await.unwrap();
+    let mut tx = store.begin().await.unwrap();
+    let trigger = "create trigger no_b before insert on es_streams when new.name = 'b'
+                   begin select raise(abort, 'no b'); end";
+    sqlx::raw_sql(trigger).execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
+    let all = ["a", "b", "c"].map(|stream| store.commit(commit(stream)));
+    let [a, b, c] = futures::future::join_all(all).await.try_into().unwrap();
+    assert!(a.is_ok() && c.is_ok());
+    assert!(matches!(b, Err(CommitError::Store(StoreError::Misuse { .. }))), "{b:?}");
+    assert_eq!(store.verify().await.unwrap(), [""; 0]);
+}
+
+#[tokio::test]
+async fn events_cannot_be_changed_or_deleted() {
+    let store = SqliteBackend::open(":memory:").await.unwrap();
+    store.commit(commit("a")).await.unwrap();
+    for sql in ["update es_events set version = 9", "delete from es_events", "delete from es_streams"] {
+        let mut tx = store.begin().await.unwrap();
+        let error = sqlx::query(sql).execute(&mut *tx).await.unwrap_err();
+        assert!(error.to_string().contains("append-only"), "{error}");
+        tx.rollback().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn verify_finds_what_was_tampered_with() {
+    let store = SqliteBackend::open(":memory:").await.unwrap();
+    for stream in ["a", "b", "a"] {
+        store.commit(commit(stream)).await.unwrap();
+    }
+    assert_eq!(store.verify().await.unwrap(), [""; 0]);
+    let mut tx = store.begin().await.unwrap();
+    let tamper = "drop trigger es_events_delete; drop trigger es_events_update;
+                  delete from es_events where position = 1; update es_events set data = x'7b' where position = 2";
+    sqlx::raw_sql(tamper).execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
+    let found = store.verify().await.unwrap().join("\n");
+    assert!(found.contains("there are 2 events and the last is at position 3"), "{found}");
+    assert!(found.contains("a has 1 events and its last version is 2"), "{found}");
+    assert!(found.contains("position 2 in b"), "{found}");
+}
+
+const BALANCES: &str = "create table balances (id text primary key, amount integer not null)";
+
+#[tokio::test]
+async fn the_tables_of_a_projection_are_made_once_and_again_by_a_reset() {
+    let store = SqliteBackend::open(":memory:").await.unwrap();
+    let v1 = Tables { name: "balances", version: 1, schema: BALANCES };
+    store.install(&v1).await.unwrap();
+    let count = || async {
+        sqlx::query_scalar::<_, i64>("select count(*) from balances").fetch_one(&store.db()).await.unwrap()
+    };
+    let fill = || async {
+        let mut tx = store.begin().await.unwrap();
+        sqlx::query("insert into balances values ('a', 1)").execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+    };
+    fill().await;
+    store.install(&v1).await.unwrap();
+    assert_eq!(count().await, 1, "a second start keeps the rows");
+    store.reset(&v1).await.unwrap();
+    assert_eq!(count().await, 0, "a reset does not");
+    fill().await;
+    store.install(&Tables { version: 2, ..v1 }).await.unwrap();
+    assert_eq!(count().await, 0, "another version begins with its own tables");
+    let renamed = Tables { name: "accounts", version: 1, schema: "create table if not exists balances (x)" };
+    let error = store.install(&renamed).await.unwrap_err().to_string();
+    assert!(error.contains("belongs to somebody else"), "{error}");
+    let broken = Tables { name: "broken", version: 1, schema: "create tabel" };
+    assert!(
+        store.install(&broken).await.unwrap_err().to_string().contains("the schema of projection broken")
+    );
+}
+
+#[tokio::test]
+async fn a_read_only_file_can_be_read_and_a_write_fails_fast() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("store.db");
+    let store = SqliteBackend::open(&file).await.unwrap();
+    store.commit(commit("a")).await.unwrap();
+    let mut tx = store.begin().await.unwrap();
+    sqlx::query("pragma query_only = on").execute(&mut *tx).await.unwrap();
+    tx.rollback().await.unwrap();
+    let error = store.commit(commit("b")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Misuse, "{error}");
+    assert!(error.to_string().contains("read-only"), "{error}");
+    assert_eq!(store.head().await.unwrap(), Position(1));
+}
+
+#[tokio::test]
+async fn a_file_that_another_process_writes_is_waited_for_and_then_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("store.db");
+    let other = SqliteBackend::open(&file).await.unwrap();
+    let store =
+        SqliteBackend::open_with(SqliteOptions::new(&file).with_lock_timeout(Duration::from_millis(50)))
+            .await
+            .unwrap();
+    let held = other.begin().await.unwrap();
+    let error = store.commit(commit("a")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
+    held.rollback().await.unwrap();
+    store.commit(commit("a")).await.unwrap();
+}

@@ -88,7 +88,11 @@ mod tests {
 
     #[test]
     fn a_gift_is_a_purchase_and_nothing_is_not() {
-        given::<Customer>(()).when(purchase(2, 0)).then(Purchased { on: date(1997, 1, 12), cds: 2, paid: Cents(0) });
+        given::<Customer>(()).when(purchase(2, 0)).then(Purchased {
+            on: date(1997, 1, 12),
+            cds: 2,
+            paid: Cents(0),
+        });
         given::<Customer>(()).when(purchase(0, 100)).then_error(CustomerError::Nothing);
         given::<Customer>(()).when(purchase(1, -1)).then_error(CustomerError::Negative(Cents(-1)));
     }

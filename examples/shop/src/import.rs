@@ -77,7 +77,9 @@ pub async fn run(app: &App, import: Import, skip: bool, parallel: usize) -> anyh
             Some(Err(error)) => {
                 bar.abandon();
                 let done = thousands(new + before);
-                report::line(&format!("stopped after {done} purchases; `--on-error skip` goes on past broken lines"));
+                report::line(&format!(
+                    "stopped after {done} purchases; `--on-error skip` goes on past broken lines"
+                ));
                 return Err(error);
             }
         }
@@ -85,7 +87,9 @@ pub async fn run(app: &App, import: Import, skip: bool, parallel: usize) -> anyh
     }
     bar.finish_and_clear();
     let (new, before, skipped) = (thousands(new), thousands(before), thousands(skipped));
-    report::line(&format!("{new} purchases imported, {before} were imported before, {skipped} lines skipped"));
+    report::line(&format!(
+        "{new} purchases imported, {before} were imported before, {skipped} lines skipped"
+    ));
     catch_up(app).await?;
     Ok(End::Complete)
 }
@@ -98,7 +102,11 @@ struct Refused {
     why: CustomerError,
 }
 
-async fn send(app: &App, file: &str, line: Result<Result<Line, BrokenLine>, FileError>) -> anyhow::Result<Imported> {
+async fn send(
+    app: &App,
+    file: &str,
+    line: Result<Result<Line, BrokenLine>, FileError>,
+) -> anyhow::Result<Imported> {
     let Line { number, customer, purchase } = line??;
     let sent = app.send(&customer, purchase).idempotency_key(format_args!("{file}/{number}")).await;
     match sent {

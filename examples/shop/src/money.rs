@@ -65,9 +65,12 @@ mod tests {
 
     #[test]
     fn amounts_are_read_and_shown_to_the_cent() {
-        for (text, cents, shown) in
-            [("11.77", 1_177, "11.77"), ("0", 0, "0.00"), ("5.5", 550, "5.50"), ("2500315.63", 250_031_563, "2,500,315.63")]
-        {
+        for (text, cents, shown) in [
+            ("11.77", 1_177, "11.77"),
+            ("0", 0, "0.00"),
+            ("5.5", 550, "5.50"),
+            ("2500315.63", 250_031_563, "2,500,315.63"),
+        ] {
             assert_eq!(text.parse(), Ok(Cents(cents)), "{text}");
             assert_eq!(Cents(cents).to_string(), shown);
         }

@@ -96,13 +96,14 @@ impl ShopQueries {
 
     async fn top(&self, q: TopCustomers, views: &Views) -> Result<Vec<(CustomerId, Revenue)>, BoxError> {
         let mut top = Vec::new();
-        views.for_each::<Spending>(|customer, spending| {
-            top.push((customer, spending.0));
-            if top.len() > 2 * q.0 {
-                keep_first(&mut top, q.0);
-            }
-        })
-        .await?;
+        views
+            .for_each::<Spending>(|customer, spending| {
+                top.push((customer, spending.0));
+                if top.len() > 2 * q.0 {
+                    keep_first(&mut top, q.0);
+                }
+            })
+            .await?;
         keep_first(&mut top, q.0);
         Ok(top)
     }
@@ -119,8 +120,6 @@ impl ShopQueries {
 }
 
 fn keep_first(customers: &mut Vec<(CustomerId, Revenue)>, n: usize) {
-    customers.sort_by(|(id_a, a), (id_b, b)| {
-        (b.purchases, b.paid, id_a).cmp(&(a.purchases, a.paid, id_b))
-    });
+    customers.sort_by(|(id_a, a), (id_b, b)| (b.purchases, b.paid, id_a).cmp(&(a.purchases, a.paid, id_b)));
     customers.truncate(n);
 }
