@@ -3,6 +3,7 @@
 //! No stream knows both, so the boundary is what is read: a dynamic consistency boundary.
 
 use es_core::event::Tag;
+use es_core::limits::LimitError;
 use es_core::memory::MemoryBackend;
 use es_core::prelude::*;
 use es_core::store::{EventFilter, RecordedEvent};
@@ -14,6 +15,15 @@ use super::tags::{Course, CourseError, Enrolled, Pupil};
 struct Join {
     course: u64,
     student: String,
+    tags: [Tag; 2],
+}
+
+impl Join {
+    /// A text from outside may be too long for a tag. That is said here, since `scope` cannot fail.
+    fn new(course: u64, student: &str) -> Result<Self, LimitError> {
+        let tags = [Tag::new("course", course)?, Tag::new("student", student)?];
+        Ok(Self { course, student: student.to_owned(), tags })
+    }
 }
 
 #[derive(Default)]
@@ -28,9 +38,9 @@ impl Decision for Join {
 
     /// Nothing that this matches may come in between: else it is read and decided again.
     fn scope(&self) -> EventFilter {
-        let tag = |name, value: &dyn std::fmt::Display| Tag::new(name, value).expect("a short text");
-        let enrolled = EventFilter::of::<Enrolled>;
-        enrolled().tagged(&tag("course", &self.course)).or(enrolled().tagged(&tag("student", &self.student)))
+        let enrolled = EventFilter::of::<Enrolled>();
+        let [course, student] = &self.tags;
+        enrolled.clone().tagged(course).or(enrolled.tagged(student))
     }
 
     fn apply(&self, seats: &mut Seats, event: &RecordedEvent) -> Result<(), BoxError> {
@@ -55,16 +65,16 @@ impl Decision for Join {
 
 pub async fn run() -> anyhow::Result<()> {
     let app = App::on(MemoryBackend::new()).start().await?;
-    let join = |course, student: &str| app.decide(Join { course, student: student.to_owned() });
+    let join = |course, student| Join::new(course, student).map(|join| app.decide(join));
 
     // Three at once for two seats: one of them is refused, whoever is first.
-    let (a, b, c) = futures::join!(join(1, "ada"), join(1, "bob"), join(1, "eve"));
+    let (a, b, c) = futures::join!(join(1, "ada")?, join(1, "bob")?, join(1, "eve")?);
     let refused: Vec<_> = [a, b, c].into_iter().filter_map(Result::err).collect();
     assert!(matches!(refused[..], [DecideError::Refused(CourseError::Full)]), "{refused:?}");
 
-    join(2, "zoe").await?;
-    join(3, "zoe").await?;
-    assert!(matches!(join(4, "zoe").await, Err(DecideError::Refused(CourseError::Busy))));
+    join(2, "zoe")?.await?;
+    join(3, "zoe")?.await?;
+    assert!(matches!(join(4, "zoe")?.await, Err(DecideError::Refused(CourseError::Busy))));
     crate::say(format!("of three for two seats: {:?}", refused[0]));
     Ok(())
 }
