@@ -27,11 +27,11 @@ impl<'f> Select<'f> {
         !self.filter.items().is_empty() && self.filter.items().iter().all(|i| !i.tags().is_empty())
     }
 
-    /// Events in order, as [`COLUMNS`] and the stream's name.
+    /// Events in order, as [`COLUMNS`], the version and the stream's name.
     pub(crate) fn sql(&self) -> SqlStr {
         let condition = &self.condition;
         schema::sql(format!(
-            "select {COLUMNS}, s.name from es_events e join es_streams s on s.id = e.stream
+            "select {COLUMNS}, e.version, s.name from es_events e join es_streams s on s.id = e.stream
              where e.position > ? and e.position <= ? and ({condition})
              order by e.position limit ?"
         ))

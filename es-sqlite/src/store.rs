@@ -28,25 +28,24 @@ impl SqliteBackend {
     async fn decode(
         &self,
         rows: &[SqliteRow],
-        stream: impl Fn(&SqliteRow) -> Result<StreamId, StoreError>,
+        of: impl Fn(usize, &SqliteRow) -> Result<(StreamId, Version), StoreError>,
     ) -> Result<Vec<RecordedEvent>, StoreError> {
         let types = &self.0.shared.types;
-        let mut events = Vec::with_capacity(rows.len());
-        for row in rows {
-            let stream = stream(row)?;
-            let event = match row::decode(row, &stream, types)? {
-                Some(event) => event,
-                None => {
-                    let failed = |e| error::store("reading event types", e);
-                    types.reload(&self.0.readers).await.map_err(failed)?;
-                    row::decode(row, &stream, types)?.ok_or_else(|| StoreError::Corrupt {
-                        what: format!("an event in {stream:?} has a type that is not in es_types"),
-                    })?
-                }
+        let try_decode = || {
+            let known = types.known();
+            let decode = |(i, row): (usize, &SqliteRow)| {
+                let (stream, version) = of(i, row)?;
+                row::decode(row, &stream, version, &known)
             };
-            events.push(event);
+            // None as soon as one type is not known.
+            rows.iter().enumerate().map(decode).collect::<Result<Option<Vec<_>>, _>>()
+        };
+        if let Some(events) = try_decode()? {
+            return Ok(events);
         }
-        Ok(events)
+        types.reload(&self.0.readers).await.map_err(|e| error::store("reading event types", e))?;
+        let missing = || StoreError::Corrupt { what: "an event has a type that is not in es_types".to_owned() };
+        try_decode()?.ok_or_else(missing)
     }
 
     async fn number(&self, what: &'static str, query: SqlScalar) -> Result<Option<u64>, StoreError> {
@@ -105,7 +104,7 @@ impl EventStore for SqliteBackend {
     ) -> Result<Vec<RecordedEvent>, StoreError> {
         let query = sqlx::query(STREAM).bind(id.as_str()).bind(signed(after.0)).bind(bounded(limit));
         let rows = query.fetch_all(&self.0.readers).await.map_err(|e| error::store("reading a stream", e))?;
-        self.decode(&rows, |_| Ok(id.clone())).await
+        self.decode(&rows, |i, _| Ok((id.clone(), Version(after.0 + 1 + i as u64)))).await
     }
 
     async fn read(&self, filter: &EventFilter, after: Position, limit: usize) -> Result<Page, StoreError> {
@@ -121,8 +120,11 @@ impl EventStore for SqliteBackend {
         let (head, rows) = rows.split_first().expect("the first statement has one row");
         // The events were read after the head, so up to the head none is missing.
         let head = Position(number(head.get_unchecked(0)));
-        let name = |row: &SqliteRow| Ok(StreamId::new(row.get_unchecked::<&str, _>(7))?);
-        let events = self.decode(rows, name).await?;
+        let of = |_, row: &SqliteRow| {
+            let version = Version(number(row.get_unchecked(3)));
+            Ok((StreamId::new(row.get_unchecked::<&str, _>(4))?, version))
+        };
+        let events = self.decode(rows, of).await?;
         let last = events.last().map_or(after, RecordedEvent::place);
         let through = if events.len() == limit { last } else { head.min(upto).max(last) };
         Ok(Page { events, through, more: through < head })

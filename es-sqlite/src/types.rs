@@ -1,7 +1,7 @@
 //! Event types as numbers: known ones in memory, all of them in `es_types`.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use es_core::store::Name;
 use sqlx::{Executor, Row as _, Sqlite};
@@ -19,18 +19,25 @@ pub(crate) struct Kind {
 pub(crate) struct Types(Arc<RwLock<Known>>);
 
 #[derive(Debug, Default)]
-struct Known {
+pub(crate) struct Known {
     kinds: HashMap<i64, Kind>,
     ids: HashMap<String, Vec<(u32, Name, i64)>>,
 }
 
+impl Known {
+    pub(crate) fn kind(&self, id: i64) -> Option<&Kind> {
+        self.kinds.get(&id)
+    }
+}
+
 impl Types {
-    pub(crate) fn kind(&self, id: i64) -> Option<Kind> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).kinds.get(&id).cloned()
+    /// What is known now; held for as long as a page is decoded, and not across an await.
+    pub(crate) fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn id(&self, name: &str, schema: u32, codec: &str) -> Option<i64> {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known();
         let found = known.ids.get(name)?.iter().find(|(s, c, _)| *s == schema && *c == *codec)?;
         Some(found.2)
     }

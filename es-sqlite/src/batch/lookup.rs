@@ -23,7 +23,7 @@ pub(super) async fn look_up(writing: &mut Writing, commits: &[Commit]) -> Result
     let shared = writing.shared().clone();
     let mut batch = Batch::new(shared.types.clone());
     let last_type = ask(writing, commits, &mut batch).await?;
-    if last_type > 0 && shared.types.kind(last_type).is_none() {
+    if last_type > 0 && shared.types.known().kind(last_type).is_none() {
         shared.types.reload(writing.conn_mut()).await?;
     }
     // The clock may go backwards; recorded times do not.
@@ -165,8 +165,10 @@ async fn condition(
     let select = Select::new(&condition.fail_if_events_match);
     let query = select.bind(sqlx::query(select.sql()), condition.after, batch.head, 1);
     let Some(row) = query.fetch_optional(writing.conn_mut()).await? else { return Ok(()) };
-    let kind = batch.types.kind(row.get_unchecked(2));
-    let name = kind.map_or_else(|| "unknown".into(), |kind| kind.name);
+    let stream = StreamId::new(row.get_unchecked::<&str, _>(4)).map_err(|e| sqlx::Error::Decode(e.into()))?;
+    let event = row::decode(&row, &stream, Version(0), &batch.types.known());
+    let event = event.map_err(|e| sqlx::Error::Decode(e.into()))?;
+    let name = event.map_or_else(|| "unknown".into(), |event| event.name);
     batch.broken.insert(i, (Position(number(row.get_unchecked(0))), name));
     Ok(())
 }
@@ -191,9 +193,12 @@ async fn tails(writing: &mut Writing, commit: &Commit, batch: &mut Batch) -> Res
         let sql = include_str!("../sql/stream.sql");
         let query = sqlx::query(sql).bind(append.stream.as_str().to_owned()).bind(signed(expected.0));
         let rows = query.bind(i64::try_from(limit).unwrap_or(i64::MAX)).fetch_all(writing.conn_mut()).await?;
-        let decode = |row| row::decode(row, &append.stream, &batch.types);
-        let events = rows.iter().filter_map(|row| decode(row).transpose()).collect::<Result<Vec<_>, _>>();
+        let known = batch.types.known();
+        let versions = (expected.0 + 1..).map(Version);
+        let decoded = rows.iter().zip(versions).map(|(row, version)| row::decode(row, &append.stream, version, &known));
+        let events = decoded.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>();
         let events = events.map_err(|e| sqlx::Error::Decode(e.into()))?;
+        drop(known);
         batch.tails.insert(append.stream.clone(), events);
     }
     Ok(())

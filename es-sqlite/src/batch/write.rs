@@ -38,7 +38,7 @@ impl Blob {
 pub(super) struct Rows {
     pub(super) types: Vec<(i64, Kind)>,
     streams: Vec<(i64, String)>,
-    events: Vec<(i64, i64, i64, i64, i64, Piece, Piece, Option<String>)>,
+    events: Vec<(i64, i64, i64, i64, i64, Piece, Piece)>,
     payloads: Blob,
     tags: Vec<(String, i64)>,
     outcomes: Vec<(String, Piece, String, i64, i64, u32, Option<Piece>)>,
@@ -66,11 +66,10 @@ impl Rows {
     }
 
     pub(super) fn event(&mut self, to: Stream, kind: i64, recorded_at: Timestamp, event: &NewEvent) {
-        let ident = self.payloads.add(&row::ident(event.id, &event.metadata));
+        let head = self.payloads.add(&row::head(event, kind, recorded_at));
         let data = self.payloads.add(&event.data);
         let (position, version) = (signed(to.position.0), signed(to.version.0));
-        let meta = row::meta(event);
-        self.events.push((position, to.id, version, kind, recorded_at.as_microsecond(), ident, data, meta));
+        self.events.push((position, to.id, version, kind, recorded_at.as_microsecond(), head, data));
         self.tags.extend(event.tags.iter().map(|tag| (tag.as_str().to_owned(), position)));
     }
 
@@ -136,10 +135,10 @@ pub(super) async fn write(writing: &mut Writing, batch: &Batch) -> Result<(), sq
 /// Whether a batch whose COMMIT failed is stored all the same. Asked on the connection that wrote it, after
 /// a rollback, so the answer is final.
 pub(super) async fn is_stored(writing: &mut Writing, batch: &Batch) -> Result<bool, sqlx::Error> {
-    let Some((position, .., ident, _, _)) = batch.rows.events.last() else { return Ok(false) };
-    let ident = batch.rows.payloads.get(*ident);
-    let sql = "select 1 from es_events where position = ? and ident = ?";
-    let found = sqlx::query(sql).bind(position).bind(ident).fetch_optional(writing.conn_mut()).await?;
+    let Some((position, .., head, _)) = batch.rows.events.last() else { return Ok(false) };
+    let head = batch.rows.payloads.get(*head);
+    let sql = "select 1 from es_events where position = ? and head = ?";
+    let found = sqlx::query(sql).bind(position).bind(head).fetch_optional(writing.conn_mut()).await?;
     Ok(found.is_some())
 }
 

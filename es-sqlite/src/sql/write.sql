@@ -7,12 +7,11 @@ select value ->> 0, value ->> 1, value ->> 2, value ->> 3 from json_each(?);
 -- Streams: [id, name].
 insert into es_streams (id, name)
 select value ->> 0, value ->> 1 from json_each(?);
--- Events: the blob, [position, stream, version, type, recorded_at, ident, data, meta].
-insert into es_events (position, stream, version, type, recorded_at, ident, data, meta)
+-- Events: the blob, [position, stream, version, type, recorded_at, head, data].
+insert into es_events (position, stream, version, type, recorded_at, head, data)
 select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4,
        substr(bytes, value ->> '$[5][0]', value ->> '$[5][1]'),
-       substr(bytes, value ->> '$[6][0]', value ->> '$[6][1]'),
-       value ->> 7
+       substr(bytes, value ->> '$[6][0]', value ->> '$[6][1]')
 from (select ? as bytes), json_each(?);
 -- Tags: [tag, position]. An event may name a tag twice.
 insert into es_tags (tag, position)
