@@ -1,5 +1,6 @@
 //! Events and ordinary tables in one transaction: both are there, or neither.
 
+use es_core::ErrorKind;
 use es_core::prelude::*;
 use es_core::store::Transaction as _;
 use es_sqlite::SqliteBackend;
@@ -21,7 +22,9 @@ pub async fn run() -> anyhow::Result<()> {
     // A second command sees what the first decided. A refusal leaves the rest as it is: you say what becomes of it.
     let refused = app.send(&ada, Withdraw { amount: 11 }).within(&mut tx).await.expect_err("there are ten");
     assert_eq!(refused.refusal(), Some(&AccountError::Overdrawn { balance: 10 }));
-    // Until here nobody sees anything. Do not wait for another write of this store meanwhile: it is refused.
+    // Until it commits nobody sees anything. Another write would wait for this one, which waits for it: it is refused.
+    let other = app.send(&ada, Deposit { amount: 1 }).await.expect_err("the transaction is open");
+    assert_eq!(other.kind(), ErrorKind::Misuse);
     tx.commit().await?;
 
     // A transaction that is dropped is rolled back, and the events go with the rows.
