@@ -15,8 +15,8 @@ fn sqlite() -> Sqlite {
 
 impl Sqlite {
     fn options(&self) -> SqliteOptions {
-        let n = std::fs::read_dir(self.0.path()).unwrap().count();
-        SqliteOptions::new(self.0.path().join(format!("{n}.db")))
+        let name = format!("{}.db", es_core::id::Ids::default().next());
+        SqliteOptions::new(self.0.path().join(name))
     }
 }
 
