@@ -8,24 +8,24 @@ use crate::money::Cents;
 
 /// The number that the shop gave the customer, as it is written: `00042`.
 #[derive(AggregateId, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct CustomerId(String);
+pub(crate) struct CustomerId(String);
 
 /// Stored: change by upcasting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Purchased {
-    pub on: Date,
-    pub cds: u32,
-    pub paid: Cents,
+pub(crate) struct Purchased {
+    pub(crate) on: Date,
+    pub(crate) cds: u32,
+    pub(crate) paid: Cents,
 }
 
 #[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[event(prefix = "customer")]
-pub enum CustomerEvent {
+pub(crate) enum CustomerEvent {
     Purchased(Purchased),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
-pub enum CustomerError {
+pub(crate) enum CustomerError {
     #[error("a purchase has at least one CD")]
     Nothing,
     #[error("{0} is less than nothing")]
@@ -35,7 +35,7 @@ pub enum CustomerError {
 /// What a decision needs to know of a customer: nothing yet but that there is one.
 #[derive(Aggregate, Clone, Debug, Default, Serialize, Deserialize)]
 #[aggregate(id = CustomerId, event = CustomerEvent, error = CustomerError)]
-pub struct Customer {
+pub(crate) struct Customer {
     purchases: u32,
 }
 
@@ -48,10 +48,10 @@ impl Apply for Customer {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Purchase {
-    pub on: Date,
-    pub cds: u32,
-    pub paid: Cents,
+pub(crate) struct Purchase {
+    pub(crate) on: Date,
+    pub(crate) cds: u32,
+    pub(crate) paid: Cents,
 }
 
 #[commands]

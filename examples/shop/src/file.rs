@@ -15,24 +15,24 @@ const LONGEST: usize = 1_000;
 
 /// A purchase, and the line it stands in. Equal lines are different purchases; their numbers differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
-    pub number: u64,
-    pub customer: CustomerId,
-    pub purchase: Purchase,
+pub(crate) struct Line {
+    pub(crate) number: u64,
+    pub(crate) customer: CustomerId,
+    pub(crate) purchase: Purchase,
 }
 
 /// A line that is no purchase.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {number}: {why}: {text:?}")]
-pub struct BrokenLine {
-    pub number: u64,
-    pub why: &'static str,
-    pub text: String,
+pub(crate) struct BrokenLine {
+    pub(crate) number: u64,
+    pub(crate) why: &'static str,
+    pub(crate) text: String,
 }
 
 /// The file as a whole is not one of purchases.
 #[derive(Debug, thiserror::Error)]
-pub enum FileError {
+pub(crate) enum FileError {
     #[error("cannot read {path}: {source}")]
     Unreadable { path: PathBuf, source: io::Error },
     #[error("{path} is no file of purchases: its first line is not `{}`", HEADER.join(" "))]
@@ -41,7 +41,7 @@ pub enum FileError {
 
 /// Purchases, line by line.
 #[derive(Debug)]
-pub struct Purchases {
+pub(crate) struct Purchases {
     path: PathBuf,
     lines: BufReader<File>,
     number: u64,
@@ -49,7 +49,7 @@ pub struct Purchases {
 
 impl Purchases {
     /// Opens a file and checks its header.
-    pub async fn open(path: &Path) -> Result<Self, FileError> {
+    pub(crate) async fn open(path: &Path) -> Result<Self, FileError> {
         let unreadable = |source| FileError::Unreadable { path: path.to_owned(), source };
         let file = File::open(path).await.map_err(unreadable)?;
         let mut purchases = Self { path: path.to_owned(), lines: BufReader::new(file), number: 0 };
@@ -61,14 +61,14 @@ impl Purchases {
     }
 
     /// How many lines the file has, its header included.
-    pub async fn count(path: &Path) -> Result<u64, FileError> {
+    pub(crate) async fn count(path: &Path) -> Result<u64, FileError> {
         let mut all = Self::open(path).await?;
         while all.line().await?.is_some() {}
         Ok(all.number)
     }
 
     /// The next purchase; an empty line is none.
-    pub async fn next(&mut self) -> Result<Option<Result<Line, BrokenLine>>, FileError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Result<Line, BrokenLine>>, FileError> {
         while let Some(line) = self.line().await? {
             if !line.trim().is_empty() {
                 return Ok(Some(parse(self.number, &line)));

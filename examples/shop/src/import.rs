@@ -18,7 +18,7 @@ use crate::report;
 
 /// A file that was looked at, and is one of purchases.
 #[derive(Debug)]
-pub struct Import {
+pub(crate) struct Import {
     purchases: Purchases,
     name: String,
     lines: u64,
@@ -26,12 +26,12 @@ pub struct Import {
 
 /// How it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     Complete,
     Interrupted,
 }
 
-pub async fn open(file: &Path) -> Result<Import, FileError> {
+pub(crate) async fn open(file: &Path) -> Result<Import, FileError> {
     let lines = Purchases::count(file).await?;
     let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     Ok(Import { purchases: Purchases::open(file).await?, name, lines })
@@ -45,7 +45,7 @@ enum Imported {
 }
 
 /// Sends each purchase under a key made from its line, so a line acts once however often it is sent.
-pub async fn run(app: &App, import: Import, skip: bool, parallel: usize) -> anyhow::Result<End> {
+pub(crate) async fn run(app: &App, import: Import, skip: bool, parallel: usize) -> anyhow::Result<End> {
     let Import { purchases, name, lines } = import;
     let bar = bar(lines.saturating_sub(1), "purchases");
     let lines = stream::unfold(purchases, async |mut purchases| {
@@ -118,7 +118,7 @@ async fn send(
 }
 
 /// Waits until the projections have taken in everything that is in the log now.
-pub async fn catch_up(app: &App) -> anyhow::Result<()> {
+pub(crate) async fn catch_up(app: &App) -> anyhow::Result<()> {
     let head = app.store().head().await?;
     let bar = bar(head.0, "projections");
     let behind = || app.processors().iter().map(|p| p.status().position).min().unwrap_or(head);
@@ -137,7 +137,7 @@ pub async fn catch_up(app: &App) -> anyhow::Result<()> {
 }
 
 /// Empties the projections and fills them again from the whole log.
-pub async fn rebuild(app: &App) -> anyhow::Result<End> {
+pub(crate) async fn rebuild(app: &App) -> anyhow::Result<End> {
     app.rebuild::<Revenue>().await?;
     app.rebuild::<Spending>().await?;
     app.rebuild::<History>().await?;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// An amount in cents of a dollar.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Cents(pub i64);
+pub(crate) struct Cents(pub(crate) i64);
 
 impl AddAssign for Cents {
     fn add_assign(&mut self, other: Self) {
@@ -31,7 +31,7 @@ impl fmt::Display for Cents {
 }
 
 /// `1,234,567`.
-pub fn thousands(number: u64) -> String {
+pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let first = digits.len() % 3;
     let (head, rest) = digits.split_at(first);

@@ -9,10 +9,10 @@ use crate::money::Cents;
 
 /// A month of the year, `1997-01`.
 #[derive(AggregateId, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Month(String);
+pub(crate) struct Month(String);
 
 impl Month {
-    pub fn of(date: Date) -> Self {
+    pub(crate) fn of(date: Date) -> Self {
         Self(format!("{:04}-{:02}", date.year(), date.month()))
     }
 }
@@ -24,10 +24,10 @@ impl Purchased {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Revenue {
-    pub purchases: u64,
-    pub cds: u64,
-    pub paid: Cents,
+pub(crate) struct Revenue {
+    pub(crate) purchases: u64,
+    pub(crate) cds: u64,
+    pub(crate) paid: Cents,
 }
 
 impl Revenue {
@@ -47,7 +47,7 @@ impl Revenue {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Spending(pub Revenue);
+pub(crate) struct Spending(pub(crate) Revenue);
 
 #[view(name = "spending", version = 1, key = CustomerId)]
 impl Spending {
@@ -58,7 +58,7 @@ impl Spending {
 
 /// In the order of the log, which is the order of the purchases.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct History(pub Vec<Purchased>);
+pub(crate) struct History(pub(crate) Vec<Purchased>);
 
 #[view(name = "history", version = 1, key = CustomerId)]
 impl History {
@@ -69,22 +69,22 @@ impl History {
 
 /// Every month with a purchase, in order.
 #[derive(Debug)]
-pub struct RevenueByMonth;
+pub(crate) struct RevenueByMonth;
 
 /// The customers with the most purchases, the larger sum first among equals.
 #[derive(Debug)]
-pub struct TopCustomers(pub usize);
+pub(crate) struct TopCustomers(pub(crate) usize);
 
 /// What one customer bought.
 #[derive(Debug)]
-pub struct HistoryOf(pub CustomerId);
+pub(crate) struct HistoryOf(pub(crate) CustomerId);
 
 /// How many customers there are.
 #[derive(Debug)]
-pub struct CustomerCount;
+pub(crate) struct CustomerCount;
 
 #[derive(Debug)]
-pub struct ShopQueries;
+pub(crate) struct ShopQueries;
 
 #[queries]
 impl ShopQueries {

@@ -9,7 +9,7 @@ use crate::money::{Cents, thousands};
 use crate::projections::{CustomerCount, HistoryOf, Revenue, RevenueByMonth, TopCustomers};
 
 /// Everything that the projections know, each asked through its query.
-pub async fn figures(app: &App) -> anyhow::Result<()> {
+pub(crate) async fn figures(app: &App) -> anyhow::Result<()> {
     let months = app.query(RevenueByMonth).await?;
     let customers = app.query(CustomerCount).await?;
     let mut table = new(&["month", "purchases", "CDs", "dollars"]);
@@ -36,7 +36,7 @@ pub async fn figures(app: &App) -> anyhow::Result<()> {
 }
 
 /// What one customer bought.
-pub async fn history(app: &App, customer: &CustomerId) -> anyhow::Result<()> {
+pub(crate) async fn history(app: &App, customer: &CustomerId) -> anyhow::Result<()> {
     let Some(history) = app.query(HistoryOf(customer.clone())).await? else {
         anyhow::bail!("there is no customer {customer}");
     };
@@ -64,12 +64,12 @@ fn row(name: String, revenue: &Revenue) -> [Cell; 4] {
 }
 
 #[expect(clippy::print_stdout, reason = "this is the program's answer")]
-pub fn line(text: &str) {
+pub(crate) fn line(text: &str) {
     println!("{text}");
 }
 
 /// One line, with everything that led to it.
 #[expect(clippy::print_stderr, reason = "this is where a person looks for it")]
-pub fn error(error: &anyhow::Error) {
+pub(crate) fn error(error: &anyhow::Error) {
     eprintln!("shop: {}", es_core::chain(error.as_ref()));
 }
