@@ -24,12 +24,17 @@ pub(crate) enum CustomerEvent {
     Purchased(Purchased),
 }
 
+/// No sum of purchases this small passes the largest number of cents.
+const MOST: Cents = Cents(100_000_000);
+
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub(crate) enum CustomerError {
     #[error("a purchase has at least one CD")]
     Nothing,
-    #[error("{0} is less than nothing")]
+    #[error("a purchase cannot cost less than nothing, and this one costs {0}")]
     Negative(Cents),
+    #[error("a purchase costs at most {MOST} dollars, and this one costs {0}")]
+    TooMuch(Cents),
 }
 
 /// What a decision needs to know of a customer: nothing yet but that there is one.
@@ -54,17 +59,24 @@ pub(crate) struct Purchase {
     pub(crate) paid: Cents,
 }
 
+impl Purchase {
+    /// What is wrong with it, whoever buys.
+    pub(crate) fn check(&self) -> Result<(), CustomerError> {
+        match self.paid {
+            _ if self.cds == 0 => Err(CustomerError::Nothing),
+            paid if paid < Cents(0) => Err(CustomerError::Negative(paid)),
+            paid if paid > MOST => Err(CustomerError::TooMuch(paid)),
+            _ => Ok(()),
+        }
+    }
+}
+
 #[commands]
 impl Customer {
     /// The first purchase makes the customer. Free CDs are real: 80 of them were given away.
     #[create_if_missing]
     fn purchase(&self, cmd: Purchase) -> Result<Purchased, CustomerError> {
-        if cmd.cds == 0 {
-            return Err(CustomerError::Nothing);
-        }
-        if cmd.paid < Cents(0) {
-            return Err(CustomerError::Negative(cmd.paid));
-        }
+        cmd.check()?;
         Ok(Purchased { on: cmd.on, cds: cmd.cds, paid: cmd.paid })
     }
 }
@@ -84,6 +96,14 @@ mod tests {
     fn a_first_purchase_needs_no_customer() {
         let bought = Purchased { on: date(1997, 1, 12), cds: 1, paid: Cents(1_200) };
         given::<Customer>(()).when(purchase(1, 1_200)).then(bought);
+    }
+
+    #[test]
+    fn a_sum_of_purchases_stays_a_number() {
+        let most = Purchased { on: date(1997, 1, 12), cds: 1, paid: MOST };
+        given::<Customer>(()).when(purchase(1, MOST.0)).then(most);
+        let more = Cents(MOST.0 + 1);
+        given::<Customer>(()).when(purchase(1, more.0)).then_error(CustomerError::TooMuch(more));
     }
 
     #[test]

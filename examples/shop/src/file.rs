@@ -54,7 +54,8 @@ impl Purchases {
         let file = File::open(path).await.map_err(unreadable)?;
         let mut purchases = Self { path: path.to_owned(), lines: BufReader::new(file), number: 0 };
         let header = purchases.line().await?.unwrap_or_default();
-        if header.split_whitespace().ne(HEADER) {
+        // Some editors begin a file with a mark that nobody sees.
+        if header.trim_start_matches('\u{feff}').split_whitespace().ne(HEADER) {
             return Err(FileError::OtherKind { path: path.to_owned() });
         }
         Ok(purchases)
@@ -70,14 +71,22 @@ impl Purchases {
     /// The next purchase; an empty line is none.
     pub(crate) async fn next(&mut self) -> Result<Option<Result<Line, BrokenLine>>, FileError> {
         while let Some(line) = self.line().await? {
+            if line.len() >= LONGEST {
+                let text = shortened(&line);
+                return Ok(Some(Err(BrokenLine {
+                    number: self.number,
+                    why: "no purchase is as long",
+                    text,
+                })));
+            }
             if !line.trim().is_empty() {
-                return Ok(Some(parse(self.number, &line)));
+                return Ok(Some(parse(self.number, line.trim())));
             }
         }
         Ok(None)
     }
 
-    /// The next line, whatever its bytes.
+    /// The next line, whatever its bytes; of a longer one its first [`LONGEST`].
     async fn line(&mut self) -> Result<Option<String>, FileError> {
         let mut line = Vec::new();
         let mut piece = Vec::new();
@@ -95,21 +104,32 @@ impl Purchases {
             return Ok(None);
         }
         self.number += 1;
-        Ok(Some(String::from_utf8_lossy(&line).trim_end().to_owned()))
+        Ok(Some(String::from_utf8_lossy(&line).into_owned()))
     }
 }
 
+fn shortened(line: &str) -> String {
+    line.trim().chars().take(80).collect()
+}
+
+fn all_digits(field: &str) -> bool {
+    field.bytes().all(|b| b.is_ascii_digit())
+}
+
 fn parse(number: u64, line: &str) -> Result<Line, BrokenLine> {
-    let broken = |why| BrokenLine { number, why, text: line.trim().chars().take(80).collect() };
+    let broken = |why| BrokenLine { number, why, text: shortened(line) };
     let fields: Vec<&str> = line.split_whitespace().collect();
     let [customer, date, cds, paid] = fields[..] else {
         return Err(broken("a purchase has four fields: customer, date, number of CDs, dollars"));
     };
-    if !customer.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(broken("a customer is a number"));
+    if !all_digits(customer) || customer.len() > 20 {
+        return Err(broken("a customer is a number of at most 20 digits"));
     }
-    let on = Date::strptime("%Y%m%d", date).map_err(|_| broken("a date has the form yyyymmdd"))?;
-    let cds = cds.parse().map_err(|_| broken("a number of CDs is a whole number"))?;
+    let on = Some(date).filter(|date| date.len() == 8 && all_digits(date));
+    let on = on.and_then(|date| Date::strptime("%Y%m%d", date).ok());
+    let on = on.ok_or_else(|| broken("a date has the form yyyymmdd"))?;
+    let cds = Some(cds).filter(|cds| all_digits(cds)).and_then(|cds| cds.parse().ok());
+    let cds = cds.ok_or_else(|| broken("a number of CDs is a whole number, at most 4294967295"))?;
     let paid = paid.parse().map_err(broken)?;
     Ok(Line { number, customer: customer.into(), purchase: Purchase { on, cds, paid } })
 }
@@ -135,8 +155,11 @@ mod tests {
             ("ada 19970112 5 77.00", "a customer"),
             ("00002 19971312 5 77.00", "a date"),
             ("00002 1997-01-12 5 77.00", "a date"),
+            ("00002 1997112 5 77.00", "a date"),
+            ("00002 -19970112 5 77.00", "a date"),
             ("00002 19970112 5.5 77.00", "a number of CDs"),
             ("00002 19970112 -5 77.00", "a number of CDs"),
+            ("00002 19970112 4294967296 77.00", "a number of CDs"),
             ("00002 19970112 5 77,00", "an amount"),
         ] {
             let broken = parse(17, line).unwrap_err().to_string();

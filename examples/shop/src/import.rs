@@ -58,13 +58,13 @@ pub(crate) async fn run(app: &App, import: Import, skip: bool, parallel: usize) 
     loop {
         let next = tokio::select! {
             biased;
-            next = sent.next() => next,
             // What is on its way may still be stored; sent again, it will not act twice.
             _ = &mut interrupted => {
                 bar.abandon();
                 report::line(&format!("stopped after {} purchases; the next import goes on", thousands(new + before)));
                 return Ok(End::Interrupted);
             }
+            next = sent.next() => next,
         };
         match next {
             None => break,
@@ -90,8 +90,13 @@ pub(crate) async fn run(app: &App, import: Import, skip: bool, parallel: usize) 
     report::line(&format!(
         "{new} purchases imported, {before} were imported before, {skipped} lines skipped"
     ));
-    catch_up(app).await?;
-    Ok(End::Complete)
+    tokio::select! {
+        caught_up = catch_up(app) => caught_up.map(|()| End::Complete),
+        _ = &mut interrupted => {
+            report::line("stopped; the purchases are imported, and the next run goes on with the figures");
+            Ok(End::Interrupted)
+        }
+    }
 }
 
 /// The shop refused what stands in a line.
@@ -102,17 +107,31 @@ struct Refused {
     why: CustomerError,
 }
 
+/// A key is the file's name and the line's number: it cannot stand for two purchases.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "line {line} was another purchase when a file named {file:?} was imported before: \
+     undo the change, or give a new file a name of its own"
+)]
+struct Changed {
+    line: u64,
+    file: String,
+}
+
 async fn send(
     app: &App,
     file: &str,
     line: Result<Result<Line, BrokenLine>, FileError>,
 ) -> anyhow::Result<Imported> {
     let Line { number, customer, purchase } = line??;
+    // Before it takes its key: corrected, the line is another purchase and needs the key then.
+    purchase.check().map_err(|why| Refused { line: number, why })?;
     let sent = app.send(&customer, purchase).idempotency_key(format_args!("{file}/{number}")).await;
     match sent {
         Ok(done) if done.repeated => Ok(Imported::Before),
         Ok(_) => Ok(Imported::New),
         Err(CommandError::Refused(why)) => Err(Refused { line: number, why }.into()),
+        Err(CommandError::KeyReused { .. }) => Err(Changed { line: number, file: file.to_owned() }.into()),
         Err(error) => Err(anyhow::Error::new(error).context(format!("line {number}"))),
     }
 }

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 use es_core::memory::MemoryBackend;
 use es_core::prelude::*;
@@ -29,7 +30,7 @@ struct Args {
     command: Command,
 
     /// A file, made if it is not there; or `:memory:`
-    #[arg(long, global = true, default_value = "shop.db")]
+    #[arg(long, global = true, default_value = "shop.db", value_parser = NonEmptyStringValueParser::new())]
     database: String,
 }
 
@@ -55,6 +56,7 @@ enum Command {
     /// Show what one customer bought
     History {
         /// As in the file: 14048
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         customer: String,
     },
 }

@@ -38,7 +38,7 @@ pub(crate) async fn figures(app: &App) -> anyhow::Result<()> {
 /// What one customer bought.
 pub(crate) async fn history(app: &App, customer: &CustomerId) -> anyhow::Result<()> {
     let Some(history) = app.query(HistoryOf(customer.clone())).await? else {
-        anyhow::bail!("there is no customer {customer}");
+        anyhow::bail!("there is no customer {customer}: write the number as the file has it, with its zeros");
     };
     let mut table = new(&["date", "CDs", "dollars"]);
     for purchase in &history.0 {
