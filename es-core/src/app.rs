@@ -82,7 +82,6 @@ impl Lifecycle {
 
 impl App {
     /// Begins the wiring of an app on this backend.
-    #[must_use]
     pub fn on<B: Backend>(backend: B) -> AppBuilder<B> {
         AppBuilder {
             backend: Arc::new(backend),

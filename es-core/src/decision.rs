@@ -56,7 +56,7 @@ impl Decided {
         Self { stream: stream_of::<A>(id), expected: ExpectedVersion::Any, events }
     }
 
-    /// And only if the stream is there.
+    /// And only if the stream is where it is expected.
     #[must_use]
     pub const fn expecting(mut self, expected: ExpectedVersion) -> Self {
         self.expected = expected;
@@ -80,6 +80,12 @@ pub enum DecideError<E> {
     /// The app is shutting down.
     #[error("the app is shutting down")]
     ShuttingDown,
+    /// It may have happened: look before you decide again.
+    #[error("the outcome is unknown: {why}")]
+    Unknown {
+        /// What happened instead of an answer.
+        why: &'static str,
+    },
     /// The store could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -88,8 +94,24 @@ pub enum DecideError<E> {
     Commit(#[from] CommitError),
 }
 
+impl<E> DecideError<E> {
+    /// What the caller can do.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Refused(_) => ErrorKind::Refused,
+            Self::Decode(_) => ErrorKind::Corrupt,
+            Self::Encode(_) => ErrorKind::Misuse,
+            Self::ShuttingDown => ErrorKind::Transient,
+            Self::Unknown { .. } => ErrorKind::Unknown,
+            Self::Store(e) => e.kind(),
+            Self::Commit(e) => e.kind(),
+        }
+    }
+}
+
 impl App {
-    /// Decides over what the decision's scope matches.
+    /// Decides over what the decision's scope matches. Interceptors see commands, not decisions.
     ///
     /// # Errors
     ///
@@ -114,10 +136,26 @@ impl App {
         metadata.correlation.get_or_insert(id);
         metadata.causation.get_or_insert(id);
         let metadata = Arc::new(metadata);
+        let limited = tokio::time::timeout(inner.bus.timeout, self.decide_until(&decision, &metadata));
+        let unknown = |why| Err(DecideError::Unknown { why });
+        tokio::select! {
+            biased;
+            outcome = limited => outcome.unwrap_or_else(|_| unknown("it took longer than its time limit")),
+            () = inner.lifecycle.killed() => unknown("the app was shut down meanwhile"),
+        }
+    }
+
+    /// Tries until it is decided for good.
+    async fn decide_until<D: Decision>(
+        &self,
+        decision: &D,
+        metadata: &Arc<Metadata>,
+    ) -> Result<Committed, DecideError<D::Error>> {
+        let inner = self.inner();
         let policy: RetryPolicy = inner.bus.retry;
         let mut attempt = 1;
         loop {
-            let outcome = self.decide_once(&decision, &metadata).await;
+            let outcome = self.decide_once(decision, metadata).await;
             let again = match &outcome {
                 Err(DecideError::Commit(e)) => matches!(e.kind(), ErrorKind::Conflict | ErrorKind::Transient),
                 Err(DecideError::Store(e)) => e.kind() == ErrorKind::Transient,

@@ -27,7 +27,7 @@ impl Ids {
         Self { clock, entropy }
     }
 
-    /// A new UUIDv7: its first 48 bits are milliseconds, so ids made later sort later.
+    /// A new UUIDv7: its first 48 bits are milliseconds, so ids of a later millisecond sort later.
     #[must_use]
     pub fn next(&self) -> Uuid {
         self.at(self.clock.now())

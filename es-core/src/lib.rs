@@ -36,12 +36,19 @@ pub use self::query::{Queries, Query, QueryError};
 pub use self::repository::{At, Loaded};
 pub use self::store::{Backend, Commit, EventStore, Position, RecordedEvent, StreamId, Version};
 
+/// What the macros write, by hand.
+#[doc = include_str!("docs/by_hand.md")]
+pub mod by_hand {}
+
 /// What most files of an application import: `use es_core::prelude::*;`.
 pub mod prelude {
+    pub use crate::event::Tag;
+    pub use crate::store::{EventFilter, Transaction};
     pub use crate::{
-        Aggregate, AggregateId, App, Apply, Backend, BoxError, Command, CommandError, Context, Done, Event,
-        EventStore, Failure, Metadata, Payload, Position, Query, Reactor, Recorded, RecordedEvent, Timestamp,
-        Version, View, Views, commands, projection, queries, reactor, view,
+        Aggregate, AggregateId, App, Apply, At, Backend, BoxError, Command, CommandError, Context, Decided,
+        Decision, Done, ErrorKind, Event, EventStore, Failure, Metadata, Payload, Position, Query, Reactor,
+        Recorded, RecordedEvent, StreamId, Timestamp, Version, View, Views, commands, projection, queries,
+        reactor, view,
     };
 }
 

@@ -19,7 +19,6 @@ pub const MAX_TAGS: usize = 64;
 /// Events that one read returns at most, whatever it asks for.
 pub const MAX_PAGE: usize = 10_000;
 /// Highest version and position: both are signed 64-bit integers in SQL.
-#[expect(clippy::cast_sign_loss, reason = "a positive constant")]
 pub const MAX_SEQUENCE: u64 = i64::MAX as u64;
 
 /// A value that cannot be stored, refused before anything was written.
@@ -114,8 +113,9 @@ pub fn stored_name(field: &'static str, value: &str) -> Result<(), LimitError> {
         let mut allowed = [false; 256];
         let mut b = 0;
         while b < 128 {
-            let byte = b as u8 as char;
-            allowed[b] = byte.is_ascii_alphanumeric() || matches!(byte, '_' | '.' | ':' | '-');
+            #[expect(clippy::cast_possible_truncation, reason = "below 128")]
+            let byte = b as u8;
+            allowed[b] = byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':' | b'-');
             b += 1;
         }
         allowed

@@ -142,7 +142,7 @@ impl Repository {
     pub(crate) async fn load<A: Apply>(&self, stream: &StreamId) -> Result<Loaded<A>, LoadError> {
         let started = Instant::now();
         let mut loaded = match A::snapshots().is_on() {
-            true => self.from_snapshot(stream).await?,
+            true => self.start(stream).await?,
             false => Loaded::default(),
         };
         let events = self.catch_up(stream, &mut loaded).await?;
@@ -192,7 +192,7 @@ impl Repository {
     }
 
     /// The state of the stored snapshot, or nothing folded yet if there is none that can be used.
-    async fn from_snapshot<A: Apply>(&self, stream: &StreamId) -> Result<Loaded<A>, StoreError> {
+    async fn start<A: Apply>(&self, stream: &StreamId) -> Result<Loaded<A>, StoreError> {
         let found = match self.snapshots.snapshot(stream).await {
             Ok(found) => found,
             Err(error) => {

@@ -160,7 +160,7 @@ async fn every_shape_that_was_ever_stored_is_read() {
     let stored = app.store().read(&AccountEvent::all(), Position(0), 10).await.unwrap().events;
     let mut old = stored[2].clone();
     assert_eq!((&*old.name, old.schema), ("account.withdrawn", 3));
-    assert_eq!(*old.tags, [es_core::event::Tag::new("amount", 2).unwrap()]);
+    assert_eq!(*old.tags, [Tag::new("amount", 2).unwrap()]);
 
     let withdrawn = |fee| Decoded::One(AccountEvent::Withdrawn(Withdrawn { amount: 2, fee }));
     assert_eq!(AccountEvent::decode(&old).unwrap(), withdrawn(0));

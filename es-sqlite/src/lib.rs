@@ -22,3 +22,10 @@ pub use self::db::Db;
 pub use self::options::{SqliteOptions, Synchronous};
 pub use self::schema::{Migration, migrations};
 pub use self::tx::Tx;
+
+/// What a file that writes SQL for this backend imports: `use es_sqlite::prelude::*;`.
+pub mod prelude {
+    pub use es_core::store::Transaction;
+
+    pub use crate::{Db, SqliteBackend, SqliteOptions, Tx};
+}

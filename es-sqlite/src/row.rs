@@ -205,9 +205,13 @@ mod tests {
     /// Stored: these bytes are read for ever.
     #[test]
     fn the_bytes_of_a_head_are_pinned() {
-        let golden = [&[1; 16][..], &[0, 0, 0, 0, 0, 0, 0, 2], &[0, 0, 0, 3], &[CAUSATION | SAME], &[4; 16]].concat();
+        let golden =
+            [&[1; 16][..], &[0, 0, 0, 0, 0, 0, 0, 2], &[0, 0, 0, 3], &[CAUSATION | SAME], &[4; 16]].concat();
         let four = Some(Uuid::from_bytes([4; 16]));
         let (id, recorded_at, kind) = (Uuid::from_bytes([1; 16]), 2, 3);
-        assert_eq!(open(&golden), Some(Head { id, recorded_at, kind, causation: four, correlation: four, more: None }));
+        assert_eq!(
+            open(&golden),
+            Some(Head { id, recorded_at, kind, causation: four, correlation: four, more: None })
+        );
     }
 }

@@ -44,7 +44,8 @@ impl SqliteBackend {
             return Ok(events);
         }
         types.reload(&self.0.readers).await.map_err(|e| error::store("reading event types", e))?;
-        let missing = || StoreError::Corrupt { what: "an event has a type that is not in es_types".to_owned() };
+        let missing =
+            || StoreError::Corrupt { what: "an event has a type that is not in es_types".to_owned() };
         try_decode()?.ok_or_else(missing)
     }
 

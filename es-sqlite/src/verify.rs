@@ -31,6 +31,12 @@ const CHECKS: &[(&str, &str)] = &[
          where t.id is null or s.id is null",
     ),
     (
+        "the packed head of an event says what its columns say",
+        "select 'position ' || position from es_events
+         where hex(substr(head, 17, 8)) <> printf('%016X', recorded_at)
+            or hex(substr(head, 25, 4)) <> printf('%08X', type)",
+    ),
+    (
         "payloads are what their codec writes",
         "select 'position ' || e.position || ' in ' || s.name from es_events e
          join es_types t on t.id = e.type join es_streams s on s.id = e.stream

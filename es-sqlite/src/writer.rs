@@ -1,7 +1,7 @@
 //! The one connection that writes, and the task that feeds it.
 //!
 //! Commits of many callers are written together: one transaction, one sync of the disk. There is no
-//! linger: a batch is whatever waits when the connection is free. The idea is group commit (DeWitt et
+//! linger: a batch is whatever waits when the connection is free. The idea is group commit (`DeWitt` et
 //! al., "Implementation techniques for main memory database systems", 1984).
 
 use std::collections::VecDeque;

@@ -93,10 +93,10 @@ async fn attempt_once<C: Command>(call: &Call<'_>, sent: &mut Sent<'_, C>) -> Ou
     };
     if let Some(writing) = writing {
         match writing.await {
-            Ok(committed) => decided.committed(committed),
+            Ok(committed) => decided.committed(&committed),
             // An unknown outcome is resolved before anything is said about it.
             Err(CommitError::Unknown(attempt)) => {
-                decided.committed(Box::pin(resolve(call.app, &attempt)).await?)
+                decided.committed(&Box::pin(resolve(call.app, &attempt)).await?);
             }
             Err(CommitError::Repeated { outcome, .. }) => {
                 held.put(loaded);
@@ -152,7 +152,7 @@ struct Prepared<C: Command> {
 }
 
 impl<C: Command> Prepared<C> {
-    fn committed(&mut self, committed: Committed) {
+    fn committed(&mut self, committed: &Committed) {
         if let Some(version) = committed.versions.first() {
             self.version = *version;
             self.position = committed.position;

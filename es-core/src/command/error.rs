@@ -33,7 +33,7 @@ pub enum CommandError<E> {
         stream: StreamId,
     },
     /// Others were faster, every time: load again, decide again. (409, may be repeated)
-    #[error("gave up after {attempts} attempts")]
+    #[error("others were faster (attempts: {attempts})")]
     Conflict {
         /// How often it was tried.
         attempts: u32,
@@ -104,17 +104,18 @@ impl<E> CommandError<E> {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            Self::Refused(_) | Self::NotFound { .. } | Self::AlreadyExists { .. } | Self::Ended { .. } => {
-                ErrorKind::Refused
-            }
+            Self::Refused(_)
+            | Self::NotFound { .. }
+            | Self::AlreadyExists { .. }
+            | Self::Ended { .. }
+            | Self::Intercepted(_) => ErrorKind::Refused,
             Self::Conflict { .. } => ErrorKind::Conflict,
             Self::Unknown { .. } => ErrorKind::Unknown,
             Self::Service(_) | Self::ShuttingDown => ErrorKind::Transient,
             Self::Decode(_) | Self::Codec { .. } => ErrorKind::Corrupt,
             Self::Store(e) => e.kind(),
             Self::Commit(e) => e.kind(),
-            Self::Intercepted(_)
-            | Self::Panicked { .. }
+            Self::Panicked { .. }
             | Self::KeyReused { .. }
             | Self::Missing(_)
             | Self::Limit(_)

@@ -39,7 +39,7 @@ impl Services {
     /// [`MissingService`] if nobody provided one.
     pub fn get<T: Send + Sync + 'static>(&self) -> Result<&T, MissingService> {
         let found = self.values.get(&TypeId::of::<T>()).and_then(|value| value.downcast_ref());
-        found.ok_or(MissingService(type_name::<T>()))
+        found.ok_or_else(|| MissingService(type_name::<T>()))
     }
 
     /// The types that were provided more than once.

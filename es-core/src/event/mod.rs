@@ -46,6 +46,12 @@ pub trait Event: IntoEvent<Event = Self> + Clone + Send + Sync + 'static {
     /// Every stored name with its current schema.
     const TYPES: &'static [EventType];
 
+    /// Every stored name that [`decode`](Self::decode) reads: the current ones, old ones, retired ones.
+    #[must_use]
+    fn sources() -> Vec<&'static str> {
+        Self::TYPES.iter().map(|t| t.name).collect()
+    }
+
     /// # Errors
     ///
     /// [`EncodeError`] if the payload or a tag cannot be written.

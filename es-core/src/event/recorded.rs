@@ -48,7 +48,7 @@ impl<'a, P: Payload> Recorded<'a, P> {
         self.record
     }
 
-    /// `None` while an inline projection runs: the position is assigned by the end of the commit.
+    /// `None` for an event that is not committed yet: positions are given out by the commit.
     #[must_use]
     pub const fn position(&self) -> Option<Position> {
         self.record.position

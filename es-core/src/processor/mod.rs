@@ -4,7 +4,7 @@
 //! [`Runner`], and moves its checkpoint in the commit that holds what they led to. A page that fails is
 //! tried again with back-off until it goes through: nothing is skipped, and no other processor waits.
 //!
-//! Fields of its log lines: `processor`, `position`, `error`.
+//! Fields of its log lines: `processor`, `position`, `attempts`, `error`.
 
 mod runner;
 

@@ -118,7 +118,7 @@ impl<K: Clone> IntoKeys<K> for Option<K> {
 }
 
 impl<K: Clone> IntoKeys<K> for Vec<K> {
-    fn to_keys(&self) -> Vec<K> {
+    fn to_keys(&self) -> Self {
         self.clone()
     }
 }

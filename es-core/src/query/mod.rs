@@ -6,7 +6,7 @@ use crate::codec::DecodeError;
 use crate::command::{FromServices, MissingService, Scope, Services};
 use crate::projection::{View, Views};
 use crate::store::StoreError;
-use crate::{App, BoxError};
+use crate::{App, BoxError, ErrorKind};
 
 /// A question. `#[queries]` writes this impl beside the handler, so one without does not compile.
 #[diagnostic::on_unimplemented(
@@ -92,6 +92,31 @@ pub enum LoadError {
     /// An event could not be read.
     #[error(transparent)]
     Decode(#[from] DecodeError),
+}
+
+impl QueryError {
+    /// What the caller can do: fix the wiring, or look at the handler's own error.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Missing { .. } => ErrorKind::Misuse,
+            Self::Handler { source, .. } => {
+                source.downcast_ref::<StoreError>().map_or(ErrorKind::Transient, StoreError::kind)
+            }
+        }
+    }
+}
+
+impl LoadError {
+    /// What the caller can do.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Limit(_) => ErrorKind::Misuse,
+            Self::Store(e) => e.kind(),
+            Self::Decode(_) => ErrorKind::Corrupt,
+        }
+    }
 }
 
 impl App {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::event::{EventData, Metadata, Tag};
+use crate::codec::DecodeError;
+use crate::event::{Event as _, EventData, Metadata, Tag};
 use crate::store::{AppendCondition, EventId, IdempotencyKey, Name, Position, StreamId, Version};
 
 /// Whatever must become durable together. A backend applies it entirely or not at all.
@@ -113,7 +114,7 @@ impl NewEvent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "what is stored of an event, each backend reads all of it")]
 pub struct RecordedEvent {
-    /// Its place in the global log; `None` while an inline projection runs.
+    /// Its place in the global log; `None` for an event that is not committed yet.
     pub position: Option<Position>,
     /// Its stream.
     pub stream: StreamId,
@@ -139,13 +140,16 @@ pub struct RecordedEvent {
 }
 
 impl RecordedEvent {
-    /// The event as the payload `P`, or the first one if it was split; `None` if it is something else.
+    /// The event as the payload `P`; the first such one if the event was split; `None` if it is something else.
     ///
     /// # Errors
     ///
     /// The event cannot be decoded.
-    pub fn payload<P: crate::Payload>(&self) -> Result<Option<P>, crate::BoxError> {
-        crate::projection::nth(self, 0, &mut false)
+    pub fn payload<P: crate::Payload>(&self) -> Result<Option<P>, DecodeError> {
+        if !P::SOURCES.contains(&&*self.name) {
+            return Ok(None);
+        }
+        Ok(P::Event::decode(self)?.into_iter().find_map(|event| P::from_event(event).ok()))
     }
 
     /// Its place in the log, or 0 if it has none yet.

@@ -32,16 +32,17 @@ impl EventFilter {
         FilterItem::new().with_types(names).into()
     }
 
-    /// Events that decode to the payload `P`, under any name it ever had.
+    /// Events that can decode to the payload `P`, under any name it ever had. That includes the retired
+    /// events of its enum, which may be split into it.
     #[must_use]
     pub fn of<P: Payload>() -> Self {
         Self::types(P::SOURCES.iter().copied())
     }
 
-    /// Events of the enum `E`.
+    /// Events of the enum `E`, under any name they ever had.
     #[must_use]
     pub fn of_enum<E: Event>() -> Self {
-        Self::types(E::TYPES.iter().map(|t| t.name))
+        Self::types(E::sources())
     }
 
     /// Or what this item matches.

@@ -74,6 +74,7 @@ pub type EventId = uuid::Uuid;
 
 /// The stored name of an event type or codec: the program's own text, or one read from the store.
 #[derive(Clone)]
+#[expect(clippy::exhaustive_enums, reason = "a text is static or shared")]
 pub enum Name {
     /// Known to the program.
     Static(&'static str),

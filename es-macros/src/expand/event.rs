@@ -10,10 +10,14 @@ use crate::span::{respan, written_at};
 
 /// `broken` if some variants are wrong, and so left out of `events`.
 pub(crate) fn expand(events: &EventEnum, broken: bool) -> TokenStream {
-    let EventEnum { krate: es, ident: this, variants, .. } = events;
+    let EventEnum { krate: es, ident: this, variants, retired, .. } = events;
     let types = variants
         .iter()
         .map(|Variant { name, version, .. }| quote!(#es::event::EventType { name: #name, schema: #version }));
+    let sources = variants
+        .iter()
+        .flat_map(|v| std::iter::once(&v.name).chain(&v.was))
+        .chain(retired.iter().map(|r| &r.name));
     let encode = event_codec::encode(events, broken);
     let decode = event_codec::decode(events);
     let payloads = variants.iter().map(|variant| payload(events, variant));
@@ -28,6 +32,9 @@ pub(crate) fn expand(events: &EventEnum, broken: bool) -> TokenStream {
         #[automatically_derived]
         impl #es::Event for #this {
             const TYPES: &'static [#es::event::EventType] = &[#(#types),*];
+            fn sources() -> ::std::vec::Vec<&'static str> {
+                ::std::vec![#(#sources),*]
+            }
             #encode
             #decode
         }

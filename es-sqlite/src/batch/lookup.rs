@@ -195,7 +195,8 @@ async fn tails(writing: &mut Writing, commit: &Commit, batch: &mut Batch) -> Res
         let rows = query.bind(i64::try_from(limit).unwrap_or(i64::MAX)).fetch_all(writing.conn_mut()).await?;
         let known = batch.types.known();
         let versions = (expected.0 + 1..).map(Version);
-        let decoded = rows.iter().zip(versions).map(|(row, version)| row::decode(row, &append.stream, version, &known));
+        let decoded =
+            rows.iter().zip(versions).map(|(row, version)| row::decode(row, &append.stream, version, &known));
         let events = decoded.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>();
         let events = events.map_err(|e| sqlx::Error::Decode(e.into()))?;
         drop(known);

@@ -3,6 +3,8 @@
 //! Rows travel as JSON arrays, and what is binary as a blob that the rows point into: a statement then has
 //! one text for any number of rows, and the driver is crossed once for the whole batch.
 
+use std::collections::BTreeMap;
+
 use es_core::clock::Timestamp;
 use es_core::store::{CheckpointMove, IdempotencyKey, NewEvent, Outcome, StreamId, ViewWrite};
 use serde::Serialize;
@@ -43,11 +45,11 @@ pub(super) struct Rows {
     tags: Vec<(String, i64)>,
     outcomes: Vec<(String, Piece, String, i64, i64, u32, Option<Piece>)>,
     refusals: Blob,
-    checkpoints: Vec<(String, i64)>,
-    forgotten: Vec<String>,
-    views: Vec<(String, String, i64, Piece)>,
+    /// What the last commit of the batch says of each: commits that follow each other may delete a row and
+    /// write it again.
+    checkpoints: BTreeMap<String, Option<i64>>,
+    views: BTreeMap<(String, String), Option<(i64, Piece)>>,
     view_data: Blob,
-    deleted: Vec<(String, String)>,
 }
 
 impl Rows {
@@ -56,9 +58,7 @@ impl Rows {
         self.events.is_empty()
             && self.outcomes.is_empty()
             && self.checkpoints.is_empty()
-            && self.forgotten.is_empty()
             && self.views.is_empty()
-            && self.deleted.is_empty()
     }
 
     pub(super) fn stream(&mut self, id: i64, name: &StreamId) {
@@ -90,18 +90,12 @@ impl Rows {
     }
 
     pub(super) fn checkpoint(&mut self, step: &CheckpointMove) {
-        match step.to {
-            Some(to) => self.checkpoints.push((step.name.clone(), signed(to.0))),
-            None => self.forgotten.push(step.name.clone()),
-        }
+        self.checkpoints.insert(step.name.clone(), step.to.map(|to| signed(to.0)));
     }
 
     pub(super) fn view(&mut self, write: &ViewWrite) {
-        let (view, key) = (write.view.to_string(), write.key.clone());
-        match &write.row {
-            Some(row) => self.views.push((view, key, signed(write.rev + 1), self.view_data.add(row))),
-            None => self.deleted.push((view, key)),
-        }
+        let row = write.row.as_ref().map(|row| (signed(write.rev + 1), self.view_data.add(row)));
+        self.views.insert((write.view.to_string(), write.key.clone()), row);
     }
 }
 
@@ -112,6 +106,16 @@ pub(super) async fn write(writing: &mut Writing, batch: &Batch) -> Result<(), sq
         sqlx::query("commit").execute(writing.conn_mut()).await?;
     } else {
         let types: Vec<_> = rows.types.iter().map(|(id, k)| (id, &*k.name, k.schema, &*k.codec)).collect();
+        let moved: Vec<_> = rows.checkpoints.iter().filter_map(|(name, to)| Some((name, (*to)?))).collect();
+        let forgotten: Vec<_> =
+            rows.checkpoints.iter().filter(|(_, to)| to.is_none()).map(|(name, _)| name).collect();
+        let written: Vec<_> = rows
+            .views
+            .iter()
+            .filter_map(|((view, key), row)| row.map(|(rev, piece)| (view, key, rev, piece)))
+            .collect();
+        let deleted: Vec<_> =
+            rows.views.iter().filter(|(_, row)| row.is_none()).map(|(row, _)| row).collect();
         sqlx::query(WRITE_AND_COMMIT)
             .bind(json(&types))
             .bind(json(&rows.streams))
@@ -120,11 +124,11 @@ pub(super) async fn write(writing: &mut Writing, batch: &Batch) -> Result<(), sq
             .bind(json(&rows.tags))
             .bind(&rows.refusals.0[..])
             .bind(json(&rows.outcomes))
-            .bind(json(&rows.checkpoints))
-            .bind(json(&rows.forgotten))
+            .bind(json(&moved))
+            .bind(json(&forgotten))
             .bind(&rows.view_data.0[..])
-            .bind(json(&rows.views))
-            .bind(json(&rows.deleted))
+            .bind(json(&written))
+            .bind(json(&deleted))
             .execute(writing.conn_mut())
             .await?;
     }

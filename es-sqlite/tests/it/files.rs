@@ -1,15 +1,15 @@
 //! What only a file can show: how it opens, what is refused, who waits for whom, what a drop leaves.
 
 use std::path::Path;
-use std::task::Poll;
 use std::time::Duration;
 
 use es_core::ErrorKind;
 use es_core::event::Metadata;
 use es_core::id::Ids;
 use es_core::store::{
-    Append, Backend as _, Commit, CommitError, EventFilter, EventStore as _, ExpectedVersion, Name, NewEvent,
-    Position, StoreError, StreamId, Tables, Transaction as _, Version,
+    Append, Backend as _, CheckpointMove, Commit, CommitError, EventFilter, EventStore as _, ExpectedVersion,
+    Name, NewEvent, Position, StoreError, StreamId, Tables, Transaction as _, Version, ViewStore as _,
+    ViewWrite,
 };
 use es_sqlite::{SqliteBackend, SqliteOptions};
 
@@ -126,7 +126,7 @@ async fn a_dropped_transaction_is_rolled_back_and_lets_others_write() {
 async fn dropped_after<F: Future>(polls: usize, future: F) {
     let mut future = std::pin::pin!(future);
     for _ in 0..polls {
-        if let Poll::Ready(_) = futures::poll!(future.as_mut()) {
+        if futures::poll!(future.as_mut()).is_ready() {
             return;
         }
         tokio::task::yield_now().await;
@@ -169,6 +169,39 @@ async fn one_request_whose_data_does_not_fit_fails_alone() {
     assert!(a.is_ok() && c.is_ok());
     assert!(matches!(b, Err(CommitError::Store(StoreError::Misuse { .. }))), "{b:?}");
     assert_eq!(store.verify().await.unwrap(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_row_that_one_commit_deletes_and_the_next_writes_is_there() {
+    let store = SqliteBackend::open(":memory:").await.unwrap();
+    let write = |rev, row: Option<&'static str>| {
+        let view = ViewWrite { view: "v/1".into(), key: "k".to_owned(), rev, row: row.map(Into::into) };
+        Commit { views: vec![view], ..Commit::default() }
+    };
+    let step = |from, to| {
+        let name = "p".to_owned();
+        Commit { checkpoints: vec![CheckpointMove { name, from, to }], ..Commit::default() }
+    };
+    let three = Some(Position(3));
+    // All in one batch: they wait together while the connection is held.
+    let held = store.begin().await.unwrap();
+    let waiting = tokio::spawn({
+        let store = store.clone();
+        async move {
+            let views = [write(0, Some("1")), write(1, None), write(0, Some("2"))];
+            let steps = [step(None, three), step(three, None), step(None, three)];
+            let all = views.into_iter().chain(steps).map(|commit| store.commit(commit));
+            futures::future::join_all(all).await
+        }
+    });
+    tokio::task::yield_now().await;
+    held.rollback().await.unwrap();
+    for outcome in waiting.await.unwrap() {
+        outcome.unwrap();
+    }
+    let rows = store.rows("v/1", &["k".to_owned()]).await.unwrap();
+    assert_eq!(rows[0].as_ref().map(|row| &row.data[..]), Some(&b"2"[..]));
+    assert_eq!(store.checkpoint("p").await.unwrap(), three);
 }
 
 #[tokio::test]

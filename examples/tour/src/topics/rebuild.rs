@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use es_core::prelude::*;
-use es_core::store::Transaction as _;
 use es_sqlite::SqliteBackend;
 use tour::domain::{AccountId, Deposit, Open};
 

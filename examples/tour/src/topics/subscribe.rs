@@ -20,7 +20,7 @@ pub async fn run() -> anyhow::Result<()> {
     let deposits = EventFilter::of::<Deposited>();
     let mut events = pin!(subscribe(app.store_handle(), deposits.clone(), Position(0)));
     let old = events.next().await.context("it never ends")??;
-    assert_eq!(old.payload::<Deposited>().map_err(anyhow::Error::from_boxed)?, Some(Deposited { amount: 1 }));
+    assert_eq!(old.payload::<Deposited>()?, Some(Deposited { amount: 1 }));
 
     // From now on: it waits until there is something.
     let later = async {

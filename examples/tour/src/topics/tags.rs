@@ -63,7 +63,7 @@ pub async fn run() -> anyhow::Result<()> {
     let found = read_all(app.store(), &of_ada, Position(0)).await?.events;
     let streams: Vec<&str> = found.iter().map(|event| event.stream.as_str()).collect();
     assert_eq!(streams, ["course-7", "course-8"]);
-    let first = found[0].payload::<Enrolled>().map_err(anyhow::Error::from_boxed)?;
+    let first = found[0].payload::<Enrolled>()?;
     assert_eq!(first.map(|enrolled| enrolled.pupil.id).as_deref(), Some("ada"));
 
     let either = of_ada.or(EventFilter::all().tagged(&Tag::new("course", 7)?));

@@ -2,7 +2,6 @@
 
 use es_core::ErrorKind;
 use es_core::prelude::*;
-use es_core::store::Transaction as _;
 use es_sqlite::SqliteBackend;
 use tour::domain::{Account, AccountError, AccountId, Deposit, Open, Withdraw};
 
