@@ -1,0 +1,8 @@
+//! The program as a person runs it: its words, its exit codes, and what is stored after it was killed.
+
+#![cfg(unix)] // signals
+
+mod database;
+mod input;
+mod killed;
+mod program;
