@@ -63,7 +63,7 @@ enum Command {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum OnError {
-    /// End with the line's number; what came before it is imported
+    /// End with the line's number; what came before it is imported, and perhaps some of what follows
     Stop,
     /// Name the line and go on
     Skip,
