@@ -3,6 +3,7 @@
 mod finite;
 
 use std::cell::RefCell;
+use std::io;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -49,9 +50,10 @@ impl Codec for Json {
         }
         let mut buffer = BUFFER.take();
         buffer.clear();
-        serde_json::to_writer(&mut buffer, value)?;
+        let mut nulls = false;
+        value.serialize(&mut serde_json::Serializer::with_formatter(&mut buffer, Nulls(&mut nulls)))?;
         // serde_json writes NaN and infinities as `null`. Only then is a second look paid for.
-        if memchr::memmem::find(&buffer, b"null").is_some() {
+        if nulls {
             finite::check(value)?;
         }
         let bytes = Bytes::copy_from_slice(&buffer);
@@ -63,6 +65,16 @@ impl Codec for Json {
 
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BoxError> {
         Ok(serde_json::from_slice(bytes)?)
+    }
+}
+
+/// Compact JSON; notes whether there was a `null`.
+struct Nulls<'n>(&'n mut bool);
+
+impl serde_json::ser::Formatter for Nulls<'_> {
+    fn write_null<W: io::Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+        *self.0 = true;
+        writer.write_all(b"null")
     }
 }
 

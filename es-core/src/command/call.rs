@@ -12,6 +12,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::app::Inner;
+use crate::clock::Timestamp;
 use crate::command::interceptor::{End, Stage};
 use crate::command::sending::Options;
 use crate::command::{
@@ -31,6 +32,8 @@ pub(super) type Outcomes<C> = Fallible<Done<EventsOf<C>>, C>;
 pub(crate) struct Call<'a> {
     pub(super) app: &'a Inner,
     pub(super) id: Uuid,
+    /// When it was sent: the same for every attempt.
+    pub(super) now: Timestamp,
     pub(super) stream: StreamId,
     pub(super) metadata: Arc<Metadata>,
     pub(super) key: Option<IdempotencyKey>,
@@ -50,13 +53,15 @@ impl<'a> Call<'a> {
         let Options { key, expect, mut metadata, timeout, retry } =
             options.map_or_else(Options::default, |o| *o);
         let key = key.map(IdempotencyKey::new).transpose()?;
-        let id = app.ids.next();
+        let now = app.ids.clock().now();
+        let id = app.ids.at(now);
         // The first command of a flow gives the flow its name.
         metadata.correlation.get_or_insert(id);
         metadata.causation.get_or_insert(id);
         Ok(Self {
             app,
             id,
+            now,
             stream,
             metadata: Arc::new(metadata),
             key,

@@ -29,7 +29,7 @@ impl Context {
         self.command_id
     }
 
-    /// The time of this attempt.
+    /// When the command was sent: the same for every attempt.
     #[must_use]
     pub const fn now(&self) -> Timestamp {
         self.now

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use crate::clock::Timestamp;
 use crate::command::call::{Call, Fallible, Sent};
 use crate::command::interceptor::{End, Stage};
 use crate::command::{CommandError, Context, Dispatch, ErrorOf, EventsOf, FromServices, Halted, Next, Scope};
@@ -18,7 +17,6 @@ use crate::{Apply, Command, Event, Failure, Handle, Target, chain};
 
 /// What a handler decided, and what its events will carry.
 pub(super) struct Decision<C: Command> {
-    pub(super) now: Timestamp,
     pub(super) metadata: Arc<Metadata>,
     pub(super) verdict: Result<Vec<EventsOf<C>>, ErrorOf<C>>,
 }
@@ -30,12 +28,11 @@ impl Call<'_> {
         sent: &mut Sent<'_, C>,
         loaded: &Loaded<C::Aggregate>,
     ) -> Fallible<Decision<C>, C> {
-        let now = self.app.ids.clock().now();
         match sent {
-            Sent::Plain { cmd } => self.ask(C::clone(cmd), loaded, now, self.metadata.clone()).await,
+            Sent::Plain { cmd } => self.ask(C::clone(cmd), loaded, self.metadata.clone()).await,
             Sent::Intercepted(dispatch) => {
                 dispatch.version = Some(loaded.version);
-                let mut end = Asks { call: self, loaded, now, outcome: None };
+                let mut end = Asks { call: self, loaded, outcome: None };
                 let chain = &self.app.bus.interceptors[..];
                 let next = Next { chain, stage: Stage::Handle, end: &mut end };
                 let halted = Box::pin(next.run(dispatch)).await;
@@ -59,13 +56,12 @@ impl Call<'_> {
         &self,
         cmd: C,
         loaded: &Loaded<C::Aggregate>,
-        now: Timestamp,
         metadata: Arc<Metadata>,
     ) -> Fallible<Decision<C>, C> {
         self.admit::<C>(loaded)?;
         let context = Context {
             command_id: self.id,
-            now,
+            now: self.now,
             stream: self.stream.clone(),
             version: loaded.version,
             metadata,
@@ -83,7 +79,7 @@ impl Call<'_> {
                 );
             }
         };
-        Ok(Decision { now, metadata: context.metadata, verdict })
+        Ok(Decision { metadata: context.metadata, verdict })
     }
 
     /// Whether the aggregate is where the command needs it.
@@ -118,7 +114,6 @@ impl Call<'_> {
 struct Asks<'x, C: Command> {
     call: &'x Call<'x>,
     loaded: &'x Loaded<C::Aggregate>,
-    now: Timestamp,
     outcome: Option<Fallible<Decision<C>, C>>,
 }
 
@@ -127,7 +122,7 @@ impl<C: Command> End for Asks<'_, C> {
         Box::pin(async move {
             let cmd: C = dispatch.payload::<C>().expect("`Call` put a `C` in").clone();
             let metadata = Arc::new(dispatch.metadata.clone());
-            let outcome = self.call.ask(cmd, self.loaded, self.now, metadata).await;
+            let outcome = self.call.ask(cmd, self.loaded, metadata).await;
             let halted = match &outcome {
                 Ok(Decision { verdict: Err(refusal), .. }) => {
                     Err(Halted::Command { kind: crate::ErrorKind::Refused, text: chain(refusal) })

@@ -70,8 +70,7 @@ impl Call<'_> {
             .into());
         }
         let new = |event: &EventsOf<C>| {
-            let new =
-                NewEvent::new(self.app.ids.at(decision.now), event.encode()?, decision.metadata.clone());
+            let new = NewEvent::new(self.app.ids.at(self.now), event.encode()?, decision.metadata.clone());
             if self.app.bus.verify {
                 verify::<EventsOf<C>>(&self.stream, &new)?;
             }

@@ -1,10 +1,11 @@
 //! The state of the memory backend, and the contract over it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use foldhash::HashMap;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
