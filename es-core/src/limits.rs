@@ -101,6 +101,19 @@ pub(crate) fn name(field: &'static str, value: &str) -> Result<(), LimitError> {
     }
 }
 
+/// The key of a row: it comes from events, and a processor that meets one it cannot store stands still. So it
+/// may have any character but NUL, which not every backend can store.
+fn key(field: &'static str, value: &str) -> Result<(), LimitError> {
+    length(field, value)?;
+    match value.find('\0') {
+        None => Ok(()),
+        Some(at) => {
+            let allowed = "any text without NUL";
+            Err(LimitError::Character { field, value: cut(value), found: '\0', at, allowed })
+        }
+    }
+}
+
 /// A stored name of the program's own: `[A-Za-z0-9_.:-]`, and not the framework's prefix `es.`.
 ///
 /// # Errors
@@ -171,7 +184,7 @@ pub fn check(commit: &Commit) -> Result<(), LimitError> {
     commit
         .views
         .iter()
-        .try_for_each(|row| name("view", &row.view).and_then(|()| name("view key", &row.key)))?;
+        .try_for_each(|row| name("view", &row.view).and_then(|()| key("view key", &row.key)))?;
     // The usual commit: there is only one of anything.
     if count < 2 && commit.outcomes.len() < 2 && commit.checkpoints.len() < 2 && commit.views.len() < 2 {
         return Ok(());
