@@ -41,9 +41,8 @@ impl SqliteBackend {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Misuse`] if the folder is missing, the file is not to be opened or of a newer
-    /// program; [`StoreError::Corrupt`] if it is no database; [`StoreError::Transient`] if another
-    /// process keeps it locked.
+    /// [`StoreError::Misuse`] if the folder is missing, or the file is no database, not to be opened, or of
+    /// a newer program; [`StoreError::Transient`] if another process keeps it locked.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::open_with(SqliteOptions::new(path)).await
     }
@@ -89,6 +88,7 @@ impl SqliteBackend {
 /// The file to open; for `:memory:` one in a folder of its own.
 fn place(options: &SqliteOptions) -> Result<(PathBuf, Option<TempDir>), StoreError> {
     if !options.is_memory() {
+        sensible(&options.path)?;
         return Ok((options.path.clone(), None));
     }
     let made = tempfile::Builder::new().prefix("es-sqlite-").tempdir();
@@ -98,6 +98,18 @@ fn place(options: &SqliteOptions) -> Result<(PathBuf, Option<TempDir>), StoreErr
 
 fn reading(connect: SqliteConnectOptions) -> SqliteConnectOptions {
     connect.create_if_missing(false).pragma("query_only", "on")
+}
+
+/// What can be said of a path before it is opened.
+fn sensible(path: &Path) -> Result<(), StoreError> {
+    if path.as_os_str().is_empty() {
+        return Err(StoreError::misuse("the path of the database is empty: give a file, or `:memory:`"));
+    }
+    if path.is_dir() {
+        let what = format!("{} is a folder: give a file in it as the database", path.display());
+        return Err(StoreError::misuse(what));
+    }
+    Ok(())
 }
 
 /// The usual reasons why a file does not open, in words.

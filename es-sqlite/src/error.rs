@@ -17,7 +17,10 @@ mod code {
 /// What an error of the driver means for the caller. `what` was being done.
 pub(crate) fn store(what: &'static str, error: sqlx::Error) -> StoreError {
     match primary(&error) {
-        Some(code::CORRUPT | code::NOTADB) => StoreError::Corrupt { what: format!("{what}: {error}") },
+        Some(code::CORRUPT) => StoreError::Corrupt { what: format!("{what}: {error}") },
+        Some(code::NOTADB) => {
+            StoreError::misuse(format!("{what}: the file is no SQLite database; name another"))
+        }
         Some(code::READONLY | code::PERM) => StoreError::misuse(format!(
             "{what}: the database is read-only; mend the file's permissions ({error})"
         )),

@@ -8,8 +8,11 @@
 
 mod runner;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
+
+use futures::FutureExt as _;
 
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
@@ -21,6 +24,7 @@ pub(crate) use self::runner::{ProjectionRunner, ReactorRunner, ViewRunner};
 use crate::BoxError;
 use crate::clock::Timestamp;
 use crate::command::Services;
+use crate::error::panic_text;
 use crate::id::Ids;
 use crate::store::{CheckpointMove, Commit, EventFilter, EventStore, Page, Position, StoreError};
 
@@ -212,7 +216,10 @@ impl Engine {
             wake.mark_unchanged();
             resets.mark_unchanged();
             let started = Instant::now();
-            let pause = match self.page().await {
+            // A panic of a handler fails its page like any error, and nothing else.
+            let taken = AssertUnwindSafe(self.page()).catch_unwind().await;
+            let taken = taken.unwrap_or_else(|panic| Err(format!("a panic: {}", panic_text(&*panic)).into()));
+            let pause = match taken {
                 Ok(Taken::More) => {
                     failures = 0;
                     continue;

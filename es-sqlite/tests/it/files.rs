@@ -54,8 +54,15 @@ async fn a_file_of_another_kind_is_no_database() {
     let file = folder.path().join("notes.txt");
     std::fs::write(&file, "no database, but long enough to be one: ".repeat(100)).unwrap();
     let error = refused(&file).await;
-    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
-    assert!(error.to_string().contains("notes.txt"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Misuse, "{error}");
+    assert!(
+        error.to_string().contains("notes.txt") && error.to_string().contains("no SQLite database"),
+        "{error}"
+    );
+    let folder = refused(folder.path()).await.to_string();
+    assert!(folder.contains("is a folder"), "{folder}");
+    let empty = refused("").await.to_string();
+    assert!(empty.contains("is empty"), "{empty}");
 }
 
 #[tokio::test]

@@ -240,7 +240,7 @@ fn without_repeats(welcome: &Welcome) -> Vec<String> {
 }
 
 /// P10
-pub async fn a_reactor_that_fails_is_tried_again_and_keeps_the_order<S: Subject>(subject: S) {
+pub async fn a_reactor_that_fails_or_panics_is_tried_again_and_keeps_the_order<S: Subject>(subject: S) {
     let store = store(&subject).await;
     let welcome = Welcome::default();
     let app = start(|| App::on(store.0.clone()).view::<Balance>().reactor(welcome.clone())).await;

@@ -121,7 +121,7 @@ impl Welcome {
         self.welcomed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Fails this often from now on.
+    /// Fails this often from now on, every other time with a panic.
     pub fn fail(&self, times: u32) {
         *self.failures.lock().unwrap_or_else(PoisonError::into_inner) = times;
     }
@@ -137,6 +137,7 @@ impl Reactor for Welcome {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if *failures > 0 {
             *failures -= 1;
+            assert!(failures.is_multiple_of(2), "the mailer panics now and then");
             return Err("the mail server is down".into());
         }
         if let Some(opened) = event.payload::<Opened>()? {

@@ -120,7 +120,7 @@ macro_rules! __conformance_rules {
                 a_reset_forgets_rows_and_checkpoint_of_that_view_alone
                 two_nodes_with_one_view_take_each_event_in_once
                 a_reactor_begins_with_the_events_after_its_first_activation
-                a_reactor_that_fails_is_tried_again_and_keeps_the_order
+                a_reactor_that_fails_or_panics_is_tried_again_and_keeps_the_order
                 a_view_that_fails_stops_where_it_is_and_says_so
                 two_projections_with_one_name_do_not_start
                 processors_end_with_the_app_that_is_dropped
