@@ -1,6 +1,6 @@
 //! The limits of what can be stored. Checked at the edge, before anything reaches a backend.
 
-use crate::store::{Commit, NewEvent};
+use crate::store::{Commit, EventFilter, NewEvent, Position};
 
 /// Longest stream id, event type, tag and idempotency key, in bytes of UTF-8.
 pub const MAX_NAME: usize = 255;
@@ -16,6 +16,10 @@ pub const MAX_EVENTS: usize = 1_000;
 pub const HARD_MAX_EVENTS: usize = 10_000;
 /// Tags of one event.
 pub const MAX_TAGS: usize = 64;
+/// Alternatives of one filter.
+pub const MAX_FILTER_ITEMS: usize = 500;
+/// Types and tags of one filter, all alternatives together.
+pub const MAX_FILTER_TERMS: usize = 10_000;
 /// Events that one read returns at most, whatever it asks for.
 pub const MAX_PAGE: usize = 10_000;
 /// Highest version and position: both are signed 64-bit integers in SQL.
@@ -185,11 +189,35 @@ pub fn check(commit: &Commit) -> Result<(), LimitError> {
         .views
         .iter()
         .try_for_each(|row| name("view", &row.view).and_then(|()| key("view key", &row.key)))?;
+    commit.checkpoints.iter().filter_map(|step| step.to).try_for_each(position)?;
+    commit.condition.iter().try_for_each(|condition| filter(&condition.fail_if_events_match))?;
     // The usual commit: there is only one of anything.
     if count < 2 && commit.outcomes.len() < 2 && commit.checkpoints.len() < 2 && commit.views.len() < 2 {
         return Ok(());
     }
     nothing_twice(commit)
+}
+
+/// Checks a filter: every backend calls this before it reads.
+///
+/// # Errors
+///
+/// Too many alternatives, or too many types and tags in them.
+pub fn filter(filter: &EventFilter) -> Result<(), LimitError> {
+    let items = filter.items();
+    let terms: usize = items.iter().map(|item| item.types().len() + item.tags().len()).sum();
+    let shown =
+        || items.iter().flat_map(|item| item.types()).map(|name| cut(name)).next().unwrap_or_default();
+    size("filter", items.len(), MAX_FILTER_ITEMS, "alternatives", shown)?;
+    size("filter", terms, MAX_FILTER_TERMS, "types and tags", shown)
+}
+
+fn position(position: Position) -> Result<(), LimitError> {
+    if position.0 <= MAX_SEQUENCE {
+        return Ok(());
+    }
+    let why = "is larger than any position";
+    Err(LimitError::Invalid { field: "checkpoint", value: position.to_string(), why })
 }
 
 fn event(event: &NewEvent) -> Result<(), LimitError> {

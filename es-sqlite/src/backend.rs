@@ -59,7 +59,8 @@ impl SqliteBackend {
         let mut conn = connect.connect().await.map_err(failed)?;
         let identity = schema::migrate(&mut conn).await?;
         let head = head(&mut conn).await.map_err(failed)?;
-        let shared = Arc::new(Shared::new(conn, identity, options.clock.clone(), head));
+        let shared = Shared::new(conn, identity, options.clock.clone(), head).await.map_err(failed)?;
+        let shared = Arc::new(shared);
         let readers = SqlitePoolOptions::new()
             .max_connections(options.readers)
             .test_before_acquire(false) // a local file does not go away, and every ping is a thread switch

@@ -65,9 +65,19 @@ impl EventStore for SqliteBackend {
         self.0.batcher.commit(commit).await
     }
 
-    /// Under the write lock, where nothing of this process is on its way any more.
+    /// Behind everything that waits: a commit whose future was dropped is then stored, or never will be.
     async fn resolve(&self, attempt: &Attempt) -> Result<Resolution, StoreError> {
         self.0.shared.not_the_holder()?;
+        if attempt.appends.is_empty() && attempt.keys.is_empty() && attempt.checkpoints.is_empty() {
+            return Err(StoreError::misuse(
+                "nothing of this commit can be looked for: read what it would have written",
+            ));
+        }
+        match self.0.batcher.commit(Commit::default()).await {
+            Ok(_) => {}
+            Err(CommitError::Store(error)) => return Err(error),
+            Err(other) => return Err(StoreError::transient("resolving a commit", other)),
+        }
         let failed = |e| error::store("resolving a commit", e);
         let mut writing = Writing::acquire(&self.0.shared).await.map_err(failed)?;
         let mut committed = Committed::default();
@@ -90,7 +100,8 @@ impl EventStore for SqliteBackend {
             }
         }
         for step in &attempt.checkpoints {
-            if self.checkpoint(&step.name).await? != step.to {
+            // It may have moved on since; it never moves back.
+            if self.checkpoint(&step.name).await? < step.to {
                 return Ok(Resolution::Never);
             }
         }
@@ -109,6 +120,7 @@ impl EventStore for SqliteBackend {
     }
 
     async fn read(&self, filter: &EventFilter, after: Position, limit: usize) -> Result<Page, StoreError> {
+        limits::filter(filter)?;
         if limit == 0 {
             return Ok(Page { events: Vec::new(), through: after, more: false });
         }

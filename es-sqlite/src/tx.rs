@@ -37,6 +37,7 @@ impl Deref for Tx {
 
 impl DerefMut for Tx {
     fn deref_mut(&mut self) -> &mut SqliteConnection {
+        self.writing.hold();
         self.writing.conn_mut()
     }
 }
@@ -44,6 +45,7 @@ impl DerefMut for Tx {
 #[async_trait]
 impl Transaction for Tx {
     fn staged(&mut self) -> &mut Commit {
+        self.writing.hold();
         &mut self.staged
     }
 
@@ -53,6 +55,7 @@ impl Transaction for Tx {
 
     async fn commit(mut self) -> Result<Committed, CommitError> {
         es_core::limits::check(&self.staged)?;
+        self.writing.end_watch()?;
         let mut outcomes = batch::run(&mut self.writing, vec![self.staged]).await;
         outcomes.pop().expect("one outcome for one commit")
     }

@@ -19,9 +19,9 @@ impl ViewStore for SqliteBackend {
         let asked = serde_json::to_string(keys).expect("strings serialize");
         let query = sqlx::query(ROWS).bind(view).bind(asked);
         let found = query.fetch_all(&self.0.readers).await.map_err(|e| error::store("reading a view", e))?;
-        let mut by_key: HashMap<String, ViewRow> =
+        let by_key: HashMap<String, ViewRow> =
             found.iter().map(row).map(|row| (row.key.clone(), row)).collect();
-        Ok(keys.iter().map(|key| by_key.remove(key)).collect())
+        Ok(keys.iter().map(|key| by_key.get(key).cloned()).collect())
     }
 
     async fn scan(&self, view: &str, after: Option<&str>, limit: usize) -> Result<Vec<ViewRow>, StoreError> {

@@ -5,12 +5,14 @@
 //! al., "Implementation techniques for main memory database systems", 1984).
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::ThreadId;
 
 use es_core::clock::Clock;
 use es_core::store::{Attempt, Commit, CommitError, Committed, Position, StoreError};
 use sqlx::SqliteConnection;
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, mpsc, oneshot, watch};
 
 use crate::batch;
@@ -37,6 +39,9 @@ pub(crate) struct Shared {
     pub(crate) types: Types,
     pub(crate) head: watch::Sender<Position>,
     connection: Arc<AsyncMutex<Connection>>,
+    guard: Arc<Guard>,
+    /// Where a `Tx` that is dropped outside a runtime is rolled back.
+    runtime: Handle,
     /// Who holds a [`Tx`](crate::Tx), to refuse what would wait for itself.
     holder: Mutex<Option<Holder>>,
 }
@@ -46,6 +51,37 @@ struct Connection {
     conn: SqliteConnection,
     /// Whether a transaction is, or may be, open.
     open: bool,
+}
+
+/// Watches over a user's transaction. SQLite ends one by itself after some errors (a full disk, `insert or
+/// rollback`), and what follows would commit statement by statement: a user who went on would keep half.
+#[derive(Debug, Default)]
+struct Guard {
+    /// Whether the open transaction is a user's.
+    watching: AtomicBool,
+    /// Whether SQLite has ended it.
+    lost: AtomicBool,
+}
+
+impl Guard {
+    fn watch(&self, watching: bool) {
+        self.lost.store(false, Ordering::SeqCst);
+        self.watching.store(watching, Ordering::SeqCst);
+    }
+
+    fn is_lost(&self) -> bool {
+        self.watching.load(Ordering::SeqCst) && self.lost.load(Ordering::SeqCst)
+    }
+
+    /// Hooks of the connection: nothing commits in the place of a transaction that was lost.
+    async fn install(self: &Arc<Self>, conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        let mut handle = conn.lock_handle().await?;
+        let guard = self.clone();
+        handle.set_rollback_hook(move || guard.lost.store(true, Ordering::SeqCst));
+        let guard = self.clone();
+        handle.set_commit_hook(move || !guard.is_lost());
+        Ok(())
+    }
 }
 
 /// A task, or the thread of a `block_on`, which is no task.
@@ -65,20 +101,24 @@ impl Holder {
 }
 
 impl Shared {
-    pub(crate) fn new(
-        conn: SqliteConnection,
+    pub(crate) async fn new(
+        mut conn: SqliteConnection,
         identity: uuid::Uuid,
         clock: Arc<dyn Clock>,
         head: Position,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, sqlx::Error> {
+        let guard = Arc::new(Guard::default());
+        guard.install(&mut conn).await?;
+        Ok(Self {
             identity,
             clock,
             types: Types::default(),
             head: watch::Sender::new(head),
             connection: Arc::new(AsyncMutex::new(Connection { conn, open: false })),
+            guard,
+            runtime: Handle::current(),
             holder: Mutex::new(None),
-        }
+        })
     }
 
     /// Refuses a caller that would wait for the transaction it holds.
@@ -132,9 +172,33 @@ impl Writing {
             writing.set_open(false);
             return Err(failed(error));
         }
-        *shared.holder.lock().unwrap_or_else(PoisonError::into_inner) = Some(Holder::current());
+        shared.guard.watch(true);
         writing.held = true;
+        writing.hold();
         Ok(writing)
+    }
+
+    /// The caller's task holds a user's transaction now: a `Tx` may be handed on.
+    pub(crate) fn hold(&self) {
+        if self.held {
+            *self.shared.holder.lock().unwrap_or_else(PoisonError::into_inner) = Some(Holder::current());
+        }
+    }
+
+    /// Ends the watch over a user's transaction, right before it is committed.
+    ///
+    /// # Errors
+    ///
+    /// SQLite has rolled it back: there is nothing left to commit.
+    pub(crate) fn end_watch(&self) -> Result<(), StoreError> {
+        let lost = self.shared.guard.is_lost();
+        self.shared.guard.watch(false);
+        if !lost {
+            return Ok(());
+        }
+        let what = "SQLite has rolled this transaction back after a statement that failed (a full disk, or `or rollback`): \
+                    nothing of it is stored; hand such an error on instead of going on";
+        Err(StoreError::misuse(what))
     }
 
     pub(crate) const fn shared(&self) -> &Arc<Shared> {
@@ -167,6 +231,7 @@ impl Writing {
     }
 
     pub(crate) async fn rollback(&mut self) -> Result<(), sqlx::Error> {
+        self.shared.guard.watch(false);
         // SQLite ends some transactions by itself (a full disk): then there is nothing to roll back.
         match sqlx::query("rollback").execute(self.conn_mut()).await {
             Err(error) if !error.to_string().contains("no transaction is active") => Err(error),
@@ -188,13 +253,13 @@ impl Drop for Writing {
             return;
         }
         // The next writer would roll back, but until it comes, other processes are kept waiting.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            drop(runtime.spawn(async move {
-                if sqlx::query("rollback").execute(&mut connection.conn).await.is_ok() {
-                    connection.open = false;
-                }
-            }));
-        }
+        let guard = self.shared.guard.clone();
+        drop(self.shared.runtime.spawn(async move {
+            if sqlx::query("rollback").execute(&mut connection.conn).await.is_ok() {
+                connection.open = false;
+            }
+            guard.watch(false);
+        }));
     }
 }
 

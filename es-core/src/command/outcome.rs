@@ -38,7 +38,7 @@ impl Call<'_> {
             let outcome = Outcome {
                 fingerprint: self.fingerprint(cmd)?,
                 stream: self.stream.clone(),
-                version,
+                version: Version(version.0 + events.len() as u64),
                 position: Position(0),
                 events: u32::try_from(events.len()).unwrap_or(u32::MAX),
                 refusal,

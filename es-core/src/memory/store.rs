@@ -88,9 +88,9 @@ impl State {
         let versions = appends.into_iter().map(|append| self.append(append, recorded_at)).collect();
         for mark in outcomes {
             let mut outcome = mark.outcome;
+            let at = outcome.version.0.checked_sub(1).and_then(|index| usize::try_from(index).ok());
             let positions = self.streams.get(&outcome.stream);
-            outcome.version = self.version(&outcome.stream);
-            outcome.position = positions.and_then(|p| p.last()).copied().unwrap_or_default();
+            outcome.position = at.and_then(|index| positions?.get(index).copied()).unwrap_or_default();
             self.outcomes.insert(mark.key, outcome);
         }
         for step in checkpoints {
@@ -189,7 +189,8 @@ impl EventStore for MemoryBackend {
             committed.position = committed.position.max(last.place());
         }
         let keys = attempt.keys.iter().all(|key| state.outcomes.contains_key(key));
-        let moved = attempt.checkpoints.iter().all(|step| state.checkpoint(&step.name) == step.to);
+        // A checkpoint may have moved on since; it never moves back.
+        let moved = attempt.checkpoints.iter().all(|step| state.checkpoint(&step.name) >= step.to);
         Ok(if keys && moved { Resolution::Applied(committed) } else { Resolution::Never })
     }
 
@@ -203,6 +204,7 @@ impl EventStore for MemoryBackend {
     }
 
     async fn read(&self, filter: &EventFilter, after: Position, limit: usize) -> Result<Page, StoreError> {
+        crate::limits::filter(filter)?;
         let (state, limit) = (self.lock(), limit.min(MAX_PAGE));
         let matching = state.log.after(after).filter(|event| filter.matches(event));
         let events: Vec<_> = matching.take(limit).cloned().collect();

@@ -213,7 +213,7 @@ impl fmt::Display for ExpectedVersion {
 pub struct OutcomeMark {
     /// The request's name.
     pub key: IdempotencyKey,
-    /// What it led to; `position` and `version` are filled in by the backend.
+    /// What it led to; `position` is filled in by the backend.
     pub outcome: Outcome,
 }
 
@@ -225,9 +225,9 @@ pub struct Outcome {
     pub fingerprint: u128,
     /// The stream it was about.
     pub stream: StreamId,
-    /// The stream's version after it.
+    /// The stream's version after it, which is not the end of the commit if more was appended with it.
     pub version: Version,
-    /// The position of its last event; of the stream's last event when it appended none.
+    /// The position of the event at `version`; 0 for a stream without events.
     pub position: Position,
     /// How many events it appended.
     pub events: u32,

@@ -45,10 +45,15 @@ impl EventFilter {
         Self::types(E::sources())
     }
 
-    /// Or what this item matches.
+    /// Or what the other matches.
     #[must_use]
-    pub fn or(mut self, item: impl Into<Self>) -> Self {
-        self.items.extend(item.into().items);
+    pub fn or(mut self, other: impl Into<Self>) -> Self {
+        let other = other.into();
+        // No alternatives means everything, and everything or something is everything.
+        if self.items.is_empty() || other.items.is_empty() {
+            return Self::all();
+        }
+        self.items.extend(other.items);
         self
     }
 

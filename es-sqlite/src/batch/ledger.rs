@@ -69,16 +69,21 @@ impl Batch {
     pub(super) fn add(&mut self, commit: &Commit) -> Committed {
         let Commit { appends, checks: _, condition: _, outcomes, checkpoints, views, explain: _ } = commit;
         let mut versions = Vec::with_capacity(appends.len());
+        let mut added = HashMap::new();
         for append in appends {
             for event in &append.events {
-                self.add_event(&append.stream, event);
+                let to = self.add_event(&append.stream, event);
+                if !outcomes.is_empty() {
+                    added.insert((&append.stream, to.version), to.position);
+                }
             }
             versions.push(self.version(&append.stream));
         }
         for mark in outcomes {
             let mut outcome = mark.outcome.clone();
-            let stream = self.streams.get(&outcome.stream).copied().unwrap_or_default();
-            (outcome.version, outcome.position) = (stream.version, stream.position);
+            let stored = self.streams.get(&outcome.stream).filter(|stream| stream.version == outcome.version);
+            let position = added.get(&(&outcome.stream, outcome.version)).copied();
+            outcome.position = position.or_else(|| stored.map(|stream| stream.position)).unwrap_or_default();
             self.rows.outcome(&mark.key, &outcome);
             self.outcomes.insert(mark.key.clone(), outcome);
         }
@@ -95,7 +100,7 @@ impl Batch {
         Committed { position: self.head, versions }
     }
 
-    fn add_event(&mut self, stream: &StreamId, event: &NewEvent) {
+    fn add_event(&mut self, stream: &StreamId, event: &NewEvent) -> Stream {
         let kind = self.type_id(event);
         let to = self.streams.entry(stream.clone()).or_default();
         if to.id == 0 {
@@ -111,6 +116,7 @@ impl Batch {
         if self.remembers {
             self.remember(stream, to, event);
         }
+        to
     }
 
     fn remember(&mut self, stream: &StreamId, to: Stream, event: &NewEvent) {

@@ -32,8 +32,8 @@ pub(super) async fn look_up(writing: &mut Writing, commits: &[Commit]) -> Result
     batch.remembers = commits.len() > 1 || commits.iter().any(|c| c.appends.len() > 1);
     for (i, commit) in commits.iter().enumerate() {
         condition(writing, i, commit, &mut batch).await?;
-        tails(writing, commit, &mut batch).await?;
     }
+    tails(writing, commits, &mut batch).await?;
     Ok(batch)
 }
 
@@ -173,34 +173,37 @@ async fn condition(
     Ok(())
 }
 
-/// The events behind an expectation that failed: to answer a repetition, or to explain a conflict.
-async fn tails(writing: &mut Writing, commit: &Commit, batch: &mut Batch) -> Result<(), sqlx::Error> {
-    for append in &commit.appends {
-        let stream = batch.streams.get(&append.stream).copied().unwrap_or_default();
-        let Some(expected) = append.expected.exact().filter(|expected| *expected < stream.version) else {
-            continue;
-        };
-        let of_stream = commit.appends.iter().filter(|a| a.stream == append.stream);
-        let limit = if commit.explain { MAX_PAGE } else { of_stream.map(|a| a.events.len()).sum() };
-        if batch
-            .tails
-            .get(&append.stream)
-            .and_then(|t| t.first())
-            .is_some_and(|first| first.version.0 <= expected.0 + 1)
-        {
-            continue;
+/// The events behind expectations that failed: to answer a repetition, or to explain a conflict. A stream is
+/// read once for the whole batch, as far as any of its commits asks.
+async fn tails(writing: &mut Writing, commits: &[Commit], batch: &mut Batch) -> Result<(), sqlx::Error> {
+    let mut asked: BTreeMap<&StreamId, (Version, usize)> = BTreeMap::new();
+    for commit in commits {
+        for append in &commit.appends {
+            let stored = batch.streams.get(&append.stream).map_or(Version(0), |stream| stream.version);
+            let Some(expected) = append.expected.exact().filter(|expected| *expected < stored) else {
+                continue;
+            };
+            let of_stream = commit.appends.iter().filter(|a| a.stream == append.stream);
+            let limit = if commit.explain { MAX_PAGE } else { of_stream.map(|a| a.events.len()).sum() };
+            let upto = |(from, limit): (Version, usize)| from.0.saturating_add(limit as u64);
+            let all = asked.entry(&append.stream).or_insert((expected, limit));
+            let end = upto(*all).max(upto((expected, limit)));
+            all.0 = all.0.min(expected);
+            all.1 = usize::try_from(end - all.0.0).unwrap_or(usize::MAX);
         }
-        let sql = include_str!("../sql/stream.sql");
-        let query = sqlx::query(sql).bind(append.stream.as_str().to_owned()).bind(signed(expected.0));
+    }
+    for (stream, (after, limit)) in asked {
+        let query =
+            sqlx::query(include_str!("../sql/stream.sql")).bind(stream.as_str()).bind(signed(after.0));
         let rows = query.bind(i64::try_from(limit).unwrap_or(i64::MAX)).fetch_all(writing.conn_mut()).await?;
         let known = batch.types.known();
-        let versions = (expected.0 + 1..).map(Version);
+        let versions = (after.0 + 1..).map(Version);
         let decoded =
-            rows.iter().zip(versions).map(|(row, version)| row::decode(row, &append.stream, version, &known));
+            rows.iter().zip(versions).map(|(row, version)| row::decode(row, stream, version, &known));
         let events = decoded.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>();
         let events = events.map_err(|e| sqlx::Error::Decode(e.into()))?;
         drop(known);
-        batch.tails.insert(append.stream.clone(), events);
+        batch.tails.insert(stream.clone(), events);
     }
     Ok(())
 }

@@ -7,9 +7,9 @@ use es_core::ErrorKind;
 use es_core::event::Metadata;
 use es_core::id::Ids;
 use es_core::store::{
-    Append, Backend as _, CheckpointMove, Commit, CommitError, EventFilter, EventStore as _, ExpectedVersion,
-    Name, NewEvent, Position, StoreError, StreamId, Tables, Transaction as _, Version, ViewStore as _,
-    ViewWrite,
+    Append, Attempt, Backend as _, CheckpointMove, Commit, CommitError, Committed, EventFilter,
+    EventStore as _, ExpectedVersion, Name, NewEvent, Position, Resolution, StoreError, StreamId, Tables,
+    Transaction as _, Version, ViewStore as _, ViewWrite,
 };
 use es_sqlite::{SqliteBackend, SqliteOptions};
 
@@ -190,25 +190,123 @@ async fn a_row_that_one_commit_deletes_and_the_next_writes_is_there() {
         Commit { checkpoints: vec![CheckpointMove { name, from, to }], ..Commit::default() }
     };
     let three = Some(Position(3));
-    // All in one batch: they wait together while the connection is held.
-    let held = store.begin().await.unwrap();
-    let waiting = tokio::spawn({
-        let store = store.clone();
-        async move {
-            let views = [write(0, Some("1")), write(1, None), write(0, Some("2"))];
-            let steps = [step(None, three), step(three, None), step(None, three)];
-            let all = views.into_iter().chain(steps).map(|commit| store.commit(commit));
-            futures::future::join_all(all).await
-        }
-    });
-    tokio::task::yield_now().await;
-    held.rollback().await.unwrap();
-    for outcome in waiting.await.unwrap() {
+    let views = [write(0, Some("1")), write(1, None), write(0, Some("2"))];
+    let steps = [step(None, three), step(three, None), step(None, three)];
+    for outcome in in_one_batch(&store, views.into_iter().chain(steps).collect()).await {
         outcome.unwrap();
     }
     let rows = store.rows("v/1", &["k".to_owned()]).await.unwrap();
     assert_eq!(rows[0].as_ref().map(|row| &row.data[..]), Some(&b"2"[..]));
     assert_eq!(store.checkpoint("p").await.unwrap(), three);
+}
+
+/// SQLite ends a transaction by itself after some errors; whoever goes on must not keep half of it.
+#[tokio::test]
+async fn a_transaction_that_sqlite_has_rolled_back_keeps_nothing_and_says_so() {
+    let store = SqliteBackend::open(":memory:").await.unwrap();
+    let mut tx = store.begin().await.unwrap();
+    sqlx::query("create table mine (x text unique)").execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
+    for commits in [true, false] {
+        let mut tx = store.begin().await.unwrap();
+        sqlx::query("insert into mine values ('first')").execute(&mut *tx).await.unwrap();
+        let again = sqlx::query("insert or rollback into mine values ('first')").execute(&mut *tx).await;
+        assert!(again.is_err());
+        let after = sqlx::query("insert into mine values ('after')").execute(&mut *tx).await;
+        assert!(after.is_err(), "it would commit by itself");
+        *tx.staged() = commit("a");
+        if commits {
+            let error = tx.commit().await.unwrap_err().to_string();
+            assert!(error.contains("has rolled this transaction back"), "{error}");
+        } else {
+            tx.rollback().await.unwrap();
+        }
+        let kept: i64 = sqlx::query_scalar("select count(*) from mine").fetch_one(&store.db()).await.unwrap();
+        assert_eq!((kept, store.head().await.unwrap()), (0, Position(0)));
+    }
+    store.commit(commit("a")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_transaction_may_be_handed_to_another_task() {
+    let store = SqliteBackend::open(":memory:").await.unwrap();
+    let mut tx = store.begin().await.unwrap();
+    let theirs = tokio::spawn({
+        let store = store.clone();
+        async move {
+            *tx.staged() = commit("a");
+            let refused = store.commit(commit("b")).await.unwrap_err();
+            tx.commit().await.unwrap();
+            refused
+        }
+    });
+    assert!(theirs.await.unwrap().to_string().contains("would wait for itself"));
+    store.commit(commit("b")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_transaction_dropped_outside_the_runtime_lets_others_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("store.db");
+    let (store, other) =
+        (SqliteBackend::open(&file).await.unwrap(), SqliteBackend::open(&file).await.unwrap());
+    let tx = store.begin().await.unwrap();
+    std::thread::spawn(move || drop(tx)).join().unwrap();
+    other.commit(commit("a")).await.unwrap();
+}
+
+/// Everything of one batch: it waits together while the connection is held.
+async fn in_one_batch(store: &SqliteBackend, commits: Vec<Commit>) -> Vec<Result<Committed, CommitError>> {
+    let held = store.begin().await.unwrap();
+    let waiting = tokio::spawn({
+        let store = store.clone();
+        async move { futures::future::join_all(commits.into_iter().map(|commit| store.commit(commit))).await }
+    });
+    tokio::task::yield_now().await;
+    held.rollback().await.unwrap();
+    waiting.await.unwrap()
+}
+
+#[tokio::test]
+async fn each_commit_of_a_batch_is_told_about_its_own_conflict() {
+    let store = SqliteBackend::open(":memory:").await.unwrap();
+    let mut first = commit("s");
+    first.appends[0].expected = ExpectedVersion::NoStream;
+    first.appends[0].events.extend([commit("s"), commit("s")].map(|mut c| c.appends[0].events.remove(0)));
+    store.commit(first.clone()).await.unwrap();
+    let stale = |version| {
+        let mut stale = commit("s");
+        stale.appends[0].expected = ExpectedVersion::Exact(Version(version));
+        Commit { explain: true, ..stale }
+    };
+    let short = Commit { explain: false, ..stale(0) };
+    let outcomes = in_one_batch(&store, vec![short, stale(2), first, stale(1)]).await;
+    let since = |outcome: &Result<Committed, CommitError>| match outcome {
+        Err(CommitError::Conflict { since, .. }) => since.iter().map(|e| e.version.0).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(since(&outcomes[0]), [0_u64; 0]);
+    assert_eq!(since(&outcomes[1]), [3]);
+    assert!(outcomes[2].is_ok(), "the same events where they stand: {:?}", outcomes[2]);
+    assert_eq!(since(&outcomes[3]), [2, 3]);
+}
+
+#[tokio::test]
+async fn what_was_dropped_while_it_waited_is_resolved_for_good() {
+    let store = SqliteBackend::open(":memory:").await.unwrap();
+    let held = store.begin().await.unwrap();
+    let lost = commit("a");
+    let attempt = Attempt::of(Ids::default().next(), &lost);
+    dropped_after(3, store.commit(lost)).await;
+    let resolving = tokio::spawn({
+        let (store, attempt) = (store.clone(), attempt.clone());
+        async move { store.resolve(&attempt).await }
+    });
+    tokio::task::yield_now().await;
+    held.rollback().await.unwrap();
+    let found = resolving.await.unwrap().unwrap();
+    assert_eq!(found == Resolution::Never, store.head().await.unwrap() == Position(0));
+    assert_eq!(store.resolve(&attempt).await.unwrap(), found, "it never changes its mind");
 }
 
 #[tokio::test]

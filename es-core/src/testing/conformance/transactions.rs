@@ -167,17 +167,22 @@ pub async fn a_key_within_a_transaction_is_remembered_with_it<S: Subject>(subjec
     let store = store(&subject).await;
     let app = app(store.0.clone()).await;
     let open = || app.send(&key(), Open { owner: "ada".to_owned() }).idempotency_key("k-1");
+    let deposit = || app.send(&key(), Deposit { amount: 7 }).idempotency_key("k-2");
     let mut tx = store.begin().await;
     sent!(open().within(&mut tx)).expect("accepted");
     drop(tx);
     loop {
         let mut tx = store.begin().await;
         sent!(open().within(&mut tx)).expect("the first one was rolled back, with its key");
+        sent!(deposit().within(&mut tx)).expect("accepted");
         if store.finish(tx).await.expect("nothing stands against it") {
             break;
         }
     }
-    let repeated = sent!(open()).expect("the first outcome");
-    assert!(repeated.repeated);
-    assert_eq!(store.version("account-a").await, 1);
+    let first = sent!(open()).expect("the first outcome");
+    assert_eq!((first.repeated, first.version.0, first.events.len()), (true, 1, 1));
+    assert_eq!(first.events, [opened("ada")], "each key has its own outcome");
+    let second = sent!(deposit()).expect("the first outcome");
+    assert_eq!((second.repeated, second.version.0, second.position.0), (true, 2, 2));
+    assert_eq!(store.version("account-a").await, 2);
 }
