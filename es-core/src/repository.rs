@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::Instant;
 
 use crate::clock::Timestamp;
+use crate::error::panic_text;
 use crate::limits::{LimitError, MAX_NAME};
 use crate::query::LoadError;
 use crate::snapshot::Situation;
@@ -68,7 +70,9 @@ impl<A: Apply> Loaded<A> {
     /// Takes in one stored event.
     fn fold(&mut self, stored: &RecordedEvent) -> Result<(), LoadError> {
         for event in A::Event::decode(stored)? {
-            self.state.apply(&event);
+            // A state that panicked half way is not kept: whoever loads drops it with the error.
+            catch_unwind(AssertUnwindSafe(|| self.state.apply(&event)))
+                .map_err(|panic| LoadError::Panicked { aggregate: A::NAME, panic: panic_text(&*panic) })?;
         }
         self.version = stored.version;
         self.position = stored.place();

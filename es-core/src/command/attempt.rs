@@ -3,7 +3,6 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use futures::FutureExt;
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
@@ -78,7 +77,7 @@ async fn attempt_once<C: Command>(call: &Call<'_>, sent: &mut Sent<'_, C>) -> Ou
     };
     let (mut loaded, current) = match held.take::<C::Aggregate>() {
         Some(loaded) => (loaded, false),
-        None => (Box::new(Box::pin(load(call)).await?), true),
+        None => (Box::new(Box::pin(call.app.repository.load(&call.stream)).await?), true),
     };
     let decided = decide_on_truth(call, sent, &mut loaded, current).await;
     let (mut decided, writing) = match prepare(call, sent.cmd(), &loaded, decided) {
@@ -211,15 +210,6 @@ fn conclude<C: Command>(
     }
     held.put(loaded);
     Ok(Done { position, version, events, repeated: false })
-}
-
-/// The newest state. A panic in `apply` is an error about this command.
-pub(super) async fn load<A: Apply, E>(call: &Call<'_>) -> Result<Loaded<A>, Box<CommandError<E>>> {
-    let loading = AssertUnwindSafe(call.app.repository.load(&call.stream)).catch_unwind().await;
-    match loading {
-        Ok(loaded) => Ok(loaded?),
-        Err(panic) => Err(CommandError::Panicked { command: A::NAME, panic: panic_text(&*panic) }.into_box()),
-    }
 }
 
 /// Asks until the store answers; the command's time limit ends it.

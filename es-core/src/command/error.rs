@@ -161,6 +161,7 @@ impl<E> From<LoadError> for CommandError<E> {
             LoadError::Limit(e) => Self::Limit(e),
             LoadError::Store(e) => e.into(),
             LoadError::Decode(e) => Self::Decode(e),
+            LoadError::Panicked { aggregate, panic } => Self::Panicked { command: aggregate, panic },
         }
     }
 }

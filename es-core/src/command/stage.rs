@@ -1,6 +1,5 @@
 //! Door two: the decision goes with the user's own transaction.
 
-use crate::command::attempt::load;
 use crate::command::call::{Call, Door, Outcomes, Sent};
 use crate::command::outcome::recorded;
 use crate::command::{CommandError, Done, EventsOf};
@@ -30,7 +29,7 @@ impl<C: Command, T: Transaction> Door<C> for Stages<'_, T> {
         if let Some(first) = call.first_outcome(sent.cmd()).await? {
             return call.replay::<C>(first).await;
         }
-        let mut loaded: Loaded<C::Aggregate> = load(call).await?;
+        let mut loaded: Loaded<C::Aggregate> = call.app.repository.load(&call.stream).await?;
         for append in self.0.staged().appends.iter().filter(|a| a.stream == call.stream) {
             for event in &append.events {
                 loaded.version = Version(loaded.version.0 + 1);

@@ -92,6 +92,14 @@ pub enum LoadError {
     /// An event could not be read.
     #[error(transparent)]
     Decode(#[from] DecodeError),
+    /// `apply` panicked: mend it, the events are as they are.
+    #[error("`apply` of {aggregate} panicked: {panic}")]
+    Panicked {
+        /// The aggregate.
+        aggregate: &'static str,
+        /// The text of the panic.
+        panic: String,
+    },
 }
 
 impl QueryError {
@@ -112,7 +120,7 @@ impl LoadError {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            Self::Limit(_) => ErrorKind::Misuse,
+            Self::Limit(_) | Self::Panicked { .. } => ErrorKind::Misuse,
             Self::Store(e) => e.kind(),
             Self::Decode(_) => ErrorKind::Corrupt,
         }
