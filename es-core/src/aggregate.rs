@@ -14,11 +14,17 @@ use crate::{BoxError, Command, Event};
 ///
 /// `String`, integers and `Uuid` are ids as they are; `#[derive(AggregateId)]` makes one of a newtype.
 /// Law: `parse(text)` of an id's text gives the same id.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no id of an aggregate",
+    label = "not an id",
+    note = "put `#[derive(AggregateId, Clone, Debug)]` on a newtype, or use a `String`, an integer or a `Uuid`"
+)]
 pub trait AggregateId: Clone + Debug + Display + Send + Sync + 'static {
     /// The id with this text.
     fn parse(text: &str) -> Option<Self>;
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Clone + Debug + Display + FromStr + Send + Sync + 'static> AggregateId for T {
     fn parse(text: &str) -> Option<Self> {
         text.parse().ok()
@@ -32,6 +38,7 @@ impl<T: Clone + Debug + Display + FromStr + Send + Sync + 'static> AggregateId f
 )]
 pub trait Refusal: std::error::Error + Serialize + DeserializeOwned + Send + Sync + 'static {}
 
+#[diagnostic::do_not_recommend]
 impl<T: std::error::Error + Serialize + DeserializeOwned + Send + Sync + 'static> Refusal for T {}
 
 /// A consistency boundary with its own stream, `{NAME}-{id}`. Written by `#[derive(Aggregate)]`.

@@ -74,6 +74,7 @@ create table es_snapshots (
 create table es_projections (
     name    text    not null,
     version integer not null,
+    schema  text    not null,                   -- the DDL that made them
     objects text    not null,                   -- JSON: [["table", "balances"], ..]
     primary key (name, version)
 ) strict, without rowid;

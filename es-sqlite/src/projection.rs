@@ -14,17 +14,29 @@ type Object = (String, String);
 /// Makes the tables of this version, if they are not there; those of other versions go.
 pub(crate) async fn install(mut tx: Tx, tables: &Tables) -> Result<(), StoreError> {
     let failed = |e| error::store("installing a projection", e);
-    let sql = "select version from es_projections where name = ?";
-    let versions: Vec<i64> =
-        sqlx::query_scalar(sql).bind(tables.name).fetch_all(&mut *tx).await.map_err(failed)?;
-    if versions == [i64::from(tables.version)] {
-        return tx.rollback().await;
+    let sql = "select version, schema from es_projections where name = ?";
+    let rows = sqlx::query(sql).bind(tables.name).fetch_all(&mut *tx).await.map_err(failed)?;
+    let known: Vec<(i64, String)> =
+        rows.iter().map(|row| (row.get_unchecked(0), row.get_unchecked(1))).collect();
+    if let [(version, schema)] = &known[..]
+        && *version == i64::from(tables.version)
+    {
+        tx.rollback().await?;
+        return if schema == tables.schema { Ok(()) } else { Err(changed(tables)) };
     }
-    for version in versions.into_iter().filter(|v| *v != i64::from(tables.version)) {
+    for (version, _) in known.into_iter().filter(|(version, _)| *version != i64::from(tables.version)) {
         remove(&mut tx, tables.name, version).await.map_err(failed)?;
     }
     create(&mut tx, tables).await?;
     commit(tx).await
+}
+
+fn changed(tables: &Tables) -> StoreError {
+    let Tables { name, version, .. } = tables;
+    StoreError::misuse(format!(
+        "the schema of projection {name} is not the one that made the tables of its version {version}: \
+         raise `version`, and it is built anew"
+    ))
 }
 
 /// Empties a projection: its tables are made anew, its rows and its checkpoint go.
@@ -63,8 +75,8 @@ async fn create(tx: &mut Tx, tables: &Tables) -> Result<(), StoreError> {
         return Err(StoreError::misuse(what));
     }
     let objects = serde_json::to_string(&made).expect("strings serialize");
-    let sql = "insert or replace into es_projections (name, version, objects) values (?, ?, ?)";
-    let query = sqlx::query(sql).bind(tables.name).bind(tables.version).bind(objects);
+    let sql = "insert or replace into es_projections (name, version, schema, objects) values (?, ?, ?, ?)";
+    let query = sqlx::query(sql).bind(tables.name).bind(tables.version).bind(tables.schema).bind(objects);
     query.execute(&mut **tx).await.map_err(failed)?;
     Ok(())
 }

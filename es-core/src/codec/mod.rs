@@ -132,7 +132,9 @@ fn place(position: Option<Position>) -> String {
 #[non_exhaustive]
 pub enum DecodeProblem {
     /// No variant has this name: add it, or the old name of a variant with `was(..)`, or retire it.
-    #[error("its type is unknown to this program")]
+    #[error(
+        "its type is unknown to this program; if it was renamed, name the old one with `#[event(was(..))]`"
+    )]
     UnknownType,
     /// Written by a newer program: upgrade this one.
     #[error("its schema is newer than {newest}, the newest this program knows")]

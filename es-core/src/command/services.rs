@@ -50,11 +50,20 @@ impl Services {
 
 /// Nobody provided what a handler asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no `{0}` was provided: add `.provide(..)` to the app")]
+#[error("no `{0}` was provided: {advice}", advice = advice(.0))]
 pub struct MissingService(
     /// The type that is missing.
     pub &'static str,
 );
+
+/// What to add for a type, by its path: some come with something else.
+fn advice(type_name: &str) -> &'static str {
+    match type_name.rsplit("::").next() {
+        Some("Views") => "add `.view::<..>()` to the app",
+        Some("Db") => "it comes with the backend that it belongs to: run the app on that one",
+        _ => "add `.provide(..)` to the app",
+    }
+}
 
 /// What one call can see: the services of the app, and the call's own [`Context`] if it is a command.
 #[derive(Clone, Copy, Debug)]

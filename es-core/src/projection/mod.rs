@@ -47,6 +47,11 @@ pub trait Project<T>: Projection {
 }
 
 /// What a handler of the read side may return: nothing, or a `Result` with any error.
+#[diagnostic::on_unimplemented(
+    message = "a handler of the read side cannot return `{Self}`",
+    label = "neither nothing nor a `Result<(), _>`",
+    note = "return `Result<(), E>` with any error `E`, or nothing"
+)]
 pub trait HandlerResult {
     /// With the error boxed.
     ///

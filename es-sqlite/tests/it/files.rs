@@ -357,6 +357,9 @@ async fn the_tables_of_a_projection_are_made_once_and_again_by_a_reset() {
     fill().await;
     store.install(&v1).await.unwrap();
     assert_eq!(count().await, 1, "a second start keeps the rows");
+    let edited = Tables { schema: "create table balances (id text)", ..v1 };
+    let error = store.install(&edited).await.unwrap_err().to_string();
+    assert!(error.contains("raise `version`"), "{error}");
     store.reset(&v1).await.unwrap();
     assert_eq!(count().await, 0, "a reset does not");
     fill().await;

@@ -96,7 +96,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Import { file, .. } => Some(import::open(file).await?),
         Command::Rebuild | Command::Report | Command::History { .. } => None,
     };
-    let app = open(&args.database).await?;
+    let app = open(&args.database, import.is_some()).await?;
     let outcome = match args.command {
         Command::Import { on_error, parallel, .. } => {
             let import = import.context("opened above")?;
@@ -127,13 +127,19 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// The backend is chosen here, and nowhere else.
-async fn open(database: &str) -> anyhow::Result<App> {
+async fn open(database: &str, imports: bool) -> anyhow::Result<App> {
     if database.starts_with("postgres://") || database.starts_with("postgresql://") {
         let what = "this program has no PostgreSQL backend yet: give --database a file, or `:memory:`";
         return Err(es_core::store::StoreError::misuse(what).into());
     }
     match database {
         ":memory:" => wire(MemoryBackend::new()).await,
+        // Only an import makes a database: anything else would show an empty one for a name that was mistyped.
+        file if !imports && !std::path::Path::new(file).exists() => {
+            let what =
+                format!("there is no database {file}: import a file first, or name another with --database");
+            Err(es_core::store::StoreError::misuse(what).into())
+        }
         file => wire(SqliteBackend::open(file).await?).await,
     }
 }
