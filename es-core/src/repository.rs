@@ -23,7 +23,7 @@ use crate::store::{
 use crate::{Aggregate, Apply, Event};
 
 /// Events read at once while loading. The next page is read while this one is folded.
-const PAGE: usize = 1_000;
+const PAGE: usize = 2_500;
 
 /// An aggregate's state, and where its stream is.
 #[derive(Clone, Debug)]
