@@ -25,6 +25,9 @@ use crate::{Aggregate, Apply, Event};
 /// Events read at once while loading. The next page is read while this one is folded.
 const PAGE: usize = 2_500;
 
+/// Events folded before other tasks of the thread have their turn.
+const TURN: usize = 1_000;
+
 /// An aggregate's state, and where its stream is.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -186,11 +189,16 @@ impl Repository {
             }
             let next = self.store.stream(stream, last.version, PAGE);
             // Polled first, so that the store reads the next page while this one is folded.
-            let fold = async { page.iter().try_for_each(|event| loaded.fold(event)) };
+            let fold = async {
+                for events in page.chunks(TURN) {
+                    events.iter().try_for_each(|event| loaded.fold(event))?;
+                    tokio::task::yield_now().await;
+                }
+                Ok::<_, LoadError>(())
+            };
             let (next, folded) = futures::join!(next, fold);
             folded?;
             page = next?;
-            tokio::task::yield_now().await;
         }
         Ok(loaded.version.0 - from.0)
     }
