@@ -3,6 +3,7 @@
 use std::any::type_name;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFuture};
@@ -52,6 +53,8 @@ pub(crate) struct Lifecycle {
     commands: TaskTracker,
     tasks: TaskTracker,
     closing: CancellationToken,
+    /// The same as a flag: every command looks, and a token is looked at under a lock.
+    closed: AtomicBool,
     kill: CancellationToken,
     /// Processors end with the app, also when nobody shuts it down.
     _stops: DropGuard,
@@ -61,14 +64,21 @@ impl Lifecycle {
     fn new(closing: CancellationToken) -> Self {
         let _stops = closing.clone().drop_guard();
         let kill = CancellationToken::new();
-        Self { commands: TaskTracker::new(), tasks: TaskTracker::new(), closing, kill, _stops }
+        Self {
+            commands: TaskTracker::new(),
+            tasks: TaskTracker::new(),
+            closing,
+            closed: AtomicBool::new(false),
+            kill,
+            _stops,
+        }
     }
 
     /// Counts a command in, unless the app is closing.
     pub(crate) fn enter(&self) -> Option<TaskTrackerToken> {
         // Counted first: a shutdown that does not see the command is one that the command sees.
         let token = self.commands.token();
-        (!self.closing.is_cancelled()).then_some(token)
+        (!self.closed.load(Ordering::SeqCst)).then_some(token)
     }
 
     pub(crate) fn killed(&self) -> WaitForCancellationFuture<'_> {
@@ -245,6 +255,7 @@ impl App {
     /// call twice.
     pub async fn shutdown(&self, grace: Duration) -> bool {
         let lifecycle = &self.0.lifecycle;
+        lifecycle.closed.store(true, Ordering::SeqCst);
         lifecycle.closing.cancel();
         lifecycle.commands.close();
         lifecycle.tasks.close();
