@@ -10,6 +10,7 @@ use es_core::store::{Backend, Position, StoreError, Tables};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{ConnectOptions as _, SqliteConnection, SqlitePool};
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use crate::writer::{Batcher, Shared, Writing};
 use crate::{Db, SqliteOptions, Tx, error, projection, schema};
@@ -56,7 +57,7 @@ impl SqliteBackend {
         let (file, temporary) = place(&options)?;
         let failed = |e| explain(&file, e);
         let connect = options.connect(&file);
-        let mut conn = connect.connect().await.map_err(failed)?;
+        let mut conn = first_connection(&connect, options.lock_timeout).await.map_err(failed)?;
         let identity = schema::migrate(&mut conn).await?;
         let head = head(&mut conn).await.map_err(failed)?;
         let shared = Shared::new(conn, identity, options.clock.clone(), head).await.map_err(failed)?;
@@ -99,6 +100,23 @@ fn place(options: &SqliteOptions) -> Result<(PathBuf, Option<TempDir>), StoreErr
 
 fn reading(connect: SqliteConnectOptions) -> SqliteConnectOptions {
     connect.create_if_missing(false).pragma("query_only", "on")
+}
+
+/// The connection that makes the file a WAL database, if it is none yet. SQLite does not wait with that for
+/// another opener who does the same (its busy handler is not asked), so it is waited for here.
+async fn first_connection(
+    connect: &SqliteConnectOptions,
+    lock_timeout: Duration,
+) -> Result<SqliteConnection, sqlx::Error> {
+    let started = Instant::now();
+    loop {
+        match connect.connect().await {
+            Err(e) if error::is_busy(&e) && started.elapsed() < lock_timeout => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// What can be said of a path before it is opened.

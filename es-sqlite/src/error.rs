@@ -5,6 +5,8 @@ use es_core::store::StoreError;
 /// Primary result codes of SQLite, <https://sqlite.org/rescode.html>.
 mod code {
     pub(super) const PERM: i32 = 3;
+    pub(super) const BUSY: i32 = 5;
+    pub(super) const LOCKED: i32 = 6;
     pub(super) const READONLY: i32 = 8;
     pub(super) const CORRUPT: i32 = 11;
     pub(super) const CANTOPEN: i32 = 14;
@@ -38,6 +40,11 @@ pub(crate) fn store(what: &'static str, error: sqlx::Error) -> StoreError {
 /// Whether the statement failed for what it was given: then its batch is taken apart to find whose it was.
 pub(crate) fn is_about_data(error: &sqlx::Error) -> bool {
     matches!(primary(error), Some(code::CONSTRAINT | code::TOOBIG | code::MISMATCH))
+}
+
+/// Whether another connection has what is asked for.
+pub(crate) fn is_busy(error: &sqlx::Error) -> bool {
+    matches!(primary(error), Some(code::BUSY | code::LOCKED))
 }
 
 fn primary(error: &sqlx::Error) -> Option<i32> {

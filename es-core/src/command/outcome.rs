@@ -124,19 +124,7 @@ fn to_json<E, T: serde::Serialize>(refusal: &T) -> Result<bytes::Bytes, CommandE
 
 /// A new event as it will be read back.
 pub(super) fn recorded(stream: &StreamId, event: &NewEvent, version: Version) -> RecordedEvent {
-    RecordedEvent {
-        position: None,
-        stream: stream.clone(),
-        version,
-        id: event.id,
-        name: event.name.clone(),
-        schema: event.schema,
-        codec: event.codec.clone(),
-        data: event.data.clone(),
-        tags: event.tags.clone(),
-        metadata: event.metadata.clone(),
-        recorded_at: Timestamp::UNIX_EPOCH,
-    }
+    event.clone().into_recorded(stream.clone(), version, None, Timestamp::UNIX_EPOCH)
 }
 
 /// What was written must be readable: a payload that is not is found before it is stored.

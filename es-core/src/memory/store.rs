@@ -118,19 +118,8 @@ impl State {
         for event in events {
             let position = Position(self.log.head().0 + 1);
             positions.push(position);
-            self.log.push(RecordedEvent {
-                position: Some(position),
-                stream: stream.clone(),
-                version: Version(positions.len() as u64),
-                id: event.id,
-                name: event.name,
-                schema: event.schema,
-                codec: event.codec,
-                data: event.data,
-                tags: event.tags,
-                metadata: event.metadata,
-                recorded_at,
-            });
+            let version = Version(positions.len() as u64);
+            self.log.push(event.into_recorded(stream.clone(), version, Some(position), recorded_at));
         }
         Version(positions.len() as u64)
     }

@@ -97,6 +97,31 @@ impl NewEvent {
         Self { id, name, schema, codec, data, tags, metadata }
     }
 
+    /// The event as it is read back from this place.
+    #[must_use]
+    pub fn into_recorded(
+        self,
+        stream: StreamId,
+        version: Version,
+        position: Option<Position>,
+        recorded_at: Timestamp,
+    ) -> RecordedEvent {
+        let Self { id, name, schema, codec, data, tags, metadata } = self;
+        RecordedEvent {
+            position,
+            stream,
+            version,
+            id,
+            name,
+            schema,
+            codec,
+            data,
+            tags,
+            metadata,
+            recorded_at,
+        }
+    }
+
     /// Whether `stored` is this event, content and all.
     #[must_use]
     pub fn is_same(&self, stored: &RecordedEvent) -> bool {

@@ -12,7 +12,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::command::{CommandError, Context, FromServices, Scope, Services};
 use crate::event::{Event, IntoEvents, Metadata};
 use crate::id::Ids;
-use crate::store::{EventId, NewEvent, Position, RecordedEvent, StreamId, Version};
+use crate::store::{NewEvent, Position, RecordedEvent, StreamId, Version};
 use crate::{Apply, BoxError, Command, Failure, Handle, Target};
 
 /// Begins a test of an aggregate: what has happened to it. `()` for one that does not exist.
@@ -323,21 +323,7 @@ pub(super) fn recorded(
     version: Version,
     position: Position,
 ) -> RecordedEvent {
-    let NewEvent { id, name, schema, codec, data, tags, metadata } = new;
-    let id: EventId = id;
-    RecordedEvent {
-        position: Some(position),
-        stream,
-        version,
-        id,
-        name,
-        schema,
-        codec,
-        data,
-        tags,
-        metadata,
-        recorded_at: super::epoch(),
-    }
+    new.into_recorded(stream, version, Some(position), super::epoch())
 }
 
 fn stream(id: &'static str) -> StreamId {

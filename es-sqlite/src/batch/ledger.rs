@@ -120,19 +120,8 @@ impl Batch {
     }
 
     fn remember(&mut self, stream: &StreamId, to: Stream, event: &NewEvent) {
-        let event = RecordedEvent {
-            position: Some(to.position),
-            stream: stream.clone(),
-            version: to.version,
-            id: event.id,
-            name: event.name.clone(),
-            schema: event.schema,
-            codec: event.codec.clone(),
-            data: event.data.clone(),
-            tags: event.tags.clone(),
-            metadata: event.metadata.clone(),
-            recorded_at: self.recorded_at,
-        };
+        let event =
+            event.clone().into_recorded(stream.clone(), to.version, Some(to.position), self.recorded_at);
         self.tails.entry(stream.clone()).or_default().push(event.clone());
         self.added.push(event);
     }
