@@ -28,7 +28,7 @@ create table es_events (
     version     integer not null,               -- contiguous from 1 in its stream
     type        integer not null references es_types (id),
     recorded_at integer not null,               -- microseconds since 1970, never going backwards
-    head        blob    not null,               -- event id, time, type, causes, metadata, tags: see row.rs
+    head        blob    not null,               -- time, type, id, causes, metadata, tags: see row.rs
     data        blob    not null,               -- the payload, as the codec wrote it
     unique (stream, version)
 ) strict;
@@ -92,7 +92,7 @@ begin select raise(abort, 'es_streams is append-only'); end;
 create view es_log as
 select e.position, s.name as stream, e.version, t.name as type, t.schema,
        datetime(e.recorded_at / 1000000, 'unixepoch') as recorded_at,
-       lower(hex(substr(e.head, 1, 16))) as id,
+       lower(hex(substr(e.head, 13, 16))) as id,
        cast(e.data as text) as data
 from es_events e
 join es_streams s on s.id = e.stream

@@ -33,8 +33,8 @@ const CHECKS: &[(&str, &str)] = &[
     (
         "the packed head of an event says what its columns say",
         "select 'position ' || position from es_events
-         where hex(substr(head, 17, 8)) <> printf('%016X', recorded_at)
-            or hex(substr(head, 25, 4)) <> printf('%08X', type)",
+         where hex(substr(head, 1, 8)) <> printf('%016X', recorded_at)
+            or hex(substr(head, 9, 4)) <> printf('%08X', type)",
     ),
     (
         "payloads are what their codec writes",

@@ -5,6 +5,7 @@
 //! conformance suites of `es_core::testing` are this contract made executable.
 
 mod commit;
+pub mod envelope;
 mod error;
 mod filter;
 mod names;
