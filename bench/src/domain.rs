@@ -9,10 +9,20 @@ pub struct Deposited {
     pub note: String,
 }
 
+/// A deposit that is found by its account's tag, in whatever stream it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Credited {
+    pub account: u64,
+    pub amount: i64,
+    pub note: String,
+}
+
 #[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[event(prefix = "account")]
 pub enum AccountEvent {
     Deposited(Deposited),
+    #[event(tags(account))]
+    Credited(Credited),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +46,7 @@ impl Apply for Account {
     fn apply(&mut self, event: &AccountEvent) {
         match event {
             AccountEvent::Deposited(e) => self.balance += e.amount,
+            AccountEvent::Credited(e) => self.balance += e.amount,
         }
     }
 }
@@ -46,11 +57,22 @@ pub struct Deposit {
     pub note: String,
 }
 
+/// Many deposits that one command decides.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DepositMany {
+    pub deposits: Vec<Deposited>,
+}
+
 #[commands]
 impl Account {
     #[create_if_missing]
     fn deposit(&self, cmd: Deposit) -> Result<Deposited, AccountError> {
         Ok(Deposited { amount: cmd.amount, note: cmd.note })
+    }
+
+    #[create_if_missing]
+    fn deposit_many(&self, cmd: DepositMany) -> Result<Vec<Deposited>, AccountError> {
+        Ok(cmd.deposits)
     }
 }
 

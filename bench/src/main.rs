@@ -4,15 +4,59 @@ mod domain;
 mod import;
 mod measure;
 mod memory;
+mod postgres;
 mod sqlite;
 
+use clap::{Parser, Subcommand};
 use measure::{print, print_header};
 
+/// The benchmarks: all of them, or those whose name contains the filter
+#[derive(Debug, Parser)]
+#[command(args_conflicts_with_subcommands = true)]
+struct Args {
+    /// Part of a name: memory, sqlite, load, import, postgres
+    #[arg(default_value = "")]
+    filter: String,
+    /// On PostgreSQL: rounds of each row
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// On PostgreSQL: nobody but these
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// On PostgreSQL: also with ten million events
+    #[arg(long)]
+    long: bool,
+    /// On PostgreSQL: write docs/benchmarks.md and docs/benchmarks.svg
+    #[arg(long)]
+    write: bool,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+/// What the benchmark starts itself as.
+#[derive(Debug, Subcommand)]
+#[command(hide = true)]
+enum Part {
+    /// Which sides this binary brings
+    #[command(hide = true)]
+    List,
+    /// One side's round
+    #[command(hide = true)]
+    Worker { side: String, job: String },
+}
+
 fn main() -> anyhow::Result<()> {
-    let filter = std::env::args().nth(1).unwrap_or_default();
+    let Args { filter, rounds, only, long, write, part } = Args::parse();
+    match part {
+        Some(Part::List) => return postgres::list(),
+        Some(Part::Worker { side, job }) => return postgres::work(&side, &serde_json::from_str(&job)?),
+        None => {}
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let wanted = |name: &str| name.contains(&filter);
-    print_header();
+    if ["memory", "sqlite", "load", "import"].into_iter().any(wanted) {
+        print_header();
+    }
     for tasks in [1, 2] {
         if wanted("memory") {
             print(&memory::commands(&runtime, tasks)?);
@@ -28,6 +72,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("import") {
         import::measure()?.iter().for_each(print);
+    }
+    if wanted("postgres") {
+        postgres::run(&postgres::Options { rounds, only, long, write })?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Rounds that alternate between what is measured and the raw limit beside it; medians and their ratio.
+//! Rounds that alternate between all who are compared; medians and their ratio.
 
 use std::time::Duration;
 
@@ -16,6 +16,9 @@ pub struct Line {
 /// What one round did: how many, in how long.
 pub type Round = (u64, Duration);
 
+/// Whoever is measured: each call is one round, and gives a rate.
+pub type Side<'a> = Box<dyn FnMut() -> anyhow::Result<f64> + 'a>;
+
 /// Measures both sides in turn: the machine is shared, and its mood changes.
 pub fn compare(
     name: &'static str,
@@ -24,12 +27,31 @@ pub fn compare(
     mut ours: impl FnMut() -> anyhow::Result<Round>,
     mut raw: impl FnMut() -> anyhow::Result<Round>,
 ) -> anyhow::Result<Line> {
-    let (mut ours_rates, mut raw_rates) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        ours_rates.push(rate(ours()?));
-        raw_rates.push(rate(raw()?));
+    let sides: [Side<'_>; 2] = [Box::new(|| Ok(rate(ours()?))), Box::new(|| Ok(rate(raw()?)))];
+    let [ours, raw] = medians(ROUNDS, sides);
+    Ok(Line { name, unit, ours: ours?, raw: Some((raw?, raw_name)) })
+}
+
+/// Runs everybody's rounds in turn. Whoever fails is not asked again, and does not stop the others.
+pub fn medians<'a, const N: usize>(rounds: usize, sides: [Side<'a>; N]) -> [anyhow::Result<f64>; N] {
+    let all = medians_of(rounds, sides.into());
+    all.try_into().unwrap_or_else(|_| unreachable!("one median for each side"))
+}
+
+/// The same for as many sides as there are.
+pub fn medians_of(rounds: usize, mut sides: Vec<Side<'_>>) -> Vec<anyhow::Result<f64>> {
+    let mut rates: Vec<anyhow::Result<Vec<f64>>> = sides.iter().map(|_| Ok(Vec::new())).collect();
+    for _ in 0..rounds {
+        for (side, rates) in sides.iter_mut().zip(&mut rates) {
+            if let Ok(so_far) = rates {
+                match side() {
+                    Ok(rate) => so_far.push(rate),
+                    Err(error) => *rates = Err(error),
+                }
+            }
+        }
     }
-    Ok(Line { name, unit, ours: median(ours_rates), raw: Some((median(raw_rates), raw_name)) })
+    rates.into_iter().map(|rates| rates.map(median)).collect()
 }
 
 /// A figure without anything beside it.

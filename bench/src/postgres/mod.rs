@@ -1,0 +1,60 @@
+//! PostgreSQL: the framework and its peers beside the raw limit, on one server, in one run.
+
+mod chart;
+mod condition;
+mod contender;
+mod copy;
+mod crew;
+mod flat;
+mod fold;
+mod latency;
+mod limits;
+mod memory;
+mod ours;
+mod peers;
+mod plan;
+mod raw;
+mod report;
+mod server;
+mod statements;
+mod versus;
+mod worker;
+
+use std::path::Path;
+
+pub use worker::{list, work};
+
+use self::contender::Contender;
+use self::server::Server;
+
+/// As many connections as everybody has.
+const CONNECTIONS: usize = 32;
+
+pub struct Options {
+    pub rounds: usize,
+    /// Nobody but these.
+    pub only: Vec<String>,
+    pub long: bool,
+    /// Into `docs/`.
+    pub write: bool,
+}
+
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    let server = Server::start()?;
+    let all = Contender::all(&server, &options.only)?;
+    let mut report = report::Report::new(&server, &all)?;
+    let versus = versus::measure(&all, options.rounds)?;
+    report.add(versus.table());
+    report.add(limits::measure(&all, options.rounds)?);
+    report.add(flat::commands(&all)?);
+    report.add(flat::growth(&server, &all, options.long)?);
+    report.add(latency::measure(&all)?);
+    report.add(statements::measure(&server, &all)?);
+    report.add(memory::table(&all));
+    if options.write {
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+        std::fs::write(docs.join("benchmarks.md"), report.page())?;
+        std::fs::write(docs.join("benchmarks.svg"), chart::svg(&versus)?)?;
+    }
+    Ok(())
+}

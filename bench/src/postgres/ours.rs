@@ -1,0 +1,86 @@
+//! The framework, as an application uses it.
+
+use bench_kit::{Side, Work};
+use es_core::App;
+use es_core::store::{Append, Backend, Commit, ExpectedVersion, NewEvent, StreamId};
+use es_core::{Event as _, Metadata};
+
+use super::condition::Credit;
+use crate::domain::{Account, AccountEvent, DepositMany, Deposited, deposit};
+
+#[derive(Clone)]
+pub struct Ours {
+    app: App,
+    /// Keeps no aggregate in memory.
+    cold: App,
+}
+
+/// The one line that knows the backend.
+#[cfg(feature = "es-postgres")]
+async fn backend(url: &str) -> anyhow::Result<impl Backend + Clone> {
+    Ok(es_postgres::PgBackend::connect(url).await?)
+}
+
+/// Nothing is measured on it: without the backend this side is not listed.
+#[cfg(not(feature = "es-postgres"))]
+async fn backend(_url: &str) -> anyhow::Result<impl Backend + Clone> {
+    Ok(es_core::memory::MemoryBackend::new())
+}
+
+pub const HERE: bool = cfg!(feature = "es-postgres");
+
+fn deposited() -> Deposited {
+    let deposit = deposit();
+    Deposited { amount: deposit.amount, note: deposit.note }
+}
+
+impl Side for Ours {
+    const CAN: &'static [Work] =
+        &[Work::Command, Work::Batch, Work::Condition, Work::Load, Work::Fill, Work::Scatter];
+
+    async fn open(url: &str) -> anyhow::Result<Self> {
+        let backend = backend(url).await?;
+        let cold = App::on(backend.clone()).cache(0).start().await?;
+        Ok(Self { app: App::on(backend).start().await?, cold })
+    }
+
+    async fn command(&self, aggregate: u64, events: usize) -> anyhow::Result<()> {
+        if events == 1 {
+            self.app.send(&aggregate, deposit()).await?;
+        } else {
+            let deposits = vec![deposited(); events];
+            self.app.send(&aggregate, DepositMany { deposits }).await?;
+        }
+        Ok(())
+    }
+
+    async fn condition(&self, aggregate: u64) -> anyhow::Result<()> {
+        self.app.decide(Credit::new(aggregate)?).await?;
+        Ok(())
+    }
+
+    async fn load(&self, aggregate: u64) -> anyhow::Result<i64> {
+        Ok(self.cold.load::<Account>(&aggregate).await?.map_or(0, |account| account.balance))
+    }
+
+    async fn fill(&self, first: u64, streams: u64, events: usize) -> anyhow::Result<()> {
+        let appends = (first..first + streams).map(|stream| self.append(stream, events));
+        let commit = Commit { appends: appends.collect::<anyhow::Result<_>>()?, ..Commit::default() };
+        self.app.store().commit(commit).await?;
+        Ok(())
+    }
+}
+
+impl Ours {
+    fn append(&self, stream: u64, events: usize) -> anyhow::Result<Append> {
+        let metadata = std::sync::Arc::new(Metadata::default());
+        let event = AccountEvent::Deposited(deposited()).encode()?;
+        let new = || NewEvent::new(self.app.new_id(), event.clone(), metadata.clone());
+        let events = (0..events).map(|_| new()).collect();
+        Ok(Append {
+            stream: StreamId::new(format!("account-{stream}"))?,
+            expected: ExpectedVersion::Any,
+            events,
+        })
+    }
+}
