@@ -1,4 +1,39 @@
 #![doc = include_str!("../README.md")]
 
+mod admission;
+mod args;
+mod backend;
+mod batch;
+mod check;
+mod db;
+mod error;
+mod explain;
+mod filter;
+mod lane;
+mod options;
+mod projection;
+mod readers;
+mod row;
+mod schema;
+mod snapshot;
+mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod tx;
+mod types;
+mod verify;
+mod view;
+mod wake;
+
+pub use self::backend::PgBackend;
+pub use self::db::Db;
+pub use self::options::PgOptions;
+pub use self::schema::{Migration, migrations};
+pub use self::tx::{Savepoint, Tx};
+
+/// What a file that writes SQL for this backend imports: `use es_postgres::prelude::*;`.
+pub mod prelude {
+    pub use es_core::store::Transaction;
+
+    pub use crate::{Db, PgBackend, PgOptions, Tx};
+}

@@ -1,0 +1,273 @@
+-- The one write path. `{es}` stands for the quoted name of the schema, `{gate}` for the key of its gate.
+
+-- Numbers of event types, in the order they are asked for; makes those that are new.
+create function {es}.type_ids(names text[], schemas integer[], codecs text[]) returns integer[]
+language plpgsql as $$
+begin
+    insert into {es}.event_types (name, schema, codec)
+    select a.n, a.s, a.c from unnest(names, schemas, codecs) a (n, s, c)
+    where not exists (select from {es}.event_types t where t.name = a.n and t.schema = a.s and t.codec = a.c)
+    order by a.n, a.s, a.c
+    on conflict do nothing;
+    return (
+        select array_agg(t.type_id order by a.i)
+        from unnest(names, schemas, codecs) with ordinality a (n, s, c, i)
+        join {es}.event_types t on t.name = a.n and t.schema = a.s and t.codec = a.c
+    );
+end $$;
+
+-- Whether anything matches one alternative of a condition behind a position.
+create function {es}.matches(after bigint, types text[], tags text[]) returns boolean
+language sql stable as $$
+    select case
+        when tags is null then exists (
+            select from {es}.events e
+            where e.position > after
+              and (types is null or e.type_id in (select k.type_id from {es}.event_types k where k.name = any (types))))
+        else exists (
+            select from {es}.tags t
+            where t.tag = tags[1] and t.position > after
+              and not exists (
+                  select from unnest(tags[2:]) other (tag)
+                  where not exists (select from {es}.tags o where o.tag = other.tag and o.position = t.position))
+              and (types is null or exists (
+                  select from {es}.events e join {es}.event_types k using (type_id)
+                  where e.position = t.position and k.name = any (types))))
+    end
+$$;
+
+-- A batch of requests: written as a whole, or not at all. `written` says which; if not, whoever asked leaves out the
+-- requests in `refused`, and those whose streams are not where they must be, and asks again for the others.
+--
+-- Each stream stands once, the `writes` ones that get events first, with the bounds that all requests agree on.
+-- Of events: the number of the stream, and the rank in it. All numbers count from 1. What is null is nothing of its kind.
+create function {es}.append(
+    attempt         uuid,
+    at              bigint,                     -- microseconds since 1970; null: the server's clock
+    writes          integer,
+    names           text[],
+    lows            bigint[],
+    highs           bigint[],
+    event_streams   integer[],
+    event_ranks     integer[],
+    event_types     integer[],
+    event_envelopes bytea[],
+    event_data      bytea[],
+    tag_texts       text[]    default null,
+    tag_events      integer[] default null,
+    conditions      jsonb     default null,     -- [{"request", "after", "types": [..], "tags": [..]}]
+    marks           jsonb     default null,     -- [{"request", "key", "fingerprint", "stream", "version", "events", "refusal"}]
+    steps           jsonb     default null,     -- [{"request", "name", "from", "to"}]
+    view_requests   integer[] default null,
+    view_names      text[]    default null,
+    view_keys       text[]    default null,
+    view_revs       bigint[]  default null,     -- as they were read
+    view_data       bytea[]   default null,     -- null deletes
+    out written     boolean,
+    out head        bigint,                     -- before the batch
+    out recorded_at timestamptz,
+    out versions    bigint[],                   -- of the streams, before the batch
+    out refused     integer[]
+) language plpgsql as $$
+declare
+    ids    bigint[];
+    fenced boolean;
+    n      bigint;
+begin
+    -- Whoever resolves this attempt waits here for its end, or has fenced it.
+    perform pg_advisory_xact_lock(uuid_hash_extended(attempt, 0));
+    -- Rows of the framework's own state in the order of their keys, then the gate, then only the log.
+    if steps is not null then
+        perform from {es}.checkpoints c
+        where c.name in (select s ->> 'name' from jsonb_array_elements(steps) s)
+        order by c.name for update;
+    end if;
+    if view_names is not null then
+        perform from {es}.views v
+        where (v.view, v.key) in (select a.view, a.key from unnest(view_names, view_keys) a (view, key))
+        order by v.view, v.key for update;
+    end if;
+    -- The gate: position order is commit order. The statements behind it have snapshots newer than the wait.
+    -- What touches no stream and asks for no condition needs it not.
+    if names is not null or conditions is not null then
+        perform pg_advisory_xact_lock({gate});
+    end if;
+
+    select l.position, greatest(coalesce(timestamptz 'epoch' + at * interval '1 microsecond', clock_timestamp()), l.recorded_at),
+           exists (select from {es}.fenced f where f.attempt = append.attempt)
+    into head, recorded_at, fenced
+    from (select) one
+    left join (select e.position, e.recorded_at from {es}.events e order by e.position desc limit 1) l on true;
+    head := coalesce(head, 0);
+    if fenced then
+        raise exception 'attempt % is fenced', attempt using errcode = 'ES001';
+    end if;
+
+    written := true;
+    if names is not null then
+        select array_agg(s.id), array_agg(s.version), bool_and(s.version between s.low and s.high)
+        into ids, versions, written
+        from (
+            select a.id, a.low, a.high, coalesce((
+                select e.version from {es}.events e where e.stream_id = a.id order by e.version desc limit 1
+            ), 0) as version
+            from (
+                select n.low, n.high, (select t.stream_id from {es}.streams t where t.name = n.name) as id
+                from unnest(names, lows, highs) n (name, low, high) offset 0
+            ) a offset 0
+        ) s;
+    end if;
+    if conditions is not null then
+        refused := refused || array(
+            select c.request from jsonb_to_recordset(conditions) c (request integer, after bigint, types text[], tags text[])
+            where c.after < head and {es}.matches(c.after, c.types, c.tags));
+    end if;
+    if marks is not null then
+        refused := refused || array(
+            select m.request from jsonb_to_recordset(marks) m (request integer, key text)
+            where exists (select from {es}.outcomes o where o.key = m.key));
+    end if;
+    if steps is not null then
+        refused := refused || array(
+            select s.request from jsonb_to_recordset(steps) s (request integer, name text, "from" bigint)
+            where (select c.position from {es}.checkpoints c where c.name = s.name) is distinct from s."from");
+    end if;
+    if view_names is not null then
+        refused := refused || array(
+            select a.request from unnest(view_requests, view_names, view_keys, view_revs) a (request, view, key, rev)
+            where coalesce((select v.rev from {es}.views v where v.view = a.view and v.key = a.key), 0) <> a.rev);
+    end if;
+    written := written and coalesce(cardinality(refused), 0) = 0;
+    if not written then
+        return;
+    end if;
+
+    if writes > 0 then
+        if array_position(ids[:writes], null) is not null then
+            insert into {es}.streams (name)
+            select a.name from unnest(names[:writes], ids[:writes]) with ordinality a (name, id, i)
+            where a.id is null order by a.i;
+            ids := array(select (select t.stream_id from {es}.streams t where t.name = a.name) from unnest(names[:writes]) a (name));
+        end if;
+        insert into {es}.events (position, stream_id, version, type_id, recorded_at, envelope, data)
+        select head + e.i, ids[e.stream], versions[e.stream] + e.rank, e.type, recorded_at, e.envelope, e.data
+        from unnest(event_streams, event_ranks, event_types, event_envelopes, event_data)
+             with ordinality e (stream, rank, type, envelope, data, i);
+    end if;
+    if tag_texts is not null then
+        insert into {es}.tags (tag, position)
+        select a.tag, head + a.event from unnest(tag_texts, tag_events) a (tag, event);
+    end if;
+    if marks is not null then
+        insert into {es}.outcomes (key, fingerprint, stream, version, position, events, refusal)
+        select m.key, decode(m.fingerprint, 'hex'), m.stream, m.version, coalesce((
+            select e.position from {es}.events e join {es}.streams s using (stream_id)
+            where s.name = m.stream and e.version = m.version
+        ), 0), m.events, decode(m.refusal, 'hex')
+        from jsonb_to_recordset(marks) m (key text, fingerprint text, stream text, version bigint, events integer, refusal text);
+    end if;
+    -- A row that is not there could not be locked: if somebody else has just made it, the whole batch is done again.
+    if steps is not null then
+        delete from {es}.checkpoints c
+        using jsonb_to_recordset(steps) s (name text, "to" bigint)
+        where c.name = s.name and s."to" is null;
+        insert into {es}.checkpoints as c (name, position)
+        select s.name, s."to" from jsonb_to_recordset(steps) s (name text, "to" bigint) where s."to" is not null
+        on conflict (name) do update set position = excluded.position
+        where c.position = (
+            select s."from" from jsonb_to_recordset(steps) s (name text, "from" bigint) where s.name = excluded.name);
+        get diagnostics n = row_count;
+        if n <> (select count(s."to") from jsonb_to_recordset(steps) s ("to" bigint)) then
+            raise exception 'a checkpoint was made meanwhile' using errcode = 'serialization_failure';
+        end if;
+    end if;
+    if view_names is not null then
+        delete from {es}.views v
+        using unnest(view_names, view_keys, view_data) a (view, key, data)
+        where v.view = a.view and v.key = a.key and a.data is null;
+        insert into {es}.views as v (view, key, rev, data)
+        select a.view, a.key, a.rev + 1, a.data
+        from unnest(view_names, view_keys, view_revs, view_data) a (view, key, rev, data) where a.data is not null
+        on conflict (view, key) do update set rev = excluded.rev, data = excluded.data where v.rev = excluded.rev - 1;
+        get diagnostics n = row_count;
+        if n <> (select count(a.data) from unnest(view_data) a (data)) then
+            raise exception 'a row was made meanwhile' using errcode = 'serialization_failure';
+        end if;
+    end if;
+end $$;
+
+-- For a transaction of the user's own, right before its COMMIT: it must be the one that was opened for `tx`, and
+-- nobody's rows may hide what others have committed meanwhile.
+create function {es}.check_transaction(tx text) returns void language plpgsql as $$
+begin
+    if current_setting('es.tx', true) is distinct from tx then
+        raise exception 'the transaction has been ended by SQL of its user' using errcode = 'ES003';
+    end if;
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception 'the transaction is %, and only `read committed` can append', current_setting('transaction_isolation')
+            using errcode = 'ES004';
+    end if;
+end $$;
+
+-- Ends a transaction whose batch was refused.
+create function {es}.must(written boolean) returns boolean language plpgsql as $$
+begin
+    if not written then
+        raise exception 'refused' using errcode = 'ES002';
+    end if;
+    return true;
+end $$;
+
+-- Whether an attempt was applied: where the last event of each append stands, null for what is not there. If anything
+-- is not there, the attempt is fenced first: it will never be applied.
+create function {es}.resolve(
+    attempt      uuid,
+    names        text[],
+    ids          uuid[],                        -- of the last events; null for an append without events
+    keys         text[],
+    checkpoints  text[],
+    targets      bigint[],                      -- null: it was to be forgotten
+    out applied  boolean,
+    out versions bigint[],
+    out last     bigint
+) language plpgsql as $$
+begin
+    perform pg_advisory_xact_lock(uuid_hash_extended(attempt, 0));
+    select array_agg(coalesce(e.version, 0) order by a.i), max(e.position), bool_and(a.id is null or e.version is not null)
+    into versions, last, applied
+    from unnest(names, ids) with ordinality a (name, id, i)
+    left join lateral (
+        select e.version, e.position from {es}.streams s join {es}.events e using (stream_id)
+        where s.name = a.name and substr(e.envelope, 1, 16) = uuid_send(a.id)
+        order by e.version desc limit 1
+    ) e on true;
+    applied := coalesce(applied, true)
+        and not exists (select from unnest(keys) k (key) where not exists (select from {es}.outcomes o where o.key = k.key))
+        and not exists (
+            select from unnest(checkpoints, targets) a (name, target)
+            left join {es}.checkpoints c on c.name = a.name
+            -- It may have moved on since; it never moves back.
+            where c.position is distinct from a.target and (a.target is null or coalesce(c.position, -1) < a.target));
+    if not applied then
+        insert into {es}.fenced (attempt) values (resolve.attempt) on conflict do nothing;
+    end if;
+end $$;
+
+-- The last position before a time. Recorded times never go backwards, so this is a binary search.
+create function {es}.position_at(micros bigint) returns bigint language plpgsql stable as $$
+declare
+    time   timestamptz := timestamptz 'epoch' + micros * interval '1 microsecond';
+    low    bigint := (select coalesce(min(e.position), 1) - 1 from {es}.events e);
+    high   bigint := (select coalesce(max(e.position), 0) from {es}.events e);
+    middle bigint;
+begin
+    while low < high loop
+        middle := low + (high - low + 1) / 2;
+        if (select e.recorded_at < time from {es}.events e where e.position = middle) then
+            low := middle;
+        else
+            high := middle - 1;
+        end if;
+    end loop;
+    return low;
+end $$;

@@ -1,0 +1,133 @@
+//! Which requests may share a batch.
+//!
+//! The requests of one batch do not see each other. So what one of them writes is named by no other one, and no
+//! condition matches an event of an earlier one. A request that has to wait keeps its turn: what it names bars those
+//! behind it.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+
+use es_core::event::Tag;
+use es_core::store::{
+    AppendCondition, Commit, ExpectedVersion, FilterItem, IdempotencyKey, NewEvent, StreamId,
+};
+
+/// How requests name a stream. Those that name it alike may share it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    /// Appends anywhere.
+    AppendAny,
+    /// Looks, and writes nothing.
+    Check,
+    /// Anything else.
+    Own,
+}
+
+/// What the requests before the next one name.
+#[derive(Debug, Default)]
+pub(crate) struct Admission<'c> {
+    streams: HashMap<&'c StreamId, Use>,
+    keys: HashSet<&'c IdempotencyKey>,
+    checkpoints: HashSet<&'c str>,
+    rows: HashSet<(&'c str, &'c str)>,
+    events: Vec<&'c NewEvent>,
+    tagged: HashMap<&'c Tag, Vec<&'c NewEvent>>,
+    /// Conditions of requests that wait: events that match them wait behind them.
+    waiting: Vec<&'c AppendCondition>,
+    /// Whether any request has a condition: only then events are remembered.
+    conditions: bool,
+}
+
+impl<'c> Admission<'c> {
+    pub(crate) fn new(requests: impl Iterator<Item = &'c Commit>) -> Self {
+        let conditions = requests.into_iter().any(|commit| commit.condition.is_some());
+        Self { conditions, ..Self::default() }
+    }
+
+    /// Whether the next request may share the batch. Either way, it bars those behind it.
+    pub(crate) fn admits(&mut self, commit: &'c Commit) -> bool {
+        let Commit { appends, checks: _, condition, outcomes, checkpoints, views, explain: _ } = commit;
+        let mut free = true;
+        for (stream, wanted) in uses(commit) {
+            free &= self.claim(stream, wanted);
+        }
+        for mark in outcomes {
+            free &= self.keys.insert(&mark.key);
+        }
+        for step in checkpoints {
+            free &= self.checkpoints.insert(&step.name);
+        }
+        for write in views {
+            free &= self.rows.insert((&write.view, &write.key));
+        }
+        if self.conditions {
+            free &= !condition.iter().any(|condition| self.is_broken(condition));
+            let new = || appends.iter().flat_map(|a| &a.events);
+            free &= !self
+                .waiting
+                .iter()
+                .any(|c| new().any(|event| c.fail_if_events_match.matches_parts(&event.name, &event.tags)));
+            for event in new() {
+                self.events.push(event);
+                for tag in &event.tags {
+                    self.tagged.entry(tag).or_default().push(event);
+                }
+            }
+            if !free {
+                self.waiting.extend(condition);
+            }
+        }
+        free
+    }
+
+    fn claim(&mut self, stream: &'c StreamId, wanted: Use) -> bool {
+        match self.streams.entry(stream) {
+            Entry::Vacant(entry) => {
+                entry.insert(wanted);
+                true
+            }
+            Entry::Occupied(mut entry) => {
+                let shared = *entry.get() == wanted && wanted != Use::Own;
+                if !shared {
+                    entry.insert(Use::Own);
+                }
+                shared
+            }
+        }
+    }
+
+    fn is_broken(&self, condition: &AppendCondition) -> bool {
+        let items = condition.fail_if_events_match.items();
+        if items.is_empty() {
+            return !self.events.is_empty();
+        }
+        items.iter().any(|item| self.is_met(item))
+    }
+
+    /// Whether an event of an earlier request matches.
+    fn is_met(&self, item: &FilterItem) -> bool {
+        let candidates = match item.tags().first() {
+            Some(tag) => self.tagged.get(tag).map_or(&[][..], |events| events),
+            None => &self.events,
+        };
+        let typed = |e: &NewEvent| item.types().is_empty() || item.types().contains(&e.name);
+        candidates.iter().any(|event| typed(event) && item.tags().iter().all(|tag| event.tags.contains(tag)))
+    }
+}
+
+/// Each stream of a commit, once.
+fn uses(commit: &Commit) -> Vec<(&StreamId, Use)> {
+    let mut uses: Vec<(&StreamId, Use)> = Vec::with_capacity(commit.appends.len() + commit.checks.len());
+    let appended = commit.appends.iter().map(|a| {
+        let any = a.expected == ExpectedVersion::Any && !a.events.is_empty();
+        (&a.stream, if any { Use::AppendAny } else { Use::Own })
+    });
+    for (stream, wanted) in appended.chain(commit.checks.iter().map(|c| (&c.stream, Use::Check))) {
+        match uses.iter_mut().find(|(known, _)| *known == stream) {
+            Some((_, known)) if *known != wanted => *known = Use::Own,
+            Some(_) => {}
+            None => uses.push((stream, wanted)),
+        }
+    }
+    uses
+}

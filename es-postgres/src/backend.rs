@@ -1,0 +1,194 @@
+//! Connecting, and what the app asks of a backend.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use es_core::clock::Clock;
+use es_core::command::Services;
+use es_core::id::Ids;
+use es_core::store::{Backend, Commit, Position, StoreError, Tables};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgPool, Row as _};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use crate::lane::Lane;
+use crate::readers::Readers;
+use crate::row::number;
+use crate::types::Types;
+use crate::{Db, PgOptions, Tx, check, error, projection, schema, wake};
+
+/// An event store in one schema of a PostgreSQL database. Clones share it.
+///
+/// Any number of processes may use one store. Appends are one at a time in the whole store, in the order of their
+/// positions; callers of one process share a batch, so they hardly wait for each other.
+#[derive(Clone, Debug)]
+pub struct PgBackend(pub(crate) Arc<Store>);
+
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub(crate) options: PgOptions,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) readers: Arc<Readers>,
+    /// For transactions and queries of the user's own.
+    pub(crate) users: PgPool,
+    /// Where a `Tx` that is dropped outside a runtime is rolled back.
+    pub(crate) runtime: Handle,
+    /// Commits that append, or depend on the log.
+    log: Lane,
+    /// Commits of the framework's own state: they need no gate, and wait for no append.
+    state: Lane,
+}
+
+/// What the tasks of one store share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) identity: uuid::Uuid,
+    pub(crate) types: Types,
+    pub(crate) ids: Ids,
+    pub(crate) readers: Arc<Readers>,
+    pub(crate) head: watch::Sender<Position>,
+    /// The head as far as this process has moved it.
+    written: watch::Sender<Position>,
+    clock: Option<Arc<dyn Clock>>,
+}
+
+impl Shared {
+    /// Tells readers how far the log goes now that this process has appended.
+    pub(crate) fn publish(&self, head: Position) {
+        self.see(head);
+        advance(&self.written, head);
+    }
+
+    /// Tells readers in this process how far the log goes.
+    pub(crate) fn see(&self, head: Position) {
+        advance(&self.head, head);
+    }
+
+    /// The time of the options' own clock, if it has one.
+    pub(crate) fn micros(&self) -> Option<i64> {
+        self.clock.as_ref().map(|clock| clock.now().as_microsecond())
+    }
+
+    pub(crate) async fn read_head(&self) -> Result<Position, StoreError> {
+        let sql = "select position from events order by position desc limit 1";
+        let rows = self.readers.rows("reading the head", || sqlx::query(sql)).await?;
+        Ok(Position(rows.first().map_or(0, |row| number(row.get_unchecked(0)))))
+    }
+}
+
+fn advance(known: &watch::Sender<Position>, head: Position) {
+    known.send_if_modified(|known| {
+        let moved = head > *known;
+        *known = head.max(*known);
+        moved
+    });
+}
+
+impl Store {
+    pub(crate) fn lane(&self, commit: &Commit) -> &Lane {
+        if commit.appends.is_empty() && commit.checks.is_empty() && commit.condition.is_none() {
+            &self.state
+        } else {
+            &self.log
+        }
+    }
+
+    pub(crate) const fn lanes(&self) -> [&Lane; 2] {
+        [&self.log, &self.state]
+    }
+}
+
+impl PgBackend {
+    /// Connects to a database by its URL; makes and migrates the schema if need be.
+    ///
+    /// Call it inside a tokio runtime: it starts the tasks that write.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Misuse`] if the URL, the account, the server or the schema will not do: the text lists what is
+    /// missing. [`StoreError::Transient`] if the server cannot be reached.
+    pub async fn connect(url: &str) -> Result<Self, StoreError> {
+        Self::connect_with(PgOptions::new(url)?).await
+    }
+
+    /// Connects with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::connect`].
+    pub async fn connect_with(options: PgOptions) -> Result<Self, StoreError> {
+        let failed = |e| error::store("connecting to the database", e);
+        let mut conn = options.for_store().connect().await.map_err(failed)?;
+        check::server(&mut conn).await?;
+        let identity = schema::prepare(&mut conn, &options.schema, options.migrate).await?;
+        check::account(&mut conn, &options.schema).await?;
+        let rows = sqlx::query(Types::SELECT).fetch_all(&mut conn).await.map_err(failed)?;
+        let types = Types::default();
+        types.learn_all(&rows).map_err(failed)?;
+        drop(conn.close().await);
+
+        let connect = options.for_store();
+        let readers = Arc::new(Readers::new(connect.clone(), options.readers));
+        let shared = Arc::new(Shared {
+            identity,
+            types,
+            ids: Ids::default(),
+            readers: readers.clone(),
+            head: watch::Sender::default(),
+            written: watch::Sender::default(),
+            clock: options.clock.clone(),
+        });
+        shared.see(shared.read_head().await?);
+        if options.notify {
+            let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(listening(&connect));
+            let channel = format!("es_{}", options.schema);
+            let written = shared.written.subscribe();
+            drop(tokio::spawn(wake::run(Arc::downgrade(&shared), pool, channel, written)));
+        }
+        let users = PgPoolOptions::new()
+            .max_connections(options.connections)
+            .test_before_acquire(true)
+            .after_release(|conn, _| {
+                // A future that was dropped may have left a transaction open. A ROLLBACK alone would put a warning
+                // into the server's log each time there is none.
+                Box::pin(async move { Ok(conn.execute("begin; rollback").await.is_ok()) })
+            })
+            .connect_lazy_with(options.for_users());
+        let log = Lane::start(shared.clone(), connect.clone());
+        let state = Lane::start(shared.clone(), connect);
+        Ok(Self(Arc::new(Store { options, shared, readers, users, runtime: Handle::current(), log, state })))
+    }
+
+    /// Connections for SQL outside the app's queries.
+    #[must_use]
+    pub fn db(&self) -> Db {
+        Db::new(self.0.users.clone())
+    }
+}
+
+/// A notification is worth no wait for the disk.
+fn listening(connect: &PgConnectOptions) -> PgConnectOptions {
+    connect.clone().options([("synchronous_commit", "off")])
+}
+
+#[async_trait]
+impl Backend for PgBackend {
+    type Tx = Tx;
+
+    async fn begin(&self) -> Result<Tx, StoreError> {
+        Tx::begin(&self.0).await
+    }
+
+    fn provide(&self, services: &mut Services) {
+        services.replace(Arc::new(self.db()));
+    }
+
+    async fn install(&self, tables: &Tables) -> Result<(), StoreError> {
+        projection::install(self.begin().await?, &self.0.options.schema, tables).await
+    }
+
+    async fn reset(&self, tables: &Tables) -> Result<(), StoreError> {
+        projection::reset(self.begin().await?, &self.0.options.schema, tables).await
+    }
+}

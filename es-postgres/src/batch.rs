@@ -1,0 +1,337 @@
+//! A batch of requests as the arguments of `append`, and its answer as outcomes.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use es_core::store::{Commit, Committed, ExpectedVersion, Position, StreamId, Version, envelope};
+use serde::Serialize;
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+use uuid::Uuid;
+
+use crate::args::Arg;
+use crate::row::{number, signed};
+use crate::types::Known;
+
+/// What `append` is told. Requests and streams are counted from 1 there, from 0 here.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    /// Those that get events, then the others.
+    streams: Vec<Stream>,
+    written: usize,
+    claims: Vec<Claim>,
+    /// Of each append of each request: the stream, and how many events of the batch it has by then.
+    ends: Vec<Vec<(usize, u64)>>,
+    /// Of each request: the number of its last event, from 1; `None` without events.
+    last: Vec<Option<u64>>,
+    events: Events,
+    conditions: Vec<ConditionRow>,
+    marks: Vec<MarkRow>,
+    steps: Vec<StepRow>,
+    views: Views,
+}
+
+#[derive(Debug)]
+struct Stream {
+    name: StreamId,
+    bounds: Bounds,
+    added: u64,
+}
+
+/// Where one request wants one stream.
+#[derive(Debug)]
+struct Claim {
+    request: usize,
+    stream: usize,
+    bounds: Bounds,
+}
+
+/// The versions of a stream that will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bounds {
+    low: i64,
+    high: i64,
+}
+
+impl Bounds {
+    const ALL: Self = Self { low: 0, high: i64::MAX };
+    const NONE: Self = Self { low: 1, high: 0 };
+
+    /// Where the stream must be before the commit, of which `earlier` events come first.
+    fn new(expected: ExpectedVersion, earlier: u64) -> Self {
+        match expected {
+            ExpectedVersion::Any => Self::ALL,
+            ExpectedVersion::Exists if earlier > 0 => Self::ALL,
+            ExpectedVersion::Exists => Self { low: 1, ..Self::ALL },
+            ExpectedVersion::NoStream | ExpectedVersion::Exact(_) => {
+                let version = expected.exact().unwrap_or_default().0;
+                version.checked_sub(earlier).map_or(Self::NONE, |v| Self { low: signed(v), high: signed(v) })
+            }
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self { low: self.low.max(other.low), high: self.high.min(other.high) }
+    }
+
+    const fn holds(self, version: i64) -> bool {
+        self.low <= version && version <= self.high
+    }
+}
+
+#[derive(Debug, Default)]
+struct Events {
+    streams: Vec<i32>,
+    ranks: Vec<i32>,
+    types: Vec<i32>,
+    envelopes: Vec<Bytes>,
+    data: Vec<Bytes>,
+    tags: Vec<String>,
+    tag_events: Vec<i32>,
+}
+
+#[derive(Debug, Serialize)]
+struct ConditionRow {
+    request: usize,
+    after: i64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    types: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct MarkRow {
+    request: usize,
+    key: String,
+    fingerprint: String,
+    stream: String,
+    version: i64,
+    events: u32,
+    refusal: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct StepRow {
+    request: usize,
+    name: String,
+    from: Option<i64>,
+    to: Option<i64>,
+}
+
+#[derive(Debug, Default)]
+struct Views {
+    requests: Vec<i32>,
+    names: Vec<String>,
+    keys: Vec<String>,
+    revs: Vec<i64>,
+    data: Vec<Option<Bytes>>,
+}
+
+impl Batch {
+    /// The types of the events must be known.
+    pub(crate) fn new(commits: &[&Commit], types: &Known) -> Self {
+        let mut batch = Self::default();
+        let mut index = HashMap::new();
+        // Streams that get events come first.
+        let appends = commits.iter().flat_map(|c| &c.appends);
+        let written = appends.clone().filter(|a| !a.events.is_empty()).map(|a| &a.stream);
+        written.for_each(|stream| batch.name(&mut index, stream));
+        batch.written = batch.streams.len();
+        let looked_at =
+            appends.map(|a| &a.stream).chain(commits.iter().flat_map(|c| &c.checks).map(|c| &c.stream));
+        looked_at.for_each(|stream| batch.name(&mut index, stream));
+        for (request, commit) in commits.iter().enumerate() {
+            batch.add(request, commit, &index, types);
+        }
+        batch
+    }
+
+    fn name<'c>(&mut self, index: &mut HashMap<&'c StreamId, usize>, stream: &'c StreamId) {
+        index.entry(stream).or_insert_with(|| {
+            self.streams.push(Stream { name: stream.clone(), bounds: Bounds::ALL, added: 0 });
+            self.streams.len() - 1
+        });
+    }
+
+    fn add(&mut self, request: usize, commit: &Commit, index: &HashMap<&StreamId, usize>, types: &Known) {
+        let Commit { appends, checks, condition, outcomes, checkpoints, views, explain: _ } = commit;
+        for check in checks {
+            self.claim(request, index[&check.stream], Bounds::new(check.expected, 0));
+        }
+        let mut ends = Vec::with_capacity(appends.len());
+        for (i, append) in appends.iter().enumerate() {
+            let stream = index[&append.stream];
+            let same = appends[..i].iter().filter(|a| a.stream == append.stream);
+            let earlier = same.map(|a| a.events.len() as u64).sum();
+            self.claim(request, stream, Bounds::new(append.expected, earlier));
+            for event in &append.events {
+                let id = types.id(event).expect("types are provided before");
+                let number = self.events.add(stream, &mut self.streams[stream].added, id, event);
+                self.events.tag(number, event);
+            }
+            ends.push((stream, self.streams[stream].added));
+        }
+        self.ends.push(ends);
+        let any = appends.iter().any(|a| !a.events.is_empty());
+        self.last.push(any.then_some(self.events.streams.len() as u64));
+        if let Some(condition) = condition {
+            let items = condition.fail_if_events_match.items();
+            let row = |types, tags| ConditionRow {
+                request: request + 1,
+                after: signed(condition.after.0),
+                types,
+                tags,
+            };
+            if items.is_empty() {
+                self.conditions.push(row(Vec::new(), Vec::new()));
+            }
+            self.conditions.extend(items.iter().map(|item| {
+                let types = item.types().iter().map(ToString::to_string).collect();
+                row(types, item.tags().iter().map(|tag| tag.as_str().to_owned()).collect())
+            }));
+        }
+        for mark in outcomes {
+            let outcome = &mark.outcome;
+            self.marks.push(MarkRow {
+                request: request + 1,
+                key: mark.key.as_str().to_owned(),
+                fingerprint: format!("{:032x}", outcome.fingerprint),
+                stream: outcome.stream.as_str().to_owned(),
+                version: signed(outcome.version.0),
+                events: outcome.events,
+                refusal: outcome.refusal.as_ref().map(|bytes| hex(bytes)),
+            });
+        }
+        for step in checkpoints {
+            let (from, to) = (step.from.map(|p| signed(p.0)), step.to.map(|p| signed(p.0)));
+            self.steps.push(StepRow { request: request + 1, name: step.name.clone(), from, to });
+        }
+        for write in views {
+            self.views.requests.push(int(request + 1));
+            self.views.names.push(write.view.to_string());
+            self.views.keys.push(write.key.clone());
+            self.views.revs.push(signed(write.rev));
+            self.views.data.push(write.row.clone());
+        }
+    }
+
+    fn claim(&mut self, request: usize, stream: usize, bounds: Bounds) {
+        let all = &mut self.streams[stream].bounds;
+        *all = all.and(bounds);
+        self.claims.push(Claim { request, stream, bounds });
+    }
+
+    /// The arguments of `append`, in order. Those at the end that stand for nothing are left out.
+    pub(crate) fn args(self, attempt: Uuid, at: Option<i64>) -> (Vec<Arg>, Pending) {
+        let Self { streams, written, claims, ends, last, events, conditions, marks, steps, views } = self;
+        let names = |streams: &[Stream]| streams.iter().map(|s| s.name.as_str().to_owned()).collect();
+        let mut args = vec![
+            Arg::Uuid(attempt),
+            Arg::Long(at),
+            Arg::Int(int(written)),
+            Arg::Texts((!streams.is_empty()).then(|| names(&streams))),
+            Arg::Longs(streams.iter().map(|s| s.bounds.low).collect()),
+            Arg::Longs(streams.iter().map(|s| s.bounds.high).collect()),
+            Arg::Ints(events.streams),
+            Arg::Ints(events.ranks),
+            Arg::Ints(events.types),
+            Arg::Bytes(events.envelopes),
+            Arg::Bytes(events.data),
+        ];
+        let rest = [
+            Arg::Texts((!events.tags.is_empty()).then_some(events.tags)),
+            Arg::Ints(events.tag_events),
+            Arg::json(&conditions),
+            Arg::json(&marks),
+            Arg::json(&steps),
+            Arg::Ints(views.requests),
+            Arg::Texts((!views.names.is_empty()).then_some(views.names)),
+            Arg::Texts(Some(views.keys)),
+            Arg::Longs(views.revs),
+            Arg::MaybeBytes(views.data),
+        ];
+        if rest.iter().any(|arg| !arg.is_nothing()) {
+            args.extend(rest);
+        }
+        (args, Pending { claims, ends, last })
+    }
+}
+
+impl Events {
+    /// Gives the number of the event, from 1.
+    fn add(&mut self, stream: usize, rank: &mut u64, kind: i32, event: &es_core::store::NewEvent) -> i32 {
+        *rank += 1;
+        let mut packed = Vec::with_capacity(49);
+        envelope::pack(event, &mut packed);
+        self.streams.push(int(stream + 1));
+        self.ranks.push(int(usize::try_from(*rank).unwrap_or(usize::MAX)));
+        self.types.push(kind);
+        self.envelopes.push(packed.into());
+        self.data.push(event.data.clone());
+        int(self.streams.len())
+    }
+
+    /// An event may name a tag twice.
+    fn tag(&mut self, number: i32, event: &es_core::store::NewEvent) {
+        for (i, tag) in event.tags.iter().enumerate() {
+            if !event.tags[..i].contains(tag) {
+                self.tags.push(tag.as_str().to_owned());
+                self.tag_events.push(number);
+            }
+        }
+    }
+}
+
+/// What is needed to understand the answer.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    claims: Vec<Claim>,
+    ends: Vec<Vec<(usize, u64)>>,
+    last: Vec<Option<u64>>,
+}
+
+/// What `append` answered.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// All of them were written, in order; and the head from now on, 0 if no event was.
+    Written(Vec<Committed>, Position),
+    /// Nothing was written; whether each request was refused.
+    Refused(Vec<bool>),
+}
+
+impl Pending {
+    pub(crate) fn answer(self, row: &PgRow) -> Result<Answer, sqlx::Error> {
+        let head = number(row.try_get::<Option<i64>, _>("head")?.unwrap_or_default());
+        let versions: Vec<i64> = row.try_get::<Option<_>, _>("versions")?.unwrap_or_default();
+        if !row.try_get::<bool, _>("written")? {
+            let mut refused = vec![false; self.last.len()];
+            for claim in self.claims.iter().filter(|claim| !claim.bounds.holds(versions[claim.stream])) {
+                refused[claim.request] = true;
+            }
+            for request in row.try_get::<Option<Vec<i32>>, _>("refused")?.unwrap_or_default() {
+                refused[usize::try_from(request - 1).map_err(|e| sqlx::Error::Decode(e.into()))?] = true;
+            }
+            return Ok(Answer::Refused(refused));
+        }
+        let end = self.last.iter().filter_map(|last| *last).max().map_or(0, |last| head + last);
+        let outcome = |(ends, last): (Vec<(usize, u64)>, Option<u64>)| Committed {
+            position: Position(head + last.unwrap_or_default()),
+            versions: ends.into_iter().map(|(s, added)| Version(number(versions[s]) + added)).collect(),
+        };
+        Ok(Answer::Written(self.ends.into_iter().zip(self.last).map(outcome).collect(), Position(end)))
+    }
+}
+
+/// A count that the limits keep small.
+fn int(n: usize) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("writing to a string");
+        text
+    })
+}

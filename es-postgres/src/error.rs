@@ -1,0 +1,85 @@
+//! PostgreSQL's SQLSTATE codes, by what the caller does about them.
+//!
+//! Classes: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+
+use es_core::store::StoreError;
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
+
+/// What an error of a write means for what it would have written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Not written, for what was given: take the batch apart to find whose it was.
+    Data,
+    /// Not written, for what others did meanwhile or what the server lacks: try again.
+    Again,
+    /// Not written, and never will be.
+    Never,
+    /// The connection or its server ended: nobody knows.
+    Unknown,
+}
+
+/// What became of a write that was sent and failed.
+pub(crate) fn fate(error: &sqlx::Error) -> Fate {
+    let Some(error) = database(error) else { return Fate::Unknown };
+    // A backend that is ended may have committed before it says so.
+    if matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic) {
+        return Fate::Unknown;
+    }
+    match (class(error), error.code()) {
+        (_, FENCED) => Fate::Never,
+        (_, STALE_PLAN) => Fate::Again,
+        ("22" | "23" | "42" | "54", _) => Fate::Data,
+        ("40" | "53" | "55" | "57", _) => Fate::Again,
+        _ => Fate::Never,
+    }
+}
+
+/// Raised by `append` for an attempt that is fenced.
+const FENCED: &str = "ES001";
+/// Raised by `flush` for a request that is refused.
+pub(crate) const REFUSED: &str = "ES002";
+/// `cached plan must not change result type`: it repeats until the connection is closed.
+const STALE_PLAN: &str = "0A000";
+
+/// What an error of the driver means for the caller. `what` was being done.
+pub(crate) fn store(what: &'static str, error: sqlx::Error) -> StoreError {
+    let Some(found) = database(&error) else {
+        return match error {
+            sqlx::Error::Configuration(_) | sqlx::Error::Tls(_) => {
+                StoreError::misuse(format!("{what}: {error}"))
+            }
+            sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => {
+                StoreError::Corrupt { what: format!("{what}: {error}") }
+            }
+            _ => StoreError::transient(what, error),
+        };
+    };
+    let advice = match (class(found), found.code()) {
+        ("28", _) => "mend the user or the password in the URL",
+        ("3D", _) => "make the database, or name another in the URL",
+        (_, "42501") => "the account lacks a privilege; `es-postgres roles` prints what is needed",
+        (_, "25006") => "the server is read-only, a replica perhaps; connect to the primary",
+        ("XX", _) => return StoreError::Corrupt { what: format!("{what}: {error}") },
+        ("22" | "23" | "42" | "54" | "0A", _) => return StoreError::misuse(format!("{what}: {error}")),
+        _ => return StoreError::transient(what, error),
+    };
+    StoreError::misuse(format!("{what}: {}; {advice}", found.message()))
+}
+
+/// Whether a connection is not to be used again after this.
+pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
+    database(error).is_none_or(|e| e.code() == STALE_PLAN || !matches!(e.severity(), PgSeverity::Error))
+}
+
+/// The code of an error that the server raised.
+pub(crate) fn code(error: &sqlx::Error) -> Option<&str> {
+    database(error).map(PgDatabaseError::code)
+}
+
+fn database(error: &sqlx::Error) -> Option<&PgDatabaseError> {
+    error.as_database_error()?.try_downcast_ref()
+}
+
+fn class(error: &PgDatabaseError) -> &str {
+    error.code().get(..2).unwrap_or_default()
+}

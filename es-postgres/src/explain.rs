@@ -1,0 +1,128 @@
+//! Why the database refused a commit.
+//!
+//! `append` says that a request is refused, and not why: the reason is judged here, by the same rules as on every
+//! other backend, on facts that are read after the refusal. Streams, keys and the log only grow, so a reason that is
+//! found later is a reason still; if none is found any more, the commit is sent again.
+
+use std::collections::HashMap;
+
+use es_core::limits::MAX_PAGE;
+use es_core::store::rules::{Ledger, Verdict, judge};
+use es_core::store::{
+    Commit, CommitError, EventFilter, EventStore as _, IdempotencyKey, Name, Outcome, Position,
+    RecordedEvent, StoreError, StreamId, Version, ViewStore as _,
+};
+use sqlx::Row as _;
+
+use crate::PgBackend;
+use crate::row::number;
+
+/// What is stored, as far as the commit asks.
+#[derive(Debug, Default)]
+struct Facts {
+    head: Position,
+    versions: HashMap<StreamId, Version>,
+    tails: HashMap<StreamId, Vec<RecordedEvent>>,
+    broken: Option<(Position, Name)>,
+    outcomes: HashMap<IdempotencyKey, Outcome>,
+    checkpoints: HashMap<String, Position>,
+    revs: HashMap<(String, String), u64>,
+}
+
+/// The verdict on a commit that was refused.
+pub(crate) async fn explain(backend: &PgBackend, commit: &Commit) -> Result<Verdict, CommitError> {
+    let facts = Facts::read(backend, commit).await?;
+    judge(commit, &facts)
+}
+
+impl Facts {
+    async fn read(backend: &PgBackend, commit: &Commit) -> Result<Self, StoreError> {
+        let Commit { appends, checks, condition, outcomes, checkpoints, views, explain } = commit;
+        let mut facts = Self { head: backend.head().await?, ..Self::default() };
+        for mark in outcomes {
+            if let Some(outcome) = backend.outcome(&mark.key).await? {
+                facts.outcomes.insert(mark.key.clone(), outcome);
+            }
+        }
+        let streams: Vec<&StreamId> =
+            appends.iter().map(|a| &a.stream).chain(checks.iter().map(|c| &c.stream)).collect();
+        facts.read_versions(backend, &streams).await?;
+        for append in appends {
+            let stored = facts.versions.get(&append.stream).copied().unwrap_or_default();
+            let Some(expected) = append.expected.exact().filter(|expected| *expected < stored) else {
+                continue;
+            };
+            let same = appends.iter().filter(|a| a.stream == append.stream);
+            let limit = if *explain { MAX_PAGE } else { same.map(|a| a.events.len()).sum() };
+            // The first append of a stream reaches back furthest.
+            if limit > 0 && !facts.tails.contains_key(&append.stream) {
+                let tail = backend.stream(&append.stream, expected, limit).await?;
+                facts.tails.insert(append.stream.clone(), tail);
+            }
+        }
+        if let Some(condition) = condition {
+            let mut after = condition.after;
+            loop {
+                let page = backend.read(&condition.fail_if_events_match, after, 1).await?;
+                facts.broken = page.events.first().map(|event| (event.place(), event.name.clone()));
+                if facts.broken.is_some() || !page.more {
+                    break;
+                }
+                after = page.through;
+            }
+        }
+        for step in checkpoints {
+            if let Some(position) = backend.checkpoint(&step.name).await? {
+                facts.checkpoints.insert(step.name.clone(), position);
+            }
+        }
+        for write in views {
+            let found = backend.rows(&write.view, std::slice::from_ref(&write.key)).await?;
+            if let Some(row) = found.into_iter().flatten().next() {
+                facts.revs.insert((write.view.to_string(), row.key), row.rev);
+            }
+        }
+        Ok(facts)
+    }
+
+    async fn read_versions(&mut self, backend: &PgBackend, streams: &[&StreamId]) -> Result<(), StoreError> {
+        let names: Vec<String> = streams.iter().map(|stream| stream.as_str().to_owned()).collect();
+        let sql = include_str!("sql/versions.sql");
+        let query = || sqlx::query(sql).bind(names.clone());
+        let rows = backend.0.readers.rows("reading versions", query).await?;
+        let versions = rows.iter().map(|row| Version(number(row.get_unchecked(0))));
+        self.versions.extend(streams.iter().map(|&stream| stream.clone()).zip(versions));
+        Ok(())
+    }
+}
+
+impl Ledger for Facts {
+    fn head(&self) -> Position {
+        self.head
+    }
+
+    fn version(&self, stream: &StreamId) -> Version {
+        self.versions.get(stream).copied().unwrap_or_default()
+    }
+
+    fn tail(&self, stream: &StreamId, after: Version, limit: usize) -> Vec<RecordedEvent> {
+        let known = self.tails.get(stream).map_or(&[][..], |events| events);
+        known.iter().filter(|event| event.version > after).take(limit).cloned().collect()
+    }
+
+    fn first_match(&self, _: &EventFilter, _: Position) -> Option<(Position, Name)> {
+        self.broken.clone()
+    }
+
+    fn outcome(&self, key: &IdempotencyKey) -> Option<Outcome> {
+        self.outcomes.get(key).cloned()
+    }
+
+    fn checkpoint(&self, name: &str) -> Option<Position> {
+        self.checkpoints.get(name).copied()
+    }
+
+    fn view_rev(&self, view: &str, key: &str) -> u64 {
+        self.revs.get(&(view.to_owned(), key.to_owned())).copied().unwrap_or_default()
+    }
+}

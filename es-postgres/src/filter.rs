@@ -1,0 +1,99 @@
+//! Filters as SQL: this crate's own words and placeholders; every value is bound.
+//!
+//! Each alternative is one ordered walk along one index, cut after as many events as are asked for: that stays quick
+//! however far behind a reader is. One walk with `or` over all of them would sort what it finds.
+
+use es_core::store::{EventFilter, FilterItem, Position};
+use sqlx::SqlStr;
+
+use crate::readers::PgQuery;
+use crate::row::{COLUMNS, signed};
+use crate::schema;
+
+/// One read of the log: matching events with `after < position <= upto`, and the head in every row.
+#[derive(Debug)]
+pub(crate) struct Select<'f> {
+    filter: &'f EventFilter,
+    sql: SqlStr,
+}
+
+impl<'f> Select<'f> {
+    pub(crate) fn new(filter: &'f EventFilter) -> Self {
+        let mut values = 3;
+        let walks: Vec<String> = filter.items().iter().map(|item| walk(item, &mut values)).collect();
+        let found = match &walks[..] {
+            [] => "e.position > $1 and e.position <= least($2, head.head)".to_owned(),
+            [one] => format!("e.position in ({one})"),
+            all => format!("e.position in ({})", all.join(" union ")),
+        };
+        // One statement, so one snapshot: up to the head none is missing.
+        let sql = format!(
+            "select {COLUMNS}, e.version, s.name, head.head
+             from (select coalesce(max(position), 0) as head from events) head
+             left join lateral (
+                 select * from events e where {found} order by e.position limit $3
+             ) e on true
+             left join streams s using (stream_id)
+             order by e.position"
+        );
+        Self { filter, sql: schema::sql(sql) }
+    }
+
+    /// Whether an index leads to the matching events, so that the log need not be read through.
+    pub(crate) fn is_indexed(&self) -> bool {
+        !self.filter.items().is_empty() && self.filter.items().iter().all(|i| !i.tags().is_empty())
+    }
+
+    pub(crate) fn query(&self, after: Position, upto: Position, limit: usize) -> PgQuery {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut query = sqlx::query(self.sql.clone()).bind(signed(after.0)).bind(signed(upto.0)).bind(limit);
+        for item in self.filter.items() {
+            for tag in item.tags() {
+                query = query.bind(tag.as_str().to_owned());
+            }
+            if !item.types().is_empty() {
+                query = query.bind(item.types().iter().map(ToString::to_string).collect::<Vec<_>>());
+            }
+        }
+        query
+    }
+}
+
+/// The first positions that an alternative matches: along its first tag, or along the log.
+fn walk(item: &FilterItem, values: &mut usize) -> String {
+    let mut next = || {
+        *values += 1;
+        format!("${values}")
+    };
+    let Some((_, others)) = item.tags().split_first() else {
+        let types =
+            if item.types().is_empty() { String::new() } else { format!("and {}", of_types("w", &next())) };
+        return format!(
+            "(select w.position from events w where w.position > $1 and w.position <= $2 {types} order by w.position limit $3)"
+        );
+    };
+    let first = next();
+    let others: String = others
+        .iter()
+        .map(|_| {
+            format!("and exists (select from tags o where o.tag = {} and o.position = t.position) ", next())
+        })
+        .collect();
+    let types = match item.types().is_empty() {
+        true => String::new(),
+        false => {
+            let types = of_types("w", &next());
+            format!("and exists (select from events w where w.position = t.position and {types})")
+        }
+    };
+    format!(
+        "(select t.position from tags t where t.tag = {first} and t.position > $1 and t.position <= $2 {others}{types} \
+         order by t.position limit $3)"
+    )
+}
+
+fn of_types(events: &str, names: &str) -> String {
+    format!(
+        "{events}.type_id = any (array(select k.type_id from event_types k where k.name = any ({names})))"
+    )
+}

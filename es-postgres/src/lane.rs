@@ -1,0 +1,239 @@
+//! Group commit: a task that owns one connection and writes what waits, as one statement.
+//!
+//! There is no linger: a batch is whatever waits when the connection is free, so an idle store has batches of one.
+//! The idea is group commit (`DeWitt` et al., "Implementation techniques for main memory database systems", 1984);
+//! on PostgreSQL it pays back what the gate costs, for a batch holds the gate once and is flushed to disk once.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use es_core::store::{Attempt, Commit, CommitError, Committed, StoreError};
+use sqlx::postgres::{PgConnectOptions, PgRow};
+use sqlx::{ConnectOptions as _, PgConnection};
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use crate::admission::Admission;
+use crate::backend::Shared;
+use crate::batch::{Answer, Batch};
+use crate::error::{self, Fate};
+
+/// Requests that may wait; more callers wait for room.
+const QUEUE: usize = 4_096;
+/// Events, and bytes of payload, of one batch. A larger request goes alone.
+const MAX_EVENTS: usize = 2_000;
+const MAX_BYTES: usize = 4 << 20;
+/// Requests that may be passed over in the search for more of a batch.
+const MAX_PASSED: usize = 256;
+/// How often a batch is tried again after deadlocks, time-outs and a lack of resources.
+const TRIES: u32 = 5;
+
+const APPEND: &str = "select * from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+const APPEND_ALL: &str = "select * from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14::jsonb, \
+                          $15::jsonb, $16::jsonb, $17, $18, $19, $20, $21)";
+
+/// Why a commit was not written.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// What is stored refuses it; the reason is still to be found.
+    Refused(Commit),
+    Failed(CommitError),
+}
+
+type Outcome = Result<Committed, Failure>;
+
+/// A commit, and where its outcome goes.
+#[derive(Debug)]
+struct Request {
+    commit: Commit,
+    reply: oneshot::Sender<Outcome>,
+}
+
+impl Request {
+    /// A caller that has gone away did not want to know.
+    fn answer(self, outcome: Result<Committed, CommitError>) {
+        drop(self.reply.send(outcome.map_err(Failure::Failed)));
+    }
+
+    fn refuse(self) {
+        drop(self.reply.send(Err(Failure::Refused(self.commit))));
+    }
+}
+
+/// The way to the task. It ends when the last handle is gone.
+#[derive(Clone, Debug)]
+pub(crate) struct Lane(mpsc::Sender<Request>);
+
+impl Lane {
+    pub(crate) fn start(shared: Arc<Shared>, connect: PgConnectOptions) -> Self {
+        let (sender, requests) = mpsc::channel(QUEUE);
+        let writer = Writer { shared, connect, conn: None };
+        drop(tokio::spawn(writer.run(requests)));
+        Self(sender)
+    }
+
+    pub(crate) async fn commit(&self, commit: Commit) -> Outcome {
+        let (reply, outcome) = oneshot::channel();
+        if self.0.send(Request { commit, reply }).await.is_err() {
+            let gone = std::io::Error::other("the runtime that the store was opened on has ended");
+            return Err(Failure::Failed(StoreError::transient("a commit", gone).into()));
+        }
+        // The task answers everything it has taken, unless its runtime ends under it.
+        outcome.await.unwrap_or_else(|_| Err(Failure::Failed(CommitError::Unknown(Box::default()))))
+    }
+
+    /// Until everything that waits now has been answered.
+    pub(crate) async fn barrier(&self) -> Result<(), StoreError> {
+        match self.commit(Commit::default()).await {
+            Ok(_) | Err(Failure::Refused(_)) => Ok(()),
+            Err(Failure::Failed(CommitError::Store(error))) => Err(error),
+            Err(Failure::Failed(other)) => Err(StoreError::transient("waiting for earlier commits", other)),
+        }
+    }
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    connect: PgConnectOptions,
+    conn: Option<PgConnection>,
+}
+
+impl Writer {
+    async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        let mut waiting = VecDeque::new();
+        let mut received = Vec::new();
+        loop {
+            if waiting.is_empty() && requests.recv_many(&mut received, QUEUE).await == 0 {
+                return;
+            }
+            // Callers that the last batch has just woken come into this one.
+            tokio::task::yield_now().await;
+            while let Ok(request) = requests.try_recv() {
+                received.push(request);
+            }
+            waiting.extend(received.drain(..));
+            self.write(take(&mut waiting)).await;
+        }
+    }
+
+    /// Answers every request.
+    async fn write(&mut self, batch: Vec<Request>) {
+        let mut pieces = vec![batch];
+        let mut tries = 0;
+        while let Some(mut piece) = pieces.pop() {
+            match self.try_write(&piece).await {
+                Ok(Answer::Written(outcomes, head)) => {
+                    self.shared.publish(head);
+                    piece
+                        .into_iter()
+                        .zip(outcomes)
+                        .for_each(|(request, outcome)| request.answer(Ok(outcome)));
+                }
+                Ok(Answer::Refused(refused)) => {
+                    let mut refused = refused.into_iter();
+                    let (refused, rest): (Vec<_>, Vec<_>) =
+                        piece.into_iter().partition(|_| refused.next().unwrap_or(true));
+                    refused.into_iter().for_each(Request::refuse);
+                    if !rest.is_empty() {
+                        pieces.push(rest);
+                    }
+                }
+                Err(Failed::Sent { fate: Fate::Data, .. }) if piece.len() > 1 => {
+                    // Somebody's data does not fit: in halves, so that only theirs fails.
+                    let later = piece.split_off(piece.len() / 2);
+                    pieces.extend([later, piece]);
+                }
+                Err(Failed::Sent { fate: Fate::Again, .. }) if tries < TRIES => {
+                    tries += 1;
+                    tokio::time::sleep(Duration::from_millis(10 << tries)).await;
+                    pieces.push(piece);
+                }
+                Err(Failed::Sent { attempt, fate: Fate::Unknown, error }) => {
+                    tracing::warn!(%attempt, error = &error as &dyn std::error::Error, "the outcome of a batch is unknown");
+                    for request in piece {
+                        let attempt = Attempt::of(attempt, &request.commit);
+                        request.answer(Err(CommitError::Unknown(Box::new(attempt))));
+                    }
+                }
+                Err(failed) => {
+                    let error = CommitError::from(match failed {
+                        Failed::Before(error) => error,
+                        Failed::Sent { error, .. } => error::store("a commit", error),
+                    });
+                    piece.into_iter().for_each(|request| request.answer(Err(error.clone())));
+                }
+            }
+        }
+    }
+
+    async fn try_write(&mut self, requests: &[Request]) -> Result<Answer, Failed> {
+        if requests.iter().all(|request| request.commit.is_empty()) {
+            let nothing = requests.iter().map(|_| Committed::default()).collect();
+            return Ok(Answer::Written(nothing, Default::default()));
+        }
+        let commits: Vec<&Commit> = requests.iter().map(|request| &request.commit).collect();
+        let shared = &self.shared;
+        shared.types.provide(&shared.readers, &commits).await.map_err(Failed::Before)?;
+        let mut conn = match self.conn.take() {
+            Some(conn) => conn,
+            None => {
+                self.connect.connect().await.map_err(|e| Failed::Before(error::store("connecting", e)))?
+            }
+        };
+        let attempt = self.shared.ids.next();
+        let (args, pending) = Batch::new(&commits, &shared.types.known()).args(attempt, shared.micros());
+        let sql = if args.len() > 11 { APPEND_ALL } else { APPEND };
+        let query = args.into_iter().fold(sqlx::query(sql), |query, arg| arg.bind(query));
+        let answered: Result<PgRow, _> = query.fetch_one(&mut conn).await;
+        if answered.as_ref().err().is_none_or(|e| !error::breaks_connection(e)) {
+            self.conn = Some(conn);
+        }
+        let failed = |error| Failed::Sent { attempt, fate: error::fate(&error), error };
+        pending.answer(&answered.map_err(failed)?).map_err(failed)
+    }
+}
+
+enum Failed {
+    /// Nothing was sent.
+    Before(StoreError),
+    /// The statement was sent.
+    Sent { attempt: Uuid, fate: Fate, error: sqlx::Error },
+}
+
+/// The requests of the next batch; the others keep their order.
+fn take(waiting: &mut VecDeque<Request>) -> Vec<Request> {
+    if waiting.len() == 1 {
+        return waiting.drain(..).collect();
+    }
+    let (mut events, mut bytes, mut passed) = (0, 0, 0);
+    let mut admitted = Vec::with_capacity(waiting.len());
+    let mut admission = Admission::new(waiting.iter().map(|request| &request.commit));
+    for request in waiting.iter() {
+        let new = request.commit.appends.iter().flat_map(|a| &a.events);
+        let (n, size) = new.fold((0, 0), |(n, size), event| (n + 1, size + event.data.len()));
+        let full = events > 0 && (events + n > MAX_EVENTS || bytes + size > MAX_BYTES);
+        if full || passed > MAX_PASSED {
+            break;
+        }
+        let free = admission.admits(&request.commit);
+        if free {
+            events += n;
+            bytes += size;
+        } else {
+            passed += 1;
+        }
+        admitted.push(free);
+    }
+    if passed == 0 {
+        return waiting.drain(..admitted.len()).collect();
+    }
+    let mut batch = Vec::with_capacity(admitted.len() - passed);
+    let mut kept = VecDeque::with_capacity(passed);
+    for (request, free) in waiting.drain(..admitted.len()).zip(admitted) {
+        if free { batch.push(request) } else { kept.push_back(request) }
+    }
+    kept.append(waiting);
+    *waiting = kept;
+    batch
+}

@@ -1,0 +1,214 @@
+//! Which database, which schema, and how patient.
+
+use std::fmt;
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use es_core::clock::Clock;
+use es_core::store::StoreError;
+use sqlx::ConnectOptions as _;
+use sqlx::postgres::PgConnectOptions;
+
+use crate::schema::SchemaName;
+
+/// What a connection URL may say. Others are refused: the driver would ignore them, and log their values.
+const PARAMETERS: &[&str] = &[
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
+
+/// Where the database is, and how it is used.
+#[derive(Clone)]
+pub struct PgOptions {
+    pub(crate) connect: PgConnectOptions,
+    pub(crate) schema: SchemaName,
+    pub(crate) readers: usize,
+    pub(crate) connections: u32,
+    pub(crate) statement_timeout: Duration,
+    pub(crate) lock_timeout: Duration,
+    pub(crate) migrate: bool,
+    pub(crate) notify: bool,
+    pub(crate) clock: Option<Arc<dyn Clock>>,
+}
+
+/// Without the password.
+impl fmt::Debug for PgOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PgOptions")
+            .field("host", &self.connect.get_host())
+            .field("database", &self.connect.get_database())
+            .field("user", &self.connect.get_username())
+            .field("schema", &self.schema)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PgOptions {
+    /// A database by its URL: `postgres://user:password@host:port/database?sslmode=require`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Misuse`] if it is no such URL, or has a parameter that nobody reads.
+    pub fn new(url: &str) -> Result<Self, StoreError> {
+        let parameters = url.split_once('?').map_or("", |(_, query)| query);
+        for key in parameters.split('&').filter_map(|pair| pair.split('=').next()) {
+            if !key.is_empty() && !PARAMETERS.contains(&key) {
+                let what = format!("the database URL has a parameter {key:?}, which is not known: remove it");
+                return Err(StoreError::misuse(what));
+            }
+        }
+        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            return Err(StoreError::misuse("a database URL begins with `postgres://`"));
+        }
+        // The driver's error may quote the URL, and with it the password.
+        let connect = PgConnectOptions::from_str(url).map_err(|_| {
+            StoreError::misuse(
+                "the database URL is malformed: write postgres://user:password@host:port/database",
+            )
+        })?;
+        Ok(Self::from_driver(connect))
+    }
+
+    /// A database by the driver's own options.
+    #[must_use]
+    pub fn from_driver(connect: PgConnectOptions) -> Self {
+        Self {
+            connect: connect.disable_statement_logging(),
+            schema: SchemaName::default(),
+            readers: 8,
+            connections: 8,
+            statement_timeout: Duration::from_secs(30),
+            lock_timeout: Duration::from_secs(10),
+            migrate: true,
+            notify: true,
+            clock: None,
+        }
+    }
+
+    /// The schema that everything of the store lives in; `es` by default. Two stores in one database do not meet.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Misuse`] if it is not `[a-z_][a-z0-9_]*` of at most 40 bytes, or begins with `pg_`.
+    pub fn with_schema(mut self, name: &str) -> Result<Self, StoreError> {
+        self.schema = SchemaName::new(name)?;
+        Ok(self)
+    }
+
+    /// How many connections the store reads with, opened when they are needed; 8 by default, at least 1.
+    #[must_use]
+    pub fn with_readers(mut self, readers: usize) -> Self {
+        self.readers = readers.max(1);
+        self
+    }
+
+    /// How many connections there are for transactions and for queries of the user's own; 8 by default, at least 1.
+    #[must_use]
+    pub fn with_connections(mut self, connections: u32) -> Self {
+        self.connections = connections.max(1);
+        self
+    }
+
+    /// When the server gives up a statement; 30 seconds by default. A future that is dropped does not stop the
+    /// server: this does.
+    #[must_use]
+    pub const fn with_statement_timeout(mut self, timeout: Duration) -> Self {
+        self.statement_timeout = timeout;
+        self
+    }
+
+    /// When the server gives up waiting for a lock; 10 seconds by default. A writer waits for the gate this long.
+    #[must_use]
+    pub const fn with_lock_timeout(mut self, timeout: Duration) -> Self {
+        self.lock_timeout = timeout;
+        self
+    }
+
+    /// Whether connecting brings the schema up to date; yes by default. Without it, a schema that is not up to date
+    /// is refused.
+    #[must_use]
+    pub const fn with_migrate(mut self, migrate: bool) -> Self {
+        self.migrate = migrate;
+        self
+    }
+
+    /// Whether processes wake each other by `LISTEN` and `NOTIFY`, on a connection of their own; yes by default.
+    /// Without it, or through a proxy that does not forward it, readers poll.
+    #[must_use]
+    pub const fn with_notify(mut self, notify: bool) -> Self {
+        self.notify = notify;
+        self
+    }
+
+    /// Another clock than the server's, for `recorded_at`: for tests.
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Some(Arc::new(clock));
+        self
+    }
+
+    /// Connections of the user's own: the user's search path.
+    pub(crate) fn for_users(&self) -> PgConnectOptions {
+        let millis = |timeout: Duration| timeout.as_millis().to_string();
+        self.connect.clone().options([
+            ("statement_timeout", millis(self.statement_timeout)),
+            ("lock_timeout", millis(self.lock_timeout)),
+            ("default_transaction_isolation", "read committed".to_owned()),
+            ("standard_conforming_strings", "on".to_owned()),
+        ])
+    }
+
+    /// Connections of the store's own: its schema alone is in sight, and plans are made once.
+    pub(crate) fn for_store(&self) -> PgConnectOptions {
+        self.for_users().options([
+            ("search_path", self.schema.as_str()),
+            ("plan_cache_mode", "force_generic_plan"),
+            ("jit", "off"),
+        ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_not_shown() {
+        let options = PgOptions::new("postgres://ada:s3cret@localhost/shop").unwrap();
+        assert!(!format!("{options:?}").contains("s3cret"));
+        for broken in
+            ["postgres://ada:s3cret@localhost:port/shop", "postgres://ada:s3cret@[/x?sslmode=disable"]
+        {
+            let error = PgOptions::new(broken).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("s3cret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_that_nobody_reads_is_refused_without_its_value() {
+        let error = PgOptions::new("postgres://localhost/shop?pasword=s3cret").unwrap_err().to_string();
+        assert!(error.contains("pasword") && !error.contains("s3cret"), "{error}");
+    }
+
+    #[test]
+    fn other_kinds_of_url_are_named() {
+        assert!(PgOptions::new("mysql://localhost/shop").unwrap_err().to_string().contains("postgres://"));
+    }
+}

@@ -1,0 +1,41 @@
+//! Snapshots: one row a stream, written outside the group commit.
+
+use async_trait::async_trait;
+use es_core::store::{Snapshot, SnapshotStore, StoreError, StreamId, Version};
+use sqlx::Row as _;
+
+use crate::PgBackend;
+use crate::row::{number, signed};
+
+const GET: &str = "select version, event, schema, data from snapshots where stream = $1";
+const PUT: &str = include_str!("sql/put_snapshot.sql");
+const DROP: &str = "delete from snapshots where stream = $1";
+
+#[async_trait]
+impl SnapshotStore for PgBackend {
+    async fn snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
+        let query = || sqlx::query(GET).bind(stream.as_str().to_owned());
+        let rows = self.0.readers.rows("reading a snapshot", query).await?;
+        Ok(rows.first().map(|row| Snapshot {
+            stream: stream.clone(),
+            version: Version(number(row.get_unchecked(0))),
+            event: row.get_unchecked(1),
+            schema: row.get_unchecked::<i32, _>(2).cast_unsigned(),
+            data: row.get_unchecked::<Vec<u8>, _>(3).into(),
+        }))
+    }
+
+    async fn put_snapshot(&self, snapshot: Snapshot) -> Result<(), StoreError> {
+        let query = || {
+            let query =
+                sqlx::query(PUT).bind(snapshot.stream.as_str().to_owned()).bind(signed(snapshot.version.0));
+            query.bind(snapshot.event).bind(snapshot.schema.cast_signed()).bind(snapshot.data.to_vec())
+        };
+        self.0.readers.rows("storing a snapshot", query).await.map(drop)
+    }
+
+    async fn drop_snapshot(&self, stream: &StreamId) -> Result<(), StoreError> {
+        let query = || sqlx::query(DROP).bind(stream.as_str().to_owned());
+        self.0.readers.rows("dropping a snapshot", query).await.map(drop)
+    }
+}

@@ -1,0 +1,6 @@
+-- Keeps the newer of two snapshots of one schema; another schema always replaces.
+insert into snapshots as s (stream, version, event, schema, data)
+values ($1, $2, $3, $4, $5)
+on conflict (stream) do update
+set version = excluded.version, event = excluded.event, schema = excluded.schema, data = excluded.data
+where excluded.schema <> s.schema or excluded.version >= s.version

@@ -1,0 +1,208 @@
+//! The event store over this database.
+
+use async_trait::async_trait;
+use es_core::clock::Timestamp;
+use es_core::limits::{self, MAX_PAGE, MAX_SEQUENCE};
+use es_core::store::rules::Verdict;
+use es_core::store::{
+    Attempt, Commit, CommitError, Committed, EventFilter, EventId, EventStore, IdempotencyKey, Outcome, Page,
+    Position, RecordedEvent, Resolution, StoreError, StreamId, Version,
+};
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+use tokio::sync::watch;
+
+use crate::filter::Select;
+use crate::lane::Failure;
+use crate::row::{self, number, signed};
+use crate::types::Types;
+use crate::{PgBackend, error, explain};
+
+/// Positions that one read of a filter without tags looks through at most: it answers in bounded time.
+const WINDOW: u64 = 50_000;
+
+const STREAM: &str = include_str!("sql/stream.sql");
+const HEAD: &str = "select position from events order by position desc limit 1";
+const OUTCOME: &str =
+    "select fingerprint, stream, version, position, events, refusal from outcomes where key = $1";
+const RESOLVE: &str = "select applied, versions, last from resolve($1, $2, $3, $4, $5, $6)";
+
+impl PgBackend {
+    /// Decodes rows; types that another process has added meanwhile are read first.
+    async fn decode(
+        &self,
+        rows: &[PgRow],
+        of: impl Fn(usize, &PgRow) -> Result<(StreamId, Version), StoreError>,
+    ) -> Result<Vec<RecordedEvent>, StoreError> {
+        let types = &self.0.shared.types;
+        let try_decode = || {
+            let known = types.known();
+            let decode = |(i, row): (usize, &PgRow)| {
+                let (stream, version) = of(i, row)?;
+                row::decode(row, &stream, version, &known)
+            };
+            // None as soon as one type is not known.
+            rows.iter().enumerate().map(decode).collect::<Result<Option<Vec<_>>, _>>()
+        };
+        if let Some(events) = try_decode()? {
+            return Ok(events);
+        }
+        let what = "reading event types";
+        let rows = self.0.readers.rows(what, || sqlx::query(Types::SELECT)).await?;
+        types.learn_all(&rows).map_err(|e| error::store(what, e))?;
+        let missing =
+            || StoreError::Corrupt { what: "an event has a type that is not in event_types".to_owned() };
+        try_decode()?.ok_or_else(missing)
+    }
+}
+
+#[async_trait]
+impl EventStore for PgBackend {
+    async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
+        limits::check(&commit)?;
+        let mut commit = commit;
+        loop {
+            let refused = match self.0.lane(&commit).commit(commit).await {
+                Ok(mut committed) => {
+                    if committed.position == Position(0) {
+                        committed.position = self.head().await?;
+                    }
+                    return Ok(committed);
+                }
+                Err(Failure::Failed(error)) => return Err(error),
+                Err(Failure::Refused(commit)) => commit,
+            };
+            match explain::explain(self, &refused).await? {
+                Verdict::Repeat(committed) => return Ok(committed),
+                // What refused it is gone: a checkpoint or a row that was moved there and back.
+                Verdict::Apply => commit = refused,
+            }
+        }
+    }
+
+    /// Behind everything of this process that waits, and behind the attempt itself, wherever it runs.
+    async fn resolve(&self, attempt: &Attempt) -> Result<Resolution, StoreError> {
+        if attempt.appends.is_empty() && attempt.keys.is_empty() && attempt.checkpoints.is_empty() {
+            let what = "nothing of this commit can be looked for: read what it would have written";
+            return Err(StoreError::misuse(what));
+        }
+        for lane in self.0.lanes() {
+            lane.barrier().await?;
+        }
+        let names: Vec<String> =
+            attempt.appends.iter().map(|(stream, _)| stream.as_str().to_owned()).collect();
+        let ids: Vec<Option<EventId>> = attempt.appends.iter().map(|(_, ids)| ids.last().copied()).collect();
+        let keys: Vec<String> = attempt.keys.iter().map(|key| key.as_str().to_owned()).collect();
+        let checkpoints: Vec<String> = attempt.checkpoints.iter().map(|step| step.name.clone()).collect();
+        let targets: Vec<Option<i64>> =
+            attempt.checkpoints.iter().map(|step| step.to.map(|to| signed(to.0))).collect();
+        let query = || {
+            let query = sqlx::query(RESOLVE).bind(attempt.id).bind(names.clone()).bind(ids.clone());
+            query.bind(keys.clone()).bind(checkpoints.clone()).bind(targets.clone())
+        };
+        let rows = self.0.readers.rows("resolving a commit", query).await?;
+        let row = rows.first().expect("a function without a set gives one row");
+        if !row.get_unchecked::<bool, _>(0) {
+            return Ok(Resolution::Never);
+        }
+        let versions = row.get_unchecked::<Option<Vec<i64>>, _>(1).unwrap_or_default();
+        Ok(Resolution::Applied(Committed {
+            position: Position(number(row.get_unchecked::<Option<i64>, _>(2).unwrap_or_default())),
+            versions: versions.into_iter().map(|version| Version(number(version))).collect(),
+        }))
+    }
+
+    async fn stream(
+        &self,
+        id: &StreamId,
+        after: Version,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, StoreError> {
+        let limit = i64::try_from(limit.min(MAX_PAGE)).unwrap_or(i64::MAX);
+        let query = || sqlx::query(STREAM).bind(id.as_str().to_owned()).bind(signed(after.0)).bind(limit);
+        let rows = self.0.readers.rows("reading a stream", query).await?;
+        self.decode(&rows, |i, _| Ok((id.clone(), Version(after.0 + 1 + i as u64)))).await
+    }
+
+    async fn read(&self, filter: &EventFilter, after: Position, limit: usize) -> Result<Page, StoreError> {
+        limits::filter(filter)?;
+        if limit == 0 {
+            return Ok(Page { events: Vec::new(), through: after, more: false });
+        }
+        let limit = limit.min(MAX_PAGE);
+        let select = Select::new(filter);
+        let window = if select.is_indexed() { MAX_SEQUENCE } else { after.0.saturating_add(WINDOW) };
+        let upto = Position(window.min(MAX_SEQUENCE));
+        let mut rows = self.0.readers.rows("reading the log", || select.query(after, upto, limit)).await?;
+        let head = rows.first().map_or(0, |row| number(row.get_unchecked(7)));
+        let head = Position(head);
+        // A read that found nothing gives one row, with the head alone.
+        rows.retain(|row| row.get_unchecked::<Option<i64>, _>(0).is_some());
+        let of = |_, row: &PgRow| {
+            let version = Version(number(row.get_unchecked(5)));
+            Ok((StreamId::new(row.get_unchecked::<&str, _>(6))?, version))
+        };
+        let events = self.decode(&rows, of).await?;
+        let last = events.last().map_or(after, RecordedEvent::place);
+        let through = if events.len() == limit { last } else { head.min(upto).max(last) };
+        Ok(Page { events, through, more: through < head })
+    }
+
+    async fn head(&self) -> Result<Position, StoreError> {
+        let rows = self.0.readers.rows("reading the head", || sqlx::query(HEAD)).await?;
+        Ok(Position(rows.first().map_or(0, |row| number(row.get_unchecked(0)))))
+    }
+
+    /// Recorded times never go backwards, so this is a binary search, within the database.
+    async fn position_at(&self, time: Timestamp) -> Result<Position, StoreError> {
+        let query = || sqlx::query("select position_at($1)").bind(micros_after(time));
+        let rows = self.0.readers.rows("reading a time", query).await?;
+        Ok(Position(rows.first().map_or(0, |row| number(row.get_unchecked(0)))))
+    }
+
+    async fn checkpoint(&self, name: &str) -> Result<Option<Position>, StoreError> {
+        let query = || sqlx::query("select position from checkpoints where name = $1").bind(name.to_owned());
+        let rows = self.0.readers.rows("reading a checkpoint", query).await?;
+        Ok(rows.first().map(|row| Position(number(row.get_unchecked(0)))))
+    }
+
+    async fn checkpoints(&self) -> Result<Vec<(String, Position)>, StoreError> {
+        let query = || sqlx::query("select name, position from checkpoints order by name");
+        let rows = self.0.readers.rows("reading checkpoints", query).await?;
+        Ok(rows.iter().map(|row| (row.get_unchecked(0), Position(number(row.get_unchecked(1))))).collect())
+    }
+
+    async fn outcome(&self, key: &IdempotencyKey) -> Result<Option<Outcome>, StoreError> {
+        let what = "reading an outcome";
+        let rows = self.0.readers.rows(what, || sqlx::query(OUTCOME).bind(key.as_str().to_owned())).await?;
+        rows.first().map(outcome).transpose().map_err(|e| error::store(what, e))
+    }
+
+    fn watch(&self) -> watch::Receiver<Position> {
+        self.0.shared.head.subscribe()
+    }
+
+    fn identity(&self) -> uuid::Uuid {
+        self.0.shared.identity
+    }
+}
+
+fn outcome(row: &PgRow) -> Result<Outcome, sqlx::Error> {
+    let fingerprint = <[u8; 16]>::try_from(row.try_get::<&[u8], _>(0)?)
+        .map_err(|_| sqlx::Error::Decode("a fingerprint has 16 bytes".into()))?;
+    Ok(Outcome {
+        fingerprint: u128::from_be_bytes(fingerprint),
+        stream: StreamId::new(row.try_get::<String, _>(1)?).map_err(|e| sqlx::Error::Decode(e.into()))?,
+        version: Version(number(row.try_get(2)?)),
+        position: Position(number(row.try_get(3)?)),
+        events: row.try_get::<i32, _>(4)?.cast_unsigned(),
+        refusal: row.try_get::<Option<Vec<u8>>, _>(5)?.map(Into::into),
+    })
+}
+
+/// Whole microseconds, rounded up: an event of the same microsecond is not before the time.
+fn micros_after(time: Timestamp) -> i64 {
+    let micros = time.as_microsecond();
+    let rest = time - Timestamp::from_microsecond(micros).unwrap_or(time);
+    if rest.is_positive() { micros + 1 } else { micros }
+}

@@ -1,0 +1,198 @@
+//! The live transaction of this backend.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use es_core::store::rules::Verdict;
+use es_core::store::{Attempt, Commit, CommitError, Committed, StoreError, Transaction};
+use futures::TryStreamExt as _;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::PgRow;
+use sqlx::{Either, Executor as _, PgConnection, Postgres};
+use uuid::Uuid;
+
+use crate::args::Arg;
+use crate::backend::Store;
+use crate::batch::{Answer, Batch, Pending};
+use crate::error::{self, Fate};
+use crate::{PgBackend, explain, schema};
+
+/// The user's SQL and what is staged, in one transaction. Derefs to sqlx's connection:
+/// `sqlx::query(..).execute(&mut **tx)`.
+///
+/// What is staged is sent with the COMMIT, in one message, so nobody waits for this transaction before that. It reads
+/// what others have committed meanwhile (`read committed`); no other isolation can append. A statement that failed
+/// ends it: PostgreSQL refuses whatever follows, and so does [`commit`](Transaction::commit). Dropping it rolls back.
+///
+/// A savepoint rolls back what was staged since only through [`Self::rollback_to`]: what plain SQL does to savepoints
+/// is not seen.
+#[derive(Debug)]
+pub struct Tx {
+    store: Arc<Store>,
+    /// Taken only by `drop`.
+    conn: Option<PoolConnection<Postgres>>,
+    /// Names the transaction to itself: one that the user's SQL has ended is not mistaken for it.
+    id: Uuid,
+    staged: Commit,
+    savepoints: u32,
+}
+
+/// A point of a transaction to go back to.
+#[derive(Debug)]
+pub struct Savepoint {
+    name: String,
+    staged: Commit,
+}
+
+impl Tx {
+    pub(crate) async fn begin(store: &Arc<Store>) -> Result<Self, StoreError> {
+        let failed = |e| error::store("opening a transaction", e);
+        let id = store.shared.ids.next();
+        let mut conn = store.users.acquire().await.map_err(failed)?;
+        let idle = store.options.statement_timeout.as_millis().max(1);
+        // A connection that is dropped in here goes through the pool's rollback.
+        let begin = format!(
+            "begin isolation level read committed; set local es.tx = '{id}'; \
+             set local idle_in_transaction_session_timeout = {idle}"
+        );
+        sqlx::raw_sql(schema::sql(begin)).execute(&mut *conn).await.map_err(failed)?;
+        Ok(Self { store: store.clone(), conn: Some(conn), id, staged: Commit::default(), savepoints: 0 })
+    }
+
+    /// Marks this point: [`Self::rollback_to`] undoes the SQL after it, and what was staged.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the transaction has failed or the connection is gone.
+    pub async fn savepoint(&mut self) -> Result<Savepoint, StoreError> {
+        self.savepoints += 1;
+        let name = format!("es_{}", self.savepoints);
+        let sql = schema::sql(format!("savepoint {name}"));
+        sqlx::raw_sql(sql).execute(&mut **self).await.map_err(|e| error::store("setting a savepoint", e))?;
+        Ok(Savepoint { name, staged: self.staged.clone() })
+    }
+
+    /// Goes back to a savepoint; also after a statement that failed since.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the savepoint is not in this transaction or the connection is gone.
+    pub async fn rollback_to(&mut self, savepoint: &Savepoint) -> Result<(), StoreError> {
+        let sql = schema::sql(format!("rollback to savepoint {}", savepoint.name));
+        let done = sqlx::raw_sql(sql).execute(&mut **self).await;
+        done.map_err(|e| error::store("rolling back to a savepoint", e))?;
+        self.staged = savepoint.staged.clone();
+        Ok(())
+    }
+
+    fn conn(&mut self) -> &mut PoolConnection<Postgres> {
+        self.conn.as_mut().expect("taken only by drop")
+    }
+
+    /// The one message that ends the transaction, and what its answer means.
+    async fn last_message(&self, attempt: Uuid) -> Result<(String, Option<Pending>), StoreError> {
+        let schema = &self.store.options.schema;
+        let check = format!("set constraints all immediate; select {{es}}.check_transaction('{}')", self.id);
+        if self.staged.is_empty() {
+            return Ok((schema.fill(&format!("{check}; commit")), None));
+        }
+        let shared = &self.store.shared;
+        shared.types.provide(&shared.readers, &[&self.staged]).await?;
+        let batch = Batch::new(&[&self.staged], &shared.types.known());
+        let (args, pending) = batch.args(attempt, shared.micros());
+        let args: Vec<String> = args.iter().map(Arg::literal).collect();
+        let head = schema.fill(&format!("{check}; select a.*, {{es}}.must(a.written) from {{es}}.append("));
+        Ok((format!("{head}{}) a; commit", args.join(", ")), Some(pending)))
+    }
+
+    async fn send(&mut self, message: String) -> Result<Option<PgRow>, sqlx::Error> {
+        let mut results = self.conn().fetch_many(sqlx::raw_sql(schema::sql(message)));
+        let mut answer = None;
+        while let Some(result) = results.try_next().await? {
+            if let Either::Right(row) = result {
+                answer = Some(row);
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Why the staged commit was refused; the transaction is rolled back.
+    async fn refused(&self) -> CommitError {
+        match explain::explain(&PgBackend(self.store.clone()), &self.staged).await {
+            Err(error) => error,
+            Ok(Verdict::Repeat(_)) => {
+                let what =
+                    "these events are stored already, so the transaction was rolled back: do not repeat it";
+                StoreError::misuse(what).into()
+            }
+            Ok(Verdict::Apply) => {
+                let moved = std::io::Error::other("what refused the transaction is gone again");
+                StoreError::transient("a commit", moved).into()
+            }
+        }
+    }
+}
+
+impl Deref for Tx {
+    type Target = PgConnection;
+    fn deref(&self) -> &PgConnection {
+        self.conn.as_ref().expect("taken only by drop")
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        self.conn()
+    }
+}
+
+impl Drop for Tx {
+    /// The pool rolls back what it gets back, and needs a runtime for that.
+    fn drop(&mut self) {
+        let _entered = self.store.runtime.enter();
+        drop(self.conn.take());
+    }
+}
+
+#[async_trait]
+impl Transaction for Tx {
+    fn staged(&mut self) -> &mut Commit {
+        &mut self.staged
+    }
+
+    fn identity(&self) -> Uuid {
+        self.store.shared.identity
+    }
+
+    async fn commit(mut self) -> Result<Committed, CommitError> {
+        es_core::limits::check(&self.staged)?;
+        let attempt = self.store.shared.ids.next();
+        let (message, pending) = self.last_message(attempt).await?;
+        let answered = match self.send(message).await {
+            Ok(answer) => answer,
+            Err(e) if error::code(&e) == Some(error::REFUSED) => {
+                drop(sqlx::query("rollback").execute(&mut **self.conn()).await);
+                return Err(self.refused().await);
+            }
+            Err(e) if error::fate(&e) == Fate::Unknown => {
+                tracing::warn!(%attempt, error = &e as &dyn std::error::Error, "the outcome of a transaction is unknown");
+                return Err(CommitError::Unknown(Box::new(Attempt::of(attempt, &self.staged))));
+            }
+            Err(e) => return Err(error::store("committing a transaction", e).into()),
+        };
+        let (Some(pending), Some(row)) = (pending, answered) else { return Ok(Committed::default()) };
+        match pending.answer(&row).map_err(|e| error::store("committing a transaction", e))? {
+            Answer::Written(mut outcomes, head) => {
+                self.store.shared.publish(head);
+                Ok(outcomes.pop().expect("one outcome for one commit"))
+            }
+            Answer::Refused(_) => unreachable!("a refusal is raised"),
+        }
+    }
+
+    async fn rollback(mut self) -> Result<(), StoreError> {
+        let done = sqlx::query("rollback").execute(&mut **self.conn()).await;
+        done.map(drop).map_err(|e| error::store("rolling back", e))
+    }
+}

@@ -1,0 +1,70 @@
+//! Proof of what the store promises, on what is stored.
+
+use es_core::store::StoreError;
+use sqlx::Row as _;
+
+use crate::PgBackend;
+
+/// What is checked, and the SQL that gives a row for each violation. `docs/rules.md`: E1, B31.
+const CHECKS: &[(&str, &str)] = &[
+    (
+        "positions are contiguous from the first to the last",
+        "select 'there are ' || count(*) || ' events from position ' || min(position) || ' to ' || max(position)
+         from events having count(*) <> max(position) - min(position) + 1",
+    ),
+    (
+        "versions of a stream are contiguous",
+        "select coalesce(s.name, 'stream ' || e.stream_id) || ' has ' || count(*) || ' events from version '
+             || min(e.version) || ' to ' || max(e.version)
+         from events e left join streams s using (stream_id)
+         group by e.stream_id, s.name
+         having count(*) <> max(e.version) - min(e.version) + 1",
+    ),
+    (
+        "versions of a stream rise with its positions",
+        "select 'position ' || position from (
+             select position, version, lag(version) over (partition by stream_id order by position) as before from events
+         ) e where version <> before + 1",
+    ),
+    (
+        "recorded times never go backwards",
+        "select 'position ' || position from (
+             select position, recorded_at, lag(recorded_at) over (order by position) as before from events
+         ) e where recorded_at < before",
+    ),
+    (
+        "every event has a type and a stream",
+        "select 'position ' || e.position from events e
+         left join event_types t using (type_id) left join streams s using (stream_id)
+         where t.type_id is null or s.stream_id is null",
+    ),
+    (
+        "tags and checkpoints point into the log",
+        "select 'tag ' || tag || ' at ' || position from tags
+         where position > (select coalesce(max(position), 0) from events)
+         union all
+         select 'checkpoint ' || name || ' at ' || position from checkpoints
+         where position > (select coalesce(max(position), 0) from events)",
+    ),
+];
+
+impl PgBackend {
+    /// Looks for violations of what the store promises, in the whole store; a line each, none if all is well.
+    ///
+    /// Reads everything: for a maintenance job, not for a start. The statement timeout of the options holds for each
+    /// of its statements.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read.
+    pub async fn verify(&self) -> Result<Vec<String>, StoreError> {
+        let mut violations = Vec::new();
+        for (rule, sql) in CHECKS {
+            let rows = self.0.readers.rows("verifying the store", || sqlx::query(*sql)).await?;
+            violations.extend(
+                rows.iter().map(|row| format!("not so: {rule}: {}", row.get_unchecked::<String, _>(0))),
+            );
+        }
+        Ok(violations)
+    }
+}

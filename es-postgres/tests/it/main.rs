@@ -1,0 +1,5 @@
+//! One binary: the contract on PostgreSQL, and what only a server can show.
+
+#![expect(clippy::unwrap_used, reason = "in here, what is not there is a test that fails")]
+
+mod conformance;
