@@ -1,0 +1,72 @@
+# Keeps one PostgreSQL server, and takes everything of it away when its standard input ends.
+#
+# Whoever starts this holds the other end of that pipe, and the system closes it when they end in any way.
+# So no process and no file is left, also after a kill that nobody can catch.
+#
+# Arguments: the folder of the programs, a folder for temporary files, then settings (name=value).
+# It reads one word a line, and answers each with one line.
+set -u
+umask 077
+trap '' HUP INT TERM PIPE # it ends with its standard input, and with nothing before
+
+bin=$1
+base=$2
+shift 2
+for setting; do
+    shift
+    set -- "$@" -c "$setting"
+done
+
+if ! { [ -x "$bin/postgres" ] && [ -x "$bin/initdb" ]; }; then
+    echo unreachable
+    exit
+fi
+# The path of a socket has about 100 bytes at most.
+if ! { [ -d "$base" ] && [ -w "$base" ] && [ -x "$base" ] && [ "${#base}" -le 60 ]; }; then
+    base=/tmp
+fi
+folder=$(mktemp -d "${base%/}/es-pg.XXXXXX") || exit
+pid=
+echo "$folder"
+
+# Starting another program lets the shell notice that the server has ended.
+alive() {
+    [ -n "$pid" ] && sleep 0.02 && kill -0 "$pid" 2>/dev/null
+}
+
+stop() {
+    [ -n "$pid" ] && kill -s "$1" "$pid" 2>/dev/null
+    polls=0
+    while alive; do
+        polls=$((polls + 1))
+        case $polls in
+        300) kill -s QUIT "$pid" ;;
+        900) kill -s KILL "$pid" ;;
+        1000) break ;;
+        esac
+    done
+    pid=
+}
+
+while read -r word; do
+    case $word in
+    init)
+        "$bin/initdb" -D "$folder/data" -U postgres -A trust -E UTF8 --locale=C --no-sync \
+            </dev/null >>"$folder/log" 2>&1
+        echo "$?"
+        ;;
+    start)
+        "$bin/postgres" -D "$folder/data" "$@" -c listen_addresses= -c port=5432 \
+            -c "unix_socket_directories=\"$folder\"" </dev/null >>"$folder/log" 2>&1 &
+        pid=$!
+        echo "$pid"
+        ;;
+    alive) if alive; then echo yes; else echo no; fi ;;
+    fast) stop INT && echo stopped ;;
+    immediate) stop QUIT && echo stopped ;;
+    *) echo "unknown" ;;
+    esac
+done
+
+stop INT
+rm -rf "$folder"
