@@ -1,4 +1,7 @@
-//! What a person runs: `cargo xtask test`, `cargo xtask check`, `cargo xtask bench`.
+//! What a person runs: `cargo xtask test`, `cargo xtask check`, `cargo xtask bench`, `cargo xtask postgres`.
+
+mod postgres;
+mod provide;
 
 use std::path::Path;
 use std::process::Command;
@@ -6,11 +9,19 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 use clap::Parser;
 
+use postgres::{BIN, Installation};
+
 /// Tasks of this workspace
 #[derive(Debug, Parser)]
 enum Task {
     /// Every test of the workspace: units, rules on every backend, examples, documentation
-    Test,
+    ///
+    /// PostgreSQL is provided where it is missing. es-postgres is tested again on each other version found.
+    Test {
+        /// On PostgreSQL 15 or so, and on 18: also fetch what is missing of it
+        #[arg(long)]
+        all_postgres: bool,
+    },
     /// What else must hold: formatting, lints, documentation
     Check,
     /// The benchmarks, in release mode; `bench/README.md` says what they measure
@@ -18,11 +29,17 @@ enum Task {
         /// Only the measures whose name contains this
         filter: Option<String>,
     },
+    /// Provide PostgreSQL where it is missing, and say where it is
+    Postgres {
+        /// This major version, from a Python package, unless it is there
+        #[arg(long)]
+        major: Option<u32>,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
     match Task::parse() {
-        Task::Test => cargo(&["test", "--workspace", "--all-features"], &[]),
+        Task::Test { all_postgres } => test(all_postgres),
         Task::Check => {
             cargo(&["fmt", "--all", "--check"], &[])?;
             cargo(
@@ -34,19 +51,56 @@ fn main() -> anyhow::Result<()> {
             cargo(&["check", "--manifest-path", "bench/Cargo.toml"], &[])
         }
         Task::Bench { filter } => {
+            let installation = provide::any(root()?)?;
             let mut args = vec!["run", "--release", "--manifest-path", "bench/Cargo.toml", "--"];
             args.extend(filter.as_deref());
-            cargo(&args, &[])
+            cargo(&args, &[(BIN, installation.bin())])
+        }
+        Task::Postgres { major } => {
+            let installation = match major {
+                Some(major) => provide::major(root()?, major)?,
+                None => provide::any(root()?)?,
+            };
+            say(&format!("{installation} in {}", installation.bin()));
+            Ok(())
         }
     }
 }
 
+/// The whole workspace on one PostgreSQL, then what speaks to it on every other.
+fn test(all_postgres: bool) -> anyhow::Result<()> {
+    let first = provide::any(root()?)?;
+    if all_postgres {
+        provide::major(root()?, provide::NEWEST)?;
+    }
+    let others: Vec<Installation> =
+        postgres::found(root()?).into_iter().filter(|other| other.major != first.major).collect();
+    cargo(&["test", "--workspace", "--all-features"], &[(BIN, first.bin())])?;
+    for other in &others {
+        say(&format!("es-postgres again, on {other}"));
+        cargo(&["test", "--package", "es-postgres", "--all-features"], &[(BIN, other.bin())])?;
+    }
+    let also: String = others.iter().map(|other| format!("; es-postgres also on {other}")).collect();
+    say(&format!("tested: the workspace on {first}{also}"));
+    Ok(())
+}
+
 /// Runs cargo at the root of the workspace.
 fn cargo(args: &[&str], env: &[(&str, &str)]) -> anyhow::Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask stands in the workspace")?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo).args(args).envs(env.iter().copied()).current_dir(root).status();
+    let status = Command::new(cargo).args(args).envs(env.iter().copied()).current_dir(root()?).status();
     let status = status.context("cargo does not start; install Rust with rustup")?;
     ensure!(status.success(), "cargo {} failed", args.join(" "));
     Ok(())
+}
+
+/// The folder of the workspace.
+fn root() -> anyhow::Result<&'static Path> {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask stands in the workspace")
+}
+
+/// One line for the person who runs this.
+#[expect(clippy::print_stdout, reason = "a program for the terminal")]
+fn say(line: &str) {
+    println!("xtask: {line}");
 }
