@@ -1,5 +1,6 @@
 //! What the server for tests promises, above all: nothing is left of it.
 
+#![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a test; the helpers of tests stand outside of them")]
 
 use std::env;

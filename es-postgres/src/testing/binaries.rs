@@ -49,6 +49,7 @@ fn on_path() -> Vec<PathBuf> {
 fn installed() -> Vec<PathBuf> {
     let mut found = versions(Path::new("/usr/lib/postgresql"), "");
     found.push("/usr/local/pgsql".into());
+    found.extend(versions(Path::new("/usr/local/lib/postgresql"), ""));
     found.extend(versions(Path::new("/usr"), "pgsql-"));
     found.extend(versions(Path::new("/opt/homebrew/opt"), "postgresql"));
     found.extend(versions(Path::new("/usr/local/opt"), "postgresql"));

@@ -14,6 +14,8 @@
 //! It needs the programs of PostgreSQL 15 or newer on this machine, but no running server and no rights.
 //! It runs on Linux and macOS, also as root.
 
+#![cfg(unix)]
+
 mod binaries;
 mod database;
 mod error;
