@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,9 @@ use sqlx::{Connection as _, Executor as _};
 
 /// Tells this program, started by itself, which part to play.
 const PART: &str = "ES_TEST_PART";
+
+/// For tests that only need a server that runs; in a static, so it also shows that nothing is left of one there.
+static SHARED: LazyLock<Server> = LazyLock::new(|| Server::start().unwrap());
 
 async fn one<T>(url: &str, query: &'static str) -> T
 where
@@ -155,8 +159,7 @@ fn a_setting_that_is_refused_comes_with_the_servers_words() {
 
 #[tokio::test]
 async fn each_database_is_new_and_empty() {
-    let server = Server::start().unwrap();
-    let (here, there) = (server.database().await.unwrap(), server.database().await.unwrap());
+    let (here, there) = (SHARED.database().await.unwrap(), SHARED.database().await.unwrap());
     run(here.url(), "create table mine ()").await;
     assert!(!one::<bool>(there.url(), "select to_regclass('mine') is not null").await);
     assert_eq!(one::<String>(there.url(), "select current_database()::text").await, there.name());
@@ -164,12 +167,14 @@ async fn each_database_is_new_and_empty() {
 
 #[tokio::test]
 async fn a_dropped_database_is_gone_although_it_is_in_use() {
-    let server = Server::start().unwrap();
-    let database = server.database().await.unwrap();
+    let database = SHARED.database().await.unwrap();
     let connection = PgConnection::connect(database.url()).await.unwrap();
+    let name = database.name().to_owned();
     drop(database);
-    let count = "select count(*) from pg_database where datname like 'es_test_%'";
-    assert_eq!(one::<i64>(&server.url("postgres"), count).await, 0);
+    let mut all = PgConnection::connect(&SHARED.url("postgres")).await.unwrap();
+    let count =
+        sqlx::query_scalar::<_, i64>("select count(*) from pg_database where datname = $1").bind(name);
+    assert_eq!(count.fetch_one(&mut all).await.unwrap(), 0);
     drop(connection);
 }
 
@@ -183,8 +188,7 @@ async fn a_database_of_a_server_that_has_gone_is_dropped_in_silence() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn databases_are_made_at_the_same_time() {
-    let server = Server::start().unwrap();
-    let made = futures::future::join_all((0..16).map(|_| server.database())).await;
+    let made = futures::future::join_all((0..16).map(|_| SHARED.database())).await;
     let made: Vec<Database> = made.into_iter().map(Result::unwrap).collect();
     for database in &made {
         assert_eq!(one::<i32>(database.url(), "select 1").await, 1);
