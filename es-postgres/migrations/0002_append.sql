@@ -48,6 +48,10 @@ create function {es}.append(
     names           text[],
     lows            bigint[],
     highs           bigint[],
+    known_head      bigint,                     -- what the asker's last batch left: the position and the id of the last
+    known_event     uuid,                       -- event of the log. If it is still the last, nobody else has appended,
+    known_ids       bigint[],                   -- and these are the streams' numbers and versions; null where the asker
+    known_versions  bigint[],                   -- does not know. If all are known, they are within the bounds.
     event_streams   integer[],
     event_ranks     integer[],
     event_types     integer[],
@@ -65,14 +69,17 @@ create function {es}.append(
     view_data       bytea[]   default null,     -- null deletes
     out written     boolean,
     out head        bigint,                     -- before the batch
-    out recorded_at timestamptz,
-    out versions    bigint[],                   -- of the streams, before the batch
+    out known       boolean,                    -- whether the asker's last batch is still the last
+    out ids         bigint[],                   -- of the streams; null if all were known, like
+    out versions    bigint[],                   -- their versions, before the batch
     out refused     integer[]
 ) language plpgsql as $$
 declare
-    ids    bigint[];
-    fenced boolean;
-    n      bigint;
+    numbers bigint[] := known_ids;
+    bases   bigint[] := known_versions;
+    time    timestamptz;
+    fenced  boolean;
+    n       bigint;
 begin
     -- Whoever resolves this attempt waits here for its end, or has fenced it.
     perform pg_advisory_xact_lock(uuid_hash_extended(attempt, 0));
@@ -93,29 +100,37 @@ begin
         perform pg_advisory_xact_lock({gate});
     end if;
 
-    select l.position, greatest(coalesce(timestamptz 'epoch' + at * interval '1 microsecond', clock_timestamp()), l.recorded_at),
+    select coalesce(l.position, 0),
+           greatest(coalesce(timestamptz 'epoch' + at * interval '1 microsecond', clock_timestamp()), l.recorded_at),
+           coalesce(l.position = known_head and substr(l.envelope, 1, 16) = uuid_send(known_event), false),
            exists (select from {es}.fenced f where f.attempt = append.attempt)
-    into head, recorded_at, fenced
+    into head, time, known, fenced
     from (select) one
-    left join (select e.position, e.recorded_at from {es}.events e order by e.position desc limit 1) l on true;
-    head := coalesce(head, 0);
+    left join (select e.position, e.recorded_at, e.envelope from {es}.events e order by e.position desc limit 1) l on true;
     if fenced then
         raise exception 'attempt % is fenced', attempt using errcode = 'ES001';
     end if;
 
     written := true;
-    if names is not null then
+    if names is not null and (not known or numbers is null or array_position(numbers, null) is not null) then
+        if not known then
+            numbers := null;
+            bases := null;
+        end if;
         select array_agg(s.id), array_agg(s.version), bool_and(s.version between s.low and s.high)
         into ids, versions, written
         from (
-            select a.id, a.low, a.high, coalesce((
+            select a.id, a.low, a.high, coalesce(a.version, (
                 select e.version from {es}.events e where e.stream_id = a.id order by e.version desc limit 1
-            ), 0) as version
+            ), (select r.version from {es}.archived_streams r where r.stream_id = a.id), 0) as version
             from (
-                select n.low, n.high, (select t.stream_id from {es}.streams t where t.name = n.name) as id
-                from unnest(names, lows, highs) n (name, low, high) offset 0
+                select n.low, n.high, n.version,
+                       coalesce(n.id, (select t.stream_id from {es}.streams t where t.name = n.name)) as id
+                from unnest(names, lows, highs, numbers, bases) n (name, low, high, id, version) offset 0
             ) a offset 0
         ) s;
+        numbers := ids;
+        bases := versions;
     end if;
     if conditions is not null then
         refused := refused || array(
@@ -143,14 +158,15 @@ begin
     end if;
 
     if writes > 0 then
-        if array_position(ids[:writes], null) is not null then
+        if array_position(numbers[:writes], null) is not null then
             insert into {es}.streams (name)
-            select a.name from unnest(names[:writes], ids[:writes]) with ordinality a (name, id, i)
+            select a.name from unnest(names[:writes], numbers[:writes]) with ordinality a (name, id, i)
             where a.id is null order by a.i;
-            ids := array(select (select t.stream_id from {es}.streams t where t.name = a.name) from unnest(names[:writes]) a (name));
+            numbers := array(select (select t.stream_id from {es}.streams t where t.name = a.name) from unnest(names) a (name));
+            ids := numbers;
         end if;
         insert into {es}.events (position, stream_id, version, type_id, recorded_at, envelope, data)
-        select head + e.i, ids[e.stream], versions[e.stream] + e.rank, e.type, recorded_at, e.envelope, e.data
+        select head + e.i, numbers[e.stream], bases[e.stream] + e.rank, e.type, time, e.envelope, e.data
         from unnest(event_streams, event_ranks, event_types, event_envelopes, event_data)
              with ordinality e (stream, rank, type, envelope, data, i);
     end if;

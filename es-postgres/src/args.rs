@@ -13,11 +13,12 @@ use crate::batch::hex;
 
 #[derive(Debug)]
 pub(crate) enum Arg {
-    Uuid(Uuid),
+    Uuid(Option<Uuid>),
     Int(i32),
     Long(Option<i64>),
     Ints(Vec<i32>),
     Longs(Vec<i64>),
+    MaybeLongs(Option<Vec<Option<i64>>>),
     Texts(Option<Vec<String>>),
     Bytes(Vec<Bytes>),
     MaybeBytes(Vec<Option<Bytes>>),
@@ -32,10 +33,12 @@ impl Arg {
 
     pub(crate) fn is_nothing(&self) -> bool {
         match self {
-            Self::Uuid(_) | Self::Int(_) => false,
+            Self::Uuid(value) => value.is_none(),
+            Self::Int(_) => false,
             Self::Long(value) => value.is_none(),
             Self::Ints(all) => all.is_empty(),
             Self::Longs(all) => all.is_empty(),
+            Self::MaybeLongs(all) => all.is_none(),
             Self::Texts(all) => all.as_ref().is_none_or(Vec::is_empty),
             Self::Bytes(all) => all.is_empty(),
             Self::MaybeBytes(all) => all.is_empty(),
@@ -50,6 +53,7 @@ impl Arg {
             Self::Long(value) => query.bind(value),
             Self::Ints(all) => query.bind(all),
             Self::Longs(all) => query.bind(all),
+            Self::MaybeLongs(all) => query.bind(all),
             Self::Texts(all) => query.bind(all),
             Self::Bytes(all) => query.bind(all.iter().map(|b| &b[..]).collect::<Vec<_>>()),
             Self::MaybeBytes(all) => query.bind(all.iter().map(|b| b.as_deref()).collect::<Vec<_>>()),
@@ -60,11 +64,17 @@ impl Arg {
     /// As SQL, where no argument can be bound. `standard_conforming_strings` is on.
     pub(crate) fn literal(&self) -> String {
         match self {
-            Self::Uuid(value) => format!("'{value}'::uuid"),
+            Self::Uuid(value) => {
+                value.map_or_else(|| "null::uuid".to_owned(), |value| format!("'{value}'::uuid"))
+            }
             Self::Int(value) => value.to_string(),
             Self::Long(value) => value.map_or_else(|| "null::bigint".to_owned(), |v| format!("{v}::bigint")),
             Self::Ints(all) => array("integer", all.iter().map(|v| v.to_string().into())),
             Self::Longs(all) => array("bigint", all.iter().map(|v| v.to_string().into())),
+            Self::MaybeLongs(None) => "null::bigint[]".to_owned(),
+            Self::MaybeLongs(Some(all)) => {
+                array("bigint", all.iter().map(|v| v.map_or(Cow::Borrowed("null"), |v| v.to_string().into())))
+            }
             Self::Texts(None) => "null::text[]".to_owned(),
             Self::Texts(Some(all)) => array("text", all.iter().map(|text| element(text).into())),
             Self::Bytes(all) => array("bytea", all.iter().map(|bytes| bytea(bytes).into())),

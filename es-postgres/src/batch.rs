@@ -10,6 +10,7 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use crate::args::Arg;
+use crate::places::{Place, Places, Stamp};
 use crate::row::{number, signed};
 use crate::types::Known;
 
@@ -25,6 +26,8 @@ pub(crate) struct Batch {
     /// Of each request: the number of its last event, from 1; `None` without events.
     last: Vec<Option<u64>>,
     events: Events,
+    /// Of the last event.
+    last_id: Uuid,
     conditions: Vec<ConditionRow>,
     marks: Vec<MarkRow>,
     steps: Vec<StepRow>,
@@ -169,6 +172,7 @@ impl Batch {
                 let id = types.id(event).expect("types are provided before");
                 let number = self.events.add(stream, &mut self.streams[stream].added, id, event);
                 self.events.tag(number, event);
+                self.last_id = event.id;
             }
             ends.push((stream, self.streams[stream].added));
         }
@@ -223,16 +227,22 @@ impl Batch {
     }
 
     /// The arguments of `append`, in order. Those at the end that stand for nothing are left out.
-    pub(crate) fn args(self, attempt: Uuid, at: Option<i64>) -> (Vec<Arg>, Pending) {
-        let Self { streams, written, claims, ends, last, events, conditions, marks, steps, views } = self;
+    pub(crate) fn args(self, attempt: Uuid, at: Option<i64>, known: &Places) -> (Vec<Arg>, Pending) {
+        let (stamp, places) = self.known(known);
+        let Self { streams, written, claims, ends, last, events, last_id, conditions, marks, steps, views } =
+            self;
         let names = |streams: &[Stream]| streams.iter().map(|s| s.name.as_str().to_owned()).collect();
         let mut args = vec![
-            Arg::Uuid(attempt),
+            Arg::Uuid(Some(attempt)),
             Arg::Long(at),
             Arg::Int(int(written)),
             Arg::Texts((!streams.is_empty()).then(|| names(&streams))),
             Arg::Longs(streams.iter().map(|s| s.bounds.low).collect()),
             Arg::Longs(streams.iter().map(|s| s.bounds.high).collect()),
+            Arg::Long(stamp.map(|(position, _)| position)),
+            Arg::Uuid(stamp.map(|(_, id)| id)),
+            Arg::MaybeLongs(stamp.map(|_| places.iter().map(|p| p.map(|p| p.id)).collect())),
+            Arg::MaybeLongs(stamp.map(|_| places.iter().map(|p| p.map(|p| p.version)).collect())),
             Arg::Ints(events.streams),
             Arg::Ints(events.ranks),
             Arg::Ints(events.types),
@@ -254,7 +264,18 @@ impl Batch {
         if rest.iter().any(|arg| !arg.is_nothing()) {
             args.extend(rest);
         }
-        (args, Pending { claims, ends, last })
+        (args, Pending { streams, claims, ends, last, places, last_id })
+    }
+
+    /// What is known of the streams, if it will do: what would refuse a request is looked up.
+    fn known(&self, known: &Places) -> (Option<Stamp>, Vec<Option<Place>>) {
+        let places: Vec<Option<Place>> =
+            self.streams.iter().map(|stream| known.place(&stream.name)).collect();
+        let fit = places.iter().zip(&self.streams).all(|(p, s)| p.is_none_or(|p| s.bounds.holds(p.version)));
+        match known.stamp.filter(|_| fit && places.iter().any(Option::is_some)) {
+            Some(stamp) => (Some(stamp), places),
+            None => (None, vec![None; places.len()]),
+        }
     }
 }
 
@@ -286,9 +307,12 @@ impl Events {
 /// What is needed to understand the answer.
 #[derive(Debug)]
 pub(crate) struct Pending {
+    streams: Vec<Stream>,
     claims: Vec<Claim>,
     ends: Vec<Vec<(usize, u64)>>,
     last: Vec<Option<u64>>,
+    places: Vec<Option<Place>>,
+    last_id: Uuid,
 }
 
 /// What `append` answered.
@@ -301,12 +325,27 @@ pub(crate) enum Answer {
 }
 
 impl Pending {
-    pub(crate) fn answer(self, row: &PgRow) -> Result<Answer, sqlx::Error> {
-        let head = number(row.try_get::<Option<i64>, _>("head")?.unwrap_or_default());
-        let versions: Vec<i64> = row.try_get::<Option<_>, _>("versions")?.unwrap_or_default();
-        if !row.try_get::<bool, _>("written")? {
+    /// The answer, and what is known from now on.
+    pub(crate) fn answer(self, row: &PgRow, known: &mut Places) -> Result<Answer, sqlx::Error> {
+        let head = number(row.try_get("head")?);
+        let written: bool = row.try_get("written")?;
+        if !row.try_get::<bool, _>("known")? {
+            known.forget();
+        }
+        let places = match row.try_get::<Option<Vec<i64>>, _>("versions")? {
+            Some(versions) => {
+                let ids: Vec<Option<i64>> = row.try_get("ids")?;
+                ids.into_iter()
+                    .zip(versions)
+                    .map(|(id, version)| Place { id: id.unwrap_or_default(), version })
+                    .collect()
+            }
+            None => self.places.into_iter().flatten().collect::<Vec<_>>(),
+        };
+        if !written {
             let mut refused = vec![false; self.last.len()];
-            for claim in self.claims.iter().filter(|claim| !claim.bounds.holds(versions[claim.stream])) {
+            for claim in self.claims.iter().filter(|claim| !claim.bounds.holds(places[claim.stream].version))
+            {
                 refused[claim.request] = true;
             }
             for request in row.try_get::<Option<Vec<i32>>, _>("refused")?.unwrap_or_default() {
@@ -314,12 +353,21 @@ impl Pending {
             }
             return Ok(Answer::Refused(refused));
         }
-        let end = self.last.iter().filter_map(|last| *last).max().map_or(0, |last| head + last);
         let outcome = |(ends, last): (Vec<(usize, u64)>, Option<u64>)| Committed {
             position: Position(head + last.unwrap_or_default()),
-            versions: ends.into_iter().map(|(s, added)| Version(number(versions[s]) + added)).collect(),
+            versions: ends.into_iter().map(|(s, added)| Version(number(places[s].version) + added)).collect(),
         };
-        Ok(Answer::Written(self.ends.into_iter().zip(self.last).map(outcome).collect(), Position(end)))
+        let end = self.last.iter().filter_map(|last| *last).max().map_or(0, |last| head + last);
+        let outcomes = self.ends.into_iter().zip(self.last).map(outcome).collect();
+        if end > 0 {
+            known.stamp = Some((signed(end), self.last_id));
+            for (Stream { name, added, .. }, place) in
+                self.streams.into_iter().zip(places).filter(|(_, p)| p.id > 0)
+            {
+                known.learn(name, Place { version: place.version + signed(added), ..place });
+            }
+        }
+        Ok(Answer::Written(outcomes, Position(end)))
     }
 }
 

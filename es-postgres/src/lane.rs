@@ -18,6 +18,7 @@ use crate::admission::Admission;
 use crate::backend::Shared;
 use crate::batch::{Answer, Batch};
 use crate::error::{self, Fate};
+use crate::places::Places;
 
 /// Requests that may wait; more callers wait for room.
 const QUEUE: usize = 4_096;
@@ -29,9 +30,12 @@ const MAX_PASSED: usize = 256;
 /// How often a batch is tried again after deadlocks, time-outs and a lack of resources.
 const TRIES: u32 = 5;
 
-const APPEND: &str = "select * from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
-const APPEND_ALL: &str = "select * from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14::jsonb, \
-                          $15::jsonb, $16::jsonb, $17, $18, $19, $20, $21)";
+/// Appends alone.
+const APPEND: &str = "select * from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
+/// And everything else.
+const APPEND_ALL: &str = "select * from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
+                          $16, $17, $18::jsonb, $19::jsonb, $20::jsonb, $21, $22, $23, $24, $25)";
+const APPEND_ARGS: usize = 15;
 
 /// Why a commit was not written.
 #[derive(Debug)]
@@ -68,7 +72,7 @@ pub(crate) struct Lane(mpsc::Sender<Request>);
 impl Lane {
     pub(crate) fn start(shared: Arc<Shared>, connect: PgConnectOptions) -> Self {
         let (sender, requests) = mpsc::channel(QUEUE);
-        let writer = Writer { shared, connect, conn: None };
+        let writer = Writer { shared, connect, conn: None, places: Places::default() };
         drop(tokio::spawn(writer.run(requests)));
         Self(sender)
     }
@@ -97,6 +101,7 @@ struct Writer {
     shared: Arc<Shared>,
     connect: PgConnectOptions,
     conn: Option<PgConnection>,
+    places: Places,
 }
 
 impl Writer {
@@ -182,15 +187,19 @@ impl Writer {
             }
         };
         let attempt = self.shared.ids.next();
-        let (args, pending) = Batch::new(&commits, &shared.types.known()).args(attempt, shared.micros());
-        let sql = if args.len() > 11 { APPEND_ALL } else { APPEND };
+        let (args, pending) =
+            Batch::new(&commits, &shared.types.known()).args(attempt, shared.micros(), &self.places);
+        let sql = if args.len() > APPEND_ARGS { APPEND_ALL } else { APPEND };
         let query = args.into_iter().fold(sqlx::query(sql), |query, arg| arg.bind(query));
         let answered: Result<PgRow, _> = query.fetch_one(&mut conn).await;
         if answered.as_ref().err().is_none_or(|e| !error::breaks_connection(e)) {
             self.conn = Some(conn);
         }
+        if answered.is_err() {
+            self.places.forget();
+        }
         let failed = |error| Failed::Sent { attempt, fate: error::fate(&error), error };
-        pending.answer(&answered.map_err(failed)?).map_err(failed)
+        pending.answer(&answered.map_err(failed)?, &mut self.places).map_err(failed)
     }
 }
 

@@ -11,6 +11,7 @@ mod explain;
 mod filter;
 mod lane;
 mod options;
+mod places;
 mod projection;
 mod readers;
 mod row;

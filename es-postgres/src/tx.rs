@@ -16,6 +16,7 @@ use crate::args::Arg;
 use crate::backend::Store;
 use crate::batch::{Answer, Batch, Pending};
 use crate::error::{self, Fate};
+use crate::places::Places;
 use crate::{PgBackend, explain, schema};
 
 /// The user's SQL and what is staged, in one transaction. Derefs to sqlx's connection:
@@ -100,7 +101,7 @@ impl Tx {
         let shared = &self.store.shared;
         shared.types.provide(&shared.readers, &[&self.staged]).await?;
         let batch = Batch::new(&[&self.staged], &shared.types.known());
-        let (args, pending) = batch.args(attempt, shared.micros());
+        let (args, pending) = batch.args(attempt, shared.micros(), &Places::default());
         let args: Vec<String> = args.iter().map(Arg::literal).collect();
         let head = schema.fill(&format!("{check}; select a.*, {{es}}.must(a.written) from {{es}}.append("));
         Ok((format!("{head}{}) a; commit", args.join(", ")), Some(pending)))
@@ -182,7 +183,10 @@ impl Transaction for Tx {
             Err(e) => return Err(error::store("committing a transaction", e).into()),
         };
         let (Some(pending), Some(row)) = (pending, answered) else { return Ok(Committed::default()) };
-        match pending.answer(&row).map_err(|e| error::store("committing a transaction", e))? {
+        match pending
+            .answer(&row, &mut Places::default())
+            .map_err(|e| error::store("committing a transaction", e))?
+        {
             Answer::Written(mut outcomes, head) => {
                 self.store.shared.publish(head);
                 Ok(outcomes.pop().expect("one outcome for one commit"))
