@@ -30,7 +30,7 @@ impl ServerOptions {
 
     /// Whether acknowledged commits survive a loss of power, as with the server's own defaults.
     ///
-    /// Without it, the server never waits for the disk (`fsync=off`, `full_page_writes=off`).
+    /// Without it, the server never waits for the disk (`fsync=off`, `full_page_writes=off`), or does not use it.
     /// Commits still survive [`Shutdown::Immediate`](super::Shutdown::Immediate), which loses no page of the system.
     #[must_use]
     pub fn durable(mut self, durable: bool) -> Self {

@@ -19,6 +19,9 @@ const LOG_IN_ERRORS: u64 = 4096;
 /// It stops when it is dropped, and also when the process ends in any way, so it may stand in a `static`.
 /// Then its folder is gone too.
 ///
+/// Unless it is durable, its folder is in memory where that is roomy (`/dev/shm`) and `TMPDIR` is not set:
+/// there, what else uses the disk does not slow it down.
+///
 /// Its methods block the thread; call them before the runtime starts, or through `spawn_blocking`.
 ///
 /// The programs are looked for in this order:
@@ -65,7 +68,7 @@ impl Server {
 
     pub(super) fn start_with(options: &ServerOptions) -> Result<Self, ServerError> {
         let bin = binaries::find(options.named_bin())?;
-        let supervisor = Supervisor::spawn(&bin, &options.arguments())?;
+        let supervisor = Supervisor::spawn(&bin, options)?;
         let socket_dir = supervisor.folder().to_owned();
         let mut running = Running { supervisor, pid: None };
         if running.supervisor.ask("init")? != "0" {

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use super::{ServerError, user};
+use super::{ServerError, ServerOptions, user};
 
 /// A running `supervisor.sh`.
 #[derive(Debug)]
@@ -20,11 +20,14 @@ pub(super) struct Supervisor {
 
 impl Supervisor {
     /// Starts the shell, as a user that may run a server; it makes the folder of the server.
-    pub(super) fn spawn(bin: &Path, settings: &[String]) -> Result<Self, ServerError> {
+    pub(super) fn spawn(bin: &Path, options: &ServerOptions) -> Result<Self, ServerError> {
         let user = user::unprivileged()?;
         let mut command = Command::new("/bin/sh");
         command.args(["-c", include_str!("supervisor.sh"), "es-postgres"]);
-        command.arg(bin).arg(env::temp_dir()).args(settings);
+        // Who names a folder for temporary files means it.
+        let memory = !options.is_durable() && env::var_os("TMPDIR").is_none();
+        command.arg(bin).arg(env::temp_dir()).arg(if memory { "memory" } else { "disk" });
+        command.args(options.arguments());
         // Not in our group of processes: Ctrl-C is for us, and the shell cleans up after us.
         command.process_group(0).current_dir("/");
         // Nobody who reads our output waits for the server to end.

@@ -3,7 +3,7 @@
 # Whoever starts this holds the other end of that pipe, and the system closes it when they end in any way.
 # So no process and no file is left, also after a kill that nobody can catch.
 #
-# Arguments: the folder of the programs, a folder for temporary files, then settings (name=value).
+# Arguments: the folder of the programs, a folder for temporary files, `memory` or `disk`, then settings (name=value).
 # It reads one word a line, and answers each with one line.
 set -u
 umask 077
@@ -11,7 +11,8 @@ trap '' HUP INT TERM PIPE # it ends with its standard input, and with nothing be
 
 bin=$1
 base=$2
-shift 2
+place=$3
+shift 3
 for setting; do
     shift
     set -- "$@" -c "$setting"
@@ -22,7 +23,19 @@ if ! { [ -x "$bin/postgres" ] && [ -x "$bin/initdb" ]; }; then
     exit
 fi
 # The path of a socket has about 100 bytes at most.
-if ! { [ -d "$base" ] && [ -w "$base" ] && [ -x "$base" ] && [ "${#base}" -le 60 ]; }; then
+usable() {
+    [ -d "$1" ] && [ -w "$1" ] && [ -x "$1" ] && [ "${#1}" -le 60 ]
+}
+
+# Whether it has 2 GiB to give.
+roomy() {
+    set -- $(df -Pk "$1" 2>/dev/null | tail -n 1)
+    [ "${4:-0}" -ge 2097152 ] 2>/dev/null
+}
+
+if [ "$place" = memory ] && usable /dev/shm && roomy /dev/shm; then
+    base=/dev/shm
+elif ! usable "$base"; then
     base=/tmp
 fi
 folder=$(mktemp -d "${base%/}/es-pg.XXXXXX") || exit
