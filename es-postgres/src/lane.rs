@@ -6,12 +6,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use es_core::store::{Attempt, Commit, CommitError, Committed, StoreError};
 use sqlx::postgres::{PgConnectOptions, PgRow};
-use sqlx::{ConnectOptions as _, PgConnection};
-use tokio::sync::{mpsc, oneshot};
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::admission::Admission;
@@ -65,21 +66,38 @@ impl Request {
     }
 }
 
-/// The way to the task. It ends when the last handle is gone.
+/// The way to the connection.
+///
+/// A caller who is alone uses it himself, which saves two changes of tasks; as soon as callers meet, they queue, and a
+/// task writes for all of them. The task ends when the last handle is gone.
 #[derive(Clone, Debug)]
-pub(crate) struct Lane(mpsc::Sender<Request>);
+pub(crate) struct Lane {
+    queue: mpsc::Sender<Request>,
+    writer: Arc<Mutex<Writer>>,
+    /// Whether the last batch was of one and nobody waited behind it.
+    alone: Arc<AtomicBool>,
+}
 
 impl Lane {
     pub(crate) fn start(shared: Arc<Shared>, connect: PgConnectOptions) -> Self {
-        let (sender, requests) = mpsc::channel(QUEUE);
-        let writer = Writer { shared, connect, conn: None, places: Places::default() };
-        drop(tokio::spawn(writer.run(requests)));
-        Self(sender)
+        let (queue, requests) = mpsc::channel(QUEUE);
+        let writer = Writer { shared, connect, conn: None, busy: false, places: Places::default() };
+        let writer = Arc::new(Mutex::new(writer));
+        let alone = Arc::new(AtomicBool::new(true));
+        drop(tokio::spawn(serve(writer.clone(), alone.clone(), requests)));
+        Self { queue, writer, alone }
     }
 
     pub(crate) async fn commit(&self, commit: Commit) -> Outcome {
         let (reply, outcome) = oneshot::channel();
-        if self.0.send(Request { commit, reply }).await.is_err() {
+        let request = Request { commit, reply };
+        if self.alone.load(Ordering::Relaxed)
+            && let Ok(mut writer) = self.writer.try_lock()
+        {
+            // Boxed: the usual caller, who queues, need not carry its size.
+            Box::pin(writer.write(vec![request])).await;
+            self.alone.store(self.queue.capacity() == QUEUE, Ordering::Relaxed);
+        } else if self.queue.send(request).await.is_err() {
             let gone = std::io::Error::other("the runtime that the store was opened on has ended");
             return Err(Failure::Failed(StoreError::transient("a commit", gone).into()));
         }
@@ -97,29 +115,54 @@ impl Lane {
     }
 }
 
+async fn serve(writer: Arc<Mutex<Writer>>, alone: Arc<AtomicBool>, mut requests: mpsc::Receiver<Request>) {
+    let mut waiting = VecDeque::new();
+    let mut received = Vec::new();
+    loop {
+        if waiting.is_empty() && requests.recv_many(&mut received, QUEUE).await == 0 {
+            return;
+        }
+        let mut writer = writer.lock().await;
+        // Callers that the last batch has just woken come into this one.
+        tokio::task::yield_now().await;
+        while let Ok(request) = requests.try_recv() {
+            received.push(request);
+        }
+        waiting.extend(received.drain(..));
+        let batch = take(&mut waiting);
+        alone.store(batch.len() == 1 && waiting.is_empty(), Ordering::Relaxed);
+        writer.write(batch).await;
+    }
+}
+
+/// One connection, and what is known through it.
+#[derive(Debug)]
 struct Writer {
     shared: Arc<Shared>,
     connect: PgConnectOptions,
     conn: Option<PgConnection>,
+    /// Whether a statement is under way. Seen by the next one only if a caller has dropped it.
+    busy: bool,
     places: Places,
 }
 
 impl Writer {
-    async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        let mut waiting = VecDeque::new();
-        let mut received = Vec::new();
-        loop {
-            if waiting.is_empty() && requests.recv_many(&mut received, QUEUE).await == 0 {
-                return;
+    /// The connection, after whatever was dropped on it has ended: a barrier waits for that too.
+    async fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
+        if self.busy {
+            self.places.forget();
+            if let Some(conn) = &mut self.conn
+                && conn.ping().await.is_err()
+            {
+                self.conn = None;
             }
-            // Callers that the last batch has just woken come into this one.
-            tokio::task::yield_now().await;
-            while let Ok(request) = requests.try_recv() {
-                received.push(request);
-            }
-            waiting.extend(received.drain(..));
-            self.write(take(&mut waiting)).await;
+            self.busy = false;
         }
+        if self.conn.is_none() {
+            self.places.forget();
+            self.conn = Some(self.connect.connect().await?);
+        }
+        Ok(self.conn.as_mut().expect("it was just made"))
     }
 
     /// Answers every request.
@@ -174,29 +217,33 @@ impl Writer {
 
     async fn try_write(&mut self, requests: &[Request]) -> Result<Answer, Failed> {
         if requests.iter().all(|request| request.commit.is_empty()) {
+            if self.busy {
+                self.connection().await.map_err(|e| Failed::Before(error::store("connecting", e)))?;
+            }
             let nothing = requests.iter().map(|_| Committed::default()).collect();
             return Ok(Answer::Written(nothing, Default::default()));
         }
         let commits: Vec<&Commit> = requests.iter().map(|request| &request.commit).collect();
         let shared = &self.shared;
         shared.types.provide(&shared.readers, &commits).await.map_err(Failed::Before)?;
-        let mut conn = match self.conn.take() {
-            Some(conn) => conn,
-            None => {
-                self.connect.connect().await.map_err(|e| Failed::Before(error::store("connecting", e)))?
-            }
-        };
+        self.connection().await.map_err(|e| Failed::Before(error::store("connecting", e)))?;
         let attempt = self.shared.ids.next();
-        let (args, pending) =
-            Batch::new(&commits, &shared.types.known()).args(attempt, shared.micros(), &self.places);
+        let (args, pending) = Batch::new(&commits, &self.shared.types.known()).args(
+            attempt,
+            self.shared.micros(),
+            &self.places,
+        );
         let sql = if args.len() > APPEND_ARGS { APPEND_ALL } else { APPEND };
         let query = args.into_iter().fold(sqlx::query(sql), |query, arg| arg.bind(query));
-        let answered: Result<PgRow, _> = query.fetch_one(&mut conn).await;
-        if answered.as_ref().err().is_none_or(|e| !error::breaks_connection(e)) {
-            self.conn = Some(conn);
-        }
-        if answered.is_err() {
+        let conn = self.conn.as_mut().expect("it was just made");
+        self.busy = true;
+        let answered: Result<PgRow, _> = query.fetch_one(conn).await;
+        self.busy = false;
+        if let Err(e) = &answered {
             self.places.forget();
+            if error::breaks_connection(e) {
+                self.conn = None;
+            }
         }
         let failed = |error| Failed::Sent { attempt, fate: error::fate(&error), error };
         pending.answer(&answered.map_err(failed)?, &mut self.places).map_err(failed)
