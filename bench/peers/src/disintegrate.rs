@@ -16,6 +16,7 @@ use disintegrate_postgres::{
 use futures::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
 use sqlx_08::PgPool;
+use sqlx_08::postgres::PgConnectOptions;
 
 use crate::balances::{self, Taken};
 use crate::pool::pool_08;
@@ -92,6 +93,11 @@ impl EventListener<PgEventId, DomainEvent> for Balances {
     }
 }
 
+/// PostgreSQL reads a number in hexadecimal since 16; one of its functions has one.
+const DECIMAL: &str = "do $$ begin
+    execute replace(pg_get_functiondef('event_store_begin_epoch'::regproc), '0xFFFFFFFF', '4294967295');
+end $$";
+
 type Store = PgEventStore<DomainEvent, Json<DomainEvent>>;
 
 #[derive(Clone)]
@@ -112,10 +118,12 @@ impl Side for Peer {
     }
 
     async fn create(url: &str) -> anyhow::Result<()> {
-        let pool = pool_08(url).await?;
+        let unchecked = url.parse::<PgConnectOptions>()?.options([("check_function_bodies", "off")]);
+        let pool = PgPool::connect_with(unchecked).await?;
         sqlx_08::raw_sql(balances::TABLE).execute(&pool).await?;
         Store::try_new(pool.clone(), Json::default()).await?;
-        PgSnapshotter::try_new(pool, 100).await?;
+        PgSnapshotter::try_new(pool.clone(), 100).await?;
+        sqlx_08::raw_sql(DECIMAL).execute(&pool).await?;
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 use bench_kit::{Done, Job, Listed, Until, Work};
 
 use super::crew::{Crew, Process};
-use super::server::Server;
+use super::server::{Server, ask};
 
 pub struct Contender {
     pub name: String,
@@ -29,21 +29,29 @@ pub struct Contender {
 
 impl Contender {
     /// Everybody: the raw limit first, then the framework, then the peers.
-    pub fn all(server: &Server, only: &[String]) -> anyhow::Result<Vec<Self>> {
-        let own = std::env::current_exe()?;
-        let peers = super::peers::program();
-        if let Err(why) = &peers {
-            eprintln!("without peers: {why:#}");
-        }
-        let mut all = Vec::new();
-        for program in [Some(own), peers.ok()].into_iter().flatten() {
+    ///
+    /// Whoever cannot start is left out, and said so.
+    pub fn all(server: &Server, only: &[String]) -> anyhow::Result<(Vec<Self>, Vec<String>)> {
+        let (mut all, mut left_out) = (Vec::new(), Vec::new());
+        for program in [std::env::current_exe().map_err(Into::into), super::peers::program()] {
+            let program = match program {
+                Ok(program) => program,
+                Err(why) => {
+                    left_out.push(format!("all peers: {why:#}"));
+                    continue;
+                }
+            };
             for listed in list(&program)? {
                 if only.is_empty() || only.contains(&listed.name) {
-                    all.push(Self::new(listed, &program, server)?);
+                    let name = listed.name.clone();
+                    match Self::new(listed, &program, server) {
+                        Ok(contender) => all.push(contender),
+                        Err(why) => left_out.push(format!("{name}: {why:#}")),
+                    }
                 }
             }
         }
-        Ok(all)
+        Ok((all, left_out))
     }
 
     fn new(listed: Listed, program: &Path, server: &Server) -> anyhow::Result<Self> {
@@ -87,6 +95,14 @@ impl Contender {
         Self::on(listed, &self.program, server, format!("{}_{database}", self.database))
     }
 
+    /// What the server would do by itself before long.
+    pub fn settle(&self) -> anyhow::Result<()> {
+        if self.brings_server {
+            return Ok(());
+        }
+        ask(&self.url, async |conn| sqlx::raw_sql("vacuum analyze").execute(conn).await.map(drop))
+    }
+
     pub fn can(&self, work: Work) -> bool {
         self.can.contains(&work)
     }
@@ -96,9 +112,9 @@ impl Contender {
         self.fresh.replace(self.fresh.get() + span)
     }
 
-    /// One second of work, each caller with an aggregate of its own.
+    /// A short time of work, each caller with an aggregate of its own.
     pub fn job(&self, work: Work, callers: u64) -> Job {
-        let until = Until { seconds: 1.0, calls: None };
+        let until = Until { seconds: 0.8, calls: None };
         Job { url: self.url.clone(), work, callers, first: 0, span: callers, until, arrivals: None }
     }
 

@@ -2,12 +2,20 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use bench_kit::{Done, Job};
 
-pub struct Crew(Vec<Process>);
+/// How long anybody may take beyond what he was told.
+const GRACE: Duration = Duration::from_secs(60);
+
+pub struct Crew {
+    processes: Vec<Process>,
+    within: Duration,
+}
 
 impl Crew {
     /// Starts as many processes; each has its share of the aggregates.
@@ -18,16 +26,20 @@ impl Crew {
             crew.push(Process::start(program, &["worker", side, &serde_json::to_string(&job)?])?);
         }
         for process in &mut crew {
-            let said = process.line()?;
+            let said = process.line(GRACE)?;
             ensure!(said == "ready", "{side} was not ready: {said:?}");
         }
-        Ok(Self(crew))
+        let within = GRACE + Duration::from_secs_f64(job.until.seconds);
+        Ok(Self { processes: crew, within })
     }
 
     /// Lets them go, and waits for all.
     pub fn go(mut self) -> anyhow::Result<Vec<Done>> {
-        self.0.iter_mut().try_for_each(Process::release)?;
-        self.0.iter_mut().map(|process| Ok(serde_json::from_str(&process.line()?)?)).collect()
+        self.processes.iter_mut().try_for_each(Process::release)?;
+        self.processes
+            .iter_mut()
+            .map(|process| Ok(serde_json::from_str(&process.line(self.within)?)?))
+            .collect()
     }
 }
 
@@ -39,7 +51,7 @@ pub fn rate(done: &[Done]) -> f64 {
 /// A child that is spoken to in lines. It is ended with this value.
 pub struct Process {
     child: Child,
-    out: BufReader<ChildStdout>,
+    said: Receiver<std::io::Result<String>>,
 }
 
 impl Process {
@@ -47,20 +59,24 @@ impl Process {
         let mut command = Command::new(program);
         let mut child = command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let out = child.stdout.take().context("its output is piped")?;
-        Ok(Self { child, out: BufReader::new(out) })
+        let (say, said) = std::sync::mpsc::channel();
+        // Ends with the process, or with whoever listens.
+        std::thread::spawn(move || BufReader::new(out).lines().try_for_each(|line| say.send(line)));
+        Ok(Self { child, said })
     }
 
-    pub fn line(&mut self) -> anyhow::Result<String> {
-        let mut line = String::new();
-        self.out.read_line(&mut line)?;
-        ensure!(!line.is_empty(), "the process ended without an answer");
-        Ok(line.trim_end().to_owned())
+    pub fn line(&mut self, within: Duration) -> anyhow::Result<String> {
+        match self.said.recv_timeout(within) {
+            Ok(line) => Ok(line?),
+            Err(RecvTimeoutError::Disconnected) => bail!("the process ended without an answer"),
+            Err(RecvTimeoutError::Timeout) => bail!("no answer within {} s", within.as_secs()),
+        }
     }
 
     /// What stands behind this word, on the first line that begins with it.
     pub fn line_after(&mut self, word: &str) -> anyhow::Result<String> {
         loop {
-            if let Some(rest) = self.line()?.strip_prefix(word) {
+            if let Some(rest) = self.line(GRACE)?.strip_prefix(word) {
                 return Ok(rest.to_owned());
             }
         }

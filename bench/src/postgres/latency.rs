@@ -18,17 +18,20 @@ pub fn measure(all: &[Contender]) -> anyhow::Result<Table> {
             .to_owned(),
     );
     for side in all.iter().filter(|side| side.can(Work::Command)) {
-        let mut job = side.job(Work::Command, CALLERS);
-        job.span = AGGREGATES;
-        job.first = side.fresh(AGGREGATES);
-        job.until.seconds = 2.0;
-        let top = rate(&side.run(&job, 1)?);
-        job.first = side.fresh(AGGREGATES);
-        job.until.seconds = 3.0;
-        job.arrivals = Some(top * 0.7);
-        let done = side.run_one(&job)?;
-        let figures = [top, top * 0.7, done.p50, done.p99];
-        table.rows.push([vec![side.name.clone()], figures.map(number).to_vec()].concat());
+        table.side(side, figures(side));
     }
     Ok(table)
+}
+
+fn figures(side: &Contender) -> anyhow::Result<Vec<String>> {
+    let mut job = side.job(Work::Command, CALLERS);
+    job.span = AGGREGATES;
+    job.first = side.fresh(AGGREGATES);
+    job.until.seconds = 2.0;
+    let top = rate(&side.run(&job, 1)?);
+    job.first = side.fresh(AGGREGATES);
+    job.until.seconds = 3.0;
+    job.arrivals = Some(top * 0.7);
+    let done = side.run_one(&job)?;
+    Ok([top, top * 0.7, done.p50, done.p99].map(number).to_vec())
 }

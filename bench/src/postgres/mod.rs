@@ -41,9 +41,9 @@ pub struct Options {
 
 pub fn run(options: &Options) -> anyhow::Result<()> {
     let server = Server::start()?;
-    let all = Contender::all(&server, &options.only)?;
-    let mut report = report::Report::new(&server, &all)?;
-    let versus = versus::measure(&all, options.rounds)?;
+    let (all, left_out) = Contender::all(&server, &options.only)?;
+    let mut report = report::Report::new(&server, &all, &left_out)?;
+    let versus = versus::measure(&server, &all, options.rounds)?;
     report.add(versus.table());
     report.add(limits::measure(&all, options.rounds)?);
     report.add(flat::commands(&all)?);

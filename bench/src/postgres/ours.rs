@@ -2,8 +2,9 @@
 
 use bench_kit::{Side, Work};
 use es_core::App;
-use es_core::store::{Append, Backend, Commit, ExpectedVersion, NewEvent, StreamId};
+use es_core::store::{Append, Commit, ExpectedVersion, NewEvent, StreamId};
 use es_core::{Event as _, Metadata};
+use es_postgres::PgBackend;
 
 use super::condition::Credit;
 use crate::domain::{Account, AccountEvent, DepositMany, Deposited, deposit};
@@ -15,20 +16,6 @@ pub struct Ours {
     cold: App,
 }
 
-/// The one line that knows the backend.
-#[cfg(feature = "es-postgres")]
-async fn backend(url: &str) -> anyhow::Result<impl Backend + Clone> {
-    Ok(es_postgres::PgBackend::connect(url).await?)
-}
-
-/// Nothing is measured on it: without the backend this side is not listed.
-#[cfg(not(feature = "es-postgres"))]
-async fn backend(_url: &str) -> anyhow::Result<impl Backend + Clone> {
-    Ok(es_core::memory::MemoryBackend::new())
-}
-
-pub const HERE: bool = cfg!(feature = "es-postgres");
-
 fn deposited() -> Deposited {
     let deposit = deposit();
     Deposited { amount: deposit.amount, note: deposit.note }
@@ -39,7 +26,7 @@ impl Side for Ours {
         &[Work::Command, Work::Batch, Work::Condition, Work::Load, Work::Fill, Work::Scatter];
 
     async fn open(url: &str) -> anyhow::Result<Self> {
-        let backend = backend(url).await?;
+        let backend = PgBackend::connect(url).await?;
         let cold = App::on(backend.clone()).cache(0).start().await?;
         Ok(Self { app: App::on(backend).start().await?, cold })
     }

@@ -68,7 +68,7 @@ impl Row {
             On::Stored { first, span } => (first, span),
         };
         if self.work == Work::Rebuild {
-            job.until.seconds = 10.0;
+            job.until.seconds = 5.0;
             job.until.calls = Some(1);
         }
         job

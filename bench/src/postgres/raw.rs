@@ -10,7 +10,7 @@ use bench_kit::{Deposited, Side, Work, deposit};
 use futures::TryStreamExt as _;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, PgConnection};
-use tokio::sync::Mutex as Turn;
+use tokio::sync::Semaphore;
 
 use super::CONNECTIONS;
 
@@ -25,23 +25,23 @@ const TABLES: &str = "
 #[derive(Clone)]
 pub struct Raw {
     url: Arc<str>,
-    connections: Arc<[Turn<Option<PgConnection>>]>,
+    turns: Arc<Semaphore>,
+    /// The one used last is used next, so that a single caller stays on one.
+    idle: Arc<Mutex<Vec<PgConnection>>>,
     versions: Arc<Mutex<HashMap<u64, i64>>>,
 }
 
 impl Raw {
-    /// Each caller has a connection of its own as long as there are enough.
-    async fn with<T>(
-        &self,
-        caller: u64,
-        f: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
-    ) -> anyhow::Result<T> {
-        let mut turn = self.connections[usize::try_from(caller)? % CONNECTIONS].lock().await;
-        let conn = match turn.as_mut() {
+    async fn with<T>(&self, f: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>) -> anyhow::Result<T> {
+        let _turn = self.turns.acquire().await?;
+        let idle = self.idle.lock().expect("nobody panics with it").pop();
+        let mut conn = match idle {
             Some(conn) => conn,
-            None => turn.insert(connect(&self.url).await?),
+            None => connect(&self.url).await?,
         };
-        Ok(f(conn).await?)
+        let done = f(&mut conn).await?;
+        self.idle.lock().expect("nobody panics with it").push(conn);
+        Ok(done)
     }
 
     /// The versions that follow, known without asking: nobody else writes here.
@@ -58,8 +58,8 @@ impl Side for Raw {
         &[Work::Command, Work::Batch, Work::Load, Work::Rebuild, Work::Fill, Work::Scatter];
 
     async fn open(url: &str) -> anyhow::Result<Self> {
-        let connections = (0..CONNECTIONS).map(|_| Turn::default()).collect();
-        Ok(Self { url: url.into(), connections, versions: Arc::default() })
+        let turns = Arc::new(Semaphore::new(CONNECTIONS));
+        Ok(Self { url: url.into(), turns, idle: Arc::default(), versions: Arc::default() })
     }
 
     async fn create(url: &str) -> anyhow::Result<()> {
@@ -69,13 +69,13 @@ impl Side for Raw {
 
     async fn command(&self, aggregate: u64, events: usize) -> anyhow::Result<()> {
         if events > 1 {
-            return self.fill_rows(aggregate, &[aggregate], events).await;
+            return self.fill_rows(&[aggregate], events).await;
         }
         let version = self.next(aggregate, 1);
         let data = serde_json::to_vec(&deposit())?;
         let insert = sqlx::query("insert into events (stream, version, type, data) values ($1, $2, 1, $3)");
         let insert = insert.bind(i64::try_from(aggregate)?).bind(version).bind(data);
-        self.with(aggregate, async |conn| insert.execute(conn).await).await.map(drop)
+        self.with(async |conn| insert.execute(conn).await).await.map(drop)
     }
 
     async fn load(&self, aggregate: u64) -> anyhow::Result<i64> {
@@ -89,7 +89,7 @@ impl Side for Raw {
             }
             Ok(balance)
         };
-        self.with(aggregate, fold).await
+        self.with(fold).await
     }
 
     async fn rebuild(&self, _limit: Duration) -> anyhow::Result<u64> {
@@ -98,13 +98,13 @@ impl Side for Raw {
     }
 
     async fn fill(&self, first: u64, streams: u64, events: usize) -> anyhow::Result<()> {
-        self.fill_rows(first / 1_000, &(first..first + streams).collect::<Vec<_>>(), events).await
+        self.fill_rows(&(first..first + streams).collect::<Vec<_>>(), events).await
     }
 }
 
 impl Raw {
     /// Many rows with one statement.
-    async fn fill_rows(&self, caller: u64, streams: &[u64], events: usize) -> anyhow::Result<()> {
+    async fn fill_rows(&self, streams: &[u64], events: usize) -> anyhow::Result<()> {
         let data = serde_json::to_vec(&deposit())?;
         let (mut of, mut versions, mut payloads) = (Vec::new(), Vec::new(), Vec::new());
         for &stream in streams {
@@ -119,7 +119,7 @@ impl Raw {
                       select stream, version, 1, data
                       from unnest($1::bigint[], $2::bigint[], $3::bytea[]) as e (stream, version, data)";
         let insert = sqlx::query(insert).bind(of).bind(versions).bind(payloads);
-        self.with(caller, async |conn| insert.execute(conn).await).await.map(drop)
+        self.with(async |conn| insert.execute(conn).await).await.map(drop)
     }
 }
 

@@ -19,6 +19,14 @@ impl Table {
         Self { title, notes: Vec::new(), head, rows: Vec::new() }
     }
 
+    /// The row of a side; one that fails does not stop the others.
+    pub fn side(&mut self, side: &Contender, figures: anyhow::Result<Vec<String>>) {
+        match figures {
+            Ok(figures) => self.rows.push([vec![side.name.clone()], figures].concat()),
+            Err(why) => self.notes.push(format!("Failed: {}: {why:#}.", side.name)),
+        }
+    }
+
     fn markdown(&self) -> String {
         let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
         // Names to the left, figures to the right.
@@ -39,7 +47,7 @@ impl Table {
 /// Figures as people read them.
 pub fn number(figure: f64) -> String {
     if figure < 10.0 {
-        return format!("{figure:.2}");
+        return ratio(figure);
     }
     let digits = format!("{figure:.0}");
     let first = digits.len() % 3;
@@ -47,6 +55,10 @@ pub fn number(figure: f64) -> String {
     let rest = rest.as_bytes().chunks(3).map(|three| String::from_utf8_lossy(three).into_owned());
     let groups = Some(first.to_owned()).filter(|first| !first.is_empty()).into_iter().chain(rest);
     groups.collect::<Vec<_>>().join(",")
+}
+
+pub fn ratio(ratio: f64) -> String {
+    if ratio < 0.01 { format!("{ratio:.4}") } else { format!("{ratio:.2}") }
 }
 
 /// Prints each table as soon as it is measured.
@@ -61,20 +73,21 @@ Ratios travel between machines, rates do not.
 ";
 
 impl Report {
-    pub fn new(server: &Server, all: &[Contender]) -> anyhow::Result<Self> {
+    pub fn new(server: &Server, all: &[Contender], left_out: &[String]) -> anyhow::Result<Self> {
         let postgres: String =
             server.ask(async |conn| sqlx::query_scalar("show server_version").fetch_one(conn).await)?;
         let mut crates: Vec<&str> = all.iter().flat_map(|side| &side.crates).map(String::as_str).collect();
         crates.sort_unstable();
         crates.dedup();
         let crates = crates.iter().filter_map(|name| Some(format!("{name} {}", version(name)?)));
-        let on = [
+        let mut on = vec![
             format!("- date: {}", jiff::Zoned::now().date()),
             format!("- machine: {}", machine()),
             format!("- PostgreSQL {postgres}, settings of its release"),
             format!("- crates: {}", crates.collect::<Vec<_>>().join(", ")),
             format!("- command: `bench {}`", std::env::args().skip(1).collect::<Vec<_>>().join(" ")),
         ];
+        on.extend(left_out.iter().map(|why| format!("- left out: {why}")));
         let report = Self(format!("{HEAD}\n{}\n", on.join("\n")));
         println!("{}", on.join("\n"));
         Ok(report)

@@ -5,7 +5,8 @@ use bench_kit::Work;
 use super::contender::Contender;
 use super::crew::rate;
 use super::plan::{self, REBUILD, ROWS, Row};
-use super::report::{Table, number};
+use super::report::{Table, number, ratio};
+use super::server::Server;
 use crate::measure::{Side, medians_of};
 
 /// The medians of all rows; a cell is empty where a side cannot do the work, or failed.
@@ -18,21 +19,25 @@ pub struct Versus {
 /// Rounds of what takes long and does not vary much.
 const FEW: usize = 3;
 
-pub fn measure(all: &[Contender], rounds: usize) -> anyhow::Result<Versus> {
+pub fn measure(server: &Server, all: &[Contender], rounds: usize) -> anyhow::Result<Versus> {
     let sides: Vec<&Contender> = all.iter().filter(|side| side.can(Work::Command)).collect();
     for side in &sides {
         plan::prepare(side)?;
+        side.settle()?;
     }
     let mut versus = Versus {
         sides: sides.iter().map(|side| side.name.clone()).collect(),
         rows: Vec::new(),
         failures: Vec::new(),
     };
+    server.run("checkpoint")?;
     versus.row(&REBUILD, &sides, rounds.min(FEW));
     for side in &sides {
         plan::prepare_long(side)?;
     }
     for row in ROWS {
+        // Nobody pays in a row for what was written in the one before.
+        server.run("checkpoint")?;
         versus.row(row, &sides, rounds);
     }
     versus.rows.rotate_left(1);
@@ -77,7 +82,7 @@ impl Versus {
                 (None, _) => String::new(),
                 (Some(rate), _) if self.sides[side] == "raw" => number(*rate),
                 (Some(rate), raw) => {
-                    let ratio = raw.map(|raw| format!(" ({:.2})", rate / raw)).unwrap_or_default();
+                    let ratio = raw.map(|raw| format!(" ({})", ratio(rate / raw))).unwrap_or_default();
                     let bold = if *rate == best { "**" } else { "" };
                     format!("{bold}{}{bold}{ratio}", number(*rate))
                 }

@@ -4,7 +4,7 @@ use anyhow::bail;
 use bench_kit::{Job, Listed, Side, say};
 
 use super::copy::Copy;
-use super::ours::{self, Ours};
+use super::ours::Ours;
 use super::raw::Raw;
 
 pub fn list() -> anyhow::Result<()> {
@@ -14,11 +14,11 @@ pub fn list() -> anyhow::Result<()> {
         can,
         server: false,
     };
-    let mut sides =
-        vec![side("raw", &["sqlx"], Raw::CAN.to_vec()), side("copy", &["sqlx"], Copy::CAN.to_vec())];
-    if ours::HERE {
-        sides.push(side("es-postgres", &["es-postgres"], Ours::CAN.to_vec()));
-    }
+    let sides = [
+        side("raw", &["sqlx"], Raw::CAN.to_vec()),
+        side("copy", &["sqlx"], Copy::CAN.to_vec()),
+        side("es-postgres", &["es-postgres"], Ours::CAN.to_vec()),
+    ];
     say(&serde_json::to_string(&sides)?)
 }
 
