@@ -4,6 +4,7 @@
 //! them stand capabilities that not every backend needs to have, such as [`ViewStore`]. The
 //! conformance suites of `es_core::testing` are this contract made executable.
 
+mod bookmark;
 mod commit;
 pub mod envelope;
 mod error;
@@ -17,6 +18,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+pub use self::bookmark::Bookmark;
 pub use self::commit::{
     Append, Attempt, Check, CheckpointMove, Commit, Committed, ExpectedVersion, NewEvent, Outcome,
     OutcomeMark, RecordedEvent, ViewWrite,

@@ -9,7 +9,7 @@ use futures::stream;
 use tokio::sync::watch;
 
 use crate::limits::MAX_PAGE;
-use crate::store::{EventFilter, EventStore, Page, Position, RecordedEvent, StoreError};
+use crate::store::{Bookmark, EventFilter, EventStore, Page, Position, RecordedEvent, StoreError};
 
 /// Events asked for at once.
 const PAGE: usize = 1_000;
@@ -62,6 +62,10 @@ pub struct Subscription {
     buffered: VecDeque<RecordedEvent>,
     /// Nothing up to here is left to read from the store; what is buffered lies before it.
     through: Position,
+    /// The event that was delivered last.
+    last: Option<Bookmark>,
+    /// Whether a read has failed: the store that answers again may have another history.
+    failed: bool,
     poll: Duration,
 }
 
@@ -70,7 +74,28 @@ impl Subscription {
     #[must_use]
     pub fn new(store: Arc<dyn EventStore>, filter: EventFilter, after: Position) -> Self {
         let wake = store.watch();
-        Self { store, filter, wake, buffered: VecDeque::new(), through: after, poll: POLL }
+        let buffered = VecDeque::new();
+        Self { store, filter, wake, buffered, through: after, last: None, failed: false, poll: POLL }
+    }
+
+    /// A subscription that goes on after a bookmark, which was kept outside the store.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bookmark::check`].
+    pub async fn resume(
+        store: Arc<dyn EventStore>,
+        filter: EventFilter,
+        bookmark: Bookmark,
+    ) -> Result<Self, StoreError> {
+        bookmark.check(&*store).await?;
+        Ok(Self { last: Some(bookmark), ..Self::new(store, filter, bookmark.position) })
+    }
+
+    /// The event that was delivered last, to go on after it with [`Self::resume`]; `None` before the first.
+    #[must_use]
+    pub const fn bookmark(&self) -> Option<Bookmark> {
+        self.last
     }
 
     /// Another longest sleep between two looks than one second.
@@ -93,15 +118,23 @@ impl Subscription {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the store cannot be read now; a later call goes on.
+    /// [`StoreError`] if the store cannot be read now; a later call goes on. [`StoreError::Misuse`] if the store came
+    /// back with another history, see [`Bookmark::check`].
     pub async fn next(&mut self) -> Result<RecordedEvent, StoreError> {
         loop {
             if let Some(event) = self.buffered.pop_front() {
+                let (position, event_id) = (event.place(), event.id);
+                self.last = Some(Bookmark { store: self.store.identity(), position, event: event_id });
                 return Ok(event);
+            }
+            if let Some(last) = self.last.filter(|_| self.failed) {
+                last.check(&*self.store).await?;
             }
             // Seen before the read: a wake-up that comes during it is not lost.
             self.wake.mark_unchanged();
-            let page = self.store.read(&self.filter, self.through, PAGE).await?;
+            let page = self.store.read(&self.filter, self.through, PAGE).await;
+            self.failed = page.is_err();
+            let page = page?;
             self.through = page.through;
             self.buffered = page.events.into();
             if self.buffered.is_empty() && !page.more {

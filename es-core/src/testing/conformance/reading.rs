@@ -10,7 +10,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::data::{ANY, encoded, event, events, id, ids, new_id, places, raw, tagged, versions};
 use super::domain::{Account, AccountEvent, deposited, opened, withdrawn};
-use super::patient::Patient;
+use super::patient::{Patient, ask};
 use super::readside::Balance;
 use super::{Subject, next, settle, start, store};
 use crate::clock::Timestamp;
@@ -19,10 +19,11 @@ use crate::event::{Event, Metadata, Tag};
 use crate::limits::{MAX_PAGE, MAX_SEQUENCE};
 use crate::query::LoadError;
 use crate::store::{
-    Backend, EventFilter, EventStore, NewEvent, Position, Subscription, Transaction, Version, ViewStore,
+    Backend, Bookmark, EventFilter, EventStore, NewEvent, Position, Subscription, Transaction, Version,
+    ViewStore,
 };
 use crate::testing::TestClock;
-use crate::{App, Views};
+use crate::{App, ErrorKind, Views};
 
 /// E11
 pub async fn everything_of_an_event_comes_back_byte_for_byte<S: Subject>(subject: S) {
@@ -236,6 +237,36 @@ pub async fn a_subscription_beyond_the_head_waits_for_its_position<S: Subject>(s
     assert_eq!(event.place(), Position(5));
 }
 
+/// R11
+pub async fn a_bookmark_goes_on_and_one_of_another_history_is_refused<S: Subject>(subject: S) {
+    let (store, other) = (store(&subject).await, store(&subject).await);
+    store.put("a", events(3)).await;
+    other.put("a", events(3)).await;
+    let handle: Arc<dyn EventStore> = Arc::new(store.0.clone());
+    let bookmark = ask(|| Bookmark::of(&*handle, Position(2))).await;
+    let mut resumed = ask(|| Subscription::resume(handle.clone(), EventFilter::all(), bookmark)).await;
+    assert_eq!(resumed.bookmark(), Some(bookmark));
+    assert_eq!(next(&mut resumed).await.place(), Position(3));
+    assert_eq!(resumed.bookmark(), Some(ask(|| Bookmark::of(&*handle, Position(3))).await));
+    let strangers = [
+        (ask(|| Bookmark::of(&other.0, Position(2))).await, "another store"),
+        (Bookmark { event: new_id(), ..bookmark }, "another event"),
+        (Bookmark { position: Position(9), ..bookmark }, "no event"),
+    ];
+    for (stranger, why) in strangers {
+        let refused = loop {
+            match Subscription::resume(handle.clone(), EventFilter::all(), stranger).await {
+                Err(error) if error.kind() == ErrorKind::Transient => {}
+                outcome => break outcome.map(drop).unwrap_err(),
+            }
+        };
+        assert_eq!(refused.kind(), ErrorKind::Misuse);
+        assert!(refused.to_string().contains(why), "{refused}");
+    }
+    let start = Bookmark::start(&*handle);
+    ask(|| start.check(&*handle)).await;
+}
+
 /// B14
 pub async fn a_limit_of_nothing_reads_nothing_and_a_huge_one_is_capped<S: Subject>(subject: S) {
     let store = store(&subject).await;
@@ -304,7 +335,7 @@ async fn write<B: Backend + ViewStore + Clone>(store: Patient<B>, seed: u64) -> 
 
 fn ask_once(rolled_back: Result<(), crate::store::StoreError>) {
     if let Err(error) = rolled_back {
-        assert_eq!(error.kind(), crate::ErrorKind::Transient, "{error}");
+        assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
     }
 }
 
@@ -414,7 +445,7 @@ fn decode(event: &crate::RecordedEvent) -> Vec<AccountEvent> {
 async fn load(app: &App, key: &str) -> Result<Account, LoadError> {
     loop {
         match app.load::<Account>(&key.to_owned()).await {
-            Err(LoadError::Store(error)) => assert_eq!(error.kind(), crate::ErrorKind::Transient, "{error}"),
+            Err(LoadError::Store(error)) => assert_eq!(error.kind(), ErrorKind::Transient, "{error}"),
             answer => return answer.map(|found| found.expect("there").state),
         }
     }

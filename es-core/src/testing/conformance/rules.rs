@@ -56,6 +56,7 @@ macro_rules! __conformance_rules {
                 a_subscription_that_is_dropped_in_the_middle_loses_nothing
                 a_wake_up_comes_with_a_commit
                 reading_beyond_the_head_is_empty
+                a_bookmark_goes_on_and_one_of_another_history_is_refused
                 a_subscription_beyond_the_head_waits_for_its_position
                 a_limit_of_nothing_reads_nothing_and_a_huge_one_is_capped
                 a_reader_beside_ten_writers_sees_every_committed_event_once_in_order
