@@ -12,8 +12,9 @@ use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgPool, Row as _
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::db::Stale;
 use crate::lane::Lane;
-use crate::readers::Readers;
+use crate::readers::{Patience, Readers};
 use crate::row::number;
 use crate::types::Types;
 use crate::{Db, PgOptions, Tx, check, error, projection, schema, wake};
@@ -32,6 +33,7 @@ pub(crate) struct Store {
     pub(crate) readers: Arc<Readers>,
     /// For transactions and queries of the user's own.
     pub(crate) users: PgPool,
+    stale: Stale,
     /// Where a `Tx` that is dropped outside a runtime is rolled back.
     pub(crate) runtime: Handle,
     /// Commits that append, or depend on the log.
@@ -129,7 +131,8 @@ impl PgBackend {
         drop(conn.close().await);
 
         let connect = options.for_store();
-        let readers = Arc::new(Readers::new(connect.clone(), options.readers));
+        let patience = Patience::beside(options.statement_timeout);
+        let readers = Arc::new(Readers::new(connect.clone(), options.readers, patience));
         let shared = Arc::new(Shared {
             identity,
             types,
@@ -146,9 +149,15 @@ impl PgBackend {
             let written = shared.written.subscribe();
             drop(tokio::spawn(wake::run(Arc::downgrade(&shared), pool, channel, written)));
         }
+        let stale = Stale::default();
+        let met = stale.clone();
         let users = PgPoolOptions::new()
             .max_connections(options.connections)
             .test_before_acquire(true)
+            .before_acquire(move |_, meta| {
+                let usable = !met.has_met(meta.age);
+                Box::pin(async move { Ok(usable) })
+            })
             .after_release(|conn, _| {
                 // A future that was dropped may have left a transaction open. A ROLLBACK alone would put a warning
                 // into the server's log each time there is none.
@@ -157,13 +166,14 @@ impl PgBackend {
             .connect_lazy_with(options.for_users());
         let log = Lane::start(shared.clone(), connect.clone());
         let state = Lane::start(shared.clone(), connect);
-        Ok(Self(Arc::new(Store { options, shared, readers, users, runtime: Handle::current(), log, state })))
+        let runtime = Handle::current();
+        Ok(Self(Arc::new(Store { options, shared, readers, users, stale, runtime, log, state })))
     }
 
     /// Connections for SQL outside the app's queries.
     #[must_use]
     pub fn db(&self) -> Db {
-        Db::new(self.0.users.clone())
+        Db::new(self.0.users.clone(), self.0.stale.clone())
     }
 }
 

@@ -1,9 +1,15 @@
 //! What queries read through.
 
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryFutureExt as _, TryStreamExt as _};
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Either, Error, Execute, Executor, PgPool, Postgres, SqlStr};
+
+use crate::error;
 
 /// Connections that read. A query of the app asks for `&Db` and hands it to sqlx:
 /// `sqlx::query(..).fetch_all(db)`.
@@ -12,11 +18,31 @@ use sqlx::{Either, Error, Execute, Executor, PgPool, Postgres, SqlStr};
 #[derive(Clone, Debug)]
 pub struct Db {
     pool: PgPool,
+    stale: Stale,
+}
+
+/// When a statement last met a table that had changed under its plan: a connection keeps such plans for good, so those
+/// that are older are closed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stale(Arc<Mutex<Option<Instant>>>);
+
+impl Stale {
+    fn note(&self, error: &Error) {
+        if error::code(error) == Some(error::STALE_PLAN) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
+    }
+
+    /// Whether a connection of this age may have such plans.
+    pub(crate) fn has_met(&self, age: Duration) -> bool {
+        let met = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        met.is_some_and(|met| met.elapsed() <= age)
+    }
 }
 
 impl Db {
-    pub(crate) const fn new(pool: PgPool) -> Self {
-        Self { pool }
+    pub(crate) const fn new(pool: PgPool, stale: Stale) -> Self {
+        Self { pool, stale }
     }
 
     /// The pool itself, for what needs a connection of its own.
@@ -36,7 +62,8 @@ impl<'c> Executor<'c> for &'c Db {
         'q: 'e,
         E: 'q,
     {
-        self.pool.fetch_many(query)
+        let stale = self.stale.clone();
+        self.pool.fetch_many(query).inspect_err(move |e| stale.note(e)).boxed()
     }
 
     fn fetch_optional<'e, 'q, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, Error>>
@@ -46,7 +73,7 @@ impl<'c> Executor<'c> for &'c Db {
         'q: 'e,
         E: 'q,
     {
-        self.pool.fetch_optional(query)
+        Box::pin(self.pool.fetch_optional(query).inspect_err(|e| self.stale.note(e)))
     }
 
     fn prepare_with<'e>(

@@ -28,9 +28,11 @@ pub(crate) fn fate(error: &sqlx::Error) -> Fate {
     match (class(error), error.code()) {
         (_, FENCED) => Fate::Never,
         (_, STALE_PLAN) => Fate::Again,
-        ("22" | "23" | "42" | "54", _) => Fate::Data,
         ("40" | "53" | "55" | "57", _) => Fate::Again,
-        _ => Fate::Never,
+        // The server's own trouble: it is nobody's data.
+        ("58" | "XX", _) => Fate::Never,
+        // A trigger of the user's own may raise anything.
+        _ => Fate::Data,
     }
 }
 
@@ -39,7 +41,7 @@ const FENCED: &str = "ES001";
 /// Raised by `flush` for a request that is refused.
 pub(crate) const REFUSED: &str = "ES002";
 /// `cached plan must not change result type`: it repeats until the connection is closed.
-const STALE_PLAN: &str = "0A000";
+pub(crate) const STALE_PLAN: &str = "0A000";
 
 /// What an error of the driver means for the caller. `what` was being done.
 pub(crate) fn store(what: &'static str, error: sqlx::Error) -> StoreError {
@@ -55,12 +57,18 @@ pub(crate) fn store(what: &'static str, error: sqlx::Error) -> StoreError {
         };
     };
     let advice = match (class(found), found.code()) {
+        ("ES", _) => return StoreError::misuse(format!("{what}: {}", found.message())),
+        (_, "25P02") => {
+            "a statement before this one failed and ended the transaction: nothing of it is stored"
+        }
         ("28", _) => "mend the user or the password in the URL",
         ("3D", _) => "make the database, or name another in the URL",
         (_, "42501") => "the account lacks a privilege; `es-postgres roles` prints what is needed",
         (_, "25006") => "the server is read-only, a replica perhaps; connect to the primary",
         ("XX", _) => return StoreError::Corrupt { what: format!("{what}: {error}") },
-        ("22" | "23" | "42" | "54" | "0A", _) => return StoreError::misuse(format!("{what}: {error}")),
+        ("0A" | "22" | "23" | "2B" | "42" | "54" | "P0", _) => {
+            return StoreError::misuse(format!("{what}: {error}"));
+        }
         _ => return StoreError::transient(what, error),
     };
     StoreError::misuse(format!("{what}: {}; {advice}", found.message()))

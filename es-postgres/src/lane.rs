@@ -5,6 +5,7 @@
 //! on PostgreSQL it pays back what the gate costs, for a batch holds the gate once and is flushed to disk once.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -81,7 +82,14 @@ pub(crate) struct Lane {
 impl Lane {
     pub(crate) fn start(shared: Arc<Shared>, connect: PgConnectOptions) -> Self {
         let (queue, requests) = mpsc::channel(QUEUE);
-        let writer = Writer { shared, connect, conn: None, busy: false, places: Places::default() };
+        let writer = Writer {
+            shared,
+            connect,
+            conn: None,
+            busy: None,
+            unsettled: Vec::new(),
+            places: Places::default(),
+        };
         let writer = Arc::new(Mutex::new(writer));
         let alone = Arc::new(AtomicBool::new(true));
         drop(tokio::spawn(serve(writer.clone(), alone.clone(), requests)));
@@ -136,31 +144,49 @@ async fn serve(writer: Arc<Mutex<Writer>>, alone: Arc<AtomicBool>, mut requests:
 }
 
 /// One connection, and what is known through it.
-#[derive(Debug)]
 struct Writer {
     shared: Arc<Shared>,
     connect: PgConnectOptions,
     conn: Option<PgConnection>,
-    /// Whether a statement is under way. Seen by the next one only if a caller has dropped it.
-    busy: bool,
+    /// The attempt that is under way. Seen by the next one only if a caller has dropped it.
+    busy: Option<Uuid>,
+    /// Attempts that were sent and not answered. They may be running still, and their callers may be gone.
+    unsettled: Vec<Uuid>,
     places: Places,
+}
+
+/// Without the driver's options: they show the password.
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").field("busy", &self.busy).finish_non_exhaustive()
+    }
 }
 
 impl Writer {
     /// The connection, after whatever was dropped on it has ended: a barrier waits for that too.
     async fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
-        if self.busy {
+        let patience = self.shared.readers.patience();
+        if let Some(attempt) = self.busy {
             self.places.forget();
             if let Some(conn) = &mut self.conn
-                && conn.ping().await.is_err()
+                && patience.within(conn.ping()).await.is_err()
             {
                 self.conn = None;
+                self.unsettled.push(attempt);
             }
-            self.busy = false;
+            self.busy = None;
         }
         if self.conn.is_none() {
             self.places.forget();
-            self.conn = Some(self.connect.connect().await?);
+            self.conn = Some(patience.within(self.connect.connect()).await?);
+        }
+        let conn = self.conn.as_mut().expect("it was just made");
+        while let Some(attempt) = self.unsettled.last() {
+            if let Err(e) = patience.within(settle(conn, *attempt)).await {
+                self.conn = None;
+                return Err(e);
+            }
+            self.unsettled.pop();
         }
         Ok(self.conn.as_mut().expect("it was just made"))
     }
@@ -199,6 +225,7 @@ impl Writer {
                 }
                 Err(Failed::Sent { attempt, fate: Fate::Unknown, error }) => {
                     tracing::warn!(%attempt, error = &error as &dyn std::error::Error, "the outcome of a batch is unknown");
+                    self.unsettled.push(attempt);
                     for request in piece {
                         let attempt = Attempt::of(attempt, &request.commit);
                         request.answer(Err(CommitError::Unknown(Box::new(attempt))));
@@ -217,7 +244,7 @@ impl Writer {
 
     async fn try_write(&mut self, requests: &[Request]) -> Result<Answer, Failed> {
         if requests.iter().all(|request| request.commit.is_empty()) {
-            if self.busy {
+            if self.busy.is_some() || !self.unsettled.is_empty() {
                 self.connection().await.map_err(|e| Failed::Before(error::store("connecting", e)))?;
             }
             let nothing = requests.iter().map(|_| Committed::default()).collect();
@@ -236,9 +263,9 @@ impl Writer {
         let sql = if args.len() > APPEND_ARGS { APPEND_ALL } else { APPEND };
         let query = args.into_iter().fold(sqlx::query(sql), |query, arg| arg.bind(query));
         let conn = self.conn.as_mut().expect("it was just made");
-        self.busy = true;
-        let answered: Result<PgRow, _> = query.fetch_one(conn).await;
-        self.busy = false;
+        self.busy = Some(attempt);
+        let answered: Result<PgRow, _> = self.shared.readers.patience().within(query.fetch_one(conn)).await;
+        self.busy = None;
         if let Err(e) = &answered {
             self.places.forget();
             if error::breaks_connection(e) {
@@ -248,6 +275,14 @@ impl Writer {
         let failed = |error| Failed::Sent { attempt, fate: error::fate(&error), error };
         pending.answer(&answered.map_err(failed)?, &mut self.places).map_err(failed)
     }
+}
+
+/// Waits for the end of an attempt behind another connection. If it has not begun, it never will.
+async fn settle(conn: &mut PgConnection, attempt: Uuid) -> Result<(), sqlx::Error> {
+    let fence = "insert into fenced (attempt) values ($1) on conflict do nothing";
+    sqlx::query(fence).bind(attempt).execute(&mut *conn).await?;
+    let wait = "select pg_advisory_xact_lock(uuid_hash_extended($1, 0))";
+    sqlx::query(wait).bind(attempt).execute(conn).await.map(drop)
 }
 
 enum Failed {

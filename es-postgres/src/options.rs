@@ -69,6 +69,10 @@ impl PgOptions {
     pub fn new(url: &str) -> Result<Self, StoreError> {
         let parameters = url.split_once('?').map_or("", |(_, query)| query);
         for key in parameters.split('&').filter_map(|pair| pair.split('=').next()) {
+            if !key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')) {
+                // Behind a password with a `?` in it, this is the rest of the password.
+                return Err(malformed());
+            }
             if !key.is_empty() && !PARAMETERS.contains(&key) {
                 let what = format!("the database URL has a parameter {key:?}, which is not known: remove it");
                 return Err(StoreError::misuse(what));
@@ -78,11 +82,7 @@ impl PgOptions {
             return Err(StoreError::misuse("a database URL begins with `postgres://`"));
         }
         // The driver's error may quote the URL, and with it the password.
-        let connect = PgConnectOptions::from_str(url).map_err(|_| {
-            StoreError::misuse(
-                "the database URL is malformed: write postgres://user:password@host:port/database",
-            )
-        })?;
+        let connect = PgConnectOptions::from_str(url).map_err(|_| malformed())?;
         Ok(Self::from_driver(connect))
     }
 
@@ -183,6 +183,13 @@ impl PgOptions {
             ("jit", "off"),
         ])
     }
+}
+
+fn malformed() -> StoreError {
+    StoreError::misuse(
+        "the database URL is malformed: write postgres://user:password@host:port/database, \
+         and what is neither a letter nor a digit in the password as `%` and two digits (`?` is `%3F`)",
+    )
 }
 
 #[cfg(test)]

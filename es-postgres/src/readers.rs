@@ -4,7 +4,10 @@
 //! a second round trip. Here, a connection whose statement failed or was dropped half way is thrown away, so none is
 //! ever handed on in a state that nobody knows.
 
+use std::fmt;
+use std::io;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use es_core::store::StoreError;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgRow};
@@ -14,18 +17,53 @@ use tokio::sync::Semaphore;
 
 use crate::error;
 
+/// How long an answer is waited for: somewhat longer than the server works on it. A server that says nothing at all,
+/// or a network that swallows what it says, would be waited for until the system gives up the connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience(Option<Duration>);
+
+impl Patience {
+    /// Beside a statement timeout; zero is none.
+    pub(crate) fn beside(timeout: Duration) -> Self {
+        const MORE: Duration = Duration::from_secs(5);
+        Self((!timeout.is_zero()).then(|| timeout.saturating_add(MORE)))
+    }
+
+    pub(crate) async fn within<T>(
+        self,
+        work: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, sqlx::Error> {
+        let Some(limit) = self.0 else { return work.await };
+        let silent =
+            |_| sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "the server does not answer"));
+        tokio::time::timeout(limit, work).await.map_err(silent)?
+    }
+}
+
 pub(crate) type PgQuery = Query<'static, Postgres, PgArguments>;
 
-#[derive(Debug)]
 pub(crate) struct Readers {
     connect: PgConnectOptions,
+    patience: Patience,
     permits: Semaphore,
     idle: Mutex<Vec<PgConnection>>,
 }
 
+/// Without the driver's options: they show the password.
+impl fmt::Debug for Readers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Readers").field("permits", &self.permits).finish_non_exhaustive()
+    }
+}
+
 impl Readers {
-    pub(crate) fn new(connect: PgConnectOptions, connections: usize) -> Self {
-        Self { connect, permits: Semaphore::new(connections), idle: Mutex::default() }
+    pub(crate) fn new(connect: PgConnectOptions, connections: usize, patience: Patience) -> Self {
+        Self { connect, patience, permits: Semaphore::new(connections), idle: Mutex::default() }
+    }
+
+    /// How long any connection of the store is waited for.
+    pub(crate) const fn patience(&self) -> Patience {
+        self.patience
     }
 
     /// All rows of a statement that only reads.
@@ -41,7 +79,7 @@ impl Readers {
         let _permit = self.permits.acquire().await.map_err(|_| sqlx::Error::PoolClosed)?;
         // A connection may have died while it was idle: then a fresh one is asked, once.
         if let Some(mut conn) = self.take() {
-            match query().fetch_all(&mut conn).await {
+            match self.patience.within(query().fetch_all(&mut conn)).await {
                 Err(e) if error::breaks_connection(&e) => self.forget(),
                 outcome => {
                     self.put(conn);
@@ -49,8 +87,8 @@ impl Readers {
                 }
             }
         }
-        let mut conn = self.connect.connect().await?;
-        let outcome = query().fetch_all(&mut conn).await;
+        let mut conn = self.patience.within(self.connect.connect()).await?;
+        let outcome = self.patience.within(query().fetch_all(&mut conn)).await;
         if outcome.as_ref().err().is_none_or(|e| !error::breaks_connection(e)) {
             self.put(conn);
         }

@@ -202,7 +202,9 @@ fn outcome(row: &PgRow) -> Result<Outcome, sqlx::Error> {
 
 /// Whole microseconds, rounded up: an event of the same microsecond is not before the time.
 fn micros_after(time: Timestamp) -> i64 {
+    /// PostgreSQL knows no time before its Julian day 0, in the year -4713; nothing was recorded then.
+    const FIRST: i64 = -210_866_803_200_000_000;
     let micros = time.as_microsecond();
     let rest = time - Timestamp::from_microsecond(micros).unwrap_or(time);
-    if rest.is_positive() { micros + 1 } else { micros }
+    (if rest.is_positive() { micros + 1 } else { micros }).max(FIRST)
 }

@@ -51,7 +51,7 @@ impl Tx {
         let failed = |e| error::store("opening a transaction", e);
         let id = store.shared.ids.next();
         let mut conn = store.users.acquire().await.map_err(failed)?;
-        let idle = store.options.statement_timeout.as_millis().max(1);
+        let idle = store.options.statement_timeout.as_millis();
         // A connection that is dropped in here goes through the pool's rollback.
         let begin = format!(
             "begin isolation level read committed; set local es.tx = '{id}'; \

@@ -54,8 +54,8 @@ impl Types {
     /// Takes in rows of [`SELECT`](Self::SELECT).
     pub(crate) fn learn_all(&self, rows: &[PgRow]) -> Result<(), sqlx::Error> {
         for row in rows {
-            let schema =
-                u32::try_from(row.try_get::<i32, _>(2)?).map_err(|e| sqlx::Error::Decode(e.into()))?;
+            // All 32 bits of it are stored.
+            let schema = row.try_get::<i32, _>(2)?.cast_unsigned();
             let (name, codec): (String, String) = (row.try_get(1)?, row.try_get(3)?);
             self.learn(row.try_get(0)?, Kind { name: name.into(), schema, codec: codec.into() });
         }

@@ -3,3 +3,5 @@
 #![expect(clippy::unwrap_used, reason = "in here, what is not there is a test that fails")]
 
 mod conformance;
+mod support;
+mod traps;
