@@ -17,6 +17,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use es_core::memory::MemoryBackend;
 use es_core::prelude::*;
 use es_core::store::ViewStore;
+use es_postgres::{PgBackend, PgOptions};
 use es_sqlite::SqliteBackend;
 
 use crate::customer::{Customer, CustomerId};
@@ -129,8 +130,9 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// The backend is chosen here, and nowhere else.
 async fn open(database: &str, imports: bool) -> anyhow::Result<App> {
     if database.starts_with("postgres://") || database.starts_with("postgresql://") {
-        let what = "this program has no PostgreSQL backend yet: give --database a file, or `:memory:`";
-        return Err(es_core::store::StoreError::misuse(what).into());
+        // Only an import makes the schema: anything else would show an empty store for a URL that was mistyped.
+        let options = PgOptions::new(database)?.with_migrate(imports);
+        return wire(PgBackend::connect_with(options).await?).await;
     }
     match database {
         ":memory:" => wire(MemoryBackend::new()).await,

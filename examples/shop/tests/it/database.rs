@@ -18,8 +18,8 @@ fn a_database_that_cannot_be_one_is_said_in_one_line() {
         ("nowhere/shop.db", "nowhere"),
         ("notes.txt", "notes.txt"),
         ("folder", "folder"),
-        ("postgres://localhost/shop", "PostgreSQL"),
-        ("postgresql://localhost/shop", "PostgreSQL"),
+        ("postgres://localhost:1/shop", "connecting to the database"),
+        ("postgresql://localhost/shop?user=ada&colour=red", "colour"),
     ] {
         for command in [&["import", "purchases.txt"][..], &["report"], &["rebuild"], &["history", "1"]] {
             let args = [command, &["--database", database]].concat();

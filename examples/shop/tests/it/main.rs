@@ -5,4 +5,5 @@
 mod database;
 mod input;
 mod killed;
+mod postgres;
 mod program;
