@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::db::Stale;
 use crate::lane::Lane;
+use crate::partitions::Partitions;
 use crate::readers::{Patience, Readers};
 use crate::row::number;
 use crate::types::Types;
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) types: Types,
     pub(crate) ids: Ids,
     pub(crate) readers: Arc<Readers>,
+    pub(crate) partitions: Partitions,
     pub(crate) head: watch::Sender<Position>,
     /// The head as far as this process has moved it.
     written: watch::Sender<Position>,
@@ -60,6 +62,7 @@ impl Shared {
     pub(crate) fn publish(&self, head: Position) {
         self.see(head);
         advance(&self.written, head);
+        self.partitions.reach(head);
     }
 
     /// Tells readers in this process how far the log goes.
@@ -138,6 +141,7 @@ impl PgBackend {
             types,
             ids: Ids::default(),
             readers: readers.clone(),
+            partitions: Partitions::read(&readers).await?,
             head: watch::Sender::default(),
             written: watch::Sender::default(),
             clock: options.clock.clone(),

@@ -27,7 +27,7 @@ pub(crate) fn fate(error: &sqlx::Error) -> Fate {
     }
     match (class(error), error.code()) {
         (_, FENCED) => Fate::Never,
-        (_, STALE_PLAN) => Fate::Again,
+        (_, STALE_PLAN | NO_PARTITION) => Fate::Again,
         ("40" | "53" | "55" | "57", _) => Fate::Again,
         // The server's own trouble: it is nobody's data.
         ("58" | "XX", _) => Fate::Never,
@@ -42,6 +42,8 @@ const FENCED: &str = "ES001";
 pub(crate) const REFUSED: &str = "ES002";
 /// `cached plan must not change result type`: it repeats until the connection is closed.
 pub(crate) const STALE_PLAN: &str = "0A000";
+/// No partition takes these positions: `add_partition` makes one. Nothing else of the store raises it.
+pub(crate) const NO_PARTITION: &str = "23514";
 
 /// What an error of the driver means for the caller. `what` was being done.
 pub(crate) fn store(what: &'static str, error: sqlx::Error) -> StoreError {
@@ -66,6 +68,7 @@ pub(crate) fn store(what: &'static str, error: sqlx::Error) -> StoreError {
         (_, "42501") => "the account lacks a privilege; `es-postgres roles` prints what is needed",
         (_, "25006") => "the server is read-only, a replica perhaps; connect to the primary",
         ("XX", _) => return StoreError::Corrupt { what: format!("{what}: {error}") },
+        (_, NO_PARTITION) => return StoreError::transient(what, error),
         ("0A" | "22" | "23" | "2B" | "42" | "54" | "P0", _) => {
             return StoreError::misuse(format!("{what}: {error}"));
         }

@@ -16,6 +16,7 @@ use sqlx::Row as _;
 
 use crate::PgBackend;
 use crate::row::number;
+use crate::store::Tail;
 
 /// What is stored, as far as the commit asks.
 #[derive(Debug, Default)]
@@ -56,8 +57,10 @@ impl Facts {
             let limit = if *explain { MAX_PAGE } else { same.map(|a| a.events.len()).sum() };
             // The first append of a stream reaches back furthest.
             if limit > 0 && !facts.tails.contains_key(&append.stream) {
-                let tail = backend.stream(&append.stream, expected, limit).await?;
-                facts.tails.insert(append.stream.clone(), tail);
+                // What was archived is not known to be the same: that is a conflict.
+                if let Tail::Kept(tail) = backend.tail(&append.stream, expected, limit).await? {
+                    facts.tails.insert(append.stream.clone(), tail);
+                }
             }
         }
         if let Some(condition) = condition {

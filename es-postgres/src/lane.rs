@@ -218,9 +218,13 @@ impl Writer {
                     let later = piece.split_off(piece.len() / 2);
                     pieces.extend([later, piece]);
                 }
-                Err(Failed::Sent { fate: Fate::Again, .. }) if tries < TRIES => {
+                Err(Failed::Sent { fate: Fate::Again, error, .. }) if tries < TRIES => {
                     tries += 1;
-                    tokio::time::sleep(Duration::from_millis(10 << tries)).await;
+                    if error::code(&error) == Some(error::NO_PARTITION) {
+                        self.shared.partitions.make(piece.iter().map(|request| &request.commit)).await;
+                    } else {
+                        tokio::time::sleep(Duration::from_millis(10 << tries)).await;
+                    }
                     pieces.push(piece);
                 }
                 Err(Failed::Sent { attempt, fate: Fate::Unknown, error }) => {

@@ -10,7 +10,9 @@ mod error;
 mod explain;
 mod filter;
 mod lane;
+mod operate;
 mod options;
+mod partitions;
 mod places;
 mod projection;
 mod readers;
@@ -28,8 +30,9 @@ mod wake;
 
 pub use self::backend::PgBackend;
 pub use self::db::Db;
+pub use self::operate::{Finding, ImportError, ImportSummary, Imported, Stats};
 pub use self::options::PgOptions;
-pub use self::schema::{Migration, migrations};
+pub use self::schema::{Migration, migrations, roles};
 pub use self::tx::{Savepoint, Tx};
 
 /// What a file that writes SQL for this backend imports: `use es_postgres::prelude::*;`.

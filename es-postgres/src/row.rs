@@ -15,7 +15,7 @@ use crate::types::Known;
 pub(crate) const COLUMNS: &str = "e.position, e.type_id, e.recorded_at, e.envelope, e.data";
 
 /// PostgreSQL counts time from the year 2000, in microseconds.
-const EPOCH: i64 = 946_684_800_000_000;
+pub(crate) const EPOCH: i64 = 946_684_800_000_000;
 
 /// An event of a row of [`COLUMNS`]. `Ok(None)`: its type is not known here yet, so reload the types.
 pub(crate) fn decode(
@@ -45,7 +45,7 @@ pub(crate) fn decode(
 }
 
 /// A time as the driver gives it when it is asked for the number in it.
-fn time(since_2000: i64) -> Result<Timestamp, impl std::error::Error> {
+pub(crate) fn time(since_2000: i64) -> Result<Timestamp, impl std::error::Error> {
     Timestamp::from_microsecond(since_2000.saturating_add(EPOCH))
 }
 

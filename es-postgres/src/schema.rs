@@ -75,6 +75,7 @@ pub struct Migration {
 const MIGRATIONS: &[(&str, &str)] = &[
     ("store", include_str!("../migrations/0001_store.sql")),
     ("append", include_str!("../migrations/0002_append.sql")),
+    ("operate", include_str!("../migrations/0003_operate.sql")),
 ];
 
 /// The number of the last migration that this program knows.
@@ -87,6 +88,17 @@ pub(crate) const KNOWN: i32 = MIGRATIONS.len() as i32;
 /// [`StoreError::Misuse`] if it is no name of a schema.
 pub fn migrations(schema: &str) -> Result<Vec<Migration>, StoreError> {
     Ok(steps(&SchemaName::new(schema)?))
+}
+
+/// The script that makes the roles of a store, `<schema>_owner`, `<schema>_writer` and `<schema>_reader`, and gives them
+/// the least that each needs. A superuser runs it, before the first migration and after each one.
+///
+/// # Errors
+///
+/// [`StoreError::Misuse`] if it is no name of a schema.
+pub fn roles(schema: &str) -> Result<String, StoreError> {
+    let name = SchemaName::new(schema)?;
+    Ok(name.fill(&include_str!("sql/roles.sql").replace("{schema}", schema)))
 }
 
 fn steps(schema: &SchemaName) -> Vec<Migration> {
@@ -130,8 +142,12 @@ pub(crate) async fn prepare(
         None => (0, es_core::id::Ids::default().next()),
     };
     if stored == 0 {
-        let create = schema.fill("create schema if not exists {es}");
-        sqlx::raw_sql(sql(create)).execute(&mut *tx).await.map_err(failed)?;
+        // Even `if not exists` asks for the privilege to make one.
+        let there = sqlx::query("select 1 from pg_catalog.pg_namespace where nspname = $1").bind(schema.as_str());
+        if there.fetch_optional(&mut *tx).await.map_err(failed)?.is_none() {
+            let create = sql(schema.fill("create schema {es}"));
+            sqlx::raw_sql(create).execute(&mut *tx).await.map_err(failed)?;
+        }
     }
     for step in steps(schema).into_iter().filter(|step| step.number > stored) {
         sqlx::raw_sql(sql(step.sql)).execute(&mut *tx).await.map_err(failed)?;

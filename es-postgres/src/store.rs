@@ -27,7 +27,31 @@ const OUTCOME: &str =
     "select fingerprint, stream, version, position, events, refusal from outcomes where key = $1";
 const RESOLVE: &str = "select applied, versions, last from resolve($1, $2, $3, $4, $5, $6)";
 
+/// What is there of a stream after a version.
+#[derive(Debug)]
+pub(crate) enum Tail {
+    Kept(Vec<RecordedEvent>),
+    /// Events that were asked for have left; the last one that did has this version.
+    Archived(Version),
+}
+
 impl PgBackend {
+    pub(crate) async fn tail(&self, id: &StreamId, after: Version, limit: usize) -> Result<Tail, StoreError> {
+        let most = limit.min(MAX_PAGE);
+        let limit = i64::try_from(most).unwrap_or(i64::MAX);
+        let query = || sqlx::query(STREAM).bind(id.as_str().to_owned()).bind(signed(after.0)).bind(limit);
+        let mut rows = self.0.readers.rows("reading a stream", query).await?;
+        // Of what was archived, the last event is still there.
+        if let Some(version) = rows.first().and_then(|row| row.get_unchecked::<Option<i64>, _>(5)) {
+            if number(version) != after.0 + 1 {
+                return Ok(Tail::Archived(Version(number(version))));
+            }
+            rows.truncate(most);
+        }
+        let events = self.decode(&rows, |i, _| Ok((id.clone(), Version(after.0 + 1 + i as u64)))).await?;
+        Ok(Tail::Kept(events))
+    }
+
     /// Decodes rows; types that another process has added meanwhile are read first.
     async fn decode(
         &self,
@@ -118,10 +142,16 @@ impl EventStore for PgBackend {
         after: Version,
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, StoreError> {
-        let limit = i64::try_from(limit.min(MAX_PAGE)).unwrap_or(i64::MAX);
-        let query = || sqlx::query(STREAM).bind(id.as_str().to_owned()).bind(signed(after.0)).bind(limit);
-        let rows = self.0.readers.rows("reading a stream", query).await?;
-        self.decode(&rows, |i, _| Ok((id.clone(), Version(after.0 + 1 + i as u64)))).await
+        match self.tail(id, after, limit).await? {
+            Tail::Kept(events) => Ok(events),
+            Tail::Archived(version) => {
+                let what = format!(
+                    "stream {id:?} is archived up to {version}: it can be read from there on, so it takes a snapshot at \
+                     {version} or later to load it"
+                );
+                Err(StoreError::misuse(what))
+            }
+        }
     }
 
     async fn read(&self, filter: &EventFilter, after: Position, limit: usize) -> Result<Page, StoreError> {

@@ -180,7 +180,12 @@ impl Transaction for Tx {
                 tracing::warn!(%attempt, error = &e as &dyn std::error::Error, "the outcome of a transaction is unknown");
                 return Err(CommitError::Unknown(Box::new(Attempt::of(attempt, &self.staged))));
             }
-            Err(e) => return Err(error::store("committing a transaction", e).into()),
+            Err(e) => {
+                if error::code(&e) == Some(error::NO_PARTITION) {
+                    self.store.shared.partitions.make([&self.staged]).await;
+                }
+                return Err(error::store("committing a transaction", e).into());
+            }
         };
         let (Some(pending), Some(row)) = (pending, answered) else { return Ok(Committed::default()) };
         match pending

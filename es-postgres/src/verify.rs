@@ -13,6 +13,25 @@ const CHECKS: &[(&str, &str)] = &[
          from events having count(*) <> max(position) - min(position) + 1",
     ),
     (
+        "positions go on from what was archived",
+        "select 'the first event kept is at position ' || e.first || ', archived are those up to ' || s.archived
+         from (select min(position) as first from events) e, store s where e.first <> s.archived + 1",
+    ),
+    (
+        "versions of a stream go on from what was archived",
+        "select coalesce(s.name, 'stream ' || e.stream_id) || ' goes on with version ' || e.first || ' after '
+             || coalesce(r.version, 0)
+         from (select stream_id, min(version) as first from events group by stream_id) e
+         left join archived_streams r using (stream_id) left join streams s using (stream_id)
+         where e.first <> coalesce(r.version, 0) + 1",
+    ),
+    (
+        "the last archived event of a stream lies before what is kept",
+        "select coalesce(s.name, 'stream ' || r.stream_id) || ' at position ' || r.position
+         from archived_streams r left join streams s using (stream_id)
+         where r.position > (select archived from store)",
+    ),
+    (
         "versions of a stream are contiguous",
         "select coalesce(s.name, 'stream ' || e.stream_id) || ' has ' || count(*) || ' events from version '
              || min(e.version) || ' to ' || max(e.version)
@@ -41,7 +60,7 @@ const CHECKS: &[(&str, &str)] = &[
     (
         "tags and checkpoints point into the log",
         "select 'tag ' || tag || ' at ' || position from tags
-         where position > (select coalesce(max(position), 0) from events)
+         where position > (select coalesce(max(position), 0) from events) or position <= (select archived from store)
          union all
          select 'checkpoint ' || name || ' at ' || position from checkpoints
          where position > (select coalesce(max(position), 0) from events)",

@@ -1,0 +1,194 @@
+//! Archives: what leaves, what stays, and what fails clearly.
+
+use es_core::store::{
+    Check, CheckpointMove, Commit, CommitError, EventFilter, EventStore as _, ExpectedVersion, Position,
+    Version, read_all,
+};
+use es_core::{ErrorKind, event::Tag};
+use es_postgres::PgBackend;
+
+use crate::shop::{append, event, open, stream, versions, write};
+
+/// Stream `old` up to position 30, `both` before and after position 30, `new` behind it; partitions end at 20, 30, ..
+async fn archived() -> (es_postgres::testing::Database, PgBackend) {
+    let (database, backend) = open().await;
+    backend.partition(10).await.unwrap();
+    write(&backend, "old", 25).await;
+    write(&backend, "both", 10).await;
+    write(&backend, "new", 10).await;
+    let names = backend.archive(Position(38)).await.unwrap();
+    assert_eq!(names, ["events_archived_1_20", "events_archived_21_30"]);
+    (database, backend)
+}
+
+#[tokio::test]
+async fn whole_partitions_leave_and_the_rest_is_sound() {
+    let (_database, backend) = archived().await;
+    assert_eq!(backend.verify().await.unwrap(), Vec::<String>::new());
+    let all = read_all(&backend, &EventFilter::all(), Position(0)).await.unwrap();
+    let places: Vec<u64> = all.events.iter().map(|event| event.place().0).collect();
+    assert_eq!(places, (31..=45).collect::<Vec<_>>());
+    let stats = backend.stats().await.unwrap();
+    assert_eq!((stats.archived, stats.head, stats.events()), (Position(30), Position(45), 15));
+    let kept: i64 = sqlx::query_scalar("select count(*) from es.events_archived_1_20")
+        .fetch_one(&backend.db())
+        .await
+        .unwrap();
+    assert_eq!(kept, 20);
+}
+
+#[tokio::test]
+async fn a_stream_that_has_left_goes_on_with_its_versions() {
+    let (_database, backend) = archived().await;
+    let done = backend.commit(append("old", ExpectedVersion::Exact(Version(25)), 2)).await.unwrap();
+    assert_eq!((done.versions, done.position), (vec![Version(27)], Position(47)));
+    let done = backend.commit(append("both", ExpectedVersion::Exact(Version(10)), 1)).await.unwrap();
+    assert_eq!(done.versions, vec![Version(11)]);
+    assert_eq!(versions(&backend, "old", 25).await, [26, 27]);
+    assert_eq!(backend.verify().await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_stream_that_has_left_is_where_it_was() {
+    let (_database, backend) = archived().await;
+    for (expected, holds) in [
+        (ExpectedVersion::NoStream, false),
+        (ExpectedVersion::Exists, true),
+        (ExpectedVersion::Exact(Version(3)), false),
+    ] {
+        let check = Check { stream: stream("old"), expected };
+        let mut commit = append("new", ExpectedVersion::Any, 1);
+        commit.checks.push(check);
+        match backend.commit(commit).await {
+            Ok(_) => assert!(holds, "{expected}"),
+            Err(CommitError::Conflict { actual, .. }) => {
+                assert!(!holds, "{expected}");
+                assert_eq!(actual, Version(25));
+            }
+            Err(other) => panic!("{other}"),
+        }
+        let append = Commit { explain: true, ..append("old", expected, 1) };
+        let outcome = backend.commit(append).await;
+        assert_eq!(outcome.is_ok(), holds, "{expected}: {outcome:?}");
+        if let Err(error) = outcome {
+            assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+            continue;
+        }
+        // Back to where it was: the next round asks again.
+        assert_eq!(versions(&backend, "old", 25).await, [26]);
+        return;
+    }
+}
+
+#[tokio::test]
+async fn a_read_of_what_has_left_fails_clearly() {
+    let (_database, backend) = archived().await;
+    for (name, last) in [("old", 25), ("both", 5)] {
+        for after in [0, last - 2] {
+            let error = backend.stream(&stream(name), Version(after), 100).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Misuse);
+            assert!(error.to_string().contains(&format!("archived up to v{last}")), "{error}");
+        }
+        // The last event that left is still there, for a snapshot at it.
+        let anchor = backend.stream(&stream(name), Version(last - 1), 1).await.unwrap();
+        assert_eq!(anchor.iter().map(|event| event.version.0).collect::<Vec<_>>(), [last]);
+    }
+    assert_eq!(versions(&backend, "both", 4).await, [5, 6, 7, 8, 9, 10]);
+    assert_eq!(versions(&backend, "both", 5).await, [6, 7, 8, 9, 10]);
+    assert!(versions(&backend, "old", 25).await.is_empty());
+    assert!(backend.stream(&stream("both"), Version(4), 2).await.unwrap().len() == 2);
+}
+
+#[tokio::test]
+async fn tags_leave_with_their_events() {
+    let (_database, backend) = archived().await;
+    let filter = EventFilter::all().tagged(&Tag::new("shop", "a").unwrap());
+    let found = read_all(&backend, &filter, Position(0)).await.unwrap();
+    assert_eq!(found.events.len(), 15);
+    let tags: i64 =
+        sqlx::query_scalar("select count(*) from es.tags").fetch_one(&backend.db()).await.unwrap();
+    assert_eq!(tags, 15);
+}
+
+#[tokio::test]
+async fn the_last_event_stays() {
+    let (_database, backend) = open().await;
+    backend.partition(10).await.unwrap();
+    write(&backend, "a", 20).await;
+    assert!(backend.archive(Position(1_000)).await.unwrap().is_empty());
+    write(&backend, "a", 1).await;
+    assert_eq!(backend.archive(Position(1_000)).await.unwrap(), ["events_archived_1_20"]);
+    assert_eq!(backend.head().await.unwrap(), Position(21));
+}
+
+#[tokio::test]
+async fn a_second_archive_goes_on_from_the_first() {
+    let (_database, backend) = archived().await;
+    write(&backend, "both", 10).await;
+    assert_eq!(
+        backend.archive(Position(50)).await.unwrap(),
+        ["events_archived_31_40", "events_archived_41_50"]
+    );
+    assert_eq!(versions(&backend, "both", 15).await, [16, 17, 18, 19, 20]);
+    assert_eq!(versions(&backend, "old", 25).await, Vec::<u64>::new());
+    assert_eq!(backend.verify().await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn nobody_is_left_behind() {
+    let (_database, backend) = open().await;
+    backend.partition(10).await.unwrap();
+    write(&backend, "a", 50).await;
+    let step = CheckpointMove { name: "totals/1".to_owned(), from: None, to: Some(Position(19)) };
+    backend.commit(Commit { checkpoints: vec![step], ..Commit::default() }).await.unwrap();
+    let error = backend.archive(Position(20)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Misuse);
+    assert!(error.to_string().contains("totals/1"), "{error}");
+    assert_eq!(versions(&backend, "a", 0).await.len(), 50);
+    assert_eq!(backend.verify().await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_log_without_partitions_is_not_archived() {
+    let (_database, backend) = open().await;
+    let error = backend.archive(Position(20)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Misuse);
+    assert!(error.to_string().contains("no partitions"), "{error}");
+}
+
+#[tokio::test]
+async fn others_append_and_read_while_partitions_leave() {
+    let (database, backend) = open().await;
+    backend.partition(20).await.unwrap();
+    write(&backend, "a", 50).await;
+    let other = PgBackend::connect(database.url()).await.unwrap();
+    let writer = tokio::spawn(async move {
+        for _ in 0..100 {
+            let at = Version(versions(&other, "a", 50).await.len() as u64 + 50);
+            other.commit(append("a", ExpectedVersion::Exact(at), 1)).await.unwrap();
+        }
+    });
+    backend.archive(Position(40)).await.unwrap();
+    writer.await.unwrap();
+    assert_eq!(versions(&backend, "a", 50).await, (51..=150).collect::<Vec<_>>());
+    assert_eq!(backend.verify().await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_aggregate_that_has_left_loads_from_its_snapshot_only() {
+    use es_core::store::{Snapshot, SnapshotStore as _};
+    let (_database, backend) = archived().await;
+    let last = backend.stream(&stream("old"), Version(24), 1).await.unwrap().remove(0);
+    let snapshot = Snapshot {
+        stream: stream("old"),
+        version: Version(25),
+        event: last.id,
+        schema: 1,
+        data: "25".into(),
+    };
+    backend.put_snapshot(snapshot).await.unwrap();
+    // As the repository does it: the event of the snapshot, then what came after it.
+    assert_eq!(backend.stream(&stream("old"), Version(24), 1).await.unwrap()[0].id, last.id);
+    assert!(backend.stream(&stream("old"), Version(25), 100).await.unwrap().is_empty());
+    assert_eq!(last.data, event("24").data);
+}

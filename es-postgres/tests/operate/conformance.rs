@@ -1,0 +1,61 @@
+//! The contract of es-core, on a log of small partitions.
+
+use std::sync::Mutex;
+
+use es_core::testing::TestClock;
+use es_core::testing::conformance::Subject;
+use es_postgres::testing::{self, Database};
+use es_postgres::{PgBackend, PgOptions, Tx};
+
+/// So small that every rule crosses some borders.
+const SIZE: u64 = 50;
+
+/// Stores in databases that live as long as the test.
+#[derive(Default)]
+struct Partitioned(Mutex<Vec<Database>>);
+
+impl Partitioned {
+    async fn make(&self, with: impl FnOnce(PgOptions) -> PgOptions) -> PgBackend {
+        let database = testing::database().await;
+        let options = with(PgOptions::new(database.url()).unwrap());
+        self.0.lock().unwrap().push(database);
+        let backend = PgBackend::connect_with(options).await.unwrap();
+        backend.partition(SIZE).await.unwrap();
+        backend
+    }
+}
+
+impl Subject for Partitioned {
+    type Backend = PgBackend;
+
+    async fn open(&self) -> PgBackend {
+        self.make(|options| options).await
+    }
+
+    async fn open_at(&self, clock: TestClock) -> PgBackend {
+        self.make(|options| options.with_clock(clock)).await
+    }
+
+    async fn again(&self, _: &PgBackend) -> PgBackend {
+        let url = self.0.lock().unwrap().last().unwrap().url().to_owned();
+        PgBackend::connect(&url).await.unwrap()
+    }
+
+    async fn put_row(&self, tx: &mut Tx, key: &str, row: &str) {
+        let table = "create table if not exists rows (key text primary key, row text not null)";
+        sqlx::raw_sql(table).execute(&mut **tx).await.unwrap();
+        let insert = sqlx::query("insert into rows (key, row) values ($1, $2)").bind(key).bind(row);
+        insert.execute(&mut **tx).await.unwrap();
+    }
+
+    async fn row(&self, backend: &PgBackend, key: &str) -> Option<String> {
+        let there = sqlx::query_scalar::<_, bool>("select to_regclass('rows') is not null");
+        if !there.fetch_one(&backend.db()).await.unwrap() {
+            return None;
+        }
+        let row = sqlx::query_scalar("select row from rows where key = $1").bind(key);
+        row.fetch_optional(&backend.db()).await.unwrap()
+    }
+}
+
+es_core::conformance!(Partitioned::default());

@@ -1,0 +1,11 @@
+//! What an operator does: the contract on a partitioned store, archives, redactions, imports, roles.
+
+#![expect(clippy::unwrap_used, reason = "in here, what is not there is a test that fails")]
+
+mod archive;
+mod conformance;
+mod import;
+mod partition;
+mod redact;
+mod roles;
+mod shop;
