@@ -17,18 +17,24 @@ pub fn say(line: &str) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
+/// Until all the others are ready too.
+fn wait() -> anyhow::Result<()> {
+    say("ready")?;
+    std::io::stdin().read_line(&mut String::new())?;
+    Ok(())
+}
+
 /// Does one job as a process of its own.
 pub fn work<S: Side>(job: &Job) -> anyhow::Result<()> {
     let runtime = Runtime::new()?;
     if job.work == Work::Create {
         runtime.block_on(S::create(&job.url))?;
-        say("ready")?;
+        wait()?;
         return say(&serde_json::to_string(&Done::default())?);
     }
     let side = runtime.block_on(S::open(&job.url))?;
     runtime.block_on(warm(&side, job))?;
-    say("ready")?;
-    std::io::stdin().read_line(&mut String::new())?;
+    wait()?;
     let pace = Arc::new(Pace::start());
     runtime.block_on(callers(&side, job, &pace))?;
     say(&serde_json::to_string(&pace.done())?)

@@ -109,7 +109,7 @@ impl Side for Peer {
 
     async fn rebuild(&self, limit: Duration) -> anyhow::Result<u64> {
         sqlx::raw_sql("truncate balances").execute(self.0.pool()).await?;
-        let stored = "select sum(stream_version)::bigint from es_streams where category = 'account'";
+        let stored = "select sum(stream_version)::bigint from es_streams where stream_category = 'account'";
         let stored: i64 = sqlx::query_scalar(stored).fetch_one(self.0.pool()).await?;
         let taken = Taken::default();
         // A new name starts from nothing.

@@ -90,3 +90,20 @@ fn legend<E: std::error::Error + 'static>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::plan::ROWS;
+
+    #[test]
+    fn it_names_every_row_and_every_library() {
+        let sides = ["raw", "es-postgres", "cqrs-es", "disintegrate", "esrs", "eventastic", "mire", "umadb"];
+        let cells = |row: usize| (0..sides.len()).map(|side| Some((40 + row * side) as f64)).collect();
+        let rows = ROWS.iter().enumerate().map(|(i, row)| (row, cells(i))).collect();
+        let versus = Versus { sides: sides.map(str::to_owned).to_vec(), rows, failures: Vec::new() };
+        let drawn = svg(&versus).expect("draws");
+        ROWS.iter().for_each(|row| assert!(drawn.contains(row.name), "{} is missing", row.name));
+        sides[1..].iter().for_each(|side| assert!(drawn.contains(side), "{side} is missing"));
+    }
+}

@@ -43,7 +43,7 @@ pub fn growth(server: &Server, all: &[Contender], long: bool) -> anyhow::Result<
         "20,000 commands of 32 callers as the store grows",
         &["side", "stored", "first 1,000, commands/s", "last 1,000", "last to first", "all"],
     );
-    for side in all.iter().filter(|side| side.can(Work::Scatter)) {
+    for side in all.iter().filter(|side| side.can(Work::Scatter) && side.name != "raw") {
         let side = side.again(server, "growth")?;
         let mut row = |what: &str, done: &Done| {
             let all = number(done.calls as f64 / done.seconds);

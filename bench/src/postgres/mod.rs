@@ -1,5 +1,6 @@
 //! PostgreSQL: the framework and its peers beside the raw limit, on one server, in one run.
 
+mod balances;
 mod chart;
 mod condition;
 mod contender;

@@ -1,16 +1,20 @@
 //! The framework, as an application uses it.
 
+use std::time::Duration;
+
 use bench_kit::{Side, Work};
 use es_core::App;
 use es_core::store::{Append, Commit, ExpectedVersion, NewEvent, StreamId};
 use es_core::{Event as _, Metadata};
 use es_postgres::PgBackend;
 
+use super::balances::Balance;
 use super::condition::Credit;
 use crate::domain::{Account, AccountEvent, DepositMany, Deposited, deposit};
 
 #[derive(Clone)]
 pub struct Ours {
+    backend: PgBackend,
     app: App,
     /// Keeps no aggregate in memory.
     cold: App,
@@ -23,12 +27,13 @@ fn deposited() -> Deposited {
 
 impl Side for Ours {
     const CAN: &'static [Work] =
-        &[Work::Command, Work::Batch, Work::Condition, Work::Load, Work::Fill, Work::Scatter];
+        &[Work::Command, Work::Batch, Work::Condition, Work::Load, Work::Rebuild, Work::Fill, Work::Scatter];
 
     async fn open(url: &str) -> anyhow::Result<Self> {
         let backend = PgBackend::connect(url).await?;
         let cold = App::on(backend.clone()).cache(0).start().await?;
-        Ok(Self { app: App::on(backend).start().await?, cold })
+        let app = App::on(backend.clone()).start().await?;
+        Ok(Self { backend, app, cold })
     }
 
     async fn command(&self, aggregate: u64, events: usize) -> anyhow::Result<()> {
@@ -48,6 +53,14 @@ impl Side for Ours {
 
     async fn load(&self, aggregate: u64) -> anyhow::Result<i64> {
         Ok(self.cold.load::<Account>(&aggregate).await?.map_or(0, |account| account.balance))
+    }
+
+    async fn rebuild(&self, limit: Duration) -> anyhow::Result<u64> {
+        let app = App::on(self.backend.clone()).view::<Balance>().start().await?;
+        app.rebuild::<Balance>().await?;
+        let head = app.store().head().await?;
+        app.settle(limit).await?;
+        Ok(head.0)
     }
 
     async fn fill(&self, first: u64, streams: u64, events: usize) -> anyhow::Result<()> {

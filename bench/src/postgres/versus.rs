@@ -13,7 +13,7 @@ use crate::measure::{Side, medians_of};
 pub struct Versus {
     pub sides: Vec<String>,
     pub rows: Vec<(&'static Row, Vec<Option<f64>>)>,
-    failures: Vec<String>,
+    pub failures: Vec<String>,
 }
 
 /// Rounds of what takes long and does not vary much.
