@@ -122,7 +122,7 @@ begin
         from (
             select a.id, a.low, a.high, coalesce(a.version, (
                 select e.version from {es}.events e where e.stream_id = a.id order by e.version desc limit 1
-            ), (select r.version from {es}.archived_streams r where r.stream_id = a.id), 0) as version
+            ), 0) as version
             from (
                 select n.low, n.high, n.version,
                        coalesce(n.id, (select t.stream_id from {es}.streams t where t.name = n.name)) as id
@@ -180,13 +180,19 @@ begin
             select e.position from {es}.events e join {es}.streams s using (stream_id)
             where s.name = m.stream and e.version = m.version
         ), 0), m.events, decode(m.refusal, 'hex')
-        from jsonb_to_recordset(marks) m (key text, fingerprint text, stream text, version bigint, events integer, refusal text);
+        from jsonb_to_recordset(marks) m (key text, fingerprint text, stream text, version bigint, events integer, refusal text)
+        on conflict (key) do nothing;
+        get diagnostics n = row_count;
+        -- Whoever needs no gate may have used the key since it was looked for: the whole batch is done again.
+        if n <> jsonb_array_length(marks) then
+            raise exception 'a key was used meanwhile' using errcode = 'serialization_failure';
+        end if;
     end if;
     -- A row that is not there could not be locked: if somebody else has just made it, the whole batch is done again.
     if steps is not null then
         delete from {es}.checkpoints c
-        using jsonb_to_recordset(steps) s (name text, "to" bigint)
-        where c.name = s.name and s."to" is null;
+        using jsonb_to_recordset(steps) s (name text, "from" bigint, "to" bigint)
+        where c.name = s.name and s."to" is null and c.position = s."from";
         insert into {es}.checkpoints as c (name, position)
         select s.name, s."to" from jsonb_to_recordset(steps) s (name text, "to" bigint) where s."to" is not null
         on conflict (name) do update set position = excluded.position
@@ -199,8 +205,8 @@ begin
     end if;
     if view_names is not null then
         delete from {es}.views v
-        using unnest(view_names, view_keys, view_data) a (view, key, data)
-        where v.view = a.view and v.key = a.key and a.data is null;
+        using unnest(view_names, view_keys, view_revs, view_data) a (view, key, rev, data)
+        where v.view = a.view and v.key = a.key and v.rev = a.rev and a.data is null;
         insert into {es}.views as v (view, key, rev, data)
         select a.view, a.key, a.rev + 1, a.data
         from unnest(view_names, view_keys, view_revs, view_data) a (view, key, rev, data) where a.data is not null

@@ -61,7 +61,7 @@ impl Arg {
         }
     }
 
-    /// As SQL, where no argument can be bound. `standard_conforming_strings` is on.
+    /// As SQL, where no argument can be bound.
     pub(crate) fn literal(&self) -> String {
         match self {
             Self::Uuid(value) => {
@@ -103,6 +103,7 @@ fn bytea(bytes: &[u8]) -> String {
     format!("\"\\\\x{}\"", hex(bytes))
 }
 
+/// A literal that means the same whatever `standard_conforming_strings` is: the transaction is the user's.
 fn quote(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }

@@ -25,9 +25,12 @@ pub(crate) fn fate(error: &sqlx::Error) -> Fate {
     if matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic) {
         return Fate::Unknown;
     }
+    if is_partition(error) {
+        return Fate::Again;
+    }
     match (class(error), error.code()) {
         (_, FENCED) => Fate::Never,
-        (_, STALE_PLAN | NO_PARTITION) => Fate::Again,
+        (_, STALE_PLAN) => Fate::Again,
         ("40" | "53" | "55" | "57", _) => Fate::Again,
         // The server's own trouble: it is nobody's data.
         ("58" | "XX", _) => Fate::Never,
@@ -42,8 +45,6 @@ const FENCED: &str = "ES001";
 pub(crate) const REFUSED: &str = "ES002";
 /// `cached plan must not change result type`: it repeats until the connection is closed.
 pub(crate) const STALE_PLAN: &str = "0A000";
-/// No partition takes these positions: `add_partition` makes one. Nothing else of the store raises it.
-pub(crate) const NO_PARTITION: &str = "23514";
 
 /// What an error of the driver means for the caller. `what` was being done.
 pub(crate) fn store(what: &'static str, error: sqlx::Error) -> StoreError {
@@ -68,7 +69,7 @@ pub(crate) fn store(what: &'static str, error: sqlx::Error) -> StoreError {
         (_, "42501") => "the account lacks a privilege; `es-postgres roles` prints what is needed",
         (_, "25006") => "the server is read-only, a replica perhaps; connect to the primary",
         ("XX", _) => return StoreError::Corrupt { what: format!("{what}: {error}") },
-        (_, NO_PARTITION) => return StoreError::transient(what, error),
+        _ if is_partition(found) => return StoreError::transient(what, error),
         ("0A" | "22" | "23" | "2B" | "42" | "54" | "P0", _) => {
             return StoreError::misuse(format!("{what}: {error}"));
         }
@@ -85,6 +86,16 @@ pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
 /// The code of an error that the server raised.
 pub(crate) fn code(error: &sqlx::Error) -> Option<&str> {
     database(error).map(PgDatabaseError::code)
+}
+
+/// Whether no partition takes these positions: `add_partition` makes one.
+pub(crate) fn lacks_partition(error: &sqlx::Error) -> bool {
+    database(error).is_some_and(is_partition)
+}
+
+/// A constraint or a trigger of the user's own, which has the same code, names itself or no table.
+fn is_partition(error: &PgDatabaseError) -> bool {
+    error.code() == "23514" && error.constraint().is_none() && error.table() == Some("events")
 }
 
 fn database(error: &sqlx::Error) -> Option<&PgDatabaseError> {

@@ -213,14 +213,16 @@ impl Writer {
                         pieces.push(rest);
                     }
                 }
-                Err(Failed::Sent { fate: Fate::Data, .. }) if piece.len() > 1 => {
+                Err(Failed::Sent { fate: Fate::Data, .. } | Failed::Before(StoreError::Misuse { .. }))
+                    if piece.len() > 1 =>
+                {
                     // Somebody's data does not fit: in halves, so that only theirs fails.
                     let later = piece.split_off(piece.len() / 2);
                     pieces.extend([later, piece]);
                 }
                 Err(Failed::Sent { fate: Fate::Again, error, .. }) if tries < TRIES => {
                     tries += 1;
-                    if error::code(&error) == Some(error::NO_PARTITION) {
+                    if error::lacks_partition(&error) {
                         self.shared.partitions.make(piece.iter().map(|request| &request.commit)).await;
                     } else {
                         tokio::time::sleep(Duration::from_millis(10 << tries)).await;

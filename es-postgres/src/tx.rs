@@ -37,6 +37,8 @@ pub struct Tx {
     id: Uuid,
     staged: Commit,
     savepoints: u32,
+    /// Set while it goes back to a savepoint. Seen later only if that was dropped half way.
+    torn: bool,
 }
 
 /// A point of a transaction to go back to.
@@ -58,7 +60,14 @@ impl Tx {
              set local idle_in_transaction_session_timeout = {idle}"
         );
         sqlx::raw_sql(schema::sql(begin)).execute(&mut *conn).await.map_err(failed)?;
-        Ok(Self { store: store.clone(), conn: Some(conn), id, staged: Commit::default(), savepoints: 0 })
+        Ok(Self {
+            store: store.clone(),
+            conn: Some(conn),
+            id,
+            staged: Commit::default(),
+            savepoints: 0,
+            torn: false,
+        })
     }
 
     /// Marks this point: [`Self::rollback_to`] undoes the SQL after it, and what was staged.
@@ -80,10 +89,12 @@ impl Tx {
     ///
     /// [`StoreError`] if the savepoint is not in this transaction or the connection is gone.
     pub async fn rollback_to(&mut self, savepoint: &Savepoint) -> Result<(), StoreError> {
+        self.torn = true;
         let sql = schema::sql(format!("rollback to savepoint {}", savepoint.name));
         let done = sqlx::raw_sql(sql).execute(&mut **self).await;
         done.map_err(|e| error::store("rolling back to a savepoint", e))?;
         self.staged = savepoint.staged.clone();
+        self.torn = false;
         Ok(())
     }
 
@@ -168,6 +179,11 @@ impl Transaction for Tx {
 
     async fn commit(mut self) -> Result<Committed, CommitError> {
         es_core::limits::check(&self.staged)?;
+        if self.torn {
+            let what = "the way back to a savepoint was not finished, so nobody knows which rows and events are left: \
+                        the transaction was rolled back";
+            return Err(StoreError::misuse(what).into());
+        }
         let attempt = self.store.shared.ids.next();
         let (message, pending) = self.last_message(attempt).await?;
         let answered = match self.send(message).await {
@@ -181,7 +197,7 @@ impl Transaction for Tx {
                 return Err(CommitError::Unknown(Box::new(Attempt::of(attempt, &self.staged))));
             }
             Err(e) => {
-                if error::code(&e) == Some(error::NO_PARTITION) {
+                if error::lacks_partition(&e) {
                     self.store.shared.partitions.make([&self.staged]).await;
                 }
                 return Err(error::store("committing a transaction", e).into());

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "in here, what is not there is a test that fails")]
 
+mod batches;
 mod conformance;
 mod support;
 mod traps;
+mod tx;
