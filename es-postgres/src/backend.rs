@@ -126,7 +126,17 @@ impl PgBackend {
         let failed = |e| error::store("connecting to the database", e);
         let mut conn = options.for_store().connect().await.map_err(failed)?;
         check::server(&mut conn).await?;
-        let identity = schema::prepare(&mut conn, &options.schema, options.migrate).await?;
+        let identity = match schema::prepare(&mut conn, &options.schema, options.migrate).await {
+            Ok(identity) => identity,
+            Err(error) => {
+                // If privileges are missing, all of them are named, not the first that was met.
+                let lacking = check::lacking(&mut conn, &options.schema).await;
+                if lacking.is_ok_and(|lacking| !lacking.is_empty()) {
+                    check::account(&mut conn, &options.schema).await?;
+                }
+                return Err(error);
+            }
+        };
         check::account(&mut conn, &options.schema).await?;
         let rows = sqlx::query(Types::SELECT).fetch_all(&mut conn).await.map_err(failed)?;
         let types = Types::default();

@@ -4,6 +4,9 @@
 
 mod batches;
 mod conformance;
+mod processes;
+mod schema;
+mod storms;
 mod support;
 mod traps;
 mod tx;
