@@ -40,6 +40,8 @@ pub struct Job {
     /// Caller `c` takes aggregate `first + (c + i * callers) % span` in its call `i`.
     pub first: u64,
     pub span: u64,
+    /// Each caller makes a call before the clock runs: connections are there then, and statements prepared.
+    pub warm: bool,
     pub until: Until,
     /// Arrivals a second, whoever is still waiting; without it a caller goes on when it was answered.
     pub arrivals: Option<f64>,

@@ -50,7 +50,7 @@ pub fn serve(url: &str) -> anyhow::Result<()> {
 
 /// Connections are made and statements prepared before the clock runs.
 async fn warm<S: Side>(side: &S, job: &Job) -> anyhow::Result<()> {
-    if matches!(job.work, Work::Rebuild | Work::Fill | Work::Scatter) {
+    if !job.warm || matches!(job.work, Work::Rebuild | Work::Fill | Work::Scatter) {
         return Ok(());
     }
     let warm = (0..job.callers).map(|caller| {

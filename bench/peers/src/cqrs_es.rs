@@ -1,7 +1,7 @@
 //! `cqrs-es` with `postgres-es`: snapshots every 100 events, as its guide advises for long streams.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bench_kit::{Deposited, Side, Work, deposit};
 use cqrs_es::event_sink::EventSink;
@@ -104,20 +104,13 @@ impl Side for Peer {
         Ok(context.aggregate().balance)
     }
 
-    /// Stream by stream: replaying all at once asks PostgreSQL with one parameter too many in this release.
     async fn rebuild(&self, limit: Duration) -> anyhow::Result<u64> {
-        let started = Instant::now();
         sqlx_08::raw_sql("truncate balances").execute(&self.pool).await?;
-        let ids: Vec<String> =
-            sqlx_08::query_scalar("select distinct aggregate_id from events").fetch_all(&self.pool).await?;
         let views = PostgresViewRepository::<Account, Account>::new("balances", self.pool.clone());
         let query = GenericQuery::new(Arc::new(views));
         let replay = QueryReplay::new(PostgresEventRepository::new(self.pool.clone()), query);
-        for id in ids {
-            if started.elapsed() > limit {
-                break;
-            }
-            replay.replay(&id).await?;
+        if let Ok(replayed) = tokio::time::timeout(limit, replay.replay_all()).await {
+            replayed?;
         }
         let taken = "select coalesce(sum(version), 0)::bigint from balances";
         let taken: i64 = sqlx_08::query_scalar(taken).fetch_one(&self.pool).await?;

@@ -3,6 +3,7 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use super::report::ratio;
 use super::versus::Versus;
 
 /// Greys and colours that can be told apart on white and on black.
@@ -16,6 +17,11 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(40, 165, 165),
     RGBColor(225, 90, 120),
 ];
+
+/// The raw limit stands first and has no bar.
+fn colour(side: usize) -> RGBColor {
+    COLOURS[(side - 1) % COLOURS.len()]
+}
 
 const WIDTH: i32 = 900;
 const NAMES: i32 = 250;
@@ -56,21 +62,14 @@ fn draw(area: &Area<'_>, versus: &Versus, height: i32) -> Drawn {
     area.draw(&PathElement::new(vec![(one, TOP - 8), (one, height - GAP)], INK.stroke_width(1)))?;
     let mut y = TOP;
     for (row, cells) in &versus.rows {
-        let Some(raw) =
-            versus.raw(cells).or_else(|| versus.libraries(cells).map(|(_, rate)| rate).reduce(f64::max))
-        else {
-            continue;
-        };
+        let Some(raw) = versus.raw(cells) else { continue };
         let libraries: Vec<(usize, f64)> = versus.libraries(cells).collect();
         let middle = y + libraries.len() as i32 * BAR / 2;
         put(row.name, (NAMES - 10, middle), HPos::Right, 13, &INK)?;
         for (side, rate) in libraries {
             let end = to(rate / raw).max(NAMES + 1);
-            area.draw(&Rectangle::new(
-                [(NAMES, y + 1), (end, y + BAR - 1)],
-                COLOURS[side % COLOURS.len()].filled(),
-            ))?;
-            put(&format!("{:.2}", rate / raw), (end + 5, y + BAR / 2), HPos::Left, 11, &INK)?;
+            area.draw(&Rectangle::new([(NAMES, y + 1), (end, y + BAR - 1)], colour(side).filled()))?;
+            put(&ratio(rate / raw), (end + 5, y + BAR / 2), HPos::Left, 11, &INK)?;
             y += BAR;
         }
         y += GAP;
@@ -84,8 +83,8 @@ fn legend<E: std::error::Error + 'static>(
     put: &impl Fn(&str, (i32, i32), HPos, i32, &RGBColor) -> Result<(), E>,
 ) -> Drawn {
     let mut x = NAMES;
-    for (side, name) in versus.sides.iter().enumerate().filter(|(_, name)| *name != "raw") {
-        put(&format!("■ {name}"), (x, 34), HPos::Left, 13, &COLOURS[side % COLOURS.len()])?;
+    for (side, name) in versus.sides.iter().enumerate().skip(1) {
+        put(&format!("■ {name}"), (x, 34), HPos::Left, 13, &colour(side))?;
         x += 26 + name.len() as i32 * 7;
     }
     Ok(())

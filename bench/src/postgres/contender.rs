@@ -115,7 +115,16 @@ impl Contender {
     /// A short time of work, each caller with an aggregate of its own.
     pub fn job(&self, work: Work, callers: u64) -> Job {
         let until = Until { seconds: 0.8, calls: None };
-        Job { url: self.url.clone(), work, callers, first: 0, span: callers, until, arrivals: None }
+        Job {
+            url: self.url.clone(),
+            work,
+            callers,
+            first: 0,
+            span: callers,
+            until,
+            warm: true,
+            arrivals: None,
+        }
     }
 
     pub fn ready(&self, job: &Job, processes: u64) -> anyhow::Result<Crew> {

@@ -79,6 +79,7 @@ impl Row {
 pub fn prepare(contender: &Contender) -> anyhow::Result<()> {
     let mut job = contender.job(Work::Batch, 20);
     job.span = STREAMS;
+    job.warm = false;
     job.until.seconds = LIMIT;
     job.until.calls = Some(STREAMS * EACH / 100 / job.callers);
     contender.run(&job, 1).map(drop)
@@ -88,6 +89,7 @@ pub fn prepare(contender: &Contender) -> anyhow::Result<()> {
 pub fn prepare_long(contender: &Contender) -> anyhow::Result<()> {
     let mut job = contender.job(Work::Batch, 1);
     job.first = LONG_STREAM;
+    job.warm = false;
     job.until.seconds = LIMIT;
     job.until.calls = Some(LONG / 100);
     contender.run(&job, 1).map(drop)

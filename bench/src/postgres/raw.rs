@@ -55,7 +55,7 @@ impl Raw {
 
 impl Side for Raw {
     const CAN: &'static [Work] =
-        &[Work::Command, Work::Batch, Work::Load, Work::Rebuild, Work::Fill, Work::Scatter];
+        &[Work::Command, Work::Batch, Work::Condition, Work::Load, Work::Rebuild, Work::Fill, Work::Scatter];
 
     async fn open(url: &str) -> anyhow::Result<Self> {
         let turns = Arc::new(Semaphore::new(CONNECTIONS));
@@ -76,6 +76,11 @@ impl Side for Raw {
         let insert = sqlx::query("insert into events (stream, version, type, data) values ($1, $2, 1, $3)");
         let insert = insert.bind(i64::try_from(aggregate)?).bind(version).bind(data);
         self.with(async |conn| insert.execute(conn).await).await.map(drop)
+    }
+
+    /// A plain insert: what the condition costs is then in the ratio.
+    async fn condition(&self, aggregate: u64) -> anyhow::Result<()> {
+        self.command(aggregate, 1).await
     }
 
     async fn load(&self, aggregate: u64) -> anyhow::Result<i64> {
