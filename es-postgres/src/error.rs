@@ -30,8 +30,7 @@ pub(crate) fn fate(error: &sqlx::Error) -> Fate {
     }
     match (class(error), error.code()) {
         (_, FENCED) => Fate::Never,
-        (_, STALE_PLAN) => Fate::Again,
-        ("40" | "53" | "55" | "57", _) => Fate::Again,
+        (_, STALE_PLAN) | ("40" | "53" | "55" | "57", _) => Fate::Again,
         // The server's own trouble: it is nobody's data.
         ("58" | "XX", _) => Fate::Never,
         // A trigger of the user's own may raise anything.
@@ -93,9 +92,12 @@ pub(crate) fn lacks_partition(error: &sqlx::Error) -> bool {
     database(error).is_some_and(is_partition)
 }
 
-/// A constraint or a trigger of the user's own, which has the same code, names itself or no table.
+/// A constraint or a trigger of the user's own, which has the same code, names itself or no table. `events_first` is
+/// the store's: it stands while partitions are made, and goes the same way.
 fn is_partition(error: &PgDatabaseError) -> bool {
-    error.code() == "23514" && error.constraint().is_none() && error.table() == Some("events")
+    error.code() == "23514"
+        && error.table() == Some("events")
+        && matches!(error.constraint(), None | Some("events_first"))
 }
 
 fn database(error: &sqlx::Error) -> Option<&PgDatabaseError> {

@@ -143,7 +143,8 @@ pub(crate) async fn prepare(
     };
     if stored == 0 {
         // Even `if not exists` asks for the privilege to make one.
-        let there = sqlx::query("select 1 from pg_catalog.pg_namespace where nspname = $1").bind(schema.as_str());
+        let there =
+            sqlx::query("select 1 from pg_catalog.pg_namespace where nspname = $1").bind(schema.as_str());
         if there.fetch_optional(&mut *tx).await.map_err(failed)?.is_none() {
             let create = sql(schema.fill("create schema {es}"));
             sqlx::raw_sql(create).execute(&mut *tx).await.map_err(failed)?;

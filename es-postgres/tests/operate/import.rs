@@ -1,5 +1,6 @@
 //! Imports.
 
+use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -36,11 +37,11 @@ async fn imported_history_is_what_appended_history_would_be() {
     let summary = backend.import(stream::iter(history.clone()), tell).await.unwrap();
     assert_eq!((summary.events, summary.through), (11_000, Position(11_000)));
     assert_eq!(*told.lock().unwrap(), [5_000, 10_000, 11_000]);
-    let mut versions = [0; 7];
+    let mut versions = HashMap::new();
     let expected: Vec<RecordedEvent> = (1..)
         .zip(history)
         .map(|(position, Imported { stream, recorded_at, event })| {
-            let version = &mut versions[(position as usize - 1) % 7];
+            let version = versions.entry(stream.clone()).or_insert(0);
             *version += 1;
             event.into_recorded(stream, Version(*version), Some(Position(position)), recorded_at)
         })

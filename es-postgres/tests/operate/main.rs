@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in here, what is not there is a test that fails")]
 
 mod archive;
+mod cli;
 mod conformance;
 mod import;
 mod partition;

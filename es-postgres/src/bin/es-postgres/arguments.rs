@@ -1,0 +1,87 @@
+//! What can be asked for.
+
+use clap::{Parser, Subcommand};
+
+/// Operates an event store on PostgreSQL.
+///
+/// Data goes to the standard output, words to the standard error.
+#[derive(Debug, Parser)]
+#[command(
+    name = "es-postgres",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 all is well; 1 the answer is no: a violation, a problem, a migration that has not run; \
+                  2 it could not be done."
+)]
+pub(crate) struct Arguments {
+    /// Where the database is: postgres://user:password@host:port/database
+    #[arg(long, global = true, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub(crate) database: Option<String>,
+    /// The schema of the store
+    #[arg(long, global = true, default_value = "es", value_name = "NAME")]
+    pub(crate) schema: String,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Bring the schema up to date, in one transaction
+    Migrate {
+        /// Print the SQL of all steps, for another tool, and connect to nothing
+        #[arg(long, conflicts_with = "dry_run")]
+        print: bool,
+        /// List the steps that have not run; exit with 1 if there are any
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Print the script that makes the roles of owner, writer and reader
+    ///
+    /// A superuser runs it before the first migration and after each one; it can be run at any time.
+    Roles {
+        /// Print it; nothing else is done with it
+        #[arg(long, required = true)]
+        print: bool,
+    },
+    /// List what connecting checks: the server, its settings, the schema, the account
+    Check,
+    /// Prove the promises of the store, on everything that is stored
+    ///
+    /// Reads the whole log. Prints a line for each violation.
+    Verify,
+    /// Make the log a table of partitions; again, to set the size of further ones
+    ///
+    /// Appends and reads go on, and stand still for a moment at the end. A few dozen large partitions are better than
+    /// many small ones: a read of a stream looks into each.
+    Partition {
+        /// Positions of each partition
+        #[arg(long, value_name = "POSITIONS")]
+        size: u64,
+    },
+    /// Take whole partitions out of the log; print the names of their tables
+    ///
+    /// The tables stay in the schema, to be dumped and dropped. What has left is gone from every read: a stream that
+    /// began there loads from a snapshot only, and a projection that is built anew begins with what is kept.
+    Archive {
+        /// Partitions up to this position
+        #[arg(long, value_name = "POSITION")]
+        upto: u64,
+    },
+    /// Replace the payload of one event, and forget the snapshot of its stream
+    ///
+    /// The new payload is read from the standard input, byte for byte. It must be one that the event type can read.
+    /// Rows of projections, states that running programs keep and archives elsewhere are not touched.
+    Redact {
+        /// The stream
+        #[arg(long, value_name = "NAME")]
+        stream: String,
+        /// The version of the event in its stream
+        #[arg(long, value_name = "NUMBER")]
+        version: u64,
+        /// The new payload, instead of the standard input
+        #[arg(long, value_name = "TEXT")]
+        data: Option<String>,
+    },
+    /// Show how large the store is, and how far its processors are
+    Stats,
+}

@@ -1,0 +1,177 @@
+//! Doing what was asked for.
+
+use std::fmt::Write as _;
+use std::io::{self, Read as _};
+use std::time::Duration;
+
+use es_core::store::{Position, StoreError, StreamId, Version};
+use es_postgres::{Finding, Migration, PgBackend, PgOptions, Stats};
+
+use crate::arguments::{Arguments, Command};
+
+/// What is printed, and whether all is well.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) data: String,
+    pub(crate) words: String,
+    pub(crate) good: bool,
+}
+
+impl Answer {
+    fn data(data: String) -> Self {
+        Self { data, words: String::new(), good: true }
+    }
+
+    fn words(words: impl Into<String>) -> Self {
+        Self { data: String::new(), words: format!("{}\n", words.into()), good: true }
+    }
+
+    fn with_words(mut self, words: impl Into<String>) -> Self {
+        self.words = format!("{}\n", words.into());
+        self
+    }
+
+    fn good_if(mut self, good: bool) -> Self {
+        self.good = good;
+        self
+    }
+}
+
+pub(crate) async fn run(arguments: Arguments) -> Result<Answer, StoreError> {
+    let options = || options(&arguments);
+    Ok(match &arguments.command {
+        Command::Migrate { print: true, .. } => {
+            Answer::data(script(&es_postgres::migrations(&arguments.schema)?, &arguments.schema))
+        }
+        Command::Migrate { dry_run: true, .. } => {
+            let pending = options()?.pending().await?;
+            Answer::data(list(&pending)).with_words(count(&pending, "to run")).good_if(pending.is_empty())
+        }
+        Command::Migrate { .. } => {
+            let ran = options()?.migrate().await?;
+            Answer::data(list(&ran)).with_words(count(&ran, "run"))
+        }
+        Command::Roles { .. } => Answer::data(es_postgres::roles(&arguments.schema)?),
+        Command::Check => {
+            let findings = options()?.check().await?;
+            let good = findings.iter().all(|finding| finding.problems.is_empty() || finding.harmless);
+            Answer::data(findings.iter().map(finding).collect()).good_if(good)
+        }
+        Command::Verify => {
+            let violations = connect(options()?).await?.verify().await?;
+            let words = match violations.len() {
+                0 => "the store keeps its promises".to_owned(),
+                n => format!("{n} violations"),
+            };
+            let lines = violations.iter().map(|line| format!("{line}\n")).collect();
+            Answer::data(lines).with_words(words).good_if(violations.is_empty())
+        }
+        Command::Partition { size } => {
+            connect(options()?).await?.partition(*size).await?;
+            Answer::words(format!("further partitions take {size} positions each"))
+        }
+        Command::Archive { upto } => {
+            let tables = connect(options()?).await?.archive(Position(*upto)).await?;
+            let words = match tables.len() {
+                0 => "no whole partition lies there: nothing was archived",
+                _ => "archived: dump these tables, then drop them",
+            };
+            let lines = tables.iter().map(|table| format!("{}.{table}\n", arguments.schema)).collect();
+            Answer::data(lines).with_words(words)
+        }
+        Command::Redact { stream, version, data } => {
+            let stream = StreamId::new(stream.as_str())?;
+            let data = match data {
+                Some(text) => text.clone().into_bytes(),
+                None => input()?,
+            };
+            connect(options()?).await?.redact(&stream, Version(*version), data.into()).await?;
+            Answer::words(format!("replaced the payload of {stream} at v{version}"))
+        }
+        Command::Stats => Answer::data(stats(&connect(options()?).await?.stats().await?)),
+    })
+}
+
+fn options(arguments: &Arguments) -> Result<PgOptions, StoreError> {
+    let missing = || StoreError::misuse("which database? Give `--database URL`, or set DATABASE_URL");
+    let url = arguments.database.as_deref().filter(|url| !url.is_empty()).ok_or_else(missing)?;
+    // Nobody waits for this but a person, and what it reads may be long.
+    let options = PgOptions::new(url)?.with_statement_timeout(Duration::ZERO);
+    Ok(options.with_schema(&arguments.schema)?.with_migrate(false).with_notify(false))
+}
+
+async fn connect(options: PgOptions) -> Result<PgBackend, StoreError> {
+    PgBackend::connect_with(options).await
+}
+
+fn input() -> Result<Vec<u8>, StoreError> {
+    let mut bytes = Vec::new();
+    let read = io::stdin().read_to_end(&mut bytes);
+    read.map_err(|error| StoreError::misuse(format!("the new payload cannot be read: {error}")))?;
+    Ok(bytes)
+}
+
+/// All steps in one transaction, with the note that they have run.
+fn script(steps: &[Migration], schema: &str) -> String {
+    let mut sql = format!("begin;\ncreate schema if not exists \"{schema}\";\n");
+    for step in steps {
+        write!(sql, "\n-- {:04} {}\n\n{}", step.number, step.name, step.sql).expect("writing to a string");
+    }
+    let last = steps.last().map_or(0, |step| step.number);
+    write!(
+        sql,
+        "\ninsert into \"{schema}\".store (identity, schema) values (gen_random_uuid(), {last});\ncommit;\n"
+    )
+    .expect("writing to a string");
+    sql
+}
+
+fn list(steps: &[Migration]) -> String {
+    steps.iter().map(|step| format!("{:04} {}\n", step.number, step.name)).collect()
+}
+
+fn count(steps: &[Migration], what: &str) -> String {
+    match steps.len() {
+        0 => "the schema is up to date".to_owned(),
+        1 => format!("1 migration {what}"),
+        n => format!("{n} migrations {what}"),
+    }
+}
+
+fn finding(finding: &Finding) -> String {
+    let mark = match (finding.problems.is_empty(), finding.harmless) {
+        (true, _) => "ok     ",
+        (false, true) => "warning",
+        (false, false) => "problem",
+    };
+    let mut lines = format!("{mark}  {}\n", finding.rule);
+    for problem in &finding.problems {
+        writeln!(lines, "         {problem}").expect("writing to a string");
+    }
+    lines
+}
+
+fn stats(stats: &Stats) -> String {
+    let mut lines = String::new();
+    let mut line = |name: &str, value: String, more: String| {
+        writeln!(lines, "{}", format!("{name:<40} {value:>20} {more:>12}").trim_end())
+            .expect("writing to a string");
+    };
+    let single = String::new;
+    line("head", stats.head.0.to_string(), single());
+    line("archived", stats.archived.0.to_string(), single());
+    line("events", stats.events().to_string(), single());
+    line("streams", stats.streams.to_string(), single());
+    let partition = stats.partition.map_or_else(|| "none".to_owned(), |size| size.to_string());
+    line("partition size", partition, single());
+    line("\ntable", "bytes".to_owned(), single());
+    for (name, bytes) in &stats.tables {
+        line(name, bytes.to_string(), single());
+    }
+    line("\ncheckpoint", "position".to_owned(), "behind".to_owned());
+    for (name, position) in &stats.checkpoints {
+        let behind = stats.head.0.saturating_sub(position.0);
+        line(name, position.0.to_string(), behind.to_string());
+    }
+    lines
+}

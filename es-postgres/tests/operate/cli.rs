@@ -1,0 +1,115 @@
+//! The operator's command.
+
+use std::process::{Command, Output, Stdio};
+
+use es_core::store::{CheckpointMove, Commit, EventStore as _, Position, Version};
+use es_postgres::testing::Database;
+
+use crate::shop::{open, stream, write};
+
+fn run(database: Option<&Database>, arguments: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_es-postgres"));
+    command.env_remove("DATABASE_URL").stdin(Stdio::null()).args(arguments);
+    if let Some(database) = database {
+        command.env("DATABASE_URL", database.url());
+    }
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+#[tokio::test]
+async fn an_empty_database_becomes_a_store() {
+    let database = es_postgres::testing::database().await;
+    let (code, steps, words) = run(Some(&database), &["migrate", "--dry-run"]);
+    assert_eq!((code, words.ends_with("migrations to run\n")), (1, true), "{words}");
+    assert!(steps.starts_with("0001 store\n"), "{steps}");
+    let (code, problems, _) = run(Some(&database), &["check"]);
+    assert_eq!(code, 1);
+    assert!(problems.contains("problem  the schema is up to date"), "{problems}");
+
+    assert_eq!(run(Some(&database), &["migrate"]).1, steps);
+    let (code, steps, words) = run(Some(&database), &["migrate", "--dry-run"]);
+    assert_eq!((code, &*steps, &*words), (0, "", "the schema is up to date\n"));
+    let (code, findings, _) = run(Some(&database), &["check"]);
+    assert_eq!(code, 0, "{findings}");
+    assert!(findings.contains("ok       the schema is up to date"), "{findings}");
+}
+
+#[tokio::test]
+async fn a_printed_script_makes_a_store() {
+    let (code, script, words) = run(None, &["migrate", "--print", "--schema", "shop"]);
+    assert_eq!((code, &*words), (0, ""));
+    let database = es_postgres::testing::database().await;
+    let mut conn = <sqlx::PgConnection as sqlx::Connection>::connect(database.url()).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(script)).execute(&mut conn).await.unwrap();
+    let (code, _, words) = run(Some(&database), &["--schema", "shop", "verify"]);
+    assert_eq!((code, &*words), (0, "the store keeps its promises\n"));
+}
+
+#[tokio::test]
+async fn a_log_is_partitioned_archived_and_redacted() {
+    let (database, backend) = open().await;
+    write(&backend, "a", 25).await;
+    assert_eq!(run(Some(&database), &["partition", "--size", "10"]).0, 0);
+    write(&backend, "a", 50).await;
+    let step = CheckpointMove { name: "totals/1".to_owned(), from: None, to: Some(Position(70)) };
+    backend.commit(Commit { checkpoints: vec![step], ..Commit::default() }).await.unwrap();
+    let (code, tables, _) = run(Some(&database), &["archive", "--upto", "60"]);
+    assert_eq!(
+        (code, &*tables),
+        (0, "es.events_archived_1_40\nes.events_archived_41_50\nes.events_archived_51_60\n")
+    );
+    let redact = ["redact", "--stream", "a", "--version", "61", "--data", "[]"];
+    assert_eq!(run(Some(&database), &redact).0, 0);
+    assert_eq!(backend.stream(&stream("a"), Version(60), 1).await.unwrap()[0].data, "[]");
+    assert_eq!(run(Some(&database), &["verify"]).0, 0);
+
+    let (code, stats, _) = run(Some(&database), &["stats"]);
+    assert_eq!(code, 0);
+    let has = |line: &[&str]| stats.lines().any(|found| found.split_whitespace().collect::<Vec<_>>() == line);
+    for line in [&["head", "75"][..], &["archived", "60"], &["events", "15"], &["totals/1", "70", "5"]] {
+        assert!(has(line), "{line:?} in {stats}");
+    }
+}
+
+#[tokio::test]
+async fn a_violation_is_shown() {
+    let (database, backend) = open().await;
+    write(&backend, "a", 5).await;
+    let hole = "begin; set local es.maintenance = 'on'; delete from es.events where position = 3; commit";
+    sqlx::raw_sql(hole).execute(&backend.db()).await.unwrap();
+    let (code, lines, _) = run(Some(&database), &["verify"]);
+    assert_eq!(code, 1);
+    assert!(lines.contains("positions are contiguous"), "{lines}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_said_in_words() {
+    let database = es_postgres::testing::database().await;
+    for (database, arguments, words) in [
+        (None, &["stats"][..], "which database?"),
+        (None, &["stats", "--database", "mysql://x"], "begins with `postgres://`"),
+        (Some(&database), &["verify"], "run the migrations"),
+        (Some(&database), &["stats", "--schema", "a b"], "the schema name"),
+        (Some(&database), &["nonsense"], "unrecognized subcommand"),
+    ] {
+        let (code, data, said) = run(database, arguments);
+        assert_eq!((code, &*data), (2, ""), "{arguments:?}");
+        assert!(said.contains(words), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn the_help_says_what_there_is() {
+    let (code, help, _) = run(None, &["--help"]);
+    assert_eq!(code, 0);
+    for word in
+        ["migrate", "roles", "check", "verify", "partition", "archive", "redact", "stats", "Exit codes"]
+    {
+        assert!(help.contains(word), "{help}");
+    }
+    let (code, script, _) = run(None, &["roles", "--print", "--schema", "shop"]);
+    assert_eq!(code, 0);
+    assert!(script.contains("shop_writer") && !script.contains('{'), "{script}");
+}
