@@ -122,7 +122,7 @@ begin
         from (
             select a.id, a.low, a.high, coalesce(a.version, (
                 select e.version from {es}.events e where e.stream_id = a.id order by e.version desc limit 1
-            ), 0) as version
+            ), (select r.version from {es}.archived_streams r where r.stream_id = a.id), 0) as version
             from (
                 select n.low, n.high, n.version,
                        coalesce(n.id, (select t.stream_id from {es}.streams t where t.name = n.name)) as id
@@ -179,6 +179,9 @@ begin
         select m.key, decode(m.fingerprint, 'hex'), m.stream, m.version, coalesce((
             select e.position from {es}.events e join {es}.streams s using (stream_id)
             where s.name = m.stream and e.version = m.version
+        ), (
+            select r.position from {es}.archived_streams r join {es}.streams s using (stream_id)
+            where s.name = m.stream and r.version = m.version
         ), 0), m.events, decode(m.refusal, 'hex')
         from jsonb_to_recordset(marks) m (key text, fingerprint text, stream text, version bigint, events integer, refusal text)
         on conflict (key) do nothing;
