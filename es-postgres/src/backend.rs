@@ -178,8 +178,8 @@ impl PgBackend {
                 Box::pin(async move { Ok(conn.execute("begin; rollback").await.is_ok()) })
             })
             .connect_lazy_with(options.for_users());
-        let log = Lane::start(shared.clone(), connect.clone());
-        let state = Lane::start(shared.clone(), connect);
+        let log = Lane::start(shared.clone(), options.for_lanes());
+        let state = Lane::start(shared.clone(), options.for_lanes());
         let runtime = Handle::current();
         Ok(Self(Arc::new(Store { options, shared, readers, users, stale, runtime, log, state })))
     }

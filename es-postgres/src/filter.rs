@@ -21,19 +21,22 @@ impl<'f> Select<'f> {
     pub(crate) fn new(filter: &'f EventFilter) -> Self {
         let mut values = 3;
         let walks: Vec<String> = filter.items().iter().map(|item| walk(item, &mut values)).collect();
+        // A join by position might be planned as a walk through the whole log, so each event is looked up by itself.
         let found = match &walks[..] {
-            [] => "e.position > $1 and e.position <= least($2, head.head)".to_owned(),
-            [one] => format!("e.position in ({one})"),
-            all => format!("e.position in ({})", all.join(" union ")),
+            [] => "select * from events e where e.position > $1 and e.position <= least($2, head.head)
+                   order by e.position limit $3"
+                .to_owned(),
+            walks => format!(
+                "select e.* from (select position from ({}) walks order by position limit $3) found
+                 cross join lateral (select * from events e where e.position = found.position offset 0) e",
+                walks.join(" union ")
+            ),
         };
         // One statement, so one snapshot: up to the head none is missing.
         let sql = format!(
-            "select {COLUMNS}, e.version, s.name, head.head
+            "select {COLUMNS}, e.version, (select s.name from streams s where s.stream_id = e.stream_id), head.head
              from (select coalesce(max(position), 0) as head from events) head
-             left join lateral (
-                 select * from events e where {found} order by e.position limit $3
-             ) e on true
-             left join streams s using (stream_id)
+             left join lateral ({found}) e on true
              order by e.position"
         );
         Self { filter, sql: schema::sql(sql) }

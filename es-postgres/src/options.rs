@@ -175,6 +175,16 @@ impl PgOptions {
         ])
     }
 
+    /// Connections that append. Plans are made once, perhaps while a table is empty, and must do when it is large: every
+    /// statement of `append` finds its rows by an index.
+    pub(crate) fn for_lanes(&self) -> PgConnectOptions {
+        self.for_store().options([
+            ("enable_seqscan", "off"),
+            ("enable_hashjoin", "off"),
+            ("enable_mergejoin", "off"),
+        ])
+    }
+
     /// Connections of the store's own: its schema alone is in sight, and plans are made once.
     pub(crate) fn for_store(&self) -> PgConnectOptions {
         self.for_users().options([
