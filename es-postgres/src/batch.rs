@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use es_core::store::{Commit, Committed, ExpectedVersion, Position, StreamId, Version, envelope};
+use es_core::store::{Commit, Committed, ExpectedVersion, Position, StoreError, StreamId, Version, envelope};
 use serde::Serialize;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
@@ -369,6 +369,31 @@ impl Pending {
         }
         Ok(Answer::Written(outcomes, Position(end)))
     }
+}
+
+/// Bytes of one commit at most: the server takes no message of a gigabyte, and text doubles what is sent with a COMMIT.
+const MAX_BYTES: usize = 256 << 20;
+
+/// Refuses what cannot be sent.
+pub(crate) fn check(commit: &Commit) -> Result<(), StoreError> {
+    let size = size(commit);
+    if size <= MAX_BYTES {
+        return Ok(());
+    }
+    let what = format!("the commit has {size} bytes, over the limit of {MAX_BYTES}: commit it in parts");
+    Err(StoreError::misuse(what))
+}
+
+/// About how many bytes a commit is on its way: what can be large of it.
+pub(crate) fn size(commit: &Commit) -> usize {
+    let Commit { appends, checks: _, condition: _, outcomes, checkpoints: _, views, explain: _ } = commit;
+    let events = appends.iter().flat_map(|a| &a.events).map(|event| {
+        let tags: usize = event.tags.iter().map(|tag| 2 * tag.as_str().len()).sum();
+        event.data.len() + tags
+    });
+    let marks = outcomes.iter().map(|mark| mark.outcome.refusal.as_ref().map_or(0, |bytes| 2 * bytes.len()));
+    let rows = views.iter().map(|write| write.row.as_ref().map_or(0, Bytes::len));
+    events.chain(marks).chain(rows).sum()
 }
 
 /// A count that the limits keep small.

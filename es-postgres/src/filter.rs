@@ -51,8 +51,13 @@ impl<'f> Select<'f> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut query = sqlx::query(self.sql.clone()).bind(signed(after.0)).bind(signed(upto.0)).bind(limit);
         for item in self.filter.items() {
-            for tag in item.tags() {
+            let (tags, others) = (item.tags(), item.tags().len().saturating_sub(1));
+            let alone = if others > FEW { 1 } else { tags.len() };
+            for tag in &tags[..alone.min(tags.len())] {
                 query = query.bind(tag.as_str().to_owned());
+            }
+            if others > FEW {
+                query = query.bind(tags[1..].iter().map(|tag| tag.as_str().to_owned()).collect::<Vec<_>>());
             }
             if !item.types().is_empty() {
                 query = query.bind(item.types().iter().map(ToString::to_string).collect::<Vec<_>>());
@@ -61,6 +66,10 @@ impl<'f> Select<'f> {
         query
     }
 }
+
+/// So many more tags of an alternative are joined. More are looked up for each event: joining hundreds of tables is
+/// planned longer than a timeout.
+const FEW: usize = 2;
 
 /// The first positions that an alternative matches: along its first tag, or along the log.
 fn walk(item: &FilterItem, values: &mut usize) -> String {
@@ -76,12 +85,18 @@ fn walk(item: &FilterItem, values: &mut usize) -> String {
         );
     };
     let first = next();
-    let others: String = others
-        .iter()
-        .map(|_| {
+    let others: String = if others.len() > FEW {
+        format!(
+            "and not exists (select from unnest({}::text[]) a (tag) where not exists (\
+             select from tags o where o.tag = a.tag and o.position = t.position offset 0)) ",
+            next()
+        )
+    } else {
+        let other = |_| {
             format!("and exists (select from tags o where o.tag = {} and o.position = t.position) ", next())
-        })
-        .collect();
+        };
+        others.iter().map(other).collect()
+    };
     let types = match item.types().is_empty() {
         true => String::new(),
         false => {

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::admission::Admission;
 use crate::backend::Shared;
-use crate::batch::{Answer, Batch};
+use crate::batch::{self, Answer, Batch};
 use crate::error::{self, Fate};
 use crate::places::Places;
 
@@ -307,9 +307,9 @@ fn take(waiting: &mut VecDeque<Request>) -> Vec<Request> {
     let mut admitted = Vec::with_capacity(waiting.len());
     let mut admission = Admission::new(waiting.iter().map(|request| &request.commit));
     for request in waiting.iter() {
-        let new = request.commit.appends.iter().flat_map(|a| &a.events);
-        let (n, size) = new.fold((0, 0), |(n, size), event| (n + 1, size + event.data.len()));
-        let full = events > 0 && (events + n > MAX_EVENTS || bytes + size > MAX_BYTES);
+        let n: usize = request.commit.appends.iter().map(|a| a.events.len()).sum();
+        let size = batch::size(&request.commit);
+        let full = admitted.len() > passed && (events + n > MAX_EVENTS || bytes + size > MAX_BYTES);
         if full || passed > MAX_PASSED {
             break;
         }

@@ -16,7 +16,7 @@ use crate::filter::Select;
 use crate::lane::Failure;
 use crate::row::{self, number, signed};
 use crate::types::Types;
-use crate::{PgBackend, error, explain};
+use crate::{PgBackend, batch, error, explain};
 
 /// Positions that one read of a filter without tags looks through at most: it answers in bounded time.
 const WINDOW: u64 = 50_000;
@@ -84,6 +84,7 @@ impl PgBackend {
 impl EventStore for PgBackend {
     async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
         limits::check(&commit)?;
+        batch::check(&commit)?;
         let mut commit = commit;
         loop {
             let refused = match self.0.lane(&commit).commit(commit).await {

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::args::Arg;
 use crate::backend::Store;
-use crate::batch::{Answer, Batch, Pending};
+use crate::batch::{self, Answer, Batch, Pending};
 use crate::error::{self, Fate};
 use crate::places::Places;
 use crate::{PgBackend, explain, schema};
@@ -179,6 +179,7 @@ impl Transaction for Tx {
 
     async fn commit(mut self) -> Result<Committed, CommitError> {
         es_core::limits::check(&self.staged)?;
+        batch::check(&self.staged)?;
         if self.torn {
             let what = "the way back to a savepoint was not finished, so nobody knows which rows and events are left: \
                         the transaction was rolled back";

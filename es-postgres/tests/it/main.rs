@@ -4,6 +4,8 @@
 
 mod batches;
 mod conformance;
+mod dump;
+mod extremes;
 mod processes;
 mod schema;
 mod storms;
