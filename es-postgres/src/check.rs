@@ -121,7 +121,7 @@ pub(crate) async fn lacking(conn: &mut PgConnection, schema: &SchemaName) -> Res
     let lacking = "select a.privilege || ' on ' || a.name from unnest($1::text[], $2::text[]) with ordinality a (name, privilege, i)
                    where not has_table_privilege(a.name, a.privilege)
                    union all
-                   select 'execute on ' || p.oid::regprocedure from pg_proc p
+                   select 'execute on ' || p.proname from pg_proc p
                    where p.pronamespace = current_schema()::regnamespace and p.proname = any ($3)
                    and not has_function_privilege(p.oid, 'execute')";
     let query = sqlx::query(lacking).bind(tables).bind(privileges).bind(CALLED);

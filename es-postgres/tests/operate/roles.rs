@@ -190,7 +190,7 @@ async fn a_reader_reads_the_log_and_nothing_else() {
 async fn whoever_is_no_writer_is_told_what_is_missing() {
     let (database, schema) = store().await;
     let error = PgBackend::connect_with(options(&database, &schema, "reader")).await.unwrap_err();
-    assert!(error.to_string().contains("lacks a privilege"), "{error}");
+    assert!(error.to_string().contains("the account lacks"), "{error}");
     let revoke = format!(
         "revoke insert on {schema}.events from {schema}_writer;
          revoke execute on function {schema}.add_partition from {schema}_writer"
@@ -198,7 +198,7 @@ async fn whoever_is_no_writer_is_told_what_is_missing() {
     run(&database, &revoke).await.unwrap();
     let error = PgBackend::connect_with(options(&database, &schema, "writer")).await.unwrap_err();
     let text = error.to_string();
-    for missing in ["insert on", "execute on add_partition(bigint)", "role of a writer"] {
+    for missing in ["insert on", "execute on add_partition", "role of a writer"] {
         assert!(text.contains(missing), "{text}");
     }
 }
