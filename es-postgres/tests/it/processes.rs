@@ -255,6 +255,7 @@ impl Crew {
     }
 }
 
+#[expect(clippy::print_stderr, reason = "a long run is made for its figures")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chaos_loses_nothing_doubles_nothing_and_shows_everybody_one_sequence() {
     let goal: u64 = env::var("ES_CHAOS_EVENTS").map_or(20_000, |n| n.parse().unwrap());

@@ -528,3 +528,17 @@ async fn a_lookup_of_an_idle_transaction_that_the_server_ended_is_an_error_and_s
     assert_eq!(store.resolve(&attempt).await.unwrap(), Resolution::Never);
     assert_eq!(store.head().await.unwrap(), Position(0));
 }
+
+/// As in a `select!` whose other branch commits, too, or behind `buffer_unordered`.
+#[ignore = "a caller who is alone holds the connection, and nobody else writes while he is not polled"]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_nobody_polls_any_more_stops_no_other() {
+    let (_database, store) = fresh().await;
+    store.commit(commit("s")).await.unwrap();
+    let mut first = Box::pin(store.commit(commit("s")));
+    assert!(futures::poll!(first.as_mut()).is_pending());
+    let second = timeout(Duration::from_secs(10), store.commit(commit("s"))).await;
+    second.expect("the first one is kept, and not polled").unwrap();
+    first.await.unwrap();
+    assert_eq!(store.head().await.unwrap(), Position(3));
+}
