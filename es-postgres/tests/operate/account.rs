@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use es_core::prelude::*;
-use es_core::store::{Position, Version};
 use es_core::Loaded;
+use es_core::prelude::*;
 use es_core::snapshot::SnapshotPolicy;
+use es_core::store::{Position, Version};
 use es_postgres::PgBackend;
 use serde::{Deserialize, Serialize};
 

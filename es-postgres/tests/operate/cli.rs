@@ -38,12 +38,12 @@ async fn an_empty_database_becomes_a_store() {
 
 #[tokio::test]
 async fn a_printed_script_makes_a_store() {
-    let (code, script, words) = run(None, &["migrate", "--print", "--schema", "shop"]);
+    let (code, script, words) = run(None, &["migrate", "--print", "--schema", "user"]);
     assert_eq!((code, &*words), (0, ""));
     let database = es_postgres::testing::database().await;
     let mut conn = <sqlx::PgConnection as sqlx::Connection>::connect(database.url()).await.unwrap();
     sqlx::raw_sql(sqlx::AssertSqlSafe(script)).execute(&mut conn).await.unwrap();
-    let (code, _, words) = run(Some(&database), &["--schema", "shop", "verify"]);
+    let (code, _, words) = run(Some(&database), &["--schema", "user", "verify"]);
     assert_eq!((code, &*words), (0, "the store keeps its promises\n"));
 }
 

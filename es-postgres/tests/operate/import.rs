@@ -97,6 +97,31 @@ async fn an_import_that_is_dropped_leaves_whole_chunks() {
 }
 
 #[tokio::test]
+async fn an_import_whose_connection_is_killed_goes_on_where_it_says() {
+    let (_database, backend) = open().await;
+    let events = history(30_000);
+    let import = backend.import(stream::iter(events.clone()), |_| {});
+    let kill = async {
+        let sql = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+                   where datname = current_database() and pid <> pg_backend_pid() and query ~ '^copy events'";
+        loop {
+            let killed: i64 = sqlx::query_scalar(sql).fetch_one(&backend.db()).await.unwrap();
+            if killed > 0 && backend.head().await.unwrap() > Position(0) {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let error = tokio::select! { done = import => done.unwrap_err(), () = kill => unreachable!() };
+    assert_eq!(error.source.kind(), ErrorKind::Transient, "{}", chain(&error));
+    assert_eq!(error.stored.events % 5_000, 0);
+    assert_eq!(backend.head().await.unwrap(), Position(error.stored.events));
+    let stored = usize::try_from(error.stored.events).unwrap();
+    backend.import(stream::iter(events).skip(stored), |_| {}).await.unwrap();
+    assert_eq!(backend.head().await.unwrap(), Position(30_000));
+    assert_eq!(backend.verify().await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn an_import_that_fails_says_where_to_go_on() {
     let (_database, backend) = open().await;
     let mut events = history(12_000);

@@ -113,7 +113,11 @@ fn input() -> Result<Vec<u8>, StoreError> {
 
 /// All steps in one transaction, with the note that they have run.
 fn script(steps: &[Migration], schema: &str) -> String {
-    let mut sql = format!("begin;\ncreate schema if not exists \"{schema}\";\n");
+    // Even `create schema if not exists` asks for the privilege to make one.
+    let mut sql = format!(
+        "begin;\ndo $$ begin\n    if to_regnamespace('\"{schema}\"') is null then\n        create schema \"{schema}\";\n    \
+         end if;\nend $$;\n"
+    );
     for step in steps {
         write!(sql, "\n-- {:04} {}\n\n{}", step.number, step.name, step.sql).expect("writing to a string");
     }
