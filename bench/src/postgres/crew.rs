@@ -89,6 +89,14 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // The end of its input tells a server to clean up and go.
+        drop(self.child.stdin.take());
+        for _ in 0..100 {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
         // One that has ended by itself cannot be killed any more, and that is fine.
         drop(self.child.kill());
         drop(self.child.wait());
