@@ -26,8 +26,9 @@ enum Task {
     Check,
     /// The benchmarks, in release mode; `bench/README.md` says what they measure
     Bench {
-        /// Only the measures whose name contains this
-        filter: Option<String>,
+        /// Only the measures whose name contains the first of them; then options, such as `postgres --write`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
     },
     /// Provide PostgreSQL where it is missing, and say where it is
     Postgres {
@@ -50,10 +51,10 @@ fn main() -> anyhow::Result<()> {
             cargo(&docs, &[("RUSTDOCFLAGS", "-D warnings")])?;
             cargo(&["check", "--manifest-path", "bench/Cargo.toml"], &[])
         }
-        Task::Bench { filter } => {
+        Task::Bench { args: wanted } => {
             let installation = provide::any(root()?)?;
             let mut args = vec!["run", "--release", "--manifest-path", "bench/Cargo.toml", "--"];
-            args.extend(filter.as_deref());
+            args.extend(wanted.iter().map(String::as_str));
             cargo(&args, &[(BIN, installation.bin())])
         }
         Task::Postgres { major } => {
