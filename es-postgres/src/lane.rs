@@ -5,15 +5,13 @@
 //! on PostgreSQL it pays back what the gate costs, for a batch holds the gate once and is flushed to disk once.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use es_core::store::{Attempt, Commit, CommitError, Committed, StoreError};
 use sqlx::postgres::{PgConnectOptions, PgRow};
-use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use sqlx::{ConnectOptions as _, PgConnection};
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::admission::Admission;
@@ -67,45 +65,24 @@ impl Request {
     }
 }
 
-/// The way to the connection.
+/// The way to the task. It ends when the last handle is gone.
 ///
-/// A caller who is alone uses it himself, which saves two changes of tasks; as soon as callers meet, they queue, and a
-/// task writes for all of them. The task ends when the last handle is gone.
+/// No caller uses the connection himself, not even one who is alone: a future that is kept and not polled would keep it
+/// from all others.
 #[derive(Clone, Debug)]
-pub(crate) struct Lane {
-    queue: mpsc::Sender<Request>,
-    writer: Arc<Mutex<Writer>>,
-    /// Whether the last batch was of one and nobody waited behind it.
-    alone: Arc<AtomicBool>,
-}
+pub(crate) struct Lane(mpsc::Sender<Request>);
 
 impl Lane {
     pub(crate) fn start(shared: Arc<Shared>, connect: PgConnectOptions) -> Self {
         let (queue, requests) = mpsc::channel(QUEUE);
-        let writer = Writer {
-            shared,
-            connect,
-            conn: None,
-            busy: None,
-            unsettled: Vec::new(),
-            places: Places::default(),
-        };
-        let writer = Arc::new(Mutex::new(writer));
-        let alone = Arc::new(AtomicBool::new(true));
-        drop(tokio::spawn(serve(writer.clone(), alone.clone(), requests)));
-        Self { queue, writer, alone }
+        let writer = Writer { shared, connect, conn: None, unsettled: Vec::new(), places: Places::default() };
+        drop(tokio::spawn(writer.serve(requests)));
+        Self(queue)
     }
 
     pub(crate) async fn commit(&self, commit: Commit) -> Outcome {
         let (reply, outcome) = oneshot::channel();
-        let request = Request { commit, reply };
-        if self.alone.load(Ordering::Relaxed)
-            && let Ok(mut writer) = self.writer.try_lock()
-        {
-            // Boxed: the usual caller, who queues, need not carry its size.
-            Box::pin(writer.write(vec![request])).await;
-            self.alone.store(self.queue.capacity() == QUEUE, Ordering::Relaxed);
-        } else if self.queue.send(request).await.is_err() {
+        if self.0.send(Request { commit, reply }).await.is_err() {
             let gone = std::io::Error::other("the runtime that the store was opened on has ended");
             return Err(Failure::Failed(StoreError::transient("a commit", gone).into()));
         }
@@ -123,59 +100,37 @@ impl Lane {
     }
 }
 
-async fn serve(writer: Arc<Mutex<Writer>>, alone: Arc<AtomicBool>, mut requests: mpsc::Receiver<Request>) {
-    let mut waiting = VecDeque::new();
-    let mut received = Vec::new();
-    loop {
-        if waiting.is_empty() && requests.recv_many(&mut received, QUEUE).await == 0 {
-            return;
-        }
-        let mut writer = writer.lock().await;
-        // Callers that the last batch has just woken come into this one.
-        tokio::task::yield_now().await;
-        while let Ok(request) = requests.try_recv() {
-            received.push(request);
-        }
-        waiting.extend(received.drain(..));
-        let batch = take(&mut waiting);
-        alone.store(batch.len() == 1 && waiting.is_empty(), Ordering::Relaxed);
-        writer.write(batch).await;
-    }
-}
-
 /// One connection, and what is known through it.
 struct Writer {
     shared: Arc<Shared>,
     connect: PgConnectOptions,
     conn: Option<PgConnection>,
-    /// The attempt that is under way. Seen by the next one only if a caller has dropped it.
-    busy: Option<Uuid>,
     /// Attempts that were sent and not answered. They may be running still, and their callers may be gone.
     unsettled: Vec<Uuid>,
     places: Places,
 }
 
-/// Without the driver's options: they show the password.
-impl fmt::Debug for Writer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Writer").field("busy", &self.busy).finish_non_exhaustive()
-    }
-}
-
 impl Writer {
-    /// The connection, after whatever was dropped on it has ended: a barrier waits for that too.
+    async fn serve(mut self, mut requests: mpsc::Receiver<Request>) {
+        let mut waiting = VecDeque::new();
+        let mut received = Vec::new();
+        loop {
+            if waiting.is_empty() && requests.recv_many(&mut received, QUEUE).await == 0 {
+                return;
+            }
+            // Callers that the last batch has just woken come into this one.
+            tokio::task::yield_now().await;
+            while let Ok(request) = requests.try_recv() {
+                received.push(request);
+            }
+            waiting.extend(received.drain(..));
+            self.write(take(&mut waiting)).await;
+        }
+    }
+
+    /// The connection, after whatever an earlier one has left unanswered has ended: a barrier waits for that too.
     async fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
         let patience = self.shared.readers.patience();
-        if let Some(attempt) = self.busy {
-            self.places.forget();
-            if let Some(conn) = &mut self.conn
-                && patience.within(conn.ping()).await.is_err()
-            {
-                self.conn = None;
-                self.unsettled.push(attempt);
-            }
-            self.busy = None;
-        }
         if self.conn.is_none() {
             self.places.forget();
             self.conn = Some(patience.within(self.connect.connect()).await?);
@@ -250,7 +205,7 @@ impl Writer {
 
     async fn try_write(&mut self, requests: &[Request]) -> Result<Answer, Failed> {
         if requests.iter().all(|request| request.commit.is_empty()) {
-            if self.busy.is_some() || !self.unsettled.is_empty() {
+            if !self.unsettled.is_empty() {
                 self.connection().await.map_err(|e| Failed::Before(error::store("connecting", e)))?;
             }
             let nothing = requests.iter().map(|_| Committed::default()).collect();
@@ -269,9 +224,7 @@ impl Writer {
         let sql = if args.len() > APPEND_ARGS { APPEND_ALL } else { APPEND };
         let query = args.into_iter().fold(sqlx::query(sql), |query, arg| arg.bind(query));
         let conn = self.conn.as_mut().expect("it was just made");
-        self.busy = Some(attempt);
         let answered: Result<PgRow, _> = self.shared.readers.patience().within(query.fetch_one(conn)).await;
-        self.busy = None;
         if let Err(e) = &answered {
             self.places.forget();
             if error::breaks_connection(e) {

@@ -530,7 +530,6 @@ async fn a_lookup_of_an_idle_transaction_that_the_server_ended_is_an_error_and_s
 }
 
 /// As in a `select!` whose other branch commits, too, or behind `buffer_unordered`.
-#[ignore = "a caller who is alone holds the connection, and nobody else writes while he is not polled"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_that_nobody_polls_any_more_stops_no_other() {
     let (_database, store) = fresh().await;
