@@ -41,7 +41,7 @@ const APPEND_ARGS: usize = 15;
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// What is stored refuses it; the reason is still to be found.
-    Refused(Commit),
+    Refused(Box<Commit>),
     Failed(CommitError),
 }
 
@@ -61,7 +61,7 @@ impl Request {
     }
 
     fn refuse(self) {
-        drop(self.reply.send(Err(Failure::Refused(self.commit))));
+        drop(self.reply.send(Err(Failure::Refused(Box::new(self.commit)))));
     }
 }
 

@@ -79,6 +79,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
 ];
 
 /// The number of the last migration that this program knows.
+#[expect(clippy::cast_possible_truncation, reason = "a handful")]
 pub(crate) const KNOWN: i32 = MIGRATIONS.len() as i32;
 
 /// Every step of the schema of this name, to read or to print.

@@ -95,7 +95,7 @@ impl EventStore for PgBackend {
                     return Ok(committed);
                 }
                 Err(Failure::Failed(error)) => return Err(error),
-                Err(Failure::Refused(commit)) => commit,
+                Err(Failure::Refused(commit)) => *commit,
             };
             match explain::explain(self, &refused).await? {
                 Verdict::Repeat(committed) => return Ok(committed),

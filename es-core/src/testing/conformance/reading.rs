@@ -257,7 +257,7 @@ pub async fn a_bookmark_goes_on_and_one_of_another_history_is_refused<S: Subject
         let refused = loop {
             match Subscription::resume(handle.clone(), EventFilter::all(), stranger).await {
                 Err(error) if error.kind() == ErrorKind::Transient => {}
-                outcome => break outcome.map(drop).unwrap_err(),
+                outcome => break outcome.map(drop).expect_err("it is not of this history"),
             }
         };
         assert_eq!(refused.kind(), ErrorKind::Misuse);
