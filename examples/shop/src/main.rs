@@ -30,7 +30,7 @@ struct Args {
     #[command(subcommand)]
     command: Command,
 
-    /// A file, made if it is not there; `:memory:`; or postgres://user@host/database
+    /// A file, made if it is not there; `:memory:`; or `postgres://user@host/database`
     #[arg(long, global = true, default_value = "shop.db", value_parser = NonEmptyStringValueParser::new())]
     database: String,
 }
