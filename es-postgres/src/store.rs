@@ -21,6 +21,9 @@ use crate::{PgBackend, batch, error, explain};
 /// Positions that one read of a filter without tags looks through at most: it answers in bounded time.
 const WINDOW: u64 = 50_000;
 
+/// How often a commit is sent that is refused for a reason that is then gone.
+const SENT: u32 = 8;
+
 const STREAM: &str = include_str!("sql/stream.sql");
 const HEAD: &str = "select position from events order by position desc limit 1";
 const OUTCOME: &str =
@@ -85,15 +88,13 @@ impl EventStore for PgBackend {
     async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
         limits::check(&commit)?;
         batch::check(&commit)?;
+        if commit.is_empty() {
+            return Ok(Committed { position: self.head().await?, versions: Vec::new() });
+        }
         let mut commit = commit;
-        loop {
+        for _ in 0..SENT {
             let refused = match self.0.lane(&commit).commit(commit).await {
-                Ok(mut committed) => {
-                    if committed.position == Position(0) {
-                        committed.position = self.head().await?;
-                    }
-                    return Ok(committed);
-                }
+                Ok(committed) => return Ok(committed),
                 Err(Failure::Failed(error)) => return Err(error),
                 Err(Failure::Refused(commit)) => *commit,
             };
@@ -103,6 +104,10 @@ impl EventStore for PgBackend {
                 Verdict::Apply => commit = refused,
             }
         }
+        let moving = std::io::Error::other(
+            "it is refused each time, for something that is gone when it is looked for",
+        );
+        Err(StoreError::transient("a commit", moving).into())
     }
 
     /// Behind everything of this process that waits, and behind the attempt itself, wherever it runs.
