@@ -166,9 +166,10 @@ begin
             ids := numbers;
         end if;
         insert into {es}.events (position, stream_id, version, type_id, recorded_at, envelope, data)
-        select head + e.i, numbers[e.stream], bases[e.stream] + e.rank, e.type, time, e.envelope, e.data
-        from unnest(event_streams, event_ranks, event_types, event_envelopes, event_data)
-             with ordinality e (stream, rank, type, envelope, data, i);
+        -- Arrays of numbers are looked into, which costs nothing; those of bytes are walked through.
+        select head + e.i, numbers[event_streams[e.i]], bases[event_streams[e.i]] + event_ranks[e.i], event_types[e.i],
+               time, e.envelope, e.data
+        from unnest(event_envelopes, event_data) with ordinality e (envelope, data, i);
     end if;
     if tag_texts is not null then
         insert into {es}.tags (tag, position)

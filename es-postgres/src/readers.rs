@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use es_core::store::StoreError;
+use futures::TryStreamExt as _;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgRow};
 use sqlx::query::Query;
 use sqlx::{ConnectOptions as _, PgConnection, Postgres};
@@ -70,16 +71,30 @@ impl Readers {
     pub(crate) async fn rows(
         &self,
         what: &'static str,
-        query: impl Fn() -> PgQuery,
+        query: impl Fn() -> PgQuery + Send + Sync,
     ) -> Result<Vec<PgRow>, StoreError> {
-        self.try_rows(query).await.map_err(|e| error::store(what, e))
+        self.each(what, query, |_, row| row).await
     }
 
-    async fn try_rows(&self, query: impl Fn() -> PgQuery) -> Result<Vec<PgRow>, sqlx::Error> {
+    /// What `decode` makes of each row, by its number, as it comes in.
+    pub(crate) async fn each<T: Send>(
+        &self,
+        what: &'static str,
+        query: impl Fn() -> PgQuery + Send + Sync,
+        decode: impl FnMut(usize, PgRow) -> T + Send,
+    ) -> Result<Vec<T>, StoreError> {
+        self.try_each(query, decode).await.map_err(|e| error::store(what, e))
+    }
+
+    async fn try_each<T: Send>(
+        &self,
+        query: impl Fn() -> PgQuery + Send + Sync,
+        mut decode: impl FnMut(usize, PgRow) -> T + Send,
+    ) -> Result<Vec<T>, sqlx::Error> {
         let _permit = self.permits.acquire().await.map_err(|_| sqlx::Error::PoolClosed)?;
         // A connection may have died while it was idle: then a fresh one is asked, once.
         if let Some(mut conn) = self.take() {
-            match self.patience.within(query().fetch_all(&mut conn)).await {
+            match self.patience.within(all(query(), &mut conn, &mut decode)).await {
                 Err(e) if error::breaks_connection(&e) => self.forget(),
                 outcome => {
                     self.put(conn);
@@ -88,7 +103,7 @@ impl Readers {
             }
         }
         let mut conn = self.patience.within(self.connect.connect()).await?;
-        let outcome = self.patience.within(query().fetch_all(&mut conn)).await;
+        let outcome = self.patience.within(all(query(), &mut conn, &mut decode)).await;
         if outcome.as_ref().err().is_none_or(|e| !error::breaks_connection(e)) {
             self.put(conn);
         }
@@ -107,4 +122,17 @@ impl Readers {
     fn forget(&self) {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
+}
+
+async fn all<T: Send>(
+    query: PgQuery,
+    conn: &mut PgConnection,
+    decode: &mut (impl FnMut(usize, PgRow) -> T + Send),
+) -> Result<Vec<T>, sqlx::Error> {
+    let mut rows = query.fetch(conn);
+    let mut all = Vec::new();
+    while let Some(row) = rows.try_next().await? {
+        all.push(decode(all.len(), row));
+    }
+    Ok(all)
 }

@@ -20,7 +20,7 @@ pub(crate) const EPOCH: i64 = 946_684_800_000_000;
 /// An event of a row of [`COLUMNS`]. `Ok(None)`: its type is not known here yet, so reload the types.
 pub(crate) fn decode(
     row: &PgRow,
-    stream: &StreamId,
+    stream: StreamId,
     version: Version,
     types: &Known,
 ) -> Result<Option<RecordedEvent>, StoreError> {
@@ -31,7 +31,7 @@ pub(crate) fn decode(
     let recorded_at = time(row.get_unchecked(2)).map_err(|e| broken(e.to_string()))?;
     Ok(Some(RecordedEvent {
         position: Some(Position(number(position))),
-        stream: stream.clone(),
+        stream,
         version,
         id,
         name: kind.name.clone(),

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::filter::Select;
 use crate::lane::Failure;
+use crate::readers::PgQuery;
 use crate::row::{self, number, signed};
 use crate::types::Types;
 use crate::{PgBackend, batch, error, explain};
@@ -43,43 +44,50 @@ impl PgBackend {
         let most = limit.min(MAX_PAGE);
         let limit = i64::try_from(most).unwrap_or(i64::MAX);
         let query = || sqlx::query(STREAM).bind(id.as_str().to_owned()).bind(signed(after.0)).bind(limit);
-        let mut rows = self.0.readers.rows("reading a stream", query).await?;
         // Of what was archived, the last event is still there.
-        if let Some(version) = rows.first().and_then(|row| row.get_unchecked::<Option<i64>, _>(5)) {
-            if number(version) != after.0 + 1 {
-                return Ok(Tail::Archived(Version(number(version))));
+        let mut archived = None;
+        let place = |i, row: &PgRow| {
+            if i == 0 {
+                archived = row.get_unchecked::<Option<i64>, _>(5).map(number);
             }
-            rows.truncate(most);
+            Ok(Some((id.clone(), Version(after.0 + 1 + i as u64))))
+        };
+        let mut events = self.events("reading a stream", query, place).await?;
+        match archived {
+            Some(version) if version != after.0 + 1 => return Ok(Tail::Archived(Version(version))),
+            _ => events.truncate(most),
         }
-        let events = self.decode(&rows, |i, _| Ok((id.clone(), Version(after.0 + 1 + i as u64)))).await?;
         Ok(Tail::Kept(events))
     }
 
-    /// Decodes rows; types that another process has added meanwhile are read first.
-    async fn decode(
+    /// Reads events, and decodes each as it comes in. Types that another process has added meanwhile are read first.
+    /// A row that has no place is no event.
+    async fn events(
         &self,
-        rows: &[PgRow],
-        of: impl Fn(usize, &PgRow) -> Result<(StreamId, Version), StoreError>,
+        what: &'static str,
+        query: impl Fn() -> PgQuery + Send + Sync,
+        mut place: impl FnMut(usize, &PgRow) -> Result<Option<(StreamId, Version)>, StoreError> + Send,
     ) -> Result<Vec<RecordedEvent>, StoreError> {
         let types = &self.0.shared.types;
-        let try_decode = || {
-            let known = types.known();
-            let decode = |(i, row): (usize, &PgRow)| {
-                let (stream, version) = of(i, row)?;
-                row::decode(row, &stream, version, &known)
+        for knows_all in [false, true] {
+            let decode = |i, row: PgRow| match place(i, &row) {
+                Ok(Some((stream, version))) => row::decode(&row, stream, version, &types.known()).map(Some),
+                Ok(None) => Ok(None),
+                Err(error) => Err(error),
             };
+            let decoded = self.0.readers.each(what, &query, decode).await?;
+            let decoded = decoded.into_iter().filter_map(Result::transpose);
             // None as soon as one type is not known.
-            rows.iter().enumerate().map(decode).collect::<Result<Option<Vec<_>>, _>>()
-        };
-        if let Some(events) = try_decode()? {
-            return Ok(events);
+            if let Some(events) = decoded.collect::<Result<Option<Vec<_>>, _>>()? {
+                return Ok(events);
+            }
+            if !knows_all {
+                let what = "reading event types";
+                let rows = self.0.readers.rows(what, || sqlx::query(Types::SELECT)).await?;
+                types.learn_all(&rows).map_err(|e| error::store(what, e))?;
+            }
         }
-        let what = "reading event types";
-        let rows = self.0.readers.rows(what, || sqlx::query(Types::SELECT)).await?;
-        types.learn_all(&rows).map_err(|e| error::store(what, e))?;
-        let missing =
-            || StoreError::Corrupt { what: "an event has a type that is not in event_types".to_owned() };
-        try_decode()?.ok_or_else(missing)
+        Err(StoreError::Corrupt { what: "an event has a type that is not in event_types".to_owned() })
     }
 }
 
@@ -169,16 +177,17 @@ impl EventStore for PgBackend {
         let select = Select::new(filter);
         let window = if select.is_indexed() { MAX_SEQUENCE } else { after.0.saturating_add(WINDOW) };
         let upto = Position(window.min(MAX_SEQUENCE));
-        let mut rows = self.0.readers.rows("reading the log", || select.query(after, upto, limit)).await?;
-        let head = rows.first().map_or(0, |row| number(row.get_unchecked(7)));
-        let head = Position(head);
-        // A read that found nothing gives one row, with the head alone.
-        rows.retain(|row| row.get_unchecked::<Option<i64>, _>(0).is_some());
-        let of = |_, row: &PgRow| {
+        let mut head = Position(0);
+        let place = |_, row: &PgRow| {
+            head = Position(number(row.get_unchecked(7)));
+            // A read that found nothing gives one row, with the head alone.
+            if row.get_unchecked::<Option<i64>, _>(0).is_none() {
+                return Ok(None);
+            }
             let version = Version(number(row.get_unchecked(5)));
-            Ok((StreamId::new(row.get_unchecked::<&str, _>(6))?, version))
+            Ok(Some((StreamId::new(row.get_unchecked::<&str, _>(6))?, version)))
         };
-        let events = self.decode(&rows, of).await?;
+        let events = self.events("reading the log", || select.query(after, upto, limit), place).await?;
         let last = events.last().map_or(after, RecordedEvent::place);
         let through = if events.len() == limit { last } else { head.min(upto).max(last) };
         Ok(Page { events, through, more: through < head })
