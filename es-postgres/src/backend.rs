@@ -31,7 +31,6 @@ pub struct PgBackend(pub(crate) Arc<Store>);
 pub(crate) struct Store {
     pub(crate) options: PgOptions,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) readers: Arc<Readers>,
     /// For transactions and queries of the user's own.
     pub(crate) users: PgPool,
     stale: Stale,
@@ -150,8 +149,8 @@ impl PgBackend {
             identity,
             types,
             ids: Ids::default(),
-            readers: readers.clone(),
             partitions: Partitions::read(&readers).await?,
+            readers,
             head: watch::Sender::default(),
             written: watch::Sender::default(),
             clock: options.clock.clone(),
@@ -181,7 +180,7 @@ impl PgBackend {
         let log = Lane::start(shared.clone(), options.for_lanes());
         let state = Lane::start(shared.clone(), options.for_lanes());
         let runtime = Handle::current();
-        Ok(Self(Arc::new(Store { options, shared, readers, users, stale, runtime, log, state })))
+        Ok(Self(Arc::new(Store { options, shared, users, stale, runtime, log, state })))
     }
 
     /// Connections for SQL outside the app's queries.

@@ -10,7 +10,7 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use crate::args::Arg;
-use crate::places::{Place, Places, Stamp};
+use crate::places::{Place, Places};
 use crate::row::{number, signed};
 use crate::types::Known;
 
@@ -228,7 +228,8 @@ impl Batch {
 
     /// The arguments of `append`, in order. Those at the end that stand for nothing are left out.
     pub(crate) fn args(self, attempt: Uuid, at: Option<i64>, known: &Places) -> (Vec<Arg>, Pending) {
-        let (stamp, places) = self.known(known);
+        // Sent also where no place is: if it still holds, what is known of other streams does.
+        let (stamp, places) = (known.stamp, self.known(known));
         let Self { streams, written, claims, ends, last, events, last_id, conditions, marks, steps, views } =
             self;
         let names = |streams: &[Stream]| streams.iter().map(|s| s.name.as_str().to_owned()).collect();
@@ -268,14 +269,11 @@ impl Batch {
     }
 
     /// What is known of the streams, if it will do: what would refuse a request is looked up.
-    fn known(&self, known: &Places) -> (Option<Stamp>, Vec<Option<Place>>) {
+    fn known(&self, known: &Places) -> Vec<Option<Place>> {
         let places: Vec<Option<Place>> =
             self.streams.iter().map(|stream| known.place(&stream.name)).collect();
         let fit = places.iter().zip(&self.streams).all(|(p, s)| p.is_none_or(|p| s.bounds.holds(p.version)));
-        match known.stamp.filter(|_| fit && places.iter().any(Option::is_some)) {
-            Some(stamp) => (Some(stamp), places),
-            None => (None, vec![None; places.len()]),
-        }
+        if fit { places } else { vec![None; places.len()] }
     }
 }
 

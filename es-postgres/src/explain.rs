@@ -21,6 +21,7 @@ use crate::store::Tail;
 /// What is stored, as far as the commit asks.
 #[derive(Debug, Default)]
 struct Facts {
+    /// As far as this process has seen: only a position near the largest number asks.
     head: Position,
     versions: HashMap<StreamId, Version>,
     tails: HashMap<StreamId, Vec<RecordedEvent>>,
@@ -39,7 +40,7 @@ pub(crate) async fn explain(backend: &PgBackend, commit: &Commit) -> Result<Verd
 impl Facts {
     async fn read(backend: &PgBackend, commit: &Commit) -> Result<Self, StoreError> {
         let Commit { appends, checks, condition, outcomes, checkpoints, views, explain } = commit;
-        let mut facts = Self { head: backend.head().await?, ..Self::default() };
+        let mut facts = Self { head: *backend.0.shared.head.borrow(), ..Self::default() };
         for mark in outcomes {
             if let Some(outcome) = backend.outcome(&mark.key).await? {
                 facts.outcomes.insert(mark.key.clone(), outcome);
@@ -92,7 +93,7 @@ impl Facts {
         let names: Vec<String> = streams.iter().map(|stream| stream.as_str().to_owned()).collect();
         let sql = include_str!("sql/versions.sql");
         let query = || sqlx::query(sql).bind(names.clone());
-        let rows = backend.0.readers.rows("reading versions", query).await?;
+        let rows = backend.0.shared.readers.rows("reading versions", query).await?;
         let versions = rows.iter().map(|row| Version(number(row.get_unchecked(0))));
         self.versions.extend(streams.iter().map(|&stream| stream.clone()).zip(versions));
         Ok(())

@@ -18,12 +18,10 @@ pub(crate) struct Place {
     pub(crate) version: i64,
 }
 
-/// The last event of the log: its position and its id.
-pub(crate) type Stamp = (i64, Uuid);
-
 #[derive(Debug)]
 pub(crate) struct Places {
-    pub(crate) stamp: Option<Stamp>,
+    /// The last event of the log: its position and its id.
+    pub(crate) stamp: Option<(i64, Uuid)>,
     places: Cache<StreamId, Place>,
 }
 

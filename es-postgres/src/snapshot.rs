@@ -15,7 +15,7 @@ const DROP: &str = "delete from snapshots where stream = $1";
 impl SnapshotStore for PgBackend {
     async fn snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
         let query = || sqlx::query(GET).bind(stream.as_str().to_owned());
-        let rows = self.0.readers.rows("reading a snapshot", query).await?;
+        let rows = self.0.shared.readers.rows("reading a snapshot", query).await?;
         Ok(rows.first().map(|row| Snapshot {
             stream: stream.clone(),
             version: Version(number(row.get_unchecked(0))),
@@ -31,11 +31,11 @@ impl SnapshotStore for PgBackend {
                 sqlx::query(PUT).bind(snapshot.stream.as_str().to_owned()).bind(signed(snapshot.version.0));
             query.bind(snapshot.event).bind(snapshot.schema.cast_signed()).bind(snapshot.data.to_vec())
         };
-        self.0.readers.rows("storing a snapshot", query).await.map(drop)
+        self.0.shared.readers.rows("storing a snapshot", query).await.map(drop)
     }
 
     async fn drop_snapshot(&self, stream: &StreamId) -> Result<(), StoreError> {
         let query = || sqlx::query(DROP).bind(stream.as_str().to_owned());
-        self.0.readers.rows("dropping a snapshot", query).await.map(drop)
+        self.0.shared.readers.rows("dropping a snapshot", query).await.map(drop)
     }
 }

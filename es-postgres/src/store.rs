@@ -26,7 +26,6 @@ const WINDOW: u64 = 50_000;
 const SENT: u32 = 8;
 
 const STREAM: &str = include_str!("sql/stream.sql");
-const HEAD: &str = "select position from events order by position desc limit 1";
 const OUTCOME: &str =
     "select fingerprint, stream, version, position, events, refusal from outcomes where key = $1";
 const RESOLVE: &str = "select applied, versions, last from resolve($1, $2, $3, $4, $5, $6)";
@@ -75,7 +74,7 @@ impl PgBackend {
                 Ok(None) => Ok(None),
                 Err(error) => Err(error),
             };
-            let decoded = self.0.readers.each(what, &query, decode).await?;
+            let decoded = self.0.shared.readers.each(what, &query, decode).await?;
             let decoded = decoded.into_iter().filter_map(Result::transpose);
             // None as soon as one type is not known.
             if let Some(events) = decoded.collect::<Result<Option<Vec<_>>, _>>()? {
@@ -83,7 +82,7 @@ impl PgBackend {
             }
             if !knows_all {
                 let what = "reading event types";
-                let rows = self.0.readers.rows(what, || sqlx::query(Types::SELECT)).await?;
+                let rows = self.0.shared.readers.rows(what, || sqlx::query(Types::SELECT)).await?;
                 types.learn_all(&rows).map_err(|e| error::store(what, e))?;
             }
         }
@@ -138,7 +137,7 @@ impl EventStore for PgBackend {
             let query = sqlx::query(RESOLVE).bind(attempt.id).bind(names.clone()).bind(ids.clone());
             query.bind(keys.clone()).bind(checkpoints.clone()).bind(targets.clone())
         };
-        let rows = self.0.readers.rows("resolving a commit", query).await?;
+        let rows = self.0.shared.readers.rows("resolving a commit", query).await?;
         let row = rows.first().expect("a function without a set gives one row");
         if !row.get_unchecked::<bool, _>(0) {
             return Ok(Resolution::Never);
@@ -194,32 +193,32 @@ impl EventStore for PgBackend {
     }
 
     async fn head(&self) -> Result<Position, StoreError> {
-        let rows = self.0.readers.rows("reading the head", || sqlx::query(HEAD)).await?;
-        Ok(Position(rows.first().map_or(0, |row| number(row.get_unchecked(0)))))
+        self.0.shared.read_head().await
     }
 
     /// Recorded times never go backwards, so this is a binary search, within the database.
     async fn position_at(&self, time: Timestamp) -> Result<Position, StoreError> {
         let query = || sqlx::query("select position_at($1)").bind(micros_after(time));
-        let rows = self.0.readers.rows("reading a time", query).await?;
+        let rows = self.0.shared.readers.rows("reading a time", query).await?;
         Ok(Position(rows.first().map_or(0, |row| number(row.get_unchecked(0)))))
     }
 
     async fn checkpoint(&self, name: &str) -> Result<Option<Position>, StoreError> {
         let query = || sqlx::query("select position from checkpoints where name = $1").bind(name.to_owned());
-        let rows = self.0.readers.rows("reading a checkpoint", query).await?;
+        let rows = self.0.shared.readers.rows("reading a checkpoint", query).await?;
         Ok(rows.first().map(|row| Position(number(row.get_unchecked(0)))))
     }
 
     async fn checkpoints(&self) -> Result<Vec<(String, Position)>, StoreError> {
         let query = || sqlx::query("select name, position from checkpoints order by name");
-        let rows = self.0.readers.rows("reading checkpoints", query).await?;
+        let rows = self.0.shared.readers.rows("reading checkpoints", query).await?;
         Ok(rows.iter().map(|row| (row.get_unchecked(0), Position(number(row.get_unchecked(1))))).collect())
     }
 
     async fn outcome(&self, key: &IdempotencyKey) -> Result<Option<Outcome>, StoreError> {
         let what = "reading an outcome";
-        let rows = self.0.readers.rows(what, || sqlx::query(OUTCOME).bind(key.as_str().to_owned())).await?;
+        let rows =
+            self.0.shared.readers.rows(what, || sqlx::query(OUTCOME).bind(key.as_str().to_owned())).await?;
         rows.first().map(outcome).transpose().map_err(|e| error::store(what, e))
     }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use es_core::store::rules::Verdict;
-use es_core::store::{Attempt, Commit, CommitError, Committed, StoreError, Transaction};
+use es_core::store::{Attempt, Commit, CommitError, Committed, Position, StoreError, Transaction};
 use futures::TryStreamExt as _;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgRow;
-use sqlx::{Either, Executor as _, PgConnection, Postgres};
+use sqlx::{Either, Executor as _, PgConnection, Postgres, Row as _};
 use uuid::Uuid;
 
 use crate::args::Arg;
@@ -17,6 +17,7 @@ use crate::backend::Store;
 use crate::batch::{self, Answer, Batch, Pending};
 use crate::error::{self, Fate};
 use crate::places::Places;
+use crate::row::number;
 use crate::{PgBackend, explain, schema};
 
 /// The user's SQL and what is staged, in one transaction. Derefs to sqlx's connection:
@@ -107,7 +108,9 @@ impl Tx {
         let schema = &self.store.options.schema;
         let check = format!("set constraints all immediate; select {{es}}.check_transaction('{}')", self.id);
         if self.staged.is_empty() {
-            return Ok((schema.fill(&format!("{check}; commit")), None));
+            // Nothing is appended, so the answer is the head.
+            let head = "(select coalesce(max(position), 0) from {es}.events) as head";
+            return Ok((schema.fill(&format!("{check}, {head}; commit")), None));
         }
         let shared = &self.store.shared;
         shared.types.provide(&shared.readers, &[&self.staged]).await?;
@@ -204,7 +207,11 @@ impl Transaction for Tx {
                 return Err(error::store("committing a transaction", e).into());
             }
         };
-        let (Some(pending), Some(row)) = (pending, answered) else { return Ok(Committed::default()) };
+        let row = answered.expect("the last statement before COMMIT has one row");
+        let Some(pending) = pending else {
+            let head = row.try_get("head").map_err(|e| error::store("committing a transaction", e))?;
+            return Ok(Committed { position: Position(number(head)), versions: Vec::new() });
+        };
         match pending
             .answer(&row, &mut Places::default())
             .map_err(|e| error::store("committing a transaction", e))?

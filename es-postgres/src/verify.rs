@@ -79,7 +79,7 @@ impl PgBackend {
     pub async fn verify(&self) -> Result<Vec<String>, StoreError> {
         let mut violations = Vec::new();
         for (rule, sql) in CHECKS {
-            let rows = self.0.readers.rows("verifying the store", || sqlx::query(*sql)).await?;
+            let rows = self.0.shared.readers.rows("verifying the store", || sqlx::query(*sql)).await?;
             violations.extend(
                 rows.iter().map(|row| format!("not so: {rule}: {}", row.get_unchecked::<String, _>(0))),
             );

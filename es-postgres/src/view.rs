@@ -18,7 +18,7 @@ const SCAN: &str = "select key, rev, data from views where view = $1 and key > $
 impl ViewStore for PgBackend {
     async fn rows(&self, view: &str, keys: &[String]) -> Result<Vec<Option<ViewRow>>, StoreError> {
         let query = || sqlx::query(ROWS).bind(view.to_owned()).bind(keys.to_vec());
-        let found = self.0.readers.rows("reading a view", query).await?;
+        let found = self.0.shared.readers.rows("reading a view", query).await?;
         let by_key: HashMap<String, ViewRow> =
             found.iter().map(row).map(|row| (row.key.clone(), row)).collect();
         Ok(keys.iter().map(|key| by_key.get(key).cloned()).collect())
@@ -29,7 +29,7 @@ impl ViewStore for PgBackend {
         let after = after.unwrap_or_default();
         let limit = i64::try_from(limit.min(MAX_PAGE)).unwrap_or(i64::MAX);
         let query = || sqlx::query(SCAN).bind(view.to_owned()).bind(after.to_owned()).bind(limit);
-        let found = self.0.readers.rows("scanning a view", query).await?;
+        let found = self.0.shared.readers.rows("scanning a view", query).await?;
         Ok(found.iter().map(row).collect())
     }
 }

@@ -182,9 +182,6 @@ struct Chunk {
     bytes: usize,
 }
 
-/// Where the streams of a chunk are, and of each event which of them it belongs to.
-type Places = Vec<usize>;
-
 impl Chunk {
     fn push(&mut self, imported: Imported) {
         let Imported { stream, recorded_at, event } = imported;
@@ -202,7 +199,7 @@ impl Chunk {
     }
 
     /// Each stream once, and of each event the number of its stream.
-    fn streams(&self) -> (Vec<String>, Places) {
+    fn streams(&self) -> (Vec<String>, Vec<usize>) {
         let mut names = Vec::new();
         let mut numbers = HashMap::new();
         let places = self.commit.appends.iter().map(|append| {
@@ -218,7 +215,7 @@ impl Chunk {
     /// The rows of `events`, and those of `tags` if there are any.
     fn rows(
         &self,
-        places: &Places,
+        places: &[usize],
         start: Start,
         types: &Known,
     ) -> Result<(Vec<u8>, Option<Vec<u8>>), StoreError> {

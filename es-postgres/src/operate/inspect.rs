@@ -120,7 +120,8 @@ impl PgBackend {
     ///
     /// [`StoreError`] if the store cannot be read.
     pub async fn stats(&self) -> Result<Stats, StoreError> {
-        let read = |sql| self.0.readers.rows("reading the size of the store", move || sqlx::query(sql));
+        let read =
+            |sql| self.0.shared.readers.rows("reading the size of the store", move || sqlx::query(sql));
         let (all, sizes, checkpoints) = (read(STATS).await?, read(SIZES).await?, read(CHECKPOINTS).await?);
         let missing = || StoreError::Corrupt { what: "the table `store` is empty".to_owned() };
         let row = all.first().ok_or_else(missing)?;

@@ -48,6 +48,17 @@ async fn rows_and_everything_that_is_staged_commit_together() {
 }
 
 #[tokio::test]
+async fn a_transaction_that_appends_nothing_says_where_the_head_is() {
+    let (_database, store) = with_table().await;
+    assert_eq!(store.begin().await.unwrap().commit().await.unwrap().position, Position(0));
+    store.commit(append("s", ExpectedVersion::NoStream, 2)).await.unwrap();
+    let mut tx = store.begin().await.unwrap();
+    insert(&mut tx, 1).await.unwrap();
+    let committed = tx.commit().await.unwrap();
+    assert_eq!((committed.position, committed.versions), (Position(2), Vec::new()));
+}
+
+#[tokio::test]
 async fn going_back_to_a_savepoint_cuts_back_what_was_staged_since() {
     let (database, store) = with_table().await;
     let mut tx = store.begin().await.unwrap();
