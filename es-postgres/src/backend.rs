@@ -17,7 +17,7 @@ use crate::lane::Lane;
 use crate::partitions::Partitions;
 use crate::readers::{Patience, Readers};
 use crate::row::number;
-use crate::types::Types;
+use crate::types::{self, Types};
 use crate::{Db, PgOptions, Tx, check, error, projection, schema, wake};
 
 /// An event store in one schema of a PostgreSQL database. Clones share it.
@@ -137,9 +137,9 @@ impl PgBackend {
             }
         };
         check::account(&mut conn, &options.schema).await?;
-        let rows = sqlx::query(Types::SELECT).fetch_all(&mut conn).await.map_err(failed)?;
-        let types = Types::default();
-        types.learn_all(&rows).map_err(failed)?;
+        let rows = sqlx::query(types::SELECT).fetch_all(&mut conn).await.map_err(failed)?;
+        let kinds = Types::default();
+        types::learn_all(&kinds, &rows).map_err(failed)?;
         drop(conn.close().await);
 
         let connect = options.for_store();
@@ -147,7 +147,7 @@ impl PgBackend {
         let readers = Arc::new(Readers::new(connect.clone(), options.readers, patience));
         let shared = Arc::new(Shared {
             identity,
-            types,
+            types: kinds,
             ids: Ids::default(),
             partitions: Partitions::read(&readers).await?,
             readers,

@@ -213,7 +213,7 @@ impl Writer {
         }
         let commits: Vec<&Commit> = requests.iter().map(|request| &request.commit).collect();
         let shared = &self.shared;
-        shared.types.provide(&shared.readers, &commits).await.map_err(Failed::Before)?;
+        crate::types::provide(&shared.types, &shared.readers, &commits).await.map_err(Failed::Before)?;
         self.connection().await.map_err(|e| Failed::Before(error::store("connecting", e)))?;
         let attempt = self.shared.ids.next();
         let (args, pending) = Batch::new(&commits, &self.shared.types.known()).args(

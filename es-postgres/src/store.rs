@@ -16,8 +16,7 @@ use crate::filter::Select;
 use crate::lane::Failure;
 use crate::readers::PgQuery;
 use crate::row::{self, number, signed};
-use crate::types::Types;
-use crate::{PgBackend, batch, error, explain};
+use crate::{PgBackend, batch, error, explain, types};
 
 /// Positions that one read of a filter without tags looks through at most: it answers in bounded time.
 const WINDOW: u64 = 50_000;
@@ -67,10 +66,10 @@ impl PgBackend {
         query: impl Fn() -> PgQuery + Send + Sync,
         mut place: impl FnMut(usize, &PgRow) -> Result<Option<(StreamId, Version)>, StoreError> + Send,
     ) -> Result<Vec<RecordedEvent>, StoreError> {
-        let types = &self.0.shared.types;
+        let kinds = &self.0.shared.types;
         for knows_all in [false, true] {
             let decode = |i, row: PgRow| match place(i, &row) {
-                Ok(Some((stream, version))) => row::decode(&row, stream, version, &types.known()).map(Some),
+                Ok(Some((stream, version))) => row::decode(&row, stream, version, &kinds.known()).map(Some),
                 Ok(None) => Ok(None),
                 Err(error) => Err(error),
             };
@@ -82,8 +81,8 @@ impl PgBackend {
             }
             if !knows_all {
                 let what = "reading event types";
-                let rows = self.0.shared.readers.rows(what, || sqlx::query(Types::SELECT)).await?;
-                types.learn_all(&rows).map_err(|e| error::store(what, e))?;
+                let rows = self.0.shared.readers.rows(what, || sqlx::query(types::SELECT)).await?;
+                types::learn_all(kinds, &rows).map_err(|e| error::store(what, e))?;
             }
         }
         Err(StoreError::Corrupt { what: "an event has a type that is not in event_types".to_owned() })

@@ -113,7 +113,7 @@ impl Tx {
             return Ok((schema.fill(&format!("{check}, {head}; commit")), None));
         }
         let shared = &self.store.shared;
-        shared.types.provide(&shared.readers, &[&self.staged]).await?;
+        crate::types::provide(&shared.types, &shared.readers, &[&self.staged]).await?;
         let batch = Batch::new(&[&self.staged], &shared.types.known());
         let (args, pending) = batch.args(attempt, shared.micros(), &Places::default());
         let args: Vec<String> = args.iter().map(Arg::literal).collect();

@@ -68,7 +68,7 @@ impl SqliteBackend {
             .connect_with(reading(connect))
             .await
             .map_err(failed)?;
-        shared.types.reload(&readers).await.map_err(failed)?;
+        crate::types::reload(&shared.types, &readers).await.map_err(failed)?;
         let batcher = Batcher::start(shared.clone());
         drop(tokio::spawn(watch_others(Arc::downgrade(&shared), readers.clone())));
         Ok(Self(Arc::new(Store { shared, batcher, readers, file, _temporary: temporary })))

@@ -43,7 +43,9 @@ impl SqliteBackend {
         if let Some(events) = try_decode()? {
             return Ok(events);
         }
-        types.reload(&self.0.readers).await.map_err(|e| error::store("reading event types", e))?;
+        crate::types::reload(types, &self.0.readers)
+            .await
+            .map_err(|e| error::store("reading event types", e))?;
         let missing =
             || StoreError::Corrupt { what: "an event has a type that is not in es_types".to_owned() };
         try_decode()?.ok_or_else(missing)

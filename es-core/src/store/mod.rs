@@ -9,6 +9,7 @@ mod commit;
 pub mod envelope;
 mod error;
 mod filter;
+pub mod kinds;
 mod names;
 mod read;
 pub mod rules;

@@ -120,7 +120,7 @@ impl PgBackend {
     async fn take_in(&self, conn: &mut Option<PgConnection>, chunk: &Chunk) -> Result<Position, StoreError> {
         limits::check(&chunk.commit)?;
         let shared = &self.0.shared;
-        shared.types.provide(&shared.readers, &[&chunk.commit]).await?;
+        crate::types::provide(&shared.types, &shared.readers, &[&chunk.commit]).await?;
         let conn = match conn {
             Some(conn) => conn,
             None => conn.insert(self.patient().await?),

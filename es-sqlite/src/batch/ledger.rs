@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use es_core::clock::Timestamp;
+use es_core::store::kinds::Kind;
 use es_core::store::rules::Ledger;
 use es_core::store::{
     Commit, Committed, EventFilter, IdempotencyKey, Name, NewEvent, Outcome, Position, RecordedEvent,
@@ -10,7 +11,7 @@ use es_core::store::{
 };
 
 use super::write::Rows;
-use crate::types::{Kind, Types};
+use crate::types::Types;
 
 /// A stream, as it is stored and as the batch leaves it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -127,14 +128,15 @@ impl Batch {
     }
 
     fn type_id(&mut self, event: &NewEvent) -> i64 {
-        if let Some(id) = self.types.id(&event.name, event.schema, &event.codec) {
+        let id = self.types.known().id(event);
+        if let Some(id) = id {
             return id;
         }
         let key = (event.name.to_string(), event.schema, event.codec.to_string());
         *self.types_added.entry(key).or_insert_with(|| {
             let id = self.next_type;
             self.next_type += 1;
-            let kind = Kind { name: event.name.clone(), schema: event.schema, codec: event.codec.clone() };
+            let kind = Kind::of(event);
             self.rows.types.push((id, kind));
             id
         })

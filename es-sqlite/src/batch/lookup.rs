@@ -24,7 +24,7 @@ pub(super) async fn look_up(writing: &mut Writing, commits: &[Commit]) -> Result
     let mut batch = Batch::new(shared.types.clone());
     let last_type = ask(writing, commits, &mut batch).await?;
     if last_type > 0 && shared.types.known().kind(last_type).is_none() {
-        shared.types.reload(writing.conn_mut()).await?;
+        crate::types::reload(&shared.types, writing.conn_mut()).await?;
     }
     // The clock may go backwards; recorded times do not.
     batch.recorded_at = shared.clock.now().max(batch.recorded_at);

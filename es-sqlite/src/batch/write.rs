@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 
 use es_core::clock::Timestamp;
+use es_core::store::kinds::Kind;
 use es_core::store::{CheckpointMove, IdempotencyKey, NewEvent, Outcome, StreamId, ViewWrite};
 use serde::Serialize;
 
 use super::ledger::{Batch, Stream};
 use crate::row::{self, signed};
-use crate::types::Kind;
 use crate::writer::Writing;
 
 /// Several statements in one message take plain `?` only: the driver counts numbered ones wrongly from the

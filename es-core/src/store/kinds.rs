@@ -1,0 +1,104 @@
+//! Event types as numbers, for backends that store a number with each event and the names once.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use crate::store::{Name, NewEvent};
+
+/// A stored name, its schema version and its codec.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "each backend stores all of it")]
+pub struct Kind {
+    /// The stored name of the event type.
+    pub name: Name,
+    /// The schema version of the payload.
+    pub schema: u32,
+    /// The codec of the payload.
+    pub codec: Name,
+}
+
+impl Kind {
+    /// The kind of an event.
+    #[must_use]
+    pub fn of(event: &NewEvent) -> Self {
+        Self { name: event.name.clone(), schema: event.schema, codec: event.codec.clone() }
+    }
+}
+
+/// The kinds that this process has seen committed, with their numbers. They never change; clones share them.
+#[derive(Clone, Debug)]
+pub struct Kinds<N>(Arc<RwLock<KnownKinds<N>>>);
+
+impl<N> Default for Kinds<N> {
+    fn default() -> Self {
+        Self(Arc::new(RwLock::new(KnownKinds { kinds: HashMap::new(), ids: HashMap::new() })))
+    }
+}
+
+/// What is known while it is looked at.
+#[derive(Debug)]
+pub struct KnownKinds<N> {
+    kinds: HashMap<N, Kind>,
+    ids: HashMap<String, Vec<(u32, Name, N)>>,
+}
+
+impl<N: Copy + Eq + Hash> KnownKinds<N> {
+    /// The kind with this number.
+    #[must_use]
+    pub fn kind(&self, id: N) -> Option<&Kind> {
+        self.kinds.get(&id)
+    }
+
+    /// The number of an event's kind.
+    #[must_use]
+    pub fn id(&self, event: &NewEvent) -> Option<N> {
+        let same = |(schema, codec, _): &&(u32, Name, N)| *schema == event.schema && *codec == event.codec;
+        Some(self.ids.get(&*event.name)?.iter().find(same)?.2)
+    }
+}
+
+impl<N: Copy + Eq + Hash> Kinds<N> {
+    /// What is known now: hold it for as long as a page is decoded, and not across an await.
+    pub fn known(&self) -> RwLockReadGuard<'_, KnownKinds<N>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in a kind that is stored.
+    pub fn learn(&self, id: N, kind: Kind) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if known.kinds.insert(id, kind.clone()).is_none() {
+            known.ids.entry(kind.name.to_string()).or_default().push((kind.schema, kind.codec, id));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_its_name_its_schema_and_its_codec() {
+        let event = |name: &'static str, schema, codec: &'static str| NewEvent {
+            id: crate::id::Ids::default().next(),
+            name: name.into(),
+            schema,
+            codec: codec.into(),
+            data: "{}".into(),
+            tags: Vec::new(),
+            metadata: Arc::default(),
+        };
+        let kinds = Kinds::default();
+        let all =
+            [event("a", 1, "json"), event("a", 2, "json"), event("a", 1, "cbor"), event("b", 1, "json")];
+        for (id, event) in (1..).zip(&all) {
+            assert_eq!(kinds.known().id(event), None);
+            kinds.learn(id, Kind::of(event));
+            kinds.learn(id, Kind::of(event));
+        }
+        for (id, event) in (1..).zip(&all) {
+            assert_eq!((kinds.known().id(event), kinds.known().kind(id)), (Some(id), Some(&Kind::of(event))));
+        }
+        assert_eq!(kinds.known().kind(9), None);
+    }
+}
