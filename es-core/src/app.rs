@@ -10,18 +10,19 @@ use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::command::{Bus, IdOf, Interceptor, RetryPolicy, Services};
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::id::Ids;
 use crate::limits;
 use crate::processor::{
-    Processor, ProcessorState, ProcessorStatus, ProjectionRunner, ReactorRunner, Runner, ViewRunner,
+    self, AnyBackend, Ground, Lease, Pages, ParkingLimits, Processor, ProcessorState, ProcessorStatus,
+    ProjectionRunner, ReactorRunner, Rebuild, RebuildOptions, Receipt, Reset, Runner, ViewRunner, WaitError,
 };
 use crate::projection::{Project, Projection, Reactor, View, Views, tables_of};
 use crate::query::LoadError;
 use crate::repository::{At, Cache, Loaded, Repository, stream_of};
-use crate::store::{Backend, EventStore, Position, StoreError, ViewStore};
+use crate::store::{Backend, EventStore, Position, StoreError};
 use crate::{Apply, Command, Commands, Queries, Sending};
 
 /// A running application. Cheap to clone; no type parameter, so it can sit in any state.
@@ -204,26 +205,40 @@ impl App {
         })
     }
 
-    /// Waits until a projection has taken in everything up to a position, to read your own write.
+    /// Waits until a projection has taken in what was written, to read your own write. Give it what a command gave you
+    /// (then only the keys of its events are waited for), or a position.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Transient`] if it did not get there in time (with its last error, if it has one),
-    /// [`StoreError::Misuse`] if this app does not run it.
+    /// [`WaitError`] if it did not get there in time, if a key of the events is parked, or if this app does not run it.
     pub async fn wait_for<P: Projection>(
         &self,
-        position: Position,
+        written: impl Into<Receipt> + Send,
         limit: Duration,
-    ) -> Result<(), StoreError> {
-        self.processor::<P>()?.wait_for(position, limit).await
+    ) -> Result<(), WaitError> {
+        self.processor::<P>()?.wait_for(written, limit).await
+    }
+
+    /// The same, but time that runs out is no error: says whether what was written is there. For a page that would rather
+    /// show what it has.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::wait_for`], except for [`WaitError::TimedOut`].
+    pub async fn wait_or_stale<P: Projection>(
+        &self,
+        written: impl Into<Receipt> + Send,
+        limit: Duration,
+    ) -> Result<bool, WaitError> {
+        self.processor::<P>()?.wait_or_stale(written, limit).await
     }
 
     /// Waits until every processor has taken in everything that is in the log now.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Transient`] if one did not get there in time.
-    pub async fn settle(&self, limit: Duration) -> Result<(), StoreError> {
+    /// [`WaitError`] if one did not get there in time.
+    pub async fn settle(&self, limit: Duration) -> Result<(), WaitError> {
         let head = self.store().head().await?;
         for processor in &self.0.processors {
             processor.wait_for(head, limit).await?;
@@ -236,9 +251,21 @@ impl App {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if it could not be emptied; then nothing changed.
+    /// [`StoreError`] if it could not be emptied; then nothing changed. See [`Processor::reset`].
     pub async fn rebuild<P: Projection>(&self) -> Result<(), StoreError> {
-        self.processor::<P>()?.reset().await
+        self.processor::<P>()?.reset(Reset::Start).await
+    }
+
+    /// Begins to build a projection anew beside the tables that queries read, or goes on with it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Processor::rebuild_online`].
+    pub async fn rebuild_online<P: Projection>(
+        &self,
+        options: RebuildOptions,
+    ) -> Result<Rebuild, StoreError> {
+        self.processor::<P>()?.rebuild_online(options).await
     }
 
     /// How the app is: whether its store answers, and where its processors are.
@@ -246,6 +273,7 @@ impl App {
         Health {
             head: self.store().head().await,
             processors: self.0.processors.iter().map(Processor::status).collect(),
+            now: self.0.ids.clock().now(),
             closing: self.0.lifecycle.closing.is_cancelled(),
         }
     }
@@ -262,15 +290,14 @@ impl App {
         let finished = async {
             lifecycle.commands.wait().await;
             lifecycle.tasks.wait().await;
-            for processor in &self.0.processors {
-                processor.ended().await;
-            }
         };
         let in_time = tokio::time::timeout(grace, finished).await.is_ok();
         lifecycle.kill.cancel();
         in_time
     }
 }
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// How an app is.
 #[derive(Debug)]
@@ -280,16 +307,34 @@ pub struct Health {
     pub head: Result<Position, StoreError>,
     /// The processors.
     pub processors: Vec<ProcessorStatus>,
+    /// When this was.
+    pub now: Timestamp,
     /// Whether a shutdown has begun.
     pub closing: bool,
 }
 
 impl Health {
-    /// Whether the store answers and no processor fails.
+    /// Whether the store answers, no processor fails or stands still, and none is behind without progress for a minute.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        let failing = |p: &ProcessorStatus| matches!(p.state, ProcessorState::Failing { .. });
-        self.head.is_ok() && !self.processors.iter().any(failing)
+        self.head.is_ok() && self.processors.iter().all(|processor| self.ill(processor, MINUTE).is_none())
+    }
+
+    /// What is wrong with a processor, in words; `None` if nothing is. Being behind is no illness, nor is silence: both
+    /// together are, after this long.
+    #[must_use]
+    pub fn ill(&self, processor: &ProcessorStatus, patience: Duration) -> Option<String> {
+        match &processor.state {
+            ProcessorState::Failing { error, attempts, .. } => {
+                return Some(format!("fails, {attempts} times so far: {error}"));
+            }
+            ProcessorState::Halted { error, .. } => return Some(format!("stands still: {error}")),
+            _ => {}
+        }
+        let silent = self.now.duration_since(processor.progress?).unsigned_abs();
+        let lag = self.lag(processor);
+        (lag > 0 && silent > patience)
+            .then(|| format!("is {lag} events behind, without progress for {silent:?}"))
     }
 
     /// How many positions a processor is behind the head.
@@ -308,6 +353,7 @@ struct Settings {
     max_events: usize,
     cache: usize,
     verify: bool,
+    processors: processor::Settings,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 }
@@ -320,6 +366,7 @@ impl Default for Settings {
             max_events: limits::MAX_EVENTS,
             cache: 10_000,
             verify: cfg!(debug_assertions),
+            processors: processor::Settings::default(),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
         }
@@ -331,7 +378,7 @@ impl Default for Settings {
 pub struct AppBuilder<B: Backend> {
     backend: Arc<B>,
     services: Services,
-    runners: Vec<Box<dyn Runner>>,
+    runners: Vec<Arc<dyn Runner>>,
     checks: Vec<Check>,
     interceptors: Vec<Arc<dyn Interceptor>>,
     settings: Settings,
@@ -359,10 +406,7 @@ impl<B: Backend> AppBuilder<B> {
     }
 
     /// A keyed view, kept up to date from the log. Read it through [`Views`].
-    pub fn view<V: View>(mut self) -> Self
-    where
-        B: ViewStore,
-    {
+    pub fn view<V: View>(mut self) -> Self {
         self.services.replace(Arc::new(Views::new(self.backend.clone())));
         let runner = ViewRunner::<B, V>::new(self.backend.clone());
         self.runner(runner)
@@ -438,7 +482,42 @@ impl<B: Backend> AppBuilder<B> {
 
     /// A processor of an extension crate.
     pub fn runner(mut self, runner: impl Runner) -> Self {
-        self.runners.push(Box::new(runner));
+        self.runners.push(Arc::new(runner));
+        self
+    }
+
+    /// For how long a node that says nothing is believed to be alive; 5 seconds by default, at least 100 ms. Its slices
+    /// are then taken over by the others.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.settings.processors.lease = lease.max(Duration::from_millis(100));
+        self
+    }
+
+    /// How often a handler is called again before its event is parked (or what the projection chose), and the first and
+    /// the longest wait in between; 4 times by default, after 50 ms, doubled up to 10 s.
+    pub const fn processor_retries(mut self, retries: u32, first: Duration, longest: Duration) -> Self {
+        self.settings.processors.retries = retries;
+        self.settings.processors.backoff = (first, longest);
+        self
+    }
+
+    /// How much may be parked before a processor stands still.
+    pub const fn parking(mut self, limits: ParkingLimits) -> Self {
+        self.settings.processors.parking = limits;
+        self
+    }
+
+    /// Lets other nodes work on the projections and reactors: this one answers commands and queries, sees where they
+    /// are and waits for them.
+    pub const fn looks_on(mut self) -> Self {
+        self.settings.processors.workers = 0;
+        self
+    }
+
+    /// How many ranges of slices of one processor this node works on at once; 1 by default. More of them help where the
+    /// handlers wait: for SQL, or for something outside.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.settings.processors.workers = workers.max(1);
         self
     }
 
@@ -466,28 +545,32 @@ impl<B: Backend> AppBuilder<B> {
         wrong.extend(services.twice().iter().map(|t| format!("`{t}` was provided twice")));
         wrong.extend(wrong_names(&self.runners));
         if wrong.is_empty() {
+            warn_of_orphans(&*self.backend, &self.runners).await;
             for runner in &self.runners {
-                let prepared = runner.prepare().await;
+                let prepared = processor::prepare(&*self.backend, &**runner).await;
                 wrong.extend(prepared.err().map(|e| format!("{}: {}", runner.name(), crate::chain(&e))));
             }
         }
         if !wrong.is_empty() {
             return Err(StartError(wrong));
         }
-        let store: Arc<dyn EventStore> = self.backend.clone();
-        warn_of_orphans(&*store, &self.runners).await;
         let closing = CancellationToken::new();
         let lifecycle = Lifecycle::new(closing.clone());
-        let services_of_tasks = Arc::new(services.clone());
-        let Settings { retry, timeout, max_events, cache, verify, clock, entropy } = self.settings;
+        let Settings { retry, timeout, max_events, cache, verify, processors, clock, entropy } =
+            self.settings;
         let ids = Ids::new(clock, entropy);
-        let start = |runner| {
-            let (store, services) = (store.clone(), services_of_tasks.clone());
-            Processor::start(runner, store, services, ids.clone(), closing.clone())
+        let ground = Ground {
+            backend: self.backend.clone(),
+            services: Arc::new(services.clone()),
+            ids: ids.clone(),
+            settings: processors,
+            pages: Pages::new(self.backend.clone(), processor::wanted_by_any(&self.runners)),
+            lease: Arc::new(Lease::new()),
+            node: ids.next(),
         };
-        let processors = self.runners.into_iter().map(start).collect();
+        let processors = processor::start(&ground, self.runners, &lifecycle.tasks, &closing);
         Ok(App(Arc::new(Inner {
-            repository: Repository { store, snapshots: self.backend },
+            repository: Repository { store: self.backend.clone(), snapshots: self.backend },
             services,
             ids,
             bus: Bus { interceptors: self.interceptors, retry, timeout, max_events, verify },
@@ -498,7 +581,7 @@ impl<B: Backend> AppBuilder<B> {
     }
 }
 
-fn wrong_names(runners: &[Box<dyn Runner>]) -> Vec<String> {
+fn wrong_names(runners: &[Arc<dyn Runner>]) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let mut wrong = Vec::new();
     for runner in runners {
@@ -513,18 +596,14 @@ fn wrong_names(runners: &[Box<dyn Runner>]) -> Vec<String> {
 }
 
 /// A renamed projection starts from nothing; that should not go unseen.
-async fn warn_of_orphans(store: &dyn EventStore, runners: &[Box<dyn Runner>]) {
-    let Ok(known) = store.checkpoints().await else { return };
-    let runs = |name: &str| runners.iter().any(|r| r.name() == name);
-    let orphans: Vec<_> = known.iter().filter(|(name, _)| !runs(name)).map(|(name, _)| name).collect();
-    for runner in runners {
-        if !orphans.is_empty() && !known.iter().any(|(name, _)| *name == runner.name()) {
-            tracing::warn!(
-                processor = %runner.name(),
-                not_run_here = ?orphans,
-                "starts from nothing, and the store knows processors that this app does not run: was it renamed?"
-            );
-        }
+async fn warn_of_orphans(backend: &dyn AnyBackend, runners: &[Arc<dyn Runner>]) {
+    let Ok((orphans, new)) = processor::others(backend, runners).await else { return };
+    for processor in new.iter().filter(|_| !orphans.is_empty()) {
+        tracing::warn!(
+            processor,
+            not_run_here = ?orphans,
+            "starts from nothing, and the store knows processors that this app does not run: was it renamed?"
+        );
     }
 }
 

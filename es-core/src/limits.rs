@@ -1,6 +1,6 @@
 //! The limits of what can be stored. Checked at the edge, before anything reaches a backend.
 
-use crate::store::{Commit, EventFilter, NewEvent, Position};
+use crate::store::{Commit, EventFilter, NewEvent};
 
 /// Longest stream id, event type, tag and idempotency key, in bytes of UTF-8.
 pub const MAX_NAME: usize = 255;
@@ -184,15 +184,13 @@ pub fn check(commit: &Commit) -> Result<(), LimitError> {
     let count = events().count();
     size("commit", count, HARD_MAX_EVENTS, "events", || format!("{} streams", commit.appends.len()))?;
     events().try_for_each(event)?;
-    commit.checkpoints.iter().try_for_each(|step| name("checkpoint", &step.name))?;
     commit
-        .views
+        .rows
         .iter()
-        .try_for_each(|row| name("view", &row.view).and_then(|()| key("view key", &row.key)))?;
-    commit.checkpoints.iter().filter_map(|step| step.to).try_for_each(position)?;
+        .try_for_each(|row| name("table", &row.table).and_then(|()| key("row key", &row.key)))?;
     commit.condition.iter().try_for_each(|condition| filter(&condition.fail_if_events_match))?;
     // The usual commit: there is only one of anything.
-    if count < 2 && commit.outcomes.len() < 2 && commit.checkpoints.len() < 2 && commit.views.len() < 2 {
+    if count < 2 && commit.outcomes.len() < 2 && commit.rows.len() < 2 {
         return Ok(());
     }
     nothing_twice(commit)
@@ -212,14 +210,6 @@ pub fn filter(filter: &EventFilter) -> Result<(), LimitError> {
     size("filter", terms, MAX_FILTER_TERMS, "types and tags", shown)
 }
 
-fn position(position: Position) -> Result<(), LimitError> {
-    if position.0 <= MAX_SEQUENCE {
-        return Ok(());
-    }
-    let why = "is larger than any position";
-    Err(LimitError::Invalid { field: "checkpoint", value: position.to_string(), why })
-}
-
 fn event(event: &NewEvent) -> Result<(), LimitError> {
     stored_name("event type", &event.name)?;
     if event.id.is_nil() {
@@ -237,14 +227,13 @@ fn event(event: &NewEvent) -> Result<(), LimitError> {
     Ok(())
 }
 
-/// Two lines about one key, checkpoint or row would say two things.
+/// Two lines about one key or row would say two things.
 fn nothing_twice(commit: &Commit) -> Result<(), LimitError> {
     let ids = commit.appends.iter().flat_map(|a| &a.events).map(|e| e.id);
     once("event id", ids, ToString::to_string)?;
     once("idempotency key", commit.outcomes.iter().map(|o| &o.key), |key| cut(key.as_str()))?;
-    once("checkpoint", commit.checkpoints.iter().map(|c| &*c.name), |name| cut(name))?;
-    let rows = commit.views.iter().map(|v| (&*v.view, &*v.key));
-    once("row", rows, |(view, key)| cut(&format!("{view} {key}")))
+    let rows = commit.rows.iter().map(|row| (&*row.table, &*row.key));
+    once("row", rows, |(table, key)| cut(&format!("{table} {key}")))
 }
 
 fn once<K: Clone + Eq + std::hash::Hash>(

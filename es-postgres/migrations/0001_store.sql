@@ -50,17 +50,13 @@ create table {es}.outcomes (
     refusal     bytea
 );
 
-create table {es}.checkpoints (
-    name     text collate "C" primary key,
-    position bigint           not null
-);
-
-create table {es}.views (
-    view text collate "C" not null,
+-- Of keyed views, and of the framework itself: where processors are, which tables names stand for, and so on.
+create table {es}.rows (
+    tbl  text collate "C" not null,
     key  text collate "C" not null,
-    rev  bigint           not null,
+    rev  bigint           not null,             -- goes up by one with every write
     data bytea            not null,
-    primary key (view, key)
+    primary key (tbl, key)
 ) with (fillfactor = 80);
 
 create table {es}.snapshots (
@@ -77,14 +73,18 @@ create table {es}.fenced (
     at      timestamptz not null default clock_timestamp()
 );
 
--- Which tables belong to which version of which projection.
+-- Which tables belong to which generation of which version of which projection.
 create table {es}.projections (
-    name    text    not null,
-    version integer not null,
-    schema  text    not null,                   -- the DDL that made them
-    objects jsonb   not null,                   -- [["table", "public.balances"], ..]
-    primary key (name, version)
+    name       text    not null,
+    version    integer not null,
+    generation integer not null,                -- counts the builds of the version, from 1
+    current    boolean not null,                -- whether queries read it
+    place      text,                            -- the schema made for it; null: it is on the search path of its user
+    schema     text    not null,                -- the DDL that made its tables
+    objects    jsonb   not null,                -- [["table", "public.balances"], ..]
+    primary key (name, version, generation)
 );
+create unique index projections_current on {es}.projections (name, version) where current;
 
 -- Append-only, whoever asks; archiving and redaction say so in their own transaction.
 create function {es}.refuse() returns trigger language plpgsql as $$
@@ -111,3 +111,9 @@ select e.position, s.name as stream, e.version, t.name as type, t.schema, e.reco
 from {es}.events e
 join {es}.streams s using (stream_id)
 join {es}.event_types t using (type_id);
+
+-- For people: how far each processor is. One that works in slices has a line for each.
+create view {es}.checkpoints as
+select r.key as name, (convert_from(r.data, 'UTF8')::jsonb ->> 'position')::bigint as position
+from {es}.rows r
+where r.tbl = 'checkpoints';

@@ -36,6 +36,28 @@ language sql stable as $$
     end
 $$;
 
+-- Writes the rows that have data, in the order they are given. Each must be at the revision that was read; if one is
+-- not, or somebody has made or removed it meanwhile, nothing is written.
+create function {es}.put_rows(tables text[], keys text[], revs bigint[], data bytea[]) returns void
+language plpgsql as $$
+declare
+    n    bigint;
+    lost boolean;
+begin
+    with put as (
+        insert into {es}.rows as r (tbl, key, rev, data)
+        select a.tbl, a.key, a.rev + 1, a.data
+        from unnest(tables, keys, revs, data) a (tbl, key, rev, data) where a.data is not null
+        on conflict (tbl, key) do update set rev = excluded.rev, data = excluded.data where r.rev = excluded.rev - 1
+        -- One that was there had to be locked.
+        returning r.rev > 1 and r.xmax = '0'::xid as lost
+    )
+    select count(*), bool_or(put.lost) into n, lost from put;
+    if lost or n <> cardinality(array_remove(data, null)) then
+        raise exception 'a row was written meanwhile' using errcode = 'serialization_failure';
+    end if;
+end $$;
+
 -- A batch of requests: written as a whole, or not at all. `written` says which; if not, whoever asked leaves out the
 -- requests in `refused`, and those whose streams are not where they must be, and asks again for the others.
 --
@@ -44,6 +66,7 @@ $$;
 create function {es}.append(
     attempt         uuid,
     at              bigint,                     -- microseconds since 1970; null: the server's clock
+    inline          bigint,                     -- the set of inline projections that all requests with events name
     writes          integer,
     names           text[],
     lows            bigint[],
@@ -61,56 +84,70 @@ create function {es}.append(
     tag_events      integer[] default null,
     conditions      jsonb     default null,     -- [{"request", "after", "types": [..], "tags": [..]}]
     marks           jsonb     default null,     -- [{"request", "key", "fingerprint", "stream", "version", "events", "refusal"}]
-    steps           jsonb     default null,     -- [{"request", "name", "from", "to"}]
-    view_requests   integer[] default null,
-    view_names      text[]    default null,
-    view_keys       text[]    default null,
-    view_revs       bigint[]  default null,     -- as they were read
-    view_data       bytea[]   default null,     -- null deletes
+    row_requests    integer[] default null,
+    row_tables      text[]    default null,     -- tables and keys: in the order of both
+    row_keys        text[]    default null,
+    row_revs        bigint[]  default null,     -- as they were read
+    row_data        bytea[]   default null,     -- null deletes
     out written     boolean,
     out head        bigint,                     -- before the batch
     out known       boolean,                    -- whether the asker's last batch is still the last
     out ids         bigint[],                   -- of the streams; null if all were known, like
     out versions    bigint[],                   -- their versions, before the batch
-    out refused     integer[]
-) language plpgsql as $$
+    out refused     integer[],
+    out outdated    boolean                     -- whether another set of inline projections is stored: no events
+) language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     numbers bigint[] := known_ids;
     bases   bigint[] := known_versions;
+    -- The set of inline projections changes between two appends, not during one.
+    gated   boolean  := names is not null or conditions is not null
+                        or (row_tables is not null and 'inline' = any (row_tables));
     time    timestamptz;
+    stored  bigint;
     fenced  boolean;
     n       bigint;
 begin
     -- Whoever resolves this attempt waits here for its end, or has fenced it.
     perform pg_advisory_xact_lock(uuid_hash_extended(attempt, 0));
-    -- Rows of the framework's own state in the order of their keys, then the gate, then only the log.
-    if steps is not null then
-        perform from {es}.checkpoints c
-        where c.name in (select s ->> 'name' from jsonb_array_elements(steps) s)
-        order by c.name for update;
+    -- Rows in the order of their keys, then the gate, then only the log.
+    if row_tables is not null then
+        if not gated and marks is null and array_position(row_data, null) is null then
+            -- Nothing else can refuse them: they are written in one walk, and looked at only if that does not succeed.
+            begin
+                perform {es}.put_rows(row_tables, row_keys, row_revs, row_data);
+                row_tables := null;
+            exception when serialization_failure then
+                null;
+            end;
+        end if;
     end if;
-    if view_names is not null then
-        perform from {es}.views v
-        where (v.view, v.key) in (select a.view, a.key from unnest(view_names, view_keys) a (view, key))
-        order by v.view, v.key for update;
+    if row_tables is not null then
+        refused := array(
+            select a.request from unnest(row_requests, row_tables, row_keys, row_revs) a (request, tbl, key, rev)
+            where a.rev <> coalesce((
+                select r.rev from {es}.rows r where r.tbl = a.tbl and r.key = a.key for update
+            ), 0));
     end if;
     -- The gate: position order is commit order. The statements behind it have snapshots newer than the wait.
     -- What touches no stream and asks for no condition needs it not.
-    if names is not null or conditions is not null then
+    if gated then
         perform pg_advisory_xact_lock({gate});
     end if;
 
     select coalesce(l.position, 0),
            greatest(coalesce(timestamptz 'epoch' + at * interval '1 microsecond', clock_timestamp()), l.recorded_at),
            coalesce(l.position = known_head and substr(l.envelope, 1, 16) = uuid_send(known_event), false),
+           coalesce((select r.rev from {es}.rows r where r.tbl = 'inline' and r.key = 'set'), 0),
            exists (select from {es}.fenced f where f.attempt = append.attempt)
-    into head, time, known, fenced
+    into head, time, known, stored, fenced
     from (select) one
     left join (select e.position, e.recorded_at, e.envelope from {es}.events e order by e.position desc limit 1) l on true;
     if fenced then
         raise exception 'attempt % is fenced', attempt using errcode = 'ES001';
     end if;
 
+    outdated := writes > 0 and stored <> inline;
     written := true;
     if names is not null and (not known or numbers is null or array_position(numbers, null) is not null) then
         if not known then
@@ -148,17 +185,7 @@ begin
             select m.request from jsonb_to_recordset(marks) m (request integer, key text)
             where exists (select from {es}.outcomes o where o.key = m.key));
     end if;
-    if steps is not null then
-        refused := refused || array(
-            select s.request from jsonb_to_recordset(steps) s (request integer, name text, "from" bigint)
-            where (select c.position from {es}.checkpoints c where c.name = s.name) is distinct from s."from");
-    end if;
-    if view_names is not null then
-        refused := refused || array(
-            select a.request from unnest(view_requests, view_names, view_keys, view_revs) a (request, view, key, rev)
-            where coalesce((select v.rev from {es}.views v where v.view = a.view and v.key = a.key), 0) <> a.rev);
-    end if;
-    written := written and coalesce(cardinality(refused), 0) = 0;
+    written := written and not outdated and coalesce(cardinality(refused), 0) = 0;
     if not written then
         return;
     end if;
@@ -198,33 +225,13 @@ begin
             raise exception 'a key was used meanwhile' using errcode = 'serialization_failure';
         end if;
     end if;
-    -- A row that is not there could not be locked: if somebody else has just made it, the whole batch is done again.
-    if steps is not null then
-        delete from {es}.checkpoints c
-        using jsonb_to_recordset(steps) s (name text, "from" bigint, "to" bigint)
-        where c.name = s.name and s."to" is null and c.position = s."from";
-        insert into {es}.checkpoints as c (name, position)
-        select s.name, s."to" from jsonb_to_recordset(steps) s (name text, "to" bigint) where s."to" is not null
-        on conflict (name) do update set position = excluded.position
-        where c.position = (
-            select s."from" from jsonb_to_recordset(steps) s (name text, "from" bigint) where s.name = excluded.name);
-        get diagnostics n = row_count;
-        if n <> (select count(s."to") from jsonb_to_recordset(steps) s ("to" bigint)) then
-            raise exception 'a checkpoint was made meanwhile' using errcode = 'serialization_failure';
+    if row_tables is not null then
+        if array_position(row_data, null) is not null then
+            delete from {es}.rows r
+            using unnest(row_tables, row_keys, row_revs, row_data) a (tbl, key, rev, data)
+            where r.tbl = a.tbl and r.key = a.key and r.rev = a.rev and a.data is null;
         end if;
-    end if;
-    if view_names is not null then
-        delete from {es}.views v
-        using unnest(view_names, view_keys, view_revs, view_data) a (view, key, rev, data)
-        where v.view = a.view and v.key = a.key and v.rev = a.rev and a.data is null;
-        insert into {es}.views as v (view, key, rev, data)
-        select a.view, a.key, a.rev + 1, a.data
-        from unnest(view_names, view_keys, view_revs, view_data) a (view, key, rev, data) where a.data is not null
-        on conflict (view, key) do update set rev = excluded.rev, data = excluded.data where v.rev = excluded.rev - 1;
-        get diagnostics n = row_count;
-        if n <> (select count(a.data) from unnest(view_data) a (data)) then
-            raise exception 'a row was made meanwhile' using errcode = 'serialization_failure';
-        end if;
+        perform {es}.put_rows(row_tables, row_keys, row_revs, row_data);
     end if;
 end $$;
 
@@ -257,8 +264,9 @@ create function {es}.resolve(
     names        text[],
     ids          uuid[],                        -- of the last events; null for an append without events
     keys         text[],
-    checkpoints  text[],
-    targets      bigint[],                      -- null: it was to be forgotten
+    row_tables   text[],
+    row_keys     text[],
+    targets      bigint[],                      -- the revisions of the rows; null: it was to be deleted
     out applied  boolean,
     out versions bigint[],
     out last     bigint
@@ -276,10 +284,12 @@ begin
     applied := coalesce(applied, true)
         and not exists (select from unnest(keys) k (key) where not exists (select from {es}.outcomes o where o.key = k.key))
         and not exists (
-            select from unnest(checkpoints, targets) a (name, target)
-            left join {es}.checkpoints c on c.name = a.name
-            -- It may have moved on since; it never moves back.
-            where c.position is distinct from a.target and (a.target is null or coalesce(c.position, -1) < a.target));
+            select from unnest(row_tables, row_keys, targets) a (tbl, key, target)
+            cross join lateral (
+                select (select r.rev from {es}.rows r where r.tbl = a.tbl and r.key = a.key) as rev offset 0
+            ) r
+            -- It may have been written since: its revision never goes back.
+            where case when a.target is null then r.rev is not null else coalesce(r.rev, 0) < a.target end);
     if not applied then
         insert into {es}.fenced (attempt) values (resolve.attempt) on conflict do nothing;
     end if;

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 
 use es_core::event::Tag;
 use es_core::store::{
-    AppendCondition, Commit, ExpectedVersion, FilterItem, IdempotencyKey, NewEvent, StreamId,
+    AppendCondition, Commit, ExpectedVersion, FilterItem, INLINE, IdempotencyKey, NewEvent, StreamId,
 };
 
 /// How requests name a stream. Those that name it alike may share it.
@@ -23,13 +23,23 @@ enum Use {
     Own,
 }
 
+/// What a request has to do with the set of inline projections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Set {
+    /// Appends events, and names it.
+    Named(u64),
+    /// Writes it: what is appended before and after that is not the same.
+    Changed,
+}
+
 /// What the requests before the next one name.
 #[derive(Debug, Default)]
 pub(crate) struct Admission<'c> {
     streams: HashMap<&'c StreamId, Use>,
     keys: HashSet<&'c IdempotencyKey>,
-    checkpoints: HashSet<&'c str>,
     rows: HashSet<(&'c str, &'c str)>,
+    /// The set of inline projections that those with events name; or one of them changes it, and shares nothing.
+    inline: Option<Set>,
     events: Vec<&'c NewEvent>,
     tagged: HashMap<&'c Tag, Vec<&'c NewEvent>>,
     /// Conditions of requests that wait: events that match them wait behind them.
@@ -46,7 +56,7 @@ impl<'c> Admission<'c> {
 
     /// Whether the next request may share the batch. Either way, it bars those behind it.
     pub(crate) fn admits(&mut self, commit: &'c Commit) -> bool {
-        let Commit { appends, checks: _, condition, outcomes, checkpoints, views, explain: _ } = commit;
+        let Commit { appends, checks: _, condition, outcomes, rows, inline, explain: _ } = commit;
         let mut free = true;
         for (stream, wanted) in uses(commit) {
             free &= self.claim(stream, wanted);
@@ -54,12 +64,22 @@ impl<'c> Admission<'c> {
         for mark in outcomes {
             free &= self.keys.insert(&mark.key);
         }
-        for step in checkpoints {
-            free &= self.checkpoints.insert(&step.name);
+        for write in rows {
+            free &= self.rows.insert((&write.table, &write.key));
         }
-        for write in views {
-            free &= self.rows.insert((&write.view, &write.key));
-        }
+        let set = match rows.iter().any(|write| (&*write.table, &*write.key) == INLINE) {
+            true => Some(Set::Changed),
+            false if appends.iter().any(|append| !append.events.is_empty()) => Some(Set::Named(*inline)),
+            false => None,
+        };
+        free &= match (self.inline, set) {
+            (_, None) => true,
+            (Some(before), Some(set)) => before == set && set != Set::Changed,
+            (None, set) => {
+                self.inline = set;
+                true
+            }
+        };
         if self.conditions {
             free &= !condition.iter().any(|condition| self.is_broken(condition));
             let new = || appends.iter().flat_map(|a| &a.events);

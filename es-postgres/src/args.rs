@@ -104,6 +104,6 @@ fn bytea(bytes: &[u8]) -> String {
 }
 
 /// A literal that means the same whatever `standard_conforming_strings` is: the transaction is the user's.
-fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }

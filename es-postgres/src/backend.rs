@@ -1,24 +1,28 @@
 //! Connecting, and what the app asks of a backend.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::clock::Clock;
 use es_core::command::Services;
 use es_core::id::Ids;
-use es_core::store::{Backend, Commit, Position, StoreError, Tables};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgPool, Row as _};
+use es_core::store::{
+    Backend, Commit, CommitError, Committed, Difference, Generation, INLINE, Position, StoreError, Tables,
+};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgPool, Row as _, SqlStr};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::db::Stale;
 use crate::lane::Lane;
 use crate::partitions::Partitions;
+use crate::projection::Work;
 use crate::readers::{Patience, Readers};
 use crate::row::number;
 use crate::types::{self, Types};
-use crate::{Db, PgOptions, Tx, check, error, projection, schema, wake};
+use crate::{Db, PgOptions, Tx, check, error, projection, schema, transient, wake};
 
 /// An event store in one schema of a PostgreSQL database. Clones share it.
 ///
@@ -91,7 +95,9 @@ fn advance(known: &watch::Sender<Position>, head: Position) {
 
 impl Store {
     pub(crate) fn lane(&self, commit: &Commit) -> &Lane {
-        if commit.appends.is_empty() && commit.checks.is_empty() && commit.condition.is_none() {
+        // The set of inline projections takes its turn among the appends that name it.
+        let inline = commit.rows.iter().any(|write| *write.table == *INLINE.0);
+        if commit.appends.is_empty() && commit.checks.is_empty() && commit.condition.is_none() && !inline {
             &self.state
         } else {
             &self.log
@@ -164,13 +170,17 @@ impl PgBackend {
         }
         let stale = Stale::default();
         let met = stale.clone();
+        let statement = schema::sql(options.schema.fill("select {es}.follow()"));
+        let first = statement.clone();
         let users = PgPoolOptions::new()
             .max_connections(options.connections)
-            .test_before_acquire(true)
-            .before_acquire(move |_, meta| {
-                let usable = !met.has_met(meta.age);
-                Box::pin(async move { Ok(usable) })
+            // The search path is asked for instead: that tells as well whether the connection is alive.
+            .test_before_acquire(false)
+            .before_acquire(move |conn, meta| {
+                let (usable, statement) = (!met.has_met(meta.age), statement.clone());
+                Box::pin(async move { Ok(usable && follow(conn, statement).await.is_ok()) })
             })
+            .after_connect(move |conn, _| Box::pin(follow(conn, first.clone())))
             .after_release(|conn, _| {
                 // A future that was dropped may have left a transaction open. A ROLLBACK alone would put a warning
                 // into the server's log each time there is none.
@@ -183,11 +193,20 @@ impl PgBackend {
         Ok(Self(Arc::new(Store { options, shared, users, stale, runtime, log, state })))
     }
 
+    async fn work<'w>(&'w self, tables: &'w Tables, generation: Generation) -> Result<Work<'w>, StoreError> {
+        Work::begin(self.begin().await?, &self.0.options.schema, tables, generation).await
+    }
+
     /// Connections for SQL outside the app's queries.
     #[must_use]
     pub fn db(&self) -> Db {
         Db::new(self.0.users.clone(), self.0.stale.clone())
     }
+}
+
+/// Lets a connection see the generations that are current now.
+async fn follow(conn: &mut PgConnection, statement: SqlStr) -> Result<(), sqlx::Error> {
+    sqlx::query(statement).execute(conn).await.map(drop)
 }
 
 /// A notification is worth no wait for the disk.
@@ -203,15 +222,69 @@ impl Backend for PgBackend {
         Tx::begin(&self.0).await
     }
 
+    async fn begin_at(
+        &self,
+        tables: &Tables,
+        generation: Generation,
+        idle: Duration,
+    ) -> Result<Tx, StoreError> {
+        Tx::begin_at(&self.0, tables, generation, idle).await
+    }
+
+    fn is_transient(&self, error: &(dyn std::error::Error + 'static)) -> bool {
+        // A connection that has met a changed table is not to be tried again.
+        let met = transient::causes(error).filter_map(|cause| cause.downcast_ref());
+        met.for_each(|error| self.0.stale.note(error));
+        transient::is_transient(error)
+    }
+
     fn provide(&self, services: &mut Services) {
         services.replace(Arc::new(self.db()));
     }
 
-    async fn install(&self, tables: &Tables) -> Result<(), StoreError> {
-        projection::install(self.begin().await?, &self.0.options.schema, tables).await
+    async fn install(&self, tables: &Tables, generation: Generation) -> Result<(), StoreError> {
+        self.work(tables, generation).await?.install().await
     }
 
-    async fn reset(&self, tables: &Tables) -> Result<(), StoreError> {
-        projection::reset(self.begin().await?, &self.0.options.schema, tables).await
+    async fn clear(
+        &self,
+        tables: &Tables,
+        generation: Generation,
+        commit: Commit,
+    ) -> Result<Committed, CommitError> {
+        self.work(tables, generation).await?.clear(commit).await
+    }
+
+    async fn uninstall(
+        &self,
+        tables: &Tables,
+        generation: Generation,
+        commit: Commit,
+    ) -> Result<Committed, CommitError> {
+        self.work(tables, generation).await?.uninstall(commit).await
+    }
+
+    async fn switch(
+        &self,
+        tables: &Tables,
+        to: Generation,
+        commit: Commit,
+    ) -> Result<Committed, CommitError> {
+        self.work(tables, to).await?.switch(commit).await
+    }
+
+    async fn compare(
+        &self,
+        tables: &Tables,
+        old: Generation,
+        new: Generation,
+        samples: usize,
+    ) -> Result<Vec<Difference>, StoreError> {
+        // It takes as long as it takes, on a connection of its own.
+        let mut conn = self.patient().await?;
+        let outcome =
+            projection::compare(&mut conn, &self.0.options.schema, tables, (old, new), samples).await;
+        drop(conn.close().await);
+        outcome.map_err(|e| error::store("comparing generations", e))?
     }
 }

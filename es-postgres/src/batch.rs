@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use es_core::store::{Commit, Committed, ExpectedVersion, Position, StoreError, StreamId, Version, envelope};
+use es_core::store::{
+    Commit, Committed, ExpectedVersion, Position, RowWrite, StoreError, StreamId, Version, envelope,
+};
 use serde::Serialize;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
@@ -30,8 +32,9 @@ pub(crate) struct Batch {
     last_id: Uuid,
     conditions: Vec<ConditionRow>,
     marks: Vec<MarkRow>,
-    steps: Vec<StepRow>,
-    views: Views,
+    rows: Rows,
+    /// The set of inline projections that all requests with events name.
+    inline: u64,
 }
 
 #[derive(Debug)]
@@ -114,18 +117,10 @@ struct MarkRow {
     refusal: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
-struct StepRow {
-    request: usize,
-    name: String,
-    from: Option<i64>,
-    to: Option<i64>,
-}
-
 #[derive(Debug, Default)]
-struct Views {
+struct Rows {
     requests: Vec<i32>,
-    names: Vec<String>,
+    tables: Vec<String>,
     keys: Vec<String>,
     revs: Vec<i64>,
     data: Vec<Option<Bytes>>,
@@ -147,6 +142,7 @@ impl Batch {
         for (request, commit) in commits.iter().enumerate() {
             batch.add(request, commit, &index, types);
         }
+        batch.rows = Rows::of(commits);
         batch
     }
 
@@ -158,7 +154,7 @@ impl Batch {
     }
 
     fn add(&mut self, request: usize, commit: &Commit, index: &HashMap<&StreamId, usize>, types: &Known) {
-        let Commit { appends, checks, condition, outcomes, checkpoints, views, explain: _ } = commit;
+        let Commit { appends, checks, condition, outcomes, rows: _, inline, explain: _ } = commit;
         for check in checks {
             self.claim(request, index[&check.stream], Bounds::new(check.expected, 0));
         }
@@ -178,6 +174,9 @@ impl Batch {
         }
         self.ends.push(ends);
         let any = appends.iter().any(|a| !a.events.is_empty());
+        if any {
+            self.inline = *inline;
+        }
         self.last.push(any.then_some(self.events.streams.len() as u64));
         if let Some(condition) = condition {
             let items = condition.fail_if_events_match.items();
@@ -207,17 +206,6 @@ impl Batch {
                 refusal: outcome.refusal.as_ref().map(|bytes| hex(bytes)),
             });
         }
-        for step in checkpoints {
-            let (from, to) = (step.from.map(|p| signed(p.0)), step.to.map(|p| signed(p.0)));
-            self.steps.push(StepRow { request: request + 1, name: step.name.clone(), from, to });
-        }
-        for write in views {
-            self.views.requests.push(int(request + 1));
-            self.views.names.push(write.view.to_string());
-            self.views.keys.push(write.key.clone());
-            self.views.revs.push(signed(write.rev));
-            self.views.data.push(write.row.clone());
-        }
     }
 
     fn claim(&mut self, request: usize, stream: usize, bounds: Bounds) {
@@ -230,12 +218,13 @@ impl Batch {
     pub(crate) fn args(self, attempt: Uuid, at: Option<i64>, known: &Places) -> (Vec<Arg>, Pending) {
         // Sent also where no place is: if it still holds, what is known of other streams does.
         let (stamp, places) = (known.stamp, self.known(known));
-        let Self { streams, written, claims, ends, last, events, last_id, conditions, marks, steps, views } =
+        let Self { streams, written, claims, ends, last, events, last_id, conditions, marks, rows, inline } =
             self;
         let names = |streams: &[Stream]| streams.iter().map(|s| s.name.as_str().to_owned()).collect();
         let mut args = vec![
             Arg::Uuid(Some(attempt)),
             Arg::Long(at),
+            Arg::Long(Some(signed(inline))),
             Arg::Int(int(written)),
             Arg::Texts((!streams.is_empty()).then(|| names(&streams))),
             Arg::Longs(streams.iter().map(|s| s.bounds.low).collect()),
@@ -255,12 +244,11 @@ impl Batch {
             Arg::Ints(events.tag_events),
             Arg::json(&conditions),
             Arg::json(&marks),
-            Arg::json(&steps),
-            Arg::Ints(views.requests),
-            Arg::Texts((!views.names.is_empty()).then_some(views.names)),
-            Arg::Texts(Some(views.keys)),
-            Arg::Longs(views.revs),
-            Arg::MaybeBytes(views.data),
+            Arg::Ints(rows.requests),
+            Arg::Texts((!rows.tables.is_empty()).then_some(rows.tables)),
+            Arg::Texts(Some(rows.keys)),
+            Arg::Longs(rows.revs),
+            Arg::MaybeBytes(rows.data),
         ];
         if rest.iter().any(|arg| !arg.is_nothing()) {
             args.extend(rest);
@@ -274,6 +262,26 @@ impl Batch {
             self.streams.iter().map(|stream| known.place(&stream.name)).collect();
         let fit = places.iter().zip(&self.streams).all(|(p, s)| p.is_none_or(|p| s.bounds.holds(p.version)));
         if fit { places } else { vec![None; places.len()] }
+    }
+}
+
+impl Rows {
+    /// In the order of tables and keys: nobody who writes rows waits for another one who waits for him.
+    fn of(commits: &[&Commit]) -> Self {
+        let numbered = (1..)
+            .zip(commits)
+            .flat_map(|(request, commit)| commit.rows.iter().map(move |row| (request, row)));
+        let mut writes: Vec<(usize, &RowWrite)> = numbered.collect();
+        writes.sort_by(|(_, a), (_, b)| (&a.table, &a.key).cmp(&(&b.table, &b.key)));
+        let mut rows = Self::default();
+        for (request, RowWrite { table, key, rev, row }) in writes {
+            rows.requests.push(int(request));
+            rows.tables.push(table.to_string());
+            rows.keys.push(key.clone());
+            rows.revs.push(signed(*rev));
+            rows.data.push(row.clone());
+        }
+        rows
     }
 }
 
@@ -346,6 +354,9 @@ impl Pending {
             {
                 refused[claim.request] = true;
             }
+            if row.try_get("outdated")? {
+                refused.iter_mut().zip(&self.last).for_each(|(refused, last)| *refused |= last.is_some());
+            }
             for request in row.try_get::<Option<Vec<i32>>, _>("refused")?.unwrap_or_default() {
                 refused[usize::try_from(request - 1).map_err(|e| sqlx::Error::Decode(e.into()))?] = true;
             }
@@ -384,13 +395,13 @@ pub(crate) fn check(commit: &Commit) -> Result<(), StoreError> {
 
 /// About how many bytes a commit is on its way: what can be large of it.
 pub(crate) fn size(commit: &Commit) -> usize {
-    let Commit { appends, checks: _, condition: _, outcomes, checkpoints: _, views, explain: _ } = commit;
+    let Commit { appends, checks: _, condition: _, outcomes, rows, inline: _, explain: _ } = commit;
     let events = appends.iter().flat_map(|a| &a.events).map(|event| {
         let tags: usize = event.tags.iter().map(|tag| 2 * tag.as_str().len()).sum();
         event.data.len() + tags
     });
     let marks = outcomes.iter().map(|mark| mark.outcome.refusal.as_ref().map_or(0, |bytes| 2 * bytes.len()));
-    let rows = views.iter().map(|write| write.row.as_ref().map_or(0, Bytes::len));
+    let rows = rows.iter().map(|write| write.row.as_ref().map_or(0, Bytes::len));
     events.chain(marks).chain(rows).sum()
 }
 

@@ -23,8 +23,8 @@ const NEEDED: &[(&str, &[&str])] = &[
     ("tags", &["select", "insert"]),
     ("outcomes", &["select", "insert"]),
     ("fenced", &["select", "insert"]),
-    ("checkpoints", &["select", "insert", "update", "delete"]),
-    ("views", &["select", "insert", "update", "delete"]),
+    ("checkpoints", &["select"]),
+    ("rows", &["select", "insert", "update", "delete"]),
     ("snapshots", &["select", "insert", "update", "delete"]),
     ("projections", &["select", "insert", "update", "delete"]),
     ("partitions", &["select"]),
@@ -42,6 +42,14 @@ const CALLED: &[&str] = &[
     "position_at",
     "add_partition",
     "begin_import",
+    "put_rows",
+    "follow",
+    "path_at",
+    "objects",
+    "drop_objects",
+    "delete_rows",
+    "delete_other_versions",
+    "version_in",
 ];
 
 /// Refuses a server that cannot hold a store, and warns of one that may lose what it acknowledged.

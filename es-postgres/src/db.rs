@@ -14,7 +14,9 @@ use crate::error;
 /// Connections that read. A query of the app asks for `&Db` and hands it to sqlx:
 /// `sqlx::query(..).fetch_all(db)`.
 ///
-/// Every statement sees everything that was committed before it began.
+/// Every statement sees everything that was committed before it began, and the tables of the projections' current
+/// generations: their schemas come first in the search path of each connection that is taken. So a table of your own is
+/// made with its schema before its name, or elsewhere.
 #[derive(Clone, Debug)]
 pub struct Db {
     pool: PgPool,
@@ -27,7 +29,7 @@ pub struct Db {
 pub(crate) struct Stale(Arc<Mutex<Option<Instant>>>);
 
 impl Stale {
-    fn note(&self, error: &Error) {
+    pub(crate) fn note(&self, error: &Error) {
         if error::code(error) == Some(error::STALE_PLAN) {
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         }
@@ -45,7 +47,8 @@ impl Db {
         Self { pool, stale }
     }
 
-    /// The pool itself, for what needs a connection of its own.
+    /// The pool itself, for what needs a connection of its own. What is current when a connection is taken stays so as
+    /// long as it is kept.
     #[must_use]
     pub const fn pool(&self) -> &PgPool {
         &self.pool

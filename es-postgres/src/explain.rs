@@ -5,17 +5,19 @@
 //! found later is a reason still; if none is found any more, the commit is sent again.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use es_core::limits::MAX_PAGE;
 use es_core::store::rules::{Ledger, Verdict, judge};
 use es_core::store::{
-    Commit, CommitError, EventFilter, EventStore as _, IdempotencyKey, Name, Outcome, Position,
-    RecordedEvent, StoreError, StreamId, Version, ViewStore as _,
+    Commit, CommitError, EventFilter, EventStore as _, INLINE, IdempotencyKey, Name, Outcome, Position,
+    RecordedEvent, RowWrite, StoreError, StreamId, Version,
 };
 use sqlx::Row as _;
 
 use crate::PgBackend;
 use crate::row::number;
+use crate::rows;
 use crate::store::Tail;
 
 /// What is stored, as far as the commit asks.
@@ -27,8 +29,7 @@ struct Facts {
     tails: HashMap<StreamId, Vec<RecordedEvent>>,
     broken: Option<(Position, Name)>,
     outcomes: HashMap<IdempotencyKey, Outcome>,
-    checkpoints: HashMap<String, Position>,
-    revs: HashMap<(String, String), u64>,
+    revs: HashMap<(Arc<str>, String), u64>,
 }
 
 /// The verdict on a commit that was refused.
@@ -39,7 +40,7 @@ pub(crate) async fn explain(backend: &PgBackend, commit: &Commit) -> Result<Verd
 
 impl Facts {
     async fn read(backend: &PgBackend, commit: &Commit) -> Result<Self, StoreError> {
-        let Commit { appends, checks, condition, outcomes, checkpoints, views, explain } = commit;
+        let Commit { appends, checks, condition, outcomes, rows, inline, explain } = commit;
         let mut facts = Self { head: *backend.0.shared.head.borrow(), ..Self::default() };
         for mark in outcomes {
             if let Some(outcome) = backend.outcome(&mark.key).await? {
@@ -75,16 +76,14 @@ impl Facts {
                 after = page.through;
             }
         }
-        for step in checkpoints {
-            if let Some(position) = backend.checkpoint(&step.name).await? {
-                facts.checkpoints.insert(step.name.clone(), position);
-            }
+        let mut asked = rows.clone();
+        if !appends.is_empty() {
+            let (table, key) = (INLINE.0.into(), INLINE.1.to_owned());
+            asked.push(RowWrite { table, key, rev: *inline, row: None });
         }
-        for write in views {
-            let found = backend.rows(&write.view, std::slice::from_ref(&write.key)).await?;
-            if let Some(row) = found.into_iter().flatten().next() {
-                facts.revs.insert((write.view.to_string(), row.key), row.rev);
-            }
+        if !asked.is_empty() {
+            let revs = rows::revisions(backend, &asked).await?;
+            facts.revs = asked.into_iter().map(|write| (write.table, write.key)).zip(revs).collect();
         }
         Ok(facts)
     }
@@ -122,11 +121,7 @@ impl Ledger for Facts {
         self.outcomes.get(key).cloned()
     }
 
-    fn checkpoint(&self, name: &str) -> Option<Position> {
-        self.checkpoints.get(name).copied()
-    }
-
-    fn view_rev(&self, view: &str, key: &str) -> u64 {
-        self.revs.get(&(view.to_owned(), key.to_owned())).copied().unwrap_or_default()
+    fn row_rev(&self, table: &str, key: &str) -> u64 {
+        self.revs.get(&(table.into(), key.to_owned())).copied().unwrap_or_default()
     }
 }

@@ -31,11 +31,12 @@ const MAX_PASSED: usize = 256;
 const TRIES: u32 = 5;
 
 /// Appends alone.
-const APPEND: &str = "select * from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
+const APPEND: &str =
+    "select * from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
 /// And everything else.
 const APPEND_ALL: &str = "select * from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
-                          $16, $17, $18::jsonb, $19::jsonb, $20::jsonb, $21, $22, $23, $24, $25)";
-const APPEND_ARGS: usize = 15;
+                          $16, $17, $18, $19::jsonb, $20::jsonb, $21, $22, $23, $24, $25)";
+const APPEND_ARGS: usize = 16;
 
 /// Why a commit was not written.
 #[derive(Debug)]

@@ -17,15 +17,16 @@ mod places;
 mod projection;
 mod readers;
 mod row;
+mod rows;
 mod schema;
 mod snapshot;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod transient;
 mod tx;
 mod types;
 mod verify;
-mod view;
 mod wake;
 
 pub use self::backend::PgBackend;

@@ -76,6 +76,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("store", include_str!("../migrations/0001_store.sql")),
     ("append", include_str!("../migrations/0002_append.sql")),
     ("operate", include_str!("../migrations/0003_operate.sql")),
+    ("generations", include_str!("../migrations/0004_generations.sql")),
 ];
 
 /// The number of the last migration that this program knows.

@@ -27,7 +27,7 @@ const SENT: u32 = 8;
 const STREAM: &str = include_str!("sql/stream.sql");
 const OUTCOME: &str =
     "select fingerprint, stream, version, position, events, refusal from outcomes where key = $1";
-const RESOLVE: &str = "select applied, versions, last from resolve($1, $2, $3, $4, $5, $6)";
+const RESOLVE: &str = "select applied, versions, last from resolve($1, $2, $3, $4, $5, $6, $7)";
 
 /// What is there of a stream after a version.
 #[derive(Debug)]
@@ -106,7 +106,7 @@ impl EventStore for PgBackend {
             };
             match explain::explain(self, &refused).await? {
                 Verdict::Repeat(committed) => return Ok(committed),
-                // What refused it is gone: a checkpoint or a row that was moved there and back.
+                // What refused it is gone: a row that was written there and back.
                 Verdict::Apply => commit = refused,
             }
         }
@@ -118,7 +118,7 @@ impl EventStore for PgBackend {
 
     /// Behind everything of this process that waits, and behind the attempt itself, wherever it runs.
     async fn resolve(&self, attempt: &Attempt) -> Result<Resolution, StoreError> {
-        if attempt.appends.is_empty() && attempt.keys.is_empty() && attempt.checkpoints.is_empty() {
+        if attempt.appends.is_empty() && attempt.keys.is_empty() && attempt.rows.is_empty() {
             let what = "nothing of this commit can be looked for: read what it would have written";
             return Err(StoreError::misuse(what));
         }
@@ -129,12 +129,12 @@ impl EventStore for PgBackend {
             attempt.appends.iter().map(|(stream, _)| stream.as_str().to_owned()).collect();
         let ids: Vec<Option<EventId>> = attempt.appends.iter().map(|(_, ids)| ids.last().copied()).collect();
         let keys: Vec<String> = attempt.keys.iter().map(|key| key.as_str().to_owned()).collect();
-        let checkpoints: Vec<String> = attempt.checkpoints.iter().map(|step| step.name.clone()).collect();
-        let targets: Vec<Option<i64>> =
-            attempt.checkpoints.iter().map(|step| step.to.map(|to| signed(to.0))).collect();
+        let tables: Vec<String> = attempt.rows.iter().map(|(table, ..)| table.to_string()).collect();
+        let row_keys: Vec<String> = attempt.rows.iter().map(|(_, key, _)| key.clone()).collect();
+        let targets: Vec<Option<i64>> = attempt.rows.iter().map(|(.., rev)| rev.map(signed)).collect();
         let query = || {
             let query = sqlx::query(RESOLVE).bind(attempt.id).bind(names.clone()).bind(ids.clone());
-            query.bind(keys.clone()).bind(checkpoints.clone()).bind(targets.clone())
+            query.bind(keys.clone()).bind(tables.clone()).bind(row_keys.clone()).bind(targets.clone())
         };
         let rows = self.0.shared.readers.rows("resolving a commit", query).await?;
         let row = rows.first().expect("a function without a set gives one row");
@@ -202,16 +202,15 @@ impl EventStore for PgBackend {
         Ok(Position(rows.first().map_or(0, |row| number(row.get_unchecked(0)))))
     }
 
-    async fn checkpoint(&self, name: &str) -> Result<Option<Position>, StoreError> {
-        let query = || sqlx::query("select position from checkpoints where name = $1").bind(name.to_owned());
-        let rows = self.0.shared.readers.rows("reading a checkpoint", query).await?;
-        Ok(rows.first().map(|row| Position(number(row.get_unchecked(0)))))
-    }
-
-    async fn checkpoints(&self) -> Result<Vec<(String, Position)>, StoreError> {
-        let query = || sqlx::query("select name, position from checkpoints order by name");
-        let rows = self.0.shared.readers.rows("reading checkpoints", query).await?;
-        Ok(rows.iter().map(|row| (row.get_unchecked(0), Position(number(row.get_unchecked(1))))).collect())
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        let what = "reading the clock";
+        let wrong = |e| StoreError::Corrupt { what: format!("{what}: {e}") };
+        if let Some(micros) = self.0.shared.micros() {
+            return Timestamp::from_microsecond(micros).map_err(wrong);
+        }
+        let rows = self.0.shared.readers.rows(what, || sqlx::query("select clock_timestamp()")).await?;
+        let row = rows.first().expect("a select without a table gives one row");
+        row::time(row.get_unchecked(0)).map_err(|e| StoreError::Corrupt { what: format!("{what}: {e}") })
     }
 
     async fn outcome(&self, key: &IdempotencyKey) -> Result<Option<Outcome>, StoreError> {

@@ -2,17 +2,20 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::store::rules::Verdict;
-use es_core::store::{Attempt, Commit, CommitError, Committed, Position, StoreError, Transaction};
+use es_core::store::{
+    Attempt, Commit, CommitError, Committed, Generation, Position, StoreError, Tables, Transaction,
+};
 use futures::TryStreamExt as _;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgRow;
 use sqlx::{Either, Executor as _, PgConnection, Postgres, Row as _};
 use uuid::Uuid;
 
-use crate::args::Arg;
+use crate::args::{Arg, quote};
 use crate::backend::Store;
 use crate::batch::{self, Answer, Batch, Pending};
 use crate::error::{self, Fate};
@@ -26,6 +29,9 @@ use crate::{PgBackend, explain, schema};
 /// What is staged is sent with the COMMIT, in one message, so nobody waits for this transaction before that. It reads
 /// what others have committed meanwhile (`read committed`); no other isolation can append. A statement that failed
 /// ends it: PostgreSQL refuses whatever follows, and so does [`commit`](Transaction::commit). Dropping it rolls back.
+///
+/// The names of a projection's tables mean its current generation, as of the beginning, or the one that was asked for: by
+/// the search path.
 ///
 /// A savepoint rolls back what was staged since only through [`Self::rollback_to`]: what plain SQL does to savepoints
 /// is not seen.
@@ -50,15 +56,42 @@ pub struct Savepoint {
 }
 
 impl Tx {
+    /// With the tables of the current generations.
     pub(crate) async fn begin(store: &Arc<Store>) -> Result<Self, StoreError> {
+        Self::open(store, store.options.statement_timeout, "").await
+    }
+
+    /// With the tables of one generation.
+    pub(crate) async fn begin_at(
+        store: &Arc<Store>,
+        tables: &Tables,
+        generation: Generation,
+        idle: Duration,
+    ) -> Result<Self, StoreError> {
+        let longest = store.options.statement_timeout;
+        // Zero is no limit to the server.
+        let idle = if longest.is_zero() { idle } else { idle.min(longest) };
+        let path = format!(
+            "; set local search_path to default; \
+             select set_config('search_path', {}({}, {}, {}, current_setting('search_path')), true)",
+            store.options.schema.table("path_at"),
+            quote(tables.name),
+            tables.version.cast_signed(),
+            generation.cast_signed()
+        );
+        Self::open(store, idle.max(Duration::from_millis(1)), &path).await
+    }
+
+    /// `path` sets the search path, where it is not that of every connection of the pool.
+    async fn open(store: &Arc<Store>, idle: Duration, path: &str) -> Result<Self, StoreError> {
         let failed = |e| error::store("opening a transaction", e);
         let id = store.shared.ids.next();
         let mut conn = store.users.acquire().await.map_err(failed)?;
-        let idle = store.options.statement_timeout.as_millis();
+        let idle = i32::try_from(idle.as_millis()).unwrap_or(i32::MAX);
         // A connection that is dropped in here goes through the pool's rollback.
         let begin = format!(
             "begin isolation level read committed; set local es.tx = '{id}'; \
-             set local idle_in_transaction_session_timeout = {idle}"
+             set local idle_in_transaction_session_timeout = {idle}{path}"
         );
         sqlx::raw_sql(schema::sql(begin)).execute(&mut *conn).await.map_err(failed)?;
         Ok(Self {

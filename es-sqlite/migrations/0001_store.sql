@@ -49,17 +49,14 @@ create table es_outcomes (
     refusal     blob
 ) strict, without rowid;
 
-create table es_checkpoints (
-    name     text    primary key,
-    position integer not null
-) strict, without rowid;
-
-create table es_views (
-    view text    not null,
+-- Rows of keyed views, and of the framework: its checkpoints are the table `checkpoints`, and the table `current`
+-- says which table a name stands for.
+create table es_rows (
+    tbl  text    not null,
     key  text    not null,
-    rev  integer not null,
+    rev  integer not null,                      -- goes up by one with every write
     data blob    not null,
-    primary key (view, key)
+    primary key (tbl, key)
 ) strict, without rowid;
 
 create table es_snapshots (
@@ -70,14 +67,18 @@ create table es_snapshots (
     data    blob    not null
 ) strict, without rowid;
 
--- Which tables belong to which version of which projection.
+-- Which tables belong to which generation of which version of which projection.
 create table es_projections (
-    name    text    not null,
-    version integer not null,
-    schema  text    not null,                   -- the DDL that made them
-    objects text    not null,                   -- JSON: [["table", "balances"], ..]
-    primary key (name, version)
+    name       text    not null,
+    version    integer not null,
+    generation integer not null,
+    current    integer not null check (current in (0, 1)), -- whether its tables have their plain names
+    schema     text    not null,                -- the DDL that made them
+    objects    text    not null,                -- JSON: [["table", "balances"], ..], by their plain names
+    primary key (name, version, generation)
 ) strict, without rowid;
+
+create unique index es_projections_current on es_projections (name, version) where current = 1;
 
 create trigger es_events_update before update on es_events
 begin select raise(abort, 'es_events is append-only'); end;
@@ -97,3 +98,6 @@ select e.position, s.name as stream, e.version, t.name as type, t.schema,
 from es_events e
 join es_streams s on s.id = e.stream
 join es_types t on t.id = e.type;
+
+create view es_checkpoints as
+select key as name, cast(data as text) as position, rev from es_rows where tbl = 'checkpoints';

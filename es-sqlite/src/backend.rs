@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::command::Services;
-use es_core::store::{Backend, Position, StoreError, Tables};
+use es_core::store::{
+    Backend, Commit, CommitError, Committed, Difference, Generation, Position, StoreError, Tables,
+};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{ConnectOptions as _, SqliteConnection, SqlitePool};
 use tempfile::TempDir;
@@ -192,15 +194,57 @@ impl Backend for SqliteBackend {
         Ok(Tx::new(Writing::begin(&self.0.shared).await?))
     }
 
+    /// Never ended because its owner is silent: a file has no server that could. A process that dies lets go of it.
+    async fn begin_at(&self, tables: &Tables, generation: Generation, _: Duration) -> Result<Tx, StoreError> {
+        projection::begin_at(self.begin().await?, tables, generation).await
+    }
+
+    fn is_transient(&self, error: &(dyn std::error::Error + 'static)) -> bool {
+        error::is_transient(error)
+    }
+
     fn provide(&self, services: &mut Services) {
         services.replace(Arc::new(self.db()));
     }
 
-    async fn install(&self, tables: &Tables) -> Result<(), StoreError> {
-        projection::install(self.begin().await?, tables).await
+    async fn install(&self, tables: &Tables, generation: Generation) -> Result<(), StoreError> {
+        projection::install(self.begin().await?, tables, generation).await
     }
 
-    async fn reset(&self, tables: &Tables) -> Result<(), StoreError> {
-        projection::reset(self.begin().await?, tables).await
+    async fn clear(
+        &self,
+        tables: &Tables,
+        generation: Generation,
+        commit: Commit,
+    ) -> Result<Committed, CommitError> {
+        projection::clear(self.begin().await?, tables, generation, commit).await
+    }
+
+    async fn uninstall(
+        &self,
+        tables: &Tables,
+        generation: Generation,
+        commit: Commit,
+    ) -> Result<Committed, CommitError> {
+        projection::uninstall(self.begin().await?, tables, generation, commit).await
+    }
+
+    async fn switch(
+        &self,
+        tables: &Tables,
+        to: Generation,
+        commit: Commit,
+    ) -> Result<Committed, CommitError> {
+        projection::switch(self.begin().await?, tables, to, commit).await
+    }
+
+    async fn compare(
+        &self,
+        tables: &Tables,
+        old: Generation,
+        new: Generation,
+        samples: usize,
+    ) -> Result<Vec<Difference>, StoreError> {
+        projection::compare(&self.0.readers, tables, old, new, samples).await
     }
 }

@@ -8,13 +8,13 @@ mod filter;
 mod options;
 mod projection;
 mod row;
+mod rows;
 mod schema;
 mod snapshot;
 mod store;
 mod tx;
 mod types;
 mod verify;
-mod view;
 mod writer;
 
 pub use self::backend::SqliteBackend;

@@ -70,7 +70,7 @@ impl EventStore for SqliteBackend {
     /// Behind everything that waits: a commit whose future was dropped is then stored, or never will be.
     async fn resolve(&self, attempt: &Attempt) -> Result<Resolution, StoreError> {
         self.0.shared.not_the_holder()?;
-        if attempt.appends.is_empty() && attempt.keys.is_empty() && attempt.checkpoints.is_empty() {
+        if attempt.appends.is_empty() && attempt.keys.is_empty() && attempt.rows.is_empty() {
             return Err(StoreError::misuse(
                 "nothing of this commit can be looked for: read what it would have written",
             ));
@@ -101,9 +101,12 @@ impl EventStore for SqliteBackend {
                 return Ok(Resolution::Never);
             }
         }
-        for step in &attempt.checkpoints {
-            // It may have moved on since; it never moves back.
-            if self.checkpoint(&step.name).await? < step.to {
+        for (table, key, rev) in &attempt.rows {
+            let sql = "select rev from es_rows where tbl = ? and key = ?";
+            let query = sqlx::query_scalar(sql).bind(table.to_string()).bind(key.clone());
+            let now = self.number("resolving a commit", query).await?;
+            // It may have been written since; its revision never goes back.
+            if rev.map_or(now.is_some(), |rev| now.unwrap_or_default() < rev) {
                 return Ok(Resolution::Never);
             }
         }
@@ -165,17 +168,8 @@ impl EventStore for SqliteBackend {
         Ok(Position(before))
     }
 
-    async fn checkpoint(&self, name: &str) -> Result<Option<Position>, StoreError> {
-        let query =
-            sqlx::query_scalar("select position from es_checkpoints where name = ?").bind(name.to_owned());
-        Ok(self.number("reading a checkpoint", query).await?.map(Position))
-    }
-
-    async fn checkpoints(&self) -> Result<Vec<(String, Position)>, StoreError> {
-        let query = sqlx::query("select name, position from es_checkpoints order by name");
-        let rows =
-            query.fetch_all(&self.0.readers).await.map_err(|e| error::store("reading checkpoints", e))?;
-        Ok(rows.iter().map(|row| (row.get_unchecked(0), Position(number(row.get_unchecked(1))))).collect())
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        Ok(self.0.shared.clock.now())
     }
 
     async fn outcome(&self, key: &IdempotencyKey) -> Result<Option<Outcome>, StoreError> {

@@ -6,9 +6,8 @@ use async_trait::async_trait;
 use es_core::store::{Commit, CommitError, Committed, StoreError, Transaction};
 use sqlx::SqliteConnection;
 
-use crate::batch;
-use crate::error;
 use crate::writer::Writing;
+use crate::{batch, error, schema};
 
 /// The user's SQL and what is staged, in one transaction. Derefs to sqlx's connection:
 /// `sqlx::query(..).execute(&mut **tx)`.
@@ -20,11 +19,18 @@ use crate::writer::Writing;
 pub struct Tx {
     writing: Writing,
     staged: Commit,
+    /// SQL to run before the commit: tables of a projection have another generation's names.
+    give_back: Option<String>,
 }
 
 impl Tx {
     pub(crate) fn new(writing: Writing) -> Self {
-        Self { writing, staged: Commit::default() }
+        Self { writing, staged: Commit::default(), give_back: None }
+    }
+
+    /// Runs this before the commit.
+    pub(crate) fn give_back(&mut self, names: String) {
+        self.give_back = Some(names);
     }
 }
 
@@ -55,6 +61,11 @@ impl Transaction for Tx {
 
     async fn commit(mut self) -> Result<Committed, CommitError> {
         es_core::limits::check(&self.staged)?;
+        if let Some(names) = self.give_back {
+            self.writing.not_lost()?;
+            let given = sqlx::raw_sql(schema::sql(names)).execute(self.writing.conn_mut()).await;
+            given.map_err(|e| error::store("giving the tables of a projection their names back", e))?;
+        }
         self.writing.end_watch()?;
         let mut outcomes = batch::run(&mut self.writing, vec![self.staged]).await;
         outcomes.pop().expect("one outcome for one commit")

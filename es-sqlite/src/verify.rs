@@ -42,6 +42,15 @@ const CHECKS: &[(&str, &str)] = &[
          join es_types t on t.id = e.type join es_streams s on s.id = e.stream
          where t.codec = 'json' and not json_valid(cast(e.data as text))",
     ),
+    (
+        "every generation of a projection has its tables",
+        "select p.name || '/' || p.version || '~' || p.generation || ' has no ' || (o.value ->> 1)
+         from es_projections p, json_each(p.objects) o
+         where not exists (
+             select 1 from sqlite_schema s
+             where s.name = (o.value ->> 1) || case p.current when 1 then '' else '~' || p.generation end
+         )",
+    ),
     ("the file is sound", "select integrity_check from pragma_integrity_check where integrity_check <> 'ok'"),
 ];
 

@@ -191,9 +191,18 @@ impl Writing {
     ///
     /// SQLite has rolled it back: there is nothing left to commit.
     pub(crate) fn end_watch(&self) -> Result<(), StoreError> {
-        let lost = self.shared.guard.is_lost();
+        let kept = self.not_lost();
         self.shared.guard.watch(false);
-        if !lost {
+        kept
+    }
+
+    /// Whether there is a user's transaction still.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::end_watch`].
+    pub(crate) fn not_lost(&self) -> Result<(), StoreError> {
+        if !self.shared.guard.is_lost() {
             return Ok(());
         }
         let what = "SQLite has rolled this transaction back after a statement that failed (a full disk, or `or rollback`): \

@@ -78,6 +78,13 @@ impl<'a, P: Payload> Recorded<'a, P> {
         self.record.recorded_at
     }
 
+    /// Whether a projection that is being built, or was reset, takes in an event that was in the log when it began. Once
+    /// it has come to an event that was not, it stays so. Never true for a reactor: it is not called for such events.
+    #[must_use]
+    pub fn is_replay(&self) -> bool {
+        crate::processor::REPLAY.try_get().unwrap_or(false)
+    }
+
     /// Who and what caused it.
     #[must_use]
     pub fn metadata(&self) -> &'a Metadata {

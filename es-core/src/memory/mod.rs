@@ -1,19 +1,23 @@
 //! The in-memory backend: the whole contract on maps. For tests, examples, and state that may be lost.
 
 mod store;
+mod tables;
 mod tx;
 
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 
 use self::store::State;
 pub use self::tx::{Rows, Tx};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::command::Services;
 use crate::store::rules::Ledger;
-use crate::store::{Backend, Commit, Position, StoreError, Tables};
+use crate::store::{
+    Backend, Commit, CommitError, Committed, Difference, Generation, Position, StoreError, Tables,
+};
 
 /// Events, snapshots and views in memory. Clones share one store, which lives as long as any of them.
 #[derive(Clone, Debug)]
@@ -57,13 +61,13 @@ impl MemoryBackend {
     /// A committed row of the user's own.
     #[must_use]
     pub fn row(&self, table: &str, key: &str) -> Option<Vec<u8>> {
-        self.lock().rows.get(table)?.get(key).cloned()
+        self.lock().tables.table(table)?.get(key).cloned()
     }
 
     /// All committed rows of one table, by key.
     #[must_use]
     pub fn table(&self, table: &str) -> Rows {
-        self.lock().rows.get(table).cloned().unwrap_or_default()
+        self.lock().tables.table(table).cloned().unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -77,52 +81,119 @@ impl Backend for MemoryBackend {
     type Tx = Tx;
 
     async fn begin(&self) -> Result<Tx, StoreError> {
-        Ok(Tx::new(self.clone()))
+        Ok(Tx::new(self.clone(), None))
+    }
+
+    async fn begin_at(&self, tables: &Tables, generation: Generation, _: Duration) -> Result<Tx, StoreError> {
+        if !self.lock().tables.is_installed(tables, generation) {
+            let name = tables.stored_name();
+            let what =
+                format!("generation {generation} of {name} is not installed: install it, then write it");
+            return Err(StoreError::misuse(what));
+        }
+        Ok(Tx::new(self.clone(), Some((*tables, generation))))
+    }
+
+    fn is_transient(&self, _: &(dyn std::error::Error + 'static)) -> bool {
+        false
     }
 
     fn provide(&self, services: &mut Services) {
         services.replace(Arc::new(self.clone()));
     }
 
-    async fn install(&self, tables: &Tables) -> Result<(), StoreError> {
+    async fn install(&self, tables: &Tables, generation: Generation) -> Result<(), StoreError> {
         if tables.schema.is_empty() {
+            self.lock().install(tables, generation);
             return Ok(());
         }
         let what = format!("projection {} has a SQL schema, and the memory backend has no SQL", tables.name);
         Err(StoreError::misuse(what))
     }
 
-    /// Of the user's own rows, the table with the projection's name goes.
-    async fn reset(&self, tables: &Tables) -> Result<(), StoreError> {
-        let name = tables.stored_name();
-        let mut state = self.lock();
-        state.views.remove(&*name);
-        state.checkpoints.remove(&name);
-        state.rows.remove(tables.name);
-        Ok(())
+    /// Of the user's own rows, the table with the projection's name goes, and each that a generation of it wrote.
+    async fn clear(
+        &self,
+        tables: &Tables,
+        generation: Generation,
+        commit: Commit,
+    ) -> Result<Committed, CommitError> {
+        self.apply(commit, |state| {
+            state.tables.clear(tables, generation);
+            state.clear(&tables.rows(generation));
+        })
+    }
+
+    async fn uninstall(
+        &self,
+        tables: &Tables,
+        generation: Generation,
+        commit: Commit,
+    ) -> Result<Committed, CommitError> {
+        self.change(commit, |state, commit, now| {
+            if state.tables.current(tables) == generation {
+                return Err(StoreError::misuse(in_use(tables, generation)).into());
+            }
+            let committed = state.apply(commit, now)?;
+            state.tables.uninstall(tables, generation);
+            state.clear(&tables.rows(generation));
+            Ok(committed)
+        })
+    }
+
+    async fn switch(
+        &self,
+        tables: &Tables,
+        to: Generation,
+        commit: Commit,
+    ) -> Result<Committed, CommitError> {
+        self.apply(commit, |state| state.tables.switch(tables, to))
+    }
+
+    async fn compare(
+        &self,
+        tables: &Tables,
+        old: Generation,
+        new: Generation,
+        samples: usize,
+    ) -> Result<Vec<Difference>, StoreError> {
+        Ok(self.lock().tables.compare(tables, old, new, samples))
     }
 }
 
+/// What a backend says when the tables that queries read are to go.
+#[must_use]
+pub(crate) fn in_use(tables: &Tables, generation: Generation) -> String {
+    let name = tables.stored_name();
+    format!("generation {generation} of {name} is the one that queries read: switch to another one first")
+}
+
 impl MemoryBackend {
-    /// Judges, then writes: the one function that changes anything.
-    fn apply(
+    fn clock(&self) -> &dyn Clock {
+        &*self.0.clock
+    }
+
+    /// Judges, then writes, and does the rest with it.
+    fn apply(&self, commit: Commit, and: impl FnOnce(&mut State)) -> Result<Committed, CommitError> {
+        self.change(commit, |state, commit, now| {
+            let committed = state.apply(commit, now)?;
+            and(state);
+            Ok(committed)
+        })
+    }
+
+    /// Changes what is stored, under the lock, and wakes the readers.
+    fn change(
         &self,
         commit: Commit,
-        rows: tx::Changes,
-    ) -> Result<crate::store::Committed, crate::store::CommitError> {
+        change: impl FnOnce(&mut State, Commit, Timestamp) -> Result<Committed, CommitError>,
+    ) -> Result<Committed, CommitError> {
         crate::limits::check(&commit)?;
         let now = self.0.clock.now();
         let (committed, moved) = {
             let mut state = self.lock();
             let before = state.head();
-            let committed = state.apply(commit, now)?;
-            for (table, key, row) in rows {
-                let table = state.rows.entry(table).or_default();
-                match row {
-                    Some(row) => table.insert(key, row),
-                    None => table.remove(&key),
-                };
-            }
+            let committed = change(&mut state, commit, now)?;
             (committed, state.head() > before)
         };
         // Whoever subscribes after this look reads the log after it, and finds the events there.

@@ -9,13 +9,14 @@ use foldhash::HashMap;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::{MemoryBackend, Rows};
+use super::MemoryBackend;
+use super::tables::{Generations, is_other};
 use crate::limits::MAX_PAGE;
 use crate::store::rules::{Ledger, Verdict, judge};
 use crate::store::{
-    Append, Attempt, Commit, CommitError, Committed, EventFilter, EventStore, IdempotencyKey, Name, Outcome,
-    Page, Position, RecordedEvent, Resolution, Snapshot, SnapshotStore, StoreError, StreamId, Version,
-    ViewRow, ViewStore,
+    Append, Attempt, CURRENT, Commit, CommitError, Committed, EventFilter, EventStore, Generation,
+    IdempotencyKey, Name, Outcome, Page, Position, RecordedEvent, Resolution, RowStore, Snapshot,
+    SnapshotStore, StoreError, StoredRow, StreamId, Tables, Version,
 };
 
 /// Events by position, in blocks: a log that grows is not moved.
@@ -71,10 +72,10 @@ pub(super) struct State {
     /// The positions of each stream's events.
     streams: HashMap<StreamId, Vec<Position>>,
     outcomes: HashMap<IdempotencyKey, Outcome>,
-    pub(super) checkpoints: BTreeMap<String, Position>,
-    pub(super) views: HashMap<String, BTreeMap<String, (u64, Bytes)>>,
+    rows: BTreeMap<String, BTreeMap<String, (u64, Bytes)>>,
     snapshots: HashMap<StreamId, Snapshot>,
-    pub(super) rows: BTreeMap<String, Rows>,
+    /// Rows of the user's own.
+    pub(super) tables: Generations,
 }
 
 impl State {
@@ -82,7 +83,7 @@ impl State {
         if let Verdict::Repeat(committed) = judge(&commit, self)? {
             return Ok(committed);
         }
-        let Commit { appends, checks: _, condition: _, outcomes, checkpoints, views, explain: _ } = commit;
+        let Commit { appends, checks: _, condition: _, outcomes, rows, inline: _, explain: _ } = commit;
         // The store's clock may go backwards; recorded times do not.
         let recorded_at = self.log.at(self.log.head()).map_or(now, |last| last.recorded_at.max(now));
         let versions = appends.into_iter().map(|append| self.append(append, recorded_at)).collect();
@@ -93,20 +94,40 @@ impl State {
             outcome.position = at.and_then(|index| positions?.get(index).copied()).unwrap_or_default();
             self.outcomes.insert(mark.key, outcome);
         }
-        for step in checkpoints {
-            match step.to {
-                Some(to) => self.checkpoints.insert(step.name, to),
-                None => self.checkpoints.remove(&step.name),
-            };
-        }
-        for write in views {
-            let rows = self.views.entry(write.view.to_string()).or_default();
+        for write in rows {
+            let rows = self.rows.entry(write.table.to_string()).or_default();
             match write.row {
                 Some(row) => rows.insert(write.key, (write.rev + 1, row)),
                 None => rows.remove(&write.key),
             };
         }
         Ok(Committed { position: self.head(), versions })
+    }
+
+    /// Makes a generation. With the first one, the tables and rows of other versions go.
+    pub(super) fn install(&mut self, tables: &Tables, generation: Generation) {
+        self.tables.install(tables, generation);
+        if generation == 1 {
+            let other = |table: &str| {
+                table.split_once('~').is_some_and(|(stored_name, _)| is_other(tables, stored_name))
+            };
+            self.rows.retain(|table, _| !other(table));
+        }
+    }
+
+    /// Removes the rows of a table and of those below its name.
+    pub(super) fn clear(&mut self, table: &str) {
+        let below = |name: &str| {
+            name.strip_prefix(table).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        self.rows.retain(|name, _| !below(name));
+    }
+
+    /// The rows of a table, or of the one that its name stands for.
+    fn table(&self, name: &str) -> Option<&BTreeMap<String, (u64, Bytes)>> {
+        let current = self.rows.get(CURRENT).and_then(|names| names.get(name));
+        let current = current.and_then(|(_, data)| std::str::from_utf8(data).ok());
+        self.rows.get(current.unwrap_or(name))
     }
 
     fn append(&mut self, append: Append, recorded_at: Timestamp) -> Version {
@@ -149,19 +170,15 @@ impl Ledger for State {
         self.outcomes.get(key).cloned()
     }
 
-    fn checkpoint(&self, name: &str) -> Option<Position> {
-        self.checkpoints.get(name).copied()
-    }
-
-    fn view_rev(&self, view: &str, key: &str) -> u64 {
-        self.views.get(view).and_then(|rows| rows.get(key)).map_or(0, |(rev, _)| *rev)
+    fn row_rev(&self, table: &str, key: &str) -> u64 {
+        self.rows.get(table).and_then(|rows| rows.get(key)).map_or(0, |(rev, _)| *rev)
     }
 }
 
 #[async_trait]
 impl EventStore for MemoryBackend {
     async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
-        self.apply(commit, Vec::new())
+        self.apply(commit, |_| {})
     }
 
     /// Never asked: no outcome of this backend is unknown, since a commit has no await point.
@@ -178,9 +195,12 @@ impl EventStore for MemoryBackend {
             committed.position = committed.position.max(last.place());
         }
         let keys = attempt.keys.iter().all(|key| state.outcomes.contains_key(key));
-        // A checkpoint may have moved on since; it never moves back.
-        let moved = attempt.checkpoints.iter().all(|step| state.checkpoint(&step.name) >= step.to);
-        Ok(if keys && moved { Resolution::Applied(committed) } else { Resolution::Never })
+        // A row may have been written since; its revision never goes back.
+        let written = attempt.rows.iter().all(|(table, key, rev)| match (state.row_rev(table, key), rev) {
+            (now, Some(rev)) => now >= *rev,
+            (now, None) => now == 0,
+        });
+        Ok(if keys && written { Resolution::Applied(committed) } else { Resolution::Never })
     }
 
     async fn stream(
@@ -214,12 +234,8 @@ impl EventStore for MemoryBackend {
         Ok(self.lock().log.last_before(time))
     }
 
-    async fn checkpoint(&self, name: &str) -> Result<Option<Position>, StoreError> {
-        Ok(Ledger::checkpoint(&*self.lock(), name))
-    }
-
-    async fn checkpoints(&self) -> Result<Vec<(String, Position)>, StoreError> {
-        Ok(self.lock().checkpoints.iter().map(|(name, position)| (name.clone(), *position)).collect())
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        Ok(self.clock().now())
     }
 
     async fn outcome(&self, key: &IdempotencyKey) -> Result<Option<Outcome>, StoreError> {
@@ -257,22 +273,27 @@ impl SnapshotStore for MemoryBackend {
 }
 
 #[async_trait]
-impl ViewStore for MemoryBackend {
-    async fn rows(&self, view: &str, keys: &[String]) -> Result<Vec<Option<ViewRow>>, StoreError> {
+impl RowStore for MemoryBackend {
+    async fn rows(&self, table: &str, keys: &[String]) -> Result<Vec<Option<StoredRow>>, StoreError> {
         let state = self.lock();
-        let rows = state.views.get(view);
+        let rows = state.table(table);
         let row = |key: &String| {
             let (rev, data) = rows?.get(key)?;
-            Some(ViewRow { key: key.clone(), rev: *rev, data: data.clone() })
+            Some(StoredRow { key: key.clone(), rev: *rev, data: data.clone() })
         };
         Ok(keys.iter().map(row).collect())
     }
 
-    async fn scan(&self, view: &str, after: Option<&str>, limit: usize) -> Result<Vec<ViewRow>, StoreError> {
+    async fn scan(
+        &self,
+        table: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<StoredRow>, StoreError> {
         let state = self.lock();
-        let Some(rows) = state.views.get(view) else { return Ok(Vec::new()) };
+        let Some(rows) = state.table(table) else { return Ok(Vec::new()) };
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let row = |(key, (rev, data)): (&String, &(u64, Bytes))| ViewRow {
+        let row = |(key, (rev, data)): (&String, &(u64, Bytes))| StoredRow {
             key: key.clone(),
             rev: *rev,
             data: data.clone(),

@@ -5,13 +5,19 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 
 use super::MemoryBackend;
-use crate::store::{Commit, CommitError, Committed, StoreError, Transaction};
+use super::tables::Generations;
+use crate::store::{Commit, CommitError, Committed, Generation, StoreError, Tables, Transaction};
 
 /// One table of the user's own: rows by key.
 pub type Rows = BTreeMap<String, Vec<u8>>;
 
-/// `(table, key, row)`; no row deletes.
-pub(super) type Changes = Vec<(String, String, Option<Vec<u8>>)>;
+/// A row to write; none deletes.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) table: String,
+    pub(super) key: String,
+    pub(super) row: Option<Vec<u8>>,
+}
 
 /// The user's rows and what is staged, written together or not at all.
 #[derive(Debug)]
@@ -19,11 +25,13 @@ pub struct Tx {
     backend: MemoryBackend,
     staged: Commit,
     changes: BTreeMap<(String, String), Option<Vec<u8>>>,
+    /// Of which generation the tables are, where it is not everybody's current one.
+    generation: Option<(Tables, Generation)>,
 }
 
 impl Tx {
-    pub(super) fn new(backend: MemoryBackend) -> Self {
-        Self { backend, staged: Commit::default(), changes: BTreeMap::new() }
+    pub(super) fn new(backend: MemoryBackend, generation: Option<(Tables, Generation)>) -> Self {
+        Self { backend, staged: Commit::default(), changes: BTreeMap::new(), generation }
     }
 
     /// A row, as this transaction sees it.
@@ -31,7 +39,11 @@ impl Tx {
     pub fn get(&self, table: &str, key: &str) -> Option<Vec<u8>> {
         match self.changes.get(&(table.to_owned(), key.to_owned())) {
             Some(changed) => changed.clone(),
-            None => self.backend.row(table, key),
+            None => {
+                let state = self.backend.lock();
+                let table = format!("{table}{}", suffix(&state.tables, self.generation.as_ref()));
+                state.tables.table(&table)?.get(key).cloned()
+            }
         }
     }
 
@@ -57,11 +69,19 @@ impl Transaction for Tx {
     }
 
     async fn commit(self) -> Result<Committed, CommitError> {
-        let changes = self.changes.into_iter().map(|((table, key), row)| (table, key, row)).collect();
-        self.backend.apply(self.staged, changes)
+        let (changes, generation) = (self.changes, self.generation);
+        self.backend.apply(self.staged, |state| {
+            for ((table, key), row) in changes {
+                state.tables.write(generation.as_ref(), Change { table, key, row });
+            }
+        })
     }
 
     async fn rollback(self) -> Result<(), StoreError> {
         Ok(())
     }
+}
+
+fn suffix(tables: &Generations, generation: Option<&(Tables, Generation)>) -> String {
+    generation.map(|(projection, generation)| tables.suffix(projection, *generation)).unwrap_or_default()
 }

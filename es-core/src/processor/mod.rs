@@ -1,93 +1,97 @@
 //! Processors: what keeps projections, views and reactors up to date.
 //!
-//! Each has a task of its own that reads the log page by page, hands the matching events to its
-//! [`Runner`], and moves its checkpoint in the commit that holds what they led to. A page that fails is
-//! tried again with back-off until it goes through: nothing is skipped, and no other processor waits.
+//! Events are read once for all processors near the head ([`pages`](self)), folded and flushed by a worker for each range
+//! of slices, and each flush moves the range's checkpoint in the same commit: exactly once for rows in the same database.
+//! Nodes that run the same processor share its slices; a node that is gone is replaced once its lease has run out, and
+//! whatever it still writes is fenced off.
 //!
-//! Fields of its log lines: `processor`, `position`, `attempts`, `error`.
+//! | module | what it has |
+//! | --- | --- |
+//! | `slices`, `range`, `plan`, `node`, `coordinator` | who works on what |
+//! | `pages`, `worker`, `work`, `engine` | taking events in |
+//! | `runner`, `kinds` | SQL projections, keyed views, reactors |
+//! | `parked` | what failed, and waits for a person |
+//! | `build`, `generations`, `rebuild` | builds beside each other, and the switch between them |
+//! | `status`, `wait` | where a processor is |
+//!
+//! Fields of log lines: `build` (`name/version~generation`), `slices`, `position`, `key`, `attempts`, `error`,
+//! `processor`, `node`. Metrics, each with the label `processor`: `es_processor_events_total`,
+//! `es_processor_flush_seconds`, `es_processor_visible_seconds` (from append to flush), `es_processor_position`,
+//! `es_processor_lag`, `es_processor_parked`, `es_processor_parked_total`, `es_processor_skipped_total`,
+//! `es_processor_halted_total`.
 
+mod backend;
+mod build;
+mod coordinator;
+mod engine;
+mod generations;
+mod kinds;
+mod node;
+mod pages;
+mod parked;
+mod plan;
+mod range;
+mod rebuild;
+mod rows;
 mod runner;
+mod slices;
+mod status;
+mod wait;
+mod work;
+mod worker;
 
-use std::panic::AssertUnwindSafe;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt as _;
-
-use tokio::sync::{Mutex, watch};
-use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-pub use self::runner::Runner;
-pub(crate) use self::runner::{ProjectionRunner, ReactorRunner, ViewRunner};
-use crate::BoxError;
+pub(crate) use self::backend::AnyBackend;
+pub use self::build::Build;
+use self::coordinator::{Coordinator, Desk, Order};
+pub(crate) use self::engine::{Ground, Lease, Settings};
+use self::generations::Generations;
+pub(crate) use self::generations::prepare;
+pub(crate) use self::kinds::{ProjectionRunner, ReactorRunner, ViewRunner};
+use self::node::Node;
+pub(crate) use self::pages::Pages;
+use self::parked::Request;
+pub use self::parked::{ParkedSequence, ParkingLimits, Skipped};
+pub use self::rebuild::{Progress, Rebuild, RebuildOptions, Report};
+pub use self::runner::{Runner, Session, Traits};
+pub use self::slices::{SLICES, Slices, slice_of};
+pub use self::status::{ProcessorState, ProcessorStatus, RangeStatus};
+pub use self::wait::{Receipt, WaitError};
+pub use self::work::{Failure, Work};
+pub(crate) use self::worker::REPLAY;
 use crate::clock::Timestamp;
-use crate::command::Services;
-use crate::error::panic_text;
-use crate::id::Ids;
-use crate::store::{CheckpointMove, Commit, EventFilter, EventStore, Page, Position, StoreError};
+use crate::store::{Commit, CommitError, EventFilter, Position, RecordedEvent, RowWrite, StoreError};
 
-/// How many positions without a match may pass before the checkpoint is moved over them.
-const IDLE_MOVE: u64 = 1_000;
-/// The longest wait between two looks at the log.
-const POLL: Duration = Duration::from_secs(1);
-/// The first and the longest wait after a failure.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
-
-/// Where a processor is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where a reset sets a processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct ProcessorStatus {
-    /// Its stored name: for a projection `name/version`.
-    pub name: Arc<str>,
-    /// Everything up to here is taken in.
-    pub position: Position,
-    /// What it is doing.
-    pub state: ProcessorState,
+pub enum Reset {
+    /// Everything goes and is built anew.
+    Start,
+    /// What was taken in after this position is taken in again, or what lies before it is left out.
+    Position(Position),
+    /// The position of the last event before this time.
+    Time(Timestamp),
+    /// Nothing that is in the log now is taken in any more.
+    Head,
 }
 
-/// What a processor is doing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ProcessorState {
-    /// It has not looked at the log yet.
-    Starting,
-    /// It takes events in, or waits for them.
-    Running,
-    /// A page fails, and is tried again.
-    Failing {
-        /// The last error, with its sources.
-        error: String,
-        /// How often it failed in a row.
-        attempts: u32,
-        /// Since when.
-        since: Timestamp,
-    },
-    /// The app was shut down.
-    Stopped,
-}
-
-/// One running processor.
+/// One processor, as this node runs it.
 #[derive(Debug)]
 pub struct Processor {
-    engine: Arc<Engine>,
-    task: watch::Receiver<bool>,
-    _handle: JoinHandle<()>,
-}
-
-#[derive(Debug)]
-struct Engine {
-    name: Arc<str>,
-    filter: EventFilter,
-    runner: Box<dyn Runner>,
-    store: Arc<dyn EventStore>,
-    services: Arc<Services>,
-    /// The app's own clock and randomness, so that a run can be repeated.
-    ids: Ids,
-    status: watch::Sender<ProcessorStatus>,
-    /// Held while a page is taken in, so that a reset comes between pages.
-    at: Mutex<Option<Checkpoint>>,
+    desk: Arc<Desk>,
+    orders: mpsc::Sender<Order>,
+    ground: Ground,
+    runner: Arc<dyn Runner>,
+    /// Makes the node look at once.
+    look: Arc<watch::Sender<u64>>,
 }
 
 impl std::fmt::Debug for dyn Runner {
@@ -96,213 +100,214 @@ impl std::fmt::Debug for dyn Runner {
     }
 }
 
-/// Where the processor is, and what of that is stored.
-#[derive(Clone, Copy, Debug)]
-struct Checkpoint {
-    stored: Option<Position>,
-    seen: Position,
-}
-
-/// What a page came to.
-enum Taken {
-    /// There may be more right now.
-    More,
-    /// Events, and it was the last page.
-    Last,
-    /// The processor is at rest.
-    Nothing,
+/// Starts the processors of a node. They end with `stop`; `tasks` then has none left.
+pub(crate) fn start(
+    ground: &Ground,
+    runners: Vec<Arc<dyn Runner>>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Vec<Processor> {
+    if runners.is_empty() {
+        return Vec::new();
+    }
+    let names: BTreeSet<String> = runners.iter().map(|runner| runner.name()).collect();
+    let (snapshot, look) = (watch::Sender::new(None), Arc::<watch::Sender<u64>>::default());
+    let working = TaskTracker::new();
+    let begin = |runner: Arc<dyn Runner>| {
+        let desk = Arc::new(Desk::new(&runner.name()));
+        let (orders, ordered) = mpsc::channel(1);
+        let coordinator =
+            Coordinator::new(ground.clone(), runner.clone(), desk.clone(), snapshot.subscribe(), ordered);
+        drop(working.spawn(coordinator.run(stop.clone())));
+        Processor { desk, orders, ground: ground.clone(), runner, look: look.clone() }
+    };
+    let processors = runners.into_iter().map(begin).collect();
+    working.close();
+    let node = Node::new(ground.clone(), names, snapshot.clone(), look.subscribe());
+    let gone = CancellationToken::new();
+    let ended = gone.clone();
+    // The node stays alive until the last of its processors has given back what it had.
+    drop(tasks.spawn(async move {
+        working.wait().await;
+        gone.cancel();
+    }));
+    drop(tasks.spawn(node.run(ended)));
+    processors
 }
 
 impl Processor {
-    pub(crate) fn start(
-        runner: Box<dyn Runner>,
-        store: Arc<dyn EventStore>,
-        services: Arc<Services>,
-        ids: Ids,
-        stop: CancellationToken,
-    ) -> Self {
-        let name: Arc<str> = runner.name().into();
-        let first =
-            ProcessorStatus { name: name.clone(), position: Position(0), state: ProcessorState::Starting };
-        let engine = Arc::new(Engine {
-            name,
-            filter: runner.filter(),
-            runner,
-            store,
-            services,
-            ids,
-            status: watch::Sender::new(first),
-            at: Mutex::new(None),
-        });
-        let (ended, task) = watch::channel(false);
-        let running = engine.clone();
-        let _handle = tokio::spawn(async move {
-            running.run(stop).await;
-            ended.send_replace(true);
-        });
-        Self { engine, task, _handle }
-    }
-
     /// Its stored name: for a projection `name/version`.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.engine.name
+        &self.desk.name
     }
 
-    /// Where it is now.
+    /// Where it is now: the build that queries read.
     #[must_use]
     pub fn status(&self) -> ProcessorStatus {
-        self.engine.status.borrow().clone()
+        self.desk.current.borrow().now()
     }
 
-    /// Where it is, now and from now on.
+    /// Where all of its builds are that this node knows of.
+    #[must_use]
+    pub fn builds(&self) -> Vec<ProcessorStatus> {
+        self.desk.boards().iter().map(|board| board.now()).collect()
+    }
+
+    /// Where it is, now and from now on: the build that queries read at this moment.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<ProcessorStatus> {
-        self.engine.status.subscribe()
+        self.desk.current.borrow().watch()
     }
 
-    /// Waits until everything up to a position is taken in.
+    /// Sets it back: to the start, which empties what it keeps, or to another place, which a projection must be
+    /// [idempotent](crate::Projection::IDEMPOTENT) for. Returns as soon as it has begun anew; readers see it grow.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Transient`] if that took too long, with the processor's last error if it has one.
-    pub async fn wait_for(&self, position: Position, limit: Duration) -> Result<(), StoreError> {
-        let mut status = self.engine.status.subscribe();
-        let arrived = status.wait_for(|s| s.position >= position && s.state != ProcessorState::Starting);
-        if let Ok(Ok(_)) = tokio::time::timeout(limit, arrived).await {
-            return Ok(());
+    /// [`StoreError`], and nothing changed: [`Misuse`](StoreError::Misuse) if another node works on a part of it (stop
+    /// that one, or rebuild online), if it acts outside, or cannot be set there.
+    pub async fn reset(&self, to: Reset) -> Result<(), StoreError> {
+        let (reply, done) = oneshot::channel();
+        let gone = || StoreError::misuse(format!("{} is stopped: start the app again", self.name()));
+        self.orders.send(Order::Reset(to, reply)).await.map_err(|_| gone())?;
+        done.await.map_err(|_| gone())?
+    }
+
+    /// Lets what stands still go on: the event that it stopped at is tried again.
+    pub fn resume(&self) {
+        self.desk.resumed.send_modify(|n| *n += 1);
+        self.desk.nudge.send_modify(|n| *n += 1);
+    }
+
+    /// Parked sequences in the order of their keys, after one, at most `limit` of them.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read.
+    pub async fn parked(&self, after: Option<&str>, limit: usize) -> Result<Vec<ParkedSequence>, StoreError> {
+        parked::list(&*self.ground.backend, &self.current().await?, after, limit).await
+    }
+
+    /// The events of a parked sequence after a position, with their payloads as they are stored, at most `limit` of
+    /// them; none if the key is not parked.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read.
+    pub async fn parked_events(
+        &self,
+        key: &str,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, StoreError> {
+        let (backend, build) = (&*self.ground.backend, self.current().await?);
+        let Some(kept) = parked::one(backend, &build, key).await? else { return Ok(Vec::new()) };
+        let mut events = Vec::new();
+        for (_, position) in parked::positions(backend, &build, key, &kept, after, limit).await? {
+            let before = Position(position.0.saturating_sub(1));
+            let page = backend.read(&EventFilter::all(), before, 1).await?;
+            events.extend(page.events.into_iter().filter(|event| event.place() == position));
         }
-        let now = self.status();
-        let why = match now.state {
-            ProcessorState::Failing { error, .. } => {
-                format!("{} fails at {}: {error}", now.name, now.position)
-            }
-            ProcessorState::Stopped => format!("{} is stopped at {}", now.name, now.position),
-            _ => format!("{} is at {} and did not reach {position} within {limit:?}", now.name, now.position),
-        };
-        Err(StoreError::transient("waiting for a projection", std::io::Error::other(why)))
+        Ok(events)
     }
 
-    /// Empties what it keeps and begins again at the start of the log.
+    /// Asks for a parked sequence to be handled again, in order, and waits until that is done: `None` if it went through,
+    /// else the sequence as it is now. It is done by the node that works on its slice.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if it could not be emptied; then nothing changed.
-    pub async fn reset(&self) -> Result<(), StoreError> {
-        let mut at = self.engine.at.lock().await;
-        self.engine.runner.reset().await?;
-        *at = None;
-        // A waiter must not see the old position; the task must not sleep until the next event.
-        self.engine.status.send_modify(|s| {
-            s.position = Position(0);
-            s.state = ProcessorState::Starting;
-        });
-        Ok(())
+    /// [`StoreError::Misuse`] if the key is not parked, or somebody asked already. [`StoreError::Transient`] if it is
+    /// not done within `limit`; the request stands.
+    pub async fn retry(&self, key: &str, limit: Duration) -> Result<Option<ParkedSequence>, StoreError> {
+        self.request(key, &Request::Retry, limit).await
     }
 
-    /// Until its task has ended.
-    pub(crate) async fn ended(&self) {
-        // An error means that the task is gone, which is what is waited for.
-        drop(self.task.clone().wait_for(|ended| *ended).await);
+    /// Leaves a parked sequence out for good, and waits until that is done. Recorded with the reason, see
+    /// [`Self::skipped`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::retry`]; [`StoreError::Misuse`] without a reason.
+    pub async fn discard(&self, key: &str, reason: &str, limit: Duration) -> Result<(), StoreError> {
+        if reason.trim().is_empty() {
+            return Err(StoreError::misuse("events are left out for good: say why"));
+        }
+        self.request(key, &Request::Discard { reason: reason.to_owned() }, limit).await.map(drop)
+    }
+
+    /// Events that were left out for good, by position.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read.
+    pub async fn skipped(&self) -> Result<Vec<Skipped>, StoreError> {
+        parked::skipped(&*self.ground.backend, &self.current().await?).await
+    }
+
+    /// The build that queries read.
+    async fn current(&self) -> Result<Build, StoreError> {
+        let generations = Generations::read(&*self.ground.backend, self.name()).await?.unwrap_or_default();
+        Ok(generations.build(self.name(), generations.current))
+    }
+
+    async fn request(
+        &self,
+        key: &str,
+        request: &Request,
+        limit: Duration,
+    ) -> Result<Option<ParkedSequence>, StoreError> {
+        let (backend, build) = (&*self.ground.backend, self.current().await?);
+        if parked::one(backend, &build, key).await?.is_none() {
+            return Err(StoreError::misuse(format!("{key:?} is not parked in {build}")));
+        }
+        let row = serde_json::to_vec(request).expect("a text serializes");
+        let row = RowWrite { table: build.requests(), key: key.to_owned(), rev: 0, row: Some(row.into()) };
+        match backend.commit(Commit { rows: vec![row], ..Commit::default() }).await {
+            Ok(_) => {}
+            Err(CommitError::Fenced { .. }) => {
+                let what =
+                    format!("somebody has asked already for {key:?} of {build}: wait until that is done");
+                return Err(StoreError::misuse(what));
+            }
+            Err(CommitError::Store(error)) => return Err(error),
+            Err(other) => return Err(StoreError::transient("asking for a parked sequence", other)),
+        }
+        let done = async {
+            let mut pause = Duration::from_millis(5);
+            loop {
+                self.desk.nudge.send_modify(|n| *n += 1);
+                tokio::time::sleep(pause).await;
+                if rows::one(backend, &build.requests(), key).await?.is_none() {
+                    return parked::one(backend, &build, key).await;
+                }
+                pause = (pause * 2).min(Duration::from_millis(500));
+            }
+        };
+        match tokio::time::timeout(limit, done).await {
+            Ok(left) => Ok(left?.map(|kept| kept.public(key.to_owned()))),
+            Err(_) => {
+                let why = format!("{key:?} of {build} was not taken up within {limit:?}; the request stands");
+                Err(StoreError::transient("a parked sequence", std::io::Error::other(why)))
+            }
+        }
     }
 }
 
-impl Engine {
-    async fn run(&self, stop: CancellationToken) {
-        let mut wake = self.store.watch();
-        let mut resets = self.status.subscribe();
-        let mut failures = 0;
-        while !stop.is_cancelled() {
-            wake.mark_unchanged();
-            resets.mark_unchanged();
-            let started = Instant::now();
-            // A panic of a handler fails its page like any error, and nothing else.
-            let taken = AssertUnwindSafe(self.page()).catch_unwind().await;
-            let taken = taken.unwrap_or_else(|panic| Err(format!("a panic: {}", panic_text(&*panic)).into()));
-            let pause = match taken {
-                Ok(Taken::More) => {
-                    failures = 0;
-                    continue;
-                }
-                // Under load, as long as the page took: so at most half of the time goes into small pages,
-                // and they grow. An event that comes to a processor at rest is taken at once.
-                Ok(Taken::Last) => {
-                    failures = 0;
-                    Some(started.elapsed())
-                }
-                Ok(Taken::Nothing) => {
-                    failures = 0;
-                    None
-                }
-                Err(error) => {
-                    failures += 1;
-                    self.failed(&*error, failures, self.ids.clock().now());
-                    let doubled = BACKOFF.0.saturating_mul(1 << (failures - 1).min(16));
-                    Some(doubled.min(BACKOFF.1).mul_f64(0.5 + self.ids.fraction() / 2.0))
-                }
-            };
-            let sleep = async {
-                match pause {
-                    Some(pause) => tokio::time::sleep(pause).await,
-                    None => crate::store::wait(&mut wake, POLL).await,
-                }
-            };
-            let reset = resets.wait_for(|s| s.state == ProcessorState::Starting);
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = sleep => {}
-                _ = reset => {}
-            }
-        }
-        self.status.send_modify(|s| s.state = ProcessorState::Stopped);
-    }
+/// One reader for all: what any of them wants to see.
+pub(crate) fn wanted_by_any(runners: &[Arc<dyn Runner>]) -> EventFilter {
+    let filters = runners.iter().map(|runner| runner.filter());
+    let any = filters.reduce(EventFilter::or).unwrap_or_default();
+    if crate::limits::filter(&any).is_ok() { any } else { EventFilter::all() }
+}
 
-    /// Takes in one page.
-    async fn page(&self) -> Result<Taken, BoxError> {
-        let mut at = self.at.lock().await;
-        let from = match *at {
-            Some(from) => from,
-            None => {
-                let stored = self.store.checkpoint(&self.name).await?;
-                Checkpoint { stored, seen: stored.unwrap_or_default() }
-            }
-        };
-        // Forgotten until the page is through: after a failure only the store knows where we are.
-        *at = None;
-        let page = self.store.read(&self.filter, from.seen, self.runner.page_size()).await?;
-        let mut stored = from.stored;
-        let step = CheckpointMove { name: self.name.to_string(), from: stored, to: Some(page.through) };
-        if !page.events.is_empty() {
-            self.runner.take(&page.events, step, &self.services).await?;
-            stored = Some(page.through);
-        } else if page.through.0 >= stored.unwrap_or_default().0 + IDLE_MOVE {
-            self.store.commit(Commit { checkpoints: vec![step], ..Commit::default() }).await?;
-            stored = Some(page.through);
-        }
-        *at = Some(Checkpoint { stored, seen: page.through });
-        self.status.send_if_modified(|s| {
-            let moved = s.position != page.through || s.state != ProcessorState::Running;
-            s.position = page.through;
-            s.state = ProcessorState::Running;
-            moved
-        });
-        Ok(match page {
-            Page { more: true, .. } => Taken::More,
-            Page { events, .. } if events.is_empty() => Taken::Nothing,
-            Page { .. } => Taken::Last,
-        })
-    }
-
-    fn failed(&self, error: &(dyn std::error::Error + 'static), attempts: u32, now: Timestamp) {
-        let error = crate::chain(error);
-        let position = self.status.borrow().position.0;
-        tracing::warn!(processor = %self.name, position, attempts, error, "a page failed and is tried again");
-        self.status.send_modify(|s| {
-            let since = match s.state {
-                ProcessorState::Failing { since, .. } => since,
-                _ => now,
-            };
-            s.state = ProcessorState::Failing { error, attempts, since };
-        });
-    }
+/// The stored names of processors that somebody else ran on this store, and that these are not.
+pub(crate) async fn others(
+    backend: &dyn AnyBackend,
+    runners: &[Arc<dyn Runner>],
+) -> Result<(BTreeSet<String>, BTreeSet<String>), StoreError> {
+    let known: BTreeSet<String> =
+        range::all(backend).await?.into_keys().map(|build| build.processor.to_string()).collect();
+    let own: BTreeSet<String> = runners.iter().map(|runner| runner.name()).collect();
+    Ok((known.difference(&own).cloned().collect(), own.difference(&known).cloned().collect()))
 }

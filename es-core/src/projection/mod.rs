@@ -18,8 +18,38 @@ pub trait Projection: Send + Sync + 'static {
     const VERSION: u32 = 1;
     /// The DDL of its tables, in the backend's SQL.
     const SCHEMA: &'static str = "";
+    /// What becomes of an event that its handler cannot take in.
+    const ON_FAILURE: OnFailure = OnFailure::Park;
+    /// What of a SQL projection may be worked on at the same time. A view always goes by its keys.
+    const PARTITION: Partition = Partition::Whole;
+    /// Whether its handlers may see an event again that they have taken in: a reset to a position needs that.
+    const IDEMPOTENT: bool = false;
     /// What it wants to see.
     fn filter() -> EventFilter;
+}
+
+/// What becomes of an event that its handler cannot take in, after it was tried again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnFailure {
+    /// The event is set aside, and later events of its key queue up behind it. Other keys go on.
+    #[default]
+    Park,
+    /// The event is left out for good, and that is recorded.
+    Skip,
+    /// The slices that it belongs to stop until somebody resumes them.
+    Stop,
+}
+
+/// What of a SQL projection may be worked on at the same time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Partition {
+    /// Everything in the order of the log: handlers may touch any row.
+    #[default]
+    Whole,
+    /// The streams are independent: the handlers of one stream touch no row that those of another touch.
+    Stream,
 }
 
 /// Name, version and schema of `P`, as a value.

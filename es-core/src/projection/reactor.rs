@@ -3,6 +3,7 @@
 use crate::BoxError;
 use crate::command::{FromServices, Scope, Services};
 use crate::event::{Payload, Recorded};
+use crate::projection::OnFailure;
 use crate::store::{EventFilter, RecordedEvent};
 
 /// Effects outside, at least once per event and in order. `#[reactor]` writes this impl.
@@ -12,6 +13,8 @@ use crate::store::{EventFilter, RecordedEvent};
 pub trait Reactor: Send + Sync + 'static {
     /// Stored: names its checkpoint. `[A-Za-z0-9_.:-]`.
     const NAME: &'static str;
+    /// What becomes of an event that its handler cannot act on.
+    const ON_FAILURE: OnFailure = OnFailure::Park;
     /// What it wants to see.
     fn filter() -> EventFilter;
     /// Acts on one event.

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::event::{Payload, Recorded};
 use crate::projection::{Projection, tables_of};
-use crate::store::{RecordedEvent, ViewRow, ViewStore};
+use crate::store::{RecordedEvent, RowStore, StoredRow};
 use crate::{AggregateId, BoxError};
 
 /// A keyed view. `#[view]` writes this impl over the handlers of its block.
@@ -125,7 +125,7 @@ impl<K: Clone> IntoKeys<K> for Vec<K> {
 
 /// Typed reads of keyed views; provided by the app, so a query asks for `&Views`.
 #[derive(Clone)]
-pub struct Views(Arc<dyn ViewStore>);
+pub struct Views(Arc<dyn RowStore>);
 
 impl fmt::Debug for Views {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -137,7 +137,7 @@ impl fmt::Debug for Views {
 const PAGE: usize = 1_000;
 
 impl Views {
-    pub(crate) fn new(store: Arc<dyn ViewStore>) -> Self {
+    pub(crate) fn new(store: Arc<dyn RowStore>) -> Self {
         Self(store)
     }
 
@@ -176,7 +176,7 @@ impl Views {
     }
 }
 
-pub(crate) fn decode_row<V: View>(row: &ViewRow) -> Result<V, BoxError> {
+pub(crate) fn decode_row<V: View>(row: &StoredRow) -> Result<V, BoxError> {
     serde_json::from_slice(&row.data)
         .map_err(|e| format!("row {:?} of view {}: {e}", row.key, tables_of::<V>().stored_name()).into())
 }

@@ -25,10 +25,11 @@ pub struct Commit {
     pub condition: Option<AppendCondition>,
     /// Outcomes under idempotency keys.
     pub outcomes: Vec<OutcomeMark>,
-    /// Moves of processors.
-    pub checkpoints: Vec<CheckpointMove>,
-    /// Rows of keyed views.
-    pub views: Vec<ViewWrite>,
+    /// Rows of keyed views and of the framework's own state, such as checkpoints.
+    pub rows: Vec<RowWrite>,
+    /// The set of inline projections that the writer runs: the revision of the row [`INLINE`]. A commit with events
+    /// that names another one than is stored is refused, so that every writer runs the same set.
+    pub inline: u64,
     /// Whether a [`Conflict`](crate::store::CommitError::Conflict) brings the events that caused it.
     pub explain: bool,
 }
@@ -37,13 +38,12 @@ impl Commit {
     /// Whether there is nothing to write and nothing to check.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        let Self { appends, checks, condition, outcomes, checkpoints, views, explain: _ } = self;
+        let Self { appends, checks, condition, outcomes, rows, inline: _, explain: _ } = self;
         appends.is_empty()
             && checks.is_empty()
             && condition.is_none()
             && outcomes.is_empty()
-            && checkpoints.is_empty()
-            && views.is_empty()
+            && rows.is_empty()
     }
 }
 
@@ -260,24 +260,15 @@ pub struct Outcome {
     pub refusal: Option<Bytes>,
 }
 
-/// Moves a processor's checkpoint, if it is where the processor left it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_structs, reason = "each backend stores all of it")]
-pub struct CheckpointMove {
-    /// The processor's stored name.
-    pub name: String,
-    /// Where it must be; `None` for the first move.
-    pub from: Option<Position>,
-    /// Where it is from now on; `None` forgets it.
-    pub to: Option<Position>,
-}
+/// The table and the key of the row that names the inline projections: see [`Commit::inline`].
+pub const INLINE: (&str, &str) = ("inline", "set");
 
-/// Writes one row of a keyed view, if it is at the revision that was read.
+/// Writes one row, if it is at the revision that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "each backend stores all of it")]
-pub struct ViewWrite {
-    /// The view's stored name with its version.
-    pub view: Arc<str>,
+pub struct RowWrite {
+    /// Its table: of a view, or of the framework.
+    pub table: Arc<str>,
     /// The row's key.
     pub key: String,
     /// The revision that was read; 0 for a row that is not there.
@@ -306,20 +297,21 @@ pub struct Attempt {
     pub appends: Vec<(StreamId, Vec<EventId>)>,
     /// The outcomes it would have stored.
     pub keys: Vec<IdempotencyKey>,
-    /// The checkpoints it would have moved.
-    pub checkpoints: Vec<CheckpointMove>,
+    /// The rows it would have written, as they would be: table, key, revision. `None` is a row that is gone.
+    pub rows: Vec<(Arc<str>, String, Option<u64>)>,
 }
 
 impl Attempt {
     /// What to look for, should `commit` become unknown.
     #[must_use]
     pub fn of(id: uuid::Uuid, commit: &Commit) -> Self {
+        let row = |w: &RowWrite| (w.table.clone(), w.key.clone(), w.row.as_ref().map(|_| w.rev + 1));
         let ids = |a: &Append| (a.stream.clone(), a.events.iter().map(|e| e.id).collect());
         Self {
             id,
             appends: commit.appends.iter().map(ids).collect(),
             keys: commit.outcomes.iter().map(|o| o.key.clone()).collect(),
-            checkpoints: commit.checkpoints.clone(),
+            rows: commit.rows.iter().map(row).collect(),
         }
     }
 }

@@ -110,11 +110,23 @@ pub enum CommitError {
         /// Where it is stored.
         stream: StreamId,
     },
-    /// Somebody else moved the checkpoint or the view row: read it again, or stop if it is not yours.
-    #[error("{what} was moved by somebody else")]
+    /// Somebody else wrote the row: read it again, or stop if it is not yours.
+    #[error("{what} was written by somebody else")]
     Fenced {
         /// Which one.
         what: String,
+    },
+    /// The writer runs another set of inline projections than the store keeps up to date: restart it with the wiring
+    /// that the other writers have.
+    #[error(
+        "the store keeps inline projections of generation {stored} up to date, and this writer runs {named}: start it \
+         again with the same inline projections as the other writers"
+    )]
+    Inline {
+        /// The generation that is stored; 0 for none.
+        stored: u64,
+        /// What the commit named.
+        named: u64,
     },
     /// It may have been applied: ask [`EventStore::resolve`](crate::store::EventStore::resolve).
     #[error("the outcome of the commit is unknown")]
@@ -141,6 +153,7 @@ impl CommitError {
             Self::Repeated { .. }
             | Self::KeyReused { .. }
             | Self::EventIdReused { .. }
+            | Self::Inline { .. }
             | Self::Overflow { .. } => ErrorKind::Misuse,
         }
     }

@@ -1,7 +1,6 @@
 //! The storage contract: what becomes durable, and what can be read.
 //!
-//! A backend implements [`EventStore`], [`SnapshotStore`], [`Backend`] and its [`Transaction`]; beside
-//! them stand capabilities that not every backend needs to have, such as [`ViewStore`]. The
+//! A backend implements [`EventStore`], [`SnapshotStore`], [`RowStore`], [`Backend`] and its [`Transaction`]. The
 //! conformance suites of `es_core::testing` are this contract made executable.
 
 mod bookmark;
@@ -14,6 +13,8 @@ mod names;
 mod read;
 pub mod rules;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -21,8 +22,8 @@ use tokio::sync::watch;
 
 pub use self::bookmark::Bookmark;
 pub use self::commit::{
-    Append, Attempt, Check, CheckpointMove, Commit, Committed, ExpectedVersion, NewEvent, Outcome,
-    OutcomeMark, RecordedEvent, ViewWrite,
+    Append, Attempt, Check, Commit, Committed, ExpectedVersion, INLINE, NewEvent, Outcome, OutcomeMark,
+    RecordedEvent, RowWrite,
 };
 pub use self::error::{CommitError, Resolution, StoreError};
 pub use self::filter::{AppendCondition, EventFilter, FilterItem};
@@ -88,19 +89,12 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
     /// [`StoreError`] if the store cannot be read.
     async fn position_at(&self, time: Timestamp) -> Result<Position, StoreError>;
 
-    /// Where a processor is; `None` if it never moved.
+    /// The time of the store's clock, which `recorded_at` is taken from.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the store cannot be read.
-    async fn checkpoint(&self, name: &str) -> Result<Option<Position>, StoreError>;
-
-    /// The names of all processors that ever moved, with their positions.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] if the store cannot be read.
-    async fn checkpoints(&self) -> Result<Vec<(String, Position)>, StoreError>;
+    /// [`StoreError`] if the store cannot be asked now.
+    async fn now(&self) -> Result<Timestamp, StoreError>;
 
     /// What is stored under an idempotency key.
     ///
@@ -169,37 +163,44 @@ pub struct Snapshot {
     pub data: Bytes,
 }
 
-/// Rows of keyed views. A capability: `.view::<V>()` asks for it.
-#[diagnostic::on_unimplemented(
-    message = "backend `{Self}` stores no keyed views",
-    note = "it would implement `ViewStore`"
-)]
+/// Rows by table and key: those of keyed views, and the framework's own state. Written by [`Commit::rows`], read here.
+///
+/// A table with a row in the table [`CURRENT`] is a name for the table that this row names. It is looked up in the
+/// snapshot that the rows are read from: so a reader sees a whole old table or a whole new one.
 #[async_trait]
-pub trait ViewStore: Send + Sync + 'static {
+pub trait RowStore: std::fmt::Debug + Send + Sync + 'static {
     /// The rows of these keys, in the order of the keys.
     ///
     /// # Errors
     ///
     /// [`StoreError`] if the store cannot be read.
-    async fn rows(&self, view: &str, keys: &[String]) -> Result<Vec<Option<ViewRow>>, StoreError>;
+    async fn rows(&self, table: &str, keys: &[String]) -> Result<Vec<Option<StoredRow>>, StoreError>;
 
     /// Rows in key order (bytewise) after a key, at most `limit` of them.
     ///
     /// # Errors
     ///
     /// [`StoreError`] if the store cannot be read.
-    async fn scan(&self, view: &str, after: Option<&str>, limit: usize) -> Result<Vec<ViewRow>, StoreError>;
+    async fn scan(
+        &self,
+        table: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<StoredRow>, StoreError>;
 }
 
-/// A row of a keyed view, as it is stored.
+/// The table of [`RowStore`] whose rows say which table a name stands for: key and data are UTF-8.
+pub const CURRENT: &str = "current";
+
+/// A row, as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "each backend fills in all of it")]
-pub struct ViewRow {
+pub struct StoredRow {
     /// Its key.
     pub key: String,
     /// Goes up by one with every write.
     pub rev: u64,
-    /// The folded view.
+    /// What was written.
     pub data: Bytes,
 }
 
@@ -232,7 +233,7 @@ pub trait Transaction: std::fmt::Debug + Send + Sized + 'static {
 
 /// What a backend crate implements once.
 #[async_trait]
-pub trait Backend: EventStore + SnapshotStore + Sized {
+pub trait Backend: EventStore + SnapshotStore + RowStore + Sized {
     /// Its transaction.
     type Tx: Transaction;
 
@@ -244,22 +245,112 @@ pub trait Backend: EventStore + SnapshotStore + Sized {
     /// only one can be open.
     async fn begin(&self) -> Result<Self::Tx, StoreError>;
 
+    /// Opens a transaction in which the names of a projection's tables mean those of one generation. If its owner is
+    /// silent for longer than `idle`, the database may end it: it must not stand in the way of whoever takes over.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::begin`]; [`StoreError::Misuse`] if the generation is not installed.
+    async fn begin_at(
+        &self,
+        tables: &Tables,
+        generation: Generation,
+        idle: Duration,
+    ) -> Result<Self::Tx, StoreError>;
+
+    /// Whether a handler failed because of the database, not because of the event: it is asked again until the
+    /// database answers.
+    fn is_transient(&self, error: &(dyn std::error::Error + 'static)) -> bool;
+
     /// What queries read through (a pool), received by type.
     fn provide(&self, services: &mut Services);
 
-    /// Makes the tables of a projection if this version of it has none yet; those of an older version go.
+    /// Makes the tables of one generation of a projection, if they are not there. With the first generation, the
+    /// tables and rows of other versions of the projection go.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Misuse`] if the DDL does not run, or its tables belong to somebody else.
-    async fn install(&self, tables: &Tables) -> Result<(), StoreError>;
+    /// [`StoreError::Misuse`] if the DDL does not run, its tables belong to somebody else, or this backend cannot have
+    /// a second generation of them.
+    async fn install(&self, tables: &Tables, generation: Generation) -> Result<(), StoreError>;
 
-    /// Empties a projection in one transaction: its rows, its tables, its checkpoint.
+    /// Empties a generation (its tables, its [rows](Tables::rows) and those of tables below that name) and applies
+    /// `commit`, which writes none of them, in one transaction.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if it could not be done; then nothing was.
-    async fn reset(&self, tables: &Tables) -> Result<(), StoreError>;
+    /// [`CommitError`]; then nothing was done.
+    async fn clear(
+        &self,
+        tables: &Tables,
+        generation: Generation,
+        commit: Commit,
+    ) -> Result<Committed, CommitError>;
+
+    /// The same as [`clear`](Self::clear), but the tables go as well. Harmless if there are none.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError`]; then nothing was done. [`StoreError::Misuse`] for the generation that queries read.
+    async fn uninstall(
+        &self,
+        tables: &Tables,
+        generation: Generation,
+        commit: Commit,
+    ) -> Result<Committed, CommitError>;
+
+    /// Makes a generation the one that queries read and [`begin`](Self::begin) writes, and applies `commit`, in one
+    /// transaction.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError`]; then nothing was done.
+    async fn switch(&self, tables: &Tables, to: Generation, commit: Commit)
+    -> Result<Committed, CommitError>;
+
+    /// How the tables of two generations differ, in one snapshot; nothing for a projection without tables. Keyed views
+    /// are compared by the engine.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read.
+    async fn compare(
+        &self,
+        tables: &Tables,
+        old: Generation,
+        new: Generation,
+        samples: usize,
+    ) -> Result<Vec<Difference>, StoreError>;
+}
+
+/// Counts the builds of one version of a projection, from 1. Several may stand beside each other; queries read one.
+pub type Generation = u32;
+
+/// How a table of one generation differs from that of another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "each backend fills in all of it")]
+pub struct Difference {
+    /// The table, as the projection names it.
+    pub table: String,
+    /// Rows of the new one whose key the old one has not.
+    pub added: u64,
+    /// Rows of the old one whose key the new one has not.
+    pub removed: u64,
+    /// Rows that both have and that differ. A table without a primary key has none: a change is a removal and an
+    /// addition.
+    pub changed: u64,
+    /// Some of them: for people.
+    pub samples: Vec<Sample>,
+}
+
+/// A row that differs, as text (JSON, where the backend has it).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "before and after")]
+pub struct Sample {
+    /// The row of the old generation, if it has it.
+    pub old: Option<String>,
+    /// The row of the new generation, if it has it.
+    pub new: Option<String>,
 }
 
 /// What a projection keeps in the database.
@@ -275,9 +366,16 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// The name that checkpoints and rows carry: `name/version`.
+    /// What queries and people call it: `name/version`.
     #[must_use]
     pub fn stored_name(&self) -> String {
         format!("{}/{}", self.name, self.version)
+    }
+
+    /// The table of [`RowStore`] that one generation of a keyed view has: `name/version~generation`. What else belongs
+    /// to the generation is in tables below it: `name/version~generation/..`.
+    #[must_use]
+    pub fn rows(&self, generation: Generation) -> String {
+        format!("{}/{}~{generation}", self.name, self.version)
     }
 }

@@ -3,13 +3,15 @@
 //! 1. Keys: a repeated request gets its first outcome, whatever else has changed since.
 //! 2. Versions of the streams it writes, then of those it only checks.
 //! 3. The append condition.
-//! 4. Checkpoints, then rows of views.
-//! 5. Numbers that would overflow.
+//! 4. The set of inline projections, if it has events.
+//! 5. Rows.
+//! 6. Numbers that would overflow.
 //!
 //! Backends that decide in the program call [`judge`]; a backend that decides in its database writes
 //! the same rules there, and the conformance suite holds it to them.
 
 use crate::limits::MAX_SEQUENCE;
+use crate::store::commit::INLINE;
 use crate::store::{
     Append, Commit, CommitError, Committed, EventFilter, IdempotencyKey, Name, Outcome, Position,
     RecordedEvent, StreamId, Version,
@@ -27,10 +29,8 @@ pub trait Ledger {
     fn first_match(&self, filter: &EventFilter, after: Position) -> Option<(Position, Name)>;
     /// What is stored under a key.
     fn outcome(&self, key: &IdempotencyKey) -> Option<Outcome>;
-    /// Where a processor is.
-    fn checkpoint(&self, name: &str) -> Option<Position>;
     /// The revision of a row; 0 if it is not there.
-    fn view_rev(&self, view: &str, key: &str) -> u64;
+    fn row_rev(&self, table: &str, key: &str) -> u64;
 }
 
 /// What to do with a commit that is not refused.
@@ -86,14 +86,15 @@ pub fn judge(commit: &Commit, ledger: &impl Ledger) -> Result<Verdict, CommitErr
             after: condition.after,
         });
     }
-    for step in &commit.checkpoints {
-        if ledger.checkpoint(&step.name) != step.from {
-            return Err(CommitError::Fenced { what: format!("checkpoint {}", step.name) });
+    if commit.appends.iter().any(|append| !append.events.is_empty()) {
+        let stored = ledger.row_rev(INLINE.0, INLINE.1);
+        if stored != commit.inline {
+            return Err(CommitError::Inline { stored, named: commit.inline });
         }
     }
-    for write in &commit.views {
-        if ledger.view_rev(&write.view, &write.key) != write.rev {
-            return Err(CommitError::Fenced { what: format!("row {:?} of view {}", write.key, write.view) });
+    for write in &commit.rows {
+        if ledger.row_rev(&write.table, &write.key) != write.rev {
+            return Err(CommitError::Fenced { what: format!("row {:?} of {}", write.key, write.table) });
         }
     }
     overflow(commit, ledger)?;

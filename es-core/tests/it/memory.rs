@@ -1,5 +1,8 @@
 //! The contract, on the memory backend.
 
+use std::collections::BTreeMap;
+
+use es_core::BoxError;
 use es_core::memory::{MemoryBackend, Tx};
 use es_core::testing::TestClock;
 use es_core::testing::conformance::Subject;
@@ -27,6 +30,22 @@ impl Subject for Memory {
 
     async fn row(&self, backend: &MemoryBackend, key: &str) -> Option<String> {
         backend.row("rows", key).map(|row| String::from_utf8(row).unwrap())
+    }
+
+    const PAID: &'static str = "";
+
+    async fn pay(tx: &mut Tx, key: &str, amount: i64) -> Result<(), BoxError> {
+        let before = tx.get("paid", key).map_or(Ok(0), |row| crate::number(&row))?;
+        tx.put("paid", key, (before + amount).to_string());
+        Ok(())
+    }
+
+    async fn fail(_: &mut Tx) -> BoxError {
+        "a statement that fails".into()
+    }
+
+    async fn paid(backend: &MemoryBackend) -> Result<BTreeMap<String, i64>, BoxError> {
+        backend.table("paid").into_iter().map(|(key, row)| Ok((key, crate::number(&row)?))).collect()
     }
 }
 

@@ -1,7 +1,9 @@
 //! The contract, on a store that behaves as badly as it may: each rule under several seeds.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use es_core::BoxError;
 use es_core::testing::conformance::Subject;
 use es_core::testing::{SimStore, SimTx, TestClock, seed_from_env_or};
 
@@ -42,6 +44,22 @@ impl Subject for Sim {
 
     async fn row(&self, backend: &SimStore, key: &str) -> Option<String> {
         backend.row("rows", key).map(|row| String::from_utf8(row).unwrap())
+    }
+
+    const PAID: &'static str = "";
+
+    async fn pay(tx: &mut SimTx, key: &str, amount: i64) -> Result<(), BoxError> {
+        let before = tx.get("paid", key).map_or(Ok(0), |row| crate::number(&row))?;
+        tx.put("paid", key, (before + amount).to_string());
+        Ok(())
+    }
+
+    async fn fail(_: &mut SimTx) -> BoxError {
+        "a statement that fails".into()
+    }
+
+    async fn paid(backend: &SimStore) -> Result<BTreeMap<String, i64>, BoxError> {
+        backend.table("paid").into_iter().map(|(key, row)| Ok((key, crate::number(&row)?))).collect()
     }
 }
 

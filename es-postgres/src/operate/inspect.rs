@@ -10,7 +10,7 @@ use crate::{PgBackend, PgOptions, check, error};
 
 const STATS: &str = include_str!("../sql/stats.sql");
 const SIZES: &str = include_str!("../sql/sizes.sql");
-const CHECKPOINTS: &str = "select name, position from checkpoints order by position, name";
+const CHECKPOINTS: &str = "select name, coalesce(position, 0) from checkpoints order by position, name";
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,6 +4,9 @@
 --   {schema}_reader  reads the view `log`, for people.
 -- Nobody logs in as one of them; grant them: `grant {schema}_writer to shop`.
 --
+-- A projection that is built anew beside the one that serves lives in a schema of its own. Whoever runs applications that
+-- do so, lets them make one: `grant create on database .. to {schema}_writer`.
+--
 -- Run it as a superuser, before the first migration and after each one: it can be run again at any time. Migrate as the
 -- owner: with `set role`, or with `options=-c role={schema}_owner` in the URL. Roles belong to the whole server, so two
 -- databases with a schema of this name share them.
@@ -46,7 +49,8 @@ begin
     grant select on {es}.store, {es}.partitions, {es}.archived_streams to {schema}_writer;
     grant select, insert on {es}.streams, {es}.event_types, {es}.events, {es}.tags, {es}.outcomes, {es}.fenced
         to {schema}_writer;
-    grant select, insert, update, delete on {es}.checkpoints, {es}.views, {es}.snapshots, {es}.projections
+    grant select on {es}.checkpoints to {schema}_writer;
+    grant select, insert, update, delete on {es}.rows, {es}.snapshots, {es}.projections
         to {schema}_writer;
     for this in
         select p.oid::regprocedure as name from pg_proc p

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use es_core::store::{
-    Bookmark, Commit, EventFilter, EventStore as _, Position, Subscription, Version, ViewStore as _, read_all,
+    Bookmark, Commit, EventFilter, EventStore as _, Position, RowStore as _, Subscription, Version, read_all,
 };
 use es_postgres::PgBackend;
 use es_postgres::testing::{Database, Server};
@@ -49,8 +49,7 @@ async fn a_restored_dump_is_the_same_store_and_goes_on() {
     fill(&store, 20).await;
     let everything = Commit {
         outcomes: vec![mark("k", "t")],
-        checkpoints: vec![step("p", None, Some(5))],
-        views: vec![row("k", 0, Some("1"))],
+        rows: vec![step("p/1", 0, 5), row("k", 0, Some("1"))],
         ..exact("t", 0)
     };
     store.commit(everything.clone()).await.unwrap();
@@ -66,7 +65,7 @@ async fn a_restored_dump_is_the_same_store_and_goes_on() {
         read_all(&*store, &EventFilter::all(), Position(0)).await.unwrap()
     };
     assert_eq!(all(restored.clone()).await, all(store.clone()).await);
-    assert_eq!(restored.checkpoint("p").await.unwrap(), Some(Position(5)));
+    assert_eq!(restored.stats().await.unwrap().checkpoints, [("p/1".to_owned(), Position(5))]);
     assert_eq!(restored.rows("v/1", &["k".to_owned()]).await.unwrap()[0].as_ref().unwrap().rev, 1);
     // What was asked before is answered as before.
     let again = everything;

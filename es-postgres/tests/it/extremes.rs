@@ -9,7 +9,7 @@ use es_core::event::Tag;
 use es_core::limits::{HARD_MAX_EVENTS, MAX_FILTER_ITEMS, MAX_PAYLOAD};
 use es_core::store::{
     AppendCondition, Backend as _, Commit, EventFilter, EventStore as _, ExpectedVersion, FilterItem,
-    Position, Transaction as _, Version, ViewWrite, read_all,
+    Position, RowWrite, Transaction as _, Version, read_all,
 };
 use es_core::testing::TestClock;
 use es_postgres::testing;
@@ -126,11 +126,11 @@ async fn large_rows_of_many_callers_do_not_go_into_one_message() {
     let (database, store) = fresh().await;
     let large: bytes::Bytes = vec![b'x'; 1_000_000].into();
     let all = (0..40).map(|n| {
-        let view = ViewWrite { view: "v/1".into(), key: format!("k{n}"), rev: 0, row: Some(large.clone()) };
-        store.commit(Commit { views: vec![view], ..Commit::default() })
+        let view = RowWrite { table: "v/1".into(), key: format!("k{n}"), rev: 0, row: Some(large.clone()) };
+        store.commit(Commit { rows: vec![view], ..Commit::default() })
     });
     futures::future::try_join_all(all).await.unwrap();
-    let batches = count(database.url(), "select count(distinct xmin::text) from es.views").await;
+    let batches = count(database.url(), "select count(distinct xmin::text) from es.rows").await;
     assert!(batches >= 8, "40 rows in {batches} batches");
 }
 

@@ -6,6 +6,7 @@ mod batches;
 mod conformance;
 mod dump;
 mod extremes;
+mod generations;
 mod processes;
 mod schema;
 mod storms;

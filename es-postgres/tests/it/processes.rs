@@ -48,6 +48,7 @@ async fn part_of_a_child() {
         "echo" => echo(&url).await,
         "writer" => writer(&url, &folder, &name).await,
         "reader" => reader(&url, &folder, &name).await,
+        "switcher" => crate::generations::switch_often(&url).await,
         other => panic!("no part {other}"),
     }
 }
@@ -379,4 +380,22 @@ async fn judge(store: &PgBackend, folder: &Path, head: Position) -> usize {
     once.dedup();
     assert_eq!(once.len(), stored.len(), "there are copies");
     acknowledged
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_follow_the_switches_of_another_process() {
+    let database = testing::database().await;
+    let store = PgBackend::connect(database.url()).await.unwrap();
+    crate::generations::pairs(&store).await;
+    let mut child = start("switcher", database.url(), Path::new("/"), "");
+    let mut seen = [0, 0, 0];
+    let status = loop {
+        seen[crate::generations::generation_seen(&store).await] += 1;
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+    };
+    assert!(status.success());
+    assert!(seen[1] > 0 && seen[2] > 0, "{seen:?}");
+    assert_eq!(crate::generations::generation_seen(&store).await, 2, "as it was left");
 }

@@ -2,12 +2,12 @@
 
 use es_core::ErrorKind;
 use es_core::store::{
-    Backend as _, EventFilter, EventStore as _, Position, StoreError, Tables, Transaction as _,
+    Backend as _, Commit, EventFilter, EventStore as _, Position, StoreError, Tables, Transaction as _,
 };
 use es_postgres::testing::{self, Database};
 use es_postgres::{PgBackend, PgOptions};
 
-use crate::support::{commit, count, event, fresh, run, step, try_run, with};
+use crate::support::{commit, count, data, event, fresh, row_of, run, step, try_run, with};
 
 async fn not_opened(options: PgOptions) -> StoreError {
     match PgBackend::connect_with(options).await {
@@ -108,7 +108,7 @@ async fn an_account_without_privileges_is_told_what_it_lacks() {
         "select on \"es\".store",
         "insert on \"es\".events",
         "select on \"es\".events",
-        "delete on \"es\".views",
+        "delete on \"es\".rows",
     ] {
         assert!(error.contains(lacking), "{lacking}: {error}");
     }
@@ -167,7 +167,7 @@ const BALANCES: &str = "create table balances (id text primary key, amount integ
 async fn fill(store: &PgBackend) {
     let mut tx = store.begin().await.unwrap();
     sqlx::query("insert into balances values ('a', 1)").execute(&mut *tx).await.unwrap();
-    tx.staged().checkpoints.push(step("balances/1", None, Some(3)));
+    tx.staged().rows.extend([step("balances/1~1", 0, 3), row_of("balances/1~1", "k", 0, Some("1"))]);
     tx.commit().await.unwrap();
 }
 
@@ -176,26 +176,30 @@ async fn the_tables_of_a_projection_are_made_once_and_again_by_a_reset() {
     let (database, store) = fresh().await;
     let rows = || count(database.url(), "select count(*) from balances");
     let v1 = Tables { name: "balances", version: 1, schema: BALANCES };
-    store.install(&v1).await.unwrap();
+    store.install(&v1, 1).await.unwrap();
     fill(&store).await;
-    store.install(&v1).await.unwrap();
+    store.install(&v1, 1).await.unwrap();
     assert_eq!(rows().await, 1, "a second start keeps the rows");
     let edited = Tables { schema: "create table balances (id text)", ..v1 };
-    let error = store.install(&edited).await.unwrap_err();
+    let error = store.install(&edited, 1).await.unwrap_err();
     assert!(error.to_string().contains("raise `version`"), "{error}");
-    store.reset(&v1).await.unwrap();
+    store.clear(&v1, 1, Commit::default()).await.unwrap();
     assert_eq!(rows().await, 0, "a reset does not");
-    assert_eq!(store.checkpoint("balances/1").await.unwrap(), None);
+    assert_eq!(data(&store, "balances/1~1", "k").await, None);
+    assert!(data(&store, "checkpoints", "balances/1~1").await.is_some(), "that is for whoever clears");
+    let forget = row_of("checkpoints", "balances/1~1", 1, None);
+    store.commit(Commit { rows: vec![forget], ..Commit::default() }).await.unwrap();
     fill(&store).await;
-    store.install(&Tables { version: 2, ..v1 }).await.unwrap();
+    store.install(&Tables { version: 2, ..v1 }, 1).await.unwrap();
     assert_eq!(rows().await, 0, "another version begins with its own tables");
-    assert_eq!(store.checkpoint("balances/1").await.unwrap(), None);
+    assert_eq!(data(&store, "balances/1~1", "k").await, None);
+    assert_eq!(data(&store, "checkpoints", "balances/1~1").await, None);
     let renamed =
         Tables { name: "accounts", version: 1, schema: "create table if not exists balances (x integer)" };
-    let error = store.install(&renamed).await.unwrap_err();
+    let error = store.install(&renamed, 1).await.unwrap_err();
     assert!(error.to_string().contains("belongs to somebody else"), "{error}");
     let broken = Tables { name: "broken", version: 1, schema: "create tabel" };
-    let error = store.install(&broken).await.unwrap_err();
+    let error = store.install(&broken, 1).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Misuse);
     assert!(error.to_string().contains("the schema of projection broken"), "{error}");
 }
@@ -204,14 +208,14 @@ async fn the_tables_of_a_projection_are_made_once_and_again_by_a_reset() {
 async fn a_reset_that_somebody_depends_on_is_refused_and_changes_nothing() {
     let (database, store) = fresh().await;
     let v1 = Tables { name: "balances", version: 1, schema: BALANCES };
-    store.install(&v1).await.unwrap();
+    store.install(&v1, 1).await.unwrap();
     fill(&store).await;
     run(database.url(), "create view mine as select * from balances").await;
-    let error = store.reset(&v1).await.unwrap_err();
+    let error = store.clear(&v1, 1, Commit::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Misuse, "{}", es_core::chain(&error));
     assert!(error.to_string().contains("depend"), "{error}");
     assert_eq!(count(database.url(), "select count(*) from balances").await, 1);
-    assert_eq!(store.checkpoint("balances/1").await.unwrap(), Some(Position(3)));
+    assert!(data(&store, "balances/1~1", "k").await.is_some());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -223,14 +227,17 @@ async fn tables_that_others_make_meanwhile_are_not_taken() {
     let tables = Tables { name: "mine", version: 1, schema: make };
     let installing = tokio::spawn({
         let store = store.clone();
-        async move { store.install(&tables).await }
+        async move { store.install(&tables, 1).await }
     });
     crate::support::until_count(database.url(), crate::support::WAITING, 1).await;
     run(database.url(), "create table theirs (x integer)").await;
     sqlx::query("select pg_advisory_unlock(42)").execute(&mut held).await.unwrap();
     installing.await.unwrap().unwrap();
-    store.reset(&tables).await.unwrap();
-    store.install(&Tables { version: 2, schema: "create table other (x integer)", ..tables }).await.unwrap();
+    store.clear(&tables, 1, Commit::default()).await.unwrap();
+    store
+        .install(&Tables { version: 2, schema: "create table other (x integer)", ..tables }, 1)
+        .await
+        .unwrap();
     assert_eq!(count(database.url(), "select count(*) from theirs").await, 0);
     let left = "select count(*) from pg_tables where tablename in ('mine', 'mine_too')";
     assert_eq!(count(database.url(), left).await, 0);
@@ -241,7 +248,7 @@ async fn installers_at_once_make_the_tables_once() {
     let (database, store) = fresh().await;
     let other = PgBackend::connect(database.url()).await.unwrap();
     let v1 = Tables { name: "balances", version: 1, schema: BALANCES };
-    let all = [&store, &other, &store, &other].map(|store| store.install(&v1));
+    let all = [&store, &other, &store, &other].map(|store| store.install(&v1, 1));
     futures::future::try_join_all(all).await.unwrap();
     assert_eq!(count(database.url(), "select count(*) from balances").await, 0);
     assert_eq!(count(database.url(), "select count(*) from es.projections").await, 1);

@@ -8,8 +8,8 @@ use std::time::Duration;
 use es_core::event::Metadata;
 use es_core::id::Ids;
 use es_core::store::{
-    Append, CheckpointMove, Commit, CommitError, EventId, ExpectedVersion, IdempotencyKey, Name, NewEvent,
-    Outcome, OutcomeMark, Position, StreamId, Version, ViewWrite,
+    Append, Commit, CommitError, EventId, ExpectedVersion, IdempotencyKey, Name, NewEvent, Outcome,
+    OutcomeMark, Position, RowStore as _, RowWrite, StreamId, Version,
 };
 use es_postgres::testing::{self, Database, Server};
 use es_postgres::{PgBackend, PgOptions};
@@ -68,12 +68,24 @@ pub(crate) fn mark(key: &str, about: &str) -> OutcomeMark {
     OutcomeMark { key: IdempotencyKey::new(key).unwrap(), outcome }
 }
 
-pub(crate) fn step(name: &str, from: Option<u64>, to: Option<u64>) -> CheckpointMove {
-    CheckpointMove { name: name.to_owned(), from: from.map(Position), to: to.map(Position) }
+/// A checkpoint, as the engine writes it.
+pub(crate) fn step(name: &str, rev: u64, position: u64) -> RowWrite {
+    let row = format!(r#"{{"position":{position},"epoch":1}}"#);
+    RowWrite { table: "checkpoints".into(), key: name.to_owned(), rev, row: Some(row.into()) }
 }
 
-pub(crate) fn row(key: &str, rev: u64, row: Option<&'static str>) -> ViewWrite {
-    ViewWrite { view: "v/1".into(), key: key.to_owned(), rev, row: row.map(Into::into) }
+pub(crate) fn row(key: &str, rev: u64, row: Option<&'static str>) -> RowWrite {
+    row_of("v/1", key, rev, row)
+}
+
+pub(crate) fn row_of(table: &str, key: &str, rev: u64, row: Option<&'static str>) -> RowWrite {
+    RowWrite { table: table.into(), key: key.to_owned(), rev, row: row.map(Into::into) }
+}
+
+/// The data of a row.
+pub(crate) async fn data(store: &PgBackend, table: &str, key: &str) -> Option<String> {
+    let found = store.rows(table, &[key.to_owned()]).await.unwrap().pop().unwrap();
+    found.map(|row| String::from_utf8(row.data.to_vec()).unwrap())
 }
 
 /// The ids of a commit's events.

@@ -8,8 +8,8 @@ use es_core::clock::Timestamp;
 use es_core::event::Tag;
 use es_core::store::{
     AppendCondition, Attempt, Backend as _, Commit, CommitError, EventFilter, EventStore as _,
-    ExpectedVersion, FilterItem, IdempotencyKey, Position, Resolution, Snapshot, SnapshotStore as _,
-    Transaction as _, Version, ViewStore as _,
+    ExpectedVersion, FilterItem, IdempotencyKey, Position, Resolution, RowStore as _, Snapshot,
+    SnapshotStore as _, Transaction as _, Version,
 };
 use es_postgres::testing::{self, Server, ServerOptions};
 use es_postgres::{PgBackend, PgOptions};
@@ -36,16 +36,15 @@ fn operations() -> Vec<(&'static str, Op)> {
                         after: Position(0),
                     }),
                     outcomes: vec![mark(&new_id().to_string(), "s")],
-                    checkpoints: vec![step(&new_id().to_string(), None, Some(1))],
-                    views: vec![row(&new_id().to_string(), 0, Some("1"))],
+                    rows: vec![step(&new_id().to_string(), 0, 1), row(&new_id().to_string(), 0, Some("1"))],
                     ..commit("s")
                 };
                 drop(s.commit(everything).await);
             })
         }),
         ("commit of a row", |s| {
-            let views = vec![row(&new_id().to_string(), 0, Some("1"))];
-            Box::pin(async move { drop(s.commit(Commit { views, ..Commit::default() }).await) })
+            let rows = vec![row(&new_id().to_string(), 0, Some("1"))];
+            Box::pin(async move { drop(s.commit(Commit { rows, ..Commit::default() }).await) })
         }),
         ("resolve", |s| {
             let attempt = Attempt::of(new_id(), &commit("s"));
@@ -62,8 +61,7 @@ fn operations() -> Vec<(&'static str, Op)> {
         ("small reads", |s| {
             Box::pin(async move {
                 drop(s.head().await);
-                drop(s.checkpoint("p").await);
-                drop(s.checkpoints().await);
+                drop(s.now().await);
                 drop(s.outcome(&IdempotencyKey::new("k").unwrap()).await);
                 drop(s.rows("v/1", &["k".to_owned()]).await);
                 drop(s.scan("v/1", None, 10).await);
@@ -135,7 +133,7 @@ async fn works(store: &PgBackend) {
     let all = async {
         store.commit(commit("works")).await.unwrap();
         store
-            .commit(Commit { views: vec![row(&new_id().to_string(), 0, None)], ..Commit::default() })
+            .commit(Commit { rows: vec![row(&new_id().to_string(), 0, None)], ..Commit::default() })
             .await
             .unwrap();
         store.read(&EventFilter::all(), Position(0), 1).await.unwrap();
@@ -283,7 +281,7 @@ async fn a_gate_that_nobody_opens_ends_in_a_transient_error() {
         let error = refused(timeout(LIMIT, tx.commit()).await.unwrap());
         assert_eq!(error.kind(), ErrorKind::Transient, "{}", es_core::chain(&error));
         // What does not touch the log waits for no gate.
-        store.commit(Commit { views: vec![row("k", 0, None)], ..Commit::default() }).await.unwrap();
+        store.commit(Commit { rows: vec![row("k", 0, None)], ..Commit::default() }).await.unwrap();
         held.release().await;
         assert_eq!(store.head().await.unwrap(), Position(0));
         assert_sound(database.url(), &store).await;
@@ -309,7 +307,7 @@ async fn plans_of_the_store_survive_a_change_of_its_tables() {
     let all = || async {
         store.commit(commit("s")).await.unwrap();
         store
-            .commit(Commit { views: vec![row(&new_id().to_string(), 0, Some("1"))], ..Commit::default() })
+            .commit(Commit { rows: vec![row(&new_id().to_string(), 0, Some("1"))], ..Commit::default() })
             .await
             .unwrap();
         let page = store.read(&EventFilter::all(), Position(0), 10).await.unwrap();
@@ -321,8 +319,7 @@ async fn plans_of_the_store_survive_a_change_of_its_tables() {
     for change in [
         "alter table es.events add column more text",
         "alter table es.events drop column more",
-        "alter table es.views add column more text",
-        "alter table es.checkpoints alter column name type varchar(300)",
+        "alter table es.rows add column more text",
         "drop index es.events_stream; create unique index events_stream on es.events (stream_id, version)",
     ] {
         run(database.url(), change).await;

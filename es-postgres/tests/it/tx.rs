@@ -4,13 +4,13 @@ use es_core::ErrorKind;
 use es_core::event::Tag;
 use es_core::store::{
     Append, Backend as _, Check, Commit, CommitError, EventStore as _, ExpectedVersion, NewEvent, Position,
-    Resolution, Transaction as _, Version, ViewStore as _,
+    Resolution, RowStore as _, Transaction as _, Version,
 };
 use es_postgres::PgBackend;
 use es_postgres::testing;
 
 use crate::support::{
-    Gate, WAITING, append, assert_sound, commit, count, dropped_after, event, exact, fresh, ids, mark,
+    Gate, WAITING, append, assert_sound, commit, count, data, dropped_after, event, exact, fresh, ids, mark,
     refused, row, run, step, stream, until_count, with,
 };
 
@@ -35,14 +35,13 @@ async fn rows_and_everything_that_is_staged_commit_together() {
     insert(&mut tx, 1).await.unwrap();
     *tx.staged() = Commit {
         outcomes: vec![mark("k", "s")],
-        checkpoints: vec![step("p", None, Some(1))],
-        views: vec![row("k", 0, Some("1"))],
+        rows: vec![step("p", 0, 1), row("k", 0, Some("1"))],
         ..append("s", ExpectedVersion::NoStream, 2)
     };
     let committed = tx.commit().await.unwrap();
     assert_eq!((committed.position, committed.versions), (Position(2), vec![Version(2)]));
     assert_eq!(rows(database.url()).await, 1);
-    assert_eq!(store.checkpoint("p").await.unwrap(), Some(Position(1)));
+    assert!(data(&store, "checkpoints", "p").await.unwrap().contains(r#""position":1"#));
     assert_eq!(store.rows("v/1", &["k".to_owned()]).await.unwrap()[0].as_ref().unwrap().rev, 1);
     assert!(store.outcome(&mark("k", "s").key).await.unwrap().is_some());
 }
@@ -223,8 +222,9 @@ async fn what_is_refused_is_told_as_by_the_first_door() {
         exact("s", 7),
         Commit { checks: vec![check], ..commit("t") },
         Commit { outcomes: vec![mark("k", "s")], ..commit("t") },
-        Commit { checkpoints: vec![step("p", Some(3), Some(4))], ..commit("t") },
-        Commit { views: vec![row("k", 5, None)], ..commit("t") },
+        Commit { rows: vec![step("p", 3, 4)], ..commit("t") },
+        Commit { inline: 3, ..commit("t") },
+        Commit { rows: vec![row("k", 5, None)], ..commit("t") },
     ];
     for case in cases {
         let mut tx = store.begin().await.unwrap();
@@ -312,14 +312,13 @@ async fn names_and_bytes_cannot_break_out_of_the_last_message() {
                     events: vec![sent.clone()],
                 }],
                 outcomes: vec![mark(&name, &name)],
-                checkpoints: vec![step(&name, None, Some(1))],
-                views: vec![row(&name, 0, Some(r"\'x"))],
+                rows: vec![step(&name, 0, 1), row(&name, 0, Some(r"\'x"))],
                 ..Commit::default()
             };
             tx.commit().await.unwrap_or_else(|e| panic!("{name}: {}", es_core::chain(&e)));
             let found = store.stream(&stream(&name), Version(0), 10).await.unwrap();
             assert!(sent.is_same(&found[0]), "{name}");
-            assert_eq!(store.checkpoint(&name).await.unwrap(), Some(Position(1)), "{name}");
+            assert!(data(&store, "checkpoints", &name).await.is_some(), "{name}");
             let found = store.outcome(&mark(&name, &name).key).await.unwrap().unwrap();
             assert_eq!(found.stream, stream(&name));
             let found = store.rows("v/1", &[name]).await.unwrap();
@@ -336,7 +335,7 @@ async fn a_transaction_without_anything_staged_waits_for_no_gate() {
     insert(&mut tx, 1).await.unwrap();
     tx.commit().await.unwrap();
     let mut tx = store.begin().await.unwrap();
-    tx.staged().views = vec![row("k", 0, Some("1"))];
+    tx.staged().rows = vec![row("k", 0, Some("1"))];
     tx.commit().await.unwrap();
     held.release().await;
     assert_eq!(rows(database.url()).await, 1);

@@ -1,8 +1,8 @@
 //! Archives: what leaves, what stays, and what fails clearly.
 
 use es_core::store::{
-    Check, CheckpointMove, Commit, CommitError, EventFilter, EventStore as _, ExpectedVersion, Position,
-    Version, read_all,
+    Check, Commit, CommitError, EventFilter, EventStore as _, ExpectedVersion, Position, RowWrite, Version,
+    read_all,
 };
 use es_core::{ErrorKind, event::Tag};
 use es_postgres::PgBackend;
@@ -139,11 +139,16 @@ async fn nobody_is_left_behind() {
     let (_database, backend) = open().await;
     backend.partition(10).await.unwrap();
     write(&backend, "a", 50).await;
-    let step = CheckpointMove { name: "totals/1".to_owned(), from: None, to: Some(Position(19)) };
-    backend.commit(Commit { checkpoints: vec![step], ..Commit::default() }).await.unwrap();
+    let step = RowWrite {
+        table: "checkpoints".into(),
+        key: "totals/1~1".to_owned(),
+        rev: 0,
+        row: Some(r#"{"position":19}"#.into()),
+    };
+    backend.commit(Commit { rows: vec![step], ..Commit::default() }).await.unwrap();
     let error = backend.archive(Position(20)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Misuse);
-    assert!(error.to_string().contains("totals/1"), "{error}");
+    assert!(error.to_string().contains("totals/1~1"), "{error}");
     assert_eq!(versions(&backend, "a", 0).await.len(), 50);
     assert_eq!(backend.verify().await.unwrap(), Vec::<String>::new());
 }

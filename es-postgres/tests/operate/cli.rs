@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output, Stdio};
 
-use es_core::store::{CheckpointMove, Commit, EventStore as _, Position, Version};
+use es_core::store::{Commit, EventStore as _, RowWrite, Version};
 use es_postgres::testing::Database;
 
 use crate::shop::{open, stream, write};
@@ -53,8 +53,13 @@ async fn a_log_is_partitioned_archived_and_redacted() {
     write(&backend, "a", 25).await;
     assert_eq!(run(Some(&database), &["partition", "--size", "10"]).0, 0);
     write(&backend, "a", 50).await;
-    let step = CheckpointMove { name: "totals/1".to_owned(), from: None, to: Some(Position(70)) };
-    backend.commit(Commit { checkpoints: vec![step], ..Commit::default() }).await.unwrap();
+    let step = RowWrite {
+        table: "checkpoints".into(),
+        key: "totals/1~1".to_owned(),
+        rev: 0,
+        row: Some(r#"{"position":70}"#.into()),
+    };
+    backend.commit(Commit { rows: vec![step], ..Commit::default() }).await.unwrap();
     let (code, tables, _) = run(Some(&database), &["archive", "--upto", "60"]);
     assert_eq!(
         (code, &*tables),
@@ -68,7 +73,7 @@ async fn a_log_is_partitioned_archived_and_redacted() {
     let (code, stats, _) = run(Some(&database), &["stats"]);
     assert_eq!(code, 0);
     let has = |line: &[&str]| stats.lines().any(|found| found.split_whitespace().collect::<Vec<_>>() == line);
-    for line in [&["head", "75"][..], &["archived", "60"], &["events", "15"], &["totals/1", "70", "5"]] {
+    for line in [&["head", "75"][..], &["archived", "60"], &["events", "15"], &["totals/1~1", "70", "5"]] {
         assert!(has(line), "{line:?} in {stats}");
     }
 }

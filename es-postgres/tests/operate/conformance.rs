@@ -1,7 +1,9 @@
 //! The contract of es-core, on a log of small partitions.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use es_core::BoxError;
 use es_core::testing::TestClock;
 use es_core::testing::conformance::Subject;
 use es_postgres::testing::{self, Database};
@@ -55,6 +57,25 @@ impl Subject for Partitioned {
         }
         let row = sqlx::query_scalar("select row from rows where key = $1").bind(key);
         row.fetch_optional(&backend.db()).await.unwrap()
+    }
+
+    const PAID: &'static str = "create table paid (key text primary key, amount bigint not null)";
+
+    async fn pay(tx: &mut Tx, key: &str, amount: i64) -> Result<(), BoxError> {
+        let sql = "insert into paid (key, amount) values ($1, $2)
+                   on conflict (key) do update set amount = paid.amount + excluded.amount";
+        sqlx::query(sql).bind(key).bind(amount).execute(&mut **tx).await?;
+        Ok(())
+    }
+
+    async fn fail(tx: &mut Tx) -> BoxError {
+        sqlx::query("select 1 / 0").execute(&mut **tx).await.expect_err("it divides by zero").into()
+    }
+
+    async fn paid(backend: &PgBackend) -> Result<BTreeMap<String, i64>, BoxError> {
+        let rows: Vec<(String, i64)> =
+            sqlx::query_as("select key, amount from paid").fetch_all(&backend.db()).await?;
+        Ok(rows.into_iter().collect())
     }
 }
 

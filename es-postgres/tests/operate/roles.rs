@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use es_core::store::{
-    Backend as _, Check, CheckpointMove, EventStore as _, ExpectedVersion, IdempotencyKey, Outcome,
-    OutcomeMark, Position, Snapshot, SnapshotStore as _, Tables, Transaction as _, Version, ViewWrite,
+    Backend as _, Check, Commit, EventStore as _, ExpectedVersion, IdempotencyKey, Outcome, OutcomeMark,
+    Position, RowWrite, Snapshot, SnapshotStore as _, Tables, Transaction as _, Version,
 };
 use es_postgres::testing::Database;
 use es_postgres::{PgBackend, PgOptions};
@@ -60,10 +60,8 @@ async fn a_writer_does_what_an_application_does() {
                 refusal: None,
             },
         });
-        let step = CheckpointMove { name: "p/1".to_owned(), from: None, to: Some(Position(1)) };
-        commit.checkpoints.push(step);
-        commit.views.push(ViewWrite {
-            view: "v/1".into(),
+        commit.rows.push(RowWrite {
+            table: "v/1".into(),
             key: "k".to_owned(),
             rev: 0,
             row: Some("1".into()),
@@ -103,8 +101,22 @@ async fn a_writer_installs_projections_where_it_may_create() {
     run(&database, &format!("create schema own authorization {schema}_writer")).await.unwrap();
     let backend = PgBackend::connect_with(options(&database, &schema, "writer")).await.unwrap();
     let tables = Tables { name: "totals", version: 1, schema: "create table own.totals (n bigint)" };
-    backend.install(&tables).await.unwrap();
-    backend.reset(&tables).await.unwrap();
+    backend.install(&tables, 1).await.unwrap();
+    backend.clear(&tables, 1, Commit::default()).await.unwrap();
+    let grant = format!("grant create on database {} to {schema}_writer", database.name());
+    let error = backend.install(&tables, 2).await.unwrap_err().to_string();
+    assert!(error.contains(&grant), "{error}");
+    run(&database, &grant).await.unwrap();
+    let error = backend.install(&tables, 2).await.unwrap_err().to_string();
+    assert!(error.contains("write names without a schema"), "{error}");
+    run(&database, &format!("grant create on schema public to {schema}_writer")).await.unwrap();
+    let tables = Tables { name: "sums", version: 1, schema: "create table sums (n bigint)" };
+    backend.install(&tables, 1).await.unwrap();
+    backend.install(&tables, 2).await.unwrap();
+    backend.switch(&tables, 2, Commit::default()).await.unwrap();
+    assert_eq!(backend.compare(&tables, 1, 2, 1).await.unwrap().len(), 1);
+    backend.clear(&tables, 2, Commit::default()).await.unwrap();
+    backend.uninstall(&tables, 1, Commit::default()).await.unwrap();
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use es_core::store::kinds::Kind;
 use es_core::store::rules::Ledger;
 use es_core::store::{
     Commit, Committed, EventFilter, IdempotencyKey, Name, NewEvent, Outcome, Position, RecordedEvent,
-    StreamId, Version, ViewWrite,
+    RowWrite, StreamId, Version,
 };
 
 use super::write::Rows;
@@ -37,8 +37,7 @@ pub(super) struct Batch {
     /// The first stored event that breaks the condition of the commit with this index.
     pub(super) broken: HashMap<usize, (Position, Name)>,
     pub(super) outcomes: HashMap<IdempotencyKey, Outcome>,
-    pub(super) checkpoints: HashMap<String, Position>,
-    pub(super) view_revs: HashMap<(String, String), u64>,
+    pub(super) row_revs: HashMap<(String, String), u64>,
     /// The commit that is judged.
     current: usize,
     /// Whether later commits of the batch may ask for the events of earlier ones.
@@ -68,7 +67,7 @@ impl Batch {
 
     /// Takes in an accepted commit.
     pub(super) fn add(&mut self, commit: &Commit) -> Committed {
-        let Commit { appends, checks: _, condition: _, outcomes, checkpoints, views, explain: _ } = commit;
+        let Commit { appends, checks: _, condition: _, outcomes, rows, inline: _, explain: _ } = commit;
         let mut versions = Vec::with_capacity(appends.len());
         let mut added = HashMap::new();
         for append in appends {
@@ -88,15 +87,8 @@ impl Batch {
             self.rows.outcome(&mark.key, &outcome);
             self.outcomes.insert(mark.key.clone(), outcome);
         }
-        for step in checkpoints {
-            self.rows.checkpoint(step);
-            match step.to {
-                Some(to) => self.checkpoints.insert(step.name.clone(), to),
-                None => self.checkpoints.remove(&step.name),
-            };
-        }
-        for write in views {
-            self.add_view(write);
+        for write in rows {
+            self.add_row(write);
         }
         Committed { position: self.head, versions }
     }
@@ -142,12 +134,12 @@ impl Batch {
         })
     }
 
-    fn add_view(&mut self, write: &ViewWrite) {
-        self.rows.view(write);
-        let row = (write.view.to_string(), write.key.clone());
+    fn add_row(&mut self, write: &RowWrite) {
+        self.rows.row(write);
+        let row = (write.table.to_string(), write.key.clone());
         match write.row {
-            Some(_) => self.view_revs.insert(row, write.rev + 1),
-            None => self.view_revs.remove(&row),
+            Some(_) => self.row_revs.insert(row, write.rev + 1),
+            None => self.row_revs.remove(&row),
         };
     }
 }
@@ -176,11 +168,7 @@ impl Ledger for Batch {
         self.outcomes.get(key).cloned()
     }
 
-    fn checkpoint(&self, name: &str) -> Option<Position> {
-        self.checkpoints.get(name).copied()
-    }
-
-    fn view_rev(&self, view: &str, key: &str) -> u64 {
-        self.view_revs.get(&(view.to_owned(), key.to_owned())).copied().unwrap_or_default()
+    fn row_rev(&self, table: &str, key: &str) -> u64 {
+        self.row_revs.get(&(table.to_owned(), key.to_owned())).copied().unwrap_or_default()
     }
 }

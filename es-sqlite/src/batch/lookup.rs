@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use es_core::clock::Timestamp;
 use es_core::limits::MAX_PAGE;
-use es_core::store::{Commit, IdempotencyKey, Outcome, Position, StreamId, Version};
+use es_core::store::{Commit, INLINE, IdempotencyKey, Outcome, Position, StreamId, Version};
 use futures::TryStreamExt as _;
 use serde::Serialize;
 use sqlx::sqlite::SqliteRow;
@@ -45,18 +45,17 @@ async fn ask(writing: &mut Writing, commits: &[Commit], batch: &mut Batch) -> Re
     let streams: BTreeMap<&str, &StreamId> =
         written.chain(checked).chain(marked).map(|s| (s.as_str(), s)).collect();
     let keys: BTreeSet<&str> = commits.iter().flat_map(|c| &c.outcomes).map(|o| o.key.as_str()).collect();
-    let names: BTreeSet<&str> = commits.iter().flat_map(|c| &c.checkpoints).map(|step| &*step.name).collect();
-    let rows: BTreeSet<(&str, &str)> =
-        commits.iter().flat_map(|c| &c.views).map(|w| (&*w.view, &*w.key)).collect();
+    let mut rows: BTreeSet<(&str, &str)> =
+        commits.iter().flat_map(|c| &c.rows).map(|w| (&*w.table, &*w.key)).collect();
+    if commits.iter().flat_map(|c| &c.appends).any(|a| !a.events.is_empty()) {
+        rows.insert(INLINE);
+    }
 
     let sql = if writing.is_open() { LOOK_UP } else { BEGIN };
     let mut statement = if writing.is_open() { Statement::Head } else { Statement::Begin };
     writing.set_open(true);
-    let query = sqlx::query(sql)
-        .bind(json(&streams.keys().collect::<Vec<_>>()))
-        .bind(json(&keys))
-        .bind(json(&names))
-        .bind(json(&rows));
+    let query =
+        sqlx::query(sql).bind(json(&streams.keys().collect::<Vec<_>>())).bind(json(&keys)).bind(json(&rows));
     let mut results = writing.conn_mut().fetch_many(query);
     let mut last_type = 0;
     while let Some(result) = results.try_next().await? {
@@ -74,12 +73,9 @@ async fn ask(writing: &mut Writing, commits: &[Commit], batch: &mut Batch) -> Re
                 let (key, outcome) = outcome(&row)?;
                 batch.outcomes.insert(key, outcome);
             }
-            Statement::Checkpoints => {
-                batch.checkpoints.insert(row.get_unchecked(0), Position(number(row.get_unchecked(1))));
-            }
-            Statement::Views => {
+            Statement::Rows => {
                 batch
-                    .view_revs
+                    .row_revs
                     .insert((row.get_unchecked(0), row.get_unchecked(1)), number(row.get_unchecked(2)));
             }
             Statement::Begin => unreachable!("BEGIN has no rows"),
@@ -95,8 +91,7 @@ enum Statement {
     Head,
     Streams,
     Outcomes,
-    Checkpoints,
-    Views,
+    Rows,
 }
 
 impl Statement {
@@ -105,8 +100,7 @@ impl Statement {
             Self::Begin => Self::Head,
             Self::Head => Self::Streams,
             Self::Streams => Self::Outcomes,
-            Self::Outcomes => Self::Checkpoints,
-            Self::Checkpoints | Self::Views => Self::Views,
+            Self::Outcomes | Self::Rows => Self::Rows,
         }
     }
 }

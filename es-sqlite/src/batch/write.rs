@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use es_core::clock::Timestamp;
 use es_core::store::kinds::Kind;
-use es_core::store::{CheckpointMove, IdempotencyKey, NewEvent, Outcome, StreamId, ViewWrite};
+use es_core::store::{IdempotencyKey, NewEvent, Outcome, RowWrite, StreamId};
 use serde::Serialize;
 
 use super::ledger::{Batch, Stream};
@@ -47,18 +47,14 @@ pub(super) struct Rows {
     refusals: Blob,
     /// What the last commit of the batch says of each: commits that follow each other may delete a row and
     /// write it again.
-    checkpoints: BTreeMap<String, Option<i64>>,
-    views: BTreeMap<(String, String), Option<(i64, Piece)>>,
-    view_data: Blob,
+    rows: BTreeMap<(String, String), Option<(i64, Piece)>>,
+    row_data: Blob,
 }
 
 impl Rows {
     pub(super) fn is_empty(&self) -> bool {
         // Types, streams and tags come with events.
-        self.events.is_empty()
-            && self.outcomes.is_empty()
-            && self.checkpoints.is_empty()
-            && self.views.is_empty()
+        self.events.is_empty() && self.outcomes.is_empty() && self.rows.is_empty()
     }
 
     pub(super) fn stream(&mut self, id: i64, name: &StreamId) {
@@ -89,13 +85,9 @@ impl Rows {
         ));
     }
 
-    pub(super) fn checkpoint(&mut self, step: &CheckpointMove) {
-        self.checkpoints.insert(step.name.clone(), step.to.map(|to| signed(to.0)));
-    }
-
-    pub(super) fn view(&mut self, write: &ViewWrite) {
-        let row = write.row.as_ref().map(|row| (signed(write.rev + 1), self.view_data.add(row)));
-        self.views.insert((write.view.to_string(), write.key.clone()), row);
+    pub(super) fn row(&mut self, write: &RowWrite) {
+        let row = write.row.as_ref().map(|row| (signed(write.rev + 1), self.row_data.add(row)));
+        self.rows.insert((write.table.to_string(), write.key.clone()), row);
     }
 }
 
@@ -106,16 +98,12 @@ pub(super) async fn write(writing: &mut Writing, batch: &Batch) -> Result<(), sq
         sqlx::query("commit").execute(writing.conn_mut()).await?;
     } else {
         let types: Vec<_> = rows.types.iter().map(|(id, k)| (id, &*k.name, k.schema, &*k.codec)).collect();
-        let moved: Vec<_> = rows.checkpoints.iter().filter_map(|(name, to)| Some((name, (*to)?))).collect();
-        let forgotten: Vec<_> =
-            rows.checkpoints.iter().filter(|(_, to)| to.is_none()).map(|(name, _)| name).collect();
         let written: Vec<_> = rows
-            .views
+            .rows
             .iter()
-            .filter_map(|((view, key), row)| row.map(|(rev, piece)| (view, key, rev, piece)))
+            .filter_map(|((table, key), row)| row.map(|(rev, piece)| (table, key, rev, piece)))
             .collect();
-        let deleted: Vec<_> =
-            rows.views.iter().filter(|(_, row)| row.is_none()).map(|(row, _)| row).collect();
+        let deleted: Vec<_> = rows.rows.iter().filter(|(_, row)| row.is_none()).map(|(row, _)| row).collect();
         sqlx::query(WRITE_AND_COMMIT)
             .bind(json(&types))
             .bind(json(&rows.streams))
@@ -124,9 +112,7 @@ pub(super) async fn write(writing: &mut Writing, batch: &Batch) -> Result<(), sq
             .bind(json(&rows.tags))
             .bind(&rows.refusals.0[..])
             .bind(json(&rows.outcomes))
-            .bind(json(&moved))
-            .bind(json(&forgotten))
-            .bind(&rows.view_data.0[..])
+            .bind(&rows.row_data.0[..])
             .bind(json(&written))
             .bind(json(&deleted))
             .execute(writing.conn_mut())

@@ -16,11 +16,7 @@ cross join es_streams s on s.name = asked.value;
 select o.key, o.fingerprint, o.stream, o.version, o.position, o.events, o.refusal
 from json_each(?) asked
 cross join es_outcomes o on o.key = asked.value;
--- Checkpoints, by name.
-select c.name, c.position
+-- Revisions of rows, by [table, key].
+select r.tbl, r.key, r.rev
 from json_each(?) asked
-cross join es_checkpoints c on c.name = asked.value;
--- Revisions of rows, by [view, key].
-select v.view, v.key, v.rev
-from json_each(?) asked
-cross join es_views v on v.view = asked.value ->> 0 and v.key = asked.value ->> 1
+cross join es_rows r on r.tbl = asked.value ->> 0 and r.key = asked.value ->> 1

@@ -22,16 +22,10 @@ insert into es_outcomes (key, fingerprint, stream, version, position, events, re
 select value ->> 0, substr(bytes, value ->> '$[1][0]', value ->> '$[1][1]'), value ->> 2, value ->> 3, value ->> 4,
        value ->> 5, substr(bytes, value ->> '$[6][0]', value ->> '$[6][1]')
 from (select ? as bytes), json_each(?);
--- Checkpoints: [name, position].
-insert into es_checkpoints (name, position)
-select value ->> 0, value ->> 1 from json_each(?) where true
-on conflict (name) do update set position = excluded.position;
--- Checkpoints to forget: name.
-delete from es_checkpoints where name in (select value from json_each(?));
--- Rows of views: the blob, [view, key, rev, data].
-insert into es_views (view, key, rev, data)
+-- Rows: the blob, [table, key, rev, data].
+insert into es_rows (tbl, key, rev, data)
 select value ->> 0, value ->> 1, value ->> 2, substr(bytes, value ->> '$[3][0]', value ->> '$[3][1]')
 from (select ? as bytes), json_each(?) where true
-on conflict (view, key) do update set rev = excluded.rev, data = excluded.data;
--- Rows to delete: [view, key].
-delete from es_views where (view, key) in (select value ->> 0, value ->> 1 from json_each(?));
+on conflict (tbl, key) do update set rev = excluded.rev, data = excluded.data;
+-- Rows to delete: [table, key].
+delete from es_rows where (tbl, key) in (select value ->> 0, value ->> 1 from json_each(?));

@@ -1,5 +1,8 @@
 //! The contract of es-core, on SQLite files.
 
+use std::collections::BTreeMap;
+
+use es_core::BoxError;
 use es_core::store::Backend as _;
 use es_core::testing::TestClock;
 use es_core::testing::conformance::Subject;
@@ -47,6 +50,26 @@ impl Subject for Sqlite {
         there.fetch_optional(&backend.db()).await.unwrap()?;
         let row = sqlx::query_scalar("select row from rows where key = ?").bind(key);
         row.fetch_optional(&backend.db()).await.unwrap()
+    }
+
+    const PAID: &'static str = "create table paid (key text primary key, amount integer not null) strict;
+        create index paid_by_amount on paid (amount);
+        create table receipts (key text not null references paid (key), text text not null) strict";
+
+    async fn pay(tx: &mut Tx, key: &str, amount: i64) -> Result<(), BoxError> {
+        let sql = "insert into paid (key, amount) values (?, ?)
+                   on conflict (key) do update set amount = amount + excluded.amount";
+        sqlx::query(sql).bind(key).bind(amount).execute(&mut **tx).await?;
+        Ok(())
+    }
+
+    async fn fail(tx: &mut Tx) -> BoxError {
+        sqlx::query("select nothing from nowhere").execute(&mut **tx).await.unwrap_err().into()
+    }
+
+    async fn paid(backend: &SqliteBackend) -> Result<BTreeMap<String, i64>, BoxError> {
+        let rows = sqlx::query_as::<_, (String, i64)>("select key, amount from paid");
+        Ok(rows.fetch_all(&backend.db()).await?.into_iter().collect())
     }
 }
 

@@ -7,13 +7,13 @@ use es_core::ErrorKind;
 use es_core::event::Metadata;
 use es_core::id::Ids;
 use es_core::store::{
-    Append, Attempt, Backend as _, CheckpointMove, Commit, CommitError, Committed, EventFilter,
-    EventStore as _, ExpectedVersion, Name, NewEvent, Position, Resolution, StoreError, StreamId, Tables,
-    Transaction as _, Version, ViewStore as _, ViewWrite,
+    Append, Attempt, Backend as _, Commit, CommitError, Committed, EventFilter, EventStore as _,
+    ExpectedVersion, Name, NewEvent, Position, Resolution, RowStore as _, RowWrite, StoreError, StreamId,
+    Tables, Transaction as _, Version,
 };
 use es_sqlite::{SqliteBackend, SqliteOptions};
 
-fn commit(stream: &str) -> Commit {
+pub(crate) fn commit(stream: &str) -> Commit {
     let event = NewEvent {
         id: Ids::default().next(),
         name: Name::from("thing.done"),
@@ -182,22 +182,15 @@ async fn one_request_whose_data_does_not_fit_fails_alone() {
 async fn a_row_that_one_commit_deletes_and_the_next_writes_is_there() {
     let store = SqliteBackend::open(":memory:").await.unwrap();
     let write = |rev, row: Option<&'static str>| {
-        let view = ViewWrite { view: "v/1".into(), key: "k".to_owned(), rev, row: row.map(Into::into) };
-        Commit { views: vec![view], ..Commit::default() }
+        let row = RowWrite { table: "v/1".into(), key: "k".to_owned(), rev, row: row.map(Into::into) };
+        Commit { rows: vec![row], ..Commit::default() }
     };
-    let step = |from, to| {
-        let name = "p".to_owned();
-        Commit { checkpoints: vec![CheckpointMove { name, from, to }], ..Commit::default() }
-    };
-    let three = Some(Position(3));
-    let views = [write(0, Some("1")), write(1, None), write(0, Some("2"))];
-    let steps = [step(None, three), step(three, None), step(None, three)];
-    for outcome in in_one_batch(&store, views.into_iter().chain(steps).collect()).await {
+    let writes = [write(0, Some("1")), write(1, None), write(0, Some("2"))];
+    for outcome in in_one_batch(&store, writes.into()).await {
         outcome.unwrap();
     }
     let rows = store.rows("v/1", &["k".to_owned()]).await.unwrap();
     assert_eq!(rows[0].as_ref().map(|row| &row.data[..]), Some(&b"2"[..]));
-    assert_eq!(store.checkpoint("p").await.unwrap(), three);
 }
 
 /// SQLite ends a transaction by itself after some errors; whoever goes on must not keep half of it.
@@ -330,6 +323,7 @@ async fn verify_finds_what_was_tampered_with() {
     assert_eq!(store.verify().await.unwrap(), [""; 0]);
     let mut tx = store.begin().await.unwrap();
     let tamper = "drop trigger es_events_delete; drop trigger es_events_update;
+                  insert into es_projections values ('p', 1, 2, 0, '', '[[\"table\",\"lost\"]]');
                   delete from es_events where position = 1; update es_events set data = x'7b' where position = 2";
     sqlx::raw_sql(tamper).execute(&mut *tx).await.unwrap();
     tx.commit().await.unwrap();
@@ -337,15 +331,16 @@ async fn verify_finds_what_was_tampered_with() {
     assert!(found.contains("there are 2 events and the last is at position 3"), "{found}");
     assert!(found.contains("a has 1 events and its last version is 2"), "{found}");
     assert!(found.contains("position 2 in b"), "{found}");
+    assert!(found.contains("p/1~2 has no lost"), "{found}");
 }
 
 const BALANCES: &str = "create table balances (id text primary key, amount integer not null)";
 
 #[tokio::test]
-async fn the_tables_of_a_projection_are_made_once_and_again_by_a_reset() {
+async fn the_tables_of_a_projection_are_made_once_and_again_when_cleared() {
     let store = SqliteBackend::open(":memory:").await.unwrap();
     let v1 = Tables { name: "balances", version: 1, schema: BALANCES };
-    store.install(&v1).await.unwrap();
+    store.install(&v1, 1).await.unwrap();
     let count = || async {
         sqlx::query_scalar::<_, i64>("select count(*) from balances").fetch_one(&store.db()).await.unwrap()
     };
@@ -355,22 +350,22 @@ async fn the_tables_of_a_projection_are_made_once_and_again_by_a_reset() {
         tx.commit().await.unwrap();
     };
     fill().await;
-    store.install(&v1).await.unwrap();
+    store.install(&v1, 1).await.unwrap();
     assert_eq!(count().await, 1, "a second start keeps the rows");
     let edited = Tables { schema: "create table balances (id text)", ..v1 };
-    let error = store.install(&edited).await.unwrap_err().to_string();
+    let error = store.install(&edited, 1).await.unwrap_err().to_string();
     assert!(error.contains("raise `version`"), "{error}");
-    store.reset(&v1).await.unwrap();
-    assert_eq!(count().await, 0, "a reset does not");
+    store.clear(&v1, 1, Commit::default()).await.unwrap();
+    assert_eq!(count().await, 0, "a cleared one does not");
     fill().await;
-    store.install(&Tables { version: 2, ..v1 }).await.unwrap();
+    store.install(&Tables { version: 2, ..v1 }, 1).await.unwrap();
     assert_eq!(count().await, 0, "another version begins with its own tables");
     let renamed = Tables { name: "accounts", version: 1, schema: "create table if not exists balances (x)" };
-    let error = store.install(&renamed).await.unwrap_err().to_string();
+    let error = store.install(&renamed, 1).await.unwrap_err().to_string();
     assert!(error.contains("belongs to somebody else"), "{error}");
     let broken = Tables { name: "broken", version: 1, schema: "create tabel" };
     assert!(
-        store.install(&broken).await.unwrap_err().to_string().contains("the schema of projection broken")
+        store.install(&broken, 1).await.unwrap_err().to_string().contains("the schema of projection broken")
     );
 }
 

@@ -13,7 +13,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::customer::CustomerError;
 use crate::file::{BrokenLine, FileError, Line, Purchases};
 use crate::money::thousands;
-use crate::projections::{History, Revenue, Spending};
 use crate::report;
 
 /// A file that was looked at, and is one of purchases.
@@ -155,16 +154,7 @@ pub(crate) async fn catch_up(app: &App) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Empties the projections and fills them again from the whole log.
-pub(crate) async fn rebuild(app: &App) -> anyhow::Result<End> {
-    app.rebuild::<Revenue>().await?;
-    app.rebuild::<Spending>().await?;
-    app.rebuild::<History>().await?;
-    catch_up(app).await?;
-    Ok(End::Complete)
-}
-
-fn bar(length: u64, what: &'static str) -> ProgressBar {
+pub(crate) fn bar(length: u64, what: &'static str) -> ProgressBar {
     let template = "{prefix:>12} {bar:40} {human_pos}/{human_len} {per_sec} {eta}";
     let style = ProgressStyle::with_template(template).expect("the template is well-formed");
     ProgressBar::new(length).with_style(style).with_prefix(what)

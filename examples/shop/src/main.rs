@@ -5,7 +5,9 @@ mod file;
 mod import;
 mod money;
 mod projections;
+mod rebuild;
 mod report;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,7 +18,6 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 use es_core::memory::MemoryBackend;
 use es_core::prelude::*;
-use es_core::store::ViewStore;
 use es_postgres::{PgBackend, PgOptions};
 use es_sqlite::SqliteBackend;
 
@@ -51,7 +52,25 @@ enum Command {
         parallel: u16,
     },
     /// Empty the projections, fill them from the log, then show the figures
-    Rebuild,
+    Rebuild {
+        /// Build them beside those that are read, also while an import runs; then let queries read the new ones
+        #[arg(long)]
+        online: bool,
+
+        /// Keep the old ones up to date, for `rollback`
+        #[arg(long, requires = "online")]
+        keep: bool,
+    },
+    /// Let queries read the projections of before the last online rebuild
+    Rollback,
+    /// Show where the projections are, and who works on them
+    Status,
+    /// Show it live, until `q` is pressed
+    Watch {
+        /// A line for each projection every second, instead of the whole screen
+        #[arg(long)]
+        plain: bool,
+    },
     /// Show the figures
     Report,
     /// Show what one customer bought
@@ -95,21 +114,28 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
     // A file that is none is said before a database is made.
     let import = match &args.command {
         Command::Import { file, .. } => Some(import::open(file).await?),
-        Command::Rebuild | Command::Report | Command::History { .. } => None,
+        _ => None,
     };
-    let app = open(&args.database, import.is_some()).await?;
+    // One that only looks takes no work from those that run.
+    let looks = matches!(args.command, Command::Status | Command::Watch { .. });
+    let app = open(&args.database, import.is_some(), looks).await?;
     let outcome = match args.command {
         Command::Import { on_error, parallel, .. } => {
             let import = import.context("opened above")?;
             import::run(&app, import, on_error == OnError::Skip, parallel.into()).await
         }
-        Command::Rebuild => import::rebuild(&app).await,
+        Command::Rebuild { online: false, .. } => rebuild::in_place(&app).await,
+        Command::Rebuild { online: true, keep } => {
+            rebuild::online(&app, keep).await.map(|()| import::End::Complete)
+        }
+        Command::Rollback => rebuild::roll_back(&app).await.map(|()| import::End::Complete),
+        Command::Status => return finish(&app, watch::status(&app).await).await,
+        Command::Watch { plain } => return finish(&app, watch::live(&app, plain).await).await,
         Command::Report => import::catch_up(&app).await.map(|()| import::End::Complete),
         Command::History { ref customer } => {
             import::catch_up(&app).await?;
-            report::history(&app, &CustomerId::from(customer.as_str())).await?;
-            app.shutdown(Duration::from_secs(10)).await;
-            return Ok(ExitCode::SUCCESS);
+            let shown = report::history(&app, &CustomerId::from(customer.as_str())).await;
+            return finish(&app, shown).await;
         }
     };
     let code = match outcome {
@@ -127,33 +153,39 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
+/// Ends the app, whatever came before.
+async fn finish(app: &App, outcome: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+    app.shutdown(Duration::from_secs(10)).await;
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
 /// The backend is chosen here, and nowhere else.
-async fn open(database: &str, imports: bool) -> anyhow::Result<App> {
+async fn open(database: &str, imports: bool, looks: bool) -> anyhow::Result<App> {
     if database.starts_with("postgres://") || database.starts_with("postgresql://") {
         // Only an import makes the schema: anything else would show an empty store for a URL that was mistyped.
         let options = PgOptions::new(database)?.with_migrate(imports);
-        return wire(PgBackend::connect_with(options).await?).await;
+        return wire(PgBackend::connect_with(options).await?, looks).await;
     }
     match database {
-        ":memory:" => wire(MemoryBackend::new()).await,
+        ":memory:" => wire(MemoryBackend::new(), looks).await,
         // Only an import makes a database: anything else would show an empty one for a name that was mistyped.
         file if !imports && !std::path::Path::new(file).exists() => {
             let what =
                 format!("there is no database {file}: import a file first, or name another with --database");
             Err(es_core::store::StoreError::misuse(what).into())
         }
-        file => wire(SqliteBackend::open(file).await?).await,
+        file => wire(SqliteBackend::open(file).await?, looks).await,
     }
 }
 
-async fn wire<B: Backend + ViewStore>(backend: B) -> anyhow::Result<App> {
+async fn wire<B: Backend>(backend: B, looks: bool) -> anyhow::Result<App> {
     let app = App::on(backend)
+        // One that was killed is replaced this soon.
+        .lease(Duration::from_secs(2))
         .aggregate::<Customer>()
         .view::<Revenue>()
         .view::<Spending>()
         .view::<History>()
-        .queries(ShopQueries)
-        .start()
-        .await?;
-    Ok(app)
+        .queries(ShopQueries);
+    Ok(if looks { app.looks_on().start().await? } else { app.start().await? })
 }

@@ -319,7 +319,7 @@ pub async fn commits_that_conflict_with_each_other_are_never_both_accepted<S: Su
 
 async fn assert_one_wins<S, const N: usize>(store: &Patient<S>, commits: [Commit; N])
 where
-    S: crate::Backend + crate::store::ViewStore + Clone,
+    S: crate::Backend + crate::store::RowStore + Clone,
 {
     let outcomes = join_all(commits.into_iter().map(|commit| store.commit(commit))).await;
     assert_eq!(outcomes.iter().filter(|o| o.is_ok()).count(), 1, "{outcomes:?}");

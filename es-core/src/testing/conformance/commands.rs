@@ -20,7 +20,7 @@ use crate::codec::EncodeError;
 use crate::command::{Dispatch, Halted, Interceptor, Next, RetryPolicy};
 use crate::limits::LimitError;
 use crate::query::LoadError;
-use crate::store::{Backend, CommitError, Version, ViewStore};
+use crate::store::{Backend, CommitError, RowStore, Version};
 use crate::testing::{Outcome, Recorder, TestClock};
 use crate::{App, AppBuilder, CommandError, ErrorKind, Metadata, QueryError};
 
@@ -37,7 +37,7 @@ pub(super) async fn app<B: Backend + Clone>(store: &Patient<B>) -> App {
 }
 
 /// An app with an account of this balance.
-pub(super) async fn with_account<B: Backend + ViewStore + Clone>(store: &Patient<B>, balance: i64) -> App {
+pub(super) async fn with_account<B: Backend + RowStore + Clone>(store: &Patient<B>, balance: i64) -> App {
     store.put("account-a", vec![encoded(&opened("ada")), encoded(&deposited(balance))]).await;
     app(store).await
 }

@@ -8,11 +8,11 @@ use super::patient::Patient;
 use super::{Subject, store};
 use crate::command::RetryPolicy;
 
-use crate::store::{Backend, Commit, CommitError, EventFilter, FilterItem, Position, ViewStore};
+use crate::store::{Backend, Commit, CommitError, EventFilter, FilterItem, Position, RowStore};
 use crate::{App, DecideError, ErrorKind};
 
 /// Position 1 to 5: subscriptions of two students to two courses, and a change of one course.
-async fn courses<B: Backend + ViewStore + Clone>(store: &Patient<B>) {
+async fn courses<B: Backend + RowStore + Clone>(store: &Patient<B>) {
     store
         .put(
             "log",

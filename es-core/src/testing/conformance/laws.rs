@@ -2,19 +2,23 @@
 //!
 //! A history is made from a seed, so a failure names the seed that repeats it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::data::{ANY, EXISTS, NO_STREAM, encoded, event, exact};
 use super::domain::{Account, AccountEvent, Deposit, Donate, Split, Withdraw, deposited};
+use super::generations::{paid, pay_with, tables};
 use super::patient::Patient;
 use super::{LIMIT, Subject, sent, store};
-use crate::store::{Backend, Commit, Committed, EventId, ExpectedVersion, Position, Version, ViewStore};
+use crate::store::{
+    Backend, Commit, Committed, EventId, ExpectedVersion, Generation, Position, RowStore, RowWrite, Version,
+};
 use crate::{App, Apply, CommandError, ErrorKind, Event};
 
 const CASES: u64 = 12;
+const GENERATION_CASES: u64 = 5;
 const STREAMS: [&str; 3] = ["a", "b", "c"];
 
 /// What a store should be: event ids by stream, and how many there are.
@@ -120,7 +124,7 @@ pub async fn commits_are_accepted_and_refused_as_the_model_says<S: Subject>(subj
     }
 }
 
-async fn assert_is<B: Backend + ViewStore + Clone>(store: &Patient<B>, model: &Model, seed: u64) {
+async fn assert_is<B: Backend + RowStore + Clone>(store: &Patient<B>, model: &Model, seed: u64) {
     store.assert_sound().await;
     assert_eq!(store.head().await, model.head, "seed {seed}");
     for stream in STREAMS {
@@ -148,7 +152,7 @@ pub async fn a_snapshot_and_its_tail_fold_to_the_same_as_all_events<S: Subject>(
     }
 }
 
-async fn random_step<B: Backend + ViewStore + Clone>(
+async fn random_step<B: Backend + RowStore + Clone>(
     app: &App,
     store: &Patient<B>,
     random: &mut StdRng,
@@ -182,10 +186,117 @@ async fn load(app: &App) -> Account {
     }
 }
 
-async fn fold<B: Backend + ViewStore + Clone>(store: &Patient<B>) -> Account {
+async fn fold<B: Backend + RowStore + Clone>(store: &Patient<B>) -> Account {
     let mut account = Account::default();
     for stored in store.stream("account-a").await {
         AccountEvent::decode(&stored).expect("readable").into_iter().for_each(|e| account.apply(&e));
     }
     account
+}
+
+/// What generations should be.
+#[derive(Debug, Default)]
+struct Generations {
+    current: Generation,
+    /// What was paid, and the revision of the row below the generation's name.
+    kept: BTreeMap<Generation, (BTreeMap<String, i64>, u64)>,
+}
+
+impl Generations {
+    /// Any that is installed.
+    fn any(&self, random: &mut StdRng) -> Generation {
+        *self.kept.keys().nth(random.random_range(0..self.kept.len())).expect("the current one, at least")
+    }
+}
+
+/// P1, P8, P11: after any changes, refused ones and repeated ones included, each generation has what was written in it.
+pub async fn generations_keep_what_the_model_says<S: Subject>(subject: S) {
+    for seed in 0..GENERATION_CASES {
+        let store = store(&subject).await;
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut model = Generations { current: 1, kept: [(1, Default::default())].into() };
+        store.install(&tables::<S>(), 1).await;
+        for step in 0..40 {
+            let what = random_change::<S>(&store, &mut model, &mut random, step).await;
+            let seen = paid::<S>(&store).await;
+            assert_eq!(seen, model.kept[&model.current].0, "seed {seed}, step {step}: {what}");
+        }
+        for (generation, (amounts, rev)) in &model.kept {
+            let stored = store.row(&below::<S>(*generation), "k").await.map_or(0, |row| row.rev);
+            assert_eq!(stored, *rev, "seed {seed}, generation {generation}");
+            let switched = store.switch(&tables::<S>(), *generation, Commit::default()).await;
+            switched.expect("it is installed");
+            assert_eq!(paid::<S>(&store).await, *amounts, "seed {seed}, generation {generation}");
+        }
+    }
+}
+
+fn below<S: Subject>(generation: Generation) -> String {
+    format!("{}/x", tables::<S>().rows(generation))
+}
+
+/// A commit of one row, at the revision that it has or, now and then, at another.
+fn at(random: &mut StdRng, table: &str, rev: u64) -> (Commit, bool) {
+    let refused = random.random_bool(0.2);
+    let rev = if refused { rev + 1 } else { rev };
+    let row = RowWrite { table: table.into(), key: "k".to_owned(), rev, row: Some("1".into()) };
+    (Commit { rows: vec![row], ..Commit::default() }, refused)
+}
+
+async fn random_change<S: Subject>(
+    store: &Patient<S::Backend>,
+    model: &mut Generations,
+    random: &mut StdRng,
+    step: u64,
+) -> String {
+    let (tables, any) = (tables::<S>(), random.random_range(1..5));
+    let (new, installed) = (format!("step-{step}"), model.any(random));
+    let (what, outcome, refused) = match random.random_range(0..10) {
+        0..4 => {
+            let named = random.random_bool(0.7).then_some(installed);
+            let generation = named.unwrap_or(model.current);
+            let (amounts, rev) = model.kept.get_mut(&generation).expect("installed");
+            let (commit, refused) = at(random, &below::<S>(generation), *rev);
+            let (key, amount) =
+                (["ada", "bob", "cyd"][random.random_range(0..3)], random.random_range(1..100));
+            if !refused {
+                *rev += 1;
+                *amounts.entry(key.to_owned()).or_default() += amount;
+            }
+            let paying = pay_with::<S>(store, named, &[(key, amount)], commit).await;
+            (format!("paying {amount} to {key} in {named:?}"), paying, refused)
+        }
+        4 | 5 => {
+            let (commit, refused) = at(random, &new, 0);
+            if !refused {
+                model.current = installed;
+            }
+            let switched = store.switch(&tables, installed, commit).await.map(drop);
+            (format!("switching to {installed}"), switched, refused)
+        }
+        6 => {
+            let (commit, refused) = at(random, &new, 0);
+            if !refused {
+                model.kept.insert(installed, Default::default());
+            }
+            let cleared = store.clear(&tables, installed, commit).await.map(drop);
+            (format!("clearing {installed}"), cleared, refused)
+        }
+        7 => {
+            let (commit, fenced) = at(random, &new, 0);
+            let refused = fenced || any == model.current;
+            if !refused {
+                model.kept.remove(&any);
+            }
+            let uninstalled = store.uninstall(&tables, any, commit).await.map(drop);
+            (format!("uninstalling {any}"), uninstalled, refused)
+        }
+        _ => {
+            store.install(&tables, any).await;
+            model.kept.entry(any).or_default();
+            (format!("installing {any}"), Ok(()), false)
+        }
+    };
+    assert_eq!(outcome.is_err(), refused, "step {step}, {what}: {outcome:?}");
+    what
 }

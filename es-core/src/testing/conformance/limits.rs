@@ -9,13 +9,13 @@ use super::{Subject, store};
 use crate::event::{Metadata, Tag};
 use crate::limits::{HARD_MAX_EVENTS, LimitError, MAX_METADATA, MAX_PAYLOAD, MAX_SEQUENCE, MAX_TAGS};
 use crate::store::{
-    AppendCondition, Backend, CheckpointMove, Commit, CommitError, EventFilter, IdempotencyKey, NewEvent,
-    Outcome, OutcomeMark, Position, StoreError, StreamId, Version, ViewStore,
+    AppendCondition, Backend, Commit, CommitError, EventFilter, IdempotencyKey, NewEvent, Outcome,
+    OutcomeMark, Position, RowStore, RowWrite, StoreError, StreamId, Version,
 };
 use crate::{ErrorKind, Event};
 
 /// Refused before anything is written, with a text that is short, and the store is usable right after.
-async fn assert_refused<B: Backend + ViewStore + Clone>(store: &Patient<B>, commit: Commit, expected: &str) {
+async fn assert_refused<B: Backend + RowStore + Clone>(store: &Patient<B>, commit: Commit, expected: &str) {
     let before = store.head().await;
     let refused = store.commit(commit).await.expect_err(expected);
     let CommitError::Store(StoreError::Limit(limit)) = &refused else { panic!("{refused:?}") };
@@ -256,27 +256,20 @@ pub async fn a_repeated_key_comes_before_every_other_refusal<S: Subject>(subject
     store.commit(keyed).await.expect("accepted");
     let stale = Commit {
         outcomes: vec![mark("k")],
-        checkpoints: vec![CheckpointMove { name: "p".to_owned(), from: Some(Position(9)), to: None }],
+        rows: vec![RowWrite { table: "v/1".into(), key: "k".to_owned(), rev: 9, row: None }],
         ..append(&id("a"), exact(0), events(1)).under(EventFilter::all(), Position(0))
     };
     let repeated = store.commit(stale).await.expect_err("used before");
     assert!(matches!(repeated, CommitError::Repeated { .. }), "{repeated:?}");
 }
 
-/// B13: a key, a checkpoint or a row that stands twice in one commit would say two things.
+/// B13: a key or a row that stands twice in one commit would say two things.
 pub async fn what_stands_twice_in_one_commit_is_refused<S: Subject>(subject: S) {
     let store = store(&subject).await;
     let keys = Commit { outcomes: vec![mark("k"), mark("k")], ..append(&id("a"), ANY, events(1)) };
     assert_refused(&store, keys, "stands twice").await;
-    let step = CheckpointMove { name: "p".to_owned(), from: None, to: Some(Position(1)) };
-    assert_refused(
-        &store,
-        Commit { checkpoints: vec![step.clone(), step], ..Commit::default() },
-        "stands twice",
-    )
-    .await;
-    let row = crate::store::ViewWrite { view: "v/1".into(), key: "k".to_owned(), rev: 0, row: None };
-    assert_refused(&store, Commit { views: vec![row.clone(), row], ..Commit::default() }, "stands twice")
+    let row = RowWrite { table: "v/1".into(), key: "k".to_owned(), rev: 0, row: None };
+    assert_refused(&store, Commit { rows: vec![row.clone(), row], ..Commit::default() }, "stands twice")
         .await;
 }
 

@@ -3,6 +3,9 @@
 //! A backend crate says once how its stores are made, and runs everything:
 //!
 //! ```
+//! use std::collections::BTreeMap;
+//!
+//! use es_core::BoxError;
 //! use es_core::memory::{MemoryBackend, Tx};
 //! use es_core::testing::{TestClock, conformance::Subject};
 //!
@@ -25,6 +28,19 @@
 //!     async fn row(&self, backend: &MemoryBackend, key: &str) -> Option<String> {
 //!         backend.row("rows", key).map(|row| String::from_utf8_lossy(&row).into_owned())
 //!     }
+//!     const PAID: &'static str = ""; // a SQL backend: "create table paid (key text primary key, amount bigint)"
+//!     async fn pay(tx: &mut Tx, key: &str, amount: i64) -> Result<(), BoxError> {
+//!         let before = tx.get("paid", key).map_or(Ok(0), |row| String::from_utf8(row)?.parse::<i64>().map_err(BoxError::from))?;
+//!         tx.put("paid", key, (before + amount).to_string());
+//!         Ok(())
+//!     }
+//!     async fn fail(_: &mut Tx) -> BoxError {
+//!         "a statement that fails".into()
+//!     }
+//!     async fn paid(backend: &MemoryBackend) -> Result<BTreeMap<String, i64>, BoxError> {
+//!         let parse = |(key, row)| Ok((key, String::from_utf8(row)?.parse()?));
+//!         backend.table("paid").into_iter().map(parse).collect()
+//!     }
 //! }
 //!
 //! es_core::conformance!(Memory);
@@ -44,6 +60,7 @@ pub mod conditions;
 mod data;
 #[doc(hidden)]
 pub mod domain;
+pub mod generations;
 pub mod keys;
 pub mod laws;
 pub mod limits;
@@ -52,6 +69,8 @@ pub mod processors;
 pub mod reading;
 #[doc(hidden)]
 pub mod readside;
+pub mod rebuilds;
+pub mod rows;
 mod rules;
 pub mod snapshots;
 pub mod transactions;
@@ -61,13 +80,13 @@ use std::time::Duration;
 use self::patient::Patient;
 pub use self::rules::RULES;
 use super::TestClock;
-use crate::store::{Backend, RecordedEvent, Subscription, ViewStore};
-use crate::{App, AppBuilder};
+use crate::store::{Backend, RecordedEvent, RowStore, Subscription};
+use crate::{App, AppBuilder, BoxError};
 
 /// What the suites run on. A new value for each test: it can own a folder that its stores live in.
 pub trait Subject: Send + Sync {
     /// The backend. Its clones are one store.
-    type Backend: Backend + ViewStore + Clone;
+    type Backend: Backend + RowStore + Clone;
 
     /// A new, empty store.
     fn open(&self) -> impl Future<Output = Self::Backend> + Send;
@@ -89,6 +108,25 @@ pub trait Subject: Send + Sync {
 
     /// A committed row of the user's own.
     fn row(&self, backend: &Self::Backend, key: &str) -> impl Future<Output = Option<String>> + Send;
+
+    /// The DDL of a table `paid` with a text `key` and a 64-bit `amount`, in a schema as a user would write it; empty
+    /// where tables need none. Of the suites' own projection, which writes it through [`Self::pay`].
+    const PAID: &'static str;
+
+    /// Adds an amount to a row of `paid`, through plain SQL of a handler's: the table's name has no schema before it.
+    fn pay(
+        tx: &mut <Self::Backend as Backend>::Tx,
+        key: &str,
+        amount: i64,
+    ) -> impl Future<Output = Result<(), BoxError>> + Send;
+
+    /// Runs a statement that the database refuses, as a broken handler does; gives its error.
+    fn fail(tx: &mut <Self::Backend as Backend>::Tx) -> impl Future<Output = BoxError> + Send;
+
+    /// All rows of `paid`, read as a query of the user's reads them.
+    fn paid(
+        backend: &Self::Backend,
+    ) -> impl Future<Output = Result<std::collections::BTreeMap<String, i64>, BoxError>> + Send;
 }
 
 /// Longer than any store takes for anything in these suites; nothing waits this long unless it fails.

@@ -6,9 +6,9 @@ use std::time::Duration;
 use crate::ErrorKind;
 use crate::limits::MAX_PAGE;
 use crate::store::{
-    Backend, Commit, CommitError, Committed, EventFilter, EventStore, ExpectedVersion, IdempotencyKey,
-    NewEvent, Outcome, Page, Position, RecordedEvent, Resolution, Snapshot, StoreError, StreamId,
-    Transaction, Version, ViewStore,
+    Backend, Commit, CommitError, Committed, EventFilter, EventStore, ExpectedVersion, Generation,
+    IdempotencyKey, NewEvent, Outcome, Page, Position, RecordedEvent, Resolution, RowStore, RowWrite,
+    Snapshot, StoreError, StoredRow, StreamId, Tables, Transaction, Version,
 };
 
 /// So many refusals to answer are no bad luck any more.
@@ -30,8 +30,16 @@ pub(super) async fn ask<T, F: Future<Output = Result<T, StoreError>>>(mut questi
 /// Commits until the outcome is known: what is unknown is resolved, what was never applied is sent
 /// again, with the same event ids.
 pub(super) async fn commit(store: &dyn EventStore, commit: Commit) -> Result<Committed, CommitError> {
+    known(store, || store.commit(commit.clone())).await
+}
+
+/// Changes something until the outcome is known.
+async fn known<F: Future<Output = Result<Committed, CommitError>>>(
+    store: &dyn EventStore,
+    mut change: impl FnMut() -> F,
+) -> Result<Committed, CommitError> {
     for _ in 0..TRIES {
-        match store.commit(commit.clone()).await {
+        match change().await {
             Err(CommitError::Unknown(attempt)) => match ask(|| store.resolve(&attempt)).await {
                 Resolution::Applied(committed) => return Ok(committed),
                 Resolution::Never => {}
@@ -43,11 +51,18 @@ pub(super) async fn commit(store: &dyn EventStore, commit: Commit) -> Result<Com
     panic!("the store did not commit in {TRIES} tries")
 }
 
+/// With a row of its own, so that whoever resolves the commit has something to look for.
+pub(super) fn marked(mut commit: Commit) -> Commit {
+    let key = super::data::new_id().to_string();
+    commit.rows.push(RowWrite { table: "marks".into(), key, rev: 0, row: Some("\"done\"".into()) });
+    commit
+}
+
 /// The patient view of a backend.
 #[derive(Clone, Debug)]
 pub(super) struct Patient<B>(pub(super) B);
 
-impl<B: Backend + ViewStore + Clone> Patient<B> {
+impl<B: Backend + RowStore + Clone> Patient<B> {
     pub(super) async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
         self::commit(&self.0, commit).await
     }
@@ -120,17 +135,31 @@ impl<B: Backend + ViewStore + Clone> Patient<B> {
         ask(|| self.0.position_at(time)).await.0
     }
 
-    pub(super) async fn checkpoint(&self, name: &str) -> Option<Position> {
-        ask(|| self.0.checkpoint(name)).await
-    }
-
     pub(super) async fn outcome(&self, key: &IdempotencyKey) -> Option<Outcome> {
         ask(|| self.0.outcome(key)).await
     }
 
-    pub(super) async fn row(&self, view: &str, key: &str) -> Option<crate::store::ViewRow> {
+    pub(super) async fn row(&self, table: &str, key: &str) -> Option<StoredRow> {
         let keys = [key.to_owned()];
-        ask(|| self.0.rows(view, &keys)).await.pop().flatten()
+        ask(|| self.0.rows(table, &keys)).await.pop().flatten()
+    }
+
+    /// All rows of a table, read in pages of this many.
+    pub(super) async fn scan(&self, table: &str, limit: usize) -> Vec<StoredRow> {
+        let mut all: Vec<StoredRow> = Vec::new();
+        loop {
+            let after = all.last().map(|row| row.key.clone());
+            let page = ask(|| self.0.scan(table, after.as_deref(), limit)).await;
+            assert!(page.len() <= limit, "{} rows of at most {limit}", page.len());
+            if page.is_empty() {
+                return all;
+            }
+            all.extend(page);
+        }
+    }
+
+    pub(super) async fn now(&self) -> jiff::Timestamp {
+        ask(|| self.0.now()).await
     }
 
     pub(super) async fn snapshot(&self, stream: &str) -> Option<Snapshot> {
@@ -144,6 +173,45 @@ impl<B: Backend + ViewStore + Clone> Patient<B> {
 
     pub(super) async fn begin(&self) -> B::Tx {
         ask(|| self.0.begin()).await
+    }
+
+    /// A transaction in one generation of a projection's tables.
+    pub(super) async fn begin_at(&self, tables: &Tables, generation: Generation) -> B::Tx {
+        ask(|| self.0.begin_at(tables, generation, super::LIMIT)).await
+    }
+
+    pub(super) async fn install(&self, tables: &Tables, generation: Generation) {
+        ask(|| self.0.install(tables, generation)).await;
+    }
+
+    pub(super) async fn clear(
+        &self,
+        tables: &Tables,
+        generation: Generation,
+        commit: Commit,
+    ) -> Result<Committed, CommitError> {
+        let commit = marked(commit);
+        known(&self.0, || self.0.clear(tables, generation, commit.clone())).await
+    }
+
+    pub(super) async fn uninstall(
+        &self,
+        tables: &Tables,
+        generation: Generation,
+        commit: Commit,
+    ) -> Result<Committed, CommitError> {
+        let commit = marked(commit);
+        known(&self.0, || self.0.uninstall(tables, generation, commit.clone())).await
+    }
+
+    pub(super) async fn switch(
+        &self,
+        tables: &Tables,
+        to: Generation,
+        commit: Commit,
+    ) -> Result<Committed, CommitError> {
+        let commit = marked(commit);
+        known(&self.0, || self.0.switch(tables, to, commit.clone())).await
     }
 
     /// Commits a transaction; `false` if it was not applied and has to be done again from its start.

@@ -19,8 +19,8 @@ use crate::event::{Event, Metadata, Tag};
 use crate::limits::{MAX_PAGE, MAX_SEQUENCE};
 use crate::query::LoadError;
 use crate::store::{
-    Backend, Bookmark, EventFilter, EventStore, NewEvent, Position, Subscription, Transaction, Version,
-    ViewStore,
+    Backend, Bookmark, EventFilter, EventStore, NewEvent, Position, RowStore, Subscription, Transaction,
+    Version,
 };
 use crate::testing::TestClock;
 use crate::{App, ErrorKind, Views};
@@ -310,7 +310,7 @@ pub async fn a_reader_beside_ten_writers_sees_every_committed_event_once_in_orde
 }
 
 /// Fourteen tries of one event each, two of them rolled back; the ids of the others.
-async fn write<B: Backend + ViewStore + Clone>(store: Patient<B>, seed: u64) -> Vec<uuid::Uuid> {
+async fn write<B: Backend + RowStore + Clone>(store: Patient<B>, seed: u64) -> Vec<uuid::Uuid> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut committed = Vec::new();
     for i in 0..14 {

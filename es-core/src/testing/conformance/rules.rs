@@ -108,17 +108,50 @@ macro_rules! __conformance_rules {
                 of_ten_requests_under_one_key_one_takes_effect
                 a_key_of_a_command_that_decided_nothing_is_remembered_too
             }
-            processors {
-                a_checkpoint_moves_only_from_where_it_is
-                rows_and_checkpoint_are_written_together_or_not_at_all
+            rows {
+                rows_of_several_tables_and_events_are_written_together_or_not_at_all
                 a_row_is_written_only_at_the_revision_that_was_read
                 rows_are_scanned_in_the_order_of_their_keys
+                revisions_count_writes_and_begin_anew_after_a_deletion
+                a_row_comes_back_byte_for_byte
+                thousands_of_rows_are_written_in_one_commit_or_none_is
+                pages_of_a_scan_go_on_behind_the_last_key
+                a_name_stands_for_the_table_that_is_current
+                a_write_goes_to_the_table_that_it_says
+                a_reader_sees_the_old_table_or_the_new_one_whole
+                an_attempt_whose_rows_are_not_all_there_was_never_applied
+                events_are_written_only_with_the_inline_projections_that_are_stored
+                a_commit_without_events_needs_no_inline_projections
+                events_in_a_transaction_need_the_inline_projections_too
+                inline_projections_are_judged_after_conditions_and_before_rows
+                another_set_of_inline_projections_holds_from_its_commit_on
+                the_clock_of_the_store_is_the_one_that_events_are_recorded_by
+            }
+            generations {
+                what_is_written_in_a_generation_is_seen_in_that_one_alone
+                a_switch_changes_what_queries_read_and_where_others_write
+                a_generation_nobody_wrote_is_empty_after_the_switch
+                a_refused_switch_changes_nothing
+                a_query_beside_switches_sees_one_generation_whole
+                generations_follow_each_other
+                an_installation_that_is_repeated_keeps_what_is_there
+                the_first_generation_of_another_version_takes_the_place_of_all
+                a_generation_that_is_not_installed_cannot_be_written
+                a_cleared_generation_is_empty_and_nothing_else_is
+                a_refused_clear_changes_nothing
+                the_generation_that_queries_read_is_not_uninstalled
+                an_uninstalled_generation_is_gone_and_can_be_made_anew
+                a_comparison_counts_what_differs_and_shows_some_of_it
+                a_transaction_in_a_generation_that_is_not_committed_leaves_nothing
+                a_failed_statement_leaves_nothing_and_the_next_transaction_works
+                rows_of_a_generation_and_what_is_staged_are_written_together_or_not_at_all
+            }
+            processors {
                 wait_for_returns_when_the_view_has_taken_the_position_in
                 wait_for_says_so_when_the_position_is_not_reached
                 a_checkpoint_passes_events_that_match_nothing
                 a_restart_goes_on_without_repeating_what_was_taken_in
                 rebuilt_rows_equal_those_built_step_by_step
-                a_reset_forgets_rows_and_checkpoint_of_that_view_alone
                 two_nodes_with_one_view_take_each_event_in_once
                 a_reactor_begins_with_the_events_after_its_first_activation
                 a_reactor_that_fails_or_panics_is_tried_again_and_keeps_the_order
@@ -126,6 +159,14 @@ macro_rules! __conformance_rules {
                 two_projections_with_one_name_do_not_start
                 processors_end_with_the_app_that_is_dropped
                 a_view_equals_the_fold_of_the_log
+            }
+            rebuilds {
+                an_online_rebuild_is_read_from_the_switch_on
+                readers_beside_a_rebuild_see_no_older_state
+                a_rebuild_goes_on_after_a_restart_or_is_given_up
+                a_lenient_rebuild_parks_what_fails
+                what_cannot_be_switched_to_is_refused
+                rebuilt_online_equals_built_step_by_step
             }
             transactions {
                 rows_and_events_commit_together
@@ -158,6 +199,7 @@ macro_rules! __conformance_rules {
             laws {
                 commits_are_accepted_and_refused_as_the_model_says
                 a_snapshot_and_its_tail_fold_to_the_same_as_all_events
+                generations_keep_what_the_model_says
             }
         }
     };

@@ -4,7 +4,7 @@ use super::data::{NO_STREAM, encoded, exact, new_id};
 use super::domain::{Account, Deposit, Open, Split, deposited, opened};
 use super::patient::Patient;
 use super::{LIMIT, Subject, sent, store};
-use crate::store::{Backend, Snapshot, SnapshotStore, Version, ViewStore};
+use crate::store::{Backend, RowStore, Snapshot, SnapshotStore, Version};
 use crate::{App, Apply};
 
 const STREAM: &str = "account-a";
@@ -27,7 +27,7 @@ async fn load(app: &App) -> Account {
 }
 
 /// An account with `n` deposits, and what it folds to.
-async fn account<B: Backend + ViewStore + Clone>(store: &Patient<B>, n: usize) -> Account {
+async fn account<B: Backend + RowStore + Clone>(store: &Patient<B>, n: usize) -> Account {
     let mut history = vec![opened("ada")];
     history.extend((0..n).map(|_| deposited(2)));
     store.append(STREAM, NO_STREAM, history.iter().map(encoded).collect()).await.expect("accepted");
@@ -37,7 +37,7 @@ async fn account<B: Backend + ViewStore + Clone>(store: &Patient<B>, n: usize) -
 }
 
 /// A snapshot of this state, as if the event at `version` were the last it knows.
-async fn snapshot_of<B: Backend + ViewStore + Clone>(
+async fn snapshot_of<B: Backend + RowStore + Clone>(
     store: &Patient<B>,
     state: &Account,
     version: u64,
@@ -86,7 +86,7 @@ pub async fn a_snapshot_is_taken_each_time_a_multiple_is_passed<S: Subject>(subj
     panic!("twenty multiples of ten were passed, and no snapshot was taken")
 }
 
-async fn fold<B: Backend + ViewStore + Clone>(store: &Patient<B>) -> Account {
+async fn fold<B: Backend + RowStore + Clone>(store: &Patient<B>) -> Account {
     use crate::Event as _;
     let mut account = Account::default();
     for stored in store.stream(STREAM).await {

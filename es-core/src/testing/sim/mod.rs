@@ -17,8 +17,8 @@ use self::chance::Dice;
 pub use self::chance::{Counts, Faults};
 use self::fate::Fates;
 pub use self::tx::SimTx;
-use crate::clock::{Clock, SystemClock};
-use crate::memory::MemoryBackend;
+use crate::clock::{Clock, Timestamp};
+use crate::memory::{MemoryBackend, Rows};
 use crate::store::Position;
 
 /// A store in memory with faults. Clones share one store.
@@ -43,13 +43,13 @@ struct Shared {
 }
 
 impl SimStore {
-    /// An empty store with the faults that belong to a seed.
+    /// An empty store with the faults that belong to a seed. Its clock goes with tokio's, which may be paused.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self::with_clock(seed, SystemClock)
+        Self::with_clock(seed, RuntimeClock::default())
     }
 
-    /// The same, with another clock than the machine's.
+    /// The same, with another clock.
     #[must_use]
     pub fn with_clock(seed: u64, clock: impl Clock) -> Self {
         Self(Arc::new(Shared {
@@ -93,6 +93,12 @@ impl SimStore {
         self.0.memory.row(table, key)
     }
 
+    /// All committed rows of one table of the user's own, by key.
+    #[must_use]
+    pub fn table(&self, table: &str) -> Rows {
+        self.0.memory.table(table)
+    }
+
     /// What has happened so far.
     #[must_use]
     pub fn counts(&self) -> Counts {
@@ -130,5 +136,23 @@ impl Drop for Shared {
         let test = thread.name().unwrap_or_default();
         let seed = self.run.load(Ordering::Relaxed);
         eprintln!("repeat with: ES_SIM_SEED={seed} cargo test -p {package} --features testing -- {test}");
+    }
+}
+
+/// The time of the runtime: where that is paused, leases run out as fast as everything else.
+#[derive(Debug)]
+struct RuntimeClock(tokio::time::Instant);
+
+impl Default for RuntimeClock {
+    fn default() -> Self {
+        Self(tokio::time::Instant::now())
+    }
+}
+
+impl Clock for RuntimeClock {
+    fn now(&self) -> Timestamp {
+        const BEGIN: i64 = 1_700_000_000_000_000;
+        let elapsed = i64::try_from(self.0.elapsed().as_micros()).unwrap_or(i64::MAX - BEGIN);
+        Timestamp::from_microsecond(BEGIN + elapsed).expect("centuries lie between here and the last time")
     }
 }

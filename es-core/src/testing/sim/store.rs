@@ -2,6 +2,7 @@
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt;
@@ -14,9 +15,9 @@ use super::chance::{Luck, Wake};
 use crate::command::Services;
 use crate::memory::MemoryBackend;
 use crate::store::{
-    Attempt, Backend, Commit, CommitError, Committed, EventFilter, EventStore, IdempotencyKey, Outcome, Page,
-    Position, RecordedEvent, Resolution, Snapshot, SnapshotStore, StoreError, StreamId, Tables, Version,
-    ViewRow, ViewStore,
+    Attempt, Backend, Commit, CommitError, Committed, Difference, EventFilter, EventStore, Generation,
+    IdempotencyKey, Outcome, Page, Position, RecordedEvent, Resolution, RowStore, Snapshot, SnapshotStore,
+    StoreError, StoredRow, StreamId, Tables, Version,
 };
 
 /// A commit, ready to be applied at some moment, or never.
@@ -194,12 +195,8 @@ impl EventStore for SimStore {
         self.read_now(self.memory().position_at(time)).await
     }
 
-    async fn checkpoint(&self, name: &str) -> Result<Option<Position>, StoreError> {
-        self.read_now(self.memory().checkpoint(name)).await
-    }
-
-    async fn checkpoints(&self) -> Result<Vec<(String, Position)>, StoreError> {
-        self.read_now(self.memory().checkpoints()).await
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        self.read_now(self.memory().now()).await
     }
 
     async fn outcome(&self, key: &IdempotencyKey) -> Result<Option<Outcome>, StoreError> {
@@ -237,13 +234,18 @@ impl SnapshotStore for SimStore {
 }
 
 #[async_trait]
-impl ViewStore for SimStore {
-    async fn rows(&self, view: &str, keys: &[String]) -> Result<Vec<Option<ViewRow>>, StoreError> {
-        self.read_now(self.memory().rows(view, keys)).await
+impl RowStore for SimStore {
+    async fn rows(&self, table: &str, keys: &[String]) -> Result<Vec<Option<StoredRow>>, StoreError> {
+        self.read_now(self.memory().rows(table, keys)).await
     }
 
-    async fn scan(&self, view: &str, after: Option<&str>, limit: usize) -> Result<Vec<ViewRow>, StoreError> {
-        self.read_now(self.memory().scan(view, after, limit)).await
+    async fn scan(
+        &self,
+        table: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<StoredRow>, StoreError> {
+        self.read_now(self.memory().scan(table, after, limit)).await
     }
 }
 
@@ -261,13 +263,65 @@ impl Backend for SimStore {
         services.replace(std::sync::Arc::new(self.clone()));
     }
 
-    async fn install(&self, tables: &Tables) -> Result<(), StoreError> {
-        self.call("installing tables").await?;
-        now(self.memory().install(tables))
+    async fn begin_at(
+        &self,
+        tables: &Tables,
+        generation: Generation,
+        idle: Duration,
+    ) -> Result<Self::Tx, StoreError> {
+        self.call("opening a transaction").await?;
+        Ok(super::SimTx::new(self.clone(), now(self.memory().begin_at(tables, generation, idle))?))
     }
 
-    async fn reset(&self, tables: &Tables) -> Result<(), StoreError> {
-        self.call("resetting a projection").await?;
-        now(self.memory().reset(tables))
+    fn is_transient(&self, error: &(dyn std::error::Error + 'static)) -> bool {
+        error.downcast_ref::<StoreError>().is_some_and(|e| e.kind() == crate::ErrorKind::Transient)
+    }
+
+    async fn install(&self, tables: &Tables, generation: Generation) -> Result<(), StoreError> {
+        self.call("installing tables").await?;
+        now(self.memory().install(tables, generation))
+    }
+
+    async fn clear(
+        &self,
+        tables: &Tables,
+        generation: Generation,
+        commit: Commit,
+    ) -> Result<Committed, CommitError> {
+        let (memory, tables) = (self.memory().clone(), *tables);
+        let attempt = Attempt::of(self.next_attempt(), &commit);
+        self.attempt(attempt, Box::new(move || now(memory.clear(&tables, generation, commit)))).await
+    }
+
+    async fn uninstall(
+        &self,
+        tables: &Tables,
+        generation: Generation,
+        commit: Commit,
+    ) -> Result<Committed, CommitError> {
+        let (memory, tables) = (self.memory().clone(), *tables);
+        let attempt = Attempt::of(self.next_attempt(), &commit);
+        self.attempt(attempt, Box::new(move || now(memory.uninstall(&tables, generation, commit)))).await
+    }
+
+    async fn switch(
+        &self,
+        tables: &Tables,
+        to: Generation,
+        commit: Commit,
+    ) -> Result<Committed, CommitError> {
+        let (memory, tables) = (self.memory().clone(), *tables);
+        let attempt = Attempt::of(self.next_attempt(), &commit);
+        self.attempt(attempt, Box::new(move || now(memory.switch(&tables, to, commit)))).await
+    }
+
+    async fn compare(
+        &self,
+        tables: &Tables,
+        old: Generation,
+        new: Generation,
+        samples: usize,
+    ) -> Result<Vec<Difference>, StoreError> {
+        self.read_now(self.memory().compare(tables, old, new, samples)).await
     }
 }

@@ -1,0 +1,182 @@
+//! A keyed view: each touched row is read once, folded in memory, and written once.
+//!
+//! A range has its keys for itself, so rows that it has read or written are kept: its next commit finds them at the
+//! revision that is remembered, or finds the range in other hands.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::BoxError;
+use crate::command::Services;
+use crate::processor::runner::{Runner, Session, Traits, call_now};
+use crate::processor::work::{Failure, Work};
+use crate::projection::{Change, View, decode_row, tables_of};
+use crate::store::{
+    Backend, Commit, CommitError, EventFilter, Generation, RecordedEvent, RowWrite, StoreError, Tables,
+};
+
+/// Events taken in at once when there are so many.
+const PAGE: usize = 10_000;
+/// Rows that are kept between two pages. They cost memory, never correctness.
+const KEPT: usize = 50_000;
+
+pub(crate) struct ViewRunner<B, V> {
+    backend: Arc<B>,
+    view: PhantomData<fn() -> V>,
+}
+
+impl<B, V> ViewRunner<B, V> {
+    pub(crate) const fn new(backend: Arc<B>) -> Self {
+        Self { backend, view: PhantomData }
+    }
+}
+
+impl<B: Backend, V: View> Runner for ViewRunner<B, V> {
+    fn name(&self) -> String {
+        tables_of::<V>().stored_name()
+    }
+
+    fn filter(&self) -> EventFilter {
+        V::filter()
+    }
+
+    fn tables(&self) -> Option<Tables> {
+        Some(tables_of::<V>())
+    }
+
+    fn traits(&self) -> Traits {
+        Traits { splits: true, on_failure: V::ON_FAILURE, page: PAGE, folds: true, idempotent: V::IDEMPOTENT }
+    }
+
+    fn keys(&self, event: &RecordedEvent) -> Result<Vec<String>, BoxError> {
+        let changes = call_now(|| V::changes(event))?;
+        Ok(changes.iter().map(Change::key).collect())
+    }
+
+    fn open(&self, generation: Generation, _: &Arc<Services>, _: Duration) -> Box<dyn Session> {
+        let table = tables_of::<V>().rows(generation).into();
+        Box::new(ViewSession::<B, V> {
+            backend: self.backend.clone(),
+            table,
+            rows: HashMap::new(),
+            waiting: 0,
+        })
+    }
+}
+
+struct ViewSession<B, V> {
+    backend: Arc<B>,
+    table: Arc<str>,
+    rows: HashMap<String, Kept<V>>,
+    waiting: usize,
+}
+
+struct Kept<V> {
+    rev: u64,
+    row: V,
+    touched: bool,
+}
+
+/// A change, the event it comes from, and the key of its row.
+type Due<'e, V> = (&'e RecordedEvent, String, Change<'e, V>);
+
+impl<B: Backend, V: View> ViewSession<B, V> {
+    /// The keys whose rows are not kept, each with the first event that touches it.
+    fn missing<'e>(&self, due: &[Due<'e, V>]) -> (Vec<String>, Vec<&'e RecordedEvent>) {
+        let mut seen = HashSet::new();
+        let missing = due.iter().filter(|(_, key, _)| !self.rows.contains_key(key) && seen.insert(key));
+        missing.map(|(event, key, _)| (key.clone(), *event)).unzip()
+    }
+
+    async fn read(&mut self, keys: Vec<String>, events: Vec<&RecordedEvent>) -> Result<(), Failure> {
+        let Some(first) = events.first() else { return Ok(()) };
+        let found = self.backend.rows(&self.table, &keys).await;
+        let found = found.map_err(|e| Failure::new(first, &*keys[0], e))?;
+        for ((key, row), event) in keys.into_iter().zip(found).zip(events) {
+            let kept = match row {
+                None => Kept { rev: 0, row: V::default(), touched: false },
+                Some(stored) => {
+                    let row = decode_row(&stored).map_err(|e| Failure::new(event, &*key, e))?;
+                    Kept { rev: stored.rev, row, touched: false }
+                }
+            };
+            self.rows.insert(key, kept);
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl<B: Backend, V: View> Session for ViewSession<B, V> {
+    async fn fold(&mut self, events: &[&RecordedEvent], work: &mut Work<'_>) -> Result<(), Failure> {
+        let mut due: Vec<Due<'_, V>> = Vec::with_capacity(events.len());
+        for event in events {
+            match call_now(|| V::changes(event)) {
+                Ok(changes) => {
+                    for change in changes {
+                        let key = change.key();
+                        if work.admits(event, &key) {
+                            due.push((event, key, change));
+                        }
+                    }
+                }
+                Err(source) => {
+                    let key = key_of_undecodable::<V>(event);
+                    if work.admits(event, &key) {
+                        return Err(Failure::new(event, key, source));
+                    }
+                }
+            }
+        }
+        let (keys, events) = self.missing(&due);
+        self.read(keys, events).await?;
+        for (event, key, change) in due {
+            let Entry::Occupied(mut kept) = self.rows.entry(key) else { unreachable!("read above") };
+            if let Err(source) = call_now(|| change.apply(&mut kept.get_mut().row)) {
+                return Err(Failure::new(event, &**kept.key(), source));
+            }
+            if !std::mem::replace(&mut kept.get_mut().touched, true) {
+                self.waiting += 1;
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self, mut rows: Vec<RowWrite>) -> Result<(), CommitError> {
+        let touched = self.rows.iter().filter(|(_, kept)| kept.touched);
+        for (key, Kept { rev, row, .. }) in touched {
+            let data = serde_json::to_vec(row)
+                .map_err(|e| StoreError::misuse(format!("row {key:?} of {} as JSON: {e}", self.table)))?;
+            let (table, key) = (self.table.clone(), key.clone());
+            rows.push(RowWrite { table, key, rev: *rev, row: Some(data.into()) });
+        }
+        self.backend.commit(Commit { rows, ..Commit::default() }).await?;
+        self.waiting = 0;
+        if self.rows.len() > KEPT {
+            self.rows.clear();
+        }
+        for kept in self.rows.values_mut().filter(|kept| kept.touched) {
+            kept.touched = false;
+            kept.rev += 1;
+        }
+        Ok(())
+    }
+
+    fn waiting(&self) -> usize {
+        self.waiting
+    }
+}
+
+/// The key that an event most likely has whose payload cannot be read: that of its aggregate, if it can be a key of this
+/// view; else its stream. What comes after it for this key waits behind it.
+fn key_of_undecodable<V: View>(event: &RecordedEvent) -> String {
+    use crate::AggregateId as _;
+    let stream = event.stream.as_str();
+    let id = stream.split_once('-').and_then(|(_, id)| V::Key::parse(id));
+    id.map_or_else(|| stream.to_owned(), |key| key.to_string())
+}

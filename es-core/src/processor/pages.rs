@@ -1,0 +1,107 @@
+//! Pages of the log, read once for all processors that stand at the same position.
+//!
+//! Processors near the head, and those that begin together, ask for the same pages: the first one reads, the others get
+//! what it read. One that stands elsewhere reads for itself, until it comes to where the others are. While a page is
+//! taken in, the next one is read.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::OnceCell;
+
+use crate::limits::MAX_PAGE;
+use crate::store::{EventFilter, EventStore, Page, Position, RecordedEvent, StoreError};
+
+/// Bytes that are kept for others, and bytes of one page, about.
+const KEPT: usize = 16 << 20;
+const READ: usize = 4 << 20;
+/// Events of the first page, before anything is known of their size.
+const FIRST: usize = 1_000;
+/// What an event takes beside its payload, about.
+const OVERHEAD: usize = 250;
+
+/// One reader of the log.
+#[derive(Debug)]
+pub(crate) struct Pages {
+    store: Arc<dyn EventStore>,
+    filter: EventFilter,
+    cache: Mutex<Cache>,
+    /// How many events are read at once, so that a page has about [`READ`] bytes.
+    limit: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Cache {
+    pages: HashMap<Position, Arc<OnceCell<Arc<Page>>>>,
+    /// Those that were read, oldest first, with their sizes.
+    read: VecDeque<(Position, usize)>,
+    bytes: usize,
+}
+
+impl Pages {
+    pub(crate) fn new(store: Arc<dyn EventStore>, filter: EventFilter) -> Arc<Self> {
+        Arc::new(Self { store, filter, cache: Mutex::default(), limit: AtomicUsize::new(FIRST) })
+    }
+
+    pub(crate) const fn filter(&self) -> &EventFilter {
+        &self.filter
+    }
+
+    /// The matching events after a position.
+    pub(crate) async fn after(self: &Arc<Self>, position: Position) -> Result<Arc<Page>, StoreError> {
+        let page = self.read(position).await?;
+        if page.more {
+            // By the time it is asked for, it is there. Nobody waits for this task: a page is read by whoever asks.
+            let (ahead, next) = (self.clone(), page.through);
+            drop(tokio::spawn(async move { drop(ahead.read(next).await) }));
+        }
+        Ok(page)
+    }
+
+    async fn read(&self, position: Position) -> Result<Arc<Page>, StoreError> {
+        let cell = self.cache.lock().unwrap_or_else(PoisonError::into_inner).cell(position);
+        let read = || async {
+            let limit = self.limit.load(Ordering::Relaxed);
+            let page = self.store.read(&self.filter, position, limit).await?;
+            let size = size(&page.events);
+            if !page.events.is_empty() {
+                let fitting = READ / (size / page.events.len()).max(1);
+                // Not more than twice as many: the next events may be larger.
+                self.limit.store(fitting.clamp(1, (2 * limit).min(MAX_PAGE)), Ordering::Relaxed);
+            }
+            self.cache.lock().unwrap_or_else(PoisonError::into_inner).keep(position, &page, size);
+            Ok(Arc::new(page))
+        };
+        let page = cell.get_or_try_init(read).await;
+        if page.is_err() {
+            self.cache.lock().unwrap_or_else(PoisonError::into_inner).pages.remove(&position);
+        }
+        page.cloned()
+    }
+}
+
+impl Cache {
+    fn cell(&mut self, position: Position) -> Arc<OnceCell<Arc<Page>>> {
+        self.pages.entry(position).or_default().clone()
+    }
+
+    /// A page without events says nothing that will be true for the next one who asks.
+    fn keep(&mut self, position: Position, page: &Page, size: usize) {
+        if page.events.is_empty() {
+            self.pages.remove(&position);
+            return;
+        }
+        self.read.push_back((position, size));
+        self.bytes += size;
+        while self.bytes > KEPT && self.read.len() > 1 {
+            let (oldest, size) = self.read.pop_front().expect("there is more than one");
+            self.pages.remove(&oldest);
+            self.bytes -= size;
+        }
+    }
+}
+
+fn size(events: &[RecordedEvent]) -> usize {
+    events.iter().map(|event| event.data.len() + event.stream.as_str().len() + OVERHEAD).sum()
+}

@@ -1,0 +1,92 @@
+//! Slices: how the keys of a processor are shared out.
+//!
+//! Every key belongs to one of 1,024 slices, by a hash that is the same in every process and version. A range of slices
+//! has one owner and one checkpoint, so order is kept per key however many ranges there are. The idea is that of the
+//! virtual nodes of Dynamo (`DeCandia` et al., 2007) and of the slices of Akka Projections.
+
+use std::fmt;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+/// How many slices there are. Stored checkpoints depend on it.
+pub const SLICES: u16 = 1_024;
+
+/// The slice of a key.
+#[must_use]
+pub fn slice_of(key: &str) -> u16 {
+    // The upper ten bits: 1,024 = 2^10.
+    u16::try_from(xxh3_64(key.as_bytes()) >> 54).expect("ten bits")
+}
+
+/// A range of slices, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(clippy::exhaustive_structs, reason = "a range is its two ends")]
+pub struct Slices {
+    /// The first slice.
+    pub first: u16,
+    /// The last slice.
+    pub last: u16,
+}
+
+impl Slices {
+    /// All of them.
+    pub const ALL: Self = Self { first: 0, last: SLICES - 1 };
+
+    /// How many there are in it.
+    #[must_use]
+    pub const fn count(self) -> u16 {
+        self.last - self.first + 1
+    }
+
+    /// Whether the slice of a key is in it.
+    #[must_use]
+    pub fn has(self, key: &str) -> bool {
+        self == Self::ALL || (self.first..=self.last).contains(&slice_of(key))
+    }
+
+    /// The first `count` of them and the rest; `None` if one of the two would be empty.
+    #[must_use]
+    pub const fn split(self, count: u16) -> Option<(Self, Self)> {
+        if count == 0 || count >= self.count() {
+            return None;
+        }
+        let middle = self.first + count;
+        Some((Self { first: self.first, last: middle - 1 }, Self { first: middle, last: self.last }))
+    }
+}
+
+impl fmt::Display for Slices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// P5: a slice is stored with every checkpoint, so it must never change.
+    #[test]
+    fn slices_of_keys_are_pinned() {
+        let slices = ["", "1", "ada", "account-1", "ä", "customer-00042"].map(slice_of);
+        assert_eq!(slices, [181, 608, 586, 640, 190, 566]);
+    }
+
+    /// P5
+    #[test]
+    fn keys_spread_over_all_slices() {
+        let mut seen = std::collections::BTreeMap::<u16, u32>::new();
+        (0..102_400).for_each(|i| *seen.entry(slice_of(&format!("key-{i}"))).or_default() += 1);
+        assert_eq!(seen.len(), usize::from(SLICES));
+        assert!(seen.values().all(|n| (50..=160).contains(n)), "about 100 each: {seen:?}");
+    }
+
+    #[test]
+    fn a_split_loses_no_slice() {
+        for count in 1..SLICES {
+            let (low, high) = Slices::ALL.split(count).unwrap();
+            assert_eq!((low.count(), low.last + 1, high.last), (count, high.first, SLICES - 1));
+        }
+        assert_eq!((Slices::ALL.split(0), Slices::ALL.split(SLICES)), (None, None));
+    }
+}

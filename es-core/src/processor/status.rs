@@ -1,0 +1,201 @@
+//! Where a processor is, as a value that can be watched.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::build::Build;
+use super::slices::Slices;
+use crate::clock::Timestamp;
+use crate::store::{Generation, Position};
+
+/// Where a processor is.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ProcessorStatus {
+    /// Its stored name: for a projection `name/version`.
+    pub name: Arc<str>,
+    /// Which build of it.
+    pub generation: Generation,
+    /// Everything up to here is taken in: the least of its ranges.
+    pub position: Position,
+    /// What it is doing; of several ranges, the worst.
+    pub state: ProcessorState,
+    /// Its ranges of slices, in order. Those of other nodes are as this node saw them last.
+    pub ranges: Vec<RangeStatus>,
+    /// Sequences that wait for a person, in the ranges of this node.
+    pub parked: usize,
+    /// Events that this node has handled since it started.
+    pub handled: u64,
+    /// Events per second, of late: those that this node handled, or if it has none of them, positions.
+    pub per_second: f64,
+    /// When this node last made progress; `None` before the first time.
+    pub progress: Option<Timestamp>,
+    /// The time of the last event that this node took in, by the store's clock.
+    pub recorded_at: Option<Timestamp>,
+}
+
+/// Where a range of slices is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RangeStatus {
+    /// The slices.
+    pub slices: Slices,
+    /// The node that works on it.
+    pub owner: Option<Uuid>,
+    /// Everything up to here is taken in.
+    pub position: Position,
+    /// What it is doing.
+    pub state: ProcessorState,
+    pub(crate) parked: usize,
+}
+
+/// What a processor is doing, from best to worst.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum ProcessorState {
+    /// It takes events in, or waits for them.
+    Running,
+    /// It works on another node.
+    Elsewhere,
+    /// It has not looked at the log yet.
+    Starting,
+    /// The app was shut down.
+    Stopped,
+    /// An event or the store fails, and is tried again.
+    Failing {
+        /// Since when.
+        since: Timestamp,
+        /// How often it failed in a row.
+        attempts: u32,
+        /// The last error, with its sources.
+        error: String,
+    },
+    /// It stands still until somebody resumes it.
+    Halted {
+        /// Since when.
+        since: Timestamp,
+        /// Why.
+        error: String,
+    },
+}
+
+/// The status of one build, kept by whoever works on it.
+#[derive(Debug)]
+pub(crate) struct Board {
+    status: watch::Sender<ProcessorStatus>,
+}
+
+impl Board {
+    pub(crate) fn new(build: &Build) -> Self {
+        let status = ProcessorStatus {
+            name: build.processor.clone(),
+            generation: build.generation,
+            position: Position(0),
+            state: ProcessorState::Starting,
+            ranges: Vec::new(),
+            parked: 0,
+            handled: 0,
+            per_second: 0.0,
+            progress: None,
+            recorded_at: None,
+        };
+        Self { status: watch::Sender::new(status) }
+    }
+
+    pub(crate) fn now(&self) -> ProcessorStatus {
+        self.status.borrow().clone()
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<ProcessorStatus> {
+        self.status.subscribe()
+    }
+
+    /// The ranges that there are from now on.
+    pub(crate) fn reshape(&self, ranges: Vec<RangeStatus>) {
+        self.status.send_if_modified(|status| {
+            let changed = status.ranges != ranges;
+            status.ranges = ranges;
+            changed && summarize(status)
+        });
+    }
+
+    /// What has become of one range.
+    pub(crate) fn update(&self, first: u16, change: impl FnOnce(&mut RangeStatus)) {
+        self.status.send_if_modified(|status| {
+            let Some(range) = status.ranges.iter_mut().find(|range| range.slices.first == first) else {
+                return false;
+            };
+            let before = range.clone();
+            change(range);
+            *range != before && summarize(status)
+        });
+    }
+
+    pub(crate) fn progress(&self, events: u64, now: Timestamp, recorded_at: Option<Timestamp>) {
+        self.status.send_if_modified(|status| {
+            status.handled += events;
+            status.progress = Some(now);
+            status.recorded_at = recorded_at.max(status.recorded_at);
+            false
+        });
+    }
+
+    pub(crate) fn stopped(&self) {
+        self.status.send_modify(|status| status.state = ProcessorState::Stopped);
+    }
+}
+
+/// The whole from the parts. Always true: something changed.
+fn summarize(status: &mut ProcessorStatus) -> bool {
+    status.parked = status.ranges.iter().map(|range| range.parked).sum();
+    // Between two shapes there may be none: what was true before is true still.
+    if let Some(least) = status.ranges.iter().map(|range| range.position).min() {
+        status.position = least;
+    }
+    if let Some(worst) = status.ranges.iter().map(|range| &range.state).max() {
+        status.state = worst.clone();
+    }
+    true
+}
+
+/// Measures how many events per second a counter stands for.
+#[derive(Debug)]
+pub(crate) struct Rate {
+    since: Instant,
+    handled: u64,
+    position: Position,
+}
+
+impl Rate {
+    /// How long a rate is measured for, at least.
+    const WINDOW: Duration = Duration::from_millis(500);
+
+    pub(crate) fn new() -> Self {
+        Self { since: Instant::now(), handled: 0, position: Position(u64::MAX) }
+    }
+
+    pub(crate) fn measure(&mut self, board: &Board) {
+        let elapsed = self.since.elapsed();
+        if elapsed < Self::WINDOW {
+            return;
+        }
+        let (handled, position) = {
+            let status = board.status.borrow();
+            (status.handled, status.position)
+        };
+        // What other nodes work on is not counted here: then its position says how fast it goes.
+        let moved =
+            if handled > 0 { handled - self.handled } else { position.0.saturating_sub(self.position.0) };
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+        let per_second = moved as f64 / elapsed.as_secs_f64();
+        (self.since, self.handled, self.position) = (Instant::now(), handled, position);
+        board.status.send_if_modified(|status| {
+            status.per_second = per_second;
+            false
+        });
+    }
+}

@@ -1,0 +1,246 @@
+//! Reading your own write: until a projection has taken it in.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::slices::slice_of;
+use super::status::{ProcessorState, ProcessorStatus, RangeStatus};
+use super::{Processor, parked, range};
+use crate::ErrorKind;
+use crate::command::Done;
+use crate::store::{Position, StoreError};
+
+/// What was written: the position of its last event, and how many events there were, if that is known. Then only the
+/// slices of their keys are waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// The last event.
+    pub position: Position,
+    /// How many events, that one included, stand there in a row.
+    pub events: Option<u64>,
+}
+
+impl From<Position> for Receipt {
+    fn from(position: Position) -> Self {
+        Self { position, events: None }
+    }
+}
+
+impl<E> From<&Done<E>> for Receipt {
+    fn from(done: &Done<E>) -> Self {
+        Self { position: done.position, events: Some(done.events.len() as u64) }
+    }
+}
+
+/// A projection did not take in what was waited for.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WaitError {
+    /// It took too long. Ask again, or answer from what is there and say that it may be old.
+    #[error("waiting for {processor}: {why}")]
+    TimedOut {
+        /// Which processor.
+        processor: String,
+        /// Where it is, with its last error if it has one.
+        why: String,
+    },
+    /// A key of what was written is parked: it waits for a person, not for time.
+    #[error("key {key:?} of {processor} is parked: {error}")]
+    Parked {
+        /// Which processor.
+        processor: String,
+        /// The key.
+        key: String,
+        /// Why it is parked.
+        error: String,
+    },
+    /// The processor does not run here, or the store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl WaitError {
+    /// What the caller can do.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::TimedOut { .. } | Self::Parked { .. } => ErrorKind::Transient,
+            Self::Store(error) => error.kind(),
+        }
+    }
+}
+
+/// What is waited for.
+enum Wanted {
+    Everything,
+    Keys(BTreeSet<String>),
+}
+
+impl Wanted {
+    fn reached(&self, status: &ProcessorStatus, position: Position) -> bool {
+        let there = |slice: Option<u16>| {
+            let mut ranges = status.ranges.iter().filter(|range| {
+                slice.is_none_or(|slice| (range.slices.first..=range.slices.last).contains(&slice))
+            });
+            let mut any = false;
+            let all = ranges.all(|range| {
+                any = true;
+                range.position >= position && range.state != ProcessorState::Starting
+            });
+            any && all
+        };
+        match self {
+            Self::Everything => there(None),
+            Self::Keys(keys) => keys.iter().all(|key| there(Some(slice_of(key)))),
+        }
+    }
+}
+
+impl Processor {
+    /// Waits until what was written is taken in, by whichever node works on it: until a query sees it.
+    ///
+    /// Woken by progress on this node; progress of other nodes is looked up, ever less often up to five times a second.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError`] if it was not taken in within `limit`, or never will be without a person.
+    pub async fn wait_for(
+        &self,
+        receipt: impl Into<Receipt> + Send,
+        limit: Duration,
+    ) -> Result<(), WaitError> {
+        let receipt = receipt.into();
+        let arrived = async {
+            let mut pause = Duration::from_millis(10);
+            let mut wanted = None;
+            loop {
+                // Another build may have become the one that is read.
+                let mut watch = self.watch();
+                let status = watch.borrow_and_update().clone();
+                let elsewhere = self.is_elsewhere(&status, receipt.position);
+                match self.arrived(receipt, &status, &mut wanted).await {
+                    Ok(false) => {}
+                    Ok(true) => return Ok(()),
+                    // A store that does not answer now may do so in time.
+                    Err(WaitError::Store(error)) if error.kind() == ErrorKind::Transient => {}
+                    Err(error) => return Err(error),
+                }
+                let pausing = tokio::time::sleep(if elsewhere { pause } else { Duration::from_secs(1) });
+                tokio::select! {
+                    () = pausing => pause = (pause * 2).min(Duration::from_millis(200)),
+                    _ = watch.changed() => {}
+                }
+            }
+        };
+        match tokio::time::timeout(limit, arrived).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(self.late(receipt.position, limit)),
+        }
+    }
+
+    /// The same, but time that runs out is no error: says whether what was written is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::wait_for`], except for [`WaitError::TimedOut`].
+    pub async fn wait_or_stale(
+        &self,
+        receipt: impl Into<Receipt> + Send,
+        limit: Duration,
+    ) -> Result<bool, WaitError> {
+        match self.wait_for(receipt, limit).await {
+            Ok(()) => Ok(true),
+            Err(WaitError::TimedOut { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether what is waited for is there. Looks for whom to wait only once it is not, or might be parked.
+    async fn arrived(
+        &self,
+        receipt: Receipt,
+        status: &ProcessorStatus,
+        wanted: &mut Option<Wanted>,
+    ) -> Result<bool, WaitError> {
+        let elsewhere = self.is_elsewhere(status, Position(u64::MAX));
+        if wanted.is_none() {
+            if Wanted::Everything.reached(status, receipt.position) && status.parked == 0 && !elsewhere {
+                return Ok(true);
+            }
+            *wanted = Some(self.wanted(receipt).await?);
+        }
+        let wanted = wanted.as_ref().expect("it was just found out");
+        if !wanted.reached(status, receipt.position) {
+            if elsewhere {
+                self.look_up().await?;
+            }
+            return Ok(false);
+        }
+        let may_be_parked = status.parked > 0 || elsewhere;
+        if let (Wanted::Keys(keys), true) = (wanted, may_be_parked) {
+            self.not_parked(keys, status).await?;
+        }
+        Ok(true)
+    }
+
+    /// Whether another node has to come as far as this.
+    fn is_elsewhere(&self, status: &ProcessorStatus, position: Position) -> bool {
+        let other = |range: &RangeStatus| range.owner != Some(self.ground.node) && range.position < position;
+        status.ranges.is_empty() || status.ranges.iter().any(other)
+    }
+
+    async fn wanted(&self, receipt: Receipt) -> Result<Wanted, StoreError> {
+        let Some(n) = receipt.events.filter(|n| *n > 0) else { return Ok(Wanted::Everything) };
+        let after = Position(receipt.position.0.saturating_sub(n));
+        let limit = usize::try_from(n).unwrap_or(usize::MAX);
+        let page = self.ground.backend.read(&self.runner.filter(), after, limit).await?;
+        let mut keys = BTreeSet::new();
+        for event in page.events.iter().filter(|event| event.place() <= receipt.position) {
+            match self.runner.keys(event) {
+                Ok(of_event) => keys.extend(of_event),
+                Err(_) => return Ok(Wanted::Everything),
+            }
+        }
+        Ok(if keys.is_empty() { Wanted::Everything } else { Wanted::Keys(keys) })
+    }
+
+    /// Sees how far other nodes have come.
+    async fn look_up(&self) -> Result<(), StoreError> {
+        let status = self.status();
+        let build = super::Build { processor: self.desk.name.clone(), generation: status.generation };
+        let board = self.desk.board(status.generation);
+        for range in range::of(&*self.ground.backend, &build).await? {
+            if range.owner != Some(self.ground.node) {
+                board.update(range.slices.first, |known| {
+                    if known.slices == range.slices && known.owner == range.owner {
+                        known.position = range.position;
+                    }
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn not_parked(&self, keys: &BTreeSet<String>, status: &ProcessorStatus) -> Result<(), WaitError> {
+        let build = super::Build { processor: self.desk.name.clone(), generation: status.generation };
+        for key in keys {
+            if let Some(kept) = parked::one(&*self.ground.backend, &build, key).await? {
+                let (processor, key, error) = (self.name().to_owned(), key.clone(), kept.stored.error);
+                return Err(WaitError::Parked { processor, key, error });
+            }
+        }
+        Ok(())
+    }
+
+    fn late(&self, position: Position, limit: Duration) -> WaitError {
+        let now = self.status();
+        let why = match now.state {
+            ProcessorState::Failing { error, .. } => format!("it fails at {}: {error}", now.position),
+            ProcessorState::Halted { error, .. } => format!("it stands still at {}: {error}", now.position),
+            ProcessorState::Stopped => format!("it is stopped at {}", now.position),
+            _ => format!("it is at {} and did not reach {position} within {limit:?}", now.position),
+        };
+        WaitError::TimedOut { processor: self.name().to_owned(), why }
+    }
+}

@@ -1,0 +1,355 @@
+//! Builds beside the one that is read, and the switch between them: P11 and P12.
+
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures::StreamExt as _;
+
+use super::data::encoded;
+use super::domain::{AccountEvent, deposited, opened, withdrawn};
+use super::patient::{Patient, ask};
+use super::reading::balance;
+use super::readside::Balance;
+use super::{LIMIT, Subject, settle, start, store};
+use crate::event::Event as _;
+use crate::processor::{Processor, ProcessorState, Progress, Rebuild, RebuildOptions};
+use crate::projection::{OnFailure, Project, Projection};
+use crate::store::{Backend, EventFilter, RecordedEvent, StoreError};
+use crate::{App, BoxError, ErrorKind};
+
+/// Sums up what was paid into each account, through SQL. Clones share whether they fail.
+#[derive(Debug)]
+pub struct PaidIn<S> {
+    /// Fails at amounts of 666.
+    fails: Arc<AtomicBool>,
+    /// Counts twice: a mistake that a rebuild mends.
+    doubles: Arc<AtomicBool>,
+    subject: PhantomData<fn() -> S>,
+}
+
+impl<S> Default for PaidIn<S> {
+    fn default() -> Self {
+        Self { fails: Arc::default(), doubles: Arc::default(), subject: PhantomData }
+    }
+}
+
+impl<S> Clone for PaidIn<S> {
+    fn clone(&self) -> Self {
+        Self { fails: self.fails.clone(), doubles: self.doubles.clone(), subject: PhantomData }
+    }
+}
+
+impl<S: Subject + 'static> Projection for PaidIn<S> {
+    const NAME: &'static str = "paid";
+    const SCHEMA: &'static str = S::PAID;
+    const ON_FAILURE: OnFailure = OnFailure::Park;
+    fn filter() -> EventFilter {
+        EventFilter::of_enum::<AccountEvent>()
+    }
+}
+
+impl<S: Subject + 'static> Project<<S::Backend as Backend>::Tx> for PaidIn<S> {
+    async fn project(
+        &self,
+        event: &RecordedEvent,
+        tx: &mut <S::Backend as Backend>::Tx,
+    ) -> Result<(), BoxError> {
+        for payload in AccountEvent::decode(event)? {
+            let amount = match payload {
+                AccountEvent::Deposited(e) => e.amount,
+                AccountEvent::Withdrawn(e) => -e.amount,
+                AccountEvent::Opened(_) | AccountEvent::Closed(_) | AccountEvent::Rated(_) => continue,
+            };
+            if amount == 666 && self.fails.load(Ordering::SeqCst) {
+                return Err("nobody pays that".into());
+            }
+            let times = 1 + i64::from(self.doubles.load(Ordering::SeqCst));
+            S::pay(tx, event.stream.as_str(), amount * times).await?;
+        }
+        Ok(())
+    }
+}
+
+type Store<S> = Patient<<S as Subject>::Backend>;
+
+/// Asks until the store answers.
+macro_rules! patient {
+    ($ask:expr) => {
+        loop {
+            match $ask.await {
+                Err(error) if error.kind() == ErrorKind::Transient => {
+                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                }
+                outcome => break outcome,
+            }
+        }
+    };
+}
+
+async fn paid<S: Subject>(store: &Store<S>) -> BTreeMap<String, i64> {
+    S::paid(&store.0).await.unwrap_or_else(|e| panic!("reading what was paid: {e}"))
+}
+
+/// What a plain fold of the log gives.
+async fn folded<S: Subject>(store: &Store<S>) -> BTreeMap<String, i64> {
+    let mut sums = BTreeMap::new();
+    for event in store.all().await {
+        for payload in AccountEvent::decode(&event).expect("the suites' own events") {
+            match payload {
+                AccountEvent::Deposited(e) => {
+                    *sums.entry(event.stream.as_str().to_owned()).or_default() += e.amount;
+                }
+                AccountEvent::Withdrawn(e) => {
+                    *sums.entry(event.stream.as_str().to_owned()).or_default() -= e.amount;
+                }
+                AccountEvent::Opened(_) | AccountEvent::Closed(_) | AccountEvent::Rated(_) => {}
+            }
+        }
+    }
+    sums
+}
+
+async fn deposit<S: Subject>(store: &Store<S>, account: u64, amount: i64) {
+    store.put(&format!("account-{account}"), vec![encoded(&deposited(amount))]).await;
+}
+
+async fn begun<P: Projection>(app: &App, options: RebuildOptions) -> Rebuild {
+    patient!(app.rebuild_online::<P>(options)).expect("it can be built")
+}
+
+fn processor<P: Projection>(app: &App) -> &Processor {
+    app.processor::<P>().expect("it runs")
+}
+
+/// P11
+pub async fn an_online_rebuild_is_read_from_the_switch_on<S: Subject + 'static>(subject: S) {
+    let store = store(&subject).await;
+    let paid_in = PaidIn::<S>::default();
+    paid_in.doubles.store(true, Ordering::SeqCst);
+    let app = start(|| App::on(store.0.clone()).view::<Balance>().projection(paid_in.clone())).await;
+    for i in 0..20 {
+        deposit::<S>(&store, i % 4, 10).await;
+    }
+    settle(&app).await;
+    assert_eq!(paid::<S>(&store).await["account-0"], 100, "twice as much as was paid");
+    paid_in.doubles.store(false, Ordering::SeqCst);
+    let rebuild = begun::<PaidIn<S>>(&app, RebuildOptions::default()).await;
+    patient!(rebuild.caught_up(LIMIT)).expect("it goes on by itself");
+    deposit::<S>(&store, 0, 1).await;
+    settle(&app).await;
+    assert_eq!(paid::<S>(&store).await["account-0"], 101, "what is read has not changed");
+    loop {
+        let report = patient!(rebuild.report(3)).expect("both are there");
+        if report.old == report.new && report.new.0 >= 21 {
+            let paid = &report.differences[0];
+            assert_eq!((paid.added, paid.removed, paid.changed), (0, 0, 4), "{report:?}");
+            assert_eq!(paid.samples.len(), 3);
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    patient!(rebuild.switch()).expect("it has caught up");
+    assert_eq!(paid::<S>(&store).await, folded::<S>(&store).await);
+    deposit::<S>(&store, 3, 5).await;
+    settle_current(&app, &store).await;
+    assert_eq!(paid::<S>(&store).await, folded::<S>(&store).await, "events appended since are in it");
+    while patient!(processor::<PaidIn<S>>(&app).drop_previous()).expect("it is not read") {}
+    deposit::<S>(&store, 3, 5).await;
+    settle_current(&app, &store).await;
+    assert_eq!(paid::<S>(&store).await, folded::<S>(&store).await);
+}
+
+/// Until what is read is as far as the log, also while a node is finding out which build that is.
+async fn settle_current<B: Backend + Clone>(app: &App, store: &Patient<B>) {
+    let head = crate::Position(store.head().await);
+    for processor in app.processors() {
+        loop {
+            let Some(row) = store.row("generations", processor.name()).await else { break };
+            let row: serde_json::Value = serde_json::from_slice(&row.data).expect("JSON");
+            if row["current"] == u64::from(processor.status().generation) {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        processor.wait_for(head, LIMIT).await.unwrap_or_else(|late| panic!("{}", crate::chain(&late)));
+    }
+}
+
+/// P11, P12
+pub async fn readers_beside_a_rebuild_see_no_older_state<S: Subject + 'static>(subject: S) {
+    let store = store(&subject).await;
+    let wiring = || App::on(store.0.clone()).view::<Balance>().projection(PaidIn::<S>::default());
+    let app = start(wiring).await;
+    for _ in 0..50 {
+        deposit::<S>(&store, 0, 1).await;
+    }
+    settle(&app).await;
+    let ended = Arc::new(AtomicBool::new(false));
+    let reads = async {
+        let (mut least, mut view_least, mut n) = (50, 50, 0_u64);
+        while !ended.load(Ordering::SeqCst) {
+            let sum = paid::<S>(&store).await.get("account-0").copied().unwrap_or_default();
+            assert!(sum >= least, "{sum} after {least}");
+            least = sum;
+            let view = balance(&app, "0").await.unwrap_or_default().amount;
+            assert!(view >= view_least, "{view} after {view_least}");
+            view_least = view;
+            n += 1;
+            tokio::task::yield_now().await;
+        }
+        n
+    };
+    // A task of its own: one that waits for itself is refused.
+    let writes = tokio::spawn({
+        let (store, ended) = (store.clone(), ended.clone());
+        async move {
+            while !ended.load(Ordering::SeqCst) {
+                deposit::<S>(&store, 0, 1).await;
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    let rebuilds = async {
+        for _ in 0..2 {
+            let rebuild = begun::<PaidIn<S>>(&app, RebuildOptions::default()).await;
+            let view = begun::<Balance>(&app, RebuildOptions::default()).await;
+            for rebuild in [rebuild, view] {
+                patient!(rebuild.caught_up(LIMIT)).expect("it goes on by itself");
+                patient!(rebuild.switch()).expect("it has caught up");
+            }
+            patient!(processor::<PaidIn<S>>(&app).roll_back()).expect("the old one is there");
+            patient!(processor::<Balance>(&app).roll_back()).expect("the old one is there");
+            patient!(processor::<PaidIn<S>>(&app).roll_back()).expect("and the new one is still there");
+            for processor in app.processors() {
+                patient!(processor.drop_previous()).expect("it is not read");
+            }
+        }
+        ended.store(true, Ordering::SeqCst);
+    };
+    let (reads, ()) = tokio::join!(reads, rebuilds);
+    assert!(reads > 0);
+    writes.await.expect("appends are accepted");
+    settle_current(&app, &store).await;
+    assert_eq!(paid::<S>(&store).await, folded::<S>(&store).await);
+    let view = balance(&app, "0").await.expect("there").amount;
+    assert_eq!(view, folded::<S>(&store).await["account-0"]);
+}
+
+/// P11
+pub async fn a_rebuild_goes_on_after_a_restart_or_is_given_up<S: Subject + 'static>(subject: S) {
+    let store = store(&subject).await;
+    let paid_in = PaidIn::<S>::default();
+    let wiring = || App::on(store.0.clone()).projection(paid_in.clone());
+    let app = start(wiring).await;
+    for i in 0..10 {
+        deposit::<S>(&store, i % 2, 1).await;
+    }
+    deposit::<S>(&store, 1, 666).await;
+    settle(&app).await;
+    paid_in.fails.store(true, Ordering::SeqCst);
+    let rebuild = begun::<PaidIn<S>>(&app, RebuildOptions::default()).await;
+    let stands_still = |progress: &Progress| matches!(progress.state, ProcessorState::Halted { .. });
+    let mut progress = Box::pin(rebuild.progress());
+    loop {
+        let looked = progress.next().await.expect("it does not get past the failure");
+        if looked.is_ok_and(|progress| stands_still(&progress)) {
+            break;
+        }
+    }
+    drop(progress);
+    let refused = patient!(rebuild.switch()).expect_err("it cannot get to where the other one is");
+    assert!(refused.to_string().contains("stands still"), "{refused}");
+    assert!(app.shutdown(LIMIT).await);
+
+    let app = start(wiring).await;
+    let again =
+        patient!(processor::<PaidIn<S>>(&app).rebuilding()).expect("the store answers").expect("still there");
+    assert_eq!(again.generation(), rebuild.generation());
+    assert_eq!(begun::<PaidIn<S>>(&app, RebuildOptions::default()).await.generation(), again.generation());
+    assert_eq!(paid::<S>(&store).await, folded::<S>(&store).await, "the old one serves");
+    paid_in.fails.store(false, Ordering::SeqCst);
+    processor::<PaidIn<S>>(&app).resume();
+    let mut progress = Box::pin(again.progress());
+    while progress.next().await.is_some() {
+        processor::<PaidIn<S>>(&app).resume();
+    }
+    patient!(again.switch()).expect("it has caught up");
+    assert_eq!(paid::<S>(&store).await, folded::<S>(&store).await);
+
+    patient!(processor::<PaidIn<S>>(&app).drop_previous()).expect("it is not read");
+    let given_up = begun::<PaidIn<S>>(&app, RebuildOptions::default()).await;
+    patient!(given_up.abort()).expect("nobody reads it");
+    patient!(given_up.abort()).expect("harmless");
+    assert!(patient!(processor::<PaidIn<S>>(&app).rebuilding()).expect("the store answers").is_none());
+    deposit::<S>(&store, 0, 7).await;
+    settle_current(&app, &store).await;
+    assert_eq!(paid::<S>(&store).await, folded::<S>(&store).await);
+}
+
+/// P11
+pub async fn a_lenient_rebuild_parks_what_fails<S: Subject + 'static>(subject: S) {
+    let store = store(&subject).await;
+    let paid_in = PaidIn::<S>::default();
+    paid_in.fails.store(true, Ordering::SeqCst);
+    let ms = std::time::Duration::from_millis;
+    let wiring = || App::on(store.0.clone()).projection(paid_in.clone()).processor_retries(1, ms(1), ms(4));
+    let app = start(wiring).await;
+    deposit::<S>(&store, 0, 1).await;
+    deposit::<S>(&store, 1, 666).await;
+    deposit::<S>(&store, 1, 1).await;
+    settle(&app).await;
+    let processor = processor::<PaidIn<S>>(&app);
+    assert_eq!(ask(|| processor.parked(None, 10)).await.len(), 1);
+    let rebuild = begun::<PaidIn<S>>(&app, RebuildOptions::default().lenient()).await;
+    let mut progress = Box::pin(rebuild.progress());
+    while progress.next().await.is_some() {}
+    patient!(rebuild.switch()).expect("it has caught up");
+    settle_current(&app, &store).await;
+    assert_eq!(paid::<S>(&store).await, BTreeMap::from([("account-0".to_owned(), 1)]));
+    let parked = ask(|| processor.parked(None, 10)).await;
+    assert_eq!((parked.len(), parked[0].events), (1, 2), "{parked:?}");
+}
+
+/// P11
+pub async fn what_cannot_be_switched_to_is_refused<S: Subject + 'static>(subject: S) {
+    let store = store(&subject).await;
+    let app = start(|| App::on(store.0.clone()).view::<Balance>()).await;
+    deposit::<S>(&store, 0, 1).await;
+    settle(&app).await;
+    let none = patient!(processor::<Balance>(&app).roll_back()).expect_err("there is nothing to go back to");
+    assert!(matches!(none, StoreError::Misuse { .. }), "{none}");
+    let rebuild = begun::<Balance>(&app, RebuildOptions::default()).await;
+    patient!(rebuild.caught_up(LIMIT)).expect("it goes on by itself");
+    patient!(rebuild.switch()).expect("it has caught up");
+    let kept = patient!(app.rebuild_online::<Balance>(RebuildOptions::default())).expect_err("one is kept");
+    assert!(kept.to_string().contains("drop_previous"), "{kept}");
+    let current = patient!(rebuild.abort()).expect_err("it is read");
+    assert!(matches!(current, StoreError::Misuse { .. }), "{current}");
+    assert_eq!(balance(&app, "0").await.expect("there").amount, 1);
+}
+
+/// P12
+pub async fn rebuilt_online_equals_built_step_by_step<S: Subject + 'static>(subject: S) {
+    let store = store(&subject).await;
+    let app = start(|| App::on(store.0.clone()).view::<Balance>().workers(3)).await;
+    for i in 0..60_u64 {
+        let event = match i % 5 {
+            0 => opened("ada"),
+            1 | 2 => deposited(i64::try_from(i).expect("small")),
+            _ => withdrawn(1),
+        };
+        store.put(&format!("account-{}", i * i % 7), vec![encoded(&event)]).await;
+        if i % 20 == 0 {
+            settle(&app).await;
+        }
+    }
+    settle(&app).await;
+    let rebuild = begun::<Balance>(&app, RebuildOptions::default()).await;
+    let mut progress = Box::pin(rebuild.progress());
+    while progress.next().await.is_some() {}
+    let report = patient!(rebuild.report(5)).expect("both are there");
+    assert!(report.is_empty(), "{report:?}");
+    assert_eq!(report.old, report.new);
+}
