@@ -305,7 +305,7 @@ impl Coordinator {
                     Ok(false) => {}
                     // If it cannot be done, the lease runs out all the same.
                     Err(error) => {
-                        tracing::debug!(%build, error = crate::chain(&error), "ranges are not given back")
+                        tracing::debug!(%build, error = crate::chain(&error), "ranges are not given back");
                     }
                 }
             }

@@ -154,8 +154,9 @@ mod tests {
             match action {
                 Action::Claim { first } => self.put(self.0[&first].0, Some(me)),
                 Action::Free { first } => self.put(self.0[&first].0, None),
-                Action::ClaimPart { first, count } => split(self, first, count, Some(me), None),
-                Action::KeepPart { first, count } => split(self, first, count, Some(me), None),
+                Action::ClaimPart { first, count } | Action::KeepPart { first, count } => {
+                    split(self, first, count, Some(me), None);
+                }
                 Action::Split { first, count } => split(self, first, count, Some(me), Some(me)),
                 Action::Merge { first, next } => {
                     let last = self.0.remove(&next).unwrap().0.last;

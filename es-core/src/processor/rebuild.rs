@@ -205,7 +205,7 @@ impl Rebuild {
                 tokio::time::sleep(LOOK).await;
             }
             let looked = state.rebuild.look().await.map(|mut progress| {
-                let (since, from) = *state.begun.get_or_insert((Instant::now(), progress.done));
+                let (since, from) = *state.begun.get_or_insert_with(|| (Instant::now(), progress.done));
                 let done = progress.done.0.saturating_sub(from.0);
                 #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
                 if done > 0 {
