@@ -20,7 +20,7 @@ use crate::processor::{
     ProjectionRunner, ReactorRunner, Rebuild, RebuildOptions, Receipt, Reset, Runner, ViewRunner, WaitError,
 };
 use crate::projection::{Project, Projection, Reactor, View, Views, tables_of};
-use crate::query::LoadError;
+use crate::query::{self, LoadError};
 use crate::repository::{At, Cache, Loaded, Repository, stream_of};
 use crate::store::{Backend, EventStore, Position, StoreError};
 use crate::{Apply, Command, Commands, Queries, Sending};
@@ -40,6 +40,7 @@ pub(crate) struct Inner {
     pub(crate) cache: Cache,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) processors: Vec<Processor>,
+    pub(crate) queries: query::Wiring,
 }
 
 impl Inner {
@@ -86,6 +87,11 @@ impl Lifecycle {
         self.kill.cancelled()
     }
 
+    /// Cancelled when a shutdown begins.
+    pub(crate) const fn closing(&self) -> &CancellationToken {
+        &self.closing
+    }
+
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         drop(self.tasks.spawn(task));
     }
@@ -98,6 +104,7 @@ impl App {
             backend: Arc::new(backend),
             services: Services::default(),
             runners: Vec::new(),
+            queries: query::Wiring::default(),
             checks: Vec::new(),
             interceptors: Vec::new(),
             settings: Settings::default(),
@@ -379,6 +386,7 @@ pub struct AppBuilder<B: Backend> {
     backend: Arc<B>,
     services: Services,
     runners: Vec<Arc<dyn Runner>>,
+    queries: query::Wiring,
     checks: Vec<Check>,
     interceptors: Vec<Arc<dyn Interceptor>>,
     settings: Settings,
@@ -416,12 +424,14 @@ impl<B: Backend> AppBuilder<B> {
     pub fn projection<P: Project<B::Tx>>(mut self, projection: P) -> Self {
         let projection = Arc::new(projection);
         self.services.replace(projection.clone());
+        self.queries.projection::<P>(P::ANSWERS);
         let runner = ProjectionRunner::new(self.backend.clone(), projection);
-        self.runner(runner)
+        self.check(P::ANSWERS.missing).runner(runner)
     }
 
     /// A handler of queries that is no projection.
-    pub fn queries<H: Queries>(self, handler: H) -> Self {
+    pub fn queries<H: Queries>(mut self, handler: H) -> Self {
+        H::gather(&mut self.queries.gathering);
         self.check(H::missing).provide(handler)
     }
 
@@ -577,6 +587,7 @@ impl<B: Backend> AppBuilder<B> {
             cache: Cache::new(cache),
             lifecycle,
             processors,
+            queries: self.queries,
         })))
     }
 }

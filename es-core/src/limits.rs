@@ -107,7 +107,8 @@ pub(crate) fn name(field: &'static str, value: &str) -> Result<(), LimitError> {
 
 /// The key of a row: it comes from events, and a processor that meets one it cannot store stands still. So it
 /// may have any character but NUL, which not every backend can store.
-fn key(field: &'static str, value: &str) -> Result<(), LimitError> {
+pub(crate) fn row_key(value: &str) -> Result<(), LimitError> {
+    let field = "row key";
     length(field, value)?;
     match value.find('\0') {
         None => Ok(()),
@@ -184,10 +185,7 @@ pub fn check(commit: &Commit) -> Result<(), LimitError> {
     let count = events().count();
     size("commit", count, HARD_MAX_EVENTS, "events", || format!("{} streams", commit.appends.len()))?;
     events().try_for_each(event)?;
-    commit
-        .rows
-        .iter()
-        .try_for_each(|row| name("table", &row.table).and_then(|()| key("row key", &row.key)))?;
+    commit.rows.iter().try_for_each(|row| name("table", &row.table).and_then(|()| row_key(&row.key)))?;
     commit.condition.iter().try_for_each(|condition| filter(&condition.fail_if_events_match))?;
     // The usual commit: there is only one of anything.
     if count < 2 && commit.outcomes.len() < 2 && commit.rows.len() < 2 {

@@ -10,8 +10,10 @@ use es_core::command::{FromServices, Scope, Services};
 use es_core::event::{Decoded, EventData, EventType, Tag};
 use es_core::memory::{Db, MemoryBackend, Tx};
 use es_core::prelude::*;
-use es_core::projection::{Change, Fold, HandlerResult, IntoKeys, On, React, missing_for_reactor, nth};
-use es_core::query::Answer;
+use es_core::projection::{
+    Change, Fold, HandlerResult, IntoKeys, On, OnFailure, Partition, React, missing_for_reactor, nth,
+};
+use es_core::query::{Answer, Answers, Gather, Gathering, Gathers};
 use es_core::snapshot::SnapshotPolicy;
 use es_core::store::EventFilter;
 use es_core::upcast::{decode, encode, unreadable, upcast};
@@ -411,6 +413,9 @@ impl Projection for Totals {
     const VERSION: u32 = 1;
     // A SQL backend runs this before the first event; the memory backend has no SQL.
     const SCHEMA: &'static str = "";
+    const ON_FAILURE: OnFailure = OnFailure::Stop;
+    const PARTITION: Partition = Partition::Whole;
+    const IDEMPOTENT: bool = false;
 
     fn filter() -> EventFilter {
         EventFilter::types([Opened::SOURCES, Deposited::SOURCES].concat())
@@ -418,6 +423,8 @@ impl Projection for Totals {
 }
 
 impl Project<Tx> for Totals {
+    const ANSWERS: Answers = Answers::of::<Self>();
+
     async fn project(&self, event: &RecordedEvent, tx: &mut Tx) -> Result<(), BoxError> {
         let (mut at, mut more) = (0, true);
         while more {
@@ -447,6 +454,7 @@ impl On<Deposited, Tx> for Totals {
     }
 }
 
+#[derive(Clone)]
 struct Total;
 struct BalanceOf(AccountId);
 
@@ -480,10 +488,35 @@ impl Answer<BalanceOf> for Totals {
     }
 }
 
+/// A question to several: `#[gather]`.
+#[derive(Clone)]
+struct Count;
+
+impl Gather for Count {
+    type Answer = u8;
+}
+
+impl Gathers<Count> for Totals {
+    type Env<'e> = (&'e Db,);
+
+    async fn answer<'a>(&'a self, _: Count, (db,): Self::Env<'a>) -> Result<u8, BoxError> {
+        Ok(db.row("totals", "accounts").map_or(0, |row| row[0]))
+    }
+}
+
 impl Queries for Totals {
     fn missing(services: &Services) -> Vec<String> {
-        use es_core::query::missing_for;
-        [missing_for::<Total>(services), missing_for::<BalanceOf>(services)].concat()
+        use es_core::query::{missing_for, missing_for_gather};
+        [
+            missing_for::<Total>(services),
+            missing_for::<BalanceOf>(services),
+            missing_for_gather::<Count, Self>(services),
+        ]
+        .concat()
+    }
+
+    fn gather(to: &mut Gathering) {
+        to.add::<Count, Self>();
     }
 }
 
@@ -503,6 +536,7 @@ struct Welcome;
 
 impl Reactor for Welcome {
     const NAME: &'static str = "welcome";
+    const ON_FAILURE: OnFailure = OnFailure::Park;
 
     fn filter() -> EventFilter {
         EventFilter::of::<Opened>()
@@ -560,6 +594,7 @@ async fn what_is_written_by_hand_runs() {
     let balance = app.query(BalanceOf(ada)).await.unwrap();
     assert_eq!(balance, Some(Balance { owner: "Ada".to_owned(), amount: 40 }));
     assert_eq!(app.query(Total).await.unwrap(), Some(40));
+    assert!(matches!(app.gather(Count, Duration::from_secs(5)).await[..], [Ok(1)]));
     let views: &Views = app.services().get().unwrap();
     assert_eq!(views.get(&"Ada".to_owned()).await.unwrap(), Some(Owner { accounts: 1 }));
     let mailer: &Mailer = app.services().get().unwrap();

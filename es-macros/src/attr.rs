@@ -52,6 +52,43 @@ impl Entry {
         self.parse(cx, "\"..\"")
     }
 
+    /// The word of `key = word`, one of those that are known.
+    pub(crate) fn word(&self, cx: &Ctxt, known: &[&str]) -> Option<Ident> {
+        let expected = any_of(known);
+        let text: Option<LitStr> = match &self.value {
+            Value::Is(tokens) => syn::parse2(tokens.clone()).ok(),
+            _ => None,
+        };
+        if let Some(text) = text {
+            cx.error(&text, format!("expected {expected}, without quotes"));
+            return None;
+        }
+        let word: Ident = match &self.value {
+            Value::Is(_) => self.parse(cx, &expected)?,
+            _ => {
+                cx.error_at(self.span(), format!("write `{} = ..` with {expected}", self.key));
+                return None;
+            }
+        };
+        let given = word.to_string();
+        if known.contains(&&*given) {
+            return Some(word);
+        }
+        let instead = match nearest(&given, known) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("write {expected}"),
+        };
+        cx.error(&word, format!("unknown `{} = {given}`: {instead}", self.key));
+        None
+    }
+
+    /// `key`, which stands alone.
+    pub(crate) fn alone(&self, cx: &Ctxt) {
+        if !matches!(self.value, Value::None) {
+            cx.error_at(self.span(), format!("`{0}` stands alone: write `{0}`, or leave it out", self.key));
+        }
+    }
+
     /// The number of `key = 2`, from 1 on.
     pub(crate) fn count<N: std::str::FromStr + Default + PartialEq>(&self, cx: &Ctxt) -> Option<(N, Span)>
     where
@@ -118,6 +155,14 @@ fn unknown(key: &str, known: &[&str]) -> String {
     match nearest(key, known) {
         Some(near) => format!("unknown key `{key}`: did you mean `{near}`?"),
         None => format!("unknown key `{key}`; known are {}", listed(known)),
+    }
+}
+
+/// "`a`, `b` or `c`"
+fn any_of(known: &[&str]) -> String {
+    match known.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or `{last}`", listed(rest)),
+        _ => listed(known),
     }
 }
 

@@ -270,13 +270,24 @@ pub fn commands(args: TokenStream, item: TokenStream) -> TokenStream {
 /// Answers to queries: every method of the block is one.
 ///
 /// Writes `Query` for each question and `Answer` for the type, and `Queries` for the check at start.
-/// A method takes `&self`, the query by value, and services by shared reference; it returns a `Result` whose error can be boxed.
+/// A method takes `&self`, the query by value, and services by shared reference; it returns a `Result` whose error can
+/// be boxed, or `Rows<..>` for an answer that is read row by row.
+///
+/// A query has one handler. With `#[gather]` on the method it is a question to several: the question says what is
+/// answered, `impl Gather for Quote { type Answer = u32; }`, and `Gathers` is written instead of `Query` and `Answer`.
 ///
 /// ```
-/// use es_core::{BoxError, Query, Views, queries};
+/// use es_core::{BoxError, Gather, Query, Views, queries};
 ///
 /// struct BalanceOf(String);
 /// struct Balances;
+///
+/// #[derive(Clone)]
+/// struct Quote { weight: u32 }
+///
+/// impl Gather for Quote {
+///     type Answer = u32;
+/// }
 ///
 /// #[queries]
 /// impl Balances {
@@ -284,13 +295,20 @@ pub fn commands(args: TokenStream, item: TokenStream) -> TokenStream {
 ///         # let _ = (q.0, views);
 ///         Ok(None)
 ///     }
+///
+///     #[gather]
+///     async fn quote(&self, q: Quote) -> Result<u32, BoxError> {
+///         Ok(q.weight * 3)
+///     }
 /// }
 /// # fn check<Q: Query<Handler = Balances, Answer = Option<u64>>>() {}
 /// # check::<BalanceOf>();
+/// # fn gathers<H: es_core::query::Gathers<Quote>>() {}
+/// # gathers::<Balances>();
 /// ```
 #[proc_macro_attribute]
 pub fn queries(args: TokenStream, item: TokenStream) -> TokenStream {
-    attribute(expand::queries, &[], args.into(), item.into()).into()
+    attribute(expand::queries, expand::QUERIES_HELPERS, args.into(), item.into()).into()
 }
 
 /// A keyed view: one row per key, folded in memory, on any backend.
@@ -304,6 +322,8 @@ pub fn queries(args: TokenStream, item: TokenStream) -> TokenStream {
 /// | `name = "balance"` | stored: names its rows and its checkpoint |
 /// | `version = 2` | another version starts from nothing; 1 by default |
 /// | `key = AccountId` | what names a row |
+/// | `on_failure = park` | what becomes of an event that a handler cannot take in: `park` it with what follows for its key, which is what happens by default; `skip` it; or `stop` |
+/// | `idempotent` | the handlers may see an event again that they have taken in: then it can be reset to a position |
 ///
 /// A row is that of the event's aggregate, unless `#[on(by = field)]` on the method names a field or a method of
 /// the event: a key, an `Option` or a `Vec` of keys.
@@ -348,6 +368,11 @@ pub fn view(args: TokenStream, item: TokenStream) -> TokenStream {
 /// | `version = 2` | another version starts from nothing; 1 by default |
 /// | `schema = "balances.sql"` | the DDL of its tables, a file beside this one |
 /// | `schema_sql = "create table .."` | the DDL in place |
+/// | `on_failure = park` | what becomes of an event that a handler cannot take in: `park` it with what follows for its key, which is what happens by default; `skip` it; or `stop` |
+/// | `partition = stream` | streams may be worked on at the same time, for no two touch the same row; `whole` by default |
+/// | `idempotent` | the handlers may see an event again that they have taken in: then it can be reset to a position |
+///
+/// If the type has a `#[queries]` block as well, that comes with it.
 ///
 /// ```
 /// use es_core::memory::Tx;
@@ -361,7 +386,7 @@ pub fn view(args: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// struct Owners;
 ///
-/// #[projection(name = "owners", version = 1)]
+/// #[projection(name = "owners", version = 1, on_failure = stop, partition = stream)]
 /// impl Owners {
 ///     async fn opened(&self, e: Recorded<'_, Opened>, tx: &mut Tx) -> Result<(), BoxError> {
 ///         tx.put("owners", &e.owner, e.stream().as_str());
@@ -378,7 +403,12 @@ pub fn projection(args: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// Writes `Reactor`, and `React` for each method.
 /// A method takes `&self`, an event, `&Opened` or `Recorded<'_, Opened>`, and services by shared reference; it returns
-/// nothing or a `Result` whose error can be boxed. `name` is stored: it names the checkpoint.
+/// nothing or a `Result` whose error can be boxed.
+///
+/// | key | meaning |
+/// | --- | --- |
+/// | `name = "welcome"` | stored: names its checkpoint |
+/// | `on_failure = park` | what becomes of an event that a handler cannot act on: `park` it with what follows for its key, which is what happens by default; `skip` it; or `stop` |
 ///
 /// ```
 /// # use es_core::prelude::*;
@@ -394,7 +424,7 @@ pub fn projection(args: TokenStream, item: TokenStream) -> TokenStream {
 /// # }
 /// struct Welcome;
 ///
-/// #[reactor(name = "welcome")]
+/// #[reactor(name = "welcome", on_failure = skip)]
 /// impl Welcome {
 ///     async fn opened(&self, e: Recorded<'_, Opened>, mailer: &Mailer) -> Result<(), std::io::Error> {
 ///         mailer.send(&e.owner).await

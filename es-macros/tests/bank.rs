@@ -6,9 +6,12 @@ mod bank;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use es_core::Gather;
 use es_core::event::Decoded;
 use es_core::memory::{Db, MemoryBackend, Tx};
 use es_core::prelude::*;
+use es_core::query::Rows;
+use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
 use self::bank::{
@@ -69,9 +72,19 @@ impl Totals {
     }
 }
 
+#[derive(Clone)]
 struct Total;
 #[derive(Debug)]
 struct BalanceOf(AccountId);
+struct EveryBalance;
+
+/// Every handler knows some of it.
+#[derive(Clone)]
+struct Names;
+
+impl Gather for Names {
+    type Answer = Vec<String>;
+}
 
 #[queries]
 impl Totals {
@@ -81,6 +94,25 @@ impl Totals {
 
     async fn balance(&self, q: BalanceOf, views: &Views) -> Result<Option<Balance>, BoxError> {
         views.get(&q.0).await
+    }
+
+    fn every_balance(&self, _: EveryBalance, views: &Views) -> Rows<(AccountId, Balance)> {
+        views.stream::<Balance>().boxed()
+    }
+
+    #[gather]
+    async fn names(&self, _: Names, db: &Db) -> Result<Vec<String>, BoxError> {
+        Ok(db.table("totals").into_keys().collect())
+    }
+}
+
+struct Others;
+
+#[queries]
+impl Others {
+    #[gather]
+    fn names(&self, _: Names) -> Result<Vec<String>, &'static str> {
+        Err("knows nobody")
     }
 }
 
@@ -115,14 +147,18 @@ async fn what_the_macros_write_runs() {
         .aggregate::<Account>()
         .view::<Balance>()
         .view::<Owner>()
+        .queries(Others)
         .projection(Totals)
         .reactor(Welcome)
         .start()
         .await
         .unwrap();
     let ada = AccountId::from("ada");
+    let mut totals = app.watch(Total).boxed();
+    assert_eq!(totals.try_next().await.unwrap(), Some(None));
     app.send(&ada, Open { owner: "Ada".into(), deposit: 7 }).await.unwrap();
     app.send(&ada, Deposit { amount: 5 }).await.unwrap();
+    while totals.try_next().await.unwrap() != Some(Some(12)) {}
     let done = app.send(&ada, Withdraw { amount: 2 }).await.unwrap();
     assert_eq!(done.events, [AccountEvent::Withdrawn(Withdrawn { amount: 2, fee: 0 })]);
     let refused = app.send(&ada, Withdraw { amount: 99 }).await.unwrap_err();
@@ -136,6 +172,10 @@ async fn what_the_macros_write_runs() {
     assert_eq!(app.query(Total).await.unwrap(), Some(12));
     let balance = app.query(BalanceOf(ada)).await.unwrap().unwrap();
     assert_eq!(balance, Balance { owner: "Ada".into(), amount: 10 });
+    let every: Vec<_> = app.query(EveryBalance).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(every, [("ada".into(), balance)]);
+    let names = app.gather(Names, Duration::from_secs(5)).await;
+    assert!(matches!(&names[..], [Err(_), Ok(names)] if names[..] == ["Ada", "ada", "all"]), "{names:?}");
     let views: &Views = app.services().get().unwrap();
     assert_eq!(views.get::<Owner>(&"Ada".to_owned()).await.unwrap(), Some(Owner { accounts: 1 }));
     let mailer: &Mailer = app.services().get().unwrap();
@@ -149,6 +189,9 @@ async fn start_names_every_service_that_is_missing() {
     assert_eq!(wrong.0.len(), 3, "{wrong}");
     assert!(wrong.0[0].starts_with("command withdraw of account: no `"), "{wrong}");
     assert!(wrong.0[1].starts_with("reactor welcome on account.opened: no `"), "{wrong}");
+    let wrong = App::on(MemoryBackend::new()).projection(Totals).start().await.unwrap_err();
+    assert!(wrong.0.iter().all(|line| line.starts_with("query bank::") && line.contains("Views")), "{wrong}");
+    assert!(wrong.0.len() >= 2, "{wrong}");
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ use crate::partitions::Partitions;
 use crate::projection::Work;
 use crate::readers::{Patience, Readers};
 use crate::row::number;
+use crate::streams::Streams;
 use crate::types::{self, Types};
 use crate::{Db, PgOptions, Tx, check, error, projection, schema, transient, wake};
 
@@ -51,6 +52,7 @@ pub(crate) struct Store {
 pub(crate) struct Shared {
     pub(crate) identity: uuid::Uuid,
     pub(crate) types: Types,
+    pub(crate) streams: Streams,
     pub(crate) ids: Ids,
     pub(crate) readers: Arc<Readers>,
     pub(crate) partitions: Partitions,
@@ -154,6 +156,7 @@ impl PgBackend {
         let shared = Arc::new(Shared {
             identity,
             types: kinds,
+            streams: Streams::default(),
             ids: Ids::default(),
             partitions: Partitions::read(&readers).await?,
             readers,

@@ -21,6 +21,7 @@ mod rows;
 mod schema;
 mod snapshot;
 mod store;
+mod streams;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod transient;

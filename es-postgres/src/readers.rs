@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -48,6 +49,7 @@ pub(crate) struct Readers {
     patience: Patience,
     permits: Semaphore,
     idle: Mutex<Vec<PgConnection>>,
+    opened: AtomicU64,
 }
 
 /// Without the driver's options: they show the password.
@@ -59,7 +61,13 @@ impl fmt::Debug for Readers {
 
 impl Readers {
     pub(crate) fn new(connect: PgConnectOptions, connections: usize, patience: Patience) -> Self {
-        Self { connect, patience, permits: Semaphore::new(connections), idle: Mutex::default() }
+        let (permits, idle) = (Semaphore::new(connections), Mutex::default());
+        Self { connect, patience, permits, idle, opened: AtomicU64::new(0) }
+    }
+
+    /// How many connections have been opened: another history comes with a new one.
+    pub(crate) fn opened(&self) -> u64 {
+        self.opened.load(Ordering::Acquire)
     }
 
     /// How long any connection of the store is waited for.
@@ -103,6 +111,7 @@ impl Readers {
             }
         }
         let mut conn = self.patience.within(self.connect.connect()).await?;
+        self.opened.fetch_add(1, Ordering::AcqRel);
         let outcome = self.patience.within(all(query(), &mut conn, &mut decode)).await;
         if outcome.as_ref().err().is_none_or(|e| !error::breaks_connection(e)) {
             self.put(conn);

@@ -176,16 +176,23 @@ impl EventStore for PgBackend {
         let window = if select.is_indexed() { MAX_SEQUENCE } else { after.0.saturating_add(WINDOW) };
         let upto = Position(window.min(MAX_SEQUENCE));
         let mut head = Position(0);
-        let place = |_, row: &PgRow| {
-            head = Position(number(row.get_unchecked(7)));
+        let (mut streams, unnamed) = (Vec::new(), StreamId::new("?")?);
+        let place = |i, row: &PgRow| {
+            if i == 0 {
+                head = Position(number(row.get_unchecked(7)));
+                // The rows come again if there are types in them that were not known.
+                streams.clear();
+            }
             // A read that found nothing gives one row, with the head alone.
             if row.get_unchecked::<Option<i64>, _>(0).is_none() {
                 return Ok(None);
             }
-            let version = Version(number(row.get_unchecked(5)));
-            Ok(Some((StreamId::new(row.get_unchecked::<&str, _>(6))?, version)))
+            streams.push(row.get_unchecked::<i64, _>(6));
+            Ok(Some((unnamed.clone(), Version(number(row.get_unchecked(5))))))
         };
-        let events = self.events("reading the log", || select.query(after, upto, limit), place).await?;
+        let mut events = self.events("reading the log", || select.query(after, upto, limit), place).await?;
+        let names = self.0.shared.streams.names(&self.0.shared.readers, &streams).await?;
+        events.iter_mut().zip(names).for_each(|(event, name)| event.stream = name);
         let last = events.last().map_or(after, RecordedEvent::place);
         let through = if events.len() == limit { last } else { head.min(upto).max(last) };
         Ok(Page { events, through, more: through < head })

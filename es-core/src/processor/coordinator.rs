@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::future::join_all;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -11,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::build::Build;
 use super::engine::{Engine, Ground, Role};
 use super::generations::Generations;
-use super::node::{self, Snapshot};
+use super::node::{self, Alive, Snapshot};
 use super::plan::{Action, Holder, Seen, plan};
 use super::range::{self, Range};
 use super::runner::Runner;
@@ -19,8 +20,10 @@ use super::slices::Slices;
 use super::status::{Board, ProcessorState, RangeStatus, Rate};
 use super::worker::Worker;
 use super::{Reset, parked, rows};
-use crate::store::{Commit, CommitError, Generation, Position, RowWrite, StoreError};
+use crate::store::{Commit, CommitError, Generation, Position, Resolution, RowWrite, StoreError, StoredRow};
 
+/// When it is tried again what could not be settled, if nothing new is seen before.
+const AGAIN: Duration = Duration::from_millis(200);
 /// How often it is tried to give ranges back; seen to be done by a last look.
 const GIVES_BACK: usize = 4;
 
@@ -107,10 +110,12 @@ impl Coordinator {
 
     /// Until `stop`; then what the node has of this processor is given back.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut failed = false;
         while !stop.is_cancelled() {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
+                () = tokio::time::sleep(AGAIN), if failed => {}
                 Some(Order::Reset(to, reply)) = self.orders.recv() => {
                     let done = self.reset(to).await;
                     drop(reply.send(done));
@@ -122,7 +127,9 @@ impl Coordinator {
                 }
             }
             let Some(snapshot) = self.snapshot.borrow_and_update().clone() else { continue };
-            if let Err(error) = self.reconcile(&snapshot).await {
+            let settled = self.reconcile(&snapshot).await;
+            failed = settled.is_err();
+            if let Err(error) = settled {
                 let (processor, error) = (&self.desk.name, crate::chain(&error));
                 tracing::warn!(%processor, error, "what to work on could not be settled, and is tried again");
             }
@@ -186,8 +193,8 @@ impl Coordinator {
         let seen = snapshot.ranges.get(&build).cloned().unwrap_or_default();
         let members = snapshot.members(&self.desk.name);
         let splits = running.engine.traits.splits;
-        let decide = |ranges: &[Range]| {
-            plan(&look(&ground, ranges, snapshot), members, splits, ground.settings.workers)
+        let decide = |ranges: &[Range], alive: &Alive| {
+            plan(&look(&ground, ranges, alive), members, splits, ground.settings.workers)
         };
         let own = |range: &&Range| range.owner == Some(ground.node);
         let works = |workers: &BTreeMap<u16, Task>, range: &Range| {
@@ -201,10 +208,13 @@ impl Coordinator {
         }
         let idle = seen.iter().filter(own).any(|range| !works(&running.workers, range));
         let mut ranges = seen;
-        if ranges.is_empty() || idle || !decide(&ranges).is_empty() {
-            // What was seen may be old: what is done is decided on what is there now.
+        if ranges.is_empty() || idle || !decide(&ranges, &snapshot.alive).is_empty() {
+            // What was seen may be old: what is done is decided on what is there now. Ranges first: whoever has one has
+            // said before that it is alive.
             ranges = range::of(&*ground.backend, &build).await?;
-            for action in decide(&ranges) {
+            let now = ground.backend.now().await?.as_microsecond();
+            let alive = node::alive(&*ground.backend, now).await?;
+            for action in decide(&ranges, &alive) {
                 act(&ground, running, &ranges, action).await?;
             }
             ranges = range::of(&*ground.backend, &build).await?;
@@ -330,10 +340,10 @@ fn gauges(engine: &Engine, head: Position) {
     set("es_processor_parked", status.parked as u64);
 }
 
-fn look(ground: &Ground, ranges: &[Range], snapshot: &Snapshot) -> Vec<Seen> {
+fn look(ground: &Ground, ranges: &[Range], alive: &Alive) -> Vec<Seen> {
     let holder = |owner: Option<uuid::Uuid>| match owner {
         Some(owner) if owner == ground.node => Holder::Me,
-        Some(owner) if snapshot.alive.contains_key(&owner) => Holder::Other,
+        Some(owner) if alive.contains_key(&owner) => Holder::Other,
         _ => Holder::Nobody,
     };
     let seen =
@@ -344,7 +354,14 @@ fn look(ground: &Ground, ranges: &[Range], snapshot: &Snapshot) -> Vec<Seen> {
 /// Writes rows of ranges. Somebody who was faster is no error: what to do is decided anew.
 async fn write(ground: &Ground, rows: Vec<RowWrite>) -> Result<(), StoreError> {
     match ground.backend.commit(Commit { rows, ..Commit::default() }).await {
-        Ok(_) | Err(CommitError::Fenced { .. } | CommitError::Unknown(_)) => Ok(()),
+        Ok(_) | Err(CommitError::Fenced { .. }) => Ok(()),
+        // So that what is read next is what there is.
+        Err(CommitError::Unknown(attempt)) => match ground.backend.resolve(&attempt).await? {
+            Resolution::Applied(_) => Ok(()),
+            Resolution::Never => {
+                Err(StoreError::transient("writing a checkpoint", CommitError::Unknown(attempt)))
+            }
+        },
         Err(CommitError::Store(error)) => Err(error),
         Err(other) => Err(StoreError::transient("writing a checkpoint", other)),
     }
@@ -380,6 +397,7 @@ async fn act(
     for first in [Some(first), next].into_iter().flatten() {
         if let Some(task) = running.workers.remove(&first) {
             stop(task).await;
+            running.engine.board.update(first, |range| range.state = ProcessorState::Starting);
         }
     }
     // The worker has moved it since it was read.
@@ -457,7 +475,7 @@ fn show(board: &Board, ground: &Ground, ranges: &[Range]) {
     board.reshape(ranges.iter().map(status).collect());
 }
 
-/// The rows of sequences that begin after a position: they go, for their events come again.
+/// The rows of what was set aside after a position: parked events and skips go, for their events come again.
 async fn parked_after(
     backend: &Arc<dyn super::backend::AnyBackend>,
     build: &Build,
@@ -465,24 +483,31 @@ async fn parked_after(
 ) -> Result<Vec<RowWrite>, StoreError> {
     let mut gone = Vec::new();
     for (key, kept) in parked::of_range(&**backend, build, Slices::ALL).await? {
-        if kept.stored.first <= target {
-            continue;
-        }
-        let (table, prefix) = (build.parked_events(), kept.prefix(&key));
-        let mut after = None;
+        let (table, before, mut after) = (build.parked_events(), gone.len(), target);
         loop {
             let page =
-                rows::below(&**backend, &table, &prefix, after.as_deref(), crate::limits::MAX_PAGE).await?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.key.clone());
-            gone.extend(page.into_iter().map(|row| RowWrite {
-                table: table.clone(),
-                key: row.key,
-                rev: row.rev,
-                row: None,
-            }));
+                parked::positions(&**backend, build, &key, &kept, after, crate::limits::MAX_PAGE).await?;
+            let Some((_, last)) = page.last() else { break };
+            after = *last;
+            let remove = |(row, _): (StoredRow, Position)| removal(table.clone(), row);
+            gone.extend(page.into_iter().map(remove));
         }
-        gone.push(RowWrite { row: None, ..kept.write(build, &key) });
+        let n = gone.len() - before;
+        if n > 0 {
+            let mut left = kept;
+            left.stored.events = left.stored.events.saturating_sub(n as u64);
+            let sequence = left.write(build, &key);
+            gone.push(if left.stored.events == 0 { RowWrite { row: None, ..sequence } } else { sequence });
+        }
+    }
+    for row in rows::whole(&**backend, &build.skipped()).await? {
+        if rows::decode::<parked::Skipped>(&build.skipped(), &row)?.position > target {
+            gone.push(removal(build.skipped(), row));
+        }
     }
     Ok(gone)
+}
+
+fn removal(table: Arc<str>, row: StoredRow) -> RowWrite {
+    RowWrite { table, key: row.key, rev: row.rev, row: None }
 }

@@ -1,6 +1,6 @@
 //! What the workers of one build share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,11 +16,12 @@ use super::runner::{Runner, Session, Traits};
 use super::status::Board;
 use super::worker::Trip;
 use super::{range, rows};
+use crate::ErrorKind;
 use crate::clock::Timestamp;
 use crate::command::Services;
 use crate::id::Ids;
 use crate::projection::OnFailure;
-use crate::store::{EventFilter, Position, RecordedEvent, StoreError};
+use crate::store::{CommitError, EventFilter, Position, RecordedEvent, StoreError};
 
 /// How processors are run; the same for all of an app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,15 +205,20 @@ impl Engine {
         Ok(ranges.iter().map(|range| range.position).min().unwrap_or_default())
     }
 
-    /// Whether the store, not the event, is why something failed.
-    pub(crate) fn blames_the_store(&self, error: &(dyn std::error::Error + 'static)) -> bool {
-        self.backend.is_transient(error)
+    /// Whether the event, not the store, is why something failed. It is asked whether it answers: an error that hides
+    /// its source must not be taken for one of the event.
+    pub(crate) async fn blames_the_event(
+        &self,
+        error: &(dyn std::error::Error + Send + Sync + 'static),
+    ) -> bool {
+        let fenced = matches!(error.downcast_ref(), Some(CommitError::Fenced { .. }));
+        !fenced && !self.blames_the_store(error) && self.backend.head().await.is_ok()
     }
 
-    /// Whether the store answers. Asked after each failure that seems to be of the event: an error that hides its source
-    /// must not be taken for one.
-    pub(crate) async fn answers(&self) -> bool {
-        self.backend.head().await.is_ok()
+    fn blames_the_store(&self, error: &(dyn std::error::Error + 'static)) -> bool {
+        let of_store = error.downcast_ref::<StoreError>().map(StoreError::kind);
+        let kind = of_store.or_else(|| error.downcast_ref::<CommitError>().map(CommitError::kind));
+        matches!(kind, Some(ErrorKind::Transient | ErrorKind::Unknown)) || self.backend.is_transient(error)
     }
 
     pub(crate) async fn event_at(&self, position: Position) -> Result<Option<RecordedEvent>, StoreError> {
@@ -229,8 +235,15 @@ impl Engine {
                 format!("{events} events of {key:?} are parked, and no more fit: retry or discard them");
             return Err(Trip::Full(why));
         }
-        let new = parked.values().filter(|kept| kept.rev == 0).count();
-        if new > 0 && rows::whole(&*self.backend, &self.build.parked()).await?.len() + new > sequences {
+        let mut keys: BTreeSet<&str> =
+            parked.iter().filter(|(_, kept)| kept.rev == 0).map(|(key, _)| &**key).collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        // One of them may be stored already, by a commit that came late.
+        let stored = rows::whole(&*self.backend, &self.build.parked()).await?;
+        keys.extend(stored.iter().map(|row| &*row.key));
+        if keys.len() > sequences {
             let why =
                 format!("{sequences} sequences are parked, and no more fit: retry or discard some of them");
             return Err(Trip::Full(why));

@@ -57,7 +57,7 @@ pub(crate) use self::generations::prepare;
 pub(crate) use self::kinds::{ProjectionRunner, ReactorRunner, ViewRunner};
 use self::node::Node;
 pub(crate) use self::pages::Pages;
-use self::parked::Request;
+use self::parked::{Kept, Request};
 pub use self::parked::{ParkedSequence, ParkingLimits, Skipped};
 pub use self::rebuild::{Progress, Rebuild, RebuildOptions, Report};
 pub use self::runner::{Runner, Session, Traits};
@@ -66,8 +66,11 @@ pub use self::status::{ProcessorState, ProcessorStatus, RangeStatus};
 pub use self::wait::{Receipt, WaitError};
 pub use self::work::{Failure, Work};
 pub(crate) use self::worker::REPLAY;
+use crate::ErrorKind;
 use crate::clock::Timestamp;
-use crate::store::{Commit, CommitError, EventFilter, Position, RecordedEvent, RowWrite, StoreError};
+use crate::store::{
+    Commit, CommitError, EventFilter, Position, RecordedEvent, Resolution, RowWrite, StoreError,
+};
 
 /// Where a reset sets a processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -245,6 +248,23 @@ impl Processor {
         parked::skipped(&*self.ground.backend, &self.current().await?).await
     }
 
+    /// What has become of a request: `None` while it stands, else what is left of the sequence.
+    async fn answer(&self, build: &Build, key: &str) -> Result<Option<Option<Kept>>, StoreError> {
+        let backend = &*self.ground.backend;
+        // In this order: a sequence goes in one commit with its request.
+        let left = parked::one(backend, build, key).await?;
+        let Some(row) = rows::one(backend, &build.requests(), key).await? else {
+            return Ok(Some(parked::one(backend, build, key).await?));
+        };
+        if left.is_none() {
+            // Another request was done just before this one was written: it stands for nothing.
+            let gone = RowWrite { table: build.requests(), key: row.key, rev: row.rev, row: None };
+            drop(backend.commit(Commit { rows: vec![gone], ..Commit::default() }).await);
+            return Err(StoreError::misuse(format!("{key:?} is not parked in {build} any more")));
+        }
+        Ok(None)
+    }
+
     /// The build that queries read.
     async fn current(&self) -> Result<Build, StoreError> {
         let generations = Generations::read(&*self.ground.backend, self.name()).await?.unwrap_or_default();
@@ -263,7 +283,13 @@ impl Processor {
         }
         let row = serde_json::to_vec(request).expect("a text serializes");
         let row = RowWrite { table: build.requests(), key: key.to_owned(), rev: 0, row: Some(row.into()) };
-        match backend.commit(Commit { rows: vec![row], ..Commit::default() }).await {
+        let mut asked = backend.commit(Commit { rows: vec![row], ..Commit::default() }).await;
+        if let Err(CommitError::Unknown(attempt)) = &asked
+            && let Resolution::Applied(committed) = backend.resolve(attempt).await?
+        {
+            asked = Ok(committed);
+        }
+        match asked {
             Ok(_) => {}
             Err(CommitError::Fenced { .. }) => {
                 let what =
@@ -278,8 +304,12 @@ impl Processor {
             loop {
                 self.desk.nudge.send_modify(|n| *n += 1);
                 tokio::time::sleep(pause).await;
-                if rows::one(backend, &build.requests(), key).await?.is_none() {
-                    return parked::one(backend, &build, key).await;
+                match self.answer(&build, key).await {
+                    Ok(Some(left)) => return Ok(left),
+                    Ok(None) => {}
+                    // A store that does not answer now may do so in time.
+                    Err(error) if error.kind() == ErrorKind::Transient => {}
+                    Err(error) => return Err(error),
                 }
                 pause = (pause * 2).min(Duration::from_millis(500));
             }

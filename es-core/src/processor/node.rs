@@ -17,6 +17,8 @@ use super::range::{self, Range};
 use super::rows;
 use crate::store::{Commit, Position, RowStore, RowWrite, StoreError};
 
+/// How often a node that ends tries to say so.
+const SIGNS_OFF: usize = 8;
 /// The table of one row for each node.
 const NODES: &str = "nodes";
 
@@ -29,14 +31,16 @@ struct Stored {
     runs: BTreeSet<String>,
 }
 
+/// The nodes that are alive, and what they run.
+pub(crate) type Alive = BTreeMap<Uuid, BTreeSet<String>>;
+
 /// What a node sees of the others.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     /// By the store's clock, in microseconds.
     pub(crate) now: i64,
     pub(crate) head: Position,
-    /// The nodes that are alive, and what they run.
-    pub(crate) alive: BTreeMap<Uuid, BTreeSet<String>>,
+    pub(crate) alive: Alive,
     pub(crate) ranges: BTreeMap<Build, Vec<Range>>,
     pub(crate) generations: BTreeMap<String, Generations>,
 }
@@ -44,10 +48,11 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     async fn read(ground: &Ground) -> Result<Self, StoreError> {
         let backend = &*ground.backend;
+        // Ranges first: whoever has one has said before that it is alive.
+        let ranges = range::all(backend).await?;
         let now = backend.now().await?.as_microsecond();
         let alive = alive(backend, now).await?;
-        let ranges = range::all(backend).await?;
-        // Read last: no range is further than the log.
+        // After the ranges: none is further than the log.
         let head = backend.head().await?;
         let mut generations = BTreeMap::new();
         for row in rows::whole(backend, GENERATIONS).await? {
@@ -64,10 +69,7 @@ impl Snapshot {
 }
 
 /// The nodes that are alive at a time, and what they run.
-pub(crate) async fn alive(
-    store: &dyn RowStore,
-    now: i64,
-) -> Result<BTreeMap<Uuid, BTreeSet<String>>, StoreError> {
+pub(crate) async fn alive(store: &dyn RowStore, now: i64) -> Result<Alive, StoreError> {
     let mut alive = BTreeMap::new();
     for row in rows::whole(store, NODES).await? {
         let Stored { until, runs } = rows::decode(NODES, &row)?;
@@ -125,8 +127,9 @@ impl Node {
                 _ = self.nudge.changed() => {}
             }
         }
-        // Others need not wait until the lease has run out.
-        if let Err(error) = self.leave().await {
+        // Others need not wait until the lease has run out, nor leave this node a share until then.
+        for _ in 0..SIGNS_OFF {
+            let Err(error) = self.leave().await else { break };
             tracing::debug!(node = %self.ground.node, error = crate::chain(&error), "the node could not sign off");
         }
     }

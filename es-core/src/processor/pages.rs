@@ -5,7 +5,7 @@
 //! taken in, the next one is read.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
@@ -29,11 +29,20 @@ pub(crate) struct Pages {
     cache: Mutex<Cache>,
     /// How many events are read at once, so that a page has about [`READ`] bytes.
     limit: AtomicUsize,
+    /// Counts reads that began.
+    n_begun: AtomicU64,
+}
+
+/// A page, and which read it comes from.
+#[derive(Clone, Debug)]
+struct Read {
+    number: u64,
+    page: Arc<Page>,
 }
 
 #[derive(Debug, Default)]
 struct Cache {
-    pages: HashMap<Position, Arc<OnceCell<Arc<Page>>>>,
+    pages: HashMap<Position, Arc<OnceCell<Read>>>,
     /// Those that were read, oldest first, with their sizes.
     read: VecDeque<(Position, usize)>,
     bytes: usize,
@@ -41,7 +50,13 @@ struct Cache {
 
 impl Pages {
     pub(crate) fn new(store: Arc<dyn EventStore>, filter: EventFilter) -> Arc<Self> {
-        Arc::new(Self { store, filter, cache: Mutex::default(), limit: AtomicUsize::new(FIRST) })
+        Arc::new(Self {
+            store,
+            filter,
+            cache: Mutex::default(),
+            limit: AtomicUsize::new(FIRST),
+            n_begun: AtomicU64::new(0),
+        })
     }
 
     pub(crate) const fn filter(&self) -> &EventFilter {
@@ -50,7 +65,14 @@ impl Pages {
 
     /// The matching events after a position.
     pub(crate) async fn after(self: &Arc<Self>, position: Position) -> Result<Arc<Page>, StoreError> {
-        let page = self.read(position).await?;
+        let n_begun = self.n_begun.load(Ordering::SeqCst);
+        let page = loop {
+            let Read { number, page } = self.read(position).await?;
+            // That there is nothing is only said by a read that began after it was asked for.
+            if !page.events.is_empty() || number >= n_begun {
+                break page;
+            }
+        };
         if page.more {
             // By the time it is asked for, it is there. Nobody waits for this task: a page is read by whoever asks.
             let (ahead, next) = (self.clone(), page.through);
@@ -59,9 +81,10 @@ impl Pages {
         Ok(page)
     }
 
-    async fn read(&self, position: Position) -> Result<Arc<Page>, StoreError> {
+    async fn read(&self, position: Position) -> Result<Read, StoreError> {
         let cell = self.cache.lock().unwrap_or_else(PoisonError::into_inner).cell(position);
         let read = || async {
+            let number = self.n_begun.fetch_add(1, Ordering::SeqCst);
             let limit = self.limit.load(Ordering::Relaxed);
             let page = self.store.read(&self.filter, position, limit).await?;
             let size = size(&page.events);
@@ -71,18 +94,15 @@ impl Pages {
                 self.limit.store(fitting.clamp(1, (2 * limit).min(MAX_PAGE)), Ordering::Relaxed);
             }
             self.cache.lock().unwrap_or_else(PoisonError::into_inner).keep(position, &page, size);
-            Ok(Arc::new(page))
+            Ok(Read { number, page: Arc::new(page) })
         };
-        let page = cell.get_or_try_init(read).await;
-        if page.is_err() {
-            self.cache.lock().unwrap_or_else(PoisonError::into_inner).pages.remove(&position);
-        }
-        page.cloned()
+        // After a failure the cell stays, for whoever waits for it, or asks next.
+        cell.get_or_try_init(read).await.cloned()
     }
 }
 
 impl Cache {
-    fn cell(&mut self, position: Position) -> Arc<OnceCell<Arc<Page>>> {
+    fn cell(&mut self, position: Position) -> Arc<OnceCell<Read>> {
         self.pages.entry(position).or_default().clone()
     }
 

@@ -83,6 +83,11 @@ pub trait Session: Send {
     fn waiting(&self) -> usize {
         0
     }
+
+    /// The key that the last flush failed for, if it is known.
+    fn failed(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// Calls a handler: it may panic, and it may not take forever.

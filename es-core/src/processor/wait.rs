@@ -179,7 +179,7 @@ impl Processor {
         }
         let may_be_parked = status.parked > 0 || elsewhere;
         if let (Wanted::Keys(keys), true) = (wanted, may_be_parked) {
-            self.not_parked(keys, status).await?;
+            self.not_parked(keys, receipt.position, status).await?;
         }
         Ok(true)
     }
@@ -222,10 +222,17 @@ impl Processor {
         Ok(())
     }
 
-    async fn not_parked(&self, keys: &BTreeSet<String>, status: &ProcessorStatus) -> Result<(), WaitError> {
+    async fn not_parked(
+        &self,
+        keys: &BTreeSet<String>,
+        position: Position,
+        status: &ProcessorStatus,
+    ) -> Result<(), WaitError> {
         let build = super::Build { processor: self.desk.name.clone(), generation: status.generation };
         for key in keys {
-            if let Some(kept) = parked::one(&*self.ground.backend, &build, key).await? {
+            // What stands before the event that failed was taken in.
+            let kept = parked::one(&*self.ground.backend, &build, key).await?;
+            if let Some(kept) = kept.filter(|kept| kept.stored.position <= position) {
                 let (processor, key, error) = (self.name().to_owned(), key.clone(), kept.stored.error);
                 return Err(WaitError::Parked { processor, key, error });
             }

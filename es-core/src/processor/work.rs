@@ -58,7 +58,10 @@ impl<'w> Work<'w> {
                 }
                 let parked = !parked.is_empty() && parked.contains_key(key);
                 let skipped = !skips.is_empty() && skips.contains_key(&(event.place(), key.to_owned()));
-                if parked || skipped {
+                let known = |left: &LeftOut| left.key == key;
+                let of_event = self.left_out.iter().rev().take_while(|left| left.position == event.place());
+                // An event can have the same key twice; it is left out once.
+                if (parked || skipped) && !of_event.into_iter().any(known) {
                     self.left_out.push(LeftOut { key: key.to_owned(), position: event.place(), parked });
                 }
                 !parked && !skipped

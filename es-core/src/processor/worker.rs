@@ -55,7 +55,8 @@ pub(crate) struct Worker {
     verdicts: Vec<Verdict>,
     /// How many events are flushed at once, after a flush that failed; doubled by each one that did not.
     limit: usize,
-    halted: Option<u64>,
+    /// While it stands still: how often somebody had resumed before, and what it shows.
+    halted: Option<(u64, ProcessorState)>,
     /// When it was last looked up what persons ask for; `None` if somebody has just asked.
     asked: Option<Instant>,
 }
@@ -171,11 +172,11 @@ impl Worker {
     }
 
     async fn step(&mut self) -> Result<Step, Trip> {
-        if let Some(resumed) = self.halted {
-            if *self.engine.resumed.borrow() == resumed {
-                return Ok(Step::Rest(POLL));
-            }
-            (self.halted, self.trouble) = (None, None);
+        let resumed = *self.engine.resumed.borrow();
+        if self.halted.as_ref().is_some_and(|(before, _)| *before != resumed) {
+            // The event that it stopped at is tried again: what was decided of it is forgotten.
+            (self.halted, self.trouble, self.open) = (None, None, None);
+            self.verdicts.clear();
         }
         if !self.engine.may_act() {
             return Ok(Step::Rest(FOLLOW));
@@ -183,9 +184,14 @@ impl Worker {
         if self.open.is_none() && !self.reopen().await? {
             return Ok(Step::Lost);
         }
-        if !self.open().parked.is_empty() && self.asked.is_none_or(|asked| asked.elapsed() >= POLL) {
-            self.asked = Some(Instant::now());
+        let waits = !self.open().parked.is_empty();
+        if self.asked.is_none_or(|asked| waits && asked.elapsed() >= POLL) {
             self.requests().await?;
+            self.asked = Some(Instant::now());
+        }
+        // While it stands still, sequences can be emptied: that may be what it waits for.
+        if self.halted.is_some() {
+            return Ok(Step::Rest(POLL));
         }
         let bound = self.engine.bound().await?;
         let open = self.open.as_mut().expect("opened above");
@@ -236,7 +242,7 @@ impl Worker {
             page: None,
             flushed: now,
         });
-        self.show(ProcessorState::Running);
+        self.show(self.state());
         Ok(true)
     }
 
@@ -281,12 +287,14 @@ impl Worker {
         if self.trouble.as_ref().is_some_and(|trouble| self.range.position >= trouble.position) {
             self.trouble = None;
         }
-        self.show_at(ProcessorState::Running, seen);
+        self.show_at(self.state(), seen);
         Ok(match (more, worked) {
             (true, _) => Step::More,
             (false, _) if next.bounded => Step::Rest(FOLLOW),
             // Under load, as long as the page took: so at most half of the time goes into small pages, and they grow.
             (false, true) => Step::Rest(started.elapsed().min(POLL / 2)),
+            // It may have been read for somebody else, some time ago.
+            (false, false) if !page.events.is_empty() => Step::More,
             (false, false) if gap > 0 && !due => Step::Rest(IDLE_TIME),
             (false, false) => Step::Rest(POLL),
         })
@@ -362,8 +370,7 @@ impl Worker {
 
     /// After a failure: how long to wait; `None` if the range is somebody else's.
     async fn tripped(&mut self, trip: Trip) -> Option<Duration> {
-        let folded = self.open.as_mut().map(|open| (open.folded, open.last.take()));
-        self.open = None;
+        let open = self.open.take();
         match trip {
             Trip::Full(why) => Some(self.halt(why)),
             Trip::Store(error) => Some(self.failed(&error)),
@@ -373,30 +380,40 @@ impl Worker {
                 self.failures += 1;
                 (self.failures < 100).then(|| self.backoff(self.failures))
             }
-            Trip::Commit(error) => match folded {
-                Some((n, last))
-                    if n > 0 && !self.engine.blames_the_store(&error) && self.engine.answers().await =>
-                {
-                    if n > 1 {
-                        // Which one it is shows when there is only one.
-                        self.limit = n.min(self.limit).div_ceil(2);
-                        return Some(Duration::ZERO);
-                    }
-                    let last = last.expect("one event was folded");
-                    let keys = self.engine.runner.keys(&last).unwrap_or_default();
-                    let key = keys.into_iter().find(|key| self.range.slices.has(key));
-                    let key = key.unwrap_or_else(|| last.stream.as_str().to_owned());
-                    Some(self.handler_failed(Failure::new(&last, key, error)).await)
+            Trip::Commit(error) => {
+                let folded = open.as_ref().map_or(0, |open| open.folded);
+                let blamed = open.and_then(|open| self.blamed(open));
+                if folded == 0 || !self.engine.blames_the_event(&error).await {
+                    return Some(self.failed(&error));
                 }
-                _ => Some(self.failed(&error)),
-            },
+                if folded > 1 {
+                    // Which one it is shows when there is only one.
+                    self.limit = folded.min(self.limit).div_ceil(2);
+                    return Some(Duration::ZERO);
+                }
+                Some(match blamed {
+                    Some((event, key)) => self.handler_failed(Failure::new(&event, key, error)).await,
+                    None => self.failed(&error),
+                })
+            }
             Trip::Handler(failure) => {
-                if self.engine.blames_the_store(&*failure.source) || !self.engine.answers().await {
+                if !self.engine.blames_the_event(&*failure.source).await {
                     return Some(self.failed(&failure));
                 }
                 Some(self.handler_failed(failure).await)
             }
         }
+    }
+
+    /// The event that was folded last, and the key for which it cannot be flushed; `None` if no handler had to do with it.
+    fn blamed(&self, open: Open) -> Option<(RecordedEvent, String)> {
+        let event = open.last?;
+        let left_out = |key: &String| open.left_out.iter().any(|left| left.key == *key);
+        let known = open.session.failed().map(str::to_owned);
+        let handled = |key: &String| self.range.slices.has(key) && !left_out(key);
+        let any = || self.engine.runner.keys(&event).unwrap_or_default().into_iter().find(handled);
+        let key = known.or_else(any)?;
+        Some((event, key))
     }
 
     /// The store fails: it is asked again until it answers.
@@ -419,7 +436,7 @@ impl Worker {
                 1
             }
         };
-        let error = crate::chain(&failure);
+        let error = parked::cut(&crate::chain(&failure));
         self.show_failing(&error, attempts);
         if attempts <= self.engine.settings.retries {
             return self.backoff(attempts);
@@ -450,9 +467,18 @@ impl Worker {
     fn halt(&mut self, error: String) -> Duration {
         let (build, slices) = (&self.range.build, self.range.slices);
         tracing::error!(%build, %slices, error, "a processor stands still until it is resumed");
-        self.halted = Some(*self.engine.resumed.borrow());
-        self.show(ProcessorState::Halted { since: self.engine.now(), error });
+        let state = ProcessorState::Halted { since: self.engine.now(), error };
+        self.halted = Some((*self.engine.resumed.borrow(), state.clone()));
+        self.show(Some(state));
         POLL
+    }
+
+    /// What it shows after something went well; `None` if that was not what had failed: then it goes on showing it.
+    fn state(&self) -> Option<ProcessorState> {
+        match &self.halted {
+            Some((_, halted)) => Some(halted.clone()),
+            None => (self.trouble.is_none() && self.failures == 0).then_some(ProcessorState::Running),
+        }
     }
 
     fn backoff(&self, attempts: u32) -> Duration {
@@ -465,6 +491,9 @@ impl Worker {
         let (build, slices) = (&self.range.build, self.range.slices);
         let position = self.range.position.0;
         tracing::warn!(%build, %slices, position, attempts, error, "a page failed and is tried again");
+        if self.halted.is_some() {
+            return;
+        }
         let now = self.engine.now();
         self.engine.board.update(self.range.slices.first, |range| {
             let since = match range.state {
@@ -476,11 +505,11 @@ impl Worker {
         });
     }
 
-    fn show(&self, state: ProcessorState) {
+    fn show(&self, state: Option<ProcessorState>) {
         self.show_at(state, self.range.position);
     }
 
-    fn show_at(&self, state: ProcessorState, seen: Position) {
+    fn show_at(&self, state: Option<ProcessorState>, seen: Position) {
         let parked = self.open.as_ref().map(|open| open.parked.len());
         // Folded is not yet there for a reader: only what was flushed, and what had nothing to flush.
         let folding = self.open.as_ref().is_some_and(|open| open.folded > 0);
@@ -488,7 +517,9 @@ impl Worker {
         self.engine.board.update(self.range.slices.first, |range: &mut RangeStatus| {
             range.position = position;
             range.parked = parked.unwrap_or(range.parked);
-            range.state = state;
+            if let Some(state) = state {
+                range.state = state;
+            }
         });
     }
 
@@ -527,12 +558,22 @@ impl Worker {
 
     /// Handles a sequence in order, until one of its events fails again.
     async fn retry(&mut self, build: &Build, key: &str, done: RowWrite) -> Result<(), Trip> {
-        let mut done = Some(done);
         loop {
             let kept = self.open().parked[key].clone();
             let backend = self.engine.backend.clone();
             let found = parked::positions(&*backend, build, key, &kept, Position(0), SEQUENCE).await?;
+            if found.is_empty() {
+                // A count that was wrong: nothing waits, so the key goes on.
+                self.flush_with(vec![RowWrite { row: None, ..kept.write(build, key) }, done]).await?;
+                self.open.as_mut().expect("it is open").parked.remove(key);
+                self.show(self.state());
+                return Ok(());
+            }
             for (row, position) in found {
+                // Whoever comes next finds the request, and goes on here.
+                if self.stop.is_cancelled() {
+                    return Ok(());
+                }
                 let mut kept = self.open().parked[key].clone();
                 let event = self.engine.event_at(position).await?;
                 let outcome = match &event {
@@ -546,11 +587,35 @@ impl Worker {
                         REPLAY.scope(replay, folding).await.map_err(|failure| failure.source)
                     }
                 };
-                if let Err(error) = outcome {
-                    if self.engine.blames_the_store(&*error) || !self.engine.answers().await {
+                let left = kept.stored.events.saturating_sub(1);
+                let outcome = match outcome {
+                    Err(error) if !self.engine.blames_the_event(&*error).await => {
                         let failed = std::io::Error::other(crate::chain(&*error));
                         return Err(StoreError::transient("retrying a parked sequence", failed).into());
                     }
+                    Err(error) => Err(error),
+                    Ok(()) => {
+                        let mut after = kept.clone();
+                        after.stored.events = left;
+                        let sequence = after.write(build, key);
+                        let table = build.parked_events();
+                        let mut rows = vec![RowWrite { table, key: row.key, rev: row.rev, row: None }];
+                        if left == 0 {
+                            // Emptied, and its key goes on, in one commit.
+                            rows.push(RowWrite { row: None, ..sequence });
+                            rows.push(done.clone());
+                        } else {
+                            rows.push(sequence);
+                        }
+                        match self.flush_with(rows).await {
+                            Err(Trip::Commit(error)) if self.engine.blames_the_event(&error).await => {
+                                Err(error.into())
+                            }
+                            flushed => Ok(flushed?),
+                        }
+                    }
+                };
+                if let Err(error) = outcome {
                     // The session has seen a failure: it is dropped, and the error is written by a new one.
                     kept.stored.error = parked::cut(&crate::chain(&*error));
                     kept.stored.attempts += 1;
@@ -558,31 +623,17 @@ impl Worker {
                     kept.stored.position = position;
                     kept.stored.event = event.map(|event| event.name.to_string()).unwrap_or_default();
                     self.open.as_mut().expect("it is open").session = self.engine.open();
-                    let mut rows = vec![kept.write(build, key)];
-                    rows.extend(done);
-                    self.flush_with(rows).await?;
+                    self.flush_with(vec![kept.write(build, key), done]).await?;
                     kept.rev += 1;
                     self.open.as_mut().expect("it is open").parked.insert(key.to_owned(), kept);
                     return Ok(());
                 }
-                kept.stored.events = kept.stored.events.saturating_sub(1);
-                let last = kept.stored.events == 0;
-                let mut rows =
-                    vec![RowWrite { table: build.parked_events(), key: row.key, rev: row.rev, row: None }];
-                let sequence = kept.write(build, key);
-                if last {
-                    // Emptied, and its key goes on, in one commit.
-                    rows.push(RowWrite { row: None, ..sequence });
-                    rows.extend(done.take());
-                } else {
-                    rows.push(sequence);
-                }
-                self.flush_with(rows).await?;
+                kept.stored.events = left;
                 kept.rev += 1;
                 let open = self.open.as_mut().expect("it is open");
-                if last {
+                if left == 0 {
                     open.parked.remove(key);
-                    self.show(ProcessorState::Running);
+                    self.show(self.state());
                     return Ok(());
                 }
                 open.parked.insert(key.to_owned(), kept);
@@ -617,7 +668,7 @@ impl Worker {
             let open = self.open.as_mut().expect("it is open");
             if last {
                 open.parked.remove(key);
-                self.show(ProcessorState::Running);
+                self.show(self.state());
                 return Ok(());
             }
             open.parked.insert(key.to_owned(), kept);

@@ -2,12 +2,15 @@
 
 mod reactor;
 mod view;
+mod views;
 
 pub use self::reactor::{React, Reactor, missing_for as missing_for_reactor};
 pub(crate) use self::view::decode_row;
-pub use self::view::{Change, Fold, IntoKeys, View, Views};
+pub use self::view::{Change, Fold, IntoKeys, View};
+pub use self::views::Views;
 use crate::BoxError;
 use crate::event::{Event, Payload, Recorded};
+use crate::query::Answers;
 use crate::store::{EventFilter, RecordedEvent, Tables};
 
 /// Name and filter: what does not depend on the backend, for SQL projections and keyed views alike.
@@ -71,6 +74,9 @@ pub trait On<P: Payload, T>: Projection {
     note = "import `Tx` from the backend crate this app runs on"
 )]
 pub trait Project<T>: Projection {
+    /// What `.projection(..)` has to know if the type also answers queries: `Answers::of::<Self>()`. `#[projection]`
+    /// finds out by itself.
+    const ANSWERS: Answers = Answers::NONE;
     /// Takes in one event.
     fn project(&self, event: &RecordedEvent, tx: &mut T)
     -> impl Future<Output = Result<(), BoxError>> + Send;

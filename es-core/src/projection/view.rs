@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::event::{Payload, Recorded};
 use crate::projection::{Projection, tables_of};
-use crate::store::{RecordedEvent, RowStore, StoredRow};
+use crate::store::{RecordedEvent, StoredRow};
 use crate::{AggregateId, BoxError};
 
 /// A keyed view. `#[view]` writes this impl over the handlers of its block.
@@ -120,59 +120,6 @@ impl<K: Clone> IntoKeys<K> for Option<K> {
 impl<K: Clone> IntoKeys<K> for Vec<K> {
     fn to_keys(&self) -> Self {
         self.clone()
-    }
-}
-
-/// Typed reads of keyed views; provided by the app, so a query asks for `&Views`.
-#[derive(Clone)]
-pub struct Views(Arc<dyn RowStore>);
-
-impl fmt::Debug for Views {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Views")
-    }
-}
-
-/// Rows read at once by a scan.
-const PAGE: usize = 1_000;
-
-impl Views {
-    pub(crate) fn new(store: Arc<dyn RowStore>) -> Self {
-        Self(store)
-    }
-
-    /// The row of one key.
-    ///
-    /// # Errors
-    ///
-    /// The store cannot be read, or the row does not fit the type: then the view needs a new version.
-    pub async fn get<V: View>(&self, key: &V::Key) -> Result<Option<V>, BoxError> {
-        let mut rows = self.0.rows(&tables_of::<V>().stored_name(), &[key.to_string()]).await?;
-        rows.pop().flatten().map(|row| decode_row(&row)).transpose()
-    }
-
-    /// Every row in the order of the keys' texts, handed to `each` one by one; memory stays flat.
-    ///
-    /// # Errors
-    ///
-    /// The store cannot be read, or a row or key does not fit its type.
-    pub async fn for_each<V: View>(&self, mut each: impl FnMut(V::Key, V) + Send) -> Result<(), BoxError> {
-        let view = tables_of::<V>().stored_name();
-        let mut after: Option<String> = None;
-        loop {
-            let rows = self.0.scan(&view, after.as_deref(), PAGE).await?;
-            for row in &rows {
-                let key = V::Key::parse(&row.key);
-                each(
-                    key.ok_or_else(|| format!("{:?} is not a key of view {view}", row.key))?,
-                    decode_row(row)?,
-                );
-            }
-            if rows.len() < PAGE {
-                return Ok(());
-            }
-            after = rows.into_iter().next_back().map(|row| row.key);
-        }
     }
 }
 

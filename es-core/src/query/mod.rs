@@ -1,12 +1,34 @@
 //! Queries: typed questions to the read side.
 //!
-//! Point-to-point: each query type names the one handler that answers it.
+//! | to have | write | ask |
+//! | --- | --- | --- |
+//! | one answer, of the one handler there is | a method in a `#[queries]` block | [`App::query`] |
+//! | an answer now, and another after each change | the same | [`App::watch`] |
+//! | an answer that is too large for memory | a method that returns [`Rows`] | [`App::query`] |
+//! | the answers of many handlers | methods with `#[gather]`, and a [`Gather`] impl for the question | [`App::gather`] |
 
-use crate::codec::DecodeError;
-use crate::command::{FromServices, MissingService, Scope, Services};
+mod error;
+mod gather;
+mod rows;
+mod watch;
+mod wiring;
+
+use std::any::type_name;
+use std::panic::AssertUnwindSafe;
+
+use futures::FutureExt;
+
+pub use self::error::{LoadError, QueryError};
+pub use self::gather::{Gather, Gathering, Gathers, missing_for_gather};
+pub use self::rows::Rows;
+pub use self::wiring::Answers;
+pub(crate) use self::wiring::Wiring;
+#[doc(hidden)]
+pub use self::wiring::{Answering, AnswersNothing};
+use crate::command::{FromServices, Scope, Services};
+use crate::error::panic_text;
 use crate::projection::{View, Views};
-use crate::store::StoreError;
-use crate::{App, BoxError, ErrorKind};
+use crate::{App, BoxError};
 
 /// A question. `#[queries]` writes this impl beside the handler, so one without does not compile.
 #[diagnostic::on_unimplemented(
@@ -37,7 +59,7 @@ pub trait Answer<Q: Query + ?Sized>: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Q::Answer, BoxError>> + Send;
 }
 
-/// Written by `#[queries]`: lets `.queries(handler)` check at start what the methods ask for.
+/// Written by `#[queries]`: what an app has to know of a handler at start.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` answers no queries",
     note = "put `#[queries]` on an `impl {Self}` block, or write `impl Queries for {Self}`"
@@ -45,85 +67,31 @@ pub trait Answer<Q: Query + ?Sized>: Send + Sync + 'static {
 pub trait Queries: Send + Sync + 'static {
     /// A line for each service that a query asks for and nobody provided.
     fn missing(services: &Services) -> Vec<String>;
+
+    /// Adds the handler to those of each question that it answers beside others, see [`Gathers`]. Nothing by default.
+    fn gather(to: &mut Gathering) {
+        let _ = to;
+    }
 }
 
 /// What the handler of `Q` asks for and nobody provided, a line each.
 #[must_use]
 pub fn missing_for<Q: Query>(services: &Services) -> Vec<String> {
+    missing_in::<Q, <Q::Handler as Answer<Q>>::Env<'_>>(services)
+}
+
+fn missing_in<'s, Q, Env: FromServices<'s>>(services: &Services) -> Vec<String> {
     let mut missing = Vec::new();
-    <<Q::Handler as Answer<Q>>::Env<'_>>::missing(services, &mut missing);
-    missing.into_iter().map(|m| format!("query {}: {m}", std::any::type_name::<Q>())).collect()
+    Env::missing(services, &mut missing);
+    missing.into_iter().map(|m| format!("query {}: {m}", type_name::<Q>())).collect()
 }
 
-/// Why a query has no answer.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum QueryError {
-    /// Its handler, or something it asks for, was not provided: fix the wiring.
-    #[error("query {query} has no answer")]
-    Missing {
-        /// The query's type.
-        query: &'static str,
-        /// What is missing.
-        #[source]
-        source: MissingService,
-    },
-    /// The handler failed.
-    #[error("query {query} failed")]
-    Handler {
-        /// The query's type.
-        query: &'static str,
-        /// What it said.
-        #[source]
-        source: BoxError,
-    },
-}
-
-/// A read of one aggregate failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LoadError {
-    /// The id cannot be stored.
-    #[error(transparent)]
-    Limit(#[from] crate::limits::LimitError),
-    /// The store could not be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// An event could not be read.
-    #[error(transparent)]
-    Decode(#[from] DecodeError),
-    /// `apply` panicked: mend it, the events are as they are.
-    #[error("`apply` of {aggregate} panicked: {panic}")]
-    Panicked {
-        /// The aggregate.
-        aggregate: &'static str,
-        /// The text of the panic.
-        panic: String,
-    },
-}
-
-impl QueryError {
-    /// What the caller can do: fix the wiring, or look at the handler's own error.
-    #[must_use]
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Missing { .. } => ErrorKind::Misuse,
-            Self::Handler { source, .. } => {
-                source.downcast_ref::<StoreError>().map_or(ErrorKind::Transient, StoreError::kind)
-            }
-        }
-    }
-}
-
-impl LoadError {
-    /// What the caller can do.
-    #[must_use]
-    pub const fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Limit(_) | Self::Panicked { .. } => ErrorKind::Misuse,
-            Self::Store(e) => e.kind(),
-            Self::Decode(_) => ErrorKind::Corrupt,
-        }
+/// The answer of `H` to `Q`, or why there is none. A panic is an error of this query alone.
+async fn answered<Q, H, A>(answer: impl Future<Output = Result<A, BoxError>>) -> Result<A, QueryError> {
+    let (query, handler) = (type_name::<Q>(), type_name::<H>());
+    match AssertUnwindSafe(answer).catch_unwind().await {
+        Ok(answer) => answer.map_err(|source| QueryError::Handler { query, handler, source }),
+        Err(panic) => Err(QueryError::Panicked { query, handler, panic: panic_text(&*panic) }),
     }
 }
 
@@ -134,22 +102,20 @@ impl App {
     ///
     /// [`QueryError`] if this app runs no view, or the row cannot be read.
     pub async fn view<V: View>(&self, key: &V::Key) -> Result<Option<V>, QueryError> {
-        let name = std::any::type_name::<V>();
         let views = self.services().get::<Views>();
-        let views = views.map_err(|source| QueryError::Missing { query: name, source })?;
-        views.get(key).await.map_err(|source| QueryError::Handler { query: name, source })
+        let views = views.map_err(|source| QueryError::Missing { query: type_name::<V>(), source })?;
+        answered::<V, Views, _>(views.get(key)).await
     }
 
     /// Asks, and waits for the answer.
     ///
     /// # Errors
     ///
-    /// [`QueryError`] if the handler failed, or nobody provided it.
+    /// [`QueryError`] if the handler failed or panicked, or nobody provided it.
     pub async fn query<Q: Query>(&self, query: Q) -> Result<Q::Answer, QueryError> {
-        let name = std::any::type_name::<Q>();
-        let missing = |source| QueryError::Missing { query: name, source };
+        let missing = |source| QueryError::Missing { query: type_name::<Q>(), source };
         let handler = self.services().get::<Q::Handler>().map_err(missing)?;
         let env = FromServices::from_services(Scope::new(self.services())).map_err(missing)?;
-        handler.answer(query, env).await.map_err(|source| QueryError::Handler { query: name, source })
+        answered::<Q, Q::Handler, _>(handler.answer(query, env)).await
     }
 }

@@ -1,8 +1,8 @@
 //! What the attributes on `impl` blocks are given.
 
 use proc_macro2::{Span, TokenStream};
-use quote::ToTokens;
-use syn::{LitStr, Type};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::{Ident, LitStr, Type};
 
 use crate::attr::{self, Entry, krate};
 use crate::ctxt::Ctxt;
@@ -61,8 +61,45 @@ impl Args {
         }
         match file {
             // The literal's span makes the path relative to the user's file.
-            Some(file) => Some(quote::quote_spanned!(file.span()=> ::core::include_str!(#file))),
+            Some(file) => Some(quote_spanned!(file.span()=> ::core::include_str!(#file))),
             None => text?.text(cx).map(|text| text.to_token_stream()),
         }
     }
+    /// `on_failure = park`, as a constant; nothing if it is not given.
+    pub(crate) fn on_failure(&self, cx: &Ctxt) -> Option<TokenStream> {
+        let chosen = self.find("on_failure")?.word(cx, &["park", "skip", "stop"])?;
+        let (es, ty) = (&self.krate, quote!(OnFailure));
+        let variant = variant(&chosen);
+        Some(quote!(const ON_FAILURE: #es::projection::#ty = #es::projection::#ty::#variant;))
+    }
+
+    /// `partition = stream`, as a constant; nothing if it is not given.
+    pub(crate) fn partition(&self, cx: &Ctxt) -> Option<TokenStream> {
+        let chosen = self.find("partition")?.word(cx, &["stream", "whole"])?;
+        let (es, ty) = (&self.krate, quote!(Partition));
+        let variant = variant(&chosen);
+        Some(quote!(const PARTITION: #es::projection::#ty = #es::projection::#ty::#variant;))
+    }
+
+    /// Says why there is no `partition` here.
+    pub(crate) fn no_partition(&self, cx: &Ctxt) {
+        if let Some(entry) = self.find("partition") {
+            let why = "its rows are worked on at the same time already, key by key";
+            cx.error_at(entry.span(), format!("a view has no `partition`: {why}; leave it out"));
+        }
+    }
+
+    /// `idempotent`, as a constant; nothing if it is not given.
+    pub(crate) fn idempotent(&self, cx: &Ctxt) -> Option<TokenStream> {
+        let entry = self.find("idempotent")?;
+        entry.alone(cx);
+        Some(quote_spanned!(entry.span()=> const IDEMPOTENT: bool = true;))
+    }
+}
+
+/// `Park` for `park`, at the same place.
+fn variant(word: &Ident) -> Ident {
+    let text = word.to_string();
+    let (first, rest) = text.split_at(1);
+    Ident::new(&format!("{}{rest}", first.to_uppercase()), word.span())
 }

@@ -44,6 +44,8 @@ pub(crate) struct Output {
     pub(crate) whole: Type,
     pub(crate) good: Option<Type>,
     pub(crate) bad: Option<Type>,
+    /// Whether it is `Rows<..>`, without a `Result` around it.
+    pub(crate) is_rows: bool,
 }
 
 impl Output {
@@ -140,15 +142,19 @@ impl RequestRules {
             }
             return None;
         };
-        let is_result = params::last_segment(whole).is_some_and(|name| name.to_string().ends_with("Result"));
-        let arguments = params::arguments(whole);
+        let name = params::last_segment(whole).map(ToString::to_string).unwrap_or_default();
+        let (is_result, arguments) = (name.ends_with("Result"), params::arguments(whole));
+        if !self.without_self && name == "Rows" && !arguments.is_empty() {
+            let (whole, good) = (whole.clone(), Some(whole.clone()));
+            return Some(Output { whole, good, bad: None, is_rows: true });
+        }
         // A command may return an alias; of a query, the answer has to be written out.
         if !matches!(whole, Type::Path(_)) || (!self.without_self && (!is_result || arguments.is_empty())) {
             cx.error(whole, text());
             return None;
         }
         let at = |n: usize| arguments.get(n).filter(|_| is_result).map(|ty| Type::clone(ty));
-        Some(Output { whole: whole.clone(), good: at(0), bad: at(1) })
+        Some(Output { whole: whole.clone(), good: at(0), bad: at(1), is_rows: false })
     }
 }
 

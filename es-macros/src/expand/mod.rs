@@ -17,6 +17,6 @@ pub(crate) use self::aggregate_id::expand as aggregate_id;
 pub(crate) use self::commands::{HELPERS as COMMANDS_HELPERS, expand as commands};
 pub(crate) use self::event::expand as event;
 pub(crate) use self::projection::expand as projection;
-pub(crate) use self::queries::expand as queries;
+pub(crate) use self::queries::{HELPERS as QUERIES_HELPERS, expand as queries};
 pub(crate) use self::reactor::expand as reactor;
 pub(crate) use self::view::{HELPERS as VIEW_HELPERS, expand as view};

@@ -11,9 +11,13 @@ use crate::check::{ReadHandler, ReadRules, one_handler_each};
 use crate::ctxt::Ctxt;
 use crate::span::{respan, written_at};
 
+const KEYS: &[&str] =
+    &["name", "version", "schema", "schema_sql", "on_failure", "partition", "idempotent", "crate"];
+
 pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenStream {
-    let args = Args::parse(cx, args, &["name", "version", "schema", "schema_sql", "crate"]);
+    let args = Args::parse(cx, args, KEYS);
     let (name, version, schema) = (args.name(cx, "projection"), args.version(cx), args.schema(cx));
+    let (on_failure, partition, idempotent) = (args.on_failure(cx), args.partition(cx), args.idempotent(cx));
     let Some(block) = Block::parse(cx, "projection", item) else { return TokenStream::new() };
     let mut handlers = ReadRules::Projection.read(cx, &block);
     one_handler_each(cx, &mut handlers);
@@ -30,6 +34,9 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
             const NAME: &'static str = #name;
             const VERSION: u32 = #version;
             #schema
+            #on_failure
+            #partition
+            #idempotent
             #filter
         }
         #project
@@ -66,6 +73,12 @@ fn project(es: &TokenStream, block: &Block, tx: &Type, handlers: &[ReadHandler])
         #(#cfgs)*
         #[automatically_derived]
         impl #es::Project<#tx> for #this {
+            const ANSWERS: #es::query::Answers = {
+                // Not used if the type has a `#[queries]` block.
+                #[allow(unused_imports, reason = "the type may answer queries by itself")]
+                use #es::query::AnswersNothing as _;
+                #es::query::Answering::<Self>::ANSWERS
+            };
             async fn project(
                 &self,
                 event: &#es::RecordedEvent,

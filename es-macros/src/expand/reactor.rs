@@ -12,8 +12,8 @@ use crate::ctxt::Ctxt;
 use crate::span::{respan, written_at};
 
 pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenStream {
-    let args = Args::parse(cx, args, &["name", "crate"]);
-    let name = args.name(cx, "reactor");
+    let args = Args::parse(cx, args, &["name", "on_failure", "crate"]);
+    let (name, on_failure) = (args.name(cx, "reactor"), args.on_failure(cx));
     let Some(block) = Block::parse(cx, "reactor", item) else { return TokenStream::new() };
     let mut handlers = ReadRules::Reactor.read(cx, &block);
     one_handler_each(cx, &mut handlers);
@@ -29,6 +29,7 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
         #[automatically_derived]
         impl #es::Reactor for #this {
             const NAME: &'static str = #name;
+            #on_failure
             #filter
             #react
             fn missing(services: &#es::command::Services) -> ::std::vec::Vec<::std::string::String> {

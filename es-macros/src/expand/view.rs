@@ -16,8 +16,11 @@ use crate::span::{respan, written_at};
 pub(crate) const HELPERS: &[&str] = &["on"];
 
 pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenStream {
-    let args = Args::parse(cx, args, &["name", "version", "key", "crate"]);
+    let args =
+        Args::parse(cx, args, &["name", "version", "key", "on_failure", "idempotent", "partition", "crate"]);
     let (name, version, key) = (args.name(cx, "view"), args.version(cx), args.key(cx));
+    let (on_failure, idempotent) = (args.on_failure(cx), args.idempotent(cx));
+    args.no_partition(cx);
     let Some(block) = Block::parse(cx, "view", item) else { return TokenStream::new() };
     let mut handlers = ReadRules::View.read(cx, &block);
     one_handler_each(cx, &mut handlers);
@@ -37,6 +40,8 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
         impl #es::Projection for #this {
             const NAME: &'static str = #name;
             const VERSION: u32 = #version;
+            #on_failure
+            #idempotent
             #filter
         }
         #(#cfgs)*

@@ -13,3 +13,4 @@ mod storms;
 mod support;
 mod traps;
 mod tx;
+mod workers;

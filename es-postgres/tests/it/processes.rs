@@ -32,7 +32,7 @@ const NAME: &str = "ES_TEST_NAME";
 /// How long the parts of a short run may take. It only ends a test that fails.
 const LIMIT: Duration = Duration::from_secs(120);
 
-fn start(part: &str, url: &str, folder: &Path, name: &str) -> Child {
+pub(crate) fn start(part: &str, url: &str, folder: &Path, name: &str) -> Child {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args(["processes::part_of_a_child", "--exact", "--nocapture", "--test-threads=1"]);
     command.env(PART, part).env(URL, url).env(FOLDER, folder).env(NAME, name);
@@ -48,6 +48,7 @@ async fn part_of_a_child() {
         "echo" => echo(&url).await,
         "writer" => writer(&url, &folder, &name).await,
         "reader" => reader(&url, &folder, &name).await,
+        "worker" => crate::workers::work(&url, &folder).await,
         "switcher" => crate::generations::switch_often(&url).await,
         other => panic!("no part {other}"),
     }

@@ -54,8 +54,7 @@ impl<B: Backend, V: View> Runner for ViewRunner<B, V> {
     }
 
     fn keys(&self, event: &RecordedEvent) -> Result<Vec<String>, BoxError> {
-        let changes = call_now(|| V::changes(event))?;
-        Ok(changes.iter().map(Change::key).collect())
+        Ok(changes::<V>(event)?.into_iter().map(|(key, _)| key).collect())
     }
 
     fn open(&self, generation: Generation, _: &Arc<Services>, _: Duration) -> Box<dyn Session> {
@@ -65,6 +64,7 @@ impl<B: Backend, V: View> Runner for ViewRunner<B, V> {
             table,
             rows: HashMap::new(),
             waiting: 0,
+            failed: None,
         })
     }
 }
@@ -74,6 +74,8 @@ struct ViewSession<B, V> {
     table: Arc<str>,
     rows: HashMap<String, Kept<V>>,
     waiting: usize,
+    /// The key whose row could not be written as data.
+    failed: Option<String>,
 }
 
 struct Kept<V> {
@@ -101,7 +103,7 @@ impl<B: Backend, V: View> ViewSession<B, V> {
             let kept = match row {
                 None => Kept { rev: 0, row: V::default(), touched: false },
                 Some(stored) => {
-                    let row = decode_row(&stored).map_err(|e| Failure::new(event, &*key, e))?;
+                    let row = call_now(|| decode_row(&stored)).map_err(|e| Failure::new(event, &*key, e))?;
                     Kept { rev: stored.rev, row, touched: false }
                 }
             };
@@ -116,10 +118,9 @@ impl<B: Backend, V: View> Session for ViewSession<B, V> {
     async fn fold(&mut self, events: &[&RecordedEvent], work: &mut Work<'_>) -> Result<(), Failure> {
         let mut due: Vec<Due<'_, V>> = Vec::with_capacity(events.len());
         for event in events {
-            match call_now(|| V::changes(event)) {
+            match changes::<V>(event) {
                 Ok(changes) => {
-                    for change in changes {
-                        let key = change.key();
+                    for (key, change) in changes {
                         if work.admits(event, &key) {
                             due.push((event, key, change));
                         }
@@ -150,8 +151,14 @@ impl<B: Backend, V: View> Session for ViewSession<B, V> {
     async fn flush(&mut self, mut rows: Vec<RowWrite>) -> Result<(), CommitError> {
         let touched = self.rows.iter().filter(|(_, kept)| kept.touched);
         for (key, Kept { rev, row, .. }) in touched {
-            let data = serde_json::to_vec(row)
-                .map_err(|e| StoreError::misuse(format!("row {key:?} of {} as JSON: {e}", self.table)))?;
+            let data = match call_now(|| Ok(serde_json::to_vec(row)?)) {
+                Ok(data) => data,
+                Err(error) => {
+                    self.failed = Some(key.clone());
+                    let why = format!("row {key:?} of {} as JSON: {error}", self.table);
+                    return Err(StoreError::misuse(why).into());
+                }
+            };
             let (table, key) = (self.table.clone(), key.clone());
             rows.push(RowWrite { table, key, rev: *rev, row: Some(data.into()) });
         }
@@ -170,6 +177,18 @@ impl<B: Backend, V: View> Session for ViewSession<B, V> {
     fn waiting(&self) -> usize {
         self.waiting
     }
+
+    fn failed(&self) -> Option<&str> {
+        self.failed.as_deref()
+    }
+}
+
+/// What an event changes, by the texts of the keys. A key that cannot be stored is a fault of the event as a whole.
+fn changes<V: View>(event: &RecordedEvent) -> Result<Vec<(String, Change<'_, V>)>, BoxError> {
+    call_now(|| {
+        let changes = V::changes(event)?.into_iter().map(|change| (change.key(), change));
+        changes.map(|(key, change)| Ok(crate::limits::row_key(&key).map(|()| (key, change))?)).collect()
+    })
 }
 
 /// The key that an event most likely has whose payload cannot be read: that of its aggregate, if it can be a key of this

@@ -60,18 +60,25 @@ pub mod conditions;
 mod data;
 #[doc(hidden)]
 pub mod domain;
+mod double;
 pub mod generations;
 pub mod keys;
 pub mod laws;
 pub mod limits;
+pub mod parking;
 mod patient;
+#[doc(hidden)]
+pub mod payments;
 pub mod processors;
+pub mod queries;
 pub mod reading;
 #[doc(hidden)]
 pub mod readside;
 pub mod rebuilds;
+pub mod replays;
 pub mod rows;
 mod rules;
+pub mod slices;
 pub mod snapshots;
 pub mod transactions;
 
@@ -84,7 +91,7 @@ use crate::store::{Backend, RecordedEvent, RowStore, Subscription};
 use crate::{App, AppBuilder, BoxError};
 
 /// What the suites run on. A new value for each test: it can own a folder that its stores live in.
-pub trait Subject: Send + Sync {
+pub trait Subject: Send + Sync + 'static {
     /// The backend. Its clones are one store.
     type Backend: Backend + RowStore + Clone;
 

@@ -1,5 +1,7 @@
 //! Views, checkpoints, reactors: P2, P7, P10, P12 to P14, and B33.
 
+use std::time::Duration;
+
 use super::data::{encoded, events};
 use super::domain::{Account, deposited, opened, withdrawn};
 use super::patient::{Patient, ask};
@@ -57,8 +59,7 @@ pub async fn wait_for_returns_when_the_view_has_taken_the_position_in<S: Subject
 pub async fn wait_for_says_so_when_the_position_is_not_reached<S: Subject>(subject: S) {
     let store = store(&subject).await;
     let app = start(|| App::on(store.0.clone()).view::<Balance>()).await;
-    let late =
-        app.wait_for::<Balance>(Position(1), std::time::Duration::ZERO).await.expect_err("nothing there");
+    let late = app.wait_for::<Balance>(Position(1), Duration::ZERO).await.expect_err("nothing there");
     assert_eq!(late.kind(), ErrorKind::Transient);
     assert!(crate::chain(&late).contains("did not reach #1"), "{}", crate::chain(&late));
     let missing = app.wait_for::<RenamedBalance>(Position(1), LIMIT).await.expect_err("it does not run here");
@@ -168,7 +169,12 @@ pub async fn a_reactor_that_fails_or_panics_is_tried_again_and_keeps_the_order<S
 pub async fn a_view_that_fails_stops_where_it_is_and_says_so<S: Subject>(subject: S) {
     let store = store(&subject).await;
     history(&store, 1).await;
-    let app = start(|| App::on(store.0.clone()).view::<Balance>().view::<RenamedBalance>()).await;
+    let app = start(|| {
+        let app = App::on(store.0.clone()).view::<Balance>().view::<RenamedBalance>();
+        // As long as it is tried again, it is not parked.
+        app.processor_retries(u32::MAX, Duration::from_millis(1), Duration::from_millis(5))
+    })
+    .await;
     settle(&app).await;
     store.put("account-0", vec![super::data::raw("account.deposited", 3, "{}")]).await;
     store.put("account-1", vec![encoded(&opened("bob"))]).await;

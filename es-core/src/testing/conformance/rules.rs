@@ -168,6 +168,77 @@ macro_rules! __conformance_rules {
                 what_cannot_be_switched_to_is_refused
                 rebuilt_online_equals_built_step_by_step
             }
+            queries {
+                a_watched_query_answers_at_once_and_after_each_change
+                the_last_item_of_a_watched_query_is_what_is_true_now
+                a_slow_watcher_gets_the_newest_answer_and_no_backlog
+                an_answer_that_did_not_change_is_not_sent_again
+                what_changes_while_a_watched_query_is_answered_is_not_lost
+                a_watched_query_ends_with_its_app
+                a_watched_query_sees_what_other_nodes_take_in
+                a_watched_query_that_fails_says_so_and_goes_on
+                a_gathered_question_is_answered_by_all_in_their_order
+                who_fails_panics_or_hangs_spoils_only_its_own_answer
+                a_question_that_nobody_answers_has_no_answers
+                thousands_of_rows_are_streamed_in_the_order_of_their_keys
+                whoever_takes_ten_rows_reads_one_page
+                a_query_may_answer_with_a_stream_that_outlives_it
+                a_stream_of_rows_keeps_to_the_generation_that_it_began_in
+                a_stream_whose_generation_is_taken_away_says_so
+            }
+            slices {
+                each_key_is_folded_once_and_in_order_while_nodes_come_and_go
+                a_newcomer_gets_its_share_and_what_it_had_is_taken_over
+                ranges_split_for_more_workers_and_merge_for_fewer
+                a_node_that_is_cut_off_is_replaced_and_what_it_writes_late_is_refused
+                a_node_that_was_replaced_gives_back_nothing_of_its_successors
+                what_cannot_be_split_has_one_owner_at_a_time
+                a_projection_that_goes_by_streams_is_worked_on_in_parallel
+                the_order_of_each_key_holds_under_parallel_work
+                positions_of_ranges_never_pass_what_is_folded
+            }
+            parking {
+                a_failing_key_is_parked_with_what_comes_after_and_others_go_on
+                a_retry_handles_the_sequence_in_order_and_empties_it
+                a_failure_in_the_middle_of_a_retry_keeps_the_rest_in_order
+                events_that_arrive_during_a_retry_are_handled_once_and_after_it
+                of_two_retries_at_once_one_works_and_the_other_says_so
+                what_is_parked_can_be_read_and_long_errors_are_cut
+                a_processor_stops_when_no_more_sequences_fit_and_drops_nothing
+                a_processor_stops_when_a_sequence_is_full_and_drops_nothing
+                a_discarded_sequence_needs_a_reason_and_is_recorded
+                a_sequence_of_thousands_of_events_is_kept_and_retried_whole
+                a_statement_that_fails_in_a_handler_is_a_failure_like_any_other
+                payloads_that_cannot_be_decoded_are_parked_with_their_bytes
+                an_event_of_two_keys_is_taken_in_once_by_the_one_that_does_not_fail
+                an_event_that_has_a_parked_key_twice_waits_once
+                a_key_that_cannot_be_stored_parks_its_event_and_no_more
+                a_poisoned_event_in_the_middle_of_a_long_page_takes_nothing_with_it
+                a_row_that_cannot_be_written_parks_its_own_key
+                a_projection_can_skip_what_fails_for_good
+                a_projection_can_stop_at_what_fails_until_it_is_resumed
+                what_is_parked_survives_a_restart_and_a_takeover
+                a_node_that_does_not_work_on_a_key_can_ask_for_its_retry
+                waiting_for_a_parked_key_says_so_and_for_others_returns
+                what_was_taken_in_before_its_key_was_parked_is_there
+                a_reactor_parks_what_fails_and_acts_on_it_when_retried
+            }
+            replays {
+                a_reset_to_the_start_builds_everything_anew
+                a_reset_to_a_place_takes_in_what_lies_behind_it_again
+                what_would_act_twice_is_not_set_to_a_place
+                a_reset_is_refused_while_another_node_works_and_changes_nothing
+                a_reset_takes_back_what_was_set_aside_behind_its_place
+                a_handler_knows_that_it_is_called_in_a_replay
+                a_running_processor_stores_that_it_has_passed_what_it_does_not_want
+                a_store_that_was_away_is_met_again_and_nothing_is_done_twice
+                any_history_that_is_built_again_gives_the_same_rows
+                who_would_rather_have_old_rows_than_wait_is_told_that_they_are_old
+                who_waits_does_not_ask_the_store_again_and_again
+                a_shutdown_can_be_repeated_and_the_next_node_need_not_wait
+                a_shutdown_lets_what_runs_finish_and_begins_nothing
+                many_views_read_each_page_of_the_log_once
+            }
             transactions {
                 rows_and_events_commit_together
                 a_rollback_undoes_rows_and_events_and_leaves_no_hole

@@ -4,7 +4,7 @@ mod bank;
 use bank::{Deposited, Opened};
 use es_core::memory::Tx;
 use es_core::prelude::*;
-use es_core::projection::On;
+use es_core::projection::{On, OnFailure, Partition, Projection};
 
 struct Balances;
 
@@ -23,7 +23,14 @@ impl Balances {
 
 struct Inline;
 
-#[projection(name = "inline", schema_sql = "create table a (b text)", crate = ::es_core)]
+#[projection(
+    name = "inline",
+    schema_sql = "create table a (b text)",
+    on_failure = stop,
+    partition = stream,
+    idempotent,
+    crate = ::es_core
+)]
 impl Inline {
     async fn opened(&self, _: &Opened, _: &mut es_core::memory::Tx) {}
 }
@@ -37,4 +44,12 @@ fn main() {
     assert_eq!(on::<Balances, Opened>(), ("balances", 3, schema));
     assert_eq!(on::<Balances, Deposited>(), ("balances", 3, schema));
     assert_eq!(on::<Inline, Opened>(), ("inline", 1, "create table a (b text)"));
+    assert_eq!(
+        (Balances::ON_FAILURE, Balances::PARTITION, Balances::IDEMPOTENT),
+        (OnFailure::Park, Partition::Whole, false)
+    );
+    assert_eq!(
+        (Inline::ON_FAILURE, Inline::PARTITION, Inline::IDEMPOTENT),
+        (OnFailure::Stop, Partition::Stream, true)
+    );
 }

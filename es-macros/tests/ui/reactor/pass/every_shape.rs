@@ -3,13 +3,13 @@ mod bank;
 
 use bank::{Deposited, Opened, Withdrawn};
 use es_core::prelude::*;
-use es_core::projection::React;
+use es_core::projection::{OnFailure, React};
 
 struct Welcome;
 struct Mailer;
 struct Texts;
 
-#[reactor(name = "welcome", crate = ::es_core)]
+#[reactor(name = "welcome", on_failure = stop, crate = ::es_core)]
 impl Welcome {
     async fn opened(&self, e: Recorded<'_, Opened>, _: &Mailer, _: &Texts) -> Result<(), BoxError> {
         std::future::ready(e.aggregate_id().map(drop)?).await;
@@ -34,4 +34,5 @@ fn main() {
     assert_eq!(reacts::<Welcome, Opened>(), "welcome");
     assert_eq!(reacts::<Welcome, Deposited>(), "welcome");
     assert_eq!(reacts::<Welcome, Withdrawn>(), "welcome");
+    assert_eq!(Welcome::ON_FAILURE, OnFailure::Stop);
 }

@@ -3,7 +3,7 @@ mod bank;
 
 use bank::{AccountId, Deposited, Opened, Withdrawn};
 use es_core::prelude::*;
-use es_core::projection::Fold;
+use es_core::projection::{Fold, OnFailure, Projection};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ impl Opened {
     }
 }
 
-#[view(name = "by_field", key = String, crate = ::es_core)]
+#[view(name = "by_field", key = String, on_failure = skip, idempotent, crate = ::es_core)]
 impl ByField {
     #[on(by = letters())]
     fn opened(&mut self, _: &Opened) {}
@@ -58,4 +58,6 @@ fn main() {
     assert_eq!(folds::<ById, Opened>(), ("by_id", 2));
     assert_eq!(folds::<ByField, Opened>(), ("by_field", 1));
     assert_eq!(folds::<ByNumber, Withdrawn>(), ("by_number", 1));
+    assert_eq!((ById::ON_FAILURE, ById::IDEMPOTENT), (OnFailure::Park, false));
+    assert_eq!((ByField::ON_FAILURE, ByField::IDEMPOTENT), (OnFailure::Skip, true));
 }

@@ -1,0 +1,103 @@
+//! Why there is no answer.
+
+use std::time::Duration;
+
+use crate::codec::DecodeError;
+use crate::command::MissingService;
+use crate::store::StoreError;
+use crate::{BoxError, ErrorKind};
+
+/// Why a query has no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// Its handler, or something it asks for, was not provided: fix the wiring.
+    #[error("query {query} has no answer")]
+    Missing {
+        /// The query's type.
+        query: &'static str,
+        /// What is missing.
+        #[source]
+        source: MissingService,
+    },
+    /// The handler failed.
+    #[error("query {query} failed in {handler}")]
+    Handler {
+        /// The query's type.
+        query: &'static str,
+        /// The type that answers it.
+        handler: &'static str,
+        /// What it said.
+        #[source]
+        source: BoxError,
+    },
+    /// The handler panicked: mend it.
+    #[error("query {query} panicked in {handler}: {panic}")]
+    Panicked {
+        /// The query's type.
+        query: &'static str,
+        /// The type that answers it.
+        handler: &'static str,
+        /// The text of the panic.
+        panic: String,
+    },
+    /// The handler took longer than a [gathering](crate::App::gather) waits.
+    #[error("query {query} was not answered by {handler} within {limit:?}")]
+    TimedOut {
+        /// The query's type.
+        query: &'static str,
+        /// The type that answers it.
+        handler: &'static str,
+        /// How long it had.
+        limit: Duration,
+    },
+}
+
+/// A read of one aggregate failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The id cannot be stored.
+    #[error(transparent)]
+    Limit(#[from] crate::limits::LimitError),
+    /// The store could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An event could not be read.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// `apply` panicked: mend it, the events are as they are.
+    #[error("`apply` of {aggregate} panicked: {panic}")]
+    Panicked {
+        /// The aggregate.
+        aggregate: &'static str,
+        /// The text of the panic.
+        panic: String,
+    },
+}
+
+impl QueryError {
+    /// What the caller can do: fix the wiring, or look at the handler's own error.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Missing { .. } | Self::Panicked { .. } => ErrorKind::Misuse,
+            Self::TimedOut { .. } => ErrorKind::Transient,
+            Self::Handler { source, .. } => {
+                source.downcast_ref::<StoreError>().map_or(ErrorKind::Transient, StoreError::kind)
+            }
+        }
+    }
+}
+
+impl LoadError {
+    /// What the caller can do.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Limit(_) | Self::Panicked { .. } => ErrorKind::Misuse,
+            Self::Store(e) => e.kind(),
+            Self::Decode(_) => ErrorKind::Corrupt,
+        }
+    }
+}

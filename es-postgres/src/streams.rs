@@ -1,0 +1,84 @@
+//! Names of streams by their numbers, as reads have met them: a page then brings numbers, and names only of streams that
+//! are new here.
+//!
+//! A stream keeps its number as long as the history lasts. Another history (a failover, a restored backup) comes with new
+//! connections: then nothing is known.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use es_core::store::{StoreError, StreamId};
+use quick_cache::unsync::Cache;
+use sqlx::Row as _;
+
+use crate::error;
+use crate::readers::Readers;
+
+/// Streams that are remembered.
+const CAPACITY: usize = 50_000;
+const SELECT: &str = "select stream_id, name from streams where stream_id = any ($1)";
+
+#[derive(Debug)]
+pub(crate) struct Streams(Mutex<Known>);
+
+#[derive(Debug)]
+struct Known {
+    names: Cache<i64, StreamId>,
+    /// How many connections had been opened when they were read.
+    connections: u64,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self(Mutex::new(Known { names: Cache::new(CAPACITY), connections: 0 }))
+    }
+}
+
+impl Streams {
+    /// The name of each of these streams, in order.
+    pub(crate) async fn names(
+        &self,
+        readers: &Readers,
+        numbers: &[i64],
+    ) -> Result<Vec<StreamId>, StoreError> {
+        let connections = readers.opened();
+        let mut found: Vec<Option<StreamId>> = {
+            let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if known.connections != connections {
+                known.names.clear();
+                known.connections = connections;
+            }
+            numbers.iter().map(|number| known.names.get(number).cloned()).collect()
+        };
+        let mut missing: Vec<i64> = numbers
+            .iter()
+            .zip(&found)
+            .filter(|(_, name)| name.is_none())
+            .map(|(number, _)| *number)
+            .collect();
+        if !missing.is_empty() {
+            missing.sort_unstable();
+            missing.dedup();
+            let new = read(readers, missing).await?;
+            for (number, name) in numbers.iter().zip(&mut found).filter(|(_, name)| name.is_none()) {
+                *name = new.get(number).cloned();
+            }
+            let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            new.into_iter().for_each(|(number, name)| known.names.insert(number, name));
+        }
+        let missing =
+            || StoreError::Corrupt { what: "an event has a stream that is not in streams".to_owned() };
+        found.into_iter().collect::<Option<_>>().ok_or_else(missing)
+    }
+}
+
+async fn read(readers: &Readers, numbers: Vec<i64>) -> Result<HashMap<i64, StreamId>, StoreError> {
+    let what = "reading the names of streams";
+    let rows = readers.rows(what, || sqlx::query(SELECT).bind(numbers.clone())).await?;
+    let name = |row: &sqlx::postgres::PgRow| {
+        let name: String = row.try_get(1).map_err(|e| error::store(what, e))?;
+        Ok((row.try_get(0).map_err(|e| error::store(what, e))?, StreamId::new(name)?))
+    };
+    rows.iter().map(name).collect()
+}
