@@ -14,11 +14,13 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::command::{Bus, IdOf, Interceptor, RetryPolicy, Services};
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::id::Ids;
+use crate::inline::{self, Entry, Hook, ProjectionHook, ViewHook, WithinTx};
 use crate::limits;
 use crate::processor::{
     self, AnyBackend, Ground, Lease, Pages, ParkingLimits, Processor, ProcessorState, ProcessorStatus,
     ProjectionRunner, ReactorRunner, Rebuild, RebuildOptions, Receipt, Reset, Runner, ViewRunner, WaitError,
 };
+use crate::projection::live::Live;
 use crate::projection::{Project, Projection, Reactor, View, Views, tables_of};
 use crate::query::{self, LoadError};
 use crate::repository::{At, Cache, Loaded, Repository, stream_of};
@@ -41,6 +43,8 @@ pub(crate) struct Inner {
     pub(crate) lifecycle: Lifecycle,
     pub(crate) processors: Vec<Processor>,
     pub(crate) queries: query::Wiring,
+    /// The stored names of inline and live projections: they are never behind.
+    pub(crate) never_behind: BTreeSet<String>,
 }
 
 impl Inner {
@@ -105,6 +109,9 @@ impl App {
             services: Services::default(),
             runners: Vec::new(),
             queries: query::Wiring::default(),
+            inline: Vec::new(),
+            retired: BTreeSet::new(),
+            live: None,
             checks: Vec::new(),
             interceptors: Vec::new(),
             settings: Settings::default(),
@@ -203,9 +210,19 @@ impl App {
         self.processor_named(&tables_of::<P>().stored_name())
     }
 
+    /// Whether a projection has every event as soon as it is acknowledged: one that is inline or live here.
+    fn is_never_behind<P: Projection>(&self) -> bool {
+        self.0.never_behind.contains(&tables_of::<P>().stored_name())
+    }
+
     fn processor_named(&self, name: &str) -> Result<&Processor, StoreError> {
         let found = self.0.processors.iter().find(|p| p.name() == name);
         found.ok_or_else(|| {
+            if self.0.never_behind.contains(name) {
+                return StoreError::misuse(format!(
+                    "{name} is inline or live here: it is never behind, and has no processor to ask, reset or rebuild"
+                ));
+            }
             StoreError::misuse(format!(
                 "this app does not run {name}: add `.projection(..)` or `.view::<..>()` to it"
             ))
@@ -213,7 +230,7 @@ impl App {
     }
 
     /// Waits until a projection has taken in what was written, to read your own write. Give it what a command gave you
-    /// (then only the keys of its events are waited for), or a position.
+    /// (then only the keys of its events are waited for), or a position. One that is inline or live is never waited for.
     ///
     /// # Errors
     ///
@@ -223,6 +240,9 @@ impl App {
         written: impl Into<Receipt> + Send,
         limit: Duration,
     ) -> Result<(), WaitError> {
+        if self.is_never_behind::<P>() {
+            return Ok(());
+        }
         self.processor::<P>()?.wait_for(written, limit).await
     }
 
@@ -237,6 +257,9 @@ impl App {
         written: impl Into<Receipt> + Send,
         limit: Duration,
     ) -> Result<bool, WaitError> {
+        if self.is_never_behind::<P>() {
+            return Ok(true);
+        }
         self.processor::<P>()?.wait_or_stale(written, limit).await
     }
 
@@ -387,6 +410,10 @@ pub struct AppBuilder<B: Backend> {
     services: Services,
     runners: Vec<Arc<dyn Runner>>,
     queries: query::Wiring,
+    inline: Vec<Entry<B::Tx>>,
+    retired: BTreeSet<String>,
+    /// The live views; `None` for an app without views of any kind.
+    live: Option<BTreeSet<String>>,
     checks: Vec<Check>,
     interceptors: Vec<Arc<dyn Interceptor>>,
     settings: Settings,
@@ -415,9 +442,59 @@ impl<B: Backend> AppBuilder<B> {
 
     /// A keyed view, kept up to date from the log. Read it through [`Views`].
     pub fn view<V: View>(mut self) -> Self {
-        self.services.replace(Arc::new(Views::new(self.backend.clone())));
+        self.live.get_or_insert_default();
         let runner = ViewRunner::<B, V>::new(self.backend.clone());
         self.runner(runner)
+    }
+
+    /// A keyed view that is written in the commit of the events: whoever has the answer to a command reads its row. For
+    /// as long as it is inline, every app that writes this store has to be wired so; others are refused.
+    ///
+    /// The first start builds it up to the head. What it costs: each command also reads the rows that its events belong
+    /// to; commands on one row wait for each other; an event that the handler cannot take in fails its command.
+    ///
+    /// ```
+    /// # use es_core::{App, memory::MemoryBackend};
+    /// # use es_core::testing::conformance::{domain::{Deposit, Open}, readside::Balance};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let app = App::on(MemoryBackend::new()).inline_view::<Balance>().start().await?;
+    /// let ada = "ada".to_owned();
+    /// app.send(&ada, Open { owner: "Ada".to_owned() }).await?;
+    /// app.send(&ada, Deposit { amount: 5 }).await?;
+    /// assert_eq!(app.view::<Balance>(&ada).await?.map(|row| row.amount), Some(5)); // no waiting
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn inline_view<V: View>(mut self) -> Self {
+        self.live.get_or_insert_default();
+        let runner = Arc::new(ViewRunner::<B, V>::new(self.backend.clone()));
+        self.inline.push(Entry { runner, hook: Hook::View(Box::new(ViewHook::<V>::new())) });
+        self
+    }
+
+    /// A keyed view that is never stored: each read folds the log. Nothing to build, nothing to write, always up to date.
+    ///
+    /// What it costs: a read of one row reads every event that the view wants to see, and decodes it; a read of all rows
+    /// also keeps them all in memory. For small logs, rare questions, and trying a view out.
+    ///
+    /// ```
+    /// # use es_core::{App, memory::MemoryBackend};
+    /// # use es_core::testing::conformance::{domain::{Deposit, Open}, readside::Balance};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let app = App::on(MemoryBackend::new()).live_view::<Balance>().start().await?;
+    /// let ada = "ada".to_owned();
+    /// app.send(&ada, Open { owner: "Ada".to_owned() }).await?;
+    /// app.send(&ada, Deposit { amount: 5 }).await?;
+    /// assert_eq!(app.view::<Balance>(&ada).await?.map(|row| row.amount), Some(5));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn live_view<V: View>(mut self) -> Self {
+        let again = !self.live.get_or_insert_default().insert(tables_of::<V>().stored_name());
+        let twice = move |_: &Services| again.then(|| two_named(V::NAME)).into_iter().collect();
+        self.check(twice)
     }
 
     /// A SQL projection, kept up to date from the log. Its `#[queries]` come with it.
@@ -427,6 +504,73 @@ impl<B: Backend> AppBuilder<B> {
         self.queries.projection::<P>(P::ANSWERS);
         let runner = ProjectionRunner::new(self.backend.clone(), projection);
         self.check(P::ANSWERS.missing).runner(runner)
+    }
+
+    /// A SQL projection that is written in the commit of the events. Its `#[queries]` come with it. For as long as it is
+    /// inline, every app that writes this store has to be wired so; others are refused.
+    ///
+    /// The first start builds it up to the head. What it costs: a command whose events it wants has a transaction of its
+    /// own, outside the group commit, and its handlers run in there; unless the projection says `partition = stream`, such
+    /// commands come one after the other. A handler that fails fails the command.
+    ///
+    /// ```
+    /// # use es_core::{App, BoxError, Projection, Project, RecordedEvent};
+    /// # use es_core::memory::{MemoryBackend, Tx};
+    /// # use es_core::store::EventFilter;
+    /// # use es_core::testing::conformance::domain::{Open, Opened};
+    /// struct Owners;
+    ///
+    /// impl Projection for Owners {
+    ///     const NAME: &'static str = "owners";
+    ///     fn filter() -> EventFilter {
+    ///         EventFilter::of::<Opened>()
+    ///     }
+    /// }
+    ///
+    /// impl Project<Tx> for Owners {
+    ///     async fn project(&self, event: &RecordedEvent, tx: &mut Tx) -> Result<(), BoxError> {
+    ///         let Some(opened) = event.payload::<Opened>()? else { return Ok(()) };
+    ///         tx.put("owners", &opened.owner, event.stream.as_str());
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let backend = MemoryBackend::new();
+    /// let app = App::on(backend.clone()).inline_projection(Owners).start().await?;
+    /// app.send(&"a".to_owned(), Open { owner: "Ada".to_owned() }).await?;
+    /// assert_eq!(backend.row("owners", "Ada").as_deref(), Some(&b"account-a"[..]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn inline_projection<P: Project<B::Tx>>(mut self, projection: P) -> Self {
+        let projection = Arc::new(projection);
+        self.services.replace(projection.clone());
+        self.queries.projection::<P>(P::ANSWERS);
+        let runner = Arc::new(ProjectionRunner::new(self.backend.clone(), projection.clone()));
+        self.inline.push(Entry { runner, hook: Hook::Sql(Box::new(ProjectionHook::new(projection))) });
+        self.check(P::ANSWERS.missing)
+    }
+
+    /// Ends that a projection is inline, by its stored name `name/version`: a processor may go on with it from where it
+    /// is. Harmless if it is not inline, so the line may stay until every app was started with it.
+    ///
+    /// ```
+    /// # use es_core::{App, memory::MemoryBackend, testing::conformance::readside::Balance};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let backend = MemoryBackend::new();
+    /// App::on(backend.clone()).inline_view::<Balance>().start().await?;
+    /// let refused = App::on(backend.clone()).view::<Balance>().start().await.expect_err("it is inline");
+    /// assert!(refused.to_string().contains(r#"`.retire_inline("balance/1")`"#));
+    /// App::on(backend.clone()).view::<Balance>().retire_inline("balance/1").start().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn retire_inline(mut self, stored_name: impl Into<String>) -> Self {
+        self.retired.insert(stored_name.into());
+        self
     }
 
     /// A handler of queries that is no projection.
@@ -550,26 +694,24 @@ impl<B: Backend> AppBuilder<B> {
     /// [`StartError`] with everything that is wrong, at once.
     pub async fn start(mut self) -> Result<App, StartError> {
         self.backend.provide(&mut self.services);
-        let services = self.services;
+        let live = self.live.clone().unwrap_or_default();
+        if self.live.is_some() {
+            let live = Live::new(self.backend.clone(), Arc::new(live.clone()));
+            self.services.replace(Arc::new(Views::with_live(self.backend.clone(), live)));
+        }
+        let mut services = self.services;
+        let names = self.runners.iter().chain(self.inline.iter().map(|entry| &entry.runner));
+        let names: Vec<String> = names.map(|runner| runner.name()).chain(live.iter().cloned()).collect();
         let mut wrong: Vec<String> = self.checks.into_iter().flat_map(|check| check(&services)).collect();
         wrong.extend(services.twice().iter().map(|t| format!("`{t}` was provided twice")));
-        wrong.extend(wrong_names(&self.runners));
-        if wrong.is_empty() {
-            warn_of_orphans(&*self.backend, &self.runners).await;
-            for runner in &self.runners {
-                let prepared = processor::prepare(&*self.backend, &**runner).await;
-                wrong.extend(prepared.err().map(|e| format!("{}: {}", runner.name(), crate::chain(&e))));
-            }
-        }
+        wrong.extend(wrong_names(&names));
         if !wrong.is_empty() {
             return Err(StartError(wrong));
         }
-        let closing = CancellationToken::new();
-        let lifecycle = Lifecycle::new(closing.clone());
         let Settings { retry, timeout, max_events, cache, verify, processors, clock, entropy } =
             self.settings;
         let ids = Ids::new(clock, entropy);
-        let ground = Ground {
+        let mut ground = Ground {
             backend: self.backend.clone(),
             services: Arc::new(services.clone()),
             ids: ids.clone(),
@@ -578,9 +720,31 @@ impl<B: Backend> AppBuilder<B> {
             lease: Arc::new(Lease::new()),
             node: ids.next(),
         };
+        let mut never_behind = live;
+        never_behind.extend(self.inline.iter().map(|entry| entry.runner.name()));
+        let inline = inline::start(&ground, self.backend.clone(), self.inline, &self.retired).await;
+        let inline = inline.map_err(StartError)?;
+        warn_of_orphans(&*self.backend, &self.runners, &never_behind).await;
+        for runner in &self.runners {
+            let prepared = processor::prepare(&*self.backend, &**runner).await;
+            wrong.extend(prepared.err().map(|e| format!("{}: {}", runner.name(), crate::chain(&e))));
+        }
+        if !wrong.is_empty() {
+            return Err(StartError(wrong));
+        }
+        let store: Arc<dyn EventStore> = match &inline {
+            Some(inline) => {
+                services.replace(Arc::new(WithinTx::new(inline.clone())));
+                Arc::new(inline.clone())
+            }
+            None => self.backend.clone(),
+        };
+        ground.services = Arc::new(services.clone());
+        let closing = CancellationToken::new();
+        let lifecycle = Lifecycle::new(closing.clone());
         let processors = processor::start(&ground, self.runners, &lifecycle.tasks, &closing);
         Ok(App(Arc::new(Inner {
-            repository: Repository { store: self.backend.clone(), snapshots: self.backend },
+            repository: Repository { store, snapshots: self.backend },
             services,
             ids,
             bus: Bus { interceptors: self.interceptors, retry, timeout, max_events, verify },
@@ -588,27 +752,32 @@ impl<B: Backend> AppBuilder<B> {
             lifecycle,
             processors,
             queries: self.queries,
+            never_behind,
         })))
     }
 }
 
-fn wrong_names(runners: &[Arc<dyn Runner>]) -> Vec<String> {
+fn wrong_names(names: &[String]) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let mut wrong = Vec::new();
-    for runner in runners {
-        let name = runner.name();
-        let base = name.rsplit_once('/').map_or(&*name, |(base, _version)| base);
+    for name in names {
+        let base = name.rsplit_once('/').map_or(&**name, |(base, _version)| base);
         wrong.extend(limits::stored_name("processor name", base).err().map(|e| e.to_string()));
-        if !seen.insert(base.to_owned()) {
-            wrong.push(format!("two processors are named {base:?}: each needs its own name"));
+        if !seen.insert(base) {
+            wrong.push(two_named(base));
         }
     }
     wrong
 }
 
+fn two_named(base: &str) -> String {
+    format!("two processors are named {base:?}: each needs its own name")
+}
+
 /// A renamed projection starts from nothing; that should not go unseen.
-async fn warn_of_orphans(backend: &dyn AnyBackend, runners: &[Arc<dyn Runner>]) {
-    let Ok((orphans, new)) = processor::others(backend, runners).await else { return };
+async fn warn_of_orphans(backend: &dyn AnyBackend, runners: &[Arc<dyn Runner>], here: &BTreeSet<String>) {
+    let Ok((mut orphans, new)) = processor::others(backend, runners).await else { return };
+    orphans.retain(|name| !here.contains(name));
     for processor in new.iter().filter(|_| !orphans.is_empty()) {
         tracing::warn!(
             processor,

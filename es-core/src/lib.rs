@@ -10,6 +10,7 @@ pub mod entropy;
 mod error;
 pub mod event;
 pub mod id;
+mod inline;
 pub mod limits;
 pub mod memory;
 pub mod processor;

@@ -3,6 +3,7 @@
 use crate::command::call::{Call, Door, Outcomes, Sent};
 use crate::command::outcome::recorded;
 use crate::command::{CommandError, Done, EventsOf};
+use crate::inline::WithinTx;
 use crate::repository::Loaded;
 use crate::store::{StoreError, Transaction, Version};
 use crate::{Apply, Command, Event};
@@ -39,6 +40,9 @@ impl<C: Command, T: Transaction> Door<C> for Stages<'_, T> {
         }
         let decision = call.decide(&mut sent, &loaded).await?;
         let commit = call.commit_of(sent.cmd(), loaded.version, &decision)?;
+        if let Ok(inline) = call.app.services.get::<WithinTx<T>>() {
+            inline.stage(self.0, &commit.appends).await?;
+        }
         let staged = self.0.staged();
         // Events that are staged for the stream say already where it must be; a check would count without them.
         if !staged.appends.iter().any(|append| append.stream == call.stream) {

@@ -12,6 +12,7 @@
 //! | `runner`, `kinds` | SQL projections, keyed views, reactors |
 //! | `parked` | what failed, and waits for a person |
 //! | `build`, `generations`, `rebuild` | builds beside each other, and the switch between them |
+//! | `handover` | projections that become inline, and those that end it |
 //! | `status`, `wait` | where a processor is |
 //!
 //! Fields of log lines: `build` (`name/version~generation`), `slices`, `position`, `key`, `attempts`, `error`,
@@ -25,6 +26,7 @@ mod build;
 mod coordinator;
 mod engine;
 mod generations;
+mod handover;
 mod kinds;
 mod node;
 mod pages;
@@ -54,6 +56,7 @@ use self::coordinator::{Coordinator, Desk, Order};
 pub(crate) use self::engine::{Ground, Lease, Settings};
 use self::generations::Generations;
 pub(crate) use self::generations::prepare;
+pub(crate) use self::handover::{alive_during, current_rows, make_inline, retire};
 pub(crate) use self::kinds::{ProjectionRunner, ReactorRunner, ViewRunner};
 use self::node::Node;
 pub(crate) use self::pages::Pages;
@@ -61,6 +64,7 @@ use self::parked::{Kept, Request};
 pub use self::parked::{ParkedSequence, ParkingLimits, Skipped};
 pub use self::rebuild::{Progress, Rebuild, RebuildOptions, Report};
 pub use self::runner::{Runner, Session, Traits};
+pub(crate) use self::runner::{call, call_now};
 pub use self::slices::{SLICES, Slices, slice_of};
 pub use self::status::{ProcessorState, ProcessorStatus, RangeStatus};
 pub use self::wait::{Receipt, WaitError};

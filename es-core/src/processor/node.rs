@@ -82,6 +82,11 @@ pub(crate) async fn alive(store: &dyn RowStore, now: i64) -> Result<Alive, Store
     Ok(alive)
 }
 
+/// The revision of a node's row: it goes up for as long as the node lives.
+pub(crate) async fn pulse(store: &dyn RowStore, node: Uuid) -> Result<u64, StoreError> {
+    Ok(rows::one(store, NODES, &node.to_string()).await?.map_or(0, |row| row.rev))
+}
+
 /// Keeps this node alive, and everybody in it informed.
 pub(crate) struct Node {
     ground: Ground,

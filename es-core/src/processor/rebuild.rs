@@ -316,7 +316,10 @@ struct Builds {
 
 impl Builds {
     async fn read(&self) -> Result<Generations, StoreError> {
-        Ok(Generations::read(&*self.backend, &self.name).await?.unwrap_or_default())
+        let known = Generations::read(&*self.backend, &self.name).await?.unwrap_or_default();
+        // In this order: becoming inline writes the row that was just read.
+        crate::inline::not_inline(&*self.backend, &self.name).await?;
+        Ok(known)
     }
 
     /// How far a build has come.

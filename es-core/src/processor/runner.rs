@@ -12,7 +12,9 @@ use crate::BoxError;
 use crate::command::Services;
 use crate::error::panic_text;
 use crate::projection::OnFailure;
-use crate::store::{CommitError, EventFilter, Generation, RecordedEvent, RowWrite, Tables};
+use crate::store::{
+    Commit, CommitError, EventFilter, Generation, RecordedEvent, RowWrite, StoreError, Tables,
+};
 
 /// The longest that one call of a handler may take.
 const HANDLER: Duration = Duration::from_secs(60);
@@ -79,6 +81,16 @@ pub trait Session: Send {
     /// [`CommitError`]; nothing was written, unless it is unknown.
     async fn flush(&mut self, rows: Vec<RowWrite>) -> Result<(), CommitError>;
 
+    /// The same, with more than rows: how a projection becomes inline. Only what writes nothing but rows can.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError`]; nothing was written, unless it is unknown.
+    async fn flush_with(&mut self, _: Commit) -> Result<(), CommitError> {
+        Err(StoreError::misuse("this kind of processor cannot become inline: it does not only write rows")
+            .into())
+    }
+
     /// About how many rows wait for the flush.
     fn waiting(&self) -> usize {
         0
@@ -91,7 +103,7 @@ pub trait Session: Send {
 }
 
 /// Calls a handler: it may panic, and it may not take forever.
-pub(super) async fn call<T>(handler: impl Future<Output = Result<T, BoxError>>) -> Result<T, BoxError> {
+pub(crate) async fn call<T>(handler: impl Future<Output = Result<T, BoxError>>) -> Result<T, BoxError> {
     let guarded = AssertUnwindSafe(handler).catch_unwind();
     match tokio::time::timeout(HANDLER, guarded).await {
         Ok(Ok(outcome)) => outcome,
@@ -101,7 +113,7 @@ pub(super) async fn call<T>(handler: impl Future<Output = Result<T, BoxError>>) 
 }
 
 /// Calls what has no await points.
-pub(super) fn call_now<T>(handler: impl FnOnce() -> Result<T, BoxError>) -> Result<T, BoxError> {
+pub(crate) fn call_now<T>(handler: impl FnOnce() -> Result<T, BoxError>) -> Result<T, BoxError> {
     std::panic::catch_unwind(AssertUnwindSafe(handler))
         .unwrap_or_else(|panic| Err(format!("a panic: {}", panic_text(&*panic)).into()))
 }

@@ -1,5 +1,6 @@
 //! The read side: projections turn events into rows, reactors turn them into effects outside.
 
+pub(crate) mod live;
 mod reactor;
 mod view;
 mod views;

@@ -4,8 +4,10 @@ use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 
+use futures::future::Either;
 use futures::{Stream, TryStreamExt, stream};
 
+use crate::projection::live::{self, Live};
 use crate::projection::view::decode_row;
 use crate::projection::{View, tables_of};
 use crate::store::{CURRENT, RowStore, StoreError, StoredRow};
@@ -13,7 +15,10 @@ use crate::{AggregateId, BoxError};
 
 /// Typed reads of keyed views; provided by the app, so a query asks for `&Views`.
 #[derive(Clone)]
-pub struct Views(Arc<dyn RowStore>);
+pub struct Views {
+    store: Arc<dyn RowStore>,
+    live: Option<Live>,
+}
 
 impl fmt::Debug for Views {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -25,21 +30,29 @@ impl fmt::Debug for Views {
 const PAGE: usize = 1_000;
 
 impl Views {
+    #[cfg(feature = "testing")]
     pub(crate) fn new(store: Arc<dyn RowStore>) -> Self {
-        Self(store)
+        Self { store, live: None }
     }
 
-    /// The row of one key.
+    pub(crate) const fn with_live(store: Arc<dyn RowStore>, live: Live) -> Self {
+        Self { store, live: Some(live) }
+    }
+
+    /// The row of one key. Of a live view: every event of the view is read for it.
     ///
     /// # Errors
     ///
     /// The store cannot be read, or the row does not fit the type: then the view needs a new version.
     pub async fn get<V: View>(&self, key: &V::Key) -> Result<Option<V>, BoxError> {
-        let mut rows = self.0.rows(&tables_of::<V>().stored_name(), &[key.to_string()]).await?;
+        if let Some(log) = self.live.as_ref().and_then(Live::log_of::<V>) {
+            return live::row(&*log, key).await;
+        }
+        let mut rows = self.store.rows(&tables_of::<V>().stored_name(), &[key.to_string()]).await?;
         rows.pop().flatten().map(|row| decode_row(&row)).transpose()
     }
 
-    /// Every row in the order of the keys' texts, handed to `each` one by one; memory stays flat.
+    /// Every row in the order of the keys' texts, handed to `each` one by one; memory stays flat, except for a live view.
     ///
     /// # Errors
     ///
@@ -56,19 +69,26 @@ impl Views {
     /// and whoever stops early reads no more. It borrows nothing: a query may give it back, as
     /// [`Rows`](crate::query::Rows).
     ///
+    /// Of a live view, the log is folded first, and all rows are in memory.
+    ///
     /// A row that changes meanwhile comes as it was or as it is. All rows are of one generation, also while the view is
     /// rebuilt beside it.
     ///
     /// An item is an error, and the last one, if the store cannot be read, if a row or key does not fit its type, or if
     /// what is read was taken away after a rebuild ([`StoreError::Transient`]): then ask again.
     pub fn stream<V: View>(&self) -> impl Stream<Item = Result<(V::Key, V), BoxError>> + Send + use<V> {
-        let scan = Scan { store: self.0.clone(), name: tables_of::<V>().stored_name(), at: None };
+        if let Some(log) = self.live.as_ref().and_then(Live::log_of::<V>) {
+            let all =
+                async move { live::all::<V>(&*log).await.map(|all| stream::iter(all.into_iter().map(Ok))) };
+            return Either::Left(stream::once(all).try_flatten());
+        }
+        let scan = Scan { store: self.store.clone(), name: tables_of::<V>().stored_name(), at: None };
         let pages = stream::try_unfold(scan, |mut scan| async move {
             let page = scan.page().await?;
             Ok::<_, BoxError>((!page.is_empty()).then_some((page, scan)))
         });
         let rows = pages.map_ok(|page| stream::iter(page.into_iter().map(|row| typed::<V>(&row))));
-        rows.try_flatten()
+        Either::Right(rows.try_flatten())
     }
 }
 

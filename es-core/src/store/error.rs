@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::ErrorKind;
 use crate::limits::LimitError;
 use crate::store::{
-    Attempt, Committed, ExpectedVersion, IdempotencyKey, Position, RecordedEvent, StreamId, Version,
+    Attempt, Committed, ExpectedVersion, IdempotencyKey, Name, Position, RecordedEvent, StreamId, Version,
 };
 
 /// A read failed, or a write failed before it could have happened.
@@ -128,6 +128,20 @@ pub enum CommitError {
         /// What the commit named.
         named: u64,
     },
+    /// An inline projection cannot take in an event of the commit: mend its handler, or end that it is inline. Nothing was
+    /// written.
+    #[error("inline projection {projection} cannot take in event {event} of {stream:?}")]
+    Projection {
+        /// The stored name of the projection.
+        projection: String,
+        /// The type of the event.
+        event: Name,
+        /// The stream that it was for.
+        stream: StreamId,
+        /// What the handler said.
+        #[source]
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
     /// It may have been applied: ask [`EventStore::resolve`](crate::store::EventStore::resolve).
     #[error("the outcome of the commit is unknown")]
     Unknown(Box<Attempt>),
@@ -154,6 +168,7 @@ impl CommitError {
             | Self::KeyReused { .. }
             | Self::EventIdReused { .. }
             | Self::Inline { .. }
+            | Self::Projection { .. }
             | Self::Overflow { .. } => ErrorKind::Misuse,
         }
     }

@@ -89,10 +89,12 @@ impl<B: Backend, P: Project<B::Tx>> Session for ProjectionSession<B, P> {
     }
 
     async fn flush(&mut self, rows: Vec<RowWrite>) -> Result<(), CommitError> {
-        let Some(mut tx) = self.tx.take() else {
-            return self.backend.commit(Commit { rows, ..Commit::default() }).await.map(drop);
-        };
-        tx.staged().rows.extend(rows);
+        self.flush_with(Commit { rows, ..Commit::default() }).await
+    }
+
+    async fn flush_with(&mut self, commit: Commit) -> Result<(), CommitError> {
+        let Some(mut tx) = self.tx.take() else { return self.backend.commit(commit).await.map(drop) };
+        *tx.staged() = commit;
         tx.commit().await.map(drop)
     }
 }

@@ -148,7 +148,11 @@ impl<B: Backend, V: View> Session for ViewSession<B, V> {
         Ok(())
     }
 
-    async fn flush(&mut self, mut rows: Vec<RowWrite>) -> Result<(), CommitError> {
+    async fn flush(&mut self, rows: Vec<RowWrite>) -> Result<(), CommitError> {
+        self.flush_with(Commit { rows, ..Commit::default() }).await
+    }
+
+    async fn flush_with(&mut self, mut commit: Commit) -> Result<(), CommitError> {
         let touched = self.rows.iter().filter(|(_, kept)| kept.touched);
         for (key, Kept { rev, row, .. }) in touched {
             let data = match call_now(|| Ok(serde_json::to_vec(row)?)) {
@@ -160,9 +164,9 @@ impl<B: Backend, V: View> Session for ViewSession<B, V> {
                 }
             };
             let (table, key) = (self.table.clone(), key.clone());
-            rows.push(RowWrite { table, key, rev: *rev, row: Some(data.into()) });
+            commit.rows.push(RowWrite { table, key, rev: *rev, row: Some(data.into()) });
         }
-        self.backend.commit(Commit { rows, ..Commit::default() }).await?;
+        self.backend.commit(commit).await?;
         self.waiting = 0;
         if self.rows.len() > KEPT {
             self.rows.clear();

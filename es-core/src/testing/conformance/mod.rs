@@ -62,6 +62,8 @@ mod data;
 pub mod domain;
 mod double;
 pub mod generations;
+#[doc(hidden)]
+pub mod inline;
 pub mod keys;
 pub mod laws;
 pub mod limits;

@@ -239,6 +239,23 @@ macro_rules! __conformance_rules {
                 a_shutdown_lets_what_runs_finish_and_begins_nothing
                 many_views_read_each_page_of_the_log_once
             }
+            inline {
+                a_row_is_there_with_the_command_that_led_to_it
+                commands_in_one_transaction_write_their_rows_with_it
+                what_is_refused_leaves_no_row
+                an_inline_handler_that_fails_fails_the_command
+                concurrent_commands_on_one_row_and_on_many_land_once
+                the_same_events_again_are_taken_in_once
+                inline_async_and_live_give_the_same_answers
+                handlers_see_events_where_they_will_be
+                turning_inline_on_beside_writers_loses_and_doubles_nothing
+                two_apps_that_turn_it_on_at_once_do_it_once
+                a_retired_inline_view_goes_on_by_a_processor
+                another_version_of_an_inline_view_takes_its_place
+                what_a_processor_works_on_or_has_parked_does_not_become_inline
+                what_is_inline_or_live_is_never_waited_for
+                an_aggregate_loads_the_same_beside_inline_projections
+            }
             transactions {
                 rows_and_events_commit_together
                 a_rollback_undoes_rows_and_events_and_leaves_no_hole

@@ -1,0 +1,469 @@
+//! Inline projections: written in the commit of the append, so they are never behind.
+//!
+//! An app that has some commits through [`Inline`], which adds to each commit with events what they lead to. A view's
+//! rows are folded here and go with the commit as data; a SQL projection needs a transaction of its own. Both doors meet
+//! the same hooks: [`Inline`] as the app's store is the first, [`WithinTx`] the second.
+//!
+//! | module | what it has |
+//! | --- | --- |
+//! | `hooks` | what one projection does with the events of a commit |
+//! | `locks` | commits of one process that write the same rows take turns |
+//! | `set` | which projections are inline, as it is stored |
+//! | `start` | what is stored becomes what an app is wired with |
+//!
+//! How a projection becomes inline, and how it ends, is in `processor::handover`: a processor has it before and after.
+
+mod hooks;
+mod locks;
+mod set;
+mod start;
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tracing::Instrument as _;
+
+use self::hooks::{Changes, Halt};
+pub(crate) use self::hooks::{Folds, ProjectionHook, Projects, ViewHook};
+use self::locks::Locks;
+pub(crate) use self::set::{Set, not_inline};
+pub(crate) use self::start::start;
+use crate::clock::Timestamp;
+use crate::command::RetryPolicy;
+use crate::id::Ids;
+use crate::limits::MAX_SEQUENCE;
+use crate::processor::Runner;
+use crate::store::{
+    Append, Attempt, Backend, Commit, CommitError, Committed, EventFilter, EventStore, ExpectedVersion,
+    IdempotencyKey, Outcome, Page, Position, RecordedEvent, Resolution, RowWrite, StoreError, StreamId,
+    Transaction, Version,
+};
+
+/// The table of a row for each SQL projection whose handlers may touch any row: writing it is having the turn.
+const TURNS: &str = "inline/turns";
+/// The key of a row that is never there: a commit that writes it is refused.
+const ROLL_BACK: &str = "an inline projection failed in this transaction: roll it back";
+
+/// How often a commit is worked out again because somebody else was faster, and the waits in between.
+fn again() -> RetryPolicy {
+    RetryPolicy::default().with_attempts(64).with_backoff(Duration::from_millis(1), Duration::from_millis(50))
+}
+
+/// A projection that is to be inline.
+pub(crate) struct Entry<T> {
+    /// What builds it up to the head before it is inline.
+    pub(crate) runner: Arc<dyn Runner>,
+    pub(crate) hook: Hook<T>,
+}
+
+/// What commits meet.
+pub(crate) enum Hook<T> {
+    View(Box<dyn Folds>),
+    Sql(Box<dyn Projects<T>>),
+}
+
+/// A view, and the table of the generation that queries read.
+struct InlineView {
+    table: Arc<str>,
+    folds: Box<dyn Folds>,
+}
+
+/// The store of an app with inline projections. Clones share everything.
+pub(crate) struct Inline<B: Backend>(Arc<Shared<B>>);
+
+impl<B: Backend> Clone for Inline<B> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<B: Backend> Deref for Inline<B> {
+    type Target = Shared<B>;
+    fn deref(&self) -> &Shared<B> {
+        &self.0
+    }
+}
+
+pub(crate) struct Shared<B: Backend> {
+    backend: Arc<B>,
+    /// The generation that its commits name.
+    generation: u64,
+    views: Vec<InlineView>,
+    sql: Vec<Box<dyn Projects<B::Tx>>>,
+    locks: Locks,
+    ids: Ids,
+}
+
+impl<B: Backend> std::fmt::Debug for Inline<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inline")
+            .field("backend", &self.backend)
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What one commit leads to.
+struct Due<'e, 'h, T> {
+    views: Vec<(&'h Arc<str>, Box<dyn Changes<'e> + 'e>)>,
+    sql: Vec<&'h dyn Projects<T>>,
+}
+
+impl<B: Backend> Inline<B> {
+    /// For commits of this generation. Each projection comes with the table of its rows that queries read.
+    pub(crate) fn new(
+        backend: Arc<B>,
+        generation: u64,
+        ids: Ids,
+        hooks: impl IntoIterator<Item = (Hook<B::Tx>, Arc<str>)>,
+    ) -> Self {
+        let (mut views, mut sql) = (Vec::new(), Vec::new());
+        for (hook, table) in hooks {
+            match hook {
+                Hook::View(folds) => views.push(InlineView { table, folds }),
+                Hook::Sql(projects) => sql.push(projects),
+            }
+        }
+        Self(Arc::new(Shared { backend, generation, views, sql, locks: Locks::new(), ids }))
+    }
+
+    /// Whether a projection takes in an event of these.
+    fn wants(&self, appends: &[Append]) -> bool {
+        self.views.iter().any(|view| any_matches(view.folds.filter(), appends)) || self.wants_sql(appends)
+    }
+
+    fn wants_sql(&self, appends: &[Append]) -> bool {
+        self.sql.iter().any(|sql| any_matches(sql.filter(), appends))
+    }
+
+    /// Decodes the events for those that want them.
+    fn due<'e>(&self, events: &'e [RecordedEvent]) -> Result<Due<'e, '_, B::Tx>, Halt<'e>> {
+        let mut views = Vec::new();
+        for InlineView { table, folds } in &self.views {
+            let changes = folds.changes(events)?;
+            if !changes.keys().is_empty() {
+                views.push((table, changes));
+            }
+        }
+        let wants = |sql: &&dyn Projects<B::Tx>| events.iter().any(|event| sql.filter().matches(event));
+        let sql = self.sql.iter().map(|sql| &**sql).filter(wants).collect();
+        Ok(Due { views, sql })
+    }
+
+    /// Works out the rows of the views, and says whose turn it is.
+    async fn fold<'e>(&self, due: &mut Due<'e, '_, B::Tx>, rows: &mut Vec<RowWrite>) -> Result<(), Halt<'e>> {
+        for (table, changes) in std::mem::take(&mut due.views) {
+            changes.fold(&*self.backend, table, rows).await?;
+        }
+        // Read before the handlers run: whatever another one writes after this makes the commit fail.
+        for sql in &due.sql {
+            if !sql.is_whole() {
+                continue;
+            }
+            let key = sql.name();
+            if !rows.iter().any(|row| &*row.table == TURNS && row.key == key) {
+                let found = self.backend.rows(TURNS, std::slice::from_ref(&key)).await?.pop().flatten();
+                let rev = found.map_or(0, |row| row.rev);
+                rows.push(RowWrite { table: TURNS.into(), key, rev, row: Some("true".into()) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the SQL projections, event by event.
+    async fn project<'e>(
+        &self,
+        events: &'e [RecordedEvent],
+        sql: &[&dyn Projects<B::Tx>],
+        tx: &mut B::Tx,
+    ) -> Result<(), Halt<'e>> {
+        for event in events {
+            for sql in sql.iter().filter(|sql| sql.filter().matches(event)) {
+                if let Err(source) = sql.project(event, tx).await {
+                    return Err(Halt::Handler { projection: sql.name(), event, source });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What to say of a commit that is not sent.
+    fn refusal(&self, halt: Halt<'_>) -> CommitError {
+        match halt {
+            Halt::Store(error) => error.into(),
+            Halt::Handler { source, .. } if self.backend.is_transient(&*source) => {
+                StoreError::Transient { what: "an inline projection", source: source.into() }.into()
+            }
+            Halt::Handler { projection, event, source } => CommitError::Projection {
+                projection,
+                event: event.name.clone(),
+                stream: event.stream.clone(),
+                source: source.into(),
+            },
+        }
+    }
+
+    /// Works out what the events lead to, and sends all of it.
+    async fn attempt(&self, mut commit: Commit) -> Result<Committed, CommitError> {
+        let sql = self.wants_sql(&commit.appends);
+        if self.pin(&mut commit, sql).await? {
+            // The same events again are answered like the first time, and their handlers do not run again.
+            return self.backend.commit(commit).await;
+        }
+        if !sql {
+            return self.send(commit).await;
+        }
+        // In a task of its own: some backends know who holds a transaction by the task, and the caller's may do something
+        // else beside this. A caller who goes away leaves the outcome unknown, as for any commit.
+        let inline = self.clone();
+        let sending = tokio::spawn(async move { inline.send(commit).await }.in_current_span());
+        match sending.await.map_err(tokio::task::JoinError::try_into_panic) {
+            Ok(outcome) => outcome,
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            Err(Err(ended)) => Err(StoreError::transient("the commit", ended).into()),
+        }
+    }
+
+    async fn send(&self, commit: Commit) -> Result<Committed, CommitError> {
+        let events = uncommitted(&commit.appends, self.ids.clock().now());
+        let mut due = match self.due(&events) {
+            Ok(due) => due,
+            Err(halt) => return self.not_taken_in(halt, commit).await,
+        };
+        let views = due.views.iter().flat_map(|(table, changes)| {
+            changes.keys().into_iter().map(move |key| format!("{table}\0{key}"))
+        });
+        let keys = views.chain(due.sql.iter().filter(|sql| sql.is_whole()).map(|sql| sql.name()));
+        let _held = self.locks.hold(keys.collect::<Vec<_>>().into_iter()).await;
+        let mut rows = commit.rows.clone();
+        if let Err(halt) = self.fold(&mut due, &mut rows).await {
+            return self.not_taken_in(halt, commit).await;
+        }
+        if due.sql.is_empty() {
+            return self.backend.commit(Commit { rows, ..commit }).await;
+        }
+        let mut tx = self.backend.begin().await?;
+        if let Err(halt) = self.project(&events, &due.sql, &mut tx).await {
+            // Dropping would roll back too; this way whoever comes next does not wait for it.
+            drop(tx.rollback().await);
+            return self.not_taken_in(halt, commit).await;
+        }
+        *tx.staged() = Commit { rows, ..commit };
+        tx.commit().await
+    }
+
+    /// A handler saw the events where they would be. If they cannot be there, the store says so: to a conflict, and to
+    /// events that it has already, it has an answer of its own.
+    async fn not_taken_in(&self, halt: Halt<'_>, commit: Commit) -> Result<Committed, CommitError> {
+        match halt {
+            Halt::Handler { .. } if self.has_moved(&commit).await? => self.backend.commit(commit).await,
+            halt => Err(self.refusal(halt)),
+        }
+    }
+
+    /// Whether a stream is further than a commit expects: then it is never applied, for streams only grow.
+    async fn has_moved(&self, commit: &Commit) -> Result<bool, StoreError> {
+        for Append { stream, expected, .. } in first_of_each(&commit.appends) {
+            if let Some(version) = expected.exact()
+                && !self.backend.stream(stream, version, 1).await?.is_empty()
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Expects streams where they are, where the commit does not say: handlers see the versions of events. Says whether
+    /// one is further than the commit expects; with `all`, every stream is looked at for that.
+    async fn pin(&self, commit: &mut Commit, all: bool) -> Result<bool, CommitError> {
+        let open = |append: &&Append| all || append.expected.exact().is_none() && !append.events.is_empty();
+        let looks = first_of_each(&commit.appends).filter(open).map(|append| append.stream.clone());
+        let look = |stream| Append { stream, expected: ExpectedVersion::Any, events: Vec::new() };
+        let appends: Vec<Append> = looks.map(look).collect();
+        if appends.is_empty() {
+            return Ok(false);
+        }
+        let streams: Vec<StreamId> = appends.iter().map(|append| append.stream.clone()).collect();
+        let versions = match self.backend.commit(Commit { appends, ..Commit::default() }).await {
+            Ok(committed) => committed.versions,
+            // Nothing was to be written: nobody needs to know whether it was.
+            Err(CommitError::Unknown(_)) => {
+                let lost = std::io::Error::other("the answer was lost");
+                return Err(StoreError::transient("reading the versions of streams", lost).into());
+            }
+            Err(error) => return Err(error),
+        };
+        let mut moved = false;
+        for (stream, version) in streams.iter().zip(versions) {
+            let Some(append) = commit.appends.iter_mut().find(|append| append.stream == *stream) else {
+                continue;
+            };
+            match append.expected.exact() {
+                Some(expected) => moved |= expected < version,
+                // One that does not exist although it must is refused in the store's own words.
+                None if append.expected.holds(version) => append.expected = ExpectedVersion::Exact(version),
+                None => {}
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Whether rows that the caller writes are still as the caller read them.
+    async fn hold(&self, rows: &[RowWrite]) -> Result<bool, StoreError> {
+        for write in rows {
+            let found =
+                self.backend.rows(&write.table, std::slice::from_ref(&write.key)).await?.pop().flatten();
+            if found.map_or(0, |row| row.rev) != write.rev {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn any_matches(filter: &EventFilter, appends: &[Append]) -> bool {
+    let mut events = appends.iter().flat_map(|append| &append.events);
+    events.any(|event| filter.matches_parts(&event.name, &event.tags))
+}
+
+/// The first append to each stream.
+fn first_of_each(appends: &[Append]) -> impl Iterator<Item = &Append> {
+    let first = |(i, append): &(usize, &Append)| !appends[..*i].iter().any(|a| a.stream == append.stream);
+    appends.iter().enumerate().filter(first).map(|(_, append)| append)
+}
+
+/// The events of appends as handlers see them: where they will stand, at no position yet.
+fn uncommitted(appends: &[Append], now: Timestamp) -> Vec<RecordedEvent> {
+    let mut ends = HashMap::<&StreamId, u64>::new();
+    let mut events = Vec::new();
+    for Append { stream, expected, events: new } in appends {
+        let end = ends.entry(stream).or_insert_with(|| expected.exact().unwrap_or_default().0);
+        for event in new {
+            *end += 1;
+            events.push(event.clone().into_recorded(stream.clone(), Version(*end), None, now));
+        }
+    }
+    events
+}
+
+#[async_trait]
+impl<B: Backend> EventStore for Inline<B> {
+    async fn commit(&self, mut commit: Commit) -> Result<Committed, CommitError> {
+        if commit.appends.iter().all(|append| append.events.is_empty()) {
+            return self.backend.commit(commit).await;
+        }
+        commit.inline = self.generation;
+        if !self.wants(&commit.appends) {
+            return self.backend.commit(commit).await;
+        }
+        for tried in 1.. {
+            let outcome = self.attempt(commit.clone()).await;
+            let anywhere = |stream: &StreamId| {
+                let first = commit.appends.iter().find(|append| append.stream == *stream);
+                first.is_some_and(|append| append.expected.exact().is_none())
+            };
+            let faster = match &outcome {
+                Err(CommitError::Fenced { .. }) => self.hold(&commit.rows).await?,
+                Err(CommitError::Conflict { stream, .. }) => anywhere(stream),
+                _ => false,
+            };
+            match again().wait_after(tried, &self.ids).filter(|_| faster) {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => return outcome,
+            }
+        }
+        unreachable!("the policy ends the tries")
+    }
+
+    async fn resolve(&self, attempt: &Attempt) -> Result<Resolution, StoreError> {
+        self.backend.resolve(attempt).await
+    }
+
+    async fn stream(
+        &self,
+        id: &StreamId,
+        after: Version,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, StoreError> {
+        self.backend.stream(id, after, limit).await
+    }
+
+    async fn read(&self, filter: &EventFilter, after: Position, limit: usize) -> Result<Page, StoreError> {
+        self.backend.read(filter, after, limit).await
+    }
+
+    async fn head(&self) -> Result<Position, StoreError> {
+        self.backend.head().await
+    }
+
+    async fn position_at(&self, time: Timestamp) -> Result<Position, StoreError> {
+        self.backend.position_at(time).await
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        self.backend.now().await
+    }
+
+    async fn outcome(&self, key: &IdempotencyKey) -> Result<Option<Outcome>, StoreError> {
+        self.backend.outcome(key).await
+    }
+
+    fn watch(&self) -> watch::Receiver<Position> {
+        self.backend.watch()
+    }
+
+    fn identity(&self) -> uuid::Uuid {
+        self.backend.identity()
+    }
+}
+
+/// Door two: the handlers run on the caller's transaction, when a command is staged in it.
+#[async_trait]
+trait Stage<T>: Send + Sync {
+    async fn stage(&self, tx: &mut T, appends: &[Append]) -> Result<(), CommitError>;
+}
+
+#[async_trait]
+impl<B: Backend> Stage<B::Tx> for Inline<B> {
+    async fn stage(&self, tx: &mut B::Tx, appends: &[Append]) -> Result<(), CommitError> {
+        tx.staged().inline = self.generation;
+        if !self.wants(appends) {
+            return Ok(());
+        }
+        let events = uncommitted(appends, self.ids.clock().now());
+        let mut due = self.due(&events).map_err(|halt| self.refusal(halt))?;
+        // A copy: a caller who goes away in the middle leaves the transaction as it was.
+        let mut rows = tx.staged().rows.clone();
+        self.fold(&mut due, &mut rows).await.map_err(|halt| self.refusal(halt))?;
+        if let Err(halt) = self.project(&events, &due.sql, tx).await {
+            // A part of its rows is written: the transaction must not be committed with them.
+            let key = ROLL_BACK.to_owned();
+            let staged = &mut tx.staged().rows;
+            if !staged.iter().any(|row| row.key == key) {
+                staged.push(RowWrite { table: TURNS.into(), key, rev: MAX_SEQUENCE, row: None });
+            }
+            return Err(self.refusal(halt));
+        }
+        tx.staged().rows = rows;
+        Ok(())
+    }
+}
+
+/// What a transaction of type `T` meets when a command is staged in it. Among the app's services, where it is found by
+/// the type.
+pub(crate) struct WithinTx<T>(Arc<dyn Stage<T>>);
+
+impl<T: Transaction> WithinTx<T> {
+    pub(crate) fn new<B: Backend<Tx = T>>(inline: Inline<B>) -> Self {
+        Self(Arc::new(inline))
+    }
+
+    /// Runs the inline projections for events that are about to be staged.
+    pub(crate) async fn stage(&self, tx: &mut T, appends: &[Append]) -> Result<(), CommitError> {
+        self.0.stage(tx, appends).await
+    }
+}

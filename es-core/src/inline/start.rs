@@ -1,0 +1,87 @@
+//! The start of an app: what is stored becomes what the app is wired with, or the app does not start.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::{Entry, Inline, Set};
+use crate::ErrorKind;
+use crate::command::RetryPolicy;
+use crate::processor::{self, Ground};
+use crate::store::{Backend, StoreError};
+
+/// Makes projections inline, and ends that others are. `None` for a store that never had any: such an app needs nothing
+/// of this.
+///
+/// # Errors
+///
+/// A line for each thing that is wrong.
+pub(crate) async fn start<B: Backend>(
+    ground: &Ground,
+    backend: Arc<B>,
+    entries: Vec<Entry<B::Tx>>,
+    retired: &BTreeSet<String>,
+) -> Result<Option<Inline<B>>, Vec<String>> {
+    let one = |error: StoreError| vec![crate::chain(&error)];
+    let stored = read(ground).await.map_err(one)?;
+    if stored.rev == 0 && entries.is_empty() {
+        return Ok(None);
+    }
+    let names: BTreeSet<String> = entries.iter().map(|entry| entry.runner.name()).collect();
+    let wrong = wrong(&stored, &names, retired);
+    if !wrong.is_empty() {
+        return Err(wrong);
+    }
+    if stored.names != names {
+        let changes = async {
+            for name in retired {
+                processor::retire(ground, name).await.map_err(|e| format!("{name}: {}", crate::chain(&e)))?;
+            }
+            for Entry { runner, .. } in &entries {
+                let made = processor::make_inline(ground, runner).await;
+                made.map_err(|e| format!("{}: {}", runner.name(), crate::chain(&e)))?;
+            }
+            Ok(())
+        };
+        processor::alive_during(ground, changes).await.map_err(|line| vec![line])?;
+    }
+    let stored = read(ground).await.map_err(one)?;
+    if stored.names != names {
+        let what = "the inline projections were changed by another app while this one started: start it again with the \
+                    same ones";
+        return Err(vec![what.to_owned()]);
+    }
+    let mut hooks = Vec::with_capacity(entries.len());
+    for Entry { runner, hook } in entries {
+        hooks.push((hook, processor::current_rows(ground, &*runner).await.map_err(one)?));
+    }
+    Ok(Some(Inline::new(backend, stored.rev, ground.ids.clone(), hooks)))
+}
+
+/// Every app needs to know the set, so a store that does not answer once is asked again.
+async fn read(ground: &Ground) -> Result<Set, StoreError> {
+    let policy = RetryPolicy::default();
+    for tried in 1.. {
+        match Set::read(&*ground.backend).await {
+            Err(error) if error.kind() == ErrorKind::Transient => match policy.wait_after(tried, &ground.ids)
+            {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => return Err(error),
+            },
+            outcome => return outcome,
+        }
+    }
+    unreachable!("the policy ends the tries")
+}
+
+fn wrong(stored: &Set, names: &BTreeSet<String>, retired: &BTreeSet<String>) -> Vec<String> {
+    let both = names
+        .intersection(retired)
+        .map(|name| format!("{name} is registered as inline and retired: take one of the two away"));
+    let missing = stored.names.iter().filter(|name| !names.contains(*name) && !retired.contains(*name)).map(|name| {
+        format!(
+            "{name} is inline in this store, so every app that writes it has to run it so: add `.inline_view::<..>()` or \
+             `.inline_projection(..)` for it, or end that it is inline with `.retire_inline({name:?})`"
+        )
+    });
+    both.chain(missing).collect()
+}
