@@ -287,11 +287,13 @@ impl Processor {
         }
         let row = serde_json::to_vec(request).expect("a text serializes");
         let row = RowWrite { table: build.requests(), key: key.to_owned(), rev: 0, row: Some(row.into()) };
-        let mut asked = backend.commit(Commit { rows: vec![row], ..Commit::default() }).await;
-        if let Err(CommitError::Unknown(attempt)) = &asked
-            && let Resolution::Applied(committed) = backend.resolve(attempt).await?
-        {
-            asked = Ok(committed);
+        let commit = Commit { rows: vec![row], ..Commit::default() };
+        let mut asked = backend.commit(commit.clone()).await;
+        while let Err(CommitError::Unknown(attempt)) = &asked {
+            asked = match backend.resolve(attempt).await? {
+                Resolution::Applied(committed) => Ok(committed),
+                Resolution::Never => backend.commit(commit.clone()).await,
+            };
         }
         match asked {
             Ok(_) => {}
