@@ -54,6 +54,11 @@ impl Build {
         format!("{self}/requests").into()
     }
 
+    /// Its table of keys whose rows a person asked to be built anew.
+    pub(crate) fn afresh(&self) -> Arc<str> {
+        format!("{self}/afresh").into()
+    }
+
     /// Its table of events that were left out for good.
     pub(crate) fn skipped(&self) -> Arc<str> {
         format!("{self}/skipped").into()

@@ -88,6 +88,8 @@ struct Running {
     engine: Arc<Engine>,
     workers: BTreeMap<u16, Task>,
     rate: Rate,
+    /// How often somebody had asked something of it, when its workers were told.
+    asked: u64,
 }
 
 struct Task {
@@ -181,7 +183,7 @@ impl Coordinator {
         let (board, runner) = (self.desk.board(generation), self.runner.clone());
         let (nudge, resumed) = (self.desk.nudge.clone(), self.desk.resumed.clone());
         let engine = Engine::new(&self.ground, runner, build, role, board, nudge, resumed).await?;
-        Ok(Running { engine: Arc::new(engine), workers: BTreeMap::new(), rate: Rate::new() })
+        Ok(Running { engine: Arc::new(engine), workers: BTreeMap::new(), rate: Rate::new(), asked: 0 })
     }
 
     /// Claims, gives back, splits and merges ranges of a build, and works on those of this node.
@@ -228,6 +230,10 @@ impl Coordinator {
                 stop(task).await;
             }
             running.workers.insert(first, start(&running.engine, range));
+        }
+        let asked = snapshot.asked.get(&build.to_string()).copied().unwrap_or_default();
+        if std::mem::replace(&mut running.asked, asked) != asked {
+            self.desk.nudge.send_modify(|n| *n += 1);
         }
         running.rate.measure(&running.engine.board);
         gauges(&running.engine, snapshot.head);

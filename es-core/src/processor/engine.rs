@@ -178,6 +178,10 @@ impl Engine {
         self.ids.clock().now()
     }
 
+    pub(crate) const fn filter(&self) -> &EventFilter {
+        &self.filter
+    }
+
     /// Whether an event of a page is one of this processor's: pages may hold those of others too.
     pub(crate) fn wants(&self, event: &RecordedEvent) -> bool {
         self.pages.filter() == &self.filter || self.filter.matches(event)

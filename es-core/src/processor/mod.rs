@@ -12,6 +12,7 @@
 //! | `runner`, `kinds` | SQL projections, keyed views, reactors |
 //! | `parked` | what failed, and waits for a person |
 //! | `build`, `generations`, `rebuild` | builds beside each other, and the switch between them |
+//! | `partial` | some rows of a view, built anew |
 //! | `handover` | projections that become inline, and those that end it |
 //! | `status`, `wait` | where a processor is |
 //!
@@ -31,6 +32,7 @@ mod kinds;
 mod node;
 mod pages;
 mod parked;
+mod partial;
 mod plan;
 mod range;
 mod rebuild;
@@ -72,9 +74,7 @@ pub use self::work::{Failure, Work};
 pub(crate) use self::worker::REPLAY;
 use crate::ErrorKind;
 use crate::clock::Timestamp;
-use crate::store::{
-    Commit, CommitError, EventFilter, Position, RecordedEvent, Resolution, RowWrite, StoreError,
-};
+use crate::store::{Commit, CommitError, EventFilter, Position, RecordedEvent, RowWrite, StoreError};
 
 /// Where a reset sets a processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -287,16 +287,8 @@ impl Processor {
         }
         let row = serde_json::to_vec(request).expect("a text serializes");
         let row = RowWrite { table: build.requests(), key: key.to_owned(), rev: 0, row: Some(row.into()) };
-        let commit = Commit { rows: vec![row], ..Commit::default() };
-        let mut asked = backend.commit(commit.clone()).await;
-        while let Err(CommitError::Unknown(attempt)) = &asked {
-            asked = match backend.resolve(attempt).await? {
-                Resolution::Applied(committed) => Ok(committed),
-                Resolution::Never => backend.commit(commit.clone()).await,
-            };
-        }
-        match asked {
-            Ok(_) => {}
+        match rows::write(backend, vec![row]).await {
+            Ok(()) => {}
             Err(CommitError::Fenced { .. }) => {
                 let what =
                     format!("somebody has asked already for {key:?} of {build}: wait until that is done");
@@ -305,6 +297,7 @@ impl Processor {
             Err(CommitError::Store(error)) => return Err(error),
             Err(other) => return Err(StoreError::transient("asking for a parked sequence", other)),
         }
+        self.nudge_owners(&build).await;
         let done = async {
             let mut pause = Duration::from_millis(5);
             loop {

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::build::Build;
 use super::engine::Ground;
 use super::generations::{GENERATIONS, Generations};
+use super::partial::ASKED;
 use super::range::{self, Range};
 use super::rows;
 use crate::store::{Commit, Position, RowStore, RowWrite, StoreError};
@@ -43,6 +44,8 @@ pub(crate) struct Snapshot {
     pub(crate) alive: Alive,
     pub(crate) ranges: BTreeMap<Build, Vec<Range>>,
     pub(crate) generations: BTreeMap<String, Generations>,
+    /// How often somebody has asked something of a build.
+    pub(crate) asked: BTreeMap<String, u64>,
 }
 
 impl Snapshot {
@@ -59,7 +62,8 @@ impl Snapshot {
             let decoded: Generations = rows::decode(GENERATIONS, &row)?;
             generations.insert(row.key.clone(), Generations { rev: row.rev, ..decoded });
         }
-        Ok(Self { now, head, alive, ranges, generations })
+        let asked = rows::whole(backend, ASKED).await?.into_iter().map(|row| (row.key, row.rev)).collect();
+        Ok(Self { now, head, alive, ranges, generations, asked })
     }
 
     /// How many nodes run a processor.

@@ -1,9 +1,9 @@
-//! Reading rows of the framework's own state.
+//! Reading and writing rows of the framework's own state.
 
 use serde::de::DeserializeOwned;
 
 use crate::limits::MAX_PAGE;
-use crate::store::{RowStore, StoreError, StoredRow};
+use crate::store::{Commit, CommitError, EventStore, Resolution, RowStore, RowWrite, StoreError, StoredRow};
 
 /// Every row of a table that is known to be small.
 pub(crate) async fn whole(rows: &dyn RowStore, table: &str) -> Result<Vec<StoredRow>, StoreError> {
@@ -48,4 +48,19 @@ pub(crate) fn decode<T: DeserializeOwned>(table: &str, row: &StoredRow) -> Resul
     serde_json::from_slice(&row.data).map_err(|e| StoreError::Corrupt {
         what: format!("row {:?} of {table} cannot be read: {e}", row.key),
     })
+}
+
+/// Writes rows, and finds out what has become of it if nobody says.
+pub(crate) async fn write(store: &dyn EventStore, rows: Vec<RowWrite>) -> Result<(), CommitError> {
+    let commit = Commit { rows, ..Commit::default() };
+    loop {
+        match store.commit(commit.clone()).await {
+            Err(CommitError::Unknown(attempt)) => {
+                if let Resolution::Applied(_) = store.resolve(&attempt).await? {
+                    return Ok(());
+                }
+            }
+            outcome => return outcome.map(drop),
+        }
+    }
 }

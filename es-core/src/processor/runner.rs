@@ -91,6 +91,15 @@ pub trait Session: Send {
             .into())
     }
 
+    /// Begins the rows of some keys anew, in memory: what is folded next builds them up again.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Misuse`] if rows cannot be told apart by key, which is the default.
+    async fn forget(&mut self, _: &[String]) -> Result<(), StoreError> {
+        Err(StoreError::misuse("only the rows of a keyed view can be built anew one by one"))
+    }
+
     /// About how many rows wait for the flush.
     fn waiting(&self) -> usize {
         0

@@ -1,6 +1,6 @@
 //! What of some events a range has to do, and what it leaves out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::parked::Kept;
 use super::slices::Slices;
@@ -24,6 +24,8 @@ enum Scope<'w> {
     },
     /// One sequence, on its own.
     Key(&'w str),
+    /// Rows that are built anew.
+    Keys(&'w BTreeSet<String>),
 }
 
 /// An event that is not handled for a key.
@@ -48,10 +50,15 @@ impl<'w> Work<'w> {
         Self { scope: Scope::Key(key), left_out: Vec::new() }
     }
 
+    pub(crate) const fn of_keys(keys: &'w BTreeSet<String>) -> Self {
+        Self { scope: Scope::Keys(keys), left_out: Vec::new() }
+    }
+
     /// Whether the event is to be handled for this key, here and now.
     pub fn admits(&mut self, event: &RecordedEvent, key: &str) -> bool {
         match &self.scope {
             Scope::Key(only) => *only == key,
+            Scope::Keys(keys) => keys.contains(key),
             Scope::Range { slices, parked, skips } => {
                 if !slices.has(key) {
                     return false;

@@ -5,7 +5,7 @@
 //! the range over (the worker ends), or a handler. Then everything before the event goes through on its own, the event
 //! is tried again alone, and at last it is parked, skipped, or the range stands still.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::build::Build;
 use super::engine::Engine;
 use super::parked::{self, Kept, Request, Skipped};
+use super::partial;
 use super::range::{self, Range};
 use super::runner::Session;
 use super::status::{ProcessorState, RangeStatus};
@@ -187,6 +188,10 @@ impl Worker {
         let waits = !self.open().parked.is_empty();
         if self.asked.is_none_or(|asked| waits && asked.elapsed() >= POLL) {
             self.requests().await?;
+            self.afresh().await?;
+            if self.open.is_none() {
+                return Ok(Step::More);
+            }
             self.asked = Some(Instant::now());
         }
         // While it stands still, sequences can be emptied: that may be what it waits for.
@@ -356,7 +361,7 @@ impl Worker {
         let started = Instant::now();
         open.session.flush(rows).await.map_err(Trip::Commit)?;
         self.range = to.written();
-        let touched: std::collections::BTreeSet<String> =
+        let touched: BTreeSet<String> =
             open.left_out.drain(..).filter(|left| left.parked).map(|left| left.key).collect();
         for key in touched {
             open.parked.get_mut(&key).expect("it was written").rev += 1;
@@ -545,6 +550,47 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Builds rows anew that a person asked for: from the log up to where the range is, in one commit.
+    async fn afresh(&mut self) -> Result<(), Trip> {
+        let (build, slices) = (self.range.build.clone(), self.range.slices);
+        let asked = partial::asked(&*self.engine.backend, &build).await?;
+        let own = |request: &partial::Asked| slices.has(&request.key) && request.failed.is_none();
+        let asked: Vec<_> = asked.into_iter().filter(own).collect();
+        if asked.is_empty() {
+            return Ok(());
+        }
+        if self.open().seen > self.range.position {
+            self.flush().await?;
+        }
+        let keys: BTreeSet<String> = asked.iter().map(|request| request.key.clone()).collect();
+        let open = self.open.as_mut().expect("it is open");
+        open.session.forget(&keys.iter().cloned().collect::<Vec<_>>()).await?;
+        let (mut after, end) = (Position(0), self.range.position);
+        while after < end {
+            if self.stop.is_cancelled() {
+                // Nothing is durable yet: whoever comes next begins again.
+                self.open = None;
+                return Ok(());
+            }
+            let page = self.engine.backend.read(self.engine.filter(), after, SEQUENCE * 10).await?;
+            let events: Vec<_> = page.events.iter().filter(|event| event.place() <= end).collect();
+            let open = self.open.as_mut().expect("it is open");
+            let mut work = Work::of_keys(&keys);
+            let folded = REPLAY.scope(true, open.session.fold(&events, &mut work)).await;
+            if let Err(failure) = folded {
+                if !self.engine.blames_the_event(&*failure.source).await {
+                    return Err(Trip::Handler(failure));
+                }
+                // The rows stay as they are; whoever asked is told why.
+                let error = parked::cut(&crate::chain(&failure));
+                self.open.as_mut().expect("it is open").session = self.engine.open();
+                return self.flush_with(asked.iter().map(|a| a.fail(&build, &error)).collect()).await;
+            }
+            after = page.through;
+        }
+        self.flush_with(asked.iter().map(|request| request.done(&build)).collect()).await
     }
 
     /// Rows beside the checkpoint, which stays where it is: so they are written only by the range's owner.

@@ -178,6 +178,20 @@ impl<B: Backend, V: View> Session for ViewSession<B, V> {
         Ok(())
     }
 
+    async fn forget(&mut self, keys: &[String]) -> Result<(), StoreError> {
+        let found = self.backend.rows(&self.table, keys).await?;
+        for (key, row) in keys.iter().zip(found) {
+            // A row that is not there stays so, unless an event makes it.
+            let kept = Kept {
+                rev: row.as_ref().map_or(0, |row| row.rev),
+                row: V::default(),
+                touched: row.is_some(),
+            };
+            self.rows.insert(key.clone(), kept);
+        }
+        Ok(())
+    }
+
     fn waiting(&self) -> usize {
         self.waiting
     }

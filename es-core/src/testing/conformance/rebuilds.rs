@@ -16,7 +16,7 @@ use super::{LIMIT, Subject, settle, start, store};
 use crate::event::Event as _;
 use crate::processor::{Processor, ProcessorState, Progress, Rebuild, RebuildOptions};
 use crate::projection::{OnFailure, Project, Projection};
-use crate::store::{Backend, EventFilter, RecordedEvent, StoreError};
+use crate::store::{Backend, Commit, EventFilter, RecordedEvent, RowWrite, StoreError};
 use crate::{App, BoxError, ErrorKind};
 
 /// Sums up what was paid into each account, through SQL. Clones share whether they fail.
@@ -352,4 +352,36 @@ pub async fn rebuilt_online_equals_built_step_by_step<S: Subject + 'static>(subj
     let report = patient!(rebuild.report(5)).expect("both are there");
     assert!(report.is_empty(), "{report:?}");
     assert_eq!(report.old, report.new);
+}
+
+/// P12
+pub async fn rows_of_some_keys_are_built_anew_while_others_go_on<S: Subject + 'static>(subject: S) {
+    let store = store(&subject).await;
+    let app = start(|| App::on(store.0.clone()).view::<Balance>().projection(PaidIn::<S>::default())).await;
+    for i in 0..30 {
+        deposit::<S>(&store, i % 3, 1).await;
+    }
+    settle(&app).await;
+    // Somebody has broken two rows by hand; one of them is asked for.
+    for key in ["0", "1"] {
+        let row = store.row("balance/1", key).await.expect("there");
+        let broken = RowWrite {
+            table: "balance/1~1".into(),
+            key: key.to_owned(),
+            rev: row.rev,
+            row: Some(r#"{"amount":999,"n_payments":1}"#.into()),
+        };
+        store.commit(Commit { rows: vec![broken], ..Commit::default() }).await.expect("nobody writes it now");
+    }
+    let views = processor::<Balance>(&app);
+    patient!(views.rebuild_keys(&["0".to_owned(), "none".to_owned()], LIMIT)).expect("it is a view");
+    assert_eq!(balance(&app, "0").await.expect("there").amount, 10);
+    assert_eq!(balance(&app, "1").await.expect("there").amount, 999);
+    assert_eq!(balance(&app, "none").await, None, "no event made it");
+    assert_eq!(patient!(views.rebuild_tenant("nobody", LIMIT)).expect("it is a view"), 0);
+    deposit::<S>(&store, 0, 5).await;
+    settle(&app).await;
+    assert_eq!(balance(&app, "0").await.expect("there").amount, 15);
+    let sql = patient!(processor::<PaidIn<S>>(&app).rebuild_keys(&["account-0".to_owned()], LIMIT));
+    assert!(sql.expect_err("rows of SQL have no key").to_string().contains("no keyed view"));
 }

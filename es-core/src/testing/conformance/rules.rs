@@ -167,6 +167,7 @@ macro_rules! __conformance_rules {
                 a_lenient_rebuild_parks_what_fails
                 what_cannot_be_switched_to_is_refused
                 rebuilt_online_equals_built_step_by_step
+                rows_of_some_keys_are_built_anew_while_others_go_on
             }
             queries {
                 a_watched_query_answers_at_once_and_after_each_change
