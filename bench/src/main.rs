@@ -14,7 +14,7 @@ use measure::{print, print_header};
 #[derive(Debug, Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Args {
-    /// Part of a name: memory, sqlite, load, import, postgres
+    /// Part of a name: memory, sqlite, load, import, postgres, processors
     #[arg(default_value = "")]
     filter: String,
     /// On PostgreSQL: rounds of each row
@@ -23,7 +23,7 @@ struct Args {
     /// On PostgreSQL: nobody but these
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// On PostgreSQL: also with ten million events
+    /// On PostgreSQL: also with ten million events; processors: with five million, and nothing else
     #[arg(long)]
     long: bool,
     /// On PostgreSQL: write docs/benchmarks.md and docs/benchmarks.svg
@@ -43,6 +43,9 @@ enum Part {
     /// One side's round
     #[command(hide = true)]
     Worker { side: String, job: String },
+    /// A process that shares a projection
+    #[command(hide = true)]
+    Share { url: String },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -50,9 +53,10 @@ fn main() -> anyhow::Result<()> {
     match part {
         Some(Part::List) => return postgres::list(),
         Some(Part::Worker { side, job }) => return postgres::work(&side, &serde_json::from_str(&job)?),
+        Some(Part::Share { url }) => return postgres::share(&runtime()?, &url),
         None => {}
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = runtime()?;
     let wanted = |name: &str| name.contains(&filter);
     if ["memory", "sqlite", "load", "import"].into_iter().any(wanted) {
         print_header();
@@ -73,8 +77,15 @@ fn main() -> anyhow::Result<()> {
     if wanted("import") {
         import::measure()?.iter().for_each(print);
     }
+    if wanted("processors") {
+        postgres::processors(&runtime, rounds, long)?;
+    }
     if wanted("postgres") {
         postgres::run(&postgres::Options { rounds, only, long, write })?;
     }
     Ok(())
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }

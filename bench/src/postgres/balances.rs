@@ -9,7 +9,7 @@ use crate::domain::Deposited;
 
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Balance {
-    amount: i64,
+    pub amount: i64,
 }
 
 impl Projection for Balance {

@@ -14,6 +14,7 @@ mod memory;
 mod ours;
 mod peers;
 mod plan;
+mod processors;
 mod raw;
 mod report;
 mod server;
@@ -23,6 +24,7 @@ mod worker;
 
 use std::path::Path;
 
+pub use processors::{run as processors, share};
 pub use worker::{list, work};
 
 use self::contender::Contender;

@@ -111,6 +111,8 @@ pub(crate) struct Engine {
     pub(crate) settings: Settings,
     pub(crate) pages: Arc<Pages>,
     filter: EventFilter,
+    /// Whether its pages hold nothing else.
+    wants_all: bool,
     lease: Arc<Lease>,
     pub(crate) board: Arc<Board>,
     /// Events that are left out from the start.
@@ -148,6 +150,7 @@ impl Engine {
             Role::Previous { .. } => own_pages = Pages::new(backend.clone(), filter.clone()),
         }
         let pages = own_pages;
+        let wants_all = pages.filter() == &filter;
         Ok(Self {
             build,
             role,
@@ -160,6 +163,7 @@ impl Engine {
             settings,
             pages,
             filter,
+            wants_all,
             lease,
             board,
             skips,
@@ -184,7 +188,7 @@ impl Engine {
 
     /// Whether an event of a page is one of this processor's: pages may hold those of others too.
     pub(crate) fn wants(&self, event: &RecordedEvent) -> bool {
-        self.pages.filter() == &self.filter || self.filter.matches(event)
+        self.wants_all || self.filter.matches(event)
     }
 
     /// Effects outside cannot be fenced: they wait while nobody knows whose turn it is.

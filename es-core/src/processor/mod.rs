@@ -325,8 +325,13 @@ impl Processor {
 
 /// One reader for all: what any of them wants to see.
 pub(crate) fn wanted_by_any(runners: &[Arc<dyn Runner>]) -> EventFilter {
-    let filters = runners.iter().map(|runner| runner.filter());
-    let any = filters.reduce(EventFilter::or).unwrap_or_default();
+    let mut filters: Vec<EventFilter> = Vec::new();
+    for filter in runners.iter().map(|runner| runner.filter()) {
+        if !filters.contains(&filter) {
+            filters.push(filter);
+        }
+    }
+    let any = filters.into_iter().reduce(EventFilter::or).unwrap_or_default();
     if crate::limits::filter(&any).is_ok() { any } else { EventFilter::all() }
 }
 

@@ -34,11 +34,17 @@ const POISON: i64 = 666;
 #[event(prefix = "account")]
 enum AccountEvent {
     Deposited(Deposited),
+    Noted(Noted),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Deposited {
     amount: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Noted {
+    digit: String,
 }
 
 #[derive(Aggregate, Clone, Default)]
@@ -103,6 +109,11 @@ impl ByDigit {
     #[on(by = digit())]
     fn deposited(&mut self, e: &Deposited) {
         self.sum += e.amount;
+        self.n += 1;
+    }
+
+    #[on(by = digit)]
+    fn noted(&mut self, _: &Noted) {
         self.n += 1;
     }
 }
@@ -352,4 +363,94 @@ async fn processes_that_are_killed_share_projections_that_equal_a_plain_fold() {
         store.head().await.unwrap(),
         began.elapsed()
     );
+}
+
+/// Half of 5,000 events a second, as far as the machine can. One in ten is for SQL: that is a statement each.
+async fn flood(store: PgBackend, stop: Arc<AtomicBool>) -> u64 {
+    let ids = es_core::id::Ids::default();
+    let mut appended = 0;
+    let mut tick = tokio::time::interval(Duration::from_millis(20));
+    while !stop.load(Ordering::SeqCst) {
+        tick.tick().await;
+        let appends = (0..50_u64).map(|i| {
+            let event = match i % 10 {
+                0 => AccountEvent::Deposited(Deposited { amount: 1 }),
+                digit => AccountEvent::Noted(Noted { digit: digit.to_string() }),
+            };
+            let data = event.encode().unwrap();
+            Append {
+                stream: StreamId::new(format!("account-{i}")).unwrap(),
+                expected: ExpectedVersion::Any,
+                events: vec![NewEvent::new(ids.next(), data, Arc::default())],
+            }
+        });
+        store.commit(Commit { appends: appends.collect(), ..Commit::default() }).await.unwrap();
+        appended += 50;
+    }
+    appended
+}
+
+/// What a reader sees of both projections: how many events they have taken in.
+async fn counts(app: &App, store: &PgBackend) -> (i64, u64) {
+    let sums = sqlx::query_scalar("select coalesce(sum(n), 0)::bigint from sums");
+    let views: &es_core::Views = app.services().get().unwrap();
+    let mut digits = 0;
+    views.for_each::<ByDigit>(|_, row| digits += row.n).await.unwrap();
+    (sums.fetch_one(&store.db()).await.unwrap(), digits)
+}
+
+#[expect(clippy::print_stderr, reason = "the rate is worth knowing")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_online_rebuild_beside_many_appends_shows_nobody_less_than_before() {
+    let database = es_postgres::testing::database().await;
+    let store = PgBackend::connect(database.url()).await.unwrap();
+    let app = App::on(store.clone()).view::<ByDigit>().projection(Sums).start().await.unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let began = Instant::now();
+    let writers: Vec<_> = (0..2).map(|_| tokio::spawn(flood(store.clone(), stop.clone()))).collect();
+    app.wait_for::<Sums>(Position(2_000), LIMIT).await.unwrap();
+    app.wait_for::<ByDigit>(Position(2_000), LIMIT).await.unwrap();
+    let reads = tokio::spawn({
+        let (app, store, stop) = (app.clone(), store.clone(), stop.clone());
+        async move {
+            let (mut least, mut n) = ((200, 2_000), 0_u64);
+            while !stop.load(Ordering::SeqCst) {
+                let seen = counts(&app, &store).await;
+                assert!(seen.0 >= least.0 && seen.1 >= least.1, "{seen:?} after {least:?}");
+                (least, n) = (seen, n + 1);
+            }
+            n
+        }
+    });
+    for processor in app.processors() {
+        let rebuild = processor.rebuild_online(es_core::processor::RebuildOptions::default()).await.unwrap();
+        rebuild.caught_up(LIMIT).await.unwrap();
+        rebuild.switch().await.unwrap();
+        // It goes on as the one that is read, and the way back is open.
+        let head = store.head().await.unwrap();
+        let reached = async {
+            while processor.status().generation != rebuild.generation() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            processor.wait_for(head, LIMIT).await.unwrap();
+        };
+        tokio::time::timeout(LIMIT, reached).await.unwrap();
+        processor.roll_back().await.unwrap();
+        processor.drop_previous().await.unwrap();
+    }
+    stop.store(true, Ordering::SeqCst);
+    let mut appended = 0;
+    for writer in writers {
+        appended += writer.await.unwrap();
+    }
+    let took = began.elapsed();
+    let n = reads.await.unwrap();
+    let head = store.head().await.unwrap();
+    let settled = async {
+        while counts(&app, &store).await != (i64::try_from(head.0 / 10).unwrap(), head.0) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, settled).await.expect("both have everything");
+    eprintln!("{appended} events in {took:?}, looked at {n} times");
 }

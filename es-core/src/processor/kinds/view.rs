@@ -3,13 +3,14 @@
 //! A range has its keys for itself, so rows that it has read or written are kept: its next commit finds them at the
 //! revision that is remembered, or finds the range in other hands.
 
+use std::collections::HashSet;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use foldhash::{HashMap, HashMapExt as _};
 
 use crate::BoxError;
 use crate::command::Services;
