@@ -116,4 +116,6 @@ join {es}.event_types t using (type_id);
 create view {es}.checkpoints as
 select r.key as name, (convert_from(r.data, 'UTF8')::jsonb ->> 'position')::bigint as position
 from {es}.rows r
-where r.tbl = 'checkpoints';
+where r.tbl = 'checkpoints'
+  -- A range that was merged into its neighbour keeps its row, for its revision; it is no checkpoint any more.
+  and convert_from(r.data, 'UTF8')::jsonb -> 'last' is not null;

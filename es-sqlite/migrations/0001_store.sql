@@ -100,4 +100,6 @@ join es_streams s on s.id = e.stream
 join es_types t on t.id = e.type;
 
 create view es_checkpoints as
-select key as name, cast(data as text) as position, rev from es_rows where tbl = 'checkpoints';
+select key as name, cast(data as text) ->> '$.position' as position, rev from es_rows
+-- A range that was merged into its neighbour keeps its row, for its revision; it is no checkpoint any more.
+where tbl = 'checkpoints' and cast(data as text) ->> '$.last' is not null;

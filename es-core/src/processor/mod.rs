@@ -1,7 +1,7 @@
 //! Processors: what keeps projections, views and reactors up to date.
 //!
-//! Events are read once for all processors near the head ([`pages`](self)), folded and flushed by a worker for each range
-//! of slices, and each flush moves the range's checkpoint in the same commit: exactly once for rows in the same database.
+//! Events are read once for all processors near the head (`pages`), folded and flushed by a worker for each range of
+//! slices, and each flush moves the range's checkpoint in the same commit: exactly once for rows in the same database.
 //! Nodes that run the same processor share its slices; a node that is gone is replaced once its lease has run out, and
 //! whatever it still writes is fenced off.
 //!
@@ -18,9 +18,9 @@
 //!
 //! Fields of log lines: `build` (`name/version~generation`), `slices`, `position`, `key`, `attempts`, `error`,
 //! `processor`, `node`. Metrics, each with the label `processor`: `es_processor_events_total`,
-//! `es_processor_flush_seconds`, `es_processor_visible_seconds` (from append to flush), `es_processor_position`,
-//! `es_processor_lag`, `es_processor_parked`, `es_processor_parked_total`, `es_processor_skipped_total`,
-//! `es_processor_halted_total`.
+//! `es_processor_flush_seconds`, `es_processor_visible_seconds` (from append to flush), `es_processor_parked_total`,
+//! `es_processor_skipped_total`, `es_processor_halted_total`; and with the label `generation` as well: `es_processor_position`, `es_processor_lag`,
+//! `es_processor_parked`.
 
 mod backend;
 mod build;
@@ -181,7 +181,8 @@ impl Processor {
         done.await.map_err(|_| gone())?
     }
 
-    /// Lets what stands still go on: the event that it stopped at is tried again.
+    /// Lets what stands still on this node go on: the event that it stopped at is tried again. What stands still on
+    /// another node is resumed there.
     pub fn resume(&self) {
         self.desk.resumed.send_modify(|n| *n += 1);
         self.desk.nudge.send_modify(|n| *n += 1);

@@ -227,7 +227,7 @@ impl Rebuild {
         Ok(Progress { generation, done, total, per_second: 0.0, left: None, state })
     }
 
-    /// Until it is nearly as far as the build that queries read.
+    /// Until it is nearly as far as the log.
     ///
     /// # Errors
     ///
@@ -236,14 +236,14 @@ impl Rebuild {
         let near = async {
             loop {
                 let Progress { done, total, .. } = self.look().await?;
-                if done.0.saturating_add(NEAR) >= total.0 {
-                    return Ok(());
-                }
                 if let ProcessorState::Halted { error, .. } = self.board.now().state {
                     return Err(StoreError::misuse(format!(
                         "{} stands still at {done}: {error}",
                         self.build
                     )));
+                }
+                if done.0.saturating_add(NEAR) >= total.0 {
+                    return Ok(());
                 }
                 tokio::time::sleep(LOOK).await;
             }

@@ -472,6 +472,7 @@ impl Worker {
     fn halt(&mut self, error: String) -> Duration {
         let (build, slices) = (&self.range.build, self.range.slices);
         tracing::error!(%build, %slices, error, "a processor stands still until it is resumed");
+        self.engine.count("es_processor_halted_total");
         let state = ProcessorState::Halted { since: self.engine.now(), error };
         self.halted = Some((*self.engine.resumed.borrow(), state.clone()));
         self.show(Some(state));

@@ -3,7 +3,7 @@
 //! | for | there is |
 //! | --- | --- |
 //! | an aggregate | [`given`]: events, a command, the events or the error it must lead to |
-//! | a keyed view | [`view`]: recorded events, the rows they must fold to |
+//! | a keyed view | [`view()`]: recorded events, the rows they must fold to |
 //! | time and randomness | [`TestClock`], [`SeededEntropy`] |
 //! | what was sent | [`Recorder`], an interceptor |
 //! | a service under faults | [`SimStore`], a backend that behaves as badly as the contract allows |

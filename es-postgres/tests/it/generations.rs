@@ -535,7 +535,9 @@ async fn events_of_another_set_of_inline_projections_are_refused_through_both_do
 #[tokio::test]
 async fn people_see_checkpoints_slice_by_slice() {
     let (database, store) = fresh().await;
-    let rows = vec![step("balances/1~1", 0, 42), step("balances/1~2", 0, 7), step("balances/1~2#512", 0, 9)];
+    let merged = row_of("checkpoints", "balances/1~1#512", 0, Some(r#"{"position":3,"epoch":2}"#));
+    let rows =
+        vec![step("balances/1~1", 0, 42), step("balances/1~2", 0, 7), step("balances/1~2#512", 0, 9), merged];
     store.commit(Commit { rows, ..nothing() }).await.unwrap();
     store.commit(append("s", es_core::store::ExpectedVersion::Any, 50)).await.unwrap();
     let found: Vec<_> =

@@ -70,7 +70,7 @@ pub(crate) fn mark(key: &str, about: &str) -> OutcomeMark {
 
 /// A checkpoint, as the engine writes it.
 pub(crate) fn step(name: &str, rev: u64, position: u64) -> RowWrite {
-    let row = format!(r#"{{"position":{position},"epoch":1}}"#);
+    let row = format!(r#"{{"position":{position},"epoch":1,"last":1023}}"#);
     RowWrite { table: "checkpoints".into(), key: name.to_owned(), rev, row: Some(row.into()) }
 }
 

@@ -191,17 +191,6 @@ pub(crate) async fn work(url: &str, folder: &Path) {
     }
 }
 
-/// A process that ends with its handle, also when the test fails.
-struct Worker(Child);
-
-impl Drop for Worker {
-    /// SIGKILL: nobody gets to say goodbye. One that has ended does not mind.
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
 /// Appends until it is told to stop; what is not acknowledged may or may not be there, and the log says.
 async fn append(store: PgBackend, stop: Arc<AtomicBool>, appended: Arc<AtomicU64>, seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
@@ -318,15 +307,18 @@ async fn processes_that_are_killed_share_projections_that_equal_a_plain_fold() {
     let store = PgBackend::connect(database.url()).await.unwrap();
     // Makes the tables, so that the children need not; and looks on.
     let app = wiring(store.clone()).looks_on().start().await.unwrap();
-    let hire = |name: String| Worker(start("worker", database.url(), folder.path(), &name));
-    let mut crew: Vec<Worker> = (0..3).map(|i| hire(format!("w{i}"))).collect();
+    let hire = |name: String| start("worker", database.url(), folder.path(), &name);
+    let mut crew: Vec<Child> = (0..3).map(|i| hire(format!("w{i}"))).collect();
     let (stop, appended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let writing = tokio::spawn(append(store.clone(), stop.clone(), appended.clone(), 7));
     let mut rng = StdRng::seed_from_u64(11);
     let mut restarts = 0;
     for kill in 0..kills {
         tokio::time::sleep(Duration::from_millis(rng.random_range(50..400))).await;
-        drop(crew.swap_remove(rng.random_range(0..crew.len())));
+        let mut victim = crew.swap_remove(rng.random_range(0..crew.len()));
+        // SIGKILL: nobody gets to say goodbye.
+        victim.kill().unwrap();
+        victim.wait().unwrap();
         crew.push(hire(format!("k{kill}")));
         if kill % 15 == 7 {
             let server = server.clone();
@@ -342,13 +334,15 @@ async fn processes_that_are_killed_share_projections_that_equal_a_plain_fold() {
 
     // The handlers are mended, and somebody asks for what was parked.
     File::create(folder.path().join("mended")).unwrap();
-    crew.clear();
+    for mut child in crew.drain(..) {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
     crew.extend((0..3).map(|i| hire(format!("m{i}"))));
     let mut retried = 0;
     for processor in app.processors() {
         for sequence in processor.parked(None, 1_000).await.unwrap() {
-            let asked = processor.retry(&sequence.key, LIMIT).await;
-            let left = asked.unwrap_or_else(|e| panic!("{}", es_core::chain(&e)));
+            let left = processor.retry(&sequence.key, LIMIT).await.unwrap();
             assert_eq!(left, None, "{} of {}", sequence.key, processor.name());
             retried += sequence.events;
         }
@@ -356,7 +350,7 @@ async fn processes_that_are_killed_share_projections_that_equal_a_plain_fold() {
     settle(&app, &store).await;
     judge(&app, &store, true).await;
     File::create(folder.path().join("stop")).unwrap();
-    crew.iter_mut().for_each(|worker| assert!(worker.0.wait().unwrap().success()));
+    crew.iter_mut().for_each(|child| assert!(child.wait().unwrap().success()));
     assert_eq!(store.verify().await.unwrap(), [""; 0]);
     eprintln!(
         "{} events, {kills} kills, {restarts} restarts, {retried} events handled again: {:?}",

@@ -676,7 +676,9 @@ async fn events_of_a_writer_with_another_inline_set_are_refused() {
 #[tokio::test]
 async fn checkpoints_can_be_read_by_people() {
     let store = store().await;
-    store.commit(row("checkpoints", "balances/1", 0, "42")).await.unwrap();
+    let range = r#"{"position":42,"epoch":1,"last":1023}"#;
+    store.commit(row("checkpoints", "balances/1", 0, range)).await.unwrap();
+    store.commit(row("checkpoints", "balances/1#0512", 0, r#"{"position":3,"epoch":1}"#)).await.unwrap();
     let shown = texts(&store, "select name || ' is at ' || position from es_checkpoints").await;
     assert_eq!(shown, ["balances/1 is at 42"]);
 }
