@@ -12,7 +12,7 @@
 //! | `runner`, `kinds` | SQL projections, keyed views, reactors |
 //! | `parked` | what failed, and waits for a person |
 //! | `build`, `generations`, `rebuild` | builds beside each other, and the switch between them |
-//! | `partial` | some rows of a view, built anew |
+//! | `compare`, `partial` | how two builds differ; some rows of a view, built anew |
 //! | `handover` | projections that become inline, and those that end it |
 //! | `status`, `wait` | where a processor is |
 //!
@@ -24,6 +24,7 @@
 
 mod backend;
 mod build;
+mod compare;
 mod coordinator;
 mod engine;
 mod generations;
