@@ -63,8 +63,9 @@ impl Desk {
         self.boards.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    fn forget(&self, generation: Generation) {
-        self.boards.lock().unwrap_or_else(PoisonError::into_inner).remove(&generation);
+    fn keep(&self, generations: &[Generation]) {
+        let mut boards = self.boards.lock().unwrap_or_else(PoisonError::into_inner);
+        boards.retain(|generation, _| generations.contains(generation));
     }
 }
 
@@ -149,10 +150,8 @@ impl Coordinator {
             if let Some(mut running) = self.builds.remove(&generation) {
                 stop_all(&mut running.workers).await;
             }
-            if !generations.all().contains(&generation) {
-                self.desk.forget(generation);
-            }
         }
+        self.desk.keep(&generations.all());
         if generations.frozen.is_some_and(|until| until < snapshot.now) {
             // Whoever led the queries elsewhere is gone; nothing has changed for them.
             write(&self.ground, vec![Generations { frozen: None, ..generations.clone() }.write(&name)])
@@ -314,10 +313,11 @@ impl Coordinator {
     /// Ends the work, after the pages that are worked on, and gives the ranges back.
     async fn leave(mut self) {
         join_all(self.builds.values_mut().map(|running| stop_all(&mut running.workers))).await;
-        for running in self.builds.values() {
-            let build = &running.engine.build;
+        // Also of a build that is frozen, and worked on by nobody at the moment.
+        for board in self.desk.boards() {
+            let build = Build { processor: self.desk.name.clone(), generation: board.now().generation };
             for _ in 0..GIVES_BACK {
-                match free(&self.ground, build).await {
+                match free(&self.ground, &build).await {
                     Ok(true) => break,
                     Ok(false) => {}
                     // If it cannot be done, the lease runs out all the same.
@@ -326,9 +326,8 @@ impl Coordinator {
                     }
                 }
             }
-            running.engine.board.stopped();
+            board.stopped();
         }
-        self.desk.boards().iter().for_each(|board| board.stopped());
     }
 }
 

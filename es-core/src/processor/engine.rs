@@ -210,7 +210,11 @@ impl Engine {
     pub(crate) async fn bound(&self) -> Result<Position, StoreError> {
         let Role::Previous { current } = &self.role else { return Ok(Position(u64::MAX)) };
         let ranges = range::of(&*self.backend, current).await?;
-        Ok(ranges.iter().map(|range| range.position).min().unwrap_or_default())
+        let positions = ranges.iter().map(|range| range.position);
+        // While queries are led back here, it goes as far as any of the other one's ranges: those stand still.
+        let generations = Generations::read(&*self.backend, &self.build.processor).await?;
+        let frozen = generations.is_some_and(|generations| generations.frozen.is_some());
+        Ok(if frozen { positions.max() } else { positions.min() }.unwrap_or_default())
     }
 
     /// Whether the event, not the store, is why something failed. It is asked whether it answers: an error that hides

@@ -188,11 +188,12 @@ impl Rebuild {
         self.build.generation
     }
 
-    /// How far it has come, again and again until it is as far as the log was at that moment.
+    /// How far it has come, again and again until it is as far as the log was at the first look. It does not end by itself
+    /// while the build stands still.
     pub fn progress(&self) -> impl Stream<Item = Result<Progress, StoreError>> + Send + use<> {
         struct State {
             rebuild: Rebuild,
-            begun: Option<(Instant, Position)>,
+            begun: Option<(Instant, Progress)>,
             ended: bool,
         }
         let state = State { rebuild: self.clone(), begun: None, ended: false };
@@ -204,15 +205,15 @@ impl Rebuild {
                 tokio::time::sleep(LOOK).await;
             }
             let looked = state.rebuild.look().await.map(|mut progress| {
-                let (since, from) = *state.begun.get_or_insert_with(|| (Instant::now(), progress.done));
-                let done = progress.done.0.saturating_sub(from.0);
+                let (since, first) = &*state.begun.get_or_insert_with(|| (Instant::now(), progress.clone()));
+                let done = progress.done.0.saturating_sub(first.done.0);
                 #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
                 if done > 0 {
                     progress.per_second = done as f64 / since.elapsed().as_secs_f64().max(0.001);
                     let left = progress.total.0.saturating_sub(progress.done.0) as f64;
                     progress.left = Some(Duration::from_secs_f64(left / progress.per_second));
                 }
-                state.ended = progress.is_complete();
+                state.ended = progress.done >= first.total;
                 progress
             });
             Some((looked, state))
@@ -221,6 +222,9 @@ impl Rebuild {
 
     async fn look(&self) -> Result<Progress, StoreError> {
         let total = self.builds.backend.head().await?;
+        if !self.builds.read().await?.all().contains(&self.build.generation) {
+            return Err(StoreError::misuse(format!("{} was dropped: begin another rebuild", self.build)));
+        }
         let done = self.builds.reached(&self.build).await?;
         let (generation, state) = (self.build.generation, self.board.now().state);
         Ok(Progress { generation, done, total, per_second: 0.0, left: None, state })
@@ -362,12 +366,20 @@ impl Builds {
 
     /// Leads queries to another build, once it is as far as the one that they read.
     async fn lead_to(&self, to: Generation) -> Result<(), StoreError> {
-        let frozen = self.freeze().await?;
-        let led = self.lead_frozen(to, &frozen).await;
-        if led.is_err() {
-            self.thaw().await?;
-        }
-        led
+        let builds = self.clone();
+        let led = async move {
+            if builds.read().await?.current == to {
+                return Ok(());
+            }
+            let frozen = builds.freeze().await?;
+            let led = builds.lead_frozen(to, &frozen).await;
+            // After the switch there is nothing left to thaw, unless somebody else was faster.
+            builds.thaw().await?;
+            led
+        };
+        // In a task of its own: a caller who goes away leaves nothing frozen.
+        let gone = |gone| StoreError::transient("leading queries to another build", gone);
+        tokio::spawn(led).await.map_err(gone)?
     }
 
     /// From now on nobody works on the build that is read. Gives it.

@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn slices_of_keys_are_pinned() {
         let slices = ["", "1", "ada", "account-1", "ä", "customer-00042"].map(slice_of);
-        assert_eq!(slices, [181, 608, 586, 640, 190, 566]);
+        assert_eq!(slices, [180, 407, 420, 384, 336, 185]);
     }
 
     /// P5
