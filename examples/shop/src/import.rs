@@ -1,11 +1,13 @@
 //! Purchases into commands, 32 at a time; and the waits for the projections.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use es_core::prelude::*;
+use es_core::processor::ProcessorState;
 use futures::StreamExt as _;
 use futures::stream;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -139,22 +141,33 @@ async fn send(
 pub(crate) async fn catch_up(app: &App) -> anyhow::Result<()> {
     let head = app.store().head().await?;
     let bar = bar(head.0, "projections");
+    let halted = || {
+        app.processors().iter().find_map(|p| match p.status().state {
+            ProcessorState::Halted { error, .. } => {
+                Some(anyhow::anyhow!("{} stands still: {error}", p.name()))
+            }
+            _ => None,
+        })
+    };
     let behind = || app.processors().iter().map(|p| p.status().position).min().unwrap_or(head);
     let shown = async {
         loop {
             bar.set_position(behind().0.min(head.0));
+            if let Some(error) = halted() {
+                return error;
+            }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
     tokio::select! {
         settled = app.settle(Duration::from_secs(600)) => settled.context("the projections are not up to date")?,
-        () = shown => {}
+        halted = shown => return Err(halted),
     }
     bar.finish_and_clear();
     Ok(())
 }
 
-pub(crate) fn bar(length: u64, what: &'static str) -> ProgressBar {
+pub(crate) fn bar(length: u64, what: impl Into<Cow<'static, str>>) -> ProgressBar {
     let template = "{prefix:>12} {bar:40} {human_pos}/{human_len} {per_sec} {eta}";
     let style = ProgressStyle::with_template(template).expect("the template is well-formed");
     ProgressBar::new(length).with_style(style).with_prefix(what)

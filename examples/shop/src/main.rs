@@ -3,10 +3,12 @@
 mod customer;
 mod file;
 mod import;
+mod look;
 mod money;
 mod projections;
 mod rebuild;
 mod report;
+mod status;
 mod watch;
 
 use std::path::PathBuf;
@@ -18,11 +20,12 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 use es_core::memory::MemoryBackend;
 use es_core::prelude::*;
+use es_core::store::StoreError;
 use es_postgres::{PgBackend, PgOptions};
 use es_sqlite::SqliteBackend;
 
 use crate::customer::{Customer, CustomerId};
-use crate::file::FileError;
+use crate::import::{End, Import};
 use crate::projections::{History, Revenue, ShopQueries, Spending};
 
 #[derive(Debug, Parser)]
@@ -57,17 +60,26 @@ enum Command {
         #[arg(long)]
         online: bool,
 
-        /// Keep the old ones up to date, for `rollback`
+        /// Keep the old ones, and keep them up to date, for `rollback`
         #[arg(long, requires = "online")]
         keep: bool,
     },
-    /// Let queries read the projections of before the last online rebuild
+    /// Let queries read the projections that `rebuild --online --keep` has kept; once more to undo it
     Rollback,
-    /// Show where the projections are, and who works on them
+    /// Show where the projections are, and whether something waits for a person
     Status,
-    /// Show it live, until `q` is pressed
+    /// Show the keys whose events a projection could not take in, and why
+    Parked,
+    /// Take in the events of a parked key once more
+    Retry {
+        /// As `parked` shows it: revenue
+        projection: String,
+        /// As `parked` shows it: 1997-01
+        key: String,
+    },
+    /// Show where the projections are, live, until `q` is pressed
     Watch {
-        /// A line for each projection every second, instead of the whole screen
+        /// Print a line for each projection every second, until Ctrl-C, instead of a screen
         #[arg(long)]
         plain: bool,
     },
@@ -100,63 +112,78 @@ async fn main() -> ExitCode {
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
-    match run(Args::parse()).await {
-        Ok(code) => code,
+    let Args { command, database } = Args::parse();
+    let (app, import) = match begin(&command, &database).await {
+        Ok(begun) => begun,
         Err(error) => {
             report::error(&error);
-            let unusable = error.is::<FileError>() || error.is::<es_core::store::StoreError>();
-            ExitCode::from(if unusable { UNUSABLE } else { 1 })
+            return ExitCode::from(UNUSABLE);
+        }
+    };
+    let done = run(&app, command, import).await;
+    app.shutdown(Duration::from_secs(10)).await;
+    match done {
+        Ok(End::Complete) => ExitCode::SUCCESS,
+        Ok(End::Interrupted) => ExitCode::from(INTERRUPTED),
+        Err(error) => {
+            report::error(&error);
+            ExitCode::FAILURE
         }
     }
 }
 
-async fn run(args: Args) -> anyhow::Result<ExitCode> {
+/// Opens what is needed.
+async fn begin(command: &Command, database: &str) -> anyhow::Result<(App, Option<Import>)> {
     // A file that is none is said before a database is made.
-    let import = match &args.command {
+    let import = match command {
         Command::Import { file, .. } => Some(import::open(file).await?),
         _ => None,
     };
     // One that only looks takes no work from those that run.
-    let looks = matches!(args.command, Command::Status | Command::Watch { .. });
-    let app = open(&args.database, import.is_some(), looks).await?;
-    let outcome = match args.command {
-        Command::Import { on_error, parallel, .. } => {
-            let import = import.context("opened above")?;
-            import::run(&app, import, on_error == OnError::Skip, parallel.into()).await
-        }
-        Command::Rebuild { online: false, .. } => rebuild::in_place(&app).await,
-        Command::Rebuild { online: true, keep } => {
-            rebuild::online(&app, keep).await.map(|()| import::End::Complete)
-        }
-        Command::Rollback => rebuild::roll_back(&app).await.map(|()| import::End::Complete),
-        Command::Status => return finish(&app, watch::status(&app).await).await,
-        Command::Watch { plain } => return finish(&app, watch::live(&app, plain).await).await,
-        Command::Report => import::catch_up(&app).await.map(|()| import::End::Complete),
-        Command::History { ref customer } => {
-            import::catch_up(&app).await?;
-            let shown = report::history(&app, &CustomerId::from(customer.as_str())).await;
-            return finish(&app, shown).await;
-        }
-    };
-    let code = match outcome {
-        Ok(import::End::Complete) => {
-            report::figures(&app).await?;
-            ExitCode::SUCCESS
-        }
-        Ok(import::End::Interrupted) => ExitCode::from(INTERRUPTED),
-        Err(error) => {
-            app.shutdown(Duration::from_secs(10)).await;
-            return Err(error);
-        }
-    };
-    app.shutdown(Duration::from_secs(10)).await;
-    Ok(code)
+    let looks = matches!(command, Command::Status | Command::Watch { .. } | Command::Parked);
+    let app = open(database, import.is_some(), looks).await?;
+    Ok((app, import))
 }
 
-/// Ends the app, whatever came before.
-async fn finish(app: &App, outcome: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
-    app.shutdown(Duration::from_secs(10)).await;
-    outcome.map(|()| ExitCode::SUCCESS)
+async fn run(app: &App, command: Command, import: Option<Import>) -> anyhow::Result<End> {
+    let end = match command {
+        Command::Import { on_error, parallel, .. } => {
+            let import = import.context("opened above")?;
+            import::run(app, import, on_error == OnError::Skip, parallel.into()).await?
+        }
+        Command::Rebuild { online: false, .. } => unless_stopped(rebuild::in_place(app)).await?,
+        Command::Rebuild { online: true, keep } => rebuild::online(app, keep).await?,
+        Command::Rollback => rebuild::roll_back(app).await.map(|()| End::Complete)?,
+        Command::Report => unless_stopped(import::catch_up(app)).await?,
+        Command::Retry { projection, key } => {
+            return unless_stopped(status::retry(app, &projection, &key)).await;
+        }
+        Command::Status => return status::status(app).await.map(|()| End::Complete),
+        Command::Parked => return status::parked(app).await.map(|()| End::Complete),
+        Command::Watch { plain } => return watch::live(app, plain).await.map(|()| End::Complete),
+        Command::History { customer } => {
+            let end = unless_stopped(import::catch_up(app)).await?;
+            if end == End::Complete {
+                report::history(app, &CustomerId::from(customer)).await?;
+            }
+            return Ok(end);
+        }
+    };
+    if end == End::Complete {
+        report::figures(app).await?;
+    }
+    Ok(end)
+}
+
+/// For what may be left half done: the next run goes on with it.
+async fn unless_stopped(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<End> {
+    tokio::select! {
+        done = work => done.map(|()| End::Complete),
+        _ = tokio::signal::ctrl_c() => {
+            report::line("stopped; the next run goes on");
+            Ok(End::Interrupted)
+        }
+    }
 }
 
 /// The backend is chosen here, and nowhere else.
@@ -164,7 +191,13 @@ async fn open(database: &str, imports: bool, looks: bool) -> anyhow::Result<App>
     if database.starts_with("postgres://") || database.starts_with("postgresql://") {
         // Only an import makes the schema: anything else would show an empty store for a URL that was mistyped.
         let options = PgOptions::new(database)?.with_migrate(imports);
-        return wire(PgBackend::connect_with(options).await?, looks).await;
+        return match PgBackend::connect_with(options).await {
+            Err(error @ StoreError::Misuse { .. }) if !imports => {
+                Err(anyhow::Error::from(error)
+                    .context("there is no shop in this database: import a file first"))
+            }
+            backend => wire(backend?, looks).await,
+        };
     }
     match database {
         ":memory:" => wire(MemoryBackend::new(), looks).await,
@@ -172,7 +205,7 @@ async fn open(database: &str, imports: bool, looks: bool) -> anyhow::Result<App>
         file if !imports && !std::path::Path::new(file).exists() => {
             let what =
                 format!("there is no database {file}: import a file first, or name another with --database");
-            Err(es_core::store::StoreError::misuse(what).into())
+            Err(StoreError::misuse(what).into())
         }
         file => wire(SqliteBackend::open(file).await?, looks).await,
     }

@@ -1,5 +1,7 @@
 //! What a person sees.
 
+use std::io::Write as _;
+
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
 use es_core::prelude::*;
@@ -32,6 +34,12 @@ pub(crate) async fn figures(app: &App) -> anyhow::Result<()> {
         thousands(customers),
         sum(|r| r.cds),
     ));
+    for processor in app.processors() {
+        if !processor.parked(None, 1).await?.is_empty() {
+            let name = processor.name();
+            error(&anyhow::anyhow!("{name} could not take in everything: `shop parked` says why"));
+        }
+    }
     Ok(())
 }
 
@@ -63,9 +71,11 @@ fn row(name: String, revenue: &Revenue) -> [Cell; 4] {
     [Cell::new(name), number(thousands(*purchases)), number(thousands(*cds)), number(paid.to_string())]
 }
 
-#[expect(clippy::print_stdout, reason = "this is the program's answer")]
+/// The program's answer. Ends the program if nobody reads it any more, as after `| head`.
 pub(crate) fn line(text: &str) {
-    println!("{text}");
+    if writeln!(std::io::stdout(), "{text}").is_err() {
+        std::process::exit(1);
+    }
 }
 
 /// One line, with everything that led to it.

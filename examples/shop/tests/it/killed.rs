@@ -3,7 +3,6 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::Command;
 use std::time::Duration;
 
 use crate::program::{Ran, Shop, WHOLE, first};
@@ -21,10 +20,10 @@ fn has_the_figures_of_the_whole_file(ran: &Ran) {
 }
 
 /// Numbers that a seed repeats: `SHOP_SEED=17 cargo test -p shop`.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let given = std::env::var("SHOP_SEED").ok();
         let seed =
             given.map_or_else(|| RandomState::new().hash_one(0), |seed| seed.parse().expect("a number"));
@@ -32,7 +31,7 @@ impl Random {
         Self(seed)
     }
 
-    fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % end
     }
@@ -92,9 +91,7 @@ async fn ctrl_c_ends_an_import_in_words_and_the_next_one_completes_it() {
     // One at a time: far from the end when the signal comes.
     let mut running = shop.start(&["import", "purchases.txt", "--parallel", "1"]);
     shop.stored(20, &mut running).await;
-    let signal = Command::new("kill").args(["-INT", &running.id().to_string()]).status().unwrap();
-    assert!(signal.success());
-    let ran = running.wait();
+    let ran = running.interrupt();
     assert_eq!((ran.code, ran.err.as_str()), (Some(130), ""), "{ran:?}");
     assert_eq!(ran.out.lines().count(), 1, "{ran:?}");
     assert!(ran.out.starts_with("stopped after ") && ran.out.contains("the next import goes on"), "{ran:?}");

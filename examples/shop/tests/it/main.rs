@@ -5,5 +5,7 @@
 mod database;
 mod input;
 mod killed;
+mod online;
 mod postgres;
 mod program;
+mod status;

@@ -9,7 +9,7 @@ use crate::program::{Shop, first};
 async fn on_postgresql_it_shows_what_a_file_shows() {
     let (shop, database) = (Shop::new(), testing::database().await);
     let on_server = |args: &[&str]| shop.run(&[args, &["--database", database.url()]].concat());
-    on_server(&["report"]).complains(2, &["schema es", "run the migrations"]);
+    on_server(&["report"]).complains(2, &["no shop in this database", "import a file first"]);
     shop.write("purchases.txt", first(3_000));
     let file = shop.run(&["import", "purchases.txt"]).well();
     let server = on_server(&["import", "purchases.txt"]).well();

@@ -1,5 +1,6 @@
 //! The program in a folder of its own.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
@@ -86,8 +87,26 @@ impl Running {
         self.0.as_mut().expect("taken only at the end")
     }
 
-    pub(crate) fn id(&mut self) -> u32 {
-        self.child().id()
+    /// The next line that it prints; empty if it has ended.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = Vec::new();
+        let out = self.child().stdout.as_mut().expect("it is piped");
+        // Byte by byte: what follows is for whoever reads next.
+        while !line.ends_with(b"\n") {
+            let mut byte = [0];
+            match out.read(&mut byte).expect("it is open") {
+                0 => break,
+                _ => line.extend(byte),
+            }
+        }
+        String::from_utf8(line).expect("it writes text")
+    }
+
+    /// Ctrl-C.
+    pub(crate) fn interrupt(mut self) -> Ran {
+        let signal = Command::new("kill").args(["-INT", &self.child().id().to_string()]).status();
+        assert!(signal.expect("there is a `kill`").success());
+        self.wait()
     }
 
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
@@ -165,6 +184,12 @@ impl Ran {
 
     pub(crate) fn last(&self) -> &str {
         self.out.lines().last().unwrap_or_default()
+    }
+
+    /// How many lines of a table begin with `name`.
+    pub(crate) fn rows(&self, name: &str) -> usize {
+        let begins = |line: &&str| line.trim_start_matches(['│', ' ']).starts_with(name);
+        self.out.lines().filter(begins).count()
     }
 
     /// The cells of the row that begins with `name`.
