@@ -143,7 +143,7 @@ async fn nobody_is_left_behind() {
         table: "checkpoints".into(),
         key: "totals/1~1".to_owned(),
         rev: 0,
-        row: Some(r#"{"position":19}"#.into()),
+        row: Some(r#"{"position":19,"last":1023}"#.into()),
     };
     backend.commit(Commit { rows: vec![step], ..Commit::default() }).await.unwrap();
     let error = backend.archive(Position(20)).await.unwrap_err();

@@ -57,7 +57,7 @@ async fn a_log_is_partitioned_archived_and_redacted() {
         table: "checkpoints".into(),
         key: "totals/1~1".to_owned(),
         rev: 0,
-        row: Some(r#"{"position":70}"#.into()),
+        row: Some(r#"{"position":70,"last":1023}"#.into()),
     };
     backend.commit(Commit { rows: vec![step], ..Commit::default() }).await.unwrap();
     let (code, tables, _) = run(Some(&database), &["archive", "--upto", "60"]);

@@ -180,7 +180,8 @@ async fn settle_current<B: Backend + Clone>(app: &App, store: &Patient<B>) {
 /// P11, P12
 pub async fn readers_beside_a_rebuild_see_no_older_state<S: Subject + 'static>(subject: S) {
     let store = store(&subject).await;
-    let wiring = || App::on(store.0.clone()).view::<Balance>().projection(PaidIn::<S>::default());
+    // Two ranges: they are seldom at one position.
+    let wiring = || App::on(store.0.clone()).view::<Balance>().projection(PaidIn::<S>::default()).workers(2);
     let app = start(wiring).await;
     for _ in 0..50 {
         deposit::<S>(&store, 0, 1).await;
