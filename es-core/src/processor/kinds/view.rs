@@ -4,7 +4,6 @@
 //! revision that is remembered, or finds the range in other hands.
 
 use std::collections::HashSet;
-use std::collections::hash_map::Entry;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,13 +116,19 @@ impl<B: Backend, V: View> ViewSession<B, V> {
 #[async_trait]
 impl<B: Backend, V: View> Session for ViewSession<B, V> {
     async fn fold(&mut self, events: &[&RecordedEvent], work: &mut Work<'_>) -> Result<(), Failure> {
-        let mut due: Vec<Due<'_, V>> = Vec::with_capacity(events.len());
+        // What touches a row that is kept is taken in at once; the others wait until theirs are read. The order of each
+        // key stays, for a row is kept for the whole page or not at all.
+        let mut due: Vec<Due<'_, V>> = Vec::new();
         for event in events {
             match changes::<V>(event) {
                 Ok(changes) => {
                     for (key, change) in changes {
-                        if work.admits(event, &key) {
-                            due.push((event, key, change));
+                        if !work.admits(event, &key) {
+                            continue;
+                        }
+                        match self.rows.get_mut(&key) {
+                            Some(kept) => self.waiting += take_in(kept, event, &key, change)?,
+                            None => due.push((event, key, change)),
                         }
                     }
                 }
@@ -138,13 +143,8 @@ impl<B: Backend, V: View> Session for ViewSession<B, V> {
         let (keys, events) = self.missing(&due);
         self.read(keys, events).await?;
         for (event, key, change) in due {
-            let Entry::Occupied(mut kept) = self.rows.entry(key) else { unreachable!("read above") };
-            if let Err(source) = call_now(|| change.apply(&mut kept.get_mut().row)) {
-                return Err(Failure::new(event, &**kept.key(), source));
-            }
-            if !std::mem::replace(&mut kept.get_mut().touched, true) {
-                self.waiting += 1;
-            }
+            let kept = self.rows.get_mut(&key).expect("read above");
+            self.waiting += take_in(kept, event, &key, change)?;
         }
         Ok(())
     }
@@ -208,6 +208,17 @@ fn changes<V: View>(event: &RecordedEvent) -> Result<Vec<(String, Change<'_, V>)
         let changes = V::changes(event)?.into_iter().map(|change| (change.key(), change));
         changes.map(|(key, change)| Ok(crate::limits::row_key(&key).map(|()| (key, change))?)).collect()
     })
+}
+
+/// Makes one change of a row. Gives how many rows that are to be written it adds: one or none.
+fn take_in<V: View>(
+    kept: &mut Kept<V>,
+    event: &RecordedEvent,
+    key: &str,
+    change: Change<'_, V>,
+) -> Result<usize, Failure> {
+    call_now(|| change.apply(&mut kept.row)).map_err(|source| Failure::new(event, key, source))?;
+    Ok(usize::from(!std::mem::replace(&mut kept.touched, true)))
 }
 
 /// The key that an event most likely has whose payload cannot be read: that of its aggregate, if it can be a key of this
