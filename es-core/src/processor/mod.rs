@@ -16,11 +16,14 @@
 //! | `handover` | projections that become inline, and those that end it |
 //! | `status`, `wait` | where a processor is |
 //!
+//! Spans, at the level `debug`: `es.processor.fold` (`build`, `slices`, `events`, `through`) around the handlers of a page,
+//! `es.processor.flush` (`build`, `slices`, `events`, `position`) around the commit of what they led to.
+//!
 //! Fields of log lines: `build` (`name/version~generation`), `slices`, `position`, `key`, `attempts`, `error`,
 //! `processor`, `node`. Metrics, each with the label `processor`: `es_processor_events_total`,
 //! `es_processor_flush_seconds`, `es_processor_visible_seconds` (from append to flush), `es_processor_parked_total`,
-//! `es_processor_skipped_total`, `es_processor_halted_total`; and with the label `generation` as well: `es_processor_position`, `es_processor_lag`,
-//! `es_processor_parked`.
+//! `es_processor_skipped_total`, `es_processor_halted_total`; and with the label `generation` as well:
+//! `es_processor_position`, `es_processor_lag`, `es_processor_parked`.
 
 mod backend;
 mod build;

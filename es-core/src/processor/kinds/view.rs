@@ -63,7 +63,7 @@ impl<B: Backend, V: View> Runner for ViewRunner<B, V> {
             backend: self.backend.clone(),
             table,
             rows: HashMap::new(),
-            waiting: 0,
+            touched: Vec::new(),
             failed: None,
         })
     }
@@ -73,7 +73,8 @@ struct ViewSession<B, V> {
     backend: Arc<B>,
     table: Arc<str>,
     rows: HashMap<String, Kept<V>>,
-    waiting: usize,
+    /// The keys of rows that are to be written, each once.
+    touched: Vec<String>,
     /// The key whose row could not be written as data.
     failed: Option<String>,
 }
@@ -127,7 +128,7 @@ impl<B: Backend, V: View> Session for ViewSession<B, V> {
                             continue;
                         }
                         match self.rows.get_mut(&key) {
-                            Some(kept) => self.waiting += take_in(kept, event, &key, change)?,
+                            Some(kept) => self.touched.extend(take_in(kept, event, key, change)?),
                             None => due.push((event, key, change)),
                         }
                     }
@@ -144,7 +145,7 @@ impl<B: Backend, V: View> Session for ViewSession<B, V> {
         self.read(keys, events).await?;
         for (event, key, change) in due {
             let kept = self.rows.get_mut(&key).expect("read above");
-            self.waiting += take_in(kept, event, &key, change)?;
+            self.touched.extend(take_in(kept, event, key, change)?);
         }
         Ok(())
     }
@@ -154,8 +155,8 @@ impl<B: Backend, V: View> Session for ViewSession<B, V> {
     }
 
     async fn flush_with(&mut self, mut commit: Commit) -> Result<(), CommitError> {
-        let touched = self.rows.iter().filter(|(_, kept)| kept.touched);
-        for (key, Kept { rev, row, .. }) in touched {
+        for key in &self.touched {
+            let Some(Kept { rev, row, .. }) = self.rows.get(key) else { continue };
             let data = match call_now(|| Ok(serde_json::to_vec(row)?)) {
                 Ok(data) => data,
                 Err(error) => {
@@ -168,13 +169,14 @@ impl<B: Backend, V: View> Session for ViewSession<B, V> {
             commit.rows.push(RowWrite { table, key, rev: *rev, row: Some(data.into()) });
         }
         self.backend.commit(commit).await?;
-        self.waiting = 0;
+        for key in self.touched.drain(..) {
+            if let Some(kept) = self.rows.get_mut(&key) {
+                kept.touched = false;
+                kept.rev += 1;
+            }
+        }
         if self.rows.len() > KEPT {
             self.rows.clear();
-        }
-        for kept in self.rows.values_mut().filter(|kept| kept.touched) {
-            kept.touched = false;
-            kept.rev += 1;
         }
         Ok(())
     }
@@ -188,13 +190,15 @@ impl<B: Backend, V: View> Session for ViewSession<B, V> {
                 row: V::default(),
                 touched: row.is_some(),
             };
+            let was = self.rows.get(key).is_some_and(|kept| kept.touched);
+            self.touched.extend((kept.touched && !was).then(|| key.clone()));
             self.rows.insert(key.clone(), kept);
         }
         Ok(())
     }
 
     fn waiting(&self) -> usize {
-        self.waiting
+        self.touched.len()
     }
 
     fn failed(&self) -> Option<&str> {
@@ -210,15 +214,17 @@ fn changes<V: View>(event: &RecordedEvent) -> Result<Vec<(String, Change<'_, V>)
     })
 }
 
-/// Makes one change of a row. Gives how many rows that are to be written it adds: one or none.
+/// Makes one change of a row. Gives its key if it is the first since the row was written.
 fn take_in<V: View>(
     kept: &mut Kept<V>,
     event: &RecordedEvent,
-    key: &str,
+    key: String,
     change: Change<'_, V>,
-) -> Result<usize, Failure> {
-    call_now(|| change.apply(&mut kept.row)).map_err(|source| Failure::new(event, key, source))?;
-    Ok(usize::from(!std::mem::replace(&mut kept.touched, true)))
+) -> Result<Option<String>, Failure> {
+    if let Err(source) = call_now(|| change.apply(&mut kept.row)) {
+        return Err(Failure::new(event, key, source));
+    }
+    Ok((!std::mem::replace(&mut kept.touched, true)).then_some(key))
 }
 
 /// The key that an event most likely has whose payload cannot be read: that of its aggregate, if it can be a key of this

@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::engine::Engine;
 use super::parked::{self, Kept};
@@ -259,7 +260,14 @@ impl Worker {
         let n = next.events.len();
         if n > 0 {
             let mut work = Work::of_range(self.range.slices, &open.parked, &open.skips);
-            let folding = open.session.fold(&next.events, &mut work);
+            let span = tracing::debug_span!(
+                "es.processor.fold",
+                build = %self.range.build,
+                slices = %self.range.slices,
+                events = n,
+                through = next.through.0,
+            );
+            let folding = open.session.fold(&next.events, &mut work).instrument(span);
             REPLAY.scope(next.replay, folding).await.map_err(Trip::Handler)?;
             open.left_out.extend(work.left_out());
             if open.folded == 0 {
@@ -359,7 +367,14 @@ impl Worker {
             self.engine.has_room(&open.parked).await?;
         }
         let started = Instant::now();
-        open.session.flush(rows).await.map_err(Trip::Commit)?;
+        let span = tracing::debug_span!(
+            "es.processor.flush",
+            %build,
+            slices = %self.range.slices,
+            events = open.folded,
+            position = to.position.0,
+        );
+        open.session.flush(rows).instrument(span).await.map_err(Trip::Commit)?;
         self.range = to.written();
         let touched: BTreeSet<String> =
             open.left_out.drain(..).filter(|left| left.parked).map(|left| left.key).collect();
