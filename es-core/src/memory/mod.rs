@@ -16,7 +16,8 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::command::Services;
 use crate::store::rules::Ledger;
 use crate::store::{
-    Backend, Commit, CommitError, Committed, Difference, Generation, Position, StoreError, Tables,
+    Backend, Commit, CommitError, Committed, Difference, Generation, Position, RowWakes, StoreError, Tables,
+    Touched,
 };
 
 /// Events, snapshots and views in memory. Clones share one store, which lives as long as any of them.
@@ -29,6 +30,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
     head: watch::Sender<Position>,
+    row_wakes: RowWakes,
 }
 
 /// What queries read through: the user's rows.
@@ -55,6 +57,7 @@ impl MemoryBackend {
             clock: Arc::new(clock),
             state: Mutex::default(),
             head: watch::Sender::new(Position(0)),
+            row_wakes: RowWakes::default(),
         }))
     }
 
@@ -190,12 +193,14 @@ impl MemoryBackend {
     ) -> Result<Committed, CommitError> {
         crate::limits::check(&commit)?;
         let now = self.0.clock.now();
+        let touched = self.0.row_wakes.is_watched().then(|| Touched::from(&commit));
         let (committed, moved) = {
             let mut state = self.lock();
             let before = state.head();
             let committed = change(&mut state, commit, now)?;
             (committed, state.head() > before)
         };
+        touched.iter().for_each(|touched| self.0.row_wakes.touch(touched));
         // Whoever subscribes after this look reads the log after it, and finds the events there.
         if moved && self.0.head.receiver_count() > 0 {
             self.0.head.send_if_modified(|head| {

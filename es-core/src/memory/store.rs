@@ -1,6 +1,6 @@
 //! The state of the memory backend, and the contract over it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
 use async_trait::async_trait;
@@ -12,11 +12,12 @@ use tokio::sync::watch;
 use super::MemoryBackend;
 use super::tables::{Generations, is_other};
 use crate::limits::MAX_PAGE;
+use crate::slices::Slices;
 use crate::store::rules::{Ledger, Verdict, judge};
 use crate::store::{
     Append, Attempt, CURRENT, Commit, CommitError, Committed, EventFilter, EventStore, Generation,
     IdempotencyKey, Name, Outcome, Page, Position, RecordedEvent, Resolution, RowStore, Snapshot,
-    SnapshotStore, StoreError, StoredRow, StreamId, Tables, Version,
+    SnapshotStore, Span, StoreError, StoredRow, StreamId, Tables, Version,
 };
 
 /// Events by position, in blocks: a log that grows is not moved.
@@ -74,16 +75,49 @@ pub(super) struct State {
     outcomes: HashMap<IdempotencyKey, Outcome>,
     rows: BTreeMap<String, BTreeMap<String, (u64, Bytes)>>,
     snapshots: HashMap<StreamId, Snapshot>,
+    attempts: Attempts,
     /// Rows of the user's own.
     pub(super) tables: Generations,
 }
 
+/// What became of attempts that have a name: those without events, and those that never will be applied.
+#[derive(Debug, Default)]
+struct Attempts {
+    known: HashMap<uuid::Uuid, Resolution>,
+    oldest_first: VecDeque<uuid::Uuid>,
+}
+
+impl Attempts {
+    /// How many are remembered: whoever asks does so soon.
+    const KEPT: usize = 10_000;
+
+    fn remember(&mut self, attempt: uuid::Uuid, fate: Resolution) {
+        if self.known.insert(attempt, fate).is_none() {
+            self.oldest_first.push_back(attempt);
+        }
+        if self.oldest_first.len() > Self::KEPT
+            && let Some(oldest) = self.oldest_first.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+    }
+}
+
 impl State {
     pub(super) fn apply(&mut self, commit: Commit, now: Timestamp) -> Result<Committed, CommitError> {
+        if self.attempts.known.get(&commit.attempt) == Some(&Resolution::Never) {
+            let attempt = commit.attempt;
+            return Err(StoreError::misuse(format!(
+                "attempt {attempt} was given up: send it under another name"
+            ))
+            .into());
+        }
         if let Verdict::Repeat(committed) = judge(&commit, self)? {
             return Ok(committed);
         }
-        let Commit { appends, checks: _, condition: _, outcomes, rows, inline: _, explain: _ } = commit;
+        let Commit { appends, checks: _, condition: _, outcomes, rows, inline: _, explain: _, attempt } =
+            commit;
+        let needs_witness = !attempt.is_nil() && appends.iter().all(|append| append.events.is_empty());
         // The store's clock may go backwards; recorded times do not.
         let recorded_at = self.log.at(self.log.head()).map_or(now, |last| last.recorded_at.max(now));
         let versions = appends.into_iter().map(|append| self.append(append, recorded_at)).collect();
@@ -101,7 +135,44 @@ impl State {
                 None => rows.remove(&write.key),
             };
         }
-        Ok(Committed { position: self.head(), versions })
+        let committed = Committed { position: self.head(), versions };
+        if needs_witness {
+            self.attempts.remember(attempt, Resolution::Applied(committed.clone()));
+        }
+        Ok(committed)
+    }
+
+    /// Where the events of an attempt stand, if they do.
+    fn witnessed(&self, attempt: &Attempt) -> Option<Committed> {
+        let mut committed = Committed::default();
+        for (stream, ids) in &attempt.appends {
+            let Some(id) = ids.last() else {
+                committed.versions.push(self.version(stream));
+                continue;
+            };
+            let positions = self.streams.get(stream).map_or(&[][..], |p| p);
+            let last =
+                positions.iter().rev().filter_map(|p| self.log.at(*p)).find(|event| event.id == *id)?;
+            committed.versions.push(last.version);
+            committed.position = committed.position.max(last.place());
+        }
+        attempt.has_events().then_some(committed)
+    }
+
+    fn resolve(&mut self, attempt: &Attempt) -> Result<Resolution, StoreError> {
+        if attempt.id.is_nil() && !attempt.has_events() {
+            return Err(StoreError::misuse(
+                "an attempt without a name and without events cannot be looked for",
+            ));
+        }
+        if let Some(known) = self.attempts.known.get(&attempt.id) {
+            return Ok(known.clone());
+        }
+        let fate = self.witnessed(attempt).map_or(Resolution::Never, Resolution::Applied);
+        if fate == Resolution::Never && !attempt.id.is_nil() {
+            self.attempts.remember(attempt.id, fate.clone());
+        }
+        Ok(fate)
     }
 
     /// Makes a generation. With the first one, the tables and rows of other versions go.
@@ -128,6 +199,20 @@ impl State {
         let current = self.rows.get(CURRENT).and_then(|names| names.get(name));
         let current = current.and_then(|(_, data)| std::str::from_utf8(data).ok());
         self.rows.get(current.unwrap_or(name))
+    }
+
+    fn span(&self, table: &str, Span { after, before, limit }: &Span) -> Vec<StoredRow> {
+        let Some(rows) = self.table(table) else { return Vec::new() };
+        if before.as_ref().is_some_and(|before| before <= after) {
+            return Vec::new();
+        }
+        let row = |(key, (rev, data)): (&String, &(u64, Bytes))| StoredRow {
+            key: key.clone(),
+            rev: *rev,
+            data: data.clone(),
+        };
+        let end = before.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        rows.range::<str, _>((Bound::Excluded(&**after), end)).take((*limit).min(MAX_PAGE)).map(row).collect()
     }
 
     fn append(&mut self, append: Append, recorded_at: Timestamp) -> Version {
@@ -181,26 +266,9 @@ impl EventStore for MemoryBackend {
         self.apply(commit, |_| {})
     }
 
-    /// Never asked: no outcome of this backend is unknown, since a commit has no await point.
+    /// No outcome of this backend is unknown, since a commit has no await point: asked by those around it.
     async fn resolve(&self, attempt: &Attempt) -> Result<Resolution, StoreError> {
-        let state = self.lock();
-        let mut committed = Committed { position: Position(0), versions: Vec::new() };
-        for (stream, ids) in &attempt.appends {
-            let positions = state.streams.get(stream).map_or(&[][..], |p| p);
-            let mut backwards = positions.iter().rev().filter_map(|p| state.log.at(*p));
-            let Some(last) = backwards.find(|event| ids.last() == Some(&event.id)) else {
-                return Ok(Resolution::Never);
-            };
-            committed.versions.push(last.version);
-            committed.position = committed.position.max(last.place());
-        }
-        let keys = attempt.keys.iter().all(|key| state.outcomes.contains_key(key));
-        // A row may have been written since; its revision never goes back.
-        let written = attempt.rows.iter().all(|(table, key, rev)| match (state.row_rev(table, key), rev) {
-            (now, Some(rev)) => now >= *rev,
-            (now, None) => now == 0,
-        });
-        Ok(if keys && written { Resolution::Applied(committed) } else { Resolution::Never })
+        self.lock().resolve(attempt)
     }
 
     async fn stream(
@@ -290,14 +358,16 @@ impl RowStore for MemoryBackend {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<StoredRow>, StoreError> {
+        let span = Span { after: after.unwrap_or_default().to_owned(), before: None, limit };
+        Ok(self.lock().span(table, &span))
+    }
+
+    async fn scan_many(&self, table: &str, spans: &[Span]) -> Result<Vec<Vec<StoredRow>>, StoreError> {
         let state = self.lock();
-        let Some(rows) = state.table(table) else { return Ok(Vec::new()) };
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let row = |(key, (rev, data)): (&String, &(u64, Bytes))| StoredRow {
-            key: key.clone(),
-            rev: *rev,
-            data: data.clone(),
-        };
-        Ok(rows.range::<str, _>((from, Bound::Unbounded)).take(limit.min(MAX_PAGE)).map(row).collect())
+        Ok(spans.iter().map(|span| state.span(table, span)).collect())
+    }
+
+    fn watch_rows(&self, table: &str, slices: Slices) -> watch::Receiver<u64> {
+        self.0.row_wakes.watch(table, slices)
     }
 }

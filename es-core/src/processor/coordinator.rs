@@ -16,10 +16,10 @@ use super::node::{self, Alive, Snapshot};
 use super::plan::{Action, Holder, Seen, plan};
 use super::range::{self, Range};
 use super::runner::Runner;
-use super::slices::Slices;
 use super::status::{Board, ProcessorState, RangeStatus, Rate};
 use super::worker::Worker;
 use super::{Reset, parked, rows};
+use crate::slices::Slices;
 use crate::store::{Commit, CommitError, Generation, Position, Resolution, RowWrite, StoreError, StoredRow};
 
 /// When it is tried again what could not be settled, if nothing new is seen before.

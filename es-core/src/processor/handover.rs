@@ -19,11 +19,11 @@ use super::generations::{Generations, prepare};
 use super::node::{self, Node};
 use super::range::{self, Range};
 use super::runner::{Runner, Session};
-use super::slices::Slices;
 use super::work::{Failure, Work};
 use super::{REPLAY, rows};
 use crate::command::RetryPolicy;
 use crate::inline::Set;
+use crate::slices::Slices;
 use crate::store::{AppendCondition, Commit, CommitError, EventFilter, Position, RecordedEvent, StoreError};
 
 /// How often events that came in between may refuse the last commit before writers are shut out for its sake.

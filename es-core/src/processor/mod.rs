@@ -42,7 +42,6 @@ mod range;
 mod rebuild;
 mod rows;
 mod runner;
-mod slices;
 mod status;
 mod wait;
 mod work;
@@ -71,13 +70,13 @@ pub use self::parked::{ParkedSequence, ParkingLimits, Skipped};
 pub use self::rebuild::{Progress, Rebuild, RebuildOptions, Report};
 pub use self::runner::{Runner, Session, Traits};
 pub(crate) use self::runner::{call, call_now};
-pub use self::slices::{SLICES, Slices, slice_of};
 pub use self::status::{ProcessorState, ProcessorStatus, RangeStatus};
 pub use self::wait::{Receipt, WaitError};
 pub use self::work::{Failure, Work};
 pub(crate) use self::worker::REPLAY;
 use crate::ErrorKind;
 use crate::clock::Timestamp;
+pub use crate::slices::{SLICES, SliceSet, Slices, slice_of};
 use crate::store::{Commit, CommitError, EventFilter, Position, RecordedEvent, RowWrite, StoreError};
 
 /// Where a reset sets a processor.

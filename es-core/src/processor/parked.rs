@@ -11,9 +11,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::build::{Build, sortable};
 use super::rows;
-use super::slices::Slices;
 use super::work::LeftOut;
 use crate::clock::Timestamp;
+use crate::slices::Slices;
 use crate::store::{Position, RowStore, RowWrite, StoreError, StoredRow};
 
 /// How much of an error is stored, in characters.

@@ -4,7 +4,7 @@
 //! refuses the change. So no two nodes have a slice, and after a few rounds every slice has a node and every node its
 //! share: `1,024 / nodes`, rounded up.
 
-use super::slices::{SLICES, Slices};
+use crate::slices::{SLICES, Slices};
 use crate::store::Position;
 
 /// A range, as a node sees it.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::build::Build;
-use super::slices::Slices;
+use crate::slices::Slices;
 use crate::store::{Position, RowStore, RowWrite, StoreError, StoredRow};
 
 /// The table of all checkpoints.

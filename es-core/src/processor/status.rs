@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::build::Build;
-use super::slices::Slices;
 use crate::clock::Timestamp;
+use crate::slices::Slices;
 use crate::store::{Generation, Position};
 
 /// Where a processor is.

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::slices::slice_of;
 use super::status::{ProcessorState, ProcessorStatus, RangeStatus};
 use super::{Processor, parked, range};
 use crate::ErrorKind;
 use crate::command::Done;
+use crate::slices::slice_of;
 use crate::store::{Position, StoreError};
 
 /// What was written: the position of its last event, and how many events there were, if that is known. Then only the

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::parked::Kept;
-use super::slices::Slices;
 use crate::BoxError;
+use crate::slices::Slices;
 use crate::store::{Name, Position, RecordedEvent};
 
 /// Decides, for each event and key, whether a handler is called; remembers what was left out.

@@ -32,13 +32,16 @@ pub struct Commit {
     pub inline: u64,
     /// Whether a [`Conflict`](crate::store::CommitError::Conflict) brings the events that caused it.
     pub explain: bool,
+    /// Names this try to write it, should its outcome become unknown: see [`Attempt`]. Nil: the backend names it.
+    /// Every try has a name of its own, also one with the same events.
+    pub attempt: uuid::Uuid,
 }
 
 impl Commit {
     /// Whether there is nothing to write and nothing to check.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        let Self { appends, checks, condition, outcomes, rows, inline: _, explain: _ } = self;
+        let Self { appends, checks, condition, outcomes, rows, inline: _, explain: _, attempt: _ } = self;
         appends.is_empty()
             && checks.is_empty()
             && condition.is_none()
@@ -287,31 +290,30 @@ pub struct Committed {
     pub versions: Vec<Version>,
 }
 
-/// Names a commit whose outcome is unknown, and what to look for.
+/// Names a commit whose outcome is unknown, and its witness.
+///
+/// A commit is atomic, so one witness is enough: any of its events, which never leave, or if it has none, the name of the
+/// attempt, which a backend keeps beside what it wrote. Rows and keys prove nothing: others write and delete them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "each backend fills in all of it")]
 pub struct Attempt {
-    /// The attempt, as the backend fenced it.
+    /// The try: [`Commit::attempt`], or what the backend named it.
     pub id: uuid::Uuid,
     /// The ids of each append's events, by stream.
     pub appends: Vec<(StreamId, Vec<EventId>)>,
-    /// The outcomes it would have stored.
-    pub keys: Vec<IdempotencyKey>,
-    /// The rows it would have written, as they would be: table, key, revision. `None` is a row that is gone.
-    pub rows: Vec<(Arc<str>, String, Option<u64>)>,
 }
 
 impl Attempt {
     /// What to look for, should `commit` become unknown.
     #[must_use]
     pub fn of(id: uuid::Uuid, commit: &Commit) -> Self {
-        let row = |w: &RowWrite| (w.table.clone(), w.key.clone(), w.row.as_ref().map(|_| w.rev + 1));
         let ids = |a: &Append| (a.stream.clone(), a.events.iter().map(|e| e.id).collect());
-        Self {
-            id,
-            appends: commit.appends.iter().map(ids).collect(),
-            keys: commit.outcomes.iter().map(|o| o.key.clone()).collect(),
-            rows: commit.rows.iter().map(row).collect(),
-        }
+        Self { id, appends: commit.appends.iter().map(ids).collect() }
+    }
+
+    /// Whether an event of it, if it is stored, proves it.
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        self.appends.iter().any(|(_, ids)| !ids.is_empty())
     }
 }

@@ -110,11 +110,17 @@ pub enum CommitError {
         /// Where it is stored.
         stream: StreamId,
     },
-    /// Somebody else wrote the row: read it again, or stop if it is not yours.
-    #[error("{what} was written by somebody else")]
+    /// Another writer was faster with the row: read it again, or stop if it is not yours.
+    #[error("row {key:?} of {table} is at revision {actual}, expected {expected}")]
     Fenced {
-        /// Which one.
-        what: String,
+        /// Its table.
+        table: Arc<str>,
+        /// Its key.
+        key: String,
+        /// The revision that the commit named.
+        expected: u64,
+        /// The revision that it has; 0 if it is not there.
+        actual: u64,
     },
     /// The writer runs another set of inline projections than the store keeps up to date: restart it with the wiring
     /// that the other writers have.

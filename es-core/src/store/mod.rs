@@ -8,10 +8,14 @@ mod commit;
 pub mod envelope;
 mod error;
 mod filter;
+pub mod keys;
 pub mod kinds;
 mod names;
+pub mod queue;
 mod read;
 pub mod rules;
+mod table;
+mod wake;
 
 use std::time::Duration;
 
@@ -30,7 +34,10 @@ pub use self::filter::{AppendCondition, EventFilter, FilterItem};
 pub use self::names::{EventId, IdempotencyKey, Name, Position, StreamId, Version};
 pub(crate) use self::read::wait;
 pub use self::read::{Subscription, read_all, subscribe};
+pub use self::table::{HOT, Row, RowAt, Table, Won, is_hot, write_rows};
+pub use self::wake::{RowWakes, Touched};
 use crate::command::Services;
+use crate::slices::Slices;
 
 /// Where events live. Held as `dyn`; every method is safe to drop at any await point.
 ///
@@ -48,11 +55,16 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
     /// [`CommitError`]: nothing was applied, except for [`CommitError::Unknown`], which may have been.
     async fn commit(&self, commit: Commit) -> Result<Committed, CommitError>;
 
-    /// Says whether an unknown attempt was applied, and makes sure that it never will be if not.
+    /// Says whether an attempt was applied, and makes sure that it never will be if not. Final: what was once `Never`
+    /// stays so, also if the same events are sent again and written; what was applied stays so, whatever was done to its
+    /// rows and keys since.
+    ///
+    /// An attempt without events can be asked for within an hour, and is proven by its name alone.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the store cannot be asked now.
+    /// [`StoreError`] if the store cannot be asked now; [`StoreError::Misuse`] if the attempt has neither a name nor
+    /// events, or has none and is too old to be known.
     async fn resolve(&self, attempt: &Attempt) -> Result<Resolution, StoreError>;
 
     /// The events of one stream after a version, in order, at most `limit` of them. A stream that
@@ -187,6 +199,30 @@ pub trait RowStore: std::fmt::Debug + Send + Sync + 'static {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<StoredRow>, StoreError>;
+
+    /// Many scans in one statement, in one snapshot: for each span its rows, in the order of their keys.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read.
+    async fn scan_many(&self, table: &str, spans: &[Span]) -> Result<Vec<Vec<StoredRow>>, StoreError>;
+
+    /// Changes when a commit has touched rows of a table whose keys belong to these slices
+    /// ([`slice_of_row`](keys::slice_of_row)), on any node. A wake-up may be late or lost, and may come for nothing; a
+    /// reader also polls. The table is the one that is written, not a name that stands for it.
+    fn watch_rows(&self, table: &str, slices: Slices) -> watch::Receiver<u64>;
+}
+
+/// Rows whose keys lie between two, in bytewise order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "two ends and a limit")]
+pub struct Span {
+    /// Behind this key; behind the empty text lie all keys.
+    pub after: String,
+    /// Before this key; `None`: to the end of the table.
+    pub before: Option<String>,
+    /// At most so many rows.
+    pub limit: usize,
 }
 
 /// The table of [`RowStore`] whose rows say which table a name stands for: key and data are UTF-8.

@@ -93,8 +93,10 @@ pub fn judge(commit: &Commit, ledger: &impl Ledger) -> Result<Verdict, CommitErr
         }
     }
     for write in &commit.rows {
-        if ledger.row_rev(&write.table, &write.key) != write.rev {
-            return Err(CommitError::Fenced { what: format!("row {:?} of {}", write.key, write.table) });
+        let actual = ledger.row_rev(&write.table, &write.key);
+        if actual != write.rev {
+            let (table, key, expected) = (write.table.clone(), write.key.clone(), write.rev);
+            return Err(CommitError::Fenced { table, key, expected, actual });
         }
     }
     overflow(commit, ledger)?;

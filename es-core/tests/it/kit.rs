@@ -7,8 +7,7 @@ use es_core::clock::Clock;
 use es_core::entropy::Entropy;
 use es_core::memory::MemoryBackend;
 use es_core::store::{
-    Append, Attempt, Commit, CommitError, EventStore, ExpectedVersion, NewEvent, Resolution, RowWrite,
-    StreamId,
+    Append, Attempt, Commit, CommitError, EventStore, ExpectedVersion, NewEvent, Resolution, StreamId,
 };
 use es_core::testing::conformance::domain::{Account, Deposit, Open, Withdraw, opened};
 use es_core::testing::{Counts, Faults, Outcome, Recorder, SeededEntropy, SimStore, TestClock, epoch};
@@ -216,28 +215,4 @@ async fn a_repeated_request_has_its_first_outcome_also_if_reads_fail() {
         let again = app.send(&id, open).idempotency_key("k").await.unwrap();
         assert_eq!((again.repeated, again.position), (true, first.position), "seed {seed}");
     }
-}
-
-fn write(key: &str, rev: u64, data: Option<&'static str>) -> RowWrite {
-    RowWrite { table: "t".into(), key: key.to_owned(), rev, row: data.map(Into::into) }
-}
-
-/// E16: what is looked for are the rows as they would be, or further on.
-#[tokio::test]
-async fn an_attempt_of_rows_is_found_applied_if_each_row_is_as_far() {
-    let memory = MemoryBackend::new();
-    let commit = |rows: Vec<RowWrite>| Commit { rows, ..Commit::default() };
-    memory.commit(commit(vec![write("a", 0, Some("1")), write("b", 0, Some("1"))])).await.unwrap();
-    let attempt = commit(vec![write("a", 1, Some("2")), write("b", 1, None)]);
-    let found = |commit: &Commit| {
-        let (memory, attempt) = (memory.clone(), Attempt::of(uuid::Uuid::from_u128(1), commit));
-        async move { memory.resolve(&attempt).await.unwrap() != Resolution::Never }
-    };
-    assert!(!found(&attempt).await, "nothing of it is there");
-    memory.commit(commit(vec![write("b", 1, None)])).await.unwrap();
-    assert!(!found(&attempt).await, "half of it is there");
-    memory.commit(commit(vec![write("a", 1, Some("2"))])).await.unwrap();
-    assert!(found(&attempt).await);
-    memory.commit(commit(vec![write("a", 2, Some("3"))])).await.unwrap();
-    assert!(found(&attempt).await, "written again since");
 }

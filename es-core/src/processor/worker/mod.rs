@@ -395,8 +395,8 @@ impl Worker {
             Trip::Full(why) => Some(self.halt(why)),
             Trip::Store(error) => Some(self.failed(&error)),
             // Looked up again, the row says whether it is still this worker's.
-            Trip::Commit(CommitError::Fenced { what }) => {
-                tracing::debug!(build = %self.range.build, slices = %self.range.slices, what, "fenced");
+            Trip::Commit(error @ CommitError::Fenced { .. }) => {
+                tracing::debug!(build = %self.range.build, slices = %self.range.slices, %error, "fenced");
                 self.failures += 1;
                 (self.failures < 100).then(|| self.backoff(self.failures))
             }

@@ -10,10 +10,11 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::command::Services;
+use crate::slices::Slices;
 use crate::store::{
     Attempt, Backend, Commit, CommitError, Committed, Difference, EventFilter, EventStore, Generation,
     IdempotencyKey, Outcome, Page, Position, RecordedEvent, Resolution, RowStore, Snapshot, SnapshotStore,
-    StoreError, StoredRow, StreamId, Tables, Version,
+    Span, StoreError, StoredRow, StreamId, Tables, Version,
 };
 
 /// The line between a node and its store.
@@ -176,6 +177,15 @@ impl<B: Backend> RowStore for Double<B> {
     ) -> Result<Vec<StoredRow>, StoreError> {
         self.reach(false).await?;
         self.inner.scan(table, after, limit).await
+    }
+
+    async fn scan_many(&self, table: &str, spans: &[Span]) -> Result<Vec<Vec<StoredRow>>, StoreError> {
+        self.reach(false).await?;
+        self.inner.scan_many(table, spans).await
+    }
+
+    fn watch_rows(&self, table: &str, slices: Slices) -> watch::Receiver<u64> {
+        self.inner.watch_rows(table, slices)
     }
 }
 

@@ -55,6 +55,7 @@
 #![expect(clippy::missing_panics_doc, reason = "a rule that does not hold panics: that is how a test fails")]
 
 pub mod append;
+pub mod attempts;
 pub mod commands;
 pub mod conditions;
 mod data;
@@ -73,6 +74,7 @@ mod patient;
 pub mod payments;
 pub mod processors;
 pub mod queries;
+pub mod queues;
 pub mod reading;
 #[doc(hidden)]
 pub mod readside;

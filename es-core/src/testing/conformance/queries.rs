@@ -19,8 +19,9 @@ use super::{LIMIT, Subject, settle, start, store};
 use crate::command::Services;
 use crate::projection::{Project, Projection, Views};
 use crate::query::{Answer, Answers, Gather, Gathering, Gathers, Queries, Query, QueryError, Rows};
+use crate::slices::Slices;
 use crate::store::{
-    Backend, CURRENT, Commit, EventFilter, RecordedEvent, RowStore, RowWrite, StoreError, StoredRow,
+    Backend, CURRENT, Commit, EventFilter, RecordedEvent, RowStore, RowWrite, Span, StoreError, StoredRow,
 };
 use crate::{App, BoxError, ErrorKind};
 
@@ -471,6 +472,14 @@ impl<B: RowStore> RowStore for Counted<B> {
         let page = self.inner.scan(table, after, limit).await?;
         self.pages.fetch_add(1, Ordering::SeqCst);
         Ok(page)
+    }
+
+    async fn scan_many(&self, table: &str, spans: &[Span]) -> Result<Vec<Vec<StoredRow>>, StoreError> {
+        self.inner.scan_many(table, spans).await
+    }
+
+    fn watch_rows(&self, table: &str, slices: Slices) -> tokio::sync::watch::Receiver<u64> {
+        self.inner.watch_rows(table, slices)
     }
 }
 

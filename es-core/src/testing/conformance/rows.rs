@@ -3,15 +3,15 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::data::{ANY, EXISTS, NO_STREAM, append, encoded, event, events, exact, id, new_id};
+use super::data::{ANY, EXISTS, NO_STREAM, append, encoded, event, events, exact, id};
 use super::domain::opened;
 use super::patient::{Patient, ask, marked};
 use super::{Subject, store};
 use crate::ErrorKind;
 use crate::limits::MAX_PAGE;
 use crate::store::{
-    Attempt, Backend, CURRENT, Commit, CommitError, EventFilter, EventStore as _, INLINE, IdempotencyKey,
-    Outcome, OutcomeMark, Position, Resolution, RowStore, RowWrite, Transaction as _, Version,
+    Backend, CURRENT, Commit, CommitError, EventFilter, INLINE, IdempotencyKey, Outcome, OutcomeMark,
+    Position, RowStore, RowWrite, Transaction as _, Version,
 };
 use crate::testing::TestClock;
 
@@ -278,25 +278,6 @@ pub async fn a_reader_sees_the_old_table_or_the_new_one_whole<S: Subject>(subjec
         }
     };
     futures::join!(writing, reading);
-}
-
-/// E16, P1
-pub async fn an_attempt_whose_rows_are_not_all_there_was_never_applied<S: Subject>(subject: S) {
-    let store = store(&subject).await;
-    store
-        .commit(rows(vec![write(TABLE, "a", 0, Some("a")), write(TABLE, "b", 0, Some("b"))]))
-        .await
-        .expect("new");
-    let one_is_behind = rows(vec![write(TABLE, "a", 0, Some("a")), write(TABLE, "b", 1, Some("b"))]);
-    let one_is_missing = rows(vec![write(TABLE, "a", 0, Some("a")), write("v/2", "b", 0, Some("b"))]);
-    let one_is_not_gone = rows(vec![write(TABLE, "a", 0, Some("a")), write(TABLE, "b", 1, None)]);
-    for commit in [one_is_behind, one_is_missing, one_is_not_gone] {
-        let attempt = Attempt::of(new_id(), &commit);
-        for _ in 0..2 {
-            assert_eq!(ask(|| store.0.resolve(&attempt)).await, Resolution::Never, "{commit:?}");
-        }
-    }
-    store.commit(rows(vec![write(TABLE, "b", 1, None)])).await.expect("another attempt is another attempt");
 }
 
 /// Says which set of inline projections is stored, from now on.

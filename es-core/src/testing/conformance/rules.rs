@@ -33,6 +33,24 @@ macro_rules! __conformance_rules {
                 commits_over_the_same_streams_in_opposite_order_all_end
                 appends_go_on_while_a_reader_stands_in_the_middle_of_a_read
             }
+            attempts {
+                an_event_proves_its_commit_whatever_became_of_its_rows
+                an_attempt_that_never_ran_is_never_whoever_wrote_its_rows_and_keys
+                a_commit_without_events_is_proven_by_its_name
+                a_transaction_without_events_is_proven_by_its_name
+                what_was_given_up_stays_never_though_its_events_are_sent_again
+                an_attempt_that_was_given_up_is_refused_when_it_comes_late
+                an_attempt_of_nothing_that_can_be_found_is_a_mistake
+            }
+            queues {
+                many_spans_are_answered_each_in_its_order
+                a_thousand_spans_hold_what_a_scan_of_each_holds
+                many_spans_are_read_in_one_snapshot
+                a_commit_of_rows_wakes_who_watches_their_table_and_slices
+                writers_of_the_same_rows_in_opposite_orders_all_end
+                a_refused_writer_names_the_row_that_it_lost
+                a_queue_gives_what_is_due_until_it_is_done
+            }
             conditions {
                 a_filter_means_any_of_its_types_and_all_of_its_tags
                 a_read_that_matches_nothing_still_says_how_far_it_looked
@@ -119,7 +137,6 @@ macro_rules! __conformance_rules {
                 a_name_stands_for_the_table_that_is_current
                 a_write_goes_to_the_table_that_it_says
                 a_reader_sees_the_old_table_or_the_new_one_whole
-                an_attempt_whose_rows_are_not_all_there_was_never_applied
                 events_are_written_only_with_the_inline_projections_that_are_stored
                 a_commit_without_events_needs_no_inline_projections
                 events_in_a_transaction_need_the_inline_projections_too

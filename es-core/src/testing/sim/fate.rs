@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use uuid::Uuid;
 
-use crate::store::{CommitError, Committed, Resolution};
+use crate::store::{CommitError, Committed, Resolution, StoreError};
 
 /// The fence. Applying an attempt and resolving it take the same lock, so that one of them is first.
 #[derive(Debug, Default)]
@@ -37,9 +37,17 @@ impl Fates {
         Some(outcome)
     }
 
-    /// The fate of an attempt; one that was not applied is fenced from now on.
-    pub(super) fn resolve(&self, attempt: Uuid) -> Resolution {
+    /// The fate of an attempt: what is known of it, else what the store says. One that was not applied is fenced from now
+    /// on.
+    pub(super) fn resolve(
+        &self,
+        attempt: Uuid,
+        ask: impl FnOnce() -> Result<Resolution, StoreError>,
+    ) -> Result<Resolution, StoreError> {
         let mut fates = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        fates.entry(attempt).or_insert(Resolution::Never).clone()
+        Ok(match fates.entry(attempt) {
+            Entry::Occupied(known) => known.get().clone(),
+            Entry::Vacant(unknown) => unknown.insert(ask()?).clone(),
+        })
     }
 }

@@ -19,7 +19,7 @@ use self::fate::Fates;
 pub use self::tx::SimTx;
 use crate::clock::{Clock, Timestamp};
 use crate::memory::{MemoryBackend, Rows};
-use crate::store::Position;
+use crate::store::{Position, RowWakes};
 
 /// A store in memory with faults. Clones share one store.
 ///
@@ -40,6 +40,7 @@ struct Shared {
     run: AtomicU64,
     /// A channel for each reader: one channel would wake its readers in an order of its own chance.
     readers: Mutex<Vec<watch::Sender<Position>>>,
+    row_wakes: RowWakes,
 }
 
 impl SimStore {
@@ -59,6 +60,7 @@ impl SimStore {
             calm: AtomicBool::new(false),
             run: AtomicU64::new(seed),
             readers: Mutex::default(),
+            row_wakes: RowWakes::default(),
         }))
     }
 

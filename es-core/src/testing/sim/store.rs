@@ -14,11 +14,18 @@ use super::SimStore;
 use super::chance::{Luck, Wake};
 use crate::command::Services;
 use crate::memory::MemoryBackend;
+use crate::slices::Slices;
 use crate::store::{
     Attempt, Backend, Commit, CommitError, Committed, Difference, EventFilter, EventStore, Generation,
     IdempotencyKey, Outcome, Page, Position, RecordedEvent, Resolution, RowStore, Snapshot, SnapshotStore,
-    StoreError, StoredRow, StreamId, Tables, Version,
+    Span, StoreError, StoredRow, StreamId, Tables, Touched, Version,
 };
+
+/// One try of a commit: its name, and the rows that it touches.
+pub(super) struct Try {
+    attempt: Attempt,
+    touched: Touched,
+}
 
 /// A commit, ready to be applied at some moment, or never.
 pub(super) type Work = Box<dyn FnOnce() -> Result<Committed, CommitError> + Send>;
@@ -28,8 +35,12 @@ impl SimStore {
         &self.0.memory
     }
 
-    pub(super) fn next_attempt(&self) -> Uuid {
-        self.0.fates.next_attempt()
+    /// Gives a commit a name, unless its writer has.
+    pub(super) fn name(&self, commit: &mut Commit) -> Try {
+        if commit.attempt.is_nil() {
+            commit.attempt = self.0.fates.next_attempt();
+        }
+        Try { attempt: Attempt::of(commit.attempt, commit), touched: Touched::from(&*commit) }
     }
 
     fn is_calm(&self) -> bool {
@@ -57,7 +68,7 @@ impl SimStore {
     }
 
     /// One attempt, with an outcome from the dice. Half of the attempts go on when their caller is gone.
-    pub(super) async fn attempt(&self, attempt: Attempt, work: Work) -> Result<Committed, CommitError> {
+    pub(super) async fn attempt(&self, attempt: Try, work: Work) -> Result<Committed, CommitError> {
         let run = self.clone().run(attempt, work);
         if self.0.dice.heads() {
             return run.await;
@@ -65,7 +76,7 @@ impl SimStore {
         tokio::spawn(run).await.unwrap_or_else(|gone| Err(StoreError::transient("a commit", gone).into()))
     }
 
-    async fn run(self, attempt: Attempt, work: Work) -> Result<Committed, CommitError> {
+    async fn run(self, Try { attempt, touched }: Try, work: Work) -> Result<Committed, CommitError> {
         self.delay().await;
         let luck = if self.is_calm() { Luck::Fine } else { self.0.dice.commit() };
         if matches!(luck, Luck::AnswerLost | Luck::RequestLost | Luck::AppliedLate) {
@@ -74,7 +85,7 @@ impl SimStore {
         match luck {
             Luck::Fine => {
                 let outcome =
-                    self.apply(attempt.id, work).unwrap_or_else(|| unreachable!("nobody knows the attempt"));
+                    self.apply(attempt.id, work, &touched).unwrap_or_else(|| Err(given_up(attempt.id)));
                 self.delay().await;
                 outcome
             }
@@ -83,23 +94,23 @@ impl SimStore {
                 Err(StoreError::transient("a commit", std::io::Error::other("simulated")).into())
             }
             Luck::AnswerLost => {
-                drop(self.apply(attempt.id, work));
+                drop(self.apply(attempt.id, work, &touched));
                 self.delay().await;
                 Err(CommitError::Unknown(Box::new(attempt)))
             }
             Luck::RequestLost => Err(CommitError::Unknown(Box::new(attempt))),
             Luck::AppliedLate => {
-                self.apply_late(attempt.id, work);
+                self.apply_late(attempt.id, work, touched);
                 Err(CommitError::Unknown(Box::new(attempt)))
             }
         }
     }
 
-    fn apply_late(&self, attempt: Uuid, work: Work) {
+    fn apply_late(&self, attempt: Uuid, work: Work, touched: Touched) {
         let sim = self.clone();
         drop(tokio::spawn(async move {
             tokio::time::sleep(sim.0.dice.late()).await;
-            let applied = sim.apply(attempt, work);
+            let applied = sim.apply(attempt, work, &touched);
             sim.0.dice.count(|c| match applied {
                 None => c.fenced += 1,
                 Some(Ok(_)) => c.applied_late += 1,
@@ -109,33 +120,34 @@ impl SimStore {
     }
 
     /// Applies an attempt unless it is fenced, and wakes the readers, or not.
-    fn apply(&self, attempt: Uuid, work: Work) -> Option<Result<Committed, CommitError>> {
+    fn apply(&self, attempt: Uuid, work: Work, touched: &Touched) -> Option<Result<Committed, CommitError>> {
         let outcome = self.0.fates.apply(attempt, work)?;
         self.0.dice.count(|c| match &outcome {
             Ok(_) => c.applied += 1,
             Err(_) => c.refused += 1,
         });
         if outcome.is_ok() {
-            self.wake();
+            self.wake(touched);
         }
         Some(outcome)
     }
 
-    fn wake(&self) {
+    fn wake(&self, touched: &Touched) {
         match self.0.dice.wake() {
             Wake::Lost => {}
-            Wake::Now => self.wake_readers(),
+            Wake::Now => self.wake_readers(touched),
             Wake::Late => {
-                let sim = self.clone();
+                let (sim, touched) = (self.clone(), touched.clone());
                 drop(tokio::spawn(async move {
                     tokio::time::sleep(sim.0.dice.late()).await;
-                    sim.wake_readers();
+                    sim.wake_readers(&touched);
                 }));
             }
         }
     }
 
-    fn wake_readers(&self) {
+    fn wake_readers(&self, touched: &Touched) {
+        self.0.row_wakes.touch(touched);
         let Ok(head) = now(self.memory().head()) else { return };
         let mut readers = self.0.readers.lock().unwrap_or_else(PoisonError::into_inner);
         readers.retain(|reader| !reader.is_closed());
@@ -149,6 +161,11 @@ impl SimStore {
     }
 }
 
+/// Its writer named it, and had asked before what became of it.
+fn given_up(attempt: Uuid) -> CommitError {
+    StoreError::misuse(format!("attempt {attempt} was given up: send it under another name")).into()
+}
+
 /// The memory backend has no await points.
 fn now<T>(answer: impl Future<Output = T>) -> T {
     answer.now_or_never().expect("the memory backend answers at once")
@@ -156,15 +173,16 @@ fn now<T>(answer: impl Future<Output = T>) -> T {
 
 #[async_trait]
 impl EventStore for SimStore {
-    async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
-        let attempt = Attempt::of(self.next_attempt(), &commit);
+    async fn commit(&self, mut commit: Commit) -> Result<Committed, CommitError> {
+        let attempt = self.name(&mut commit);
         let memory = self.memory().clone();
         self.attempt(attempt, Box::new(move || now(memory.commit(commit)))).await
     }
 
     async fn resolve(&self, attempt: &Attempt) -> Result<Resolution, StoreError> {
         self.call("resolving an attempt").await?;
-        let resolution = self.0.fates.resolve(attempt.id);
+        let ask = || now(self.memory().resolve(attempt));
+        let resolution = self.0.fates.resolve(attempt.id, ask)?;
         self.0.dice.count(|c| match resolution {
             Resolution::Applied(_) => c.resolved_applied += 1,
             Resolution::Never => c.resolved_never += 1,
@@ -247,6 +265,15 @@ impl RowStore for SimStore {
     ) -> Result<Vec<StoredRow>, StoreError> {
         self.read_now(self.memory().scan(table, after, limit)).await
     }
+
+    async fn scan_many(&self, table: &str, spans: &[Span]) -> Result<Vec<Vec<StoredRow>>, StoreError> {
+        self.read_now(self.memory().scan_many(table, spans)).await
+    }
+
+    /// Wakes as those of the log: late, lost, or in time.
+    fn watch_rows(&self, table: &str, slices: Slices) -> watch::Receiver<u64> {
+        self.0.row_wakes.watch(table, slices)
+    }
 }
 
 #[async_trait]
@@ -286,10 +313,10 @@ impl Backend for SimStore {
         &self,
         tables: &Tables,
         generation: Generation,
-        commit: Commit,
+        mut commit: Commit,
     ) -> Result<Committed, CommitError> {
         let (memory, tables) = (self.memory().clone(), *tables);
-        let attempt = Attempt::of(self.next_attempt(), &commit);
+        let attempt = self.name(&mut commit);
         self.attempt(attempt, Box::new(move || now(memory.clear(&tables, generation, commit)))).await
     }
 
@@ -297,10 +324,10 @@ impl Backend for SimStore {
         &self,
         tables: &Tables,
         generation: Generation,
-        commit: Commit,
+        mut commit: Commit,
     ) -> Result<Committed, CommitError> {
         let (memory, tables) = (self.memory().clone(), *tables);
-        let attempt = Attempt::of(self.next_attempt(), &commit);
+        let attempt = self.name(&mut commit);
         self.attempt(attempt, Box::new(move || now(memory.uninstall(&tables, generation, commit)))).await
     }
 
@@ -308,10 +335,10 @@ impl Backend for SimStore {
         &self,
         tables: &Tables,
         to: Generation,
-        commit: Commit,
+        mut commit: Commit,
     ) -> Result<Committed, CommitError> {
         let (memory, tables) = (self.memory().clone(), *tables);
-        let attempt = Attempt::of(self.next_attempt(), &commit);
+        let attempt = self.name(&mut commit);
         self.attempt(attempt, Box::new(move || now(memory.switch(&tables, to, commit)))).await
     }
 

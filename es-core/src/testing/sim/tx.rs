@@ -5,7 +5,7 @@ use futures::FutureExt;
 
 use super::SimStore;
 use crate::memory::Tx;
-use crate::store::{Attempt, Commit, CommitError, Committed, StoreError, Transaction};
+use crate::store::{Commit, CommitError, Committed, StoreError, Transaction};
 
 /// The transaction of a [`SimStore`]: its rows are those of the memory backend.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Transaction for SimTx {
     }
 
     async fn commit(mut self) -> Result<Committed, CommitError> {
-        let attempt = Attempt::of(self.sim.next_attempt(), self.inner.staged());
+        let attempt = self.sim.name(self.inner.staged());
         let inner = self.inner;
         let work = move || inner.commit().now_or_never().expect("the memory backend answers at once");
         self.sim.attempt(attempt, Box::new(work)).await

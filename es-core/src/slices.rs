@@ -1,7 +1,7 @@
-//! Slices: how the keys of a processor are shared out.
+//! Slices: how keys are shared out among nodes.
 //!
 //! Every key belongs to one of 1,024 slices, by a hash that is the same in every process and version. A range of slices
-//! has one owner and one checkpoint, so order is kept per key however many ranges there are. The idea is that of the
+//! has one owner, so order is kept per key however many owners there are. The idea is that of the
 //! virtual nodes of Dynamo (`DeCandia` et al., 2007) and of the slices of Akka Projections.
 
 use std::fmt;
@@ -61,6 +61,58 @@ impl fmt::Display for Slices {
     }
 }
 
+/// Any slices, not only neighbours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SliceSet([u64; SLICES as usize / 64]);
+
+impl SliceSet {
+    /// All of them.
+    pub const ALL: Self = Self([u64::MAX; SLICES as usize / 64]);
+
+    /// Adds a slice; one that does not exist is ignored.
+    pub fn insert(&mut self, slice: u16) {
+        if let Some(word) = self.0.get_mut(usize::from(slice / 64)) {
+            *word |= 1 << (slice % 64);
+        }
+    }
+
+    /// Adds those of another set.
+    pub fn extend(&mut self, other: &Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(word, more)| *word |= more);
+    }
+
+    /// Whether a slice is in it.
+    #[must_use]
+    pub fn has(&self, slice: u16) -> bool {
+        self.0.get(usize::from(slice / 64)).is_some_and(|word| word & (1 << (slice % 64)) != 0)
+    }
+
+    /// Whether any slice of a range is in it.
+    #[must_use]
+    pub fn meets(&self, slices: Slices) -> bool {
+        (slices.first..=slices.last).any(|slice| self.has(slice))
+    }
+
+    /// Its slices as ranges of neighbours, in order.
+    pub fn ranges(&self) -> impl Iterator<Item = Slices> {
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            let first = (next..SLICES).find(|slice| self.has(*slice))?;
+            let last = (first..SLICES).take_while(|slice| self.has(*slice)).last()?;
+            next = last + 1;
+            Some(Slices { first, last })
+        })
+    }
+}
+
+impl From<Slices> for SliceSet {
+    fn from(slices: Slices) -> Self {
+        let mut set = Self::default();
+        (slices.first..=slices.last).for_each(|slice| set.insert(slice));
+        set
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,5 +140,16 @@ mod tests {
             assert_eq!((low.count(), low.last + 1, high.last), (count, high.first, SLICES - 1));
         }
         assert_eq!((Slices::ALL.split(0), Slices::ALL.split(SLICES)), (None, None));
+    }
+
+    #[test]
+    fn a_set_of_slices_comes_apart_into_its_ranges() {
+        let mut set = SliceSet::default();
+        assert_eq!(set.ranges().count(), 0);
+        [0, 1, 63, 64, 65, 1_023].into_iter().for_each(|slice| set.insert(slice));
+        let ranges: Vec<String> = set.ranges().map(|slices| slices.to_string()).collect();
+        assert_eq!(ranges, ["0-1", "63-65", "1023-1023"]);
+        assert!(set.meets(Slices { first: 60, last: 63 }) && !set.meets(Slices { first: 2, last: 62 }));
+        assert_eq!(SliceSet::from(Slices::ALL), SliceSet::ALL);
     }
 }

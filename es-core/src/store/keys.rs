@@ -1,0 +1,151 @@
+//! Keys of rows that sort as what they are made of.
+//!
+//! Rows are read in the bytewise order of their keys. So a number has a fixed width, a text of the user's is escaped so
+//! that it cannot hold a separator, or stands as its hash, and the length of the whole is checked.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::limits::{self, LimitError};
+use crate::slices::{SLICES, slice_of};
+
+/// A key in the making: its parts, with `:` between them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Key(String);
+
+impl Key {
+    /// A key that begins with a slice, by which it is shared out: see [`slice_of_row`].
+    pub fn in_slice(slice: u16) -> Self {
+        Self(format!("{slice:04}"))
+    }
+
+    fn part(mut self, part: std::fmt::Arguments<'_>) -> Self {
+        if !self.0.is_empty() {
+            self.0.push(':');
+        }
+        self.0.write_fmt(part).expect("writing to a string");
+        self
+    }
+
+    /// A number, in twenty digits.
+    pub fn number(self, number: u64) -> Self {
+        self.part(format_args!("{number:020}"))
+    }
+
+    /// A time, in whole microseconds since 1970. Times before that are the same as 1970.
+    pub fn time(self, time: Timestamp) -> Self {
+        self.number(u64::try_from(time.as_microsecond()).unwrap_or_default())
+    }
+
+    /// An id, in 32 digits. Those of version 7 sort by their age.
+    pub fn id(self, id: Uuid) -> Self {
+        self.part(format_args!("{}", id.simple()))
+    }
+
+    /// A text, with `%`, `:` and control characters escaped as in an address.
+    pub fn text(self, text: &str) -> Self {
+        let mut escaped = String::with_capacity(text.len());
+        for c in text.chars() {
+            if c.is_control() || matches!(c, ':' | '%') {
+                let mut buffer = [0; 4];
+                for byte in c.encode_utf8(&mut buffer).bytes() {
+                    write!(escaped, "%{byte:02X}").expect("writing to a string");
+                }
+            } else {
+                escaped.push(c);
+            }
+        }
+        self.part(format_args!("{escaped}"))
+    }
+
+    /// The hash of a text (xxh3, 64 bits), in 16 digits: for texts of any length. Two texts may have one.
+    pub fn hash(self, text: &str) -> Self {
+        self.part(format_args!("{:016x}", xxh3_64(text.as_bytes())))
+    }
+
+    /// What the keys of all rows below this one begin with.
+    #[must_use]
+    pub fn prefix(mut self) -> String {
+        self.0.push(':');
+        self.0
+    }
+
+    /// The key.
+    ///
+    /// # Errors
+    ///
+    /// [`LimitError`] if it is empty or longer than a key may be.
+    pub fn build(self) -> Result<String, LimitError> {
+        limits::row_key(&self.0)?;
+        Ok(self.0)
+    }
+}
+
+/// The first key behind all that begin with a prefix, for [`Span::before`](crate::store::Span::before). The prefix ends
+/// in a character of ASCII.
+#[must_use]
+pub fn behind(prefix: &str) -> String {
+    let mut bytes = prefix.as_bytes().to_vec();
+    if let Some(last) = bytes.last_mut() {
+        *last += 1;
+    }
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
+/// The slice by which a row is shared out: the one that its key [begins with](Key::in_slice), else that of the key.
+#[must_use]
+pub fn slice_of_row(key: &str) -> u16 {
+    let own =
+        key.split_once(':').filter(|(slice, _)| slice.len() == 4).and_then(|(slice, _)| slice.parse().ok());
+    own.filter(|slice| *slice < SLICES).unwrap_or_else(|| slice_of(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stored: keys are found by the same text for ever.
+    #[test]
+    fn keys_are_pinned() {
+        let time = Timestamp::from_microsecond(1_700_000_000_000_001).unwrap();
+        let id = Uuid::from_u128(0xab);
+        let key = Key::in_slice(7).time(time).number(42).id(id).text("a:b%\n").hash("ada").build().unwrap();
+        let parts = [
+            "0007",
+            "00001700000000000001",
+            "00000000000000000042",
+            "000000000000000000000000000000ab",
+            "a%3Ab%25%0A",
+            "694eba1eda60d99a",
+        ];
+        assert_eq!(key, parts.join(":"));
+    }
+
+    #[test]
+    fn keys_sort_as_their_numbers() {
+        let keys = [0, 1, 9, 10, 99, u64::MAX].map(|n| Key::default().number(n).build().unwrap());
+        assert!(keys.is_sorted());
+        let prefix = Key::in_slice(7).prefix();
+        assert!(
+            behind(&prefix) > format!("{prefix}\u{10ffff}") && behind(&prefix) < Key::in_slice(8).prefix()
+        );
+    }
+
+    #[test]
+    fn a_row_is_in_the_slice_that_its_key_begins_with() {
+        assert_eq!(slice_of_row("0007:x"), 7);
+        for key in ["7:x", "1024:x", "ada", "0007", ":x", "+007:x"] {
+            assert_eq!(slice_of_row(key), slice_of(key), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_too_long_is_refused() {
+        assert!(Key::default().text(&"a".repeat(256)).build().is_err());
+        assert!(Key::default().build().is_err());
+    }
+}
