@@ -17,6 +17,7 @@ pub mod processor;
 pub mod projection;
 pub mod query;
 mod repository;
+pub mod services;
 pub mod snapshot;
 pub mod store;
 #[cfg(feature = "testing")]

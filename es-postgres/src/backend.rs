@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::clock::Clock;
-use es_core::command::Services;
 use es_core::id::Ids;
+use es_core::services::Services;
 use es_core::store::{
     Backend, Commit, CommitError, Committed, Difference, Generation, INLINE, Position, StoreError, Tables,
 };

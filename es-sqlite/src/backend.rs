@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use es_core::command::Services;
+use es_core::services::Services;
 use es_core::store::{
     Backend, Commit, CommitError, Committed, Difference, Generation, Position, StoreError, Tables,
 };

@@ -8,10 +8,11 @@ use futures::future::BoxFuture;
 
 use crate::command::call::{Call, Fallible, Sent};
 use crate::command::interceptor::{End, Stage};
-use crate::command::{CommandError, Context, Dispatch, ErrorOf, EventsOf, FromServices, Halted, Next, Scope};
+use crate::command::{CommandError, Context, Dispatch, ErrorOf, EventsOf, Halted, Next};
 use crate::error::panic_text;
 use crate::event::Metadata;
 use crate::repository::Loaded;
+use crate::services::{FromServices, Scope};
 use crate::store::{CommitError, ExpectedVersion};
 use crate::{Apply, Command, Event, Failure, Handle, Target, chain};
 
@@ -67,7 +68,7 @@ impl Call<'_> {
             metadata,
             ids: self.app.ids.clone(),
         };
-        let env = FromServices::from_services(Scope::with_context(&self.app.services, &context))?;
+        let env = FromServices::from_services(Scope::with(&self.app.services, &context))?;
         let handled = AssertUnwindSafe(Handle::<C>::handle(&loaded.state, cmd, env)).catch_unwind().await;
         let verdict = match handled {
             Ok(Ok(events)) => Ok(events),

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use self::store::State;
 pub use self::tx::{Rows, Tx};
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::command::Services;
+use crate::services::Services;
 use crate::store::rules::Ledger;
 use crate::store::{
     Backend, Commit, CommitError, Committed, Difference, Generation, Position, StoreError, Tables,

@@ -9,9 +9,9 @@ use futures::FutureExt as _;
 
 use super::work::{Failure, Work};
 use crate::BoxError;
-use crate::command::Services;
 use crate::error::panic_text;
 use crate::projection::OnFailure;
+use crate::services::Services;
 use crate::store::{
     Commit, CommitError, EventFilter, Generation, RecordedEvent, RowWrite, StoreError, Tables,
 };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::codec::DecodeError;
-use crate::command::MissingService;
+use crate::services::MissingService;
 use crate::store::StoreError;
 use crate::{BoxError, ErrorKind};
 

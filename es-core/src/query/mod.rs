@@ -25,9 +25,9 @@ pub use self::wiring::Answers;
 pub(crate) use self::wiring::Wiring;
 #[doc(hidden)]
 pub use self::wiring::{Answering, AnswersNothing};
-use crate::command::{FromServices, Scope, Services};
 use crate::error::panic_text;
 use crate::projection::{View, Views};
+use crate::services::{FromServices, Scope, Services};
 use crate::{App, BoxError};
 
 /// A question. `#[queries]` writes this impl beside the handler, so one without does not compile.

@@ -30,7 +30,7 @@ pub use self::filter::{AppendCondition, EventFilter, FilterItem};
 pub use self::names::{EventId, IdempotencyKey, Name, Position, StreamId, Version};
 pub(crate) use self::read::wait;
 pub use self::read::{Subscription, read_all, subscribe};
-use crate::command::Services;
+use crate::services::Services;
 
 /// Where events live. Held as `dyn`; every method is safe to drop at any await point.
 ///

@@ -12,10 +12,10 @@ use async_trait::async_trait;
 use foldhash::{HashMap, HashMapExt as _};
 
 use crate::BoxError;
-use crate::command::Services;
 use crate::processor::runner::{Runner, Session, Traits, call_now};
 use crate::processor::work::{Failure, Work};
 use crate::projection::{Change, View, decode_row, tables_of};
+use crate::services::Services;
 use crate::store::{
     Backend, Commit, CommitError, EventFilter, Generation, RecordedEvent, RowWrite, StoreError, Tables,
 };

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::command::Services;
+use crate::services::Services;
 use crate::store::{
     Attempt, Backend, Commit, CommitError, Committed, Difference, EventFilter, EventStore, Generation,
     IdempotencyKey, Outcome, Page, Position, RecordedEvent, Resolution, RowStore, Snapshot, SnapshotStore,

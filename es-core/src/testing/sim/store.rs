@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use super::SimStore;
 use super::chance::{Luck, Wake};
-use crate::command::Services;
 use crate::memory::MemoryBackend;
+use crate::services::Services;
 use crate::store::{
     Attempt, Backend, Commit, CommitError, Committed, Difference, EventFilter, EventStore, Generation,
     IdempotencyKey, Outcome, Page, Position, RecordedEvent, Resolution, RowStore, Snapshot, SnapshotStore,
