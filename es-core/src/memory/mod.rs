@@ -16,7 +16,7 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::services::Services;
 use crate::store::rules::Ledger;
 use crate::store::{
-    Backend, Commit, CommitError, Committed, Difference, Generation, Position, StoreError, Tables,
+    Backend, Builds, Commit, CommitError, Committed, Difference, Generation, Position, StoreError, Tables,
 };
 
 /// Events, snapshots and views in memory. Clones share one store, which lives as long as any of them.
@@ -101,7 +101,10 @@ impl Backend for MemoryBackend {
     fn provide(&self, services: &mut Services) {
         services.replace(Arc::new(self.clone()));
     }
+}
 
+#[async_trait]
+impl Builds for MemoryBackend {
     async fn install(&self, tables: &Tables, generation: Generation) -> Result<(), StoreError> {
         if tables.schema.is_empty() {
             self.lock().install(tables, generation);

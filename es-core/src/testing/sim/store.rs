@@ -15,9 +15,9 @@ use super::chance::{Luck, Wake};
 use crate::memory::MemoryBackend;
 use crate::services::Services;
 use crate::store::{
-    Attempt, Backend, Commit, CommitError, Committed, Difference, EventFilter, EventStore, Generation,
-    IdempotencyKey, Outcome, Page, Position, RecordedEvent, Resolution, RowStore, Snapshot, SnapshotStore,
-    StoreError, StoredRow, StreamId, Tables, Version,
+    Attempt, Backend, Builds, Commit, CommitError, Committed, Difference, EventFilter, EventStore,
+    Generation, IdempotencyKey, Outcome, Page, Position, RecordedEvent, Resolution, RowStore, Snapshot,
+    SnapshotStore, StoreError, StoredRow, StreamId, Tables, Version,
 };
 
 /// A commit, ready to be applied at some moment, or never.
@@ -276,7 +276,10 @@ impl Backend for SimStore {
     fn is_transient(&self, error: &(dyn std::error::Error + 'static)) -> bool {
         error.downcast_ref::<StoreError>().is_some_and(|e| e.kind() == crate::ErrorKind::Transient)
     }
+}
 
+#[async_trait]
+impl Builds for SimStore {
     async fn install(&self, tables: &Tables, generation: Generation) -> Result<(), StoreError> {
         self.call("installing tables").await?;
         now(self.memory().install(tables, generation))
