@@ -22,8 +22,8 @@ use crate::processor::{
 };
 use crate::projection::live::Live;
 use crate::projection::{Project, Projection, Reactor, View, Views, tables_of};
-use crate::query::{self, LoadError};
-use crate::repository::{At, Cache, Loaded, Repository, stream_of};
+use crate::query;
+use crate::repository::{At, Cache, LoadError, Loaded, Repository, stream_of};
 use crate::services::Services;
 use crate::store::{Backend, EventStore, Position, StoreError};
 use crate::{Apply, Command, Commands, Queries, Sending};

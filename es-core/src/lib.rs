@@ -35,7 +35,7 @@ pub use self::error::{BoxError, ErrorKind, chain};
 pub use self::event::{Event, EventOf, IntoEvent, IntoEvents, Metadata, Payload, Recorded};
 pub use self::projection::{Project, Projection, Reactor, View, Views};
 pub use self::query::{Gather, Queries, Query, QueryError};
-pub use self::repository::{At, Loaded};
+pub use self::repository::{At, LoadError, Loaded};
 pub use self::store::{Backend, Commit, EventStore, Position, RecordedEvent, StreamId, Version};
 
 /// What the macros write, by hand.

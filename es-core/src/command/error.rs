@@ -2,7 +2,7 @@
 
 use crate::codec::{DecodeError, EncodeError};
 use crate::limits::LimitError;
-use crate::query::LoadError;
+use crate::repository::LoadError;
 use crate::services::MissingService;
 use crate::store::{CommitError, IdempotencyKey, StoreError, StreamId};
 use crate::{BoxError, ErrorKind};

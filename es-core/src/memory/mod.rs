@@ -191,7 +191,7 @@ impl MemoryBackend {
         commit: Commit,
         change: impl FnOnce(&mut State, Commit, Timestamp) -> Result<Committed, CommitError>,
     ) -> Result<Committed, CommitError> {
-        crate::limits::check(&commit)?;
+        crate::store::check::commit(&commit)?;
         let now = self.0.clock.now();
         let (committed, moved) = {
             let mut state = self.lock();

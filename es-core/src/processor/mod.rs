@@ -337,7 +337,7 @@ pub(crate) fn wanted_by_any(runners: &[Arc<dyn Runner>]) -> EventFilter {
         }
     }
     let any = filters.into_iter().reduce(EventFilter::or).unwrap_or_default();
-    if crate::limits::filter(&any).is_ok() { any } else { EventFilter::all() }
+    if crate::store::check::filter(&any).is_ok() { any } else { EventFilter::all() }
 }
 
 /// The stored names of processors that somebody else ran on this store, and that these are not.

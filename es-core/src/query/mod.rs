@@ -18,7 +18,7 @@ use std::panic::AssertUnwindSafe;
 
 use futures::FutureExt;
 
-pub use self::error::{LoadError, QueryError};
+pub use self::error::QueryError;
 pub use self::gather::{Gather, Gathering, Gathers, missing_for_gather};
 pub use self::rows::Rows;
 pub use self::wiring::Answers;

@@ -13,6 +13,7 @@
 mod backend;
 mod bookmark;
 mod builds;
+pub mod check;
 mod commit;
 pub mod envelope;
 mod error;

@@ -1,5 +1,7 @@
 //! Aggregates: load is snapshot, tail and fold; what was loaded is kept, and proven before it is believed.
 
+mod error;
+
 use std::any::Any;
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -12,10 +14,10 @@ use quick_cache::sync::Cache as QuickCache;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::Instant;
 
+pub use self::error::LoadError;
 use crate::clock::Timestamp;
 use crate::error::panic_text;
 use crate::limits::{LimitError, MAX_NAME};
-use crate::query::LoadError;
 use crate::snapshot::Situation;
 use crate::store::{
     EventId, EventStore, Position, RecordedEvent, Snapshot, SnapshotStore, StoreError, StreamId, Version,
