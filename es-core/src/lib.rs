@@ -9,6 +9,7 @@ mod decision;
 pub mod entropy;
 mod error;
 pub mod event;
+mod guarded;
 pub mod id;
 mod inline;
 pub mod limits;

@@ -70,7 +70,6 @@ use self::parked::{Kept, Request};
 pub use self::parked::{ParkedSequence, ParkingLimits, Skipped};
 pub use self::rebuild::{Progress, Rebuild, RebuildOptions, Report};
 pub use self::runner::{Runner, Session, Traits};
-pub(crate) use self::runner::{call, call_now};
 pub use self::slices::{SLICES, Slices, slice_of};
 pub use self::status::{ProcessorState, ProcessorStatus, RangeStatus};
 pub use self::wait::{Receipt, WaitError};

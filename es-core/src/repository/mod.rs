@@ -5,7 +5,6 @@ mod error;
 use std::any::Any;
 use std::cell::RefCell;
 use std::fmt::Write as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,7 +15,7 @@ use tokio::time::Instant;
 
 pub use self::error::LoadError;
 use crate::clock::Timestamp;
-use crate::error::panic_text;
+use crate::guarded::caught_now;
 use crate::limits::{LimitError, MAX_NAME};
 use crate::snapshot::Situation;
 use crate::store::{
@@ -76,8 +75,8 @@ impl<A: Apply> Loaded<A> {
     fn fold(&mut self, stored: &RecordedEvent) -> Result<(), LoadError> {
         for event in A::Event::decode(stored)? {
             // A state that panicked half way is not kept: whoever loads drops it with the error.
-            catch_unwind(AssertUnwindSafe(|| self.state.apply(&event)))
-                .map_err(|panic| LoadError::Panicked { aggregate: A::NAME, panic: panic_text(&*panic) })?;
+            caught_now(|| self.state.apply(&event))
+                .map_err(|panic| LoadError::Panicked { aggregate: A::NAME, panic: panic.0 })?;
         }
         self.version = stored.version;
         self.position = stored.place();

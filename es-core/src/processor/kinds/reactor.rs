@@ -6,7 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::BoxError;
-use crate::processor::runner::{Runner, Session, Traits, call};
+use crate::guarded::call;
+use crate::processor::runner::{Runner, Session, Traits};
 use crate::processor::work::{Failure, Work};
 use crate::projection::Reactor;
 use crate::services::{Scope, Services};
