@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::command::FromServices;
+use crate::services::FromServices;
 use crate::snapshot::SnapshotPolicy;
 use crate::{BoxError, Command, Event};
 

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::command::{Bus, IdOf, Interceptor, RetryPolicy, Services};
+use crate::command::{Bus, IdOf, Interceptor, RetryPolicy};
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::id::Ids;
 use crate::inline::{self, Entry, Hook, ProjectionHook, ViewHook, WithinTx};
@@ -22,8 +22,9 @@ use crate::processor::{
 };
 use crate::projection::live::Live;
 use crate::projection::{Project, Projection, Reactor, View, Views, tables_of};
-use crate::query::{self, LoadError};
-use crate::repository::{At, Cache, Loaded, Repository, stream_of};
+use crate::query;
+use crate::repository::{At, Cache, LoadError, Loaded, Repository, stream_of};
+use crate::services::Services;
 use crate::store::{Backend, EventStore, Position, StoreError};
 use crate::{Apply, Command, Commands, Queries, Sending};
 

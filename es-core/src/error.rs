@@ -1,7 +1,5 @@
 //! What errors have in common.
 
-use std::any::Any;
-
 /// What a handler of the read side may fail with: `?` works on every error type.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -21,12 +19,6 @@ pub enum ErrorKind {
     Corrupt,
     /// The call is wrong: fix the code or the input.
     Misuse,
-}
-
-/// The text of a caught panic.
-pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|t| (*t).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no text".to_owned())
 }
 
 /// An error with its sources on one line, for logs and stored texts.

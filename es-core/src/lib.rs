@@ -9,6 +9,7 @@ mod decision;
 pub mod entropy;
 mod error;
 pub mod event;
+mod guarded;
 pub mod id;
 mod inline;
 pub mod limits;
@@ -17,6 +18,7 @@ pub mod processor;
 pub mod projection;
 pub mod query;
 mod repository;
+pub mod services;
 mod slices;
 pub mod snapshot;
 pub mod store;
@@ -35,7 +37,7 @@ pub use self::error::{BoxError, ErrorKind, chain};
 pub use self::event::{Event, EventOf, IntoEvent, IntoEvents, Metadata, Payload, Recorded};
 pub use self::projection::{Project, Projection, Reactor, View, Views};
 pub use self::query::{Gather, Queries, Query, QueryError};
-pub use self::repository::{At, Loaded};
+pub use self::repository::{At, LoadError, Loaded};
 pub use self::store::{Backend, Commit, EventStore, Position, RecordedEvent, StreamId, Version};
 
 /// What the macros write, by hand.

@@ -1,6 +1,5 @@
-//! The limits of what can be stored. Checked at the edge, before anything reaches a backend.
-
-use crate::store::{Commit, EventFilter, NewEvent};
+//! The limits of what can be stored, and the checks of texts. What is stored is checked in
+//! [`store::check`](crate::store::check), before anything reaches a backend.
 
 /// Longest stream id, event type, tag and idempotency key, in bytes of UTF-8.
 pub const MAX_NAME: usize = 255;
@@ -10,9 +9,9 @@ pub const MAX_PAYLOAD: usize = 1_000_000;
 pub const MAX_JSON_DEPTH: usize = 64;
 /// Largest metadata of one event, in bytes of its stored form.
 pub const MAX_METADATA: usize = 64 * 1024;
-/// Events in one [`Commit`], unless the app sets another limit up to [`HARD_MAX_EVENTS`].
+/// Events in one [`Commit`](crate::Commit), unless the app sets another limit up to [`HARD_MAX_EVENTS`].
 pub const MAX_EVENTS: usize = 1_000;
-/// Events in one [`Commit`], whatever an app sets.
+/// Events in one [`Commit`](crate::Commit), whatever an app sets.
 pub const HARD_MAX_EVENTS: usize = 10_000;
 /// Tags of one event.
 pub const MAX_TAGS: usize = 64;
@@ -162,7 +161,7 @@ fn length(field: &'static str, value: &str) -> Result<(), LimitError> {
     size(field, value.len(), MAX_NAME, "bytes", || cut(value))
 }
 
-fn size(
+pub(crate) fn size(
     field: &'static str,
     actual: usize,
     limit: usize,
@@ -175,85 +174,8 @@ fn size(
     Err(LimitError::TooLarge { field, actual, limit, unit, value: value() })
 }
 
-/// Checks a whole commit: every backend calls this first, so that all refuse alike.
-///
-/// # Errors
-///
-/// The first [`LimitError`] found.
-pub fn check(commit: &Commit) -> Result<(), LimitError> {
-    let events = || commit.appends.iter().flat_map(|a| &a.events);
-    let count = events().count();
-    size("commit", count, HARD_MAX_EVENTS, "events", || format!("{} streams", commit.appends.len()))?;
-    events().try_for_each(event)?;
-    commit.rows.iter().try_for_each(|row| name("table", &row.table).and_then(|()| row_key(&row.key)))?;
-    commit.condition.iter().try_for_each(|condition| filter(&condition.fail_if_events_match))?;
-    // The usual commit: there is only one of anything.
-    if count < 2 && commit.outcomes.len() < 2 && commit.rows.len() < 2 {
-        return Ok(());
-    }
-    nothing_twice(commit)
-}
-
-/// Checks a filter: every backend calls this before it reads.
-///
-/// # Errors
-///
-/// Too many alternatives, or too many types and tags in them.
-pub fn filter(filter: &EventFilter) -> Result<(), LimitError> {
-    let items = filter.items();
-    let terms: usize = items.iter().map(|item| item.types().len() + item.tags().len()).sum();
-    let shown =
-        || items.iter().flat_map(|item| item.types()).map(|name| cut(name)).next().unwrap_or_default();
-    size("filter", items.len(), MAX_FILTER_ITEMS, "alternatives", shown)?;
-    size("filter", terms, MAX_FILTER_TERMS, "types and tags", shown)
-}
-
-fn event(event: &NewEvent) -> Result<(), LimitError> {
-    stored_name("event type", &event.name)?;
-    if event.id.is_nil() {
-        let why = "is the nil UUID; take one from the app's ids";
-        return Err(LimitError::Invalid { field: "event id", value: event.id.to_string(), why });
-    }
-    size("payload", event.data.len(), MAX_PAYLOAD, "bytes", || event.name.to_string())?;
-    size("event", event.tags.len(), MAX_TAGS, "tags", || event.name.to_string())?;
-    if event.codec == crate::codec::JSON {
-        json_depth(&event.name, &event.data)?;
-    }
-    if !event.metadata.is_plain() {
-        size("metadata", event.metadata.stored_size(), MAX_METADATA, "bytes", || event.name.to_string())?;
-    }
-    Ok(())
-}
-
-/// Two lines about one key or row would say two things.
-fn nothing_twice(commit: &Commit) -> Result<(), LimitError> {
-    let ids = commit.appends.iter().flat_map(|a| &a.events).map(|e| e.id);
-    once("event id", ids, ToString::to_string)?;
-    once("idempotency key", commit.outcomes.iter().map(|o| &o.key), |key| cut(key.as_str()))?;
-    let rows = commit.rows.iter().map(|row| (&*row.table, &*row.key));
-    once("row", rows, |(table, key)| cut(&format!("{table} {key}")))
-}
-
-fn once<K: Clone + Eq + std::hash::Hash>(
-    field: &'static str,
-    mut keys: impl Iterator<Item = K> + Clone,
-    text: impl Fn(&K) -> String,
-) -> Result<(), LimitError> {
-    // Most commits have at most one of each kind.
-    if keys.clone().nth(1).is_none() {
-        return Ok(());
-    }
-    let mut seen = std::collections::HashSet::new();
-    match keys.find(|key| !seen.insert(key.clone())) {
-        None => Ok(()),
-        Some(twice) => {
-            Err(LimitError::Invalid { field, value: text(&twice), why: "stands twice in one commit" })
-        }
-    }
-}
-
 /// Depth by counting brackets outside strings: one pass, no recursion, whatever the input.
-fn json_depth(name: &str, json: &[u8]) -> Result<(), LimitError> {
+pub(crate) fn json_depth(name: &str, json: &[u8]) -> Result<(), LimitError> {
     // As deep as it has brackets, at most: that much is known at the speed of memory.
     if json.len() <= 2 * MAX_JSON_DEPTH
         || memchr::memchr2_iter(b'{', b'[', json).take(MAX_JSON_DEPTH + 1).count() <= MAX_JSON_DEPTH

@@ -13,13 +13,12 @@
 //! The functions here are what the derive calls, and what a hand-written
 //! [`Event`](crate::Event) impl calls.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec::{Codec, DecodeError, DecodeProblem, EncodeError};
 use crate::event::{EventData, Tag};
+use crate::guarded::caught_now;
 use crate::store::{Name, RecordedEvent};
 
 /// Encodes one payload.
@@ -56,9 +55,7 @@ pub fn decode<C: Codec, P: DeserializeOwned>(stored: &RecordedEvent) -> Result<P
 ///
 /// [`DecodeError`] with the text of the panic.
 pub fn upcast<T>(stored: &RecordedEvent, upcaster: impl FnOnce() -> T) -> Result<T, DecodeError> {
-    catch_unwind(AssertUnwindSafe(upcaster)).map_err(|panic| {
-        DecodeError::new(stored, DecodeProblem::UpcasterPanicked(crate::error::panic_text(&*panic)))
-    })
+    caught_now(upcaster).map_err(|panic| DecodeError::new(stored, DecodeProblem::UpcasterPanicked(panic.0)))
 }
 
 /// The error for a name or schema that no arm of `decode` reads; `newest` is 0 for an unknown name.

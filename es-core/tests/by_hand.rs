@@ -6,7 +6,6 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use es_core::codec::{DecodeError, EncodeError, Json};
-use es_core::command::{FromServices, Scope, Services};
 use es_core::event::{Decoded, EventData, EventType, Tag};
 use es_core::memory::{Db, MemoryBackend, Tx};
 use es_core::prelude::*;
@@ -14,6 +13,7 @@ use es_core::projection::{
     Change, Fold, HandlerResult, IntoKeys, On, OnFailure, Partition, React, missing_for_reactor, nth,
 };
 use es_core::query::{Answer, Answers, Gather, Gathering, Gathers};
+use es_core::services::{FromServices, Scope, Services};
 use es_core::snapshot::SnapshotPolicy;
 use es_core::store::EventFilter;
 use es_core::upcast::{decode, encode, unreadable, upcast};

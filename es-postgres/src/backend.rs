@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::clock::Clock;
-use es_core::command::Services;
 use es_core::id::Ids;
+use es_core::services::Services;
 use es_core::store::{
-    Backend, Commit, CommitError, Committed, Difference, Generation, INLINE, Position, StoreError, Tables,
+    Backend, Builds, Commit, CommitError, Committed, Difference, Generation, INLINE, Position, StoreError,
+    Tables,
 };
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgPool, Row as _, SqlStr};
@@ -244,7 +245,10 @@ impl Backend for PgBackend {
     fn provide(&self, services: &mut Services) {
         services.replace(Arc::new(self.db()));
     }
+}
 
+#[async_trait]
+impl Builds for PgBackend {
     async fn install(&self, tables: &Tables, generation: Generation) -> Result<(), StoreError> {
         self.work(tables, generation).await?.install().await
     }

@@ -2,11 +2,11 @@
 
 use async_trait::async_trait;
 use es_core::clock::Timestamp;
-use es_core::limits::{self, MAX_PAGE, MAX_SEQUENCE};
+use es_core::limits::{MAX_PAGE, MAX_SEQUENCE};
 use es_core::store::rules::Verdict;
 use es_core::store::{
     Attempt, Commit, CommitError, Committed, EventFilter, EventId, EventStore, IdempotencyKey, Outcome, Page,
-    Position, RecordedEvent, Resolution, StoreError, StreamId, Version,
+    Position, RecordedEvent, Resolution, StoreError, StreamId, Version, check,
 };
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
@@ -92,7 +92,7 @@ impl PgBackend {
 #[async_trait]
 impl EventStore for PgBackend {
     async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
-        limits::check(&commit)?;
+        check::commit(&commit)?;
         batch::check(&commit)?;
         if commit.is_empty() {
             return Ok(Committed { position: self.head().await?, versions: Vec::new() });
@@ -167,7 +167,7 @@ impl EventStore for PgBackend {
     }
 
     async fn read(&self, filter: &EventFilter, after: Position, limit: usize) -> Result<Page, StoreError> {
-        limits::filter(filter)?;
+        check::filter(filter)?;
         if limit == 0 {
             return Ok(Page { events: Vec::new(), through: after, more: false });
         }

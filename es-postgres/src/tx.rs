@@ -214,7 +214,7 @@ impl Transaction for Tx {
     }
 
     async fn commit(mut self) -> Result<Committed, CommitError> {
-        es_core::limits::check(&self.staged)?;
+        es_core::store::check::commit(&self.staged)?;
         batch::check(&self.staged)?;
         if self.torn {
             let what = "the way back to a savepoint was not finished, so nobody knows which rows and events are left: \

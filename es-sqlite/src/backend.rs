@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use es_core::command::Services;
+use es_core::services::Services;
 use es_core::store::{
-    Backend, Commit, CommitError, Committed, Difference, Generation, Position, StoreError, Tables,
+    Backend, Builds, Commit, CommitError, Committed, Difference, Generation, Position, StoreError, Tables,
 };
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{ConnectOptions as _, SqliteConnection, SqlitePool};
@@ -206,7 +206,10 @@ impl Backend for SqliteBackend {
     fn provide(&self, services: &mut Services) {
         services.replace(Arc::new(self.db()));
     }
+}
 
+#[async_trait]
+impl Builds for SqliteBackend {
     async fn install(&self, tables: &Tables, generation: Generation) -> Result<(), StoreError> {
         projection::install(self.begin().await?, tables, generation).await
     }

@@ -2,10 +2,10 @@
 
 use async_trait::async_trait;
 use es_core::clock::Timestamp;
-use es_core::limits::{self, MAX_PAGE, MAX_SEQUENCE};
+use es_core::limits::{MAX_PAGE, MAX_SEQUENCE};
 use es_core::store::{
     Attempt, Commit, CommitError, Committed, EventFilter, EventStore, IdempotencyKey, Outcome, Page,
-    Position, RecordedEvent, Resolution, StoreError, StreamId, Version,
+    Position, RecordedEvent, Resolution, StoreError, StreamId, Version, check,
 };
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, Sqlite};
@@ -62,7 +62,7 @@ type SqlScalar = sqlx::query::QueryScalar<'static, Sqlite, i64, sqlx::sqlite::Sq
 #[async_trait]
 impl EventStore for SqliteBackend {
     async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
-        limits::check(&commit)?;
+        check::commit(&commit)?;
         self.0.shared.not_the_holder()?;
         self.0.batcher.commit(commit).await
     }
@@ -125,7 +125,7 @@ impl EventStore for SqliteBackend {
     }
 
     async fn read(&self, filter: &EventFilter, after: Position, limit: usize) -> Result<Page, StoreError> {
-        limits::filter(filter)?;
+        check::filter(filter)?;
         if limit == 0 {
             return Ok(Page { events: Vec::new(), through: after, more: false });
         }

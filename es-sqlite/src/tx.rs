@@ -60,7 +60,7 @@ impl Transaction for Tx {
     }
 
     async fn commit(mut self) -> Result<Committed, CommitError> {
-        es_core::limits::check(&self.staged)?;
+        es_core::store::check::commit(&self.staged)?;
         if let Some(names) = self.give_back {
             self.writing.not_lost()?;
             let given = sqlx::raw_sql(schema::sql(names)).execute(self.writing.conn_mut()).await;

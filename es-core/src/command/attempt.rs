@@ -1,6 +1,5 @@
 //! Door one: attempts, each of them load, decide, commit.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -10,7 +9,7 @@ use crate::app::Inner;
 use crate::command::call::{Call, Door, Fallible, Outcomes, Sent};
 use crate::command::decide::Decision;
 use crate::command::{CommandError, Done, ErrorOf, EventsOf, RetryPolicy};
-use crate::error::panic_text;
+use crate::guarded::caught_now;
 use crate::repository::{Cost, Held, Loaded, Repository, Slot};
 use crate::store::{Attempt, CommitError, Committed, Position, Resolution, StoreError, StreamId, Version};
 use crate::{Apply, Command};
@@ -194,12 +193,10 @@ fn conclude<C: Command>(
         }
     };
     if !events.is_empty() {
-        let applied = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            events.iter().for_each(|event| loaded.state.apply(event));
-        }));
+        let applied = caught_now(|| events.iter().for_each(|event| loaded.state.apply(event)));
         if let Err(panic) = applied {
             // It is stored. The next command loads, meets the same panic, and says so.
-            tracing::error!(stream = %call.stream, panic = panic_text(&*panic), "`apply` panicked");
+            tracing::error!(stream = %call.stream, panic = panic.0, "`apply` panicked");
             return Ok(Done { position, version, events, repeated: false });
         }
         (loaded.version, loaded.position, loaded.last) = (version, position, last);
@@ -236,7 +233,7 @@ fn take_snapshot<A: Apply>(app: &Inner, slot: &Arc<Slot>, stream: &StreamId, loa
     if !slot.begin_snapshot() {
         return;
     }
-    let snapshot = std::panic::catch_unwind(AssertUnwindSafe(|| Repository::snapshot_of(stream, loaded)));
+    let snapshot = caught_now(|| Repository::snapshot_of(stream, loaded));
     let snapshot = match snapshot {
         Ok(Ok(snapshot)) => snapshot,
         Ok(Err(error)) => {
@@ -244,7 +241,7 @@ fn take_snapshot<A: Apply>(app: &Inner, slot: &Arc<Slot>, stream: &StreamId, loa
             return slot.end_snapshot();
         }
         Err(panic) => {
-            tracing::warn!(%stream, panic = panic_text(&*panic), "snapshot not encoded");
+            tracing::warn!(%stream, panic = panic.0, "snapshot not encoded");
             return slot.end_snapshot();
         }
     };

@@ -1,17 +1,16 @@
 //! One decision: is the aggregate where the command needs it, and what does its handler say.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::command::call::{Call, Fallible, Sent};
 use crate::command::interceptor::{End, Stage};
-use crate::command::{CommandError, Context, Dispatch, ErrorOf, EventsOf, FromServices, Halted, Next, Scope};
-use crate::error::panic_text;
+use crate::command::{CommandError, Context, Dispatch, ErrorOf, EventsOf, Halted, Next};
 use crate::event::Metadata;
+use crate::guarded::caught;
 use crate::repository::Loaded;
+use crate::services::{FromServices, Scope};
 use crate::store::{CommitError, ExpectedVersion};
 use crate::{Apply, Command, Event, Failure, Handle, Target, chain};
 
@@ -67,16 +66,14 @@ impl Call<'_> {
             metadata,
             ids: self.app.ids.clone(),
         };
-        let env = FromServices::from_services(Scope::with_context(&self.app.services, &context))?;
-        let handled = AssertUnwindSafe(Handle::<C>::handle(&loaded.state, cmd, env)).catch_unwind().await;
+        let env = FromServices::from_services(Scope::with(&self.app.services, &context))?;
+        let handled = caught(Handle::<C>::handle(&loaded.state, cmd, env)).await;
         let verdict = match handled {
             Ok(Ok(events)) => Ok(events),
             Ok(Err(Failure::Refused(refusal))) => Err(refusal),
             Ok(Err(Failure::Service(error))) => return Err(CommandError::Service(error).into_box()),
             Err(panic) => {
-                return Err(
-                    CommandError::Panicked { command: C::NAME, panic: panic_text(&*panic) }.into_box()
-                );
+                return Err(CommandError::Panicked { command: C::NAME, panic: panic.0 }.into_box());
             }
         };
         Ok(Decision { metadata: context.metadata, verdict })

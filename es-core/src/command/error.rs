@@ -1,9 +1,9 @@
 //! Why a command did not do what was asked.
 
 use crate::codec::{DecodeError, EncodeError};
-use crate::command::MissingService;
 use crate::limits::LimitError;
-use crate::query::LoadError;
+use crate::repository::LoadError;
+use crate::services::MissingService;
 use crate::store::{CommitError, IdempotencyKey, StoreError, StreamId};
 use crate::{BoxError, ErrorKind};
 

@@ -10,7 +10,6 @@ mod interceptor;
 mod outcome;
 mod retry;
 mod sending;
-mod services;
 mod stage;
 
 use serde::Serialize;
@@ -23,7 +22,7 @@ pub use self::error::CommandError;
 pub use self::interceptor::{Dispatch, Halted, Interceptor, Next};
 pub use self::retry::RetryPolicy;
 pub use self::sending::{Done, Sending};
-pub use self::services::{FromServices, MissingService, Scope, Services};
+use crate::services::{FromServices as _, Services};
 use crate::{Aggregate, Apply, Handle};
 
 /// A request to one aggregate type. `#[commands]` writes this impl for every command it finds; for a
@@ -62,6 +61,8 @@ pub trait Commands: Apply {
 pub fn missing_for<C: Command>(services: &Services) -> Vec<String> {
     let mut missing = Vec::new();
     <<C::Aggregate as Handle<C>>::Env<'_>>::missing(services, &mut missing);
+    // Each command brings its own.
+    missing.retain(|m| !m.is::<Context>());
     let of = |m| format!("command {} of {}: {m}", C::NAME, C::Aggregate::NAME);
     missing.into_iter().map(of).collect()
 }

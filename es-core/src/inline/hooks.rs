@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::BoxError;
-use crate::processor::{call, call_now};
+use crate::guarded::{call, call_now};
 use crate::projection::{Change, Partition, Project, View, decode_row, tables_of};
 use crate::store::{EventFilter, RecordedEvent, RowStore, RowWrite, StoreError};
 

@@ -13,11 +13,11 @@ use tokio::sync::watch;
 use self::store::State;
 pub use self::tx::{Rows, Tx};
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::command::Services;
+use crate::services::Services;
 use crate::store::rules::Ledger;
 use crate::store::{
-    Backend, Commit, CommitError, Committed, Difference, Generation, Position, RowWakes, StoreError, Tables,
-    Touched,
+    Backend, Builds, Commit, CommitError, Committed, Difference, Generation, Position, RowWakes, StoreError,
+    Tables, Touched,
 };
 
 /// Events, snapshots and views in memory. Clones share one store, which lives as long as any of them.
@@ -104,7 +104,10 @@ impl Backend for MemoryBackend {
     fn provide(&self, services: &mut Services) {
         services.replace(Arc::new(self.clone()));
     }
+}
 
+#[async_trait]
+impl Builds for MemoryBackend {
     async fn install(&self, tables: &Tables, generation: Generation) -> Result<(), StoreError> {
         if tables.schema.is_empty() {
             self.lock().install(tables, generation);
@@ -191,7 +194,7 @@ impl MemoryBackend {
         commit: Commit,
         change: impl FnOnce(&mut State, Commit, Timestamp) -> Result<Committed, CommitError>,
     ) -> Result<Committed, CommitError> {
-        crate::limits::check(&commit)?;
+        crate::store::check::commit(&commit)?;
         let now = self.0.clock.now();
         let touched = self.0.row_wakes.is_watched().then(|| Touched::from(&commit));
         let (committed, moved) = {

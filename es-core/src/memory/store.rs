@@ -281,7 +281,7 @@ impl EventStore for MemoryBackend {
     }
 
     async fn read(&self, filter: &EventFilter, after: Position, limit: usize) -> Result<Page, StoreError> {
-        crate::limits::filter(filter)?;
+        crate::store::check::filter(filter)?;
         let (state, limit) = (self.lock(), limit.min(MAX_PAGE));
         let matching = state.log.after(after).filter(|event| filter.matches(event));
         let events: Vec<_> = matching.take(limit).cloned().collect();

@@ -18,9 +18,9 @@ use super::worker::Trip;
 use super::{range, rows};
 use crate::ErrorKind;
 use crate::clock::Timestamp;
-use crate::command::Services;
 use crate::id::Ids;
 use crate::projection::OnFailure;
+use crate::services::Services;
 use crate::store::{CommitError, EventFilter, Position, RecordedEvent, StoreError};
 
 /// How processors are run; the same for all of an app.

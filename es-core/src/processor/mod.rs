@@ -69,7 +69,6 @@ use self::parked::{Kept, Request};
 pub use self::parked::{ParkedSequence, ParkingLimits, Skipped};
 pub use self::rebuild::{Progress, Rebuild, RebuildOptions, Report};
 pub use self::runner::{Runner, Session, Traits};
-pub(crate) use self::runner::{call, call_now};
 pub use self::status::{ProcessorState, ProcessorStatus, RangeStatus};
 pub use self::wait::{Receipt, WaitError};
 pub use self::work::{Failure, Work};
@@ -336,7 +335,7 @@ pub(crate) fn wanted_by_any(runners: &[Arc<dyn Runner>]) -> EventFilter {
         }
     }
     let any = filters.into_iter().reduce(EventFilter::or).unwrap_or_default();
-    if crate::limits::filter(&any).is_ok() { any } else { EventFilter::all() }
+    if crate::store::check::filter(&any).is_ok() { any } else { EventFilter::all() }
 }
 
 /// The stored names of processors that somebody else ran on this store, and that these are not.

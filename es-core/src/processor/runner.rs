@@ -1,23 +1,17 @@
 //! What a processor is made of: a [`Runner`] says what it is, a [`Session`] does the work of one range.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::FutureExt as _;
 
 use super::work::{Failure, Work};
 use crate::BoxError;
-use crate::command::Services;
-use crate::error::panic_text;
 use crate::projection::OnFailure;
+use crate::services::Services;
 use crate::store::{
     Commit, CommitError, EventFilter, Generation, RecordedEvent, RowWrite, StoreError, Tables,
 };
-
-/// The longest that one call of a handler may take.
-const HANDLER: Duration = Duration::from_secs(60);
 
 /// One kind of processing, as the engine sees it.
 pub trait Runner: Send + Sync + 'static {
@@ -109,20 +103,4 @@ pub trait Session: Send {
     fn failed(&self) -> Option<&str> {
         None
     }
-}
-
-/// Calls a handler: it may panic, and it may not take forever.
-pub(crate) async fn call<T>(handler: impl Future<Output = Result<T, BoxError>>) -> Result<T, BoxError> {
-    let guarded = AssertUnwindSafe(handler).catch_unwind();
-    match tokio::time::timeout(HANDLER, guarded).await {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(panic)) => Err(format!("a panic: {}", panic_text(&*panic)).into()),
-        Err(_) => Err(format!("the handler did not end within {HANDLER:?}").into()),
-    }
-}
-
-/// Calls what has no await points.
-pub(crate) fn call_now<T>(handler: impl FnOnce() -> Result<T, BoxError>) -> Result<T, BoxError> {
-    std::panic::catch_unwind(AssertUnwindSafe(handler))
-        .unwrap_or_else(|panic| Err(format!("a panic: {}", panic_text(&*panic)).into()))
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::BoxError;
-use crate::processor::call_now;
+use crate::guarded::call_now;
 use crate::projection::{View, tables_of};
 use crate::store::{EventStore, Position, RecordedEvent};
 

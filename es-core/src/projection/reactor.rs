@@ -1,9 +1,9 @@
 //! Reactors: events into effects outside. Services by type, nothing to write through.
 
 use crate::BoxError;
-use crate::command::{FromServices, Scope, Services};
 use crate::event::{Payload, Recorded};
 use crate::projection::OnFailure;
+use crate::services::{FromServices, Scope, Services};
 use crate::store::{EventFilter, RecordedEvent};
 
 /// Effects outside, at least once per event and in order. `#[reactor]` writes this impl.

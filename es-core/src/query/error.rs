@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use crate::codec::DecodeError;
-use crate::command::MissingService;
+use crate::services::MissingService;
 use crate::store::StoreError;
 use crate::{BoxError, ErrorKind};
 
@@ -53,29 +52,6 @@ pub enum QueryError {
     },
 }
 
-/// A read of one aggregate failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LoadError {
-    /// The id cannot be stored.
-    #[error(transparent)]
-    Limit(#[from] crate::limits::LimitError),
-    /// The store could not be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// An event could not be read.
-    #[error(transparent)]
-    Decode(#[from] DecodeError),
-    /// `apply` panicked: mend it, the events are as they are.
-    #[error("`apply` of {aggregate} panicked: {panic}")]
-    Panicked {
-        /// The aggregate.
-        aggregate: &'static str,
-        /// The text of the panic.
-        panic: String,
-    },
-}
-
 impl QueryError {
     /// What the caller can do: fix the wiring, or look at the handler's own error.
     #[must_use]
@@ -86,18 +62,6 @@ impl QueryError {
             Self::Handler { source, .. } => {
                 source.downcast_ref::<StoreError>().map_or(ErrorKind::Transient, StoreError::kind)
             }
-        }
-    }
-}
-
-impl LoadError {
-    /// What the caller can do.
-    #[must_use]
-    pub const fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Limit(_) | Self::Panicked { .. } => ErrorKind::Misuse,
-            Self::Store(e) => e.kind(),
-            Self::Decode(_) => ErrorKind::Corrupt,
         }
     }
 }

@@ -9,7 +9,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 
 use super::{QueryError, answered, missing_in};
-use crate::command::{FromServices, Scope, Services};
+use crate::services::{FromServices, Scope, Services};
 use crate::{App, BoxError};
 
 /// A question to several handlers. Written by hand, beside the question: `impl Gather for Quote { type Answer = Price; }`.

@@ -14,20 +14,17 @@ mod watch;
 mod wiring;
 
 use std::any::type_name;
-use std::panic::AssertUnwindSafe;
 
-use futures::FutureExt;
-
-pub use self::error::{LoadError, QueryError};
+pub use self::error::QueryError;
 pub use self::gather::{Gather, Gathering, Gathers, missing_for_gather};
 pub use self::rows::Rows;
 pub use self::wiring::Answers;
 pub(crate) use self::wiring::Wiring;
 #[doc(hidden)]
 pub use self::wiring::{Answering, AnswersNothing};
-use crate::command::{FromServices, Scope, Services};
-use crate::error::panic_text;
+use crate::guarded::caught;
 use crate::projection::{View, Views};
+use crate::services::{FromServices, Scope, Services};
 use crate::{App, BoxError};
 
 /// A question. `#[queries]` writes this impl beside the handler, so one without does not compile.
@@ -89,9 +86,9 @@ fn missing_in<'s, Q, Env: FromServices<'s>>(services: &Services) -> Vec<String> 
 /// The answer of `H` to `Q`, or why there is none. A panic is an error of this query alone.
 async fn answered<Q, H, A>(answer: impl Future<Output = Result<A, BoxError>>) -> Result<A, QueryError> {
     let (query, handler) = (type_name::<Q>(), type_name::<H>());
-    match AssertUnwindSafe(answer).catch_unwind().await {
+    match caught(answer).await {
         Ok(answer) => answer.map_err(|source| QueryError::Handler { query, handler, source }),
-        Err(panic) => Err(QueryError::Panicked { query, handler, panic: panic_text(&*panic) }),
+        Err(panic) => Err(QueryError::Panicked { query, handler, panic: panic.0 }),
     }
 }
 

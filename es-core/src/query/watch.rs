@@ -9,9 +9,9 @@ use tokio::sync::watch;
 
 use super::{Answer, Query, QueryError};
 use crate::App;
-use crate::command::{FromServices, Services};
 use crate::processor::{Processor, ProcessorStatus, Slices};
 use crate::projection::Views;
+use crate::services::{FromServices, Services};
 use crate::store::{Generation, Position, wait};
 
 /// How long it sleeps when nothing wakes it.

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::marker::PhantomData;
 
 use super::{Gathering, Queries};
-use crate::command::Services;
 use crate::projection::{Projection, tables_of};
+use crate::services::Services;
 
 /// Whether a projection answers queries as well: [`Project::ANSWERS`](crate::Project::ANSWERS).
 #[derive(Clone, Copy, Debug)]

@@ -9,9 +9,10 @@ use uuid::Uuid;
 
 use super::{SeededEntropy, TestClock};
 use crate::clock::{Clock, Timestamp};
-use crate::command::{CommandError, Context, FromServices, Scope, Services};
+use crate::command::{CommandError, Context};
 use crate::event::{Event, IntoEvents, Metadata};
 use crate::id::Ids;
+use crate::services::{FromServices, Scope, Services};
 use crate::store::{NewEvent, Position, RecordedEvent, StreamId, Version};
 use crate::{Apply, BoxError, Command, Failure, Handle, Target};
 
@@ -139,7 +140,7 @@ impl<A: Apply> Given<A> {
             return Err(CommandError::Ended { stream });
         }
         let context = self.context(stream);
-        let env = FromServices::from_services(Scope::with_context(&self.services, &context))
+        let env = FromServices::from_services(Scope::with(&self.services, &context))
             .unwrap_or_else(|missing| panic!("{missing} (here: add `.with(..)` to the fixture)"));
         match Handle::<C>::handle(&self.state, cmd, env).await {
             Ok(events) => Ok(events),

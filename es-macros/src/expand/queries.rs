@@ -44,7 +44,7 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
         #(#cfgs)*
         #[automatically_derived]
         impl #es::Queries for #this {
-            fn missing(services: &#es::command::Services) -> ::std::vec::Vec<::std::string::String> {
+            fn missing(services: &#es::services::Services) -> ::std::vec::Vec<::std::string::String> {
                 let _ = services;
                 let each: &[::std::vec::Vec<::std::string::String>] = &[#(#missing),*];
                 each.concat()

@@ -32,7 +32,7 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
             #on_failure
             #filter
             #react
-            fn missing(services: &#es::command::Services) -> ::std::vec::Vec<::std::string::String> {
+            fn missing(services: &#es::services::Services) -> ::std::vec::Vec<::std::string::String> {
                 let _ = services;
                 let each: &[::std::vec::Vec<::std::string::String>] = &[#(#missing),*];
                 each.concat()
@@ -48,7 +48,7 @@ fn react(es: &TokenStream, handlers: &[ReadHandler]) -> TokenStream {
         let es = respan(es.clone(), at);
         quote_spanned! {at=>
             let event = #es::Recorded::new(&payload, event);
-            let env = #es::command::FromServices::from_services(scope)?;
+            let env = #es::services::FromServices::from_services(scope)?;
             <Self as #es::projection::React<#payload>>::on(self, event, env).await?;
         }
     });
@@ -56,7 +56,7 @@ fn react(es: &TokenStream, handlers: &[ReadHandler]) -> TokenStream {
         async fn react(
             &self,
             event: &#es::RecordedEvent,
-            scope: #es::command::Scope<'_>,
+            scope: #es::services::Scope<'_>,
         ) -> ::core::result::Result<(), #es::BoxError> {
             let _ = scope;
             #each

@@ -5,9 +5,8 @@ use std::fmt;
 use std::pin::pin;
 
 use es_core::clock::Timestamp;
-use es_core::limits;
 use es_core::store::{
-    Append, Commit, EventId, ExpectedVersion, NewEvent, Position, StoreError, StreamId, envelope,
+    Append, Commit, EventId, ExpectedVersion, NewEvent, Position, StoreError, StreamId, check, envelope,
 };
 use futures::{Stream, StreamExt as _};
 use sqlx::postgres::{PgConnection, PgRow};
@@ -118,7 +117,7 @@ impl PgBackend {
 
     /// Stores a chunk; gives the position of its last event.
     async fn take_in(&self, conn: &mut Option<PgConnection>, chunk: &Chunk) -> Result<Position, StoreError> {
-        limits::check(&chunk.commit)?;
+        check::commit(&chunk.commit)?;
         let shared = &self.0.shared;
         crate::types::provide(&shared.types, &shared.readers, &[&chunk.commit]).await?;
         let conn = match conn {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use es_core::ErrorKind;
 use es_core::store::{
-    Backend as _, Commit, CommitError, EventStore as _, INLINE, RowStore as _, Tables, Transaction as _,
+    Backend as _, Builds as _, Commit, CommitError, EventStore as _, INLINE, RowStore as _, Tables,
+    Transaction as _,
 };
 use es_postgres::testing::Database;
 use es_postgres::{PgBackend, Tx};

@@ -2,7 +2,8 @@
 
 use es_core::ErrorKind;
 use es_core::store::{
-    Backend as _, Commit, EventFilter, EventStore as _, Position, StoreError, Tables, Transaction as _,
+    Backend as _, Builds as _, Commit, EventFilter, EventStore as _, Position, StoreError, Tables,
+    Transaction as _,
 };
 use es_postgres::testing::{self, Database};
 use es_postgres::{PgBackend, PgOptions};

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use es_core::store::{
-    Backend as _, Check, Commit, EventStore as _, ExpectedVersion, IdempotencyKey, Outcome, OutcomeMark,
-    Position, RowWrite, Snapshot, SnapshotStore as _, Tables, Transaction as _, Version,
+    Backend as _, Builds as _, Check, Commit, EventStore as _, ExpectedVersion, IdempotencyKey, Outcome,
+    OutcomeMark, Position, RowWrite, Snapshot, SnapshotStore as _, Tables, Transaction as _, Version,
 };
 use es_postgres::testing::Database;
 use es_postgres::{PgBackend, PgOptions};

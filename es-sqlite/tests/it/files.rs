@@ -7,7 +7,7 @@ use es_core::ErrorKind;
 use es_core::event::Metadata;
 use es_core::id::Ids;
 use es_core::store::{
-    Append, Attempt, Backend as _, Commit, CommitError, Committed, EventFilter, EventStore as _,
+    Append, Attempt, Backend as _, Builds as _, Commit, CommitError, Committed, EventFilter, EventStore as _,
     ExpectedVersion, Name, NewEvent, Position, Resolution, RowStore as _, RowWrite, StoreError, StreamId,
     Tables, Transaction as _, Version,
 };

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use es_core::BoxError;
 use es_core::store::{
-    Backend as _, CURRENT, Commit, CommitError, Difference, EventStore as _, Generation, INLINE, Position,
-    RowStore as _, RowWrite, Sample, StoreError, Tables, Transaction as _,
+    Backend as _, Builds as _, CURRENT, Commit, CommitError, Difference, EventStore as _, Generation, INLINE,
+    Position, RowStore as _, RowWrite, Sample, StoreError, Tables, Transaction as _,
 };
 use es_sqlite::{SqliteBackend, Tx};
 use sqlx::AssertSqlSafe;

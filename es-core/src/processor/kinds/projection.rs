@@ -6,10 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::BoxError;
-use crate::command::Services;
-use crate::processor::runner::{Runner, Session, Traits, call};
+use crate::guarded::call;
+use crate::processor::runner::{Runner, Session, Traits};
 use crate::processor::work::{Failure, Work};
 use crate::projection::{Partition, Project, tables_of};
+use crate::services::Services;
 use crate::store::{
     Backend, Commit, CommitError, EventFilter, Generation, RecordedEvent, RowWrite, Tables, Transaction,
 };

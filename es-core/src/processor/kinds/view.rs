@@ -12,10 +12,11 @@ use async_trait::async_trait;
 use foldhash::{HashMap, HashMapExt as _};
 
 use crate::BoxError;
-use crate::command::Services;
-use crate::processor::runner::{Runner, Session, Traits, call_now};
+use crate::guarded::call_now;
+use crate::processor::runner::{Runner, Session, Traits};
 use crate::processor::work::{Failure, Work};
 use crate::projection::{Change, View, decode_row, tables_of};
+use crate::services::Services;
 use crate::store::{
     Backend, Commit, CommitError, EventFilter, Generation, RecordedEvent, RowWrite, StoreError, Tables,
 };

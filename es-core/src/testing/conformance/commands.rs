@@ -16,10 +16,10 @@ use super::domain::{
 use super::patient::Patient;
 use super::readside::{Balance, BalanceOf, BalanceOfNobody, Balances};
 use super::{LIMIT, Subject, sent, start, store};
+use crate::LoadError;
 use crate::codec::EncodeError;
 use crate::command::{Dispatch, Halted, Interceptor, Next, RetryPolicy};
 use crate::limits::LimitError;
-use crate::query::LoadError;
 use crate::store::{Backend, CommitError, RowStore, Version};
 use crate::testing::{Outcome, Recorder, TestClock};
 use crate::{App, AppBuilder, CommandError, ErrorKind, Metadata, QueryError};

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{DecodeError, EncodeError, Json};
-use crate::command::{Context, Services, missing_for};
+use crate::command::{Context, missing_for};
 use crate::event::{Decoded, EventData, EventOf, EventType, IntoEvent, Tag};
+use crate::services::Services;
 use crate::snapshot::SnapshotPolicy;
 use crate::store::{EventFilter, EventStore, ExpectedVersion, RecordedEvent};
 use crate::{

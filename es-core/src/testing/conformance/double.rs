@@ -9,12 +9,12 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::command::Services;
+use crate::services::Services;
 use crate::slices::Slices;
 use crate::store::{
-    Attempt, Backend, Commit, CommitError, Committed, Difference, EventFilter, EventStore, Generation,
-    IdempotencyKey, Outcome, Page, Position, RecordedEvent, Resolution, RowStore, Snapshot, SnapshotStore,
-    Span, StoreError, StoredRow, StreamId, Tables, Version,
+    Attempt, Backend, Builds, Commit, CommitError, Committed, Difference, EventFilter, EventStore,
+    Generation, IdempotencyKey, Outcome, Page, Position, RecordedEvent, Resolution, RowStore, Snapshot,
+    SnapshotStore, Span, StoreError, StoredRow, StreamId, Tables, Version,
 };
 
 /// The line between a node and its store.
@@ -215,7 +215,10 @@ impl<B: Backend> Backend for Double<B> {
     fn provide(&self, services: &mut Services) {
         self.inner.provide(services);
     }
+}
 
+#[async_trait]
+impl<B: Backend> Builds for Double<B> {
     async fn install(&self, tables: &Tables, generation: Generation) -> Result<(), StoreError> {
         self.reach(true).await?;
         self.inner.install(tables, generation).await

@@ -8,7 +8,8 @@ use super::patient::{Patient, ask, marked};
 use super::{Subject, store};
 use crate::ErrorKind;
 use crate::store::{
-    Backend as _, Commit, CommitError, Difference, Generation, RowWrite, StoreError, Tables, Transaction as _,
+    Backend as _, Builds as _, Commit, CommitError, Difference, Generation, RowWrite, StoreError, Tables,
+    Transaction as _,
 };
 
 type Store<S> = Patient<<S as Subject>::Backend>;

@@ -16,9 +16,9 @@ use super::domain::{Deposited, deposited};
 use super::patient::Patient;
 use super::readside::{Balance, BalanceOf, Balances};
 use super::{LIMIT, Subject, settle, start, store};
-use crate::command::Services;
 use crate::projection::{Project, Projection, Views};
 use crate::query::{Answer, Answers, Gather, Gathering, Gathers, Queries, Query, QueryError, Rows};
+use crate::services::Services;
 use crate::slices::Slices;
 use crate::store::{
     Backend, CURRENT, Commit, EventFilter, RecordedEvent, RowStore, RowWrite, Span, StoreError, StoredRow,

@@ -13,11 +13,11 @@ use super::domain::{Account, AccountEvent, deposited, opened, withdrawn};
 use super::patient::{Patient, ask};
 use super::readside::Balance;
 use super::{Subject, next, settle, start, store};
+use crate::LoadError;
 use crate::clock::Timestamp;
 use crate::codec::DecodeProblem;
 use crate::event::{Event, Metadata, Tag};
 use crate::limits::{MAX_PAGE, MAX_SEQUENCE};
-use crate::query::LoadError;
 use crate::store::{
     Backend, Bookmark, EventFilter, EventStore, NewEvent, Position, RowStore, Subscription, Transaction,
     Version,

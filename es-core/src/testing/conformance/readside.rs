@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::domain::{AccountEvent, Deposited, Opened, Withdrawn};
-use crate::command::{Scope, Services};
 use crate::event::{Event, Payload, Recorded};
 use crate::projection::{Change, Fold, Projection, View, Views};
 use crate::query::{Answer, Queries, Query};
+use crate::services::{Scope, Services};
 use crate::store::{EventFilter, RecordedEvent};
 use crate::{BoxError, Reactor};
 

@@ -17,8 +17,8 @@ use super::payments::{
 };
 use super::readside::{Balance, RenamedBalance, Welcome};
 use super::{LIMIT, Subject, settle, start};
-use crate::command::{Scope, Services};
 use crate::processor::{ProcessorState, Reset};
+use crate::services::{Scope, Services};
 use crate::store::{EventFilter, Position, RecordedEvent};
 use crate::{App, BoxError, ErrorKind, Reactor};
 

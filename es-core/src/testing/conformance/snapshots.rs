@@ -21,7 +21,7 @@ async fn load(app: &App) -> Account {
     loop {
         match app.load::<Account>(&key()).await {
             Ok(found) => return found.expect("there").state,
-            Err(error) => assert!(matches!(error, crate::query::LoadError::Store(_)), "{error}"),
+            Err(error) => assert!(matches!(error, crate::LoadError::Store(_)), "{error}"),
         }
     }
 }
@@ -104,7 +104,7 @@ pub async fn a_snapshot_is_taken_on_request<S: Subject>(subject: S) {
     let taken = loop {
         match app.snapshot::<Account>(&key()).await {
             Ok(taken) => break taken,
-            Err(error) => assert!(matches!(error, crate::query::LoadError::Store(_)), "{error}"),
+            Err(error) => assert!(matches!(error, crate::LoadError::Store(_)), "{error}"),
         }
     };
     assert!(taken);

@@ -12,13 +12,13 @@ use uuid::Uuid;
 
 use super::SimStore;
 use super::chance::{Luck, Wake};
-use crate::command::Services;
 use crate::memory::MemoryBackend;
+use crate::services::Services;
 use crate::slices::Slices;
 use crate::store::{
-    Attempt, Backend, Commit, CommitError, Committed, Difference, EventFilter, EventStore, Generation,
-    IdempotencyKey, Outcome, Page, Position, RecordedEvent, Resolution, RowStore, Snapshot, SnapshotStore,
-    Span, StoreError, StoredRow, StreamId, Tables, Touched, Version,
+    Attempt, Backend, Builds, Commit, CommitError, Committed, Difference, EventFilter, EventStore,
+    Generation, IdempotencyKey, Outcome, Page, Position, RecordedEvent, Resolution, RowStore, Snapshot,
+    SnapshotStore, Span, StoreError, StoredRow, StreamId, Tables, Touched, Version,
 };
 
 /// One try of a commit: its name, and the rows that it touches.
@@ -303,7 +303,10 @@ impl Backend for SimStore {
     fn is_transient(&self, error: &(dyn std::error::Error + 'static)) -> bool {
         error.downcast_ref::<StoreError>().is_some_and(|e| e.kind() == crate::ErrorKind::Transient)
     }
+}
 
+#[async_trait]
+impl Builds for SimStore {
     async fn install(&self, tables: &Tables, generation: Generation) -> Result<(), StoreError> {
         self.call("installing tables").await?;
         now(self.memory().install(tables, generation))

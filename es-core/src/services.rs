@@ -4,8 +4,6 @@ use std::any::{Any, TypeId, type_name};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::command::Context;
-
 /// Values by type: one of each.
 #[derive(Clone, Default)]
 pub struct Services {
@@ -56,39 +54,46 @@ pub struct MissingService(
     pub &'static str,
 );
 
+impl MissingService {
+    /// Whether it is this type.
+    pub(crate) fn is<T>(self) -> bool {
+        self.0 == type_name::<T>()
+    }
+}
+
 /// What to add for a type, by its path: some come with something else.
 fn advice(type_name: &str) -> &'static str {
     match type_name.rsplit("::").next() {
         Some("Views") => "add `.view::<..>()` to the app",
+        Some("Context") => "only a command has one",
         Some("Db") => "it comes with the backend that it belongs to: run the app on that one",
         _ => "add `.provide(..)` to the app",
     }
 }
 
-/// What one call can see: the services of the app, and the call's own [`Context`] if it is a command.
+/// What one call can see: the services of the app, and a value of the call's own, such as the `Context` of a command.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope<'s> {
     services: &'s Services,
-    context: Option<&'s Context>,
+    own: Option<&'s (dyn Any + Send + Sync)>,
 }
 
 impl<'s> Scope<'s> {
-    /// A call without a context of its own.
+    /// A call without a value of its own.
     #[must_use]
     pub const fn new(services: &'s Services) -> Self {
-        Self { services, context: None }
+        Self { services, own: None }
     }
 
-    /// A command's call.
+    /// A call with a value of its own, which goes before a service of the same type.
     #[must_use]
-    pub const fn with_context(services: &'s Services, context: &'s Context) -> Self {
-        Self { services, context: Some(context) }
+    pub const fn with(services: &'s Services, own: &'s (dyn Any + Send + Sync)) -> Self {
+        Self { services, own: Some(own) }
     }
 
     fn get<T: Send + Sync + 'static>(&self) -> Result<&'s T, MissingService> {
-        let context: Option<&'s dyn Any> = self.context.map(|context| context as _);
-        match context.and_then(|context| context.downcast_ref()) {
-            Some(context) => Ok(context),
+        match self.own.and_then(|own| own.downcast_ref()) {
+            Some(own) => Ok(own),
             None => self.services.get(),
         }
     }
@@ -108,7 +113,7 @@ pub trait FromServices<'s>: Sized + Send {
     /// The first that is missing.
     fn from_services(scope: Scope<'s>) -> Result<Self, MissingService>;
 
-    /// Everything that is missing, for the check at start.
+    /// Every type that no service has, for the check at start.
     fn missing(services: &Services, missing: &mut Vec<MissingService>);
 }
 
@@ -126,9 +131,7 @@ impl<'s, T: Send + Sync + 'static> FromServices<'s> for &'s T {
     }
 
     fn missing(services: &Services, missing: &mut Vec<MissingService>) {
-        if TypeId::of::<T>() != TypeId::of::<Context>() {
-            missing.extend(services.get::<T>().err());
-        }
+        missing.extend(services.get::<T>().err());
     }
 }
 

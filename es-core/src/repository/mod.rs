@@ -1,9 +1,10 @@
 //! Aggregates: load is snapshot, tail and fold; what was loaded is kept, and proven before it is believed.
 
+mod error;
+
 use std::any::Any;
 use std::cell::RefCell;
 use std::fmt::Write as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,10 +13,10 @@ use quick_cache::sync::Cache as QuickCache;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::Instant;
 
+pub use self::error::LoadError;
 use crate::clock::Timestamp;
-use crate::error::panic_text;
+use crate::guarded::caught_now;
 use crate::limits::{LimitError, MAX_NAME};
-use crate::query::LoadError;
 use crate::snapshot::Situation;
 use crate::store::{
     EventId, EventStore, Position, RecordedEvent, Snapshot, SnapshotStore, StoreError, StreamId, Version,
@@ -74,8 +75,8 @@ impl<A: Apply> Loaded<A> {
     fn fold(&mut self, stored: &RecordedEvent) -> Result<(), LoadError> {
         for event in A::Event::decode(stored)? {
             // A state that panicked half way is not kept: whoever loads drops it with the error.
-            catch_unwind(AssertUnwindSafe(|| self.state.apply(&event)))
-                .map_err(|panic| LoadError::Panicked { aggregate: A::NAME, panic: panic_text(&*panic) })?;
+            caught_now(|| self.state.apply(&event))
+                .map_err(|panic| LoadError::Panicked { aggregate: A::NAME, panic: panic.0 })?;
         }
         self.version = stored.version;
         self.position = stored.place();

@@ -1,0 +1,52 @@
+//! Calls of user code: it may panic, and it may not end.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+
+use crate::BoxError;
+
+/// The longest that one call of a handler of the read side may take.
+const HANDLER: Duration = Duration::from_secs(60);
+
+/// The text of a panic. What the code has changed so far is in an unknown state: whoever calls drops it.
+#[derive(Debug)]
+pub(crate) struct Panic(pub(crate) String);
+
+impl Panic {
+    fn of(caught: &(dyn Any + Send)) -> Self {
+        let text = caught.downcast_ref::<&str>().map(|t| (*t).to_owned());
+        Self(
+            text.or_else(|| caught.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no text".to_owned()),
+        )
+    }
+
+    fn boxed(self) -> BoxError {
+        format!("a panic: {}", self.0).into()
+    }
+}
+
+/// Runs what has await points, for as long as it takes.
+pub(crate) fn caught<T>(code: impl Future<Output = T>) -> impl Future<Output = Result<T, Panic>> {
+    AssertUnwindSafe(code).catch_unwind().map(|outcome| outcome.map_err(|panic| Panic::of(&*panic)))
+}
+
+/// Runs what has no await points.
+pub(crate) fn caught_now<T>(code: impl FnOnce() -> T) -> Result<T, Panic> {
+    catch_unwind(AssertUnwindSafe(code)).map_err(|panic| Panic::of(&*panic))
+}
+
+/// Calls a handler of the read side: a panic is its error, and so is a call that takes too long.
+pub(crate) async fn call<T>(handler: impl Future<Output = Result<T, BoxError>>) -> Result<T, BoxError> {
+    match tokio::time::timeout(HANDLER, caught(handler)).await {
+        Ok(outcome) => outcome.unwrap_or_else(|panic| Err(panic.boxed())),
+        Err(_) => Err(format!("the handler did not end within {HANDLER:?}").into()),
+    }
+}
+
+/// Calls code of the read side that has no await points: a panic is its error.
+pub(crate) fn call_now<T>(handler: impl FnOnce() -> Result<T, BoxError>) -> Result<T, BoxError> {
+    caught_now(handler).unwrap_or_else(|panic| Err(panic.boxed()))
+}

@@ -1,0 +1,85 @@
+//! Commits and filters are checked against the [limits](crate::limits): every backend calls this before it does anything,
+//! so that all refuse alike.
+
+use super::{Commit, EventFilter, NewEvent};
+use crate::limits::{
+    HARD_MAX_EVENTS, LimitError, MAX_FILTER_ITEMS, MAX_FILTER_TERMS, MAX_METADATA, MAX_PAYLOAD, MAX_TAGS,
+    cut, json_depth, name, row_key, size, stored_name,
+};
+
+/// Checks a whole commit: every backend calls this first, so that all refuse alike.
+///
+/// # Errors
+///
+/// The first [`LimitError`] found.
+pub fn commit(commit: &Commit) -> Result<(), LimitError> {
+    let events = || commit.appends.iter().flat_map(|a| &a.events);
+    let count = events().count();
+    size("commit", count, HARD_MAX_EVENTS, "events", || format!("{} streams", commit.appends.len()))?;
+    events().try_for_each(event)?;
+    commit.rows.iter().try_for_each(|row| name("table", &row.table).and_then(|()| row_key(&row.key)))?;
+    commit.condition.iter().try_for_each(|condition| filter(&condition.fail_if_events_match))?;
+    // The usual commit: there is only one of anything.
+    if count < 2 && commit.outcomes.len() < 2 && commit.rows.len() < 2 {
+        return Ok(());
+    }
+    nothing_twice(commit)
+}
+
+/// Checks a filter: every backend calls this before it reads.
+///
+/// # Errors
+///
+/// Too many alternatives, or too many types and tags in them.
+pub fn filter(filter: &EventFilter) -> Result<(), LimitError> {
+    let items = filter.items();
+    let terms: usize = items.iter().map(|item| item.types().len() + item.tags().len()).sum();
+    let shown =
+        || items.iter().flat_map(|item| item.types()).map(|name| cut(name)).next().unwrap_or_default();
+    size("filter", items.len(), MAX_FILTER_ITEMS, "alternatives", shown)?;
+    size("filter", terms, MAX_FILTER_TERMS, "types and tags", shown)
+}
+
+fn event(event: &NewEvent) -> Result<(), LimitError> {
+    stored_name("event type", &event.name)?;
+    if event.id.is_nil() {
+        let why = "is the nil UUID; take one from the app's ids";
+        return Err(LimitError::Invalid { field: "event id", value: event.id.to_string(), why });
+    }
+    size("payload", event.data.len(), MAX_PAYLOAD, "bytes", || event.name.to_string())?;
+    size("event", event.tags.len(), MAX_TAGS, "tags", || event.name.to_string())?;
+    if event.codec == crate::codec::JSON {
+        json_depth(&event.name, &event.data)?;
+    }
+    if !event.metadata.is_plain() {
+        size("metadata", event.metadata.stored_size(), MAX_METADATA, "bytes", || event.name.to_string())?;
+    }
+    Ok(())
+}
+
+/// Two lines about one key or row would say two things.
+fn nothing_twice(commit: &Commit) -> Result<(), LimitError> {
+    let ids = commit.appends.iter().flat_map(|a| &a.events).map(|e| e.id);
+    once("event id", ids, ToString::to_string)?;
+    once("idempotency key", commit.outcomes.iter().map(|o| &o.key), |key| cut(key.as_str()))?;
+    let rows = commit.rows.iter().map(|row| (&*row.table, &*row.key));
+    once("row", rows, |(table, key)| cut(&format!("{table} {key}")))
+}
+
+fn once<K: Clone + Eq + std::hash::Hash>(
+    field: &'static str,
+    mut keys: impl Iterator<Item = K> + Clone,
+    text: impl Fn(&K) -> String,
+) -> Result<(), LimitError> {
+    // Most commits have at most one of each kind.
+    if keys.clone().nth(1).is_none() {
+        return Ok(());
+    }
+    let mut seen = std::collections::HashSet::new();
+    match keys.find(|key| !seen.insert(key.clone())) {
+        None => Ok(()),
+        Some(twice) => {
+            Err(LimitError::Invalid { field, value: text(&twice), why: "stands twice in one commit" })
+        }
+    }
+}
