@@ -1,0 +1,31 @@
+//! Who works on what: nodes that share work by slices, without a leader.
+//!
+//! A [`Cluster`] is a node among others: it says that it is alive, and sees who else is. Work that is shared has a name
+//! and 1,024 [slices](Slices); a range of them with one owner is a [`Share`], a row. A [`Keeper`] claims, frees, splits
+//! and merges shares by one pure rule that every node follows, and starts a [`Work`] for each share of its own.
+//!
+//! Ownership is a row, and progress stands beside it in the same row: whoever writes it names the revision that was read.
+//! So a claim fences the owner of before, whatever it still writes; and a lease, which only says when a node is believed
+//! to be gone, makes work efficient and is never needed for it to be right. The idea is that of the leases of Gray and
+//! Cheriton (1989) with fencing by conditional writes.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `node` | one node: it renews its row and looks at the others |
+//! | `lease` | until when a node may act on what it cannot fence |
+//! | `share` | a range of slices as it is stored |
+//! | `plan` | what a node does next, from what it sees: pure |
+//! | `keeper` | does it |
+
+mod keeper;
+mod lease;
+mod node;
+mod plan;
+mod share;
+
+pub use self::keeper::{Keeper, Work, keep};
+pub use self::lease::Lease;
+pub use self::node::{Cluster, Runs, StateStore, View};
+pub(crate) use self::node::{alive, pulse};
+pub use self::share::{Progress, Share, Shares};
+pub use crate::slices::{SLICES, SliceSet, Slices, slice_of};

@@ -1,0 +1,252 @@
+//! A share: a range of slices as it is stored, with its owner and its progress.
+//!
+//! One row, in the commit that writes what the work led to. A row is written only at the revision that was read, so a
+//! claim by another node fences the owner of before: its next commit finds another revision. The epoch says how often the
+//! share changed hands or shape. A row is never deleted while anybody can name it: its revisions would begin again, and a
+//! late commit could find the one that it has read.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use crate::limits::MAX_PAGE;
+use crate::slices::Slices;
+use crate::state::{CHECKPOINTS, SHARES, ShareRecord};
+use crate::store::{Row, RowStore, RowWrite, StoreError, StoredRow, Table};
+
+/// How far the work on a share has come, stored with it. Serialized as an object, without fields named `epoch`, `owner`
+/// or `last`.
+pub trait Progress:
+    Clone + std::fmt::Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static
+{
+    /// Whether two neighbours can be worked on as one, with the progress of the first.
+    fn can_merge(&self, next: &Self) -> bool;
+}
+
+/// A range of slices of some work, and the revision of its row; 0 for one that is not stored yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "what is stored, and where")]
+pub struct Share<P> {
+    /// The name of what it is a share of.
+    pub group: Arc<str>,
+    /// Its slices.
+    pub slices: Slices,
+    /// The revision of its row.
+    pub rev: u64,
+    /// How often it changed hands or shape.
+    pub epoch: u64,
+    /// The node that has it.
+    pub owner: Option<Uuid>,
+    /// How far the work has come.
+    pub progress: P,
+}
+
+impl<P: Progress> Share<P> {
+    /// All slices, of work that is new.
+    #[must_use]
+    pub fn whole(group: impl Into<Arc<str>>, progress: P) -> Self {
+        Self { group: group.into(), slices: Slices::ALL, rev: 0, epoch: 0, owner: None, progress }
+    }
+
+    /// The share with another progress.
+    #[must_use]
+    pub fn with(&self, progress: P) -> Self {
+        Self { progress, ..self.clone() }
+    }
+
+    /// The share once it has been written.
+    #[must_use]
+    pub fn written(self) -> Self {
+        Self { rev: self.rev + 1, ..self }
+    }
+
+    /// The share with another owner, or none.
+    pub(crate) fn owned_by(&self, owner: Option<Uuid>) -> Self {
+        Self { owner, epoch: self.epoch + 1, ..self.clone() }
+    }
+
+    /// Two shares in the place of this one, the first with so many slices. The revision of the second is still to be
+    /// looked up.
+    pub(crate) fn split(&self, count: u16) -> Option<[Self; 2]> {
+        let (low, high) = self.slices.split(count)?;
+        let low = Self { slices: low, epoch: self.epoch + 1, ..self.clone() };
+        let high = Self { slices: high, rev: 0, ..low.clone() };
+        Some([low, high])
+    }
+
+    /// One share in the place of this one and the one behind it.
+    pub(crate) fn merge(&self, next: &Self) -> Option<Self> {
+        let fits = self.slices.last + 1 == next.slices.first && self.progress.can_merge(&next.progress);
+        let slices = Slices { first: self.slices.first, last: next.slices.last };
+        let epoch = self.epoch.max(next.epoch) + 1;
+        fits.then(|| Self { slices, epoch, ..self.clone() })
+    }
+}
+
+/// The shares of one kind of work, as rows.
+#[derive(Debug)]
+pub struct Shares<P> {
+    table: Table<ShareRecord<P>>,
+    progress: PhantomData<fn() -> P>,
+}
+
+impl<P> Clone for Shares<P> {
+    fn clone(&self) -> Self {
+        Self { table: self.table.clone(), progress: PhantomData }
+    }
+}
+
+impl<P: Progress> Default for Shares<P> {
+    /// Those of work without a log.
+    fn default() -> Self {
+        Self { table: Table::own(SHARES), progress: PhantomData }
+    }
+}
+
+fn key(group: &str, first: u16) -> String {
+    format!("{group}#{first:04}")
+}
+
+/// The name and the first slice that a key names.
+pub(crate) fn parse_key(key: &str) -> Option<(&str, u16)> {
+    let (group, first) = key.rsplit_once('#')?;
+    Some((group, first.parse().ok()?))
+}
+
+impl<P: Progress> Shares<P> {
+    /// Those of processors.
+    pub(crate) fn checkpoints() -> Self {
+        Self { table: Table::own(CHECKPOINTS), progress: PhantomData }
+    }
+
+    /// The table that they are in.
+    #[must_use]
+    pub fn table(&self) -> &Arc<str> {
+        self.table.name()
+    }
+
+    /// The row with what a share is now, over the revision that was read. It goes into the commit that writes what the
+    /// work led to.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Misuse`] if the progress cannot be written as JSON.
+    pub fn put(&self, share: &Share<P>) -> Result<RowWrite, StoreError> {
+        self.record(share, Some(share.slices.last))
+    }
+
+    /// No share any more; its row stays, for its revision.
+    pub(crate) fn retire(&self, share: &Share<P>) -> Result<RowWrite, StoreError> {
+        self.record(&Share { epoch: share.epoch + 1, owner: None, ..share.clone() }, None)
+    }
+
+    fn record(&self, share: &Share<P>, last: Option<u16>) -> Result<RowWrite, StoreError> {
+        let Share { group, slices, rev, epoch, owner, progress } = share.clone();
+        let value = ShareRecord { progress, epoch, owner, last };
+        self.table.put(&Row { key: key(&group, slices.first), rev, value })
+    }
+
+    /// `None` for one that was retired.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Corrupt`] if it cannot be read.
+    pub(crate) fn decode(&self, row: StoredRow) -> Result<Option<Share<P>>, StoreError> {
+        let Row { key, rev, value: ShareRecord { progress, epoch, owner, last } } = self.table.decode(row)?;
+        let Some((group, first)) = parse_key(&key) else {
+            let what = format!("row {key:?} of {} cannot be read: its key names no slice", self.table.name());
+            return Err(StoreError::Corrupt { what });
+        };
+        let slices = |last| Slices { first, last };
+        Ok(last.map(|last| Share { group: group.into(), slices: slices(last), rev, epoch, owner, progress }))
+    }
+
+    /// The shares of one name, in the order of their slices.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if they cannot be read.
+    pub async fn of(&self, rows: &dyn RowStore, group: &str) -> Result<Vec<Share<P>>, StoreError> {
+        let found = self.rows_of(rows, group).await?;
+        found.into_iter().filter_map(|row| self.decode(row).transpose()).collect()
+    }
+
+    /// Their rows, those that were retired included.
+    pub(crate) async fn rows_of(
+        &self,
+        rows: &dyn RowStore,
+        group: &str,
+    ) -> Result<Vec<StoredRow>, StoreError> {
+        let prefix = format!("{group}#");
+        let mut page = rows.scan(self.table.name(), Some(&prefix), MAX_PAGE).await?;
+        let end = page.iter().position(|row| !row.key.starts_with(&prefix)).unwrap_or(page.len());
+        page.truncate(end);
+        Ok(page)
+    }
+
+    /// One share as it is stored now.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if it cannot be read.
+    pub async fn read(
+        &self,
+        rows: &dyn RowStore,
+        group: &str,
+        first: u16,
+    ) -> Result<Option<Share<P>>, StoreError> {
+        let found = rows.rows(self.table.name(), &[key(group, first)]).await?.pop().flatten();
+        found.map_or(Ok(None), |row| self.decode(row))
+    }
+
+    /// A share over whatever row has its place.
+    pub(crate) async fn placed(
+        &self,
+        rows: &dyn RowStore,
+        share: Share<P>,
+    ) -> Result<Share<P>, StoreError> {
+        let key = key(&share.group, share.slices.first);
+        let row = rows.rows(self.table.name(), &[key]).await?.pop().flatten();
+        Ok(Share { rev: row.map_or(0, |row| row.rev), ..share })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::Checkpoint;
+    use crate::store::Position;
+
+    fn share() -> Share<Checkpoint> {
+        let progress = Checkpoint::new(Position(42), Position(5));
+        Share { rev: 3, epoch: 7, owner: Some(Uuid::from_u128(9)), ..Share::whole("balance/1~2", progress) }
+    }
+
+    fn stored(write: RowWrite) -> StoredRow {
+        StoredRow { key: write.key, rev: write.rev + 1, data: write.row.unwrap() }
+    }
+
+    #[test]
+    fn a_share_is_read_as_it_was_written() {
+        let shares = Shares::checkpoints();
+        let write = shares.put(&share()).unwrap();
+        assert_eq!((&*write.table, &*write.key, write.rev), ("checkpoints", "balance/1~2#0000", 3));
+        assert_eq!(shares.decode(stored(write)).unwrap(), Some(share().written()));
+    }
+
+    #[test]
+    fn a_split_share_merges_again_at_one_progress_only() {
+        let [low, high] = share().split(100).unwrap();
+        assert_eq!((low.rev, high.rev, low.slices.last + 1), (3, 0, high.slices.first));
+        assert_eq!(low.merge(&high).unwrap().slices, Slices::ALL);
+        let ahead = high.with(high.progress.at(Position(43)));
+        assert!(low.merge(&ahead).is_none() && high.merge(&low).is_none());
+        let shares = Shares::checkpoints();
+        let gone = shares.retire(&high).unwrap();
+        assert_eq!(gone.key, "balance/1~2#0100");
+        assert_eq!(shares.decode(stored(gone)).unwrap(), None, "its revision is kept, and it is no share");
+    }
+}

@@ -1,0 +1,47 @@
+//! How far a range of a processor has come.
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::cluster::Progress;
+use crate::store::Position;
+
+/// The progress of a range of slices of a processor.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Checkpoint {
+    /// Everything up to here is handled.
+    pub(crate) position: Position,
+    /// Events up to here were recorded before the build began: a handler can know that.
+    #[serde(default)]
+    pub(crate) replay: Position,
+    /// Why it is halted, until an operator resumes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) halt: Option<Halt>,
+}
+
+/// Why a range is halted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Halt {
+    pub(crate) since: Timestamp,
+    pub(crate) error: String,
+    /// How often its processor had been resumed before.
+    pub(crate) resumes: u64,
+}
+
+impl Checkpoint {
+    /// Of a build that begins after a position.
+    pub(crate) const fn new(position: Position, replay: Position) -> Self {
+        Self { position, replay, halt: None }
+    }
+
+    pub(crate) fn at(&self, position: Position) -> Self {
+        Self { position, ..self.clone() }
+    }
+}
+
+impl Progress for Checkpoint {
+    /// At one position only: elsewhere events of one part would be handled twice, or not at all.
+    fn can_merge(&self, next: &Self) -> bool {
+        self == next
+    }
+}

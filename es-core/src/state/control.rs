@@ -1,0 +1,45 @@
+//! What an operator asks of a processor: of all of it, or of some rows.
+
+use serde::{Deserialize, Serialize};
+
+use super::Build;
+use crate::clock::Timestamp;
+use crate::store::Table;
+
+/// What an operator has asked of a whole processor.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Control {
+    /// Since when it is paused; `None` if it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) paused: Option<Timestamp>,
+    /// How often it was resumed: what was halted before is tried again.
+    #[serde(default)]
+    pub(crate) resumes: u64,
+}
+
+/// A row for each processor that anything was asked of.
+pub(crate) fn control() -> Table<Control> {
+    Table::own("es.control")
+}
+
+/// Counts requests of a build by the revision of its row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Asked {}
+
+/// A row for each build that anything was asked of.
+pub(crate) fn asked() -> Table<Asked> {
+    Table::own("asked")
+}
+
+/// A row of a view that is to be rebuilt.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Afresh {
+    /// Why it could not be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) failed: Option<String>,
+}
+
+/// The rows of a build that are to be rebuilt, by their keys.
+pub(crate) fn afresh(build: &Build) -> Table<Afresh> {
+    Table::own(format!("{build}/afresh"))
+}

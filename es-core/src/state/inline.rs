@@ -1,0 +1,44 @@
+//! Which projections are inline: one row for the whole store.
+//!
+//! Its revision is the generation that every commit with events names. The row is never deleted, not even when no
+//! projection is inline any more: its revisions would begin again, and a writer of long ago would be believed.
+
+use std::collections::BTreeSet;
+
+use crate::store::{INLINE, Row, RowStore, RowWrite, StoreError, Table};
+
+/// The stored names of the inline projections, and the revision of their row; 0 for a store that never had any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct InlineSet {
+    pub(crate) names: BTreeSet<String>,
+    pub(crate) rev: u64,
+}
+
+impl InlineSet {
+    fn table() -> Table<BTreeSet<String>> {
+        Table::own(INLINE.0)
+    }
+
+    pub(crate) async fn read(store: &dyn RowStore) -> Result<Self, StoreError> {
+        let row = Self::table().get(store, INLINE.1).await?;
+        Ok(row.map_or_else(Self::default, |row| Self { names: row.value, rev: row.rev }))
+    }
+
+    pub(crate) fn with(&self, name: &str) -> Self {
+        let mut next = self.clone();
+        next.names.insert(name.to_owned());
+        next
+    }
+
+    pub(crate) fn without(&self, name: &str) -> Self {
+        let mut next = self.clone();
+        next.names.remove(name);
+        next
+    }
+
+    /// The row with these names, over the revision that was read. Once it is written, a writer that names the revision of
+    /// before is refused.
+    pub(crate) fn write(&self) -> Result<RowWrite, StoreError> {
+        Self::table().put(&Row { key: INLINE.1.to_owned(), rev: self.rev, value: self.names.clone() })
+    }
+}

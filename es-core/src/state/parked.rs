@@ -1,0 +1,48 @@
+//! Sequences that failed, and events that were left out.
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::store::Position;
+
+/// A parked sequence, by its key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sequence {
+    /// Of the event that began it: names the rows of its events.
+    pub(crate) first: Position,
+    /// The event that failed last, and its type.
+    pub(crate) position: Position,
+    pub(crate) event: String,
+    /// How many wait, that one included.
+    pub(crate) events: u64,
+    pub(crate) error: String,
+    pub(crate) attempts: u32,
+    pub(crate) first_at: Timestamp,
+    pub(crate) last_at: Timestamp,
+}
+
+/// An event of a sequence: its key says everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Nothing {}
+
+/// What an operator asks to be done with a sequence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Request {
+    Retry,
+    Discard { reason: String },
+}
+
+/// An event that was left out for good, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Skipped {
+    /// Where the event stands.
+    pub position: Position,
+    /// The key that it was left out for.
+    pub key: String,
+    /// What the handler, or the operator who discarded it, said.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+}

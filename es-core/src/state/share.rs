@@ -1,0 +1,19 @@
+//! Who has a range of slices.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// The row of a share. The first slice is in its key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ShareRecord<P> {
+    #[serde(flatten)]
+    pub(crate) progress: P,
+    /// How often it changed hands or shape.
+    pub(crate) epoch: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) owner: Option<Uuid>,
+    /// The last slice. `None`: it was merged into the share before it, or what it was a share of has gone; the row stays,
+    /// for its revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) last: Option<u16>,
+}
