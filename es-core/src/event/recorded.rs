@@ -79,10 +79,10 @@ impl<'a, P: Payload> Recorded<'a, P> {
     }
 
     /// Whether a projection that is being built, or was reset, takes in an event that was in the log when it began. Once
-    /// it has come to an event that was not, it stays so. Never true for a reactor: it is not called for such events.
+    /// it has come to an event that was not, it stays so. The record carries it, so a clone says the same. Never true for a reactor: it is not called for such events.
     #[must_use]
-    pub fn is_replay(&self) -> bool {
-        crate::processor::REPLAY.try_get().unwrap_or(false)
+    pub const fn is_replay(&self) -> bool {
+        self.record.replay
     }
 
     /// Who and what caused it.

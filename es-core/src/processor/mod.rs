@@ -74,7 +74,6 @@ pub use self::slices::{SLICES, Slices, slice_of};
 pub use self::status::{ProcessorState, ProcessorStatus, RangeStatus};
 pub use self::wait::{Receipt, WaitError};
 pub use self::work::{Failure, Work};
-pub(crate) use self::worker::REPLAY;
 use crate::ErrorKind;
 use crate::clock::Timestamp;
 use crate::store::{Commit, CommitError, EventFilter, Position, RecordedEvent, RowWrite, StoreError};

@@ -119,6 +119,7 @@ impl NewEvent {
             tags,
             metadata,
             recorded_at,
+            replay: false,
         }
     }
 
@@ -162,6 +163,9 @@ pub struct RecordedEvent {
     /// When it was committed, by the store's clock, in whole microseconds. Never goes backwards in
     /// position order: a store whose clock does, repeats the last time.
     pub recorded_at: Timestamp,
+    /// Not stored, and false as a store reads it: whether the processor that delivers the event replays it, see
+    /// [`Recorded::is_replay`](crate::Recorded::is_replay).
+    pub replay: bool,
 }
 
 impl RecordedEvent {
