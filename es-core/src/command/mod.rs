@@ -6,6 +6,7 @@ mod call;
 mod context;
 mod decide;
 mod error;
+mod handle;
 mod interceptor;
 mod outcome;
 mod retry;
@@ -19,11 +20,12 @@ pub(crate) use self::attempt::resolve;
 pub(crate) use self::bus::Bus;
 pub use self::context::Context;
 pub use self::error::CommandError;
+pub use self::handle::{Failure, Handle, Target};
 pub use self::interceptor::{Dispatch, Halted, Interceptor, Next};
 pub use self::retry::RetryPolicy;
 pub use self::sending::{Done, Sending};
 use crate::services::{FromServices as _, Services};
-use crate::{Aggregate, Apply, Handle};
+use crate::{Aggregate, Apply};
 
 /// A request to one aggregate type. `#[commands]` writes this impl for every command it finds; for a
 /// command in another crate it is three lines by hand.

@@ -2,9 +2,8 @@
 
 use std::ops::Deref;
 
-use crate::codec::DecodeError;
-use crate::store::{EventId, Position, RecordedEvent, StreamId, Version};
-use crate::{Aggregate, AggregateId, EventOf, Metadata, Payload, Timestamp};
+use super::{EventId, Metadata, Payload, Position, RecordedEvent, StreamId, Version};
+use crate::clock::Timestamp;
 
 /// A payload and its record. Derefs to the payload.
 #[derive(Debug)]
@@ -89,19 +88,5 @@ impl<'a, P: Payload> Recorded<'a, P> {
     #[must_use]
     pub fn metadata(&self) -> &'a Metadata {
         &self.record.metadata
-    }
-
-    /// The id of the aggregate that decided it.
-    ///
-    /// # Errors
-    ///
-    /// [`DecodeError`] if the stream is not one of this aggregate's.
-    pub fn aggregate_id(&self) -> Result<<<P::Event as EventOf>::Aggregate as Aggregate>::Id, DecodeError>
-    where
-        P::Event: EventOf,
-    {
-        let name = <<P::Event as EventOf>::Aggregate as Aggregate>::NAME;
-        let text = self.record.stream.as_str().strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
-        text.and_then(AggregateId::parse).ok_or_else(|| DecodeError::stream(self.record, name))
     }
 }
