@@ -9,9 +9,9 @@ mod error;
 mod handle;
 mod interceptor;
 mod outcome;
-mod retry;
 mod sending;
 mod stage;
+mod within_tx;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,8 +22,9 @@ pub use self::context::Context;
 pub use self::error::CommandError;
 pub use self::handle::{Failure, Handle, Target};
 pub use self::interceptor::{Dispatch, Halted, Interceptor, Next};
-pub use self::retry::RetryPolicy;
 pub use self::sending::{Done, Sending};
+pub(crate) use self::within_tx::{OnStage, WithinTx};
+pub use crate::retry::RetryPolicy;
 use crate::services::{FromServices as _, Services};
 use crate::{Aggregate, Apply};
 

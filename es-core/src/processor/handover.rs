@@ -22,8 +22,8 @@ use super::rows;
 use super::runner::{Runner, Session};
 use super::slices::Slices;
 use super::work::{Failure, Work};
-use crate::command::RetryPolicy;
-use crate::inline::Set;
+use crate::retry::RetryPolicy;
+use crate::store::inline_set::Set;
 use crate::store::{AppendCondition, Commit, CommitError, EventFilter, Position, RecordedEvent, StoreError};
 
 /// How often events that came in between may refuse the last commit before writers are shut out for its sake.

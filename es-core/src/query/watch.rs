@@ -94,7 +94,7 @@ impl App {
     {
         let watching = Watching::new(self.clone(), query);
         let items = stream::unfold(watching, |mut watching| async move {
-            let closing = watching.app.inner().lifecycle.closing().clone();
+            let closing = watching.app.inner().bus.lifecycle.closing().clone();
             let item = tokio::select! {
                 biased;
                 () = closing.cancelled() => None,

@@ -20,6 +20,7 @@ mod error;
 mod event_store;
 mod filter;
 mod idempotency_key;
+pub(crate) mod inline_set;
 pub mod kinds;
 mod read;
 mod row_store;

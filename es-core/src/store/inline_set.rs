@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::store::{INLINE, RowStore, RowWrite, StoreError};
+use super::{INLINE, RowStore, RowWrite, StoreError};
 
 /// The stored names of the inline projections, and the revision of their row; 0 for a store that never had any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
