@@ -1,5 +1,9 @@
 //! The application: wiring, and the one value that everything is asked of.
 
+mod queries;
+mod watch;
+mod wiring;
+
 use std::any::type_name;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,6 +11,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use self::wiring::Wiring;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::command::{Bus, IdOf, Interceptor, RetryPolicy, WithinTx};
 use crate::entropy::{Entropy, SystemEntropy};
@@ -20,7 +25,6 @@ use crate::processor::{
 };
 use crate::projection::live::Live;
 use crate::projection::{Project, Projection, Reactor, View, Views, tables_of};
-use crate::query;
 use crate::repository::{At, Cache, LoadError, Loaded, Repository, stream_of};
 use crate::services::Services;
 use crate::store::{Backend, EventStore, Position, StoreError};
@@ -36,7 +40,7 @@ pub struct App(Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) bus: Bus,
     pub(crate) processors: Vec<Processor>,
-    pub(crate) queries: query::Wiring,
+    pub(crate) queries: Wiring,
     /// The stored names of inline and live projections: they are never behind.
     pub(crate) never_behind: BTreeSet<String>,
 }
@@ -48,7 +52,7 @@ impl App {
             backend: Arc::new(backend),
             services: Services::default(),
             runners: Vec::new(),
-            queries: query::Wiring::default(),
+            queries: Wiring::default(),
             inline: Vec::new(),
             retired: BTreeSet::new(),
             live: None,
@@ -338,7 +342,7 @@ pub struct AppBuilder<B: Backend> {
     backend: Arc<B>,
     services: Services,
     runners: Vec<Arc<dyn Runner>>,
-    queries: query::Wiring,
+    queries: Wiring,
     inline: Vec<Entry<B::Tx>>,
     retired: BTreeSet<String>,
     /// The live views; `None` for an app without views of any kind.

@@ -7,10 +7,10 @@ use futures::future::{pending, select_all};
 use futures::{Stream, StreamExt, stream};
 use tokio::sync::watch;
 
-use super::{Answer, Query, QueryError};
-use crate::App;
+use super::App;
 use crate::processor::{Processor, ProcessorStatus, Slices};
 use crate::projection::Views;
+use crate::query::{Answer, Query, QueryError};
 use crate::services::{FromServices, Services};
 use crate::store::{Generation, Position, wait};
 
