@@ -5,7 +5,8 @@ use bytes::Bytes;
 
 use super::StoreError;
 
-/// Rows by table and key: those of keyed views, and the framework's own state. Written by [`Commit::rows`], read here.
+/// Rows by table and key: those of keyed views, and the framework's own state. Written by
+/// [`Commit::rows`](super::Commit::rows), read here.
 ///
 /// A table with a row in the table [`CURRENT`] is a name for the table that this row names. It is looked up in the
 /// snapshot that the rows are read from: so a reader sees a whole old table or a whole new one.
