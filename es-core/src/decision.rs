@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::codec::EncodeError;
-use crate::command::RetryPolicy;
 use crate::event::{EventData, Metadata};
 use crate::limits::LimitError;
 use crate::repository::stream_of;
+use crate::retry::RetryPolicy;
 use crate::store::{
     Append, AppendCondition, Commit, CommitError, Committed, EventFilter, ExpectedVersion, NewEvent,
     Position, RecordedEvent, StoreError, StreamId, read_all,
@@ -130,18 +130,18 @@ impl App {
         decision: D,
         mut metadata: Metadata,
     ) -> Result<Committed, DecideError<D::Error>> {
-        let inner = self.inner();
-        let _running = inner.lifecycle.enter().ok_or(DecideError::ShuttingDown)?;
-        let id = inner.ids.next();
+        let bus = &self.inner().bus;
+        let _running = bus.lifecycle.enter().ok_or(DecideError::ShuttingDown)?;
+        let id = bus.ids.next();
         metadata.correlation.get_or_insert(id);
         metadata.causation.get_or_insert(id);
         let metadata = Arc::new(metadata);
-        let limited = tokio::time::timeout(inner.bus.timeout, self.decide_until(&decision, &metadata));
+        let limited = tokio::time::timeout(bus.timeout, self.decide_until(&decision, &metadata));
         let unknown = |why| Err(DecideError::Unknown { why });
         tokio::select! {
             biased;
             outcome = limited => outcome.unwrap_or_else(|_| unknown("it took longer than its time limit")),
-            () = inner.lifecycle.killed() => unknown("the app was shut down meanwhile"),
+            () = bus.lifecycle.killed() => unknown("the app was shut down meanwhile"),
         }
     }
 
@@ -151,8 +151,8 @@ impl App {
         decision: &D,
         metadata: &Arc<Metadata>,
     ) -> Result<Committed, DecideError<D::Error>> {
-        let inner = self.inner();
-        let policy: RetryPolicy = inner.bus.retry;
+        let bus = &self.inner().bus;
+        let policy: RetryPolicy = bus.retry;
         let mut attempt = 1;
         loop {
             let outcome = self.decide_once(decision, metadata).await;
@@ -161,7 +161,7 @@ impl App {
                 Err(DecideError::Store(e)) => e.kind() == ErrorKind::Transient,
                 _ => false,
             };
-            match policy.wait_after(attempt, &inner.ids).filter(|_| again) {
+            match policy.wait_after(attempt, &bus.ids).filter(|_| again) {
                 Some(wait) => tokio::time::sleep(wait).await,
                 None => return outcome,
             }
@@ -174,7 +174,7 @@ impl App {
         decision: &D,
         metadata: &Arc<Metadata>,
     ) -> Result<Committed, DecideError<D::Error>> {
-        let inner = self.inner();
+        let bus = &self.inner().bus;
         let scope = decision.scope();
         let seen = read_all(self.store(), &scope, Position(0)).await?;
         let mut state = D::State::default();
@@ -188,12 +188,12 @@ impl App {
         };
         for Decided { stream, expected, events } in decided {
             let stream = stream.map_err(EncodeError::Limit)?;
-            let new = |data| NewEvent::new(inner.ids.next(), data, metadata.clone());
+            let new = |data| NewEvent::new(bus.ids.next(), data, metadata.clone());
             let events = events.into_iter().map(|data| data.map(new)).collect::<Result<_, _>>()?;
             commit.appends.push(Append { stream, expected, events });
         }
         match self.store().commit(commit).await {
-            Err(CommitError::Unknown(attempt)) => Ok(crate::command::resolve(inner, &attempt).await?),
+            Err(CommitError::Unknown(attempt)) => Ok(crate::command::resolve(bus, &attempt).await?),
             outcome => Ok(outcome?),
         }
     }

@@ -12,12 +12,14 @@ pub mod event;
 mod guarded;
 pub mod id;
 mod inline;
+mod lifecycle;
 pub mod limits;
 pub mod memory;
 pub mod processor;
 pub mod projection;
 pub mod query;
 mod repository;
+mod retry;
 pub mod services;
 mod slices;
 pub mod snapshot;
@@ -28,17 +30,19 @@ pub mod upcast;
 
 pub use es_macros::{Aggregate, AggregateId, Event, commands, projection, queries, reactor, view};
 
-pub use self::aggregate::{Aggregate, AggregateId, Apply, Failure, Handle, Refusal, Target};
+pub use self::aggregate::{Aggregate, AggregateId, Apply, EventOf, Refusal};
 pub use self::app::{App, AppBuilder, Health, StartError};
 pub use self::clock::Timestamp;
-pub use self::command::{Command, CommandError, Commands, Context, Done, Sending};
+pub use self::command::{Command, CommandError, Commands, Context, Done, Failure, Handle, Sending, Target};
 pub use self::decision::{DecideError, Decided, Decision};
 pub use self::error::{BoxError, ErrorKind, chain};
-pub use self::event::{Event, EventOf, IntoEvent, IntoEvents, Metadata, Payload, Recorded};
+pub use self::event::{
+    Event, IntoEvent, IntoEvents, Metadata, Payload, Position, Recorded, RecordedEvent, StreamId, Version,
+};
 pub use self::projection::{Project, Projection, Reactor, View, Views};
 pub use self::query::{Gather, Queries, Query, QueryError};
 pub use self::repository::{At, LoadError, Loaded};
-pub use self::store::{Backend, Commit, EventStore, Position, RecordedEvent, StreamId, Version};
+pub use self::store::{Backend, Commit, EventStore};
 
 /// What the macros write, by hand.
 #[doc = include_str!("docs/by_hand.md")]

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::BoxError;
-use crate::store::Version;
+use crate::event::Version;
 
 /// When snapshots of an aggregate are taken, and how its state is stored in them.
 ///

@@ -41,6 +41,7 @@ pub(crate) fn decode(
         tags,
         metadata: Arc::new(metadata),
         recorded_at,
+        replay: false,
     }))
 }
 

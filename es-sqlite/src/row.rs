@@ -51,6 +51,7 @@ pub(crate) fn decode(
         tags,
         metadata: Arc::new(metadata),
         recorded_at: Timestamp::from_microsecond(recorded_at).map_err(|e| broken(e.to_string()))?,
+        replay: false,
     }))
 }
 

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
-use crate::app::Inner;
 use crate::command::call::{Call, Door, Fallible, Outcomes, Sent};
 use crate::command::decide::Decision;
-use crate::command::{CommandError, Done, ErrorOf, EventsOf, RetryPolicy};
+use crate::command::{Bus, CommandError, Done, ErrorOf, EventsOf, RetryPolicy};
 use crate::guarded::caught_now;
 use crate::repository::{Cost, Held, Loaded, Repository, Slot};
 use crate::store::{Attempt, CommitError, Committed, Position, Resolution, StoreError, StreamId, Version};
@@ -69,14 +68,14 @@ async fn settle<C: Command>(
 /// Split into what waits and what does not: a future holds every local of the function that waits, is
 /// moved before it runs, and is as large as its largest branch. So the rare ways are boxed too.
 async fn attempt_once<C: Command>(call: &Call<'_>, sent: &mut Sent<'_, C>) -> Outcomes<C> {
-    let slot = call.app.cache.slot(&call.stream);
+    let slot = call.bus.cache.slot(&call.stream);
     let mut held = match slot.try_hold() {
         Some(held) => held,
         None => Box::pin(slot.hold()).await,
     };
     let (mut loaded, current) = match held.take::<C::Aggregate>() {
         Some(loaded) => (loaded, false),
-        None => (Box::new(Box::pin(call.app.repository.load(&call.stream)).await?), true),
+        None => (Box::new(Box::pin(call.bus.repository.load(&call.stream)).await?), true),
     };
     let decided = decide_on_truth(call, sent, &mut loaded, current).await;
     let (mut decided, writing) = match prepare(call, sent.cmd(), &loaded, decided) {
@@ -94,7 +93,7 @@ async fn attempt_once<C: Command>(call: &Call<'_>, sent: &mut Sent<'_, C>) -> Ou
             Ok(committed) => decided.committed(&committed),
             // An unknown outcome is resolved before anything is said about it.
             Err(CommitError::Unknown(attempt)) => {
-                decided.committed(&Box::pin(resolve(call.app, &attempt)).await?);
+                decided.committed(&Box::pin(resolve(call.bus, &attempt)).await?);
             }
             Err(CommitError::Repeated { outcome, .. }) => {
                 held.put(loaded);
@@ -104,7 +103,7 @@ async fn attempt_once<C: Command>(call: &Call<'_>, sent: &mut Sent<'_, C>) -> Ou
                 // A prefix of the stream stays one. It is read on at once: kept as it is, the next attempt
                 // would believe it and be refused again.
                 if matches!(&error, CommitError::Conflict { actual, .. } if *actual >= loaded.version)
-                    && Box::pin(call.app.repository.catch_up(&call.stream, &mut *loaded)).await.is_ok()
+                    && Box::pin(call.bus.repository.catch_up(&call.stream, &mut *loaded)).await.is_ok()
                 {
                     held.put(loaded);
                 }
@@ -133,7 +132,7 @@ async fn decide_on_truth<C: Command>(
             return decided;
         }
         let decided = Box::new(decided);
-        if Box::pin(call.app.repository.catch_up(&call.stream, loaded)).await? == 0 {
+        if Box::pin(call.bus.repository.catch_up(&call.stream, loaded)).await? == 0 {
             return *decided;
         }
         current = true;
@@ -172,7 +171,7 @@ fn prepare<'a, C: Command>(
     let last = commit.appends.first().and_then(|append| append.events.last());
     let (version, position) = (loaded.version, loaded.position);
     let last = last.map(|event| event.id).unwrap_or_default();
-    let writing = (!commit.is_empty()).then(|| call.app.store().commit(commit));
+    let writing = (!commit.is_empty()).then(|| call.bus.store().commit(commit));
     Ok((Prepared { verdict: decision.verdict, position, version, last }, writing))
 }
 
@@ -201,7 +200,7 @@ fn conclude<C: Command>(
         }
         (loaded.version, loaded.position, loaded.last) = (version, position, last);
         if Repository::wants_snapshot(&loaded, events.len() as u64) {
-            take_snapshot(call.app, slot, &call.stream, &loaded);
+            take_snapshot(call.bus, slot, &call.stream, &loaded);
         }
         loaded.cost = Cost::default();
     }
@@ -210,17 +209,17 @@ fn conclude<C: Command>(
 }
 
 /// Asks until the store answers; the command's time limit ends it.
-pub(crate) async fn resolve(app: &Inner, attempt: &Attempt) -> Result<Committed, CommitError> {
+pub(crate) async fn resolve(bus: &Bus, attempt: &Attempt) -> Result<Committed, CommitError> {
     let policy = RetryPolicy::default().with_attempts(u32::MAX);
     for tried in 1.. {
-        match app.store().resolve(attempt).await {
+        match bus.store().resolve(attempt).await {
             Ok(Resolution::Applied(committed)) => return Ok(committed),
             Ok(Resolution::Never) => {
                 let never = std::io::Error::other("the attempt was found not to be applied, and is fenced");
                 return Err(StoreError::transient("the commit", never).into());
             }
             Err(error) if error.kind() == crate::ErrorKind::Transient => {
-                tokio::time::sleep(policy.wait_after(tried, &app.ids).unwrap_or_default()).await;
+                tokio::time::sleep(policy.wait_after(tried, &bus.ids).unwrap_or_default()).await;
             }
             Err(error) => return Err(error.into()),
         }
@@ -229,7 +228,7 @@ pub(crate) async fn resolve(app: &Inner, attempt: &Attempt) -> Result<Committed,
 }
 
 /// In the background: a snapshot that fails costs a longer load, not the command.
-fn take_snapshot<A: Apply>(app: &Inner, slot: &Arc<Slot>, stream: &StreamId, loaded: &Loaded<A>) {
+fn take_snapshot<A: Apply>(bus: &Bus, slot: &Arc<Slot>, stream: &StreamId, loaded: &Loaded<A>) {
     if !slot.begin_snapshot() {
         return;
     }
@@ -245,8 +244,8 @@ fn take_snapshot<A: Apply>(app: &Inner, slot: &Arc<Slot>, stream: &StreamId, loa
             return slot.end_snapshot();
         }
     };
-    let (store, slot) = (app.repository.snapshots.clone(), slot.clone());
-    app.lifecycle.spawn(async move {
+    let (store, slot) = (bus.repository.snapshots.clone(), slot.clone());
+    bus.lifecycle.spawn(async move {
         let stream = snapshot.stream.clone();
         if let Err(error) = store.put_snapshot(snapshot).await {
             tracing::warn!(%stream, error = &error as &dyn std::error::Error, "snapshot not stored");

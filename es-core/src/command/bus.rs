@@ -4,14 +4,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::command::{Interceptor, RetryPolicy};
+use crate::id::Ids;
+use crate::lifecycle::Lifecycle;
+use crate::repository::{Cache, Repository};
+use crate::services::Services;
+use crate::store::EventStore;
 
 /// What all commands of an app share.
 #[derive(Debug)]
 pub(crate) struct Bus {
+    pub(crate) repository: Repository,
+    pub(crate) cache: Cache,
+    pub(crate) services: Services,
+    pub(crate) ids: Ids,
+    pub(crate) lifecycle: Lifecycle,
     pub(crate) interceptors: Vec<Arc<dyn Interceptor>>,
     pub(crate) retry: RetryPolicy,
     pub(crate) timeout: Duration,
     pub(crate) max_events: usize,
     /// Whether each payload is decoded once before it is stored.
     pub(crate) verify: bool,
+}
+
+impl Bus {
+    pub(crate) fn store(&self) -> &dyn EventStore {
+        &*self.repository.store
+    }
 }

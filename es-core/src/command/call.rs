@@ -11,17 +11,16 @@ use futures::future::{BoxFuture, Either};
 use tracing::Instrument;
 use uuid::Uuid;
 
-use crate::app::Inner;
 use crate::clock::Timestamp;
 use crate::command::interceptor::{End, Stage};
 use crate::command::sending::Options;
 use crate::command::{
-    CommandError, Dispatch, Done, ErrorOf, EventsOf, Halted, Interceptor, Next, RetryPolicy,
+    Bus, CommandError, Dispatch, Done, ErrorOf, EventsOf, Halted, Interceptor, Next, RetryPolicy,
 };
 use crate::event::Metadata;
 use crate::limits::LimitError;
 use crate::store::{IdempotencyKey, StoreError, StreamId, Version};
-use crate::{App, Command, chain};
+use crate::{Command, chain};
 
 /// Errors are boxed on the way: a future holds its callees' results, and most of them are no errors.
 pub(super) type Fallible<T, C> = Result<T, Box<CommandError<ErrorOf<C>>>>;
@@ -30,7 +29,7 @@ pub(super) type Outcomes<C> = Fallible<Done<EventsOf<C>>, C>;
 /// One command's way, whatever its type.
 #[derive(Debug)]
 pub(crate) struct Call<'a> {
-    pub(super) app: &'a Inner,
+    pub(super) bus: &'a Bus,
     pub(super) id: Uuid,
     /// When it was sent: the same for every attempt.
     pub(super) now: Timestamp,
@@ -44,36 +43,35 @@ pub(crate) struct Call<'a> {
 
 impl<'a> Call<'a> {
     pub(crate) fn new(
-        app: &'a App,
+        bus: &'a Bus,
         stream: Result<StreamId, Box<LimitError>>,
         options: Option<Box<Options>>,
     ) -> Result<Self, LimitError> {
-        let app = app.inner();
         let stream = stream.map_err(|error| *error)?;
         let Options { key, expect, mut metadata, timeout, retry } =
             options.map_or_else(Options::default, |o| *o);
         let key = key.map(IdempotencyKey::new).transpose()?;
-        let now = app.ids.clock().now();
-        let id = app.ids.at(now);
+        let now = bus.ids.clock().now();
+        let id = bus.ids.at(now);
         // The first command of a flow gives the flow its name.
         metadata.correlation.get_or_insert(id);
         metadata.causation.get_or_insert(id);
         Ok(Self {
-            app,
+            bus,
             id,
             now,
             stream,
             metadata: Arc::new(metadata),
             key,
             expect,
-            timeout: timeout.unwrap_or(app.bus.timeout),
-            retry: retry.unwrap_or(app.bus.retry),
+            timeout: timeout.unwrap_or(bus.timeout),
+            retry: retry.unwrap_or(bus.retry),
         })
     }
 
     /// Runs the command to its end: within the time limit, and as long as the app runs.
     pub(crate) async fn dispatch<C: Command>(&self, cmd: &C, door: &mut impl Door<C>) -> Outcomes<C> {
-        let _running = self.app.lifecycle.enter().ok_or_else(|| CommandError::ShuttingDown.into_box())?;
+        let _running = self.bus.lifecycle.enter().ok_or_else(|| CommandError::ShuttingDown.into_box())?;
         let running = if tracing::enabled!(tracing::Level::DEBUG) {
             let span = tracing::debug_span!("es.command", command = C::NAME, stream = %self.stream);
             Either::Right(Box::pin(self.intercepted(cmd, door).instrument(span)))
@@ -90,7 +88,7 @@ impl<'a> Call<'a> {
             tokio::select! {
                 biased;
                 outcome = tokio::time::timeout(self.timeout, running) => outcome.unwrap_or_else(late),
-                () = self.app.lifecycle.killed() => {
+                () = self.bus.lifecycle.killed() => {
                     Err(CommandError::Unknown { why: "the app was shut down meanwhile" }.into_box())
                 }
             }
@@ -99,7 +97,7 @@ impl<'a> Call<'a> {
     }
 
     async fn intercepted<C: Command>(&self, cmd: &C, door: &mut impl Door<C>) -> Outcomes<C> {
-        match &self.app.bus.interceptors[..] {
+        match &self.bus.interceptors[..] {
             [] => door.run(self, Sent::Plain { cmd }).await,
             chain => Box::pin(self.through_interceptors(chain, cmd.clone(), door)).await,
         }
@@ -138,7 +136,7 @@ impl<'a> Call<'a> {
             CommandError::Store(error) => matches!(error, StoreError::Transient { .. }),
             _ => false,
         };
-        self.retry.wait_after(attempt, &self.app.ids).filter(|_| again)
+        self.retry.wait_after(attempt, &self.bus.ids).filter(|_| again)
     }
 }
 

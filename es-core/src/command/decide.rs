@@ -32,7 +32,7 @@ impl Call<'_> {
             Sent::Intercepted(dispatch) => {
                 dispatch.version = Some(loaded.version);
                 let mut end = Asks { call: self, loaded, outcome: None };
-                let chain = &self.app.bus.interceptors[..];
+                let chain = &self.bus.interceptors[..];
                 let next = Next { chain, stage: Stage::Handle, end: &mut end };
                 let halted = Box::pin(next.run(dispatch)).await;
                 match (halted, end.outcome) {
@@ -64,9 +64,9 @@ impl Call<'_> {
             stream: self.stream.clone(),
             version: loaded.version,
             metadata,
-            ids: self.app.ids.clone(),
+            ids: self.bus.ids.clone(),
         };
-        let env = FromServices::from_services(Scope::with(&self.app.services, &context))?;
+        let env = FromServices::from_services(Scope::with(&self.bus.services, &context))?;
         let handled = caught(Handle::<C>::handle(&loaded.state, cmd, env)).await;
         let verdict = match handled {
             Ok(Ok(events)) => Ok(events),

@@ -6,11 +6,12 @@ mod call;
 mod context;
 mod decide;
 mod error;
+mod handle;
 mod interceptor;
 mod outcome;
-mod retry;
 mod sending;
 mod stage;
+mod within_tx;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -19,11 +20,13 @@ pub(crate) use self::attempt::resolve;
 pub(crate) use self::bus::Bus;
 pub use self::context::Context;
 pub use self::error::CommandError;
+pub use self::handle::{Failure, Handle, Target};
 pub use self::interceptor::{Dispatch, Halted, Interceptor, Next};
-pub use self::retry::RetryPolicy;
 pub use self::sending::{Done, Sending};
+pub(crate) use self::within_tx::{OnStage, WithinTx};
+pub use crate::retry::RetryPolicy;
 use crate::services::{FromServices as _, Services};
-use crate::{Aggregate, Apply, Handle};
+use crate::{Aggregate, Apply};
 
 /// A request to one aggregate type. `#[commands]` writes this impl for every command it finds; for a
 /// command in another crate it is three lines by hand.

@@ -59,19 +59,19 @@ impl Call<'_> {
         events: &[EventsOf<C>],
         decision: &Decision<C>,
     ) -> Fallible<Vec<NewEvent>, C> {
-        if events.len() > self.app.bus.max_events {
+        if events.len() > self.bus.max_events {
             return Err(LimitError::TooLarge {
                 field: "command",
                 actual: events.len(),
-                limit: self.app.bus.max_events,
+                limit: self.bus.max_events,
                 unit: "events",
                 value: C::NAME.to_owned(),
             }
             .into());
         }
         let new = |event: &EventsOf<C>| {
-            let new = NewEvent::new(self.app.ids.at(self.now), event.encode()?, decision.metadata.clone());
-            if self.app.bus.verify {
+            let new = NewEvent::new(self.bus.ids.at(self.now), event.encode()?, decision.metadata.clone());
+            if self.bus.verify {
                 verify::<EventsOf<C>>(&self.stream, &new)?;
             }
             Ok(new)
@@ -88,7 +88,7 @@ impl Call<'_> {
     /// What the first request under this key led to, if there was one.
     pub(super) async fn first_outcome<C: Command>(&self, cmd: &C) -> Fallible<Option<Outcome>, C> {
         let Some(key) = &self.key else { return Ok(None) };
-        match self.app.store().outcome(key).await? {
+        match self.bus.store().outcome(key).await? {
             Some(outcome) if outcome.fingerprint != self.fingerprint(cmd)? => {
                 Err(CommandError::KeyReused { key: key.clone() }.into_box())
             }
@@ -107,7 +107,7 @@ impl Call<'_> {
         let before = Version(version.0 - u64::from(events));
         let stored = match events {
             0 => Vec::new(),
-            n => self.app.store().stream(&stream, before, n as usize).await?,
+            n => self.bus.store().stream(&stream, before, n as usize).await?,
         };
         let mut events = Vec::with_capacity(stored.len());
         for event in &stored {

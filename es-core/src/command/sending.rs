@@ -6,22 +6,22 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
+use crate::Command;
 use crate::command::attempt::Commits;
 use crate::command::call::Call;
 use crate::command::stage::Stages;
-use crate::command::{CommandError, ErrorOf, EventsOf, IdOf, RetryPolicy};
+use crate::command::{Bus, CommandError, ErrorOf, EventsOf, IdOf, RetryPolicy};
 use crate::event::Metadata;
 use crate::limits::LimitError;
 use crate::repository::stream_of;
 use crate::store::{Position, RecordedEvent, StreamId, Transaction, Version};
-use crate::{App, Command};
 
 /// What a command led to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Done<E> {
     /// The position of its last event; of the aggregate's last event if it decided none. Give it to
-    /// [`App::wait_for`] to read your own write.
+    /// [`App::wait_for`](crate::App::wait_for) to read your own write.
     pub position: Position,
     /// The aggregate's version after it.
     pub version: Version,
@@ -38,7 +38,7 @@ pub struct Done<E> {
 #[must_use = "a command is sent by `.await`"]
 #[derive(Debug)]
 pub struct Sending<'a, C: Command> {
-    app: &'a App,
+    bus: &'a Bus,
     stream: Result<StreamId, Box<LimitError>>,
     cmd: C,
     /// Boxed, and only if there are any: the future of a plain command stays small.
@@ -55,8 +55,8 @@ pub(crate) struct Options {
 }
 
 impl<'a, C: Command> Sending<'a, C> {
-    pub(crate) fn new(app: &'a App, id: &IdOf<C>, cmd: C) -> Self {
-        Self { app, stream: stream_of::<C::Aggregate>(id).map_err(Box::new), cmd, options: None }
+    pub(crate) fn new(bus: &'a Bus, id: &IdOf<C>, cmd: C) -> Self {
+        Self { bus, stream: stream_of::<C::Aggregate>(id).map_err(Box::new), cmd, options: None }
     }
 
     fn options(&mut self) -> &mut Options {
@@ -127,7 +127,7 @@ impl<'a, C: Command> Sending<'a, C> {
         self,
         tx: &mut T,
     ) -> Result<Vec<EventsOf<C>>, CommandError<ErrorOf<C>>> {
-        let call = Call::new(self.app, self.stream, self.options)?;
+        let call = Call::new(self.bus, self.stream, self.options)?;
         let done = call.dispatch(&self.cmd, &mut Stages(tx)).await.map_err(|error| *error)?;
         Ok(done.events)
     }
@@ -139,8 +139,8 @@ impl<'a, C: Command> IntoFuture for Sending<'a, C> {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Self { app, stream, ref cmd, options } = self;
-            let call = Call::new(app, stream, options)?;
+            let Self { bus, stream, ref cmd, options } = self;
+            let call = Call::new(bus, stream, options)?;
             call.dispatch(cmd, &mut Commits).await.map_err(|error| *error)
         })
     }

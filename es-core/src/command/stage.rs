@@ -2,8 +2,7 @@
 
 use crate::command::call::{Call, Door, Outcomes, Sent};
 use crate::command::outcome::recorded;
-use crate::command::{CommandError, Done, EventsOf};
-use crate::inline::WithinTx;
+use crate::command::{CommandError, Done, EventsOf, WithinTx};
 use crate::repository::Loaded;
 use crate::store::{StoreError, Transaction, Version};
 use crate::{Apply, Command, Event};
@@ -13,7 +12,7 @@ pub(crate) struct Stages<'t, T>(pub(crate) &'t mut T);
 
 impl<C: Command, T: Transaction> Door<C> for Stages<'_, T> {
     async fn run(&mut self, call: &Call<'_>, mut sent: Sent<'_, C>) -> Outcomes<C> {
-        if self.0.identity() != call.app.store().identity() {
+        if self.0.identity() != call.bus.store().identity() {
             let what =
                 "the transaction belongs to another store than the app; take it from the app's backend";
             return Err(CommandError::Store(StoreError::misuse(what)).into_box());
@@ -30,7 +29,7 @@ impl<C: Command, T: Transaction> Door<C> for Stages<'_, T> {
         if let Some(first) = call.first_outcome(sent.cmd()).await? {
             return call.replay::<C>(first).await;
         }
-        let mut loaded: Loaded<C::Aggregate> = call.app.repository.load(&call.stream).await?;
+        let mut loaded: Loaded<C::Aggregate> = call.bus.repository.load(&call.stream).await?;
         for append in self.0.staged().appends.iter().filter(|a| a.stream == call.stream) {
             for event in &append.events {
                 loaded.version = Version(loaded.version.0 + 1);
@@ -40,8 +39,8 @@ impl<C: Command, T: Transaction> Door<C> for Stages<'_, T> {
         }
         let decision = call.decide(&mut sent, &loaded).await?;
         let commit = call.commit_of(sent.cmd(), loaded.version, &decision)?;
-        if let Ok(inline) = call.app.services.get::<WithinTx<T>>() {
-            inline.stage(self.0, &commit.appends).await?;
+        if let Ok(inline) = call.bus.services.get::<WithinTx<T>>() {
+            inline.0.on_stage(self.0, &commit.appends).await?;
         }
         let staged = self.0.staged();
         // Events that are staged for the stream say already where it must be; a check would count without them.

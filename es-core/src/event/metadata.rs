@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::store::RecordedEvent;
+use super::RecordedEvent;
 
 /// Where an event comes from. Stored with it, byte for byte.
 ///

@@ -1,16 +1,20 @@
 //! Events: payload structs, gathered in one enum per aggregate.
 
+mod error;
 mod metadata;
+mod names;
+mod record;
 mod recorded;
 mod tags;
 
 use bytes::Bytes;
 
+pub use self::error::{DecodeError, DecodeProblem, EncodeError};
 pub use self::metadata::Metadata;
+pub use self::names::{EventId, Name, Position, StreamId, Version};
+pub use self::record::{NewEvent, RecordedEvent};
 pub use self::recorded::Recorded;
 pub use self::tags::Tag;
-use crate::codec::{DecodeError, EncodeError};
-use crate::store::{Name, RecordedEvent};
 
 /// The stored name and the current schema version of one payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,14 +121,6 @@ pub trait Payload: IntoEvent + Send + Sync + Sized + 'static {
     ///
     /// The event, unchanged, if it is of another variant.
     fn from_event(event: Self::Event) -> Result<Self, Self::Event>;
-}
-
-/// Which aggregate an event enum belongs to; written by `#[derive(Aggregate)]`.
-///
-/// It gives [`Recorded::aggregate_id`] its type and makes "one enum, one aggregate" a rule of the compiler.
-pub trait EventOf: Event {
-    /// The aggregate whose events these are.
-    type Aggregate: crate::Aggregate<Event = Self>;
 }
 
 /// What a command may return: a payload, the event enum, `Option`, `Vec`, an array, a tuple, or `()`.

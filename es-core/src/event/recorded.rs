@@ -2,9 +2,8 @@
 
 use std::ops::Deref;
 
-use crate::codec::DecodeError;
-use crate::store::{EventId, Position, RecordedEvent, StreamId, Version};
-use crate::{Aggregate, AggregateId, EventOf, Metadata, Payload, Timestamp};
+use super::{EventId, Metadata, Payload, Position, RecordedEvent, StreamId, Version};
+use crate::clock::Timestamp;
 
 /// A payload and its record. Derefs to the payload.
 #[derive(Debug)]
@@ -79,29 +78,15 @@ impl<'a, P: Payload> Recorded<'a, P> {
     }
 
     /// Whether a projection that is being built, or was reset, takes in an event that was in the log when it began. Once
-    /// it has come to an event that was not, it stays so. Never true for a reactor: it is not called for such events.
+    /// it has come to an event that was not, it stays so. The record carries it, so a clone says the same. Never true for a reactor: it is not called for such events.
     #[must_use]
-    pub fn is_replay(&self) -> bool {
-        crate::processor::REPLAY.try_get().unwrap_or(false)
+    pub const fn is_replay(&self) -> bool {
+        self.record.replay
     }
 
     /// Who and what caused it.
     #[must_use]
     pub fn metadata(&self) -> &'a Metadata {
         &self.record.metadata
-    }
-
-    /// The id of the aggregate that decided it.
-    ///
-    /// # Errors
-    ///
-    /// [`DecodeError`] if the stream is not one of this aggregate's.
-    pub fn aggregate_id(&self) -> Result<<<P::Event as EventOf>::Aggregate as Aggregate>::Id, DecodeError>
-    where
-        P::Event: EventOf,
-    {
-        let name = <<P::Event as EventOf>::Aggregate as Aggregate>::NAME;
-        let text = self.record.stream.as_str().strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
-        text.and_then(AggregateId::parse).ok_or_else(|| DecodeError::stream(self.record, name))
     }
 }

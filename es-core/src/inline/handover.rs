@@ -18,12 +18,11 @@ use super::engine::Ground;
 use super::generations::{Generations, prepare};
 use super::node::{self, Node};
 use super::range::{self, Range};
+use super::rows;
 use super::runner::{Runner, Session};
 use super::work::{Failure, Work};
-use super::{REPLAY, rows};
-use crate::command::RetryPolicy;
-use crate::inline::Set;
-use crate::slices::Slices;
+use crate::retry::RetryPolicy;
+use crate::store::inline_set::Set;
 use crate::store::{AppendCondition, Commit, CommitError, EventFilter, Position, RecordedEvent, StoreError};
 
 /// How often events that came in between may refuse the last commit before writers are shut out for its sake.
@@ -249,7 +248,7 @@ impl HandOver<'_> {
     async fn fold_to(&self, head: Position, mut range: Range) -> Result<Option<Range>, StoreError> {
         let mut session = self.open(&range);
         while range.position < head {
-            let (mut events, through, _) = self.page(range.position).await?;
+            let (mut events, through, _) = self.page(&range).await?;
             events.retain(|event| event.place() <= head);
             self.fold(&mut *session, &range, &events).await?;
             let next = range.at(through.min(head));
@@ -271,7 +270,7 @@ impl HandOver<'_> {
         let mut session = self.open(&range);
         let (mut refused, mut flush) = (0, false);
         loop {
-            let (events, through, more) = self.page(range.position).await?;
+            let (events, through, more) = self.page(&range).await?;
             self.fold(&mut *session, &range, &events).await?;
             if more || flush {
                 let next = range.at(through);
@@ -308,8 +307,11 @@ impl HandOver<'_> {
         self.runner.open(range.build.generation, &self.ground.services, idle)
     }
 
-    async fn page(&self, after: Position) -> Result<(Vec<RecordedEvent>, Position, bool), StoreError> {
-        let page = self.ground.backend.read(&self.runner.filter(), after, self.runner.traits().page).await?;
+    /// What comes after a range, marked as far as it is a replay.
+    async fn page(&self, range: &Range) -> Result<(Vec<RecordedEvent>, Position, bool), StoreError> {
+        let (filter, limit) = (self.runner.filter(), self.runner.traits().page);
+        let mut page = self.ground.backend.read(&filter, range.position, limit).await?;
+        page.events.iter_mut().for_each(|event| event.replay = event.place() <= range.replay);
         Ok((page.events, page.through, page.more))
     }
 
@@ -320,14 +322,9 @@ impl HandOver<'_> {
         events: &[RecordedEvent],
     ) -> Result<(), StoreError> {
         let (nothing_parked, nothing_skipped) = (BTreeMap::new(), BTreeMap::new());
-        let old = events.partition_point(|event| event.place() <= range.replay);
-        for (events, replay) in [(&events[..old], true), (&events[old..], false)] {
-            let events: Vec<&RecordedEvent> = events.iter().collect();
-            let mut work = Work::of_range(range.slices, &nothing_parked, &nothing_skipped);
-            let folded = REPLAY.scope(replay, session.fold(&events, &mut work)).await;
-            folded.map_err(|failure| self.stopped(&failure))?;
-        }
-        Ok(())
+        let events: Vec<&RecordedEvent> = events.iter().collect();
+        let mut work = Work::of_range(range.slices, &nothing_parked, &nothing_skipped);
+        session.fold(&events, &mut work).await.map_err(|failure| self.stopped(&failure))
     }
 
     fn stopped(&self, failure: &Failure) -> StoreError {

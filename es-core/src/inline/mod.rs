@@ -2,20 +2,18 @@
 //!
 //! An app that has some commits through [`Inline`], which adds to each commit with events what they lead to. A view's
 //! rows are folded here and go with the commit as data; a SQL projection needs a transaction of its own. Both doors meet
-//! the same hooks: [`Inline`] as the app's store is the first, [`WithinTx`] the second.
+//! the same hooks: [`Inline`] as the app's store is the first, [`OnStage`] the second.
 //!
 //! | module | what it has |
 //! | --- | --- |
 //! | `hooks` | what one projection does with the events of a commit |
 //! | `locks` | commits of one process that write the same rows take turns |
-//! | `set` | which projections are inline, as it is stored |
 //! | `start` | what is stored becomes what an app is wired with |
 //!
 //! How a projection becomes inline, and how it ends, is in `processor::handover`: a processor has it before and after.
 
 mod hooks;
 mod locks;
-mod set;
 mod start;
 
 use std::collections::HashMap;
@@ -30,13 +28,13 @@ use tracing::Instrument as _;
 use self::hooks::{Changes, Halt};
 pub(crate) use self::hooks::{Folds, ProjectionHook, Projects, ViewHook};
 use self::locks::Locks;
-pub(crate) use self::set::{Set, not_inline};
 pub(crate) use self::start::start;
 use crate::clock::Timestamp;
-use crate::command::RetryPolicy;
+use crate::command::OnStage;
 use crate::id::Ids;
 use crate::limits::MAX_SEQUENCE;
 use crate::processor::Runner;
+use crate::retry::RetryPolicy;
 use crate::store::{
     Append, Attempt, Backend, Commit, CommitError, Committed, EventFilter, EventStore, ExpectedVersion,
     IdempotencyKey, Outcome, Page, Position, RecordedEvent, Resolution, RowWrite, StoreError, StreamId,
@@ -423,13 +421,8 @@ impl<B: Backend> EventStore for Inline<B> {
 
 /// Door two: the handlers run on the caller's transaction, when a command is staged in it.
 #[async_trait]
-trait Stage<T>: Send + Sync {
-    async fn stage(&self, tx: &mut T, appends: &[Append]) -> Result<(), CommitError>;
-}
-
-#[async_trait]
-impl<B: Backend> Stage<B::Tx> for Inline<B> {
-    async fn stage(&self, tx: &mut B::Tx, appends: &[Append]) -> Result<(), CommitError> {
+impl<B: Backend> OnStage<B::Tx> for Inline<B> {
+    async fn on_stage(&self, tx: &mut B::Tx, appends: &[Append]) -> Result<(), CommitError> {
         tx.staged().inline = self.generation;
         if !self.wants(appends) {
             return Ok(());
@@ -450,20 +443,5 @@ impl<B: Backend> Stage<B::Tx> for Inline<B> {
         }
         tx.staged().rows = rows;
         Ok(())
-    }
-}
-
-/// What a transaction of type `T` meets when a command is staged in it. Among the app's services, where it is found by
-/// the type.
-pub(crate) struct WithinTx<T>(Arc<dyn Stage<T>>);
-
-impl<T: Transaction> WithinTx<T> {
-    pub(crate) fn new<B: Backend<Tx = T>>(inline: Inline<B>) -> Self {
-        Self(Arc::new(inline))
-    }
-
-    /// Runs the inline projections for events that are about to be staged.
-    pub(crate) async fn stage(&self, tx: &mut T, appends: &[Append]) -> Result<(), CommitError> {
-        self.0.stage(tx, appends).await
     }
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Entry, Inline, Set};
+use super::{Entry, Inline};
 use crate::ErrorKind;
-use crate::command::RetryPolicy;
 use crate::processor::{self, Ground};
+use crate::retry::RetryPolicy;
+use crate::store::inline_set::Set;
 use crate::store::{Backend, StoreError};
 
 /// Makes projections inline, and ends that others are. `None` for a store that never had any: such an app needs nothing

@@ -72,7 +72,6 @@ pub use self::runner::{Runner, Session, Traits};
 pub use self::status::{ProcessorState, ProcessorStatus, RangeStatus};
 pub use self::wait::{Receipt, WaitError};
 pub use self::work::{Failure, Work};
-pub(crate) use self::worker::REPLAY;
 use crate::ErrorKind;
 use crate::clock::Timestamp;
 pub use crate::slices::{SLICES, SliceSet, Slices, slice_of};

@@ -9,8 +9,8 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 
 use super::{QueryError, answered, missing_in};
+use crate::BoxError;
 use crate::services::{FromServices, Scope, Services};
-use crate::{App, BoxError};
 
 /// A question to several handlers. Written by hand, beside the question: `impl Gather for Quote { type Answer = Price; }`.
 #[diagnostic::on_unimplemented(
@@ -75,6 +75,16 @@ impl Gathering {
         }
     }
 
+    /// The answers of all handlers of `Q`, in their order.
+    pub(crate) async fn ask<Q: Gather>(
+        &self,
+        services: &Services,
+        query: Q,
+        limit: Duration,
+    ) -> Vec<Result<Q::Answer, QueryError>> {
+        join_all(self.of::<Q>().iter().map(|member| (member.ask)(services, query.clone(), limit))).await
+    }
+
     fn of<Q: Gather>(&self) -> &[Member<Q>] {
         let question = self.0.get(&TypeId::of::<Q>());
         question
@@ -97,58 +107,4 @@ fn ask<Q: Gather, H: Gathers<Q>>(
         tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(late()))
     }
     .boxed()
-}
-
-impl App {
-    /// Asks every handler that has a method with `#[gather]` for this question, all at the same time. Their answers come
-    /// in the order in which the handlers were given to the app. One that fails, panics or takes longer than `limit` has
-    /// an error in its place, and holds up nobody. Without a handler there is no answer.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    ///
-    /// use es_core::prelude::*;
-    /// use es_core::query::Gather;
-    ///
-    /// #[derive(Clone)]
-    /// struct Quote { weight: u32 }
-    ///
-    /// impl Gather for Quote {
-    ///     type Answer = u32;
-    /// }
-    ///
-    /// struct Post;
-    ///
-    /// #[queries]
-    /// impl Post {
-    ///     #[gather]
-    ///     async fn quote(&self, q: Quote) -> Result<u32, BoxError> {
-    ///         Ok(q.weight * 3)
-    ///     }
-    /// }
-    ///
-    /// struct Courier;
-    ///
-    /// #[queries]
-    /// impl Courier {
-    ///     #[gather]
-    ///     async fn quote(&self, q: Quote) -> Result<u32, BoxError> {
-    ///         if q.weight > 20 { Err("too heavy".into()) } else { Ok(25) }
-    ///     }
-    /// }
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), BoxError> {
-    /// let app = App::on(es_core::memory::MemoryBackend::new()).queries(Post).queries(Courier).start().await?;
-    /// let quotes = app.gather(Quote { weight: 10 }, Duration::from_secs(1)).await;
-    /// assert_eq!(quotes.into_iter().flatten().min(), Some(25));
-    /// let quotes = app.gather(Quote { weight: 30 }, Duration::from_secs(1)).await;
-    /// assert!(matches!(quotes[..], [Ok(90), Err(_)]));
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn gather<Q: Gather>(&self, query: Q, limit: Duration) -> Vec<Result<Q::Answer, QueryError>> {
-        let members = self.inner().queries.gathering.of::<Q>();
-        join_all(members.iter().map(|member| (member.ask)(self.services(), query.clone(), limit))).await
-    }
 }

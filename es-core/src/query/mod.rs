@@ -2,30 +2,27 @@
 //!
 //! | to have | write | ask |
 //! | --- | --- | --- |
-//! | one answer, of the one handler there is | a method in a `#[queries]` block | [`App::query`] |
-//! | an answer now, and another after each change | the same | [`App::watch`] |
-//! | an answer that is too large for memory | a method that returns [`Rows`] | [`App::query`] |
-//! | the answers of many handlers | methods with `#[gather]`, and a [`Gather`] impl for the question | [`App::gather`] |
+//! | one answer, of the one handler there is | a method in a `#[queries]` block | [`App::query`](crate::App::query) |
+//! | an answer now, and another after each change | the same | [`App::watch`](crate::App::watch) |
+//! | an answer that is too large for memory | a method that returns [`Rows`] | [`App::query`](crate::App::query) |
+//! | the answers of many handlers | methods with `#[gather]`, and a [`Gather`] impl for the question | [`App::gather`](crate::App::gather) |
 
+mod answers;
 mod error;
 mod gather;
 mod rows;
-mod watch;
-mod wiring;
 
 use std::any::type_name;
 
+pub use self::answers::Answers;
+#[doc(hidden)]
+pub use self::answers::{Answering, AnswersNothing};
 pub use self::error::QueryError;
 pub use self::gather::{Gather, Gathering, Gathers, missing_for_gather};
 pub use self::rows::Rows;
-pub use self::wiring::Answers;
-pub(crate) use self::wiring::Wiring;
-#[doc(hidden)]
-pub use self::wiring::{Answering, AnswersNothing};
+use crate::BoxError;
 use crate::guarded::caught;
-use crate::projection::{View, Views};
 use crate::services::{FromServices, Scope, Services};
-use crate::{App, BoxError};
 
 /// A question. `#[queries]` writes this impl beside the handler, so one without does not compile.
 #[diagnostic::on_unimplemented(
@@ -84,7 +81,9 @@ fn missing_in<'s, Q, Env: FromServices<'s>>(services: &Services) -> Vec<String> 
 }
 
 /// The answer of `H` to `Q`, or why there is none. A panic is an error of this query alone.
-async fn answered<Q, H, A>(answer: impl Future<Output = Result<A, BoxError>>) -> Result<A, QueryError> {
+pub(crate) async fn answered<Q, H, A>(
+    answer: impl Future<Output = Result<A, BoxError>>,
+) -> Result<A, QueryError> {
     let (query, handler) = (type_name::<Q>(), type_name::<H>());
     match caught(answer).await {
         Ok(answer) => answer.map_err(|source| QueryError::Handler { query, handler, source }),
@@ -92,27 +91,14 @@ async fn answered<Q, H, A>(answer: impl Future<Output = Result<A, BoxError>>) ->
     }
 }
 
-impl App {
-    /// One row of a keyed view.
-    ///
-    /// # Errors
-    ///
-    /// [`QueryError`] if this app runs no view, or the row cannot be read.
-    pub async fn view<V: View>(&self, key: &V::Key) -> Result<Option<V>, QueryError> {
-        let views = self.services().get::<Views>();
-        let views = views.map_err(|source| QueryError::Missing { query: type_name::<V>(), source })?;
-        answered::<V, Views, _>(views.get(key)).await
-    }
-
-    /// Asks, and waits for the answer.
-    ///
-    /// # Errors
-    ///
-    /// [`QueryError`] if the handler failed or panicked, or nobody provided it.
-    pub async fn query<Q: Query>(&self, query: Q) -> Result<Q::Answer, QueryError> {
-        let missing = |source| QueryError::Missing { query: type_name::<Q>(), source };
-        let handler = self.services().get::<Q::Handler>().map_err(missing)?;
-        let env = FromServices::from_services(Scope::new(self.services())).map_err(missing)?;
-        answered::<Q, Q::Handler, _>(handler.answer(query, env)).await
-    }
+/// Asks the handler of a query, which is among the services.
+///
+/// # Errors
+///
+/// [`QueryError`] if the handler failed or panicked, or nobody provided it.
+pub(crate) async fn ask<Q: Query>(services: &Services, query: Q) -> Result<Q::Answer, QueryError> {
+    let missing = |source| QueryError::Missing { query: type_name::<Q>(), source };
+    let handler = services.get::<Q::Handler>().map_err(missing)?;
+    let env = FromServices::from_services(Scope::new(services)).map_err(missing)?;
+    answered::<Q, Q::Handler, _>(handler.answer(query, env)).await
 }

@@ -19,9 +19,9 @@ pub mod envelope;
 mod error;
 mod event_store;
 mod filter;
+mod idempotency_key;
 pub mod keys;
 pub mod kinds;
-mod names;
 pub mod queue;
 mod read;
 mod row_store;
@@ -34,16 +34,16 @@ pub use self::backend::{Backend, Transaction};
 pub use self::bookmark::Bookmark;
 pub use self::builds::{Builds, Difference, Generation, Sample, Tables};
 pub use self::commit::{
-    Append, Attempt, Check, Commit, Committed, ExpectedVersion, INLINE, NewEvent, Outcome, OutcomeMark,
-    RecordedEvent, RowWrite,
+    Append, Attempt, Check, Commit, Committed, ExpectedVersion, INLINE, Outcome, OutcomeMark, RowWrite,
 };
 pub use self::error::{CommitError, Resolution, StoreError};
 pub use self::event_store::{EventStore, Page};
 pub use self::filter::{AppendCondition, EventFilter, FilterItem};
-pub use self::names::{EventId, IdempotencyKey, Name, Position, StreamId, Version};
+pub use self::idempotency_key::IdempotencyKey;
 pub(crate) use self::read::wait;
 pub use self::read::{Subscription, read_all, subscribe};
 pub use self::row_store::{CURRENT, RowStore, Span, StoredRow};
 pub use self::snapshots::{Snapshot, SnapshotStore};
 pub use self::table::{HOT, Row, RowAt, Table, Won, is_hot, write_rows};
 pub use self::wake::{RowWakes, Touched};
+pub use crate::event::{EventId, Name, NewEvent, Position, RecordedEvent, StreamId, Version};

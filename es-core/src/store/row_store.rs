@@ -8,7 +8,8 @@ use tokio::sync::watch;
 use super::StoreError;
 use crate::slices::Slices;
 
-/// Rows by table and key: those of keyed views, and the framework's own state. Written by [`Commit::rows`], read here.
+/// Rows by table and key: those of keyed views, and the framework's own state. Written by
+/// [`Commit::rows`](super::Commit::rows), read here.
 ///
 /// A table with a row in the table [`CURRENT`] is a name for the table that this row names. It is looked up in the
 /// snapshot that the rows are read from: so a reader sees a whole old table or a whole new one.

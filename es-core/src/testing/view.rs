@@ -8,7 +8,8 @@ use pretty_assertions::assert_eq;
 
 use super::SeededEntropy;
 use super::fixture::recorded;
-use crate::event::{Event, EventOf, IntoEvents};
+use crate::aggregate::EventOf;
+use crate::event::{Event, IntoEvents};
 use crate::id::Ids;
 use crate::projection::View;
 use crate::repository::stream_of;

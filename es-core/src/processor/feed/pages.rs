@@ -5,8 +5,9 @@
 //! taken in, the next one is read.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::OnceCell;
 
@@ -33,11 +34,42 @@ pub(crate) struct Pages {
     n_begun: AtomicU64,
 }
 
+/// A page that processors share. Some of them may replay its events while others do not: so those of a replay are
+/// marked in copies, which are made once for all that replay them.
+#[derive(Debug)]
+pub(crate) struct SharedPage {
+    page: Page,
+    replayed: OnceLock<Vec<RecordedEvent>>,
+}
+
+impl SharedPage {
+    const fn new(page: Page) -> Self {
+        Self { page, replayed: OnceLock::new() }
+    }
+
+    /// The events of the page, as they are delivered in a replay or outside of one.
+    pub(crate) fn events(&self, replay: bool) -> &[RecordedEvent] {
+        let mark = |event: &RecordedEvent| RecordedEvent { replay: true, ..event.clone() };
+        if replay {
+            self.replayed.get_or_init(|| self.page.events.iter().map(mark).collect())
+        } else {
+            &self.page.events
+        }
+    }
+}
+
+impl Deref for SharedPage {
+    type Target = Page;
+    fn deref(&self) -> &Page {
+        &self.page
+    }
+}
+
 /// A page, and which read it comes from.
 #[derive(Clone, Debug)]
 struct Read {
     number: u64,
-    page: Arc<Page>,
+    page: Arc<SharedPage>,
 }
 
 #[derive(Debug, Default)]
@@ -64,7 +96,7 @@ impl Pages {
     }
 
     /// The matching events after a position.
-    pub(crate) async fn after(self: &Arc<Self>, position: Position) -> Result<Arc<Page>, StoreError> {
+    pub(crate) async fn after(self: &Arc<Self>, position: Position) -> Result<Arc<SharedPage>, StoreError> {
         let n_begun = self.n_begun.load(Ordering::SeqCst);
         let page = loop {
             let Read { number, page } = self.read(position).await?;
@@ -94,7 +126,7 @@ impl Pages {
                 self.limit.store(fitting.clamp(1, (2 * limit).min(MAX_PAGE)), Ordering::Relaxed);
             }
             self.cache.lock().unwrap_or_else(PoisonError::into_inner).keep(position, &page, size);
-            Ok(Read { number, page: Arc::new(page) })
+            Ok(Read { number, page: Arc::new(SharedPage::new(page)) })
         };
         // After a failure the cell stays, for whoever waits for it, or asks next.
         cell.get_or_try_init(read).await.cloned()

@@ -321,7 +321,7 @@ impl Builds {
     async fn read(&self) -> Result<Generations, StoreError> {
         let known = Generations::read(&*self.backend, &self.name).await?.unwrap_or_default();
         // In this order: becoming inline writes the row that was just read.
-        crate::inline::not_inline(&*self.backend, &self.name).await?;
+        crate::store::inline_set::not_inline(&*self.backend, &self.name).await?;
         Ok(known)
     }
 

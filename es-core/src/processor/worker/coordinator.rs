@@ -248,7 +248,7 @@ impl Coordinator {
             )));
         };
         let backend = self.ground.backend.clone();
-        crate::inline::not_inline(&*backend, &self.desk.name).await?;
+        crate::store::inline_set::not_inline(&*backend, &self.desk.name).await?;
         let generations = Generations::read(&*backend, &self.desk.name).await?.unwrap_or_default();
         let build = generations.build(&self.desk.name, generations.current);
         let target = match to {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{REPLAY, SEQUENCE, Trip, Worker};
+use super::{SEQUENCE, Trip, Worker};
 use crate::processor::build::Build;
 use crate::processor::parked::{self, Request, Skipped};
 use crate::processor::partial;
@@ -58,11 +58,12 @@ impl Worker {
                 self.open = None;
                 return Ok(());
             }
-            let page = self.engine.backend.read(self.engine.filter(), after, SEQUENCE * 10).await?;
+            let mut page = self.engine.backend.read(self.engine.filter(), after, SEQUENCE * 10).await?;
+            page.events.iter_mut().for_each(|event| event.replay = true);
             let events: Vec<_> = page.events.iter().filter(|event| event.place() <= end).collect();
             let open = self.open.as_mut().expect("it is open");
             let mut work = Work::of_keys(&keys);
-            let folded = REPLAY.scope(true, open.session.fold(&events, &mut work)).await;
+            let folded = open.session.fold(&events, &mut work).await;
             if let Err(failure) = folded {
                 if !self.engine.blames_the_event(&*failure.source).await {
                     return Err(Trip::Handler(failure));
@@ -105,16 +106,16 @@ impl Worker {
                     return Ok(());
                 }
                 let mut kept = self.open().parked[key].clone();
-                let event = self.engine.event_at(position).await?;
+                let mut event = self.engine.event_at(position).await?;
+                if let Some(event) = &mut event {
+                    event.replay = position <= self.range.replay;
+                }
                 let outcome = match &event {
                     None => Err(format!("there is no event at {position} any more").into()),
                     Some(event) => {
                         let open = self.open.as_mut().expect("only asked while it is open");
                         let mut work = Work::of_key(key);
-                        let replay = position <= self.range.replay;
-                        let events = [event];
-                        let folding = open.session.fold(&events, &mut work);
-                        REPLAY.scope(replay, folding).await.map_err(|failure| failure.source)
+                        open.session.fold(&[event], &mut work).await.map_err(|failure| failure.source)
                     }
                 };
                 let left = kept.stored.events.saturating_sub(1);

@@ -17,18 +17,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::engine::Engine;
+use super::pages::SharedPage;
 use super::parked::{self, Kept};
 use super::range::{self, Range};
 use super::runner::Session;
 use super::status::{ProcessorState, RangeStatus};
 use super::work::{Failure, LeftOut, Work};
 use crate::projection::OnFailure;
-use crate::store::{CommitError, Page, Position, RecordedEvent, StoreError};
-
-tokio::task_local! {
-    /// Whether the events that a handler is called for were recorded before its build began.
-    pub(crate) static REPLAY: bool;
-}
+use crate::store::{CommitError, Position, RecordedEvent, StoreError};
 
 /// How many positions without a match may pass before the checkpoint is moved over them, and after what time it is
 /// moved over fewer.
@@ -76,7 +72,7 @@ struct Open {
     since: Instant,
     left_out: Vec<LeftOut>,
     /// A page of which a part is done.
-    page: Option<(Arc<Page>, usize)>,
+    page: Option<(Arc<SharedPage>, usize)>,
     flushed: Instant,
 }
 
@@ -253,7 +249,7 @@ impl Worker {
     }
 
     /// Takes in what comes next of a page, of whose events some are done.
-    async fn take(&mut self, page: &Arc<Page>, done: usize, bound: Position) -> Result<Step, Trip> {
+    async fn take(&mut self, page: &Arc<SharedPage>, done: usize, bound: Position) -> Result<Step, Trip> {
         let started = Instant::now();
         let next = self.next(page, done, bound);
         let open = self.open.as_mut().expect("only asked while it is open");
@@ -268,7 +264,7 @@ impl Worker {
                 through = next.through.0,
             );
             let folding = open.session.fold(&next.events, &mut work).instrument(span);
-            REPLAY.scope(next.replay, folding).await.map_err(Trip::Handler)?;
+            folding.await.map_err(Trip::Handler)?;
             open.left_out.extend(work.left_out());
             if open.folded == 0 {
                 open.since = started;
@@ -314,7 +310,7 @@ impl Worker {
     }
 
     /// What is taken in at once: not past what failed, the end of the replay, or the build that is read.
-    fn next<'p>(&self, page: &'p Page, done: usize, bound: Position) -> Next<'p> {
+    fn next<'p>(&self, page: &'p SharedPage, done: usize, bound: Position) -> Next<'p> {
         let open = self.open();
         let mut end = bound;
         let replay = open.seen < self.range.replay;
@@ -334,7 +330,7 @@ impl Worker {
         let wants = |event: &RecordedEvent| self.engine.wants(event);
         let mut events = Vec::new();
         let mut rest = None;
-        for (i, event) in page.events.iter().enumerate().skip(done) {
+        for (i, event) in page.events(replay).iter().enumerate().skip(done) {
             if event.place() > end || events.len() == limit {
                 rest = Some(i);
                 break;
@@ -353,7 +349,7 @@ impl Worker {
         let rest = rest.filter(|_| !bounded);
         let cut = through < page.through && rest.is_none() && !bounded;
         let rest = if cut { Some(page.events.len()) } else { rest };
-        Next { events, through, rest, replay, bounded, whole }
+        Next { events, through, rest, bounded, whole }
     }
 
     /// Makes durable what was folded.
@@ -552,7 +548,6 @@ struct Next<'p> {
     through: Position,
     /// Where to go on in the page, if there is more of it.
     rest: Option<usize>,
-    replay: bool,
     /// Whether it ends because the build that is read has come no further.
     bounded: bool,
     /// Whether nothing asks for small steps.

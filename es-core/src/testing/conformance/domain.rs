@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::aggregate::EventOf;
 use crate::codec::{DecodeError, EncodeError, Json};
 use crate::command::{Context, missing_for};
-use crate::event::{Decoded, EventData, EventOf, EventType, IntoEvent, Tag};
+use crate::event::{Decoded, EventData, EventType, IntoEvent, Tag};
 use crate::services::Services;
 use crate::snapshot::SnapshotPolicy;
 use crate::store::{EventFilter, EventStore, ExpectedVersion, RecordedEvent};

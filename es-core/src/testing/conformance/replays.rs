@@ -1,5 +1,6 @@
 //! Processors that are set back, restarted, waited for: P2, P7 to P10, P12 to P14.
 
+use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::Semaphore;
 
 use super::data::{encoded, events};
-use super::domain::{Opened, opened};
+use super::domain::{Deposited, Opened, opened};
 use super::double::{Double, Line};
 use super::patient::ask;
 use super::payments::{
@@ -18,9 +19,10 @@ use super::payments::{
 use super::readside::{Balance, RenamedBalance, Welcome};
 use super::{LIMIT, Subject, settle, start};
 use crate::processor::{ProcessorState, Reset};
+use crate::projection::{Project, Projection};
 use crate::services::{Scope, Services};
-use crate::store::{EventFilter, Position, RecordedEvent};
-use crate::{App, BoxError, ErrorKind, Reactor};
+use crate::store::{Backend, EventFilter, Position, RecordedEvent};
+use crate::{App, BoxError, ErrorKind, Reactor, Recorded};
 
 /// P8, P9
 pub async fn a_reset_to_the_start_builds_everything_anew<S: Subject>(subject: S) {
@@ -184,6 +186,67 @@ pub async fn a_handler_knows_that_it_is_called_in_a_replay<S: Subject>(subject: 
     let calls = table.take_calls();
     assert!(calls.iter().all(|(position, replay)| *replay == (position.0 <= 8)), "{calls:?}");
     world.assert_complete("a", 9).await;
+}
+
+/// Asks in its handler, and in a task that the handler starts, whether it is a replay.
+#[derive(Debug)]
+struct Asking<S> {
+    /// The position of the event, and both answers.
+    answers: Arc<Mutex<Vec<(Position, bool, bool)>>>,
+    subject: PhantomData<fn() -> S>,
+}
+
+impl<S: Subject> Projection for Asking<S> {
+    const NAME: &'static str = "asking";
+    fn filter() -> EventFilter {
+        EventFilter::of::<Deposited>()
+    }
+}
+
+impl<S: Subject> Project<<S::Backend as Backend>::Tx> for Asking<S> {
+    async fn project(
+        &self,
+        event: &RecordedEvent,
+        _: &mut <S::Backend as Backend>::Tx,
+    ) -> Result<(), BoxError> {
+        let Some(payload) = event.payload::<Deposited>()? else { return Ok(()) };
+        let direct = Recorded::new(&payload, event).is_replay();
+        let (place, record) = (event.place(), event.clone());
+        let in_a_task = tokio::spawn(async move { Recorded::new(&payload, &record).is_replay() }).await?;
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).push((place, direct, in_a_task));
+        Ok(())
+    }
+}
+
+/// P9
+pub async fn is_replay_says_the_same_in_a_task_that_the_handler_starts<S: Subject>(subject: S) {
+    let world = World::new(&subject).await;
+    world.pay("a", 1..=3).await;
+    let answers = Arc::new(Mutex::new(Vec::new()));
+    let wiring = || {
+        let asking = Asking::<S> { answers: answers.clone(), subject: PhantomData };
+        // A view at the same place reads the same pages: it is not in a replay any more when the other one is again.
+        App::on(world.store.0.clone()).view::<Ledger>().projection(asking)
+    };
+    let app = start(wiring).await;
+    let check = |replayed: u64, all: u64| {
+        let answers = std::mem::take(&mut *answers.lock().unwrap_or_else(PoisonError::into_inner));
+        let is_right = |(position, direct, in_a_task): &(Position, bool, bool)| {
+            *direct == (position.0 <= replayed) && direct == in_a_task
+        };
+        assert!(answers.iter().all(is_right), "{replayed} of {all}: {answers:?}");
+        assert!(answers.iter().any(|(position, ..)| position.0 == all), "{replayed} of {all}: {answers:?}");
+    };
+    world.pay("a", 4..=5).await;
+    settle(&app).await;
+    check(3, 5);
+    let processor = app.processor::<Asking<S>>().expect("it runs");
+    answered(|| processor.reset(Reset::Start)).await.expect("nobody else works on it");
+    world.pay("a", 6..=6).await;
+    settle(&app).await;
+    check(5, 6);
+    let tally = world.tally("a").await.expect("a row");
+    assert_eq!((tally.n, tally.replayed), (6, 3));
 }
 
 /// P7

@@ -248,6 +248,7 @@ macro_rules! __conformance_rules {
                 a_reset_is_refused_while_another_node_works_and_changes_nothing
                 a_reset_takes_back_what_was_set_aside_behind_its_place
                 a_handler_knows_that_it_is_called_in_a_replay
+                is_replay_says_the_same_in_a_task_that_the_handler_starts
                 a_running_processor_stores_that_it_has_passed_what_it_does_not_want
                 a_store_that_was_away_is_met_again_and_nothing_is_done_twice
                 any_history_that_is_built_again_gives_the_same_rows

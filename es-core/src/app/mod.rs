@@ -1,20 +1,23 @@
 //! The application: wiring, and the one value that everything is asked of.
 
+mod queries;
+mod watch;
+mod wiring;
+
 use std::any::type_name;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFuture};
-use tokio_util::task::TaskTracker;
-use tokio_util::task::task_tracker::TaskTrackerToken;
+use tokio_util::sync::CancellationToken;
 
+use self::wiring::Wiring;
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::command::{Bus, IdOf, Interceptor, RetryPolicy};
+use crate::command::{Bus, IdOf, Interceptor, RetryPolicy, WithinTx};
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::id::Ids;
-use crate::inline::{self, Entry, Hook, ProjectionHook, ViewHook, WithinTx};
+use crate::inline::{self, Entry, Hook, ProjectionHook, ViewHook};
+use crate::lifecycle::Lifecycle;
 use crate::limits;
 use crate::processor::{
     self, AnyBackend, Ground, Lease, Pages, ParkingLimits, Processor, ProcessorState, ProcessorStatus,
@@ -22,7 +25,6 @@ use crate::processor::{
 };
 use crate::projection::live::Live;
 use crate::projection::{Project, Projection, Reactor, View, Views, tables_of};
-use crate::query;
 use crate::repository::{At, Cache, LoadError, Loaded, Repository, stream_of};
 use crate::services::Services;
 use crate::store::{Backend, EventStore, Position, StoreError};
@@ -36,70 +38,11 @@ pub struct App(Arc<Inner>);
 
 #[derive(Debug)]
 pub(crate) struct Inner {
-    pub(crate) repository: Repository,
-    pub(crate) services: Services,
-    pub(crate) ids: Ids,
     pub(crate) bus: Bus,
-    pub(crate) cache: Cache,
-    pub(crate) lifecycle: Lifecycle,
     pub(crate) processors: Vec<Processor>,
-    pub(crate) queries: query::Wiring,
+    pub(crate) queries: Wiring,
     /// The stored names of inline and live projections: they are never behind.
     pub(crate) never_behind: BTreeSet<String>,
-}
-
-impl Inner {
-    pub(crate) fn store(&self) -> &dyn EventStore {
-        &*self.repository.store
-    }
-}
-
-/// What is running, and how it is told to end.
-#[derive(Debug)]
-pub(crate) struct Lifecycle {
-    commands: TaskTracker,
-    tasks: TaskTracker,
-    closing: CancellationToken,
-    /// The same as a flag: every command looks, and a token is looked at under a lock.
-    closed: AtomicBool,
-    kill: CancellationToken,
-    /// Processors end with the app, also when nobody shuts it down.
-    _stops: DropGuard,
-}
-
-impl Lifecycle {
-    fn new(closing: CancellationToken) -> Self {
-        let _stops = closing.clone().drop_guard();
-        let kill = CancellationToken::new();
-        Self {
-            commands: TaskTracker::new(),
-            tasks: TaskTracker::new(),
-            closing,
-            closed: AtomicBool::new(false),
-            kill,
-            _stops,
-        }
-    }
-
-    /// Counts a command in, unless the app is closing.
-    pub(crate) fn enter(&self) -> Option<TaskTrackerToken> {
-        // Counted first: a shutdown that does not see the command is one that the command sees.
-        let token = self.commands.token();
-        (!self.closed.load(Ordering::SeqCst)).then_some(token)
-    }
-
-    pub(crate) fn killed(&self) -> WaitForCancellationFuture<'_> {
-        self.kill.cancelled()
-    }
-
-    /// Cancelled when a shutdown begins.
-    pub(crate) const fn closing(&self) -> &CancellationToken {
-        &self.closing
-    }
-
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        drop(self.tasks.spawn(task));
-    }
 }
 
 impl App {
@@ -109,7 +52,7 @@ impl App {
             backend: Arc::new(backend),
             services: Services::default(),
             runners: Vec::new(),
-            queries: query::Wiring::default(),
+            queries: Wiring::default(),
             inline: Vec::new(),
             retired: BTreeSet::new(),
             live: None,
@@ -125,7 +68,7 @@ impl App {
 
     /// Sends a command to an aggregate: add options, then `.await`.
     pub fn send<C: Command>(&self, id: &IdOf<C>, cmd: C) -> Sending<'_, C> {
-        Sending::new(self, id, cmd)
+        Sending::new(&self.0.bus, id, cmd)
     }
 
     /// The current state of an aggregate; `None` if there is none.
@@ -135,13 +78,13 @@ impl App {
     /// [`LoadError`] if its events cannot be read.
     pub async fn load<A: Apply>(&self, id: &A::Id) -> Result<Option<Loaded<A>>, LoadError> {
         let stream = stream_of::<A>(id)?;
-        let mut held = self.0.cache.slot(&stream).hold().await;
+        let mut held = self.0.bus.cache.slot(&stream).hold().await;
         let loaded = match held.take::<A>() {
             Some(mut kept) => {
-                self.0.repository.catch_up(&stream, &mut *kept).await?;
+                self.0.bus.repository.catch_up(&stream, &mut *kept).await?;
                 kept
             }
-            None => Box::new(self.0.repository.load(&stream).await?),
+            None => Box::new(self.0.bus.repository.load(&stream).await?),
         };
         let answer = (loaded.version.0 > 0).then(|| Loaded::clone(&loaded));
         held.put(loaded);
@@ -154,7 +97,7 @@ impl App {
     ///
     /// [`LoadError`] if its events cannot be read.
     pub async fn load_at<A: Apply>(&self, id: &A::Id, at: At) -> Result<Option<Loaded<A>>, LoadError> {
-        let loaded: Loaded<A> = self.0.repository.load_at(&stream_of::<A>(id)?, at).await?;
+        let loaded: Loaded<A> = self.0.bus.repository.load_at(&stream_of::<A>(id)?, at).await?;
         Ok((loaded.version.0 > 0).then_some(loaded))
     }
 
@@ -168,32 +111,32 @@ impl App {
         let Some(loaded) = self.load::<A>(id).await? else { return Ok(false) };
         let snapshot = Repository::snapshot_of(&stream_of::<A>(id)?, &loaded)
             .map_err(|e| StoreError::misuse(format!("no snapshot of {}: {e}", A::NAME)))?;
-        self.0.repository.snapshots.put_snapshot(snapshot).await?;
+        self.0.bus.repository.snapshots.put_snapshot(snapshot).await?;
         Ok(true)
     }
 
     /// A new id, from the app's clock and randomness.
     #[must_use]
     pub fn new_id(&self) -> uuid::Uuid {
-        self.0.ids.next()
+        self.0.bus.ids.next()
     }
 
     /// The event store, to read events as they are stored.
     #[must_use]
     pub fn store(&self) -> &dyn EventStore {
-        self.0.store()
+        self.0.bus.store()
     }
 
     /// The event store, to keep.
     #[must_use]
     pub fn store_handle(&self) -> Arc<dyn EventStore> {
-        self.0.repository.store.clone()
+        self.0.bus.repository.store.clone()
     }
 
     /// What handlers receive by type.
     #[must_use]
     pub fn services(&self) -> &Services {
-        &self.0.services
+        &self.0.bus.services
     }
 
     /// The processors of this app.
@@ -304,8 +247,8 @@ impl App {
         Health {
             head: self.store().head().await,
             processors: self.0.processors.iter().map(Processor::status).collect(),
-            now: self.0.ids.clock().now(),
-            closing: self.0.lifecycle.closing.is_cancelled(),
+            now: self.0.bus.ids.clock().now(),
+            closing: self.0.bus.lifecycle.is_closing(),
         }
     }
 
@@ -313,18 +256,7 @@ impl App {
     /// cancelled; processors finish their page. Says whether everything finished in time. Harmless to
     /// call twice.
     pub async fn shutdown(&self, grace: Duration) -> bool {
-        let lifecycle = &self.0.lifecycle;
-        lifecycle.closed.store(true, Ordering::SeqCst);
-        lifecycle.closing.cancel();
-        lifecycle.commands.close();
-        lifecycle.tasks.close();
-        let finished = async {
-            lifecycle.commands.wait().await;
-            lifecycle.tasks.wait().await;
-        };
-        let in_time = tokio::time::timeout(grace, finished).await.is_ok();
-        lifecycle.kill.cancel();
-        in_time
+        self.0.bus.lifecycle.shutdown(grace).await
     }
 }
 
@@ -410,7 +342,7 @@ pub struct AppBuilder<B: Backend> {
     backend: Arc<B>,
     services: Services,
     runners: Vec<Arc<dyn Runner>>,
-    queries: query::Wiring,
+    queries: Wiring,
     inline: Vec<Entry<B::Tx>>,
     retired: BTreeSet<String>,
     /// The live views; `None` for an app without views of any kind.
@@ -735,7 +667,7 @@ impl<B: Backend> AppBuilder<B> {
         }
         let store: Arc<dyn EventStore> = match &inline {
             Some(inline) => {
-                services.replace(Arc::new(WithinTx::new(inline.clone())));
+                services.replace(Arc::new(WithinTx::<B::Tx>(Arc::new(inline.clone()))));
                 Arc::new(inline.clone())
             }
             None => self.backend.clone(),
@@ -743,14 +675,20 @@ impl<B: Backend> AppBuilder<B> {
         ground.services = Arc::new(services.clone());
         let closing = CancellationToken::new();
         let lifecycle = Lifecycle::new(closing.clone());
-        let processors = processor::start(&ground, self.runners, &lifecycle.tasks, &closing);
+        let processors = processor::start(&ground, self.runners, lifecycle.tasks(), &closing);
         Ok(App(Arc::new(Inner {
-            repository: Repository { store, snapshots: self.backend },
-            services,
-            ids,
-            bus: Bus { interceptors: self.interceptors, retry, timeout, max_events, verify },
-            cache: Cache::new(cache),
-            lifecycle,
+            bus: Bus {
+                repository: Repository { store, snapshots: self.backend },
+                cache: Cache::new(cache),
+                services,
+                ids,
+                lifecycle,
+                interceptors: self.interceptors,
+                retry,
+                timeout,
+                max_events,
+                verify,
+            },
             processors,
             queries: self.queries,
             never_behind,

@@ -1,4 +1,4 @@
-//! When a command is tried again: a policy, as a value.
+//! When something is tried again: a policy, as a value.
 
 use std::time::Duration;
 

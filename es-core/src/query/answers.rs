@@ -1,11 +1,8 @@
-//! What an app knows of its handlers of queries.
+//! Whether a projection answers queries.
 
-use std::any::TypeId;
-use std::collections::HashMap;
 use std::marker::PhantomData;
 
 use super::{Gathering, Queries};
-use crate::projection::{Projection, tables_of};
 use crate::services::Services;
 
 /// Whether a projection answers queries as well: [`Project::ANSWERS`](crate::Project::ANSWERS).
@@ -44,23 +41,3 @@ pub trait AnswersNothing {
 }
 
 impl<P> AnswersNothing for Answering<P> {}
-
-/// What an app knows of its handlers of queries, beside the handlers themselves.
-#[derive(Debug, Default)]
-pub(crate) struct Wiring {
-    pub(crate) gathering: Gathering,
-    /// The stored names of projections, by the type that may answer queries about them.
-    projections: HashMap<TypeId, String>,
-}
-
-impl Wiring {
-    pub(crate) fn projection<P: Projection>(&mut self, answers: Answers) {
-        self.projections.insert(TypeId::of::<P>(), tables_of::<P>().stored_name());
-        (answers.gather)(&mut self.gathering);
-    }
-
-    /// The stored name of the projection that a handler is, if it is one.
-    pub(crate) fn projection_of<H: 'static>(&self) -> Option<&str> {
-        self.projections.get(&TypeId::of::<H>()).map(String::as_str)
-    }
-}

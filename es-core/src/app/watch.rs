@@ -7,10 +7,10 @@ use futures::future::{pending, select_all};
 use futures::{Stream, StreamExt, stream};
 use tokio::sync::watch;
 
-use super::{Answer, Query, QueryError};
-use crate::App;
+use super::App;
 use crate::processor::{Processor, ProcessorStatus, Slices};
 use crate::projection::Views;
+use crate::query::{Answer, Query, QueryError};
 use crate::services::{FromServices, Services};
 use crate::store::{Generation, Position, wait};
 
@@ -94,7 +94,7 @@ impl App {
     {
         let watching = Watching::new(self.clone(), query);
         let items = stream::unfold(watching, |mut watching| async move {
-            let closing = watching.app.inner().lifecycle.closing().clone();
+            let closing = watching.app.inner().bus.lifecycle.closing().clone();
             let item = tokio::select! {
                 biased;
                 () = closing.cancelled() => None,
