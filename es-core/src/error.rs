@@ -9,12 +9,14 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub enum ErrorKind {
     /// The domain refused: tell the user.
     Refused,
-    /// Somebody else was first: load again and decide again.
+    /// Another was first: load again and decide again.
     Conflict,
     /// It may go through later: try again.
     Transient,
     /// It may have happened: look before you try again, or try again with the same idempotency key.
     Unknown,
+    /// It goes no further by itself, and trying again does not help: an operator has to do something first.
+    Blocked,
     /// What is stored cannot be used: stop and look.
     Corrupt,
     /// The call is wrong: fix the code or the input.

@@ -8,9 +8,6 @@ use futures::FutureExt as _;
 
 use crate::BoxError;
 
-/// The longest that one call of a handler of the read side may take.
-const HANDLER: Duration = Duration::from_secs(60);
-
 /// The text of a panic. What the code has changed so far is in an unknown state: whoever calls drops it.
 #[derive(Debug)]
 pub(crate) struct Panic(pub(crate) String);
@@ -38,11 +35,14 @@ pub(crate) fn caught_now<T>(code: impl FnOnce() -> T) -> Result<T, Panic> {
     catch_unwind(AssertUnwindSafe(code)).map_err(|panic| Panic::of(&*panic))
 }
 
-/// Calls a handler of the read side: a panic is its error, and so is a call that takes too long.
-pub(crate) async fn call<T>(handler: impl Future<Output = Result<T, BoxError>>) -> Result<T, BoxError> {
-    match tokio::time::timeout(HANDLER, caught(handler)).await {
+/// Calls a handler of the read side: a panic is its error, and so is a call that takes longer than `limit`.
+pub(crate) async fn call<T>(
+    limit: Duration,
+    handler: impl Future<Output = Result<T, BoxError>>,
+) -> Result<T, BoxError> {
+    match tokio::time::timeout(limit, caught(handler)).await {
         Ok(outcome) => outcome.unwrap_or_else(|panic| Err(panic.boxed())),
-        Err(_) => Err(format!("the handler did not end within {HANDLER:?}").into()),
+        Err(_) => Err(format!("the handler did not end within its limit of {limit:?}").into()),
     }
 }
 

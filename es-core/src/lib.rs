@@ -3,6 +3,7 @@
 mod aggregate;
 mod app;
 pub mod clock;
+pub mod cluster;
 pub mod codec;
 pub mod command;
 mod decision;
@@ -23,6 +24,7 @@ mod retry;
 pub mod services;
 mod slices;
 pub mod snapshot;
+mod state;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -5,7 +5,7 @@ mod watch;
 mod wiring;
 
 use std::any::type_name;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,15 +13,16 @@ use tokio_util::sync::CancellationToken;
 
 use self::wiring::Wiring;
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::command::{Bus, IdOf, Interceptor, RetryPolicy, WithinTx};
+use crate::command::{Bus, IdOf, Interceptor, RetryPolicy, Sender, WithinTx};
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::id::Ids;
 use crate::inline::{self, Entry, Hook, ProjectionHook, ViewHook};
 use crate::lifecycle::Lifecycle;
 use crate::limits;
 use crate::processor::{
-    self, AnyBackend, Ground, Lease, Pages, ParkingLimits, Processor, ProcessorState, ProcessorStatus,
-    ProjectionRunner, ReactorRunner, Rebuild, RebuildOptions, Receipt, Reset, Runner, ViewRunner, WaitError,
+    self, AnyBackend, NodeContext, NodeSettings, Pages, Processor, ProcessorError, ProcessorOptions,
+    ProcessorState, ProcessorStatus, ProjectionRunner, ReactorRunner, Rebuild, RebuildOptions, Receipt,
+    Reset, Runner, ViewRunner, WaitError,
 };
 use crate::projection::live::Live;
 use crate::projection::{Project, Projection, Reactor, View, Views, tables_of};
@@ -38,7 +39,7 @@ pub struct App(Arc<Inner>);
 
 #[derive(Debug)]
 pub(crate) struct Inner {
-    pub(crate) bus: Bus,
+    pub(crate) bus: Arc<Bus>,
     pub(crate) processors: Vec<Processor>,
     pub(crate) queries: Wiring,
     /// The stored names of inline and live projections: they are never behind.
@@ -149,8 +150,8 @@ impl App {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Misuse`] if this app does not run it.
-    pub fn processor<P: Projection>(&self) -> Result<&Processor, StoreError> {
+    /// [`ProcessorError::NotRunHere`] if this app does not run it.
+    pub fn processor<P: Projection>(&self) -> Result<&Processor, ProcessorError> {
         self.processor_named(&tables_of::<P>().stored_name())
     }
 
@@ -159,17 +160,15 @@ impl App {
         self.0.never_behind.contains(&tables_of::<P>().stored_name())
     }
 
-    fn processor_named(&self, name: &str) -> Result<&Processor, StoreError> {
+    fn processor_named(&self, name: &str) -> Result<&Processor, ProcessorError> {
         let found = self.0.processors.iter().find(|p| p.name() == name);
         found.ok_or_else(|| {
+            let processor = name.to_owned();
             if self.0.never_behind.contains(name) {
-                return StoreError::misuse(format!(
-                    "{name} is inline or live here: it is never behind, and has no processor to ask, reset or rebuild"
-                ));
+                ProcessorError::NeverBehind { processor }
+            } else {
+                ProcessorError::NotRunHere { processor }
             }
-            StoreError::misuse(format!(
-                "this app does not run {name}: add `.projection(..)` or `.view::<..>()` to it"
-            ))
         })
     }
 
@@ -225,8 +224,8 @@ impl App {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if it could not be emptied; then nothing changed. See [`Processor::reset`].
-    pub async fn rebuild<P: Projection>(&self) -> Result<(), StoreError> {
+    /// [`ProcessorError`] if it could not be emptied; then nothing changed. See [`Processor::reset`].
+    pub async fn rebuild<P: Projection>(&self) -> Result<(), ProcessorError> {
         self.processor::<P>()?.reset(Reset::Start).await
     }
 
@@ -238,7 +237,7 @@ impl App {
     pub async fn rebuild_online<P: Projection>(
         &self,
         options: RebuildOptions,
-    ) -> Result<Rebuild, StoreError> {
+    ) -> Result<Rebuild, ProcessorError> {
         self.processor::<P>()?.rebuild_online(options).await
     }
 
@@ -316,7 +315,10 @@ struct Settings {
     max_events: usize,
     cache: usize,
     verify: bool,
-    processors: processor::Settings,
+    node: NodeSettings,
+    processors: ProcessorOptions,
+    /// Options of processors by their names without a version.
+    of_processor: BTreeMap<String, ProcessorOptions>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 }
@@ -329,7 +331,9 @@ impl Default for Settings {
             max_events: limits::MAX_EVENTS,
             cache: 10_000,
             verify: cfg!(debug_assertions),
-            processors: processor::Settings::default(),
+            node: NodeSettings::default(),
+            processors: ProcessorOptions::default(),
+            of_processor: BTreeMap::new(),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
         }
@@ -575,36 +579,27 @@ impl<B: Backend> AppBuilder<B> {
 
     /// For how long a node that says nothing is believed to be alive; 5 seconds by default, at least 100 ms. Its slices
     /// are then taken over by the others.
-    pub fn lease(mut self, lease: Duration) -> Self {
-        self.settings.processors.lease = lease.max(Duration::from_millis(100));
+    pub const fn lease(mut self, lease: Duration) -> Self {
+        self.settings.node.lease = lease;
         self
     }
 
-    /// How often a handler is called again before its event is parked (or what the projection chose), and the first and
-    /// the longest wait in between; 4 times by default, after 50 ms, doubled up to 10 s.
-    pub const fn processor_retries(mut self, retries: u32, first: Duration, longest: Duration) -> Self {
-        self.settings.processors.retries = retries;
-        self.settings.processors.backoff = (first, longest);
+    /// How processors are run, those that have no options of their own.
+    pub const fn processors(mut self, options: ProcessorOptions) -> Self {
+        self.settings.processors = options;
         self
     }
 
-    /// How much may be parked before a processor stands still.
-    pub const fn parking(mut self, limits: ParkingLimits) -> Self {
-        self.settings.processors.parking = limits;
+    /// How one processor is run, by its name without a version.
+    pub fn processor_options(mut self, name: impl Into<String>, options: ProcessorOptions) -> Self {
+        self.settings.of_processor.insert(name.into(), options);
         self
     }
 
     /// Lets other nodes work on the projections and reactors: this one answers commands and queries, sees where they
     /// are and waits for them.
     pub const fn looks_on(mut self) -> Self {
-        self.settings.processors.workers = 0;
-        self
-    }
-
-    /// How many ranges of slices of one processor this node works on at once; 1 by default. More of them help where the
-    /// handlers wait: for SQL, or for something outside.
-    pub fn workers(mut self, workers: usize) -> Self {
-        self.settings.processors.workers = workers.max(1);
+        self.settings.node.looks_on = true;
         self
     }
 
@@ -638,24 +633,37 @@ impl<B: Backend> AppBuilder<B> {
         let mut wrong: Vec<String> = self.checks.into_iter().flat_map(|check| check(&services)).collect();
         wrong.extend(services.twice().iter().map(|t| format!("`{t}` was provided twice")));
         wrong.extend(wrong_names(&names));
+        wrong.extend(self.settings.wrong(&names));
         if !wrong.is_empty() {
             return Err(StartError(wrong));
         }
-        let Settings { retry, timeout, max_events, cache, verify, processors, clock, entropy } =
-            self.settings;
+        let Settings {
+            retry,
+            timeout,
+            max_events,
+            cache,
+            verify,
+            node,
+            processors,
+            of_processor,
+            clock,
+            entropy,
+        } = self.settings;
         let ids = Ids::new(clock, entropy);
-        let mut ground = Ground {
+        let sender = Sender::default();
+        let mut node = NodeContext {
             backend: self.backend.clone(),
             services: Arc::new(services.clone()),
             ids: ids.clone(),
-            settings: processors,
+            sender: sender.clone(),
+            settings: node,
             pages: Pages::new(self.backend.clone(), processor::wanted_by_any(&self.runners)),
-            lease: Arc::new(Lease::new()),
+            lease: Arc::default(),
             node: ids.next(),
         };
         let mut never_behind = live;
         never_behind.extend(self.inline.iter().map(|entry| entry.runner.name()));
-        let inline = inline::start(&ground, self.backend.clone(), self.inline, &self.retired).await;
+        let inline = inline::start(&node, self.backend.clone(), self.inline, &self.retired).await;
         let inline = inline.map_err(StartError)?;
         warn_of_orphans(&*self.backend, &self.runners, &never_behind).await;
         for runner in &self.runners {
@@ -672,27 +680,30 @@ impl<B: Backend> AppBuilder<B> {
             }
             None => self.backend.clone(),
         };
-        ground.services = Arc::new(services.clone());
+        node.services = Arc::new(services.clone());
         let closing = CancellationToken::new();
         let lifecycle = Lifecycle::new(closing.clone());
-        let processors = processor::start(&ground, self.runners, lifecycle.tasks(), &closing);
-        Ok(App(Arc::new(Inner {
-            bus: Bus {
-                repository: Repository { store, snapshots: self.backend },
-                cache: Cache::new(cache),
-                services,
-                ids,
-                lifecycle,
-                interceptors: self.interceptors,
-                retry,
-                timeout,
-                max_events,
-                verify,
-            },
-            processors,
-            queries: self.queries,
-            never_behind,
-        })))
+        let options = |runner: Arc<dyn Runner>| {
+            let own = of_processor.get(base_name(&runner.name())).copied();
+            (runner, own.unwrap_or(processors))
+        };
+        let runners = self.runners.into_iter().map(options).collect();
+        let tasks = lifecycle.tasks().clone();
+        let bus = Arc::new(Bus {
+            repository: Repository { store, snapshots: self.backend },
+            cache: Cache::new(cache),
+            services,
+            ids,
+            lifecycle,
+            interceptors: self.interceptors,
+            retry,
+            timeout,
+            max_events,
+            verify,
+        });
+        sender.connect(&bus);
+        let processors = processor::start(&node, runners, &tasks, &closing);
+        Ok(App(Arc::new(Inner { bus, processors, queries: self.queries, never_behind })))
     }
 }
 
@@ -700,13 +711,35 @@ fn wrong_names(names: &[String]) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let mut wrong = Vec::new();
     for name in names {
-        let base = name.rsplit_once('/').map_or(&**name, |(base, _version)| base);
+        let base = base_name(name);
         wrong.extend(limits::stored_name("processor name", base).err().map(|e| e.to_string()));
         if !seen.insert(base) {
             wrong.push(two_named(base));
         }
     }
     wrong
+}
+
+/// A name without its version.
+fn base_name(name: &str) -> &str {
+    name.rsplit_once('/').map_or(name, |(base, _version)| base)
+}
+
+impl Settings {
+    /// What is out of range, a line each.
+    fn wrong(&self, names: &[String]) -> Vec<String> {
+        let mut wrong = self.processors.problems("all processors");
+        if self.node.lease < Duration::from_millis(100) {
+            wrong.push(format!("a lease of {:?} is too short: at least 100 ms", self.node.lease));
+        }
+        for (name, options) in &self.of_processor {
+            wrong.extend(options.problems(name));
+            if !names.iter().any(|known| base_name(known) == name) {
+                wrong.push(format!("there are options for {name:?}, and no processor has this name"));
+            }
+        }
+        wrong
+    }
 }
 
 fn two_named(base: &str) -> String {

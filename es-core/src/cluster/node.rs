@@ -15,7 +15,7 @@ use super::plan::{Whole, assign};
 use super::share::{Progress, Shares, parse_key};
 use crate::limits::MAX_PAGE;
 use crate::state::{NodeRecord, nodes};
-use crate::store::{EventStore, Row, RowStore, RowWrite, StoreError, StoredRow, Won, write_rows};
+use crate::store::{EventStore, Row, RowStore, StoreError, StoredRow, Won, write_rows};
 
 /// How often a node that ends tries to say so.
 const SIGNS_OFF: usize = 8;
@@ -228,7 +228,9 @@ impl Cluster {
         let Some(row) = nodes().get(&*self.store, &self.node.to_string()).await? else { return Ok(()) };
         match write_rows(&*self.store, vec![nodes().delete(&row)]).await? {
             Won::Yes(_) => Ok(()),
-            Won::No(_) => Err(StoreError::transient("signing off", std::io::Error::other("its row has changed"))),
+            Won::No(_) => {
+                Err(StoreError::transient("signing off", std::io::Error::other("its row has changed")))
+            }
         }
     }
 }
@@ -327,9 +329,8 @@ impl View {
             let rows = rows.iter().filter_map(|row| serde_json::from_slice::<Ownership>(&row.data).ok());
             let parts: Vec<Ownership> = rows.filter(|row| row.last.is_some()).collect();
             let holder = parts.first()?.owner.filter(|owner| self.is_alive(*owner));
-            let runs = |(node, record): (&Uuid, &NodeRecord)| {
-                record.runs.contains(name_of(group)).then_some(*node)
-            };
+            let runs =
+                |(node, record): (&Uuid, &NodeRecord)| record.runs.contains(name_of(group)).then_some(*node);
             Some(Whole { group, holder, members: self.alive.iter().filter_map(runs).collect() })
         });
         assign(&seen.collect::<Vec<_>>())

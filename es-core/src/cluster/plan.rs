@@ -81,7 +81,8 @@ pub(crate) fn plan(shares: &[Seen], rule: Rule) -> Vec<Action> {
 }
 
 fn plan_whole(shares: &[Seen], mine: bool, waited: bool) -> Vec<Action> {
-    let of = |holder| shares.iter().filter(move |share| share.holder == holder).map(|share| share.slices.first);
+    let of =
+        |holder| shares.iter().filter(move |share| share.holder == holder).map(|share| share.slices.first);
     if mine || waited {
         return of(Holder::Nobody).map(|first| Action::Claim { first }).collect();
     }
@@ -264,14 +265,18 @@ mod tests {
                 // They do not wait for each other, and act in any order.
                 for _ in 0..60 {
                     let me = *alive.iter().nth(rng.random_range(0..alive.len())).unwrap();
-                    for action in plan(&world.seen(me, &alive), Rule::Slices { members: alive.len(), workers }) {
+                    for action in
+                        plan(&world.seen(me, &alive), Rule::Slices { members: alive.len(), workers })
+                    {
                         world.act(me, action);
                         world.assert_whole();
                     }
                 }
                 for _ in 0..3 {
                     for me in &alive {
-                        for action in plan(&world.seen(*me, &alive), Rule::Slices { members: alive.len(), workers }) {
+                        for action in
+                            plan(&world.seen(*me, &alive), Rule::Slices { members: alive.len(), workers })
+                        {
                             world.act(*me, action);
                         }
                     }
@@ -343,7 +348,11 @@ mod tests {
                     let whole = |(i, name)| Whole {
                         group: name,
                         holder: holders[i].filter(|holder| nodes.contains_key(holder)),
-                        members: nodes.iter().filter(|(_, runs)| runs.contains(&i)).map(|(n, _)| *n).collect(),
+                        members: nodes
+                            .iter()
+                            .filter(|(_, runs)| runs.contains(&i))
+                            .map(|(n, _)| *n)
+                            .collect(),
                     };
                     names.iter().map(String::as_str).enumerate().map(whole).collect()
                 };
@@ -370,7 +379,8 @@ mod tests {
                 let seen = groups(&holders);
                 let count = |node: &Uuid| seen.iter().filter(|whole| whole.holder == Some(*node)).count();
                 for whole in seen.iter().filter(|whole| !whole.members.is_empty()) {
-                    let holder = whole.holder.unwrap_or_else(|| panic!("seed {seed}: {whole:?} has no owner"));
+                    let holder =
+                        whole.holder.unwrap_or_else(|| panic!("seed {seed}: {whole:?} has no owner"));
                     assert!(whole.members.contains(&holder), "seed {seed}: {whole:?}");
                     for other in &whole.members {
                         assert!(count(&holder) <= count(other) + 1, "seed {seed}: {seen:?}");

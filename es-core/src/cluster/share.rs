@@ -8,23 +8,13 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::limits::MAX_PAGE;
 use crate::slices::Slices;
+pub use crate::state::Progress;
 use crate::state::{CHECKPOINTS, SHARES, ShareRecord};
 use crate::store::{Row, RowStore, RowWrite, StoreError, StoredRow, Table};
-
-/// How far the work on a share has come, stored with it. Serialized as an object, without fields named `epoch`, `owner`
-/// or `last`.
-pub trait Progress:
-    Clone + std::fmt::Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static
-{
-    /// Whether two neighbours can be worked on as one, with the progress of the first.
-    fn can_merge(&self, next: &Self) -> bool;
-}
 
 /// A range of slices of some work, and the revision of its row; 0 for one that is not stored yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,19 +160,18 @@ impl<P: Progress> Shares<P> {
     ///
     /// [`StoreError`] if they cannot be read.
     pub async fn of(&self, rows: &dyn RowStore, group: &str) -> Result<Vec<Share<P>>, StoreError> {
-        let found = self.rows_of(rows, group).await?;
+        let found = self.below(rows, &format!("{group}#")).await?;
         found.into_iter().filter_map(|row| self.decode(row).transpose()).collect()
     }
 
-    /// Their rows, those that were retired included.
-    pub(crate) async fn rows_of(
+    /// The rows whose keys begin with a text, those that were retired included.
+    pub(crate) async fn below(
         &self,
         rows: &dyn RowStore,
-        group: &str,
+        prefix: &str,
     ) -> Result<Vec<StoredRow>, StoreError> {
-        let prefix = format!("{group}#");
-        let mut page = rows.scan(self.table.name(), Some(&prefix), MAX_PAGE).await?;
-        let end = page.iter().position(|row| !row.key.starts_with(&prefix)).unwrap_or(page.len());
+        let mut page = rows.scan(self.table.name(), Some(prefix), MAX_PAGE).await?;
+        let end = page.iter().position(|row| !row.key.starts_with(prefix)).unwrap_or(page.len());
         page.truncate(end);
         Ok(page)
     }
@@ -203,11 +192,7 @@ impl<P: Progress> Shares<P> {
     }
 
     /// A share over whatever row has its place.
-    pub(crate) async fn placed(
-        &self,
-        rows: &dyn RowStore,
-        share: Share<P>,
-    ) -> Result<Share<P>, StoreError> {
+    pub(crate) async fn placed(&self, rows: &dyn RowStore, share: Share<P>) -> Result<Share<P>, StoreError> {
         let key = key(&share.group, share.slices.first);
         let row = rows.rows(self.table.name(), &[key]).await?.pop().flatten();
         Ok(Share { rev: row.map_or(0, |row| row.rev), ..share })

@@ -5,71 +5,70 @@
 //! the condition that no further event came in between: from that commit on, events are written only by those who also
 //! write the projection. The way back is one commit under a condition as well.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::build::Build;
-use super::engine::Ground;
-use super::generations::{Generations, prepare};
-use super::node::{self, Node};
-use super::range::{self, Range};
-use super::rows;
-use super::runner::{Runner, Session};
-use super::work::{Failure, Work};
+use crate::cluster::{self, Cluster, Share, Shares};
+use crate::processor::{
+    Admission, Build, Failure, Folded, NodeContext, ProcessorOptions, Runner, Session, Stretch, fold_between,
+    prepare,
+};
 use crate::retry::RetryPolicy;
-use crate::store::inline_set::Set;
-use crate::store::{AppendCondition, Commit, CommitError, EventFilter, Position, RecordedEvent, StoreError};
+use crate::slices::Slices;
+use crate::state::{Checkpoint, Generations, InlineSet, generations};
+use crate::store::{
+    AppendCondition, Commit, CommitError, Committed, EventFilter, Position, Row, RowWrite, StoreError, Won,
+};
 
 /// How often events that came in between may refuse the last commit before writers are shut out for its sake.
 const PATIENCE: u32 = 16;
 
 /// What one try led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tried {
+enum Outcome {
     Done,
-    /// Somebody was faster, or an answer was lost: what is stored is looked at again.
+    /// Another node was faster, or a request was lost: what is stored is looked at again.
     Again,
 }
 
 /// Whether a commit went through; `false` if what is stored has to be looked at again.
-fn went_through<T>(outcome: Result<T, CommitError>) -> Result<bool, StoreError> {
-    match outcome {
-        Ok(_) => Ok(true),
-        Err(CommitError::Fenced { .. } | CommitError::ConditionFailed { .. } | CommitError::Unknown(_)) => {
-            Ok(false)
-        }
+async fn went_through(
+    node: &NodeContext,
+    outcome: Result<Committed, CommitError>,
+) -> Result<bool, StoreError> {
+    match Won::after(&*node.backend, outcome).await {
+        Ok(won) => Ok(won.is_some_and(|won| won.is_yes())),
+        Err(CommitError::ConditionFailed { .. }) => Ok(false),
         Err(CommitError::Store(error)) => Err(error),
         Err(other) => Err(StoreError::transient("changing the inline projections", other)),
     }
 }
 
 /// Tries until it is done.
-async fn until_done<F: Future<Output = Result<Tried, StoreError>>>(
-    ground: &Ground,
+async fn until_done<F: Future<Output = Result<Outcome, StoreError>>>(
+    node: &NodeContext,
     mut attempt: impl FnMut(u32) -> F,
 ) -> Result<(), StoreError> {
     let policy = RetryPolicy::default().with_attempts(u32::MAX);
     for tried in 1.. {
-        if attempt(tried).await? == Tried::Done {
+        if attempt(tried).await? == Outcome::Done {
             break;
         }
-        tokio::time::sleep(policy.wait_after(tried, &ground.ids).unwrap_or_default()).await;
+        tokio::time::sleep(policy.wait_after(tried, &node.ids).unwrap_or_default()).await;
     }
     Ok(())
 }
 
 /// Keeps the node alive for others while something is done before its processors run.
-pub(crate) async fn alive_during<T>(ground: &Ground, work: impl Future<Output = T>) -> T {
+pub(super) async fn alive_during<T>(node: &NodeContext, work: impl Future<Output = T>) -> T {
     let stop = CancellationToken::new();
     let guard = stop.clone().drop_guard();
-    let nobody_looks = watch::Sender::new(0);
-    let node = Node::new(ground.clone(), BTreeSet::new(), watch::Sender::new(None), nobody_looks.subscribe());
-    let running = tokio::spawn(node.run(stop));
+    let cluster = Cluster::new(node.backend.clone(), node.node, node.settings.lease);
+    let cluster = cluster.with_lease(node.lease.clone());
+    let running = tokio::spawn(async move { cluster.run(stop).await });
     let done = work.await;
     drop(guard);
     // A panic of the task is in the log; the lease runs out.
@@ -77,15 +76,21 @@ pub(crate) async fn alive_during<T>(ground: &Ground, work: impl Future<Output = 
     done
 }
 
+/// The builds of a projection, and the revision of their row.
+async fn builds(node: &NodeContext, name: &str) -> Result<Row<Generations>, StoreError> {
+    let known = Generations::read(&*node.backend, name).await?;
+    Ok(known.unwrap_or_else(|| Row::new(name, Generations::default())))
+}
+
 /// The table of the rows of a view that queries read.
 ///
 /// # Errors
 ///
 /// [`StoreError`] if the store cannot be read.
-pub(crate) async fn current_rows(ground: &Ground, runner: &dyn Runner) -> Result<Arc<str>, StoreError> {
+pub(super) async fn current_rows(node: &NodeContext, runner: &dyn Runner) -> Result<Arc<str>, StoreError> {
     let name = runner.name();
-    let generations = Generations::read(&*ground.backend, &name).await?.unwrap_or_default();
-    Ok(runner.tables().map_or(name, |tables| tables.rows(generations.current)).into())
+    let current = builds(node, &name).await?.value.current;
+    Ok(runner.keeps().tables().map_or(name, |tables| tables.rows(current)).into())
 }
 
 /// Makes a projection inline.
@@ -94,80 +99,87 @@ pub(crate) async fn current_rows(ground: &Ground, runner: &dyn Runner) -> Result
 ///
 /// [`StoreError::Misuse`] if another node works on it, something of it is parked, another build of it is kept, or its
 /// handlers fail.
-pub(crate) async fn make_inline(ground: &Ground, runner: &Arc<dyn Runner>) -> Result<(), StoreError> {
+pub(super) async fn make_inline(node: &NodeContext, runner: &Arc<dyn Runner>) -> Result<(), StoreError> {
     let name = runner.name();
     let pulses = Mutex::default();
-    until_done(ground, |_| async {
-        let set = Set::read(&*ground.backend).await?;
+    until_done(node, |_| async {
+        let set = InlineSet::read(&*node.backend).await?;
         if set.names.contains(&name) {
-            return Ok(Tried::Done);
+            return Ok(Outcome::Done);
         }
-        HandOver { ground, runner, name: &name, pulses: &pulses }.attempt(set).await
+        let shares = Shares::checkpoints();
+        BecomeInline { node, runner, name: &name, shares, pulses: &pulses }.attempt(set).await
     })
     .await
 }
 
-/// Ends that a projection is inline: a processor goes on with it from the head. Harmless if it is none.
+/// Ends that a projection is inline: a processor continues with it from the head. Harmless if it is none.
 ///
 /// # Errors
 ///
 /// [`StoreError`] if the store cannot be read or written.
-pub(crate) async fn retire(ground: &Ground, name: &str) -> Result<(), StoreError> {
-    until_done(ground, |tried| async move {
-        let backend = &*ground.backend;
-        let set = Set::read(backend).await?;
+pub(super) async fn retire(node: &NodeContext, name: &str) -> Result<(), StoreError> {
+    until_done(node, |tried| async move {
+        let backend = &*node.backend;
+        let set = InlineSet::read(backend).await?;
         if !set.names.contains(name) {
-            return Ok(Tried::Done);
+            return Ok(Outcome::Done);
         }
-        let generations = Generations::read(backend, name).await?.unwrap_or_default();
+        let current = builds(node, name).await?.value;
         let head = backend.head().await?;
-        let range =
-            Range::new(generations.build(name, generations.current), head, head).placed(backend).await?;
+        let shares = Shares::checkpoints();
+        let group = current.build(name, current.current).to_string();
+        let share = shares.placed(backend, Share::whole(group, Checkpoint::new(head, head))).await?;
         // The row counts on; so does the epoch that it shows.
-        let range = Range { epoch: range.rev, ..range };
+        let share = Share { epoch: share.rev, ..share };
         let condition = AppendCondition { fail_if_events_match: EventFilter::all(), after: head };
-        let rows = vec![set.without(name).write(), range.write()];
+        let rows = vec![set.without(name).write()?, shares.put(&share)?];
         let commit = Commit { rows, condition: Some(condition), ..Commit::default() };
         match backend.commit(commit).await {
             Err(CommitError::ConditionFailed { .. }) => {
                 if tried == PATIENCE {
-                    shut_out(ground, &set).await?;
+                    shut_out(node, &set).await?;
                 }
-                Ok(Tried::Again)
+                Ok(Outcome::Again)
             }
-            outcome => Ok(if went_through(outcome)? { Tried::Done } else { Tried::Again }),
+            outcome => done_if(went_through(node, outcome).await?),
         }
     })
     .await
 }
 
-/// The next generation with the same projections: whoever writes must start again, as after the change that is to come.
-async fn shut_out(ground: &Ground, set: &Set) -> Result<bool, StoreError> {
+const fn done_if(done: bool) -> Result<Outcome, StoreError> {
+    Ok(if done { Outcome::Done } else { Outcome::Again })
+}
+
+/// The next generation with the same projections: writers must start again, as after the change that is to come.
+async fn shut_out(node: &NodeContext, set: &InlineSet) -> Result<bool, StoreError> {
     tracing::warn!(
         generation = set.rev + 1,
         "writers of other wirings are refused from now on: events come faster than the inline projections can change"
     );
-    let commit = Commit { rows: vec![set.write()], ..Commit::default() };
-    went_through(ground.backend.commit(commit).await)
+    let commit = Commit { rows: vec![set.write()?], ..Commit::default() };
+    went_through(node, node.backend.commit(commit).await).await
 }
 
-struct HandOver<'a> {
-    ground: &'a Ground,
+struct BecomeInline<'a> {
+    node: &'a NodeContext,
     runner: &'a Arc<dyn Runner>,
     name: &'a str,
+    shares: Shares<Checkpoint>,
     /// Nodes that run it, and the pulse that each had when it was seen first.
     pulses: &'a Mutex<BTreeMap<Uuid, u64>>,
 }
 
-impl HandOver<'_> {
-    async fn attempt(&self, set: Set) -> Result<Tried, StoreError> {
-        let backend = &*self.ground.backend;
+impl BecomeInline<'_> {
+    async fn attempt(&self, set: InlineSet) -> Result<Outcome, StoreError> {
+        let backend = &*self.node.backend;
         prepare(backend, &**self.runner).await?;
-        let generations = Generations::read(backend, self.name).await?.unwrap_or_default();
-        self.only_one_build(&generations)?;
-        let build = generations.build(self.name, generations.current);
-        let Some(ranges) = self.claim(&build).await? else { return Ok(Tried::Again) };
-        let parked = rows::whole(backend, &build.parked()).await?.len();
+        let known = builds(self.node, self.name).await?;
+        self.only_one_build(&known.value)?;
+        let build = known.value.build(self.name, known.value.current);
+        let Some(shares) = self.claim(&build).await? else { return Ok(Outcome::Again) };
+        let parked = build.parked().stored(backend).await?.len();
         if parked > 0 {
             return Err(StoreError::misuse(format!(
                 "{parked} sequences of {} are parked, so its rows are not complete: run it by a processor, and retry or \
@@ -175,8 +187,8 @@ impl HandOver<'_> {
                 self.name
             )));
         }
-        let Some(range) = self.level(ranges).await? else { return Ok(Tried::Again) };
-        self.finish(range, &generations, set).await
+        let Some(share) = self.level(&build, shares).await? else { return Ok(Outcome::Again) };
+        self.finish(&build, share, &known, set).await
     }
 
     fn only_one_build(&self, generations: &Generations) -> Result<(), StoreError> {
@@ -195,13 +207,14 @@ impl HandOver<'_> {
         )))
     }
 
-    /// All ranges of the build, for this node; `None` if that has to be tried again.
-    async fn claim(&self, build: &Build) -> Result<Option<Vec<Range>>, StoreError> {
-        let (backend, me) = (&*self.ground.backend, self.ground.node);
-        let alive = node::alive(backend, backend.now().await?.as_microsecond()).await?;
-        let runs_it = |(node, runs): &(&Uuid, &BTreeSet<String>)| **node != me && runs.contains(self.name);
-        if let Some((node, _)) = alive.iter().find(runs_it) {
-            let pulse = node::pulse(backend, *node).await?;
+    /// All shares of the build, for this node; `None` if that has to be tried again.
+    async fn claim(&self, build: &Build) -> Result<Option<Vec<Share<Checkpoint>>>, StoreError> {
+        let (backend, me) = (&*self.node.backend, self.node.node);
+        let alive = cluster::alive(backend).await?;
+        if let Some((node, _)) =
+            alive.iter().find(|(node, record)| **node != me && record.runs.contains(self.name))
+        {
+            let pulse = cluster::pulse(backend, *node).await?;
             let first =
                 *self.pulses.lock().unwrap_or_else(PoisonError::into_inner).entry(*node).or_insert(pulse);
             if first == pulse {
@@ -213,125 +226,163 @@ impl HandOver<'_> {
                 self.name
             )));
         }
-        let ranges = range::of(backend, build).await?;
-        // One that is alive and does not run it makes it inline as well: whoever is first does it.
-        let busy = |range: &Range| range.owner.is_some_and(|owner| owner != me && alive.contains_key(&owner));
-        if ranges.is_empty() || ranges.iter().any(busy) {
+        let shares = self.shares.of(backend, &build.to_string()).await?;
+        // One that is alive and does not run it makes it inline as well: the first of them does it.
+        let busy = |share: &Share<Checkpoint>| {
+            share.owner.is_some_and(|owner| owner != me && alive.contains_key(&owner))
+        };
+        if shares.is_empty() || shares.iter().any(busy) {
             return Ok(None);
         }
-        let claimed: Vec<Range> = ranges.iter().map(|range| range.owned_by(Some(me))).collect();
-        let commit = Commit { rows: claimed.iter().map(Range::write).collect(), ..Commit::default() };
-        let done = went_through(backend.commit(commit).await)?;
-        Ok(done.then(|| claimed.into_iter().map(Range::written).collect()))
+        let claimed: Vec<_> = shares.iter().map(|share| share.owned_by(Some(me))).collect();
+        let rows = claimed.iter().map(|share| self.shares.put(share)).collect::<Result<_, _>>()?;
+        let done = self.write(rows).await?;
+        Ok(done.then(|| claimed.into_iter().map(Share::written).collect()))
     }
 
-    /// Folds every range up to one position, and makes one range of them.
-    async fn level(&self, ranges: Vec<Range>) -> Result<Option<Range>, StoreError> {
-        let backend = &*self.ground.backend;
-        let head = backend.head().await?;
-        let mut there = Vec::with_capacity(ranges.len());
-        for range in ranges {
-            let Some(range) = self.fold_to(head, range).await? else { return Ok(None) };
-            there.push(range);
+    async fn write(&self, rows: Vec<RowWrite>) -> Result<bool, StoreError> {
+        let commit = Commit { rows, ..Commit::default() };
+        went_through(self.node, self.node.backend.commit(commit).await).await
+    }
+
+    /// Folds every share up to one position, and makes one share of them.
+    async fn level(
+        &self,
+        build: &Build,
+        shares: Vec<Share<Checkpoint>>,
+    ) -> Result<Option<Share<Checkpoint>>, StoreError> {
+        let head = self.node.backend.head().await?;
+        let mut there = Vec::with_capacity(shares.len());
+        for share in shares {
+            let Some(share) = self.fold_to(build, head, share).await? else { return Ok(None) };
+            there.push(share);
         }
         let [first, rest @ ..] = &there[..] else { return Ok(None) };
         if rest.is_empty() {
             return Ok(Some(first.clone()));
         }
-        let epoch = there.iter().map(|range| range.epoch).max().unwrap_or_default() + 1;
-        let whole = Range { slices: Slices::ALL, epoch, ..first.clone() };
-        let rows = std::iter::once(whole.write()).chain(rest.iter().map(Range::forget)).collect();
-        let done = went_through(backend.commit(Commit { rows, ..Commit::default() }).await)?;
-        Ok(done.then(|| whole.written()))
+        let epoch = there.iter().map(|share| share.epoch).max().unwrap_or_default() + 1;
+        let whole = Share { slices: Slices::ALL, epoch, ..first.clone() };
+        let mut rows = vec![self.shares.put(&whole)?];
+        for share in rest {
+            rows.push(self.shares.retire(share)?);
+        }
+        Ok(self.write(rows).await?.then(|| whole.written()))
     }
 
-    async fn fold_to(&self, head: Position, mut range: Range) -> Result<Option<Range>, StoreError> {
-        let mut session = self.open(&range);
-        while range.position < head {
-            let (mut events, through, _) = self.page(&range).await?;
-            events.retain(|event| event.place() <= head);
-            self.fold(&mut *session, &range, &events).await?;
-            let next = range.at(through.min(head));
-            if !went_through(session.flush(vec![next.write()]).await)? {
-                return Ok(None);
+    async fn fold_to(
+        &self,
+        build: &Build,
+        head: Position,
+        mut share: Share<Checkpoint>,
+    ) -> Result<Option<Share<Checkpoint>>, StoreError> {
+        let mut session = self.open(build, &share);
+        while share.progress.position < head {
+            let Folded { through, .. } = self.fold(&mut *session, &share, head).await?;
+            match self.flush(&mut *session, &share, through).await? {
+                Some(next) => share = next,
+                None => return Ok(None),
             }
-            range = next.written();
         }
-        Ok(Some(range))
+        Ok(Some(share))
     }
 
     /// The last events and the new set, in one commit.
     async fn finish(
         &self,
-        mut range: Range,
-        generations: &Generations,
-        mut set: Set,
-    ) -> Result<Tried, StoreError> {
-        let mut session = self.open(&range);
+        build: &Build,
+        mut share: Share<Checkpoint>,
+        known: &Row<Generations>,
+        mut set: InlineSet,
+    ) -> Result<Outcome, StoreError> {
+        let mut session = self.open(build, &share);
         let (mut refused, mut flush) = (0, false);
         loop {
-            let (events, through, more) = self.page(&range).await?;
-            self.fold(&mut *session, &range, &events).await?;
+            let Folded { through, more } = self.fold(&mut *session, &share, Position(u64::MAX)).await?;
             if more || flush {
-                let next = range.at(through);
-                if !went_through(session.flush(vec![next.write()]).await)? {
-                    return Ok(Tried::Again);
+                match self.flush(&mut *session, &share, through).await? {
+                    Some(next) => (share, flush) = (next, false),
+                    None => return Ok(Outcome::Again),
                 }
-                (range, flush) = (next.written(), false);
                 continue;
             }
-            // The row of the builds is written too: a rebuild that is just being begun finds it changed.
-            let rows =
-                vec![range.at(through).forget(), generations.write(self.name), set.with(self.name).write()];
-            let condition = AppendCondition { fail_if_events_match: self.runner.filter(), after: through };
-            let last = Commit { rows, condition: Some(condition), ..Commit::default() };
-            match session.flush_with(last).await {
+            match self.last_commit(&mut *session, &share, through, known, &set).await {
                 Err(CommitError::ConditionFailed { .. }) => {}
-                outcome => return Ok(if went_through(outcome)? { Tried::Done } else { Tried::Again }),
+                outcome => return done_if(went_through(self.node, outcome).await?),
             }
             // What was folded is gone with the session. The events are flushed by themselves, so the next last commit is
             // about those that came since.
-            (session, flush) = (self.open(&range), true);
+            (session, flush) = (self.open(build, &share), true);
             refused += 1;
             if refused == PATIENCE {
-                if !shut_out(self.ground, &set).await? {
-                    return Ok(Tried::Again);
+                if !shut_out(self.node, &set).await? {
+                    return Ok(Outcome::Again);
                 }
                 set.rev += 1;
             }
         }
     }
 
-    fn open(&self, range: &Range) -> Box<dyn Session> {
-        let idle: Duration = self.ground.settings.lease.mul_f64(0.75);
-        self.runner.open(range.build.generation, &self.ground.services, idle)
+    async fn last_commit(
+        &self,
+        session: &mut dyn Session,
+        share: &Share<Checkpoint>,
+        through: Position,
+        known: &Row<Generations>,
+        set: &InlineSet,
+    ) -> Result<Committed, CommitError> {
+        let Some(session) = session.rebuildable() else {
+            let what = format!("{} cannot become inline: it does not only write rows", self.name);
+            return Err(StoreError::misuse(what).into());
+        };
+        let rows = vec![
+            self.shares.retire(&share.with(share.progress.at(through)))?,
+            // The row of the builds is written too: a rebuild that is just being begun finds it changed.
+            generations().put(known)?,
+            set.with(self.name).write()?,
+        ];
+        let condition = AppendCondition { fail_if_events_match: self.runner.filter(), after: through };
+        session.flush_with(Commit { rows, condition: Some(condition), ..Commit::default() }).await?;
+        Ok(Committed::default())
     }
 
-    /// What comes after a range, marked as far as it is a replay.
-    async fn page(&self, range: &Range) -> Result<(Vec<RecordedEvent>, Position, bool), StoreError> {
-        let (filter, limit) = (self.runner.filter(), self.runner.traits().page);
-        let mut page = self.ground.backend.read(&filter, range.position, limit).await?;
-        page.events.iter_mut().for_each(|event| event.replay = event.place() <= range.replay);
-        Ok((page.events, page.through, page.more))
+    fn open(&self, build: &Build, share: &Share<Checkpoint>) -> Box<dyn Session> {
+        self.node.open(&**self.runner, &ProcessorOptions::default(), build, share.slices)
     }
 
+    async fn flush(
+        &self,
+        session: &mut dyn Session,
+        share: &Share<Checkpoint>,
+        through: Position,
+    ) -> Result<Option<Share<Checkpoint>>, StoreError> {
+        let next = share.with(share.progress.at(through));
+        let flushed = session.flush(vec![self.shares.put(&next)?]).await;
+        let done = went_through(self.node, flushed.map(|()| Committed::default())).await?;
+        Ok(done.then(|| next.written()))
+    }
+
+    /// Folds the next page behind a share, marked as far as it is a replay.
     async fn fold(
         &self,
         session: &mut dyn Session,
-        range: &Range,
-        events: &[RecordedEvent],
-    ) -> Result<(), StoreError> {
+        share: &Share<Checkpoint>,
+        end: Position,
+    ) -> Result<Folded, StoreError> {
         let (nothing_parked, nothing_skipped) = (BTreeMap::new(), BTreeMap::new());
-        let events: Vec<&RecordedEvent> = events.iter().collect();
-        let mut work = Work::of_range(range.slices, &nothing_parked, &nothing_skipped);
-        session.fold(&events, &mut work).await.map_err(|failure| self.stopped(&failure))
+        let mut admission = Admission::of_range(share.slices, &nothing_parked, &nothing_skipped);
+        let Checkpoint { position: after, replay, .. } = share.progress;
+        let (filter, page) = (&self.runner.filter(), self.runner.execution().page);
+        let stretch = Stretch { filter, after, end, page, replay };
+        let folded = fold_between(&*self.node.backend, session, stretch, &mut admission).await?;
+        folded.map_err(|failure| self.stopped(&failure))
     }
 
     fn stopped(&self, failure: &Failure) -> StoreError {
         let why = format!("building {} up to the head: {}", self.name, crate::chain(failure));
-        if self.ground.backend.is_transient(&*failure.source) {
+        if self.node.backend.is_transient(&*failure.source) {
             return StoreError::transient("an inline projection", std::io::Error::other(why));
         }
-        StoreError::misuse(format!("{why}; mend its handler, or run it by a processor"))
+        StoreError::misuse(format!("{why}; fix its handler, or run it by a processor"))
     }
 }

@@ -11,6 +11,9 @@ use crate::guarded::{call, call_now};
 use crate::projection::{Change, Partition, Project, View, decode_row, tables_of};
 use crate::store::{EventFilter, RecordedEvent, RowStore, RowWrite, StoreError};
 
+/// The longest that one call of a handler may take: it is in the way of a command.
+const HANDLER: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// Why a commit is not sent.
 #[derive(Debug)]
 pub(crate) enum Halt<'e> {
@@ -180,6 +183,6 @@ impl<T: Send, P: Project<T>> Projects<T> for ProjectionHook<P> {
     }
 
     async fn project(&self, event: &RecordedEvent, tx: &mut T) -> Result<(), BoxError> {
-        call(self.projection.project(event, tx)).await
+        call(HANDLER, self.projection.project(event, tx)).await
     }
 }

@@ -10,8 +10,9 @@
 //! | `locks` | commits of one process that write the same rows take turns |
 //! | `start` | what is stored becomes what an app is wired with |
 //!
-//! How a projection becomes inline, and how it ends, is in `processor::handover`: a processor has it before and after.
+//! How a projection becomes inline, and how it ends, is in `handover`: a processor has it before and after.
 
+mod handover;
 mod hooks;
 mod locks;
 mod start;

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Entry, Inline};
+use super::{Entry, Inline, handover};
 use crate::ErrorKind;
-use crate::processor::{self, Ground};
+use crate::processor::NodeContext;
 use crate::retry::RetryPolicy;
-use crate::store::inline_set::Set;
+use crate::state::InlineSet;
 use crate::store::{Backend, StoreError};
 
 /// Makes projections inline, and ends that others are. `None` for a store that never had any: such an app needs nothing
@@ -17,13 +17,13 @@ use crate::store::{Backend, StoreError};
 ///
 /// A line for each thing that is wrong.
 pub(crate) async fn start<B: Backend>(
-    ground: &Ground,
+    node: &NodeContext,
     backend: Arc<B>,
     entries: Vec<Entry<B::Tx>>,
     retired: &BTreeSet<String>,
 ) -> Result<Option<Inline<B>>, Vec<String>> {
     let one = |error: StoreError| vec![crate::chain(&error)];
-    let stored = read(ground).await.map_err(one)?;
+    let stored = read(node).await.map_err(one)?;
     if stored.rev == 0 && entries.is_empty() {
         return Ok(None);
     }
@@ -35,17 +35,17 @@ pub(crate) async fn start<B: Backend>(
     if stored.names != names {
         let changes = async {
             for name in retired {
-                processor::retire(ground, name).await.map_err(|e| format!("{name}: {}", crate::chain(&e)))?;
+                handover::retire(node, name).await.map_err(|e| format!("{name}: {}", crate::chain(&e)))?;
             }
             for Entry { runner, .. } in &entries {
-                let made = processor::make_inline(ground, runner).await;
+                let made = handover::make_inline(node, runner).await;
                 made.map_err(|e| format!("{}: {}", runner.name(), crate::chain(&e)))?;
             }
             Ok(())
         };
-        processor::alive_during(ground, changes).await.map_err(|line| vec![line])?;
+        handover::alive_during(node, changes).await.map_err(|line| vec![line])?;
     }
-    let stored = read(ground).await.map_err(one)?;
+    let stored = read(node).await.map_err(one)?;
     if stored.names != names {
         let what = "the inline projections were changed by another app while this one started: start it again with the \
                     same ones";
@@ -53,18 +53,17 @@ pub(crate) async fn start<B: Backend>(
     }
     let mut hooks = Vec::with_capacity(entries.len());
     for Entry { runner, hook } in entries {
-        hooks.push((hook, processor::current_rows(ground, &*runner).await.map_err(one)?));
+        hooks.push((hook, handover::current_rows(node, &*runner).await.map_err(one)?));
     }
-    Ok(Some(Inline::new(backend, stored.rev, ground.ids.clone(), hooks)))
+    Ok(Some(Inline::new(backend, stored.rev, node.ids.clone(), hooks)))
 }
 
 /// Every app needs to know the set, so a store that does not answer once is asked again.
-async fn read(ground: &Ground) -> Result<Set, StoreError> {
+async fn read(node: &NodeContext) -> Result<InlineSet, StoreError> {
     let policy = RetryPolicy::default();
     for tried in 1.. {
-        match Set::read(&*ground.backend).await {
-            Err(error) if error.kind() == ErrorKind::Transient => match policy.wait_after(tried, &ground.ids)
-            {
+        match InlineSet::read(&*node.backend).await {
+            Err(error) if error.kind() == ErrorKind::Transient => match policy.wait_after(tried, &node.ids) {
                 Some(wait) => tokio::time::sleep(wait).await,
                 None => return Err(error),
             },
@@ -74,7 +73,7 @@ async fn read(ground: &Ground) -> Result<Set, StoreError> {
     unreachable!("the policy ends the tries")
 }
 
-fn wrong(stored: &Set, names: &BTreeSet<String>, retired: &BTreeSet<String>) -> Vec<String> {
+fn wrong(stored: &InlineSet, names: &BTreeSet<String>, retired: &BTreeSet<String>) -> Vec<String> {
     let both = names
         .intersection(retired)
         .map(|name| format!("{name} is registered as inline and retired: take one of the two away"));

@@ -1,9 +1,10 @@
 //! A backend without its transaction's type: what the engine asks of it.
 
-use crate::store::{Backend, Builds, EventStore};
+use crate::cluster::StateStore;
+use crate::store::{Backend, Builds};
 
 /// [`Backend`], object-safe.
-pub(crate) trait AnyBackend: EventStore + Builds {
+pub(crate) trait AnyBackend: StateStore + Builds {
     /// As [`Backend::is_transient`].
     fn is_transient(&self, error: &(dyn std::error::Error + 'static)) -> bool;
 }

@@ -7,9 +7,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::build::Build;
 use crate::clock::Timestamp;
 use crate::slices::Slices;
+use crate::state::Build;
 use crate::store::{Generation, Position};
 
 /// Where a processor is.
@@ -20,13 +20,13 @@ pub struct ProcessorStatus {
     pub name: Arc<str>,
     /// Which build of it.
     pub generation: Generation,
-    /// Everything up to here is taken in: the least of its ranges.
+    /// Everything up to here is handled: the least of its ranges.
     pub position: Position,
     /// What it is doing; of several ranges, the worst.
     pub state: ProcessorState,
     /// Its ranges of slices, in order. Those of other nodes are as this node saw them last.
     pub ranges: Vec<RangeStatus>,
-    /// Sequences that wait for a person, in the ranges of this node.
+    /// Sequences that wait for an operator, in the ranges of this node.
     pub parked: usize,
     /// Events that this node has handled since it started.
     pub handled: u64,
@@ -34,7 +34,7 @@ pub struct ProcessorStatus {
     pub per_second: f64,
     /// When this node last made progress; `None` before the first time.
     pub progress: Option<Timestamp>,
-    /// The time of the last event that this node took in, by the store's clock.
+    /// The time of the last event that this node handled, by the store's clock.
     pub recorded_at: Option<Timestamp>,
 }
 
@@ -46,7 +46,7 @@ pub struct RangeStatus {
     pub slices: Slices,
     /// The node that works on it.
     pub owner: Option<Uuid>,
-    /// Everything up to here is taken in.
+    /// Everything up to here is handled.
     pub position: Position,
     /// What it is doing.
     pub state: ProcessorState,
@@ -57,14 +57,24 @@ pub struct RangeStatus {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum ProcessorState {
-    /// It takes events in, or waits for them.
+    /// It handles events, or waits for them.
     Running,
     /// It works on another node.
     Elsewhere,
     /// It has not looked at the log yet.
     Starting,
+    /// An operator paused it, on every node.
+    Paused {
+        /// Since when.
+        since: Timestamp,
+    },
     /// The app was shut down.
     Stopped,
+    /// What to work on cannot be found out: the store does not answer, or a row of its state cannot be read.
+    Unsettled {
+        /// Why.
+        error: String,
+    },
     /// An event or the store fails, and is tried again.
     Failing {
         /// Since when.
@@ -74,7 +84,7 @@ pub enum ProcessorState {
         /// The last error, with its sources.
         error: String,
     },
-    /// It stands still until somebody resumes it.
+    /// It is halted until an operator resumes it.
     Halted {
         /// Since when.
         since: Timestamp,
@@ -117,7 +127,8 @@ impl Board {
     /// The ranges that there are from now on.
     pub(crate) fn reshape(&self, ranges: Vec<RangeStatus>) {
         self.status.send_if_modified(|status| {
-            let changed = status.ranges != ranges;
+            let unsettled = matches!(status.state, ProcessorState::Unsettled { .. });
+            let changed = unsettled || status.ranges != ranges;
             status.ranges = ranges;
             changed && summarize(status)
         });
@@ -141,6 +152,18 @@ impl Board {
             status.progress = Some(now);
             status.recorded_at = recorded_at.max(status.recorded_at);
             false
+        });
+    }
+
+    /// What it is to do cannot be found out.
+    pub(crate) fn unsettled(&self, error: &str) {
+        self.status.send_if_modified(|status| {
+            let state = ProcessorState::Unsettled { error: error.to_owned() };
+            let changed = status.state < state;
+            if changed {
+                status.state = state;
+            }
+            changed
         });
     }
 

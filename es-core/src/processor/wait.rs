@@ -1,13 +1,15 @@
-//! Reading your own write: until a projection has taken it in.
+//! Reading your own write: until a projection has handled it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::status::{ProcessorState, ProcessorStatus, RangeStatus};
-use super::{Processor, parked, range};
+use super::{Processor, ProcessorError, parked};
 use crate::ErrorKind;
+use crate::cluster::Shares;
 use crate::command::Done;
 use crate::slices::slice_of;
+use crate::state::{Build, Checkpoint};
 use crate::store::{Position, StoreError};
 
 /// What was written: the position of its last event, and how many events there were, if that is known. Then only the
@@ -33,7 +35,7 @@ impl<E> From<&Done<E>> for Receipt {
     }
 }
 
-/// A projection did not take in what was waited for.
+/// A projection did not handle what was waited for.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WaitError {
@@ -45,7 +47,7 @@ pub enum WaitError {
         /// Where it is, with its last error if it has one.
         why: String,
     },
-    /// A key of what was written is parked: it waits for a person, not for time.
+    /// A key of what was written is parked: it waits for an operator, not for time.
     #[error("key {key:?} of {processor} is parked: {error}")]
     Parked {
         /// Which processor.
@@ -55,7 +57,10 @@ pub enum WaitError {
         /// Why it is parked.
         error: String,
     },
-    /// The processor does not run here, or the store cannot be read.
+    /// The processor does not run here.
+    #[error(transparent)]
+    Processor(#[from] ProcessorError),
+    /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -65,7 +70,9 @@ impl WaitError {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            Self::TimedOut { .. } | Self::Parked { .. } => ErrorKind::Transient,
+            Self::TimedOut { .. } => ErrorKind::Transient,
+            Self::Parked { .. } => ErrorKind::Blocked,
+            Self::Processor(error) => error.kind(),
             Self::Store(error) => error.kind(),
         }
     }
@@ -98,13 +105,13 @@ impl Wanted {
 }
 
 impl Processor {
-    /// Waits until what was written is taken in, by whichever node works on it: until a query sees it.
+    /// Waits until what was written is handled, by whichever node works on it: until a query sees it.
     ///
     /// Woken by progress on this node; progress of other nodes is looked up, ever less often up to five times a second.
     ///
     /// # Errors
     ///
-    /// [`WaitError`] if it was not taken in within `limit`, or never will be without a person.
+    /// [`WaitError`] if it was not handled within `limit`, or never will be without an operator.
     pub async fn wait_for(
         &self,
         receipt: impl Into<Receipt> + Send,
@@ -186,7 +193,7 @@ impl Processor {
 
     /// Whether another node has to come as far as this.
     fn is_elsewhere(&self, status: &ProcessorStatus, position: Position) -> bool {
-        let other = |range: &RangeStatus| range.owner != Some(self.ground.node) && range.position < position;
+        let other = |range: &RangeStatus| range.owner != Some(self.node.node) && range.position < position;
         status.ranges.is_empty() || status.ranges.iter().any(other)
     }
 
@@ -194,7 +201,7 @@ impl Processor {
         let Some(n) = receipt.events.filter(|n| *n > 0) else { return Ok(Wanted::Everything) };
         let after = Position(receipt.position.0.saturating_sub(n));
         let limit = usize::try_from(n).unwrap_or(usize::MAX);
-        let page = self.ground.backend.read(&self.runner.filter(), after, limit).await?;
+        let page = self.node.backend.read(&self.runner.filter(), after, limit).await?;
         let mut keys = BTreeSet::new();
         for event in page.events.iter().filter(|event| event.place() <= receipt.position) {
             match self.runner.keys(event) {
@@ -208,13 +215,14 @@ impl Processor {
     /// Sees how far other nodes have come.
     async fn look_up(&self) -> Result<(), StoreError> {
         let status = self.status();
-        let build = super::Build { processor: self.desk.name.clone(), generation: status.generation };
-        let board = self.desk.board(status.generation);
-        for range in range::of(&*self.ground.backend, &build).await? {
-            if range.owner != Some(self.ground.node) {
-                board.update(range.slices.first, |known| {
-                    if known.slices == range.slices && known.owner == range.owner {
-                        known.position = range.position;
+        let build = Build { processor: self.handle.name.clone(), generation: status.generation };
+        let board = self.handle.board(status.generation);
+        let shares = Shares::<Checkpoint>::checkpoints();
+        for share in shares.of(&*self.node.backend, &build.to_string()).await? {
+            if share.owner != Some(self.node.node) {
+                board.update(share.slices.first, |known| {
+                    if known.slices == share.slices && known.owner == share.owner {
+                        known.position = share.progress.position;
                     }
                 });
             }
@@ -228,12 +236,12 @@ impl Processor {
         position: Position,
         status: &ProcessorStatus,
     ) -> Result<(), WaitError> {
-        let build = super::Build { processor: self.desk.name.clone(), generation: status.generation };
+        let build = Build { processor: self.handle.name.clone(), generation: status.generation };
         for key in keys {
-            // What stands before the event that failed was taken in.
-            let kept = parked::one(&*self.ground.backend, &build, key).await?;
-            if let Some(kept) = kept.filter(|kept| kept.stored.position <= position) {
-                let (processor, key, error) = (self.name().to_owned(), key.clone(), kept.stored.error);
+            // What stands before the event that failed was handled.
+            let kept = parked::one(&*self.node.backend, &build, key).await?;
+            if let Some(kept) = kept.filter(|kept| kept.value.position <= position) {
+                let (processor, key, error) = (self.name().to_owned(), key.clone(), kept.value.error);
                 return Err(WaitError::Parked { processor, key, error });
             }
         }
@@ -244,7 +252,7 @@ impl Processor {
         let now = self.status();
         let why = match now.state {
             ProcessorState::Failing { error, .. } => format!("it fails at {}: {error}", now.position),
-            ProcessorState::Halted { error, .. } => format!("it stands still at {}: {error}", now.position),
+            ProcessorState::Halted { error, .. } => format!("it is halted at {}: {error}", now.position),
             ProcessorState::Stopped => format!("it is stopped at {}", now.position),
             _ => format!("it is at {} and did not reach {position} within {limit:?}", now.position),
         };

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Progress;
 use crate::clock::Timestamp;
-use crate::cluster::Progress;
 use crate::store::Position;
 
 /// The progress of a range of slices of a processor.

@@ -39,6 +39,7 @@ pub(crate) use self::inline::InlineSet;
 pub(crate) use self::node::{NodeRecord, nodes};
 pub use self::parked::Skipped;
 pub(crate) use self::parked::{Nothing, Request, Sequence};
+pub use self::share::Progress;
 pub(crate) use self::share::ShareRecord;
 
 /// The table of the shares of processors.

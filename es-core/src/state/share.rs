@@ -1,7 +1,17 @@
 //! Who has a range of slices.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+/// How far the work on a share has come, stored with it. Serialized as an object, without fields named `epoch`, `owner`
+/// or `last`.
+pub trait Progress:
+    Clone + std::fmt::Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static
+{
+    /// Whether two neighbours can be worked on as one, with the progress of the first.
+    fn can_merge(&self, next: &Self) -> bool;
+}
 
 /// The row of a share. The first slice is in its key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -269,27 +269,23 @@ impl Won {
         matches!(self, Self::Yes(_))
     }
 
-    /// What an outcome means. One that is unknown is resolved.
+    /// What an outcome means. One that is unknown is resolved: `None` if it was never applied, and can be sent again.
     ///
     /// # Errors
     ///
-    /// [`CommitError`] if it did not go through for another reason than a row. [`StoreError::Transient`] if it turned out
-    /// never to have been applied: it can be sent again.
+    /// [`CommitError`] if it did not go through for another reason than a row.
     pub async fn after(
         store: &dyn EventStore,
         outcome: Result<Committed, CommitError>,
-    ) -> Result<Self, CommitError> {
+    ) -> Result<Option<Self>, CommitError> {
         match outcome {
-            Ok(committed) => Ok(Self::Yes(committed)),
+            Ok(committed) => Ok(Some(Self::Yes(committed))),
             Err(CommitError::Fenced { table, key, expected, actual }) => {
-                Ok(Self::No(RowAt { table, key, expected, actual }))
+                Ok(Some(Self::No(RowAt { table, key, expected, actual })))
             }
             Err(CommitError::Unknown(attempt)) => match store.resolve(&attempt).await? {
-                Resolution::Applied(committed) => Ok(Self::Yes(committed)),
-                Resolution::Never => {
-                    let lost = CommitError::Unknown(attempt);
-                    Err(StoreError::transient("a commit whose request was lost", lost).into())
-                }
+                Resolution::Applied(committed) => Ok(Some(Self::Yes(committed))),
+                Resolution::Never => Ok(None),
             },
             Err(other) => Err(other),
         }
@@ -302,11 +298,16 @@ impl Won {
 ///
 /// [`StoreError`] if they could not be written, for another reason than that another writer was faster.
 pub async fn write_rows(store: &dyn EventStore, rows: Vec<RowWrite>) -> Result<Won, StoreError> {
-    let outcome = store.commit(Commit { rows, ..Commit::default() }).await;
-    Won::after(store, outcome).await.map_err(|error| match error {
-        CommitError::Store(error) => error,
-        other => StoreError::transient("writing rows", other),
-    })
+    let commit = Commit { rows, ..Commit::default() };
+    loop {
+        let outcome = store.commit(commit.clone()).await;
+        match Won::after(store, outcome).await {
+            Ok(Some(won)) => return Ok(won),
+            Ok(None) => {}
+            Err(CommitError::Store(error)) => return Err(error),
+            Err(other) => return Err(StoreError::transient("writing rows", other)),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,18 +2,22 @@
 //!
 //! Processors near the head, and those that begin together, ask for the same pages: the first one reads, the others get
 //! what it read. One that stands elsewhere reads for itself, until it comes to where the others are. While a page is
-//! taken in, the next one is read.
+//! handled, the next one is read. Processors at the end of the log wait for [news](Pages::news): one look at the head a
+//! second serves all of them.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 
 use crate::limits::MAX_PAGE;
 use crate::store::{EventFilter, EventStore, Page, Position, RecordedEvent, StoreError};
 
+/// The longest time between two looks at the head, where no wake-up comes.
+const POLL: Duration = Duration::from_secs(1);
 /// Bytes that are kept for others, and bytes of one page, about.
 const KEPT: usize = 16 << 20;
 const READ: usize = 4 << 20;
@@ -32,6 +36,9 @@ pub(crate) struct Pages {
     limit: AtomicUsize,
     /// Counts reads that began.
     n_begun: AtomicU64,
+    /// How far the log was looked at.
+    seen: AtomicU64,
+    news: watch::Sender<u64>,
 }
 
 /// A page that processors share. Some of them may replay its events while others do not: so those of a replay are
@@ -82,13 +89,23 @@ struct Cache {
 
 impl Pages {
     pub(crate) fn new(store: Arc<dyn EventStore>, filter: EventFilter) -> Arc<Self> {
-        Arc::new(Self {
+        let wake = store.watch();
+        let pages = Arc::new(Self {
             store,
             filter,
             cache: Mutex::default(),
             limit: AtomicUsize::new(FIRST),
             n_begun: AtomicU64::new(0),
-        })
+            seen: AtomicU64::new(0),
+            news: watch::Sender::new(0),
+        });
+        drop(tokio::spawn(look_out(Arc::downgrade(&pages), wake)));
+        pages
+    }
+
+    /// Changes when there may be more to read.
+    pub(crate) fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
     }
 
     pub(crate) const fn filter(&self) -> &EventFilter {
@@ -119,6 +136,7 @@ impl Pages {
             let number = self.n_begun.fetch_add(1, Ordering::SeqCst);
             let limit = self.limit.load(Ordering::Relaxed);
             let page = self.store.read(&self.filter, position, limit).await?;
+            self.seen.fetch_max(page.through.0, Ordering::SeqCst);
             let size = size(&page.events);
             if !page.events.is_empty() {
                 let fitting = READ / (size / page.events.len()).max(1);
@@ -130,6 +148,30 @@ impl Pages {
         };
         // After a failure the cell stays, for whoever waits for it, or asks next.
         cell.get_or_try_init(read).await.cloned()
+    }
+}
+
+/// Says that there may be more to read: when the store does, and when a look at the head each second finds something. A
+/// store that does not answer is news as well: each processor finds out for itself.
+async fn look_out(pages: Weak<Pages>, mut wake: watch::Receiver<Position>) {
+    loop {
+        let woken = tokio::time::timeout(POLL, wake.changed()).await;
+        let Some(pages) = pages.upgrade() else { return };
+        let is_news = match woken {
+            Ok(Ok(())) => true,
+            // A store that is gone wakes nobody: then only time passes.
+            Ok(Err(_)) => {
+                tokio::time::sleep(POLL).await;
+                true
+            }
+            Err(_) => {
+                let head = pages.store.head().await;
+                head.map_or(true, |head| head.0 > pages.seen.load(Ordering::SeqCst))
+            }
+        };
+        if is_news {
+            pages.news.send_modify(|n| *n += 1);
+        }
     }
 }
 

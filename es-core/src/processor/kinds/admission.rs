@@ -1,15 +1,15 @@
-//! What of some events a range has to do, and what it leaves out.
+//! Which events a range handles, and which it leaves out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::parked::Kept;
 use crate::BoxError;
+use crate::processor::parked::Parked;
 use crate::slices::Slices;
 use crate::store::{Name, Position, RecordedEvent};
 
 /// Decides, for each event and key, whether a handler is called; remembers what was left out.
 #[derive(Debug)]
-pub struct Work<'w> {
+pub struct Admission<'w> {
     scope: Scope<'w>,
     left_out: Vec<LeftOut>,
 }
@@ -19,12 +19,12 @@ enum Scope<'w> {
     /// What a range does with new events.
     Range {
         slices: Slices,
-        parked: &'w BTreeMap<String, Kept>,
+        parked: &'w BTreeMap<String, Parked>,
         skips: &'w BTreeMap<(Position, String), String>,
     },
     /// One sequence, on its own.
     Key(&'w str),
-    /// Rows that are built anew.
+    /// Rows that are rebuilt.
     Keys(&'w BTreeSet<String>),
 }
 
@@ -37,10 +37,10 @@ pub(crate) struct LeftOut {
     pub(crate) parked: bool,
 }
 
-impl<'w> Work<'w> {
+impl<'w> Admission<'w> {
     pub(crate) const fn of_range(
         slices: Slices,
-        parked: &'w BTreeMap<String, Kept>,
+        parked: &'w BTreeMap<String, Parked>,
         skips: &'w BTreeMap<(Position, String), String>,
     ) -> Self {
         Self { scope: Scope::Range { slices, parked, skips }, left_out: Vec::new() }

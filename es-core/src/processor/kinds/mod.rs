@@ -1,7 +1,9 @@
-//! The kinds of processors: rows by SQL, rows folded by key, effects outside.
+//! The kinds of processors: rows by SQL, rows folded by key, side effects; and what any of them is made of.
 
+pub(super) mod admission;
 mod projection;
 mod reactor;
+pub(super) mod runner;
 mod view;
 
 pub(crate) use self::projection::ProjectionRunner;

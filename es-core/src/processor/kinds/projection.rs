@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::admission::{Admission, Failure};
+use super::runner::{Execution, Keeps, Opening, Rebuildable, Runner, Session};
 use crate::BoxError;
 use crate::guarded::call;
-use crate::processor::runner::{Runner, Session, Traits};
-use crate::processor::work::{Failure, Work};
 use crate::projection::{Partition, Project, tables_of};
-use crate::services::Services;
 use crate::store::{
-    Backend, Commit, CommitError, EventFilter, Generation, RecordedEvent, RowWrite, Tables, Transaction,
+    Backend, Commit, CommitError, EventFilter, Generation, RecordedEvent, RowWrite, Transaction,
 };
 
 /// Events of one transaction: more hold its locks for longer, and gain little.
@@ -38,22 +37,23 @@ impl<B: Backend, P: Project<B::Tx>> Runner for ProjectionRunner<B, P> {
         P::filter()
     }
 
-    fn tables(&self) -> Option<Tables> {
-        Some(tables_of::<P>())
+    fn keeps(&self) -> Keeps {
+        Keeps::Tables(tables_of::<P>())
     }
 
-    fn traits(&self) -> Traits {
+    fn execution(&self) -> Execution {
         let splits = P::PARTITION == Partition::Stream;
-        Traits { splits, on_failure: P::ON_FAILURE, page: PAGE, folds: false, idempotent: P::IDEMPOTENT }
+        Execution { splits, on_failure: P::ON_FAILURE, page: PAGE, idempotent: P::IDEMPOTENT }
     }
 
     fn keys(&self, event: &RecordedEvent) -> Result<Vec<String>, BoxError> {
         Ok(vec![event.stream.as_str().to_owned()])
     }
 
-    fn open(&self, generation: Generation, _: &Arc<Services>, idle: Duration) -> Box<dyn Session> {
+    fn open(&self, opening: Opening<'_>) -> Box<dyn Session> {
         let (backend, projection) = (self.backend.clone(), self.projection.clone());
-        Box::new(ProjectionSession { backend, projection, generation, idle, tx: None })
+        let Opening { generation, idle, handler_limit: limit, .. } = opening;
+        Box::new(ProjectionSession { backend, projection, generation, idle, limit, tx: None })
     }
 }
 
@@ -62,15 +62,21 @@ struct ProjectionSession<B: Backend, P> {
     projection: Arc<P>,
     generation: Generation,
     idle: Duration,
+    /// The longest that a call of a handler may take.
+    limit: Duration,
     tx: Option<B::Tx>,
 }
 
 #[async_trait]
 impl<B: Backend, P: Project<B::Tx>> Session for ProjectionSession<B, P> {
-    async fn fold(&mut self, events: &[&RecordedEvent], work: &mut Work<'_>) -> Result<(), Failure> {
+    async fn fold(
+        &mut self,
+        events: &[&RecordedEvent],
+        admission: &mut Admission<'_>,
+    ) -> Result<(), Failure> {
         for event in events {
             let key = event.stream.as_str();
-            if !work.admits(event, key) {
+            if !admission.admits(event, key) {
                 continue;
             }
             if self.tx.is_none() {
@@ -78,7 +84,7 @@ impl<B: Backend, P: Project<B::Tx>> Session for ProjectionSession<B, P> {
                 self.tx = Some(begun.map_err(|e| Failure::new(event, key, e))?);
             }
             let tx = self.tx.as_mut().expect("it was just opened");
-            if let Err(source) = call(self.projection.project(event, tx)).await {
+            if let Err(source) = call(self.limit, self.projection.project(event, tx)).await {
                 // Dropping would roll back too; this way whoever comes next does not wait for it.
                 if let Some(tx) = self.tx.take() {
                     drop(tx.rollback().await);
@@ -93,6 +99,13 @@ impl<B: Backend, P: Project<B::Tx>> Session for ProjectionSession<B, P> {
         self.flush_with(Commit { rows, ..Commit::default() }).await
     }
 
+    fn rebuildable(&mut self) -> Option<&mut dyn Rebuildable> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl<B: Backend, P: Project<B::Tx>> Rebuildable for ProjectionSession<B, P> {
     async fn flush_with(&mut self, commit: Commit) -> Result<(), CommitError> {
         let Some(mut tx) = self.tx.take() else { return self.backend.commit(commit).await.map(drop) };
         *tx.staged() = commit;

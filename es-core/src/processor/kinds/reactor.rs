@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::admission::{Admission, Failure};
+use super::runner::{Execution, Keeps, Opening, Runner, Session};
 use crate::BoxError;
 use crate::guarded::call;
-use crate::processor::runner::{Runner, Session, Traits};
-use crate::processor::work::{Failure, Work};
 use crate::projection::Reactor;
 use crate::services::{Scope, Services};
-use crate::store::{Backend, Commit, CommitError, EventFilter, Generation, RecordedEvent, RowWrite, Tables};
+use crate::store::{Backend, Commit, CommitError, EventFilter, RecordedEvent, RowWrite};
 
 pub(crate) struct ReactorRunner<B, R> {
     backend: Arc<B>,
@@ -33,21 +33,22 @@ impl<B: Backend, R: Reactor> Runner for ReactorRunner<B, R> {
         R::filter()
     }
 
-    fn tables(&self) -> Option<Tables> {
-        None
+    fn keeps(&self) -> Keeps {
+        Keeps::Nothing
     }
 
-    fn traits(&self) -> Traits {
-        Traits { on_failure: R::ON_FAILURE, page: 1, ..Traits::default() }
+    fn execution(&self) -> Execution {
+        Execution { on_failure: R::ON_FAILURE, page: 1, ..Execution::default() }
     }
 
     fn keys(&self, event: &RecordedEvent) -> Result<Vec<String>, BoxError> {
         Ok(vec![event.stream.as_str().to_owned()])
     }
 
-    fn open(&self, _: Generation, services: &Arc<Services>, _: Duration) -> Box<dyn Session> {
+    fn open(&self, opening: Opening<'_>) -> Box<dyn Session> {
         let (backend, reactor) = (self.backend.clone(), self.reactor.clone());
-        Box::new(ReactorSession { backend, reactor, services: services.clone() })
+        let (services, limit) = (opening.services.clone(), opening.handler_limit);
+        Box::new(ReactorSession { backend, reactor, services, limit })
     }
 }
 
@@ -55,15 +56,21 @@ struct ReactorSession<B, R> {
     backend: Arc<B>,
     reactor: Arc<R>,
     services: Arc<Services>,
+    /// The longest that a call of a handler may take.
+    limit: Duration,
 }
 
 #[async_trait]
 impl<B: Backend, R: Reactor> Session for ReactorSession<B, R> {
-    async fn fold(&mut self, events: &[&RecordedEvent], work: &mut Work<'_>) -> Result<(), Failure> {
+    async fn fold(
+        &mut self,
+        events: &[&RecordedEvent],
+        admission: &mut Admission<'_>,
+    ) -> Result<(), Failure> {
         for event in events {
             let key = event.stream.as_str();
-            if work.admits(event, key) {
-                let acted = call(self.reactor.react(event, Scope::new(&self.services))).await;
+            if admission.admits(event, key) {
+                let acted = call(self.limit, self.reactor.react(event, Scope::new(&self.services))).await;
                 acted.map_err(|source| Failure::new(event, key, source))?;
             }
         }

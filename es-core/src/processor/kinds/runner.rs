@@ -5,12 +5,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::work::{Failure, Work};
+use super::admission::{Admission, Failure};
 use crate::BoxError;
+use crate::clock::Timestamp;
+use crate::command::Sender;
+use crate::id::Ids;
 use crate::projection::OnFailure;
 use crate::services::Services;
+use crate::slices::Slices;
 use crate::store::{
-    Commit, CommitError, EventFilter, Generation, RecordedEvent, RowWrite, StoreError, Tables,
+    Commit, CommitError, EventFilter, Generation, Position, RecordedEvent, RowWrite, StoreError, Tables,
 };
 
 /// One kind of processing, as the engine sees it.
@@ -19,11 +23,11 @@ pub trait Runner: Send + Sync + 'static {
     fn name(&self) -> String;
     /// What it wants to see.
     fn filter(&self) -> EventFilter;
-    /// What it keeps and a rebuild makes anew; `None` for effects outside, which are never done again.
-    fn tables(&self) -> Option<Tables>;
+    /// What it keeps.
+    fn keeps(&self) -> Keeps;
     /// How it is run.
-    fn traits(&self) -> Traits {
-        Traits::default()
+    fn execution(&self) -> Execution {
+        Execution::default()
     }
     /// The keys that an event belongs to: order is kept for each of them.
     ///
@@ -31,29 +35,78 @@ pub trait Runner: Send + Sync + 'static {
     ///
     /// The event cannot be decoded.
     fn keys(&self, event: &RecordedEvent) -> Result<Vec<String>, BoxError>;
-    /// Begins to work on a range. What belongs to the lease must not outlive `idle` of silence.
-    fn open(&self, generation: Generation, services: &Arc<Services>, idle: Duration) -> Box<dyn Session>;
+    /// Begins to work on a range.
+    fn open(&self, opening: Opening<'_>) -> Box<dyn Session>;
+}
+
+/// What a processor keeps, and so what can be done with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "the engine must know every one")]
+pub enum Keeps {
+    /// Rows by key, folded in memory, page after page before they are written. They can be rebuilt, all or some.
+    Rows(Tables),
+    /// Tables that its handlers write, in the transaction of the checkpoint. They can be rebuilt as a whole.
+    Tables(Tables),
+    /// State of its own, which decides what it does next. It begins at the head of the log, and is never set back.
+    State,
+    /// Nothing: it has side effects, which are never repeated. It begins at the head of the log.
+    Nothing,
+}
+
+impl Keeps {
+    /// What a rebuild makes again.
+    #[must_use]
+    pub const fn tables(self) -> Option<Tables> {
+        match self {
+            Self::Rows(tables) | Self::Tables(tables) => Some(tables),
+            Self::State | Self::Nothing => None,
+        }
+    }
+
+    /// Whether all of its effects are in the commit of the checkpoint, so that a late one is refused.
+    #[must_use]
+    pub const fn is_fenced(self) -> bool {
+        !matches!(self, Self::Nothing)
+    }
+}
+
+/// What a session works with.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Opening<'o> {
+    /// Which build.
+    pub generation: Generation,
+    /// Its slices.
+    pub slices: Slices,
+    /// New ids, and the clock of the app.
+    pub ids: &'o Ids,
+    /// What handlers ask for by type.
+    pub services: &'o Arc<Services>,
+    /// Sends commands.
+    pub sender: &'o Sender,
+    /// What belongs to the lease, such as a transaction, must not outlive so much silence.
+    pub idle: Duration,
+    /// The longest that a call of a handler may take.
+    pub handler_limit: Duration,
 }
 
 /// How a processor is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Traits {
+pub struct Execution {
     /// Whether ranges of slices may be worked on beside each other.
     pub splits: bool,
     /// What becomes of an event that fails.
     pub on_failure: OnFailure,
     /// How many events are taken in at once, at most.
     pub page: usize,
-    /// Whether it may fold page after page before it flushes.
-    pub folds: bool,
     /// Whether the same event may come again after a reset to a position.
     pub idempotent: bool,
 }
 
-impl Default for Traits {
+impl Default for Execution {
     fn default() -> Self {
-        Self { splits: false, on_failure: OnFailure::Park, page: 1_000, folds: false, idempotent: false }
+        Self { splits: false, on_failure: OnFailure::Park, page: 1_000, idempotent: false }
     }
 }
 
@@ -61,38 +114,30 @@ impl Default for Traits {
 /// it everything since the last flush.
 #[async_trait]
 pub trait Session: Send {
-    /// Takes in some events, those that `work` admits.
+    /// Handles some events, those that are admitted.
     ///
     /// # Errors
     ///
     /// The first handler that failed.
-    async fn fold(&mut self, events: &[&RecordedEvent], work: &mut Work<'_>) -> Result<(), Failure>;
+    async fn fold(&mut self, events: &[&RecordedEvent], admission: &mut Admission<'_>)
+    -> Result<(), Failure>;
 
-    /// Makes durable what was taken in, together with these rows.
+    /// Does what is due at a time, when every event up to `head` was handled. Gives when it is to be called again, if no
+    /// event comes before. What it leads to is flushed if anything [waits](Self::waiting) then.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not be done; it is tried again later.
+    async fn due(&mut self, _now: Timestamp, _head: Position) -> Result<Option<Timestamp>, Failure> {
+        Ok(None)
+    }
+
+    /// Makes durable what was handled, together with these rows.
     ///
     /// # Errors
     ///
     /// [`CommitError`]; nothing was written, unless it is unknown.
     async fn flush(&mut self, rows: Vec<RowWrite>) -> Result<(), CommitError>;
-
-    /// The same, with more than rows: how a projection becomes inline. Only what writes nothing but rows can.
-    ///
-    /// # Errors
-    ///
-    /// [`CommitError`]; nothing was written, unless it is unknown.
-    async fn flush_with(&mut self, _: Commit) -> Result<(), CommitError> {
-        Err(StoreError::misuse("this kind of processor cannot become inline: it does not only write rows")
-            .into())
-    }
-
-    /// Begins the rows of some keys anew, in memory: what is folded next builds them up again.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Misuse`] if rows cannot be told apart by key, which is the default.
-    async fn forget(&mut self, _: &[String]) -> Result<(), StoreError> {
-        Err(StoreError::misuse("only the rows of a keyed view can be built anew one by one"))
-    }
 
     /// About how many rows wait for the flush.
     fn waiting(&self) -> usize {
@@ -102,5 +147,30 @@ pub trait Session: Send {
     /// The key that the last flush failed for, if it is known.
     fn failed(&self) -> Option<&str> {
         None
+    }
+
+    /// The same, where what it keeps can be rebuilt.
+    fn rebuildable(&mut self) -> Option<&mut dyn Rebuildable> {
+        None
+    }
+}
+
+/// A session whose rows can be rebuilt.
+#[async_trait]
+pub trait Rebuildable: Session {
+    /// Makes durable what was handled, with more than rows: how a projection becomes inline.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError`]; nothing was written, unless it is unknown.
+    async fn flush_with(&mut self, commit: Commit) -> Result<(), CommitError>;
+
+    /// Empties the rows of some keys, in memory: what is folded next builds them up again.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Misuse`] if rows cannot be told apart by key, which is the default.
+    async fn forget(&mut self, _keys: &[String]) -> Result<(), StoreError> {
+        Err(StoreError::misuse("only the rows of a keyed view can be rebuilt one by one"))
     }
 }

@@ -6,19 +6,17 @@
 use std::collections::HashSet;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use foldhash::{HashMap, HashMapExt as _};
 
+use super::admission::{Admission, Failure};
+use super::runner::{Execution, Keeps, Opening, Rebuildable, Runner, Session};
 use crate::BoxError;
 use crate::guarded::call_now;
-use crate::processor::runner::{Runner, Session, Traits};
-use crate::processor::work::{Failure, Work};
 use crate::projection::{Change, View, decode_row, tables_of};
-use crate::services::Services;
 use crate::store::{
-    Backend, Commit, CommitError, EventFilter, Generation, RecordedEvent, RowWrite, StoreError, Tables,
+    Backend, Commit, CommitError, EventFilter, RecordedEvent, RowWrite, StoreError,
 };
 
 /// Events taken in at once when there are so many.
@@ -46,20 +44,20 @@ impl<B: Backend, V: View> Runner for ViewRunner<B, V> {
         V::filter()
     }
 
-    fn tables(&self) -> Option<Tables> {
-        Some(tables_of::<V>())
+    fn keeps(&self) -> Keeps {
+        Keeps::Rows(tables_of::<V>())
     }
 
-    fn traits(&self) -> Traits {
-        Traits { splits: true, on_failure: V::ON_FAILURE, page: PAGE, folds: true, idempotent: V::IDEMPOTENT }
+    fn execution(&self) -> Execution {
+        Execution { splits: true, on_failure: V::ON_FAILURE, page: PAGE, idempotent: V::IDEMPOTENT }
     }
 
     fn keys(&self, event: &RecordedEvent) -> Result<Vec<String>, BoxError> {
         Ok(changes::<V>(event)?.into_iter().map(|(key, _)| key).collect())
     }
 
-    fn open(&self, generation: Generation, _: &Arc<Services>, _: Duration) -> Box<dyn Session> {
-        let table = tables_of::<V>().rows(generation).into();
+    fn open(&self, opening: Opening<'_>) -> Box<dyn Session> {
+        let table = tables_of::<V>().rows(opening.generation).into();
         Box::new(ViewSession::<B, V> {
             backend: self.backend.clone(),
             table,
@@ -117,7 +115,11 @@ impl<B: Backend, V: View> ViewSession<B, V> {
 
 #[async_trait]
 impl<B: Backend, V: View> Session for ViewSession<B, V> {
-    async fn fold(&mut self, events: &[&RecordedEvent], work: &mut Work<'_>) -> Result<(), Failure> {
+    async fn fold(
+        &mut self,
+        events: &[&RecordedEvent],
+        admission: &mut Admission<'_>,
+    ) -> Result<(), Failure> {
         // What touches a row that is kept is taken in at once; the others wait until theirs are read. The order of each
         // key stays, for a row is kept for the whole page or not at all.
         let mut due: Vec<Due<'_, V>> = Vec::new();
@@ -125,7 +127,7 @@ impl<B: Backend, V: View> Session for ViewSession<B, V> {
             match changes::<V>(event) {
                 Ok(changes) => {
                     for (key, change) in changes {
-                        if !work.admits(event, &key) {
+                        if !admission.admits(event, &key) {
                             continue;
                         }
                         match self.rows.get_mut(&key) {
@@ -136,7 +138,7 @@ impl<B: Backend, V: View> Session for ViewSession<B, V> {
                 }
                 Err(source) => {
                     let key = key_of_undecodable::<V>(event);
-                    if work.admits(event, &key) {
+                    if admission.admits(event, &key) {
                         return Err(Failure::new(event, key, source));
                     }
                 }
@@ -155,6 +157,21 @@ impl<B: Backend, V: View> Session for ViewSession<B, V> {
         self.flush_with(Commit { rows, ..Commit::default() }).await
     }
 
+    fn waiting(&self) -> usize {
+        self.touched.len()
+    }
+
+    fn failed(&self) -> Option<&str> {
+        self.failed.as_deref()
+    }
+
+    fn rebuildable(&mut self) -> Option<&mut dyn Rebuildable> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl<B: Backend, V: View> Rebuildable for ViewSession<B, V> {
     async fn flush_with(&mut self, mut commit: Commit) -> Result<(), CommitError> {
         for key in &self.touched {
             let Some(Kept { rev, row, .. }) = self.rows.get(key) else { continue };
@@ -196,14 +213,6 @@ impl<B: Backend, V: View> Session for ViewSession<B, V> {
             self.rows.insert(key.clone(), kept);
         }
         Ok(())
-    }
-
-    fn waiting(&self) -> usize {
-        self.touched.len()
-    }
-
-    fn failed(&self) -> Option<&str> {
-        self.failed.as_deref()
     }
 }
 

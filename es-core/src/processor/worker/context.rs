@@ -1,85 +1,80 @@
-//! What the workers of one build share.
+//! What all processors of a node share, and what the workers of one build share.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
 
-use super::backend::AnyBackend;
-use super::build::Build;
-use super::generations::Generations;
-use super::pages::Pages;
-use super::parked::{self, Kept, ParkingLimits};
-use super::runner::{Runner, Session, Traits};
-use super::status::Board;
-use super::worker::Trip;
-use super::{range, rows};
+use super::failure::StepError;
 use crate::ErrorKind;
 use crate::clock::Timestamp;
+use crate::cluster::{Lease, Shares};
+use crate::command::Sender;
 use crate::id::Ids;
+use crate::processor::backend::AnyBackend;
+use crate::processor::feed::Pages;
+use crate::processor::kinds::runner::{Execution, Keeps, Opening, Runner, Session};
+use crate::processor::options::{ParkingLimits, ProcessorOptions};
+use crate::processor::parked::{self, Parked};
+use crate::processor::status::Board;
 use crate::projection::OnFailure;
 use crate::services::Services;
+use crate::slices::Slices;
+use crate::state::{Build, Checkpoint, Generations};
 use crate::store::{CommitError, EventFilter, Position, RecordedEvent, StoreError};
 
-/// How processors are run; the same for all of an app.
+/// How the node is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Settings {
+pub(crate) struct NodeSettings {
     /// For how long a node that says nothing is believed to be alive.
     pub(crate) lease: Duration,
-    /// How often a handler is called again before its event is parked.
-    pub(crate) retries: u32,
-    /// The first and the longest wait after a failure.
-    pub(crate) backoff: (Duration, Duration),
-    pub(crate) parking: ParkingLimits,
-    /// How many ranges of one processor a node works on at once; 0 for a node that only looks.
-    pub(crate) workers: usize,
+    /// Whether it only looks at what other nodes do.
+    pub(crate) looks_on: bool,
 }
 
-impl Default for Settings {
+impl Default for NodeSettings {
     fn default() -> Self {
-        Self {
-            lease: Duration::from_secs(5),
-            retries: 4,
-            backoff: (Duration::from_millis(50), Duration::from_secs(10)),
-            parking: ParkingLimits::default(),
-            workers: 1,
-        }
+        Self { lease: Duration::from_secs(5), looks_on: false }
     }
 }
 
-/// Until when this node may believe that it is believed to be alive.
-#[derive(Debug)]
-pub(crate) struct Lease(Mutex<Instant>);
-
-impl Lease {
-    pub(crate) fn new() -> Self {
-        Self(Mutex::new(Instant::now()))
-    }
-
-    pub(crate) fn renew(&self, until: Instant) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
-    }
-
-    fn holds(&self) -> bool {
-        Instant::now() < *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What all processors of an app share.
+/// What all processors of a node share.
 #[derive(Clone, Debug)]
-pub(crate) struct Ground {
+pub(crate) struct NodeContext {
     pub(crate) backend: Arc<dyn AnyBackend>,
     pub(crate) services: Arc<Services>,
+    pub(crate) sender: Sender,
     /// The app's own clock and randomness, so that a run can be repeated.
     pub(crate) ids: Ids,
-    pub(crate) settings: Settings,
-    /// For everybody near the head.
+    pub(crate) settings: NodeSettings,
+    /// For every processor near the head.
     pub(crate) pages: Arc<Pages>,
     pub(crate) lease: Arc<Lease>,
     /// The node that the app is.
     pub(crate) node: uuid::Uuid,
+}
+
+impl NodeContext {
+    /// Opens a session on a range.
+    pub(crate) fn open(
+        &self,
+        runner: &dyn Runner,
+        options: &ProcessorOptions,
+        build: &Build,
+        slices: Slices,
+    ) -> Box<dyn Session> {
+        runner.open(Opening {
+            generation: build.generation,
+            slices,
+            ids: &self.ids,
+            services: &self.services,
+            sender: &self.sender,
+            // A transaction that hangs must be gone before another node may have the range.
+            idle: self.settings.lease.mul_f64(0.75),
+            handler_limit: options.handler_limit,
+        })
+    }
 }
 
 /// What a build is to those who read.
@@ -99,87 +94,89 @@ pub(crate) enum Role {
     },
 }
 
-pub(crate) struct Engine {
+/// What the workers of one build share.
+pub(crate) struct BuildContext {
+    pub(crate) node: NodeContext,
     pub(crate) build: Build,
     pub(crate) role: Role,
     pub(crate) runner: Arc<dyn Runner>,
-    pub(crate) traits: Traits,
+    pub(crate) execution: Execution,
+    pub(crate) options: ProcessorOptions,
     pub(crate) on_failure: OnFailure,
-    pub(crate) backend: Arc<dyn AnyBackend>,
-    services: Arc<Services>,
-    pub(crate) ids: Ids,
-    pub(crate) settings: Settings,
+    pub(crate) shares: Shares<Checkpoint>,
     pub(crate) pages: Arc<Pages>,
     filter: EventFilter,
     /// Whether its pages hold nothing else.
     wants_all: bool,
-    lease: Arc<Lease>,
     pub(crate) board: Arc<Board>,
     /// Events that are left out from the start.
     pub(crate) skips: BTreeMap<(Position, String), String>,
-    pub(crate) nudge: Arc<watch::Sender<u64>>,
-    pub(crate) resumed: Arc<watch::Sender<u64>>,
+    pub(crate) wake: Arc<watch::Sender<u64>>,
+    pub(crate) resumes: Arc<watch::Sender<u64>>,
 }
 
-impl Engine {
+impl BuildContext {
     pub(crate) async fn new(
-        ground: &Ground,
+        node: &NodeContext,
         runner: Arc<dyn Runner>,
+        options: ProcessorOptions,
         build: Build,
         role: Role,
-        board: Arc<Board>,
-        nudge: Arc<watch::Sender<u64>>,
-        resumed: Arc<watch::Sender<u64>>,
+        handle: &crate::processor::handle::HandleState,
     ) -> Result<Self, StoreError> {
-        let (traits, filter) = (runner.traits(), runner.filter());
-        let Ground { backend, services, ids, settings, pages, lease, node: _ } = ground.clone();
+        let (mut execution, filter) = (runner.execution(), runner.filter());
+        execution.page = options.page.unwrap_or(execution.page);
         let mut skips = BTreeMap::new();
-        let (mut on_failure, mut own_pages) = (traits.on_failure, pages);
-        match &role {
-            Role::Current => {}
-            Role::Building { current, lenient, honours_skips } => {
-                if *honours_skips {
-                    let old = parked::skipped(&*backend, current).await?;
-                    skips.extend(old.into_iter().map(|skip| ((skip.position, skip.key), skip.reason)));
-                }
-                if !lenient {
-                    on_failure = OnFailure::Stop;
-                }
-                own_pages = Pages::new(backend.clone(), filter.clone());
+        let (mut on_failure, mut pages) = (execution.on_failure, node.pages.clone());
+        if let Role::Building { current, lenient, honours_skips } = &role {
+            if *honours_skips {
+                let old = parked::skipped(&*node.backend, current).await?;
+                skips.extend(old.into_iter().map(|skip| ((skip.position, skip.key), skip.reason)));
             }
-            Role::Previous { .. } => own_pages = Pages::new(backend.clone(), filter.clone()),
+            if !lenient {
+                on_failure = OnFailure::Stop;
+            }
         }
-        let pages = own_pages;
+        if role != Role::Current {
+            pages = Pages::new(node.backend.clone(), filter.clone());
+        }
         let wants_all = pages.filter() == &filter;
+        let board = handle.board(build.generation);
+        let (wake, resumes) = (handle.wake.clone(), handle.resumes.clone());
         Ok(Self {
+            node: node.clone(),
             build,
             role,
             runner,
-            traits,
+            execution,
+            options,
             on_failure,
-            backend,
-            services,
-            ids,
-            settings,
+            shares: Shares::checkpoints(),
             pages,
             filter,
             wants_all,
-            lease,
             board,
             skips,
-            nudge,
-            resumed,
+            wake,
+            resumes,
         })
     }
 
-    pub(crate) fn open(&self) -> Box<dyn Session> {
-        // A transaction that hangs must be gone before somebody else may have the range.
-        let idle = self.settings.lease.mul_f64(0.75);
-        self.runner.open(self.build.generation, &self.services, idle)
+    pub(crate) fn open(&self, slices: Slices) -> Box<dyn Session> {
+        self.node.open(&*self.runner, &self.options, &self.build, slices)
+    }
+
+    pub(crate) fn backend(&self) -> &dyn AnyBackend {
+        &*self.node.backend
+    }
+
+    /// Whether it may fold page after page before it flushes.
+    pub(crate) fn folds(&self) -> bool {
+        matches!(self.runner.keeps(), Keeps::Rows(_))
     }
 
     pub(crate) fn now(&self) -> Timestamp {
-        self.ids.clock().now()
+        self.node.ids.clock().now()
     }
 
     pub(crate) const fn filter(&self) -> &EventFilter {
@@ -191,29 +188,30 @@ impl Engine {
         self.wants_all || self.filter.matches(event)
     }
 
-    /// Effects outside cannot be fenced: they wait while nobody knows whose turn it is.
+    /// Side effects cannot be fenced: they wait while it is not known whose turn it is.
     pub(crate) fn may_act(&self) -> bool {
-        self.runner.tables().is_some() || self.lease.holds()
+        self.runner.keeps().is_fenced() || self.node.lease.holds()
     }
 
     /// Whether the build is still what it was when the work on it began.
     pub(crate) async fn has_its_role(&self) -> Result<bool, StoreError> {
-        if self.runner.tables().is_none() {
+        if self.runner.keeps().tables().is_none() {
             return Ok(true);
         }
         let Build { processor, generation } = &self.build;
-        let generations = Generations::read(&*self.backend, processor).await?;
-        Ok(generations.and_then(|g| g.role(processor, *generation)).as_ref() == Some(&self.role))
+        let generations = Generations::read(self.backend(), processor).await?;
+        let role = generations.and_then(|row| row.value.role(processor, *generation));
+        Ok(role.as_ref() == Some(&self.role))
     }
 
     /// How far it may go.
     pub(crate) async fn bound(&self) -> Result<Position, StoreError> {
         let Role::Previous { current } = &self.role else { return Ok(Position(u64::MAX)) };
-        let ranges = range::of(&*self.backend, current).await?;
-        let positions = ranges.iter().map(|range| range.position);
-        // While queries are led back here, it goes as far as any of the other one's ranges: those stand still.
-        let generations = Generations::read(&*self.backend, &self.build.processor).await?;
-        let frozen = generations.is_some_and(|generations| generations.frozen.is_some());
+        let shares = self.shares.of(self.backend(), &current.to_string()).await?;
+        let positions = shares.iter().map(|share| share.progress.position);
+        // While queries are switched back to it, it goes as far as any of the other one's shares: no node works on those.
+        let generations = Generations::read(self.backend(), &self.build.processor).await?;
+        let frozen = generations.is_some_and(|row| row.value.freeze.until.is_some());
         Ok(if frozen { positions.max() } else { positions.min() }.unwrap_or_default())
     }
 
@@ -224,41 +222,41 @@ impl Engine {
         error: &(dyn std::error::Error + Send + Sync + 'static),
     ) -> bool {
         let fenced = matches!(error.downcast_ref(), Some(CommitError::Fenced { .. }));
-        !fenced && !self.blames_the_store(error) && self.backend.head().await.is_ok()
+        !fenced && !self.blames_the_store(error) && self.backend().head().await.is_ok()
     }
 
     fn blames_the_store(&self, error: &(dyn std::error::Error + 'static)) -> bool {
         let of_store = error.downcast_ref::<StoreError>().map(StoreError::kind);
         let kind = of_store.or_else(|| error.downcast_ref::<CommitError>().map(CommitError::kind));
-        matches!(kind, Some(ErrorKind::Transient | ErrorKind::Unknown)) || self.backend.is_transient(error)
+        matches!(kind, Some(ErrorKind::Transient | ErrorKind::Unknown)) || self.backend().is_transient(error)
     }
 
     pub(crate) async fn event_at(&self, position: Position) -> Result<Option<RecordedEvent>, StoreError> {
         let before = Position(position.0.saturating_sub(1));
-        let page = self.backend.read(&EventFilter::all(), before, 1).await?;
+        let page = self.backend().read(&EventFilter::all(), before, 1).await?;
         Ok(page.events.into_iter().next().filter(|event| event.place() == position))
     }
 
     /// Whether what is to be parked fits.
-    pub(crate) async fn has_room(&self, parked: &BTreeMap<String, Kept>) -> Result<(), Trip> {
-        let ParkingLimits { sequences, events } = self.settings.parking;
-        if let Some((key, _)) = parked.iter().find(|(_, kept)| kept.stored.events > events) {
+    pub(crate) async fn has_room(&self, parked: &BTreeMap<String, Parked>) -> Result<(), StepError> {
+        let ParkingLimits { sequences, events } = self.options.parking;
+        if let Some((key, _)) = parked.iter().find(|(_, parked)| parked.value.events > events) {
             let why =
                 format!("{events} events of {key:?} are parked, and no more fit: retry or discard them");
-            return Err(Trip::Full(why));
+            return Err(StepError::Full(why));
         }
         let mut keys: BTreeSet<&str> =
-            parked.iter().filter(|(_, kept)| kept.rev == 0).map(|(key, _)| &**key).collect();
+            parked.iter().filter(|(_, parked)| parked.rev == 0).map(|(key, _)| &**key).collect();
         if keys.is_empty() {
             return Ok(());
         }
         // One of them may be stored already, by a commit that came late.
-        let stored = rows::whole(&*self.backend, &self.build.parked()).await?;
+        let stored = self.build.parked().stored(self.backend()).await?;
         keys.extend(stored.iter().map(|row| &*row.key));
         if keys.len() > sequences {
             let why =
                 format!("{sequences} sequences are parked, and no more fit: retry or discard some of them");
-            return Err(Trip::Full(why));
+            return Err(StepError::Full(why));
         }
         Ok(())
     }
@@ -266,13 +264,13 @@ impl Engine {
     /// What to say of an event that stops a build.
     pub(crate) async fn advice(&self, key: &str) -> String {
         let Role::Building { current, .. } = &self.role else { return String::new() };
-        match parked::one(&*self.backend, current, key).await {
+        match parked::one(self.backend(), current, key).await {
             Ok(Some(_)) => format!(
-                "; generation {} has key {key:?} parked as well: build leniently to park it here too, or mend the \
+                "; generation {} has key {key:?} parked as well: build leniently to park it here too, or fix the \
                  handler and resume",
                 current.generation
             ),
-            _ => "; mend the handler and resume, or build leniently".to_owned(),
+            _ => "; fix the handler and resume, or build leniently".to_owned(),
         }
     }
 

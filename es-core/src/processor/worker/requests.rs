@@ -1,208 +1,242 @@
-//! What persons ask of a range: to retry or discard what is parked, and to build rows anew.
+//! What operators ask of a range: to retry or discard what is parked, and to rebuild rows.
 //!
 //! Done between two pages, by the owner of the range, each step in a commit with its checkpoint.
 
 use std::collections::BTreeSet;
 
-use super::{SEQUENCE, Trip, Worker};
-use crate::processor::build::Build;
-use crate::processor::parked::{self, Request, Skipped};
-use crate::processor::partial;
-use crate::processor::work::Work;
-use crate::store::{Position, RowWrite, StoreError};
+use super::failure::StepError;
+use super::fold::{Stretch, fold_between};
+use super::run::Worker;
+use crate::BoxError;
+use crate::processor::kinds::admission::Admission;
+use crate::processor::parked::{self, Parked};
+use crate::state::{Afresh, Nothing, Request, Skipped, afresh};
+use crate::store::{Position, Row, RowWrite, StoreError};
+
+/// Events of a parked sequence looked up at once.
+const SEQUENCE: usize = 500;
 
 impl Worker {
-    /// Does what persons asked to be done with sequences of this range.
-    pub(super) async fn requests(&mut self) -> Result<(), Trip> {
-        let build = self.range.build.clone();
-        for (key, rev, request) in parked::requests(&*self.engine.backend, &build).await? {
-            if !self.range.slices.has(&key) {
+    /// Does what operators asked to be done with sequences of this range.
+    pub(super) async fn requests(&mut self) -> Result<(), StepError> {
+        let build = self.context.build.clone();
+        for request in parked::requests(self.context.backend(), &build).await? {
+            if !self.share.slices.has(&request.key) {
                 continue;
             }
-            let done = RowWrite { table: build.requests(), key: key.clone(), rev, row: None };
-            if !self.open().parked.contains_key(&key) {
+            // Whatever was folded is flushed on its own: rows are written with the checkpoint that covers them, and a
+            // sequence that fails takes nothing with it.
+            self.flush_folded().await?;
+            let done = build.requests().delete(&request);
+            if !self.open().parked.contains_key(&request.key) {
                 self.flush_with(vec![done]).await?;
                 continue;
             }
-            // Whatever else was folded is flushed on its own: a sequence that fails takes nothing with it.
-            if self.open().seen > self.range.position {
-                self.flush().await?;
-            }
-            match request {
-                Request::Retry => self.retry(&build, &key, done).await?,
-                Request::Discard { reason } => self.discard(&build, &key, &reason, done).await?,
+            match &request.value {
+                Request::Retry => self.retry(&request.key, done).await?,
+                Request::Discard { reason } => self.discard(&request.key, reason, done).await?,
             }
         }
         Ok(())
     }
 
-    /// Builds rows anew that a person asked for: from the log up to where the range is, in one commit.
-    pub(super) async fn afresh(&mut self) -> Result<(), Trip> {
-        let (build, slices) = (self.range.build.clone(), self.range.slices);
-        let asked = partial::asked(&*self.engine.backend, &build).await?;
-        let own = |request: &partial::Asked| slices.has(&request.key) && request.failed.is_none();
+    async fn flush_folded(&mut self) -> Result<(), StepError> {
+        if self.open().seen > self.share.progress.position { self.flush().await } else { Ok(()) }
+    }
+
+    /// Rebuilds rows that an operator asked for: from the log up to where the range is, in one commit.
+    pub(super) async fn rebuild_keys(&mut self) -> Result<(), StepError> {
+        let (table, slices) = (afresh(&self.context.build), self.share.slices);
+        let asked = table.all(self.context.backend()).await?;
+        let own = |row: &Row<Afresh>| slices.has(&row.key) && row.value.failed.is_none();
         let asked: Vec<_> = asked.into_iter().filter(own).collect();
         if asked.is_empty() {
             return Ok(());
         }
-        if self.open().seen > self.range.position {
-            self.flush().await?;
+        self.flush_folded().await?;
+        let keys: BTreeSet<String> = asked.iter().map(|row| row.key.clone()).collect();
+        let Some(failed) = self.fold_keys(&keys).await? else { return Ok(()) };
+        let answer = |row: &Row<Afresh>| match &failed {
+            None => Ok(table.delete(row)),
+            Some(error) => table.put(&Row { value: Afresh { failed: Some(error.clone()) }, ..row.clone() }),
+        };
+        self.flush_with(asked.iter().map(answer).collect::<Result<_, _>>()?).await
+    }
+
+    /// Folds some keys from the beginning, in memory. Gives why that failed, `Some(None)` if it did not; `None` if the
+    /// worker is stopped: nothing is durable yet, and the next owner begins again.
+    async fn fold_keys(&mut self, keys: &BTreeSet<String>) -> Result<Option<Option<String>>, StepError> {
+        let context = self.context.clone();
+        let all: Vec<String> = keys.iter().cloned().collect();
+        if let Some(rows) = self.session().rebuildable() {
+            rows.forget(&all).await?;
         }
-        let keys: BTreeSet<String> = asked.iter().map(|request| request.key.clone()).collect();
-        let open = self.open.as_mut().expect("it is open");
-        open.session.forget(&keys.iter().cloned().collect::<Vec<_>>()).await?;
-        let (mut after, end) = (Position(0), self.range.position);
+        let (mut after, end) = (Position(0), self.share.progress.position);
         while after < end {
             if self.stop.is_cancelled() {
-                // Nothing is durable yet: whoever comes next begins again.
                 self.open = None;
-                return Ok(());
+                return Ok(None);
             }
-            let mut page = self.engine.backend.read(self.engine.filter(), after, SEQUENCE * 10).await?;
-            page.events.iter_mut().for_each(|event| event.replay = true);
-            let events: Vec<_> = page.events.iter().filter(|event| event.place() <= end).collect();
-            let open = self.open.as_mut().expect("it is open");
-            let mut work = Work::of_keys(&keys);
-            let folded = open.session.fold(&events, &mut work).await;
-            if let Err(failure) = folded {
-                if !self.engine.blames_the_event(&*failure.source).await {
-                    return Err(Trip::Handler(failure));
+            let stretch = Stretch { filter: context.filter(), after, end, page: SEQUENCE * 10, replay: end };
+            let mut admission = Admission::of_keys(keys);
+            match fold_between(context.backend(), self.session(), stretch, &mut admission).await? {
+                Ok(folded) => after = folded.through,
+                Err(failure) if !context.blames_the_event(&*failure.source).await => {
+                    return Err(StepError::Handler(failure));
                 }
-                // The rows stay as they are; whoever asked is told why.
-                let error = parked::cut(&crate::chain(&failure));
-                self.open.as_mut().expect("it is open").session = self.engine.open();
-                return self.flush_with(asked.iter().map(|a| a.fail(&build, &error)).collect()).await;
+                Err(failure) => {
+                    // The rows stay as they are; whoever asked is told why.
+                    self.open.as_mut().expect("it is open").session = context.open(self.share.slices);
+                    return Ok(Some(Some(parked::cut(&crate::chain(&failure)))));
+                }
             }
-            after = page.through;
         }
-        self.flush_with(asked.iter().map(|request| request.done(&build)).collect()).await
+        Ok(Some(None))
+    }
+
+    fn session(&mut self) -> &mut dyn crate::processor::Session {
+        &mut *self.open.as_mut().expect("only asked while it is open").session
     }
 
     /// Rows beside the checkpoint, which stays where it is: so they are written only by the range's owner.
-    async fn flush_with(&mut self, mut rows: Vec<RowWrite>) -> Result<(), Trip> {
-        rows.push(self.range.write());
-        let open = self.open.as_mut().expect("only flushed while it is open");
-        open.session.flush(rows).await.map_err(Trip::Commit)?;
-        self.range = self.range.clone().written();
+    async fn flush_with(&mut self, mut rows: Vec<RowWrite>) -> Result<(), StepError> {
+        rows.push(self.context.shares.put(&self.share)?);
+        self.session().flush(rows).await.map_err(StepError::Commit)?;
+        self.share.rev += 1;
         Ok(())
     }
 
     /// Handles a sequence in order, until one of its events fails again.
-    async fn retry(&mut self, build: &Build, key: &str, done: RowWrite) -> Result<(), Trip> {
+    async fn retry(&mut self, key: &str, done: RowWrite) -> Result<(), StepError> {
         loop {
-            let kept = self.open().parked[key].clone();
-            let backend = self.engine.backend.clone();
-            let found = parked::positions(&*backend, build, key, &kept, Position(0), SEQUENCE).await?;
+            let (context, sequence) = (self.context.clone(), self.open().parked[key].clone());
+            let (backend, build) = (context.backend(), &context.build);
+            let found = parked::positions(backend, build, &sequence, Position(0), SEQUENCE).await?;
             if found.is_empty() {
                 // A count that was wrong: nothing waits, so the key goes on.
-                self.flush_with(vec![RowWrite { row: None, ..kept.write(build, key) }, done]).await?;
-                self.open.as_mut().expect("it is open").parked.remove(key);
-                self.show(self.state());
+                self.flush_with(vec![build.parked().delete(&sequence), done]).await?;
+                self.emptied(key);
                 return Ok(());
             }
             for (row, position) in found {
-                // Whoever comes next finds the request, and goes on here.
-                if self.stop.is_cancelled() {
+                // The next owner finds the request, and continues here.
+                if self.stop.is_cancelled() || !self.retry_one(key, &row, position, &done).await? {
                     return Ok(());
                 }
-                let mut kept = self.open().parked[key].clone();
-                let mut event = self.engine.event_at(position).await?;
-                if let Some(event) = &mut event {
-                    event.replay = position <= self.range.replay;
-                }
-                let outcome = match &event {
-                    None => Err(format!("there is no event at {position} any more").into()),
-                    Some(event) => {
-                        let open = self.open.as_mut().expect("only asked while it is open");
-                        let mut work = Work::of_key(key);
-                        open.session.fold(&[event], &mut work).await.map_err(|failure| failure.source)
-                    }
-                };
-                let left = kept.stored.events.saturating_sub(1);
-                let outcome = match outcome {
-                    Err(error) if !self.engine.blames_the_event(&*error).await => {
-                        let failed = std::io::Error::other(crate::chain(&*error));
-                        return Err(StoreError::transient("retrying a parked sequence", failed).into());
-                    }
-                    Err(error) => Err(error),
-                    Ok(()) => {
-                        let mut after = kept.clone();
-                        after.stored.events = left;
-                        let sequence = after.write(build, key);
-                        let table = build.parked_events();
-                        let mut rows = vec![RowWrite { table, key: row.key, rev: row.rev, row: None }];
-                        if left == 0 {
-                            // Emptied, and its key goes on, in one commit.
-                            rows.push(RowWrite { row: None, ..sequence });
-                            rows.push(done.clone());
-                        } else {
-                            rows.push(sequence);
-                        }
-                        match self.flush_with(rows).await {
-                            Err(Trip::Commit(error)) if self.engine.blames_the_event(&error).await => {
-                                Err(error.into())
-                            }
-                            flushed => Ok(flushed?),
-                        }
-                    }
-                };
-                if let Err(error) = outcome {
-                    // The session has seen a failure: it is dropped, and the error is written by a new one.
-                    kept.stored.error = parked::cut(&crate::chain(&*error));
-                    kept.stored.attempts += 1;
-                    kept.stored.last_at = self.engine.now();
-                    kept.stored.position = position;
-                    kept.stored.event = event.map(|event| event.name.to_string()).unwrap_or_default();
-                    self.open.as_mut().expect("it is open").session = self.engine.open();
-                    self.flush_with(vec![kept.write(build, key), done]).await?;
-                    kept.rev += 1;
-                    self.open.as_mut().expect("it is open").parked.insert(key.to_owned(), kept);
-                    return Ok(());
-                }
-                kept.stored.events = left;
-                kept.rev += 1;
-                let open = self.open.as_mut().expect("it is open");
-                if left == 0 {
-                    open.parked.remove(key);
-                    self.show(self.state());
-                    return Ok(());
-                }
-                open.parked.insert(key.to_owned(), kept);
             }
         }
     }
 
+    /// Handles one event of a sequence. Whether there is more of it to handle.
+    async fn retry_one(
+        &mut self,
+        key: &str,
+        row: &Row<Nothing>,
+        position: Position,
+        done: &RowWrite,
+    ) -> Result<bool, StepError> {
+        let (context, mut sequence) = (self.context.clone(), self.open().parked[key].clone());
+        let build = &context.build;
+        let mut event = context.event_at(position).await?;
+        let mut outcome: Result<(), BoxError> = match &mut event {
+            None => Err(format!("there is no event at {position} any more").into()),
+            Some(event) => {
+                event.replay = position <= self.share.progress.replay;
+                let mut admission = Admission::of_key(key);
+                self.session().fold(&[&*event], &mut admission).await.map_err(|failure| failure.source)
+            }
+        };
+        sequence.value.events = sequence.value.events.saturating_sub(1);
+        let left = sequence.value.events;
+        if outcome.is_ok() {
+            let mut rows = vec![build.parked_events().delete(row)];
+            if left == 0 {
+                // Emptied, and its key goes on, in one commit.
+                rows.extend([build.parked().delete(&sequence), done.clone()]);
+            } else {
+                rows.push(build.parked().put(&sequence)?);
+            }
+            outcome = match self.flush_with(rows).await {
+                Err(StepError::Commit(error)) if context.blames_the_event(&error).await => Err(error.into()),
+                flushed => Ok(flushed?),
+            };
+        }
+        match outcome {
+            Ok(()) if left == 0 => {
+                self.emptied(key);
+                Ok(false)
+            }
+            Ok(()) => {
+                self.keep(sequence.written());
+                Ok(true)
+            }
+            Err(error) if !context.blames_the_event(&*error).await => {
+                let failed = std::io::Error::other(crate::chain(&*error));
+                Err(StoreError::transient("retrying a parked sequence", failed).into())
+            }
+            Err(error) => {
+                let event = event.map(|event| event.name.to_string()).unwrap_or_default();
+                sequence.value.events = left + 1;
+                self.failed_again(sequence, position, event, &*error, done).await?;
+                Ok(false)
+            }
+        }
+    }
+
+    async fn failed_again(
+        &mut self,
+        mut sequence: Parked,
+        position: Position,
+        event: String,
+        error: &(dyn std::error::Error + Send + Sync + 'static),
+        done: &RowWrite,
+    ) -> Result<(), StepError> {
+        let value = &mut sequence.value;
+        value.error = parked::cut(&crate::chain(error));
+        value.attempts += 1;
+        value.last_at = self.context.now();
+        (value.position, value.event) = (position, event);
+        // The session has seen a failure: it is dropped, and the error is written by a new one.
+        self.open.as_mut().expect("it is open").session = self.context.open(self.share.slices);
+        let row = self.context.build.parked().put(&sequence)?;
+        self.flush_with(vec![row, done.clone()]).await?;
+        self.keep(sequence.written());
+        Ok(())
+    }
+
+    fn keep(&mut self, sequence: Parked) {
+        let parked = &mut self.open.as_mut().expect("it is open").parked;
+        parked.insert(sequence.key.clone(), sequence);
+    }
+
+    /// Nothing of a key is parked any more.
+    fn emptied(&mut self, key: &str) {
+        self.open.as_mut().expect("it is open").parked.remove(key);
+        self.show(self.state());
+    }
+
     /// Leaves a sequence out for good.
-    async fn discard(&mut self, build: &Build, key: &str, reason: &str, done: RowWrite) -> Result<(), Trip> {
+    async fn discard(&mut self, key: &str, reason: &str, done: RowWrite) -> Result<(), StepError> {
         loop {
-            let mut kept = self.open().parked[key].clone();
-            let backend = self.engine.backend.clone();
-            let found = parked::positions(&*backend, build, key, &kept, Position(0), SEQUENCE).await?;
-            let now = self.engine.now();
+            let (context, mut sequence) = (self.context.clone(), self.open().parked[key].clone());
+            let (build, at) = (&context.build, context.now());
+            let found = parked::positions(context.backend(), build, &sequence, Position(0), SEQUENCE).await?;
             let mut rows = Vec::with_capacity(2 * found.len() + 2);
             for (row, position) in &found {
                 let (key, reason) = (key.to_owned(), parked::cut(reason));
-                rows.push(parked::skip(build, &Skipped { position: *position, key, reason, at: now }));
-                let (key, rev) = (row.key.clone(), row.rev);
-                rows.push(RowWrite { table: build.parked_events(), key, rev, row: None });
+                rows.push(parked::skip(build, Skipped { position: *position, key, reason, at })?);
+                rows.push(build.parked_events().delete(row));
             }
-            kept.stored.events = kept.stored.events.saturating_sub(found.len() as u64);
-            let last = found.len() < SEQUENCE;
-            let sequence = kept.write(build, key);
-            if last {
-                rows.extend([RowWrite { row: None, ..sequence }, done.clone()]);
-            } else {
-                rows.push(sequence);
-            }
-            self.flush_with(rows).await?;
-            kept.rev += 1;
-            let open = self.open.as_mut().expect("it is open");
-            if last {
-                open.parked.remove(key);
-                self.show(self.state());
+            sequence.value.events = sequence.value.events.saturating_sub(found.len() as u64);
+            if found.len() < SEQUENCE {
+                rows.extend([build.parked().delete(&sequence), done]);
+                self.flush_with(rows).await?;
+                self.emptied(key);
                 return Ok(());
             }
-            open.parked.insert(key.to_owned(), kept);
+            rows.push(build.parked().put(&sequence)?);
+            self.flush_with(rows).await?;
+            self.keep(sequence.written());
         }
     }
 }

@@ -1,0 +1,189 @@
+//! What can go wrong with a processor, by what the caller does about it.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::Build;
+use crate::ErrorKind;
+use crate::store::{Generation, Position, StoreError};
+
+/// A processor could not do what was asked of it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProcessorError {
+    /// This app does not run it: wire it, or ask an app that does.
+    #[error("this app does not run {processor}: add `.projection(..)` or `.view::<..>()` to it")]
+    NotRunHere {
+        /// Which processor.
+        processor: String,
+    },
+    /// It is inline or live, so it is never behind.
+    #[error(
+        "{processor} is inline or live here: it is never behind, and has no processor to ask, reset or rebuild"
+    )]
+    NeverBehind {
+        /// Which one.
+        processor: String,
+    },
+    /// Nothing is parked under this key, or not any more.
+    #[error("{key:?} is not parked in {build}")]
+    NotParked {
+        /// Where.
+        build: Build,
+        /// Which key.
+        key: String,
+    },
+    /// The key is parked: retry or discard it first.
+    #[error("{key:?} is parked in {build}: retry or discard it, then there is nothing to rebuild")]
+    Parked {
+        /// Where.
+        build: Build,
+        /// Which key.
+        key: String,
+    },
+    /// The same was asked for already, and is not done yet: wait until it is.
+    #[error("{key:?} of {build} was asked for already: wait until that is done")]
+    Asked {
+        /// Where.
+        build: Build,
+        /// Which key.
+        key: String,
+    },
+    /// Another node works on it: pause it (from any node), or stop that node, or rebuild online.
+    #[error(
+        "node {node} works on a part of {processor}: pause it or stop that node first, or rebuild online"
+    )]
+    HeldBy {
+        /// Which processor.
+        processor: String,
+        /// Which node.
+        node: Uuid,
+    },
+    /// The build is not far enough: wait until it has caught up.
+    #[error("{build} is at {done} of {total}: wait until it has caught up")]
+    NotCaughtUp {
+        /// Which build.
+        build: Build,
+        /// How far it is.
+        done: Position,
+        /// How far the log is.
+        total: Position,
+    },
+    /// It is halted at an event: fix its handler, then resume it.
+    #[error("{build} is halted at {position}: {error}")]
+    Halted {
+        /// Which build.
+        build: Build,
+        /// Where.
+        position: Position,
+        /// Why.
+        error: String,
+    },
+    /// An older build is kept to go back to: drop it first.
+    #[error("generation {generation} of {processor} is kept to go back to: drop it first (`drop_previous`)")]
+    OlderKept {
+        /// Which processor.
+        processor: String,
+        /// Which generation.
+        generation: Generation,
+    },
+    /// There is no older build to go back to.
+    #[error("{processor} has no older build to go back to")]
+    NoOlder {
+        /// Which processor.
+        processor: String,
+    },
+    /// The build was dropped: begin another rebuild.
+    #[error("{build} was dropped: begin another rebuild")]
+    Dropped {
+        /// Which build.
+        build: Build,
+    },
+    /// The build is the one that queries read: switch queries to another one first.
+    #[error("{build} is the one that queries read")]
+    InUse {
+        /// Which build.
+        build: Build,
+    },
+    /// Queries are being switched to another build at this moment: wait until that is done.
+    #[error("queries of {processor} are being switched to another build: try again when that is done")]
+    Switching {
+        /// Which processor.
+        processor: String,
+    },
+    /// Every commit writes it: it cannot be rebuilt or reset meanwhile.
+    #[error(
+        "{processor} is inline: every commit writes it, so nothing else may; start an app with \
+         `.retire_inline({processor:?})`, rebuild it there, then make it inline again"
+    )]
+    Inline {
+        /// Which processor.
+        processor: String,
+    },
+    /// It keeps nothing that could be rebuilt or set back like this.
+    #[error("{processor} {why}")]
+    NotRebuildable {
+        /// Which processor.
+        processor: String,
+        /// Why not, and what can be done instead.
+        why: &'static str,
+    },
+    /// A row could not be rebuilt, and is as it was: fix the handler, or skip the event.
+    #[error("row {key:?} of {build} is as it was: {error}")]
+    RowFailed {
+        /// Where.
+        build: Build,
+        /// Which row.
+        key: String,
+        /// What the handler said.
+        error: String,
+    },
+    /// Events are left out for good: say why.
+    #[error("events are left out for good: say why")]
+    NoReason,
+    /// It was not done in time. What was asked for stands, and is done later.
+    #[error("{what} was not done within {limit:?}; the request stands")]
+    TimedOut {
+        /// What was asked for.
+        what: String,
+        /// How long it was waited for.
+        limit: Duration,
+    },
+    /// The app was shut down.
+    #[error("{processor} is stopped: start the app again")]
+    Stopped {
+        /// Which processor.
+        processor: String,
+    },
+    /// The store cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl ProcessorError {
+    /// What the caller can do.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotParked { .. }
+            | Self::Asked { .. }
+            | Self::NoOlder { .. }
+            | Self::Dropped { .. }
+            | Self::InUse { .. } => ErrorKind::Conflict,
+            Self::NotCaughtUp { .. } | Self::Switching { .. } | Self::TimedOut { .. } => ErrorKind::Transient,
+            Self::Parked { .. }
+            | Self::HeldBy { .. }
+            | Self::Halted { .. }
+            | Self::OlderKept { .. }
+            | Self::Inline { .. }
+            | Self::RowFailed { .. } => ErrorKind::Blocked,
+            Self::NotRunHere { .. }
+            | Self::NeverBehind { .. }
+            | Self::NotRebuildable { .. }
+            | Self::NoReason
+            | Self::Stopped { .. } => ErrorKind::Misuse,
+            Self::Store(error) => error.kind(),
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The handle of a processor: what a program and an operator do with it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::kinds::runner::Runner;
+use super::parked::{self, ParkedSequence};
+use super::status::{Board, ProcessorStatus};
+use super::worker::{NodeContext, Reset, ResetRequest};
+use super::{ProcessorError, Skipped};
+use crate::cluster::Cluster;
+use crate::state::{Build, Control, Generations, control};
+use crate::store::{EventFilter, Generation, Position, RecordedEvent, Row, StoreError, write_rows};
+
+/// How often a row is written again that another node has just written.
+const TRIES: usize = 100;
+
+/// One processor, as this node runs it. What is asked of it is done on whichever node it takes, and survives a restart.
+#[derive(Debug)]
+pub struct Processor {
+    pub(super) handle: Arc<HandleState>,
+    pub(super) resets: mpsc::Sender<ResetRequest>,
+    pub(super) node: NodeContext,
+    pub(super) runner: Arc<dyn Runner>,
+    pub(super) cluster: Arc<Cluster>,
+}
+
+/// What the handle of a processor and its coordinator share.
+#[derive(Debug)]
+pub(crate) struct HandleState {
+    pub(crate) name: Arc<str>,
+    boards: Mutex<BTreeMap<Generation, Arc<Board>>>,
+    /// The board of what queries read.
+    pub(crate) current: watch::Sender<Arc<Board>>,
+    /// Wakes the workers.
+    pub(crate) wake: Arc<watch::Sender<u64>>,
+    /// How often it was resumed.
+    pub(crate) resumes: Arc<watch::Sender<u64>>,
+}
+
+impl HandleState {
+    pub(crate) fn new(name: &str) -> Self {
+        let build = Build::first(name);
+        let board = Arc::new(Board::new(&build));
+        Self {
+            name: build.processor,
+            boards: Mutex::new(BTreeMap::from([(1, board.clone())])),
+            current: watch::Sender::new(board),
+            wake: Arc::default(),
+            resumes: Arc::default(),
+        }
+    }
+
+    pub(crate) fn board(&self, generation: Generation) -> Arc<Board> {
+        let mut boards = self.boards.lock().unwrap_or_else(PoisonError::into_inner);
+        let build = Build { processor: self.name.clone(), generation };
+        boards.entry(generation).or_insert_with(|| Arc::new(Board::new(&build))).clone()
+    }
+
+    pub(crate) fn boards(&self) -> Vec<Arc<Board>> {
+        self.boards.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Forgets the boards of builds that have gone.
+    pub(crate) fn keep(&self, generations: &[Generation]) {
+        let mut boards = self.boards.lock().unwrap_or_else(PoisonError::into_inner);
+        boards.retain(|generation, _| generations.contains(generation));
+    }
+
+    pub(crate) fn wake_workers(&self) {
+        self.wake.send_modify(|n| *n += 1);
+    }
+}
+
+impl Processor {
+    /// Its stored name: for a projection `name/version`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.handle.name
+    }
+
+    /// Where it is now: the build that queries read.
+    #[must_use]
+    pub fn status(&self) -> ProcessorStatus {
+        self.handle.current.borrow().now()
+    }
+
+    /// Where all of its builds are that this node knows of.
+    #[must_use]
+    pub fn builds(&self) -> Vec<ProcessorStatus> {
+        self.handle.boards().iter().map(|board| board.now()).collect()
+    }
+
+    /// Where it is, now and from now on: the build that queries read at this moment.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<ProcessorStatus> {
+        self.handle.current.borrow().watch()
+    }
+
+    /// Pauses it on every node, until it is [resumed](Self::resume): what is being handled is finished, and the slices are
+    /// given back. It stays paused after a restart. Harmless if it is paused.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessorError::Store`] if the store cannot be written.
+    pub async fn pause(&self) -> Result<(), ProcessorError> {
+        let now = self.node.ids.clock().now();
+        self.control(|control| control.paused = control.paused.or(Some(now))).await
+    }
+
+    /// Lets it continue, on every node: what is paused works again, and what is halted tries the event again that it is
+    /// halted at.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessorError::Store`] if the store cannot be written.
+    pub async fn resume(&self) -> Result<(), ProcessorError> {
+        let resume = |control: &mut Control| {
+            control.paused = None;
+            control.resumes += 1;
+        };
+        self.control(resume).await
+    }
+
+    async fn control(&self, change: impl Fn(&mut Control)) -> Result<(), ProcessorError> {
+        let backend = &*self.node.backend;
+        for _ in 0..TRIES {
+            let known = control().get(backend, self.name()).await?;
+            let mut row = known.unwrap_or_else(|| Row::new(self.name(), Control::default()));
+            change(&mut row.value);
+            if write_rows(backend, vec![control().put(&row)?]).await?.is_yes() {
+                self.cluster.wake();
+                return Ok(());
+            }
+        }
+        let moving = std::io::Error::other("other nodes change it all the time");
+        Err(StoreError::transient("asking something of a processor", moving).into())
+    }
+
+    /// Sets it back: to the start, which empties what it keeps, or to another place, which a projection must be
+    /// [idempotent](crate::Projection::IDEMPOTENT) for. Returns as soon as it has begun again; readers see it grow.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessorError`], and nothing changed: [`HeldBy`](ProcessorError::HeldBy) if another node works on a part of it
+    /// ([pause](Self::pause) it, from any node); [`NotRebuildable`](ProcessorError::NotRebuildable) if it has side
+    /// effects, or cannot be set there.
+    pub async fn reset(&self, to: Reset) -> Result<(), ProcessorError> {
+        let (reply, done) = oneshot::channel();
+        let gone = || ProcessorError::Stopped { processor: self.name().to_owned() };
+        self.resets.send(ResetRequest { to, reply }).await.map_err(|_| gone())?;
+        done.await.map_err(|_| gone())?
+    }
+
+    /// Parked sequences in the order of their keys, after one, at most `limit` of them.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessorError::Store`] if the store cannot be read.
+    pub async fn parked(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<ParkedSequence>, ProcessorError> {
+        Ok(parked::list(&*self.node.backend, &self.current().await?, after, limit).await?)
+    }
+
+    /// The events of a parked sequence after a position, with their payloads as they are stored, at most `limit` of
+    /// them; none if the key is not parked.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessorError::Store`] if the store cannot be read.
+    pub async fn parked_events(
+        &self,
+        key: &str,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, ProcessorError> {
+        let (backend, build) = (&*self.node.backend, self.current().await?);
+        let Some(sequence) = parked::one(backend, &build, key).await? else { return Ok(Vec::new()) };
+        let mut events = Vec::new();
+        for (_, position) in parked::positions(backend, &build, &sequence, after, limit).await? {
+            let before = Position(position.0.saturating_sub(1));
+            let page = backend.read(&EventFilter::all(), before, 1).await?;
+            events.extend(page.events.into_iter().filter(|event| event.place() == position));
+        }
+        Ok(events)
+    }
+
+    /// Events that were left out for good, by position.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessorError::Store`] if the store cannot be read.
+    pub async fn skipped(&self) -> Result<Vec<Skipped>, ProcessorError> {
+        Ok(parked::skipped(&*self.node.backend, &self.current().await?).await?)
+    }
+
+    /// The build that queries read.
+    pub(super) async fn current(&self) -> Result<Build, StoreError> {
+        let row = Generations::read(&*self.node.backend, self.name()).await?;
+        let generations = row.map(|row| row.value).unwrap_or_default();
+        Ok(generations.build(self.name(), generations.current))
+    }
+}

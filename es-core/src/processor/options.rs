@@ -1,0 +1,130 @@
+//! How a processor is run.
+
+use std::time::Duration;
+
+/// How much may be parked: beyond it, a processor stops instead of dropping anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ParkingLimits {
+    /// Sequences of one processor: 1,024 by default.
+    pub sequences: usize,
+    /// Events of one sequence: 100,000 by default.
+    pub events: u64,
+}
+
+impl Default for ParkingLimits {
+    fn default() -> Self {
+        Self { sequences: 1_024, events: 100_000 }
+    }
+}
+
+impl ParkingLimits {
+    /// Other limits.
+    #[must_use]
+    pub const fn new(sequences: usize, events: u64) -> Self {
+        Self { sequences, events }
+    }
+}
+
+/// How a processor is run: for [all of an app](crate::AppBuilder::processors), or for
+/// [one](crate::AppBuilder::processor_options).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProcessorOptions {
+    /// How often a handler is called again before its event is parked (or what the projection chose); 4 by default.
+    pub retries: u32,
+    /// The first wait after a failure, 50 ms by default; doubled each time.
+    pub first_wait: Duration,
+    /// The longest wait after a failure; 10 s by default.
+    pub longest_wait: Duration,
+    /// The longest that one call of a handler may take; 60 s by default.
+    pub handler_limit: Duration,
+    /// How many ranges of slices a node works on at once; 1 by default. More of them help where the handlers wait: for
+    /// SQL, or for something outside.
+    pub workers: usize,
+    /// How many events are handled at once, at most; by default what suits the kind of processor.
+    pub page: Option<usize>,
+    /// How many bytes of payload are handled at once, about; 4 MiB by default.
+    pub bytes: usize,
+    /// How much may be parked.
+    pub parking: ParkingLimits,
+}
+
+impl Default for ProcessorOptions {
+    fn default() -> Self {
+        Self {
+            retries: 4,
+            first_wait: Duration::from_millis(50),
+            longest_wait: Duration::from_secs(10),
+            handler_limit: Duration::from_secs(60),
+            workers: 1,
+            page: None,
+            bytes: 4 << 20,
+            parking: ParkingLimits::default(),
+        }
+    }
+}
+
+impl ProcessorOptions {
+    /// Calls a handler again so often, after waits from `first`, doubled each time, up to `longest`.
+    #[must_use]
+    pub const fn retries(self, retries: u32, first: Duration, longest: Duration) -> Self {
+        Self { retries, first_wait: first, longest_wait: longest, ..self }
+    }
+
+    /// Lets a call of a handler take so long.
+    #[must_use]
+    pub const fn handler_limit(self, limit: Duration) -> Self {
+        Self { handler_limit: limit, ..self }
+    }
+
+    /// Works on so many ranges of slices at once.
+    #[must_use]
+    pub const fn workers(self, workers: usize) -> Self {
+        Self { workers, ..self }
+    }
+
+    /// Handles at most so many events at once.
+    #[must_use]
+    pub const fn page(self, events: usize) -> Self {
+        Self { page: Some(events), ..self }
+    }
+
+    /// Handles about so many bytes of payload at once.
+    #[must_use]
+    pub const fn bytes(self, bytes: usize) -> Self {
+        Self { bytes, ..self }
+    }
+
+    /// Lets so much be parked.
+    #[must_use]
+    pub const fn parking(self, limits: ParkingLimits) -> Self {
+        Self { parking: limits, ..self }
+    }
+
+    /// What is out of range, a line each.
+    pub(crate) fn problems(&self, of: &str) -> Vec<String> {
+        let Self { retries: _, first_wait, longest_wait, handler_limit, workers, page, bytes, parking } =
+            self;
+        let mut problems = Vec::new();
+        let mut check = |holds: bool, what: &str| {
+            if !holds {
+                problems.push(format!("options of {of}: {what}"));
+            }
+        };
+        check(first_wait <= longest_wait, "the first wait is longer than the longest");
+        check(
+            !first_wait.is_zero(),
+            "the first wait is nothing: a failure would be repeated without a pause",
+        );
+        check(!handler_limit.is_zero(), "the limit of a handler is nothing");
+        check((1..=1_024).contains(workers), "workers are between 1 and 1,024");
+        check(
+            page.is_none_or(|page| (1..=crate::limits::MAX_PAGE).contains(&page)),
+            "a page has 1 to 10,000 events",
+        );
+        check(*bytes > 0, "a page has at least one byte");
+        check(parking.sequences > 0 && parking.events > 0, "nothing may be parked");
+        problems
+    }
+}

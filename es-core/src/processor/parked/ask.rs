@@ -1,0 +1,226 @@
+//! What an operator asks to be done with parked sequences: of one, of many, of all that match.
+//!
+//! A request is a row, which the owner of the sequence's range takes up, on whichever node it is; so it stands also if
+//! whoever asked goes away, and is done after a restart. To ask is always the same: write the rows, wake the owners, wait
+//! until nothing of it is left.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::{ParkedSequence, list, one};
+use crate::ErrorKind;
+use crate::processor::{Processor, ProcessorError};
+use crate::state::{Asked, Build, Request, asked};
+use crate::store::{Row, Won, write_rows};
+
+/// Sequences looked at, or asked for, at once.
+const SOME: usize = 500;
+
+/// Which parked sequences are meant: all that match everything that is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ParkedFilter {
+    /// The type of the event that failed.
+    pub event: Option<String>,
+    /// A part of the error's text.
+    pub error: Option<String>,
+}
+
+impl ParkedFilter {
+    /// All of them.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// Those that failed at an event of this type.
+    #[must_use]
+    pub fn event(self, name: impl Into<String>) -> Self {
+        Self { event: Some(name.into()), ..self }
+    }
+
+    /// Those whose error has this text in it.
+    #[must_use]
+    pub fn error(self, text: impl Into<String>) -> Self {
+        Self { error: Some(text.into()), ..self }
+    }
+
+    fn matches(&self, sequence: &ParkedSequence) -> bool {
+        self.event.as_ref().is_none_or(|event| *event == sequence.event)
+            && self.error.as_ref().is_none_or(|text| sequence.error.contains(text))
+    }
+}
+
+impl Processor {
+    /// Asks for a parked sequence to be handled again, in order, and waits until that is done: `None` if it went through,
+    /// else the sequence as it is now. It is done by the node that works on its slice.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessorError::NotParked`]; [`ProcessorError::Asked`] if that was asked for already;
+    /// [`ProcessorError::TimedOut`] if it is not done within `limit`: the request stands.
+    pub async fn retry(&self, key: &str, limit: Duration) -> Result<Option<ParkedSequence>, ProcessorError> {
+        self.ask_one(key, Request::Retry, limit).await
+    }
+
+    /// Leaves a parked sequence out for good, and waits until that is done. Recorded with the reason, see
+    /// [`Self::skipped`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::retry`]; [`ProcessorError::NoReason`].
+    pub async fn discard(&self, key: &str, reason: &str, limit: Duration) -> Result<(), ProcessorError> {
+        self.ask_one(key, discard(reason)?, limit).await.map(drop)
+    }
+
+    /// The same as [`retry`](Self::retry) for all sequences that match. Gives those that failed again; what was parked
+    /// after this had begun is not among them.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessorError::TimedOut`] if not all of it is done within `limit`: the requests stand.
+    pub async fn retry_all(
+        &self,
+        filter: &ParkedFilter,
+        limit: Duration,
+    ) -> Result<Vec<ParkedSequence>, ProcessorError> {
+        self.ask_all(filter, &Request::Retry, limit).await
+    }
+
+    /// The same as [`discard`](Self::discard) for all sequences that match.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::retry_all`]; [`ProcessorError::NoReason`].
+    pub async fn discard_all(
+        &self,
+        filter: &ParkedFilter,
+        reason: &str,
+        limit: Duration,
+    ) -> Result<(), ProcessorError> {
+        self.ask_all(filter, &discard(reason)?, limit).await.map(drop)
+    }
+
+    async fn ask_one(
+        &self,
+        key: &str,
+        request: Request,
+        limit: Duration,
+    ) -> Result<Option<ParkedSequence>, ProcessorError> {
+        let build = self.current().await?;
+        let gone = || ProcessorError::NotParked { build: build.clone(), key: key.to_owned() };
+        let backend = &*self.node.backend;
+        if one(backend, &build, key).await?.is_none() {
+            return Err(gone());
+        }
+        let row = build.requests().insert(key, request)?;
+        if let Won::No(_) = write_rows(backend, vec![row]).await? {
+            return Err(ProcessorError::Asked { build, key: key.to_owned() });
+        }
+        self.wake_owners(&build).await;
+        let what = format!("a request for {key:?} of {build}");
+        self.until(what, limit, || self.answer(&build, key)).await
+    }
+
+    /// What has become of a request: `None` while it stands, else what is left of the sequence.
+    async fn answer(
+        &self,
+        build: &Build,
+        key: &str,
+    ) -> Result<Option<Option<ParkedSequence>>, ProcessorError> {
+        let backend = &*self.node.backend;
+        // In this order: a sequence goes in one commit with its request.
+        let left = one(backend, build, key).await?;
+        let Some(row) = build.requests().get(backend, key).await? else {
+            return Ok(Some(one(backend, build, key).await?.map(Into::into)));
+        };
+        if left.is_none() {
+            // Another request was done just before this one was written: it stands for nothing.
+            let _won = write_rows(backend, vec![build.requests().delete(&row)]).await?;
+            return Err(ProcessorError::NotParked { build: build.clone(), key: key.to_owned() });
+        }
+        Ok(None)
+    }
+
+    async fn ask_all(
+        &self,
+        filter: &ParkedFilter,
+        request: &Request,
+        limit: Duration,
+    ) -> Result<Vec<ParkedSequence>, ProcessorError> {
+        let (backend, build) = (&*self.node.backend, self.current().await?);
+        let (mut asked, mut after) = (BTreeSet::new(), None::<String>);
+        loop {
+            let page = list(backend, &build, after.as_deref(), SOME).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.key.clone());
+            let keys: Vec<String> =
+                page.into_iter().filter(|sequence| filter.matches(sequence)).map(|s| s.key).collect();
+            for key in &keys {
+                // One that was asked for already is done as it was asked.
+                let row = build.requests().insert(key.clone(), request.clone())?;
+                let _won = write_rows(backend, vec![row]).await?;
+            }
+            asked.extend(keys);
+        }
+        self.wake_owners(&build).await;
+        let what = format!("requests for {} sequences of {build}", asked.len());
+        self.until(what, limit, || async {
+            let standing = build.requests().all(backend).await?;
+            Ok((!standing.iter().any(|row| asked.contains(&row.key))).then_some(()))
+        })
+        .await?;
+        let mut left = Vec::new();
+        for key in &asked {
+            left.extend(one(backend, &build, key).await?.map(ParkedSequence::from));
+        }
+        Ok(left)
+    }
+
+    /// Looks until there is something, ever less often up to twice a second, and wakes the workers of this node each time.
+    pub(in crate::processor) async fn until<T, F: Future<Output = Result<Option<T>, ProcessorError>>>(
+        &self,
+        what: String,
+        limit: Duration,
+        mut look: impl FnMut() -> F,
+    ) -> Result<T, ProcessorError> {
+        let found = async {
+            let mut pause = Duration::from_millis(5);
+            loop {
+                self.handle.wake_workers();
+                tokio::time::sleep(pause).await;
+                match look().await {
+                    Ok(Some(found)) => return Ok(found),
+                    Ok(None) => {}
+                    // A store that does not answer now may do so in time.
+                    Err(error) if error.kind() == ErrorKind::Transient => {}
+                    Err(error) => return Err(error),
+                }
+                pause = (pause * 2).min(Duration::from_millis(500));
+            }
+        };
+        match tokio::time::timeout(limit, found).await {
+            Ok(found) => found,
+            Err(_) => Err(ProcessorError::TimedOut { what, limit }),
+        }
+    }
+
+    /// Makes the owners on other nodes look: at once where the store tells them of rows, else with their next look at the
+    /// others.
+    pub(in crate::processor) async fn wake_owners(&self, build: &Build) {
+        let backend = &*self.node.backend;
+        let key = build.to_string();
+        let Ok(known) = asked().get(backend, &key).await else { return };
+        let row = Row { rev: known.map_or(0, |row| row.rev), key, value: Asked {} };
+        let Ok(row) = asked().put(&row) else { return };
+        // If another is faster, the owners look as well.
+        drop(write_rows(backend, vec![row]).await);
+    }
+}
+
+fn discard(reason: &str) -> Result<Request, ProcessorError> {
+    if reason.trim().is_empty() {
+        return Err(ProcessorError::NoReason);
+    }
+    Ok(Request::Discard { reason: reason.to_owned() })
+}

@@ -1,0 +1,10 @@
+//! What failed, and waits for an operator.
+
+mod ask;
+mod sequence;
+
+pub use self::ask::ParkedFilter;
+pub use self::sequence::ParkedSequence;
+pub(crate) use self::sequence::{
+    Parked, begin, cut, list, of_range, one, positions, requests, skip, skipped, write_left_out,
+};

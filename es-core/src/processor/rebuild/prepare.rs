@@ -1,0 +1,84 @@
+//! A processor that is run for the first time: its tables, its rows, and the place where it begins.
+
+use crate::cluster::{Share, Shares};
+use crate::limits::MAX_PAGE;
+use crate::processor::backend::AnyBackend;
+use crate::processor::kinds::runner::Runner;
+use crate::state::{Build, Checkpoint, Generations, generations};
+use crate::store::{
+    CURRENT, Commit, CommitError, Generation, Position, Row, RowStore, RowWrite, StoreError, Tables, Won,
+};
+
+/// Makes the name of a projection stand for the rows of one generation.
+pub(crate) async fn point(
+    store: &dyn RowStore,
+    tables: &Tables,
+    generation: Generation,
+) -> Result<RowWrite, StoreError> {
+    let name = tables.stored_name();
+    let row = store.rows(CURRENT, std::slice::from_ref(&name)).await?.pop().flatten();
+    let rev = row.map_or(0, |row| row.rev);
+    Ok(RowWrite { table: CURRENT.into(), key: name, rev, row: Some(tables.rows(generation).into()) })
+}
+
+/// Makes the tables and rows of a processor that is run for the first time; those of other versions go. One that keeps
+/// nothing that could be rebuilt begins at the head: what happened before is none of its business.
+pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Result<(), StoreError> {
+    let (name, tables) = (runner.name(), runner.keeps().tables());
+    let shares = Shares::checkpoints();
+    loop {
+        let mut rows = Vec::new();
+        let stored = generations().get(backend, &name).await?;
+        let known = stored.clone().filter(|row| !row.value.retired).map(|row| row.value);
+        if let Some(tables) = &tables {
+            for generation in known.clone().unwrap_or_default().all() {
+                backend.install(tables, generation).await?;
+            }
+            if known.is_none() {
+                let rev = stored.map_or(0, |row| row.rev);
+                let row = Row { key: name.clone(), rev, value: Generations::default() };
+                rows.extend([generations().put(&row)?, point(backend, tables, 1).await?]);
+                rows.extend(leftovers(backend, tables).await?);
+            }
+        }
+        let build = Build::first(&name).to_string();
+        if known.is_none() && shares.of(backend, &build).await?.is_empty() {
+            let head = backend.head().await?;
+            let begin = if tables.is_some() { Position(0) } else { head };
+            let whole = Share::whole(build, Checkpoint::new(begin, head));
+            // Over the rows of a version that has come back: their revisions count on.
+            rows.push(shares.put(&shares.placed(backend, whole).await?)?);
+        }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let outcome = backend.commit(Commit { rows, ..Commit::default() }).await;
+        match Won::after(backend, outcome).await {
+            // Or another node was as fast: what it wrote is looked at.
+            Ok(_) => {}
+            Err(CommitError::Store(error)) => return Err(error),
+            Err(other) => return Err(StoreError::transient("preparing a processor", other)),
+        }
+    }
+}
+
+/// What is left of other versions of a projection: their rows stay, for their revisions, and say that they are over. A
+/// late write of a worker of before finds another revision, also when its version has come back.
+async fn leftovers(backend: &dyn AnyBackend, tables: &Tables) -> Result<Vec<RowWrite>, StoreError> {
+    let (name, any) = (tables.stored_name(), format!("{}/", tables.name));
+    let mut rows = Vec::new();
+    for row in generations().below(backend, &any, None, MAX_PAGE).await? {
+        if row.key != name && !row.value.retired {
+            let value = Generations { retired: true, ..row.value.clone() };
+            rows.push(generations().put(&Row { value, ..row })?);
+        }
+    }
+    let shares = Shares::<Checkpoint>::checkpoints();
+    for row in shares.below(backend, &any).await? {
+        let other = |share: &Share<Checkpoint>| share.group.split('~').next() != Some(&*name);
+        if let Some(share) = shares.decode(row)?.filter(other) {
+            rows.push(shares.retire(&share)?);
+        }
+    }
+    Ok(rows)
+}

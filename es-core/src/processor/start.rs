@@ -1,0 +1,103 @@
+//! Starting the processors of a node.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::backend::AnyBackend;
+use super::handle::{HandleState, Processor};
+use super::kinds::runner::Runner;
+use super::options::ProcessorOptions;
+use super::worker::{Coordinator, NodeContext, Observer};
+use crate::cluster::{Cluster, Runs, Shares};
+use crate::state::{Build, Checkpoint};
+use crate::store::{EventFilter, StoreError};
+
+impl std::fmt::Debug for dyn Runner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
+/// Starts the processors of a node. They end with `stop`; `tasks` then has none left.
+pub(crate) fn start(
+    node: &NodeContext,
+    runners: Vec<(Arc<dyn Runner>, ProcessorOptions)>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Vec<Processor> {
+    if runners.is_empty() {
+        return Vec::new();
+    }
+    let cluster = Arc::new(cluster(node, &runners));
+    let sights = watch::Sender::new(None);
+    let working = TaskTracker::new();
+    let begin = |(runner, options): (Arc<dyn Runner>, ProcessorOptions)| {
+        let handle = Arc::new(HandleState::new(&runner.name()));
+        let (resets, requests) = mpsc::channel(1);
+        let coordinator = Coordinator::new(
+            node.clone(),
+            cluster.clone(),
+            runner.clone(),
+            options,
+            handle.clone(),
+            sights.subscribe(),
+            requests,
+        );
+        drop(working.spawn(coordinator.run(stop.clone())));
+        Processor { handle, resets, node: node.clone(), runner, cluster: cluster.clone() }
+    };
+    let processors = runners.into_iter().map(begin).collect();
+    working.close();
+    let observer = Observer::new(node.clone(), cluster.clone(), sights.clone());
+    let gone = CancellationToken::new();
+    let ended = gone.clone();
+    // The node stays alive until the last of its processors has given back what it had.
+    drop(tasks.spawn(async move {
+        working.wait().await;
+        gone.cancel();
+    }));
+    drop(tasks.spawn(observer.run(ended.clone())));
+    drop(tasks.spawn(async move { cluster.run(ended).await }));
+    processors
+}
+
+fn cluster(node: &NodeContext, runners: &[(Arc<dyn Runner>, ProcessorOptions)]) -> Cluster {
+    let shares = Shares::<Checkpoint>::checkpoints();
+    let begin = Cluster::new(node.backend.clone(), node.node, node.settings.lease);
+    let begin = begin.with_lease(node.lease.clone());
+    let cluster = runners.iter().fold(begin, |cluster, (runner, _)| {
+        let (name, splits) = (runner.name(), runner.execution().splits);
+        cluster.with(Runs { name, splits }, &shares)
+    });
+    if node.settings.looks_on { cluster.looking_on() } else { cluster }
+}
+
+/// One reader for all: what any of them wants to see.
+pub(crate) fn wanted_by_any(runners: &[Arc<dyn Runner>]) -> EventFilter {
+    let mut filters: Vec<EventFilter> = Vec::new();
+    for filter in runners.iter().map(|runner| runner.filter()) {
+        if !filters.contains(&filter) {
+            filters.push(filter);
+        }
+    }
+    let any = filters.into_iter().reduce(EventFilter::or).unwrap_or_default();
+    if crate::store::check::filter(&any).is_ok() { any } else { EventFilter::all() }
+}
+
+/// The stored names of processors that somebody else ran on this store, and that these are not.
+pub(crate) async fn others(
+    backend: &dyn AnyBackend,
+    runners: &[Arc<dyn Runner>],
+) -> Result<(BTreeSet<String>, BTreeSet<String>), StoreError> {
+    let shares = Shares::<Checkpoint>::checkpoints();
+    let stored = shares.below(backend, "").await?.into_iter();
+    let live = stored.filter_map(|row| shares.decode(row).ok().flatten());
+    let known: BTreeSet<String> =
+        live.filter_map(|share| Some(Build::parse(&share.group)?.processor.to_string())).collect();
+    let own: BTreeSet<String> = runners.iter().map(|runner| runner.name()).collect();
+    Ok((known.difference(&own).cloned().collect(), own.difference(&known).cloned().collect()))
+}

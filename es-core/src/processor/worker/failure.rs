@@ -1,0 +1,225 @@
+//! What failed, whose fault it is, and what becomes of it.
+
+use std::time::Duration;
+
+use super::run::{Open, POLL, Worker};
+use crate::processor::kinds::admission::Failure;
+use crate::processor::parked::{self, Parked};
+use crate::processor::status::{ProcessorState, RangeStatus};
+use crate::projection::OnFailure;
+use crate::state::Halt;
+use crate::store::{CommitError, Position, RecordedEvent, StoreError, write_rows};
+
+/// How often in a row a write may be refused before the worker ends, and its share is looked at again.
+const FENCED: u32 = 100;
+
+/// Why a step failed.
+pub(crate) enum StepError {
+    Handler(Failure),
+    /// What was due could not be done.
+    Due(Failure),
+    Store(StoreError),
+    Commit(CommitError),
+    Full(String),
+}
+
+impl From<StoreError> for StepError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// An event whose handler failed.
+pub(super) struct Trouble {
+    pub(super) position: Position,
+    key: String,
+    attempts: u32,
+}
+
+/// What was decided of an event that failed.
+pub(super) struct Verdict {
+    pub(super) position: Position,
+    pub(super) key: String,
+    /// The sequence that it begins; `None` if it is skipped.
+    pub(super) parked: Option<Parked>,
+    pub(super) reason: String,
+}
+
+impl Worker {
+    /// After a failure: how long to wait; `None` if the range belongs to another node.
+    pub(super) async fn recover(&mut self, error: StepError) -> Option<Duration> {
+        let open = self.open.take();
+        match error {
+            StepError::Full(why) => Some(self.halt(why).await),
+            StepError::Store(error) => Some(self.store_failed(&error)),
+            StepError::Due(failure) => Some(self.store_failed(&failure)),
+            // Looked up again, the row says whether it is still this worker's.
+            StepError::Commit(error @ CommitError::Fenced { .. }) => {
+                tracing::debug!(build = %self.context.build, slices = %self.share.slices, %error, "fenced");
+                self.failures += 1;
+                (self.failures < FENCED).then(|| self.backoff(self.failures))
+            }
+            StepError::Commit(error) => Some(self.flush_failed(error, open).await),
+            StepError::Handler(failure) => {
+                if !self.context.blames_the_event(&*failure.source).await {
+                    return Some(self.store_failed(&failure));
+                }
+                Some(self.handler_failed(failure).await)
+            }
+        }
+    }
+
+    /// A flush failed: which of its events is to blame shows when there is only one.
+    async fn flush_failed(&mut self, error: CommitError, open: Option<Open>) -> Duration {
+        let folded = open.as_ref().map_or(0, |open| open.folded);
+        let blamed = open.and_then(|open| self.blamed(open));
+        if folded == 0 || !self.context.blames_the_event(&error).await {
+            return self.store_failed(&error);
+        }
+        if folded > 1 {
+            self.limit = folded.min(self.limit).div_ceil(2);
+            return Duration::ZERO;
+        }
+        match blamed {
+            Some((event, key)) => self.handler_failed(Failure::new(&event, key, error)).await,
+            None => self.store_failed(&error),
+        }
+    }
+
+    /// The event that was folded last, and the key for which it cannot be flushed; `None` if no handler had to do with it.
+    fn blamed(&self, open: Open) -> Option<(RecordedEvent, String)> {
+        let event = open.last?;
+        let left_out = |key: &String| open.left_out.iter().any(|left| left.key == *key);
+        let known = open.session.failed().map(str::to_owned);
+        let handled = |key: &String| self.share.slices.has(key) && !left_out(key);
+        let any = || self.context.runner.keys(&event).unwrap_or_default().into_iter().find(handled);
+        let key = known.or_else(any)?;
+        Some((event, key))
+    }
+
+    /// The store fails: it is asked again until it answers.
+    fn store_failed(&mut self, error: &(dyn std::error::Error + 'static)) -> Duration {
+        self.failures += 1;
+        self.show_failing(&crate::chain(error), self.failures);
+        self.backoff(self.failures)
+    }
+
+    async fn handler_failed(&mut self, failure: Failure) -> Duration {
+        let attempts = self.count(&failure);
+        let error = parked::cut(&crate::chain(&failure));
+        self.show_failing(&error, attempts);
+        if attempts <= self.context.options.retries {
+            return self.backoff(attempts);
+        }
+        let Failure { position, key, event, .. } = failure;
+        let (build, slices) = (&self.context.build, self.share.slices);
+        let reason = parked::cut(&crate::chain(&*failure.source));
+        match self.context.on_failure {
+            OnFailure::Stop => {
+                let advice = self.context.advice(&key).await;
+                return self.halt(format!("{error}{advice}")).await;
+            }
+            OnFailure::Park => {
+                tracing::error!(%build, %slices, %position, key, error, "an event is parked: its key waits for an operator");
+                let now = self.context.now();
+                let sequence = parked::begin(&key, position, event.to_string(), &reason, attempts, now);
+                self.verdicts.push(Verdict { position, key, parked: Some(sequence), reason });
+                self.context.count("es_processor_parked_total");
+            }
+            OnFailure::Skip => {
+                tracing::error!(%build, %slices, %position, key, error, "an event is skipped for good");
+                self.verdicts.push(Verdict { position, key, parked: None, reason });
+                self.context.count("es_processor_skipped_total");
+            }
+        }
+        Duration::ZERO
+    }
+
+    /// How often the same event has failed for the same key.
+    fn count(&mut self, failure: &Failure) -> u32 {
+        let same = |t: &&mut Trouble| t.position == failure.position && t.key == failure.key;
+        if let Some(trouble) = self.trouble.as_mut().filter(same) {
+            trouble.attempts += 1;
+            return trouble.attempts;
+        }
+        let (position, key) = (failure.position, failure.key.clone());
+        self.trouble = Some(Trouble { position, key, attempts: 1 });
+        1
+    }
+
+    async fn halt(&mut self, error: String) -> Duration {
+        let (build, slices) = (&self.context.build, self.share.slices);
+        tracing::error!(%build, %slices, error, "a processor is halted until it is resumed");
+        self.context.count("es_processor_halted_total");
+        let (since, resumes) = (self.context.now(), *self.context.resumes.borrow());
+        let state = ProcessorState::Halted { since, error: error.clone() };
+        self.halted = Some((resumes, state.clone()));
+        self.show(Some(state));
+        // So that every node can say why. If that fails, this one says it all the same.
+        let mut next = self.share.clone();
+        next.progress.halt = Some(Halt { since, error: parked::cut(&error), resumes });
+        if let Ok(row) = self.context.shares.put(&next) {
+            drop(write_rows(self.context.backend(), vec![row]).await);
+        }
+        POLL
+    }
+
+    /// A step went well: what had failed before is over, if it was that.
+    pub(super) fn went_well(&mut self) {
+        self.failures = 0;
+        let position = self.share.progress.position;
+        if self.trouble.as_ref().is_some_and(|trouble| position >= trouble.position) {
+            self.trouble = None;
+        }
+    }
+
+    /// What it shows after something went well; `None` if that was not what had failed: then it goes on showing it.
+    pub(super) fn state(&self) -> Option<ProcessorState> {
+        match &self.halted {
+            Some((_, halted)) => Some(halted.clone()),
+            None => (self.trouble.is_none() && self.failures == 0).then_some(ProcessorState::Running),
+        }
+    }
+
+    fn backoff(&self, attempts: u32) -> Duration {
+        let options = &self.context.options;
+        let doubled = options.first_wait.saturating_mul(1 << (attempts.max(1) - 1).min(16));
+        doubled.min(options.longest_wait).mul_f64(0.5 + self.context.node.ids.fraction() / 2.0)
+    }
+
+    fn show_failing(&self, error: &str, attempts: u32) {
+        let (build, slices) = (&self.context.build, self.share.slices);
+        let position = self.share.progress.position;
+        tracing::warn!(%build, %slices, position = position.0, attempts, error, "a page failed and is tried again");
+        if self.halted.is_some() {
+            return;
+        }
+        let now = self.context.now();
+        self.context.board.update(self.share.slices.first, |range| {
+            let since = match range.state {
+                ProcessorState::Failing { since, .. } => since,
+                _ => now,
+            };
+            range.position = position;
+            range.state = ProcessorState::Failing { since, attempts, error: error.to_owned() };
+        });
+    }
+
+    pub(super) fn show(&self, state: Option<ProcessorState>) {
+        self.show_at(state, self.share.progress.position);
+    }
+
+    pub(super) fn show_at(&self, state: Option<ProcessorState>, seen: Position) {
+        let parked = self.open.as_ref().map(|open| open.parked.len());
+        // Folded is not yet there for a reader: only what was flushed, and what had nothing to flush.
+        let folding = self.open.as_ref().is_some_and(|open| open.folded > 0);
+        let position = if folding { self.share.progress.position } else { seen };
+        self.context.board.update(self.share.slices.first, |range: &mut RangeStatus| {
+            range.position = position;
+            range.parked = parked.unwrap_or(range.parked);
+            if let Some(state) = state {
+                range.state = state;
+            }
+        });
+    }
+}

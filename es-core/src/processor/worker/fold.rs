@@ -1,0 +1,228 @@
+//! What a worker handles next, and the handling of it.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+use super::failure::StepError;
+use super::run::{IDLE_TIME, Open, POLL, Step, Worker};
+use crate::processor::feed::SharedPage;
+use crate::processor::kinds::admission::{Admission, Failure};
+use crate::processor::kinds::runner::Session;
+use crate::store::{EventFilter, EventStore, Position, RecordedEvent, StoreError};
+
+/// How many positions without a match may pass before the checkpoint is moved over them; over fewer after
+/// [`IDLE_TIME`].
+const IDLE_MOVE: u64 = 1_000;
+/// What may be folded before it is flushed: events, rows, time.
+const FOLD: (usize, usize, std::time::Duration) = (100_000, 10_000, std::time::Duration::from_secs(2));
+/// How long a build that is not read any more waits for the one that is.
+pub(super) const FOLLOW: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// What bounds a handful of events.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Everything up to here is folded.
+    pub(super) seen: Position,
+    /// How far the build may go at all.
+    pub(super) bound: Position,
+    /// Where the replay ends.
+    pub(super) replay: Position,
+    /// The event that failed: up to it, then it alone.
+    pub(super) trouble: Option<Position>,
+    /// How many events at once; less than `page` after a flush that failed.
+    pub(super) limit: usize,
+    pub(super) page: usize,
+    /// How many bytes of payload at once, about.
+    pub(super) bytes: usize,
+}
+
+/// What is handled at once.
+#[derive(Debug)]
+pub(super) struct Next<'p> {
+    pub(super) events: Vec<&'p RecordedEvent>,
+    /// Everything up to here is done with it.
+    pub(super) through: Position,
+    /// Where to continue in the page, if there is more of it.
+    pub(super) rest: Option<usize>,
+    /// Whether it ends because the build that is read has come no further.
+    pub(super) bounded: bool,
+    /// Whether nothing asks for small steps.
+    pub(super) whole: bool,
+}
+
+/// The next events of a page, of which some are done: not past what failed, the end of the replay, or the bound.
+pub(super) fn next<'p>(
+    page: &'p SharedPage,
+    done: usize,
+    at: &Bounds,
+    wants: impl Fn(&RecordedEvent) -> bool,
+) -> Next<'p> {
+    let mut end = at.bound;
+    let replay = at.seen < at.replay;
+    if replay {
+        end = end.min(at.replay);
+    }
+    let (mut limit, mut whole) = (at.limit.min(at.page), at.limit >= at.page);
+    if let Some(trouble) = at.trouble {
+        whole = false;
+        if at.seen.0 + 1 < trouble.0 {
+            end = end.min(Position(trouble.0 - 1));
+        } else {
+            (end, limit) = (end.min(trouble), 1);
+        }
+    }
+    let (mut events, mut rest, mut bytes) = (Vec::new(), None, 0);
+    for (i, event) in page.events(replay).iter().enumerate().skip(done) {
+        let full = events.len() == limit || bytes > 0 && bytes + event.data.len() > at.bytes;
+        if event.place() > end || full {
+            rest = Some(i);
+            break;
+        }
+        if wants(event) {
+            bytes += event.data.len();
+            events.push(event);
+        }
+    }
+    let through = match rest {
+        Some(i) if page.events[i].place() > end => end,
+        Some(_) => events.last().map_or(at.seen, |event: &&RecordedEvent| event.place()),
+        None => page.through.min(end),
+    };
+    let bounded = through >= at.bound && at.bound < page.through;
+    // Before the end of what is bounded, the page is asked for again: then there may be more of it.
+    let rest = rest.filter(|_| !bounded);
+    let cut = through < page.through && rest.is_none() && !bounded;
+    let rest = if cut { Some(page.events.len()) } else { rest };
+    Next { events, through, rest, bounded, whole }
+}
+
+impl Worker {
+    /// Handles what comes next of a page, of whose events some are done.
+    pub(super) async fn take(
+        &mut self,
+        page: &Arc<SharedPage>,
+        done: usize,
+        bound: Position,
+    ) -> Result<Step, StepError> {
+        let started = Instant::now();
+        let at = self.bounds(bound);
+        let context = self.context.clone();
+        let next = next(page, done, &at, |event| context.wants(event));
+        self.fold(&next.events, next.through).await?;
+        let open = self.open.as_mut().expect("only asked while it is open");
+        open.seen = next.through.max(open.seen);
+        let more = match next.rest {
+            Some(done) => {
+                open.page = Some((page.clone(), done));
+                true
+            }
+            None => page.more && !next.bounded,
+        };
+        let gap = open.seen.0 - self.share.progress.position.0;
+        let (seen, worked) = (open.seen, open.folded > 0);
+        let flushes = is_due(open, gap, self.context.folds() && next.whole && more);
+        if flushes {
+            self.flush().await?;
+        }
+        self.went_well();
+        self.show_at(self.state(), seen);
+        Ok(match (more, worked) {
+            (true, _) => Step::More,
+            (false, _) if next.bounded => Step::Rest(FOLLOW),
+            // Under load, as long as the page took: so at most half of the time goes into small pages, and they grow.
+            (false, true) => Step::Rest(started.elapsed().min(POLL / 2)),
+            // It may have been read for another processor, some time ago.
+            (false, false) if !page.events.is_empty() => Step::More,
+            (false, false) if gap > 0 && !flushes => Step::Rest(IDLE_TIME),
+            (false, false) => Step::Idle,
+        })
+    }
+
+    fn bounds(&self, bound: Position) -> Bounds {
+        Bounds {
+            seen: self.open().seen,
+            bound,
+            replay: self.share.progress.replay,
+            trouble: self.trouble.as_ref().map(|trouble| trouble.position),
+            limit: self.limit,
+            page: self.context.execution.page,
+            bytes: self.context.options.bytes,
+        }
+    }
+
+    async fn fold(&mut self, events: &[&RecordedEvent], through: Position) -> Result<(), StepError> {
+        let Some(last) = events.last() else { return Ok(()) };
+        let started = Instant::now();
+        let open = self.open.as_mut().expect("only asked while it is open");
+        let mut admission = Admission::of_range(self.share.slices, &open.parked, &open.skips);
+        let span = tracing::debug_span!(
+            "es.processor.fold",
+            build = %self.context.build,
+            slices = %self.share.slices,
+            events = events.len(),
+            through = through.0,
+        );
+        let folding = open.session.fold(events, &mut admission).instrument(span);
+        folding.await.map_err(StepError::Handler)?;
+        open.left_out.extend(admission.left_out());
+        if open.folded == 0 {
+            open.since = started;
+        }
+        open.folded += events.len();
+        open.last = Some((*last).clone());
+        Ok(())
+    }
+}
+
+/// Whether what was folded is flushed now.
+fn is_due(open: &Open, gap: u64, folds_on: bool) -> bool {
+    if open.folded > 0 {
+        let (events, rows, time) = FOLD;
+        return !folds_on
+            || open.folded >= events
+            || open.session.waiting() >= rows
+            || open.since.elapsed() >= time;
+    }
+    gap >= IDLE_MOVE || gap > 0 && open.flushed.elapsed() >= IDLE_TIME
+}
+
+/// A part of the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stretch<'s> {
+    pub(crate) filter: &'s EventFilter,
+    /// Behind this position.
+    pub(crate) after: Position,
+    /// Up to this one.
+    pub(crate) end: Position,
+    /// How many events are read at once.
+    pub(crate) page: usize,
+    /// Events up to here are delivered as those of a replay.
+    pub(crate) replay: Position,
+}
+
+/// How far a part of the log was folded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Folded {
+    pub(crate) through: Position,
+    /// Whether there is more of it now.
+    pub(crate) more: bool,
+}
+
+/// Reads the next page of a part of the log and folds it.
+pub(crate) async fn fold_between(
+    store: &dyn EventStore,
+    session: &mut dyn Session,
+    stretch: Stretch<'_>,
+    admission: &mut Admission<'_>,
+) -> Result<Result<Folded, Failure>, StoreError> {
+    let Stretch { filter, after, end, page, replay } = stretch;
+    let mut page = store.read(filter, after, page).await?;
+    page.events.retain(|event| event.place() <= end);
+    page.events.iter_mut().for_each(|event| event.replay = event.place() <= replay);
+    let events: Vec<&RecordedEvent> = page.events.iter().collect();
+    let through = page.through.min(end);
+    let folded = Folded { through, more: page.more && through < end };
+    Ok(session.fold(&events, admission).await.map(|()| folded))
+}

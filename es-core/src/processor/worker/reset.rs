@@ -1,0 +1,135 @@
+//! Setting a processor back: to the start, which empties what it keeps, or to another place.
+
+use tokio::sync::oneshot;
+
+use super::context::NodeContext;
+use crate::clock::Timestamp;
+use crate::cluster::{self, Share, Shares};
+use crate::limits::MAX_PAGE;
+use crate::processor::ProcessorError;
+use crate::processor::kinds::runner::Runner;
+use crate::processor::parked;
+use crate::slices::Slices;
+use crate::state::{Build, Checkpoint, Generations, InlineSet};
+use crate::store::{Commit, CommitError, Position, RowWrite, StoreError, Won};
+
+/// Where a reset sets a processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reset {
+    /// Everything goes and is rebuilt.
+    Start,
+    /// What was handled after this position is handled again, or what lies before it is left out.
+    Position(Position),
+    /// The position of the last event before this time.
+    Time(Timestamp),
+    /// Nothing that is in the log now is handled any more.
+    Head,
+}
+
+/// What a handle asks the coordinator of a processor to do.
+#[derive(Debug)]
+pub(crate) struct ResetRequest {
+    pub(crate) to: Reset,
+    pub(crate) reply: oneshot::Sender<Result<(), ProcessorError>>,
+}
+
+/// Sets what queries read back to a position, when no worker of this node is at it. All slices or none; refused while
+/// another node works on one.
+pub(super) async fn reset(
+    node: &NodeContext,
+    runner: &dyn Runner,
+    to: Reset,
+    owner: Option<uuid::Uuid>,
+) -> Result<(Build, Position), ProcessorError> {
+    let (name, backend) = (runner.name(), &*node.backend);
+    let not = |why| ProcessorError::NotRebuildable { processor: name.clone(), why };
+    let tables = runner
+        .keeps()
+        .tables()
+        .ok_or_else(|| not("has side effects: it is not reset, for it would repeat them"))?;
+    if InlineSet::read(backend).await?.names.contains(&name) {
+        return Err(ProcessorError::Inline { processor: name });
+    }
+    let target = match to {
+        Reset::Start => Position(0),
+        Reset::Position(position) => position.min(backend.head().await?),
+        Reset::Time(time) => backend.position_at(time).await?,
+        Reset::Head => backend.head().await?,
+    };
+    if to != Reset::Start && !runner.execution().idempotent {
+        return Err(not(
+            "cannot be set there: its handlers would handle events twice or leave some out; declare it `idempotent` if \
+             that does no harm, or reset it to the start",
+        ));
+    }
+    let generations = Generations::read(backend, &name).await?.map(|row| row.value).unwrap_or_default();
+    let build = generations.build(&name, generations.current);
+    let shares = Shares::<Checkpoint>::checkpoints();
+    let all = shares.of(backend, &build.to_string()).await?;
+    let alive = cluster::alive(backend).await?;
+    let others = |owner: &uuid::Uuid| *owner != node.node && alive.contains_key(owner);
+    if let Some(node) = all.iter().filter_map(|share| share.owner).find(others) {
+        return Err(ProcessorError::HeldBy { processor: name, node });
+    }
+    let whole = Share {
+        rev: all.first().map_or(0, |share| share.rev),
+        epoch: all.iter().map(|share| share.epoch).max().unwrap_or_default() + 1,
+        owner,
+        ..Share::whole(build.to_string(), Checkpoint::new(target, backend.head().await?))
+    };
+    let mut rows = vec![shares.put(&whole)?];
+    for share in all.iter().skip(1) {
+        rows.push(shares.retire(share)?);
+    }
+    let outcome = if to == Reset::Start {
+        backend.clear(&tables, build.generation, Commit { rows, ..Commit::default() }).await
+    } else {
+        rows.extend(parked_after(node, &build, target).await?);
+        backend.commit(Commit { rows, ..Commit::default() }).await
+    };
+    match Won::after(backend, outcome).await {
+        Ok(Some(Won::Yes(_))) => Ok((build, target)),
+        Ok(Some(Won::No(_)) | None) => {
+            let moved = std::io::Error::other("it has changed hands since, or the request was lost");
+            Err(StoreError::transient("resetting a processor", moved).into())
+        }
+        Err(CommitError::Store(error)) => Err(error.into()),
+        Err(other) => Err(StoreError::transient("resetting a processor", other).into()),
+    }
+}
+
+/// The rows of what was set aside after a position: parked events and skips go, for their events come again.
+async fn parked_after(
+    node: &NodeContext,
+    build: &Build,
+    target: Position,
+) -> Result<Vec<RowWrite>, StoreError> {
+    let backend = &*node.backend;
+    let mut gone = Vec::new();
+    for mut sequence in parked::of_range(backend, build, Slices::ALL).await?.into_values() {
+        let (before, mut after) = (gone.len(), target);
+        loop {
+            let page = parked::positions(backend, build, &sequence, after, MAX_PAGE).await?;
+            let Some((_, last)) = page.last() else { break };
+            after = *last;
+            gone.extend(page.iter().map(|(row, _)| build.parked_events().delete(row)));
+        }
+        let n = gone.len() - before;
+        if n > 0 {
+            sequence.value.events = sequence.value.events.saturating_sub(n as u64);
+            let empty = sequence.value.events == 0;
+            gone.push(if empty {
+                build.parked().delete(&sequence)
+            } else {
+                build.parked().put(&sequence)?
+            });
+        }
+    }
+    for row in build.skipped().all(backend).await? {
+        if row.value.position > target {
+            gone.push(build.skipped().delete(&row));
+        }
+    }
+    Ok(gone)
+}

@@ -1,0 +1,105 @@
+//! What a node sees of its processors, at one look: read once for all of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::context::NodeContext;
+use crate::cluster::{Cluster, View};
+use crate::slices::Slices;
+use crate::state::{Control, Generations, asked, control, generations};
+use crate::store::{Position, Row, StoreError, Table};
+
+/// What a node sees.
+#[derive(Debug)]
+pub(crate) struct Sight {
+    pub(crate) view: Arc<View>,
+    pub(crate) head: Position,
+    /// A row that cannot be read stops its processor, and no other.
+    generations: BTreeMap<String, Result<Row<Generations>, StoreError>>,
+    control: BTreeMap<String, Result<Row<Control>, StoreError>>,
+    /// How often something was asked of a build.
+    asked: BTreeMap<String, u64>,
+}
+
+impl Sight {
+    /// Which builds a processor has.
+    pub(crate) fn generations(&self, processor: &str) -> Result<Generations, StoreError> {
+        let row = self.generations.get(processor).cloned().transpose()?;
+        Ok(row.map(|row| row.value).filter(|known| !known.retired).unwrap_or_default())
+    }
+
+    /// What an operator asked of it.
+    pub(crate) fn control(&self, processor: &str) -> Result<Control, StoreError> {
+        Ok(self.control.get(processor).cloned().transpose()?.map(|row| row.value).unwrap_or_default())
+    }
+
+    pub(crate) fn asked(&self, build: &str) -> u64 {
+        self.asked.get(build).copied().unwrap_or_default()
+    }
+}
+
+/// Looks at the rows of processors each time the node has looked at the others, and as soon as an operator asks for
+/// something.
+pub(crate) struct Observer {
+    node: NodeContext,
+    cluster: Arc<Cluster>,
+    sights: watch::Sender<Option<Arc<Sight>>>,
+}
+
+impl Observer {
+    pub(crate) fn new(
+        node: NodeContext,
+        cluster: Arc<Cluster>,
+        sights: watch::Sender<Option<Arc<Sight>>>,
+    ) -> Self {
+        Self { node, cluster, sights }
+    }
+
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let mut views = self.cluster.views();
+        let backend = &self.node.backend;
+        let mut touched = [control().name(), generations().name(), asked().name()]
+            .map(|table| backend.watch_rows(table, Slices::ALL));
+        let [controls, builds, requests] = &mut touched;
+        while !stop.is_cancelled() {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = views.changed() => if changed.is_err() { return },
+                Ok(()) = controls.changed() => {}
+                Ok(()) = builds.changed() => {}
+                Ok(()) = requests.changed() => {}
+            }
+            [&mut *controls, &mut *builds, &mut *requests].map(|touched| touched.mark_unchanged());
+            let Some(view) = views.borrow_and_update().clone() else { continue };
+            match self.look(view).await {
+                Ok(sight) => drop(self.sights.send_replace(Some(Arc::new(sight)))),
+                Err(error) => {
+                    tracing::debug!(
+                        error = crate::chain(&error),
+                        "the rows of processors cannot be read now"
+                    );
+                }
+            }
+        }
+    }
+
+    async fn look(&self, view: Arc<View>) -> Result<Sight, StoreError> {
+        let backend = &*self.node.backend;
+        // After the shares: none is further than the log.
+        let head = backend.head().await?;
+        let asked = asked().stored(backend).await?.into_iter().map(|row| (row.key, row.rev)).collect();
+        let (generations, control) = (self.each(&generations()).await?, self.each(&control()).await?);
+        Ok(Sight { view, head, generations, control, asked })
+    }
+
+    async fn each<T: serde::de::DeserializeOwned>(
+        &self,
+        table: &Table<T>,
+    ) -> Result<BTreeMap<String, Result<Row<T>, StoreError>>, StoreError> {
+        let rows = table.stored(&*self.node.backend).await?;
+        Ok(rows.into_iter().map(|row| (row.key.clone(), table.decode(row))).collect())
+    }
+}
