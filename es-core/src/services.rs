@@ -147,3 +147,20 @@ macro_rules! tuples { ($(($($t:ident)+))+) => { $(
     }
 )+ } }
 tuples! { (A) (A B) (A B C) (A B C D) (A B C D E) (A B C D E F) (A B C D E F G) (A B C D E F G H) }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_of_the_calls_own_goes_before_a_service_and_is_none() {
+        let mut services = Services::default();
+        services.provide(1_u8);
+        assert_eq!(Scope::new(&services).get::<u8>(), Ok(&1));
+        assert_eq!(Scope::with(&services, &2_u8).get::<u8>(), Ok(&2));
+        assert_eq!(Scope::with(&services, &2_u16).get::<u8>(), Ok(&1));
+        let mut missing = Vec::new();
+        <(&u8, &u16)>::missing(&services, &mut missing);
+        assert!(missing.len() == 1 && missing[0].is::<u16>(), "{missing:?}");
+    }
+}
