@@ -20,9 +20,9 @@ use crate::inline::{self, Entry, Hook, ProjectionHook, ViewHook};
 use crate::lifecycle::Lifecycle;
 use crate::limits;
 use crate::processor::{
-    self, AnyBackend, NodeContext, NodeSettings, Pages, Processor, ProcessorError, ProcessorOptions,
-    ProcessorState, ProcessorStatus, ProjectionRunner, ReactorRunner, Rebuild, RebuildOptions, Receipt,
-    Reset, Runner, ViewRunner, WaitError,
+    self, AnyBackend, NodeContext, NodeSettings, Pages, ParkingLimits, Processor, ProcessorError,
+    ProcessorOptions, ProcessorState, ProcessorStatus, ProjectionRunner, ReactorRunner, Rebuild,
+    RebuildOptions, Receipt, Reset, Runner, ViewRunner, WaitError,
 };
 use crate::projection::live::Live;
 use crate::projection::{Project, Projection, Reactor, View, Views, tables_of};
@@ -587,6 +587,26 @@ impl<B: Backend> AppBuilder<B> {
     /// How processors are run, those that have no options of their own.
     pub const fn processors(mut self, options: ProcessorOptions) -> Self {
         self.settings.processors = options;
+        self
+    }
+
+    /// How often a handler is called again before its event is parked (or what the projection chose), and the first and
+    /// the longest wait in between, for [all processors](ProcessorOptions::retries).
+    pub const fn processor_retries(mut self, retries: u32, first: Duration, longest: Duration) -> Self {
+        self.settings.processors = self.settings.processors.retries(retries, first, longest);
+        self
+    }
+
+    /// How much may be parked before a processor halts, for [all processors](ProcessorOptions::parking).
+    pub const fn parking(mut self, limits: ParkingLimits) -> Self {
+        self.settings.processors = self.settings.processors.parking(limits);
+        self
+    }
+
+    /// How many ranges of slices of one processor this node works on at once, for
+    /// [all processors](ProcessorOptions::workers).
+    pub const fn workers(mut self, workers: usize) -> Self {
+        self.settings.processors = self.settings.processors.workers(workers);
         self
     }
 

@@ -295,11 +295,6 @@ impl View {
         self.alive.values().filter(|node| node.runs.contains(name)).count()
     }
 
-    /// The names of all groups in a table.
-    pub(crate) fn groups(&self, table: &str) -> impl Iterator<Item = &str> {
-        self.shares.keys().filter(move |(of, _)| **of == *table).map(|(_, group)| &**group)
-    }
-
     /// The shares of a group.
     ///
     /// # Errors

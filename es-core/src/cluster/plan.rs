@@ -155,7 +155,7 @@ pub(crate) struct Whole<'g> {
 /// nothing moves any more.
 pub(crate) fn assign(groups: &[Whole<'_>]) -> BTreeMap<String, Uuid> {
     let mut counts = BTreeMap::<Uuid, usize>::new();
-    groups.iter().flat_map(|whole| &whole.members).for_each(|node| drop(counts.insert(*node, 0)));
+    groups.iter().flat_map(|whole| &whole.members).for_each(|node| *counts.entry(*node).or_default() = 0);
     let mut targets: Vec<Option<Uuid>> = Vec::with_capacity(groups.len());
     for Whole { holder, members, .. } in groups {
         let target = holder.filter(|holder| members.contains(holder));
@@ -334,7 +334,8 @@ mod tests {
         for seed in 0..300 {
             let mut rng = StdRng::seed_from_u64(seed);
             let n_groups = rng.random_range(1..12);
-            let names: Vec<String> = (0..n_groups).map(|i| format!("reactor-{i}")).collect();
+            const NAMES: [&str; 11] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"];
+            let names = &NAMES[..n_groups];
             let mut holders: Vec<Option<Uuid>> = vec![None; n_groups];
             let mut nodes = BTreeMap::<Uuid, BTreeSet<usize>>::new();
             for _ in 0..8 {
@@ -345,7 +346,7 @@ mod tests {
                     nodes.insert(node, runs);
                 }
                 let groups = |holders: &[Option<Uuid>]| -> Vec<Whole<'_>> {
-                    let whole = |(i, name)| Whole {
+                    let whole = |(i, name): (usize, &'static str)| Whole {
                         group: name,
                         holder: holders[i].filter(|holder| nodes.contains_key(holder)),
                         members: nodes
@@ -354,27 +355,31 @@ mod tests {
                             .map(|(n, _)| *n)
                             .collect(),
                     };
-                    names.iter().map(String::as_str).enumerate().map(whole).collect()
+                    names.iter().copied().enumerate().map(whole).collect()
                 };
-                // They act one after the other, in any order, each on what it sees then.
-                for _ in 0..120 {
-                    let Some(me) = nodes.keys().nth(rng.random_range(0..nodes.len().max(1))).copied() else {
-                        break;
-                    };
-                    let i = rng.random_range(0..n_groups);
+                let mut act = |me: Uuid, i: usize| {
                     let seen = groups(&holders);
                     let holder = match seen[i].holder {
                         Some(holder) if holder == me => Holder::Me,
                         Some(_) => Holder::Other,
                         None => Holder::Nobody,
                     };
-                    let mine = assign(&seen).get(&names[i]) == Some(&me);
+                    let mine = assign(&seen).get(names[i]) == Some(&me);
                     let share = Seen { slices: Slices::ALL, holder, merges: false };
                     match plan(&[share], Rule::Whole { mine, waited: false })[..] {
                         [Action::Claim { .. }] if nodes[&me].contains(&i) => holders[i] = Some(me),
                         [Action::Free { .. }] => holders[i] = None,
                         _ => {}
                     }
+                };
+                // They act one after the other, in any order, each on what it sees then; in the end all of them have.
+                for _ in 0..60 {
+                    if let Some(me) = nodes.keys().nth(rng.random_range(0..nodes.len().max(1))) {
+                        act(*me, rng.random_range(0..n_groups));
+                    }
+                }
+                for _ in 0..4 {
+                    nodes.keys().for_each(|me| (0..n_groups).for_each(|i| act(*me, i)));
                 }
                 let seen = groups(&holders);
                 let count = |node: &Uuid| seen.iter().filter(|whole| whole.holder == Some(*node)).count();

@@ -99,8 +99,8 @@ pub fn behind(prefix: &str) -> String {
 /// The slice by which a row is shared out: the one that its key [begins with](Key::in_slice), else that of the key.
 #[must_use]
 pub fn slice_of_row(key: &str) -> u16 {
-    let own =
-        key.split_once(':').filter(|(slice, _)| slice.len() == 4).and_then(|(slice, _)| slice.parse().ok());
+    let digits = |slice: &&str| slice.len() == 4 && slice.bytes().all(|b| b.is_ascii_digit());
+    let own = key.split_once(':').map(|(slice, _)| slice).filter(digits).and_then(|slice| slice.parse().ok());
     own.filter(|slice| *slice < SLICES).unwrap_or_else(|| slice_of(key))
 }
 
@@ -120,7 +120,7 @@ mod tests {
             "00000000000000000042",
             "000000000000000000000000000000ab",
             "a%3Ab%25%0A",
-            "694eba1eda60d99a",
+            "691d4463952c802f",
         ];
         assert_eq!(key, parts.join(":"));
     }

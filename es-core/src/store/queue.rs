@@ -141,7 +141,7 @@ impl<T: DeserializeOwned> Queue<T> {
         Ok(waiting)
     }
 
-    /// When the next of it is due in some slices, after a time; `None` if nothing waits.
+    /// When the next of it is due in some slices, at a time or later; `None` if nothing waits.
     ///
     /// # Errors
     ///
@@ -150,11 +150,11 @@ impl<T: DeserializeOwned> Queue<T> {
         &self,
         rows: &dyn RowStore,
         slices: &[Slices],
-        after: Timestamp,
+        from: Timestamp,
     ) -> Result<Option<Timestamp>, StoreError> {
         let all = slices.iter().flat_map(|slices| slices.first..=slices.last);
         let span = |slice| Span {
-            after: Key::in_slice(slice).time(after).prefix(),
+            after: Key::in_slice(slice).time(from).prefix(),
             before: Some(behind(&Key::in_slice(slice).prefix())),
             limit: 1,
         };
@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(due(&queue, &store, &mut marks, 5).await, [2, 1, 3], "until they are done");
         let found = queue.due(&store, &[Slices::ALL], &mut marks, at(5), 10).await.unwrap();
         let gone = found.iter().map(|waiting| queue.done(&waiting.as_ref().unwrap().row)).collect();
-        assert_eq!(queue.next(&store, &[Slices::ALL], at(0)).await.unwrap(), Some(at(1)));
+        assert_eq!(queue.next(&store, &[Slices::ALL], at(1)).await.unwrap(), Some(at(1)));
         assert!(write_rows(&store, gone).await.unwrap().is_yes());
         assert_eq!(due(&queue, &store, &mut marks, 9).await, [] as [u32; 0]);
         assert_eq!(queue.next(&store, &[Slices::ALL], at(0)).await.unwrap(), None);

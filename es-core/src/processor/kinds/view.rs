@@ -15,9 +15,7 @@ use super::runner::{Execution, Keeps, Opening, Rebuildable, Runner, Session};
 use crate::BoxError;
 use crate::guarded::call_now;
 use crate::projection::{Change, View, decode_row, tables_of};
-use crate::store::{
-    Backend, Commit, CommitError, EventFilter, RecordedEvent, RowWrite, StoreError,
-};
+use crate::store::{Backend, Commit, CommitError, EventFilter, RecordedEvent, RowWrite, StoreError};
 
 /// Events taken in at once when there are so many.
 const PAGE: usize = 10_000;

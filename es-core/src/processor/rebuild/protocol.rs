@@ -261,7 +261,7 @@ pub(crate) async fn expire(backend: &dyn AnyBackend, processor: &str, now: i64) 
     let Some(row) = Generations::read(backend, processor).await? else { return Ok(()) };
     if let Ok(next) = row.value.apply(Change::Expire { now }) {
         let put = generations().put(&Row { value: next, ..row })?;
-        write_rows(backend, vec![put]).await?;
+        let _won = write_rows(backend, vec![put]).await?;
     }
     Ok(())
 }

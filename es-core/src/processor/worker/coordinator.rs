@@ -115,9 +115,13 @@ impl Coordinator {
             *current = board;
             other
         });
-        self.handle
+        if self
+            .handle
             .resumes
-            .send_if_modified(|known| std::mem::replace(known, control.resumes) != control.resumes);
+            .send_if_modified(|known| std::mem::replace(known, control.resumes) != control.resumes)
+        {
+            self.handle.wake_workers();
+        }
         if generations.freeze.until.is_some_and(|until| until < sight.view.now) {
             // Whoever switched queries is gone; nothing has changed for them.
             expire(&*self.node.backend, &name, sight.view.now).await?;

@@ -72,7 +72,9 @@ impl Observer {
                 Ok(()) = builds.changed() => {}
                 Ok(()) = requests.changed() => {}
             }
-            [&mut *controls, &mut *builds, &mut *requests].map(|touched| touched.mark_unchanged());
+            [&mut *controls, &mut *builds, &mut *requests]
+                .into_iter()
+                .for_each(watch::Receiver::mark_unchanged);
             let Some(view) = views.borrow_and_update().clone() else { continue };
             match self.look(view).await {
                 Ok(sight) => drop(self.sights.send_replace(Some(Arc::new(sight)))),

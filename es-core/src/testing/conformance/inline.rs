@@ -18,6 +18,7 @@ use super::readside::Balance;
 use super::{LIMIT, Subject, sent, settle, start, store};
 use crate::command::RetryPolicy;
 use crate::event::Event as _;
+use crate::processor::ProcessorError;
 use crate::projection::{Change, Project, Projection, View, Views};
 use crate::store::{
     Backend, Commit, CommitError, Committed, EventFilter, Position, RecordedEvent, RowStore, StoreError,
@@ -599,9 +600,10 @@ pub async fn what_a_processor_works_on_or_has_parked_does_not_become_inline<S: S
     let processor = app.processor::<Paid<S>>().expect("it runs");
     ask(|| async {
         match processor.discard("account-a", "nobody pays that", LIMIT).await {
-            Err(error) if error.to_string().contains("is not parked") => Ok(()),
-            Err(error) if error.to_string().contains("has asked already") => {
-                Err(StoreError::transient("discarding", std::io::Error::other("asked for")))
+            Err(ProcessorError::NotParked { .. }) => Ok(()),
+            Err(ProcessorError::Asked { .. }) => {
+                let asked = std::io::Error::other("asked for");
+                Err(StoreError::transient("discarding", asked).into())
             }
             outcome => outcome,
         }
@@ -627,7 +629,7 @@ pub async fn what_is_inline_or_live_is_never_waited_for<S: Subject + 'static>(su
     let none = app.processor::<Balance>().expect_err("there is none").to_string();
     assert!(none.contains("balance/1 is inline or live here"), "{none}");
     let refused = app.rebuild::<Balance>().await.expect_err("every commit writes it");
-    assert!(matches!(refused, StoreError::Misuse { .. }), "{refused}");
+    assert!(matches!(refused, ProcessorError::NeverBehind { .. }), "{refused}");
     let twice = refused_start(|| App::on(store.0.clone()).live_view::<Total>().view::<Total>()).await;
     assert!(twice.contains(r#"two processors are named "total""#), "{twice}");
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::ErrorKind;
 use crate::limits::MAX_PAGE;
+use crate::processor::ProcessorError;
 use crate::store::{
     Backend, Commit, CommitError, Committed, EventFilter, EventStore, ExpectedVersion, Generation,
     IdempotencyKey, NewEvent, Outcome, Page, Position, RecordedEvent, Resolution, RowStore, RowWrite,
@@ -15,8 +16,25 @@ use crate::store::{
 const TRIES: u32 = 1_000;
 const PAUSE: Duration = Duration::from_millis(1);
 
+/// An error that says what to do about it.
+pub(super) trait Kind: std::error::Error + 'static {
+    fn kind(&self) -> ErrorKind;
+}
+
+impl Kind for StoreError {
+    fn kind(&self) -> ErrorKind {
+        self.kind()
+    }
+}
+
+impl Kind for ProcessorError {
+    fn kind(&self) -> ErrorKind {
+        self.kind()
+    }
+}
+
 /// Asks until there is an answer.
-pub(super) async fn ask<T, F: Future<Output = Result<T, StoreError>>>(mut question: impl FnMut() -> F) -> T {
+pub(super) async fn ask<T, E: Kind, F: Future<Output = Result<T, E>>>(mut question: impl FnMut() -> F) -> T {
     for _ in 0..TRIES {
         match question().await {
             Ok(answer) => return answer,

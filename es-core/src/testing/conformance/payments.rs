@@ -15,9 +15,9 @@ use super::patient::{Patient, ask};
 use super::{LIMIT, Subject, start};
 use crate::event::Recorded;
 use crate::limits::MAX_PAGE;
-use crate::processor::{ParkedSequence, Processor, ProcessorStatus};
+use crate::processor::{ParkedSequence, Processor, ProcessorError, ProcessorStatus};
 use crate::projection::{Change, OnFailure, Partition, Project, Projection, View};
-use crate::store::{Backend, EventFilter, NewEvent, Position, RecordedEvent, RowStore, StoreError};
+use crate::store::{Backend, EventFilter, NewEvent, Position, RecordedEvent, RowStore};
 use crate::{App, AppBuilder, BoxError, ErrorKind};
 
 /// The poisons that have lost their effect. One list for all tests: handlers of views have no state of their own.
@@ -402,9 +402,9 @@ pub(super) async fn eventually<F: Future<Output = Result<(), String>>>(mut look:
 }
 
 /// Does something that a store may not be able to do now, until it has answered.
-pub(super) async fn answered<F: Future<Output = Result<(), StoreError>>>(
+pub(super) async fn answered<F: Future<Output = Result<(), ProcessorError>>>(
     mut attempt: impl FnMut() -> F,
-) -> Result<(), StoreError> {
+) -> Result<(), ProcessorError> {
     for _ in 0..1_000 {
         match attempt().await {
             Err(error) if error.kind() == ErrorKind::Transient => {}

@@ -198,7 +198,7 @@ pub async fn a_queue_gives_what_is_due_until_it_is_done<S: Subject>(subject: S) 
             let store = &store;
             async move {
                 let due = queue.due(&store.0, &[Slices::ALL], &mut marks, now, 100).await?;
-                Ok((due, marks))
+                Ok::<_, crate::store::StoreError>((due, marks))
             }
         })
         .await;
