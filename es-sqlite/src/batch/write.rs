@@ -9,8 +9,10 @@ use es_core::clock::Timestamp;
 use es_core::store::kinds::Kind;
 use es_core::store::{IdempotencyKey, NewEvent, Outcome, RowWrite, StreamId};
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::ledger::{Batch, Stream};
+use crate::attempt;
 use crate::row::{self, signed};
 use crate::writer::Writing;
 
@@ -49,12 +51,17 @@ pub(super) struct Rows {
     /// write it again.
     rows: BTreeMap<(String, String), Option<(i64, Piece)>>,
     row_data: Blob,
+    /// Of commits without events: attempts, and the time from which each is kept.
+    witnesses: Vec<(String, i64)>,
 }
 
 impl Rows {
     pub(super) fn is_empty(&self) -> bool {
         // Types, streams and tags come with events.
-        self.events.is_empty() && self.outcomes.is_empty() && self.rows.is_empty()
+        self.events.is_empty()
+            && self.outcomes.is_empty()
+            && self.rows.is_empty()
+            && self.witnesses.is_empty()
     }
 
     pub(super) fn stream(&mut self, id: i64, name: &StreamId) {
@@ -89,6 +96,15 @@ impl Rows {
         let row = write.row.as_ref().map(|row| (signed(write.rev + 1), self.row_data.add(row)));
         self.rows.insert((write.table.to_string(), write.key.clone()), row);
     }
+
+    pub(super) fn witness(&mut self, attempt: Uuid, from: Timestamp) {
+        self.witnesses.push((attempt::hex(attempt), from.as_microsecond()));
+    }
+}
+
+/// How many old witnesses a batch removes: more than it adds, so that they end, and not so many that it is slow.
+fn removed(added: usize) -> i64 {
+    2 * signed(added as u64)
 }
 
 /// Writes the rows and commits.
@@ -115,6 +131,9 @@ pub(super) async fn write(writing: &mut Writing, batch: &Batch) -> Result<(), sq
             .bind(&rows.row_data.0[..])
             .bind(json(&written))
             .bind(json(&deleted))
+            .bind(json(&rows.witnesses))
+            .bind(attempt::forgotten_before(batch.now).as_microsecond())
+            .bind(removed(rows.witnesses.len()))
             .execute(writing.conn_mut())
             .await?;
     }
@@ -125,11 +144,16 @@ pub(super) async fn write(writing: &mut Writing, batch: &Batch) -> Result<(), sq
 /// Whether a batch whose COMMIT failed is stored all the same. Asked on the connection that wrote it, after
 /// a rollback, so the answer is final.
 pub(super) async fn is_stored(writing: &mut Writing, batch: &Batch) -> Result<bool, sqlx::Error> {
-    let Some((position, .., head, _)) = batch.rows.events.last() else { return Ok(false) };
-    let head = batch.rows.payloads.get(*head);
-    let sql = "select 1 from es_events where position = ? and head = ?";
-    let found = sqlx::query(sql).bind(position).bind(head).fetch_optional(writing.conn_mut()).await?;
-    Ok(found.is_some())
+    let rows = &batch.rows;
+    let query = if let Some((position, .., head, _)) = rows.events.last() {
+        let sql = "select 1 from es_events where position = ? and head = ?";
+        sqlx::query(sql).bind(position).bind(rows.payloads.get(*head))
+    } else if let Some((attempt, _)) = rows.witnesses.last() {
+        sqlx::query("select 1 from es_attempts where id = unhex(?) and applied_at is not null").bind(attempt)
+    } else {
+        return Ok(false);
+    };
+    Ok(query.fetch_optional(writing.conn_mut()).await?.is_some())
 }
 
 fn json<T: Serialize>(rows: &T) -> String {

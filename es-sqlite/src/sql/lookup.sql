@@ -19,4 +19,9 @@ cross join es_outcomes o on o.key = asked.value;
 -- Revisions of rows, by [table, key].
 select r.tbl, r.key, r.rev
 from json_each(?) asked
-cross join es_rows r on r.tbl = asked.value ->> 0 and r.key = asked.value ->> 1
+cross join es_rows r on r.tbl = asked.value ->> 0 and r.key = asked.value ->> 1;
+-- Fences, by the names of attempts, in hexadecimal.
+select a.id
+from json_each(?) asked
+cross join es_attempts a on a.id = unhex(asked.value)
+where a.applied_at is null

@@ -727,7 +727,8 @@ async fn only_what_the_database_could_do_later_is_transient() {
         for_good.push(of_sql(sql).await);
     }
     for_good.push(StoreError::misuse("wrong").into());
-    for_good.push(CommitError::Fenced { what: "a row".to_owned() }.into());
+    for_good
+        .push(CommitError::Fenced { table: "t".into(), key: "k".to_owned(), expected: 1, actual: 2 }.into());
     for_good.push("a text".into());
     for_good.push(io::Error::other("of another service").into());
     let busy = es_sqlite::SqliteOptions::new(&file).with_lock_timeout(Duration::from_millis(1));
