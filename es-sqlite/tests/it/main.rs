@@ -6,5 +6,6 @@ mod attempts;
 mod conformance;
 mod files;
 mod generations;
+mod golden;
 mod rows;
 mod upgrade;
