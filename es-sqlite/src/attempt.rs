@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use es_core::clock::Timestamp;
 use es_core::store::{Attempt, CommitError, Committed, Position, Resolution, StoreError, Version};
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::query::Query;
+use sqlx::sqlite::SqliteArguments;
+use sqlx::{Row as _, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use crate::backend::Store;
@@ -24,6 +26,7 @@ const MARGIN: Duration = Duration::from_secs(5 * 60);
 
 const DOING: &str = "resolving a commit";
 const EVENT: &str = include_str!("sql/resolve.sql");
+const LAST: &str = include_str!("sql/version.sql");
 
 /// Looks for the witness of an attempt; fences it if there is none.
 ///
@@ -61,33 +64,43 @@ async fn look(conn: &mut SqliteConnection, attempt: &Attempt) -> Result<Option<R
     let sql = "select applied_at from es_attempts where id = ?";
     let known: Option<Option<i64>> =
         sqlx::query_scalar(sql).bind(bytes(&attempt.id)).fetch_optional(&mut *conn).await?;
-    match known {
+    let has_witness = match known {
         Some(None) => return Ok(Some(Resolution::Never)),
         None if !attempt.has_events() => return Ok(None),
-        _ => {}
-    }
+        known => known.is_some(),
+    };
     let mut committed = Committed::default();
     for (stream, ids) in &attempt.appends {
-        let row = match ids.last() {
-            Some(id) => sqlx::query(EVENT).bind(stream.as_str()).bind(bytes(id)),
-            None => sqlx::query(include_str!("sql/version.sql")).bind(stream.as_str()),
+        let event = match ids.last() {
+            Some(id) => place(conn, sqlx::query(EVENT).bind(stream.as_str()).bind(bytes(id))).await?,
+            None => None,
         };
-        let row = row.fetch_optional(&mut *conn).await?;
-        if row.is_none() && !ids.is_empty() {
-            return Ok(None);
-        }
-        let (version, position) =
-            row.map_or((0, 0), |row| (number(row.get_unchecked(0)), number(row.get_unchecked(1))));
-        committed.versions.push(Version(version));
-        if !ids.is_empty() {
-            committed.position = committed.position.max(Position(position));
-        }
+        committed.versions.push(match event {
+            Some((version, position)) => {
+                committed.position = committed.position.max(position);
+                version
+            }
+            None if ids.is_empty() || has_witness => {
+                let last = place(conn, sqlx::query(LAST).bind(stream.as_str())).await?;
+                last.map_or(Version(0), |(version, _)| version)
+            }
+            None => return Ok(None),
+        });
     }
     if !attempt.has_events() {
         let head = "select coalesce(max(position), 0) from es_events";
         committed.position = Position(number(sqlx::query_scalar(head).fetch_one(conn).await?));
     }
     Ok(Some(Resolution::Applied(committed)))
+}
+
+/// The version and the position that a query finds.
+async fn place(
+    conn: &mut SqliteConnection,
+    query: Query<'_, Sqlite, SqliteArguments>,
+) -> Result<Option<(Version, Position)>, sqlx::Error> {
+    let row = query.fetch_optional(conn).await?;
+    Ok(row.map(|row| (Version(number(row.get_unchecked(0))), Position(number(row.get_unchecked(1))))))
 }
 
 /// The refusal of a commit whose attempt was given up.

@@ -103,6 +103,10 @@ async fn another_process_sees_the_witness_of_each_kind_of_commit() {
         for attempt in &attempts {
             assert!(is_applied(store, attempt).await, "{attempt:?}");
         }
+        // Whoever has used one name twice is told what it stands for.
+        let with_events =
+            Attempt { appends: vec![(stream(), vec![Ids::default().next()])], ..attempts[0].clone() };
+        assert!(is_applied(store, &with_events).await);
     }
 }
 
