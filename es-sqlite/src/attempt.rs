@@ -142,9 +142,9 @@ pub(crate) fn hex(attempt: Uuid) -> String {
     attempt.simple().to_string()
 }
 
-/// A name as it is stored.
-pub(crate) fn id(stored: &[u8]) -> Result<Uuid, sqlx::Error> {
-    Uuid::from_slice(stored).map_err(|e| sqlx::Error::Decode(e.into()))
+/// The name of such a text.
+pub(crate) fn of_hex(text: &str) -> Result<Uuid, sqlx::Error> {
+    Uuid::try_parse(text).map_err(|e| sqlx::Error::Decode(e.into()))
 }
 
 fn bytes(id: &Uuid) -> &[u8] {

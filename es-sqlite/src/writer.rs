@@ -5,7 +5,7 @@
 //! al., "Implementation techniques for main memory database systems", 1984).
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::ThreadId;
 
@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) types: Types,
     pub(crate) head: watch::Sender<Position>,
     pub(crate) row_wakes: RowWakes,
+    /// How many witnesses were written since old ones were removed.
+    pub(crate) witnesses: AtomicUsize,
     /// Names attempts that their callers have not named.
     ids: Ids,
     connection: Arc<AsyncMutex<Connection>>,
@@ -118,6 +120,7 @@ impl Shared {
             identity,
             ids: Ids::new(clock.clone(), Arc::new(SystemEntropy)),
             row_wakes: RowWakes::default(),
+            witnesses: AtomicUsize::new(0),
             clock,
             types: Types::default(),
             head: watch::Sender::new(head),

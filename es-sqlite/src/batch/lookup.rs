@@ -80,14 +80,14 @@ async fn ask(writing: &mut Writing, commits: &[Commit], batch: &mut Batch) -> Re
                 let (key, outcome) = outcome(&row)?;
                 batch.outcomes.insert(key, outcome);
             }
-            Statement::Rows => {
-                batch
-                    .row_revs
-                    .insert((row.get_unchecked(0), row.get_unchecked(1)), number(row.get_unchecked(2)));
-            }
-            Statement::Fences => {
-                batch.fences.insert(attempt::id(row.get_unchecked(0))?);
-            }
+            Statement::Rows => match row.get_unchecked::<Option<String>, _>(0) {
+                Some(table) => {
+                    batch.row_revs.insert((table, row.get_unchecked(1)), number(row.get_unchecked(2)));
+                }
+                None => {
+                    batch.fences.insert(attempt::of_hex(row.get_unchecked(1))?);
+                }
+            },
             Statement::Begin => unreachable!("BEGIN has no rows"),
         }
     }
@@ -102,7 +102,6 @@ enum Statement {
     Streams,
     Outcomes,
     Rows,
-    Fences,
 }
 
 impl Statement {
@@ -111,8 +110,7 @@ impl Statement {
             Self::Begin => Self::Head,
             Self::Head => Self::Streams,
             Self::Streams => Self::Outcomes,
-            Self::Outcomes => Self::Rows,
-            Self::Rows | Self::Fences => Self::Fences,
+            Self::Outcomes | Self::Rows => Self::Rows,
         }
     }
 }

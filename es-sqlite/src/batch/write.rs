@@ -4,6 +4,7 @@
 //! one text for any number of rows, and the driver is crossed once for the whole batch.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use es_core::clock::Timestamp;
 use es_core::store::kinds::Kind;
@@ -19,6 +20,18 @@ use crate::writer::Writing;
 /// Several statements in one message take plain `?` only: the driver counts numbered ones wrongly from the
 /// second statement on, and binds NULL without a word.
 const WRITE_AND_COMMIT: &str = concat!(include_str!("../sql/write.sql"), "commit");
+/// With witnesses.
+const WRITE_WITNESSES: &str =
+    concat!(include_str!("../sql/write.sql"), include_str!("../sql/witness.sql"), "commit");
+/// With witnesses, and old ones removed.
+const WRITE_AND_FORGET: &str = concat!(
+    include_str!("../sql/write.sql"),
+    include_str!("../sql/witness.sql"),
+    include_str!("../sql/forget.sql"),
+    "commit"
+);
+/// After so many new witnesses old ones are removed.
+const ROUND: usize = 64;
 
 /// Bytes, and where pieces of them are, as `substr` counts: from 1.
 #[derive(Debug, Default)]
@@ -102,11 +115,6 @@ impl Rows {
     }
 }
 
-/// How many old witnesses a batch removes: more than it adds, so that they end, and not so many that it is slow.
-fn removed(added: usize) -> i64 {
-    2 * signed(added as u64)
-}
-
 /// Writes the rows and commits.
 pub(super) async fn write(writing: &mut Writing, batch: &Batch) -> Result<(), sqlx::Error> {
     let rows = &batch.rows;
@@ -120,7 +128,13 @@ pub(super) async fn write(writing: &mut Writing, batch: &Batch) -> Result<(), sq
             .filter_map(|((table, key), row)| row.map(|(rev, piece)| (table, key, rev, piece)))
             .collect();
         let deleted: Vec<_> = rows.rows.iter().filter(|(_, row)| row.is_none()).map(|(row, _)| row).collect();
-        sqlx::query(WRITE_AND_COMMIT)
+        let witnesses = writing.shared().witnesses.load(Ordering::Relaxed) + rows.witnesses.len();
+        let sql = match rows.witnesses.len() {
+            0 => WRITE_AND_COMMIT,
+            _ if witnesses < ROUND => WRITE_WITNESSES,
+            _ => WRITE_AND_FORGET,
+        };
+        let mut query = sqlx::query(sql)
             .bind(json(&types))
             .bind(json(&rows.streams))
             .bind(&rows.payloads.0[..])
@@ -130,12 +144,18 @@ pub(super) async fn write(writing: &mut Writing, batch: &Batch) -> Result<(), sq
             .bind(json(&rows.outcomes))
             .bind(&rows.row_data.0[..])
             .bind(json(&written))
-            .bind(json(&deleted))
-            .bind(json(&rows.witnesses))
-            .bind(attempt::forgotten_before(batch.now).as_microsecond())
-            .bind(removed(rows.witnesses.len()))
-            .execute(writing.conn_mut())
-            .await?;
+            .bind(json(&deleted));
+        if !rows.witnesses.is_empty() {
+            query = query.bind(json(&rows.witnesses));
+        }
+        let forgets = sql == WRITE_AND_FORGET;
+        if forgets {
+            // More than were added, so that they end, and not so many that it is slow.
+            let limit = 2 * signed(witnesses as u64);
+            query = query.bind(attempt::forgotten_before(batch.now).as_microsecond()).bind(limit);
+        }
+        query.execute(writing.conn_mut()).await?;
+        writing.shared().witnesses.store(if forgets { 0 } else { witnesses }, Ordering::Relaxed);
     }
     writing.set_open(false);
     Ok(())

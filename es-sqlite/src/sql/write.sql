@@ -29,10 +29,3 @@ from (select ? as bytes), json_each(?) where true
 on conflict (tbl, key) do update set rev = excluded.rev, data = excluded.data;
 -- Rows to delete: [table, key].
 delete from es_rows where (tbl, key) in (select value ->> 0, value ->> 1 from json_each(?));
--- Witnesses: [attempt in hexadecimal, time].
-insert into es_attempts (id, applied_at)
-select unhex(value ->> 0), value ->> 1 from json_each(?) where true
-on conflict do nothing;
--- Old witnesses: those from before a time, at most so many.
-delete from es_attempts
-where id in (select id from es_attempts where applied_at < ? order by applied_at limit ?);

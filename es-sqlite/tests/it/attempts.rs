@@ -172,7 +172,7 @@ async fn witnesses_are_removed_after_an_hour_and_fences_stay() {
     let (given_up, _) = named("never");
     assert_eq!(store.resolve(&given_up).await.unwrap(), Resolution::Never);
     let mut old = Vec::new();
-    for i in 0..10 {
+    for i in 0..200 {
         let (attempt, commit) = named(&format!("old {i}"));
         store.commit(commit).await.unwrap();
         old.push(attempt);
@@ -181,12 +181,15 @@ async fn witnesses_are_removed_after_an_hour_and_fences_stay() {
     assert!(is_applied(&store, &old[0]).await, "within the hour");
     clock.advance(Duration::from_secs(10 * 60));
     assert!(is_applied(&store, &old[0]).await, "nothing was written since, so it is there still");
-    for i in 0..4 {
-        let (attempt, commit) = named(&format!("new {i}"));
-        store.commit(commit).await.unwrap();
-        assert!(is_applied(&store, &attempt).await);
+    // In rounds, each of which removes twice as many as were added since the last one.
+    for (round, left) in [(1, 1 + 200 + 64 - 2 * 64), (2, 1 + 2 * 64)] {
+        for i in 0..64 {
+            let (attempt, commit) = named(&format!("new {round} {i}"));
+            store.commit(commit).await.unwrap();
+            assert!(is_applied(&store, &attempt).await);
+        }
+        assert_eq!(count(&store).await, left);
     }
-    assert_eq!(count(&store).await, 1 + 10 - 2 * 4 + 4, "two old ones went with each new one");
     let gone = store.resolve(&old[0]).await.unwrap_err();
     assert_eq!(gone.kind(), ErrorKind::Misuse);
     assert!(gone.to_string().contains("too old to be known"), "{gone}");
@@ -204,13 +207,18 @@ async fn a_witness_is_kept_for_as_long_as_its_attempt_counts_as_young() {
     let ahead = Ids::default().at(clock.now() + Duration::from_secs(30 * 60));
     let attempt = Attempt { id: ahead, ..Attempt::default() };
     store.commit(Commit { attempt: ahead, ..row("ahead") }).await.unwrap();
+    let round = async |name: &str| {
+        for i in 0..64 {
+            store.commit(row(&format!("{name} {i}"))).await.unwrap();
+        }
+    };
     for minutes in [66, 23] {
         clock.advance(Duration::from_secs(minutes * 60));
-        store.commit(row(&format!("after {minutes}"))).await.unwrap();
+        round(&format!("after {minutes}")).await;
         assert!(is_applied(&store, &attempt).await);
     }
     clock.advance(Duration::from_secs(10 * 60));
-    store.commit(row("later")).await.unwrap();
+    round("later").await;
     let gone: StoreError = store.resolve(&attempt).await.unwrap_err();
     assert!(gone.to_string().contains("too old to be known"), "{gone}");
 }
