@@ -357,7 +357,7 @@ async fn a_switch_that_is_dropped_is_done_or_not_done() {
     }
     let current = "select generation from es_projections where current = 1";
     let mut switched = 0;
-    for wakes in 0..40 {
+    for wakes in 0..80 {
         let before = number(&store, current).await;
         let to = 3 - u32::try_from(before).unwrap();
         let answered = dropped_after(wakes, store.switch(&PAIRS, to, Commit::default())).await;
@@ -369,7 +369,7 @@ async fn a_switch_that_is_dropped_is_done_or_not_done() {
         assert_eq!(number(&store, format!("select generation from \"rights~{}\"", 3 - now)).await, 3 - now);
         assert_eq!(texts(&store, "select \"table\" from pragma_foreign_key_list('notes')").await, ["lefts"]);
     }
-    assert!((1..40).contains(&switched));
+    assert!((1..80).contains(&switched));
     assert_eq!(store.verify().await.unwrap(), [""; 0]);
 }
 
