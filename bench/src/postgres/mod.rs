@@ -8,6 +8,7 @@ mod copy;
 mod crew;
 mod flat;
 mod fold;
+mod idle;
 mod latency;
 mod limits;
 mod memory;

@@ -25,6 +25,8 @@ mod build;
 mod checkpoint;
 mod control;
 mod generations;
+#[cfg(test)]
+mod golden;
 mod inline;
 mod node;
 mod parked;

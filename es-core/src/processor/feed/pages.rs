@@ -50,7 +50,7 @@ pub(crate) struct SharedPage {
 }
 
 impl SharedPage {
-    const fn new(page: Page) -> Self {
+    pub(in crate::processor) const fn new(page: Page) -> Self {
         Self { page, replayed: OnceLock::new() }
     }
 

@@ -20,10 +20,18 @@ impl Worker {
     /// Does what operators asked to be done with sequences of this range.
     pub(super) async fn requests(&mut self) -> Result<(), StepError> {
         let build = self.context.build.clone();
-        for request in parked::requests(self.context.backend(), &build).await? {
-            if !self.share.slices.has(&request.key) {
+        for row in build.requests().stored(self.context.backend()).await? {
+            if !self.share.slices.has(&row.key) {
                 continue;
             }
+            let request = match build.requests().decode(row) {
+                Ok(request) => request,
+                Err(error) => {
+                    // It is of a newer version, or damaged: it stops nothing but itself.
+                    tracing::warn!(%build, error = crate::chain(&error), "a request cannot be read, and is left alone");
+                    continue;
+                }
+            };
             // Whatever was folded is flushed on its own: rows are written with the checkpoint that covers them, and a
             // sequence that fails takes nothing with it.
             self.flush_folded().await?;
