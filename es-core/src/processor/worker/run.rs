@@ -110,7 +110,6 @@ impl Worker {
     pub(crate) async fn run(mut self) {
         while !self.stop.is_cancelled() {
             self.news.mark_unchanged();
-            self.wake.mark_unchanged();
             let pause = match self.step().await {
                 Ok(Step::More) => continue,
                 Ok(Step::Lost) => return,
@@ -150,6 +149,18 @@ impl Worker {
         }
     }
 
+    /// Whether something may have been asked for since it was looked up. Under load there is no rest to hear it in.
+    fn is_asked(&mut self) -> bool {
+        let [retries, rows] = &mut self.requests;
+        for heard in [&mut self.wake, retries, rows] {
+            if heard.has_changed().unwrap_or_default() {
+                heard.mark_unchanged();
+                self.asked = false;
+            }
+        }
+        !self.asked
+    }
+
     async fn step(&mut self) -> Result<Step, StepError> {
         let resumes = *self.context.resumes.borrow();
         if self.halted.as_ref().is_some_and(|(before, _)| *before != resumes) {
@@ -163,7 +174,7 @@ impl Worker {
         if self.open.is_none() && !self.reopen().await? {
             return Ok(Step::Lost);
         }
-        if !self.asked {
+        if self.is_asked() {
             self.requests().await?;
             self.rebuild_keys().await?;
             if self.open.is_none() {
