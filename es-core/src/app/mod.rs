@@ -276,7 +276,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// Whether the store answers, no processor fails or stands still, and none is behind without progress for a minute.
+    /// Whether the store answers, no processor fails or is halted, and none is behind without progress for a minute.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.head.is_ok() && self.processors.iter().all(|processor| self.ill(processor, MINUTE).is_none())
@@ -290,7 +290,10 @@ impl Health {
             ProcessorState::Failing { error, attempts, .. } => {
                 return Some(format!("fails, {attempts} times so far: {error}"));
             }
-            ProcessorState::Halted { error, .. } => return Some(format!("stands still: {error}")),
+            ProcessorState::Halted { error, .. } => return Some(format!("is halted: {error}")),
+            ProcessorState::Unsettled { error } => return Some(format!("cannot be worked on: {error}")),
+            // An operator knows.
+            ProcessorState::Paused { .. } => return None,
             _ => {}
         }
         let silent = self.now.duration_since(processor.progress?).unsigned_abs();
