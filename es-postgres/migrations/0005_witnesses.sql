@@ -430,6 +430,25 @@ begin
     end if;
 end $$;
 
+-- Waits for the end of an attempt whose connection broke, and fences it unless it was applied. It was sent when the log
+-- went up to `after`: so its events, some of whose ids these are, lie behind that, and no long stream is looked through.
+create function {es}.settle(attempt uuid, ids uuid[], after bigint) returns void language plpgsql as $$
+declare
+    applied boolean;
+begin
+    perform pg_advisory_xact_lock(uuid_hash_extended(attempt, 0));
+    if cardinality(ids) = 0 then
+        applied := exists (select from {es}.witnesses w where w.attempt = settle.attempt);
+    else
+        applied := exists (
+            select from {es}.events e
+            where e.position > after and substr(e.envelope, 1, 16) in (select uuid_send(a.id) from unnest(ids) a (id)));
+    end if;
+    if not applied then
+        insert into {es}.fenced (attempt) values (settle.attempt) on conflict do nothing;
+    end if;
+end $$;
+
 -- Forgets some of the witnesses that are too old: those behind the last one that was forgotten. Gives how many
 -- they were, and the last of them.
 create function {es}.forget_witnesses(

@@ -41,6 +41,7 @@ const CALLED: &[&str] = &[
     "check_transaction",
     "must",
     "resolve",
+    "settle",
     "position_at",
     "add_partition",
     "begin_import",

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use es_core::store::{Attempt, Commit, CommitError, Committed, StoreError};
+use es_core::store::{Attempt, Commit, CommitError, Committed, EventId, Position, StoreError};
 use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{ConnectOptions as _, PgConnection};
 use tokio::sync::{mpsc, oneshot};
@@ -18,7 +18,7 @@ use crate::admission::Admission;
 use crate::backend::Shared;
 use crate::batch::{self, Answer, Batch};
 use crate::error::{self, Fate};
-use crate::resolve;
+use crate::row::signed;
 use crate::stream_cache::StreamCache;
 
 /// Requests that may wait; more callers wait for room.
@@ -30,6 +30,9 @@ const MAX_BYTES: usize = 4 << 20;
 const MAX_PASSED: usize = 256;
 /// Attempts with a name of their own in one batch: each holds a lock of the server's, whose table is small.
 const MAX_NAMED: usize = 256;
+/// How far behind the head a broken attempt is looked for: a server that comes back without its last commits gives their
+/// positions again.
+const REACH: u64 = 100_000;
 /// How often a batch is tried again after deadlocks, time-outs and a lack of resources.
 const TRIES: u32 = 5;
 
@@ -110,8 +113,9 @@ struct Writer {
     shared: Arc<Shared>,
     connect: PgConnectOptions,
     conn: Option<PgConnection>,
-    /// Attempts that were sent and not answered. They may be running still, and their callers may be gone.
-    unsettled: Vec<Attempt>,
+    /// Attempts that were sent and not answered, and where the head was before. They may be running still, and their
+    /// callers may be gone.
+    unsettled: Vec<(Attempt, Position)>,
     streams: StreamCache,
 }
 
@@ -141,8 +145,8 @@ impl Writer {
             self.conn = Some(patience.within(self.connect.connect()).await?);
         }
         let conn = self.conn.as_mut().expect("it was just made");
-        while let Some(attempt) = self.unsettled.last() {
-            if let Err(e) = patience.within(settle(conn, attempt)).await {
+        while let Some((attempt, head)) = self.unsettled.last() {
+            if let Err(e) = patience.within(settle(conn, attempt, *head)).await {
                 self.conn = None;
                 return Err(e);
             }
@@ -189,12 +193,13 @@ impl Writer {
                     }
                     pieces.push(piece);
                 }
-                Err(Failed::Sent { attempt, fate: Fate::Unknown, error }) => {
+                Err(Failed::Sent { attempt, fate: Fate::Unknown, error, head }) => {
                     tracing::warn!(%attempt, error = &error as &dyn std::error::Error, "the outcome of a batch is unknown");
                     self.shared.touch(&commits(&piece));
                     // The batch is applied as a whole, or not at all: what becomes of one becomes of all.
                     let first = piece.iter().find(|request| !request.commit.is_empty());
-                    self.unsettled.extend(first.map(|request| batch::attempt(attempt, &request.commit)));
+                    let first = first.map(|request| batch::attempt(attempt, &request.commit));
+                    self.unsettled.extend(first.map(|attempt| (attempt, head)));
                     for request in piece {
                         let attempt = batch::attempt(attempt, &request.commit);
                         request.answer(Err(CommitError::Unknown(Box::new(attempt))));
@@ -224,6 +229,7 @@ impl Writer {
         crate::types::provide(&shared.types, &shared.readers, &commits).await.map_err(Failed::Before)?;
         self.connection().await.map_err(|e| Failed::Before(error::store("connecting", e)))?;
         let attempt = self.shared.ids.next();
+        let head = *self.shared.head.borrow();
         let (args, pending) = Batch::new(&commits, &self.shared.types.known()).args(
             attempt,
             self.shared.micros(),
@@ -239,7 +245,7 @@ impl Writer {
                 self.conn = None;
             }
         }
-        let failed = |error| Failed::Sent { attempt, fate: error::fate(&error), error };
+        let failed = |error| Failed::Sent { attempt, fate: error::fate(&error), error, head };
         pending.answer(&answered.map_err(failed)?, &mut self.streams).map_err(failed)
     }
 }
@@ -249,15 +255,18 @@ fn commits(requests: &[Request]) -> Vec<&Commit> {
 }
 
 /// Waits for the end of an attempt behind another connection. If it has not begun, it never will.
-async fn settle(conn: &mut PgConnection, attempt: &Attempt) -> Result<(), sqlx::Error> {
-    resolve::query(attempt, None).execute(conn).await.map(drop)
+async fn settle(conn: &mut PgConnection, attempt: &Attempt, head: Position) -> Result<(), sqlx::Error> {
+    let after = signed(head.0.saturating_sub(REACH));
+    let ids: Vec<EventId> = attempt.appends.iter().filter_map(|(_, ids)| ids.last().copied()).collect();
+    let settle = sqlx::query("select settle($1, $2, $3)").bind(attempt.id).bind(ids).bind(after);
+    settle.execute(conn).await.map(drop)
 }
 
 enum Failed {
     /// Nothing was sent.
     Before(StoreError),
     /// The statement was sent.
-    Sent { attempt: Uuid, fate: Fate, error: sqlx::Error },
+    Sent { attempt: Uuid, fate: Fate, error: sqlx::Error, head: Position },
 }
 
 /// The requests of the next batch; the others keep their order.
