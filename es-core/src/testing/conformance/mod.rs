@@ -79,9 +79,11 @@ pub mod reading;
 #[doc(hidden)]
 pub mod readside;
 pub mod rebuilds;
+mod relay;
 pub mod replays;
 pub mod rows;
 mod rules;
+pub mod sending;
 pub mod slices;
 pub mod snapshots;
 pub mod transactions;
