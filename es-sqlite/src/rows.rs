@@ -4,15 +4,19 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 use es_core::limits::MAX_PAGE;
-use es_core::store::{RowStore, StoreError, StoredRow};
+use es_core::processor::Slices;
+use es_core::store::{RowStore, Span, StoreError, StoredRow};
+use futures::TryStreamExt as _;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
+use tokio::sync::watch;
 
 use crate::row::number;
 use crate::{SqliteBackend, error};
 
 const ROWS: &str = include_str!("sql/rows.sql");
 const SCAN: &str = include_str!("sql/scan.sql");
+const SCAN_MANY: &str = include_str!("sql/scan_many.sql");
 
 #[async_trait]
 impl RowStore for SqliteBackend {
@@ -37,12 +41,44 @@ impl RowStore for SqliteBackend {
         let found = query.fetch_all(&self.0.readers).await.map_err(|e| error::store("scanning rows", e))?;
         Ok(found.iter().map(row).collect())
     }
+
+    /// One statement has one limit, so each span is read up to the largest of them.
+    async fn scan_many(&self, table: &str, spans: &[Span]) -> Result<Vec<Vec<StoredRow>>, StoreError> {
+        let limit = spans.iter().map(|span| span.limit.min(MAX_PAGE)).max().unwrap_or_default();
+        let mut all = vec![Vec::new(); spans.len()];
+        if limit == 0 {
+            return Ok(all);
+        }
+        let ends: Vec<_> = spans.iter().map(|span| (&span.after, &span.before)).collect();
+        let asked = serde_json::to_string(&ends).expect("strings serialize");
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let query = sqlx::query(SCAN_MANY).bind(table).bind(asked).bind(limit);
+        let failed = |e| error::store("scanning rows", e);
+        let mut found = query.fetch(&self.0.readers);
+        while let Some(found) = found.try_next().await.map_err(failed)? {
+            let span = usize::try_from(found.get_unchecked::<i64, _>(0)).unwrap_or_default();
+            if all[span].len() < spans[span].limit {
+                all[span].push(row_at(&found, 1));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Wakes for the commits of this process. For those of other processes on the file the caller's poll is there.
+    fn watch_rows(&self, table: &str, slices: Slices) -> watch::Receiver<u64> {
+        self.0.shared.row_wakes.watch(table, slices)
+    }
 }
 
 fn row(row: &SqliteRow) -> StoredRow {
+    row_at(row, 0)
+}
+
+/// The row whose key stands in a column; revision and data follow.
+fn row_at(row: &SqliteRow, key: usize) -> StoredRow {
     StoredRow {
-        key: row.get_unchecked(0),
-        rev: number(row.get_unchecked(1)),
-        data: row.get_unchecked::<Vec<u8>, _>(2).into(),
+        key: row.get_unchecked(key),
+        rev: number(row.get_unchecked(key + 1)),
+        data: row.get_unchecked::<Vec<u8>, _>(key + 2).into(),
     }
 }

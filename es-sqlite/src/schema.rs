@@ -16,8 +16,10 @@ pub struct Migration {
     pub sql: &'static str,
 }
 
-const MIGRATIONS: &[Migration] =
-    &[Migration { number: 1, sql: include_str!("../migrations/0001_store.sql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { number: 1, sql: include_str!("../migrations/0001_store.sql") },
+    Migration { number: 2, sql: include_str!("../migrations/0002_attempts.sql") },
+];
 
 /// Every step of the schema, to read or to print.
 #[must_use]

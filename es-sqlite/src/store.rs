@@ -13,15 +13,13 @@ use tokio::sync::watch;
 
 use crate::filter::Select;
 use crate::row::{self, number, signed};
-use crate::writer::Writing;
-use crate::{SqliteBackend, batch, error};
+use crate::{SqliteBackend, attempt, batch, error};
 
 /// Positions that one read of a filter without tags looks through at most: it answers in bounded time.
 const WINDOW: u64 = 50_000;
 
 const STREAM: &str = include_str!("sql/stream.sql");
 const OUTCOME: &str = include_str!("sql/outcome.sql");
-const RESOLVE: &str = include_str!("sql/resolve.sql");
 
 impl SqliteBackend {
     /// Decodes rows; types that another process has added meanwhile are read first.
@@ -67,50 +65,9 @@ impl EventStore for SqliteBackend {
         self.0.batcher.commit(commit).await
     }
 
-    /// Behind everything that waits: a commit whose future was dropped is then stored, or never will be.
     async fn resolve(&self, attempt: &Attempt) -> Result<Resolution, StoreError> {
         self.0.shared.not_the_holder()?;
-        if attempt.appends.is_empty() && attempt.keys.is_empty() && attempt.rows.is_empty() {
-            return Err(StoreError::misuse(
-                "nothing of this commit can be looked for: read what it would have written",
-            ));
-        }
-        match self.0.batcher.commit(Commit::default()).await {
-            Ok(_) => {}
-            Err(CommitError::Store(error)) => return Err(error),
-            Err(other) => return Err(StoreError::transient("resolving a commit", other)),
-        }
-        let failed = |e| error::store("resolving a commit", e);
-        let mut writing = Writing::acquire(&self.0.shared).await.map_err(failed)?;
-        let mut committed = Committed::default();
-        for (stream, ids) in &attempt.appends {
-            let Some(last) = ids.last() else {
-                committed.versions.push(Version(0));
-                continue;
-            };
-            let query = sqlx::query(RESOLVE).bind(stream.as_str()).bind(last.as_bytes().as_slice());
-            let Some(row) = query.fetch_optional(writing.conn_mut()).await.map_err(failed)? else {
-                return Ok(Resolution::Never);
-            };
-            committed.versions.push(Version(number(row.get_unchecked(0))));
-            committed.position = committed.position.max(Position(number(row.get_unchecked(1))));
-        }
-        drop(writing);
-        for key in &attempt.keys {
-            if self.outcome(key).await?.is_none() {
-                return Ok(Resolution::Never);
-            }
-        }
-        for (table, key, rev) in &attempt.rows {
-            let sql = "select rev from es_rows where tbl = ? and key = ?";
-            let query = sqlx::query_scalar(sql).bind(table.to_string()).bind(key.clone());
-            let now = self.number("resolving a commit", query).await?;
-            // It may have been written since; its revision never goes back.
-            if rev.map_or(now.is_some(), |rev| now.unwrap_or_default() < rev) {
-                return Ok(Resolution::Never);
-            }
-        }
-        Ok(Resolution::Applied(committed))
+        attempt::resolve(&self.0, attempt).await
     }
 
     async fn stream(

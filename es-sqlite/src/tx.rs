@@ -66,6 +66,7 @@ impl Transaction for Tx {
             let given = sqlx::raw_sql(schema::sql(names)).execute(self.writing.conn_mut()).await;
             given.map_err(|e| error::store("giving the tables of a projection their names back", e))?;
         }
+        self.writing.shared().name(&mut self.staged);
         self.writing.end_watch()?;
         let mut outcomes = batch::run(&mut self.writing, vec![self.staged]).await;
         outcomes.pop().expect("one outcome for one commit")

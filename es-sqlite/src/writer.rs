@@ -5,12 +5,14 @@
 //! al., "Implementation techniques for main memory database systems", 1984).
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::ThreadId;
 
 use es_core::clock::Clock;
-use es_core::store::{Attempt, Commit, CommitError, Committed, Position, StoreError};
+use es_core::entropy::SystemEntropy;
+use es_core::id::Ids;
+use es_core::store::{Attempt, Commit, CommitError, Committed, Position, RowWakes, StoreError};
 use sqlx::SqliteConnection;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, mpsc, oneshot, watch};
@@ -38,6 +40,11 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) types: Types,
     pub(crate) head: watch::Sender<Position>,
+    pub(crate) row_wakes: RowWakes,
+    /// How many witnesses were written since old ones were removed.
+    pub(crate) witnesses: AtomicUsize,
+    /// Names attempts that their callers have not named.
+    ids: Ids,
     connection: Arc<AsyncMutex<Connection>>,
     guard: Arc<Guard>,
     /// Where a `Tx` that is dropped outside a runtime is rolled back.
@@ -111,6 +118,9 @@ impl Shared {
         guard.install(&mut conn).await?;
         Ok(Self {
             identity,
+            ids: Ids::new(clock.clone(), Arc::new(SystemEntropy)),
+            row_wakes: RowWakes::default(),
+            witnesses: AtomicUsize::new(0),
             clock,
             types: Types::default(),
             head: watch::Sender::new(head),
@@ -130,6 +140,13 @@ impl Shared {
         let what = "this task holds an open `Tx` of the store and would wait for itself: \
                     write through the `Tx` (`app.send(..).within(&mut tx)`), or end it first";
         Err(StoreError::misuse(what))
+    }
+
+    /// Names a commit, if its caller has not.
+    pub(crate) fn name(&self, commit: &mut Commit) {
+        if commit.attempt.is_nil() {
+            commit.attempt = self.ids.next();
+        }
     }
 
     /// Tells readers in this process how far the log goes.
@@ -162,16 +179,22 @@ impl Writing {
         Ok(writing)
     }
 
+    /// Waits for the connection and opens a transaction.
+    pub(crate) async fn open(shared: &Arc<Shared>) -> Result<Self, sqlx::Error> {
+        let mut writing = Self::acquire(shared).await?;
+        writing.set_open(true);
+        if let Err(error) = sqlx::query("begin immediate").execute(writing.conn_mut()).await {
+            writing.set_open(false);
+            return Err(error);
+        }
+        Ok(writing)
+    }
+
     /// Opens a transaction for the user.
     pub(crate) async fn begin(shared: &Arc<Shared>) -> Result<Self, StoreError> {
         shared.not_the_holder()?;
         let failed = |e| error::store("opening a transaction", e);
-        let mut writing = Self::acquire(shared).await.map_err(failed)?;
-        writing.set_open(true);
-        if let Err(error) = sqlx::query("begin immediate").execute(writing.conn_mut()).await {
-            writing.set_open(false);
-            return Err(failed(error));
-        }
+        let mut writing = Self::open(shared).await.map_err(failed)?;
         shared.guard.watch(true);
         writing.held = true;
         writing.hold();
@@ -274,20 +297,33 @@ impl Drop for Writing {
 
 /// Hands commits to the task that writes them.
 #[derive(Clone, Debug)]
-pub(crate) struct Batcher(mpsc::Sender<Request>);
+pub(crate) struct Batcher {
+    shared: Arc<Shared>,
+    requests: mpsc::Sender<Request>,
+}
 
 impl Batcher {
     /// Starts the task; it ends when the last handle is gone.
     pub(crate) fn start(shared: Arc<Shared>) -> Self {
         let (sender, requests) = mpsc::channel(QUEUE);
-        drop(tokio::spawn(write(shared, requests)));
-        Self(sender)
+        drop(tokio::spawn(write(shared.clone(), requests)));
+        Self { shared, requests: sender }
     }
 
-    pub(crate) async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
-        let attempt = Attempt::of(uuid::Uuid::nil(), &commit);
+    pub(crate) async fn commit(&self, mut commit: Commit) -> Result<Committed, CommitError> {
+        self.shared.name(&mut commit);
+        self.send(commit).await
+    }
+
+    /// Waits until everything that waits now is written, or never will be.
+    pub(crate) async fn pass(&self) -> Result<(), CommitError> {
+        self.send(Commit::default()).await.map(drop)
+    }
+
+    async fn send(&self, commit: Commit) -> Result<Committed, CommitError> {
+        let attempt = Attempt::of(commit.attempt, &commit);
         let (reply, outcome) = oneshot::channel();
-        if self.0.send(Request { commit, reply }).await.is_err() {
+        if self.requests.send(Request { commit, reply }).await.is_err() {
             let gone = std::io::Error::other("the runtime that the store was opened on has ended");
             return Err(StoreError::transient("a commit", gone).into());
         }

@@ -8,6 +8,7 @@ mod copy;
 mod crew;
 mod flat;
 mod fold;
+mod idle;
 mod latency;
 mod limits;
 mod memory;
@@ -15,6 +16,7 @@ mod ours;
 mod peers;
 mod plan;
 mod processors;
+mod queue;
 mod raw;
 mod report;
 mod server;
@@ -25,6 +27,7 @@ mod worker;
 use std::path::Path;
 
 pub use processors::{run as processors, share};
+pub use queue::run as queue;
 pub use worker::{list, work};
 
 use self::contender::Contender;

@@ -60,6 +60,8 @@ impl Side for Ours {
         app.rebuild::<Balance>().await?;
         let head = app.store().head().await?;
         app.settle(limit).await?;
+        // Signs off: a node that ends without a word is believed to be alive until its lease has run out.
+        app.shutdown(limit).await;
         Ok(head.0)
     }
 

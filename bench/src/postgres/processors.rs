@@ -1,4 +1,5 @@
-//! What processors cost: catching up beside a loop by hand, many of them on one log, sharing, and how soon a write is seen.
+//! What processors cost: catching up beside a loop by hand, many of them on one log, sharing, how soon a write is seen,
+//! and nothing at all.
 
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ use crate::domain::{AccountEvent, Deposited, deposit};
 use crate::measure::medians;
 
 const STREAMS: u64 = 2_000;
-const LIMIT: Duration = Duration::from_secs(600);
+pub(super) const LIMIT: Duration = Duration::from_secs(600);
 /// The share of work of which the handler is the bottleneck: events, and how long the handler waits for each.
 const SLOW: (u64, &str) = (8_000, "select pg_sleep(0.001)");
 
@@ -32,12 +33,13 @@ pub fn run(runtime: &Runtime, rounds: usize, long: bool) -> anyhow::Result<()> {
         many(runtime, &server, rounds, events)?;
         visible(runtime, &server)?;
         shared(runtime, &server)?;
+        super::idle::measure(runtime, &server)?;
     }
     Ok(())
 }
 
 #[expect(clippy::print_stdout, reason = "this is the program's answer")]
-fn say(line: &str) {
+pub(super) fn say(line: &str) {
     println!("{line}");
 }
 
@@ -79,7 +81,7 @@ fn fill(runtime: &Runtime, server: &Server, events: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn copy(server: &Server, of: &str) -> anyhow::Result<String> {
+pub(super) fn copy(server: &Server, of: &str) -> anyhow::Result<String> {
     server.run("drop database if exists round with (force)")?;
     server.run(&format!("create database round template {of}"))?;
     server.url("round")

@@ -4,6 +4,7 @@
 
 mod circles;
 mod fixtures;
+mod golden;
 mod inline;
 mod kit;
 mod memory;

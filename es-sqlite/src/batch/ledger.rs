@@ -1,6 +1,6 @@
 //! What is stored, as far as a batch asks, and what the batch adds to it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use es_core::clock::Timestamp;
 use es_core::store::kinds::Kind;
@@ -9,8 +9,10 @@ use es_core::store::{
     Commit, Committed, EventFilter, IdempotencyKey, Name, NewEvent, Outcome, Position, RecordedEvent,
     RowWrite, StreamId, Version,
 };
+use uuid::Uuid;
 
 use super::write::Rows;
+use crate::attempt;
 use crate::types::Types;
 
 /// A stream, as it is stored and as the batch leaves it.
@@ -28,6 +30,9 @@ pub(super) struct Stream {
 pub(super) struct Batch {
     pub(super) types: Types,
     pub(super) head: Position,
+    /// By the store's clock.
+    pub(super) now: Timestamp,
+    /// When the events of this batch are recorded: now, or when the last one was, if the clock has gone backwards.
     pub(super) recorded_at: Timestamp,
     pub(super) next_stream: i64,
     pub(super) next_type: i64,
@@ -38,6 +43,8 @@ pub(super) struct Batch {
     pub(super) broken: HashMap<usize, (Position, Name)>,
     pub(super) outcomes: HashMap<IdempotencyKey, Outcome>,
     pub(super) row_revs: HashMap<(String, String), u64>,
+    /// Attempts that were given up.
+    pub(super) fences: HashSet<Uuid>,
     /// The commit that is judged.
     current: usize,
     /// Whether later commits of the batch may ask for the events of earlier ones.
@@ -67,7 +74,12 @@ impl Batch {
 
     /// Takes in an accepted commit.
     pub(super) fn add(&mut self, commit: &Commit) -> Committed {
-        let Commit { appends, checks: _, condition: _, outcomes, rows, inline: _, explain: _ } = commit;
+        let Commit { appends, checks: _, condition: _, outcomes, rows, inline: _, explain: _, attempt } =
+            commit;
+        // Events prove their commit.
+        if !attempt.is_nil() && appends.iter().all(|append| append.events.is_empty()) {
+            self.rows.witness(*attempt, attempt::kept_from(*attempt, self.now));
+        }
         let mut versions = Vec::with_capacity(appends.len());
         let mut added = HashMap::new();
         for append in appends {

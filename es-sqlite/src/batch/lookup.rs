@@ -11,6 +11,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Either, Executor as _, Row as _};
 
 use super::ledger::{Batch, Stream};
+use crate::attempt;
 use crate::filter::Select;
 use crate::row::{self, number, signed};
 use crate::writer::Writing;
@@ -27,7 +28,8 @@ pub(super) async fn look_up(writing: &mut Writing, commits: &[Commit]) -> Result
         crate::types::reload(&shared.types, writing.conn_mut()).await?;
     }
     // The clock may go backwards; recorded times do not.
-    batch.recorded_at = shared.clock.now().max(batch.recorded_at);
+    batch.now = shared.clock.now();
+    batch.recorded_at = batch.now.max(batch.recorded_at);
     // Only a later commit of the same batch can be broken by an earlier one.
     batch.remembers = commits.len() > 1 || commits.iter().any(|c| c.appends.len() > 1);
     for (i, commit) in commits.iter().enumerate() {
@@ -50,12 +52,17 @@ async fn ask(writing: &mut Writing, commits: &[Commit], batch: &mut Batch) -> Re
     if commits.iter().flat_map(|c| &c.appends).any(|a| !a.events.is_empty()) {
         rows.insert(INLINE);
     }
+    let attempts: Vec<String> =
+        commits.iter().filter(|c| !c.attempt.is_nil()).map(|c| attempt::hex(c.attempt)).collect();
 
     let sql = if writing.is_open() { LOOK_UP } else { BEGIN };
     let mut statement = if writing.is_open() { Statement::Head } else { Statement::Begin };
     writing.set_open(true);
-    let query =
-        sqlx::query(sql).bind(json(&streams.keys().collect::<Vec<_>>())).bind(json(&keys)).bind(json(&rows));
+    let query = sqlx::query(sql)
+        .bind(json(&streams.keys().collect::<Vec<_>>()))
+        .bind(json(&keys))
+        .bind(json(&rows))
+        .bind(json(&attempts));
     let mut results = writing.conn_mut().fetch_many(query);
     let mut last_type = 0;
     while let Some(result) = results.try_next().await? {
@@ -73,11 +80,14 @@ async fn ask(writing: &mut Writing, commits: &[Commit], batch: &mut Batch) -> Re
                 let (key, outcome) = outcome(&row)?;
                 batch.outcomes.insert(key, outcome);
             }
-            Statement::Rows => {
-                batch
-                    .row_revs
-                    .insert((row.get_unchecked(0), row.get_unchecked(1)), number(row.get_unchecked(2)));
-            }
+            Statement::Rows => match row.get_unchecked::<Option<String>, _>(0) {
+                Some(table) => {
+                    batch.row_revs.insert((table, row.get_unchecked(1)), number(row.get_unchecked(2)));
+                }
+                None => {
+                    batch.fences.insert(attempt::of_hex(row.get_unchecked(1))?);
+                }
+            },
             Statement::Begin => unreachable!("BEGIN has no rows"),
         }
     }

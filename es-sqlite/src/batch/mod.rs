@@ -9,12 +9,12 @@ mod lookup;
 mod write;
 
 use es_core::store::rules::{Verdict, judge};
-use es_core::store::{Commit, CommitError, Committed};
+use es_core::store::{Attempt, Commit, CommitError, Committed, Touched};
 
 use self::ledger::Batch;
 pub(crate) use self::lookup::outcome;
-use crate::error;
 use crate::writer::Writing;
+use crate::{attempt, error};
 
 type Outcome = Result<Committed, CommitError>;
 
@@ -44,7 +44,7 @@ fn failed(error: sqlx::Error) -> CommitError {
     error::store("a commit", error).into()
 }
 
-/// All of it; after an error nothing of it is stored and no transaction is open.
+/// All of it; after an error nothing of it is stored.
 async fn run_once(writing: &mut Writing, commits: &[Commit]) -> Result<Vec<Outcome>, sqlx::Error> {
     let users = writing.is_open();
     let (outcomes, batch) = match decide(writing, commits).await {
@@ -61,15 +61,36 @@ async fn run_once(writing: &mut Writing, commits: &[Commit]) -> Result<Vec<Outco
         return Ok(outcomes);
     }
     if let Err(error) = write::write(writing, &batch).await {
-        writing.rollback().await?;
-        if !write::is_stored(writing, &batch).await? {
-            return Err(error);
+        match is_stored(writing, &batch).await {
+            Ok(true) => {}
+            Ok(false) => return Err(error),
+            Err(_) => return Ok(unknown(commits, outcomes)),
         }
     }
     let shared = writing.shared();
     batch.new_types().for_each(|(id, kind)| shared.types.learn(id, kind.clone()));
     shared.publish(batch.head);
+    if shared.row_wakes.is_watched() {
+        let accepted = commits.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
+        accepted.for_each(|(commit, _)| shared.row_wakes.touch(&Touched::from(commit)));
+    }
     Ok(outcomes)
+}
+
+async fn is_stored(writing: &mut Writing, batch: &Batch) -> Result<bool, sqlx::Error> {
+    writing.rollback().await?;
+    write::is_stored(writing, batch).await
+}
+
+/// The database says neither that the batch is stored nor that it is not.
+fn unknown(commits: &[Commit], outcomes: Vec<Outcome>) -> Vec<Outcome> {
+    let unknown = |(commit, outcome): (&Commit, Outcome)| {
+        outcome.and_then(|_| {
+            let attempt = Attempt::of(commit.attempt, commit);
+            Err(CommitError::Unknown(Box::new(attempt)))
+        })
+    };
+    commits.iter().zip(outcomes).map(unknown).collect()
 }
 
 async fn decide(writing: &mut Writing, commits: &[Commit]) -> Result<(Vec<Outcome>, Batch), sqlx::Error> {
@@ -77,6 +98,10 @@ async fn decide(writing: &mut Writing, commits: &[Commit]) -> Result<(Vec<Outcom
     let mut outcomes = Vec::with_capacity(commits.len());
     for (i, commit) in commits.iter().enumerate() {
         batch.turn_to(i);
+        if batch.fences.contains(&commit.attempt) {
+            outcomes.push(Err(attempt::given_up(commit.attempt)));
+            continue;
+        }
         outcomes.push(match judge(commit, &batch) {
             Ok(Verdict::Apply) => Ok(batch.add(commit)),
             Ok(Verdict::Repeat(committed)) => Ok(committed),

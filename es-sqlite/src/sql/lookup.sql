@@ -16,7 +16,13 @@ cross join es_streams s on s.name = asked.value;
 select o.key, o.fingerprint, o.stream, o.version, o.position, o.events, o.refusal
 from json_each(?) asked
 cross join es_outcomes o on o.key = asked.value;
--- Revisions of rows, by [table, key].
+-- Revisions of rows, by [table, key]; without a table, fences, by the names of attempts in hexadecimal. In one
+-- statement, since each costs more than what it finds.
 select r.tbl, r.key, r.rev
 from json_each(?) asked
 cross join es_rows r on r.tbl = asked.value ->> 0 and r.key = asked.value ->> 1
+union all
+select null, asked.value, 0
+from json_each(?) asked
+cross join es_attempts a on a.id = unhex(asked.value)
+where a.applied_at is null

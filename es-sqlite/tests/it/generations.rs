@@ -357,7 +357,7 @@ async fn a_switch_that_is_dropped_is_done_or_not_done() {
     }
     let current = "select generation from es_projections where current = 1";
     let mut switched = 0;
-    for wakes in 0..40 {
+    for wakes in 0..80 {
         let before = number(&store, current).await;
         let to = 3 - u32::try_from(before).unwrap();
         let answered = dropped_after(wakes, store.switch(&PAIRS, to, Commit::default())).await;
@@ -369,7 +369,7 @@ async fn a_switch_that_is_dropped_is_done_or_not_done() {
         assert_eq!(number(&store, format!("select generation from \"rights~{}\"", 3 - now)).await, 3 - now);
         assert_eq!(texts(&store, "select \"table\" from pragma_foreign_key_list('notes')").await, ["lefts"]);
     }
-    assert!((1..40).contains(&switched));
+    assert!((1..80).contains(&switched));
     assert_eq!(store.verify().await.unwrap(), [""; 0]);
 }
 
@@ -727,7 +727,8 @@ async fn only_what_the_database_could_do_later_is_transient() {
         for_good.push(of_sql(sql).await);
     }
     for_good.push(StoreError::misuse("wrong").into());
-    for_good.push(CommitError::Fenced { what: "a row".to_owned() }.into());
+    for_good
+        .push(CommitError::Fenced { table: "t".into(), key: "k".to_owned(), expected: 1, actual: 2 }.into());
     for_good.push("a text".into());
     for_good.push(io::Error::other("of another service").into());
     let busy = es_sqlite::SqliteOptions::new(&file).with_lock_timeout(Duration::from_millis(1));

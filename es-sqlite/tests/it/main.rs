@@ -2,6 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "in here, what is not there is a test that fails")]
 
+mod attempts;
 mod conformance;
 mod files;
 mod generations;
+mod golden;
+mod rows;
+mod upgrade;

@@ -6,5 +6,5 @@ mod sequence;
 pub use self::ask::ParkedFilter;
 pub use self::sequence::ParkedSequence;
 pub(crate) use self::sequence::{
-    Parked, begin, cut, list, of_range, one, positions, requests, skip, skipped, write_left_out,
+    Parked, begin, cut, list, of_range, one, positions, skip, skipped, write_left_out,
 };

@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::clock::Timestamp;
 use crate::processor::kinds::admission::LeftOut;
 use crate::slices::Slices;
-use crate::state::{Build, Nothing, Request, Sequence, Skipped, sortable};
+use crate::state::{Build, Nothing, Sequence, Skipped, sortable};
 use crate::store::{Position, Row, RowStore, RowWrite, StoreError};
 
 /// How much of an error is stored, in characters.
@@ -150,7 +150,7 @@ pub(crate) async fn one(
     build.parked().get(store, key).await
 }
 
-/// Where the events of a sequence stand, after a position, at most `limit` of them.
+/// The positions of the events of a sequence, after one, at most `limit` of them.
 pub(crate) async fn positions(
     store: &dyn RowStore,
     build: &Build,
@@ -161,11 +161,6 @@ pub(crate) async fn positions(
     let (prefix, after) = (prefix(parked), event_key(parked, after));
     let found = build.parked_events().below(store, &prefix, Some(&after), limit).await?;
     Ok(found.into_iter().filter_map(|row| position_of(&row).map(|position| (row, position))).collect())
-}
-
-/// What was asked for.
-pub(crate) async fn requests(store: &dyn RowStore, build: &Build) -> Result<Vec<Row<Request>>, StoreError> {
-    build.requests().all(store).await
 }
 
 /// Events that were left out for good.

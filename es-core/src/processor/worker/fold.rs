@@ -135,8 +135,8 @@ impl Worker {
             (false, true) => Step::Rest(started.elapsed().min(POLL / 2)),
             // It may have been read for another processor, some time ago.
             (false, false) if !page.events.is_empty() => Step::More,
-            (false, false) if gap > 0 && !flushes => Step::Rest(IDLE_TIME),
-            (false, false) => Step::Idle,
+            (false, false) if gap > 0 && !flushes => Step::Idle(Some(IDLE_TIME)),
+            (false, false) => Step::Idle(None),
         })
     }
 
@@ -225,4 +225,89 @@ pub(crate) async fn fold_between(
     let through = page.through.min(end);
     let folded = Folded { through, more: page.more && through < end };
     Ok(session.fold(&events, admission).await.map(|()| folded))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Page;
+
+    const FAR: Position = Position(u64::MAX);
+
+    /// A page of one-byte events at these positions, that looked so far.
+    fn page(positions: &[u64], through: u64) -> SharedPage {
+        let event = |position: &u64| {
+            let event = crate::store::NewEvent {
+                id: crate::id::Ids::default().next(),
+                name: "noted".into(),
+                schema: 1,
+                codec: "json".into(),
+                data: "1".into(),
+                tags: Vec::new(),
+                metadata: Arc::default(),
+            };
+            let stream = crate::StreamId::new(format!("s-{position}")).unwrap();
+            let at = crate::Timestamp::UNIX_EPOCH;
+            event.into_recorded(stream, crate::Version(1), Some(Position(*position)), at)
+        };
+        let events = positions.iter().map(event).collect();
+        SharedPage::new(Page { events, through: Position(through), more: false })
+    }
+
+    fn at(seen: u64) -> Bounds {
+        let (limit, page, bytes) = (100, 100, usize::MAX);
+        Bounds { seen: Position(seen), bound: FAR, replay: Position(0), trouble: None, limit, page, bytes }
+    }
+
+    /// What is handled: the positions, how far that goes, where the page continues, whether it is bounded.
+    fn taken(page: &SharedPage, done: usize, at: &Bounds) -> (Vec<u64>, u64, Option<usize>, bool) {
+        let next = next(page, done, at, |event| !event.place().0.is_multiple_of(10));
+        let events = next.events.iter().map(|event| event.place().0).collect();
+        (events, next.through.0, next.rest, next.bounded)
+    }
+
+    #[test]
+    fn a_page_is_handled_whole_unless_something_bounds_it() {
+        let page = page(&[2, 3, 10, 12, 15], 20);
+        assert_eq!(taken(&page, 0, &at(0)), (vec![2, 3, 12, 15], 20, None, false), "10 is not wanted");
+        assert_eq!(taken(&page, 3, &at(10)), (vec![12, 15], 20, None, false), "a part was done");
+        let limit = Bounds { limit: 2, ..at(0) };
+        assert_eq!(taken(&page, 0, &limit), (vec![2, 3], 3, Some(2), false));
+        let bytes = Bounds { bytes: 3, ..at(0) };
+        assert_eq!(taken(&page, 0, &bytes), (vec![2, 3, 12], 12, Some(4), false));
+        let tiny = Bounds { bytes: 0, ..at(0) };
+        assert_eq!(taken(&page, 0, &tiny), (vec![2], 2, Some(1), false), "at least one");
+    }
+
+    #[test]
+    fn a_replay_ends_where_it_ends() {
+        let page = page(&[2, 3, 12], 20);
+        let replay = Bounds { replay: Position(5), ..at(0) };
+        assert_eq!(taken(&page, 0, &replay), (vec![2, 3], 5, Some(2), false));
+        assert!(next(&page, 0, &replay, |_| true).events.iter().all(|event| event.replay));
+        assert_eq!(taken(&page, 2, &Bounds { seen: Position(5), ..replay }), (vec![12], 20, None, false));
+        assert!(!next(&page, 2, &Bounds { seen: Position(5), ..replay }, |_| true).events[0].replay);
+        let beyond = Bounds { replay: Position(50), ..at(0) };
+        assert_eq!(taken(&page, 0, &beyond), (vec![2, 3, 12], 20, None, false));
+    }
+
+    #[test]
+    fn what_failed_is_handled_alone_and_after_what_comes_before_it() {
+        let page = page(&[2, 3, 12, 15], 20);
+        let trouble = Bounds { trouble: Some(Position(12)), ..at(0) };
+        assert_eq!(taken(&page, 0, &trouble), (vec![2, 3], 11, Some(2), false));
+        let alone = Bounds { seen: Position(11), ..trouble };
+        assert_eq!(taken(&page, 2, &alone), (vec![12], 12, Some(3), false));
+        assert!(!next(&page, 2, &alone, |_| true).whole);
+    }
+
+    #[test]
+    fn a_build_that_follows_stops_where_the_other_one_is() {
+        let page = page(&[2, 3, 12, 15], 20);
+        let bound = |bound: u64, seen: u64| Bounds { bound: Position(bound), ..at(seen) };
+        assert_eq!(taken(&page, 0, &bound(3, 0)), (vec![2, 3], 3, None, true), "the page is asked for again");
+        assert_eq!(taken(&page, 0, &bound(1, 1)), (vec![], 1, None, true));
+        assert_eq!(taken(&page, 0, &bound(20, 0)), (vec![2, 3, 12, 15], 20, None, false));
+        assert_eq!(taken(&page, 0, &bound(18, 0)), (vec![2, 3, 12, 15], 18, None, true));
+    }
 }

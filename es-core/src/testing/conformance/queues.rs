@@ -138,7 +138,7 @@ pub async fn writers_of_the_same_rows_in_opposite_orders_all_end<S: Subject>(sub
         let keys: Vec<String> = (0..6).map(|i| format!("{round:02}-{i}")).collect();
         for (rev, data) in [(0, Some("made")), (1, Some("changed")), (2, None)] {
             let writers = (0..12).map(|i| {
-                let table = |j: usize| if (i + j) % 2 == 0 { TABLE } else { HOT };
+                let table = |j: usize| if (i + j).is_multiple_of(2) { TABLE } else { HOT };
                 let mut commit: Vec<RowWrite> =
                     keys.iter().enumerate().map(|(j, key)| write(table(j), key, rev, data)).collect();
                 if i % 3 == 0 {

@@ -1,0 +1,63 @@
+//! Stored formats: what earlier versions wrote is read, and what is written now is what is pinned.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{
+    Afresh, Asked, Checkpoint, Control, Generations, NodeRecord, Nothing, Request, Sequence, ShareRecord,
+    Skipped,
+};
+
+/// Reads a row and writes it again: the same fields with the same values.
+fn pinned<T: Serialize + DeserializeOwned>(file: &str, golden: &str) -> T {
+    let read: T = serde_json::from_str(golden).unwrap_or_else(|e| panic!("{file}: {e}"));
+    let stored: Value = serde_json::from_str(golden).expect("a golden file is JSON");
+    assert_eq!(serde_json::to_value(&read).expect("it serializes"), stored, "{file}");
+    read
+}
+
+macro_rules! golden {
+    ($($test:ident: $of:ty = [$($file:literal),+ $(,)?];)+) => { $(
+        #[test]
+        fn $test() {
+            $(pinned::<$of>($file, include_str!(concat!("../../tests/golden/", $file, ".json")));)+
+        }
+    )+ };
+}
+
+golden! {
+    shares: ShareRecord<Checkpoint> = [
+        "checkpoint", "checkpoint-owned", "checkpoint-split", "checkpoint-merged", "checkpoint-rebuilding",
+        "checkpoint-halted",
+    ];
+    nodes: NodeRecord = ["node", "node-whole"];
+    builds: Generations = [
+        "generations", "generations-building", "generations-previous", "generations-frozen",
+        "generations-frozen-by", "generations-retired",
+    ];
+    sequences: Sequence = ["parked"];
+    events_of_sequences: Nothing = ["parked-event"];
+    requests: Request = ["request-retry", "request-discard"];
+    what_was_left_out: Skipped = ["skipped", "skipped-by-choice"];
+    rows_to_rebuild: Afresh = ["afresh", "afresh-failed"];
+    counts_of_requests: Asked = ["asked"];
+    controls: Control = ["control"];
+    inline_sets: std::collections::BTreeSet<String> = ["inline-set"];
+}
+
+/// What a field that an earlier version did not have stands for.
+#[test]
+fn what_is_missing_has_its_meaning_of_before() {
+    let share: ShareRecord<Checkpoint> =
+        pinned("checkpoint", include_str!("../../tests/golden/checkpoint.json"));
+    assert_eq!((share.progress.halt, share.owner, share.last), (None, None, Some(1_023)));
+    let frozen: Generations =
+        pinned("generations-frozen", include_str!("../../tests/golden/generations-frozen.json"));
+    assert_eq!(
+        (frozen.freeze.until, frozen.freeze.by, frozen.retired),
+        (Some(1_767_225_616_000_000), None, false)
+    );
+    let node: NodeRecord = pinned("node", include_str!("../../tests/golden/node.json"));
+    assert!(node.whole.is_empty());
+}
