@@ -62,6 +62,7 @@ mod data;
 #[doc(hidden)]
 pub mod domain;
 mod double;
+pub mod fences;
 pub mod generations;
 #[doc(hidden)]
 pub mod inline;

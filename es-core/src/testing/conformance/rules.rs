@@ -198,6 +198,12 @@ macro_rules! __conformance_rules {
                 rebuilt_online_equals_built_step_by_step
                 rows_of_some_keys_are_built_anew_while_others_go_on
             }
+            fences {
+                what_a_replaced_version_writes_late_is_refused_also_once_it_is_back
+                no_number_of_a_build_is_given_twice
+                a_reset_is_refused_while_queries_are_switched
+                a_projection_named_like_the_framework_harms_nothing
+            }
             queries {
                 a_watched_query_answers_at_once_and_after_each_change
                 the_last_item_of_a_watched_query_is_what_is_true_now
