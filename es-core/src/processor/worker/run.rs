@@ -110,7 +110,7 @@ impl Worker {
     pub(crate) async fn run(mut self) {
         while !self.stop.is_cancelled() {
             self.news.mark_unchanged();
-            self.wake.mark_unchanged();
+            self.hear();
             let pause = match self.step().await {
                 Ok(Step::More) => continue,
                 Ok(Step::Lost) => return,
@@ -126,6 +126,18 @@ impl Worker {
         // What was folded is flushed, unless it fails: then it is folded again by the next owner.
         if self.open.as_ref().is_some_and(|open| open.seen > self.share.progress.position) {
             drop(self.flush().await);
+        }
+    }
+
+    /// Whether something was asked for while it was busy: then that is looked up before the next page.
+    fn hear(&mut self) {
+        let Self { wake, requests: [retries, rows], .. } = self;
+        for asked in [wake, retries, rows] {
+            // The context is there for as long as its workers; a store that is gone asks for nothing.
+            if asked.has_changed().unwrap_or_default() {
+                self.asked = false;
+                asked.mark_unchanged();
+            }
         }
     }
 
