@@ -260,6 +260,10 @@ impl Processor {
             ProcessorState::Failing { error, .. } => format!("it fails at {}: {error}", now.position),
             ProcessorState::Halted { error, .. } => format!("it is halted at {}: {error}", now.position),
             ProcessorState::Stopped => format!("it is stopped at {}", now.position),
+            ProcessorState::Paused { since } => format!("it is paused at {} since {since}", now.position),
+            ProcessorState::Unsettled { error } => {
+                format!("it is not worked on, at {}: {error}", now.position)
+            }
             _ => format!("it is at {} and did not reach {position} within {limit:?}", now.position),
         };
         WaitError::TimedOut { processor: self.name().to_owned(), why }

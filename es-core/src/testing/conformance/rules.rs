@@ -51,6 +51,20 @@ macro_rules! __conformance_rules {
                 a_refused_writer_names_the_row_that_it_lost
                 a_queue_gives_what_is_due_until_it_is_done
             }
+            cluster {
+                each_job_is_done_once_whatever_nodes_come_and_go
+                a_share_that_was_claimed_is_written_by_nobody_who_had_it_before
+                no_job_waits_for_others_and_none_is_early
+                shares_follow_the_members
+                what_cannot_be_split_is_shared_fairly_and_moves_when_a_node_leaves
+                what_cannot_be_split_is_shared_fairly_between_nodes_that_run_different_things
+                two_reactors_are_on_two_nodes
+                a_share_that_cannot_be_read_stops_its_group_and_nothing_else
+                a_processor_whose_share_cannot_be_read_says_so_on_every_node
+                a_node_that_cannot_be_read_is_ignored
+                a_node_of_the_version_before_counts_as_a_member
+                groups_whose_names_begin_alike_are_apart
+            }
             conditions {
                 a_filter_means_any_of_its_types_and_all_of_its_tags
                 a_read_that_matches_nothing_still_says_how_far_it_looked
