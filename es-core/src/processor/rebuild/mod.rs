@@ -4,11 +4,11 @@ mod compare;
 #[cfg(test)]
 mod explored;
 mod generations;
+mod handle;
 mod keys;
 mod prepare;
 mod protocol;
-mod rebuild;
 
+pub use self::handle::{Progress, Rebuild, RebuildOptions, RebuildReport};
 pub(crate) use self::prepare::{point, prepare};
 pub(crate) use self::protocol::expire;
-pub use self::rebuild::{Progress, Rebuild, RebuildOptions, RebuildReport};
