@@ -2,7 +2,7 @@
 
 use crate::cluster::{Share, Shares};
 use crate::limits::MAX_PAGE;
-use crate::processor::backend::AnyBackend;
+use crate::processor::AnyBackend;
 use crate::processor::kinds::runner::Runner;
 use crate::state::{Build, Checkpoint, Generations, generations};
 use crate::store::{

@@ -10,8 +10,8 @@ use super::generations::{Change, Refused};
 use super::point;
 use crate::cluster::{Share, Shares};
 use crate::id::Ids;
+use crate::processor::AnyBackend;
 use crate::processor::ProcessorError;
-use crate::processor::backend::AnyBackend;
 use crate::state::{Build, Checkpoint, Freeze, Generations, InlineSet, generations};
 use crate::store::{
     Commit, CommitError, Committed, Generation, Position, Row, RowWrite, StoreError, Tables, Won, write_rows,
