@@ -1,6 +1,6 @@
 //! One group of shares on one node: claims, frees, splits and merges them, and starts the work on its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use futures::future::join_all;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
 
 use super::node::{self, Alive, Cluster, View, name_of};
 use super::plan::{Action, Holder, Rule, Seen, plan};
@@ -20,6 +21,8 @@ use crate::store::{RowWrite, StoreError, write_rows};
 const GIVES_BACK: usize = 4;
 /// When it is tried again what could not be settled, if nothing new is seen before.
 const AGAIN: Duration = Duration::from_millis(200);
+/// For how many leases a node keeps what another one was to have that did not come for it.
+const KEEPS: u32 = 10;
 
 /// The work on a share.
 #[async_trait]
@@ -43,12 +46,15 @@ pub struct Keeper<W: Work> {
     tasks: BTreeMap<u16, Task>,
     /// Since when a share that another node is to have has been free.
     free_since: Option<Instant>,
+    /// The node that did not come for what this one has taken in its place, and since when.
+    in_place_of: Option<(Uuid, Instant)>,
 }
 
 struct Task {
     slices: Slices,
     epoch: u64,
-    stop: CancellationToken,
+    /// Ends the work also when the keeper is dropped.
+    stop: DropGuard,
     handle: JoinHandle<()>,
 }
 
@@ -68,7 +74,7 @@ impl<W: Work> Keeper<W> {
         work: Arc<W>,
     ) -> Self {
         let (group, tasks) = (group.into(), BTreeMap::new());
-        Self { cluster, shares, group, work, workers: None, tasks, free_since: None }
+        Self { cluster, shares, group, work, workers: None, tasks, free_since: None, in_place_of: None }
     }
 
     /// Nodes share the slices, and each works on so many ranges of them at once.
@@ -84,7 +90,7 @@ impl<W: Work> Keeper<W> {
     /// [`StoreError`] if the store cannot be read or written.
     pub async fn begin(&self, progress: W::Progress) -> Result<(), StoreError> {
         let store = self.cluster.store();
-        if self.shares.of(store, &self.group).await?.is_empty() {
+        if !self.shares.exist(store, &self.group).await? {
             let whole = self.shares.placed(store, Share::whole(self.group.clone(), progress)).await?;
             // Another node may be as fast.
             let _won = write_rows(store, vec![self.shares.put(&whole)?]).await?;
@@ -105,13 +111,14 @@ impl<W: Work> Keeper<W> {
     ///
     /// [`StoreError`] if the store cannot be read or written, or a share cannot be decoded.
     pub async fn settle(&mut self, view: &View) -> Result<Vec<Share<W::Progress>>, StoreError> {
-        self.tasks.retain(|_, task| !task.handle.is_finished());
+        self.bury().await;
         let mut shares = view.shares(&self.shares, &self.group)?;
         if self.cluster.only_looks() {
             return Ok(shares);
         }
         let idle = self.own(&shares).any(|share| !self.works_on(share));
-        if shares.is_empty() || idle || !self.plan(&shares, &view.alive, view).is_empty() {
+        let lost = !self.lost(&shares).is_empty();
+        if shares.is_empty() || idle || lost || !self.plan(&shares, &view.alive, view).is_empty() {
             // What was seen may be old: what is done is decided on what is there now. Shares first: whoever has one has
             // said before that it is alive.
             shares = self.shares.of(self.cluster.store(), &self.group).await?;
@@ -120,6 +127,12 @@ impl<W: Work> Keeper<W> {
                 self.act(&shares, action).await?;
             }
             shares = self.shares.of(self.cluster.store(), &self.group).await?;
+            // A work that writes nothing would never hear that its share belongs to another node now.
+            for first in self.lost(&shares) {
+                if let Some(task) = self.tasks.remove(&first) {
+                    stop(task).await;
+                }
+            }
         }
         let starting: Vec<_> = self.own(&shares).filter(|share| !self.works_on(share)).cloned().collect();
         for share in starting {
@@ -139,6 +152,20 @@ impl<W: Work> Keeper<W> {
     fn works_on(&self, share: &Share<W::Progress>) -> bool {
         let same = |task: &Task| task.slices == share.slices && task.epoch == share.epoch;
         self.tasks.get(&share.slices.first).is_some_and(same)
+    }
+
+    /// What is worked on, and is no share of this node any more.
+    fn lost(&self, shares: &[Share<W::Progress>]) -> Vec<u16> {
+        let own: BTreeSet<u16> = self.own(shares).map(|share| share.slices.first).collect();
+        self.tasks.keys().copied().filter(|first| !own.contains(first)).collect()
+    }
+
+    /// Forgets the work that has ended.
+    async fn bury(&mut self) {
+        let ended = self.tasks.extract_if(.., |_, task| task.handle.is_finished());
+        for (_, task) in ended.collect::<Vec<_>>() {
+            stop(task).await;
+        }
     }
 
     fn plan(&mut self, shares: &[Share<W::Progress>], alive: &Alive, view: &View) -> Vec<Action> {
@@ -165,7 +192,16 @@ impl<W: Work> Keeper<W> {
                 self.free_since = since;
                 // Nodes that see different things may leave it to each other: after a while any of them will do.
                 let waited = since.is_some_and(|since| since.elapsed() >= self.cluster.believed_for());
-                Rule::Whole { mine: view.target(&self.group) == Some(me), waited }
+                let target = view.target(&self.group);
+                // It was taken in the place of that node, which is offered it again later.
+                let keeps = self.cluster.believed_for() * KEEPS;
+                let kept = |(of, since): (Uuid, Instant)| target == Some(of) && since.elapsed() < keeps;
+                self.in_place_of = self.in_place_of.filter(|of| kept(*of));
+                let mine = target == Some(me) || self.in_place_of.is_some();
+                if waited && !mine {
+                    self.in_place_of = target.map(|target| (target, Instant::now()));
+                }
+                Rule::Whole { mine, waited }
             }
         };
         plan(&seen, rule)
@@ -252,7 +288,7 @@ impl<W: Work> Keeper<W> {
         let (stop, slices, epoch) = (CancellationToken::new(), share.slices, share.epoch);
         let (work, stopped) = (self.work.clone(), stop.clone());
         let handle = tokio::spawn(async move { work.run(share, stopped).await });
-        self.tasks.insert(first, Task { slices, epoch, stop, handle });
+        self.tasks.insert(first, Task { slices, epoch, stop: stop.drop_guard(), handle });
     }
 
     /// Ends the work on all shares of this node, which it keeps.
@@ -294,7 +330,7 @@ async fn free<P: super::Progress>(
 }
 
 async fn stop(task: Task) {
-    task.stop.cancel();
+    drop(task.stop);
     if let Err(error) = task.handle.await {
         tracing::error!(%error, "the work on a share ended in a panic");
     }

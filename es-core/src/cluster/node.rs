@@ -334,7 +334,8 @@ impl View {
 
 /// What a group is one of: `name`, or `name~number`.
 pub(crate) fn name_of(group: &str) -> &str {
-    group.rsplit_once('~').map_or(group, |(name, _)| name)
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    group.rsplit_once('~').filter(|(_, rest)| number(rest)).map_or(group, |(name, _)| name)
 }
 
 /// Rows of one read at most: what is larger is read in pages.

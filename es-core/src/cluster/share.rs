@@ -160,8 +160,21 @@ impl<P: Progress> Shares<P> {
     ///
     /// [`StoreError`] if they cannot be read.
     pub async fn of(&self, rows: &dyn RowStore, group: &str) -> Result<Vec<Share<P>>, StoreError> {
-        let found = self.below(rows, &format!("{group}#")).await?;
-        found.into_iter().filter_map(|row| self.decode(row).transpose()).collect()
+        let found = self.rows_of(rows, group).await?.into_iter();
+        found.filter_map(|row| self.decode(row).transpose()).collect()
+    }
+
+    /// Whether there are shares of a name, also if they cannot be read.
+    pub(crate) async fn exist(&self, rows: &dyn RowStore, group: &str) -> Result<bool, StoreError> {
+        let mut found = self.rows_of(rows, group).await?.into_iter();
+        Ok(found.any(|row| !matches!(self.decode(row), Ok(None))))
+    }
+
+    /// The rows of one name, those that were retired included. Another name may begin with this one and `#`.
+    async fn rows_of(&self, rows: &dyn RowStore, group: &str) -> Result<Vec<StoredRow>, StoreError> {
+        let mut found = self.below(rows, &format!("{group}#")).await?;
+        found.retain(|row| parse_key(&row.key).is_some_and(|(name, _)| name == group));
+        Ok(found)
     }
 
     /// The rows whose keys begin with a text, those that were retired included.

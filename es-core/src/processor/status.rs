@@ -36,6 +36,8 @@ pub struct ProcessorStatus {
     pub progress: Option<Timestamp>,
     /// The time of the last event that this node handled, by the store's clock.
     pub recorded_at: Option<Timestamp>,
+    /// Why it cannot be found out what to work on, whatever its ranges do meanwhile.
+    pub(crate) unsettled: Option<String>,
 }
 
 /// Where a range of slices is.
@@ -112,6 +114,7 @@ impl Board {
             per_second: 0.0,
             progress: None,
             recorded_at: None,
+            unsettled: None,
         };
         Self { status: watch::Sender::new(status) }
     }
@@ -127,7 +130,7 @@ impl Board {
     /// The ranges that there are from now on.
     pub(crate) fn reshape(&self, ranges: Vec<RangeStatus>) {
         self.status.send_if_modified(|status| {
-            let unsettled = matches!(status.state, ProcessorState::Unsettled { .. });
+            let unsettled = status.unsettled.take().is_some();
             let changed = unsettled || status.ranges != ranges;
             status.ranges = ranges;
             changed && summarize(status)
@@ -158,13 +161,13 @@ impl Board {
     /// What it is to do cannot be found out.
     pub(crate) fn unsettled(&self, error: &str) {
         self.status.send_if_modified(|status| {
-            let state = ProcessorState::Unsettled { error: error.to_owned() };
-            let changed = status.state < state;
-            if changed {
-                status.state = state;
-            }
-            changed
+            let known = status.unsettled.replace(error.to_owned());
+            known.as_deref() != Some(error) && summarize(status)
         });
+    }
+
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.status.borrow().unsettled.is_some()
     }
 
     pub(crate) fn stopped(&self) {
@@ -181,6 +184,9 @@ fn summarize(status: &mut ProcessorStatus) -> bool {
     }
     if let Some(worst) = status.ranges.iter().map(|range| &range.state).max() {
         status.state = worst.clone();
+    }
+    if let Some(error) = &status.unsettled {
+        status.state = ProcessorState::Unsettled { error: error.clone() }.max(status.state.clone());
     }
     true
 }

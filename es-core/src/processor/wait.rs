@@ -7,7 +7,7 @@ use super::status::{ProcessorState, ProcessorStatus, RangeStatus};
 use super::{Processor, ProcessorError, parked};
 use crate::ErrorKind;
 use crate::cluster::Shares;
-use crate::command::Done;
+use crate::command::{Done, NamedDone};
 use crate::slices::slice_of;
 use crate::state::{Build, Checkpoint};
 use crate::store::{Position, StoreError};
@@ -26,6 +26,12 @@ pub struct Receipt {
 impl From<Position> for Receipt {
     fn from(position: Position) -> Self {
         Self { position, events: None }
+    }
+}
+
+impl From<&NamedDone> for Receipt {
+    fn from(done: &NamedDone) -> Self {
+        Self { position: done.position, events: Some(done.events as u64) }
     }
 }
 
@@ -254,6 +260,10 @@ impl Processor {
             ProcessorState::Failing { error, .. } => format!("it fails at {}: {error}", now.position),
             ProcessorState::Halted { error, .. } => format!("it is halted at {}: {error}", now.position),
             ProcessorState::Stopped => format!("it is stopped at {}", now.position),
+            ProcessorState::Paused { since } => format!("it is paused at {} since {since}", now.position),
+            ProcessorState::Unsettled { error } => {
+                format!("it is not worked on, at {}: {error}", now.position)
+            }
             _ => format!("it is at {} and did not reach {position} within {limit:?}", now.position),
         };
         WaitError::TimedOut { processor: self.name().to_owned(), why }

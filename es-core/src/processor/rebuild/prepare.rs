@@ -52,7 +52,7 @@ pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Re
             }
         }
         let build = Build::first(&name).to_string();
-        if known.is_none() && shares.of(backend, &build).await?.is_empty() {
+        if known.is_none() && !shares.exist(backend, &build).await? {
             let head = backend.head().await?;
             let begin = if tables.is_some() { Position(0) } else { head };
             let whole = Share::whole(build, Checkpoint::new(begin, head));
@@ -90,7 +90,8 @@ async fn leftovers(backend: &dyn AnyBackend, tables: &Tables) -> Result<Vec<RowW
     let shares = Shares::<Checkpoint>::checkpoints();
     for row in shares.below(backend, &any).await? {
         let other = |share: &Share<Checkpoint>| share.group.split('~').next() != Some(&*name);
-        if let Some(share) = shares.decode(row)?.filter(other) {
+        // One that cannot be read has no worker that could.
+        if let Some(share) = shares.decode(row).ok().flatten().filter(other) {
             rows.push(shares.retire(&share)?);
         }
     }

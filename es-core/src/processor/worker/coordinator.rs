@@ -99,7 +99,9 @@ impl Coordinator {
             if let Err(error) = settled {
                 let (processor, error) = (&self.handle.name, crate::chain(&error));
                 tracing::warn!(%processor, error, "what to work on could not be settled, and is tried again");
-                self.handle.current.borrow().unsettled(&error);
+                if !self.handle.boards().iter().any(|board| board.is_unsettled()) {
+                    self.handle.current.borrow().unsettled(&error);
+                }
             }
         }
         self.leave().await;
@@ -140,19 +142,29 @@ impl Coordinator {
                 self.end(running, control.paused.is_some()).await;
             }
         }
-        self.show_idle(sight, &generations.all(), &control)?;
+        self.show_idle(sight, &generations.all(), &control).await?;
+        // What cannot be settled of one build stops no other.
+        let mut settled = Ok(());
         for (generation, role) in roles {
-            if !self.builds.contains_key(&generation) {
-                let running = self.begin(generation, role).await?;
-                self.builds.insert(generation, running);
-            }
-            self.settle(generation, sight).await?;
+            settled = settled.and(self.work_on(generation, role, sight).await);
         }
-        Ok(())
+        settled
+    }
+
+    async fn work_on(&mut self, generation: Generation, role: Role, sight: &Sight) -> Result<(), StoreError> {
+        if !self.builds.contains_key(&generation) {
+            let running = self.begin(generation, role).await?;
+            self.builds.insert(generation, running);
+        }
+        let settled = self.settle(generation, sight).await;
+        if let Err(error) = &settled {
+            self.handle.board(generation).unsettled(&crate::chain(error));
+        }
+        settled
     }
 
     /// Builds that no node works on now: one that is frozen, and all of a processor that is paused.
-    fn show_idle(
+    async fn show_idle(
         &self,
         sight: &Sight,
         generations: &[Generation],
@@ -170,6 +182,11 @@ impl Coordinator {
                 parked: 0,
             };
             let ranges = sight.view.shares(&shares, &build.to_string())?;
+            // The store may not have answered when it was to be given back.
+            let own = |share: &Share<Checkpoint>| share.owner == Some(self.node.node);
+            if ranges.iter().any(own) && !self.node.settings.looks_on {
+                cluster::give_back(&self.cluster, &shares, &build.to_string()).await;
+            }
             self.handle.board(*generation).reshape(ranges.into_iter().map(status).collect());
         }
         Ok(())

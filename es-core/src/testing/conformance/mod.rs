@@ -56,6 +56,7 @@
 
 pub mod append;
 pub mod attempts;
+pub mod cluster;
 pub mod commands;
 pub mod conditions;
 mod data;
@@ -66,6 +67,8 @@ pub mod fences;
 pub mod generations;
 #[doc(hidden)]
 pub mod inline;
+#[doc(hidden)]
+pub mod jobs;
 pub mod keys;
 pub mod laws;
 pub mod limits;
@@ -80,9 +83,11 @@ pub mod reading;
 #[doc(hidden)]
 pub mod readside;
 pub mod rebuilds;
+mod relay;
 pub mod replays;
 pub mod rows;
 mod rules;
+pub mod sending;
 pub mod slices;
 pub mod snapshots;
 pub mod transactions;

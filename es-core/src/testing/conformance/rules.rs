@@ -51,6 +51,20 @@ macro_rules! __conformance_rules {
                 a_refused_writer_names_the_row_that_it_lost
                 a_queue_gives_what_is_due_until_it_is_done
             }
+            cluster {
+                each_job_is_done_once_whatever_nodes_come_and_go
+                a_share_that_was_claimed_is_written_by_nobody_who_had_it_before
+                no_job_waits_for_others_and_none_is_early
+                shares_follow_the_members
+                what_cannot_be_split_is_shared_fairly_and_moves_when_a_node_leaves
+                what_cannot_be_split_is_shared_fairly_between_nodes_that_run_different_things
+                two_reactors_are_on_two_nodes
+                a_share_that_cannot_be_read_stops_its_group_and_nothing_else
+                a_processor_whose_share_cannot_be_read_says_so_on_every_node
+                a_node_that_cannot_be_read_is_ignored
+                a_node_of_the_version_before_counts_as_a_member
+                groups_whose_names_begin_alike_are_apart
+            }
             conditions {
                 a_filter_means_any_of_its_types_and_all_of_its_tags
                 a_read_that_matches_nothing_still_says_how_far_it_looked
@@ -117,6 +131,18 @@ macro_rules! __conformance_rules {
                 what_cannot_be_read_back_is_not_written
                 what_nobody_provides_is_reported_all_at_once
                 a_query_reaches_its_handler_and_none_is_a_clear_error
+            }
+            sending {
+                a_command_by_name_does_what_it_does_by_type
+                what_cannot_be_sent_by_name_says_why
+                a_sender_outlives_its_app_and_does_not_keep_it
+                a_session_sends_commands_when_it_handles_and_when_something_is_due
+                a_session_keeps_its_state_with_the_checkpoint_or_not_at_all
+                a_session_is_woken_at_the_time_it_asked_for
+                what_is_due_goes_by_the_time_of_the_log_until_its_end
+                what_is_due_and_fails_is_tried_again_and_parks_nothing
+                nothing_is_due_while_a_processor_is_halted_or_paused
+                a_session_that_is_always_late_is_not_asked_without_a_pause
             }
             keys {
                 the_same_key_gives_the_first_outcome_back
