@@ -14,7 +14,7 @@ use measure::{print, print_header};
 #[derive(Debug, Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Args {
-    /// Part of a name: memory, sqlite, load, import, postgres, processors
+    /// Part of a name: memory, sqlite, load, import, postgres, processors, queue
     #[arg(default_value = "")]
     filter: String,
     /// On PostgreSQL: rounds of each row
@@ -79,6 +79,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("processors") {
         postgres::processors(&runtime, rounds, long)?;
+    }
+    if wanted("queue") {
+        postgres::queue(&runtime, rounds)?;
     }
     if wanted("postgres") {
         postgres::run(&postgres::Options { rounds, only, long, write })?;

@@ -20,7 +20,7 @@ impl Panic {
         )
     }
 
-    fn boxed(self) -> BoxError {
+    pub(crate) fn boxed(self) -> BoxError {
         format!("a panic: {}", self.0).into()
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use es_core::codec::{DecodeError, EncodeError, Json};
+use es_core::command::Registry;
 use es_core::event::{Decoded, EventData, EventType, Tag};
 use es_core::memory::{Db, MemoryBackend, Tx};
 use es_core::prelude::*;
@@ -285,6 +286,11 @@ impl Commands for Account {
     fn missing(services: &Services) -> Vec<String> {
         use es_core::command::missing_for;
         [missing_for::<Open>(services), missing_for::<Deposit>(services)].concat()
+    }
+
+    fn register(registry: &mut Registry) {
+        registry.add::<Open>();
+        registry.add::<Deposit>();
     }
 }
 

@@ -56,7 +56,7 @@ impl<'c> Admission<'c> {
 
     /// Whether the next request may share the batch. Either way, it bars those behind it.
     pub(crate) fn admits(&mut self, commit: &'c Commit) -> bool {
-        let Commit { appends, checks: _, condition, outcomes, rows, inline, explain: _ } = commit;
+        let Commit { appends, checks: _, condition, outcomes, rows, inline, explain: _, attempt: _ } = commit;
         let mut free = true;
         for (stream, wanted) in uses(commit) {
             free &= self.claim(stream, wanted);

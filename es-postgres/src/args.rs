@@ -16,6 +16,7 @@ pub(crate) enum Arg {
     Uuid(Option<Uuid>),
     Int(i32),
     Long(Option<i64>),
+    Uuids(Vec<Uuid>),
     Ints(Vec<i32>),
     Longs(Vec<i64>),
     MaybeLongs(Option<Vec<Option<i64>>>),
@@ -34,8 +35,9 @@ impl Arg {
     pub(crate) fn is_nothing(&self) -> bool {
         match self {
             Self::Uuid(value) => value.is_none(),
-            Self::Int(_) => false,
+            Self::Int(value) => *value == 0,
             Self::Long(value) => value.is_none(),
+            Self::Uuids(all) => all.is_empty(),
             Self::Ints(all) => all.is_empty(),
             Self::Longs(all) => all.is_empty(),
             Self::MaybeLongs(all) => all.is_none(),
@@ -51,6 +53,8 @@ impl Arg {
             Self::Uuid(value) => query.bind(value),
             Self::Int(value) => query.bind(value),
             Self::Long(value) => query.bind(value),
+            // An empty array is not null, and would be walked through.
+            Self::Uuids(all) => query.bind((!all.is_empty()).then_some(all)),
             Self::Ints(all) => query.bind(all),
             Self::Longs(all) => query.bind(all),
             Self::MaybeLongs(all) => query.bind(all),
@@ -69,6 +73,8 @@ impl Arg {
             }
             Self::Int(value) => value.to_string(),
             Self::Long(value) => value.map_or_else(|| "null::bigint".to_owned(), |v| format!("{v}::bigint")),
+            Self::Uuids(all) if all.is_empty() => "null::uuid[]".to_owned(),
+            Self::Uuids(all) => array("uuid", all.iter().map(|v| v.to_string().into())),
             Self::Ints(all) => array("integer", all.iter().map(|v| v.to_string().into())),
             Self::Longs(all) => array("bigint", all.iter().map(|v| v.to_string().into())),
             Self::MaybeLongs(None) => "null::bigint[]".to_owned(),

@@ -8,8 +8,8 @@ use es_core::clock::Clock;
 use es_core::id::Ids;
 use es_core::services::Services;
 use es_core::store::{
-    Backend, Builds, Commit, CommitError, Committed, Difference, Generation, INLINE, Position, StoreError,
-    Tables,
+    Backend, Builds, Commit, CommitError, Committed, Difference, Generation, INLINE, Position, RowWakes,
+    StoreError, Tables, Touched,
 };
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgPool, Row as _, SqlStr};
@@ -24,7 +24,9 @@ use crate::readers::{Patience, Readers};
 use crate::row::number;
 use crate::streams::Streams;
 use crate::types::{self, Types};
-use crate::{Db, PgOptions, Tx, check, error, projection, schema, transient, wake};
+use crate::wake::{self, News};
+use crate::witnesses::Witnesses;
+use crate::{Db, PgOptions, Tx, check, error, projection, schema, transient};
 
 /// An event store in one schema of a PostgreSQL database. Clones share it.
 ///
@@ -48,6 +50,10 @@ pub(crate) struct Store {
     state: Lane,
 }
 
+/// The table of the nodes' leases. They are renewed also when nothing else happens: other processes hear of them with
+/// the next rows, and no statement is sent for them alone.
+const LEASES: &str = "nodes";
+
 /// What the tasks of one store share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -58,17 +64,52 @@ pub(crate) struct Shared {
     pub(crate) readers: Arc<Readers>,
     pub(crate) partitions: Partitions,
     pub(crate) head: watch::Sender<Position>,
-    /// The head as far as this process has moved it.
-    written: watch::Sender<Position>,
+    pub(crate) row_wakes: RowWakes,
+    witnesses: Witnesses,
+    /// What other processes are told, if they are.
+    pub(crate) news: Option<News>,
     clock: Option<Arc<dyn Clock>>,
 }
 
 impl Shared {
+    /// Tells everybody what this process has written, up to this head.
+    pub(crate) fn committed(&self, commits: &[&Commit], head: Position) {
+        self.publish(head);
+        self.touch(commits);
+        let has_events = |commit: &&Commit| commit.appends.iter().any(|append| !append.events.is_empty());
+        if !commits.iter().all(has_events) {
+            self.witnesses.left();
+        }
+    }
+
     /// Tells readers how far the log goes now that this process has appended.
     pub(crate) fn publish(&self, head: Position) {
         self.see(head);
-        advance(&self.written, head);
         self.partitions.reach(head);
+        if let Some(news) = &self.news {
+            news.head(head);
+        }
+    }
+
+    /// Wakes whoever waits for rows of these commits, which were written, or may have been.
+    pub(crate) fn touch(&self, commits: &[&Commit]) {
+        let (mut touched, mut leases) = (Touched::default(), true);
+        for &commit in commits.iter().filter(|commit| !commit.rows.is_empty()) {
+            leases &= commit.rows.iter().all(|row| *row.table == *LEASES);
+            touched.extend(commit.into());
+        }
+        self.row_wakes.touch(&touched);
+        if let Some(news) = &self.news {
+            news.rows(touched, !leases);
+        }
+    }
+
+    /// Wakes whoever waits for these rows.
+    pub(crate) fn touched(&self, touched: Touched) {
+        self.row_wakes.touch(&touched);
+        if let Some(news) = &self.news {
+            news.rows(touched, true);
+        }
     }
 
     /// Tells readers in this process how far the log goes.
@@ -154,6 +195,8 @@ impl PgBackend {
         let connect = options.for_store();
         let patience = Patience::beside(options.statement_timeout);
         let readers = Arc::new(Readers::new(connect.clone(), options.readers, patience));
+        let (news, stirred) = News::channel();
+        let (news, witnesses) = (options.notify.then_some(news), Witnesses::new(readers.clone()));
         let shared = Arc::new(Shared {
             identity,
             types: kinds,
@@ -162,15 +205,16 @@ impl PgBackend {
             partitions: Partitions::read(&readers).await?,
             readers,
             head: watch::Sender::default(),
-            written: watch::Sender::default(),
+            row_wakes: RowWakes::default(),
+            witnesses,
+            news,
             clock: options.clock.clone(),
         });
         shared.see(shared.read_head().await?);
         if options.notify {
             let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(listening(&connect));
             let channel = format!("es_{}", options.schema);
-            let written = shared.written.subscribe();
-            drop(tokio::spawn(wake::run(Arc::downgrade(&shared), pool, channel, written)));
+            drop(tokio::spawn(wake::run(Arc::downgrade(&shared), pool, channel, stirred)));
         }
         let stale = Stale::default();
         let met = stale.clone();

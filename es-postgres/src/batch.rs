@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use es_core::store::{
-    Commit, Committed, ExpectedVersion, Position, RowWrite, StoreError, StreamId, Version, envelope,
+    Attempt, Commit, Committed, ExpectedVersion, Position, RowWrite, StoreError, StreamId, Version, envelope,
+    is_hot,
 };
 use serde::Serialize;
 use sqlx::Row as _;
@@ -12,8 +13,9 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use crate::args::Arg;
-use crate::places::{Place, Places};
+use crate::resolve::named_at;
 use crate::row::{number, signed};
+use crate::stream_cache::{CachedStream, StreamCache};
 use crate::types::Known;
 
 /// What `append` is told. Requests and streams are counted from 1 there, from 0 here.
@@ -33,6 +35,7 @@ pub(crate) struct Batch {
     conditions: Vec<ConditionRow>,
     marks: Vec<MarkRow>,
     rows: Rows,
+    names: Names,
     /// The set of inline projections that all requests with events name.
     inline: u64,
 }
@@ -124,6 +127,35 @@ struct Rows {
     keys: Vec<String>,
     revs: Vec<i64>,
     data: Vec<Option<Bytes>>,
+    /// How many of them are hot: the last ones.
+    hot: i32,
+}
+
+/// What attempts are called, and which of them need a witness: those without events.
+#[derive(Debug, Default)]
+struct Names {
+    requests: Vec<i32>,
+    named: Vec<Uuid>,
+    witnesses: Vec<Uuid>,
+    /// Whether one without events is called like the batch.
+    unnamed: bool,
+}
+
+impl Names {
+    fn add(&mut self, request: usize, attempt: Uuid) {
+        if !attempt.is_nil() {
+            self.requests.push(int(request + 1));
+            self.named.push(attempt);
+        }
+    }
+
+    fn witness(&mut self, attempt: Uuid) {
+        if attempt.is_nil() {
+            self.unnamed = true;
+        } else {
+            self.witnesses.push(attempt);
+        }
+    }
 }
 
 impl Batch {
@@ -146,6 +178,15 @@ impl Batch {
         batch
     }
 
+    /// A transaction of the user's own: what it wrote itself needs a witness as well.
+    pub(crate) fn of_transaction(staged: &Commit, types: &Known) -> Self {
+        let mut batch = Self::new(&[staged], types);
+        if staged.is_empty() {
+            batch.names.witness(staged.attempt);
+        }
+        batch
+    }
+
     fn name<'c>(&mut self, index: &mut HashMap<&'c StreamId, usize>, stream: &'c StreamId) {
         index.entry(stream).or_insert_with(|| {
             self.streams.push(Stream { name: stream.clone(), bounds: Bounds::ALL, added: 0 });
@@ -154,7 +195,7 @@ impl Batch {
     }
 
     fn add(&mut self, request: usize, commit: &Commit, index: &HashMap<&StreamId, usize>, types: &Known) {
-        let Commit { appends, checks, condition, outcomes, rows: _, inline, explain: _ } = commit;
+        let Commit { appends, checks, condition, outcomes, rows: _, inline, explain: _, attempt } = commit;
         for check in checks {
             self.claim(request, index[&check.stream], Bounds::new(check.expected, 0));
         }
@@ -178,6 +219,10 @@ impl Batch {
             self.inline = *inline;
         }
         self.last.push(any.then_some(self.events.streams.len() as u64));
+        self.names.add(request, *attempt);
+        if !any && !commit.is_empty() {
+            self.names.witness(*attempt);
+        }
         if let Some(condition) = condition {
             let items = condition.fail_if_events_match.items();
             let row = |types, tags| ConditionRow {
@@ -215,11 +260,24 @@ impl Batch {
     }
 
     /// The arguments of `append`, in order. Those at the end that stand for nothing are left out.
-    pub(crate) fn args(self, attempt: Uuid, at: Option<i64>, known: &Places) -> (Vec<Arg>, Pending) {
+    pub(crate) fn args(self, attempt: Uuid, at: Option<i64>, known: &StreamCache) -> (Vec<Arg>, Pending) {
         // Sent also where no place is: if it still holds, what is known of other streams does.
         let (stamp, places) = (known.stamp, self.known(known));
-        let Self { streams, written, claims, ends, last, events, last_id, conditions, marks, rows, inline } =
-            self;
+        let Self {
+            streams,
+            written,
+            claims,
+            ends,
+            last,
+            events,
+            last_id,
+            conditions,
+            marks,
+            rows,
+            names: Names { requests, named, mut witnesses, unnamed },
+            inline,
+        } = self;
+        witnesses.extend(unnamed.then_some(attempt));
         let names = |streams: &[Stream]| streams.iter().map(|s| s.name.as_str().to_owned()).collect();
         let mut args = vec![
             Arg::Uuid(Some(attempt)),
@@ -249,6 +307,13 @@ impl Batch {
             Arg::Texts(Some(rows.keys)),
             Arg::Longs(rows.revs),
             Arg::MaybeBytes(rows.data),
+            Arg::Ints(requests),
+            Arg::Uuids(named),
+            Arg::Uuids(witnesses.clone()),
+            Arg::MaybeLongs(
+                (!witnesses.is_empty()).then(|| witnesses.iter().map(|w| named_at(*w)).collect()),
+            ),
+            Arg::Int(rows.hot),
         ];
         if rest.iter().any(|arg| !arg.is_nothing()) {
             args.extend(rest);
@@ -257,22 +322,25 @@ impl Batch {
     }
 
     /// What is known of the streams, if it will do: what would refuse a request is looked up.
-    fn known(&self, known: &Places) -> Vec<Option<Place>> {
-        let places: Vec<Option<Place>> =
-            self.streams.iter().map(|stream| known.place(&stream.name)).collect();
+    fn known(&self, known: &StreamCache) -> Vec<Option<CachedStream>> {
+        let places: Vec<Option<CachedStream>> =
+            self.streams.iter().map(|stream| known.get(&stream.name)).collect();
         let fit = places.iter().zip(&self.streams).all(|(p, s)| p.is_none_or(|p| s.bounds.holds(p.version)));
         if fit { places } else { vec![None; places.len()] }
     }
 }
 
 impl Rows {
-    /// In the order of tables and keys: nobody who writes rows waits for another one who waits for him.
+    /// In the order of tables and keys, hot tables after the others, which are in a table of their own: no two writers of
+    /// rows wait for each other.
     fn of(commits: &[&Commit]) -> Self {
         let numbered = (1..)
             .zip(commits)
             .flat_map(|(request, commit)| commit.rows.iter().map(move |row| (request, row)));
         let mut writes: Vec<(usize, &RowWrite)> = numbered.collect();
-        writes.sort_by(|(_, a), (_, b)| (&a.table, &a.key).cmp(&(&b.table, &b.key)));
+        writes.sort_by(|(_, a), (_, b)| {
+            (is_hot(&a.table), &a.table, &a.key).cmp(&(is_hot(&b.table), &b.table, &b.key))
+        });
         let mut rows = Self::default();
         for (request, RowWrite { table, key, rev, row }) in writes {
             rows.requests.push(int(request));
@@ -280,6 +348,7 @@ impl Rows {
             rows.keys.push(key.clone());
             rows.revs.push(signed(*rev));
             rows.data.push(row.clone());
+            rows.hot += i32::from(is_hot(table));
         }
         rows
     }
@@ -317,7 +386,7 @@ pub(crate) struct Pending {
     claims: Vec<Claim>,
     ends: Vec<Vec<(usize, u64)>>,
     last: Vec<Option<u64>>,
-    places: Vec<Option<Place>>,
+    places: Vec<Option<CachedStream>>,
     last_id: Uuid,
 }
 
@@ -332,7 +401,7 @@ pub(crate) enum Answer {
 
 impl Pending {
     /// The answer, and what is known from now on.
-    pub(crate) fn answer(self, row: &PgRow, known: &mut Places) -> Result<Answer, sqlx::Error> {
+    pub(crate) fn answer(self, row: &PgRow, known: &mut StreamCache) -> Result<Answer, sqlx::Error> {
         let head = number(row.try_get("head")?);
         let written: bool = row.try_get("written")?;
         if !row.try_get::<bool, _>("known")? {
@@ -343,15 +412,18 @@ impl Pending {
                 let ids: Vec<Option<i64>> = row.try_get("ids")?;
                 ids.into_iter()
                     .zip(versions)
-                    .map(|(id, version)| Place { id: id.unwrap_or_default(), version })
+                    .map(|(id, version)| CachedStream { id: id.unwrap_or_default(), version })
                     .collect()
             }
             None => self.places.into_iter().flatten().collect::<Vec<_>>(),
         };
         if !written {
             let mut refused = vec![false; self.last.len()];
-            for claim in self.claims.iter().filter(|claim| !claim.bounds.holds(places[claim.stream].version))
-            {
+            // What was refused before the streams were looked at says nothing of them.
+            let holds = |claim: &Claim| {
+                places.len() < self.streams.len() || claim.bounds.holds(places[claim.stream].version)
+            };
+            for claim in self.claims.iter().filter(|claim| !holds(claim)) {
                 refused[claim.request] = true;
             }
             if row.try_get("outdated")? {
@@ -373,11 +445,17 @@ impl Pending {
             for (Stream { name, added, .. }, place) in
                 self.streams.into_iter().zip(places).filter(|(_, p)| p.id > 0)
             {
-                known.learn(name, Place { version: place.version + signed(added), ..place });
+                known.learn(name, CachedStream { version: place.version + signed(added), ..place });
             }
         }
         Ok(Answer::Written(outcomes, Position(end)))
     }
+}
+
+/// What a commit of a batch is called: by its own name, if it has one.
+pub(crate) fn attempt(batch: Uuid, commit: &Commit) -> Attempt {
+    let id = if commit.attempt.is_nil() { batch } else { commit.attempt };
+    Attempt::of(id, commit)
 }
 
 /// Bytes of one commit at most: the server takes no message of a gigabyte, and text doubles what is sent with a COMMIT.
@@ -395,7 +473,8 @@ pub(crate) fn check(commit: &Commit) -> Result<(), StoreError> {
 
 /// About how many bytes a commit is on its way: what can be large of it.
 pub(crate) fn size(commit: &Commit) -> usize {
-    let Commit { appends, checks: _, condition: _, outcomes, rows, inline: _, explain: _ } = commit;
+    let Commit { appends, checks: _, condition: _, outcomes, rows, inline: _, explain: _, attempt: _ } =
+        commit;
     let events = appends.iter().flat_map(|a| &a.events).map(|event| {
         let tags: usize = event.tags.iter().map(|tag| 2 * tag.as_str().len()).sum();
         event.data.len() + tags

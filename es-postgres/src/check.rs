@@ -23,8 +23,10 @@ const NEEDED: &[(&str, &[&str])] = &[
     ("tags", &["select", "insert"]),
     ("outcomes", &["select", "insert"]),
     ("fenced", &["select", "insert"]),
+    ("witnesses", &["select", "insert", "update", "delete"]),
     ("checkpoints", &["select"]),
     ("rows", &["select", "insert", "update", "delete"]),
+    ("hot_rows", &["select", "insert", "update", "delete"]),
     ("snapshots", &["select", "insert", "update", "delete"]),
     ("projections", &["select", "insert", "update", "delete"]),
     ("partitions", &["select"]),
@@ -39,6 +41,7 @@ const CALLED: &[&str] = &[
     "check_transaction",
     "must",
     "resolve",
+    "settle",
     "position_at",
     "add_partition",
     "begin_import",
@@ -50,6 +53,10 @@ const CALLED: &[&str] = &[
     "delete_rows",
     "delete_other_versions",
     "version_in",
+    "is_hot",
+    "write_rows",
+    "scan_rows",
+    "forget_witnesses",
 ];
 
 /// Refuses a server that cannot hold a store, and warns of one that may lose what it acknowledged.

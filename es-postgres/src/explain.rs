@@ -14,6 +14,7 @@ use es_core::store::{
     RecordedEvent, RowWrite, StoreError, StreamId, Version,
 };
 use sqlx::Row as _;
+use uuid::Uuid;
 
 use crate::PgBackend;
 use crate::row::number;
@@ -34,13 +35,23 @@ struct Facts {
 
 /// The verdict on a commit that was refused.
 pub(crate) async fn explain(backend: &PgBackend, commit: &Commit) -> Result<Verdict, CommitError> {
+    if !commit.attempt.is_nil() && is_fenced(backend, commit.attempt).await? {
+        let what = format!("attempt {} was given up: send it under another name", commit.attempt);
+        return Err(StoreError::misuse(what).into());
+    }
     let facts = Facts::read(backend, commit).await?;
     judge(commit, &facts)
 }
 
+/// Whether it was said of an attempt that it never will be applied.
+async fn is_fenced(backend: &PgBackend, attempt: Uuid) -> Result<bool, StoreError> {
+    let query = || sqlx::query("select 1 from fenced where attempt = $1").bind(attempt);
+    Ok(!backend.0.shared.readers.rows("looking at an attempt", query).await?.is_empty())
+}
+
 impl Facts {
     async fn read(backend: &PgBackend, commit: &Commit) -> Result<Self, StoreError> {
-        let Commit { appends, checks, condition, outcomes, rows, inline, explain } = commit;
+        let Commit { appends, checks, condition, outcomes, rows, inline, explain, attempt: _ } = commit;
         let mut facts = Self { head: *backend.0.shared.head.borrow(), ..Self::default() };
         for mark in outcomes {
             if let Some(outcome) = backend.outcome(&mark.key).await? {

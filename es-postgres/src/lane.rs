@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use es_core::store::{Attempt, Commit, CommitError, Committed, StoreError};
+use es_core::store::{Attempt, Commit, CommitError, Committed, EventId, Position, StoreError};
 use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{ConnectOptions as _, PgConnection};
 use tokio::sync::{mpsc, oneshot};
@@ -18,7 +18,8 @@ use crate::admission::Admission;
 use crate::backend::Shared;
 use crate::batch::{self, Answer, Batch};
 use crate::error::{self, Fate};
-use crate::places::Places;
+use crate::row::signed;
+use crate::stream_cache::StreamCache;
 
 /// Requests that may wait; more callers wait for room.
 const QUEUE: usize = 4_096;
@@ -27,6 +28,11 @@ const MAX_EVENTS: usize = 2_000;
 const MAX_BYTES: usize = 4 << 20;
 /// Requests that may be passed over in the search for more of a batch.
 const MAX_PASSED: usize = 256;
+/// Attempts with a name of their own in one batch: each holds a lock of the server's, whose table is small.
+const MAX_NAMED: usize = 256;
+/// How far behind the head a broken attempt is looked for: a server that comes back without its last commits gives their
+/// positions again.
+const REACH: u64 = 100_000;
 /// How often a batch is tried again after deadlocks, time-outs and a lack of resources.
 const TRIES: u32 = 5;
 
@@ -35,7 +41,7 @@ const APPEND: &str =
     "select * from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
 /// And everything else.
 const APPEND_ALL: &str = "select * from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
-                          $16, $17, $18, $19::jsonb, $20::jsonb, $21, $22, $23, $24, $25)";
+                          $16, $17, $18, $19::jsonb, $20::jsonb, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30)";
 const APPEND_ARGS: usize = 16;
 
 /// Why a commit was not written.
@@ -76,7 +82,8 @@ pub(crate) struct Lane(mpsc::Sender<Request>);
 impl Lane {
     pub(crate) fn start(shared: Arc<Shared>, connect: PgConnectOptions) -> Self {
         let (queue, requests) = mpsc::channel(QUEUE);
-        let writer = Writer { shared, connect, conn: None, unsettled: Vec::new(), places: Places::default() };
+        let streams = StreamCache::default();
+        let writer = Writer { shared, connect, conn: None, unsettled: Vec::new(), streams };
         drop(tokio::spawn(writer.serve(requests)));
         Self(queue)
     }
@@ -106,9 +113,10 @@ struct Writer {
     shared: Arc<Shared>,
     connect: PgConnectOptions,
     conn: Option<PgConnection>,
-    /// Attempts that were sent and not answered. They may be running still, and their callers may be gone.
-    unsettled: Vec<Uuid>,
-    places: Places,
+    /// Attempts that were sent and not answered, and where the head was before. They may be running still, and their
+    /// callers may be gone.
+    unsettled: Vec<(Attempt, Position)>,
+    streams: StreamCache,
 }
 
 impl Writer {
@@ -133,12 +141,12 @@ impl Writer {
     async fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
         let patience = self.shared.readers.patience();
         if self.conn.is_none() {
-            self.places.forget();
+            self.streams.forget();
             self.conn = Some(patience.within(self.connect.connect()).await?);
         }
         let conn = self.conn.as_mut().expect("it was just made");
-        while let Some(attempt) = self.unsettled.last() {
-            if let Err(e) = patience.within(settle(conn, *attempt)).await {
+        while let Some((attempt, head)) = self.unsettled.last() {
+            if let Err(e) = patience.within(settle(conn, attempt, *head)).await {
                 self.conn = None;
                 return Err(e);
             }
@@ -154,7 +162,7 @@ impl Writer {
         while let Some(mut piece) = pieces.pop() {
             match self.try_write(&piece).await {
                 Ok(Answer::Written(outcomes, head)) => {
-                    self.shared.publish(head);
+                    self.shared.committed(&commits(&piece), head);
                     piece
                         .into_iter()
                         .zip(outcomes)
@@ -185,11 +193,15 @@ impl Writer {
                     }
                     pieces.push(piece);
                 }
-                Err(Failed::Sent { attempt, fate: Fate::Unknown, error }) => {
+                Err(Failed::Sent { attempt, fate: Fate::Unknown, error, head }) => {
                     tracing::warn!(%attempt, error = &error as &dyn std::error::Error, "the outcome of a batch is unknown");
-                    self.unsettled.push(attempt);
+                    self.shared.touch(&commits(&piece));
+                    // The batch is applied as a whole, or not at all: what becomes of one becomes of all.
+                    let first = piece.iter().find(|request| !request.commit.is_empty());
+                    let first = first.map(|request| batch::attempt(attempt, &request.commit));
+                    self.unsettled.extend(first.map(|attempt| (attempt, head)));
                     for request in piece {
-                        let attempt = Attempt::of(attempt, &request.commit);
+                        let attempt = batch::attempt(attempt, &request.commit);
                         request.answer(Err(CommitError::Unknown(Box::new(attempt))));
                     }
                 }
@@ -212,44 +224,49 @@ impl Writer {
             let nothing = requests.iter().map(|_| Committed::default()).collect();
             return Ok(Answer::Written(nothing, Default::default()));
         }
-        let commits: Vec<&Commit> = requests.iter().map(|request| &request.commit).collect();
+        let commits = commits(requests);
         let shared = &self.shared;
         crate::types::provide(&shared.types, &shared.readers, &commits).await.map_err(Failed::Before)?;
         self.connection().await.map_err(|e| Failed::Before(error::store("connecting", e)))?;
         let attempt = self.shared.ids.next();
+        let head = *self.shared.head.borrow();
         let (args, pending) = Batch::new(&commits, &self.shared.types.known()).args(
             attempt,
             self.shared.micros(),
-            &self.places,
+            &self.streams,
         );
         let sql = if args.len() > APPEND_ARGS { APPEND_ALL } else { APPEND };
         let query = args.into_iter().fold(sqlx::query(sql), |query, arg| arg.bind(query));
         let conn = self.conn.as_mut().expect("it was just made");
         let answered: Result<PgRow, _> = self.shared.readers.patience().within(query.fetch_one(conn)).await;
         if let Err(e) = &answered {
-            self.places.forget();
+            self.streams.forget();
             if error::breaks_connection(e) {
                 self.conn = None;
             }
         }
-        let failed = |error| Failed::Sent { attempt, fate: error::fate(&error), error };
-        pending.answer(&answered.map_err(failed)?, &mut self.places).map_err(failed)
+        let failed = |error| Failed::Sent { attempt, fate: error::fate(&error), error, head };
+        pending.answer(&answered.map_err(failed)?, &mut self.streams).map_err(failed)
     }
 }
 
+fn commits(requests: &[Request]) -> Vec<&Commit> {
+    requests.iter().map(|request| &request.commit).collect()
+}
+
 /// Waits for the end of an attempt behind another connection. If it has not begun, it never will.
-async fn settle(conn: &mut PgConnection, attempt: Uuid) -> Result<(), sqlx::Error> {
-    let fence = "insert into fenced (attempt) values ($1) on conflict do nothing";
-    sqlx::query(fence).bind(attempt).execute(&mut *conn).await?;
-    let wait = "select pg_advisory_xact_lock(uuid_hash_extended($1, 0))";
-    sqlx::query(wait).bind(attempt).execute(conn).await.map(drop)
+async fn settle(conn: &mut PgConnection, attempt: &Attempt, head: Position) -> Result<(), sqlx::Error> {
+    let after = signed(head.0.saturating_sub(REACH));
+    let ids: Vec<EventId> = attempt.appends.iter().filter_map(|(_, ids)| ids.last().copied()).collect();
+    let settle = sqlx::query("select settle($1, $2, $3)").bind(attempt.id).bind(ids).bind(after);
+    settle.execute(conn).await.map(drop)
 }
 
 enum Failed {
     /// Nothing was sent.
     Before(StoreError),
     /// The statement was sent.
-    Sent { attempt: Uuid, fate: Fate, error: sqlx::Error },
+    Sent { attempt: Uuid, fate: Fate, error: sqlx::Error, head: Position },
 }
 
 /// The requests of the next batch; the others keep their order.
@@ -257,13 +274,14 @@ fn take(waiting: &mut VecDeque<Request>) -> Vec<Request> {
     if waiting.len() == 1 {
         return waiting.drain(..).collect();
     }
-    let (mut events, mut bytes, mut passed) = (0, 0, 0);
+    let (mut events, mut bytes, mut named, mut passed) = (0, 0, 0, 0);
     let mut admitted = Vec::with_capacity(waiting.len());
     let mut admission = Admission::new(waiting.iter().map(|request| &request.commit));
     for request in waiting.iter() {
         let n: usize = request.commit.appends.iter().map(|a| a.events.len()).sum();
         let size = batch::size(&request.commit);
-        let full = admitted.len() > passed && (events + n > MAX_EVENTS || bytes + size > MAX_BYTES);
+        let full = events + n > MAX_EVENTS || bytes + size > MAX_BYTES || named == MAX_NAMED;
+        let full = full && admitted.len() > passed;
         if full || passed > MAX_PASSED {
             break;
         }
@@ -271,6 +289,7 @@ fn take(waiting: &mut VecDeque<Request>) -> Vec<Request> {
         if free {
             events += n;
             bytes += size;
+            named += usize::from(!request.commit.attempt.is_nil());
         } else {
             passed += 1;
         }

@@ -13,14 +13,15 @@ mod lane;
 mod operate;
 mod options;
 mod partitions;
-mod places;
 mod projection;
 mod readers;
+mod resolve;
 mod row;
 mod rows;
 mod schema;
 mod snapshot;
 mod store;
+mod stream_cache;
 mod streams;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -29,6 +30,7 @@ mod tx;
 mod types;
 mod verify;
 mod wake;
+mod witnesses;
 
 pub use self::backend::PgBackend;
 pub use self::db::Db;

@@ -4,21 +4,39 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 use es_core::limits::MAX_PAGE;
-use es_core::store::{RowStore, RowWrite, StoreError, StoredRow};
+use es_core::processor::Slices;
+use es_core::store::{RowStore, RowWrite, Span, StoreError, StoredRow, is_hot};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
+use tokio::sync::watch;
 
 use crate::PgBackend;
 use crate::row::number;
 
-/// The table that a name stands for is looked up in the snapshot that its rows are read from.
-const ROWS: &str = "select key, rev, data from rows where key = any ($2) and tbl = coalesce(
-    (select convert_from(c.data, 'UTF8') from rows c where c.tbl = 'current' and c.key = $1), $1)";
-const SCAN: &str = "select key, rev, data from rows where key > $2 and tbl = coalesce(
-    (select convert_from(c.data, 'UTF8') from rows c where c.tbl = 'current' and c.key = $1), $1)
-    order by key limit $3";
+/// The table that a name stands for, in the snapshot that its rows are read from.
+macro_rules! from_table {
+    ($rest:literal) => {
+        concat!(
+            "with t as materialized (select coalesce(
+                (select convert_from(c.data, 'UTF8') from rows c where c.tbl = 'current' and c.key = $1), $1) as name)
+             (select r.key, r.rev, r.data from rows r
+              where r.tbl = (select name from t) and not (select is_hot(name) from t) and ",
+            $rest,
+            ") union all
+             (select r.key, r.rev, r.data from hot_rows r
+              where r.tbl = (select name from t) and (select is_hot(name) from t) and ",
+            $rest,
+            ")"
+        )
+    };
+}
+
+const ROWS: &str = from_table!("r.key = any ($2)");
+const SCAN: &str = from_table!("r.key > $2 order by r.key limit $3");
+const SCAN_MANY: &str = "select key, rev, data, span from scan_rows($1, $2, $3, $4)";
 /// Of rows as they are written: by the names of their tables, not by what these stand for.
-const REVISIONS: &str = "select coalesce((select r.rev from rows r where r.tbl = a.tbl and r.key = a.key), 0)
+const REVISIONS: &str = "select coalesce((select r.rev from rows r where r.tbl = a.tbl and r.key = a.key),
+    (select r.rev from hot_rows r where r.tbl = a.tbl and r.key = a.key), 0)
     from unnest($1::text[], $2::text[]) with ordinality a (tbl, key, i) order by a.i";
 
 #[async_trait]
@@ -38,12 +56,54 @@ impl RowStore for PgBackend {
         limit: usize,
     ) -> Result<Vec<StoredRow>, StoreError> {
         // No key is empty, so the empty text is before all of them.
-        let after = after.unwrap_or_default();
-        let limit = i64::try_from(limit.min(MAX_PAGE)).unwrap_or(i64::MAX);
-        let query = || sqlx::query(SCAN).bind(table.to_owned()).bind(after.to_owned()).bind(limit);
+        let after = after.unwrap_or_default().to_owned();
+        // What is hot is planned for what has gone from it.
+        if is_hot(table) {
+            let spans = [Span { after, before: None, limit }];
+            return Ok(self.scan_many(table, &spans).await?.pop().unwrap_or_default());
+        }
+        let query = || sqlx::query(SCAN).bind(table.to_owned()).bind(after.clone()).bind(most(limit));
         let found = self.0.shared.readers.rows("scanning rows", query).await?;
         Ok(found.iter().map(row).collect())
     }
+
+    async fn scan_many(&self, table: &str, spans: &[Span]) -> Result<Vec<Vec<StoredRow>>, StoreError> {
+        if spans.is_empty() {
+            return Ok(Vec::new());
+        }
+        let end = last_key();
+        let afters: Vec<String> = spans.iter().map(|span| span.after.clone()).collect();
+        let befores: Vec<String> =
+            spans.iter().map(|span| span.before.clone().unwrap_or_else(|| end.clone())).collect();
+        let limits: Vec<i64> = spans.iter().map(|span| most(span.limit)).collect();
+        let query = || {
+            let query = sqlx::query(SCAN_MANY).bind(table.to_owned());
+            query.bind(afters.clone()).bind(befores.clone()).bind(limits.clone())
+        };
+        let found = self.0.shared.readers.rows("scanning rows", query).await?;
+        let mut all = vec![Vec::new(); spans.len()];
+        for found in &found {
+            let span = usize::try_from(found.get_unchecked::<i64, _>(3) - 1).unwrap_or(usize::MAX);
+            let rows = all.get_mut(span).ok_or_else(|| StoreError::Corrupt {
+                what: format!("a scan of {} spans answers for number {}", spans.len(), span),
+            })?;
+            rows.push(row(found));
+        }
+        Ok(all)
+    }
+
+    fn watch_rows(&self, table: &str, slices: Slices) -> watch::Receiver<u64> {
+        self.0.shared.row_wakes.watch(table, slices)
+    }
+}
+
+fn most(limit: usize) -> i64 {
+    i64::try_from(limit.min(MAX_PAGE)).unwrap_or(i64::MAX)
+}
+
+/// Behind every key: longer than a key may be, of the last character there is.
+fn last_key() -> String {
+    String::from_iter([char::MAX; 64])
 }
 
 /// The revisions of the rows that these writes are about, in their order.

@@ -77,6 +77,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("append", include_str!("../migrations/0002_append.sql")),
     ("operate", include_str!("../migrations/0003_operate.sql")),
     ("generations", include_str!("../migrations/0004_generations.sql")),
+    ("witnesses", include_str!("../migrations/0005_witnesses.sql")),
 ];
 
 /// The number of the last migration that this program knows.

@@ -5,7 +5,7 @@ use es_core::clock::Timestamp;
 use es_core::limits::{MAX_PAGE, MAX_SEQUENCE};
 use es_core::store::rules::Verdict;
 use es_core::store::{
-    Attempt, Commit, CommitError, Committed, EventFilter, EventId, EventStore, IdempotencyKey, Outcome, Page,
+    Attempt, Commit, CommitError, Committed, EventFilter, EventStore, IdempotencyKey, Outcome, Page,
     Position, RecordedEvent, Resolution, StoreError, StreamId, Version, check,
 };
 use sqlx::Row as _;
@@ -16,7 +16,7 @@ use crate::filter::Select;
 use crate::lane::Failure;
 use crate::readers::PgQuery;
 use crate::row::{self, number, signed};
-use crate::{PgBackend, batch, error, explain, types};
+use crate::{PgBackend, batch, error, explain, resolve, types};
 
 /// Positions that one read of a filter without tags looks through at most: it answers in bounded time.
 const WINDOW: u64 = 50_000;
@@ -27,7 +27,6 @@ const SENT: u32 = 8;
 const STREAM: &str = include_str!("sql/stream.sql");
 const OUTCOME: &str =
     "select fingerprint, stream, version, position, events, refusal from outcomes where key = $1";
-const RESOLVE: &str = "select applied, versions, last from resolve($1, $2, $3, $4, $5, $6, $7)";
 
 /// What is there of a stream after a version.
 #[derive(Debug)]
@@ -118,34 +117,17 @@ impl EventStore for PgBackend {
 
     /// Behind everything of this process that waits, and behind the attempt itself, wherever it runs.
     async fn resolve(&self, attempt: &Attempt) -> Result<Resolution, StoreError> {
-        if attempt.appends.is_empty() && attempt.keys.is_empty() && attempt.rows.is_empty() {
+        if attempt.id.is_nil() && !attempt.has_events() {
             let what = "nothing of this commit can be looked for: read what it would have written";
             return Err(StoreError::misuse(what));
         }
         for lane in self.0.lanes() {
             lane.barrier().await?;
         }
-        let names: Vec<String> =
-            attempt.appends.iter().map(|(stream, _)| stream.as_str().to_owned()).collect();
-        let ids: Vec<Option<EventId>> = attempt.appends.iter().map(|(_, ids)| ids.last().copied()).collect();
-        let keys: Vec<String> = attempt.keys.iter().map(|key| key.as_str().to_owned()).collect();
-        let tables: Vec<String> = attempt.rows.iter().map(|(table, ..)| table.to_string()).collect();
-        let row_keys: Vec<String> = attempt.rows.iter().map(|(_, key, _)| key.clone()).collect();
-        let targets: Vec<Option<i64>> = attempt.rows.iter().map(|(.., rev)| rev.map(signed)).collect();
-        let query = || {
-            let query = sqlx::query(RESOLVE).bind(attempt.id).bind(names.clone()).bind(ids.clone());
-            query.bind(keys.clone()).bind(tables.clone()).bind(row_keys.clone()).bind(targets.clone())
-        };
-        let rows = self.0.shared.readers.rows("resolving a commit", query).await?;
-        let row = rows.first().expect("a function without a set gives one row");
-        if !row.get_unchecked::<bool, _>(0) {
-            return Ok(Resolution::Never);
-        }
-        let versions = row.get_unchecked::<Option<Vec<i64>>, _>(1).unwrap_or_default();
-        Ok(Resolution::Applied(Committed {
-            position: Position(number(row.get_unchecked::<Option<i64>, _>(2).unwrap_or_default())),
-            versions: versions.into_iter().map(|version| Version(number(version))).collect(),
-        }))
+        let shared = &self.0.shared;
+        let query = || resolve::query(attempt, shared.micros());
+        let rows = shared.readers.rows("resolving a commit", query).await?;
+        resolve::resolution(attempt, rows.first().expect("a function without a set gives one row"))
     }
 
     async fn stream(

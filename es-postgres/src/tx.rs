@@ -6,21 +6,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::store::rules::Verdict;
-use es_core::store::{
-    Attempt, Commit, CommitError, Committed, Generation, Position, StoreError, Tables, Transaction,
-};
+use es_core::store::{Commit, CommitError, Committed, Generation, StoreError, Tables, Touched, Transaction};
 use futures::TryStreamExt as _;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgRow;
-use sqlx::{Either, Executor as _, PgConnection, Postgres, Row as _};
+use sqlx::{Either, Executor as _, PgConnection, Postgres};
 use uuid::Uuid;
 
 use crate::args::{Arg, quote};
 use crate::backend::Store;
 use crate::batch::{self, Answer, Batch, Pending};
 use crate::error::{self, Fate};
-use crate::places::Places;
-use crate::row::number;
+use crate::stream_cache::StreamCache;
 use crate::{PgBackend, explain, schema};
 
 /// The user's SQL and what is staged, in one transaction. Derefs to sqlx's connection:
@@ -44,6 +41,8 @@ pub struct Tx {
     id: Uuid,
     staged: Commit,
     savepoints: u32,
+    /// The table of a generation whose rows go with the COMMIT, and those of tables below it.
+    cleared: Option<String>,
     /// Set while it goes back to a savepoint. Seen later only if that was dropped half way.
     torn: bool,
 }
@@ -100,6 +99,7 @@ impl Tx {
             id,
             staged: Commit::default(),
             savepoints: 0,
+            cleared: None,
             torn: false,
         })
     }
@@ -132,26 +132,33 @@ impl Tx {
         Ok(())
     }
 
+    /// Has the rows of a generation's table deleted with the COMMIT: in one order with those that are staged.
+    pub(crate) fn clear_rows(&mut self, table: String) {
+        self.cleared = Some(table);
+    }
+
+    /// Wakes whoever waits for rows that were cleared, or may have been.
+    fn touch_cleared(&self) {
+        if self.cleared.is_some() {
+            self.store.shared.touched(Touched::all());
+        }
+    }
+
     fn conn(&mut self) -> &mut PoolConnection<Postgres> {
         self.conn.as_mut().expect("taken only by drop")
     }
 
     /// The one message that ends the transaction, and what its answer means.
-    async fn last_message(&self, attempt: Uuid) -> Result<(String, Option<Pending>), StoreError> {
-        let schema = &self.store.options.schema;
-        let check = format!("set constraints all immediate; select {{es}}.check_transaction('{}')", self.id);
-        if self.staged.is_empty() {
-            // Nothing is appended, so the answer is the head.
-            let head = "(select coalesce(max(position), 0) from {es}.events) as head";
-            return Ok((schema.fill(&format!("{check}, {head}; commit")), None));
-        }
-        let shared = &self.store.shared;
+    async fn last_message(&self, attempt: Uuid) -> Result<(String, Pending), StoreError> {
+        let (schema, shared) = (&self.store.options.schema, &self.store.shared);
         crate::types::provide(&shared.types, &shared.readers, &[&self.staged]).await?;
-        let batch = Batch::new(&[&self.staged], &shared.types.known());
-        let (args, pending) = batch.args(attempt, shared.micros(), &Places::default());
-        let args: Vec<String> = args.iter().map(Arg::literal).collect();
+        let batch = Batch::of_transaction(&self.staged, &shared.types.known());
+        let (args, pending) = batch.args(attempt, shared.micros(), &StreamCache::default());
+        let mut args: Vec<String> = args.iter().map(Arg::literal).collect();
+        args.extend(self.cleared.iter().map(|table| format!("cleared => {}", quote(table))));
+        let check = format!("set constraints all immediate; select {{es}}.check_transaction('{}')", self.id);
         let head = schema.fill(&format!("{check}; select a.*, {{es}}.must(a.written) from {{es}}.append("));
-        Ok((format!("{head}{}) a; commit", args.join(", ")), Some(pending)))
+        Ok((format!("{head}{}) a; commit", args.join(", ")), pending))
     }
 
     async fn send(&mut self, message: String) -> Result<Option<PgRow>, sqlx::Error> {
@@ -231,7 +238,9 @@ impl Transaction for Tx {
             }
             Err(e) if error::fate(&e) == Fate::Unknown => {
                 tracing::warn!(%attempt, error = &e as &dyn std::error::Error, "the outcome of a transaction is unknown");
-                return Err(CommitError::Unknown(Box::new(Attempt::of(attempt, &self.staged))));
+                self.store.shared.touch(&[&self.staged]);
+                self.touch_cleared();
+                return Err(CommitError::Unknown(Box::new(batch::attempt(attempt, &self.staged))));
             }
             Err(e) => {
                 if error::lacks_partition(&e) {
@@ -241,16 +250,11 @@ impl Transaction for Tx {
             }
         };
         let row = answered.expect("the last statement before COMMIT has one row");
-        let Some(pending) = pending else {
-            let head = row.try_get("head").map_err(|e| error::store("committing a transaction", e))?;
-            return Ok(Committed { position: Position(number(head)), versions: Vec::new() });
-        };
-        match pending
-            .answer(&row, &mut Places::default())
-            .map_err(|e| error::store("committing a transaction", e))?
-        {
+        let failed = |e| error::store("committing a transaction", e);
+        match pending.answer(&row, &mut StreamCache::default()).map_err(failed)? {
             Answer::Written(mut outcomes, head) => {
-                self.store.shared.publish(head);
+                self.store.shared.committed(&[&self.staged], head);
+                self.touch_cleared();
                 Ok(outcomes.pop().expect("one outcome for one commit"))
             }
             Answer::Refused(_) => unreachable!("a refusal is raised"),

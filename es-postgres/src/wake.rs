@@ -2,13 +2,16 @@
 //!
 //! Never in the append: a notification takes a lock of the whole cluster at COMMIT. Notifications can be lost (the
 //! driver reconnects silently), so they only shorten the wait for the next poll.
+//!
+//! A notification is a number, the head of the log, or the text of [`Touched`]: which rows were written. They are two,
+//! since programs of earlier versions understand numbers alone, and take any other text for a head of 0.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use es_core::store::Position;
-use sqlx::postgres::{PgListener, PgNotification};
-use sqlx::{Executor as _, PgPool};
+use es_core::store::{Position, Touched};
+use sqlx::PgPool;
+use sqlx::postgres::PgListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -18,16 +21,76 @@ use crate::backend::Shared;
 const DEBOUNCE: Duration = Duration::from_millis(10);
 /// How long to wait before connecting again.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Bytes of a notification at most.
+const LONGEST: usize = 7_999;
 
-/// Runs until the store is gone. `written` says what this process has appended.
+/// What this process has written, and the others have not been told.
+#[derive(Debug)]
+pub(crate) struct News {
+    untold: Mutex<Untold>,
+    stir: watch::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct Untold {
+    head: Position,
+    rows: Touched,
+}
+
+impl News {
+    /// With what changes when there is something to tell.
+    pub(crate) fn channel() -> (Self, watch::Receiver<()>) {
+        let (stir, stirred) = watch::channel(());
+        (Self { untold: Mutex::default(), stir }, stirred)
+    }
+
+    /// The log goes this far.
+    pub(crate) fn head(&self, head: Position) {
+        if head > Position(0) {
+            self.add(Untold { head, ..Untold::default() }, true);
+        }
+    }
+
+    /// These rows were written. What is not urgent goes with what is.
+    pub(crate) fn rows(&self, rows: Touched, urgent: bool) {
+        if !rows.is_empty() {
+            self.add(Untold { rows, ..Untold::default() }, urgent);
+        }
+    }
+
+    fn add(&self, Untold { head, rows }: Untold, urgent: bool) {
+        let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+        untold.head = untold.head.max(head);
+        untold.rows.extend(rows);
+        drop(untold);
+        if urgent {
+            self.stir.send_replace(());
+        }
+    }
+
+    fn take(&self) -> Untold {
+        std::mem::take(&mut *self.untold.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Untold {
+    /// As notifications.
+    fn payloads(&self) -> Vec<String> {
+        let head = (self.head > Position(0)).then(|| self.head.0.to_string());
+        let rows = (!self.rows.is_empty()).then(|| self.rows.to_text(LONGEST));
+        head.into_iter().chain(rows).collect()
+    }
+}
+
+/// Runs until the store is gone.
 pub(crate) async fn run(
     shared: Weak<Shared>,
     pool: PgPool,
     channel: String,
-    mut written: watch::Receiver<Position>,
+    mut stirred: watch::Receiver<()>,
 ) {
     while shared.strong_count() > 0 {
-        match listen(&shared, &pool, &channel, &mut written).await {
+        match listen(&shared, &pool, &channel, &mut stirred).await {
             Ok(()) => return,
             Err(error) => {
                 tracing::debug!(error = &error as &dyn std::error::Error, "no notifications; readers poll");
@@ -42,10 +105,11 @@ async fn listen(
     shared: &Weak<Shared>,
     pool: &PgPool,
     channel: &str,
-    written: &mut watch::Receiver<Position>,
+    stirred: &mut watch::Receiver<()>,
 ) -> Result<(), sqlx::Error> {
     let mut listener = PgListener::connect_with(pool).await?;
     listener.listen(channel).await?;
+    let mut own = backend_of(&mut listener).await?;
     if catch_up(shared).await.is_none() {
         return Ok(());
     }
@@ -54,21 +118,23 @@ async fn listen(
         tokio::select! {
             received = listener.try_recv() => {
                 let alive = match received? {
-                    Some(notification) => shared.upgrade().map(|shared| shared.see(head_of(&notification))),
-                    // The connection was lost, and with it whatever was sent meanwhile.
-                    None => catch_up(shared).await,
+                    // Whoever waits in this process has been woken.
+                    Some(notification) if notification.process_id() == own => Some(()),
+                    Some(notification) => shared.upgrade().map(|shared| hear(&shared, notification.payload())),
+                    // The connection was lost, and with it whatever was sent since.
+                    None => {
+                        own = backend_of(&mut listener).await?;
+                        catch_up(shared).await
+                    }
                 };
                 if alive.is_none() {
                     return Ok(());
                 }
             }
-            changed = wait_for_quiet(written, quiet) => {
-                if changed.is_err() {
+            changed = wait_for_quiet(stirred, quiet) => {
+                if changed.is_err() || tell(shared, &mut listener, channel).await?.is_none() {
                     return Ok(());
                 }
-                let head = *written.borrow_and_update();
-                let notify = sqlx::query("select pg_notify($1, $2)").bind(channel).bind(head.0.to_string());
-                listener.execute(notify).await?;
                 quiet = Instant::now() + DEBOUNCE;
             }
         }
@@ -76,23 +142,51 @@ async fn listen(
 }
 
 async fn wait_for_quiet(
-    written: &mut watch::Receiver<Position>,
+    stirred: &mut watch::Receiver<()>,
     quiet: Instant,
 ) -> Result<(), watch::error::RecvError> {
-    // Looked at only after the pause: what was written during it goes out with one notification.
+    // Looked at only after the pause: what was written during it goes out together.
     tokio::time::sleep_until(quiet).await;
-    written.changed().await
+    stirred.changed().await
 }
 
-fn head_of(notification: &PgNotification) -> Position {
-    Position(notification.payload().parse().unwrap_or_default())
+/// Tells the others what they have not been told. `None` if the store is gone.
+async fn tell(
+    shared: &Weak<Shared>,
+    listener: &mut PgListener,
+    channel: &str,
+) -> Result<Option<()>, sqlx::Error> {
+    let Some(shared) = shared.upgrade() else { return Ok(None) };
+    let Some(news) = &shared.news else { return Ok(None) };
+    let untold = news.take();
+    let notify = "select pg_notify($1, a.payload) from unnest($2::text[]) a (payload)";
+    let told = sqlx::query(notify).bind(channel).bind(untold.payloads()).execute(listener).await;
+    if told.is_err() {
+        // For the next connection.
+        news.add(untold, true);
+    }
+    told.map(|_| Some(()))
 }
 
-/// Reads the head. `None` if the store is gone.
+fn hear(shared: &Shared, payload: &str) {
+    match payload.parse() {
+        Ok(head) => shared.see(Position(head)),
+        Err(_) => shared.row_wakes.touch(&Touched::parse(payload)),
+    }
+}
+
+/// The process of the server at the other end: notifications of this process come from there.
+async fn backend_of(listener: &mut PgListener) -> Result<u32, sqlx::Error> {
+    let pid: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(listener).await?;
+    Ok(pid.cast_unsigned())
+}
+
+/// Reads the head, and wakes whoever waits for rows. `None` if the store is gone.
 async fn catch_up(shared: &Weak<Shared>) -> Option<()> {
     let shared: Arc<Shared> = shared.upgrade()?;
     if let Ok(head) = shared.read_head().await {
         shared.see(head);
     }
+    shared.row_wakes.touch(&Touched::all());
     Some(())
 }

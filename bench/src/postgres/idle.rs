@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use es_core::App;
 use es_core::BoxError;
 use es_core::processor::{Admission, Execution, Failure, Keeps, Opening, Runner, Session};
-use es_core::store::{CommitError, EventFilter, RecordedEvent, RowWrite, Tables, write_rows};
+use es_core::store::{Commit, CommitError, EventFilter, EventStore as _, RecordedEvent, RowWrite, Tables};
 use es_postgres::PgBackend;
 use tokio::runtime::Runtime;
 
@@ -60,8 +60,7 @@ impl Session for Nothing {
     }
 
     async fn flush(&mut self, rows: Vec<RowWrite>) -> Result<(), CommitError> {
-        write_rows(&self.0, rows).await?;
-        Ok(())
+        self.0.commit(Commit { rows, ..Commit::default() }).await.map(drop)
     }
 }
 

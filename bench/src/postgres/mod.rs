@@ -16,6 +16,7 @@ mod ours;
 mod peers;
 mod plan;
 mod processors;
+mod queue;
 mod raw;
 mod report;
 mod server;
@@ -26,6 +27,7 @@ mod worker;
 use std::path::Path;
 
 pub use processors::{run as processors, share};
+pub use queue::run as queue;
 pub use worker::{list, work};
 
 use self::contender::Contender;

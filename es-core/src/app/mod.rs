@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::wiring::Wiring;
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::command::{Bus, IdOf, Interceptor, RetryPolicy, Sender, WithinTx};
+use crate::command::{Bus, IdOf, Interceptor, Registry, RetryPolicy, Sender, Via, WithinTx, missing_for};
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::id::Ids;
 use crate::inline::{self, Entry, Hook, ProjectionHook, ViewHook};
@@ -52,6 +52,7 @@ impl App {
         AppBuilder {
             backend: Arc::new(backend),
             services: Services::default(),
+            commands: Registry::default(),
             runners: Vec::new(),
             queries: Wiring::default(),
             inline: Vec::new(),
@@ -69,7 +70,15 @@ impl App {
 
     /// Sends a command to an aggregate: add options, then `.await`.
     pub fn send<C: Command>(&self, id: &IdOf<C>, cmd: C) -> Sending<'_, C> {
-        Sending::new(&self.0.bus, id, cmd)
+        Sending::new(Via::App(&self.0.bus), id, cmd)
+    }
+
+    /// Sends commands for as long as the app is there, without keeping it alive: by type, or by their stored names.
+    #[must_use]
+    pub fn sender(&self) -> Sender {
+        let sender = Sender::default();
+        sender.connect(&self.0.bus);
+        sender
     }
 
     /// The current state of an aggregate; `None` if there is none.
@@ -276,7 +285,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// Whether the store answers, no processor fails or stands still, and none is behind without progress for a minute.
+    /// Whether the store answers, no processor fails or is halted, and none is behind without progress for a minute.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.head.is_ok() && self.processors.iter().all(|processor| self.ill(processor, MINUTE).is_none())
@@ -290,7 +299,10 @@ impl Health {
             ProcessorState::Failing { error, attempts, .. } => {
                 return Some(format!("fails, {attempts} times so far: {error}"));
             }
-            ProcessorState::Halted { error, .. } => return Some(format!("stands still: {error}")),
+            ProcessorState::Halted { error, .. } => return Some(format!("is halted: {error}")),
+            ProcessorState::Unsettled { error } => return Some(format!("cannot be worked on: {error}")),
+            // An operator knows.
+            ProcessorState::Paused { .. } => return None,
             _ => {}
         }
         let silent = self.now.duration_since(processor.progress?).unsigned_abs();
@@ -345,6 +357,7 @@ impl Default for Settings {
 pub struct AppBuilder<B: Backend> {
     backend: Arc<B>,
     services: Services,
+    commands: Registry,
     runners: Vec<Arc<dyn Runner>>,
     queries: Wiring,
     inline: Vec<Entry<B::Tx>>,
@@ -372,9 +385,17 @@ impl<B: Backend> AppBuilder<B> {
         self
     }
 
-    /// Optional: makes `start` check that everything the aggregate's commands ask for is there.
-    pub fn aggregate<A: Commands>(self) -> Self {
+    /// Optional: makes `start` check that everything the aggregate's commands ask for is there, and lets them be
+    /// [sent by name](Sender::send_named).
+    pub fn aggregate<A: Commands>(mut self) -> Self {
+        A::register(&mut self.commands);
         self.check(A::missing)
+    }
+
+    /// The same for one command: one that is in another crate than its aggregate.
+    pub fn command<C: Command>(mut self) -> Self {
+        self.commands.add::<C>();
+        self.check(missing_for::<C>)
     }
 
     /// A keyed view, kept up to date from the log. Read it through [`Views`].
@@ -652,6 +673,7 @@ impl<B: Backend> AppBuilder<B> {
         let names: Vec<String> = names.map(|runner| runner.name()).chain(live.iter().cloned()).collect();
         let mut wrong: Vec<String> = self.checks.into_iter().flat_map(|check| check(&services)).collect();
         wrong.extend(services.twice().iter().map(|t| format!("`{t}` was provided twice")));
+        wrong.extend(self.commands.twice().iter().cloned());
         wrong.extend(wrong_names(&names));
         wrong.extend(self.settings.wrong(&names));
         if !wrong.is_empty() {
@@ -715,6 +737,7 @@ impl<B: Backend> AppBuilder<B> {
             services,
             ids,
             lifecycle,
+            commands: self.commands,
             interceptors: self.interceptors,
             retry,
             timeout,

@@ -4,9 +4,9 @@
 //! and 1,024 [slices](Slices); a range of them with one owner is a [`Share`], a row. A [`Keeper`] claims, frees, splits
 //! and merges shares by one pure rule that every node follows, and starts a [`Work`] for each share of its own.
 //!
-//! Ownership is a row, and progress stands beside it in the same row: whoever writes it names the revision that was read.
-//! So a claim fences the owner of before, whatever it still writes; and a lease, which only says when a node is believed
-//! to be gone, makes work efficient and is never needed for it to be right. The idea is that of the leases of Gray and
+//! Ownership is a row, and progress is in the same row: each write of it names the revision that was read. So a claim
+//! fences the former owner, whatever it still writes; and a lease, which only says when a node is believed to be gone,
+//! makes work efficient and is never needed for it to be right. The idea is that of the leases of Gray and
 //! Cheriton (1989) with fencing by conditional writes.
 //!
 //! | file | what |

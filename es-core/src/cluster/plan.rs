@@ -178,7 +178,9 @@ pub(crate) fn assign(groups: &[Whole<'_>]) -> BTreeMap<String, Uuid> {
             (counts[&to] + 1 < counts[&from]).then_some((from, to))
         };
         let found = groups.iter().zip(&targets).map(better).enumerate();
-        let Some((i, (from, to))) = found.filter_map(|(i, found)| Some((i, found?))).last() else { break };
+        let Some((i, (from, to))) = found.filter_map(|(i, found)| Some((i, found?))).next_back() else {
+            break;
+        };
         targets[i] = Some(to);
         *counts.entry(from).or_default() -= 1;
         *counts.entry(to).or_default() += 1;

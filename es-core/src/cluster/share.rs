@@ -183,10 +183,19 @@ impl<P: Progress> Shares<P> {
         rows: &dyn RowStore,
         prefix: &str,
     ) -> Result<Vec<StoredRow>, StoreError> {
-        let mut page = rows.scan(self.table.name(), Some(prefix), MAX_PAGE).await?;
-        let end = page.iter().position(|row| !row.key.starts_with(prefix)).unwrap_or(page.len());
-        page.truncate(end);
-        Ok(page)
+        let mut found: Vec<StoredRow> = Vec::new();
+        loop {
+            let after = found.last().map_or(prefix, |row| &row.key);
+            let mut page = rows.scan(self.table.name(), Some(after), MAX_PAGE).await?;
+            let full = page.len() >= MAX_PAGE;
+            let end = page.iter().position(|row| !row.key.starts_with(prefix)).unwrap_or(page.len());
+            page.truncate(end);
+            let more = full && end == MAX_PAGE;
+            found.append(&mut page);
+            if !more {
+                return Ok(found);
+            }
+        }
     }
 
     /// One share as it is stored now.

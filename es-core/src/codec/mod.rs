@@ -67,6 +67,16 @@ impl Codec for Json {
     }
 }
 
+/// A value as JSON in memory.
+///
+/// # Errors
+///
+/// What JSON cannot hold: a NaN, say, or a number of more than 64 bits.
+pub(crate) fn to_value<T: Serialize>(value: &T) -> Result<serde_json::Value, BoxError> {
+    finite::check(value)?;
+    Ok(serde_json::to_value(value)?)
+}
+
 /// Compact JSON; notes whether there was a `null`.
 struct Nulls<'n>(&'n mut bool);
 

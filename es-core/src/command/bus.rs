@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::command::{Interceptor, RetryPolicy};
+use crate::command::{Interceptor, Registry, RetryPolicy};
 use crate::id::Ids;
 use crate::lifecycle::Lifecycle;
 use crate::repository::{Cache, Repository};
@@ -18,6 +18,8 @@ pub(crate) struct Bus {
     pub(crate) services: Services,
     pub(crate) ids: Ids,
     pub(crate) lifecycle: Lifecycle,
+    /// Those that can be sent by name.
+    pub(crate) commands: Registry,
     pub(crate) interceptors: Vec<Arc<dyn Interceptor>>,
     pub(crate) retry: RetryPolicy,
     pub(crate) timeout: Duration,

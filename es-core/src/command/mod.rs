@@ -8,7 +8,9 @@ mod decide;
 mod error;
 mod handle;
 mod interceptor;
+mod named;
 mod outcome;
+mod registry;
 mod sender;
 mod sending;
 mod stage;
@@ -23,7 +25,10 @@ pub use self::context::Context;
 pub use self::error::CommandError;
 pub use self::handle::{Failure, Handle, Target};
 pub use self::interceptor::{Dispatch, Halted, Interceptor, Next};
+pub use self::named::{NamedCommand, NamedDone, SendError, SendingNamed};
+pub use self::registry::Registry;
 pub use self::sender::Sender;
+pub(crate) use self::sending::Via;
 pub use self::sending::{Done, Sending};
 pub(crate) use self::within_tx::{OnStage, WithinTx};
 pub use crate::retry::RetryPolicy;
@@ -51,7 +56,8 @@ pub type EventsOf<C> = <<C as Command>::Aggregate as Aggregate>::Event;
 /// The refusals that a command can meet.
 pub type ErrorOf<C> = <<C as Command>::Aggregate as Aggregate>::Error;
 
-/// Written by `#[commands]`: lets `.aggregate::<A>()` check at start what the methods ask for.
+/// Written by `#[commands]`: lets `.aggregate::<A>()` check at start what the methods ask for, and makes the commands known
+/// by their stored names.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` has no commands",
     note = "put `#[commands]` on an `impl {Self}` block, or write `impl Commands for {Self}`"
@@ -59,6 +65,8 @@ pub type ErrorOf<C> = <<C as Command>::Aggregate as Aggregate>::Error;
 pub trait Commands: Apply {
     /// A line for each service that a command asks for and nobody provided.
     fn missing(services: &Services) -> Vec<String>;
+    /// Adds each command of the aggregate, so that it can be [sent by name](Sender::send_named).
+    fn register(registry: &mut Registry);
 }
 
 /// What the handler of `C` asks for and nobody provided, a line each.

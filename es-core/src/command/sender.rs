@@ -3,9 +3,49 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
 
-use super::{Bus, Command, CommandError, Done, ErrorOf, EventsOf, IdOf, Sending};
+use super::named::{NamedCommand, SendingNamed};
+use super::sending::Via;
+use super::{Bus, Command, IdOf, Sending};
 
-/// Sends commands through the bus of an app, without keeping the app alive. Clones are one.
+/// Sends commands through an app without keeping it alive: by type, or by their stored names. Clones are one.
+///
+/// A processor of your own gets it with its [`Opening`](crate::processor::Opening), everything else from
+/// [`App::sender`](crate::App::sender). Give what it sends an idempotency key: whatever sends a command of its own accord
+/// may be interrupted between the answer and the note that it was given, and then sends it again.
+///
+/// Never send through it while you hold a transaction of the same store open, unless the command goes
+/// [within](Sending::within) that transaction: a store with one writer would wait for you.
+///
+/// ```
+/// use es_core::command::NamedCommand;
+/// use es_core::{App, ErrorKind, memory::MemoryBackend};
+/// # use es_core::testing::conformance::domain::{Account, Deposit, Open};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let app = App::on(MemoryBackend::new()).aggregate::<Account>().start().await?;
+/// let (sender, ada) = (app.sender(), "ada".to_owned());
+///
+/// // By type.
+/// sender.send(&ada, Open { owner: "Ada".to_owned() }).idempotency_key("open-ada").await?;
+///
+/// // By name: a command that was kept as data, in a row of a process, say.
+/// let kept = serde_json::to_string(&NamedCommand::of(&ada, &Deposit { amount: 5 })?)?;
+/// let command: NamedCommand = serde_json::from_str(&kept)?;
+/// let done = sender.send_named(command.clone()).idempotency_key("pay-1").await?;
+/// assert!(sender.send_named(command).idempotency_key("pay-1").await?.repeated);
+/// assert_eq!(app.load::<Account>(&ada).await?.map(|account| account.balance), Some(5));
+///
+/// // The domain's refusal comes as JSON, everything else by its kind.
+/// let withdraw = NamedCommand::new("account", "ada", "withdraw", serde_json::json!({ "amount": 9 }));
+/// let refused = sender.send_named(withdraw).await.expect_err("there are only 5");
+/// assert_eq!(refused.refusal(), Some(&serde_json::json!({ "Overdrawn": { "balance": 5 } })));
+/// let unknown = NamedCommand::new("account", "ada", "close_it", serde_json::json!({}));
+/// assert_eq!(sender.send_named(unknown).await.expect_err("no such command").kind(), ErrorKind::Misuse);
+/// # assert_eq!(done.position.0, 2);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Default)]
 pub struct Sender(Arc<OnceLock<Weak<Bus>>>);
 
@@ -16,19 +56,34 @@ impl Sender {
         drop(self.0.set(Arc::downgrade(bus)));
     }
 
-    /// Sends a command, with the options that `with` adds.
+    /// Looked up when a command is sent: then it is connected.
+    fn via(&self) -> Via<'static> {
+        Via::Weak(self.0.get().cloned().unwrap_or_default())
+    }
+
+    /// Sends a command to an aggregate: add options, then `.await`.
     ///
     /// # Errors
     ///
-    /// As of [`App::send`](crate::App::send); [`CommandError::ShuttingDown`] if the app is gone, or not there yet.
-    pub async fn send<C: Command>(
-        &self,
-        id: &IdOf<C>,
-        cmd: C,
-        with: impl for<'a> FnOnce(Sending<'a, C>) -> Sending<'a, C> + Send,
-    ) -> Result<Done<EventsOf<C>>, CommandError<ErrorOf<C>>> {
-        let Some(bus) = self.0.get().and_then(Weak::upgrade) else { return Err(CommandError::ShuttingDown) };
-        with(Sending::new(&bus, id, cmd)).await
+    /// Those of [`App::send`](crate::App::send), when it is awaited;
+    /// [`CommandError::ShuttingDown`](crate::CommandError::ShuttingDown) if the app is shutting down, gone, or not there
+    /// yet.
+    pub fn send<C: Command>(&self, id: &IdOf<C>, cmd: C) -> Sending<'static, C> {
+        Sending::new(self.via(), id, cmd)
+    }
+
+    /// Sends a command by its stored names: add options, then `.await`. It is one that was registered, by
+    /// [`AppBuilder::aggregate`](crate::AppBuilder::aggregate) or [`AppBuilder::command`](crate::AppBuilder::command).
+    /// Interceptors, retries and keys are those of a command that is sent by type; a request under a key is the same,
+    /// whichever way it comes.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`](super::SendError), when it is awaited: a refusal as JSON; what is unknown or cannot be read; what
+    /// else happened to the command, by its kind and with its sources; [`SendError::ShuttingDown`](super::SendError::ShuttingDown)
+    /// if the app is shutting down, gone, or not there yet.
+    pub fn send_named(&self, command: NamedCommand) -> SendingNamed {
+        SendingNamed { via: self.via(), command, options: None }
     }
 }
 

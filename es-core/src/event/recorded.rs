@@ -77,8 +77,8 @@ impl<'a, P: Payload> Recorded<'a, P> {
         self.record.recorded_at
     }
 
-    /// Whether a projection that is being built, or was reset, takes in an event that was in the log when it began. Once
-    /// it has come to an event that was not, it stays so. The record carries it, so a clone says the same. Never true for a reactor: it is not called for such events.
+    /// Whether a projection that is being built, or was reset, handles an event that was in the log when it began. The
+    /// record carries it, so a clone says the same. Never true for a reactor: it is not called for such events.
     #[must_use]
     pub const fn is_replay(&self) -> bool {
         self.record.replay

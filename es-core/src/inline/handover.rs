@@ -18,7 +18,7 @@ use crate::processor::{
 };
 use crate::retry::RetryPolicy;
 use crate::slices::Slices;
-use crate::state::{Checkpoint, Generations, InlineSet, generations};
+use crate::state::{Checkpoint, Freeze, Generations, InlineSet, generations};
 use crate::store::{
     AppendCondition, Commit, CommitError, Committed, EventFilter, Position, Row, RowWrite, StoreError, Won,
 };
@@ -175,8 +175,10 @@ impl BecomeInline<'_> {
     async fn attempt(&self, set: InlineSet) -> Result<Outcome, StoreError> {
         let backend = &*self.node.backend;
         prepare(backend, &**self.runner).await?;
-        let known = builds(self.node, self.name).await?;
+        let mut known = builds(self.node, self.name).await?;
         self.only_one_build(&known.value)?;
+        // Of a switch to a build that has gone: with one build, it comes to nothing.
+        known.value.freeze = Freeze::default();
         let build = known.value.build(self.name, known.value.current);
         let Some(shares) = self.claim(&build).await? else { return Ok(Outcome::Again) };
         let parked = build.parked().stored(backend).await?.len();

@@ -17,7 +17,7 @@ const HANDLER: std::time::Duration = std::time::Duration::from_secs(60);
 /// Why a commit is not sent.
 #[derive(Debug)]
 pub(crate) enum Halt<'e> {
-    /// A projection cannot take in this event.
+    /// A projection cannot handle this event.
     Handler { projection: String, event: &'e RecordedEvent, source: BoxError },
     /// What it needs cannot be read.
     Store(StoreError),
@@ -83,7 +83,7 @@ fn halt<V: View>(event: &RecordedEvent, source: BoxError) -> Halt<'_> {
 /// Changes with their events and the keys of their rows.
 struct Due<'e, V: View>(Vec<(&'e RecordedEvent, String, Change<'e, V>)>);
 
-/// A row, the revision that was read, and where it stands among those that are written already.
+/// A row, the revision that was read, and where it is among those that are written already.
 struct Row<V> {
     row: V,
     rev: u64,

@@ -17,7 +17,7 @@ impl Locks {
         Self((0..STRIPES).map(|_| Mutex::default()).collect())
     }
 
-    /// Waits for the locks of all these keys, in an order that everybody keeps.
+    /// Waits for the locks of all these keys, in an order that all callers keep.
     pub(crate) async fn hold(&self, keys: impl Iterator<Item = String>) -> Vec<MutexGuard<'_, ()>> {
         let stripe = |key: String| usize::try_from(xxh3_64(key.as_bytes())).unwrap_or_default() % STRIPES;
         let stripes: BTreeSet<usize> = keys.map(stripe).collect();

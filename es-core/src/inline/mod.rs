@@ -47,7 +47,7 @@ const TURNS: &str = "inline/turns";
 /// The key of a row that is never there: a commit that writes it is refused.
 const ROLL_BACK: &str = "an inline projection failed in this transaction: roll it back";
 
-/// How often a commit is worked out again because somebody else was faster, and the waits in between.
+/// How often a commit is worked out again because another writer was faster, and the waits in between.
 fn again() -> RetryPolicy {
     RetryPolicy::default().with_attempts(64).with_backoff(Duration::from_millis(1), Duration::from_millis(50))
 }
@@ -130,7 +130,7 @@ impl<B: Backend> Inline<B> {
         Self(Arc::new(Shared { backend, generation, views, sql, locks: Locks::new(), ids }))
     }
 
-    /// Whether a projection takes in an event of these.
+    /// Whether a projection handles an event of these.
     fn wants(&self, appends: &[Append]) -> bool {
         self.views.iter().any(|view| any_matches(view.folds.filter(), appends)) || self.wants_sql(appends)
     }
@@ -217,7 +217,7 @@ impl<B: Backend> Inline<B> {
             return self.send(commit).await;
         }
         // In a task of its own: some backends know who holds a transaction by the task, and the caller's may do something
-        // else beside this. A caller who goes away leaves the outcome unknown, as for any commit.
+        // else at the same time. A caller who goes away leaves the outcome unknown, as for any commit.
         let inline = self.clone();
         let sending = tokio::spawn(async move { inline.send(commit).await }.in_current_span());
         match sending.await.map_err(tokio::task::JoinError::try_into_panic) {
@@ -247,7 +247,7 @@ impl<B: Backend> Inline<B> {
         }
         let mut tx = self.backend.begin().await?;
         if let Err(halt) = self.project(&events, &due.sql, &mut tx).await {
-            // Dropping would roll back too; this way whoever comes next does not wait for it.
+            // Dropping would roll back too; this way the next transaction does not wait for it.
             drop(tx.rollback().await);
             return self.not_taken_in(halt, commit).await;
         }
@@ -289,7 +289,7 @@ impl<B: Backend> Inline<B> {
         let streams: Vec<StreamId> = appends.iter().map(|append| append.stream.clone()).collect();
         let versions = match self.backend.commit(Commit { appends, ..Commit::default() }).await {
             Ok(committed) => committed.versions,
-            // Nothing was to be written: nobody needs to know whether it was.
+            // Nothing was to be written: it does not matter whether it was.
             Err(CommitError::Unknown(_)) => {
                 let lost = std::io::Error::other("the answer was lost");
                 return Err(StoreError::transient("reading the versions of streams", lost).into());
@@ -335,7 +335,7 @@ fn first_of_each(appends: &[Append]) -> impl Iterator<Item = &Append> {
     appends.iter().enumerate().filter(first).map(|(_, append)| append)
 }
 
-/// The events of appends as handlers see them: where they will stand, at no position yet.
+/// The events of appends as handlers see them: where they will be, at no position yet.
 fn uncommitted(appends: &[Append], now: Timestamp) -> Vec<RecordedEvent> {
     let mut ends = HashMap::<&StreamId, u64>::new();
     let mut events = Vec::new();

@@ -112,7 +112,7 @@ pub enum ProcessorError {
         /// Which processor.
         processor: String,
     },
-    /// Every commit writes it: it cannot be rebuilt or reset meanwhile.
+    /// Every commit writes it: it cannot be rebuilt or reset while it is inline.
     #[error(
         "{processor} is inline: every commit writes it, so nothing else may; start an app with \
          `.retire_inline({processor:?})`, rebuild it there, then make it inline again"
@@ -142,7 +142,7 @@ pub enum ProcessorError {
     /// Events are left out for good: say why.
     #[error("events are left out for good: say why")]
     NoReason,
-    /// It was not done in time. What was asked for stands, and is done later.
+    /// It was not done in time. The request stands, and is done later.
     #[error("{what} was not done within {limit:?}; the request stands")]
     TimedOut {
         /// What was asked for.

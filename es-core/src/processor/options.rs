@@ -40,11 +40,11 @@ pub struct ProcessorOptions {
     /// The longest that one call of a handler may take; 60 s by default.
     pub handler_limit: Duration,
     /// How many ranges of slices a node works on at once; 1 by default. More of them help where the handlers wait: for
-    /// SQL, or for something outside.
+    /// SQL, or for another service.
     pub workers: usize,
-    /// How many events are handled at once, at most; by default what suits the kind of processor.
+    /// How many events are handled together, at most; by default what suits the kind of processor.
     pub page: Option<usize>,
-    /// How many bytes of payload are handled at once, about; 4 MiB by default.
+    /// How many bytes of payload are handled together, about; 4 MiB by default.
     pub bytes: usize,
     /// How much may be parked.
     pub parking: ParkingLimits,
@@ -84,13 +84,13 @@ impl ProcessorOptions {
         Self { workers, ..self }
     }
 
-    /// Handles at most so many events at once.
+    /// Handles at most so many events together.
     #[must_use]
     pub const fn page(self, events: usize) -> Self {
         Self { page: Some(events), ..self }
     }
 
-    /// Handles about so many bytes of payload at once.
+    /// Handles about so many bytes of payload together.
     #[must_use]
     pub const fn bytes(self, bytes: usize) -> Self {
         Self { bytes, ..self }

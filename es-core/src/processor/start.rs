@@ -88,7 +88,7 @@ pub(crate) fn wanted_by_any(runners: &[Arc<dyn Runner>]) -> EventFilter {
     if crate::store::check::filter(&any).is_ok() { any } else { EventFilter::all() }
 }
 
-/// The stored names of processors that somebody else ran on this store, and that these are not.
+/// The stored names of processors that other apps ran on this store, and of those here that are new to it.
 pub(crate) async fn others(
     backend: &dyn AnyBackend,
     runners: &[Arc<dyn Runner>],

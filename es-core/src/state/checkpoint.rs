@@ -1,4 +1,4 @@
-//! How far a range of a processor has come.
+//! The position that a range of a processor has reached, and why it is halted.
 
 use serde::{Deserialize, Serialize};
 

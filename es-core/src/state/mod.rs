@@ -1,12 +1,12 @@
-//! What the engine stores of its own: a file for each format, and the tables that they stand in.
+//! What the engine stores of its own: a file for each format, and the tables that they are in.
 //!
 //! Every row is JSON, read and written through a [`Table`]. Formats are read by other versions of the framework, and by
-//! people: fields are added with a default, and none changes its meaning. A test reads what earlier versions wrote.
+//! operators: fields are added with a default, and none changes its meaning. A test reads what earlier versions wrote.
 //!
 //! | table | key | file | what |
 //! | --- | --- | --- | --- |
 //! | `nodes` | node | `node` | until when a node is believed to be alive, and what it runs |
-//! | `checkpoints` | `build#first slice` | `share`, `checkpoint` | who has a range of slices of a processor, and how far it has come |
+//! | `checkpoints` | `build#first slice` | `share`, `checkpoint` | who has a range of slices of a processor, and the position that it has reached |
 //! | `es.shares` | `name#first slice` | `share` | the same of what has no log |
 //! | `generations` | processor | `generations` | which builds a projection has, and which one queries read |
 //! | `es.control` | processor | `control` | what an operator asked of a whole processor |
@@ -18,7 +18,7 @@
 //! | `build/afresh` | key | `control` | a row that is to be rebuilt |
 //! | `inline` | `set` | `inline` | which projections are inline |
 //!
-//! A row that fences others is never deleted while anybody can name it, for its revisions would begin again: a range that
+//! A row that fences others is never deleted while it can be named, for its revisions would begin again: a range that
 //! was merged, a build that has gone and a set without projections keep theirs.
 
 mod build;

@@ -37,7 +37,7 @@ pub(crate) enum Request {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Skipped {
-    /// Where the event stands.
+    /// The position of the event.
     pub position: Position,
     /// The key that it was left out for.
     pub key: String,

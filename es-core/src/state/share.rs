@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// How far the work on a share has come, stored with it. Serialized as an object, without fields named `epoch`, `owner`
+/// How far the work on a share is, stored with it. Serialized as an object, without fields named `epoch`, `owner`
 /// or `last`.
 pub trait Progress:
     Clone + std::fmt::Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static

@@ -1,4 +1,4 @@
-//! What a backend crate implements beside the stores: its transaction, and its clients.
+//! What a backend crate implements in addition to the stores: its transaction, and its clients.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub trait Backend: EventStore + SnapshotStore + RowStore + Builds + Sized {
     async fn begin(&self) -> Result<Self::Tx, StoreError>;
 
     /// Opens a transaction in which the names of a projection's tables mean those of one generation. If its owner is
-    /// silent for longer than `idle`, the database may end it: it must not stand in the way of whoever takes over.
+    /// silent for longer than `idle`, the database may end it: it must not be in the way of the next owner.
     ///
     /// # Errors
     ///

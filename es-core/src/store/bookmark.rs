@@ -1,21 +1,21 @@
-//! A position for somebody who remembers it outside the store.
+//! A position that is remembered outside the store.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::store::{EventFilter, EventId, EventStore, Position, StoreError};
 
-/// A place in one history: which store, which position, and which event stood there.
+/// A place in one history: which store, which position, and which event is there.
 ///
-/// A position alone is only safe beside the events it counts. After a failover or the restore of an older backup,
-/// positions are given to other events: whoever remembers one elsewhere (a broker, a search index, a file) would go on
-/// in the middle of a history it has not seen. So it remembers the event as well.
+/// A position alone is only safe next to the events that it counts. After a failover or the restore of an older backup,
+/// positions are given to other events: a reader that remembers one elsewhere (a broker, a search index, a file) would
+/// continue in the middle of a history that it has not seen. So it remembers the event as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[expect(clippy::exhaustive_structs, reason = "stored by its user: every field is needed to read it back")]
 pub struct Bookmark {
     /// [`EventStore::identity`].
     pub store: Uuid,
-    /// The last position that was taken in; 0 for none.
+    /// The last position that was handled; 0 for none.
     pub position: Position,
     /// The event there; nil for position 0.
     pub event: EventId,

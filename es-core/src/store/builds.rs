@@ -12,7 +12,7 @@ pub trait Builds: RowStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Misuse`] if the DDL does not run, its tables belong to somebody else, or this backend cannot have
+    /// [`StoreError::Misuse`] if the DDL does not run, its tables belong to another program, or this backend cannot have
     /// a second generation of them.
     async fn install(&self, tables: &Tables, generation: Generation) -> Result<(), StoreError>;
 
@@ -65,7 +65,7 @@ pub trait Builds: RowStore {
     ) -> Result<Vec<Difference>, StoreError>;
 }
 
-/// Counts the builds of one version of a projection, from 1. Several may stand beside each other; queries read one.
+/// Counts the builds of one version of a projection, from 1. Several may exist next to each other; queries read one.
 pub type Generation = u32;
 
 /// How a table of one generation differs from that of another.
@@ -81,7 +81,7 @@ pub struct Difference {
     /// Rows that both have and that differ. A table without a primary key has none: a change is a removal and an
     /// addition.
     pub changed: u64,
-    /// Some of them: for people.
+    /// Some of them, to be read by an operator.
     pub samples: Vec<Sample>,
 }
 
@@ -108,7 +108,7 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// What queries and people call it: `name/version`.
+    /// What queries and operators call it: `name/version`.
     #[must_use]
     pub fn stored_name(&self) -> String {
         format!("{}/{}", self.name, self.version)

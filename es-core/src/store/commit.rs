@@ -1,4 +1,4 @@
-//! `Commit`: whatever must become durable together, as one value.
+//! `Commit`: what must become durable together, as one value.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use bytes::Bytes;
 use crate::event::{EventId, NewEvent, Position, StreamId, Version};
 use crate::store::{AppendCondition, IdempotencyKey};
 
-/// Whatever must become durable together. A backend applies it entirely or not at all.
+/// What must become durable together. A backend applies it entirely or not at all.
 ///
 /// Exhaustive on purpose, and backends destructure it without `..`: a new section must be a compile
 /// error in every backend, not a write that one of them drops silently.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "see above")]
 pub struct Commit {
-    /// Events, stream by stream, in order. The same stream may stand twice: the second continues the first.
+    /// Events, stream by stream, in order. The same stream may appear twice: the second continues the first.
     pub appends: Vec<Append>,
     /// Streams that are not written, but must be where they were seen.
     pub checks: Vec<Check>,
@@ -176,7 +176,7 @@ pub struct Committed {
 /// Names a commit whose outcome is unknown, and its witness.
 ///
 /// A commit is atomic, so one witness is enough: any of its events, which never leave, or if it has none, the name of the
-/// attempt, which a backend keeps beside what it wrote. Rows and keys prove nothing: others write and delete them.
+/// attempt, which a backend keeps next to what it wrote. Rows and keys prove nothing: others write and delete them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "each backend fills in all of it")]
 pub struct Attempt {

@@ -1,4 +1,4 @@
-//! What SQL backends store of an event beside its payload, as bytes of one column.
+//! What SQL backends store of an event in addition to its payload, as bytes of one column.
 //!
 //! Each column of a row costs a copy on the way through a driver, and loads are read-heavy. So what every
 //! reader needs is packed:
@@ -37,7 +37,7 @@ pub struct Envelope {
     pub tags: Vec<Tag>,
 }
 
-/// Tags, and metadata beside the causes. Stored: change by adding fields.
+/// Tags, and metadata other than the causes. Stored: change by adding fields.
 #[derive(Default, serde::Serialize, serde::Deserialize)]
 struct More {
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -62,7 +62,7 @@ impl StoreError {
     }
 }
 
-/// A commit was not applied, or nobody knows.
+/// A commit was not applied, or its outcome is unknown.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommitError {
@@ -134,9 +134,8 @@ pub enum CommitError {
         /// What the commit named.
         named: u64,
     },
-    /// An inline projection cannot take in an event of the commit: mend its handler, or end that it is inline. Nothing was
-    /// written.
-    #[error("inline projection {projection} cannot take in event {event} of {stream:?}")]
+    /// An inline projection cannot handle an event of the commit: fix its handler, or retire it. Nothing was written.
+    #[error("inline projection {projection} cannot handle event {event} of {stream:?}")]
     Projection {
         /// The stored name of the projection.
         projection: String,

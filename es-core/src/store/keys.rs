@@ -1,7 +1,7 @@
 //! Keys of rows that sort as what they are made of.
 //!
 //! Rows are read in the bytewise order of their keys. So a number has a fixed width, a text of the user's is escaped so
-//! that it cannot hold a separator, or stands as its hash, and the length of the whole is checked.
+//! that it cannot hold a separator, or is replaced by its hash, and the length of the whole is checked.
 
 use std::fmt::Write as _;
 

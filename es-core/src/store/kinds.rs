@@ -64,7 +64,7 @@ impl<N: Copy + Eq + Hash> Kinds<N> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in a kind that is stored.
+    /// Adds a kind that is stored.
     pub fn learn(&self, id: N, kind: Kind) {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if known.kinds.insert(id, kind.clone()).is_none() {

@@ -22,7 +22,7 @@ use crate::store::{RowStore, RowWrite, Span, StoreError};
 /// How long a commit may take between its look at the clock and the moment at which others see it. A queue is read again
 /// from so long before the last look.
 pub const MARGIN: Duration = Duration::from_secs(10);
-/// How often a queue is read from its beginning all the same: whoever had a clock that was wrong is found then.
+/// How often a queue is read from its beginning all the same: what a writer with a wrong clock put in is found then.
 pub const WHOLE: Duration = Duration::from_secs(60);
 
 /// A queue of `T`, in a [hot](HOT) table of its own.

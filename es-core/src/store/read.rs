@@ -1,4 +1,4 @@
-//! Reading the log to its end, and going on from there.
+//! Reading the log to its end, and continuing from there.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::limits::MAX_PAGE;
 use crate::store::{Bookmark, EventFilter, EventStore, Page, Position, RecordedEvent, StoreError};
 
-/// Events asked for at once.
+/// Events that are asked for together.
 const PAGE: usize = 1_000;
 
 /// How long a subscription sleeps when no wake-up comes.
@@ -40,7 +40,7 @@ pub async fn read_all(
 
 /// Every matching event after a position, exactly once and in order, now and in future.
 ///
-/// The stream never ends by itself. After an error it can be polled again and goes on where it was.
+/// The stream never ends by itself. After an error it can be polled again and continues where it was.
 pub fn subscribe(
     store: Arc<dyn EventStore>,
     filter: EventFilter,
@@ -53,7 +53,7 @@ pub fn subscribe(
     })
 }
 
-/// The same as [`subscribe`], as a value that knows how far it has come.
+/// The same as [`subscribe`], as a value that knows the position that it has reached.
 #[derive(Debug)]
 pub struct Subscription {
     store: Arc<dyn EventStore>,
@@ -78,7 +78,7 @@ impl Subscription {
         Self { store, filter, wake, buffered, through: after, last: None, failed: false, poll: POLL }
     }
 
-    /// A subscription that goes on after a bookmark, which was kept outside the store.
+    /// A subscription that continues after a bookmark, which was kept outside the store.
     ///
     /// # Errors
     ///
@@ -92,7 +92,7 @@ impl Subscription {
         Ok(Self { last: Some(bookmark), ..Self::new(store, filter, bookmark.position) })
     }
 
-    /// The event that was delivered last, to go on after it with [`Self::resume`]; `None` before the first.
+    /// The event that was delivered last, to continue after it with [`Self::resume`]; `None` before the first.
     #[must_use]
     pub const fn bookmark(&self) -> Option<Bookmark> {
         self.last
@@ -105,7 +105,7 @@ impl Subscription {
         self
     }
 
-    /// How far it has come: every matching event up to here was delivered.
+    /// The position that it has reached: every matching event up to here was delivered.
     #[must_use]
     pub fn position(&self) -> Position {
         match self.buffered.front() {
@@ -118,7 +118,7 @@ impl Subscription {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the store cannot be read now; a later call goes on. [`StoreError::Misuse`] if the store came
+    /// [`StoreError`] if the store cannot be read now; a later call continues. [`StoreError::Misuse`] if the store came
     /// back with another history, see [`Bookmark::check`].
     pub async fn next(&mut self) -> Result<RecordedEvent, StoreError> {
         loop {
@@ -146,7 +146,7 @@ impl Subscription {
 
 /// Until a wake-up, or until it is time to look anyway.
 pub(crate) async fn wait(wake: &mut watch::Receiver<Position>, poll: Duration) {
-    // A store that is gone wakes nobody: then only time passes.
+    // A store that is gone wakes no reader: then only time passes.
     if let Ok(Err(_closed)) = tokio::time::timeout(poll, wake.changed()).await {
         tokio::time::sleep(poll).await;
     }

@@ -39,7 +39,7 @@ pub trait Ledger {
 pub enum Verdict {
     /// Write it.
     Apply,
-    /// The same events stand where they should: answer as the first time, write nothing.
+    /// The same events are where they should be: answer as the first time, write nothing.
     Repeat(Committed),
 }
 
@@ -117,7 +117,7 @@ fn conflict(commit: &Commit, append: &Append, actual: Version, ledger: &impl Led
     CommitError::Conflict { stream: append.stream.clone(), expected: append.expected, actual, since }
 }
 
-/// Whether every event of the commit stands already exactly where it is expected.
+/// Whether every event of the commit is already exactly where it is expected.
 ///
 /// Asked only after an expectation failed. A single id that differs makes it an ordinary conflict; an
 /// id that is the same with other content is refused as such.

@@ -1,7 +1,7 @@
 //! Rows with a type: the one way in which an engine keeps its state.
 //!
-//! A [`Table`] knows the name and the type of its rows, and makes the writes of a [`Commit`]. Whoever writes a row was
-//! first, or was not: [`Won`] says which, also after an unknown outcome.
+//! A [`Table`] knows the name and the type of its rows, and makes the writes of a [`Commit`]. A writer was
+//! first with its row, or was not: [`Won`] says which, also after an unknown outcome.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -25,7 +25,7 @@ pub fn is_hot(table: &str) -> bool {
     table.starts_with(HOT) && !table.contains(['~', '/'])
 }
 
-/// Names of the framework's own, beside those that begin with `es.`.
+/// Names of the framework's own, in addition to those that begin with `es.`.
 const RESERVED: [&str; 6] = ["asked", "checkpoints", "current", "generations", "inline", "nodes"];
 
 /// The rows of one table, as JSON of `T`.
@@ -97,7 +97,7 @@ impl<T> Table<T> {
         &self.name
     }
 
-    /// Removes a row, if it is as it was read. A row that fences others is not removed while anybody can name it: its
+    /// Removes a row, if it is as it was read. A row that fences others is not removed while it can be named: its
     /// revisions would begin again.
     #[must_use]
     pub fn delete(&self, row: &Row<T>) -> RowWrite {

@@ -2,7 +2,7 @@
 //!
 //! Rows do not move the head of the log, so [`EventStore::watch`](crate::store::EventStore::watch) says nothing of them.
 //! A backend calls [`RowWakes::touch`] after each commit with rows, and carries [`Touched`] to other processes as well
-//! as it can. A wake-up may be late, lost or one too many: whoever waits also polls, and looks at the rows.
+//! as it can. A wake-up may be late, lost or one too many: a reader also polls, and looks at the rows.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -18,12 +18,12 @@ use crate::store::{Commit, RowWrite};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Touched {
     tables: BTreeMap<Arc<str>, SliceSet>,
-    /// Nobody knows which: every table.
+    /// It is not known which: every table.
     all: bool,
 }
 
 impl Touched {
-    /// Rows of every table, or nobody knows which.
+    /// Rows of every table, or it is not known which.
     #[must_use]
     pub const fn all() -> Self {
         Self { tables: BTreeMap::new(), all: true }
@@ -33,7 +33,7 @@ impl Touched {
     #[must_use]
     pub fn by(rows: &[RowWrite]) -> Self {
         let mut touched = Self::default();
-        // Writes of one table often stand in a row: its name is looked up once.
+        // Writes of one table often follow each other: its name is looked up once.
         for rows in rows.chunk_by(|a, b| a.table == b.table) {
             let slices = touched.tables.entry(rows[0].table.clone()).or_default();
             rows.iter().for_each(|row| slices.insert(slice_of_row(&row.key)));
@@ -108,7 +108,7 @@ impl From<&Commit> for Touched {
     }
 }
 
-/// Whoever waits for rows, in one process. A backend has one, whatever number of handles it has.
+/// The readers that wait for rows, in one process. A backend has one, whatever number of handles it has.
 #[derive(Debug, Default)]
 pub struct RowWakes(Mutex<HashMap<Arc<str>, Vec<(Slices, watch::Sender<u64>)>>>);
 
@@ -123,13 +123,13 @@ impl RowWakes {
         receiver
     }
 
-    /// Whether anybody waits for rows in this process.
+    /// Whether any reader waits for rows in this process.
     #[must_use]
     pub fn is_watched(&self) -> bool {
         !self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// Wakes whoever waits for what was touched.
+    /// Wakes the readers that wait for what was touched.
     pub fn touch(&self, touched: &Touched) {
         if touched.is_empty() {
             return;

@@ -35,6 +35,9 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
     let missing = commands.iter().map(|Command { request: Request { cfgs, message, .. }, .. }| {
         quote!(#(#cfgs)* #es::command::missing_for::<#message>(services))
     });
+    let register = commands.iter().map(|Command { request: Request { cfgs, message, .. }, .. }| {
+        quote!(#(#cfgs)* registry.add::<#message>();)
+    });
     quote! {
         #(#each)*
         #(#cfgs)*
@@ -44,6 +47,10 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
                 let _ = services;
                 let each: &[::std::vec::Vec<::std::string::String>] = &[#(#missing),*];
                 each.concat()
+            }
+            fn register(registry: &mut #es::command::Registry) {
+                let _ = &registry;
+                #(#register)*
             }
         }
     }

@@ -5,8 +5,8 @@
 //! DDL. Queries find the tables of the current generation by their search path ([`Tx`], [`crate::Db`]).
 
 mod compare;
+mod generation_schema;
 mod make;
-mod place;
 
 use es_core::store::{Commit, CommitError, Committed, Generation, StoreError, Tables, Transaction as _};
 use sqlx::Row as _;
@@ -125,7 +125,7 @@ impl<'w> Work<'w> {
                 query.execute(&mut *self.tx).await.map_err(failed)?;
             }
         }
-        self.delete_rows().await.map_err(failed)?;
+        self.tx.clear_rows(self.tables.rows(self.generation));
         self.end(commit).await
     }
 
@@ -147,7 +147,7 @@ impl<'w> Work<'w> {
             sqlx::query(brief).execute(&mut *self.tx).await.map_err(failed)?;
             self.remove(&this).await.map_err(failed)?;
         }
-        self.delete_rows().await.map_err(failed)?;
+        self.tx.clear_rows(self.tables.rows(self.generation));
         self.end(commit).await
     }
 
@@ -182,7 +182,9 @@ impl<'w> Work<'w> {
         let without = self.generation == 1 || self.tables.schema.trim().is_empty();
         let place = match without {
             true => None,
-            false => Some(place::make(&mut self.tx, self.schema, self.tables, self.generation).await?),
+            false => {
+                Some(generation_schema::make(&mut self.tx, self.schema, self.tables, self.generation).await?)
+            }
         };
         let objects = make(&mut self.tx, self.schema, self.tables, self.generation, place.as_deref()).await?;
         let mine = self.installed.iter().filter(|one| one.version == self.version());
@@ -210,12 +212,6 @@ impl<'w> Work<'w> {
     async fn drop_objects(&mut self, one: &Installed) -> Result<(), sqlx::Error> {
         let statement = self.schema.fill("select {es}.drop_objects($1::jsonb)");
         sqlx::query(sql(statement)).bind(&one.objects).execute(&mut *self.tx).await.map(drop)
-    }
-
-    async fn delete_rows(&mut self) -> Result<(), sqlx::Error> {
-        let statement = self.schema.fill("select {es}.delete_rows($1)");
-        let rows = self.tables.rows(self.generation);
-        sqlx::query(sql(statement)).bind(rows).execute(&mut *self.tx).await.map(drop)
     }
 
     /// A statement about this generation: `$1` to `$3`.

@@ -50,7 +50,7 @@ begin
     grant select, insert on {es}.streams, {es}.event_types, {es}.events, {es}.tags, {es}.outcomes, {es}.fenced
         to {schema}_writer;
     grant select on {es}.checkpoints to {schema}_writer;
-    grant select, insert, update, delete on {es}.rows, {es}.snapshots, {es}.projections
+    grant select, insert, update, delete on {es}.rows, {es}.hot_rows, {es}.witnesses, {es}.snapshots, {es}.projections
         to {schema}_writer;
     for this in
         select p.oid::regprocedure as name from pg_proc p

@@ -194,24 +194,23 @@ async fn what_needs_no_gate_is_refused_alike_when_others_make_it_at_the_same_tim
     assert_sound(database.url(), &stores[0]).await;
 }
 
-/// A row that was not there is "deleted" while somebody else makes it: his row stays.
+/// A row that was not there is "deleted" while another process makes it: that one waits, and its row stays.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_not_there_is_not_taken_from_somebody_who_makes_it_meanwhile() {
     let (database, store) = fresh().await;
     let other = PgBackend::connect(database.url()).await.unwrap();
-    let trigger = "create function hold() returns trigger language plpgsql as $$
-                   begin perform pg_advisory_xact_lock_shared(42); return null; end $$;
-                   create trigger hold before insert on es.events for each statement execute function hold()";
-    run(database.url(), trigger).await;
-    let mut held = crate::support::connect(database.url()).await;
-    sqlx::query("select pg_advisory_lock(42)").execute(&mut held).await.unwrap();
+    let held = Gate::hold(database.url()).await;
     let forgets = Commit { rows: vec![row("k", 0, None)], ..commit("s") };
     let running = tokio::spawn(async move { store.commit(forgets).await });
     until_count(database.url(), WAITING, 1).await;
     let made = Commit { rows: vec![row("k", 0, Some("1")), step("p", 0, 1)], ..Commit::default() };
-    other.commit(made).await.unwrap();
-    sqlx::query("select pg_advisory_unlock(42)").execute(&mut held).await.unwrap();
-    drop(running.await.unwrap());
+    let making = tokio::spawn({
+        let other = other.clone();
+        async move { other.commit(made).await }
+    });
+    held.release().await;
+    running.await.unwrap().unwrap();
+    making.await.unwrap().unwrap();
     assert!(other.rows("v/1", &["k".to_owned()]).await.unwrap()[0].is_some());
 }
 

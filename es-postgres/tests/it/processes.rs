@@ -178,7 +178,8 @@ async fn rolled_back(store: &PgBackend, one: Commit) -> Result<Committed, Commit
     insert.execute(&mut *tx).await.map_err(|e| es_core::store::StoreError::transient("a test", e))?;
     *tx.staged() = one;
     tx.rollback().await?;
-    Err(CommitError::Fenced { what: "it was undone".to_owned() })
+    let (table, key) = ("undone".into(), String::new());
+    Err(CommitError::Fenced { table, key, expected: 0, actual: 0 })
 }
 
 async fn settled(store: &PgBackend, attempt: &Attempt) -> Resolution {

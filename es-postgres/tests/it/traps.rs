@@ -447,8 +447,8 @@ async fn a_dropped_commit_that_still_runs_behind_a_broken_connection_is_not_call
     let options = wire.options(&server, &database).with_lock_timeout(Duration::from_millis(500));
     let store = PgBackend::connect_with(options).await.unwrap();
     let held = Gate::hold(database.url()).await;
-    let lost = commit("s");
-    let attempt = Attempt::of(new_id(), &lost);
+    let lost = Commit { attempt: new_id(), ..commit("s") };
+    let attempt = Attempt::of(lost.attempt, &lost);
     let running = tokio::spawn({
         let store = store.clone();
         async move { store.commit(lost).await }

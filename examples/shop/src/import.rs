@@ -143,9 +143,7 @@ pub(crate) async fn catch_up(app: &App) -> anyhow::Result<()> {
     let bar = bar(head.0, "projections");
     let halted = || {
         app.processors().iter().find_map(|p| match p.status().state {
-            ProcessorState::Halted { error, .. } => {
-                Some(anyhow::anyhow!("{} stands still: {error}", p.name()))
-            }
+            ProcessorState::Halted { error, .. } => Some(anyhow::anyhow!("{} is halted: {error}", p.name())),
             _ => None,
         })
     };

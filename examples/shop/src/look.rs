@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use es_core::prelude::*;
+use es_core::processor::ProcessorError;
 use es_core::processor::{Processor, ProcessorState, ProcessorStatus};
-use es_core::store::StoreError;
 
 use crate::money::thousands;
 
@@ -46,7 +46,7 @@ pub(crate) async fn arrive(app: &App) -> anyhow::Result<()> {
 }
 
 /// How far the log is, and every build of every projection.
-pub(crate) async fn look(app: &App) -> Result<(Position, Vec<Shown>), StoreError> {
+pub(crate) async fn look(app: &App) -> Result<(Position, Vec<Shown>), ProcessorError> {
     let head = app.store().head().await?;
     let mut shown = Vec::new();
     for processor in app.processors() {
@@ -71,7 +71,9 @@ fn show(build: &ProcessorStatus, of: String, head: Position, parked: Option<usiz
     let owners: BTreeSet<_> = build.ranges.iter().filter_map(|range| range.owner).collect();
     let state = match &build.state {
         ProcessorState::Failing { error, .. } => format!("fails: {error}"),
-        ProcessorState::Halted { error, .. } => format!("stands still: {error}"),
+        ProcessorState::Unsettled { error } => format!("cannot be worked on: {error}"),
+        ProcessorState::Paused { .. } => "paused".to_owned(),
+        ProcessorState::Halted { error, .. } => format!("halted: {error}"),
         _ if owners.is_empty() => "nobody works on it".to_owned(),
         // Only the program that works on it knows more than how far it is.
         _ if owners.len() == 1 => "elsewhere".to_owned(),

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use es_core::prelude::*;
-use es_core::processor::{Processor, ProcessorState, Rebuild, RebuildOptions, Report};
-use es_core::store::StoreError;
+use es_core::processor::{Processor, ProcessorError, ProcessorState, Rebuild, RebuildOptions, RebuildReport};
 use es_core::{ErrorKind, Projection};
 use futures::StreamExt as _;
 use futures::future::try_join_all;
@@ -33,7 +32,7 @@ pub(crate) async fn in_place(app: &App) -> anyhow::Result<()> {
 
 async fn empty<P: Projection>(app: &App) -> anyhow::Result<()> {
     match app.rebuild::<P>().await {
-        Err(StoreError::Misuse { .. }) => anyhow::bail!(
+        Err(ProcessorError::HeldBy { .. }) => anyhow::bail!(
             "another program works on the projections: wait until it has ended, or use `shop rebuild --online`"
         ),
         done => Ok(done?),
@@ -96,7 +95,7 @@ async fn follow(rebuild: &Rebuild, bar: ProgressBar) -> anyhow::Result<()> {
     let mut target = None;
     while let Some(now) = progress.next().await.transpose()? {
         if let ProcessorState::Halted { error, .. } = now.state {
-            anyhow::bail!("the new tables stand still at {}: {error}", now.done);
+            anyhow::bail!("the new tables are halted at {}: {error}", now.done);
         }
         bar.set_length(now.total.0);
         bar.set_position(now.done.0);
@@ -109,11 +108,11 @@ async fn follow(rebuild: &Rebuild, bar: ProgressBar) -> anyhow::Result<()> {
 }
 
 /// Whether nobody else has let queries read it, or given it up.
-async fn is_under_way(processor: &Processor, rebuild: &Rebuild) -> Result<bool, StoreError> {
+async fn is_under_way(processor: &Processor, rebuild: &Rebuild) -> Result<bool, ProcessorError> {
     Ok(processor.rebuilding().await?.is_some_and(|now| now.generation() == rebuild.generation()))
 }
 
-async fn switch(rebuild: &Rebuild) -> Result<(), StoreError> {
+async fn switch(rebuild: &Rebuild) -> Result<(), ProcessorError> {
     let mut tries = 1;
     loop {
         rebuild.caught_up(LIMIT).await?;
@@ -125,7 +124,7 @@ async fn switch(rebuild: &Rebuild) -> Result<(), StoreError> {
 }
 
 /// What a person wants to know before queries read something else.
-fn differences(report: &Report) -> String {
+fn differences(report: &RebuildReport) -> String {
     if report.is_empty() {
         return format!("no difference at {}", report.new);
     }
@@ -164,7 +163,7 @@ pub(crate) async fn roll_back(app: &App) -> anyhow::Result<()> {
                 report::line(&format!("{}: queries read the kept tables", processor.name()));
             }
             // It has none.
-            Err(StoreError::Misuse { .. }) => {}
+            Err(ProcessorError::NoOlder { .. }) => {}
             Err(error) => {
                 let name = processor.name();
                 let what = format!(
@@ -181,7 +180,7 @@ pub(crate) async fn roll_back(app: &App) -> anyhow::Result<()> {
     import::catch_up(app).await
 }
 
-async fn lead_back(processor: &Processor) -> Result<(), StoreError> {
+async fn lead_back(processor: &Processor) -> Result<(), ProcessorError> {
     let mut tries = 1;
     loop {
         match processor.roll_back().await {

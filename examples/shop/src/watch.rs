@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use es_core::prelude::*;
-use es_core::store::StoreError;
+use es_core::processor::ProcessorError;
 use es_core::{ErrorKind, chain};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyModifiers};
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -72,7 +72,7 @@ struct Picture {
 }
 
 /// Looks again and again; ends with an error that does not go away by itself.
-async fn keep_looking(app: &App, send: watch::Sender<Picture>) -> StoreError {
+async fn keep_looking(app: &App, send: watch::Sender<Picture>) -> ProcessorError {
     loop {
         match look::look(app).await {
             Ok((head, shown)) => send.send_modify(|picture| {

@@ -1,7 +1,7 @@
-//! Pages of the log, read once for all processors that stand at the same position.
+//! Pages of the log, read once for all processors at the same position.
 //!
 //! Processors near the head, and those that begin together, ask for the same pages: the first one reads, the others get
-//! what it read. One that stands elsewhere reads for itself, until it comes to where the others are. While a page is
+//! what it read. One that is elsewhere reads for itself, until it reaches the others. While a page is
 //! handled, the next one is read. Processors at the end of the log wait for [news](Pages::news): one look at the head a
 //! second serves all of them.
 
@@ -23,7 +23,7 @@ const KEPT: usize = 16 << 20;
 const READ: usize = 4 << 20;
 /// Events of the first page, before anything is known of their size.
 const FIRST: usize = 1_000;
-/// What an event takes beside its payload, about.
+/// What an event takes in addition to its payload, about.
 const OVERHEAD: usize = 250;
 
 /// One reader of the log.
@@ -123,7 +123,7 @@ impl Pages {
             }
         };
         if page.more {
-            // By the time it is asked for, it is there. Nobody waits for this task: a page is read by whoever asks.
+            // By the time it is asked for, it is there. No caller waits for this task: the one that asks reads a page.
             let (ahead, next) = (self.clone(), page.through);
             drop(tokio::spawn(async move { drop(ahead.read(next).await) }));
         }
@@ -146,7 +146,7 @@ impl Pages {
             self.cache.lock().unwrap_or_else(PoisonError::into_inner).keep(position, &page, size);
             Ok(Read { number, page: Arc::new(SharedPage::new(page)) })
         };
-        // After a failure the cell stays, for whoever waits for it, or asks next.
+        // After a failure the cell stays, for those that wait for it, and for the next that asks.
         cell.get_or_try_init(read).await.cloned()
     }
 }
@@ -159,7 +159,7 @@ async fn look_out(pages: Weak<Pages>, mut wake: watch::Receiver<Position>) {
         let Some(pages) = pages.upgrade() else { return };
         let is_news = match woken {
             Ok(Ok(())) => true,
-            // A store that is gone wakes nobody: then only time passes.
+            // A store that is gone wakes no reader: then only time passes.
             Ok(Err(_)) => {
                 tokio::time::sleep(POLL).await;
                 true

@@ -85,7 +85,7 @@ impl<B: Backend, P: Project<B::Tx>> Session for ProjectionSession<B, P> {
             }
             let tx = self.tx.as_mut().expect("it was just opened");
             if let Err(source) = call(self.limit, self.projection.project(event, tx)).await {
-                // Dropping would roll back too; this way whoever comes next does not wait for it.
+                // Dropping would roll back too; this way the next transaction does not wait for it.
                 if let Some(tx) = self.tx.take() {
                     drop(tx.rollback().await);
                 }

@@ -82,7 +82,7 @@ pub struct Opening<'o> {
     pub ids: &'o Ids,
     /// What handlers ask for by type.
     pub services: &'o Arc<Services>,
-    /// Sends commands.
+    /// Sends commands: under an idempotency key, for what was sent before a flush that fails is sent again.
     pub sender: &'o Sender,
     /// What belongs to the lease, such as a transaction, must not outlive so much silence.
     pub idle: Duration,
@@ -122,13 +122,21 @@ pub trait Session: Send {
     async fn fold(&mut self, events: &[&RecordedEvent], admission: &mut Admission<'_>)
     -> Result<(), Failure>;
 
-    /// Does what is due at a time, when every event up to `head` was handled. Gives when it is to be called again, if no
-    /// event comes before. What it leads to is flushed if anything [waits](Self::waiting) then.
+    /// Does what is due at a time. Every event up to `head` was handled, and with them every event that was recorded before
+    /// `now`: what an event called off is not due any more. At the end of the log `now` is the time of the app's clock; on
+    /// the way there it is the time of the last event, so that what is due is not kept waiting by a long log.
+    ///
+    /// Gives when it is to be called again. It is called after each page in any case, about once a second while it waits,
+    /// and never while its range is halted or its processor is paused. A time that has passed means: immediately if
+    /// something was flushed, else after a short pause.
+    ///
+    /// What it leads to is flushed, with the checkpoint and in one commit, if anything [waits](Self::waiting) then.
     ///
     /// # Errors
     ///
-    /// Why it could not be done; it is tried again later.
-    async fn due(&mut self, _now: Timestamp, _head: Position) -> Result<Option<Timestamp>, Failure> {
+    /// Why it could not be done, or a panic: the session is dropped, it is tried again later and shown as
+    /// [`Failing`](crate::processor::ProcessorState::Failing). Events are handled meanwhile, and none is parked.
+    async fn due(&mut self, _now: Timestamp, _head: Position) -> Result<Option<Timestamp>, BoxError> {
         Ok(None)
     }
 

@@ -17,7 +17,7 @@ use crate::guarded::call_now;
 use crate::projection::{Change, View, decode_row, tables_of};
 use crate::store::{Backend, Commit, CommitError, EventFilter, RecordedEvent, RowWrite, StoreError};
 
-/// Events taken in at once when there are so many.
+/// Events handled together when there are so many.
 const PAGE: usize = 10_000;
 /// Rows that are kept between two pages. They cost memory, never correctness.
 const KEPT: usize = 50_000;
@@ -118,8 +118,8 @@ impl<B: Backend, V: View> Session for ViewSession<B, V> {
         events: &[&RecordedEvent],
         admission: &mut Admission<'_>,
     ) -> Result<(), Failure> {
-        // What touches a row that is kept is taken in at once; the others wait until theirs are read. The order of each
-        // key stays, for a row is kept for the whole page or not at all.
+        // What touches a row that is kept is applied immediately; the others wait until theirs are read. The order of
+        // each key stays, for a row is kept for the whole page or not at all.
         let mut due: Vec<Due<'_, V>> = Vec::new();
         for event in events {
             match changes::<V>(event) {

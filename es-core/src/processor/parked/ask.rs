@@ -1,7 +1,7 @@
 //! What an operator asks to be done with parked sequences: of one, of many, of all that match.
 //!
-//! A request is a row, which the owner of the sequence's range takes up, on whichever node it is; so it stands also if
-//! whoever asked goes away, and is done after a restart. To ask is always the same: write the rows, wake the owners, wait
+//! A request is a row, which the owner of the sequence's range takes up, on whichever node it is; so it stands when the
+//! caller goes away, and is done after a restart. To ask is always the same: write the rows, wake the owners, wait
 //! until nothing of it is left.
 
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ use crate::processor::{Processor, ProcessorError};
 use crate::state::{Asked, Build, Request, asked};
 use crate::store::{Row, Won, write_rows};
 
-/// Sequences looked at, or asked for, at once.
+/// Sequences that are looked at, or asked for, together.
 const SOME: usize = 500;
 
 /// Which parked sequences are meant: all that match everything that is set.
@@ -135,7 +135,7 @@ impl Processor {
             return Ok(Some(one(backend, build, key).await?.map(Into::into)));
         };
         if left.is_none() {
-            // Another request was done just before this one was written: it stands for nothing.
+            // Another request was done just before this one was written: there is nothing left to do.
             let _won = write_rows(backend, vec![build.requests().delete(&row)]).await?;
             return Err(ProcessorError::NotParked { build: build.clone(), key: key.to_owned() });
         }
@@ -205,8 +205,8 @@ impl Processor {
         }
     }
 
-    /// Makes the owners on other nodes look: at once where the store tells them of rows, else with their next look at the
-    /// others.
+    /// Makes the owners on other nodes look: immediately where the store tells them of rows, else with their next look at
+    /// the others.
     pub(in crate::processor) async fn wake_owners(&self, build: &Build) {
         let backend = &*self.node.backend;
         let key = build.to_string();

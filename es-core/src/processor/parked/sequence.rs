@@ -150,7 +150,7 @@ pub(crate) async fn one(
     build.parked().get(store, key).await
 }
 
-/// Where the events of a sequence stand, after a position, at most `limit` of them.
+/// The positions of the events of a sequence, after one, at most `limit` of them.
 pub(crate) async fn positions(
     store: &dyn RowStore,
     build: &Build,

@@ -1,7 +1,7 @@
-//! Rebuilding some rows of a keyed view, while the others go on.
+//! Rebuilding some rows of a keyed view, while the others are kept up to date.
 //!
 //! An operator writes which keys; the owner of each folds the log for them, up to where its range is, and replaces the
-//! rows in the commit that takes the request away. Other keys of the range wait meanwhile, readers do not.
+//! rows in the commit that takes the request away. Other keys of the range wait for it, readers do not.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,6 +1,8 @@
 //! Rebuilding without downtime, and what there is to say about builds.
 
 mod compare;
+#[cfg(test)]
+mod explored;
 mod generations;
 mod keys;
 mod prepare;

@@ -30,15 +30,25 @@ pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Re
         let mut rows = Vec::new();
         let stored = generations().get(backend, &name).await?;
         let known = stored.clone().filter(|row| !row.value.retired).map(|row| row.value);
+        if let Some(tables) = tables.as_ref().filter(|_| known.is_none()) {
+            // Before their tables go: what a worker of theirs writes after that would be found by a version that has
+            // come back.
+            let over = leftovers(backend, tables).await?;
+            if !over.is_empty() {
+                commit(backend, over).await?;
+                continue;
+            }
+        }
         if let Some(tables) = &tables {
             for generation in known.clone().unwrap_or_default().all() {
                 backend.install(tables, generation).await?;
             }
             if known.is_none() {
-                let rev = stored.map_or(0, |row| row.rev);
-                let row = Row { key: name.clone(), rev, value: Generations::default() };
+                let (rev, last) = stored.map_or((0, 1), |row| (row.rev, row.value.last));
+                // No number is given twice, not even if another version has been there in between.
+                let row =
+                    Row { key: name.clone(), rev, value: Generations { last, ..Generations::default() } };
                 rows.extend([generations().put(&row)?, point(backend, tables, 1).await?]);
-                rows.extend(leftovers(backend, tables).await?);
             }
         }
         let build = Build::first(&name).to_string();
@@ -52,13 +62,17 @@ pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Re
         if rows.is_empty() {
             return Ok(());
         }
-        let outcome = backend.commit(Commit { rows, ..Commit::default() }).await;
-        match Won::after(backend, outcome).await {
-            // Or another node was as fast: what it wrote is looked at.
-            Ok(_) => {}
-            Err(CommitError::Store(error)) => return Err(error),
-            Err(other) => return Err(StoreError::transient("preparing a processor", other)),
-        }
+        commit(backend, rows).await?;
+    }
+}
+
+/// What another node has written, if it was faster, is looked at then.
+async fn commit(backend: &dyn AnyBackend, rows: Vec<RowWrite>) -> Result<(), StoreError> {
+    let outcome = backend.commit(Commit { rows, ..Commit::default() }).await;
+    match Won::after(backend, outcome).await {
+        Ok(_) => Ok(()),
+        Err(CommitError::Store(error)) => Err(error),
+        Err(other) => Err(StoreError::transient("preparing a processor", other)),
     }
 }
 

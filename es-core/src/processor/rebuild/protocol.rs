@@ -49,8 +49,10 @@ impl BuildRows {
         Build { processor: self.name.clone(), generation }
     }
 
+    /// The row, also one that says that another version has taken the place of this one: what is written over it is
+    /// refused then.
     async fn row(&self) -> Result<Row<Generations>, ProcessorError> {
-        let known = Generations::read(&*self.backend, &self.name).await?;
+        let known = generations().get(&*self.backend, &self.name).await?;
         // In this order: becoming inline writes the row that was just read.
         if InlineSet::read(&*self.backend).await?.names.contains(&*self.name) {
             return Err(ProcessorError::Inline { processor: self.name.to_string() });
@@ -59,7 +61,11 @@ impl BuildRows {
     }
 
     pub(super) async fn read(&self) -> Result<Generations, ProcessorError> {
-        Ok(self.row().await?.value)
+        let known = self.row().await?.value;
+        if known.retired {
+            return Err(self.refused(Refused::Retired, known.current));
+        }
+        Ok(known)
     }
 
     /// How far a build has come: the least of its shares.
@@ -90,18 +96,20 @@ impl BuildRows {
     async fn update(
         &self,
         change: &Change,
-        generation: Generation,
         with: With,
-    ) -> Result<Generations, ProcessorError> {
+    ) -> Result<Result<Generations, Refused>, ProcessorError> {
         for _ in 0..TRIES {
             let row = self.row().await?;
             if matches!(with, With::Alone { needs: Some(needed) } if !row.value.all().contains(&needed)) {
-                return Err(ProcessorError::Dropped { build: self.build(generation) });
+                return Ok(Err(Refused::Dropped));
             }
-            let next = row.value.apply(change.clone()).map_err(|r| self.refused(r, generation))?;
+            let next = match row.value.apply(change.clone()) {
+                Ok(next) => next,
+                Err(refused) => return Ok(Err(refused)),
+            };
             let put = generations().put(&Row { value: next.clone(), ..row })?;
             if self.write(&next, put, with).await?.is_yes() {
-                return Ok(next);
+                return Ok(Ok(next));
             }
         }
         let moving = std::io::Error::other("other nodes change it all the time");
@@ -116,8 +124,9 @@ impl BuildRows {
             With::Alone { .. } => Ok(write_rows(&*self.backend, rows).await?),
             With::FirstShare { head } => {
                 self.backend.install(&self.tables, next.last).await?;
-                let group = self.build(next.last).to_string();
-                rows.push(shares.put(&Share::whole(group, Checkpoint::new(Position(0), head)))?);
+                let whole =
+                    Share::whole(self.build(next.last).to_string(), Checkpoint::new(Position(0), head));
+                rows.push(shares.put(&shares.placed(&*self.backend, whole).await?)?);
                 Ok(write_rows(&*self.backend, rows).await?)
             }
             With::Switch { to } => {
@@ -126,8 +135,13 @@ impl BuildRows {
                 self.won(self.backend.switch(&self.tables, to, commit).await).await
             }
             With::Uninstall { generation } => {
-                // Its number is never given out again, so no late write can name these rows as they are made again.
                 for row in shares.below(&*self.backend, &format!("{}#", self.build(generation))).await? {
+                    if generation == 1 {
+                        // A version that comes back begins with this number again: its rows count on.
+                        rows.extend(shares.decode(row)?.map(|share| shares.retire(&share)).transpose()?);
+                        continue;
+                    }
+                    // Its number is never given out again, so no late write can name rows that are made again.
                     let table = shares.table().clone();
                     rows.push(RowWrite { table, key: row.key, rev: row.rev, row: None });
                 }
@@ -156,13 +170,10 @@ impl BuildRows {
     ) -> Result<Generation, ProcessorError> {
         let (head, since) = (self.backend.head().await?, self.backend.now().await?);
         let begin = Change::Begin(building(head, since));
-        match self.update(&begin, 0, With::FirstShare { head }).await {
+        match self.update(&begin, With::FirstShare { head }).await? {
             Ok(next) => Ok(next.last),
-            Err(ProcessorError::Switching { .. }) => match self.read().await?.building {
-                Some(building) => Ok(building.generation),
-                None => Err(ProcessorError::Switching { processor: self.name.to_string() }),
-            },
-            Err(error) => Err(error),
+            Err(Refused::Building(generation)) => Ok(generation),
+            Err(refused) => Err(self.refused(refused, 0)),
         }
     }
 
@@ -174,11 +185,15 @@ impl BuildRows {
                 return Ok(());
             }
             let by = builds.ids.next();
-            let frozen = builds.freeze(to, by).await?;
-            let switched = builds.finish_switch(to, by, &frozen).await;
+            let switched = async {
+                let frozen = builds.freeze(to, by).await?;
+                builds.finish_switch(to, by, &frozen).await
+            };
+            let switched = switched.await;
             if switched.is_err() {
-                // Also if its time was over, and others have ended it.
-                drop(builds.update(&Change::Thaw { by }, to, With::Alone { needs: None }).await);
+                // Whatever has failed: it may have been frozen before that. Refused if it was not, or if its time was
+                // over and others have ended it.
+                drop(builds.update(&Change::Thaw { by }, With::Alone { needs: None }).await);
             }
             switched
         };
@@ -192,7 +207,8 @@ impl BuildRows {
         let limit = i64::try_from(FREEZE.as_micros()).unwrap_or(i64::MAX);
         let until = self.backend.now().await?.as_microsecond().saturating_add(limit);
         let freeze = Change::Freeze(Freeze { until: Some(until), by: Some(by) });
-        let frozen = self.update(&freeze, to, With::Alone { needs: Some(to) }).await?;
+        let frozen = self.update(&freeze, With::Alone { needs: Some(to) }).await?;
+        let frozen = frozen.map_err(|refused| self.refused(refused, to))?;
         let current = self.build(frozen.current);
         // A worker on it finds that out with its next flush, which fails.
         let shares = Shares::<Checkpoint>::checkpoints();
@@ -236,22 +252,29 @@ impl BuildRows {
             if asked.elapsed() >= FREEZE / 2 {
                 return Err(ProcessorError::NotCaughtUp { build, done, total });
             }
+            // Given up, or ended by others: then it never will be.
+            let switch = self.read().await?.apply(Change::Switch { to, by });
+            drop(switch.map_err(|refused| self.refused(refused, to))?);
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        self.update(&Change::Switch { to, by }, to, With::Switch { to }).await.map(drop)
+        let switched = self.update(&Change::Switch { to, by }, With::Switch { to }).await?;
+        switched.map(drop).map_err(|refused| self.refused(refused, to))
     }
 
     /// Removes a build that is not read. Harmless if it is gone.
     pub(super) async fn remove(&self, generation: Generation) -> Result<(), ProcessorError> {
         // No node may work on it any more before its tables go.
-        match self.update(&Change::Drop(generation), generation, With::Alone { needs: None }).await {
-            // It is on its way out, or has gone: what is left of it goes.
-            Ok(_) | Err(ProcessorError::Dropped { .. }) => {}
-            Err(error) => return Err(error),
-        }
-        match self.update(&Change::Left(generation), generation, With::Uninstall { generation }).await {
-            Ok(_) | Err(ProcessorError::Dropped { .. }) => Ok(()),
-            Err(error) => Err(error),
+        let dropped = self.update(&Change::Drop(generation), With::Alone { needs: None }).await?;
+        let left = match dropped {
+            // Refused: it is on its way out, or has gone. What is left of it goes.
+            Ok(_) | Err(Refused::Dropped) => {
+                self.update(&Change::Left(generation), With::Uninstall { generation }).await?
+            }
+            refused => refused,
+        };
+        match left {
+            Ok(_) | Err(Refused::Dropped) => Ok(()),
+            Err(refused) => Err(self.refused(refused, generation)),
         }
     }
 }
@@ -264,4 +287,159 @@ pub(crate) async fn expire(backend: &dyn AnyBackend, processor: &str, now: i64) 
         let _won = write_rows(backend, vec![put]).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemoryBackend;
+    use crate::state::Building;
+    use crate::store::Table;
+
+    const TABLES: Tables = Tables { name: "p", version: 1, schema: "" };
+
+    fn builds() -> BuildRows {
+        let backend = Arc::new(MemoryBackend::new());
+        BuildRows { name: "p/1".into(), tables: TABLES, backend, ids: Ids::default() }
+    }
+
+    fn building(head: Position, since: crate::Timestamp) -> Building {
+        Building { generation: 0, head, since, lenient: false, honours_skips: false }
+    }
+
+    /// Builds 1 and 2, the first of them as far as this.
+    async fn two(first: u64) -> BuildRows {
+        let builds = builds();
+        assert!(step(&builds, generations().insert("p/1", Generations::default()).unwrap()).await);
+        let whole = Share::whole("p/1~1", Checkpoint::new(Position(first), Position(0)));
+        assert!(step(&builds, Shares::checkpoints().put(&whole).unwrap()).await);
+        assert_eq!(builds.begin(building).await.unwrap(), 2);
+        builds
+    }
+
+    async fn step(builds: &BuildRows, row: RowWrite) -> bool {
+        write_rows(&*builds.backend, vec![row]).await.unwrap().is_yes()
+    }
+
+    /// A build comes as far as this.
+    async fn reach(builds: &BuildRows, generation: Generation, position: u64) {
+        let (shares, group) = (Shares::<Checkpoint>::checkpoints(), builds.build(generation).to_string());
+        let share = shares.read(&*builds.backend, &group, 0).await.unwrap().expect("it has one");
+        let next = share.with(share.progress.at(Position(position)));
+        assert!(step(builds, shares.put(&next).unwrap()).await);
+    }
+
+    async fn until_frozen(builds: &BuildRows) {
+        while builds.read().await.unwrap().freeze.until.is_none() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_switch_that_fails_on_its_way_leaves_nothing_frozen() {
+        let builds = two(0).await;
+        // Found after the freeze is written.
+        let row = Table::<u32>::own("checkpoints").insert("p/1~1#0100", 7).unwrap();
+        assert!(step(&builds, row).await);
+        let failed = builds.switch_to(2).await.unwrap_err();
+        assert!(matches!(failed, ProcessorError::Store(StoreError::Corrupt { .. })), "{failed}");
+        assert_eq!(builds.read().await.unwrap().freeze, Freeze::default());
+    }
+
+    #[tokio::test]
+    async fn a_switch_to_a_build_that_is_given_up_meanwhile_ends_without_waiting() {
+        let builds = two(9).await;
+        let (switching, begun) = (builds.clone(), Instant::now());
+        let switching = tokio::spawn(async move { switching.switch_to(2).await });
+        until_frozen(&builds).await;
+        builds.remove(2).await.unwrap();
+        let failed = switching.await.unwrap().unwrap_err();
+        assert!(matches!(failed, ProcessorError::Dropped { .. }), "{failed}");
+        assert!(begun.elapsed() < FREEZE / 4);
+        let Generations { current, building, freeze, .. } = builds.read().await.unwrap();
+        assert_eq!((current, building, freeze), (1, None, Freeze::default()));
+    }
+
+    #[tokio::test]
+    async fn of_two_switches_one_is_refused_and_the_other_is_not_disturbed() {
+        let builds = two(9).await;
+        let switching = builds.clone();
+        let switching = tokio::spawn(async move { switching.switch_to(2).await });
+        until_frozen(&builds).await;
+        let own = builds.read().await.unwrap().freeze;
+        let other = builds.switch_to(2).await.unwrap_err();
+        assert!(matches!(other, ProcessorError::Switching { .. }), "{other}");
+        assert_eq!(builds.read().await.unwrap().freeze, own);
+        reach(&builds, 2, 9).await;
+        switching.await.unwrap().unwrap();
+        let Generations { current, previous, freeze, .. } = builds.read().await.unwrap();
+        assert_eq!((current, previous, freeze), (2, Some(1), Freeze::default()));
+        // A way back and a rebuild: the older build is kept, so only the first of them can begin.
+        let kept = builds.begin(building).await.unwrap_err();
+        assert!(matches!(kept, ProcessorError::OlderKept { generation: 1, .. }), "{kept}");
+        builds.switch_to(1).await.unwrap();
+        builds.switch_to(1).await.unwrap();
+        assert_eq!(builds.read().await.unwrap().previous, Some(2));
+    }
+
+    #[tokio::test]
+    async fn a_switch_whose_time_is_over_does_not_end_that_of_another() {
+        let builds = two(0).await;
+        let [late, other] = [builds.ids.next(), builds.ids.next()];
+        let current = builds.freeze(2, late).await.unwrap();
+        expire(&*builds.backend, "p/1", i64::MAX).await.unwrap();
+        builds.freeze(2, other).await.unwrap();
+        let failed = builds.finish_switch(2, late, &current).await.unwrap_err();
+        assert!(matches!(failed, ProcessorError::Switching { .. }), "{failed}");
+        let thaw = builds.update(&Change::Thaw { by: late }, With::Alone { needs: None }).await.unwrap();
+        assert_eq!(thaw, Err(Refused::NotFrozen));
+        // What is frozen until later is not ended by one who looked before.
+        expire(&*builds.backend, "p/1", 0).await.unwrap();
+        let Generations { current: read, freeze, .. } = builds.read().await.unwrap();
+        assert_eq!((read, freeze.by), (1, Some(other)));
+        builds.finish_switch(2, other, &current).await.unwrap();
+        assert_eq!(builds.read().await.unwrap().current, 2);
+    }
+
+    #[tokio::test]
+    async fn a_flush_of_before_the_freeze_comes_too_late() {
+        let builds = two(0).await;
+        let shares = Shares::<Checkpoint>::checkpoints();
+        let before = shares.read(&*builds.backend, "p/1~1", 0).await.unwrap().unwrap();
+        builds.freeze(2, builds.ids.next()).await.unwrap();
+        let late = before.with(before.progress.at(Position(5)));
+        assert!(!step(&builds, shares.put(&late).unwrap()).await);
+    }
+
+    #[tokio::test]
+    async fn what_was_given_up_by_a_node_that_ended_goes_with_the_next_try_and_its_number_never_comes_again()
+    {
+        let builds = two(0).await;
+        assert_eq!(builds.begin(building).await.unwrap(), 2, "the one that is under way");
+        builds.update(&Change::Drop(2), With::Alone { needs: None }).await.unwrap().unwrap();
+        assert_eq!(builds.begin(building).await.unwrap(), 3, "also while it is leaving");
+        builds.remove(2).await.unwrap();
+        builds.remove(2).await.unwrap();
+        assert_eq!(builds.read().await.unwrap().leaving, [] as [Generation; 0]);
+        let rows = Shares::<Checkpoint>::checkpoints().below(&*builds.backend, "p/1~2#").await.unwrap();
+        assert_eq!(rows, []);
+        builds.remove(3).await.unwrap();
+        assert_eq!(builds.begin(building).await.unwrap(), 4);
+        let read = builds.remove(1).await.unwrap_err();
+        assert!(matches!(read, ProcessorError::InUse { .. }), "{read}");
+    }
+
+    #[tokio::test]
+    async fn a_version_that_was_replaced_is_told_so() {
+        let builds = two(0).await;
+        let row = builds.row().await.unwrap();
+        let retired = Row { value: Generations { retired: true, ..row.value.clone() }, ..row };
+        assert!(step(&builds, generations().put(&retired).unwrap()).await);
+        for failed in
+            [builds.begin(building).await.map(drop), builds.switch_to(2).await, builds.read().await.map(drop)]
+        {
+            let failed = failed.unwrap_err();
+            assert!(matches!(failed, ProcessorError::Dropped { .. }), "{failed}");
+        }
+    }
 }

@@ -166,10 +166,12 @@ impl Processor {
     pub async fn drop_previous(&self) -> Result<bool, ProcessorError> {
         let builds = self.build_rows()?;
         let Generations { previous, leaving, .. } = builds.read().await?;
-        let Some(previous) = previous.or_else(|| leaving.first().copied()) else { return Ok(false) };
-        builds.remove(previous).await?;
+        // Also what whoever gave it up before did not come to the end of.
+        for generation in previous.iter().chain(&leaving) {
+            builds.remove(*generation).await?;
+        }
         self.cluster.wake();
-        Ok(true)
+        Ok(previous.is_some() || !leaving.is_empty())
     }
 
     fn build_rows(&self) -> Result<BuildRows, ProcessorError> {

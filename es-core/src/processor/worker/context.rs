@@ -10,7 +10,7 @@ use super::failure::StepError;
 use crate::ErrorKind;
 use crate::clock::Timestamp;
 use crate::cluster::{Lease, Shares};
-use crate::command::Sender;
+use crate::command::{SendError, Sender};
 use crate::id::Ids;
 use crate::processor::backend::AnyBackend;
 use crate::processor::feed::Pages;
@@ -226,9 +226,14 @@ impl BuildContext {
     }
 
     fn blames_the_store(&self, error: &(dyn std::error::Error + 'static)) -> bool {
-        let of_store = error.downcast_ref::<StoreError>().map(StoreError::kind);
-        let kind = of_store.or_else(|| error.downcast_ref::<CommitError>().map(CommitError::kind));
-        matches!(kind, Some(ErrorKind::Transient | ErrorKind::Unknown)) || self.backend().is_transient(error)
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            if is_of_the_store(error) {
+                return true;
+            }
+            cause = error.source();
+        }
+        self.backend().is_transient(error)
     }
 
     pub(crate) async fn event_at(&self, position: Position) -> Result<Option<RecordedEvent>, StoreError> {
@@ -292,4 +297,18 @@ impl BuildContext {
             }
         }
     }
+}
+
+/// Whether the store did not answer; also where a command was sent that was not stored, or for all that is known was.
+fn is_of_the_store(error: &(dyn std::error::Error + 'static)) -> bool {
+    let of_store = error.downcast_ref::<StoreError>().map(StoreError::kind);
+    let of_commit = || error.downcast_ref::<CommitError>().map(CommitError::kind);
+    let of_command = || match error.downcast_ref::<SendError>()? {
+        SendError::ShuttingDown => Some(ErrorKind::Transient),
+        // A service of its handler that fails is not the store.
+        SendError::Failed { kind: ErrorKind::Unknown, .. } => Some(ErrorKind::Unknown),
+        _ => None,
+    };
+    let kind = of_store.or_else(of_commit).or_else(of_command);
+    matches!(kind, Some(ErrorKind::Transient | ErrorKind::Unknown))
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::run::{Open, POLL, Worker};
+use tokio::time::Instant;
+
+use super::run::{Open, Overdue, POLL, Worker};
+use crate::BoxError;
 use crate::processor::kinds::admission::Failure;
 use crate::processor::parked::{self, Parked};
 use crate::processor::status::{ProcessorState, RangeStatus};
@@ -16,8 +19,8 @@ const FENCED: u32 = 100;
 /// Why a step failed.
 pub(crate) enum StepError {
     Handler(Failure),
-    /// What was due could not be done.
-    Due(Failure),
+    /// What was due could not be done, or not be written.
+    Due(BoxError),
     Store(StoreError),
     Commit(CommitError),
     Full(String),
@@ -52,7 +55,7 @@ impl Worker {
         match error {
             StepError::Full(why) => Some(self.halt(why).await),
             StepError::Store(error) => Some(self.store_failed(&error)),
-            StepError::Due(failure) => Some(self.store_failed(&failure)),
+            StepError::Due(error) => Some(self.due_failed(&*error)),
             // Looked up again, the row says whether it is still this worker's.
             StepError::Commit(error @ CommitError::Fenced { .. }) => {
                 tracing::debug!(build = %self.context.build, slices = %self.share.slices, %error, "fenced");
@@ -100,14 +103,27 @@ impl Worker {
     /// The store fails: it is asked again until it answers.
     fn store_failed(&mut self, error: &(dyn std::error::Error + 'static)) -> Duration {
         self.failures += 1;
-        self.show_failing(&crate::chain(error), self.failures);
+        self.show_failing("a page", &crate::chain(error), self.failures);
         self.backoff(self.failures)
+    }
+
+    /// What is due is tried again after a while; events go on being handled.
+    fn due_failed(&mut self, error: &(dyn std::error::Error + Send + Sync + 'static)) -> Duration {
+        let attempts = self.overdue.map_or(1, |overdue| overdue.attempts.saturating_add(1));
+        self.overdue = Some(Overdue { attempts, again: Instant::now() + self.backoff(attempts) });
+        if matches!(error.downcast_ref(), Some(CommitError::Fenced { .. })) {
+            // Looked up again, the row says whether it is still this worker's.
+            tracing::debug!(build = %self.context.build, slices = %self.share.slices, %error, "fenced");
+        } else {
+            self.show_failing("what is due", &parked::cut(&crate::chain(error)), attempts);
+        }
+        Duration::ZERO
     }
 
     async fn handler_failed(&mut self, failure: Failure) -> Duration {
         let attempts = self.count(&failure);
         let error = parked::cut(&crate::chain(&failure));
-        self.show_failing(&error, attempts);
+        self.show_failing("a page", &error, attempts);
         if attempts <= self.context.options.retries {
             return self.backoff(attempts);
         }
@@ -177,7 +193,10 @@ impl Worker {
     pub(super) fn state(&self) -> Option<ProcessorState> {
         match &self.halted {
             Some((_, halted)) => Some(halted.clone()),
-            None => (self.trouble.is_none() && self.failures == 0).then_some(ProcessorState::Running),
+            None => {
+                let well = self.trouble.is_none() && self.overdue.is_none() && self.failures == 0;
+                well.then_some(ProcessorState::Running)
+            }
         }
     }
 
@@ -187,10 +206,10 @@ impl Worker {
         doubled.min(options.longest_wait).mul_f64(0.5 + self.context.node.ids.fraction() / 2.0)
     }
 
-    fn show_failing(&self, error: &str, attempts: u32) {
+    fn show_failing(&self, what: &str, error: &str, attempts: u32) {
         let (build, slices) = (&self.context.build, self.share.slices);
         let position = self.share.progress.position;
-        tracing::warn!(%build, %slices, position = position.0, attempts, error, "a page failed and is tried again");
+        tracing::warn!(%build, %slices, position = position.0, attempts, error, "{what} failed and is tried again");
         if self.halted.is_some() {
             return;
         }

@@ -135,8 +135,8 @@ impl Worker {
             (false, true) => Step::Rest(started.elapsed().min(POLL / 2)),
             // It may have been read for another processor, some time ago.
             (false, false) if !page.events.is_empty() => Step::More,
-            (false, false) if gap > 0 && !flushes => Step::Rest(IDLE_TIME),
-            (false, false) => Step::Idle,
+            (false, false) if gap > 0 && !flushes => Step::Idle(Some(IDLE_TIME)),
+            (false, false) => Step::Idle(None),
         })
     }
 

@@ -13,7 +13,7 @@ use crate::processor::parked::{self, Parked};
 use crate::state::{Afresh, Nothing, Request, Skipped, afresh};
 use crate::store::{Position, Row, RowWrite, StoreError};
 
-/// Events of a parked sequence looked up at once.
+/// Events of a parked sequence that are looked up together.
 const SEQUENCE: usize = 500;
 
 impl Worker {
@@ -93,7 +93,7 @@ impl Worker {
                     return Err(StepError::Handler(failure));
                 }
                 Err(failure) => {
-                    // The rows stay as they are; whoever asked is told why.
+                    // The rows stay as they are; the caller is told why.
                     self.open.as_mut().expect("it is open").session = context.open(self.share.slices);
                     return Ok(Some(Some(parked::cut(&crate::chain(&failure)))));
                 }
@@ -106,7 +106,7 @@ impl Worker {
         &mut *self.open.as_mut().expect("only asked while it is open").session
     }
 
-    /// Rows beside the checkpoint, which stays where it is: so they are written only by the range's owner.
+    /// Rows together with the checkpoint, which stays where it is: so they are written only by the range's owner.
     async fn flush_with(&mut self, mut rows: Vec<RowWrite>) -> Result<(), StepError> {
         rows.push(self.context.shares.put(&self.share)?);
         self.session().flush(rows).await.map_err(StepError::Commit)?;
@@ -121,7 +121,7 @@ impl Worker {
             let (backend, build) = (context.backend(), &context.build);
             let found = parked::positions(backend, build, &sequence, Position(0), SEQUENCE).await?;
             if found.is_empty() {
-                // A count that was wrong: nothing waits, so the key goes on.
+                // A count that was wrong: nothing waits, so the key continues.
                 self.flush_with(vec![build.parked().delete(&sequence), done]).await?;
                 self.emptied(key);
                 return Ok(());
@@ -159,7 +159,7 @@ impl Worker {
         if outcome.is_ok() {
             let mut rows = vec![build.parked_events().delete(row)];
             if left == 0 {
-                // Emptied, and its key goes on, in one commit.
+                // Emptied, and its key continues, in one commit.
                 rows.extend([build.parked().delete(&sequence), done.clone()]);
             } else {
                 rows.push(build.parked().put(&sequence)?);

@@ -10,8 +10,8 @@ use crate::processor::ProcessorError;
 use crate::processor::kinds::runner::Runner;
 use crate::processor::parked;
 use crate::slices::Slices;
-use crate::state::{Build, Checkpoint, Generations, InlineSet};
-use crate::store::{Commit, CommitError, Position, RowWrite, StoreError, Won};
+use crate::state::{Build, Checkpoint, Generations, InlineSet, generations};
+use crate::store::{Commit, CommitError, Position, Row, RowWrite, StoreError, Won};
 
 /// Where a reset sets a processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +63,12 @@ pub(super) async fn reset(
              that does no harm, or reset it to the start",
         ));
     }
-    let generations = Generations::read(backend, &name).await?.map(|row| row.value).unwrap_or_default();
-    let build = generations.build(&name, generations.current);
+    let known = Generations::read(backend, &name).await?;
+    let known = known.unwrap_or_else(|| Row::new(&name, Generations::default()));
+    if known.value.freeze.until.is_some() {
+        return Err(ProcessorError::Switching { processor: name });
+    }
+    let build = known.value.build(&name, known.value.current);
     let shares = Shares::<Checkpoint>::checkpoints();
     let all = shares.of(backend, &build.to_string()).await?;
     let alive = cluster::alive(backend).await?;
@@ -78,7 +82,8 @@ pub(super) async fn reset(
         owner,
         ..Share::whole(build.to_string(), Checkpoint::new(target, backend.head().await?))
     };
-    let mut rows = vec![shares.put(&whole)?];
+    // The row of the builds is written too: a switch since it was read finds it changed, or has changed it.
+    let mut rows = vec![shares.put(&whole)?, generations().put(&known)?];
     for share in all.iter().skip(1) {
         rows.push(shares.retire(share)?);
     }

@@ -17,18 +17,23 @@ use tracing::Instrument as _;
 use super::context::BuildContext;
 use super::failure::{StepError, Trouble, Verdict};
 use super::fold::FOLLOW;
+use crate::clock::Timestamp;
 use crate::cluster::Share;
+use crate::guarded::caught;
 use crate::processor::feed::SharedPage;
 use crate::processor::kinds::admission::LeftOut;
 use crate::processor::kinds::runner::Session;
 use crate::processor::parked::{self, Parked};
 use crate::state::{Checkpoint, afresh};
-use crate::store::{Position, RecordedEvent, StoreError};
+use crate::store::{Page, Position, RecordedEvent, StoreError};
 
 /// After what time the checkpoint is moved over a few positions without a match.
 pub(super) const IDLE_TIME: Duration = Duration::from_secs(1);
-/// The longest pause of a worker that may have something to do.
+/// The longest pause of a worker that may have something to do. Also of one that waits for a time: the app's clock is not
+/// the one that pauses are measured by, and may be set, or have run on while the machine slept.
 pub(super) const POLL: Duration = Duration::from_secs(1);
+/// How soon it is asked again what is due, where it was nothing.
+const SOON: Duration = Duration::from_millis(10);
 
 pub(crate) struct Worker {
     pub(super) context: Arc<BuildContext>,
@@ -44,6 +49,8 @@ pub(crate) struct Worker {
     /// Failures of the store in a row.
     pub(super) failures: u32,
     pub(super) trouble: Option<Trouble>,
+    /// What was due could not be done.
+    pub(super) overdue: Option<Overdue>,
     /// What was decided of events that failed, until it is stored.
     pub(super) verdicts: Vec<Verdict>,
     /// How many events are flushed at once, after a flush that failed; doubled by each one that did not.
@@ -52,6 +59,13 @@ pub(crate) struct Worker {
     pub(super) halted: Option<(u64, crate::processor::ProcessorState)>,
     /// Whether it was looked up what is asked for.
     asked: bool,
+}
+
+/// What was due failed so often in a row, and is not tried again before this.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Overdue {
+    pub(super) attempts: u32,
+    pub(super) again: Instant,
 }
 
 /// What is known while the range is worked on without a failure.
@@ -75,12 +89,23 @@ pub(super) struct Open {
 pub(super) enum Step {
     /// There is more to do right now.
     More,
-    /// There is nothing to do until something happens, or this long.
+    /// This long nothing is read: what fails is tried again after its pause, not sooner, and small pages grow.
     Rest(Duration),
-    /// There is nothing to do until something happens.
-    Idle,
+    /// There is nothing to do until something happens, or at the latest after this long.
+    Idle(Option<Duration>),
     /// The range belongs to another node.
     Lost,
+}
+
+impl Step {
+    /// There is something to do after a pause.
+    fn within(self, pause: Duration) -> Self {
+        match self {
+            Self::Rest(rest) => Self::Rest(rest.min(pause)),
+            Self::Idle(rest) => Self::Idle(Some(rest.map_or(pause, |rest| rest.min(pause)))),
+            step => step,
+        }
+    }
 }
 
 impl Worker {
@@ -99,6 +124,7 @@ impl Worker {
             open: None,
             failures: 0,
             trouble: None,
+            overdue: None,
             verdicts: Vec::new(),
             limit,
             halted: None,
@@ -110,18 +136,16 @@ impl Worker {
     pub(crate) async fn run(mut self) {
         while !self.stop.is_cancelled() {
             self.news.mark_unchanged();
-            self.hear();
-            let pause = match self.step().await {
-                Ok(Step::More) => continue,
+            match self.step().await {
+                Ok(Step::More) => {}
                 Ok(Step::Lost) => return,
-                Ok(Step::Idle) => None,
-                Ok(Step::Rest(pause)) => Some(pause),
+                Ok(Step::Idle(pause)) => self.rest(pause, true).await,
+                Ok(Step::Rest(pause)) => self.rest(Some(pause), false).await,
                 Err(error) => match self.recover(error).await {
-                    Some(pause) => Some(pause),
+                    Some(pause) => self.rest(Some(pause), false).await,
                     None => return,
                 },
-            };
-            self.rest(pause).await;
+            }
         }
         // What was folded is flushed, unless it fails: then it is folded again by the next owner.
         if self.open.as_ref().is_some_and(|open| open.seen > self.share.progress.position) {
@@ -129,22 +153,8 @@ impl Worker {
         }
     }
 
-    /// Whether something was asked for while it was busy: then that is looked up before the next page.
-    fn hear(&mut self) {
-        let Self { wake, requests: [retries, rows], .. } = self;
-        for asked in [wake, retries, rows] {
-            // The context is there for as long as its workers; a store that is gone asks for nothing.
-            if asked.has_changed().unwrap_or_default() {
-                self.asked = false;
-                asked.mark_unchanged();
-            }
-        }
-    }
-
-    /// Until there is something to do, at the latest after a pause.
-    async fn rest(&mut self, pause: Option<Duration>) {
-        // What fails is tried again after its pause, not sooner; so is what grows meanwhile.
-        let hears = self.open.is_some() && pause.is_none_or(|pause| pause >= POLL);
+    /// Until there is something to do, at the latest after a pause. Whether that there is more to read is something to do.
+    async fn rest(&mut self, pause: Option<Duration>, hears: bool) {
         let [retries, rows] = &mut self.requests;
         let asked = async {
             tokio::select! {
@@ -162,11 +172,23 @@ impl Worker {
         }
     }
 
+    /// Whether something may have been asked for since it was looked up. Under load there is no rest to hear it in.
+    fn is_asked(&mut self) -> bool {
+        let [retries, rows] = &mut self.requests;
+        for heard in [&mut self.wake, retries, rows] {
+            if heard.has_changed().unwrap_or_default() {
+                heard.mark_unchanged();
+                self.asked = false;
+            }
+        }
+        !self.asked
+    }
+
     async fn step(&mut self) -> Result<Step, StepError> {
         let resumes = *self.context.resumes.borrow();
         if self.halted.as_ref().is_some_and(|(before, _)| *before != resumes) {
             // The event that it stopped at is tried again: what was decided of it is forgotten.
-            (self.halted, self.trouble, self.open) = (None, None, None);
+            (self.halted, self.trouble, self.overdue, self.open) = (None, None, None, None);
             self.verdicts.clear();
         }
         if !self.context.may_act() {
@@ -175,7 +197,7 @@ impl Worker {
         if self.open.is_none() && !self.reopen().await? {
             return Ok(Step::Lost);
         }
-        if !self.asked {
+        if self.is_asked() {
             self.requests().await?;
             self.rebuild_keys().await?;
             if self.open.is_none() {
@@ -185,35 +207,51 @@ impl Worker {
         }
         // While it is halted, sequences can be emptied: that may be what it waits for.
         if self.halted.is_some() {
-            return Ok(Step::Idle);
+            return Ok(Step::Idle(None));
         }
         let bound = self.context.bound().await?;
+        // Before the page is read: what is recorded after it may be missing in there.
+        let now = self.context.now();
         let open = self.open.as_mut().expect("opened above");
         let (page, done) = match open.page.take() {
             Some(part) => part,
             None => (self.context.pages.after(open.seen).await?, 0),
         };
         let step = self.take(&page, done, bound).await?;
-        match step {
-            Step::Rest(_) | Step::Idle => self.due(step).await,
-            Step::More | Step::Lost => Ok(step),
-        }
+        self.due(&page, now, step).await
     }
 
-    /// Does what is due, now that every event was handled.
-    async fn due(&mut self, step: Step) -> Result<Step, StepError> {
-        let now = self.context.now();
+    /// Does what is due, as far as events were handled.
+    async fn due(&mut self, page: &SharedPage, now: Timestamp, step: Step) -> Result<Step, StepError> {
+        // Rows that are folded page after page are not flushed in between.
+        if matches!(step, Step::More) && self.context.folds() {
+            return Ok(step);
+        }
         let open = self.open.as_mut().expect("only asked while it is open");
-        let next = open.session.due(now, open.seen).await.map_err(StepError::Due)?;
-        if open.session.waiting() > 0 {
-            self.flush().await?;
+        let Some(until) = handled_until(page, open.seen, now) else { return Ok(step) };
+        if let Some(Overdue { again, .. }) = self.overdue
+            && let Some(pause) = again.checked_duration_since(Instant::now()).filter(|pause| !pause.is_zero())
+        {
+            return Ok(step.within(pause));
+        }
+        let due = caught(open.session.due(until, open.seen)).await.unwrap_or_else(|panic| Err(panic.boxed()));
+        let next = due.map_err(StepError::Due)?;
+        let flushes = open.session.waiting() > 0;
+        if flushes {
+            self.flush().await.map_err(|error| match error {
+                StepError::Commit(error) => StepError::Due(error.into()),
+                error => error,
+            })?;
+        }
+        if self.overdue.take().is_some() {
+            self.show_at(self.state(), self.open().seen);
         }
         let Some(next) = next else { return Ok(step) };
-        let until = Duration::try_from(next - now).unwrap_or_default();
-        Ok(match step {
-            Step::Rest(pause) => Step::Rest(pause.min(until)),
-            _ => Step::Rest(until),
-        })
+        let left = Duration::try_from(next - self.context.now()).unwrap_or_default();
+        if flushes && left.is_zero() {
+            return Ok(Step::More);
+        }
+        Ok(step.within(left.clamp(SOON, POLL)))
     }
 
     pub(super) fn open(&self) -> &Open {
@@ -293,5 +331,62 @@ impl Worker {
         self.limit = (2 * self.limit).min(self.context.execution.page);
         self.context.flushed(events as u64, last.map(|event| event.recorded_at), started.elapsed());
         Ok(())
+    }
+}
+
+/// Up to what time every event was handled, once those of a page were up to a position. At the end of the log that is the
+/// time at which it was read.
+fn handled_until(page: &Page, seen: Position, now: Timestamp) -> Option<Timestamp> {
+    if page.events.is_empty() {
+        return (!page.more && seen >= page.through).then_some(now);
+    }
+    let n_handled = page.events.partition_point(|event| event.place() <= seen);
+    let last = page.events[..n_handled].last()?;
+    Some(last.recorded_at.min(now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::StreamId;
+    use crate::event::EventData;
+    use crate::store::{NewEvent, Version};
+
+    fn second(n: u64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + Duration::from_secs(n)
+    }
+
+    /// A page of events that were recorded at the seconds of their positions.
+    fn page(places: &[u64], through: u64, more: bool) -> Page {
+        let event = |&place: &u64| {
+            let (name, codec) = ("noted".into(), "json".into());
+            let data = EventData { name, schema: 1, codec, data: "{}".into(), tags: Vec::new() };
+            let event = NewEvent::new(uuid::Uuid::from_u128(place.into()), data, Arc::default());
+            let stream = StreamId::new("a").unwrap();
+            event.into_recorded(stream, Version(place), Some(Position(place)), second(place))
+        };
+        Page { events: places.iter().map(event).collect(), through: Position(through), more }
+    }
+
+    #[test]
+    fn time_goes_by_the_log_until_its_end() {
+        let (now, at) = (second(60), |n| Some(second(n)));
+        let until = |page: &Page, seen| handled_until(page, Position(seen), now);
+        assert_eq!(until(&page(&[], 9, false), 9), Some(now), "the end");
+        assert_eq!(until(&page(&[], 9, true), 9), None, "nothing matched so far");
+        assert_eq!(until(&page(&[], 9, false), 5), None, "the build may go no further");
+        assert_eq!(until(&page(&[2, 5, 7], 9, false), 9), at(7), "there may be more since it was read");
+        assert_eq!(until(&page(&[2, 5, 7], 9, true), 6), at(5), "a part of a page");
+        assert_eq!(until(&page(&[2, 5, 7], 9, true), 1), None);
+        assert_eq!(until(&page(&[90], 90, true), 90), Some(now), "the clock of the store is ahead");
+    }
+
+    #[test]
+    fn what_is_due_shortens_a_pause_and_never_lengthens_it() {
+        let (short, long) = (Duration::from_millis(5), Duration::from_secs(1));
+        assert!(matches!(Step::Rest(short).within(long), Step::Rest(pause) if pause == short));
+        assert!(matches!(Step::Idle(None).within(long), Step::Idle(Some(pause)) if pause == long));
+        assert!(matches!(Step::Idle(Some(long)).within(short), Step::Idle(Some(pause)) if pause == short));
+        assert!(matches!(Step::More.within(short), Step::More));
     }
 }

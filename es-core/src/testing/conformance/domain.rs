@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::aggregate::EventOf;
 use crate::codec::{DecodeError, EncodeError, Json};
-use crate::command::{Context, missing_for};
+use crate::command::{Context, Registry, missing_for};
 use crate::event::{Decoded, EventData, EventType, IntoEvent, Tag};
 use crate::services::Services;
 use crate::snapshot::SnapshotPolicy;
@@ -394,6 +394,10 @@ macro_rules! commands { ($($name:ident = $stored:literal;)+) => {
     impl Commands for Account {
         fn missing(services: &Services) -> Vec<String> {
             [$(missing_for::<$name>(services)),+].concat()
+        }
+
+        fn register(registry: &mut Registry) {
+            $(registry.add::<$name>();)+
         }
     }
 } }

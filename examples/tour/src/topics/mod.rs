@@ -51,7 +51,7 @@ topics! {
     reactor: "effects outside: a mail for each new account"
     upcasting: "events that were stored in an old shape"
     snapshots: "when a state is kept, so that a long history loads fast"
-    status: "where a processor is, and one that stands still"
+    status: "where a processor is, and one that is halted"
     shutdown: "health, and how an app ends"
     testing: "given, when, then: without a store"
     clock: "tests own time"

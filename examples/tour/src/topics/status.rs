@@ -1,4 +1,4 @@
-//! What can be seen of a processor, and a reactor that stands still until somebody resumes it.
+//! What can be seen of a processor, and a reactor that is halted until an operator resumes it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,13 +40,13 @@ pub async fn run() -> anyhow::Result<()> {
 
     // For a health endpoint: what is wrong, in words.
     let health = app.health().await;
-    let ill = health.ill(&still, Duration::from_secs(60)).context("it stands still")?;
-    assert!(!health.is_healthy() && ill.starts_with("stands still"));
+    let ill = health.ill(&still, Duration::from_secs(60)).context("it is halted")?;
+    assert!(!health.is_healthy() && ill.starts_with("is halted"));
     assert_eq!(health.lag(&still), 1);
 
     // When the server is on again, it goes on at the event that it stopped at.
     mails.0.store(true, Ordering::SeqCst);
-    welcome.resume();
+    welcome.resume().await?;
     welcome.wait_for(done.position, Duration::from_secs(5)).await?;
     let now = welcome.status();
     assert_eq!((now.state, now.position, now.parked), (ProcessorState::Running, done.position, 0));

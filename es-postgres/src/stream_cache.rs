@@ -13,36 +13,36 @@ const CAPACITY: usize = 20_000;
 
 /// The number and the version of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct CachedStream {
     pub(crate) id: i64,
     pub(crate) version: i64,
 }
 
 #[derive(Debug)]
-pub(crate) struct Places {
+pub(crate) struct StreamCache {
     /// The last event of the log: its position and its id.
     pub(crate) stamp: Option<(i64, Uuid)>,
-    places: Cache<StreamId, Place>,
+    streams: Cache<StreamId, CachedStream>,
 }
 
-impl Default for Places {
+impl Default for StreamCache {
     fn default() -> Self {
-        Self { stamp: None, places: Cache::new(CAPACITY) }
+        Self { stamp: None, streams: Cache::new(CAPACITY) }
     }
 }
 
-impl Places {
-    pub(crate) fn place(&self, stream: &StreamId) -> Option<Place> {
-        self.stamp.and_then(|_| self.places.get(stream).copied())
+impl StreamCache {
+    pub(crate) fn get(&self, stream: &StreamId) -> Option<CachedStream> {
+        self.stamp.and_then(|_| self.streams.get(stream).copied())
     }
 
-    pub(crate) fn learn(&mut self, stream: StreamId, place: Place) {
-        self.places.insert(stream, place);
+    pub(crate) fn learn(&mut self, stream: StreamId, known: CachedStream) {
+        self.streams.insert(stream, known);
     }
 
-    /// Somebody else has appended, or nobody knows.
+    /// Another process has appended, or may have.
     pub(crate) fn forget(&mut self) {
         self.stamp = None;
-        self.places.clear();
+        self.streams.clear();
     }
 }
