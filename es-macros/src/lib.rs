@@ -500,7 +500,7 @@ mod tests {
         });
         let both = quote!(#[cfg(block)] #[cfg(method)]).to_string();
         let one = quote!(#[cfg(block)] #[automatically_derived] impl ::es_core::Commands for Pet).to_string();
-        assert_eq!(text.matches(&both).count(), 3, "Command, Handle, and the check at start: {text}");
+        assert_eq!(text.matches(&both).count(), 4, "Command, Handle, the check at start, the name: {text}");
         assert!(
             text.contains(&one) && !text.contains("create_if_missing") && !text.contains("compile_error"),
             "{text}"

@@ -9,7 +9,6 @@ use serde_json::Value;
 use super::sending::{Options, Via, options};
 use super::{Bus, Command, CommandError, ErrorOf, IdOf, Sending};
 use crate::aggregate::AggregateId;
-use crate::processor::Receipt;
 use crate::store::{Position, Version};
 use crate::{Aggregate, BoxError, ErrorKind, limits};
 
@@ -68,12 +67,6 @@ pub struct NamedDone {
     pub events: usize,
     /// Whether this is the first outcome of a request that was repeated.
     pub repeated: bool,
-}
-
-impl From<&NamedDone> for Receipt {
-    fn from(done: &NamedDone) -> Self {
-        Self { position: done.position, events: Some(done.events as u64) }
-    }
 }
 
 /// Why a command that was sent by name did not do what was asked.

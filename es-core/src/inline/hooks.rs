@@ -7,8 +7,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::BoxError;
-use crate::guarded::{call, call_now};
-use crate::projection::{Change, Partition, Project, View, decode_row, tables_of};
+use crate::guarded::call;
+use crate::projection::{Change, Partition, Project, View, fold, tables_of};
 use crate::store::{EventFilter, RecordedEvent, RowStore, RowWrite, StoreError};
 
 /// The longest that one call of a handler may take: it is in the way of a command.
@@ -69,8 +69,8 @@ impl<V: View> Folds for ViewHook<V> {
     fn changes<'e>(&self, events: &'e [RecordedEvent]) -> Result<Box<dyn Changes<'e> + 'e>, Halt<'e>> {
         let mut due = Vec::new();
         for event in events.iter().filter(|event| self.filter.matches(event)) {
-            let changes = call_now(|| V::changes(event)).map_err(|e| halt::<V>(event, e))?;
-            due.extend(changes.into_iter().map(|change| (event, change.key(), change)));
+            let changes = fold::changes::<V>(event).map_err(|e| halt::<V>(event, e))?;
+            due.extend(changes.into_iter().map(|(key, change)| (event, key, change)));
         }
         Ok(Box::new(Due(due)))
     }
@@ -110,8 +110,8 @@ impl<'e, V: View> Changes<'e> for Due<'e, V> {
             if write.table != *table || !missing.remove(&write.key) {
                 continue;
             }
-            let row = write.row.as_ref().map(|data| serde_json::from_slice(data)).transpose();
-            let row = row.map_err(|e| halt::<V>(first, e.into()))?.unwrap_or_default();
+            let row = write.row.as_ref().map(|data| fold::decode(&write.key, data)).transpose();
+            let row = row.map_err(|e| halt::<V>(first, e))?.unwrap_or_default();
             found.insert(write.key.clone(), Row { row, rev: write.rev, written: Some(i) });
         }
         let keys: Vec<String> = missing.into_iter().collect();
@@ -120,7 +120,7 @@ impl<'e, V: View> Changes<'e> for Due<'e, V> {
             let row = match stored {
                 None => Row { row: V::default(), rev: 0, written: None },
                 Some(stored) => {
-                    let row = decode_row(&stored).map_err(|e| halt::<V>(first, e))?;
+                    let row = fold::decode(&key, &stored.data).map_err(|e| halt::<V>(first, e))?;
                     Row { row, rev: stored.rev, written: None }
                 }
             };
@@ -129,17 +129,15 @@ impl<'e, V: View> Changes<'e> for Due<'e, V> {
         let mut touched = BTreeMap::<String, &'e RecordedEvent>::new();
         for (event, key, change) in self.0 {
             let row = &mut found.get_mut(&key).expect("it was just read").row;
-            call_now(|| change.apply(row)).map_err(|e| halt::<V>(event, e))?;
+            fold::apply(change, row).map_err(|e| halt::<V>(event, e))?;
             touched.insert(key, event);
         }
         for (key, event) in touched {
             let Row { row, rev, written } = &found[&key];
-            let data = serde_json::to_vec(row).map_err(|e| halt::<V>(event, e.into()))?;
+            let data = Some(fold::encode(&key, row).map_err(|e| halt::<V>(event, e))?);
             match written {
-                Some(i) => rows[*i].row = Some(data.into()),
-                None => {
-                    rows.push(RowWrite { table: table.clone(), key, rev: *rev, row: Some(data.into()) });
-                }
+                Some(i) => rows[*i].row = data,
+                None => rows.push(RowWrite { table: table.clone(), key, rev: *rev, row: data }),
             }
         }
         Ok(())

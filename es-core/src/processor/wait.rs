@@ -7,7 +7,7 @@ use super::status::{ProcessorState, ProcessorStatus, RangeStatus};
 use super::{Processor, ProcessorError, parked};
 use crate::ErrorKind;
 use crate::cluster::Shares;
-use crate::command::Done;
+use crate::command::{Done, NamedDone};
 use crate::slices::slice_of;
 use crate::state::{Build, Checkpoint};
 use crate::store::{Position, StoreError};
@@ -26,6 +26,12 @@ pub struct Receipt {
 impl From<Position> for Receipt {
     fn from(position: Position) -> Self {
         Self { position, events: None }
+    }
+}
+
+impl From<&NamedDone> for Receipt {
+    fn from(done: &NamedDone) -> Self {
+        Self { position: done.position, events: Some(done.events as u64) }
     }
 }
 

@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::BoxError;
-use crate::guarded::call_now;
-use crate::projection::{View, tables_of};
+use crate::projection::{View, fold, tables_of};
 use crate::store::{EventStore, Position, RecordedEvent};
 
 /// Events read at once. The next page is read once this one is folded.
@@ -33,7 +32,7 @@ impl Live {
 /// The row of one key: every event of the view is read and decoded, and those of the key are folded.
 pub(crate) async fn row<V: View>(log: &dyn EventStore, key: &V::Key) -> Result<Option<V>, BoxError> {
     let key = key.to_string();
-    let rows = fold::<V>(log, |of| of == key).await?;
+    let rows = fold_log::<V>(log, |of| of == key).await?;
     Ok(rows.into_values().next())
 }
 
@@ -45,10 +44,10 @@ pub(crate) async fn all<V: View>(log: &dyn EventStore) -> Result<Vec<(V::Key, V)
         let wrong = || format!("{key:?} is not a key of view {}", tables_of::<V>().stored_name());
         Ok((parsed.ok_or_else(wrong)?, row))
     };
-    fold::<V>(log, |_| true).await?.into_iter().map(typed).collect()
+    fold_log::<V>(log, |_| true).await?.into_iter().map(typed).collect()
 }
 
-async fn fold<V: View>(
+async fn fold_log<V: View>(
     log: &dyn EventStore,
     wanted: impl Fn(&str) -> bool + Send + Sync,
 ) -> Result<BTreeMap<String, V>, BoxError> {
@@ -80,11 +79,9 @@ fn take_in<V: View>(
     wanted: &impl Fn(&str) -> bool,
     rows: &mut BTreeMap<String, V>,
 ) -> Result<(), BoxError> {
-    for change in call_now(|| V::changes(event))? {
-        let key = change.key();
+    for (key, change) in fold::changes::<V>(event)? {
         if wanted(&key) {
-            let row = rows.entry(key).or_default();
-            call_now(|| change.apply(row))?;
+            fold::apply(change, rows.entry(key).or_default())?;
         }
     }
     Ok(())

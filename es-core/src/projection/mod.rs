@@ -1,12 +1,12 @@
 //! The read side: projections turn events into rows, reactors turn them into effects outside.
 
+pub(crate) mod fold;
 pub(crate) mod live;
 mod reactor;
 mod view;
 mod views;
 
 pub use self::reactor::{React, Reactor, missing_for as missing_for_reactor};
-pub(crate) use self::view::decode_row;
 pub use self::view::{Change, Fold, IntoKeys, View};
 pub use self::views::Views;
 use crate::BoxError;

@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::event::{Payload, Recorded};
-use crate::projection::{Projection, tables_of};
-use crate::store::{RecordedEvent, StoredRow};
+use crate::projection::Projection;
+use crate::store::RecordedEvent;
 use crate::{AggregateId, BoxError};
 
 /// A keyed view. `#[view]` writes this impl over the handlers of its block.
@@ -121,9 +121,4 @@ impl<K: Clone> IntoKeys<K> for Vec<K> {
     fn to_keys(&self) -> Self {
         self.clone()
     }
-}
-
-pub(crate) fn decode_row<V: View>(row: &StoredRow) -> Result<V, BoxError> {
-    serde_json::from_slice(&row.data)
-        .map_err(|e| format!("row {:?} of view {}: {e}", row.key, tables_of::<V>().stored_name()).into())
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use futures::future::Either;
 use futures::{Stream, TryStreamExt, stream};
 
+use crate::projection::fold;
 use crate::projection::live::{self, Live};
-use crate::projection::view::decode_row;
 use crate::projection::{View, tables_of};
 use crate::store::{CURRENT, RowStore, StoreError, StoredRow};
 use crate::{AggregateId, BoxError};
@@ -49,7 +49,7 @@ impl Views {
             return live::row(&*log, key).await;
         }
         let mut rows = self.store.rows(&tables_of::<V>().stored_name(), &[key.to_string()]).await?;
-        rows.pop().flatten().map(|row| decode_row(&row)).transpose()
+        rows.pop().flatten().map(|row| fold::decode(&row.key, &row.data)).transpose()
     }
 
     /// Every row in the order of the keys' texts, handed to `each` one by one; memory stays flat, except for a live view.
@@ -96,7 +96,7 @@ fn typed<V: View>(row: &StoredRow) -> Result<(V::Key, V), BoxError> {
     let name = || tables_of::<V>().stored_name();
     let key =
         V::Key::parse(&row.key).ok_or_else(|| format!("{:?} is not a key of view {}", row.key, name()))?;
-    Ok((key, decode_row(row)?))
+    Ok((key, fold::decode(&row.key, &row.data)?))
 }
 
 /// A walk through the rows of the generation that was current when it began.

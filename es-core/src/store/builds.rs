@@ -8,7 +8,8 @@ use super::{Commit, CommitError, Committed, RowStore, StoreError};
 #[async_trait]
 pub trait Builds: RowStore {
     /// Makes the tables of one generation of a projection, if they are not there. With the first generation, the
-    /// tables and rows of other versions of the projection go.
+    /// tables and rows of other versions of the projection go. What the framework notes about them (in tables of its
+    /// own, such as `checkpoints`) stays: it fences their workers.
     ///
     /// # Errors
     ///

@@ -11,7 +11,7 @@ use super::fixture::recorded;
 use crate::aggregate::EventOf;
 use crate::event::{Event, IntoEvents};
 use crate::id::Ids;
-use crate::projection::View;
+use crate::projection::{Change, View, fold};
 use crate::repository::stream_of;
 use crate::store::{NewEvent, Position, StreamId, Version};
 use crate::{Aggregate, BoxError};
@@ -74,8 +74,8 @@ impl<V: View> ViewFixture<V> {
         if !V::filter().matches(&stored) {
             return Ok(());
         }
-        for change in V::changes(&stored)? {
-            change_row(&mut self.rows, change)?;
+        for (key, change) in fold::storable_changes::<V>(&stored)? {
+            change_row(&mut self.rows, key, change)?;
         }
         Ok(())
     }
@@ -84,11 +84,13 @@ impl<V: View> ViewFixture<V> {
 /// By way of the stored form, as a processor does it.
 fn change_row<V: View>(
     rows: &mut BTreeMap<String, V>,
-    change: crate::projection::Change<'_, V>,
+    key: String,
+    change: Change<'_, V>,
 ) -> Result<(), BoxError> {
-    let row = rows.entry(change.key()).or_default();
-    change.apply(row)?;
-    *row = serde_json::from_slice(&serde_json::to_vec(row)?)?;
+    let mut row = rows.remove(&key).unwrap_or_default();
+    fold::apply(change, &mut row)?;
+    let row = fold::decode(&key, &fold::encode(&key, &row)?)?;
+    rows.insert(key, row);
     Ok(())
 }
 

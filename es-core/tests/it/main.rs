@@ -9,6 +9,7 @@ mod inline;
 mod kit;
 mod memory;
 mod rules;
+mod sending;
 mod sim;
 mod warnings;
 mod workload;

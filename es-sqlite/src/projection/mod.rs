@@ -159,7 +159,8 @@ async fn objects(conn: &mut SqliteConnection) -> Result<Vec<Object>, sqlx::Error
     Ok(rows.iter().map(|row| (row.get_unchecked(0), row.get_unchecked(1))).collect())
 }
 
-/// Removes whole versions of a projection: all that their generations have, and what the framework noted about them.
+/// Removes whole versions of a projection: all that their generations have. What the framework noted about them stays: it
+/// fences their workers, also once a version has come back.
 async fn remove(conn: &mut SqliteConnection, builds: &[Build]) -> Result<(), sqlx::Error> {
     for build in builds {
         drop_objects(conn, build).await?;
@@ -167,10 +168,6 @@ async fn remove(conn: &mut SqliteConnection, builds: &[Build]) -> Result<(), sql
         let version = format!("{}/{}", build.name, build.version);
         // Of all generations: `~` and what comes after it.
         let sql = "delete from es_rows where tbl > ?1 || '~' and tbl < ?1 || char(127)";
-        sqlx::query(sql).bind(&version).execute(&mut *conn).await?;
-        // A checkpoint without its rows would leave a hole, should the version come back.
-        let sql = "delete from es_rows where tbl in ('current', 'checkpoints')
-                   and (key = ?1 or (key > ?1 || '~' and key < ?1 || char(127)))";
         sqlx::query(sql).bind(&version).execute(&mut *conn).await?;
     }
     Ok(())

@@ -13,8 +13,7 @@ use foldhash::{HashMap, HashMapExt as _};
 use super::admission::{Admission, Failure};
 use super::runner::{Execution, Keeps, Opening, Rebuildable, Runner, Session};
 use crate::BoxError;
-use crate::guarded::call_now;
-use crate::projection::{Change, View, decode_row, tables_of};
+use crate::projection::{Change, View, fold, tables_of};
 use crate::store::{Backend, Commit, CommitError, EventFilter, RecordedEvent, RowWrite, StoreError};
 
 /// Events handled together when there are so many.
@@ -51,7 +50,7 @@ impl<B: Backend, V: View> Runner for ViewRunner<B, V> {
     }
 
     fn keys(&self, event: &RecordedEvent) -> Result<Vec<String>, BoxError> {
-        Ok(changes::<V>(event)?.into_iter().map(|(key, _)| key).collect())
+        Ok(fold::storable_changes::<V>(event)?.into_iter().map(|(key, _)| key).collect())
     }
 
     fn open(&self, opening: Opening<'_>) -> Box<dyn Session> {
@@ -101,7 +100,7 @@ impl<B: Backend, V: View> ViewSession<B, V> {
             let kept = match row {
                 None => Kept { rev: 0, row: V::default(), touched: false },
                 Some(stored) => {
-                    let row = call_now(|| decode_row(&stored)).map_err(|e| Failure::new(event, &*key, e))?;
+                    let row = fold::decode(&key, &stored.data).map_err(|e| Failure::new(event, &*key, e))?;
                     Kept { rev: stored.rev, row, touched: false }
                 }
             };
@@ -122,7 +121,7 @@ impl<B: Backend, V: View> Session for ViewSession<B, V> {
         // each key stays, for a row is kept for the whole page or not at all.
         let mut due: Vec<Due<'_, V>> = Vec::new();
         for event in events {
-            match changes::<V>(event) {
+            match fold::storable_changes::<V>(event) {
                 Ok(changes) => {
                     for (key, change) in changes {
                         if !admission.admits(event, &key) {
@@ -135,7 +134,7 @@ impl<B: Backend, V: View> Session for ViewSession<B, V> {
                     }
                 }
                 Err(source) => {
-                    let key = key_of_undecodable::<V>(event);
+                    let key = fold::key_of_undecodable::<V>(event);
                     if admission.admits(event, &key) {
                         return Err(Failure::new(event, key, source));
                     }
@@ -173,16 +172,15 @@ impl<B: Backend, V: View> Rebuildable for ViewSession<B, V> {
     async fn flush_with(&mut self, mut commit: Commit) -> Result<(), CommitError> {
         for key in &self.touched {
             let Some(Kept { rev, row, .. }) = self.rows.get(key) else { continue };
-            let data = match call_now(|| Ok(serde_json::to_vec(row)?)) {
+            let data = match fold::encode(key, row) {
                 Ok(data) => data,
                 Err(error) => {
                     self.failed = Some(key.clone());
-                    let why = format!("row {key:?} of {} as JSON: {error}", self.table);
-                    return Err(StoreError::misuse(why).into());
+                    return Err(StoreError::misuse(error.to_string()).into());
                 }
             };
             let (table, key) = (self.table.clone(), key.clone());
-            commit.rows.push(RowWrite { table, key, rev: *rev, row: Some(data.into()) });
+            commit.rows.push(RowWrite { table, key, rev: *rev, row: Some(data) });
         }
         self.backend.commit(commit).await?;
         for key in self.touched.drain(..) {
@@ -214,14 +212,6 @@ impl<B: Backend, V: View> Rebuildable for ViewSession<B, V> {
     }
 }
 
-/// What an event changes, by the texts of the keys. A key that cannot be stored is a fault of the event as a whole.
-fn changes<V: View>(event: &RecordedEvent) -> Result<Vec<(String, Change<'_, V>)>, BoxError> {
-    call_now(|| {
-        let changes = V::changes(event)?.into_iter().map(|change| (change.key(), change));
-        changes.map(|(key, change)| Ok(crate::limits::row_key(&key).map(|()| (key, change))?)).collect()
-    })
-}
-
 /// Makes one change of a row. Gives its key if it is the first since the row was written.
 fn take_in<V: View>(
     kept: &mut Kept<V>,
@@ -229,17 +219,8 @@ fn take_in<V: View>(
     key: String,
     change: Change<'_, V>,
 ) -> Result<Option<String>, Failure> {
-    if let Err(source) = call_now(|| change.apply(&mut kept.row)) {
+    if let Err(source) = fold::apply(change, &mut kept.row) {
         return Err(Failure::new(event, key, source));
     }
     Ok((!std::mem::replace(&mut kept.touched, true)).then_some(key))
-}
-
-/// The key that an event most likely has whose payload cannot be read: that of its aggregate, if it can be a key of this
-/// view; else its stream. What comes after it for this key waits behind it.
-fn key_of_undecodable<V: View>(event: &RecordedEvent) -> String {
-    use crate::AggregateId as _;
-    let stream = event.stream.as_str();
-    let id = stream.split_once('-').and_then(|(_, id)| V::Key::parse(id));
-    id.map_or_else(|| stream.to_owned(), |key| key.to_string())
 }

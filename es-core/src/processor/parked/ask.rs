@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use super::{ParkedSequence, list, one};
 use crate::ErrorKind;
-use crate::processor::{Processor, ProcessorError};
+use crate::processor::{AnyBackend, Processor, ProcessorError};
 use crate::state::{Asked, Build, Request, asked};
-use crate::store::{Row, Won, write_rows};
+use crate::store::{Row, RowStore, RowWrite, StoreError, Won, write_rows};
 
 /// Sequences that are looked at, or asked for, together.
 const SOME: usize = 500;
@@ -114,10 +114,10 @@ impl Processor {
             return Err(gone());
         }
         let row = build.requests().insert(key, request)?;
-        if let Won::No(_) = write_rows(backend, vec![row]).await? {
+        if !ask(backend, &build, row).await? {
             return Err(ProcessorError::Asked { build, key: key.to_owned() });
         }
-        self.wake_owners(&build).await;
+        self.cluster.wake();
         let what = format!("a request for {key:?} of {build}");
         self.until(what, limit, || self.answer(&build, key)).await
     }
@@ -129,6 +129,7 @@ impl Processor {
         key: &str,
     ) -> Result<Option<Option<ParkedSequence>>, ProcessorError> {
         let backend = &*self.node.backend;
+        let before = count(backend, build).await?;
         // In this order: a sequence goes in one commit with its request.
         let left = one(backend, build, key).await?;
         let Some(row) = build.requests().get(backend, key).await? else {
@@ -136,8 +137,9 @@ impl Processor {
         };
         if left.is_none() {
             // Another request was done just before this one was written: there is nothing left to do.
-            let _won = write_rows(backend, vec![build.requests().delete(&row)]).await?;
-            return Err(ProcessorError::NotParked { build: build.clone(), key: key.to_owned() });
+            if take_back(backend, build, before, &row).await? {
+                return Err(ProcessorError::NotParked { build: build.clone(), key: key.to_owned() });
+            }
         }
         Ok(None)
     }
@@ -158,12 +160,12 @@ impl Processor {
                 page.into_iter().filter(|sequence| filter.matches(sequence)).map(|s| s.key).collect();
             for key in &keys {
                 // One that was asked for already is done as it was asked.
-                let row = build.requests().insert(key.clone(), request.clone())?;
-                let _won = write_rows(backend, vec![row]).await?;
+                let _new =
+                    ask(backend, &build, build.requests().insert(key.clone(), request.clone())?).await?;
             }
             asked.extend(keys);
         }
-        self.wake_owners(&build).await;
+        self.cluster.wake();
         let what = format!("requests for {} sequences of {build}", asked.len());
         self.until(what, limit, || async {
             let standing = build.requests().all(backend).await?;
@@ -218,9 +220,62 @@ impl Processor {
     }
 }
 
+/// The row that counts the requests of a build. It is never deleted, so whoever names its revision knows that nothing has
+/// been asked since: requests themselves come and go, and their revisions begin again.
+async fn count(rows: &dyn RowStore, build: &Build) -> Result<Row<Asked>, StoreError> {
+    let key = build.to_string();
+    Ok(asked().get(rows, &key).await?.unwrap_or_else(|| Row::new(key, Asked {})))
+}
+
+/// Writes a request, and wakes those who do it. `false` if that is asked already.
+async fn ask(backend: &dyn AnyBackend, build: &Build, request: RowWrite) -> Result<bool, StoreError> {
+    loop {
+        let counted = asked().put(&count(backend, build).await?)?;
+        match write_rows(backend, vec![request.clone(), counted]).await? {
+            Won::Yes(_) => return Ok(true),
+            Won::No(at) if at.table == *asked().name() => {}
+            Won::No(_) => return Ok(false),
+        }
+    }
+}
+
+/// Takes a request back, unless anything was asked since its build was looked at: it may be another one by now.
+async fn take_back(
+    backend: &dyn AnyBackend,
+    build: &Build,
+    before: Row<Asked>,
+    request: &Row<Request>,
+) -> Result<bool, StoreError> {
+    let rows = vec![build.requests().delete(request), asked().put(&before)?];
+    Ok(write_rows(backend, rows).await?.is_yes())
+}
+
 fn discard(reason: &str) -> Result<Request, ProcessorError> {
     if reason.trim().is_empty() {
         return Err(ProcessorError::NoReason);
     }
     Ok(Request::Discard { reason: reason.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemoryBackend;
+
+    #[tokio::test]
+    async fn a_request_is_not_taken_back_in_the_place_of_another() {
+        let (backend, build) = (MemoryBackend::new(), Build::first("p/1"));
+        let retry = || build.requests().insert("ada", Request::Retry).unwrap();
+        assert!(ask(&backend, &build, retry()).await.unwrap());
+        assert!(!ask(&backend, &build, retry()).await.unwrap(), "it is asked already");
+        let before = count(&backend, &build).await.unwrap();
+        let seen = build.requests().get(&backend, "ada").await.unwrap().unwrap();
+        // It is done, and another node asks for the same again: at the same revision.
+        assert!(write_rows(&backend, vec![build.requests().delete(&seen)]).await.unwrap().is_yes());
+        assert!(ask(&backend, &build, retry()).await.unwrap());
+        assert_eq!(build.requests().get(&backend, "ada").await.unwrap(), Some(seen.clone()));
+        assert!(!take_back(&backend, &build, before, &seen).await.unwrap());
+        let before = count(&backend, &build).await.unwrap();
+        assert!(take_back(&backend, &build, before, &seen).await.unwrap());
+    }
 }

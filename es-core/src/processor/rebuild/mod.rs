@@ -7,6 +7,7 @@ mod generations;
 mod keys;
 mod prepare;
 mod protocol;
+#[expect(clippy::module_inception, reason = "the handle that it is all about")]
 mod rebuild;
 
 pub(crate) use self::prepare::{point, prepare};

@@ -63,6 +63,7 @@ mod data;
 #[doc(hidden)]
 pub mod domain;
 mod double;
+pub mod fences;
 pub mod generations;
 #[doc(hidden)]
 pub mod inline;
@@ -82,9 +83,11 @@ pub mod reading;
 #[doc(hidden)]
 pub mod readside;
 pub mod rebuilds;
+mod relay;
 pub mod replays;
 pub mod rows;
 mod rules;
+pub mod sending;
 pub mod slices;
 pub mod snapshots;
 pub mod transactions;

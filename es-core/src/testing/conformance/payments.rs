@@ -344,8 +344,8 @@ pub(super) async fn retry(processor: &Processor, key: &str) -> Option<ParkedSequ
         match processor.retry(key, LIMIT).await {
             Ok(left) => return left,
             Err(error) if error.kind() == ErrorKind::Transient => {}
-            Err(error) if error.to_string().contains("asked already") => {}
-            Err(error) if error.to_string().contains("is not parked") => return None,
+            Err(ProcessorError::Asked { .. }) => {}
+            Err(ProcessorError::NotParked { .. }) => return None,
             Err(error) => panic!("{error}"),
         }
     }
@@ -358,8 +358,8 @@ pub(super) async fn discard(processor: &Processor, key: &str, reason: &str) {
         match processor.discard(key, reason, LIMIT).await {
             Ok(()) => return,
             Err(error) if error.kind() == ErrorKind::Transient => {}
-            Err(error) if error.to_string().contains("asked already") => {}
-            Err(error) if error.to_string().contains("is not parked") => return,
+            Err(ProcessorError::Asked { .. }) => {}
+            Err(ProcessorError::NotParked { .. }) => return,
             Err(error) => panic!("{error}"),
         }
     }

@@ -132,6 +132,18 @@ macro_rules! __conformance_rules {
                 what_nobody_provides_is_reported_all_at_once
                 a_query_reaches_its_handler_and_none_is_a_clear_error
             }
+            sending {
+                a_command_by_name_does_what_it_does_by_type
+                what_cannot_be_sent_by_name_says_why
+                a_sender_outlives_its_app_and_does_not_keep_it
+                a_session_sends_commands_when_it_handles_and_when_something_is_due
+                a_session_keeps_its_state_with_the_checkpoint_or_not_at_all
+                a_session_is_woken_at_the_time_it_asked_for
+                what_is_due_goes_by_the_time_of_the_log_until_its_end
+                what_is_due_and_fails_is_tried_again_and_parks_nothing
+                nothing_is_due_while_a_processor_is_halted_or_paused
+                a_session_that_is_always_late_is_not_asked_without_a_pause
+            }
             keys {
                 the_same_key_gives_the_first_outcome_back
                 a_repeated_creation_is_answered_like_the_first_one
@@ -199,6 +211,12 @@ macro_rules! __conformance_rules {
                 what_cannot_be_switched_to_is_refused
                 rebuilt_online_equals_built_step_by_step
                 rows_of_some_keys_are_built_anew_while_others_go_on
+            }
+            fences {
+                what_a_replaced_version_writes_late_is_refused_also_once_it_is_back
+                no_number_of_a_build_is_given_twice
+                a_reset_is_refused_while_queries_are_switched
+                a_projection_named_like_the_framework_harms_nothing
             }
             queries {
                 a_watched_query_answers_at_once_and_after_each_change
