@@ -35,7 +35,7 @@ impl<B: Backend> AppBuilder<B> {
         let inline = inline::start(&node, self.backend.clone(), entries, &self.retired).await;
         let inline = inline.map_err(StartError)?;
         warn_of_orphans(&*self.backend, &self.runners, &never_behind).await;
-        all_right(self.prepare().await)?;
+        all_right(prepare(&*self.backend, &self.runners).await)?;
         Ok(self.run(node, inline, never_behind))
     }
 
@@ -78,17 +78,6 @@ impl<B: Backend> AppBuilder<B> {
         }
     }
 
-    /// Makes the tables and rows of processors that are run for the first time. Gives what could not be made, a line
-    /// each.
-    async fn prepare(&self) -> Vec<String> {
-        let mut wrong = Vec::new();
-        for runner in &self.runners {
-            let prepared = processor::prepare(&*self.backend, &**runner).await;
-            wrong.extend(prepared.err().map(|e| format!("{}: {}", runner.name(), crate::chain(&e))));
-        }
-        wrong
-    }
-
     /// Begins to work.
     fn run(self, mut node: NodeContext, inline: Option<Inline<B>>, never_behind: BTreeSet<String>) -> App {
         let mut services = self.services;
@@ -127,6 +116,16 @@ impl<B: Backend> AppBuilder<B> {
         let processors = processor::start(&node, runners, &tasks, &closing);
         App(Arc::new(Inner { bus, processors, queries: self.queries, never_behind }))
     }
+}
+
+/// Makes the tables and rows of processors that are run for the first time. Gives what could not be made, a line each.
+async fn prepare(backend: &dyn AnyBackend, runners: &[Arc<dyn Runner>]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for runner in runners {
+        let prepared = processor::prepare(backend, &**runner).await;
+        wrong.extend(prepared.err().map(|e| format!("{}: {}", runner.name(), crate::chain(&e))));
+    }
+    wrong
 }
 
 fn all_right(wrong: Vec<String>) -> Result<(), StartError> {

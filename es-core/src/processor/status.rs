@@ -185,8 +185,11 @@ fn summarize(status: &mut ProcessorStatus) -> bool {
     if let Some(worst) = status.ranges.iter().map(|range| &range.state).max() {
         status.state = worst.clone();
     }
-    if let Some(error) = &status.unsettled {
-        status.state = ProcessorState::Unsettled { error: error.clone() }.max(status.state.clone());
+    // What its ranges showed last may be what they were before.
+    if let Some(error) = status.unsettled.clone()
+        && !matches!(status.state, ProcessorState::Halted { .. })
+    {
+        status.state = ProcessorState::Unsettled { error };
     }
     true
 }

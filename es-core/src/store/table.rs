@@ -296,7 +296,8 @@ impl Won {
 ///
 /// # Errors
 ///
-/// [`StoreError`] if they could not be written, for another reason than that another writer was faster.
+/// [`StoreError`] if they could not be written, for another reason than that another writer was faster, or if it could not
+/// be found out whether they were: look at the rows again.
 pub async fn write_rows(store: &dyn EventStore, rows: Vec<RowWrite>) -> Result<Won, StoreError> {
     let commit = Commit { rows, ..Commit::default() };
     loop {

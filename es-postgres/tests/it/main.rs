@@ -7,6 +7,7 @@ mod conformance;
 mod dump;
 mod extremes;
 mod generations;
+mod jobs;
 mod processes;
 mod row_order;
 mod row_wakes;

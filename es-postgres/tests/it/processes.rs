@@ -49,6 +49,7 @@ async fn part_of_a_child() {
         "writer" => writer(&url, &folder, &name).await,
         "reader" => reader(&url, &folder, &name).await,
         "worker" => crate::workers::work(&url, &folder).await,
+        "jobs" => crate::jobs::work(&url, &folder).await,
         "switcher" => crate::generations::switch_often(&url).await,
         other => panic!("no part {other}"),
     }

@@ -15,7 +15,7 @@ use crate::ErrorKind;
 use crate::cluster::{Cluster, Keeper, Progress, Runs, Share, Shares, StateStore, Work, keep, slice_of};
 use crate::id::Ids;
 use crate::store::queue::{Marks, Queue};
-use crate::store::{Row, RowStore, RowWrite, StoreError, Table, write_rows};
+use crate::store::{Commit, CommitError, Resolution, Row, RowStore, RowWrite, StoreError, Table, write_rows};
 
 /// How many jobs of a slice are looked at, and how many are done in one commit.
 const OF_A_SLICE: usize = 8;
@@ -95,9 +95,21 @@ impl Jobs {
             self.queue.push(slice, due, now, self.ids.next(), *job)
         };
         let rows = jobs.iter().map(push).collect::<Result<_, _>>()?;
-        let won = write_rows(store, rows).await?;
-        assert!(won.is_yes(), "new ids are new rows: {won:?}");
-        Ok(())
+        match store.commit(Commit { rows, ..Commit::default() }).await {
+            Ok(_) => Ok(()),
+            // They may be there, and done by now: to write them again could double them.
+            Err(CommitError::Unknown(attempt)) => loop {
+                match store.resolve(&attempt).await {
+                    Ok(Resolution::Applied(_)) => return Ok(()),
+                    Ok(Resolution::Never) => {
+                        return Err(StoreError::transient("a push", std::io::Error::other("it was lost")));
+                    }
+                    Err(_) => tokio::time::sleep(AGAIN).await,
+                }
+            },
+            Err(CommitError::Store(error)) => Err(error),
+            Err(other) => panic!("new ids are new rows: {other}"),
+        }
     }
 
     /// What was done.
