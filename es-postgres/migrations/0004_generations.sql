@@ -121,4 +121,6 @@ $$;
 create function {es}.delete_other_versions(projection text, version integer) returns void language sql as $$
     delete from {es}.rows r
     where r.tbl > projection || '/' and r.tbl < projection || '0' and {es}.version_in(r.tbl, projection) <> version::text;
+    delete from {es}.rows r
+    where r.tbl in ('current', 'checkpoints') and {es}.version_in(r.key, projection) <> version::text;
 $$;

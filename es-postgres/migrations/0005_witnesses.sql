@@ -510,11 +510,10 @@ begin
     delete from {es}.rows r where r.tbl > name || '/' and r.tbl < name || '0' and not starts_with(r.tbl, 'es.');
 end $$;
 
--- Deletes what other versions of a projection have left: rows, names and checkpoints.
+-- Deletes the rows that other versions of a projection have left. Their names and checkpoints stay, for their revisions:
+-- what a worker of such a version still writes must not find them again, should it come back.
 create or replace function {es}.delete_other_versions(projection text, version integer) returns void language sql as $$
     delete from {es}.rows r
     where r.tbl > projection || '/' and r.tbl < projection || '0' and {es}.version_in(r.tbl, projection) <> version::text
       and not starts_with(r.tbl, 'es.');
-    delete from {es}.rows r
-    where r.tbl in ('current', 'checkpoints') and {es}.version_in(r.key, projection) <> version::text;
 $$;

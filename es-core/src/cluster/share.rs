@@ -14,7 +14,8 @@ use crate::limits::MAX_PAGE;
 use crate::slices::Slices;
 pub use crate::state::Progress;
 use crate::state::{CHECKPOINTS, SHARES, ShareRecord};
-use crate::store::{Row, RowStore, RowWrite, StoreError, StoredRow, Table};
+use crate::store::keys::behind;
+use crate::store::{Row, RowStore, RowWrite, Span, StoreError, StoredRow, Table};
 
 /// A range of slices of some work, and the revision of its row; 0 for one that is not stored yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,15 +184,15 @@ impl<P: Progress> Shares<P> {
         rows: &dyn RowStore,
         prefix: &str,
     ) -> Result<Vec<StoredRow>, StoreError> {
+        // A span, not a scan: what lies behind the prefix is as much as all other groups have.
+        let before = Some(behind(prefix)).filter(|before| !before.is_empty());
         let mut found: Vec<StoredRow> = Vec::new();
         loop {
-            let after = found.last().map_or(prefix, |row| &row.key);
-            let mut page = rows.scan(self.table.name(), Some(after), MAX_PAGE).await?;
-            let full = page.len() >= MAX_PAGE;
-            let end = page.iter().position(|row| !row.key.starts_with(prefix)).unwrap_or(page.len());
-            page.truncate(end);
-            let more = full && end == MAX_PAGE;
-            found.append(&mut page);
+            let after = found.last().map_or(prefix, |row| &row.key).to_owned();
+            let span = Span { after, before: before.clone(), limit: MAX_PAGE };
+            let page = rows.scan_many(self.table.name(), &[span]).await?.pop().unwrap_or_default();
+            let more = page.len() >= MAX_PAGE;
+            found.extend(page);
             if !more {
                 return Ok(found);
             }

@@ -221,7 +221,10 @@ pub(crate) async fn resolve(bus: &Bus, attempt: &Attempt) -> Result<Committed, C
             Err(error) if error.kind() == crate::ErrorKind::Transient => {
                 tokio::time::sleep(policy.wait_after(tried, &bus.ids).unwrap_or_default()).await;
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(attempt = %attempt.id, error = crate::chain(&error), "the store does not say what became of a commit");
+                return Err(CommitError::Unknown(Box::new(attempt.clone())));
+            }
         }
     }
     unreachable!("the loop has no end of its own")

@@ -41,7 +41,7 @@ async fn went_through(
 ) -> Result<bool, StoreError> {
     match Won::after(&*node.backend, outcome).await {
         Ok(won) => Ok(won.is_some_and(|won| won.is_yes())),
-        Err(CommitError::ConditionFailed { .. }) => Ok(false),
+        Err(CommitError::ConditionFailed { .. } | CommitError::Unknown(_)) => Ok(false),
         Err(CommitError::Store(error)) => Err(error),
         Err(other) => Err(StoreError::transient("changing the inline projections", other)),
     }

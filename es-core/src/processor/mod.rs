@@ -23,7 +23,6 @@
 //! `es_processor_skipped_total`, `es_processor_halted_total`; and with the label `generation` as well:
 //! `es_processor_position`, `es_processor_lag`, `es_processor_parked`.
 
-mod backend;
 mod error;
 mod feed;
 mod handle;
@@ -31,12 +30,10 @@ mod kinds;
 mod options;
 mod parked;
 mod rebuild;
-mod start;
 mod status;
 mod wait;
 mod worker;
 
-pub(crate) use self::backend::AnyBackend;
 pub use self::error::ProcessorError;
 pub(crate) use self::feed::Pages;
 pub use self::handle::Processor;
@@ -47,10 +44,11 @@ pub use self::options::{ParkingLimits, ProcessorOptions};
 pub use self::parked::{ParkedFilter, ParkedSequence};
 pub(crate) use self::rebuild::prepare;
 pub use self::rebuild::{Progress, Rebuild, RebuildOptions, RebuildReport};
-pub(crate) use self::start::{others, start, wanted_by_any};
 pub use self::status::{ProcessorState, ProcessorStatus, RangeStatus};
 pub use self::wait::{Receipt, WaitError};
 pub use self::worker::Reset;
-pub(crate) use self::worker::{Folded, NodeContext, NodeSettings, Stretch, fold_between};
+pub(crate) use self::worker::{
+    AnyBackend, Folded, NodeContext, NodeSettings, Stretch, fold_between, others, start, wanted_by_any,
+};
 pub use crate::slices::{SLICES, SliceSet, Slices, slice_of};
 pub use crate::state::{Build, Skipped};

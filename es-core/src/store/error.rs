@@ -8,7 +8,7 @@ use crate::store::{
     Attempt, Committed, ExpectedVersion, IdempotencyKey, Name, Position, RecordedEvent, StreamId, Version,
 };
 
-/// A read failed, or a write failed before it could have happened.
+/// A read failed, or a write failed before it could have happened, unless it says that nobody knows.
 ///
 /// Cloneable: one failed batch is every caller's failure.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -22,6 +22,14 @@ pub enum StoreError {
         /// The backend's words.
         #[source]
         source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// It may have been written, and the store could not be asked: look at what is there before you try again.
+    #[error("{what}: the outcome is unknown")]
+    Unknown {
+        /// What was being done.
+        what: &'static str,
+        /// What to ask the store about.
+        attempt: Box<Attempt>,
     },
     /// What is stored cannot be understood: stop and look.
     #[error("the store is damaged: {what}")]
@@ -56,6 +64,7 @@ impl StoreError {
     pub const fn kind(&self) -> ErrorKind {
         match self {
             Self::Transient { .. } => ErrorKind::Transient,
+            Self::Unknown { .. } => ErrorKind::Unknown,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::Misuse { .. } | Self::Limit(_) => ErrorKind::Misuse,
         }

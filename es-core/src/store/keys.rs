@@ -15,19 +15,28 @@ use crate::slices::{SLICES, slice_of};
 /// A key in the making: its parts, with `:` between them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
-pub struct Key(String);
+pub struct Key {
+    text: String,
+    parts: usize,
+    /// What cannot be a part of a key.
+    wrong: Option<LimitError>,
+}
 
 impl Key {
     /// A key that begins with a slice, by which it is shared out: see [`slice_of_row`].
     pub fn in_slice(slice: u16) -> Self {
-        Self(format!("{slice:04}"))
+        let why = "is not below 1,024";
+        let wrong = || LimitError::Invalid { field: "slice", value: slice.to_string(), why };
+        let wrong = (slice >= SLICES).then(wrong);
+        Self { wrong, ..Self::default() }.part(format_args!("{slice:04}"))
     }
 
     fn part(mut self, part: std::fmt::Arguments<'_>) -> Self {
-        if !self.0.is_empty() {
-            self.0.push(':');
+        if self.parts > 0 {
+            self.text.push(':');
         }
-        self.0.write_fmt(part).expect("writing to a string");
+        self.parts += 1;
+        self.text.write_fmt(part).expect("writing to a string");
         self
     }
 
@@ -70,30 +79,36 @@ impl Key {
     /// What the keys of all rows below this one begin with.
     #[must_use]
     pub fn prefix(mut self) -> String {
-        self.0.push(':');
-        self.0
+        self.text.push(':');
+        self.text
     }
 
     /// The key.
     ///
     /// # Errors
     ///
-    /// [`LimitError`] if it is empty or longer than a key may be.
+    /// [`LimitError`] if it is empty or longer than a key may be, or its slice is none.
     pub fn build(self) -> Result<String, LimitError> {
-        limits::row_key(&self.0)?;
-        Ok(self.0)
+        if let Some(wrong) = self.wrong {
+            return Err(wrong);
+        }
+        limits::row_key(&self.text)?;
+        Ok(self.text)
     }
 }
 
-/// The first key behind all that begin with a prefix, for [`Span::before`](crate::store::Span::before). The prefix ends
-/// in a character of ASCII.
+/// The first key behind all that begin with a prefix, for [`Span::before`](crate::store::Span::before); empty for an empty
+/// prefix.
 #[must_use]
 pub fn behind(prefix: &str) -> String {
-    let mut bytes = prefix.as_bytes().to_vec();
-    if let Some(last) = bytes.last_mut() {
-        *last += 1;
+    let mut text = prefix.to_owned();
+    match text.pop() {
+        Some(last) if last < '\x7f' => text.extend(char::from_u32(u32::from(last) + 1)),
+        // Behind every key that anybody would make of it.
+        Some(last) => text.extend([last, char::MAX]),
+        None => {}
     }
-    String::from_utf8(bytes).unwrap_or_default()
+    text
 }
 
 /// The slice by which a row is shared out: the one that its key [begins with](Key::in_slice), else that of the key.
@@ -136,6 +151,15 @@ mod tests {
     }
 
     #[test]
+    fn behind_a_prefix_is_nothing_that_begins_with_it() {
+        for prefix in ["a:", "ä", "a\x7f", "\u{10ffff}"] {
+            let behind = behind(prefix);
+            assert!(*behind > *prefix && *behind > *format!("{prefix}zz"), "{prefix:?}");
+        }
+        assert_eq!(behind(""), "");
+    }
+
+    #[test]
     fn a_row_is_in_the_slice_that_its_key_begins_with() {
         assert_eq!(slice_of_row("0007:x"), 7);
         for key in ["7:x", "1024:x", "ada", "0007", ":x", "+007:x"] {
@@ -147,5 +171,8 @@ mod tests {
     fn a_key_that_is_too_long_is_refused() {
         assert!(Key::default().text(&"a".repeat(256)).build().is_err());
         assert!(Key::default().build().is_err());
+        assert!(Key::in_slice(1_024).text("a").build().is_err());
+        let first_is_empty = Key::default().text("").text("a").build().unwrap();
+        assert_eq!(first_is_empty, ":a", "no part is lost");
     }
 }

@@ -6,13 +6,16 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::ErrorKind;
 use crate::limits::{self, LimitError, MAX_PAGE};
 use crate::store::{
-    Commit, CommitError, Committed, EventStore, Resolution, RowStore, RowWrite, StoreError, StoredRow,
+    Attempt, Commit, CommitError, Committed, EventStore, Resolution, RowStore, RowWrite, StoreError,
+    StoredRow,
 };
 
 /// What the names of tables begin with whose rows come and go: queues, timers, requests. A backend may keep them apart,
@@ -24,6 +27,9 @@ pub const HOT: &str = "hot.";
 pub fn is_hot(table: &str) -> bool {
     table.starts_with(HOT) && !table.contains(['~', '/'])
 }
+
+/// How often the store is asked what became of an attempt.
+const RESOLVES: u32 = 12;
 
 /// Names of the framework's own, in addition to those that begin with `es.`.
 const RESERVED: [&str; 6] = ["asked", "checkpoints", "current", "generations", "inline", "nodes"];
@@ -273,7 +279,8 @@ impl Won {
     ///
     /// # Errors
     ///
-    /// [`CommitError`] if it did not go through for another reason than a row.
+    /// [`CommitError`] if it did not go through for another reason than a row; [`CommitError::Unknown`] if the store does
+    /// not say what became of it.
     pub async fn after(
         store: &dyn EventStore,
         outcome: Result<Committed, CommitError>,
@@ -283,21 +290,63 @@ impl Won {
             Err(CommitError::Fenced { table, key, expected, actual }) => {
                 Ok(Some(Self::No(RowAt { table, key, expected, actual })))
             }
-            Err(CommitError::Unknown(attempt)) => match store.resolve(&attempt).await? {
-                Resolution::Applied(committed) => Ok(Some(Self::Yes(committed))),
-                Resolution::Never => Ok(None),
+            Err(CommitError::Unknown(attempt)) => match resolved(store, &attempt).await {
+                Some(Resolution::Applied(committed)) => Ok(Some(Self::Yes(committed))),
+                Some(Resolution::Never) => Ok(None),
+                None => Err(CommitError::Unknown(attempt)),
             },
             Err(other) => Err(other),
         }
     }
+
+    /// The same, where a caller can do no more than try again: anything but a row that was lost is an error of the store.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unknown`] if the outcome could not be found out; [`StoreError::Transient`] if the request was lost,
+    /// or it was refused for a reason that may be gone.
+    pub(crate) async fn or_store_error(
+        what: &'static str,
+        store: &dyn EventStore,
+        outcome: Result<Committed, CommitError>,
+    ) -> Result<Self, StoreError> {
+        match Self::after(store, outcome).await {
+            Ok(Some(won)) => Ok(won),
+            Ok(None) => Err(StoreError::transient(what, std::io::Error::other("the request was lost"))),
+            Err(error) => Err(of_store(what, error)),
+        }
+    }
+}
+
+fn of_store(what: &'static str, error: CommitError) -> StoreError {
+    match error {
+        CommitError::Store(error) => error,
+        CommitError::Unknown(attempt) => StoreError::Unknown { what, attempt },
+        other => StoreError::transient(what, other),
+    }
+}
+
+/// What became of an attempt; `None` if the store does not say, although it was asked for a few seconds.
+async fn resolved(store: &dyn EventStore, attempt: &Attempt) -> Option<Resolution> {
+    let mut wait = Duration::from_millis(10);
+    for _ in 0..RESOLVES {
+        match store.resolve(attempt).await {
+            Ok(resolution) => return Some(resolution),
+            Err(error) if error.kind() != ErrorKind::Transient => break,
+            Err(_) => tokio::time::sleep(wait).await,
+        }
+        wait = (wait * 2).min(Duration::from_millis(500));
+    }
+    None
 }
 
 /// Writes rows, all or none of them.
 ///
 /// # Errors
 ///
-/// [`StoreError`] if they could not be written, for another reason than that another writer was faster, or if it could not
-/// be found out whether they were: look at the rows again.
+/// [`StoreError`] if they could not be written, for another reason than that another writer was faster;
+/// [`StoreError::Unknown`] if it could not be found out whether they were: look at the rows again. The same holds if the
+/// future is dropped.
 pub async fn write_rows(store: &dyn EventStore, rows: Vec<RowWrite>) -> Result<Won, StoreError> {
     let commit = Commit { rows, ..Commit::default() };
     loop {
@@ -305,8 +354,7 @@ pub async fn write_rows(store: &dyn EventStore, rows: Vec<RowWrite>) -> Result<W
         match Won::after(store, outcome).await {
             Ok(Some(won)) => return Ok(won),
             Ok(None) => {}
-            Err(CommitError::Store(error)) => return Err(error),
-            Err(other) => return Err(StoreError::transient("writing rows", other)),
+            Err(error) => return Err(of_store("writing rows", error)),
         }
     }
 }

@@ -158,11 +158,7 @@ impl Processor {
             after = Some(last.key.clone());
             let keys: Vec<String> =
                 page.into_iter().filter(|sequence| filter.matches(sequence)).map(|s| s.key).collect();
-            for key in &keys {
-                // One that was asked for already is done as it was asked.
-                let _new =
-                    ask(backend, &build, build.requests().insert(key.clone(), request.clone())?).await?;
-            }
+            ask_many(backend, &build, &keys, request).await?;
             asked.extend(keys);
         }
         self.cluster.wake();
@@ -237,6 +233,27 @@ async fn ask(backend: &dyn AnyBackend, build: &Build, request: RowWrite) -> Resu
             Won::No(_) => return Ok(false),
         }
     }
+}
+
+/// Writes requests together. One that was asked for already is done as it was asked.
+async fn ask_many(
+    backend: &dyn AnyBackend,
+    build: &Build,
+    keys: &[String],
+    request: &Request,
+) -> Result<(), StoreError> {
+    let mut new: Vec<&String> = keys.iter().collect();
+    while !new.is_empty() {
+        let put = |key: &&String| build.requests().insert((*key).clone(), request.clone());
+        let mut rows = new.iter().map(put).collect::<Result<Vec<_>, _>>()?;
+        rows.push(asked().put(&count(backend, build).await?)?);
+        match write_rows(backend, rows).await? {
+            Won::Yes(_) => break,
+            Won::No(at) if at.table == *asked().name() => {}
+            Won::No(at) => new.retain(|key| **key != at.key),
+        }
+    }
+    Ok(())
 }
 
 /// Takes a request back, unless anything was asked since its build was looked at: it may be another one by now.

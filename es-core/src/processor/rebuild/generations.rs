@@ -82,33 +82,14 @@ impl Generations {
         }
         let mut next = self.clone();
         match change {
-            Change::Begin(building) => {
-                if let Some(building) = &self.building {
-                    return Err(Refused::Building(building.generation));
-                }
-                if let Some(previous) = self.previous {
-                    return Err(Refused::OlderKept(previous));
-                }
-                next.last += 1;
-                next.building = Some(Building { generation: next.last, ..building });
-            }
+            Change::Begin(building) => next.begin(&building)?,
             Change::Freeze(freeze) => {
                 if self.freeze.until.is_some() {
                     return Err(Refused::Switching);
                 }
                 next.freeze = freeze;
             }
-            Change::Switch { to, by } => {
-                if self.freeze.until.is_none() || self.freeze.by != Some(by) {
-                    return Err(Refused::NotFrozen);
-                }
-                if to == self.current || !self.all().contains(&to) {
-                    return Err(Refused::Dropped);
-                }
-                next.building = self.building.clone().filter(|building| building.generation != to);
-                (next.current, next.previous) = (to, Some(self.current));
-                next.freeze = Freeze::default();
-            }
+            Change::Switch { to, by } => next.switch(to, by)?,
             Change::Thaw { by } => {
                 if self.freeze.by != Some(by) {
                     return Err(Refused::NotFrozen);
@@ -121,17 +102,7 @@ impl Generations {
                 }
                 next.freeze = Freeze::default();
             }
-            Change::Drop(generation) => {
-                if generation == self.current {
-                    return Err(Refused::InUse);
-                }
-                if !self.all().contains(&generation) {
-                    return Err(Refused::Dropped);
-                }
-                next.building = self.building.clone().filter(|building| building.generation != generation);
-                next.previous = self.previous.filter(|previous| *previous != generation);
-                next.leaving.push(generation);
-            }
+            Change::Drop(generation) => next.give_up(generation)?,
             Change::Left(generation) => {
                 if !self.leaving.contains(&generation) {
                     return Err(Refused::Dropped);
@@ -140,5 +111,43 @@ impl Generations {
             }
         }
         Ok(next)
+    }
+
+    fn begin(&mut self, building: &Building) -> Result<(), Refused> {
+        if let Some(building) = &self.building {
+            return Err(Refused::Building(building.generation));
+        }
+        if let Some(previous) = self.previous {
+            return Err(Refused::OlderKept(previous));
+        }
+        self.last += 1;
+        self.building = Some(Building { generation: self.last, ..building.clone() });
+        Ok(())
+    }
+
+    fn switch(&mut self, to: Generation, by: uuid::Uuid) -> Result<(), Refused> {
+        if self.freeze.until.is_none() || self.freeze.by != Some(by) {
+            return Err(Refused::NotFrozen);
+        }
+        if to == self.current || !self.all().contains(&to) {
+            return Err(Refused::Dropped);
+        }
+        self.building.take_if(|building| building.generation == to);
+        (self.current, self.previous) = (to, Some(self.current));
+        self.freeze = Freeze::default();
+        Ok(())
+    }
+
+    fn give_up(&mut self, generation: Generation) -> Result<(), Refused> {
+        if generation == self.current {
+            return Err(Refused::InUse);
+        }
+        if !self.all().contains(&generation) {
+            return Err(Refused::Dropped);
+        }
+        self.building.take_if(|building| building.generation == generation);
+        self.previous.take_if(|previous| *previous == generation);
+        self.leaving.push(generation);
+        Ok(())
     }
 }

@@ -4,12 +4,11 @@ mod compare;
 #[cfg(test)]
 mod explored;
 mod generations;
+mod handle;
 mod keys;
 mod prepare;
 mod protocol;
-#[expect(clippy::module_inception, reason = "the handle that it is all about")]
-mod rebuild;
 
+pub use self::handle::{Progress, Rebuild, RebuildOptions, RebuildReport};
 pub(crate) use self::prepare::{point, prepare};
 pub(crate) use self::protocol::expire;
-pub use self::rebuild::{Progress, Rebuild, RebuildOptions, RebuildReport};

@@ -2,7 +2,7 @@
 
 use crate::cluster::{Share, Shares};
 use crate::limits::MAX_PAGE;
-use crate::processor::backend::AnyBackend;
+use crate::processor::AnyBackend;
 use crate::processor::kinds::runner::Runner;
 use crate::state::{Build, Checkpoint, Generations, generations};
 use crate::store::{
@@ -66,11 +66,11 @@ pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Re
     }
 }
 
-/// What another node has written, if it was faster, is looked at then.
+/// What another node has written, if it was faster, is looked at then, and so is what nobody knows.
 async fn commit(backend: &dyn AnyBackend, rows: Vec<RowWrite>) -> Result<(), StoreError> {
     let outcome = backend.commit(Commit { rows, ..Commit::default() }).await;
     match Won::after(backend, outcome).await {
-        Ok(_) => Ok(()),
+        Ok(_) | Err(CommitError::Unknown(_)) => Ok(()),
         Err(CommitError::Store(error)) => Err(error),
         Err(other) => Err(StoreError::transient("preparing a processor", other)),
     }

@@ -10,8 +10,8 @@ use super::generations::{Change, Refused};
 use super::point;
 use crate::cluster::{Share, Shares};
 use crate::id::Ids;
+use crate::processor::AnyBackend;
 use crate::processor::ProcessorError;
-use crate::processor::backend::AnyBackend;
 use crate::state::{Build, Checkpoint, Freeze, Generations, InlineSet, generations};
 use crate::store::{
     Commit, CommitError, Committed, Generation, Position, Row, RowWrite, StoreError, Tables, Won, write_rows,
@@ -152,15 +152,7 @@ impl BuildRows {
     }
 
     async fn won(&self, outcome: Result<Committed, CommitError>) -> Result<Won, ProcessorError> {
-        let what = "changing which builds there are";
-        match Won::after(&*self.backend, outcome).await {
-            Ok(Some(won)) => Ok(won),
-            Ok(None) => {
-                Err(StoreError::transient(what, std::io::Error::other("the request was lost")).into())
-            }
-            Err(CommitError::Store(error)) => Err(error.into()),
-            Err(other) => Err(StoreError::transient(what, other).into()),
-        }
+        Ok(Won::or_store_error("changing which builds there are", &*self.backend, outcome).await?)
     }
 
     /// Begins another build, or finds the one that is under way.
@@ -268,6 +260,12 @@ impl BuildRows {
         let left = match dropped {
             // Refused: it is on its way out, or has gone. What is left of it goes.
             Ok(_) | Err(Refused::Dropped) => {
+                // A worker of another node finds out with its next flush, which is refused at once: it must not wait
+                // behind the transaction that deletes everything.
+                let shares = Shares::<Checkpoint>::checkpoints();
+                for share in shares.of(&*self.backend, &self.build(generation).to_string()).await? {
+                    self.interrupt(&shares, share).await?;
+                }
                 self.update(&Change::Left(generation), With::Uninstall { generation }).await?
             }
             refused => refused,

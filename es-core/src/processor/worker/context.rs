@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::cluster::{Lease, Shares};
 use crate::command::{SendError, Sender};
 use crate::id::Ids;
-use crate::processor::backend::AnyBackend;
+use crate::processor::AnyBackend;
 use crate::processor::feed::Pages;
 use crate::processor::kinds::runner::{Execution, Keeps, Opening, Runner, Session};
 use crate::processor::options::{ParkingLimits, ProcessorOptions};

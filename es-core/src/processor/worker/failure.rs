@@ -53,7 +53,10 @@ impl Worker {
     pub(super) async fn recover(&mut self, error: StepError) -> Option<Duration> {
         let open = self.open.take();
         match error {
-            StepError::Full(why) => Some(self.halt(why).await),
+            StepError::Full(why) => {
+                let resumes = *self.context.resumes.borrow();
+                Some(self.halt(why, resumes).await)
+            }
             StepError::Store(error) => Some(self.store_failed(&error)),
             StepError::Due(error) => Some(self.due_failed(&*error)),
             // Looked up again, the row says whether it is still this worker's.
@@ -121,6 +124,8 @@ impl Worker {
     }
 
     async fn handler_failed(&mut self, failure: Failure) -> Duration {
+        // From here on a resume is one of what is decided now.
+        let resumes = *self.context.resumes.borrow();
         let attempts = self.count(&failure);
         let error = parked::cut(&crate::chain(&failure));
         self.show_failing("a page", &error, attempts);
@@ -133,7 +138,7 @@ impl Worker {
         match self.context.on_failure {
             OnFailure::Stop => {
                 let advice = self.context.advice(&key).await;
-                return self.halt(format!("{error}{advice}")).await;
+                return self.halt(format!("{error}{advice}"), resumes).await;
             }
             OnFailure::Park => {
                 tracing::error!(%build, %slices, %position, key, error, "an event is parked: its key waits for an operator");
@@ -163,11 +168,11 @@ impl Worker {
         1
     }
 
-    async fn halt(&mut self, error: String) -> Duration {
+    async fn halt(&mut self, error: String, resumes: u64) -> Duration {
         let (build, slices) = (&self.context.build, self.share.slices);
         tracing::error!(%build, %slices, error, "a processor is halted until it is resumed");
         self.context.count("es_processor_halted_total");
-        let (since, resumes) = (self.context.now(), *self.context.resumes.borrow());
+        let since = self.context.now();
         let state = ProcessorState::Halted { since, error: error.clone() };
         self.halted = Some((resumes, state.clone()));
         self.show(Some(state));

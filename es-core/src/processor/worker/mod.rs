@@ -1,5 +1,6 @@
 //! The work on a processor: which of its builds a node works on, and how a range of slices is worked on.
 
+mod backend;
 mod context;
 mod coordinator;
 mod failure;
@@ -8,10 +9,13 @@ mod requests;
 mod reset;
 mod run;
 mod sight;
+mod start;
 
+pub(crate) use self::backend::AnyBackend;
 pub(crate) use self::context::{NodeContext, NodeSettings, Role};
-pub(crate) use self::coordinator::Coordinator;
+use self::coordinator::Coordinator;
 pub(crate) use self::fold::{Folded, Stretch, fold_between};
 pub use self::reset::Reset;
 pub(crate) use self::reset::ResetRequest;
-pub(crate) use self::sight::Observer;
+use self::sight::Observer;
+pub(crate) use self::start::{others, start, wanted_by_any};

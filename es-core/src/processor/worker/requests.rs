@@ -61,13 +61,29 @@ impl Worker {
     /// Rebuilds rows that an operator asked for: from the log up to where the range is, in one commit.
     pub(super) async fn rebuild_keys(&mut self) -> Result<(), StepError> {
         let (table, slices) = (afresh(&self.context.build), self.share.slices);
-        let asked = table.all(self.context.backend()).await?;
-        let own = |row: &Row<Afresh>| slices.has(&row.key) && row.value.failed.is_none();
-        let asked: Vec<_> = asked.into_iter().filter(own).collect();
+        let stored = table.stored(self.context.backend()).await?.into_iter();
+        // One that cannot be read stops nothing but itself.
+        let own = stored.filter(|row| slices.has(&row.key)).filter_map(|row| table.decode(row).ok());
+        let asked: Vec<_> = own.filter(|row| row.value.failed.is_none()).collect();
         if asked.is_empty() {
             return Ok(());
         }
         self.flush_folded().await?;
+        // What was parked since it was asked for would be handled twice: now, and when it is retried.
+        let (parked, asked): (Vec<_>, Vec<_>) =
+            asked.into_iter().partition(|row| self.open().parked.contains_key(&row.key));
+        let refuse = |row: Row<Afresh>| {
+            let failed =
+                Some("it is parked: retry or discard it, then there is nothing to rebuild".to_owned());
+            table.put(&Row { value: Afresh { failed }, ..row })
+        };
+        let refused = parked.into_iter().map(refuse).collect::<Result<Vec<_>, _>>()?;
+        if !refused.is_empty() {
+            self.flush_with(refused).await?;
+        }
+        if asked.is_empty() {
+            return Ok(());
+        }
         let keys: BTreeSet<String> = asked.iter().map(|row| row.key.clone()).collect();
         let Some(failed) = self.fold_keys(&keys).await? else { return Ok(()) };
         let answer = |row: &Row<Afresh>| match &failed {
@@ -82,9 +98,10 @@ impl Worker {
     async fn fold_keys(&mut self, keys: &BTreeSet<String>) -> Result<Option<Option<String>>, StepError> {
         let context = self.context.clone();
         let all: Vec<String> = keys.iter().cloned().collect();
-        if let Some(rows) = self.session().rebuildable() {
-            rows.forget(&all).await?;
-        }
+        let Some(rows) = self.session().rebuildable() else {
+            return Ok(Some(Some("this kind of processor cannot rebuild rows".to_owned())));
+        };
+        rows.forget(&all).await?;
         let (mut after, end) = (Position(0), self.share.progress.position);
         while after < end {
             if self.stop.is_cancelled() {

@@ -11,7 +11,7 @@ use crate::processor::kinds::runner::Runner;
 use crate::processor::parked;
 use crate::slices::Slices;
 use crate::state::{Build, Checkpoint, Generations, InlineSet, generations};
-use crate::store::{Commit, CommitError, Position, Row, RowWrite, StoreError, Won};
+use crate::store::{Commit, Position, Row, RowWrite, StoreError, Won};
 
 /// Where a reset sets a processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,15 +93,11 @@ pub(super) async fn reset(
         rows.extend(parked_after(node, &build, target).await?);
         backend.commit(Commit { rows, ..Commit::default() }).await
     };
-    match Won::after(backend, outcome).await {
-        Ok(Some(Won::Yes(_))) => Ok((build, target)),
-        Ok(Some(Won::No(_)) | None) => {
-            let moved = std::io::Error::other("it has changed hands since, or the request was lost");
-            Err(StoreError::transient("resetting a processor", moved).into())
-        }
-        Err(CommitError::Store(error)) => Err(error.into()),
-        Err(other) => Err(StoreError::transient("resetting a processor", other).into()),
+    let what = "resetting a processor";
+    if Won::or_store_error(what, backend, outcome).await?.is_yes() {
+        return Ok((build, target));
     }
+    Err(StoreError::transient(what, std::io::Error::other("it has changed hands since")).into())
 }
 
 /// The rows of what was set aside after a position: parked events and skips go, for their events come again.

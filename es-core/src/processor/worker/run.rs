@@ -206,8 +206,10 @@ impl Worker {
             self.asked = true;
         }
         // While it is halted, sequences can be emptied: that may be what it waits for.
-        if self.halted.is_some() {
-            return Ok(Step::Idle(None));
+        if let Some((before, _)) = &self.halted {
+            // It may have been resumed while it was looked up what is asked for: that was heard, and is not heard again.
+            let resumed = *before != *self.context.resumes.borrow();
+            return Ok(if resumed { Step::More } else { Step::Idle(None) });
         }
         let bound = self.context.bound().await?;
         // Before the page is read: what is recorded after it may be missing in there.

@@ -170,10 +170,8 @@ async fn builds_are_switched_and_dropped(app: &App, store: &SqliteBackend) {
     processor(app, "switched/1").roll_back().await.unwrap();
     assert_eq!(rows!(app, Switched)["ada"], (5, 15));
     // Of the payments, the build that was read before, and the one whose removal had begun.
-    for (name, builds) in [("switched/1", 1), ("payments/1", 2)] {
-        for _ in 0..builds {
-            assert!(processor(app, name).drop_previous().await.unwrap());
-        }
+    for name in ["switched/1", "payments/1"] {
+        assert!(processor(app, name).drop_previous().await.unwrap());
         assert!(!processor(app, name).drop_previous().await.unwrap());
     }
 }

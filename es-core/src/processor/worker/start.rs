@@ -7,12 +7,11 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::backend::AnyBackend;
-use super::handle::{HandleState, Processor};
-use super::kinds::runner::Runner;
-use super::options::ProcessorOptions;
-use super::worker::{Coordinator, NodeContext, Observer};
+use super::{AnyBackend, Coordinator, NodeContext, Observer};
 use crate::cluster::{Cluster, Runs, Shares};
+use crate::processor::handle::{HandleState, Processor};
+use crate::processor::kinds::runner::Runner;
+use crate::processor::options::ProcessorOptions;
 use crate::state::{Build, Checkpoint};
 use crate::store::{EventFilter, StoreError};
 

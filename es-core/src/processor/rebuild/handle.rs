@@ -158,7 +158,8 @@ impl Processor {
         done
     }
 
-    /// Drops the build that is kept to go back to, if there is one. Says whether there was.
+    /// Drops the build that is kept to go back to, if there is one, and what is left of builds whose removal did not come to
+    /// its end. Says whether there was anything.
     ///
     /// # Errors
     ///

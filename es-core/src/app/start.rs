@@ -1,0 +1,193 @@
+//! The start of an app: the wiring is checked, what it needs is made, and its processors begin.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::builder::Settings;
+use super::{App, AppBuilder, Inner};
+use crate::command::{Bus, Sender, WithinTx};
+use crate::id::Ids;
+use crate::inline::{self, Inline};
+use crate::lifecycle::Lifecycle;
+use crate::limits;
+use crate::processor::{self, AnyBackend, NodeContext, Pages, Runner};
+use crate::projection::Views;
+use crate::projection::live::Live;
+use crate::repository::{Cache, Repository};
+use crate::store::{Backend, EventStore};
+
+impl<B: Backend> AppBuilder<B> {
+    /// Checks the wiring, prepares the projections' tables, starts the processors.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] with everything that is wrong, at once.
+    pub async fn start(mut self) -> Result<App, StartError> {
+        self.provide_own();
+        all_right(self.wrong())?;
+        let mut never_behind = self.live.clone().unwrap_or_default();
+        never_behind.extend(self.inline.iter().map(|entry| entry.runner.name()));
+        let node = self.node();
+        let entries = std::mem::take(&mut self.inline);
+        let inline = inline::start(&node, self.backend.clone(), entries, &self.retired).await;
+        let inline = inline.map_err(StartError)?;
+        warn_of_orphans(&*self.backend, &self.runners, &never_behind).await;
+        all_right(prepare(&*self.backend, &self.runners).await)?;
+        Ok(self.run(node, inline, never_behind))
+    }
+
+    /// What handlers may ask for without that it was provided.
+    fn provide_own(&mut self) {
+        self.backend.provide(&mut self.services);
+        if let Some(names) = &self.live {
+            let live = Live::new(self.backend.clone(), Arc::new(names.clone()));
+            self.services.replace(Arc::new(Views::with_live(self.backend.clone(), live)));
+        }
+    }
+
+    /// What is wrong with the wiring, a line each.
+    fn wrong(&mut self) -> Vec<String> {
+        let runners = self.runners.iter().chain(self.inline.iter().map(|entry| &entry.runner));
+        let live = self.live.iter().flatten().cloned();
+        let names: Vec<String> = runners.map(|runner| runner.name()).chain(live).collect();
+        let checks = std::mem::take(&mut self.checks).into_iter();
+        let mut wrong: Vec<String> = checks.flat_map(|check| check(&self.services)).collect();
+        wrong.extend(self.services.twice().iter().map(|t| format!("`{t}` was provided twice")));
+        wrong.extend(self.commands.twice().iter().cloned());
+        wrong.extend(wrong_names(&names));
+        wrong.extend(self.settings.wrong(&names));
+        wrong
+    }
+
+    /// What the processors of this node share.
+    fn node(&self) -> NodeContext {
+        let Settings { clock, entropy, node: settings, .. } = &self.settings;
+        let ids = Ids::new(clock.clone(), entropy.clone());
+        NodeContext {
+            backend: self.backend.clone(),
+            services: Arc::new(self.services.clone()),
+            sender: Sender::default(),
+            settings: *settings,
+            pages: Pages::new(self.backend.clone(), processor::wanted_by_any(&self.runners)),
+            lease: Arc::default(),
+            node: ids.next(),
+            ids,
+        }
+    }
+
+    /// Begins to work.
+    fn run(self, mut node: NodeContext, inline: Option<Inline<B>>, never_behind: BTreeSet<String>) -> App {
+        let mut services = self.services;
+        let store: Arc<dyn EventStore> = match inline {
+            Some(inline) => {
+                services.replace(Arc::new(WithinTx::<B::Tx>(Arc::new(inline.clone()))));
+                Arc::new(inline)
+            }
+            None => self.backend.clone(),
+        };
+        node.services = Arc::new(services.clone());
+        let Settings { retry, timeout, max_events, cache, verify, processors, of_processor, .. } =
+            self.settings;
+        let closing = CancellationToken::new();
+        let lifecycle = Lifecycle::new(closing.clone());
+        let options = |runner: Arc<dyn Runner>| {
+            let own = of_processor.get(base_name(&runner.name())).copied();
+            (runner, own.unwrap_or(processors))
+        };
+        let runners = self.runners.into_iter().map(options).collect();
+        let tasks = lifecycle.tasks().clone();
+        let bus = Arc::new(Bus {
+            repository: Repository { store, snapshots: self.backend },
+            cache: Cache::new(cache),
+            services,
+            ids: node.ids.clone(),
+            lifecycle,
+            commands: self.commands,
+            interceptors: self.interceptors,
+            retry,
+            timeout,
+            max_events,
+            verify,
+        });
+        node.sender.connect(&bus);
+        let processors = processor::start(&node, runners, &tasks, &closing);
+        App(Arc::new(Inner { bus, processors, queries: self.queries, never_behind }))
+    }
+}
+
+/// Makes the tables and rows of processors that are run for the first time. Gives what could not be made, a line each.
+async fn prepare(backend: &dyn AnyBackend, runners: &[Arc<dyn Runner>]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for runner in runners {
+        let prepared = processor::prepare(backend, &**runner).await;
+        wrong.extend(prepared.err().map(|e| format!("{}: {}", runner.name(), crate::chain(&e))));
+    }
+    wrong
+}
+
+fn all_right(wrong: Vec<String>) -> Result<(), StartError> {
+    if wrong.is_empty() { Ok(()) } else { Err(StartError(wrong)) }
+}
+
+fn wrong_names(names: &[String]) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    let mut wrong = Vec::new();
+    for name in names {
+        let base = base_name(name);
+        wrong.extend(limits::stored_name("processor name", base).err().map(|e| e.to_string()));
+        if !seen.insert(base) {
+            wrong.push(two_named(base));
+        }
+    }
+    wrong
+}
+
+/// A name without its version.
+fn base_name(name: &str) -> &str {
+    name.rsplit_once('/').map_or(name, |(base, _version)| base)
+}
+
+impl Settings {
+    /// What is out of range, a line each.
+    fn wrong(&self, names: &[String]) -> Vec<String> {
+        let mut wrong = self.processors.problems("all processors");
+        if self.node.lease < Duration::from_millis(100) {
+            wrong.push(format!("a lease of {:?} is too short: at least 100 ms", self.node.lease));
+        }
+        for (name, options) in &self.of_processor {
+            wrong.extend(options.problems(name));
+            if !names.iter().any(|known| base_name(known) == name) {
+                wrong.push(format!("there are options for {name:?}, and no processor has this name"));
+            }
+        }
+        wrong
+    }
+}
+
+pub(super) fn two_named(base: &str) -> String {
+    format!("two processors are named {base:?}: each needs its own name")
+}
+
+/// A renamed projection starts from nothing; that should not go unseen.
+async fn warn_of_orphans(backend: &dyn AnyBackend, runners: &[Arc<dyn Runner>], here: &BTreeSet<String>) {
+    let Ok((mut orphans, new)) = processor::others(backend, runners).await else { return };
+    orphans.retain(|name| !here.contains(name));
+    for processor in new.iter().filter(|_| !orphans.is_empty()) {
+        tracing::warn!(
+            processor,
+            not_run_here = ?orphans,
+            "starts from nothing, and the store knows processors that this app does not run: was it renamed?"
+        );
+    }
+}
+
+/// Everything that is wrong with the wiring, at once.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the app cannot start:\n  {}", .0.join("\n  "))]
+pub struct StartError(
+    /// One line for each mistake.
+    pub Vec<String>,
+);
