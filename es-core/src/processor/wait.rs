@@ -126,13 +126,13 @@ impl Processor {
         let receipt = receipt.into();
         let arrived = async {
             let mut pause = Duration::from_millis(10);
-            let mut wanted = None;
+            let (mut wanted, mut looked) = (None, false);
             loop {
                 // Another build may have become the one that is read.
                 let mut watch = self.watch();
                 let status = watch.borrow_and_update().clone();
                 let elsewhere = self.is_elsewhere(&status, receipt.position);
-                match self.arrived(receipt, &status, &mut wanted).await {
+                match self.arrived(receipt, &status, &mut wanted, &mut looked).await {
                     Ok(false) => {}
                     Ok(true) => return Ok(()),
                     // A store that does not answer now may do so in time.
@@ -175,6 +175,7 @@ impl Processor {
         receipt: Receipt,
         status: &ProcessorStatus,
         wanted: &mut Option<Wanted>,
+        looked: &mut bool,
     ) -> Result<bool, WaitError> {
         let elsewhere = self.is_elsewhere(status, Position(u64::MAX));
         if wanted.is_none() {
@@ -184,11 +185,15 @@ impl Processor {
             *wanted = Some(self.wanted(receipt).await?);
         }
         let wanted = wanted.as_ref().expect("it was just found out");
-        if !wanted.reached(status, receipt.position) {
+        // What other nodes were seen at may be over: it has been reset since.
+        if elsewhere && !*looked || !wanted.reached(status, receipt.position) {
             if elsewhere {
-                self.look_up().await?;
+                *looked = self.look_up().await?;
             }
-            return Ok(false);
+            let now = self.status();
+            if !*looked || now.generation != status.generation || !wanted.reached(&now, receipt.position) {
+                return Ok(false);
+            }
         }
         let may_be_parked = status.parked > 0 || elsewhere;
         if let (Wanted::Keys(keys), true) = (wanted, may_be_parked) {
@@ -218,22 +223,27 @@ impl Processor {
         Ok(if keys.is_empty() { Wanted::Everything } else { Wanted::Keys(keys) })
     }
 
-    /// Sees how far other nodes have come.
-    async fn look_up(&self) -> Result<(), StoreError> {
+    /// Sees how far other nodes have come; `false` if they share it in another way than this one knows.
+    async fn look_up(&self) -> Result<bool, StoreError> {
         let status = self.status();
         let build = Build { processor: self.handle.name.clone(), generation: status.generation };
         let board = self.handle.board(status.generation);
-        let shares = Shares::<Checkpoint>::checkpoints();
-        for share in shares.of(&*self.node.backend, &build.to_string()).await? {
-            if share.owner != Some(self.node.node) {
-                board.update(share.slices.first, |known| {
-                    if known.slices == share.slices && known.owner == share.owner {
-                        known.position = share.progress.position;
-                    }
-                });
-            }
+        let shares = Shares::<Checkpoint>::checkpoints().of(&*self.node.backend, &build.to_string()).await?;
+        let mut known = true;
+        for share in shares.iter().filter(|share| share.owner != Some(self.node.node)) {
+            let mut found = false;
+            board.update(share.slices.first, |known| {
+                found = known.slices == share.slices && known.owner == share.owner;
+                if found {
+                    known.position = share.progress.position;
+                }
+            });
+            known &= found;
         }
-        Ok(())
+        if !known {
+            self.cluster.wake();
+        }
+        Ok(known)
     }
 
     async fn not_parked(

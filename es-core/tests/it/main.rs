@@ -5,6 +5,7 @@
 mod circles;
 mod fixtures;
 mod golden;
+mod idle;
 mod inline;
 mod kit;
 mod memory;

@@ -20,6 +20,8 @@ impl Worker {
     /// Does what operators asked to be done with sequences of this range.
     pub(super) async fn requests(&mut self) -> Result<(), StepError> {
         let build = self.context.build.clone();
+        // Of keys that are not parked any more.
+        let mut late = Vec::new();
         for row in build.requests().stored(self.context.backend()).await? {
             if !self.share.slices.has(&row.key) {
                 continue;
@@ -32,20 +34,24 @@ impl Worker {
                     continue;
                 }
             };
+            let done = build.requests().delete(&request);
+            if !self.open().parked.contains_key(&request.key) {
+                late.push(done);
+                continue;
+            }
             // Whatever was folded is flushed on its own: rows are written with the checkpoint that covers them, and a
             // sequence that fails takes nothing with it.
             self.flush_folded().await?;
-            let done = build.requests().delete(&request);
-            if !self.open().parked.contains_key(&request.key) {
-                self.flush_with(vec![done]).await?;
-                continue;
-            }
             match &request.value {
                 Request::Retry => self.retry(&request.key, done).await?,
                 Request::Discard { reason } => self.discard(&request.key, reason, done).await?,
             }
         }
-        Ok(())
+        if late.is_empty() {
+            return Ok(());
+        }
+        self.flush_folded().await?;
+        self.flush_with(late).await
     }
 
     async fn flush_folded(&mut self) -> Result<(), StepError> {

@@ -19,7 +19,9 @@ use crate::store::{
 
 /// The line between a node and its store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Line {
+#[expect(clippy::exhaustive_enums, reason = "a line is one of these")]
+pub enum Line {
+    /// Everything goes through.
     Up,
     /// Whatever writes waits until the line is up again, and is done then: late.
     HoldsWrites,
@@ -29,7 +31,7 @@ pub(super) enum Line {
 
 /// A backend at the other end of a line. Clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct Double<B> {
+pub struct Double<B> {
     inner: B,
     line: Arc<watch::Sender<Line>>,
     counts: Arc<Counted>,
@@ -44,26 +46,32 @@ struct Counted {
 }
 
 impl<B> Double<B> {
-    pub(super) fn new(inner: B) -> Self {
+    /// A line to this backend.
+    #[must_use]
+    pub fn new(inner: B) -> Self {
         Self { inner, line: Arc::new(watch::Sender::new(Line::Up)), counts: Arc::default() }
     }
 
-    pub(super) fn set(&self, line: Line) {
+    /// Cuts it, or mends it.
+    pub fn set(&self, line: Line) {
         self.line.send_replace(line);
     }
 
     /// After which positions the log was read, in order.
-    pub(super) fn reads(&self) -> Vec<Position> {
+    #[must_use]
+    pub fn reads(&self) -> Vec<Position> {
         self.counts.reads.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How often the store was asked for anything.
-    pub(super) fn calls(&self) -> u64 {
+    #[must_use]
+    pub fn calls(&self) -> u64 {
         self.counts.calls.load(Ordering::SeqCst)
     }
 
     /// How many writes had to wait for the line.
-    pub(super) fn held(&self) -> u64 {
+    #[must_use]
+    pub fn held(&self) -> u64 {
         self.counts.held.load(Ordering::SeqCst)
     }
 

@@ -62,7 +62,8 @@ pub mod conditions;
 mod data;
 #[doc(hidden)]
 pub mod domain;
-mod double;
+#[doc(hidden)]
+pub mod double;
 pub mod fences;
 pub mod generations;
 #[doc(hidden)]
@@ -72,6 +73,7 @@ pub mod jobs;
 pub mod keys;
 pub mod laws;
 pub mod limits;
+pub mod operating;
 pub mod parking;
 mod patient;
 #[doc(hidden)]

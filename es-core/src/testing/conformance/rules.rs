@@ -273,6 +273,15 @@ macro_rules! __conformance_rules {
                 what_was_taken_in_before_its_key_was_parked_is_there
                 a_reactor_parks_what_fails_and_acts_on_it_when_retried
             }
+            operating {
+                a_pause_holds_on_every_node_and_over_restarts
+                a_halt_is_shown_on_every_node_and_resumed_from_any
+                a_reset_is_refused_while_others_work_and_works_from_any_node_once_paused
+                what_is_parked_is_asked_for_on_any_node_one_by_one_or_by_what_it_is
+                a_request_of_a_node_that_died_is_done_after_a_restart
+                two_operators_at_once_do_no_harm
+                a_request_that_comes_too_late_makes_no_rows_run_ahead
+            }
             replays {
                 a_reset_to_the_start_builds_everything_anew
                 a_reset_to_a_place_takes_in_what_lies_behind_it_again
