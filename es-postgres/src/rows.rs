@@ -13,26 +13,29 @@ use tokio::sync::watch;
 use crate::PgBackend;
 use crate::row::number;
 
-/// The table that a name stands for, in the snapshot that its rows are read from.
+/// Rows of a name that is hot or not, and so of the first table, or of the one that the name stands for. That one is
+/// looked up in the snapshot that its rows are read from, and may be in the other table: where there is none, this is
+/// null, and nothing is looked for.
 macro_rules! from_table {
-    ($rest:literal) => {
+    ($own:literal, $other:literal, $rest:literal) => {
         concat!(
-            "with t as materialized (select coalesce(
-                (select convert_from(c.data, 'UTF8') from rows c where c.tbl = 'current' and c.key = $1), $1) as name)
-             (select r.key, r.rev, r.data from rows r
-              where r.tbl = (select name from t) and not (select is_hot(name) from t) and ",
+            "(select r.key, r.rev, r.data from ",
+            $own,
+            " r where r.tbl = coalesce(
+                (select convert_from(c.data, 'UTF8') from rows c where c.tbl = 'current' and c.key = $1), $1) and ",
             $rest,
-            ") union all
-             (select r.key, r.rev, r.data from hot_rows r
-              where r.tbl = (select name from t) and (select is_hot(name) from t) and ",
+            ") union all (select r.key, r.rev, r.data from ",
+            $other,
+            " r where r.tbl = (select convert_from(c.data, 'UTF8') from rows c where c.tbl = 'current' and c.key = $1) and ",
             $rest,
             ")"
         )
     };
 }
 
-const ROWS: &str = from_table!("r.key = any ($2)");
-const SCAN: &str = from_table!("r.key > $2 order by r.key limit $3");
+const ROWS: &str = from_table!("rows", "hot_rows", "r.key = any ($2)");
+const HOT_ROWS: &str = from_table!("hot_rows", "rows", "r.key = any ($2)");
+const SCAN: &str = from_table!("rows", "hot_rows", "r.key > $2 order by r.key limit $3");
 const SCAN_MANY: &str = "select key, rev, data, span from scan_rows($1, $2, $3, $4)";
 /// Of rows as they are written: by the names of their tables, not by what these stand for.
 const REVISIONS: &str = "select coalesce((select r.rev from rows r where r.tbl = a.tbl and r.key = a.key),
@@ -42,7 +45,8 @@ const REVISIONS: &str = "select coalesce((select r.rev from rows r where r.tbl =
 #[async_trait]
 impl RowStore for PgBackend {
     async fn rows(&self, table: &str, keys: &[String]) -> Result<Vec<Option<StoredRow>>, StoreError> {
-        let query = || sqlx::query(ROWS).bind(table.to_owned()).bind(keys.to_vec());
+        let sql = if is_hot(table) { HOT_ROWS } else { ROWS };
+        let query = || sqlx::query(sql).bind(table.to_owned()).bind(keys.to_vec());
         let found = self.0.shared.readers.rows("reading rows", query).await?;
         let by_key: HashMap<String, StoredRow> =
             found.iter().map(row).map(|row| (row.key.clone(), row)).collect();
