@@ -251,6 +251,11 @@ fn alive_at(rows: Vec<StoredRow>, now: i64) -> Alive {
     alive.collect()
 }
 
+/// Those of them that run something.
+pub(crate) fn members(alive: &Alive, name: &str) -> BTreeSet<Uuid> {
+    alive.iter().filter(|(_, record)| record.runs.contains(name)).map(|(node, _)| *node).collect()
+}
+
 /// The nodes that are alive now.
 pub(crate) async fn alive(store: &dyn StateStore) -> Result<Alive, StoreError> {
     let now = store.now().await?.as_microsecond();
@@ -292,7 +297,7 @@ impl View {
     /// How many nodes run something.
     #[must_use]
     pub fn members(&self, name: &str) -> usize {
-        self.alive.values().filter(|node| node.runs.contains(name)).count()
+        members(&self.alive, name).len()
     }
 
     /// The shares of a group.
