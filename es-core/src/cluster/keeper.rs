@@ -140,14 +140,20 @@ impl<W: Work> Keeper<W> {
         let idle = self.own(&shares).any(|share| !self.works_on(share));
         let lost = !self.lost(&shares).is_empty();
         if shares.is_empty() || idle || lost || !self.plan(&shares, &view.alive, view).is_empty() {
-            // What was seen may be old: what is done is decided on what is there now. Shares first: whoever has one has
-            // said before that it is alive.
+            // What was seen may be old: what is done is decided on what is there now.
             shares = self.shares.of(self.cluster.store(), &self.group).await?;
-            let alive = node::alive(self.cluster.store()).await?;
-            for action in self.plan(&shares, &alive, view) {
-                self.act(&shares, action).await?;
+            let mut actions = self.plan(&shares, &view.alive, view);
+            if actions.iter().any(|action| takes_over(*action, &shares)) {
+                // Shares first: whoever has one has said before that it is alive.
+                let alive = node::alive(self.cluster.store()).await?;
+                actions = self.plan(&shares, &alive, view);
             }
-            shares = self.shares.of(self.cluster.store(), &self.group).await?;
+            for action in &actions {
+                self.act(&shares, *action).await?;
+            }
+            if !actions.is_empty() {
+                shares = self.shares.of(self.cluster.store(), &self.group).await?;
+            }
             // A work that writes nothing would never hear that its share belongs to another node now.
             for first in self.lost(&shares) {
                 self.end(first).await;
@@ -372,6 +378,12 @@ async fn stop(task: Task) {
     if let Err(error) = task.handle.await {
         tracing::error!(%error, "the work on a share ended in a panic");
     }
+}
+
+/// Whether it takes what another node had, which may have been heard of since.
+fn takes_over<P>(action: Action, shares: &[Share<P>]) -> bool {
+    let Action::Claim { first, .. } = action else { return false };
+    shares.iter().any(|share| share.slices.first == first && share.owner.is_some())
 }
 
 /// The node that is to have a slice.
