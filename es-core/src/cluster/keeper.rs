@@ -31,11 +31,15 @@ pub trait Work: Send + Sync + 'static {
     type Progress: super::Progress;
 
     /// Works on a share of this node, until `stop`, or until the share belongs to another node: a write of its row is
-    /// then refused. What ends for any other reason is started again.
+    /// then refused. What ends for any other reason is started again when the keeper [settles](Keeper::settle) next, so
+    /// at the next view at the earliest; a panic is logged.
     async fn run(&self, share: Share<Self::Progress>, stop: CancellationToken);
 }
 
 /// The shares of one group, as one node has them.
+///
+/// Dropping it tells its work to stop and waits for none of it. The shares stay this node's in the store: nobody works on
+/// them for as long as the node lives. [`leave`](Self::leave) waits, and gives them back.
 pub struct Keeper<W: Work> {
     cluster: Arc<Cluster>,
     shares: Shares<W::Progress>,
@@ -128,6 +132,9 @@ impl<W: Work> Keeper<W> {
     /// Takes what falls to this node, gives back what does not, and starts the work on what it has. Gives all shares as
     /// they are then.
     ///
+    /// Dropping its future leaves some of it undone, and the next call does that. Work that was told to stop is not waited
+    /// for then: it may still write, until somebody else has written its row.
+    ///
     /// # Errors
     ///
     /// [`StoreError`] if the store cannot be read or written, or a share cannot be decoded.
@@ -185,18 +192,18 @@ impl<W: Work> Keeper<W> {
         self.tasks.keys().copied().filter(|first| !own.contains(first)).collect()
     }
 
-    /// Forgets the work that has ended.
+    /// Forgets the work that has ended, and says which of it ended in a panic.
     async fn bury(&mut self) {
         let ended = self.tasks.extract_if(.., |_, task| task.handle.is_finished());
         for (_, task) in ended.collect::<Vec<_>>() {
-            stop(task).await;
+            stop(&self.group, task).await;
         }
     }
 
     /// Ends the work on the share that begins with a slice.
     async fn end(&mut self, first: u16) {
         if let Some(task) = self.tasks.remove(&first) {
-            stop(task).await;
+            stop(&self.group, task).await;
         }
     }
 
@@ -335,12 +342,17 @@ impl<W: Work> Keeper<W> {
     }
 
     /// Ends the work on all shares of this node, which it keeps.
+    ///
+    /// Dropping its future tells all of it to stop, and does not wait for what has not ended.
     pub async fn stop(&mut self) {
         let tasks = std::mem::take(&mut self.tasks).into_values();
-        join_all(tasks.map(stop)).await;
+        join_all(tasks.map(|task| stop(&self.group, task))).await;
     }
 
     /// Ends the work, and gives all shares back.
+    ///
+    /// Dropping its future tells all of it to stop, and leaves this node the shares that were not given back yet: until
+    /// its lease runs out.
     pub async fn leave(mut self) {
         self.stop().await;
         give_back(&self.cluster, &self.shares, &self.group).await;
@@ -373,10 +385,14 @@ async fn free<P: super::Progress>(
     write_rows(cluster.store(), rows).await.map(|_| false)
 }
 
-async fn stop(task: Task) {
-    drop(task.stop);
-    if let Err(error) = task.handle.await {
-        tracing::error!(%error, "the work on a share ended in a panic");
+async fn stop(group: &str, task: Task) {
+    let Task { slices, stop, handle, .. } = task;
+    drop(stop);
+    // What ends with its runtime is no panic.
+    if let Err(error) = handle.await
+        && error.is_panic()
+    {
+        tracing::error!(group, %slices, %error, "the work on a share ended in a panic");
     }
 }
 
@@ -393,6 +409,12 @@ fn falls_to(spread: &BTreeMap<Uuid, Slices>, slice: u16) -> Option<Uuid> {
 }
 
 /// Keeps the shares of a group until `stop`: the whole of what a node does with one kind of work.
+///
+/// Work that ends, or panics, is started again at the next view at the earliest: four times in the time of a lease, unless
+/// the cluster is woken.
+///
+/// Dropping its future drops the keeper: its work is told to stop and not waited for, and the shares stay this node's, so
+/// that nobody works on them until the lease of the node runs out. To give them back, cancel `stop` and wait.
 pub async fn keep<W: Work>(mut keeper: Keeper<W>, stop: CancellationToken) {
     let mut views = keeper.cluster.views();
     let mut failed = false;
@@ -416,4 +438,165 @@ pub async fn keep<W: Work>(mut keeper: Keeper<W>, stop: CancellationToken) {
         }
     }
     keeper.leave().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+    use std::sync::Mutex;
+
+    use serde::{Deserialize, Serialize};
+    use tokio::sync::mpsc;
+    use tracing::field::{Field, Visit};
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Level, Metadata, Subscriber};
+
+    use super::*;
+    use crate::cluster::Runs;
+    use crate::memory::MemoryBackend;
+
+    const LEASE: Duration = Duration::from_secs(60);
+
+    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+    struct Nothing {}
+
+    impl crate::cluster::Progress for Nothing {
+        fn can_merge(&self, _: &Self) -> bool {
+            true
+        }
+    }
+
+    #[derive(Debug, PartialEq)]
+    enum Said {
+        Begins,
+        Stops,
+    }
+
+    /// Panics so many times, and then runs until it is stopped.
+    struct Job {
+        panics: Mutex<u32>,
+        says: mpsc::UnboundedSender<Said>,
+    }
+
+    #[async_trait]
+    impl Work for Job {
+        type Progress = Nothing;
+
+        async fn run(&self, _: Share<Nothing>, stop: CancellationToken) {
+            self.says.send(Said::Begins).unwrap();
+            let left = self.panics.lock().unwrap().checked_sub(1);
+            if let Some(left) = left {
+                *self.panics.lock().unwrap() = left;
+                panic!("as it is to");
+            }
+            stop.cancelled().await;
+            self.says.send(Said::Stops).unwrap();
+        }
+    }
+
+    async fn keeper(panics: u32) -> (Keeper<Job>, mpsc::UnboundedReceiver<Said>) {
+        let shares = Shares::<Nothing>::default();
+        let cluster = Cluster::new(Arc::new(MemoryBackend::new()), Uuid::from_u128(1), LEASE);
+        let cluster = Arc::new(cluster.with(Runs { name: "jobs".to_owned(), splits: true }, &shares));
+        let (says, said) = mpsc::unbounded_channel();
+        let work = Arc::new(Job { panics: Mutex::new(panics), says });
+        let keeper = Keeper::new(cluster, shares, "jobs", work).splitting(1);
+        keeper.begin(Nothing {}).await.unwrap();
+        (keeper, said)
+    }
+
+    /// What a node sees at its first look.
+    async fn view(cluster: &Arc<Cluster>) -> Arc<View> {
+        let (mut views, stop) = (cluster.views(), CancellationToken::new());
+        let (running, ended) = (cluster.clone(), stop.clone());
+        let running = tokio::spawn(async move { running.run(ended).await });
+        let view = views.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+        // Without a word, so that it is believed to be alive.
+        running.abort();
+        view
+    }
+
+    /// The errors that were logged.
+    #[derive(Clone, Default)]
+    struct Errors(Arc<Mutex<Vec<String>>>);
+
+    impl Subscriber for Errors {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            *metadata.level() == Level::ERROR
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+        fn event(&self, event: &Event<'_>) {
+            let mut text = Text(String::new());
+            event.record(&mut text);
+            self.0.lock().unwrap().push(text.0);
+        }
+
+        fn enter(&self, _: &Id) {}
+
+        fn exit(&self, _: &Id) {}
+    }
+
+    struct Text(String);
+
+    impl Visit for Text {
+        fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+            write!(self.0, "{field}={value:?} ").unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn work_that_panics_is_logged_and_starts_again_at_the_next_view() {
+        let errors = Errors::default();
+        let _guard = tracing::subscriber::set_default(errors.clone());
+        let (mut keeper, mut said) = keeper(2).await;
+        let view = view(&keeper.cluster).await;
+        for n in 0..2 {
+            keeper.settle(&view).await.unwrap();
+            assert_eq!(said.recv().await, Some(Said::Begins));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            assert!(said.is_empty(), "not before it is settled again");
+            assert_eq!(errors.0.lock().unwrap().len(), n, "nor is it looked at");
+        }
+        keeper.settle(&view).await.unwrap();
+        let errors = errors.0.lock().unwrap().clone();
+        let says =
+            |error: &String| ["group=\"jobs\"", "slices=0-1023", "as it is to"].map(|t| error.contains(t));
+        assert!(errors.len() == 2 && errors.iter().all(|error| says(error) == [true; 3]), "{errors:?}");
+        assert_eq!(said.recv().await, Some(Said::Begins));
+        keeper.leave().await;
+        assert_eq!(said.recv().await, Some(Said::Stops));
+    }
+
+    #[tokio::test]
+    async fn a_keeper_that_is_dropped_stops_its_work_and_leaves_the_share_to_its_node() {
+        let (mut keeper, mut said) = keeper(0).await;
+        let (cluster, shares) = (keeper.cluster.clone(), keeper.shares.clone());
+        let view = view(&cluster).await;
+        keeper.settle(&view).await.unwrap();
+        assert_eq!(said.recv().await, Some(Said::Begins));
+        drop(keeper);
+        assert_eq!(said.recv().await, Some(Said::Stops));
+        let owner = shares.of(cluster.store(), "jobs").await.unwrap()[0].owner;
+        assert_eq!(owner, Some(cluster.node()));
+    }
+
+    #[tokio::test]
+    async fn work_stops_when_the_future_that_keeps_it_is_dropped() {
+        let (keeper, mut said) = keeper(0).await;
+        let cluster = keeper.cluster.clone();
+        let kept = tokio::spawn(keep(keeper, CancellationToken::new()));
+        drop(view(&cluster).await);
+        assert_eq!(said.recv().await, Some(Said::Begins));
+        kept.abort();
+        assert!(kept.await.unwrap_err().is_cancelled());
+        assert_eq!(said.recv().await, Some(Said::Stops));
+    }
 }
