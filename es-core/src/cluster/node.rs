@@ -129,6 +129,9 @@ impl Cluster {
 
     /// Until `stop`, which comes when the node has given back what it had. Looks four times in the time of a lease, and
     /// when it is [woken](Self::wake).
+    ///
+    /// Dropping its future ends the looks without a word: the last view stays, and others believe that the node is alive
+    /// until its lease runs out. It may be run again.
     pub async fn run(&self, stop: CancellationToken) {
         let mut wake = self.wake.subscribe();
         let mut rev = 0;

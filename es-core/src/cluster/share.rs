@@ -170,7 +170,7 @@ impl<P: Progress> Shares<P> {
         Ok(last.map(|last| Share { group: group.into(), slices: slices(last), rev, epoch, owner, progress }))
     }
 
-    /// The shares of one name, in the order of their slices.
+    /// The shares of one name, in the order of their slices. It only reads: dropping its future leaves nothing behind.
     ///
     /// # Errors
     ///
@@ -214,7 +214,7 @@ impl<P: Progress> Shares<P> {
         }
     }
 
-    /// One share as it is stored now.
+    /// One share as it is stored now. It only reads: dropping its future leaves nothing behind.
     ///
     /// # Errors
     ///
