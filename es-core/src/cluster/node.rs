@@ -129,6 +129,9 @@ impl Cluster {
 
     /// Until `stop`, which comes when the node has given back what it had. Looks four times in the time of a lease, and
     /// when it is [woken](Self::wake).
+    ///
+    /// Dropping its future ends the looks without a word: the last view stays, and others believe that the node is alive
+    /// until its lease runs out. It may be run again.
     pub async fn run(&self, stop: CancellationToken) {
         let mut wake = self.wake.subscribe();
         let mut rev = 0;
@@ -251,6 +254,11 @@ fn alive_at(rows: Vec<StoredRow>, now: i64) -> Alive {
     alive.collect()
 }
 
+/// Those of them that run something.
+pub(crate) fn members(alive: &Alive, name: &str) -> BTreeSet<Uuid> {
+    alive.iter().filter(|(_, record)| record.runs.contains(name)).map(|(node, _)| *node).collect()
+}
+
 /// The nodes that are alive now.
 pub(crate) async fn alive(store: &dyn StateStore) -> Result<Alive, StoreError> {
     let now = store.now().await?.as_microsecond();
@@ -292,7 +300,7 @@ impl View {
     /// How many nodes run something.
     #[must_use]
     pub fn members(&self, name: &str) -> usize {
-        self.alive.values().filter(|node| node.runs.contains(name)).count()
+        members(&self.alive, name).len()
     }
 
     /// The shares of a group.

@@ -68,6 +68,22 @@ impl<P: Progress> Share<P> {
         Some([low, high])
     }
 
+    /// The shares in the place of this one if a part of it is to be one by itself, in order; none if it is no part. The
+    /// first one has the row of this one, and the revisions of the others are still to be looked up.
+    pub(crate) fn cut(&self, part: Slices) -> Vec<Self> {
+        let Slices { first, last } = self.slices;
+        if part.first < first || part.last > last || part.first > part.last {
+            return Vec::new();
+        }
+        let low = (first < part.first).then(|| Slices { first, last: part.first - 1 });
+        let high = (part.last < last).then(|| Slices { first: part.last + 1, last });
+        let piece = |slices: Slices| {
+            let rev = if slices.first == first { self.rev } else { 0 };
+            Self { slices, rev, epoch: self.epoch + 1, ..self.clone() }
+        };
+        [low, Some(part), high].into_iter().flatten().map(piece).collect()
+    }
+
     /// One share in the place of this one and the one behind it.
     pub(crate) fn merge(&self, next: &Self) -> Option<Self> {
         let fits = self.slices.last + 1 == next.slices.first && self.progress.can_merge(&next.progress);
@@ -155,7 +171,7 @@ impl<P: Progress> Shares<P> {
         Ok(last.map(|last| Share { group: group.into(), slices: slices(last), rev, epoch, owner, progress }))
     }
 
-    /// The shares of one name, in the order of their slices.
+    /// The shares of one name, in the order of their slices. It only reads: dropping its future leaves nothing behind.
     ///
     /// # Errors
     ///
@@ -199,7 +215,7 @@ impl<P: Progress> Shares<P> {
         }
     }
 
-    /// One share as it is stored now.
+    /// One share as it is stored now. It only reads: dropping its future leaves nothing behind.
     ///
     /// # Errors
     ///
@@ -243,6 +259,21 @@ mod tests {
         let write = shares.put(&share()).unwrap();
         assert_eq!((&*write.table, &*write.key, write.rev), ("checkpoints", "balance/1~2#0000", 3));
         assert_eq!(shares.decode(stored(write)).unwrap(), Some(share().written()));
+    }
+
+    #[test]
+    fn a_share_is_cut_at_both_ends() {
+        let cut = |first, last| {
+            let pieces = share().cut(Slices { first, last }).into_iter();
+            pieces.map(|share| (share.slices.to_string(), share.rev, share.epoch)).collect::<Vec<_>>()
+        };
+        let piece = |slices: &str, rev| (slices.to_owned(), rev, 8);
+        assert_eq!(cut(0, 1_023), [piece("0-1023", 3)]);
+        assert_eq!(cut(0, 99), [piece("0-99", 3), piece("100-1023", 0)]);
+        assert_eq!(cut(100, 1_023), [piece("0-99", 3), piece("100-1023", 0)]);
+        assert_eq!(cut(100, 200), [piece("0-99", 3), piece("100-200", 0), piece("201-1023", 0)]);
+        let [low, _] = share().split(100).unwrap();
+        assert_eq!(low.cut(Slices { first: 50, last: 100 }), []);
     }
 
     #[test]

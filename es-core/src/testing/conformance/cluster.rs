@@ -472,6 +472,8 @@ pub async fn a_node_of_the_version_before_counts_as_a_member<S: Subject>(subject
     };
     running(1).await;
     running(2).await;
+    // So it is with its slices.
+    site.until_owners(&jobs, |owners| owners.get(&own) == Some(&1_024)).await;
 }
 
 /// G8
