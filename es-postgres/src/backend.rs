@@ -50,10 +50,6 @@ pub(crate) struct Store {
     state: Lane,
 }
 
-/// The table of the nodes' leases. They are renewed also when nothing else happens: other processes hear of them with
-/// the next rows, and no statement is sent for them alone.
-const LEASES: &str = "nodes";
-
 /// What the tasks of one store share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -93,14 +89,14 @@ impl Shared {
 
     /// Wakes whoever waits for rows of these commits, which were written, or may have been.
     pub(crate) fn touch(&self, commits: &[&Commit]) {
-        let (mut touched, mut leases) = (Touched::default(), true);
+        let (mut touched, mut urgent) = (Touched::default(), false);
         for &commit in commits.iter().filter(|commit| !commit.rows.is_empty()) {
-            leases &= commit.rows.iter().all(|row| *row.table == *LEASES);
+            urgent |= commit.rows.iter().any(|row| wake::is_urgent(&row.table));
             touched.extend(commit.into());
         }
         self.row_wakes.touch(&touched);
         if let Some(news) = &self.news {
-            news.rows(touched, !leases);
+            news.rows(touched, urgent);
         }
     }
 
