@@ -61,7 +61,7 @@ pub(crate) struct Shared {
     pub(crate) partitions: Partitions,
     pub(crate) head: watch::Sender<Position>,
     pub(crate) row_wakes: RowWakes,
-    witnesses: Witnesses,
+    pub(crate) witnesses: Witnesses,
     /// What other processes are told, if they are.
     pub(crate) news: Option<News>,
     clock: Option<Arc<dyn Clock>>,
@@ -72,8 +72,7 @@ impl Shared {
     pub(crate) fn committed(&self, commits: &[&Commit], head: Position) {
         self.publish(head);
         self.touch(commits);
-        let has_events = |commit: &&Commit| commit.appends.iter().any(|append| !append.events.is_empty());
-        if !commits.iter().all(has_events) {
+        if commits.iter().any(|commit| commit.needs_witness()) {
             self.witnesses.left();
         }
     }
