@@ -154,7 +154,7 @@ create function {es}.append(
     row_data        bytea[]   default null,     -- null deletes
     named_requests  integer[] default null,     -- requests whose attempt has a name of its own
     named           uuid[]    default null,
-    witnesses       uuid[]    default null,     -- attempts without events: what they leave beside what they wrote
+    witnesses       uuid[]    default null,     -- attempts without events: what they leave beside what they wrote, if anything
     witnesses_named bigint[]  default null,     -- when they were named: microseconds since 1970; null: not known
     row_hot         integer   default null,     -- how many of the rows are hot
     cleared         text      default null,     -- the table of a generation: its rows go, and those of tables below it
@@ -230,7 +230,7 @@ begin
                 from {es}.append(
                     attempt, at, inline, writes, names, lows, highs, known_head, known_event, known_ids, known_versions,
                     event_streams, event_ranks, event_types, event_envelopes, event_data, tag_texts, tag_events,
-                    conditions, marks, witnesses => witnesses, witnesses_named => witnesses_named) a;
+                    conditions, marks, row_requests => row_requests, witnesses => witnesses, witnesses_named => witnesses_named) a;
                 if not written then
                     raise exception 'the rest is refused' using errcode = 'ES007';
                 end if;
@@ -355,8 +355,10 @@ begin
             raise exception 'a key was used meanwhile' using errcode = 'serialization_failure';
         end if;
     end if;
-    -- A transaction of the user's own that wrote nothing needs none.
-    if witnesses is not null and (others or row_tables is not null or pg_current_xact_id_if_assigned() is not null) then
+    -- A transaction of the user's own that wrote nothing needs none. Rows may have been written by the call around this.
+    if witnesses is not null
+        and (marks is not null or cardinality(row_requests) > 0 or pg_current_xact_id_if_assigned() is not null)
+    then
         insert into {es}.witnesses (attempt, until)
         -- Kept for an hour after it was named; for a day, if it is not known when that was.
         select w.attempt, case

@@ -50,10 +50,6 @@ pub(crate) struct Store {
     state: Lane,
 }
 
-/// The table of the nodes' leases. They are renewed also when nothing else happens: other processes hear of them with
-/// the next rows, and no statement is sent for them alone.
-const LEASES: &str = "nodes";
-
 /// What the tasks of one store share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -65,7 +61,7 @@ pub(crate) struct Shared {
     pub(crate) partitions: Partitions,
     pub(crate) head: watch::Sender<Position>,
     pub(crate) row_wakes: RowWakes,
-    witnesses: Witnesses,
+    pub(crate) witnesses: Witnesses,
     /// What other processes are told, if they are.
     pub(crate) news: Option<News>,
     clock: Option<Arc<dyn Clock>>,
@@ -76,8 +72,7 @@ impl Shared {
     pub(crate) fn committed(&self, commits: &[&Commit], head: Position) {
         self.publish(head);
         self.touch(commits);
-        let has_events = |commit: &&Commit| commit.appends.iter().any(|append| !append.events.is_empty());
-        if !commits.iter().all(has_events) {
+        if commits.iter().any(|commit| commit.needs_witness()) {
             self.witnesses.left();
         }
     }
@@ -93,14 +88,14 @@ impl Shared {
 
     /// Wakes whoever waits for rows of these commits, which were written, or may have been.
     pub(crate) fn touch(&self, commits: &[&Commit]) {
-        let (mut touched, mut leases) = (Touched::default(), true);
+        let (mut touched, mut urgent) = (Touched::default(), false);
         for &commit in commits.iter().filter(|commit| !commit.rows.is_empty()) {
-            leases &= commit.rows.iter().all(|row| *row.table == *LEASES);
+            urgent |= commit.rows.iter().any(|row| wake::is_urgent(&row.table));
             touched.extend(commit.into());
         }
         self.row_wakes.touch(&touched);
         if let Some(news) = &self.news {
-            news.rows(touched, !leases);
+            news.rows(touched, urgent);
         }
     }
 

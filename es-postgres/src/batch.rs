@@ -131,13 +131,13 @@ struct Rows {
     hot: i32,
 }
 
-/// What attempts are called, and which of them need a witness: those without events.
+/// What attempts are called, and which of them need a witness: those that write something and no events.
 #[derive(Debug, Default)]
 struct Names {
     requests: Vec<i32>,
     named: Vec<Uuid>,
     witnesses: Vec<Uuid>,
-    /// Whether one without events is called like the batch.
+    /// Whether one of them is called like the batch.
     unnamed: bool,
 }
 
@@ -178,10 +178,10 @@ impl Batch {
         batch
     }
 
-    /// A transaction of the user's own: what it wrote itself needs a witness as well.
+    /// A transaction of the user's own: what it wrote itself needs a witness as well, and `append` sees whether it has.
     pub(crate) fn of_transaction(staged: &Commit, types: &Known) -> Self {
         let mut batch = Self::new(&[staged], types);
-        if staged.is_empty() {
+        if staged.only_looks() {
             batch.names.witness(staged.attempt);
         }
         batch
@@ -220,7 +220,7 @@ impl Batch {
         }
         self.last.push(any.then_some(self.events.streams.len() as u64));
         self.names.add(request, *attempt);
-        if !any && !commit.is_empty() {
+        if commit.needs_witness() {
             self.names.witness(*attempt);
         }
         if let Some(condition) = condition {

@@ -196,8 +196,10 @@ impl Writer {
                 Err(Failed::Sent { attempt, fate: Fate::Unknown, error, head }) => {
                     tracing::warn!(%attempt, error = &error as &dyn std::error::Error, "the outcome of a batch is unknown");
                     self.shared.touch(&commits(&piece));
-                    // The batch is applied as a whole, or not at all: what becomes of one becomes of all.
-                    let first = piece.iter().find(|request| !request.commit.is_empty());
+                    // The batch is applied as a whole, or not at all: what becomes of one becomes of all. One that only
+                    // looks leaves nothing to be found, and is fenced where no other was sent with it.
+                    let writes = piece.iter().find(|request| !request.commit.only_looks());
+                    let first = writes.or_else(|| piece.iter().find(|request| !request.commit.is_empty()));
                     let first = first.map(|request| batch::attempt(attempt, &request.commit));
                     self.unsettled.extend(first.map(|attempt| (attempt, head)));
                     for request in piece {

@@ -254,6 +254,10 @@ impl Transaction for Tx {
         match pending.answer(&row, &mut StreamCache::default()).map_err(failed)? {
             Answer::Written(mut outcomes, head) => {
                 self.store.shared.committed(&[&self.staged], head);
+                if self.staged.only_looks() {
+                    // What the user wrote itself.
+                    self.store.shared.witnesses.left();
+                }
                 self.touch_cleared();
                 Ok(outcomes.pop().expect("one outcome for one commit"))
             }

@@ -5,6 +5,9 @@
 //!
 //! A notification is a number, the head of the log, or the text of [`Touched`]: which rows were written. They are two,
 //! since programs of earlier versions understand numbers alone, and take any other text for a head of 0.
+//!
+//! Rows that change all the time and that nobody waits for are no reason to notify: they go with what is
+//! ([`is_urgent`]). Whoever watches them in another process is woken by that, or looks at its next poll.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -23,6 +26,16 @@ const DEBOUNCE: Duration = Duration::from_millis(10);
 const PAUSE: Duration = Duration::from_secs(1);
 /// Bytes of a notification at most.
 const LONGEST: usize = 7_999;
+
+/// Whether others are told of rows of this table at once. Of the engine's own, workers wait only for what operators ask
+/// for; leases, checkpoints, shares, and the rows of builds (`name~generation`) change with every page that is taken in.
+pub(crate) fn is_urgent(table: &str) -> bool {
+    match table {
+        "nodes" | "checkpoints" | "es.shares" => false,
+        table if table.ends_with("/requests") || table.ends_with("/afresh") => true,
+        table => !table.contains('~'),
+    }
+}
 
 /// What this process has written, and the others have not been told.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! What became of a commit whose outcome is unknown: one witness says.
 //!
-//! A commit is atomic, so any of its events proves it. One without events leaves its name in `es_attempts`, for as long
-//! as it can be asked for. An attempt that left nothing is fenced: a row there says that it was given up, and a commit
+//! A commit is atomic, so any of its events proves it. One that writes something and no events leaves its name in
+//! `es_attempts`, for as long as it can be asked for. An attempt that left nothing is fenced: a row there says that it was given up, and a commit
 //! that comes late under its name is refused. Fences stay, since what was once given up must not be found later, also
 //! if the same events were sent again under another name.
 

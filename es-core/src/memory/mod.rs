@@ -140,7 +140,7 @@ impl Builds for MemoryBackend {
             if state.tables.current(tables) == generation {
                 return Err(StoreError::misuse(in_use(tables, generation)).into());
             }
-            let committed = state.apply(commit, now)?;
+            let committed = state.apply(commit, now, true)?;
             state.tables.uninstall(tables, generation);
             state.clear(&tables.rows(generation));
             Ok(committed)
@@ -182,7 +182,7 @@ impl MemoryBackend {
     /// Judges, then writes, and does the rest with it.
     fn apply(&self, commit: Commit, and: impl FnOnce(&mut State)) -> Result<Committed, CommitError> {
         self.change(commit, |state, commit, now| {
-            let committed = state.apply(commit, now)?;
+            let committed = state.apply(commit, now, true)?;
             and(state);
             Ok(committed)
         })

@@ -80,7 +80,8 @@ pub(super) struct State {
     pub(super) tables: Generations,
 }
 
-/// What became of attempts that have a name: those without events, and those that never will be applied.
+/// What became of attempts that have a name: those that wrote something and no events, and those that never will be
+/// applied.
 #[derive(Debug, Default)]
 struct Attempts {
     known: HashMap<uuid::Uuid, Resolution>,
@@ -104,7 +105,13 @@ impl Attempts {
 }
 
 impl State {
-    pub(super) fn apply(&mut self, commit: Commit, now: Timestamp) -> Result<Committed, CommitError> {
+    /// `beside`: whether more is written with it than it says.
+    pub(super) fn apply(
+        &mut self,
+        commit: Commit,
+        now: Timestamp,
+        beside: bool,
+    ) -> Result<Committed, CommitError> {
         if self.attempts.known.get(&commit.attempt) == Some(&Resolution::Never) {
             let attempt = commit.attempt;
             return Err(StoreError::misuse(format!(
@@ -115,9 +122,10 @@ impl State {
         if let Verdict::Repeat(committed) = judge(&commit, self)? {
             return Ok(committed);
         }
+        let needs_witness =
+            !commit.attempt.is_nil() && (commit.needs_witness() || beside && commit.only_looks());
         let Commit { appends, checks: _, condition: _, outcomes, rows, inline: _, explain: _, attempt } =
             commit;
-        let needs_witness = !attempt.is_nil() && appends.iter().all(|append| append.events.is_empty());
         // The store's clock may go backwards; recorded times do not.
         let recorded_at = self.log.at(self.log.head()).map_or(now, |last| last.recorded_at.max(now));
         let versions = appends.into_iter().map(|append| self.append(append, recorded_at)).collect();
@@ -263,7 +271,7 @@ impl Ledger for State {
 #[async_trait]
 impl EventStore for MemoryBackend {
     async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
-        self.apply(commit, |_| {})
+        self.change(commit, |state, commit, now| state.apply(commit, now, false))
     }
 
     /// No outcome of this backend is unknown, since a commit has no await point: asked by those around it.

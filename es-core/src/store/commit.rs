@@ -46,6 +46,21 @@ impl Commit {
             && outcomes.is_empty()
             && rows.is_empty()
     }
+
+    /// Whether there is nothing to write: no event, no outcome and no row. It leaves nothing that proves it, and can be
+    /// asked again.
+    #[must_use]
+    pub fn only_looks(&self) -> bool {
+        let Self { appends, checks: _, condition: _, outcomes, rows, inline: _, explain: _, attempt: _ } =
+            self;
+        appends.iter().all(|append| append.events.is_empty()) && outcomes.is_empty() && rows.is_empty()
+    }
+
+    /// Whether it is proven by its name alone: it writes outcomes or rows, and no events. See [`Attempt`].
+    #[must_use]
+    pub fn needs_witness(&self) -> bool {
+        self.appends.iter().all(|append| append.events.is_empty()) && !self.only_looks()
+    }
 }
 
 /// Events for one stream.
@@ -177,6 +192,9 @@ pub struct Committed {
 ///
 /// A commit is atomic, so one witness is enough: any of its events, which never leave, or if it has none, the name of the
 /// attempt, which a backend keeps next to what it wrote. Rows and keys prove nothing: others write and delete them.
+///
+/// A commit that only looks (checks, a condition, appends without events) writes nothing, and leaves no witness either:
+/// it is found not to be applied, whatever it was answered, and can be asked again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "each backend fills in all of it")]
 pub struct Attempt {

@@ -29,7 +29,8 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
     /// stays so, also if the same events are sent again and written; what was applied stays so, whatever was done to its
     /// rows and keys since.
     ///
-    /// An attempt without events can be asked for within an hour, and is proven by its name alone.
+    /// An attempt without events can be asked for within an hour, and is proven by its name alone. One that wrote no
+    /// outcome and no row either has left nothing, and is `Never`: ask it again.
     ///
     /// # Errors
     ///

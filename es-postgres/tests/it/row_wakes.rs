@@ -10,7 +10,7 @@ use es_core::store::{
 use sqlx::postgres::PgListener;
 use tokio::time::timeout;
 
-use crate::support::{LIMIT, commit, count, fresh, row_of, run, until_count, with};
+use crate::support::{LIMIT, commit, fresh, row_of, run, until_count, with};
 
 const SLICES: Slices = Slices { first: 5, last: 7 };
 
@@ -106,16 +106,41 @@ async fn a_notification_is_a_number_or_says_which_rows() {
     }
 }
 
-/// Leases are renewed also when nothing else happens.
+/// Each notification takes a lock of the whole cluster: what changes all the time, and nobody waits for, causes none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lease_alone_is_no_notification() {
+async fn what_nobody_waits_for_goes_with_what_somebody_does() {
     let (database, store) = fresh().await;
     let mut listener = PgListener::connect(database.url()).await.unwrap();
     listener.listen("es_es").await.unwrap();
-    store.commit(rows("nodes", "a")).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    store.commit(rows("jobs", "0007:a")).await.unwrap();
-    let touched = timeout(LIMIT, listener.recv()).await.unwrap().unwrap();
-    assert!(touched.payload().starts_with("jobs\t7-7,\nnodes\t"), "{}", touched.payload());
-    assert_eq!(count(database.url(), "select count(*) from es.rows").await, 2);
+    let mut here = store.watch_rows("checkpoints", Slices::ALL);
+    let busy = ["checkpoints", "es.shares", "nodes", "v/1~1", "v/1~1/parked", "v/1~1/parked/events"];
+    for rev in 0..100 {
+        for table in busy {
+            let rows = vec![row_of(table, "0007:a", rev, Some("1"))];
+            store.commit(Commit { rows, ..Commit::default() }).await.unwrap();
+        }
+        assert!(here.has_changed().unwrap(), "who waits in the same process is woken");
+        here.mark_unchanged();
+    }
+    let quiet = timeout(Duration::from_millis(200), listener.recv()).await;
+    assert!(quiet.is_err(), "{quiet:?}");
+    for (i, table) in
+        ["v/1~1/requests", "v/1~1/afresh", "es.control", "generations", "asked", "hot.jobs", "jobs"]
+            .into_iter()
+            .enumerate()
+    {
+        store.commit(rows(table, "0007:a")).await.unwrap();
+        let touched = timeout(LIMIT, listener.recv()).await.expect(table).unwrap();
+        let touched = Touched::parse(touched.payload());
+        let mut expected = Touched::by(&rows(table, "0007:a").rows);
+        if i == 0 {
+            busy.iter().for_each(|table| expected.extend(Touched::by(&rows(table, "0007:a").rows)));
+        }
+        assert_eq!(touched, expected, "at once, and what has waited goes with the first");
+    }
+    // The head is told at once as well.
+    store.commit(rows("v/1~2", "0007:a")).await.unwrap();
+    store.commit(commit("s")).await.unwrap();
+    assert_eq!(timeout(LIMIT, listener.recv()).await.unwrap().unwrap().payload(), "1");
+    assert_eq!(timeout(LIMIT, listener.recv()).await.unwrap().unwrap().payload(), "v/1~2\t7-7,\n");
 }

@@ -2,7 +2,7 @@
 
 use es_core::ErrorKind;
 use es_core::id::Ids;
-use es_core::store::Check;
+use es_core::store::{AppendCondition, Check, EventFilter};
 use es_core::store::{
     Attempt, Backend as _, Builds as _, Commit, CommitError, Committed, EventStore as _, ExpectedVersion,
     Position, Resolution, Tables, Transaction as _, Version,
@@ -165,7 +165,7 @@ async fn one_that_was_given_up_does_not_stop_its_batch() {
 }
 
 #[tokio::test]
-async fn only_what_has_no_events_leaves_a_witness() {
+async fn only_what_writes_and_has_no_events_leaves_a_witness() {
     let (database, store) = fresh().await;
     store.commit(commit("s")).await.unwrap();
     store
@@ -184,10 +184,85 @@ async fn only_what_has_no_events_leaves_a_witness() {
     let mut tx = store.begin().await.unwrap();
     tx.execute("insert into mine values (1)").await.unwrap();
     tx.commit().await.unwrap();
-    assert_eq!(count(database.url(), WITNESSES).await, 1, "rows of its user's own");
-    store.commit(append("s", ExpectedVersion::Exists, 0)).await.unwrap();
+    let mut tx = store.begin().await.unwrap();
+    tx.execute("insert into mine values (2)").await.unwrap();
+    *tx.staged() = named(append("s", ExpectedVersion::Exists, 0));
+    tx.commit().await.unwrap();
+    assert_eq!(count(database.url(), WITNESSES).await, 2, "rows of its user's own");
     store.commit(rows(row("b", 0, None))).await.unwrap();
-    assert_eq!(count(database.url(), WITNESSES).await, 3);
+    // Rows are written first, and the rest by a call within the call.
+    store.commit(Commit { rows: vec![row("b", 0, None)], ..look_at("s") }).await.unwrap();
+    store.commit(Commit { rows: vec![row("b", 0, Some("1"))], ..look_at("s") }).await.unwrap();
+    assert_eq!(count(database.url(), WITNESSES).await, 5);
+}
+
+fn look_at(name: &str) -> Commit {
+    let check = Check { stream: stream(name), expected: ExpectedVersion::Exists };
+    Commit { checks: vec![check], ..append(name, ExpectedVersion::Exists, 0) }
+}
+
+/// No write, no id of a transaction, and no sync.
+#[tokio::test]
+async fn what_only_looks_is_no_transaction_that_writes() {
+    let (database, store) = fresh().await;
+    store.commit(commit("s")).await.unwrap();
+    let next = "select pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
+    // A server of its own, and whatever else it does now and then is waited for.
+    for tries in 0.. {
+        let before = count(database.url(), next).await;
+        let condition = AppendCondition { fail_if_events_match: EventFilter::all(), after: Position(1) };
+        let condition = Commit { condition: Some(condition), ..Commit::default() };
+        for look in [look_at("s"), named(look_at("s")), condition, append("s", ExpectedVersion::Any, 0)] {
+            store.commit(look.clone()).await.unwrap();
+            let mut tx = store.begin().await.unwrap();
+            *tx.staged() = look;
+            tx.commit().await.unwrap();
+        }
+        if count(database.url(), next).await == before {
+            break;
+        }
+        assert!(tries < 20, "each time something was written");
+    }
+    assert_eq!(count(database.url(), WITNESSES).await, 0);
+}
+
+/// A batch is settled by one that left something. One that only looks would say that nothing of it was applied.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_whose_first_commit_only_looks_is_settled_by_another() {
+    let server = tokio::task::spawn_blocking(quick_server).await.unwrap();
+    let database = server.database().await.unwrap();
+    let other = with(&database, |o| o).await;
+    other.commit(commit("s")).await.unwrap();
+    let wire = Wire::to(&server);
+    let store = PgBackend::connect_with(wire.options(&server, &database)).await.unwrap();
+    let held = Gate::hold(database.url()).await;
+    let send = |one: Commit| {
+        let store = store.clone();
+        tokio::spawn(async move { store.commit(one).await })
+    };
+    let first = send(commit("first"));
+    until_count(database.url(), WAITING, 1).await;
+    let looks = send(look_at("s"));
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    let writes = send(commit("t"));
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    let again = tokio::spawn({
+        let url = database.url().to_owned();
+        async move { Gate::hold(&url).await }
+    });
+    until_count(database.url(), WAITING, 2).await;
+    held.release().await;
+    first.await.unwrap().unwrap();
+    let again = again.await.unwrap();
+    until_count(database.url(), WAITING, 1).await;
+    wire.cut();
+    let CommitError::Unknown(looked) = refused(looks.await.unwrap()) else { panic!("it is unknown") };
+    let CommitError::Unknown(attempt) = refused(writes.await.unwrap()) else { panic!("it is unknown") };
+    assert_eq!(looked.id, attempt.id, "one batch");
+    again.release().await;
+    // The next commit settles the batch before it is sent.
+    while store.commit(commit("u")).await.is_err() {}
+    assert!(is_applied(&other.resolve(&attempt).await.unwrap()));
 }
 
 #[tokio::test]

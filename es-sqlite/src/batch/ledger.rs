@@ -45,6 +45,8 @@ pub(super) struct Batch {
     pub(super) row_revs: HashMap<(String, String), u64>,
     /// Attempts that were given up.
     pub(super) fences: HashSet<Uuid>,
+    /// Whether it ends a user's transaction, which has written rows of its own.
+    pub(super) users: bool,
     /// The commit that is judged.
     current: usize,
     /// Whether later commits of the batch may ask for the events of earlier ones.
@@ -76,8 +78,8 @@ impl Batch {
     pub(super) fn add(&mut self, commit: &Commit) -> Committed {
         let Commit { appends, checks: _, condition: _, outcomes, rows, inline: _, explain: _, attempt } =
             commit;
-        // Events prove their commit.
-        if !attempt.is_nil() && appends.iter().all(|append| append.events.is_empty()) {
+        // Events prove their commit, and one that only looks needs no proof.
+        if !attempt.is_nil() && (commit.needs_witness() || self.users && commit.only_looks()) {
             self.rows.witness(*attempt, attempt::kept_from(*attempt, self.now));
         }
         let mut versions = Vec::with_capacity(appends.len());

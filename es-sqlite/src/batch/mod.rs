@@ -47,7 +47,7 @@ fn failed(error: sqlx::Error) -> CommitError {
 /// All of it; after an error nothing of it is stored.
 async fn run_once(writing: &mut Writing, commits: &[Commit]) -> Result<Vec<Outcome>, sqlx::Error> {
     let users = writing.is_open();
-    let (outcomes, batch) = match decide(writing, commits).await {
+    let (outcomes, batch) = match decide(writing, commits, users).await {
         Ok(decided) => decided,
         Err(error) => {
             writing.rollback().await?;
@@ -93,8 +93,13 @@ fn unknown(commits: &[Commit], outcomes: Vec<Outcome>) -> Vec<Outcome> {
     commits.iter().zip(outcomes).map(unknown).collect()
 }
 
-async fn decide(writing: &mut Writing, commits: &[Commit]) -> Result<(Vec<Outcome>, Batch), sqlx::Error> {
+async fn decide(
+    writing: &mut Writing,
+    commits: &[Commit],
+    users: bool,
+) -> Result<(Vec<Outcome>, Batch), sqlx::Error> {
     let mut batch = lookup::look_up(writing, commits).await?;
+    batch.users = users;
     let mut outcomes = Vec::with_capacity(commits.len());
     for (i, commit) in commits.iter().enumerate() {
         batch.turn_to(i);

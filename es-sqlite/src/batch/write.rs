@@ -64,7 +64,7 @@ pub(super) struct Rows {
     /// write it again.
     rows: BTreeMap<(String, String), Option<(i64, Piece)>>,
     row_data: Blob,
-    /// Of commits without events: attempts, and the time from which each is kept.
+    /// Of commits that write something and no events: attempts, and the time from which each is kept.
     witnesses: Vec<(String, i64)>,
 }
 

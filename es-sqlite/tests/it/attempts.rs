@@ -7,12 +7,13 @@ use es_core::ErrorKind;
 use es_core::clock::Clock as _;
 use es_core::id::Ids;
 use es_core::store::{
-    Append, Attempt, Backend as _, Builds as _, Check, Commit, CommitError, EventStore as _, ExpectedVersion,
-    IdempotencyKey, Outcome, OutcomeMark, Position, Resolution, RowWrite, StoreError, StreamId, Tables,
-    Transaction as _, Version,
+    Append, AppendCondition, Attempt, Backend as _, Builds as _, Check, Commit, CommitError, EventFilter,
+    EventStore as _, ExpectedVersion, IdempotencyKey, Outcome, OutcomeMark, Position, Resolution, RowWrite,
+    StoreError, StreamId, Tables, Transaction as _, Version,
 };
 use es_core::testing::TestClock;
 use es_sqlite::{SqliteBackend, SqliteOptions};
+use sqlx::Connection as _;
 
 use crate::files::commit;
 
@@ -33,18 +34,24 @@ fn key() -> Commit {
     Commit { outcomes: vec![mark], ..Commit::default() }
 }
 
-/// Everything that a commit can be without events.
-fn without_events() -> Vec<Commit> {
+/// Everything that writes nothing.
+fn only_looks() -> Vec<Commit> {
     let (stream, expected) = (stream(), ExpectedVersion::Exact(Version(1)));
     let check = Check { stream: stream.clone(), expected };
     let append = Append { stream, expected, events: Vec::new() };
+    let condition = AppendCondition { fail_if_events_match: EventFilter::all(), after: Position(1) };
     vec![
-        row("a"),
-        key(),
         Commit { checks: vec![check], ..Commit::default() },
         Commit { appends: vec![append], ..Commit::default() },
+        Commit { condition: Some(condition), ..Commit::default() },
         Commit::default(),
     ]
+}
+
+/// Everything that a commit can be without events.
+fn without_events() -> Vec<Commit> {
+    let writes = [row("a"), key()];
+    writes.into_iter().chain(only_looks()).collect()
 }
 
 fn named(commit: Commit) -> (Commit, Attempt) {
@@ -79,16 +86,21 @@ async fn another_process_sees_the_witness_of_each_kind_of_commit() {
     store.install(&tables, 1).await.unwrap();
     store.install(&tables, 2).await.unwrap();
     let mut attempts = Vec::new();
-    for commit in without_events() {
+    for commit in [row("a"), key()] {
         let (commit, attempt) = named(commit);
         store.commit(commit).await.unwrap();
         attempts.push(attempt);
     }
-    let (commit, attempt) = named(row("tx"));
-    let mut tx = store.begin().await.unwrap();
-    *tx.staged() = commit;
-    tx.commit().await.unwrap();
-    attempts.push(attempt);
+    let looks = only_looks();
+    for (i, commit) in [row("tx")].into_iter().chain(looks).enumerate() {
+        let (commit, attempt) = named(commit);
+        let mut tx = store.begin().await.unwrap();
+        // What the user writes is proven as well.
+        sqlx::query("insert into mine values (?)").bind(i as i64).execute(&mut *tx).await.unwrap();
+        *tx.staged() = commit;
+        tx.commit().await.unwrap();
+        attempts.push(attempt);
+    }
     for (i, key) in ["switch", "clear", "uninstall"].into_iter().enumerate() {
         let (commit, attempt) = named(row(key));
         let done = match i {
@@ -108,6 +120,30 @@ async fn another_process_sees_the_witness_of_each_kind_of_commit() {
             Attempt { appends: vec![(stream(), vec![Ids::default().next()])], ..attempts[0].clone() };
         assert!(is_applied(store, &with_events).await);
     }
+}
+
+/// Each commit that writes makes others see another version of the data.
+#[tokio::test]
+async fn what_only_looks_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("store.db");
+    let store = SqliteBackend::open(&file).await.unwrap();
+    store.commit(commit("a")).await.unwrap();
+    let mut other = sqlx::SqliteConnection::connect(&format!("sqlite:{}", file.display())).await.unwrap();
+    let version = "select data_version from pragma_data_version";
+    let before: i64 = sqlx::query_scalar(version).fetch_one(&mut other).await.unwrap();
+    for look in only_looks() {
+        let (commit, _) = named(look.clone());
+        for commit in [commit, look] {
+            let committed = store.commit(commit.clone()).await.unwrap();
+            assert_eq!(committed.versions, vec![Version(1); commit.appends.len()]);
+        }
+    }
+    let after: i64 = sqlx::query_scalar(version).fetch_one(&mut other).await.unwrap();
+    assert_eq!((count(&store).await, after), (0, before));
+    store.commit(row("a")).await.unwrap();
+    let after: i64 = sqlx::query_scalar(version).fetch_one(&mut other).await.unwrap();
+    assert_eq!((count(&store).await, after > before), (1, true));
 }
 
 #[tokio::test]

@@ -1,12 +1,12 @@
 //! What becomes of a commit whose outcome nobody knows: H8.
 
-use super::data::{ANY, NO_STREAM, append, event, events, exact, id, new_id};
+use super::data::{ANY, NO_STREAM, append, event, events, exact, filter_condition, id, new_id};
 use super::patient::{Patient, ask};
 use super::{Subject, store};
 use crate::ErrorKind;
 use crate::store::{
-    Attempt, Backend, Commit, CommitError, EventStore as _, IdempotencyKey, Outcome, OutcomeMark, Position,
-    Resolution, RowStore, RowWrite, Transaction as _, Version,
+    Attempt, Backend, Check, Commit, CommitError, EventFilter, EventStore as _, IdempotencyKey, Outcome,
+    OutcomeMark, Position, Resolution, RowStore, RowWrite, Transaction as _, Version,
 };
 
 const TABLE: &str = "balance/1~1";
@@ -103,6 +103,48 @@ pub async fn a_commit_without_events_is_proven_by_its_name<S: Subject>(subject: 
             assert_eq!(found.versions, vec![Version(2); attempt.appends.len()]);
         }
     }
+}
+
+/// H8
+pub async fn a_commit_that_only_looks_leaves_nothing_behind<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    store.put("a", events(2)).await;
+    let checks = vec![Check { stream: id("a"), expected: exact(2) }];
+    let condition = Some(filter_condition(EventFilter::all(), Position(2)));
+    let empty = append(&id("a"), exact(2), Vec::new());
+    for look in [
+        Commit { checks: checks.clone(), ..Commit::default() },
+        Commit { condition: condition.clone(), ..Commit::default() },
+        empty.clone(),
+        Commit { checks, condition, ..empty },
+        Commit::default(),
+    ] {
+        let expected = vec![Version(2); look.appends.len()];
+        loop {
+            let named = Commit { attempt: new_id(), ..look.clone() };
+            let attempt = Attempt::of(named.attempt, &named);
+            let answer = store.0.commit(named).await;
+            if let Ok(committed) = &answer {
+                assert_eq!(committed.versions, expected);
+            }
+            match answer {
+                Ok(_) | Err(CommitError::Unknown(_)) => {
+                    for store in [&store, &Patient(subject.again(&store.0).await)] {
+                        assert_eq!(resolve(store, &attempt).await, Resolution::Never, "{look:?}");
+                    }
+                    break;
+                }
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Transient, "{error:?}"),
+            }
+        }
+        let again = store.commit(look).await.expect("nothing stands against it");
+        assert_eq!(again.versions, expected);
+    }
+    // What is written beside it is proven as before.
+    let checked = Commit { checks: vec![Check { stream: id("a"), expected: exact(2) }], ..row(0, Some("1")) };
+    let attempt = named(&store, &checked).await;
+    assert!(matches!(resolve(&store, &attempt).await, Resolution::Applied(_)));
+    assert_eq!(store.head().await, 2);
 }
 
 /// H8

@@ -37,6 +37,7 @@ macro_rules! __conformance_rules {
                 an_event_proves_its_commit_whatever_became_of_its_rows
                 an_attempt_that_never_ran_is_never_whoever_wrote_its_rows_and_keys
                 a_commit_without_events_is_proven_by_its_name
+                a_commit_that_only_looks_leaves_nothing_behind
                 a_transaction_without_events_is_proven_by_its_name
                 what_was_given_up_stays_never_though_its_events_are_sent_again
                 an_attempt_that_was_given_up_is_refused_when_it_comes_late

@@ -22,16 +22,19 @@ impl Fates {
         Uuid::from_u128(u128::from(self.n_attempts.fetch_add(1, Ordering::Relaxed)) + 1)
     }
 
-    /// Applies an attempt, unless it is fenced: then `None`.
+    /// Applies an attempt, unless it is fenced: then `None`. One that leaves nothing is not remembered.
     pub(super) fn apply(
         &self,
         attempt: Uuid,
+        leaves: bool,
         work: impl FnOnce() -> Result<Committed, CommitError>,
     ) -> Option<Result<Committed, CommitError>> {
         let mut fates = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let Entry::Vacant(fate) = fates.entry(attempt) else { return None };
         let outcome = work();
-        if let Ok(committed) = &outcome {
+        if let Ok(committed) = &outcome
+            && leaves
+        {
             fate.insert(Resolution::Applied(committed.clone()));
         }
         Some(outcome)

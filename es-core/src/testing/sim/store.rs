@@ -25,6 +25,8 @@ use crate::store::{
 pub(super) struct Try {
     attempt: Attempt,
     touched: Touched,
+    /// Whether it leaves anything that proves it.
+    leaves: bool,
 }
 
 /// A commit, ready to be applied at some moment, or never.
@@ -40,7 +42,8 @@ impl SimStore {
         if commit.attempt.is_nil() {
             commit.attempt = self.0.fates.next_attempt();
         }
-        Try { attempt: Attempt::of(commit.attempt, commit), touched: Touched::from(&*commit) }
+        let attempt = Attempt::of(commit.attempt, commit);
+        Try { attempt, touched: Touched::from(&*commit), leaves: true }
     }
 
     fn is_calm(&self) -> bool {
@@ -76,7 +79,7 @@ impl SimStore {
         tokio::spawn(run).await.unwrap_or_else(|gone| Err(StoreError::transient("a commit", gone).into()))
     }
 
-    async fn run(self, Try { attempt, touched }: Try, work: Work) -> Result<Committed, CommitError> {
+    async fn run(self, Try { attempt, touched, leaves }: Try, work: Work) -> Result<Committed, CommitError> {
         self.delay().await;
         let luck = if self.is_calm() { Luck::Fine } else { self.0.dice.commit() };
         if matches!(luck, Luck::AnswerLost | Luck::RequestLost | Luck::AppliedLate) {
@@ -84,8 +87,8 @@ impl SimStore {
         }
         match luck {
             Luck::Fine => {
-                let outcome =
-                    self.apply(attempt.id, work, &touched).unwrap_or_else(|| Err(given_up(attempt.id)));
+                let outcome = self.apply(attempt.id, leaves, work, &touched);
+                let outcome = outcome.unwrap_or_else(|| Err(given_up(attempt.id)));
                 self.delay().await;
                 outcome
             }
@@ -94,23 +97,23 @@ impl SimStore {
                 Err(StoreError::transient("a commit", std::io::Error::other("simulated")).into())
             }
             Luck::AnswerLost => {
-                drop(self.apply(attempt.id, work, &touched));
+                drop(self.apply(attempt.id, leaves, work, &touched));
                 self.delay().await;
                 Err(CommitError::Unknown(Box::new(attempt)))
             }
             Luck::RequestLost => Err(CommitError::Unknown(Box::new(attempt))),
             Luck::AppliedLate => {
-                self.apply_late(attempt.id, work, touched);
+                self.apply_late(attempt.id, leaves, work, touched);
                 Err(CommitError::Unknown(Box::new(attempt)))
             }
         }
     }
 
-    fn apply_late(&self, attempt: Uuid, work: Work, touched: Touched) {
+    fn apply_late(&self, attempt: Uuid, leaves: bool, work: Work, touched: Touched) {
         let sim = self.clone();
         drop(tokio::spawn(async move {
             tokio::time::sleep(sim.0.dice.late()).await;
-            let applied = sim.apply(attempt, work, &touched);
+            let applied = sim.apply(attempt, leaves, work, &touched);
             sim.0.dice.count(|c| match applied {
                 None => c.fenced += 1,
                 Some(Ok(_)) => c.applied_late += 1,
@@ -120,8 +123,14 @@ impl SimStore {
     }
 
     /// Applies an attempt unless it is fenced, and wakes the readers, or not.
-    fn apply(&self, attempt: Uuid, work: Work, touched: &Touched) -> Option<Result<Committed, CommitError>> {
-        let outcome = self.0.fates.apply(attempt, work)?;
+    fn apply(
+        &self,
+        attempt: Uuid,
+        leaves: bool,
+        work: Work,
+        touched: &Touched,
+    ) -> Option<Result<Committed, CommitError>> {
+        let outcome = self.0.fates.apply(attempt, leaves, work)?;
         self.0.dice.count(|c| match &outcome {
             Ok(_) => c.applied += 1,
             Err(_) => c.refused += 1,
@@ -174,7 +183,7 @@ fn now<T>(answer: impl Future<Output = T>) -> T {
 #[async_trait]
 impl EventStore for SimStore {
     async fn commit(&self, mut commit: Commit) -> Result<Committed, CommitError> {
-        let attempt = self.name(&mut commit);
+        let attempt = Try { leaves: !commit.only_looks(), ..self.name(&mut commit) };
         let memory = self.memory().clone();
         self.attempt(attempt, Box::new(move || now(memory.commit(commit)))).await
     }
