@@ -11,7 +11,7 @@ use super::{ParkedSequence, list, one};
 use crate::ErrorKind;
 use crate::processor::{AnyBackend, Processor, ProcessorError};
 use crate::state::{Asked, Build, Request, asked};
-use crate::store::{Row, RowStore, RowWrite, StoreError, Won, write_rows};
+use crate::store::{Row, RowAt, RowStore, RowWrite, StoreError, Won, write_rows};
 
 /// Sequences that are looked at, or asked for, together.
 const SOME: usize = 500;
@@ -114,7 +114,7 @@ impl Processor {
             return Err(gone());
         }
         let row = build.requests().insert(key, request)?;
-        if !ask(backend, &build, row).await? {
+        if ask(backend, &build, vec![row]).await?.is_some() {
             return Err(ProcessorError::Asked { build, key: key.to_owned() });
         }
         self.cluster.wake();
@@ -202,18 +202,6 @@ impl Processor {
             Err(_) => Err(ProcessorError::TimedOut { what, limit }),
         }
     }
-
-    /// Makes the owners on other nodes look: immediately where the store tells them of rows, else with their next look at
-    /// the others.
-    pub(in crate::processor) async fn wake_owners(&self, build: &Build) {
-        let backend = &*self.node.backend;
-        let key = build.to_string();
-        let Ok(known) = asked().get(backend, &key).await else { return };
-        let row = Row { rev: known.map_or(0, |row| row.rev), key, value: Asked {} };
-        let Ok(row) = asked().put(&row) else { return };
-        // If another is faster, the owners look as well.
-        drop(write_rows(backend, vec![row]).await);
-    }
 }
 
 /// The row that counts the requests of a build. It is never deleted, so whoever names its revision knows that nothing has
@@ -223,14 +211,20 @@ async fn count(rows: &dyn RowStore, build: &Build) -> Result<Row<Asked>, StoreEr
     Ok(asked().get(rows, &key).await?.unwrap_or_else(|| Row::new(key, Asked {})))
 }
 
-/// Writes a request, and wakes those who do it. `false` if that is asked already.
-async fn ask(backend: &dyn AnyBackend, build: &Build, request: RowWrite) -> Result<bool, StoreError> {
+/// Writes requests, all or none of them, and wakes those who do them, in one commit: so they are done also if this node
+/// is gone right after it. Gives the one that is asked already.
+pub(in crate::processor) async fn ask(
+    backend: &dyn AnyBackend,
+    build: &Build,
+    requests: Vec<RowWrite>,
+) -> Result<Option<RowAt>, StoreError> {
     loop {
-        let counted = asked().put(&count(backend, build).await?)?;
-        match write_rows(backend, vec![request.clone(), counted]).await? {
-            Won::Yes(_) => return Ok(true),
+        let mut rows = requests.clone();
+        rows.push(asked().put(&count(backend, build).await?)?);
+        match write_rows(backend, rows).await? {
+            Won::Yes(_) => return Ok(None),
             Won::No(at) if at.table == *asked().name() => {}
-            Won::No(_) => return Ok(false),
+            Won::No(at) => return Ok(Some(at)),
         }
     }
 }
@@ -283,13 +277,13 @@ mod tests {
     async fn a_request_is_not_taken_back_in_the_place_of_another() {
         let (backend, build) = (MemoryBackend::new(), Build::first("p/1"));
         let retry = || build.requests().insert("ada", Request::Retry).unwrap();
-        assert!(ask(&backend, &build, retry()).await.unwrap());
-        assert!(!ask(&backend, &build, retry()).await.unwrap(), "it is asked already");
+        assert!(ask(&backend, &build, vec![retry()]).await.unwrap().is_none());
+        assert!(ask(&backend, &build, vec![retry()]).await.unwrap().is_some(), "it is asked already");
         let before = count(&backend, &build).await.unwrap();
         let seen = build.requests().get(&backend, "ada").await.unwrap().unwrap();
         // It is done, and another node asks for the same again: at the same revision.
         assert!(write_rows(&backend, vec![build.requests().delete(&seen)]).await.unwrap().is_yes());
-        assert!(ask(&backend, &build, retry()).await.unwrap());
+        assert!(ask(&backend, &build, vec![retry()]).await.unwrap().is_none());
         assert_eq!(build.requests().get(&backend, "ada").await.unwrap(), Some(seen.clone()));
         assert!(!take_back(&backend, &build, before, &seen).await.unwrap());
         let before = count(&backend, &build).await.unwrap();

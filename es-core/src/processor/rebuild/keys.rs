@@ -10,7 +10,7 @@ use crate::limits::MAX_PAGE;
 use crate::processor::kinds::runner::Keeps;
 use crate::processor::{Processor, ProcessorError, parked};
 use crate::state::{Afresh, afresh};
-use crate::store::{Position, Row, StoreError, Won, write_rows};
+use crate::store::{Position, Row, StoreError};
 
 impl Processor {
     /// Rebuilds the rows of some keys of a view from the log, and waits until that is done. Readers see the old row, then
@@ -40,10 +40,10 @@ impl Processor {
                 requests.push(table.put(&Row { key: key.clone(), rev, value: Afresh::default() })?);
             }
         }
-        if let Won::No(at) = write_rows(backend, requests).await? {
+        if let Some(at) = parked::ask(backend, &build, requests).await? {
             return Err(ProcessorError::Asked { build, key: at.key });
         }
-        self.wake_owners(&build).await;
+        self.cluster.wake();
         let what = format!("rebuilding {} rows of {build}", keys.len());
         self.until(what, limit, || async {
             let left = table.all(backend).await?;
