@@ -1,6 +1,7 @@
 //! One node among others: it says that it is alive, and sees who else is, and who has what.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub struct Cluster {
     looks_on: bool,
     view: watch::Sender<Option<Arc<View>>>,
     wake: watch::Sender<u64>,
+    /// How many looks have begun.
+    looks: AtomicU64,
 }
 
 impl Cluster {
@@ -66,6 +69,7 @@ impl Cluster {
             looks_on: false,
             view: watch::Sender::new(None),
             wake: watch::Sender::new(0),
+            looks: AtomicU64::new(0),
         }
     }
 
@@ -127,6 +131,11 @@ impl Cluster {
         self.wake.send_modify(|n| *n += 1);
     }
 
+    /// How many looks have begun: what is seen in a later one is what is stored after this call.
+    pub(crate) fn looks(&self) -> u64 {
+        self.looks.load(Ordering::SeqCst)
+    }
+
     /// Until `stop`, which comes when the node has given back what it had. Looks four times in the time of a lease, and
     /// when it is [woken](Self::wake).
     ///
@@ -167,6 +176,7 @@ impl Cluster {
 
     /// Renews the lease, then looks. `rev` is the revision of the node's row, as it was written last.
     async fn tick(&self, rev: &mut u64) -> Result<View, StoreError> {
+        let look = self.looks.fetch_add(1, Ordering::SeqCst) + 1;
         let asked = Instant::now();
         let now = self.store.now().await?.as_microsecond();
         if !self.looks_on {
@@ -187,7 +197,7 @@ impl Cluster {
         if !self.looks_on {
             self.forget_gone(&known, now).await;
         }
-        Ok(View { now, alive: alive_at(known, now), shares, targets: OnceLock::new() })
+        Ok(View { look, now, alive: alive_at(known, now), shares, targets: OnceLock::new() })
     }
 
     fn record(&self, now: i64) -> NodeRecord {
@@ -273,6 +283,8 @@ pub(crate) async fn pulse(store: &dyn RowStore, node: Uuid) -> Result<u64, Store
 /// What a node sees of the others, at one look.
 #[derive(Debug)]
 pub struct View {
+    /// Which look this was, from 1.
+    pub(crate) look: u64,
     /// By the store's clock, in microseconds.
     pub(crate) now: i64,
     pub(crate) alive: Alive,

@@ -164,13 +164,17 @@ impl Processor {
         self.cluster.wake();
         let what = format!("requests for {} sequences of {build}", asked.len());
         self.until(what, limit, || async {
-            let standing = build.requests().all(backend).await?;
+            // By their keys: one that cannot be read stands as well.
+            let standing = build.requests().stored(backend).await?;
             Ok((!standing.iter().any(|row| asked.contains(&row.key))).then_some(()))
         })
         .await?;
         let mut left = Vec::new();
-        for key in &asked {
-            left.extend(one(backend, &build, key).await?.map(ParkedSequence::from));
+        let asked: Vec<String> = asked.into_iter().collect();
+        for some in asked.chunks(SOME) {
+            for row in backend.rows(build.parked().name(), some).await?.into_iter().flatten() {
+                left.push(build.parked().decode(row)?.into());
+            }
         }
         Ok(left)
     }
@@ -244,7 +248,16 @@ async fn ask_many(
         match write_rows(backend, rows).await? {
             Won::Yes(_) => break,
             Won::No(at) if at.table == *asked().name() => {}
-            Won::No(at) => new.retain(|key| **key != at.key),
+            Won::No(_) => {
+                let all: Vec<String> = new.iter().map(|key| (*key).clone()).collect();
+                let standing = backend.rows(build.requests().name(), &all).await?;
+                new = new
+                    .into_iter()
+                    .zip(standing)
+                    .filter(|(_, row)| row.is_none())
+                    .map(|(key, _)| key)
+                    .collect();
+            }
         }
     }
     Ok(())

@@ -27,10 +27,15 @@ impl Processor {
             return Err(ProcessorError::NotRebuildable { processor: self.name().to_owned(), why });
         }
         let (backend, build) = (&*self.node.backend, self.current().await?);
-        let table = afresh(&build);
-        let known = table.all(backend).await?;
+        let (table, keys) = (afresh(&build), keys.iter().collect::<BTreeSet<_>>());
+        // What was asked of other keys is not looked at: it may be of another version, or damaged.
+        let own = async || -> Result<Vec<Row<Afresh>>, StoreError> {
+            let stored = table.stored(backend).await?.into_iter();
+            stored.filter(|row| keys.contains(&row.key)).map(|row| table.decode(row)).collect()
+        };
+        let known = own().await?;
         let mut requests = Vec::with_capacity(keys.len());
-        for key in keys.iter().collect::<BTreeSet<_>>() {
+        for &key in &keys {
             if parked::one(backend, &build, key).await?.is_some() {
                 return Err(ProcessorError::Parked { build, key: key.clone() });
             }
@@ -46,12 +51,11 @@ impl Processor {
         self.cluster.wake();
         let what = format!("rebuilding {} rows of {build}", keys.len());
         self.until(what, limit, || async {
-            let left = table.all(backend).await?;
-            let mut own = left.iter().filter(|row| keys.contains(&row.key)).peekable();
-            if own.peek().is_none() {
+            let left = own().await?;
+            if left.is_empty() {
                 return Ok(Some(()));
             }
-            match own.find_map(|row| Some((row.key.clone(), row.value.failed.clone()?))) {
+            match left.into_iter().find_map(|row| Some((row.key, row.value.failed?))) {
                 Some((key, error)) => Err(ProcessorError::RowFailed { build: build.clone(), key, error }),
                 None => Ok(None),
             }

@@ -35,6 +35,8 @@ pub(crate) struct Coordinator {
     sights: watch::Receiver<Option<Arc<Sight>>>,
     resets: mpsc::Receiver<ResetRequest>,
     builds: BTreeMap<Generation, Running>,
+    /// What was seen in looks up to this one is older than a reset.
+    outdated: u64,
 }
 
 /// A build that is worked on here.
@@ -73,7 +75,7 @@ impl Coordinator {
         sights: watch::Receiver<Option<Arc<Sight>>>,
         resets: mpsc::Receiver<ResetRequest>,
     ) -> Self {
-        Self { node, cluster, runner, options, handle, sights, resets, builds: BTreeMap::new() }
+        Self { node, cluster, runner, options, handle, sights, resets, builds: BTreeMap::new(), outdated: 0 }
     }
 
     /// Until `stop`; then what the node has of this processor is given back.
@@ -108,6 +110,10 @@ impl Coordinator {
     }
 
     async fn reconcile(&mut self, sight: &Sight) -> Result<(), StoreError> {
+        // Whoever waits would take the position from before a reset for the one that it has come to.
+        if sight.view.look <= self.outdated {
+            return Ok(());
+        }
         let name = self.handle.name.clone();
         let (generations, control) = (sight.generations(&name)?, sight.control(&name)?);
         self.handle.keep(&generations.all());
@@ -232,6 +238,8 @@ impl Coordinator {
             owner = Some(self.node.node);
         }
         let (build, position) = reset(&self.node, &*self.runner, to, owner).await?;
+        self.outdated = self.cluster.looks();
+        self.cluster.wake();
         debug_assert_eq!(build.processor, name, "it is one processor's own");
         let state = ProcessorState::Starting;
         let whole = RangeStatus { slices: Slices::ALL, owner, position, state, parked: 0 };

@@ -1,13 +1,17 @@
-//! What becomes of a commit whose outcome nobody knows: H8.
+//! What becomes of a commit whose outcome nobody knows: H8 and H9.
 
+use super::commands;
 use super::data::{ANY, NO_STREAM, append, event, events, exact, filter_condition, id, new_id};
+use super::domain::Deposit;
+use super::double::{Double, Line};
 use super::patient::{Patient, ask};
-use super::{Subject, store};
-use crate::ErrorKind;
+use super::{Subject, sent, store};
 use crate::store::{
     Attempt, Backend, Check, Commit, CommitError, EventFilter, EventStore as _, IdempotencyKey, Outcome,
-    OutcomeMark, Position, Resolution, RowStore, RowWrite, Transaction as _, Version,
+    OutcomeMark, Position, Resolution, RowStore, RowWrite, StoreError, Transaction as _, Version, Won,
+    write_rows,
 };
+use crate::{CommandError, ErrorKind};
 
 const TABLE: &str = "balance/1~1";
 
@@ -215,4 +219,62 @@ pub async fn an_attempt_of_nothing_that_can_be_found_is_a_mistake<S: Subject>(su
             }
         }
     }
+}
+
+/// H9
+pub async fn an_outcome_that_the_store_does_not_tell_is_unknown<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let line = Double::new(store.0.clone());
+    for kind in [ErrorKind::Transient, ErrorKind::Corrupt] {
+        line.set(Line::LosesAnswers(kind));
+        let mut n = 0;
+        let first = loop {
+            n += 1;
+            let key = format!("{kind:?} {n}");
+            let rows = vec![RowWrite { table: TABLE.into(), key, rev: 0, row: Some("1".into()) }];
+            let outcome = line.commit(Commit { rows, ..Commit::default() }).await;
+            match Won::after(&line, outcome).await {
+                Err(CommitError::Unknown(attempt)) => break (attempt, n),
+                Err(error) if error.kind() == ErrorKind::Transient => {}
+                told => panic!("nobody told it: {told:?}"),
+            }
+        };
+        let written = loop {
+            n += 1;
+            let key = format!("{kind:?} {n}");
+            let rows = vec![RowWrite { table: TABLE.into(), key, rev: 0, row: Some("1".into()) }];
+            match write_rows(&line, rows).await {
+                Err(error) if error.kind() == ErrorKind::Transient => {}
+                told => break told.expect_err("nobody told it"),
+            }
+        };
+        assert_eq!(written.kind(), ErrorKind::Unknown, "{written}");
+        let StoreError::Unknown { attempt: second, .. } = written else { panic!("{written}") };
+        line.set(Line::Up);
+        for (attempt, n) in [first, (second, n)] {
+            let is_there = matches!(resolve(&store, &attempt).await, Resolution::Applied(_));
+            let row = store.row(TABLE, &format!("{kind:?} {n}")).await;
+            assert_eq!(is_there, row.is_some(), "it is found out once the store answers");
+        }
+    }
+}
+
+/// H9, E10
+pub async fn a_command_whose_outcome_is_not_told_is_unknown_and_found_by_its_key<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let line = Double::new(store.0.clone());
+    let app = commands::with_account(&store, 5).await;
+    let cut = commands::app(&Patient(line.clone())).await;
+    let pay =
+        async |app: &crate::App| app.send(&commands::key(), Deposit { amount: 1 }).idempotency_key("k").await;
+    line.set(Line::LosesAnswers(ErrorKind::Corrupt));
+    let error = sent!(pay(&cut)).expect_err("nobody told it");
+    assert!(matches!(error, CommandError::Unknown { .. }), "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::Unknown);
+    line.set(Line::Up);
+    let first = sent!(pay(&cut)).expect("accepted");
+    let again = sent!(pay(&app)).expect("the first outcome");
+    assert!(again.repeated);
+    assert_eq!((first.position, first.version), (again.position, Version(3)));
+    assert_eq!(store.version("account-a").await, 3, "it took effect once");
 }

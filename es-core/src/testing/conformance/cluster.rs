@@ -337,7 +337,12 @@ pub async fn two_reactors_are_on_two_nodes<S: Subject>(subject: S) {
 }
 
 /// Writes a row over whatever is there; gives what that was.
-async fn overwrite<S: Subject>(store: &Patient<S::Backend>, table: &str, key: &str, data: &[u8]) -> Vec<u8> {
+pub(super) async fn overwrite<S: Subject>(
+    store: &Patient<S::Backend>,
+    table: &str,
+    key: &str,
+    data: &[u8],
+) -> Vec<u8> {
     loop {
         let (rev, before) =
             store.row(table, key).await.map_or_else(Default::default, |row| (row.rev, row.data));

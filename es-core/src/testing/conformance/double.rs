@@ -1,5 +1,6 @@
 //! A backend whose line to its store can be cut, and that counts what goes over it.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,6 +10,8 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::data::new_id;
+use crate::ErrorKind;
 use crate::services::Services;
 use crate::slices::Slices;
 use crate::store::{
@@ -25,8 +28,53 @@ pub enum Line {
     Up,
     /// Whatever writes waits until the line is up again, and is done then: late.
     HoldsWrites,
+    /// The same for commits with rows of this table, and for nothing else.
+    HoldsCommits(&'static str),
+    /// The same for look-ups of rows of this table by their keys.
+    HoldsLookups(&'static str),
+    /// Commits with rows of this table do not go through.
+    Refuses(&'static str),
+    /// Commits are done, and nobody hears of it; what became of them is not told either, with an error of this kind.
+    LosesAnswers(ErrorKind),
     /// Nothing goes through.
     Down,
+}
+
+/// What is to go over the line.
+#[derive(Clone, Copy, Debug)]
+enum Call<'c> {
+    Read,
+    Lookup(&'c str),
+    Write,
+    Commit(&'c Commit),
+}
+
+impl Call<'_> {
+    fn writes_to(self, table: &str) -> bool {
+        matches!(self, Self::Commit(commit) if commit.rows.iter().any(|row| *row.table == *table))
+    }
+}
+
+impl Line {
+    fn holds(self, call: Call<'_>) -> bool {
+        match self {
+            Self::HoldsWrites => matches!(call, Call::Write | Call::Commit(_)),
+            Self::HoldsCommits(table) => call.writes_to(table),
+            Self::HoldsLookups(table) => matches!(call, Call::Lookup(of) if of == table),
+            Self::Up | Self::Refuses(_) | Self::LosesAnswers(_) | Self::Down => false,
+        }
+    }
+
+    fn refuses(self, call: Call<'_>) -> bool {
+        match self {
+            Self::Refuses(table) => call.writes_to(table),
+            line => line == Self::Down,
+        }
+    }
+}
+
+fn down() -> StoreError {
+    StoreError::transient("a call", std::io::Error::other("the line is down"))
 }
 
 /// A backend at the other end of a line. Clones share it.
@@ -35,12 +83,15 @@ pub struct Double<B> {
     inner: B,
     line: Arc<watch::Sender<Line>>,
     counts: Arc<Counted>,
+    /// Nobody is woken through it, if it is deaf.
+    deaf: Option<Arc<watch::Sender<u64>>>,
 }
 
 /// What went over the line.
 #[derive(Debug, Default)]
 struct Counted {
     reads: Mutex<Vec<Position>>,
+    commits: Mutex<Vec<BTreeSet<Arc<str>>>>,
     calls: AtomicU64,
     held: AtomicU64,
 }
@@ -49,7 +100,12 @@ impl<B> Double<B> {
     /// A line to this backend.
     #[must_use]
     pub fn new(inner: B) -> Self {
-        Self { inner, line: Arc::new(watch::Sender::new(Line::Up)), counts: Arc::default() }
+        Self { inner, line: Arc::new(watch::Sender::new(Line::Up)), counts: Arc::default(), deaf: None }
+    }
+
+    /// One that does not hear when rows are written.
+    pub(super) fn deaf(inner: B) -> Self {
+        Self { deaf: Some(Arc::default()), ..Self::new(inner) }
     }
 
     /// Cuts it, or mends it.
@@ -63,45 +119,67 @@ impl<B> Double<B> {
         self.counts.reads.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The tables of each commit that had rows of this one, in order.
+    pub(super) fn commits(&self, table: &str) -> Vec<BTreeSet<Arc<str>>> {
+        let all = self.counts.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter(|tables| tables.contains(table)).cloned().collect()
+    }
+
     /// How often the store was asked for anything.
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.counts.calls.load(Ordering::SeqCst)
     }
 
-    /// How many writes had to wait for the line.
+    /// How many calls had to wait for the line.
     #[must_use]
     pub fn held(&self) -> u64 {
         self.counts.held.load(Ordering::SeqCst)
     }
 
-    async fn reach(&self, writes: bool) -> Result<(), StoreError> {
+    /// How the line was when it let this through.
+    async fn reach(&self, call: Call<'_>) -> Result<Line, StoreError> {
         self.counts.calls.fetch_add(1, Ordering::SeqCst);
         let mut line = self.line.subscribe();
         let now = *line.borrow_and_update();
-        match now {
-            Line::HoldsWrites if writes => {
-                self.counts.held.fetch_add(1, Ordering::SeqCst);
-                // The sender lives as long as this value.
-                drop(line.wait_for(|line| *line == Line::Up).await);
-                Ok(())
-            }
-            Line::Up | Line::HoldsWrites => Ok(()),
-            Line::Down => Err(StoreError::transient("a call", std::io::Error::other("the line is down"))),
+        if now.refuses(call) {
+            return Err(down());
         }
+        if now.holds(call) {
+            self.counts.held.fetch_add(1, Ordering::SeqCst);
+            // The sender lives as long as this value.
+            drop(line.wait_for(|line| *line == Line::Up).await);
+        }
+        if let Call::Commit(commit) = call {
+            let tables = commit.rows.iter().map(|row| row.table.clone()).collect();
+            self.counts.commits.lock().unwrap_or_else(PoisonError::into_inner).push(tables);
+        }
+        Ok(now)
     }
 }
 
 #[async_trait]
 impl<B: Backend> EventStore for Double<B> {
-    async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
-        self.reach(true).await?;
-        self.inner.commit(commit).await
+    async fn commit(&self, mut commit: Commit) -> Result<Committed, CommitError> {
+        let Line::LosesAnswers(_) = self.reach(Call::Commit(&commit)).await? else {
+            return self.inner.commit(commit).await;
+        };
+        if commit.attempt.is_nil() {
+            commit.attempt = new_id();
+        }
+        let attempt = Attempt::of(commit.attempt, &commit);
+        self.inner.commit(commit).await?;
+        Err(CommitError::Unknown(Box::new(attempt)))
     }
 
     async fn resolve(&self, attempt: &Attempt) -> Result<Resolution, StoreError> {
-        self.reach(false).await?;
-        self.inner.resolve(attempt).await
+        match self.reach(Call::Read).await? {
+            Line::LosesAnswers(ErrorKind::Transient) => Err(down()),
+            Line::LosesAnswers(_) => {
+                Err(StoreError::Corrupt { what: "what tells of attempts cannot be read".to_owned() })
+            }
+            _ => self.inner.resolve(attempt).await,
+        }
     }
 
     async fn stream(
@@ -110,12 +188,12 @@ impl<B: Backend> EventStore for Double<B> {
         after: Version,
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, StoreError> {
-        self.reach(false).await?;
+        self.reach(Call::Read).await?;
         self.inner.stream(id, after, limit).await
     }
 
     async fn read(&self, filter: &EventFilter, after: Position, limit: usize) -> Result<Page, StoreError> {
-        self.reach(false).await?;
+        self.reach(Call::Read).await?;
         let page = self.inner.read(filter, after, limit).await?;
         if !page.events.is_empty() {
             self.counts.reads.lock().unwrap_or_else(PoisonError::into_inner).push(after);
@@ -124,22 +202,22 @@ impl<B: Backend> EventStore for Double<B> {
     }
 
     async fn head(&self) -> Result<Position, StoreError> {
-        self.reach(false).await?;
+        self.reach(Call::Read).await?;
         self.inner.head().await
     }
 
     async fn position_at(&self, time: Timestamp) -> Result<Position, StoreError> {
-        self.reach(false).await?;
+        self.reach(Call::Read).await?;
         self.inner.position_at(time).await
     }
 
     async fn now(&self) -> Result<Timestamp, StoreError> {
-        self.reach(false).await?;
+        self.reach(Call::Read).await?;
         self.inner.now().await
     }
 
     async fn outcome(&self, key: &IdempotencyKey) -> Result<Option<Outcome>, StoreError> {
-        self.reach(false).await?;
+        self.reach(Call::Read).await?;
         self.inner.outcome(key).await
     }
 
@@ -155,17 +233,17 @@ impl<B: Backend> EventStore for Double<B> {
 #[async_trait]
 impl<B: Backend> SnapshotStore for Double<B> {
     async fn snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
-        self.reach(false).await?;
+        self.reach(Call::Read).await?;
         self.inner.snapshot(stream).await
     }
 
     async fn put_snapshot(&self, snapshot: Snapshot) -> Result<(), StoreError> {
-        self.reach(true).await?;
+        self.reach(Call::Write).await?;
         self.inner.put_snapshot(snapshot).await
     }
 
     async fn drop_snapshot(&self, stream: &StreamId) -> Result<(), StoreError> {
-        self.reach(true).await?;
+        self.reach(Call::Write).await?;
         self.inner.drop_snapshot(stream).await
     }
 }
@@ -173,7 +251,7 @@ impl<B: Backend> SnapshotStore for Double<B> {
 #[async_trait]
 impl<B: Backend> RowStore for Double<B> {
     async fn rows(&self, table: &str, keys: &[String]) -> Result<Vec<Option<StoredRow>>, StoreError> {
-        self.reach(false).await?;
+        self.reach(Call::Lookup(table)).await?;
         self.inner.rows(table, keys).await
     }
 
@@ -183,17 +261,20 @@ impl<B: Backend> RowStore for Double<B> {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<StoredRow>, StoreError> {
-        self.reach(false).await?;
+        self.reach(Call::Read).await?;
         self.inner.scan(table, after, limit).await
     }
 
     async fn scan_many(&self, table: &str, spans: &[Span]) -> Result<Vec<Vec<StoredRow>>, StoreError> {
-        self.reach(false).await?;
+        self.reach(Call::Read).await?;
         self.inner.scan_many(table, spans).await
     }
 
     fn watch_rows(&self, table: &str, slices: Slices) -> watch::Receiver<u64> {
-        self.inner.watch_rows(table, slices)
+        match &self.deaf {
+            Some(silence) => silence.subscribe(),
+            None => self.inner.watch_rows(table, slices),
+        }
     }
 }
 
@@ -202,7 +283,7 @@ impl<B: Backend> Backend for Double<B> {
     type Tx = B::Tx;
 
     async fn begin(&self) -> Result<B::Tx, StoreError> {
-        self.reach(true).await?;
+        self.reach(Call::Write).await?;
         self.inner.begin().await
     }
 
@@ -212,7 +293,7 @@ impl<B: Backend> Backend for Double<B> {
         generation: Generation,
         idle: Duration,
     ) -> Result<B::Tx, StoreError> {
-        self.reach(true).await?;
+        self.reach(Call::Write).await?;
         self.inner.begin_at(tables, generation, idle).await
     }
 
@@ -228,7 +309,7 @@ impl<B: Backend> Backend for Double<B> {
 #[async_trait]
 impl<B: Backend> Builds for Double<B> {
     async fn install(&self, tables: &Tables, generation: Generation) -> Result<(), StoreError> {
-        self.reach(true).await?;
+        self.reach(Call::Write).await?;
         self.inner.install(tables, generation).await
     }
 
@@ -238,7 +319,7 @@ impl<B: Backend> Builds for Double<B> {
         generation: Generation,
         commit: Commit,
     ) -> Result<Committed, CommitError> {
-        self.reach(true).await?;
+        self.reach(Call::Commit(&commit)).await?;
         self.inner.clear(tables, generation, commit).await
     }
 
@@ -248,7 +329,7 @@ impl<B: Backend> Builds for Double<B> {
         generation: Generation,
         commit: Commit,
     ) -> Result<Committed, CommitError> {
-        self.reach(true).await?;
+        self.reach(Call::Commit(&commit)).await?;
         self.inner.uninstall(tables, generation, commit).await
     }
 
@@ -258,7 +339,7 @@ impl<B: Backend> Builds for Double<B> {
         to: Generation,
         commit: Commit,
     ) -> Result<Committed, CommitError> {
-        self.reach(true).await?;
+        self.reach(Call::Commit(&commit)).await?;
         self.inner.switch(tables, to, commit).await
     }
 
@@ -269,7 +350,7 @@ impl<B: Backend> Builds for Double<B> {
         new: Generation,
         samples: usize,
     ) -> Result<Vec<Difference>, StoreError> {
-        self.reach(false).await?;
+        self.reach(Call::Read).await?;
         self.inner.compare(tables, old, new, samples).await
     }
 }

@@ -1,4 +1,4 @@
-//! What an operator asks of a processor: from any node, for every node, and over restarts: O1 to O7, P8, P13.
+//! What an operator asks of a processor: from any node, for every node, and over restarts: O5 to O11, P8, P13.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,7 +70,7 @@ async fn until_paused<S: Subject>(world: &World<S>, kind: Kind, apps: [&App; 2])
     .await;
 }
 
-/// O1, P13
+/// O5, P13
 pub async fn a_pause_holds_on_every_node_and_over_restarts<S: Subject>(subject: S) {
     let world = World::new(&subject).await;
     let (first, second) = (node(&subject, &world).await, node(&subject, &world).await);
@@ -117,7 +117,7 @@ pub async fn a_pause_holds_on_every_node_and_over_restarts<S: Subject>(subject: 
     }
 }
 
-/// O2
+/// O6
 pub async fn a_halt_is_shown_on_every_node_and_resumed_from_any<S: Subject>(subject: S) {
     let world = World::new(&subject).await;
     let apps = [halting_node(&subject, &world).await, halting_node(&subject, &world).await];
@@ -146,7 +146,7 @@ pub async fn a_halt_is_shown_on_every_node_and_resumed_from_any<S: Subject>(subj
     }
 }
 
-/// O3, P8
+/// O7, P8
 pub async fn a_reset_is_refused_while_others_work_and_works_from_any_node_once_paused<S: Subject>(
     subject: S,
 ) {
@@ -188,7 +188,7 @@ pub async fn a_reset_is_refused_while_others_work_and_works_from_any_node_once_p
 
 const ACCOUNTS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
 
-/// O4, K2, K7
+/// O8, K2, K7
 pub async fn what_is_parked_is_asked_for_on_any_node_one_by_one_or_by_what_it_is<S: Subject>(subject: S) {
     let (world, poison) = (World::new(&subject).await, Poison::new());
     let (first, second) = (node(&subject, &world).await, node(&subject, &world).await);
@@ -254,7 +254,7 @@ async fn refused(processor: &Processor, key: &str) -> ProcessorError {
     }
 }
 
-/// O5, K4
+/// O9, K4
 pub async fn a_request_of_a_node_that_died_is_done_after_a_restart<S: Subject>(subject: S) {
     let (world, poison) = (World::new(&subject).await, Poison::new());
     let first = node(&subject, &world).await;
@@ -315,7 +315,7 @@ async fn discard_patiently(processor: &Processor, key: &str) {
     }
 }
 
-/// O6
+/// O10
 pub async fn two_operators_at_once_do_no_harm<S: Subject>(subject: S) {
     let world = World::new(&subject).await;
     let (first, second) = (node(&subject, &world).await, node(&subject, &world).await);
@@ -378,7 +378,7 @@ pub async fn two_operators_at_once_do_no_harm<S: Subject>(subject: S) {
     }
 }
 
-/// O7, P20
+/// O11, P20
 pub async fn a_request_that_comes_too_late_makes_no_rows_run_ahead<S: Subject>(subject: S) {
     const N: i64 = 1_500;
     let (world, poison) = (World::new(&subject).await, Poison::new());

@@ -1,20 +1,23 @@
-//! Events that fail: parked, retried, discarded, skipped, stopped at. K1 to K10, P2, P13.
+//! Events that fail: parked, retried, discarded, skipped, stopped at. K1 to K10, K13, K14, P2, P13.
 
 use std::time::Duration;
 
+use super::cluster::overwrite;
 use super::domain::{Account, Donate};
 use super::double::{Double, Line};
 use super::patient::ask;
 use super::payments::{
-    KINDS, Kind, Ledger, Payments, Poison, Skipping, Stopping, World, discard, garbage, parked, parked_keys,
-    payment, payment_of_both, retry, until,
+    KINDS, Kind, Ledger, Payments, Poison, Skipping, Stopping, World, discard, eventually, garbage, parked,
+    parked_keys, payment, payment_of_both, retry, until,
 };
 use super::readside::Welcome;
 use super::{LIMIT, Subject, sent, settle, start};
 use crate::App;
 use crate::ErrorKind;
-use crate::processor::{ParkingLimits, ProcessorError, ProcessorState, WaitError};
-use crate::store::Position;
+use crate::processor::{
+    ParkedFilter, ParkingLimits, Processor, ProcessorError, ProcessorOptions, ProcessorState, WaitError,
+};
+use crate::store::{Commit, Position, RowWrite};
 
 /// K1
 pub async fn a_failing_key_is_parked_with_what_comes_after_and_others_go_on<S: Subject>(subject: S) {
@@ -551,4 +554,158 @@ pub async fn a_reactor_parks_what_fails_and_acts_on_it_when_retried<S: Subject>(
     let mut welcomed = welcome.welcomed();
     welcomed.dedup();
     assert_eq!(welcomed, ["bob", "ada"]);
+}
+
+/// P2
+pub async fn a_resume_that_comes_while_a_halted_worker_looks_is_not_lost<S: Subject>(subject: S) {
+    let (world, poison) = (World::new(&subject).await, Poison::new());
+    let line = Double::new(world.store.0.clone());
+    let app = start(|| {
+        let app = App::on(line.clone()).view::<Stopping>().lease(Duration::from_millis(400));
+        app.processor_retries(1, Duration::from_millis(1), Duration::from_millis(5))
+    })
+    .await;
+    world.put("a", vec![poison.payment(1, "fails")]).await;
+    let processor = app.processor::<Stopping>().expect("it runs");
+    until(processor, |status| matches!(status.state, ProcessorState::Halted { .. })).await;
+    // It looks again at what is stored, to do what operators ask for while it stands still.
+    line.set(Line::HoldsLookups("checkpoints"));
+    eventually(async || if line.held() > 0 { Ok(()) } else { Err("it does not look".to_owned()) }).await;
+    poison.mend();
+    ask(|| processor.resume()).await;
+    // The node has heard of it before the worker goes on.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    line.set(Line::Up);
+    processor.wait_for(Position(1), LIMIT).await.expect("it goes on");
+    assert_eq!(world.tally_of("stopping/1", "a").await.expect("a row").n, 1);
+}
+
+/// K13
+pub async fn a_request_is_found_by_an_owner_that_hears_nothing<S: Subject>(subject: S) {
+    let (world, poison) = (World::new(&subject).await, Poison::new());
+    let owner = Double::deaf(world.store.0.clone());
+    let asker = Double::new(subject.again(&world.store.0).await);
+    let lease = Duration::from_secs(2);
+    let first = start(|| World::<S>::wiring(&owner).lease(lease)).await;
+    let second = start(|| World::<S>::wiring(&asker).lease(lease).looks_on()).await;
+    for account in ["a", "b"] {
+        world.put(account, vec![poison.payment(1, "fails"), payment(2)]).await;
+    }
+    settle(&first).await;
+    poison.mend();
+    for kind in KINDS {
+        assert_eq!(retry(kind.of(&second), &kind.key("a")).await, None);
+        let requests = asker.commits(&format!("{}~1/requests", kind.name()));
+        assert!(!requests.is_empty());
+        assert!(
+            requests.iter().all(|tables| tables.contains("asked")),
+            "counted in its commit: {requests:?}"
+        );
+    }
+    // It stands while nobody can do it, and is done without being asked for again.
+    owner.set(Line::Down);
+    for kind in KINDS {
+        stands(kind.of(&second), &kind.key("b")).await;
+    }
+    owner.set(Line::Up);
+    for kind in KINDS {
+        eventually(async || match parked_keys(kind.of(&second)).await {
+            none if none.is_empty() => Ok(()),
+            some => Err(format!("{some:?}")),
+        })
+        .await;
+    }
+    for account in ["a", "b"] {
+        world.assert_complete(account, 2).await;
+    }
+}
+
+/// Asks for a retry that nobody can do now, until it stands.
+async fn stands(processor: &Processor, key: &str) {
+    loop {
+        match processor.retry(key, Duration::from_millis(50)).await {
+            Err(ProcessorError::Asked { .. }) => return,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Transient, "{error}"),
+            Ok(left) => panic!("nobody can have done it: {left:?}"),
+        }
+    }
+}
+
+/// K13
+pub async fn a_request_that_cannot_be_read_stops_nothing_but_itself<S: Subject>(subject: S) {
+    let (world, poison) = (World::new(&subject).await, Poison::new());
+    let app = world.start().await;
+    for account in ["a", "b"] {
+        world.put(account, vec![poison.payment(1, "fails"), payment(2)]).await;
+    }
+    settle(&app).await;
+    poison.mend();
+    overwrite::<S>(&world.store, "ledger/1~1/requests", "a", b"\"of a newer version\"").await;
+    overwrite::<S>(&world.store, "ledger/1~1/afresh", "c", b"\"of a newer version\"").await;
+    let processor = Kind::View.of(&app);
+    stands(processor, "a").await;
+    assert_eq!(retry(processor, "b").await, None);
+    world.pay("d", 1..=2).await;
+    settle(&app).await;
+    let keys = ["d".to_owned()];
+    ask(|| processor.rebuild_keys(&keys, LIMIT)).await;
+    assert_eq!(retry(Kind::Table.of(&app), "account-a").await, None);
+    assert_eq!(retry(Kind::Table.of(&app), "account-b").await, None);
+    for account in ["b", "d"] {
+        world.assert_complete(account, 2).await;
+    }
+    assert_eq!(parked_keys(processor).await, [("a".to_owned(), 2)]);
+    // Whoever takes it away can ask anew.
+    let unreadable = world.store.row("ledger/1~1/requests", "a").await.expect("nobody has touched it");
+    let table = "ledger/1~1/requests".into();
+    let gone = RowWrite { table, key: unreadable.key, rev: unreadable.rev, row: None };
+    world
+        .store
+        .commit(super::patient::marked(Commit { rows: vec![gone], ..Commit::default() }))
+        .await
+        .expect("at its revision");
+    assert_eq!(retry(processor, "a").await, None);
+    world.assert_complete("a", 2).await;
+}
+
+/// K14
+pub async fn a_thousand_requests_are_written_in_a_few_commits<S: Subject>(subject: S) {
+    const N: usize = 1_200;
+    let (world, poison) = (World::new(&subject).await, Poison::new());
+    let asker = Double::new(subject.again(&world.store.0).await);
+    let options = ProcessorOptions::default().retries(0, Duration::from_millis(1), Duration::from_millis(1));
+    let options = options.parking(ParkingLimits::new(N, 10));
+    let wiring = || App::on(world.store.0.clone()).view::<Ledger>().processors(options);
+    let (failing, others): (Vec<String>, Vec<String>) =
+        (0..N).map(|i| format!("{i:04}")).partition(|account| account.ends_with("00"));
+    for account in &failing {
+        world.put(account, vec![poison.payment(1, "fails")]).await;
+    }
+    let app = start(wiring).await;
+    settle(&app).await;
+    assert!(app.shutdown(LIMIT).await);
+    // All the others like the first one. None of their events is there, so that they can be emptied.
+    let like = world.store.row("ledger/1~1/parked", &failing[0]).await.expect("it is parked");
+    let copy =
+        |key| RowWrite { table: "ledger/1~1/parked".into(), key, rev: 0, row: Some(like.data.clone()) };
+    let rows = others.into_iter().map(copy).collect();
+    let copies = super::patient::marked(Commit { rows, ..Commit::default() });
+    world.store.commit(copies).await.expect("nobody else writes them");
+    let _app = start(wiring).await;
+    let looking = start(|| App::on(asker.clone()).view::<Ledger>().processors(options).looks_on()).await;
+    let processor = looking.processor::<Ledger>().expect("it looks on");
+    assert_eq!(parked(processor).await.len(), N);
+    let mut tries = 0;
+    let left = loop {
+        tries += 1;
+        match processor.retry_all(&ParkedFilter::all(), LIMIT).await {
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Transient, "{error}"),
+            Ok(left) => break left,
+        }
+    };
+    let commits = asker.commits("ledger/1~1/requests").len();
+    assert!(commits <= 4 * tries, "{commits} commits in {tries} tries");
+    let left: Vec<String> = left.into_iter().map(|sequence| sequence.key).collect();
+    assert_eq!(left, failing);
+    assert_eq!(parked(processor).await.len(), failing.len());
 }

@@ -9,7 +9,9 @@ use futures::StreamExt as _;
 
 use super::data::encoded;
 use super::domain::{AccountEvent, deposited, opened, withdrawn};
+use super::double::{Double, Line};
 use super::patient::{Patient, ask};
+use super::payments::{KINDS, Ledger, Poison, World, parked_keys, payment, retry};
 use super::reading::balance;
 use super::readside::Balance;
 use super::{LIMIT, Subject, settle, start, store};
@@ -386,4 +388,48 @@ pub async fn rows_of_some_keys_are_built_anew_while_others_go_on<S: Subject + 's
     let sql = patient!(processor::<PaidIn<S>>(&app).rebuild_keys(&["account-0".to_owned()], LIMIT));
     let refused = sql.expect_err("rows of SQL have no key");
     assert!(matches!(refused, ProcessorError::NotRebuildable { .. }), "{refused}");
+}
+
+/// P12, K1
+pub async fn the_row_of_a_key_that_was_parked_since_is_not_rebuilt<S: Subject + 'static>(subject: S) {
+    let (world, poison) = (World::<S>::new(&subject).await, Poison::new());
+    let line = Double::new(subject.again(&world.store.0).await);
+    let app = start(|| World::<S>::wiring(&world.store.0)).await;
+    let asking = start(|| App::on(line.clone()).view::<Ledger>().looks_on()).await;
+    world.pay("a", 1..=2).await;
+    settle(&app).await;
+    let keys = ["a".to_owned()];
+    line.set(Line::HoldsCommits("ledger/1~1/afresh"));
+    let asked = async {
+        loop {
+            match processor::<Ledger>(&asking).rebuild_keys(&keys, LIMIT).await {
+                Err(error) if error.kind() == ErrorKind::Transient && line.held() == 0 => {}
+                answer => break answer,
+            }
+        }
+    };
+    let meanwhile = async {
+        while line.held() == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        world.put("a", vec![poison.payment(3, "fails"), payment(4)]).await;
+        settle(&app).await;
+        assert_eq!(parked_keys(processor::<Ledger>(&app)).await, [("a".to_owned(), 2)]);
+        line.set(Line::Up);
+    };
+    match tokio::join!(asked, meanwhile).0 {
+        Err(ProcessorError::RowFailed { key, error, .. }) => {
+            assert!(key == "a" && error.contains("parked"), "{key}: {error}");
+        }
+        Err(error) => assert_eq!(error.kind(), ErrorKind::Transient, "{error}"),
+        Ok(()) => panic!("what waits would be handled twice"),
+    }
+    assert_eq!(world.tally("a").await.expect("a row").n, 2, "it is as it was");
+    poison.mend();
+    for kind in KINDS {
+        assert_eq!(retry(kind.of(&app), &kind.key("a")).await, None);
+    }
+    world.assert_complete("a", 4).await;
+    ask(|| processor::<Ledger>(&app).rebuild_keys(&keys, LIMIT)).await;
+    world.assert_complete("a", 4).await;
 }

@@ -471,3 +471,35 @@ pub async fn many_views_read_each_page_of_the_log_once<S: Subject>(subject: S) {
     assert_eq!(once.len(), reads.len(), "a page was read twice: {reads:?}");
     assert!(reads.len() < 30, "ten views made {} reads: {reads:?}", reads.len());
 }
+
+/// P19
+pub async fn what_is_paused_is_given_back_once_the_store_answers<S: Subject>(subject: S) {
+    let world = World::new(&subject).await;
+    let line = Double::new(subject.again(&world.store.0).await);
+    let lease = Duration::from_secs(2);
+    let wiring = |backend: &Double<S::Backend>| App::on(backend.clone()).view::<Ledger>().lease(lease);
+    let first = start(|| wiring(&line)).await;
+    world.pay("a", 1..=5).await;
+    settle(&first).await;
+    line.set(Line::Refuses("checkpoints"));
+    let other = Double::new(world.store.0.clone());
+    let second = start(|| wiring(&other)).await;
+    let (held, processor) = (Kind::View.of(&first), Kind::View.of(&second));
+    ask(|| processor.pause()).await;
+    until(held, |status| matches!(status.state, ProcessorState::Paused { .. })).await;
+    let refused = answered(|| processor.reset(Reset::Start)).await.expect_err("it could not be given back");
+    assert!(matches!(refused, ProcessorError::HeldBy { .. }), "{refused}");
+    line.set(Line::Up);
+    eventually(async || {
+        let shares = rows(&world.store, "checkpoints").await;
+        let owned =
+            shares.iter().any(|(key, row)| key.starts_with("ledger/1~1#") && row["owner"].is_string());
+        if owned { Err(format!("{shares:?}")) } else { Ok(()) }
+    })
+    .await;
+    answered(|| processor.reset(Reset::Start)).await.expect("nobody works on it");
+    ask(|| processor.resume()).await;
+    settle(&second).await;
+    let tally = world.tally("a").await.expect("a row");
+    assert_eq!((tally.n, tally.sum, tally.disorder), (5, 15, 0));
+}

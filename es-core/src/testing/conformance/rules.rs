@@ -42,6 +42,8 @@ macro_rules! __conformance_rules {
                 what_was_given_up_stays_never_though_its_events_are_sent_again
                 an_attempt_that_was_given_up_is_refused_when_it_comes_late
                 an_attempt_of_nothing_that_can_be_found_is_a_mistake
+                an_outcome_that_the_store_does_not_tell_is_unknown
+                a_command_whose_outcome_is_not_told_is_unknown_and_found_by_its_key
             }
             queues {
                 many_spans_are_answered_each_in_its_order
@@ -212,6 +214,7 @@ macro_rules! __conformance_rules {
                 what_cannot_be_switched_to_is_refused
                 rebuilt_online_equals_built_step_by_step
                 rows_of_some_keys_are_built_anew_while_others_go_on
+                the_row_of_a_key_that_was_parked_since_is_not_rebuilt
             }
             fences {
                 what_a_replaced_version_writes_late_is_refused_also_once_it_is_back
@@ -273,6 +276,10 @@ macro_rules! __conformance_rules {
                 waiting_for_a_parked_key_says_so_and_for_others_returns
                 what_was_taken_in_before_its_key_was_parked_is_there
                 a_reactor_parks_what_fails_and_acts_on_it_when_retried
+                a_resume_that_comes_while_a_halted_worker_looks_is_not_lost
+                a_request_is_found_by_an_owner_that_hears_nothing
+                a_request_that_cannot_be_read_stops_nothing_but_itself
+                a_thousand_requests_are_written_in_a_few_commits
             }
             operating {
                 a_pause_holds_on_every_node_and_over_restarts
@@ -299,6 +306,7 @@ macro_rules! __conformance_rules {
                 a_shutdown_can_be_repeated_and_the_next_node_need_not_wait
                 a_shutdown_lets_what_runs_finish_and_begins_nothing
                 many_views_read_each_page_of_the_log_once
+                what_is_paused_is_given_back_once_the_store_answers
             }
             inline {
                 a_row_is_there_with_the_command_that_led_to_it
