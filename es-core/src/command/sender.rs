@@ -19,11 +19,11 @@ use super::{Bus, Command, IdOf, Sending};
 /// ```
 /// use es_core::command::NamedCommand;
 /// use es_core::{App, ErrorKind, memory::MemoryBackend};
-/// # use es_core::testing::conformance::domain::{Account, Deposit, Open};
+/// # use es_core::testing::conformance::domain::{Account, Deposit, Open, Withdraw};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let app = App::on(MemoryBackend::new()).aggregate::<Account>().start().await?;
+/// let app = App::on(MemoryBackend::new()).command::<Deposit>().command::<Withdraw>().start().await?;
 /// let (sender, ada) = (app.sender(), "ada".to_owned());
 ///
 /// // By type.

@@ -356,10 +356,9 @@ pub(super) async fn retry(processor: &Processor, key: &str) -> Option<ParkedSequ
 pub(super) async fn discard(processor: &Processor, key: &str, reason: &str) {
     for _ in 0..1_000 {
         match processor.discard(key, reason, LIMIT).await {
-            Ok(()) => return,
+            Ok(()) | Err(ProcessorError::NotParked { .. }) => return,
             Err(error) if error.kind() == ErrorKind::Transient => {}
             Err(ProcessorError::Asked { .. }) => {}
-            Err(ProcessorError::NotParked { .. }) => return,
             Err(error) => panic!("{error}"),
         }
     }
