@@ -108,7 +108,7 @@ impl<B: Backend> AppBuilder<B> {
     }
 
     /// Optional: makes `start` check that everything the aggregate's commands ask for is there, and lets them be
-    /// [sent by name](Sender::send_named).
+    /// [sent by name](crate::command::Sender::send_named).
     pub fn aggregate<A: Commands>(mut self) -> Self {
         A::register(&mut self.commands);
         self.check(A::missing)
@@ -120,7 +120,7 @@ impl<B: Backend> AppBuilder<B> {
         self.check(missing_for::<C>)
     }
 
-    /// A keyed view, kept up to date from the log. Read it through [`Views`].
+    /// A keyed view, kept up to date from the log. Read it through [`Views`](crate::Views).
     pub fn view<V: View>(mut self) -> Self {
         self.live.get_or_insert_default();
         let runner = ViewRunner::<B, V>::new(self.backend.clone());
