@@ -441,19 +441,17 @@ pub async fn keep<W: Work>(mut keeper: Keeper<W>, stop: CancellationToken) {
 }
 
 #[cfg(test)]
+#[cfg(feature = "testing")]
 mod tests {
-    use std::fmt::Write as _;
     use std::sync::Mutex;
 
     use serde::{Deserialize, Serialize};
     use tokio::sync::mpsc;
-    use tracing::field::{Field, Visit};
-    use tracing::span::{Attributes, Id, Record};
-    use tracing::{Event, Level, Metadata, Subscriber};
 
     use super::*;
     use crate::cluster::Runs;
     use crate::memory::MemoryBackend;
+    use crate::testing::Log;
 
     const LEASE: Duration = Duration::from_secs(60);
 
@@ -516,46 +514,10 @@ mod tests {
         view
     }
 
-    /// The errors that were logged.
-    #[derive(Clone, Default)]
-    struct Errors(Arc<Mutex<Vec<String>>>);
-
-    impl Subscriber for Errors {
-        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-            *metadata.level() == Level::ERROR
-        }
-
-        fn new_span(&self, _: &Attributes<'_>) -> Id {
-            Id::from_u64(1)
-        }
-
-        fn record(&self, _: &Id, _: &Record<'_>) {}
-
-        fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-        fn event(&self, event: &Event<'_>) {
-            let mut text = Text(String::new());
-            event.record(&mut text);
-            self.0.lock().unwrap().push(text.0);
-        }
-
-        fn enter(&self, _: &Id) {}
-
-        fn exit(&self, _: &Id) {}
-    }
-
-    struct Text(String);
-
-    impl Visit for Text {
-        fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-            write!(self.0, "{field}={value:?} ").unwrap();
-        }
-    }
-
     #[tokio::test]
     async fn work_that_panics_is_logged_and_starts_again_at_the_next_view() {
-        let errors = Errors::default();
-        let _guard = tracing::subscriber::set_default(errors.clone());
+        let (log, _guard) = Log::catch();
+        let mut errors = Vec::new();
         let (mut keeper, mut said) = keeper(2).await;
         let view = view(&keeper.cluster).await;
         for n in 0..2 {
@@ -563,10 +525,11 @@ mod tests {
             assert_eq!(said.recv().await, Some(Said::Begins));
             tokio::time::sleep(Duration::from_millis(20)).await;
             assert!(said.is_empty(), "not before it is settled again");
-            assert_eq!(errors.0.lock().unwrap().len(), n, "nor is it looked at");
+            errors.extend(log.take());
+            assert_eq!(errors.len(), n, "nor is it looked at");
         }
         keeper.settle(&view).await.unwrap();
-        let errors = errors.0.lock().unwrap().clone();
+        errors.extend(log.take());
         let says =
             |error: &String| ["group=\"jobs\"", "slices=0-1023", "as it is to"].map(|t| error.contains(t));
         assert!(errors.len() == 2 && errors.iter().all(|error| says(error) == [true; 3]), "{errors:?}");

@@ -6,6 +6,7 @@
 //! | a keyed view | [`view()`]: recorded events, the rows they must fold to |
 //! | time and randomness | [`TestClock`], [`SeededEntropy`] |
 //! | what was sent | [`Recorder`], an interceptor |
+//! | what is logged | [`Log`] |
 //! | a service under faults | [`SimStore`], a backend that behaves as badly as the contract allows |
 //! | a backend | [`conformance!`](crate::conformance): a test for each rule of the contract |
 
@@ -13,6 +14,7 @@ mod clock;
 pub mod conformance;
 mod entropy;
 mod fixture;
+mod log;
 mod recorder;
 mod sim;
 mod view;
@@ -20,6 +22,7 @@ mod view;
 pub use self::clock::TestClock;
 pub use self::entropy::SeededEntropy;
 pub use self::fixture::{Given, Then, given};
+pub use self::log::Log;
 pub use self::recorder::{Outcome, Recorder, Sent};
 pub use self::sim::{Counts, Faults, SimStore, SimTx, seed_from_env_or};
 pub use self::view::{ViewFixture, view};
