@@ -150,6 +150,11 @@ impl<P: Progress> Shares<P> {
         self.record(&Share { epoch: share.epoch + 1, owner: None, ..share.clone() }, None)
     }
 
+    /// No row any more, whatever it held.
+    pub(crate) fn delete(&self, row: StoredRow) -> RowWrite {
+        self.table.delete_at(row.key, row.rev)
+    }
+
     fn record(&self, share: &Share<P>, last: Option<u16>) -> Result<RowWrite, StoreError> {
         let Share { group, slices, rev, epoch, owner, progress } = share.clone();
         let value = ShareRecord { progress, epoch, owner, last };

@@ -36,14 +36,13 @@ use crate::id::Ids;
 use crate::limits::MAX_SEQUENCE;
 use crate::processor::Runner;
 use crate::retry::RetryPolicy;
+use crate::state::turns;
 use crate::store::{
     Append, Attempt, Backend, Commit, CommitError, Committed, EventFilter, EventStore, ExpectedVersion,
-    IdempotencyKey, Outcome, Page, Position, RecordedEvent, Resolution, RowWrite, StoreError, StreamId,
+    IdempotencyKey, Outcome, Page, Position, RecordedEvent, Resolution, Row, RowWrite, StoreError, StreamId,
     Transaction, Version,
 };
 
-/// The table of a row for each SQL projection whose handlers may touch any row: writing it is having the turn.
-const TURNS: &str = "inline/turns";
 /// The key of a row that is never there: a commit that writes it is refused.
 const ROLL_BACK: &str = "an inline projection failed in this transaction: roll it back";
 
@@ -163,11 +162,10 @@ impl<B: Backend> Inline<B> {
             if !sql.is_whole() {
                 continue;
             }
-            let key = sql.name();
-            if !rows.iter().any(|row| &*row.table == TURNS && row.key == key) {
-                let found = self.backend.rows(TURNS, std::slice::from_ref(&key)).await?.pop().flatten();
-                let rev = found.map_or(0, |row| row.rev);
-                rows.push(RowWrite { table: TURNS.into(), key, rev, row: Some("true".into()) });
+            let (turns, key) = (turns(), sql.name());
+            if !rows.iter().any(|row| row.table == *turns.name() && row.key == key) {
+                let found = turns.get(&*self.backend, &key).await?;
+                rows.push(turns.put(&found.unwrap_or_else(|| Row::new(key, true)))?);
             }
         }
         Ok(())
@@ -438,7 +436,7 @@ impl<B: Backend> OnStage<B::Tx> for Inline<B> {
             let key = ROLL_BACK.to_owned();
             let staged = &mut tx.staged().rows;
             if !staged.iter().any(|row| row.key == key) {
-                staged.push(RowWrite { table: TURNS.into(), key, rev: MAX_SEQUENCE, row: None });
+                staged.push(turns().delete_at(key, MAX_SEQUENCE));
             }
             return Err(self.refusal(halt));
         }

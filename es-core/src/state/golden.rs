@@ -44,6 +44,7 @@ golden! {
     counts_of_requests: Asked = ["asked"];
     controls: Control = ["control"];
     inline_sets: std::collections::BTreeSet<String> = ["inline-set"];
+    inline_turns: bool = ["inline-turn"];
 }
 
 /// What a field that an earlier version did not have stands for.

@@ -1,11 +1,17 @@
-//! Which projections are inline: one row for the whole store.
+//! Which projections are inline: one row for the whole store; and turns of writers.
 //!
-//! Its revision is the generation that every commit with events names. The row is never deleted, not even when no
+//! The revision of the set is the generation that every commit with events names. The row is never deleted, not even when no
 //! projection is inline any more: its revisions would begin again, and a writer of long ago would be believed.
 
 use std::collections::BTreeSet;
 
 use crate::store::{INLINE, Row, RowStore, RowWrite, StoreError, Table};
+
+/// A row for each SQL projection whose handlers may touch any row: writing it is having the turn. Only its revision says
+/// something.
+pub(crate) fn turns() -> Table<bool> {
+    Table::own("inline/turns")
+}
 
 /// The stored names of the inline projections, and the revision of their row; 0 for a store that never had any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

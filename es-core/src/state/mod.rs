@@ -17,6 +17,7 @@
 //! | `build/skipped` | position and key | `parked` | an event that was left out for good |
 //! | `build/afresh` | key | `control` | a row that is to be rebuilt |
 //! | `inline` | `set` | `inline` | which projections are inline |
+//! | `inline/turns` | projection | `inline` | who had the turn: its revision changes with each |
 //!
 //! A row that fences others is never deleted while it can be named, for its revisions would begin again: a range that
 //! was merged, a build that has gone and a set without projections keep theirs.
@@ -37,7 +38,7 @@ pub(crate) use self::build::sortable;
 pub(crate) use self::checkpoint::{Checkpoint, Halt};
 pub(crate) use self::control::{Afresh, Asked, Control, afresh, asked, control};
 pub(crate) use self::generations::{Building, Freeze, Generations, generations};
-pub(crate) use self::inline::InlineSet;
+pub(crate) use self::inline::{InlineSet, turns};
 pub(crate) use self::node::{NodeRecord, nodes};
 pub use self::parked::Skipped;
 pub(crate) use self::parked::{Nothing, Request, Sequence};

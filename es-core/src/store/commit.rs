@@ -56,10 +56,12 @@ impl Commit {
         appends.iter().all(|append| append.events.is_empty()) && outcomes.is_empty() && rows.is_empty()
     }
 
-    /// Whether it is proven by its name alone: it writes outcomes or rows, and no events. See [`Attempt`].
+    /// Whether it is proven by its name alone: it has one, and writes no events, but outcomes or rows; or the caller wrote
+    /// something of their own `beside` it, in the same transaction. See [`Attempt`].
     #[must_use]
-    pub fn needs_witness(&self) -> bool {
-        self.appends.iter().all(|append| append.events.is_empty()) && !self.only_looks()
+    pub fn needs_witness(&self, beside: bool) -> bool {
+        let events = self.appends.iter().any(|append| !append.events.is_empty());
+        !self.attempt.is_nil() && !events && (beside || !self.only_looks())
     }
 }
 

@@ -142,8 +142,7 @@ impl BuildRows {
                         continue;
                     }
                     // Its number is never given out again, so no late write can name rows that are made again.
-                    let table = shares.table().clone();
-                    rows.push(RowWrite { table, key: row.key, rev: row.rev, row: None });
+                    rows.push(shares.delete(row));
                 }
                 let commit = Commit { rows, ..Commit::default() };
                 self.won(self.backend.uninstall(&self.tables, generation, commit).await).await
