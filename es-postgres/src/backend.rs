@@ -72,7 +72,7 @@ impl Shared {
     pub(crate) fn committed(&self, commits: &[&Commit], head: Position) {
         self.publish(head);
         self.touch(commits);
-        if commits.iter().any(|commit| commit.needs_witness()) {
+        if commits.iter().any(|commit| commit.needs_witness(false)) {
             self.witnesses.left();
         }
     }

@@ -220,7 +220,7 @@ impl Batch {
         }
         self.last.push(any.then_some(self.events.streams.len() as u64));
         self.names.add(request, *attempt);
-        if commit.needs_witness() {
+        if commit.needs_witness(false) {
             self.names.witness(*attempt);
         }
         if let Some(condition) = condition {

@@ -122,7 +122,7 @@ impl State {
         if let Verdict::Repeat(committed) = judge(&commit, self)? {
             return Ok(committed);
         }
-        let needs_witness = commit.needs_witness(beside);
+        let needs_witness = !commit.attempt.is_nil() && commit.needs_witness(beside);
         let Commit { appends, checks: _, condition: _, outcomes, rows, inline: _, explain: _, attempt } =
             commit;
         // The store's clock may go backwards; recorded times do not.

@@ -56,12 +56,12 @@ impl Commit {
         appends.iter().all(|append| append.events.is_empty()) && outcomes.is_empty() && rows.is_empty()
     }
 
-    /// Whether it is proven by its name alone: it has one, and writes no events, but outcomes or rows; or the caller wrote
+    /// Whether it is proven by its name alone: it writes no events, but outcomes or rows; or somebody may have written
     /// something of their own `beside` it, in the same transaction. See [`Attempt`].
     #[must_use]
     pub fn needs_witness(&self, beside: bool) -> bool {
         let events = self.appends.iter().any(|append| !append.events.is_empty());
-        !self.attempt.is_nil() && !events && (beside || !self.only_looks())
+        !events && (beside || !self.only_looks())
     }
 }
 

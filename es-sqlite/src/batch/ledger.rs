@@ -79,7 +79,7 @@ impl Batch {
         let Commit { appends, checks: _, condition: _, outcomes, rows, inline: _, explain: _, attempt } =
             commit;
         // Events prove their commit, and one that only looks needs no proof.
-        if commit.needs_witness(self.users) {
+        if !attempt.is_nil() && commit.needs_witness(self.users) {
             self.rows.witness(*attempt, attempt::kept_from(*attempt, self.now));
         }
         let mut versions = Vec::with_capacity(appends.len());

@@ -202,11 +202,16 @@ impl BuildRows {
         let frozen = frozen.map_err(|refused| self.refused(refused, to))?;
         let current = self.build(frozen.current);
         // A worker on it finds that out with its next flush, which fails.
+        self.interrupt_all(&current).await?;
+        Ok(current)
+    }
+
+    async fn interrupt_all(&self, build: &Build) -> Result<(), ProcessorError> {
         let shares = Shares::<Checkpoint>::checkpoints();
-        for share in shares.of(&*self.backend, &current.to_string()).await? {
+        for share in shares.of(&*self.backend, &build.to_string()).await? {
             self.interrupt(&shares, share).await?;
         }
-        Ok(current)
+        Ok(())
     }
 
     /// Moves a share to the next epoch: a flush of before does not find it any more.
@@ -261,10 +266,7 @@ impl BuildRows {
             Ok(_) | Err(Refused::Dropped) => {
                 // A worker of another node finds out with its next flush, which is refused at once: it must not wait
                 // behind the transaction that deletes everything.
-                let shares = Shares::<Checkpoint>::checkpoints();
-                for share in shares.of(&*self.backend, &self.build(generation).to_string()).await? {
-                    self.interrupt(&shares, share).await?;
-                }
+                self.interrupt_all(&self.build(generation)).await?;
                 self.update(&Change::Left(generation), With::Uninstall { generation }).await?
             }
             refused => refused,
