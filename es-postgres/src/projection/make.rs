@@ -15,6 +15,10 @@ pub(super) async fn make(
     generation: Generation,
     place: Option<&str>,
 ) -> Result<String, StoreError> {
+    // A view keeps rows and no tables of its own: then the catalogue is not read.
+    if tables.schema.trim().is_empty() {
+        return Ok("[]".to_owned());
+    }
     let failed = |e| error::store("installing a projection", e);
     let before: Vec<Oid> =
         sqlx::query_scalar(sql(schema.fill("select coalesce(array_agg(id), '{}') from {es}.objects()")))
@@ -31,10 +35,8 @@ pub(super) async fn make(
         );
     }
     sqlx::raw_sql(sql(path)).execute(&mut *conn).await.map_err(failed)?;
-    if !tables.schema.is_empty() {
-        let made = sqlx::raw_sql(tables.schema).execute(&mut *conn).await;
-        made.map_err(|e| does_not_run(tables, place, &e))?;
-    }
+    let made = sqlx::raw_sql(tables.schema).execute(&mut *conn).await;
+    made.map_err(|e| does_not_run(tables, place, &e))?;
     // What is new, and was made by this very transaction: another one may be making tables at the same time.
     let touched =
         "select kind, name, place::text, id = any ($1) from {es}.objects() where touched order by id desc";
@@ -56,7 +58,7 @@ pub(super) async fn make(
     if others(conn, schema, tables, generation).await.map_err(failed)? < beside {
         return Err(qualified(tables, "it drops tables of another generation"));
     }
-    if made.is_empty() && !tables.schema.trim().is_empty() {
+    if made.is_empty() {
         if place.is_some() {
             return Err(qualified(tables, "what it names is there already"));
         }
