@@ -10,7 +10,8 @@ use crate::readers::PgQuery;
 use crate::row::{COLUMNS, signed};
 use crate::schema;
 
-/// One read of the log: matching events with `after < position <= upto`, and the head in every row.
+/// One read of the log: matching events with `after < position <= upto`, and the head in every row. They come in order,
+/// as the inner select gives them; to say so again would sort all of them once more.
 #[derive(Debug)]
 pub(crate) struct Select<'f> {
     filter: &'f EventFilter,
@@ -42,8 +43,7 @@ impl<'f> Select<'f> {
         let sql = format!(
             "select {COLUMNS}, e.version, e.stream_id, head.head
              from (select coalesce(max(position), 0) as head from events) head
-             left join lateral ({found}) e on true
-             order by e.position"
+             left join lateral ({found}) e on true"
         );
         Self { filter, sql: schema::sql(sql) }
     }

@@ -175,6 +175,10 @@ impl EventStore for PgBackend {
         let mut events = self.events("reading the log", || select.query(after, upto, limit), place).await?;
         let names = self.0.shared.streams.names(&self.0.shared.readers, &streams).await?;
         events.iter_mut().zip(names).for_each(|(event, name)| event.stream = name);
+        // The order of an inner select is what PostgreSQL does, and not what it promises.
+        if !events.is_sorted_by_key(RecordedEvent::place) {
+            events.sort_by_key(RecordedEvent::place);
+        }
         let last = events.last().map_or(after, RecordedEvent::place);
         let through = if events.len() == limit { last } else { head.min(upto).max(last) };
         Ok(Page { events, through, more: through < head })
