@@ -337,9 +337,9 @@ impl Fold<Opened> for Balance {
         Ok(vec![event.aggregate_id()?])
     }
 
-    fn fold(&mut self, event: Recorded<'_, Opened>) -> Result<(), BoxError> {
+    fn fold(mut self, event: Recorded<'_, Opened>) -> Result<Option<Self>, BoxError> {
         self.owner.clone_from(&event.owner);
-        Ok(())
+        Ok(Some(self))
     }
 }
 
@@ -348,9 +348,9 @@ impl Fold<Deposited> for Balance {
         Ok(vec![event.aggregate_id()?])
     }
 
-    fn fold(&mut self, event: Recorded<'_, Deposited>) -> Result<(), BoxError> {
+    fn fold(mut self, event: Recorded<'_, Deposited>) -> Result<Option<Self>, BoxError> {
         self.amount += event.amount;
-        Ok(())
+        Ok(Some(self))
     }
 }
 
@@ -390,9 +390,9 @@ impl Fold<Opened> for Owner {
         Ok(IntoKeys::<String>::to_keys(&event.payload().owner))
     }
 
-    fn fold(&mut self, _: Recorded<'_, Opened>) -> Result<(), BoxError> {
+    fn fold(mut self, _: Recorded<'_, Opened>) -> Result<Option<Self>, BoxError> {
         self.accounts += 1;
-        Ok(())
+        Ok(Some(self))
     }
 }
 

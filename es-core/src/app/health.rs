@@ -56,7 +56,7 @@ impl Health {
             ProcessorState::Paused { .. } => return None,
             _ => {}
         }
-        let silent = self.now.duration_since(processor.progress?).unsigned_abs();
+        let silent = self.now.duration_since(processor.progress).unsigned_abs();
         let lag = self.lag(processor);
         (lag > 0 && silent > patience)
             .then(|| format!("is {lag} events behind, without progress for {silent:?}"))

@@ -198,7 +198,7 @@ impl App {
     pub async fn settle(&self, limit: Duration) -> Result<(), WaitError> {
         let head = self.store().head().await?;
         for processor in &self.0.processors {
-            processor.wait_for(head, limit).await?;
+            processor.reach(head, limit).await?;
         }
         Ok(())
     }

@@ -25,7 +25,7 @@ impl App {
     ///
     /// - If the query's handler is a projection that this app runs, it is asked again when that one has moved on; if it
     ///   asks for [`Views`] or is none, when any of the app's processors has. An app that runs none asks again once a
-    ///   second and after each append that it hears of. So an answer that also comes from elsewhere than the handler's
+    ///   second and after each append that it hears of; one with inline or live views, also after each append. So an answer that also comes from elsewhere than the handler's
     ///   own tables may be older than these.
     /// - It asks when it is polled, and only then: whoever is slow gets the newest answer, never a backlog.
     /// - An item that says the same as the one before it is left out: an equal answer, an error with the same text.
@@ -112,8 +112,10 @@ struct Watching<Q: Query> {
     /// The stored name of the only processor that matters.
     only: Option<String>,
     head: watch::Receiver<Position>,
-    /// Where the processors were before the query was asked; `None` before the first time.
-    seen: Option<Vec<Place>>,
+    /// Whether an append may change the answer before any processor has seen it: by an inline view, or a live one.
+    with_log: bool,
+    /// Where the log and the processors were before the query was asked; `None` before the first time.
+    seen: Option<(Position, Vec<Place>)>,
     /// The head that was looked for on other nodes, long enough.
     chased: Position,
     /// The last item: the answer, or the text of the error.
@@ -124,12 +126,12 @@ struct Watching<Q: Query> {
     over: bool,
 }
 
-/// Where a processor is: what it keeps is the same as long as this is. A retry of what is parked changes rows as well,
-/// and then there is less of it.
-type Place = (Generation, Vec<(Slices, Position, usize)>);
+/// Where a processor is: what it keeps is the same as long as this is. A retry or a rebuild of keys changes rows as well,
+/// while the ranges stay where they are: then their shares are written, and have another revision.
+type Place = (Generation, Vec<(Slices, Position, u64)>);
 
 fn place(status: &ProcessorStatus) -> Place {
-    let ranges = status.ranges.iter().map(|range| (range.slices, range.position, range.parked));
+    let ranges = status.ranges.iter().map(|range| (range.slices, range.position, range.rev));
     (status.generation, ranges.collect())
 }
 
@@ -138,7 +140,8 @@ impl<Q: Query<Answer: Clone + PartialEq> + Clone> Watching<Q> {
         let only = app.inner().queries.projection_of::<Q::Handler>();
         let only = only.filter(|_| !asks_for_views::<Q>()).map(str::to_owned);
         let (head, chased) = (app.store().watch(), Position(0));
-        Self { app, query, only, head, seen: None, chased, last: None, retry: RETRY, over: false }
+        let with_log = only.is_none() && !app.inner().never_behind.is_empty();
+        Self { app, query, only, head, with_log, seen: None, chased, last: None, retry: RETRY, over: false }
     }
 
     /// The next item that says something new; `None` after the last.
@@ -155,9 +158,8 @@ impl<Q: Query<Answer: Clone + PartialEq> + Clone> Watching<Q> {
                 }
             }
             // Seen before it is asked: what changes meanwhile is asked for again.
-            self.head.mark_unchanged();
-            self.seen =
-                Some(processors(&self.app, self.only.as_deref()).map(|p| place(&p.status())).collect());
+            let head = *self.head.borrow_and_update();
+            self.seen = Some((head, self.places()));
             match self.app.query(self.query.clone()).await {
                 Ok(answer) => {
                     self.retry = RETRY;
@@ -179,6 +181,11 @@ impl<Q: Query<Answer: Clone + PartialEq> + Clone> Watching<Q> {
         None
     }
 
+    /// Where the processors are that the answer may come from.
+    fn places(&self) -> Vec<Place> {
+        processors(&self.app, self.only.as_deref()).map(|processor| place(&processor.status())).collect()
+    }
+
     /// Until something that the answer may come from is not where it was before the query was asked.
     async fn changed(&mut self) {
         loop {
@@ -188,11 +195,15 @@ impl<Q: Query<Answer: Clone + PartialEq> + Clone> Watching<Q> {
             }
             // Taken anew each time: another build may have become the one that is read.
             let mut progress: Vec<_> = running.iter().map(|processor| processor.watch()).collect();
-            let now: Vec<Place> = progress.iter_mut().map(|p| place(&p.borrow_and_update())).collect();
-            if self.seen.as_ref() != Some(&now) {
+            progress.iter_mut().for_each(watch::Receiver::mark_unchanged);
+            let now = self.places();
+            let head = *self.head.borrow_and_update();
+            let same = |(before, places): &(Position, Vec<Place>)| {
+                *places == now && !(self.with_log && head > *before)
+            };
+            if !self.seen.as_ref().is_some_and(same) {
                 return;
             }
-            let head = *self.head.borrow_and_update();
             let chased = self.chased;
             tokio::select! {
                 () = any(&mut progress) => {}
@@ -234,7 +245,7 @@ async fn arrival(running: &[&Processor], head: Position) {
     let each: Vec<_> = behind
         .map(|processor| {
             Box::pin(async move {
-                if processor.wait_for(head, POLL).await.is_err() {
+                if processor.reach(head, POLL).await.is_err() {
                     pending::<()>().await;
                 }
             })

@@ -83,9 +83,9 @@ fn halt<V: View>(event: &RecordedEvent, source: BoxError) -> Halt<'_> {
 /// Changes with their events and the keys of their rows.
 struct Due<'e, V: View>(Vec<(&'e RecordedEvent, String, Change<'e, V>)>);
 
-/// A row, the revision that was read, and where it is among those that are written already.
+/// A row if there is one, the revision that was read, and where it is among those that are written already.
 struct Row<V> {
-    row: V,
+    row: Option<V>,
     rev: u64,
     written: Option<usize>,
 }
@@ -110,15 +110,15 @@ impl<'e, V: View> Changes<'e> for Due<'e, V> {
             if write.table != *table || !missing.remove(&write.key) {
                 continue;
             }
-            let row = write.row.as_ref().map(|data| fold::decode(&write.key, data)).transpose();
-            let row = row.map_err(|e| halt::<V>(first, e))?.unwrap_or_default();
+            let row = write.row.as_ref().map_or(Ok(None), |data| fold::decode(&write.key, data));
+            let row = row.map_err(|e| halt::<V>(first, e))?;
             found.insert(write.key.clone(), Row { row, rev: write.rev, written: Some(i) });
         }
         let keys: Vec<String> = missing.into_iter().collect();
         let stored = if keys.is_empty() { Vec::new() } else { store.rows(table, &keys).await? };
         for (key, stored) in keys.into_iter().zip(stored) {
             let row = match stored {
-                None => Row { row: V::default(), rev: 0, written: None },
+                None => Row { row: None, rev: 0, written: None },
                 Some(stored) => {
                     let row = fold::decode(&key, &stored.data).map_err(|e| halt::<V>(first, e))?;
                     Row { row, rev: stored.rev, written: None }
@@ -129,14 +129,17 @@ impl<'e, V: View> Changes<'e> for Due<'e, V> {
         let mut touched = BTreeMap::<String, &'e RecordedEvent>::new();
         for (event, key, change) in self.0 {
             let row = &mut found.get_mut(&key).expect("it was just read").row;
-            fold::apply(change, row).map_err(|e| halt::<V>(event, e))?;
+            *row = fold::apply(change, row.take()).map_err(|e| halt::<V>(event, e))?;
             touched.insert(key, event);
         }
         for (key, event) in touched {
             let Row { row, rev, written } = &found[&key];
-            let data = Some(fold::encode(&key, row).map_err(|e| halt::<V>(event, e))?);
+            // Another process may have read the row: the revision says that it is another one.
+            let data = row.as_ref().map_or(Ok(fold::GONE), |row| fold::encode(&key, row));
+            let data = Some(data.map_err(|e| halt::<V>(event, e))?);
             match written {
                 Some(i) => rows[*i].row = data,
+                None if row.is_none() && *rev == 0 => {}
                 None => rows.push(RowWrite { table: table.clone(), key, rev: *rev, row: data }),
             }
         }

@@ -10,6 +10,7 @@ use super::parked::{self, ParkedSequence};
 use super::status::{Board, ProcessorStatus};
 use super::worker::{NodeContext, Reset, ResetRequest};
 use super::{ProcessorError, Skipped};
+use crate::clock::Timestamp;
 use crate::cluster::Cluster;
 use crate::state::{Build, Control, Generations, control};
 use crate::store::{EventFilter, Generation, Position, RecordedEvent, Row, StoreError, write_rows};
@@ -31,6 +32,8 @@ pub struct Processor {
 #[derive(Debug)]
 pub(crate) struct HandleState {
     pub(crate) name: Arc<str>,
+    /// When this node began with it.
+    since: Timestamp,
     boards: Mutex<BTreeMap<Generation, Arc<Board>>>,
     /// The board of what queries read.
     pub(crate) current: watch::Sender<Arc<Board>>,
@@ -41,11 +44,12 @@ pub(crate) struct HandleState {
 }
 
 impl HandleState {
-    pub(crate) fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str, since: Timestamp) -> Self {
         let build = Build::first(name);
-        let board = Arc::new(Board::new(&build));
+        let board = Arc::new(Board::new(&build, since));
         Self {
             name: build.processor,
+            since,
             boards: Mutex::new(BTreeMap::from([(1, board.clone())])),
             current: watch::Sender::new(board),
             wake: Arc::default(),
@@ -56,7 +60,7 @@ impl HandleState {
     pub(crate) fn board(&self, generation: Generation) -> Arc<Board> {
         let mut boards = self.boards.lock().unwrap_or_else(PoisonError::into_inner);
         let build = Build { processor: self.name.clone(), generation };
-        boards.entry(generation).or_insert_with(|| Arc::new(Board::new(&build))).clone()
+        boards.entry(generation).or_insert_with(|| Arc::new(Board::new(&build, self.since))).clone()
     }
 
     pub(crate) fn boards(&self) -> Vec<Arc<Board>> {

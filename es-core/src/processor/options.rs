@@ -37,6 +37,9 @@ pub struct ProcessorOptions {
     pub first_wait: Duration,
     /// The longest wait after a failure; 10 s by default.
     pub longest_wait: Duration,
+    /// For how long a failure that looks like one of the store (a refused connection, a statement or a lock that timed
+    /// out) is believed to be one, while the store takes writes; then it is the event's. 10 s by default.
+    pub patience: Duration,
     /// The longest that one call of a handler may take; 60 s by default.
     pub handler_limit: Duration,
     /// How many ranges of slices a node works on at once; 1 by default. More of them help where the handlers wait: for
@@ -56,6 +59,7 @@ impl Default for ProcessorOptions {
             retries: 4,
             first_wait: Duration::from_millis(50),
             longest_wait: Duration::from_secs(10),
+            patience: Duration::from_secs(10),
             handler_limit: Duration::from_secs(60),
             workers: 1,
             page: None,
@@ -70,6 +74,12 @@ impl ProcessorOptions {
     #[must_use]
     pub const fn retries(self, retries: u32, first: Duration, longest: Duration) -> Self {
         Self { retries, first_wait: first, longest_wait: longest, ..self }
+    }
+
+    /// Believes for so long that a failure is one of the store, while the store takes writes.
+    #[must_use]
+    pub const fn patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Lets a call of a handler take so long.
@@ -104,8 +114,17 @@ impl ProcessorOptions {
 
     /// What is out of range, a line each.
     pub(crate) fn problems(&self, of: &str) -> Vec<String> {
-        let Self { retries: _, first_wait, longest_wait, handler_limit, workers, page, bytes, parking } =
-            self;
+        let Self {
+            retries: _,
+            patience: _,
+            first_wait,
+            longest_wait,
+            handler_limit,
+            workers,
+            page,
+            bytes,
+            parking,
+        } = self;
         let mut problems = Vec::new();
         let mut check = |holds: bool, what: &str| {
             if !holds {

@@ -32,8 +32,9 @@ pub struct ProcessorStatus {
     pub handled: u64,
     /// Events per second, of late: those that this node handled, or if it has none of them, positions.
     pub per_second: f64,
-    /// When this node last made progress; `None` before the first time.
-    pub progress: Option<Timestamp>,
+    /// When it last made progress, on any node, or had nothing to do, as far as this node knows; before that, when this
+    /// node began with it.
+    pub progress: Timestamp,
     /// The time of the last event that this node handled, by the store's clock.
     pub recorded_at: Option<Timestamp>,
     /// Why it cannot be found out what to work on, whatever its ranges do meanwhile.
@@ -53,6 +54,8 @@ pub struct RangeStatus {
     /// What it is doing.
     pub state: ProcessorState,
     pub(crate) parked: usize,
+    /// The revision of its share: another one says that something was written.
+    pub(crate) rev: u64,
 }
 
 /// What a processor is doing, from best to worst.
@@ -102,7 +105,7 @@ pub(crate) struct Board {
 }
 
 impl Board {
-    pub(crate) fn new(build: &Build) -> Self {
+    pub(crate) fn new(build: &Build, since: Timestamp) -> Self {
         let status = ProcessorStatus {
             name: build.processor.clone(),
             generation: build.generation,
@@ -112,7 +115,7 @@ impl Board {
             parked: 0,
             handled: 0,
             per_second: 0.0,
-            progress: None,
+            progress: since,
             recorded_at: None,
             unsettled: None,
         };
@@ -152,7 +155,7 @@ impl Board {
     pub(crate) fn progress(&self, events: u64, now: Timestamp, recorded_at: Option<Timestamp>) {
         self.status.send_if_modified(|status| {
             status.handled += events;
-            status.progress = Some(now);
+            status.progress = now;
             status.recorded_at = recorded_at.max(status.recorded_at);
             false
         });

@@ -10,7 +10,7 @@ use crate::cluster::Shares;
 use crate::command::{Done, NamedDone};
 use crate::slices::slice_of;
 use crate::state::{Build, Checkpoint};
-use crate::store::{Position, StoreError};
+use crate::store::{Position, Row, StoreError};
 
 /// What was written: the position of its last event, and how many events there were, if that is known. Then only the
 /// slices of their keys are waited for.
@@ -86,7 +86,11 @@ impl WaitError {
 
 /// What is waited for.
 enum Wanted {
+    /// All slices, whatever was set aside there.
+    Passed,
+    /// All slices, and nothing of it is parked.
     Everything,
+    /// The slices of some keys, and none of these is parked; of no key, all slices.
     Keys(BTreeSet<String>),
 }
 
@@ -104,14 +108,15 @@ impl Wanted {
             any && all
         };
         match self {
-            Self::Everything => there(None),
-            Self::Keys(keys) => keys.iter().all(|key| there(Some(slice_of(key)))),
+            Self::Keys(keys) if !keys.is_empty() => keys.iter().all(|key| there(Some(slice_of(key)))),
+            _ => there(None),
         }
     }
 }
 
 impl Processor {
-    /// Waits until what was written is handled, by whichever node works on it: until a query sees it.
+    /// Waits until what was written is handled, by whichever node works on it: until a query sees it. Of a position:
+    /// until everything up to it is handled, and nothing of it is parked.
     ///
     /// Woken by progress on this node; progress of other nodes is looked up, ever less often up to five times a second.
     ///
@@ -123,10 +128,27 @@ impl Processor {
         receipt: impl Into<Receipt> + Send,
         limit: Duration,
     ) -> Result<(), WaitError> {
-        let receipt = receipt.into();
+        self.wait(receipt.into(), None, limit).await
+    }
+
+    /// Waits until everything up to a position is handled or set aside, by whichever node works on it.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError::TimedOut`] if it did not get there within `limit`; [`WaitError::Store`].
+    pub async fn reach(&self, position: Position, limit: Duration) -> Result<(), WaitError> {
+        self.wait(position.into(), Some(Wanted::Passed), limit).await
+    }
+
+    async fn wait(
+        &self,
+        receipt: Receipt,
+        mut wanted: Option<Wanted>,
+        limit: Duration,
+    ) -> Result<(), WaitError> {
         let arrived = async {
             let mut pause = Duration::from_millis(10);
-            let (mut wanted, mut looked) = (None, false);
+            let mut looked = false;
             loop {
                 // Another build may have become the one that is read.
                 let mut watch = self.watch();
@@ -179,7 +201,7 @@ impl Processor {
     ) -> Result<bool, WaitError> {
         let elsewhere = self.is_elsewhere(status, Position(u64::MAX));
         if wanted.is_none() {
-            if Wanted::Everything.reached(status, receipt.position) && status.parked == 0 && !elsewhere {
+            if Wanted::Passed.reached(status, receipt.position) && status.parked == 0 && !elsewhere {
                 return Ok(true);
             }
             *wanted = Some(self.wanted(receipt).await?);
@@ -196,8 +218,8 @@ impl Processor {
             }
         }
         let may_be_parked = status.parked > 0 || elsewhere;
-        if let (Wanted::Keys(keys), true) = (wanted, may_be_parked) {
-            self.not_parked(keys, receipt.position, status).await?;
+        if may_be_parked {
+            self.not_parked(wanted, receipt.position, status).await?;
         }
         Ok(true)
     }
@@ -220,13 +242,13 @@ impl Processor {
                 Err(_) => return Ok(Wanted::Everything),
             }
         }
-        Ok(if keys.is_empty() { Wanted::Everything } else { Wanted::Keys(keys) })
+        Ok(Wanted::Keys(keys))
     }
 
     /// Sees how far other nodes have come; `false` if they share it in another way than this one knows.
     async fn look_up(&self) -> Result<bool, StoreError> {
         let status = self.status();
-        let build = Build { processor: self.handle.name.clone(), generation: status.generation };
+        let build = self.build(&status);
         let board = self.handle.board(status.generation);
         let shares = Shares::<Checkpoint>::checkpoints().of(&*self.node.backend, &build.to_string()).await?;
         let mut known = true;
@@ -236,6 +258,7 @@ impl Processor {
                 found = known.slices == share.slices && known.owner == share.owner;
                 if found {
                     known.position = share.progress.position;
+                    known.rev = share.rev;
                 }
             });
             known &= found;
@@ -248,20 +271,33 @@ impl Processor {
 
     async fn not_parked(
         &self,
-        keys: &BTreeSet<String>,
+        wanted: &Wanted,
         position: Position,
         status: &ProcessorStatus,
     ) -> Result<(), WaitError> {
-        let build = Build { processor: self.handle.name.clone(), generation: status.generation };
-        for key in keys {
-            // What stands before the event that failed was handled.
-            let kept = parked::one(&*self.node.backend, &build, key).await?;
-            if let Some(kept) = kept.filter(|kept| kept.value.position <= position) {
-                let (processor, key, error) = (self.name().to_owned(), key.clone(), kept.value.error);
-                return Err(WaitError::Parked { processor, key, error });
+        let (backend, build) = (&*self.node.backend, self.build(status));
+        let mut parked = Vec::new();
+        match wanted {
+            Wanted::Passed => {}
+            Wanted::Everything => parked = build.parked().all(backend).await?,
+            Wanted::Keys(keys) => {
+                for key in keys {
+                    parked.extend(parked::one(backend, &build, key).await?);
+                }
             }
         }
-        Ok(())
+        // What stands before the event that failed was handled.
+        match parked.into_iter().find(|kept| kept.value.position <= position) {
+            Some(Row { key, value, .. }) => {
+                let (processor, error) = (self.name().to_owned(), value.error);
+                Err(WaitError::Parked { processor, key, error })
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn build(&self, status: &ProcessorStatus) -> Build {
+        Build { processor: self.handle.name.clone(), generation: status.generation }
     }
 
     fn late(&self, position: Position, limit: Duration) -> WaitError {

@@ -35,10 +35,14 @@ pub(crate) fn key_of_undecodable<V: View>(event: &RecordedEvent) -> String {
     id.map_or_else(|| stream.to_owned(), |key| key.to_string())
 }
 
-/// Makes one change of a row. If that fails, what the row holds is of no use.
-pub(crate) fn apply<V: View>(change: Change<'_, V>, row: &mut V) -> Result<(), BoxError> {
+/// Makes one change of a row, if there is one: the row as it is then, `None` if it goes.
+pub(crate) fn apply<V: View>(change: Change<'_, V>, row: Option<V>) -> Result<Option<V>, BoxError> {
     call_now(|| change.apply(row))
 }
+
+/// The data of a row that is no more, where its revision has to stay: one that comes after it must not be taken for the
+/// one of before.
+pub(crate) const GONE: Bytes = Bytes::new();
 
 /// A row as it is stored. An error names it.
 pub(crate) fn encode<V: View>(key: &str, row: &V) -> Result<Bytes, BoxError> {
@@ -46,9 +50,12 @@ pub(crate) fn encode<V: View>(key: &str, row: &V) -> Result<Bytes, BoxError> {
     data.map(Bytes::from).map_err(|e| about::<V>(key, "as JSON: ", &*e))
 }
 
-/// What a stored row holds. An error names it.
-pub(crate) fn decode<V: View>(key: &str, data: &[u8]) -> Result<V, BoxError> {
-    call_now(|| Ok(serde_json::from_slice(data)?)).map_err(|e| about::<V>(key, "", &*e))
+/// What a stored row holds, `None` for one that is [`GONE`]. An error names it.
+pub(crate) fn decode<V: View>(key: &str, data: &[u8]) -> Result<Option<V>, BoxError> {
+    if data == GONE {
+        return Ok(None);
+    }
+    call_now(|| Ok(Some(serde_json::from_slice(data)?))).map_err(|e| about::<V>(key, "", &*e))
 }
 
 fn about<V: View>(key: &str, what: &str, error: &(dyn std::error::Error + 'static)) -> BoxError {

@@ -81,7 +81,10 @@ fn take_in<V: View>(
 ) -> Result<(), BoxError> {
     for (key, change) in fold::changes::<V>(event)? {
         if wanted(&key) {
-            fold::apply(change, rows.entry(key).or_default())?;
+            let row = rows.remove(&key);
+            if let Some(row) = fold::apply(change, row)? {
+                rows.insert(key, row);
+            }
         }
     }
     Ok(())

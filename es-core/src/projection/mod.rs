@@ -7,7 +7,7 @@ mod view;
 mod views;
 
 pub use self::reactor::{React, Reactor, missing_for as missing_for_reactor};
-pub use self::view::{Change, Fold, IntoKeys, View};
+pub use self::view::{Change, Fold, IntoKeys, RowResult, View};
 pub use self::views::Views;
 use crate::BoxError;
 use crate::event::{Event, Payload, Recorded};

@@ -34,18 +34,22 @@ pub trait Fold<P: Payload>: View {
     /// The event names no key of this view.
     fn keys(event: Recorded<'_, P>) -> Result<Vec<Self::Key>, BoxError>;
 
-    /// Takes in one event.
+    /// Takes in one event: gives the row as it is then, or `None` if it goes. The next event of its key begins with a new
+    /// one.
     ///
     /// # Errors
     ///
     /// Whatever the handler returns.
-    fn fold(&mut self, event: Recorded<'_, P>) -> Result<(), BoxError>;
+    fn fold(self, event: Recorded<'_, P>) -> Result<Option<Self>, BoxError>;
 }
+
+/// What becomes of a row.
+type Apply<'e, V> = Box<dyn FnOnce(V) -> Result<Option<V>, BoxError> + Send + 'e>;
 
 /// A row's key, and what happens to the row.
 pub struct Change<'e, V: View> {
     key: V::Key,
-    apply: Box<dyn FnOnce(&mut V) -> Result<(), BoxError> + Send + 'e>,
+    apply: Apply<'e, V>,
 }
 
 impl<V: View> fmt::Debug for Change<'_, V> {
@@ -55,8 +59,16 @@ impl<V: View> fmt::Debug for Change<'_, V> {
 }
 
 impl<'e, V: View> Change<'e, V> {
-    /// A change of one row.
+    /// A change of one row, which is there afterwards.
     pub fn new(key: V::Key, apply: impl FnOnce(&mut V) -> Result<(), BoxError> + Send + 'e) -> Self {
+        Self::replace(key, move |mut row| {
+            apply(&mut row)?;
+            Ok(Some(row))
+        })
+    }
+
+    /// Another row in the place of one, or none. Where there is none, it gets a default one.
+    pub fn replace(key: V::Key, apply: impl FnOnce(V) -> Result<Option<V>, BoxError> + Send + 'e) -> Self {
         Self { key, apply: Box::new(apply) }
     }
 
@@ -73,7 +85,7 @@ impl<'e, V: View> Change<'e, V> {
         let payload = Arc::new(payload);
         to.extend(keys.into_iter().map(|key| {
             let payload = payload.clone();
-            Self::new(key, move |row| row.fold(Recorded::new(&payload, event)))
+            Self::replace(key, move |row| row.fold(Recorded::new(&payload, event)))
         }));
         Ok(())
     }
@@ -84,13 +96,40 @@ impl<'e, V: View> Change<'e, V> {
         self.key.to_string()
     }
 
-    /// Makes the change.
+    /// Makes the change of a row, if there is one: gives the row as it is then, `None` if it goes.
     ///
     /// # Errors
     ///
     /// Whatever the handler returns.
-    pub fn apply(self, row: &mut V) -> Result<(), BoxError> {
-        (self.apply)(row)
+    pub fn apply(self, row: Option<V>) -> Result<Option<V>, BoxError> {
+        (self.apply)(row.unwrap_or_default())
+    }
+}
+
+/// What a view's handler may return that takes the row as `self`: the row as it is then, or `None` if it goes.
+#[diagnostic::on_unimplemented(
+    message = "a view's handler that takes `self` cannot return `{Self}`",
+    label = "neither `Option<Self>` nor a `Result` with one",
+    note = "return `Some(self)` to keep the row and `None` to delete it; a handler that takes `&mut self` keeps it"
+)]
+pub trait RowResult<V> {
+    /// With the error boxed.
+    ///
+    /// # Errors
+    ///
+    /// The handler's own.
+    fn boxed(self) -> Result<Option<V>, BoxError>;
+}
+
+impl<V> RowResult<V> for Option<V> {
+    fn boxed(self) -> Result<Self, BoxError> {
+        Ok(self)
+    }
+}
+
+impl<V, E: Into<BoxError>> RowResult<V> for Result<Option<V>, E> {
+    fn boxed(self) -> Result<Option<V>, BoxError> {
+        self.map_err(Into::into)
     }
 }
 

@@ -49,7 +49,7 @@ impl Views {
             return live::row(&*log, key).await;
         }
         let mut rows = self.store.rows(&tables_of::<V>().stored_name(), &[key.to_string()]).await?;
-        rows.pop().flatten().map(|row| fold::decode(&row.key, &row.data)).transpose()
+        rows.pop().flatten().map_or(Ok(None), |row| fold::decode(&row.key, &row.data))
     }
 
     /// Every row in the order of the keys' texts, handed to `each` one by one; memory stays flat, except for a live view.
@@ -87,16 +87,17 @@ impl Views {
             let page = scan.page().await?;
             Ok::<_, BoxError>((!page.is_empty()).then_some((page, scan)))
         });
-        let rows = pages.map_ok(|page| stream::iter(page.into_iter().map(|row| typed::<V>(&row))));
+        let rows = pages
+            .map_ok(|page| stream::iter(page.into_iter().filter_map(|row| typed::<V>(&row).transpose())));
         Either::Right(rows.try_flatten())
     }
 }
 
-fn typed<V: View>(row: &StoredRow) -> Result<(V::Key, V), BoxError> {
+fn typed<V: View>(row: &StoredRow) -> Result<Option<(V::Key, V)>, BoxError> {
     let name = || tables_of::<V>().stored_name();
     let key =
         V::Key::parse(&row.key).ok_or_else(|| format!("{:?} is not a key of view {}", row.key, name()))?;
-    Ok((key, fold::decode(&row.key, &row.data)?))
+    Ok(fold::decode(&row.key, &row.data)?.map(|value| (key, value)))
 }
 
 /// A walk through the rows of the generation that was current when it began.

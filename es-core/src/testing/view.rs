@@ -87,10 +87,10 @@ fn change_row<V: View>(
     key: String,
     change: Change<'_, V>,
 ) -> Result<(), BoxError> {
-    let mut row = rows.remove(&key).unwrap_or_default();
-    fold::apply(change, &mut row)?;
-    let row = fold::decode(&key, &fold::encode(&key, &row)?)?;
-    rows.insert(key, row);
+    let row = rows.remove(&key);
+    if let Some(row) = fold::apply(change, row)? {
+        rows.extend(fold::decode(&key, &fold::encode(&key, &row)?)?.map(|row| (key, row)));
+    }
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in here, what is not there is a test that fails")]
 
 mod circles;
+mod code_map;
 mod fixtures;
 mod golden;
 mod idle;

@@ -36,6 +36,8 @@ pub(crate) struct ReadHandler {
     pub(crate) tx: Option<Type>,
     pub(crate) services: Vec<Type>,
     pub(crate) is_async: bool,
+    /// Whether it takes `self` rather than a reference.
+    pub(crate) by_value: bool,
     /// Where the return type is, or the name if there is none.
     pub(crate) returns: Span,
 }
@@ -90,6 +92,7 @@ impl ReadRules {
             tx,
             services,
             is_async: sig.asyncness.is_some(),
+            by_value: params::receiver(sig) == Receiver::Owned,
             returns: written_at(params::output(sig).map_or_else(|| sig.ident.span(), Spanned::span)),
         })
     }
@@ -97,11 +100,14 @@ impl ReadRules {
     fn receiver(self, cx: &Ctxt, method: &Method) {
         let (found, sig) = (params::receiver(&method.sig), &method.sig);
         let (wanted, text) = match self {
-            Self::View => (Receiver::Exclusive, "`&mut self`: it changes the row"),
+            Self::View => {
+                let text = "`&mut self`: it changes the row; or `self`, and gives back the row or `None`";
+                (Receiver::Exclusive, text)
+            }
             Self::Projection => (Receiver::Shared, "`&self`: what it changes, it writes through `tx`"),
             Self::Reactor => (Receiver::Shared, "`&self`: what it needs, it asks for as services"),
         };
-        if found == wanted {
+        if found == wanted || self == Self::View && found == Receiver::Owned {
             return;
         }
         let text = format!("{} takes {text}", self.what());

@@ -55,12 +55,23 @@ pub(super) fn each(
 
 /// The call of the user's method, boxed: `Self::opened(self, &*event, ..)`.
 pub(super) fn call(es: &TokenStream, handler: &ReadHandler, rest: &TokenStream) -> TokenStream {
+    call_on(es, handler, &quote!(self), rest, &quote!(HandlerResult))
+}
+
+/// The same on another receiver, with what its result has to be.
+pub(super) fn call_on(
+    es: &TokenStream,
+    handler: &ReadHandler,
+    receiver: &TokenStream,
+    rest: &TokenStream,
+    result: &TokenStream,
+) -> TokenStream {
     let ReadHandler { name, at, recorded, is_async, returns, .. } = handler;
     let event = if *recorded { quote!(event) } else { quote!(&*event) };
     let wait = is_async.then(|| quote_spanned!(*at=> .await));
-    let call = quote_spanned!(*at=> let done = Self::#name(self, #event, #rest)#wait;);
-    // Shown at the return type: a handler returns nothing, or a `Result` with an error that can be boxed.
+    let call = quote_spanned!(*at=> let done = Self::#name(#receiver, #event, #rest)#wait;);
+    // Shown at the return type, if it is another one.
     let es = respan(es.clone(), *returns);
-    let boxed = quote_spanned!(*returns=> #es::projection::HandlerResult::boxed(done));
+    let boxed = quote_spanned!(*returns=> #es::projection::#result::boxed(done));
     quote!(#call #boxed)
 }

@@ -64,7 +64,7 @@ fn fold(cx: &Ctxt, es: &TokenStream, this: &Type, handler: &ReadHandler) -> Toke
     let ReadHandler { cfgs, payload, .. } = handler;
     let at = written_at(payload.span());
     let es = &respan(es.clone(), at);
-    let (keys, call) = (keys(cx, es, handler), dispatch::call(es, handler, &TokenStream::new()));
+    let (keys, row) = (keys(cx, es, handler), row(es, handler));
     quote_spanned! {at=>
         #(#cfgs)*
         #[automatically_derived]
@@ -74,10 +74,27 @@ fn fold(cx: &Ctxt, es: &TokenStream, this: &Type, handler: &ReadHandler) -> Toke
             ) -> ::core::result::Result<::std::vec::Vec<<Self as #es::View>::Key>, #es::BoxError> {
                 #keys
             }
-            fn fold(&mut self, event: #es::Recorded<'_, #payload>) -> ::core::result::Result<(), #es::BoxError> {
-                #call
+            fn fold(
+                self,
+                event: #es::Recorded<'_, #payload>,
+            ) -> ::core::result::Result<::core::option::Option<Self>, #es::BoxError> {
+                #row
             }
         }
+    }
+}
+
+/// The row after the call: what the handler gives back, or what it changed.
+fn row(es: &TokenStream, handler: &ReadHandler) -> TokenStream {
+    let none = TokenStream::new();
+    if handler.by_value {
+        return dispatch::call_on(es, handler, &quote!(self), &none, &quote!(RowResult));
+    }
+    let call = dispatch::call_on(es, handler, &quote!(&mut row), &none, &quote!(HandlerResult));
+    quote! {
+        let mut row = self;
+        let done: ::core::result::Result<(), #es::BoxError> = { #call };
+        done.map(|()| ::core::option::Option::Some(row))
     }
 }
 

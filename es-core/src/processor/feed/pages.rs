@@ -41,27 +41,28 @@ pub(crate) struct Pages {
     news: watch::Sender<u64>,
 }
 
-/// A page that processors share. Some of them may replay its events while others do not: so those of a replay are
-/// marked in copies, which are made once for all that replay them.
+/// A page that processors share. Some of them may replay its events while others do not: its events are as the first who
+/// asked for it wanted them, and for the others there are copies, made once.
 #[derive(Debug)]
 pub(crate) struct SharedPage {
     page: Page,
-    replayed: OnceLock<Vec<RecordedEvent>>,
+    replay: bool,
+    copies: OnceLock<Vec<RecordedEvent>>,
 }
 
 impl SharedPage {
-    pub(in crate::processor) const fn new(page: Page) -> Self {
-        Self { page, replayed: OnceLock::new() }
+    pub(in crate::processor) fn new(mut page: Page, replay: bool) -> Self {
+        page.events.iter_mut().for_each(|event| event.replay = replay);
+        Self { page, replay, copies: OnceLock::new() }
     }
 
     /// The events of the page, as they are delivered in a replay or outside of one.
     pub(crate) fn events(&self, replay: bool) -> &[RecordedEvent] {
-        let mark = |event: &RecordedEvent| RecordedEvent { replay: true, ..event.clone() };
-        if replay {
-            self.replayed.get_or_init(|| self.page.events.iter().map(mark).collect())
-        } else {
-            &self.page.events
+        if replay == self.replay {
+            return &self.page.events;
         }
+        let mark = |event: &RecordedEvent| RecordedEvent { replay, ..event.clone() };
+        self.copies.get_or_init(|| self.page.events.iter().map(mark).collect())
     }
 }
 
@@ -112,11 +113,15 @@ impl Pages {
         &self.filter
     }
 
-    /// The matching events after a position.
-    pub(crate) async fn after(self: &Arc<Self>, position: Position) -> Result<Arc<SharedPage>, StoreError> {
+    /// The matching events after a position, for one who replays them or not.
+    pub(crate) async fn after(
+        self: &Arc<Self>,
+        position: Position,
+        replay: bool,
+    ) -> Result<Arc<SharedPage>, StoreError> {
         let n_begun = self.n_begun.load(Ordering::SeqCst);
         let page = loop {
-            let Read { number, page } = self.read(position).await?;
+            let Read { number, page } = self.read(position, replay).await?;
             // That there is nothing is only said by a read that began after it was asked for.
             if !page.events.is_empty() || number >= n_begun {
                 break page;
@@ -125,12 +130,12 @@ impl Pages {
         if page.more {
             // By the time it is asked for, it is there. No caller waits for this task: the one that asks reads a page.
             let (ahead, next) = (self.clone(), page.through);
-            drop(tokio::spawn(async move { drop(ahead.read(next).await) }));
+            drop(tokio::spawn(async move { drop(ahead.read(next, replay).await) }));
         }
         Ok(page)
     }
 
-    async fn read(&self, position: Position) -> Result<Read, StoreError> {
+    async fn read(&self, position: Position, replay: bool) -> Result<Read, StoreError> {
         let cell = self.cache.lock().unwrap_or_else(PoisonError::into_inner).cell(position);
         let read = || async {
             let number = self.n_begun.fetch_add(1, Ordering::SeqCst);
@@ -144,7 +149,7 @@ impl Pages {
                 self.limit.store(fitting.clamp(1, (2 * limit).min(MAX_PAGE)), Ordering::Relaxed);
             }
             self.cache.lock().unwrap_or_else(PoisonError::into_inner).keep(position, &page, size);
-            Ok(Read { number, page: Arc::new(SharedPage::new(page)) })
+            Ok(Read { number, page: Arc::new(SharedPage::new(page, replay)) })
         };
         // After a failure the cell stays, for those that wait for it, and for the next that asks.
         cell.get_or_try_init(read).await.cloned()

@@ -77,8 +77,17 @@ struct ViewSession<B, V> {
 
 struct Kept<V> {
     rev: u64,
-    row: V,
+    /// `None` if there is none.
+    row: Option<V>,
     touched: bool,
+}
+
+impl<V> Kept<V> {
+    /// The revision that it has once it was written.
+    fn written(&mut self) {
+        self.touched = false;
+        self.rev = if self.row.is_some() { self.rev + 1 } else { 0 };
+    }
 }
 
 /// A change, the event it comes from, and the key of its row.
@@ -98,7 +107,7 @@ impl<B: Backend, V: View> ViewSession<B, V> {
         let found = found.map_err(|e| Failure::new(first, &*keys[0], e))?;
         for ((key, row), event) in keys.into_iter().zip(found).zip(events) {
             let kept = match row {
-                None => Kept { rev: 0, row: V::default(), touched: false },
+                None => Kept { rev: 0, row: None, touched: false },
                 Some(stored) => {
                     let row = fold::decode(&key, &stored.data).map_err(|e| Failure::new(event, &*key, e))?;
                     Kept { rev: stored.rev, row, touched: false }
@@ -172,21 +181,23 @@ impl<B: Backend, V: View> Rebuildable for ViewSession<B, V> {
     async fn flush_with(&mut self, mut commit: Commit) -> Result<(), CommitError> {
         for key in &self.touched {
             let Some(Kept { rev, row, .. }) = self.rows.get(key) else { continue };
-            let data = match fold::encode(key, row) {
-                Ok(data) => data,
+            if row.is_none() && *rev == 0 {
+                continue;
+            }
+            let row = match row.as_ref().map(|row| fold::encode(key, row)).transpose() {
+                Ok(row) => row,
                 Err(error) => {
                     self.failed = Some(key.clone());
                     return Err(StoreError::misuse(error.to_string()).into());
                 }
             };
             let (table, key) = (self.table.clone(), key.clone());
-            commit.rows.push(RowWrite { table, key, rev: *rev, row: Some(data) });
+            commit.rows.push(RowWrite { table, key, rev: *rev, row });
         }
         self.backend.commit(commit).await?;
         for key in self.touched.drain(..) {
             if let Some(kept) = self.rows.get_mut(&key) {
-                kept.touched = false;
-                kept.rev += 1;
+                kept.written();
             }
         }
         if self.rows.len() > KEPT {
@@ -198,12 +209,9 @@ impl<B: Backend, V: View> Rebuildable for ViewSession<B, V> {
     async fn forget(&mut self, keys: &[String]) -> Result<(), StoreError> {
         let found = self.backend.rows(&self.table, keys).await?;
         for (key, row) in keys.iter().zip(found) {
-            // A row that is not there stays so, unless an event makes it.
-            let kept = Kept {
-                rev: row.as_ref().map_or(0, |row| row.rev),
-                row: V::default(),
-                touched: row.is_some(),
-            };
+            // It goes, unless an event makes it again.
+            let (rev, touched) = (row.as_ref().map_or(0, |row| row.rev), row.is_some());
+            let kept = Kept { rev, row: None, touched };
             let was = self.rows.get(key).is_some_and(|kept| kept.touched);
             self.touched.extend((kept.touched && !was).then(|| key.clone()));
             self.rows.insert(key.clone(), kept);
@@ -219,8 +227,9 @@ fn take_in<V: View>(
     key: String,
     change: Change<'_, V>,
 ) -> Result<Option<String>, Failure> {
-    if let Err(source) = fold::apply(change, &mut kept.row) {
-        return Err(Failure::new(event, key, source));
+    match fold::apply(change, kept.row.take()) {
+        Ok(row) => kept.row = row,
+        Err(source) => return Err(Failure::new(event, key, source)),
     }
     Ok((!std::mem::replace(&mut kept.touched, true)).then_some(key))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::projection::fold::GONE;
 use crate::store::{Difference, Generation, RowStore, Sample, StoreError, StoredRow, Tables};
 
 /// Rows of one table, one after another.
@@ -15,11 +16,11 @@ struct Scan<'s> {
 
 impl Scan<'_> {
     async fn next(&mut self) -> Result<Option<StoredRow>, StoreError> {
-        if self.page.is_empty() && !self.ended {
+        while self.page.is_empty() && !self.ended {
             let page = self.store.scan(&self.table, self.after.as_deref(), 1_000).await?;
             self.ended = page.len() < 1_000;
             self.after = page.last().map(|row| row.key.clone());
-            self.page = page.into();
+            self.page = page.into_iter().filter(|row| row.data != GONE).collect();
         }
         Ok(self.page.pop_front())
     }
@@ -56,7 +57,7 @@ pub(super) async fn compare_rows(
         };
         let (a, b) = (was.as_ref().filter(|_| take_old), is.as_ref().filter(|_| take_new));
         let differs = match (a, b) {
-            (Some(a), Some(b)) => a.data != b.data,
+            (Some(a), Some(b)) => !same(&a.data, &b.data),
             _ => true,
         };
         if differs {
@@ -76,4 +77,10 @@ pub(super) async fn compare_rows(
             is = news.next().await?;
         }
     }
+}
+
+/// Whether two rows hold the same: a map has no order that means anything.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    let value = |data: &[u8]| serde_json::from_slice::<serde_json::Value>(data).ok();
+    a == b || value(a).is_some_and(|a| value(b) == Some(a))
 }

@@ -215,17 +215,8 @@ impl BuildContext {
         Ok(if frozen { positions.max() } else { positions.min() }.unwrap_or_default())
     }
 
-    /// Whether the event, not the store, is why something failed. It is asked whether it answers: an error that hides
-    /// its source must not be taken for one of the event.
-    pub(crate) async fn blames_the_event(
-        &self,
-        error: &(dyn std::error::Error + Send + Sync + 'static),
-    ) -> bool {
-        let fenced = matches!(error.downcast_ref(), Some(CommitError::Fenced { .. }));
-        !fenced && !self.blames_the_store(error) && self.backend().head().await.is_ok()
-    }
-
-    fn blames_the_store(&self, error: &(dyn std::error::Error + 'static)) -> bool {
+    /// Whether an error looks like one of the store.
+    pub(crate) fn blames_the_store(&self, error: &(dyn std::error::Error + 'static)) -> bool {
         let mut cause = Some(error);
         while let Some(error) = cause {
             if is_of_the_store(error) {

@@ -43,6 +43,8 @@ pub(crate) struct Coordinator {
 struct Running {
     keeper: Keeper<BuildWork>,
     rate: Rate,
+    /// Where it was seen last, on whichever node.
+    seen: Position,
     /// How often something had been asked of it, when its workers were told.
     asked: u64,
 }
@@ -186,6 +188,7 @@ impl Coordinator {
                 position: share.progress.position,
                 state: ProcessorState::Paused { since },
                 parked: 0,
+                rev: share.rev,
             };
             let ranges = sight.view.shares(&shares, &build.to_string())?;
             // The store may not have answered when it was to be given back.
@@ -212,7 +215,7 @@ impl Coordinator {
         let (shares, splits) = (context.shares.clone(), context.execution.splits);
         let keeper = Keeper::new(self.cluster.clone(), shares, group, Arc::new(BuildWork(Arc::new(context))));
         let keeper = if splits { keeper.splitting(self.options.workers) } else { keeper };
-        Ok(Running { keeper, rate: Rate::new(), asked: 0 })
+        Ok(Running { keeper, rate: Rate::new(), seen: Position(0), asked: 0 })
     }
 
     /// Claims, gives back, splits and merges shares of a build, and works on those of this node.
@@ -226,12 +229,16 @@ impl Coordinator {
             self.handle.wake_workers();
         }
         running.rate.measure(&context.board);
+        let position = context.board.now().position;
+        if position >= sight.head || position > std::mem::replace(&mut running.seen, position) {
+            context.board.progress(0, context.now(), None);
+        }
         gauges(&context, sight.head);
         Ok(())
     }
 
     async fn reset(&mut self, to: super::Reset) -> Result<(), crate::processor::ProcessorError> {
-        let (mut owner, name) = (None, self.handle.name.clone());
+        let mut owner = None;
         let current = self.handle.current.borrow().now().generation;
         if let Some(running) = self.builds.get_mut(&current) {
             running.keeper.stop().await;
@@ -240,9 +247,8 @@ impl Coordinator {
         let (build, position) = reset(&self.node, &*self.runner, to, owner).await?;
         self.outdated = self.cluster.looks();
         self.cluster.wake();
-        debug_assert_eq!(build.processor, name, "it is one processor's own");
         let state = ProcessorState::Starting;
-        let whole = RangeStatus { slices: Slices::ALL, owner, position, state, parked: 0 };
+        let whole = RangeStatus { slices: Slices::ALL, owner, position, state, parked: 0, rev: 0 };
         self.handle.board(build.generation).reshape(vec![whole]);
         Ok(())
     }
@@ -290,7 +296,7 @@ fn show(context: &BuildContext, shares: &[Share<Checkpoint>]) {
             _ => ProcessorState::Elsewhere,
         };
         let (slices, owner, position) = (share.slices, share.owner, share.progress.position);
-        RangeStatus { slices, owner, position, state, parked: 0 }
+        RangeStatus { slices, owner, position, state, parked: 0, rev: share.rev }
     };
     context.board.reshape(shares.iter().map(status).collect());
 }

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::run::{Open, Overdue, POLL, Worker};
+use super::run::{Open, Overdue, POLL, SOON, Worker};
 use crate::BoxError;
 use crate::processor::kinds::admission::Failure;
 use crate::processor::parked::{self, Parked};
 use crate::processor::status::{ProcessorState, RangeStatus};
 use crate::projection::OnFailure;
 use crate::state::Halt;
-use crate::store::{CommitError, Position, RecordedEvent, StoreError, write_rows};
+use crate::store::{Commit, CommitError, Position, RecordedEvent, StoreError, write_rows};
 
 /// How often in a row a write may be refused before the worker ends, and its share is looked at again.
 const FENCED: u32 = 100;
@@ -37,6 +37,19 @@ pub(super) struct Trouble {
     pub(super) position: Position,
     key: String,
     attempts: u32,
+    /// Since when its failure looks like one of the store, which takes writes all the same.
+    suspected: Option<Instant>,
+}
+
+/// Whose fault a failure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The store takes no writes now: nothing can be said of the event.
+    Store,
+    /// It looks like one of the store, which takes writes. After a while it is the event's: a partner that is down fails
+    /// in the same words.
+    Suspect,
+    Event,
 }
 
 /// What was decided of an event that failed.
@@ -67,28 +80,47 @@ impl Worker {
             }
             StepError::Commit(error) => Some(self.flush_failed(error, open).await),
             StepError::Handler(failure) => {
-                if !self.context.blames_the_event(&*failure.source).await {
-                    return Some(self.store_failed(&failure));
-                }
-                Some(self.handler_failed(failure).await)
+                let fault = self.fault(&*failure.source).await;
+                Some(self.handler_failed(failure, fault).await)
             }
         }
+    }
+
+    /// Whose fault an error is. An event is blamed only while the store takes writes, whatever the error says.
+    pub(super) async fn fault(&mut self, error: &(dyn std::error::Error + Send + Sync + 'static)) -> Fault {
+        let fenced = matches!(error.downcast_ref(), Some(CommitError::Fenced { .. }));
+        if fenced || !self.takes_writes().await {
+            Fault::Store
+        } else if self.context.blames_the_store(error) {
+            Fault::Suspect
+        } else {
+            Fault::Event
+        }
+    }
+
+    /// Whether the store takes a write: of the share, as it is.
+    async fn takes_writes(&mut self) -> bool {
+        let Ok(row) = self.context.shares.put(&self.share) else { return false };
+        let commit = Commit { rows: vec![row], ..Commit::default() };
+        let written = self.context.backend().commit(commit).await.is_ok();
+        self.share.rev += u64::from(written);
+        written
     }
 
     /// A flush failed: which of its events is to blame shows when there is only one.
     async fn flush_failed(&mut self, error: CommitError, open: Option<Open>) -> Duration {
         let folded = open.as_ref().map_or(0, |open| open.folded);
         let blamed = open.and_then(|open| self.blamed(open));
-        if folded == 0 || !self.context.blames_the_event(&error).await {
-            return self.store_failed(&error);
-        }
-        if folded > 1 {
+        let fault = if folded == 0 { Fault::Store } else { self.fault(&error).await };
+        if fault != Fault::Store && folded > 1 {
             self.limit = folded.min(self.limit).div_ceil(2);
-            return Duration::ZERO;
         }
-        match blamed {
-            Some((event, key)) => self.handler_failed(Failure::new(&event, key, error)).await,
-            None => self.store_failed(&error),
+        match (fault, blamed) {
+            (Fault::Event, _) if folded > 1 => Duration::ZERO,
+            (Fault::Event | Fault::Suspect, Some((event, key))) if folded == 1 => {
+                self.handler_failed(Failure::new(&event, key, error), fault).await
+            }
+            _ => self.store_failed(&error),
         }
     }
 
@@ -123,18 +155,34 @@ impl Worker {
         Duration::ZERO
     }
 
-    async fn handler_failed(&mut self, failure: Failure) -> Duration {
+    async fn handler_failed(&mut self, failure: Failure, fault: Fault) -> Duration {
         // From here on a resume is one of what is decided now.
         let resumes = *self.context.resumes.borrow();
-        let attempts = self.count(&failure);
+        let patience = self.context.options.patience;
+        let Trouble { attempts, suspected, .. } = self.count(&failure, fault);
+        let (attempts, suspected) = (*attempts, suspected.map(|since| since.elapsed()));
         let error = parked::cut(&crate::chain(&failure));
+        let pause = match (fault, suspected) {
+            (Fault::Store, _) => return self.store_failed(&failure),
+            (Fault::Suspect, Some(time)) => {
+                patience.checked_sub(time).map(|left| self.backoff(attempts).min(left.max(SOON)))
+            }
+            _ if attempts <= self.context.options.retries => Some(self.backoff(attempts)),
+            // Whose failure it was in a crowd shows when it is handled alone.
+            _ => (attempts == 1 && self.crowd).then_some(Duration::ZERO),
+        };
         self.show_failing("a page", &error, attempts);
-        if attempts <= self.context.options.retries {
-            return self.backoff(attempts);
+        if let Some(pause) = pause {
+            return pause;
         }
+        let so_long = match fault {
+            Fault::Suspect => format!(", for {patience:?} in which the store took writes"),
+            _ => String::new(),
+        };
+        let error = error + &so_long;
         let Failure { position, key, event, .. } = failure;
         let (build, slices) = (&self.context.build, self.share.slices);
-        let reason = parked::cut(&crate::chain(&*failure.source));
+        let reason = parked::cut(&crate::chain(&*failure.source)) + &so_long;
         match self.context.on_failure {
             OnFailure::Stop => {
                 let advice = self.context.advice(&key).await;
@@ -156,16 +204,33 @@ impl Worker {
         Duration::ZERO
     }
 
-    /// How often the same event has failed for the same key.
-    fn count(&mut self, failure: &Failure) -> u32 {
-        let same = |t: &&mut Trouble| t.position == failure.position && t.key == failure.key;
-        if let Some(trouble) = self.trouble.as_mut().filter(same) {
-            trouble.attempts += 1;
-            return trouble.attempts;
+    /// Whether an error is the event's of which an operator asked something: one that looks like the store's for long is.
+    pub(super) async fn blames(&mut self, failure: &Failure) -> bool {
+        let fault = self.fault(&*failure.source).await;
+        let suspected = self.count(failure, fault).suspected;
+        match fault {
+            Fault::Store => false,
+            Fault::Suspect => suspected.is_some_and(|since| since.elapsed() > self.context.options.patience),
+            Fault::Event => true,
         }
-        let (position, key) = (failure.position, failure.key.clone());
-        self.trouble = Some(Trouble { position, key, attempts: 1 });
-        1
+    }
+
+    /// Counts how often the same event has failed for the same key.
+    fn count(&mut self, failure: &Failure, fault: Fault) -> &Trouble {
+        let same = |t: &Trouble| t.position == failure.position && t.key == failure.key;
+        let known = self.trouble.take().filter(same);
+        let trouble = known.unwrap_or_else(|| {
+            let (position, key) = (failure.position, failure.key.clone());
+            Trouble { position, key, attempts: 0, suspected: None }
+        });
+        let suspected = match fault {
+            Fault::Store => None,
+            Fault::Suspect => trouble.suspected.or_else(|| Some(Instant::now())),
+            Fault::Event => trouble.suspected,
+        };
+        // While the store is away, nothing is learned of the event.
+        let attempts = trouble.attempts.saturating_add(u32::from(fault != Fault::Store));
+        self.trouble.insert(Trouble { attempts, suspected, ..trouble })
     }
 
     async fn halt(&mut self, error: String, resumes: u64) -> Duration {
@@ -241,6 +306,7 @@ impl Worker {
         self.context.board.update(self.share.slices.first, |range: &mut RangeStatus| {
             range.position = position;
             range.parked = parked.unwrap_or(range.parked);
+            range.rev = self.share.rev;
             if let Some(state) = state {
                 range.state = state;
             }

@@ -155,6 +155,7 @@ impl Worker {
     async fn fold(&mut self, events: &[&RecordedEvent], through: Position) -> Result<(), StepError> {
         let Some(last) = events.last() else { return Ok(()) };
         let started = Instant::now();
+        self.crowd = events.len() > 1;
         let open = self.open.as_mut().expect("only asked while it is open");
         let mut admission = Admission::of_range(self.share.slices, &open.parked, &open.skips);
         let span = tracing::debug_span!(
@@ -251,7 +252,7 @@ mod tests {
             event.into_recorded(stream, crate::Version(1), Some(Position(*position)), at)
         };
         let events = positions.iter().map(event).collect();
-        SharedPage::new(Page { events, through: Position(through), more: false })
+        SharedPage::new(Page { events, through: Position(through), more: false }, false)
     }
 
     fn at(seen: u64) -> Bounds {

@@ -7,8 +7,7 @@ use std::collections::BTreeSet;
 use super::failure::StepError;
 use super::fold::{Stretch, fold_between};
 use super::run::Worker;
-use crate::BoxError;
-use crate::processor::kinds::admission::Admission;
+use crate::processor::kinds::admission::{Admission, Failure};
 use crate::processor::parked::{self, Parked};
 use crate::state::{Afresh, Nothing, Request, Skipped, afresh};
 use crate::store::{Position, Row, RowWrite, StoreError};
@@ -112,10 +111,10 @@ impl Worker {
             let mut admission = Admission::of_keys(keys);
             match fold_between(context.backend(), self.session(), stretch, &mut admission).await? {
                 Ok(folded) => after = folded.through,
-                Err(failure) if !context.blames_the_event(&*failure.source).await => {
-                    return Err(StepError::Handler(failure));
-                }
                 Err(failure) => {
+                    if !self.blames(&failure).await {
+                        return Err(not_now("rebuilding rows", &failure));
+                    }
                     // The rows stay as they are; the caller is told why.
                     self.open.as_mut().expect("it is open").session = context.open(self.share.slices);
                     return Ok(Some(Some(parked::cut(&crate::chain(&failure)))));
@@ -134,6 +133,7 @@ impl Worker {
         rows.push(self.context.shares.put(&self.share)?);
         self.session().flush(rows).await.map_err(StepError::Commit)?;
         self.share.rev += 1;
+        self.show(self.state());
         Ok(())
     }
 
@@ -169,7 +169,7 @@ impl Worker {
         let (context, mut sequence) = (self.context.clone(), self.open().parked[key].clone());
         let build = &context.build;
         let mut event = context.event_at(position).await?;
-        let mut outcome: Result<(), BoxError> = match &mut event {
+        let mut outcome = match &mut event {
             None => Err(format!("there is no event at {position} any more").into()),
             Some(event) => {
                 event.replay = position <= self.share.progress.replay;
@@ -188,7 +188,7 @@ impl Worker {
                 rows.push(build.parked().put(&sequence)?);
             }
             outcome = match self.flush_with(rows).await {
-                Err(StepError::Commit(error)) if context.blames_the_event(&error).await => Err(error.into()),
+                Err(StepError::Commit(error)) => Err(error.into()),
                 flushed => Ok(flushed?),
             };
         }
@@ -201,14 +201,14 @@ impl Worker {
                 self.keep(sequence.written());
                 Ok(true)
             }
-            Err(error) if !context.blames_the_event(&*error).await => {
-                let failed = std::io::Error::other(crate::chain(&*error));
-                Err(StoreError::transient("retrying a parked sequence", failed).into())
-            }
-            Err(error) => {
-                let event = event.map(|event| event.name.to_string()).unwrap_or_default();
+            Err(source) => {
+                let event = event.map(|event| event.name).unwrap_or_else(|| "".into());
+                let failure = Failure { key: key.to_owned(), event, position, source };
+                if !self.blames(&failure).await {
+                    return Err(not_now("retrying a parked sequence", &failure));
+                }
                 sequence.value.events = left + 1;
-                self.failed_again(sequence, position, event, &*error, done).await?;
+                self.failed_again(sequence, failure, done).await?;
                 Ok(false)
             }
         }
@@ -217,16 +217,14 @@ impl Worker {
     async fn failed_again(
         &mut self,
         mut sequence: Parked,
-        position: Position,
-        event: String,
-        error: &(dyn std::error::Error + Send + Sync + 'static),
+        Failure { position, event, source, .. }: Failure,
         done: &RowWrite,
     ) -> Result<(), StepError> {
         let value = &mut sequence.value;
-        value.error = parked::cut(&crate::chain(error));
+        value.error = parked::cut(&crate::chain(&*source));
         value.attempts += 1;
         value.last_at = self.context.now();
-        (value.position, value.event) = (position, event);
+        (value.position, value.event) = (position, event.to_string());
         // The session has seen a failure: it is dropped, and the error is written by a new one.
         self.open.as_mut().expect("it is open").session = self.context.open(self.share.slices);
         let row = self.context.build.parked().put(&sequence)?;
@@ -270,4 +268,9 @@ impl Worker {
             self.keep(sequence.written());
         }
     }
+}
+
+/// The store takes no writes: it is asked again until it does.
+fn not_now(what: &'static str, error: &(dyn std::error::Error + 'static)) -> StepError {
+    StoreError::transient(what, std::io::Error::other(crate::chain(error))).into()
 }

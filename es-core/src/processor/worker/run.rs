@@ -32,8 +32,8 @@ pub(super) const IDLE_TIME: Duration = Duration::from_secs(1);
 /// The longest pause of a worker that may have something to do. Also of one that waits for a time: the app's clock is not
 /// the one that pauses are measured by, and may be set, or have run on while the machine slept.
 pub(super) const POLL: Duration = Duration::from_secs(1);
-/// How soon it is asked again what is due, where it was nothing.
-const SOON: Duration = Duration::from_millis(10);
+/// The shortest pause before something is asked again that may be the same.
+pub(super) const SOON: Duration = Duration::from_millis(10);
 
 pub(crate) struct Worker {
     pub(super) context: Arc<BuildContext>,
@@ -49,6 +49,8 @@ pub(crate) struct Worker {
     /// Failures of the store in a row.
     pub(super) failures: u32,
     pub(super) trouble: Option<Trouble>,
+    /// Whether more than one event was handled at once, the last time.
+    pub(super) crowd: bool,
     /// What was due could not be done.
     pub(super) overdue: Option<Overdue>,
     /// What was decided of events that failed, until it is stored.
@@ -124,6 +126,7 @@ impl Worker {
             open: None,
             failures: 0,
             trouble: None,
+            crowd: false,
             overdue: None,
             verdicts: Vec::new(),
             limit,
@@ -217,7 +220,10 @@ impl Worker {
         let open = self.open.as_mut().expect("opened above");
         let (page, done) = match open.page.take() {
             Some(part) => part,
-            None => (self.context.pages.after(open.seen).await?, 0),
+            None => {
+                let replay = open.seen < self.share.progress.replay;
+                (self.context.pages.after(open.seen, replay).await?, 0)
+            }
         };
         let step = self.take(&page, done, bound).await?;
         self.due(&page, now, step).await

@@ -35,7 +35,7 @@ pub(crate) fn start(
     let sights = watch::Sender::new(None);
     let working = TaskTracker::new();
     let begin = |(runner, options): (Arc<dyn Runner>, ProcessorOptions)| {
-        let handle = Arc::new(HandleState::new(&runner.name()));
+        let handle = Arc::new(HandleState::new(&runner.name(), node.ids.clock().now()));
         let (resets, requests) = mpsc::channel(1);
         let coordinator = Coordinator::new(
             node.clone(),

@@ -34,6 +34,8 @@ pub enum Line {
     HoldsLookups(&'static str),
     /// Commits with rows of this table do not go through.
     Refuses(&'static str),
+    /// Whatever writes is refused as a mistake, as by a server that has become read-only.
+    ReadOnly,
     /// Commits are done, and nobody hears of it; what became of them is not told either, with an error of this kind.
     LosesAnswers(ErrorKind),
     /// Nothing goes through.
@@ -61,14 +63,16 @@ impl Line {
             Self::HoldsWrites => matches!(call, Call::Write | Call::Commit(_)),
             Self::HoldsCommits(table) => call.writes_to(table),
             Self::HoldsLookups(table) => matches!(call, Call::Lookup(of) if of == table),
-            Self::Up | Self::Refuses(_) | Self::LosesAnswers(_) | Self::Down => false,
+            Self::Up | Self::Refuses(_) | Self::ReadOnly | Self::LosesAnswers(_) | Self::Down => false,
         }
     }
 
-    fn refuses(self, call: Call<'_>) -> bool {
+    fn refuses(self, call: Call<'_>) -> Option<StoreError> {
         match self {
-            Self::Refuses(table) => call.writes_to(table),
-            line => line == Self::Down,
+            Self::Refuses(table) => call.writes_to(table).then(down),
+            Self::ReadOnly => matches!(call, Call::Write | Call::Commit(_))
+                .then(|| StoreError::misuse("the database takes no writes: it is read-only")),
+            line => (line == Self::Down).then(down),
         }
     }
 }
@@ -142,8 +146,8 @@ impl<B> Double<B> {
         self.counts.calls.fetch_add(1, Ordering::SeqCst);
         let mut line = self.line.subscribe();
         let now = *line.borrow_and_update();
-        if now.refuses(call) {
-            return Err(down());
+        if let Some(refused) = now.refuses(call) {
+            return Err(refused);
         }
         if now.holds(call) {
             self.counts.held.fetch_add(1, Ordering::SeqCst);

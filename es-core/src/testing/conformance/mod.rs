@@ -56,6 +56,7 @@
 
 pub mod append;
 pub mod attempts;
+pub mod blame;
 pub mod cluster;
 pub mod commands;
 pub mod conditions;
@@ -93,6 +94,7 @@ pub mod sending;
 pub mod slices;
 pub mod snapshots;
 pub mod transactions;
+pub mod vanishing;
 
 use std::time::Duration;
 
@@ -181,7 +183,7 @@ async fn start<B: Backend>(mut wiring: impl FnMut() -> AppBuilder<B>) -> App {
 async fn settle(app: &App) {
     let head = patient::ask(|| app.store().head()).await;
     for processor in app.processors() {
-        processor.wait_for(head, LIMIT).await.unwrap_or_else(|late| panic!("{}", crate::chain(&late)));
+        processor.reach(head, LIMIT).await.unwrap_or_else(|late| panic!("{}", crate::chain(&late)));
     }
 }
 

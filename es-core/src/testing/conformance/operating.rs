@@ -197,7 +197,7 @@ pub async fn what_is_parked_is_asked_for_on_any_node_one_by_one_or_by_what_it_is
         world.put(account, vec![poison.payment(1, how), payment(2)]).await;
     }
     for kind in KINDS {
-        kind.of(&first).wait_for(Position(16), LIMIT).await.expect("nothing stops it");
+        kind.of(&first).reach(Position(16), LIMIT).await.expect("nothing stops it");
         let keys = |accounts: &[&str]| accounts.iter().map(|account| kind.key(account)).collect::<Vec<_>>();
         let left =
             async || parked_keys(kind.of(&first)).await.into_iter().map(|(key, _)| key).collect::<Vec<_>>();
@@ -262,7 +262,7 @@ pub async fn a_request_of_a_node_that_died_is_done_after_a_restart<S: Subject>(s
         world.put(account, vec![poison.payment(1, "fails"), payment(2)]).await;
     }
     for kind in KINDS {
-        kind.of(&first).wait_for(Position(4), LIMIT).await.expect("nothing stops it");
+        kind.of(&first).reach(Position(4), LIMIT).await.expect("nothing stops it");
     }
     assert!(first.shutdown(LIMIT).await);
     let line = Double::new(subject.again(&world.store.0).await);
@@ -334,7 +334,7 @@ pub async fn two_operators_at_once_do_no_harm<S: Subject>(subject: S) {
         let head = Position(world.store.head().await);
         for kind in KINDS {
             let (one, two) = (kind.of(&first), kind.of(&second));
-            one.wait_for(head, LIMIT).await.expect("it was resumed last");
+            one.reach(head, LIMIT).await.expect("it was resumed last");
             if round % 2 == 0 {
                 poison.mend();
             }
@@ -371,7 +371,7 @@ pub async fn two_operators_at_once_do_no_harm<S: Subject>(subject: S) {
     join!(reset(&first), reset(&second));
     ask(|| Kind::View.of(&second).resume()).await;
     let head = Position(world.store.head().await);
-    Kind::View.of(&first).wait_for(head, LIMIT).await.expect("it was resumed");
+    Kind::View.of(&first).reach(head, LIMIT).await.expect("it was resumed");
     for account in ACCOUNTS {
         let tally = world.tally(account).await.expect("a row");
         assert_eq!((tally.n, tally.disorder), (n.unsigned_abs(), 0), "{account}");
@@ -399,7 +399,7 @@ pub async fn a_request_that_comes_too_late_makes_no_rows_run_ahead<S: Subject>(s
     let (done, app) = (AtomicBool::new(false), start(wiring).await);
     let working = async {
         let head = Position(world.store.head().await);
-        Kind::View.of(&app).wait_for(head, LIMIT).await.expect("it is handled, or parked");
+        Kind::View.of(&app).reach(head, LIMIT).await.expect("it is handled, or parked");
         done.store(true, Ordering::SeqCst);
     };
     let asking = async {
@@ -437,4 +437,33 @@ pub async fn a_request_that_comes_too_late_makes_no_rows_run_ahead<S: Subject>(s
         if left == 0 { Ok(()) } else { Err(format!("{left} requests stand for nothing")) }
     })
     .await;
+}
+
+/// P26
+pub async fn what_nobody_works_on_is_ill<S: Subject>(subject: S) {
+    let world = World::new(&subject).await;
+    world.pay("a", 1..=3).await;
+    let patience = Duration::from_millis(1);
+    let ill = async |app: &App| {
+        let health = app.health().await;
+        app.processors()
+            .iter()
+            .filter(|processor| health.ill(&processor.status(), patience).is_some())
+            .count()
+    };
+    let on_looker = start(|| World::<S>::wiring(&world.store.0).looks_on()).await;
+    eventually(|| async {
+        let n = ill(&on_looker).await;
+        if n == 2 { Ok(()) } else { Err(format!("{n} are ill")) }
+    })
+    .await;
+    let app = start(|| World::<S>::wiring(&world.store.0)).await;
+    settle(&app).await;
+    for app in [&app, &on_looker] {
+        eventually(|| async {
+            let n = ill(app).await;
+            if n == 0 { Ok(()) } else { Err(format!("{n} are ill")) }
+        })
+        .await;
+    }
 }

@@ -179,7 +179,7 @@ pub async fn a_processor_stops_when_no_more_sequences_fit_and_drops_nothing<S: S
         discard(processor, &kind.key("a"), "it was a test").await;
         assert!(full(&processor.status().state), "until somebody says so");
         ask(|| processor.resume()).await;
-        processor.wait_for(Position(9), LIMIT).await.expect("it goes on");
+        processor.reach(Position(9), LIMIT).await.expect("it goes on");
         assert_eq!(parked_keys(processor).await, [(kind.key("b"), 2), (kind.key("c"), 2)]);
         assert_eq!(world.sum(kind, "d").await, 6);
     }
@@ -210,7 +210,7 @@ pub async fn a_processor_stops_when_a_sequence_is_full_and_drops_nothing<S: Subj
         // Whatever was parked before it was full goes first.
         drop(retry(processor, &kind.key("a")).await);
         ask(|| processor.resume()).await;
-        processor.wait_for(Position(10), LIMIT).await.expect("it goes on");
+        processor.reach(Position(10), LIMIT).await.expect("it goes on");
     }
     world.assert_complete("a", 7).await;
     world.assert_complete("b", 3).await;
@@ -420,14 +420,14 @@ pub async fn a_projection_can_stop_at_what_fails_until_it_is_resumed<S: Subject>
     let halted = |status: &crate::processor::ProcessorStatus| matches!(&status.state, ProcessorState::Halted { error, .. } if error.contains("poisoned"));
     until(processor, halted).await;
     assert_eq!(world.tally_of("stopping/1", "a").await.expect("a row").sum, 1, "what came before is kept");
-    Kind::View.of(&app).wait_for(Position(3), LIMIT).await.expect("others go on");
+    Kind::View.of(&app).reach(Position(3), LIMIT).await.expect("others go on");
     let status = processor.status();
     ask(|| processor.resume()).await;
     // It is tried again, and fails again: it shows a later stop.
     until(processor, |now| halted(now) && now.state != status.state).await;
     poison.mend();
     ask(|| processor.resume()).await;
-    processor.wait_for(Position(3), LIMIT).await.expect("it goes on");
+    processor.reach(Position(3), LIMIT).await.expect("it goes on");
     let tally = world.tally_of("stopping/1", "a").await.expect("a row");
     assert_eq!((tally.sum, tally.n, tally.disorder), (6, 3, 0));
     assert_eq!(ask(|| processor.skipped()).await, []);
@@ -507,7 +507,7 @@ pub async fn waiting_for_a_parked_key_says_so_and_for_others_returns<S: Subject>
         let parked = matches!(&error, WaitError::Parked { error, .. } if error == "poisoned");
         assert!(parked, "{error}");
     }
-    app.wait_for::<Ledger>(to_a.position, LIMIT).await.expect("a position is passed");
+    Kind::View.of(&app).reach(to_a.position, LIMIT).await.expect("a position is passed");
     assert_eq!(ask(|| app.store().head()).await, to_a.position);
     let loaded = sent_load(&app).await;
     assert_eq!(loaded, 3, "commands know nothing of it");
@@ -576,7 +576,7 @@ pub async fn a_resume_that_comes_while_a_halted_worker_looks_is_not_lost<S: Subj
     // The node has heard of it before the worker goes on.
     tokio::time::sleep(Duration::from_millis(500)).await;
     line.set(Line::Up);
-    processor.wait_for(Position(1), LIMIT).await.expect("it goes on");
+    processor.reach(Position(1), LIMIT).await.expect("it goes on");
     assert_eq!(world.tally_of("stopping/1", "a").await.expect("a row").n, 1);
 }
 

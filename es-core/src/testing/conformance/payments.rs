@@ -17,7 +17,7 @@ use crate::event::Recorded;
 use crate::limits::MAX_PAGE;
 use crate::processor::{ParkedSequence, Processor, ProcessorError, ProcessorStatus};
 use crate::projection::{Change, OnFailure, Partition, Project, Projection, View};
-use crate::store::{Backend, EventFilter, NewEvent, Position, RecordedEvent, RowStore};
+use crate::store::{Backend, EventFilter, NewEvent, Position, RecordedEvent, RowStore, StoreError};
 use crate::{App, AppBuilder, BoxError, ErrorKind};
 
 /// The poisons that have lost their effect. One list for all tests: handlers of views have no state of their own.
@@ -33,7 +33,7 @@ impl Poison {
     }
 
     /// A payment whose handler fails like this: `fails`, `panics`, `long`, `row` (cannot be written), `statement`, or
-    /// `half <key>`, only for that other key.
+    /// `half <key>`, only for that other key; `store`, as the store fails that does not answer.
     pub(super) fn payment(&self, amount: i64, how: &str) -> NewEvent {
         paid_for(amount, &format!("{}|{how}", self.0))
     }
@@ -88,6 +88,10 @@ impl<'p> Wish<'p> {
             "panics" => panic!("poisoned with a panic"),
             "long" => Err(format!("poisoned\0 {}", "ä".repeat(50_000)).into()),
             "row" | "statement" => Ok(()),
+            "store" => {
+                let refused = std::io::Error::other("the partner refuses connections");
+                Err(StoreError::transient("calling a partner", refused).into())
+            }
             _ => Err("poisoned".into()),
         }
     }

@@ -13,15 +13,18 @@ use tokio::sync::{Barrier, Semaphore};
 
 use super::data::encoded;
 use super::domain::{Deposited, deposited};
-use super::patient::Patient;
+use super::patient::{self, Patient};
+use super::payments::{Poison, Stopping, answered, payment, until};
 use super::readside::{Balance, BalanceOf, Balances};
 use super::{LIMIT, Subject, settle, start, store};
+use crate::processor::ProcessorState;
 use crate::projection::{Project, Projection, Views};
 use crate::query::{Answer, Answers, Gather, Gathering, Gathers, Queries, Query, QueryError, Rows};
 use crate::services::Services;
 use crate::slices::Slices;
 use crate::store::{
-    Backend, CURRENT, Commit, EventFilter, RecordedEvent, RowStore, RowWrite, Span, StoreError, StoredRow,
+    Backend, CURRENT, Commit, EventFilter, ExpectedVersion, RecordedEvent, RowStore, RowWrite, Span,
+    StoreError, StoredRow,
 };
 use crate::{App, BoxError, ErrorKind};
 
@@ -174,6 +177,55 @@ pub async fn a_watched_query_sees_what_other_nodes_take_in<S: Subject>(subject: 
         }
     };
     futures::join!(watched, paid);
+}
+
+/// P23
+pub async fn rows_that_change_in_place_are_seen_by_whoever_watches<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let other = subject.again(&store.0).await;
+    let app = start(|| App::on(store.0.clone()).view::<Balance>().queries(Balances)).await;
+    pay(&store, "a", 1).await;
+    settle(&app).await;
+    let there = start(|| App::on(other.clone()).view::<Balance>().looks_on().queries(Balances)).await;
+    let (mut failed, keys) = (false, ["a".to_owned()]);
+    for app in [&app, &there] {
+        // By a mistake of an older handler, say.
+        let row = store.row("balance/1~1", "a").await.expect("it is there");
+        let wrong = serde_json::to_string(&Balance { amount: 1_000, n_payments: 1 }).expect("JSON");
+        let wrong = write("balance/1~1", "a", row.rev, Some(wrong));
+        store.commit(Commit { rows: vec![wrong], ..Commit::default() }).await.expect("nobody else writes it");
+        let mut answers = pin!(app.watch(of("a")));
+        assert_eq!(amount(next(&mut answers, &mut failed).await), 1_000);
+        let views = app.processor::<Balance>().expect("it runs");
+        answered(|| views.rebuild_keys(&keys, LIMIT)).await.expect("it is a view");
+        assert_eq!(amount(next(&mut answers, &mut failed).await), 1, "it was put right");
+    }
+}
+
+/// P23
+pub async fn an_inline_view_is_watched_while_a_processor_stands_still<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let poison = Poison::new();
+    let wiring = || {
+        let once = Duration::from_millis(1);
+        let app = App::on(store.0.clone()).inline_view::<Balance>().view::<Stopping>().queries(Balances);
+        app.processor_retries(0, once, once)
+    };
+    let app = start(wiring).await;
+    let log = app.store_handle();
+    let put = async |event| {
+        let commit = Commit::default().and("account-a", ExpectedVersion::Any, vec![event]);
+        patient::commit(&*log, commit).await.expect("an append anywhere is accepted");
+    };
+    put(poison.payment(1, "fails")).await;
+    let stands = app.processor::<Stopping>().expect("it runs");
+    until(stands, |status| matches!(status.state, ProcessorState::Halted { .. })).await;
+    let (mut answers, mut failed) = (pin!(app.watch(of("a"))), false);
+    assert_eq!(amount(next(&mut answers, &mut failed).await), 1);
+    for n in 2..=4 {
+        let (answer, ()) = futures::join!(next(&mut answers, &mut failed), put(payment(1)));
+        assert_eq!(amount(answer), n);
+    }
 }
 
 /// Asks for the balance of account `a`, and answers late.

@@ -58,10 +58,10 @@ macro_rules! folds { ($($payload:ident($row:ident, $event:ident) $change:block)+
             key(event)
         }
 
-        fn fold(&mut self, $event: Recorded<'_, $payload>) -> Result<(), BoxError> {
-            let $row = self;
+        fn fold(mut self, $event: Recorded<'_, $payload>) -> Result<Option<Self>, BoxError> {
+            let $row = &mut self;
             $change
-            Ok(())
+            Ok(Some(self))
         }
     }
 )+ } }

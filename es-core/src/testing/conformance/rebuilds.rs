@@ -175,7 +175,7 @@ async fn settle_current<B: Backend + Clone>(app: &App, store: &Patient<B>) {
             }
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
-        processor.wait_for(head, LIMIT).await.unwrap_or_else(|late| panic!("{}", crate::chain(&late)));
+        processor.reach(head, LIMIT).await.unwrap_or_else(|late| panic!("{}", crate::chain(&late)));
     }
 }
 

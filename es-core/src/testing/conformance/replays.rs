@@ -472,7 +472,7 @@ pub async fn many_views_read_each_page_of_the_log_once<S: Subject>(subject: S) {
     assert!(reads.len() < 30, "ten views made {} reads: {reads:?}", reads.len());
 }
 
-/// P19
+/// O12
 pub async fn what_is_paused_is_given_back_once_the_store_answers<S: Subject>(subject: S) {
     let world = World::new(&subject).await;
     let line = Double::new(subject.again(&world.store.0).await);

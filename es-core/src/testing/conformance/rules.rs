@@ -223,6 +223,8 @@ macro_rules! __conformance_rules {
                 a_projection_named_like_the_framework_harms_nothing
             }
             queries {
+                rows_that_change_in_place_are_seen_by_whoever_watches
+                an_inline_view_is_watched_while_a_processor_stands_still
                 a_watched_query_answers_at_once_and_after_each_change
                 the_last_item_of_a_watched_query_is_what_is_true_now
                 a_slow_watcher_gets_the_newest_answer_and_no_backlog
@@ -250,6 +252,17 @@ macro_rules! __conformance_rules {
                 a_projection_that_goes_by_streams_is_worked_on_in_parallel
                 the_order_of_each_key_holds_under_parallel_work
                 positions_of_ranges_never_pass_what_is_folded
+            }
+            blame {
+                a_store_that_takes_no_writes_blames_no_event
+                what_looks_like_the_store_for_long_is_the_events
+                without_retries_only_what_fails_is_blamed
+                a_position_is_not_reached_while_something_before_it_is_parked
+            }
+            vanishing {
+                a_row_that_its_handler_deletes_is_gone
+                rows_that_are_gone_are_the_same_after_a_rebuild
+                an_inline_row_that_goes_and_comes_back_is_no_row_of_before
             }
             parking {
                 a_failing_key_is_parked_with_what_comes_after_and_others_go_on
@@ -288,6 +301,7 @@ macro_rules! __conformance_rules {
                 what_is_parked_is_asked_for_on_any_node_one_by_one_or_by_what_it_is
                 a_request_of_a_node_that_died_is_done_after_a_restart
                 two_operators_at_once_do_no_harm
+                what_nobody_works_on_is_ill
                 a_request_that_comes_too_late_makes_no_rows_run_ahead
             }
             replays {

@@ -1,5 +1,5 @@
 //! Commands that are sent from within, by type and by name, and sessions that keep state and are woken by time: C11, C12,
-//! P17, P18.
+//! T1, T2.
 
 use std::time::Duration;
 
@@ -242,7 +242,7 @@ pub async fn a_session_sends_commands_when_it_handles_and_when_something_is_due<
     assert_eq!(parked_keys(processor(&app)).await, []);
 }
 
-/// P17
+/// T1
 pub async fn a_session_keeps_its_state_with_the_checkpoint_or_not_at_all<S: Subject>(subject: S) {
     for line in [Line::HoldsWrites, Line::Down] {
         let store = store(&subject).await;
@@ -291,7 +291,7 @@ pub async fn a_session_keeps_its_state_with_the_checkpoint_or_not_at_all<S: Subj
     }
 }
 
-/// P18
+/// T2
 pub async fn a_session_is_woken_at_the_time_it_asked_for<S: Subject>(subject: S) {
     let clock = TestClock::default();
     let store = Patient(subject.open_at(clock.clone()).await);
@@ -332,7 +332,7 @@ pub async fn a_session_is_woken_at_the_time_it_asked_for<S: Subject>(subject: S)
     assert!(app.shutdown(LIMIT).await);
 }
 
-/// P18
+/// T2
 pub async fn what_is_due_goes_by_the_time_of_the_log_until_its_end<S: Subject>(subject: S) {
     let clock = TestClock::default();
     let store = Patient(subject.open_at(clock.clone()).await);
@@ -377,7 +377,7 @@ pub async fn what_is_due_goes_by_the_time_of_the_log_until_its_end<S: Subject>(s
     }
 }
 
-/// P18
+/// T2
 pub async fn what_is_due_and_fails_is_tried_again_and_parks_nothing<S: Subject>(subject: S) {
     let store = store(&subject).await;
     let relay = Relay::default();
@@ -408,7 +408,7 @@ pub async fn what_is_due_and_fails_is_tried_again_and_parks_nothing<S: Subject>(
     assert_eq!(parked_keys(processor).await, []);
 }
 
-/// P18
+/// T2
 pub async fn nothing_is_due_while_a_processor_is_halted_or_paused<S: Subject>(subject: S) {
     let clock = TestClock::default();
     let store = Patient(subject.open_at(clock.clone()).await);
@@ -450,7 +450,7 @@ pub async fn nothing_is_due_while_a_processor_is_halted_or_paused<S: Subject>(su
     }
 }
 
-/// P18
+/// T2
 pub async fn a_session_that_is_always_late_is_not_asked_without_a_pause<S: Subject>(subject: S) {
     let store = store(&subject).await;
     let relay = Relay { hasty: true, ..Relay::default() };
