@@ -74,6 +74,7 @@ mod check;
 mod ctxt;
 mod expand;
 mod fallback;
+mod fingerprint;
 mod names;
 mod span;
 

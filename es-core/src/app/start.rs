@@ -13,7 +13,7 @@ use crate::id::Ids;
 use crate::inline::{self, Inline};
 use crate::lifecycle::Lifecycle;
 use crate::limits;
-use crate::processor::{self, AnyBackend, NodeContext, Pages, Runner};
+use crate::processor::{self, AnyBackend, NodeContext, NodeSettings, Pages, Runner};
 use crate::projection::Views;
 use crate::projection::live::Live;
 use crate::repository::{Cache, Repository};
@@ -35,7 +35,7 @@ impl<B: Backend> AppBuilder<B> {
         let inline = inline::start(&node, self.backend.clone(), entries, &self.retired).await;
         let inline = inline.map_err(StartError)?;
         warn_of_orphans(&*self.backend, &self.runners, &never_behind).await;
-        all_right(prepare(&*self.backend, &self.runners).await)?;
+        all_right(prepare(&*self.backend, &self.runners, self.settings.node).await)?;
         Ok(self.run(node, inline, never_behind))
     }
 
@@ -119,11 +119,16 @@ impl<B: Backend> AppBuilder<B> {
 }
 
 /// Makes the tables and rows of processors that are run for the first time. Gives what could not be made, a line each.
-async fn prepare(backend: &dyn AnyBackend, runners: &[Arc<dyn Runner>]) -> Vec<String> {
+async fn prepare(backend: &dyn AnyBackend, runners: &[Arc<dyn Runner>], node: NodeSettings) -> Vec<String> {
     let mut wrong = Vec::new();
     for runner in runners {
         let prepared = processor::prepare(backend, &**runner).await;
-        wrong.extend(prepared.err().map(|e| format!("{}: {}", runner.name(), crate::chain(&e))));
+        let settled = match prepared {
+            Ok(()) if !node.looks_on => processor::settle_code(backend, &**runner, node.lease).await,
+            prepared => prepared.map(Ok),
+        };
+        let why = settled.map_or_else(|error| Some(crate::chain(&error)), Result::err);
+        wrong.extend(why.map(|why| format!("{}: {why}", runner.name())));
     }
     wrong
 }

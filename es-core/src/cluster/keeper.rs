@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
-use super::node::{self, Alive, Cluster, View, name_of};
+use super::node::{self, Alive, Cluster, View};
 use super::plan::{Action, Rule, Seen, plan, spread};
 use super::share::{Share, Shares};
 use crate::slices::Slices;
@@ -234,7 +234,7 @@ impl<W: Work> Keeper<W> {
         // It was taken in the place of another node, which is offered it again later.
         let keeps = |since: Instant| now - since < lease * KEEPS;
         let rule = if let Some(workers) = self.workers {
-            let mut members = node::members(alive, name_of(&self.group));
+            let mut members = node::members(alive, &self.group);
             members.insert(me);
             self.spread = spread(&seen, &members);
             let target = |first| falls_to(&self.spread, first);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -49,6 +49,10 @@ pub struct Cluster {
     /// The tables of shares that it looks at.
     tables: BTreeSet<Arc<str>>,
     looks_on: bool,
+    /// The codes of what it runs, by its name.
+    codes: BTreeMap<String, String>,
+    /// Groups that it leaves to nodes with a newer code.
+    stands_by: Mutex<BTreeSet<String>>,
     view: watch::Sender<Option<Arc<View>>>,
     wake: watch::Sender<u64>,
     /// How many looks have begun.
@@ -67,6 +71,8 @@ impl Cluster {
             runs: Vec::new(),
             tables: BTreeSet::new(),
             looks_on: false,
+            codes: BTreeMap::new(),
+            stands_by: Mutex::default(),
             view: watch::Sender::new(None),
             wake: watch::Sender::new(0),
             looks: AtomicU64::new(0),
@@ -84,6 +90,21 @@ impl Cluster {
     /// With a lease that others look at as well.
     pub(crate) fn with_lease(self, lease: Arc<Lease>) -> Self {
         Self { lease, ..self }
+    }
+
+    /// With the codes of what it runs, by its name.
+    pub(crate) fn with_codes(self, codes: BTreeMap<String, String>) -> Self {
+        Self { codes, ..self }
+    }
+
+    /// Leaves a group to the others, or takes part again; says so with its next look, which is now.
+    pub(crate) fn stand_by(&self, group: &str, stands_by: bool) {
+        let mut groups = self.stands_by.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = if stands_by { groups.insert(group.to_owned()) } else { groups.remove(group) };
+        drop(groups);
+        if changed {
+            self.wake();
+        }
     }
 
     /// It only looks at the others: none of them leaves it a share.
@@ -206,7 +227,9 @@ impl Cluster {
             let runs = self.runs.iter().filter(move |runs| !whole || !runs.splits);
             runs.map(|runs| runs.name.clone()).collect()
         };
-        NodeRecord { until: now.saturating_add(micros), runs: names(false), whole: names(true) }
+        let stands_by = self.stands_by.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (runs, whole, codes) = (names(false), names(true), self.codes.clone());
+        NodeRecord { until: now.saturating_add(micros), runs, whole, codes, stands_by }
     }
 
     async fn renew(&self, rev: &mut u64, now: i64) -> Result<(), StoreError> {
@@ -264,9 +287,11 @@ fn alive_at(rows: Vec<StoredRow>, now: i64) -> Alive {
     alive.collect()
 }
 
-/// Those of them that run something.
-pub(crate) fn members(alive: &Alive, name: &str) -> BTreeSet<Uuid> {
-    alive.iter().filter(|(_, record)| record.runs.contains(name)).map(|(node, _)| *node).collect()
+/// Those of them that work on a group.
+pub(crate) fn members(alive: &Alive, group: &str) -> BTreeSet<Uuid> {
+    let works =
+        |record: &NodeRecord| record.runs.contains(name_of(group)) && !record.stands_by.contains(group);
+    alive.iter().filter(|(_, record)| works(record)).map(|(node, _)| *node).collect()
 }
 
 /// The nodes that are alive now.
@@ -344,9 +369,9 @@ impl View {
             let rows = rows.iter().filter_map(|row| serde_json::from_slice::<Ownership>(&row.data).ok());
             let parts: Vec<Ownership> = rows.filter(|row| row.last.is_some()).collect();
             let holder = parts.first()?.owner.filter(|owner| self.is_alive(*owner));
-            let runs =
-                |(node, record): (&Uuid, &NodeRecord)| record.runs.contains(name_of(group)).then_some(*node);
-            Some(Whole { group, holder, members: self.alive.iter().filter_map(runs).collect() })
+            let members: Vec<Uuid> = members(&self.alive, group).into_iter().collect();
+            let holder = holder.filter(|holder| members.contains(holder));
+            Some(Whole { group, holder, members })
         });
         assign(&seen.collect::<Vec<_>>())
     }

@@ -9,6 +9,7 @@ mod tags;
 
 use bytes::Bytes;
 
+pub(crate) use self::error::is_of_a_newer_program;
 pub use self::error::{DecodeError, DecodeProblem, EncodeError};
 pub use self::metadata::Metadata;
 pub use self::names::{EventId, Name, Position, StreamId, Version};

@@ -66,6 +66,8 @@ pub enum ProcessorState {
     Running,
     /// It works on another node.
     Elsewhere,
+    /// Nodes with a newer code work on it; this one takes part again when the last of them has gone.
+    StandingBy,
     /// It has not looked at the log yet.
     Starting,
     /// An operator paused it, on every node.

@@ -1,11 +1,13 @@
 //! The read side: projections turn events into rows, reactors turn them into effects outside.
 
+pub(crate) mod code;
 pub(crate) mod fold;
 pub(crate) mod live;
 mod reactor;
 mod view;
 mod views;
 
+pub use self::code::Code;
 pub use self::reactor::{React, Reactor, missing_for as missing_for_reactor};
 pub use self::view::{Change, Fold, IntoKeys, RowResult, View};
 pub use self::views::Views;
@@ -30,6 +32,11 @@ pub trait Projection: Send + Sync + 'static {
     const IDEMPOTENT: bool = false;
     /// What it wants to see.
     fn filter() -> EventFilter;
+    /// Which code it is. Nodes with another one do not work on the same build.
+    #[must_use]
+    fn code() -> Code {
+        Code::of(&Self::filter())
+    }
 }
 
 /// What becomes of an event that its handler cannot take in, after it was tried again.

@@ -2,7 +2,7 @@
 
 use crate::BoxError;
 use crate::event::{Payload, Recorded};
-use crate::projection::OnFailure;
+use crate::projection::{Code, OnFailure};
 use crate::services::{FromServices, Scope, Services};
 use crate::store::{EventFilter, RecordedEvent};
 
@@ -17,6 +17,11 @@ pub trait Reactor: Send + Sync + 'static {
     const ON_FAILURE: OnFailure = OnFailure::Park;
     /// What it wants to see.
     fn filter() -> EventFilter;
+    /// Which code it is. Nodes with another one stand by while one with the newer runs.
+    #[must_use]
+    fn code() -> Code {
+        Code::of(&Self::filter())
+    }
     /// Acts on one event.
     fn react(
         &self,

@@ -5,8 +5,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
-    Afresh, Asked, Checkpoint, Control, Generations, NodeRecord, Nothing, Request, Sequence, ShareRecord,
-    Skipped,
+    Afresh, Asked, Checkpoint, CodeRecord, Control, Generations, NodeRecord, Nothing, Request, Sequence,
+    ShareRecord, Skipped,
 };
 
 /// Reads a row and writes it again: the same fields with the same values.
@@ -31,7 +31,8 @@ golden! {
         "checkpoint", "checkpoint-owned", "checkpoint-split", "checkpoint-merged", "checkpoint-rebuilding",
         "checkpoint-halted",
     ];
-    nodes: NodeRecord = ["node", "node-whole"];
+    nodes: NodeRecord = ["node", "node-whole", "node-codes"];
+    codes: CodeRecord = ["code"];
     builds: Generations = [
         "generations", "generations-building", "generations-previous", "generations-frozen",
         "generations-frozen-by", "generations-retired",
@@ -60,5 +61,5 @@ fn what_is_missing_has_its_meaning_of_before() {
         (Some(1_767_225_616_000_000), None, false)
     );
     let node: NodeRecord = pinned("node", include_str!("../../tests/golden/node.json"));
-    assert!(node.whole.is_empty());
+    assert!(node.whole.is_empty() && node.codes.is_empty() && node.stands_by.is_empty());
 }

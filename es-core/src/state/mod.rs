@@ -9,6 +9,7 @@
 //! | `checkpoints` | `build#first slice` | `share`, `checkpoint` | who has a range of slices of a processor, and the position that it has reached |
 //! | `es.shares` | `name#first slice` | `share` | the same of what has no log |
 //! | `generations` | processor | `generations` | which builds a projection has, and which one queries read |
+//! | `es.codes` | build | `code` | which code makes a build |
 //! | `es.control` | processor | `control` | what an operator asked of a whole processor |
 //! | `asked` | build | `control` | counts requests: its revision changes with each |
 //! | `build/parked` | key | `parked` | a sequence that failed |
@@ -24,6 +25,7 @@
 
 mod build;
 mod checkpoint;
+mod code;
 mod control;
 mod generations;
 #[cfg(test)]
@@ -36,6 +38,7 @@ mod share;
 pub use self::build::Build;
 pub(crate) use self::build::sortable;
 pub(crate) use self::checkpoint::{Checkpoint, Halt};
+pub(crate) use self::code::{CodeRecord, codes};
 pub(crate) use self::control::{Afresh, Asked, Control, afresh, asked, control};
 pub(crate) use self::generations::{Building, Freeze, Generations, generations};
 pub(crate) use self::inline::{InlineSet, turns};

@@ -1,6 +1,6 @@
 //! A node among others.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,12 @@ pub(crate) struct NodeRecord {
     /// What of that cannot be split.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) whole: BTreeSet<String>,
+    /// The codes of what it runs, by its name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) codes: BTreeMap<String, String>,
+    /// Groups of shares that it leaves to nodes with a newer code.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) stands_by: BTreeSet<String>,
 }
 
 pub(crate) fn nodes() -> Table<NodeRecord> {

@@ -7,8 +7,14 @@ use crate::check::ReadHandler;
 use crate::span::{respan, written_at};
 use syn::spanned::Spanned;
 
-/// `fn filter()` over every name that decodes to a payload of the handlers.
-pub(super) fn filter(es: &TokenStream, handlers: &[ReadHandler]) -> TokenStream {
+/// `fn filter()` over every name that decodes to a payload of the handlers, and `fn code()`, which tells this code from
+/// another by its text and by the shapes of those payloads.
+pub(super) fn filter(es: &TokenStream, handlers: &[ReadHandler], text: u64) -> TokenStream {
+    let handled = handlers.iter().map(|ReadHandler { cfgs, payload, .. }| {
+        let at = written_at(payload.span());
+        let es = respan(es.clone(), at);
+        quote_spanned!(at=> #(#cfgs)* let code = #es::projection::Code::handling::<#payload>(code);)
+    });
     let sources = handlers.iter().map(|ReadHandler { cfgs, payload, .. }| {
         let at = written_at(payload.span());
         let es = respan(es.clone(), at);
@@ -18,6 +24,11 @@ pub(super) fn filter(es: &TokenStream, handlers: &[ReadHandler]) -> TokenStream 
         fn filter() -> #es::store::EventFilter {
             let sources: &[&[&'static str]] = &[#(#sources),*];
             #es::store::EventFilter::types(sources.concat())
+        }
+        fn code() -> #es::projection::Code {
+            let code = #es::projection::Code::new(#text);
+            #(#handled)*
+            code
         }
     }
 }

@@ -9,12 +9,14 @@ use super::dispatch;
 use crate::ast::{Args, Block};
 use crate::check::{ReadHandler, ReadRules, one_handler_each};
 use crate::ctxt::Ctxt;
+use crate::fingerprint::fingerprint;
 use crate::span::{respan, written_at};
 
 const KEYS: &[&str] =
     &["name", "version", "schema", "schema_sql", "on_failure", "partition", "idempotent", "crate"];
 
 pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenStream {
+    let text = fingerprint(&[&args, &item]);
     let args = Args::parse(cx, args, KEYS);
     let (name, version, schema) = (args.name(cx, "projection"), args.version(cx), args.schema(cx));
     let (on_failure, partition, idempotent) = (args.on_failure(cx), args.partition(cx), args.idempotent(cx));
@@ -24,7 +26,7 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
     let (es, this, cfgs) = (&args.krate, &block.this, &block.cfgs);
     let schema = schema.map(|sql| quote!(const SCHEMA: &'static str = #sql;));
     let tx = one_transaction(cx, &mut handlers);
-    let filter = dispatch::filter(es, &handlers);
+    let filter = dispatch::filter(es, &handlers, text);
     let project = tx.map(|tx| project(es, &block, &tx, &handlers));
     let each = handlers.iter().map(|handler| on(es, this, handler));
     quote! {

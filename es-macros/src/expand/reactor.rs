@@ -9,16 +9,18 @@ use super::{dispatch, services};
 use crate::ast::{Args, Block};
 use crate::check::{ReadHandler, ReadRules, one_handler_each};
 use crate::ctxt::Ctxt;
+use crate::fingerprint::fingerprint;
 use crate::span::{respan, written_at};
 
 pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenStream {
+    let text = fingerprint(&[&args, &item]);
     let args = Args::parse(cx, args, &["name", "on_failure", "crate"]);
     let (name, on_failure) = (args.name(cx, "reactor"), args.on_failure(cx));
     let Some(block) = Block::parse(cx, "reactor", item) else { return TokenStream::new() };
     let mut handlers = ReadRules::Reactor.read(cx, &block);
     one_handler_each(cx, &mut handlers);
     let (es, this, cfgs) = (&args.krate, &block.this, &block.cfgs);
-    let filter = dispatch::filter(es, &handlers);
+    let filter = dispatch::filter(es, &handlers, text);
     let react = react(es, &handlers);
     let missing = handlers.iter().map(|ReadHandler { cfgs, payload, .. }| {
         quote!(#(#cfgs)* #es::projection::missing_for_reactor::<Self, #payload>(services))

@@ -10,12 +10,14 @@ use crate::ast::{Args, Block};
 use crate::attr;
 use crate::check::{ReadHandler, ReadRules, one_handler_each};
 use crate::ctxt::Ctxt;
+use crate::fingerprint::fingerprint;
 use crate::span::{respan, written_at};
 
 /// The attributes on methods that this macro takes away.
 pub(crate) const HELPERS: &[&str] = &["on"];
 
 pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenStream {
+    let text = fingerprint(&[&args, &item]);
     let args =
         Args::parse(cx, args, &["name", "version", "key", "on_failure", "idempotent", "partition", "crate"]);
     let (name, version, key) = (args.name(cx, "view"), args.version(cx), args.key(cx));
@@ -28,7 +30,7 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
     let folds: Vec<_> = handlers.iter().map(|h| fold(cx, es, this, h)).collect();
     // Without a key there is no view, and the mistake is reported already.
     let Some(key) = key else { return TokenStream::new() };
-    let filter = dispatch::filter(es, &handlers);
+    let filter = dispatch::filter(es, &handlers, text);
     let each = dispatch::each(es, &handlers, |handler| {
         let at = written_at(handler.payload.span());
         let es = respan(es.clone(), at);

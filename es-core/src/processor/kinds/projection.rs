@@ -9,7 +9,7 @@ use super::admission::{Admission, Failure};
 use super::runner::{Execution, Keeps, Opening, Rebuildable, Runner, Session};
 use crate::BoxError;
 use crate::guarded::call;
-use crate::projection::{Partition, Project, tables_of};
+use crate::projection::{Code, Partition, Project, tables_of};
 use crate::store::{
     Backend, Commit, CommitError, EventFilter, Generation, RecordedEvent, RowWrite, Transaction,
 };
@@ -35,6 +35,10 @@ impl<B: Backend, P: Project<B::Tx>> Runner for ProjectionRunner<B, P> {
 
     fn filter(&self) -> EventFilter {
         P::filter()
+    }
+
+    fn code(&self) -> Code {
+        P::code()
     }
 
     fn keeps(&self) -> Keeps {

@@ -9,7 +9,7 @@ use super::admission::{Admission, Failure};
 use super::runner::{Execution, Keeps, Opening, Runner, Session};
 use crate::BoxError;
 use crate::guarded::call;
-use crate::projection::Reactor;
+use crate::projection::{Code, Reactor};
 use crate::services::{Scope, Services};
 use crate::store::{Backend, Commit, CommitError, EventFilter, RecordedEvent, RowWrite};
 
@@ -31,6 +31,10 @@ impl<B: Backend, R: Reactor> Runner for ReactorRunner<B, R> {
 
     fn filter(&self) -> EventFilter {
         R::filter()
+    }
+
+    fn code(&self) -> Code {
+        R::code()
     }
 
     fn keeps(&self) -> Keeps {

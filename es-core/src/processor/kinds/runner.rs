@@ -10,7 +10,7 @@ use crate::BoxError;
 use crate::clock::Timestamp;
 use crate::command::Sender;
 use crate::id::Ids;
-use crate::projection::OnFailure;
+use crate::projection::{Code, OnFailure};
 use crate::services::Services;
 use crate::slices::Slices;
 use crate::store::{
@@ -23,6 +23,10 @@ pub trait Runner: Send + Sync + 'static {
     fn name(&self) -> String;
     /// What it wants to see.
     fn filter(&self) -> EventFilter;
+    /// Which code it is.
+    fn code(&self) -> Code {
+        Code::of(&self.filter())
+    }
     /// What it keeps.
     fn keeps(&self) -> Keeps;
     /// How it is run.

@@ -13,7 +13,8 @@ use foldhash::{HashMap, HashMapExt as _};
 use super::admission::{Admission, Failure};
 use super::runner::{Execution, Keeps, Opening, Rebuildable, Runner, Session};
 use crate::BoxError;
-use crate::projection::{Change, View, fold, tables_of};
+use crate::event::is_of_a_newer_program;
+use crate::projection::{Change, Code, View, fold, tables_of};
 use crate::store::{Backend, Commit, CommitError, EventFilter, RecordedEvent, RowWrite, StoreError};
 
 /// Events handled together when there are so many.
@@ -39,6 +40,10 @@ impl<B: Backend, V: View> Runner for ViewRunner<B, V> {
 
     fn filter(&self) -> EventFilter {
         V::filter()
+    }
+
+    fn code(&self) -> Code {
+        V::code()
     }
 
     fn keeps(&self) -> Keeps {
@@ -144,7 +149,8 @@ impl<B: Backend, V: View> Session for ViewSession<B, V> {
                 }
                 Err(source) => {
                     let key = fold::key_of_undecodable::<V>(event);
-                    if admission.admits(event, &key) {
+                    // What a newer program wrote may belong to any key.
+                    if admission.admits(event, &key) || is_of_a_newer_program(&*source) {
                         return Err(Failure::new(event, key, source));
                     }
                 }

@@ -180,7 +180,8 @@ impl Processor {
         let reactor = || ProcessorError::NotRebuildable { processor: self.name().to_owned(), why };
         let tables = self.runner.keeps().tables().ok_or_else(reactor)?;
         let (backend, ids) = (self.node.backend.clone(), self.node.ids.clone());
-        Ok(BuildRows { name: self.handle.name.clone(), tables, backend, ids })
+        let (name, code) = (self.handle.name.clone(), self.runner.code());
+        Ok(BuildRows { name, tables, backend, ids, code })
     }
 }
 

@@ -1,10 +1,13 @@
 //! A processor that is run for the first time: its tables, its rows, and the place where it begins.
 
-use crate::cluster::{Share, Shares};
+use std::time::Duration;
+
+use crate::cluster::{self, Share, Shares};
 use crate::limits::MAX_PAGE;
 use crate::processor::AnyBackend;
 use crate::processor::kinds::runner::Runner;
-use crate::state::{Build, Checkpoint, Generations, generations};
+use crate::processor::worker::codes::{self, Standing};
+use crate::state::{Build, Checkpoint, Generations, codes, generations};
 use crate::store::{
     CURRENT, Commit, CommitError, Generation, Position, Row, RowStore, RowWrite, StoreError, Tables, Won,
 };
@@ -64,6 +67,29 @@ pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Re
         }
         commit(backend, rows).await?;
     }
+}
+
+/// Takes the builds of a processor over, if this program has the newest code of them. Gives what is in the way, in words.
+pub(crate) async fn settle_code(
+    backend: &dyn AnyBackend,
+    runner: &dyn Runner,
+    lease: Duration,
+) -> Result<Result<(), String>, StoreError> {
+    let (name, own) = (runner.name(), runner.code().fingerprint());
+    let known = Generations::read(backend, &name).await?.map(|row| row.value).unwrap_or_default();
+    let (alive, now) = (cluster::alive(backend).await?, backend.now().await?.as_microsecond());
+    // What is under way is left to those who have begun it: its rows come from one code.
+    for generation in [Some(known.current), known.previous].into_iter().flatten() {
+        let build = known.build(&name, generation);
+        let stored = codes().get(backend, &build.to_string()).await?.map(|row| row.value);
+        if codes::standing(stored.as_ref(), &own, &name, &alive, now) == Standing::TakesOver {
+            let taken = codes::take_over(backend, runner, &build, lease).await?;
+            if taken.is_err() {
+                return Ok(taken);
+            }
+        }
+    }
+    Ok(Ok(()))
 }
 
 /// What another node has written, if it was faster, is looked at then, and so is what nobody knows.

@@ -12,7 +12,9 @@ use crate::cluster::{Share, Shares};
 use crate::id::Ids;
 use crate::processor::AnyBackend;
 use crate::processor::ProcessorError;
-use crate::state::{Build, Checkpoint, Freeze, Generations, InlineSet, generations};
+use crate::processor::worker::codes::after as made_after;
+use crate::projection::Code;
+use crate::state::{Build, Checkpoint, Freeze, Generations, InlineSet, codes, generations};
 use crate::store::{
     Commit, CommitError, Committed, Generation, Position, Row, RowWrite, StoreError, Tables, Won, write_rows,
 };
@@ -42,6 +44,8 @@ pub(super) struct BuildRows {
     pub(super) tables: Tables,
     pub(super) backend: Arc<dyn AnyBackend>,
     pub(super) ids: Ids,
+    /// The code of this program: it makes what is begun here.
+    pub(super) code: Code,
 }
 
 impl BuildRows {
@@ -127,6 +131,11 @@ impl BuildRows {
                 let whole =
                     Share::whole(self.build(next.last).to_string(), Checkpoint::new(Position(0), head));
                 rows.push(shares.put(&shares.placed(&*self.backend, whole).await?)?);
+                let read = codes().get(&*self.backend, &self.build(next.current).to_string()).await?;
+                let value = made_after(read.as_ref().map(|row| &row.value), &self.code);
+                let build = self.build(next.last).to_string();
+                let rev = codes().get(&*self.backend, &build).await?.map_or(0, |row| row.rev);
+                rows.push(codes().put(&Row { key: build, rev, value })?);
                 Ok(write_rows(&*self.backend, rows).await?)
             }
             With::Switch { to } => {
@@ -299,7 +308,7 @@ mod tests {
 
     fn builds() -> BuildRows {
         let backend = Arc::new(MemoryBackend::new());
-        BuildRows { name: "p/1".into(), tables: TABLES, backend, ids: Ids::default() }
+        BuildRows { name: "p/1".into(), tables: TABLES, backend, ids: Ids::default(), code: Code::default() }
     }
 
     fn building(head: Position, since: crate::Timestamp) -> Building {

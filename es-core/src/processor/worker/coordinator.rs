@@ -1,6 +1,6 @@
 //! One processor on one node: which of its builds it works on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use futures::future::join_all;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::codes::{self, Standing};
 use super::context::{BuildContext, NodeContext, Role};
 use super::reset::{ResetRequest, reset};
 use super::run::Worker;
@@ -138,6 +139,11 @@ impl Coordinator {
         }
         let roles = generations.all().into_iter().filter_map(|g| Some((g, generations.role(&name, g)?)));
         let mut roles: BTreeMap<Generation, Role> = roles.collect();
+        let stands_by = if self.node.settings.looks_on {
+            Ok(BTreeSet::new())
+        } else {
+            self.leave_to_others(&mut roles, sight).await
+        };
         if control.paused.is_some() {
             roles.clear();
         }
@@ -147,16 +153,59 @@ impl Coordinator {
         let ended: Vec<Generation> = self.builds.iter_mut().filter_map(ends).collect();
         for generation in ended {
             if let Some(running) = self.builds.remove(&generation) {
-                self.end(running, control.paused.is_some()).await;
+                let leaves = stands_by.as_ref().is_ok_and(|builds| builds.contains(&generation));
+                self.end(running, leaves || control.paused.is_some()).await;
             }
         }
-        self.show_idle(sight, &generations.all(), &control).await?;
+        let idle = stands_by.as_ref().map_or_else(|_| BTreeSet::new(), Clone::clone);
+        self.show_idle(sight, &generations.all(), &control, &idle).await?;
         // What cannot be settled of one build stops no other.
-        let mut settled = Ok(());
+        let mut settled = stands_by.map(drop);
         for (generation, role) in roles {
             settled = settled.and(self.work_on(generation, role, sight).await);
         }
         settled
+    }
+
+    /// Takes away the builds that this node does not work on, for another code makes them. Those that it leaves to nodes
+    /// with a newer one.
+    async fn leave_to_others(
+        &self,
+        roles: &mut BTreeMap<Generation, Role>,
+        sight: &Sight,
+    ) -> Result<BTreeSet<Generation>, StoreError> {
+        let (own, name) = (self.runner.code().fingerprint(), &self.handle.name);
+        let (mut left, mut settled) = (BTreeSet::new(), Ok(()));
+        for (generation, role) in std::mem::take(roles) {
+            let build = Build { processor: name.clone(), generation };
+            let stored = sight.code(&build.to_string())?;
+            let standing =
+                match codes::standing(stored.as_ref(), &own, name, &sight.view.alive, sight.view.now) {
+                    // Its rows come from one code.
+                    Standing::TakesOver if matches!(role, Role::Building { .. }) && stored.is_some() => {
+                        Standing::StandsBy
+                    }
+                    standing => standing,
+                };
+            self.cluster.stand_by(&build.to_string(), standing == Standing::StandsBy);
+            match standing {
+                Standing::Makes => drop(roles.insert(generation, role)),
+                Standing::StandsBy => drop(left.insert(generation)),
+                // What is there then is seen with the next look.
+                Standing::TakesOver => match codes::take_over(
+                    &*self.node.backend,
+                    &*self.runner,
+                    &build,
+                    self.node.settings.lease,
+                )
+                .await?
+                {
+                    Ok(()) => self.cluster.wake(),
+                    Err(why) => settled = Err(StoreError::misuse(format!("{build}: {why}"))),
+                },
+            }
+        }
+        settled.map(|()| left)
     }
 
     async fn work_on(&mut self, generation: Generation, role: Role, sight: &Sight) -> Result<(), StoreError> {
@@ -171,22 +220,28 @@ impl Coordinator {
         settled
     }
 
-    /// Builds that no node works on now: one that is frozen, and all of a processor that is paused.
+    /// Builds that this node does not work on: those of a newer code, one that is frozen, and all of a processor that is
+    /// paused.
     async fn show_idle(
         &self,
         sight: &Sight,
         generations: &[Generation],
         control: &Control,
+        stands_by: &BTreeSet<Generation>,
     ) -> Result<(), StoreError> {
         let shares = Shares::<Checkpoint>::checkpoints();
         for generation in generations.iter().filter(|generation| !self.builds.contains_key(generation)) {
             let build = Build { processor: self.handle.name.clone(), generation: *generation };
-            let Some(since) = control.paused else { continue };
+            let state = match control.paused {
+                Some(since) => ProcessorState::Paused { since },
+                None if stands_by.contains(generation) => ProcessorState::StandingBy,
+                None => continue,
+            };
             let status = |share: Share<Checkpoint>| RangeStatus {
                 slices: share.slices,
                 owner: share.owner,
                 position: share.progress.position,
-                state: ProcessorState::Paused { since },
+                state: state.clone(),
                 parked: 0,
                 rev: share.rev,
             };

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::run::{Open, Overdue, POLL, SOON, Worker};
 use crate::BoxError;
+use crate::event::is_of_a_newer_program;
 use crate::processor::kinds::admission::Failure;
 use crate::processor::parked::{self, Parked};
 use crate::processor::status::{ProcessorState, RangeStatus};
@@ -44,7 +45,8 @@ pub(super) struct Trouble {
 /// Whose fault a failure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// The store takes no writes now: nothing can be said of the event.
+    /// The store takes no writes now: nothing can be said of the event. Or this program is too old for it: a newer one
+    /// handles it.
     Store,
     /// It looks like one of the store, which takes writes. After a while it is the event's: a partner that is down fails
     /// in the same words.
@@ -89,7 +91,7 @@ impl Worker {
     /// Whose fault an error is. An event is blamed only while the store takes writes, whatever the error says.
     pub(super) async fn fault(&mut self, error: &(dyn std::error::Error + Send + Sync + 'static)) -> Fault {
         let fenced = matches!(error.downcast_ref(), Some(CommitError::Fenced { .. }));
-        if fenced || !self.takes_writes().await {
+        if fenced || is_of_a_newer_program(error) || !self.takes_writes().await {
             Fault::Store
         } else if self.context.blames_the_store(error) {
             Fault::Suspect
@@ -238,16 +240,27 @@ impl Worker {
         tracing::error!(%build, %slices, error, "a processor is halted until it is resumed");
         self.context.count("es_processor_halted_total");
         let since = self.context.now();
-        let state = ProcessorState::Halted { since, error: error.clone() };
+        let state = ProcessorState::Halted { since, error };
         self.halted = Some((resumes, state.clone()));
         self.show(Some(state));
-        // So that every node can say why. If that fails, this one says it all the same.
-        let mut next = self.share.clone();
-        next.progress.halt = Some(Halt { since, error: parked::cut(&error), resumes });
-        if let Ok(row) = self.context.shares.put(&next) {
-            drop(write_rows(self.context.backend(), vec![row]).await);
-        }
+        // If that fails, it is tried again while it stands still.
+        drop(self.tells_why().await);
         POLL
+    }
+
+    /// Stores why it is halted, so that every node can say so. `false` if its share has another revision by now.
+    pub(super) async fn tells_why(&mut self) -> Result<bool, StoreError> {
+        let Some((resumes, ProcessorState::Halted { since, error })) = &self.halted else { return Ok(true) };
+        if self.share.progress.halt.is_some() {
+            return Ok(true);
+        }
+        let mut next = self.share.clone();
+        next.progress.halt = Some(Halt { since: *since, error: parked::cut(error), resumes: *resumes });
+        let won = write_rows(self.context.backend(), vec![self.context.shares.put(&next)?]).await?;
+        if won.is_yes() {
+            self.share = next.written();
+        }
+        Ok(won.is_yes())
     }
 
     /// A step went well: what had failed before is over, if it was that.

@@ -1,6 +1,7 @@
 //! The work on a processor: which of its builds a node works on, and how a range of slices is worked on.
 
 mod backend;
+pub(super) mod codes;
 mod context;
 mod coordinator;
 mod failure;

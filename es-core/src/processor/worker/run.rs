@@ -212,7 +212,14 @@ impl Worker {
         if let Some((before, _)) = &self.halted {
             // It may have been resumed while it was looked up what is asked for: that was heard, and is not heard again.
             let resumed = *before != *self.context.resumes.borrow();
-            return Ok(if resumed { Step::More } else { Step::Idle(None) });
+            if resumed {
+                return Ok(Step::More);
+            }
+            if !self.tells_why().await? {
+                self.open = None;
+                return Ok(Step::More);
+            }
+            return Ok(Step::Idle(None));
         }
         let bound = self.context.bound().await?;
         // Before the page is read: what is recorded after it may be missing in there.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::context::NodeContext;
 use crate::cluster::{Cluster, View};
 use crate::slices::Slices;
-use crate::state::{Control, Generations, asked, control, generations};
+use crate::state::{CodeRecord, Control, Generations, asked, codes, control, generations};
 use crate::store::{Position, Row, StoreError, Table};
 
 /// What a node sees.
@@ -20,6 +20,7 @@ pub(crate) struct Sight {
     /// A row that cannot be read stops its processor, and no other.
     generations: BTreeMap<String, Result<Row<Generations>, StoreError>>,
     control: BTreeMap<String, Result<Row<Control>, StoreError>>,
+    codes: BTreeMap<String, Result<Row<CodeRecord>, StoreError>>,
     /// How often something was asked of a build.
     asked: BTreeMap<String, u64>,
 }
@@ -34,6 +35,11 @@ impl Sight {
     /// What an operator asked of it.
     pub(crate) fn control(&self, processor: &str) -> Result<Control, StoreError> {
         Ok(self.control.get(processor).cloned().transpose()?.map(|row| row.value).unwrap_or_default())
+    }
+
+    /// The code that makes a build.
+    pub(crate) fn code(&self, build: &str) -> Result<Option<CodeRecord>, StoreError> {
+        Ok(self.codes.get(build).cloned().transpose()?.map(|row| row.value))
     }
 
     pub(crate) fn asked(&self, build: &str) -> u64 {
@@ -61,9 +67,9 @@ impl Observer {
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut views = self.cluster.views();
         let backend = &self.node.backend;
-        let mut touched = [control().name(), generations().name(), asked().name()]
+        let mut touched = [control().name(), generations().name(), asked().name(), codes().name()]
             .map(|table| backend.watch_rows(table, Slices::ALL));
-        let [controls, builds, requests] = &mut touched;
+        let [controls, builds, requests, makers] = &mut touched;
         while !stop.is_cancelled() {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -71,8 +77,9 @@ impl Observer {
                 Ok(()) = controls.changed() => {}
                 Ok(()) = builds.changed() => {}
                 Ok(()) = requests.changed() => {}
+                Ok(()) = makers.changed() => {}
             }
-            [&mut *controls, &mut *builds, &mut *requests]
+            [&mut *controls, &mut *builds, &mut *requests, &mut *makers]
                 .into_iter()
                 .for_each(watch::Receiver::mark_unchanged);
             let Some(view) = views.borrow_and_update().clone() else { continue };
@@ -94,7 +101,8 @@ impl Observer {
         let head = backend.head().await?;
         let asked = asked().stored(backend).await?.into_iter().map(|row| (row.key, row.rev)).collect();
         let (generations, control) = (self.each(&generations()).await?, self.each(&control()).await?);
-        Ok(Sight { view, head, generations, control, asked })
+        let codes = self.each(&codes()).await?;
+        Ok(Sight { view, head, generations, control, codes, asked })
     }
 
     async fn each<T: serde::de::DeserializeOwned>(

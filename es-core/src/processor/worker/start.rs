@@ -67,7 +67,8 @@ pub(crate) fn start(
 fn cluster(node: &NodeContext, runners: &[(Arc<dyn Runner>, ProcessorOptions)]) -> Cluster {
     let shares = Shares::<Checkpoint>::checkpoints();
     let begin = Cluster::new(node.backend.clone(), node.node, node.settings.lease);
-    let begin = begin.with_lease(node.lease.clone());
+    let codes = runners.iter().map(|(runner, _)| (runner.name(), runner.code().fingerprint()));
+    let begin = begin.with_lease(node.lease.clone()).with_codes(codes.collect());
     let cluster = runners.iter().fold(begin, |cluster, (runner, _)| {
         let (name, splits) = (runner.name(), runner.execution().splits);
         cluster.with(Runs { name, splits }, &shares)

@@ -61,6 +61,7 @@ pub mod cluster;
 pub mod commands;
 pub mod conditions;
 mod data;
+pub mod deploys;
 #[doc(hidden)]
 pub mod domain;
 #[doc(hidden)]

@@ -259,6 +259,12 @@ macro_rules! __conformance_rules {
                 without_retries_only_what_fails_is_blamed
                 a_position_is_not_reached_while_something_before_it_is_parked
             }
+            deploys {
+                the_newer_of_two_programs_works_and_the_older_stands_by
+                a_rebuild_is_made_by_one_program
+                a_program_that_handles_more_than_was_handled_says_so
+                an_event_of_a_newer_program_is_left_to_it
+            }
             vanishing {
                 a_row_that_its_handler_deletes_is_gone
                 rows_that_are_gone_are_the_same_after_a_rebuild

@@ -1,0 +1,200 @@
+//! Two programs on one store: P17, P18, P27.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::data::raw;
+use super::domain::{Deposited, Opened, opened};
+use super::patient::{Patient, ask};
+use super::payments::{eventually, parked_keys, payment, until};
+use super::{LIMIT, Subject, settle, start, store};
+use crate::event::Event as _;
+use crate::processor::{Processor, ProcessorState, RebuildOptions};
+use crate::projection::{Change, Code, Projection, View};
+use crate::store::{Backend, EventFilter, NewEvent, RecordedEvent, RowStore};
+use crate::{App, BoxError};
+
+/// Short, so that a node which has gone is soon known to be.
+const LEASE: Duration = Duration::from_millis(400);
+/// A shape of payments that only newer programs know.
+const NEWER: u32 = 99;
+/// A program that also handles what an older one does not.
+const HANDLES_MORE: u64 = 9;
+
+/// How many payments each program took in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coded<const CODE: u64>(BTreeMap<u64, u64>);
+
+impl<const CODE: u64> Projection for Coded<CODE> {
+    const NAME: &'static str = "coded";
+    fn filter() -> EventFilter {
+        let payments = EventFilter::of::<Deposited>();
+        if CODE == HANDLES_MORE { payments.or(EventFilter::of::<Opened>()) } else { payments }
+    }
+    fn code() -> Code {
+        let code = Code::new(CODE).handling::<Deposited>();
+        if CODE == HANDLES_MORE { code.handling::<Opened>() } else { code }
+    }
+}
+
+impl<const CODE: u64> View for Coded<CODE> {
+    type Key = String;
+    fn changes(event: &RecordedEvent) -> Result<Vec<Change<'_, Self>>, BoxError> {
+        if CODE < 2 || event.schema != NEWER {
+            super::domain::AccountEvent::decode(event)?;
+        }
+        let count = |row: &mut Self| {
+            *row.0.entry(CODE).or_default() += 1;
+            Ok(())
+        };
+        Ok(vec![Change::new(event.stream.as_str().to_owned(), count)])
+    }
+}
+
+fn newer() -> NewEvent {
+    raw("account.deposited", NEWER, r#"{"cents":100}"#)
+}
+
+async fn run<const CODE: u64, S: Subject>(subject: &S, of: &Patient<S::Backend>) -> App {
+    let backend = subject.again(&of.0).await;
+    start(|| App::on(backend.clone()).view::<Coded<CODE>>().lease(LEASE)).await
+}
+
+fn coded(app: &App) -> &Processor {
+    &app.processors()[0]
+}
+
+const ACCOUNTS: [&str; 4] = ["account-a", "account-b", "account-c", "account-d"];
+
+/// One more payment into each account.
+async fn pay<B: Backend + RowStore + Clone>(store: &Patient<B>, event: impl Fn() -> NewEvent) {
+    for account in ACCOUNTS {
+        store.put(account, vec![event()]).await;
+    }
+}
+
+/// How many payments each program took in, the same in each account.
+async fn counts<B: Backend + RowStore + Clone>(store: &Patient<B>) -> BTreeMap<u64, u64> {
+    let mut all = Vec::new();
+    for account in ACCOUNTS {
+        let row = store.row("coded/1", account).await.expect("it has a row");
+        all.push(serde_json::from_slice::<Coded<0>>(&row.data).expect("JSON").0);
+    }
+    all.dedup();
+    assert_eq!(all.len(), 1, "{all:?}");
+    all.remove(0)
+}
+
+fn is<const N: usize>(counts: [(u64, u64); N]) -> BTreeMap<u64, u64> {
+    BTreeMap::from(counts)
+}
+
+async fn stands_by(app: &App) {
+    until(coded(app), |status| status.state == ProcessorState::StandingBy).await;
+}
+
+/// P18
+pub async fn the_newer_of_two_programs_works_and_the_older_stands_by<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let old = run::<1, _>(&subject, &store).await;
+    pay(&store, || payment(1)).await;
+    settle(&old).await;
+    let new = run::<2, _>(&subject, &store).await;
+    pay(&store, || payment(1)).await;
+    settle(&new).await;
+    assert_eq!(counts(&store).await, is([(1, 1), (2, 1)]), "from its start on, all is its own");
+    stands_by(&old).await;
+    // The older one starts again, in the middle of a deploy.
+    assert!(old.shutdown(LIMIT).await);
+    let old = run::<1, _>(&subject, &store).await;
+    pay(&store, || payment(1)).await;
+    settle(&old).await;
+    stands_by(&old).await;
+    assert_eq!(counts(&store).await, is([(1, 1), (2, 2)]));
+    // Rolled back.
+    assert!(new.shutdown(LIMIT).await);
+    pay(&store, || payment(1)).await;
+    settle(&old).await;
+    assert_eq!(counts(&store).await, is([(1, 2), (2, 2)]));
+    // Rolled forward: it waits until the last node of the older one has gone.
+    let new = run::<2, _>(&subject, &store).await;
+    stands_by(&new).await;
+    assert!(old.shutdown(LIMIT).await);
+    pay(&store, || payment(1)).await;
+    settle(&new).await;
+    assert_eq!(counts(&store).await, is([(1, 2), (2, 3)]));
+    assert_eq!(parked_keys(coded(&new)).await, []);
+}
+
+/// P18
+pub async fn a_rebuild_is_made_by_one_program<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let old = run::<1, _>(&subject, &store).await;
+    for _ in 0..3 {
+        pay(&store, || payment(1)).await;
+    }
+    settle(&old).await;
+    let new = run::<2, _>(&subject, &store).await;
+    let rebuild = ask(|| coded(&new).rebuild_online(RebuildOptions::default())).await;
+    ask(|| rebuild.caught_up(LIMIT)).await;
+    ask(|| rebuild.switch()).await;
+    settle(&new).await;
+    assert_eq!(counts(&store).await, is([(2, 3)]));
+    pay(&store, || payment(1)).await;
+    settle(&old).await;
+    assert_eq!(counts(&store).await, is([(2, 4)]));
+}
+
+/// P17
+pub async fn a_program_that_handles_more_than_was_handled_says_so<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let old = run::<1, _>(&subject, &store).await;
+    pay(&store, || payment(1)).await;
+    settle(&old).await;
+    // Nothing of what it handles in addition was passed.
+    let more = run::<HANDLES_MORE, _>(&subject, &store).await;
+    pay(&store, || super::data::encoded(&opened("Ada"))).await;
+    settle(&more).await;
+    assert_eq!(counts(&store).await, is([(1, 1), (HANDLES_MORE, 1)]));
+    assert!(more.shutdown(LIMIT).await);
+    // Now it is: by the older program, that has nobody else beside it any more.
+    pay(&store, || super::data::encoded(&opened("Bob"))).await;
+    pay(&store, || payment(1)).await;
+    settle(&old).await;
+    // It stands by while the older one is alive, and then it is told.
+    let backend = subject.again(&store.0).await;
+    assert!(old.shutdown(LIMIT).await);
+    eventually(|| async {
+        match App::on(backend.clone()).view::<Coded<HANDLES_MORE>>().lease(LEASE).start().await {
+            Err(error) if error.to_string().contains("handles account.opened now") => Ok(()),
+            Err(error) => Err(error.to_string()),
+            Ok(app) => {
+                app.shutdown(LIMIT).await;
+                Err("it has started".to_owned())
+            }
+        }
+    })
+    .await;
+}
+
+/// P27
+pub async fn an_event_of_a_newer_program_is_left_to_it<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let old = run::<1, _>(&subject, &store).await;
+    pay(&store, || payment(1)).await;
+    settle(&old).await;
+    // A newer program that runs no processors has written it.
+    pay(&store, newer).await;
+    pay(&store, || payment(1)).await;
+    let fails = |state: &ProcessorState| matches!(state, ProcessorState::Failing { error, attempts, .. } if error.contains("schema is newer") && *attempts > 3);
+    until(coded(&old), |status| fails(&status.state)).await;
+    assert_eq!(parked_keys(coded(&old)).await, []);
+    assert!(!old.health().await.is_healthy());
+    let new = run::<2, _>(&subject, &store).await;
+    settle(&new).await;
+    assert_eq!(counts(&store).await, is([(1, 1), (2, 2)]));
+    stands_by(&old).await;
+    assert_eq!(parked_keys(coded(&new)).await, []);
+}
