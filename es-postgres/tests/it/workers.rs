@@ -289,7 +289,7 @@ async fn judge(app: &App, store: &PgBackend, mended: bool) {
 async fn settle(app: &App, store: &PgBackend) {
     let head = store.head().await.unwrap();
     for processor in app.processors() {
-        if let Err(late) = processor.wait_for(head, LIMIT).await {
+        if let Err(late) = processor.reach(head, LIMIT).await {
             panic!("{}; {:?}", es_core::chain(&late), processor.status());
         }
         assert!(!matches!(processor.status().state, ProcessorState::Halted { .. }));

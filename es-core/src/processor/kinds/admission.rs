@@ -24,8 +24,8 @@ enum Scope<'w> {
     },
     /// One sequence, on its own.
     Key(&'w str),
-    /// Rows that are rebuilt.
-    Keys(&'w BTreeSet<String>),
+    /// Rows that are rebuilt, without what was left out for good.
+    Keys { keys: &'w BTreeSet<String>, skips: &'w BTreeSet<(Position, String)> },
 }
 
 /// An event that is not handled for a key.
@@ -50,15 +50,17 @@ impl<'w> Admission<'w> {
         Self { scope: Scope::Key(key), left_out: Vec::new() }
     }
 
-    pub(crate) const fn of_keys(keys: &'w BTreeSet<String>) -> Self {
-        Self { scope: Scope::Keys(keys), left_out: Vec::new() }
+    pub(crate) const fn of_keys(keys: &'w BTreeSet<String>, skips: &'w BTreeSet<(Position, String)>) -> Self {
+        Self { scope: Scope::Keys { keys, skips }, left_out: Vec::new() }
     }
 
     /// Whether the event is to be handled for this key, here and now.
     pub fn admits(&mut self, event: &RecordedEvent, key: &str) -> bool {
         match &self.scope {
             Scope::Key(only) => *only == key,
-            Scope::Keys(keys) => keys.contains(key),
+            Scope::Keys { keys, skips } => {
+                keys.contains(key) && !skips.contains(&(event.place(), key.to_owned()))
+            }
             Scope::Range { slices, parked, skips } => {
                 if !slices.has(key) {
                     return false;

@@ -22,6 +22,8 @@ use crate::store::{Difference, Generation, Position};
 
 /// How far a build may be behind the one that is read when queries are switched to it: the rest is waited for.
 const NEAR: u64 = 2_000;
+/// How far it may be behind when it has caught up: what is appended before the switch comes on top.
+const NEARER: u64 = NEAR / 2;
 /// Between two looks at how far a build has come.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -34,8 +36,8 @@ pub struct RebuildOptions {
     ///
     /// [`OnFailure`]: crate::projection::OnFailure
     pub lenient: bool,
-    /// Whether events that were skipped or discarded before are left out again. Otherwise their handlers are called.
-    pub honours_skips: bool,
+    /// Whether the handlers of events are called that were skipped or discarded before. Otherwise those stay left out.
+    pub repeats_skips: bool,
 }
 
 impl RebuildOptions {
@@ -45,10 +47,10 @@ impl RebuildOptions {
         Self { lenient: true, ..self }
     }
 
-    /// Leaves out again what was skipped or discarded before.
+    /// Calls the handlers of what was skipped or discarded before.
     #[must_use]
-    pub const fn honour_skips(self) -> Self {
-        Self { honours_skips: true, ..self }
+    pub const fn repeat_skips(self) -> Self {
+        Self { repeats_skips: true, ..self }
     }
 }
 
@@ -118,7 +120,8 @@ impl Processor {
     /// [`ProcessorError::Inline`]; [`ProcessorError::Store`] if the backend cannot have its tables twice.
     pub async fn rebuild_online(&self, options: RebuildOptions) -> Result<Rebuild, ProcessorError> {
         let builds = self.build_rows()?;
-        let RebuildOptions { lenient, honours_skips } = options;
+        let RebuildOptions { lenient, repeats_skips } = options;
+        let honours_skips = !repeats_skips;
         // Its number is given by the change that begins it.
         let building = |head, since| Building { generation: 0, head, since, lenient, honours_skips };
         let generation = builds.begin(building).await?;
@@ -219,7 +222,7 @@ impl Rebuild {
             loop {
                 let Progress { done, total, .. } = self.look().await?;
                 self.not_halted(done)?;
-                if done.0.saturating_add(NEAR) >= total.0 {
+                if done.0.saturating_add(NEARER) >= total.0 {
                     return Ok(());
                 }
                 tokio::time::sleep(LOOK).await;

@@ -21,7 +21,7 @@ use crate::processor::status::Board;
 use crate::projection::OnFailure;
 use crate::services::Services;
 use crate::slices::Slices;
-use crate::state::{Build, Checkpoint, Generations};
+use crate::state::{Build, Checkpoint, Generations, codes};
 use crate::store::{CommitError, EventFilter, Position, RecordedEvent, StoreError};
 
 /// How the node is run.
@@ -100,6 +100,8 @@ pub(crate) struct BuildContext {
     pub(crate) build: Build,
     pub(crate) role: Role,
     pub(crate) runner: Arc<dyn Runner>,
+    /// The fingerprint of its code.
+    code: String,
     pub(crate) execution: Execution,
     pub(crate) options: ProcessorOptions,
     pub(crate) on_failure: OnFailure,
@@ -147,6 +149,7 @@ impl BuildContext {
             node: node.clone(),
             build,
             role,
+            code: runner.code().fingerprint(),
             runner,
             execution,
             options,
@@ -193,8 +196,13 @@ impl BuildContext {
         self.runner.keeps().is_fenced() || self.node.lease.holds()
     }
 
-    /// Whether the build is still what it was when the work on it began.
+    /// Whether the build is still what it was when the work on it began, and is made by this program. Asked once the share
+    /// was read: whoever takes the build over after that fences it.
     pub(crate) async fn has_its_role(&self) -> Result<bool, StoreError> {
+        let made_by = codes().get(self.backend(), &self.build.to_string()).await?;
+        if made_by.is_some_and(|row| row.value.code != self.code) {
+            return Ok(false);
+        }
         if self.runner.keeps().tables().is_none() {
             return Ok(true);
         }

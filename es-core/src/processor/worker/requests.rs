@@ -101,6 +101,8 @@ impl Worker {
             return Ok(Some(Some("this kind of processor cannot rebuild rows".to_owned())));
         };
         rows.forget(&all).await?;
+        let skipped = parked::skipped(context.backend(), &context.build).await?.into_iter();
+        let skips: BTreeSet<_> = skipped.map(|skip| (skip.position, skip.key)).collect();
         let (mut after, end) = (Position(0), self.share.progress.position);
         while after < end {
             if self.stop.is_cancelled() {
@@ -108,7 +110,7 @@ impl Worker {
                 return Ok(None);
             }
             let stretch = Stretch { filter: context.filter(), after, end, page: SEQUENCE * 10, replay: end };
-            let mut admission = Admission::of_keys(keys);
+            let mut admission = Admission::of_keys(keys, &skips);
             match fold_between(context.backend(), self.session(), stretch, &mut admission).await? {
                 Ok(folded) => after = folded.through,
                 Err(failure) => {

@@ -7,15 +7,16 @@ use super::domain::{Account, Donate};
 use super::double::{Double, Line};
 use super::patient::ask;
 use super::payments::{
-    KINDS, Kind, Ledger, Payments, Poison, Skipping, Stopping, World, discard, eventually, garbage, parked,
-    parked_keys, payment, payment_of_both, retry, until,
+    KINDS, Kind, Ledger, Payments, Poison, Skipping, Stopping, World, answered, discard, eventually, garbage,
+    parked, parked_keys, payment, payment_of_both, retry, until,
 };
 use super::readside::Welcome;
 use super::{LIMIT, Subject, sent, settle, start};
 use crate::App;
 use crate::ErrorKind;
 use crate::processor::{
-    ParkedFilter, ParkingLimits, Processor, ProcessorError, ProcessorOptions, ProcessorState, WaitError,
+    ParkedFilter, ParkingLimits, Processor, ProcessorError, ProcessorOptions, ProcessorState, RebuildOptions,
+    WaitError,
 };
 use crate::store::{Commit, Position, RowWrite};
 
@@ -239,6 +240,32 @@ pub async fn a_discarded_sequence_needs_a_reason_and_is_recorded<S: Subject>(sub
     settle(&app).await;
     for kind in KINDS {
         assert_eq!(world.sum(kind, "a").await, 5, "its key goes on");
+    }
+}
+
+/// K12
+pub async fn what_was_discarded_stays_left_out_of_rebuilds<S: Subject>(subject: S) {
+    let (world, poison) = (World::new(&subject).await, Poison::new());
+    let app = world.start().await;
+    world.put("a", vec![payment(1), poison.payment(2, "fails"), payment(3)]).await;
+    settle(&app).await;
+    for kind in KINDS {
+        discard(kind.of(&app), &kind.key("a"), "booked twice").await;
+    }
+    poison.mend();
+    let keys = ["a".to_owned()];
+    answered(|| Kind::View.of(&app).rebuild_keys(&keys, LIMIT)).await.expect("it is a view");
+    assert_eq!(world.sum(Kind::View, "a").await, 1);
+    let once_more = RebuildOptions::default();
+    for (options, right) in [(once_more, 1), (once_more.repeat_skips(), 6)] {
+        for kind in KINDS {
+            let rebuild = ask(|| kind.of(&app).rebuild_online(options)).await;
+            ask(|| rebuild.caught_up(LIMIT)).await;
+            ask(|| rebuild.switch()).await;
+            settle(&app).await;
+            assert_eq!(world.sum(kind, "a").await, right, "{kind:?}");
+            ask(|| kind.of(&app).drop_previous()).await;
+        }
     }
 }
 

@@ -280,6 +280,7 @@ macro_rules! __conformance_rules {
                 a_processor_stops_when_no_more_sequences_fit_and_drops_nothing
                 a_processor_stops_when_a_sequence_is_full_and_drops_nothing
                 a_discarded_sequence_needs_a_reason_and_is_recorded
+                what_was_discarded_stays_left_out_of_rebuilds
                 a_sequence_of_thousands_of_events_is_kept_and_retried_whole
                 a_statement_that_fails_in_a_handler_is_a_failure_like_any_other
                 payloads_that_cannot_be_decoded_are_parked_with_their_bytes

@@ -107,7 +107,7 @@ async fn write_a_store() {
     assert!(tally.retry("dora", SOON).await.is_err());
     assert!(tally.discard("eve", "eve knows", SOON).await.is_err());
     assert!(tally.rebuild_keys(&["ada".to_owned()], SOON).await.is_err());
-    let options = RebuildOptions::default().lenient().honour_skips();
+    let options = RebuildOptions::default().lenient();
     drop(payments.rebuild_online(options).await.unwrap());
     let switching = processor(&app, "switching/1").rebuild_online(RebuildOptions::default()).await.unwrap();
     let switching = tokio::spawn(async move { switching.switch().await });
