@@ -13,7 +13,7 @@ use crate::id::Ids;
 use crate::inline::{self, Inline};
 use crate::lifecycle::Lifecycle;
 use crate::limits;
-use crate::processor::{self, AnyBackend, NodeContext, NodeSettings, Pages, Runner};
+use crate::processor::{self, AnyBackend, NodeContext, NodeSettings, Pages, Runner, Seen};
 use crate::projection::Views;
 use crate::projection::live::Live;
 use crate::repository::{Cache, Repository};
@@ -118,17 +118,40 @@ impl<B: Backend> AppBuilder<B> {
     }
 }
 
-/// Makes the tables and rows of processors that are run for the first time. Gives what could not be made, a line each.
+/// Makes the tables and rows of processors that are run for the first time, and takes over what older programs make. Gives
+/// what cannot be done, a line each; then nothing was taken over.
 async fn prepare(backend: &dyn AnyBackend, runners: &[Arc<dyn Runner>], node: NodeSettings) -> Vec<String> {
     let mut wrong = Vec::new();
+    let line = |runner: &Arc<dyn Runner>, why: String| format!("{}: {why}", runner.name());
     for runner in runners {
-        let prepared = processor::prepare(backend, &**runner).await;
-        let settled = match prepared {
-            Ok(()) if !node.looks_on => processor::settle_code(backend, &**runner, node.lease).await,
-            prepared => prepared.map(Ok),
-        };
-        let why = settled.map_or_else(|error| Some(crate::chain(&error)), Result::err);
-        wrong.extend(why.map(|why| format!("{}: {why}", runner.name())));
+        if let Err(error) = processor::prepare(backend, &**runner).await {
+            wrong.push(line(runner, crate::chain(&error)));
+        }
+    }
+    // Nothing is asked of the store that is not needed.
+    if node.looks_on || runners.is_empty() || !wrong.is_empty() {
+        return wrong;
+    }
+    let seen = match Seen::now(backend).await {
+        Ok(seen) => seen,
+        Err(error) => return vec![crate::chain(&error)],
+    };
+    let mut older = Vec::new();
+    for runner in runners {
+        match processor::older_builds(backend, &**runner, &seen).await {
+            Ok(Ok(builds)) => older.extend(builds.into_iter().map(|build| (runner, build))),
+            Ok(Err(why)) => wrong.push(line(runner, why)),
+            Err(error) => wrong.push(line(runner, crate::chain(&error))),
+        }
+    }
+    if wrong.is_empty() {
+        for (runner, build) in older {
+            match processor::take_over(backend, &**runner, &build, node.lease).await {
+                Ok(Ok(())) => {}
+                Ok(Err(why)) => wrong.push(format!("{build}: {why}")),
+                Err(error) => wrong.push(format!("{build}: {}", crate::chain(&error))),
+            }
+        }
     }
     wrong
 }

@@ -14,11 +14,11 @@ use uuid::Uuid;
 use crate::cluster::{self, Cluster, Share, Shares};
 use crate::processor::{
     Admission, Build, Failure, Folded, NodeContext, ProcessorOptions, Runner, Session, Stretch, fold_between,
-    prepare,
+    prepare, settle_code,
 };
 use crate::retry::RetryPolicy;
 use crate::slices::Slices;
-use crate::state::{Checkpoint, Freeze, Generations, InlineSet, generations};
+use crate::state::{Checkpoint, CodeRecord, Freeze, Generations, InlineSet, codes, generations};
 use crate::store::{
     AppendCondition, Commit, CommitError, Committed, EventFilter, Position, Row, RowWrite, StoreError, Won,
 };
@@ -133,7 +133,11 @@ pub(super) async fn retire(node: &NodeContext, name: &str) -> Result<(), StoreEr
         // The row counts on; so does the epoch that it shows.
         let share = Share { epoch: share.rev, ..share };
         let condition = AppendCondition { fail_if_events_match: EventFilter::all(), after: head };
-        let rows = vec![set.without(name).write()?, shares.put(&share)?];
+        let mut rows = vec![set.without(name).write()?, shares.put(&share)?];
+        // Which code has made its rows meanwhile is not known: the next one to run it begins there.
+        if let Some(row) = codes().get(backend, &share.group).await? {
+            rows.push(codes().put(&Row { value: CodeRecord::default(), ..row })?);
+        }
         let commit = Commit { rows, condition: Some(condition), ..Commit::default() };
         match backend.commit(commit).await {
             Err(CommitError::ConditionFailed { .. }) => {
@@ -175,6 +179,8 @@ impl BecomeInline<'_> {
     async fn attempt(&self, set: InlineSet) -> Result<Outcome, StoreError> {
         let backend = &*self.node.backend;
         prepare(backend, &**self.runner).await?;
+        let settled = settle_code(backend, &**self.runner, self.node.settings.lease).await?;
+        settled.map_err(|why| StoreError::misuse(format!("{}: {why}", self.name)))?;
         let mut known = builds(self.node, self.name).await?;
         self.only_one_build(&known.value)?;
         // Of a switch to a build that has gone: with one build, it comes to nothing.

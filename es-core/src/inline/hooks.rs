@@ -139,7 +139,6 @@ impl<'e, V: View> Changes<'e> for Due<'e, V> {
             let data = Some(data.map_err(|e| halt::<V>(event, e))?);
             match written {
                 Some(i) => rows[*i].row = data,
-                None if row.is_none() && *rev == 0 => {}
                 None => rows.push(RowWrite { table: table.clone(), key, rev: *rev, row: data }),
             }
         }

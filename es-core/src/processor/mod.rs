@@ -43,10 +43,11 @@ pub(crate) use self::kinds::{ProjectionRunner, ReactorRunner, ViewRunner};
 pub use self::options::{ParkingLimits, ProcessorOptions};
 pub use self::parked::{ParkedFilter, ParkedSequence};
 pub use self::rebuild::{Progress, Rebuild, RebuildOptions, RebuildReport};
-pub(crate) use self::rebuild::{prepare, settle_code};
+pub(crate) use self::rebuild::{Seen, older_builds, prepare, settle_code};
 pub use self::status::{ProcessorState, ProcessorStatus, RangeStatus};
 pub use self::wait::{Receipt, WaitError};
 pub use self::worker::Reset;
+pub(crate) use self::worker::codes::take_over;
 pub(crate) use self::worker::{
     AnyBackend, Folded, NodeContext, NodeSettings, Stretch, fold_between, others, start, wanted_by_any,
 };

@@ -53,6 +53,13 @@ impl Code {
         self
     }
 
+    /// And it handles a type of event, up to this schema.
+    #[must_use]
+    pub fn with(mut self, name: &str, schema: u32) -> Self {
+        self.handles.insert(name.to_owned(), schema);
+        self
+    }
+
     /// And a number that stands for code which its handlers call.
     #[must_use]
     pub fn and(self, number: u64) -> Self {

@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::store::Table;
+use crate::store::{Position, Table};
 
-/// The code that makes a build. Codes are named by their fingerprints.
+/// The code that makes a build. Codes are named by their fingerprints; none, if it is not known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CodeRecord {
     pub(crate) code: String,
     /// The types of events that it handles, each with the newest schema that it reads; 0 if that is not known.
     pub(crate) handles: BTreeMap<String, u32>,
+    /// The types that were handled before and are not any more, each with the position up to which they were.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) unhandled: BTreeMap<String, Position>,
     /// Until when a node with it is believed to be on its way: microseconds of the store's clock.
     pub(crate) until: i64,
     /// The codes that made the build before: who runs one of them is older.

@@ -183,7 +183,8 @@ impl Processor {
         let reactor = || ProcessorError::NotRebuildable { processor: self.name().to_owned(), why };
         let tables = self.runner.keeps().tables().ok_or_else(reactor)?;
         let (backend, ids) = (self.node.backend.clone(), self.node.ids.clone());
-        let (name, code) = (self.handle.name.clone(), self.runner.code());
+        let code = (!self.node.settings.looks_on).then(|| self.runner.code());
+        let name = self.handle.name.clone();
         Ok(BuildRows { name, tables, backend, ids, code })
     }
 }

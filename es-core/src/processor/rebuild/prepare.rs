@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::cluster::{self, Share, Shares};
+use crate::cluster::{self, Alive, Share, Shares};
 use crate::limits::MAX_PAGE;
 use crate::processor::AnyBackend;
 use crate::processor::kinds::runner::Runner;
@@ -69,24 +69,55 @@ pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Re
     }
 }
 
-/// Takes the builds of a processor over, if this program has the newest code of them. Gives what is in the way, in words.
+/// Who is alive, at a time of the store's clock.
+pub(crate) struct Seen {
+    alive: Alive,
+    now: i64,
+}
+
+impl Seen {
+    pub(crate) async fn now(backend: &dyn AnyBackend) -> Result<Self, StoreError> {
+        Ok(Self { alive: cluster::alive(backend).await?, now: backend.now().await?.as_microsecond() })
+    }
+}
+
+/// The builds of a processor whose code is older than that of this program; or what is in the way of taking them over, in
+/// words. What is under way is left to those who have begun it, and what a newer code makes to the coordinator, which looks
+/// for others with it.
+pub(crate) async fn older_builds(
+    backend: &dyn AnyBackend,
+    runner: &dyn Runner,
+    seen: &Seen,
+) -> Result<Result<Vec<Build>, String>, StoreError> {
+    let (name, own) = (runner.name(), runner.code());
+    let known = Generations::read(backend, &name).await?.map(|row| row.value).unwrap_or_default();
+    let mut older = Vec::new();
+    for generation in [Some(known.current), known.previous].into_iter().flatten() {
+        let build = known.build(&name, generation);
+        let stored = codes().get(backend, &build.to_string()).await?.map(|row| row.value);
+        if codes::standing(stored.as_ref(), &own, &name, &seen.alive, seen.now) == Standing::IsNewer {
+            if let Some(why) = codes::in_the_way(backend, runner, &build, stored.as_ref()).await? {
+                return Ok(Err(why));
+            }
+            older.push(build);
+        }
+    }
+    Ok(Ok(older))
+}
+
+/// Takes over what older programs make of a processor. Gives what is in the way, in words.
 pub(crate) async fn settle_code(
     backend: &dyn AnyBackend,
     runner: &dyn Runner,
     lease: Duration,
 ) -> Result<Result<(), String>, StoreError> {
-    let (name, own) = (runner.name(), runner.code().fingerprint());
-    let known = Generations::read(backend, &name).await?.map(|row| row.value).unwrap_or_default();
-    let (alive, now) = (cluster::alive(backend).await?, backend.now().await?.as_microsecond());
-    // What is under way is left to those who have begun it: its rows come from one code.
-    for generation in [Some(known.current), known.previous].into_iter().flatten() {
-        let build = known.build(&name, generation);
-        let stored = codes().get(backend, &build.to_string()).await?.map(|row| row.value);
-        if codes::standing(stored.as_ref(), &own, &name, &alive, now) == Standing::TakesOver {
-            let taken = codes::take_over(backend, runner, &build, lease).await?;
-            if taken.is_err() {
-                return Ok(taken);
-            }
+    let older = match older_builds(backend, runner, &Seen::now(backend).await?).await? {
+        Ok(older) => older,
+        Err(why) => return Ok(Err(why)),
+    };
+    for build in older {
+        if let Err(why) = codes::take_over(backend, runner, &build, lease).await? {
+            return Ok(Err(why));
         }
     }
     Ok(Ok(()))

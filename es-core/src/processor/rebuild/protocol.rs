@@ -1,5 +1,6 @@
 //! The builds of one projection, as rows: each step of the protocol is one change of one row.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::processor::AnyBackend;
 use crate::processor::ProcessorError;
 use crate::processor::worker::codes::after as made_after;
 use crate::projection::Code;
-use crate::state::{Build, Checkpoint, Freeze, Generations, InlineSet, codes, generations};
+use crate::state::{Build, Checkpoint, CodeRecord, Freeze, Generations, InlineSet, codes, generations};
 use crate::store::{
     Commit, CommitError, Committed, Generation, Position, Row, RowWrite, StoreError, Tables, Won, write_rows,
 };
@@ -44,8 +45,8 @@ pub(super) struct BuildRows {
     pub(super) tables: Tables,
     pub(super) backend: Arc<dyn AnyBackend>,
     pub(super) ids: Ids,
-    /// The code of this program: it makes what is begun here.
-    pub(super) code: Code,
+    /// The code of this program, unless it only looks on.
+    pub(super) code: Option<Code>,
 }
 
 impl BuildRows {
@@ -131,11 +132,7 @@ impl BuildRows {
                 let whole =
                     Share::whole(self.build(next.last).to_string(), Checkpoint::new(Position(0), head));
                 rows.push(shares.put(&shares.placed(&*self.backend, whole).await?)?);
-                let read = codes().get(&*self.backend, &self.build(next.current).to_string()).await?;
-                let value = made_after(read.as_ref().map(|row| &row.value), &self.code);
-                let build = self.build(next.last).to_string();
-                let rev = codes().get(&*self.backend, &build).await?.map_or(0, |row| row.rev);
-                rows.push(codes().put(&Row { key: build, rev, value })?);
+                rows.push(self.made_by(next).await?);
                 Ok(write_rows(&*self.backend, rows).await?)
             }
             With::Switch { to } => {
@@ -157,6 +154,24 @@ impl BuildRows {
                 self.won(self.backend.uninstall(&self.tables, generation, commit).await).await
             }
         }
+    }
+
+    /// The row that says which code makes a build that begins: the newest that is known, which is not this program's if an
+    /// operator asked an older one, or one that only looks on.
+    async fn made_by(&self, next: &Generations) -> Result<RowWrite, StoreError> {
+        let read =
+            codes().get(&*self.backend, &self.build(next.current).to_string()).await?.map(|row| row.value);
+        let build = self.build(next.last).to_string();
+        let rev = codes().get(&*self.backend, &build).await?.map_or(0, |row| row.rev);
+        let value = match (&self.code, read) {
+            (Some(code), read) => {
+                let next = made_after(read.as_ref(), code, Position(0));
+                let newer = read.filter(|read| read.former.contains(&next.code));
+                newer.map_or(next, |read| CodeRecord { unhandled: BTreeMap::new(), ..read })
+            }
+            (None, _) => CodeRecord::default(),
+        };
+        codes().put(&Row { key: build, rev, value })
     }
 
     async fn won(&self, outcome: Result<Committed, CommitError>) -> Result<Won, ProcessorError> {
@@ -308,7 +323,13 @@ mod tests {
 
     fn builds() -> BuildRows {
         let backend = Arc::new(MemoryBackend::new());
-        BuildRows { name: "p/1".into(), tables: TABLES, backend, ids: Ids::default(), code: Code::default() }
+        BuildRows {
+            name: "p/1".into(),
+            tables: TABLES,
+            backend,
+            ids: Ids::default(),
+            code: Some(Code::default()),
+        }
     }
 
     fn building(head: Position, since: crate::Timestamp) -> Building {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::future::join_all;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::codes::{self, Standing};
@@ -36,6 +37,8 @@ pub(crate) struct Coordinator {
     sights: watch::Receiver<Option<Arc<Sight>>>,
     resets: mpsc::Receiver<ResetRequest>,
     builds: BTreeMap<Generation, Running>,
+    /// Since when nobody has been seen with the code of a build that this node does not have.
+    alone: BTreeMap<Generation, Instant>,
     /// What was seen in looks up to this one is older than a reset.
     outdated: u64,
 }
@@ -78,7 +81,18 @@ impl Coordinator {
         sights: watch::Receiver<Option<Arc<Sight>>>,
         resets: mpsc::Receiver<ResetRequest>,
     ) -> Self {
-        Self { node, cluster, runner, options, handle, sights, resets, builds: BTreeMap::new(), outdated: 0 }
+        Self {
+            node,
+            cluster,
+            runner,
+            options,
+            handle,
+            sights,
+            resets,
+            builds: BTreeMap::new(),
+            alone: BTreeMap::new(),
+            outdated: 0,
+        }
     }
 
     /// Until `stop`; then what the node has of this processor is given back.
@@ -139,8 +153,8 @@ impl Coordinator {
         }
         let roles = generations.all().into_iter().filter_map(|g| Some((g, generations.role(&name, g)?)));
         let mut roles: BTreeMap<Generation, Role> = roles.collect();
-        let stands_by = if self.node.settings.looks_on {
-            Ok(BTreeSet::new())
+        let (left, settled) = if self.node.settings.looks_on {
+            (BTreeSet::new(), Ok(()))
         } else {
             self.leave_to_others(&mut roles, sight).await
         };
@@ -153,14 +167,12 @@ impl Coordinator {
         let ended: Vec<Generation> = self.builds.iter_mut().filter_map(ends).collect();
         for generation in ended {
             if let Some(running) = self.builds.remove(&generation) {
-                let leaves = stands_by.as_ref().is_ok_and(|builds| builds.contains(&generation));
-                self.end(running, leaves || control.paused.is_some()).await;
+                self.end(running, left.contains(&generation) || control.paused.is_some()).await;
             }
         }
-        let idle = stands_by.as_ref().map_or_else(|_| BTreeSet::new(), Clone::clone);
-        self.show_idle(sight, &generations.all(), &control, &idle).await?;
+        self.show_idle(sight, &generations.all(), &control, &left).await?;
         // What cannot be settled of one build stops no other.
-        let mut settled = stands_by.map(drop);
+        let mut settled = settled;
         for (generation, role) in roles {
             settled = settled.and(self.work_on(generation, role, sight).await);
         }
@@ -168,44 +180,68 @@ impl Coordinator {
     }
 
     /// Takes away the builds that this node does not work on, for another code makes them. Those that it leaves to nodes
-    /// with a newer one.
+    /// with a newer one, and what could not be settled; that stops no other build.
     async fn leave_to_others(
-        &self,
+        &mut self,
         roles: &mut BTreeMap<Generation, Role>,
         sight: &Sight,
-    ) -> Result<BTreeSet<Generation>, StoreError> {
-        let (own, name) = (self.runner.code().fingerprint(), &self.handle.name);
+    ) -> (BTreeSet<Generation>, Result<(), StoreError>) {
         let (mut left, mut settled) = (BTreeSet::new(), Ok(()));
         for (generation, role) in std::mem::take(roles) {
-            let build = Build { processor: name.clone(), generation };
-            let stored = sight.code(&build.to_string())?;
-            let standing =
-                match codes::standing(stored.as_ref(), &own, name, &sight.view.alive, sight.view.now) {
-                    // Its rows come from one code.
-                    Standing::TakesOver if matches!(role, Role::Building { .. }) && stored.is_some() => {
-                        Standing::StandsBy
-                    }
-                    standing => standing,
-                };
-            self.cluster.stand_by(&build.to_string(), standing == Standing::StandsBy);
-            match standing {
-                Standing::Makes => drop(roles.insert(generation, role)),
-                Standing::StandsBy => drop(left.insert(generation)),
-                // What is there then is seen with the next look.
-                Standing::TakesOver => match codes::take_over(
-                    &*self.node.backend,
-                    &*self.runner,
-                    &build,
-                    self.node.settings.lease,
-                )
-                .await?
-                {
-                    Ok(()) => self.cluster.wake(),
-                    Err(why) => settled = Err(StoreError::misuse(format!("{build}: {why}"))),
-                },
+            let makes = self.settle_code(generation, &role, sight).await;
+            let build = Build { processor: self.handle.name.clone(), generation };
+            self.cluster.stand_by(&build.to_string(), matches!(makes, Ok(false)));
+            match makes {
+                Ok(true) => drop(roles.insert(generation, role)),
+                Ok(false) => drop(left.insert(generation)),
+                Err(error) => settled = settled.and(Err(error)),
             }
         }
-        settled.map(|()| left)
+        (left, settled)
+    }
+
+    /// Whether this node's code makes a build; it is taken over if it is to.
+    async fn settle_code(
+        &mut self,
+        generation: Generation,
+        role: &Role,
+        sight: &Sight,
+    ) -> Result<bool, StoreError> {
+        let build = Build { processor: self.handle.name.clone(), generation };
+        let (code, lease) = (self.runner.code(), self.node.settings.lease);
+        let stored = sight.code(&build.to_string())?;
+        let (name, view) = (&self.handle.name, &sight.view);
+        let standing = codes::standing(stored.as_ref(), &code, name, &view.alive, view.now);
+        let under_way = matches!(role, Role::Building { .. });
+        let alone = stored.as_ref().is_none_or(|stored| !codes::lives(stored, name, &view.alive, view.now));
+        if alone && standing != Standing::Makes {
+            let since = *self.alone.entry(generation).or_insert_with(Instant::now);
+            // One look is not enough: all leases run out when the store is away.
+            if stored.is_some() && since.elapsed() < lease && (under_way || standing == Standing::IsLeft) {
+                return Ok(false);
+            }
+        } else {
+            self.alone.remove(&generation);
+        }
+        let (backend, runner) = (&*self.node.backend, &*self.runner);
+        match standing {
+            Standing::Makes => return Ok(true),
+            Standing::StandsBy => return Ok(false),
+            // Its rows come from one code.
+            _ if under_way && stored.is_some() => {
+                if !alone {
+                    return Ok(false);
+                }
+                codes::begin_again(backend, runner, &build, lease).await?;
+            }
+            Standing::IsNewer | Standing::IsLeft => {
+                let taken = codes::take_over(backend, runner, &build, lease).await?;
+                taken.map_err(|why| StoreError::misuse(format!("{build}: {why}")))?;
+            }
+        }
+        // What is there then is seen with the next look.
+        self.cluster.wake();
+        Ok(false)
     }
 
     async fn work_on(&mut self, generation: Generation, role: Role, sight: &Sight) -> Result<(), StoreError> {
@@ -251,7 +287,13 @@ impl Coordinator {
             if ranges.iter().any(own) && !self.node.settings.looks_on {
                 cluster::give_back(&self.cluster, &shares, &build.to_string()).await;
             }
-            self.handle.board(*generation).reshape(ranges.into_iter().map(status).collect());
+            let board = self.handle.board(*generation);
+            let before = board.now().position;
+            board.reshape(ranges.into_iter().map(status).collect());
+            let position = board.now().position;
+            if position > before || position >= sight.head {
+                board.progress(0, self.node.ids.clock().now(), None);
+            }
         }
         Ok(())
     }

@@ -115,7 +115,8 @@ impl Worker {
         let blamed = open.and_then(|open| self.blamed(open));
         let fault = if folded == 0 { Fault::Store } else { self.fault(&error).await };
         if fault != Fault::Store && folded > 1 {
-            self.limit = folded.min(self.limit).div_ceil(2);
+            // Down to nothing: then one event at a time is handled, and nothing is folded on.
+            self.limit = folded.min(self.limit) / 2;
         }
         match (fault, blamed) {
             (Fault::Event, _) if folded > 1 => Duration::ZERO,
@@ -208,6 +209,10 @@ impl Worker {
 
     /// Whether an error is the event's of which an operator asked something: one that looks like the store's for long is.
     pub(super) async fn blames(&mut self, failure: &Failure) -> bool {
+        // To wait for a newer program would hold up the others of the range.
+        if is_of_a_newer_program(&*failure.source) {
+            return true;
+        }
         let fault = self.fault(&*failure.source).await;
         let suspected = self.count(failure, fault).suspected;
         match fault {

@@ -64,7 +64,7 @@ pub(super) fn next<'p>(
     if replay {
         end = end.min(at.replay);
     }
-    let (mut limit, mut whole) = (at.limit.min(at.page), at.limit >= at.page);
+    let (mut limit, mut whole) = (at.limit.clamp(1, at.page), at.limit >= at.page);
     if let Some(trouble) = at.trouble {
         whole = false;
         if at.seen.0 + 1 < trouble.0 {

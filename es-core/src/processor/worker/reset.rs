@@ -10,7 +10,7 @@ use crate::processor::ProcessorError;
 use crate::processor::kinds::runner::Runner;
 use crate::processor::parked;
 use crate::slices::Slices;
-use crate::state::{Build, Checkpoint, Generations, InlineSet, generations};
+use crate::state::{Build, Checkpoint, Generations, InlineSet, codes, generations};
 use crate::store::{Commit, Position, Row, RowWrite, StoreError, Won};
 
 /// Where a reset sets a processor.
@@ -86,6 +86,13 @@ pub(super) async fn reset(
     let mut rows = vec![shares.put(&whole)?, generations().put(&known)?];
     for share in all.iter().skip(1) {
         rows.push(shares.retire(share)?);
+    }
+    // What its code does not handle was not handled from there on.
+    if let Some(mut row) = codes().get(backend, &build.to_string()).await?
+        && !row.value.unhandled.is_empty()
+    {
+        row.value.unhandled.values_mut().for_each(|since| *since = (*since).min(target));
+        rows.push(codes().put(&row)?);
     }
     let outcome = if to == Reset::Start {
         backend.clear(&tables, build.generation, Commit { rows, ..Commit::default() }).await

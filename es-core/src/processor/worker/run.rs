@@ -55,7 +55,7 @@ pub(crate) struct Worker {
     pub(super) overdue: Option<Overdue>,
     /// What was decided of events that failed, until it is stored.
     pub(super) verdicts: Vec<Verdict>,
-    /// How many events are flushed at once, after a flush that failed; doubled by each one that did not.
+    /// How many events are flushed at once, after a flush that failed, at least one; doubled by each one that did not.
     pub(super) limit: usize,
     /// While it is halted: how often it had been resumed before, and what it shows.
     pub(super) halted: Option<(u64, crate::processor::ProcessorState)>,
@@ -343,7 +343,7 @@ impl Worker {
         }
         let (events, last) = (std::mem::take(&mut open.folded), open.last.take());
         open.flushed = Instant::now();
-        self.limit = (2 * self.limit).min(self.context.execution.page);
+        self.limit = (2 * self.limit).clamp(1, self.context.execution.page);
         self.context.flushed(events as u64, last.map(|event| event.recorded_at), started.elapsed());
         Ok(())
     }

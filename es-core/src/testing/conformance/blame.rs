@@ -111,3 +111,17 @@ pub async fn a_position_is_not_reached_while_something_before_it_is_parked<S: Su
         kind.of(&app).wait_for(head, LIMIT).await.expect("nothing is parked any more");
     }
 }
+
+/// B67
+pub async fn one_event_at_a_time_is_blamed_as_many_are<S: Subject>(subject: S) {
+    let (world, poison) = (World::new(&subject).await, Poison::new());
+    world.put("a", vec![payment(1), poison.payment(2, "row"), payment(3)]).await;
+    world.pay("b", 1..=5).await;
+    let options = ProcessorOptions::default().retries(1, SHORT, SHORT).page(1);
+    let app = start(|| World::<S>::wiring(&world.store.0).processors(options)).await;
+    settle(&app).await;
+    for kind in KINDS {
+        assert_eq!(parked_keys(kind.of(&app)).await, [(kind.key("a"), 2)], "{kind:?}");
+        assert_eq!((world.sum(kind, "a").await, world.sum(kind, "b").await), (1, 15), "{kind:?}");
+    }
+}

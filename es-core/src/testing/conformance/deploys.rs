@@ -198,3 +198,72 @@ pub async fn an_event_of_a_newer_program_is_left_to_it<S: Subject>(subject: S) {
     stands_by(&old).await;
     assert_eq!(parked_keys(coded(&new)).await, []);
 }
+
+/// P17
+pub async fn what_was_handled_before_a_rollback_is_not_missed_after_it<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let more = run::<HANDLES_MORE, _>(&subject, &store).await;
+    pay(&store, || super::data::encoded(&opened("Ada"))).await;
+    settle(&more).await;
+    assert!(more.shutdown(LIMIT).await);
+    let less = run::<1, _>(&subject, &store).await;
+    pay(&store, || payment(1)).await;
+    settle(&less).await;
+    // Beside it: what handles more is newer, whichever came first.
+    let more = run::<HANDLES_MORE, _>(&subject, &store).await;
+    pay(&store, || payment(1)).await;
+    settle(&more).await;
+    stands_by(&less).await;
+    assert_eq!(counts(&store).await, is([(1, 1), (HANDLES_MORE, 2)]));
+}
+
+/// P18
+pub async fn a_rebuild_whose_program_has_gone_begins_again<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let old = run::<1, _>(&subject, &store).await;
+    for _ in 0..3 {
+        pay(&store, || payment(1)).await;
+    }
+    settle(&old).await;
+    let begun = ask(|| coded(&old).rebuild_online(RebuildOptions::default())).await;
+    ask(|| begun.caught_up(LIMIT)).await;
+    assert!(old.shutdown(LIMIT).await);
+    let new = run::<2, _>(&subject, &store).await;
+    let rebuild = ask(|| coded(&new).rebuilding()).await.expect("it is under way");
+    let of_new = || async {
+        let mut rows = Vec::new();
+        for account in ACCOUNTS {
+            let row = store.row("coded/1~2", account).await;
+            rows.push(row.map(|row| serde_json::from_slice::<Coded<0>>(&row.data).expect("JSON").0));
+        }
+        let right = rows.iter().all(|row| *row == Some(is([(2, 3)])));
+        if right { Ok(()) } else { Err(format!("{rows:?}")) }
+    };
+    eventually(of_new).await;
+    ask(|| rebuild.switch()).await;
+    settle(&new).await;
+    assert_eq!(counts(&store).await, is([(2, 3)]));
+}
+
+/// P27
+pub async fn an_operator_of_an_old_program_gets_an_answer<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let new = run::<2, _>(&subject, &store).await;
+    pay(&store, newer).await;
+    settle(&new).await;
+    assert!(new.shutdown(LIMIT).await);
+    let old = run::<1, _>(&subject, &store).await;
+    pay(&store, || payment(1)).await;
+    settle(&old).await;
+    let keys = ["account-a".to_owned()];
+    let refused = loop {
+        match coded(&old).rebuild_keys(&keys, LIMIT).await {
+            Err(error) if error.kind() == crate::ErrorKind::Transient => {}
+            answer => break answer.expect_err("it cannot read the first event"),
+        }
+    };
+    assert!(refused.to_string().contains("schema is newer"), "{}", crate::chain(&refused));
+    pay(&store, || payment(1)).await;
+    settle(&old).await;
+    assert_eq!(counts(&store).await, is([(1, 2), (2, 1)]), "and the others go on");
+}

@@ -257,6 +257,7 @@ macro_rules! __conformance_rules {
                 a_store_that_takes_no_writes_blames_no_event
                 what_looks_like_the_store_for_long_is_the_events
                 without_retries_only_what_fails_is_blamed
+                one_event_at_a_time_is_blamed_as_many_are
                 a_position_is_not_reached_while_something_before_it_is_parked
             }
             deploys {
@@ -264,6 +265,9 @@ macro_rules! __conformance_rules {
                 a_rebuild_is_made_by_one_program
                 a_program_that_handles_more_than_was_handled_says_so
                 an_event_of_a_newer_program_is_left_to_it
+                what_was_handled_before_a_rollback_is_not_missed_after_it
+                a_rebuild_whose_program_has_gone_begins_again
+                an_operator_of_an_old_program_gets_an_answer
             }
             vanishing {
                 a_row_that_its_handler_deletes_is_gone
