@@ -41,8 +41,8 @@ pub(crate) fn apply<V: View>(change: Change<'_, V>, row: Option<V>) -> Result<Op
 }
 
 /// The data of a row that is no more, where its revision has to stay: one that comes after it must not be taken for the
-/// one of before.
-pub(crate) const GONE: Bytes = Bytes::new();
+/// one of before. No JSON reads like this.
+pub(crate) const GONE: Bytes = Bytes::from_static(b"-");
 
 /// A row as it is stored. An error names it.
 pub(crate) fn encode<V: View>(key: &str, row: &V) -> Result<Bytes, BoxError> {
