@@ -17,7 +17,7 @@ use crate::processor::{self, AnyBackend, NodeContext, NodeSettings, Pages, Runne
 use crate::projection::Views;
 use crate::projection::live::Live;
 use crate::repository::{Cache, Repository};
-use crate::store::{Backend, EventStore};
+use crate::store::{Backend, EventStore, Position};
 
 impl<B: Backend> AppBuilder<B> {
     /// Checks the wiring, prepares the projections' tables, starts the processors.
@@ -199,17 +199,31 @@ pub(super) fn two_named(base: &str) -> String {
     format!("two processors are named {base:?}: each needs its own name")
 }
 
-/// A renamed projection starts from nothing; that should not go unseen.
+/// A renamed processor starts from nothing; that should not go unseen.
 async fn warn_of_orphans(backend: &dyn AnyBackend, runners: &[Arc<dyn Runner>], here: &BTreeSet<String>) {
     let Ok((mut orphans, new)) = processor::others(backend, runners).await else { return };
     orphans.retain(|name| !here.contains(name));
-    for processor in new.iter().filter(|_| !orphans.is_empty()) {
+    for runner in runners.iter().filter(|runner| !orphans.is_empty() && new.contains(&runner.name())) {
+        let left_out = match left_out(backend, &**runner).await {
+            Some(n) => format!(": {n} events that it wants lie before its start, and are left out"),
+            None => String::new(),
+        };
         tracing::warn!(
-            processor,
+            processor = runner.name(),
             not_run_here = ?orphans,
-            "starts from nothing, and the store knows processors that this app does not run: was it renamed?"
+            "starts from nothing{left_out}; and the store knows processors that this app does not run: was it renamed?"
         );
     }
+}
+
+/// How many events a processor that begins at the head has before it, in words; `None` for one that begins with the log.
+async fn left_out(backend: &dyn AnyBackend, runner: &dyn Runner) -> Option<String> {
+    if runner.keeps().tables().is_some() {
+        return None;
+    }
+    let page = backend.read(&runner.filter(), Position(0), limits::MAX_PAGE).await.ok()?;
+    let n = page.events.len();
+    Some(if page.more { format!("{n} or more") } else { n.to_string() })
 }
 
 /// Everything that is wrong with the wiring, at once.

@@ -5,7 +5,7 @@ use es_core::memory::MemoryBackend;
 use es_core::store::{EventId, Snapshot, SnapshotStore, StreamId, Version};
 use es_core::testing::Log;
 use es_core::testing::conformance::domain::{Account, Open};
-use es_core::testing::conformance::readside::{Balance, RenamedBalance};
+use es_core::testing::conformance::readside::{Balance, RenamedBalance, Welcome};
 
 /// B33
 #[tokio::test]
@@ -23,6 +23,24 @@ async fn a_renamed_projection_is_noticed_at_start() {
         "{said}"
     );
     drop((again, renamed));
+}
+
+/// P10
+#[tokio::test]
+async fn a_renamed_reactor_is_told_how_much_it_leaves_out() {
+    let ((warnings, _guard), store) = (Log::catch(), MemoryBackend::new());
+    let app = App::on(store.clone()).view::<Balance>().start().await.unwrap();
+    for account in ["a", "b", "c"] {
+        app.send(&account.to_owned(), Open { owner: "ada".to_owned() }).await.unwrap();
+    }
+    app.settle(std::time::Duration::from_secs(60)).await.unwrap();
+    let renamed = App::on(store).reactor(Welcome::default()).start().await.unwrap();
+    let said = warnings.take().join("\n");
+    assert!(
+        said.contains("3 events that it wants lie before its start") && said.contains("was it renamed?"),
+        "{said}"
+    );
+    drop((app, renamed));
 }
 
 /// N2

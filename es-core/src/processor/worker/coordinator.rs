@@ -209,7 +209,7 @@ impl Coordinator {
     ) -> Result<bool, StoreError> {
         let build = Build { processor: self.handle.name.clone(), generation };
         let (code, lease) = (self.runner.code(), self.node.settings.lease);
-        let stored = sight.code(&build.to_string())?;
+        let stored = sight.code(&build.to_string())?.filter(|stored| !stored.code.is_empty());
         let (name, view) = (&self.handle.name, &sight.view);
         let standing = codes::standing(stored.as_ref(), &code, name, &view.alive, view.now);
         let under_way = matches!(role, Role::Building { .. });
