@@ -121,21 +121,30 @@ impl<B: Backend> AppBuilder<B> {
 /// Makes the tables and rows of processors that are run for the first time, and takes over what older programs make. Gives
 /// what cannot be done, a line each; then nothing was taken over.
 async fn prepare(backend: &dyn AnyBackend, runners: &[Arc<dyn Runner>], node: NodeSettings) -> Vec<String> {
-    let mut wrong = Vec::new();
-    let line = |runner: &Arc<dyn Runner>, why: String| format!("{}: {why}", runner.name());
-    for runner in runners {
-        if let Err(error) = processor::prepare(backend, &**runner).await {
-            wrong.push(line(runner, crate::chain(&error)));
-        }
-    }
     // Nothing is asked of the store that is not needed.
-    if node.looks_on || runners.is_empty() || !wrong.is_empty() {
-        return wrong;
+    if runners.is_empty() {
+        return Vec::new();
     }
     let seen = match Seen::now(backend).await {
         Ok(seen) => seen,
         Err(error) => return vec![crate::chain(&error)],
     };
+    let mut wrong = Vec::new();
+    let line = |runner: &Arc<dyn Runner>, why: String| format!("{}: {why}", runner.name());
+    for runner in runners {
+        // The first start of a version takes the rows of the others away.
+        if let Some(newer) = seen.newer_version(&runner.name()) {
+            let why = format!(
+                "a live node runs {newer}, whose rows would go: stop it first, or leave this one out"
+            );
+            wrong.push(line(runner, why));
+        } else if let Err(error) = processor::prepare(backend, &**runner).await {
+            wrong.push(line(runner, crate::chain(&error)));
+        }
+    }
+    if node.looks_on || !wrong.is_empty() {
+        return wrong;
+    }
     let mut older = Vec::new();
     for runner in runners {
         match processor::older_builds(backend, &**runner, &seen).await {

@@ -79,6 +79,20 @@ impl Seen {
     pub(crate) async fn now(backend: &dyn AnyBackend) -> Result<Self, StoreError> {
         Ok(Self { alive: cluster::alive(backend).await?, now: backend.now().await?.as_microsecond() })
     }
+
+    /// The newer version of a projection that a live node runs, by its stored name.
+    pub(crate) fn newer_version(&self, name: &str) -> Option<&str> {
+        let (base, version) = versioned(name)?;
+        let newer =
+            |other: &&String| versioned(other).is_some_and(|(of, other)| of == base && other > version);
+        self.alive.values().flat_map(|node| &node.runs).find(newer).map(String::as_str)
+    }
+}
+
+/// The name of a projection, and its version.
+fn versioned(stored_name: &str) -> Option<(&str, u32)> {
+    let (base, version) = stored_name.rsplit_once('/')?;
+    Some((base, version.parse().ok()?))
 }
 
 /// The builds of a processor whose code is older than that of this program; or what is in the way of taking them over, in

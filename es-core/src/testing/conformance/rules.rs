@@ -268,6 +268,7 @@ macro_rules! __conformance_rules {
                 what_was_handled_before_a_rollback_is_not_missed_after_it
                 a_rebuild_whose_program_has_gone_begins_again
                 an_operator_of_an_old_program_gets_an_answer
+                an_older_version_does_not_start_beside_a_newer_one
             }
             vanishing {
                 a_row_that_its_handler_deletes_is_gone
