@@ -6,9 +6,9 @@ use super::context::NodeContext;
 use crate::clock::Timestamp;
 use crate::cluster::{self, Share, Shares};
 use crate::limits::MAX_PAGE;
-use crate::processor::ProcessorError;
 use crate::processor::kinds::runner::Runner;
 use crate::processor::parked;
+use crate::processor::{AnyBackend, ProcessorError};
 use crate::slices::Slices;
 use crate::state::{Build, Checkpoint, Generations, InlineSet, codes, generations};
 use crate::store::{Commit, Position, Row, RowWrite, StoreError, Won};
@@ -25,6 +25,17 @@ pub enum Reset {
     Time(Timestamp),
     /// Nothing that is in the log now is handled any more.
     Head,
+}
+
+impl Reset {
+    async fn position(self, backend: &dyn AnyBackend) -> Result<Position, StoreError> {
+        match self {
+            Self::Start => Ok(Position(0)),
+            Self::Position(position) => Ok(position.min(backend.head().await?)),
+            Self::Time(time) => backend.position_at(time).await,
+            Self::Head => backend.head().await,
+        }
+    }
 }
 
 /// What a handle asks the coordinator of a processor to do.
@@ -51,12 +62,7 @@ pub(super) async fn reset(
     if InlineSet::read(backend).await?.names.contains(&name) {
         return Err(ProcessorError::Inline { processor: name });
     }
-    let target = match to {
-        Reset::Start => Position(0),
-        Reset::Position(position) => position.min(backend.head().await?),
-        Reset::Time(time) => backend.position_at(time).await?,
-        Reset::Head => backend.head().await?,
-    };
+    let target = to.position(backend).await?;
     if to != Reset::Start && !runner.execution().idempotent {
         return Err(not(
             "cannot be set there: its handlers would handle events twice or leave some out; declare it `idempotent` if \
@@ -87,13 +93,7 @@ pub(super) async fn reset(
     for share in all.iter().skip(1) {
         rows.push(shares.retire(share)?);
     }
-    // What its code does not handle was not handled from there on.
-    if let Some(mut row) = codes().get(backend, &build.to_string()).await?
-        && !row.value.unhandled.is_empty()
-    {
-        row.value.unhandled.values_mut().for_each(|since| *since = (*since).min(target));
-        rows.push(codes().put(&row)?);
-    }
+    rows.extend(unhandled_from(backend, &build, target).await?);
     let outcome = if to == Reset::Start {
         backend.clear(&tables, build.generation, Commit { rows, ..Commit::default() }).await
     } else {
@@ -105,6 +105,18 @@ pub(super) async fn reset(
         return Ok((build, target));
     }
     Err(StoreError::transient(what, std::io::Error::other("it has changed hands since")).into())
+}
+
+/// What the code of a build does not handle was not handled from there on, if that is known at all.
+async fn unhandled_from(
+    backend: &dyn AnyBackend,
+    build: &Build,
+    target: Position,
+) -> Result<Option<RowWrite>, StoreError> {
+    let stored = codes().get(backend, &build.to_string()).await?;
+    let Some(mut row) = stored.filter(|row| !row.value.unhandled.is_empty()) else { return Ok(None) };
+    row.value.unhandled.values_mut().for_each(|since| *since = (*since).min(target));
+    codes().put(&row).map(Some)
 }
 
 /// The rows of what was set aside after a position: parked events and skips go, for their events come again.
