@@ -25,8 +25,8 @@ impl App {
     ///
     /// - If the query's handler is a projection that this app runs, it is asked again when that one has moved on; if it
     ///   asks for [`Views`] or is none, when any of the app's processors has. An app that runs none asks again once a
-    ///   second and after each append that it hears of; one with inline or live views, also after each append. So an answer that also comes from elsewhere than the handler's
-    ///   own tables may be older than these.
+    ///   second and after each append that it hears of; one with inline or live views, also after each append. So an
+    ///   answer that also comes from elsewhere than the handler's own tables may be older than these.
     /// - It asks when it is polled, and only then: whoever is slow gets the newest answer, never a backlog.
     /// - An item that says the same as the one before it is left out: an equal answer, an error with the same text.
     /// - A query that fails is an item, and is asked again, also if nothing changes. Only without a handler

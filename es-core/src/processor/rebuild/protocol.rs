@@ -13,7 +13,7 @@ use crate::cluster::{Share, Shares};
 use crate::id::Ids;
 use crate::processor::AnyBackend;
 use crate::processor::ProcessorError;
-use crate::processor::worker::codes::after as made_after;
+use crate::processor::worker::codes;
 use crate::projection::Code;
 use crate::state::{Build, Checkpoint, CodeRecord, Freeze, Generations, InlineSet, codes, generations};
 use crate::store::{
@@ -165,8 +165,8 @@ impl BuildRows {
         let rev = codes().get(&*self.backend, &build).await?.map_or(0, |row| row.rev);
         let value = match (&self.code, read) {
             (Some(code), read) => {
-                let next = made_after(read.as_ref(), code, Position(0));
-                let newer = read.filter(|read| read.former.contains(&next.code));
+                let next = codes::after(read.as_ref(), code, Position(0));
+                let newer = read.filter(|read| !read.code.is_empty() && codes::is_older(code, read));
                 newer.map_or(next, |read| CodeRecord { unhandled: BTreeMap::new(), ..read })
             }
             (None, _) => CodeRecord::default(),

@@ -55,19 +55,22 @@ pub(crate) fn standing(
     now: i64,
 ) -> Standing {
     let Some(stored) = known(stored) else { return Standing::IsNewer };
-    let print = own.fingerprint();
-    if stored.code == print {
+    if stored.code == own.fingerprint() {
         return Standing::Makes;
     }
-    let older = match compare(own.handles(), &stored.handles) {
-        Some(Ordering::Less) => true,
-        Some(Ordering::Greater) => false,
-        _ => stored.former.contains(&print),
-    };
-    match (older, lives(stored, processor, alive, now)) {
+    match (is_older(own, stored), lives(stored, processor, alive, now)) {
         (false, _) => Standing::IsNewer,
         (true, true) => Standing::StandsBy,
         (true, false) => Standing::IsLeft,
+    }
+}
+
+/// Whether a code is older than the one that makes a build: it handles less, or made the build before.
+pub(crate) fn is_older(own: &Code, stored: &CodeRecord) -> bool {
+    match compare(own.handles(), &stored.handles) {
+        Some(Ordering::Less) => true,
+        Some(Ordering::Greater) => false,
+        _ => stored.former.contains(&own.fingerprint()),
     }
 }
 
