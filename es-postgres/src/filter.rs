@@ -76,6 +76,15 @@ impl<'f> Select<'f> {
     }
 }
 
+/// The events at some positions, in order: as [`Select`] gives them, without the head.
+pub(crate) fn at() -> SqlStr {
+    // Each is looked up by itself, whatever is believed of how many there are.
+    schema::sql(format!(
+        "select {COLUMNS}, e.version, e.stream_id from unnest($1::bigint[]) as p (position)
+         cross join lateral (select * from events e where e.position = p.position offset 0) e order by e.position"
+    ))
+}
+
 /// The types of a filter that has nothing but types: then one walk along the log does for all alternatives.
 fn types_alone(filter: &EventFilter) -> Option<Vec<String>> {
     let plain = |item: &FilterItem| item.tags().is_empty() && !item.types().is_empty();

@@ -12,7 +12,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use tokio::sync::watch;
 
-use crate::filter::Select;
+use crate::filter::{self, Select};
 use crate::lane::Failure;
 use crate::readers::PgQuery;
 use crate::row::{self, number, signed};
@@ -88,6 +88,35 @@ impl PgBackend {
     }
 }
 
+impl PgBackend {
+    /// The same for rows that have the version and the number of the stream behind the event; the first one is shown. A
+    /// read that found nothing gives one row without an event, or none.
+    async fn named(
+        &self,
+        what: &'static str,
+        query: impl Fn() -> PgQuery + Send + Sync,
+        mut first: impl FnMut(&PgRow) + Send,
+    ) -> Result<Vec<RecordedEvent>, StoreError> {
+        let (mut streams, unnamed) = (Vec::new(), StreamId::new("?")?);
+        let place = |i, row: &PgRow| {
+            if i == 0 {
+                first(row);
+                // The rows come again if there are types in them that were not known.
+                streams.clear();
+            }
+            if row.get_unchecked::<Option<i64>, _>(0).is_none() {
+                return Ok(None);
+            }
+            streams.push(row.get_unchecked::<i64, _>(6));
+            Ok(Some((unnamed.clone(), Version(number(row.get_unchecked(5))))))
+        };
+        let mut events = self.events(what, query, place).await?;
+        let names = self.0.shared.streams.names(&self.0.shared.readers, &streams).await?;
+        events.iter_mut().zip(names).for_each(|(event, name)| event.stream = name);
+        Ok(events)
+    }
+}
+
 #[async_trait]
 impl EventStore for PgBackend {
     async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
@@ -158,23 +187,9 @@ impl EventStore for PgBackend {
         let window = if select.is_indexed() { MAX_SEQUENCE } else { after.0.saturating_add(WINDOW) };
         let upto = Position(window.min(MAX_SEQUENCE));
         let mut head = Position(0);
-        let (mut streams, unnamed) = (Vec::new(), StreamId::new("?")?);
-        let place = |i, row: &PgRow| {
-            if i == 0 {
-                head = Position(number(row.get_unchecked(7)));
-                // The rows come again if there are types in them that were not known.
-                streams.clear();
-            }
-            // A read that found nothing gives one row, with the head alone.
-            if row.get_unchecked::<Option<i64>, _>(0).is_none() {
-                return Ok(None);
-            }
-            streams.push(row.get_unchecked::<i64, _>(6));
-            Ok(Some((unnamed.clone(), Version(number(row.get_unchecked(5))))))
-        };
-        let mut events = self.events("reading the log", || select.query(after, upto, limit), place).await?;
-        let names = self.0.shared.streams.names(&self.0.shared.readers, &streams).await?;
-        events.iter_mut().zip(names).for_each(|(event, name)| event.stream = name);
+        let query = || select.query(after, upto, limit);
+        let see = |row: &PgRow| head = Position(number(row.get_unchecked(7)));
+        let mut events = self.named("reading the log", query, see).await?;
         // The order of an inner select is what PostgreSQL does, and not what it promises.
         if !events.is_sorted_by_key(RecordedEvent::place) {
             events.sort_by_key(RecordedEvent::place);
@@ -182,6 +197,12 @@ impl EventStore for PgBackend {
         let last = events.last().map_or(after, RecordedEvent::place);
         let through = if events.len() == limit { last } else { head.min(upto).max(last) };
         Ok(Page { events, through, more: through < head })
+    }
+
+    async fn at(&self, positions: &[Position]) -> Result<Vec<RecordedEvent>, StoreError> {
+        let positions: Vec<i64> = check::positions(positions)?.into_iter().map(|p| signed(p.0)).collect();
+        let query = || sqlx::query(filter::at()).bind(positions.clone());
+        self.named("reading events", query, |_| {}).await
     }
 
     async fn head(&self) -> Result<Position, StoreError> {

@@ -67,6 +67,14 @@ impl<'f> Select<'f> {
     }
 }
 
+/// The events at some positions, a JSON array of them, as [`Select::sql`] gives them.
+pub(crate) fn at() -> SqlStr {
+    schema::sql(format!(
+        "select {COLUMNS}, e.version, s.name from json_each(?) asked join es_events e on e.position = asked.value
+         join es_streams s on s.id = e.stream order by e.position"
+    ))
+}
+
 /// The first tag leads through its index; the others, and the types, are looked up for what it finds.
 fn item(item: &FilterItem) -> String {
     let mut all = Vec::new();

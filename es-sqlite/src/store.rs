@@ -11,7 +11,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, Sqlite};
 use tokio::sync::watch;
 
-use crate::filter::Select;
+use crate::filter::{self, Select};
 use crate::row::{self, number, signed};
 use crate::{SqliteBackend, attempt, batch, error};
 
@@ -95,14 +95,17 @@ impl EventStore for SqliteBackend {
         let (head, rows) = rows.split_first().expect("the first statement has one row");
         // The events were read after the head, so up to the head none is missing.
         let head = Position(number(head.get_unchecked(0)));
-        let of = |_, row: &SqliteRow| {
-            let version = Version(number(row.get_unchecked(3)));
-            Ok((StreamId::new(row.get_unchecked::<&str, _>(4))?, version))
-        };
-        let events = self.decode(rows, of).await?;
+        let events = self.decode(rows, named).await?;
         let last = events.last().map_or(after, RecordedEvent::place);
         let through = if events.len() == limit { last } else { head.min(upto).max(last) };
         Ok(Page { events, through, more: through < head })
+    }
+
+    async fn at(&self, positions: &[Position]) -> Result<Vec<RecordedEvent>, StoreError> {
+        let positions: Vec<u64> = check::positions(positions)?.into_iter().map(|p| p.0).collect();
+        let query = sqlx::query(filter::at()).bind(serde_json::to_string(&positions).expect("numbers serialize"));
+        let rows = query.fetch_all(&self.0.readers).await.map_err(|e| error::store("reading events", e))?;
+        self.decode(&rows, named).await
     }
 
     async fn head(&self) -> Result<Position, StoreError> {
@@ -143,6 +146,12 @@ impl EventStore for SqliteBackend {
     fn identity(&self) -> uuid::Uuid {
         self.0.shared.identity
     }
+}
+
+/// The stream and the version of a row that has them behind its event.
+fn named(_: usize, row: &SqliteRow) -> Result<(StreamId, Version), StoreError> {
+    let version = Version(number(row.get_unchecked(3)));
+    Ok((StreamId::new(row.get_unchecked::<&str, _>(4))?, version))
 }
 
 fn bounded(limit: usize) -> i64 {

@@ -13,11 +13,11 @@ use crate::id::Ids;
 use crate::inline::{self, Inline};
 use crate::lifecycle::Lifecycle;
 use crate::limits;
-use crate::processor::{self, AnyBackend, NodeContext, NodeSettings, Pages, Runner, Seen};
+use crate::processor::{self, AnyBackend, NodeContext, NodeSettings, Pages, Runner};
 use crate::projection::Views;
 use crate::projection::live::Live;
 use crate::repository::{Cache, Repository};
-use crate::store::{Backend, EventStore, Position};
+use crate::store::{Backend, EventStore};
 
 impl<B: Backend> AppBuilder<B> {
     /// Checks the wiring, prepares the projections' tables, starts the processors.
@@ -119,50 +119,19 @@ impl<B: Backend> AppBuilder<B> {
 }
 
 /// Makes the tables and rows of processors that are run for the first time, and takes over what older programs make. Gives
-/// what cannot be done, a line each; then nothing was taken over.
+/// what cannot be done, a line each.
 async fn prepare(backend: &dyn AnyBackend, runners: &[Arc<dyn Runner>], node: NodeSettings) -> Vec<String> {
-    // Nothing is asked of the store that is not needed.
-    if runners.is_empty() {
-        return Vec::new();
-    }
-    let seen = match Seen::now(backend).await {
-        Ok(seen) => seen,
-        Err(error) => return vec![crate::chain(&error)],
-    };
     let mut wrong = Vec::new();
-    let line = |runner: &Arc<dyn Runner>, why: String| format!("{}: {why}", runner.name());
     for runner in runners {
-        // The first start of a version takes the rows of the others away.
-        if let Some(newer) = seen.newer_version(&runner.name()) {
-            let why = format!(
-                "a live node runs {newer}, whose rows would go: stop it first, or leave this one out"
-            );
-            wrong.push(line(runner, why));
-        } else if let Err(error) = processor::prepare(backend, &**runner).await {
-            wrong.push(line(runner, crate::chain(&error)));
+        if let Err(error) = processor::prepare(backend, &**runner).await {
+            wrong.push(format!("{}: {}", runner.name(), crate::chain(&error)));
         }
     }
     if node.looks_on || !wrong.is_empty() {
         return wrong;
     }
-    let mut older = Vec::new();
-    for runner in runners {
-        match processor::older_builds(backend, &**runner, &seen).await {
-            Ok(Ok(builds)) => older.extend(builds.into_iter().map(|build| (runner, build))),
-            Ok(Err(why)) => wrong.push(line(runner, why)),
-            Err(error) => wrong.push(line(runner, crate::chain(&error))),
-        }
-    }
-    if wrong.is_empty() {
-        for (runner, build) in older {
-            match processor::take_over(backend, &**runner, &build, node.lease).await {
-                Ok(Ok(())) => {}
-                Ok(Err(why)) => wrong.push(format!("{build}: {why}")),
-                Err(error) => wrong.push(format!("{build}: {}", crate::chain(&error))),
-            }
-        }
-    }
-    wrong
+    let taken = processor::take_over_all(backend, runners, node.lease).await;
+    taken.unwrap_or_else(|error| vec![crate::chain(&error)])
 }
 
 fn all_right(wrong: Vec<String>) -> Result<(), StartError> {
@@ -213,26 +182,13 @@ async fn warn_of_orphans(backend: &dyn AnyBackend, runners: &[Arc<dyn Runner>], 
     let Ok((mut orphans, new)) = processor::others(backend, runners).await else { return };
     orphans.retain(|name| !here.contains(name));
     for runner in runners.iter().filter(|runner| !orphans.is_empty() && new.contains(&runner.name())) {
-        let left_out = match left_out(backend, &**runner).await {
-            Some(n) => format!(": {n} events that it wants lie before its start, and are left out"),
-            None => String::new(),
-        };
+        let left_out = processor::left_out(backend, &**runner).await.unwrap_or_default();
         tracing::warn!(
             processor = runner.name(),
             not_run_here = ?orphans,
             "starts from nothing{left_out}; and the store knows processors that this app does not run: was it renamed?"
         );
     }
-}
-
-/// How many events a processor that begins at the head has before it, in words; `None` for one that begins with the log.
-async fn left_out(backend: &dyn AnyBackend, runner: &dyn Runner) -> Option<String> {
-    if runner.keeps().tables().is_some() {
-        return None;
-    }
-    let page = backend.read(&runner.filter(), Position(0), limits::MAX_PAGE).await.ok()?;
-    let n = page.events.len();
-    Some(if page.more { format!("{n} or more") } else { n.to_string() })
 }
 
 /// Everything that is wrong with the wiring, at once.

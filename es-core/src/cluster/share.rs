@@ -10,12 +10,16 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::StateStore;
 use crate::limits::MAX_PAGE;
 use crate::slices::Slices;
 pub use crate::state::Progress;
 use crate::state::{CHECKPOINTS, SHARES, ShareRecord};
 use crate::store::keys::behind;
-use crate::store::{Row, RowStore, RowWrite, Span, StoreError, StoredRow, Table};
+use crate::store::{Row, RowStore, RowWrite, Span, StoreError, StoredRow, Table, write_rows};
+
+/// How often a row is written again that its worker has just written.
+const TRIES: usize = 500;
 
 /// A range of slices of some work, and the revision of its row; 0 for one that is not stored yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -233,6 +237,31 @@ impl<P: Progress> Shares<P> {
     ) -> Result<Option<Share<P>>, StoreError> {
         let found = rows.rows(self.table.name(), &[key(group, first)]).await?.pop().flatten();
         found.map_or(Ok(None), |row| self.decode(row))
+    }
+
+    /// Moves a share to the next epoch: whoever works on it does not find it any more, and its owner begins again. Done also
+    /// if it has been split or merged since, for that does the same.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if it cannot be written, or its worker writes all the time.
+    pub(crate) async fn interrupt(
+        &self,
+        store: &dyn StateStore,
+        mut share: Share<P>,
+    ) -> Result<(), StoreError> {
+        for _ in 0..TRIES {
+            let next = share.owned_by(share.owner);
+            if write_rows(store, vec![self.put(&next)?]).await?.is_yes() {
+                return Ok(());
+            }
+            match self.read(store, &share.group, share.slices.first).await? {
+                Some(now) if now.epoch == share.epoch => share = now,
+                _ => return Ok(()),
+            }
+        }
+        let moving = std::io::Error::other("its worker writes all the time");
+        Err(StoreError::transient("interrupting a share", moving))
     }
 
     /// A share over whatever row has its place.

@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::cluster::{self, Cluster, Share, Shares};
+use crate::event::is_of_a_newer_program;
 use crate::processor::{
     Admission, Build, Failure, Folded, NodeContext, ProcessorOptions, Runner, Session, Stretch, fold_between,
-    prepare, settle_code,
+    prepare, take_over_all,
 };
 use crate::retry::RetryPolicy;
 use crate::slices::Slices;
@@ -179,8 +180,11 @@ impl BecomeInline<'_> {
     async fn attempt(&self, set: InlineSet) -> Result<Outcome, StoreError> {
         let backend = &*self.node.backend;
         prepare(backend, &**self.runner).await?;
-        let settled = settle_code(backend, &**self.runner, self.node.settings.lease).await?;
-        settled.map_err(|why| StoreError::misuse(format!("{}: {why}", self.name)))?;
+        let lease = self.node.settings.lease;
+        let wrong = take_over_all(backend, std::slice::from_ref(self.runner), lease).await?;
+        if !wrong.is_empty() {
+            return Err(StoreError::misuse(wrong.join("\n")));
+        }
         let mut known = builds(self.node, self.name).await?;
         self.only_one_build(&known.value)?;
         // Of a switch to a build that has gone: with one build, it comes to nothing.
@@ -388,6 +392,9 @@ impl BecomeInline<'_> {
 
     fn stopped(&self, failure: &Failure) -> StoreError {
         let why = format!("building {} up to the head: {}", self.name, crate::chain(failure));
+        if is_of_a_newer_program(&*failure.source) {
+            return StoreError::misuse(format!("{why}; a newer program has written that: start the newer one"));
+        }
         if self.node.backend.is_transient(&*failure.source) {
             return StoreError::transient("an inline projection", std::io::Error::other(why));
         }

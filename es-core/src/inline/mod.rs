@@ -393,6 +393,10 @@ impl<B: Backend> EventStore for Inline<B> {
         self.backend.read(filter, after, limit).await
     }
 
+    async fn at(&self, positions: &[Position]) -> Result<Vec<RecordedEvent>, StoreError> {
+        self.backend.at(positions).await
+    }
+
     async fn head(&self) -> Result<Position, StoreError> {
         self.backend.head().await
     }

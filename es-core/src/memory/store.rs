@@ -301,6 +301,11 @@ impl EventStore for MemoryBackend {
         Ok(Page { events, through, more })
     }
 
+    async fn at(&self, positions: &[Position]) -> Result<Vec<RecordedEvent>, StoreError> {
+        let (state, positions) = (self.lock(), crate::store::check::positions(positions)?);
+        Ok(positions.into_iter().filter_map(|position| state.log.at(position).cloned()).collect())
+    }
+
     async fn head(&self) -> Result<Position, StoreError> {
         Ok(self.lock().head())
     }

@@ -106,6 +106,12 @@ pub enum ProcessorError {
         /// Which build.
         build: Build,
     },
+    /// The build is made by an older program than the one that queries read: begin another rebuild where the newest runs.
+    #[error("{build} is made by an older program than the one that queries read: begin another rebuild with the newest")]
+    OlderCode {
+        /// Which build.
+        build: Build,
+    },
     /// Queries are being switched to another build at this moment: wait until that is done.
     #[error("queries of {processor} are being switched to another build: try again when that is done")]
     Switching {
@@ -175,6 +181,7 @@ impl ProcessorError {
             Self::Parked { .. }
             | Self::HeldBy { .. }
             | Self::Halted { .. }
+            | Self::OlderCode { .. }
             | Self::OlderKept { .. }
             | Self::Inline { .. }
             | Self::RowFailed { .. } => ErrorKind::Blocked,

@@ -43,13 +43,13 @@ pub(crate) use self::kinds::{ProjectionRunner, ReactorRunner, ViewRunner};
 pub use self::options::{ParkingLimits, ProcessorOptions};
 pub use self::parked::{ParkedFilter, ParkedSequence};
 pub use self::rebuild::{Progress, Rebuild, RebuildOptions, RebuildReport};
-pub(crate) use self::rebuild::{Seen, older_builds, prepare, settle_code};
+pub(crate) use self::rebuild::prepare;
 pub use self::status::{ProcessorState, ProcessorStatus, RangeStatus};
 pub use self::wait::{Receipt, WaitError};
 pub use self::worker::Reset;
-pub(crate) use self::worker::codes::take_over;
 pub(crate) use self::worker::{
-    AnyBackend, Folded, NodeContext, NodeSettings, Stretch, fold_between, others, start, wanted_by_any,
+    AnyBackend, Folded, NodeContext, NodeSettings, Stretch, fold_between, left_out, others, start, take_over_all,
+    wanted_by_any,
 };
 pub use crate::slices::{SLICES, SliceSet, Slices, slice_of};
 pub use crate::state::{Build, Skipped};

@@ -231,7 +231,8 @@ impl Processor {
     }
 
     async fn wanted(&self, receipt: Receipt) -> Result<Wanted, StoreError> {
-        let Some(n) = receipt.events.filter(|n| *n > 0) else { return Ok(Wanted::Everything) };
+        // Of a command that wrote nothing, the position is that of its aggregate's last event.
+        let Some(n) = receipt.events.map(|n| n.max(1)) else { return Ok(Wanted::Everything) };
         let after = Position(receipt.position.0.saturating_sub(n));
         let limit = usize::try_from(n).unwrap_or(usize::MAX);
         let page = self.node.backend.read(&self.runner.filter(), after, limit).await?;
@@ -276,18 +277,18 @@ impl Processor {
         status: &ProcessorStatus,
     ) -> Result<(), WaitError> {
         let (backend, build) = (&*self.node.backend, self.build(status));
-        let mut parked = Vec::new();
-        match wanted {
-            Wanted::Passed => {}
-            Wanted::Everything => parked = build.parked().all(backend).await?,
-            Wanted::Keys(keys) => {
-                for key in keys {
-                    parked.extend(parked::one(backend, &build, key).await?);
-                }
-            }
-        }
         // What stands before the event that failed was handled.
-        match parked.into_iter().find(|kept| kept.value.position <= position) {
+        let found = match wanted {
+            Wanted::Passed => None,
+            Wanted::Everything => parked::first_up_to(backend, &build, position).await?,
+            Wanted::Keys(keys) => {
+                let keys: Vec<String> = keys.iter().cloned().collect();
+                let rows = backend.rows(build.parked().name(), &keys).await?.into_iter().flatten();
+                let rows = rows.map(|row| build.parked().decode(row)).collect::<Result<Vec<_>, _>>()?;
+                rows.into_iter().find(|kept| kept.value.position <= position)
+            }
+        };
+        match found {
             Some(Row { key, value, .. }) => {
                 let (processor, error) = (self.name().to_owned(), value.error);
                 Err(WaitError::Parked { processor, key, error })

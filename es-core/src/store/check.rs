@@ -1,10 +1,10 @@
 //! Commits and filters are checked against the [limits](crate::limits): every backend calls this before it does anything,
 //! so that all refuse alike.
 
-use super::{Commit, EventFilter, NewEvent};
+use super::{Commit, EventFilter, NewEvent, Position};
 use crate::limits::{
-    HARD_MAX_EVENTS, LimitError, MAX_FILTER_ITEMS, MAX_FILTER_TERMS, MAX_METADATA, MAX_PAYLOAD, MAX_TAGS,
-    cut, json_depth, name, row_key, size, stored_name,
+    HARD_MAX_EVENTS, LimitError, MAX_FILTER_ITEMS, MAX_FILTER_TERMS, MAX_METADATA, MAX_PAGE, MAX_PAYLOAD,
+    MAX_TAGS, cut, json_depth, name, row_key, size, stored_name,
 };
 
 /// Checks a whole commit: every backend calls this first, so that all refuse alike.
@@ -38,6 +38,19 @@ pub fn filter(filter: &EventFilter) -> Result<(), LimitError> {
         || items.iter().flat_map(|item| item.types()).map(|name| cut(name)).next().unwrap_or_default();
     size("filter", items.len(), MAX_FILTER_ITEMS, "alternatives", shown)?;
     size("filter", terms, MAX_FILTER_TERMS, "types and tags", shown)
+}
+
+/// Positions to be read together, in order and each once.
+///
+/// # Errors
+///
+/// Too many of them.
+pub fn positions(positions: &[Position]) -> Result<Vec<Position>, LimitError> {
+    size("read", positions.len(), MAX_PAGE, "positions", || "events at positions".to_owned())?;
+    let mut positions = positions.to_vec();
+    positions.sort_unstable();
+    positions.dedup();
+    Ok(positions)
 }
 
 fn event(event: &NewEvent) -> Result<(), LimitError> {

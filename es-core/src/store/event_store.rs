@@ -58,6 +58,14 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
     /// [`StoreError`] if the store cannot be read.
     async fn read(&self, filter: &EventFilter, after: Position, limit: usize) -> Result<Page, StoreError>;
 
+    /// The events at some positions, in the order of the log; one that is not there is left out. At most
+    /// [`MAX_PAGE`](crate::limits::MAX_PAGE) positions.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read; [`StoreError::Misuse`] for more positions.
+    async fn at(&self, positions: &[Position]) -> Result<Vec<RecordedEvent>, StoreError>;
+
     /// The position of the last event; 0 for an empty store.
     ///
     /// # Errors

@@ -17,6 +17,9 @@ use crate::store::{Position, Row, RowStore, RowWrite, StoreError};
 /// How much of an error is stored, in characters.
 const ERROR: usize = 2_000;
 
+/// Sequences that are read together.
+const PAGE: usize = 500;
+
 /// A sequence that waits for an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -129,6 +132,24 @@ pub(crate) async fn of_range(
     let all = build.parked().stored(store).await?;
     let own = all.into_iter().filter(|row| slices.has(&row.key));
     own.map(|row| Ok((row.key.clone(), build.parked().decode(row)?))).collect()
+}
+
+/// A sequence that begins at an event up to a position.
+pub(crate) async fn first_up_to(
+    store: &dyn RowStore,
+    build: &Build,
+    position: Position,
+) -> Result<Option<Parked>, StoreError> {
+    let mut after = None::<String>;
+    loop {
+        let page = build.parked().page(store, after.as_deref(), PAGE).await?;
+        after = page.last().map(|row| row.key.clone());
+        let more = page.len() == PAGE;
+        let found = page.into_iter().find(|row| row.value.position <= position);
+        if found.is_some() || !more {
+            return Ok(found);
+        }
+    }
 }
 
 /// Sequences of a build in the order of their keys, after one, at most `limit` of them.

@@ -10,5 +10,5 @@ mod prepare;
 mod protocol;
 
 pub use self::handle::{Progress, Rebuild, RebuildOptions, RebuildReport};
-pub(crate) use self::prepare::{Seen, older_builds, point, prepare, settle_code};
+pub(crate) use self::prepare::{point, prepare};
 pub(crate) use self::protocol::expire;

@@ -1,13 +1,11 @@
 //! A processor that is run for the first time: its tables, its rows, and the place where it begins.
 
-use std::time::Duration;
-
-use crate::cluster::{self, Alive, Share, Shares};
+use crate::cluster::{self, Share, Shares};
 use crate::limits::MAX_PAGE;
 use crate::processor::AnyBackend;
 use crate::processor::kinds::runner::Runner;
-use crate::processor::worker::codes::{self, Standing};
-use crate::state::{Build, Checkpoint, Generations, codes, generations};
+use crate::processor::worker::made_by;
+use crate::state::{Build, Checkpoint, CodeRecord, Generations, codes, generations};
 use crate::store::{
     CURRENT, Commit, CommitError, Generation, Position, Row, RowStore, RowWrite, StoreError, Tables, Won,
 };
@@ -38,6 +36,9 @@ pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Re
             // come back.
             let over = leftovers(backend, tables).await?;
             if !over.is_empty() {
+                if let Some(why) = newer_version(backend, &name).await? {
+                    return Err(StoreError::misuse(why));
+                }
                 commit(backend, over).await?;
                 continue;
             }
@@ -61,6 +62,9 @@ pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Re
             let whole = Share::whole(build, Checkpoint::new(begin, head));
             // Over the rows of a version that has come back: their revisions count on.
             rows.push(shares.put(&shares.placed(backend, whole).await?)?);
+            // What it was made by before does not count: it is built from the beginning.
+            let code = made_by(backend, &Build::first(&name)).await?;
+            rows.extend((code.rev > 0).then(|| codes().put(&Row { value: CodeRecord::default(), ..code })).transpose()?);
         }
         if rows.is_empty() {
             return Ok(());
@@ -69,72 +73,23 @@ pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Re
     }
 }
 
-/// Who is alive, at a time of the store's clock.
-pub(crate) struct Seen {
-    alive: Alive,
-    now: i64,
-}
-
-impl Seen {
-    pub(crate) async fn now(backend: &dyn AnyBackend) -> Result<Self, StoreError> {
-        Ok(Self { alive: cluster::alive(backend).await?, now: backend.now().await?.as_microsecond() })
-    }
-
-    /// The newer version of a projection that a live node runs, by its stored name.
-    pub(crate) fn newer_version(&self, name: &str) -> Option<&str> {
-        let (base, version) = versioned(name)?;
-        let newer =
-            |other: &&String| versioned(other).is_some_and(|(of, other)| of == base && other > version);
-        self.alive.values().flat_map(|node| &node.runs).find(newer).map(String::as_str)
-    }
+/// Why the rows of other versions cannot go: a live node runs a newer one.
+async fn newer_version(backend: &dyn AnyBackend, name: &str) -> Result<Option<String>, StoreError> {
+    let alive = cluster::alive(backend).await?;
+    let newer = |other: &&String| match (versioned(name), versioned(other)) {
+        (Some((own, version)), Some((of, other))) => own == of && other > version,
+        _ => false,
+    };
+    let newer = alive.values().flat_map(|node| &node.runs).find(newer);
+    Ok(newer.map(|newer| {
+        format!("a live node runs {newer}, whose rows would go: stop it first, or leave this one out")
+    }))
 }
 
 /// The name of a projection, and its version.
 fn versioned(stored_name: &str) -> Option<(&str, u32)> {
     let (base, version) = stored_name.rsplit_once('/')?;
     Some((base, version.parse().ok()?))
-}
-
-/// The builds of a processor whose code is older than that of this program; or what is in the way of taking them over, in
-/// words. What is under way is left to those who have begun it, and what a newer code makes to the coordinator, which looks
-/// for others with it.
-pub(crate) async fn older_builds(
-    backend: &dyn AnyBackend,
-    runner: &dyn Runner,
-    seen: &Seen,
-) -> Result<Result<Vec<Build>, String>, StoreError> {
-    let (name, own) = (runner.name(), runner.code());
-    let known = Generations::read(backend, &name).await?.map(|row| row.value).unwrap_or_default();
-    let mut older = Vec::new();
-    for generation in [Some(known.current), known.previous].into_iter().flatten() {
-        let build = known.build(&name, generation);
-        let stored = codes().get(backend, &build.to_string()).await?.map(|row| row.value);
-        if codes::standing(stored.as_ref(), &own, &name, &seen.alive, seen.now) == Standing::IsNewer {
-            if let Some(why) = codes::in_the_way(backend, runner, &build, stored.as_ref()).await? {
-                return Ok(Err(why));
-            }
-            older.push(build);
-        }
-    }
-    Ok(Ok(older))
-}
-
-/// Takes over what older programs make of a processor. Gives what is in the way, in words.
-pub(crate) async fn settle_code(
-    backend: &dyn AnyBackend,
-    runner: &dyn Runner,
-    lease: Duration,
-) -> Result<Result<(), String>, StoreError> {
-    let older = match older_builds(backend, runner, &Seen::now(backend).await?).await? {
-        Ok(older) => older,
-        Err(why) => return Ok(Err(why)),
-    };
-    for build in older {
-        if let Err(why) = codes::take_over(backend, runner, &build, lease).await? {
-            return Ok(Err(why));
-        }
-    }
-    Ok(Ok(()))
 }
 
 /// What another node has written, if it was faster, is looked at then, and so is what nobody knows.

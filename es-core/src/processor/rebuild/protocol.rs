@@ -1,6 +1,5 @@
 //! The builds of one projection, as rows: each step of the protocol is one change of one row.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +12,10 @@ use crate::cluster::{Share, Shares};
 use crate::id::Ids;
 use crate::processor::AnyBackend;
 use crate::processor::ProcessorError;
-use crate::processor::worker::codes;
+use crate::processor::worker::codes::{is_older, of_new_build};
+use crate::processor::worker::made_by;
 use crate::projection::Code;
-use crate::state::{Build, Checkpoint, CodeRecord, Freeze, Generations, InlineSet, codes, generations};
+use crate::state::{Build, Checkpoint, Freeze, Generations, InlineSet, codes, generations};
 use crate::store::{
     Commit, CommitError, Committed, Generation, Position, Row, RowWrite, StoreError, Tables, Won, write_rows,
 };
@@ -150,28 +150,19 @@ impl BuildRows {
                     // Its number is never given out again, so no late write can name rows that are made again.
                     rows.push(shares.delete(row));
                 }
+                let code = made_by(&*self.backend, &self.build(generation)).await?;
+                rows.extend((generation > 1 && code.rev > 0).then(|| codes().delete(&code)));
                 let commit = Commit { rows, ..Commit::default() };
                 self.won(self.backend.uninstall(&self.tables, generation, commit).await).await
             }
         }
     }
 
-    /// The row that says which code makes a build that begins: the newest that is known, which is not this program's if an
-    /// operator asked an older one, or one that only looks on.
+    /// The row that says which code makes a build that begins.
     async fn made_by(&self, next: &Generations) -> Result<RowWrite, StoreError> {
-        let read =
-            codes().get(&*self.backend, &self.build(next.current).to_string()).await?.map(|row| row.value);
-        let build = self.build(next.last).to_string();
-        let rev = codes().get(&*self.backend, &build).await?.map_or(0, |row| row.rev);
-        let value = match (&self.code, read) {
-            (Some(code), read) => {
-                let next = codes::after(read.as_ref(), code, Position(0));
-                let newer = read.filter(|read| !read.code.is_empty() && codes::is_older(code, read));
-                newer.map_or(next, |read| CodeRecord { unhandled: BTreeMap::new(), ..read })
-            }
-            (None, _) => CodeRecord::default(),
-        };
-        codes().put(&Row { key: build, rev, value })
+        let read = made_by(&*self.backend, &self.build(next.current)).await?.value;
+        let row = made_by(&*self.backend, &self.build(next.last)).await?;
+        codes().put(&Row { value: of_new_build(read.known(), self.code.as_ref()), ..row })
     }
 
     async fn won(&self, outcome: Result<Committed, CommitError>) -> Result<Won, ProcessorError> {
@@ -224,7 +215,14 @@ impl BuildRows {
         let freeze = Change::Freeze(Freeze { until: Some(until), by: Some(by) });
         let frozen = self.update(&freeze, With::Alone { needs: Some(to) }).await?;
         let frozen = frozen.map_err(|refused| self.refused(refused, to))?;
-        let current = self.build(frozen.current);
+        let (current, next) = (self.build(frozen.current), self.build(to));
+        // Asked once it is frozen: neither is taken over then.
+        let codes = (made_by(&*self.backend, &next).await?.value, made_by(&*self.backend, &current).await?.value);
+        if let (Some(next_code), Some(code)) = (codes.0.known(), codes.1.known())
+            && is_older(next_code, code)
+        {
+            return Err(ProcessorError::OlderCode { build: next });
+        }
         // A worker on it finds that out with its next flush, which fails.
         self.interrupt_all(&current).await?;
         Ok(current)
@@ -233,31 +231,9 @@ impl BuildRows {
     async fn interrupt_all(&self, build: &Build) -> Result<(), ProcessorError> {
         let shares = Shares::<Checkpoint>::checkpoints();
         for share in shares.of(&*self.backend, &build.to_string()).await? {
-            self.interrupt(&shares, share).await?;
+            shares.interrupt(&*self.backend, share).await?;
         }
         Ok(())
-    }
-
-    /// Moves a share to the next epoch: a flush of before does not find it any more.
-    async fn interrupt(
-        &self,
-        shares: &Shares<Checkpoint>,
-        mut share: Share<Checkpoint>,
-    ) -> Result<(), ProcessorError> {
-        for _ in 0..TRIES {
-            let next = share.owned_by(share.owner);
-            if write_rows(&*self.backend, vec![shares.put(&next)?]).await?.is_yes() {
-                return Ok(());
-            }
-            match shares.read(&*self.backend, &share.group, share.slices.first).await? {
-                // Split or merged since: its new epoch is of after the freeze.
-                Some(now) if now.epoch != share.epoch => return Ok(()),
-                Some(now) => share = now,
-                None => return Ok(()),
-            }
-        }
-        let moving = std::io::Error::other("its worker writes all the time");
-        Err(StoreError::transient("interrupting a build", moving).into())
     }
 
     async fn finish_switch(&self, to: Generation, by: Uuid, current: &Build) -> Result<(), ProcessorError> {

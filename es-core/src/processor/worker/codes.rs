@@ -8,20 +8,12 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use crate::cluster::{Alive, Share, Shares};
-use crate::processor::AnyBackend;
-use crate::processor::kinds::runner::{Keeps, Runner};
+use crate::cluster::Alive;
 use crate::projection::Code;
 use crate::projection::code::ALL;
-use crate::state::{Build, Checkpoint, CodeRecord, codes};
-use crate::store::{Commit, EventFilter, Position, Row, RowWrite, StoreError, Won, write_rows};
-
-/// How often it is tried to take a build over whose workers write all the time.
-const TRIES: usize = 500;
-/// For how many leases a node that takes a build over is believed to be starting.
-const STARTS: u32 = 4;
+use crate::state::CodeRecord;
+use crate::store::Position;
 
 /// What a node is to a build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +26,6 @@ pub(crate) enum Standing {
     IsLeft,
     /// Its code is older, and it leaves the build to those who have the newer one.
     StandsBy,
-}
-
-/// The record of a build whose code is known.
-fn known(stored: Option<&CodeRecord>) -> Option<&CodeRecord> {
-    stored.filter(|stored| !stored.code.is_empty())
 }
 
 /// Whether a node with the code of a build is alive, or on its way, at a time of the store's clock.
@@ -54,11 +41,12 @@ pub(crate) fn standing(
     alive: &Alive,
     now: i64,
 ) -> Standing {
-    let Some(stored) = known(stored) else { return Standing::IsNewer };
-    if stored.code == own.fingerprint() {
+    let Some(stored) = stored else { return Standing::IsNewer };
+    let own = CodeRecord::of(own);
+    if stored.code == own.code {
         return Standing::Makes;
     }
-    match (is_older(own, stored), lives(stored, processor, alive, now)) {
+    match (is_older(&own, stored), lives(stored, processor, alive, now)) {
         (false, _) => Standing::IsNewer,
         (true, true) => Standing::StandsBy,
         (true, false) => Standing::IsLeft,
@@ -66,11 +54,11 @@ pub(crate) fn standing(
 }
 
 /// Whether a code is older than the one that makes a build: it handles less, or made the build before.
-pub(crate) fn is_older(own: &Code, stored: &CodeRecord) -> bool {
-    match compare(own.handles(), &stored.handles) {
+pub(crate) fn is_older(own: &CodeRecord, stored: &CodeRecord) -> bool {
+    match compare(&own.handles, &stored.handles) {
         Some(Ordering::Less) => true,
         Some(Ordering::Greater) => false,
-        _ => stored.former.contains(&own.fingerprint()),
+        _ => stored.former.contains(&own.code),
     }
 }
 
@@ -92,10 +80,38 @@ fn compare(own: &BTreeMap<String, u32>, other: &BTreeMap<String, u32>) -> Option
     }
 }
 
+impl CodeRecord {
+    /// The code of this program, and nothing of before.
+    pub(crate) fn of(code: &Code) -> Self {
+        Self { code: code.fingerprint(), handles: code.handles().clone(), ..Self::default() }
+    }
+
+    /// The same, if it is known.
+    pub(crate) fn known(&self) -> Option<&Self> {
+        (!self.code.is_empty()).then_some(self)
+    }
+
+    /// Whether every type is handled that a code handles.
+    pub(crate) fn handles_all_of(&self, code: &Code) -> bool {
+        self.handles.contains_key(ALL) || code.handles().keys().all(|name| self.handles.contains_key(name))
+    }
+}
+
+/// The record of a build that begins beside the one that is read: the newest code that is known makes it, which is not
+/// this program's if an operator asked an older one, or one that only looks on.
+pub(crate) fn of_new_build(read: Option<&CodeRecord>, own: Option<&Code>) -> CodeRecord {
+    let read_code = || read.map(|read| CodeRecord { unhandled: BTreeMap::new(), ..read.clone() });
+    let newer = |own: &Code| read.is_some_and(|read| is_older(&CodeRecord::of(own), read));
+    match own {
+        Some(own) if !newer(own) => after(read, own, Position(0)),
+        _ => read_code().unwrap_or_default(),
+    }
+}
+
 /// The record of a build that a code makes from a position on; before that, another one did.
 pub(crate) fn after(before: Option<&CodeRecord>, code: &Code, from: Position) -> CodeRecord {
-    let (print, handles) = (code.fingerprint(), code.handles().clone());
-    let before = known(before).cloned().unwrap_or_default();
+    let CodeRecord { code: print, handles, .. } = CodeRecord::of(code);
+    let before = before.cloned().unwrap_or_default();
     let mut unhandled = before.unhandled;
     for name in before.handles.keys() {
         unhandled.insert(name.clone(), from);
@@ -105,160 +121,6 @@ pub(crate) fn after(before: Option<&CodeRecord>, code: &Code, from: Position) ->
     let former = before.former.into_iter().chain([before.code]);
     let former = former.filter(|former| *former != print && !former.is_empty()).collect();
     CodeRecord { code: print, handles, unhandled, until: 0, former }
-}
-
-/// What a code has missed of a build, as far as the log was looked at.
-#[derive(Debug, Default)]
-struct Missed {
-    looked: Position,
-}
-
-impl Missed {
-    /// The first event that the code handles and the build has passed without it, in words.
-    async fn find(
-        &mut self,
-        backend: &dyn AnyBackend,
-        before: &CodeRecord,
-        code: &Code,
-        shares: &[Share<Checkpoint>],
-    ) -> Result<Option<String>, StoreError> {
-        let furthest = shares.iter().map(|share| share.progress.position).max().unwrap_or_default();
-        if before.handles.contains_key(ALL) {
-            return Ok(None);
-        }
-        for name in code.handles().keys().filter(|name| !before.handles.contains_key(*name)) {
-            let since = before.unhandled.get(name).copied().unwrap_or_default().max(self.looked);
-            if let Some((found, at)) = passed(backend, before, name, since, furthest).await? {
-                return Ok(Some(format!(
-                    "it handles {found} now, and such events were passed without it, the first at {at}: raise its \
-                     `version`, and it is built from the beginning"
-                )));
-            }
-        }
-        self.looked = furthest;
-        Ok(None)
-    }
-}
-
-/// The first event of a type, or of any, that lies between two positions and that a build did not handle.
-async fn passed(
-    backend: &dyn AnyBackend,
-    before: &CodeRecord,
-    name: &str,
-    mut after: Position,
-    furthest: Position,
-) -> Result<Option<(String, Position)>, StoreError> {
-    let filter = if name == ALL { EventFilter::all() } else { EventFilter::types([name.to_owned()]) };
-    while after < furthest {
-        let page = backend.read(&filter, after, 1_000).await?;
-        let mut found = page.events.iter().take_while(|event| event.place() <= furthest);
-        if let Some(event) = found.find(|event| !before.handles.contains_key(&*event.name)) {
-            return Ok(Some((event.name.to_string(), event.place())));
-        }
-        if !page.more {
-            break;
-        }
-        after = page.through;
-    }
-    Ok(None)
-}
-
-/// What is in the way of taking a build over, in words: events that the code handles and that the build has passed without it.
-pub(crate) async fn in_the_way(
-    backend: &dyn AnyBackend,
-    runner: &dyn Runner,
-    build: &Build,
-    stored: Option<&CodeRecord>,
-) -> Result<Option<String>, StoreError> {
-    let (Some(before), Keeps::Rows(_) | Keeps::Tables(_)) = (known(stored), runner.keeps()) else {
-        return Ok(None);
-    };
-    let shares = Shares::<Checkpoint>::checkpoints().of(backend, &build.to_string()).await?;
-    Missed::default().find(backend, before, &runner.code(), &shares).await
-}
-
-/// From now on a build is made by this code. Gives what is [in the way](in_the_way).
-pub(crate) async fn take_over(
-    backend: &dyn AnyBackend,
-    runner: &dyn Runner,
-    build: &Build,
-    lease: Duration,
-) -> Result<Result<(), String>, StoreError> {
-    let (code, shares) = (runner.code(), Shares::<Checkpoint>::checkpoints());
-    let mut missed = Missed::default();
-    for _ in 0..TRIES {
-        let stored = codes().get(backend, &build.to_string()).await?;
-        let before = known(stored.as_ref().map(|row| &row.value));
-        if before.is_some_and(|before| before.code == code.fingerprint()) {
-            return Ok(Ok(()));
-        }
-        // Over their revisions as they were read before the log: what a worker of before passes after that is refused.
-        let of_build = shares.of(backend, &build.to_string()).await?;
-        if let (Some(before), Keeps::Rows(_) | Keeps::Tables(_)) = (before, runner.keeps())
-            && let Some(missed) = missed.find(backend, before, &code, &of_build).await?
-        {
-            return Ok(Err(missed));
-        }
-        let from = of_build.iter().map(|share| share.progress.position).min().unwrap_or_default();
-        let mut rows = vec![record(backend, build, stored.as_ref(), before, &code, from, lease).await?];
-        if let Some(before) = before {
-            for share in &of_build {
-                rows.push(shares.put(&share.owned_by(None))?);
-            }
-            let code = code.fingerprint();
-            tracing::info!(%build, code, before = before.code, "is made by another code from here on");
-        }
-        if write_rows(backend, rows).await?.is_yes() {
-            return Ok(Ok(()));
-        }
-    }
-    let moving = std::io::Error::other("its workers write all the time");
-    Err(StoreError::transient("taking a build over", moving))
-}
-
-/// The row that says so, for a node that is starting or has just begun.
-async fn record(
-    backend: &dyn AnyBackend,
-    build: &Build,
-    stored: Option<&Row<CodeRecord>>,
-    before: Option<&CodeRecord>,
-    code: &Code,
-    from: Position,
-    lease: Duration,
-) -> Result<RowWrite, StoreError> {
-    let starts = i64::try_from((lease * STARTS).as_micros()).unwrap_or(i64::MAX);
-    let until = backend.now().await?.as_microsecond().saturating_add(starts);
-    let value = CodeRecord { until, ..after(before, code, from) };
-    codes().put(&Row { key: build.to_string(), rev: stored.map_or(0, |row| row.rev), value })
-}
-
-/// A build that is under way begins again with this code, for nobody has the one that began it: its rows come from one code.
-pub(crate) async fn begin_again(
-    backend: &dyn AnyBackend,
-    runner: &dyn Runner,
-    build: &Build,
-    lease: Duration,
-) -> Result<(), StoreError> {
-    let Some(tables) = runner.keeps().tables() else { return Ok(()) };
-    let (shares, stored) =
-        (Shares::<Checkpoint>::checkpoints(), codes().get(backend, &build.to_string()).await?);
-    let all = shares.of(backend, &build.to_string()).await?;
-    let before = known(stored.as_ref().map(|row| &row.value));
-    let mut rows =
-        vec![record(backend, build, stored.as_ref(), before, &runner.code(), Position(0), lease).await?];
-    let whole = Share {
-        rev: all.first().map_or(0, |share| share.rev),
-        epoch: all.iter().map(|share| share.epoch).max().unwrap_or_default() + 1,
-        ..Share::whole(build.to_string(), Checkpoint::new(Position(0), backend.head().await?))
-    };
-    rows.push(shares.put(&whole)?);
-    for share in all.iter().skip(1) {
-        rows.push(shares.retire(share)?);
-    }
-    tracing::warn!(%build, "begins again: no program is alive with the code that began it");
-    let outcome = backend.clear(&tables, build.generation, Commit { rows, ..Commit::default() }).await;
-    // Another node may have been as fast; what is there then is seen with the next look.
-    Won::or_store_error("beginning a build again", backend, outcome).await.map(drop)
 }
 
 #[cfg(test)]
@@ -287,7 +149,6 @@ mod tests {
     fn the_newer_code_makes_a_build_for_as_long_as_somebody_has_it() {
         let [a, b, c] = [1, 2, 3].map(|text| handling(text, &["x"]));
         assert_eq!(standing(None, &a, "p/1", &alive(&[]), 5), Standing::IsNewer, "it has no code yet");
-        assert_eq!(stands(&CodeRecord::default(), &a, &[]), Standing::IsNewer, "or none that is known");
         let old = after(None, &a, Position(0));
         assert_eq!(stands(&old, &a, &[&a]), Standing::Makes);
         assert_eq!(stands(&old, &b, &[&a, &b]), Standing::IsNewer, "b is new to it");
@@ -299,6 +160,18 @@ mod tests {
         let back = after(Some(&new), &a, Position(9));
         assert_eq!(stands(&back, &b, &[&a, &b]), Standing::StandsBy, "until the last of them has gone");
         assert_eq!(stands(&back, &c, &[&a, &b, &c]), Standing::IsNewer);
+    }
+
+    #[test]
+    fn a_new_build_is_made_by_the_newest_code_that_is_known() {
+        let (less, more) = (handling(1, &["x"]), handling(2, &["x", "y"]));
+        let read = after(None, &more, Position(0));
+        assert_eq!(of_new_build(Some(&read), Some(&less)).code, more.fingerprint(), "asked by an older one");
+        assert_eq!(of_new_build(Some(&read), None).code, more.fingerprint(), "asked by one that looks on");
+        let old = after(None, &less, Position(0));
+        assert_eq!(of_new_build(Some(&old), Some(&more)).code, more.fingerprint());
+        assert_eq!(of_new_build(None, Some(&less)).code, less.fingerprint());
+        assert_eq!(of_new_build(None, None), CodeRecord::default(), "then it is the first to come");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::context::{BuildContext, NodeContext, Role};
 use super::reset::{ResetRequest, reset};
 use super::run::Worker;
 use super::sight::Sight;
+use super::take_over::TakeOver;
 use crate::cluster::{self, Cluster, Keeper, Share, Shares, Work};
 use crate::processor::handle::HandleState;
 use crate::processor::kinds::runner::Runner;
@@ -24,6 +25,17 @@ use crate::processor::status::{ProcessorState, RangeStatus, Rate};
 use crate::slices::Slices;
 use crate::state::{Build, Checkpoint, Control};
 use crate::store::{Generation, Position, StoreError};
+
+/// What this node's code is to a build.
+enum Code {
+    Makes,
+    /// Nodes with another one work on it.
+    StandsBy,
+    /// That is not known yet: it is just being taken over, or those who made it are not seen any more.
+    Changes,
+    /// It is newer, and has missed events of the build.
+    IsMissing(String),
+}
 
 /// When it is tried again what could not be settled, if nothing new is seen before.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -39,6 +51,8 @@ pub(crate) struct Coordinator {
     builds: BTreeMap<Generation, Running>,
     /// Since when nobody has been seen with the code of a build that this node does not have.
     alone: BTreeMap<Generation, Instant>,
+    /// What this node's code has missed of a build that another one made, and which one.
+    missing: BTreeMap<Generation, (Option<String>, String)>,
     /// What was seen in looks up to this one is older than a reset.
     outdated: u64,
 }
@@ -91,6 +105,7 @@ impl Coordinator {
             resets,
             builds: BTreeMap::new(),
             alone: BTreeMap::new(),
+            missing: BTreeMap::new(),
             outdated: 0,
         }
     }
@@ -189,27 +204,44 @@ impl Coordinator {
         let (mut left, mut settled) = (BTreeSet::new(), Ok(()));
         for (generation, role) in std::mem::take(roles) {
             let makes = self.settle_code(generation, &role, sight).await;
-            let build = Build { processor: self.handle.name.clone(), generation };
-            self.cluster.stand_by(&build.to_string(), matches!(makes, Ok(false)));
+            let build = self.build(generation).to_string();
             match makes {
-                Ok(true) => drop(roles.insert(generation, role)),
-                Ok(false) => drop(left.insert(generation)),
+                Ok(Code::Makes) => {
+                    self.cluster.stand_by(&build, false);
+                    roles.insert(generation, role);
+                }
+                Ok(Code::StandsBy) => {
+                    self.cluster.stand_by(&build, true);
+                    left.insert(generation);
+                }
+                Ok(Code::Changes) => {}
+                Ok(Code::IsMissing(why)) => {
+                    let board = self.handle.board(generation);
+                    if !board.is_unsettled() {
+                        tracing::error!(%build, why, "this program has newer code, and cannot go on with it");
+                    }
+                    board.unsettled(&why);
+                }
                 Err(error) => settled = settled.and(Err(error)),
             }
         }
         (left, settled)
     }
 
-    /// Whether this node's code makes a build; it is taken over if it is to.
+    fn build(&self, generation: Generation) -> Build {
+        Build { processor: self.handle.name.clone(), generation }
+    }
+
+    /// What this node is to a build; it is taken over if it is to.
     async fn settle_code(
         &mut self,
         generation: Generation,
         role: &Role,
         sight: &Sight,
-    ) -> Result<bool, StoreError> {
-        let build = Build { processor: self.handle.name.clone(), generation };
+    ) -> Result<Code, StoreError> {
+        let build = self.build(generation);
         let (code, lease) = (self.runner.code(), self.node.settings.lease);
-        let stored = sight.code(&build.to_string())?.filter(|stored| !stored.code.is_empty());
+        let stored = sight.code(&build.to_string())?;
         let (name, view) = (&self.handle.name, &sight.view);
         let standing = codes::standing(stored.as_ref(), &code, name, &view.alive, view.now);
         let under_way = matches!(role, Role::Building { .. });
@@ -218,30 +250,39 @@ impl Coordinator {
             let since = *self.alone.entry(generation).or_insert_with(Instant::now);
             // One look is not enough: all leases run out when the store is away.
             if stored.is_some() && since.elapsed() < lease && (under_way || standing == Standing::IsLeft) {
-                return Ok(false);
+                return Ok(Code::Changes);
             }
         } else {
             self.alone.remove(&generation);
         }
-        let (backend, runner) = (&*self.node.backend, &*self.runner);
+        let (backend, runner, over) = (&*self.node.backend, &*self.runner, TakeOver::from(stored.as_ref()));
         match standing {
-            Standing::Makes => return Ok(true),
-            Standing::StandsBy => return Ok(false),
+            Standing::Makes => return Ok(Code::Makes),
+            Standing::StandsBy => return Ok(Code::StandsBy),
             // Its rows come from one code.
             _ if under_way && stored.is_some() => {
                 if !alone {
-                    return Ok(false);
+                    return Ok(Code::StandsBy);
                 }
-                codes::begin_again(backend, runner, &build, lease).await?;
+                over.begin_again(backend, runner, &build, lease).await?;
             }
             Standing::IsNewer | Standing::IsLeft => {
-                let taken = codes::take_over(backend, runner, &build, lease).await?;
-                taken.map_err(|why| StoreError::misuse(format!("{build}: {why}")))?;
+                let from = stored.map(|stored| stored.code);
+                // The log is not asked again what it has said.
+                let known = self.missing.get(&generation).filter(|(code, _)| *code == from);
+                let why = match known {
+                    Some((_, why)) => Some(why.clone()),
+                    None => over.take(backend, runner, &build, lease).await?.err(),
+                };
+                if let Some(why) = why {
+                    self.missing.insert(generation, (from, why.clone()));
+                    return Ok(Code::IsMissing(why));
+                }
             }
         }
         // What is there then is seen with the next look.
         self.cluster.wake();
-        Ok(false)
+        Ok(Code::Changes)
     }
 
     async fn work_on(&mut self, generation: Generation, role: Role, sight: &Sight) -> Result<(), StoreError> {

@@ -11,6 +11,7 @@ mod reset;
 mod run;
 mod sight;
 mod start;
+mod take_over;
 
 pub(crate) use self::backend::AnyBackend;
 pub(crate) use self::context::{NodeContext, NodeSettings, Role};
@@ -19,4 +20,5 @@ pub(crate) use self::fold::{Folded, Stretch, fold_between};
 pub use self::reset::Reset;
 pub(crate) use self::reset::ResetRequest;
 use self::sight::Observer;
-pub(crate) use self::start::{others, start, wanted_by_any};
+pub(crate) use self::start::{left_out, others, start, wanted_by_any};
+pub(crate) use self::take_over::{made_by, take_over_all};

@@ -3,6 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::context::NodeContext;
+use super::take_over::unhandled_from;
 use crate::clock::Timestamp;
 use crate::cluster::{self, Share, Shares};
 use crate::limits::MAX_PAGE;
@@ -10,7 +11,7 @@ use crate::processor::kinds::runner::Runner;
 use crate::processor::parked;
 use crate::processor::{AnyBackend, ProcessorError};
 use crate::slices::Slices;
-use crate::state::{Build, Checkpoint, Generations, InlineSet, codes, generations};
+use crate::state::{Build, Checkpoint, Generations, InlineSet, generations};
 use crate::store::{Commit, Position, Row, RowWrite, StoreError, Won};
 
 /// Where a reset sets a processor.
@@ -105,18 +106,6 @@ pub(super) async fn reset(
         return Ok((build, target));
     }
     Err(StoreError::transient(what, std::io::Error::other("it has changed hands since")).into())
-}
-
-/// What the code of a build does not handle was not handled from there on, if that is known at all.
-async fn unhandled_from(
-    backend: &dyn AnyBackend,
-    build: &Build,
-    target: Position,
-) -> Result<Option<RowWrite>, StoreError> {
-    let stored = codes().get(backend, &build.to_string()).await?;
-    let Some(mut row) = stored.filter(|row| !row.value.unhandled.is_empty()) else { return Ok(None) };
-    row.value.unhandled.values_mut().for_each(|since| *since = (*since).min(target));
-    codes().put(&row).map(Some)
 }
 
 /// The rows of what was set aside after a position: parked events and skips go, for their events come again.

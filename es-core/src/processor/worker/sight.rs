@@ -37,9 +37,10 @@ impl Sight {
         Ok(self.control.get(processor).cloned().transpose()?.map(|row| row.value).unwrap_or_default())
     }
 
-    /// The code that makes a build.
+    /// The code that makes a build, if that is known.
     pub(crate) fn code(&self, build: &str) -> Result<Option<CodeRecord>, StoreError> {
-        Ok(self.codes.get(build).cloned().transpose()?.map(|row| row.value))
+        let row = self.codes.get(build).cloned().transpose()?;
+        Ok(row.map(|row| row.value).filter(|code| code.known().is_some()))
     }
 
     pub(crate) fn asked(&self, build: &str) -> u64 {

@@ -13,7 +13,7 @@ use crate::processor::handle::{HandleState, Processor};
 use crate::processor::kinds::runner::Runner;
 use crate::processor::options::ProcessorOptions;
 use crate::state::{Build, Checkpoint};
-use crate::store::{EventFilter, StoreError};
+use crate::store::{EventFilter, Position, StoreError};
 
 impl std::fmt::Debug for dyn Runner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -100,4 +100,18 @@ pub(crate) async fn others(
         live.filter_map(|share| Some(Build::parse(&share.group)?.processor.to_string())).collect();
     let own: BTreeSet<String> = runners.iter().map(|runner| runner.name()).collect();
     Ok((known.difference(&own).cloned().collect(), own.difference(&known).cloned().collect()))
+}
+
+/// What a processor that begins at the head of the log leaves out, in words; `None` if that is nothing.
+pub(crate) async fn left_out(backend: &dyn AnyBackend, runner: &dyn Runner) -> Option<&'static str> {
+    if runner.keeps().tables().is_some() {
+        return None;
+    }
+    match backend.read(&runner.filter(), Position(0), 1).await {
+        Ok(page) if !page.events.is_empty() => {
+            Some(": events that it wants lie before its start, and are left out")
+        }
+        Ok(page) if !page.more => None,
+        _ => Some(": events that it wants may lie before its start, and are left out"),
+    }
 }

@@ -205,6 +205,11 @@ impl<B: Backend> EventStore for Double<B> {
         Ok(page)
     }
 
+    async fn at(&self, positions: &[Position]) -> Result<Vec<RecordedEvent>, StoreError> {
+        self.reach(Call::Read).await?;
+        self.inner.at(positions).await
+    }
+
     async fn head(&self) -> Result<Position, StoreError> {
         self.reach(Call::Read).await?;
         self.inner.head().await

@@ -282,6 +282,24 @@ pub async fn a_limit_of_nothing_reads_nothing_and_a_huge_one_is_capped<S: Subjec
     assert_eq!(store.all().await.len(), 12_000);
 }
 
+/// R12: in the order of the log, whatever order they are asked in; what is not there is left out.
+pub async fn events_are_read_by_their_positions<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    store.put("a", events(5)).await;
+    store.put("b", events(5)).await;
+    let all = store.all().await;
+    let handle = store.0.clone();
+    let at = async |positions: &[u64]| {
+        let positions: Vec<Position> = positions.iter().copied().map(Position).collect();
+        ask(|| handle.at(&positions)).await
+    };
+    assert_eq!(at(&[]).await, []);
+    assert_eq!(at(&[7, 2, 7, 11, 0, u64::MAX]).await, [all[1].clone(), all[6].clone()]);
+    assert_eq!(at(&(1..=10).rev().collect::<Vec<_>>()).await, all);
+    let too_many: Vec<Position> = (0..=MAX_PAGE as u64).map(Position).collect();
+    assert_eq!(handle.at(&too_many).await.unwrap_err().kind(), ErrorKind::Misuse);
+}
+
 /// R7: ten writers with random pauses, each seventh transaction rolled back, one reader.
 pub async fn a_reader_beside_ten_writers_sees_every_committed_event_once_in_order<S: Subject>(subject: S) {
     let store = store(&subject).await;

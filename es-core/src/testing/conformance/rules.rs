@@ -94,6 +94,7 @@ macro_rules! __conformance_rules {
                 a_bookmark_goes_on_and_one_of_another_history_is_refused
                 a_subscription_beyond_the_head_waits_for_its_position
                 a_limit_of_nothing_reads_nothing_and_a_huge_one_is_capped
+                events_are_read_by_their_positions
                 a_reader_beside_ten_writers_sees_every_committed_event_once_in_order
                 a_position_at_a_time_lies_before_every_event_of_that_time
                 recorded_times_never_go_backwards

@@ -214,6 +214,10 @@ impl EventStore for SimStore {
         self.read_now(self.memory().read(filter, after, limit)).await
     }
 
+    async fn at(&self, positions: &[Position]) -> Result<Vec<RecordedEvent>, StoreError> {
+        self.read_now(self.memory().at(positions)).await
+    }
+
     async fn head(&self) -> Result<Position, StoreError> {
         self.read_now(self.memory().head()).await
     }

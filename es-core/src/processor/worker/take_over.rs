@@ -1,0 +1,276 @@
+//! A build changes from one code to another: written by nodes that have the newer one, at their start and while they run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::codes::{after, is_older};
+use crate::cluster::{Share, Shares};
+use crate::processor::AnyBackend;
+use crate::processor::kinds::runner::Runner;
+use crate::projection::Code;
+use crate::projection::code::ALL;
+use crate::state::{Build, Checkpoint, CodeRecord, Generations, codes, generations};
+use crate::store::{Commit, EventFilter, Position, Row, RowStore, RowWrite, StoreError, Won, write_rows};
+
+/// How often it is tried to take a build over whose shares are written all the time.
+const TRIES: usize = 500;
+/// For how many leases a node that takes a build over is believed to be starting.
+const STARTS: u32 = 4;
+
+/// Which code makes a build.
+pub(crate) async fn made_by(rows: &dyn RowStore, build: &Build) -> Result<Row<CodeRecord>, StoreError> {
+    let key = build.to_string();
+    let stored = codes().get(rows, &key).await?;
+    Ok(stored.unwrap_or_else(|| Row::new(key, CodeRecord::default())))
+}
+
+/// What the code of a build does not handle was not handled from a position on: the row that says so, if that is news.
+pub(crate) async fn unhandled_from(
+    rows: &dyn RowStore,
+    build: &Build,
+    from: Position,
+) -> Result<Option<RowWrite>, StoreError> {
+    let mut row = made_by(rows, build).await?;
+    let before = row.value.unhandled.clone();
+    row.value.unhandled.values_mut().for_each(|since| *since = (*since).min(from));
+    (row.value.unhandled != before).then(|| codes().put(&row)).transpose()
+}
+
+/// What a code has missed of a build, as far as the log was looked at.
+#[derive(Debug, Default)]
+pub(crate) struct Missed {
+    looked: Position,
+}
+
+impl Missed {
+    /// The first event that the code handles and the build has passed without it, in words. One that cannot be built anew
+    /// has no such events: it begins with what is new.
+    async fn find(
+        &mut self,
+        backend: &dyn AnyBackend,
+        runner: &dyn Runner,
+        before: Option<&CodeRecord>,
+        shares: &[Share<Checkpoint>],
+    ) -> Result<Option<String>, StoreError> {
+        let (Some(before), Some(_)) = (before, runner.keeps().tables()) else { return Ok(None) };
+        if before.handles.contains_key(ALL) {
+            return Ok(None);
+        }
+        let furthest = shares.iter().map(|share| share.progress.position).max().unwrap_or_default();
+        let code = runner.code();
+        let mut new = BTreeMap::<Position, Vec<&str>>::new();
+        for name in code.handles().keys().filter(|name| !before.handles.contains_key(*name)) {
+            let since = before.unhandled.get(name).copied().unwrap_or_default().max(self.looked);
+            new.entry(since).or_default().push(name);
+        }
+        for (since, names) in new {
+            if let Some((found, at)) = passed(backend, before, &names, since, furthest).await? {
+                return Ok(Some(format!(
+                    "it handles {found} now, and such events were passed without it, the first at {at}: raise its \
+                     `version`, and it is built from the beginning"
+                )));
+            }
+        }
+        self.looked = furthest;
+        Ok(None)
+    }
+}
+
+/// The first event of some types, or of any, that lies between two positions and that a build did not handle.
+async fn passed(
+    backend: &dyn AnyBackend,
+    before: &CodeRecord,
+    names: &[&str],
+    mut after: Position,
+    furthest: Position,
+) -> Result<Option<(String, Position)>, StoreError> {
+    // Of given types the first will do; of any, those that were handled come too.
+    let (filter, limit) = match names.contains(&ALL) {
+        true => (EventFilter::all(), 100),
+        false => (EventFilter::types(names.iter().map(ToString::to_string)), 1),
+    };
+    while after < furthest {
+        let page = backend.read(&filter, after, limit).await?;
+        let mut found = page.events.iter().take_while(|event| event.place() <= furthest);
+        if let Some(event) = found.find(|event| !before.handles.contains_key(&*event.name)) {
+            return Ok(Some((event.name.to_string(), event.place())));
+        }
+        if !page.more {
+            break;
+        }
+        after = page.through;
+    }
+    Ok(None)
+}
+
+/// Takes over all builds of these that older programs make; if something is in the way of one, none of them, unless it
+/// came about meanwhile. Gives what is in the way, a line each.
+///
+/// A build that is under way is left to those who have begun it, and one of a newer code to the coordinator, which looks for
+/// others with it.
+pub(crate) async fn take_over_all(
+    backend: &dyn AnyBackend,
+    runners: &[Arc<dyn Runner>],
+    lease: Duration,
+) -> Result<Vec<String>, StoreError> {
+    let shares = Shares::<Checkpoint>::checkpoints();
+    let (mut older, mut wrong) = (Vec::new(), Vec::new());
+    for runner in runners {
+        let (name, own) = (runner.name(), CodeRecord::of(&runner.code()));
+        let known = Generations::read(backend, &name).await?.map(|row| row.value).unwrap_or_default();
+        for generation in [Some(known.current), known.previous].into_iter().flatten() {
+            let build = known.build(&name, generation);
+            let stored = made_by(backend, &build).await?.value;
+            let before = stored.known();
+            if before.is_some_and(|before| before.code == own.code || is_older(&own, before)) {
+                continue;
+            }
+            let mut over = TakeOver::from(before);
+            let of_build = shares.of(backend, &build.to_string()).await?;
+            match over.missed.find(backend, &**runner, before, &of_build).await? {
+                Some(why) => wrong.push(format!("{build}: {why}")),
+                None => older.push((runner, build, over)),
+            }
+        }
+    }
+    if !wrong.is_empty() {
+        return Ok(wrong);
+    }
+    let mut taken = Vec::new();
+    for (runner, build, over) in older {
+        match over.take(backend, &**runner, &build, lease).await {
+            Ok(Ok(())) => taken.push(build),
+            Ok(Err(why)) => wrong.push(format!("{build}: {why}")),
+            Err(error) => wrong.push(format!("{build}: {}", crate::chain(&error))),
+        }
+        if !wrong.is_empty() {
+            // This program does not start: the others go on with them soon, not only when it could have been up.
+            for build in taken {
+                let mut row = made_by(backend, &build).await?;
+                row.value.until = 0;
+                let _won = write_rows(backend, vec![codes().put(&row)?]).await?;
+            }
+            break;
+        }
+    }
+    Ok(wrong)
+}
+
+/// Taking a build over from the code that it was decided on; from another one by now it is not, for that is to be decided
+/// anew.
+#[derive(Debug, Default)]
+pub(crate) struct TakeOver {
+    from: Option<String>,
+    missed: Missed,
+}
+
+impl From<Option<&CodeRecord>> for TakeOver {
+    fn from(before: Option<&CodeRecord>) -> Self {
+        Self { from: before.map(|before| before.code.clone()), missed: Missed::default() }
+    }
+}
+
+impl TakeOver {
+    fn is_from(&self, before: Option<&CodeRecord>) -> bool {
+        before.map(|before| &before.code) == self.from.as_ref()
+    }
+
+    /// From now on the build is made by this program's code. Gives what is in the way, in words: events that the code
+    /// handles and that the build has passed without it.
+    pub(crate) async fn take(
+        mut self,
+        backend: &dyn AnyBackend,
+        runner: &dyn Runner,
+        build: &Build,
+        lease: Duration,
+    ) -> Result<Result<(), String>, StoreError> {
+        let (code, shares) = (runner.code(), Shares::<Checkpoint>::checkpoints());
+        for tried in 1..=TRIES {
+            let stored = made_by(backend, build).await?;
+            let before = stored.value.known();
+            if !self.is_from(before) {
+                return Ok(Ok(()));
+            }
+            // Over their revisions as they were read before the log: what a worker of before passes after that is refused.
+            let of_build = shares.of(backend, &build.to_string()).await?;
+            if let Some(missed) = self.missed.find(backend, runner, before, &of_build).await? {
+                return Ok(Err(missed));
+            }
+            let from = of_build.iter().map(|share| share.progress.position).min().unwrap_or_default();
+            let mut rows = vec![record(backend, &stored, &code, from, lease).await?];
+            // An effect that is under way would be repeated: its worker gives the share back after it, by itself. But it
+            // may pass what only the new code handles.
+            let is_fenced = |before: &CodeRecord| runner.keeps().is_fenced() || !before.handles_all_of(&code);
+            if before.is_some_and(is_fenced) {
+                for share in &of_build {
+                    rows.push(shares.put(&share.owned_by(None))?);
+                }
+            }
+            if write_rows(backend, rows).await?.is_yes() {
+                if let Some(before) = before {
+                    let code = code.fingerprint();
+                    tracing::info!(%build, code, before = before.code, "is made by another code from here on");
+                }
+                return Ok(Ok(()));
+            }
+            if tried == 1 {
+                // Their workers write all the time. Ended one by one, they begin again only with their nodes' next look.
+                for share in of_build {
+                    shares.interrupt(backend, share).await?;
+                }
+            }
+        }
+        let moving = std::io::Error::other("its shares are written all the time");
+        Err(StoreError::transient("taking a build over", moving))
+    }
+
+    /// A build that is under way begins again with this code, for nobody has the one that began it: its rows come from one
+    /// code.
+    pub(crate) async fn begin_again(
+        self,
+        backend: &dyn AnyBackend,
+        runner: &dyn Runner,
+        build: &Build,
+        lease: Duration,
+    ) -> Result<(), StoreError> {
+        let Some(tables) = runner.keeps().tables() else { return Ok(()) };
+        let (shares, stored) = (Shares::<Checkpoint>::checkpoints(), made_by(backend, build).await?);
+        let Some(known) = Generations::read(backend, &build.processor).await? else { return Ok(()) };
+        let under_way = known.value.building.as_ref().is_some_and(|b| b.generation == build.generation);
+        if !self.is_from(stored.value.known()) || !under_way || known.value.freeze.until.is_some() {
+            return Ok(());
+        }
+        let all = shares.of(backend, &build.to_string()).await?;
+        // The row of the builds is written too: a switch to this one, or the end of it, finds it changed.
+        let mut rows = vec![generations().put(&known)?];
+        rows.push(record(backend, &stored, &runner.code(), Position(0), lease).await?);
+        let whole = Share {
+            rev: all.first().map_or(0, |share| share.rev),
+            epoch: all.iter().map(|share| share.epoch).max().unwrap_or_default() + 1,
+            ..Share::whole(build.to_string(), Checkpoint::new(Position(0), backend.head().await?))
+        };
+        rows.push(shares.put(&whole)?);
+        for share in all.iter().skip(1) {
+            rows.push(shares.retire(share)?);
+        }
+        tracing::warn!(%build, "begins again: no program is alive with the code that began it");
+        let outcome = backend.clear(&tables, build.generation, Commit { rows, ..Commit::default() }).await;
+        // Another node may have been as fast; what is there then is seen with the next look.
+        Won::or_store_error("beginning a build again", backend, outcome).await.map(drop)
+    }
+}
+
+/// The row that says which code makes a build, for a node that is starting or has just begun.
+async fn record(
+    backend: &dyn AnyBackend,
+    stored: &Row<CodeRecord>,
+    code: &Code,
+    from: Position,
+    lease: Duration,
+) -> Result<RowWrite, StoreError> {
+    let starts = i64::try_from((lease * STARTS).as_micros()).unwrap_or(i64::MAX);
+    let until = backend.now().await?.as_microsecond().saturating_add(starts);
+    let value = CodeRecord { until, ..after(stored.value.known(), code, from) };
+    codes().put(&Row { value, ..stored.clone() })
+}
