@@ -103,7 +103,8 @@ impl EventStore for SqliteBackend {
 
     async fn at(&self, positions: &[Position]) -> Result<Vec<RecordedEvent>, StoreError> {
         let positions: Vec<u64> = check::positions(positions)?.into_iter().map(|p| p.0).collect();
-        let query = sqlx::query(filter::at()).bind(serde_json::to_string(&positions).expect("numbers serialize"));
+        let query =
+            sqlx::query(filter::at()).bind(serde_json::to_string(&positions).expect("numbers serialize"));
         let rows = query.fetch_all(&self.0.readers).await.map_err(|e| error::store("reading events", e))?;
         self.decode(&rows, named).await
     }

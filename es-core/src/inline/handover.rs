@@ -393,7 +393,9 @@ impl BecomeInline<'_> {
     fn stopped(&self, failure: &Failure) -> StoreError {
         let why = format!("building {} up to the head: {}", self.name, crate::chain(failure));
         if is_of_a_newer_program(&*failure.source) {
-            return StoreError::misuse(format!("{why}; a newer program has written that: start the newer one"));
+            return StoreError::misuse(format!(
+                "{why}; a newer program has written that: start the newer one"
+            ));
         }
         if self.node.backend.is_transient(&*failure.source) {
             return StoreError::transient("an inline projection", std::io::Error::other(why));

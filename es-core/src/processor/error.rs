@@ -107,7 +107,9 @@ pub enum ProcessorError {
         build: Build,
     },
     /// The build is made by an older program than the one that queries read: begin another rebuild where the newest runs.
-    #[error("{build} is made by an older program than the one that queries read: begin another rebuild with the newest")]
+    #[error(
+        "{build} is made by an older program than the one that queries read: begin another rebuild with the newest"
+    )]
     OlderCode {
         /// Which build.
         build: Build,

@@ -42,14 +42,14 @@ pub use self::kinds::runner::{Execution, Keeps, Opening, Rebuildable, Runner, Se
 pub(crate) use self::kinds::{ProjectionRunner, ReactorRunner, ViewRunner};
 pub use self::options::{ParkingLimits, ProcessorOptions};
 pub use self::parked::{ParkedFilter, ParkedSequence};
-pub use self::rebuild::{Progress, Rebuild, RebuildOptions, RebuildReport};
 pub(crate) use self::rebuild::prepare;
+pub use self::rebuild::{Progress, Rebuild, RebuildOptions, RebuildReport};
 pub use self::status::{ProcessorState, ProcessorStatus, RangeStatus};
 pub use self::wait::{Receipt, WaitError};
 pub use self::worker::Reset;
 pub(crate) use self::worker::{
-    AnyBackend, Folded, NodeContext, NodeSettings, Stretch, fold_between, left_out, others, start, take_over_all,
-    wanted_by_any,
+    AnyBackend, Folded, NodeContext, NodeSettings, Stretch, fold_between, left_out, others, start,
+    take_over_all, wanted_by_any,
 };
 pub use crate::slices::{SLICES, SliceSet, Slices, slice_of};
 pub use crate::state::{Build, Skipped};

@@ -64,7 +64,11 @@ pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Re
             rows.push(shares.put(&shares.placed(backend, whole).await?)?);
             // What it was made by before does not count: it is built from the beginning.
             let code = made_by(backend, &Build::first(&name)).await?;
-            rows.extend((code.rev > 0).then(|| codes().put(&Row { value: CodeRecord::default(), ..code })).transpose()?);
+            rows.extend(
+                (code.rev > 0)
+                    .then(|| codes().put(&Row { value: CodeRecord::default(), ..code }))
+                    .transpose()?,
+            );
         }
         if rows.is_empty() {
             return Ok(());

@@ -217,7 +217,8 @@ impl BuildRows {
         let frozen = frozen.map_err(|refused| self.refused(refused, to))?;
         let (current, next) = (self.build(frozen.current), self.build(to));
         // Asked once it is frozen: neither is taken over then.
-        let codes = (made_by(&*self.backend, &next).await?.value, made_by(&*self.backend, &current).await?.value);
+        let codes =
+            (made_by(&*self.backend, &next).await?.value, made_by(&*self.backend, &current).await?.value);
         if let (Some(next_code), Some(code)) = (codes.0.known(), codes.1.known())
             && is_older(next_code, code)
         {

@@ -9,7 +9,7 @@ use super::payments::{
 };
 use super::{LIMIT, Subject, settle, start};
 use crate::App;
-use crate::processor::{ProcessorOptions, ProcessorState, WaitError};
+use crate::processor::{ProcessorOptions, ProcessorState, Receipt, WaitError};
 
 const SHORT: Duration = Duration::from_millis(1);
 
@@ -109,6 +109,23 @@ pub async fn a_position_is_not_reached_while_something_before_it_is_parked<S: Su
     for kind in KINDS {
         assert_eq!(retry(kind.of(&app), &kind.key("a")).await, None);
         kind.of(&app).wait_for(head, LIMIT).await.expect("nothing is parked any more");
+    }
+}
+
+/// P13: its position is that of its aggregate's last event, and what others have parked before that is not its business.
+pub async fn who_wrote_nothing_hears_nothing_of_other_keys<S: Subject>(subject: S) {
+    let (world, poison) = (World::new(&subject).await, Poison::new());
+    let app = world.start().await;
+    world.put("a", vec![poison.payment(1, "fails")]).await;
+    world.pay("b", 1..=2).await;
+    settle(&app).await;
+    let head = ask(|| app.store().head()).await;
+    let nothing = |position| Receipt { position, events: Some(0) };
+    for kind in KINDS {
+        let processor = kind.of(&app);
+        processor.wait_for(nothing(head), LIMIT).await.expect("its own key is not parked");
+        let waited = processor.wait_for(nothing(crate::Position(1)), LIMIT).await;
+        assert!(matches!(&waited, Err(WaitError::Parked { key, .. }) if *key == kind.key("a")), "{waited:?}");
     }
 }
 

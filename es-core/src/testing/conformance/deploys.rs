@@ -1,20 +1,24 @@
 //! Two programs on one store: P17, P18, P19, P27.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use super::data::raw;
 use super::domain::{Deposited, Opened, opened};
+use super::double::{Double, Line};
 use super::patient::{Patient, ask};
 use super::payments::{eventually, parked_keys, payment, until};
 use super::{LIMIT, Subject, settle, start, store};
 use crate::event::Event as _;
-use crate::processor::{Processor, ProcessorState, RebuildOptions};
+use crate::processor::{Processor, ProcessorError, ProcessorState, RebuildOptions};
 use crate::projection::{Change, Code, Projection, View};
+use crate::services::{Scope, Services};
 use crate::store::{Backend, EventFilter, NewEvent, RecordedEvent, RowStore};
-use crate::{App, BoxError};
+use crate::{App, BoxError, Reactor};
 
 /// Short, so that a node which has gone is soon known to be.
 const LEASE: Duration = Duration::from_millis(400);
@@ -243,6 +247,168 @@ pub async fn a_rebuild_whose_program_has_gone_begins_again<S: Subject>(subject: 
     ask(|| rebuild.switch()).await;
     settle(&new).await;
     assert_eq!(counts(&store).await, is([(2, 3)]));
+}
+
+/// P18
+pub async fn a_rebuild_of_an_older_program_is_not_switched_to<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let old = run::<1, _>(&subject, &store).await;
+    pay(&store, || payment(1)).await;
+    settle(&old).await;
+    let rebuild = ask(|| coded(&old).rebuild_online(RebuildOptions::default())).await;
+    ask(|| rebuild.caught_up(LIMIT)).await;
+    let more = run::<HANDLES_MORE, _>(&subject, &store).await;
+    pay(&store, || super::data::encoded(&opened("Ada"))).await;
+    settle(&more).await;
+    let error = loop {
+        match rebuild.switch().await {
+            Err(error) if error.kind() == crate::ErrorKind::Transient => {}
+            answer => break answer.expect_err("queries would miss what only the newer one handles"),
+        }
+    };
+    assert!(matches!(error, ProcessorError::OlderCode { .. }), "{error}");
+    settle(&more).await;
+    assert_eq!(counts(&store).await, is([(1, 1), (HANDLES_MORE, 1)]));
+}
+
+/// Another projection of the same programs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beside<const CODE: u64>(u64);
+
+impl<const CODE: u64> Projection for Beside<CODE> {
+    const NAME: &'static str = "a-beside";
+    fn filter() -> EventFilter {
+        EventFilter::of::<Deposited>()
+    }
+    fn code() -> Code {
+        Code::new(CODE).handling::<Deposited>()
+    }
+}
+
+impl<const CODE: u64> View for Beside<CODE> {
+    type Key = String;
+    fn changes(event: &RecordedEvent) -> Result<Vec<Change<'_, Self>>, BoxError> {
+        let count = |row: &mut Self| {
+            row.0 += 1;
+            Ok(())
+        };
+        Ok(vec![Change::new(event.stream.as_str().to_owned(), count)])
+    }
+}
+
+/// P17
+pub async fn a_start_that_is_refused_takes_nothing_over<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let backend = subject.again(&store.0).await;
+    let old = || App::on(backend.clone()).view::<Beside<1>>().view::<Coded<1>>().lease(LEASE);
+    let old = start(old).await;
+    pay(&store, || super::data::encoded(&opened("Ada"))).await;
+    pay(&store, || payment(1)).await;
+    settle(&old).await;
+    let makers = async || {
+        let keys = ["a-beside/1~1", "coded/1~1"].map(str::to_owned);
+        ask(|| store.0.rows("es.codes", &keys))
+            .await
+            .into_iter()
+            .map(|row| row.map(|row| row.data))
+            .collect::<Vec<_>>()
+    };
+    let before = makers().await;
+    assert!(before.iter().all(Option::is_some));
+    eventually(|| async {
+        let new = App::on(store.0.clone()).view::<Beside<2>>().view::<Coded<HANDLES_MORE>>();
+        match new.lease(LEASE).start().await {
+            Err(error) if error.to_string().contains("handles account.opened now") => Ok(()),
+            Err(error) => Err(error.to_string()),
+            Ok(_) => panic!("it has missed events"),
+        }
+    })
+    .await;
+    assert_eq!(makers().await, before);
+}
+
+/// P18
+pub async fn an_outage_longer_than_a_lease_lets_nothing_be_taken_back<S: Subject>(subject: S) {
+    // Long enough for a busy machine: within one of them the newer node must be seen again.
+    let lease = Duration::from_secs(1);
+    let store = store(&subject).await;
+    let line = Double::new(store.0.clone());
+    let old = start(|| App::on(line.clone()).view::<Coded<1>>().lease(lease)).await;
+    pay(&store, || payment(1)).await;
+    settle(&old).await;
+    let new = start(|| App::on(line.clone()).view::<Coded<2>>().lease(lease)).await;
+    settle(&new).await;
+    stands_by(&old).await;
+    // Long after it has begun, for until then it is believed to be starting.
+    tokio::time::sleep(lease * 9 / 2).await;
+    line.set(Line::Down);
+    tokio::time::sleep(lease * 3 / 2).await;
+    line.set(Line::Up);
+    pay(&store, || payment(1)).await;
+    settle(&new).await;
+    stands_by(&old).await;
+    assert_eq!(counts(&store).await, is([(1, 1), (2, 1)]));
+}
+
+/// An effect that takes its time.
+#[derive(Clone, Debug)]
+struct Sends<const CODE: u64> {
+    may: Arc<Semaphore>,
+    /// Which programs act at this moment, and which did before.
+    acting: Arc<Mutex<(Vec<u64>, Vec<u64>)>>,
+}
+
+impl<const CODE: u64> Sends<CODE> {
+    fn note(&self, what: impl FnOnce(&mut (Vec<u64>, Vec<u64>))) {
+        what(&mut self.acting.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl<const CODE: u64> Reactor for Sends<CODE> {
+    const NAME: &'static str = "sends";
+    fn filter() -> EventFilter {
+        EventFilter::of::<Deposited>()
+    }
+    fn code() -> Code {
+        Code::new(CODE).handling::<Deposited>()
+    }
+    async fn react(&self, _: &RecordedEvent, _: Scope<'_>) -> Result<(), BoxError> {
+        self.note(|(now, _)| now.push(CODE));
+        self.may.acquire().await?.forget();
+        self.note(|(now, before)| {
+            assert_eq!(*now, [CODE], "no two at once");
+            before.append(now);
+        });
+        Ok(())
+    }
+    fn missing(_: &Services) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// P18
+pub async fn an_effect_that_is_under_way_is_not_repeated_by_a_deploy<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let sends = Sends::<1> { may: Arc::new(Semaphore::new(0)), acting: Arc::default() };
+    let acting = || sends.acting.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let backend = subject.again(&store.0).await;
+    let old = start(|| App::on(backend.clone()).reactor(sends.clone()).lease(LEASE)).await;
+    pay(&store, || payment(1)).await;
+    let begun = || async { if acting().0 == [1] { Ok(()) } else { Err(format!("{:?}", acting())) } };
+    eventually(begun).await;
+    let newer = Sends::<2> { may: sends.may.clone(), acting: sends.acting.clone() };
+    let new = start(|| App::on(store.0.clone()).reactor(newer.clone()).lease(LEASE)).await;
+    // Time enough for the newer program to do the same beside it.
+    tokio::time::sleep(LEASE * 2).await;
+    assert_eq!(acting().0, [1]);
+    sends.may.add_permits(1_000);
+    settle(&new).await;
+    stands_by(&old).await;
+    let before = acting().1.len();
+    pay(&store, || payment(1)).await;
+    settle(&new).await;
+    assert!(acting().1[before..].iter().all(|code| *code == 2), "the newer one goes on: {:?}", acting());
+    assert_eq!(parked_keys(coded(&new)).await, []);
 }
 
 /// P27

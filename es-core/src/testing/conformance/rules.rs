@@ -260,6 +260,7 @@ macro_rules! __conformance_rules {
                 without_retries_only_what_fails_is_blamed
                 one_event_at_a_time_is_blamed_as_many_are
                 a_position_is_not_reached_while_something_before_it_is_parked
+                who_wrote_nothing_hears_nothing_of_other_keys
             }
             deploys {
                 the_newer_of_two_programs_works_and_the_older_stands_by
@@ -268,6 +269,10 @@ macro_rules! __conformance_rules {
                 an_event_of_a_newer_program_is_left_to_it
                 what_was_handled_before_a_rollback_is_not_missed_after_it
                 a_rebuild_whose_program_has_gone_begins_again
+                a_rebuild_of_an_older_program_is_not_switched_to
+                a_start_that_is_refused_takes_nothing_over
+                an_outage_longer_than_a_lease_lets_nothing_be_taken_back
+                an_effect_that_is_under_way_is_not_repeated_by_a_deploy
                 an_operator_of_an_old_program_gets_an_answer
                 an_older_version_does_not_start_beside_a_newer_one
             }
