@@ -44,6 +44,22 @@ impl Slices {
         self == Self::ALL || (self.first..=self.last).contains(&slice_of(key))
     }
 
+    /// Those that are in both.
+    pub(crate) fn and(self, other: Self) -> Option<Self> {
+        let both = Self { first: self.first.max(other.first), last: self.last.min(other.last) };
+        (both.first <= both.last).then_some(both)
+    }
+
+    /// Those that are not in the other one: before it, and behind it.
+    pub(crate) fn without(self, other: Self) -> impl Iterator<Item = Self> {
+        let before = (other.first > self.first)
+            .then(|| Self { first: self.first, last: self.last.min(other.first - 1) });
+        let behind = (other.last < self.last)
+            .then(|| Self { first: self.first.max(other.last + 1), last: self.last });
+        // What does not overlap lies before it or behind it, whole.
+        before.into_iter().chain(behind)
+    }
+
     /// The first `count` of them and the rest; `None` if one of the two would be empty.
     #[must_use]
     pub const fn split(self, count: u16) -> Option<(Self, Self)> {

@@ -88,7 +88,7 @@ fn plan_slices(shares: &[Seen], me: Uuid, own: Option<Slices>) -> Vec<Action> {
     let (mut freed, mut claimed) = (Vec::new(), Vec::new());
     for Seen { slices, owner, waited, kept, .. } in shares {
         let first = slices.first;
-        let part = own.and_then(|own| common(own, *slices));
+        let part = own.and_then(|own| own.and(*slices));
         match (owner, part) {
             (Some(owner), _) if *owner != me || *kept => {}
             (Some(_), None) => freed.push(Action::Free { first }),
@@ -101,11 +101,6 @@ fn plan_slices(shares: &[Seen], me: Uuid, own: Option<Slices>) -> Vec<Action> {
     }
     freed.append(&mut claimed);
     freed
-}
-
-fn common(a: Slices, b: Slices) -> Option<Slices> {
-    let both = Slices { first: a.first.max(b.first), last: a.last.min(b.last) };
-    (both.first <= both.last).then_some(both)
 }
 
 /// Splits or merges what the node has, so that it is as many shares as it works on at once.
@@ -141,7 +136,7 @@ pub(crate) fn spread(shares: &[Seen], members: &BTreeSet<Uuid>) -> BTreeMap<Uuid
     for Seen { slices, owner, .. } in shares {
         let Some(row) = owner.and_then(|owner| nodes.binary_search(&owner).ok()) else { continue };
         let meets = intervals.iter().enumerate().skip_while(|(_, interval)| interval.last < slices.first);
-        let meets = meets.map_while(|(i, interval)| Some((i, common(*interval, *slices)?)));
+        let meets = meets.map_while(|(i, interval)| Some((i, interval.and(*slices)?)));
         meets.for_each(|(i, both)| worth.held[row * nodes.len() + i] += both.count());
     }
     let found = worth.at_rest(&intervals).unwrap_or_else(|| matching(nodes.len(), &worth.values()));

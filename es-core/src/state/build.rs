@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Nothing, Request, Sequence, Skipped};
+use super::{Nothing, Request, Sequence, Skipped, Undecoded};
 use crate::store::{Generation, Position, Table};
 
 /// What a processor fills: one generation of it. Named `balance/1~2`: name, version, generation.
@@ -51,6 +51,11 @@ impl Build {
     /// What an operator asked to be done with those sequences.
     pub(crate) fn requests(&self) -> Table<Request> {
         self.table("requests")
+    }
+
+    /// Events that were passed though they could not be decoded.
+    pub(crate) fn undecoded(&self) -> Table<Undecoded> {
+        self.table("undecoded")
     }
 
     /// Events that were left out for good.

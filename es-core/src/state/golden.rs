@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Afresh, Asked, Checkpoint, CodeRecord, Control, Generations, NodeRecord, Nothing, Request, Sequence,
-    ShareRecord, Skipped,
+    ShareRecord, Skipped, Undecoded,
 };
 
 /// Reads a row and writes it again: the same fields with the same values.
@@ -40,7 +40,8 @@ golden! {
     sequences: Sequence = ["parked"];
     events_of_sequences: Nothing = ["parked-event"];
     requests: Request = ["request-retry", "request-discard"];
-    what_was_left_out: Skipped = ["skipped", "skipped-by-choice"];
+    what_was_left_out: Skipped = ["skipped", "skipped-by-choice", "skipped-undecoded"];
+    what_was_not_decoded: Undecoded = ["undecoded"];
     rows_to_rebuild: Afresh = ["afresh", "afresh-failed"];
     counts_of_requests: Asked = ["asked"];
     controls: Control = ["control"];

@@ -16,6 +16,7 @@
 //! | `build/parked/events` | sequence and position | `parked` | the events of those sequences |
 //! | `build/requests` | key | `parked` | what an operator asked to be done with a sequence |
 //! | `build/skipped` | position and key | `parked` | an event that was left out for good |
+//! | `build/undecoded` | position and first slice | `parked` | an event that some slices passed though it could not be decoded |
 //! | `build/afresh` | key | `control` | a row that is to be rebuilt |
 //! | `inline` | `set` | `inline` | which projections are inline |
 //! | `inline/turns` | projection | `inline` | who had the turn: its revision changes with each |
@@ -44,7 +45,7 @@ pub(crate) use self::generations::{Building, Freeze, Generations, generations};
 pub(crate) use self::inline::{InlineSet, turns};
 pub(crate) use self::node::{NodeRecord, nodes};
 pub use self::parked::Skipped;
-pub(crate) use self::parked::{Nothing, Request, Sequence};
+pub(crate) use self::parked::{Nothing, Request, Sequence, Undecoded};
 pub use self::share::Progress;
 pub(crate) use self::share::ShareRecord;
 

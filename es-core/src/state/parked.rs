@@ -45,4 +45,16 @@ pub struct Skipped {
     pub reason: String,
     /// When.
     pub at: Timestamp,
+    /// Whether it could not be decoded: then it is left out whatever its key turns out to be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub undecoded: bool,
+}
+
+/// An event that some slices passed though it could not be decoded. What it means for their keys is still to be done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Undecoded {
+    /// The key that it most likely has: there it is parked.
+    pub(crate) key: String,
+    pub(crate) first: u16,
+    pub(crate) last: u16,
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::BoxError;
-use crate::processor::parked::Parked;
+use crate::processor::parked::{Parked, Skips, reason};
 use crate::slices::Slices;
 use crate::store::{Name, Position, RecordedEvent};
 
@@ -12,6 +12,7 @@ use crate::store::{Name, Position, RecordedEvent};
 pub struct Admission<'w> {
     scope: Scope<'w>,
     left_out: Vec<LeftOut>,
+    undecoded: Vec<(Position, String)>,
 }
 
 #[derive(Debug)]
@@ -20,12 +21,12 @@ enum Scope<'w> {
     Range {
         slices: Slices,
         parked: &'w BTreeMap<String, Parked>,
-        skips: &'w BTreeMap<(Position, String), String>,
+        skips: &'w Skips,
     },
     /// One sequence, on its own.
     Key(&'w str),
-    /// Rows that are rebuilt, without what was left out for good.
-    Keys { keys: &'w BTreeSet<String>, skips: &'w BTreeSet<(Position, String)> },
+    /// Some keys, without what was left out for good.
+    Keys { keys: &'w BTreeSet<String>, skips: &'w Skips },
 }
 
 /// An event that is not handled for a key.
@@ -41,17 +42,21 @@ impl<'w> Admission<'w> {
     pub(crate) const fn of_range(
         slices: Slices,
         parked: &'w BTreeMap<String, Parked>,
-        skips: &'w BTreeMap<(Position, String), String>,
+        skips: &'w Skips,
     ) -> Self {
-        Self { scope: Scope::Range { slices, parked, skips }, left_out: Vec::new() }
+        Self::of(Scope::Range { slices, parked, skips })
     }
 
     pub(crate) const fn of_key(key: &'w str) -> Self {
-        Self { scope: Scope::Key(key), left_out: Vec::new() }
+        Self::of(Scope::Key(key))
     }
 
-    pub(crate) const fn of_keys(keys: &'w BTreeSet<String>, skips: &'w BTreeSet<(Position, String)>) -> Self {
-        Self { scope: Scope::Keys { keys, skips }, left_out: Vec::new() }
+    pub(crate) const fn of_keys(keys: &'w BTreeSet<String>, skips: &'w Skips) -> Self {
+        Self::of(Scope::Keys { keys, skips })
+    }
+
+    const fn of(scope: Scope<'w>) -> Self {
+        Self { scope, left_out: Vec::new(), undecoded: Vec::new() }
     }
 
     /// Whether the event is to be handled for this key, here and now.
@@ -59,14 +64,16 @@ impl<'w> Admission<'w> {
         match &self.scope {
             Scope::Key(only) => *only == key,
             Scope::Keys { keys, skips } => {
-                keys.contains(key) && !skips.contains(&(event.place(), key.to_owned()))
+                keys.contains(key) && (skips.is_empty() || reason(skips, event.place(), key).is_none())
             }
             Scope::Range { slices, parked, skips } => {
                 if !slices.has(key) {
                     return false;
                 }
-                let parked = !parked.is_empty() && parked.contains_key(key);
-                let skipped = !skips.is_empty() && skips.contains_key(&(event.place(), key.to_owned()));
+                // What comes before the event that began it is handled, also when it comes again.
+                let begun = |parked: &Parked| parked.value.first <= event.place();
+                let parked = !parked.is_empty() && parked.get(key).is_some_and(begun);
+                let skipped = !skips.is_empty() && reason(skips, event.place(), key).is_some();
                 let known = |left: &LeftOut| left.key == key;
                 let of_event = self.left_out.iter().rev().take_while(|left| left.position == event.place());
                 // An event can have the same key twice; it is left out once.
@@ -76,6 +83,20 @@ impl<'w> Admission<'w> {
                 !parked && !skipped
             }
         }
+    }
+
+    /// An event is passed that cannot be decoded, so nobody knows for which keys. Most likely it has this one, for which it
+    /// is not to be handled here and now.
+    pub(crate) fn pass_undecoded(&mut self, event: &RecordedEvent, key: String) {
+        if let Scope::Range { skips, .. } = &self.scope
+            && reason(skips, event.place(), &key).is_none()
+        {
+            self.undecoded.push((event.place(), key));
+        }
+    }
+
+    pub(crate) fn undecoded(&mut self) -> Vec<(Position, String)> {
+        std::mem::take(&mut self.undecoded)
     }
 
     pub(crate) fn left_out(self) -> Vec<LeftOut> {
@@ -91,6 +112,8 @@ pub struct Failure {
     pub(crate) key: String,
     pub(crate) event: Name,
     pub(crate) position: Position,
+    /// Whether the event could not be decoded: then its key is a guess.
+    pub(crate) undecoded: bool,
     #[source]
     pub(crate) source: BoxError,
 }
@@ -100,6 +123,11 @@ impl Failure {
     #[must_use]
     pub fn new(event: &RecordedEvent, key: impl Into<String>, source: impl Into<BoxError>) -> Self {
         let (event, position) = (event.name.clone(), event.place());
-        Self { key: key.into(), event, position, source: source.into() }
+        Self { key: key.into(), event, position, undecoded: false, source: source.into() }
+    }
+
+    /// The same of an event that cannot be decoded, for the key that it most likely has.
+    pub(crate) fn of_undecoded(event: &RecordedEvent, key: String, source: BoxError) -> Self {
+        Self { undecoded: true, ..Self::new(event, key, source) }
     }
 }

@@ -151,8 +151,9 @@ impl<B: Backend, V: View> Session for ViewSession<B, V> {
                     let key = fold::key_of_undecodable::<V>(event);
                     // What a newer program wrote may belong to any key.
                     if admission.admits(event, &key) || is_of_a_newer_program(&*source) {
-                        return Err(Failure::new(event, key, source));
+                        return Err(Failure::of_undecoded(event, key, source));
                     }
+                    admission.pass_undecoded(event, key);
                 }
             }
         }

@@ -7,5 +7,6 @@ pub use self::ask::ParkedFilter;
 pub(super) use self::ask::ask;
 pub use self::sequence::ParkedSequence;
 pub(crate) use self::sequence::{
-    Parked, begin, cut, first_up_to, list, of_range, one, positions, skip, skipped, write_left_out,
+    ANY_KEY, Parked, Skips, begin, cut, first_up_to, is_skipped, list, of_range, one, positions, reason, skip,
+    skipped, skips, write_left_out,
 };

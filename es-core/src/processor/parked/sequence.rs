@@ -4,7 +4,7 @@
 //! the events themselves stay in the log. Everything that changes a sequence is written with the checkpoint of its
 //! range, so only the owner does; an operator writes a request, and the owner takes it up.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -89,38 +89,66 @@ fn position_of(row: &Row<Nothing>) -> Option<Position> {
     row.key.rsplit_once(':')?.1.parse().ok().map(Position)
 }
 
-/// The rows of what was left out: events that queue up, and events that are skipped. Counts them in.
+/// Events that are left out for good, each with the reason: for one key, or for [any](ANY_KEY).
+pub(crate) type Skips = BTreeMap<(Position, String), String>;
+
+/// In the place of a key: the event could not be decoded, so nobody knows its keys. No key is empty.
+pub(crate) const ANY_KEY: &str = "";
+
+/// Why an event is left out for a key.
+pub(crate) fn reason<'s>(skips: &'s Skips, position: Position, key: &str) -> Option<&'s String> {
+    let of = |key: &str| skips.get(&(position, key.to_owned()));
+    of(key).or_else(|| of(ANY_KEY))
+}
+
+/// The rows of what was left out: events that queue up, and events that are skipped. And the sequences as they are once
+/// these rows are written, but for their revisions.
 pub(crate) fn write_left_out(
     build: &Build,
-    parked: &mut BTreeMap<String, Parked>,
-    skips: &BTreeMap<(Position, String), String>,
+    parked: &BTreeMap<String, Parked>,
+    skips: &Skips,
     left_out: &[LeftOut],
     now: Timestamp,
-) -> Result<Vec<RowWrite>, StoreError> {
+) -> Result<(Vec<RowWrite>, Vec<Parked>), StoreError> {
     let mut rows = Vec::with_capacity(left_out.len());
-    let mut touched = BTreeSet::new();
+    let mut touched = BTreeMap::<&str, Parked>::new();
     for LeftOut { key, position, parked: queues } in left_out {
         if !queues {
-            let reason = skips.get(&(*position, key.clone())).cloned().unwrap_or_default();
-            rows.push(skip(build, Skipped { position: *position, key: key.clone(), reason, at: now })?);
+            let reason = reason(skips, *position, key).cloned().unwrap_or_default();
+            let undecoded = skips.contains_key(&(*position, ANY_KEY.to_owned()));
+            let skipped = Skipped { position: *position, key: key.clone(), reason, at: now, undecoded };
+            rows.push(skip(build, skipped)?);
             continue;
         }
-        let sequence = parked.get_mut(key).expect("what queues up has a sequence");
+        let sequence = touched.entry(key).or_insert_with(|| parked[key].clone());
         sequence.value.events += 1;
         rows.push(build.parked_events().insert(event_key(sequence, *position), Nothing {})?);
-        touched.insert(key);
     }
-    for key in touched {
-        rows.push(build.parked().put(&parked[key])?);
+    let sequences: Vec<Parked> = touched.into_values().collect();
+    for sequence in &sequences {
+        rows.push(build.parked().put(sequence)?);
     }
-    Ok(rows)
+    Ok((rows, sequences))
 }
 
 /// The row of an event that is left out for good.
 pub(crate) fn skip(build: &Build, skipped: Skipped) -> Result<RowWrite, StoreError> {
-    // A key of a row has at most 255 bytes, and this one comes with a position: its hash will do.
-    let key = format!("{}:{:016x}", sortable(skipped.position), xxh3_64(skipped.key.as_bytes()));
-    build.skipped().insert(key, skipped)
+    build.skipped().insert(skip_key(skipped.position, &skipped.key), skipped)
+}
+
+/// A key of a row has at most 255 bytes, and this one comes with a position: its hash will do.
+fn skip_key(position: Position, key: &str) -> String {
+    format!("{}:{:016x}", sortable(position), xxh3_64(key.as_bytes()))
+}
+
+/// Whether an event was left out for good for a key.
+pub(crate) async fn is_skipped(
+    store: &dyn RowStore,
+    build: &Build,
+    position: Position,
+    key: &str,
+) -> Result<bool, StoreError> {
+    Ok(build.skipped().get(store, &skip_key(position, key)).await?.is_some())
 }
 
 /// The sequences of a range.
@@ -182,6 +210,18 @@ pub(crate) async fn positions(
     let (prefix, after) = (prefix(parked), event_key(parked, after));
     let found = build.parked_events().below(store, &prefix, Some(&after), limit).await?;
     Ok(found.into_iter().filter_map(|row| position_of(&row).map(|position| (row, position))).collect())
+}
+
+/// The same, as a range leaves them out.
+pub(crate) async fn skips(store: &dyn RowStore, build: &Build) -> Result<Skips, StoreError> {
+    let mut skips = Skips::new();
+    for Skipped { position, key, reason, undecoded, .. } in skipped(store, build).await? {
+        if undecoded {
+            skips.insert((position, ANY_KEY.to_owned()), reason.clone());
+        }
+        skips.insert((position, key), reason);
+    }
+    Ok(skips)
 }
 
 /// Events that were left out for good.

@@ -1,6 +1,6 @@
 //! What all processors of a node share, and what the workers of one build share.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::processor::AnyBackend;
 use crate::processor::feed::Pages;
 use crate::processor::kinds::runner::{Execution, Keeps, Opening, Runner, Session};
 use crate::processor::options::{ParkingLimits, ProcessorOptions};
-use crate::processor::parked::{self, Parked};
+use crate::processor::parked::{self, Parked, Skips};
 use crate::processor::status::Board;
 use crate::projection::OnFailure;
 use crate::services::Services;
@@ -112,7 +112,7 @@ pub(crate) struct BuildContext {
     wants_all: bool,
     pub(crate) board: Arc<Board>,
     /// Events that are left out from the start.
-    pub(crate) skips: BTreeMap<(Position, String), String>,
+    pub(crate) skips: Skips,
     pub(crate) wake: Arc<watch::Sender<u64>>,
     pub(crate) resumes: Arc<watch::Sender<u64>>,
 }
@@ -128,12 +128,11 @@ impl BuildContext {
     ) -> Result<Self, StoreError> {
         let (mut execution, filter) = (runner.execution(), runner.filter());
         execution.page = options.page.unwrap_or(execution.page);
-        let mut skips = BTreeMap::new();
+        let mut skips = Skips::new();
         let (mut on_failure, mut pages) = (execution.on_failure, node.pages.clone());
         if let Role::Building { current, lenient, honours_skips } = &role {
             if *honours_skips {
-                let old = parked::skipped(&*node.backend, current).await?;
-                skips.extend(old.into_iter().map(|skip| ((skip.position, skip.key), skip.reason)));
+                skips = parked::skips(&*node.backend, current).await?;
             }
             if !lenient {
                 on_failure = OnFailure::Stop;
@@ -235,22 +234,17 @@ impl BuildContext {
         self.backend().is_transient(error)
     }
 
-    pub(crate) async fn event_at(&self, position: Position) -> Result<Option<RecordedEvent>, StoreError> {
-        let before = Position(position.0.saturating_sub(1));
-        let page = self.backend().read(&EventFilter::all(), before, 1).await?;
-        Ok(page.events.into_iter().next().filter(|event| event.place() == position))
-    }
-
     /// Whether what is to be parked fits.
-    pub(crate) async fn has_room(&self, parked: &BTreeMap<String, Parked>) -> Result<(), StepError> {
+    pub(crate) async fn has_room(&self, queued: &[Parked]) -> Result<(), StepError> {
         let ParkingLimits { sequences, events } = self.options.parking;
-        if let Some((key, _)) = parked.iter().find(|(_, parked)| parked.value.events > events) {
+        if let Some(parked) = queued.iter().find(|parked| parked.value.events > events) {
+            let key = &parked.key;
             let why =
                 format!("{events} events of {key:?} are parked, and no more fit: retry or discard them");
             return Err(StepError::Full(why));
         }
         let mut keys: BTreeSet<&str> =
-            parked.iter().filter(|(_, parked)| parked.rev == 0).map(|(key, _)| &**key).collect();
+            queued.iter().filter(|parked| parked.rev == 0).map(|parked| &*parked.key).collect();
         if keys.is_empty() {
             return Ok(());
         }

@@ -1,5 +1,6 @@
 //! What failed, whose fault it is, and what becomes of it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -8,12 +9,16 @@ use super::run::{Open, Overdue, POLL, SOON, Worker};
 use crate::BoxError;
 use crate::event::is_of_a_newer_program;
 use crate::processor::kinds::admission::Failure;
-use crate::processor::parked::{self, Parked};
+use crate::processor::parked::{self, ANY_KEY, Parked, Skips};
 use crate::processor::status::{ProcessorState, RangeStatus};
 use crate::projection::OnFailure;
 use crate::state::Halt;
 use crate::store::{Commit, CommitError, Position, RecordedEvent, StoreError, write_rows};
 
+/// How many events are handled at once after one has failed: no more than these are handled again without it.
+const CAUTIOUS: usize = 256;
+/// After so many events in a row whose handler was called again in vain, the next ones are tried once.
+const IN_VAIN: u32 = 3;
 /// How often in a row a write may be refused before the worker ends, and its share is looked at again.
 const FENCED: u32 = 100;
 
@@ -52,6 +57,8 @@ pub(super) enum Fault {
     /// in the same words.
     Suspect,
     Event,
+    /// The event's, without a doubt: what its handler says follows from it and its row alone, and is the same each time.
+    Certain,
 }
 
 /// What was decided of an event that failed.
@@ -61,13 +68,39 @@ pub(super) struct Verdict {
     /// The sequence that it begins; `None` if it is skipped.
     pub(super) parked: Option<Parked>,
     pub(super) reason: String,
+    /// Whether the event could not be decoded.
+    pub(super) undecoded: bool,
+}
+
+impl Verdict {
+    /// From now on the event is left out, or begins its sequence.
+    pub(super) fn apply(&self, parked: &mut BTreeMap<String, Parked>, skips: &mut Skips) {
+        let Self { position, key, parked: sequence, reason, undecoded } = self;
+        match sequence {
+            Some(sequence) => drop(parked.entry(key.clone()).or_insert_with(|| sequence.clone())),
+            None => {
+                drop(skips.insert((*position, key.clone()), reason.clone()));
+                if *undecoded {
+                    drop(skips.insert((*position, ANY_KEY.to_owned()), reason.clone()));
+                }
+            }
+        }
+    }
 }
 
 impl Worker {
     /// After a failure: how long to wait; `None` if the range belongs to another node.
     pub(super) async fn recover(&mut self, error: StepError) -> Option<Duration> {
-        let open = self.open.take();
+        let mut open = self.open.take();
+        // What is parked is written by this worker alone: it need not be read again while the share is as it left it.
+        self.parked = open.as_mut().map(|open| std::mem::take(&mut open.parked));
         match error {
+            StepError::Full(_) if !self.careful && self.verdicts.len() > 1 => {
+                // As many as fit are parked, one by one.
+                self.careful = true;
+                self.verdicts.clear();
+                Some(Duration::ZERO)
+            }
             StepError::Full(why) => {
                 let resumes = *self.context.resumes.borrow();
                 Some(self.halt(why, resumes).await)
@@ -82,6 +115,9 @@ impl Worker {
             }
             StepError::Commit(error) => Some(self.flush_failed(error, open).await),
             StepError::Handler(failure) => {
+                if self.is_certain(&failure) {
+                    return Some(self.leave_out(failure).await);
+                }
                 let fault = self.fault(&*failure.source).await;
                 Some(self.handler_failed(failure, fault).await)
             }
@@ -98,6 +134,22 @@ impl Worker {
         } else {
             Fault::Event
         }
+    }
+
+    /// Whether a failure needs no second look: of a handler that has nothing but an event and a row. That it is blamed is
+    /// written with the next commit, so only if the store takes one.
+    fn is_certain(&self, failure: &Failure) -> bool {
+        let source = &*failure.source;
+        let goes_on = self.context.on_failure != OnFailure::Stop && !self.careful;
+        goes_on && self.context.folds() && !is_of_a_newer_program(source) && !self.context.blames_the_store(source)
+    }
+
+    /// Goes on without the event, from the last flush: in small steps, for there may be more of its kind.
+    async fn leave_out(&mut self, failure: Failure) -> Duration {
+        let pause = self.handler_failed(failure, Fault::Certain).await;
+        self.trouble = None;
+        self.limit = self.limit.min(CAUTIOUS);
+        pause
     }
 
     /// Whether the store takes a write: of the share, as it is.
@@ -170,7 +222,8 @@ impl Worker {
             (Fault::Suspect, Some(time)) => {
                 patience.checked_sub(time).map(|left| self.backoff(attempts).min(left.max(SOON)))
             }
-            _ if attempts <= self.context.options.retries => Some(self.backoff(attempts)),
+            (Fault::Certain, _) => None,
+            _ if attempts <= self.retries() => Some(self.backoff(attempts)),
             // Whose failure it was in a crowd shows when it is handled alone.
             _ => (attempts == 1 && self.crowd).then_some(Duration::ZERO),
         };
@@ -183,7 +236,8 @@ impl Worker {
             _ => String::new(),
         };
         let error = error + &so_long;
-        let Failure { position, key, event, .. } = failure;
+        let Failure { position, key, event, undecoded, .. } = failure;
+        self.in_vain = self.in_vain.saturating_add(u32::from(attempts > 1));
         let (build, slices) = (&self.context.build, self.share.slices);
         let reason = parked::cut(&crate::chain(&*failure.source)) + &so_long;
         match self.context.on_failure {
@@ -195,31 +249,23 @@ impl Worker {
                 tracing::error!(%build, %slices, %position, key, error, "an event is parked: its key waits for an operator");
                 let now = self.context.now();
                 let sequence = parked::begin(&key, position, event.to_string(), &reason, attempts, now);
-                self.verdicts.push(Verdict { position, key, parked: Some(sequence), reason });
+                self.verdicts.push(Verdict { position, key, parked: Some(sequence), reason, undecoded });
                 self.context.count("es_processor_parked_total");
             }
             OnFailure::Skip => {
                 tracing::error!(%build, %slices, %position, key, error, "an event is skipped for good");
-                self.verdicts.push(Verdict { position, key, parked: None, reason });
+                self.verdicts.push(Verdict { position, key, parked: None, reason, undecoded });
                 self.context.count("es_processor_skipped_total");
             }
         }
         Duration::ZERO
     }
 
-    /// Whether an error is the event's of which an operator asked something: one that looks like the store's for long is.
-    pub(super) async fn blames(&mut self, failure: &Failure) -> bool {
-        // To wait for a newer program would hold up the others of the range.
-        if is_of_a_newer_program(&*failure.source) {
-            return true;
-        }
-        let fault = self.fault(&*failure.source).await;
-        let suspected = self.count(failure, fault).suspected;
-        match fault {
-            Fault::Store => false,
-            Fault::Suspect => suspected.is_some_and(|since| since.elapsed() > self.context.options.patience),
-            Fault::Event => true,
-        }
+    /// How often a handler is called again. One that writes to the store's own tables has shown soon whether that helps; one
+    /// with effects outside waits for a partner, whatever came before.
+    fn retries(&self) -> u32 {
+        let vain = self.in_vain >= IN_VAIN && self.context.runner.keeps().is_fenced();
+        if vain { 0 } else { self.context.options.retries }
     }
 
     /// Counts how often the same event has failed for the same key.
@@ -233,7 +279,7 @@ impl Worker {
         let suspected = match fault {
             Fault::Store => None,
             Fault::Suspect => trouble.suspected.or_else(|| Some(Instant::now())),
-            Fault::Event => trouble.suspected,
+            Fault::Event | Fault::Certain => trouble.suspected,
         };
         // While the store is away, nothing is learned of the event.
         let attempts = trouble.attempts.saturating_add(u32::from(fault != Fault::Store));
@@ -272,8 +318,11 @@ impl Worker {
     pub(super) fn went_well(&mut self) {
         self.failures = 0;
         let position = self.share.progress.position;
-        if self.trouble.as_ref().is_some_and(|trouble| position >= trouble.position) {
-            self.trouble = None;
+        if let Some(trouble) = self.trouble.take_if(|trouble| position >= trouble.position)
+            && !self.verdicts.iter().any(|verdict| verdict.position == trouble.position)
+        {
+            // It has gone through: to call again helps.
+            self.in_vain = 0;
         }
     }
 
@@ -283,18 +332,19 @@ impl Worker {
             Some((_, halted)) => Some(halted.clone()),
             None => {
                 let well = self.trouble.is_none() && self.overdue.is_none() && self.failures == 0;
+                let well = well && self.retrying.again.is_none();
                 well.then_some(ProcessorState::Running)
             }
         }
     }
 
-    fn backoff(&self, attempts: u32) -> Duration {
+    pub(super) fn backoff(&self, attempts: u32) -> Duration {
         let options = &self.context.options;
         let doubled = options.first_wait.saturating_mul(1 << (attempts.max(1) - 1).min(16));
         doubled.min(options.longest_wait).mul_f64(0.5 + self.context.node.ids.fraction() / 2.0)
     }
 
-    fn show_failing(&self, what: &str, error: &str, attempts: u32) {
+    pub(super) fn show_failing(&self, what: &str, error: &str, attempts: u32) {
         let (build, slices) = (&self.context.build, self.share.slices);
         let position = self.share.progress.position;
         tracing::warn!(%build, %slices, position = position.0, attempts, error, "{what} failed and is tried again");

@@ -167,6 +167,7 @@ impl Worker {
         );
         let folding = open.session.fold(events, &mut admission).instrument(span);
         folding.await.map_err(StepError::Handler)?;
+        open.undecoded.extend(admission.undecoded());
         open.left_out.extend(admission.left_out());
         if open.folded == 0 {
             open.since = started;

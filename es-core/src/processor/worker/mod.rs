@@ -1,17 +1,19 @@
 //! The work on a processor: which of its builds a node works on, and how a range of slices is worked on.
 
+mod afresh;
 mod backend;
 pub(super) mod codes;
 mod context;
 mod coordinator;
 mod failure;
 mod fold;
-mod requests;
 mod reset;
+mod retry;
 mod run;
 mod sight;
 mod start;
 mod take_over;
+mod undecoded;
 
 pub(crate) use self::backend::AnyBackend;
 pub(crate) use self::context::{NodeContext, NodeSettings, Role};

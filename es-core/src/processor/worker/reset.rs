@@ -4,6 +4,7 @@ use tokio::sync::oneshot;
 
 use super::context::NodeContext;
 use super::take_over::unhandled_from;
+use super::undecoded;
 use crate::clock::Timestamp;
 use crate::cluster::{self, Share, Shares};
 use crate::limits::MAX_PAGE;
@@ -135,6 +136,8 @@ async fn parked_after(
             });
         }
     }
+    let undecoded = undecoded::all(backend, build).await?;
+    gone.extend(undecoded.iter().filter(|(at, _)| *at > target).map(|(_, row)| build.undecoded().delete(row)));
     for row in build.skipped().all(backend).await? {
         if row.value.position > target {
             gone.push(build.skipped().delete(&row));

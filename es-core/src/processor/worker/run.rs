@@ -5,7 +5,7 @@
 //! has taken the range over (the worker ends), or a handler. Then everything before the event goes through on its own, the
 //! event is tried again alone, and at last it is parked, skipped, or the range is halted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,21 +17,27 @@ use tracing::Instrument as _;
 use super::context::BuildContext;
 use super::failure::{StepError, Trouble, Verdict};
 use super::fold::FOLLOW;
+use super::retry::Retrying;
+use super::undecoded;
 use crate::clock::Timestamp;
 use crate::cluster::Share;
 use crate::guarded::caught;
 use crate::processor::feed::SharedPage;
 use crate::processor::kinds::admission::LeftOut;
 use crate::processor::kinds::runner::Session;
-use crate::processor::parked::{self, Parked};
+use crate::processor::parked::{self, Parked, Skips};
 use crate::state::{Checkpoint, afresh};
-use crate::store::{Page, Position, RecordedEvent, StoreError};
+use crate::store::{Page, Position, RecordedEvent, RowWrite, StoreError};
 
 /// After what time the checkpoint is moved over a few positions without a match.
 pub(super) const IDLE_TIME: Duration = Duration::from_secs(1);
 /// The longest pause of a worker that may have something to do. Also of one that waits for a time: the app's clock is not
 /// the one that pauses are measured by, and may be set, or have run on while the machine slept.
 pub(super) const POLL: Duration = Duration::from_secs(1);
+/// How many events are handled together at first, where each of them may take long.
+const FIRST: usize = 16;
+/// How long what is handled in one transaction may take.
+const HOLDS: Duration = Duration::from_millis(25);
 /// The shortest pause before something is asked again that may be the same.
 pub(super) const SOON: Duration = Duration::from_millis(10);
 
@@ -61,6 +67,14 @@ pub(crate) struct Worker {
     pub(super) halted: Option<(u64, crate::processor::ProcessorState)>,
     /// Whether it was looked up what is asked for.
     asked: bool,
+    /// What it was asked to handle again.
+    pub(super) retrying: Retrying,
+    /// What is parked, between two sessions.
+    pub(super) parked: Option<BTreeMap<String, Parked>>,
+    /// How many events in a row were given up though their handler was called again.
+    pub(super) in_vain: u32,
+    /// Whether what fails is given up one by one, each in a flush of its own.
+    pub(super) careful: bool,
 }
 
 /// What was due failed so often in a row, and is not tried again before this.
@@ -74,7 +88,7 @@ pub(super) struct Overdue {
 pub(super) struct Open {
     pub(super) session: Box<dyn Session>,
     pub(super) parked: BTreeMap<String, Parked>,
-    pub(super) skips: BTreeMap<(Position, String), String>,
+    pub(super) skips: Skips,
     /// Everything up to here is folded.
     pub(super) seen: Position,
     /// Events folded since the last flush, the last of them, and since when.
@@ -82,6 +96,8 @@ pub(super) struct Open {
     pub(super) last: Option<RecordedEvent>,
     pub(super) since: Instant,
     pub(super) left_out: Vec<LeftOut>,
+    /// What was passed and could not be decoded, each with the key that it most likely has.
+    pub(super) undecoded: Vec<(Position, String)>,
     /// A page of which a part is done.
     pub(super) page: Option<(Arc<SharedPage>, usize)>,
     pub(super) flushed: Instant,
@@ -113,7 +129,8 @@ impl Step {
 impl Worker {
     pub(crate) fn new(context: Arc<BuildContext>, share: Share<Checkpoint>, stop: CancellationToken) -> Self {
         let (news, wake) = (context.pages.news(), context.wake.subscribe());
-        let limit = context.execution.page;
+        // How long a handler of SQL takes is not known yet.
+        let limit = if context.folds() { context.execution.page } else { FIRST.min(context.execution.page) };
         let tables = [context.build.requests().name().clone(), afresh(&context.build).name().clone()];
         let requests = tables.map(|table| context.backend().watch_rows(&table, share.slices));
         Self {
@@ -132,6 +149,10 @@ impl Worker {
             limit,
             halted: None,
             asked: false,
+            retrying: Retrying::default(),
+            parked: None,
+            in_vain: 0,
+            careful: false,
         }
     }
 
@@ -192,6 +213,7 @@ impl Worker {
         if self.halted.as_ref().is_some_and(|(before, _)| *before != resumes) {
             // The event that it stopped at is tried again: what was decided of it is forgotten.
             (self.halted, self.trouble, self.overdue, self.open) = (None, None, None, None);
+            self.careful = false;
             self.verdicts.clear();
         }
         if !self.context.may_act() {
@@ -201,12 +223,13 @@ impl Worker {
             return Ok(Step::Lost);
         }
         if self.is_asked() {
-            self.requests().await?;
+            let waits = self.take_in_undecoded().await?;
+            let more = self.retrying.pause().is_some() || self.requests(&waits).await?;
             self.rebuild_keys().await?;
             if self.open.is_none() {
                 return Ok(Step::More);
             }
-            self.asked = true;
+            self.asked = !more;
         }
         // While it is halted, sequences can be emptied: that may be what it waits for.
         if let Some((before, _)) = &self.halted {
@@ -219,7 +242,7 @@ impl Worker {
                 self.open = None;
                 return Ok(Step::More);
             }
-            return Ok(Step::Idle(None));
+            return Ok(self.then_asked(Step::Idle(None)));
         }
         let bound = self.context.bound().await?;
         // Before the page is read: what is recorded after it may be missing in there.
@@ -233,7 +256,17 @@ impl Worker {
             }
         };
         let step = self.take(&page, done, bound).await?;
-        self.due(&page, now, step).await
+        let step = self.due(&page, now, step).await?;
+        Ok(self.then_asked(step))
+    }
+
+    /// Goes on with what it is asked for, if there is more of it.
+    fn then_asked(&self, step: Step) -> Step {
+        match self.retrying.pause() {
+            _ if self.asked => step,
+            Some(pause) => step.within(pause),
+            None => Step::More,
+        }
     }
 
     /// Does what is due, as far as events were handled.
@@ -282,22 +315,25 @@ impl Worker {
             stored.epoch == *epoch && stored.owner == *owner && stored.slices == *slices
         };
         let Some(mut stored) = stored.filter(own) else { return Ok(false) };
-        if !self.context.has_its_role().await? {
+        let as_it_was = stored.rev == self.share.rev;
+        // Nobody takes a build from its workers without writing their shares, if their effects can be fenced.
+        let known = as_it_was && self.parked.is_some() && self.context.runner.keeps().is_fenced();
+        if !known && !self.context.has_its_role().await? {
             return Ok(false);
         }
         // Why it was halted before is history: it is tried again, or says so again.
         stored.progress.halt = stored.progress.halt.filter(|_| self.halted.is_some());
         self.share = stored;
-        let mut parked = parked::of_range(backend, &build, self.share.slices).await?;
+        let mut parked = match self.parked.take().filter(|_| as_it_was) {
+            Some(parked) => parked,
+            None => parked::of_range(backend, &build, self.share.slices).await?,
+        };
+        // What was begun and is not stored is decided on in a verdict.
+        parked.retain(|_, sequence| sequence.rev > 0);
         let mut skips = self.context.skips.clone();
         // What has come through since they were decided is stored.
         self.verdicts.retain(|verdict| verdict.position > self.share.progress.position);
-        for Verdict { position, key, parked: sequence, reason } in &self.verdicts {
-            match sequence {
-                Some(sequence) => drop(parked.entry(key.clone()).or_insert_with(|| sequence.clone())),
-                None => drop(skips.insert((*position, key.clone()), reason.clone())),
-            }
-        }
+        self.verdicts.iter().for_each(|verdict| verdict.apply(&mut parked, &mut skips));
         let (session, now) = (self.context.open(self.share.slices), Instant::now());
         self.open = Some(Open {
             session,
@@ -308,6 +344,7 @@ impl Worker {
             last: None,
             since: now,
             left_out: Vec::new(),
+            undecoded: Vec::new(),
             page: None,
             flushed: now,
         });
@@ -321,10 +358,12 @@ impl Worker {
         let open = self.open.as_mut().expect("only flushed while it is open");
         let to = self.share.with(self.share.progress.at(open.seen));
         let mut rows = vec![self.context.shares.put(&to)?];
-        if !open.left_out.is_empty() {
-            let left_out = &open.left_out;
-            rows.extend(parked::write_left_out(&build, &mut open.parked, &open.skips, left_out, now)?);
-            self.context.has_room(&open.parked).await?;
+        let (left_out, queued) =
+            parked::write_left_out(&build, &open.parked, &open.skips, &open.left_out, now)?;
+        rows.extend(left_out);
+        self.context.has_room(&queued).await?;
+        for (position, key) in &open.undecoded {
+            rows.push(undecoded::passed(&build, self.share.slices, *position, key.clone())?);
         }
         let started = Instant::now();
         let span = tracing::debug_span!(
@@ -336,16 +375,40 @@ impl Worker {
         );
         open.session.flush(rows).instrument(span).await.map_err(StepError::Commit)?;
         self.share = to.written();
-        let touched: BTreeSet<String> =
-            open.left_out.drain(..).filter(|left| left.parked).map(|left| left.key).collect();
-        for key in touched {
-            open.parked.get_mut(&key).expect("it was written").rev += 1;
-        }
+        let written = queued.into_iter().map(|sequence| (sequence.key.clone(), sequence.written()));
+        open.parked.extend(written);
+        open.left_out.clear();
+        open.undecoded.clear();
         let (events, last) = (std::mem::take(&mut open.folded), open.last.take());
         open.flushed = Instant::now();
-        self.limit = (2 * self.limit).clamp(1, self.context.execution.page);
+        // Who waits for the store's one writer, or for these keys, does not wait long.
+        let slow = !self.context.folds() && open.since.elapsed() > HOLDS;
+        let limit = if slow { events / 2 } else { 2 * self.limit };
+        self.limit = limit.clamp(1, self.context.execution.page);
         self.context.flushed(events as u64, last.map(|event| event.recorded_at), started.elapsed());
         Ok(())
+    }
+
+    pub(super) async fn flush_folded(&mut self) -> Result<(), StepError> {
+        if self.open().seen > self.share.progress.position { self.flush().await } else { Ok(()) }
+    }
+
+    /// Rows together with the checkpoint, which stays where it is: so they are written only by the range's owner.
+    pub(super) async fn flush_with(&mut self, mut rows: Vec<RowWrite>) -> Result<(), StepError> {
+        rows.push(self.context.shares.put(&self.share)?);
+        self.session().flush(rows).await.map_err(StepError::Commit)?;
+        self.share.rev += 1;
+        self.show(self.state());
+        Ok(())
+    }
+
+    pub(super) fn session(&mut self) -> &mut dyn Session {
+        &mut *self.open.as_mut().expect("only asked while it is open").session
+    }
+
+    /// A session in the place of one that has seen a failure. What that one had folded must have been flushed.
+    pub(super) fn renew(&mut self) {
+        self.open.as_mut().expect("it is open").session = self.context.open(self.share.slices);
     }
 }
 
