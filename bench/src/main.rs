@@ -14,7 +14,7 @@ use measure::{print, print_header};
 #[derive(Debug, Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Args {
-    /// Part of a name: memory, sqlite, load, import, postgres, processors, queue
+    /// Part of a name: memory, sqlite, load, import, postgres, processors, queue, parked
     #[arg(default_value = "")]
     filter: String,
     /// On PostgreSQL: rounds of each row
@@ -79,6 +79,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("processors") {
         postgres::processors(&runtime, rounds, long)?;
+    }
+    if wanted("parked") {
+        postgres::parked(&runtime, rounds)?;
     }
     if wanted("queue") {
         postgres::queue(&runtime, rounds)?;

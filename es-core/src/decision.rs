@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use crate::codec::EncodeError;
 use crate::event::{EventData, Metadata};
-use crate::limits::LimitError;
+use crate::limits::{LimitError, MAX_PAGE};
 use crate::repository::stream_of;
 use crate::retry::RetryPolicy;
 use crate::store::{
     Append, AppendCondition, Commit, CommitError, Committed, EventFilter, ExpectedVersion, NewEvent,
-    Position, RecordedEvent, StoreError, StreamId, read_all,
+    Position, RecordedEvent, StoreError, StreamId,
 };
 use crate::{Aggregate, App, BoxError, ErrorKind, Event, IntoEvents, Refusal};
 
@@ -176,14 +176,20 @@ impl App {
     ) -> Result<Committed, DecideError<D::Error>> {
         let bus = &self.inner().bus;
         let scope = decision.scope();
-        let seen = read_all(self.store(), &scope, Position(0)).await?;
-        let mut state = D::State::default();
-        for event in &seen.events {
-            decision.apply(&mut state, event).map_err(DecideError::Decode)?;
+        let (mut state, mut seen) = (D::State::default(), Position(0));
+        loop {
+            let page = self.store().read(&scope, seen, MAX_PAGE).await?;
+            for event in &page.events {
+                decision.apply(&mut state, event).map_err(DecideError::Decode)?;
+            }
+            seen = page.through;
+            if !page.more {
+                break;
+            }
         }
         let decided = decision.clone().decide(&state).map_err(DecideError::Refused)?;
         let mut commit = Commit {
-            condition: Some(AppendCondition { fail_if_events_match: scope, after: seen.through }),
+            condition: Some(AppendCondition { fail_if_events_match: scope, after: seen }),
             ..Commit::default()
         };
         for Decided { stream, expected, events } in decided {

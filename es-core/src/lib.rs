@@ -33,7 +33,7 @@ pub mod upcast;
 pub use es_macros::{Aggregate, AggregateId, Event, commands, projection, queries, reactor, view};
 
 pub use self::aggregate::{Aggregate, AggregateId, Apply, EventOf, Refusal};
-pub use self::app::{App, AppBuilder, Health, StartError};
+pub use self::app::{App, AppBuilder, BeforeReady, Health, StartError};
 pub use self::clock::Timestamp;
 pub use self::command::{Command, CommandError, Commands, Context, Done, Failure, Handle, Sending, Target};
 pub use self::decision::{DecideError, Decided, Decision};

@@ -21,6 +21,8 @@ pub const MAX_FILTER_ITEMS: usize = 500;
 pub const MAX_FILTER_TERMS: usize = 10_000;
 /// Events that one read returns at most, whatever it asks for.
 pub const MAX_PAGE: usize = 10_000;
+/// Bytes that end a read: it gives the event or row by which it reaches them, and none after it.
+pub const PAGE_BYTES: usize = 4 << 20;
 /// Highest version and position: both are signed 64-bit integers in SQL.
 pub const MAX_SEQUENCE: u64 = i64::MAX as u64;
 

@@ -54,8 +54,8 @@ impl Slices {
     pub(crate) fn without(self, other: Self) -> impl Iterator<Item = Self> {
         let before = (other.first > self.first)
             .then(|| Self { first: self.first, last: self.last.min(other.first - 1) });
-        let behind = (other.last < self.last)
-            .then(|| Self { first: self.first.max(other.last + 1), last: self.last });
+        let behind =
+            (other.last < self.last).then(|| Self { first: self.first.max(other.last + 1), last: self.last });
         // What does not overlap lies before it or behind it, whole.
         before.into_iter().chain(behind)
     }

@@ -542,7 +542,10 @@ struct Welcome;
 
 impl Reactor for Welcome {
     const NAME: &'static str = "welcome";
+    const WAS: Option<&'static str> = Some("greeting");
     const ON_FAILURE: OnFailure = OnFailure::Park;
+    const PARTITION: Partition = Partition::Stream;
+    const IN_FLIGHT: usize = 32;
 
     fn filter() -> EventFilter {
         EventFilter::of::<Opened>()

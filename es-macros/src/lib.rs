@@ -409,7 +409,10 @@ pub fn projection(args: TokenStream, item: TokenStream) -> TokenStream {
 /// | key | meaning |
 /// | --- | --- |
 /// | `name = "welcome"` | stored: names its checkpoint |
+/// | `was = "greeting"` | the name that it had before: it continues where that one is |
 /// | `on_failure = park` | what becomes of an event that a handler cannot act on: `park` it with what follows for its key, which is what happens by default; `skip` it; or `stop` |
+/// | `partition = stream` | one stream need not wait for another: several nodes share them, and calls for several are in flight at the same time. `whole`, all events in the order of the log, is what happens by default |
+/// | `in_flight = 32` | with `partition = stream`: how many calls are in flight at most; 16 by default |
 ///
 /// ```
 /// # use es_core::prelude::*;

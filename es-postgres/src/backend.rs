@@ -8,18 +8,18 @@ use es_core::clock::Clock;
 use es_core::id::Ids;
 use es_core::services::Services;
 use es_core::store::{
-    Backend, Builds, Commit, CommitError, Committed, Difference, Generation, INLINE, Position, RowWakes,
+    Backend, Builds, Commit, CommitError, Committed, Generation, INLINE, Position, RowSnapshot, RowWakes,
     StoreError, Tables, Touched,
 };
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgPool, Row as _, SqlStr};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::db::Stale;
 use crate::lane::Lane;
 use crate::partitions::Partitions;
-use crate::projection::Work;
+use crate::pools::Pools;
+use crate::projection::{Snapshot, Work};
 use crate::readers::{Patience, Readers};
 use crate::row::number;
 use crate::streams::Streams;
@@ -40,8 +40,7 @@ pub(crate) struct Store {
     pub(crate) options: PgOptions,
     pub(crate) shared: Arc<Shared>,
     /// For transactions and queries of the user's own.
-    pub(crate) users: PgPool,
-    stale: Stale,
+    pub(crate) pools: Pools,
     /// Where a `Tx` that is dropped outside a runtime is rolled back.
     pub(crate) runtime: Handle,
     /// Commits that append, or depend on the log.
@@ -211,45 +210,19 @@ impl PgBackend {
             let channel = format!("es_{}", options.schema);
             drop(tokio::spawn(wake::run(Arc::downgrade(&shared), pool, channel, stirred)));
         }
-        let stale = Stale::default();
-        let met = stale.clone();
-        let statement = schema::sql(options.schema.fill("select {es}.follow()"));
-        let first = statement.clone();
-        let users = PgPoolOptions::new()
-            .max_connections(options.connections)
-            // The search path is asked for instead: that tells as well whether the connection is alive.
-            .test_before_acquire(false)
-            .before_acquire(move |conn, meta| {
-                let (usable, statement) = (!met.has_met(meta.age), statement.clone());
-                Box::pin(async move { Ok(usable && follow(conn, statement).await.is_ok()) })
-            })
-            .after_connect(move |conn, _| Box::pin(follow(conn, first.clone())))
-            .after_release(|conn, _| {
-                // A future that was dropped may have left a transaction open. A ROLLBACK alone would put a warning
-                // into the server's log each time there is none.
-                Box::pin(async move { Ok(conn.execute("begin; rollback").await.is_ok()) })
-            })
-            .connect_lazy_with(options.for_users());
+        let pools = Pools::new(&options);
         let log = Lane::start(shared.clone(), options.for_lanes());
         let state = Lane::start(shared.clone(), options.for_lanes());
         let runtime = Handle::current();
-        Ok(Self(Arc::new(Store { options, shared, users, stale, runtime, log, state })))
+        Ok(Self(Arc::new(Store { options, shared, pools, runtime, log, state })))
     }
 
-    async fn work<'w>(&'w self, tables: &'w Tables, generation: Generation) -> Result<Work<'w>, StoreError> {
-        Work::begin(self.begin().await?, &self.0.options.schema, tables, generation).await
-    }
-
-    /// Connections for SQL outside the app's queries.
+    /// Connections for SQL outside the app's queries: names of tables of projections mean the current generation of the
+    /// version that [has them](es_core::store::Builds::publish).
     #[must_use]
     pub fn db(&self) -> Db {
-        Db::new(self.0.users.clone(), self.0.stale.clone())
+        self.0.pools.db(&self.0.options, &[])
     }
-}
-
-/// Lets a connection see the generations that are current now.
-async fn follow(conn: &mut PgConnection, statement: SqlStr) -> Result<(), sqlx::Error> {
-    sqlx::query(statement).execute(conn).await.map(drop)
 }
 
 /// A notification is worth no wait for the disk.
@@ -277,19 +250,19 @@ impl Backend for PgBackend {
     fn is_transient(&self, error: &(dyn std::error::Error + 'static)) -> bool {
         // A connection that has met a changed table is not to be tried again.
         let met = transient::causes(error).filter_map(|cause| cause.downcast_ref());
-        met.for_each(|error| self.0.stale.note(error));
+        met.for_each(|error| self.0.pools.stale.note(error));
         transient::is_transient(error)
     }
 
-    fn provide(&self, services: &mut Services) {
-        services.replace(Arc::new(self.db()));
+    fn provide(&self, services: &mut Services, own: &[Tables]) {
+        services.replace(Arc::new(self.0.pools.db(&self.0.options, own)));
     }
 }
 
 #[async_trait]
 impl Builds for PgBackend {
     async fn install(&self, tables: &Tables, generation: Generation) -> Result<(), StoreError> {
-        self.work(tables, generation).await?.install().await
+        projection::install(self, tables, generation).await
     }
 
     async fn clear(
@@ -298,7 +271,7 @@ impl Builds for PgBackend {
         generation: Generation,
         commit: Commit,
     ) -> Result<Committed, CommitError> {
-        self.work(tables, generation).await?.clear(commit).await
+        Work::begin(self, tables.name).await?.clear(tables, generation, commit).await
     }
 
     async fn uninstall(
@@ -307,7 +280,7 @@ impl Builds for PgBackend {
         generation: Generation,
         commit: Commit,
     ) -> Result<Committed, CommitError> {
-        self.work(tables, generation).await?.uninstall(commit).await
+        Work::begin(self, tables.name).await?.uninstall(tables, generation, commit).await
     }
 
     async fn switch(
@@ -316,21 +289,24 @@ impl Builds for PgBackend {
         to: Generation,
         commit: Commit,
     ) -> Result<Committed, CommitError> {
-        self.work(tables, to).await?.switch(commit).await
+        Work::begin(self, tables.name).await?.switch(tables, to, commit).await
     }
 
-    async fn compare(
+    async fn publish(&self, tables: &Tables, commit: Commit) -> Result<Committed, CommitError> {
+        Work::begin(self, tables.name).await?.publish(tables, commit).await
+    }
+
+    async fn remove_version(
         &self,
-        tables: &Tables,
-        old: Generation,
-        new: Generation,
-        samples: usize,
-    ) -> Result<Vec<Difference>, StoreError> {
-        // It takes as long as it takes, on a connection of its own.
-        let mut conn = self.patient().await?;
-        let outcome =
-            projection::compare(&mut conn, &self.0.options.schema, tables, (old, new), samples).await;
-        drop(conn.close().await);
-        outcome.map_err(|e| error::store("comparing generations", e))?
+        projection: &str,
+        version: u32,
+        commit: Commit,
+    ) -> Result<Committed, CommitError> {
+        Work::begin(self, projection).await?.remove_version(version, commit).await
+    }
+
+    async fn row_snapshot(&self) -> Result<Box<dyn RowSnapshot>, StoreError> {
+        let snapshot = Snapshot::take(self.patient().await?, self.0.options.schema.clone()).await;
+        Ok(Box::new(snapshot.map_err(|e| error::store("reading in a snapshot", e))?))
     }
 }

@@ -15,8 +15,9 @@ use crate::error;
 /// `sqlx::query(..).fetch_all(db)`.
 ///
 /// Every statement sees everything that was committed before it began, and the tables of the projections' current
-/// generations: their schemas come first in the search path of each connection that is taken. So a table of your own is
-/// made with its schema before its name, or elsewhere.
+/// generations: of the app's own versions, and for other projections of the version that has the plain names. Their
+/// schemas come first in the search path of each connection that is taken. So a table of your own is made with its
+/// schema before its name, or elsewhere.
 #[derive(Clone, Debug)]
 pub struct Db {
     pool: PgPool,

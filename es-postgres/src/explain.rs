@@ -11,7 +11,7 @@ use es_core::limits::MAX_PAGE;
 use es_core::store::rules::{Ledger, Verdict, judge};
 use es_core::store::{
     Commit, CommitError, EventFilter, EventStore as _, INLINE, IdempotencyKey, Name, Outcome, Position,
-    RecordedEvent, RowWrite, StoreError, StreamId, Version,
+    RecordedEvent, RowWrite, StoreError, StreamId, Version, is_full,
 };
 use sqlx::Row as _;
 use uuid::Uuid;
@@ -67,13 +67,13 @@ impl Facts {
                 continue;
             };
             let same = appends.iter().filter(|a| a.stream == append.stream);
-            let limit = if *explain { MAX_PAGE } else { same.map(|a| a.events.len()).sum() };
+            let own: usize = same.map(|a| a.events.len()).sum();
             // The first append of a stream reaches back furthest.
-            if limit > 0 && !facts.tails.contains_key(&append.stream) {
-                // What was archived is not known to be the same: that is a conflict.
-                if let Tail::Kept(tail) = backend.tail(&append.stream, expected, limit).await? {
-                    facts.tails.insert(append.stream.clone(), tail);
-                }
+            if (own > 0 || *explain)
+                && !facts.tails.contains_key(&append.stream)
+                && let Some(tail) = tail(backend, &append.stream, expected, own, *explain).await?
+            {
+                facts.tails.insert(append.stream.clone(), tail);
             }
         }
         if let Some(condition) = condition {
@@ -134,5 +134,27 @@ impl Ledger for Facts {
 
     fn row_rev(&self, table: &str, key: &str) -> u64 {
         self.revs.get(&(table.into(), key.to_owned())).copied().unwrap_or_default()
+    }
+}
+
+/// So many events behind a version, and a page of them with `explain`. `None` if they were archived: then they are not known
+/// to be the same, and that is a conflict.
+async fn tail(
+    backend: &PgBackend,
+    stream: &StreamId,
+    after: Version,
+    own: usize,
+    explain: bool,
+) -> Result<Option<Vec<RecordedEvent>>, StoreError> {
+    let mut all: Vec<RecordedEvent> = Vec::new();
+    loop {
+        let from = all.last().map_or(after, |last| last.version);
+        let limit = if explain { MAX_PAGE } else { own - all.len() };
+        let Tail::Kept(page) = backend.tail(stream, from, limit).await? else { return Ok(None) };
+        let last = !is_full(&page, limit);
+        all.extend(page);
+        if last || all.len() >= own {
+            return Ok(Some(all));
+        }
     }
 }

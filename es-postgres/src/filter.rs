@@ -6,7 +6,7 @@
 use es_core::store::{EventFilter, FilterItem, Position};
 use sqlx::SqlStr;
 
-use crate::readers::PgQuery;
+use crate::readers::{PgQuery, bounded};
 use crate::row::{COLUMNS, signed};
 use crate::schema;
 
@@ -53,9 +53,11 @@ impl<'f> Select<'f> {
         !self.filter.items().is_empty() && self.filter.items().iter().all(|i| !i.tags().is_empty())
     }
 
-    pub(crate) fn query(&self, after: Position, upto: Position, limit: usize) -> PgQuery {
+    /// With `large`, it is likely that fewer events fill a page.
+    pub(crate) fn query(&self, after: Position, upto: Position, limit: usize, large: bool) -> PgQuery {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let mut query = sqlx::query(self.sql.clone()).bind(signed(after.0)).bind(signed(upto.0)).bind(limit);
+        let sql = if large { bounded(self.sql.as_str(), "position") } else { self.sql.clone() };
+        let mut query = sqlx::query(sql).bind(signed(after.0)).bind(signed(upto.0)).bind(limit);
         if let Some(types) = types_alone(self.filter) {
             return query.bind(types);
         }
@@ -79,10 +81,11 @@ impl<'f> Select<'f> {
 /// The events at some positions, in order: as [`Select`] gives them, without the head.
 pub(crate) fn at() -> SqlStr {
     // Each is looked up by itself, whatever is believed of how many there are.
-    schema::sql(format!(
+    let sql = format!(
         "select {COLUMNS}, e.version, e.stream_id from unnest($1::bigint[]) as p (position)
-         cross join lateral (select * from events e where e.position = p.position offset 0) e order by e.position"
-    ))
+         cross join lateral (select * from events e where e.position = p.position offset 0) e"
+    );
+    bounded(&sql, "position")
 }
 
 /// The types of a filter that has nothing but types: then one walk along the log does for all alternatives.

@@ -13,6 +13,7 @@ mod lane;
 mod operate;
 mod options;
 mod partitions;
+mod pools;
 mod projection;
 mod readers;
 mod resolve;

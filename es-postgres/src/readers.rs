@@ -6,18 +6,19 @@
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use es_core::limits::PAGE_BYTES;
 use es_core::store::StoreError;
 use futures::TryStreamExt as _;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgRow};
 use sqlx::query::Query;
-use sqlx::{ConnectOptions as _, PgConnection, Postgres};
+use sqlx::{ConnectOptions as _, PgConnection, Postgres, SqlStr};
 use tokio::sync::Semaphore;
 
-use crate::error;
+use crate::{error, schema};
 
 /// How long an answer is waited for: somewhat longer than the server works on it. A server that says nothing at all,
 /// or a network that swallows what it says, would be waited for until the system gives up the connection.
@@ -42,6 +43,9 @@ impl Patience {
     }
 }
 
+/// After one page that was full by its bytes, so many are expected to be.
+const WARY: u32 = 64;
+
 pub(crate) type PgQuery = Query<'static, Postgres, PgArguments>;
 
 pub(crate) struct Readers {
@@ -50,6 +54,8 @@ pub(crate) struct Readers {
     permits: Semaphore,
     idle: Mutex<Vec<PgConnection>>,
     opened: AtomicU64,
+    /// For how many more reads large events or rows are expected.
+    large: AtomicU32,
 }
 
 /// Without the driver's options: they show the password.
@@ -62,7 +68,7 @@ impl fmt::Debug for Readers {
 impl Readers {
     pub(crate) fn new(connect: PgConnectOptions, connections: usize, patience: Patience) -> Self {
         let (permits, idle) = (Semaphore::new(connections), Mutex::default());
-        Self { connect, patience, permits, idle, opened: AtomicU64::new(0) }
+        Self { connect, patience, permits, idle, opened: AtomicU64::new(0), large: AtomicU32::new(0) }
     }
 
     /// How many connections have been opened: another history comes with a new one.
@@ -75,21 +81,36 @@ impl Readers {
         self.patience
     }
 
+    /// Whether a page is likely to be full before it has as many rows as are asked for: then the statement is to
+    /// [end with it](bounded).
+    pub(crate) fn expects_large(&self) -> bool {
+        self.large.load(Ordering::Relaxed) > 0
+    }
+
+    /// A page was full by its bytes, or was not.
+    pub(crate) fn saw(&self, is_large: bool) {
+        let reads = self.large.load(Ordering::Relaxed);
+        if is_large || reads > 0 {
+            self.large.store(if is_large { WARY } else { reads.saturating_sub(1) }, Ordering::Relaxed);
+        }
+    }
+
     /// All rows of a statement that only reads.
     pub(crate) async fn rows(
         &self,
         what: &'static str,
         query: impl Fn() -> PgQuery + Send + Sync,
     ) -> Result<Vec<PgRow>, StoreError> {
-        self.each(what, query, |_, row| row).await
+        self.each(what, query, |_, row| Some(row)).await
     }
 
-    /// What `decode` makes of each row, by its number, as it comes in.
+    /// What `decode` makes of each row, by its number, as it comes in. With `None` it wants no more: then the connection is
+    /// closed, since the server would send the rest.
     pub(crate) async fn each<T: Send>(
         &self,
         what: &'static str,
         query: impl Fn() -> PgQuery + Send + Sync,
-        decode: impl FnMut(usize, PgRow) -> T + Send,
+        decode: impl FnMut(usize, PgRow) -> Option<T> + Send,
     ) -> Result<Vec<T>, StoreError> {
         self.try_each(query, decode).await.map_err(|e| error::store(what, e))
     }
@@ -97,26 +118,36 @@ impl Readers {
     async fn try_each<T: Send>(
         &self,
         query: impl Fn() -> PgQuery + Send + Sync,
-        mut decode: impl FnMut(usize, PgRow) -> T + Send,
+        mut decode: impl FnMut(usize, PgRow) -> Option<T> + Send,
     ) -> Result<Vec<T>, sqlx::Error> {
         let _permit = self.permits.acquire().await.map_err(|_| sqlx::Error::PoolClosed)?;
         // A connection may have died while it was idle: then a fresh one is asked, once.
         if let Some(mut conn) = self.take() {
             match self.patience.within(all(query(), &mut conn, &mut decode)).await {
                 Err(e) if error::breaks_connection(&e) => self.forget(),
-                outcome => {
-                    self.put(conn);
-                    return outcome;
-                }
+                outcome => return self.put_after(conn, outcome),
             }
         }
         let mut conn = self.patience.within(self.connect.connect()).await?;
         self.opened.fetch_add(1, Ordering::AcqRel);
         let outcome = self.patience.within(all(query(), &mut conn, &mut decode)).await;
-        if outcome.as_ref().err().is_none_or(|e| !error::breaks_connection(e)) {
-            self.put(conn);
+        match outcome {
+            Err(e) if error::breaks_connection(&e) => Err(e),
+            outcome => self.put_after(conn, outcome),
         }
-        outcome
+    }
+
+    /// Keeps a connection that has nothing more to say.
+    fn put_after<T>(
+        &self,
+        conn: PgConnection,
+        outcome: Result<Read<T>, sqlx::Error>,
+    ) -> Result<Vec<T>, sqlx::Error> {
+        if outcome.as_ref().is_ok_and(|read| !read.ended) {
+            return outcome.map(|read| read.found);
+        }
+        self.put(conn);
+        outcome.map(|read| read.found)
     }
 
     fn take(&self) -> Option<PgConnection> {
@@ -133,15 +164,34 @@ impl Readers {
     }
 }
 
+/// What was read, and whether the statement came to its end.
+struct Read<T> {
+    found: Vec<T>,
+    ended: bool,
+}
+
 async fn all<T: Send>(
     query: PgQuery,
     conn: &mut PgConnection,
-    decode: &mut (impl FnMut(usize, PgRow) -> T + Send),
-) -> Result<Vec<T>, sqlx::Error> {
+    decode: &mut (impl FnMut(usize, PgRow) -> Option<T> + Send),
+) -> Result<Read<T>, sqlx::Error> {
     let mut rows = query.fetch(conn);
-    let mut all = Vec::new();
+    let mut found = Vec::new();
     while let Some(row) = rows.try_next().await? {
-        all.push(decode(all.len(), row));
+        match decode(found.len(), row) {
+            Some(item) => found.push(item),
+            None => return Ok(Read { found, ended: false }),
+        }
     }
-    Ok(all)
+    Ok(Read { found, ended: true })
+}
+
+/// A statement whose rows have a column `data`, as one that ends with the row by which its data reach the bytes of a page,
+/// in the order of `key`. The server looks at sizes only, and reads no data that it does not send. It costs half as much
+/// again for small rows, so it is for large ones: see [`Readers::expects_large`].
+pub(crate) fn bounded(sql: &str, key: &str) -> SqlStr {
+    schema::sql(format!(
+        "select p.* from (select p.*, sum(octet_length(p.data)) over (order by p.{key} rows unbounded preceding) as bytes
+         from ({sql}) p) p where p.bytes is null or p.bytes - octet_length(p.data) < {PAGE_BYTES} order by p.{key}"
+    ))
 }

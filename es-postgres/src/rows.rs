@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use es_core::limits::MAX_PAGE;
 use es_core::processor::Slices;
-use es_core::store::{RowStore, RowWrite, Span, StoreError, StoredRow, is_hot};
-use sqlx::Row as _;
+use es_core::store::{Filling, RowStore, RowWrite, Span, StoreError, StoredRow, is_hot};
 use sqlx::postgres::PgRow;
+use sqlx::{Row as _, SqlSafeStr as _};
 use tokio::sync::watch;
 
 use crate::PgBackend;
+use crate::readers::bounded;
 use crate::row::number;
 
 /// Rows of a name that is hot or not, and so of the first table, or of the one that the name stands for. That one is
@@ -66,9 +67,21 @@ impl RowStore for PgBackend {
             let spans = [Span { after, before: None, limit }];
             return Ok(self.scan_many(table, &spans).await?.pop().unwrap_or_default());
         }
-        let query = || sqlx::query(SCAN).bind(table.to_owned()).bind(after.clone()).bind(most(limit));
-        let found = self.0.shared.readers.rows("scanning rows", query).await?;
-        Ok(found.iter().map(row).collect())
+        let readers = &self.0.shared.readers;
+        let sql = if readers.expects_large() { bounded(SCAN, "key") } else { SCAN.into_sql_str() };
+        let query = || sqlx::query(sql.clone()).bind(table.to_owned()).bind(after.clone()).bind(most(limit));
+        let mut filling = Filling::default();
+        let found = readers.each("scanning rows", query, |i, found| {
+            // A connection that was dead is asked again.
+            if i == 0 {
+                filling = Filling::default();
+            }
+            let row = row(&found);
+            filling.takes(&row).then_some(row)
+        });
+        let found = found.await?;
+        readers.saw(filling.is_full());
+        Ok(found)
     }
 
     async fn scan_many(&self, table: &str, spans: &[Span]) -> Result<Vec<Vec<StoredRow>>, StoreError> {
@@ -84,14 +97,22 @@ impl RowStore for PgBackend {
             let query = sqlx::query(SCAN_MANY).bind(table.to_owned());
             query.bind(afters.clone()).bind(befores.clone()).bind(limits.clone())
         };
-        let found = self.0.shared.readers.rows("scanning rows", query).await?;
-        let mut all = vec![Vec::new(); spans.len()];
-        for found in &found {
+        let mut fillings = vec![Filling::shared(spans.len()); spans.len()];
+        // Each span is read to its end: another one may come behind it.
+        let found = self.0.shared.readers.each("scanning rows", query, |i, found| {
+            if i == 0 {
+                fillings.fill(Filling::shared(spans.len()));
+            }
             let span = usize::try_from(found.get_unchecked::<i64, _>(3) - 1).unwrap_or(usize::MAX);
-            let rows = all.get_mut(span).ok_or_else(|| StoreError::Corrupt {
-                what: format!("a scan of {} spans answers for number {}", spans.len(), span),
-            })?;
-            rows.push(row(found));
+            let row = row(&found);
+            Some((span, fillings.get_mut(span).map(|filling| filling.takes(&row).then_some(row))))
+        });
+        let mut all = vec![Vec::new(); spans.len()];
+        for (span, row) in found.await? {
+            let wrong = || StoreError::Corrupt {
+                what: format!("a scan of {} spans answers for number {span}", spans.len()),
+            };
+            all.get_mut(span).ok_or_else(wrong)?.extend(row.flatten());
         }
         Ok(all)
     }
@@ -119,7 +140,7 @@ pub(crate) async fn revisions(backend: &PgBackend, writes: &[RowWrite]) -> Resul
     Ok(found.iter().map(|row| number(row.get_unchecked(0))).collect())
 }
 
-fn row(row: &PgRow) -> StoredRow {
+pub(crate) fn row(row: &PgRow) -> StoredRow {
     StoredRow {
         key: row.get_unchecked(0),
         rev: number(row.get_unchecked(1)),

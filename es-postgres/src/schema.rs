@@ -78,6 +78,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("operate", include_str!("../migrations/0003_operate.sql")),
     ("generations", include_str!("../migrations/0004_generations.sql")),
     ("witnesses", include_str!("../migrations/0005_witnesses.sql")),
+    ("versions", include_str!("../migrations/0006_versions.sql")),
 ];
 
 /// The number of the last migration that this program knows.

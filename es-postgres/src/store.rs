@@ -2,24 +2,27 @@
 
 use async_trait::async_trait;
 use es_core::clock::Timestamp;
-use es_core::limits::{MAX_PAGE, MAX_SEQUENCE};
+use es_core::limits::{MAX_PAGE, MAX_PAYLOAD, MAX_SEQUENCE, PAGE_BYTES};
 use es_core::store::rules::Verdict;
 use es_core::store::{
-    Attempt, Commit, CommitError, Committed, EventFilter, EventStore, IdempotencyKey, Outcome, Page,
-    Position, RecordedEvent, Resolution, StoreError, StreamId, Version, check,
+    Attempt, Commit, CommitError, Committed, EventFilter, EventStore, Filling, IdempotencyKey, Outcome, Page,
+    Position, RecordedEvent, Resolution, StoreError, StreamId, Version, check, is_full,
 };
-use sqlx::Row as _;
 use sqlx::postgres::PgRow;
+use sqlx::{Row as _, SqlSafeStr as _};
 use tokio::sync::watch;
 
 use crate::filter::{self, Select};
 use crate::lane::Failure;
-use crate::readers::PgQuery;
+use crate::readers::{PgQuery, bounded};
 use crate::row::{self, number, signed};
 use crate::{PgBackend, batch, error, explain, resolve, types};
 
 /// Positions that one read of a filter without tags looks through at most: it answers in bounded time.
 const WINDOW: u64 = 50_000;
+
+/// So many events fit into a page, however large they are.
+const FEW: usize = PAGE_BYTES / MAX_PAYLOAD;
 
 /// How often a commit is sent that is refused for a reason that is then gone.
 const SENT: u32 = 8;
@@ -40,7 +43,12 @@ impl PgBackend {
     pub(crate) async fn tail(&self, id: &StreamId, after: Version, limit: usize) -> Result<Tail, StoreError> {
         let most = limit.min(MAX_PAGE);
         let limit = i64::try_from(most).unwrap_or(i64::MAX);
-        let query = || sqlx::query(STREAM).bind(id.as_str().to_owned()).bind(signed(after.0)).bind(limit);
+        let sql = match self.0.shared.readers.expects_large() && most > FEW {
+            true => bounded(STREAM, "position"),
+            false => STREAM.into_sql_str(),
+        };
+        let query =
+            || sqlx::query(sql.clone()).bind(id.as_str().to_owned()).bind(signed(after.0)).bind(limit);
         // Of what was archived, the last event is still there.
         let mut archived = None;
         let place = |i, row: &PgRow| {
@@ -57,8 +65,8 @@ impl PgBackend {
         Ok(Tail::Kept(events))
     }
 
-    /// Reads events, and decodes each as it comes in. Types that another process has added meanwhile are read first.
-    /// A row that has no place is no event.
+    /// Reads events and decodes each as it comes in, until the page is full. Types that another process has added since
+    /// are read first. A row that has no place is no event.
     async fn events(
         &self,
         what: &'static str,
@@ -67,12 +75,21 @@ impl PgBackend {
     ) -> Result<Vec<RecordedEvent>, StoreError> {
         let kinds = &self.0.shared.types;
         for knows_all in [false, true] {
-            let decode = |i, row: PgRow| match place(i, &row) {
-                Ok(Some((stream, version))) => row::decode(&row, stream, version, &kinds.known()).map(Some),
-                Ok(None) => Ok(None),
-                Err(error) => Err(error),
+            let mut filling = Filling::default();
+            let decode = |i, row: PgRow| {
+                // A connection that was dead is asked again.
+                if i == 0 {
+                    filling = Filling::default();
+                }
+                let decode = |(stream, version)| row::decode(&row, stream, version, &kinds.known());
+                let decoded = (!filling.is_full()).then(|| place(i, &row)?.map(decode).transpose())?;
+                if let Ok(Some(Some(event))) = &decoded {
+                    filling.takes(event);
+                }
+                Some(decoded)
             };
             let decoded = self.0.shared.readers.each(what, &query, decode).await?;
+            self.0.shared.readers.saw(filling.is_full());
             let decoded = decoded.into_iter().filter_map(Result::transpose);
             // None as soon as one type is not known.
             if let Some(events) = decoded.collect::<Result<Option<Vec<_>>, _>>()? {
@@ -187,7 +204,8 @@ impl EventStore for PgBackend {
         let window = if select.is_indexed() { MAX_SEQUENCE } else { after.0.saturating_add(WINDOW) };
         let upto = Position(window.min(MAX_SEQUENCE));
         let mut head = Position(0);
-        let query = || select.query(after, upto, limit);
+        let large = self.0.shared.readers.expects_large() && limit > FEW;
+        let query = || select.query(after, upto, limit, large);
         let see = |row: &PgRow| head = Position(number(row.get_unchecked(7)));
         let mut events = self.named("reading the log", query, see).await?;
         // The order of an inner select is what PostgreSQL does, and not what it promises.
@@ -195,7 +213,7 @@ impl EventStore for PgBackend {
             events.sort_by_key(RecordedEvent::place);
         }
         let last = events.last().map_or(after, RecordedEvent::place);
-        let through = if events.len() == limit { last } else { head.min(upto).max(last) };
+        let through = if is_full(&events, limit) { last } else { head.min(upto).max(last) };
         Ok(Page { events, through, more: through < head })
     }
 

@@ -27,8 +27,9 @@ use crate::{PgBackend, explain, schema};
 /// what others have committed meanwhile (`read committed`); no other isolation can append. A statement that failed
 /// ends it: PostgreSQL refuses whatever follows, and so does [`commit`](Transaction::commit). Dropping it rolls back.
 ///
-/// The names of a projection's tables mean its current generation, as of the beginning, or the one that was asked for: by
-/// the search path.
+/// The names of a projection's tables mean the current generation of the version that has the plain names
+/// ([`Builds::publish`](es_core::store::Builds::publish)), as of the beginning, or the one that was asked for: by the
+/// search path, whose first schema is that of a generation.
 ///
 /// A savepoint rolls back what was staged since only through [`Self::rollback_to`]: what plain SQL does to savepoints
 /// is not seen.
@@ -55,7 +56,7 @@ pub struct Savepoint {
 }
 
 impl Tx {
-    /// With the tables of the current generations.
+    /// With the tables of the current generations of the published versions.
     pub(crate) async fn begin(store: &Arc<Store>) -> Result<Self, StoreError> {
         Self::open(store, store.options.statement_timeout, "").await
     }
@@ -85,7 +86,7 @@ impl Tx {
     async fn open(store: &Arc<Store>, idle: Duration, path: &str) -> Result<Self, StoreError> {
         let failed = |e| error::store("opening a transaction", e);
         let id = store.shared.ids.next();
-        let mut conn = store.users.acquire().await.map_err(failed)?;
+        let mut conn = store.pools.users.acquire().await.map_err(failed)?;
         let idle = i32::try_from(idle.as_millis()).unwrap_or(i32::MAX);
         // A connection that is dropped in here goes through the pool's rollback.
         let begin = format!(

@@ -41,8 +41,8 @@ pub(crate) async fn resolve(store: &Store, attempt: &Attempt) -> Result<Resoluti
         Err(CommitError::Store(error)) => return Err(error),
         Err(other) => return Err(StoreError::transient(DOING, other)),
     }
+    let mut writing = Writing::open(&store.shared, DOING).await?;
     let failed = |e| error::store(DOING, e);
-    let mut writing = Writing::open(&store.shared).await.map_err(failed)?;
     let found = look(writing.conn_mut(), attempt).await.map_err(failed)?;
     let fence = found.is_none() && !attempt.id.is_nil();
     if fence && !attempt.has_events() && is_too_old(attempt.id, store.shared.clock.now()) {

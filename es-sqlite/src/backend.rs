@@ -7,13 +7,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use es_core::services::Services;
 use es_core::store::{
-    Backend, Builds, Commit, CommitError, Committed, Difference, Generation, Position, StoreError, Tables,
+    Backend, Builds, Commit, CommitError, Committed, Generation, Position, RowSnapshot, StoreError, Tables,
 };
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
+use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, SqliteConnection, SqlitePool};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+use crate::projection::Seen;
+use crate::reading::Reading;
+use crate::wal::Wal;
 use crate::writer::{Batcher, Shared, Writing};
 use crate::{Db, SqliteOptions, Tx, error, projection, schema};
 
@@ -32,6 +35,7 @@ pub(crate) struct Store {
     pub(crate) shared: Arc<Shared>,
     pub(crate) batcher: Batcher,
     pub(crate) readers: SqlitePool,
+    pub(crate) reading: Reading,
     file: PathBuf,
     /// The folder of a `:memory:` database; removed with the last handle.
     _temporary: Option<TempDir>,
@@ -62,18 +66,18 @@ impl SqliteBackend {
         let mut conn = first_connection(&connect, options.lock_timeout).await.map_err(failed)?;
         let identity = schema::migrate(&mut conn).await?;
         let head = head(&mut conn).await.map_err(failed)?;
-        let shared = Shared::new(conn, identity, options.clock.clone(), head).await.map_err(failed)?;
-        let shared = Arc::new(shared);
-        let readers = SqlitePoolOptions::new()
-            .max_connections(options.readers)
-            .test_before_acquire(false) // a local file does not go away, and every ping is a thread switch
-            .connect_with(reading(connect))
+        let shared = Shared::new(conn, identity, options.clock.clone(), head, options.lock_timeout)
             .await
             .map_err(failed)?;
+        let shared = Arc::new(shared);
+        let reading = Reading::new(connect, options.readers);
+        let readers = reading.pool();
         crate::types::reload(&shared.types, &readers).await.map_err(failed)?;
         let batcher = Batcher::start(shared.clone());
+        let wal = Wal::new(&file, options.wal_limit);
+        drop(tokio::spawn(wal.keep_short(Arc::downgrade(&shared), reading.gate.clone())));
         drop(tokio::spawn(watch_others(Arc::downgrade(&shared), readers.clone())));
-        Ok(Self(Arc::new(Store { shared, batcher, readers, file, _temporary: temporary })))
+        Ok(Self(Arc::new(Store { shared, batcher, readers, reading, file, _temporary: temporary })))
     }
 
     /// The file; of a `:memory:` database, the one that stands for it.
@@ -82,7 +86,8 @@ impl SqliteBackend {
         &self.0.file
     }
 
-    /// Connections that read, for SQL outside the app's queries.
+    /// Connections that read, for SQL outside the app's queries. Names of tables of projections mean those of the
+    /// version that has the plain names.
     #[must_use]
     pub fn db(&self) -> Db {
         Db::new(self.0.readers.clone())
@@ -98,10 +103,6 @@ fn place(options: &SqliteOptions) -> Result<(PathBuf, Option<TempDir>), StoreErr
     let made = tempfile::Builder::new().prefix("es-sqlite-").tempdir();
     let folder = made.map_err(|e| StoreError::transient("making a folder for the `:memory:` database", e))?;
     Ok((folder.path().join("memory.db"), Some(folder)))
-}
-
-fn reading(connect: SqliteConnectOptions) -> SqliteConnectOptions {
-    connect.create_if_missing(false).pragma("query_only", "on")
 }
 
 /// The connection that makes the file a WAL database, if it is none yet. SQLite does not wait with that for
@@ -203,8 +204,19 @@ impl Backend for SqliteBackend {
         error::is_transient(error)
     }
 
-    fn provide(&self, services: &mut Services) {
-        services.replace(Arc::new(self.db()));
+    fn has_one_writer(&self) -> bool {
+        true
+    }
+
+    fn provide(&self, services: &mut Services, own: &[Tables]) {
+        let reading = &self.0.reading;
+        let db = match Seen::new(own) {
+            Some(seen) => {
+                Db::of(reading.pool_that_looks(seen.clone()), reading.pool_for_reads(seen.clone()), seen)
+            }
+            None => self.db(),
+        };
+        services.replace(Arc::new(db));
     }
 }
 
@@ -241,13 +253,20 @@ impl Builds for SqliteBackend {
         projection::switch(self.begin().await?, tables, to, commit).await
     }
 
-    async fn compare(
+    async fn publish(&self, tables: &Tables, commit: Commit) -> Result<Committed, CommitError> {
+        projection::publish(self.begin().await?, tables, commit).await
+    }
+
+    async fn remove_version(
         &self,
-        tables: &Tables,
-        old: Generation,
-        new: Generation,
-        samples: usize,
-    ) -> Result<Vec<Difference>, StoreError> {
-        projection::compare(&self.0.readers, tables, old, new, samples).await
+        projection: &str,
+        version: u32,
+        commit: Commit,
+    ) -> Result<Committed, CommitError> {
+        projection::remove_version(self.begin().await?, projection, version, commit).await
+    }
+
+    async fn row_snapshot(&self) -> Result<Box<dyn RowSnapshot>, StoreError> {
+        Ok(Box::new(projection::Snapshot::take(&self.0.readers).await?))
     }
 }

@@ -16,6 +16,7 @@ pub struct SqliteOptions {
     pub(crate) readers: u32,
     pub(crate) lock_timeout: Duration,
     pub(crate) create: bool,
+    pub(crate) wal_limit: u64,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -41,6 +42,7 @@ impl SqliteOptions {
             readers: 4,
             lock_timeout: Duration::from_secs(5),
             create: true,
+            wal_limit: 64 << 20,
             clock: Arc::new(SystemClock),
         }
     }
@@ -63,6 +65,17 @@ impl SqliteOptions {
     #[must_use]
     pub const fn with_lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = timeout;
+        self
+    }
+
+    /// How many bytes the write-ahead log (the file that ends in `-wal`) may have; 64 MiB by default.
+    ///
+    /// When a commit leaves more in it, it is emptied: writes wait, and so do reads of this process that have not begun,
+    /// until those that have begun end, for a tenth of a second at most. A read that is open for longer cannot be helped:
+    /// the log grows, and a warning says how far.
+    #[must_use]
+    pub const fn with_wal_limit(mut self, bytes: u64) -> Self {
+        self.wal_limit = bytes;
         self
     }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use es_core::limits::MAX_PAGE;
 use es_core::processor::Slices;
-use es_core::store::{RowStore, Span, StoreError, StoredRow};
+use es_core::store::{Filling, RowStore, Span, StoreError, StoredRow};
 use futures::TryStreamExt as _;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
@@ -38,14 +38,23 @@ impl RowStore for SqliteBackend {
         // No key is empty, so the empty text is before all of them.
         let limit = i64::try_from(limit.min(MAX_PAGE)).unwrap_or(i64::MAX);
         let query = sqlx::query(SCAN).bind(table).bind(after.unwrap_or_default()).bind(limit);
-        let found = query.fetch_all(&self.0.readers).await.map_err(|e| error::store("scanning rows", e))?;
-        Ok(found.iter().map(row).collect())
+        let (mut all, mut filling) = (Vec::new(), Filling::default());
+        let mut found = query.fetch(&self.0.readers);
+        while !filling.is_full()
+            && let Some(found) = found.try_next().await.map_err(|e| error::store("scanning rows", e))?
+        {
+            let row = row(&found);
+            filling.takes(&row);
+            all.push(row);
+        }
+        Ok(all)
     }
 
     /// One statement has one limit, so each span is read up to the largest of them.
     async fn scan_many(&self, table: &str, spans: &[Span]) -> Result<Vec<Vec<StoredRow>>, StoreError> {
         let limit = spans.iter().map(|span| span.limit.min(MAX_PAGE)).max().unwrap_or_default();
         let mut all = vec![Vec::new(); spans.len()];
+        let mut fillings = vec![Filling::shared(spans.len()); spans.len()];
         if limit == 0 {
             return Ok(all);
         }
@@ -57,8 +66,9 @@ impl RowStore for SqliteBackend {
         let mut found = query.fetch(&self.0.readers);
         while let Some(found) = found.try_next().await.map_err(failed)? {
             let span = usize::try_from(found.get_unchecked::<i64, _>(0)).unwrap_or_default();
-            if all[span].len() < spans[span].limit {
-                all[span].push(row_at(&found, 1));
+            let row = row_at(&found, 1);
+            if all[span].len() < spans[span].limit && fillings[span].takes(&row) {
+                all[span].push(row);
             }
         }
         Ok(all)
@@ -70,7 +80,7 @@ impl RowStore for SqliteBackend {
     }
 }
 
-fn row(row: &SqliteRow) -> StoredRow {
+pub(crate) fn row(row: &SqliteRow) -> StoredRow {
     row_at(row, 0)
 }
 

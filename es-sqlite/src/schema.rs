@@ -19,6 +19,7 @@ pub struct Migration {
 const MIGRATIONS: &[Migration] = &[
     Migration { number: 1, sql: include_str!("../migrations/0001_store.sql") },
     Migration { number: 2, sql: include_str!("../migrations/0002_attempts.sql") },
+    Migration { number: 3, sql: include_str!("../migrations/0003_versions.sql") },
 ];
 
 /// Every step of the schema, to read or to print.

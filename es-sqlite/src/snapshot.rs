@@ -13,8 +13,7 @@ const PUT: &str = include_str!("sql/put_snapshot.sql");
 impl SqliteBackend {
     /// The write connection, between two batches.
     async fn writing(&self, what: &'static str) -> Result<Writing, StoreError> {
-        self.0.shared.not_the_holder()?;
-        Writing::acquire(&self.0.shared).await.map_err(|e| error::store(what, e))
+        Writing::acquire(&self.0.shared, what).await
     }
 }
 

@@ -4,9 +4,10 @@ use async_trait::async_trait;
 use es_core::clock::Timestamp;
 use es_core::limits::{MAX_PAGE, MAX_SEQUENCE};
 use es_core::store::{
-    Attempt, Commit, CommitError, Committed, EventFilter, EventStore, IdempotencyKey, Outcome, Page,
-    Position, RecordedEvent, Resolution, StoreError, StreamId, Version, check,
+    Attempt, Commit, CommitError, Committed, EventFilter, EventStore, Filling, IdempotencyKey, Outcome, Page,
+    Position, RecordedEvent, Resolution, StoreError, StreamId, Version, check, is_full,
 };
+use futures::StreamExt as _;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, Sqlite};
 use tokio::sync::watch;
@@ -22,31 +23,46 @@ const STREAM: &str = include_str!("sql/stream.sql");
 const OUTCOME: &str = include_str!("sql/outcome.sql");
 
 impl SqliteBackend {
-    /// Decodes rows; types that another process has added meanwhile are read first.
-    async fn decode(
+    /// Reads events and decodes each as it comes in, until the page is full. Types that another process has added since
+    /// are read first. A row that has no place is no event.
+    async fn events(
         &self,
-        rows: &[SqliteRow],
-        of: impl Fn(usize, &SqliteRow) -> Result<(StreamId, Version), StoreError>,
+        what: &'static str,
+        query: impl Fn() -> SqlQuery + Send + Sync,
+        mut place: impl FnMut(usize, &SqliteRow) -> Result<Option<(StreamId, Version)>, StoreError> + Send,
     ) -> Result<Vec<RecordedEvent>, StoreError> {
-        let types = &self.0.shared.types;
-        let try_decode = || {
-            let known = types.known();
-            let decode = |(i, row): (usize, &SqliteRow)| {
-                let (stream, version) = of(i, row)?;
-                row::decode(row, &stream, version, &known)
-            };
-            // None as soon as one type is not known.
-            rows.iter().enumerate().map(decode).collect::<Result<Option<Vec<_>>, _>>()
-        };
-        if let Some(events) = try_decode()? {
-            return Ok(events);
+        for knows_all in [false, true] {
+            if let Some(events) = self.try_events(what, query(), &mut place).await? {
+                return Ok(events);
+            }
+            if !knows_all {
+                let reloaded = crate::types::reload(&self.0.shared.types, &self.0.readers).await;
+                reloaded.map_err(|e| error::store("reading event types", e))?;
+            }
         }
-        crate::types::reload(types, &self.0.readers)
-            .await
-            .map_err(|e| error::store("reading event types", e))?;
-        let missing =
-            || StoreError::Corrupt { what: "an event has a type that is not in es_types".to_owned() };
-        try_decode()?.ok_or_else(missing)
+        Err(StoreError::Corrupt { what: "an event has a type that is not in es_types".to_owned() })
+    }
+
+    /// `None` if one type is not known.
+    async fn try_events(
+        &self,
+        what: &'static str,
+        query: SqlQuery,
+        place: &mut (impl FnMut(usize, &SqliteRow) -> Result<Option<(StreamId, Version)>, StoreError> + Send),
+    ) -> Result<Option<Vec<RecordedEvent>>, StoreError> {
+        let (mut events, mut filling) = (Vec::new(), Filling::default());
+        let mut rows = query.fetch(&self.0.readers).enumerate();
+        while !filling.is_full()
+            && let Some((i, row)) = rows.next().await
+        {
+            let row = row.map_err(|e| error::store(what, e))?;
+            let Some((stream, version)) = place(i, &row)? else { continue };
+            let event = row::decode(&row, &stream, version, &self.0.shared.types.known())?;
+            let Some(event) = event else { return Ok(None) };
+            filling.takes(&event);
+            events.push(event);
+        }
+        Ok(Some(events))
     }
 
     async fn number(&self, what: &'static str, query: SqlScalar) -> Result<Option<u64>, StoreError> {
@@ -55,18 +71,17 @@ impl SqliteBackend {
     }
 }
 
+type SqlQuery = sqlx::query::Query<'static, Sqlite, sqlx::sqlite::SqliteArguments>;
 type SqlScalar = sqlx::query::QueryScalar<'static, Sqlite, i64, sqlx::sqlite::SqliteArguments>;
 
 #[async_trait]
 impl EventStore for SqliteBackend {
     async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
         check::commit(&commit)?;
-        self.0.shared.not_the_holder()?;
         self.0.batcher.commit(commit).await
     }
 
     async fn resolve(&self, attempt: &Attempt) -> Result<Resolution, StoreError> {
-        self.0.shared.not_the_holder()?;
         attempt::resolve(&self.0, attempt).await
     }
 
@@ -76,9 +91,10 @@ impl EventStore for SqliteBackend {
         after: Version,
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, StoreError> {
-        let query = sqlx::query(STREAM).bind(id.as_str()).bind(signed(after.0)).bind(bounded(limit));
-        let rows = query.fetch_all(&self.0.readers).await.map_err(|e| error::store("reading a stream", e))?;
-        self.decode(&rows, |i, _| Ok((id.clone(), Version(after.0 + 1 + i as u64)))).await
+        let query =
+            || sqlx::query(STREAM).bind(id.as_str().to_owned()).bind(signed(after.0)).bind(bounded(limit));
+        let place = |i, _: &SqliteRow| Ok(Some((id.clone(), Version(after.0 + 1 + i as u64))));
+        self.events("reading a stream", query, place).await
     }
 
     async fn read(&self, filter: &EventFilter, after: Position, limit: usize) -> Result<Page, StoreError> {
@@ -90,23 +106,27 @@ impl EventStore for SqliteBackend {
         let select = Select::new(filter);
         let window = if select.is_indexed() { MAX_SEQUENCE } else { after.0.saturating_add(WINDOW) };
         let upto = Position(window.min(MAX_SEQUENCE));
-        let query = select.bind(sqlx::query(select.head_and_sql()), after, upto, limit);
-        let rows = query.fetch_all(&self.0.readers).await.map_err(|e| error::store("reading the log", e))?;
-        let (head, rows) = rows.split_first().expect("the first statement has one row");
-        // The events were read after the head, so up to the head none is missing.
-        let head = Position(number(head.get_unchecked(0)));
-        let events = self.decode(rows, named).await?;
+        let query = || select.bind(sqlx::query(select.head_and_sql()), after, upto, limit);
+        let mut head = Position(0);
+        let place = |i, row: &SqliteRow| {
+            // The first statement has one row. The events are read after it, so up to the head none is missing.
+            if i == 0 {
+                head = Position(number(row.get_unchecked(0)));
+                return Ok(None);
+            }
+            named(row).map(Some)
+        };
+        let events = self.events("reading the log", query, place).await?;
         let last = events.last().map_or(after, RecordedEvent::place);
-        let through = if events.len() == limit { last } else { head.min(upto).max(last) };
+        let through = if is_full(&events, limit) { last } else { head.min(upto).max(last) };
         Ok(Page { events, through, more: through < head })
     }
 
     async fn at(&self, positions: &[Position]) -> Result<Vec<RecordedEvent>, StoreError> {
         let positions: Vec<u64> = check::positions(positions)?.into_iter().map(|p| p.0).collect();
         let query =
-            sqlx::query(filter::at()).bind(serde_json::to_string(&positions).expect("numbers serialize"));
-        let rows = query.fetch_all(&self.0.readers).await.map_err(|e| error::store("reading events", e))?;
-        self.decode(&rows, named).await
+            || sqlx::query(filter::at()).bind(serde_json::to_string(&positions).expect("numbers serialize"));
+        self.events("reading events", query, |_, row| named(row).map(Some)).await
     }
 
     async fn head(&self) -> Result<Position, StoreError> {
@@ -150,7 +170,7 @@ impl EventStore for SqliteBackend {
 }
 
 /// The stream and the version of a row that has them behind its event.
-fn named(_: usize, row: &SqliteRow) -> Result<(StreamId, Version), StoreError> {
+fn named(row: &SqliteRow) -> Result<(StreamId, Version), StoreError> {
     let version = Version(number(row.get_unchecked(3)));
     Ok((StreamId::new(row.get_unchecked::<&str, _>(4))?, version))
 }

@@ -12,9 +12,10 @@ use crate::{batch, error, schema};
 /// The user's SQL and what is staged, in one transaction. Derefs to sqlx's connection:
 /// `sqlx::query(..).execute(&mut **tx)`.
 ///
-/// It holds the store's only write connection: other writes of this process wait until it ends. The
-/// task that holds it must not wait for another write of the same store; that is refused, since it
-/// would wait for itself. Dropping it rolls back.
+/// It holds the store's only write connection: other writes of this process wait until it ends. Code that holds it must
+/// not await another write of the same store, since it would wait for itself: that is refused after a second in which
+/// nothing was done with the `Tx`. Futures that are joined in one task may do both, one holding a `Tx` while another one
+/// writes, as long as the first one does not pause for longer than that in between. Dropping it rolls back.
 #[derive(Debug)]
 pub struct Tx {
     writing: Writing,
@@ -61,6 +62,7 @@ impl Transaction for Tx {
 
     async fn commit(mut self) -> Result<Committed, CommitError> {
         es_core::store::check::commit(&self.staged)?;
+        self.writing.let_go();
         if let Some(names) = self.give_back {
             self.writing.not_lost()?;
             let given = sqlx::raw_sql(schema::sql(names)).execute(self.writing.conn_mut()).await;
@@ -73,6 +75,7 @@ impl Transaction for Tx {
     }
 
     async fn rollback(mut self) -> Result<(), StoreError> {
+        self.writing.let_go();
         self.writing.rollback().await.map_err(|e| error::store("rolling back", e))
     }
 }

@@ -48,7 +48,9 @@ const CHECKS: &[(&str, &str)] = &[
          from es_projections p, json_each(p.objects) o
          where not exists (
              select 1 from sqlite_schema s
-             where s.name = (o.value ->> 1) || case p.current when 1 then '' else '~' || p.generation end
+             where s.name = (o.value ->> 1) || case
+                 when p.current and p.version is (select n.version from es_published n where n.name = p.name)
+                 then '' else p.suffix end
          )",
     ),
     ("the file is sound", "select integrity_check from pragma_integrity_check where integrity_check <> 'ok'"),

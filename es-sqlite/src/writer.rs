@@ -5,9 +5,10 @@
 //! al., "Implementation techniques for main memory database systems", 1984).
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::ThreadId;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use es_core::clock::Clock;
 use es_core::entropy::SystemEntropy;
@@ -16,9 +17,12 @@ use es_core::store::{Attempt, Commit, CommitError, Committed, Position, RowWakes
 use sqlx::SqliteConnection;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, mpsc, oneshot, watch};
+use tokio::time::timeout;
 
 use crate::batch;
 use crate::error;
+use crate::guard::Guard;
+use crate::holding::{Caller, Holding, Stuck, TICK, would_wait_for_itself};
 use crate::types::Types;
 
 /// Requests that may wait; more callers wait for room.
@@ -29,6 +33,7 @@ const MAX_BYTES: usize = 4 << 20;
 
 /// A commit, and where its outcome goes.
 struct Request {
+    caller: Caller,
     commit: Commit,
     reply: oneshot::Sender<Result<Committed, CommitError>>,
 }
@@ -50,7 +55,11 @@ pub(crate) struct Shared {
     /// Where a `Tx` that is dropped outside a runtime is rolled back.
     runtime: Handle,
     /// Who holds a [`Tx`](crate::Tx), to refuse what would wait for itself.
-    holder: Mutex<Option<Holder>>,
+    holding: Arc<Holding>,
+    /// How long another process that writes is waited for.
+    pub(crate) lock_timeout: Duration,
+    /// Tells that something may have been written.
+    pub(crate) written: watch::Sender<()>,
 }
 
 #[derive(Debug)]
@@ -60,62 +69,17 @@ struct Connection {
     open: bool,
 }
 
-/// Watches over a user's transaction. SQLite ends one by itself after some errors (a full disk, `insert or
-/// rollback`), and what follows would commit statement by statement: a user who went on would keep half.
-#[derive(Debug, Default)]
-struct Guard {
-    /// Whether the open transaction is a user's.
-    watching: AtomicBool,
-    /// Whether SQLite has ended it.
-    lost: AtomicBool,
-}
-
-impl Guard {
-    fn watch(&self, watching: bool) {
-        self.lost.store(false, Ordering::SeqCst);
-        self.watching.store(watching, Ordering::SeqCst);
-    }
-
-    fn is_lost(&self) -> bool {
-        self.watching.load(Ordering::SeqCst) && self.lost.load(Ordering::SeqCst)
-    }
-
-    /// Hooks of the connection: nothing commits in the place of a transaction that was lost.
-    async fn install(self: &Arc<Self>, conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        let mut handle = conn.lock_handle().await?;
-        let guard = self.clone();
-        handle.set_rollback_hook(move || guard.lost.store(true, Ordering::SeqCst));
-        let guard = self.clone();
-        handle.set_commit_hook(move || !guard.is_lost());
-        Ok(())
-    }
-}
-
-/// A task, or the thread of a `block_on`, which is no task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Holder(Option<tokio::task::Id>, ThreadId);
-
-impl Holder {
-    fn current() -> Self {
-        Self(tokio::task::try_id(), std::thread::current().id())
-    }
-
-    fn is_current(self) -> bool {
-        let Self(task, thread) = Self::current();
-        // A task moves between threads; without a task, the thread is who we are.
-        self.0 == task && (task.is_some() || self.1 == thread)
-    }
-}
-
 impl Shared {
     pub(crate) async fn new(
         mut conn: SqliteConnection,
         identity: uuid::Uuid,
         clock: Arc<dyn Clock>,
         head: Position,
+        lock_timeout: Duration,
     ) -> Result<Self, sqlx::Error> {
-        let guard = Arc::new(Guard::default());
+        let (guard, holding) = (Arc::new(Guard::default()), Arc::new(Holding::default()));
         guard.install(&mut conn).await?;
+        holding.install(&mut conn).await?;
         Ok(Self {
             identity,
             ids: Ids::new(clock.clone(), Arc::new(SystemEntropy)),
@@ -127,19 +91,10 @@ impl Shared {
             connection: Arc::new(AsyncMutex::new(Connection { conn, open: false })),
             guard,
             runtime: Handle::current(),
-            holder: Mutex::new(None),
+            holding,
+            lock_timeout,
+            written: watch::Sender::new(()),
         })
-    }
-
-    /// Refuses a caller that would wait for the transaction it holds.
-    pub(crate) fn not_the_holder(&self) -> Result<(), StoreError> {
-        let holder = *self.holder.lock().unwrap_or_else(PoisonError::into_inner);
-        if !holder.is_some_and(Holder::is_current) {
-            return Ok(());
-        }
-        let what = "this task holds an open `Tx` of the store and would wait for itself: \
-                    write through the `Tx` (`app.send(..).within(&mut tx)`), or end it first";
-        Err(StoreError::misuse(what))
     }
 
     /// Names a commit, if its caller has not.
@@ -170,41 +125,65 @@ pub(crate) struct Writing {
 
 impl Writing {
     /// Waits for the connection; nothing is open yet.
-    pub(crate) async fn acquire(shared: &Arc<Shared>) -> Result<Self, sqlx::Error> {
+    ///
+    /// # Errors
+    ///
+    /// Also if the caller would wait for itself.
+    pub(crate) async fn acquire(shared: &Arc<Shared>, what: &'static str) -> Result<Self, StoreError> {
+        let (caller, mut stuck) = (Caller::current(), Stuck::default());
+        let mut locking = pin!(Self::lock(shared, what));
+        loop {
+            match timeout(TICK, &mut locking).await {
+                Ok(locked) => return locked,
+                Err(_) if stuck.holder(&shared.holding) == Some(caller) => {
+                    return Err(would_wait_for_itself());
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// The same for a task that asks for others.
+    async fn lock(shared: &Arc<Shared>, what: &'static str) -> Result<Self, StoreError> {
         let connection = shared.connection.clone().lock_owned().await;
         let mut writing = Self { shared: shared.clone(), connection: Some(connection), held: false };
         if writing.is_open() {
-            writing.rollback().await?;
+            writing.rollback().await.map_err(|e| error::store(what, e))?;
         }
         Ok(writing)
     }
 
     /// Waits for the connection and opens a transaction.
-    pub(crate) async fn open(shared: &Arc<Shared>) -> Result<Self, sqlx::Error> {
-        let mut writing = Self::acquire(shared).await?;
+    pub(crate) async fn open(shared: &Arc<Shared>, what: &'static str) -> Result<Self, StoreError> {
+        let mut writing = Self::acquire(shared, what).await?;
         writing.set_open(true);
         if let Err(error) = sqlx::query("begin immediate").execute(writing.conn_mut()).await {
             writing.set_open(false);
-            return Err(error);
+            return Err(error::store(what, error));
         }
         Ok(writing)
     }
 
     /// Opens a transaction for the user.
     pub(crate) async fn begin(shared: &Arc<Shared>) -> Result<Self, StoreError> {
-        shared.not_the_holder()?;
-        let failed = |e| error::store("opening a transaction", e);
-        let mut writing = Self::open(shared).await.map_err(failed)?;
+        let mut writing = Self::open(shared, "opening a transaction").await?;
         shared.guard.watch(true);
         writing.held = true;
         writing.hold();
         Ok(writing)
     }
 
-    /// The caller's task holds a user's transaction now: a `Tx` may be handed on.
+    /// The caller has a user's transaction now, and goes on with it: a `Tx` may be handed on.
     pub(crate) fn hold(&self) {
         if self.held {
-            *self.shared.holder.lock().unwrap_or_else(PoisonError::into_inner) = Some(Holder::current());
+            self.shared.holding.hold();
+        }
+    }
+
+    /// The transaction ends, and needs nothing of the user's for that.
+    pub(crate) fn let_go(&mut self) {
+        if std::mem::take(&mut self.held) {
+            self.shared.holding.let_go();
         }
     }
 
@@ -277,9 +256,8 @@ impl Writing {
 
 impl Drop for Writing {
     fn drop(&mut self) {
-        if self.held {
-            *self.shared.holder.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        }
+        self.let_go();
+        self.shared.written.send_replace(());
         let Some(mut connection) = self.connection.take() else { return };
         if !connection.open {
             return;
@@ -323,7 +301,8 @@ impl Batcher {
     async fn send(&self, commit: Commit) -> Result<Committed, CommitError> {
         let attempt = Attempt::of(commit.attempt, &commit);
         let (reply, outcome) = oneshot::channel();
-        if self.requests.send(Request { commit, reply }).await.is_err() {
+        let request = Request { caller: Caller::current(), commit, reply };
+        if self.requests.send(request).await.is_err() {
             let gone = std::io::Error::other("the runtime that the store was opened on has ended");
             return Err(StoreError::transient("a commit", gone).into());
         }
@@ -338,24 +317,53 @@ async fn write(shared: Arc<Shared>, mut requests: mpsc::Receiver<Request>) {
         if waiting.is_empty() && requests.recv_many(&mut received, QUEUE).await == 0 {
             return;
         }
+        waiting.extend(received.drain(..));
         // Callers that the last batch has just woken come into this one.
         tokio::task::yield_now().await;
-        while let Ok(request) = requests.try_recv() {
-            received.push(request);
-        }
-        waiting.extend(received.drain(..));
+        let locked = lock_for(&shared, &mut waiting, &mut requests).await;
+        receive(&mut waiting, &mut requests);
         let (commits, replies): (Vec<_>, Vec<_>) = take(&mut waiting).map(|r| (r.commit, r.reply)).unzip();
-        let outcomes = match Writing::acquire(&shared).await {
+        let outcomes = match locked {
+            Ok(_) if commits.is_empty() => continue,
             Ok(mut writing) => batch::run(&mut writing, commits).await,
-            Err(e) => {
-                let error = CommitError::from(error::store("a commit", e));
-                commits.iter().map(|_| Err(error.clone())).collect()
-            }
+            Err(error) => commits.iter().map(|_| Err(error.clone().into())).collect(),
         };
         for (reply, outcome) in replies.into_iter().zip(outcomes) {
             // A caller that has gone away did not want to know.
             drop(reply.send(outcome));
         }
+    }
+}
+
+/// Waits for the connection. Requests whose callers wait for themselves are refused meanwhile.
+async fn lock_for(
+    shared: &Arc<Shared>,
+    waiting: &mut VecDeque<Request>,
+    requests: &mut mpsc::Receiver<Request>,
+) -> Result<Writing, StoreError> {
+    let (mut locking, mut stuck) = (pin!(Writing::lock(shared, "a commit")), Stuck::default());
+    loop {
+        if let Ok(locked) = timeout(TICK, &mut locking).await {
+            return locked;
+        }
+        let Some(holder) = stuck.holder(&shared.holding) else { continue };
+        receive(waiting, requests);
+        for request in std::mem::take(waiting) {
+            if request.caller == holder {
+                drop(request.reply.send(Err(would_wait_for_itself().into())));
+            } else {
+                waiting.push_back(request);
+            }
+        }
+    }
+}
+
+/// What waits in the queue.
+fn receive(waiting: &mut VecDeque<Request>, requests: &mut mpsc::Receiver<Request>) {
+    while waiting.len() < QUEUE
+        && let Ok(request) = requests.try_recv()
+    {
+        waiting.push_back(request);
     }
 }
 

@@ -6,6 +6,7 @@ mod condition;
 mod contender;
 mod copy;
 mod crew;
+mod effects;
 mod flat;
 mod fold;
 mod idle;
@@ -13,6 +14,7 @@ mod latency;
 mod limits;
 mod memory;
 mod ours;
+mod parked;
 mod peers;
 mod plan;
 mod processors;
@@ -26,6 +28,7 @@ mod worker;
 
 use std::path::Path;
 
+pub use parked::run as parked;
 pub use processors::{run as processors, share};
 pub use queue::run as queue;
 pub use worker::{list, work};

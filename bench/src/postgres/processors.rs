@@ -33,6 +33,7 @@ pub fn run(runtime: &Runtime, rounds: usize, long: bool) -> anyhow::Result<()> {
         many(runtime, &server, rounds, events)?;
         visible(runtime, &server)?;
         shared(runtime, &server)?;
+        super::effects::measure(runtime, &server)?;
         super::idle::measure(runtime, &server)?;
     }
     Ok(())

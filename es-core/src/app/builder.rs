@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::App;
 use super::start::two_named;
 use super::wiring::Wiring;
+use super::{App, BeforeReady};
 use crate::clock::{Clock, SystemClock};
 use crate::command::{Interceptor, Registry, RetryPolicy, missing_for};
 use crate::entropy::{Entropy, SystemEntropy};
@@ -53,6 +53,7 @@ pub(super) struct Settings {
     pub(super) processors: ProcessorOptions,
     /// Options of processors by their names without a version.
     pub(super) of_processor: BTreeMap<String, ProcessorOptions>,
+    pub(super) before_ready: BeforeReady,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) entropy: Arc<dyn Entropy>,
 }
@@ -68,6 +69,7 @@ impl Default for Settings {
             node: NodeSettings::default(),
             processors: ProcessorOptions::default(),
             of_processor: BTreeMap::new(),
+            before_ready: BeforeReady::default(),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
         }
@@ -363,6 +365,13 @@ impl<B: Backend> AppBuilder<B> {
     /// are and waits for them.
     pub const fn looks_on(mut self) -> Self {
         self.settings.node.looks_on = true;
+        self
+    }
+
+    /// What queries about a projection do before the app is [ready](App::ready) for them: by default they answer what is
+    /// there.
+    pub const fn before_ready(mut self, what: BeforeReady) -> Self {
+        self.settings.before_ready = what;
         self
     }
 

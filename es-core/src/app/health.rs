@@ -36,7 +36,8 @@ pub struct Health {
 }
 
 impl Health {
-    /// Whether the store answers, no processor fails or is halted, and none is behind without progress for a minute.
+    /// Whether the store answers, no processor fails, is halted or cannot be worked on, and none is behind without progress
+    /// for a minute.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.head.is_ok() && self.processors.iter().all(|processor| self.ill(processor, MINUTE).is_none())

@@ -3,6 +3,7 @@
 mod builder;
 mod health;
 mod queries;
+mod ready;
 mod start;
 mod watch;
 mod wiring;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 pub use self::builder::AppBuilder;
 pub use self::health::Health;
+pub use self::ready::BeforeReady;
 pub use self::start::StartError;
 use self::wiring::Wiring;
 use crate::command::{Bus, IdOf, Sender, Via};
@@ -36,6 +38,7 @@ pub(crate) struct Inner {
     pub(crate) queries: Wiring,
     /// The stored names of inline and live projections: they are never behind.
     pub(crate) never_behind: BTreeSet<String>,
+    before_ready: BeforeReady,
 }
 
 impl App {
@@ -213,7 +216,7 @@ impl App {
         self.processor::<P>()?.reset(Reset::Start).await
     }
 
-    /// Begins to build a projection anew beside the tables that queries read, or goes on with it.
+    /// Begins to rebuild a projection next to the tables that queries read, or continues.
     ///
     /// # Errors
     ///

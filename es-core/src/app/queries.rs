@@ -4,7 +4,7 @@ use std::any::type_name;
 use std::time::Duration;
 
 use super::App;
-use crate::projection::{View, Views};
+use crate::projection::{View, Views, tables_of};
 use crate::query::{self, Gather, Query, QueryError};
 
 impl App {
@@ -14,6 +14,7 @@ impl App {
     ///
     /// [`QueryError`] if this app runs no view, or the row cannot be read.
     pub async fn view<V: View>(&self, key: &V::Key) -> Result<Option<V>, QueryError> {
+        self.admit(type_name::<V>(), Some(&tables_of::<V>().stored_name())).await?;
         let views = self.services().get::<Views>();
         let views = views.map_err(|source| QueryError::Missing { query: type_name::<V>(), source })?;
         query::answered::<V, Views, _>(views.get(key)).await
@@ -25,6 +26,7 @@ impl App {
     ///
     /// [`QueryError`] if the handler failed or panicked, or nobody provided it.
     pub async fn query<Q: Query>(&self, query: Q) -> Result<Q::Answer, QueryError> {
+        self.admit(type_name::<Q>(), self.0.queries.projection_of::<Q::Handler>()).await?;
         query::ask(self.services(), query).await
     }
 

@@ -13,11 +13,11 @@ use crate::id::Ids;
 use crate::inline::{self, Inline};
 use crate::lifecycle::Lifecycle;
 use crate::limits;
-use crate::processor::{self, AnyBackend, NodeContext, NodeSettings, Pages, Runner};
+use crate::processor::{self, AnyBackend, NodeContext, Pages, ProcessorOptions, Runner};
 use crate::projection::Views;
 use crate::projection::live::Live;
 use crate::repository::{Cache, Repository};
-use crate::store::{Backend, EventStore};
+use crate::store::{Backend, EventStore, StoreError};
 
 impl<B: Backend> AppBuilder<B> {
     /// Checks the wiring, prepares the projections' tables, starts the processors.
@@ -31,17 +31,21 @@ impl<B: Backend> AppBuilder<B> {
         let mut never_behind = self.live.clone().unwrap_or_default();
         never_behind.extend(self.inline.iter().map(|entry| entry.runner.name()));
         let node = self.node();
+        warn_of_orphans(&*self.backend, &self.runners, &never_behind).await;
+        let runners = self.with_options();
+        let unprepared = prepare(&node, &runners).await.map_err(StartError)?;
+        // Last: once the inline projections have changed, programs of before cannot write any more.
         let entries = std::mem::take(&mut self.inline);
         let inline = inline::start(&node, self.backend.clone(), entries, &self.retired).await;
         let inline = inline.map_err(StartError)?;
-        warn_of_orphans(&*self.backend, &self.runners, &never_behind).await;
-        all_right(prepare(&*self.backend, &self.runners, self.settings.node).await)?;
-        Ok(self.run(node, inline, never_behind))
+        Ok(self.run(node, inline, never_behind, runners, &unprepared))
     }
 
     /// What handlers may ask for without that it was provided.
     fn provide_own(&mut self) {
-        self.backend.provide(&mut self.services);
+        let runners = self.runners.iter().chain(self.inline.iter().map(|entry| &entry.runner));
+        let own: Vec<_> = runners.filter_map(|runner| runner.keeps().tables()).collect();
+        self.backend.provide(&mut self.services, &own);
         if let Some(names) = &self.live {
             let live = Live::new(self.backend.clone(), Arc::new(names.clone()));
             self.services.replace(Arc::new(Views::with_live(self.backend.clone(), live)));
@@ -57,6 +61,9 @@ impl<B: Backend> AppBuilder<B> {
         let mut wrong: Vec<String> = checks.flat_map(|check| check(&self.services)).collect();
         wrong.extend(self.services.twice().iter().map(|t| format!("`{t}` was provided twice")));
         wrong.extend(self.commands.twice().iter().cloned());
+        let was = self.runners.iter().filter_map(|runner| Some((runner.name(), runner.was()?)));
+        let both = was.filter(|(_, was)| names.iter().any(|name| name == was));
+        wrong.extend(both.map(|(name, was)| format!("{name} was {was}, which this app runs as well")));
         wrong.extend(wrong_names(&names));
         wrong.extend(self.settings.wrong(&names));
         wrong
@@ -78,8 +85,25 @@ impl<B: Backend> AppBuilder<B> {
         }
     }
 
+    /// The processors, each with its own options or those of all.
+    fn with_options(&mut self) -> Vec<(Arc<dyn Runner>, ProcessorOptions)> {
+        let settings = &self.settings;
+        let options = |runner: Arc<dyn Runner>| {
+            let own = settings.of_processor.get(base_name(&runner.name())).copied();
+            (runner, own.unwrap_or(settings.processors))
+        };
+        std::mem::take(&mut self.runners).into_iter().map(options).collect()
+    }
+
     /// Begins to work.
-    fn run(self, mut node: NodeContext, inline: Option<Inline<B>>, never_behind: BTreeSet<String>) -> App {
+    fn run(
+        self,
+        mut node: NodeContext,
+        inline: Option<Inline<B>>,
+        never_behind: BTreeSet<String>,
+        runners: Vec<(Arc<dyn Runner>, ProcessorOptions)>,
+        unprepared: &BTreeSet<String>,
+    ) -> App {
         let mut services = self.services;
         let store: Arc<dyn EventStore> = match inline {
             Some(inline) => {
@@ -89,15 +113,9 @@ impl<B: Backend> AppBuilder<B> {
             None => self.backend.clone(),
         };
         node.services = Arc::new(services.clone());
-        let Settings { retry, timeout, max_events, cache, verify, processors, of_processor, .. } =
-            self.settings;
+        let Settings { retry, timeout, max_events, cache, verify, before_ready, .. } = self.settings;
         let closing = CancellationToken::new();
         let lifecycle = Lifecycle::new(closing.clone());
-        let options = |runner: Arc<dyn Runner>| {
-            let own = of_processor.get(base_name(&runner.name())).copied();
-            (runner, own.unwrap_or(processors))
-        };
-        let runners = self.runners.into_iter().map(options).collect();
         let tasks = lifecycle.tasks().clone();
         let bus = Arc::new(Bus {
             repository: Repository { store, snapshots: self.backend },
@@ -113,25 +131,48 @@ impl<B: Backend> AppBuilder<B> {
             verify,
         });
         node.sender.connect(&bus);
-        let processors = processor::start(&node, runners, &tasks, &closing);
-        App(Arc::new(Inner { bus, processors, queries: self.queries, never_behind }))
+        let processors = processor::start(&node, runners, unprepared, &tasks, &closing);
+        App(Arc::new(Inner { bus, processors, queries: self.queries, never_behind, before_ready }))
     }
 }
 
 /// Makes the tables and rows of processors that are run for the first time, and takes over what older programs make. Gives
-/// what cannot be done, a line each.
-async fn prepare(backend: &dyn AnyBackend, runners: &[Arc<dyn Runner>], node: NodeSettings) -> Vec<String> {
-    let mut wrong = Vec::new();
-    for runner in runners {
-        if let Err(error) = processor::prepare(backend, &**runner).await {
-            wrong.push(format!("{}: {}", runner.name(), crate::chain(&error)));
+/// those of which a row cannot be read: that stops them, and no other.
+///
+/// # Errors
+///
+/// What cannot be done, a line each.
+async fn prepare(
+    node: &NodeContext,
+    runners: &[(Arc<dyn Runner>, ProcessorOptions)],
+) -> Result<BTreeSet<String>, Vec<String>> {
+    let (mut wrong, mut unprepared) = (Vec::new(), BTreeSet::new());
+    // One that only looks on changes nothing.
+    if node.settings.looks_on {
+        return Ok(unprepared);
+    }
+    for (runner, _) in runners {
+        let prepared = match processor::settle_name(&*node.backend, &**runner, node.settings).await {
+            Ok(false) => processor::prepare(&*node.backend, &**runner).await,
+            settled => settled.map(drop),
+        };
+        match prepared {
+            Ok(()) => {}
+            Err(error @ StoreError::Corrupt { .. }) => {
+                let (processor, error) = (runner.name(), crate::chain(&error));
+                tracing::error!(processor, error, "starts without it: its rows cannot be read");
+                unprepared.insert(processor);
+            }
+            Err(error) => wrong.push(format!("{}: {}", runner.name(), crate::chain(&error))),
         }
     }
-    if node.looks_on || !wrong.is_empty() {
-        return wrong;
-    }
-    let taken = processor::take_over_all(backend, runners, node.lease).await;
-    taken.unwrap_or_else(|error| vec![crate::chain(&error)])
+    all_right(wrong).map_err(|StartError(wrong)| wrong)?;
+    let prepared = runners.iter().filter(|(runner, _)| !unprepared.contains(&runner.name()));
+    let prepared: Vec<_> = prepared.map(|(runner, options)| (runner.clone(), options.backfill)).collect();
+    let taken = processor::take_over_all(node, &prepared).await;
+    let wrong = taken.unwrap_or_else(|error| vec![crate::chain(&error)]);
+    all_right(wrong).map_err(|StartError(wrong)| wrong)?;
+    Ok(unprepared)
 }
 
 fn all_right(wrong: Vec<String>) -> Result<(), StartError> {
@@ -180,8 +221,13 @@ pub(super) fn two_named(base: &str) -> String {
 /// A renamed processor starts from nothing; that should not go unseen.
 async fn warn_of_orphans(backend: &dyn AnyBackend, runners: &[Arc<dyn Runner>], here: &BTreeSet<String>) {
     let Ok((mut orphans, new)) = processor::others(backend, runners).await else { return };
-    orphans.retain(|name| !here.contains(name));
+    orphans.retain(|name| !here.contains(name) && !runners.iter().any(|runner| runner.was() == Some(name)));
+    // Another version of one that runs here is none.
+    orphans.retain(|name| !runners.iter().any(|runner| base_name(&runner.name()) == base_name(name)));
     for runner in runners.iter().filter(|runner| !orphans.is_empty() && new.contains(&runner.name())) {
+        if let Ok(Some(_)) = processor::other_name(backend, &**runner).await {
+            continue;
+        }
         let left_out = processor::left_out(backend, &**runner).await.unwrap_or_default();
         tracing::warn!(
             processor = runner.name(),

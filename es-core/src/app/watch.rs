@@ -193,7 +193,7 @@ impl<Q: Query<Answer: Clone + PartialEq> + Clone> Watching<Q> {
             if running.is_empty() {
                 return wait(&mut self.head, POLL).await;
             }
-            // Taken anew each time: another build may have become the one that is read.
+            // Taken again each time: another build may have become the one that is read.
             let mut progress: Vec<_> = running.iter().map(|processor| processor.watch()).collect();
             progress.iter_mut().for_each(watch::Receiver::mark_unchanged);
             let now = self.places();

@@ -16,7 +16,7 @@ use crate::slices::Slices;
 pub use crate::state::Progress;
 use crate::state::{CHECKPOINTS, SHARES, ShareRecord};
 use crate::store::keys::behind;
-use crate::store::{Row, RowStore, RowWrite, Span, StoreError, StoredRow, Table, write_rows};
+use crate::store::{Row, RowStore, RowWrite, Span, StoreError, StoredRow, Table, is_full, write_rows};
 
 /// How often a row is written again that its worker has just written.
 const TRIES: usize = 500;
@@ -216,7 +216,7 @@ impl<P: Progress> Shares<P> {
             let after = found.last().map_or(prefix, |row| &row.key).to_owned();
             let span = Span { after, before: before.clone(), limit: MAX_PAGE };
             let page = rows.scan_many(self.table.name(), &[span]).await?.pop().unwrap_or_default();
-            let more = page.len() >= MAX_PAGE;
+            let more = is_full(&page, MAX_PAGE);
             found.extend(page);
             if !more {
                 return Ok(found);
@@ -315,7 +315,7 @@ mod tests {
         let [low, high] = share().split(100).unwrap();
         assert_eq!((low.rev, high.rev, low.slices.last + 1), (3, 0, high.slices.first));
         assert_eq!(low.merge(&high).unwrap().slices, Slices::ALL);
-        let ahead = high.with(high.progress.at(Position(43)));
+        let ahead = high.with(high.progress.at(Position(43), Vec::new()));
         assert!(low.merge(&ahead).is_none() && high.merge(&low).is_none());
         let shares = Shares::checkpoints();
         let gone = shares.retire(&high).unwrap();

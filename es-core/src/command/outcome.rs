@@ -8,7 +8,7 @@ use crate::command::{CommandError, Done, EventsOf};
 use crate::limits::LimitError;
 use crate::store::{
     Append, Check, Commit, ExpectedVersion, NewEvent, Outcome, OutcomeMark, Position, RecordedEvent,
-    StreamId, Version,
+    StreamId, Version, stream_all,
 };
 use crate::{Aggregate, Command, Event};
 use xxhash_rust::xxh3::Xxh3;
@@ -107,7 +107,7 @@ impl Call<'_> {
         let before = Version(version.0 - u64::from(events));
         let stored = match events {
             0 => Vec::new(),
-            n => self.bus.store().stream(&stream, before, n as usize).await?,
+            n => stream_all(self.bus.store(), &stream, before, n as usize).await?,
         };
         let mut events = Vec::with_capacity(stored.len());
         for event in &stored {

@@ -64,6 +64,13 @@ impl Metadata {
             && user.is_empty()
     }
 
+    /// Bytes of its texts.
+    pub(crate) fn size(&self) -> usize {
+        let Self { correlation: _, causation: _, actor, tenant, trace_parent, trace_state, user } = self;
+        let texts = [actor, tenant, trace_parent, trace_state].into_iter().flatten();
+        texts.chain(user.keys()).chain(user.values()).map(String::len).sum()
+    }
+
     /// Bytes of its stored form.
     pub(crate) fn stored_size(&self) -> usize {
         serde_json::to_vec(self).expect("strings and ids serialize").len()

@@ -14,12 +14,14 @@ use uuid::Uuid;
 use crate::cluster::{self, Cluster, Share, Shares};
 use crate::event::is_of_a_newer_program;
 use crate::processor::{
-    Admission, Build, Failure, Folded, NodeContext, ProcessorOptions, Runner, Session, Stretch, fold_between,
-    prepare, take_over_all,
+    Admission, Backfill, Build, Failure, Fits, Folded, Keeps, NodeContext, ProcessorOptions, Runner, Session,
+    Stretch, fold_between, give_names, noted, prepare, take_over_all,
 };
 use crate::retry::RetryPolicy;
 use crate::slices::Slices;
-use crate::state::{Checkpoint, CodeRecord, Freeze, Generations, InlineSet, codes, generations};
+use crate::state::{
+    Checkpoint, CodeRecord, Freeze, Generations, InlineSet, Versions, codes, generations, versions,
+};
 use crate::store::{
     AppendCondition, Commit, CommitError, Committed, EventFilter, Position, Row, RowWrite, StoreError, Won,
 };
@@ -180,8 +182,7 @@ impl BecomeInline<'_> {
     async fn attempt(&self, set: InlineSet) -> Result<Outcome, StoreError> {
         let backend = &*self.node.backend;
         prepare(backend, &**self.runner).await?;
-        let lease = self.node.settings.lease;
-        let wrong = take_over_all(backend, std::slice::from_ref(self.runner), lease).await?;
+        let wrong = take_over_all(self.node, &[(self.runner.clone(), Backfill::Refuse)]).await?;
         if !wrong.is_empty() {
             return Err(StoreError::misuse(wrong.join("\n")));
         }
@@ -200,7 +201,26 @@ impl BecomeInline<'_> {
             )));
         }
         let Some(share) = self.level(&build, shares).await? else { return Ok(Outcome::Again) };
-        self.finish(&build, share, &known, set).await
+        let names = self.plain_names().await?;
+        self.finish(&build, share, &known, &names, set).await
+    }
+
+    /// Commits write it by its plain names. Gives the row that says that it has them: as long as it is as it was read, no
+    /// other version gets them.
+    async fn plain_names(&self) -> Result<Row<Versions>, StoreError> {
+        let backend = &*self.node.backend;
+        let Some(tables) = self.runner.keeps().tables() else {
+            let what = format!("{} cannot become inline: it does not only write rows", self.name);
+            return Err(StoreError::misuse(what));
+        };
+        loop {
+            let noted = noted(backend, tables.name).await?;
+            if noted.value.published == tables.version {
+                return Ok(noted);
+            }
+            // Another node may have been as fast.
+            give_names(backend, &tables, noted).await?;
+        }
     }
 
     fn only_one_build(&self, generations: &Generations) -> Result<(), StoreError> {
@@ -288,9 +308,9 @@ impl BecomeInline<'_> {
         head: Position,
         mut share: Share<Checkpoint>,
     ) -> Result<Option<Share<Checkpoint>>, StoreError> {
-        let mut session = self.open(build, &share);
+        let (mut session, mut fits) = (self.open(build, &share), Fits::default());
         while share.progress.position < head {
-            let Folded { through, .. } = self.fold(&mut *session, &share, head).await?;
+            let Folded { through, .. } = self.fold(&mut *session, &share, head, &mut fits).await?;
             match self.flush(&mut *session, &share, through).await? {
                 Some(next) => share = next,
                 None => return Ok(None),
@@ -305,12 +325,14 @@ impl BecomeInline<'_> {
         build: &Build,
         mut share: Share<Checkpoint>,
         known: &Row<Generations>,
+        names: &Row<Versions>,
         mut set: InlineSet,
     ) -> Result<Outcome, StoreError> {
-        let mut session = self.open(build, &share);
+        let (mut session, mut fits) = (self.open(build, &share), Fits::default());
         let (mut refused, mut flush) = (0, false);
         loop {
-            let Folded { through, more } = self.fold(&mut *session, &share, Position(u64::MAX)).await?;
+            let end = Position(u64::MAX);
+            let Folded { through, more, .. } = self.fold(&mut *session, &share, end, &mut fits).await?;
             if more || flush {
                 match self.flush(&mut *session, &share, through).await? {
                     Some(next) => (share, flush) = (next, false),
@@ -318,7 +340,7 @@ impl BecomeInline<'_> {
                 }
                 continue;
             }
-            match self.last_commit(&mut *session, &share, through, known, &set).await {
+            match self.last_commit(&mut *session, &share, through, (known, names), &set).await {
                 Err(CommitError::ConditionFailed { .. }) => {}
                 outcome => return done_if(went_through(self.node, outcome).await?),
             }
@@ -340,7 +362,7 @@ impl BecomeInline<'_> {
         session: &mut dyn Session,
         share: &Share<Checkpoint>,
         through: Position,
-        known: &Row<Generations>,
+        (known, names): (&Row<Generations>, &Row<Versions>),
         set: &InlineSet,
     ) -> Result<Committed, CommitError> {
         let Some(session) = session.rebuildable() else {
@@ -348,9 +370,10 @@ impl BecomeInline<'_> {
             return Err(StoreError::misuse(what).into());
         };
         let rows = vec![
-            self.shares.retire(&share.with(share.progress.at(through)))?,
+            self.shares.retire(&share.with(share.progress.at(through, Vec::new())))?,
             // The row of the builds is written too: a rebuild that is just being begun finds it changed.
             generations().put(known)?,
+            versions().put(names)?,
             set.with(self.name).write()?,
         ];
         let condition = AppendCondition { fail_if_events_match: self.runner.filter(), after: through };
@@ -359,7 +382,7 @@ impl BecomeInline<'_> {
     }
 
     fn open(&self, build: &Build, share: &Share<Checkpoint>) -> Box<dyn Session> {
-        self.node.open(&**self.runner, &ProcessorOptions::default(), build, share.slices)
+        self.node.open(&**self.runner, &ProcessorOptions::default(), build, share.slices, &Arc::default())
     }
 
     async fn flush(
@@ -368,7 +391,7 @@ impl BecomeInline<'_> {
         share: &Share<Checkpoint>,
         through: Position,
     ) -> Result<Option<Share<Checkpoint>>, StoreError> {
-        let next = share.with(share.progress.at(through));
+        let next = share.with(share.progress.at(through, Vec::new()));
         let flushed = session.flush(vec![self.shares.put(&next)?]).await;
         let done = went_through(self.node, flushed.map(|()| Committed::default())).await?;
         Ok(done.then(|| next.written()))
@@ -380,14 +403,22 @@ impl BecomeInline<'_> {
         session: &mut dyn Session,
         share: &Share<Checkpoint>,
         end: Position,
+        fits: &mut Fits,
     ) -> Result<Folded, StoreError> {
         let (nothing_parked, nothing_skipped) = (BTreeMap::new(), BTreeMap::new());
         let mut admission = Admission::of_range(share.slices, &nothing_parked, &nothing_skipped);
         let Checkpoint { position: after, replay, .. } = share.progress;
-        let (filter, page) = (&self.runner.filter(), self.runner.execution().page);
-        let stretch = Stretch { filter, after, end, page, replay };
+        let filter = &self.runner.filter();
+        let page = match self.runner.keeps() {
+            Keeps::Rows(_) => self.runner.execution().page.min(fits.0),
+            _ => self.runner.execution().page,
+        };
+        let (stretch, before) = (Stretch { filter, after, end, page, replay }, session.bytes());
         let folded = fold_between(&*self.node.backend, session, stretch, &mut admission).await?;
-        folded.map_err(|failure| self.stopped(&failure))
+        let folded = folded.map_err(|failure| self.stopped(&failure))?;
+        let brought = session.bytes().saturating_sub(before);
+        fits.learn(folded.events, brought, ProcessorOptions::default().bytes);
+        Ok(folded)
     }
 
     fn stopped(&self, failure: &Failure) -> StoreError {

@@ -32,6 +32,10 @@ pub(crate) async fn start<B: Backend>(
     if !wrong.is_empty() {
         return Err(wrong);
     }
+    if stored.names != names && node.settings.looks_on {
+        let what = "this app only looks on, and its inline projections are not those of the store: start one that works first";
+        return Err(vec![what.to_owned()]);
+    }
     if stored.names != names {
         let changes = async {
             for name in retired {

@@ -16,13 +16,17 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::services::Services;
 use crate::store::rules::Ledger;
 use crate::store::{
-    Backend, Builds, Commit, CommitError, Committed, Difference, Generation, Position, RowWakes, StoreError,
+    Backend, Builds, Commit, CommitError, Committed, Generation, Position, RowSnapshot, RowWakes, StoreError,
     Tables, Touched,
 };
 
 /// Events, snapshots and views in memory. Clones share one store, which lives as long as any of them.
 #[derive(Clone, Debug)]
-pub struct MemoryBackend(Arc<Shared>);
+pub struct MemoryBackend {
+    shared: Arc<Shared>,
+    /// The projections whose tables have their names here, for an app's queries.
+    own: Arc<[Tables]>,
+}
 
 #[derive(Debug)]
 struct Shared {
@@ -52,30 +56,31 @@ impl MemoryBackend {
     /// An empty store with another clock than the machine's.
     #[must_use]
     pub fn with_clock(clock: impl Clock) -> Self {
-        Self(Arc::new(Shared {
+        let shared = Shared {
             identity: crate::id::Ids::default().next(),
             clock: Arc::new(clock),
             state: Mutex::default(),
             head: watch::Sender::new(Position(0)),
             row_wakes: RowWakes::default(),
-        }))
+        };
+        Self { shared: Arc::new(shared), own: [].into() }
     }
 
     /// A committed row of the user's own.
     #[must_use]
     pub fn row(&self, table: &str, key: &str) -> Option<Vec<u8>> {
-        self.lock().tables.table(table)?.get(key).cloned()
+        self.lock().tables.seen_by(&self.own, table)?.get(key).cloned()
     }
 
     /// All committed rows of one table, by key.
     #[must_use]
     pub fn table(&self, table: &str) -> Rows {
-        self.lock().tables.table(table).cloned().unwrap_or_default()
+        self.lock().tables.seen_by(&self.own, table).cloned().unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every check comes before the first write, so a panic leaves nothing half done.
-        self.0.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.shared.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -101,8 +106,8 @@ impl Backend for MemoryBackend {
         false
     }
 
-    fn provide(&self, services: &mut Services) {
-        services.replace(Arc::new(self.clone()));
+    fn provide(&self, services: &mut Services, own: &[Tables]) {
+        services.replace(Arc::new(Self { own: own.into(), ..self.clone() }));
     }
 }
 
@@ -110,7 +115,7 @@ impl Backend for MemoryBackend {
 impl Builds for MemoryBackend {
     async fn install(&self, tables: &Tables, generation: Generation) -> Result<(), StoreError> {
         if tables.schema.is_empty() {
-            self.lock().install(tables, generation);
+            self.lock().tables.install(tables, generation);
             return Ok(());
         }
         let what = format!("projection {} has a SQL schema, and the memory backend has no SQL", tables.name);
@@ -156,14 +161,32 @@ impl Builds for MemoryBackend {
         self.apply(commit, |state| state.tables.switch(tables, to))
     }
 
-    async fn compare(
+    async fn publish(&self, tables: &Tables, commit: Commit) -> Result<Committed, CommitError> {
+        self.change(commit, |state, commit, now| {
+            if !state.tables.is_installed(tables, state.tables.current(tables)) {
+                let name = tables.stored_name();
+                return Err(StoreError::misuse(format!("{name} is not installed: install it first")).into());
+            }
+            let committed = state.apply(commit, now, true)?;
+            state.tables.publish(tables);
+            Ok(committed)
+        })
+    }
+
+    async fn remove_version(
         &self,
-        tables: &Tables,
-        old: Generation,
-        new: Generation,
-        samples: usize,
-    ) -> Result<Vec<Difference>, StoreError> {
-        Ok(self.lock().tables.compare(tables, old, new, samples))
+        projection: &str,
+        version: u32,
+        commit: Commit,
+    ) -> Result<Committed, CommitError> {
+        self.apply(commit, |state| {
+            state.tables.remove_version(projection, version);
+            state.clear_version(&format!("{projection}/{version}"));
+        })
+    }
+
+    async fn row_snapshot(&self) -> Result<Box<dyn RowSnapshot>, StoreError> {
+        Ok(Box::new(self.lock().snapshot()))
     }
 }
 
@@ -176,7 +199,7 @@ pub(crate) fn in_use(tables: &Tables, generation: Generation) -> String {
 
 impl MemoryBackend {
     fn clock(&self) -> &dyn Clock {
-        &*self.0.clock
+        &*self.shared.clock
     }
 
     /// Judges, then writes, and does the rest with it.
@@ -195,18 +218,18 @@ impl MemoryBackend {
         change: impl FnOnce(&mut State, Commit, Timestamp) -> Result<Committed, CommitError>,
     ) -> Result<Committed, CommitError> {
         crate::store::check::commit(&commit)?;
-        let now = self.0.clock.now();
-        let touched = self.0.row_wakes.is_watched().then(|| Touched::from(&commit));
+        let now = self.shared.clock.now();
+        let touched = self.shared.row_wakes.is_watched().then(|| Touched::from(&commit));
         let (committed, moved) = {
             let mut state = self.lock();
             let before = state.head();
             let committed = change(&mut state, commit, now)?;
             (committed, state.head() > before)
         };
-        touched.iter().for_each(|touched| self.0.row_wakes.touch(touched));
+        touched.iter().for_each(|touched| self.shared.row_wakes.touch(touched));
         // Whoever subscribes after this look reads the log after it, and finds the events there.
-        if moved && self.0.head.receiver_count() > 0 {
-            self.0.head.send_if_modified(|head| {
+        if moved && self.shared.head.receiver_count() > 0 {
+            self.shared.head.send_if_modified(|head| {
                 let ahead = committed.position > *head;
                 *head = committed.position.max(*head);
                 ahead

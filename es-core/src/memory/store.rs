@@ -10,14 +10,14 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::MemoryBackend;
-use super::tables::{Generations, is_other};
+use super::tables::Generations;
 use crate::limits::MAX_PAGE;
 use crate::slices::Slices;
 use crate::store::rules::{Ledger, Verdict, judge};
 use crate::store::{
-    Append, Attempt, CURRENT, Commit, CommitError, Committed, EventFilter, EventStore, Generation,
-    IdempotencyKey, Name, Outcome, Page, Position, RecordedEvent, Resolution, RowStore, Snapshot,
-    SnapshotStore, Span, StoreError, StoredRow, StreamId, Tables, Version,
+    Append, Attempt, CURRENT, Commit, CommitError, Committed, Difference, EventFilter, EventStore, Filling,
+    Generation, IdempotencyKey, Name, Outcome, Page, Position, RecordedEvent, Resolution, RowSnapshot,
+    RowStore, Snapshot, SnapshotStore, Span, StoreError, StoredRow, StreamId, Tables, Version,
 };
 
 /// Events by position, in blocks: a log that grows is not moved.
@@ -73,11 +73,58 @@ pub(super) struct State {
     /// The positions of each stream's events.
     streams: HashMap<StreamId, Vec<Position>>,
     outcomes: HashMap<IdempotencyKey, Outcome>,
-    rows: BTreeMap<String, BTreeMap<String, (u64, Bytes)>>,
+    rows: BTreeMap<String, TableRows>,
     snapshots: HashMap<StreamId, Snapshot>,
     attempts: Attempts,
     /// Rows of the user's own.
     pub(super) tables: Generations,
+}
+
+/// What builds keep, at one moment.
+#[derive(Debug)]
+pub(super) struct RowsAndTables {
+    rows: BTreeMap<String, TableRows>,
+    tables: Generations,
+}
+
+#[async_trait]
+impl RowSnapshot for RowsAndTables {
+    async fn scan(
+        &mut self,
+        table: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<StoredRow>, StoreError> {
+        let span = Span { after: after.unwrap_or_default().to_owned(), before: None, limit };
+        Ok(self.rows.get(table).map_or_else(Vec::new, |rows| span_of(rows, &span, Filling::default())))
+    }
+
+    async fn compare(
+        &mut self,
+        tables: &Tables,
+        old: Generation,
+        new: Generation,
+        samples: usize,
+    ) -> Result<Vec<Difference>, StoreError> {
+        Ok(self.tables.compare(tables, old, new, samples))
+    }
+}
+
+/// Rows by key, each with its revision.
+type TableRows = BTreeMap<String, (u64, Bytes)>;
+
+fn span_of(rows: &TableRows, Span { after, before, limit }: &Span, mut filling: Filling) -> Vec<StoredRow> {
+    if before.as_ref().is_some_and(|before| before <= after) {
+        return Vec::new();
+    }
+    let row = |(key, (rev, data)): (&String, &(u64, Bytes))| StoredRow {
+        key: key.clone(),
+        rev: *rev,
+        data: data.clone(),
+    };
+    let end = before.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    let found = rows.range::<str, _>((Bound::Excluded(&**after), end)).take((*limit).min(MAX_PAGE)).map(row);
+    found.take_while(|row| filling.takes(row)).collect()
 }
 
 /// What became of attempts that have a name: those that wrote something and no events, and those that never will be
@@ -182,15 +229,11 @@ impl State {
         Ok(fate)
     }
 
-    /// Makes a generation. With the first one, the tables and rows of other versions go.
-    pub(super) fn install(&mut self, tables: &Tables, generation: Generation) {
-        self.tables.install(tables, generation);
-        if generation == 1 {
-            let other = |table: &str| {
-                table.split_once('~').is_some_and(|(stored_name, _)| is_other(tables, stored_name))
-            };
-            self.rows.retain(|table, _| !other(table));
-        }
+    /// Removes the rows of all generations of a version.
+    pub(super) fn clear_version(&mut self, stored_name: &str) {
+        let of_version =
+            |table: &str| table.strip_prefix(stored_name).is_some_and(|rest| rest.starts_with('~'));
+        self.rows.retain(|table, _| !of_version(table));
     }
 
     /// Removes the rows of a table and of those below its name.
@@ -202,24 +245,18 @@ impl State {
     }
 
     /// The rows of a table, or of the one that its name stands for.
-    fn table(&self, name: &str) -> Option<&BTreeMap<String, (u64, Bytes)>> {
+    fn table(&self, name: &str) -> Option<&TableRows> {
         let current = self.rows.get(CURRENT).and_then(|names| names.get(name));
         let current = current.and_then(|(_, data)| std::str::from_utf8(data).ok());
         self.rows.get(current.unwrap_or(name))
     }
 
-    fn span(&self, table: &str, Span { after, before, limit }: &Span) -> Vec<StoredRow> {
-        let Some(rows) = self.table(table) else { return Vec::new() };
-        if before.as_ref().is_some_and(|before| before <= after) {
-            return Vec::new();
-        }
-        let row = |(key, (rev, data)): (&String, &(u64, Bytes))| StoredRow {
-            key: key.clone(),
-            rev: *rev,
-            data: data.clone(),
-        };
-        let end = before.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        rows.range::<str, _>((Bound::Excluded(&**after), end)).take((*limit).min(MAX_PAGE)).map(row).collect()
+    fn span(&self, table: &str, span: &Span, filling: Filling) -> Vec<StoredRow> {
+        self.table(table).map_or_else(Vec::new, |rows| span_of(rows, span, filling))
+    }
+
+    pub(super) fn snapshot(&self) -> RowsAndTables {
+        RowsAndTables { rows: self.rows.clone(), tables: self.tables.clone() }
     }
 
     fn append(&mut self, append: Append, recorded_at: Timestamp) -> Version {
@@ -284,15 +321,20 @@ impl EventStore for MemoryBackend {
         after: Version,
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, StoreError> {
-        Ok(self.lock().tail(id, after, limit.min(MAX_PAGE)))
+        let (mut events, mut filling) =
+            (self.lock().tail(id, after, limit.min(MAX_PAGE)), Filling::default());
+        events.retain(|event| filling.takes(event));
+        Ok(events)
     }
 
     async fn read(&self, filter: &EventFilter, after: Position, limit: usize) -> Result<Page, StoreError> {
         crate::store::check::filter(filter)?;
         let (state, limit) = (self.lock(), limit.min(MAX_PAGE));
         let matching = state.log.after(after).filter(|event| filter.matches(event));
-        let events: Vec<_> = matching.take(limit).cloned().collect();
-        let more = events.len() == limit && limit > 0;
+        let mut filling = Filling::default();
+        let events: Vec<_> =
+            matching.take(limit).take_while(|event| filling.takes(*event)).cloned().collect();
+        let more = limit > 0 && (events.len() == limit || filling.is_full());
         let through = match events.last() {
             Some(last) if more => last.place(),
             _ if limit == 0 => after,
@@ -303,7 +345,9 @@ impl EventStore for MemoryBackend {
 
     async fn at(&self, positions: &[Position]) -> Result<Vec<RecordedEvent>, StoreError> {
         let (state, positions) = (self.lock(), crate::store::check::positions(positions)?);
-        Ok(positions.into_iter().filter_map(|position| state.log.at(position).cloned()).collect())
+        let (found, mut filling) =
+            (positions.into_iter().filter_map(|position| state.log.at(position)), Filling::default());
+        Ok(found.take_while(|event| filling.takes(*event)).cloned().collect())
     }
 
     async fn head(&self) -> Result<Position, StoreError> {
@@ -323,11 +367,11 @@ impl EventStore for MemoryBackend {
     }
 
     fn watch(&self) -> watch::Receiver<Position> {
-        self.0.head.subscribe()
+        self.shared.head.subscribe()
     }
 
     fn identity(&self) -> uuid::Uuid {
-        self.0.identity
+        self.shared.identity
     }
 }
 
@@ -371,15 +415,16 @@ impl RowStore for MemoryBackend {
         limit: usize,
     ) -> Result<Vec<StoredRow>, StoreError> {
         let span = Span { after: after.unwrap_or_default().to_owned(), before: None, limit };
-        Ok(self.lock().span(table, &span))
+        Ok(self.lock().span(table, &span, Filling::default()))
     }
 
     async fn scan_many(&self, table: &str, spans: &[Span]) -> Result<Vec<Vec<StoredRow>>, StoreError> {
         let state = self.lock();
-        Ok(spans.iter().map(|span| state.span(table, span)).collect())
+        let filling = Filling::shared(spans.len());
+        Ok(spans.iter().map(|span| state.span(table, span, filling)).collect())
     }
 
     fn watch_rows(&self, table: &str, slices: Slices) -> watch::Receiver<u64> {
-        self.0.row_wakes.watch(table, slices)
+        self.shared.row_wakes.watch(table, slices)
     }
 }

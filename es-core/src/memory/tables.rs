@@ -6,27 +6,31 @@ use super::Rows;
 use super::tx::Change;
 use crate::store::{Difference, Generation, Sample, Tables};
 
-/// Tables by name. What a generation that is not the current one wrote, has names of its own.
-#[derive(Debug, Default)]
+/// Tables by name. What a generation wrote that does not have the plain names, has names of its own.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Generations {
     tables: BTreeMap<String, Rows>,
     /// By stored name, so that each version of a projection has its own.
     projections: BTreeMap<String, Installed>,
+    /// The stored name of the version that has the plain names, by the projection's name.
+    published: BTreeMap<String, String>,
 }
 
-/// What is known of a projection.
-#[derive(Debug)]
+/// What is known of a version of a projection.
+#[derive(Clone, Debug)]
 struct Installed {
-    /// The generation whose tables have their plain names.
+    version: u32,
+    /// The generation that its queries read.
     current: Generation,
     generations: BTreeSet<Generation>,
-    /// The tables that a transaction of a generation wrote.
+    /// The tables that a transaction of a generation wrote, and the one with the projection's name.
     written: BTreeSet<String>,
 }
 
-impl Default for Installed {
-    fn default() -> Self {
-        Self { current: 1, generations: BTreeSet::new(), written: BTreeSet::new() }
+impl Installed {
+    fn new(projection: &Tables) -> Self {
+        let written = BTreeSet::from([projection.name.to_owned()]);
+        Self { version: projection.version, current: 1, generations: BTreeSet::new(), written }
     }
 }
 
@@ -35,11 +39,18 @@ impl Generations {
         self.tables.get(name)
     }
 
+    /// A table as an app with these versions of projections sees it.
+    pub(super) fn seen_by(&self, own: &[Tables], name: &str) -> Option<&Rows> {
+        let of = |known: &&Tables| self.names(known.name).contains(name);
+        let suffix = own.iter().find(of).map(|known| self.suffix(known, self.current(known)));
+        self.table(&format!("{name}{}", suffix.unwrap_or_default()))
+    }
+
     pub(super) fn write(&mut self, of: Option<&(Tables, Generation)>, Change { table, key, row }: Change) {
         let mut name = table;
         if let Some((projection, generation)) = of {
             let suffix = self.suffix(projection, *generation);
-            self.projections.entry(projection.stored_name()).or_default().written.insert(name.clone());
+            self.known(projection).written.insert(name.clone());
             name.push_str(&suffix);
         }
         let table = self.tables.entry(name).or_default();
@@ -49,26 +60,25 @@ impl Generations {
         };
     }
 
-    /// With the first generation, what is known of other versions goes, with their tables.
+    /// The tables of a projection, whichever version wrote them.
+    fn names(&self, projection: &str) -> BTreeSet<String> {
+        let of =
+            |(other, _): &(&String, _)| other.rsplit_once('/').is_some_and(|(name, _)| name == projection);
+        self.projections.iter().filter(of).flat_map(|(_, known)| known.written.iter().cloned()).collect()
+    }
+
+    fn known(&mut self, projection: &Tables) -> &mut Installed {
+        self.projections.entry(projection.stored_name()).or_insert_with(|| Installed::new(projection))
+    }
+
     pub(super) fn install(&mut self, projection: &Tables, generation: Generation) {
-        if generation == 1 {
-            let others: Vec<_> =
-                self.projections.extract_if(.., |stored_name, _| is_other(projection, stored_name)).collect();
-            for (stored_name, Installed { current, generations, written }) in others {
-                for table in written.iter().map(String::as_str).chain([projection.name]) {
-                    for generation in generations.iter().filter(|generation| **generation != current) {
-                        self.tables.remove(&format!("{table}@{stored_name}~{generation}"));
-                    }
-                    self.tables.remove(table);
-                }
-            }
-        }
-        self.projections.entry(projection.stored_name()).or_default().generations.insert(generation);
+        self.published.entry(projection.name.to_owned()).or_insert_with(|| projection.stored_name());
+        self.known(projection).generations.insert(generation);
     }
 
     pub(super) fn uninstall(&mut self, projection: &Tables, generation: Generation) {
         self.clear(projection, generation);
-        self.projections.entry(projection.stored_name()).or_default().generations.remove(&generation);
+        self.known(projection).generations.remove(&generation);
     }
 
     pub(super) fn is_installed(&self, projection: &Tables, generation: Generation) -> bool {
@@ -80,40 +90,81 @@ impl Generations {
         self.projections.get(&projection.stored_name()).map_or(1, |known| known.current)
     }
 
-    /// What stands behind the names of a generation's tables; nothing for the current one.
+    /// What comes after the names of a generation's tables; nothing for the one that has the plain names.
     pub(super) fn suffix(&self, projection: &Tables, generation: Generation) -> String {
-        if generation == self.current(projection) {
+        let stored_name = projection.stored_name();
+        let is_published = self.published.get(projection.name).is_none_or(|known| *known == stored_name);
+        if is_published && generation == self.current(projection) {
             return String::new();
         }
-        beside(projection, generation)
+        own_names(&stored_name, generation)
     }
 
     pub(super) fn clear(&mut self, projection: &Tables, generation: Generation) {
         let suffix = self.suffix(projection, generation);
-        for name in self.names(projection) {
+        for name in self.known(projection).written.clone() {
             self.tables.remove(&format!("{name}{suffix}"));
         }
     }
 
     pub(super) fn switch(&mut self, projection: &Tables, to: Generation) {
-        let from = self.current(projection);
-        if from == to {
-            return;
-        }
-        let (old, new) = (beside(projection, from), beside(projection, to));
-        for name in self.names(projection) {
-            let (was, is) = (self.tables.remove(&name), self.tables.remove(&format!("{name}{new}")));
-            self.tables.extend(was.map(|rows| (format!("{name}{old}"), rows)));
-            self.tables.extend(is.map(|rows| (name, rows)));
-        }
-        self.projections.entry(projection.stored_name()).or_default().current = to;
+        self.change_names(projection.name, |all| all.known(projection).current = to);
     }
 
-    /// The tables of a projection: the one with its name, and what a generation of it wrote.
-    fn names(&self, projection: &Tables) -> BTreeSet<String> {
-        let known = self.projections.get(&projection.stored_name());
-        let written = known.into_iter().flat_map(|known| known.written.iter().cloned());
-        written.chain([projection.name.to_owned()]).collect()
+    pub(super) fn publish(&mut self, projection: &Tables) {
+        self.change_names(projection.name, |all| {
+            all.published.insert(projection.name.to_owned(), projection.stored_name());
+        });
+    }
+
+    pub(super) fn remove_version(&mut self, name: &str, version: u32) {
+        let stored_name = format!("{name}/{version}");
+        self.change_names(name, |all| {
+            if all.published.get(name) != Some(&stored_name) {
+                return;
+            }
+            let of_name = |other: &&String| other.rsplit_once('/').is_some_and(|(base, _)| base == name);
+            let others = all.projections.keys().filter(of_name).filter(|other| **other != stored_name);
+            match others.max_by_key(|other| all.projections[*other].version).cloned() {
+                Some(left) => drop(all.published.insert(name.to_owned(), left)),
+                None => drop(all.published.remove(name)),
+            }
+        });
+        let tables = self.names(name);
+        let Some(Installed { generations, .. }) = self.projections.remove(&stored_name) else { return };
+        for generation in generations {
+            let suffix = own_names(&stored_name, generation);
+            tables.iter().for_each(|table| drop(self.tables.remove(&format!("{table}{suffix}"))));
+        }
+    }
+
+    /// After a change, the plain names of a projection's tables may be those of another generation.
+    fn change_names(&mut self, name: &str, change: impl FnOnce(&mut Self)) {
+        let holder = |all: &Self| {
+            let stored_name = all.published.get(name)?.clone();
+            let current = all.projections.get(&stored_name)?.current;
+            Some((stored_name, current))
+        };
+        let (before, tables) = (holder(self), self.names(name));
+        change(self);
+        let after = holder(self);
+        if before == after {
+            return;
+        }
+        if let Some((stored_name, generation)) = before {
+            let suffix = own_names(&stored_name, generation);
+            for table in tables.clone() {
+                let rows = self.tables.remove(&table);
+                self.tables.extend(rows.map(|rows| (format!("{table}{suffix}"), rows)));
+            }
+        }
+        if let Some((stored_name, generation)) = after {
+            let suffix = own_names(&stored_name, generation);
+            for table in tables {
+                let rows = self.tables.remove(&format!("{table}{suffix}"));
+                self.tables.extend(rows.map(|rows| (table, rows)));
+            }
+        }
     }
 
     pub(super) fn compare(
@@ -128,12 +179,13 @@ impl Generations {
         let rows = |name: &str, suffix: &str| self.tables.get(&format!("{name}{suffix}"));
         let text = |row: &Vec<u8>| String::from_utf8_lossy(row).into_owned();
         let mut differences = Vec::new();
-        for table in self.names(projection) {
-            let (old, new) = match (rows(&table, &old), rows(&table, &new)) {
+        let known = self.projections.get(&projection.stored_name());
+        for table in known.into_iter().flat_map(|known| &known.written) {
+            let (old, new) = match (rows(table, &old), rows(table, &new)) {
                 (None, None) => continue,
                 (old, new) => (old.unwrap_or(&empty), new.unwrap_or(&empty)),
             };
-            let mut difference = Difference { table, ..Difference::default() };
+            let mut difference = Difference { table: table.clone(), ..Difference::default() };
             for key in old.keys().chain(new.keys().filter(|key| !old.contains_key(*key))) {
                 let (was, is) = (old.get(key), new.get(key));
                 match (was, is) {
@@ -152,13 +204,7 @@ impl Generations {
     }
 }
 
-/// What stands behind the names of the tables of a generation that is not the current one.
-fn beside(projection: &Tables, generation: Generation) -> String {
-    format!("@{}", projection.rows(generation))
-}
-
-/// Whether this is the stored name of another version of the projection.
-pub(super) fn is_other(projection: &Tables, stored_name: &str) -> bool {
-    let version = stored_name.strip_prefix(projection.name).and_then(|rest| rest.strip_prefix('/'));
-    version.and_then(|version| version.parse().ok()).is_some_and(|version: u32| version != projection.version)
+/// What comes after the names of a generation's tables while others have the plain names.
+fn own_names(stored_name: &str, generation: Generation) -> String {
+    format!("@{stored_name}~{generation}")
 }

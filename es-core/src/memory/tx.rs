@@ -65,7 +65,7 @@ impl Transaction for Tx {
     }
 
     fn identity(&self) -> uuid::Uuid {
-        self.backend.0.identity
+        self.backend.shared.identity
     }
 
     async fn commit(self) -> Result<Committed, CommitError> {

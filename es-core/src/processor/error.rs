@@ -60,6 +60,14 @@ pub enum ProcessorError {
         /// Which node.
         node: Uuid,
     },
+    /// It is paused, and another node has not given its part back: ask again once it has finished what it handles.
+    #[error("node {node} is finishing what it handles of {processor}: ask again in a while")]
+    Finishing {
+        /// Which processor.
+        processor: String,
+        /// Which node.
+        node: Uuid,
+    },
     /// The build is not far enough: wait until it has caught up.
     #[error("{build} is at {done} of {total}: wait until it has caught up")]
     NotCaughtUp {
@@ -69,6 +77,22 @@ pub enum ProcessorError {
         done: Position,
         /// How far the log is.
         total: Position,
+    },
+    /// Queries cannot rely on it yet: wait until it is ready.
+    #[error("{processor} is not ready: {why}")]
+    NotReady {
+        /// Which processor.
+        processor: String,
+        /// What it does.
+        why: &'static str,
+    },
+    /// A live node runs this version of the projection: stop it first.
+    #[error("node {node} runs {version}: stop it first")]
+    RunBy {
+        /// Which version, as `name/version`.
+        version: String,
+        /// Which node.
+        node: Uuid,
     },
     /// It is halted at an event: fix its handler, then resume it.
     #[error("{build} is halted at {position}: {error}")]
@@ -114,8 +138,8 @@ pub enum ProcessorError {
         /// Which build.
         build: Build,
     },
-    /// Queries are being switched to another build at this moment: wait until that is done.
-    #[error("queries of {processor} are being switched to another build: try again when that is done")]
+    /// Its builds are held by a switch or a [report](super::Rebuild::report) at this moment: wait until that is done.
+    #[error("builds of {processor} are held by a switch or a report: try again when that is done")]
     Switching {
         /// Which processor.
         processor: String,
@@ -179,9 +203,14 @@ impl ProcessorError {
             | Self::NoOlder { .. }
             | Self::Dropped { .. }
             | Self::InUse { .. } => ErrorKind::Conflict,
-            Self::NotCaughtUp { .. } | Self::Switching { .. } | Self::TimedOut { .. } => ErrorKind::Transient,
+            Self::NotCaughtUp { .. }
+            | Self::NotReady { .. }
+            | Self::Switching { .. }
+            | Self::Finishing { .. }
+            | Self::TimedOut { .. } => ErrorKind::Transient,
             Self::Parked { .. }
             | Self::HeldBy { .. }
+            | Self::RunBy { .. }
             | Self::Halted { .. }
             | Self::OlderCode { .. }
             | Self::OlderKept { .. }

@@ -2,18 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::kinds::runner::Runner;
 use super::parked::{self, ParkedSequence};
 use super::status::{Board, ProcessorStatus};
 use super::worker::{NodeContext, Reset, ResetRequest};
-use super::{ProcessorError, Skipped};
+use super::{ProcessorError, Readiness, Skipped};
 use crate::clock::Timestamp;
 use crate::cluster::Cluster;
 use crate::state::{Build, Control, Generations, control};
-use crate::store::{EventFilter, Generation, Position, RecordedEvent, Row, StoreError, write_rows};
+use crate::store::{EventFilter, Filling, Generation, Position, RecordedEvent, Row, StoreError, write_rows};
 
 /// How often a row is written again that another node has just written.
 const TRIES: usize = 100;
@@ -23,6 +25,8 @@ const TRIES: usize = 100;
 pub struct Processor {
     pub(super) handle: Arc<HandleState>,
     pub(super) resets: mpsc::Sender<ResetRequest>,
+    /// For how long another node may still be handling something, when it is paused.
+    pub(super) handler_limit: Duration,
     pub(super) node: NodeContext,
     pub(super) runner: Arc<dyn Runner>,
     pub(super) cluster: Arc<Cluster>,
@@ -41,6 +45,7 @@ pub(crate) struct HandleState {
     pub(crate) wake: Arc<watch::Sender<u64>>,
     /// How often it was resumed.
     pub(crate) resumes: Arc<watch::Sender<u64>>,
+    pub(crate) readiness: watch::Sender<Readiness>,
 }
 
 impl HandleState {
@@ -54,6 +59,7 @@ impl HandleState {
             current: watch::Sender::new(board),
             wake: Arc::default(),
             resumes: Arc::default(),
+            readiness: watch::Sender::new(Readiness::Behind),
         }
     }
 
@@ -79,6 +85,10 @@ impl HandleState {
 }
 
 impl Processor {
+    pub(crate) fn handle(&self) -> &HandleState {
+        &self.handle
+    }
+
     /// Its stored name: for a projection `name/version`.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -149,9 +159,29 @@ impl Processor {
     /// # Errors
     ///
     /// [`ProcessorError`], and nothing changed: [`HeldBy`](ProcessorError::HeldBy) if another node works on a part of it
-    /// ([pause](Self::pause) it, from any node); [`NotRebuildable`](ProcessorError::NotRebuildable) if it has side
-    /// effects, or cannot be set there.
+    /// ([pause](Self::pause) it, from any node); [`Finishing`](ProcessorError::Finishing) if it is paused, and a node has not
+    /// finished by then what it was handling; [`NotRebuildable`](ProcessorError::NotRebuildable) if it has side effects,
+    /// or cannot be set there.
     pub async fn reset(&self, to: Reset) -> Result<(), ProcessorError> {
+        // A node that was handling something hears of the pause, finishes that, and gives its shares back.
+        let limit = self.handler_limit + self.node.settings.lease;
+        let (until, mut pause) = (Instant::now() + limit, Duration::from_millis(5));
+        loop {
+            let outcome = self.reset_now(to).await;
+            let Err(ProcessorError::HeldBy { processor, node }) = outcome else { return outcome };
+            let control = control().get(&*self.node.backend, self.name()).await?;
+            if control.is_none_or(|row| row.value.paused.is_none()) {
+                return Err(ProcessorError::HeldBy { processor, node });
+            }
+            if Instant::now() >= until {
+                return Err(ProcessorError::Finishing { processor, node });
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(500));
+        }
+    }
+
+    async fn reset_now(&self, to: Reset) -> Result<(), ProcessorError> {
         let (reply, done) = oneshot::channel();
         let gone = || ProcessorError::Stopped { processor: self.name().to_owned() };
         self.resets.send(ResetRequest { to, reply }).await.map_err(|_| gone())?;
@@ -172,7 +202,7 @@ impl Processor {
     }
 
     /// The events of a parked sequence after a position, with their payloads as they are stored, at most `limit` of
-    /// them; none if the key is not parked.
+    /// them and [no more than a page](crate::store::is_full); none if the key is not parked.
     ///
     /// # Errors
     ///
@@ -185,11 +215,15 @@ impl Processor {
     ) -> Result<Vec<RecordedEvent>, ProcessorError> {
         let (backend, build) = (&*self.node.backend, self.current().await?);
         let Some(sequence) = parked::one(backend, &build, key).await? else { return Ok(Vec::new()) };
-        let mut events = Vec::new();
+        let (mut events, mut filling) = (Vec::new(), Filling::default());
         for (_, position) in parked::positions(backend, &build, &sequence, after, limit).await? {
             let before = Position(position.0.saturating_sub(1));
             let page = backend.read(&EventFilter::all(), before, 1).await?;
-            events.extend(page.events.into_iter().filter(|event| event.place() == position));
+            let found = page.events.into_iter().filter(|event| event.place() == position);
+            events.extend(found.filter(|event| filling.takes(event)));
+            if filling.is_full() {
+                break;
+            }
         }
         Ok(events)
     }

@@ -8,6 +8,8 @@
 //! | where | what |
 //! | --- | --- |
 //! | `handle`, `error`, `options`, `status`, `wait` | what a program does with a processor |
+//! | `readiness` | whether queries can rely on it |
+//! | `versions` | versions of a projection next to each other |
 //! | `feed` | pages of the log |
 //! | `worker` | what a node works on, and how a range is worked on |
 //! | `kinds` | SQL projections, keyed views, reactors |
@@ -29,8 +31,10 @@ mod handle;
 mod kinds;
 mod options;
 mod parked;
+mod readiness;
 mod rebuild;
 mod status;
+mod versions;
 mod wait;
 mod worker;
 
@@ -42,14 +46,18 @@ pub use self::kinds::runner::{Execution, Keeps, Opening, Rebuildable, Runner, Se
 pub(crate) use self::kinds::{ProjectionRunner, ReactorRunner, ViewRunner};
 pub use self::options::{ParkingLimits, ProcessorOptions};
 pub use self::parked::{ParkedFilter, ParkedSequence};
+pub(crate) use self::readiness::Readiness;
 pub(crate) use self::rebuild::prepare;
-pub use self::rebuild::{Progress, Rebuild, RebuildOptions, RebuildReport};
+pub use self::rebuild::{Backfill, Progress, Rebuild, RebuildOptions, RebuildReport};
 pub use self::status::{ProcessorState, ProcessorStatus, RangeStatus};
+pub use self::versions::VersionStatus;
 pub use self::wait::{Receipt, WaitError};
 pub use self::worker::Reset;
+#[cfg(feature = "testing")]
+pub(crate) use self::worker::remove_version;
 pub(crate) use self::worker::{
-    AnyBackend, Folded, NodeContext, NodeSettings, Stretch, fold_between, left_out, others, start,
-    take_over_all, wanted_by_any,
+    AnyBackend, Fits, Folded, NodeContext, NodeSettings, Stretch, fold_between, give_names, left_out, noted,
+    other_name, others, settle_name, start, stored_versions, take_over_all, wanted_by_any,
 };
 pub use crate::slices::{SLICES, SliceSet, Slices, slice_of};
 pub use crate::state::{Build, Skipped};

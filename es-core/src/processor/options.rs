@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::Backfill;
+
 /// How much may be parked: beyond it, a processor stops instead of dropping anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -32,6 +34,10 @@ impl ParkingLimits {
 #[non_exhaustive]
 pub struct ProcessorOptions {
     /// How often a handler is called again before its event is parked (or what the projection chose); 4 by default.
+    ///
+    /// Once that was in vain for eight events in a row, a projection's next ones are given up when they fail for the first
+    /// time, until there was none for a minute: thousands of events that fail alike hold their range up for seconds. The
+    /// handlers of a reactor, which may wait for a partner, are always called again.
     pub retries: u32,
     /// The first wait after a failure, 50 ms by default; doubled each time.
     pub first_wait: Duration,
@@ -47,10 +53,17 @@ pub struct ProcessorOptions {
     pub workers: usize,
     /// How many events are handled together, at most; by default what suits the kind of processor.
     pub page: Option<usize>,
-    /// How many bytes of payload are handled together, about; 4 MiB by default.
+    /// How many bytes of payload are handled together, and how many bytes of rows a view keeps in memory, about; 4 MiB by
+    /// default.
     pub bytes: usize,
-    /// How much may be parked.
+    /// How much may be parked; 1,024 sequences of 100,000 events each by default.
     pub parking: ParkingLimits,
+    /// What is done when the program handles events that the projection has passed without it; [`Backfill::Online`] by
+    /// default.
+    pub backfill: Backfill,
+    /// For how long another version of the projection is kept that no live node runs; 7 days by default, and at least two
+    /// [leases](crate::AppBuilder::lease), for a node that starts is not seen either. Then it goes, with its rows and tables.
+    pub keep_versions: Duration,
 }
 
 impl Default for ProcessorOptions {
@@ -65,6 +78,8 @@ impl Default for ProcessorOptions {
             page: None,
             bytes: 4 << 20,
             parking: ParkingLimits::default(),
+            backfill: Backfill::default(),
+            keep_versions: Duration::from_hours(7 * 24),
         }
     }
 }
@@ -100,7 +115,7 @@ impl ProcessorOptions {
         Self { page: Some(events), ..self }
     }
 
-    /// Handles about so many bytes of payload together.
+    /// Handles about so many bytes of payload together, and keeps about so many bytes of rows.
     #[must_use]
     pub const fn bytes(self, bytes: usize) -> Self {
         Self { bytes, ..self }
@@ -110,6 +125,19 @@ impl ProcessorOptions {
     #[must_use]
     pub const fn parking(self, limits: ParkingLimits) -> Self {
         Self { parking: limits, ..self }
+    }
+
+    /// Does this when the program handles events that the projection has passed without it.
+    #[must_use]
+    pub const fn backfill(self, backfill: Backfill) -> Self {
+        Self { backfill, ..self }
+    }
+
+    /// Keeps another version of the projection that no live node runs for so long, at least two
+    /// [leases](crate::AppBuilder::lease).
+    #[must_use]
+    pub const fn keep_versions(self, time: Duration) -> Self {
+        Self { keep_versions: time, ..self }
     }
 
     /// What is out of range, a line each.
@@ -124,6 +152,8 @@ impl ProcessorOptions {
             page,
             bytes,
             parking,
+            backfill: _,
+            keep_versions: _,
         } = self;
         let mut problems = Vec::new();
         let mut check = |holds: bool, what: &str| {

@@ -77,7 +77,8 @@ pub enum ProcessorState {
     },
     /// The app was shut down.
     Stopped,
-    /// What to work on cannot be found out: the store does not answer, or a row of its state cannot be read.
+    /// What to work on cannot be found out: the store does not answer, or a row of its state cannot be read; or something is
+    /// in the way, such as events that the program has missed.
     Unsettled {
         /// Why.
         error: String,

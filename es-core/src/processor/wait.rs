@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::status::{ProcessorState, ProcessorStatus, RangeStatus};
-use super::{Processor, ProcessorError, parked};
+use super::{Processor, ProcessorError, Readiness, parked};
 use crate::ErrorKind;
 use crate::cluster::Shares;
 use crate::command::{Done, NamedDone};
@@ -123,6 +123,10 @@ impl Processor {
     /// # Errors
     ///
     /// [`WaitError`] if it was not handled within `limit`, or never will be without an operator.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping its future leaves nothing: it only reads.
     pub async fn wait_for(
         &self,
         receipt: impl Into<Receipt> + Send,
@@ -136,6 +140,10 @@ impl Processor {
     /// # Errors
     ///
     /// [`WaitError::TimedOut`] if it did not get there within `limit`; [`WaitError::Store`].
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping its future leaves nothing: it only reads.
     pub async fn reach(&self, position: Position, limit: Duration) -> Result<(), WaitError> {
         self.wait(position.into(), Some(Wanted::Passed), limit).await
     }
@@ -149,11 +157,18 @@ impl Processor {
         let arrived = async {
             let mut pause = Duration::from_millis(10);
             let mut looked = false;
+            let mut readiness = self.handle.readiness.subscribe();
             loop {
                 // Another build may have become the one that is read.
                 let mut watch = self.watch();
                 let status = watch.borrow_and_update().clone();
                 let elsewhere = self.is_elsewhere(&status, receipt.position);
+                let incomplete = *readiness.borrow_and_update() == Readiness::Incomplete;
+                if incomplete {
+                    // A build that lacks events will be replaced.
+                    let _ready = readiness.changed().await;
+                    continue;
+                }
                 match self.arrived(receipt, &status, &mut wanted, &mut looked).await {
                     Ok(false) => {}
                     Ok(true) => return Ok(()),
@@ -233,15 +248,21 @@ impl Processor {
     async fn wanted(&self, receipt: Receipt) -> Result<Wanted, StoreError> {
         // Of a command that wrote nothing, the position is that of its aggregate's last event.
         let Some(n) = receipt.events.map(|n| n.max(1)) else { return Ok(Wanted::Everything) };
-        let after = Position(receipt.position.0.saturating_sub(n));
+        let mut after = Position(receipt.position.0.saturating_sub(n));
         let limit = usize::try_from(n).unwrap_or(usize::MAX);
-        let page = self.node.backend.read(&self.runner.filter(), after, limit).await?;
         let mut keys = BTreeSet::new();
-        for event in page.events.iter().filter(|event| event.place() <= receipt.position) {
-            match self.runner.keys(event) {
-                Ok(of_event) => keys.extend(of_event),
-                Err(_) => return Ok(Wanted::Everything),
+        while after < receipt.position {
+            let page = self.node.backend.read(&self.runner.filter(), after, limit).await?;
+            for event in page.events.iter().filter(|event| event.place() <= receipt.position) {
+                match self.runner.keys(event) {
+                    Ok(of_event) => keys.extend(of_event),
+                    Err(_) => return Ok(Wanted::Everything),
+                }
             }
+            if !page.more {
+                break;
+            }
+            after = page.through;
         }
         Ok(Wanted::Keys(keys))
     }
@@ -304,6 +325,9 @@ impl Processor {
     fn late(&self, position: Position, limit: Duration) -> WaitError {
         let now = self.status();
         let why = match now.state {
+            _ if *self.handle.readiness.borrow() == Readiness::Incomplete => {
+                "it handles more events than before, and has not been rebuilt yet".to_owned()
+            }
             ProcessorState::Failing { error, .. } => format!("it fails at {}: {error}", now.position),
             ProcessorState::Halted { error, .. } => format!("it is halted at {}: {error}", now.position),
             ProcessorState::Stopped => format!("it is stopped at {}", now.position),

@@ -50,6 +50,24 @@ pub(crate) fn encode<V: View>(key: &str, row: &V) -> Result<Bytes, BoxError> {
     data.map(Bytes::from).map_err(|e| about::<V>(key, "as JSON: ", &*e))
 }
 
+/// How many bytes a row has as it is stored; none if it cannot be written.
+pub(crate) fn size<V: View>(row: &V) -> usize {
+    struct Counted(usize);
+    impl std::io::Write for Counted {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counted = Counted(0);
+    let written = call_now(|| Ok(serde_json::to_writer(&mut counted, row)?));
+    if written.is_ok() { counted.0 } else { 0 }
+}
+
 /// What a stored row holds, `None` for one that is [`GONE`]. An error names it.
 pub(crate) fn decode<V: View>(key: &str, data: &[u8]) -> Result<Option<V>, BoxError> {
     if data == GONE {

@@ -2,7 +2,7 @@
 
 use crate::BoxError;
 use crate::event::{Payload, Recorded};
-use crate::projection::{Code, OnFailure};
+use crate::projection::{Code, OnFailure, Partition};
 use crate::services::{FromServices, Scope, Services};
 use crate::store::{EventFilter, RecordedEvent};
 
@@ -10,11 +10,27 @@ use crate::store::{EventFilter, RecordedEvent};
 ///
 /// It starts with the events after its first activation, and a rebuild of a projection does not
 /// call it again.
+///
+/// One call is made after the other, with a commit for each, unless it is [partitioned](Self::PARTITION). Then nodes share
+/// its streams; the events of one stream come in order and one at a time, those of different streams at the same time, and
+/// one commit covers a batch of them, up to eight for each call that may be in flight. A crash repeats no more than the
+/// batches that were under way. A shutdown begins no call, waits for those in flight, and repeats none. If a call fails, its
+/// stream is parked, or what [`ON_FAILURE`](Self::ON_FAILURE) says; no other call is repeated for that.
 pub trait Reactor: Send + Sync + 'static {
     /// Stored: names its checkpoint. `[A-Za-z0-9_.:-]`.
     const NAME: &'static str;
+    /// The name that it had before. A program that runs it for the first time under its name continues where that one is,
+    /// with all that is parked, skipped and asked of it: in one commit, from which on nothing is done under the name of
+    /// before. A program that knows it by that name stands by for as long as a node runs it under the new one, and then
+    /// takes it back.
+    const WAS: Option<&'static str> = None;
     /// What becomes of an event that its handler cannot act on.
     const ON_FAILURE: OnFailure = OnFailure::Park;
+    /// Whether its streams are independent, so that one need not wait for another.
+    const PARTITION: Partition = Partition::Whole;
+    /// If it is partitioned: how many calls are in flight at most, at least 1, for each range of slices: a node works on as
+    /// many ranges as it has [workers](crate::processor::ProcessorOptions::workers).
+    const IN_FLIGHT: usize = 16;
     /// What it wants to see.
     fn filter() -> EventFilter;
     /// Which code it is. Nodes with another one stand by while one with the newer runs.

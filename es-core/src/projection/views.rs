@@ -10,7 +10,7 @@ use futures::{Stream, TryStreamExt, stream};
 use crate::projection::fold;
 use crate::projection::live::{self, Live};
 use crate::projection::{View, tables_of};
-use crate::store::{CURRENT, RowStore, StoreError, StoredRow};
+use crate::store::{CURRENT, RowStore, StoreError, StoredRow, is_full};
 use crate::{AggregateId, BoxError};
 
 /// Typed reads of keyed views; provided by the app, so a query asks for `&Views`.
@@ -129,7 +129,7 @@ impl Scan {
             }
         };
         self.at = Some(match page.last() {
-            Some(last) if page.len() >= PAGE => Place::After { table, key: last.key.clone() },
+            Some(last) if is_full(&page, PAGE) => Place::After { table, key: last.key.clone() },
             _ => Place::End,
         });
         Ok(page)

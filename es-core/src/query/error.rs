@@ -40,6 +40,15 @@ pub enum QueryError {
         /// The text of the panic.
         panic: String,
     },
+    /// What it is about is not [ready](crate::App::ready), and the app was told not to answer then
+    /// ([`BeforeReady`](crate::BeforeReady)): ask again later.
+    #[error("query {query} has no answer yet: {what}")]
+    NotReady {
+        /// The query's type.
+        query: &'static str,
+        /// What is not ready, and why.
+        what: String,
+    },
     /// The handler took longer than a [gathering](crate::App::gather) waits.
     #[error("query {query} was not answered by {handler} within {limit:?}")]
     TimedOut {
@@ -58,7 +67,7 @@ impl QueryError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Missing { .. } | Self::Panicked { .. } => ErrorKind::Misuse,
-            Self::TimedOut { .. } => ErrorKind::Transient,
+            Self::TimedOut { .. } | Self::NotReady { .. } => ErrorKind::Transient,
             Self::Handler { source, .. } => {
                 source.downcast_ref::<StoreError>().map_or(ErrorKind::Transient, StoreError::kind)
             }

@@ -20,6 +20,7 @@ use crate::limits::{LimitError, MAX_NAME};
 use crate::snapshot::Situation;
 use crate::store::{
     EventId, EventStore, Position, RecordedEvent, Snapshot, SnapshotStore, StoreError, StreamId, Version,
+    is_full,
 };
 use crate::{Aggregate, Apply, Event};
 
@@ -169,7 +170,7 @@ impl Repository {
                 }
                 loaded.fold(event)?;
             }
-            if page.len() < PAGE {
+            if !is_full(&page, PAGE) {
                 return Ok(loaded);
             }
         }
@@ -184,7 +185,7 @@ impl Repository {
         let from = loaded.version;
         let mut page = self.store.stream(stream, from, PAGE).await?;
         while let Some(last) = page.last() {
-            if page.len() < PAGE {
+            if !is_full(&page, PAGE) {
                 page.iter().try_for_each(|event| loaded.fold(event))?;
                 break;
             }

@@ -38,6 +38,13 @@ impl Build {
         Table::own(format!("{self}/{what}"))
     }
 
+    /// The names of the tables that it has for itself, if it has no rows that queries read.
+    pub(crate) fn tables(&self) -> [Arc<str>; 5] {
+        let (parked, events) = (self.parked().name().clone(), self.parked_events().name().clone());
+        let (requests, skipped) = (self.requests().name().clone(), self.skipped().name().clone());
+        [parked, events, requests, skipped, self.undecoded().name().clone()]
+    }
+
     /// Its sequences that are parked.
     pub(crate) fn parked(&self) -> Table<Sequence> {
         self.table("parked")

@@ -14,6 +14,9 @@ pub(crate) struct Checkpoint {
     /// Events up to here were recorded before the build began: a handler can know that.
     #[serde(default)]
     pub(crate) replay: Position,
+    /// What lies behind it and is handled as well: side effects are not repeated because one before them is still to come.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ahead: Vec<Position>,
     /// Why it is halted, until an operator resumes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) halt: Option<Halt>,
@@ -31,11 +34,12 @@ pub(crate) struct Halt {
 impl Checkpoint {
     /// Of a build that begins after a position.
     pub(crate) const fn new(position: Position, replay: Position) -> Self {
-        Self { position, replay, halt: None }
+        Self { position, replay, ahead: Vec::new(), halt: None }
     }
 
-    pub(crate) fn at(&self, position: Position) -> Self {
-        Self { position, ..self.clone() }
+    /// At another position, with what is handled behind it.
+    pub(crate) fn at(&self, position: Position, ahead: Vec<Position>) -> Self {
+        Self { position, ahead, ..self.clone() }
     }
 }
 

@@ -17,9 +17,15 @@ pub(crate) struct CodeRecord {
     pub(crate) unhandled: BTreeMap<String, Position>,
     /// Until when a node with it is believed to be on its way: microseconds of the store's clock.
     pub(crate) until: i64,
+    /// Whether the build has passed events that the code handles, and is to be rebuilt for their sake.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) incomplete: bool,
     /// The codes that made the build before: who runs one of them is older.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) former: Vec<String>,
+    /// The name that another program runs it under. What is stored of it has that name, or is about to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) renamed: Option<String>,
 }
 
 /// A row for each build.

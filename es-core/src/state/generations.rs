@@ -17,29 +17,37 @@ pub(crate) struct Generations {
     /// What queries read before; kept up to date, so that one can go back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) previous: Option<Generation>,
+    /// Whether that one goes by itself: no operator asked for the rebuild that took its place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) previous_goes: bool,
     /// What is on its way out: no node works on it, and its tables may be gone or not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) leaving: Vec<Generation>,
     /// The highest number that was given out.
     pub(crate) last: Generation,
-    /// Set while queries are switched to another build.
+    /// Set while queries are switched to another build, or builds are compared.
     #[serde(flatten)]
     pub(crate) freeze: Freeze,
-    /// Whether another version of the projection has taken its place, and its builds have gone. The row stays, for its
-    /// revision.
+    /// Whether the version was removed, with its builds. The row stays, for its revision.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) retired: bool,
 }
 
-/// Whether no node works on the build that queries read, for how long, and who asked for that.
+/// Whether no node works on the build that queries read, or goes on with it, for how long, and who asked for that.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Freeze {
     /// Until this time of the store's clock, in microseconds.
     #[serde(default, rename = "frozen", skip_serializing_if = "Option::is_none")]
     pub(crate) until: Option<i64>,
-    /// The switch that it belongs to; `None` also if a version without owners wrote it.
+    /// The switch, or the comparison, that it belongs to; `None` also if a version without owners wrote it.
     #[serde(default, rename = "frozen_by", skip_serializing_if = "Option::is_none")]
     pub(crate) by: Option<Uuid>,
+    /// Whether it is one for a comparison: then it holds the build that is under way as well.
+    #[serde(default, rename = "held", skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) holds: bool,
+    /// The position up to which both are worked on, and no further, once that is known.
+    #[serde(default, rename = "held_at", skip_serializing_if = "Option::is_none")]
+    pub(crate) at: Option<Position>,
 }
 
 /// A build that is not read yet.
@@ -55,6 +63,17 @@ pub(crate) struct Building {
     /// Whether events that were skipped before are skipped again.
     #[serde(default)]
     pub(crate) honours_skips: bool,
+    /// Whether it was begun because a program handles more than the build that is read did: then queries are switched to it
+    /// once it has caught up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) by_itself: bool,
+}
+
+impl Building {
+    /// A strict one that an operator asked for. Its number is given by the change that begins it.
+    pub(crate) const fn new(head: Position, since: Timestamp) -> Self {
+        Self { generation: 0, head, since, lenient: false, honours_skips: false, by_itself: false }
+    }
 }
 
 impl Default for Generations {
@@ -64,6 +83,7 @@ impl Default for Generations {
             current: 1,
             building: None,
             previous: None,
+            previous_goes: false,
             leaving: Vec::new(),
             last: 1,
             freeze: Freeze::default(),

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Afresh, Asked, Checkpoint, CodeRecord, Control, Generations, NodeRecord, Nothing, Request, Sequence,
-    ShareRecord, Skipped, Undecoded,
+    ShareRecord, Skipped, Undecoded, Versions,
 };
 
 /// Reads a row and writes it again: the same fields with the same values.
@@ -29,13 +29,15 @@ macro_rules! golden {
 golden! {
     shares: ShareRecord<Checkpoint> = [
         "checkpoint", "checkpoint-owned", "checkpoint-split", "checkpoint-merged", "checkpoint-rebuilding",
-        "checkpoint-halted",
+        "checkpoint-halted", "checkpoint-ahead",
     ];
     nodes: NodeRecord = ["node", "node-whole", "node-codes"];
-    codes: CodeRecord = ["code"];
+    codes: CodeRecord = ["code", "code-incomplete", "code-renamed"];
+    versions: Versions = ["versions"];
     builds: Generations = [
         "generations", "generations-building", "generations-previous", "generations-frozen",
-        "generations-frozen-by", "generations-retired",
+        "generations-frozen-by", "generations-held", "generations-retired", "generations-by-itself",
+        "generations-previous-goes",
     ];
     sequences: Sequence = ["parked"];
     events_of_sequences: Nothing = ["parked-event"];

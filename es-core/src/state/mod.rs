@@ -12,6 +12,7 @@
 //! | `es.codes` | build | `code` | which code makes a build |
 //! | `es.control` | processor | `control` | what an operator asked of a whole processor |
 //! | `asked` | build | `control` | counts requests: its revision changes with each |
+//! | `es.versions` | projection | `versions` | which version of it has the plain names of its tables, and which ones no node runs |
 //! | `build/parked` | key | `parked` | a sequence that failed |
 //! | `build/parked/events` | sequence and position | `parked` | the events of those sequences |
 //! | `build/requests` | key | `parked` | what an operator asked to be done with a sequence |
@@ -22,7 +23,7 @@
 //! | `inline/turns` | projection | `inline` | who had the turn: its revision changes with each |
 //!
 //! A row that fences others is never deleted while it can be named, for its revisions would begin again: a range that
-//! was merged, a build that has gone and a set without projections keep theirs.
+//! was merged, a version that has gone and a set without projections keep theirs.
 
 mod build;
 mod checkpoint;
@@ -35,6 +36,7 @@ mod inline;
 mod node;
 mod parked;
 mod share;
+mod versions;
 
 pub use self::build::Build;
 pub(crate) use self::build::sortable;
@@ -48,6 +50,7 @@ pub use self::parked::Skipped;
 pub(crate) use self::parked::{Nothing, Request, Sequence, Undecoded};
 pub use self::share::Progress;
 pub(crate) use self::share::ShareRecord;
+pub(crate) use self::versions::{Versions, versions};
 
 /// The table of the shares of processors.
 pub(crate) const CHECKPOINTS: &str = "checkpoints";

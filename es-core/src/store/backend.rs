@@ -16,7 +16,7 @@ pub trait Backend: EventStore + SnapshotStore + RowStore + Builds + Sized {
     /// Its transaction.
     type Tx: Transaction;
 
-    /// Opens a transaction.
+    /// Opens a transaction. Names of tables of projections mean what [`publish`](Builds::publish) made of them.
     ///
     /// # Errors
     ///
@@ -41,8 +41,15 @@ pub trait Backend: EventStore + SnapshotStore + RowStore + Builds + Sized {
     /// database answers.
     fn is_transient(&self, error: &(dyn std::error::Error + 'static)) -> bool;
 
-    /// What queries read through (a pool), received by type.
-    fn provide(&self, services: &mut Services);
+    /// Whether an open transaction keeps every other writer of the store waiting, as in an embedded database: then handlers of
+    /// SQL do not hold one for long.
+    fn has_one_writer(&self) -> bool {
+        false
+    }
+
+    /// What queries of an app read through (a pool), received by type. In there the names of tables of projections mean the
+    /// current generations of these versions, which are the app's own.
+    fn provide(&self, services: &mut Services, own: &[Tables]);
 }
 
 /// Door two: a live transaction of the backend. Rows go through the backend's own methods, everything

@@ -2,14 +2,13 @@
 
 use async_trait::async_trait;
 
-use super::{Commit, CommitError, Committed, RowStore, StoreError};
+use super::{Commit, CommitError, Committed, RowStore, StoreError, StoredRow};
 
-/// The generations of a projection: its own tables, and its rows in [`RowStore`]. Object-safe.
+/// The versions and generations of a projection: its own tables, and its rows in [`RowStore`]. Object-safe.
 #[async_trait]
 pub trait Builds: RowStore {
-    /// Makes the tables of one generation of a projection, if they are not there. With the first generation, the
-    /// tables and rows of other versions of the projection go. What the framework notes about them (in tables of its
-    /// own, such as `checkpoints`) stays: it fences their workers.
+    /// Makes the tables of one generation of a projection, if they are not there. Other versions of the projection stay
+    /// as they are. The first version that is installed has the [plain names](Self::publish).
     ///
     /// # Errors
     ///
@@ -42,8 +41,8 @@ pub trait Builds: RowStore {
         commit: Commit,
     ) -> Result<Committed, CommitError>;
 
-    /// Makes a generation the one that queries read and [`begin`](super::Backend::begin) writes, and applies `commit`, in one
-    /// transaction.
+    /// Makes a generation the one that queries of its version read, and applies `commit`, in one transaction. If its version
+    /// has the plain names, they mean this generation then.
     ///
     /// # Errors
     ///
@@ -51,14 +50,76 @@ pub trait Builds: RowStore {
     async fn switch(&self, tables: &Tables, to: Generation, commit: Commit)
     -> Result<Committed, CommitError>;
 
-    /// How the tables of two generations differ, in one snapshot; nothing for a projection without tables. Keyed views
-    /// are compared by the engine.
+    /// Gives the plain names of a projection's tables to this version: they mean its current generation from then on, for
+    /// [`begin`](super::Backend::begin) and for readers that are not apps. Applies `commit` in the same transaction.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError`]; then nothing was done. [`StoreError::Misuse`] if the version is not installed.
+    async fn publish(&self, tables: &Tables, commit: Commit) -> Result<Committed, CommitError>;
+
+    /// Removes a version of a projection: the tables and [rows](Tables::rows) of all its generations, and what the backend
+    /// knows of them. Applies `commit` in the same transaction. If it had the plain names, the highest version that is left
+    /// has them then. What the framework notes about it (in tables of its own, such as `checkpoints`) stays: it fences its
+    /// workers. Harmless if there is no such version.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError`]; then nothing was done.
+    async fn remove_version(
+        &self,
+        projection: &str,
+        version: u32,
+        commit: Commit,
+    ) -> Result<Committed, CommitError>;
+
+    /// The rows and tables of all builds as they are now: what is written after that is not seen through it.
     ///
     /// # Errors
     ///
     /// [`StoreError`] if the store cannot be read.
+    async fn row_snapshot(&self) -> Result<Box<dyn RowSnapshot>, StoreError>;
+
+    /// How the tables of two generations differ, in a [snapshot](RowSnapshot::compare).
+    ///
+    /// # Errors
+    ///
+    /// As [`RowSnapshot::compare`].
     async fn compare(
         &self,
+        tables: &Tables,
+        old: Generation,
+        new: Generation,
+        samples: usize,
+    ) -> Result<Vec<Difference>, StoreError> {
+        self.row_snapshot().await?.compare(tables, old, new, samples).await
+    }
+}
+
+/// The rows and tables of builds at one moment.
+#[async_trait]
+pub trait RowSnapshot: std::fmt::Debug + Send {
+    /// Rows of a table in key order (bytewise) after a key, at most `limit` of them. The table is the one that is written,
+    /// not a name that stands for it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read.
+    async fn scan(
+        &mut self,
+        table: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<StoredRow>, StoreError>;
+
+    /// How the tables of two generations differ; nothing for a projection without tables. Keyed views are compared by the
+    /// engine.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read; [`StoreError::Misuse`] if a generation is not installed.
+    async fn compare(
+        &mut self,
         tables: &Tables,
         old: Generation,
         new: Generation,
@@ -82,7 +143,7 @@ pub struct Difference {
     /// Rows that both have and that differ. A table without a primary key has none: a change is a removal and an
     /// addition.
     pub changed: u64,
-    /// Some of them, to be read by an operator.
+    /// Some of them, to be read by an operator; long ones may be cut, those of a report after 2,000 characters.
     pub samples: Vec<Sample>,
 }
 

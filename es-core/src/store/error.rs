@@ -84,7 +84,8 @@ pub enum CommitError {
         expected: ExpectedVersion,
         /// Where it is.
         actual: Version,
-        /// What was appended since `expected`, if [`Commit::explain`](crate::store::Commit) asked for it.
+        /// What was appended since `expected`, as far as one page goes, if [`Commit::explain`](crate::store::Commit)
+        /// asked for it.
         since: Vec<RecordedEvent>,
     },
     /// An event that the decision did not see breaks its condition: read again and decide again.

@@ -15,7 +15,9 @@ use super::{
 /// - versions of a stream count from 1 without holes; positions count from 1 without holes and equal
 ///   commit order, so a reader that asks for "after p" never misses an event;
 /// - a [`Commit`] is applied entirely or not at all, and is visible to every reader right after;
-/// - a dropped [`commit`](Self::commit) may still be applied: its outcome is unknown, not failed.
+/// - a dropped [`commit`](Self::commit) may still be applied: its outcome is unknown, not failed;
+/// - every read is bounded by bytes as well as by a number: it ends with the event by which it reaches
+///   [`PAGE_BYTES`](crate::limits::PAGE_BYTES), see [`Filling`](super::Filling), so one event is given however large.
 #[async_trait]
 pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
     /// Applies a commit, in the order of [`rules`](super::rules). Door one: batched with other callers' commits.
@@ -39,7 +41,8 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
     async fn resolve(&self, attempt: &Attempt) -> Result<Resolution, StoreError>;
 
     /// The events of one stream after a version, in order, at most `limit` of them. A stream that
-    /// does not exist is empty.
+    /// does not exist is empty. There may be more behind a page that [is full](super::is_full), by its number or its
+    /// bytes; any other is the last.
     ///
     /// # Errors
     ///
@@ -59,7 +62,8 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
     async fn read(&self, filter: &EventFilter, after: Position, limit: usize) -> Result<Page, StoreError>;
 
     /// The events at some positions, in the order of the log; one that is not there is left out. At most
-    /// [`MAX_PAGE`](crate::limits::MAX_PAGE) positions.
+    /// [`MAX_PAGE`](crate::limits::MAX_PAGE) positions. If the bytes of the answer [fill](super::is_full) a page, nothing
+    /// is said of the positions behind its last event: ask for them again.
     ///
     /// # Errors
     ///

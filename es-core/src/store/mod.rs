@@ -22,6 +22,7 @@ mod filter;
 mod idempotency_key;
 pub mod keys;
 pub mod kinds;
+mod page;
 pub mod queue;
 mod read;
 mod row_store;
@@ -32,7 +33,7 @@ mod wake;
 
 pub use self::backend::{Backend, Transaction};
 pub use self::bookmark::Bookmark;
-pub use self::builds::{Builds, Difference, Generation, Sample, Tables};
+pub use self::builds::{Builds, Difference, Generation, RowSnapshot, Sample, Tables};
 pub use self::commit::{
     Append, Attempt, Check, Commit, Committed, ExpectedVersion, INLINE, Outcome, OutcomeMark, RowWrite,
 };
@@ -40,8 +41,10 @@ pub use self::error::{CommitError, Resolution, StoreError};
 pub use self::event_store::{EventStore, Page};
 pub use self::filter::{AppendCondition, EventFilter, FilterItem};
 pub use self::idempotency_key::IdempotencyKey;
+pub use self::page::{Filling, PageItem, is_full};
 pub(crate) use self::read::wait;
 pub use self::read::{Subscription, read_all, subscribe};
+pub(crate) use self::read::{at_first, stream_all};
 pub use self::row_store::{CURRENT, RowStore, Span, StoredRow};
 pub use self::snapshots::{Snapshot, SnapshotStore};
 pub use self::table::{HOT, Row, RowAt, Table, Won, is_hot, write_rows};

@@ -9,7 +9,9 @@ use futures::stream;
 use tokio::sync::watch;
 
 use crate::limits::MAX_PAGE;
-use crate::store::{Bookmark, EventFilter, EventStore, Page, Position, RecordedEvent, StoreError};
+use crate::store::{
+    Bookmark, EventFilter, EventStore, Page, Position, RecordedEvent, StoreError, StreamId, Version, is_full,
+};
 
 /// Events that are asked for together.
 const PAGE: usize = 1_000;
@@ -17,7 +19,7 @@ const PAGE: usize = 1_000;
 /// How long a subscription sleeps when no wake-up comes.
 const POLL: Duration = Duration::from_secs(1);
 
-/// Everything that matches now, with the position to use as `after` of an append condition.
+/// Everything that matches now, with the position to use as `after` of an append condition. All of it is in memory.
 ///
 /// # Errors
 ///
@@ -36,6 +38,40 @@ pub async fn read_all(
             return Ok(all);
         }
     }
+}
+
+/// At most so many events of a stream after a version, fewer only if there are no more. All of them are in memory.
+pub(crate) async fn stream_all(
+    store: &dyn EventStore,
+    id: &StreamId,
+    after: Version,
+    n: usize,
+) -> Result<Vec<RecordedEvent>, StoreError> {
+    let mut all: Vec<RecordedEvent> = Vec::new();
+    while all.len() < n {
+        let after = all.last().map_or(after, |last| last.version);
+        let page = store.stream(id, after, n - all.len()).await?;
+        let last = !is_full(&page, n - all.len());
+        all.extend(page);
+        if last {
+            break;
+        }
+    }
+    Ok(all)
+}
+
+/// The events at the first of these positions, which are in order, and how many positions that are: at least one.
+pub(crate) async fn at_first(
+    store: &dyn EventStore,
+    positions: &[Position],
+) -> Result<(Vec<RecordedEvent>, usize), StoreError> {
+    let asked = &positions[..positions.len().min(MAX_PAGE)];
+    let events = store.at(asked).await?;
+    let answered = match events.last() {
+        Some(last) if is_full(&events, usize::MAX) => asked.partition_point(|p| *p <= last.place()),
+        _ => asked.len(),
+    };
+    Ok((events, answered))
 }
 
 /// Every matching event after a position, exactly once and in order, now and in future.

@@ -22,7 +22,9 @@ pub trait RowStore: std::fmt::Debug + Send + Sync + 'static {
     /// [`StoreError`] if the store cannot be read.
     async fn rows(&self, table: &str, keys: &[String]) -> Result<Vec<Option<StoredRow>>, StoreError>;
 
-    /// Rows in key order (bytewise) after a key, at most `limit` of them.
+    /// Rows in key order (bytewise) after a key, at most `limit` of them, and up to the one by which they reach
+    /// [`PAGE_BYTES`](crate::limits::PAGE_BYTES). There may be more behind a page that [is full](super::is_full); any other
+    /// is the last.
     ///
     /// # Errors
     ///
@@ -34,7 +36,9 @@ pub trait RowStore: std::fmt::Debug + Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<StoredRow>, StoreError>;
 
-    /// Many scans in one statement, in one snapshot: for each span its rows, in the order of their keys.
+    /// Many scans in one statement, in one snapshot: for each span its rows, in the order of their keys. The spans have
+    /// the bytes of one page together, each the same part of them, and at least one row
+    /// ([`Filling::shared`](super::Filling::shared)).
     ///
     /// # Errors
     ///

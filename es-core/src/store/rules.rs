@@ -13,7 +13,7 @@
 use crate::limits::MAX_SEQUENCE;
 use crate::store::commit::INLINE;
 use crate::store::{
-    Append, Commit, CommitError, Committed, EventFilter, IdempotencyKey, Name, Outcome, Position,
+    Append, Commit, CommitError, Committed, EventFilter, Filling, IdempotencyKey, Name, Outcome, Position,
     RecordedEvent, StreamId, Version,
 };
 
@@ -110,10 +110,12 @@ fn version_within(earlier: &[Append], stream: &StreamId, ledger: &impl Ledger) -
 }
 
 fn conflict(commit: &Commit, append: &Append, actual: Version, ledger: &impl Ledger) -> CommitError {
-    let since = match append.expected.exact() {
+    let mut since = match append.expected.exact() {
         Some(expected) if commit.explain => ledger.tail(&append.stream, expected, crate::limits::MAX_PAGE),
         _ => Vec::new(),
     };
+    let mut filling = Filling::default();
+    since.retain(|event| filling.takes(event));
     CommitError::Conflict { stream: append.stream.clone(), expected: append.expected, actual, since }
 }
 

@@ -12,10 +12,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::ErrorKind;
-use crate::limits::{self, LimitError, MAX_PAGE};
+use crate::limits::{self, LimitError};
 use crate::store::{
     Attempt, Commit, CommitError, Committed, EventStore, Resolution, RowStore, RowWrite, StoreError,
-    StoredRow,
+    StoredRow, is_full,
 };
 
 /// What the names of tables begin with whose rows come and go: queues, timers, requests. A backend may keep them apart,
@@ -179,7 +179,40 @@ impl<T: DeserializeOwned> Table<T> {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<Row<T>>, StoreError> {
-        self.decode_all(rows.scan(&self.name, after, limit).await?)
+        self.decode_all(self.stored_page(rows, after, limit).await?)
+    }
+
+    /// The same, as they are stored.
+    pub(crate) async fn stored_page(
+        &self,
+        rows: &dyn RowStore,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<StoredRow>, StoreError> {
+        self.scan(rows, after, limit, |_| true).await
+    }
+
+    /// Rows after a key as long as they are wanted, at most `limit`: fewer only if there are no more. All of them are in
+    /// memory.
+    async fn scan(
+        &self,
+        rows: &dyn RowStore,
+        after: Option<&str>,
+        limit: usize,
+        wants: impl Fn(&StoredRow) -> bool + Send,
+    ) -> Result<Vec<StoredRow>, StoreError> {
+        let mut all: Vec<StoredRow> = Vec::new();
+        loop {
+            let last = all.last().map(|row| row.key.clone());
+            let left = limit - all.len();
+            let page = rows.scan(&self.name, last.as_deref().or(after), left).await?;
+            let (found, full) = (page.len(), is_full(&page, left));
+            let before = all.len();
+            all.extend(page.into_iter().take_while(&wants));
+            if !full || all.len() == limit || all.len() - before < found {
+                return Ok(all);
+            }
+        }
     }
 
     /// Rows whose keys begin with `prefix`, after a key, at most `limit` of them. The prefix ends in a character of
@@ -196,10 +229,8 @@ impl<T: DeserializeOwned> Table<T> {
         limit: usize,
     ) -> Result<Vec<Row<T>>, StoreError> {
         // No key with the prefix sorts before the prefix itself.
-        let mut page = rows.scan(&self.name, Some(after.unwrap_or(prefix)), limit).await?;
-        let end = page.iter().position(|row| !row.key.starts_with(prefix)).unwrap_or(page.len());
-        page.truncate(end);
-        self.decode_all(page)
+        let wants = |row: &StoredRow| row.key.starts_with(prefix);
+        self.decode_all(self.scan(rows, Some(after.unwrap_or(prefix)), limit, wants).await?)
     }
 
     /// Every row, as it is stored: for tables that are known to be small. Each can be [decoded](Self::decode) by itself,
@@ -209,16 +240,7 @@ impl<T: DeserializeOwned> Table<T> {
     ///
     /// [`StoreError`] if the store cannot be read.
     pub async fn stored(&self, rows: &dyn RowStore) -> Result<Vec<StoredRow>, StoreError> {
-        let mut all: Vec<StoredRow> = Vec::new();
-        loop {
-            let after = all.last().map(|row| row.key.clone());
-            let page = rows.scan(&self.name, after.as_deref(), MAX_PAGE).await?;
-            let last = page.len() < MAX_PAGE;
-            all.extend(page);
-            if last {
-                return Ok(all);
-            }
-        }
+        self.scan(rows, None, usize::MAX, |_| true).await
     }
 
     /// Every row, decoded.

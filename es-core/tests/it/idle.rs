@@ -20,8 +20,9 @@ const NODES: u64 = 3;
 const SECONDS: u64 = 100;
 /// Four in the time of a lease, which is five seconds.
 const LOOKS: u64 = SECONDS * 4 / 5;
-/// Of a node: the time, its own row, the shares, the nodes; then the head, and what was asked, built and told, and by which code.
-const CALLS_OF_A_LOOK: u64 = 9;
+/// Of a node: the time, its own row, the shares, the nodes; then the head, and what was asked, built and told, by which code, and in
+/// which versions.
+const CALLS_OF_A_LOOK: u64 = 10;
 
 /// The time of the runtime, which is paused.
 #[derive(Debug)]

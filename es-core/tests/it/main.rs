@@ -10,6 +10,7 @@ mod idle;
 mod inline;
 mod kit;
 mod memory;
+mod reactors;
 mod rules;
 mod sending;
 mod sim;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use es_core::BoxError;
 use es_core::memory::{MemoryBackend, Tx};
+use es_core::services::Services;
 use es_core::testing::TestClock;
 use es_core::testing::conformance::Subject;
 
@@ -45,6 +46,11 @@ impl Subject for Memory {
     }
 
     async fn paid(backend: &MemoryBackend) -> Result<BTreeMap<String, i64>, BoxError> {
+        backend.table("paid").into_iter().map(|(key, row)| Ok((key, crate::number(&row)?))).collect()
+    }
+
+    async fn paid_through(services: &Services) -> Result<BTreeMap<String, i64>, BoxError> {
+        let backend = services.get::<MemoryBackend>()?;
         backend.table("paid").into_iter().map(|(key, row)| Ok((key, crate::number(&row)?))).collect()
     }
 }

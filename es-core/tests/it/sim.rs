@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use es_core::BoxError;
+use es_core::memory::MemoryBackend;
+use es_core::services::Services;
 use es_core::testing::conformance::Subject;
 use es_core::testing::{SimStore, SimTx, TestClock, seed_from_env_or};
 
@@ -59,6 +61,11 @@ impl Subject for Sim {
     }
 
     async fn paid(backend: &SimStore) -> Result<BTreeMap<String, i64>, BoxError> {
+        backend.table("paid").into_iter().map(|(key, row)| Ok((key, crate::number(&row)?))).collect()
+    }
+
+    async fn paid_through(services: &Services) -> Result<BTreeMap<String, i64>, BoxError> {
+        let backend = services.get::<MemoryBackend>()?;
         backend.table("paid").into_iter().map(|(key, row)| Ok((key, crate::number(&row)?))).collect()
     }
 }

@@ -4,7 +4,7 @@ use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::{Ident, LitStr, Type};
 
-use crate::attr::{self, Entry, krate};
+use crate::attr::{self, Entry, Value, krate};
 use crate::ctxt::Ctxt;
 use crate::names::check_stored;
 
@@ -79,6 +79,33 @@ impl Args {
         let (es, ty) = (&self.krate, quote!(Partition));
         let variant = variant(&chosen);
         Some(quote!(const PARTITION: #es::projection::#ty = #es::projection::#ty::#variant;))
+    }
+
+    /// `in_flight = 32`, as a constant; nothing if it is not given.
+    pub(crate) fn in_flight(&self, cx: &Ctxt) -> Option<TokenStream> {
+        let entry = self.find("in_flight")?;
+        let (n, _) = entry.count::<usize>(cx)?;
+        // Any other word is a mistake of its own.
+        let whole = |e: &Entry| matches!(&e.value, Value::Is(word) if word.to_string() == "whole");
+        if self.find("partition").is_none_or(whole) {
+            let why = "without it one call is made after the other";
+            cx.error_at(entry.span(), format!("`in_flight` needs `partition = stream`: {why}"));
+            return None;
+        }
+        Some(quote_spanned!(entry.span()=> const IN_FLIGHT: usize = #n;))
+    }
+
+    /// `was = "mails"`, as a constant; nothing if it is not given.
+    pub(crate) fn was(&self, cx: &Ctxt, name: &LitStr) -> Option<TokenStream> {
+        let was = self.find("was")?.text(cx)?;
+        check_stored(cx, "the name that it had", &was.value(), was.span());
+        if was.value() == name.value() {
+            let why = "`was` is the name that it had before";
+            cx.error(&was, format!("`{}` is its name now: {why}", was.value()));
+        }
+        Some(quote_spanned!(was.span()=>
+            const WAS: ::core::option::Option<&'static str> = ::core::option::Option::Some(#was);
+        ))
     }
 
     /// Says why there is no `partition` here.

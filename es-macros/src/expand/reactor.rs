@@ -12,10 +12,13 @@ use crate::ctxt::Ctxt;
 use crate::fingerprint::fingerprint;
 use crate::span::{respan, written_at};
 
+const KEYS: &[&str] = &["name", "was", "on_failure", "partition", "in_flight", "crate"];
+
 pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenStream {
     let text = fingerprint(&[&args, &item]);
-    let args = Args::parse(cx, args, &["name", "on_failure", "crate"]);
+    let args = Args::parse(cx, args, KEYS);
     let (name, on_failure) = (args.name(cx, "reactor"), args.on_failure(cx));
+    let (was, partition, in_flight) = (args.was(cx, &name), args.partition(cx), args.in_flight(cx));
     let Some(block) = Block::parse(cx, "reactor", item) else { return TokenStream::new() };
     let mut handlers = ReadRules::Reactor.read(cx, &block);
     one_handler_each(cx, &mut handlers);
@@ -31,7 +34,10 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
         #[automatically_derived]
         impl #es::Reactor for #this {
             const NAME: &'static str = #name;
+            #was
             #on_failure
+            #partition
+            #in_flight
             #filter
             #react
             fn missing(services: &#es::services::Services) -> ::std::vec::Vec<::std::string::String> {

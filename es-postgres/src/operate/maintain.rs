@@ -36,7 +36,7 @@ impl PgBackend {
     /// - A stream keeps its versions and goes on. To load it takes a snapshot at its last archived event or later;
     ///   without one the load fails and says so.
     /// - A read of the log that asks for what was before is answered from the first position that is kept. So a
-    ///   projection that is built anew, a new processor, a filter and an append condition see what is kept, and no more.
+    ///   projection that is rebuilt, a new processor, a filter and an append condition see what is kept, and no more.
     /// - A commit whose outcome is unknown must be resolved before its events are archived.
     ///
     /// Appends and reads go on; they stand still for a moment at the end. Gives nothing if no partition lies there.

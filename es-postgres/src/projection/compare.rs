@@ -1,10 +1,18 @@
 //! How the tables of two generations differ.
 
-use es_core::store::{Difference, Generation, Sample, StoreError, Tables};
+use async_trait::async_trait;
+use es_core::limits::MAX_PAGE;
+use es_core::store::{Difference, Generation, RowSnapshot, Sample, StoreError, StoredRow, Tables};
 use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
 
+use crate::error;
+use crate::readers::bounded;
+use crate::rows::row as stored;
 use crate::schema::{SchemaName, sql};
+
+/// How much of a row is read to be shown, in characters; a report cuts it.
+const SHOWN: i32 = 4_000;
 
 /// A table of both generations, as SQL names it.
 #[derive(Debug)]
@@ -37,36 +45,83 @@ const PAIRS: &str = "
     where old.generation = $3 and new.generation = $4
     order by new.relname";
 
-/// Table by table, in one snapshot. `conn` is the caller's, and has no transaction open.
-pub(crate) async fn compare(
-    conn: &mut PgConnection,
-    schema: &SchemaName,
-    tables: &Tables,
-    generations: (Generation, Generation),
-    samples: usize,
-) -> Result<Result<Vec<Difference>, StoreError>, sqlx::Error> {
-    sqlx::raw_sql("begin isolation level repeatable read read only").execute(&mut *conn).await?;
-    let (old, new) = generations;
-    for generation in [old, new] {
+/// By the names of the tables, not by what these stand for; builds are in no hot table.
+const SCAN: &str = "select key, rev, data from {es}.rows where tbl = $1 and key > $2 order by key limit $3";
+
+/// A transaction that reads, on a connection of its own: it takes as long as it takes.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    conn: PgConnection,
+    schema: SchemaName,
+}
+
+impl Snapshot {
+    pub(crate) async fn take(mut conn: PgConnection, schema: SchemaName) -> Result<Self, sqlx::Error> {
+        // It is taken by the first statement, not by BEGIN.
+        let begin = "begin isolation level repeatable read read only; select pg_current_snapshot()";
+        sqlx::raw_sql(begin).execute(&mut conn).await?;
+        Ok(Self { conn, schema })
+    }
+
+    async fn is_installed(&mut self, tables: &Tables, generation: Generation) -> Result<bool, sqlx::Error> {
         let there =
             "select exists (select from {es}.projections where (name, version, generation) = ($1, $2, $3))";
-        let query = sqlx::query_scalar(sql(schema.fill(there))).bind(tables.name);
+        let query = sqlx::query_scalar(sql(self.schema.fill(there))).bind(tables.name);
         let query = query.bind(tables.version.cast_signed()).bind(generation.cast_signed());
-        if !query.fetch_one(&mut *conn).await? {
-            let name = tables.stored_name();
-            let what =
-                format!("generation {generation} of {name} is not installed: there is nothing to compare");
-            return Ok(Err(StoreError::misuse(what)));
+        query.fetch_one(&mut self.conn).await
+    }
+
+    async fn differences(
+        &mut self,
+        tables: &Tables,
+        (old, new): (Generation, Generation),
+        samples: usize,
+    ) -> Result<Vec<Difference>, sqlx::Error> {
+        let query = sqlx::query(sql(self.schema.fill(PAIRS))).bind(tables.name);
+        let query = query.bind(tables.version.cast_signed());
+        let query = query.bind(old.cast_signed()).bind(new.cast_signed());
+        let pairs = query.fetch_all(&mut self.conn).await?;
+        let mut differences = Vec::with_capacity(pairs.len());
+        for pair in pairs.iter().map(Pair::read) {
+            differences.push(pair.compare(&mut self.conn, samples).await?);
         }
+        Ok(differences)
     }
-    let query = sqlx::query(sql(schema.fill(PAIRS))).bind(tables.name).bind(tables.version.cast_signed());
-    let pairs = query.bind(old.cast_signed()).bind(new.cast_signed()).fetch_all(&mut *conn).await?;
-    let mut differences = Vec::with_capacity(pairs.len());
-    for pair in pairs.iter().map(Pair::read) {
-        differences.push(pair.compare(conn, samples).await?);
+}
+
+#[async_trait]
+impl RowSnapshot for Snapshot {
+    async fn scan(
+        &mut self,
+        table: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<StoredRow>, StoreError> {
+        let query = bounded(&self.schema.fill(SCAN), "key");
+        let query = sqlx::query(query).bind(table).bind(after.unwrap_or_default());
+        let query = query.bind(i64::try_from(limit.min(MAX_PAGE)).unwrap_or(i64::MAX));
+        let found = query.fetch_all(&mut self.conn).await.map_err(|e| error::store("scanning rows", e))?;
+        Ok(found.iter().map(stored).collect())
     }
-    sqlx::raw_sql("commit").execute(conn).await?;
-    Ok(Ok(differences))
+
+    async fn compare(
+        &mut self,
+        tables: &Tables,
+        old: Generation,
+        new: Generation,
+        samples: usize,
+    ) -> Result<Vec<Difference>, StoreError> {
+        let failed = |e| error::store("comparing generations", e);
+        for generation in [old, new] {
+            if !self.is_installed(tables, generation).await.map_err(failed)? {
+                let name = tables.stored_name();
+                return Err(StoreError::misuse(format!(
+                    "generation {generation} of {name} is not installed: there is nothing to compare"
+                )));
+            }
+        }
+        self.differences(tables, (old, new), samples).await.map_err(failed)
+    }
 }
 
 impl Pair {
@@ -121,9 +176,10 @@ impl Pair {
         let mut difference =
             Difference { table: self.table, added: n(0), removed: n(1), changed: n(2), samples: Vec::new() };
         if samples > 0 && difference.added + difference.removed + difference.changed > 0 {
-            let some = format!("select was::text, now::text from ({differing}) d limit $1");
+            let some =
+                format!("select left(was::text, $2), left(now::text, $2) from ({differing}) d limit $1");
             let limit = i64::try_from(samples).unwrap_or(i64::MAX);
-            let rows = sqlx::query(sql(some)).bind(limit).fetch_all(conn).await?;
+            let rows = sqlx::query(sql(some)).bind(limit).bind(SHOWN).fetch_all(conn).await?;
             let sample = |row: &PgRow| Sample { old: row.get_unchecked(0), new: row.get_unchecked(1) };
             difference.samples = rows.iter().map(sample).collect();
         }

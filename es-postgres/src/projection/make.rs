@@ -7,6 +7,26 @@ use sqlx::{PgConnection, Row as _};
 use crate::error;
 use crate::schema::{SchemaName, quoted, sql};
 
+/// Why a generation was not made.
+#[derive(Debug)]
+pub(crate) enum NotMade {
+    /// Its DDL reaches beyond the schema that was made for it.
+    Beyond(StoreError),
+    Otherwise(StoreError),
+}
+
+impl From<StoreError> for NotMade {
+    fn from(error: StoreError) -> Self {
+        Self::Otherwise(error)
+    }
+}
+
+impl From<NotMade> for StoreError {
+    fn from((NotMade::Beyond(error) | NotMade::Otherwise(error)): NotMade) -> Self {
+        error
+    }
+}
+
 /// Makes the tables of one generation, in its own schema if it has one; gives what was made, as `projections` keeps it.
 pub(super) async fn make(
     conn: &mut PgConnection,
@@ -14,7 +34,7 @@ pub(super) async fn make(
     tables: &Tables,
     generation: Generation,
     place: Option<&str>,
-) -> Result<String, StoreError> {
+) -> Result<String, NotMade> {
     // A view keeps rows and no tables of its own: then the catalogue is not read.
     if tables.schema.trim().is_empty() {
         return Ok("[]".to_owned());
@@ -67,12 +87,12 @@ pub(super) async fn make(
              somebody else (was the projection renamed? then drop the old tables)",
             tables.name
         );
-        return Err(StoreError::misuse(what));
+        return Err(StoreError::misuse(what).into());
     }
     Ok(serde_json::to_string(&made).expect("strings serialize"))
 }
 
-/// How many tables and views the other generations of a projection have by now.
+/// How many tables and views the other generations of a projection have by now, and plain names.
 async fn others(
     conn: &mut PgConnection,
     schema: &SchemaName,
@@ -80,26 +100,30 @@ async fn others(
     generation: Generation,
 ) -> Result<i64, sqlx::Error> {
     let count = schema.fill(
-        "select count(*) from {es}.projections p cross join jsonb_array_elements(p.objects) o
-         where p.name = $1 and (p.version, p.generation) <> ($2, $3) and o ->> 0 not in ('routine', 'type') and to_regclass(o ->> 1) is not null",
+        "select count(*) from (
+             select o from {es}.projections p cross join jsonb_array_elements(p.objects) o
+             where p.name = $1 and (p.version, p.generation) <> ($2, $3) and o ->> 0 not in ('routine', 'type')
+             union all
+             select v from {es}.published u cross join jsonb_array_elements(u.views) v where u.name = $1
+         ) known (o) where to_regclass(o ->> 1) is not null",
     );
     let query = sqlx::query_scalar(sql(count)).bind(tables.name).bind(tables.version.cast_signed());
     query.bind(generation.cast_signed()).fetch_one(conn).await
 }
 
-fn does_not_run(tables: &Tables, place: Option<&str>, error: &sqlx::Error) -> StoreError {
-    /// Something of this name is there already: a schema, a function, a table, another object.
-    const THERE: &[&str] = &["42P06", "42723", "42P07", "42710"];
+fn does_not_run(tables: &Tables, place: Option<&str>, error: &sqlx::Error) -> NotMade {
+    /// Something of this name is there already: a schema, a function, a table, another object, or of another kind.
+    const THERE: &[&str] = &["42P06", "42723", "42P07", "42710", "42809"];
     if place.is_some() && error::code(error).is_some_and(|code| THERE.contains(&code)) {
         return qualified(tables, &error.to_string());
     }
-    StoreError::misuse(format!("the schema of projection {} does not run: {error}", tables.name))
+    StoreError::misuse(format!("the schema of projection {} does not run: {error}", tables.name)).into()
 }
 
-fn qualified(tables: &Tables, why: &str) -> StoreError {
-    StoreError::misuse(format!(
-        "projection {} cannot have a second generation beside the first, since its DDL names the schema of what it \
-         makes or drops ({why}): write names without a schema, and raise `version`",
+fn qualified(tables: &Tables, why: &str) -> NotMade {
+    NotMade::Beyond(StoreError::misuse(format!(
+        "projection {} cannot have generations next to each other, since its DDL names the schema of what it makes or \
+         drops ({why}): write names without a schema, and raise `version`",
         tables.name
-    ))
+    )))
 }

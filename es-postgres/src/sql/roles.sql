@@ -4,8 +4,8 @@
 --   {schema}_reader  reads the view `log`, for people.
 -- Nobody logs in as one of them; grant them: `grant {schema}_writer to shop`.
 --
--- A projection that is built anew beside the one that serves lives in a schema of its own. Whoever runs applications that
--- do so, lets them make one: `grant create on database .. to {schema}_writer`.
+-- The tables of each generation of a projection are in a schema of their own, which the application makes:
+-- `grant create on database .. to {schema}_writer`. Without that grant a projection has one version and one generation.
 --
 -- Run it as a superuser, before the first migration and after each one: it can be run again at any time. Migrate as the
 -- owner: with `set role`, or with `options=-c role={schema}_owner` in the URL. Roles belong to the whole server, so two
@@ -50,8 +50,8 @@ begin
     grant select, insert on {es}.streams, {es}.event_types, {es}.events, {es}.tags, {es}.outcomes, {es}.fenced
         to {schema}_writer;
     grant select on {es}.checkpoints to {schema}_writer;
-    grant select, insert, update, delete on {es}.rows, {es}.hot_rows, {es}.witnesses, {es}.snapshots, {es}.projections
-        to {schema}_writer;
+    grant select, insert, update, delete on {es}.rows, {es}.hot_rows, {es}.witnesses, {es}.snapshots, {es}.projections,
+        {es}.published to {schema}_writer;
     for this in
         select p.oid::regprocedure as name from pg_proc p
         where p.pronamespace = '{es}'::regnamespace and p.prorettype <> 'trigger'::regtype

@@ -22,7 +22,7 @@ use crate::support::{
 /// Two tables that are always written together.
 const PAIR: &str = "create table totals (generation integer not null, n bigint not null);
     create table parts (generation integer not null, n bigint not null)";
-const PAIRS: Tables = Tables { name: "pairs", version: 1, schema: PAIR };
+pub(crate) const PAIRS: Tables = Tables { name: "pairs", version: 1, schema: PAIR };
 
 fn nothing() -> Commit {
     Commit::default()
@@ -37,7 +37,7 @@ async fn sql(tx: &mut Tx, text: &'static str) {
 }
 
 /// Runs SQL in one generation.
-async fn write(store: &PgBackend, tables: &Tables, generation: u32, text: &'static str) {
+pub(crate) async fn write(store: &PgBackend, tables: &Tables, generation: u32, text: &'static str) {
     let mut tx = at(store, tables, generation).await;
     sql(&mut tx, text).await;
     tx.commit().await.unwrap();
@@ -217,13 +217,15 @@ async fn the_search_path_of_the_url_is_kept() {
     let path = || async {
         sqlx::query_scalar::<_, String>("select current_setting('search_path')").fetch_one(&store.db()).await
     };
-    let base = path().await.unwrap();
-    assert_eq!(base, "own,\"Odd name\"");
+    let first = path().await.unwrap();
+    assert!(first.ends_with(", own,\"Odd name\""), "{first}");
     store.switch(&balances, 2, nothing()).await.unwrap();
-    assert!(path().await.unwrap().ends_with(&format!(", {base}")));
+    let second = path().await.unwrap();
+    assert!(second != first && second.ends_with(", own,\"Odd name\""), "{second}");
+    assert_eq!(count(database.url(), "select n from own.balances").await, 2);
     let n: i64 = sqlx::query_scalar("select n from balances").fetch_one(&store.db()).await.unwrap();
     assert_eq!(n, 2);
-    // Another projection's first generation is made where its user wants it, not in there.
+    // The plain names of another projection are where its user wants them, not in there.
     let more = Tables { name: "more", version: 1, schema: "create table more (n bigint)" };
     store.install(&more, 1).await.unwrap();
     assert_eq!(count(database.url(), "select count(*) from own.more").await, 0);
@@ -231,7 +233,7 @@ async fn the_search_path_of_the_url_is_kept() {
     assert_eq!(count(database.url(), "select count(*) from own.more").await, 0);
 }
 
-const EVERYTHING: &str = "
+pub(crate) const EVERYTHING: &str = "
     create type mood as enum ('good', 'bad');
     create sequence numbers;
     create table people (
@@ -286,16 +288,23 @@ async fn whatever_a_ddl_makes_stands_in_each_generation_and_goes_with_it() {
     store.clear(&tables, 2, nothing()).await.unwrap();
     assert_eq!(numbers().await[..4], [0, 0, 0, 0]);
     store.uninstall(&tables, 1, nothing()).await.unwrap();
-    assert_eq!(count(database.url(), "select count(*) from es.objects() where place = 'public'").await, 0);
+    let public = "select count(*) from es.objects() where place = 'public' and kind = 'view'";
+    assert_eq!(count(database.url(), public).await, 4, "the plain names of two tables and two views");
+    let public = "select count(*) from es.objects() where place = 'public'";
+    assert_eq!(count(database.url(), public).await, 4);
     store.install(&tables, 3).await.unwrap();
     store.switch(&tables, 3, nothing()).await.unwrap();
     store.uninstall(&tables, 2, nothing()).await.unwrap();
     let places = "select count(*) from pg_namespace where nspname like 'es\\_people%'";
     assert_eq!(count(database.url(), places).await, 1);
     store.install(&Tables { version: 2, ..tables }, 1).await.unwrap();
-    assert_eq!(count(database.url(), places).await, 0);
-    let places = "select count(distinct place) from es.objects() where name like '%people%'";
+    assert_eq!(count(database.url(), places).await, 2);
+    store.remove_version("people", 1, nothing()).await.unwrap();
     assert_eq!(count(database.url(), places).await, 1);
+    assert_eq!(numbers().await[..4], [0, 0, 0, 0]);
+    store.remove_version("people", 2, nothing()).await.unwrap();
+    assert_eq!(count(database.url(), places).await, 0);
+    assert_eq!(count(database.url(), public).await, 0);
 }
 
 #[tokio::test]
@@ -303,7 +312,7 @@ async fn what_belongs_to_somebody_else_is_not_dropped() {
     let (database, store) = fresh().await;
     pairs(&store).await;
     store.switch(&PAIRS, 2, nothing()).await.unwrap();
-    run(database.url(), "create view mine as select n from totals").await;
+    run(database.url(), "create view mine as select n from es_pairs_1_1.totals").await;
     run(database.url(), "create view theirs as select n from es_pairs_1_2.totals").await;
     let refused_by = |error: CommitError, word: &str| {
         assert_eq!(error.kind(), ErrorKind::Misuse, "{}", es_core::chain(&error));
@@ -343,8 +352,8 @@ async fn a_ddl_that_reaches_beyond_its_own_schema_has_no_second_generation() {
         at(&store, &tables, 1).await.rollback().await.unwrap();
     }
     assert_eq!(count(database.url(), "select count(*) from d").await, 0);
-    let none = "select count(*) from pg_namespace where nspname like 'es\\_%'";
-    assert_eq!(count(database.url(), none).await, 0);
+    let made = "select count(*) from pg_namespace where nspname like 'es\\_%'";
+    assert_eq!(count(database.url(), made).await, 1, "that of `d`, which drops nothing the first time");
     let edited = Tables { name: "a", version: 1, schema: "create table a (n bigint)" };
     assert!(store.install(&edited, 2).await.unwrap_err().to_string().contains("raise `version`"));
 }
@@ -669,11 +678,11 @@ async fn a_generation_that_somebody_reads_is_not_waited_for_long_by_whoever_drop
     pairs(&store).await;
     store.switch(&PAIRS, 2, nothing()).await.unwrap();
     let mut reader = connect(database.url()).await;
-    sqlx::raw_sql("begin; select * from public.totals").execute(&mut reader).await.unwrap();
+    sqlx::raw_sql("begin; select * from es_pairs_1_1.totals").execute(&mut reader).await.unwrap();
     let error = refused(timeout(LIMIT, store.uninstall(&PAIRS, 1, nothing())).await.unwrap());
     assert_eq!(error.kind(), ErrorKind::Transient, "{}", es_core::chain(&error));
     sqlx::raw_sql("commit").execute(&mut reader).await.unwrap();
     store.uninstall(&PAIRS, 1, nothing()).await.unwrap();
-    assert!(try_run(database.url(), "select * from public.totals").await.is_err());
+    assert!(try_run(database.url(), "select * from es_pairs_1_1.totals").await.is_err());
     until_count(database.url(), "select count(*) from es.projections", 1).await;
 }

@@ -8,6 +8,7 @@ mod dump;
 mod extremes;
 mod generations;
 mod jobs;
+mod plain_names;
 mod processes;
 mod row_order;
 mod row_wakes;

@@ -191,8 +191,13 @@ async fn the_tables_of_a_projection_are_made_once_and_again_by_a_reset() {
     let forget = row_of("checkpoints", "balances/1~1", 1, None);
     store.commit(Commit { rows: vec![forget], ..Commit::default() }).await.unwrap();
     fill(&store).await;
-    store.install(&Tables { version: 2, ..v1 }, 1).await.unwrap();
-    assert_eq!(rows().await, 0, "another version begins with its own tables");
+    let v2 = Tables { version: 2, ..v1 };
+    store.install(&v2, 1).await.unwrap();
+    assert_eq!(rows().await, 1, "another version has its own tables");
+    store.publish(&v2, Commit::default()).await.unwrap();
+    assert_eq!(rows().await, 0);
+    assert!(data(&store, "balances/1~1", "k").await.is_some());
+    store.remove_version("balances", 1, Commit::default()).await.unwrap();
     assert_eq!(data(&store, "balances/1~1", "k").await, None);
     assert!(data(&store, "checkpoints", "balances/1~1").await.is_some(), "it fences workers of the old one");
     let renamed =
@@ -235,10 +240,7 @@ async fn tables_that_others_make_meanwhile_are_not_taken() {
     sqlx::query("select pg_advisory_unlock(42)").execute(&mut held).await.unwrap();
     installing.await.unwrap().unwrap();
     store.clear(&tables, 1, Commit::default()).await.unwrap();
-    store
-        .install(&Tables { version: 2, schema: "create table other (x integer)", ..tables }, 1)
-        .await
-        .unwrap();
+    store.remove_version("mine", 1, Commit::default()).await.unwrap();
     assert_eq!(count(database.url(), "select count(*) from theirs").await, 0);
     let left = "select count(*) from pg_tables where tablename in ('mine', 'mine_too')";
     assert_eq!(count(database.url(), left).await, 0);

@@ -77,6 +77,11 @@ impl Subject for Partitioned {
             sqlx::query_as("select key, amount from paid").fetch_all(&backend.db()).await?;
         Ok(rows.into_iter().collect())
     }
+
+    async fn paid_through(services: &es_core::services::Services) -> Result<BTreeMap<String, i64>, BoxError> {
+        let rows = sqlx::query_as::<_, (String, i64)>("select key, amount from paid");
+        Ok(rows.fetch_all(services.get::<es_postgres::Db>()?).await?.into_iter().collect())
+    }
 }
 
 es_core::conformance!(Partitioned::default());

@@ -120,6 +120,36 @@ async fn a_writer_installs_projections_where_it_may_create() {
 }
 
 #[tokio::test]
+async fn a_writer_that_makes_no_schema_has_one_version_until_it_may() {
+    let (database, schema) = store().await;
+    run(&database, &format!("grant create on schema public to {schema}_writer")).await.unwrap();
+    let backend = PgBackend::connect_with(options(&database, &schema, "writer")).await.unwrap();
+    let old = Tables { name: "totals", version: 1, schema: "create table totals (n bigint)" };
+    let new = Tables { name: "totals", version: 2, schema: "create table totals (n text, more bigint)" };
+    backend.install(&old, 1).await.unwrap();
+    let mut tx = backend.begin_at(&old, 1, std::time::Duration::from_secs(60)).await.unwrap();
+    sqlx::query("insert into totals values (1)").execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
+    run(&database, "do $$ begin assert (select n from public.totals) = 1; end $$").await.unwrap();
+    let grant = format!("grant create on database {} to {schema}_writer", database.name());
+    for (tables, generation) in [(&old, 2), (&new, 1)] {
+        let error = backend.install(tables, generation).await.unwrap_err().to_string();
+        assert!(error.contains(&grant), "{error}");
+    }
+    run(&database, &grant).await.unwrap();
+    backend.install(&new, 1).await.unwrap();
+    backend.publish(&new, Commit::default()).await.unwrap();
+    run(&database, "do $$ begin assert (select count(more) from public.totals) = 0; end $$").await.unwrap();
+    backend.publish(&old, Commit::default()).await.unwrap();
+    run(&database, "do $$ begin assert (select n from public.totals) = 1; end $$").await.unwrap();
+    // A schema alone is not enough: the plain names are views elsewhere.
+    run(&database, &format!("revoke create on schema public from {schema}_writer")).await.unwrap();
+    let other = Tables { name: "sums", version: 1, schema: "create table sums (n bigint)" };
+    let error = backend.install(&other, 1).await.unwrap_err().to_string();
+    assert!(error.contains("grant create on schema public"), "{error}");
+}
+
+#[tokio::test]
 async fn a_writer_goes_on_into_partitions() {
     let (database, schema) = store().await;
     let owner = PgBackend::connect_with(options(&database, &schema, "owner")).await.unwrap();

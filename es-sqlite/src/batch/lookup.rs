@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use es_core::clock::Timestamp;
 use es_core::limits::MAX_PAGE;
-use es_core::store::{Commit, INLINE, IdempotencyKey, Outcome, Position, StreamId, Version};
+use es_core::store::{Commit, Filling, INLINE, IdempotencyKey, Outcome, Position, StreamId, Version};
 use futures::TryStreamExt as _;
 use serde::Serialize;
 use sqlx::sqlite::SqliteRow;
@@ -180,7 +180,8 @@ async fn condition(
 /// The events behind expectations that failed: to answer a repetition, or to explain a conflict. A stream is
 /// read once for the whole batch, as far as any of its commits asks.
 async fn tails(writing: &mut Writing, commits: &[Commit], batch: &mut Batch) -> Result<(), sqlx::Error> {
-    let mut asked: BTreeMap<&StreamId, (Version, usize)> = BTreeMap::new();
+    // From which version, how many at most, and up to where whatever their size.
+    let mut asked: BTreeMap<&StreamId, (Version, usize, u64)> = BTreeMap::new();
     for commit in commits {
         for append in &commit.appends {
             let stored = batch.streams.get(&append.stream).map_or(Version(0), |stream| stream.version);
@@ -188,25 +189,29 @@ async fn tails(writing: &mut Writing, commits: &[Commit], batch: &mut Batch) -> 
                 continue;
             };
             let of_stream = commit.appends.iter().filter(|a| a.stream == append.stream);
-            let limit = if commit.explain { MAX_PAGE } else { of_stream.map(|a| a.events.len()).sum() };
-            let upto = |(from, limit): (Version, usize)| from.0.saturating_add(limit as u64);
-            let all = asked.entry(&append.stream).or_insert((expected, limit));
-            let end = upto(*all).max(upto((expected, limit)));
+            let own: usize = of_stream.map(|a| a.events.len()).sum();
+            let limit = if commit.explain { MAX_PAGE } else { own };
+            let upto = |from: Version, limit: usize| from.0.saturating_add(limit as u64);
+            let all = asked.entry(&append.stream).or_insert((expected, limit, 0));
+            let end = upto(all.0, all.1).max(upto(expected, limit));
             all.0 = all.0.min(expected);
             all.1 = usize::try_from(end - all.0.0).unwrap_or(usize::MAX);
+            all.2 = all.2.max(upto(expected, own));
         }
     }
-    for (stream, (after, limit)) in asked {
+    for (stream, (after, limit, whole)) in asked {
         let query =
             sqlx::query(include_str!("../sql/stream.sql")).bind(stream.as_str()).bind(signed(after.0));
-        let rows = query.bind(i64::try_from(limit).unwrap_or(i64::MAX)).fetch_all(writing.conn_mut()).await?;
-        let known = batch.types.known();
-        let versions = (after.0 + 1..).map(Version);
-        let decoded =
-            rows.iter().zip(versions).map(|(row, version)| row::decode(row, stream, version, &known));
-        let events = decoded.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>();
-        let events = events.map_err(|e| sqlx::Error::Decode(e.into()))?;
-        drop(known);
+        let mut rows = query.bind(i64::try_from(limit).unwrap_or(i64::MAX)).fetch(writing.conn_mut());
+        let (mut events, mut version, mut filling) = (Vec::new(), after, Filling::default());
+        while version.0 < whole || !filling.is_full() {
+            let Some(row) = rows.try_next().await? else { break };
+            version = Version(version.0 + 1);
+            let event = row::decode(&row, stream, version, &batch.types.known());
+            let Some(event) = event.map_err(|e| sqlx::Error::Decode(e.into()))? else { continue };
+            filling.takes(&event);
+            events.push(event);
+        }
         batch.tails.insert(stream.clone(), events);
     }
     Ok(())

@@ -1,37 +1,82 @@
 //! How two generations of a projection's tables differ, asked in SQL.
 
-use es_core::store::{Difference, Generation, Sample, StoreError, Tables};
-use sqlx::{Row as _, SqliteConnection, SqlitePool};
+use async_trait::async_trait;
+use es_core::limits::MAX_PAGE;
+use es_core::store::{Difference, Filling, Generation, RowSnapshot, Sample, StoreError, StoredRow, Tables};
+use futures::TryStreamExt as _;
+use sqlx::{Row as _, Sqlite, SqliteConnection, SqlitePool, Transaction};
 
-use super::builds;
+use super::builds::Builds;
 use crate::error;
 use crate::row::number;
+use crate::rows::row as stored;
 use crate::schema::{quoted, sql};
 
-/// All tables, in one snapshot.
-pub(crate) async fn compare(
-    readers: &SqlitePool,
-    tables: &Tables,
-    old: Generation,
-    new: Generation,
-    samples: usize,
-) -> Result<Vec<Difference>, StoreError> {
-    if tables.schema.trim().is_empty() {
-        return Ok(Vec::new());
+const SCAN: &str = "select key, rev, data from es_rows where tbl = ?1 and key > ?2 order by key limit ?3";
+
+/// A transaction that reads: what is written after it began is not seen in it.
+#[derive(Debug)]
+pub(crate) struct Snapshot(Transaction<'static, Sqlite>);
+
+impl Snapshot {
+    pub(crate) async fn take(readers: &SqlitePool) -> Result<Self, StoreError> {
+        let failed = |e| error::store("reading in a snapshot", e);
+        let mut tx = readers.begin().await.map_err(failed)?;
+        // It begins with the first statement that reads.
+        sqlx::query("select 1 from es_rows limit 1").fetch_optional(&mut *tx).await.map_err(failed)?;
+        Ok(Self(tx))
     }
-    let failed = |e| error::store("comparing two generations", e);
-    let mut tx = readers.begin().await.map_err(failed)?;
-    let ours = builds::of_version(&mut tx, tables).await?;
-    let (old, new) = (builds::find(&ours, tables, old)?, builds::find(&ours, tables, new)?);
-    let mut differences = Vec::new();
-    for table in new.tables() {
-        let pair = Pair::read(&mut tx, &old.stored(table), &new.stored(table)).await.map_err(failed)?;
-        let mut difference = Difference { table: table.to_owned(), ..Difference::default() };
-        pair.compare(&mut tx, samples, &mut difference).await.map_err(failed)?;
-        differences.push(difference);
-    }
-    Ok(differences)
 }
+
+#[async_trait]
+impl RowSnapshot for Snapshot {
+    async fn scan(
+        &mut self,
+        table: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<StoredRow>, StoreError> {
+        let limit = i64::try_from(limit.min(MAX_PAGE)).unwrap_or(i64::MAX);
+        let query = sqlx::query(SCAN).bind(table).bind(after.unwrap_or_default()).bind(limit);
+        let (mut rows, mut filling) = (Vec::new(), Filling::default());
+        let mut found = query.fetch(&mut *self.0);
+        while !filling.is_full()
+            && let Some(row) = found.try_next().await.map_err(|e| error::store("scanning rows", e))?
+        {
+            let row = stored(&row);
+            filling.takes(&row);
+            rows.push(row);
+        }
+        Ok(rows)
+    }
+
+    async fn compare(
+        &mut self,
+        tables: &Tables,
+        old: Generation,
+        new: Generation,
+        samples: usize,
+    ) -> Result<Vec<Difference>, StoreError> {
+        if tables.schema.trim().is_empty() {
+            return Ok(Vec::new());
+        }
+        let failed = |e| error::store("comparing two generations", e);
+        let conn = &mut *self.0;
+        let builds = Builds::read(conn, tables.name).await?;
+        let (old, new) = (builds.find(tables, old)?, builds.find(tables, new)?);
+        let mut differences = Vec::new();
+        for table in new.tables() {
+            let pair = Pair::read(conn, &old.stored(table), &new.stored(table)).await.map_err(failed)?;
+            let mut difference = Difference { table: table.to_owned(), ..Difference::default() };
+            pair.compare(conn, samples, &mut difference).await.map_err(failed)?;
+            differences.push(difference);
+        }
+        Ok(differences)
+    }
+}
+
+/// How much of a row is read to be shown, in characters; a report cuts it.
+const SHOWN: i32 = 4_000;
 
 /// A table twice. In SQL, `o` is a row of the old one and `n` a row of the new one.
 struct Pair {
@@ -81,7 +126,10 @@ impl Pair {
             if count == 0 || wanted == 0 {
                 continue;
             }
-            let json = |there, alias| if there { self.json(alias) } else { "null".to_owned() };
+            let json = |there, alias| match there {
+                true => format!("substr({}, 1, {SHOWN})", self.json(alias)),
+                false => "null".to_owned(),
+            };
             let (old, new) = (json(part.old, "o"), json(part.new, "n"));
             let rows = sqlx::query(sql(format!("select {old}, {new} from {from} limit ?")));
             let rows = rows.bind(i64::try_from(wanted).unwrap_or(i64::MAX)).fetch_all(&mut *conn).await?;

@@ -3,7 +3,7 @@
 use es_core::store::{Commit, CommitError, Committed, Generation, StoreError, Tables, Transaction as _};
 use sqlx::{Row as _, SqliteConnection};
 
-use super::builds::{self, Build};
+use super::builds::{self, Build, Builds};
 use super::names;
 use crate::{Tx, error, schema};
 
@@ -19,50 +19,87 @@ const RESTORE: &str = "pragma writable_schema = on;
 /// The names of a projection's tables mean those of one generation, until the transaction ends. Nobody else ever sees
 /// that: it gives the names back before it commits.
 pub(crate) async fn begin_at(mut tx: Tx, tables: &Tables, generation: Generation) -> Result<Tx, StoreError> {
-    let ours = builds::of_version(&mut tx, tables).await?;
-    let build = builds::find(&ours, tables, generation)?;
-    if build.current || build.objects.is_empty() {
+    let builds = Builds::read(&mut tx, tables.name).await?;
+    let build = builds.find(tables, generation)?;
+    if build.plain || build.objects.is_empty() {
         return Ok(tx);
     }
-    let current = current(&ours);
-    let there = names::swap(build.tables(), current, Some(generation));
-    rename(&mut tx, there, tables).await?;
-    tx.give_back(names::swap(build.tables(), Some(generation), current));
+    rename(&mut tx, names::swap(builds.plain(), Some(build)), tables.name).await?;
+    tx.give_back(names::swap(Some(build), builds.plain()));
     Ok(tx)
 }
 
-/// Gives the plain names to another generation for good, and applies a commit.
+/// Makes another generation the current one of its version, and applies a commit.
 pub(crate) async fn switch(
     mut tx: Tx,
     tables: &Tables,
     to: Generation,
     commit: Commit,
 ) -> Result<Committed, CommitError> {
-    let ours = builds::of_version(&mut tx, tables).await?;
-    let build = builds::find(&ours, tables, to)?;
+    let builds = Builds::read(&mut tx, tables.name).await?;
+    let build = builds.find(tables, to)?;
     if !build.current {
-        let failed = |e| error::store("switching a projection", e);
-        let own: Vec<String> =
-            build.tables().flat_map(|name| [name.to_owned(), names::beside(name, to)]).collect();
-        let before = others(&mut tx, &own).await.map_err(failed)?;
-        rename(&mut tx, names::swap(build.tables(), current(&ours), Some(to)), tables).await?;
-        restore(&mut tx, &own, before).await.map_err(failed)?;
-        mark(&mut tx, tables, to).await.map_err(failed)?;
+        if builds.published == Some(tables.version) {
+            give_names(&mut tx, tables.name, builds.plain(), Some(build)).await?;
+        }
+        let marked = builds::make_current(&mut tx, tables, to).await;
+        marked.map_err(|e| error::store("switching a projection", e))?;
     }
     *tx.staged() = commit;
     tx.commit().await
 }
 
-fn current(builds: &[Build]) -> Option<Generation> {
-    builds.iter().find(|build| build.current).map(|build| build.generation)
+/// Gives the plain names to this version, and applies a commit.
+pub(crate) async fn publish(mut tx: Tx, tables: &Tables, commit: Commit) -> Result<Committed, CommitError> {
+    let builds = Builds::read(&mut tx, tables.name).await?;
+    let Tables { name, version, .. } = *tables;
+    if builds.of_version(version).next().is_none() {
+        let what = format!("version {version} of projection {name} is not installed: install it first");
+        return Err(StoreError::misuse(what).into());
+    }
+    if builds.published != Some(version) {
+        if builds.plain().is_some_and(Build::has_views) {
+            let what = format!(
+                "the version of projection {name} that has the plain names has a view, which SQLite cannot rename: \
+                 remove that version, then the next one has them"
+            );
+            return Err(StoreError::misuse(what).into());
+        }
+        give_names(&mut tx, name, builds.plain(), builds.current(version)).await?;
+        let noted = builds::publish(&mut tx, name, Some(version)).await;
+        noted.map_err(|e| error::store("publishing a projection", e))?;
+    }
+    *tx.staged() = commit;
+    tx.commit().await
 }
 
-async fn rename(conn: &mut SqliteConnection, renames: String, tables: &Tables) -> Result<(), StoreError> {
+/// Another build gets the plain names for good.
+pub(super) async fn give_names(
+    tx: &mut Tx,
+    name: &str,
+    from: Option<&Build>,
+    to: Option<&Build>,
+) -> Result<(), StoreError> {
+    let failed = |e| error::store("renaming the tables of a projection", e);
+    let own: Vec<String> = [from, to]
+        .into_iter()
+        .flatten()
+        .flat_map(|build| build.tables().flat_map(|table| [table.to_owned(), build.own(table)]))
+        .collect();
+    if own.is_empty() {
+        return Ok(());
+    }
+    let before = others(tx, &own).await.map_err(failed)?;
+    rename(tx, names::swap(from, to), name).await?;
+    restore(tx, &own, before).await.map_err(failed)
+}
+
+async fn rename(conn: &mut SqliteConnection, renames: String, name: &str) -> Result<(), StoreError> {
     let say = |e| {
         format!(
-            "the tables of projection {} cannot be renamed, as each generation but the current one needs: {e}; \
-             drop what is in the way (a view or trigger of yours that reads what is gone, a table with such a name)",
-            tables.name
+            "the tables of projection {name} cannot be renamed, as each generation but the one with the plain names \
+             needs: {e}; drop what is in the way (a view or trigger of yours that reads what is gone, a table with such \
+             a name)"
         )
     };
     // A switch that was dropped midway may have left the schema writable: renames would then overlook what they cannot
@@ -96,16 +133,5 @@ async fn restore(
     }
     let changed = serde_json::to_string(&changed).expect("strings serialize");
     sqlx::query(RESTORE).bind(changed).persistent(false).execute(conn).await?;
-    Ok(())
-}
-
-async fn mark(conn: &mut SqliteConnection, tables: &Tables, to: Generation) -> Result<(), sqlx::Error> {
-    // In two steps, since only one may be current at any time.
-    for (sql, generation) in [
-        ("update es_projections set current = 0 where name = ? and version = ? and generation <> ?", to),
-        ("update es_projections set current = 1 where name = ? and version = ? and generation = ?", to),
-    ] {
-        sqlx::query(sql).bind(tables.name).bind(tables.version).bind(generation).execute(&mut *conn).await?;
-    }
     Ok(())
 }

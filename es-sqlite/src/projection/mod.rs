@@ -1,49 +1,53 @@
-//! The tables of SQL projections: made once for each generation, emptied by making them again.
+//! The tables of SQL projections: made once for each generation of each version, emptied by making them again.
 //!
-//! The current generation's tables have the plain names that the DDL gives them. Those of the others stand beside them,
-//! as `balances~2`, and have the plain names only within a transaction that writes them: see [`generations`].
+//! One version has the plain names that the DDL gives: its current generation's tables are called so. All others are called
+//! `balances~2.1`, by version and generation, and have the plain names only within a transaction that writes them: see
+//! [`generations`]. An app of another version reads them through [`seen`].
 
 mod builds;
 mod compare;
 mod generations;
 mod names;
 mod scratch;
+mod seen;
+
+use std::collections::HashSet;
 
 use es_core::store::{Commit, CommitError, Committed, Generation, StoreError, Tables, Transaction as _};
 use sqlx::{Row as _, SqliteConnection};
 
-use self::builds::{Build, Object};
-pub(crate) use self::compare::compare;
-pub(crate) use self::generations::{begin_at, switch};
+use self::builds::{Build, Builds, Object};
+pub(crate) use self::compare::Snapshot;
+pub(crate) use self::generations::{begin_at, publish, switch};
+pub(crate) use self::seen::Seen;
 use crate::{Tx, error, schema};
 
-/// Makes a generation, if it is not there; with the first one, what other versions left goes.
+/// Makes a generation, if it is not there.
 pub(crate) async fn install(mut tx: Tx, tables: &Tables, generation: Generation) -> Result<(), StoreError> {
-    let builds = builds::read(&mut tx, tables.name).await?;
-    let (ours, others): (Vec<Build>, Vec<Build>) =
-        builds.into_iter().partition(|build| build.version == i64::from(tables.version));
-    unchanged(tables, &ours)?;
-    let there = ours.iter().any(|build| build.generation == generation);
-    if there && (generation > 1 || others.is_empty()) {
+    let builds = Builds::read(&mut tx, tables.name).await?;
+    unchanged(tables, &builds)?;
+    if builds.get(tables.version, generation).is_some() {
         return tx.rollback().await;
     }
-    if generation == 1 {
-        remove(&mut tx, &others)
-            .await
-            .map_err(|e| error::store("removing another version of a projection", e))?;
+    let current = generation == 1 && builds.current(tables.version).is_none();
+    let mut build = Build {
+        version: tables.version,
+        generation,
+        current,
+        plain: current && builds.published.is_none_or(|version| version == tables.version),
+        schema: tables.schema.to_owned(),
+        objects: Vec::new(),
+        suffix: builds::suffix(tables.version, generation),
+    };
+    build.objects = make(&mut tx, tables, &builds, &build).await?;
+    if builds.of_version(tables.version).any(|other| !same(&other.objects, &build.objects)) {
+        return Err(StoreError::misuse(format!(
+            "the schema of projection {} makes other tables when it runs alone: a second generation needs tables \
+             of its own, so leave `if not exists` and what belongs to somebody else out of it",
+            tables.name
+        )));
     }
-    if !there {
-        let current = generation == 1 && !ours.iter().any(|build| build.current);
-        let objects = make(&mut tx, tables, generation, current).await?;
-        if ours.iter().any(|build| !same(&build.objects, &objects)) {
-            return Err(StoreError::misuse(format!(
-                "the schema of projection {} makes other tables when it runs alone: a second generation needs tables \
-                 of its own, so leave `if not exists` and what belongs to somebody else out of it",
-                tables.name
-            )));
-        }
-        builds::insert(&mut tx, tables, generation, current, &objects).await?;
-    }
+    builds::insert(&mut tx, tables, &build).await?;
     match tx.commit().await {
         Ok(_) => Ok(()),
         Err(CommitError::Store(error)) => Err(error),
@@ -58,11 +62,13 @@ pub(crate) async fn clear(
     generation: Generation,
     commit: Commit,
 ) -> Result<Committed, CommitError> {
-    let ours = builds::of_version(&mut tx, tables).await?;
-    unchanged(tables, &ours)?;
-    if let Some(build) = ours.iter().find(|build| build.generation == generation) {
-        drop_objects(&mut tx, build).await.map_err(|e| error::store("emptying a projection", e))?;
-        make(&mut tx, tables, generation, build.current).await?;
+    let mut builds = Builds::read(&mut tx, tables.name).await?;
+    unchanged(tables, &builds)?;
+    let is_it = |build: &Build| build.version == tables.version && build.generation == generation;
+    if let Some(at) = builds.all.iter().position(is_it) {
+        let build = builds.all.remove(at);
+        drop_objects(&mut tx, &build).await.map_err(|e| error::store("emptying a projection", e))?;
+        make(&mut tx, tables, &builds, &build).await?;
     }
     delete_rows(&mut tx, &tables.rows(generation))
         .await
@@ -78,9 +84,9 @@ pub(crate) async fn uninstall(
     generation: Generation,
     commit: Commit,
 ) -> Result<Committed, CommitError> {
-    let ours = builds::of_version(&mut tx, tables).await?;
+    let builds = Builds::read(&mut tx, tables.name).await?;
     let failed = |e| error::store("removing a generation", e);
-    if let Some(build) = ours.iter().find(|build| build.generation == generation) {
+    if let Some(build) = builds.get(tables.version, generation) {
         if build.current {
             let name = tables.stored_name();
             return Err(StoreError::misuse(format!(
@@ -89,21 +95,53 @@ pub(crate) async fn uninstall(
             .into());
         }
         drop_objects(&mut tx, build).await.map_err(failed)?;
-        builds::delete(&mut tx, build).await.map_err(failed)?;
+        builds::delete(&mut tx, tables.name, build).await.map_err(failed)?;
     }
     delete_rows(&mut tx, &tables.rows(generation)).await.map_err(failed)?;
     *tx.staged() = commit;
     tx.commit().await
 }
 
-fn unchanged(tables: &Tables, ours: &[Build]) -> Result<(), StoreError> {
-    if ours.iter().all(|build| build.schema == tables.schema) {
+/// Removes a version with all its generations, and applies a commit. What the framework noted about it stays: it fences
+/// its workers, also once the version has come back.
+pub(crate) async fn remove_version(
+    mut tx: Tx,
+    name: &str,
+    version: u32,
+    commit: Commit,
+) -> Result<Committed, CommitError> {
+    let failed = |e| error::store("removing a version of a projection", e);
+    let mut builds = Builds::read(&mut tx, name).await?;
+    if builds.published == Some(version) {
+        // SQLite cannot rename views; they go before the tables that they read.
+        for build in builds.of_version(version) {
+            drop_kind(&mut tx, build, "view").await.map_err(failed)?;
+        }
+        let left = builds.all.iter().map(|build| build.version).filter(|other| *other != version).max();
+        let to = left.and_then(|left| builds.current(left));
+        generations::give_names(&mut tx, name, builds.plain(), to).await?;
+        builds::publish(&mut tx, name, left).await.map_err(failed)?;
+        builds = Builds::read(&mut tx, name).await?;
+    }
+    for build in builds.of_version(version) {
+        drop_objects(&mut tx, build).await.map_err(failed)?;
+        builds::delete(&mut tx, name, build).await.map_err(failed)?;
+    }
+    // Of all generations: `~` and what comes after it.
+    let sql = "delete from es_rows where tbl > ?1 || '~' and tbl < ?1 || char(127)";
+    sqlx::query(sql).bind(format!("{name}/{version}")).execute(&mut *tx).await.map_err(failed)?;
+    *tx.staged() = commit;
+    tx.commit().await
+}
+
+fn unchanged(tables: &Tables, builds: &Builds) -> Result<(), StoreError> {
+    let Tables { name, version, schema } = tables;
+    if builds.of_version(*version).all(|build| build.schema == *schema) {
         return Ok(());
     }
-    let Tables { name, version, .. } = tables;
     Err(StoreError::misuse(format!(
         "the schema of projection {name} is not the one that made the tables of its version {version}: \
-         raise `version`, and it is built anew"
+         raise `version`, and it is built from the log"
     )))
 }
 
@@ -111,31 +149,42 @@ fn same(one: &[Object], other: &[Object]) -> bool {
     one.len() == other.len() && one.iter().all(|object| other.contains(object))
 }
 
-/// Runs the DDL for one generation; gives the tables and views it made.
+/// Runs the DDL for one build; gives the tables and views it made.
 ///
-/// Only the first generation, under the plain names, is the user's text as it stands: so it may make anything.
+/// Only where no other build is, under the plain names, it is the user's text as it stands: so it may make anything.
 async fn make(
     tx: &mut Tx,
     tables: &Tables,
-    generation: Generation,
-    current: bool,
+    others: &Builds,
+    build: &Build,
 ) -> Result<Vec<Object>, StoreError> {
     if tables.schema.trim().is_empty() {
         return Ok(Vec::new());
     }
+    let failed = |e| error::store("installing a projection", e);
+    let before = objects(tx).await.map_err(failed)?;
     let refused = |e| {
         let say = |e| format!("the schema of projection {} does not run: {e}", tables.name);
         error::of_user("installing a projection", e, say)
     };
-    if generation > 1 || !current {
-        let made = scratch::learn(tables, generation, !current).await?;
+    if !build.plain || !others.all.is_empty() {
+        let names = names(tx).await.map_err(failed)?;
+        let made = scratch::learn(tables, build, |name| names.contains(&name.to_lowercase())).await?;
+        let plain = others.plain().map_or(&[][..], |plain| &plain.objects);
+        if let Some((_, name)) =
+            made.objects.iter().find(|made| before.contains(made) && !plain.contains(made))
+        {
+            return Err(StoreError::misuse(format!(
+                "the schema of projection {} makes {name}, which is there already and belongs to somebody else: another \
+                 generation or version needs tables of its own, so leave `if not exists` and what is not its own out of it",
+                tables.name
+            )));
+        }
         for statement in made.statements {
             sqlx::raw_sql(schema::sql(statement)).execute(&mut **tx).await.map_err(refused)?;
         }
         return Ok(made.objects);
     }
-    let failed = |e| error::store("installing a projection", e);
-    let before = objects(tx).await.map_err(failed)?;
     sqlx::raw_sql(tables.schema).execute(&mut **tx).await.map_err(refused)?;
     let mut made = objects(tx).await.map_err(failed)?;
     made.retain(|object| !before.contains(object));
@@ -150,6 +199,12 @@ async fn make(
     Ok(made)
 }
 
+/// Every name in a database, as SQLite compares them.
+async fn names(conn: &mut SqliteConnection) -> Result<HashSet<String>, sqlx::Error> {
+    let all = sqlx::query_scalar("select name from sqlite_schema").fetch_all(conn).await?;
+    Ok(all.into_iter().map(|name: String| name.to_lowercase()).collect())
+}
+
 /// The tables and views of a database. Which of them a schema makes is seen by comparing before and after it runs, so a
 /// projection names nothing but its DDL.
 async fn objects(conn: &mut SqliteConnection) -> Result<Vec<Object>, sqlx::Error> {
@@ -159,27 +214,16 @@ async fn objects(conn: &mut SqliteConnection) -> Result<Vec<Object>, sqlx::Error
     Ok(rows.iter().map(|row| (row.get_unchecked(0), row.get_unchecked(1))).collect())
 }
 
-/// Removes whole versions of a projection: all that their generations have. What the framework noted about them stays: it
-/// fences their workers, also once a version has come back.
-async fn remove(conn: &mut SqliteConnection, builds: &[Build]) -> Result<(), sqlx::Error> {
-    for build in builds {
-        drop_objects(conn, build).await?;
-        builds::delete(conn, build).await?;
-        let version = format!("{}/{}", build.name, build.version);
-        // Of all generations: `~` and what comes after it.
-        let sql = "delete from es_rows where tbl > ?1 || '~' and tbl < ?1 || char(127)";
-        sqlx::query(sql).bind(&version).execute(&mut *conn).await?;
-    }
-    Ok(())
-}
-
 async fn drop_objects(conn: &mut SqliteConnection, build: &Build) -> Result<(), sqlx::Error> {
     // Views first: they may read the tables.
-    for kind in ["view", "table"] {
-        for (_, name) in build.objects.iter().filter(|(k, _)| k == kind) {
-            let drop = format!("drop {kind} if exists {}", schema::quoted(&build.stored(name)));
-            sqlx::raw_sql(schema::sql(drop)).execute(&mut *conn).await?;
-        }
+    drop_kind(conn, build, "view").await?;
+    drop_kind(conn, build, "table").await
+}
+
+async fn drop_kind(conn: &mut SqliteConnection, build: &Build, kind: &str) -> Result<(), sqlx::Error> {
+    for (_, name) in build.objects.iter().filter(|(k, _)| k == kind) {
+        let drop = format!("drop {kind} if exists {}", schema::quoted(&build.stored(name)));
+        sqlx::raw_sql(schema::sql(drop)).execute(&mut *conn).await?;
     }
     Ok(())
 }

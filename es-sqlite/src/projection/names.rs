@@ -1,31 +1,23 @@
 //! What the objects of a generation are called.
 //!
-//! A table that is not of the current generation has the number behind its name. An index or a trigger has no meaning by
-//! its name and only must not have that of another, so it keeps the number (none for the first generation) for good.
+//! A table that does not have its plain name has the build's suffix behind it: `~2.1` for generation 1 of version 2. An
+//! index or a trigger has no meaning by its name and only must not have that of another: it has the plain name if that is
+//! free when it is made, else one with the suffix, for good.
 
-use es_core::store::Generation;
-
+use super::builds::Build;
 use crate::schema::quoted;
 
-/// A table or another object beside the one that has the plain name.
-pub(super) fn beside(name: &str, generation: Generation) -> String {
-    format!("{name}~{generation}")
+/// SQL that takes the plain names from one build and gives them to another. SQLite rewrites what refers to a table, so
+/// foreign keys and triggers still mean the tables of their own build.
+pub(super) fn swap(from: Option<&Build>, to: Option<&Build>) -> String {
+    let away = from.into_iter().flat_map(|build| build.tables().map(|name| rename(name, &build.own(name))));
+    let into = to.into_iter().flat_map(|build| build.tables().map(|name| rename(&build.own(name), name)));
+    away.chain(into).collect()
 }
 
-/// SQL that gives the plain names of tables to another generation. SQLite rewrites what refers to a table, so foreign
-/// keys and triggers go on meaning the tables of their own generation.
-pub(super) fn swap(
-    tables: impl Iterator<Item: AsRef<str>> + Clone,
-    away: Option<Generation>,
-    into: Option<Generation>,
-) -> String {
-    let rename = |from: &str, to: &str| format!("alter table {} rename to {};", quoted(from), quoted(to));
-    let away = away.map(|generation| {
-        tables.clone().map(move |name| rename(name.as_ref(), &beside(name.as_ref(), generation)))
-    });
-    let into = into
-        .map(|generation| tables.map(move |name| rename(&beside(name.as_ref(), generation), name.as_ref())));
-    away.into_iter().flatten().chain(into.into_iter().flatten()).collect()
+/// SQL that renames a table.
+pub(super) fn rename(from: &str, to: &str) -> String {
+    format!("alter table {} rename to {};", quoted(from), quoted(to))
 }
 
 /// A `CREATE INDEX` or `CREATE TRIGGER`, as SQLite stores it, under another name. SQLite writes the words before the
@@ -76,8 +68,17 @@ mod tests {
 
     #[test]
     fn one_generation_steps_aside_before_the_other_comes_in() {
-        let swapped = swap(["a", "b"].into_iter(), Some(1), Some(2));
-        let expected = r#"alter table "a" rename to "a~1";alter table "b" rename to "b~1";alter table "a~2" rename to "a";alter table "b~2" rename to "b";"#;
+        let build = |suffix: &str, tables: &[&str]| Build {
+            version: 1,
+            generation: 1,
+            current: true,
+            plain: false,
+            schema: String::new(),
+            objects: tables.iter().map(|name| ("table".to_owned(), (*name).to_owned())).collect(),
+            suffix: suffix.to_owned(),
+        };
+        let swapped = swap(Some(&build("~1.1", &["a", "b"])), Some(&build("~2.1", &["b", "c"])));
+        let expected = r#"alter table "a" rename to "a~1.1";alter table "b" rename to "b~1.1";alter table "b~2.1" rename to "b";alter table "c~2.1" rename to "c";"#;
         assert_eq!(swapped, expected);
     }
 }

@@ -1,10 +1,10 @@
 //! A schema for other names than its own, learned by running it in a database that is thrown away.
 
-use es_core::store::{Generation, StoreError, Tables};
+use es_core::store::{StoreError, Tables};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 use sqlx::{ConnectOptions as _, Row as _, SqliteConnection};
 
-use super::builds::Object;
+use super::builds::{Build, Object};
 use super::names;
 use crate::error;
 use crate::schema::{quoted, sql};
@@ -15,12 +15,16 @@ const DOING: &str = "running a schema for another generation";
 pub(super) struct Made {
     /// Its tables, by their plain names.
     pub(super) objects: Vec<Object>,
-    /// What makes them, and the rows that the schema puts in, under the names of the generation.
+    /// What makes them, and the rows that the schema puts in, under the names of the build.
     pub(super) statements: Vec<String>,
 }
 
-/// How a generation is made; `beside` the tables that have the plain names, or with them.
-pub(super) async fn learn(tables: &Tables, generation: Generation, beside: bool) -> Result<Made, StoreError> {
+/// How a build is made in a file where some names are taken.
+pub(super) async fn learn(
+    tables: &Tables,
+    build: &Build,
+    is_taken: impl Fn(&str) -> bool,
+) -> Result<Made, StoreError> {
     let failed = |e| error::store(DOING, e);
     let say = |e| {
         format!(
@@ -35,19 +39,19 @@ pub(super) async fn learn(tables: &Tables, generation: Generation, beside: bool)
     sqlx::raw_sql(tables.schema).execute(&mut conn).await.map_err(refused)?;
     let objects = super::objects(&mut conn).await.map_err(failed)?;
     renameable(&mut conn, tables).await?;
-    if beside {
-        let plain = objects.iter().map(|(_, name)| name.as_str());
-        let renames = names::swap(plain, Some(generation), None);
-        sqlx::raw_sql(sql(renames)).execute(&mut conn).await.map_err(refused)?;
+    let stored_names: Vec<String> = objects.iter().map(|(_, name)| build.stored(name)).collect();
+    if !build.plain {
+        let renames = objects.iter().zip(&stored_names).map(|((_, from), to)| names::rename(from, to));
+        sqlx::raw_sql(sql(renames.collect())).execute(&mut conn).await.map_err(refused)?;
     }
     let mut statements = stored(&mut conn, "table").await.map_err(failed)?;
-    for (_, name) in &objects {
-        let name = if beside { names::beside(name, generation) } else { name.clone() };
-        statements.extend(rows(&mut conn, &name).await.map_err(failed)?);
+    for name in &stored_names {
+        statements.extend(rows(&mut conn, name).await.map_err(failed)?);
     }
     for kind in ["index", "trigger"] {
         // Triggers last: they have acted on the rows already.
-        statements.extend(other(&mut conn, kind, generation).await?);
+        let name = |name: String| if is_taken(&name) { build.own(&name) } else { name };
+        statements.extend(other(&mut conn, kind, name).await?);
     }
     Ok(Made { objects, statements })
 }
@@ -59,9 +63,9 @@ async fn renameable(conn: &mut SqliteConnection, tables: &Tables) -> Result<(), 
     match found.map_err(|e| error::store(DOING, e))? {
         None => Ok(()),
         Some(name) => Err(StoreError::misuse(format!(
-            "{name} is a view or a virtual table, so projection {} cannot have a second generation: SQLite cannot \
-             rename it. Make it outside of the projection's schema, or raise `version` to build the projection anew \
-             in place",
+            "{name} is a view or a virtual table, so projection {} cannot have a second generation, or another \
+             version next to it: SQLite cannot rename it. Make it outside of the projection's schema, or remove the \
+             version that is there first (`remove_version`)",
             tables.name
         ))),
     }
@@ -72,19 +76,18 @@ async fn stored(conn: &mut SqliteConnection, kind: &str) -> Result<Vec<String>, 
     sqlx::query_scalar(sql).bind(kind).fetch_all(conn).await
 }
 
-/// The indexes or triggers, under names of the generation's own.
+/// The indexes or triggers, under other names.
 async fn other(
     conn: &mut SqliteConnection,
     kind: &str,
-    generation: Generation,
+    rename: impl Fn(String) -> String,
 ) -> Result<Vec<String>, StoreError> {
     let sql = "select name, sql from sqlite_schema where type = ? and sql is not null order by rowid";
     let rows = sqlx::query(sql).bind(kind).fetch_all(conn).await;
     let rows = rows.map_err(|e| error::store(DOING, e))?;
     let create = |row: &SqliteRow| {
         let (name, stored): (String, String) = (row.get_unchecked(0), row.get_unchecked(1));
-        let name = if generation == 1 { name } else { names::beside(&name, generation) };
-        names::create_as(&stored, &name).ok_or_else(|| {
+        names::create_as(&stored, &rename(name)).ok_or_else(|| {
             StoreError::misuse(format!(
                 "the schema has an {kind} that cannot be made under another name: {stored}"
             ))

@@ -54,14 +54,19 @@ async fn run(tx: &mut Tx, sql: impl Into<String>) {
 }
 
 /// Runs SQL as a handler of one generation does.
-async fn write(store: &SqliteBackend, tables: &Tables, generation: Generation, sql: impl Into<String>) {
+pub(crate) async fn write(
+    store: &SqliteBackend,
+    tables: &Tables,
+    generation: Generation,
+    sql: impl Into<String>,
+) {
     let mut tx = store.begin_at(tables, generation, IDLE).await.unwrap();
     run(&mut tx, sql).await;
     tx.commit().await.unwrap();
 }
 
 /// Runs SQL as anybody does.
-async fn own(store: &SqliteBackend, sql: &str) {
+pub(crate) async fn own(store: &SqliteBackend, sql: &str) {
     let mut tx = store.begin().await.unwrap();
     run(&mut tx, sql).await;
     tx.commit().await.unwrap();
@@ -71,7 +76,7 @@ async fn number(store: &SqliteBackend, sql: impl Into<String>) -> i64 {
     sqlx::query_scalar(AssertSqlSafe(sql.into())).fetch_one(&store.db()).await.unwrap()
 }
 
-async fn texts(store: &SqliteBackend, sql: &str) -> Vec<String> {
+pub(crate) async fn texts(store: &SqliteBackend, sql: &str) -> Vec<String> {
     sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_all(&store.db()).await.unwrap()
 }
 
@@ -91,7 +96,7 @@ fn row(table: &str, key: &str, rev: u64, data: &'static str) -> Commit {
     Commit { rows: vec![row], ..Commit::default() }
 }
 
-fn misuse<T: std::fmt::Debug>(refused: Result<T, impl Into<CommitError>>) -> String {
+pub(crate) fn misuse<T: std::fmt::Debug>(refused: Result<T, impl Into<CommitError>>) -> String {
     match refused.map_err(Into::into) {
         Err(CommitError::Store(StoreError::Misuse { what })) => what,
         other => panic!("{other:?}"),
@@ -104,26 +109,26 @@ async fn a_generation_has_tables_keys_indexes_triggers_and_rows_of_its_own() {
     let made = schema(&store).await;
     for (name, text) in [
         (
-            "balances_by_amount~2",
-            "balances~2: CREATE INDEX \"balances_by_amount~2\" on \"balances~2\" (amount)",
+            "balances_by_amount~1.2",
+            "balances~1.2: CREATE INDEX \"balances_by_amount~1.2\" on \"balances~1.2\" (amount)",
         ),
         (
-            "by \"owner~3",
-            "balances~3: CREATE UNIQUE INDEX \"by \"\"owner~3\" on \"balances~3\" (owner, amount)",
+            "by \"owner~1.3",
+            "balances~1.3: CREATE UNIQUE INDEX \"by \"\"owner~1.3\" on \"balances~1.3\" (owner, amount)",
         ),
-        ("balances_changed~2", "insert into \"changes~2\" values"),
-        ("balances~3", "references \"owners~3\" (id)"),
-        ("changes~2", "references \"balances~2\" (owner)"),
+        ("balances_changed~1.2", "insert into \"changes~1.2\" values"),
+        ("balances~1.3", "references \"owners~1.3\" (id)"),
+        ("changes~1.2", "references \"balances~1.2\" (owner)"),
     ] {
         assert!(made[name].contains(text), "{name}: {}", made[name]);
     }
-    for (table, expected) in [("balances~2", 1), ("changes~2", 1), ("owners~3", 1), ("changes", 1)] {
+    for (table, expected) in [("balances~1.2", 1), ("changes~1.2", 1), ("owners~1.3", 1), ("changes", 1)] {
         let count = number(&store, format!("select count(*) from \"{table}\"")).await;
         assert_eq!(count, expected, "rows that the schema puts into {table}");
     }
     write(&store, &ACCOUNTS, 2, "insert into owners (name) values ('ada')").await;
     assert_eq!(
-        number(&store, "select max(id) from \"owners~2\"").await,
+        number(&store, "select max(id) from \"owners~1.2\"").await,
         8,
         "it counts on from the schema's rows"
     );
@@ -141,7 +146,7 @@ async fn references_mean_the_tables_of_their_own_generation() {
             number(&store, "select count(*) from changes where amount = 5").await,
             2 - i64::from(generation)
         );
-        assert_eq!(number(&store, "select amount from \"changes~2\" where owner = 1").await, 5);
+        assert_eq!(number(&store, "select amount from \"changes~1.2\" where owner = 1").await, 5);
     }
     assert_eq!(schema(&store).await.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
     for round in 0..3 {
@@ -154,7 +159,7 @@ async fn references_mean_the_tables_of_their_own_generation() {
     let query = "insert into balances (owner, amount) values (2, 9)";
     own(&store, query).await;
     assert_eq!(number(&store, "select count(*) from changes where amount = 9").await, 1);
-    assert_eq!(number(&store, "select count(*) from \"changes~1\" where amount = 9").await, 0);
+    assert_eq!(number(&store, "select count(*) from \"changes~1.1\" where amount = 9").await, 0);
 }
 
 #[tokio::test]
@@ -235,7 +240,7 @@ async fn names_of_any_kind_stay_what_they_are() {
     for generation in [2, 3] {
         store.uninstall(&tables, generation, Commit::default()).await.unwrap();
     }
-    assert!(!schema(&store).await.keys().any(|name| name.ends_with("~3")));
+    assert!(!schema(&store).await.keys().any(|name| name.ends_with("~1.3")));
 }
 
 const PAIRS: Tables = Tables {
@@ -366,7 +371,7 @@ async fn a_switch_that_is_dropped_is_done_or_not_done() {
         assert!(now == i64::from(to) || !answered, "after {wakes} wakes");
         switched += i64::from(now != before);
         assert_eq!(number(&store, "select generation from v").await, now, "after {wakes} wakes");
-        assert_eq!(number(&store, format!("select generation from \"rights~{}\"", 3 - now)).await, 3 - now);
+        assert_eq!(number(&store, format!("select generation from \"rights~1.{}\"", 3 - now)).await, 3 - now);
         assert_eq!(texts(&store, "select \"table\" from pragma_foreign_key_list('notes')").await, ["lefts"]);
     }
     assert!((1..80).contains(&switched));
@@ -388,7 +393,7 @@ async fn a_transaction_that_sqlite_ended_says_so_and_leaves_the_names() {
     *tx.staged() = row("v", "k", 99, "never");
     assert!(matches!(tx.commit().await, Err(CommitError::Fenced { .. })));
     assert_eq!(schema(&store).await, before);
-    assert_eq!(number(&store, "select count(*) from \"changes~2\"").await, 1);
+    assert_eq!(number(&store, "select count(*) from \"changes~1.2\"").await, 1);
 }
 
 #[tokio::test]
@@ -402,7 +407,7 @@ async fn generations_outlive_the_program_and_an_installation_goes_on_where_it_wa
             write(&store, &PAIRS, generation, pair(generation)).await;
         }
         assert_eq!(number(&store, "select min(generation) from lefts").await, current);
-        assert_eq!(number(&store, "select count(*) from \"rights~2\"").await, round);
+        assert_eq!(number(&store, "select count(*) from \"rights~1.2\"").await, round);
         switch(&store, &PAIRS, next).await;
     }
 }
@@ -427,7 +432,7 @@ async fn many_generations_stand_beside_each_other() {
     assert!(refused.contains("is the one that queries read"), "{refused}");
     // The first one again, beside.
     store.install(&PAIRS, 1).await.unwrap();
-    assert_eq!(number(&store, "select count(*) from \"lefts~1\"").await, 0);
+    assert_eq!(number(&store, "select count(*) from \"lefts~1.1\"").await, 0);
     assert_eq!(number(&store, "select generation from lefts").await, 29);
 }
 
@@ -477,7 +482,7 @@ async fn a_cleared_generation_is_as_the_schema_makes_it() {
         let refused = store.clear(&ACCOUNTS, cleared, row("v", "k", 99, "never")).await;
         assert!(matches!(refused, Err(CommitError::Fenced { .. })), "{refused:?}");
         let rows = |generation: Generation| {
-            let beside = if current == generation { String::new() } else { format!("~{generation}") };
+            let beside = if current == generation { String::new() } else { format!("~1.{generation}") };
             number(&store, format!("select count(*) from \"balances{beside}\""))
         };
         assert_eq!(rows(cleared).await, 2, "nothing was done");
@@ -490,7 +495,7 @@ async fn a_cleared_generation_is_as_the_schema_makes_it() {
 }
 
 #[tokio::test]
-async fn another_version_takes_away_all_generations_of_the_old_one() {
+async fn a_version_is_removed_with_all_its_generations_and_what_fences_its_workers_stays() {
     let store = with(&PAIRS, [1, 2, 3]).await;
     switch(&store, &PAIRS, 2).await;
     let rows = [
@@ -512,6 +517,7 @@ async fn another_version_takes_away_all_generations_of_the_old_one() {
         assert!(misuse(refused).contains("raise `version`"));
     }
     store.install(&Tables { version: 2, ..PAIRS }, 1).await.unwrap();
+    store.remove_version(PAIRS.name, 1, Commit::default()).await.unwrap();
     let names = "select name from sqlite_schema where name like 'lefts%' or name like 'rights%'";
     assert_eq!(texts(&store, names).await, ["lefts", "rights"]);
     assert_eq!(number(&store, "select count(*) from lefts").await, 0);
@@ -543,7 +549,9 @@ async fn what_sqlite_cannot_rename_has_one_generation() {
         let store = with(&tables, [1]).await;
         write(&store, &tables, 1, "insert into t values (1)").await;
         let refused = misuse(store.install(&tables, 2).await);
-        assert!(refused.contains(name) && refused.contains("raise `version`"), "{refused}");
+        assert!(refused.contains(name) && refused.contains("remove_version"), "{refused}");
+        let refused = misuse(store.install(&Tables { version: 2, ..tables }, 1).await);
+        assert!(refused.contains(name) && refused.contains("remove_version"), "{refused}");
         store.clear(&tables, 1, Commit::default()).await.unwrap();
         assert_eq!(number(&store, "select count(*) from t").await, 0);
     }
@@ -571,13 +579,13 @@ async fn what_stands_in_the_way_of_a_name_is_named() {
     own(&store, "create table gone (x); create view broken as select * from gone; drop table gone").await;
     let refused = misuse(store.begin_at(&PAIRS, 2, IDLE).await);
     assert!(refused.contains("broken") && refused.contains("main.gone"), "{refused}");
-    own(&store, "drop view broken; create table \"lefts~1\" (x)").await;
+    own(&store, "drop view broken; create table \"lefts~1.1\" (x)").await;
     let refused = misuse(store.switch(&PAIRS, 2, Commit::default()).await);
     assert!(refused.contains("lefts~1"), "{refused}");
-    own(&store, "drop table \"lefts~1\"; create table \"rights~3\" (x)").await;
-    assert!(misuse(store.install(&PAIRS, 3).await).contains("rights~3"));
+    own(&store, "drop table \"lefts~1.1\"; create table \"rights~1.3\" (x)").await;
+    assert!(misuse(store.install(&PAIRS, 3).await).contains("rights~1.3"));
     switch(&store, &PAIRS, 2).await;
-    assert_eq!(number(&store, "select count(*) from \"lefts~1\"").await, 0);
+    assert_eq!(number(&store, "select count(*) from \"lefts~1.1\"").await, 0);
 }
 
 fn counts(difference: &Difference) -> (&str, u64, u64, u64) {

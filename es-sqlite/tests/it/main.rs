@@ -3,9 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "in here, what is not there is a test that fails")]
 
 mod attempts;
+mod bank;
 mod conformance;
 mod files;
 mod generations;
 mod golden;
+mod holding;
 mod rows;
 mod upgrade;
+mod versions;
+mod wal;

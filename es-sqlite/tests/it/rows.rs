@@ -46,6 +46,8 @@ async fn the_builds_of_a_projection_leave_reserved_tables_alone() {
     store.clear(&tables(1), 1, Commit::default()).await.unwrap();
     store.uninstall(&tables(1), 1, Commit::default()).await.unwrap();
     store.install(&tables(2), 1).await.unwrap();
+    store.publish(&tables(2), Commit::default()).await.unwrap();
+    store.remove_version("p", 1, Commit::default()).await.unwrap();
     let left: i64 = sqlx::query_scalar("select count(*) from es_rows").fetch_one(&store.db()).await.unwrap();
     assert_eq!(left, i64::try_from(kept).unwrap());
     for table in reserved {

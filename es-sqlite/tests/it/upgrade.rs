@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use es_core::store::{EventStore as _, Position, StreamId, Version};
+use es_core::store::{EventStore as _, Position, StreamId, Tables, Version};
 use es_sqlite::{SqliteBackend, migrations};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
@@ -17,6 +17,35 @@ async fn first_schema(file: &Path) {
     let identity = uuid::Uuid::from_u128(1).into_bytes();
     let insert = sqlx::query("insert into es_store (one, identity, schema) values (1, ?, 1)");
     insert.bind(&identity[..]).execute(&mut conn).await.unwrap();
+    conn.close().await.unwrap();
+}
+
+/// A projection that such files have.
+pub(crate) const PAIRS: Tables = Tables {
+    name: "pairs",
+    version: 1,
+    schema: "create table lefts (generation integer); create table rights (generation integer);
+             create index lefts_by_generation on lefts (generation)",
+};
+
+/// A store as the second step of the schema makes it, with two generations of a projection, the second one the current one.
+pub(crate) async fn second_schema(file: &Path) {
+    first_schema(file).await;
+    let mut conn = SqliteConnectOptions::new().filename(file).connect().await.unwrap();
+    sqlx::raw_sql(migrations()[1].sql).execute(&mut conn).await.unwrap();
+    let made = "update es_store set schema = 2;
+        create table \"lefts~1\" (generation integer); create table \"rights~1\" (generation integer);
+        create index lefts_by_generation on \"lefts~1\" (generation);
+        create table lefts (generation integer); create table rights (generation integer);
+        create index \"lefts_by_generation~2\" on lefts (generation);
+        insert into \"lefts~1\" values (1); insert into lefts values (2)";
+    sqlx::raw_sql(made).execute(&mut conn).await.unwrap();
+    for generation in [1, 2] {
+        let sql = "insert into es_projections (name, version, generation, current, schema, objects)
+                   values (?, 1, ?, ?, ?, '[[\"table\",\"lefts\"],[\"table\",\"rights\"]]')";
+        let insert = sqlx::query(sql).bind(PAIRS.name).bind(generation).bind(generation == 2);
+        insert.bind(PAIRS.schema).execute(&mut conn).await.unwrap();
+    }
     conn.close().await.unwrap();
 }
 

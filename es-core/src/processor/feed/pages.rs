@@ -13,14 +13,14 @@ use std::time::Duration;
 
 use tokio::sync::{OnceCell, watch};
 
-use crate::limits::MAX_PAGE;
+use crate::limits::{MAX_PAGE, PAGE_BYTES};
 use crate::store::{EventFilter, EventStore, Page, Position, RecordedEvent, StoreError};
 
 /// The longest time between two looks at the head, where no wake-up comes.
 const POLL: Duration = Duration::from_secs(1);
 /// Bytes that are kept for others, and bytes of one page, about.
 const KEPT: usize = 16 << 20;
-const READ: usize = 4 << 20;
+const READ: usize = PAGE_BYTES;
 /// Events of the first page, before anything is known of their size.
 const FIRST: usize = 1_000;
 /// What an event takes in addition to its payload, about.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::effects::Interrupted;
 use crate::BoxError;
 use crate::processor::parked::{Parked, Skips, reason};
 use crate::slices::Slices;
@@ -18,11 +19,7 @@ pub struct Admission<'w> {
 #[derive(Debug)]
 enum Scope<'w> {
     /// What a range does with new events.
-    Range {
-        slices: Slices,
-        parked: &'w BTreeMap<String, Parked>,
-        skips: &'w Skips,
-    },
+    Range { slices: Slices, parked: &'w BTreeMap<String, Parked>, skips: &'w Skips },
     /// One sequence, on its own.
     Key(&'w str),
     /// Some keys, without what was left out for good.
@@ -85,6 +82,12 @@ impl<'w> Admission<'w> {
         }
     }
 
+    /// The same of an event that cannot be decoded, and most likely has this key.
+    pub(crate) fn admits_undecoded(&mut self, event: &RecordedEvent, key: &str) -> bool {
+        // In a sequence it was put by a program that could decode it, or guessed the same key.
+        matches!(self.scope, Scope::Key(_)) || self.admits(event, key)
+    }
+
     /// An event is passed that cannot be decoded, so nobody knows for which keys. Most likely it has this one, for which it
     /// is not to be handled here and now.
     pub(crate) fn pass_undecoded(&mut self, event: &RecordedEvent, key: String) {
@@ -103,6 +106,11 @@ impl<'w> Admission<'w> {
         self.left_out
     }
 }
+
+/// The handler of the event was not called: whatever is in the way of that is not the event's fault.
+#[derive(Debug, thiserror::Error)]
+#[error("its tables cannot be written now")]
+pub(crate) struct NotTheEvent(#[source] pub(crate) crate::store::StoreError);
 
 /// A handler failed.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +132,11 @@ impl Failure {
     pub fn new(event: &RecordedEvent, key: impl Into<String>, source: impl Into<BoxError>) -> Self {
         let (event, position) = (event.name.clone(), event.place());
         Self { key: key.into(), event, position, undecoded: false, source: source.into() }
+    }
+
+    /// Whether no handler has failed: what comes before the event is done, and it was not its turn yet.
+    pub(crate) fn is_interruption(&self) -> bool {
+        self.source.is::<Interrupted>()
     }
 
     /// The same of an event that cannot be decoded, for the key that it most likely has.

@@ -1,6 +1,7 @@
 //! The kinds of processors: rows by SQL, rows folded by key, side effects; and what any of them is made of.
 
 pub(super) mod admission;
+pub(super) mod effects;
 mod projection;
 mod reactor;
 pub(super) mod runner;

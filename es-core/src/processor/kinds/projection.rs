@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::admission::{Admission, Failure};
+use super::admission::{Admission, Failure, NotTheEvent};
 use super::runner::{Execution, Keeps, Opening, Rebuildable, Runner, Session};
 use crate::BoxError;
 use crate::guarded::call;
@@ -85,7 +85,7 @@ impl<B: Backend, P: Project<B::Tx>> Session for ProjectionSession<B, P> {
             }
             if self.tx.is_none() {
                 let begun = self.backend.begin_at(&tables_of::<P>(), self.generation, self.idle).await;
-                self.tx = Some(begun.map_err(|e| Failure::new(event, key, e))?);
+                self.tx = Some(begun.map_err(|e| Failure::new(event, key, NotTheEvent(e)))?);
             }
             let tx = self.tx.as_mut().expect("it was just opened");
             if let Err(source) = call(self.limit, self.projection.project(event, tx)).await {

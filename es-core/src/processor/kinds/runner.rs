@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::admission::{Admission, Failure};
+use super::effects::Effects;
 use crate::BoxError;
 use crate::clock::Timestamp;
 use crate::command::Sender;
@@ -21,6 +22,10 @@ use crate::store::{
 pub trait Runner: Send + Sync + 'static {
     /// Its stored name: of a projection `name/version`.
     fn name(&self) -> String;
+    /// The name that it had before, if that is not its name any more. Only of what has no tables.
+    fn was(&self) -> Option<&'static str> {
+        None
+    }
     /// What it wants to see.
     fn filter(&self) -> EventFilter;
     /// Which code it is.
@@ -92,6 +97,10 @@ pub struct Opening<'o> {
     pub idle: Duration,
     /// The longest that a call of a handler may take.
     pub handler_limit: Duration,
+    /// How many bytes of rows to keep in memory, about.
+    pub bytes: usize,
+    /// Side effects of before, and whether more may begin.
+    pub(crate) effects: &'o Arc<Effects>,
 }
 
 /// How a processor is run.
@@ -153,6 +162,11 @@ pub trait Session: Send {
 
     /// About how many rows wait for the flush.
     fn waiting(&self) -> usize {
+        0
+    }
+
+    /// About how many bytes the rows take that it keeps in memory, whether they wait for the flush or not.
+    fn bytes(&self) -> usize {
         0
     }
 

@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use foldhash::{HashMap, HashMapExt as _};
 
 use super::admission::{Admission, Failure};
@@ -19,8 +20,10 @@ use crate::store::{Backend, Commit, CommitError, EventFilter, RecordedEvent, Row
 
 /// Events handled together when there are so many.
 const PAGE: usize = 10_000;
-/// Rows that are kept between two pages. They cost memory, never correctness.
+/// Rows that are kept between two pages, unless their bytes are too many. They cost memory, never correctness.
 const KEPT: usize = 50_000;
+/// Rows that are measured to tell how much all have grown that are to be written.
+const MEASURED: usize = 64;
 
 pub(crate) struct ViewRunner<B, V> {
     backend: Arc<B>,
@@ -66,6 +69,9 @@ impl<B: Backend, V: View> Runner for ViewRunner<B, V> {
             rows: HashMap::new(),
             touched: Vec::new(),
             failed: None,
+            most: opening.bytes,
+            stored: 0,
+            grown: 0,
         })
     }
 }
@@ -78,6 +84,11 @@ struct ViewSession<B, V> {
     touched: Vec<String>,
     /// The key whose row could not be written as data.
     failed: Option<String>,
+    /// How many bytes may be kept.
+    most: usize,
+    /// The bytes of all rows that are kept, as they are stored, and about how many they have more by now.
+    stored: usize,
+    grown: usize,
 }
 
 struct Kept<V> {
@@ -85,12 +96,14 @@ struct Kept<V> {
     /// `None` if there is none.
     row: Option<V>,
     touched: bool,
+    /// Its bytes as it is stored.
+    stored: usize,
 }
 
 impl<V> Kept<V> {
     /// The revision that it has once it was written.
-    fn written(&mut self) {
-        self.touched = false;
+    fn written(&mut self, bytes: usize) {
+        (self.touched, self.stored) = (false, bytes);
         self.rev = if self.row.is_some() { self.rev + 1 } else { 0 };
     }
 }
@@ -112,15 +125,28 @@ impl<B: Backend, V: View> ViewSession<B, V> {
         let found = found.map_err(|e| Failure::new(first, &*keys[0], e))?;
         for ((key, row), event) in keys.into_iter().zip(found).zip(events) {
             let kept = match row {
-                None => Kept { rev: 0, row: None, touched: false },
+                None => Kept { rev: 0, row: None, touched: false, stored: 0 },
                 Some(stored) => {
                     let row = fold::decode(&key, &stored.data).map_err(|e| Failure::new(event, &*key, e))?;
-                    Kept { rev: stored.rev, row, touched: false }
+                    Kept { rev: stored.rev, row, touched: false, stored: stored.data.len() }
                 }
             };
-            self.rows.insert(key, kept);
+            self.keep(key, kept);
         }
         Ok(())
+    }
+
+    fn keep(&mut self, key: String, kept: Kept<V>) {
+        self.stored += kept.stored;
+        self.stored -= self.rows.insert(key, kept).map_or(0, |before| before.stored);
+    }
+
+    /// How many bytes the rows that are to be written have more than they have as they are stored, by some of them.
+    fn measure(&self) -> usize {
+        let step = self.touched.len().div_ceil(MEASURED).max(1);
+        let some = self.touched.iter().step_by(step).filter_map(|key| self.rows.get(key));
+        let more = some.map(|kept| kept.row.as_ref().map_or(0, fold::size).saturating_sub(kept.stored));
+        step * more.sum::<usize>()
     }
 }
 
@@ -150,7 +176,7 @@ impl<B: Backend, V: View> Session for ViewSession<B, V> {
                 Err(source) => {
                     let key = fold::key_of_undecodable::<V>(event);
                     // What a newer program wrote may belong to any key.
-                    if admission.admits(event, &key) || is_of_a_newer_program(&*source) {
+                    if admission.admits_undecoded(event, &key) || is_of_a_newer_program(&*source) {
                         return Err(Failure::of_undecoded(event, key, source));
                     }
                     admission.pass_undecoded(event, key);
@@ -163,6 +189,7 @@ impl<B: Backend, V: View> Session for ViewSession<B, V> {
             let kept = self.rows.get_mut(&key).expect("read above");
             self.touched.extend(take_in(kept, event, key, change)?);
         }
+        self.grown = self.measure();
         Ok(())
     }
 
@@ -172,6 +199,10 @@ impl<B: Backend, V: View> Session for ViewSession<B, V> {
 
     fn waiting(&self) -> usize {
         self.touched.len()
+    }
+
+    fn bytes(&self) -> usize {
+        self.stored + self.grown
     }
 
     fn failed(&self) -> Option<&str> {
@@ -186,11 +217,14 @@ impl<B: Backend, V: View> Session for ViewSession<B, V> {
 #[async_trait]
 impl<B: Backend, V: View> Rebuildable for ViewSession<B, V> {
     async fn flush_with(&mut self, mut commit: Commit) -> Result<(), CommitError> {
+        let mut sizes = Vec::with_capacity(self.touched.len());
         for key in &self.touched {
-            let Some(Kept { rev, row, .. }) = self.rows.get(key) else { continue };
-            if row.is_none() && *rev == 0 {
+            let Some(Kept { rev, row, .. }) =
+                self.rows.get(key).filter(|kept| kept.row.is_some() || kept.rev > 0)
+            else {
+                sizes.push(0);
                 continue;
-            }
+            };
             let row = match row.as_ref().map(|row| fold::encode(key, row)).transpose() {
                 Ok(row) => row,
                 Err(error) => {
@@ -198,17 +232,20 @@ impl<B: Backend, V: View> Rebuildable for ViewSession<B, V> {
                     return Err(StoreError::misuse(error.to_string()).into());
                 }
             };
+            sizes.push(row.as_ref().map_or(0, Bytes::len));
             let (table, key) = (self.table.clone(), key.clone());
             commit.rows.push(RowWrite { table, key, rev: *rev, row });
         }
         self.backend.commit(commit).await?;
-        for key in self.touched.drain(..) {
+        for (key, bytes) in self.touched.drain(..).zip(sizes) {
             if let Some(kept) = self.rows.get_mut(&key) {
-                kept.written();
+                self.stored = self.stored + bytes - kept.stored;
+                kept.written(bytes);
             }
         }
-        if self.rows.len() > KEPT {
-            self.rows.clear();
+        self.grown = 0;
+        if self.rows.len() > KEPT || self.stored > self.most {
+            (self.rows, self.stored) = (HashMap::new(), 0);
         }
         Ok(())
     }
@@ -218,10 +255,10 @@ impl<B: Backend, V: View> Rebuildable for ViewSession<B, V> {
         for (key, row) in keys.iter().zip(found) {
             // It goes, unless an event makes it again.
             let (rev, touched) = (row.as_ref().map_or(0, |row| row.rev), row.is_some());
-            let kept = Kept { rev, row: None, touched };
+            let kept = Kept { rev, row: None, touched, stored: row.map_or(0, |row| row.data.len()) };
             let was = self.rows.get(key).is_some_and(|kept| kept.touched);
             self.touched.extend((kept.touched && !was).then(|| key.clone()));
-            self.rows.insert(key.clone(), kept);
+            self.keep(key.clone(), kept);
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::sequence::readable;
 use super::{ParkedSequence, list, one};
 use crate::ErrorKind;
 use crate::processor::{AnyBackend, Processor, ProcessorError};
@@ -163,18 +164,13 @@ impl Processor {
         }
         self.cluster.wake();
         let what = format!("requests for {} sequences of {build}", asked.len());
-        self.until(what, limit, || async {
-            // By their keys: one that cannot be read stands as well.
-            let standing = build.requests().stored(backend).await?;
-            Ok((!standing.iter().any(|row| asked.contains(&row.key))).then_some(()))
-        })
-        .await?;
+        self.until(what, limit, || async { Ok((!any_stands(backend, &build, &asked).await?).then_some(())) })
+            .await?;
         let mut left = Vec::new();
         let asked: Vec<String> = asked.into_iter().collect();
         for some in asked.chunks(SOME) {
-            for row in backend.rows(build.parked().name(), some).await?.into_iter().flatten() {
-                left.push(build.parked().decode(row)?.into());
-            }
+            let rows = backend.rows(build.parked().name(), some).await?;
+            left.extend(readable(&build, rows.into_iter().flatten()));
         }
         Ok(left)
     }
@@ -213,6 +209,30 @@ impl Processor {
 async fn count(rows: &dyn RowStore, build: &Build) -> Result<Row<Asked>, StoreError> {
     let key = build.to_string();
     Ok(asked().get(rows, &key).await?.unwrap_or_else(|| Row::new(key, Asked {})))
+}
+
+/// The revision of that row.
+pub(in crate::processor) async fn times_asked(rows: &dyn RowStore, build: &Build) -> Result<u64, StoreError> {
+    Ok(count(rows, build).await?.rev)
+}
+
+/// Whether any of these requests stands. By their keys: one that cannot be read stands as well.
+async fn any_stands(
+    rows: &dyn RowStore,
+    build: &Build,
+    asked: &BTreeSet<String>,
+) -> Result<bool, StoreError> {
+    let mut after = None::<String>;
+    loop {
+        let page = build.requests().stored_page(rows, after.as_deref(), SOME).await?;
+        if page.iter().any(|row| asked.contains(&row.key)) {
+            return Ok(true);
+        }
+        after = page.last().map(|row| row.key.clone());
+        if page.len() < SOME {
+            return Ok(false);
+        }
+    }
 }
 
 /// Writes requests, all or none of them, and wakes those who do them, in one commit: so they are done also if this node

@@ -4,9 +4,9 @@ mod ask;
 mod sequence;
 
 pub use self::ask::ParkedFilter;
-pub(super) use self::ask::ask;
+pub(super) use self::ask::{ask, times_asked};
 pub use self::sequence::ParkedSequence;
 pub(crate) use self::sequence::{
-    ANY_KEY, Parked, Skips, begin, cut, first_up_to, is_skipped, list, of_range, one, positions, reason, skip,
-    skipped, skips, write_left_out,
+    ANY_KEY, Parked, Skips, begin, count, cut, first_up_to, list, of_range, one, positions, reason, skip,
+    skipped, skipped_undecoded, skips, write_left_out,
 };

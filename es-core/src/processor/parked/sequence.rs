@@ -4,7 +4,7 @@
 //! the events themselves stay in the log. Everything that changes a sequence is written with the checkpoint of its
 //! range, so only the owner does; an operator writes a request, and the owner takes it up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::processor::kinds::admission::LeftOut;
 use crate::slices::Slices;
 use crate::state::{Build, Nothing, Sequence, Skipped, sortable};
-use crate::store::{Position, Row, RowStore, RowWrite, StoreError};
+use crate::store::{Position, Row, RowStore, RowWrite, StoreError, StoredRow};
 
 /// How much of an error is stored, in characters.
 const ERROR: usize = 2_000;
@@ -141,14 +141,21 @@ fn skip_key(position: Position, key: &str) -> String {
     format!("{}:{:016x}", sortable(position), xxh3_64(key.as_bytes()))
 }
 
-/// Whether an event was left out for good for a key.
-pub(crate) async fn is_skipped(
+/// Which of these events were left out for good for whatever keys they have: when that was decided, nobody could decode
+/// them, and each most likely had this one.
+pub(crate) async fn skipped_undecoded(
     store: &dyn RowStore,
     build: &Build,
-    position: Position,
-    key: &str,
-) -> Result<bool, StoreError> {
-    Ok(build.skipped().get(store, &skip_key(position, key)).await?.is_some())
+    events: impl IntoIterator<Item = (Position, &str)>,
+) -> Result<BTreeSet<Position>, StoreError> {
+    let table = build.skipped();
+    let keys: Vec<String> = events.into_iter().map(|(position, key)| skip_key(position, key)).collect();
+    let mut skipped = BTreeSet::new();
+    for row in store.rows(table.name(), &keys).await?.into_iter().flatten() {
+        let skip = table.decode(row)?.value;
+        skipped.extend(skip.undecoded.then_some(skip.position));
+    }
+    Ok(skipped)
 }
 
 /// The sequences of a range.
@@ -180,14 +187,57 @@ pub(crate) async fn first_up_to(
     }
 }
 
-/// Sequences of a build in the order of their keys, after one, at most `limit` of them.
+/// How many sequences of a build are stored, these keys aside.
+pub(crate) async fn count(
+    store: &dyn RowStore,
+    build: &Build,
+    aside: &BTreeSet<&str>,
+) -> Result<usize, StoreError> {
+    let (mut n, mut after) = (0, None::<String>);
+    loop {
+        let page = build.parked().stored_page(store, after.as_deref(), PAGE).await?;
+        n += page.iter().filter(|row| !aside.contains(&*row.key)).count();
+        after = page.last().map(|row| row.key.clone());
+        if page.len() < PAGE {
+            return Ok(n);
+        }
+    }
+}
+
+/// Sequences of a build in the order of their keys, after one, at most `limit` of them. One that cannot be read is left
+/// out.
 pub(crate) async fn list(
     store: &dyn RowStore,
     build: &Build,
     after: Option<&str>,
     limit: usize,
 ) -> Result<Vec<ParkedSequence>, StoreError> {
-    Ok(build.parked().page(store, after, limit).await?.into_iter().map(Into::into).collect())
+    let (mut found, mut after) = (Vec::new(), after.map(str::to_owned));
+    loop {
+        let left = limit - found.len();
+        let page = build.parked().stored_page(store, after.as_deref(), left).await?;
+        let full = page.len() == left;
+        after = page.last().map(|row| row.key.clone());
+        found.extend(readable(build, page));
+        if !full || found.len() == limit {
+            return Ok(found);
+        }
+    }
+}
+
+/// Those sequences that can be read: one that is damaged stands in the way of no other.
+pub(super) fn readable(
+    build: &Build,
+    rows: impl IntoIterator<Item = StoredRow>,
+) -> impl Iterator<Item = ParkedSequence> {
+    let table = build.parked();
+    rows.into_iter().filter_map(move |row| match table.decode(row) {
+        Ok(row) => Some(row.into()),
+        Err(error) => {
+            tracing::warn!(error = crate::chain(&error), "a parked sequence is left out");
+            None
+        }
+    })
 }
 
 /// One sequence.

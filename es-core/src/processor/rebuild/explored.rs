@@ -49,6 +49,30 @@ enum Step {
         by: u128,
         fresh: bool,
     },
+    /// Holds two builds, for a comparison.
+    Hold {
+        other: Generation,
+        by: u128,
+        late: bool,
+        fresh: bool,
+    },
+    Stop {
+        by: u128,
+        both: [Generation; 2],
+        stopped: usize,
+    },
+    Bound {
+        by: u128,
+        both: [Generation; 2],
+        at: u8,
+        fresh: bool,
+    },
+    /// Waits until both are there, and takes the snapshot.
+    Meet {
+        by: u128,
+        both: [Generation; 2],
+        at: u8,
+    },
     Thaw {
         by: u128,
         fresh: bool,
@@ -72,8 +96,8 @@ struct World {
     row: Generations,
     /// Whether the time of the freeze is over.
     late: bool,
-    /// Whether the shares of the build that is read were moved since it was frozen.
-    interrupted: bool,
+    /// Whether the shares of the build that is read, and of the one that is under way, were moved since they were frozen.
+    interrupted: [bool; 2],
     /// How far each number has come that has tables; the rest of its workers may still be at it.
     at: [Option<u8>; LAST as usize + 1],
     nodes: [Step; NODES],
@@ -86,19 +110,24 @@ struct World {
 }
 
 fn building() -> Building {
-    let since = Timestamp::UNIX_EPOCH;
-    Building { generation: 0, head: Position(0), since, lenient: false, honours_skips: false }
+    Building::new(Position(0), Timestamp::UNIX_EPOCH)
 }
 
 fn now(late: bool) -> i64 {
     if late { 2 } else { 0 }
 }
 
+fn freeze(by: u128, holds: bool) -> Freeze {
+    Freeze { until: Some(1), by: Some(Uuid::from_u128(by)), holds, at: None }
+}
+
 /// The change that a step writes.
 fn change(step: &Step) -> Option<Change> {
     Some(match *step {
         Step::Begin { tables: Some(_), .. } => Change::Begin(building()),
-        Step::Freeze { by, .. } => Change::Freeze(Freeze { until: Some(1), by: Some(Uuid::from_u128(by)) }),
+        Step::Freeze { by, .. } => Change::Freeze(freeze(by, false)),
+        Step::Hold { by, .. } => Change::Freeze(freeze(by, true)),
+        Step::Bound { by, at, .. } => Change::Bound { by: Uuid::from_u128(by), at: Position(at.into()) },
         Step::Switch { to, by, .. } => Change::Switch { to, by: Uuid::from_u128(by) },
         Step::Thaw { by, .. } => Change::Thaw { by: Uuid::from_u128(by) },
         Step::Drop { generation, .. } => Change::Drop(generation),
@@ -112,12 +141,16 @@ fn fresh(step: &mut Step) -> Option<&mut bool> {
     match step {
         Step::Begin { fresh, .. }
         | Step::Freeze { fresh, .. }
+        | Step::Hold { fresh, .. }
+        | Step::Bound { fresh, .. }
         | Step::Switch { fresh, .. }
         | Step::Thaw { fresh, .. }
         | Step::Drop { fresh, .. }
         | Step::Left { fresh, .. }
         | Step::Expire { fresh, .. } => Some(fresh),
-        Step::Idle | Step::Interrupt { .. } | Step::Wait { .. } => None,
+        Step::Idle | Step::Interrupt { .. } | Step::Wait { .. } | Step::Stop { .. } | Step::Meet { .. } => {
+            None
+        }
     }
 }
 
@@ -127,6 +160,10 @@ fn by(step: &mut Step) -> Option<&mut u128> {
         | Step::Interrupt { by, .. }
         | Step::Wait { by, .. }
         | Step::Switch { by, .. }
+        | Step::Hold { by, .. }
+        | Step::Stop { by, .. }
+        | Step::Bound { by, .. }
+        | Step::Meet { by, .. }
         | Step::Thaw { by, .. } => Some(by),
         _ => None,
     }
@@ -138,6 +175,10 @@ fn failed(step: &Step) -> Step {
         Step::Freeze { by, .. }
         | Step::Interrupt { by, .. }
         | Step::Wait { by, .. }
+        | Step::Hold { by, .. }
+        | Step::Stop { by, .. }
+        | Step::Bound { by, .. }
+        | Step::Meet { by, .. }
         | Step::Switch { by, .. } => Step::Thaw { by, fresh: false },
         _ => Step::Idle,
     }
@@ -148,7 +189,7 @@ impl World {
         let row = Generations::default();
         let nodes = std::array::from_fn(|_| Step::Idle);
         let at = std::array::from_fn(|generation| (generation == 1).then_some(0));
-        Self { row, late: false, interrupted: false, at, nodes, on_its_way: None, last, loses }
+        Self { row, late: false, interrupted: [false; 2], at, nodes, on_its_way: None, last, loses }
     }
 
     fn at(&self, generation: Generation) -> Option<u8> {
@@ -161,15 +202,15 @@ impl World {
         let row = self.row.apply(change)?;
         let mut next = self.clone();
         self.check(&row, step);
-        if row.freeze != self.row.freeze {
-            next.interrupted = false;
-            next.late = matches!(step, Step::Freeze { late: true, .. });
+        if row.freeze.by != self.row.freeze.by {
+            next.interrupted = [false; 2];
+            next.late = matches!(step, Step::Freeze { late: true, .. } | Step::Hold { late: true, .. });
         }
         if let Step::Left { generation, .. } = step {
             next.at[*generation as usize] = None;
         }
         for node in &mut next.nodes {
-            if let (Step::Expire { late, .. }, Step::Freeze { .. }) = (&mut *node, step) {
+            if let (Step::Expire { late, .. }, Step::Freeze { .. } | Step::Hold { .. }) = (&mut *node, step) {
                 // The time that it has seen is before the one until which is frozen now.
                 *late = false;
             }
@@ -185,7 +226,8 @@ impl World {
         if row.current != self.row.current {
             let Step::Switch { to, by, .. } = *step else { panic!("{step:?} switched {self:?}") };
             assert_eq!(row.current, to);
-            let own = self.row.freeze.until.is_some() && self.row.freeze.by == Some(Uuid::from_u128(by));
+            let frozen = self.row.freeze.until.is_some() && !self.row.freeze.holds;
+            let own = frozen && self.row.freeze.by == Some(Uuid::from_u128(by));
             assert!(own, "switched under the freeze of another: {self:?}");
             assert!(self.at(to) >= self.at(self.row.current), "queries would read less: {self:?}");
         }
@@ -199,6 +241,15 @@ impl World {
 
     /// What has to hold at any time.
     fn holds(&self) {
+        for step in &self.nodes {
+            let &Step::Meet { by, both, at } = step else { continue };
+            // What is compared while the hold is there, is at one position, or comes to it: neither is further.
+            let own = self.row.freeze.by == Some(Uuid::from_u128(by));
+            let further = both.iter().any(|generation| self.at(*generation) > Some(at));
+            // One that was given up meanwhile is not compared any more.
+            let own = own && both.iter().all(|generation| self.row.all().contains(generation));
+            assert!(!own || !further, "held at {at}: {self:?}");
+        }
         let mut all = [self.row.all(), self.row.leaving.clone()].concat();
         for generation in self.row.all() {
             assert!(self.at(generation).is_some(), "{generation} has no tables: {self:?}");
@@ -208,7 +259,8 @@ impl World {
         all.dedup();
         assert_eq!(all.len(), builds, "a build is one thing at a time: {self:?}");
         assert!(all.iter().all(|generation| *generation <= self.row.last), "{self:?}");
-        assert!(self.row.role("p", self.row.current).is_some() != self.row.freeze.until.is_some());
+        let stands = self.row.freeze.until.is_some() && self.row.freeze.at.is_none();
+        assert!(self.row.role("p", self.row.current).is_some() != stands);
         if self.row.freeze.until.is_some() {
             // If every node is gone, the next one that looks ends it.
             let thawed = self.row.apply(Change::Expire { now: now(true) }).expect("its time is over");
@@ -260,7 +312,7 @@ impl World {
     fn time_passes(&self) -> Option<Self> {
         let mut next = Self { late: self.row.freeze.until.is_some(), ..self.clone() };
         for step in next.nodes.iter_mut().chain(&mut next.on_its_way) {
-            if let Step::Freeze { late, .. } = step {
+            if let Step::Freeze { late, .. } | Step::Hold { late, .. } = step {
                 *late = true;
             }
         }
@@ -272,9 +324,20 @@ impl World {
         // Its shares come and go with it.
         let shares = self.row.all().contains(&generation) || self.row.leaving.contains(&generation);
         let at = self.at(generation).filter(|_| shares)?;
-        let fenced = generation == self.row.current && self.interrupted && self.row.freeze.until.is_some();
+        let under_way = self.row.building.as_ref().is_some_and(|building| building.generation == generation);
+        let interrupted = match generation == self.row.current {
+            true => self.interrupted[0],
+            false => under_way && self.row.freeze.holds && self.interrupted[1],
+        };
+        // A worker that begins after that knows how far it may go.
+        let held = self.row.freeze.at.filter(|_| interrupted);
+        let fenced = interrupted && self.row.freeze.until.is_some() && held.is_none();
         let current = self.at(self.row.current).expect("it is read");
-        let bound = if Some(generation) == self.row.previous { current } else { HEAD };
+        let bound = match held {
+            Some(at) => u8::try_from(at.0).expect("a small number"),
+            None if Some(generation) == self.row.previous => current,
+            None => HEAD,
+        };
         let mut next = self.clone();
         next.at[generation as usize] = Some(at + 1);
         (!fenced && at < bound).then_some(next)
@@ -291,7 +354,7 @@ impl World {
             Step::Interrupt { to, by, old } => {
                 let mut next = self.clone();
                 // The shares of a build are moved whatever it is by now; only that of the one that is read matters.
-                next.interrupted |= old == self.row.current && self.row.freeze.until.is_some();
+                next.interrupted[0] |= old == self.row.current && self.row.freeze.until.is_some();
                 let total = self.at(old).unwrap_or_default();
                 next.nodes[node] = Step::Wait { to, by, total };
                 all.push(next);
@@ -299,7 +362,24 @@ impl World {
             Step::Wait { to, by, total } if self.at(to).unwrap_or_default() >= total => {
                 all.push(self.with(node, Step::Switch { to, by, fresh: false }));
             }
-            Step::Wait { .. } | Step::Idle => {}
+            Step::Stop { by, both, stopped } => {
+                let mut next = self.clone();
+                let is_held = self.row.freeze.until.is_some();
+                let is_known = stopped == 1 || both[0] == self.row.current;
+                next.interrupted[stopped] |= is_held && is_known;
+                let at = both.map(|generation| self.at(generation).unwrap_or_default());
+                let at = at.into_iter().max().unwrap_or_default();
+                next.nodes[node] = match stopped {
+                    0 => Step::Stop { by, both, stopped: 1 },
+                    // Positions are read once both have stopped.
+                    _ => Step::Bound { by, both, at, fresh: false },
+                };
+                all.push(next);
+            }
+            Step::Meet { by, both, at } if both.iter().all(|generation| self.at(*generation) == Some(at)) => {
+                all.push(self.with(node, Step::Thaw { by, fresh: false }));
+            }
+            Step::Wait { .. } | Step::Idle | Step::Meet { .. } => {}
             _ => self.try_write(node, all),
         }
     }
@@ -315,6 +395,10 @@ impl World {
             // No other has this name.
             all.push(self.with(node, Step::Freeze { to, by: u128::MAX, late: false, fresh: false }));
         }
+        if let Some(building) = building {
+            let (other, by) = (building.generation, u128::MAX);
+            all.push(self.with(node, Step::Hold { other, by, late: false, fresh: false }));
+        }
         for generation in other.iter().chain(leaving) {
             all.push(self.with(node, Step::Drop { generation: *generation, fresh: false }));
         }
@@ -329,7 +413,11 @@ impl World {
         if !*fresh(&mut step).expect("it reads and writes") {
             *fresh(&mut step).expect("it reads and writes") = true;
             match step {
-                Step::Freeze { to, .. } if !self.row.all().contains(&to) => step = failed(&step),
+                Step::Freeze { to: other, .. } | Step::Hold { other, .. }
+                    if !self.row.all().contains(&other) =>
+                {
+                    step = failed(&step);
+                }
                 Step::Begin { ref mut tables, .. } => *tables = None,
                 _ => {}
             }
@@ -349,6 +437,8 @@ impl World {
         }
         let after = match step {
             Step::Freeze { to, by, .. } => Step::Interrupt { to, by, old: self.row.current },
+            Step::Hold { other, by, .. } => Step::Stop { by, both: [self.row.current, other], stopped: 0 },
+            Step::Bound { by, both, at, .. } => Step::Meet { by, both, at },
             Step::Drop { generation, .. } => Step::Left { generation, fresh: false },
             _ => Step::Idle,
         };

@@ -5,20 +5,22 @@
 
 use crate::processor::worker::Role;
 use crate::state::{Build, Building, Freeze, Generations, generations};
-use crate::store::{Generation, Row, RowStore, StoreError};
+use crate::store::{Generation, Position, Row, RowStore, StoreError};
 
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Change {
     /// Another build is begun; its number is the next one.
     Begin(Building),
-    /// No node works on the build that queries read, for the sake of a switch.
+    /// No node works on the build that queries read, for the sake of a switch; for a report, on the one under way either.
     Freeze(Freeze),
     /// Queries read another build, whose switch froze the one of before.
     Switch { to: Generation, by: uuid::Uuid },
-    /// The switch ends, whatever it came to.
+    /// The builds that a report holds are worked on up to a position, and no further.
+    Bound { by: uuid::Uuid, at: Position },
+    /// The switch or the report ends, whatever it came to.
     Thaw { by: uuid::Uuid },
-    /// A switch whose time is over ends.
+    /// A switch or a report whose time is over ends.
     Expire { now: i64 },
     /// A build is given up: no node works on it any more.
     Drop(Generation),
@@ -37,11 +39,11 @@ pub(crate) enum Refused {
     InUse,
     /// There is no such build to be read.
     Dropped,
-    /// Another switch is at it.
+    /// Another switch, or a report, holds them.
     Switching,
-    /// The switch has been ended by others: its time was over.
+    /// The switch or the report has been ended by others: its time was over.
     NotFrozen,
-    /// Another version has taken its place.
+    /// The version was removed.
     Retired,
 }
 
@@ -60,15 +62,25 @@ impl Generations {
     /// What a build is to those who read; `None` for one that no node is to work on.
     pub(crate) fn role(&self, processor: &str, generation: Generation) -> Option<Role> {
         let current = self.build(processor, self.current);
+        let frozen = self.freeze.until.is_some();
+        let until = self.freeze.at;
         match &self.building {
-            _ if generation == self.current => self.freeze.until.is_none().then_some(Role::Current),
+            _ if generation == self.current => {
+                (!frozen || until.is_some()).then_some(Role::Current { until })
+            }
             _ if Some(generation) == self.previous => Some(Role::Previous { current }),
             Some(building) if building.generation == generation => {
-                let (lenient, honours_skips) = (building.lenient, building.honours_skips);
-                Some(Role::Building { current, lenient, honours_skips })
+                let stopped = self.freeze.holds && until.is_none();
+                let Building { lenient, honours_skips, .. } = *building;
+                (!stopped).then_some(Role::Building { current, lenient, honours_skips, until })
             }
             _ => None,
         }
+    }
+
+    /// What is to be removed: a build that was replaced by itself, or one whose removal did not come to its end.
+    pub(crate) fn gone(&self) -> Option<Generation> {
+        self.previous.filter(|_| self.previous_goes).or_else(|| self.leaving.first().copied())
     }
 
     pub(crate) fn build(&self, processor: &str, generation: Generation) -> Build {
@@ -90,6 +102,12 @@ impl Generations {
                 next.freeze = freeze;
             }
             Change::Switch { to, by } => next.switch(to, by)?,
+            Change::Bound { by, at } => {
+                if self.freeze.by != Some(by) || !self.freeze.holds || self.freeze.at.is_some() {
+                    return Err(Refused::NotFrozen);
+                }
+                next.freeze.at = Some(at);
+            }
             Change::Thaw { by } => {
                 if self.freeze.by != Some(by) {
                     return Err(Refused::NotFrozen);
@@ -126,14 +144,15 @@ impl Generations {
     }
 
     fn switch(&mut self, to: Generation, by: uuid::Uuid) -> Result<(), Refused> {
-        if self.freeze.until.is_none() || self.freeze.by != Some(by) {
+        if self.freeze.until.is_none() || self.freeze.by != Some(by) || self.freeze.holds {
             return Err(Refused::NotFrozen);
         }
         if to == self.current || !self.all().contains(&to) {
             return Err(Refused::Dropped);
         }
-        self.building.take_if(|building| building.generation == to);
+        let built = self.building.take_if(|building| building.generation == to);
         (self.current, self.previous) = (to, Some(self.current));
+        self.previous_goes = built.is_some_and(|built| built.by_itself);
         self.freeze = Freeze::default();
         Ok(())
     }
@@ -146,7 +165,8 @@ impl Generations {
             return Err(Refused::Dropped);
         }
         self.building.take_if(|building| building.generation == generation);
-        self.previous.take_if(|previous| *previous == generation);
+        let previous = self.previous.take_if(|previous| *previous == generation);
+        self.previous_goes &= previous.is_none();
         self.leaving.push(generation);
         Ok(())
     }

@@ -13,17 +13,20 @@ use futures::stream;
 use tokio::time::Instant;
 
 use super::compare::compare_rows;
-use super::protocol::BuildRows;
+use super::protocol::{BuildRows, Met};
 use crate::cluster::Cluster;
+use crate::processor::parked;
 use crate::processor::status::{Board, ProcessorState};
-use crate::processor::{Processor, ProcessorError};
+use crate::processor::{Processor, ProcessorError, give_names, noted, stored_versions};
 use crate::state::{Build, Building, Generations};
-use crate::store::{Difference, Generation, Position};
+use crate::store::{Difference, Generation, Position, Tables};
 
 /// How far a build may be behind the one that is read when queries are switched to it: the rest is waited for.
 const NEAR: u64 = 2_000;
 /// How far it may be behind when it has caught up: what is appended before the switch comes on top.
 const NEARER: u64 = NEAR / 2;
+/// How long the rest is waited for when a version takes the plain names.
+const REST: Duration = Duration::from_secs(5);
 /// Between two looks at how far a build has come.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -84,9 +87,10 @@ impl Progress {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RebuildReport {
-    /// How far the one that queries read had come, at least.
+    /// The position of the one that queries read.
     pub old: Position,
-    /// How far the new one had come, at least. If the two are not equal, a part of the differences is younger events.
+    /// The position of the new one: the same, unless one of them is halted, paused, or far behind. Then a part of the
+    /// differences is younger events.
     pub new: Position,
     /// Table by table; of a view, its rows under its own name.
     pub differences: Vec<Difference>,
@@ -106,13 +110,25 @@ impl RebuildReport {
 pub struct Rebuild {
     builds: BuildRows,
     build: Build,
+    /// The build of an older version whose place it takes.
+    older: Option<Older>,
     board: Arc<Board>,
     cluster: Arc<Cluster>,
+}
+
+/// What an older version of the projection is.
+#[derive(Clone, Debug)]
+struct Older {
+    name: String,
+    version: u32,
 }
 
 impl Processor {
     /// Begins to rebuild the projection next to the tables that queries read, or continues if a rebuild has begun. Every
     /// node that runs the projection takes part. Nothing changes for queries before [`Rebuild::switch`].
+    ///
+    /// Of a new version that has not taken the place of an older one yet, it is the first build, which has begun by itself:
+    /// [`Rebuild::report`] compares the rows of both, and [`Rebuild::switch`] gives it the plain names.
     ///
     /// # Errors
     ///
@@ -120,10 +136,13 @@ impl Processor {
     /// [`ProcessorError::Inline`]; [`ProcessorError::Store`] if the backend cannot have its tables twice.
     pub async fn rebuild_online(&self, options: RebuildOptions) -> Result<Rebuild, ProcessorError> {
         let builds = self.build_rows()?;
+        if let Some(older) = self.older_version(&builds).await? {
+            let current = builds.read().await?.current;
+            return Ok(Rebuild { older: Some(older), ..self.rebuild_of(builds, current) });
+        }
         let RebuildOptions { lenient, repeats_skips } = options;
         let honours_skips = !repeats_skips;
-        // Its number is given by the change that begins it.
-        let building = |head, since| Building { generation: 0, head, since, lenient, honours_skips };
+        let building = |head, since| Building { lenient, honours_skips, ..Building::new(head, since) };
         let generation = builds.begin(building).await?;
         self.cluster.wake();
         Ok(self.rebuild_of(builds, generation))
@@ -142,7 +161,18 @@ impl Processor {
 
     fn rebuild_of(&self, builds: BuildRows, generation: Generation) -> Rebuild {
         let (board, cluster) = (self.handle.board(generation), self.cluster.clone());
-        Rebuild { build: builds.build(generation), builds, board, cluster }
+        Rebuild { build: builds.build(generation), builds, older: None, board, cluster }
+    }
+
+    /// The older version that has the plain names, if this one is on its way to them.
+    async fn older_version(&self, builds: &BuildRows) -> Result<Option<Older>, ProcessorError> {
+        let Tables { name, version: own, .. } = builds.tables;
+        let published = noted(&*builds.backend, name).await?.value.published;
+        let stored = stored_versions(&*builds.backend, name).await?;
+        // Until one was given them, an older one has them from the start.
+        let has_names = |version: &u32| *version < own && (published == 0 || published == *version);
+        let version = stored.into_iter().rev().find(has_names);
+        Ok(version.map(|version| Older { name: format!("{name}/{version}"), version }))
     }
 
     /// Switches queries back to the build that they read before. It is up to date: it was kept so.
@@ -181,11 +211,7 @@ impl Processor {
     fn build_rows(&self) -> Result<BuildRows, ProcessorError> {
         let why = "keeps nothing that could be rebuilt";
         let reactor = || ProcessorError::NotRebuildable { processor: self.name().to_owned(), why };
-        let tables = self.runner.keeps().tables().ok_or_else(reactor)?;
-        let (backend, ids) = (self.node.backend.clone(), self.node.ids.clone());
-        let code = (!self.node.settings.looks_on).then(|| self.runner.code());
-        let name = self.handle.name.clone();
-        Ok(BuildRows { name, tables, backend, ids, code })
+        BuildRows::of(&self.node, &*self.runner).ok_or_else(reactor)
     }
 }
 
@@ -242,18 +268,47 @@ impl Rebuild {
         }
     }
 
-    /// How it differs from the build that queries read, with some rows of each kind. Reads everything once.
+    /// How it differs from the build that queries read, with some rows of each kind. Reads everything once, in one snapshot
+    /// of the store.
+    ///
+    /// Both builds are compared at one position: they are held there, mostly for a fraction of a second, until the snapshot
+    /// is taken. Rows that queries read get no older than that.
     ///
     /// # Errors
     ///
+    /// [`ProcessorError::Switching`] while another report or a switch holds them; [`ProcessorError::Dropped`];
     /// [`ProcessorError::Store`] if the store cannot be read.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping its future leaves nothing held.
     pub async fn report(&self, samples: usize) -> Result<RebuildReport, ProcessorError> {
-        let builds = &self.builds;
-        let current = builds.read().await?.current;
-        let (old, new) = (builds.reached(&builds.build(current)).await?, builds.reached(&self.build).await?);
-        let (tables, generation) = (&builds.tables, self.build.generation);
-        let mut differences = builds.backend.compare(tables, current, generation, samples).await?;
-        differences.extend(compare_rows(&*builds.backend, tables, current, generation, samples).await?);
+        let (builds, generation) = (&self.builds, self.build.generation);
+        let Progress { done, total, state, .. } = self.look().await?;
+        if let Some(older) = &self.older {
+            return self.report_of_versions(older, done, samples).await;
+        }
+        let near = done.0.saturating_add(NEAR) >= total.0;
+        // It would hold up those who read for nothing.
+        let meets = near && !matches!(state, ProcessorState::Halted { .. });
+        let met = if meets { builds.at_one_position(generation).await? } else { None };
+        let (current, old, new, mut snapshot) = match met {
+            Some(Met { current, at, snapshot }) => (current, at, at, snapshot),
+            None => {
+                let current = builds.read().await?.current;
+                let old = builds.reached(&builds.build(current)).await?;
+                (current, old, builds.reached(&self.build).await?, builds.backend.row_snapshot().await?)
+            }
+        };
+        let tables = &builds.tables;
+        let mut differences = snapshot.compare(tables, current, generation, samples).await?;
+        for sample in differences.iter_mut().flat_map(|difference| &mut difference.samples) {
+            for row in [&mut sample.old, &mut sample.new].into_iter().flatten() {
+                *row = parked::cut(row);
+            }
+        }
+        let names = [tables.rows(current), tables.rows(generation)];
+        differences.extend(compare_rows(&mut *snapshot, tables, names, samples).await?);
         Ok(RebuildReport { old, new, differences })
     }
 
@@ -270,9 +325,58 @@ impl Rebuild {
             return Err(ProcessorError::NotCaughtUp { build: self.build.clone(), done, total });
         }
         self.not_halted(done)?;
-        let switched = self.builds.switch_to(self.build.generation).await;
+        let switched = match self.older {
+            Some(_) => self.take_names(total).await,
+            None => self.builds.switch_to(self.build.generation).await,
+        };
         self.cluster.wake();
         switched
+    }
+
+    /// How the rows of a view differ from those of the older version. They are not held at one position: their shapes may be
+    /// others, and so may what they mean.
+    async fn report_of_versions(
+        &self,
+        older: &Older,
+        new: Position,
+        samples: usize,
+    ) -> Result<RebuildReport, ProcessorError> {
+        let (builds, tables) = (&self.builds, &self.builds.tables);
+        if !tables.schema.trim().is_empty() {
+            let (processor, why) =
+                (builds.name.to_string(), "has tables, and those of two versions are not compared");
+            return Err(ProcessorError::NotRebuildable { processor, why });
+        }
+        let known = Generations::read(&*builds.backend, &older.name).await?;
+        let current = known.map_or(1, |row| row.value.current);
+        let read = Build { processor: older.name.as_str().into(), generation: current };
+        let old = builds.reached(&read).await?;
+        let before = Tables { version: older.version, ..*tables };
+        let names = [before.rows(current), tables.rows(self.build.generation)];
+        let mut snapshot = builds.backend.row_snapshot().await?;
+        let differences = compare_rows(&mut *snapshot, tables, names, samples).await?;
+        Ok(RebuildReport { old, new, differences: differences.into_iter().collect() })
+    }
+
+    /// Gives it the plain names, which an older version has, once it is as far as the log is now.
+    async fn take_names(&self, total: Position) -> Result<(), ProcessorError> {
+        let (backend, tables) = (&*self.builds.backend, &self.builds.tables);
+        let asked = Instant::now();
+        loop {
+            let done = self.builds.reached(&self.build).await?;
+            if done >= total {
+                break;
+            }
+            if asked.elapsed() >= REST {
+                return Err(ProcessorError::NotCaughtUp { build: self.build.clone(), done, total });
+            }
+            tokio::time::sleep(LOOK / 10).await;
+        }
+        let noted = noted(backend, tables.name).await?;
+        if noted.value.published != tables.version && !give_names(backend, tables, noted).await? {
+            return Err(ProcessorError::Switching { processor: self.builds.name.to_string() });
+        }
+        Ok(())
     }
 
     /// Gives it up: what was built goes. Harmless if it is gone already.

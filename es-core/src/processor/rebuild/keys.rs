@@ -1,7 +1,8 @@
 //! Rebuilding some rows of a keyed view, while the others are kept up to date.
 //!
 //! An operator writes which keys; the owner of each folds the log for them, up to where its range is, and replaces the
-//! rows in the commit that takes the request away. Other keys of the range wait for it, readers do not.
+//! rows in the commit that takes the request away: some keys at a time. Other keys of the range wait for one round,
+//! readers for none.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -19,7 +20,8 @@ impl Processor {
     /// # Errors
     ///
     /// [`ProcessorError::NotRebuildable`] if this is no keyed view; [`ProcessorError::Parked`] if a key is parked;
-    /// [`ProcessorError::RowFailed`] if a handler cannot handle an event of it: then its row is as it was;
+    /// [`ProcessorError::RowFailed`] if a handler cannot handle an event of a key: then its row is as it was, and the others
+    /// are rebuilt nevertheless;
     /// [`ProcessorError::TimedOut`] if it is not done within `limit`: the request stands.
     pub async fn rebuild_keys(&self, keys: &[String], limit: Duration) -> Result<(), ProcessorError> {
         if !matches!(self.runner.keeps(), Keeps::Rows(_)) {

@@ -1,5 +1,6 @@
 //! Rebuilding without downtime, and what there is to say about builds.
 
+mod backfill;
 mod compare;
 #[cfg(test)]
 mod explored;
@@ -9,6 +10,8 @@ mod keys;
 mod prepare;
 mod protocol;
 
+pub use self::backfill::Backfill;
+pub(crate) use self::backfill::{backfill_obstacle, begin_backfill, remove_build, switch_to_build};
 pub use self::handle::{Progress, Rebuild, RebuildOptions, RebuildReport};
 pub(crate) use self::prepare::{point, prepare};
 pub(crate) use self::protocol::expire;

@@ -1,11 +1,10 @@
 //! A processor that is run for the first time: its tables, its rows, and the place where it begins.
 
-use crate::cluster::{self, Share, Shares};
-use crate::limits::MAX_PAGE;
+use crate::cluster::{Share, Shares};
 use crate::processor::AnyBackend;
 use crate::processor::kinds::runner::Runner;
-use crate::processor::worker::made_by;
-use crate::state::{Build, Checkpoint, CodeRecord, Generations, codes, generations};
+use crate::processor::worker::{made_by, noted};
+use crate::state::{Build, Checkpoint, CodeRecord, Generations, codes, generations, versions};
 use crate::store::{
     CURRENT, Commit, CommitError, Generation, Position, Row, RowStore, RowWrite, StoreError, Tables, Won,
 };
@@ -22,7 +21,7 @@ pub(crate) async fn point(
     Ok(RowWrite { table: CURRENT.into(), key: name, rev, row: Some(tables.rows(generation).into()) })
 }
 
-/// Makes the tables and rows of a processor that is run for the first time; those of other versions go. One that keeps
+/// Makes the tables and rows of a processor that is run for the first time, next to those of other versions. One that keeps
 /// nothing that could be rebuilt begins at the head: what happened before is none of its business.
 pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Result<(), StoreError> {
     let (name, tables) = (runner.name(), runner.keeps().tables());
@@ -31,18 +30,6 @@ pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Re
         let mut rows = Vec::new();
         let stored = generations().get(backend, &name).await?;
         let known = stored.clone().filter(|row| !row.value.retired).map(|row| row.value);
-        if let Some(tables) = tables.as_ref().filter(|_| known.is_none()) {
-            // Before their tables go: what a worker of theirs writes after that would be found by a version that has
-            // come back.
-            let over = leftovers(backend, tables).await?;
-            if !over.is_empty() {
-                if let Some(why) = newer_version(backend, &name).await? {
-                    return Err(StoreError::misuse(why));
-                }
-                commit(backend, over).await?;
-                continue;
-            }
-        }
         if let Some(tables) = &tables {
             for generation in known.clone().unwrap_or_default().all() {
                 backend.install(tables, generation).await?;
@@ -54,6 +41,7 @@ pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Re
                     Row { key: name.clone(), rev, value: Generations { last, ..Generations::default() } };
                 rows.extend([generations().put(&row)?, point(backend, tables, 1).await?]);
             }
+            rows.extend(is_run(backend, tables).await?);
         }
         let build = Build::first(&name).to_string();
         if known.is_none() && !shares.exist(backend, &build).await? {
@@ -77,23 +65,11 @@ pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Re
     }
 }
 
-/// Why the rows of other versions cannot go: a live node runs a newer one.
-async fn newer_version(backend: &dyn AnyBackend, name: &str) -> Result<Option<String>, StoreError> {
-    let alive = cluster::alive(backend).await?;
-    let newer = |other: &&String| match (versioned(name), versioned(other)) {
-        (Some((own, version)), Some((of, other))) => own == of && other > version,
-        _ => false,
-    };
-    let newer = alive.values().flat_map(|node| &node.runs).find(newer);
-    Ok(newer.map(|newer| {
-        format!("a live node runs {newer}, whose rows would go: stop it first, or leave this one out")
-    }))
-}
-
-/// The name of a projection, and its version.
-fn versioned(stored_name: &str) -> Option<(&str, u32)> {
-    let (base, version) = stored_name.rsplit_once('/')?;
-    Some((base, version.parse().ok()?))
+/// The row that says that a version is run, if that is news. Whoever has just decided that it goes, finds it changed.
+async fn is_run(backend: &dyn AnyBackend, tables: &Tables) -> Result<Option<RowWrite>, StoreError> {
+    let mut row = noted(backend, tables.name).await?;
+    let was_unseen = row.value.unseen.remove(&tables.version).is_some();
+    was_unseen.then(|| versions().put(&row)).transpose()
 }
 
 /// What another node has written, if it was faster, is looked at then, and so is what nobody knows.
@@ -104,26 +80,4 @@ async fn commit(backend: &dyn AnyBackend, rows: Vec<RowWrite>) -> Result<(), Sto
         Err(CommitError::Store(error)) => Err(error),
         Err(other) => Err(StoreError::transient("preparing a processor", other)),
     }
-}
-
-/// What is left of other versions of a projection: their rows stay, for their revisions, and say that they are over. A
-/// late write of a worker of before finds another revision, also when its version has come back.
-async fn leftovers(backend: &dyn AnyBackend, tables: &Tables) -> Result<Vec<RowWrite>, StoreError> {
-    let (name, any) = (tables.stored_name(), format!("{}/", tables.name));
-    let mut rows = Vec::new();
-    for row in generations().below(backend, &any, None, MAX_PAGE).await? {
-        if row.key != name && !row.value.retired {
-            let value = Generations { retired: true, ..row.value.clone() };
-            rows.push(generations().put(&Row { value, ..row })?);
-        }
-    }
-    let shares = Shares::<Checkpoint>::checkpoints();
-    for row in shares.below(backend, &any).await? {
-        let other = |share: &Share<Checkpoint>| share.group.split('~').next() != Some(&*name);
-        // One that cannot be read has no worker that could.
-        if let Some(share) = shares.decode(row).ok().flatten().filter(other) {
-            rows.push(shares.retire(&share)?);
-        }
-    }
-    Ok(rows)
 }

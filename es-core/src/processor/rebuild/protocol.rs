@@ -8,20 +8,27 @@ use uuid::Uuid;
 
 use super::generations::{Change, Refused};
 use super::point;
+use crate::ErrorKind;
 use crate::cluster::{Share, Shares};
 use crate::id::Ids;
 use crate::processor::AnyBackend;
 use crate::processor::ProcessorError;
+use crate::processor::kinds::runner::Runner;
 use crate::processor::worker::codes::{is_older, of_new_build};
-use crate::processor::worker::made_by;
+use crate::processor::worker::{NodeContext, made_by};
 use crate::projection::Code;
 use crate::state::{Build, Checkpoint, Freeze, Generations, InlineSet, codes, generations};
 use crate::store::{
-    Commit, CommitError, Committed, Generation, Position, Row, RowWrite, StoreError, Tables, Won, write_rows,
+    Commit, CommitError, Committed, Generation, Position, Row, RowSnapshot, RowWrite, StoreError, Tables,
+    Won, write_rows,
 };
 
-/// How long a switch may take.
+/// How long a switch or a report may take.
 const FREEZE: Duration = Duration::from_secs(10);
+/// How often it is tried to end a freeze; one that stays is ended by others when its time is over.
+const THAWS: usize = 20;
+/// Between two looks at how far the builds have come that a switch or a report waits for.
+const LOOK: Duration = Duration::from_millis(5);
 /// How often a row is written again that another node has just written.
 const TRIES: usize = 500;
 
@@ -38,6 +45,14 @@ enum With {
     Uninstall { generation: Generation },
 }
 
+/// Two builds at one position.
+pub(super) struct Met {
+    /// The one that is read.
+    pub(super) current: Generation,
+    pub(super) at: Position,
+    pub(super) snapshot: Box<dyn RowSnapshot>,
+}
+
 /// The builds of one projection.
 #[derive(Clone, Debug)]
 pub(super) struct BuildRows {
@@ -50,11 +65,18 @@ pub(super) struct BuildRows {
 }
 
 impl BuildRows {
+    /// Of a program's processor; `None` for one that keeps nothing that could be rebuilt.
+    pub(super) fn of(node: &NodeContext, runner: &dyn Runner) -> Option<Self> {
+        let code = (!node.settings.looks_on).then(|| runner.code());
+        let (backend, ids, name) = (node.backend.clone(), node.ids.clone(), runner.name().into());
+        Some(Self { name, tables: runner.keeps().tables()?, backend, ids, code })
+    }
+
     pub(super) fn build(&self, generation: Generation) -> Build {
         Build { processor: self.name.clone(), generation }
     }
 
-    /// The row, also one that says that another version has taken the place of this one: what is written over it is
+    /// The row, also one that says that the version was removed: what is written over it is
     /// refused then.
     async fn row(&self) -> Result<Row<Generations>, ProcessorError> {
         let known = generations().get(&*self.backend, &self.name).await?;
@@ -197,9 +219,8 @@ impl BuildRows {
             };
             let switched = switched.await;
             if switched.is_err() {
-                // Whatever has failed: it may have been frozen before that. Refused if it was not, or if its time was
-                // over and others have ended it.
-                drop(builds.update(&Change::Thaw { by }, With::Alone { needs: None }).await);
+                // Whatever has failed: it may have been frozen before that.
+                builds.thaw(by).await;
             }
             switched
         };
@@ -208,11 +229,25 @@ impl BuildRows {
         tokio::spawn(switched).await.map_err(gone)?
     }
 
-    /// From now on no node works on the build that is read. Gives it.
-    async fn freeze(&self, to: Generation, by: Uuid) -> Result<Build, ProcessorError> {
+    /// Ends a switch or a report. Refused if it never began, or if its time was over and others have ended it.
+    async fn thaw(&self, by: Uuid) {
+        for _ in 0..THAWS {
+            match self.update(&Change::Thaw { by }, With::Alone { needs: None }).await {
+                Err(error) if error.kind() == ErrorKind::Transient => tokio::time::sleep(LOOK).await,
+                _ => return,
+            }
+        }
+    }
+
+    async fn freeze_by(&self, by: Uuid, holds: bool) -> Result<Change, StoreError> {
         let limit = i64::try_from(FREEZE.as_micros()).unwrap_or(i64::MAX);
         let until = self.backend.now().await?.as_microsecond().saturating_add(limit);
-        let freeze = Change::Freeze(Freeze { until: Some(until), by: Some(by) });
+        Ok(Change::Freeze(Freeze { until: Some(until), by: Some(by), holds, at: None }))
+    }
+
+    /// From now on no node works on the build that is read. Gives it.
+    async fn freeze(&self, to: Generation, by: Uuid) -> Result<Build, ProcessorError> {
+        let freeze = self.freeze_by(by, false).await?;
         let frozen = self.update(&freeze, With::Alone { needs: Some(to) }).await?;
         let frozen = frozen.map_err(|refused| self.refused(refused, to))?;
         let (current, next) = (self.build(frozen.current), self.build(to));
@@ -252,10 +287,57 @@ impl BuildRows {
             // Given up, or ended by others: then it never will be.
             let switch = self.read().await?.apply(Change::Switch { to, by });
             drop(switch.map_err(|refused| self.refused(refused, to))?);
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(LOOK).await;
         }
         let switched = self.update(&Change::Switch { to, by }, With::Switch { to }).await?;
         switched.map(drop).map_err(|refused| self.refused(refused, to))
+    }
+
+    /// The rows and tables of the build that is read and of the one that is under way, at one position: both are stopped,
+    /// go up to the position that the further one has reached, and continue as soon as the snapshot is taken there. `None` if
+    /// they do not come to that in time: one is halted or paused, or has too far to go.
+    pub(super) async fn at_one_position(&self, other: Generation) -> Result<Option<Met>, ProcessorError> {
+        let builds = self.clone();
+        let met = async move {
+            let by = builds.ids.next();
+            let met = builds.meet(other, by).await;
+            // Also if it failed: it may have been held before that.
+            builds.thaw(by).await;
+            met
+        };
+        // In a task of its own: a caller who goes away leaves nothing held.
+        let gone = |gone| StoreError::transient("comparing two builds", gone);
+        tokio::spawn(met).await.map_err(gone)?
+    }
+
+    async fn meet(&self, other: Generation, by: Uuid) -> Result<Option<Met>, ProcessorError> {
+        let hold = self.freeze_by(by, true).await?;
+        let held = self.update(&hold, With::Alone { needs: Some(other) }).await?;
+        let held = held.map_err(|refused| self.refused(refused, other))?;
+        let both = [self.build(held.current), self.build(other)];
+        for build in &both {
+            self.interrupt_all(build).await?;
+        }
+        let positions = self.positions_of(&both).await?;
+        let at = positions.into_iter().max().unwrap_or_default();
+        let bound = self.update(&Change::Bound { by, at }, With::Alone { needs: Some(other) }).await?;
+        drop(bound.map_err(|refused| self.refused(refused, other))?);
+        let asked = Instant::now();
+        while self.positions_of(&both).await?.iter().any(|position| *position != at) {
+            if asked.elapsed() >= FREEZE / 2 {
+                return Ok(None);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        let snapshot = self.backend.row_snapshot().await?;
+        // Names of holds never come again: if it is there now, it was there when the snapshot was taken.
+        let is_held = self.read().await?.freeze.by == Some(by);
+        Ok(is_held.then_some(Met { current: held.current, at, snapshot }))
+    }
+
+    async fn positions_of(&self, builds: &[Build; 2]) -> Result<Vec<Position>, StoreError> {
+        let [old, new] = builds;
+        Ok([self.positions(old).await?, self.positions(new).await?].concat())
     }
 
     /// Removes a build that is not read. Harmless if it is gone.
@@ -279,7 +361,7 @@ impl BuildRows {
     }
 }
 
-/// Ends a switch whose time is over. Another node that does it too is no error.
+/// Ends a switch or a report whose time is over. Another node that does it too is no error.
 pub(crate) async fn expire(backend: &dyn AnyBackend, processor: &str, now: i64) -> Result<(), StoreError> {
     let Some(row) = Generations::read(backend, processor).await? else { return Ok(()) };
     if let Ok(next) = row.value.apply(Change::Expire { now }) {
@@ -309,17 +391,13 @@ mod tests {
         }
     }
 
-    fn building(head: Position, since: crate::Timestamp) -> Building {
-        Building { generation: 0, head, since, lenient: false, honours_skips: false }
-    }
-
     /// Builds 1 and 2, the first of them as far as this.
     async fn two(first: u64) -> BuildRows {
         let builds = builds();
         assert!(step(&builds, generations().insert("p/1", Generations::default()).unwrap()).await);
         let whole = Share::whole("p/1~1", Checkpoint::new(Position(first), Position(0)));
         assert!(step(&builds, Shares::checkpoints().put(&whole).unwrap()).await);
-        assert_eq!(builds.begin(building).await.unwrap(), 2);
+        assert_eq!(builds.begin(Building::new).await.unwrap(), 2);
         builds
     }
 
@@ -331,7 +409,7 @@ mod tests {
     async fn reach(builds: &BuildRows, generation: Generation, position: u64) {
         let (shares, group) = (Shares::<Checkpoint>::checkpoints(), builds.build(generation).to_string());
         let share = shares.read(&*builds.backend, &group, 0).await.unwrap().expect("it has one");
-        let next = share.with(share.progress.at(Position(position)));
+        let next = share.with(share.progress.at(Position(position), Vec::new()));
         assert!(step(builds, shares.put(&next).unwrap()).await);
     }
 
@@ -381,7 +459,7 @@ mod tests {
         let Generations { current, previous, freeze, .. } = builds.read().await.unwrap();
         assert_eq!((current, previous, freeze), (2, Some(1), Freeze::default()));
         // A way back and a rebuild: the older build is kept, so only the first of them can begin.
-        let kept = builds.begin(building).await.unwrap_err();
+        let kept = builds.begin(Building::new).await.unwrap_err();
         assert!(matches!(kept, ProcessorError::OlderKept { generation: 1, .. }), "{kept}");
         builds.switch_to(1).await.unwrap();
         builds.switch_to(1).await.unwrap();
@@ -413,7 +491,7 @@ mod tests {
         let shares = Shares::<Checkpoint>::checkpoints();
         let before = shares.read(&*builds.backend, "p/1~1", 0).await.unwrap().unwrap();
         builds.freeze(2, builds.ids.next()).await.unwrap();
-        let late = before.with(before.progress.at(Position(5)));
+        let late = before.with(before.progress.at(Position(5), Vec::new()));
         assert!(!step(&builds, shares.put(&late).unwrap()).await);
     }
 
@@ -421,16 +499,16 @@ mod tests {
     async fn what_was_given_up_by_a_node_that_ended_goes_with_the_next_try_and_its_number_never_comes_again()
     {
         let builds = two(0).await;
-        assert_eq!(builds.begin(building).await.unwrap(), 2, "the one that is under way");
+        assert_eq!(builds.begin(Building::new).await.unwrap(), 2, "the one that is under way");
         builds.update(&Change::Drop(2), With::Alone { needs: None }).await.unwrap().unwrap();
-        assert_eq!(builds.begin(building).await.unwrap(), 3, "also while it is leaving");
+        assert_eq!(builds.begin(Building::new).await.unwrap(), 3, "also while it is leaving");
         builds.remove(2).await.unwrap();
         builds.remove(2).await.unwrap();
         assert_eq!(builds.read().await.unwrap().leaving, [] as [Generation; 0]);
         let rows = Shares::<Checkpoint>::checkpoints().below(&*builds.backend, "p/1~2#").await.unwrap();
         assert_eq!(rows, []);
         builds.remove(3).await.unwrap();
-        assert_eq!(builds.begin(building).await.unwrap(), 4);
+        assert_eq!(builds.begin(Building::new).await.unwrap(), 4);
         let read = builds.remove(1).await.unwrap_err();
         assert!(matches!(read, ProcessorError::InUse { .. }), "{read}");
     }
@@ -441,9 +519,11 @@ mod tests {
         let row = builds.row().await.unwrap();
         let retired = Row { value: Generations { retired: true, ..row.value.clone() }, ..row };
         assert!(step(&builds, generations().put(&retired).unwrap()).await);
-        for failed in
-            [builds.begin(building).await.map(drop), builds.switch_to(2).await, builds.read().await.map(drop)]
-        {
+        for failed in [
+            builds.begin(Building::new).await.map(drop),
+            builds.switch_to(2).await,
+            builds.read().await.map(drop),
+        ] {
             let failed = failed.unwrap_err();
             assert!(matches!(failed, ProcessorError::Dropped { .. }), "{failed}");
         }

@@ -1,62 +1,138 @@
 //! Rows that an operator asked to be rebuilt.
+//!
+//! They are rebuilt in rounds, each of them in one commit: of as many keys as fit into memory together. The range goes on
+//! between two rounds.
 
 use std::collections::BTreeSet;
 
 use super::failure::StepError;
-use super::fold::{Stretch, fold_between};
+use super::fold::{Fits, Stretch, fold_between};
 use super::run::Worker;
 use super::undecoded;
 use crate::processor::kinds::admission::Admission;
 use crate::processor::parked;
 use crate::state::{Afresh, afresh};
-use crate::store::{Position, Row, StoreError};
+use crate::store::{Position, Row, RowWrite, StoreError};
 
-/// Events that are read together.
+/// Events that are read together, at most.
 const PAGE: usize = 5_000;
+/// Keys of a round, at most.
+const KEYS: usize = 100;
+
+/// How a range goes through the rows that it was asked to rebuild.
+#[derive(Debug)]
+pub(super) struct Rounds {
+    /// How many keys are rebuilt together; fewer once their rows were too large.
+    keys: usize,
+    /// Whether there is another round right now.
+    pub(super) more: bool,
+}
+
+impl Default for Rounds {
+    fn default() -> Self {
+        Self { keys: KEYS, more: false }
+    }
+}
+
+/// What a round came to.
+enum Round {
+    /// The rows are durable, and nothing of it is asked any more.
+    Done,
+    /// The rows stay as they are: the event of this key fails, or one that may belong to any of them.
+    Fails { key: String, why: String },
+    /// The rows do not fit into memory together.
+    TooLarge,
+    /// The worker is stopped: nothing is durable yet, and the next owner begins again.
+    Stopped,
+}
 
 impl Worker {
-    /// Rebuilds rows that an operator asked for: from the log up to where the range is, in one commit.
+    /// Rebuilds some of the rows that an operator asked for: from the log up to where the range is.
     pub(super) async fn rebuild_keys(&mut self) -> Result<(), StepError> {
-        let (table, slices) = (afresh(&self.context.build), self.share.slices);
-        let stored = table.stored(self.context.backend()).await?.into_iter();
-        // One that cannot be read stops nothing but itself.
-        let own = stored.filter(|row| slices.has(&row.key)).filter_map(|row| table.decode(row).ok());
-        let asked: Vec<_> = own.filter(|row| row.value.failed.is_none()).collect();
+        let asked = self.asked_afresh().await?;
         if asked.is_empty() {
+            self.rounds = Rounds::default();
             return Ok(());
         }
         self.flush_folded().await?;
         // What was parked since it was asked for would be handled twice: now, and when it is retried.
         let (parked, asked): (Vec<_>, Vec<_>) =
             asked.into_iter().partition(|row| self.open().parked.contains_key(&row.key));
-        let refuse = |row: Row<Afresh>| {
-            let failed =
-                Some("it is parked: retry or discard it, then there is nothing to rebuild".to_owned());
-            table.put(&Row { value: Afresh { failed }, ..row })
+        self.refuse(&parked, "it is parked: retry or discard it, then there is nothing to rebuild").await?;
+        let mut round = &asked[..asked.len().min(self.rounds.keys)];
+        let outcome = loop {
+            match self.round(round).await? {
+                Round::TooLarge => {
+                    self.rounds.keys = round.len() / 2;
+                    round = &round[..self.rounds.keys];
+                }
+                outcome => break outcome,
+            }
         };
-        let refused = parked.into_iter().map(refuse).collect::<Result<Vec<_>, _>>()?;
-        if !refused.is_empty() {
-            self.flush_with(refused).await?;
-        }
-        if asked.is_empty() {
-            return Ok(());
-        }
-        let keys: BTreeSet<String> = asked.iter().map(|row| row.key.clone()).collect();
-        let Some(failed) = self.fold_keys(&keys).await? else { return Ok(()) };
-        let answer = |row: &Row<Afresh>| match &failed {
-            None => Ok(table.delete(row)),
-            Some(error) => table.put(&Row { value: Afresh { failed: Some(error.clone()) }, ..row.clone() }),
+        self.rounds.more = match outcome {
+            Round::Fails { key, why } => {
+                let blamed = round.iter().position(|row| row.key == key);
+                let failed = blamed.map_or(round, |i| &round[i..=i]);
+                self.refuse(failed, &why).await?;
+                failed.len() < asked.len()
+            }
+            _ => round.len() < asked.len(),
         };
-        self.flush_with(asked.iter().map(answer).collect::<Result<_, _>>()?).await
+        Ok(())
     }
 
-    /// Folds some keys from the beginning, in memory. Gives why that failed, `Some(None)` if it did not; `None` if the
-    /// worker is stopped: nothing is durable yet, and the next owner begins again.
-    async fn fold_keys(&mut self, keys: &BTreeSet<String>) -> Result<Option<Option<String>>, StepError> {
+    /// What is asked of this range, and was not answered.
+    async fn asked_afresh(&mut self) -> Result<Vec<Row<Afresh>>, StepError> {
+        let (table, slices) = (afresh(&self.context.build), self.share.slices);
+        let stored = table.stored(self.context.backend()).await?.into_iter();
+        let own = self.readable(&table, stored.filter(|row| slices.has(&row.key))).into_iter();
+        Ok(own.filter(|row| row.value.failed.is_none()).collect())
+    }
+
+    /// Answers that these rows stay as they are.
+    async fn refuse(&mut self, asked: &[Row<Afresh>], why: &str) -> Result<(), StepError> {
+        let table = afresh(&self.context.build);
+        let refuse = |row: &Row<Afresh>| {
+            table.put(&Row { value: Afresh { failed: Some(why.to_owned()) }, ..row.clone() })
+        };
+        let refused = asked.iter().map(refuse).collect::<Result<Vec<_>, _>>()?;
+        if refused.is_empty() { Ok(()) } else { self.flush_with(refused).await }
+    }
+
+    /// Rebuilds the rows of some keys in one commit.
+    async fn round(&mut self, asked: &[Row<Afresh>]) -> Result<Round, StepError> {
+        let keys: BTreeSet<String> = asked.iter().map(|row| row.key.clone()).collect();
+        if keys.is_empty() {
+            return Ok(Round::Done);
+        }
+        let folded = self.fold_keys(&keys).await?;
+        if !matches!(folded, Round::Done) {
+            return Ok(folded);
+        }
+        let table = afresh(&self.context.build);
+        let answers: Vec<RowWrite> = asked.iter().map(|row| table.delete(row)).collect();
+        let Err(error) = self.flush_with(answers).await else {
+            self.retrying.suspected = None;
+            return Ok(Round::Done);
+        };
+        match (error, self.session().failed().map(str::to_owned)) {
+            (StepError::Commit(error), Some(key)) => {
+                self.renew();
+                Ok(Round::Fails { key, why: parked::cut(&crate::chain(&error)) })
+            }
+            (error, _) => Err(error),
+        }
+    }
+
+    /// Folds some keys from the beginning, in memory.
+    async fn fold_keys(&mut self, keys: &BTreeSet<String>) -> Result<Round, StepError> {
         let context = self.context.clone();
         let all: Vec<String> = keys.iter().cloned().collect();
+        // Rows that it has kept are none of this round.
+        self.renew();
         let Some(rows) = self.session().rebuildable() else {
-            return Ok(Some(Some("this kind of processor cannot rebuild rows".to_owned())));
+            let why = "this kind of processor cannot rebuild rows".to_owned();
+            return Ok(Round::Fails { key: String::new(), why });
         };
         rows.forget(&all).await?;
         let mut skips = parked::skips(context.backend(), &context.build).await?;
@@ -65,26 +141,39 @@ impl Worker {
             skips.insert((position, parked::ANY_KEY.to_owned()), String::new());
         }
         let (mut after, end) = (Position(0), self.share.progress.position);
+        let mut fits = Fits::default();
         while after < end {
             if self.stop.is_cancelled() {
                 self.open = None;
-                return Ok(None);
+                return Ok(Round::Stopped);
             }
-            let stretch = Stretch { filter: context.filter(), after, end, page: PAGE, replay: end };
+            let page = fits.0.min(PAGE);
+            let stretch = Stretch { filter: context.filter(), after, end, page, replay: end };
             let mut admission = Admission::of_keys(keys, &skips);
+            let before = self.session().bytes();
             match fold_between(context.backend(), self.session(), stretch, &mut admission).await? {
-                Ok(folded) => after = folded.through,
+                Ok(folded) => {
+                    after = folded.through;
+                    let bytes = self.session().bytes();
+                    if folded.events > 0 {
+                        fits.learn(folded.events, bytes.saturating_sub(before), context.options.bytes);
+                    }
+                    if bytes > context.options.bytes && keys.len() > 1 {
+                        self.renew();
+                        return Ok(Round::TooLarge);
+                    }
+                }
                 Err(failure) => {
                     if !self.blames(&failure).await {
                         return Err(not_now("rebuilding rows", &failure));
                     }
-                    // The rows stay as they are; the caller is told why.
                     self.renew();
-                    return Ok(Some(Some(parked::cut(&crate::chain(&failure)))));
+                    let why = parked::cut(&crate::chain(&failure));
+                    return Ok(Round::Fails { key: failure.key, why });
                 }
             }
         }
-        Ok(Some(None))
+        Ok(Round::Done)
     }
 }
 

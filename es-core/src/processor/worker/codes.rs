@@ -100,7 +100,8 @@ impl CodeRecord {
 /// The record of a build that begins beside the one that is read: the newest code that is known makes it, which is not
 /// this program's if an operator asked an older one, or one that only looks on.
 pub(crate) fn of_new_build(read: Option<&CodeRecord>, own: Option<&Code>) -> CodeRecord {
-    let read_code = || read.map(|read| CodeRecord { unhandled: BTreeMap::new(), ..read.clone() });
+    let read_code =
+        || read.map(|read| CodeRecord { unhandled: BTreeMap::new(), incomplete: false, ..read.clone() });
     let newer = |own: &Code| read.is_some_and(|read| is_older(&CodeRecord::of(own), read));
     match own {
         Some(own) if !newer(own) => after(read, own, Position(0)),
@@ -108,19 +109,22 @@ pub(crate) fn of_new_build(read: Option<&CodeRecord>, own: Option<&Code>) -> Cod
     }
 }
 
-/// The record of a build that a code makes from a position on; before that, another one did.
+/// The record of a build that a code makes from a position on; before that, another one did. What the build lacked of what
+/// that one handled, it lacks still, if this one handles it too.
 pub(crate) fn after(before: Option<&CodeRecord>, code: &Code, from: Position) -> CodeRecord {
     let CodeRecord { code: print, handles, .. } = CodeRecord::of(code);
     let before = before.cloned().unwrap_or_default();
     let mut unhandled = before.unhandled;
+    // What it lacks may be of any of them.
+    let since = if before.incomplete { Position(0) } else { from };
     for name in before.handles.keys() {
-        unhandled.insert(name.clone(), from);
+        unhandled.insert(name.clone(), since);
     }
     unhandled.values_mut().for_each(|since| *since = (*since).min(from));
     unhandled.retain(|name, _| !handles.contains_key(name) && !handles.contains_key(ALL));
     let former = before.former.into_iter().chain([before.code]);
     let former = former.filter(|former| *former != print && !former.is_empty()).collect();
-    CodeRecord { code: print, handles, unhandled, until: 0, former }
+    CodeRecord { code: print, handles, unhandled, until: 0, incomplete: false, former, renamed: None }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::failure::StepError;
 use crate::ErrorKind;
@@ -14,6 +15,7 @@ use crate::command::{SendError, Sender};
 use crate::id::Ids;
 use crate::processor::AnyBackend;
 use crate::processor::feed::Pages;
+use crate::processor::kinds::effects::Effects;
 use crate::processor::kinds::runner::{Execution, Keeps, Opening, Runner, Session};
 use crate::processor::options::{ParkingLimits, ProcessorOptions};
 use crate::processor::parked::{self, Parked, Skips};
@@ -22,7 +24,11 @@ use crate::projection::OnFailure;
 use crate::services::Services;
 use crate::slices::Slices;
 use crate::state::{Build, Checkpoint, Generations, codes};
-use crate::store::{CommitError, EventFilter, Position, RecordedEvent, StoreError};
+use crate::store::{CommitError, EventFilter, Position, RecordedEvent, Row, StoreError};
+
+/// How long a transaction may be held that keeps all other writers waiting, and one that keeps waiting whoever wants its rows.
+const HOLDS_ONE_WRITER: Duration = Duration::from_millis(25);
+const HOLDS_ITS_ROWS: Duration = Duration::from_millis(250);
 
 /// How the node is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +69,7 @@ impl NodeContext {
         options: &ProcessorOptions,
         build: &Build,
         slices: Slices,
+        effects: &Arc<Effects>,
     ) -> Box<dyn Session> {
         runner.open(Opening {
             generation: build.generation,
@@ -73,6 +80,8 @@ impl NodeContext {
             // A transaction that hangs must be gone before another node may have the range.
             idle: self.settings.lease.mul_f64(0.75),
             handler_limit: options.handler_limit,
+            bytes: options.bytes,
+            effects,
         })
     }
 }
@@ -80,18 +89,41 @@ impl NodeContext {
 /// What a build is to those who read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    Current,
-    /// It is to take the place of the other one.
-    Building {
-        current: Build,
-        lenient: bool,
-        honours_skips: bool,
+    Current {
+        /// While it is compared: the position that both builds go up to, and no further.
+        until: Option<Position>,
     },
+    /// It is to take the place of the other one.
+    Building { current: Build, lenient: bool, honours_skips: bool, until: Option<Position> },
     /// It was read before, and never runs ahead of the one that is read now: so a reader who meets it late, or again
     /// after the way back, sees nothing that is older than what it saw.
-    Previous {
-        current: Build,
-    },
+    Previous { current: Build },
+}
+
+/// How many sequences a range may begin before those of its build are counted again.
+///
+/// What is left is shared out among the ranges, so none of them alone goes too far; and it is soon counted again, since
+/// one that has just counted does not know what the others have left.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    left: usize,
+    counted: Option<Instant>,
+}
+
+impl Room {
+    /// For how long a count holds.
+    const HOLDS: Duration = Duration::from_secs(1);
+
+    fn shared(left: usize, ranges: usize) -> Self {
+        Self { left: left / ranges.max(1), counted: Some(Instant::now()) }
+    }
+
+    /// Whether so many fit for sure.
+    fn takes(&mut self, n: usize) -> bool {
+        let fit = self.left >= n && self.counted.is_some_and(|counted| counted.elapsed() < Self::HOLDS);
+        self.left -= if fit { n } else { 0 };
+        fit
+    }
 }
 
 /// What the workers of one build share.
@@ -111,8 +143,6 @@ pub(crate) struct BuildContext {
     /// Whether its pages hold nothing else.
     wants_all: bool,
     pub(crate) board: Arc<Board>,
-    /// Events that are left out from the start.
-    pub(crate) skips: Skips,
     pub(crate) wake: Arc<watch::Sender<u64>>,
     pub(crate) resumes: Arc<watch::Sender<u64>>,
 }
@@ -128,17 +158,11 @@ impl BuildContext {
     ) -> Result<Self, StoreError> {
         let (mut execution, filter) = (runner.execution(), runner.filter());
         execution.page = options.page.unwrap_or(execution.page);
-        let mut skips = Skips::new();
         let (mut on_failure, mut pages) = (execution.on_failure, node.pages.clone());
-        if let Role::Building { current, lenient, honours_skips } = &role {
-            if *honours_skips {
-                skips = parked::skips(&*node.backend, current).await?;
-            }
-            if !lenient {
-                on_failure = OnFailure::Stop;
-            }
+        if matches!(role, Role::Building { lenient: false, .. }) {
+            on_failure = OnFailure::Stop;
         }
-        if role != Role::Current {
+        if !matches!(role, Role::Current { .. }) {
             pages = Pages::new(node.backend.clone(), filter.clone());
         }
         let wants_all = pages.filter() == &filter;
@@ -158,23 +182,39 @@ impl BuildContext {
             filter,
             wants_all,
             board,
-            skips,
             wake,
             resumes,
         })
     }
 
-    pub(crate) fn open(&self, slices: Slices) -> Box<dyn Session> {
-        self.node.open(&*self.runner, &self.options, &self.build, slices)
+    pub(crate) fn open(&self, slices: Slices, effects: &Arc<Effects>) -> Box<dyn Session> {
+        self.node.open(&*self.runner, &self.options, &self.build, slices, effects)
     }
 
     pub(crate) fn backend(&self) -> &dyn AnyBackend {
         &*self.node.backend
     }
 
+    /// What is left out from the start. A build under way leaves out what was discarded in the one that is read, also since it
+    /// began.
+    pub(crate) async fn skips(&self) -> Result<Skips, StoreError> {
+        match &self.role {
+            Role::Building { current, honours_skips: true, .. } => {
+                parked::skips(self.backend(), current).await
+            }
+            _ => Ok(Skips::new()),
+        }
+    }
+
     /// Whether it may fold page after page before it flushes.
     pub(crate) fn folds(&self) -> bool {
         matches!(self.runner.keeps(), Keeps::Rows(_))
+    }
+
+    /// How long a transaction may be held by handlers, but for the last call in it; `None` if they hold none.
+    pub(crate) fn holds(&self) -> Option<Duration> {
+        let longest = if self.backend().has_one_writer() { HOLDS_ONE_WRITER } else { HOLDS_ITS_ROWS };
+        matches!(self.runner.keeps(), Keeps::Tables(_)).then_some(longest)
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -199,7 +239,7 @@ impl BuildContext {
     /// was read: whoever takes the build over after that fences it.
     pub(crate) async fn has_its_role(&self) -> Result<bool, StoreError> {
         let made_by = codes().get(self.backend(), &self.build.to_string()).await?;
-        if made_by.is_some_and(|row| row.value.code != self.code) {
+        if made_by.is_some_and(|row| row.value.code != self.code || row.value.renamed.is_some()) {
             return Ok(false);
         }
         if self.runner.keeps().tables().is_none() {
@@ -213,13 +253,24 @@ impl BuildContext {
 
     /// How far it may go.
     pub(crate) async fn bound(&self) -> Result<Position, StoreError> {
-        let Role::Previous { current } = &self.role else { return Ok(Position(u64::MAX)) };
+        let current = match &self.role {
+            Role::Current { until } | Role::Building { until, .. } => {
+                return Ok(until.unwrap_or(Position(u64::MAX)));
+            }
+            Role::Previous { current } => current,
+        };
         let shares = self.shares.of(self.backend(), &current.to_string()).await?;
         let positions = shares.iter().map(|share| share.progress.position);
         // While queries are switched back to it, it goes as far as any of the other one's shares: no node works on those.
         let generations = Generations::read(self.backend(), &self.build.processor).await?;
-        let frozen = generations.is_some_and(|row| row.value.freeze.until.is_some());
+        let switches = |row: Row<Generations>| row.value.freeze.until.is_some() && !row.value.freeze.holds;
+        let frozen = generations.is_some_and(switches);
         Ok(if frozen { positions.max() } else { positions.min() }.unwrap_or_default())
+    }
+
+    /// Whether it is waited for at the position that it goes up to.
+    pub(crate) const fn is_held(&self) -> bool {
+        matches!(&self.role, Role::Current { until: Some(_) } | Role::Building { until: Some(_), .. })
     }
 
     /// Whether an error looks like one of the store.
@@ -235,28 +286,41 @@ impl BuildContext {
     }
 
     /// Whether what is to be parked fits.
-    pub(crate) async fn has_room(&self, queued: &[Parked]) -> Result<(), StepError> {
+    pub(crate) async fn has_room(&self, queued: &[Parked], room: &mut Room) -> Result<(), StepError> {
         let ParkingLimits { sequences, events } = self.options.parking;
         if let Some(parked) = queued.iter().find(|parked| parked.value.events > events) {
             let key = &parked.key;
-            let why =
-                format!("{events} events of {key:?} are parked, and no more fit: retry or discard them");
+            let helps = self.makes_room();
+            let why = format!("{events} events of {key:?} are parked, and no more fit: {helps}");
             return Err(StepError::Full(why));
         }
-        let mut keys: BTreeSet<&str> =
+        let begun: BTreeSet<&str> =
             queued.iter().filter(|parked| parked.rev == 0).map(|parked| &*parked.key).collect();
-        if keys.is_empty() {
+        if begun.is_empty() || room.takes(begun.len()) {
             return Ok(());
         }
+        // What it counts as its own was written by then, or is tried again: it is counted once more.
+        let ranges = self.shares.of(self.backend(), &self.build.to_string()).await?.len();
         // One of them may be stored already, by a commit that came late.
-        let stored = self.build.parked().stored(self.backend()).await?;
-        keys.extend(stored.iter().map(|row| &*row.key));
-        if keys.len() > sequences {
-            let why =
-                format!("{sequences} sequences are parked, and no more fit: retry or discard some of them");
+        let stored = parked::count(self.backend(), &self.build, &begun).await?;
+        if stored + begun.len() > sequences {
+            *room = Room::default();
+            let helps = self.makes_room();
+            let why = format!("{sequences} sequences are parked, and no more fit: {helps}");
             return Err(StepError::Full(why));
         }
+        *room = Room::shared(sequences - stored - begun.len(), ranges);
         Ok(())
+    }
+
+    /// What helps where nothing more can be parked. Operators reach what is parked in the build that queries read.
+    fn makes_room(&self) -> &'static str {
+        match self.role {
+            Role::Building { .. } => {
+                "raise the limit (`ProcessorOptions::parking`), and start the program again"
+            }
+            _ => "retry or discard some of them",
+        }
     }
 
     /// What to say of an event that stops a build.
@@ -304,4 +368,24 @@ fn is_of_the_store(error: &(dyn std::error::Error + 'static)) -> bool {
     };
     let kind = of_store.or_else(of_commit).or_else(of_command);
     matches!(kind, Some(ErrorKind::Transient | ErrorKind::Unknown))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_shared_out_and_then_counted_again() {
+        let mut unknown = Room::default();
+        assert!(!unknown.takes(1), "nothing was counted");
+        let mut room = Room::shared(10, 3);
+        assert!(room.takes(2) && room.takes(1), "a third of it");
+        assert!(!room.takes(1), "the others may have taken the rest");
+        let mut alone = Room::shared(10, 1);
+        assert!(!alone.takes(11));
+        assert!(alone.takes(10) && !alone.takes(1), "as many as there are");
+        let before = Instant::now().checked_sub(Room::HOLDS);
+        let mut old = Room { left: 10, counted: before };
+        assert!(!old.takes(1), "it was counted too long ago");
+    }
 }

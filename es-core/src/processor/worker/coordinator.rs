@@ -12,18 +12,23 @@ use tokio_util::sync::CancellationToken;
 
 use super::codes::{self, Standing};
 use super::context::{BuildContext, NodeContext, Role};
+use super::house::{Chore, House};
+use super::rename::rename;
 use super::reset::{ResetRequest, reset};
 use super::run::Worker;
 use super::sight::Sight;
-use super::take_over::TakeOver;
+use super::take_over::{RAISE, TakeOver};
+use super::versions;
 use crate::cluster::{self, Cluster, Keeper, Share, Shares, Work};
+use crate::processor::ProcessorError;
 use crate::processor::handle::HandleState;
 use crate::processor::kinds::runner::Runner;
 use crate::processor::options::ProcessorOptions;
-use crate::processor::rebuild::expire;
-use crate::processor::status::{ProcessorState, RangeStatus, Rate};
+use crate::processor::readiness::{CatchingUp, Readiness};
+use crate::processor::rebuild::{Backfill, begin_backfill, expire, prepare, remove_build};
+use crate::processor::status::{Board, ProcessorState, RangeStatus, Rate};
 use crate::slices::Slices;
-use crate::state::{Build, Checkpoint, Control};
+use crate::state::{Build, Checkpoint, CodeRecord, Control, Generations};
 use crate::store::{Generation, Position, StoreError};
 
 /// What this node's code is to a build.
@@ -55,6 +60,12 @@ pub(crate) struct Coordinator {
     missing: BTreeMap<Generation, (Option<String>, String)>,
     /// What was seen in looks up to this one is older than a reset.
     outdated: u64,
+    catching_up: CatchingUp,
+    /// The same of a build that queries are to be switched to.
+    switching: (Generation, CatchingUp),
+    house: House,
+    /// Whether its tables and rows are there. Not if a row of them could not be read when the app started.
+    prepared: bool,
 }
 
 /// A build that is worked on here.
@@ -107,7 +118,16 @@ impl Coordinator {
             alone: BTreeMap::new(),
             missing: BTreeMap::new(),
             outdated: 0,
+            catching_up: CatchingUp::default(),
+            switching: (0, CatchingUp::default()),
+            house: House::default(),
+            prepared: true,
         }
+    }
+
+    /// Its tables and rows are yet to be made.
+    pub(crate) fn unprepared(self) -> Self {
+        Self { prepared: false, ..self }
     }
 
     /// Until `stop`; then what the node has of this processor is given back.
@@ -146,8 +166,27 @@ impl Coordinator {
         if sight.view.look <= self.outdated {
             return Ok(());
         }
+        if !self.prepared {
+            prepare(&*self.node.backend, &*self.runner).await?;
+            self.prepared = true;
+            // What it has made is seen with the next look.
+            self.cluster.wake();
+            return Ok(());
+        }
         let name = self.handle.name.clone();
+        if sight.is_removed(&name) && !self.node.settings.looks_on {
+            // Its version was removed while no node with it was seen: it begins again.
+            self.catching_up = CatchingUp::default();
+            self.handle.readiness.send_replace(Readiness::Behind);
+            prepare(&*self.node.backend, &*self.runner).await?;
+            self.cluster.wake();
+            return Ok(());
+        }
         let (generations, control) = (sight.generations(&name)?, sight.control(&name)?);
+        let incomplete = self.is_incomplete(&generations, sight)?;
+        if incomplete {
+            self.handle.readiness.send_replace(Readiness::Incomplete);
+        }
         self.handle.keep(&generations.all());
         let board = self.handle.board(generations.current);
         self.handle.current.send_if_modified(|current| {
@@ -191,7 +230,83 @@ impl Coordinator {
         for (generation, role) in roles {
             settled = settled.and(self.work_on(generation, role, sight).await);
         }
-        settled
+        if !incomplete {
+            self.show_readiness(sight);
+        }
+        if self.node.settings.looks_on {
+            return settled;
+        }
+        settled.and(self.keep_house(&generations, sight).await)
+    }
+
+    /// Whether what queries read may have passed events that this program handles: an older program makes it, or it is being
+    /// rebuilt for their sake.
+    fn is_incomplete(&self, generations: &Generations, sight: &Sight) -> Result<bool, StoreError> {
+        let Some(read) = sight.code(&self.build(generations.current).to_string())? else { return Ok(false) };
+        let code = self.runner.code();
+        let own = CodeRecord::of(&code);
+        if read.code == own.code {
+            return Ok(read.incomplete);
+        }
+        let rebuilt = generations.building.as_ref().is_some_and(|building| building.by_itself);
+        // On a node that looks on, nobody may ever take it over.
+        Ok((rebuilt || !read.handles_all_of(&code)) && !codes::is_older(&own, &read))
+    }
+
+    /// Whether what queries read was taken over without events that this program handles.
+    fn lacks_events(&self, generations: &Generations, sight: &Sight) -> Result<bool, StoreError> {
+        let read = sight.code(&self.build(generations.current).to_string())?;
+        Ok(read.is_some_and(|read| read.incomplete && read.code == self.runner.code().fingerprint()))
+    }
+
+    /// Says whether queries may rely on what they read.
+    fn show_readiness(&mut self, sight: &Sight) {
+        let current = self.handle.current.borrow().now().generation;
+        let rebuildable = self.runner.keeps().tables().is_some();
+        let caught_up = self.catching_up.look(self.position_of(current), sight.head);
+        let readiness = if caught_up || !rebuildable { Readiness::Ready } else { Readiness::Behind };
+        self.handle.readiness.send_if_modified(|known| std::mem::replace(known, readiness) != readiness);
+    }
+
+    /// Begins what is to be done for a projection beside the work on its builds.
+    async fn keep_house(&mut self, generations: &Generations, sight: &Sight) -> Result<(), StoreError> {
+        let Some(tables) = self.runner.keeps().tables() else { return Ok(()) };
+        let lease = self.node.settings.lease;
+        let is_ready = *self.handle.readiness.borrow() == Readiness::Ready;
+        let mut chores = Vec::new();
+        if let Some(building) = generations.building.as_ref().filter(|building| building.by_itself) {
+            let generation = building.generation;
+            // Not while it is halted: the one that is read would stand still for nothing.
+            let position = self.position_of(generation).filter(|_| self.builds.contains_key(&generation));
+            let (known, catching_up) = &mut self.switching;
+            if std::mem::replace(known, generation) != generation {
+                *catching_up = CatchingUp::default();
+            }
+            chores.extend(catching_up.look(position, sight.head).then_some(Chore::Switch(generation)));
+        } else if generations.building.is_none() && self.lacks_events(generations, sight)? {
+            chores.push(Chore::Backfill);
+        }
+        chores.extend(generations.gone().map(Chore::Remove));
+        if is_ready {
+            chores.extend(versions::is_to_have_names(&tables, sight, lease)?.map(Chore::Publish));
+        }
+        // A node that starts, or that the store did not hear for a while, is not seen either.
+        let kept = self.options.keep_versions.max(lease * 2);
+        let (noted, gone) = versions::unseen(&tables, sight, kept, is_ready)?;
+        chores.extend(noted.map(Chore::Note));
+        chores.extend(gone.map(|(version, noted)| Chore::Forget(version, noted)));
+        self.house.keep(chores, &self.node, &self.runner, &self.cluster).await;
+        Ok(())
+    }
+
+    /// How far a build has come; `None` if that cannot be seen.
+    fn position_of(&self, generation: Generation) -> Option<Position> {
+        let status = self.handle.board(generation).now();
+        let goes_on = !matches!(
+            status.state,
+            ProcessorState::Unsettled { .. } | ProcessorState::Failing { .. } | ProcessorState::Halted { .. }
+        );
+        (goes_on && !status.ranges.is_empty()).then_some(status.position)
     }
 
     /// Takes away the builds that this node does not work on, for another code makes them. Those that it leaves to nodes
@@ -221,6 +336,9 @@ impl Coordinator {
                         tracing::error!(%build, why, "this program has newer code, and cannot go on with it");
                     }
                     board.unsettled(&why);
+                    // Others have all of it: it is no member.
+                    self.cluster.stand_by(&build, true);
+                    left.insert(generation);
                 }
                 Err(error) => settled = settled.and(Err(error)),
             }
@@ -239,6 +357,9 @@ impl Coordinator {
         role: &Role,
         sight: &Sight,
     ) -> Result<Code, StoreError> {
+        if let Some(other) = sight.renamed(&self.handle.name) {
+            return self.settle_renamed(generation, other, sight).await;
+        }
         let build = self.build(generation);
         let (code, lease) = (self.runner.code(), self.node.settings.lease);
         let stored = sight.code(&build.to_string())?;
@@ -264,10 +385,20 @@ impl Coordinator {
                 if !alone {
                     return Ok(Code::StandsBy);
                 }
-                over.begin_again(backend, runner, &build, lease).await?;
+                let by_itself = sight.generations(name)?.building.is_some_and(|building| building.by_itself);
+                if by_itself && standing == Standing::IsLeft {
+                    // A newer program began it for itself, and has gone.
+                    if let Err(ProcessorError::Store(error)) =
+                        remove_build(&self.node, runner, generation).await
+                    {
+                        return Err(error);
+                    }
+                } else {
+                    over.begin_again(backend, runner, &build, lease).await?;
+                }
             }
             Standing::IsNewer | Standing::IsLeft => {
-                let from = stored.map(|stored| stored.code);
+                let from = stored.as_ref().map(|stored| stored.code.clone());
                 // The log is not asked again what it has said.
                 let known = self.missing.get(&generation).filter(|(code, _)| *code == from);
                 let why = match known {
@@ -276,13 +407,72 @@ impl Coordinator {
                 };
                 if let Some(why) = why {
                     self.missing.insert(generation, (from, why.clone()));
-                    return Ok(Code::IsMissing(why));
+                    let over = TakeOver::from(stored.as_ref());
+                    return self.catch_up_on(&build, role, over, alone, why).await;
                 }
             }
         }
         // What is there then is seen with the next look.
         self.cluster.wake();
         Ok(Code::Changes)
+    }
+
+    /// What is done about events that this code has missed of a build.
+    async fn catch_up_on(
+        &self,
+        build: &Build,
+        role: &Role,
+        over: TakeOver,
+        alone: bool,
+        why: String,
+    ) -> Result<Code, StoreError> {
+        let (backend, runner, lease) = (&*self.node.backend, &*self.runner, self.node.settings.lease);
+        let over = match self.options.backfill {
+            Backfill::Refuse => return Ok(Code::IsMissing(format!("{why}: {RAISE}"))),
+            Backfill::Skip => {
+                tracing::warn!(%build, why, "goes on without the events that were passed");
+                over.skipping()
+            }
+            Backfill::Online if runner.keeps().tables().is_none() => {
+                tracing::warn!(%build, why, "goes on without the events that were passed");
+                over.skipping()
+            }
+            Backfill::Online => {
+                if matches!(role, Role::Current { .. })
+                    && let Err(in_the_way) = begin_backfill(&self.node, &self.runner).await?
+                {
+                    return Ok(Code::IsMissing(format!("{why}; {in_the_way}")));
+                }
+                // Until queries are switched to the other one, it is kept up by those who have made it; or by this program,
+                // as well as it goes.
+                let since = self.alone.get(&build.generation).map(Instant::elapsed);
+                if !alone || since.is_none_or(|since| since < lease) {
+                    return Ok(Code::StandsBy);
+                }
+                over.incomplete()
+            }
+        };
+        drop(over.take(backend, runner, build, lease).await?);
+        self.cluster.wake();
+        Ok(Code::Changes)
+    }
+
+    /// Another program has renamed the processor: it is taken back once no node has run it under that name for a lease.
+    async fn settle_renamed(
+        &mut self,
+        generation: Generation,
+        other: &str,
+        sight: &Sight,
+    ) -> Result<Code, StoreError> {
+        let (lease, view) = (self.node.settings.lease, &sight.view);
+        let starts = [&*self.handle.name, other].into_iter().any(|name| sight.starts(name));
+        if starts || view.alive.values().any(|node| node.runs.contains(other)) {
+            self.alone.remove(&generation);
+        } else if self.alone.entry(generation).or_insert_with(Instant::now).elapsed() >= lease {
+            rename(&*self.node.backend, &*self.runner, other, lease).await?;
+            self.cluster.wake();
+        }
+        Ok(Code::StandsBy)
     }
 
     async fn work_on(&mut self, generation: Generation, role: Role, sight: &Sight) -> Result<(), StoreError> {
@@ -322,7 +512,8 @@ impl Coordinator {
                 parked: 0,
                 rev: share.rev,
             };
-            let ranges = sight.view.shares(&shares, &build.to_string())?;
+            let stored = sight.renamed(&self.handle.name).map_or_else(|| build.clone(), Build::first);
+            let ranges = sight.view.shares(&shares, &stored.to_string())?;
             // The store may not have answered when it was to be given back.
             let own = |share: &Share<Checkpoint>| share.owner == Some(self.node.node);
             if ranges.iter().any(own) && !self.node.settings.looks_on {
@@ -335,6 +526,7 @@ impl Coordinator {
             if position > before || position >= sight.head {
                 board.progress(0, self.node.ids.clock().now(), None);
             }
+            gauges(&build, &board, sight.head);
         }
         Ok(())
     }
@@ -371,11 +563,11 @@ impl Coordinator {
         if position >= sight.head || position > std::mem::replace(&mut running.seen, position) {
             context.board.progress(0, context.now(), None);
         }
-        gauges(&context, sight.head);
+        gauges(&context.build, &context.board, sight.head);
         Ok(())
     }
 
-    async fn reset(&mut self, to: super::Reset) -> Result<(), crate::processor::ProcessorError> {
+    async fn reset(&mut self, to: super::Reset) -> Result<(), ProcessorError> {
         let mut owner = None;
         let current = self.handle.current.borrow().now().generation;
         if let Some(running) = self.builds.get_mut(&current) {
@@ -404,10 +596,9 @@ impl Coordinator {
     }
 }
 
-fn gauges(context: &BuildContext, head: Position) {
-    let Build { processor, generation } = &context.build;
-    let (processor, generation) = (processor.clone(), generation.to_string());
-    let status = context.board.now();
+fn gauges(build: &Build, board: &Board, head: Position) {
+    let (processor, generation) = (build.processor.clone(), build.generation.to_string());
+    let status = board.now();
     let set = |name: &'static str, value: u64| {
         #[expect(clippy::cast_precision_loss, reason = "a gauge for people")]
         let value = value as f64;

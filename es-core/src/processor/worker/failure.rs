@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::run::{Open, Overdue, POLL, SOON, Worker};
 use crate::BoxError;
 use crate::event::is_of_a_newer_program;
-use crate::processor::kinds::admission::Failure;
+use crate::processor::kinds::admission::{Failure, NotTheEvent};
 use crate::processor::parked::{self, ANY_KEY, Parked, Skips};
 use crate::processor::status::{ProcessorState, RangeStatus};
 use crate::projection::OnFailure;
@@ -17,8 +17,9 @@ use crate::store::{Commit, CommitError, Position, RecordedEvent, StoreError, wri
 
 /// How many events are handled at once after one has failed: no more than these are handled again without it.
 const CAUTIOUS: usize = 256;
-/// After so many events in a row whose handler was called again in vain, the next ones are tried once.
-const IN_VAIN: u32 = 3;
+/// After so many events in a row whose handler was called again in vain, the next ones are tried once, until no event was
+/// given up for this long.
+const IN_VAIN: (u32, Duration) = (8, Duration::from_secs(60));
 /// How often in a row a write may be refused before the worker ends, and its share is looked at again.
 const FENCED: u32 = 100;
 
@@ -47,6 +48,25 @@ pub(super) struct Trouble {
     suspected: Option<Instant>,
 }
 
+/// Events in a row that were given up though their handler was called again, and when the last one was.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct InVain {
+    events: u32,
+    last: Option<Instant>,
+}
+
+impl InVain {
+    /// Whether it is known by now that to call again does not help.
+    fn is_known(&self) -> bool {
+        self.events >= IN_VAIN.0 && self.last.is_some_and(|last| last.elapsed() < IN_VAIN.1)
+    }
+
+    fn gave_up(&mut self, called_again: bool) {
+        let before = if self.last.is_none_or(|last| last.elapsed() >= IN_VAIN.1) { 0 } else { self.events };
+        *self = Self { events: before.saturating_add(u32::from(called_again)), last: Some(Instant::now()) };
+    }
+}
+
 /// Whose fault a failure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -57,7 +77,7 @@ pub(super) enum Fault {
     /// in the same words.
     Suspect,
     Event,
-    /// The event's, without a doubt: what its handler says follows from it and its row alone, and is the same each time.
+    /// The event's, without a doubt: its handler has nothing but it and its row, and to call it again does not help.
     Certain,
 }
 
@@ -102,6 +122,8 @@ impl Worker {
                 Some(Duration::ZERO)
             }
             StepError::Full(why) => {
+                // Its transaction would be in the way of saying so.
+                drop(open);
                 let resumes = *self.context.resumes.borrow();
                 Some(self.halt(why, resumes).await)
             }
@@ -127,7 +149,9 @@ impl Worker {
     /// Whose fault an error is. An event is blamed only while the store takes writes, whatever the error says.
     pub(super) async fn fault(&mut self, error: &(dyn std::error::Error + Send + Sync + 'static)) -> Fault {
         let fenced = matches!(error.downcast_ref(), Some(CommitError::Fenced { .. }));
-        if fenced || is_of_a_newer_program(error) || !self.takes_writes().await {
+        // Asked in any case: what was done beside it is written with the answer.
+        let takes_writes = !fenced && self.takes_writes().await;
+        if !takes_writes || is_of_a_newer_program(error) || error.is::<NotTheEvent>() {
             Fault::Store
         } else if self.context.blames_the_store(error) {
             Fault::Suspect
@@ -136,12 +160,13 @@ impl Worker {
         }
     }
 
-    /// Whether a failure needs no second look: of a handler that has nothing but an event and a row. That it is blamed is
-    /// written with the next commit, so only if the store takes one.
+    /// Whether a failure needs no second look: its handler is not called again, and has nothing but an event and a row. That
+    /// it is blamed is written with the next commit, so only if the store takes one.
     fn is_certain(&self, failure: &Failure) -> bool {
         let source = &*failure.source;
         let goes_on = self.context.on_failure != OnFailure::Stop && !self.careful;
-        goes_on && self.context.folds() && !is_of_a_newer_program(source) && !self.context.blames_the_store(source)
+        let goes_on = goes_on && self.context.folds() && self.retries() == 0;
+        goes_on && !is_of_a_newer_program(source) && !self.context.blames_the_store(source)
     }
 
     /// Goes on without the event, from the last flush: in small steps, for there may be more of its kind.
@@ -154,6 +179,8 @@ impl Worker {
 
     /// Whether the store takes a write: of the share, as it is.
     async fn takes_writes(&mut self) -> bool {
+        // Meanwhile a neighbour of what has failed may have acted: whoever comes next is told.
+        self.share.progress.ahead = self.effects.ahead(self.share.progress.position);
         let Ok(row) = self.context.shares.put(&self.share) else { return false };
         let commit = Commit { rows: vec![row], ..Commit::default() };
         let written = self.context.backend().commit(commit).await.is_ok();
@@ -237,7 +264,7 @@ impl Worker {
         };
         let error = error + &so_long;
         let Failure { position, key, event, undecoded, .. } = failure;
-        self.in_vain = self.in_vain.saturating_add(u32::from(attempts > 1));
+        self.in_vain.gave_up(attempts > 1);
         let (build, slices) = (&self.context.build, self.share.slices);
         let reason = parked::cut(&crate::chain(&*failure.source)) + &so_long;
         match self.context.on_failure {
@@ -264,7 +291,7 @@ impl Worker {
     /// How often a handler is called again. One that writes to the store's own tables has shown soon whether that helps; one
     /// with effects outside waits for a partner, whatever came before.
     fn retries(&self) -> u32 {
-        let vain = self.in_vain >= IN_VAIN && self.context.runner.keeps().is_fenced();
+        let vain = self.in_vain.is_known() && self.context.runner.keeps().is_fenced();
         if vain { 0 } else { self.context.options.retries }
     }
 
@@ -322,7 +349,7 @@ impl Worker {
             && !self.verdicts.iter().any(|verdict| verdict.position == trouble.position)
         {
             // It has gone through: to call again helps.
-            self.in_vain = 0;
+            self.in_vain = InVain::default();
         }
     }
 
@@ -333,7 +360,7 @@ impl Worker {
             None => {
                 let well = self.trouble.is_none() && self.overdue.is_none() && self.failures == 0;
                 let well = well && self.retrying.again.is_none();
-                well.then_some(ProcessorState::Running)
+                well.then(|| self.unreadable.values().next().cloned().unwrap_or(ProcessorState::Running))
             }
         }
     }

@@ -7,6 +7,7 @@ use tracing::Instrument as _;
 
 use super::failure::StepError;
 use super::run::{IDLE_TIME, Open, POLL, Step, Worker};
+use crate::limits::MAX_PAGE;
 use crate::processor::feed::SharedPage;
 use crate::processor::kinds::admission::{Admission, Failure};
 use crate::processor::kinds::runner::Session;
@@ -17,6 +18,8 @@ use crate::store::{EventFilter, EventStore, Position, RecordedEvent, StoreError}
 const IDLE_MOVE: u64 = 1_000;
 /// What may be folded before it is flushed: events, rows, time.
 const FOLD: (usize, usize, std::time::Duration) = (100_000, 10_000, std::time::Duration::from_secs(2));
+/// How many events are folded first where each may bring a row of whatever size.
+const FIRST_FOLD: usize = 16;
 /// How long a build that is not read any more waits for the one that is.
 pub(super) const FOLLOW: std::time::Duration = std::time::Duration::from_millis(50);
 
@@ -36,6 +39,27 @@ pub(super) struct Bounds {
     pub(super) page: usize,
     /// How many bytes of payload at once, about.
     pub(super) bytes: usize,
+    /// How many events at once by the rows that they are likely to bring.
+    pub(super) fits: usize,
+}
+
+/// How many events are folded at once, so that the rows which they bring fit into memory: known once some were folded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fits(pub(crate) usize);
+
+impl Default for Fits {
+    fn default() -> Self {
+        Self(FIRST_FOLD)
+    }
+}
+
+impl Fits {
+    /// So many events have brought so many bytes. Never more than twice as many: the next rows may be larger.
+    pub(crate) fn learn(&mut self, events: usize, brought: usize, most: usize) {
+        let fitting = events.saturating_mul(most) / brought.max(1);
+        let upto = if events < self.0 { self.0 } else { 2 * self.0 };
+        self.0 = fitting.clamp(1, upto.min(MAX_PAGE));
+    }
 }
 
 /// What is handled at once.
@@ -75,7 +99,7 @@ pub(super) fn next<'p>(
     }
     let (mut events, mut rest, mut bytes) = (Vec::new(), None, 0);
     for (i, event) in page.events(replay).iter().enumerate().skip(done) {
-        let full = events.len() == limit || bytes > 0 && bytes + event.data.len() > at.bytes;
+        let full = events.len() == limit.min(at.fits) || bytes > 0 && bytes + event.data.len() > at.bytes;
         if event.place() > end || full {
             rest = Some(i);
             break;
@@ -110,10 +134,17 @@ impl Worker {
         let at = self.bounds(bound);
         let context = self.context.clone();
         let next = next(page, done, &at, |event| context.wants(event));
-        self.fold(&next.events, next.through).await?;
+        let n_handled = self.fold(&next.events, next.through).await?;
         let open = self.open.as_mut().expect("only asked while it is open");
-        open.seen = next.through.max(open.seen);
-        let more = match next.rest {
+        let (through, rest) = match next.events.get(n_handled) {
+            None => (next.through, next.rest),
+            Some(next) => {
+                let rest = page.events.partition_point(|event| event.place() < next.place());
+                (Position(next.place().0 - 1), Some(rest))
+            }
+        };
+        open.seen = through.max(open.seen);
+        let more = match rest {
             Some(done) => {
                 open.page = Some((page.clone(), done));
                 true
@@ -122,7 +153,10 @@ impl Worker {
         };
         let gap = open.seen.0 - self.share.progress.position.0;
         let (seen, worked) = (open.seen, open.folded > 0);
-        let flushes = is_due(open, gap, self.context.folds() && next.whole && more);
+        let waited_for = next.bounded && self.context.is_held() && gap > 0;
+        let fits = open.session.bytes() < context.options.bytes;
+        let folds_on = self.context.folds() && next.whole && more && fits;
+        let flushes = waited_for || is_due(open, gap, folds_on);
         if flushes {
             self.flush().await?;
         }
@@ -149,11 +183,18 @@ impl Worker {
             limit: self.limit,
             page: self.context.execution.page,
             bytes: self.context.options.bytes,
+            fits: if self.context.folds() { self.open().fits.0 } else { usize::MAX },
         }
     }
 
-    async fn fold(&mut self, events: &[&RecordedEvent], through: Position) -> Result<(), StepError> {
-        let Some(last) = events.last() else { return Ok(()) };
+    /// Handles these, or the first of them; how many.
+    ///
+    /// A handler of SQL holds the one writer of an embedded store: when the first of them have held it for long enough, the
+    /// others wait for the next transaction. When the worker is stopped, too: then they are left to the next owner.
+    async fn fold(&mut self, events: &[&RecordedEvent], through: Position) -> Result<usize, StepError> {
+        if events.is_empty() {
+            return Ok(0);
+        }
         let started = Instant::now();
         self.crowd = events.len() > 1;
         let open = self.open.as_mut().expect("only asked while it is open");
@@ -165,16 +206,41 @@ impl Worker {
             events = events.len(),
             through = through.0,
         );
-        let folding = open.session.fold(events, &mut admission).instrument(span);
-        folding.await.map_err(StepError::Handler)?;
-        open.undecoded.extend(admission.undecoded());
-        open.left_out.extend(admission.left_out());
+        let before = open.session.bytes();
+        // One by one, where it is bounded how long they take together.
+        let holds = self.context.holds();
+        let step = if holds.is_some() { 1 } else { events.len() };
+        let folding = async {
+            let mut n_handled = 0;
+            for events in events.chunks(step) {
+                match open.session.fold(events, &mut admission).await {
+                    Ok(()) => n_handled += events.len(),
+                    Err(failure) if failure.is_interruption() => {
+                        n_handled += events.partition_point(|event| event.place() < failure.position);
+                        break;
+                    }
+                    Err(failure) => return Err(failure),
+                }
+                if holds.is_some_and(|longest| started.elapsed() >= longest) || self.stop.is_cancelled() {
+                    break;
+                }
+            }
+            Ok(n_handled)
+        };
+        let n_handled = folding.instrument(span).await.map_err(StepError::Handler)?;
+        let brought = open.session.bytes().saturating_sub(before);
+        open.fits.learn(n_handled, brought, self.context.options.bytes);
+        let is_handled = |position| events.get(n_handled).is_none_or(|event| position < event.place());
+        open.undecoded
+            .extend(admission.undecoded().into_iter().filter(|(position, _)| is_handled(*position)));
+        open.left_out.extend(admission.left_out().into_iter().filter(|left| is_handled(left.position)));
+        let Some(last) = events[..n_handled].last() else { return Ok(0) };
         if open.folded == 0 {
             open.since = started;
         }
-        open.folded += events.len();
+        open.folded += n_handled;
         open.last = Some((*last).clone());
-        Ok(())
+        Ok(n_handled)
     }
 }
 
@@ -208,6 +274,7 @@ pub(crate) struct Stretch<'s> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Folded {
     pub(crate) through: Position,
+    pub(crate) events: usize,
     /// Whether there is more of it now.
     pub(crate) more: bool,
 }
@@ -225,7 +292,7 @@ pub(crate) async fn fold_between(
     page.events.iter_mut().for_each(|event| event.replay = event.place() <= replay);
     let events: Vec<&RecordedEvent> = page.events.iter().collect();
     let through = page.through.min(end);
-    let folded = Folded { through, more: page.more && through < end };
+    let folded = Folded { through, events: events.len(), more: page.more && through < end };
     Ok(session.fold(&events, admission).await.map(|()| folded))
 }
 
@@ -257,8 +324,8 @@ mod tests {
     }
 
     fn at(seen: u64) -> Bounds {
-        let (limit, page, bytes) = (100, 100, usize::MAX);
-        Bounds { seen: Position(seen), bound: FAR, replay: Position(0), trouble: None, limit, page, bytes }
+        let (seen, bound, replay) = (Position(seen), FAR, Position(0));
+        Bounds { seen, bound, replay, trouble: None, limit: 100, page: 100, bytes: usize::MAX, fits: 100 }
     }
 
     /// What is handled: the positions, how far that goes, where the page continues, whether it is bounded.
@@ -279,6 +346,26 @@ mod tests {
         assert_eq!(taken(&page, 0, &bytes), (vec![2, 3, 12], 12, Some(4), false));
         let tiny = Bounds { bytes: 0, ..at(0) };
         assert_eq!(taken(&page, 0, &tiny), (vec![2], 2, Some(1), false), "at least one");
+        let large = Bounds { fits: 2, ..at(0) };
+        assert_eq!(taken(&page, 0, &large), (vec![2, 3], 3, Some(2), false));
+        assert!(next(&page, 0, &large, |_| true).whole, "nothing is flushed for that");
+    }
+
+    #[test]
+    fn as_many_events_are_folded_as_bring_rows_that_fit() {
+        let mut fits = Fits(16);
+        fits.learn(16, 0, 100);
+        assert_eq!(fits.0, 32, "what brings nothing fits; still it grows step by step");
+        fits.learn(3, 3, 100);
+        assert_eq!(fits.0, 32, "few that fit say nothing of many");
+        fits.learn(32, 800, 100);
+        assert_eq!(fits.0, 4);
+        fits.learn(4, 4_000, 100);
+        assert_eq!(fits.0, 1, "at least one");
+        for _ in 0..100 {
+            fits.learn(fits.0, 0, 100);
+        }
+        assert_eq!(fits.0, MAX_PAGE);
     }
 
     #[test]

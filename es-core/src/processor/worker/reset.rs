@@ -137,7 +137,9 @@ async fn parked_after(
         }
     }
     let undecoded = undecoded::all(backend, build).await?;
-    gone.extend(undecoded.iter().filter(|(at, _)| *at > target).map(|(_, row)| build.undecoded().delete(row)));
+    gone.extend(
+        undecoded.iter().filter(|(at, _)| *at > target).map(|(_, row)| build.undecoded().delete(row)),
+    );
     for row in build.skipped().all(backend).await? {
         if row.value.position > target {
             gone.push(build.skipped().delete(&row));

@@ -1,5 +1,5 @@
 //! Parked sequences that operators asked to be handled again or left out for good: a part at a time, between two pages of
-//! the range, so that its other keys go on.
+//! the range, so that its other keys continue.
 //!
 //! A part is some of the first events of some sequences, done in one commit with the checkpoint. The next owner of the range
 //! finds the request, and continues where this one was.
@@ -9,37 +9,50 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::context::BuildContext;
 use super::failure::{Fault, StepError};
-use super::run::{Overdue, SOON, Worker};
+use super::run::{Overdue, POLL, SOON, Worker};
+use super::undecoded::Undecodable;
 use crate::event::is_of_a_newer_program;
 use crate::processor::kinds::admission::{Admission, Failure};
 use crate::processor::parked::{self, Parked};
 use crate::state::{Build, Nothing, Request, Skipped};
-use crate::store::{CommitError, Position, RecordedEvent, Row, RowWrite, StoreError};
+use crate::store::{CommitError, EventStore, Position, RecordedEvent, Row, RowWrite, StoreError, at_first};
 
 /// How many events are handled in one part, at first and at most.
 const PART: (usize, usize) = (64, 1_000);
+/// Requests that are read together.
+const PAGE: usize = 256;
 /// How long a part may take: other keys wait for it.
-const HOLDS: Duration = Duration::from_millis(40);
+pub(super) const PART_HOLDS: Duration = Duration::from_millis(40);
 
 /// How a range goes through what it was asked to handle again.
 #[derive(Debug)]
 pub(super) struct Retrying {
     /// How many events are tried at once.
     part: usize,
+    /// Up to this key, nothing was asked of this range when it looked last.
+    after: Option<String>,
     /// Since when its failures look like those of the store, which takes writes all the same.
-    suspected: Option<Instant>,
+    pub(super) suspected: Option<Instant>,
     /// It is tried again later.
     pub(super) again: Option<Overdue>,
 }
 
 impl Default for Retrying {
     fn default() -> Self {
-        Self { part: PART.0, suspected: None, again: None }
+        Self { part: PART.0, after: None, suspected: None, again: None }
     }
 }
 
 impl Retrying {
+    /// Other ranges come first: it is looked again, ever less often.
+    fn wait(&mut self) {
+        let attempts = self.again.map_or(1, |again| again.attempts.saturating_add(1));
+        let pause = (SOON * (1 << attempts.min(8))).min(POLL);
+        self.again = Some(Overdue { attempts, again: Instant::now() + pause });
+    }
+
     /// For how long it is left alone.
     pub(super) fn pause(&self) -> Option<Duration> {
         let again = self.again?.again;
@@ -66,6 +79,16 @@ enum Stop {
     Waits(usize, usize),
 }
 
+/// What a part came to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Retried {
+    /// How many sequences and events are done with, those among them that fail again.
+    sequences: usize,
+    events: usize,
+    /// Whether they could not be made durable together.
+    too_large: bool,
+}
+
 impl Part {
     fn first(&self) -> Position {
         self.events.first().map_or(self.sequence.value.position, |(_, position)| *position)
@@ -79,8 +102,15 @@ impl Part {
 
     /// Taken in without a handler, it would be gone without a word.
     fn not_handled(&self, i: usize, event: &RecordedEvent) -> Stop {
-        let why = "this program does not handle events of its type: retry it with one that does, or discard it";
+        let why =
+            "this program does not handle events of its type: retry it with one that does, or discard it";
         Stop::Handler(i, Failure::new(event, self.sequence.key.clone(), why))
+    }
+
+    fn not_written(&self, error: CommitError) -> Failure {
+        let (key, position) = (self.sequence.key.clone(), self.first());
+        let event = self.sequence.value.event.clone().into();
+        Failure { key, event, position, source: error.into(), undecoded: false }
     }
 
     /// What becomes of the sequence and the request once these events are done.
@@ -112,18 +142,8 @@ impl Worker {
         // Of keys that are not parked any more.
         let mut late = Vec::new();
         let (mut retries, mut discards) = (Vec::new(), Vec::new());
-        for row in build.requests().stored(self.context.backend()).await? {
-            if !self.share.slices.has(&row.key) {
-                continue;
-            }
-            let request = match build.requests().decode(row) {
-                Ok(request) => request,
-                Err(error) => {
-                    // It is of a newer version, or damaged: it stops nothing but itself.
-                    tracing::warn!(%build, error = crate::chain(&error), "a request cannot be read, and is left alone");
-                    continue;
-                }
-            };
+        let (found, more) = self.next_requests().await?;
+        for request in found {
             match (self.open().parked.contains_key(&request.key), &request.value) {
                 (false, _) => late.push(build.requests().delete(&request)),
                 (true, Request::Retry) => retries.push(request),
@@ -131,8 +151,8 @@ impl Worker {
             }
         }
         if late.is_empty() && retries.is_empty() && discards.is_empty() {
-            self.retrying.again = None;
-            return Ok(false);
+            (self.retrying.suspected, self.retrying.again) = (None, None);
+            return Ok(more);
         }
         // Whatever was folded is flushed on its own: rows are written with the checkpoint that covers them, and a
         // sequence that fails takes nothing with it.
@@ -143,55 +163,73 @@ impl Worker {
         let before = discards.len() + retries.len();
         let mut done = 0;
         if !discards.is_empty() {
-            let parts = self.parts(discards, PART.1).await?;
+            let parts = parts_of(&self.context, &self.open().parked, discards, PART.1).await?;
             done += parts.iter().filter(|part| part.whole).count();
             self.discard(parts).await?;
         }
         if !retries.is_empty() {
             let started = Instant::now();
-            let parts = self.parts(retries, self.retrying.part).await?;
+            let parts = parts_of(&self.context, &self.open().parked, retries, self.retrying.part).await?;
             let n = n_events(&parts);
-            let (sequences, events) = self.retry(parts, waits).await?;
-            done += sequences;
-            let slow = started.elapsed() > HOLDS || events < n;
-            let part = if slow { events.min(n) / 2 } else { self.retrying.part * 2 };
+            let retried = self.retry(parts, waits, started).await?;
+            done += retried.sequences;
+            let part = match retried {
+                Retried { events, too_large: true, .. } => events / 2,
+                _ if started.elapsed() > PART_HOLDS => n / 2,
+                Retried { events, .. } if events < n => self.retrying.part,
+                _ => self.retrying.part * 2,
+            };
             self.retrying.part = part.clamp(1, PART.1);
         }
-        Ok(done < before)
+        Ok(more || done < before)
     }
 
-    /// The first events of some sequences, together at most so many.
-    async fn parts(&mut self, requests: Vec<Row<Request>>, most: usize) -> Result<Vec<Part>, StoreError> {
-        let context = self.context.clone();
-        let (backend, build) = (context.backend(), &context.build);
-        let (mut parts, mut n) = (Vec::new(), 0);
-        for request in requests {
-            if n >= most {
-                break;
+    /// The next of what was asked of this range, enough for a part; and whether there may be more.
+    ///
+    /// What is done goes, so the first of them are always next. Those of other ranges before them are not read again.
+    async fn next_requests(&mut self) -> Result<(Vec<Row<Request>>, bool), StoreError> {
+        let (context, slices) = (self.context.clone(), self.share.slices);
+        let table = context.build.requests();
+        let begun = self.retrying.after.clone();
+        let (mut own, mut n, mut after, mut ended) = (Vec::new(), 0, begun.clone(), false);
+        while !ended && n < self.retrying.part.max(PART.0) {
+            let page = table.stored_page(context.backend(), after.as_deref(), PAGE).await?;
+            ended = page.len() < PAGE;
+            for row in page {
+                after = Some(row.key.clone());
+                if slices.has(&row.key) {
+                    n += usize::from(table.decode(row.clone()).is_ok());
+                    own.push(row);
+                } else if own.is_empty() {
+                    self.retrying.after.clone_from(&after);
+                }
             }
-            let sequence = self.open().parked[&request.key].clone();
-            let mut events = parked::positions(backend, build, &sequence, Position(0), most - n + 1).await?;
-            let whole = events.len() <= most - n;
-            events.truncate(most - n);
-            n += events.len();
-            parts.push(Part { sequence, request, events, whole });
         }
-        Ok(parts)
+        if n == 0 {
+            self.retrying.after = None;
+        }
+        // Some may have been asked for before those.
+        Ok((self.readable(&table, own), !ended || begun.is_some()))
     }
 
-    /// Handles parts of sequences, up to the first event that fails again. How many sequences and events are done with.
+    /// Handles parts of sequences, as long as there is time; those that fail again stay.
     async fn retry(
         &mut self,
         mut parts: Vec<Part>,
         waits: &BTreeSet<Position>,
-    ) -> Result<(usize, usize), StepError> {
-        loop {
-            let Err(stop) = self.handle(&parts, waits).await? else {
-                let events = n_events(&parts);
-                let sequences = parts.iter().filter(|part| part.whole).count();
-                parts.into_iter().for_each(|part| self.settled(part));
+        started: Instant,
+    ) -> Result<Retried, StepError> {
+        let mut done = Retried::default();
+        // Those behind one that fails.
+        let mut behind = Vec::new();
+        while !parts.is_empty() {
+            let Err(stop) = self.handle(&mut parts, waits).await? else {
+                done.events += n_events(&parts);
+                done.sequences += parts.iter().filter(|part| part.whole).count();
+                parts.iter().for_each(|part| self.settled(part));
                 (self.retrying.suspected, self.retrying.again) = (None, None);
-                return Ok((sequences, events));
+                parts = if started.elapsed() > PART_HOLDS { Vec::new() } else { std::mem::take(&mut behind) };
+                continue;
             };
             // The session is of no use any more: what it had folded is folded again, without what stopped it.
             self.renew();
@@ -199,50 +237,53 @@ impl Worker {
                 Stop::Flush(_) => (0, n_events(&parts) / 2),
                 Stop::Waits(i, before) => (*i, *before),
                 Stop::Handler(i, failure) => {
-                    let (_, events) = (i, &parts[*i].events);
-                    (*i, events.partition_point(|(_, position)| *position < failure.position))
+                    (*i, parts[*i].events.partition_point(|(_, position)| *position < failure.position))
                 }
             };
             if let Stop::Flush(_) = stop
                 && before > 0
             {
                 cut(&mut parts, before);
+                done.too_large = true;
             } else if i > 0 || before > 0 {
                 let part = &mut parts[i];
                 part.cut(before.min(part.events.len().saturating_sub(1)));
-                parts.truncate(if before == 0 { i } else { i + 1 });
+                let mut rest = parts.split_off(if before == 0 { i } else { i + 1 });
+                rest.append(&mut behind);
+                behind = rest;
             } else {
-                let part = parts.swap_remove(0);
-                return match stop {
-                    Stop::Handler(_, failure) => self.failed_again(part, failure).await,
-                    Stop::Flush(error) => {
-                        let (key, position) = (part.sequence.key.clone(), part.first());
-                        let event = part.sequence.value.event.clone().into();
-                        let failure = Failure { key, event, position, source: error.into(), undecoded: false };
-                        self.failed_again(part, failure).await
-                    }
+                let part = parts.remove(0);
+                let failure = match stop {
+                    Stop::Handler(_, failure) => failure,
+                    Stop::Flush(error) => part.not_written(error),
                     Stop::Waits(..) => {
-                        self.retrying.again = Some(Overdue { attempts: 1, again: Instant::now() + SOON });
-                        Ok((0, 0))
+                        self.retrying.wait();
+                        // It can be decoded, also if this range could not when it was asked.
+                        self.undecodable = Undecodable::default();
+                        return Ok(done);
                     }
                 };
+                if !self.failed_again(part, failure).await? {
+                    return Ok(done);
+                }
+                (done.sequences, done.events) = (done.sequences + 1, done.events + 1);
+                parts.append(&mut behind);
+                if started.elapsed() > PART_HOLDS {
+                    return Ok(done);
+                }
             }
         }
+        Ok(done)
     }
 
-    /// Handles parts of sequences and makes that durable, all of it or nothing.
+    /// Handles parts of sequences and makes that durable, all of it or nothing. Parts that do not fit into one page are cut.
     async fn handle(
         &mut self,
-        parts: &[Part],
+        parts: &mut Vec<Part>,
         waits: &BTreeSet<Position>,
     ) -> Result<Result<(), Stop>, StepError> {
         let context = self.context.clone();
-        let positions: Vec<Position> =
-            parts.iter().flat_map(|part| part.events.iter().map(|(_, position)| *position)).collect();
-        let mut found = context.backend().at(&positions).await?;
-        found.iter_mut().for_each(|event| event.replay = event.place() <= self.share.progress.replay);
-        let found: BTreeMap<Position, RecordedEvent> =
-            found.into_iter().map(|event| (event.place(), event)).collect();
+        let found = page_of(context.backend(), parts, self.share.progress.replay).await?;
         for (i, part) in parts.iter().enumerate() {
             let (mut events, mut stop) = (Vec::new(), None);
             for (n, (_, position)) in part.events.iter().enumerate() {
@@ -264,7 +305,9 @@ impl Worker {
             }
             let mut admission = Admission::of_key(&part.sequence.key);
             if let Err(failure) = self.session().fold(&events, &mut admission).await {
-                return Ok(Err(Stop::Handler(i, failure)));
+                let done = events.partition_point(|event| event.place() < failure.position);
+                let waits = failure.is_interruption();
+                return Ok(Err(if waits { Stop::Waits(i, done) } else { Stop::Handler(i, failure) }));
             }
             if let Some(stop) = stop {
                 return Ok(Err(stop));
@@ -272,7 +315,7 @@ impl Worker {
         }
         let build = &self.context.build;
         let mut rows = Vec::new();
-        for part in parts {
+        for part in &*parts {
             rows.extend(part.events.iter().map(|(row, _)| build.parked_events().delete(row)));
             rows.extend(part.end(build)?);
         }
@@ -285,11 +328,11 @@ impl Worker {
         }
     }
 
-    /// The first event of a sequence fails again: then it stays as it is, unless the store is to blame.
-    async fn failed_again(&mut self, part: Part, failure: Failure) -> Result<(usize, usize), StepError> {
+    /// The first event of a sequence fails again: then it stays as it is, unless the store is to blame: `false`.
+    async fn failed_again(&mut self, part: Part, failure: Failure) -> Result<bool, StepError> {
         if !self.blames(&failure).await {
             self.postpone("retrying a parked sequence", &failure);
-            return Ok((0, 0));
+            return Ok(false);
         }
         let Part { mut sequence, request, .. } = part;
         let value = &mut sequence.value;
@@ -300,9 +343,9 @@ impl Worker {
         let build = &self.context.build;
         let rows = vec![build.parked().put(&sequence)?, build.requests().delete(&request)];
         self.flush_with(rows).await?;
-        self.retrying.again = None;
+        (self.retrying.suspected, self.retrying.again) = (None, None);
         self.keep(sequence.written());
-        Ok((1, 1))
+        Ok(true)
     }
 
     /// What was asked for is tried again later; events go on being handled.
@@ -333,11 +376,14 @@ impl Worker {
     /// Leaves parts of sequences out for good.
     async fn discard(&mut self, parts: Vec<Part>) -> Result<(), StepError> {
         let (context, at) = (self.context.clone(), self.context.now());
-        let positions: Vec<Position> =
-            parts.iter().flat_map(|part| part.events.iter().map(|(_, position)| *position)).collect();
-        let events = context.backend().at(&positions).await?;
-        let unread = events.iter().filter(|event| context.runner.keys(event).is_err());
-        let unread: BTreeSet<Position> = unread.map(RecordedEvent::place).collect();
+        let (positions, mut unread) = (positions_of(&parts), BTreeSet::new());
+        let mut left = &positions[..];
+        while !left.is_empty() {
+            let (events, answered) = at_first(context.backend(), left).await?;
+            let undecoded = events.iter().filter(|event| context.runner.keys(event).is_err());
+            unread.extend(undecoded.map(RecordedEvent::place));
+            left = &left[answered..];
+        }
         let mut rows = Vec::new();
         for part in &parts {
             let Request::Discard { reason } = &part.request.value else { continue };
@@ -351,12 +397,13 @@ impl Worker {
             rows.extend(part.end(&context.build)?);
         }
         self.flush_with(rows).await?;
-        parts.into_iter().for_each(|part| self.settled(part));
+        parts.iter().for_each(|part| self.settled(part));
         Ok(())
     }
 
     /// What is known of a sequence once a part of it is done.
-    fn settled(&mut self, part: Part) {
+    fn settled(&mut self, part: &Part) {
+        self.effects.settled(part.events.iter().map(|(_, position)| *position));
         let parked = &mut self.open.as_mut().expect("it is open").parked;
         match part.whole {
             true => drop(parked.remove(&part.sequence.key)),
@@ -369,6 +416,57 @@ impl Worker {
         let parked = &mut self.open.as_mut().expect("it is open").parked;
         parked.insert(sequence.key.clone(), sequence);
     }
+}
+
+/// The first events of some sequences, at most so many of all of them.
+async fn parts_of(
+    context: &BuildContext,
+    parked: &BTreeMap<String, Parked>,
+    requests: Vec<Row<Request>>,
+    most: usize,
+) -> Result<Vec<Part>, StoreError> {
+    let (mut parts, mut n) = (Vec::new(), 0);
+    for request in requests {
+        if n >= most || parts.len() >= most {
+            break;
+        }
+        let (sequence, left) = (parked[&request.key].clone(), most - n);
+        let (backend, build) = (context.backend(), &context.build);
+        let mut events = parked::positions(backend, build, &sequence, Position(0), left + 1).await?;
+        let whole = events.len() <= left;
+        events.truncate(left);
+        n += events.len();
+        parts.push(Part { sequence, request, events, whole });
+    }
+    Ok(parts)
+}
+
+/// The events of some parts, as far as one page goes: the parts are cut to what it holds.
+async fn page_of(
+    store: &dyn EventStore,
+    parts: &mut Vec<Part>,
+    replay: Position,
+) -> Result<BTreeMap<Position, RecordedEvent>, StoreError> {
+    let positions = positions_of(parts);
+    let (events, answered) = at_first(store, &positions).await?;
+    if let Some(next) = positions.get(answered) {
+        parts.retain_mut(|part| {
+            let kept = part.events.partition_point(|(_, position)| position < next);
+            let is_left = kept > 0 || part.events.is_empty();
+            part.cut(kept);
+            is_left
+        });
+    }
+    let mark = |event: RecordedEvent| RecordedEvent { replay: event.place() <= replay, ..event };
+    Ok(events.into_iter().map(|event| (event.place(), mark(event))).collect())
+}
+
+/// The positions of all events of some parts, in order.
+fn positions_of(parts: &[Part]) -> Vec<Position> {
+    let positions = parts.iter().flat_map(|part| part.events.iter().map(|(_, position)| *position));
+    let mut positions: Vec<Position> = positions.collect();
+    positions.sort_unstable();
+    positions
 }
 
 fn n_events(parts: &[Part]) -> usize {

@@ -14,16 +14,18 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::context::BuildContext;
-use super::failure::{StepError, Trouble, Verdict};
-use super::fold::FOLLOW;
+use super::afresh::Rounds;
+use super::context::{BuildContext, Room};
+use super::failure::{InVain, StepError, Trouble, Verdict};
+use super::fold::{FOLLOW, Fits};
 use super::retry::Retrying;
-use super::undecoded;
+use super::undecoded::{self, Undecodable};
 use crate::clock::Timestamp;
 use crate::cluster::Share;
 use crate::guarded::caught;
 use crate::processor::feed::SharedPage;
 use crate::processor::kinds::admission::LeftOut;
+use crate::processor::kinds::effects::Effects;
 use crate::processor::kinds::runner::Session;
 use crate::processor::parked::{self, Parked, Skips};
 use crate::state::{Checkpoint, afresh};
@@ -35,9 +37,9 @@ pub(super) const IDLE_TIME: Duration = Duration::from_secs(1);
 /// the one that pauses are measured by, and may be set, or have run on while the machine slept.
 pub(super) const POLL: Duration = Duration::from_secs(1);
 /// How many events are handled together at first, where each of them may take long.
-const FIRST: usize = 16;
-/// How long what is handled in one transaction may take.
-const HOLDS: Duration = Duration::from_millis(25);
+const FIRST_BATCH: usize = 16;
+/// How long what is handled at once may take, where it is not bounded while it is handled.
+const TRANSACTION_HOLDS: Duration = Duration::from_millis(25);
 /// The shortest pause before something is asked again that may be the same.
 pub(super) const SOON: Duration = Duration::from_millis(10);
 
@@ -50,8 +52,10 @@ pub(crate) struct Worker {
     /// Something is asked for.
     wake: watch::Receiver<u64>,
     /// Rows of requests have been written, by any node.
-    requests: [watch::Receiver<u64>; 2],
+    requests: [watch::Receiver<u64>; 3],
     pub(super) open: Option<Open>,
+    /// Side effects that no checkpoint covers yet.
+    pub(super) effects: Arc<Effects>,
     /// Failures of the store in a row.
     pub(super) failures: u32,
     pub(super) trouble: Option<Trouble>,
@@ -69,10 +73,17 @@ pub(crate) struct Worker {
     asked: bool,
     /// What it was asked to handle again.
     pub(super) retrying: Retrying,
+    /// The rows that it was asked to rebuild.
+    pub(super) rounds: Rounds,
+    /// What may still be parked.
+    room: Room,
     /// What is parked, between two sessions.
     pub(super) parked: Option<BTreeMap<String, Parked>>,
-    /// How many events in a row were given up though their handler was called again.
-    pub(super) in_vain: u32,
+    /// What it has passed and cannot decode.
+    pub(super) undecodable: Undecodable,
+    pub(super) in_vain: InVain,
+    /// What is shown of a row of state that cannot be read, by its table.
+    pub(super) unreadable: BTreeMap<Arc<str>, crate::processor::ProcessorState>,
     /// Whether what fails is given up one by one, each in a flush of its own.
     pub(super) careful: bool,
 }
@@ -93,6 +104,8 @@ pub(super) struct Open {
     pub(super) seen: Position,
     /// Events folded since the last flush, the last of them, and since when.
     pub(super) folded: usize,
+    /// How many are folded at once.
+    pub(super) fits: Fits,
     pub(super) last: Option<RecordedEvent>,
     pub(super) since: Instant,
     pub(super) left_out: Vec<LeftOut>,
@@ -130,9 +143,13 @@ impl Worker {
     pub(crate) fn new(context: Arc<BuildContext>, share: Share<Checkpoint>, stop: CancellationToken) -> Self {
         let (news, wake) = (context.pages.news(), context.wake.subscribe());
         // How long a handler of SQL takes is not known yet.
-        let limit = if context.folds() { context.execution.page } else { FIRST.min(context.execution.page) };
-        let tables = [context.build.requests().name().clone(), afresh(&context.build).name().clone()];
+        let limit =
+            if context.folds() { context.execution.page } else { FIRST_BATCH.min(context.execution.page) };
+        let build = &context.build;
+        let (requests, rows, undecoded) = (build.requests(), afresh(build), build.undecoded());
+        let tables = [requests.name(), rows.name(), undecoded.name()].map(Arc::clone);
         let requests = tables.map(|table| context.backend().watch_rows(&table, share.slices));
+        let effects = Effects::new(context.node.lease.clone(), stop.clone(), &share.progress.ahead);
         Self {
             context,
             share,
@@ -141,6 +158,7 @@ impl Worker {
             wake,
             requests,
             open: None,
+            effects: Arc::new(effects),
             failures: 0,
             trouble: None,
             crowd: false,
@@ -150,8 +168,12 @@ impl Worker {
             halted: None,
             asked: false,
             retrying: Retrying::default(),
+            rounds: Rounds::default(),
+            room: Room::default(),
+            undecodable: Undecodable::default(),
             parked: None,
-            in_vain: 0,
+            in_vain: InVain::default(),
+            unreadable: BTreeMap::new(),
             careful: false,
         }
     }
@@ -179,13 +201,14 @@ impl Worker {
 
     /// Until there is something to do, at the latest after a pause. Whether that there is more to read is something to do.
     async fn rest(&mut self, pause: Option<Duration>, hears: bool) {
-        let [retries, rows] = &mut self.requests;
+        let [retries, rows, undecoded] = &mut self.requests;
         let asked = async {
             tokio::select! {
                 // The context is there for as long as its workers.
                 _ = self.wake.changed() => {}
                 Ok(()) = retries.changed() => {}
                 Ok(()) = rows.changed() => {}
+                Ok(()) = undecoded.changed() => {}
             }
         };
         tokio::select! {
@@ -198,8 +221,8 @@ impl Worker {
 
     /// Whether something may have been asked for since it was looked up. Under load there is no rest to hear it in.
     fn is_asked(&mut self) -> bool {
-        let [retries, rows] = &mut self.requests;
-        for heard in [&mut self.wake, retries, rows] {
+        let [retries, rows, undecoded] = &mut self.requests;
+        for heard in [&mut self.wake, retries, rows, undecoded] {
             if heard.has_changed().unwrap_or_default() {
                 heard.mark_unchanged();
                 self.asked = false;
@@ -222,14 +245,14 @@ impl Worker {
         if self.open.is_none() && !self.reopen().await? {
             return Ok(Step::Lost);
         }
+        self.asked &= self.unreadable.is_empty();
         if self.is_asked() {
-            let waits = self.take_in_undecoded().await?;
-            let more = self.retrying.pause().is_some() || self.requests(&waits).await?;
+            let more = self.retrying.pause().is_some() || self.asked_for().await?;
             self.rebuild_keys().await?;
             if self.open.is_none() {
                 return Ok(Step::More);
             }
-            self.asked = !more;
+            self.asked = !more && !self.rounds.more;
         }
         // While it is halted, sequences can be emptied: that may be what it waits for.
         if let Some((before, _)) = &self.halted {
@@ -260,10 +283,23 @@ impl Worker {
         Ok(self.then_asked(step))
     }
 
+    /// Does a part of what is to be done with events that were set aside. Whether there is more of it.
+    async fn asked_for(&mut self) -> Result<bool, StepError> {
+        let late = self.take_in_undecoded().await?;
+        // It is to be tried again later, and so is what may depend on it.
+        if self.retrying.pause().is_some() {
+            return Ok(true);
+        }
+        Ok(self.requests(&late.waits).await? || late.more)
+    }
+
     /// Goes on with what it is asked for, if there is more of it.
     fn then_asked(&self, step: Step) -> Step {
         match self.retrying.pause() {
+            // Whether it has gone is not always told.
+            _ if self.asked && !self.unreadable.is_empty() => step.within(POLL),
             _ if self.asked => step,
+            _ if self.rounds.more => Step::More,
             Some(pause) => step.within(pause),
             None => Step::More,
         }
@@ -330,17 +366,18 @@ impl Worker {
         };
         // What was begun and is not stored is decided on in a verdict.
         parked.retain(|_, sequence| sequence.rev > 0);
-        let mut skips = self.context.skips.clone();
+        let mut skips = self.context.skips().await?;
         // What has come through since they were decided is stored.
         self.verdicts.retain(|verdict| verdict.position > self.share.progress.position);
         self.verdicts.iter().for_each(|verdict| verdict.apply(&mut parked, &mut skips));
-        let (session, now) = (self.context.open(self.share.slices), Instant::now());
+        let (session, now) = (self.context.open(self.share.slices, &self.effects), Instant::now());
         self.open = Some(Open {
             session,
             parked,
             skips,
             seen: self.share.progress.position,
             folded: 0,
+            fits: Fits::default(),
             last: None,
             since: now,
             left_out: Vec::new(),
@@ -356,12 +393,12 @@ impl Worker {
     pub(super) async fn flush(&mut self) -> Result<(), StepError> {
         let (build, now) = (self.context.build.clone(), self.context.now());
         let open = self.open.as_mut().expect("only flushed while it is open");
-        let to = self.share.with(self.share.progress.at(open.seen));
+        let to = self.share.with(self.share.progress.at(open.seen, self.effects.ahead(open.seen)));
         let mut rows = vec![self.context.shares.put(&to)?];
         let (left_out, queued) =
             parked::write_left_out(&build, &open.parked, &open.skips, &open.left_out, now)?;
         rows.extend(left_out);
-        self.context.has_room(&queued).await?;
+        self.context.has_room(&queued, &mut self.room).await?;
         for (position, key) in &open.undecoded {
             rows.push(undecoded::passed(&build, self.share.slices, *position, key.clone())?);
         }
@@ -373,7 +410,10 @@ impl Worker {
             events = open.folded,
             position = open.seen.0,
         );
+        // How long the handlers took: a commit that is slow is no reason for more of them.
+        let held = open.since.elapsed();
         open.session.flush(rows).instrument(span).await.map_err(StepError::Commit)?;
+        self.effects.covered(self.share.progress.position, open.seen);
         self.share = to.written();
         let written = queued.into_iter().map(|sequence| (sequence.key.clone(), sequence.written()));
         open.parked.extend(written);
@@ -382,7 +422,11 @@ impl Worker {
         let (events, last) = (std::mem::take(&mut open.folded), open.last.take());
         open.flushed = Instant::now();
         // Who waits for the store's one writer, or for these keys, does not wait long.
-        let slow = !self.context.folds() && open.since.elapsed() > HOLDS;
+        // Handlers of SQL are bounded while they run.
+        let holds = self.context.holds().is_none()
+            && !self.context.folds()
+            && self.context.runner.keeps().is_fenced();
+        let slow = holds && held > TRANSACTION_HOLDS;
         let limit = if slow { events / 2 } else { 2 * self.limit };
         self.limit = limit.clamp(1, self.context.execution.page);
         self.context.flushed(events as u64, last.map(|event| event.recorded_at), started.elapsed());
@@ -408,7 +452,7 @@ impl Worker {
 
     /// A session in the place of one that has seen a failure. What that one had folded must have been flushed.
     pub(super) fn renew(&mut self) {
-        self.open.as_mut().expect("it is open").session = self.context.open(self.share.slices);
+        self.open.as_mut().expect("it is open").session = self.context.open(self.share.slices, &self.effects);
     }
 }
 

@@ -7,9 +7,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::context::NodeContext;
+use super::rename::follow;
+use super::versions::versions_of;
 use crate::cluster::{Cluster, View};
 use crate::slices::Slices;
-use crate::state::{CodeRecord, Control, Generations, asked, codes, control, generations};
+use crate::state::{
+    Build, CodeRecord, Control, Generations, Versions, asked, codes, control, generations, versions,
+};
 use crate::store::{Position, Row, StoreError, Table};
 
 /// What a node sees.
@@ -21,6 +25,7 @@ pub(crate) struct Sight {
     generations: BTreeMap<String, Result<Row<Generations>, StoreError>>,
     control: BTreeMap<String, Result<Row<Control>, StoreError>>,
     codes: BTreeMap<String, Result<Row<CodeRecord>, StoreError>>,
+    noted: BTreeMap<String, Result<Row<Versions>, StoreError>>,
     /// How often something was asked of a build.
     asked: BTreeMap<String, u64>,
 }
@@ -32,6 +37,26 @@ impl Sight {
         Ok(row.map(|row| row.value).filter(|known| !known.retired).unwrap_or_default())
     }
 
+    /// Whether it has no builds any more, for its version was removed while it ran.
+    pub(crate) fn is_removed(&self, processor: &str) -> bool {
+        self.generations.get(processor).is_some_and(|row| row.as_ref().is_ok_and(|row| row.value.retired))
+    }
+
+    /// The versions of a projection that are stored.
+    pub(crate) fn versions<'s>(&'s self, projection: &'s str) -> impl Iterator<Item = u32> + use<'s> {
+        let is_there =
+            |row: &Result<Row<Generations>, StoreError>| row.as_ref().is_ok_and(|row| !row.value.retired);
+        let stored =
+            self.generations.iter().filter(move |(_, row)| is_there(row)).map(|(name, _)| name.as_str());
+        versions_of(stored, projection)
+    }
+
+    /// What is noted of the versions of a projection.
+    pub(crate) fn noted(&self, projection: &str) -> Result<Row<Versions>, StoreError> {
+        let row = self.noted.get(projection).cloned().transpose()?;
+        Ok(row.unwrap_or_else(|| Row::new(projection, Versions::default())))
+    }
+
     /// What an operator asked of it.
     pub(crate) fn control(&self, processor: &str) -> Result<Control, StoreError> {
         Ok(self.control.get(processor).cloned().transpose()?.map(|row| row.value).unwrap_or_default())
@@ -41,6 +66,20 @@ impl Sight {
     pub(crate) fn code(&self, build: &str) -> Result<Option<CodeRecord>, StoreError> {
         let row = self.codes.get(build).cloned().transpose()?;
         Ok(row.map(|row| row.value).filter(|code| code.known().is_some()))
+    }
+
+    /// The name that a processor has now, if another program has given it one.
+    pub(crate) fn renamed(&self, processor: &str) -> Option<&str> {
+        follow(processor, |name| self.code_of(name)?.renamed.as_deref())
+    }
+
+    /// Whether a node that runs a processor under a name is believed to be on its way.
+    pub(crate) fn starts(&self, processor: &str) -> bool {
+        self.code_of(processor).is_some_and(|code| code.until > self.view.now)
+    }
+
+    fn code_of(&self, processor: &str) -> Option<&CodeRecord> {
+        Some(&self.codes.get(&Build::first(processor).to_string())?.as_ref().ok()?.value)
     }
 
     pub(crate) fn asked(&self, build: &str) -> u64 {
@@ -103,7 +142,8 @@ impl Observer {
         let asked = asked().stored(backend).await?.into_iter().map(|row| (row.key, row.rev)).collect();
         let (generations, control) = (self.each(&generations()).await?, self.each(&control()).await?);
         let codes = self.each(&codes()).await?;
-        Ok(Sight { view, head, generations, control, codes, asked })
+        let noted = self.each(&versions()).await?;
+        Ok(Sight { view, head, generations, control, codes, noted, asked })
     }
 
     async fn each<T: serde::de::DeserializeOwned>(

@@ -21,10 +21,12 @@ impl std::fmt::Debug for dyn Runner {
     }
 }
 
-/// Starts the processors of a node. They end with `stop`; `tasks` then has none left.
+/// Starts the processors of a node. They end with `stop`; `tasks` then has none left. Those whose rows could not be read are
+/// prepared once they can be, and shown as unsettled until then.
 pub(crate) fn start(
     node: &NodeContext,
     runners: Vec<(Arc<dyn Runner>, ProcessorOptions)>,
+    unprepared: &BTreeSet<String>,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> Vec<Processor> {
@@ -46,8 +48,11 @@ pub(crate) fn start(
             sights.subscribe(),
             requests,
         );
+        let is_prepared = !unprepared.contains(&runner.name());
+        let coordinator = if is_prepared { coordinator } else { coordinator.unprepared() };
         drop(working.spawn(coordinator.run(stop.clone())));
-        Processor { handle, resets, node: node.clone(), runner, cluster: cluster.clone() }
+        let handler_limit = options.handler_limit;
+        Processor { handle, resets, handler_limit, node: node.clone(), runner, cluster: cluster.clone() }
     };
     let processors = runners.into_iter().map(begin).collect();
     working.close();
@@ -102,16 +107,20 @@ pub(crate) async fn others(
     Ok((known.difference(&own).cloned().collect(), own.difference(&known).cloned().collect()))
 }
 
+/// Up to how many events that are left out are counted.
+const COUNTS: usize = 1_000;
+
 /// What a processor that begins at the head of the log leaves out, in words; `None` if that is nothing.
-pub(crate) async fn left_out(backend: &dyn AnyBackend, runner: &dyn Runner) -> Option<&'static str> {
+pub(crate) async fn left_out(backend: &dyn AnyBackend, runner: &dyn Runner) -> Option<String> {
     if runner.keeps().tables().is_some() {
         return None;
     }
-    match backend.read(&runner.filter(), Position(0), 1).await {
+    match backend.read(&runner.filter(), Position(0), COUNTS).await {
         Ok(page) if !page.events.is_empty() => {
-            Some(": events that it wants lie before its start, and are left out")
+            let (n, more) = (page.events.len(), if page.more { " or more" } else { "" });
+            Some(format!(": {n}{more} events that it wants lie before its start, and are left out"))
         }
         Ok(page) if !page.more => None,
-        _ => Some(": events that it wants may lie before its start, and are left out"),
+        _ => Some(": events that it wants may lie before its start, and are left out".to_owned()),
     }
 }

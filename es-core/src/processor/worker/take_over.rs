@@ -6,17 +6,21 @@ use std::time::Duration;
 
 use super::codes::{after, is_older};
 use crate::cluster::{Share, Shares};
-use crate::processor::AnyBackend;
 use crate::processor::kinds::runner::Runner;
+use crate::processor::rebuild::{Backfill, backfill_obstacle, begin_backfill};
+use crate::processor::{AnyBackend, NodeContext};
 use crate::projection::Code;
 use crate::projection::code::ALL;
 use crate::state::{Build, Checkpoint, CodeRecord, Generations, codes, generations};
 use crate::store::{Commit, EventFilter, Position, Row, RowStore, RowWrite, StoreError, Won, write_rows};
 
 /// How often it is tried to take a build over whose shares are written all the time.
-const TRIES: usize = 500;
+pub(super) const TRIES: usize = 500;
+/// What helps where events were missed.
+pub(super) const RAISE: &str = "raise its `version`, and it is built from the beginning; or let it be rebuilt by itself \
+                                (`Backfill::Online`)";
 /// For how many leases a node that takes a build over is believed to be starting.
-const STARTS: u32 = 4;
+pub(super) const STARTS: u32 = 4;
 
 /// Which code makes a build.
 pub(crate) async fn made_by(rows: &dyn RowStore, build: &Build) -> Result<Row<CodeRecord>, StoreError> {
@@ -44,8 +48,7 @@ pub(crate) struct Missed {
 }
 
 impl Missed {
-    /// The first event that the code handles and the build has passed without it, in words. One that cannot be built anew
-    /// has no such events: it begins with what is new.
+    /// The first event that the code handles and the build has passed without it, in words.
     async fn find(
         &mut self,
         backend: &dyn AnyBackend,
@@ -53,23 +56,25 @@ impl Missed {
         before: Option<&CodeRecord>,
         shares: &[Share<Checkpoint>],
     ) -> Result<Option<String>, StoreError> {
-        let (Some(before), Some(_)) = (before, runner.keeps().tables()) else { return Ok(None) };
-        if before.handles.contains_key(ALL) {
-            return Ok(None);
-        }
+        let Some(before) = before.filter(|before| !before.handles.contains_key(ALL)) else { return Ok(None) };
+        // What keeps nothing that could be rebuilt begins with what is new to it: then it has missed only what it handled
+        // before, and an older program passed.
+        let all = runner.keeps().tables().is_some();
         let furthest = shares.iter().map(|share| share.progress.position).max().unwrap_or_default();
         let code = runner.code();
         let mut new = BTreeMap::<Position, Vec<&str>>::new();
         for name in code.handles().keys().filter(|name| !before.handles.contains_key(*name)) {
-            let since = before.unhandled.get(name).copied().unwrap_or_default().max(self.looked);
-            new.entry(since).or_default().push(name);
+            let since = before.unhandled.get(name).or_else(|| before.unhandled.get(ALL)).copied();
+            if all || since.is_some() {
+                new.entry(since.unwrap_or_default().max(self.looked)).or_default().push(name);
+            }
         }
         for (since, names) in new {
             if let Some((found, at)) = passed(backend, before, &names, since, furthest).await? {
-                return Ok(Some(format!(
-                    "it handles {found} now, and such events were passed without it, the first at {at}: raise its \
-                     `version`, and it is built from the beginning"
-                )));
+                let what = format!(
+                    "it handles {found} now, and such events were passed without it, the first at {at}"
+                );
+                return Ok(Some(what));
             }
         }
         self.looked = furthest;
@@ -105,43 +110,72 @@ async fn passed(
 }
 
 /// Takes over all builds of these that older programs make; if something is in the way of one, none of them, unless it
-/// came about meanwhile. Gives what is in the way, a line each.
+/// came about meanwhile. Gives what is in the way, a line each. Where events were missed, what was chosen for that is done.
 ///
 /// A build that is under way is left to those who have begun it, and one of a newer code to the coordinator, which looks for
 /// others with it.
 pub(crate) async fn take_over_all(
-    backend: &dyn AnyBackend,
-    runners: &[Arc<dyn Runner>],
-    lease: Duration,
+    node: &NodeContext,
+    runners: &[(Arc<dyn Runner>, Backfill)],
 ) -> Result<Vec<String>, StoreError> {
-    let shares = Shares::<Checkpoint>::checkpoints();
-    let (mut older, mut wrong) = (Vec::new(), Vec::new());
-    for runner in runners {
-        let (name, own) = (runner.name(), CodeRecord::of(&runner.code()));
-        let known = Generations::read(backend, &name).await?.map(|row| row.value).unwrap_or_default();
-        for generation in [Some(known.current), known.previous].into_iter().flatten() {
-            let build = known.build(&name, generation);
-            let stored = made_by(backend, &build).await?.value;
-            let before = stored.known();
-            if before.is_some_and(|before| before.code == own.code || is_older(&own, before)) {
-                continue;
-            }
-            let mut over = TakeOver::from(before);
-            let of_build = shares.of(backend, &build.to_string()).await?;
-            match over.missed.find(backend, &**runner, before, &of_build).await? {
-                Some(why) => wrong.push(format!("{build}: {why}")),
-                None => older.push((runner, build, over)),
+    let backend = &*node.backend;
+    let (mut older, mut incomplete, mut wrong) = (Vec::new(), Vec::new(), Vec::new());
+    for (runner, backfill) in runners {
+        let found = match older_builds(backend, &**runner).await {
+            Ok(found) => found,
+            // Its coordinator says so, for as long as it cannot be read; the others start.
+            Err(StoreError::Corrupt { .. }) => continue,
+            Err(error) => return Err(error),
+        };
+        for Older { build, is_read, over, missed } in found {
+            match (missed, backfill) {
+                (None, _) => older.push((runner, build, over)),
+                (Some(why), Backfill::Refuse) => wrong.push(format!("{build}: {why}: {RAISE}")),
+                (Some(why), backfill) if *backfill == Backfill::Skip || runner.keeps().tables().is_none() => {
+                    tracing::warn!(%build, why, "goes on without the events that were passed");
+                    older.push((runner, build, over.skipping()));
+                }
+                (Some(why), _) if is_read => {
+                    tracing::warn!(%build, why, "is rebuilt by itself");
+                    incomplete.push((runner, build));
+                }
+                (Some(_), _) => {}
             }
         }
     }
     if !wrong.is_empty() {
         return Ok(wrong);
     }
-    let mut taken = Vec::new();
+    // What is in the way of one is known before any of them is begun: a start that is refused leaves nothing behind.
+    for (runner, build) in &incomplete {
+        let in_the_way = backfill_obstacle(node, runner).await?;
+        wrong.extend(
+            in_the_way.map(|why| format!("{build}: it handles more now, and is to be rebuilt; but {why}")),
+        );
+    }
+    if wrong.is_empty() {
+        wrong = take_all(node, older).await?;
+    }
+    if wrong.is_empty() {
+        for (runner, build) in incomplete {
+            let begun = begin_backfill(node, runner).await?;
+            wrong.extend(begun.err().map(|why| format!("{build}: it handles more now; but {why}")));
+        }
+    }
+    Ok(wrong)
+}
+
+/// Takes over builds, or none of them.
+async fn take_all(
+    node: &NodeContext,
+    older: Vec<(&Arc<dyn Runner>, Build, TakeOver)>,
+) -> Result<Vec<String>, StoreError> {
+    let (backend, lease) = (&*node.backend, node.settings.lease);
+    let (mut taken, mut wrong) = (Vec::new(), Vec::new());
     for (runner, build, over) in older {
         match over.take(backend, &**runner, &build, lease).await {
             Ok(Ok(())) => taken.push(build),
-            Ok(Err(why)) => wrong.push(format!("{build}: {why}")),
+            Ok(Err(why)) => wrong.push(format!("{build}: {why}: {RAISE}")),
             Err(error) => wrong.push(format!("{build}: {}", crate::chain(&error))),
         }
         if !wrong.is_empty() {
@@ -157,23 +191,69 @@ pub(crate) async fn take_over_all(
     Ok(wrong)
 }
 
-/// Taking a build over from the code that it was decided on; from another one by now it is not, for that is to be decided
-/// anew.
+/// A build that an older program makes.
+struct Older {
+    build: Build,
+    /// Whether queries read it.
+    is_read: bool,
+    over: TakeOver,
+    /// Events that it has passed without this program, in words.
+    missed: Option<String>,
+}
+
+/// The builds that queries read or have read and that older programs make.
+async fn older_builds(backend: &dyn AnyBackend, runner: &dyn Runner) -> Result<Vec<Older>, StoreError> {
+    let (name, own) = (runner.name(), CodeRecord::of(&runner.code()));
+    let shares = Shares::<Checkpoint>::checkpoints();
+    let known = Generations::read(backend, &name).await?.map(|row| row.value).unwrap_or_default();
+    let mut older = Vec::new();
+    for generation in [Some(known.current), known.previous].into_iter().flatten() {
+        let (build, is_read) = (known.build(&name, generation), generation == known.current);
+        let stored = made_by(backend, &build).await?.value;
+        let before = stored.known();
+        let leaves = |before: &CodeRecord| before.code == own.code || is_older(&own, before);
+        if stored.renamed.is_some() || before.is_some_and(leaves) {
+            continue;
+        }
+        let mut over = TakeOver::from(before);
+        let of_build = shares.of(backend, &build.to_string()).await?;
+        let missed = over.missed.find(backend, runner, before, &of_build).await?;
+        older.push(Older { build, is_read, over, missed });
+    }
+    Ok(older)
+}
+
+/// Taking a build over from the code that it was decided on. If another one makes it by now, it is not taken over: that is
+/// to be decided again.
 #[derive(Debug, Default)]
 pub(crate) struct TakeOver {
     from: Option<String>,
     missed: Missed,
+    /// Whether what was missed is left out.
+    skips: bool,
+    /// Whether that is for a while only.
+    incomplete: bool,
 }
 
 impl From<Option<&CodeRecord>> for TakeOver {
     fn from(before: Option<&CodeRecord>) -> Self {
-        Self { from: before.map(|before| before.code.clone()), missed: Missed::default() }
+        Self { from: before.map(|before| before.code.clone()), ..Self::default() }
     }
 }
 
 impl TakeOver {
     fn is_from(&self, before: Option<&CodeRecord>) -> bool {
         before.map(|before| &before.code) == self.from.as_ref()
+    }
+
+    /// Whatever was missed is left out.
+    pub(crate) fn skipping(self) -> Self {
+        Self { skips: true, ..self }
+    }
+
+    /// The same, until the build is replaced by one that has it.
+    pub(crate) fn incomplete(self) -> Self {
+        Self { skips: true, incomplete: true, ..self }
     }
 
     /// From now on the build is made by this program's code. Gives what is in the way, in words: events that the code
@@ -194,11 +274,13 @@ impl TakeOver {
             }
             // Over their revisions as they were read before the log: what a worker of before passes after that is refused.
             let of_build = shares.of(backend, &build.to_string()).await?;
-            if let Some(missed) = self.missed.find(backend, runner, before, &of_build).await? {
+            if !self.skips
+                && let Some(missed) = self.missed.find(backend, runner, before, &of_build).await?
+            {
                 return Ok(Err(missed));
             }
             let from = of_build.iter().map(|share| share.progress.position).min().unwrap_or_default();
-            let mut rows = vec![record(backend, &stored, &code, from, lease).await?];
+            let mut rows = vec![self.record(backend, &stored, &code, from, lease).await?];
             // An effect that is under way would be repeated: its worker gives the share back after it, by itself. But it
             // may pass what only the new code handles.
             let is_fenced = |before: &CodeRecord| runner.keeps().is_fenced() || !before.handles_all_of(&code);
@@ -244,7 +326,7 @@ impl TakeOver {
         let all = shares.of(backend, &build.to_string()).await?;
         // The row of the builds is written too: a switch to this one, or the end of it, finds it changed.
         let mut rows = vec![generations().put(&known)?];
-        rows.push(record(backend, &stored, &runner.code(), Position(0), lease).await?);
+        rows.push(self.record(backend, &stored, &runner.code(), Position(0), lease).await?);
         let whole = Share {
             rev: all.first().map_or(0, |share| share.rev),
             epoch: all.iter().map(|share| share.epoch).max().unwrap_or_default() + 1,
@@ -259,18 +341,23 @@ impl TakeOver {
         // Another node may have been as fast; what is there then is seen with the next look.
         Won::or_store_error("beginning a build again", backend, outcome).await.map(drop)
     }
-}
 
-/// The row that says which code makes a build, for a node that is starting or has just begun.
-async fn record(
-    backend: &dyn AnyBackend,
-    stored: &Row<CodeRecord>,
-    code: &Code,
-    from: Position,
-    lease: Duration,
-) -> Result<RowWrite, StoreError> {
-    let starts = i64::try_from((lease * STARTS).as_micros()).unwrap_or(i64::MAX);
-    let until = backend.now().await?.as_microsecond().saturating_add(starts);
-    let value = CodeRecord { until, ..after(stored.value.known(), code, from) };
-    codes().put(&Row { value, ..stored.clone() })
+    /// The row that says which code makes a build, for a node that is starting or has just begun.
+    async fn record(
+        &self,
+        backend: &dyn AnyBackend,
+        stored: &Row<CodeRecord>,
+        code: &Code,
+        from: Position,
+        lease: Duration,
+    ) -> Result<RowWrite, StoreError> {
+        let starts = i64::try_from((lease * STARTS).as_micros()).unwrap_or(i64::MAX);
+        let until = backend.now().await?.as_microsecond().saturating_add(starts);
+        // What is built from the beginning lacks nothing; what an older program continues, nothing that it handles.
+        let before = stored.value.known().filter(|before| before.incomplete && from > Position(0));
+        let incomplete =
+            self.incomplete || before.is_some_and(|before| !is_older(&CodeRecord::of(code), before));
+        let value = CodeRecord { until, incomplete, ..after(stored.value.known(), code, from) };
+        codes().put(&Row { value, ..stored.clone() })
+    }
 }

@@ -6,14 +6,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tokio::time::Instant;
+
 use super::failure::StepError;
+use super::retry::PART_HOLDS;
 use super::run::Worker;
+use crate::limits::MAX_PAGE;
 use crate::processor::kinds::admission::{Admission, Failure, LeftOut};
 use crate::processor::parked;
 use crate::projection::OnFailure;
 use crate::slices::Slices;
 use crate::state::{Build, Undecoded, sortable};
-use crate::store::{Position, RecordedEvent, Row, RowStore, RowWrite, StoreError};
+use crate::store::{CommitError, Position, RecordedEvent, Row, RowStore, RowWrite, StoreError, at_first};
 
 /// How many are looked at together.
 const SOME: usize = 200;
@@ -40,14 +44,34 @@ pub(super) async fn all(
 ) -> Result<Vec<(Position, Row<Undecoded>)>, StoreError> {
     let table = build.undecoded();
     let stored = table.stored(store).await?.into_iter();
-    let rows = stored.filter_map(|row| table.decode(row).ok());
-    Ok(rows.filter_map(|row| Some((position_of(&row)?, row))).collect())
+    Ok(placed(stored.filter_map(|row| table.decode(row).ok())))
+}
+
+fn placed(rows: impl IntoIterator<Item = Row<Undecoded>>) -> Vec<(Position, Row<Undecoded>)> {
+    rows.into_iter().filter_map(|row| Some((position_of(&row)?, row))).collect()
 }
 
 impl Undecoded {
     fn slices(&self) -> Slices {
         Slices { first: self.first, last: self.last }
     }
+}
+
+/// What is left of the events that were passed undecoded.
+pub(super) struct Passed {
+    /// Some of their keys have yet to be looked at, by this range or by others.
+    pub(super) waits: BTreeSet<Position>,
+    /// Whether this range can go on with it right now.
+    pub(super) more: bool,
+}
+
+/// What the program of this worker was found unable to decode, since something was asked of its build.
+#[derive(Debug, Default)]
+pub(super) struct Undecodable {
+    /// How often something was asked, and how often it was resumed.
+    since: (u64, u64),
+    /// The keys of the rows.
+    rows: BTreeSet<String>,
 }
 
 /// An event that can be decoded now, or was decided on.
@@ -61,56 +85,91 @@ struct Late<'r> {
 }
 
 impl Worker {
-    /// Takes in what this range has passed undecoded and can be decoded now. Gives the positions of what other ranges have
-    /// passed, and have yet to take in.
-    pub(super) async fn take_in_undecoded(&mut self) -> Result<BTreeSet<Position>, StepError> {
-        let (context, own) = (self.context.clone(), self.share.slices);
-        let stored = all(context.backend(), &context.build).await?;
-        let elsewhere = stored.iter().filter(|(_, row)| row.value.slices().without(own).next().is_some());
-        let elsewhere = elsewhere.map(|(position, _)| *position).collect();
-        let here: Vec<_> = stored.iter().filter(|(_, row)| row.value.slices().and(own).is_some()).collect();
-        for some in here.chunks(SOME) {
-            let positions: Vec<Position> = some.iter().map(|(position, _)| *position).collect();
-            let mut events: BTreeMap<Position, RecordedEvent> = BTreeMap::new();
-            for event in context.backend().at(&positions).await? {
-                events.insert(event.place(), event);
-            }
+    /// Takes in what this range has passed undecoded and can be decoded now, a part at a time: its keys go on meanwhile.
+    pub(super) async fn take_in_undecoded(&mut self) -> Result<Passed, StepError> {
+        let (context, own, started) = (self.context.clone(), self.share.slices, Instant::now());
+        let table = context.build.undecoded();
+        let stored = table.stored(context.backend()).await?;
+        let stored = placed(self.readable(&table, stored));
+        let mut passed =
+            Passed { waits: stored.iter().map(|(position, _)| *position).collect(), more: false };
+        if self.halted.is_some() {
+            // It may be halted at one of these: it was tried, and is again once it is resumed.
+            return Ok(passed);
+        }
+        // A range that was several ones before has several rows of an event.
+        let mut left_of = BTreeMap::<Position, usize>::new();
+        stored.iter().for_each(|(position, _)| *left_of.entry(*position).or_default() += 1);
+        let mut here: Vec<_> =
+            stored.iter().filter(|(_, row)| row.value.slices().and(own).is_some()).collect();
+        if !here.is_empty() {
+            self.forget_undecodable().await?;
+        }
+        // An operator has decided on these, or the projection, whatever their keys turn out to be.
+        let mut skipped = BTreeSet::new();
+        for some in here.chunks(MAX_PAGE) {
+            let keys = some.iter().map(|(position, row)| (*position, &*row.value.key));
+            skipped.extend(parked::skipped_undecoded(context.backend(), &context.build, keys).await?);
+        }
+        let known = &self.undecodable.rows;
+        here.retain(|(position, row)| skipped.contains(position) || !known.contains(&row.key));
+        let mut left = &here[..];
+        while !left.is_empty() {
+            let positions: Vec<Position> = left.iter().take(SOME).map(|(position, _)| *position).collect();
+            let (found, answered) = at_first(context.backend(), &positions).await?;
+            let events: BTreeMap<_, _> = found.into_iter().map(|event| (event.place(), event)).collect();
+            let (some, rest) = left.split_at(answered);
+            left = rest;
             for (position, row) in some {
-                let event = events.get(position).cloned();
-                if let Some(late) = self.late(*position, row, event).await?
-                    && !self.take_in(late).await?
-                {
-                    return Ok(elsewhere);
+                let event = events.get(position).filter(|_| !skipped.contains(position)).cloned();
+                if let Some(late) = self.late(*position, row, event) {
+                    if !self.take_in(late).await? {
+                        return Ok(passed);
+                    }
+                    let is_own = row.value.slices().without(own).next().is_none();
+                    let left = left_of.entry(*position).or_default();
+                    *left -= usize::from(is_own);
+                    if *left == 0 {
+                        passed.waits.remove(position);
+                    }
+                } else {
+                    self.undecodable.rows.insert(row.key.clone());
+                }
+                if started.elapsed() > PART_HOLDS {
+                    return Ok(Passed { more: true, ..passed });
                 }
             }
         }
-        Ok(elsewhere)
+        Ok(passed)
     }
 
     /// What is to be done about an event; `None` while it cannot be decoded.
-    async fn late<'r>(
-        &mut self,
+    fn late<'r>(
+        &self,
         position: Position,
         row: &'r Row<Undecoded>,
         event: Option<RecordedEvent>,
-    ) -> Result<Option<Late<'r>>, StoreError> {
+    ) -> Option<Late<'r>> {
         let mut late = Late { position, row, event: None, keys: BTreeSet::new() };
         let guessed = &row.value.key;
-        let Some(mut event) = event else { return Ok(Some(late)) };
-        // Whatever its keys turn out to be, somebody has decided on it.
-        let context = self.context.clone();
-        if parked::is_skipped(context.backend(), &context.build, position, guessed).await? {
-            return Ok(Some(late));
-        }
-        let Ok(keys) = self.context.runner.keys(&event) else { return Ok(None) };
+        let Some(mut event) = event else { return Some(late) };
+        let keys = self.context.runner.keys(&event).ok()?;
         event.replay = position <= self.share.progress.replay;
         // For the key that was guessed it is parked.
-        let here = |key: &String| {
-            row.value.slices().has(key) && self.share.slices.has(key) && key != guessed
-        };
+        let here = |key: &String| row.value.slices().has(key) && self.share.slices.has(key) && key != guessed;
         late.keys = keys.into_iter().filter(here).collect();
         late.event = Some(event);
-        Ok(Some(late))
+        Some(late)
+    }
+
+    /// What could not be decoded is looked at again once something was asked, or it was resumed.
+    async fn forget_undecodable(&mut self) -> Result<(), StoreError> {
+        let asked = parked::times_asked(self.context.backend(), &self.context.build).await?;
+        let since = (asked, *self.context.resumes.borrow());
+        if self.undecodable.since != since {
+            self.undecodable = Undecodable { since, rows: BTreeSet::new() };
+        }
+        Ok(())
     }
 
     /// Takes in one event, in one commit with what is left of its row: for each key it is handled, or queues up behind what
@@ -130,25 +189,58 @@ impl Worker {
             {
                 let mut admission = Admission::of_keys(&handled, &skips);
                 if let Err(failure) = self.session().fold(&[event], &mut admission).await {
-                    self.renew();
-                    if !self.blames(&failure).await {
-                        self.postpone("taking in an event that can be decoded now", &failure);
+                    if !self.late_failed(failure, &mut skips).await? {
                         return Ok(false);
                     }
-                    self.leave_out_late(failure, &mut skips);
                     continue;
                 }
             }
-            left_out.extend(skips.keys().map(|(position, key)| LeftOut { key: key.clone(), position: *position, parked: false }));
+            left_out.extend(skips.keys().map(|(position, key)| LeftOut {
+                key: key.clone(),
+                position: *position,
+                parked: false,
+            }));
             let now = context.now();
             let (mut rows, queued) =
                 parked::write_left_out(&context.build, &self.open().parked, &skips, &left_out, now)?;
             rows.extend(without(&context.build, &late, self.share.slices)?);
-            self.flush_with(rows).await?;
+            match self.flush_with(rows).await {
+                Ok(()) => {}
+                // What its handler made of it cannot be stored.
+                Err(StepError::Commit(error))
+                    if !handled.is_empty() && !matches!(error, CommitError::Fenced { .. }) =>
+                {
+                    let (Some(event), Some(first)) = (&late.event, handled.first()) else {
+                        return Err(StepError::Commit(error));
+                    };
+                    let key = self.session().failed().unwrap_or(first).to_owned();
+                    if !self.late_failed(Failure::new(event, key, error), &mut skips).await? {
+                        return Ok(false);
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            self.retrying.suspected = None;
             let queued = queued.into_iter().map(|sequence| (sequence.key.clone(), sequence.written()));
             self.open.as_mut().expect("it is open").parked.extend(queued);
             return Ok(true);
         }
+    }
+
+    /// An event that is taken in late fails: it is left out for the key, unless the store is to blame. Then `false`: it is tried
+    /// again later.
+    async fn late_failed(&mut self, failure: Failure, skips: &mut parked::Skips) -> Result<bool, StepError> {
+        self.renew();
+        if !self.blames(&failure).await {
+            self.postpone("taking in an event that can be decoded now", &failure);
+            return Ok(false);
+        }
+        if self.context.on_failure == OnFailure::Stop {
+            return Err(StepError::Handler(failure));
+        }
+        self.leave_out_late(failure, skips);
+        Ok(true)
     }
 
     /// An event that is taken in late fails for a key: others of that key were handled after it, and go on.
@@ -173,7 +265,11 @@ fn without(build: &Build, late: &Late<'_>, own: Slices) -> Result<Vec<RowWrite>,
     let mut rows = Vec::new();
     for Slices { first, last } in left {
         if first == row.value.first {
-            rows.push(build.undecoded().put(&Row { value: Undecoded { last, ..row.value.clone() }, ..(*row).clone() })?);
+            rows.push(
+                build
+                    .undecoded()
+                    .put(&Row { value: Undecoded { last, ..row.value.clone() }, ..(*row).clone() })?,
+            );
         } else {
             rows.push(passed(build, Slices { first, last }, *position, row.value.key.clone())?);
         }

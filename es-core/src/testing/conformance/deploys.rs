@@ -14,7 +14,9 @@ use super::patient::{Patient, ask};
 use super::payments::{eventually, parked_keys, payment, until};
 use super::{LIMIT, Subject, settle, start, store};
 use crate::event::Event as _;
-use crate::processor::{Processor, ProcessorError, ProcessorState, RebuildOptions};
+use crate::processor::{
+    Backfill, Processor, ProcessorError, ProcessorOptions, ProcessorState, RebuildOptions,
+};
 use crate::projection::{Change, Code, Projection, View};
 use crate::services::{Scope, Services};
 use crate::store::{Backend, EventFilter, NewEvent, RecordedEvent, RowStore};
@@ -64,6 +66,10 @@ fn newer() -> NewEvent {
 async fn run<const CODE: u64, S: Subject>(subject: &S, of: &Patient<S::Backend>) -> App {
     let backend = subject.again(&of.0).await;
     start(|| App::on(backend.clone()).view::<Coded<CODE>>().lease(LEASE)).await
+}
+
+fn refuses() -> ProcessorOptions {
+    ProcessorOptions::default().backfill(Backfill::Refuse)
 }
 
 fn coded(app: &App) -> &Processor {
@@ -171,7 +177,13 @@ pub async fn a_program_that_handles_more_than_was_handled_says_so<S: Subject>(su
     let backend = subject.again(&store.0).await;
     assert!(old.shutdown(LIMIT).await);
     eventually(|| async {
-        match App::on(backend.clone()).view::<Coded<HANDLES_MORE>>().lease(LEASE).start().await {
+        match App::on(backend.clone())
+            .view::<Coded<HANDLES_MORE>>()
+            .lease(LEASE)
+            .processors(refuses())
+            .start()
+            .await
+        {
             Err(error) if error.to_string().contains("handles account.opened now") => Ok(()),
             Err(error) => Err(error.to_string()),
             Ok(app) => {
@@ -317,7 +329,7 @@ pub async fn a_start_that_is_refused_takes_nothing_over<S: Subject>(subject: S) 
     assert!(before.iter().all(Option::is_some));
     eventually(|| async {
         let new = App::on(store.0.clone()).view::<Beside<2>>().view::<Coded<HANDLES_MORE>>();
-        match new.lease(LEASE).start().await {
+        match new.lease(LEASE).processors(refuses()).start().await {
             Err(error) if error.to_string().contains("handles account.opened now") => Ok(()),
             Err(error) => Err(error.to_string()),
             Ok(_) => panic!("it has missed events"),
@@ -432,59 +444,4 @@ pub async fn an_operator_of_an_old_program_gets_an_answer<S: Subject>(subject: S
     pay(&store, || payment(1)).await;
     settle(&old).await;
     assert_eq!(counts(&store).await, is([(1, 2), (2, 1)]), "and the others go on");
-}
-
-/// Of two versions, how many payments each account had.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Versioned<const VERSION: u32>(u64);
-
-impl<const VERSION: u32> Projection for Versioned<VERSION> {
-    const NAME: &'static str = "versioned";
-    const VERSION: u32 = VERSION;
-    fn filter() -> EventFilter {
-        EventFilter::of::<Deposited>()
-    }
-}
-
-impl<const VERSION: u32> View for Versioned<VERSION> {
-    type Key = String;
-    fn changes(event: &RecordedEvent) -> Result<Vec<Change<'_, Self>>, BoxError> {
-        let count = |row: &mut Self| {
-            row.0 += 1;
-            Ok(())
-        };
-        Ok(vec![Change::new(event.stream.as_str().to_owned(), count)])
-    }
-}
-
-/// P19
-pub async fn an_older_version_does_not_start_beside_a_newer_one<S: Subject>(subject: S) {
-    let store = store(&subject).await;
-    let backend = subject.again(&store.0).await;
-    let old = || App::on(backend.clone()).view::<Versioned<1>>().lease(LEASE);
-    let first = start(old).await;
-    pay(&store, || payment(1)).await;
-    settle(&first).await;
-    assert!(first.shutdown(LIMIT).await);
-    let new = start(|| App::on(store.0.clone()).view::<Versioned<2>>().lease(LEASE)).await;
-    settle(&new).await;
-    let count = |row: Option<crate::store::StoredRow>| {
-        row.map(|row| serde_json::from_slice::<Versioned<2>>(&row.data).expect("JSON").0)
-    };
-    eventually(|| async {
-        match old().start().await {
-            Err(error) if error.to_string().contains("a live node runs versioned/2") => Ok(()),
-            Err(error) => Err(error.to_string()),
-            Ok(_) => panic!("it has started, and the rows of the newer version have gone"),
-        }
-    })
-    .await;
-    pay(&store, || payment(1)).await;
-    settle(&new).await;
-    assert_eq!(count(store.row("versioned/2", "account-a").await), Some(2));
-    // Rolled back.
-    assert!(new.shutdown(LIMIT).await);
-    let back = start(old).await;
-    settle(&back).await;
-    assert_eq!(count(store.row("versioned/1", "account-a").await), Some(2));
 }

@@ -1,11 +1,12 @@
 //! A backend whose line to its store can be cut, and that counts what goes over it.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -15,8 +16,8 @@ use crate::ErrorKind;
 use crate::services::Services;
 use crate::slices::Slices;
 use crate::store::{
-    Attempt, Backend, Builds, Commit, CommitError, Committed, Difference, EventFilter, EventStore,
-    Generation, IdempotencyKey, Outcome, Page, Position, RecordedEvent, Resolution, RowStore, Snapshot,
+    Attempt, Backend, Builds, Commit, CommitError, Committed, EventFilter, EventStore, Generation,
+    IdempotencyKey, Outcome, Page, Position, RecordedEvent, Resolution, RowSnapshot, RowStore, Snapshot,
     SnapshotStore, Span, StoreError, StoredRow, StreamId, Tables, Version,
 };
 
@@ -30,6 +31,8 @@ pub enum Line {
     HoldsWrites,
     /// The same for commits with rows of this table, and for nothing else.
     HoldsCommits(&'static str),
+    /// The same for commits with rows of this table once so many of them have gone through.
+    HoldsCommitsAfter(&'static str, usize),
     /// The same for look-ups of rows of this table by their keys.
     HoldsLookups(&'static str),
     /// Commits with rows of this table do not go through.
@@ -58,8 +61,9 @@ impl Call<'_> {
 }
 
 impl Line {
-    fn holds(self, call: Call<'_>) -> bool {
+    fn holds(self, call: Call<'_>, commits: impl Fn(&str) -> usize) -> bool {
         match self {
+            Self::HoldsCommitsAfter(table, n) => call.writes_to(table) && commits(table) >= n,
             Self::HoldsWrites => matches!(call, Call::Write | Call::Commit(_)),
             Self::HoldsCommits(table) => call.writes_to(table),
             Self::HoldsLookups(table) => matches!(call, Call::Lookup(of) if of == table),
@@ -98,6 +102,41 @@ struct Counted {
     commits: Mutex<Vec<BTreeSet<Arc<str>>>>,
     calls: AtomicU64,
     held: AtomicU64,
+    weight: Arc<Weight>,
+    most_written: AtomicUsize,
+}
+
+/// Bytes of events that were read and are still in memory.
+#[derive(Debug, Default)]
+struct Weight {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+/// Data that count as long as they are in memory.
+struct Weighed {
+    data: Bytes,
+    weight: Arc<Weight>,
+}
+
+impl Weighed {
+    fn count(data: Bytes, weight: Arc<Weight>) -> Bytes {
+        let now = weight.now.fetch_add(data.len(), Ordering::SeqCst) + data.len();
+        weight.most.fetch_max(now, Ordering::SeqCst);
+        Bytes::from_owner(Self { data, weight })
+    }
+}
+
+impl AsRef<[u8]> for Weighed {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+impl Drop for Weighed {
+    fn drop(&mut self) {
+        self.weight.now.fetch_sub(self.data.len(), Ordering::SeqCst);
+    }
 }
 
 impl<B> Double<B> {
@@ -141,6 +180,30 @@ impl<B> Double<B> {
         self.counts.held.load(Ordering::SeqCst)
     }
 
+    /// The most bytes of events' payloads that those who read had in memory together.
+    pub(super) fn most_held(&self) -> usize {
+        self.counts.weight.most.load(Ordering::SeqCst)
+    }
+
+    /// The most bytes of rows in one commit.
+    pub(super) fn most_written(&self) -> usize {
+        self.counts.most_written.load(Ordering::SeqCst)
+    }
+
+    /// Begins to measure again.
+    pub(super) fn forget_most(&self) {
+        let Counted { weight, most_written, .. } = &*self.counts;
+        weight.most.store(weight.now.load(Ordering::SeqCst), Ordering::SeqCst);
+        most_written.store(0, Ordering::SeqCst);
+    }
+
+    fn weigh(&self, mut events: Vec<RecordedEvent>) -> Vec<RecordedEvent> {
+        for event in &mut events {
+            event.data = Weighed::count(std::mem::take(&mut event.data), self.counts.weight.clone());
+        }
+        events
+    }
+
     /// How the line was when it let this through.
     async fn reach(&self, call: Call<'_>) -> Result<Line, StoreError> {
         self.counts.calls.fetch_add(1, Ordering::SeqCst);
@@ -149,14 +212,21 @@ impl<B> Double<B> {
         if let Some(refused) = now.refuses(call) {
             return Err(refused);
         }
-        if now.holds(call) {
+        let commits = |table: &str| self.commits(table).len();
+        if now.holds(call, commits) {
             self.counts.held.fetch_add(1, Ordering::SeqCst);
+            let lets = |line: &Line| match line {
+                Line::HoldsCommitsAfter(..) => !line.holds(call, commits),
+                line => *line == Line::Up,
+            };
             // The sender lives as long as this value.
-            drop(line.wait_for(|line| *line == Line::Up).await);
+            drop(line.wait_for(lets).await);
         }
         if let Call::Commit(commit) = call {
             let tables = commit.rows.iter().map(|row| row.table.clone()).collect();
             self.counts.commits.lock().unwrap_or_else(PoisonError::into_inner).push(tables);
+            let bytes = commit.rows.iter().filter_map(|row| row.row.as_ref()).map(Bytes::len).sum();
+            self.counts.most_written.fetch_max(bytes, Ordering::SeqCst);
         }
         Ok(now)
     }
@@ -193,12 +263,13 @@ impl<B: Backend> EventStore for Double<B> {
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, StoreError> {
         self.reach(Call::Read).await?;
-        self.inner.stream(id, after, limit).await
+        Ok(self.weigh(self.inner.stream(id, after, limit).await?))
     }
 
     async fn read(&self, filter: &EventFilter, after: Position, limit: usize) -> Result<Page, StoreError> {
         self.reach(Call::Read).await?;
-        let page = self.inner.read(filter, after, limit).await?;
+        let mut page = self.inner.read(filter, after, limit).await?;
+        page.events = self.weigh(page.events);
         if !page.events.is_empty() {
             self.counts.reads.lock().unwrap_or_else(PoisonError::into_inner).push(after);
         }
@@ -207,7 +278,7 @@ impl<B: Backend> EventStore for Double<B> {
 
     async fn at(&self, positions: &[Position]) -> Result<Vec<RecordedEvent>, StoreError> {
         self.reach(Call::Read).await?;
-        self.inner.at(positions).await
+        Ok(self.weigh(self.inner.at(positions).await?))
     }
 
     async fn head(&self) -> Result<Position, StoreError> {
@@ -310,8 +381,12 @@ impl<B: Backend> Backend for Double<B> {
         self.inner.is_transient(error)
     }
 
-    fn provide(&self, services: &mut Services) {
-        self.inner.provide(services);
+    fn has_one_writer(&self) -> bool {
+        self.inner.has_one_writer()
+    }
+
+    fn provide(&self, services: &mut Services, own: &[Tables]) {
+        self.inner.provide(services, own);
     }
 }
 
@@ -352,14 +427,23 @@ impl<B: Backend> Builds for Double<B> {
         self.inner.switch(tables, to, commit).await
     }
 
-    async fn compare(
+    async fn publish(&self, tables: &Tables, commit: Commit) -> Result<Committed, CommitError> {
+        self.reach(Call::Commit(&commit)).await?;
+        self.inner.publish(tables, commit).await
+    }
+
+    async fn remove_version(
         &self,
-        tables: &Tables,
-        old: Generation,
-        new: Generation,
-        samples: usize,
-    ) -> Result<Vec<Difference>, StoreError> {
+        projection: &str,
+        version: u32,
+        commit: Commit,
+    ) -> Result<Committed, CommitError> {
+        self.reach(Call::Commit(&commit)).await?;
+        self.inner.remove_version(projection, version, commit).await
+    }
+
+    async fn row_snapshot(&self) -> Result<Box<dyn RowSnapshot>, StoreError> {
         self.reach(Call::Read).await?;
-        self.inner.compare(tables, old, new, samples).await
+        self.inner.row_snapshot().await
     }
 }

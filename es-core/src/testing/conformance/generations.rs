@@ -229,31 +229,149 @@ pub async fn an_installation_that_is_repeated_keeps_what_is_there<S: Subject>(su
     assert_eq!(rev::<S>(&store, &below).await, 1);
 }
 
-/// P11
-pub async fn the_first_generation_of_another_version_takes_the_place_of_all<S: Subject>(subject: S) {
-    let (store, old) = installed(&subject).await;
-    pay::<S>(&store, 1, &[("ada", 1)]).await;
-    pay::<S>(&store, 2, &[("ada", 2)]).await;
-    let new = Tables { version: 2, ..old };
+/// The next version of the suites' own projection.
+fn next_version<S: Subject>() -> Tables {
+    Tables { version: 2, ..tables::<S>() }
+}
+
+/// Both versions, with other amounts in each generation; the older one has the plain names.
+async fn two_versions<S: Subject>(subject: &S) -> (Store<S>, [Tables; 2]) {
+    let (store, old) = installed(subject).await;
+    let new = next_version::<S>();
+    for generation in [1, 2] {
+        store.install(&new, generation).await;
+    }
+    for (version, amount) in [(&old, 1), (&new, 10)] {
+        pay_in::<S>(&store, version, 1, &[("ada", amount)]).await;
+        pay_in::<S>(&store, version, 2, &[("ada", 2 * amount), ("bob", amount)]).await;
+    }
+    (store, [old, new])
+}
+
+/// Pays in a generation of a version.
+async fn pay_in<S: Subject>(store: &Store<S>, tables: &Tables, generation: Generation, paid: &[(&str, i64)]) {
+    let staged = marked(Commit::default());
+    loop {
+        let mut tx = store.begin_at(tables, generation).await;
+        for (key, amount) in paid {
+            S::pay(&mut tx, key, *amount).await.unwrap_or_else(|e| panic!("paying {key}: {e}"));
+        }
+        tx.staged().rows.extend(staged.rows.iter().cloned());
+        if store.finish(tx).await.expect("nothing stands against it") {
+            return;
+        }
+    }
+}
+
+/// What a query of an app with this version sees.
+async fn paid_of<S: Subject>(store: &Store<S>, tables: &Tables) -> BTreeMap<String, i64> {
+    let mut services = crate::services::Services::default();
+    store.0.provide(&mut services, std::slice::from_ref(tables));
+    S::paid_through(&services).await.unwrap_or_else(|e| panic!("reading what was paid: {e}"))
+}
+
+/// P19
+pub async fn versions_of_a_projection_are_beside_each_other<S: Subject>(subject: S) {
+    let (store, [old, new]) = two_versions(&subject).await;
+    let other = Patient(subject.again(&store.0).await);
+    for store in [&store, &other] {
+        assert_eq!(paid_of::<S>(store, &old).await, amounts(&[("ada", 1)]));
+        assert_eq!(paid_of::<S>(store, &new).await, amounts(&[("ada", 10)]));
+        assert_eq!(paid::<S>(store).await, amounts(&[("ada", 1)]), "the first one has the plain names");
+    }
+    for version in [&old, &new] {
+        other.install(version, 1).await;
+        other.install(version, 2).await;
+    }
+    pay_now::<S>(&other, &[("cyd", 1)]).await;
+    assert_eq!(paid_of::<S>(&store, &old).await, amounts(&[("ada", 1), ("cyd", 1)]));
+    store.switch(&new, 2, Commit::default()).await.expect("nothing stands against it");
+    assert_eq!(paid_of::<S>(&other, &new).await, amounts(&[("ada", 20), ("bob", 10)]));
+    assert_eq!(paid::<S>(&store).await, amounts(&[("ada", 1), ("cyd", 1)]), "of the other version");
+    store.clear(&new, 2, Commit::default()).await.expect("nothing stands against it");
+    pay_in::<S>(&store, &new, 2, &[("dan", 3)]).await;
+    assert_eq!(paid_of::<S>(&other, &new).await, amounts(&[("dan", 3)]));
+    assert_eq!(paid_of::<S>(&other, &old).await, amounts(&[("ada", 1), ("cyd", 1)]));
+    store.uninstall(&new, 1, Commit::default()).await.expect("queries read another one");
+    assert_eq!(paid_of::<S>(&other, &new).await, amounts(&[("dan", 3)]));
+}
+
+/// P28
+pub async fn the_plain_names_are_given_from_one_version_to_another<S: Subject>(subject: S) {
+    let (store, [old, new]) = two_versions(&subject).await;
+    let other = Patient(subject.again(&store.0).await);
+    store.publish(&new, row("v", 0)).await.expect("nothing stands against it");
+    assert_eq!(rev::<S>(&store, "v").await, 1, "what was committed with it");
+    for store in [&store, &other] {
+        assert_eq!(paid::<S>(store).await, amounts(&[("ada", 10)]));
+        assert_eq!(paid_of::<S>(store, &old).await, amounts(&[("ada", 1)]), "it has its own still");
+    }
+    pay_now::<S>(&other, &[("ada", 5)]).await;
+    pay_in::<S>(&other, &old, 1, &[("ada", 5)]).await;
+    assert_eq!(paid_of::<S>(&store, &new).await, amounts(&[("ada", 15)]));
+    assert_eq!(paid_of::<S>(&store, &old).await, amounts(&[("ada", 6)]));
+    store.switch(&old, 2, Commit::default()).await.expect("nothing stands against it");
+    assert_eq!(paid::<S>(&store).await, amounts(&[("ada", 15)]), "those of the other version");
+    assert_eq!(paid_of::<S>(&store, &old).await, amounts(&[("ada", 2), ("bob", 1)]));
+    store.switch(&new, 2, Commit::default()).await.expect("nothing stands against it");
+    assert_eq!(paid::<S>(&other).await, amounts(&[("ada", 20), ("bob", 10)]), "they follow the switch");
+    assert_fenced(store.publish(&old, row("v", 7)).await);
+    assert_eq!(paid::<S>(&store).await, amounts(&[("ada", 20), ("bob", 10)]));
+    store.publish(&old, Commit::default()).await.expect("nothing stands against it");
+    store.publish(&old, Commit::default()).await.expect("it has them");
+    assert_eq!(paid::<S>(&other).await, amounts(&[("ada", 2), ("bob", 1)]), "and back");
+    let missing = Tables { version: 3, ..new };
+    let refused = store.publish(&missing, Commit::default()).await.expect_err("it is not there");
+    assert!(matches!(refused, CommitError::Store(StoreError::Misuse { .. })), "{refused:?}");
+}
+
+/// P19
+pub async fn a_version_is_removed_whole_and_no_other_is<S: Subject>(subject: S) {
+    let (store, [old, new]) = two_versions(&subject).await;
+    let other = Patient(subject.again(&store.0).await);
     let gone = [old.rows(1), format!("{}/x", old.rows(1)), old.rows(2), old.rows(13)];
-    let kept =
-        [new.rows(1), format!("{}/x", new.rows(1)), "paid_byx/1~1".to_owned(), "paidxby/1~1".to_owned()];
-    for table in gone.iter().chain(&kept) {
-        store.commit(row(table, 0)).await.expect("a new row");
+    let kept = [
+        new.rows(1),
+        format!("{}/x", new.rows(1)),
+        "paid_byx/1~1".to_owned(),
+        "paidxby/1~1".to_owned(),
+        "paid_by/11~1".to_owned(),
+        "paid_by/1".to_owned(),
+        "PAID_BY/1~1".to_owned(),
+        "x/paid_by/1~1".to_owned(),
+    ];
+    fill::<S>(&store, &gone).await;
+    fill::<S>(&store, &kept).await;
+    assert_fenced(store.remove_version("paid_by", 1, row("v", 7)).await);
+    assert_revs::<S>(&store, &gone, 1).await;
+    assert_eq!(paid::<S>(&store).await, amounts(&[("ada", 1)]));
+    for round in 0..2 {
+        store.remove_version("paid_by", 1, row("v", round)).await.expect("nothing stands against it");
+        assert_eq!(rev::<S>(&store, "v").await, round + 1, "what was committed with it");
+        assert_revs::<S>(&store, &gone, 0).await;
+        assert_revs::<S>(&store, &kept, 1).await;
+        assert_eq!(
+            paid::<S>(&store).await,
+            amounts(&[("ada", 10)]),
+            "the one that is left has the plain names"
+        );
+        assert_eq!(paid_of::<S>(&other, &new).await, amounts(&[("ada", 10)]));
     }
-    for _ in 0..2 {
-        store.install(&new, 1).await;
-        assert_eq!(paid::<S>(&store).await, amounts(&[]));
-        for table in &gone {
-            assert_eq!(rev::<S>(&store, table).await, 0, "{table}");
-        }
-        for table in &kept {
-            assert_eq!(rev::<S>(&store, table).await, 1, "{table}");
-        }
+    pay_now::<S>(&other, &[("ada", 1)]).await;
+    // Rolled back: it begins with nothing, and has no plain names.
+    store.install(&old, 1).await;
+    assert_eq!(paid_of::<S>(&store, &old).await, amounts(&[]));
+    pay_in::<S>(&store, &old, 1, &[("ada", 7)]).await;
+    assert_eq!(paid_of::<S>(&store, &old).await, amounts(&[("ada", 7)]));
+    assert_eq!(paid::<S>(&store).await, amounts(&[("ada", 11)]));
+    // The last one has gone: the next to come begins with the plain names.
+    for version in [1, 2] {
+        store.remove_version("paid_by", version, Commit::default()).await.expect("nothing stands against it");
     }
-    pay_now::<S>(&store, &[("bob", 3)]).await;
-    store.install(&new, 1).await;
-    assert_eq!(paid::<S>(&store).await, amounts(&[("bob", 3)]));
+    store.install(&old, 1).await;
+    pay_now::<S>(&store, &[("eve", 1)]).await;
+    assert_eq!(paid::<S>(&other).await, amounts(&[("eve", 1)]));
+    assert_eq!(paid_of::<S>(&other, &old).await, amounts(&[("eve", 1)]));
 }
 
 /// P11

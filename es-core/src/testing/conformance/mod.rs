@@ -6,6 +6,7 @@
 //! use std::collections::BTreeMap;
 //!
 //! use es_core::BoxError;
+//! use es_core::services::Services;
 //! use es_core::memory::{MemoryBackend, Tx};
 //! use es_core::testing::{TestClock, conformance::Subject};
 //!
@@ -41,6 +42,9 @@
 //!         let parse = |(key, row)| Ok((key, String::from_utf8(row)?.parse()?));
 //!         backend.table("paid").into_iter().map(parse).collect()
 //!     }
+//!     async fn paid_through(services: &Services) -> Result<BTreeMap<String, i64>, BoxError> {
+//!         Self::paid(services.get::<MemoryBackend>()?).await // a SQL backend: its `Db`
+//!     }
 //! }
 //!
 //! es_core::conformance!(Memory);
@@ -60,6 +64,7 @@ pub mod blame;
 pub mod cluster;
 pub mod commands;
 pub mod conditions;
+pub mod damaged;
 mod data;
 pub mod deploys;
 #[doc(hidden)]
@@ -73,6 +78,7 @@ pub mod inline;
 #[doc(hidden)]
 pub mod jobs;
 pub mod keys;
+pub mod large;
 pub mod laws;
 pub mod limits;
 pub mod operating;
@@ -80,14 +86,17 @@ pub mod parking;
 mod patient;
 #[doc(hidden)]
 pub mod payments;
+pub mod poisoned;
 pub mod processors;
 pub mod queries;
 pub mod queues;
+pub mod reactors;
 pub mod reading;
 #[doc(hidden)]
 pub mod readside;
 pub mod rebuilds;
 mod relay;
+pub mod renames;
 pub mod replays;
 pub mod rows;
 mod rules;
@@ -95,7 +104,9 @@ pub mod sending;
 pub mod slices;
 pub mod snapshots;
 pub mod transactions;
+pub mod undecoded;
 pub mod vanishing;
+pub mod versions;
 
 use std::time::Duration;
 
@@ -145,9 +156,14 @@ pub trait Subject: Send + Sync + 'static {
     /// Runs a statement that the database refuses, as a broken handler does; gives its error.
     fn fail(tx: &mut <Self::Backend as Backend>::Tx) -> impl Future<Output = BoxError> + Send;
 
-    /// All rows of `paid`, read as a query of the user's reads them.
+    /// All rows of `paid`, read as a program reads them that is no app, or knows nothing of versions.
     fn paid(
         backend: &Self::Backend,
+    ) -> impl Future<Output = Result<std::collections::BTreeMap<String, i64>, BoxError>> + Send;
+
+    /// All rows of `paid`, read as a query of an app reads them: through what the backend [provided](Backend::provide).
+    fn paid_through(
+        services: &crate::services::Services,
     ) -> impl Future<Output = Result<std::collections::BTreeMap<String, i64>, BoxError>> + Send;
 }
 

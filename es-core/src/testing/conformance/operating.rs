@@ -186,6 +186,29 @@ pub async fn a_reset_is_refused_while_others_work_and_works_from_any_node_once_p
     world.assert_complete("a", 7).await;
 }
 
+/// O7
+pub async fn a_reset_right_after_a_pause_waits_for_what_is_handled<S: Subject>(subject: S) {
+    let world = World::new(&subject).await;
+    let (first, second) = (lasting_node(&subject, &world).await, lasting_node(&subject, &world).await);
+    world.pay("a", 1..=5).await;
+    settle(&first).await;
+    for app in [&first, &second] {
+        eventually(|| async {
+            let owners = owners(&world, Kind::View).await;
+            if owners.len() == 2 { Ok(()) } else { Err(format!("{owners:?}")) }
+        })
+        .await;
+        ask(|| Kind::View.of(app).pause()).await;
+        let done = answered(|| Kind::View.of(app).reset(Reset::Start)).await;
+        assert!(done.is_ok(), "{done:?}");
+        ask(|| Kind::View.of(app).resume()).await;
+        // The other one may not know yet that it was reset.
+        settle(app).await;
+        let tally = world.tally("a").await.expect("a row");
+        assert_eq!((tally.n, tally.replayed, tally.disorder), (5, 5, 0));
+    }
+}
+
 const ACCOUNTS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
 
 /// O8, K2, K7

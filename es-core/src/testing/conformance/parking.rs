@@ -695,6 +695,39 @@ pub async fn a_request_that_cannot_be_read_stops_nothing_but_itself<S: Subject>(
     world.assert_complete("a", 2).await;
 }
 
+/// K13
+pub async fn a_parked_sequence_that_cannot_be_read_hides_no_other<S: Subject>(subject: S) {
+    let (world, poison) = (World::new(&subject).await, Poison::new());
+    let app = world.start().await;
+    for account in ["a", "b"] {
+        world.put(account, vec![poison.payment(1, "fails"), payment(2)]).await;
+    }
+    settle(&app).await;
+    let processor = Kind::View.of(&app);
+    let readable = overwrite::<S>(&world.store, "ledger/1~1/parked", "a", b"\"of a newer version\"").await;
+    assert_eq!(parked_keys(processor).await, [("b".to_owned(), 2)]);
+    poison.mend();
+    // Its owner may have to read all of them anew: so it is damaged only until the others are asked for.
+    let all = ParkedFilter::all();
+    let mend = async {
+        eventually(|| async {
+            let asked = world.store.row("ledger/1~1/requests", "b").await.is_some();
+            let done = world.store.row("ledger/1~1/parked", "b").await.is_none();
+            if asked || done { Ok(()) } else { Err("it is not asked for".to_owned()) }
+        })
+        .await;
+        overwrite::<S>(&world.store, "ledger/1~1/parked", "a", &readable).await;
+    };
+    let (left, ()) = futures::join!(ask(|| processor.retry_all(&all, LIMIT)), mend);
+    assert!(left.iter().all(|sequence| sequence.key == "a"), "{left:?}");
+    assert_eq!(world.sum(Kind::View, "b").await, 3);
+    assert_eq!(ask(|| processor.retry_all(&all, LIMIT)).await, []);
+    assert_eq!(ask(|| Kind::Table.of(&app).retry_all(&all, LIMIT)).await, []);
+    for account in ["a", "b"] {
+        world.assert_complete(account, 2).await;
+    }
+}
+
 /// K14
 pub async fn a_thousand_requests_are_written_in_a_few_commits<S: Subject>(subject: S) {
     const N: usize = 1_200;

@@ -232,6 +232,21 @@ impl<B: Backend + RowStore + Clone> Patient<B> {
         known(&self.0, || self.0.switch(tables, to, commit.clone())).await
     }
 
+    pub(super) async fn publish(&self, tables: &Tables, commit: Commit) -> Result<Committed, CommitError> {
+        let commit = marked(commit);
+        known(&self.0, || self.0.publish(tables, commit.clone())).await
+    }
+
+    pub(super) async fn remove_version(
+        &self,
+        projection: &str,
+        version: u32,
+        commit: Commit,
+    ) -> Result<Committed, CommitError> {
+        let commit = marked(commit);
+        known(&self.0, || self.0.remove_version(projection, version, commit.clone())).await
+    }
+
     /// Commits a transaction; `false` if it was not applied and has to be done again from its start.
     pub(super) async fn finish(&self, tx: B::Tx) -> Result<bool, CommitError> {
         match tx.commit().await {

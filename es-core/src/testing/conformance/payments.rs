@@ -38,6 +38,11 @@ impl Poison {
         paid_for(amount, &format!("{}|{how}", self.0))
     }
 
+    /// What was mended is wrong again.
+    pub(super) fn relapse(&self) {
+        MENDED.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+    }
+
     /// What was wrong is put right.
     pub(super) fn mend(&self) {
         MENDED.lock().unwrap_or_else(PoisonError::into_inner).insert(self.0.clone());
@@ -52,6 +57,14 @@ pub(super) fn payment(amount: i64) -> NewEvent {
 /// A payment that belongs to this account as well, which may be its own.
 pub(super) fn payment_of_both(amount: i64, other: &str) -> NewEvent {
     paid_for(amount, &format!("|both {other}"))
+}
+
+impl Poison {
+    /// A payment that cannot be decoded until it is mended, and belongs to these accounts then, which its stream does not
+    /// tell.
+    pub(super) fn hidden(&self, amount: i64, accounts: &[&str]) -> NewEvent {
+        self.payment(amount, &format!("hidden {}", accounts.join(",")))
+    }
 }
 
 /// A payment that cannot be decoded.
@@ -140,13 +153,17 @@ impl Tally {
         tally: fn(&mut V) -> &mut Self,
     ) -> Result<Vec<Change<'_, V>>, BoxError> {
         let Some(payload) = event.payload::<Deposited>()? else { return Ok(Vec::new()) };
-        let other = Wish::of(&payload).other.map(str::to_owned);
-        let keys = [Some(account(event).to_owned()), other].into_iter().flatten();
+        let wish = Wish::of(&payload);
+        let keys: Vec<String> = match wish.what {
+            "hidden" if wish.poisoned => return Err("it cannot be decoded".into()),
+            "hidden" => wish.other.unwrap_or_default().split(',').map(str::to_owned).collect(),
+            _ => [Some(account(event)), wish.other].into_iter().flatten().map(str::to_owned).collect(),
+        };
         let change = |key: String| {
             let payload = payload.clone();
             Change::new(key.clone(), move |row| tally(row).take(Recorded::new(&payload, event), &key))
         };
-        Ok(keys.map(change).collect())
+        Ok(keys.into_iter().map(change).collect())
     }
 }
 

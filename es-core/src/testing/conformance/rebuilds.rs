@@ -7,11 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::StreamExt as _;
 
+use super::cluster::overwrite;
 use super::data::encoded;
 use super::domain::{AccountEvent, deposited, opened, withdrawn};
 use super::double::{Double, Line};
 use super::patient::{Patient, ask};
-use super::payments::{KINDS, Ledger, Poison, World, parked_keys, payment, retry};
+use super::payments::{
+    KINDS, Kind, Ledger, Poison, World, answered, eventually, parked_keys, payment, retry, rows, until,
+};
 use super::reading::balance;
 use super::readside::Balance;
 use super::{LIMIT, Subject, settle, start, store};
@@ -390,6 +393,56 @@ pub async fn rows_of_some_keys_are_built_anew_while_others_go_on<S: Subject + 's
     assert!(matches!(refused, ProcessorError::NotRebuildable { .. }), "{refused}");
 }
 
+/// P12
+pub async fn a_row_that_fails_keeps_no_other_from_being_rebuilt<S: Subject>(subject: S) {
+    let (world, poison) = (World::<S>::new(&subject).await, Poison::new());
+    let app = world.start().await;
+    poison.mend();
+    for account in ["a", "b", "c"] {
+        world.put(account, vec![payment(1), poison.payment(2, "half b"), payment(3)]).await;
+    }
+    settle(&app).await;
+    poison.relapse();
+    for account in ["a", "b", "c"] {
+        overwrite::<S>(
+            &world.store,
+            "ledger/1~1",
+            account,
+            br#"{"n":9,"sum":9,"last":9,"disorder":9,"replayed":9}"#,
+        )
+        .await;
+    }
+    // Asked for by three callers, so that they stand together when it goes on.
+    let processor = processor::<Ledger>(&app);
+    ask(|| processor.pause()).await;
+    until(processor, |status| matches!(status.state, ProcessorState::Paused { .. })).await;
+    let rebuild = async |key: &str| {
+        let keys = [key.to_owned()];
+        answered(|| processor.rebuild_keys(&keys, LIMIT)).await
+    };
+    let resume = async {
+        eventually(async || match rows(&world.store, "ledger/1~1/afresh").await.len() {
+            3 => Ok(()),
+            n => Err(format!("{n} are asked for")),
+        })
+        .await;
+        ask(|| processor.resume()).await;
+    };
+    let (a, b, c, ()) = tokio::join!(rebuild("a"), rebuild("b"), rebuild("c"), resume);
+    assert!(a.is_ok() && c.is_ok(), "{a:?}, {c:?}");
+    match b {
+        Err(ProcessorError::RowFailed { key, error, .. }) => {
+            assert!(key == "b" && error.contains("poisoned"), "{key}: {error}");
+        }
+        other => panic!("its handler fails: {other:?}"),
+    }
+    for account in ["a", "c"] {
+        let tally = world.tally(account).await.expect("a row");
+        assert_eq!((tally.n, tally.sum, tally.disorder), (3, 6, 0), "{account}");
+    }
+    assert_eq!(world.tally("b").await.expect("a row").n, 9, "it is as it was");
+}
+
 /// P12, K1
 pub async fn the_row_of_a_key_that_was_parked_since_is_not_rebuilt<S: Subject + 'static>(subject: S) {
     let (world, poison) = (World::<S>::new(&subject).await, Poison::new());
@@ -432,4 +485,83 @@ pub async fn the_row_of_a_key_that_was_parked_since_is_not_rebuilt<S: Subject + 
     world.assert_complete("a", 4).await;
     ask(|| processor::<Ledger>(&app).rebuild_keys(&keys, LIMIT)).await;
     world.assert_complete("a", 4).await;
+}
+
+/// Pays into accounts until it is told to stop.
+async fn keeps_paying<S: Subject>(world: &World<S>, stop: &AtomicBool) {
+    let mut n = 0;
+    while !stop.load(Ordering::SeqCst) {
+        n += 1;
+        for account in ["a", "b", "c"] {
+            world.put(account, vec![payment(n)]).await;
+        }
+        // As fast as the processors can follow.
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+}
+
+/// Reports of one position, so many of them.
+async fn reports(rebuild: &Rebuild, n: usize) -> Vec<crate::processor::RebuildReport> {
+    let mut reports = Vec::new();
+    while reports.len() < n {
+        let report = patient!(rebuild.report(3)).expect("both are there");
+        reports.extend((report.old == report.new).then_some(report));
+    }
+    reports
+}
+
+/// P29
+pub async fn a_report_beside_writers_compares_both_builds_at_one_position<S: Subject>(subject: S) {
+    let (world, stop) = (World::new(&subject).await, AtomicBool::new(false));
+    world.pay("z", 1..=3).await;
+    let app = start(|| World::<S>::wiring(&world.store.0).workers(3)).await;
+    settle(&app).await;
+    // Before anything is written that one of them would see as a replay: rows say that.
+    let mut rebuilds = Vec::new();
+    for kind in KINDS {
+        rebuilds.push((kind, ask(|| kind.of(&app).rebuild_online(RebuildOptions::default())).await));
+    }
+    let compared = async {
+        for (kind, rebuild) in rebuilds {
+            ask(|| rebuild.caught_up(LIMIT)).await;
+            for report in reports(&rebuild, 3).await {
+                assert!(report.is_empty(), "{kind:?}: {report:?}");
+            }
+            // A row that nobody writes any more, and one of nobody's.
+            match kind {
+                Kind::View => {
+                    let row = world.store.row("ledger/1~2", "z").await.expect("it has caught up");
+                    let other = String::from_utf8_lossy(&row.data).replace("\"sum\":6", "\"sum\":7");
+                    drop(overwrite::<S>(&world.store, "ledger/1~2", "z", other.as_bytes()).await);
+                }
+                Kind::Table => pay_in_build::<S>(&world, 2, "nobody", 5).await,
+            }
+            let report = reports(&rebuild, 1).await.remove(0);
+            let found = report.differences.iter().map(|d| (d.added, d.removed, d.changed));
+            let found: Vec<_> = found.filter(|found| *found != (0, 0, 0)).collect();
+            let right = if kind == Kind::View { (0, 0, 1) } else { (1, 0, 0) };
+            assert_eq!(found, [right], "{kind:?}: {report:?}");
+        }
+        stop.store(true, Ordering::SeqCst);
+    };
+    futures::join!(compared, keeps_paying(&world, &stop));
+    // Nothing is held any more, and nothing is lost.
+    settle(&app).await;
+    let sum = world.sum(Kind::View, "a").await;
+    assert!(sum > 0);
+    assert_eq!(sum, world.sum(Kind::Table, "a").await);
+}
+
+/// Adds an amount to a row of a build, as its handler does.
+async fn pay_in_build<S: Subject>(world: &World<S>, generation: u32, key: &str, amount: i64) {
+    let tables = crate::store::Tables { name: "payments", version: 1, schema: S::PAID };
+    loop {
+        let mut tx = world.store.begin_at(&tables, generation).await;
+        S::pay(&mut tx, key, amount).await.unwrap_or_else(|e| panic!("paying {key}: {e}"));
+        let staged = super::patient::marked(Commit::default());
+        crate::store::Transaction::staged(&mut tx).rows.extend(staged.rows);
+        if world.store.finish(tx).await.expect("nothing stands against it") {
+            return;
+        }
+    }
 }

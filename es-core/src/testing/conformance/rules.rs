@@ -103,6 +103,15 @@ macro_rules! __conformance_rules {
                 unknown_fields_of_a_payload_are_ignored
                 old_shapes_are_upcast_wherever_they_are_read
             }
+            large {
+                a_read_of_large_events_comes_in_pages_bounded_by_bytes
+                a_repetition_of_large_events_is_known_as_one
+                a_scan_of_large_rows_comes_in_pages_bounded_by_bytes
+                who_reads_large_events_holds_two_pages_of_them
+                processors_that_handle_large_events_hold_a_few_pages_of_them
+                a_view_of_large_rows_keeps_and_writes_some_at_a_time
+                a_parked_sequence_of_large_events_is_retried_a_page_at_a_time
+            }
             snapshots {
                 a_load_begins_at_the_snapshot
                 a_snapshot_is_taken_each_time_a_multiple_is_passed
@@ -182,7 +191,9 @@ macro_rules! __conformance_rules {
                 a_query_beside_switches_sees_one_generation_whole
                 generations_follow_each_other
                 an_installation_that_is_repeated_keeps_what_is_there
-                the_first_generation_of_another_version_takes_the_place_of_all
+                versions_of_a_projection_are_beside_each_other
+                the_plain_names_are_given_from_one_version_to_another
+                a_version_is_removed_whole_and_no_other_is
                 a_generation_that_is_not_installed_cannot_be_written
                 a_cleared_generation_is_empty_and_nothing_else_is
                 a_refused_clear_changes_nothing
@@ -207,6 +218,16 @@ macro_rules! __conformance_rules {
                 processors_end_with_the_app_that_is_dropped
                 a_view_equals_the_fold_of_the_log
             }
+            reactors {
+                streams_are_acted_on_at_the_same_time_and_each_in_order
+                nodes_share_the_streams_of_a_reactor_and_keep_their_order
+                a_call_that_fails_parks_its_stream_and_repeats_no_other
+                a_batch_of_calls_is_one_commit
+                a_shutdown_waits_for_the_calls_in_flight_and_begins_none
+                no_call_begins_once_the_lease_may_have_run_out
+                a_crash_repeats_no_more_than_a_batch
+                a_checkpoint_that_cannot_be_written_repeats_no_call
+            }
             rebuilds {
                 an_online_rebuild_is_read_from_the_switch_on
                 readers_beside_a_rebuild_see_no_older_state
@@ -215,10 +236,12 @@ macro_rules! __conformance_rules {
                 what_cannot_be_switched_to_is_refused
                 rebuilt_online_equals_built_step_by_step
                 rows_of_some_keys_are_built_anew_while_others_go_on
+                a_row_that_fails_keeps_no_other_from_being_rebuilt
                 the_row_of_a_key_that_was_parked_since_is_not_rebuilt
+                a_report_beside_writers_compares_both_builds_at_one_position
             }
             fences {
-                what_a_replaced_version_writes_late_is_refused_also_once_it_is_back
+                what_a_removed_version_writes_late_is_refused_also_once_it_is_back
                 no_number_of_a_build_is_given_twice
                 a_reset_is_refused_while_queries_are_switched
                 a_projection_named_like_the_framework_harms_nothing
@@ -274,7 +297,26 @@ macro_rules! __conformance_rules {
                 an_outage_longer_than_a_lease_lets_nothing_be_taken_back
                 an_effect_that_is_under_way_is_not_repeated_by_a_deploy
                 an_operator_of_an_old_program_gets_an_answer
-                an_older_version_does_not_start_beside_a_newer_one
+            }
+            versions {
+                versions_live_next_to_each_other
+                a_node_that_only_looks_on_changes_nothing
+                a_new_version_is_ready_once_it_has_caught_up
+                a_new_version_is_watched_and_takes_the_names_of_the_older_one
+                the_plain_names_follow_the_newest_version_that_runs
+                a_version_that_nobody_runs_is_dropped
+                a_version_goes_by_itself_when_no_node_has_run_it_for_long
+                a_version_that_is_taken_away_from_its_node_is_built_again
+                a_projection_whose_program_handles_more_is_rebuilt_by_itself
+                whoever_waits_for_a_projection_that_is_rebuilt_by_itself_sees_all_of_it
+                a_node_that_looks_on_is_not_ready_for_what_an_older_program_makes
+                what_was_missed_is_left_out_if_that_was_chosen
+            }
+            renames {
+                a_renamed_reactor_continues_where_it_was
+                a_reactor_whose_former_name_is_unknown_begins_at_the_head
+                a_rename_in_a_deploy_repeats_no_effect
+                a_rename_that_is_rolled_back_repeats_no_effect
             }
             vanishing {
                 a_row_that_its_handler_deletes_is_gone
@@ -310,12 +352,28 @@ macro_rules! __conformance_rules {
                 a_resume_that_comes_while_a_halted_worker_looks_is_not_lost
                 a_request_is_found_by_an_owner_that_hears_nothing
                 a_request_that_cannot_be_read_stops_nothing_but_itself
+                a_parked_sequence_that_cannot_be_read_hides_no_other
                 a_thousand_requests_are_written_in_a_few_commits
+            }
+            undecoded {
+                what_can_be_decoded_later_is_handled_under_every_key_it_has
+                what_can_be_decoded_later_reaches_slices_that_have_changed_hands
+                what_was_left_out_undecoded_stays_left_out_for_every_key
+                what_was_skipped_undecoded_stays_skipped_for_every_key
+            }
+            poisoned {
+                other_keys_go_on_between_the_parts_of_a_retry
+                a_retry_that_is_interrupted_goes_on_where_it_was
+                hundreds_of_poisoned_keys_are_parked_in_a_few_commits
+            }
+            damaged {
+                an_unreadable_row_stops_what_it_belongs_to_and_nothing_else
             }
             operating {
                 a_pause_holds_on_every_node_and_over_restarts
                 a_halt_is_shown_on_every_node_and_resumed_from_any
                 a_reset_is_refused_while_others_work_and_works_from_any_node_once_paused
+                a_reset_right_after_a_pause_waits_for_what_is_handled
                 what_is_parked_is_asked_for_on_any_node_one_by_one_or_by_what_it_is
                 a_request_of_a_node_that_died_is_done_after_a_restart
                 two_operators_at_once_do_no_harm

@@ -88,7 +88,9 @@ async fn rows(app: &App) -> Rows {
 }
 
 /// Reads until the store answers.
-async fn read<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(mut look: impl FnMut() -> F) -> T {
+pub(super) async fn read<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(
+    mut look: impl FnMut() -> F,
+) -> T {
     let mut last = None;
     for _ in 0..1_000 {
         match look().await {

@@ -16,8 +16,8 @@ use crate::memory::MemoryBackend;
 use crate::services::Services;
 use crate::slices::Slices;
 use crate::store::{
-    Attempt, Backend, Builds, Commit, CommitError, Committed, Difference, EventFilter, EventStore,
-    Generation, IdempotencyKey, Outcome, Page, Position, RecordedEvent, Resolution, RowStore, Snapshot,
+    Attempt, Backend, Builds, Commit, CommitError, Committed, EventFilter, EventStore, Generation,
+    IdempotencyKey, Outcome, Page, Position, RecordedEvent, Resolution, RowSnapshot, RowStore, Snapshot,
     SnapshotStore, Span, StoreError, StoredRow, StreamId, Tables, Touched, Version,
 };
 
@@ -298,8 +298,8 @@ impl Backend for SimStore {
         Ok(super::SimTx::new(self.clone(), now(self.memory().begin())?))
     }
 
-    fn provide(&self, services: &mut Services) {
-        self.memory().provide(services);
+    fn provide(&self, services: &mut Services, own: &[Tables]) {
+        self.memory().provide(services, own);
         services.replace(std::sync::Arc::new(self.clone()));
     }
 
@@ -358,13 +358,25 @@ impl Builds for SimStore {
         self.attempt(attempt, Box::new(move || now(memory.switch(&tables, to, commit)))).await
     }
 
-    async fn compare(
+    async fn publish(&self, tables: &Tables, mut commit: Commit) -> Result<Committed, CommitError> {
+        let (memory, tables) = (self.memory().clone(), *tables);
+        let attempt = self.name(&mut commit);
+        self.attempt(attempt, Box::new(move || now(memory.publish(&tables, commit)))).await
+    }
+
+    async fn remove_version(
         &self,
-        tables: &Tables,
-        old: Generation,
-        new: Generation,
-        samples: usize,
-    ) -> Result<Vec<Difference>, StoreError> {
-        self.read_now(self.memory().compare(tables, old, new, samples)).await
+        projection: &str,
+        version: u32,
+        mut commit: Commit,
+    ) -> Result<Committed, CommitError> {
+        let (memory, projection) = (self.memory().clone(), projection.to_owned());
+        let attempt = self.name(&mut commit);
+        let remove = move || now(memory.remove_version(&projection, version, commit));
+        self.attempt(attempt, Box::new(remove)).await
+    }
+
+    async fn row_snapshot(&self) -> Result<Box<dyn RowSnapshot>, StoreError> {
+        self.read_now(self.memory().row_snapshot()).await
     }
 }

@@ -61,7 +61,7 @@ pub(crate) enum Command {
     /// Take whole partitions out of the log; print the names of their tables
     ///
     /// The tables stay in the schema, to be dumped and dropped. What has left is gone from every read: a stream that
-    /// began there loads from a snapshot only, and a projection that is built anew begins with what is kept.
+    /// began there loads from a snapshot only, and a projection that is rebuilt begins with what is kept.
     Archive {
         /// Partitions up to this position
         #[arg(long, value_name = "POSITION")]

@@ -1,0 +1,129 @@
+//! What a node does for a projection beside the work on its builds: queries are switched to a build that began by itself,
+//! what was replaced goes, the plain names are given, other versions go.
+//!
+//! One chore at a time, in a task of its own: none holds up the work. One that fails is tried again after a pause that doubles,
+//! and says why once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::context::NodeContext;
+use super::versions;
+use crate::cluster::Cluster;
+use crate::processor::kinds::runner::Runner;
+use crate::processor::rebuild::{begin_backfill, remove_build, switch_to_build};
+use crate::state::Versions;
+use crate::store::{Generation, Row};
+
+/// The pause after a chore that failed, at first and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub(super) enum Chore {
+    /// Queries read this build from then on.
+    Switch(Generation),
+    /// A build that has all events is begun.
+    Backfill,
+    /// This build goes.
+    Remove(Generation),
+    /// This program's version gets the plain names.
+    Publish(Row<Versions>),
+    /// It is noted which versions no node runs.
+    Note(Row<Versions>),
+    /// This version goes.
+    Forget(u32, Row<Versions>),
+}
+
+impl Chore {
+    const fn what(&self) -> &'static str {
+        match self {
+            Self::Switch(_) => "switching queries to a build that has all events",
+            Self::Backfill => "beginning a build that has all events",
+            Self::Remove(_) => "removing a build that was replaced",
+            Self::Publish(_) => "giving a version the plain names of its tables",
+            Self::Note(_) => "noting which versions are run",
+            Self::Forget(..) => "removing a version that no node runs",
+        }
+    }
+
+    /// Does it, or says why that cannot be.
+    async fn done(self, node: &NodeContext, runner: &Arc<dyn Runner>) -> Result<(), String> {
+        let in_words = |error: crate::store::StoreError| crate::chain(&error);
+        match self {
+            Self::Switch(to) => switch_to_build(node, &**runner, to).await.map_err(|e| crate::chain(&e)),
+            Self::Backfill => begin_backfill(node, runner).await.map_err(in_words)?,
+            Self::Remove(build) => remove_build(node, &**runner, build).await.map_err(|e| crate::chain(&e)),
+            Self::Publish(noted) => {
+                versions::publish(&*node.backend, &**runner, noted).await.map_err(in_words)
+            }
+            Self::Note(noted) => versions::note(&*node.backend, &noted).await.map_err(in_words),
+            Self::Forget(version, noted) => {
+                versions::forget(&*node.backend, &**runner, version, noted).await.map_err(in_words)
+            }
+        }
+    }
+}
+
+/// A chore that failed.
+struct Failed {
+    again: Instant,
+    pause: Duration,
+    why: String,
+}
+
+/// The chores of one processor on one node.
+#[derive(Default)]
+pub(super) struct House {
+    under_way: Option<(&'static str, JoinHandle<Result<(), String>>)>,
+    failed: BTreeMap<&'static str, Failed>,
+}
+
+impl House {
+    /// Begins the first of these whose time has come, if none is under way.
+    pub(super) async fn keep(
+        &mut self,
+        chores: impl IntoIterator<Item = Chore>,
+        node: &NodeContext,
+        runner: &Arc<dyn Runner>,
+        cluster: &Arc<Cluster>,
+    ) {
+        if self.under_way.as_ref().is_some_and(|(_, chore)| !chore.is_finished()) {
+            return;
+        }
+        if let Some((what, chore)) = self.under_way.take() {
+            let panicked = |panic: tokio::task::JoinError| Err(panic.to_string());
+            self.ended(what, chore.await.unwrap_or_else(panicked), &runner.name());
+        }
+        let now = Instant::now();
+        let is_due = |chore: &Chore| self.failed.get(chore.what()).is_none_or(|failed| failed.again <= now);
+        let Some(chore) = chores.into_iter().find(is_due) else { return };
+        let (what, node, runner, cluster) = (chore.what(), node.clone(), runner.clone(), cluster.clone());
+        let work = async move {
+            let done = chore.done(&node, &runner).await;
+            // What it came to is looked at soon; what failed, when its pause is over.
+            if done.is_ok() {
+                cluster.wake();
+            }
+            done
+        };
+        self.under_way = Some((what, tokio::spawn(work)));
+    }
+
+    fn ended(&mut self, what: &'static str, done: Result<(), String>, processor: &str) {
+        let before = self.failed.remove(what);
+        let Err(why) = done else { return };
+        let (pause, is_new) = match before {
+            Some(before) => ((before.pause * 2).min(PAUSE.1), before.why != why),
+            None => (PAUSE.0, true),
+        };
+        if is_new {
+            tracing::warn!(processor, why, "{what} failed, and is tried again");
+        }
+        self.failed.insert(what, Failed { again: Instant::now() + pause, pause, why });
+    }
+}

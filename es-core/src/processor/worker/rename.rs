@@ -1,0 +1,221 @@
+//! A reactor that has another name now: from one commit on, everything that is stored of it has the new one.
+//!
+//! Before that commit the row of its code says, under the old name, which name it is to have: nodes that work on it finish
+//! what is in flight and give it back, so no effect is repeated. The row stays. So a program that knows the reactor by the
+//! old name finds where it is, stands by for as long as a node runs it there, and takes it back after that.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::codes::after;
+use super::context::NodeSettings;
+use super::take_over::{STARTS, TRIES, made_by};
+use crate::cluster::{self, Share, Shares};
+use crate::processor::AnyBackend;
+use crate::processor::kinds::runner::Runner;
+use crate::state::{Build, Checkpoint, CodeRecord, codes, control};
+use crate::store::{Row, RowStore, RowWrite, StoreError, StoredRow, Table, write_rows};
+
+/// For how many leases those who work on it may finish what is in flight.
+const FINISHES: u32 = 3;
+/// When it is looked again whether they have.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// The name that a processor has now, if another program has given it one: found by the rows of codes. While it is given
+/// back, the last name leads to the first.
+pub(super) fn follow<'c>(name: &str, renamed: impl Fn(&str) -> Option<&'c str>) -> Option<&'c str> {
+    let names = std::iter::successors(renamed(name), |name| renamed(name));
+    names.take_while(|next| *next != name).last()
+}
+
+async fn has_shares(backend: &dyn AnyBackend, name: &str) -> Result<bool, StoreError> {
+    Shares::<Checkpoint>::checkpoints().exist(backend, &Build::first(name).to_string()).await
+}
+
+/// The name that everything stored of a processor has, if that is not its own: the one that it says it had, or the one that
+/// another program gave it.
+pub(crate) async fn other_name(
+    backend: &dyn AnyBackend,
+    runner: &dyn Runner,
+) -> Result<Option<String>, StoreError> {
+    if runner.keeps().tables().is_some() || has_shares(backend, &runner.name()).await? {
+        return Ok(None);
+    }
+    let rows = codes().all(backend).await?;
+    let of = |name: &str| {
+        let build = Build::first(name).to_string();
+        rows.iter().find(|row| row.key == build)?.value.renamed.as_deref()
+    };
+    for other in [follow(&runner.name(), of), runner.was()].into_iter().flatten() {
+        if has_shares(backend, other).await? {
+            return Ok(Some(other.to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+/// At the start of a program: what is stored under another name gets this one, unless another program has given it that
+/// name and runs. Whether it had, or has, another one.
+pub(crate) async fn settle_name(
+    backend: &dyn AnyBackend,
+    runner: &dyn Runner,
+    node: NodeSettings,
+) -> Result<bool, StoreError> {
+    let Some(other) = other_name(backend, runner).await? else { return Ok(false) };
+    if node.looks_on {
+        return Ok(true);
+    }
+    if runner.was() != Some(&*other) {
+        let now = backend.now().await?.as_microsecond();
+        let starts = made_by(backend, &Build::first(&other)).await?.value.until > now;
+        let runs = cluster::alive(backend).await?.values().any(|node| node.runs.contains(&other));
+        let processor = runner.name();
+        tracing::warn!(
+            processor,
+            now = other,
+            "another program has renamed it; it is continued from there once no node runs that"
+        );
+        if starts || runs {
+            return Ok(true);
+        }
+    }
+    rename(backend, runner, &other, node.lease).await?;
+    Ok(true)
+}
+
+/// Everything that is stored under another name has the processor's from now on. Whoever works on it is waited for, but not
+/// for long.
+pub(crate) async fn rename(
+    backend: &dyn AnyBackend,
+    runner: &dyn Runner,
+    from: &str,
+    lease: Duration,
+) -> Result<(), StoreError> {
+    let (shares, old, new) =
+        (Shares::<Checkpoint>::checkpoints(), Build::first(from), Build::first(&runner.name()));
+    announce(backend, &old, &new, lease).await?;
+    let started = Instant::now();
+    while started.elapsed() < lease * FINISHES && is_worked_on(backend, &old).await? {
+        tokio::time::sleep(AGAIN).await;
+    }
+    for tried in 1..=TRIES {
+        let of_old = shares.of(backend, &old.to_string()).await?;
+        if of_old.is_empty() {
+            // Another node was as fast, or whoever announced it got no further.
+            return Ok(());
+        }
+        let rows = moved(backend, runner, &of_old, &old, &new, lease).await?;
+        if write_rows(backend, rows).await?.is_yes() {
+            tracing::info!(from, to = %new.processor, "a processor was renamed");
+            return Ok(());
+        }
+        if tried == 1 {
+            for share in of_old {
+                shares.interrupt(backend, share).await?;
+            }
+        }
+    }
+    let moving = std::io::Error::other("its shares are written all the time");
+    Err(StoreError::transient("renaming a processor", moving))
+}
+
+/// Says which name it is to have: until then those who work on it give it back, and after that they stand by.
+async fn announce(
+    backend: &dyn AnyBackend,
+    old: &Build,
+    new: &Build,
+    lease: Duration,
+) -> Result<(), StoreError> {
+    loop {
+        let announced = has_shares(backend, &old.processor).await?;
+        let mut row = made_by(backend, if announced { old } else { new }).await?;
+        // Whoever announced it before got no further, if there are no shares.
+        row.value.renamed = announced.then(|| new.processor.to_string());
+        if announced {
+            row.value.until = until(backend, lease).await?;
+        }
+        if write_rows(backend, vec![codes().put(&row)?]).await?.is_yes() {
+            return Ok(());
+        }
+    }
+}
+
+async fn until(backend: &dyn AnyBackend, lease: Duration) -> Result<i64, StoreError> {
+    let starts = i64::try_from((lease * STARTS).as_micros()).unwrap_or(i64::MAX);
+    Ok(backend.now().await?.as_microsecond().saturating_add(starts))
+}
+
+async fn is_worked_on(backend: &dyn AnyBackend, build: &Build) -> Result<bool, StoreError> {
+    // Shares first: whoever has one has said before that it is alive.
+    let shares = Shares::<Checkpoint>::checkpoints().of(backend, &build.to_string()).await?;
+    let alive = cluster::alive(backend).await?;
+    Ok(shares.iter().filter_map(|share| share.owner).any(|owner| alive.contains_key(&owner)))
+}
+
+/// The rows of one commit: what the old name had has the new one. A worker of before finds its share written, and so does
+/// whoever has read what was parked.
+async fn moved(
+    backend: &dyn AnyBackend,
+    runner: &dyn Runner,
+    of_old: &[Share<Checkpoint>],
+    old: &Build,
+    new: &Build,
+    lease: Duration,
+) -> Result<Vec<RowWrite>, StoreError> {
+    let (shares, until) = (Shares::<Checkpoint>::checkpoints(), until(backend, lease).await?);
+    let mut rows = Vec::new();
+    for share in of_old {
+        let next = Share { group: new.to_string().into(), ..share.owned_by(None) };
+        rows.push(shares.put(&shares.placed(backend, next).await?)?);
+        rows.push(shares.retire(share)?);
+    }
+    for (old, new) in old.tables().into_iter().zip(new.tables()) {
+        rows.extend(moved_table(backend, &old, &new).await?);
+    }
+    if let Some(asked) = control().get(backend, &old.processor).await? {
+        let rev = control().get(backend, &new.processor).await?.map_or(0, |row| row.rev);
+        let key = new.processor.to_string();
+        rows.extend([control().delete(&asked), control().put(&Row { key, rev, value: asked.value })?]);
+    }
+    let (before, after_it) = (made_by(backend, old).await?, made_by(backend, new).await?);
+    let from = of_old.iter().map(|share| share.progress.position).min().unwrap_or_default();
+    let made = CodeRecord { until, ..after(before.value.known(), &runner.code(), from) };
+    let renamed = CodeRecord { renamed: Some(new.processor.to_string()), ..before.value.clone() };
+    rows.push(codes().put(&Row { value: made, ..after_it })?);
+    rows.push(codes().put(&Row { value: renamed, ..before })?);
+    Ok(rows)
+}
+
+/// All rows of a table, in another one that has none.
+async fn moved_table(
+    rows: &dyn RowStore,
+    old: &Arc<str>,
+    new: &Arc<str>,
+) -> Result<Vec<RowWrite>, StoreError> {
+    let stored = Table::<()>::own(old.clone()).stored(rows).await?.into_iter();
+    let both = |row: StoredRow| {
+        let gone = RowWrite { table: old.clone(), key: row.key.clone(), rev: row.rev, row: None };
+        [gone, RowWrite { table: new.clone(), key: row.key, rev: 0, row: Some(row.data) }]
+    };
+    Ok(stored.flat_map(both).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::follow;
+
+    #[test]
+    fn the_last_name_is_found_also_while_it_is_given_back() {
+        let renames = |rows: &'static [(&str, &str)]| {
+            move |name: &str| rows.iter().find(|(from, _)| *from == name).map(|(_, to)| *to)
+        };
+        let twice = renames(&[("mails", "letters"), ("letters", "post")]);
+        assert_eq!([follow("mails", twice), follow("letters", twice)], [Some("post"); 2]);
+        assert_eq!(follow("post", twice), None);
+        // The first program is about to take it back.
+        let back = renames(&[("mails", "letters"), ("letters", "post"), ("post", "mails")]);
+        assert_eq!([follow("mails", back), follow("letters", back)], [Some("post"), Some("mails")]);
+    }
+}

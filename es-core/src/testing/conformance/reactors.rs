@@ -1,0 +1,350 @@
+//! Reactors that act on several streams at the same time: P1, P3, P10, P14, P15, K1.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use super::domain::Deposited;
+use super::double::{Double, Line};
+use super::payments::{World, eventually, parked_keys, payment, retry, rows};
+use super::{LIMIT, Subject, settle, start};
+use crate::projection::Partition;
+use crate::services::{Scope, Services};
+use crate::store::{Backend, EventFilter, Position, RecordedEvent};
+use crate::{App, AppBuilder, BoxError, Reactor};
+
+/// Short, so that a node which has gone is soon known to be.
+const LEASE: Duration = Duration::from_millis(400);
+/// How many calls are in flight at most.
+pub(super) const N: usize = 4;
+/// How many events a batch has at most.
+const BATCH: usize = 8 * N;
+const ACCOUNTS: usize = 12;
+
+/// Calls that wait until they may end. Clones share them, on whichever node they are made.
+#[derive(Clone, Debug)]
+pub(super) struct Posts<const IN_FLIGHT: usize = N> {
+    may: Arc<Semaphore>,
+    calls: Arc<Mutex<Calls>>,
+}
+
+/// What the calls have come to.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    /// How many are in flight, by stream.
+    now: BTreeMap<String, usize>,
+    /// How many were in flight at most.
+    most: usize,
+    /// How often two of one stream were.
+    pub(super) overlaps: usize,
+    begun: Vec<Position>,
+    pub(super) acted: Vec<(String, Position)>,
+    /// The calls of these streams fail, and how often they did.
+    pub(super) failing: BTreeMap<String, usize>,
+}
+
+impl Calls {
+    pub(super) fn in_flight(&self) -> usize {
+        self.now.values().sum()
+    }
+
+    /// For which events it has acted, of each stream in order.
+    fn by_stream(&self) -> BTreeMap<&str, Vec<Position>> {
+        let mut streams = BTreeMap::<&str, Vec<Position>>::new();
+        self.acted.iter().for_each(|(stream, position)| streams.entry(stream).or_default().push(*position));
+        streams
+    }
+
+    /// It has acted for so many events of each account in order, once for each; or again, after a crash.
+    pub(super) fn assert_complete(&self, n: usize, once: bool) {
+        assert_eq!(self.overlaps, 0, "two calls of one stream were in flight");
+        let mut streams = self.by_stream();
+        assert_eq!(streams.len(), ACCOUNTS, "{streams:?}");
+        for (stream, acted) in &mut streams {
+            if !once {
+                acted.dedup();
+            }
+            assert!(acted.len() == n && acted.is_sorted_by(|a, b| a < b), "{stream}: {acted:?}");
+        }
+    }
+
+    /// How many calls were made again for what had been done.
+    pub(super) fn repeats(&self) -> usize {
+        self.acted.len() - self.acted.iter().collect::<BTreeSet<_>>().len()
+    }
+}
+
+impl<const IN_FLIGHT: usize> Posts<IN_FLIGHT> {
+    /// Calls of which so many may end.
+    pub(super) fn new(may: usize) -> Self {
+        Self { may: Arc::new(Semaphore::new(may)), calls: Arc::default() }
+    }
+
+    pub(super) fn calls(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn open(&self) {
+        self.may.add_permits(100_000);
+    }
+
+    fn wiring<B: Backend + Clone>(&self, backend: &B) -> AppBuilder<B> {
+        let retries = (Duration::from_millis(1), Duration::from_millis(5));
+        App::on(backend.clone()).reactor(self.clone()).processor_retries(2, retries.0, retries.1)
+    }
+
+    pub(super) async fn until(&self, what: impl Fn(&Calls) -> bool) {
+        eventually(async || {
+            let calls = self.calls();
+            if what(&calls) { Ok(()) } else { Err(format!("{calls:?}")) }
+        })
+        .await;
+    }
+}
+
+/// A call, also one that is given up.
+struct InFlight<'c>(&'c Mutex<Calls>, String);
+
+impl<'c> InFlight<'c> {
+    fn begin(calls: &'c Mutex<Calls>, event: &RecordedEvent) -> Self {
+        let (mut now, stream) =
+            (calls.lock().unwrap_or_else(PoisonError::into_inner), event.stream.to_string());
+        let of_stream = now.now.entry(stream.clone()).or_default();
+        *of_stream += 1;
+        now.overlaps += usize::from(*of_stream > 1);
+        now.most = now.most.max(now.in_flight());
+        now.begun.push(event.place());
+        drop(now);
+        Self(calls, stream)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        let mut calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *calls.now.get_mut(&self.1).expect("it has begun") -= 1;
+    }
+}
+
+impl<const IN_FLIGHT: usize> Reactor for Posts<IN_FLIGHT> {
+    const NAME: &'static str = "posts";
+    const PARTITION: Partition = if IN_FLIGHT > 1 { Partition::Stream } else { Partition::Whole };
+    const IN_FLIGHT: usize = IN_FLIGHT;
+    fn filter() -> EventFilter {
+        EventFilter::of::<Deposited>()
+    }
+    async fn react(&self, event: &RecordedEvent, _: Scope<'_>) -> Result<(), BoxError> {
+        let in_flight = InFlight::begin(&self.calls, event);
+        self.may.acquire().await?.forget();
+        let mut calls = self.calls();
+        if let Some(failed) = calls.failing.get_mut(&in_flight.1) {
+            *failed += 1;
+            return Err("the mailbox is full".into());
+        }
+        calls.acted.push((in_flight.1.clone(), event.place()));
+        drop(calls);
+        Ok(())
+    }
+    fn missing(_: &Services) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// Lets a reactor begin before the payments, so that its first batch has many of them.
+async fn activate<S: Subject>(world: &World<S>, posts: &Posts<N>) {
+    assert!(start(|| posts.wiring(&world.store.0)).await.shutdown(LIMIT).await);
+}
+
+/// The payments from one amount to another, into each account one after the other.
+pub(super) async fn rounds<S: Subject>(world: &World<S>, amounts: std::ops::RangeInclusive<i64>) {
+    for n in amounts {
+        for account in 0..ACCOUNTS {
+            world.put(&account.to_string(), vec![payment(n)]).await;
+        }
+    }
+}
+
+/// P15
+pub async fn streams_are_acted_on_at_the_same_time_and_each_in_order<S: Subject>(subject: S) {
+    let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));
+    activate(&world, &posts).await;
+    rounds(&world, 1..=3).await;
+    let app = start(|| posts.wiring(&world.store.0)).await;
+    posts.until(|calls| calls.in_flight() == N).await;
+    posts.open();
+    settle(&app).await;
+    posts.calls().assert_complete(3, true);
+    assert_eq!(posts.calls().most, N, "neither more nor fewer");
+    // One stream alone has one call in flight.
+    posts.calls().most = 0;
+    world.pay("0", 4..=40).await;
+    settle(&app).await;
+    let calls = posts.calls();
+    assert_eq!((calls.most, calls.repeats()), (1, 0));
+}
+
+/// P3, P15
+pub async fn nodes_share_the_streams_of_a_reactor_and_keep_their_order<S: Subject>(subject: S) {
+    let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));
+    let other = subject.again(&world.store.0).await;
+    activate(&world, &posts).await;
+    rounds(&world, 1..=3).await;
+    let first = start(|| posts.wiring(&world.store.0)).await;
+    posts.until(|calls| calls.in_flight() == N).await;
+    // In the middle of a batch another node comes for its share.
+    let second = start(|| posts.wiring(&other)).await;
+    posts.open();
+    eventually(async || {
+        let rows = rows(&world.store, "checkpoints").await;
+        let owners: BTreeSet<_> = rows.iter().filter_map(|(_, row)| row["owner"].as_str()).collect();
+        if owners.len() == 2 { Ok(()) } else { Err(format!("{rows:?}")) }
+    })
+    .await;
+    rounds(&world, 4..=9).await;
+    settle(&first).await;
+    settle(&second).await;
+    posts.calls().assert_complete(9, false);
+    assert!(posts.calls().most <= 2 * N);
+    // What the other node has begun is waited for; then the rest is this one's.
+    assert!(first.shutdown(LIMIT).await);
+    rounds(&world, 10..=10).await;
+    settle(&second).await;
+    posts.calls().assert_complete(10, false);
+}
+
+/// K1
+pub async fn a_call_that_fails_parks_its_stream_and_repeats_no_other<S: Subject>(subject: S) {
+    let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));
+    activate(&world, &posts).await;
+    rounds(&world, 1..=1).await;
+    let app = start(|| posts.wiring(&world.store.0)).await;
+    posts.until(|calls| calls.in_flight() == N).await;
+    let failing = ["account-1", "account-2", "account-7"];
+    posts.calls().failing = failing.iter().map(|stream| ((*stream).to_owned(), 0)).collect();
+    posts.open();
+    rounds(&world, 2..=5).await;
+    settle(&app).await;
+    let processor = &app.processors()[0];
+    assert_eq!(parked_keys(processor).await, failing.map(|stream| (stream.to_owned(), 5)));
+    {
+        let mut calls = posts.calls();
+        assert_eq!((calls.by_stream().len(), calls.acted.len(), calls.repeats()), (9, 9 * 5, 0));
+        assert!(calls.failing.values().all(|failed| *failed >= 3), "it was tried again: {:?}", calls.failing);
+        calls.failing.clear();
+    }
+    for stream in failing {
+        assert_eq!(retry(processor, stream).await, None);
+    }
+    rounds(&world, 6..=6).await;
+    settle(&app).await;
+    posts.calls().assert_complete(6, true);
+}
+
+/// P1
+pub async fn a_batch_of_calls_is_one_commit<S: Subject>(subject: S) {
+    let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));
+    let line = Double::new(world.store.0.clone());
+    activate(&world, &posts).await;
+    rounds(&world, 1..=20).await;
+    let app = start(|| posts.wiring(&line)).await;
+    posts.until(|calls| calls.in_flight() == N).await;
+    let before = line.commits("checkpoints").len();
+    posts.open();
+    settle(&app).await;
+    posts.calls().assert_complete(20, true);
+    let (events, commits) = (20 * ACCOUNTS, line.commits("checkpoints").len() - before);
+    assert!(commits >= events / BATCH && commits <= events / 8, "{commits} commits for {events} events");
+}
+
+/// P14
+pub async fn a_shutdown_waits_for_the_calls_in_flight_and_begins_none<S: Subject>(subject: S) {
+    let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));
+    activate(&world, &posts).await;
+    rounds(&world, 1..=1).await;
+    let app = start(|| posts.wiring(&world.store.0)).await;
+    posts.until(|calls| calls.in_flight() == N).await;
+    let mut closing = Box::pin(app.shutdown(LIMIT));
+    assert!(futures::poll!(&mut closing).is_pending(), "calls are in flight");
+    posts.may.add_permits(N);
+    assert!(closing.await);
+    let before: Vec<Position> = posts.calls().begun.clone();
+    assert_eq!((before.len(), posts.calls().acted.len()), (N, N), "those that were in flight");
+    posts.open();
+    let next = start(|| posts.wiring(&world.store.0)).await;
+    rounds(&world, 2..=2).await;
+    settle(&next).await;
+    posts.calls().assert_complete(2, false);
+    let twice = posts.calls().repeats();
+    assert!(twice <= N, "{twice}: no more than what the store may not have heard of");
+}
+
+/// P3
+pub async fn no_call_begins_once_the_lease_may_have_run_out<S: Subject>(subject: S) {
+    let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));
+    let line = Double::new(world.store.0.clone());
+    activate(&world, &posts).await;
+    rounds(&world, 1..=2).await;
+    let app = start(|| posts.wiring(&line).lease(LEASE)).await;
+    posts.until(|calls| calls.in_flight() == N).await;
+    line.set(Line::Down);
+    // Whoever takes it over may do so from now on.
+    tokio::time::sleep(LEASE * 2).await;
+    posts.open();
+    posts.until(|calls| calls.acted.len() >= N && calls.in_flight() == 0).await;
+    assert_eq!(posts.calls().begun.len(), N);
+    line.set(Line::Up);
+    settle(&app).await;
+    posts.calls().assert_complete(2, false);
+}
+
+/// P14
+pub async fn a_crash_repeats_no_more_than_a_batch<S: Subject>(subject: S) {
+    let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));
+    let line = Double::new(subject.again(&world.store.0).await);
+    activate(&world, &posts).await;
+    rounds(&world, 1..=10).await;
+    let first = start(|| posts.wiring(&line).lease(LEASE)).await;
+    posts.until(|calls| calls.in_flight() == N).await;
+    line.set(Line::Down);
+    posts.may.add_permits(N);
+    posts.until(|calls| calls.acted.len() == N).await;
+    drop(first);
+    let second = start(|| posts.wiring(&world.store.0).lease(LEASE)).await;
+    posts.open();
+    settle(&second).await;
+    let calls = posts.calls();
+    let all: BTreeSet<&(String, Position)> = calls.acted.iter().collect();
+    assert_eq!(all.len(), 10 * ACCOUNTS);
+    assert!(calls.repeats() <= BATCH, "{} of {BATCH}", calls.repeats());
+}
+
+/// P10
+pub async fn a_checkpoint_that_cannot_be_written_repeats_no_call<S: Subject>(subject: S) {
+    let (world, one, many) = (World::new(&subject).await, Posts::<1>::new(0), Posts::<N>::new(0));
+    let line = Double::new(world.store.0.clone());
+    let other = super::store(&subject).await;
+    let further = Double::new(other.0.clone());
+    let (by_one, by_many) = (start(|| one.wiring(&line)).await, start(|| many.wiring(&further)).await);
+    rounds(&world, 1..=2).await;
+    for account in 0..ACCOUNTS {
+        other.put(&format!("account-{account}"), vec![payment(1), payment(2)]).await;
+    }
+    one.until(|calls| calls.in_flight() == 1).await;
+    many.until(|calls| calls.in_flight() > 0).await;
+    for line in [&line, &further] {
+        line.set(Line::Refuses("checkpoints"));
+    }
+    one.open();
+    many.open();
+    one.until(|calls| !calls.acted.is_empty()).await;
+    many.until(|calls| !calls.acted.is_empty()).await;
+    for line in [&line, &further] {
+        line.set(Line::Up);
+    }
+    settle(&by_one).await;
+    settle(&by_many).await;
+    one.calls().assert_complete(2, true);
+    many.calls().assert_complete(2, true);
+}

@@ -1,0 +1,152 @@
+//! Reactors that get another name: P10, P18.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::domain::Deposited;
+use super::patient::Patient;
+use super::payments::{World, eventually, parked_keys, payment, retry, rows, until};
+use super::reactors::{N, Posts, rounds};
+use super::{LIMIT, Subject, settle, start};
+use crate::processor::{Processor, ProcessorState};
+use crate::projection::Partition;
+use crate::services::{Scope, Services};
+use crate::store::{EventFilter, RecordedEvent};
+use crate::{App, BoxError, Reactor};
+
+/// Long enough for a busy machine, and short enough to be waited for.
+const LEASE: Duration = Duration::from_secs(1);
+
+/// The same reactor before and after it was renamed.
+#[derive(Clone, Debug)]
+struct Named<const RENAMED: bool>(Posts<N>);
+
+impl<const RENAMED: bool> Reactor for Named<RENAMED> {
+    const NAME: &'static str = if RENAMED { "letters" } else { "mails" };
+    const WAS: Option<&'static str> = if RENAMED { Some("mails") } else { None };
+    const PARTITION: Partition = Partition::Stream;
+    const IN_FLIGHT: usize = N;
+    fn filter() -> EventFilter {
+        EventFilter::of::<Deposited>()
+    }
+    async fn react(&self, event: &RecordedEvent, scope: Scope<'_>) -> Result<(), BoxError> {
+        self.0.react(event, scope).await
+    }
+    fn missing(_: &Services) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// A node that runs it under one of its names.
+async fn node<const RENAMED: bool, S: Subject>(
+    subject: &S,
+    of: &Patient<S::Backend>,
+    posts: &Posts<N>,
+) -> App {
+    let backend = subject.again(&of.0).await;
+    let retries = (Duration::from_millis(1), Duration::from_millis(5));
+    let wiring = || App::on(backend.clone()).reactor(Named::<RENAMED>(posts.clone())).lease(LEASE);
+    start(|| wiring().processor_retries(2, retries.0, retries.1)).await
+}
+
+fn processor(app: &App) -> &Processor {
+    &app.processors()[0]
+}
+
+async fn stands_by(app: &App) {
+    until(processor(app), |status| status.state == ProcessorState::StandingBy).await;
+}
+
+/// P10
+pub async fn a_renamed_reactor_continues_where_it_was<S: Subject>(subject: S) {
+    let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));
+    posts.open();
+    posts.calls().failing = BTreeMap::from([("account-1".to_owned(), 0)]);
+    let mails = node::<false, _>(&subject, &world.store, &posts).await;
+    rounds(&world, 1..=2).await;
+    settle(&mails).await;
+    assert!(mails.shutdown(LIMIT).await);
+    // While none runs.
+    rounds(&world, 3..=3).await;
+    let letters = node::<true, _>(&subject, &world.store, &posts).await;
+    settle(&letters).await;
+    assert_eq!(parked_keys(processor(&letters)).await, [("account-1".to_owned(), 3)]);
+    posts.calls().failing.clear();
+    assert_eq!(retry(processor(&letters), "account-1").await, None);
+    posts.calls().assert_complete(3, true);
+    for table in ["mails~1/parked", "mails~1/parked/events"] {
+        assert_eq!(rows(&world.store, table).await, []);
+    }
+}
+
+/// P10
+pub async fn a_reactor_whose_former_name_is_unknown_begins_at_the_head<S: Subject>(subject: S) {
+    let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));
+    posts.open();
+    rounds(&world, 1..=1).await;
+    let letters = node::<true, _>(&subject, &world.store, &posts).await;
+    rounds(&world, 2..=2).await;
+    settle(&letters).await;
+    posts.calls().assert_complete(1, true);
+}
+
+/// P18
+pub async fn a_rename_in_a_deploy_repeats_no_effect<S: Subject>(subject: S) {
+    let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));
+    let mails = node::<false, _>(&subject, &world.store, &posts).await;
+    rounds(&world, 1..=2).await;
+    posts.until(|calls| calls.in_flight() > 0).await;
+    let announced = async {
+        eventually(async || {
+            let rows = rows(&world.store, "es.codes").await;
+            let renamed = rows.iter().any(|(build, row)| build == "mails~1" && row["renamed"] == "letters");
+            if renamed { Ok(()) } else { Err(format!("{rows:?}")) }
+        })
+        .await;
+        posts.open();
+    };
+    let (letters, ()) = futures::join!(node::<true, _>(&subject, &world.store, &posts), announced);
+    settle(&letters).await;
+    stands_by(&mails).await;
+    posts.calls().assert_complete(2, true);
+    rounds(&world, 3..=3).await;
+    settle(&letters).await;
+    posts.calls().assert_complete(3, true);
+}
+
+/// P18
+pub async fn a_rename_that_is_rolled_back_repeats_no_effect<S: Subject>(subject: S) {
+    let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));
+    posts.open();
+    let mails = node::<false, _>(&subject, &world.store, &posts).await;
+    rounds(&world, 1..=1).await;
+    settle(&mails).await;
+    let letters = node::<true, _>(&subject, &world.store, &posts).await;
+    rounds(&world, 2..=2).await;
+    settle(&letters).await;
+    // The older program starts again in the middle of the deploy.
+    assert!(mails.shutdown(LIMIT).await);
+    let mails = node::<false, _>(&subject, &world.store, &posts).await;
+    rounds(&world, 3..=3).await;
+    settle(&mails).await;
+    stands_by(&mails).await;
+    // Rolled back: with its last node gone, the older one takes it back.
+    posts.calls().failing = BTreeMap::from([("account-1".to_owned(), 0)]);
+    rounds(&world, 4..=4).await;
+    settle(&letters).await;
+    assert!(letters.shutdown(LIMIT).await);
+    rounds(&world, 5..=5).await;
+    settle(&mails).await;
+    assert_eq!(parked_keys(processor(&mails)).await, [("account-1".to_owned(), 2)]);
+    posts.calls().failing.clear();
+    assert_eq!(retry(processor(&mails), "account-1").await, None);
+    posts.calls().assert_complete(5, true);
+    // Rolled forward.
+    let letters = node::<true, _>(&subject, &world.store, &posts).await;
+    rounds(&world, 6..=6).await;
+    world.put("0", vec![payment(7)]).await;
+    settle(&letters).await;
+    stands_by(&mails).await;
+    let calls = posts.calls();
+    assert_eq!((calls.acted.len(), calls.repeats(), calls.overlaps), (6 * 12 + 1, 0, 0));
+}

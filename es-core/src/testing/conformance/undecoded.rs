@@ -1,0 +1,177 @@
+//! Events that cannot be decoded, and can be later: K10, K12.
+
+use std::time::Duration;
+
+use super::patient::ask;
+use super::payments::{
+    Kind, Ledger, Poison, Skipping, Tally, World, answered, discard, eventually, parked_keys, payment, retry,
+};
+use super::{LIMIT, Subject, settle, start};
+use crate::App;
+use crate::processor::{Processor, RebuildOptions};
+use crate::store::Position;
+
+/// Accounts of many slices.
+const ACCOUNTS: [&str; 6] = ["b", "c", "d", "e", "f", "g"];
+
+fn view(app: &App) -> &Processor {
+    app.processor::<Ledger>().expect("it runs")
+}
+
+async fn started<S: Subject>(world: &World<S>, workers: usize) -> App {
+    start(|| World::<S>::wiring(&world.store.0).workers(workers)).await
+}
+
+/// How many payments, over what, and how many of them in disorder.
+fn told(tally: Option<&Tally>) -> (u64, i64, u64) {
+    tally.map_or((0, 0, 0), |tally| (tally.n, tally.sum, tally.disorder))
+}
+
+async fn assert_told<S: Subject>(world: &World<S>, account: &str, right: (u64, i64, u64)) {
+    assert_eq!(told(world.tally(account).await.as_ref()), right, "account {account}");
+}
+
+/// K10
+pub async fn what_can_be_decoded_later_is_handled_under_every_key_it_has<S: Subject>(subject: S) {
+    let world = World::new(&subject).await;
+    let (hidden, failing) = (Poison::new(), Poison::new());
+    let app = started(&world, 4).await;
+    world.pay("b", 1..=1).await;
+    world.put("c", vec![failing.payment(1, "fails")]).await;
+    world.put("a", vec![payment(1), hidden.hidden(2, &ACCOUNTS), payment(3)]).await;
+    world.put("c", vec![payment(3)]).await;
+    world.put("b", vec![payment(3)]).await;
+    settle(&app).await;
+    assert_eq!(parked_keys(view(&app)).await, [("a".to_owned(), 2), ("c".to_owned(), 2)]);
+    let left = retry(view(&app), "a").await.expect("it cannot be decoded yet");
+    assert_eq!((left.position, left.events), (Position(4), 2));
+    hidden.mend();
+    // Whoever is told that it went through finds it everywhere.
+    assert_eq!(retry(view(&app), "a").await, None);
+    for account in &ACCOUNTS[2..] {
+        assert_told(&world, account, (1, 2, 1)).await;
+    }
+    assert_told(&world, "a", (2, 4, 1)).await;
+    // After what was handled before it could be decoded, and in its place among what was not.
+    assert_told(&world, "b", (3, 6, 2)).await;
+    assert_eq!(parked_keys(view(&app)).await, [("c".to_owned(), 3)]);
+    failing.mend();
+    assert_eq!(retry(view(&app), "c").await, None);
+    assert_told(&world, "c", (3, 6, 0)).await;
+    // Once more from the log: now everything is in its order.
+    let keys = ["b".to_owned(), "d".to_owned()];
+    answered(|| view(&app).rebuild_keys(&keys, LIMIT)).await.expect("it is a view");
+    assert_told(&world, "b", (3, 6, 0)).await;
+    let rebuild = ask(|| view(&app).rebuild_online(RebuildOptions::default())).await;
+    ask(|| rebuild.caught_up(LIMIT)).await;
+    ask(|| rebuild.switch()).await;
+    for account in &ACCOUNTS[2..] {
+        assert_told(&world, account, (1, 2, 1)).await;
+    }
+    assert_told(&world, "c", (3, 6, 0)).await;
+}
+
+/// K10
+pub async fn what_can_be_decoded_later_reaches_slices_that_have_changed_hands<S: Subject>(subject: S) {
+    let (world, first, second) = (World::new(&subject).await, Poison::new(), Poison::new());
+    let app = started(&world, 1).await;
+    world.put("a", vec![first.hidden(1, &ACCOUNTS)]).await;
+    settle(&app).await;
+    assert!(app.shutdown(LIMIT).await);
+    // In four parts, and then in other ones, on two nodes.
+    let app = started(&world, 4).await;
+    world.put("a2", vec![second.hidden(2, &ACCOUNTS)]).await;
+    settle(&app).await;
+    assert!(app.shutdown(LIMIT).await);
+    let lease = Duration::from_millis(400);
+    let backends = [world.store.0.clone(), subject.again(&world.store.0).await];
+    let node = async |backend| start(|| World::<S>::wiring(backend).workers(2).lease(lease)).await;
+    let apps = [node(&backends[0]).await, node(&backends[1]).await];
+    world.pay("z", 1..=1).await;
+    for app in &apps {
+        settle(app).await;
+    }
+    eventually(|| async {
+        let owners = super::payments::rows(&world.store, "checkpoints").await.into_iter();
+        let owners: std::collections::BTreeSet<String> = owners
+            .filter(|(key, _)| key.starts_with(Kind::View.name()))
+            .filter_map(|(_, row)| row["owner"].as_str().map(str::to_owned))
+            .collect();
+        if owners.len() == 2 { Ok(()) } else { Err(format!("{owners:?} have a part")) }
+    })
+    .await;
+    first.mend();
+    assert_eq!(retry(view(&apps[1]), "a").await, None);
+    second.mend();
+    assert_eq!(retry(view(&apps[0]), "a2").await, None);
+    for account in ACCOUNTS {
+        assert_told(&world, account, (2, 3, 0)).await;
+    }
+    assert_eq!(super::payments::rows(&world.store, "ledger/1~1/undecoded").await, []);
+    assert_eq!(parked_keys(view(&apps[0])).await, []);
+}
+
+/// K12
+pub async fn what_was_left_out_undecoded_stays_left_out_for_every_key<S: Subject>(subject: S) {
+    let (world, hidden) = (World::new(&subject).await, Poison::new());
+    let app = started(&world, 3).await;
+    world.put("a", vec![payment(1), hidden.hidden(2, &ACCOUNTS)]).await;
+    world.pay("b", 1..=1).await;
+    settle(&app).await;
+    discard(view(&app), "a", "nobody can read it").await;
+    hidden.mend();
+    let keys = ACCOUNTS.map(str::to_owned);
+    answered(|| view(&app).rebuild_keys(&keys, LIMIT)).await.expect("it is a view");
+    assert!(app.shutdown(LIMIT).await);
+    let app = started(&world, 1).await;
+    let right = async |b, others| {
+        assert_told(&world, "a", (1, 1, 0)).await;
+        assert_told(&world, "b", b).await;
+        for account in &ACCOUNTS[1..] {
+            assert_told(&world, account, others).await;
+        }
+    };
+    settle(&app).await;
+    right((1, 1, 0), (0, 0, 0)).await;
+    let once_more = RebuildOptions::default();
+    for (options, b, others) in
+        [(once_more, (1, 1, 0), (0, 0, 0)), (once_more.repeat_skips(), (2, 3, 2), (1, 2, 1))]
+    {
+        let rebuild = ask(|| view(&app).rebuild_online(options)).await;
+        ask(|| rebuild.caught_up(LIMIT)).await;
+        ask(|| rebuild.switch()).await;
+        settle(&app).await;
+        right(b, others).await;
+        ask(|| view(&app).drop_previous()).await;
+    }
+}
+
+/// K12
+pub async fn what_was_skipped_undecoded_stays_skipped_for_every_key<S: Subject>(subject: S) {
+    let (world, hidden) = (World::new(&subject).await, Poison::new());
+    let wiring = || {
+        let retries = (Duration::from_millis(1), Duration::from_millis(5));
+        App::on(world.store.0.clone())
+            .view::<Skipping>()
+            .workers(4)
+            .processor_retries(1, retries.0, retries.1)
+    };
+    let app = start(wiring).await;
+    world.put("a", vec![payment(1), hidden.hidden(2, &ACCOUNTS), payment(3)]).await;
+    settle(&app).await;
+    hidden.mend();
+    assert!(app.shutdown(LIMIT).await);
+    let app = start(wiring).await;
+    world.pay("z", 1..=1).await;
+    settle(&app).await;
+    let keys = ACCOUNTS.map(str::to_owned);
+    let processor = app.processor::<Skipping>().expect("it runs");
+    answered(|| processor.rebuild_keys(&keys, LIMIT)).await.expect("it is a view");
+    for account in ACCOUNTS {
+        assert_eq!(world.tally_of("skipping/1", account).await, None, "account {account}");
+    }
+    let a = world.tally_of("skipping/1", "a").await.expect("a row");
+    assert_eq!((a.n, a.sum), (2, 4));
+    let skipped = ask(|| processor.skipped()).await;
+    assert_eq!(skipped.iter().map(|skip| (skip.position.0, skip.undecoded)).collect::<Vec<_>>(), [(2, true)]);
+}

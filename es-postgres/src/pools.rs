@@ -1,0 +1,82 @@
+//! Connections of the user's own. What they see of the tables of projections is looked up each time that one is taken.
+
+use std::sync::{Mutex, PoisonError};
+
+use es_core::store::Tables;
+use sqlx::postgres::{PgConnection, PgPoolOptions};
+use sqlx::{Executor as _, PgPool, SqlStr};
+
+use crate::args::quote;
+use crate::db::Stale;
+use crate::{Db, PgOptions, schema};
+
+#[derive(Debug)]
+pub(crate) struct Pools {
+    /// For transactions, and for queries outside of apps: plain names mean the published versions.
+    pub(crate) users: PgPool,
+    pub(crate) stale: Stale,
+    /// For queries of apps, by their own versions: those come first.
+    apps: Mutex<Vec<(Vec<Version>, PgPool)>>,
+}
+
+/// A projection's name, and a version of it.
+type Version = (&'static str, u32);
+
+impl Pools {
+    pub(crate) fn new(options: &PgOptions) -> Self {
+        let stale = Stale::default();
+        Self { users: pool(options, &stale, &[]), stale, apps: Mutex::default() }
+    }
+
+    /// What queries of an app with these projections read through. Apps with the same versions share connections.
+    pub(crate) fn db(&self, options: &PgOptions, own: &[Tables]) -> Db {
+        let with_tables = own.iter().filter(|tables| !tables.schema.trim().is_empty());
+        let mut own: Vec<Version> = with_tables.map(|tables| (tables.name, tables.version)).collect();
+        if own.is_empty() {
+            return Db::new(self.users.clone(), self.stale.clone());
+        }
+        own.sort_unstable();
+        let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = apps.iter().find(|(versions, _)| *versions == own);
+        let pool = known.map(|(_, pool)| pool.clone()).unwrap_or_else(|| {
+            let pool = pool(options, &self.stale, &own);
+            apps.push((own, pool.clone()));
+            pool
+        });
+        Db::new(pool, self.stale.clone())
+    }
+}
+
+/// Connections that see these versions, and of other projections what is published.
+fn pool(options: &PgOptions, stale: &Stale, own: &[Version]) -> PgPool {
+    let names: Vec<_> = own.iter().map(|(name, _)| quote(name)).collect();
+    let versions: Vec<_> = own.iter().map(|(_, version)| version.cast_signed().to_string()).collect();
+    let function = options.schema.fill("{es}.follow");
+    let statement = format!(
+        "select {function}(array[{}]::text[], array[{}]::integer[])",
+        names.join(", "),
+        versions.join(", ")
+    );
+    let statement = schema::sql(statement);
+    let (first, met) = (statement.clone(), stale.clone());
+    PgPoolOptions::new()
+        .max_connections(options.connections)
+        // The search path is asked for instead: that tells as well whether the connection is alive.
+        .test_before_acquire(false)
+        .before_acquire(move |conn, meta| {
+            let (usable, statement) = (!met.has_met(meta.age), statement.clone());
+            Box::pin(async move { Ok(usable && follow(conn, statement).await.is_ok()) })
+        })
+        .after_connect(move |conn, _| Box::pin(follow(conn, first.clone())))
+        .after_release(|conn, _| {
+            // A future that was dropped may have left a transaction open. A ROLLBACK alone would put a warning into the
+            // server's log each time there is none.
+            Box::pin(async move { Ok(conn.execute("begin; rollback").await.is_ok()) })
+        })
+        .connect_lazy_with(options.for_users())
+}
+
+/// Lets a connection see the generations that are current now.
+async fn follow(conn: &mut PgConnection, statement: SqlStr) -> Result<(), sqlx::Error> {
+    sqlx::query(statement).execute(conn).await.map(drop)
+}
