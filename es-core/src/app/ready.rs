@@ -12,7 +12,7 @@ use crate::query::QueryError;
 pub enum BeforeReady {
     /// They answer what is there.
     #[default]
-    Answer,
+    AsIs,
     /// They wait, at most so long; then they fail with [`QueryError::NotReady`].
     Wait(Duration),
     /// They fail with [`QueryError::NotReady`].
@@ -68,7 +68,7 @@ impl App {
         let processor = name.and_then(|name| self.0.processors.iter().find(|p| p.name() == name));
         let Some(processor) = processor.filter(|processor| !processor.is_ready()) else { return Ok(()) };
         let waited = match self.0.before_ready {
-            BeforeReady::Answer => true,
+            BeforeReady::AsIs => true,
             BeforeReady::Wait(limit) => tokio::time::timeout(limit, processor.until_ready()).await.is_ok(),
             BeforeReady::Refuse => false,
         };

@@ -202,7 +202,7 @@ pub async fn a_new_version_is_ready_once_it_has_caught_up<S: Subject>(subject: S
         let projection = Paid::<S, 2>::through(&gate);
         App::on(backend.clone()).view::<Times<2>>().projection(projection).lease(LEASE).before_ready(before)
     };
-    let answers = start(|| wiring(BeforeReady::Answer)).await;
+    let answers = start(|| wiring(BeforeReady::AsIs)).await;
     let refuses = start(|| wiring(BeforeReady::Refuse)).await;
     let waits = start(|| wiring(BeforeReady::Wait(LIMIT))).await;
     let late = answers.until_ready(Duration::from_millis(1)).await.expect_err("it waits for the gate");
