@@ -194,6 +194,14 @@ pub enum ProcessorError {
 }
 
 impl ProcessorError {
+    /// Only what the store says: a refusal is an answer.
+    pub(crate) fn in_store(self) -> Result<(), StoreError> {
+        match self {
+            Self::Store(error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// What the caller can do.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {

@@ -31,10 +31,8 @@ mod handle;
 mod kinds;
 mod options;
 mod parked;
-mod readiness;
 mod rebuild;
 mod status;
-mod versions;
 mod wait;
 mod worker;
 
@@ -46,18 +44,16 @@ pub use self::kinds::runner::{Execution, Keeps, Opening, Rebuildable, Runner, Se
 pub(crate) use self::kinds::{ProjectionRunner, ReactorRunner, ViewRunner};
 pub use self::options::{ParkingLimits, ProcessorOptions};
 pub use self::parked::{ParkedFilter, ParkedSequence};
-pub(crate) use self::readiness::Readiness;
 pub(crate) use self::rebuild::prepare;
-pub use self::rebuild::{Backfill, Progress, Rebuild, RebuildOptions, RebuildReport};
+pub use self::rebuild::{Backfill, Progress, Rebuild, RebuildOptions, RebuildReport, VersionStatus};
 pub use self::status::{ProcessorState, ProcessorStatus, RangeStatus};
-pub use self::versions::VersionStatus;
 pub use self::wait::{Receipt, WaitError};
 pub use self::worker::Reset;
 #[cfg(feature = "testing")]
 pub(crate) use self::worker::remove_version;
 pub(crate) use self::worker::{
-    AnyBackend, Fits, Folded, NodeContext, NodeSettings, Stretch, fold_between, give_names, left_out, noted,
-    other_name, others, settle_name, start, stored_versions, take_over_all, wanted_by_any,
+    AnyBackend, Fits, Folded, NodeContext, NodeSettings, Readiness, Stretch, fold_between, give_names,
+    left_out, noted, other_name, others, settle_name, start, stored_versions, take_over_all, wanted_by_any,
 };
 pub use crate::slices::{SLICES, SliceSet, Slices, slice_of};
 pub use crate::state::{Build, Skipped};

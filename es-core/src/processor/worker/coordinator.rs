@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::codes::{self, Standing};
 use super::context::{BuildContext, NodeContext, Role};
 use super::house::{Chore, House};
+use super::readiness::{CatchingUp, Readiness};
 use super::rename::rename;
 use super::reset::{ResetRequest, reset};
 use super::run::Worker;
@@ -24,7 +25,6 @@ use crate::processor::ProcessorError;
 use crate::processor::handle::HandleState;
 use crate::processor::kinds::runner::Runner;
 use crate::processor::options::ProcessorOptions;
-use crate::processor::readiness::{CatchingUp, Readiness};
 use crate::processor::rebuild::{Backfill, begin_backfill, expire, prepare, remove_build};
 use crate::processor::status::{Board, ProcessorState, RangeStatus, Rate};
 use crate::slices::Slices;
@@ -187,20 +187,7 @@ impl Coordinator {
         if incomplete {
             self.handle.readiness.send_replace(Readiness::Incomplete);
         }
-        self.handle.keep(&generations.all());
-        let board = self.handle.board(generations.current);
-        self.handle.current.send_if_modified(|current| {
-            let other = !Arc::ptr_eq(current, &board);
-            *current = board;
-            other
-        });
-        if self
-            .handle
-            .resumes
-            .send_if_modified(|known| std::mem::replace(known, control.resumes) != control.resumes)
-        {
-            self.handle.wake_workers();
-        }
+        self.show_current(&generations, &control);
         if generations.freeze.until.is_some_and(|until| until < sight.view.now) {
             // Whoever switched queries is gone; nothing has changed for them.
             expire(&*self.node.backend, &name, sight.view.now).await?;
@@ -215,15 +202,7 @@ impl Coordinator {
         if control.paused.is_some() {
             roles.clear();
         }
-        let ends = |(generation, running): (&Generation, &mut Running)| {
-            (roles.get(generation) != Some(&running.context().role)).then_some(*generation)
-        };
-        let ended: Vec<Generation> = self.builds.iter_mut().filter_map(ends).collect();
-        for generation in ended {
-            if let Some(running) = self.builds.remove(&generation) {
-                self.end(running, left.contains(&generation) || control.paused.is_some()).await;
-            }
-        }
+        self.end_others(&roles, &left, control.paused.is_some()).await;
         self.show_idle(sight, &generations.all(), &control, &left).await?;
         // What cannot be settled of one build stops no other.
         let mut settled = settled;
@@ -237,6 +216,42 @@ impl Coordinator {
             return settled;
         }
         settled.and(self.keep_house(&generations, sight).await)
+    }
+
+    /// Ends the work on builds that have another role by now, or none.
+    async fn end_others(
+        &mut self,
+        roles: &BTreeMap<Generation, Role>,
+        left: &BTreeSet<Generation>,
+        is_paused: bool,
+    ) {
+        let ends = |(generation, running): (&Generation, &mut Running)| {
+            (roles.get(generation) != Some(&running.context().role)).then_some(*generation)
+        };
+        let ended: Vec<Generation> = self.builds.iter_mut().filter_map(ends).collect();
+        for generation in ended {
+            if let Some(running) = self.builds.remove(&generation) {
+                self.end(running, is_paused || left.contains(&generation)).await;
+            }
+        }
+    }
+
+    /// Shows which build queries read, and lets its workers go on if an operator resumed it.
+    fn show_current(&self, generations: &Generations, control: &Control) {
+        self.handle.keep(&generations.all());
+        let board = self.handle.board(generations.current);
+        self.handle.current.send_if_modified(|current| {
+            let other = !Arc::ptr_eq(current, &board);
+            *current = board;
+            other
+        });
+        if self
+            .handle
+            .resumes
+            .send_if_modified(|known| std::mem::replace(known, control.resumes) != control.resumes)
+        {
+            self.handle.wake_workers();
+        }
     }
 
     /// Whether what queries read may have passed events that this program handles: an older program makes it, or it is being
@@ -363,18 +378,15 @@ impl Coordinator {
         let build = self.build(generation);
         let (code, lease) = (self.runner.code(), self.node.settings.lease);
         let stored = sight.code(&build.to_string())?;
-        let (name, view) = (&self.handle.name, &sight.view);
-        let standing = codes::standing(stored.as_ref(), &code, name, &view.alive, view.now);
+        let (name, view) = (self.handle.name.clone(), &sight.view);
+        let standing = codes::standing(stored.as_ref(), &code, &name, &view.alive, view.now);
         let under_way = matches!(role, Role::Building { .. });
-        let alone = stored.as_ref().is_none_or(|stored| !codes::lives(stored, name, &view.alive, view.now));
-        if alone && standing != Standing::Makes {
-            let since = *self.alone.entry(generation).or_insert_with(Instant::now);
-            // One look is not enough: all leases run out when the store is away.
-            if stored.is_some() && since.elapsed() < lease && (under_way || standing == Standing::IsLeft) {
-                return Ok(Code::Changes);
-            }
-        } else {
-            self.alone.remove(&generation);
+        let alone = stored.as_ref().is_none_or(|stored| !codes::lives(stored, &name, &view.alive, view.now));
+        let since = self.alone_since(generation, alone && standing != Standing::Makes);
+        // One look is not enough: all leases run out when the store is away.
+        let is_young = stored.is_some() && since.is_some_and(|since| since.elapsed() < lease);
+        if is_young && (under_way || standing == Standing::IsLeft) {
+            return Ok(Code::Changes);
         }
         let (backend, runner, over) = (&*self.node.backend, &*self.runner, TakeOver::from(stored.as_ref()));
         match standing {
@@ -385,14 +397,11 @@ impl Coordinator {
                 if !alone {
                     return Ok(Code::StandsBy);
                 }
-                let by_itself = sight.generations(name)?.building.is_some_and(|building| building.by_itself);
+                let by_itself = sight.generations(&name)?.building.is_some_and(|building| building.by_itself);
                 if by_itself && standing == Standing::IsLeft {
                     // A newer program began it for itself, and has gone.
-                    if let Err(ProcessorError::Store(error)) =
-                        remove_build(&self.node, runner, generation).await
-                    {
-                        return Err(error);
-                    }
+                    let removed = remove_build(&self.node, runner, generation).await;
+                    removed.or_else(ProcessorError::in_store)?;
                 } else {
                     over.begin_again(backend, runner, &build, lease).await?;
                 }
@@ -415,6 +424,15 @@ impl Coordinator {
         // What is there then is seen with the next look.
         self.cluster.wake();
         Ok(Code::Changes)
+    }
+
+    /// Since when nobody has been seen with the code of a build, if that is so.
+    fn alone_since(&mut self, generation: Generation, is_alone: bool) -> Option<Instant> {
+        if !is_alone {
+            self.alone.remove(&generation);
+            return None;
+        }
+        Some(*self.alone.entry(generation).or_insert_with(Instant::now))
     }
 
     /// What is done about events that this code has missed of a build.

@@ -89,6 +89,19 @@ struct Retried {
     too_large: bool,
 }
 
+impl Stop {
+    /// Which part is in the way, and how many of its events come before that; of a flush, how many to try next.
+    fn place(&self, parts: &[Part]) -> (usize, usize) {
+        match self {
+            Self::Flush(_) => (0, n_events(parts) / 2),
+            Self::Waits(i, before) => (*i, *before),
+            Self::Handler(i, failure) => {
+                (*i, parts[*i].events.partition_point(|(_, position)| *position < failure.position))
+            }
+        }
+    }
+}
+
 impl Part {
     fn first(&self) -> Position {
         self.events.first().map_or(self.sequence.value.position, |(_, position)| *position)
@@ -233,13 +246,7 @@ impl Worker {
             };
             // The session is of no use any more: what it had folded is folded again, without what stopped it.
             self.renew();
-            let (i, before) = match &stop {
-                Stop::Flush(_) => (0, n_events(&parts) / 2),
-                Stop::Waits(i, before) => (*i, *before),
-                Stop::Handler(i, failure) => {
-                    (*i, parts[*i].events.partition_point(|(_, position)| *position < failure.position))
-                }
-            };
+            let (i, before) = stop.place(&parts);
             if let Stop::Flush(_) = stop
                 && before > 0
             {

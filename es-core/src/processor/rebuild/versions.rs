@@ -2,10 +2,10 @@
 
 use uuid::Uuid;
 
-use super::worker::{noted, remove_version, stored_versions, versioned};
-use super::{Processor, ProcessorError};
 use crate::clock::Timestamp;
 use crate::cluster;
+use crate::processor::worker::{noted, remove_version, stored_versions, versioned};
+use crate::processor::{Processor, ProcessorError};
 use crate::state::{Generations, InlineSet};
 use crate::store::StoreError;
 
@@ -18,7 +18,7 @@ pub struct VersionStatus {
     /// The live nodes that run it.
     pub nodes: Vec<Uuid>,
     /// Since when no live node has been seen that runs it. After
-    /// [`keep_versions`](super::ProcessorOptions::keep_versions) it goes.
+    /// [`keep_versions`](crate::processor::ProcessorOptions::keep_versions) it goes.
     pub unseen_since: Option<Timestamp>,
     /// Whether it has the plain names of its tables: what readers see that are no apps.
     pub published: bool,
