@@ -15,8 +15,9 @@ use tokio::time::Instant;
 use super::compare::compare_rows;
 use super::protocol::{BuildRows, Met};
 use crate::cluster::Cluster;
+use crate::processor::handle::HandleState;
 use crate::processor::parked;
-use crate::processor::status::{Board, ProcessorState};
+use crate::processor::status::ProcessorState;
 use crate::processor::{Processor, ProcessorError, give_names, noted, stored_versions};
 use crate::state::{Build, Building, Generations};
 use crate::store::{Difference, Generation, Position, Tables};
@@ -112,7 +113,7 @@ pub struct Rebuild {
     build: Build,
     /// The build of an older version whose place it takes.
     older: Option<Older>,
-    board: Arc<Board>,
+    handle: Arc<HandleState>,
     cluster: Arc<Cluster>,
 }
 
@@ -160,8 +161,8 @@ impl Processor {
     }
 
     fn rebuild_of(&self, builds: BuildRows, generation: Generation) -> Rebuild {
-        let (board, cluster) = (self.handle.board(generation), self.cluster.clone());
-        Rebuild { build: builds.build(generation), builds, older: None, board, cluster }
+        let (handle, cluster) = (self.handle.clone(), self.cluster.clone());
+        Rebuild { build: builds.build(generation), builds, older: None, handle, cluster }
     }
 
     /// The older version that has the plain names, if this one is on its way to them.
@@ -229,13 +230,18 @@ impl Rebuild {
         stream::unfold(watching, |mut watching| async move { Some((watching.next().await?, watching)) })
     }
 
+    /// What it is doing here. Asked of the handle each time: a look from before the build began forgets its board.
+    fn state(&self) -> ProcessorState {
+        self.handle.board(self.build.generation).now().state
+    }
+
     async fn look(&self) -> Result<Progress, ProcessorError> {
         let total = self.builds.backend.head().await?;
         if !self.builds.read().await?.all().contains(&self.build.generation) {
             return Err(ProcessorError::Dropped { build: self.build.clone() });
         }
         let done = self.builds.reached(&self.build).await?;
-        let (generation, state) = (self.build.generation, self.board.now().state);
+        let (generation, state) = (self.build.generation, self.state());
         Ok(Progress { generation, done, total, per_second: 0.0, left: None, state })
     }
 
@@ -260,7 +266,7 @@ impl Rebuild {
     }
 
     fn not_halted(&self, position: Position) -> Result<(), ProcessorError> {
-        match self.board.now().state {
+        match self.state() {
             ProcessorState::Halted { error, .. } => {
                 Err(ProcessorError::Halted { build: self.build.clone(), position, error })
             }
