@@ -1,7 +1,7 @@
 //! Building the projections anew: emptied and filled, or beside the tables that are read.
 
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use es_core::prelude::*;
@@ -113,14 +113,10 @@ async fn is_under_way(processor: &Processor, rebuild: &Rebuild) -> Result<bool, 
 }
 
 async fn switch(rebuild: &Rebuild) -> Result<(), ProcessorError> {
-    let (mut tries, begun) = (1, Instant::now());
+    let mut tries = 1;
     loop {
         rebuild.caught_up(LIMIT).await?;
         match rebuild.switch().await {
-            // One whose program was killed in the middle of it ends by itself, after ten seconds.
-            Err(ProcessorError::Switching { .. }) if begun.elapsed() < LIMIT => {
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
             Err(_) if tries < TRIES => tries += 1,
             done => return done,
         }

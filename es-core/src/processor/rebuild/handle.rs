@@ -282,8 +282,8 @@ impl Rebuild {
     ///
     /// # Errors
     ///
-    /// [`ProcessorError::Switching`] while another report or a switch holds them; [`ProcessorError::Dropped`];
-    /// [`ProcessorError::Store`] if the store cannot be read.
+    /// [`ProcessorError::Dropped`]; [`ProcessorError::Switching`] if other reports and switches hold them for longer than
+    /// it waits, twelve seconds; [`ProcessorError::Store`] if the store cannot be read.
     ///
     /// # Cancellation
     ///

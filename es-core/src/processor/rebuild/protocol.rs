@@ -25,6 +25,8 @@ use crate::store::{
 
 /// How long a switch or a report may take.
 const FREEZE: Duration = Duration::from_secs(10);
+/// How long one waits for another switch or report, whose program may have gone: until it is over, and a little longer.
+const TURN: Duration = Duration::from_secs(12);
 /// How often it is tried to end a freeze; one that stays is ended by others when its time is over.
 const THAWS: usize = 20;
 /// Between two looks at how far the builds have come that a switch or a report waits for.
@@ -215,14 +217,19 @@ impl BuildRows {
             let by = builds.ids.next();
             let switched = async {
                 let frozen = builds.freeze(to, by).await?;
-                builds.finish_switch(to, by, &frozen).await
+                // Another switch to it was faster.
+                let is_done = frozen.generation == to;
+                if !is_done {
+                    builds.finish_switch(to, by, &frozen).await?;
+                }
+                Ok(is_done)
             };
             let switched = switched.await;
-            if switched.is_err() {
+            if !matches!(switched, Ok(false)) {
                 // Whatever has failed: it may have been frozen before that.
                 builds.thaw(by).await;
             }
-            switched
+            switched.map(drop)
         };
         // In a task of its own: a caller who goes away leaves nothing frozen.
         let gone = |gone| StoreError::transient("switching queries to another build", gone);
@@ -239,17 +246,28 @@ impl BuildRows {
         }
     }
 
-    async fn freeze_by(&self, by: Uuid, holds: bool) -> Result<Change, StoreError> {
+    /// Freezes what is read, or holds both builds, as soon as no other switch or report does.
+    async fn take(&self, needed: Generation, by: Uuid, holds: bool) -> Result<Generations, ProcessorError> {
         let limit = i64::try_from(FREEZE.as_micros()).unwrap_or(i64::MAX);
-        let until = self.backend.now().await?.as_microsecond().saturating_add(limit);
-        Ok(Change::Freeze(Freeze { until: Some(until), by: Some(by), holds, at: None }))
+        let asked = Instant::now();
+        loop {
+            let now = self.backend.now().await?.as_microsecond();
+            let until = Some(now.saturating_add(limit));
+            let freeze = Change::Freeze(Freeze { until, by: Some(by), holds, at: None });
+            match self.update(&freeze, With::Alone { needs: Some(needed) }).await? {
+                Ok(taken) => return Ok(taken),
+                Err(Refused::Switching) if asked.elapsed() < TURN => {
+                    expire(&*self.backend, &self.name, now).await?;
+                    tokio::time::sleep(LOOK).await;
+                }
+                Err(refused) => return Err(self.refused(refused, needed)),
+            }
+        }
     }
 
     /// From now on no node works on the build that is read. Gives it.
     async fn freeze(&self, to: Generation, by: Uuid) -> Result<Build, ProcessorError> {
-        let freeze = self.freeze_by(by, false).await?;
-        let frozen = self.update(&freeze, With::Alone { needs: Some(to) }).await?;
-        let frozen = frozen.map_err(|refused| self.refused(refused, to))?;
+        let frozen = self.take(to, by, false).await?;
         let (current, next) = (self.build(frozen.current), self.build(to));
         // Asked once it is frozen: neither is taken over then.
         let codes =
@@ -311,9 +329,7 @@ impl BuildRows {
     }
 
     async fn meet(&self, other: Generation, by: Uuid) -> Result<Option<Met>, ProcessorError> {
-        let hold = self.freeze_by(by, true).await?;
-        let held = self.update(&hold, With::Alone { needs: Some(other) }).await?;
-        let held = held.map_err(|refused| self.refused(refused, other))?;
+        let held = self.take(other, by, true).await?;
         let both = [self.build(held.current), self.build(other)];
         for build in &both {
             self.interrupt_all(build).await?;
@@ -445,17 +461,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_two_switches_one_is_refused_and_the_other_is_not_disturbed() {
+    async fn of_two_switches_the_later_one_waits_and_finds_it_done() {
         let builds = two(9).await;
         let switching = builds.clone();
         let switching = tokio::spawn(async move { switching.switch_to(2).await });
         until_frozen(&builds).await;
         let own = builds.read().await.unwrap().freeze;
-        let other = builds.switch_to(2).await.unwrap_err();
-        assert!(matches!(other, ProcessorError::Switching { .. }), "{other}");
-        assert_eq!(builds.read().await.unwrap().freeze, own);
+        let mut other = Box::pin(builds.switch_to(2));
+        assert!(futures::poll!(&mut other).is_pending());
+        tokio::time::sleep(LOOK * 3).await;
+        assert_eq!(builds.read().await.unwrap().freeze, own, "it is not disturbed");
         reach(&builds, 2, 9).await;
         switching.await.unwrap().unwrap();
+        other.await.unwrap();
         let Generations { current, previous, freeze, .. } = builds.read().await.unwrap();
         assert_eq!((current, previous, freeze), (2, Some(1), Freeze::default()));
         // A way back and a rebuild: the older build is kept, so only the first of them can begin.
@@ -464,6 +482,22 @@ mod tests {
         builds.switch_to(1).await.unwrap();
         builds.switch_to(1).await.unwrap();
         assert_eq!(builds.read().await.unwrap().previous, Some(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_switch_or_report_waits_for_one_of_before_and_not_for_ever() {
+        let builds = two(0).await;
+        let [gone, held] = [builds.ids.next(), builds.ids.next()];
+        // Its program has gone, and its time is over.
+        let until = Some(builds.backend.now().await.unwrap().as_microsecond() - 1);
+        let left = Change::Freeze(Freeze { until, by: Some(gone), holds: true, at: None });
+        drop(builds.update(&left, With::Alone { needs: None }).await.unwrap().unwrap());
+        assert!(builds.at_one_position(2).await.unwrap().is_some());
+        let for_ever = Change::Freeze(Freeze { until: Some(i64::MAX), by: Some(held), holds: false, at: None });
+        drop(builds.update(&for_ever, With::Alone { needs: None }).await.unwrap().unwrap());
+        let refused = builds.at_one_position(2).await.unwrap_err();
+        assert!(matches!(refused, ProcessorError::Switching { .. }), "{refused}");
+        assert_eq!(builds.read().await.unwrap().freeze.by, Some(held));
     }
 
     #[tokio::test]
