@@ -23,6 +23,9 @@ struct Args {
     /// On PostgreSQL: nobody but these
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// On PostgreSQL: rows of the first table whose name contains this, and nothing else
+    #[arg(long, conflicts_with = "write")]
+    row: Option<String>,
     /// On PostgreSQL: also with ten million events; processors: with five million, and nothing else
     #[arg(long)]
     long: bool,
@@ -49,7 +52,7 @@ enum Part {
 }
 
 fn main() -> anyhow::Result<()> {
-    let Args { filter, rounds, only, long, write, part } = Args::parse();
+    let Args { filter, rounds, only, row, long, write, part } = Args::parse();
     match part {
         Some(Part::List) => return postgres::list(),
         Some(Part::Worker { side, job }) => return postgres::work(&side, &serde_json::from_str(&job)?),
@@ -87,7 +90,7 @@ fn main() -> anyhow::Result<()> {
         postgres::queue(&runtime, rounds)?;
     }
     if wanted("postgres") {
-        postgres::run(&postgres::Options { rounds, only, long, write })?;
+        postgres::run(&postgres::Options { rounds, only, row, long, write })?;
     }
     Ok(())
 }

@@ -75,25 +75,35 @@ impl PgBackend {
     ) -> Result<Vec<RecordedEvent>, StoreError> {
         let kinds = &self.0.shared.types;
         for knows_all in [false, true] {
-            let mut filling = Filling::default();
-            let decode = |i, row: PgRow| {
+            let (mut events, mut filling, mut failed) = (Vec::new(), Filling::default(), None);
+            let mut unknown = false;
+            let take = |i, row: PgRow| {
                 // A connection that was dead is asked again.
                 if i == 0 {
-                    filling = Filling::default();
+                    events.clear();
+                    (filling, failed, unknown) = (Filling::default(), None, false);
+                }
+                if filling.is_full() {
+                    return None;
                 }
                 let decode = |(stream, version)| row::decode(&row, stream, version, &kinds.known());
-                let decoded = (!filling.is_full()).then(|| place(i, &row)?.map(decode).transpose())?;
-                if let Ok(Some(Some(event))) = &decoded {
-                    filling.takes(event);
+                match place(i, &row).and_then(|place| place.map(decode).transpose()) {
+                    Ok(Some(Some(event))) => {
+                        filling.takes(&event);
+                        events.push(event);
+                    }
+                    Ok(Some(None)) => unknown = true,
+                    Ok(None) => {}
+                    Err(error) => failed = Some(error),
                 }
-                Some(decoded)
+                Some(())
             };
-            let decoded = self.0.shared.readers.each(what, &query, decode).await?;
+            let _rows = self.0.shared.readers.each(what, &query, take).await?;
             self.0.shared.readers.saw(filling.is_full());
-            let decoded = decoded.into_iter().filter_map(Result::transpose);
-            // None as soon as one type is not known.
-            if let Some(events) = decoded.collect::<Result<Option<Vec<_>>, _>>()? {
-                return Ok(events);
+            match failed {
+                Some(error) => return Err(error),
+                None if !unknown => return Ok(events),
+                None => {}
             }
             if !knows_all {
                 let what = "reading event types";

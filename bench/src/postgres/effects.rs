@@ -42,7 +42,8 @@ async fn rate<const N: usize>(url: &str, events: u64) -> anyhow::Result<f64> {
     let app = App::on(backend).reactor(Mails::<N>).start().await?;
     app.settle(LIMIT).await?;
     let started = Instant::now();
-    futures::future::try_join_all((0..events).map(|account| app.send(&account, deposit()).into_future())).await?;
+    futures::future::try_join_all((0..events).map(|account| app.send(&account, deposit()).into_future()))
+        .await?;
     app.settle(LIMIT).await?;
     let rate = events as f64 / started.elapsed().as_secs_f64();
     app.shutdown(LIMIT).await;

@@ -92,7 +92,8 @@ pub fn measure(runtime: &Runtime, server: &Server) -> anyhow::Result<()> {
     std::thread::sleep(WATCHED);
     let (used, took) = (processor_time() - before, started.elapsed().as_secs_f64());
     let statements: Vec<(String, i64)> = server.ask(async |conn| {
-        let sql = "select left(regexp_replace(s.query, '\\s+', ' ', 'g'), 60), s.calls from pg_stat_statements s
+        let sql =
+            "select left(regexp_replace(s.query, '\\s+', ' ', 'g'), 60), s.calls from pg_stat_statements s
                    join pg_database d on d.oid = s.dbid where d.datname = 'round' order by s.calls desc";
         sqlx::query_as(sql).fetch_all(conn).await
     })?;

@@ -43,6 +43,8 @@ pub struct Options {
     pub rounds: usize,
     /// Nobody but these.
     pub only: Vec<String>,
+    /// Of the first table alone, the rows whose name contains this.
+    pub row: Option<String>,
     pub long: bool,
     /// Into `docs/`.
     pub write: bool,
@@ -52,8 +54,12 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let server = Server::start()?;
     let (all, left_out) = Contender::all(&server, &options.only)?;
     let mut report = report::Report::new(&server, &all, &left_out)?;
-    let versus = versus::measure(&server, &all, options.rounds)?;
+    let wanted = options.row.as_deref().unwrap_or_default();
+    let versus = versus::measure(&server, &all, options.rounds, wanted)?;
     report.add(versus.table());
+    if options.row.is_some() {
+        return Ok(());
+    }
     report.add(limits::measure(&all, options.rounds)?);
     report.add(flat::commands(&all)?);
     report.add(flat::growth(&server, &all, options.long)?);

@@ -79,7 +79,11 @@ fn poison() -> anyhow::Result<NewEvent> {
 
 fn event(note: &str) -> anyhow::Result<NewEvent> {
     let data = AccountEvent::Deposited(Deposited { amount: 1, note: note.into() });
-    Ok(NewEvent::new(es_core::id::Ids::default().next(), data.encode()?, std::sync::Arc::new(Metadata::default())))
+    Ok(NewEvent::new(
+        es_core::id::Ids::default().next(),
+        data.encode()?,
+        std::sync::Arc::new(Metadata::default()),
+    ))
 }
 
 async fn put(backend: &PgBackend, account: u64, events: Vec<NewEvent>) -> anyhow::Result<()> {

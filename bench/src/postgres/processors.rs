@@ -75,8 +75,11 @@ fn fill(runtime: &Runtime, server: &Server, events: u64) -> anyhow::Result<()> {
     })?;
     for database in ["filled", "filled_raw"] {
         let vacuum = sqlx::AssertSqlSafe("vacuum analyze".to_owned());
-        super::server::ask(&server.url(database)?, async |conn| sqlx::raw_sql(vacuum).execute(conn).await.map(drop))?;
-        let idle = format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{database}'");
+        super::server::ask(&server.url(database)?, async |conn| {
+            sqlx::raw_sql(vacuum).execute(conn).await.map(drop)
+        })?;
+        let idle =
+            format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{database}'");
         server.run(&idle)?;
     }
     Ok(())
@@ -165,7 +168,8 @@ fn many(runtime: &Runtime, server: &Server, rounds: usize, events: u64) -> anyho
     let one = || Ok(taken_in(runtime, &copy(server, "filled")?, |app| app.view::<Nth<0>>())?.as_secs_f64());
     let ten = || {
         let wire = |app: AppBuilder<PgBackend>| {
-            let app = app.view::<Nth<0>>().view::<Nth<1>>().view::<Nth<2>>().view::<Nth<3>>().view::<Nth<4>>();
+            let app =
+                app.view::<Nth<0>>().view::<Nth<1>>().view::<Nth<2>>().view::<Nth<3>>().view::<Nth<4>>();
             app.view::<Nth<5>>().view::<Nth<6>>().view::<Nth<7>>().view::<Nth<8>>().view::<Nth<9>>()
         };
         Ok(taken_in(runtime, &copy(server, "filled")?, wire)?.as_secs_f64())

@@ -85,7 +85,10 @@ impl Report {
             format!("- machine: {}", machine()),
             format!("- PostgreSQL {postgres}, settings of its release"),
             format!("- crates: {}", crates.collect::<Vec<_>>().join(", ")),
-            format!("- command: `cargo xtask bench {}`", std::env::args().skip(1).collect::<Vec<_>>().join(" ")),
+            format!(
+                "- command: `cargo xtask bench {}`",
+                std::env::args().skip(1).collect::<Vec<_>>().join(" ")
+            ),
         ];
         on.extend(left_out.iter().map(|why| format!("- left out: {why}")));
         let report = Self(format!("{HEAD}\n{}\n", on.join("\n")));

@@ -19,7 +19,8 @@ pub struct Versus {
 /// Rounds of what takes long and does not vary much.
 const FEW: usize = 3;
 
-pub fn measure(server: &Server, all: &[Contender], rounds: usize) -> anyhow::Result<Versus> {
+/// Rows whose name contains `wanted`.
+pub fn measure(server: &Server, all: &[Contender], rounds: usize, wanted: &str) -> anyhow::Result<Versus> {
     let sides: Vec<&Contender> = all.iter().filter(|side| side.can(Work::Command)).collect();
     for side in &sides {
         plan::prepare(side)?;
@@ -31,16 +32,20 @@ pub fn measure(server: &Server, all: &[Contender], rounds: usize) -> anyhow::Res
         failures: Vec::new(),
     };
     server.run("checkpoint")?;
-    versus.row(&REBUILD, &sides, rounds.min(FEW));
+    if REBUILD.name.contains(wanted) {
+        versus.row(&REBUILD, &sides, rounds.min(FEW));
+    }
     for side in &sides {
         plan::prepare_long(side)?;
     }
-    for row in ROWS {
+    for row in ROWS.iter().filter(|row| row.name.contains(wanted)) {
         // Nobody pays in a row for what was written in the one before.
         server.run("checkpoint")?;
         versus.row(row, &sides, rounds);
     }
-    versus.rows.rotate_left(1);
+    if REBUILD.name.contains(wanted) {
+        versus.rows.rotate_left(1);
+    }
     Ok(versus)
 }
 
