@@ -464,6 +464,25 @@ async fn a_writer_that_falls_silent_does_not_stand_in_the_way() {
     assert_sound_after(&database, &store, patient).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_take_longer_to_delete_than_a_statement_may_take_are_deleted_all_the_same() {
+    let (database, _) = fresh().await;
+    let store = with(&database, |o| o.with_statement_timeout(Duration::from_millis(300))).await;
+    let tables = Tables { name: "large", version: 1, schema: "" };
+    installed(&store, &tables).await;
+    for generation in [1, 2] {
+        let rows = vec![row_of(&tables.rows(generation), "a", 0, Some("1"))];
+        store.commit(Commit { rows, ..nothing() }).await.unwrap();
+    }
+    let slow = "create function slow() returns trigger language plpgsql as
+                $$ begin perform pg_sleep(0.7); return null; end $$;
+                create trigger slow before delete on es.rows for each statement execute function slow()";
+    run(database.url(), slow).await;
+    store.clear(&tables, 1, nothing()).await.unwrap();
+    store.uninstall(&tables, 2, nothing()).await.unwrap();
+    assert_eq!(count(database.url(), "select count(*) from es.rows where tbl like 'large%'").await, 0);
+}
+
 async fn assert_sound_after(database: &Database, store: &PgBackend, tx: Tx) {
     tx.rollback().await.unwrap();
     assert_sound(database.url(), store).await;
