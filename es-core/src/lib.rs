@@ -22,6 +22,7 @@ pub mod query;
 mod repository;
 mod retry;
 pub mod services;
+mod shared_read;
 mod slices;
 pub mod snapshot;
 mod state;

@@ -22,6 +22,11 @@ impl<'f> Select<'f> {
     pub(crate) fn new(filter: &'f EventFilter) -> Self {
         let mut values = 3;
         let types_alone = types_alone(filter);
+        // Of types that were never stored, nothing is looked for along the log.
+        let of_stored = || {
+            let types = of_types("e", "$4");
+            format!("and {types} and exists (select from event_types k where k.name = any ($4))")
+        };
         let walks: Vec<String> = match types_alone {
             Some(_) => Vec::new(),
             None => filter.items().iter().map(|item| walk(item, &mut values)).collect(),
@@ -31,7 +36,7 @@ impl<'f> Select<'f> {
             [] => format!(
                 "select * from events e where e.position > $1 and e.position <= least($2, head.head) {}
                  order by e.position limit $3",
-                if types_alone.is_some() { format!("and {}", of_types("e", "$4")) } else { String::new() }
+                if types_alone.is_some() { of_stored() } else { String::new() }
             ),
             walks => format!(
                 "select e.* from (select position from ({}) walks order by position limit $3) found

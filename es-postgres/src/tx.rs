@@ -159,8 +159,10 @@ impl Tx {
         args.extend(self.cleared.iter().map(|table| format!("cleared => {}", quote(table))));
         // As many rows as there are: tried again after a time-out, it would come no further.
         let patience = self.cleared.as_ref().map_or("", |_| "set local statement_timeout = 0; ");
-        let check =
-            format!("{patience}set constraints all immediate; select {{es}}.check_transaction('{}')", self.id);
+        let check = format!(
+            "{patience}set constraints all immediate; select {{es}}.check_transaction('{}')",
+            self.id
+        );
         let head = schema.fill(&format!("{check}; select a.*, {{es}}.must(a.written) from {{es}}.append("));
         Ok((format!("{head}{}) a; commit", args.join(", ")), pending))
     }

@@ -14,6 +14,7 @@ use super::worker::{NodeContext, Reset, ResetRequest};
 use super::{ProcessorError, Readiness, Skipped};
 use crate::clock::Timestamp;
 use crate::cluster::Cluster;
+use crate::shared_read::SharedRead;
 use crate::state::{Build, Control, Generations, control};
 use crate::store::{EventFilter, Filling, Generation, Position, RecordedEvent, Row, StoreError, write_rows};
 
@@ -46,6 +47,8 @@ pub(crate) struct HandleState {
     /// How often it was resumed.
     pub(crate) resumes: Arc<watch::Sender<u64>>,
     pub(crate) readiness: watch::Sender<Readiness>,
+    /// Of which generation it was seen how far other nodes have come, and whether they share it as this one knows.
+    pub(super) looked: SharedRead<(Generation, bool)>,
 }
 
 impl HandleState {
@@ -60,6 +63,7 @@ impl HandleState {
             wake: Arc::default(),
             resumes: Arc::default(),
             readiness: watch::Sender::new(Readiness::Behind),
+            looked: SharedRead::default(),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::cluster::Shares;
 use crate::command::{Done, NamedDone};
 use crate::slices::slice_of;
 use crate::state::{Build, Checkpoint};
-use crate::store::{Position, Row, StoreError};
+use crate::store::{Generation, Position, Row, StoreError};
 
 /// What was written: the position of its last event, and how many events there were, if that is known. Then only the
 /// slices of their keys are waited for.
@@ -267,10 +267,16 @@ impl Processor {
         Ok(Wanted::Keys(keys))
     }
 
-    /// Sees how far other nodes have come; `false` if they share it in another way than this one knows.
+    /// Sees how far other nodes have come; `false` if they share it in another way than this one knows. Once for all who
+    /// wait.
     async fn look_up(&self) -> Result<bool, StoreError> {
         let status = self.status();
-        let build = self.build(&status);
+        let (generation, known) = self.handle.looked.ask(self.look_at(&status)).await?;
+        Ok(known && generation == status.generation)
+    }
+
+    async fn look_at(&self, status: &ProcessorStatus) -> Result<(Generation, bool), StoreError> {
+        let build = self.build(status);
         let board = self.handle.board(status.generation);
         let shares = Shares::<Checkpoint>::checkpoints().of(&*self.node.backend, &build.to_string()).await?;
         let mut known = true;
@@ -288,7 +294,7 @@ impl Processor {
         if !known {
             self.cluster.wake();
         }
-        Ok(known)
+        Ok((status.generation, known))
     }
 
     async fn not_parked(
