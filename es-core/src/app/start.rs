@@ -151,9 +151,10 @@ async fn prepare(
     if node.settings.looks_on {
         return Ok(unprepared);
     }
-    for (runner, _) in runners {
-        let prepared = match processor::settle_name(&*node.backend, &**runner, node.settings).await {
-            Ok(false) => processor::prepare(&*node.backend, &**runner).await,
+    for (runner, options) in runners {
+        let (backend, backfill) = (&*node.backend, options.backfill);
+        let prepared = match processor::settle_name(backend, &**runner, node.settings, backfill).await {
+            Ok(false) => processor::prepare(backend, &**runner).await,
             settled => settled.map(drop),
         };
         match prepared {

@@ -109,7 +109,7 @@ impl<'w> Admission<'w> {
 
 /// The handler of the event was not called: whatever is in the way of that is not the event's fault.
 #[derive(Debug, thiserror::Error)]
-#[error("its tables cannot be written now")]
+#[error("its tables cannot be reached now")]
 pub(crate) struct NotTheEvent(#[source] pub(crate) crate::store::StoreError);
 
 /// A handler failed.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use super::admission::{Admission, Failure, NotTheEvent};
 use super::runner::{Execution, Keeps, Opening, Rebuildable, Runner, Session};
@@ -57,7 +58,15 @@ impl<B: Backend, P: Project<B::Tx>> Runner for ProjectionRunner<B, P> {
     fn open(&self, opening: Opening<'_>) -> Box<dyn Session> {
         let (backend, projection) = (self.backend.clone(), self.projection.clone());
         let Opening { generation, idle, handler_limit: limit, .. } = opening;
-        Box::new(ProjectionSession { backend, projection, generation, idle, limit, tx: None })
+        Box::new(ProjectionSession {
+            backend,
+            projection,
+            generation,
+            idle,
+            limit,
+            tx: None,
+            opened: Instant::now(),
+        })
     }
 }
 
@@ -69,6 +78,8 @@ struct ProjectionSession<B: Backend, P> {
     /// The longest that a call of a handler may take.
     limit: Duration,
     tx: Option<B::Tx>,
+    /// When the last transaction was open.
+    opened: Instant,
 }
 
 #[async_trait]
@@ -86,6 +97,7 @@ impl<B: Backend, P: Project<B::Tx>> Session for ProjectionSession<B, P> {
             if self.tx.is_none() {
                 let begun = self.backend.begin_at(&tables_of::<P>(), self.generation, self.idle).await;
                 self.tx = Some(begun.map_err(|e| Failure::new(event, key, NotTheEvent(e)))?);
+                self.opened = Instant::now();
             }
             let tx = self.tx.as_mut().expect("it was just opened");
             if let Err(source) = call(self.limit, self.projection.project(event, tx)).await {
@@ -101,6 +113,10 @@ impl<B: Backend, P: Project<B::Tx>> Session for ProjectionSession<B, P> {
 
     async fn flush(&mut self, rows: Vec<RowWrite>) -> Result<(), CommitError> {
         self.flush_with(Commit { rows, ..Commit::default() }).await
+    }
+
+    fn held(&self) -> Option<Duration> {
+        self.tx.as_ref().map(|_| self.opened.elapsed())
     }
 
     fn rebuildable(&mut self) -> Option<&mut dyn Rebuildable> {

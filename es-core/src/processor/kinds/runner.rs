@@ -170,6 +170,11 @@ pub trait Session: Send {
         0
     }
 
+    /// For how long it has held a transaction, if it has one: since that was open, not since it was asked for.
+    fn held(&self) -> Option<Duration> {
+        None
+    }
+
     /// The key that the last flush failed for, if it is known.
     fn failed(&self) -> Option<&str> {
         None

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use foldhash::{HashMap, HashMapExt as _};
 
-use super::admission::{Admission, Failure};
+use super::admission::{Admission, Failure, NotTheEvent};
 use super::runner::{Execution, Keeps, Opening, Rebuildable, Runner, Session};
 use crate::BoxError;
 use crate::event::is_of_a_newer_program;
@@ -122,7 +122,7 @@ impl<B: Backend, V: View> ViewSession<B, V> {
     async fn read(&mut self, keys: Vec<String>, events: Vec<&RecordedEvent>) -> Result<(), Failure> {
         let Some(first) = events.first() else { return Ok(()) };
         let found = self.backend.rows(&self.table, &keys).await;
-        let found = found.map_err(|e| Failure::new(first, &*keys[0], e))?;
+        let found = found.map_err(|e| Failure::new(first, &*keys[0], NotTheEvent(e)))?;
         for ((key, row), event) in keys.into_iter().zip(found).zip(events) {
             let kept = match row {
                 None => Kept { rev: 0, row: None, touched: false, stored: 0 },

@@ -8,5 +8,5 @@ pub(super) use self::ask::{ask, times_asked};
 pub use self::sequence::ParkedSequence;
 pub(crate) use self::sequence::{
     ANY_KEY, Parked, Skips, begin, count, cut, first_up_to, list, of_range, one, positions, reason, skip,
-    skipped, skipped_undecoded, skips, write_left_out,
+    skipped, skipped_undecoded, skips, skips_between, write_left_out,
 };

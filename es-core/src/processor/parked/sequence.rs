@@ -262,16 +262,43 @@ pub(crate) async fn positions(
     Ok(found.into_iter().filter_map(|row| position_of(&row).map(|position| (row, position))).collect())
 }
 
+/// What a build leaves out for good of the events behind a position and up to another one.
+pub(crate) async fn skips_between(
+    store: &dyn RowStore,
+    build: &Build,
+    after: Position,
+    through: Position,
+) -> Result<Skips, StoreError> {
+    let (table, mut skips) = (build.skipped(), Skips::new());
+    let mut last = sortable(Position(after.0.saturating_add(1)));
+    loop {
+        let page = table.page(store, Some(&last), PAGE).await?;
+        let full = page.len() == PAGE;
+        for row in page {
+            if row.value.position > through {
+                return Ok(skips);
+            }
+            last = row.key;
+            leave_out(&mut skips, row.value);
+        }
+        if !full {
+            return Ok(skips);
+        }
+    }
+}
+
 /// The same, as a range leaves them out.
 pub(crate) async fn skips(store: &dyn RowStore, build: &Build) -> Result<Skips, StoreError> {
     let mut skips = Skips::new();
-    for Skipped { position, key, reason, undecoded, .. } in skipped(store, build).await? {
-        if undecoded {
-            skips.insert((position, ANY_KEY.to_owned()), reason.clone());
-        }
-        skips.insert((position, key), reason);
-    }
+    skipped(store, build).await?.into_iter().for_each(|skipped| leave_out(&mut skips, skipped));
     Ok(skips)
+}
+
+fn leave_out(skips: &mut Skips, Skipped { position, key, reason, undecoded, .. }: Skipped) {
+    if undecoded {
+        skips.insert((position, ANY_KEY.to_owned()), reason.clone());
+    }
+    skips.insert((position, key), reason);
 }
 
 /// Events that were left out for good.

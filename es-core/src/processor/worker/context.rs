@@ -195,12 +195,12 @@ impl BuildContext {
         &*self.node.backend
     }
 
-    /// What is left out from the start. A build under way leaves out what was discarded in the one that is read, also since it
-    /// began.
-    pub(crate) async fn skips(&self) -> Result<Skips, StoreError> {
+    /// What is left out from the start, of some events. A build under way leaves out what was discarded in the one that is
+    /// read, also since it began: so it looks before each page.
+    pub(crate) async fn skips(&self, after: Position, through: Position) -> Result<Skips, StoreError> {
         match &self.role {
             Role::Building { current, honours_skips: true, .. } => {
-                parked::skips(self.backend(), current).await
+                parked::skips_between(self.backend(), current, after, through).await
             }
             _ => Ok(Skips::new()),
         }

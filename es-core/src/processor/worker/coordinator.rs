@@ -487,7 +487,7 @@ impl Coordinator {
         if starts || view.alive.values().any(|node| node.runs.contains(other)) {
             self.alone.remove(&generation);
         } else if self.alone.entry(generation).or_insert_with(Instant::now).elapsed() >= lease {
-            rename(&*self.node.backend, &*self.runner, other, lease).await?;
+            rename(&*self.node.backend, &*self.runner, other, lease, self.options.backfill).await?;
             self.cluster.wake();
         }
         Ok(Code::StandsBy)

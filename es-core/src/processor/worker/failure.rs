@@ -46,6 +46,9 @@ pub(super) struct Trouble {
     attempts: u32,
     /// Since when its failure looks like one of the store, which takes writes all the same.
     suspected: Option<Instant>,
+    /// Whether it was decided to go on without it. That is not known from the verdict: it is forgotten once it is stored, also
+    /// if nobody was told so.
+    given_up: bool,
 }
 
 /// Events in a row that were given up though their handler was called again, and when the last one was.
@@ -166,7 +169,8 @@ impl Worker {
         let source = &*failure.source;
         let goes_on = self.context.on_failure != OnFailure::Stop && !self.careful;
         let goes_on = goes_on && self.context.folds() && self.retries() == 0;
-        goes_on && !is_of_a_newer_program(source) && !self.context.blames_the_store(source)
+        let of_event = !is_of_a_newer_program(source) && !source.is::<NotTheEvent>();
+        goes_on && of_event && !self.context.blames_the_store(source)
     }
 
     /// Goes on without the event, from the last flush: in small steps, for there may be more of its kind.
@@ -265,6 +269,9 @@ impl Worker {
         let error = error + &so_long;
         let Failure { position, key, event, undecoded, .. } = failure;
         self.in_vain.gave_up(attempts > 1);
+        if let Some(trouble) = &mut self.trouble {
+            trouble.given_up = true;
+        }
         let (build, slices) = (&self.context.build, self.share.slices);
         let reason = parked::cut(&crate::chain(&*failure.source)) + &so_long;
         match self.context.on_failure {
@@ -301,7 +308,7 @@ impl Worker {
         let known = self.trouble.take().filter(same);
         let trouble = known.unwrap_or_else(|| {
             let (position, key) = (failure.position, failure.key.clone());
-            Trouble { position, key, attempts: 0, suspected: None }
+            Trouble { position, key, attempts: 0, suspected: None, given_up: false }
         });
         let suspected = match fault {
             Fault::Store => None,
@@ -346,7 +353,7 @@ impl Worker {
         self.failures = 0;
         let position = self.share.progress.position;
         if let Some(trouble) = self.trouble.take_if(|trouble| position >= trouble.position)
-            && !self.verdicts.iter().any(|verdict| verdict.position == trouble.position)
+            && !trouble.given_up
         {
             // It has gone through: to call again helps.
             self.in_vain = InVain::default();

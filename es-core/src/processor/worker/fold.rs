@@ -195,9 +195,11 @@ impl Worker {
         if events.is_empty() {
             return Ok(0);
         }
+        let skips = self.context.skips(self.open().seen, through).await?;
         let started = Instant::now();
         self.crowd = events.len() > 1;
         let open = self.open.as_mut().expect("only asked while it is open");
+        open.skips.extend(skips);
         let mut admission = Admission::of_range(self.share.slices, &open.parked, &open.skips);
         let span = tracing::debug_span!(
             "es.processor.fold",
@@ -221,7 +223,8 @@ impl Worker {
                     }
                     Err(failure) => return Err(failure),
                 }
-                if holds.is_some_and(|longest| started.elapsed() >= longest) || self.stop.is_cancelled() {
+                let held = open.session.held().unwrap_or_else(|| started.elapsed());
+                if holds.is_some_and(|longest| held >= longest) || self.stop.is_cancelled() {
                     break;
                 }
             }

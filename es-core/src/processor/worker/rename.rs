@@ -11,10 +11,11 @@ use tokio::time::Instant;
 
 use super::codes::after;
 use super::context::NodeSettings;
-use super::take_over::{STARTS, TRIES, made_by};
+use super::take_over::{RAISE, STARTS, TRIES, made_by, missed_of};
 use crate::cluster::{self, Share, Shares};
 use crate::processor::AnyBackend;
 use crate::processor::kinds::runner::Runner;
+use crate::processor::rebuild::Backfill;
 use crate::state::{Build, Checkpoint, CodeRecord, codes, control};
 use crate::store::{Row, RowStore, RowWrite, StoreError, StoredRow, Table, write_rows};
 
@@ -62,6 +63,7 @@ pub(crate) async fn settle_name(
     backend: &dyn AnyBackend,
     runner: &dyn Runner,
     node: NodeSettings,
+    backfill: Backfill,
 ) -> Result<bool, StoreError> {
     let Some(other) = other_name(backend, runner).await? else { return Ok(false) };
     if node.looks_on {
@@ -81,7 +83,7 @@ pub(crate) async fn settle_name(
             return Ok(true);
         }
     }
-    rename(backend, runner, &other, node.lease).await?;
+    rename(backend, runner, &other, node.lease, backfill).await?;
     Ok(true)
 }
 
@@ -92,9 +94,15 @@ pub(crate) async fn rename(
     runner: &dyn Runner,
     from: &str,
     lease: Duration,
+    backfill: Backfill,
 ) -> Result<(), StoreError> {
     let (shares, old, new) =
         (Shares::<Checkpoint>::checkpoints(), Build::first(from), Build::first(&runner.name()));
+    match (missed_of(backend, runner, &old).await?, backfill) {
+        (Some(why), Backfill::Refuse) => return Err(StoreError::misuse(format!("{why}: {RAISE}"))),
+        (Some(why), _) => tracing::warn!(build = %new, why, "goes on without the events that were passed"),
+        (None, _) => {}
+    }
     announce(backend, &old, &new, lease).await?;
     let started = Instant::now();
     while started.elapsed() < lease * FINISHES && is_worked_on(backend, &old).await? {

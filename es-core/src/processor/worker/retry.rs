@@ -87,6 +87,8 @@ struct Retried {
     events: usize,
     /// Whether they could not be made durable together.
     too_large: bool,
+    /// For how long transactions were opened and committed. That these are slow is no reason for more of them.
+    storing: Duration,
 }
 
 impl Stop {
@@ -188,7 +190,7 @@ impl Worker {
             done += retried.sequences;
             let part = match retried {
                 Retried { events, too_large: true, .. } => events / 2,
-                _ if started.elapsed() > PART_HOLDS => n / 2,
+                Retried { storing, .. } if started.elapsed().saturating_sub(storing) > PART_HOLDS => n / 2,
                 Retried { events, .. } if events < n => self.retrying.part,
                 _ => self.retrying.part * 2,
             };
@@ -236,7 +238,7 @@ impl Worker {
         // Those behind one that fails.
         let mut behind = Vec::new();
         while !parts.is_empty() {
-            let Err(stop) = self.handle(&mut parts, waits).await? else {
+            let Err(stop) = self.handle(&mut parts, waits, &mut done.storing).await? else {
                 done.events += n_events(&parts);
                 done.sequences += parts.iter().filter(|part| part.whole).count();
                 parts.iter().for_each(|part| self.settled(part));
@@ -288,9 +290,11 @@ impl Worker {
         &mut self,
         parts: &mut Vec<Part>,
         waits: &BTreeSet<Position>,
+        storing: &mut Duration,
     ) -> Result<Result<(), Stop>, StepError> {
         let context = self.context.clone();
         let found = page_of(context.backend(), parts, self.share.progress.replay).await?;
+        let mut handling = Duration::ZERO;
         for (i, part) in parts.iter().enumerate() {
             let (mut events, mut stop) = (Vec::new(), None);
             for (n, (_, position)) in part.events.iter().enumerate() {
@@ -311,7 +315,10 @@ impl Worker {
                 }
             }
             let mut admission = Admission::of_key(&part.sequence.key);
-            if let Err(failure) = self.session().fold(&events, &mut admission).await {
+            let started = Instant::now();
+            let folded = self.session().fold(&events, &mut admission).await;
+            handling += started.elapsed();
+            if let Err(failure) = folded {
                 let done = events.partition_point(|event| event.place() < failure.position);
                 let waits = failure.is_interruption();
                 return Ok(Err(if waits { Stop::Waits(i, done) } else { Stop::Handler(i, failure) }));
@@ -320,13 +327,17 @@ impl Worker {
                 return Ok(Err(stop));
             }
         }
+        let opening = handling.saturating_sub(self.session().held().unwrap_or(handling));
         let build = &self.context.build;
         let mut rows = Vec::new();
         for part in &*parts {
             rows.extend(part.events.iter().map(|(row, _)| build.parked_events().delete(row)));
             rows.extend(part.end(build)?);
         }
-        match self.flush_with(rows).await {
+        let started = Instant::now();
+        let flushed = self.flush_with(rows).await;
+        *storing += opening + started.elapsed();
+        match flushed {
             Ok(()) => Ok(Ok(())),
             Err(StepError::Commit(error)) if !matches!(error, CommitError::Fenced { .. }) => {
                 Ok(Err(Stop::Flush(error)))
@@ -370,7 +381,11 @@ impl Worker {
             return true;
         }
         match self.fault(&*failure.source).await {
-            Fault::Store => false,
+            // While the store is away, nothing is learned of the event: it is suspected afresh.
+            Fault::Store => {
+                self.retrying.suspected = None;
+                false
+            }
             Fault::Event | Fault::Certain => true,
             // Once for all that was asked: they wait for the same.
             Fault::Suspect => {

@@ -366,7 +366,7 @@ impl Worker {
         };
         // What was begun and is not stored is decided on in a verdict.
         parked.retain(|_, sequence| sequence.rev > 0);
-        let mut skips = self.context.skips().await?;
+        let mut skips = Skips::new();
         // What has come through since they were decided is stored.
         self.verdicts.retain(|verdict| verdict.position > self.share.progress.position);
         self.verdicts.iter().for_each(|verdict| verdict.apply(&mut parked, &mut skips));

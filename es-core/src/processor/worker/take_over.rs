@@ -82,6 +82,17 @@ impl Missed {
     }
 }
 
+/// What a program's code has missed of a build that another one makes, in words.
+pub(super) async fn missed_of(
+    backend: &dyn AnyBackend,
+    runner: &dyn Runner,
+    build: &Build,
+) -> Result<Option<String>, StoreError> {
+    let made_by = made_by(backend, build).await?.value;
+    let of_build = Shares::<Checkpoint>::checkpoints().of(backend, &build.to_string()).await?;
+    Missed::default().find(backend, runner, made_by.known(), &of_build).await
+}
+
 /// The first event of some types, or of any, that lies between two positions and that a build did not handle.
 async fn passed(
     backend: &dyn AnyBackend,

@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::double::{Double, Line};
 use super::patient::ask;
 use super::payments::{
-    KINDS, Ledger, Payments, Poison, Skipping, World, parked, parked_keys, payment, retry, until,
+    KINDS, Kind, Ledger, Payments, Poison, Skipping, World, eventually, parked, parked_keys, payment, retry,
+    until,
 };
 use super::{LIMIT, Subject, settle, start};
 use crate::App;
-use crate::processor::{ProcessorOptions, ProcessorState, Receipt, WaitError};
+use crate::processor::{Processor, ProcessorOptions, ProcessorState, Receipt, WaitError};
+use crate::store::Backend;
 
 const SHORT: Duration = Duration::from_millis(1);
 
@@ -68,6 +72,102 @@ pub async fn what_looks_like_the_store_for_long_is_the_events<S: Subject>(subjec
     world.assert_complete("a", 3).await;
 }
 
+/// P21: no handler was called, so none has failed, whatever the error says.
+pub async fn what_keeps_handlers_from_being_called_blames_no_event<S: Subject>(subject: S) {
+    let (world, poison) = (World::new(&subject).await, Poison::new());
+    let line = Double::new(world.store.0.clone());
+    let options = ProcessorOptions::default().retries(0, SHORT, SHORT).patience(LIMIT);
+    let app = start(|| World::<S>::wiring(&line).processors(options)).await;
+    world.put("a", vec![poison.payment(1, "fails")]).await;
+    settle(&app).await;
+    poison.mend();
+    line.set(Line::Broken("ledger/1~1"));
+    let mut attempts = Vec::new();
+    for kind in KINDS {
+        attempts.push(parked(kind.of(&app)).await.pop().expect("it is parked").attempts);
+        super::poisoned::ask(kind.of(&app), &kind.key("a")).await;
+    }
+    for account in ["b", "c"] {
+        world.pay(account, 1..=2).await;
+    }
+    for (kind, attempts) in KINDS.into_iter().zip(attempts) {
+        let failed = |state: &ProcessorState| matches!(state, ProcessorState::Failing { attempts, .. } if *attempts > 5);
+        until(kind.of(&app), |status| failed(&status.state)).await;
+        let parked = parked(kind.of(&app)).await;
+        let [only] = &*parked else { panic!("{kind:?}: {parked:?}") };
+        assert_eq!((&*only.key, only.attempts), (&*kind.key("a"), attempts), "{kind:?}");
+    }
+    line.set(Line::Up);
+    settle(&app).await;
+    for kind in KINDS {
+        eventually(async || match parked_keys(kind.of(&app)).await {
+            none if none.is_empty() => Ok(()),
+            some => Err(format!("{kind:?}: {some:?}")),
+        })
+        .await;
+    }
+    for (account, n) in [("a", 1), ("b", 2), ("c", 2)] {
+        world.assert_complete(account, n).await;
+    }
+}
+
+/// After something has begun to fail as the store fails, the store fails indeed, for longer than the patience with that.
+/// When it was there again; `None` if that came too late to say anything.
+async fn outage<B: Backend>(
+    line: &Double<B>,
+    processor: &Processor,
+    begun: Instant,
+    patience: Duration,
+) -> Option<Instant> {
+    let fails = |state: &ProcessorState| matches!(state, ProcessorState::Failing { error, .. } if error.contains("a partner"));
+    until(processor, |status| fails(&status.state)).await;
+    line.set(Line::ReadOnly);
+    let in_time = begun.elapsed() < patience;
+    if in_time {
+        let before = line.refused("checkpoints");
+        let asked =
+            async || if line.refused("checkpoints") > before { Ok(()) } else { Err(before.to_string()) };
+        eventually(asked).await;
+        tokio::time::sleep(patience).await;
+    }
+    let up = Instant::now();
+    line.set(Line::Up);
+    in_time.then_some(up)
+}
+
+/// P21
+pub async fn after_an_outage_the_store_is_suspected_afresh<S: Subject>(subject: S) {
+    let (world, poison) = (World::new(&subject).await, Poison::new());
+    let line = Double::new(world.store.0.clone());
+    let patience = Duration::from_millis(500);
+    let options = ProcessorOptions::default().retries(0, SHORT, SHORT).patience(patience);
+    let app = start(|| App::on(line.clone()).view::<Ledger>().processors(options)).await;
+    let processor = Kind::View.of(&app);
+    let (mut account, mut told) = (0, [false; 2]);
+    while told != [true; 2] {
+        account += 1;
+        let key = account.to_string();
+        let attempts = async || {
+            let sequence = parked(processor).await.into_iter().find(|sequence| sequence.key == key);
+            sequence.map_or(0, |sequence| sequence.attempts)
+        };
+        // First as a new event, then as one that is retried.
+        for told in &mut told {
+            let (begun, before) = (Instant::now(), attempts().await);
+            match before {
+                0 => world.put(&key, vec![poison.payment(1, "store")]).await,
+                _ => super::poisoned::ask(processor, &key).await,
+            }
+            let up = outage(&line, processor, begun, patience).await;
+            eventually(async || if attempts().await > before { Ok(()) } else { Err(key.clone()) }).await;
+            if let Some(up) = up {
+                assert!(up.elapsed() >= patience, "it is blamed after {:?}", up.elapsed());
+                *told = true;
+            }
+        }
+    }
+}
+
 /// B67
 pub async fn without_retries_only_what_fails_is_blamed<S: Subject>(subject: S) {
     let (world, poison) = (World::new(&subject).await, Poison::new());
@@ -82,8 +182,8 @@ pub async fn without_retries_only_what_fails_is_blamed<S: Subject>(subject: S) {
     for kind in KINDS {
         let blamed: Vec<String> = match kind {
             // The statement is one of the table's.
-            super::payments::Kind::View => vec![kind.key("a")],
-            super::payments::Kind::Table => vec![kind.key("a"), kind.key("b")],
+            Kind::View => vec![kind.key("a")],
+            Kind::Table => vec![kind.key("a"), kind.key("b")],
         };
         let parked = parked_keys(kind.of(&app)).await;
         assert_eq!(parked, blamed.into_iter().map(|key| (key, 2)).collect::<Vec<_>>(), "{kind:?}");

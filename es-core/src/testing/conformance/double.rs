@@ -35,8 +35,14 @@ pub enum Line {
     HoldsCommitsAfter(&'static str, usize),
     /// The same for look-ups of rows of this table by their keys.
     HoldsLookups(&'static str),
+    /// The same for scans of this table.
+    HoldsScans(&'static str),
+    /// Commits and the openings of transactions take so long.
+    Slow(Duration),
     /// Commits with rows of this table do not go through.
     Refuses(&'static str),
+    /// No transaction is opened and no row of this table is looked up, as in a database whose view is broken.
+    Broken(&'static str),
     /// Whatever writes is refused as a mistake, as by a server that has become read-only.
     ReadOnly,
     /// Commits are done, and nobody hears of it; what became of them is not told either, with an error of this kind.
@@ -50,11 +56,17 @@ pub enum Line {
 enum Call<'c> {
     Read,
     Lookup(&'c str),
+    Scan(&'c str),
     Write,
+    Open,
     Commit(&'c Commit),
 }
 
 impl Call<'_> {
+    fn writes(self) -> bool {
+        matches!(self, Self::Write | Self::Open | Self::Commit(_))
+    }
+
     fn writes_to(self, table: &str) -> bool {
         matches!(self, Self::Commit(commit) if commit.rows.iter().any(|row| *row.table == *table))
     }
@@ -64,21 +76,32 @@ impl Line {
     fn holds(self, call: Call<'_>, commits: impl Fn(&str) -> usize) -> bool {
         match self {
             Self::HoldsCommitsAfter(table, n) => call.writes_to(table) && commits(table) >= n,
-            Self::HoldsWrites => matches!(call, Call::Write | Call::Commit(_)),
+            Self::HoldsWrites => call.writes(),
             Self::HoldsCommits(table) => call.writes_to(table),
             Self::HoldsLookups(table) => matches!(call, Call::Lookup(of) if of == table),
-            Self::Up | Self::Refuses(_) | Self::ReadOnly | Self::LosesAnswers(_) | Self::Down => false,
+            Self::HoldsScans(table) => matches!(call, Call::Scan(of) if of == table),
+            _ => false,
         }
     }
 
     fn refuses(self, call: Call<'_>) -> Option<StoreError> {
         match self {
             Self::Refuses(table) => call.writes_to(table).then(down),
-            Self::ReadOnly => matches!(call, Call::Write | Call::Commit(_))
-                .then(|| StoreError::misuse("the database takes no writes: it is read-only")),
+            Self::Broken(table) => (matches!(call, Call::Open)
+                || matches!(call, Call::Lookup(of) if of == table))
+            .then(|| StoreError::misuse("a view of the database names a table that is not there")),
+            Self::ReadOnly => {
+                call.writes().then(|| StoreError::misuse("the database takes no writes: it is read-only"))
+            }
             line => (line == Self::Down).then(down),
         }
     }
+}
+
+/// Notes the tables that a commit has rows of.
+fn note(commits: &Mutex<Vec<BTreeSet<Arc<str>>>>, commit: &Commit) {
+    let tables = commit.rows.iter().map(|row| row.table.clone()).collect();
+    commits.lock().unwrap_or_else(PoisonError::into_inner).push(tables);
 }
 
 fn down() -> StoreError {
@@ -100,6 +123,8 @@ pub struct Double<B> {
 struct Counted {
     reads: Mutex<Vec<Position>>,
     commits: Mutex<Vec<BTreeSet<Arc<str>>>>,
+    refused: Mutex<Vec<BTreeSet<Arc<str>>>>,
+    opened: AtomicUsize,
     calls: AtomicU64,
     held: AtomicU64,
     weight: Arc<Weight>,
@@ -168,6 +193,17 @@ impl<B> Double<B> {
         all.iter().filter(|tables| tables.contains(table)).cloned().collect()
     }
 
+    /// How many commits that had rows of this table the line refused.
+    pub(super) fn refused(&self, table: &str) -> usize {
+        let all = self.counts.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter(|tables| tables.contains(table)).count()
+    }
+
+    /// How many transactions were opened.
+    pub(super) fn opened(&self) -> usize {
+        self.counts.opened.load(Ordering::SeqCst)
+    }
+
     /// How often the store was asked for anything.
     #[must_use]
     pub fn calls(&self) -> u64 {
@@ -210,7 +246,13 @@ impl<B> Double<B> {
         let mut line = self.line.subscribe();
         let now = *line.borrow_and_update();
         if let Some(refused) = now.refuses(call) {
+            if let Call::Commit(commit) = call {
+                note(&self.counts.refused, commit);
+            }
             return Err(refused);
+        }
+        if let (Line::Slow(takes), Call::Commit(_) | Call::Open) = (now, call) {
+            tokio::time::sleep(takes).await;
         }
         let commits = |table: &str| self.commits(table).len();
         if now.holds(call, commits) {
@@ -222,9 +264,11 @@ impl<B> Double<B> {
             // The sender lives as long as this value.
             drop(line.wait_for(lets).await);
         }
+        if let Call::Open = call {
+            self.counts.opened.fetch_add(1, Ordering::SeqCst);
+        }
         if let Call::Commit(commit) = call {
-            let tables = commit.rows.iter().map(|row| row.table.clone()).collect();
-            self.counts.commits.lock().unwrap_or_else(PoisonError::into_inner).push(tables);
+            note(&self.counts.commits, commit);
             let bytes = commit.rows.iter().filter_map(|row| row.row.as_ref()).map(Bytes::len).sum();
             self.counts.most_written.fetch_max(bytes, Ordering::SeqCst);
         }
@@ -341,7 +385,7 @@ impl<B: Backend> RowStore for Double<B> {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<StoredRow>, StoreError> {
-        self.reach(Call::Read).await?;
+        self.reach(Call::Scan(table)).await?;
         self.inner.scan(table, after, limit).await
     }
 
@@ -363,7 +407,7 @@ impl<B: Backend> Backend for Double<B> {
     type Tx = B::Tx;
 
     async fn begin(&self) -> Result<B::Tx, StoreError> {
-        self.reach(Call::Write).await?;
+        self.reach(Call::Open).await?;
         self.inner.begin().await
     }
 
@@ -373,7 +417,7 @@ impl<B: Backend> Backend for Double<B> {
         generation: Generation,
         idle: Duration,
     ) -> Result<B::Tx, StoreError> {
-        self.reach(Call::Write).await?;
+        self.reach(Call::Open).await?;
         self.inner.begin_at(tables, generation, idle).await
     }
 

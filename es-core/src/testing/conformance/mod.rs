@@ -67,10 +67,12 @@ pub mod conditions;
 pub mod damaged;
 mod data;
 pub mod deploys;
+pub mod discards;
 #[doc(hidden)]
 pub mod domain;
 #[doc(hidden)]
 pub mod double;
+pub mod effects;
 pub mod fences;
 pub mod generations;
 #[doc(hidden)]
@@ -81,6 +83,7 @@ pub mod keys;
 pub mod large;
 pub mod laws;
 pub mod limits;
+pub mod missed;
 pub mod operating;
 pub mod parking;
 mod patient;
@@ -102,6 +105,7 @@ pub mod rows;
 mod rules;
 pub mod sending;
 pub mod slices;
+pub mod slow;
 pub mod snapshots;
 pub mod transactions;
 pub mod undecoded;

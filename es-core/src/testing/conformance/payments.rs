@@ -65,6 +65,11 @@ impl Poison {
     pub(super) fn hidden(&self, amount: i64, accounts: &[&str]) -> NewEvent {
         self.payment(amount, &format!("hidden {}", accounts.join(",")))
     }
+
+    /// The same of one whose rows cannot be written then, until that is mended as well.
+    pub(super) fn hidden_until(&self, rows: &Self, amount: i64, accounts: &[&str]) -> NewEvent {
+        self.payment(amount, &format!("hidden {}|{}", accounts.join(","), rows.0))
+    }
 }
 
 /// A payment that cannot be decoded.
@@ -83,15 +88,20 @@ struct Wish<'p> {
     /// Another account.
     other: Option<&'p str>,
     poisoned: bool,
+    /// Whether its rows cannot be written.
+    broken: bool,
 }
 
 impl<'p> Wish<'p> {
     fn of(payment: &'p Deposited) -> Self {
         let text = payment.reference.as_deref().unwrap_or_default();
         let (id, wish) = text.split_once('|').unwrap_or_default();
+        let (wish, rows) = wish.split_once('|').unwrap_or((wish, ""));
         let (what, other) = wish.split_once(' ').map_or((wish, None), |(what, other)| (what, Some(other)));
-        let mended = || MENDED.lock().unwrap_or_else(PoisonError::into_inner).contains(id);
-        Self { what, other, poisoned: !id.is_empty() && !mended() }
+        let mended = |id: &str| MENDED.lock().unwrap_or_else(PoisonError::into_inner).contains(id);
+        let poisoned = |id: &str| !id.is_empty() && !mended(id);
+        let broken = poisoned(rows) || what == "row" && poisoned(id);
+        Self { what, other, poisoned: poisoned(id), broken }
     }
 
     fn fail(&self, key: &str) -> Result<(), BoxError> {
@@ -140,7 +150,7 @@ impl Tally {
         let (amount, wish) = (event.amount, Wish::of(event.payload()));
         wish.fail(key)?;
         self.disorder += u64::from(amount != self.last + 1);
-        self.broken |= wish.poisoned && wish.what == "row";
+        self.broken |= wish.broken;
         self.n += 1;
         self.sum += amount;
         self.last = amount;

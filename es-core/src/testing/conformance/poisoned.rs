@@ -27,7 +27,7 @@ async fn parked_world<S: Subject>(subject: &S, poison: &Poison) -> (World<S>, Do
 }
 
 /// Asks for a retry, which stands.
-async fn ask(processor: &Processor, key: &str) {
+pub(super) async fn ask(processor: &Processor, key: &str) {
     loop {
         match processor.retry(key, Duration::from_millis(1)).await {
             Err(ProcessorError::Asked { .. }) => return,
@@ -131,8 +131,7 @@ pub async fn hundreds_of_poisoned_keys_are_parked_in_a_few_commits<S: Subject>(s
     assert_eq!(world.sum(Kind::View, "b").await, 15);
     // The first ones are called again, as often as the options say; then it is known that this does not help.
     let retried = sequences.iter().filter(|sequence| sequence.attempts > 1).count();
-    assert!((1..KEYS / 4).contains(&retried), "{retried} were tried again");
+    assert!((1..=8).contains(&retried), "{retried} were tried again");
     let commits = line.commits("checkpoints").len();
-    // A store that refuses commits at times makes the worker careful: then there are more, and still not one for each.
-    assert!(commits < KEYS, "{commits} commits");
+    assert!(commits < KEYS / 2, "{commits} commits");
 }

@@ -21,7 +21,7 @@ const LEASE: Duration = Duration::from_millis(400);
 pub(super) const N: usize = 4;
 /// How many events a batch has at most.
 const BATCH: usize = 8 * N;
-const ACCOUNTS: usize = 12;
+pub(super) const ACCOUNTS: usize = 12;
 
 /// Calls that wait until they may end. Clones share them, on whichever node they are made.
 #[derive(Clone, Debug)]
@@ -90,7 +90,17 @@ impl<const IN_FLIGHT: usize> Posts<IN_FLIGHT> {
         self.may.add_permits(100_000);
     }
 
-    fn wiring<B: Backend + Clone>(&self, backend: &B) -> AppBuilder<B> {
+    /// No more calls may end.
+    pub(super) fn close(&self) {
+        self.may.forget_permits(usize::MAX);
+    }
+
+    /// So many more calls may end.
+    pub(super) fn allow(&self, calls: usize) {
+        self.may.add_permits(calls);
+    }
+
+    pub(super) fn wiring<B: Backend + Clone>(&self, backend: &B) -> AppBuilder<B> {
         let retries = (Duration::from_millis(1), Duration::from_millis(5));
         App::on(backend.clone()).reactor(self.clone()).processor_retries(2, retries.0, retries.1)
     }

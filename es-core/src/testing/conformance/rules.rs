@@ -279,7 +279,9 @@ macro_rules! __conformance_rules {
             }
             blame {
                 a_store_that_takes_no_writes_blames_no_event
+                what_keeps_handlers_from_being_called_blames_no_event
                 what_looks_like_the_store_for_long_is_the_events
+                after_an_outage_the_store_is_suspected_afresh
                 without_retries_only_what_fails_is_blamed
                 one_event_at_a_time_is_blamed_as_many_are
                 a_position_is_not_reached_while_something_before_it_is_parked
@@ -311,6 +313,24 @@ macro_rules! __conformance_rules {
                 whoever_waits_for_a_projection_that_is_rebuilt_by_itself_sees_all_of_it
                 a_node_that_looks_on_is_not_ready_for_what_an_older_program_makes
                 what_was_missed_is_left_out_if_that_was_chosen
+            }
+            effects {
+                a_retry_that_cannot_be_stored_repeats_no_call
+                a_retry_that_fails_in_the_middle_repeats_no_call
+                what_was_done_beside_an_event_of_a_newer_program_is_not_repeated_by_it
+            }
+            missed {
+                an_older_program_passes_nothing_that_the_newer_one_acts_on
+                a_reactor_says_what_an_older_program_has_passed_without_it
+                a_renamed_reactor_says_what_an_older_program_has_passed_without_it
+            }
+            slow {
+                a_slow_commit_makes_no_transaction_smaller
+                a_transaction_that_is_slow_to_open_is_no_smaller
+                a_slow_commit_makes_no_part_of_a_retry_smaller
+            }
+            discards {
+                what_is_left_out_while_a_rebuild_is_under_way_stays_left_out_of_it
             }
             renames {
                 a_renamed_reactor_continues_where_it_was
@@ -358,6 +378,7 @@ macro_rules! __conformance_rules {
             undecoded {
                 what_can_be_decoded_later_is_handled_under_every_key_it_has
                 what_can_be_decoded_later_reaches_slices_that_have_changed_hands
+                a_late_event_whose_row_cannot_be_written_is_parked_and_stops_nothing
                 what_was_left_out_undecoded_stays_left_out_for_every_key
                 what_was_skipped_undecoded_stays_skipped_for_every_key
             }

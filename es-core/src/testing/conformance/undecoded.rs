@@ -111,6 +111,26 @@ pub async fn what_can_be_decoded_later_reaches_slices_that_have_changed_hands<S:
     assert_eq!(parked_keys(view(&apps[0])).await, []);
 }
 
+/// K10
+pub async fn a_late_event_whose_row_cannot_be_written_is_parked_and_stops_nothing<S: Subject>(subject: S) {
+    let (world, hidden, rows) = (World::new(&subject).await, Poison::new(), Poison::new());
+    let app = started(&world, 1).await;
+    world.put("a", vec![hidden.hidden_until(&rows, 1, &["b", "c"])]).await;
+    settle(&app).await;
+    hidden.mend();
+    assert_eq!(retry(view(&app), "a").await, None);
+    assert_eq!(parked_keys(view(&app)).await, [("b".to_owned(), 1), ("c".to_owned(), 1)]);
+    world.pay("d", 1..=3).await;
+    world.put("b", vec![payment(2)]).await;
+    settle(&app).await;
+    assert_told(&world, "d", (3, 6, 0)).await;
+    rows.mend();
+    for (account, right) in [("b", (2, 3, 0)), ("c", (1, 1, 0))] {
+        assert_eq!(retry(view(&app), account).await, None);
+        assert_told(&world, account, right).await;
+    }
+}
+
 /// K12
 pub async fn what_was_left_out_undecoded_stays_left_out_for_every_key<S: Subject>(subject: S) {
     let (world, hidden) = (World::new(&subject).await, Poison::new());

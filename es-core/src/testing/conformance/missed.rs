@@ -1,0 +1,146 @@
+//! Reactors that handle more than an older program did, which may pass what it does not know: P17, P18.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use super::data::encoded;
+use super::domain::{Deposited, Opened, opened};
+use super::double::{Double, Line};
+use super::patient::Patient;
+use super::payments::{eventually, payment};
+use super::{LIMIT, Subject, settle, start, store};
+use crate::processor::{Backfill, ProcessorOptions};
+use crate::projection::Code;
+use crate::services::{Scope, Services};
+use crate::store::{Backend, EventFilter, Position, RecordedEvent};
+use crate::testing::Log;
+use crate::{App, AppBuilder, BoxError, Reactor};
+
+/// Long enough for a busy machine, and short enough to be waited for.
+const LEASE: Duration = Duration::from_secs(1);
+const PASSED: &str = "it handles account.opened now, and such events were passed without it, the first at #3";
+
+/// A program that greets for payments; with `MORE` also for accounts. `LATER` has another name for it.
+#[derive(Clone, Debug)]
+struct Greets<const MORE: bool, const LATER: bool = false> {
+    may: Arc<Semaphore>,
+    greeted: Arc<Mutex<Vec<Position>>>,
+    begun: Arc<Mutex<Vec<Position>>>,
+}
+
+impl<const MORE: bool, const LATER: bool> Greets<MORE, LATER> {
+    fn new(may: usize) -> Self {
+        Self { may: Arc::new(Semaphore::new(may)), greeted: Arc::default(), begun: Arc::default() }
+    }
+
+    /// Another program, which shares what was done.
+    fn program<const M: bool, const L: bool>(&self) -> Greets<M, L> {
+        Greets { may: self.may.clone(), greeted: self.greeted.clone(), begun: self.begun.clone() }
+    }
+
+    /// For which events it has acted.
+    fn greeted(&self) -> Vec<u64> {
+        let greeted = self.greeted.lock().unwrap_or_else(PoisonError::into_inner);
+        greeted.iter().map(|position| position.0).collect()
+    }
+
+    fn wiring<B: Backend + Clone>(&self, backend: &B) -> AppBuilder<B> {
+        App::on(backend.clone()).reactor(self.clone()).lease(LEASE)
+    }
+}
+
+impl<const MORE: bool, const LATER: bool> Reactor for Greets<MORE, LATER> {
+    const NAME: &'static str = if LATER { "welcomes" } else { "greets" };
+    const WAS: Option<&'static str> = if LATER { Some("greets") } else { None };
+    fn filter() -> EventFilter {
+        let payments = EventFilter::of::<Deposited>();
+        if MORE { payments.or(EventFilter::of::<Opened>()) } else { payments }
+    }
+    fn code() -> Code {
+        let code = Code::new(MORE.into()).handling::<Deposited>();
+        if MORE { code.handling::<Opened>() } else { code }
+    }
+    async fn react(&self, event: &RecordedEvent, _: Scope<'_>) -> Result<(), BoxError> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).push(event.place());
+        self.may.acquire().await?.forget();
+        self.greeted.lock().unwrap_or_else(PoisonError::into_inner).push(event.place());
+        Ok(())
+    }
+    fn missing(_: &Services) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// P18
+pub async fn an_older_program_passes_nothing_that_the_newer_one_acts_on<S: Subject>(subject: S) {
+    let (store, less) = (store(&subject).await, Greets::<false>::new(0));
+    let line = Double::new(subject.again(&store.0).await);
+    let old = start(|| less.wiring(&line)).await;
+    store.put("account-a", vec![payment(1)]).await;
+    let begun = || less.begun.lock().unwrap_or_else(PoisonError::into_inner).len();
+    eventually(async || if begun() > 0 { Ok(()) } else { Err("nothing has begun".to_owned()) }).await;
+    // While it acts, another program comes, of which it sees nothing.
+    line.set(Line::HoldsScans("es.codes"));
+    let more = less.program::<true, false>();
+    let new = start(|| more.wiring(&store.0)).await;
+    store.put("account-b", vec![encoded(&opened("Ada")), payment(1)]).await;
+    less.may.add_permits(1_000);
+    // Time enough for the older one to go on.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    line.set(Line::Up);
+    settle(&new).await;
+    let mut greeted = less.greeted();
+    assert_eq!(greeted.iter().filter(|position| **position == 2).count(), 1, "{greeted:?}");
+    greeted.sort_unstable();
+    greeted.dedup();
+    assert_eq!(greeted, [1, 2, 3]);
+    drop((old, new));
+}
+
+/// A program that handles accounts is rolled back to one that does not, which passes one.
+async fn rolled_back<S: Subject>(store: &Patient<S::Backend>) -> Greets<false> {
+    let less = Greets::<false>::new(1_000);
+    let more = start(|| less.program::<true, false>().wiring(&store.0)).await;
+    store.put("account-a", vec![encoded(&opened("Ada")), payment(1)]).await;
+    settle(&more).await;
+    assert!(more.shutdown(LIMIT).await);
+    let rolled_back = start(|| less.wiring(&store.0)).await;
+    store.put("account-b", vec![encoded(&opened("Bob")), payment(1)]).await;
+    settle(&rolled_back).await;
+    assert!(rolled_back.shutdown(LIMIT).await);
+    assert_eq!(less.greeted(), [1, 2, 4]);
+    less
+}
+
+/// Rolled forward: it does not start if it must not leave anything out, else it says what it leaves out.
+async fn rolled_forward<S: Subject, const LATER: bool>(subject: &S) {
+    let store = store(subject).await;
+    let less = rolled_back::<S>(&store).await;
+    let more = less.program::<true, LATER>();
+    let refuses = ProcessorOptions::default().backfill(Backfill::Refuse);
+    eventually(async || match more.wiring(&store.0).processors(refuses).start().await {
+        Err(error) if error.to_string().contains(PASSED) => Ok(()),
+        Err(error) => Err(error.to_string()),
+        Ok(_) => panic!("it has missed an event"),
+    })
+    .await;
+    let (log, _guard) = Log::catch();
+    let new = start(|| more.wiring(&store.0)).await;
+    let said = log.take().join("\n");
+    assert!(said.contains("goes on without the events that were passed") && said.contains(PASSED), "{said}");
+    store.put("account-c", vec![encoded(&opened("Cyd")), payment(1)]).await;
+    settle(&new).await;
+    assert_eq!(less.greeted(), [1, 2, 4, 5, 6]);
+}
+
+/// P17
+pub async fn a_reactor_says_what_an_older_program_has_passed_without_it<S: Subject>(subject: S) {
+    rolled_forward::<S, false>(&subject).await;
+}
+
+/// P17
+pub async fn a_renamed_reactor_says_what_an_older_program_has_passed_without_it<S: Subject>(subject: S) {
+    rolled_forward::<S, true>(&subject).await;
+}
