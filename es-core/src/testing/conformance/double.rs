@@ -35,8 +35,12 @@ pub enum Line {
     HoldsCommitsAfter(&'static str, usize),
     /// The same for look-ups of rows of this table by their keys.
     HoldsLookups(&'static str),
+    /// The same for scans of this table.
+    HoldsScans(&'static str),
     /// Commits with rows of this table do not go through.
     Refuses(&'static str),
+    /// No version is given the plain names of its tables.
+    RefusesNames,
     /// Whatever writes is refused as a mistake, as by a server that has become read-only.
     ReadOnly,
     /// Commits are done, and nobody hears of it; what became of them is not told either, with an error of this kind.
@@ -50,13 +54,26 @@ pub enum Line {
 enum Call<'c> {
     Read,
     Lookup(&'c str),
+    Scan(&'c str),
     Write,
     Commit(&'c Commit),
+    Publish(&'c Commit),
 }
 
 impl Call<'_> {
+    const fn commit(&self) -> Option<&Commit> {
+        match self {
+            Self::Commit(commit) | Self::Publish(commit) => Some(commit),
+            Self::Read | Self::Lookup(_) | Self::Scan(_) | Self::Write => None,
+        }
+    }
+
+    fn writes(self) -> bool {
+        matches!(self, Self::Write) || self.commit().is_some()
+    }
+
     fn writes_to(self, table: &str) -> bool {
-        matches!(self, Self::Commit(commit) if commit.rows.iter().any(|row| *row.table == *table))
+        self.commit().is_some_and(|commit| commit.rows.iter().any(|row| *row.table == *table))
     }
 }
 
@@ -64,18 +81,26 @@ impl Line {
     fn holds(self, call: Call<'_>, commits: impl Fn(&str) -> usize) -> bool {
         match self {
             Self::HoldsCommitsAfter(table, n) => call.writes_to(table) && commits(table) >= n,
-            Self::HoldsWrites => matches!(call, Call::Write | Call::Commit(_)),
+            Self::HoldsWrites => call.writes(),
             Self::HoldsCommits(table) => call.writes_to(table),
             Self::HoldsLookups(table) => matches!(call, Call::Lookup(of) if of == table),
-            Self::Up | Self::Refuses(_) | Self::ReadOnly | Self::LosesAnswers(_) | Self::Down => false,
+            Self::HoldsScans(table) => matches!(call, Call::Scan(of) if of == table),
+            Self::Up
+            | Self::Refuses(_)
+            | Self::RefusesNames
+            | Self::ReadOnly
+            | Self::LosesAnswers(_)
+            | Self::Down => false,
         }
     }
 
     fn refuses(self, call: Call<'_>) -> Option<StoreError> {
         match self {
             Self::Refuses(table) => call.writes_to(table).then(down),
-            Self::ReadOnly => matches!(call, Call::Write | Call::Commit(_))
-                .then(|| StoreError::misuse("the database takes no writes: it is read-only")),
+            Self::RefusesNames => matches!(call, Call::Publish(_)).then(down),
+            Self::ReadOnly => {
+                call.writes().then(|| StoreError::misuse("the database takes no writes: it is read-only"))
+            }
             line => (line == Self::Down).then(down),
         }
     }
@@ -102,6 +127,7 @@ struct Counted {
     commits: Mutex<Vec<BTreeSet<Arc<str>>>>,
     calls: AtomicU64,
     held: AtomicU64,
+    refused: AtomicU64,
     weight: Arc<Weight>,
     most_written: AtomicUsize,
 }
@@ -180,6 +206,11 @@ impl<B> Double<B> {
         self.counts.held.load(Ordering::SeqCst)
     }
 
+    /// How many calls the line refused.
+    pub(super) fn refused(&self) -> u64 {
+        self.counts.refused.load(Ordering::SeqCst)
+    }
+
     /// The most bytes of events' payloads that those who read had in memory together.
     pub(super) fn most_held(&self) -> usize {
         self.counts.weight.most.load(Ordering::SeqCst)
@@ -210,19 +241,20 @@ impl<B> Double<B> {
         let mut line = self.line.subscribe();
         let now = *line.borrow_and_update();
         if let Some(refused) = now.refuses(call) {
+            self.counts.refused.fetch_add(1, Ordering::SeqCst);
             return Err(refused);
         }
         let commits = |table: &str| self.commits(table).len();
         if now.holds(call, commits) {
             self.counts.held.fetch_add(1, Ordering::SeqCst);
             let lets = |line: &Line| match line {
-                Line::HoldsCommitsAfter(..) => !line.holds(call, commits),
+                Line::HoldsCommitsAfter(..) | Line::HoldsScans(_) => !line.holds(call, commits),
                 line => *line == Line::Up,
             };
             // The sender lives as long as this value.
             drop(line.wait_for(lets).await);
         }
-        if let Call::Commit(commit) = call {
+        if let Some(commit) = call.commit() {
             let tables = commit.rows.iter().map(|row| row.table.clone()).collect();
             self.counts.commits.lock().unwrap_or_else(PoisonError::into_inner).push(tables);
             let bytes = commit.rows.iter().filter_map(|row| row.row.as_ref()).map(Bytes::len).sum();
@@ -341,7 +373,7 @@ impl<B: Backend> RowStore for Double<B> {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<StoredRow>, StoreError> {
-        self.reach(Call::Read).await?;
+        self.reach(Call::Scan(table)).await?;
         self.inner.scan(table, after, limit).await
     }
 
@@ -428,7 +460,7 @@ impl<B: Backend> Builds for Double<B> {
     }
 
     async fn publish(&self, tables: &Tables, commit: Commit) -> Result<Committed, CommitError> {
-        self.reach(Call::Commit(&commit)).await?;
+        self.reach(Call::Publish(&commit)).await?;
         self.inner.publish(tables, commit).await
     }
 
