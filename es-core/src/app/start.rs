@@ -28,9 +28,11 @@ impl<B: Backend> AppBuilder<B> {
     pub async fn start(mut self) -> Result<App, StartError> {
         self.provide_own();
         all_right(self.wrong())?;
-        let mut never_behind = self.live.clone().unwrap_or_default();
-        never_behind.extend(self.inline.iter().map(|entry| entry.runner.name()));
+        let inline = self.inline.iter().map(|entry| entry.runner.name()).collect();
         let node = self.node();
+        inline::may_start(&node, &inline, &self.retired).await.map_err(StartError)?;
+        let mut never_behind = self.live.clone().unwrap_or_default();
+        never_behind.extend(inline);
         warn_of_orphans(&*self.backend, &self.runners, &never_behind).await;
         let runners = self.with_options();
         let unprepared = prepare(&node, &runners).await.map_err(StartError)?;

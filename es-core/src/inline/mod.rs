@@ -29,7 +29,7 @@ use tracing::Instrument as _;
 use self::hooks::{Changes, Halt};
 pub(crate) use self::hooks::{Folds, ProjectionHook, Projects, ViewHook};
 use self::locks::Locks;
-pub(crate) use self::start::start;
+pub(crate) use self::start::{may_start, start};
 use crate::clock::Timestamp;
 use crate::command::OnStage;
 use crate::id::Ids;

@@ -23,18 +23,10 @@ pub(crate) async fn start<B: Backend>(
     retired: &BTreeSet<String>,
 ) -> Result<Option<Inline<B>>, Vec<String>> {
     let one = |error: StoreError| vec![crate::chain(&error)];
-    let stored = read(node).await.map_err(one)?;
+    let names: BTreeSet<String> = entries.iter().map(|entry| entry.runner.name()).collect();
+    let stored = may_start(node, &names, retired).await?;
     if stored.rev == 0 && entries.is_empty() {
         return Ok(None);
-    }
-    let names: BTreeSet<String> = entries.iter().map(|entry| entry.runner.name()).collect();
-    let wrong = wrong(&stored, &names, retired);
-    if !wrong.is_empty() {
-        return Err(wrong);
-    }
-    if stored.names != names && node.settings.looks_on {
-        let what = "this app only looks on, and its inline projections are not those of the store: start one that works first";
-        return Err(vec![what.to_owned()]);
     }
     if stored.names != names {
         let changes = async {
@@ -60,6 +52,28 @@ pub(crate) async fn start<B: Backend>(
         hooks.push((hook, handover::current_rows(node, &*runner).await.map_err(one)?));
     }
     Ok(Some(Inline::new(backend, stored.rev, node.ids.clone(), hooks)))
+}
+
+/// What is inline in the store, if an app with these inline projections may start there. Asked before anything else is
+/// changed: what the older or newer program does is none of the business of an app that does not start.
+///
+/// # Errors
+///
+/// A line for each thing that is wrong.
+pub(crate) async fn may_start(
+    node: &NodeContext,
+    names: &BTreeSet<String>,
+    retired: &BTreeSet<String>,
+) -> Result<InlineSet, Vec<String>> {
+    let stored = read(node).await.map_err(|error| vec![crate::chain(&error)])?;
+    let mut wrong = wrong(&stored, names, retired);
+    if wrong.is_empty() && stored.names != *names && node.settings.looks_on {
+        wrong.push(
+            "this app only looks on, and its inline projections are not those of the store: start one that works first"
+                .to_owned(),
+        );
+    }
+    if wrong.is_empty() { Ok(stored) } else { Err(wrong) }
 }
 
 /// Every app needs to know the set, so a store that does not answer once is asked again.

@@ -1,7 +1,7 @@
 //! The plain names of projections' tables, as readers know them that are not apps: psql, reports, scripts.
 
 use es_core::ErrorKind;
-use es_core::store::{Builds as _, Commit, Tables};
+use es_core::store::{Backend as _, Builds as _, Commit, Tables, Transaction as _};
 use es_postgres::PgBackend;
 use es_postgres::testing::Database;
 use sqlx::postgres::PgConnection;
@@ -326,4 +326,35 @@ async fn a_store_of_the_version_before_that_has_switched_gives_the_names_to_what
     store.switch(&PAIRS, 2, nothing()).await.unwrap();
     assert_eq!(number(&mut reader, read).await, 2);
     assert!(is_there(&mut reader, "es_pairs_1_1.totals").await);
+}
+
+/// Whose tables have the names themselves, and which has not locked them yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_began_on_plain_names_writes_what_they_meant_then() {
+    let database = old(&[(&PAIRS, 1, true, "public")]).await;
+    let store = PgBackend::connect(database.url()).await.unwrap();
+    store.install(&PAIRS, 2).await.unwrap();
+    store.install(&CHANGED, 1).await.unwrap();
+    let mut tx = store.begin_at(&PAIRS, 1, LIMIT).await.unwrap();
+    let changing = tokio::spawn({
+        let store = store.clone();
+        async move { store.publish(&CHANGED, nothing()).await }
+    });
+    let waits = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    while !changing.is_finished() && count(database.url(), waits).await == 0 {
+        tokio::task::yield_now().await;
+    }
+    sqlx::raw_sql("insert into totals values (1, 7)").execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
+    if let Err(late) = changing.await.unwrap() {
+        // It does not wait for long.
+        assert_eq!(late.kind(), ErrorKind::Transient, "{}", es_core::chain(&late));
+        store.publish(&CHANGED, nothing()).await.unwrap();
+    }
+    assert_eq!(count(database.url(), "select n from es_pairs_1_1.totals").await, 7);
+    assert_eq!(
+        count(database.url(), "select count(*) from totals").await,
+        0,
+        "the other version has the names"
+    );
 }

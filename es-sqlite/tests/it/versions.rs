@@ -312,6 +312,44 @@ async fn generations_of_an_older_file_keep_their_names() {
     assert_eq!(texts(&store, names).await, ["lefts", "lefts~2.3"]);
 }
 
+/// By a program of before that had the file open while it was brought up to date: it names tables as it always did, and notes
+/// no suffix.
+#[tokio::test]
+async fn a_generation_that_an_older_program_made_is_found_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("store.db");
+    crate::upgrade::second_schema(&file).await;
+    let store = SqliteBackend::open(&file).await.unwrap();
+    let made =
+        "create table \"lefts~3\" (generation integer); create table \"rights~3\" (generation integer);
+        create index \"lefts_by_generation~3\" on \"lefts~3\" (generation);
+        insert into es_projections (name, version, generation, current, schema, objects)
+        select name, version, 3, 0, schema, objects from es_projections where generation = 2";
+    own(&store, made).await;
+    let (pairs, generation) = (crate::upgrade::PAIRS, "select generation from lefts");
+    write(&store, &pairs, 3, "insert into lefts values (3)").await;
+    let of_version = db(&store, &pairs);
+    assert_eq!(number(&of_version, generation).await, 2, "it is not read yet");
+    switch(&store, &pairs, 3).await;
+    assert_eq!(number(&of_version, generation).await, 3);
+    // Another version has the names: apps of this one read its tables by names of their own.
+    let next = Tables { version: 2, ..pairs };
+    store.install(&next, 1).await.unwrap();
+    write(&store, &next, 1, "insert into lefts values (10)").await;
+    publish(&store, &next).await;
+    let seen = (number(&of_version, generation).await, number(&store.db(), generation).await);
+    assert_eq!(seen, (3, 10));
+    write(&store, &pairs, 3, "update lefts set generation = 4").await;
+    assert_eq!(number(&of_version, generation).await, 4);
+    let names = "select name from sqlite_schema where type = 'table' and name like 'lefts%' order by name";
+    assert_eq!(texts(&store, names).await, ["lefts", "lefts~1", "lefts~2", "lefts~3"]);
+    assert_eq!(store.verify().await.unwrap(), [""; 0]);
+    publish(&store, &pairs).await;
+    assert_eq!(number(&store.db(), generation).await, 4);
+    store.remove_version(pairs.name, 1, Commit::default()).await.unwrap();
+    assert_eq!(texts(&store, names).await, ["lefts"]);
+}
+
 trait Commits {
     async fn commit_one(&self);
     async fn commit_and_empty(&self);

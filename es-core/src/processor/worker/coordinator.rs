@@ -297,7 +297,8 @@ impl Coordinator {
             if std::mem::replace(known, generation) != generation {
                 *catching_up = CatchingUp::default();
             }
-            chores.extend(catching_up.look(position, sight.head).then_some(Chore::Switch(generation)));
+            let caught_up = catching_up.look(position, sight.head) && position.is_some();
+            chores.extend(caught_up.then_some(Chore::Switch(generation)));
         } else if generations.building.is_none() && self.lacks_events(generations, sight)? {
             chores.push(Chore::Backfill);
         }

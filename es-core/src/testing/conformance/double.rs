@@ -43,6 +43,8 @@ pub enum Line {
     Refuses(&'static str),
     /// No transaction is opened and no row of this table is looked up, as in a database whose view is broken.
     Broken(&'static str),
+    /// No version is given the plain names of its tables.
+    RefusesNames,
     /// Whatever writes is refused as a mistake, as by a server that has become read-only.
     ReadOnly,
     /// Commits are done, and nobody hears of it; what became of them is not told either, with an error of this kind.
@@ -60,15 +62,23 @@ enum Call<'c> {
     Write,
     Open,
     Commit(&'c Commit),
+    Publish(&'c Commit),
 }
 
 impl Call<'_> {
+    const fn commit(&self) -> Option<&Commit> {
+        match self {
+            Self::Commit(commit) | Self::Publish(commit) => Some(commit),
+            Self::Read | Self::Lookup(_) | Self::Scan(_) | Self::Write | Self::Open => None,
+        }
+    }
+
     fn writes(self) -> bool {
-        matches!(self, Self::Write | Self::Open | Self::Commit(_))
+        matches!(self, Self::Write | Self::Open) || self.commit().is_some()
     }
 
     fn writes_to(self, table: &str) -> bool {
-        matches!(self, Self::Commit(commit) if commit.rows.iter().any(|row| *row.table == *table))
+        self.commit().is_some_and(|commit| commit.rows.iter().any(|row| *row.table == *table))
     }
 }
 
@@ -90,6 +100,7 @@ impl Line {
             Self::Broken(table) => (matches!(call, Call::Open)
                 || matches!(call, Call::Lookup(of) if of == table))
             .then(|| StoreError::misuse("a view of the database names a table that is not there")),
+            Self::RefusesNames => matches!(call, Call::Publish(_)).then(down),
             Self::ReadOnly => {
                 call.writes().then(|| StoreError::misuse("the database takes no writes: it is read-only"))
             }
@@ -127,6 +138,7 @@ struct Counted {
     opened: AtomicUsize,
     calls: AtomicU64,
     held: AtomicU64,
+    refusals: AtomicU64,
     weight: Arc<Weight>,
     most_written: AtomicUsize,
 }
@@ -216,6 +228,11 @@ impl<B> Double<B> {
         self.counts.held.load(Ordering::SeqCst)
     }
 
+    /// How many calls the line refused.
+    pub(super) fn refusals(&self) -> u64 {
+        self.counts.refusals.load(Ordering::SeqCst)
+    }
+
     /// The most bytes of events' payloads that those who read had in memory together.
     pub(super) fn most_held(&self) -> usize {
         self.counts.weight.most.load(Ordering::SeqCst)
@@ -246,7 +263,8 @@ impl<B> Double<B> {
         let mut line = self.line.subscribe();
         let now = *line.borrow_and_update();
         if let Some(refused) = now.refuses(call) {
-            if let Call::Commit(commit) = call {
+            self.counts.refusals.fetch_add(1, Ordering::SeqCst);
+            if let Some(commit) = call.commit() {
                 note(&self.counts.refused, commit);
             }
             return Err(refused);
@@ -258,7 +276,7 @@ impl<B> Double<B> {
         if now.holds(call, commits) {
             self.counts.held.fetch_add(1, Ordering::SeqCst);
             let lets = |line: &Line| match line {
-                Line::HoldsCommitsAfter(..) => !line.holds(call, commits),
+                Line::HoldsCommitsAfter(..) | Line::HoldsScans(_) => !line.holds(call, commits),
                 line => *line == Line::Up,
             };
             // The sender lives as long as this value.
@@ -267,7 +285,7 @@ impl<B> Double<B> {
         if let Call::Open = call {
             self.counts.opened.fetch_add(1, Ordering::SeqCst);
         }
-        if let Call::Commit(commit) = call {
+        if let Some(commit) = call.commit() {
             note(&self.counts.commits, commit);
             let bytes = commit.rows.iter().filter_map(|row| row.row.as_ref()).map(Bytes::len).sum();
             self.counts.most_written.fetch_max(bytes, Ordering::SeqCst);
@@ -472,7 +490,7 @@ impl<B: Backend> Builds for Double<B> {
     }
 
     async fn publish(&self, tables: &Tables, commit: Commit) -> Result<Committed, CommitError> {
-        self.reach(Call::Commit(&commit)).await?;
+        self.reach(Call::Publish(&commit)).await?;
         self.inner.publish(tables, commit).await
     }
 

@@ -222,7 +222,7 @@ fn is_inline_refusal(error: &CommitError) -> bool {
 }
 
 /// Tries to start what must not start; gives what it says.
-async fn refused_start<B: Backend>(mut wiring: impl FnMut() -> AppBuilder<B>) -> String {
+pub(super) async fn refused_start<B: Backend>(mut wiring: impl FnMut() -> AppBuilder<B>) -> String {
     for _ in 0..100 {
         let said = wiring().start().await.expect_err("it must not start").to_string();
         if !said.contains("could not be done now") {

@@ -60,6 +60,7 @@
 
 pub mod append;
 pub mod attempts;
+pub mod backfills;
 pub mod blame;
 pub mod cluster;
 pub mod commands;
@@ -89,11 +90,13 @@ pub mod parking;
 mod patient;
 #[doc(hidden)]
 pub mod payments;
+pub mod plain_names;
 pub mod poisoned;
 pub mod processors;
 pub mod queries;
 pub mod queues;
 pub mod reactors;
+pub mod readiness;
 pub mod reading;
 #[doc(hidden)]
 pub mod readside;
@@ -107,6 +110,7 @@ pub mod sending;
 pub mod slices;
 pub mod slow;
 pub mod snapshots;
+pub mod together;
 pub mod transactions;
 pub mod undecoded;
 pub mod vanishing;

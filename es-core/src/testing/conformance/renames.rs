@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::domain::Deposited;
-use super::patient::Patient;
-use super::payments::{World, eventually, parked_keys, payment, retry, rows, until};
+use super::patient::{Patient, ask};
+use super::payments::{World, discard, eventually, parked_keys, payment, retry, rows, until};
 use super::reactors::{N, Posts, rounds};
 use super::{LIMIT, Subject, settle, start};
 use crate::processor::{Processor, ProcessorState};
@@ -149,4 +149,29 @@ pub async fn a_rename_that_is_rolled_back_repeats_no_effect<S: Subject>(subject:
     stands_by(&mails).await;
     let calls = posts.calls();
     assert_eq!((calls.acted.len(), calls.repeats(), calls.overlaps), (6 * 12 + 1, 0, 0));
+}
+
+/// P10
+pub async fn what_an_operator_asked_of_a_reactor_goes_with_its_name<S: Subject>(subject: S) {
+    let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));
+    posts.open();
+    posts.calls().failing = BTreeMap::from([("account-1".to_owned(), 0)]);
+    let mails = node::<false, _>(&subject, &world.store, &posts).await;
+    rounds(&world, 1..=1).await;
+    settle(&mails).await;
+    discard(processor(&mails), "account-1", "nobody lives there").await;
+    ask(|| processor(&mails).pause()).await;
+    until(processor(&mails), |status| matches!(status.state, ProcessorState::Paused { .. })).await;
+    rounds(&world, 2..=2).await;
+    posts.calls().failing.clear();
+    assert!(mails.shutdown(LIMIT).await);
+    let letters = node::<true, _>(&subject, &world.store, &posts).await;
+    until(processor(&letters), |status| matches!(status.state, ProcessorState::Paused { .. })).await;
+    let skipped = ask(|| processor(&letters).skipped()).await;
+    assert_eq!(skipped.len(), 1, "{skipped:?}");
+    assert_eq!(posts.calls().acted.len(), 11, "it acts while it is paused");
+    ask(|| processor(&letters).resume()).await;
+    settle(&letters).await;
+    let calls = posts.calls();
+    assert_eq!((calls.acted.len(), calls.repeats()), (11 + 12, 0));
 }

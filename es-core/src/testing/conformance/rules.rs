@@ -332,11 +332,30 @@ macro_rules! __conformance_rules {
             discards {
                 what_is_left_out_while_a_rebuild_is_under_way_stays_left_out_of_it
             }
+            backfills {
+                a_rebuild_by_itself_that_is_halted_holds_nothing_up
+                what_a_build_lacks_is_not_forgotten_by_the_next_program
+                what_a_build_lacks_is_known_after_a_rollback
+                a_start_that_is_refused_changes_nothing
+            }
+            plain_names {
+                an_inline_projection_of_another_version_writes_tables_of_its_own
+                plain_names_that_cannot_be_given_are_tried_again_and_hold_up_nothing
+                a_newer_version_goes_by_itself_after_a_rollback
+            }
+            readiness {
+                an_app_becomes_ready_while_events_keep_coming
+            }
+            together {
+                a_node_that_looked_before_a_rebuild_began_shows_what_it_does
+                two_programs_rebuild_and_switch_at_the_same_time
+            }
             renames {
                 a_renamed_reactor_continues_where_it_was
                 a_reactor_whose_former_name_is_unknown_begins_at_the_head
                 a_rename_in_a_deploy_repeats_no_effect
                 a_rename_that_is_rolled_back_repeats_no_effect
+                what_an_operator_asked_of_a_reactor_goes_with_its_name
             }
             vanishing {
                 a_row_that_its_handler_deletes_is_gone

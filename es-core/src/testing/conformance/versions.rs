@@ -19,8 +19,8 @@ use crate::store::{Backend, EventFilter, NewEvent, RecordedEvent, RowStore, Stor
 use crate::{App, AppBuilder, BeforeReady, BoxError, ErrorKind};
 
 /// Short, so that a node which has gone is soon known to be.
-const LEASE: Duration = Duration::from_millis(400);
-const ACCOUNTS: [&str; 4] = ["account-a", "account-b", "account-c", "account-d"];
+pub(super) const LEASE: Duration = Duration::from_millis(400);
+pub(super) const ACCOUNTS: [&str; 4] = ["account-a", "account-b", "account-c", "account-d"];
 
 /// How much was paid into each account, times the version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,14 +47,14 @@ impl<const VERSION: u32> View for Times<VERSION> {
 }
 
 /// The same as a table, through a gate: it goes on as long as there are permits.
-struct Paid<S, const VERSION: u32>(Arc<Semaphore>, PhantomData<fn() -> S>);
+pub(super) struct Paid<S, const VERSION: u32>(Arc<Semaphore>, PhantomData<fn() -> S>);
 
 impl<S, const VERSION: u32> Paid<S, VERSION> {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::through(&Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)))
     }
 
-    fn through(gate: &Arc<Semaphore>) -> Self {
+    pub(super) fn through(gate: &Arc<Semaphore>) -> Self {
         Self(gate.clone(), PhantomData)
     }
 }
@@ -80,17 +80,17 @@ impl<S: Subject, const VERSION: u32> Project<<S::Backend as Backend>::Tx> for Pa
     }
 }
 
-async fn run<const VERSION: u32, S: Subject>(subject: &S, of: &Patient<S::Backend>) -> App {
+pub(super) async fn run<const VERSION: u32, S: Subject>(subject: &S, of: &Patient<S::Backend>) -> App {
     let backend = subject.again(&of.0).await;
     start(|| wired::<VERSION, S>(&backend)).await
 }
 
-fn wired<const VERSION: u32, S: Subject>(backend: &S::Backend) -> AppBuilder<S::Backend> {
+pub(super) fn wired<const VERSION: u32, S: Subject>(backend: &S::Backend) -> AppBuilder<S::Backend> {
     App::on(backend.clone()).view::<Times<VERSION>>().projection(Paid::<S, VERSION>::new()).lease(LEASE)
 }
 
 /// One more payment into each account.
-async fn pay<B: Backend + RowStore + Clone>(store: &Patient<B>) {
+pub(super) async fn pay<B: Backend + RowStore + Clone>(store: &Patient<B>) {
     put(store, || payment(1)).await;
 }
 
@@ -100,12 +100,12 @@ async fn put<B: Backend + RowStore + Clone>(store: &Patient<B>, event: impl Fn()
     }
 }
 
-fn all(amount: i64) -> BTreeMap<String, i64> {
+pub(super) fn all(amount: i64) -> BTreeMap<String, i64> {
     ACCOUNTS.into_iter().map(|account| (account.to_owned(), amount)).collect()
 }
 
 /// What the programs of a version answer, from its view and its table, once they are as far as the log.
-async fn assert_paid<const VERSION: u32, S: Subject>(app: &App, payments: i64) {
+pub(super) async fn assert_paid<const VERSION: u32, S: Subject>(app: &App, payments: i64) {
     settle(app).await;
     let expected = all(payments * i64::from(VERSION));
     let mut rows = BTreeMap::new();
@@ -132,12 +132,12 @@ async fn answered<T, F: Future<Output = Result<T, crate::query::QueryError>>>(
     }
 }
 
-async fn until_ready(app: &App) {
+pub(super) async fn until_ready(app: &App) {
     app.until_ready(LIMIT).await.unwrap_or_else(|late| panic!("{late}"));
 }
 
 /// What readers see that are no apps.
-async fn plain<S: Subject>(store: &Patient<S::Backend>, expected: &BTreeMap<String, i64>) {
+pub(super) async fn plain<S: Subject>(store: &Patient<S::Backend>, expected: &BTreeMap<String, i64>) {
     eventually(|| async {
         match S::paid(&store.0).await {
             Ok(paid) if paid == *expected => Ok(()),
@@ -304,7 +304,7 @@ pub async fn the_plain_names_follow_the_newest_version_that_runs<S: Subject>(sub
     plain::<S>(&store, &all(6)).await;
 }
 
-fn of<P: Projection>(app: &App) -> &Processor {
+pub(super) fn of<P: Projection>(app: &App) -> &Processor {
     app.processor::<P>().expect("the app runs it")
 }
 
@@ -348,7 +348,7 @@ pub async fn a_version_that_nobody_runs_is_dropped<S: Subject>(subject: S) {
     assert_paid::<2, S>(&new, 2).await;
 }
 
-async fn drop_version<P: Projection>(app: &App, version: u32) -> Result<bool, ProcessorError> {
+pub(super) async fn drop_version<P: Projection>(app: &App, version: u32) -> Result<bool, ProcessorError> {
     for _ in 0..1_000 {
         match of::<P>(app).drop_version(version).await {
             Err(error) if error.kind() == ErrorKind::Transient => {}

@@ -1,0 +1,134 @@
+//! The plain names of a projection's tables, and the versions that come and go under them: P16, P19, P28.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::double::{Double, Line};
+use super::patient::{ask, commit};
+use super::payments::{eventually, payment};
+use super::versions::{
+    ACCOUNTS, LEASE, Paid, all, assert_paid, drop_version, of, pay, plain, run, until_ready, wired,
+};
+use super::{LIMIT, Subject, settle, start, store};
+use crate::App;
+use crate::processor::{ProcessorError, ProcessorOptions, VersionStatus};
+use crate::store::{Commit, ExpectedVersion};
+
+/// What an app of a version reads.
+async fn own<S: Subject>(app: &App) -> BTreeMap<String, i64> {
+    loop {
+        if let Ok(paid) = S::paid_through(app.services()).await {
+            return paid;
+        }
+    }
+}
+
+/// One more payment into each account, by an app with an inline projection.
+async fn pay_inline(app: &App) {
+    for account in ACCOUNTS {
+        let one = Commit::default().and(account, ExpectedVersion::Any, vec![payment(1)]);
+        commit(app.store(), one).await.expect("nothing else writes them");
+    }
+}
+
+async fn versions<S: Subject, const VERSION: u32>(app: &App) -> [VersionStatus; 2] {
+    let all = ask(|| of::<Paid<S, VERSION>>(app).versions()).await;
+    all.try_into().expect("both are there")
+}
+
+/// P16, P28
+pub async fn an_inline_projection_of_another_version_writes_tables_of_its_own<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let old = run::<1, _>(&subject, &store).await;
+    pay(&store).await;
+    assert_paid::<1, S>(&old, 1).await;
+    let backend = subject.again(&store.0).await;
+    let new = start(|| App::on(backend.clone()).inline_projection(Paid::<S, 2>::new()).lease(LEASE)).await;
+    pay_inline(&new).await;
+    assert_eq!(own::<S>(&new).await, all(4));
+    assert_paid::<1, S>(&old, 2).await;
+    // No processor runs it, so its names would go back to the older one after a lease.
+    eventually(async || {
+        let [_, inline] = versions::<S, 1>(&old).await;
+        let now = store.now().await;
+        let is_over =
+            inline.unseen_since.is_some_and(|since| now.duration_since(since).unsigned_abs() > 3 * LEASE);
+        if is_over { Ok(()) } else { Err(format!("{inline:?} at {now}")) }
+    })
+    .await;
+    pay_inline(&new).await;
+    assert_eq!(own::<S>(&new).await, all(6));
+    assert_paid::<1, S>(&old, 3).await;
+    plain::<S>(&store, &all(6)).await;
+    let refused = drop_version::<Paid<S, 1>>(&old, 2).await.expect_err("commits write it");
+    assert!(matches!(refused, ProcessorError::Inline { .. }), "{refused}");
+}
+
+/// P28
+pub async fn plain_names_that_cannot_be_given_are_tried_again_and_hold_up_nothing<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let old = run::<1, _>(&subject, &store).await;
+    pay(&store).await;
+    settle(&old).await;
+    let line = Double::new(subject.again(&store.0).await);
+    line.set(Line::RefusesNames);
+    let new = start(|| App::on(line.clone()).projection(Paid::<S, 2>::new()).lease(LEASE)).await;
+    until_ready(&new).await;
+    let refused = async |times| {
+        eventually(async || match line.refusals() {
+            n if n >= times => Ok(()),
+            n => Err(format!("tried {n} times")),
+        })
+        .await;
+    };
+    refused(1).await;
+    let (since, before) = (Instant::now(), line.refusals());
+    // What else is to be done is done: that no node runs the older one any more is noted.
+    assert!(old.shutdown(LIMIT).await);
+    eventually(async || {
+        let [older, _] = versions::<S, 2>(&new).await;
+        if older.unseen_since.is_some() { Ok(()) } else { Err(format!("{older:?}")) }
+    })
+    .await;
+    refused(before + 2).await;
+    let (tries, seconds) = (line.refusals() - before, since.elapsed().as_secs());
+    assert!(tries <= seconds + 1, "tried {tries} times in {seconds} seconds");
+    let [_, newer] = versions::<S, 2>(&new).await;
+    assert!(!newer.published, "the store has not given them: {newer:?}");
+    plain::<S>(&store, &all(1)).await;
+    line.set(Line::Up);
+    plain::<S>(&store, &all(2)).await;
+    eventually(async || {
+        let [_, newer] = versions::<S, 2>(&new).await;
+        if newer.published { Ok(()) } else { Err(format!("{newer:?}")) }
+    })
+    .await;
+}
+
+/// P19, P28
+pub async fn a_newer_version_goes_by_itself_after_a_rollback<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let backend = subject.again(&store.0).await;
+    let keeps = ProcessorOptions::default().keep_versions(Duration::from_millis(1));
+    let old = start(|| wired::<1, S>(&backend).processors(keeps)).await;
+    pay(&store).await;
+    settle(&old).await;
+    let new = run::<2, _>(&subject, &store).await;
+    plain::<S>(&store, &all(2)).await;
+    assert!(new.shutdown(LIMIT).await);
+    eventually(async || {
+        let left = of::<Paid<S, 1>>(&old).versions().await.map_err(|e| e.to_string())?;
+        if left.len() == 1 { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await;
+    pay(&store).await;
+    assert_paid::<1, S>(&old, 2).await;
+    plain::<S>(&store, &all(2)).await;
+    // A program that goes forward again builds it from the log.
+    let new = run::<2, _>(&subject, &store).await;
+    assert_paid::<2, S>(&new, 2).await;
+    plain::<S>(&store, &all(4)).await;
+    assert_paid::<1, S>(&old, 2).await;
+}
