@@ -14,7 +14,7 @@ use crate::id::Ids;
 use crate::processor::AnyBackend;
 use crate::processor::ProcessorError;
 use crate::processor::kinds::runner::Runner;
-use crate::processor::worker::codes::{is_older, of_new_build};
+use crate::processor::worker::codes::{after, is_older, of_new_build};
 use crate::processor::worker::{NodeContext, made_by};
 use crate::projection::Code;
 use crate::state::{Build, Checkpoint, Freeze, Generations, InlineSet, codes, generations};
@@ -186,7 +186,13 @@ impl BuildRows {
     async fn made_by(&self, next: &Generations) -> Result<RowWrite, StoreError> {
         let read = made_by(&*self.backend, &self.build(next.current)).await?.value;
         let row = made_by(&*self.backend, &self.build(next.last)).await?;
-        codes().put(&Row { value: of_new_build(read.known(), self.code.as_ref()), ..row })
+        let by_itself = next.building.as_ref().is_some_and(|building| building.by_itself);
+        let value = match &self.code {
+            // It is begun because this program needs it, which may be the older one after a rollback.
+            Some(own) if by_itself => after(read.known(), own, Position(0)),
+            own => of_new_build(read.known(), own.as_ref()),
+        };
+        codes().put(&Row { value, ..row })
     }
 
     async fn won(&self, outcome: Result<Committed, CommitError>) -> Result<Won, ProcessorError> {
@@ -493,9 +499,10 @@ mod tests {
         let left = Change::Freeze(Freeze { until, by: Some(gone), holds: true, at: None });
         drop(builds.update(&left, With::Alone { needs: None }).await.unwrap().unwrap());
         assert!(builds.at_one_position(2).await.unwrap().is_some());
-        let for_ever = Change::Freeze(Freeze { until: Some(i64::MAX), by: Some(held), holds: false, at: None });
+        let for_ever =
+            Change::Freeze(Freeze { until: Some(i64::MAX), by: Some(held), holds: false, at: None });
         drop(builds.update(&for_ever, With::Alone { needs: None }).await.unwrap().unwrap());
-        let refused = builds.at_one_position(2).await.unwrap_err();
+        let refused = builds.at_one_position(2).await.map(drop).unwrap_err();
         assert!(matches!(refused, ProcessorError::Switching { .. }), "{refused}");
         assert_eq!(builds.read().await.unwrap().freeze.by, Some(held));
     }

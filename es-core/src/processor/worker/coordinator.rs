@@ -263,9 +263,15 @@ impl Coordinator {
         if read.code == own.code {
             return Ok(read.incomplete);
         }
-        let rebuilt = generations.building.as_ref().is_some_and(|building| building.by_itself);
+        if let Some(building) = generations.building.as_ref().filter(|building| building.by_itself) {
+            let made_by = sight.code(&self.build(building.generation).to_string())?;
+            // After a rollback, it may be the older program that rebuilds.
+            let is_own = made_by.is_some_and(|made_by| made_by.code == own.code);
+            return Ok(is_own || !codes::is_older(&own, &read));
+        }
         // On a node that looks on, nobody may ever take it over.
-        Ok((rebuilt || !read.handles_all_of(&code)) && !codes::is_older(&own, &read))
+        let lacks = !read.handles_all_of(&code) || !read.rekeyed(&code).is_empty();
+        Ok(lacks && !codes::is_older(&own, &read))
     }
 
     /// Whether what queries read was taken over without events that this program handles.
@@ -417,6 +423,8 @@ impl Coordinator {
                 if let Some(why) = why {
                     self.missing.insert(generation, (from, why.clone()));
                     let over = TakeOver::from(stored.as_ref());
+                    // Not under other keys: rows that each have a part are worse than rows that stay as they were.
+                    let alone = alone && stored.is_none_or(|stored| stored.rekeyed(&code).is_empty());
                     return self.catch_up_on(&build, role, over, alone, why).await;
                 }
             }

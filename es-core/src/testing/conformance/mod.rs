@@ -95,6 +95,7 @@ pub mod reading;
 #[doc(hidden)]
 pub mod readside;
 pub mod rebuilds;
+pub mod rekeyed;
 mod relay;
 pub mod renames;
 pub mod replays;

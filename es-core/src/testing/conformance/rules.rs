@@ -312,6 +312,12 @@ macro_rules! __conformance_rules {
                 a_node_that_looks_on_is_not_ready_for_what_an_older_program_makes
                 what_was_missed_is_left_out_if_that_was_chosen
             }
+            rekeyed {
+                a_view_whose_keys_change_is_rebuilt_by_itself
+                rows_of_two_keys_are_never_mixed_while_it_is_rebuilt
+                a_view_whose_keys_change_does_not_start_if_that_was_chosen
+                a_view_whose_keys_change_goes_on_if_that_was_chosen
+            }
             renames {
                 a_renamed_reactor_continues_where_it_was
                 a_reactor_whose_former_name_is_unknown_begins_at_the_head
