@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Entry, Inline, handover};
+use super::{Entry, Inline, code, handover};
 use crate::ErrorKind;
-use crate::processor::NodeContext;
+use crate::processor::{Backfill, NodeContext};
 use crate::retry::RetryPolicy;
 use crate::state::InlineSet;
 use crate::store::{Backend, StoreError};
@@ -19,7 +19,7 @@ use crate::store::{Backend, StoreError};
 pub(crate) async fn start<B: Backend>(
     node: &NodeContext,
     backend: Arc<B>,
-    entries: Vec<Entry<B::Tx>>,
+    entries: Vec<(Entry<B::Tx>, Backfill)>,
     retired: &BTreeSet<String>,
 ) -> Result<Option<Inline<B>>, Vec<String>> {
     let one = |error: StoreError| vec![crate::chain(&error)];
@@ -27,7 +27,7 @@ pub(crate) async fn start<B: Backend>(
     if stored.rev == 0 && entries.is_empty() {
         return Ok(None);
     }
-    let names: BTreeSet<String> = entries.iter().map(|entry| entry.runner.name()).collect();
+    let names: BTreeSet<String> = entries.iter().map(|(entry, _)| entry.runner.name()).collect();
     let wrong = wrong(&stored, &names, retired);
     if !wrong.is_empty() {
         return Err(wrong);
@@ -41,22 +41,23 @@ pub(crate) async fn start<B: Backend>(
             for name in retired {
                 handover::retire(node, name).await.map_err(|e| format!("{name}: {}", crate::chain(&e)))?;
             }
-            for Entry { runner, .. } in &entries {
-                let made = handover::make_inline(node, runner).await;
+            for (Entry { runner, .. }, backfill) in &entries {
+                let made = handover::make_inline(node, runner, *backfill).await;
                 made.map_err(|e| format!("{}: {}", runner.name(), crate::chain(&e)))?;
             }
             Ok(())
         };
         handover::alive_during(node, changes).await.map_err(|line| vec![line])?;
     }
-    let stored = read(node).await.map_err(one)?;
+    let codes: Vec<_> = entries.iter().map(|(entry, backfill)| (entry.runner.clone(), *backfill)).collect();
+    let stored = code::take_over(node, &codes).await?;
     if stored.names != names {
         let what = "the inline projections were changed by another app while this one started: start it again with the \
                     same ones";
         return Err(vec![what.to_owned()]);
     }
     let mut hooks = Vec::with_capacity(entries.len());
-    for Entry { runner, hook } in entries {
+    for (Entry { runner, hook }, _) in entries {
         hooks.push((hook, handover::current_rows(node, &*runner).await.map_err(one)?));
     }
     Ok(Some(Inline::new(backend, stored.rev, node.ids.clone(), hooks)))

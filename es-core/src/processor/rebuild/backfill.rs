@@ -18,6 +18,7 @@ use crate::store::{Generation, StoreError};
 pub enum Backfill {
     /// The projection is rebuilt by itself, next to what queries read, and queries are switched to it once it has caught up.
     /// Until then the program is not [ready](crate::App::ready), and [`wait_for`](crate::App::wait_for) waits.
+    /// An inline projection is not rebuilt in place: for one, this is [`Refuse`](Self::Refuse).
     #[default]
     Online,
     /// The program does not start, and says what to do.

@@ -103,6 +103,11 @@ impl CodeRecord {
         self.handles.contains_key(ALL) || code.handles().keys().all(|name| self.handles.contains_key(name))
     }
 
+    /// Whether a code handles the same types by the same keys.
+    pub(crate) fn is_like(&self, code: &Code) -> bool {
+        self.handles.keys().eq(code.handles().keys()) && self.rekeyed(code).is_empty()
+    }
+
     /// The types that both handle and that a code finds by other keys: the rows that are there are not where it looks.
     pub(crate) fn rekeyed<'c>(&'c self, code: &'c Code) -> BTreeSet<&'c str> {
         let Some(keys) = &self.keys else { return BTreeSet::new() };

@@ -75,6 +75,7 @@ pub mod fences;
 pub mod generations;
 #[doc(hidden)]
 pub mod inline;
+pub mod inline_code;
 #[doc(hidden)]
 pub mod jobs;
 pub mod keys;

@@ -421,6 +421,13 @@ macro_rules! __conformance_rules {
                 what_is_inline_or_live_is_never_waited_for
                 an_aggregate_loads_the_same_beside_inline_projections
             }
+            inline_code {
+                an_inline_view_that_handles_more_is_retired_rebuilt_and_inline_again
+                an_inline_view_that_handles_more_goes_on_if_that_was_chosen
+                an_inline_view_whose_keys_change_does_not_start
+                an_older_program_commits_nothing_where_a_newer_one_handles_more_inline
+                programs_that_handle_the_same_inline_write_next_to_each_other
+            }
             transactions {
                 rows_and_events_commit_together
                 a_rollback_undoes_rows_and_events_and_leaves_no_hole
