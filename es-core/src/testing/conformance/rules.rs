@@ -297,6 +297,8 @@ macro_rules! __conformance_rules {
                 an_outage_longer_than_a_lease_lets_nothing_be_taken_back
                 an_effect_that_is_under_way_is_not_repeated_by_a_deploy
                 an_operator_of_an_old_program_gets_an_answer
+                a_node_leaves_what_it_does_not_know_to_one_next_to_it
+                an_event_of_an_unknown_type_is_left_to_a_newer_program
             }
             versions {
                 versions_live_next_to_each_other
