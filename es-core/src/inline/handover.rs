@@ -192,7 +192,7 @@ impl BecomeInline<'_> {
         // Of a switch to a build that has gone: with one build, it comes to nothing.
         known.value.freeze = Freeze::default();
         let build = known.value.build(self.name, known.value.current);
-        self.is_newest(&build).await?;
+        self.take_back(&build).await?;
         let Some(shares) = self.claim(&build).await? else { return Ok(Outcome::Again) };
         let parked = build.parked().stored(backend).await?.len();
         if parked > 0 {
@@ -207,8 +207,8 @@ impl BecomeInline<'_> {
         self.finish(&build, share, &known, &names, set).await
     }
 
-    /// Takes the build back from a program that handles more, if it is not run any more.
-    async fn is_newest(&self, build: &Build) -> Result<(), StoreError> {
+    /// Takes the build back from a newer program, if that is not run any more.
+    async fn take_back(&self, build: &Build) -> Result<(), StoreError> {
         let (backend, code) = (&*self.node.backend, self.runner.code());
         let (stored, now) = (made_by(backend, build).await?.value, backend.now().await?.as_microsecond());
         let before = stored.known();
@@ -218,6 +218,7 @@ impl BecomeInline<'_> {
             Standing::StandsBy => Some("a newer program runs it: stop that one first".to_owned()),
             Standing::IsNewer | Standing::IsLeft => {
                 let over = TakeOver::from(before);
+                let over = if self.backfill == Backfill::Skip { over.skipping() } else { over };
                 over.take(backend, &**self.runner, build, self.node.settings.lease).await?.err()
             }
         };
