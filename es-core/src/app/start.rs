@@ -1,6 +1,6 @@
 //! The start of an app: the wiring is checked, what it needs is made, and its processors begin.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,19 +28,27 @@ impl<B: Backend> AppBuilder<B> {
     pub async fn start(mut self) -> Result<App, StartError> {
         self.provide_own();
         all_right(self.wrong())?;
-        let inline = self.inline.iter().map(|entry| entry.runner.name()).collect();
+        let options = |name: String| self.settings.options(&name).backfill;
+        let inline: Vec<_> =
+            self.inline.iter().map(|entry| (entry.runner.clone(), options(entry.runner.name()))).collect();
         let node = self.node();
         inline::may_start(&node, &inline, &self.retired).await.map_err(StartError)?;
         let mut never_behind = self.live.clone().unwrap_or_default();
-        never_behind.extend(inline);
+        never_behind.extend(inline.iter().map(|(runner, _)| runner.name()));
         warn_of_orphans(&*self.backend, &self.runners, &never_behind).await;
         let runners = self.with_options();
-        let unprepared = prepare(&node, &runners).await.map_err(StartError)?;
+        // What ends to be inline is a processor's only after that.
+        let (retired, others): (Vec<_>, Vec<_>) =
+            runners.iter().cloned().partition(|(runner, _)| self.retired.contains(&runner.name()));
+        let mut unprepared = prepare(&node, &others).await.map_err(StartError)?;
         // Last: once the inline projections have changed, programs of before cannot write any more.
-        let entries = std::mem::take(&mut self.inline);
-        let inline = inline::start(&node, self.backend.clone(), entries, &self.retired).await;
+        let inline_codes = inline::codes_of(inline.iter().map(|(runner, _)| runner.clone()));
+        let entries = std::mem::take(&mut self.inline).into_iter();
+        let entries = entries.zip(inline).map(|(entry, (_, backfill))| (entry, backfill));
+        let inline = inline::start(&node, self.backend.clone(), entries.collect(), &self.retired).await;
         let inline = inline.map_err(StartError)?;
-        Ok(self.run(node, inline, never_behind, runners, &unprepared))
+        unprepared.extend(prepare(&node, &retired).await.map_err(StartError)?);
+        Ok(self.run(node, inline, never_behind, runners, inline_codes, &unprepared))
     }
 
     /// What handlers may ask for without that it was provided.
@@ -91,8 +99,8 @@ impl<B: Backend> AppBuilder<B> {
     fn with_options(&mut self) -> Vec<(Arc<dyn Runner>, ProcessorOptions)> {
         let settings = &self.settings;
         let options = |runner: Arc<dyn Runner>| {
-            let own = settings.of_processor.get(base_name(&runner.name())).copied();
-            (runner, own.unwrap_or(settings.processors))
+            let options = settings.options(&runner.name());
+            (runner, options)
         };
         std::mem::take(&mut self.runners).into_iter().map(options).collect()
     }
@@ -104,6 +112,7 @@ impl<B: Backend> AppBuilder<B> {
         inline: Option<Inline<B>>,
         never_behind: BTreeSet<String>,
         runners: Vec<(Arc<dyn Runner>, ProcessorOptions)>,
+        inline_codes: BTreeMap<String, String>,
         unprepared: &BTreeSet<String>,
     ) -> App {
         let mut services = self.services;
@@ -133,7 +142,7 @@ impl<B: Backend> AppBuilder<B> {
             verify,
         });
         node.sender.connect(&bus);
-        let processors = processor::start(&node, runners, unprepared, &tasks, &closing);
+        let processors = processor::start(&node, runners, inline_codes, unprepared, &tasks, &closing);
         App(Arc::new(Inner { bus, processors, queries: self.queries, never_behind, before_ready }))
     }
 }
@@ -201,6 +210,11 @@ fn base_name(name: &str) -> &str {
 }
 
 impl Settings {
+    /// The options of a processor: its own, or those of all.
+    fn options(&self, name: &str) -> ProcessorOptions {
+        self.of_processor.get(base_name(name)).copied().unwrap_or(self.processors)
+    }
+
     /// What is out of range, a line each.
     fn wrong(&self, names: &[String]) -> Vec<String> {
         let mut wrong = self.processors.problems("all processors");

@@ -26,7 +26,7 @@ mod share;
 pub(crate) use self::keeper::give_back;
 pub use self::keeper::{Keeper, Work, keep};
 pub use self::lease::Lease;
-pub(crate) use self::node::{Alive, alive, pulse};
+pub(crate) use self::node::{Alive, alive, members, pulse};
 pub use self::node::{Cluster, Runs, StateStore, View};
 pub use self::share::{Progress, Share, Shares};
 pub use crate::slices::{SLICES, SliceSet, Slices, slice_of};

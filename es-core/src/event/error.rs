@@ -90,9 +90,12 @@ pub enum DecodeProblem {
     ForeignStream(&'static str),
 }
 
-/// Whether something failed because the program is too old for an event: that is neither the event's fault nor the store's.
+/// Whether something failed because the program does not know a type or a shape of events, which a newer one does: that is
+/// neither the event's fault nor the store's.
 pub(crate) fn is_of_a_newer_program(error: &(dyn std::error::Error + 'static)) -> bool {
-    let newer = |error: &DecodeError| matches!(error.problem, DecodeProblem::NewerSchema { .. });
+    let newer = |error: &DecodeError| {
+        matches!(error.problem, DecodeProblem::NewerSchema { .. } | DecodeProblem::UnknownType)
+    };
     std::iter::successors(Some(error), |error| error.source())
         .any(|error| error.downcast_ref::<DecodeError>().is_some_and(newer))
 }

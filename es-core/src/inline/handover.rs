@@ -15,13 +15,11 @@ use crate::cluster::{self, Cluster, Share, Shares};
 use crate::event::is_of_a_newer_program;
 use crate::processor::{
     Admission, Backfill, Build, Failure, Fits, Folded, Keeps, NodeContext, ProcessorOptions, Runner, Session,
-    Stretch, fold_between, give_names, noted, prepare, take_over_all,
+    Standing, Stretch, TakeOver, fold_between, give_names, made_by, noted, prepare, standing, take_over_all,
 };
 use crate::retry::RetryPolicy;
 use crate::slices::Slices;
-use crate::state::{
-    Checkpoint, CodeRecord, Freeze, Generations, InlineSet, Versions, codes, generations, versions,
-};
+use crate::state::{Checkpoint, Freeze, Generations, InlineSet, Versions, generations, versions};
 use crate::store::{
     AppendCondition, Commit, CommitError, Committed, EventFilter, Position, Row, RowWrite, StoreError, Won,
 };
@@ -38,7 +36,7 @@ enum Outcome {
 }
 
 /// Whether a commit went through; `false` if what is stored has to be looked at again.
-async fn went_through(
+pub(super) async fn went_through(
     node: &NodeContext,
     outcome: Result<Committed, CommitError>,
 ) -> Result<bool, StoreError> {
@@ -102,7 +100,13 @@ pub(super) async fn current_rows(node: &NodeContext, runner: &dyn Runner) -> Res
 ///
 /// [`StoreError::Misuse`] if another node works on it, something of it is parked, another build of it is kept, or its
 /// handlers fail.
-pub(super) async fn make_inline(node: &NodeContext, runner: &Arc<dyn Runner>) -> Result<(), StoreError> {
+pub(super) async fn make_inline(
+    node: &NodeContext,
+    runner: &Arc<dyn Runner>,
+    backfill: Backfill,
+) -> Result<(), StoreError> {
+    // What is inline has one build: it is not rebuilt by itself.
+    let backfill = if backfill == Backfill::Skip { backfill } else { Backfill::Refuse };
     let name = runner.name();
     let pulses = Mutex::default();
     until_done(node, |_| async {
@@ -111,7 +115,7 @@ pub(super) async fn make_inline(node: &NodeContext, runner: &Arc<dyn Runner>) ->
             return Ok(Outcome::Done);
         }
         let shares = Shares::checkpoints();
-        BecomeInline { node, runner, name: &name, shares, pulses: &pulses }.attempt(set).await
+        BecomeInline { node, runner, backfill, name: &name, shares, pulses: &pulses }.attempt(set).await
     })
     .await
 }
@@ -136,11 +140,7 @@ pub(super) async fn retire(node: &NodeContext, name: &str) -> Result<(), StoreEr
         // The row counts on; so does the epoch that it shows.
         let share = Share { epoch: share.rev, ..share };
         let condition = AppendCondition { fail_if_events_match: EventFilter::all(), after: head };
-        let mut rows = vec![set.without(name).write()?, shares.put(&share)?];
-        // Which code has made its rows meanwhile is not known: the next one to run it begins there.
-        if let Some(row) = codes().get(backend, &share.group).await? {
-            rows.push(codes().put(&Row { value: CodeRecord::default(), ..row })?);
-        }
+        let rows = vec![set.without(name).write()?, shares.put(&share)?];
         let commit = Commit { rows, condition: Some(condition), ..Commit::default() };
         match backend.commit(commit).await {
             Err(CommitError::ConditionFailed { .. }) => {
@@ -172,6 +172,7 @@ async fn shut_out(node: &NodeContext, set: &InlineSet) -> Result<bool, StoreErro
 struct BecomeInline<'a> {
     node: &'a NodeContext,
     runner: &'a Arc<dyn Runner>,
+    backfill: Backfill,
     name: &'a str,
     shares: Shares<Checkpoint>,
     /// Nodes that run it, and the pulse that each had when it was seen first.
@@ -182,7 +183,7 @@ impl BecomeInline<'_> {
     async fn attempt(&self, set: InlineSet) -> Result<Outcome, StoreError> {
         let backend = &*self.node.backend;
         prepare(backend, &**self.runner).await?;
-        let wrong = take_over_all(self.node, &[(self.runner.clone(), Backfill::Refuse)]).await?;
+        let wrong = take_over_all(self.node, &[(self.runner.clone(), self.backfill)]).await?;
         if !wrong.is_empty() {
             return Err(StoreError::misuse(wrong.join("\n")));
         }
@@ -191,6 +192,7 @@ impl BecomeInline<'_> {
         // Of a switch to a build that has gone: with one build, it comes to nothing.
         known.value.freeze = Freeze::default();
         let build = known.value.build(self.name, known.value.current);
+        self.take_back(&build).await?;
         let Some(shares) = self.claim(&build).await? else { return Ok(Outcome::Again) };
         let parked = build.parked().stored(backend).await?.len();
         if parked > 0 {
@@ -203,6 +205,24 @@ impl BecomeInline<'_> {
         let Some(share) = self.level(&build, shares).await? else { return Ok(Outcome::Again) };
         let names = self.plain_names().await?;
         self.finish(&build, share, &known, &names, set).await
+    }
+
+    /// Takes the build back from a newer program, if that is not run any more.
+    async fn take_back(&self, build: &Build) -> Result<(), StoreError> {
+        let (backend, code) = (&*self.node.backend, self.runner.code());
+        let (stored, now) = (made_by(backend, build).await?.value, backend.now().await?.as_microsecond());
+        let before = stored.known();
+        let in_the_way = match standing(before, &code, self.name, &cluster::alive(backend).await?, now) {
+            Standing::Makes => return Ok(()),
+            Standing::StandsBy if before.is_some_and(|before| before.is_like(&code)) => return Ok(()),
+            Standing::StandsBy => Some("a newer program runs it: stop that one first".to_owned()),
+            Standing::IsNewer | Standing::IsLeft => {
+                let over = TakeOver::from(before);
+                let over = if self.backfill == Backfill::Skip { over.skipping() } else { over };
+                over.take(backend, &**self.runner, build, self.node.settings.lease).await?.err()
+            }
+        };
+        in_the_way.map_or(Ok(()), |why| Err(StoreError::misuse(why)))
     }
 
     /// Commits write it by its plain names. Gives the row that says that it has them: as long as it is as it was read, no

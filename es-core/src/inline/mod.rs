@@ -6,12 +6,14 @@
 //!
 //! | module | what it has |
 //! | --- | --- |
+//! | `code` | which program's code writes it |
 //! | `hooks` | what one projection does with the events of a commit |
 //! | `locks` | commits of one process that write the same rows take turns |
 //! | `start` | what is stored becomes what an app is wired with |
 //!
 //! How a projection becomes inline, and how it ends, is in `handover`: a processor has it before and after.
 
+mod code;
 mod handover;
 mod hooks;
 mod locks;
@@ -26,6 +28,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tracing::Instrument as _;
 
+pub(crate) use self::code::codes_of;
 use self::hooks::{Changes, Halt};
 pub(crate) use self::hooks::{Folds, ProjectionHook, Projects, ViewHook};
 use self::locks::Locks;

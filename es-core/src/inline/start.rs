@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Entry, Inline, handover};
+use super::{Entry, Inline, code, handover};
 use crate::ErrorKind;
-use crate::processor::NodeContext;
+use crate::processor::{Backfill, NodeContext, Runner};
 use crate::retry::RetryPolicy;
 use crate::state::InlineSet;
 use crate::store::{Backend, StoreError};
@@ -19,12 +19,13 @@ use crate::store::{Backend, StoreError};
 pub(crate) async fn start<B: Backend>(
     node: &NodeContext,
     backend: Arc<B>,
-    entries: Vec<Entry<B::Tx>>,
+    entries: Vec<(Entry<B::Tx>, Backfill)>,
     retired: &BTreeSet<String>,
 ) -> Result<Option<Inline<B>>, Vec<String>> {
     let one = |error: StoreError| vec![crate::chain(&error)];
-    let names: BTreeSet<String> = entries.iter().map(|entry| entry.runner.name()).collect();
-    let stored = may_start(node, &names, retired).await?;
+    let names: BTreeSet<String> = entries.iter().map(|(entry, _)| entry.runner.name()).collect();
+    let codes: Vec<_> = entries.iter().map(|(entry, backfill)| (entry.runner.clone(), *backfill)).collect();
+    let stored = may_start(node, &codes, retired).await?;
     if stored.rev == 0 && entries.is_empty() {
         return Ok(None);
     }
@@ -33,22 +34,22 @@ pub(crate) async fn start<B: Backend>(
             for name in retired {
                 handover::retire(node, name).await.map_err(|e| format!("{name}: {}", crate::chain(&e)))?;
             }
-            for Entry { runner, .. } in &entries {
-                let made = handover::make_inline(node, runner).await;
+            for (Entry { runner, .. }, backfill) in &entries {
+                let made = handover::make_inline(node, runner, *backfill).await;
                 made.map_err(|e| format!("{}: {}", runner.name(), crate::chain(&e)))?;
             }
             Ok(())
         };
         handover::alive_during(node, changes).await.map_err(|line| vec![line])?;
     }
-    let stored = read(node).await.map_err(one)?;
+    let stored = code::take_over(node, &codes).await?;
     if stored.names != names {
         let what = "the inline projections were changed by another app while this one started: start it again with the \
                     same ones";
         return Err(vec![what.to_owned()]);
     }
     let mut hooks = Vec::with_capacity(entries.len());
-    for Entry { runner, hook } in entries {
+    for (Entry { runner, hook }, _) in entries {
         hooks.push((hook, handover::current_rows(node, &*runner).await.map_err(one)?));
     }
     Ok(Some(Inline::new(backend, stored.rev, node.ids.clone(), hooks)))
@@ -62,18 +63,25 @@ pub(crate) async fn start<B: Backend>(
 /// A line for each thing that is wrong.
 pub(crate) async fn may_start(
     node: &NodeContext,
-    names: &BTreeSet<String>,
+    runners: &[(Arc<dyn Runner>, Backfill)],
     retired: &BTreeSet<String>,
 ) -> Result<InlineSet, Vec<String>> {
-    let stored = read(node).await.map_err(|error| vec![crate::chain(&error)])?;
-    let mut wrong = wrong(&stored, names, retired);
-    if wrong.is_empty() && stored.names != *names && node.settings.looks_on {
+    let one = |error: StoreError| vec![crate::chain(&error)];
+    let names: BTreeSet<String> = runners.iter().map(|(runner, _)| runner.name()).collect();
+    let stored = read(node).await.map_err(one)?;
+    let mut wrong = wrong(&stored, &names, retired);
+    if wrong.is_empty() && stored.names != names && node.settings.looks_on {
         wrong.push(
             "this app only looks on, and its inline projections are not those of the store: start one that works first"
                 .to_owned(),
         );
     }
-    if wrong.is_empty() { Ok(stored) } else { Err(wrong) }
+    if !wrong.is_empty() {
+        return Err(wrong);
+    }
+    let head = node.backend.head().await.map_err(one)?;
+    code::changes(node, runners, &stored, head).await?;
+    Ok(stored)
 }
 
 /// Every app needs to know the set, so a store that does not answer once is asked again.

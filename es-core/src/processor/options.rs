@@ -58,8 +58,8 @@ pub struct ProcessorOptions {
     pub bytes: usize,
     /// How much may be parked; 1,024 sequences of 100,000 events each by default.
     pub parking: ParkingLimits,
-    /// What is done when the program handles events that the projection has passed without it; [`Backfill::Online`] by
-    /// default.
+    /// What is done when the program handles events that the projection has passed without it, or finds its rows by other
+    /// keys; [`Backfill::Online`] by default.
     pub backfill: Backfill,
     /// For how long another version of the projection is kept that no live node runs; 7 days by default, and at least two
     /// [leases](crate::AppBuilder::lease), for a node that starts is not seen either. Then it goes, with its rows and tables.

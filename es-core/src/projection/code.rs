@@ -8,13 +8,14 @@ use crate::event::{Event, Payload};
 use crate::store::EventFilter;
 
 /// The code of a processor, as far as a program can tell: the types of events that it handles, each with the newest shape
-/// that it reads, and the text of its handlers.
+/// that it reads, the rule by which it finds the keys of its rows, and the text of its handlers.
 ///
 /// The macros write it; what a handler calls is not part of it. Another number in [`and`](Self::and) makes it another code.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Code {
     text: u64,
     handles: BTreeMap<String, u32>,
+    keys: BTreeMap<String, u64>,
 }
 
 /// Stands for all types of events.
@@ -24,7 +25,7 @@ impl Code {
     /// Of handlers with this text, as a number.
     #[must_use]
     pub const fn new(text: u64) -> Self {
-        Self { text, handles: BTreeMap::new() }
+        Self { text, handles: BTreeMap::new(), keys: BTreeMap::new() }
     }
 
     /// Of what is written by hand: all that is known of it is what it wants to see.
@@ -60,6 +61,25 @@ impl Code {
         self
     }
 
+    /// And this number stands for the rule by which it finds the keys of its rows. With another number, the rows that are there
+    /// are under other keys than it looks for. Until it is said, the number is 0.
+    #[must_use]
+    pub fn keyed_by(mut self, rule: u64) -> Self {
+        self.keys.insert(ALL.to_owned(), rule);
+        self
+    }
+
+    /// The same for the keys of this payload alone.
+    #[must_use]
+    pub fn keyed<P: Payload>(mut self, rule: u64) -> Self {
+        for source in P::SOURCES {
+            // An event that was split has the keys of all its payloads.
+            let known = self.keys.entry((*source).to_owned()).or_default();
+            *known = known.wrapping_add(rule);
+        }
+        self
+    }
+
     /// And a number that stands for code which its handlers call.
     #[must_use]
     pub fn and(self, number: u64) -> Self {
@@ -72,6 +92,11 @@ impl Code {
         &self.handles
     }
 
+    /// The numbers of the rules by which it finds keys, by type of event, or of all types.
+    pub(crate) const fn keys(&self) -> &BTreeMap<String, u64> {
+        &self.keys
+    }
+
     /// As it is stored.
     #[must_use]
     pub fn fingerprint(&self) -> String {
@@ -80,6 +105,12 @@ impl Code {
             bytes.extend(name.as_bytes());
             bytes.push(0);
             bytes.extend(schema.to_be_bytes());
+        }
+        for (name, rule) in &self.keys {
+            bytes.push(0);
+            bytes.extend(name.as_bytes());
+            bytes.push(0);
+            bytes.extend(rule.to_be_bytes());
         }
         format!("{:016x}", xxh3_64(&bytes))
     }
@@ -91,11 +122,12 @@ mod tests {
 
     #[test]
     fn another_shape_or_text_is_another_code() {
-        let code = |text, schema| Code { text, handles: BTreeMap::from([("a.b".to_owned(), schema)]) };
+        let code = |text, schema| Code::new(text).with("a.b", schema);
         assert_eq!(code(1, 1).fingerprint(), code(1, 1).fingerprint());
         assert_ne!(code(1, 1).fingerprint(), code(1, 2).fingerprint());
         assert_ne!(code(1, 1).fingerprint(), code(2, 1).fingerprint());
         assert_ne!(code(1, 1).fingerprint(), code(1, 1).and(1).fingerprint());
+        assert_ne!(code(1, 1).fingerprint(), code(1, 1).keyed_by(1).fingerprint());
         assert_eq!(Code::of(&EventFilter::all()).handles().keys().collect::<Vec<_>>(), [ALL]);
     }
 }

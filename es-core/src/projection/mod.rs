@@ -32,7 +32,8 @@ pub trait Projection: Send + Sync + 'static {
     const IDEMPOTENT: bool = false;
     /// What it wants to see.
     fn filter() -> EventFilter;
-    /// Which code it is. Nodes with another one do not work on the same build.
+    /// Which code it is. Nodes with another one do not work on the same build. A view that finds its rows by other keys than
+    /// before says so with [`Code::keyed_by`]; `#[view]` does.
     #[must_use]
     fn code() -> Code {
         Code::of(&Self::filter())

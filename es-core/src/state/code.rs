@@ -12,6 +12,10 @@ pub(crate) struct CodeRecord {
     pub(crate) code: String,
     /// The types of events that it handles, each with the newest schema that it reads; 0 if that is not known.
     pub(crate) handles: BTreeMap<String, u32>,
+    /// The rules by which it finds the keys of its rows, as numbers, by type of event or of all types (`*`); 0 where there is
+    /// none. `None` if that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) keys: Option<BTreeMap<String, u64>>,
     /// The types that were handled before and are not any more, each with the position up to which they were.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) unhandled: BTreeMap<String, Position>,

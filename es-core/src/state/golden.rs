@@ -32,7 +32,7 @@ golden! {
         "checkpoint-halted", "checkpoint-ahead",
     ];
     nodes: NodeRecord = ["node", "node-whole", "node-codes"];
-    codes: CodeRecord = ["code", "code-incomplete", "code-renamed"];
+    codes: CodeRecord = ["code", "code-incomplete", "code-renamed", "code-keyed"];
     versions: Versions = ["versions"];
     builds: Generations = [
         "generations", "generations-building", "generations-previous", "generations-frozen",
@@ -63,6 +63,8 @@ fn what_is_missing_has_its_meaning_of_before() {
         (frozen.freeze.until, frozen.freeze.by, frozen.retired),
         (Some(1_767_225_616_000_000), None, false)
     );
+    let code: CodeRecord = pinned("code", include_str!("../../tests/golden/code.json"));
+    assert_eq!(code.keys, None, "its key rule is not known, which is no change");
     let node: NodeRecord = pinned("node", include_str!("../../tests/golden/node.json"));
     assert!(node.whole.is_empty() && node.codes.is_empty() && node.stands_by.is_empty());
 }

@@ -132,11 +132,11 @@ pub enum CommitError {
         /// The revision that it has; 0 if it is not there.
         actual: u64,
     },
-    /// The writer runs another set of inline projections than the store keeps up to date: restart it with the wiring
-    /// that the other writers have.
+    /// The writer runs another set of inline projections than the store keeps up to date, or an older program than one that
+    /// handles more in them: restart it with the wiring and the program that the other writers have.
     #[error(
         "the store keeps inline projections of generation {stored} up to date, and this writer runs {named}: start it \
-         again with the same inline projections as the other writers"
+         again with the same inline projections as the other writers, in a program that is as new"
     )]
     Inline {
         /// The generation that is stored; 0 for none.

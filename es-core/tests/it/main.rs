@@ -11,6 +11,7 @@ mod inline;
 mod kit;
 mod memory;
 mod reactors;
+mod rekeyed;
 mod rules;
 mod sending;
 mod sim;

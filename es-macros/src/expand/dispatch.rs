@@ -8,12 +8,19 @@ use crate::span::{respan, written_at};
 use syn::spanned::Spanned;
 
 /// `fn filter()` over every name that decodes to a payload of the handlers, and `fn code()`, which tells this code from
-/// another by its text and by the shapes of those payloads.
-pub(super) fn filter(es: &TokenStream, handlers: &[ReadHandler], text: u64) -> TokenStream {
-    let handled = handlers.iter().map(|ReadHandler { cfgs, payload, .. }| {
+/// another by its text, by the shapes of those payloads, and by the rule for the keys of each, if it has one.
+pub(super) fn filter(
+    es: &TokenStream,
+    handlers: &[ReadHandler],
+    text: u64,
+    key_rule: impl Fn(&ReadHandler) -> Option<u64>,
+) -> TokenStream {
+    let handled = handlers.iter().map(|handler| {
+        let ReadHandler { cfgs, payload, .. } = handler;
         let at = written_at(payload.span());
         let es = respan(es.clone(), at);
-        quote_spanned!(at=> #(#cfgs)* let code = #es::projection::Code::handling::<#payload>(code);)
+        let keyed = key_rule(handler).map(|rule| quote_spanned!(at=> .keyed::<#payload>(#rule)));
+        quote_spanned!(at=> #(#cfgs)* let code = #es::projection::Code::handling::<#payload>(code)#keyed;)
     });
     let sources = handlers.iter().map(|ReadHandler { cfgs, payload, .. }| {
         let at = written_at(payload.span());

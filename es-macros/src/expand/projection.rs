@@ -26,7 +26,7 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
     let (es, this, cfgs) = (&args.krate, &block.this, &block.cfgs);
     let schema = schema.map(|sql| quote!(const SCHEMA: &'static str = #sql;));
     let tx = one_transaction(cx, &mut handlers);
-    let filter = dispatch::filter(es, &handlers, text);
+    let filter = dispatch::filter(es, &handlers, text, |_| None);
     let project = tx.map(|tx| project(es, &block, &tx, &handlers));
     let each = handlers.iter().map(|handler| on(es, this, handler));
     quote! {

@@ -23,7 +23,7 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
     let mut handlers = ReadRules::Reactor.read(cx, &block);
     one_handler_each(cx, &mut handlers);
     let (es, this, cfgs) = (&args.krate, &block.this, &block.cfgs);
-    let filter = dispatch::filter(es, &handlers, text);
+    let filter = dispatch::filter(es, &handlers, text, |_| None);
     let react = react(es, &handlers);
     let missing = handlers.iter().map(|ReadHandler { cfgs, payload, .. }| {
         quote!(#(#cfgs)* #es::projection::missing_for_reactor::<Self, #payload>(services))

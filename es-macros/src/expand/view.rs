@@ -30,7 +30,7 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
     let folds: Vec<_> = handlers.iter().map(|h| fold(cx, es, this, h)).collect();
     // Without a key there is no view, and the mistake is reported already.
     let Some(key) = key else { return TokenStream::new() };
-    let filter = dispatch::filter(es, &handlers, text);
+    let filter = dispatch::filter(es, &handlers, text, |handler| Some(key_rule(&key, handler)));
     let each = dispatch::each(es, &handlers, |handler| {
         let at = written_at(handler.payload.span());
         let es = respan(es.clone(), at);
@@ -98,6 +98,12 @@ fn row(es: &TokenStream, handler: &ReadHandler) -> TokenStream {
         let done: ::core::result::Result<(), #es::BoxError> = { #call };
         done.map(|()| ::core::option::Option::Some(row))
     }
+}
+
+/// A number for the rule by which the keys of an event are found: its rows are elsewhere if it changes.
+fn key_rule(key: &Type, handler: &ReadHandler) -> u64 {
+    let by = handler.attrs.iter().filter(|attr| attr.path().is_ident("on"));
+    fingerprint(&[&key.to_token_stream(), &by.map(ToTokens::to_token_stream).collect()])
 }
 
 /// The aggregate's id, or what `#[on(by = ..)]` names.

@@ -1,4 +1,5 @@
-//! Backfill: a program handles events that a build has passed without it, so the projection is rebuilt by itself.
+//! Backfill: a program handles events that a build has passed without it, or finds rows by other keys, so the projection is
+//! rebuilt by itself.
 
 use std::sync::Arc;
 
@@ -11,17 +12,19 @@ use crate::state::{Building, CodeRecord, Generations};
 use crate::store::{Generation, StoreError};
 
 /// What is done when a program handles events that its projection has passed without it, for they were appended before it
-/// handled them.
+/// handled them; or when it finds the rows of such events by other keys than they are under.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Backfill {
     /// The projection is rebuilt by itself, next to what queries read, and queries are switched to it once it has caught up.
     /// Until then the program is not [ready](crate::App::ready), and [`wait_for`](crate::App::wait_for) waits.
+    /// An inline projection is not rebuilt in place: for one, this is [`Refuse`](Self::Refuse).
     #[default]
     Online,
     /// The program does not start, and says what to do.
     Refuse,
-    /// The program goes on from here: the events of before are left out, which is said in the log.
+    /// The program goes on from here: the events of before are left out, or their rows stay under their keys, which is said
+    /// in the log.
     Skip,
 }
 

@@ -14,7 +14,7 @@ use crate::id::Ids;
 use crate::processor::AnyBackend;
 use crate::processor::ProcessorError;
 use crate::processor::kinds::runner::Runner;
-use crate::processor::worker::codes::{is_older, of_new_build};
+use crate::processor::worker::codes::{after, is_older, of_new_build};
 use crate::processor::worker::{NodeContext, made_by};
 use crate::projection::Code;
 use crate::state::{Build, Checkpoint, Freeze, Generations, InlineSet, codes, generations};
@@ -186,7 +186,13 @@ impl BuildRows {
     async fn made_by(&self, next: &Generations) -> Result<RowWrite, StoreError> {
         let read = made_by(&*self.backend, &self.build(next.current)).await?.value;
         let row = made_by(&*self.backend, &self.build(next.last)).await?;
-        codes().put(&Row { value: of_new_build(read.known(), self.code.as_ref()), ..row })
+        let by_itself = next.building.as_ref().is_some_and(|building| building.by_itself);
+        let value = match &self.code {
+            // It is begun because this program needs it, which may be the older one after a rollback.
+            Some(own) if by_itself => after(read.known(), own, Position(0)),
+            own => of_new_build(read.known(), own.as_ref()),
+        };
+        codes().put(&Row { value, ..row })
     }
 
     async fn won(&self, outcome: Result<Committed, CommitError>) -> Result<Won, ProcessorError> {

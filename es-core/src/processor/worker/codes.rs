@@ -7,7 +7,7 @@
 //! checkpoints of a build.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::Alive;
 use crate::projection::Code;
@@ -53,13 +53,19 @@ pub(crate) fn standing(
     }
 }
 
-/// Whether a code is older than the one that makes a build: it handles less, or made the build before.
+/// Whether a code is older than the one that makes a build: it handles less, or made the build before. Of two that stand among
+/// those of before of each other, as after a rollback, neither is.
 pub(crate) fn is_older(own: &CodeRecord, stored: &CodeRecord) -> bool {
     match compare(&own.handles, &stored.handles) {
         Some(Ordering::Less) => true,
         Some(Ordering::Greater) => false,
-        _ => stored.former.contains(&own.code),
+        _ => stored.former.contains(&own.code) && !own.former.contains(&stored.code),
     }
+}
+
+/// The number of the rule by which a code finds the keys of a type of events.
+fn rule(keys: &BTreeMap<String, u64>, name: &str) -> u64 {
+    keys.get(name).or_else(|| keys.get(ALL)).copied().unwrap_or_default()
 }
 
 /// Whether one code handles more than another: further types of events, or newer shapes of them.
@@ -83,7 +89,8 @@ fn compare(own: &BTreeMap<String, u32>, other: &BTreeMap<String, u32>) -> Option
 impl CodeRecord {
     /// The code of this program, and nothing of before.
     pub(crate) fn of(code: &Code) -> Self {
-        Self { code: code.fingerprint(), handles: code.handles().clone(), ..Self::default() }
+        let (handles, keys) = (code.handles().clone(), Some(code.keys().clone()));
+        Self { code: code.fingerprint(), handles, keys, ..Self::default() }
     }
 
     /// The same, if it is known.
@@ -94,6 +101,21 @@ impl CodeRecord {
     /// Whether every type is handled that a code handles.
     pub(crate) fn handles_all_of(&self, code: &Code) -> bool {
         self.handles.contains_key(ALL) || code.handles().keys().all(|name| self.handles.contains_key(name))
+    }
+
+    /// Whether a code handles the same types by the same keys.
+    pub(crate) fn is_like(&self, code: &Code) -> bool {
+        self.handles.keys().eq(code.handles().keys()) && self.rekeyed(code).is_empty()
+    }
+
+    /// The types that both handle and that a code finds by other keys: the rows that are there are not where it looks.
+    pub(crate) fn rekeyed<'c>(&'c self, code: &'c Code) -> BTreeSet<&'c str> {
+        let Some(keys) = &self.keys else { return BTreeSet::new() };
+        let both = |some: &'c BTreeMap<String, u32>, other: &'c BTreeMap<String, u32>| {
+            some.keys().filter(|name| other.contains_key(*name) || other.contains_key(ALL))
+        };
+        let names = both(&self.handles, code.handles()).chain(both(code.handles(), &self.handles));
+        names.filter(|name| rule(keys, name) != rule(code.keys(), name)).map(String::as_str).collect()
     }
 }
 
@@ -112,7 +134,7 @@ pub(crate) fn of_new_build(read: Option<&CodeRecord>, own: Option<&Code>) -> Cod
 /// The record of a build that a code makes from a position on; before that, another one did. What the build lacked of what
 /// that one handled, it lacks still, if this one handles it too.
 pub(crate) fn after(before: Option<&CodeRecord>, code: &Code, from: Position) -> CodeRecord {
-    let CodeRecord { code: print, handles, .. } = CodeRecord::of(code);
+    let CodeRecord { code: print, handles, keys, .. } = CodeRecord::of(code);
     let before = before.cloned().unwrap_or_default();
     let mut unhandled = before.unhandled;
     // What it lacks may be of any of them.
@@ -124,13 +146,14 @@ pub(crate) fn after(before: Option<&CodeRecord>, code: &Code, from: Position) ->
     unhandled.retain(|name, _| !handles.contains_key(name) && !handles.contains_key(ALL));
     let former = before.former.into_iter().chain([before.code]);
     let former = former.filter(|former| *former != print && !former.is_empty()).collect();
-    CodeRecord { code: print, handles, unhandled, until: 0, incomplete: false, former, renamed: None }
+    CodeRecord { code: print, handles, keys, unhandled, until: 0, incomplete: false, former, renamed: None }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::state::NodeRecord;
+    use crate::store::EventFilter;
 
     fn alive(codes: &[&Code]) -> Alive {
         let node = |(i, code): (usize, &&Code)| {
@@ -176,6 +199,27 @@ mod tests {
         assert_eq!(of_new_build(Some(&old), Some(&more)).code, more.fingerprint());
         assert_eq!(of_new_build(None, Some(&less)).code, less.fingerprint());
         assert_eq!(of_new_build(None, None), CodeRecord::default(), "then it is the first to come");
+    }
+
+    #[test]
+    fn other_keys_are_those_of_types_that_both_handle() {
+        let made = after(None, &handling(1, &["x", "y"]).keyed_by(1), Position(0));
+        let rekeyed = |code: &Code| made.rekeyed(code).into_iter().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(rekeyed(&handling(2, &["x", "z"]).keyed_by(1)), [""; 0]);
+        assert_eq!(rekeyed(&handling(2, &["x", "z"]).keyed_by(2)), ["x"], "z has no rows yet");
+        assert_eq!(rekeyed(&handling(1, &["x", "y"])), ["x", "y"], "no rule is a rule too");
+        assert_eq!(rekeyed(&Code::of(&EventFilter::all()).keyed_by(2)), ["x", "y"]);
+        let unknown = CodeRecord { keys: None, ..made.clone() };
+        assert!(unknown.rekeyed(&handling(2, &["x"]).keyed_by(2)).is_empty(), "it was stored without");
+    }
+
+    #[test]
+    fn of_two_codes_that_were_before_each_other_neither_is_older() {
+        let (a, b) = (handling(1, &["x"]), handling(2, &["x"]));
+        let forward = after(Some(&after(None, &a, Position(0))), &b, Position(1));
+        let back = after(Some(&forward), &a, Position(0));
+        assert!(!is_older(&back, &forward), "it is built after the other one");
+        assert!(is_older(&CodeRecord::of(&a), &forward) && is_older(&CodeRecord::of(&b), &back));
     }
 
     #[test]

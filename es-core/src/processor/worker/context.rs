@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -143,6 +144,8 @@ pub(crate) struct BuildContext {
     /// Whether its pages hold nothing else.
     wants_all: bool,
     pub(crate) board: Arc<Board>,
+    /// Whether it has met an event that only a newer program knows.
+    pub(crate) outgrown: AtomicBool,
     pub(crate) wake: Arc<watch::Sender<u64>>,
     pub(crate) resumes: Arc<watch::Sender<u64>>,
 }
@@ -182,6 +185,7 @@ impl BuildContext {
             filter,
             wants_all,
             board,
+            outgrown: AtomicBool::new(false),
             wake,
             resumes,
         })

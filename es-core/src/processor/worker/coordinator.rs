@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -56,6 +57,8 @@ pub(crate) struct Coordinator {
     builds: BTreeMap<Generation, Running>,
     /// Since when nobody has been seen with the code of a build that this node does not have.
     alone: BTreeMap<Generation, Instant>,
+    /// Builds of which it has met events that only a newer program knows, though its code says no other.
+    outgrown: BTreeSet<Generation>,
     /// What this node's code has missed of a build that another one made, and which one.
     missing: BTreeMap<Generation, (Option<String>, String)>,
     /// What was seen in looks up to this one is older than a reset.
@@ -116,6 +119,7 @@ impl Coordinator {
             resets,
             builds: BTreeMap::new(),
             alone: BTreeMap::new(),
+            outgrown: BTreeSet::new(),
             missing: BTreeMap::new(),
             outdated: 0,
             catching_up: CatchingUp::default(),
@@ -263,9 +267,15 @@ impl Coordinator {
         if read.code == own.code {
             return Ok(read.incomplete);
         }
-        let rebuilt = generations.building.as_ref().is_some_and(|building| building.by_itself);
+        if let Some(building) = generations.building.as_ref().filter(|building| building.by_itself) {
+            let made_by = sight.code(&self.build(building.generation).to_string())?;
+            // After a rollback, it may be the older program that rebuilds.
+            let is_own = made_by.is_some_and(|made_by| made_by.code == own.code);
+            return Ok(is_own || !codes::is_older(&own, &read));
+        }
         // On a node that looks on, nobody may ever take it over.
-        Ok((rebuilt || !read.handles_all_of(&code)) && !codes::is_older(&own, &read))
+        let lacks = !read.handles_all_of(&code) || !read.rekeyed(&code).is_empty();
+        Ok(lacks && !codes::is_older(&own, &read))
     }
 
     /// Whether what queries read was taken over without events that this program handles.
@@ -337,6 +347,10 @@ impl Coordinator {
             let makes = self.settle_code(generation, &role, sight).await;
             let build = self.build(generation).to_string();
             match makes {
+                Ok(Code::Makes) if self.is_outgrown(generation, sight) => {
+                    self.cluster.stand_by(&build, true);
+                    left.insert(generation);
+                }
                 Ok(Code::Makes) => {
                     self.cluster.stand_by(&build, false);
                     roles.insert(generation, role);
@@ -360,6 +374,17 @@ impl Coordinator {
             }
         }
         (left, settled)
+    }
+
+    /// Whether a build has events that this program does not know, and another node works on it, which may. Of old ones, one is
+    /// left that shows what it is waiting for.
+    fn is_outgrown(&mut self, generation: Generation, sight: &Sight) -> bool {
+        let met = |running: &Running| running.context().outgrown.load(Ordering::Relaxed);
+        if self.builds.get(&generation).is_some_and(met) {
+            self.outgrown.insert(generation);
+        }
+        let others = cluster::members(&sight.view.alive, &self.build(generation).to_string());
+        self.outgrown.contains(&generation) && others.into_iter().any(|node| node != self.node.node)
     }
 
     fn build(&self, generation: Generation) -> Build {
@@ -418,6 +443,8 @@ impl Coordinator {
                 if let Some(why) = why {
                     self.missing.insert(generation, (from, why.clone()));
                     let over = TakeOver::from(stored.as_ref());
+                    // Not under other keys: rows that each have a part are worse than rows that stay as they were.
+                    let alone = alone && stored.is_none_or(|stored| stored.rekeyed(&code).is_empty());
                     return self.catch_up_on(&build, role, over, alone, why).await;
                 }
             }

@@ -21,6 +21,7 @@ mod unreadable;
 mod versions;
 
 pub(crate) use self::backend::AnyBackend;
+pub(crate) use self::codes::{Standing, standing};
 pub(crate) use self::context::{NodeContext, NodeSettings, Role};
 use self::coordinator::Coordinator;
 pub(crate) use self::fold::{Fits, Folded, Stretch, fold_between};
@@ -30,5 +31,5 @@ pub use self::reset::Reset;
 pub(crate) use self::reset::ResetRequest;
 use self::sight::Observer;
 pub(crate) use self::start::{left_out, others, start, wanted_by_any};
-pub(crate) use self::take_over::{made_by, take_over_all};
+pub(crate) use self::take_over::{Missed, TRIES as RACES, TakeOver, made_by, take_over_all};
 pub(crate) use self::versions::{give_names, noted, remove as remove_version, stored_versions, versioned};

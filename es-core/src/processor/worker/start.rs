@@ -1,6 +1,6 @@
 //! Starting the processors of a node.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
@@ -22,18 +22,19 @@ impl std::fmt::Debug for dyn Runner {
 }
 
 /// Starts the processors of a node. They end with `stop`; `tasks` then has none left. Those whose rows could not be read are
-/// prepared once they can be, and shown as unsettled until then.
+/// prepared once they can be, and shown as unsettled until then. Other nodes see the codes of its inline projections as well.
 pub(crate) fn start(
     node: &NodeContext,
     runners: Vec<(Arc<dyn Runner>, ProcessorOptions)>,
+    inline_codes: BTreeMap<String, String>,
     unprepared: &BTreeSet<String>,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> Vec<Processor> {
-    if runners.is_empty() {
+    if runners.is_empty() && inline_codes.is_empty() {
         return Vec::new();
     }
-    let cluster = Arc::new(cluster(node, &runners));
+    let cluster = Arc::new(cluster(node, &runners, inline_codes));
     let sights = watch::Sender::new(None);
     let working = TaskTracker::new();
     let begin = |(runner, options): (Arc<dyn Runner>, ProcessorOptions)| {
@@ -54,9 +55,10 @@ pub(crate) fn start(
         let handler_limit = options.handler_limit;
         Processor { handle, resets, handler_limit, node: node.clone(), runner, cluster: cluster.clone() }
     };
-    let processors = runners.into_iter().map(begin).collect();
+    let processors: Vec<Processor> = runners.into_iter().map(begin).collect();
+    // One with inline projections only is seen until it ends.
+    drop(working.spawn(stop.clone().cancelled_owned()));
     working.close();
-    let observer = Observer::new(node.clone(), cluster.clone(), sights.clone());
     let gone = CancellationToken::new();
     let ended = gone.clone();
     // The node stays alive until the last of its processors has given back what it had.
@@ -64,16 +66,23 @@ pub(crate) fn start(
         working.wait().await;
         gone.cancel();
     }));
-    drop(tasks.spawn(observer.run(ended.clone())));
+    if !processors.is_empty() {
+        let observer = Observer::new(node.clone(), cluster.clone(), sights.clone());
+        drop(tasks.spawn(observer.run(ended.clone())));
+    }
     drop(tasks.spawn(async move { cluster.run(ended).await }));
     processors
 }
 
-fn cluster(node: &NodeContext, runners: &[(Arc<dyn Runner>, ProcessorOptions)]) -> Cluster {
+fn cluster(
+    node: &NodeContext,
+    runners: &[(Arc<dyn Runner>, ProcessorOptions)],
+    inline_codes: BTreeMap<String, String>,
+) -> Cluster {
     let shares = Shares::<Checkpoint>::checkpoints();
     let begin = Cluster::new(node.backend.clone(), node.node, node.settings.lease);
     let codes = runners.iter().map(|(runner, _)| (runner.name(), runner.code().fingerprint()));
-    let begin = begin.with_lease(node.lease.clone()).with_codes(codes.collect());
+    let begin = begin.with_lease(node.lease.clone()).with_codes(codes.chain(inline_codes).collect());
     let cluster = runners.iter().fold(begin, |cluster, (runner, _)| {
         let (name, splits) = (runner.name(), runner.execution().splits);
         cluster.with(Runs { name, splits }, &shares)

@@ -15,7 +15,7 @@ use crate::state::{Build, Checkpoint, CodeRecord, Generations, codes, generation
 use crate::store::{Commit, EventFilter, Position, Row, RowStore, RowWrite, StoreError, Won, write_rows};
 
 /// How often it is tried to take a build over whose shares are written all the time.
-pub(super) const TRIES: usize = 500;
+pub(crate) const TRIES: usize = 500;
 /// What helps where events were missed.
 pub(super) const RAISE: &str = "raise its `version`, and it is built from the beginning; or let it be rebuilt by itself \
                                 (`Backfill::Online`)";
@@ -48,29 +48,33 @@ pub(crate) struct Missed {
 }
 
 impl Missed {
-    /// The first event that the code handles and the build has passed without it, in words.
-    async fn find(
+    /// The first event that the code handles and the build has passed without it, in words. The build has come to `furthest`.
+    pub(crate) async fn find(
         &mut self,
         backend: &dyn AnyBackend,
         runner: &dyn Runner,
         before: Option<&CodeRecord>,
-        shares: &[Share<Checkpoint>],
+        furthest: Position,
     ) -> Result<Option<String>, StoreError> {
-        let Some(before) = before.filter(|before| !before.handles.contains_key(ALL)) else { return Ok(None) };
+        let Some(before) = before else { return Ok(None) };
         // What keeps nothing that could be rebuilt begins with what is new to it: then it has missed only what it handled
         // before, and an older program passed.
         let all = runner.keeps().tables().is_some();
-        let furthest = shares.iter().map(|share| share.progress.position).max().unwrap_or_default();
         let code = runner.code();
+        if all && let Some(what) = self.find_rekeyed(backend, before, &code, furthest).await? {
+            return Ok(Some(what));
+        }
         let mut new = BTreeMap::<Position, Vec<&str>>::new();
-        for name in code.handles().keys().filter(|name| !before.handles.contains_key(*name)) {
+        let is_all = before.handles.contains_key(ALL);
+        for name in code.handles().keys().filter(|name| !is_all && !before.handles.contains_key(*name)) {
             let since = before.unhandled.get(name).or_else(|| before.unhandled.get(ALL)).copied();
             if all || since.is_some() {
                 new.entry(since.unwrap_or_default().max(self.looked)).or_default().push(name);
             }
         }
         for (since, names) in new {
-            if let Some((found, at)) = passed(backend, before, &names, since, furthest).await? {
+            let is_new = |name: &str| !before.handles.contains_key(name);
+            if let Some((found, at)) = passed(backend, &names, is_new, since, furthest).await? {
                 let what = format!(
                     "it handles {found} now, and such events were passed without it, the first at {at}"
                 );
@@ -79,6 +83,24 @@ impl Missed {
         }
         self.looked = furthest;
         Ok(None)
+    }
+
+    /// The first event that the build has handled under another key, in words.
+    async fn find_rekeyed(
+        &self,
+        backend: &dyn AnyBackend,
+        before: &CodeRecord,
+        code: &Code,
+        furthest: Position,
+    ) -> Result<Option<String>, StoreError> {
+        let names: Vec<&str> = before.rekeyed(code).into_iter().collect();
+        if names.is_empty() {
+            return Ok(None);
+        }
+        let found = passed(backend, &names, |_| true, self.looked, furthest).await?;
+        Ok(found.map(|(found, at)| {
+            format!("it finds the rows of {found} by other keys now, and such events have rows under the keys of before, the first at {at}")
+        }))
     }
 }
 
@@ -90,14 +112,18 @@ pub(super) async fn missed_of(
 ) -> Result<Option<String>, StoreError> {
     let made_by = made_by(backend, build).await?.value;
     let of_build = Shares::<Checkpoint>::checkpoints().of(backend, &build.to_string()).await?;
-    Missed::default().find(backend, runner, made_by.known(), &of_build).await
+    Missed::default().find(backend, runner, made_by.known(), furthest(&of_build)).await
 }
 
-/// The first event of some types, or of any, that lies between two positions and that a build did not handle.
+fn furthest(shares: &[Share<Checkpoint>]) -> Position {
+    shares.iter().map(|share| share.progress.position).max().unwrap_or_default()
+}
+
+/// The first event of some types, or of any, that lies between two positions and whose type counts.
 async fn passed(
     backend: &dyn AnyBackend,
-    before: &CodeRecord,
     names: &[&str],
+    counts: impl Fn(&str) -> bool,
     mut after: Position,
     furthest: Position,
 ) -> Result<Option<(String, Position)>, StoreError> {
@@ -109,7 +135,7 @@ async fn passed(
     while after < furthest {
         let page = backend.read(&filter, after, limit).await?;
         let mut found = page.events.iter().take_while(|event| event.place() <= furthest);
-        if let Some(event) = found.find(|event| !before.handles.contains_key(&*event.name)) {
+        if let Some(event) = found.find(|event| counts(&event.name)) {
             return Ok(Some((event.name.to_string(), event.place())));
         }
         if !page.more {
@@ -148,7 +174,7 @@ pub(crate) async fn take_over_all(
                 }
                 (Some(why), _) if is_read => {
                     tracing::warn!(%build, why, "is rebuilt by itself");
-                    incomplete.push((runner, build));
+                    incomplete.push((runner, build, why));
                 }
                 (Some(_), _) => {}
             }
@@ -158,19 +184,20 @@ pub(crate) async fn take_over_all(
         return Ok(wrong);
     }
     // What is in the way of one is known before any of them is begun: a start that is refused leaves nothing behind.
-    for (runner, build) in &incomplete {
-        let in_the_way = backfill_obstacle(node, runner).await?;
-        wrong.extend(
-            in_the_way.map(|why| format!("{build}: it handles more now, and is to be rebuilt; but {why}")),
-        );
+    let but = |build: &Build, why: &str, obstacle: String| {
+        format!("{build}: {why}, so it is to be rebuilt; but {obstacle}")
+    };
+    for (runner, build, why) in &incomplete {
+        wrong.extend(backfill_obstacle(node, runner).await?.map(|obstacle| but(build, why, obstacle)));
     }
     if wrong.is_empty() {
         wrong = take_all(node, older).await?;
     }
     if wrong.is_empty() {
-        for (runner, build) in incomplete {
-            let begun = begin_backfill(node, runner).await?;
-            wrong.extend(begun.err().map(|why| format!("{build}: it handles more now; but {why}")));
+        for (runner, build, why) in incomplete {
+            wrong.extend(
+                begin_backfill(node, runner).await?.err().map(|obstacle| but(&build, &why, obstacle)),
+            );
         }
     }
     Ok(wrong)
@@ -228,7 +255,7 @@ async fn older_builds(backend: &dyn AnyBackend, runner: &dyn Runner) -> Result<V
         }
         let mut over = TakeOver::from(before);
         let of_build = shares.of(backend, &build.to_string()).await?;
-        let missed = over.missed.find(backend, runner, before, &of_build).await?;
+        let missed = over.missed.find(backend, runner, before, furthest(&of_build)).await?;
         older.push(Older { build, is_read, over, missed });
     }
     Ok(older)
@@ -286,7 +313,7 @@ impl TakeOver {
             // Over their revisions as they were read before the log: what a worker of before passes after that is refused.
             let of_build = shares.of(backend, &build.to_string()).await?;
             if !self.skips
-                && let Some(missed) = self.missed.find(backend, runner, before, &of_build).await?
+                && let Some(missed) = self.missed.find(backend, runner, before, furthest(&of_build)).await?
             {
                 return Ok(Err(missed));
             }
@@ -354,7 +381,7 @@ impl TakeOver {
     }
 
     /// The row that says which code makes a build, for a node that is starting or has just begun.
-    async fn record(
+    pub(crate) async fn record(
         &self,
         backend: &dyn AnyBackend,
         stored: &Row<CodeRecord>,

@@ -144,7 +144,8 @@ pub async fn a_rebuild_by_itself_that_is_halted_holds_nothing_up<S: Subject>(sub
     line.set(Line::Refuses("generations"));
     broken.set(false);
     ask(|| fees(&more).resume()).await;
-    eventually(async || if line.refusals() > 0 { Ok(()) } else { Err("it does not switch".to_owned()) }).await;
+    eventually(async || if line.refusals() > 0 { Ok(()) } else { Err("it does not switch".to_owned()) })
+        .await;
     broken.set(true);
     put::<S>(&store, encoded(&opened("Bob"))).await;
     until_halted(&rebuild).await;

@@ -1,6 +1,6 @@
 //! Two programs on one store: P17, P18, P19, P27.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::payments::{eventually, parked_keys, payment, until};
 use super::{LIMIT, Subject, settle, start, store};
 use crate::event::Event as _;
 use crate::processor::{
-    Backfill, Processor, ProcessorError, ProcessorOptions, ProcessorState, RebuildOptions,
+    Backfill, Processor, ProcessorError, ProcessorOptions, ProcessorState, ProcessorStatus, RebuildOptions,
 };
 use crate::projection::{Change, Code, Projection, View};
 use crate::services::{Scope, Services};
@@ -444,4 +444,94 @@ pub async fn an_operator_of_an_old_program_gets_an_answer<S: Subject>(subject: S
     pay(&store, || payment(1)).await;
     settle(&old).await;
     assert_eq!(counts(&store).await, is([(1, 2), (2, 1)]), "and the others go on");
+}
+
+/// A type of payments that only newer programs know.
+const FROZEN: &str = "account.frozen";
+/// A program that knows it.
+const KNOWS: bool = true;
+
+/// Counts all events, and says nothing of its code: what it wants to see is all that is known of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told<const KNOWS: bool>(u64);
+
+impl<const KNOWS: bool> Projection for Told<KNOWS> {
+    const NAME: &'static str = "told";
+    fn filter() -> EventFilter {
+        EventFilter::all()
+    }
+}
+
+impl<const KNOWS: bool> View for Told<KNOWS> {
+    type Key = String;
+    fn changes(event: &RecordedEvent) -> Result<Vec<Change<'_, Self>>, BoxError> {
+        if !KNOWS || *event.name != *FROZEN && event.schema != NEWER {
+            super::domain::AccountEvent::decode(event)?;
+        }
+        let count = |row: &mut Self| {
+            row.0 += 1;
+            Ok(())
+        };
+        Ok(vec![Change::new(event.stream.as_str().to_owned(), count)])
+    }
+}
+
+async fn told<const KNOWS: bool, S: Subject>(subject: &S, of: &Patient<S::Backend>) -> App {
+    let backend = subject.again(&of.0).await;
+    start(|| App::on(backend.clone()).view::<Told<KNOWS>>().lease(LEASE)).await
+}
+
+/// Until each account has so many events, and none is parked.
+async fn all_told<B: Backend + RowStore + Clone>(app: &App, store: &Patient<B>, expected: u64) {
+    settle(app).await;
+    for account in ACCOUNTS {
+        let row = store.row("told/1", account).await.expect("it has a row");
+        assert_eq!(serde_json::from_slice::<Told<KNOWS>>(&row.data).expect("JSON").0, expected);
+    }
+    assert_eq!(parked_keys(coded(app)).await, []);
+}
+
+/// Two programs that do not say what they are share the slices, until the older one meets what it does not know.
+///
+/// P27
+pub async fn a_node_leaves_what_it_does_not_know_to_one_next_to_it<S: Subject>(subject: S) {
+    for unknown in [|| raw(FROZEN, 1, "{}"), newer] {
+        let store = store(&subject).await;
+        let (old, new) =
+            (told::<{ !KNOWS }, _>(&subject, &store).await, told::<KNOWS, _>(&subject, &store).await);
+        pay(&store, || payment(1)).await;
+        all_told(&new, &store, 1).await;
+        let shared = |status: &ProcessorStatus| {
+            let owners: BTreeSet<_> = status.ranges.iter().filter_map(|range| range.owner).collect();
+            owners.len() == 2
+        };
+        until(coded(&old), shared).await;
+        pay(&store, unknown).await;
+        pay(&store, || payment(1)).await;
+        all_told(&new, &store, 3).await;
+        stands_by(&old).await;
+        let healthy =
+            || async { if old.health().await.is_healthy() { Ok(()) } else { Err("it is not".to_owned()) } };
+        eventually(healthy).await;
+        // Without the newer one, the older goes on with what it knows.
+        assert!(new.shutdown(LIMIT).await);
+        pay(&store, || payment(1)).await;
+        all_told(&old, &store, 4).await;
+    }
+}
+
+/// P27
+pub async fn an_event_of_an_unknown_type_is_left_to_a_newer_program<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let old = told::<{ !KNOWS }, _>(&subject, &store).await;
+    // A newer program that runs no processors has written it.
+    pay(&store, || raw(FROZEN, 1, "{}")).await;
+    pay(&store, || payment(1)).await;
+    let fails = |state: &ProcessorState| matches!(state, ProcessorState::Failing { error, attempts, .. } if error.contains("its type is unknown to this program") && *attempts > 3);
+    until(coded(&old), |status| fails(&status.state)).await;
+    assert_eq!(parked_keys(coded(&old)).await, []);
+    assert!(!old.health().await.is_healthy());
+    let new = told::<KNOWS, _>(&subject, &store).await;
+    all_told(&new, &store, 2).await;
+    stands_by(&old).await;
 }

@@ -78,6 +78,7 @@ pub mod fences;
 pub mod generations;
 #[doc(hidden)]
 pub mod inline;
+pub mod inline_code;
 #[doc(hidden)]
 pub mod jobs;
 pub mod keys;
@@ -101,6 +102,7 @@ pub mod reading;
 #[doc(hidden)]
 pub mod readside;
 pub mod rebuilds;
+pub mod rekeyed;
 mod relay;
 pub mod renames;
 pub mod replays;

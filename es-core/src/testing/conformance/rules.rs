@@ -299,6 +299,8 @@ macro_rules! __conformance_rules {
                 an_outage_longer_than_a_lease_lets_nothing_be_taken_back
                 an_effect_that_is_under_way_is_not_repeated_by_a_deploy
                 an_operator_of_an_old_program_gets_an_answer
+                a_node_leaves_what_it_does_not_know_to_one_next_to_it
+                an_event_of_an_unknown_type_is_left_to_a_newer_program
             }
             versions {
                 versions_live_next_to_each_other
@@ -349,6 +351,12 @@ macro_rules! __conformance_rules {
             together {
                 a_node_that_looked_before_a_rebuild_began_shows_what_it_does
                 two_programs_rebuild_and_switch_at_the_same_time
+            }
+            rekeyed {
+                a_view_whose_keys_change_is_rebuilt_by_itself
+                rows_of_two_keys_are_never_mixed_while_it_is_rebuilt
+                a_view_whose_keys_change_does_not_start_if_that_was_chosen
+                a_view_whose_keys_change_goes_on_if_that_was_chosen
             }
             renames {
                 a_renamed_reactor_continues_where_it_was
@@ -454,6 +462,13 @@ macro_rules! __conformance_rules {
                 what_a_processor_works_on_or_has_parked_does_not_become_inline
                 what_is_inline_or_live_is_never_waited_for
                 an_aggregate_loads_the_same_beside_inline_projections
+            }
+            inline_code {
+                an_inline_view_that_handles_more_is_retired_rebuilt_and_inline_again
+                an_inline_view_that_handles_more_goes_on_if_that_was_chosen
+                an_inline_view_whose_keys_change_does_not_start
+                an_older_program_commits_nothing_where_a_newer_one_handles_more_inline
+                programs_that_handle_the_same_inline_write_next_to_each_other
             }
             transactions {
                 rows_and_events_commit_together

@@ -1,0 +1,142 @@
+//! Which code writes an inline projection: of two programs, the one that handles more.
+//!
+//! Its record is that of the asynchronous build which it was, and which it will be. It is not rebuilt in place: a program that
+//! handles what commits of before did not write is told to retire it. If there is nothing of that in the log, it takes the
+//! projection over, and the set of inline projections gets another generation, so that programs which handle less commit
+//! nothing more. Programs that handle the same write next to each other, each with its own code.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::handover::went_through;
+use crate::cluster;
+use crate::processor::{Backfill, Missed, NodeContext, RACES, Runner, Standing, TakeOver, made_by, standing};
+use crate::projection::Code;
+use crate::projection::code::ALL;
+use crate::state::{CodeRecord, Generations, InlineSet};
+use crate::store::{AppendCondition, Commit, EventFilter, Position, RowWrite, StoreError};
+
+/// What is written so that this program's codes are the ones that write.
+#[derive(Default)]
+pub(super) struct Changes {
+    rows: Vec<RowWrite>,
+    /// Whether programs of before must not commit any more.
+    fences: bool,
+    /// Types of events that were not in the log as far as it was looked at.
+    absent: Vec<String>,
+    /// What is in the way, a line each.
+    wrong: Vec<String>,
+}
+
+/// Takes over the inline projections that older programs write; if something is in the way of one, none of them. Gives the
+/// set whose generation commits may name.
+///
+/// # Errors
+///
+/// What is in the way, a line each.
+pub(super) async fn take_over(
+    node: &NodeContext,
+    runners: &[(Arc<dyn Runner>, Backfill)],
+) -> Result<InlineSet, Vec<String>> {
+    let one = |error: StoreError| vec![crate::chain(&error)];
+    for _ in 0..RACES {
+        // Before the codes: whoever takes one over after this, changes the generation.
+        let set = InlineSet::read(&*node.backend).await.map_err(one)?;
+        let head = node.backend.head().await.map_err(one)?;
+        let Changes { mut rows, fences, absent, .. } = changes(node, runners, &set, head).await?;
+        if rows.is_empty() || node.settings.looks_on {
+            return Ok(set);
+        }
+        if fences {
+            rows.push(set.write().map_err(one)?);
+        }
+        let all = absent.iter().any(|name| name == ALL);
+        let filter = if all { EventFilter::all() } else { EventFilter::types(absent.clone()) };
+        let condition = AppendCondition { fail_if_events_match: filter, after: head };
+        let condition = (!absent.is_empty()).then_some(condition);
+        let outcome = node.backend.commit(Commit { rows, condition, ..Commit::default() }).await;
+        // Either way, what is there then is looked at.
+        went_through(node, outcome).await.map_err(one)?;
+    }
+    Err(vec!["the inline projections change all the time: start it again".to_owned()])
+}
+
+/// What is to change for the inline projections of a set.
+///
+/// # Errors
+///
+/// What is in the way, a line each. Nothing was changed.
+pub(super) async fn changes(
+    node: &NodeContext,
+    runners: &[(Arc<dyn Runner>, Backfill)],
+    set: &InlineSet,
+    head: Position,
+) -> Result<Changes, Vec<String>> {
+    let mut changes = Changes::default();
+    for (runner, backfill) in runners.iter().filter(|(runner, _)| set.names.contains(&runner.name())) {
+        let settled = changes.settle(node, &**runner, *backfill, head).await;
+        settled.map_err(|error| vec![crate::chain(&error)])?;
+    }
+    if changes.wrong.is_empty() && node.settings.looks_on && changes.fences {
+        let what = "this app only looks on, and handles other events in its inline projections: start one that works first";
+        changes.wrong.push(what.to_owned());
+    }
+    if changes.wrong.is_empty() { Ok(changes) } else { Err(changes.wrong) }
+}
+
+impl Changes {
+    async fn settle(
+        &mut self,
+        node: &NodeContext,
+        runner: &dyn Runner,
+        backfill: Backfill,
+        head: Position,
+    ) -> Result<(), StoreError> {
+        let (backend, name, code) = (&*node.backend, runner.name(), runner.code());
+        let known = Generations::read(backend, &name).await?.map(|row| row.value).unwrap_or_default();
+        let stored = made_by(backend, &known.build(&name, known.current)).await?;
+        let (before, now) = (stored.value.known(), backend.now().await?.as_microsecond());
+        let is_like = before.is_some_and(|before| before.is_like(&code));
+        match standing(before, &code, &name, &cluster::alive(backend).await?, now) {
+            Standing::Makes => return Ok(()),
+            Standing::StandsBy if is_like => return Ok(()),
+            Standing::StandsBy => {
+                self.wrong.push(format!(
+                    "{name} is inline, and a program is alive that handles more of it, or finds its rows by other keys: start \
+                     that one; or stop it first, if this one is to take its place"
+                ));
+                return Ok(());
+            }
+            Standing::IsNewer | Standing::IsLeft => {}
+        }
+        match Missed::default().find(backend, runner, before, head).await? {
+            Some(why) if backfill != Backfill::Skip => {
+                self.wrong.push(format!(
+                    "{name}: {why}; what is inline is not rebuilt in place: end that with `.retire_inline({name:?})`, let a \
+                     processor rebuild it, and make it inline again"
+                ));
+                return Ok(());
+            }
+            Some(why) => {
+                tracing::warn!(projection = name, why, "goes on without the events that were passed");
+            }
+            None => self.absent.extend(before.into_iter().flat_map(|before| absent(before, &code))),
+        }
+        self.fences |= before.is_some() && !is_like;
+        self.rows
+            .push(TakeOver::from(before).record(backend, &stored, &code, head, node.settings.lease).await?);
+        Ok(())
+    }
+}
+
+/// The types that a code handles otherwise than the one of before: that one did not, or by other keys.
+fn absent<'c>(before: &'c CodeRecord, code: &'c Code) -> impl Iterator<Item = String> + use<'c> {
+    let is_new = |name: &&String| !before.handles.contains_key(*name);
+    let new = code.handles().keys().filter(is_new).cloned();
+    new.chain(before.rekeyed(code).into_iter().map(str::to_owned))
+}
+
+/// The codes of inline projections, by name, for other nodes to see.
+pub(crate) fn codes_of(runners: impl Iterator<Item = Arc<dyn Runner>>) -> BTreeMap<String, String> {
+    runners.map(|runner| (runner.name(), runner.code().fingerprint())).collect()
+}

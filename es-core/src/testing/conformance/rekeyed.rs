@@ -1,0 +1,176 @@
+//! Views whose rows are found by other keys than before, under the same version: P17.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::domain::Deposited;
+use super::patient::Patient;
+use super::payments::{eventually, payment};
+use super::{LIMIT, Subject, settle, start, store};
+use crate::App;
+use crate::processor::{Backfill, ProcessorOptions};
+use crate::projection::{Change, Code, OnFailure, Projection, View};
+use crate::store::{Backend, EventFilter, RecordedEvent, RowStore};
+
+/// Short, so that a node which has gone is soon known to be.
+const LEASE: Duration = Duration::from_millis(400);
+const ACCOUNTS: [&str; 4] = ["account-a", "account-b", "account-c", "account-d"];
+const ALL: &str = "all";
+/// Whose keys are the accounts, as long as nothing was said of keys.
+const BY_ACCOUNT: u64 = 0;
+/// Whose one key is `all`.
+const AT_ONCE: u64 = 1;
+/// The same, of a program that cannot handle what was paid first: its rebuild never ends.
+const STUCK: u64 = 2;
+
+/// Counts payments, by the keys of a rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keyed<const RULE: u64>(u64);
+
+impl<const RULE: u64> Projection for Keyed<RULE> {
+    const NAME: &'static str = "keyed";
+    const ON_FAILURE: OnFailure = if RULE == STUCK { OnFailure::Stop } else { OnFailure::Park };
+    fn filter() -> EventFilter {
+        EventFilter::of::<Deposited>()
+    }
+    fn code() -> Code {
+        let code = Code::of(&Self::filter());
+        if RULE == BY_ACCOUNT { code } else { code.keyed_by(RULE) }
+    }
+}
+
+impl<const RULE: u64> View for Keyed<RULE> {
+    type Key = String;
+    fn changes(event: &RecordedEvent) -> Result<Vec<Change<'_, Self>>, crate::BoxError> {
+        let is_stuck = RULE == STUCK && event.version.0 == 1;
+        let count = move |row: &mut Self| {
+            if is_stuck {
+                return Err("it is not for this program".into());
+            }
+            row.0 += 1;
+            Ok(())
+        };
+        let key = if RULE == BY_ACCOUNT { event.stream.as_str() } else { ALL };
+        Ok(vec![Change::new(key.to_owned(), count)])
+    }
+}
+
+async fn run<const RULE: u64, S: Subject>(subject: &S, of: &Patient<S::Backend>, backfill: Backfill) -> App {
+    let backend = subject.again(&of.0).await;
+    let options = ProcessorOptions::default().backfill(backfill);
+    start(|| App::on(backend.clone()).view::<Keyed<RULE>>().lease(LEASE).processors(options)).await
+}
+
+/// One more payment into each account.
+async fn pay<B: Backend + RowStore + Clone>(store: &Patient<B>) {
+    for account in ACCOUNTS {
+        store.put(account, vec![payment(1)]).await;
+    }
+}
+
+/// Until these rows are what queries read.
+async fn reads<B: Backend + RowStore + Clone>(store: &Patient<B>, expected: &BTreeMap<&str, u64>) {
+    eventually(|| async {
+        let mut rows = BTreeMap::new();
+        for key in ACCOUNTS.into_iter().chain([ALL]) {
+            let row = store.row("keyed/1", key).await;
+            rows.extend(row.map(|row| (key, serde_json::from_slice::<Keyed<0>>(&row.data).expect("JSON").0)));
+        }
+        if rows == *expected { Ok(()) } else { Err(format!("{rows:?}")) }
+    })
+    .await;
+}
+
+fn each(n: u64) -> BTreeMap<&'static str, u64> {
+    ACCOUNTS.into_iter().map(|account| (account, n)).collect()
+}
+
+fn at_once(n: u64) -> BTreeMap<&'static str, u64> {
+    BTreeMap::from([(ALL, n)])
+}
+
+/// P17
+pub async fn a_view_whose_keys_change_is_rebuilt_by_itself<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let old = run::<BY_ACCOUNT, _>(&subject, &store, Backfill::Online).await;
+    pay(&store).await;
+    settle(&old).await;
+    reads(&store, &each(1)).await;
+    let new = run::<AT_ONCE, _>(&subject, &store, Backfill::Online).await;
+    new.until_ready(LIMIT).await.expect("it is rebuilt");
+    reads(&store, &at_once(4)).await;
+    pay(&store).await;
+    settle(&new).await;
+    reads(&store, &at_once(8)).await;
+    // Rolled back, the rows are under keys that the older program does not look for.
+    assert!(new.shutdown(LIMIT).await);
+    reads(&store, &each(2)).await;
+    pay(&store).await;
+    reads(&store, &each(3)).await;
+}
+
+/// P17
+pub async fn rows_of_two_keys_are_never_mixed_while_it_is_rebuilt<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let old = run::<BY_ACCOUNT, _>(&subject, &store, Backfill::Online).await;
+    pay(&store).await;
+    settle(&old).await;
+    assert!(old.shutdown(LIMIT).await);
+    let stuck = run::<STUCK, _>(&subject, &store, Backfill::Online).await;
+    pay(&store).await;
+    // Long after what handles more would have been added to them, for nobody else keeps them up any more.
+    tokio::time::sleep(LEASE * 8).await;
+    assert!(!stuck.ready());
+    reads(&store, &each(1)).await;
+    assert!(stuck.shutdown(LIMIT).await);
+    let new = run::<AT_ONCE, _>(&subject, &store, Backfill::Online).await;
+    new.until_ready(LIMIT).await.expect("it is rebuilt");
+    reads(&store, &at_once(8)).await;
+}
+
+/// P17
+pub async fn a_view_whose_keys_change_does_not_start_if_that_was_chosen<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    // As long as there are no rows, nothing is under other keys.
+    let first = run::<STUCK, _>(&subject, &store, Backfill::Refuse).await;
+    assert!(first.shutdown(LIMIT).await);
+    let old = run::<BY_ACCOUNT, _>(&subject, &store, Backfill::Refuse).await;
+    pay(&store).await;
+    settle(&old).await;
+    reads(&store, &each(1)).await;
+    let backend = subject.again(&store.0).await;
+    let options = ProcessorOptions::default().backfill(Backfill::Refuse);
+    eventually(|| async {
+        let new = App::on(backend.clone()).view::<Keyed<AT_ONCE>>().lease(LEASE).processors(options);
+        match new.start().await {
+            Err(error)
+                if error.to_string().contains("finds the rows of account.deposited by other keys now") =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(error.to_string()),
+            Ok(_) => panic!("its rows would be under two keys"),
+        }
+    })
+    .await;
+    pay(&store).await;
+    settle(&old).await;
+    reads(&store, &each(2)).await;
+}
+
+/// P17
+pub async fn a_view_whose_keys_change_goes_on_if_that_was_chosen<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let old = run::<BY_ACCOUNT, _>(&subject, &store, Backfill::Skip).await;
+    pay(&store).await;
+    settle(&old).await;
+    assert!(old.shutdown(LIMIT).await);
+    let new = run::<AT_ONCE, _>(&subject, &store, Backfill::Skip).await;
+    pay(&store).await;
+    settle(&new).await;
+    let mut both = each(1);
+    both.extend(at_once(4));
+    reads(&store, &both).await;
+}
