@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::handover::went_through;
+use super::start::read;
 use crate::cluster;
 use crate::processor::{Backfill, Missed, NodeContext, RACES, Runner, Standing, TakeOver, made_by, standing};
 use crate::projection::Code;
@@ -22,6 +23,8 @@ pub(super) struct Changes {
     rows: Vec<RowWrite>,
     /// Whether programs of before must not commit any more.
     fences: bool,
+    /// How far the log is looked at.
+    head: Position,
     /// Types of events that were not in the log as far as it was looked at.
     absent: Vec<String>,
     /// What is in the way, a line each.
@@ -41,9 +44,8 @@ pub(super) async fn take_over(
     let one = |error: StoreError| vec![crate::chain(&error)];
     for _ in 0..RACES {
         // Before the codes: whoever takes one over after this, changes the generation.
-        let set = InlineSet::read(&*node.backend).await.map_err(one)?;
-        let head = node.backend.head().await.map_err(one)?;
-        let Changes { mut rows, fences, absent, .. } = changes(node, runners, &set, head).await?;
+        let set = read(node).await.map_err(one)?;
+        let Changes { mut rows, fences, absent, head, .. } = changes(node, runners, &set).await?;
         if rows.is_empty() || node.settings.looks_on {
             return Ok(set);
         }
@@ -70,12 +72,16 @@ pub(super) async fn changes(
     node: &NodeContext,
     runners: &[(Arc<dyn Runner>, Backfill)],
     set: &InlineSet,
-    head: Position,
 ) -> Result<Changes, Vec<String>> {
-    let mut changes = Changes::default();
-    for (runner, backfill) in runners.iter().filter(|(runner, _)| set.names.contains(&runner.name())) {
-        let settled = changes.settle(node, &**runner, *backfill, head).await;
-        settled.map_err(|error| vec![crate::chain(&error)])?;
+    let one = |error: StoreError| vec![crate::chain(&error)];
+    let inline: Vec<_> = runners.iter().filter(|(runner, _)| set.names.contains(&runner.name())).collect();
+    if inline.is_empty() {
+        return Ok(Changes::default());
+    }
+    let head = node.backend.head().await.map_err(one)?;
+    let mut changes = Changes { head, ..Changes::default() };
+    for (runner, backfill) in inline {
+        changes.settle(node, &**runner, *backfill).await.map_err(one)?;
     }
     if changes.wrong.is_empty() && node.settings.looks_on && changes.fences {
         let what = "this app only looks on, and handles other events in its inline projections: start one that works first";
@@ -90,8 +96,8 @@ impl Changes {
         node: &NodeContext,
         runner: &dyn Runner,
         backfill: Backfill,
-        head: Position,
     ) -> Result<(), StoreError> {
+        let head = self.head;
         let (backend, name, code) = (&*node.backend, runner.name(), runner.code());
         let known = Generations::read(backend, &name).await?.map(|row| row.value).unwrap_or_default();
         let stored = made_by(backend, &known.build(&name, known.current)).await?;

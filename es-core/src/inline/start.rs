@@ -79,13 +79,12 @@ pub(crate) async fn may_start(
     if !wrong.is_empty() {
         return Err(wrong);
     }
-    let head = node.backend.head().await.map_err(one)?;
-    code::changes(node, runners, &stored, head).await?;
+    code::changes(node, runners, &stored).await?;
     Ok(stored)
 }
 
 /// Every app needs to know the set, so a store that does not answer once is asked again.
-async fn read(node: &NodeContext) -> Result<InlineSet, StoreError> {
+pub(super) async fn read(node: &NodeContext) -> Result<InlineSet, StoreError> {
     let policy = RetryPolicy::default();
     for tried in 1.. {
         match InlineSet::read(&*node.backend).await {

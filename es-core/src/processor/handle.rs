@@ -62,7 +62,7 @@ impl HandleState {
             current: watch::Sender::new(board),
             wake: Arc::default(),
             resumes: Arc::default(),
-            readiness: watch::Sender::new(Readiness::Behind),
+            readiness: watch::Sender::new(Readiness::Unseen),
             looked: SharedRead::default(),
         }
     }

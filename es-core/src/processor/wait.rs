@@ -163,9 +163,9 @@ impl Processor {
                 let mut watch = self.watch();
                 let status = watch.borrow_and_update().clone();
                 let elsewhere = self.is_elsewhere(&status, receipt.position);
-                let incomplete = *readiness.borrow_and_update() == Readiness::Incomplete;
-                if incomplete {
-                    // A build that lacks events will be replaced.
+                let now = *readiness.borrow_and_update();
+                // A build that lacks events will be replaced; whether it does shows with the first look.
+                if matches!(now, Readiness::Incomplete | Readiness::Unseen) {
                     let _ready = readiness.changed().await;
                     continue;
                 }

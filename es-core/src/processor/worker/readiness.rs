@@ -12,6 +12,8 @@ const SOON: Duration = Duration::from_secs(5);
 /// Whether a program's queries may rely on a projection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Readiness {
+    /// It was not looked at yet.
+    Unseen,
     /// It has not been as far as the log since the program began.
     Behind,
     /// What queries read has passed events that this program handles; it is being rebuilt for their sake.

@@ -37,6 +37,8 @@ pub enum Line {
     HoldsLookups(&'static str),
     /// The same for scans of this table.
     HoldsScans(&'static str),
+    /// The same for the opening of transactions.
+    HoldsOpenings,
     /// Commits and the openings of transactions take so long.
     Slow(Duration),
     /// Commits with rows of this table do not go through.
@@ -90,6 +92,7 @@ impl Line {
             Self::HoldsCommits(table) => call.writes_to(table),
             Self::HoldsLookups(table) => matches!(call, Call::Lookup(of) if of == table),
             Self::HoldsScans(table) => matches!(call, Call::Scan(of) if of == table),
+            Self::HoldsOpenings => matches!(call, Call::Open),
             _ => false,
         }
     }

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 
 use super::data::encoded;
 use super::domain::{Deposited, Opened, opened};
+use super::double::{Double, Line};
 use super::patient::{Patient, ask};
 use super::payments::{eventually, payment};
 use super::{LIMIT, Subject, settle, start, store};
@@ -46,16 +45,12 @@ impl<const VERSION: u32> View for Times<VERSION> {
     }
 }
 
-/// The same as a table, through a gate: it goes on as long as there are permits.
-pub(super) struct Paid<S, const VERSION: u32>(Arc<Semaphore>, PhantomData<fn() -> S>);
+/// The same as a table.
+pub(super) struct Paid<S, const VERSION: u32>(PhantomData<fn() -> S>);
 
 impl<S, const VERSION: u32> Paid<S, VERSION> {
-    pub(super) fn new() -> Self {
-        Self::through(&Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)))
-    }
-
-    pub(super) fn through(gate: &Arc<Semaphore>) -> Self {
-        Self(gate.clone(), PhantomData)
+    pub(super) const fn new() -> Self {
+        Self(PhantomData)
     }
 }
 
@@ -74,7 +69,6 @@ impl<S: Subject, const VERSION: u32> Project<<S::Backend as Backend>::Tx> for Pa
         event: &RecordedEvent,
         tx: &mut <S::Backend as Backend>::Tx,
     ) -> Result<(), BoxError> {
-        self.0.acquire().await?.forget();
         let Some(Deposited { amount, .. }) = event.payload::<Deposited>()? else { return Ok(()) };
         S::pay(tx, event.stream.as_str(), amount * i64::from(VERSION)).await
     }
@@ -197,15 +191,16 @@ pub async fn a_new_version_is_ready_once_it_has_caught_up<S: Subject>(subject: S
     let old = run::<1, _>(&subject, &store).await;
     pay(&store).await;
     until_ready(&old).await;
-    let (gate, backend) = (Arc::new(Semaphore::new(0)), subject.again(&store.0).await);
+    let line = Double::new(subject.again(&store.0).await);
+    line.set(Line::HoldsOpenings);
     let wiring = |before| {
-        let projection = Paid::<S, 2>::through(&gate);
-        App::on(backend.clone()).view::<Times<2>>().projection(projection).lease(LEASE).before_ready(before)
+        let app = App::on(line.clone()).view::<Times<2>>().projection(Paid::<S, 2>::new());
+        app.lease(LEASE).before_ready(before)
     };
     let answers = start(|| wiring(BeforeReady::AsIs)).await;
     let refuses = start(|| wiring(BeforeReady::Refuse)).await;
     let waits = start(|| wiring(BeforeReady::Wait(LIMIT))).await;
-    let late = answers.until_ready(Duration::from_millis(1)).await.expect_err("it waits for the gate");
+    let late = answers.until_ready(Duration::from_millis(1)).await.expect_err("it handles nothing yet");
     assert!(matches!(late, ProcessorError::NotReady { .. }), "{late}");
     assert!(!answers.ready() && !refuses.ready() && !waits.ready());
     assert!(old.ready(), "the older one is not touched");
@@ -218,7 +213,7 @@ pub async fn a_new_version_is_ready_once_it_has_caught_up<S: Subject>(subject: S
     let opening = async {
         // Whoever waits is waiting by then.
         tokio::task::yield_now().await;
-        gate.add_permits(1_000);
+        line.set(Line::Up);
     };
     let (answer, ()) = futures::join!(waits.query(is_there()), opening);
     answer.expect("it waits until then");
@@ -236,9 +231,10 @@ pub async fn a_new_version_is_watched_and_takes_the_names_of_the_older_one<S: Su
     pay(&store).await;
     settle(&old).await;
     plain::<S>(&store, &all(1)).await;
-    let (gate, backend) = (Arc::new(Semaphore::new(0)), subject.again(&store.0).await);
+    let line = Double::new(subject.again(&store.0).await);
+    line.set(Line::HoldsOpenings);
     let waits = ProcessorOptions::default().handler_limit(LIMIT * 10);
-    let wiring = || App::on(backend.clone()).projection(Paid::<S, 2>::through(&gate)).lease(LEASE);
+    let wiring = || App::on(line.clone()).projection(Paid::<S, 2>::new()).lease(LEASE);
     let new = start(|| wiring().processors(waits)).await;
     let first = ask(|| new.rebuild_online::<Paid<S, 2>>(RebuildOptions::default())).await;
     assert_eq!(first.generation(), 1, "it is the build that has begun by itself");
@@ -250,7 +246,7 @@ pub async fn a_new_version_is_watched_and_takes_the_names_of_the_older_one<S: Su
     };
     assert!(matches!(early, ProcessorError::NotCaughtUp { .. }), "{early}");
     plain::<S>(&store, &all(1)).await;
-    gate.add_permits(1_000);
+    line.set(Line::Up);
     ask(|| first.caught_up(LIMIT)).await;
     ask(|| first.switch()).await;
     plain::<S>(&store, &all(2)).await;
