@@ -44,7 +44,7 @@ enum Code {
 }
 
 /// When it is tried again what could not be settled, if nothing new is seen before.
-const AGAIN: Duration = Duration::from_millis(200);
+pub(super) const AGAIN: Duration = Duration::from_millis(200);
 
 pub(crate) struct Coordinator {
     node: NodeContext,
@@ -157,8 +157,11 @@ impl Coordinator {
             if let Err(error) = settled {
                 let (processor, error) = (&self.handle.name, crate::chain(&error));
                 tracing::warn!(%processor, error, "what to work on could not be settled, and is tried again");
-                if !self.handle.boards().iter().any(|board| board.is_unsettled()) {
-                    self.handle.current.borrow().unsettled(&error);
+                let current = self.handle.current.borrow().clone();
+                let is_other = |board: &Arc<Board>| !Arc::ptr_eq(board, &current) && board.is_unsettled();
+                // What is wrong with another build is said there.
+                if !self.handle.boards().iter().any(is_other) {
+                    current.unsettled(&error);
                 }
             }
         }

@@ -188,7 +188,7 @@ impl Worker {
     }
 
     /// Whether the store takes a write: of the share, as it is.
-    async fn takes_writes(&mut self) -> bool {
+    pub(super) async fn takes_writes(&mut self) -> bool {
         // Meanwhile a neighbour of what has failed may have acted: whoever comes next is told.
         self.share.progress.ahead = self.effects.ahead(self.share.progress.position);
         let Ok(row) = self.context.shares.put(&self.share) else { return false };

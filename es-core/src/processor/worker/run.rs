@@ -40,6 +40,8 @@ pub(super) const POLL: Duration = Duration::from_secs(1);
 const FIRST_BATCH: usize = 16;
 /// How long what is handled at once may take, where it is not bounded while it is handled.
 const TRANSACTION_HOLDS: Duration = Duration::from_millis(25);
+/// How often it is tried to note what was done, before a worker ends.
+const LAST_TRIES: usize = 3;
 /// The shortest pause before something is asked again that may be the same.
 pub(super) const SOON: Duration = Duration::from_millis(10);
 
@@ -193,9 +195,21 @@ impl Worker {
                 },
             }
         }
-        // What was folded is flushed, unless it fails: then it is folded again by the next owner.
-        if self.open.as_ref().is_some_and(|open| open.seen > self.share.progress.position) {
-            drop(self.flush().await);
+        self.leave().await;
+    }
+
+    /// What was folded is flushed, unless it fails: then it is folded again by the next owner. Calls that were made beside one
+    /// that fails are noted, and not made again.
+    async fn leave(&mut self) {
+        let folded = self.open.as_ref().is_some_and(|open| open.seen > self.share.progress.position);
+        let flushed = folded && self.flush().await.is_ok();
+        if flushed || self.effects.ahead(self.share.progress.position).is_empty() {
+            return;
+        }
+        for _ in 0..LAST_TRIES {
+            if self.takes_writes().await {
+                return;
+            }
         }
     }
 

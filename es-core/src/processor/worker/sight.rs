@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::context::NodeContext;
+use super::coordinator::AGAIN;
 use super::rename::follow;
 use super::versions::versions_of;
 use crate::cluster::{Cluster, View};
@@ -110,9 +111,11 @@ impl Observer {
         let mut touched = [control().name(), generations().name(), asked().name(), codes().name()]
             .map(|table| backend.watch_rows(table, Slices::ALL));
         let [controls, builds, requests, makers] = &mut touched;
+        let mut failed = false;
         while !stop.is_cancelled() {
             tokio::select! {
                 () = stop.cancelled() => return,
+                () = tokio::time::sleep(AGAIN), if failed => {}
                 changed = views.changed() => if changed.is_err() { return },
                 Ok(()) = controls.changed() => {}
                 Ok(()) = builds.changed() => {}
@@ -123,7 +126,9 @@ impl Observer {
                 .into_iter()
                 .for_each(watch::Receiver::mark_unchanged);
             let Some(view) = views.borrow_and_update().clone() else { continue };
-            match self.look(view).await {
+            let looked = self.look(view).await;
+            failed = looked.is_err();
+            match looked {
                 Ok(sight) => drop(self.sights.send_replace(Some(Arc::new(sight)))),
                 Err(error) => {
                     tracing::debug!(
