@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::handover::went_through;
-use super::start::read;
+use super::start::{patiently, read};
 use crate::cluster;
 use crate::processor::{Backfill, Missed, NodeContext, RACES, Runner, Standing, TakeOver, made_by, standing};
 use crate::projection::Code;
@@ -78,10 +78,10 @@ pub(super) async fn changes(
     if inline.is_empty() {
         return Ok(Changes::default());
     }
-    let head = node.backend.head().await.map_err(one)?;
+    let head = patiently(node, async || node.backend.head().await).await.map_err(one)?;
     let mut changes = Changes { head, ..Changes::default() };
     for (runner, backfill) in inline {
-        changes.settle(node, &**runner, *backfill).await.map_err(one)?;
+        patiently(node, async || changes.settle(node, &**runner, *backfill).await).await.map_err(one)?;
     }
     if changes.wrong.is_empty() && node.settings.looks_on && changes.fences {
         let what = "this app only looks on, and handles other events in its inline projections: start one that works first";

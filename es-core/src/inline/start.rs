@@ -83,11 +83,19 @@ pub(crate) async fn may_start(
     Ok(stored)
 }
 
-/// Every app needs to know the set, so a store that does not answer once is asked again.
+/// The set that is stored.
 pub(super) async fn read(node: &NodeContext) -> Result<InlineSet, StoreError> {
+    patiently(node, async || InlineSet::read(&*node.backend).await).await
+}
+
+/// Every app needs to know this to start, so a store that does not answer once is asked again.
+pub(super) async fn patiently<T>(
+    node: &NodeContext,
+    mut ask: impl AsyncFnMut() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
     let policy = RetryPolicy::default();
     for tried in 1.. {
-        match InlineSet::read(&*node.backend).await {
+        match ask().await {
             Err(error) if error.kind() == ErrorKind::Transient => match policy.wait_after(tried, &node.ids) {
                 Some(wait) => tokio::time::sleep(wait).await,
                 None => return Err(error),

@@ -14,7 +14,8 @@ pub(crate) struct Checkpoint {
     /// Events up to here were recorded before the build began: a handler can know that.
     #[serde(default)]
     pub(crate) replay: Position,
-    /// What lies behind it and is handled as well: side effects are not repeated because one before them is still to come.
+    /// What is handled as well: side effects are not repeated because one before them is still to come, or a part of their
+    /// sequence that is retried.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) ahead: Vec<Position>,
     /// Why it is halted, until an operator resumes it.

@@ -26,9 +26,9 @@ pub(crate) struct Effects {
 pub(super) struct Interrupted;
 
 impl Effects {
-    /// Of a node with this lease, until `stop`. What lies `ahead` of the checkpoint was done before.
-    pub(crate) fn new(lease: Arc<Lease>, stop: CancellationToken, ahead: &[Position]) -> Self {
-        let outcomes = ahead.iter().map(|position| (*position, Ok(()))).collect();
+    /// Of a node with this lease, until `stop`. These were done before.
+    pub(crate) fn new(lease: Arc<Lease>, stop: CancellationToken, done: &[Position]) -> Self {
+        let outcomes = done.iter().map(|position| (*position, Ok(()))).collect();
         Self { outcomes: Mutex::new(outcomes), lease, stop }
     }
 
@@ -59,10 +59,12 @@ impl Effects {
         }
     }
 
-    /// What was done behind a position.
-    pub(crate) fn ahead(&self, of: Position) -> Vec<Position> {
+    /// What was done and a checkpoint does not tell that moves between two positions: calls ahead of it, and of sequences that
+    /// are retried.
+    pub(crate) fn untold(&self, after: Position, through: Position) -> Vec<Position> {
         let outcomes = self.outcomes();
-        let done = outcomes.range(Position(of.0 + 1)..).filter(|(_, outcome)| outcome.is_ok());
+        let untold = |position: Position| position <= after || position > through;
+        let done = outcomes.iter().filter(|(position, outcome)| outcome.is_ok() && untold(**position));
         done.map(|(position, _)| *position).collect()
     }
 
@@ -90,7 +92,7 @@ mod tests {
         effects.remember(Position(3), Ok(()));
         effects.remember(Position(5), Err("no".into()));
         assert_eq!([3, 5, 6].map(|at| effects.succeeded(Position(at))), [Some(true), Some(false), None]);
-        assert_eq!(effects.ahead(Position(3)), [Position(7)]);
+        assert_eq!(effects.untold(Position(0), Position(3)), [Position(7)]);
         assert!(effects.take(Position(5)).is_some_and(|outcome| outcome.is_err()));
         assert!(
             effects.take(Position(5)).is_none() && effects.take(Position(3)).is_some_and(|told| told.is_ok())
@@ -99,8 +101,9 @@ mod tests {
         effects.remember(Position(2), Ok(()));
         effects.covered(Position(3), Position(6));
         assert_eq!(effects.succeeded(Position(2)), Some(true), "it is retried, behind the checkpoint");
+        assert_eq!(effects.untold(Position(6), Position(6)), [Position(2), Position(7)]);
         effects.settled([Position(2)]);
-        assert_eq!(effects.ahead(Position(0)), [Position(7)]);
+        assert_eq!(effects.untold(Position(6), Position(6)), [Position(7)]);
         assert!(!effects.may_begin(), "its lease has never held");
     }
 }

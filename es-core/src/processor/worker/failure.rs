@@ -190,7 +190,7 @@ impl Worker {
     /// Whether the store takes a write: of the share, as it is.
     pub(super) async fn takes_writes(&mut self) -> bool {
         // Meanwhile a neighbour of what has failed may have acted: whoever comes next is told.
-        self.share.progress.ahead = self.effects.ahead(self.share.progress.position);
+        self.share.progress.ahead = self.untold();
         let Ok(row) = self.context.shares.put(&self.share) else { return false };
         let commit = Commit { rows: vec![row], ..Commit::default() };
         let written = self.context.backend().commit(commit).await.is_ok();

@@ -335,7 +335,7 @@ impl Worker {
             rows.extend(part.end(build)?);
         }
         let started = Instant::now();
-        let flushed = self.flush_with(rows).await;
+        let flushed = self.flush_parts(parts, rows).await;
         *storing += opening + started.elapsed();
         match flushed {
             Ok(()) => Ok(Ok(())),
@@ -418,9 +418,17 @@ impl Worker {
             }
             rows.extend(part.end(&context.build)?);
         }
-        self.flush_with(rows).await?;
+        self.flush_parts(&parts, rows).await?;
         parts.iter().for_each(|part| self.settled(part));
         Ok(())
+    }
+
+    /// Writes what belongs to parts that are done with: from then on nobody needs to know which of their calls were made.
+    async fn flush_parts(&mut self, parts: &[Part], rows: Vec<RowWrite>) -> Result<(), StepError> {
+        let done: BTreeSet<Position> = positions_of(parts).into_iter().collect();
+        self.share.progress.ahead = self.untold();
+        self.share.progress.ahead.retain(|position| !done.contains(position));
+        self.flush_with(rows).await
     }
 
     /// What is known of a sequence once a part of it is done.

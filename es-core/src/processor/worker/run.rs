@@ -198,12 +198,17 @@ impl Worker {
         self.leave().await;
     }
 
+    /// The calls that were made and that the checkpoint does not tell.
+    pub(super) fn untold(&self) -> Vec<Position> {
+        self.effects.untold(self.share.progress.position, self.share.progress.position)
+    }
+
     /// What was folded is flushed, unless it fails: then it is folded again by the next owner. Calls that were made beside one
     /// that fails are noted, and not made again.
     async fn leave(&mut self) {
         let folded = self.open.as_ref().is_some_and(|open| open.seen > self.share.progress.position);
         let flushed = folded && self.flush().await.is_ok();
-        if flushed || self.effects.ahead(self.share.progress.position).is_empty() {
+        if flushed || self.untold().is_empty() {
             return;
         }
         for _ in 0..LAST_TRIES {
@@ -380,6 +385,10 @@ impl Worker {
         };
         // What was begun and is not stored is decided on in a verdict.
         parked.retain(|_, sequence| sequence.rev > 0);
+        if parked.is_empty() {
+            // Calls of sequences of a neighbour, whose share this was a part of.
+            self.effects.covered(Position(0), self.share.progress.position);
+        }
         let mut skips = Skips::new();
         // What has come through since they were decided is stored.
         self.verdicts.retain(|verdict| verdict.position > self.share.progress.position);
@@ -407,7 +416,8 @@ impl Worker {
     pub(super) async fn flush(&mut self) -> Result<(), StepError> {
         let (build, now) = (self.context.build.clone(), self.context.now());
         let open = self.open.as_mut().expect("only flushed while it is open");
-        let to = self.share.with(self.share.progress.at(open.seen, self.effects.ahead(open.seen)));
+        let untold = self.effects.untold(self.share.progress.position, open.seen);
+        let to = self.share.with(self.share.progress.at(open.seen, untold));
         let mut rows = vec![self.context.shares.put(&to)?];
         let (left_out, queued) =
             parked::write_left_out(&build, &open.parked, &open.skips, &open.left_out, now)?;
