@@ -91,7 +91,7 @@ pub enum DecodeProblem {
 }
 
 /// Whether something failed because the program is too old for an event: that is neither the event's fault nor the store's.
-pub(crate) fn is_of_a_newer_program(error: &(dyn std::error::Error + 'static)) -> bool {
+pub fn is_of_a_newer_program(error: &(dyn std::error::Error + 'static)) -> bool {
     let newer = |error: &DecodeError| matches!(error.problem, DecodeProblem::NewerSchema { .. });
     std::iter::successors(Some(error), |error| error.source())
         .any(|error| error.downcast_ref::<DecodeError>().is_some_and(newer))
