@@ -182,3 +182,58 @@ pub(crate) fn early_key(early: &Early) -> Result<String, LimitError> {
 pub(crate) fn early_of(key: &str) -> String {
     Key::in_slice(slice_of(key)).hash(key).prefix()
 }
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+
+    /// Reads a row and writes it again: the same text.
+    fn pinned<T: Serialize + DeserializeOwned + Debug>(file: &str, golden: &str) -> T {
+        let read: T = serde_json::from_str(golden).unwrap_or_else(|e| panic!("{file}: {e}"));
+        assert_eq!(serde_json::to_string(&read).expect("it was read"), golden.trim(), "{file}");
+        read
+    }
+
+    macro_rules! golden {
+        ($($test:ident: $of:ty = [$($file:literal),+];)+) => { $(
+            #[test]
+            fn $test() {
+                $(pinned::<$of>($file, include_str!(concat!("../tests/golden/", $file, ".json")));)+
+            }
+        )+ };
+    }
+
+    golden! {
+        instances: Instance = ["instance", "instance-parked", "instance-ended"];
+        inputs: Noted = ["input-event", "input-refused", "input-refused-otherwise", "input-timer"];
+        associations: Found = ["association"];
+        timers: Waits = ["timer"];
+        commands: Sending = ["send"];
+        early_events: Early = ["early"];
+    }
+
+    #[test]
+    fn keys_are_pinned() {
+        let id = Uuid::from_u128(0xab);
+        assert_eq!(instance_key("t:1").as_deref(), Ok("0160:t%3A1"));
+        assert_eq!(input_key("t:1", id, 7).unwrap(), format!("0160:{}:{:020}", id.simple(), 7));
+        let of = Association::new("receipt", 7);
+        assert_eq!(association_key(&of, id).unwrap(), format!("5edea8a5d989dc77:{}", id.simple()));
+        let early = Early { key: "t:1".to_owned(), position: Position(9), step: 1 };
+        assert_eq!(early_key(&early).unwrap(), format!("0160:2806f68bafa4b0d5:{:020}:{:020}", 9, 1));
+        assert_eq!(timer_id(id, 1, 2).simple().to_string(), "1d7de126413d10fe089d25f7c130abc4");
+    }
+
+    #[test]
+    fn keys_of_any_length_have_rows_of_their_own() {
+        let long = ["ä", ":", "a", "\u{1}"].map(|c| c.repeat(255 / c.len()));
+        let mut keys: Vec<String> = long.iter().map(|key| instance_key(key).unwrap()).collect();
+        keys.extend(long.iter().map(|key| instance_key(&key[..key.len() - key.len() % 2 - 2]).unwrap()));
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), 8);
+    }
+}
