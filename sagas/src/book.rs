@@ -74,6 +74,11 @@ impl Book {
         &self.definitions
     }
 
+    /// Whether a key may have another instance once one has ended.
+    pub(crate) fn begins_again(&self) -> bool {
+        self.definitions[0].after_end() == AfterEnd::Again
+    }
+
     /// Whether an instance is kept, or is known not to be there.
     pub(crate) fn knows(&self, key: &str) -> bool {
         self.kept.contains_key(key)
@@ -89,8 +94,11 @@ impl Book {
     }
 
     /// Puts in what waits for an instance.
-    pub(crate) fn put_early(&mut self, key: &str, waiting: Vec<Waiting>) {
-        self.early.entry(key.to_owned()).or_default().splice(0..0, waiting);
+    pub(crate) fn put_early(&mut self, key: &str, mut waiting: Vec<Waiting>) {
+        let kept = self.early.entry(key.to_owned()).or_default();
+        let at = |waiting: &Waiting| (waiting.event.place(), waiting.step);
+        waiting.retain(|stored| !kept.iter().any(|kept| at(kept) == at(stored)));
+        kept.splice(0..0, waiting);
     }
 
     pub(crate) fn now(&self, key: &str) -> Option<&Instance> {
@@ -148,7 +156,9 @@ impl Book {
         let again = self.definitions[of].after_end() == AfterEnd::Again;
         let begins = match self.now(key) {
             None => step.starts,
-            Some(Instance { ended: Some(end), .. }) => step.starts && again && event.place() > *end,
+            Some(Instance { ended: true, ends: Some(end), .. }) => {
+                step.starts && again && event.place() > *end
+            }
             Some(instance) if instance.version != version || step.starts && instance.is_running() => {
                 return Ok(());
             }
@@ -216,7 +226,7 @@ impl Book {
         let Some(now) = self.kept.get_mut(key).and_then(|kept| kept.now.as_mut()) else { return };
         let number = now.note();
         if matches!(noted.input, Input::Refused { .. }) {
-            now.answered(head);
+            now.answered();
         }
         if let Input::Timer { name, input, ordinal } = &noted.input
             && let Some(timer) = now.timer(name, *input, *ordinal)
@@ -248,19 +258,29 @@ impl Book {
     }
 
     /// A command was answered: `why` if it was refused.
-    pub(crate) fn answered(&mut self, send: &ToSend, why: Option<Rejected<Data>>, moment: Moment) {
+    pub(crate) fn answered(
+        &mut self,
+        send: &ToSend,
+        why: Option<Rejected<Data>>,
+        moment: Moment,
+        id: &dyn Fn() -> Uuid,
+    ) {
         let Some(now) = self.kept.get_mut(&send.key).and_then(|kept| kept.now.as_mut()) else { return };
         if now.id != send.id {
             return;
         }
         self.touched.insert(send.key.clone());
         match why {
-            None => now.answered(moment.head),
+            None => now.answered(),
             Some(why) => {
                 let (input, ordinal, command) = (send.input, send.ordinal, send.command.clone());
                 let noted = Noted { at: moment.at, input: Input::Refused { input, ordinal, command, why } };
                 self.input(&send.key, noted, None, moment.head, None);
             }
+        }
+        if self.now(&send.key).is_some_and(|now| now.ended) {
+            // What would begin it again has waited for this.
+            self.take_early(&send.key, id);
         }
     }
 
@@ -309,8 +329,7 @@ impl Book {
         }
         for (key, id, number, noted) in &self.inputs {
             // One that ends as it starts leaves its tombstone, which says the same.
-            let tombstone =
-                self.now(key).is_some_and(|now| now.id == *id && now.ended.is_some() && now.noted == 1);
+            let tombstone = self.now(key).is_some_and(|now| now.id == *id && now.ended && now.noted == 1);
             if !tombstone {
                 rows.push(tables.inputs.insert(input_key(key, *id, *number)?, noted.clone())?);
             }
@@ -328,9 +347,8 @@ impl Book {
         Ok((rows, earliest))
     }
 
-    /// What waited is stored. Gives the commands that are to be sent now. What is kept beyond `most` instances is
-    /// forgotten.
-    pub(crate) fn flushed(&mut self, most: usize) -> Vec<Sending> {
+    /// What waited is stored. Gives the commands that are to be sent now.
+    pub(crate) fn flushed(&mut self) -> Vec<Sending> {
         for key in std::mem::take(&mut self.touched) {
             if let Some(kept) = self.kept.get_mut(&key) {
                 kept.rev += 1;
@@ -339,12 +357,24 @@ impl Book {
         }
         self.inputs.clear();
         self.gone.clear();
+        for (key, waiting) in &mut self.early {
+            for Waiting { step, event, row } in waiting {
+                let early = Early { key: key.clone(), position: event.place(), step: *step };
+                let stored = early_key(&early).expect("it was written");
+                row.get_or_insert((stored, 1));
+            }
+        }
+        std::mem::take(&mut self.sends)
+    }
+
+    /// Forgets what is stored, if that is more than `most` instances; and what waits, which is asked for when it may be
+    /// taken in.
+    pub(crate) fn forget(&mut self, most: usize) {
         self.early.clear();
         if self.kept.len() > most {
             self.kept.clear();
             self.by_association.clear();
         }
-        std::mem::take(&mut self.sends)
     }
 }
 
@@ -396,7 +426,7 @@ pub(crate) fn apply(
         },
         Input::Timer { name, input, ordinal } => {
             let Some(timer) = instance.timer(name, *input, *ordinal) else {
-                instance.pass(head);
+                instance.pass();
                 return Ok(Vec::new());
             };
             let elapsed = Elapsed { name: name.clone(), data: timer.data.clone() };
@@ -410,7 +440,7 @@ pub(crate) fn apply(
             definition.refused(state, &refused)?
         }
         Input::Event { .. } => {
-            instance.pass(head);
+            instance.pass();
             return Ok(Vec::new());
         }
     };

@@ -44,12 +44,12 @@ pub(crate) struct Instance {
     /// Commands that were not answered.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) open: u64,
-    /// It takes no more events and timers.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) ends: bool,
-    /// It has ended, when everything up to here was handled.
+    /// It takes no more events and timers: a handler said so when everything up to here was handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) ended: Option<Position>,
+    pub(crate) ends: Option<Position>,
+    /// It has ended: its commands are answered, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) ended: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) parked: Option<Parked>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -115,8 +115,8 @@ impl Instance {
             noted: 0,
             taken: 0,
             open: 0,
-            ends: false,
-            ended: None,
+            ends: None,
+            ended: false,
             parked: None,
             timers: BTreeMap::new(),
             associations: BTreeSet::new(),
@@ -126,7 +126,7 @@ impl Instance {
 
     /// Whether it takes events and timers.
     pub(crate) const fn is_running(&self) -> bool {
-        !self.ends && self.ended.is_none()
+        self.ends.is_none()
     }
 
     /// Another input of it: gives its number.
@@ -172,21 +172,23 @@ impl Instance {
         within("an instance", self.timers.len(), MAX_KEPT, "timers")?;
         within("an instance", self.associations.len(), MAX_KEPT, "associations")?;
         self.open += sends.len() as u64;
-        self.ends |= ends;
-        self.settle(moment.head);
+        if ends {
+            self.ends = self.ends.or(Some(moment.head));
+        }
+        self.settle();
         Ok(sends)
     }
 
     /// An input is passed: nobody is asked.
-    pub(crate) fn pass(&mut self, head: Position) {
+    pub(crate) fn pass(&mut self) {
         self.taken += 1;
-        self.settle(head);
+        self.settle();
     }
 
     /// A command of it was answered.
-    pub(crate) fn answered(&mut self, head: Position) {
+    pub(crate) fn answered(&mut self) {
         self.open = self.open.saturating_sub(1);
-        self.settle(head);
+        self.settle();
     }
 
     /// The handler of its next input failed.
@@ -204,14 +206,11 @@ impl Instance {
         self.timers.get_mut(name).filter(|timer| (timer.input, timer.ordinal) == (input, ordinal))
     }
 
-    fn settle(&mut self, head: Position) {
-        if !self.ends {
-            return;
-        }
-        self.timers.clear();
-        self.associations.clear();
-        if self.open == 0 && self.taken == self.noted && self.parked.is_none() && self.ended.is_none() {
-            self.ended = Some(head);
+    fn settle(&mut self) {
+        if self.ends.is_some() {
+            self.timers.clear();
+            self.associations.clear();
+            self.ended = self.open == 0 && self.taken == self.noted && self.parked.is_none();
         }
     }
 }

@@ -23,4 +23,6 @@ pub use self::process::{
     Timer,
 };
 pub use self::runner::Processes;
-pub use self::step::{Step, To};
+pub use self::step::{Names, Step, To};
+pub use es_core;
+pub use es_macros::{Timer, process};

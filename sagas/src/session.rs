@@ -242,9 +242,14 @@ impl<B: Backend> ProcessSession<B> {
         let answers = self.outbox.answers(AT_ONCE);
         let more = answers.len() == AT_ONCE;
         let keys: BTreeSet<String> = answers.iter().map(|(sending, _)| sending.send.key.clone()).collect();
-        self.load(keys).await?;
+        self.load(keys.clone()).await?;
+        let ends = |key: &String| self.book.now(key).is_some_and(|now| !now.is_running());
+        if self.book.begins_again() {
+            self.load_early(keys.into_iter().filter(ends).collect()).await?;
+        }
+        let ids = self.ids.clone();
         for (Sending { send, .. }, why) in answers {
-            self.book.answered(&send, why, moment);
+            self.book.answered(&send, why, moment, &|| ids.next());
             self.gone.push(self.tables.sends.delete_at(send_key(&send)?, 1));
         }
         Ok(more)
@@ -333,11 +338,12 @@ impl<B: Backend> Session for ProcessSession<B> {
             // It may be due before what was last seen empty.
             self.marks = Marks::default();
         }
-        for sending in self.book.flushed(KEPT) {
+        for sending in self.book.flushed() {
             if self.resumed {
                 self.outbox.push(sending);
             }
         }
+        self.book.forget(KEPT);
         Ok(())
     }
 

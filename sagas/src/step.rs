@@ -54,3 +54,33 @@ impl<'e, P: Process> Step<'e, P> {
         Ok(())
     }
 }
+
+/// What `#[on(by = ..)]` may name: a key, or an `Option` or a `Vec` of keys.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a key of this process",
+    label = "the process's instances are named by `{K}`",
+    note = "`by` names a field or a method that gives the key, an `Option` or a `Vec` of keys; to find instances by \
+            another value, say under which name they are associated with it: `via = \"..\"`"
+)]
+pub trait Names<K> {
+    /// The instances with these keys.
+    fn keys(&self) -> Vec<To<K>>;
+}
+
+impl<K: Clone> Names<K> for K {
+    fn keys(&self) -> Vec<To<K>> {
+        vec![To::Key(self.clone())]
+    }
+}
+
+impl<K: Clone> Names<K> for Option<K> {
+    fn keys(&self) -> Vec<To<K>> {
+        self.iter().cloned().map(To::Key).collect()
+    }
+}
+
+impl<K: Clone> Names<K> for Vec<K> {
+    fn keys(&self) -> Vec<To<K>> {
+        self.iter().cloned().map(To::Key).collect()
+    }
+}

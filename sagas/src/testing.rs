@@ -65,13 +65,12 @@ impl<P: Process> World<P> {
         let definitions = self.book.definitions().to_vec();
         for (of, definition) in definitions.iter().enumerate() {
             for (nth, step) in (0_u32..).zip(definition.steps(event)?) {
-                let (touched, position) = (&mut self.touched, self.position);
+                let (id, touched) = (self.id(), &mut self.touched);
                 let admits = |key: &str| {
                     *touched = Some(key.to_owned());
                     true
                 };
-                let id = || Uuid::from_u128(u128::from(position) << 64 | 2);
-                let taken = self.book.event(event, of, nth, &step, admits, &id);
+                let taken = self.book.event(event, of, nth, &step, admits, &move || id);
                 taken.map_err(|(_, error)| error)?;
             }
         }
@@ -80,10 +79,14 @@ impl<P: Process> World<P> {
 
     /// What was sent since the last time.
     fn flush(&mut self) -> Vec<ToSend> {
-        let sends: Vec<ToSend> =
-            self.book.flushed(usize::MAX).into_iter().map(|sending| sending.send).collect();
+        let sends: Vec<ToSend> = self.book.flushed().into_iter().map(|sending| sending.send).collect();
         self.open.extend(sends.iter().cloned());
         sends
+    }
+
+    /// Of an instance that begins now.
+    fn id(&self) -> Uuid {
+        Uuid::from_u128((u128::from(self.position) << 64) | 2)
     }
 
     fn moment(&self) -> Moment {
@@ -112,14 +115,16 @@ impl<P: Process> World<P> {
         };
         let send = self.open.remove(i);
         self.touched = Some(send.key.clone());
-        self.book.answered(&send, Some(why), self.moment());
+        let id = self.id();
+        self.book.answered(&send, Some(why), self.moment(), &move || id);
         self.flush()
     }
 
     /// Every command that was not answered is accepted.
     fn accept(&mut self) {
         for send in std::mem::take(&mut self.open) {
-            self.book.answered(&send, None, self.moment());
+            let id = self.id();
+            self.book.answered(&send, None, self.moment(), &move || id);
         }
         drop(self.flush());
     }
@@ -387,7 +392,7 @@ impl<P: Process> Then<P> {
     #[track_caller]
     pub fn then_ended(self) -> Self {
         self.went_well();
-        assert!(self.instance().ends, "the instance goes on");
+        assert!(!self.instance().is_running(), "the instance goes on");
         self
     }
 
@@ -399,7 +404,7 @@ impl<P: Process> Then<P> {
     #[track_caller]
     pub fn then_goes_on(self) -> Self {
         self.went_well();
-        assert!(!self.instance().ends, "the instance ends");
+        assert!(self.instance().is_running(), "the instance ends");
         self
     }
 

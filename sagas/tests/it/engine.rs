@@ -123,7 +123,7 @@ impl<B: Backend + Clone> World<B> {
 }
 
 fn ended(instance: &Value) -> bool {
-    instance["ended"].is_u64()
+    instance["ended"] == true
 }
 
 async fn money_goes_where_it_is_to_go<B: Backend + Clone>(backend: B, clock: TestClock) {

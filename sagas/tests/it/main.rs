@@ -5,3 +5,4 @@
 mod bank;
 mod engine;
 mod fixture;
+mod macros;
