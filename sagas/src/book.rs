@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use es_core::store::{Position, RowWrite, StoreError};
+use es_core::store::{RowWrite, StoreError};
 use es_core::{BoxError, Metadata, RecordedEvent, Timestamp, chain};
 use uuid::Uuid;
 
@@ -208,20 +208,16 @@ impl Book {
     }
 
     fn take_event(&mut self, key: &str, event: &RecordedEvent, nth: u32, step: &RawStep<'_>) {
-        let noted =
-            Noted { at: event.recorded_at, input: Input::Event { position: event.place(), step: nth } };
-        self.input(key, noted, Some(step), event.place(), Some(&Metadata::caused_by(event)));
+        let noted = Noted {
+            at: event.recorded_at,
+            head: event.place(),
+            input: Input::Event { position: event.place(), step: nth },
+        };
+        self.input(key, noted, Some(step), Some(&Metadata::caused_by(event)));
     }
 
     /// Another input of an instance: noted, and taken in unless it is parked.
-    fn input(
-        &mut self,
-        key: &str,
-        noted: Noted,
-        step: Option<&RawStep<'_>>,
-        head: Position,
-        metadata: Option<&Metadata>,
-    ) {
+    fn input(&mut self, key: &str, noted: Noted, step: Option<&RawStep<'_>>, metadata: Option<&Metadata>) {
         let definitions = &self.definitions;
         let Some(now) = self.kept.get_mut(key).and_then(|kept| kept.now.as_mut()) else { return };
         let number = now.note();
@@ -236,7 +232,7 @@ impl Book {
         let before = now.associations.clone();
         if now.parked.is_none() {
             let mut next = now.clone();
-            match apply(definitions, &mut next, &noted, step, head) {
+            match apply(definitions, &mut next, &noted, step) {
                 Ok(sends) => {
                     let metadata = metadata.unwrap_or(&now.origin);
                     let sending = |send| Sending { send, metadata: metadata.clone() };
@@ -274,8 +270,12 @@ impl Book {
             None => now.answered(),
             Some(why) => {
                 let (input, ordinal, command) = (send.input, send.ordinal, send.command.clone());
-                let noted = Noted { at: moment.at, input: Input::Refused { input, ordinal, command, why } };
-                self.input(&send.key, noted, None, moment.head, None);
+                let noted = Noted {
+                    at: moment.at,
+                    head: moment.head,
+                    input: Input::Refused { input, ordinal, command, why },
+                };
+                self.input(&send.key, noted, None, None);
             }
         }
         if self.now(&send.key).is_some_and(|now| now.ended) {
@@ -292,7 +292,7 @@ impl Book {
             return false;
         }
         let input = Input::Timer { name: name.clone(), input: *input, ordinal: *ordinal };
-        self.input(key, Noted { at: moment.at, input }, None, moment.head, None);
+        self.input(key, Noted { at: moment.at, head: moment.head, input }, None, None);
         true
     }
 
@@ -413,12 +413,11 @@ pub(crate) fn apply(
     instance: &mut Instance,
     noted: &Noted,
     step: Option<&RawStep<'_>>,
-    head: Position,
 ) -> Result<Vec<ToSend>, BoxError> {
     let version = instance.version;
     let known = definitions.iter().find(|definition| definition.version() == version);
     let definition = known.ok_or_else(|| format!("this program has no version {version} of the process"))?;
-    let moment = Moment { at: noted.at, head };
+    let moment = Moment { at: noted.at, head: noted.head };
     let reply = match &noted.input {
         Input::Event { .. } if instance.is_running() => match step {
             Some(step) => step.call(instance.state.as_ref())?,

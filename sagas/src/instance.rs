@@ -206,7 +206,8 @@ impl Instance {
         self.timers.get_mut(name).filter(|timer| (timer.input, timer.ordinal) == (input, ordinal))
     }
 
-    fn settle(&mut self) {
+    /// Whether it has ended by now.
+    pub(crate) fn settle(&mut self) {
         if self.ends.is_some() {
             self.timers.clear();
             self.associations.clear();

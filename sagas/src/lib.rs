@@ -6,6 +6,7 @@ mod definition;
 mod instance;
 pub mod message;
 mod next;
+mod operate;
 mod outbox;
 mod process;
 mod rows;
@@ -18,6 +19,7 @@ pub mod testing;
 pub use self::data::Data;
 pub use self::definition::Definition;
 pub use self::next::{Association, Effect, IntoNext, Next};
+pub use self::operate::{InstanceStatus, Instances, Life, Rebuilt};
 pub use self::process::{
     AfterEnd, Early, Elapsed, On, OnRefused, OnTimer, Process, Refused, RefusedCommand, Rejected, Sends,
     Timer,

@@ -45,6 +45,8 @@ pub(crate) struct Tables {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Noted {
     pub(crate) at: Timestamp,
+    /// Up to where the log was handled then.
+    pub(crate) head: Position,
     pub(crate) input: Input,
 }
 

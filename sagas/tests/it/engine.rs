@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use es_core::memory::MemoryBackend;
-use es_core::store::Table;
+use es_core::store::{StoreError, Table};
 use es_core::testing::{SimStore, TestClock, seed_from_env_or};
 use es_core::{App, Backend, Command, ErrorKind};
-use sagas::Processes as _;
+use sagas::{Instances, Processes as _};
 use serde_json::Value;
 
 use crate::bank::{
@@ -114,12 +114,35 @@ impl<B: Backend + Clone> World<B> {
         last
     }
 
+    /// What came to each instance makes it what it is, byte for byte, and nothing is sent for that.
+    async fn assert_rebuilds(&self) {
+        let instances = Instances::of::<Transfer>(self.backend.clone()).unwrap();
+        let before = self.rows("hot.process.sends.transfer").await;
+        for instance in self.instances().await {
+            let key = instance["key"].as_str().unwrap();
+            let rebuilt = loop {
+                match instances.rebuild(key).await {
+                    Ok(rebuilt) => break rebuilt.unwrap(),
+                    Err(error) => {
+                        assert!(self.backend.is_transient(&*error) || is_of_the_store(&*error), "{error}")
+                    }
+                }
+            };
+            assert_eq!(rebuilt.stored, rebuilt.folded);
+        }
+        assert_eq!(self.rows("hot.process.sends.transfer").await, before);
+    }
+
     /// Nothing but tombstones is left of the process.
     async fn assert_clean(&self) {
         for table in ["process.associations", "process.early", "hot.process.timers", "hot.process.sends"] {
             assert_eq!(self.rows(&format!("{table}.transfer")).await, [], "{table}");
         }
     }
+}
+
+fn is_of_the_store(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    error.downcast_ref::<StoreError>().is_some_and(|error| error.kind() == ErrorKind::Transient)
 }
 
 fn ended(instance: &Value) -> bool {
@@ -154,6 +177,7 @@ async fn money_goes_where_it_is_to_go<B: Backend + Clone>(backend: B, clock: Tes
     world.transfer("last", "bob", "ada", 1).await;
     world.until(14, ended).await;
     assert_eq!([world.balance("ada").await, world.balance("bob").await], [31, 69]);
+    world.assert_rebuilds().await;
     world.app.shutdown(PATIENCE).await;
 }
 
@@ -175,12 +199,14 @@ async fn a_timer_fires_once_and_not_if_it_was_cleared<B: Backend + Clone>(backen
     world.clock.advance(LIMIT - Duration::from_secs(1));
     assert_eq!(world.rows("hot.process.timers.transfer").await.len(), 40, "none is early");
     // Their time comes while nobody is there.
+    world.assert_rebuilds().await;
     world.app.shutdown(PATIENCE).await;
     world.clock.advance(Duration::from_secs(2));
     let world = World::start(world.backend, world.clock).await;
     let instances = world.until(42, ended).await;
     assert!(instances.iter().all(|instance| instance["noted"].as_u64() <= Some(2)), "{instances:?}");
     world.assert_clean().await;
+    world.assert_rebuilds().await;
     world.app.shutdown(PATIENCE).await;
 }
 
@@ -201,6 +227,7 @@ async fn nothing_is_done_twice_whoever_works_on_it<B: Backend + Clone>(backend: 
     let moved: i64 = (0..60).filter(|n| n % 5 != 0).map(|n| if n % 2 == 0 { n + 1 } else { -n - 1 }).sum();
     assert_eq!([world.balance("ada").await, world.balance("bob").await], [1_000 - moved, 1_000 + moved]);
     world.assert_clean().await;
+    world.assert_rebuilds().await;
     world.app.shutdown(PATIENCE).await;
 }
 
@@ -223,6 +250,7 @@ async fn a_refusal_that_nobody_takes_parks_its_instance_and_no_other<B: Backend 
     // What comes for it is noted and waits.
     world.send("bob", Withdraw { amount: 1, transfer: Some("bad".to_owned()) }).await;
     world.until(2, |instance| ended(instance) || instance["noted"] == 2 && instance["taken"] == 0).await;
+    world.assert_rebuilds().await;
     world.app.shutdown(PATIENCE).await;
 }
 
@@ -237,6 +265,7 @@ async fn an_association_finds_an_instance_until_it_is_gone<B: Backend + Clone>(b
     world.transfer("two", "ada", "zoe", 3).await;
     let instances = world.until(2, ended).await;
     assert!(instances.iter().all(|instance| instance["state"]["inquiries"] == 0), "{instances:?}");
+    world.assert_rebuilds().await;
     world.app.shutdown(PATIENCE).await;
 }
 

@@ -1,0 +1,28 @@
+#[path = "../../bank.rs"]
+mod bank;
+
+#[expect(unused_imports, reason = "one head for all of these files")]
+use bank::{AccountId, Deposit, Deposited, Opened, Withdraw, Withdrawn};
+use sagas::{Next, Refused, Timer, process};
+use serde::{Deserialize, Serialize};
+
+#[derive(Timer, Serialize, Deserialize)]
+struct Expired {}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Transfer {}
+
+#[process(name = "transfer", key = AccountId, sends(Withdraw))]
+impl Transfer {
+    #[starts]
+    fn opened(&mut self, _: &Opened) -> Next<Self> {
+        Next::wait()
+    }
+
+    #[on]
+    fn opened_again(&mut self, _: &Opened) -> Next<Self> {
+        Next::wait()
+    }
+}
+
+fn main() {}
