@@ -75,29 +75,27 @@ impl Process {
         let [attr] = helpers[..] else {
             let text = "a handler has one of `#[starts(..)]`, `#[on(..)]`, `#[refused]` and `#[timer]`";
             match helpers.get(1) {
-                Some(second) => cx.error(second, format!("{text}: split it in two")),
+                Some(second) => {
+                    cx.error(second, format!("{text}: split it in two"));
+                }
                 None => {
                     cx.error(method.name(), format!("{text}; helpers live in a plain `impl` block"));
                 }
             }
             return;
         };
-        let rules = ReadRules::Process;
         if attr.path().is_ident("refused") || attr.path().is_ident("timer") {
             attr::read_one(cx, attr, &[]);
             let is_refusal = attr.path().is_ident("refused");
             let Some(handler) = input(cx, method, is_refusal) else { return };
-            if is_refusal {
-                self.refusals.push(handler)
-            } else {
-                self.timers.push(handler)
-            }
+            let handlers = if is_refusal { &mut self.refusals } else { &mut self.timers };
+            handlers.push(handler);
             return;
         }
         let starts = attr.path().is_ident("starts");
         let known: &[&str] = if starts { &["by"] } else { &["by", "via", "early"] };
         let entries = attr::read_one(cx, attr, known);
-        if let Some(read) = rules.handler(cx, method) {
+        if let Some(read) = ReadRules::Process.handler(cx, method) {
             self.events.push(EventHandler { read, starts, entries });
         }
     }

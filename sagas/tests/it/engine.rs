@@ -6,6 +6,8 @@ use es_core::memory::MemoryBackend;
 use es_core::store::{StoreError, Table};
 use es_core::testing::{SimStore, TestClock, seed_from_env_or};
 use es_core::{App, Backend, Command, ErrorKind};
+use es_postgres::{PgBackend, PgOptions};
+use es_sqlite::{SqliteBackend, SqliteOptions};
 use sagas::{Instances, Processes as _};
 use serde_json::Value;
 
@@ -278,6 +280,28 @@ macro_rules! on_each_store {
                 async fn $test() {
                     let clock = TestClock::default();
                     super::$test(MemoryBackend::with_clock(clock.clone()), clock).await;
+                }
+            )+
+        }
+        mod sqlite {
+            use super::*;
+            $(
+                #[tokio::test]
+                async fn $test() {
+                    let (clock, folder) = (TestClock::default(), tempfile::tempdir().unwrap());
+                    let options = SqliteOptions::new(folder.path().join("bank.db")).with_clock(clock.clone());
+                    super::$test(SqliteBackend::open_with(options).await.unwrap(), clock).await;
+                }
+            )+
+        }
+        mod postgres {
+            use super::*;
+            $(
+                #[tokio::test]
+                async fn $test() {
+                    let (clock, database) = (TestClock::default(), es_postgres::testing::database().await);
+                    let options = PgOptions::new(database.url()).unwrap().with_clock(clock.clone());
+                    super::$test(PgBackend::connect_with(options).await.unwrap(), clock).await;
                 }
             )+
         }
