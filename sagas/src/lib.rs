@@ -1,4 +1,21 @@
 //! Event-driven sagas for [`es_core`]: processes that react to events with commands and timers.
+//!
+//! A [`process`](macro@process) has an instance for each key: a state, and what it waits for. Its handlers are pure; what
+//! they want to happen is a [`Next`]. All that an input changes is one commit with the checkpoint: the state, its timers
+//! and associations, the input itself, and the commands, which go out after it. A command is sent at least once and acts
+//! once; one that is refused comes back to a `#[refused]` handler, after the state that expects it.
+//!
+//! | there is | for |
+//! | --- | --- |
+//! | `#[process]`, [`Process`] | what a process does, by macro or by hand |
+//! | [`Next`] | what a handler wants to happen |
+//! | [`Processes`] | `.process::<P>()` on the builder of an app |
+//! | [`message`] | messages, which are events of the log |
+//! | [`Instances`] | which instances there are, and whether their inputs explain them |
+//! | `testing` | a process without a store (feature `testing`) |
+//!
+//! An instance whose handler fails is parked: what comes to it is noted and waits, other instances continue. Every handler
+//! is called with nothing but its input and the state, so it is not called again by itself.
 
 mod book;
 mod data;

@@ -24,6 +24,7 @@ pub struct Association {
 
 impl Association {
     /// Of a name and a value.
+    #[expect(clippy::needless_pass_by_value, reason = "a value of any type is written in place")]
     pub fn new(name: impl Into<String>, value: impl ToString) -> Self {
         Self { name: name.into(), value: value.to_string() }
     }

@@ -102,6 +102,7 @@ impl<B: Backend> ProcessSession<B> {
                             return Err(Failure::of_undecoded(event, key, source));
                         }
                         admission.pass_undecoded(event, key.to_owned());
+                        break;
                     }
                 }
             }

@@ -285,7 +285,11 @@ pub struct Then<P> {
     sent: std::collections::VecDeque<ToSend>,
 }
 
-#[expect(clippy::return_self_not_must_use, reason = "a check is done when it returns")]
+#[expect(
+    clippy::return_self_not_must_use,
+    clippy::must_use_candidate,
+    reason = "a check is done when it returns"
+)]
 impl<P: Process> Then<P> {
     #[track_caller]
     fn after(mut world: World<P>, when: impl FnOnce(&mut World<P>) -> Vec<ToSend>) -> Self {
@@ -427,7 +431,6 @@ impl<P: Process> Then<P> {
     ///
     /// If it has another one.
     #[track_caller]
-    #[expect(clippy::needless_pass_by_value, reason = "an expectation is written in place")]
     pub fn then_state(self, expected: P) -> Self
     where
         P: Debug + PartialEq,

@@ -1,7 +1,8 @@
+#![allow(unused_imports)]
+
 #[path = "../../bank.rs"]
 mod bank;
 
-#[expect(unused_imports, reason = "one head for all of these files")]
 use bank::{AccountId, Deposit, Deposited, Opened, Withdraw, Withdrawn};
 use sagas::{Next, Refused, Timer, process};
 use serde::{Deserialize, Serialize};
