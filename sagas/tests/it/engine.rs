@@ -58,7 +58,7 @@ impl<B: Backend + Clone> World<B> {
                 Ok(_) => return true,
                 Err(error) if error.kind() == ErrorKind::Refused => return false,
                 Err(error) => {
-                    assert!(matches!(error.kind(), ErrorKind::Transient | ErrorKind::Unknown), "{error}")
+                    assert!(matches!(error.kind(), ErrorKind::Transient | ErrorKind::Unknown), "{error}");
                 }
             }
         }
@@ -126,7 +126,7 @@ impl<B: Backend + Clone> World<B> {
                 match instances.rebuild(key).await {
                     Ok(rebuilt) => break rebuilt.unwrap(),
                     Err(error) => {
-                        assert!(self.backend.is_transient(&*error) || is_of_the_store(&*error), "{error}")
+                        assert!(self.backend.is_transient(&*error) || is_of_the_store(&*error), "{error}");
                     }
                 }
             };
