@@ -11,7 +11,7 @@
 //! | [`Next`] | what a handler wants to happen |
 //! | [`Processes`] | `.process::<P>()` on the builder of an app |
 //! | [`message`] | messages, which are events of the log |
-//! | [`Instances`] | which instances there are, and whether their inputs explain them |
+//! | [`Instances`] | which instances there are, what came to them, and whether that explains them |
 //! | `testing` | a process without a store (feature `testing`) |
 //!
 //! An instance whose handler fails is parked: what comes to it is noted and waits, other instances continue. Every handler
@@ -20,6 +20,7 @@
 mod book;
 mod data;
 mod definition;
+mod history;
 mod instance;
 pub mod message;
 mod next;
@@ -35,6 +36,7 @@ pub mod testing;
 
 pub use self::data::Data;
 pub use self::definition::Definition;
+pub use self::history::{Came, InputStatus};
 pub use self::next::{Association, Effect, IntoNext, Next};
 pub use self::operate::{InstanceStatus, Instances, Life, Rebuilt};
 pub use self::process::{

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::book::apply;
 use crate::data::Data;
 use crate::definition::{Definition, RawStep};
-use crate::instance::Instance;
+use crate::instance::{Instance, ToSend};
 use crate::next::Association;
 use crate::process::Process;
 use crate::rows::{Input, Noted, Tables, input_key, inputs_of, instance_key};
@@ -130,7 +130,7 @@ impl Instances {
         Ok(Self { store: Arc::new(store), tables, definitions })
     }
 
-    async fn stored(&self, key: &str) -> Result<Option<Instance>, StoreError> {
+    pub(crate) async fn stored(&self, key: &str) -> Result<Option<Instance>, StoreError> {
         let row = self.tables.instances.get(&*self.store, &instance_key(key)?).await?;
         Ok(row.map(|row| row.value))
     }
@@ -162,25 +162,35 @@ impl Instances {
     /// It cannot be read, or a handler fails on an input that it has taken in before.
     pub async fn rebuild(&self, key: &str) -> Result<Option<Rebuilt>, BoxError> {
         let Some(stored) = self.stored(key).await? else { return Ok(None) };
-        let Instance { id, version, origin, .. } = stored.clone();
-        let mut folded = Instance { noted: stored.noted, ..Instance::begin(key, id, version, origin) };
-        let mut after = inputs_of(key, id);
-        loop {
-            let (inputs, last) = self.inputs(&stored, after).await?;
-            let events = self.events(&inputs).await?;
-            for noted in inputs {
-                self.fold(&mut folded, &stored, &noted, &events)?;
-            }
-            match last {
-                Some(last) => after = last,
-                None => break,
-            }
-        }
+        let mut folded = self.folded(&stored, |_, _, _| ()).await?;
         folded.open = stored.open;
         folded.parked.clone_from(&stored.parked);
         folded.settle();
         let text = |instance: &Instance| serde_json::to_string(instance);
         Ok(Some(Rebuilt { stored: text(&stored)?, folded: text(&folded)? }))
+    }
+
+    /// What its inputs make of an instance; `each` is told of every one, with what it sends. One that waits sends nothing.
+    pub(crate) async fn folded(
+        &self,
+        stored: &Instance,
+        mut each: impl FnMut(Noted, &Instance, Vec<ToSend>) + Send,
+    ) -> Result<Instance, BoxError> {
+        let Instance { key, id, version, origin, .. } = stored.clone();
+        let mut after = inputs_of(&key, id);
+        let mut folded = Instance { noted: stored.noted, ..Instance::begin(&key, id, version, origin) };
+        loop {
+            let (inputs, last) = self.inputs(stored, after).await?;
+            let events = self.events(&inputs).await?;
+            for noted in inputs {
+                let sends = self.fold(&mut folded, stored, &noted, &events)?;
+                each(noted, &folded, sends);
+            }
+            match last {
+                Some(last) => after = last,
+                None => return Ok(folded),
+            }
+        }
     }
 
     /// Some inputs behind a key, and the key to go on behind.
@@ -238,14 +248,14 @@ impl Instances {
         stored: &Instance,
         noted: &Noted,
         events: &BTreeMap<Position, RecordedEvent>,
-    ) -> Result<(), BoxError> {
+    ) -> Result<Vec<ToSend>, BoxError> {
         if folded.taken >= stored.taken {
             if let Input::Timer { name, input, ordinal } = &noted.input
                 && let Some(timer) = folded.timer(name, *input, *ordinal)
             {
                 timer.fired = true;
             }
-            return Ok(());
+            return Ok(Vec::new());
         }
         let mut steps: Vec<RawStep<'_>> = Vec::new();
         let mut nth = 0;
@@ -254,7 +264,6 @@ impl Instances {
                 events.get(position).ok_or_else(|| format!("there is no event at {position} any more"))?;
             (steps, nth) = (self.definition(folded)?.steps(event)?, *step as usize);
         }
-        drop(apply(&self.definitions, folded, noted, steps.get(nth))?);
-        Ok(())
+        apply(&self.definitions, folded, noted, steps.get(nth))
     }
 }
