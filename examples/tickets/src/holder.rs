@@ -40,3 +40,28 @@ impl CardHolder {
         Next::wait()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+    use sagas::testing::process;
+
+    use super::*;
+    use crate::payment::PaymentError;
+
+    #[test]
+    fn a_holder_who_looks_approves_twice_and_another_never_answers() {
+        let (order, after) = (OrderId(7), SignedDuration::from_secs(2));
+        let asked = |holder| HolderAsked { order, price: 50, holder };
+        process::<CardHolder>()
+            .given(asked(Holder::ApprovesTwice { after }))
+            .when_elapsed(after.unsigned_abs())
+            .then_sends(&order, Approve {})
+            .then_sends(&order, Approve {})
+            .then_ended()
+            .and()
+            .when_refused::<Approve>(PaymentError::Cancelled)
+            .then_nothing();
+        process::<CardHolder>().when(asked(Holder::NeverAnswers)).then_nothing().then_ended();
+    }
+}

@@ -19,6 +19,7 @@ use anyhow::Context as _;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand};
 use es_core::prelude::*;
+use es_core::store::StoreError;
 use es_postgres::{PgBackend, PgOptions};
 use es_sqlite::SqliteBackend;
 use jiff::SignedDuration;
@@ -53,7 +54,7 @@ enum Command {
         flows: u32,
 
         /// How long a seat is held for its buyer: 30m, at a real box office
-        #[arg(long, default_value = "3s", value_parser = deadline)]
+        #[arg(long, default_value = DEADLINE, value_parser = deadline)]
         deadline: SignedDuration,
     },
     /// Show the timeline of a flow: its events, commands and timers
@@ -65,7 +66,13 @@ enum Command {
 
 const FLOWS: u32 = 1_000;
 /// So short that a run ends soon. The deadline is stored with the order.
-const DEADLINE: SignedDuration = SignedDuration::from_secs(3);
+const DEADLINE: &str = "3s";
+
+impl Command {
+    fn without() -> Self {
+        Self::Play { flows: FLOWS, deadline: deadline(DEADLINE).expect("it is one") }
+    }
+}
 
 fn deadline(text: &str) -> Result<SignedDuration, String> {
     let deadline: SignedDuration = text.parse().map_err(|_| "a time has a unit: 3s, or 30m")?;
@@ -85,7 +92,7 @@ async fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     let Args { command, database } = Args::parse();
-    let command = command.unwrap_or(Command::Play { flows: FLOWS, deadline: DEADLINE });
+    let command = command.unwrap_or_else(Command::without);
     let store = match open(database.as_deref(), &command).await {
         Ok(store) => store,
         Err(error) => {
@@ -94,7 +101,7 @@ async fn main() -> ExitCode {
         }
     };
     let done = match &store {
-        Store::File(backend, _) => run(backend.clone(), command).await,
+        Store::File { backend, .. } => run(backend.clone(), command).await,
         Store::Server(backend) => run(backend.clone(), command).await,
     };
     match done {
@@ -108,7 +115,11 @@ async fn main() -> ExitCode {
 }
 
 enum Store {
-    File(SqliteBackend, Option<TempDir>),
+    /// The folder is deleted with it.
+    File {
+        backend: SqliteBackend,
+        _folder: Option<TempDir>,
+    },
     Server(PgBackend),
 }
 
@@ -119,14 +130,20 @@ async fn open(database: Option<&str>, command: &Command) -> anyhow::Result<Store
     let Some(database) = database else {
         anyhow::ensure!(plays, "name the database of a run with --database: a run without it keeps nothing");
         let folder = TempDir::new().context("there is no folder for temporary files")?;
-        return Ok(Store::File(SqliteBackend::open(folder.path().join("tickets.db")).await?, Some(folder)));
+        let backend = SqliteBackend::open(folder.path().join("tickets.db")).await?;
+        return Ok(Store::File { backend, _folder: Some(folder) });
     };
     if database.starts_with("postgres://") || database.starts_with("postgresql://") {
         let options = PgOptions::new(database)?.with_migrate(plays);
-        return Ok(Store::Server(PgBackend::connect_with(options).await?));
+        return match PgBackend::connect_with(options).await {
+            Err(error @ StoreError::Misuse { .. }) if !plays => {
+                Err(anyhow::Error::from(error).context("there are no flows in this database: play first"))
+            }
+            backend => Ok(Store::Server(backend?)),
+        };
     }
     anyhow::ensure!(plays || Path::new(database).exists(), "there is no database {database}: play first");
-    Ok(Store::File(SqliteBackend::open(database).await?, None))
+    Ok(Store::File { backend: SqliteBackend::open(database).await?, _folder: None })
 }
 
 /// Whether it came to its end.

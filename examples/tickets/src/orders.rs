@@ -25,8 +25,8 @@ fn holder(number: u32, hold: SignedDuration) -> Holder {
     match number % 20 {
         6 | 16 => Holder::NeverAnswers,
         2 | 12 => Holder::ApprovesTwice { after: hold / 10 },
-        // As the hold ends: now in time, now too late.
-        14 => Holder::ApprovesTwice { after: hold },
+        // Shortly before the hold ends: now in time, now too late.
+        14 => Holder::ApprovesTwice { after: hold / 20 * 19 },
         _ => Holder::IsNotAsked,
     }
 }

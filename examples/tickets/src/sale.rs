@@ -100,3 +100,125 @@ impl Sale {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use es_core::command::ErrorOf;
+    use sagas::testing::{Given, process};
+
+    use super::*;
+    use crate::order::Order;
+    use crate::payment::{Card, Holder, Payment, PaymentError};
+    use crate::seat::{SeatError, SeatId};
+
+    const ORDER: OrderId = OrderId(7);
+    const HOLD: Duration = Duration::from_mins(30);
+
+    fn seat() -> SeatId {
+        SeatId("3-12".to_owned())
+    }
+
+    fn card() -> Card {
+        Card { limit: 500, holder: Holder::IsNotAsked }
+    }
+
+    fn placed() -> Placed {
+        let hold = HOLD.try_into().expect("half an hour");
+        Placed { order: ORDER, seat: seat(), price: 50, card: card(), hold }
+    }
+
+    fn charge() -> Charge {
+        Charge { order: ORDER, card: card(), price: 50 }
+    }
+
+    fn charged() -> Charged {
+        Charged { price: 50 }
+    }
+
+    /// The seat is locked, and the charge is on its way.
+    fn locked() -> Given<Sale> {
+        let placed = process::<Sale>().given_to::<Order>(&ORDER, placed());
+        placed.when(Locked { order: ORDER }).then_sends(&ORDER, charge()).then_timer(HOLD, HoldOver {}).and()
+    }
+
+    /// The seat goes back, and the order with it.
+    fn gives_back(then: sagas::testing::Then<Sale>, why: Why) {
+        then.then_sends(&seat(), Unlock { order: ORDER })
+            .then_sends(&ORDER, Release { why })
+            .then_nothing()
+            .then_no_timer::<HoldOver>()
+            .then_ended();
+    }
+
+    #[test]
+    fn a_seat_is_locked_charged_and_confirmed() {
+        process::<Sale>()
+            .when_to::<Order>(&ORDER, placed())
+            .then_sends(&seat(), Lock { order: ORDER })
+            .then_nothing()
+            .then_no_timer::<HoldOver>();
+        locked()
+            .when_to::<Payment>(&ORDER, charged())
+            .then_sends(&seat(), Confirm { order: ORDER })
+            .then_no_timer::<HoldOver>()
+            .and()
+            .when(Confirmed { order: ORDER })
+            .then_sends(&ORDER, IssueTicket {})
+            .then_nothing()
+            .then_ended();
+    }
+
+    #[test]
+    fn whoever_comes_second_gets_no_seat_and_pays_nothing() {
+        let placed = process::<Sale>().when_to::<Order>(&ORDER, placed()).and();
+        placed
+            .when_refused::<Lock>(SeatError::Taken { by: OrderId(6) })
+            .then_sends(&ORDER, Release { why: Why::SeatTaken })
+            .then_nothing()
+            .then_ended();
+    }
+
+    #[test]
+    fn a_card_that_is_refused_gives_the_seat_back() {
+        gives_back(locked().when_refused::<Charge>(PaymentError::OverLimit { limit: 40 }), Why::CardRefused);
+    }
+
+    #[test]
+    fn a_seat_that_is_not_paid_in_time_is_given_back_once_nothing_can_be_charged() {
+        let late = || locked().when_elapsed(HOLD).then_sends(&ORDER, Cancel {}).then_nothing().then_goes_on();
+        gives_back(late().and().when_to::<Payment>(&ORDER, Cancelled {}), Why::TooLate);
+        // The charge was faster than the cancel.
+        let charged = late().and().when_to::<Payment>(&ORDER, charged()).then_nothing().then_goes_on();
+        gives_back(charged.and().when_to::<Payment>(&ORDER, Refunded { price: 50 }), Why::TooLate);
+    }
+
+    #[test]
+    fn a_charge_that_is_refused_as_the_hold_ends_leaves_nothing_to_cancel() {
+        let both = locked().when_elapsed(HOLD).and();
+        let refused = both
+            .when_refused::<Charge>(PaymentError::OverLimit { limit: 40 })
+            .then_sends(&seat(), Unlock { order: ORDER });
+        let missing = refused.and().when_refused_otherwise::<Cancel>("payment-7 does not exist");
+        missing.then_nothing().then_ended();
+    }
+
+    #[test]
+    fn a_seat_that_is_lost_after_the_payment_gives_the_money_back() {
+        let paid = locked().when_to::<Payment>(&ORDER, charged()).and();
+        let lost: ErrorOf<Confirm> = SeatError::NotLocked;
+        let cancels = paid.when_refused::<Confirm>(lost).then_sends(&ORDER, Cancel {}).then_nothing();
+        cancels
+            .and()
+            .when_to::<Payment>(&ORDER, Refunded { price: 50 })
+            .then_sends(&ORDER, Release { why: Why::SeatLost })
+            .then_nothing()
+            .then_ended();
+    }
+
+    #[test]
+    fn an_order_that_comes_twice_is_one_sale() {
+        locked().when_to::<Order>(&ORDER, placed()).then_nothing().then_timer(HOLD, HoldOver {});
+    }
+}
