@@ -5,4 +5,5 @@
 mod bank;
 mod engine;
 mod fixture;
+mod history;
 mod macros;
