@@ -9,14 +9,17 @@ use es_core::store::Subscription;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::SignedDuration;
+use tokio::sync::Semaphore;
 
 use crate::flow::{AllFlows, Totals};
 use crate::order::{OrderId, Place, Released, TicketIssued, Why};
 use crate::orders;
 use crate::report::{self, thousands};
 
-/// Orders that are on their way at the same time.
+/// Orders that are sent at the same time.
 const AT_ONCE: usize = 32;
+/// Flows that are open at the same time: more would wait for each other until the deadline.
+const OPEN: usize = 300;
 /// How long nothing may end, beside the hold, before it is said that something is wrong.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -31,7 +34,8 @@ impl Run {
     /// Sends the orders, waits until all of them have ended, and says what the log has of them.
     pub(crate) async fn play(self, app: &App) -> anyhow::Result<()> {
         let bar = bar(self.flows.into());
-        let played = tokio::try_join!(self.place(app), self.watch(app, &bar));
+        let room = Semaphore::new(OPEN);
+        let played = tokio::try_join!(self.place(app, &room), self.watch(app, &room, &bar));
         bar.finish_and_clear();
         played?;
         app.settle(PATIENCE).await.context("the summary is not up to date")?;
@@ -39,10 +43,13 @@ impl Run {
     }
 
     /// Each order has a key: sent twice, or again by the next run, it acts once.
-    async fn place(self, app: &App) -> anyhow::Result<()> {
-        let times = |n| if orders::is_sent_twice(n) { 2 } else { 1 };
-        let messages = (1..=self.flows).flat_map(|n| std::iter::repeat_n(n, times(n)));
-        let sent = stream::iter(messages).map(|n| async move {
+    async fn place(self, app: &App, room: &Semaphore) -> anyhow::Result<()> {
+        let let_in = stream::iter(1..=self.flows).then(|n| async move {
+            room.acquire().await.expect("it is never closed").forget();
+            let times = if orders::is_sent_twice(n) { 2 } else { 1 };
+            stream::iter(std::iter::repeat_n(n, times))
+        });
+        let sent = let_in.flatten().map(|n| async move {
             let place = Place(orders::order(n, self.hold));
             match app.send(&OrderId(n), place).idempotency_key(format_args!("order/{n}")).await {
                 Ok(_) => Ok(()),
@@ -56,7 +63,7 @@ impl Run {
     }
 
     /// Until every order of the run has its end in the log, or nothing ends any more.
-    async fn watch(self, app: &App, bar: &ProgressBar) -> anyhow::Result<()> {
+    async fn watch(self, app: &App, room: &Semaphore, bar: &ProgressBar) -> anyhow::Result<()> {
         let ends = EventFilter::of::<TicketIssued>().or(EventFilter::of::<Released>());
         let mut log = Subscription::new(app.store_handle(), ends, Position(0));
         let mut open: BTreeSet<String> = (1..=self.flows).map(|n| format!("order-{n}")).collect();
@@ -64,6 +71,7 @@ impl Run {
             let next = tokio::time::timeout(PATIENCE + self.hold.unsigned_abs(), log.next());
             let Ok(end) = next.await else { break };
             if open.remove(end?.stream.as_str()) {
+                room.add_permits(1);
                 bar.inc(1);
             }
         }
