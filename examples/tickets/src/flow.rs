@@ -79,3 +79,29 @@ impl Totals {
         self.charged_without_ticket += u64::from(flow.paid != 0 && !flow.ticket);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_open_and_what_was_paid_for_nothing_is_counted() {
+        let ticket = Flow { paid: 50, ticket: true, released: None };
+        let released = Flow { paid: 0, ticket: false, released: Some(Why::TooLate) };
+        let kept = Flow { paid: 50, ..released };
+        let (paid, placed) = (Flow { paid: 50, ..Flow::default() }, Flow::default());
+        let mut totals = Totals::default();
+        for (n, flow) in (1..).zip([ticket, released, kept, paid, placed]) {
+            totals.add(OrderId(n), &flow);
+        }
+        let expected = Totals {
+            flows: 5,
+            sold: 1,
+            released: BTreeMap::from([(Why::TooLate, 2)]),
+            open: 2,
+            charged_without_ticket: 2,
+            first_open: Some(OrderId(4)),
+        };
+        assert_eq!(totals, expected);
+    }
+}

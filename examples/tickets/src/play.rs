@@ -98,7 +98,7 @@ fn tell(totals: &Totals) -> anyhow::Result<()> {
     ));
     if let Some(order) = totals.first_open {
         anyhow::bail!(
-            "order {order} is open: run it again, or see what it waits for with `tickets show {order}`"
+            "order {order} is open: the next run on its --database continues, `show {order}` says what it waits for"
         );
     }
     anyhow::ensure!(totals.charged_without_ticket == 0, "somebody has paid for nothing");

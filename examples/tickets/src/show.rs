@@ -141,9 +141,10 @@ async fn state(sales: &Instances, order: OrderId) -> anyhow::Result<String> {
         Life::Ended => "the sale has ended".to_owned(),
         Life::Parked { error, .. } => format!("the sale is parked: {error}"),
         _ => {
-            let mut waits = vec![format!("{} commands without an answer", now.open_commands)];
-            waits.extend(now.timers.iter().map(|(timer, due)| format!("{timer} at {}", time(*due))));
-            format!("the sale is open, and waits for: {}", waits.join(", "))
+            let answers = (now.open_commands > 0).then(|| format!("{} answers", now.open_commands));
+            let timers = now.timers.iter().map(|(timer, due)| format!("{timer} at {}", time(*due)));
+            let waits: Vec<String> = answers.into_iter().chain(timers).collect();
+            format!("the sale is open, and waits for an event, {}", waits.join(", "))
         }
     })
 }

@@ -1,6 +1,6 @@
 //! Killed at any moment, it continues where it was.
 
-use es_core::store::EventStore as _;
+use es_core::store::{EventStore as _, StreamId, Version};
 use es_sqlite::SqliteBackend;
 
 use crate::log;
@@ -27,6 +27,23 @@ async fn a_run_that_is_killed_again_and_again_ends_with_nothing_open() {
     assert_eq!((totals[0], totals[3], totals[4]), (200, 0, 0), "{ran:?}");
     assert_eq!(ran.totals(), totals);
     assert_eq!(store.verify().await.expect("readable"), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_is_open_says_what_it_waits_for() {
+    let office = BoxOffice::new();
+    let store = SqliteBackend::open(office.path("concert.db")).await.expect("a new one");
+    let database = ["--database", "concert.db"];
+    let mut running = office.start(&[&["play", "--flows", "6", "--deadline", "20m"], &database[..]].concat());
+    let asked = StreamId::new("payment-6").expect("a short name");
+    while store.stream(&asked, Version(0), 1).await.expect("readable").is_empty() {
+        assert_eq!(running.ended(), None, "order 6 is never paid");
+        tokio::task::yield_now().await;
+    }
+    running.kill();
+    let shown = office.run(&[&["show", "6"], &database[..]].concat()).well();
+    assert!(shown.last().starts_with("the sale is open, and waits for an event, "), "{shown:?}");
+    assert!(shown.last().contains("hold_over at "), "{shown:?}");
 }
 
 #[tokio::test]
