@@ -136,6 +136,18 @@ pub(crate) fn read(cx: &Ctxt, tokens: TokenStream, known: &[&str]) -> Vec<Entry>
     read
 }
 
+/// The arguments of an attribute that may stand alone: `#[name]` or `#[name(..)]`.
+pub(crate) fn read_one(cx: &Ctxt, attr: &Attribute, known: &[&str]) -> Vec<Entry> {
+    match &attr.meta {
+        syn::Meta::Path(_) => Vec::new(),
+        syn::Meta::List(list) => read(cx, list.tokens.clone(), known),
+        syn::Meta::NameValue(value) => {
+            cx.error(value, format!("write it alone, or with {} in brackets", listed(known)));
+            Vec::new()
+        }
+    }
+}
+
 /// The arguments of every attribute `#[name(..)]` among `attrs`.
 pub(crate) fn read_all(cx: &Ctxt, attrs: &[Attribute], name: &str, known: &[&str]) -> Vec<Entry> {
     let mut tokens = TokenStream::new();
@@ -219,9 +231,15 @@ fn entry(cx: &Ctxt, tokens: Vec<TokenTree>) -> Option<Entry> {
 
 /// The crate that generated code names: `::es_core`, or what `crate = path` says.
 pub(crate) fn krate(cx: &Ctxt, entries: &[Entry]) -> TokenStream {
+    krate_or(cx, entries, "es_core")
+}
+
+/// The same of another crate.
+pub(crate) fn krate_or(cx: &Ctxt, entries: &[Entry], default: &str) -> TokenStream {
     let given = entries.iter().find(|e| e.key() == "crate");
-    let path = given.and_then(|e| e.parse::<Path>(cx, "path::to::es_core"));
-    path.map_or_else(|| quote::quote!(::es_core), ToTokens::into_token_stream)
+    let path = given.and_then(|e| e.parse::<Path>(cx, &format!("path::to::{default}")));
+    let default = Ident::new(default, Span::call_site());
+    path.map_or_else(|| quote::quote!(::#default), ToTokens::into_token_stream)
 }
 
 /// The `#[cfg(..)]` attributes, which what is written for an item must carry too.

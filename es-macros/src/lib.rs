@@ -440,6 +440,42 @@ pub fn reactor(args: TokenStream, item: TokenStream) -> TokenStream {
     attribute(expand::reactor, &[], args.into(), item.into()).into()
 }
 
+/// A process of the crate `sagas`: reacts to events with commands and timers, and remembers in between.
+///
+/// Writes `Process`; `On` for each handler of an event, `OnRefused` and `OnTimer` for the others; `Sends` for each command.
+/// A method takes `&mut self` and one input, and returns `Next<Self>`, or a `Result` with one.
+///
+/// | key | meaning |
+/// | --- | --- |
+/// | `name = "transfer"` | stored: names its instances and its checkpoint |
+/// | `version = 2` | of the definition; an instance keeps the one that it began with; 1 by default |
+/// | `key = TransferId` | what names an instance |
+/// | `sends(Withdraw, Deposit)` | every command that it may send |
+/// | `after_end = again` | a start behind the end of an instance begins another one; by default it is a duplicate |
+/// | `earlier(TransferV1)` | definitions of before, of which there may still be instances |
+///
+/// | attribute of a method | its input |
+/// | --- | --- |
+/// | `#[starts(by = id)]` | an event that starts the instance it names, if there is none |
+/// | `#[on(by = transfer)]` | an event, for the instance that it names: a field or a method that gives the key, an `Option` or a `Vec` of keys; without `by`, the id of the event's aggregate |
+/// | `#[on(by = receipt, via = "receipt")]` | the same, for all instances that are associated with this value under this name |
+/// | `#[on(.., early = stash)]` | one that comes before its instance waits for it; by default it is passed |
+/// | `#[refused]` | `Refused<C>`: a command was refused |
+/// | `#[timer]` | a timer, by value |
+#[proc_macro_attribute]
+pub fn process(args: TokenStream, item: TokenStream) -> TokenStream {
+    attribute(expand::process, expand::PROCESS_HELPERS, args.into(), item.into()).into()
+}
+
+/// A timer of a process: writes `Timer`. Its stored name is the type in snake case, or that of `#[timer(name = "..")]`.
+#[proc_macro_derive(Timer, attributes(timer))]
+pub fn timer(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    let cx = Ctxt::new();
+    let written = expand::timer(&cx, &input);
+    finish(cx, written).into()
+}
+
 /// The user's block, then what the macro adds to it, then every mistake.
 fn attribute(
     expand: fn(&Ctxt, Tokens, Tokens) -> Tokens,

@@ -92,7 +92,7 @@ pub enum DecodeProblem {
 
 /// Whether something failed because the program does not know a type or a shape of events, which a newer one does: that is
 /// neither the event's fault nor the store's.
-pub(crate) fn is_of_a_newer_program(error: &(dyn std::error::Error + 'static)) -> bool {
+pub fn is_of_a_newer_program(error: &(dyn std::error::Error + 'static)) -> bool {
     let newer = |error: &DecodeError| {
         matches!(error.problem, DecodeProblem::NewerSchema { .. } | DecodeProblem::UnknownType)
     };

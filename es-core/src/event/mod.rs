@@ -9,8 +9,8 @@ mod tags;
 
 use bytes::Bytes;
 
-pub(crate) use self::error::is_of_a_newer_program;
-pub use self::error::{DecodeError, DecodeProblem, EncodeError};
+
+pub use self::error::{DecodeError, DecodeProblem, EncodeError, is_of_a_newer_program};
 pub use self::metadata::Metadata;
 pub use self::names::{EventId, Name, Position, StreamId, Version};
 pub use self::record::{NewEvent, RecordedEvent};

@@ -2,7 +2,9 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
-use syn::{Ident, LitStr, Type};
+use syn::parse::Parser as _;
+use syn::punctuated::Punctuated;
+use syn::{Ident, LitStr, Token, Type};
 
 use crate::attr::{self, Entry, Value, krate};
 use crate::ctxt::Ctxt;
@@ -17,6 +19,12 @@ impl Args {
     pub(crate) fn parse(cx: &Ctxt, tokens: TokenStream, known: &[&str]) -> Self {
         let entries = attr::read(cx, tokens, known);
         Self { krate: krate(cx, &entries), entries }
+    }
+
+    /// The same, of an attribute of `sagas`.
+    pub(crate) fn of_sagas(cx: &Ctxt, tokens: TokenStream, known: &[&str]) -> Self {
+        let entries = attr::read(cx, tokens, known);
+        Self { krate: attr::krate_or(cx, &entries, "sagas"), entries }
     }
 
     fn find(&self, key: &str) -> Option<&Entry> {
@@ -42,14 +50,34 @@ impl Args {
 
     /// The type of rows' keys, which is required.
     pub(crate) fn key(&self, cx: &Ctxt) -> Option<Type> {
+        self.key_or(cx, "a view needs the type that names its rows, as in `key = AccountId`")
+    }
+
+    /// The same, with what to say if it is not there.
+    pub(crate) fn key_or(&self, cx: &Ctxt, missing: &str) -> Option<Type> {
         let entry = self.find("key");
         if entry.is_none() {
-            cx.error_at(
-                Span::call_site(),
-                "a view needs the type that names its rows, as in `key = AccountId`",
-            );
+            cx.error_at(Span::call_site(), missing);
         }
         entry?.parse(cx, "Type")
+    }
+
+    /// The types of `sends(A, b::B)`; none if it is not given.
+    pub(crate) fn types(&self, cx: &Ctxt, key: &str) -> Vec<Type> {
+        let Some(entry) = self.find(key) else { return Vec::new() };
+        let Value::List(group) = &entry.value else {
+            cx.error_at(entry.span(), format!("write `{key}(One, Another)`, with types"));
+            return Vec::new();
+        };
+        let types = Punctuated::<Type, Token![,]>::parse_terminated.parse2(group.stream());
+        cx.ok(types).into_iter().flatten().collect()
+    }
+
+    /// `after_end = again`, as a constant; nothing if it is not given.
+    pub(crate) fn after_end(&self, cx: &Ctxt) -> Option<TokenStream> {
+        let chosen = self.find("after_end")?.word(cx, &["once", "again"])?;
+        let (sagas, variant) = (&self.krate, variant(&chosen));
+        Some(quote!(const AFTER_END: #sagas::AfterEnd = #sagas::AfterEnd::#variant;))
     }
 
     /// `schema = "file.sql"` or `schema_sql = ".."`, as an expression.
@@ -125,7 +153,7 @@ impl Args {
 }
 
 /// `Park` for `park`, at the same place.
-fn variant(word: &Ident) -> Ident {
+pub(crate) fn variant(word: &Ident) -> Ident {
     let text = word.to_string();
     let (first, rest) = text.split_at(1);
     Ident::new(&format!("{}{rest}", first.to_uppercase()), word.span())

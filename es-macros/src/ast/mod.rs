@@ -6,6 +6,6 @@ mod block;
 mod event;
 
 pub(crate) use self::aggregate::{AggregateType, Snapshots};
-pub(crate) use self::args::Args;
+pub(crate) use self::args::{Args, variant};
 pub(crate) use self::block::{Block, Method};
 pub(crate) use self::event::{EventEnum, Retired, Upcast, Variant};

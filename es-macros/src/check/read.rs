@@ -21,6 +21,8 @@ pub(crate) enum ReadRules {
     Projection,
     /// `async fn opened(&self, e: &Opened, mail: &Mailer) -> Result<(), E>`
     Reactor,
+    /// `fn requested(&mut self, e: &Requested) -> Next<Self>`
+    Process,
 }
 
 /// One handler of one event.
@@ -48,6 +50,7 @@ impl ReadRules {
             Self::View => "a view's handler",
             Self::Projection => "a projection's handler",
             Self::Reactor => "a reactor's handler",
+            Self::Process => "a process's handler",
         }
     }
 
@@ -56,6 +59,7 @@ impl ReadRules {
             Self::View => "fn opened(&mut self, e: &Opened)",
             Self::Projection => "async fn opened(&self, e: &Opened, tx: &mut Tx) -> Result<(), Error>",
             Self::Reactor => "async fn opened(&self, e: &Opened, mail: &Mailer) -> Result<(), Error>",
+            Self::Process => "fn requested(&mut self, e: &Requested) -> Next<Self>",
         }
     }
 
@@ -68,7 +72,7 @@ impl ReadRules {
         block.methods.iter().filter_map(|method| self.handler(cx, method)).collect()
     }
 
-    fn handler(self, cx: &Ctxt, method: &Method) -> Option<ReadHandler> {
+    pub(super) fn handler(self, cx: &Ctxt, method: &Method) -> Option<ReadHandler> {
         let before = cx.count();
         let sig = &method.sig;
         params::is_plain(cx, sig, self.what());
@@ -80,6 +84,9 @@ impl ReadRules {
         let services = self.services(cx, rest);
         if let (Self::View, Some(token)) = (self, sig.asyncness) {
             cx.error(token, "a view's handler is not `async`: it only folds the event into the row");
+        }
+        if let (Self::Process, Some(token)) = (self, sig.asyncness) {
+            cx.error(token, "a process's handler is not `async`: what it wants to happen, it returns");
         }
         let (payload, recorded) = event?;
         (cx.count() == before).then(|| ReadHandler {
@@ -97,7 +104,7 @@ impl ReadRules {
         })
     }
 
-    fn receiver(self, cx: &Ctxt, method: &Method) {
+    pub(super) fn receiver(self, cx: &Ctxt, method: &Method) {
         let (found, sig) = (params::receiver(&method.sig), &method.sig);
         let (wanted, text) = match self {
             Self::View => {
@@ -106,6 +113,7 @@ impl ReadRules {
             }
             Self::Projection => (Receiver::Shared, "`&self`: what it changes, it writes through `tx`"),
             Self::Reactor => (Receiver::Shared, "`&self`: what it needs, it asks for as services"),
+            Self::Process => (Receiver::Exclusive, "`&mut self`: it changes the state of an instance"),
         };
         if found == wanted || self == Self::View && found == Receiver::Owned {
             return;
@@ -143,12 +151,17 @@ impl ReadRules {
         }
     }
 
-    fn services(self, cx: &Ctxt, rest: &[&PatType]) -> Vec<Type> {
+    pub(super) fn services(self, cx: &Ctxt, rest: &[&PatType]) -> Vec<Type> {
         match (self, rest.first()) {
             (Self::Reactor, _) => params::services(cx, rest, self.what()),
             (Self::View, Some(more)) => {
                 let why = "the same events give the same rows, always";
                 cx.error(more, format!("a view's handler takes the event and nothing else: {why}"));
+                Vec::new()
+            }
+            (Self::Process, Some(more)) => {
+                let why = "what it wants to happen, it returns";
+                cx.error(more, format!("a process's handler takes one input and nothing else: {why}"));
                 Vec::new()
             }
             _ => Vec::new(),

@@ -132,7 +132,7 @@ fn keys(cx: &Ctxt, es: &TokenStream, handler: &ReadHandler) -> TokenStream {
 }
 
 /// Whether it can stand after `event.payload().`.
-fn starts_at_the_payload(by: &Expr) -> bool {
+pub(super) fn starts_at_the_payload(by: &Expr) -> bool {
     match by {
         Expr::Path(path) => path.path.get_ident().is_some(),
         Expr::Lit(literal) => matches!(&literal.lit, syn::Lit::Int(_)),

@@ -82,15 +82,16 @@ impl<'w> Admission<'w> {
         }
     }
 
-    /// The same of an event that cannot be decoded, and most likely has this key.
-    pub(crate) fn admits_undecoded(&mut self, event: &RecordedEvent, key: &str) -> bool {
+    /// The same of an event that cannot be decoded, and most likely has this key. If it is, the session
+    /// [fails](Failure::of_undecoded) with it; else it [passes](Self::pass_undecoded) the event.
+    pub fn admits_undecoded(&mut self, event: &RecordedEvent, key: &str) -> bool {
         // In a sequence it was put by a program that could decode it, or guessed the same key.
         matches!(self.scope, Scope::Key(_)) || self.admits(event, key)
     }
 
     /// An event is passed that cannot be decoded, so nobody knows for which keys. Most likely it has this one, for which it
-    /// is not to be handled here and now.
-    pub(crate) fn pass_undecoded(&mut self, event: &RecordedEvent, key: String) {
+    /// is not to be handled here and now. It is handled under every key that it has, once it can be decoded.
+    pub fn pass_undecoded(&mut self, event: &RecordedEvent, key: String) {
         if let Scope::Range { skips, .. } = &self.scope
             && reason(skips, event.place(), &key).is_none()
         {
@@ -139,8 +140,9 @@ impl Failure {
         self.source.is::<Interrupted>()
     }
 
-    /// The same of an event that cannot be decoded, for the key that it most likely has.
-    pub(crate) fn of_undecoded(event: &RecordedEvent, key: String, source: BoxError) -> Self {
+    /// The same of an event that cannot be decoded, for the key that it most likely has: its stream, say.
+    #[must_use]
+    pub fn of_undecoded(event: &RecordedEvent, key: impl Into<String>, source: impl Into<BoxError>) -> Self {
         Self { undecoded: true, ..Self::new(event, key, source) }
     }
 }

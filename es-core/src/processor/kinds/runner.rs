@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::Notify;
 
 use super::admission::{Admission, Failure};
 use super::effects::Effects;
@@ -99,6 +100,9 @@ pub struct Opening<'o> {
     pub handler_limit: Duration,
     /// How many bytes of rows to keep in memory, about.
     pub bytes: usize,
+    /// Wakes the worker of the range, for what comes to a session from outside, such as the answer to a command: then
+    /// [`due`](Session::due) is called. A wake-up while it works is not lost.
+    pub wake: &'o Arc<Notify>,
     /// Side effects of before, and whether more may begin.
     pub(crate) effects: &'o Arc<Effects>,
 }
@@ -139,7 +143,8 @@ pub trait Session: Send {
     /// `now`: what an event called off is not due any more. At the end of the log `now` is the time of the app's clock; on
     /// the way there it is the time of the last event, so that what is due is not kept waiting by a long log.
     ///
-    /// Gives when it is to be called again. It is called after each page in any case, about once a second while it waits,
+    /// Gives when it is to be called again. It is called after each page in any case, when its worker is
+    /// [woken](Opening::wake), about once a second while it waits,
     /// and never while its range is halted or its processor is paused. A time that has passed means: immediately if
     /// something was flushed, else after a short pause.
     ///

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::failure::StepError;
@@ -71,6 +71,7 @@ impl NodeContext {
         build: &Build,
         slices: Slices,
         effects: &Arc<Effects>,
+        wake: &Arc<Notify>,
     ) -> Box<dyn Session> {
         runner.open(Opening {
             generation: build.generation,
@@ -82,6 +83,7 @@ impl NodeContext {
             idle: self.settings.lease.mul_f64(0.75),
             handler_limit: options.handler_limit,
             bytes: options.bytes,
+            wake,
             effects,
         })
     }
@@ -191,8 +193,13 @@ impl BuildContext {
         })
     }
 
-    pub(crate) fn open(&self, slices: Slices, effects: &Arc<Effects>) -> Box<dyn Session> {
-        self.node.open(&*self.runner, &self.options, &self.build, slices, effects)
+    pub(crate) fn open(
+        &self,
+        slices: Slices,
+        effects: &Arc<Effects>,
+        wake: &Arc<Notify>,
+    ) -> Box<dyn Session> {
+        self.node.open(&*self.runner, &self.options, &self.build, slices, effects, wake)
     }
 
     pub(crate) fn backend(&self) -> &dyn AnyBackend {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
@@ -53,6 +53,8 @@ pub(crate) struct Worker {
     news: watch::Receiver<u64>,
     /// Something is asked for.
     wake: watch::Receiver<u64>,
+    /// Something has come to the session from outside.
+    called: Arc<Notify>,
     /// Rows of requests have been written, by any node.
     requests: [watch::Receiver<u64>; 3],
     pub(super) open: Option<Open>,
@@ -158,6 +160,7 @@ impl Worker {
             stop,
             news,
             wake,
+            called: Arc::default(),
             requests,
             open: None,
             effects: Arc::new(effects),
@@ -235,6 +238,7 @@ impl Worker {
             () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
             _ = self.news.changed(), if hears => {}
             () = asked => self.asked = false,
+            () = self.called.notified(), if hears => {}
         }
     }
 
@@ -393,7 +397,7 @@ impl Worker {
         // What has come through since they were decided is stored.
         self.verdicts.retain(|verdict| verdict.position > self.share.progress.position);
         self.verdicts.iter().for_each(|verdict| verdict.apply(&mut parked, &mut skips));
-        let (session, now) = (self.context.open(self.share.slices, &self.effects), Instant::now());
+        let (session, now) = (self.session_of_its_own(), Instant::now());
         self.open = Some(Open {
             session,
             parked,
@@ -476,7 +480,12 @@ impl Worker {
 
     /// A session in the place of one that has seen a failure. What that one had folded must have been flushed.
     pub(super) fn renew(&mut self) {
-        self.open.as_mut().expect("it is open").session = self.context.open(self.share.slices, &self.effects);
+        let session = self.session_of_its_own();
+        self.open.as_mut().expect("it is open").session = session;
+    }
+
+    fn session_of_its_own(&self) -> Box<dyn Session> {
+        self.context.open(self.share.slices, &self.effects, &self.called)
     }
 }
 

@@ -1,0 +1,447 @@
+//! The instances that are in memory, and what becomes of them: events, answers and timers in, rows out.
+//!
+//! No IO: who uses it puts in what is stored, beforehand. So a session and the fixture of a test do the same.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use es_core::store::{RowWrite, StoreError};
+use es_core::{BoxError, Metadata, RecordedEvent, Timestamp, chain};
+use uuid::Uuid;
+
+use crate::data::Data;
+use crate::definition::{Definition, RawStep, Whom};
+use crate::instance::{Changes, Instance, Moment, ToSend};
+use crate::next::Association;
+use crate::process::{self, AfterEnd, Elapsed, RefusedCommand, Rejected};
+use crate::rows::{
+    Early, Found, Input, Noted, Sending, Tables, Waits, association_key, early_key, input_key, instance_key,
+    send_key,
+};
+
+/// Events that may wait for one instance to start.
+const MAX_EARLY: usize = 1_000;
+
+/// Instances in memory.
+#[derive(Debug)]
+pub(crate) struct Book {
+    /// The newest first: it is the one that starts instances.
+    definitions: Vec<Definition>,
+    kept: HashMap<String, Kept>,
+    /// Of the instances that are kept.
+    by_association: HashMap<Association, BTreeSet<String>>,
+    /// What waits for the flush.
+    touched: BTreeSet<String>,
+    inputs: Vec<(String, Uuid, u64, Noted)>,
+    sends: Vec<Sending>,
+    early: BTreeMap<String, Vec<Waiting>>,
+    /// Rows of events that waited, and wait no more.
+    gone: Vec<(String, u64)>,
+}
+
+/// An instance, as it is stored and as it is now.
+#[derive(Debug, Default)]
+struct Kept {
+    rev: u64,
+    stored: Option<Instance>,
+    now: Option<Instance>,
+}
+
+/// An event that waits for its instance.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) step: u32,
+    pub(crate) event: RecordedEvent,
+    /// The key and the revision of its row; `None` if it is not stored yet.
+    pub(crate) row: Option<(String, u64)>,
+}
+
+impl Book {
+    /// Of a process, by its definitions, the newest first.
+    pub(crate) fn new(definitions: Vec<Definition>) -> Self {
+        Self {
+            definitions,
+            kept: HashMap::new(),
+            by_association: HashMap::new(),
+            touched: BTreeSet::new(),
+            inputs: Vec::new(),
+            sends: Vec::new(),
+            early: BTreeMap::new(),
+            gone: Vec::new(),
+        }
+    }
+
+    pub(crate) fn definitions(&self) -> &[Definition] {
+        &self.definitions
+    }
+
+    /// Whether a key may have another instance once one has ended.
+    pub(crate) fn begins_again(&self) -> bool {
+        self.definitions[0].after_end() == AfterEnd::Again
+    }
+
+    /// Whether an instance is kept, or is known not to be there.
+    pub(crate) fn knows(&self, key: &str) -> bool {
+        self.kept.contains_key(key)
+    }
+
+    /// Puts in what is stored.
+    pub(crate) fn put(&mut self, key: &str, stored: Option<(u64, Instance)>) {
+        let (rev, stored) = stored.map_or((0, None), |(rev, instance)| (rev, Some(instance)));
+        for association in stored.iter().flat_map(|instance| &instance.associations) {
+            self.by_association.entry(association.clone()).or_default().insert(key.to_owned());
+        }
+        self.kept.insert(key.to_owned(), Kept { rev, now: stored.clone(), stored });
+    }
+
+    /// Puts in what waits for an instance.
+    pub(crate) fn put_early(&mut self, key: &str, mut waiting: Vec<Waiting>) {
+        let kept = self.early.entry(key.to_owned()).or_default();
+        let at = |waiting: &Waiting| (waiting.event.place(), waiting.step);
+        waiting.retain(|stored| !kept.iter().any(|kept| at(kept) == at(stored)));
+        kept.splice(0..0, waiting);
+    }
+
+    pub(crate) fn now(&self, key: &str) -> Option<&Instance> {
+        self.kept.get(key)?.now.as_ref()
+    }
+
+    /// All instances that are kept.
+    #[cfg(feature = "testing")]
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Instance> {
+        self.kept.values().filter_map(|kept| kept.now.as_ref())
+    }
+
+    /// The keys of kept instances that an association finds.
+    fn found_by(&self, association: &Association) -> Vec<String> {
+        self.by_association.get(association).into_iter().flatten().cloned().collect()
+    }
+
+    /// An event means something to instances: those that `admits` says yes to. All that are stored and may be meant are
+    /// kept.
+    ///
+    /// # Errors
+    ///
+    /// Too many events wait for this key already.
+    pub(crate) fn event(
+        &mut self,
+        event: &RecordedEvent,
+        of: usize,
+        nth: u32,
+        step: &RawStep<'_>,
+        mut admits: impl FnMut(&str) -> bool,
+        id: &dyn Fn() -> Uuid,
+    ) -> Result<(), (String, BoxError)> {
+        let keys = match &step.whom {
+            Whom::Key(key) => vec![key.clone()],
+            Whom::Found(association) => self.found_by(association),
+        };
+        for key in keys {
+            if admits(&key) {
+                self.step(&key, event, of, nth, step, id).map_err(|error| (key, error))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn step(
+        &mut self,
+        key: &str,
+        event: &RecordedEvent,
+        of: usize,
+        nth: u32,
+        step: &RawStep<'_>,
+        id: &dyn Fn() -> Uuid,
+    ) -> Result<(), BoxError> {
+        let (version, newest) = (self.definitions[of].version(), of == 0);
+        let again = self.definitions[of].after_end() == AfterEnd::Again;
+        let begins = match self.now(key) {
+            None => step.starts,
+            Some(Instance { ended: true, ends: Some(end), .. }) => {
+                step.starts && again && event.place() > *end
+            }
+            Some(instance) if instance.version != version || step.starts && instance.is_running() => {
+                return Ok(());
+            }
+            Some(instance) if instance.is_running() => {
+                self.take_event(key, event, nth, step);
+                return Ok(());
+            }
+            Some(_) if step.starts && again => return self.wait(key, event, nth),
+            Some(_) => return Ok(()),
+        };
+        if !newest {
+            return Ok(());
+        }
+        if begins {
+            let origin = Metadata::caused_by(event);
+            let kept = self.kept.entry(key.to_owned()).or_default();
+            kept.now = Some(Instance::begin(key, id(), version, origin));
+            self.take_event(key, event, nth, step);
+            self.take_early(key, id);
+        } else if self.now(key).is_none() && step.early == process::Early::Stash {
+            self.wait(key, event, nth)?;
+        }
+        Ok(())
+    }
+
+    /// The event waits for the instance.
+    fn wait(&mut self, key: &str, event: &RecordedEvent, step: u32) -> Result<(), BoxError> {
+        let waiting = self.early.entry(key.to_owned()).or_default();
+        if waiting.len() >= MAX_EARLY {
+            return Err(format!("{MAX_EARLY} events wait for {key:?} to start, and no more fit").into());
+        }
+        waiting.push(Waiting { step, event: event.clone(), row: None });
+        Ok(())
+    }
+
+    /// What has waited for an instance is taken in.
+    fn take_early(&mut self, key: &str, id: &dyn Fn() -> Uuid) {
+        for Waiting { step: nth, event, row } in self.early.remove(key).unwrap_or_default() {
+            self.gone.extend(row);
+            let definition = self.definitions[0].clone();
+            let steps = definition.steps(&event).unwrap_or_default();
+            if let Some(step) = steps.get(nth as usize) {
+                // It has waited, so it finds an instance now: nothing waits once more.
+                drop(self.step(key, &event, 0, nth, step, id));
+            }
+        }
+    }
+
+    fn take_event(&mut self, key: &str, event: &RecordedEvent, nth: u32, step: &RawStep<'_>) {
+        let noted = Noted {
+            at: event.recorded_at,
+            head: event.place(),
+            input: Input::Event { position: event.place(), step: nth },
+        };
+        self.input(key, noted, Some(step), Some(&Metadata::caused_by(event)));
+    }
+
+    /// Another input of an instance: noted, and taken in unless it is parked.
+    fn input(&mut self, key: &str, noted: Noted, step: Option<&RawStep<'_>>, metadata: Option<&Metadata>) {
+        let definitions = &self.definitions;
+        let Some(now) = self.kept.get_mut(key).and_then(|kept| kept.now.as_mut()) else { return };
+        let number = now.note();
+        if matches!(noted.input, Input::Refused { .. }) {
+            now.answered();
+        }
+        if let Input::Timer { name, input, ordinal } = &noted.input
+            && let Some(timer) = now.timer(name, *input, *ordinal)
+        {
+            timer.fired = true;
+        }
+        let before = now.associations.clone();
+        if now.parked.is_none() {
+            let mut next = now.clone();
+            match apply(definitions, &mut next, &noted, step) {
+                Ok(sends) => {
+                    let metadata = metadata.unwrap_or(&now.origin);
+                    let sending = |send| Sending { send, metadata: metadata.clone() };
+                    self.sends.extend(sends.into_iter().map(sending));
+                    *now = next;
+                }
+                Err(error) => now.park(&chain(&*error), noted.at),
+            }
+        }
+        let (id, after) = (now.id, now.associations.clone());
+        self.inputs.push((key.to_owned(), id, number, noted));
+        self.touched.insert(key.to_owned());
+        for gone in before.difference(&after) {
+            self.by_association.entry(gone.clone()).or_default().remove(key);
+        }
+        for new in after.difference(&before) {
+            self.by_association.entry(new.clone()).or_default().insert(key.to_owned());
+        }
+    }
+
+    /// A command was answered: `why` if it was refused.
+    pub(crate) fn answered(
+        &mut self,
+        send: &ToSend,
+        why: Option<Rejected<Data>>,
+        moment: Moment,
+        id: &dyn Fn() -> Uuid,
+    ) {
+        let Some(now) = self.kept.get_mut(&send.key).and_then(|kept| kept.now.as_mut()) else { return };
+        if now.id != send.id {
+            return;
+        }
+        self.touched.insert(send.key.clone());
+        match why {
+            None => now.answered(),
+            Some(why) => {
+                let (input, ordinal, command) = (send.input, send.ordinal, send.command.clone());
+                let noted = Noted {
+                    at: moment.at,
+                    head: moment.head,
+                    input: Input::Refused { input, ordinal, command, why },
+                };
+                self.input(&send.key, noted, None, None);
+            }
+        }
+        if self.now(&send.key).is_some_and(|now| now.ended) {
+            // What would begin it again has waited for this.
+            self.take_early(&send.key, id);
+        }
+    }
+
+    /// The time of a timer has come. `false` if it was cleared, or set anew: then it is history.
+    pub(crate) fn fired(&mut self, waits: &Waits, moment: Moment) -> bool {
+        let Waits { key, id, name, input, ordinal } = waits;
+        let Some(now) = self.kept.get_mut(key).and_then(|kept| kept.now.as_mut()) else { return false };
+        if now.id != *id || now.timer(name, *input, *ordinal).is_none_or(|timer| timer.fired) {
+            return false;
+        }
+        let input = Input::Timer { name: name.clone(), input: *input, ordinal: *ordinal };
+        self.input(key, Noted { at: moment.at, head: moment.head, input }, None, None);
+        true
+    }
+
+    /// How many rows wait for the flush, about.
+    pub(crate) fn waiting(&self) -> usize {
+        let new = |waiting: &Vec<Waiting>| waiting.iter().filter(|waiting| waiting.row.is_none()).count();
+        self.touched.len()
+            + self.inputs.len()
+            + self.sends.len()
+            + self.early.values().map(new).sum::<usize>()
+    }
+
+    /// What is to be written, and when the first of the timers in there is due.
+    ///
+    /// # Errors
+    ///
+    /// A row cannot be written.
+    pub(crate) fn rows(&self, tables: &Tables) -> Result<(Vec<RowWrite>, Option<Timestamp>), StoreError> {
+        let (mut rows, mut earliest) = (Vec::new(), None::<Timestamp>);
+        for key in &self.touched {
+            let Some(Kept { rev, stored, now: Some(now) }) = self.kept.get(key) else { continue };
+            let row = es_core::store::Row { key: instance_key(key)?, rev: *rev, value: now.clone() };
+            rows.push(tables.instances.put(&row)?);
+            let due = now.timers.values().filter(|timer| !timer.fired).map(|timer| timer.due).min();
+            earliest = due.into_iter().chain(earliest).min();
+            match stored {
+                // It has ended and begun again since.
+                Some(stored) if stored.id != now.id => {
+                    beside(tables, Some(stored), None, &mut rows)?;
+                    beside(tables, None, Some(now), &mut rows)?;
+                }
+                stored => beside(tables, stored.as_ref(), Some(now), &mut rows)?,
+            }
+        }
+        for (key, id, number, noted) in &self.inputs {
+            // One that ends as it starts leaves its tombstone, which says the same.
+            let tombstone = self.now(key).is_some_and(|now| now.id == *id && now.ended && now.noted == 1);
+            if !tombstone {
+                rows.push(tables.inputs.insert(input_key(key, *id, *number)?, noted.clone())?);
+            }
+        }
+        for sending in &self.sends {
+            rows.push(tables.sends.insert(send_key(&sending.send)?, sending.clone())?);
+        }
+        for (key, waiting) in &self.early {
+            for Waiting { step, event, .. } in waiting.iter().filter(|waiting| waiting.row.is_none()) {
+                let early = Early { key: key.clone(), position: event.place(), step: *step };
+                rows.push(tables.early.insert(early_key(&early)?, early)?);
+            }
+        }
+        rows.extend(self.gone.iter().map(|(key, rev)| tables.early.delete_at(key.clone(), *rev)));
+        Ok((rows, earliest))
+    }
+
+    /// What waited is stored. Gives the commands that are to be sent now.
+    pub(crate) fn flushed(&mut self) -> Vec<Sending> {
+        for key in std::mem::take(&mut self.touched) {
+            if let Some(kept) = self.kept.get_mut(&key) {
+                kept.rev += 1;
+                kept.stored = kept.now.clone();
+            }
+        }
+        self.inputs.clear();
+        self.gone.clear();
+        for (key, waiting) in &mut self.early {
+            for Waiting { step, event, row } in waiting {
+                let early = Early { key: key.clone(), position: event.place(), step: *step };
+                let stored = early_key(&early).expect("it was written");
+                row.get_or_insert((stored, 1));
+            }
+        }
+        std::mem::take(&mut self.sends)
+    }
+
+    /// Forgets what is stored, if that is more than `most` instances; and what waits, which is asked for when it may be
+    /// taken in.
+    pub(crate) fn forget(&mut self, most: usize) {
+        self.early.clear();
+        if self.kept.len() > most {
+            self.kept.clear();
+            self.by_association.clear();
+        }
+    }
+}
+
+/// The rows of timers and associations of one incarnation.
+fn beside(
+    tables: &Tables,
+    before: Option<&Instance>,
+    after: Option<&Instance>,
+    rows: &mut Vec<RowWrite>,
+) -> Result<(), StoreError> {
+    let Some(of) = after.or(before) else { return Ok(()) };
+    let Changes { set, cleared, associated, dissociated } = Changes::between(before, after);
+    for (name, timer) in set {
+        rows.push(tables.timer(of, name, timer)?);
+    }
+    for timer in cleared {
+        rows.push(tables.cleared(of, timer)?);
+    }
+    for association in associated {
+        let found = Found { association: association.clone(), key: of.key.clone() };
+        rows.push(tables.associations.insert(association_key(association, of.id)?, found)?);
+    }
+    for association in dissociated {
+        rows.push(tables.associations.delete_at(association_key(association, of.id)?, 1));
+    }
+    Ok(())
+}
+
+/// Takes the next input of an instance in.
+///
+/// # Errors
+///
+/// Its handler failed, or what it wants is over a limit: the instance is of no use then.
+pub(crate) fn apply(
+    definitions: &[Definition],
+    instance: &mut Instance,
+    noted: &Noted,
+    step: Option<&RawStep<'_>>,
+) -> Result<Vec<ToSend>, BoxError> {
+    let version = instance.version;
+    let known = definitions.iter().find(|definition| definition.version() == version);
+    let definition = known.ok_or_else(|| format!("this program has no version {version} of the process"))?;
+    let moment = Moment { at: noted.at, head: noted.head };
+    let reply = match &noted.input {
+        Input::Event { .. } if instance.is_running() => match step {
+            Some(step) => step.call(instance.state.as_ref())?,
+            None => return Err("its event means nothing to this program any more".into()),
+        },
+        Input::Timer { name, input, ordinal } => {
+            let Some(timer) = instance.timer(name, *input, *ordinal) else {
+                instance.pass();
+                return Ok(Vec::new());
+            };
+            let elapsed = Elapsed { name: name.clone(), data: timer.data.clone() };
+            instance.timers.remove(name);
+            let state = instance.state.as_ref().ok_or("it has no state yet")?;
+            definition.elapsed(state, &elapsed)?
+        }
+        Input::Refused { command, why, .. } => {
+            let refused = RefusedCommand { command: command.clone(), why: why.clone() };
+            let state = instance.state.as_ref().ok_or("it has no state yet")?;
+            definition.refused(state, &refused)?
+        }
+        Input::Event { .. } => {
+            instance.pass();
+            return Ok(Vec::new());
+        }
+    };
+    instance.take(reply, moment)
+}

@@ -1,0 +1,161 @@
+//! A process without its type: states are JSON text. So definitions of several versions live beside each other.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use es_core::{BoxError, RecordedEvent};
+
+use crate::data::Data;
+use crate::next::{Association, Effect};
+use crate::process::{AfterEnd, Early, Elapsed, Process, RefusedCommand};
+use crate::step::{Step, To};
+
+/// A version of a process, by its type: what [`Process::earlier`] lists.
+#[derive(Clone)]
+pub struct Definition(Arc<dyn Erased>);
+
+impl fmt::Debug for Definition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Definition").field(&self.0.name()).field(&self.0.version()).finish()
+    }
+}
+
+/// What a call of a handler comes to.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Reply {
+    pub(crate) state: Data,
+    pub(crate) effects: Vec<Effect>,
+    pub(crate) ends: bool,
+}
+
+/// Which instances a step is for: a key as text, or an association.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Whom {
+    Key(String),
+    Found(Association),
+}
+
+/// A handler of an event, called with the state of an instance; with none for a new one.
+type Call<'e> = Box<dyn Fn(Option<&Data>) -> Result<Reply, BoxError> + Send + Sync + 'e>;
+
+/// A [`Step`] without its type.
+pub(crate) struct RawStep<'e> {
+    pub(crate) whom: Whom,
+    pub(crate) starts: bool,
+    pub(crate) early: Early,
+    pub(crate) call: Call<'e>,
+}
+
+trait Erased: Send + Sync {
+    fn name(&self) -> &'static str;
+    fn version(&self) -> u32;
+    fn after_end(&self) -> AfterEnd;
+    fn steps<'e>(&self, event: &'e RecordedEvent) -> Result<Vec<RawStep<'e>>, BoxError>;
+    fn refused(&self, state: &Data, refused: &RefusedCommand) -> Result<Reply, BoxError>;
+    fn elapsed(&self, state: &Data, timer: &Elapsed) -> Result<Reply, BoxError>;
+}
+
+impl Definition {
+    /// Of a type.
+    #[must_use]
+    pub fn of<P: Process>() -> Self {
+        Self(Arc::new(Of::<P>(PhantomData)))
+    }
+
+    /// The version.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.0.version()
+    }
+
+    pub(crate) fn after_end(&self) -> AfterEnd {
+        self.0.after_end()
+    }
+
+    pub(crate) fn steps<'e>(&self, event: &'e RecordedEvent) -> Result<Vec<RawStep<'e>>, BoxError> {
+        guarded(|| self.0.steps(event))
+    }
+
+    /// Calls the handler of a refusal.
+    pub(crate) fn refused(&self, state: &Data, refused: &RefusedCommand) -> Result<Reply, BoxError> {
+        guarded(|| self.0.refused(state, refused))
+    }
+
+    /// Calls the handler of a timer.
+    pub(crate) fn elapsed(&self, state: &Data, timer: &Elapsed) -> Result<Reply, BoxError> {
+        guarded(|| self.0.elapsed(state, timer))
+    }
+}
+
+impl RawStep<'_> {
+    /// Calls the handler.
+    pub(crate) fn call(&self, state: Option<&Data>) -> Result<Reply, BoxError> {
+        guarded(|| (self.call)(state))
+    }
+}
+
+struct Of<P>(PhantomData<fn() -> P>);
+
+impl<P: Process> Erased for Of<P> {
+    fn name(&self) -> &'static str {
+        P::NAME
+    }
+
+    fn version(&self) -> u32 {
+        P::VERSION
+    }
+
+    fn after_end(&self) -> AfterEnd {
+        P::AFTER_END
+    }
+
+    fn steps<'e>(&self, event: &'e RecordedEvent) -> Result<Vec<RawStep<'e>>, BoxError> {
+        let raw = |Step::<'e, P> { to, starts, early, call }| {
+            let whom = match to {
+                To::Key(key) => Whom::Key(key.to_string()),
+                To::Found(association) => Whom::Found(association),
+            };
+            let call = move |state: Option<&Data>| {
+                let mut process: P = state.map_or_else(|| Ok(P::default()), Data::read)?;
+                let (effects, ends) = call(&mut process)?.into_effects()?;
+                Ok(Reply { state: Data::of(&process)?, effects, ends })
+            };
+            RawStep { whom, starts, early, call: Box::new(call) }
+        };
+        Ok(P::steps(event)?.into_iter().map(raw).collect())
+    }
+
+    fn refused(&self, state: &Data, refused: &RefusedCommand) -> Result<Reply, BoxError> {
+        let mut process: P = state.read()?;
+        let Some(next) = process.refused(refused)? else {
+            let why = match &refused.why {
+                crate::Rejected::Domain(error) => error.text(),
+                crate::Rejected::Otherwise(why) => why,
+            };
+            let name = &refused.command.name;
+            return Err(format!("{name} was refused, and no `#[refused]` handler takes it: {why}").into());
+        };
+        let (effects, ends) = next.into_effects()?;
+        Ok(Reply { state: Data::of(&process)?, effects, ends })
+    }
+
+    fn elapsed(&self, state: &Data, timer: &Elapsed) -> Result<Reply, BoxError> {
+        let mut process: P = state.read()?;
+        let Some(next) = process.elapsed(timer)? else {
+            return Err(format!("no `#[timer]` handler takes {:?}", timer.name).into());
+        };
+        let (effects, ends) = next.into_effects()?;
+        Ok(Reply { state: Data::of(&process)?, effects, ends })
+    }
+}
+
+/// Calls code of the user's: a panic is its error.
+fn guarded<T>(code: impl FnOnce() -> Result<T, BoxError>) -> Result<T, BoxError> {
+    catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|caught| {
+        let text = caught.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| caught.downcast_ref::<String>().cloned());
+        Err(format!("a panic: {}", text.unwrap_or_else(|| "no text".to_owned())).into())
+    })
+}

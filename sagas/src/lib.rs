@@ -1,0 +1,49 @@
+//! Event-driven sagas for [`es_core`]: processes that react to events with commands and timers.
+//!
+//! A [`process`](macro@process) has an instance for each key: a state, and what it waits for. Its handlers are pure; what
+//! they want to happen is a [`Next`]. All that an input changes is one commit with the checkpoint: the state, its timers
+//! and associations, the input itself, and the commands, which go out after it. A command is sent at least once and acts
+//! once; one that is refused comes back to a `#[refused]` handler, after the state that expects it.
+//!
+//! | there is | for |
+//! | --- | --- |
+//! | `#[process]`, [`Process`] | what a process does, by macro or by hand |
+//! | [`Next`] | what a handler wants to happen |
+//! | [`Processes`] | `.process::<P>()` on the builder of an app |
+//! | [`message`] | messages, which are events of the log |
+//! | [`Instances`] | which instances there are, what came to them, and whether that explains them |
+//! | `testing` | a process without a store (feature `testing`) |
+//!
+//! An instance whose handler fails is parked: what comes to it is noted and waits, other instances continue. Every handler
+//! is called with nothing but its input and the state, so it is not called again by itself.
+
+mod book;
+mod data;
+mod definition;
+mod history;
+mod instance;
+pub mod message;
+mod next;
+mod operate;
+mod outbox;
+mod process;
+mod rows;
+mod runner;
+mod session;
+mod step;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use self::data::Data;
+pub use self::definition::Definition;
+pub use self::history::{Came, InputStatus};
+pub use self::next::{Association, Effect, IntoNext, Next};
+pub use self::operate::{InstanceStatus, Instances, Life, Rebuilt};
+pub use self::process::{
+    AfterEnd, Early, Elapsed, On, OnRefused, OnTimer, Process, Refused, RefusedCommand, Rejected, Sends,
+    Timer,
+};
+pub use self::runner::Processes;
+pub use self::step::{Names, Step, To};
+pub use es_core;
+pub use es_macros::{Timer, process};

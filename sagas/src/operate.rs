@@ -1,0 +1,269 @@
+//! Instances, for people: which there are, what they wait for, what came to them, and whether that explains them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use es_core::cluster::StateStore;
+use es_core::limits::LimitError;
+use es_core::store::{Position, Row, Span, StoreError};
+use es_core::{BoxError, RecordedEvent, Timestamp};
+use uuid::Uuid;
+
+use crate::book::apply;
+use crate::data::Data;
+use crate::definition::{Definition, RawStep};
+use crate::instance::{Instance, ToSend};
+use crate::next::Association;
+use crate::process::Process;
+use crate::rows::{Input, Noted, Tables, input_key, inputs_of, instance_key};
+
+/// Inputs that are read together.
+const PAGE: usize = 500;
+
+/// The instances of a process, as they are stored. Reading them changes nothing.
+#[derive(Clone)]
+pub struct Instances {
+    store: Arc<dyn StateStore>,
+    tables: Tables,
+    definitions: Vec<Definition>,
+}
+
+impl fmt::Debug for Instances {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Instances").field(&self.tables.instances).finish()
+    }
+}
+
+/// An instance.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct InstanceStatus {
+    /// Its key.
+    pub key: String,
+    /// Of this incarnation.
+    pub id: Uuid,
+    /// Of its definition.
+    pub version: u32,
+    /// What it does.
+    pub life: Life,
+    /// How many inputs came to it.
+    pub inputs: u64,
+    /// How many of them wait, because it is parked.
+    pub waiting: u64,
+    /// How many of its commands were not answered yet.
+    pub open_commands: u64,
+    /// Its timers, and when each is due.
+    pub timers: BTreeMap<String, Timestamp>,
+    /// What finds it, beside its key.
+    pub associations: Vec<Association>,
+    /// Its state.
+    pub state: Option<Data>,
+}
+
+/// What an instance does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Life {
+    /// It takes inputs.
+    Running,
+    /// It takes no more events and timers, and waits for the answers to its commands.
+    Ending,
+    /// It takes nothing more.
+    Ended,
+    /// The handler of an input failed; what comes after it waits.
+    Parked {
+        /// Since when.
+        since: Timestamp,
+        /// Why.
+        error: String,
+        /// How often the input was tried.
+        attempts: u32,
+    },
+}
+
+impl From<Instance> for InstanceStatus {
+    fn from(instance: Instance) -> Self {
+        let life = match (&instance.parked, instance.ends) {
+            (Some(parked), _) => {
+                let (since, error, attempts) = (parked.since, parked.error.clone(), parked.attempts);
+                Life::Parked { since, error, attempts }
+            }
+            (None, Some(_)) if instance.ended => Life::Ended,
+            (None, Some(_)) => Life::Ending,
+            (None, None) => Life::Running,
+        };
+        let timers = instance.timers.into_iter().filter(|(_, timer)| !timer.fired);
+        Self {
+            key: instance.key,
+            id: instance.id,
+            version: instance.version,
+            life,
+            inputs: instance.noted,
+            waiting: instance.noted - instance.taken,
+            open_commands: instance.open,
+            timers: timers.map(|(name, timer)| (name, timer.due)).collect(),
+            associations: instance.associations.into_iter().collect(),
+            state: instance.state,
+        }
+    }
+}
+
+/// An instance as it is stored, and as its inputs make it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rebuilt {
+    /// The stored row, as JSON.
+    pub stored: String,
+    /// What a fold of its inputs comes to, as JSON: the same text, unless its handlers do something else by now.
+    pub folded: String,
+}
+
+impl Instances {
+    /// Of a process, on a store.
+    ///
+    /// # Errors
+    ///
+    /// The process's name is none.
+    pub fn of<P: Process>(store: impl StateStore) -> Result<Self, LimitError> {
+        let (tables, definitions) = (Tables::of(P::NAME)?, crate::runner::definitions::<P>());
+        Ok(Self { store: Arc::new(store), tables, definitions })
+    }
+
+    pub(crate) async fn stored(&self, key: &str) -> Result<Option<Instance>, StoreError> {
+        let row = self.tables.instances.get(&*self.store, &instance_key(key)?).await?;
+        Ok(row.map(|row| row.value))
+    }
+
+    /// One of them, by the text of its key.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if it cannot be read.
+    pub async fn get(&self, key: &str) -> Result<Option<InstanceStatus>, StoreError> {
+        Ok(self.stored(key).await?.map(Into::into))
+    }
+
+    /// All of them, those that have ended too, page by page: behind the one with this key.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if they cannot be read.
+    pub async fn page(&self, after: Option<&str>, limit: usize) -> Result<Vec<InstanceStatus>, StoreError> {
+        let after = after.map(instance_key).transpose()?;
+        let rows = self.tables.instances.page(&*self.store, after.as_deref(), limit).await?;
+        Ok(rows.into_iter().map(|row| row.value.into()).collect())
+    }
+
+    /// Folds what came to an instance, in memory: nothing is written, and nothing is sent.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, or a handler fails on an input that it has taken in before.
+    pub async fn rebuild(&self, key: &str) -> Result<Option<Rebuilt>, BoxError> {
+        let Some(stored) = self.stored(key).await? else { return Ok(None) };
+        let mut folded = self.folded(&stored, |_, _, _| ()).await?;
+        folded.open = stored.open;
+        folded.parked.clone_from(&stored.parked);
+        folded.settle();
+        let text = |instance: &Instance| serde_json::to_string(instance);
+        Ok(Some(Rebuilt { stored: text(&stored)?, folded: text(&folded)? }))
+    }
+
+    /// What its inputs make of an instance; `each` is told of every one, with what it sends. One that waits sends nothing.
+    pub(crate) async fn folded(
+        &self,
+        stored: &Instance,
+        mut each: impl FnMut(Noted, &Instance, Vec<ToSend>) + Send,
+    ) -> Result<Instance, BoxError> {
+        let Instance { key, id, version, origin, .. } = stored.clone();
+        let mut after = inputs_of(&key, id);
+        let mut folded = Instance { noted: stored.noted, ..Instance::begin(&key, id, version, origin) };
+        loop {
+            let (inputs, last) = self.inputs(stored, after).await?;
+            let events = self.events(&inputs).await?;
+            for noted in inputs {
+                let sends = self.fold(&mut folded, stored, &noted, &events)?;
+                each(noted, &folded, sends);
+            }
+            match last {
+                Some(last) => after = last,
+                None => return Ok(folded),
+            }
+        }
+    }
+
+    /// Some inputs behind a key, and the key to go on behind.
+    async fn inputs(&self, of: &Instance, after: String) -> Result<(Vec<Noted>, Option<String>), BoxError> {
+        let (key, table) = (of.key.as_str(), &self.tables.inputs);
+        let before = Some(input_key(key, of.id, u64::MAX)?);
+        let span = Span { after, before, limit: PAGE };
+        let page = self.store.scan_many(table.name(), &[span]).await?.pop().unwrap_or_default();
+        let full = es_core::store::is_full(&page, PAGE);
+        let last = page.last().map(|row| row.key.clone()).filter(|_| full);
+        let rows = page.into_iter().map(|row| table.decode(row)).collect::<Result<Vec<Row<Noted>>, _>>()?;
+        let mut inputs: Vec<Noted> = rows.into_iter().map(|row| row.value).collect();
+        // One that has ended as it began has left nothing but its tombstone, which has the position.
+        if let (true, true, 1, Some(position)) = (inputs.is_empty(), of.ended, of.noted, of.ends) {
+            for event in self.store.at(&[position]).await? {
+                for step in 0..self.definition(of)?.steps(&event)?.len() {
+                    let input = Input::Event { position, step: u32::try_from(step)? };
+                    inputs.push(Noted { at: event.recorded_at, head: position, input });
+                }
+            }
+            inputs.truncate(1);
+        }
+        Ok((inputs, last))
+    }
+
+    fn definition(&self, of: &Instance) -> Result<&Definition, BoxError> {
+        let mut definitions = self.definitions.iter();
+        let found = definitions.find(|definition| definition.version() == of.version);
+        Ok(found.ok_or_else(|| format!("this program has no version {} of the process", of.version))?)
+    }
+
+    /// The events of some inputs.
+    async fn events(&self, inputs: &[Noted]) -> Result<BTreeMap<Position, RecordedEvent>, BoxError> {
+        let position = |noted: &Noted| match noted.input {
+            Input::Event { position, .. } => Some(position),
+            _ => None,
+        };
+        let mut left: Vec<Position> = inputs.iter().filter_map(position).collect();
+        left.sort_unstable();
+        left.dedup();
+        let mut events = BTreeMap::new();
+        while !left.is_empty() {
+            let found = self.store.at(&left).await?;
+            let Some(last) = found.last().map(RecordedEvent::place) else { break };
+            events.extend(found.into_iter().map(|event| (event.place(), event)));
+            left.retain(|position| *position > last);
+        }
+        Ok(events)
+    }
+
+    /// One input: taken in, or only noted.
+    fn fold(
+        &self,
+        folded: &mut Instance,
+        stored: &Instance,
+        noted: &Noted,
+        events: &BTreeMap<Position, RecordedEvent>,
+    ) -> Result<Vec<ToSend>, BoxError> {
+        if folded.taken >= stored.taken {
+            if let Input::Timer { name, input, ordinal } = &noted.input
+                && let Some(timer) = folded.timer(name, *input, *ordinal)
+            {
+                timer.fired = true;
+            }
+            return Ok(Vec::new());
+        }
+        let mut steps: Vec<RawStep<'_>> = Vec::new();
+        let mut nth = 0;
+        if let Input::Event { position, step } = &noted.input {
+            let event =
+                events.get(position).ok_or_else(|| format!("there is no event at {position} any more"))?;
+            (steps, nth) = (self.definition(folded)?.steps(event)?, *step as usize);
+        }
+        apply(&self.definitions, folded, noted, steps.get(nth))
+    }
+}

@@ -1,0 +1,247 @@
+//! What a user writes: a process and its handlers.
+
+use std::fmt::{self, Debug};
+
+use es_core::command::{ErrorOf, NamedCommand};
+use es_core::projection::Code;
+use es_core::store::EventFilter;
+use es_core::{AggregateId, AppBuilder, Backend, BoxError, Command, Payload, Recorded, RecordedEvent};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::data::Data;
+use crate::definition::Definition;
+use crate::next::Next;
+use crate::step::{Step, To};
+
+/// A process: reacts to events with commands and timers, and remembers in between.
+///
+/// Each key has an instance: its state, a value of this type. Handlers are pure: the same state and the same input lead to
+/// the same state and the same [`Next`], always. What a handler wants to happen is data, and it is stored together with the
+/// state, in the commit in which the input is taken in.
+pub trait Process: Default + Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// Stored: names its rows and its checkpoint. `[A-Za-z0-9_.:-]`, up to 200 bytes.
+    const NAME: &'static str;
+    /// Of this definition. An instance keeps the one that it began with.
+    const VERSION: u32 = 1;
+    /// What becomes of a start for a key whose instance has ended.
+    const AFTER_END: AfterEnd = AfterEnd::Once;
+    /// Names an instance.
+    type Key: AggregateId;
+    /// What it wants to see.
+    fn filter() -> EventFilter;
+    /// Which code it is. Nodes with another one stand by while one with the newer runs.
+    #[must_use]
+    fn code() -> Code {
+        Code::of(&Self::filter())
+    }
+    /// Whether every event names the keys that it is for. Then nodes share the keys; a process that finds instances by
+    /// [associations](To::Found) is worked on as a whole, in the order of the log.
+    const BY_KEY: bool = true;
+    /// Definitions of before, of which there may still be instances.
+    #[must_use]
+    fn earlier() -> Vec<Definition> {
+        Vec::new()
+    }
+    /// Makes the commands known that it [sends](Sends): `app.command::<C>()` for each.
+    fn wire<B: Backend>(app: AppBuilder<B>) -> AppBuilder<B>;
+    /// What an event means to instances, in order.
+    ///
+    /// # Errors
+    ///
+    /// The event cannot be decoded, or does not say whom it is for.
+    fn steps(event: &RecordedEvent) -> Result<Vec<Step<'_, Self>>, BoxError>;
+    /// Takes in that a command was refused; `None` if no handler takes it.
+    ///
+    /// # Errors
+    ///
+    /// What was stored cannot be decoded.
+    fn refused(&mut self, refused: &RefusedCommand) -> Result<Option<Next<Self>>, BoxError> {
+        let _ = refused;
+        Ok(None)
+    }
+    /// Takes in that the time of a timer has come; `None` if no handler takes it.
+    ///
+    /// # Errors
+    ///
+    /// What was stored cannot be decoded.
+    fn elapsed(&mut self, timer: &Elapsed) -> Result<Option<Next<Self>>, BoxError> {
+        let _ = timer;
+        Ok(None)
+    }
+}
+
+/// What becomes of a start for a key whose instance has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "once, or again")]
+pub enum AfterEnd {
+    /// It is a duplicate, and is ignored.
+    #[default]
+    Once,
+    /// If it comes behind the end, it begins another instance of the key.
+    Again,
+}
+
+/// What becomes of an event for an instance that is not there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "there is nothing else to do with it")]
+pub enum Early {
+    /// It is passed.
+    #[default]
+    Ignore,
+    /// It waits for the start, and is taken in right after it.
+    Stash,
+}
+
+/// One handler of an event. Two handlers for one payload are two impls, hence a compile error.
+pub trait On<E: Payload>: Process {
+    /// Whether it starts an instance where there is none. Where there is one, it is passed.
+    const STARTS: bool = false;
+    /// What becomes of it where there is none, if it does not start one.
+    const EARLY: Early = Early::Ignore;
+    /// Which instances it is for.
+    ///
+    /// # Errors
+    ///
+    /// The event names none.
+    fn to(event: Recorded<'_, E>) -> Result<Vec<To<Self::Key>>, BoxError>;
+    /// Takes it in.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot: the instance is parked.
+    fn on(&mut self, event: Recorded<'_, E>) -> Result<Next<Self>, BoxError>;
+}
+
+/// A command that the process may send. Commands that it does not declare do not compile.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not declare that it sends `{C}`",
+    label = "undeclared command",
+    note = "add it: `#[process(.., sends(.., {C}))]`"
+)]
+pub trait Sends<C: Command>: Process {}
+
+/// The handler of a refusal. Two handlers for one command are two impls, hence a compile error.
+pub trait OnRefused<C: Command>: Sends<C> {
+    /// Takes in that a command was refused.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot: the instance is parked.
+    fn on(&mut self, refused: Refused<C>) -> Result<Next<Self>, BoxError>;
+}
+
+/// The handler of a timer. Two handlers for one timer are two impls, hence a compile error.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no handler for the timer `{T}`",
+    note = "add `#[timer] fn name(&mut self, t: {T}) -> Next<Self>` to its `#[process]` block"
+)]
+pub trait OnTimer<T: Timer>: Process {
+    /// Takes in that its time has come.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot: the instance is parked.
+    fn on(&mut self, timer: T) -> Result<Next<Self>, BoxError>;
+}
+
+/// A timer of a process. An instance has at most one of a name: setting it again replaces it.
+pub trait Timer: Serialize + DeserializeOwned + Send + 'static {
+    /// Stored.
+    const NAME: &'static str;
+}
+
+/// A command that was refused.
+#[non_exhaustive]
+pub struct Refused<C: Command> {
+    /// The command.
+    pub command: C,
+    /// The id of the aggregate that it was for, as text.
+    pub id: String,
+    /// Why.
+    pub why: Rejected<ErrorOf<C>>,
+}
+
+// By hand: commands need no `Debug` to be commands.
+impl<C: Command> Debug for Refused<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refused").field("command", &C::NAME).field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl<C: Command> Refused<C> {
+    /// The domain's refusal, if that is what it is.
+    pub const fn error(&self) -> Option<&ErrorOf<C>> {
+        match &self.why {
+            Rejected::Domain(error) => Some(error),
+            Rejected::Otherwise(_) => None,
+        }
+    }
+}
+
+/// Why a command was refused. `E` is the aggregate's own refusal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(clippy::exhaustive_enums, reason = "by its handler, or before it was asked")]
+pub enum Rejected<E> {
+    /// The domain said no.
+    Domain(E),
+    /// Its handler was not asked: there is no such aggregate, or there is one already, or it has ended, or an interceptor
+    /// said no. In words.
+    Otherwise(String),
+}
+
+/// A refusal as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct RefusedCommand {
+    /// The command.
+    pub command: NamedCommand,
+    /// Why.
+    pub why: Rejected<Data>,
+}
+
+impl RefusedCommand {
+    /// What handler `OnRefused<C>` of `P` does with it; `None` if it is another command.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be decoded, or what the handler returns.
+    pub fn hand_to<P: OnRefused<C>, C: Command>(&self, process: &mut P) -> Result<Option<Next<P>>, BoxError> {
+        use es_core::Aggregate as _;
+        let NamedCommand { aggregate, id, name, payload, .. } = &self.command;
+        if aggregate != C::Aggregate::NAME || name != C::NAME {
+            return Ok(None);
+        }
+        let why = match &self.why {
+            Rejected::Domain(error) => Rejected::Domain(error.read()?),
+            Rejected::Otherwise(why) => Rejected::Otherwise(why.clone()),
+        };
+        let refused = Refused { command: C::deserialize(payload)?, id: id.clone(), why };
+        process.on(refused).map(Some)
+    }
+}
+
+/// A timer whose time has come, as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Elapsed {
+    /// Its name.
+    pub name: String,
+    /// The timer.
+    pub data: Data,
+}
+
+impl Elapsed {
+    /// What handler `OnTimer<T>` of `P` does with it; `None` if it is another timer.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be decoded, or what the handler returns.
+    pub fn hand_to<P: OnTimer<T>, T: Timer>(&self, process: &mut P) -> Result<Option<Next<P>>, BoxError> {
+        if self.name != T::NAME {
+            return Ok(None);
+        }
+        process.on(self.data.read()?).map(Some)
+    }
+}

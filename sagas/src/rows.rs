@@ -1,0 +1,241 @@
+//! What is stored of a process, and under which keys. Everything is JSON; fields are added with a default.
+//!
+//! | table | key | what |
+//! | --- | --- | --- |
+//! | `process.instances.NAME` | slice, key | an [`Instance`]; one that has ended stays, as the tombstone of its key |
+//! | `process.inputs.NAME` | slice, id, number | an input that was [`Noted`] |
+//! | `process.associations.NAME` | hash of name and value, id | which instance an association finds |
+//! | `hot.process.timers.NAME` | slice, time, hash | a timer that [waits](Waits) |
+//! | `hot.process.sends.NAME` | slice, id, input, ordinal | a command that was not answered |
+//! | `process.early.NAME` | slice, hash of the key, position, step | an event that came before its instance |
+//!
+//! The slice is that of the instance's key, so all rows of an instance belong to the range that works on it.
+
+use es_core::command::NamedCommand;
+use es_core::limits::LimitError;
+use es_core::processor::slice_of;
+use es_core::store::keys::Key;
+use es_core::store::queue::Queue;
+use es_core::store::{Position, RowWrite, StoreError, Table};
+use es_core::{Metadata, Timestamp};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::data::Data;
+use crate::instance::{Instance, SetTimer, ToSend};
+use crate::next::Association;
+use crate::process::Rejected;
+
+/// Bytes of a key's text that stand in the key of its row; of a longer one, its beginning and a hash.
+const KEY_TEXT: usize = 180;
+
+/// The tables of one process.
+#[derive(Clone, Debug)]
+pub(crate) struct Tables {
+    pub(crate) instances: Table<Instance>,
+    pub(crate) inputs: Table<Noted>,
+    pub(crate) associations: Table<Found>,
+    pub(crate) timers: Queue<Waits>,
+    pub(crate) sends: Table<Sending>,
+    pub(crate) early: Table<Early>,
+}
+
+/// An input of an instance, when it came.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Noted {
+    pub(crate) at: Timestamp,
+    /// Up to where the log was handled then.
+    pub(crate) head: Position,
+    pub(crate) input: Input,
+}
+
+/// What came.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Input {
+    /// An event, and which of its steps.
+    Event { position: Position, step: u32 },
+    /// A command of it was refused: the input that it came from, and its place.
+    Refused { input: u64, ordinal: u32, command: NamedCommand, why: Rejected<Data> },
+    /// The time of a timer has come: by which input it was set, and which of its effects it was.
+    Timer { name: String, input: u64, ordinal: u32 },
+}
+
+/// Which instance an association finds. The key of the row has only a hash of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Found {
+    pub(crate) association: Association,
+    pub(crate) key: String,
+}
+
+/// A timer in the queue: of which instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Waits {
+    pub(crate) key: String,
+    pub(crate) id: Uuid,
+    pub(crate) name: String,
+    pub(crate) input: u64,
+    pub(crate) ordinal: u32,
+}
+
+/// A command that was not answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Sending {
+    #[serde(flatten)]
+    pub(crate) send: ToSend,
+    pub(crate) metadata: Metadata,
+}
+
+/// An event that came before its instance, by its position and step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Early {
+    pub(crate) key: String,
+    pub(crate) position: Position,
+    pub(crate) step: u32,
+}
+
+impl Tables {
+    /// Of a process.
+    ///
+    /// # Errors
+    ///
+    /// The name cannot be one of tables.
+    pub(crate) fn of(process: &str) -> Result<Self, LimitError> {
+        let table = |of: &str| format!("process.{of}.{process}");
+        Ok(Self {
+            instances: Table::new(table("instances"))?,
+            inputs: Table::new(table("inputs"))?,
+            associations: Table::new(table("associations"))?,
+            timers: Queue::new(&table("timers"))?,
+            sends: Table::new(format!("{}{}", es_core::store::HOT, table("sends")))?,
+            early: Table::new(table("early"))?,
+        })
+    }
+
+    /// The row of a timer. Its time is never moved to now, so that the same input gives the same row.
+    pub(crate) fn timer(&self, of: &Instance, name: &str, timer: &SetTimer) -> Result<RowWrite, StoreError> {
+        let (key, id) = (of.key.clone(), of.id);
+        let (input, ordinal) = (timer.input, timer.ordinal);
+        let waits = Waits { key, id, name: name.to_owned(), input, ordinal };
+        self.timers.push(slice_of(&of.key), timer.due, timer.due, timer_id(id, input, ordinal), waits)
+    }
+
+    /// The row of a timer goes.
+    pub(crate) fn cleared(&self, of: &Instance, timer: &SetTimer) -> Result<RowWrite, StoreError> {
+        Ok(self.timers.table().delete_at(self.timer(of, "", timer)?.key, 1))
+    }
+}
+
+/// What stands for a timer in the key of its row.
+fn timer_id(id: Uuid, input: u64, ordinal: u32) -> Uuid {
+    let mut bytes = id.as_bytes().to_vec();
+    bytes.extend(input.to_be_bytes());
+    bytes.extend(ordinal.to_be_bytes());
+    Uuid::from_u128(xxh3_128(&bytes))
+}
+
+/// The key of an instance's row.
+pub(crate) fn instance_key(text: &str) -> Result<String, LimitError> {
+    let key = Key::in_slice(slice_of(text));
+    if text.len() <= KEY_TEXT
+        && let Ok(key) = key.clone().text(text).build()
+    {
+        return Ok(key);
+    }
+    // Escaped, a character takes at most three bytes for each of its own.
+    key.text(&text[..text.floor_char_boundary(KEY_TEXT / 3)]).hash(text).build()
+}
+
+pub(crate) fn input_key(key: &str, id: Uuid, number: u64) -> Result<String, LimitError> {
+    Key::in_slice(slice_of(key)).id(id).number(number).build()
+}
+
+/// What the keys of all inputs of an instance begin with.
+pub(crate) fn inputs_of(key: &str, id: Uuid) -> String {
+    Key::in_slice(slice_of(key)).id(id).prefix()
+}
+
+pub(crate) fn send_key(send: &ToSend) -> Result<String, LimitError> {
+    let key = Key::in_slice(slice_of(&send.key)).id(send.id).number(send.input);
+    key.number(send.ordinal.into()).build()
+}
+
+fn association(of: &Association) -> Key {
+    // No name has a NUL in it by accident that would read like another pair: the texts are compared as well.
+    Key::default().hash(&format!("{}\0{}", of.name, of.value))
+}
+
+/// What the keys of all rows of an association begin with.
+pub(crate) fn found_by(of: &Association) -> String {
+    association(of).prefix()
+}
+
+pub(crate) fn association_key(of: &Association, id: Uuid) -> Result<String, LimitError> {
+    association(of).id(id).build()
+}
+
+pub(crate) fn early_key(early: &Early) -> Result<String, LimitError> {
+    let key = Key::in_slice(slice_of(&early.key)).hash(&early.key);
+    key.number(early.position.0).number(early.step.into()).build()
+}
+
+/// What the keys of all events begin with that came before this instance.
+pub(crate) fn early_of(key: &str) -> String {
+    Key::in_slice(slice_of(key)).hash(key).prefix()
+}
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+
+    /// Reads a row and writes it again: the same text.
+    fn pinned<T: Serialize + DeserializeOwned + Debug>(file: &str, golden: &str) -> T {
+        let read: T = serde_json::from_str(golden).unwrap_or_else(|e| panic!("{file}: {e}"));
+        assert_eq!(serde_json::to_string(&read).expect("it was read"), golden.trim(), "{file}");
+        read
+    }
+
+    macro_rules! golden {
+        ($($test:ident: $of:ty = [$($file:literal),+];)+) => { $(
+            #[test]
+            fn $test() {
+                $(pinned::<$of>($file, include_str!(concat!("../tests/golden/", $file, ".json")));)+
+            }
+        )+ };
+    }
+
+    golden! {
+        instances: Instance = ["instance", "instance-parked", "instance-ended"];
+        inputs: Noted = ["input-event", "input-refused", "input-refused-otherwise", "input-timer"];
+        associations: Found = ["association"];
+        timers: Waits = ["timer"];
+        commands: Sending = ["send"];
+        early_events: Early = ["early"];
+    }
+
+    #[test]
+    fn keys_are_pinned() {
+        let id = Uuid::from_u128(0xab);
+        assert_eq!(instance_key("t:1").as_deref(), Ok("0160:t%3A1"));
+        assert_eq!(input_key("t:1", id, 7).unwrap(), format!("0160:{}:{:020}", id.simple(), 7));
+        let of = Association::new("receipt", 7);
+        assert_eq!(association_key(&of, id).unwrap(), format!("5edea8a5d989dc77:{}", id.simple()));
+        let early = Early { key: "t:1".to_owned(), position: Position(9), step: 1 };
+        assert_eq!(early_key(&early).unwrap(), format!("0160:2806f68bafa4b0d5:{:020}:{:020}", 9, 1));
+        assert_eq!(timer_id(id, 1, 2).simple().to_string(), "1d7de126413d10fe089d25f7c130abc4");
+    }
+
+    #[test]
+    fn keys_of_any_length_have_rows_of_their_own() {
+        let long = ["ä", ":", "a", "\u{1}"].map(|c| c.repeat(255 / c.len()));
+        let mut keys: Vec<String> = long.iter().map(|key| instance_key(key).unwrap()).collect();
+        keys.extend(long.iter().map(|key| instance_key(&key[..key.len() - key.len() % 2 - 2]).unwrap()));
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), 8);
+    }
+}

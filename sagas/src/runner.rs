@@ -1,0 +1,85 @@
+//! A process among the processors of an app.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use es_core::processor::{Execution, Keeps, Opening, Runner, Session};
+use es_core::projection::Code;
+use es_core::store::EventFilter;
+use es_core::{AppBuilder, Backend, BoxError, RecordedEvent};
+
+use crate::definition::{Definition, Whom};
+use crate::message::Messages;
+use crate::process::Process;
+use crate::rows::Tables;
+use crate::session::ProcessSession;
+
+/// Events of one commit.
+const PAGE: usize = 500;
+
+/// `.process::<P>()` on the builder of an app.
+pub trait Processes: Sized {
+    /// A process, for events from now on.
+    #[must_use]
+    fn process<P: Process>(self) -> Self;
+}
+
+impl<B: Backend> Processes for AppBuilder<B> {
+    fn process<P: Process>(self) -> Self {
+        let app = P::wire(self).aggregate::<Messages>();
+        let backend = app.backend().clone();
+        match Tables::of(P::NAME) {
+            Ok(tables) => app.runner(ProcessRunner::<B, P> { backend, tables, process: PhantomData }),
+            Err(error) => app.check(move |_| vec![format!("process {}: {error}", P::NAME)]),
+        }
+    }
+}
+
+struct ProcessRunner<B, P> {
+    backend: Arc<B>,
+    tables: Tables,
+    process: PhantomData<fn() -> P>,
+}
+
+/// The definitions of a process, the newest first.
+pub(crate) fn definitions<P: Process>() -> Vec<Definition> {
+    std::iter::once(Definition::of::<P>()).chain(P::earlier()).collect()
+}
+
+impl<B: Backend, P: Process> Runner for ProcessRunner<B, P> {
+    fn name(&self) -> String {
+        P::NAME.to_owned()
+    }
+
+    fn filter(&self) -> EventFilter {
+        P::filter()
+    }
+
+    fn code(&self) -> Code {
+        P::code()
+    }
+
+    fn keeps(&self) -> Keeps {
+        Keeps::State
+    }
+
+    fn execution(&self) -> Execution {
+        let mut execution = Execution::default();
+        (execution.splits, execution.page) = (P::BY_KEY, PAGE);
+        execution
+    }
+
+    fn keys(&self, event: &RecordedEvent) -> Result<Vec<String>, BoxError> {
+        let key = |whom| match whom {
+            Whom::Key(key) => Some(key),
+            Whom::Found(_) => None,
+        };
+        let steps = Definition::of::<P>().steps(event)?;
+        Ok(steps.into_iter().filter_map(|step| key(step.whom)).collect())
+    }
+
+    fn open(&self, opening: Opening<'_>) -> Box<dyn Session> {
+        let (backend, tables) = (self.backend.clone(), self.tables.clone());
+        Box::new(ProcessSession::new(backend, tables, definitions::<P>(), opening))
+    }
+}

@@ -1,0 +1,9 @@
+//! Processes, in the fixture and on backends.
+
+#![expect(clippy::unwrap_used, reason = "in here, what is not there is a test that fails")]
+
+mod bank;
+mod engine;
+mod fixture;
+mod history;
+mod macros;
