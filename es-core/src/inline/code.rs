@@ -78,10 +78,11 @@ pub(super) async fn changes(
     if inline.is_empty() {
         return Ok(Changes::default());
     }
-    let head = patiently(node, async || node.backend.head().await).await.map_err(one)?;
+    let head = patiently(node, || node.backend.head()).await.map_err(one)?;
     let mut changes = Changes { head, ..Changes::default() };
     for (runner, backfill) in inline {
-        patiently(node, async || changes.settle(node, &**runner, *backfill).await).await.map_err(one)?;
+        let of_one = patiently(node, || Changes::of(node, &**runner, *backfill, head)).await.map_err(one)?;
+        changes.add(of_one);
     }
     if changes.wrong.is_empty() && node.settings.looks_on && changes.fences {
         let what = "this app only looks on, and handles other events in its inline projections: start one that works first";
@@ -91,47 +92,55 @@ pub(super) async fn changes(
 }
 
 impl Changes {
-    async fn settle(
-        &mut self,
+    /// Of one inline projection, with the log up to `head`.
+    async fn of(
         node: &NodeContext,
         runner: &dyn Runner,
         backfill: Backfill,
-    ) -> Result<(), StoreError> {
-        let head = self.head;
+        head: Position,
+    ) -> Result<Self, StoreError> {
+        let nothing = Self { head, ..Self::default() };
+        let refused = |why: String| Self { wrong: vec![why], head, ..Self::default() };
         let (backend, name, code) = (&*node.backend, runner.name(), runner.code());
         let known = Generations::read(backend, &name).await?.map(|row| row.value).unwrap_or_default();
         let stored = made_by(backend, &known.build(&name, known.current)).await?;
         let (before, now) = (stored.value.known(), backend.now().await?.as_microsecond());
         let is_like = before.is_some_and(|before| before.is_like(&code));
         match standing(before, &code, &name, &cluster::alive(backend).await?, now) {
-            Standing::Makes => return Ok(()),
-            Standing::StandsBy if is_like => return Ok(()),
+            Standing::Makes => return Ok(nothing),
+            Standing::StandsBy if is_like => return Ok(nothing),
             Standing::StandsBy => {
-                self.wrong.push(format!(
+                return Ok(refused(format!(
                     "{name} is inline, and a program is alive that handles more of it, or finds its rows by other keys: start \
                      that one; or stop it first, if this one is to take its place"
-                ));
-                return Ok(());
+                )));
             }
             Standing::IsNewer | Standing::IsLeft => {}
         }
+        let mut absent_before = Vec::new();
         match Missed::default().find(backend, runner, before, head).await? {
             Some(why) if backfill != Backfill::Skip => {
-                self.wrong.push(format!(
+                return Ok(refused(format!(
                     "{name}: {why}; what is inline is not rebuilt in place: end that with `.retire_inline({name:?})`, let a \
                      processor rebuild it, and make it inline again"
-                ));
-                return Ok(());
+                )));
             }
             Some(why) => {
                 tracing::warn!(projection = name, why, "goes on without the events that were passed");
             }
-            None => self.absent.extend(before.into_iter().flat_map(|before| absent(before, &code))),
+            None => absent_before.extend(before.into_iter().flat_map(|before| absent(before, &code))),
         }
-        self.fences |= before.is_some() && !is_like;
-        self.rows
-            .push(TakeOver::from(before).record(backend, &stored, &code, head, node.settings.lease).await?);
-        Ok(())
+        let fences = before.is_some() && !is_like;
+        let row = TakeOver::from(before).record(backend, &stored, &code, head, node.settings.lease).await?;
+        Ok(Self { rows: vec![row], fences, head, absent: absent_before, wrong: Vec::new() })
+    }
+
+    fn add(&mut self, other: Self) {
+        let Self { rows, fences, head: _, absent, wrong } = other;
+        self.rows.extend(rows);
+        self.fences |= fences;
+        self.absent.extend(absent);
+        self.wrong.extend(wrong);
     }
 }
 

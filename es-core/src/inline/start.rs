@@ -85,13 +85,13 @@ pub(crate) async fn may_start(
 
 /// The set that is stored.
 pub(super) async fn read(node: &NodeContext) -> Result<InlineSet, StoreError> {
-    patiently(node, async || InlineSet::read(&*node.backend).await).await
+    patiently(node, || InlineSet::read(&*node.backend)).await
 }
 
 /// Every app needs to know this to start, so a store that does not answer once is asked again.
-pub(super) async fn patiently<T>(
+pub(super) async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
     node: &NodeContext,
-    mut ask: impl AsyncFnMut() -> Result<T, StoreError>,
+    ask: impl Fn() -> F,
 ) -> Result<T, StoreError> {
     let policy = RetryPolicy::default();
     for tried in 1.. {

@@ -33,7 +33,7 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
     // Without a key there is no process, and the mistake is reported already.
     let Some(key) = key else { return TokenStream::new() };
     let reads: Vec<ReadHandler> = events.into_iter().map(|handler| handler.read).collect();
-    let filter = dispatch::filter(es, &reads, text);
+    let filter = dispatch::filter(es, &reads, text, |_| None);
     let steps = dispatch::each(es, &reads, |handler| {
         let at = written_at(handler.payload.span());
         let sagas = respan(sagas.clone(), at);
