@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::data::Data;
 use crate::definition::{Definition, RawStep, Whom};
 use crate::instance::{Changes, Instance, Moment, ToSend};
+use crate::journal;
 use crate::next::Association;
 use crate::process::{self, AfterEnd, Elapsed, RefusedCommand, Rejected};
 use crate::rows::{
@@ -166,6 +167,10 @@ impl Book {
             Some(Instance { ended: true, ends: Some(end), .. }) => {
                 step.starts && again && event.place() > *end
             }
+            Some(instance) if newest && definition_of(&self.definitions, instance).is_none() => {
+                self.note_event(key, event);
+                return Ok(());
+            }
             Some(instance) if instance.version != version || step.starts && instance.is_running() => {
                 return Ok(());
             }
@@ -216,8 +221,18 @@ impl Book {
 
     fn take_event(&mut self, key: &str, event: &RecordedEvent, nth: u32, step: &RawStep<'_>) {
         let moment = Moment { at: event.recorded_at, head: event.place() };
-        let noted = Noted::new(moment, Input::Event { position: event.place(), step: nth });
+        let noted = Noted::new(moment, Input::Event { position: event.place(), step: Some(nth) });
         self.input(key, noted, Some(step), Some(&Metadata::caused_by(event)));
+    }
+
+    /// There is no code for the instance: the event waits for a program that has it, and which says what it means.
+    fn note_event(&mut self, key: &str, event: &RecordedEvent) {
+        let moment = Moment { at: event.recorded_at, head: event.place() };
+        let noted = Noted::new(moment, Input::Event { position: event.place(), step: None });
+        let mut before = self.inputs.iter().rev().filter(|(of, ..)| of == key);
+        if before.next().is_none_or(|(_, _, _, last)| last.input != noted.input) {
+            self.input(key, noted, None, None);
+        }
     }
 
     /// Another input of an instance: noted, and taken in unless others wait before it.
@@ -313,10 +328,7 @@ impl Book {
             let definition = definition_of(&self.definitions, now).cloned();
             let steps = definition.zip(event).map(|(definition, event)| definition.steps(event));
             let steps = steps.and_then(Result::ok).unwrap_or_default();
-            let step = match noted.input {
-                Input::Event { step, .. } => steps.get(step as usize),
-                _ => None,
-            };
+            let step = journal::step_of(now, noted, &steps);
             self.take(key, noted, step, event.map(Metadata::caused_by).as_ref());
             self.touched.insert(key.to_owned());
         }
@@ -566,6 +578,10 @@ pub(crate) fn apply(
     let reply = match &noted.input {
         Input::Event { .. } if instance.is_running() => match step {
             Some(step) => step.call(instance.state.as_ref())?,
+            None if matches!(noted.input, Input::Event { step: None, .. }) => {
+                instance.pass();
+                return Ok(Vec::new());
+            }
             None => return Err("its event means nothing to this program any more".into()),
         },
         Input::Timer { name, input, ordinal } => {

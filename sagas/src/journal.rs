@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use es_core::RecordedEvent;
 use es_core::store::{EventStore, Position, Row, RowStore, Span, StoreError, is_full};
 
+use crate::definition::{RawStep, Whom};
 use crate::instance::Instance;
 use crate::rows::{Input, Noted, Tables, input_key};
 
@@ -24,6 +25,23 @@ pub(crate) async fn behind(
     let number = |key: &str| key.rsplit(':').next().and_then(|n| n.parse().ok()).unwrap_or_default();
     let rows = page.into_iter().map(|row| Ok((number(&row.key), tables.inputs.decode(row)?)));
     Ok((rows.collect::<Result<_, StoreError>>()?, full))
+}
+
+/// Which step of its event an input of an instance is.
+pub(crate) fn step_of<'s, 'e>(
+    of: &Instance,
+    noted: &Noted,
+    steps: &'s [RawStep<'e>],
+) -> Option<&'s RawStep<'e>> {
+    let means = |step: &&RawStep<'_>| match &step.whom {
+        Whom::Key(key) => *key == of.key,
+        Whom::Found(association) => of.associations.contains(association),
+    };
+    match noted.input {
+        Input::Event { step: Some(nth), .. } => steps.get(nth as usize),
+        Input::Event { step: None, .. } => steps.iter().find(means),
+        _ => None,
+    }
 }
 
 /// The events of some inputs.

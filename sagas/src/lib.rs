@@ -36,6 +36,7 @@ mod step;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod verb;
+mod versions;
 
 pub use self::ask::{AskError, Ticket};
 pub use self::data::Data;

@@ -207,7 +207,7 @@ impl Instances {
             return Ok(None);
         }
         let moment = Moment { at: event.recorded_at, head: position };
-        Ok(Some((1, Noted::new(moment, Input::Event { position, step: 0 }))))
+        Ok(Some((1, Noted::new(moment, Input::Event { position, step: Some(0) }))))
     }
 
     /// One input: taken in, or only noted.
@@ -227,13 +227,13 @@ impl Instances {
             return Ok(());
         }
         let mut steps: Vec<RawStep<'_>> = Vec::new();
-        let mut nth = 0;
-        if let Input::Event { position, step } = &noted.input {
+        if let Input::Event { position, .. } = &noted.input {
             let event =
                 events.get(position).ok_or_else(|| format!("there is no event at {position} any more"))?;
-            (steps, nth) = (definition(&self.definitions, folded)?.steps(event)?, *step as usize);
+            steps = definition(&self.definitions, folded)?.steps(event)?;
         }
-        drop(apply(&self.definitions, folded, noted, steps.get(nth))?);
+        let step = journal::step_of(folded, noted, &steps);
+        drop(apply(&self.definitions, folded, noted, step)?);
         Ok(())
     }
 }

@@ -10,6 +10,7 @@
 //! | `hot.process.lagging.NAME` | slice, id | an instance that has inputs to take in |
 //! | `hot.process.requests.NAME` | slice, id of the request | what an operator [asks](Request) for |
 //! | `process.requests.NAME` | slice, id, id of the request | what became of it |
+//! | `process.versions.NAME` | version | a program with this version has begun to work |
 //! | `process.early.NAME` | slice, hash of the key, position, step | an event that came before its instance |
 //!
 //! The slice is that of the instance's key, so all rows of an instance belong to the range that works on it.
@@ -43,6 +44,7 @@ pub(crate) struct Tables {
     pub(crate) timers: Queue<Waits>,
     pub(crate) sends: Table<Sending>,
     pub(crate) early: Table<Early>,
+    pub(crate) versions: Table<Begun>,
     /// Of keys of instances.
     pub(crate) lagging: Table<String>,
     pub(crate) requests: Table<Request>,
@@ -80,6 +82,12 @@ pub(crate) enum Instead {
     End(Position),
 }
 
+/// A version of a definition whose instances there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Begun {
+    pub(crate) version: u32,
+}
+
 /// What an operator asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Request {
@@ -103,8 +111,12 @@ pub(crate) struct Answered {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Input {
-    /// An event, and which of its steps.
-    Event { position: Position, step: u32 },
+    /// An event, and which of its steps; `None`: there was no code for the instance, whose own definition says so.
+    Event {
+        position: Position,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<u32>,
+    },
     /// A command of it was refused: the input that it came from, and its place.
     Refused { input: u64, ordinal: u32, command: NamedCommand, why: Rejected<Data> },
     /// The time of a timer has come: by which input it was set, and which of its effects it was.
@@ -181,6 +193,7 @@ impl Tables {
             timers: Queue::new(&table("timers"))?,
             sends: Table::new(format!("{HOT}{}", table("sends")))?,
             early: Table::new(table("early"))?,
+            versions: Table::new(table("versions"))?,
             lagging: Table::new(format!("{HOT}{}", table("lagging")))?,
             requests: Table::new(format!("{HOT}{}", table("requests")))?,
             answered: Table::new(table("requests"))?,
@@ -296,10 +309,11 @@ mod tests {
 
     golden! {
         instances: Instance = ["instance", "instance-parked", "instance-ended"];
-        inputs: Noted = ["input-event", "input-refused", "input-refused-otherwise", "input-timer", "input-verb"];
+        inputs: Noted = ["input-event", "input-event-unread", "input-refused", "input-refused-otherwise", "input-timer", "input-verb"];
         associations: Found = ["association"];
         timers: Waits = ["timer"];
         commands: Sending = ["send", "send-held"];
+        versions: Begun = ["version"];
         requests: Request = ["request"];
         answers: Answered = ["request-done", "request-refused"];
         early_events: Early = ["early"];

@@ -152,6 +152,11 @@ async fn prepare(
         return Ok(unprepared);
     }
     for (runner, _) in runners {
+        let found = runner.check().await.unwrap_or_else(|error| vec![crate::chain(&*error)]);
+        wrong.extend(found.into_iter().map(|line| format!("{}: {line}", runner.name())));
+    }
+    all_right(std::mem::take(&mut wrong)).map_err(|StartError(wrong)| wrong)?;
+    for (runner, _) in runners {
         let prepared = match processor::settle_name(&*node.backend, &**runner, node.settings).await {
             Ok(false) => processor::prepare(&*node.backend, &**runner).await,
             settled => settled.map(drop),

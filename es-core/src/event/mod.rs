@@ -9,7 +9,6 @@ mod tags;
 
 use bytes::Bytes;
 
-
 pub use self::error::{DecodeError, DecodeProblem, EncodeError, is_of_a_newer_program};
 pub use self::metadata::Metadata;
 pub use self::names::{EventId, Name, Position, StreamId, Version};

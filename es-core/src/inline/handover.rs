@@ -382,7 +382,14 @@ impl BecomeInline<'_> {
     }
 
     fn open(&self, build: &Build, share: &Share<Checkpoint>) -> Box<dyn Session> {
-        self.node.open(&**self.runner, &ProcessorOptions::default(), build, share.slices, &Arc::default(), &Arc::default())
+        self.node.open(
+            &**self.runner,
+            &ProcessorOptions::default(),
+            build,
+            share.slices,
+            &Arc::default(),
+            &Arc::default(),
+        )
     }
 
     async fn flush(

@@ -114,7 +114,50 @@ impl Errand {
     }
 }
 
-struct Desk<B> {
+/// The same, by a later program.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Later {
+    inquiries: u32,
+}
+
+#[sagas::process(name = "errand", version = 2, key = String)]
+impl Later {
+    #[starts(by = id)]
+    fn requested(&mut self, e: &Requested) -> Next<Self> {
+        Next::wait().associate("receipt", &e.id)
+    }
+
+    #[on(by = receipt, via = "receipt")]
+    fn inquired(&mut self, _: &Inquired) -> Next<Self> {
+        self.inquiries += 1;
+        Next::wait()
+    }
+}
+
+/// And by one that knows both.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Both {
+    inquiries: u32,
+}
+
+#[sagas::process(name = "errand", version = 2, key = String, sends(Ring), earlier(Errand))]
+impl Both {
+    #[starts(by = id)]
+    fn requested(&mut self, e: &Requested) -> Next<Self> {
+        Next::wait().associate("receipt", &e.id)
+    }
+
+    #[on(by = receipt, via = "receipt")]
+    fn inquired(&mut self, _: &Inquired) -> Next<Self> {
+        self.inquiries += 1;
+        Next::wait()
+    }
+}
+
+type Wire<B> = fn(AppBuilder<B>) -> AppBuilder<B>;
+
+struct Desk<B: Backend> {
+    wire: Wire<B>,
     backend: B,
     clock: TestClock,
     app: App,
@@ -123,21 +166,23 @@ struct Desk<B> {
 
 impl<B: Backend + Clone> Desk<B> {
     async fn open(backend: B, clock: TestClock) -> Self {
-        let app = Self::begin(&backend, &clock).await;
+        Self::with(backend, clock, AppBuilder::process::<Errand>).await
+    }
+
+    async fn with(backend: B, clock: TestClock, wire: Wire<B>) -> Self {
+        let app = Self::begin(&backend, &clock, wire).await.unwrap();
         let instances = Instances::of::<Errand>(backend.clone()).unwrap();
-        Self { backend, clock, app, instances }
+        Self { wire, backend, clock, app, instances }
     }
 
-    fn wired(backend: &B, clock: &TestClock) -> AppBuilder<B> {
-        let app = App::on(backend.clone()).clock(clock.clone()).lease(Duration::from_secs(2));
-        app.aggregate::<Account>().process::<Errand>()
-    }
-
-    async fn begin(backend: &B, clock: &TestClock) -> App {
+    /// Refused only for what the store does not mend.
+    async fn begin(backend: &B, clock: &TestClock, wire: Wire<B>) -> Result<App, String> {
         loop {
-            match Self::wired(backend, clock).start().await {
-                Ok(app) => return app,
-                Err(error) => assert!(error.to_string().contains("could not be done now"), "{error}"),
+            let app = App::on(backend.clone()).clock(clock.clone()).lease(Duration::from_secs(2));
+            match wire(app.aggregate::<Account>().aggregate::<Till>()).start().await {
+                Ok(app) => return Ok(app),
+                Err(error) if error.to_string().contains("could not be done now") => {}
+                Err(error) => return Err(error.to_string()),
             }
         }
     }
@@ -146,7 +191,13 @@ impl<B: Backend + Clone> Desk<B> {
     async fn meanwhile<F: Future<Output = ()>>(self, what: impl FnOnce(B, Instances) -> F) -> Self {
         self.app.shutdown(PATIENCE).await;
         what(self.backend.clone(), self.instances.clone()).await;
-        Self::open(self.backend, self.clock).await
+        Self::with(self.backend, self.clock, self.wire).await
+    }
+
+    /// Another program takes its place.
+    async fn then(self, wire: Wire<B>) -> Self {
+        self.app.shutdown(PATIENCE).await;
+        Self::with(self.backend, self.clock, wire).await
     }
 
     async fn send<C: Command>(&self, id: &str, command: C)
@@ -404,7 +455,78 @@ async fn a_command_that_fails_for_good_waits_for_an_operator<B: Backend + Clone>
     desk.app.shutdown(PATIENCE).await;
 }
 
+async fn instances_keep_their_version_and_a_program_without_it_does_not_start<B: Backend + Clone>(
+    backend: B,
+    clock: TestClock,
+) {
+    let (old, new) = (a_key("old"), a_key("new"));
+    let desk = Desk::open(backend, clock).await;
+    desk.request(&old).await;
+    desk.until(&old, |shown| shown.status.inputs == 1).await;
+    desk.app.shutdown(PATIENCE).await;
+    let refused = Desk::begin(&desk.backend, &desk.clock, AppBuilder::process::<Later>).await;
+    let why = refused.expect_err("it has no code for what is there");
+    assert!(
+        why.contains("1 instances of version 1") && why.contains(&old) && why.contains("`earlier`"),
+        "{why}"
+    );
+    let desk = Desk::with(desk.backend, desk.clock, AppBuilder::process::<Both>).await;
+    desk.request(&new).await;
+    desk.until(&new, |shown| shown.status.version == 2).await;
+    for key in [&old, &new] {
+        desk.inquire(key).await;
+    }
+    desk.until(&new, |shown| shown.status.inputs == 2).await;
+    desk.until(&old, |shown| shown.status.version == 1 && state(shown).inquiries == 1).await;
+    // An event that only the earlier definition handles still comes to its instances.
+    desk.send("till", Ring { errand: old.clone() }).await;
+    desk.until(&old, |shown| state(shown).rung == 1).await;
+    desk.done(&old, Verb::End).await;
+    // It handles less, so it waits until nobody is believed to be there who handles more.
+    desk.app.shutdown(PATIENCE).await;
+    desk.clock.advance(Duration::from_secs(60));
+    let desk = Desk::with(desk.backend, desk.clock, AppBuilder::process::<Later>).await;
+    desk.inquire(&new).await;
+    desk.until(&new, |shown| shown.status.inputs == 3).await;
+    desk.app.shutdown(PATIENCE).await;
+}
+
+async fn an_instance_without_code_waits_for_it<B: Backend + Clone>(backend: B, clock: TestClock) {
+    let (old, new) = (a_key("old"), a_key("new"));
+    let desk = Desk::with(backend, clock, AppBuilder::process::<Later>).await;
+    for key in [&old, &new] {
+        desk.request(key).await;
+        desk.until(key, |shown| shown.status.inputs == 1).await;
+    }
+    // One of a program that this one was never told of.
+    let table = Table::<Value>::new("process.instances.errand").unwrap();
+    loop {
+        let Ok(rows) = table.all(&desk.backend).await else { continue };
+        let Row { key, rev, mut value } = rows.into_iter().find(|row| row.value["key"] == *old).unwrap();
+        value["version"] = 1.into();
+        value["state"] = serde_json::to_value(Errand::default()).unwrap();
+        if write_rows(&desk.backend, vec![table.put(&Row { key, rev, value }).unwrap()]).await.is_ok() {
+            break;
+        }
+    }
+    // The first of them takes nothing in; the others go on.
+    for key in [&old, &new, &old] {
+        desk.inquire(key).await;
+    }
+    desk.until(&new, |shown| shown.status.inputs == 2 && shown.status.waiting == 0).await;
+    let instances = Instances::of::<Later>(desk.backend.clone()).unwrap();
+    let desk = Desk { instances, ..desk };
+    let shown = desk.until(&old, |shown| shown.status.waiting == 2).await;
+    assert!(!parked(&shown) && matches!(shown.waits[0], WaitsFor::Code { version: 1 }), "{shown:?}");
+    let desk = desk.then(AppBuilder::process::<Both>).await;
+    let shown = desk.until(&old, |shown| shown.status.waiting == 0).await;
+    assert_eq!((shown.status.version, state(&shown).inquiries), (1, 2));
+    desk.app.shutdown(PATIENCE).await;
+}
+
 on_each_store! {
+    instances_keep_their_version_and_a_program_without_it_does_not_start
+    an_instance_without_code_waits_for_it
     a_parked_instance_is_retried_and_an_input_is_skipped
     timers_associations_and_ends_are_in_the_operators_hands
     a_command_that_fails_for_good_waits_for_an_operator

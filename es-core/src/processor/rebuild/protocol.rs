@@ -493,7 +493,8 @@ mod tests {
         let left = Change::Freeze(Freeze { until, by: Some(gone), holds: true, at: None });
         drop(builds.update(&left, With::Alone { needs: None }).await.unwrap().unwrap());
         assert!(builds.at_one_position(2).await.unwrap().is_some());
-        let for_ever = Change::Freeze(Freeze { until: Some(i64::MAX), by: Some(held), holds: false, at: None });
+        let for_ever =
+            Change::Freeze(Freeze { until: Some(i64::MAX), by: Some(held), holds: false, at: None });
         drop(builds.update(&for_ever, With::Alone { needs: None }).await.unwrap().unwrap());
         let refused = builds.at_one_position(2).await.unwrap_err();
         assert!(matches!(refused, ProcessorError::Switching { .. }), "{refused}");
