@@ -22,6 +22,11 @@ use crate::verb::Verb;
 
 /// Events that may wait for one instance to start.
 const MAX_EARLY: usize = 1_000;
+/// Rows and bytes of one commit, about. What one event leads to is never torn.
+const MAX_ROWS: usize = 2_000;
+const MAX_BYTES: usize = 4 << 20;
+/// What a row takes beside what is counted, about, in bytes.
+const A_ROW: usize = 300;
 
 /// Instances in memory.
 #[derive(Debug)]
@@ -40,6 +45,9 @@ pub(crate) struct Book {
     lagging: BTreeSet<String>,
     /// Inputs that something else is done in the place of.
     marked: Vec<Row<Noted>>,
+    /// Rows of timers and associations, and bytes of states and commands, that wait for the flush, about.
+    beside: usize,
+    bytes: usize,
     /// Rows of events that waited, and wait no more.
     gone: Vec<(String, u64)>,
 }
@@ -74,6 +82,8 @@ impl Book {
             early: BTreeMap::new(),
             lagging: BTreeSet::new(),
             marked: Vec::new(),
+            beside: 0,
+            bytes: 0,
             gone: Vec::new(),
         }
     }
@@ -268,13 +278,18 @@ impl Book {
             Ok(sends) => {
                 let metadata = metadata.unwrap_or(&now.origin);
                 let sending = |send| Sending { send, metadata: metadata.clone(), trouble: None };
-                self.sends.extend(sends.into_iter().map(sending));
+                let sends: Vec<Sending> = sends.into_iter().map(sending).collect();
+                self.bytes +=
+                    sends.iter().map(|sending| json_len(&sending.send.command.payload)).sum::<usize>();
+                self.sends.extend(sends);
             }
             Err(error) => {
                 next = now.clone();
                 next.park(&chain(&*error), noted.at);
             }
         }
+        self.beside += Changes::between(Some(now), Some(&next)).len();
+        self.bytes += next.state.as_ref().map_or(0, |state| state.text().len());
         let before = std::mem::replace(now, next).associations;
         let after = &now.associations;
         for gone in before.difference(after) {
@@ -320,7 +335,8 @@ impl Book {
         id: &dyn Fn() -> Uuid,
     ) {
         for (number, Row { value: noted, .. }) in inputs {
-            let Some(now) = self.now(key).filter(|now| now.lags() && now.taken + 1 == *number) else { break };
+            let is_next = |now: &&Instance| now.lags() && now.taken + 1 == *number;
+            let Some(now) = self.now(key).filter(is_next).filter(|_| !self.is_full()) else { break };
             let event = match noted.input {
                 Input::Event { position, .. } => events.get(&position),
                 _ => None,
@@ -438,7 +454,14 @@ impl Book {
             + self.inputs.len()
             + self.sends.len()
             + self.marked.len()
+            + self.beside
             + self.early.values().map(new).sum::<usize>()
+    }
+
+    /// Whether it is enough for one commit.
+    pub(crate) fn is_full(&self) -> bool {
+        let rows = self.waiting();
+        rows >= MAX_ROWS || self.bytes + rows * A_ROW >= MAX_BYTES
     }
 
     /// What is to be written, and when the first of the timers in there is due.
@@ -497,6 +520,7 @@ impl Book {
         self.inputs.clear();
         self.marked.clear();
         self.gone.clear();
+        (self.beside, self.bytes) = (0, 0);
         for (key, waiting) in &mut self.early {
             for Waiting { step, event, row } in waiting {
                 let early = Early { key: key.clone(), position: event.place(), step: *step };
@@ -624,4 +648,22 @@ fn done(verb: &Verb, instance: &mut Instance, moment: Moment) -> Result<(), BoxE
         Verb::Associate(_) | Verb::Retry | Verb::Skip { .. } | Verb::Fire { .. } => {}
     }
     Ok(())
+}
+
+/// Bytes of a value as JSON.
+fn json_len(value: &serde_json::Value) -> usize {
+    struct Counts(usize);
+    impl std::io::Write for Counts {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counts = Counts(0);
+    // Nothing there fails.
+    drop(serde_json::to_writer(&mut counts, value));
+    counts.0
 }

@@ -54,6 +54,7 @@ trait Erased: Send + Sync {
     fn name(&self) -> &'static str;
     fn version(&self) -> u32;
     fn after_end(&self) -> AfterEnd;
+    fn stashes(&self) -> bool;
     fn filter(&self) -> EventFilter;
     fn code(&self) -> Code;
     fn steps<'e>(&self, event: &'e RecordedEvent) -> Result<Vec<RawStep<'e>>, BoxError>;
@@ -76,6 +77,11 @@ impl Definition {
 
     pub(crate) fn after_end(&self) -> AfterEnd {
         self.0.after_end()
+    }
+
+    /// Whether events wait for an instance that is not there, or has not ended yet.
+    pub(crate) fn stashes(&self) -> bool {
+        self.0.stashes() || self.after_end() == AfterEnd::Again
     }
 
     pub(crate) fn steps<'e>(&self, event: &'e RecordedEvent) -> Result<Vec<RawStep<'e>>, BoxError> {
@@ -131,6 +137,10 @@ impl<P: Process> Erased for Of<P> {
 
     fn after_end(&self) -> AfterEnd {
         P::AFTER_END
+    }
+
+    fn stashes(&self) -> bool {
+        P::STASHES
     }
 
     fn filter(&self) -> EventFilter {

@@ -270,6 +270,11 @@ pub(crate) struct Changes<'i> {
 }
 
 impl<'i> Changes<'i> {
+    /// How many rows change.
+    pub(crate) const fn len(&self) -> usize {
+        self.set.len() + self.cleared.len() + self.associated.len() + self.dissociated.len()
+    }
+
     /// `None`: there is none. Both are of one incarnation.
     pub(crate) fn between(before: Option<&'i Instance>, after: Option<&'i Instance>) -> Self {
         let mut changes = Self::default();

@@ -1,6 +1,6 @@
 //! The work on a range of a process: events, answers and timers in, one commit out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,10 +8,13 @@ use async_trait::async_trait;
 use es_core::command::Sender;
 use es_core::event::is_of_a_newer_program;
 use es_core::id::Ids;
+use es_core::limits::PAGE_BYTES;
 use es_core::processor::{Admission, Failure, Opening, Session, Slices};
 use es_core::store::keys::{Key, behind};
 use es_core::store::queue::Marks;
-use es_core::store::{Commit, CommitError, Position, Row, RowWrite, Span, StoreError, Table, is_full};
+use es_core::store::{
+    Commit, CommitError, PageItem, Position, Row, RowWrite, Span, StoreError, Table, is_full,
+};
 use es_core::{Backend, BoxError, RecordedEvent, Timestamp};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
@@ -23,7 +26,7 @@ use crate::definition::{Definition, RawStep, Whom};
 use crate::instance::Moment;
 use crate::journal;
 use crate::next::Association;
-use crate::outbox::{Came, Outbox};
+use crate::outbox::{Came, Outbox, Sent};
 use crate::process::Early;
 use crate::rows::{
     Answered, Request, Sending, Tables, Trouble, answered_key, early_of, found_by, instance_key, of_instance,
@@ -38,8 +41,12 @@ const OF_A_SLICE: usize = 32;
 const AT_ONCE: usize = 500;
 /// Rows that are read together.
 const PAGE: usize = 1_000;
+/// Spans of keys that are read together.
+const SPANS: usize = 500;
 /// Commands that are on their way or wait for that, about. The others are only in the store.
 const IN_MEMORY: usize = 10_000;
+/// Rows of one commit beside those of instances.
+const MAX_ROWS: usize = 1_000;
 /// Requests that are done at once, and how often they are looked up in any case.
 const REQUESTS: usize = 50;
 const LOOK: Duration = Duration::from_secs(1);
@@ -60,6 +67,8 @@ pub(crate) struct ProcessSession<B> {
     sent_to: Option<String>,
     /// Commands were not put in, because there were too many.
     left_behind: bool,
+    /// What commands have come to, and was not taken in.
+    came: VecDeque<Sent>,
     /// Commands that are to be sent again, or not, once their rows are written.
     rewritten: Vec<Row<Sending>>,
     /// Instances whose commands are sent again.
@@ -112,6 +121,7 @@ impl<B: Backend> ProcessSession<B> {
             outbox: Outbox::new(sender.clone(), opening.ids.clone(), wake.clone()),
             sent_to: Some(Key::in_slice(opening.slices.first).prefix()),
             left_behind: false,
+            came: VecDeque::new(),
             rewritten: Vec::new(),
             released: Vec::new(),
             requests,
@@ -165,6 +175,9 @@ impl<B: Backend> ProcessSession<B> {
         keys.retain(|key| self.slices.has(key));
         keys.extend(self.found(&associations).await?);
         self.load(keys).await?;
+        if !self.book.definitions()[0].stashes() {
+            return Ok(());
+        }
         let meant = |Planned { step, .. }: &&Planned<'_>| step.starts || step.early == Early::Stash;
         let key = |Planned { step, .. }: &Planned<'_>| match &step.whom {
             Whom::Key(key) => Some(key.clone()),
@@ -178,15 +191,11 @@ impl<B: Backend> ProcessSession<B> {
 
     /// The keys of the instances that associations find, as it is stored.
     async fn found(&self, associations: &BTreeSet<Association>) -> Result<Vec<String>, StoreError> {
-        let mut keys = Vec::new();
-        for association in associations {
-            let prefix = found_by(association);
-            let found = self.under(&self.tables.associations, &prefix, behind(&prefix)).await?;
-            // The key of the row has a hash, which proves nothing.
-            let is = found.into_iter().filter(|row| row.value.association == *association);
-            keys.extend(is.map(|row| row.value.key));
-        }
-        Ok(keys)
+        let found = self.below(&self.tables.associations, associations.iter().map(found_by)).await?;
+        // The key of the row has a hash, which proves nothing.
+        let is =
+            found.into_iter().map(|row| row.value).filter(|found| associations.contains(&found.association));
+        Ok(is.map(|found| found.key).collect())
     }
 
     /// All rows between two keys.
@@ -196,20 +205,49 @@ impl<B: Backend> ProcessSession<B> {
         after: &str,
         before: String,
     ) -> Result<Vec<Row<T>>, StoreError> {
-        let (mut rows, mut after) = (Vec::new(), after.to_owned());
-        loop {
-            let span = Span { after, before: Some(before.clone()), limit: PAGE };
-            let page = self.backend.scan_many(table.name(), &[span]).await?.pop().unwrap_or_default();
-            let full = is_full(&page, PAGE);
-            let last = page.last().map(|row| row.key.clone());
-            for row in page {
-                rows.push(table.decode(row)?);
-            }
-            match last {
-                Some(last) if full => after = last,
-                _ => return Ok(rows),
-            }
+        self.among(table, vec![Span { after: after.to_owned(), before: Some(before), limit: PAGE }]).await
+    }
+
+    /// All rows whose keys begin with one of some texts.
+    async fn below<T: DeserializeOwned>(
+        &self,
+        table: &Table<T>,
+        prefixes: impl Iterator<Item = String> + Send,
+    ) -> Result<Vec<Row<T>>, StoreError> {
+        let span = |after: String| Span { before: Some(behind(&after)), after, limit: PAGE };
+        let (spans, mut rows) = (prefixes.map(span).collect::<Vec<_>>(), Vec::new());
+        for spans in spans.chunks(SPANS) {
+            rows.extend(self.among(table, spans.to_vec()).await?);
         }
+        Ok(rows)
+    }
+
+    /// All rows of some spans, read together.
+    async fn among<T: DeserializeOwned>(
+        &self,
+        table: &Table<T>,
+        mut spans: Vec<Span>,
+    ) -> Result<Vec<Row<T>>, StoreError> {
+        let mut rows = Vec::new();
+        while !spans.is_empty() {
+            // Each has the same part of the bytes of a page, and may have been cut by that.
+            let share = PAGE_BYTES / spans.len();
+            let pages = self.backend.scan_many(table.name(), &spans).await?;
+            let mut cut = Vec::new();
+            for (span, page) in spans.into_iter().zip(pages) {
+                let bytes: usize = page.iter().map(PageItem::size).sum();
+                if let Some(last) = page.last()
+                    && (is_full(&page, PAGE) || bytes >= share)
+                {
+                    cut.push(Span { after: last.key.clone(), ..span });
+                }
+                for row in page {
+                    rows.push(table.decode(row)?);
+                }
+            }
+            spans = cut;
+        }
+        Ok(rows)
     }
 
     /// Reads instances that are not kept.
@@ -231,15 +269,8 @@ impl<B: Backend> ProcessSession<B> {
         if keys.is_empty() {
             return Ok(());
         }
-        let span = |key: &String| {
-            let prefix = early_of(key);
-            Span { before: Some(behind(&prefix)), after: prefix, limit: PAGE }
-        };
-        let spans: Vec<Span> = keys.iter().map(span).collect();
-        let found = self.backend.scan_many(self.tables.early.name(), &spans).await?;
         let mut rows = BTreeMap::new();
-        for row in found.into_iter().flatten() {
-            let row = self.tables.early.decode(row)?;
+        for row in self.below(&self.tables.early, keys.iter().map(|key| early_of(key))).await? {
             rows.entry((row.value.position, row.value.step)).or_insert_with(Vec::new).push(row);
         }
         let positions: BTreeSet<Position> = rows.keys().map(|(position, _)| *position).collect();
@@ -268,7 +299,7 @@ impl<B: Backend> ProcessSession<B> {
 
     /// What was not answered is sent again, as much of it at a time as fits into memory.
     async fn resume(&mut self) -> Result<(), BoxError> {
-        if self.left_behind && self.outbox.len() == 0 {
+        if self.left_behind && self.outbox.len() + self.came.len() == 0 {
             self.left_behind = false;
             self.sent_to = Some(Key::in_slice(self.slices.first).prefix());
         }
@@ -299,13 +330,16 @@ impl<B: Backend> ProcessSession<B> {
 
     /// Takes in what commands have come to.
     async fn take_answers(&mut self, moment: Moment) -> Result<bool, BoxError> {
-        let came = self.outbox.came(AT_ONCE);
-        let more = came.len() == AT_ONCE;
-        let keys: BTreeSet<String> = came.iter().map(|(row, _)| row.value.send.key.clone()).collect();
+        let left = AT_ONCE - self.came.len().min(AT_ONCE);
+        self.came.extend(self.outbox.came(left));
+        let more = self.came.len() == AT_ONCE;
+        let keys: BTreeSet<String> = self.came.iter().map(|(row, _)| row.value.send.key.clone()).collect();
         self.load(keys.clone()).await?;
         self.load_early_of_ended(keys).await?;
         let ids = self.ids.clone();
-        for (mut row, came) in came {
+        while !self.is_full()
+            && let Some((mut row, came)) = self.came.pop_front()
+        {
             match came {
                 Came::Answer(why) => {
                     self.book.answered(&row.value.send, why, moment, &|| ids.next());
@@ -322,7 +356,7 @@ impl<B: Backend> ProcessSession<B> {
                 }
             }
         }
-        Ok(more)
+        Ok(more || !self.came.is_empty())
     }
 
     /// Reads what waits for instances that may have ended by now, where another one may begin.
@@ -394,6 +428,11 @@ impl<B: Backend> ProcessSession<B> {
         Ok(())
     }
 
+    /// Whether what waits for the flush is enough for one commit.
+    fn is_full(&self) -> bool {
+        self.book.is_full() || self.rows.len() >= MAX_ROWS
+    }
+
     /// Instances take in what has waited for them. Whether there is more of it.
     async fn catch_up(&mut self) -> Result<bool, BoxError> {
         if !self.knows_lagging {
@@ -408,7 +447,7 @@ impl<B: Backend> ProcessSession<B> {
         self.load_early_of_ended(keys.iter().cloned().collect()).await?;
         let ids = self.ids.clone();
         for key in &keys {
-            let Some(now) = self.book.now(key).cloned() else { continue };
+            let Some(now) = self.book.now(key).filter(|_| !self.is_full()).cloned() else { continue };
             let (inputs, _) = journal::behind(&*self.backend, &self.tables, &now, now.taken, INPUTS).await?;
             let events = journal::events(&*self.backend, inputs.iter().map(|(_, row)| &row.value)).await?;
             self.book.catch_up(key, &inputs, &events, &|| ids.next());
@@ -430,6 +469,10 @@ impl<B: Backend> ProcessSession<B> {
         let keys: BTreeSet<String> = due.iter().map(|waiting| waiting.row.value.key.clone()).collect();
         self.load(keys).await?;
         for waiting in due {
+            if self.is_full() {
+                self.next_timer = Some(moment.at);
+                return Ok(self.next_timer);
+            }
             // The row of one that fires goes with what it changes.
             if !self.book.fired(&waiting.row.value, moment) {
                 self.rows.push(queue.done(&waiting.row));
@@ -470,8 +513,12 @@ impl<B: Backend> Session for ProcessSession<B> {
         let Some(Planned { event: first, .. }) = planned.first() else { return Ok(()) };
         let loaded = self.load_for(&planned).await;
         loaded.map_err(|source| Failure::new(first, first.stream.as_str(), source))?;
-        let ids = self.ids.clone();
+        let (ids, mut last) = (self.ids.clone(), first.place());
         for Planned { event, of, nth, step } in &planned {
+            if event.place() > last && self.book.is_full() {
+                return Err(Failure::not_yet(event));
+            }
+            last = event.place();
             let admits = |key: &str| admission.admits(event, key);
             let taken = self.book.event(event, *of, *nth, step, admits, &|| ids.next());
             taken.map_err(|(key, source)| Failure::new(event, key, source))?;

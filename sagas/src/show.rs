@@ -180,7 +180,8 @@ impl InputShown {
 }
 
 impl Instances {
-    /// One of them with what it waits for, by the text of its key.
+    /// One of them with what it waits for, by the text of its key. Its commands are read after it: one that was answered in
+    /// between is open in the one and gone from the other.
     ///
     /// # Errors
     ///
