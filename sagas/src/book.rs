@@ -4,22 +4,29 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use es_core::store::{RowWrite, StoreError};
+use es_core::store::{Position, Row, RowWrite, StoreError};
 use es_core::{BoxError, Metadata, RecordedEvent, Timestamp, chain};
 use uuid::Uuid;
 
 use crate::data::Data;
 use crate::definition::{Definition, RawStep, Whom};
 use crate::instance::{Changes, Instance, Moment, ToSend};
+use crate::journal;
 use crate::next::Association;
 use crate::process::{self, AfterEnd, Elapsed, RefusedCommand, Rejected};
 use crate::rows::{
-    Early, Found, Input, Noted, Sending, Tables, Waits, association_key, early_key, input_key, instance_key,
-    send_key,
+    Early, Found, Input, Instead, Noted, Request, Sending, Tables, Trouble, Waits, association_key,
+    early_key, input_key, instance_key, lagging_key, send_key,
 };
+use crate::verb::Verb;
 
 /// Events that may wait for one instance to start.
 const MAX_EARLY: usize = 1_000;
+/// Rows and bytes of one commit, about. What one event leads to is never torn.
+const MAX_ROWS: usize = 2_000;
+const MAX_BYTES: usize = 4 << 20;
+/// What a row takes beside what is counted, about, in bytes.
+const A_ROW: usize = 300;
 
 /// Instances in memory.
 #[derive(Debug)]
@@ -34,6 +41,13 @@ pub(crate) struct Book {
     inputs: Vec<(String, Uuid, u64, Noted)>,
     sends: Vec<Sending>,
     early: BTreeMap<String, Vec<Waiting>>,
+    /// Instances that have inputs to take in.
+    lagging: BTreeSet<String>,
+    /// Inputs that something else is done in the place of.
+    marked: Vec<Row<Noted>>,
+    /// Rows of timers and associations, and bytes of states and commands, that wait for the flush, about.
+    beside: usize,
+    bytes: usize,
     /// Rows of events that waited, and wait no more.
     gone: Vec<(String, u64)>,
 }
@@ -66,6 +80,10 @@ impl Book {
             inputs: Vec::new(),
             sends: Vec::new(),
             early: BTreeMap::new(),
+            lagging: BTreeSet::new(),
+            marked: Vec::new(),
+            beside: 0,
+            bytes: 0,
             gone: Vec::new(),
         }
     }
@@ -159,6 +177,10 @@ impl Book {
             Some(Instance { ended: true, ends: Some(end), .. }) => {
                 step.starts && again && event.place() > *end
             }
+            Some(instance) if newest && definition_of(&self.definitions, instance).is_none() => {
+                self.note_event(key, event);
+                return Ok(());
+            }
             Some(instance) if instance.version != version || step.starts && instance.is_running() => {
                 return Ok(());
             }
@@ -208,17 +230,23 @@ impl Book {
     }
 
     fn take_event(&mut self, key: &str, event: &RecordedEvent, nth: u32, step: &RawStep<'_>) {
-        let noted = Noted {
-            at: event.recorded_at,
-            head: event.place(),
-            input: Input::Event { position: event.place(), step: nth },
-        };
+        let moment = Moment { at: event.recorded_at, head: event.place() };
+        let noted = Noted::new(moment, Input::Event { position: event.place(), step: Some(nth) });
         self.input(key, noted, Some(step), Some(&Metadata::caused_by(event)));
     }
 
-    /// Another input of an instance: noted, and taken in unless it is parked.
+    /// There is no code for the instance: the event waits for a program that has it, and which says what it means.
+    fn note_event(&mut self, key: &str, event: &RecordedEvent) {
+        let moment = Moment { at: event.recorded_at, head: event.place() };
+        let noted = Noted::new(moment, Input::Event { position: event.place(), step: None });
+        let mut before = self.inputs.iter().rev().filter(|(of, ..)| of == key);
+        if before.next().is_none_or(|(_, _, _, last)| last.input != noted.input) {
+            self.input(key, noted, None, None);
+        }
+    }
+
+    /// Another input of an instance: noted, and taken in unless others wait before it.
     fn input(&mut self, key: &str, noted: Noted, step: Option<&RawStep<'_>>, metadata: Option<&Metadata>) {
-        let definitions = &self.definitions;
         let Some(now) = self.kept.get_mut(key).and_then(|kept| kept.now.as_mut()) else { return };
         let number = now.note();
         if matches!(noted.input, Input::Refused { .. }) {
@@ -229,27 +257,154 @@ impl Book {
         {
             timer.fired = true;
         }
-        let before = now.associations.clone();
-        if now.parked.is_none() {
-            let mut next = now.clone();
-            match apply(definitions, &mut next, &noted, step) {
-                Ok(sends) => {
-                    let metadata = metadata.unwrap_or(&now.origin);
-                    let sending = |send| Sending { send, metadata: metadata.clone() };
-                    self.sends.extend(sends.into_iter().map(sending));
-                    *now = next;
-                }
-                Err(error) => now.park(&chain(&*error), noted.at),
+        let (id, is_next) = (now.id, now.taken + 1 == number);
+        // One that is parked for a command takes what an operator wants of it.
+        if is_next && (now.parked.is_none() || noted.by.is_some()) {
+            self.take(key, &noted, step, metadata);
+        }
+        self.inputs.push((key.to_owned(), id, number, noted));
+        self.changed(key);
+    }
+
+    /// An instance takes its next input in; if its handler fails, it is parked. Without code for it, it lags.
+    fn take(&mut self, key: &str, noted: &Noted, step: Option<&RawStep<'_>>, metadata: Option<&Metadata>) {
+        let definitions = &self.definitions;
+        let Some(now) = self.kept.get_mut(key).and_then(|kept| kept.now.as_mut()) else { return };
+        if definition_of(definitions, now).is_none() {
+            return;
+        }
+        let mut next = now.clone();
+        match apply(definitions, &mut next, noted, step) {
+            Ok(sends) => {
+                let metadata = metadata.unwrap_or(&now.origin);
+                let sending = |send| Sending { send, metadata: metadata.clone(), trouble: None };
+                let sends: Vec<Sending> = sends.into_iter().map(sending).collect();
+                self.bytes +=
+                    sends.iter().map(|sending| json_len(&sending.send.command.payload)).sum::<usize>();
+                self.sends.extend(sends);
+            }
+            Err(error) => {
+                next = now.clone();
+                next.park(&chain(&*error), noted.at);
             }
         }
-        let (id, after) = (now.id, now.associations.clone());
-        self.inputs.push((key.to_owned(), id, number, noted));
-        self.touched.insert(key.to_owned());
-        for gone in before.difference(&after) {
+        self.beside += Changes::between(Some(now), Some(&next)).len();
+        self.bytes += next.state.as_ref().map_or(0, |state| state.text().len());
+        let before = std::mem::replace(now, next).associations;
+        let after = &now.associations;
+        for gone in before.difference(after) {
             self.by_association.entry(gone.clone()).or_default().remove(key);
         }
         for new in after.difference(&before) {
             self.by_association.entry(new.clone()).or_default().insert(key.to_owned());
+        }
+    }
+
+    /// An instance is not as it was.
+    fn changed(&mut self, key: &str) {
+        self.touched.insert(key.to_owned());
+        self.mark_lagging(key);
+    }
+
+    fn mark_lagging(&mut self, key: &str) {
+        if self.now(key).is_some_and(Instance::lags) {
+            self.lagging.insert(key.to_owned());
+        } else {
+            self.lagging.remove(key);
+        }
+    }
+
+    /// Puts in which instances have inputs to take in.
+    pub(crate) fn put_lagging(&mut self, keys: impl IntoIterator<Item = String>) {
+        self.lagging.extend(keys);
+    }
+
+    /// Some instances that have inputs to take in.
+    pub(crate) fn lagging(&self, most: usize) -> Vec<String> {
+        let has_code =
+            |key: &&String| self.now(key).is_none_or(|now| definition_of(&self.definitions, now).is_some());
+        self.lagging.iter().filter(has_code).take(most).cloned().collect()
+    }
+
+    /// An instance takes inputs in that have waited for it, as they are stored: those that come next.
+    pub(crate) fn catch_up(
+        &mut self,
+        key: &str,
+        inputs: &[(u64, Row<Noted>)],
+        events: &BTreeMap<Position, RecordedEvent>,
+        id: &dyn Fn() -> Uuid,
+    ) {
+        for (number, Row { value: noted, .. }) in inputs {
+            let is_next = |now: &&Instance| now.lags() && now.taken + 1 == *number;
+            let Some(now) = self.now(key).filter(is_next).filter(|_| !self.is_full()) else { break };
+            let event = match noted.input {
+                Input::Event { position, .. } => events.get(&position),
+                _ => None,
+            };
+            let definition = definition_of(&self.definitions, now).cloned();
+            let steps = definition.zip(event).map(|(definition, event)| definition.steps(event));
+            let steps = steps.and_then(Result::ok).unwrap_or_default();
+            let step = journal::step_of(now, noted, &steps);
+            self.take(key, noted, step, event.map(Metadata::caused_by).as_ref());
+            self.touched.insert(key.to_owned());
+        }
+        self.mark_lagging(key);
+        if self.now(key).is_some_and(|now| now.ended) {
+            self.take_early(key, id);
+        }
+    }
+
+    /// An operator wants something done to an instance. `failed`: what it is parked before, as it is stored; `held`: whether a
+    /// command of it failed. Gives the number of the input that it becomes.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not done, and what to do.
+    pub(crate) fn verb(
+        &mut self,
+        request: &Request,
+        moment: Moment,
+        failed: Option<Row<Noted>>,
+        held: bool,
+    ) -> Result<u64, String> {
+        let Request { key, id, verb, by, .. } = request;
+        let kept = self.kept.get_mut(key).and_then(|kept| kept.now.as_mut());
+        let Some(now) = kept.filter(|now| now.id == *id) else {
+            return Err("there is no such instance any more: look the key up again".to_owned());
+        };
+        verb.fits(now, held)?;
+        let instead = match verb {
+            Verb::Skip { .. } => Some(Instead::Skip),
+            Verb::End => Some(Instead::End(moment.head)),
+            _ => None,
+        };
+        if let (Some(instead), Some(mut row)) = (instead, failed) {
+            row.value.instead = Some(instead);
+            self.marked.push(row);
+        }
+        let input = match verb {
+            Verb::Fire { timer } => {
+                let set = now.timers.get(timer).ok_or("there is no such timer")?;
+                Input::Timer { name: timer.clone(), input: set.input, ordinal: set.ordinal }
+            }
+            verb => {
+                if matches!(verb, Verb::Retry | Verb::Skip { .. } | Verb::End) {
+                    now.unpark();
+                }
+                Input::Verb(verb.clone())
+            }
+        };
+        let number = now.noted + 1;
+        self.input(key, Noted { by: Some(by.clone()), ..Noted::new(moment, input) }, None, None);
+        Ok(number)
+    }
+
+    /// A command of an instance failed for good: an operator has to look at it.
+    pub(crate) fn park(&mut self, send: &ToSend, trouble: &Trouble) {
+        let kept = self.kept.get_mut(&send.key).and_then(|kept| kept.now.as_mut());
+        if let Some(now) = kept.filter(|now| now.id == send.id) {
+            now.park_for_command(&trouble.error, trouble.attempts, trouble.since);
+            self.changed(&send.key);
         }
     }
 
@@ -270,11 +425,7 @@ impl Book {
             None => now.answered(),
             Some(why) => {
                 let (input, ordinal, command) = (send.input, send.ordinal, send.command.clone());
-                let noted = Noted {
-                    at: moment.at,
-                    head: moment.head,
-                    input: Input::Refused { input, ordinal, command, why },
-                };
+                let noted = Noted::new(moment, Input::Refused { input, ordinal, command, why });
                 self.input(&send.key, noted, None, None);
             }
         }
@@ -292,7 +443,7 @@ impl Book {
             return false;
         }
         let input = Input::Timer { name: name.clone(), input: *input, ordinal: *ordinal };
-        self.input(key, Noted { at: moment.at, head: moment.head, input }, None, None);
+        self.input(key, Noted::new(moment, input), None, None);
         true
     }
 
@@ -302,7 +453,15 @@ impl Book {
         self.touched.len()
             + self.inputs.len()
             + self.sends.len()
+            + self.marked.len()
+            + self.beside
             + self.early.values().map(new).sum::<usize>()
+    }
+
+    /// Whether it is enough for one commit.
+    pub(crate) fn is_full(&self) -> bool {
+        let rows = self.waiting();
+        rows >= MAX_ROWS || self.bytes + rows * A_ROW >= MAX_BYTES
     }
 
     /// What is to be written, and when the first of the timers in there is due.
@@ -314,7 +473,7 @@ impl Book {
         let (mut rows, mut earliest) = (Vec::new(), None::<Timestamp>);
         for key in &self.touched {
             let Some(Kept { rev, stored, now: Some(now) }) = self.kept.get(key) else { continue };
-            let row = es_core::store::Row { key: instance_key(key)?, rev: *rev, value: now.clone() };
+            let row = Row { key: instance_key(key)?, rev: *rev, value: now.clone() };
             rows.push(tables.instances.put(&row)?);
             let due = now.timers.values().filter(|timer| !timer.fired).map(|timer| timer.due).min();
             earliest = due.into_iter().chain(earliest).min();
@@ -333,6 +492,9 @@ impl Book {
             if !tombstone {
                 rows.push(tables.inputs.insert(input_key(key, *id, *number)?, noted.clone())?);
             }
+        }
+        for row in &self.marked {
+            rows.push(tables.inputs.put(row)?);
         }
         for sending in &self.sends {
             rows.push(tables.sends.insert(send_key(&sending.send)?, sending.clone())?);
@@ -356,7 +518,9 @@ impl Book {
             }
         }
         self.inputs.clear();
+        self.marked.clear();
         self.gone.clear();
+        (self.beside, self.bytes) = (0, 0);
         for (key, waiting) in &mut self.early {
             for Waiting { step, event, row } in waiting {
                 let early = Early { key: key.clone(), position: event.place(), step: *step };
@@ -386,6 +550,11 @@ fn beside(
     rows: &mut Vec<RowWrite>,
 ) -> Result<(), StoreError> {
     let Some(of) = after.or(before) else { return Ok(()) };
+    match (before.is_some_and(Instance::lags), after.is_some_and(Instance::lags)) {
+        (false, true) => rows.push(tables.lagging.insert(lagging_key(&of.key, of.id)?, of.key.clone())?),
+        (true, false) => rows.push(tables.lagging.delete_at(lagging_key(&of.key, of.id)?, 1)),
+        _ => {}
+    }
     let Changes { set, cleared, associated, dissociated } = Changes::between(before, after);
     for (name, timer) in set {
         rows.push(tables.timer(of, name, timer)?);
@@ -403,6 +572,11 @@ fn beside(
     Ok(())
 }
 
+/// The definition that an instance began with.
+pub(crate) fn definition_of<'d>(definitions: &'d [Definition], of: &Instance) -> Option<&'d Definition> {
+    definitions.iter().find(|definition| definition.version() == of.version)
+}
+
 /// Takes the next input of an instance in.
 ///
 /// # Errors
@@ -415,12 +589,23 @@ pub(crate) fn apply(
     step: Option<&RawStep<'_>>,
 ) -> Result<Vec<ToSend>, BoxError> {
     let version = instance.version;
-    let known = definitions.iter().find(|definition| definition.version() == version);
-    let definition = known.ok_or_else(|| format!("this program has no version {version} of the process"))?;
+    let definition = definition_of(definitions, instance)
+        .ok_or_else(|| format!("this program has no version {version} of the process"))?;
     let moment = Moment { at: noted.at, head: noted.head };
+    if let Some(instead) = &noted.instead {
+        if let Instead::End(position) = instead {
+            instance.ends = instance.ends.or(Some(*position));
+        }
+        instance.pass();
+        return Ok(Vec::new());
+    }
     let reply = match &noted.input {
         Input::Event { .. } if instance.is_running() => match step {
             Some(step) => step.call(instance.state.as_ref())?,
+            None if matches!(noted.input, Input::Event { step: None, .. }) => {
+                instance.pass();
+                return Ok(Vec::new());
+            }
             None => return Err("its event means nothing to this program any more".into()),
         },
         Input::Timer { name, input, ordinal } => {
@@ -438,10 +623,47 @@ pub(crate) fn apply(
             let state = instance.state.as_ref().ok_or("it has no state yet")?;
             definition.refused(state, &refused)?
         }
+        Input::Verb(verb) => {
+            done(verb, instance, moment)?;
+            instance.pass();
+            return Ok(Vec::new());
+        }
         Input::Event { .. } => {
             instance.pass();
             return Ok(Vec::new());
         }
     };
     instance.take(reply, moment)
+}
+
+/// Does what an operator wants, where that is no call of a handler.
+fn done(verb: &Verb, instance: &mut Instance, moment: Moment) -> Result<(), BoxError> {
+    match verb {
+        // An instance that has been ended meanwhile has no associations.
+        Verb::Associate(association) if instance.is_running() => instance.associate(association.clone())?,
+        Verb::Dissociate(association) => drop(instance.associations.remove(association)),
+        // Where it ended in the place of an input, that has come before.
+        Verb::End => instance.ends = instance.ends.or(Some(moment.head)),
+        // What they do is done to the inputs before.
+        Verb::Associate(_) | Verb::Retry | Verb::Skip { .. } | Verb::Fire { .. } => {}
+    }
+    Ok(())
+}
+
+/// Bytes of a value as JSON.
+fn json_len(value: &serde_json::Value) -> usize {
+    struct Counts(usize);
+    impl std::io::Write for Counts {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counts = Counts(0);
+    // Nothing there fails.
+    drop(serde_json::to_writer(&mut counts, value));
+    counts.0
 }

@@ -5,6 +5,8 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use es_core::projection::Code;
+use es_core::store::EventFilter;
 use es_core::{BoxError, RecordedEvent};
 
 use crate::data::Data;
@@ -52,6 +54,9 @@ trait Erased: Send + Sync {
     fn name(&self) -> &'static str;
     fn version(&self) -> u32;
     fn after_end(&self) -> AfterEnd;
+    fn stashes(&self) -> bool;
+    fn filter(&self) -> EventFilter;
+    fn code(&self) -> Code;
     fn steps<'e>(&self, event: &'e RecordedEvent) -> Result<Vec<RawStep<'e>>, BoxError>;
     fn refused(&self, state: &Data, refused: &RefusedCommand) -> Result<Reply, BoxError>;
     fn elapsed(&self, state: &Data, timer: &Elapsed) -> Result<Reply, BoxError>;
@@ -72,6 +77,11 @@ impl Definition {
 
     pub(crate) fn after_end(&self) -> AfterEnd {
         self.0.after_end()
+    }
+
+    /// Whether events wait for an instance that is not there, or has not ended yet.
+    pub(crate) fn stashes(&self) -> bool {
+        self.0.stashes() || self.after_end() == AfterEnd::Again
     }
 
     pub(crate) fn steps<'e>(&self, event: &'e RecordedEvent) -> Result<Vec<RawStep<'e>>, BoxError> {
@@ -96,6 +106,24 @@ impl RawStep<'_> {
     }
 }
 
+/// What a process wants to see, with what its definitions of before want to see.
+pub(crate) fn filter(definitions: &[Definition]) -> EventFilter {
+    let filters = definitions.iter().map(|definition| definition.0.filter());
+    filters.reduce(EventFilter::or).unwrap_or_default()
+}
+
+/// Which code it is, and what all of its definitions handle: one that leaves a definition out handles less.
+pub(crate) fn code(definitions: &[Definition]) -> Code {
+    let mut codes = definitions.iter().map(|definition| definition.0.code());
+    let newest = codes.next().unwrap_or_default();
+    codes.fold(newest, |code, earlier| {
+        earlier.handles().iter().fold(code, |code, (name, schema)| {
+            let known = code.handles().get(name).copied().unwrap_or_default();
+            code.with(name, known.max(*schema))
+        })
+    })
+}
+
 struct Of<P>(PhantomData<fn() -> P>);
 
 impl<P: Process> Erased for Of<P> {
@@ -109,6 +137,18 @@ impl<P: Process> Erased for Of<P> {
 
     fn after_end(&self) -> AfterEnd {
         P::AFTER_END
+    }
+
+    fn stashes(&self) -> bool {
+        P::STASHES
+    }
+
+    fn filter(&self) -> EventFilter {
+        P::filter()
+    }
+
+    fn code(&self) -> Code {
+        P::code()
     }
 
     fn steps<'e>(&self, event: &'e RecordedEvent) -> Result<Vec<RawStep<'e>>, BoxError> {

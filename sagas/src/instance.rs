@@ -44,6 +44,9 @@ pub(crate) struct Instance {
     /// Commands that were not answered.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) open: u64,
+    /// How often the input that it takes next was tried; counted once it was to be tried again.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub(crate) tried: u32,
     /// It takes no more events and timers: a handler said so when everything up to here was handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ends: Option<Position>,
@@ -66,6 +69,11 @@ const fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+const fn is_nothing(n: &u32) -> bool {
+    *n == 0
+}
+
 /// Why an instance waits for an operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Parked {
@@ -73,6 +81,9 @@ pub(crate) struct Parked {
     pub(crate) error: String,
     /// How often the input was tried.
     pub(crate) attempts: u32,
+    /// Not an input failed, but a command.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) command: bool,
 }
 
 /// A timer that is set.
@@ -115,6 +126,7 @@ impl Instance {
             noted: 0,
             taken: 0,
             open: 0,
+            tried: 0,
             ends: None,
             ended: false,
             parked: None,
@@ -127,6 +139,11 @@ impl Instance {
     /// Whether it takes events and timers.
     pub(crate) const fn is_running(&self) -> bool {
         self.ends.is_none()
+    }
+
+    /// Whether inputs wait for it, and nobody is to be asked before it takes them.
+    pub(crate) const fn lags(&self) -> bool {
+        self.parked.is_none() && self.taken < self.noted
     }
 
     /// Another input of it: gives its number.
@@ -144,7 +161,7 @@ impl Instance {
         let Reply { state, effects, ends } = reply;
         within("the state", state.text().len(), MAX_STATE, "bytes")?;
         within("what a handler wants to happen", effects.len(), MAX_EFFECTS, "effects")?;
-        self.taken += 1;
+        (self.taken, self.tried) = (self.taken + 1, 0);
         self.state = Some(state);
         let (input, mut sends) = (self.taken, Vec::new());
         for (ordinal, effect) in (0_u32..).zip(effects) {
@@ -161,16 +178,11 @@ impl Instance {
                     self.timers.insert(name.to_owned(), timer);
                 }
                 Effect::Clear(name) => drop(self.timers.remove(name)),
-                Effect::Associate(association) => {
-                    within("the name of an association", association.name.len(), MAX_NAME, "bytes")?;
-                    within("the value of an association", association.value.len(), MAX_VALUE, "bytes")?;
-                    self.associations.insert(association);
-                }
+                Effect::Associate(association) => self.associate(association)?,
                 Effect::Dissociate(association) => drop(self.associations.remove(&association)),
             }
         }
         within("an instance", self.timers.len(), MAX_KEPT, "timers")?;
-        within("an instance", self.associations.len(), MAX_KEPT, "associations")?;
         self.open += sends.len() as u64;
         if ends {
             self.ends = self.ends.or(Some(moment.head));
@@ -179,9 +191,21 @@ impl Instance {
         Ok(sends)
     }
 
+    /// From now on it is found by this, too.
+    ///
+    /// # Errors
+    ///
+    /// It is too long, or there are too many.
+    pub(crate) fn associate(&mut self, association: Association) -> Result<(), BoxError> {
+        within("the name of an association", association.name.len(), MAX_NAME, "bytes")?;
+        within("the value of an association", association.value.len(), MAX_VALUE, "bytes")?;
+        self.associations.insert(association);
+        within("an instance", self.associations.len(), MAX_KEPT, "associations")
+    }
+
     /// An input is passed: nobody is asked.
     pub(crate) fn pass(&mut self) {
-        self.taken += 1;
+        (self.taken, self.tried) = (self.taken + 1, 0);
         self.settle();
     }
 
@@ -193,12 +217,20 @@ impl Instance {
 
     /// The handler of its next input failed.
     pub(crate) fn park(&mut self, error: &str, at: Timestamp) {
-        let mut error = error.to_owned();
-        error.truncate(error.floor_char_boundary(MAX_ERROR));
-        let before = self.parked.take();
-        let since = before.as_ref().map_or(at, |parked| parked.since);
-        let attempts = before.map_or(1, |parked| parked.attempts.saturating_add(1));
-        self.parked = Some(Parked { since, error, attempts });
+        let attempts = self.tried.saturating_add(1);
+        self.parked = Some(Parked { since: at, error: cut(error), attempts, command: false });
+    }
+
+    /// A command of it failed, so often.
+    pub(crate) fn park_for_command(&mut self, error: &str, attempts: u32, at: Timestamp) {
+        let parked = Parked { since: at, error: cut(error), attempts, command: true };
+        self.parked.get_or_insert(parked);
+    }
+
+    /// What waits is to be taken.
+    pub(crate) fn unpark(&mut self) {
+        let of_input = self.parked.take().filter(|parked| !parked.command);
+        self.tried = of_input.map_or(self.tried, |parked| parked.attempts);
     }
 
     /// A timer of it whose time has come; `None` if it was cleared, or set anew.
@@ -214,6 +246,11 @@ impl Instance {
             self.ended = self.open == 0 && self.taken == self.noted && self.parked.is_none();
         }
     }
+}
+
+/// As much of an error as is kept.
+pub(crate) fn cut(error: &str) -> String {
+    error[..error.floor_char_boundary(MAX_ERROR)].to_owned()
 }
 
 fn within(what: &str, actual: usize, limit: usize, unit: &str) -> Result<(), BoxError> {
@@ -233,6 +270,11 @@ pub(crate) struct Changes<'i> {
 }
 
 impl<'i> Changes<'i> {
+    /// How many rows change.
+    pub(crate) const fn len(&self) -> usize {
+        self.set.len() + self.cleared.len() + self.associated.len() + self.dissociated.len()
+    }
+
     /// `None`: there is none. Both are of one incarnation.
     pub(crate) fn between(before: Option<&'i Instance>, after: Option<&'i Instance>) -> Self {
         let mut changes = Self::default();

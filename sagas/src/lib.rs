@@ -11,17 +11,19 @@
 //! | [`Next`] | what a handler wants to happen |
 //! | [`Processes`] | `.process::<P>()` on the builder of an app |
 //! | [`message`] | messages, which are events of the log |
-//! | [`Instances`] | which instances there are, what came to them, and whether that explains them |
+//! | [`Instances`] | which instances there are, what each waits for and who will wake it, what came to it; what an operator can have done to it ([`Verb`]) |
 //! | `testing` | a process without a store (feature `testing`) |
 //!
 //! An instance whose handler fails is parked: what comes to it is noted and waits, other instances continue. Every handler
 //! is called with nothing but its input and the state, so it is not called again by itself.
 
+mod ask;
 mod book;
 mod data;
 mod definition;
 mod history;
 mod instance;
+mod journal;
 pub mod message;
 mod next;
 mod operate;
@@ -30,13 +32,17 @@ mod process;
 mod rows;
 mod runner;
 mod session;
+mod show;
 mod step;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod verb;
+mod versions;
 
+pub use self::ask::{AskError, Ticket};
 pub use self::data::Data;
 pub use self::definition::Definition;
-pub use self::history::{Came, InputStatus};
+pub use self::history::InputStatus;
 pub use self::next::{Association, Effect, IntoNext, Next};
 pub use self::operate::{InstanceStatus, Instances, Life, Rebuilt};
 pub use self::process::{
@@ -44,6 +50,8 @@ pub use self::process::{
     Timer,
 };
 pub use self::runner::Processes;
+pub use self::show::{Asked, Came, InputShown, OpenCommand, Shown, WaitsFor};
 pub use self::step::{Names, Step, To};
+pub use self::verb::{Answer, By, Verb};
 pub use es_core;
 pub use es_macros::{Timer, process};

@@ -6,17 +6,18 @@ use std::sync::Arc;
 
 use es_core::cluster::StateStore;
 use es_core::limits::LimitError;
-use es_core::store::{Position, Row, Span, StoreError};
+use es_core::store::{Position, StoreError};
 use es_core::{BoxError, RecordedEvent, Timestamp};
 use uuid::Uuid;
 
-use crate::book::apply;
+use crate::book::{apply, definition_of};
 use crate::data::Data;
 use crate::definition::{Definition, RawStep};
-use crate::instance::{Instance, ToSend};
+use crate::instance::{Instance, Moment, ToSend};
+use crate::journal;
 use crate::next::Association;
 use crate::process::Process;
-use crate::rows::{Input, Noted, Tables, input_key, inputs_of, instance_key};
+use crate::rows::{Input, Noted, Tables, instance_key};
 
 /// Inputs that are read together.
 const PAGE: usize = 500;
@@ -24,9 +25,9 @@ const PAGE: usize = 500;
 /// The instances of a process, as they are stored. Reading them changes nothing.
 #[derive(Clone)]
 pub struct Instances {
-    store: Arc<dyn StateStore>,
-    tables: Tables,
-    definitions: Vec<Definition>,
+    pub(crate) store: Arc<dyn StateStore>,
+    pub(crate) tables: Tables,
+    pub(crate) definitions: Vec<Definition>,
 }
 
 impl fmt::Debug for Instances {
@@ -162,83 +163,63 @@ impl Instances {
     /// It cannot be read, or a handler fails on an input that it has taken in before.
     pub async fn rebuild(&self, key: &str) -> Result<Option<Rebuilt>, BoxError> {
         let Some(stored) = self.stored(key).await? else { return Ok(None) };
-        let mut folded = self.folded(&stored, |_, _, _| ()).await?;
-        folded.open = stored.open;
+        let mut folded = self.folded(&stored, |_, _, _, _| ()).await?;
+        (folded.open, folded.tried) = (stored.open, stored.tried);
         folded.parked.clone_from(&stored.parked);
         folded.settle();
         let text = |instance: &Instance| serde_json::to_string(instance);
         Ok(Some(Rebuilt { stored: text(&stored)?, folded: text(&folded)? }))
     }
 
-    /// What its inputs make of an instance; `each` is told of every one, with what it sends. One that waits sends nothing.
+    /// What its inputs make of an instance; `each` is told of every one, by its number, with what it sends. One that waits
+    /// sends nothing.
     pub(crate) async fn folded(
         &self,
         stored: &Instance,
-        mut each: impl FnMut(Noted, &Instance, Vec<ToSend>) + Send,
+        mut each: impl FnMut(u64, Noted, &Instance, Vec<ToSend>) + Send,
     ) -> Result<Instance, BoxError> {
         let Instance { key, id, version, origin, .. } = stored.clone();
-        let mut after = inputs_of(&key, id);
         let mut folded = Instance { noted: stored.noted, ..Instance::begin(&key, id, version, origin) };
+        let mut number = 0;
         loop {
-            let (inputs, last) = self.inputs(stored, after).await?;
-            let events = self.events(&inputs).await?;
-            for noted in inputs {
+            let (mut inputs, more) = self.journal(stored, number, PAGE).await?;
+            if inputs.is_empty() && number == 0 {
+                inputs.extend(self.only_input(stored).await?);
+            }
+            let events = journal::events(&*self.store, inputs.iter().map(|(_, noted)| noted)).await?;
+            let last = inputs.last().map(|(last, _)| *last);
+            for (number, noted) in inputs {
                 let sends = self.fold(&mut folded, stored, &noted, &events)?;
-                each(noted, &folded, sends);
+                each(number, noted, &folded, sends);
             }
             match last {
-                Some(last) => after = last,
-                None => return Ok(folded),
+                Some(last) if more => number = last,
+                _ => return Ok(folded),
             }
         }
     }
 
-    /// Some inputs behind a key, and the key to go on behind.
-    async fn inputs(&self, of: &Instance, after: String) -> Result<(Vec<Noted>, Option<String>), BoxError> {
-        let (key, table) = (of.key.as_str(), &self.tables.inputs);
-        let before = Some(input_key(key, of.id, u64::MAX)?);
-        let span = Span { after, before, limit: PAGE };
-        let page = self.store.scan_many(table.name(), &[span]).await?.pop().unwrap_or_default();
-        let full = es_core::store::is_full(&page, PAGE);
-        let last = page.last().map(|row| row.key.clone()).filter(|_| full);
-        let rows = page.into_iter().map(|row| table.decode(row)).collect::<Result<Vec<Row<Noted>>, _>>()?;
-        let mut inputs: Vec<Noted> = rows.into_iter().map(|row| row.value).collect();
-        // One that has ended as it began has left nothing but its tombstone, which has the position.
-        if let (true, true, 1, Some(position)) = (inputs.is_empty(), of.ended, of.noted, of.ends) {
-            for event in self.store.at(&[position]).await? {
-                for step in 0..self.definition(of)?.steps(&event)?.len() {
-                    let input = Input::Event { position, step: u32::try_from(step)? };
-                    inputs.push(Noted { at: event.recorded_at, head: position, input });
-                }
-            }
-            inputs.truncate(1);
-        }
-        Ok((inputs, last))
+    /// Some inputs behind a number, and whether there may be more.
+    pub(crate) async fn journal(
+        &self,
+        of: &Instance,
+        number: u64,
+        limit: usize,
+    ) -> Result<(Vec<(u64, Noted)>, bool), StoreError> {
+        let (rows, more) = journal::behind(&*self.store, &self.tables, of, number, limit).await?;
+        Ok((rows.into_iter().map(|(number, row)| (number, row.value)).collect(), more))
     }
 
-    fn definition(&self, of: &Instance) -> Result<&Definition, BoxError> {
-        let mut definitions = self.definitions.iter();
-        let found = definitions.find(|definition| definition.version() == of.version);
-        Ok(found.ok_or_else(|| format!("this program has no version {} of the process", of.version))?)
-    }
-
-    /// The events of some inputs.
-    async fn events(&self, inputs: &[Noted]) -> Result<BTreeMap<Position, RecordedEvent>, BoxError> {
-        let position = |noted: &Noted| match noted.input {
-            Input::Event { position, .. } => Some(position),
-            _ => None,
-        };
-        let mut left: Vec<Position> = inputs.iter().filter_map(position).collect();
-        left.sort_unstable();
-        left.dedup();
-        let mut events = BTreeMap::new();
-        while !left.is_empty() {
-            let found = self.store.at(&left).await?;
-            let Some(last) = found.last().map(RecordedEvent::place) else { break };
-            events.extend(found.into_iter().map(|event| (event.place(), event)));
-            left.retain(|position| *position > last);
+    /// The input of an instance that ended as it began: it has left nothing but its tombstone, which has the position.
+    async fn only_input(&self, of: &Instance) -> Result<Option<(u64, Noted)>, BoxError> {
+        let (true, 1, Some(position)) = (of.ended, of.noted, of.ends) else { return Ok(None) };
+        let event = self.store.at(&[position]).await?.pop();
+        let event = event.ok_or_else(|| format!("there is no event at {position} any more"))?;
+        if definition(&self.definitions, of)?.steps(&event)?.is_empty() {
+            return Ok(None);
         }
-        Ok(events)
+        let moment = Moment { at: event.recorded_at, head: position };
+        Ok(Some((1, Noted::new(moment, Input::Event { position, step: Some(0) }))))
     }
 
     /// One input: taken in, or only noted.
@@ -258,12 +239,17 @@ impl Instances {
             return Ok(Vec::new());
         }
         let mut steps: Vec<RawStep<'_>> = Vec::new();
-        let mut nth = 0;
-        if let Input::Event { position, step } = &noted.input {
+        if let Input::Event { position, .. } = &noted.input {
             let event =
                 events.get(position).ok_or_else(|| format!("there is no event at {position} any more"))?;
-            (steps, nth) = (self.definition(folded)?.steps(event)?, *step as usize);
+            steps = definition(&self.definitions, folded)?.steps(event)?;
         }
-        apply(&self.definitions, folded, noted, steps.get(nth))
+        let step = journal::step_of(folded, noted, &steps);
+        apply(&self.definitions, folded, noted, step)
     }
+}
+
+fn definition<'d>(definitions: &'d [Definition], of: &Instance) -> Result<&'d Definition, BoxError> {
+    let found = definition_of(definitions, of);
+    Ok(found.ok_or_else(|| format!("this program has no version {} of the process", of.version))?)
 }

@@ -38,6 +38,9 @@ pub trait Process: Default + Serialize + DeserializeOwned + Send + Sync + 'stati
     /// Whether every event names the keys that it is for. Then nodes share the keys; a process that finds instances by
     /// [associations](To::Found) is worked on as a whole, in the order of the log.
     const BY_KEY: bool = true;
+    /// Whether a handler's [`EARLY`](On::EARLY) is [`Early::Stash`]: else it is not looked up what waits for an instance that
+    /// starts.
+    const STASHES: bool = true;
     /// Definitions of before, of which there may still be instances.
     #[must_use]
     fn earlier() -> Vec<Definition> {

@@ -7,6 +7,10 @@
 //! | `process.associations.NAME` | hash of name and value, id | which instance an association finds |
 //! | `hot.process.timers.NAME` | slice, time, hash | a timer that [waits](Waits) |
 //! | `hot.process.sends.NAME` | slice, id, input, ordinal | a command that was not answered |
+//! | `hot.process.lagging.NAME` | slice, id | an instance that has inputs to take in |
+//! | `hot.process.requests.NAME` | slice, id of the request | what an operator [asks](Request) for |
+//! | `process.requests.NAME` | slice, id, id of the request | what became of it |
+//! | `process.versions.NAME` | version | a program with this version has begun to work |
 //! | `process.early.NAME` | slice, hash of the key, position, step | an event that came before its instance |
 //!
 //! The slice is that of the instance's key, so all rows of an instance belong to the range that works on it.
@@ -16,16 +20,17 @@ use es_core::limits::LimitError;
 use es_core::processor::slice_of;
 use es_core::store::keys::Key;
 use es_core::store::queue::Queue;
-use es_core::store::{Position, RowWrite, StoreError, Table};
+use es_core::store::{HOT, Position, RowWrite, StoreError, Table};
 use es_core::{Metadata, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::data::Data;
-use crate::instance::{Instance, SetTimer, ToSend};
+use crate::instance::{Instance, Moment, SetTimer, ToSend};
 use crate::next::Association;
 use crate::process::Rejected;
+use crate::verb::{Answer, By, Verb};
 
 /// Bytes of a key's text that stand in the key of its row; of a longer one, its beginning and a hash.
 const KEY_TEXT: usize = 180;
@@ -39,6 +44,11 @@ pub(crate) struct Tables {
     pub(crate) timers: Queue<Waits>,
     pub(crate) sends: Table<Sending>,
     pub(crate) early: Table<Early>,
+    pub(crate) versions: Table<Begun>,
+    /// Of keys of instances.
+    pub(crate) lagging: Table<String>,
+    pub(crate) requests: Table<Request>,
+    pub(crate) answered: Table<Answered>,
 }
 
 /// An input of an instance, when it came.
@@ -48,18 +58,71 @@ pub(crate) struct Noted {
     /// Up to where the log was handled then.
     pub(crate) head: Position,
     pub(crate) input: Input,
+    /// The operator who made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) by: Option<By>,
+    /// It is not taken in: what is done in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) instead: Option<Instead>,
+}
+
+impl Noted {
+    pub(crate) const fn new(moment: Moment, input: Input) -> Self {
+        Self { at: moment.at, head: moment.head, input, by: None, instead: None }
+    }
+}
+
+/// In the place of an input that failed, an operator has this done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Instead {
+    /// Nothing.
+    Skip,
+    /// The instance ends, with everything up to here.
+    End(Position),
+}
+
+/// A version of a definition whose instances there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Begun {
+    pub(crate) version: u32,
+}
+
+/// What an operator asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Request {
+    pub(crate) key: String,
+    pub(crate) id: Uuid,
+    pub(crate) verb: Verb,
+    pub(crate) by: By,
+    pub(crate) at: Timestamp,
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Answered {
+    #[serde(flatten)]
+    pub(crate) asked: Request,
+    pub(crate) done_at: Timestamp,
+    pub(crate) answer: Answer,
 }
 
 /// What came.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Input {
-    /// An event, and which of its steps.
-    Event { position: Position, step: u32 },
+    /// An event, and which of its steps; `None`: there was no code for the instance, whose own definition says so.
+    Event {
+        position: Position,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<u32>,
+    },
     /// A command of it was refused: the input that it came from, and its place.
     Refused { input: u64, ordinal: u32, command: NamedCommand, why: Rejected<Data> },
     /// The time of a timer has come: by which input it was set, and which of its effects it was.
     Timer { name: String, input: u64, ordinal: u32 },
+    /// An operator wants it.
+    Verb(Verb),
 }
 
 /// Which instance an association finds. The key of the row has only a hash of it.
@@ -85,6 +148,26 @@ pub(crate) struct Sending {
     #[serde(flatten)]
     pub(crate) send: ToSend,
     pub(crate) metadata: Metadata,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) trouble: Option<Trouble>,
+}
+
+/// Why a command has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Trouble {
+    pub(crate) since: Timestamp,
+    pub(crate) error: String,
+    /// How often it was sent by then.
+    pub(crate) attempts: u32,
+    /// It is not sent again before an operator says so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) held: bool,
+}
+
+impl Sending {
+    pub(crate) fn is_held(&self) -> bool {
+        self.trouble.as_ref().is_some_and(|trouble| trouble.held)
+    }
 }
 
 /// An event that came before its instance, by its position and step.
@@ -108,8 +191,12 @@ impl Tables {
             inputs: Table::new(table("inputs"))?,
             associations: Table::new(table("associations"))?,
             timers: Queue::new(&table("timers"))?,
-            sends: Table::new(format!("{}{}", es_core::store::HOT, table("sends")))?,
+            sends: Table::new(format!("{HOT}{}", table("sends")))?,
             early: Table::new(table("early"))?,
+            versions: Table::new(table("versions"))?,
+            lagging: Table::new(format!("{HOT}{}", table("lagging")))?,
+            requests: Table::new(format!("{HOT}{}", table("requests")))?,
+            answered: Table::new(table("requests"))?,
         })
     }
 
@@ -151,8 +238,20 @@ pub(crate) fn input_key(key: &str, id: Uuid, number: u64) -> Result<String, Limi
     Key::in_slice(slice_of(key)).id(id).number(number).build()
 }
 
-/// What the keys of all inputs of an instance begin with.
-pub(crate) fn inputs_of(key: &str, id: Uuid) -> String {
+pub(crate) fn lagging_key(key: &str, id: Uuid) -> Result<String, LimitError> {
+    Key::in_slice(slice_of(key)).id(id).build()
+}
+
+pub(crate) fn request_key(request: &Request) -> Result<String, LimitError> {
+    Key::in_slice(slice_of(&request.key)).id(request.by.request).build()
+}
+
+pub(crate) fn answered_key(request: &Request) -> Result<String, LimitError> {
+    Key::in_slice(slice_of(&request.key)).id(request.id).id(request.by.request).build()
+}
+
+/// What the keys of all inputs and commands of an instance begin with, and those of what operators asked of it.
+pub(crate) fn of_instance(key: &str, id: Uuid) -> String {
     Key::in_slice(slice_of(key)).id(id).prefix()
 }
 
@@ -210,10 +309,13 @@ mod tests {
 
     golden! {
         instances: Instance = ["instance", "instance-parked", "instance-ended"];
-        inputs: Noted = ["input-event", "input-refused", "input-refused-otherwise", "input-timer"];
+        inputs: Noted = ["input-event", "input-event-unread", "input-refused", "input-refused-otherwise", "input-timer", "input-verb"];
         associations: Found = ["association"];
         timers: Waits = ["timer"];
-        commands: Sending = ["send"];
+        commands: Sending = ["send", "send-held"];
+        versions: Begun = ["version"];
+        requests: Request = ["request"];
+        answers: Answered = ["request-done", "request-refused"];
         early_events: Early = ["early"];
     }
 

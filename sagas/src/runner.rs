@@ -1,18 +1,21 @@
 //! A process among the processors of an app.
 
+use std::collections::BTreeSet;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use es_core::processor::{Execution, Keeps, Opening, Runner, Session};
 use es_core::projection::Code;
 use es_core::store::EventFilter;
 use es_core::{AppBuilder, Backend, BoxError, RecordedEvent};
 
-use crate::definition::{Definition, Whom};
+use crate::definition::{self, Definition, Whom};
 use crate::message::Messages;
 use crate::process::Process;
 use crate::rows::Tables;
 use crate::session::ProcessSession;
+use crate::versions;
 
 /// Events of one commit.
 const PAGE: usize = 500;
@@ -46,17 +49,18 @@ pub(crate) fn definitions<P: Process>() -> Vec<Definition> {
     std::iter::once(Definition::of::<P>()).chain(P::earlier()).collect()
 }
 
+#[async_trait]
 impl<B: Backend, P: Process> Runner for ProcessRunner<B, P> {
     fn name(&self) -> String {
         P::NAME.to_owned()
     }
 
     fn filter(&self) -> EventFilter {
-        P::filter()
+        definition::filter(&definitions::<P>())
     }
 
     fn code(&self) -> Code {
-        P::code()
+        definition::code(&definitions::<P>())
     }
 
     fn keeps(&self) -> Keeps {
@@ -74,8 +78,15 @@ impl<B: Backend, P: Process> Runner for ProcessRunner<B, P> {
             Whom::Key(key) => Some(key),
             Whom::Found(_) => None,
         };
-        let steps = Definition::of::<P>().steps(event)?;
-        Ok(steps.into_iter().filter_map(|step| key(step.whom)).collect())
+        let mut keys = BTreeSet::new();
+        for definition in definitions::<P>() {
+            keys.extend(definition.steps(event)?.into_iter().filter_map(|step| key(step.whom)));
+        }
+        Ok(keys.into_iter().collect())
+    }
+
+    async fn check(&self) -> Result<Vec<String>, BoxError> {
+        versions::check(&*self.backend, &self.tables, &definitions::<P>()).await
     }
 
     fn open(&self, opening: Opening<'_>) -> Box<dyn Session> {

@@ -1,6 +1,6 @@
 //! The work on a range of a process: events, answers and timers in, one commit out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,21 +8,31 @@ use async_trait::async_trait;
 use es_core::command::Sender;
 use es_core::event::is_of_a_newer_program;
 use es_core::id::Ids;
+use es_core::limits::PAGE_BYTES;
 use es_core::processor::{Admission, Failure, Opening, Session, Slices};
 use es_core::store::keys::{Key, behind};
 use es_core::store::queue::Marks;
-use es_core::store::{Commit, CommitError, Position, RowWrite, Span, StoreError, Table, is_full};
+use es_core::store::{
+    Commit, CommitError, PageItem, Position, Row, RowWrite, Span, StoreError, Table, is_full,
+};
 use es_core::{Backend, BoxError, RecordedEvent, Timestamp};
 use serde::de::DeserializeOwned;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::book::{Book, Waiting};
 use crate::definition::{Definition, RawStep, Whom};
 use crate::instance::Moment;
+use crate::journal;
 use crate::next::Association;
-use crate::outbox::Outbox;
+use crate::outbox::{Came, Outbox, Sent};
 use crate::process::Early;
-use crate::rows::{Sending, Tables, early_of, found_by, instance_key, send_key};
+use crate::rows::{
+    Answered, Request, Sending, Tables, Trouble, answered_key, early_of, found_by, instance_key, of_instance,
+    send_key,
+};
+use crate::verb::{Answer, Verb};
 
 /// Instances that are kept between two pages. They cost memory, never correctness.
 const KEPT: usize = 10_000;
@@ -31,6 +41,18 @@ const OF_A_SLICE: usize = 32;
 const AT_ONCE: usize = 500;
 /// Rows that are read together.
 const PAGE: usize = 1_000;
+/// Spans of keys that are read together.
+const SPANS: usize = 500;
+/// Commands that are on their way or wait for that, about. The others are only in the store.
+const IN_MEMORY: usize = 10_000;
+/// Rows of one commit beside those of instances.
+const MAX_ROWS: usize = 1_000;
+/// Requests that are done at once, and how often they are looked up in any case.
+const REQUESTS: usize = 50;
+const LOOK: Duration = Duration::from_secs(1);
+/// How many instances take in what has waited for them at once, and how much of it each.
+const LAGGING: usize = 10;
+const INPUTS: usize = 100;
 /// Longest key of an instance, in bytes.
 const MAX_KEY: usize = 255;
 
@@ -41,13 +63,29 @@ pub(crate) struct ProcessSession<B> {
     ids: Ids,
     book: Book,
     outbox: Outbox,
-    /// Whether what was not answered before it began is on its way.
-    resumed: bool,
+    /// Up to here the commands that are stored were put into the outbox; `None`: all were.
+    sent_to: Option<String>,
+    /// Commands were not put in, because there were too many.
+    left_behind: bool,
+    /// What commands have come to, and was not taken in.
+    came: VecDeque<Sent>,
+    /// Commands that are to be sent again, or not, once their rows are written.
+    rewritten: Vec<Row<Sending>>,
+    /// Instances whose commands are sent again.
+    released: Vec<Row<Sending>>,
+    /// Operators ask for something.
+    requests: watch::Receiver<u64>,
+    /// When it is looked up at the latest.
+    look: Instant,
+    /// Whether it is known which instances lag.
+    knows_lagging: bool,
+    /// Tells the worker of requests.
+    _hears: JoinSet<()>,
     marks: Marks,
     /// Nothing is due before this; `None` if that is not known.
     next_timer: Option<Timestamp>,
-    /// Rows that are done with.
-    gone: Vec<RowWrite>,
+    /// Rows beside those of instances.
+    rows: Vec<RowWrite>,
 }
 
 /// A step of an event of a page.
@@ -67,6 +105,13 @@ impl<B: Backend> ProcessSession<B> {
         opening: Opening<'_>,
     ) -> Self {
         let (sender, wake): (&Sender, &Arc<Notify>) = (opening.sender, opening.wake);
+        let requests = backend.watch_rows(tables.requests.name(), opening.slices);
+        let (mut heard, called, mut hears) = (requests.clone(), wake.clone(), JoinSet::new());
+        hears.spawn(async move {
+            while heard.changed().await.is_ok() {
+                called.notify_one();
+            }
+        });
         Self {
             backend,
             tables,
@@ -74,10 +119,18 @@ impl<B: Backend> ProcessSession<B> {
             ids: opening.ids.clone(),
             book: Book::new(definitions),
             outbox: Outbox::new(sender.clone(), opening.ids.clone(), wake.clone()),
-            resumed: false,
+            sent_to: Some(Key::in_slice(opening.slices.first).prefix()),
+            left_behind: false,
+            came: VecDeque::new(),
+            rewritten: Vec::new(),
+            released: Vec::new(),
+            requests,
+            look: Instant::now(),
+            knows_lagging: false,
+            _hears: hears,
             marks: Marks::default(),
             next_timer: None,
-            gone: Vec::new(),
+            rows: Vec::new(),
         }
     }
 
@@ -122,6 +175,9 @@ impl<B: Backend> ProcessSession<B> {
         keys.retain(|key| self.slices.has(key));
         keys.extend(self.found(&associations).await?);
         self.load(keys).await?;
+        if !self.book.definitions()[0].stashes() {
+            return Ok(());
+        }
         let meant = |Planned { step, .. }: &&Planned<'_>| step.starts || step.early == Early::Stash;
         let key = |Planned { step, .. }: &Planned<'_>| match &step.whom {
             Whom::Key(key) => Some(key.clone()),
@@ -135,15 +191,11 @@ impl<B: Backend> ProcessSession<B> {
 
     /// The keys of the instances that associations find, as it is stored.
     async fn found(&self, associations: &BTreeSet<Association>) -> Result<Vec<String>, StoreError> {
-        let mut keys = Vec::new();
-        for association in associations {
-            let prefix = found_by(association);
-            let found = self.under(&self.tables.associations, &prefix, behind(&prefix)).await?;
-            // The key of the row has a hash, which proves nothing.
-            let is = found.into_iter().filter(|row| row.value.association == *association);
-            keys.extend(is.map(|row| row.value.key));
-        }
-        Ok(keys)
+        let found = self.below(&self.tables.associations, associations.iter().map(found_by)).await?;
+        // The key of the row has a hash, which proves nothing.
+        let is =
+            found.into_iter().map(|row| row.value).filter(|found| associations.contains(&found.association));
+        Ok(is.map(|found| found.key).collect())
     }
 
     /// All rows between two keys.
@@ -152,21 +204,50 @@ impl<B: Backend> ProcessSession<B> {
         table: &Table<T>,
         after: &str,
         before: String,
-    ) -> Result<Vec<es_core::store::Row<T>>, StoreError> {
-        let (mut rows, mut after) = (Vec::new(), after.to_owned());
-        loop {
-            let span = Span { after, before: Some(before.clone()), limit: PAGE };
-            let page = self.backend.scan_many(table.name(), &[span]).await?.pop().unwrap_or_default();
-            let full = is_full(&page, PAGE);
-            let last = page.last().map(|row| row.key.clone());
-            for row in page {
-                rows.push(table.decode(row)?);
-            }
-            match last {
-                Some(last) if full => after = last,
-                _ => return Ok(rows),
-            }
+    ) -> Result<Vec<Row<T>>, StoreError> {
+        self.among(table, vec![Span { after: after.to_owned(), before: Some(before), limit: PAGE }]).await
+    }
+
+    /// All rows whose keys begin with one of some texts.
+    async fn below<T: DeserializeOwned>(
+        &self,
+        table: &Table<T>,
+        prefixes: impl Iterator<Item = String> + Send,
+    ) -> Result<Vec<Row<T>>, StoreError> {
+        let span = |after: String| Span { before: Some(behind(&after)), after, limit: PAGE };
+        let (spans, mut rows) = (prefixes.map(span).collect::<Vec<_>>(), Vec::new());
+        for spans in spans.chunks(SPANS) {
+            rows.extend(self.among(table, spans.to_vec()).await?);
         }
+        Ok(rows)
+    }
+
+    /// All rows of some spans, read together.
+    async fn among<T: DeserializeOwned>(
+        &self,
+        table: &Table<T>,
+        mut spans: Vec<Span>,
+    ) -> Result<Vec<Row<T>>, StoreError> {
+        let mut rows = Vec::new();
+        while !spans.is_empty() {
+            // Each has the same part of the bytes of a page, and may have been cut by that.
+            let share = PAGE_BYTES / spans.len();
+            let pages = self.backend.scan_many(table.name(), &spans).await?;
+            let mut cut = Vec::new();
+            for (span, page) in spans.into_iter().zip(pages) {
+                let bytes: usize = page.iter().map(PageItem::size).sum();
+                if let Some(last) = page.last()
+                    && (is_full(&page, PAGE) || bytes >= share)
+                {
+                    cut.push(Span { after: last.key.clone(), ..span });
+                }
+                for row in page {
+                    rows.push(table.decode(row)?);
+                }
+            }
+            spans = cut;
+        }
+        Ok(rows)
     }
 
     /// Reads instances that are not kept.
@@ -188,15 +269,8 @@ impl<B: Backend> ProcessSession<B> {
         if keys.is_empty() {
             return Ok(());
         }
-        let span = |key: &String| {
-            let prefix = early_of(key);
-            Span { before: Some(behind(&prefix)), after: prefix, limit: PAGE }
-        };
-        let spans: Vec<Span> = keys.iter().map(span).collect();
-        let found = self.backend.scan_many(self.tables.early.name(), &spans).await?;
         let mut rows = BTreeMap::new();
-        for row in found.into_iter().flatten() {
-            let row = self.tables.early.decode(row)?;
+        for row in self.below(&self.tables.early, keys.iter().map(|key| early_of(key))).await? {
             rows.entry((row.value.position, row.value.step)).or_insert_with(Vec::new).push(row);
         }
         let positions: BTreeSet<Position> = rows.keys().map(|(position, _)| *position).collect();
@@ -223,37 +297,162 @@ impl<B: Backend> ProcessSession<B> {
         Ok(())
     }
 
-    /// What was not answered is sent again.
+    /// What was not answered is sent again, as much of it at a time as fits into memory.
     async fn resume(&mut self) -> Result<(), BoxError> {
-        if self.resumed {
-            return Ok(());
+        if self.left_behind && self.outbox.len() + self.came.len() == 0 {
+            self.left_behind = false;
+            self.sent_to = Some(Key::in_slice(self.slices.first).prefix());
         }
-        let Slices { first, last } = self.slices;
-        let before = behind(&Key::in_slice(last).prefix());
-        let rows = self.under(&self.tables.sends, &Key::in_slice(first).prefix(), before).await?;
-        for row in rows {
-            self.outbox.push(row.value);
+        while let Some(after) = self.sent_to.clone()
+            && self.outbox.len() < PAGE
+        {
+            let before = Some(behind(&Key::in_slice(self.slices.last).prefix()));
+            let (table, span) = (&self.tables.sends, Span { after, before, limit: PAGE });
+            let page = self.backend.scan_many(table.name(), &[span]).await?.pop().unwrap_or_default();
+            self.sent_to = page.last().map(|row| row.key.clone()).filter(|_| is_full(&page, PAGE));
+            for row in page {
+                self.outbox.push(self.tables.sends.decode(row)?);
+            }
         }
-        self.resumed = true;
         Ok(())
+    }
+
+    /// Commands that are stored are sent, unless they are read from the store later.
+    fn send(&mut self, row: Row<Sending>) {
+        if self.sent_to.as_ref().is_some_and(|sent| row.key > *sent) {
+            return;
+        }
+        self.left_behind |= self.outbox.len() >= IN_MEMORY;
+        if !self.left_behind {
+            self.outbox.push(row);
+        }
     }
 
     /// Takes in what commands have come to.
     async fn take_answers(&mut self, moment: Moment) -> Result<bool, BoxError> {
-        let answers = self.outbox.answers(AT_ONCE);
-        let more = answers.len() == AT_ONCE;
-        let keys: BTreeSet<String> = answers.iter().map(|(sending, _)| sending.send.key.clone()).collect();
+        let left = AT_ONCE - self.came.len().min(AT_ONCE);
+        self.came.extend(self.outbox.came(left));
+        let more = self.came.len() == AT_ONCE;
+        let keys: BTreeSet<String> = self.came.iter().map(|(row, _)| row.value.send.key.clone()).collect();
         self.load(keys.clone()).await?;
-        let ends = |key: &String| self.book.now(key).is_some_and(|now| !now.is_running());
-        if self.book.begins_again() {
-            self.load_early(keys.into_iter().filter(ends).collect()).await?;
-        }
+        self.load_early_of_ended(keys).await?;
         let ids = self.ids.clone();
-        for (Sending { send, .. }, why) in answers {
-            self.book.answered(&send, why, moment, &|| ids.next());
-            self.gone.push(self.tables.sends.delete_at(send_key(&send)?, 1));
+        while !self.is_full()
+            && let Some((mut row, came)) = self.came.pop_front()
+        {
+            match came {
+                Came::Answer(why) => {
+                    self.book.answered(&row.value.send, why, moment, &|| ids.next());
+                    self.rows.push(self.tables.sends.delete(&row));
+                }
+                Came::Trouble { error, attempts, held } => {
+                    let trouble = Trouble { since: moment.at, error, attempts, held };
+                    if held {
+                        self.book.park(&row.value.send, &trouble);
+                    }
+                    row.value.trouble = Some(trouble);
+                    self.rows.push(self.tables.sends.put(&row)?);
+                    self.rewritten.push(row.written());
+                }
+            }
+        }
+        Ok(more || !self.came.is_empty())
+    }
+
+    /// Reads what waits for instances that may have ended by now, where another one may begin.
+    async fn load_early_of_ended(&mut self, keys: BTreeSet<String>) -> Result<(), BoxError> {
+        if !self.book.begins_again() {
+            return Ok(());
+        }
+        let ends = |key: &String| self.book.now(key).is_some_and(|now| !now.is_running());
+        self.load_early(keys.into_iter().filter(ends).collect()).await
+    }
+
+    /// Does what operators ask for. Whether there is more of it.
+    async fn take_requests(&mut self, moment: Moment) -> Result<bool, BoxError> {
+        let heard = self.requests.has_changed().unwrap_or_default();
+        if !heard && Instant::now() < self.look {
+            return Ok(false);
+        }
+        self.requests.mark_unchanged();
+        let span = Span {
+            after: Key::in_slice(self.slices.first).prefix(),
+            before: Some(behind(&Key::in_slice(self.slices.last).prefix())),
+            limit: REQUESTS,
+        };
+        let table = self.tables.requests.clone();
+        let page = self.backend.scan_many(table.name(), &[span]).await?.pop().unwrap_or_default();
+        let more = is_full(&page, REQUESTS);
+        self.look = Instant::now() + if more { Duration::ZERO } else { LOOK };
+        for row in page {
+            // One of a newer program waits for it.
+            match table.decode(row) {
+                Ok(row) => {
+                    self.carry_out(&row.value, moment).await?;
+                    self.rows.push(table.delete(&row));
+                }
+                Err(error) => {
+                    tracing::warn!(error = es_core::chain(&error), "a request is left to another program");
+                }
+            }
         }
         Ok(more)
+    }
+
+    /// Does what an operator asks for, and notes what became of it.
+    async fn carry_out(&mut self, request: &Request, moment: Moment) -> Result<(), BoxError> {
+        let Request { key, id, verb, .. } = request;
+        self.load([key.clone()]).await?;
+        let prefix = of_instance(key, *id);
+        let sends = self.under(&self.tables.sends, &prefix, behind(&prefix)).await?;
+        let held = sends.iter().any(|row| row.value.is_held());
+        let parked = self.book.now(key).filter(|now| now.id == *id && now.parked.is_some()).cloned();
+        let failed = match parked {
+            Some(now) => journal::behind(&*self.backend, &self.tables, &now, now.taken, 1).await?.0.pop(),
+            None => None,
+        };
+        let done = self.book.verb(request, moment, failed.map(|(_, row)| row), held);
+        if done.is_ok() && *verb == Verb::Retry && held {
+            for mut row in sends {
+                if row.value.is_held() {
+                    row.value.trouble = None;
+                    self.rows.push(self.tables.sends.put(&row)?);
+                    row = row.written();
+                }
+                self.released.push(row);
+            }
+        }
+        let answer = done.map_or_else(|why| Answer::Refused { why }, |input| Answer::Done { input });
+        let answered = Answered { asked: request.clone(), done_at: moment.at, answer };
+        self.rows.push(self.tables.answered.insert(answered_key(request)?, answered)?);
+        Ok(())
+    }
+
+    /// Whether what waits for the flush is enough for one commit.
+    fn is_full(&self) -> bool {
+        self.book.is_full() || self.rows.len() >= MAX_ROWS
+    }
+
+    /// Instances take in what has waited for them. Whether there is more of it.
+    async fn catch_up(&mut self) -> Result<bool, BoxError> {
+        if !self.knows_lagging {
+            let before = behind(&Key::in_slice(self.slices.last).prefix());
+            let rows =
+                self.under(&self.tables.lagging, &Key::in_slice(self.slices.first).prefix(), before).await?;
+            self.book.put_lagging(rows.into_iter().map(|row| row.value));
+            self.knows_lagging = true;
+        }
+        let keys = self.book.lagging(LAGGING);
+        self.load(keys.clone()).await?;
+        self.load_early_of_ended(keys.iter().cloned().collect()).await?;
+        let ids = self.ids.clone();
+        for key in &keys {
+            let Some(now) = self.book.now(key).filter(|_| !self.is_full()).cloned() else { continue };
+            let (inputs, _) = journal::behind(&*self.backend, &self.tables, &now, now.taken, INPUTS).await?;
+            let events = journal::events(&*self.backend, inputs.iter().map(|(_, row)| &row.value)).await?;
+            self.book.catch_up(key, &inputs, &events, &|| ids.next());
+        }
+        Ok(!self.book.lagging(1).is_empty())
     }
 
     /// Fires what is due. Gives when the next is.
@@ -270,9 +469,13 @@ impl<B: Backend> ProcessSession<B> {
         let keys: BTreeSet<String> = due.iter().map(|waiting| waiting.row.value.key.clone()).collect();
         self.load(keys).await?;
         for waiting in due {
+            if self.is_full() {
+                self.next_timer = Some(moment.at);
+                return Ok(self.next_timer);
+            }
             // The row of one that fires goes with what it changes.
             if !self.book.fired(&waiting.row.value, moment) {
-                self.gone.push(queue.done(&waiting.row));
+                self.rows.push(queue.done(&waiting.row));
             }
         }
         self.next_timer = if full {
@@ -310,8 +513,12 @@ impl<B: Backend> Session for ProcessSession<B> {
         let Some(Planned { event: first, .. }) = planned.first() else { return Ok(()) };
         let loaded = self.load_for(&planned).await;
         loaded.map_err(|source| Failure::new(first, first.stream.as_str(), source))?;
-        let ids = self.ids.clone();
+        let (ids, mut last) = (self.ids.clone(), first.place());
         for Planned { event, of, nth, step } in &planned {
+            if event.place() > last && self.book.is_full() {
+                return Err(Failure::not_yet(event));
+            }
+            last = event.place();
             let admits = |key: &str| admission.admits(event, key);
             let taken = self.book.event(event, *of, *nth, step, admits, &|| ids.next());
             taken.map_err(|(key, source)| Failure::new(event, key, source))?;
@@ -322,15 +529,18 @@ impl<B: Backend> Session for ProcessSession<B> {
     async fn due(&mut self, now: Timestamp, head: Position) -> Result<Option<Timestamp>, BoxError> {
         self.resume().await?;
         let moment = Moment { at: now, head };
+        // Before what operators do to them: a mark that is not stored yet would be missed.
+        let lags = self.catch_up().await?;
         let more = self.take_answers(moment).await?;
+        let asked = self.take_requests(moment).await?;
         let next = self.fire(moment).await?;
-        Ok(if more { Some(now) } else { next })
+        Ok(if lags || more || asked || !self.book.lagging(1).is_empty() { Some(now) } else { next })
     }
 
     async fn flush(&mut self, mut rows: Vec<RowWrite>) -> Result<(), CommitError> {
         let (own, earliest) = self.book.rows(&self.tables)?;
         rows.extend(own);
-        rows.append(&mut self.gone);
+        rows.append(&mut self.rows);
         self.backend.commit(Commit { rows, ..Commit::default() }).await?;
         if let Some(earliest) = earliest
             && self.next_timer.is_some_and(|next| earliest < next)
@@ -339,16 +549,26 @@ impl<B: Backend> Session for ProcessSession<B> {
             // It may be due before what was last seen empty.
             self.marks = Marks::default();
         }
-        for sending in self.book.flushed() {
-            if self.resumed {
-                self.outbox.push(sending);
+        for row in std::mem::take(&mut self.rewritten) {
+            if row.value.is_held() {
+                self.outbox.hold(row.value.send.id);
+            } else {
+                self.outbox.begin(row);
             }
+        }
+        for row in std::mem::take(&mut self.released) {
+            self.outbox.release(row.value.send.id);
+            self.send(row);
+        }
+        for sending in self.book.flushed() {
+            let key = send_key(&sending.send).expect("it was written");
+            self.send(Row { key, rev: 1, value: sending });
         }
         self.book.forget(KEPT);
         Ok(())
     }
 
     fn waiting(&self) -> usize {
-        self.book.waiting() + self.gone.len()
+        self.book.waiting() + self.rows.len()
     }
 }

@@ -54,7 +54,7 @@ impl<P: Process> World<P> {
         let new = NewEvent::new(id, event.encode()?, Default::default());
         let (version, position) = (Version(self.position), Some(Position(self.position)));
         let stored = new.into_recorded(stream.clone(), version, position, self.now);
-        if !P::filter().matches(&stored) {
+        if !crate::definition::filter(self.book.definitions()).matches(&stored) {
             return Ok(Vec::new());
         }
         self.take_stored(&stored)?;

@@ -162,6 +162,11 @@ async fn prepare(
     if node.settings.looks_on {
         return Ok(unprepared);
     }
+    for (runner, _) in runners {
+        let found = runner.check().await.unwrap_or_else(|error| vec![crate::chain(&*error)]);
+        wrong.extend(found.into_iter().map(|line| format!("{}: {line}", runner.name())));
+    }
+    all_right(std::mem::take(&mut wrong)).map_err(|StartError(wrong)| wrong)?;
     for (runner, options) in runners {
         let (backend, backfill) = (&*node.backend, options.backfill);
         let prepared = match processor::settle_name(backend, &**runner, node.settings, backfill).await {

@@ -29,6 +29,7 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
     let (sagas, this, cfgs) = (&args.krate, &block.this, &block.cfgs);
     let es = &quote!(#sagas::es_core);
     let by_key = events.iter().all(|handler| entry(handler, "via").is_none());
+    let stashes = events.iter().any(|handler| entry(handler, "early").is_some());
     let each: Vec<_> = events.iter().map(|handler| on(cx, sagas, this, handler)).collect();
     // Without a key there is no process, and the mistake is reported already.
     let Some(key) = key else { return TokenStream::new() };
@@ -55,6 +56,7 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
             const NAME: &'static str = #name;
             const VERSION: u32 = #version;
             const BY_KEY: bool = #by_key;
+            const STASHES: bool = #stashes;
             #after_end
             type Key = #key;
             #filter

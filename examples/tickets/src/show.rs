@@ -87,14 +87,16 @@ fn inputs(process: &str, history: &[InputStatus]) -> Vec<Line> {
     let mut lines = Vec::new();
     let mut timers = BTreeMap::new();
     for input in history {
-        let mut say = |text| lines.push(Line { after: input.position, at: input.at, text });
-        match &input.what {
-            Came::Event => {}
+        let mut say = |text| lines.push(Line { after: input.position, at: input.input.at, text });
+        match &input.input.came {
+            Came::Event(_) => {}
             Came::Refused(refused) => say(format!("refused  {}: {}", named(&refused.command), why(refused))),
-            Came::Elapsed { timer } => {
+            Came::Timer(timer) => {
                 say(format!("timer    {timer} fired"));
                 timers.remove(timer);
             }
+            Came::Verb(verb) => say(format!("operator {verb}")),
+            other => say(format!("{other:?}")),
         }
         for command in &input.sends {
             say(format!("command  {}, by the {process}", named(command)));

@@ -41,13 +41,16 @@ async fn each_input_is_shown_with_what_it_sent_and_the_timers_after_it() {
     let instances = Instances::of::<Transfer>(backend).unwrap();
 
     let paid = ended(&instances, "paid").await;
-    assert_eq!(paid.iter().map(|input| &input.what).collect::<Vec<_>>(), [&Came::Event, &Came::Event]);
+    assert_eq!(
+        paid.iter().map(|input| &input.input.came).collect::<Vec<_>>(),
+        [&Came::Event(paid[0].position), &Came::Event(paid[1].position)]
+    );
     assert_eq!((sent(&paid[0]), sent(&paid[1])), (vec!["withdraw"], vec!["deposit", "publish"]));
-    assert_eq!(paid[0].timers["expired"], paid[0].at.checked_add(LIMIT).unwrap());
+    assert_eq!(paid[0].timers["expired"], paid[0].input.at.checked_add(LIMIT).unwrap());
     assert!(paid[1].timers.is_empty() && paid[0].position < paid[1].position, "{paid:?}");
 
     let poor = ended(&instances, "poor").await;
-    let Came::Refused(refused) = &poor[1].what else { panic!("{poor:?}") };
+    let Came::Refused(refused) = &poor[1].input.came else { panic!("{poor:?}") };
     assert_eq!((refused.command.name.as_str(), sent(&poor[1])), ("withdraw", vec![]));
 
     while instances.get("late").await.unwrap().is_none() {
@@ -55,7 +58,7 @@ async fn each_input_is_shown_with_what_it_sent_and_the_timers_after_it() {
     }
     clock.advance(LIMIT);
     let late = ended(&instances, "late").await;
-    assert_eq!(late[1].what, Came::Elapsed { timer: "expired".to_owned() });
+    assert_eq!(late[1].input.came, Came::Timer("expired".to_owned()));
     assert!(late[1].timers.is_empty() && late.iter().all(|input| !input.waits), "{late:?}");
 
     assert_eq!(instances.history("nobody").await.unwrap(), []);

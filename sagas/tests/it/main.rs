@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "in here, what is not there is a test that fails")]
 
 mod bank;
+#[macro_use]
 mod engine;
 mod fixture;
 mod history;
 mod macros;
+mod operating;

@@ -135,6 +135,13 @@ impl Failure {
         Self { key: key.into(), event, position, undecoded: false, source: source.into() }
     }
 
+    /// No handler has failed: the session has enough to be flushed, and the event comes after that. Those before it are
+    /// handled, of which there must be one.
+    #[must_use]
+    pub fn not_yet(event: &RecordedEvent) -> Self {
+        Self::new(event, event.stream.as_str(), Interrupted)
+    }
+
     /// Whether no handler has failed: what comes before the event is done, and it was not its turn yet.
     pub(crate) fn is_interruption(&self) -> bool {
         self.source.is::<Interrupted>()

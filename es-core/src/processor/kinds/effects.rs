@@ -20,7 +20,7 @@ pub(crate) struct Effects {
     stop: CancellationToken,
 }
 
-/// No further call may begin, or one has failed. What comes before this event is done.
+/// No further call may begin, or one has failed, or what was handled is enough for one commit. What comes before this event is done.
 #[derive(Debug, thiserror::Error)]
 #[error("its handler was not called yet")]
 pub(super) struct Interrupted;

@@ -20,6 +20,7 @@ use crate::store::{
 };
 
 /// One kind of processing, as the engine sees it.
+#[async_trait]
 pub trait Runner: Send + Sync + 'static {
     /// Its stored name: of a projection `name/version`.
     fn name(&self) -> String;
@@ -45,6 +46,15 @@ pub trait Runner: Send + Sync + 'static {
     ///
     /// The event cannot be decoded.
     fn keys(&self, event: &RecordedEvent) -> Result<Vec<String>, BoxError>;
+    /// Looks at what is stored before the app starts, on a node that works: what this program cannot go on with, a line
+    /// each. Then the app does not start. It may run on several nodes at once, and beside those that work already.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be looked at: the app does not start either.
+    async fn check(&self) -> Result<Vec<String>, BoxError> {
+        Ok(Vec::new())
+    }
     /// Begins to work on a range.
     fn open(&self, opening: Opening<'_>) -> Box<dyn Session>;
 }

@@ -1,0 +1,95 @@
+//! Operators ask, from any node; the node that works on the instance does it.
+
+use std::time::Duration;
+
+use es_core::id::Ids;
+use es_core::processor::{Slices, slice_of};
+use es_core::store::{StoreError, write_rows};
+
+use crate::operate::Instances;
+use crate::rows::{Request, answered_key, request_key};
+use crate::verb::{Answer, By, Verb};
+
+/// How often it is looked up what became of a request, without a sign that something did.
+const POLL: Duration = Duration::from_millis(100);
+/// Bytes of who and why, each.
+const MAX_TEXT: usize = 1_000;
+
+/// Something that was asked for: it is stored, and is done when a node works on the instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "it is not done yet: see `Instances::answer`"]
+pub struct Ticket(Request);
+
+/// Why nothing was asked for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AskError {
+    /// It cannot be done.
+    #[error("{verb} of {key:?} is refused: {why}")]
+    Refused {
+        /// The instance.
+        key: String,
+        /// What was asked for.
+        verb: Verb,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Instances {
+    /// Asks for something to be done to an instance, and says who asks and why. The request is stored, and survives
+    /// restarts. What is refused by what is there now is refused at once; what has become of the instance by the time that
+    /// it is done may refuse it, too: see [`answer`](Self::answer).
+    ///
+    /// # Errors
+    ///
+    /// [`AskError`]. If the store does not answer, or the future is dropped, it may have been stored: look at what was
+    /// [asked](Self::show).
+    pub async fn ask(&self, key: &str, verb: Verb, actor: &str, reason: &str) -> Result<Ticket, AskError> {
+        let refused =
+            |verb: &Verb, why: String| AskError::Refused { key: key.to_owned(), verb: verb.clone(), why };
+        for (what, text) in [("actor", actor), ("reason", reason)] {
+            if text.trim().is_empty() || text.len() > MAX_TEXT {
+                return Err(refused(&verb, format!("the {what} has to be said, in up to {MAX_TEXT} bytes")));
+            }
+        }
+        let Some(instance) = self.stored(key).await? else {
+            return Err(refused(&verb, "there is no such instance: look at the list".to_owned()));
+        };
+        let held = instance.open > 0
+            && self.show(key).await?.is_some_and(|shown| shown.commands.iter().any(|c| c.held));
+        verb.fits(&instance, held).map_err(|why| refused(&verb, why))?;
+        let by = By::new(actor.to_owned(), reason.to_owned(), Ids::default().next());
+        let request = Request { key: instance.key, id: instance.id, verb, by, at: self.store.now().await? };
+        let row =
+            self.tables.requests.insert(request_key(&request).map_err(StoreError::from)?, request.clone())?;
+        drop(write_rows(&*self.store, vec![row]).await?);
+        Ok(Ticket(request))
+    }
+
+    /// What became of a request, within a time; `None`: nothing yet. It is kept, and is done when a node runs the process.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if it cannot be read.
+    pub async fn answer(&self, of: &Ticket, within: Duration) -> Result<Option<Answer>, StoreError> {
+        let (slice, table) = (slice_of(&of.0.key), self.tables.requests.name());
+        let mut touched = self.store.watch_rows(table, Slices { first: slice, last: slice });
+        let (key, until) = (answered_key(&of.0)?, tokio::time::Instant::now() + within);
+        loop {
+            if let Some(row) = self.tables.answered.get(&*self.store, &key).await? {
+                return Ok(Some(row.value.answer));
+            }
+            if tokio::time::Instant::now() >= until {
+                return Ok(None);
+            }
+            tokio::select! {
+                Ok(()) = touched.changed() => {}
+                () = tokio::time::sleep(POLL) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! One instance, for people: what came to it, what it waits for, and who will wake it.
+
+use std::fmt;
+
+use es_core::Timestamp;
+use es_core::command::NamedCommand;
+use es_core::store::keys::behind;
+use es_core::store::{Position, Span, StoreError, Table};
+use serde::de::DeserializeOwned;
+
+use crate::book::definition_of;
+use crate::instance::Instance;
+use crate::operate::{InstanceStatus, Instances, Life};
+use crate::process::RefusedCommand;
+use crate::rows::{Input, Instead, Noted, Sending, of_instance};
+use crate::verb::{Answer, By, Verb};
+
+/// Commands and requests of an instance that are shown.
+const SHOWN: usize = 100;
+
+/// An instance, and what it waits for.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Shown {
+    /// The instance.
+    pub status: InstanceStatus,
+    /// The first 100 of its commands that were not answered, in the order in which they are sent.
+    pub commands: Vec<OpenCommand>,
+    /// The first 100 things that operators had done to it, or that were refused.
+    pub requests: Vec<Asked>,
+    /// What it waits for.
+    pub waits: Vec<WaitsFor>,
+}
+
+/// A command that was not answered.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct OpenCommand {
+    /// The input that it came from.
+    pub input: u64,
+    /// Its place among what that input led to.
+    pub ordinal: u32,
+    /// The command.
+    pub command: NamedCommand,
+    /// Why it was not answered, once that is known.
+    pub error: Option<String>,
+    /// Since when it has been known.
+    pub since: Option<Timestamp>,
+    /// It is not sent again before an operator says so.
+    pub held: bool,
+}
+
+/// What an operator asked for, and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Asked {
+    /// What.
+    pub verb: Verb,
+    /// Who, and why.
+    pub by: By,
+    /// When.
+    pub at: Timestamp,
+    /// What became of it.
+    pub answer: Answer,
+}
+
+/// An input of an instance.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct InputShown {
+    /// Its number.
+    pub number: u64,
+    /// When it came.
+    pub at: Timestamp,
+    /// What came.
+    pub came: Came,
+    /// The operator who made it.
+    pub by: Option<By>,
+    /// It was not taken in: an operator had it skipped, or the instance ended in its place.
+    pub skipped: bool,
+}
+
+/// What came to an instance.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Came {
+    /// An event.
+    Event(Position),
+    /// A command of it was refused.
+    Refused(RefusedCommand),
+    /// The time of a timer had come, or an operator had it fired.
+    Timer(String),
+    /// An operator wanted it.
+    Verb(Verb),
+}
+
+/// What an instance waits for: as text, with who will wake it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum WaitsFor {
+    /// An operator: an input failed.
+    Input {
+        /// Its number.
+        number: u64,
+        /// Why.
+        error: String,
+    },
+    /// An operator: a command failed for good.
+    Command(OpenCommand),
+    /// The answer to a command.
+    Answer(OpenCommand),
+    /// A program with its version of the process.
+    Code {
+        /// The version.
+        version: u32,
+    },
+    /// The node that works on it: there are inputs for it to take in.
+    Turn {
+        /// How many.
+        inputs: u64,
+    },
+    /// The time of a timer.
+    Timer {
+        /// Its name.
+        name: String,
+        /// When it comes.
+        due: Timestamp,
+    },
+    /// An event.
+    Event,
+}
+
+impl fmt::Display for WaitsFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Input { number, error } => write!(
+                f,
+                "for an operator: input {number} failed ({error}); retry, skip input {number}, or end the instance"
+            ),
+            Self::Command(command) => {
+                write!(f, "for an operator: {command} failed; retry sends it again under the same key")
+            }
+            Self::Answer(command) => {
+                write!(f, "for the answer to {command}, which is sent until there is one")
+            }
+            Self::Code { version } => write!(f, "for a program that has version {version} of the process"),
+            Self::Turn { inputs } => write!(f, "for the node that works on it: it takes in {inputs} inputs"),
+            Self::Timer { name, due } => write!(f, "for timer {name:?}, which fires at {due}"),
+            Self::Event => f.write_str("for an event with its key or one of its associations"),
+        }
+    }
+}
+
+impl fmt::Display for OpenCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let NamedCommand { aggregate, id, name, .. } = &self.command;
+        write!(f, "{name} of {aggregate} {id:?}, from input {}", self.input)?;
+        self.error.as_ref().map_or(Ok(()), |error| write!(f, " ({error})"))
+    }
+}
+
+impl From<Sending> for OpenCommand {
+    fn from(Sending { send, trouble, .. }: Sending) -> Self {
+        let held = trouble.as_ref().is_some_and(|trouble| trouble.held);
+        let (error, since) = trouble.map(|trouble| (trouble.error, trouble.since)).unzip();
+        Self { input: send.input, ordinal: send.ordinal, command: send.command, error, since, held }
+    }
+}
+
+impl InputShown {
+    pub(crate) fn of(number: u64, noted: Noted) -> Self {
+        let came = match noted.input {
+            Input::Event { position, .. } => Came::Event(position),
+            Input::Refused { command, why, .. } => Came::Refused(RefusedCommand { command, why }),
+            Input::Timer { name, .. } => Came::Timer(name),
+            Input::Verb(verb) => Came::Verb(verb),
+        };
+        let skipped = matches!(noted.instead, Some(Instead::Skip | Instead::End(_)));
+        Self { number, at: noted.at, came, by: noted.by, skipped }
+    }
+}
+
+impl Instances {
+    /// One of them with what it waits for, by the text of its key. Its commands are read after it: one that was answered in
+    /// between is open in the one and gone from the other.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if it cannot be read.
+    pub async fn show(&self, key: &str) -> Result<Option<Shown>, StoreError> {
+        let Some(instance) = self.stored(key).await? else { return Ok(None) };
+        let commands = self.beside(&self.tables.sends, &instance).await?;
+        let commands: Vec<OpenCommand> = commands.into_iter().map(OpenCommand::from).collect();
+        let requests = self.beside(&self.tables.answered, &instance).await?;
+        let requests = requests.into_iter().map(|row| {
+            let (asked, answer) = (row.asked, row.answer);
+            Asked { verb: asked.verb, by: asked.by, at: asked.at, answer }
+        });
+        let waits = self.waits(&instance, &commands);
+        Ok(Some(Shown { status: instance.into(), commands, requests: requests.collect(), waits }))
+    }
+
+    /// Inputs of one of them behind a number, in order, at most `limit`. An instance that ended as it began has none.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if they cannot be read.
+    pub async fn inputs(&self, key: &str, after: u64, limit: usize) -> Result<Vec<InputShown>, StoreError> {
+        let Some(instance) = self.stored(key).await? else { return Ok(Vec::new()) };
+        let (inputs, _) = self.journal(&instance, after, limit).await?;
+        Ok(inputs.into_iter().map(|(number, noted)| InputShown::of(number, noted)).collect())
+    }
+
+    async fn beside<T: DeserializeOwned>(
+        &self,
+        table: &Table<T>,
+        of: &Instance,
+    ) -> Result<Vec<T>, StoreError> {
+        let after = of_instance(&of.key, of.id);
+        let span = Span { before: Some(behind(&after)), after, limit: SHOWN };
+        let rows = self.store.scan_many(table.name(), &[span]).await?;
+        rows.into_iter().flatten().map(|row| Ok(table.decode(row)?.value)).collect()
+    }
+
+    fn waits(&self, of: &Instance, commands: &[OpenCommand]) -> Vec<WaitsFor> {
+        let mut waits = Vec::new();
+        if let Some(parked) = of.parked.as_ref().filter(|parked| !parked.command) {
+            waits.push(WaitsFor::Input { number: of.taken + 1, error: parked.error.clone() });
+        }
+        if definition_of(&self.definitions, of).is_none() && !of.ended {
+            waits.push(WaitsFor::Code { version: of.version });
+        } else if of.lags() {
+            waits.push(WaitsFor::Turn { inputs: of.noted - of.taken });
+        }
+        // The others are behind it.
+        waits.extend(commands.first().cloned().map(|command| {
+            if command.held { WaitsFor::Command(command) } else { WaitsFor::Answer(command) }
+        }));
+        let timers = of.timers.iter().filter(|(_, timer)| !timer.fired);
+        waits.extend(timers.map(|(name, timer)| WaitsFor::Timer { name: name.clone(), due: timer.due }));
+        if InstanceStatus::from(of.clone()).life == Life::Running {
+            waits.push(WaitsFor::Event);
+        }
+        waits
+    }
+}
