@@ -1,0 +1,128 @@
+//! How events find instances: S2, S11, S14.
+
+use super::Subject;
+use super::play::{Act, Found, began, called, went, went_to};
+use super::world::World;
+
+fn associate(value: &str) -> Act {
+    Act::Associate(value.to_owned())
+}
+
+fn dissociate(value: &str) -> Act {
+    Act::Dissociate(value.to_owned())
+}
+
+/// S2
+pub(super) async fn an_instance_is_found_by_what_it_is_associated_with_and_not_after<S: Subject>(
+    subject: &S,
+) {
+    let mut world = World::<S, Found>::start(subject).await;
+    // In one page: before, with it, after it.
+    let page = vec![
+        began("a", "begun", vec![]),
+        called("x", "none", vec![]),
+        went("a", "with", vec![associate("x"), associate("y")]),
+        called("x", "found", vec![]),
+        called("X", "another", vec![]),
+        went("a", "without", vec![dissociate("x")]),
+        called("x", "gone", vec![]),
+    ];
+    world.tell(page).await;
+    world.settled().await;
+    // And from what is stored.
+    world.stop().await;
+    world.join().await;
+    world.tell(vec![called("y", "stored", vec![dissociate("y"), associate("x")])]).await;
+    world.settled().await;
+    world.tell(vec![called("y", "gone", vec![]), called("x", "back", vec![Act::End])]).await;
+    world.tell(vec![called("x", "ended", vec![])]).await;
+    let view = world.settled().await;
+    assert_eq!(view.took("a"), ["begun", "with", "found", "without", "stored", "back"]);
+    assert_eq!(view.n("process.associations"), 0);
+    world.end().await;
+}
+
+/// S14
+pub(super) async fn an_event_by_a_second_key_is_not_lost<S: Subject>(subject: &S) {
+    let mut world = World::<S, Found>::start(subject).await;
+    world.join().await;
+    for n in 0..40 {
+        // The event that is for it comes right behind the one that associates it, on another stream.
+        let (key, value) = (format!("k{n}"), format!("v{n}"));
+        world.tell(vec![began(&key, "begun", vec![associate(&value)])]).await;
+        world.tell_to(&format!("stage-{n}"), vec![called(&value, "called", vec![])]).await;
+        if n % 15 == 7 {
+            let node = world.nodes.remove(0);
+            node.shutdown(super::world::PATIENCE).await;
+            world.join().await;
+        }
+    }
+    let view = world.settled().await;
+    for n in 0..40 {
+        assert_eq!(view.took(&format!("k{n}")), ["begun", "called"], "{n}");
+    }
+    world.end().await;
+}
+
+/// S14
+pub(super) async fn an_instance_that_an_event_names_twice_takes_it_once<S: Subject>(subject: &S) {
+    let world = World::<S, Found>::start(subject).await;
+    world
+        .tell(vec![began("a", "begun", vec![associate("x")]), began("b", "begun", vec![associate("x")])])
+        .await;
+    let page = vec![
+        went_to(&["a", "a", "b"], "twice", vec![Act::Enter("book".to_owned(), "twice".to_owned())]),
+        // By key and by association, one event after the other.
+        went("a", "by key", vec![]),
+        called("x", "by value", vec![]),
+    ];
+    world.tell(page).await;
+    let view = world.settled().await;
+    assert_eq!(view.took("a"), ["begun", "twice", "by key", "by value"]);
+    assert_eq!(view.took("b"), ["begun", "twice", "by value"]);
+    assert_eq!(view.entered("book"), ["twice", "twice"]);
+    world.end().await;
+}
+
+/// S11
+pub(super) async fn two_hundred_instances_over_shared_associations_agree<S: Subject>(subject: &S) {
+    let mut world = World::<S, Found>::start(subject).await;
+    world.join().await;
+    let group = |n: usize| format!("g{}", n % 7);
+    let begin = async |from: usize| {
+        for n in (from..200).step_by(4) {
+            let events = vec![began(&format!("k{n}"), "begun", vec![associate(&group(n)), associate("all")])];
+            world.tell_to(&format!("stage-{from}"), events).await;
+        }
+    };
+    let call = async || {
+        for n in 0..60 {
+            world.tell_to("stage-calls", vec![called(&group(n), &format!("c{n}"), vec![])]).await;
+        }
+    };
+    let end = async || {
+        for n in (0..200).step_by(5) {
+            let acts = if n % 2 == 0 { vec![Act::End] } else { vec![dissociate(&group(n))] };
+            world.tell_to("stage-ends", vec![went(&format!("k{n}"), "out", acts)]).await;
+        }
+    };
+    tokio::join!(begin(0), begin(1), begin(2), begin(3), call(), end());
+    world.tell(vec![called("all", "last", vec![]), called("g3", "last of g3", vec![])]).await;
+    let view = world.settled().await;
+    assert_eq!(view.instances.len(), 200);
+    for (key, instance) in &view.instances {
+        let (n, took): (usize, _) = (key[1..].parse().unwrap(), view.took(key));
+        let out = took.contains(&"out");
+        assert!(!out || n % 5 == 0, "{took:?}");
+        let ends = out && n % 2 == 0;
+        assert_eq!(view.ended(key), ends, "{instance}");
+        assert_eq!(took.contains(&"last"), !ends, "{took:?}");
+        assert_eq!(took.contains(&"last of g3"), n % 7 == 3 && !out, "{took:?}");
+        let after = took.iter().skip_while(|label| **label != "out").filter(|label| label.starts_with('c'));
+        assert_eq!(after.count(), 0, "{took:?}");
+        let of_group =
+            |label: &&&str| label.strip_prefix('c').is_some_and(|c| c.parse::<usize>().unwrap() % 7 != n % 7);
+        assert_eq!(took.iter().filter(of_group).count(), 0, "{took:?}");
+    }
+    assert_eq!(world.end().await.took("k3"), view.took("k3"));
+}

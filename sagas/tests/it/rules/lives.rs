@@ -1,0 +1,171 @@
+//! How instances begin and end, and what stops one of them: S1, S4, S5, S6, S10, S12.
+
+use super::Subject;
+use super::play::{Act, Again, ByKey, Newer, began, replied, went, went_to};
+use super::world::World;
+
+fn enter(what: &str) -> Act {
+    Act::Enter("book".to_owned(), what.to_owned())
+}
+
+/// S1
+pub(super) async fn a_start_that_comes_twice_makes_one_instance<S: Subject>(subject: &S) {
+    let mut world = World::<S, ByKey>::start(subject).await;
+    world.join().await;
+    // In one page; by two streams at once.
+    world.tell(vec![began("a", "one", vec![enter("a")]), began("a", "two", vec![enter("a")])]).await;
+    let starts = |n: usize| {
+        let all =
+            (0..20).map(move |i| began(&format!("k{i}"), &format!("s{n}"), vec![enter(&format!("k{i}"))]));
+        all.collect::<Vec<_>>()
+    };
+    tokio::join!(world.tell_to("stage-one", starts(1)), world.tell_to("stage-two", starts(2)));
+    world.tell(vec![went("a", "more", vec![])]).await;
+    let view = world.settled().await;
+    assert_eq!(view.instances.len(), 21);
+    assert_eq!(view.took("a"), ["one", "more"]);
+    let mut entered = view.entered("book");
+    entered.sort_unstable();
+    let mut each: Vec<String> = (0..20).map(|i| format!("k{i}")).collect();
+    each.push("a".to_owned());
+    each.sort_unstable();
+    assert_eq!(entered, each, "each once");
+    world.end().await;
+}
+
+/// S4
+pub(super) async fn a_reply_that_comes_first_is_not_lost<S: Subject>(subject: &S) {
+    let mut world = World::<S, ByKey>::start(subject).await;
+    let early =
+        vec![replied("a", "r1", vec![enter("r1")]), went("a", "lost", vec![]), replied("b", "r", vec![])];
+    world.tell(early).await;
+    world.settled().await;
+    world.stop().await;
+    world.audit().await;
+    world.join().await;
+    world.tell(vec![replied("a", "r2", vec![enter("r2")]), began("a", "begun", vec![enter("begun")])]).await;
+    // Both in one page, and an end that what has waited comes too late for.
+    world.tell(vec![replied("c", "r", vec![]), began("c", "begun", vec![])]).await;
+    world.tell(vec![replied("d", "r", vec![]), began("d", "begun", vec![Act::End])]).await;
+    let view = world.settled().await;
+    assert_eq!(view.took("a"), ["begun", "r1", "r2"]);
+    assert_eq!(view.entered("book"), ["begun", "r1", "r2"]);
+    assert_eq!([view.took("c"), view.took("d")], [vec!["begun", "r"], vec!["begun"]]);
+    assert_eq!(view.n("process.early"), 1, "that of b");
+    assert!(!view.instances.contains_key("b"));
+    world.end().await;
+}
+
+/// S5
+pub(super) async fn an_ended_instance_is_not_revived<S: Subject>(subject: &S) {
+    let mut world = World::<S, ByKey>::start(subject).await;
+    world
+        .tell(vec![began("a", "begun", vec![Act::Bell(5, vec![])]), went("a", "ends", vec![Act::End])])
+        .await;
+    world.tell(vec![began("b", "begun", vec![]), began("b", "late", vec![])]).await;
+    world.settled().await;
+    for again in [false, true] {
+        if again {
+            world.stop().await;
+            world.join().await;
+        }
+        let late = vec![
+            began("a", "late", vec![enter("late")]),
+            replied("a", "late", vec![]),
+            went("a", "late", vec![]),
+        ];
+        world.tell(late).await;
+        world.seconds(10);
+        world.tell(vec![went("b", "after", vec![])]).await;
+    }
+    let view = world.settled().await;
+    assert_eq!(view.took("a"), ["begun", "ends"]);
+    assert!(view.ended("a"));
+    assert_eq!(view.took("b"), ["begun", "after", "after"]);
+    assert_eq!([view.n("process.early"), view.n("hot.process.timers"), view.entries.len()], [0, 0, 0]);
+    world.end().await;
+}
+
+/// S5
+pub(super) async fn one_that_may_begin_again_does_so_behind_its_end<S: Subject>(subject: &S) {
+    let mut world = World::<S, Again>::start(subject).await;
+    let life = |n: &str| began("a", n, vec![enter(n), Act::Bell(9, vec![enter("bell")]), Act::End]);
+    // The second and the third come while the one before them waits for its answer.
+    world.tell(vec![life("1"), life("2"), life("3"), went("a", "nobody", vec![])]).await;
+    world.until(|view| view.entered("book").len() == 3 && view.ended("a")).await;
+    world.tell(vec![life("4")]).await;
+    world.stop().await;
+    world.join().await;
+    world.tell(vec![began("a", "5", vec![]), went("a", "more", vec![])]).await;
+    let view = world.until(|view| view.took("a") == ["5", "more"]).await;
+    assert_eq!(view.entered("book"), ["1", "2", "3", "4"]);
+    world.seconds(20);
+    world.tell(vec![went("a", "last", vec![])]).await;
+    let view = world.settled().await;
+    assert_eq!(view.took("a"), ["5", "more", "last"], "no timer of a life before");
+    assert_eq!(view.n("process.early"), 0);
+    world.end().await;
+}
+
+/// S10
+pub(super) async fn an_instance_that_ends_as_it_starts_leaves_its_tombstone<S: Subject>(subject: &S) {
+    let world = World::<S, ByKey>::start(subject).await;
+    let acts = vec![Act::Bell(1, vec![]), Act::End];
+    world.tell(vec![began("a", "begun", acts), went_to(&["a"], "late", vec![])]).await;
+    let view = world.settled().await;
+    assert!(view.ended("a"));
+    assert!(view.rows.values().all(Vec::is_empty), "{view:?}");
+    let end = world.end().await;
+    assert_eq!(end.took("a"), ["begun"]);
+}
+
+/// S6
+pub(super) async fn a_failing_handler_parks_its_instance_and_no_other<S: Subject>(subject: &S) {
+    let world = World::<S, ByKey>::start(subject).await;
+    world.tell(["a", "b", "c"].map(|key| began(key, "begun", vec![Act::Bell(5, vec![])])).into()).await;
+    let page = vec![
+        went("a", "fails", vec![enter("never"), Act::Fail]),
+        went("b", "panics", vec![Act::Panic]),
+        went_to(&["a", "c"], "later", vec![enter("later")]),
+        began("d", "fails at once", vec![Act::Fail]),
+        went("d", "later", vec![]),
+    ];
+    world.tell(page).await;
+    let view = world.settled().await;
+    assert_eq!([view.took("a"), view.took("c")], [vec!["begun"], vec!["begun", "later"]]);
+    assert!(view.parked("a").unwrap().contains("told to fail"), "{view:?}");
+    assert!(view.parked("b").unwrap().contains("told to panic"));
+    assert_eq!(view.entered("book"), ["later"]);
+    world.seconds(6);
+    let view = world.until(|view| view.took("c").len() == 3 && view.n("hot.process.timers") == 0).await;
+    let noted = |key: &str| {
+        [&view.instances[key]["noted"], &view.instances[key]["taken"]].map(|n| n.as_u64().unwrap())
+    };
+    assert_eq!([noted("a"), noted("b"), noted("d")], [[4, 1], [3, 1], [2, 0]], "what comes later waits");
+    world.end().await;
+}
+
+/// S12
+pub(super) async fn instances_keep_their_version<S: Subject>(subject: &S) {
+    let mut world = World::<S, ByKey>::start(subject).await;
+    world.tell(vec![began("old", "begun", vec![Act::Bell(5, vec![])])]).await;
+    world.settled().await;
+    world.stop().await;
+    world.join_as::<Newer>().await;
+    world.tell(vec![began("new", "begun", vec![]), began("old", "again", vec![])]).await;
+    world.tell(vec![went_to(&["old", "new"], "went", vec![Act::Refused("x".to_owned())])]).await;
+    world.seconds(6);
+    let view = world.until(|view| view.took("old").len() == 4 && view.took("new").len() == 3).await;
+    assert_eq!([&view.instances["old"]["version"], &view.instances["new"]["version"]], [1, 2]);
+    world.stop().await;
+    // Each is rebuilt by its own definition.
+    let instances = sagas::Instances::of::<Newer>(world.backend.clone()).unwrap();
+    for key in ["old", "new"] {
+        let rebuilt = loop {
+            if let Ok(rebuilt) = instances.rebuild(key).await {
+                break rebuilt.unwrap();
+            }
+        };
+        assert_eq!(rebuilt.stored, rebuilt.folded);
+    }
+}

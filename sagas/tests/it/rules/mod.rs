@@ -1,0 +1,41 @@
+//! What a process promises, a rule a test, on every backend.
+//!
+//! The letter and number over a rule are those of the table in `docs/rules.md`; its name says it in words.
+
+mod bad_input;
+mod commits;
+mod found;
+mod list;
+mod lives;
+mod order;
+mod play;
+mod sharing;
+mod stores;
+mod timers;
+mod world;
+
+use es_core::Backend;
+use es_core::testing::TestClock;
+
+/// What the rules run on. A new value for each test: it can own a folder that its stores live in.
+pub(crate) trait Subject: Send + Sync + 'static {
+    type Backend: Backend + Clone;
+    /// A new, empty store with this clock.
+    async fn open(&self, clock: TestClock) -> Self::Backend;
+    /// The same store, as another program has it.
+    async fn again(&self, backend: &Self::Backend, clock: &TestClock) -> Self::Backend;
+}
+
+macro_rules! names {
+    ($($file:ident { $($rule:ident)* })*) => {
+        const RULES: &[&str] = &[$($(concat!("sagas::", stringify!($file), "::", stringify!($rule))),*),*];
+    };
+}
+list::rules!(names);
+
+#[test]
+fn every_rule_stands_in_the_table() {
+    let table = include_str!("../../../../docs/rules.md");
+    let missing: Vec<_> = RULES.iter().filter(|rule| !table.contains(&format!("`{rule}`"))).collect();
+    assert!(missing.is_empty(), "docs/rules.md lacks: {missing:#?}");
+}

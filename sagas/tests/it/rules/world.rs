@@ -1,0 +1,360 @@
+//! A store, and apps with one process on it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use es_core::processor::ParkedFilter;
+use es_core::store::{
+    Append, Commit, CommitError, EventFilter, ExpectedVersion, NewEvent, Position, Resolution, RowWrite,
+    StreamId, Table,
+};
+use es_core::testing::TestClock;
+use es_core::{App, BoxError, ErrorKind, Event, EventStore as _, Payload as _};
+use sagas::{Instances, Process, Processes as _};
+use serde_json::Value;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::Subject;
+use super::play::{Entered, LedgerEvent, StageEvent};
+
+/// Longer than anything takes here; nothing waits this long unless it fails.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+const LEASE: Duration = Duration::from_millis(800);
+
+pub(crate) struct World<'s, S: Subject, P> {
+    pub(crate) subject: &'s S,
+    pub(crate) backend: S::Backend,
+    pub(crate) clock: TestClock,
+    pub(crate) nodes: Vec<App>,
+    /// When the clock was moved on with time, if it is.
+    flows: Mutex<Option<Instant>>,
+    process: PhantomData<fn() -> P>,
+}
+
+/// All rows of the process and all entries of the ledgers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct View {
+    pub(crate) instances: BTreeMap<String, Value>,
+    pub(crate) rows: BTreeMap<&'static str, Vec<(String, Value)>>,
+    /// Each ledger's name, and what was entered, in the order of the log.
+    pub(crate) entries: Vec<(String, String)>,
+}
+
+pub(crate) const BESIDE: [&str; 5] =
+    ["process.inputs", "process.associations", "process.early", "hot.process.timers", "hot.process.sends"];
+
+impl View {
+    pub(crate) fn n(&self, table: &str) -> usize {
+        self.rows[table].len()
+    }
+
+    /// What an instance took in.
+    pub(crate) fn took(&self, key: &str) -> Vec<&str> {
+        let took = self.instances.get(key).map(|instance| &instance["state"]["took"]);
+        took.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()
+    }
+
+    pub(crate) fn ended(&self, key: &str) -> bool {
+        self.instances.get(key).is_some_and(|instance| instance["ended"] == true)
+    }
+
+    pub(crate) fn parked(&self, key: &str) -> Option<&str> {
+        self.instances.get(key)?["parked"]["error"].as_str()
+    }
+
+    /// What was entered in a ledger.
+    pub(crate) fn entered(&self, ledger: &str) -> Vec<&str> {
+        self.entries.iter().filter(|(of, _)| of == ledger).map(|(_, what)| &**what).collect()
+    }
+
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.n("hot.process.sends") == 0
+    }
+}
+
+impl<'s, S: Subject, P: Process> World<'s, S, P> {
+    /// One node.
+    pub(crate) async fn start(subject: &'s S) -> Self {
+        let clock = TestClock::default();
+        let backend = subject.open(clock.clone()).await;
+        let (nodes, flows, process) = (Vec::new(), Mutex::default(), PhantomData);
+        let mut world = Self { subject, backend, clock, nodes, flows, process };
+        world.join().await;
+        world
+    }
+
+    /// Another node.
+    pub(crate) async fn join(&mut self) {
+        self.join_as::<P>().await;
+    }
+
+    /// Another node, with another program.
+    pub(crate) async fn join_as<Q: Process>(&mut self) {
+        let backend = self.subject.again(&self.backend, &self.clock).await;
+        let app = loop {
+            let app = App::on(backend.clone()).clock(self.clock.clone()).process::<Q>().lease(LEASE);
+            match app.processor_retries(2, Duration::from_millis(5), Duration::from_millis(50)).start().await
+            {
+                Ok(app) => break app,
+                Err(error) => assert!(error.to_string().contains("could not be done now"), "{error}"),
+            }
+        };
+        self.nodes.push(app);
+    }
+
+    /// All nodes end.
+    pub(crate) async fn stop(&mut self) {
+        for app in self.nodes.drain(..) {
+            app.shutdown(PATIENCE).await;
+        }
+    }
+
+    /// A node is gone from one moment to the next.
+    pub(crate) fn crash(&mut self, node: usize) {
+        drop(self.nodes.swap_remove(node));
+        self.flow();
+    }
+
+    /// From now on the clock goes with time: a lease runs out.
+    pub(crate) fn flow(&self) {
+        self.flows.lock().unwrap().get_or_insert_with(Instant::now);
+    }
+
+    fn tick(&self) {
+        if let Some(since) = &mut *self.flows.lock().unwrap() {
+            self.clock.advance(since.elapsed());
+            *since = Instant::now();
+        }
+    }
+
+    pub(crate) fn seconds(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+
+    /// These happen, in one commit.
+    pub(crate) async fn tell(&self, events: Vec<StageEvent>) -> Position {
+        self.tell_to("stage-main", events).await
+    }
+
+    pub(crate) async fn tell_to(&self, stream: &str, events: Vec<impl Event>) -> Position {
+        let event = |event: &_| {
+            NewEvent::new(Uuid::new_v4(), Event::encode(event).unwrap(), std::sync::Arc::default())
+        };
+        let append = Append {
+            stream: StreamId::new(stream).unwrap(),
+            expected: ExpectedVersion::Any,
+            events: events.iter().map(event).collect(),
+        };
+        self.commit(Commit { appends: vec![append], ..Commit::default() }).await
+    }
+
+    /// Until it is answered.
+    pub(crate) async fn commit(&self, commit: Commit) -> Position {
+        loop {
+            match self.backend.commit(commit.clone()).await {
+                Ok(committed) => return committed.position,
+                // What is unknown may still be applied: it is sent again only if it never will be.
+                Err(CommitError::Unknown(attempt)) => {
+                    let resolved = self.ask(|| self.backend.resolve(&attempt)).await;
+                    if let Resolution::Applied(committed) = resolved {
+                        return committed.position;
+                    }
+                }
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Transient, "{error}"),
+            }
+            self.pause().await;
+        }
+    }
+
+    /// Replaces the value of an instance's row; gives the one of before.
+    pub(crate) async fn overwrite(&self, key: &str, value: &Value) -> Value {
+        let table = self.table("process.instances");
+        let all = self.ask(|| table.all(&self.backend)).await;
+        let mut row = all.into_iter().find(|row| row.key.contains(key)).unwrap();
+        let before = std::mem::replace(&mut row.value, value.clone());
+        let write: RowWrite = table.put(&row).unwrap();
+        // Rows have no id: written twice it would be refused, and that says that it was written.
+        loop {
+            let commit = Commit { rows: vec![write.clone()], ..Commit::default() };
+            match self.backend.commit(commit).await {
+                Ok(_) => break,
+                Err(error) if error.kind() == ErrorKind::Conflict => break,
+                Err(_) => self.pause().await,
+            }
+        }
+        assert_eq!(self.view().await.instances.values().filter(|row| *row == value).count(), 1);
+        before
+    }
+
+    fn table(&self, of: &str) -> Table<Value> {
+        Table::new(format!("{of}.{}", P::NAME)).unwrap()
+    }
+
+    async fn pause(&self) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        self.tick();
+    }
+
+    async fn ask<T, E: fmt::Debug>(&self, mut ask: impl AsyncFnMut() -> Result<T, E>) -> T {
+        let mut last = None;
+        for _ in 0..1_000 {
+            match ask().await {
+                Ok(answer) => return answer,
+                Err(error) => last = Some(error),
+            }
+            self.pause().await;
+        }
+        panic!("nothing but errors: {last:?}")
+    }
+
+    async fn all(&self, of: &str) -> Vec<(String, Value)> {
+        let table = self.table(of);
+        let rows = self.ask(|| table.all(&self.backend)).await;
+        rows.into_iter().map(|row| (row.key, row.value)).collect()
+    }
+
+    async fn entries(&self) -> Vec<(String, String)> {
+        let (filter, mut after, mut entries) =
+            (EventFilter::types(Entered::SOURCES.to_vec()), Position(0), vec![]);
+        loop {
+            let page = self.ask(|| self.backend.read(&filter, after, 1_000)).await;
+            for event in &page.events {
+                for LedgerEvent::Entered(entered) in LedgerEvent::decode(event).unwrap() {
+                    let stream = event.stream.as_str().strip_prefix("ledger-").unwrap();
+                    entries.push((stream.to_owned(), entered.what));
+                }
+            }
+            if !page.more {
+                return entries;
+            }
+            after = page.through;
+        }
+    }
+
+    pub(crate) async fn view(&self) -> View {
+        let mut view = View::default();
+        for (_, value) in self.all("process.instances").await {
+            let key = value["key"].as_str().map_or_else(|| value.to_string(), str::to_owned);
+            view.instances.insert(key, value);
+        }
+        for table in BESIDE {
+            view.rows.insert(table, self.all(table).await);
+        }
+        // Last: whatever the rows say was sent is in there.
+        view.entries = self.entries().await;
+        view
+    }
+
+    /// Until it has come to that.
+    pub(crate) async fn until(&self, what: impl Fn(&View) -> bool) -> View {
+        let begun = Instant::now();
+        loop {
+            let view = self.view().await;
+            if what(&view) {
+                return view;
+            }
+            if begun.elapsed() > PATIENCE {
+                let nodes: Vec<_> = self.nodes.iter().map(|app| app.processors()[0].status()).collect();
+                panic!("it never came to that: {view:#?}\n{nodes:?}");
+            }
+            self.pause().await;
+        }
+    }
+
+    /// Until everything that is in the log was taken in, and no command waits.
+    pub(crate) async fn settled(&self) -> View {
+        loop {
+            let head = self.ask(|| self.backend.head()).await;
+            self.reach(head).await;
+            let view = self.until(View::is_quiet).await;
+            if self.ask(|| self.backend.head()).await == head {
+                return view;
+            }
+        }
+    }
+
+    pub(crate) async fn reach(&self, position: Position) {
+        let begun = Instant::now();
+        while self.nodes[0].processors()[0].reach(position, Duration::from_millis(50)).await.is_err() {
+            self.tick();
+            assert!(begun.elapsed() < PATIENCE, "{:?}", self.nodes[0].processors()[0].status());
+        }
+    }
+
+    /// What the processor has set aside is handled again.
+    pub(crate) async fn retry_all(&self) {
+        let processor = &self.nodes[0].processors()[0];
+        let all = ParkedFilter::all();
+        self.ask(|| processor.retry_all(&all, PATIENCE)).await;
+    }
+
+    /// Until the processor has set so many keys aside; why.
+    pub(crate) async fn until_parked(&self, n: usize) -> Vec<String> {
+        let begun = Instant::now();
+        loop {
+            let parked = self.ask(|| self.nodes[0].processors()[0].parked(None, 100)).await;
+            if parked.len() == n {
+                return parked.into_iter().map(|parked| parked.error).collect();
+            }
+            assert!(begun.elapsed() < PATIENCE, "{parked:?}");
+            self.pause().await;
+        }
+    }
+
+    /// What is stored fits together, whoever has stopped wherever: nobody writes it now, except what was on its way.
+    pub(crate) async fn audit(&self) -> View {
+        let mut view = self.view().await;
+        loop {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let now = self.view().await;
+            if now == view {
+                break;
+            }
+            view = now;
+        }
+        let instances = Instances::of::<P>(self.backend.clone()).unwrap();
+        for (key, instance) in &view.instances {
+            let id = instance["id"].as_str().unwrap();
+            let named = |table: &str| {
+                let of = |value: &Value| value["id"] == id || value["key"] == **key;
+                view.rows[table].iter().filter(|(_, value)| of(value)).count()
+            };
+            assert_eq!(
+                named("hot.process.sends") as u64,
+                instance["open"].as_u64().unwrap_or(0),
+                "{instance}"
+            );
+            let set = |timers: &serde_json::Map<_, Value>| {
+                timers.values().filter(|timer| timer["fired"] != true).count()
+            };
+            assert_eq!(
+                named("hot.process.timers"),
+                instance["timers"].as_object().map_or(0, set),
+                "{instance}"
+            );
+            let associations = instance["associations"].as_array().map_or(0, Vec::len);
+            assert_eq!(named("process.associations"), associations, "{instance}");
+            let rebuilt =
+                self.ask(async || instances.rebuild(key).await.map_err(|e: BoxError| e)).await.unwrap();
+            assert_eq!(rebuilt.stored, rebuilt.folded, "{key}");
+        }
+        // A row of nobody would act for nobody.
+        for table in ["hot.process.sends", "hot.process.timers", "process.associations"] {
+            for (_, value) in &view.rows[table] {
+                assert!(view.instances.contains_key(value["key"].as_str().unwrap()), "{table}: {value}");
+            }
+        }
+        assert_eq!(self.view().await, view, "who only looks changes nothing");
+        view
+    }
+
+    /// The end of a rule.
+    pub(crate) async fn end(mut self) -> View {
+        self.stop().await;
+        self.audit().await
+    }
+}
