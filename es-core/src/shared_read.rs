@@ -1,8 +1,12 @@
 //! One read for all who ask at once.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Mutex;
+
+/// How long a read of somebody else is waited for.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What many ask for is read for one of them at a time; whoever asked before a read began takes its answer.
 #[derive(Debug)]
@@ -22,7 +26,8 @@ impl<T: Copy> SharedRead<T> {
     /// An answer from after the call.
     pub(crate) async fn ask<E>(&self, read: impl Future<Output = Result<T, E>>) -> Result<T, E> {
         let before = self.begun.load(Ordering::SeqCst);
-        let mut last = self.last.lock().await;
+        // Whoever reads may not be polled for a while.
+        let Ok(mut last) = tokio::time::timeout(PATIENCE, self.last.lock()).await else { return read.await };
         if let Some((number, answer)) = *last
             && number > before
         {
@@ -58,5 +63,8 @@ mod tests {
         assert_eq!(shared.ask(read()).await, Ok(3), "never one of before");
         assert_eq!(shared.ask(async { Err::<u32, &str>("away") }).await, Err("away"));
         assert_eq!(reads.get(), 3);
+        let mut begun = Box::pin(shared.ask(std::future::pending::<Result<u32, ()>>()));
+        assert!(futures::poll!(&mut begun).is_pending());
+        assert_eq!(shared.ask(read()).await, Ok(4), "one that is not polled holds up nobody");
     }
 }

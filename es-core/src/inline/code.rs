@@ -23,6 +23,8 @@ pub(super) struct Changes {
     rows: Vec<RowWrite>,
     /// Whether programs of before must not commit any more.
     fences: bool,
+    /// Whether one is taken from a program that handles more, of which nobody is seen.
+    pub(super) left: bool,
     /// How far the log is looked at.
     head: Position,
     /// Types of events that were not in the log as far as it was looked at.
@@ -106,7 +108,16 @@ impl Changes {
         let stored = made_by(backend, &known.build(&name, known.current)).await?;
         let (before, now) = (stored.value.known(), backend.now().await?.as_microsecond());
         let is_like = before.is_some_and(|before| before.is_like(&code));
-        match standing(before, &code, &name, &cluster::alive(backend).await?, now) {
+        let alive = cluster::alive(backend).await?;
+        // Any that writes it may be like the one that is noted, and handle more.
+        let is_other = |known: &String| *known != code.fingerprint();
+        let others = alive.values().any(|node| node.codes.get(&name).is_some_and(is_other));
+        let standing = match standing(before, &code, &name, &alive, now) {
+            Standing::IsLeft if others => Standing::StandsBy,
+            standing => standing,
+        };
+        let left = standing == Standing::IsLeft;
+        match standing {
             Standing::Makes => return Ok(nothing),
             Standing::StandsBy if is_like => return Ok(nothing),
             Standing::StandsBy => {
@@ -132,13 +143,14 @@ impl Changes {
         }
         let fences = before.is_some() && !is_like;
         let row = TakeOver::from(before).record(backend, &stored, &code, head, node.settings.lease).await?;
-        Ok(Self { rows: vec![row], fences, head, absent: absent_before, wrong: Vec::new() })
+        Ok(Self { rows: vec![row], fences, left, head, absent: absent_before, wrong: Vec::new() })
     }
 
     fn add(&mut self, other: Self) {
-        let Self { rows, fences, head: _, absent, wrong } = other;
+        let Self { rows, fences, left, head: _, absent, wrong } = other;
         self.rows.extend(rows);
         self.fences |= fences;
+        self.left |= left;
         self.absent.extend(absent);
         self.wrong.extend(wrong);
     }

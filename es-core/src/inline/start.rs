@@ -30,6 +30,8 @@ pub(crate) async fn start<B: Backend>(
         return Ok(None);
     }
     if stored.names != names {
+        // Before anything that takes long: programs which handle less are shut out, and pass nothing meanwhile.
+        code::take_over(node, &codes).await?;
         let changes = async {
             for name in retired {
                 handover::retire(node, name).await.map_err(|e| format!("{name}: {}", crate::chain(&e)))?;
@@ -79,7 +81,11 @@ pub(crate) async fn may_start(
     if !wrong.is_empty() {
         return Err(wrong);
     }
-    code::changes(node, runners, &stored).await?;
+    if code::changes(node, runners, &stored).await?.left {
+        // After an outage, nobody is seen for a while who is alive.
+        tokio::time::sleep(node.settings.lease).await;
+        code::changes(node, runners, &stored).await?;
+    }
     Ok(stored)
 }
 

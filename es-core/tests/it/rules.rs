@@ -25,7 +25,11 @@ fn every_test_in_the_table_exists() {
     let unknown: Vec<_> = named()
         .into_iter()
         .filter(|name| {
-            !RULES.contains(&name.as_str()) && !OWN.iter().any(|file| file.contains(&format!("fn {name}()")))
+            // Those are checked by the tests of that crate.
+            let is_own = !name.starts_with("sagas::");
+            is_own
+                && !RULES.contains(&name.as_str())
+                && !OWN.iter().any(|file| file.contains(&format!("fn {name}()")))
         })
         .collect();
     assert!(unknown.is_empty(), "docs/rules.md names tests that do not exist: {unknown:#?}");

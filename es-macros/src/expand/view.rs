@@ -103,7 +103,8 @@ fn row(es: &TokenStream, handler: &ReadHandler) -> TokenStream {
 /// A number for the rule by which the keys of an event are found: its rows are elsewhere if it changes.
 fn key_rule(key: &Type, handler: &ReadHandler) -> u64 {
     let by = handler.attrs.iter().filter(|attr| attr.path().is_ident("on"));
-    fingerprint(&[&key.to_token_stream(), &by.map(ToTokens::to_token_stream).collect()])
+    let by = by.map(ToTokens::to_token_stream).collect();
+    fingerprint(&[&key.to_token_stream(), &handler.payload.to_token_stream(), &by])
 }
 
 /// The aggregate's id, or what `#[on(by = ..)]` names.

@@ -52,6 +52,10 @@ pub(crate) async fn install(
     tables: &Tables,
     generation: Generation,
 ) -> Result<(), StoreError> {
+    // Mostly they are there: then nobody waits for a removal that takes long.
+    if is_installed(backend, tables, generation).await? {
+        return Ok(());
+    }
     let mut home = Home::Schema;
     loop {
         let work = Work::begin(backend, tables.name).await?;
@@ -61,6 +65,21 @@ pub(crate) async fn install(
             outcome => return outcome.map_err(StoreError::from),
         }
     }
+}
+
+async fn is_installed(
+    backend: &PgBackend,
+    tables: &Tables,
+    generation: Generation,
+) -> Result<bool, StoreError> {
+    let there = "select from {es}.projections where (name, version, generation, schema) = ($1, $2, $3, $4)";
+    let there = backend.0.options.schema.fill(there);
+    let query = || {
+        let query = sqlx::query(sql(there.clone())).bind(tables.name).bind(tables.version.cast_signed());
+        query.bind(generation.cast_signed()).bind(tables.schema)
+    };
+    let rows = backend.0.shared.readers.rows("looking at the generations of a projection", query).await?;
+    Ok(!rows.is_empty())
 }
 
 impl<'w> Work<'w> {

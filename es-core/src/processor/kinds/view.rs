@@ -121,8 +121,19 @@ impl<B: Backend, V: View> ViewSession<B, V> {
 
     async fn read(&mut self, keys: Vec<String>, events: Vec<&RecordedEvent>) -> Result<(), Failure> {
         let Some(first) = events.first() else { return Ok(()) };
-        let found = self.backend.rows(&self.table, &keys).await;
-        let found = found.map_err(|e| Failure::new(first, &*keys[0], NotTheEvent(e)))?;
+        let found = match self.backend.rows(&self.table, &keys).await {
+            // A row that cannot be read is between it and the events of its key.
+            Err(error @ StoreError::Corrupt { .. }) if keys.len() == 1 => {
+                return Err(Failure::new(first, &*keys[0], error));
+            }
+            Err(StoreError::Corrupt { .. }) => {
+                for (key, event) in keys.into_iter().zip(events) {
+                    Box::pin(self.read(vec![key], vec![event])).await?;
+                }
+                return Ok(());
+            }
+            found => found.map_err(|e| Failure::new(first, &*keys[0], NotTheEvent(e)))?,
+        };
         for ((key, row), event) in keys.into_iter().zip(found).zip(events) {
             let kept = match row {
                 None => Kept { rev: 0, row: None, touched: false, stored: 0 },

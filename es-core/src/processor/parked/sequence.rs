@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::processor::kinds::admission::LeftOut;
 use crate::slices::Slices;
 use crate::state::{Build, Nothing, Sequence, Skipped, sortable};
-use crate::store::{Position, Row, RowStore, RowWrite, StoreError, StoredRow};
+use crate::store::{Position, Row, RowStore, RowWrite, Span, StoreError, StoredRow, is_full};
 
 /// How much of an error is stored, in characters.
 const ERROR: usize = 2_000;
@@ -271,13 +271,13 @@ pub(crate) async fn skips_between(
 ) -> Result<Skips, StoreError> {
     let (table, mut skips) = (build.skipped(), Skips::new());
     let mut last = sortable(Position(after.0.saturating_add(1)));
+    let before = Some(sortable(Position(through.0.saturating_add(1))));
     loop {
-        let page = table.page(store, Some(&last), PAGE).await?;
-        let full = page.len() == PAGE;
+        let span = Span { after: last.clone(), before: before.clone(), limit: PAGE };
+        let page = store.scan_many(table.name(), &[span]).await?.pop().unwrap_or_default();
+        let full = is_full(&page, PAGE);
         for row in page {
-            if row.value.position > through {
-                return Ok(skips);
-            }
+            let row = table.decode(row)?;
             last = row.key;
             leave_out(&mut skips, row.value);
         }

@@ -72,8 +72,11 @@ const KEPT: &str = "an older build is kept to go back to: drop it (`drop_previou
 async fn is_older_build(builds: &BuildRows, known: &Generations) -> Result<bool, StoreError> {
     let Some(building) = &known.building else { return Ok(false) };
     let made_by = made_by(&*builds.backend, &builds.build(building.generation)).await?.value;
-    let own = builds.code.as_ref().map(CodeRecord::of);
-    Ok(own.is_some_and(|own| made_by.known().is_some_and(|made_by| is_older(made_by, &own))))
+    let (Some(code), Some(made_by)) = (&builds.code, made_by.known()) else { return Ok(false) };
+    let own = CodeRecord::of(code);
+    // What an operator has begun is left to be switched to, so it must be what this program needs.
+    let lacks = !made_by.handles_all_of(code) || !made_by.rekeyed(code).is_empty();
+    Ok(is_older(made_by, &own) || !building.by_itself && lacks && !is_older(&own, made_by))
 }
 
 async fn begin(builds: &BuildRows) -> Result<Option<&'static str>, ProcessorError> {

@@ -223,19 +223,18 @@ impl BuildRows {
             let by = builds.ids.next();
             let switched = async {
                 let frozen = builds.freeze(to, by).await?;
-                // Another switch to it was faster.
-                let is_done = frozen.generation == to;
-                if !is_done {
-                    builds.finish_switch(to, by, &frozen).await?;
-                }
-                Ok(is_done)
+                builds.finish_switch(to, by, &frozen).await
             };
             let switched = switched.await;
-            if !matches!(switched, Ok(false)) {
+            if switched.is_err() {
                 // Whatever has failed: it may have been frozen before that.
                 builds.thaw(by).await;
+                // Another switch to it was faster.
+                if builds.read().await?.current == to {
+                    return Ok(());
+                }
             }
-            switched.map(drop)
+            switched
         };
         // In a task of its own: a caller who goes away leaves nothing frozen.
         let gone = |gone| StoreError::transient("switching queries to another build", gone);
@@ -257,6 +256,9 @@ impl BuildRows {
         let limit = i64::try_from(FREEZE.as_micros()).unwrap_or(i64::MAX);
         let asked = Instant::now();
         loop {
+            if !holds && self.read().await?.current == needed {
+                return Err(self.refused(Refused::InUse, needed));
+            }
             let now = self.backend.now().await?.as_microsecond();
             let until = Some(now.saturating_add(limit));
             let freeze = Change::Freeze(Freeze { until, by: Some(by), holds, at: None });
@@ -280,6 +282,8 @@ impl BuildRows {
             (made_by(&*self.backend, &next).await?.value, made_by(&*self.backend, &current).await?.value);
         if let (Some(next_code), Some(code)) = (codes.0.known(), codes.1.known())
             && is_older(next_code, code)
+            // After a rollback, the program of before builds again what it finds by other keys.
+            && !next_code.former.contains(&code.code)
         {
             return Err(ProcessorError::OlderCode { build: next });
         }
@@ -370,8 +374,10 @@ impl BuildRows {
             // Refused: it is on its way out, or has gone. What is left of it goes.
             Ok(_) | Err(Refused::Dropped) => {
                 // A worker of another node finds out with its next flush, which is refused at once: it must not wait
-                // behind the transaction that deletes everything.
-                self.interrupt_all(&self.build(generation)).await?;
+                // behind the transaction that deletes everything. Nor must whoever finds it on its way out.
+                if dropped.is_ok() {
+                    self.interrupt_all(&self.build(generation)).await?;
+                }
                 self.update(&Change::Left(generation), With::Uninstall { generation }).await?
             }
             refused => refused,
@@ -477,9 +483,12 @@ mod tests {
         assert!(futures::poll!(&mut other).is_pending());
         tokio::time::sleep(LOOK * 3).await;
         assert_eq!(builds.read().await.unwrap().freeze, own, "it is not disturbed");
+        let before = generations().get(&*builds.backend, "p/1").await.unwrap().unwrap().rev;
         reach(&builds, 2, 9).await;
         switching.await.unwrap().unwrap();
         other.await.unwrap();
+        let after = generations().get(&*builds.backend, "p/1").await.unwrap().unwrap().rev;
+        assert_eq!(after, before + 1, "nothing is frozen again for the later one");
         let Generations { current, previous, freeze, .. } = builds.read().await.unwrap();
         assert_eq!((current, previous, freeze), (2, Some(1), Freeze::default()));
         // A way back and a rebuild: the older build is kept, so only the first of them can begin.

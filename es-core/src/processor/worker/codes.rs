@@ -110,12 +110,18 @@ impl CodeRecord {
 
     /// The types that both handle and that a code finds by other keys: the rows that are there are not where it looks.
     pub(crate) fn rekeyed<'c>(&'c self, code: &'c Code) -> BTreeSet<&'c str> {
-        let Some(keys) = &self.keys else { return BTreeSet::new() };
-        let both = |some: &'c BTreeMap<String, u32>, other: &'c BTreeMap<String, u32>| {
+        fn both<'c, T>(
+            some: &'c BTreeMap<String, u32>,
+            other: &'c BTreeMap<String, T>,
+        ) -> impl Iterator<Item = &'c String> {
             some.keys().filter(|name| other.contains_key(*name) || other.contains_key(ALL))
-        };
+        }
+        let Some(keys) = &self.keys else { return BTreeSet::new() };
         let names = both(&self.handles, code.handles()).chain(both(code.handles(), &self.handles));
-        names.filter(|name| rule(keys, name) != rule(code.keys(), name)).map(String::as_str).collect()
+        // Rows of types that are not handled for now are there all the same.
+        let unhandled = both(code.handles(), &self.unhandled).filter(|name| keys.contains_key(*name));
+        let is_other = |name: &&String| rule(keys, name) != rule(code.keys(), name);
+        names.chain(unhandled).filter(is_other).map(String::as_str).collect()
     }
 }
 
@@ -134,7 +140,7 @@ pub(crate) fn of_new_build(read: Option<&CodeRecord>, own: Option<&Code>) -> Cod
 /// The record of a build that a code makes from a position on; before that, another one did. What the build lacked of what
 /// that one handled, it lacks still, if this one handles it too.
 pub(crate) fn after(before: Option<&CodeRecord>, code: &Code, from: Position) -> CodeRecord {
-    let CodeRecord { code: print, handles, keys, .. } = CodeRecord::of(code);
+    let CodeRecord { code: print, handles, mut keys, .. } = CodeRecord::of(code);
     let before = before.cloned().unwrap_or_default();
     let mut unhandled = before.unhandled;
     // What it lacks may be of any of them.
@@ -144,6 +150,12 @@ pub(crate) fn after(before: Option<&CodeRecord>, code: &Code, from: Position) ->
     }
     unhandled.values_mut().for_each(|since| *since = (*since).min(from));
     unhandled.retain(|name, _| !handles.contains_key(name) && !handles.contains_key(ALL));
+    if let (Some(keys), Some(before)) = (&mut keys, &before.keys)
+        && from > Position(0)
+    {
+        // Where their rows are, for whoever handles them again.
+        keys.extend(unhandled.keys().map(|name| (name.clone(), rule(before, name))));
+    }
     let former = before.former.into_iter().chain([before.code]);
     let former = former.filter(|former| *former != print && !former.is_empty()).collect();
     CodeRecord { code: print, handles, keys, unhandled, until: 0, incomplete: false, former, renamed: None }
@@ -211,6 +223,12 @@ mod tests {
         assert_eq!(rekeyed(&Code::of(&EventFilter::all()).keyed_by(2)), ["x", "y"]);
         let unknown = CodeRecord { keys: None, ..made.clone() };
         assert!(unknown.rekeyed(&handling(2, &["x"]).keyed_by(2)).is_empty(), "it was stored without");
+        let back = after(Some(&made), &handling(3, &["x"]).keyed_by(1), Position(9));
+        assert!(back.rekeyed(&handling(4, &["x", "y"]).keyed_by(1)).is_empty());
+        let other = handling(4, &["x", "y"]).keyed_by(2);
+        assert!(back.rekeyed(&other).contains("y"), "its rows are where the first one put them");
+        let anew = after(Some(&back), &handling(3, &["x"]).keyed_by(1), Position(0));
+        assert_eq!(anew.rekeyed(&other), ["x"].into(), "a build that begins again has none of it");
     }
 
     #[test]

@@ -310,7 +310,8 @@ impl Coordinator {
             if std::mem::replace(known, generation) != generation {
                 *catching_up = CatchingUp::default();
             }
-            let caught_up = catching_up.look(position, sight.head) && position.is_some();
+            let is_free = generations.freeze.until.is_none();
+            let caught_up = catching_up.look(position, sight.head) && position.is_some() && is_free;
             chores.extend(caught_up.then_some(Chore::Switch(generation)));
         } else if generations.building.is_none() && self.lacks_events(generations, sight)? {
             chores.push(Chore::Backfill);

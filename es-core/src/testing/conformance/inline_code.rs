@@ -23,6 +23,8 @@ const SAME: u64 = 2;
 const MORE: u64 = 3;
 /// Handles payments, under one key.
 const AT_ONCE: u64 = 4;
+/// Handles what [`MORE`] does.
+const MORE_TOO: u64 = 5;
 
 /// Counts what a program handles.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,11 +34,11 @@ impl<const CODE: u64> Projection for Counts<CODE> {
     const NAME: &'static str = "counts";
     fn filter() -> EventFilter {
         let payments = EventFilter::of::<Deposited>();
-        if CODE == MORE { payments.or(EventFilter::of::<Opened>()) } else { payments }
+        if CODE == MORE || CODE == MORE_TOO { payments.or(EventFilter::of::<Opened>()) } else { payments }
     }
     fn code() -> Code {
         let code = Code::new(CODE).handling::<Deposited>().keyed_by(u64::from(CODE == AT_ONCE));
-        if CODE == MORE { code.handling::<Opened>() } else { code }
+        if CODE == MORE || CODE == MORE_TOO { code.handling::<Opened>() } else { code }
     }
 }
 
@@ -204,4 +206,18 @@ pub async fn programs_that_handle_the_same_inline_write_next_to_each_other<S: Su
         pay(app, "a").await;
     }
     counts(&store, "account-a", 5).await;
+}
+
+/// P18
+pub async fn an_older_program_does_not_start_beside_one_that_is_like_the_newest<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let other = subject.again(&store.0).await;
+    let more = starts(|| inline::<MORE, _>(&store.0)).await;
+    // It is noted as the one that writes, and goes.
+    let canary = starts(|| inline::<MORE_TOO, _>(&other)).await;
+    assert!(canary.shutdown(LIMIT).await);
+    tokio::time::sleep(LEASE * 6).await;
+    says(|| inline::<LESS, _>(&other), "a program is alive that handles more").await;
+    open(&more, "a").await;
+    counts(&store, "account-a", 1).await;
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::domain::Deposited;
+use super::domain::{Deposited, Opened};
 use super::patient::Patient;
 use super::payments::{eventually, payment};
 use super::{LIMIT, Subject, settle, start, store};
@@ -22,6 +22,8 @@ const ALL: &str = "all";
 const BY_ACCOUNT: u64 = 0;
 /// Whose one key is `all`.
 const AT_ONCE: u64 = 1;
+/// The same, of a program that handles openings too, and does nothing with them.
+const MORE: u64 = 3;
 /// The same, of a program that cannot handle what was paid first: its rebuild never ends.
 const STUCK: u64 = 2;
 
@@ -33,7 +35,8 @@ impl<const RULE: u64> Projection for Keyed<RULE> {
     const NAME: &'static str = "keyed";
     const ON_FAILURE: OnFailure = if RULE == STUCK { OnFailure::Stop } else { OnFailure::Park };
     fn filter() -> EventFilter {
-        EventFilter::of::<Deposited>()
+        let payments = EventFilter::of::<Deposited>();
+        if RULE == MORE { payments.or(EventFilter::of::<Opened>()) } else { payments }
     }
     fn code() -> Code {
         let code = Code::of(&Self::filter());
@@ -52,6 +55,9 @@ impl<const RULE: u64> View for Keyed<RULE> {
             row.0 += 1;
             Ok(())
         };
+        if event.payload::<Deposited>()?.is_none() {
+            return Ok(Vec::new());
+        }
         let key = if RULE == BY_ACCOUNT { event.stream.as_str() } else { ALL };
         Ok(vec![Change::new(key.to_owned(), count)])
     }
@@ -93,12 +99,21 @@ fn at_once(n: u64) -> BTreeMap<&'static str, u64> {
 
 /// P17
 pub async fn a_view_whose_keys_change_is_rebuilt_by_itself<S: Subject>(subject: S) {
+    rebuilt_forth_and_back::<AT_ONCE, S>(subject).await;
+}
+
+/// P17
+pub async fn a_view_whose_keys_change_and_that_handles_more_is_rebuilt_by_itself<S: Subject>(subject: S) {
+    rebuilt_forth_and_back::<MORE, S>(subject).await;
+}
+
+async fn rebuilt_forth_and_back<const NEW: u64, S: Subject>(subject: S) {
     let store = store(&subject).await;
     let old = run::<BY_ACCOUNT, _>(&subject, &store, Backfill::Online).await;
     pay(&store).await;
     settle(&old).await;
     reads(&store, &each(1)).await;
-    let new = run::<AT_ONCE, _>(&subject, &store, Backfill::Online).await;
+    let new = run::<NEW, _>(&subject, &store, Backfill::Online).await;
     new.until_ready(LIMIT).await.expect("it is rebuilt");
     reads(&store, &at_once(4)).await;
     pay(&store).await;

@@ -354,6 +354,7 @@ macro_rules! __conformance_rules {
             }
             rekeyed {
                 a_view_whose_keys_change_is_rebuilt_by_itself
+                a_view_whose_keys_change_and_that_handles_more_is_rebuilt_by_itself
                 rows_of_two_keys_are_never_mixed_while_it_is_rebuilt
                 a_view_whose_keys_change_does_not_start_if_that_was_chosen
                 a_view_whose_keys_change_goes_on_if_that_was_chosen
@@ -469,6 +470,7 @@ macro_rules! __conformance_rules {
                 an_inline_view_whose_keys_change_does_not_start
                 an_older_program_commits_nothing_where_a_newer_one_handles_more_inline
                 programs_that_handle_the_same_inline_write_next_to_each_other
+                an_older_program_does_not_start_beside_one_that_is_like_the_newest
             }
             transactions {
                 rows_and_events_commit_together
