@@ -188,7 +188,10 @@ impl Book {
                 self.take_event(key, event, nth, step);
                 return Ok(());
             }
-            Some(_) if step.starts && again => return self.wait(key, event, nth),
+            // What comes behind a start that waits is for the one that it begins.
+            Some(Instance { ended: false, .. }) if again && (step.starts || self.waits(key)) => {
+                return self.wait(key, event, nth);
+            }
             Some(_) => return Ok(()),
         };
         if !newest {
@@ -206,6 +209,11 @@ impl Book {
         Ok(())
     }
 
+    /// Whether something waits for the next instance of a key.
+    fn waits(&self, key: &str) -> bool {
+        self.early.get(key).is_some_and(|waiting| !waiting.is_empty())
+    }
+
     /// The event waits for the instance.
     fn wait(&mut self, key: &str, event: &RecordedEvent, step: u32) -> Result<(), BoxError> {
         let waiting = self.early.entry(key.to_owned()).or_default();
@@ -218,14 +226,31 @@ impl Book {
 
     /// What has waited for an instance is taken in.
     fn take_early(&mut self, key: &str, id: &dyn Fn() -> Uuid) {
-        for Waiting { step: nth, event, row } in self.early.remove(key).unwrap_or_default() {
-            self.gone.extend(row);
-            let definition = self.definitions[0].clone();
-            let steps = definition.steps(&event).unwrap_or_default();
-            if let Some(step) = steps.get(nth as usize) {
-                // It has waited, so it finds an instance now: nothing waits once more.
-                drop(self.step(key, &event, 0, nth, step, id));
+        let (definition, mut left) = (self.definitions[0].clone(), Vec::new());
+        for waiting in self.early.remove(key).unwrap_or_default() {
+            let Waiting { step: nth, event, row } = &waiting.clone();
+            let steps = definition.steps(event);
+            let ends = self.now(key).is_some_and(|now| !now.is_running() && !now.ended);
+            let step = match &steps {
+                // A program that can decode it takes it in.
+                Err(_) => {
+                    left.push(waiting);
+                    continue;
+                }
+                Ok(steps) => steps.get(*nth as usize),
+            };
+            // The one that the start before it has begun is ending already: it goes on waiting, where it is.
+            if ends && (!left.is_empty() || step.is_some_and(|step| step.starts)) {
+                left.push(waiting);
+                continue;
             }
+            self.gone.extend(row.clone());
+            if let Some(step) = step {
+                drop(self.step(key, event, 0, *nth, step, id));
+            }
+        }
+        if !left.is_empty() {
+            self.early.insert(key.to_owned(), left);
         }
     }
 
@@ -317,6 +342,11 @@ impl Book {
     /// Puts in which instances have inputs to take in.
     pub(crate) fn put_lagging(&mut self, keys: impl IntoIterator<Item = String>) {
         self.lagging.extend(keys);
+    }
+
+    /// An instance cannot be read now: whether it has inputs to take in is seen with the next session.
+    pub(crate) fn leave(&mut self, key: &str) {
+        self.lagging.remove(key);
     }
 
     /// Some instances that have inputs to take in.

@@ -33,7 +33,7 @@ pub(crate) struct Reply {
 }
 
 /// Which instances a step is for: a key as text, or an association.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Whom {
     Key(String),
     Found(Association),

@@ -23,14 +23,14 @@ use tokio::time::Instant;
 
 use crate::book::{Book, Waiting};
 use crate::definition::{Definition, RawStep, Whom};
-use crate::instance::Moment;
+use crate::instance::{Moment, ToSend};
 use crate::journal;
 use crate::next::Association;
 use crate::outbox::{Came, Outbox, Sent};
 use crate::process::Early;
 use crate::rows::{
-    Answered, Request, Sending, Tables, Trouble, answered_key, early_of, found_by, instance_key, of_instance,
-    send_key,
+    Answered, Found, Request, Sending, Tables, Trouble, answered_key, early_of, found_by, instance_key,
+    of_instance, send_key,
 };
 use crate::verb::{Answer, Verb};
 
@@ -62,6 +62,8 @@ pub(crate) struct ProcessSession<B> {
     slices: Slices,
     ids: Ids,
     book: Book,
+    /// Instances whose rows cannot be read, and why: what comes to them waits.
+    unreadable: BTreeMap<String, String>,
     outbox: Outbox,
     /// Up to here the commands that are stored were put into the outbox; `None`: all were.
     sent_to: Option<String>,
@@ -118,6 +120,7 @@ impl<B: Backend> ProcessSession<B> {
             slices: opening.slices,
             ids: opening.ids.clone(),
             book: Book::new(definitions),
+            unreadable: BTreeMap::new(),
             outbox: Outbox::new(sender.clone(), opening.ids.clone(), wake.clone()),
             sent_to: Some(Key::in_slice(opening.slices.first).prefix()),
             left_behind: false,
@@ -164,7 +167,7 @@ impl<B: Backend> ProcessSession<B> {
     }
 
     /// Reads the instances that a page may mean.
-    async fn load_for(&mut self, planned: &[Planned<'_>]) -> Result<(), BoxError> {
+    async fn load_for(&mut self, planned: &[Planned<'_>]) -> Result<Vec<Found>, BoxError> {
         let (mut keys, mut associations) = (BTreeSet::new(), BTreeSet::new());
         for Planned { step, .. } in planned {
             match &step.whom {
@@ -173,12 +176,14 @@ impl<B: Backend> ProcessSession<B> {
             }
         }
         keys.retain(|key| self.slices.has(key));
-        keys.extend(self.found(&associations).await?);
+        let found = self.found(&associations).await?;
+        keys.extend(found.iter().map(|found| found.key.clone()));
         self.load(keys).await?;
         if !self.book.definitions()[0].stashes() {
-            return Ok(());
+            return Ok(found);
         }
-        let meant = |Planned { step, .. }: &&Planned<'_>| step.starts || step.early == Early::Stash;
+        let again = self.book.begins_again();
+        let meant = |Planned { step, .. }: &&Planned<'_>| step.starts || again || step.early == Early::Stash;
         let key = |Planned { step, .. }: &Planned<'_>| match &step.whom {
             Whom::Key(key) => Some(key.clone()),
             Whom::Found(_) => None,
@@ -186,16 +191,17 @@ impl<B: Backend> ProcessSession<B> {
         let waits =
             |key: &String| self.slices.has(key) && self.book.now(key).is_none_or(|now| !now.is_running());
         let early: BTreeSet<String> = planned.iter().filter(meant).filter_map(key).filter(waits).collect();
-        self.load_early(early.into_iter().collect()).await
+        self.load_early(early.into_iter().collect()).await?;
+        Ok(found)
     }
 
-    /// The keys of the instances that associations find, as it is stored.
-    async fn found(&self, associations: &BTreeSet<Association>) -> Result<Vec<String>, StoreError> {
+    /// The instances that associations find, as it is stored.
+    async fn found(&self, associations: &BTreeSet<Association>) -> Result<Vec<Found>, StoreError> {
         let found = self.below(&self.tables.associations, associations.iter().map(found_by)).await?;
         // The key of the row has a hash, which proves nothing.
         let is =
             found.into_iter().map(|row| row.value).filter(|found| associations.contains(&found.association));
-        Ok(is.map(|found| found.key).collect())
+        Ok(is.collect())
     }
 
     /// All rows between two keys.
@@ -257,11 +263,32 @@ impl<B: Backend> ProcessSession<B> {
             let rows = keys.iter().map(|key| instance_key(key)).collect::<Result<Vec<_>, _>>()?;
             let found = self.backend.rows(self.tables.instances.name(), &rows).await?;
             for (key, row) in keys.iter().zip(found) {
-                let row = row.map(|row| self.tables.instances.decode(row)).transpose()?;
-                self.book.put(key, row.map(|row| (row.rev, row.value)));
+                match row.map(|row| self.tables.instances.decode(row)).transpose() {
+                    Ok(row) => {
+                        self.unreadable.remove(key);
+                        self.book.put(key, row.map(|row| (row.rev, row.value)));
+                    }
+                    Err(error) => {
+                        let why = format!("instance {key} cannot be read: {}", es_core::chain(&error));
+                        self.book.leave(key);
+                        self.unreadable.insert(key.clone(), why);
+                    }
+                }
             }
         }
         Ok(())
+    }
+
+    /// Which of the instances that a step is for cannot be read, and why.
+    fn unreadable(&self, step: &RawStep<'_>, found: &[Found]) -> Vec<(String, String)> {
+        let is_meant = |key: &&String| match &step.whom {
+            Whom::Key(of) => of == *key,
+            Whom::Found(association) => {
+                found.iter().any(|found| found.association == *association && found.key == **key)
+            }
+        };
+        let meant = self.unreadable.iter().filter(|(key, _)| is_meant(key));
+        meant.map(|(key, why)| (key.clone(), why.clone())).collect()
     }
 
     /// Reads the events that wait for instances which are not there.
@@ -340,6 +367,12 @@ impl<B: Backend> ProcessSession<B> {
         while !self.is_full()
             && let Some((mut row, came)) = self.came.pop_front()
         {
+            let ToSend { key, id, .. } = &row.value.send;
+            if self.unreadable.contains_key(key) {
+                // Sent again under its key, once its instance can be read.
+                self.outbox.hold(*id);
+                continue;
+            }
             match came {
                 Came::Answer(why) => {
                     self.book.answered(&row.value.send, why, moment, &|| ids.next());
@@ -473,6 +506,9 @@ impl<B: Backend> ProcessSession<B> {
                 self.next_timer = Some(moment.at);
                 return Ok(self.next_timer);
             }
+            if self.unreadable.contains_key(&waiting.row.value.key) {
+                continue;
+            }
             // The row of one that fires goes with what it changes.
             if !self.book.fired(&waiting.row.value, moment) {
                 self.rows.push(queue.done(&waiting.row));
@@ -512,13 +548,18 @@ impl<B: Backend> Session for ProcessSession<B> {
         let planned = self.plan(events, admission)?;
         let Some(Planned { event: first, .. }) = planned.first() else { return Ok(()) };
         let loaded = self.load_for(&planned).await;
-        loaded.map_err(|source| Failure::new(first, first.stream.as_str(), source))?;
+        let found = loaded.map_err(|source| Failure::new(first, first.stream.as_str(), source))?;
         let (ids, mut last) = (self.ids.clone(), first.place());
         for Planned { event, of, nth, step } in &planned {
             if event.place() > last && self.book.is_full() {
                 return Err(Failure::not_yet(event));
             }
             last = event.place();
+            for (key, why) in self.unreadable(step, &found) {
+                if admission.admits(event, &key) {
+                    return Err(Failure::new(event, key, why));
+                }
+            }
             let admits = |key: &str| admission.admits(event, key);
             let taken = self.book.event(event, *of, *nth, step, admits, &|| ids.next());
             taken.map_err(|(key, source)| Failure::new(event, key, source))?;

@@ -1,10 +1,12 @@
 //! What one event means to one instance.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
 use es_core::{BoxError, Payload, Recorded, RecordedEvent};
 
+use crate::definition::Whom;
 use crate::next::{Association, Next};
 use crate::process::{Early, On, Process};
 
@@ -46,7 +48,16 @@ impl<'e, P: Process> Step<'e, P> {
         P: On<E>,
     {
         let payload = Arc::new(payload);
+        let mut seen = HashSet::new();
         for to in P::to(Recorded::new(&payload, event))? {
+            let whom = match &to {
+                To::Key(key) => Whom::Key(key.to_string()),
+                To::Found(association) => Whom::Found(association.clone()),
+            };
+            // Named twice, it is meant once.
+            if !seen.insert(whom) {
+                continue;
+            }
             let payload = payload.clone();
             let call = move |process: &mut P| process.on(Recorded::new(&payload, event));
             steps.push(Self { to, starts: P::STARTS, early: P::EARLY, call: Arc::new(call) });

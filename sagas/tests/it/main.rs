@@ -9,3 +9,4 @@ mod fixture;
 mod history;
 mod macros;
 mod operating;
+mod rules;

@@ -22,7 +22,7 @@ use super::Subject;
 use super::play::{Entered, LedgerEvent, StageEvent};
 
 /// Longer than anything takes here; nothing waits this long unless it fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1_200);
 const LEASE: Duration = Duration::from_millis(800);
 
 pub(crate) struct World<'s, S: Subject, P> {
