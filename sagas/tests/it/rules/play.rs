@@ -17,9 +17,9 @@ pub(crate) enum Act {
     Ask(String),
     Publish(String),
     /// A timer, so many seconds from now, and what it does.
-    Bell(u64, Vec<Act>),
+    Bell(u64, Vec<Self>),
     /// Another one.
-    Gong(u64, Vec<Act>),
+    Gong(u64, Vec<Self>),
     Clear,
     Associate(String),
     Dissociate(String),
