@@ -405,8 +405,7 @@ impl Coordinator {
         if let Some(other) = sight.renamed(&self.handle.name) {
             return self.settle_renamed(generation, other, sight).await;
         }
-        let build = self.build(generation);
-        let (code, lease) = (self.runner.code(), self.node.settings.lease);
+        let (build, code, lease) = (self.build(generation), self.runner.code(), self.node.settings.lease);
         let stored = sight.code(&build.to_string())?;
         let (name, view) = (self.handle.name.clone(), &sight.view);
         let standing = codes::standing(stored.as_ref(), &code, &name, &view.alive, view.now);
