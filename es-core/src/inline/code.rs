@@ -128,8 +128,7 @@ impl Changes {
             }
             Standing::IsNewer | Standing::IsLeft => {}
         }
-        let mut absent_before = Vec::new();
-        match Missed::default().find(backend, runner, before, head).await? {
+        let absent = match Missed::default().find(backend, runner, before, head).await? {
             Some(why) if backfill != Backfill::Skip => {
                 return Ok(refused(format!(
                     "{name}: {why}; what is inline is not rebuilt in place: end that with `.retire_inline({name:?})`, let a \
@@ -138,12 +137,13 @@ impl Changes {
             }
             Some(why) => {
                 tracing::warn!(projection = name, why, "goes on without the events that were passed");
+                Vec::new()
             }
-            None => absent_before.extend(before.into_iter().flat_map(|before| absent(before, &code))),
-        }
+            None => before.into_iter().flat_map(|before| absent(before, &code)).collect(),
+        };
         let fences = before.is_some() && !is_like;
         let row = TakeOver::from(before).record(backend, &stored, &code, head, node.settings.lease).await?;
-        Ok(Self { rows: vec![row], fences, left, head, absent: absent_before, wrong: Vec::new() })
+        Ok(Self { rows: vec![row], fences, left, head, absent, wrong: Vec::new() })
     }
 
     fn add(&mut self, other: Self) {

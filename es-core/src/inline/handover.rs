@@ -14,8 +14,9 @@ use uuid::Uuid;
 use crate::cluster::{self, Cluster, Share, Shares};
 use crate::event::is_of_a_newer_program;
 use crate::processor::{
-    Admission, Backfill, Build, Failure, Fits, Folded, Keeps, NodeContext, ProcessorOptions, Runner, Session,
-    Standing, Stretch, TakeOver, fold_between, give_names, made_by, noted, prepare, standing, take_over_all,
+    Admission, Backfill, Build, Failure, Fits, Folded, Keeps, NodeContext, ProcessorError, ProcessorOptions,
+    Runner, Session, Standing, Stretch, TakeOver, fold_between, give_names, made_by, noted, prepare,
+    remove_build, standing, take_over_all,
 };
 use crate::retry::RetryPolicy;
 use crate::slices::Slices;
@@ -188,6 +189,11 @@ impl BecomeInline<'_> {
             return Err(StoreError::misuse(wrong.join("\n")));
         }
         let mut known = builds(self.node, self.name).await?;
+        if let Some(gone) = known.value.gone() {
+            // Whoever was to remove it has ended before that.
+            remove_build(self.node, &**self.runner, gone).await.or_else(ProcessorError::in_store)?;
+            return Ok(Outcome::Again);
+        }
         self.only_one_build(&known.value)?;
         // Of a switch to a build that has gone: with one build, it comes to nothing.
         known.value.freeze = Freeze::default();

@@ -25,7 +25,7 @@ pub(crate) async fn start<B: Backend>(
     let one = |error: StoreError| vec![crate::chain(&error)];
     let names: BTreeSet<String> = entries.iter().map(|(entry, _)| entry.runner.name()).collect();
     let codes: Vec<_> = entries.iter().map(|(entry, backfill)| (entry.runner.clone(), *backfill)).collect();
-    let stored = may_start(node, &codes, retired).await?;
+    let stored = known(node, &names, retired).await?;
     if stored.rev == 0 && entries.is_empty() {
         return Ok(None);
     }
@@ -57,8 +57,8 @@ pub(crate) async fn start<B: Backend>(
     Ok(Some(Inline::new(backend, stored.rev, node.ids.clone(), hooks)))
 }
 
-/// What is inline in the store, if an app with these inline projections may start there. Asked before anything else is
-/// changed: what the older or newer program does is none of the business of an app that does not start.
+/// Whether an app with these inline projections may start on the store. Asked before anything else is changed: what the older
+/// or newer program does is none of the business of an app that does not start.
 ///
 /// # Errors
 ///
@@ -67,26 +67,32 @@ pub(crate) async fn may_start(
     node: &NodeContext,
     runners: &[(Arc<dyn Runner>, Backfill)],
     retired: &BTreeSet<String>,
-) -> Result<InlineSet, Vec<String>> {
-    let one = |error: StoreError| vec![crate::chain(&error)];
+) -> Result<(), Vec<String>> {
     let names: BTreeSet<String> = runners.iter().map(|(runner, _)| runner.name()).collect();
-    let stored = read(node).await.map_err(one)?;
-    let mut wrong = wrong(&stored, &names, retired);
-    if wrong.is_empty() && stored.names != names && node.settings.looks_on {
-        wrong.push(
-            "this app only looks on, and its inline projections are not those of the store: start one that works first"
-                .to_owned(),
-        );
-    }
-    if !wrong.is_empty() {
-        return Err(wrong);
-    }
+    let stored = known(node, &names, retired).await?;
     if code::changes(node, runners, &stored).await?.left {
         // After an outage, nobody is seen for a while who is alive.
         tokio::time::sleep(node.settings.lease).await;
         code::changes(node, runners, &stored).await?;
     }
-    Ok(stored)
+    Ok(())
+}
+
+/// What is inline in the store, if that fits what the app is wired with.
+async fn known(
+    node: &NodeContext,
+    names: &BTreeSet<String>,
+    retired: &BTreeSet<String>,
+) -> Result<InlineSet, Vec<String>> {
+    let stored = read(node).await.map_err(|error| vec![crate::chain(&error)])?;
+    let mut wrong = wrong(&stored, names, retired);
+    if wrong.is_empty() && stored.names != *names && node.settings.looks_on {
+        wrong.push(
+            "this app only looks on, and its inline projections are not those of the store: start one that works first"
+                .to_owned(),
+        );
+    }
+    if wrong.is_empty() { Ok(stored) } else { Err(wrong) }
 }
 
 /// The set that is stored.
