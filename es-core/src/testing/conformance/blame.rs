@@ -111,6 +111,26 @@ pub async fn what_keeps_handlers_from_being_called_blames_no_event<S: Subject>(s
     }
 }
 
+/// P26
+pub async fn a_row_that_cannot_be_read_is_between_it_and_its_key<S: Subject>(subject: S) {
+    let world = World::new(&subject).await;
+    let line = Double::new(world.store.0.clone());
+    line.set(Line::Damages("ledger/1~1", "b"));
+    for account in ["a", "b", "c"] {
+        world.pay(account, 1..=2).await;
+    }
+    let app = start(|| World::<S>::wiring(&line).processor_retries(1, SHORT, SHORT)).await;
+    settle(&app).await;
+    assert_eq!(parked_keys(Kind::Table.of(&app)).await, []);
+    let view = Kind::View.of(&app);
+    assert_eq!(parked_keys(view).await, [("b".to_owned(), 2)]);
+    line.set(Line::Up);
+    assert_eq!(retry(view, "b").await, None);
+    for account in ["a", "b", "c"] {
+        world.assert_complete(account, 2).await;
+    }
+}
+
 /// After something has begun to fail as the store fails, the store fails indeed, for longer than the patience with that.
 /// When it was there again; `None` if that came too late to say anything.
 async fn outage<B: Backend>(

@@ -45,6 +45,8 @@ pub enum Line {
     Refuses(&'static str),
     /// No transaction is opened and no row of this table is looked up, as in a database whose view is broken.
     Broken(&'static str),
+    /// Whoever looks the row of this key up in this table is told that it cannot be read.
+    Damages(&'static str, &'static str),
     /// No version is given the plain names of its tables.
     RefusesNames,
     /// Whatever writes is refused as a mistake, as by a server that has become read-only.
@@ -396,7 +398,15 @@ impl<B: Backend> SnapshotStore for Double<B> {
 #[async_trait]
 impl<B: Backend> RowStore for Double<B> {
     async fn rows(&self, table: &str, keys: &[String]) -> Result<Vec<Option<StoredRow>>, StoreError> {
-        self.reach(Call::Lookup(table)).await?;
+        let line = self.reach(Call::Lookup(table)).await?;
+        if let Line::Damages(of, key) = line
+            && of == table
+            && keys.iter().any(|asked| asked == key)
+        {
+            return Err(StoreError::Corrupt {
+                what: format!("row {key:?} of {table}: bytes that nobody wrote"),
+            });
+        }
         self.inner.rows(table, keys).await
     }
 

@@ -282,6 +282,7 @@ macro_rules! __conformance_rules {
                 what_keeps_handlers_from_being_called_blames_no_event
                 what_looks_like_the_store_for_long_is_the_events
                 after_an_outage_the_store_is_suspected_afresh
+                a_row_that_cannot_be_read_is_between_it_and_its_key
                 without_retries_only_what_fails_is_blamed
                 one_event_at_a_time_is_blamed_as_many_are
                 a_position_is_not_reached_while_something_before_it_is_parked
