@@ -1,11 +1,15 @@
 //! Messages. The log is the outbox: what is published is an event, with a position, a cause, and no second write.
 
+mod envelope;
+
 use std::fmt;
 use std::str::FromStr;
 
 use es_core::{Aggregate, Apply, BoxError, Event, commands};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use self::envelope::{Envelope, MEDIA_TYPE};
 
 /// A topic, and a key by which its messages are in order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
