@@ -10,6 +10,7 @@
 //! | `#[process]`, [`Process`] | what a process does, by macro or by hand |
 //! | [`Next`] | what a handler wants to happen |
 //! | [`Processes`] | `.process::<P>()` on the builder of an app |
+//! | [`schedule`] | commands that are sent at a time, and can be called off |
 //! | [`message`] | messages, which are events of the log |
 //! | [`Instances`] | which instances there are, what each waits for and who will wake it, what came to it; what an operator can have done to it ([`Verb`]) |
 //! | `testing` | a process without a store (feature `testing`) |
@@ -31,6 +32,7 @@ mod outbox;
 mod process;
 mod rows;
 mod runner;
+pub mod schedule;
 mod session;
 mod show;
 mod step;
@@ -50,6 +52,7 @@ pub use self::process::{
     Timer,
 };
 pub use self::runner::Processes;
+pub use self::schedule::{Schedule, Scheduled, Schedules};
 pub use self::show::{Asked, Came, InputShown, OpenCommand, Shown, WaitsFor};
 pub use self::step::{Names, Step, To};
 pub use self::verb::{Answer, By, Verb};

@@ -117,6 +117,11 @@ impl<P: Process> Next<P> {
         self.and(NamedCommand::of(id, &command).map(Effect::Send).map_err(Into::into))
     }
 
+    /// And a command is sent that is data already. Whether it is known is for the caller to say.
+    pub(crate) fn and_send_named(self, command: NamedCommand) -> Self {
+        self.and(Ok(Effect::Send(command)))
+    }
+
     /// And a message is published: appended to the log, as an event.
     pub fn and_publish<T: Serialize>(self, topic: &str, key: &str, body: &T) -> Self {
         let message = || {

@@ -38,6 +38,15 @@ impl<P: Process> fmt::Debug for Step<'_, P> {
 }
 
 impl<'e, P: Process> Step<'e, P> {
+    /// For these instances; whether it starts one where there is none, and what is done with the state.
+    pub fn new(
+        to: To<P::Key>,
+        starts: bool,
+        call: impl Fn(&mut P) -> Result<Next<P>, BoxError> + Send + Sync + 'e,
+    ) -> Self {
+        Self { to, starts, early: Early::Ignore, call: Arc::new(call) }
+    }
+
     /// What handler `On<E>` does with this payload.
     ///
     /// # Errors

@@ -56,6 +56,8 @@ impl<B: Backend> AppBuilder<B> {
         let runners = self.runners.iter().chain(self.inline.iter().map(|entry| &entry.runner));
         let own: Vec<_> = runners.filter_map(|runner| runner.keeps().tables()).collect();
         self.backend.provide(&mut self.services, &own);
+        // Connected once there is something that sends.
+        self.services.replace(Arc::new(Sender::default()));
         if let Some(names) = &self.live {
             let live = Live::new(self.backend.clone(), Arc::new(names.clone()));
             self.services.replace(Arc::new(Views::with_live(self.backend.clone(), live)));
@@ -86,7 +88,7 @@ impl<B: Backend> AppBuilder<B> {
         NodeContext {
             backend: self.backend.clone(),
             services: Arc::new(self.services.clone()),
-            sender: Sender::default(),
+            sender: self.services.get::<Sender>().cloned().unwrap_or_default(),
             settings: *settings,
             pages: Pages::new(self.backend.clone(), processor::wanted_by_any(&self.runners)),
             lease: Arc::default(),

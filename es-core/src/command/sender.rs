@@ -3,14 +3,14 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
 
-use super::named::{NamedCommand, SendingNamed};
+use super::named::{NamedCommand, SendError, SendingNamed};
 use super::sending::Via;
 use super::{Bus, Command, IdOf, Sending};
 
 /// Sends commands through an app without keeping it alive: by type, or by their stored names. Clones are one.
 ///
-/// A processor of your own gets it with its [`Opening`](crate::processor::Opening), everything else from
-/// [`App::sender`](crate::App::sender). Give what it sends an idempotency key: whatever sends a command of its own accord
+/// A handler of a reactor asks for `&Sender`; a processor of your own gets it with its
+/// [`Opening`](crate::processor::Opening), everything else from [`App::sender`](crate::App::sender). Give what it sends an idempotency key: whatever sends a command of its own accord
 /// may be interrupted between the answer and the note that it was given, and then sends it again.
 ///
 /// Never send through it while you hold a transaction of the same store open, unless the command goes
@@ -70,6 +70,18 @@ impl Sender {
     /// yet.
     pub fn send<C: Command>(&self, id: &IdOf<C>, cmd: C) -> Sending<'static, C> {
         Sending::new(self.via(), id, cmd)
+    }
+
+    /// Whether a command could be sent by its stored names: for what is kept now and sent later.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::UnknownCommand`](super::SendError::UnknownCommand) if it was not registered;
+    /// [`SendError::ShuttingDown`](super::SendError::ShuttingDown) if the app is gone, or not there yet.
+    pub fn knows(&self, command: &NamedCommand) -> Result<(), SendError> {
+        let (via, mut held) = (self.via(), None);
+        let bus = via.bus(&mut held).ok_or(SendError::ShuttingDown)?;
+        bus.commands.find(command).map(drop)
     }
 
     /// Sends a command by its stored names: add options, then `.await`. It is one that was registered, by

@@ -1,13 +1,16 @@
 //! Reactors on the memory backend: what calls at the same time gain, and what is refused at start.
 
+use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::time::Duration;
 
+use es_core::command::{NamedCommand, Sender};
 use es_core::memory::MemoryBackend;
 use es_core::prelude::*;
 use es_core::projection::Partition;
 use es_core::services::{Scope, Services};
 use es_core::store::EventFilter;
-use es_core::testing::conformance::domain::{Open, Opened};
+use es_core::testing::conformance::domain::{Account, Deposit, Deposited, Open, Opened, Withdraw};
 use es_core::{App, RecordedEvent};
 use tokio::time::Instant;
 
@@ -72,4 +75,39 @@ impl Letters {
 async fn a_reactor_does_not_run_beside_the_one_that_it_was() {
     let error = App::on(MemoryBackend::new()).reactor(Mails).reactor(Letters).start().await.unwrap_err();
     assert!(error.to_string().contains("letters was mails, which this app runs as well"), "{error}");
+}
+
+/// Its first call for each account fails after it has sent its commands.
+#[derive(Default)]
+struct Bonus(Mutex<BTreeSet<String>>);
+
+#[reactor(name = "bonus")]
+impl Bonus {
+    async fn opened(&self, e: Recorded<'_, Opened>, sender: &Sender) -> Result<(), BoxError> {
+        let id = e.stream().as_str().strip_prefix("account-").ok_or("an account")?.to_owned();
+        let request = |n: u32| format!("bonus/{}/{n}", e.id());
+        let deposit = NamedCommand::of(&id, &Deposit { amount: 5 })?;
+        sender.send_named(deposit).idempotency_key(request(0)).caused_by(e.record()).await?;
+        // A refusal is an outcome, and comes back again when it is asked again.
+        let refused = sender.send(&id, Withdraw { amount: 9 }).idempotency_key(request(1)).await;
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Refused);
+        let first = self.0.lock().unwrap().insert(id);
+        if first { Err("interrupted".into()) } else { Ok(()) }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_commands_of_a_reactor_act_once() {
+    let app = App::on(MemoryBackend::new()).command::<Deposit>().reactor(Bonus::default());
+    let app = app.start().await.unwrap();
+    for id in ["ada", "bob"] {
+        app.send(&id.to_owned(), Open { owner: id.to_owned() }).await.unwrap();
+    }
+    app.settle(LIMIT).await.unwrap();
+    for id in ["ada", "bob"] {
+        let account = app.load::<Account>(&id.to_owned()).await.unwrap().unwrap();
+        assert_eq!(account.balance, 5);
+        let events = app.store().read(&EventFilter::of::<Deposited>(), Position(0), 10).await.unwrap().events;
+        assert!(events.iter().all(|event| event.metadata.causation.is_some()), "{events:?}");
+    }
 }

@@ -10,3 +10,4 @@ mod history;
 mod macros;
 mod operating;
 mod rules;
+mod scheduling;

@@ -28,6 +28,11 @@ macro_rules! rules {
                 a_timer_that_is_cleared_as_it_fires_does_one_of_both
                 a_timer_does_not_overtake_what_was_recorded_before_it
             }
+            schedule {
+                what_is_scheduled_is_sent_once_its_time_has_come
+                what_is_called_off_is_not_sent
+                what_is_scheduled_within_a_transaction_shares_its_outcome
+            }
             commits {
                 state_commands_timers_and_checkpoint_are_one_commit
                 a_command_acts_once_whoever_sends_it

@@ -9,6 +9,7 @@ mod list;
 mod lives;
 mod order;
 mod play;
+mod schedule;
 mod sharing;
 mod stores;
 mod timers;

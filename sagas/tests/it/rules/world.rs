@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Subject;
-use super::play::{Entered, LedgerEvent, StageEvent};
+use super::play::{Entered, Ledger, LedgerEvent, StageEvent};
 
 /// Longer than anything takes here; nothing waits this long unless it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1_200);
@@ -96,7 +96,8 @@ impl<'s, S: Subject, P: Process> World<'s, S, P> {
     pub(crate) async fn join_as<Q: Process>(&mut self) {
         let backend = self.subject.again(&self.backend, &self.clock).await;
         let app = loop {
-            let app = App::on(backend.clone()).clock(self.clock.clone()).process::<Q>().lease(LEASE);
+            let app = App::on(backend.clone()).clock(self.clock.clone()).lease(LEASE);
+            let app = app.aggregate::<Ledger>().process::<Q>();
             match app.processor_retries(2, Duration::from_millis(5), Duration::from_millis(50)).start().await
             {
                 Ok(app) => break app,
@@ -199,7 +200,7 @@ impl<'s, S: Subject, P: Process> World<'s, S, P> {
         self.tick();
     }
 
-    async fn ask<T, E: fmt::Debug>(&self, mut ask: impl AsyncFnMut() -> Result<T, E>) -> T {
+    pub(crate) async fn ask<T, E: fmt::Debug>(&self, mut ask: impl AsyncFnMut() -> Result<T, E>) -> T {
         let mut last = None;
         for _ in 0..1_000 {
             match ask().await {

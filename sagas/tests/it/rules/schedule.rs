@@ -1,0 +1,106 @@
+//! Commands that are sent at a time.
+
+use es_core::clock::Clock as _;
+use es_core::store::Transaction as _;
+use es_core::{Backend as _, BoxError, Timestamp};
+use sagas::{Schedule, Scheduled, Schedules as _};
+
+use super::Subject;
+use super::play::Enter;
+use super::world::World;
+
+impl<S: Subject> World<'_, S, Schedule> {
+    fn at(&self, seconds: i64) -> Timestamp {
+        self.clock.now() + jiff::SignedDuration::from_secs(seconds)
+    }
+
+    /// An entry in the ledger `bells`, at a time. Asked again it takes its own place.
+    async fn plan(&self, name: &str, owner: &str, at: Timestamp, what: &str) -> Scheduled {
+        let enter = || Enter { what: what.to_owned(), refuse: false, asked: None };
+        let bells = "bells".to_owned();
+        self.ask(async || self.nodes[0].schedule(at, &bells, enter()).named(name).owned_by(owner).await).await
+    }
+
+    async fn call_off(&self, planned: &Scheduled) {
+        self.ask(async || self.nodes[0].call_off(planned).await).await;
+    }
+}
+
+/// S8
+pub(super) async fn what_is_scheduled_is_sent_once_its_time_has_come<S: Subject>(subject: &S) {
+    let mut world = World::<S, Schedule>::start(subject).await;
+    world.plan("soon", "a", world.at(10), "soon").await;
+    world.plan("odd name: ä\u{1F600}", "o/w:n er", world.at(10), "odd").await;
+    world.plan("never", "a", Timestamp::MAX, "never").await;
+    world.plan("over", "b", world.at(-100_000_000), "over").await;
+    world.until(|view| view.entered("bells") == ["over"] && view.is_quiet()).await;
+    world.plan("late", "a", world.at(30), "late").await;
+    assert_eq!(world.settled().await.n("hot.process.timers"), 4);
+    world.seconds(9);
+    world.plan("after", "c", world.at(0), "now").await;
+    world.until(|view| view.entered("bells") == ["over", "now"]).await;
+    world.seconds(2);
+    world.until(|view| view.entries.len() == 4).await;
+    // Its time comes while nobody is there.
+    world.stop().await;
+    world.seconds(60);
+    world.join().await;
+    world.until(|view| view.entered("bells").contains(&"late") && view.is_quiet()).await;
+    // The name is free again.
+    world.plan("late", "a", world.at(5), "again").await;
+    world.seconds(6);
+    world.until(|view| view.entered("bells").contains(&"again") && view.is_quiet()).await;
+    let view = world.settled().await;
+    let mut entered = view.entered("bells");
+    entered.sort_unstable();
+    assert_eq!(entered, ["again", "late", "now", "odd", "over", "soon"]);
+    assert_eq!(view.n("hot.process.timers"), 1);
+    world.end().await;
+}
+
+/// S8
+pub(super) async fn what_is_called_off_is_not_sent<S: Subject>(subject: &S) {
+    let world = World::<S, Schedule>::start(subject).await;
+    let off = world.plan("off", "a", world.at(10), "off").await;
+    world.plan("replaced", "a", world.at(10), "of before").await;
+    world.plan("replaced", "a", world.at(20), "replaced").await;
+    for name in ["1", "2", "3"] {
+        world.plan(name, "leaves", world.at(10), name).await;
+    }
+    world.plan("1", "stays", world.at(10), "stays").await;
+    world.settled().await;
+    world.call_off(&off).await;
+    world.call_off(&Scheduled::named("there is none")).await;
+    world.ask(async || world.nodes[0].call_off_all("leaves").await).await;
+    world.seconds(100);
+    let view = world.until(|view| view.entries.len() == 2 && view.n("hot.process.timers") == 0).await;
+    drop(view);
+    world.call_off(&Scheduled::named("1").owned_by("stays")).await;
+    let view = world.settled().await;
+    let mut entered = view.entered("bells");
+    entered.sort_unstable();
+    assert_eq!(entered, ["replaced", "stays"]);
+    world.end().await;
+}
+
+/// S3
+pub(super) async fn what_is_scheduled_within_a_transaction_shares_its_outcome<S: Subject>(subject: &S) {
+    let world = World::<S, Schedule>::start(subject).await;
+    let (app, bells) = (&world.nodes[0], "bells".to_owned());
+    let enter = |what: &str| Enter { what: what.to_owned(), refuse: false, asked: None };
+    world
+        .ask(async || {
+            let mut tx = world.backend.begin().await?;
+            app.schedule(world.at(1), &bells, enter("undone")).named("x").within(&mut tx).await?;
+            tx.rollback().await?;
+            let mut tx = world.backend.begin().await?;
+            app.schedule(world.at(1), &bells, enter("done")).named("y").within(&mut tx).await?;
+            tx.commit().await?;
+            Ok::<_, BoxError>(())
+        })
+        .await;
+    world.seconds(10);
+    world.until(|view| view.entered("bells") == ["done"] && view.is_quiet()).await;
+    assert_eq!(world.settled().await.entered("bells"), ["done"]);
+    world.end().await;
+}
