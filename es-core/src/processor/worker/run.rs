@@ -26,7 +26,7 @@ use crate::guarded::caught;
 use crate::processor::feed::SharedPage;
 use crate::processor::kinds::admission::LeftOut;
 use crate::processor::kinds::effects::Effects;
-use crate::processor::kinds::runner::Session;
+use crate::processor::kinds::runner::{Keeps, Session};
 use crate::processor::parked::{self, Parked, Skips};
 use crate::state::{Checkpoint, afresh};
 use crate::store::{Page, Position, RecordedEvent, RowWrite, StoreError};
@@ -117,6 +117,8 @@ pub(super) struct Open {
     pub(super) undecoded: Vec<(Position, String)>,
     /// A page of which a part is done.
     pub(super) page: Option<(Arc<SharedPage>, usize)>,
+    /// What is folded is flushed once what is due was done.
+    pub(super) flushes_with_due: bool,
     pub(super) flushed: Instant,
 }
 
@@ -328,6 +330,11 @@ impl Worker {
         }
     }
 
+    /// Whether what is due is done before what was folded is flushed: both are one commit then. Not once that has failed.
+    pub(super) fn flushes_with_due(&self) -> bool {
+        self.overdue.is_none() && self.trouble.is_none() && self.context.runner.keeps() == Keeps::State
+    }
+
     /// Does what is due, as far as events were handled.
     async fn due(&mut self, page: &SharedPage, now: Timestamp, step: Step) -> Result<Step, StepError> {
         // Rows that are folded page after page are not flushed in between.
@@ -335,6 +342,7 @@ impl Worker {
             return Ok(step);
         }
         let open = self.open.as_mut().expect("only asked while it is open");
+        let folded = std::mem::take(&mut open.flushes_with_due);
         let Some(until) = handled_until(page, open.seen, now) else { return Ok(step) };
         if let Some(Overdue { again, .. }) = self.overdue
             && let Some(pause) = again.checked_duration_since(Instant::now()).filter(|pause| !pause.is_zero())
@@ -343,19 +351,24 @@ impl Worker {
         }
         let due = caught(open.session.due(until, open.seen)).await.unwrap_or_else(|panic| Err(panic.boxed()));
         let next = due.map_err(StepError::Due)?;
-        let flushes = open.session.waiting() > 0;
-        if flushes {
+        let waits = open.session.waiting() > 0;
+        if waits || folded {
+            // What was folded with it is to blame only if it cannot be flushed alone: it is tried so next.
             self.flush().await.map_err(|error| match error {
                 StepError::Commit(error) => StepError::Due(error.into()),
                 error => error,
             })?;
+        }
+        if folded {
+            self.went_well();
+            self.show_at(self.state(), self.open().seen);
         }
         if self.overdue.take().is_some() {
             self.show_at(self.state(), self.open().seen);
         }
         let Some(next) = next else { return Ok(step) };
         let left = Duration::try_from(next - self.context.now()).unwrap_or_default();
-        if flushes && left.is_zero() {
+        if waits && left.is_zero() {
             return Ok(Step::More);
         }
         Ok(step.within(left.clamp(SOON, POLL)))
@@ -410,6 +423,7 @@ impl Worker {
             left_out: Vec::new(),
             undecoded: Vec::new(),
             page: None,
+            flushes_with_due: false,
             flushed: now,
         });
         self.show(self.state());
