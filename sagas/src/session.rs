@@ -114,6 +114,7 @@ impl<B: Backend> ProcessSession<B> {
                 called.notify_one();
             }
         });
+        let outbox = Outbox::new(sender.clone(), backend.clone(), opening.ids.clone(), wake.clone());
         Self {
             backend,
             tables,
@@ -121,7 +122,7 @@ impl<B: Backend> ProcessSession<B> {
             ids: opening.ids.clone(),
             book: Book::new(definitions),
             unreadable: BTreeMap::new(),
-            outbox: Outbox::new(sender.clone(), opening.ids.clone(), wake.clone()),
+            outbox,
             sent_to: Some(Key::in_slice(opening.slices.first).prefix()),
             left_behind: false,
             came: VecDeque::new(),
@@ -363,7 +364,7 @@ impl<B: Backend> ProcessSession<B> {
         let keys: BTreeSet<String> = self.came.iter().map(|(row, _)| row.value.send.key.clone()).collect();
         self.load(keys.clone()).await?;
         self.load_early_of_ended(keys).await?;
-        let ids = self.ids.clone();
+        let (ids, mut go_on) = (self.ids.clone(), Vec::new());
         while !self.is_full()
             && let Some((mut row, came)) = self.came.pop_front()
         {
@@ -377,6 +378,9 @@ impl<B: Backend> ProcessSession<B> {
                 Came::Answer(why) => {
                     self.book.answered(&row.value.send, why, moment, &|| ids.next());
                     self.rows.push(self.tables.sends.delete(&row));
+                    if self.outbox.goes_on(*id) {
+                        go_on.push((of_instance(key, *id), row.key));
+                    }
                 }
                 Came::Trouble { error, attempts, held } => {
                     let trouble = Trouble { since: moment.at, error, attempts, held };
@@ -389,7 +393,16 @@ impl<B: Backend> ProcessSession<B> {
                 }
             }
         }
+        self.put_in_again(go_on).await?;
         Ok(more || !self.came.is_empty())
+    }
+
+    /// Commands of instances that were stuck with one are sent, once that one's answer is stored.
+    async fn put_in_again(&mut self, stuck: Vec<(String, String)>) -> Result<(), BoxError> {
+        let rows = self.below(&self.tables.sends, stuck.iter().map(|(prefix, _)| prefix.clone())).await?;
+        let answered: BTreeSet<&String> = stuck.iter().map(|(_, answered)| answered).collect();
+        self.released.extend(rows.into_iter().filter(|row| !answered.contains(&row.key)));
+        Ok(())
     }
 
     /// Reads what waits for instances that may have ended by now, where another one may begin.

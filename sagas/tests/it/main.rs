@@ -11,3 +11,4 @@ mod macros;
 mod operating;
 mod rules;
 mod scheduling;
+mod sending;

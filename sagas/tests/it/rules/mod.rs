@@ -8,7 +8,7 @@ mod found;
 mod list;
 mod lives;
 mod order;
-mod play;
+pub(crate) mod play;
 mod schedule;
 mod sharing;
 mod stores;
