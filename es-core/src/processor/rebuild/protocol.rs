@@ -9,12 +9,12 @@ use uuid::Uuid;
 use super::generations::{Change, Refused};
 use super::point;
 use crate::ErrorKind;
-use crate::cluster::{Share, Shares};
+use crate::cluster::{self, Share, Shares};
 use crate::id::Ids;
 use crate::processor::AnyBackend;
 use crate::processor::ProcessorError;
 use crate::processor::kinds::runner::Runner;
-use crate::processor::worker::codes::{after, is_older, of_new_build};
+use crate::processor::worker::codes::{after, is_older, lives, of_new_build};
 use crate::processor::worker::{NodeContext, made_by};
 use crate::projection::Code;
 use crate::state::{Build, Checkpoint, Freeze, Generations, InlineSet, codes, generations};
@@ -273,20 +273,34 @@ impl BuildRows {
         }
     }
 
+    /// Whether the code of another build is older than that of the one that is read, which somebody runs, or which it never
+    /// took over from: queries would miss what they have.
+    async fn is_older(&self, to: Generation) -> Result<bool, ProcessorError> {
+        let current = self.build(self.read().await?.current);
+        let next = made_by(&*self.backend, &self.build(to)).await?.value;
+        let code = made_by(&*self.backend, &current).await?.value;
+        let (Some(next), Some(code)) = (next.known(), code.known()) else { return Ok(false) };
+        if !is_older(next, code) {
+            return Ok(false);
+        }
+        let now = self.backend.now().await?.as_microsecond();
+        let rolled_back = next.former.contains(&code.code);
+        Ok(!rolled_back || lives(code, &self.name, &cluster::alive(&*self.backend).await?, now))
+    }
+
     /// From now on no node works on the build that is read. Gives it.
     async fn freeze(&self, to: Generation, by: Uuid) -> Result<Build, ProcessorError> {
-        let frozen = self.take(to, by, false).await?;
-        let (current, next) = (self.build(frozen.current), self.build(to));
-        // Asked once it is frozen: neither is taken over then.
-        let codes =
-            (made_by(&*self.backend, &next).await?.value, made_by(&*self.backend, &current).await?.value);
-        if let (Some(next_code), Some(code)) = (codes.0.known(), codes.1.known())
-            && is_older(next_code, code)
-            // After a rollback, the program of before builds again what it finds by other keys.
-            && !next_code.former.contains(&code.code)
-        {
-            return Err(ProcessorError::OlderCode { build: next });
+        let refused = || ProcessorError::OlderCode { build: self.build(to) };
+        // Asked before as well: to freeze it stops the one that is read.
+        if self.is_older(to).await? {
+            return Err(refused());
         }
+        let frozen = self.take(to, by, false).await?;
+        // Once it is frozen, neither is taken over.
+        if self.is_older(to).await? {
+            return Err(refused());
+        }
+        let current = self.build(frozen.current);
         // A worker on it finds that out with its next flush, which fails.
         self.interrupt_all(&current).await?;
         Ok(current)

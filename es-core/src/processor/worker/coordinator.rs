@@ -270,6 +270,10 @@ impl Coordinator {
         if read.code == own.code {
             return Ok(read.incomplete);
         }
+        // Whichever is older: it does not find what is there.
+        if !read.rekeyed(&code).is_empty() {
+            return Ok(true);
+        }
         if let Some(building) = generations.building.as_ref().filter(|building| building.by_itself) {
             let made_by = sight.code(&self.build(building.generation).to_string())?;
             // After a rollback, it may be the older program that rebuilds.
@@ -277,8 +281,7 @@ impl Coordinator {
             return Ok(is_own || !codes::is_older(&own, &read));
         }
         // On a node that looks on, nobody may ever take it over.
-        let lacks = !read.handles_all_of(&code) || !read.rekeyed(&code).is_empty();
-        Ok(lacks && !codes::is_older(&own, &read))
+        Ok(!read.handles_all_of(&code) && !codes::is_older(&own, &read))
     }
 
     /// Whether what queries read was taken over without events that this program handles.
@@ -419,6 +422,11 @@ impl Coordinator {
         }
         let (backend, runner, over) = (&*self.node.backend, &*self.runner, TakeOver::from(stored.as_ref()));
         match standing {
+            Standing::Makes if under_way && self.is_superseded(sight)? => {
+                // It was built for a program of before, while nobody ran the newer one.
+                let removed = remove_build(&self.node, runner, generation).await;
+                removed.or_else(ProcessorError::in_store)?;
+            }
             Standing::Makes => return Ok(Code::Makes),
             Standing::StandsBy => return Ok(Code::StandsBy),
             // Its rows come from one code.
@@ -455,6 +463,18 @@ impl Coordinator {
         // What is there then is seen with the next look.
         self.cluster.wake();
         Ok(Code::Changes)
+    }
+
+    /// Whether this program builds something for itself, while another one with newer code runs what queries read.
+    fn is_superseded(&self, sight: &Sight) -> Result<bool, StoreError> {
+        let generations = sight.generations(&self.handle.name)?;
+        let by_itself = generations.building.as_ref().is_some_and(|building| building.by_itself);
+        let read = sight.code(&self.build(generations.current).to_string())?;
+        Ok(by_itself
+            && read.is_some_and(|read| {
+                codes::is_older(&CodeRecord::of(&self.runner.code()), &read)
+                    && codes::lives(&read, &self.handle.name, &sight.view.alive, sight.view.now)
+            }))
     }
 
     /// Since when nobody has been seen with the code of a build, if that is so.

@@ -359,6 +359,7 @@ macro_rules! __conformance_rules {
                 rows_of_two_keys_are_never_mixed_while_it_is_rebuilt
                 a_view_whose_keys_change_does_not_start_if_that_was_chosen
                 a_view_whose_keys_change_goes_on_if_that_was_chosen
+                what_an_older_program_rebuilds_is_left_once_the_newer_one_is_back
             }
             renames {
                 a_renamed_reactor_continues_where_it_was
