@@ -1,5 +1,5 @@
 //! What the start of an app does with what is in the store: all of it is judged, then it is changed. A start that is refused
-//! has changed nothing, unless what it was judged by changed meanwhile.
+//! has changed nothing, unless what it was judged by has changed since.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

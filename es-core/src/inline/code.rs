@@ -44,7 +44,7 @@ pub(super) struct Changes {
 pub(super) async fn take_over(starting: &Starting<'_>) -> Result<InlineSet, Vec<String>> {
     let one = |error: StoreError| vec![crate::chain(&error)];
     let node = starting.node;
-    for tried in 1..=u32::try_from(RACES).unwrap_or(u32::MAX) {
+    for tried in 1..=RACES {
         // Before the codes: whoever takes one over after this, changes the generation.
         let set = starting.known().await?;
         let Changes { mut rows, fences, absent, head, .. } = changes(starting, &set).await?;

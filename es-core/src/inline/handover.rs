@@ -95,7 +95,7 @@ pub(super) async fn current_rows(node: &NodeContext, runner: &dyn Runner) -> Res
 /// program runs it.
 pub(super) async fn judge(starting: &Starting<'_>, stored: &InlineSet) -> Result<(), Vec<String>> {
     let mut wrong = Vec::new();
-    for wired in starting.new(stored) {
+    for wired in starting.incoming(stored) {
         let becoming = &Becoming::new(starting, wired);
         let judged = until_done(starting.node, |tried| async move {
             outcome(&becoming.name, tried, becoming.judge().await)
@@ -114,14 +114,16 @@ pub(super) async fn build<'a>(
     starting: &'a Starting<'a>,
     wired: &'a Wired,
 ) -> Result<Becoming<'a>, Vec<String>> {
-    let becoming = &Becoming::new(starting, wired);
+    let mut becoming = Becoming::new(starting, wired);
+    let this = &becoming;
     let built = until_done(starting.node, |tried| async move {
-        if starting.known().await?.names.contains(&becoming.name) {
+        if starting.known().await?.names.contains(&this.name) {
             return Ok(Some(None));
         }
-        outcome(&becoming.name, tried, becoming.build().await.map(|built| built.map(Some)))
+        outcome(&this.name, tried, this.build().await.map(|built| built.map(Some)))
     });
-    Ok(Becoming { built: built.await?, ..Becoming::new(starting, wired) })
+    becoming.built = built.await?;
+    Ok(becoming)
 }
 
 /// Makes a projection inline that has been built.
@@ -321,6 +323,15 @@ impl<'a> Becoming<'a> {
         match standing(before, &code, &self.name, &cluster::alive(backend).await?, now) {
             Standing::StandsBy if !before.is_some_and(|before| before.is_like(&code)) => {
                 Err(StoreError::misuse("a newer program runs it: stop that one first"))
+            }
+            Standing::IsLeft if self.wired[0].1 != Backfill::Skip => {
+                let of_build = self.shares.of(backend, &build.to_string()).await?;
+                let furthest = of_build.iter().map(|share| share.progress.position).max().unwrap_or_default();
+                let looked = self.starting.looked;
+                match looked.find(backend, &**self.runner, build, before, furthest).await? {
+                    Some(why) => Err(StoreError::misuse(why)),
+                    None => Ok((Standing::IsLeft, TakeOver::from(before))),
+                }
             }
             standing => Ok((standing, TakeOver::from(before))),
         }

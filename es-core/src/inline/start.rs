@@ -39,14 +39,14 @@ impl Starting<'_> {
         handover::judge(self, &stored).await
     }
 
-    /// Builds what becomes inline up to the head, as its processor would: that takes long, may fail, and stops nobody.
+    /// Builds what becomes inline up to the head, as its processor would: that takes long, may fail, and stops no writer.
     ///
     /// # Errors
     ///
     /// A line for each thing that is wrong.
     pub(crate) async fn build(&self) -> Result<Vec<Becoming<'_>>, Vec<String>> {
         let mut all = Vec::new();
-        for wired in self.new(&self.known().await?) {
+        for wired in self.incoming(&self.known().await?) {
             all.push(handover::build(self, wired).await?);
         }
         Ok(all)
@@ -89,7 +89,7 @@ impl Starting<'_> {
     }
 
     /// What is not inline yet: in one order, for others wait for what this node has claimed.
-    pub(super) fn new(&self, stored: &InlineSet) -> Vec<&Wired> {
+    pub(super) fn incoming(&self, stored: &InlineSet) -> Vec<&Wired> {
         let mut new: Vec<&Wired> = self.runners.iter().collect();
         new.retain(|(runner, _)| !stored.names.contains(&runner.name()));
         new.sort_by_key(|(runner, _)| runner.name());

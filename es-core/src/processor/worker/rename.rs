@@ -125,7 +125,7 @@ pub(crate) async fn rename(
     let (mut missed, mut said, mut announced) = (Missed::default(), false, false);
     for tried in 0..=TRIES {
         let (before, of_old) = (made_by(backend, &old).await?, shares.of(backend, &old.to_string()).await?);
-        // With each try: until it has the new name, those who work on it may pass more.
+        // With each try: until it has the new name, the nodes that work on it may pass more.
         let passed = missed.find(backend, runner, before.value.known(), furthest(&of_old)).await?;
         match (passed, backfill) {
             (Some(why), Backfill::Refuse) => {
@@ -166,7 +166,7 @@ pub(crate) async fn rename(
     Err(StoreError::transient("renaming a processor", moving))
 }
 
-/// It keeps its name: those who work on it go on.
+/// It keeps its name: the nodes that work on it continue.
 async fn retract(backend: &dyn AnyBackend, old: &Build, new: &Build) -> Result<(), StoreError> {
     loop {
         let mut row = made_by(backend, old).await?;

@@ -15,7 +15,7 @@ use crate::state::{Build, Checkpoint, CodeRecord, Generations, InlineSet, codes,
 use crate::store::{Commit, EventFilter, Position, Row, RowStore, RowWrite, StoreError, Won, write_rows};
 
 /// How often it is tried to take a build over whose shares are written all the time.
-pub(crate) const TRIES: usize = 500;
+pub(crate) const TRIES: u32 = 500;
 /// What helps where events were missed.
 pub(super) const RAISE: &str = "raise its `version`, and it is built from the beginning; or let it be rebuilt by itself \
                                 (`Backfill::Online`)";
@@ -257,7 +257,7 @@ pub(crate) async fn take_over_all(
     Err(StoreError::transient("taking builds over", moving))
 }
 
-/// This program does not start: the others go on with what it has taken over now, not only when it could have been up.
+/// This program does not start: others continue now with what it has taken over, not only once it could have been up.
 async fn release(backend: &dyn AnyBackend, taken: Vec<Build>) -> Result<(), StoreError> {
     for build in taken {
         let mut row = made_by(backend, &build).await?;

@@ -75,7 +75,7 @@ pub async fn a_program_that_is_lost_in_its_start_is_believed_in_for_a_lease<S: S
     line.set(LAST_COMMIT);
     tokio::select! {
         _ = start(|| with_another::<MORE, _>(&line).lease(lease)) => panic!("its last commit is held"),
-        // Nobody hears that it has gone.
+        // No node hears that it has gone.
         () = holds(&line) => line.set(Line::Down),
     }
     let now = ask(|| store.0.now()).await.as_microsecond();
