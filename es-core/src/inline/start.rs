@@ -46,6 +46,9 @@ impl Starting<'_> {
     /// A line for each thing that is wrong.
     pub(crate) async fn build(&self) -> Result<Vec<Becoming<'_>>, Vec<String>> {
         let mut all = Vec::new();
+        if self.runners.is_empty() {
+            return Ok(all);
+        }
         for wired in self.incoming(&self.known().await?) {
             all.push(handover::build(self, wired).await?);
         }

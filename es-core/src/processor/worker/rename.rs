@@ -142,7 +142,8 @@ pub(crate) async fn rename(
         if !std::mem::replace(&mut announced, true) {
             announce(backend, &old, &new, lease).await?;
             let started = Instant::now();
-            while started.elapsed() < lease * FINISHES && is_worked_on(backend, &old).await? {
+            // If the store does not answer, that is not known.
+            while started.elapsed() < lease * FINISHES && is_worked_on(backend, &old).await.unwrap_or(true) {
                 tokio::time::sleep(AGAIN).await;
             }
             continue;
