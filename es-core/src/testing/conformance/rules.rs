@@ -326,7 +326,6 @@ macro_rules! __conformance_rules {
                 an_older_program_passes_nothing_that_the_newer_one_acts_on
                 a_reactor_says_what_an_older_program_has_passed_without_it
                 a_renamed_reactor_says_what_an_older_program_has_passed_without_it
-                a_renamed_reactor_is_judged_until_it_has_its_name
                 a_start_that_is_refused_renames_nothing
             }
             slow {
