@@ -535,7 +535,7 @@ impl Coordinator {
     ) -> Result<Code, StoreError> {
         let (lease, view) = (self.node.settings.lease, &sight.view);
         let starts = [&*self.handle.name, other].into_iter().any(|name| sight.starts(name));
-        if starts || view.alive.values().any(|node| node.runs.contains(other)) {
+        if starts || view.alive.values().any(|node| node.codes.contains_key(other)) {
             self.alone.remove(&generation);
         } else if self.alone.entry(generation).or_insert_with(Instant::now).elapsed() >= lease {
             rename(&*self.node.backend, &*self.runner, other, lease, self.options.backfill).await?;

@@ -112,6 +112,7 @@ pub mod sending;
 pub mod slices;
 pub mod slow;
 pub mod snapshots;
+pub mod starts;
 pub mod together;
 pub mod transactions;
 pub mod undecoded;

@@ -326,6 +326,7 @@ macro_rules! __conformance_rules {
                 an_older_program_passes_nothing_that_the_newer_one_acts_on
                 a_reactor_says_what_an_older_program_has_passed_without_it
                 a_renamed_reactor_says_what_an_older_program_has_passed_without_it
+                a_start_that_is_refused_renames_nothing
             }
             slow {
                 a_slow_commit_makes_no_transaction_smaller
@@ -473,6 +474,14 @@ macro_rules! __conformance_rules {
                 an_older_program_commits_nothing_where_a_newer_one_handles_more_inline
                 programs_that_handle_the_same_inline_write_next_to_each_other
                 an_older_program_does_not_start_beside_one_that_is_like_the_newest
+            }
+            starts {
+                a_view_is_not_retired_for_a_processor_that_may_not_continue
+                a_start_that_may_not_make_a_view_inline_takes_nothing_over
+                a_program_that_is_lost_in_its_start_is_believed_in_for_a_lease
+                an_older_program_takes_nothing_back_while_a_newer_one_starts
+                two_programs_that_make_other_views_inline_do_not_shut_each_other_out
+                a_program_that_handles_all_events_takes_an_inline_view_over_while_others_write
             }
             transactions {
                 rows_and_events_commit_together
