@@ -159,6 +159,21 @@ impl<P: Progress> Shares<P> {
         self.table.delete_at(row.key, row.rev)
     }
 
+    /// The row of the first share of a name, or of the one that was retired; `None` if nothing has ever worked on it.
+    pub(crate) async fn first_row(
+        &self,
+        rows: &dyn RowStore,
+        group: &str,
+    ) -> Result<Option<StoredRow>, StoreError> {
+        Ok(rows.rows(self.table.name(), &[key(group, 0)]).await?.pop().flatten())
+    }
+
+    /// Writes a row as it is: refused if it has moved.
+    pub(crate) fn unchanged(&self, row: &StoredRow) -> RowWrite {
+        let StoredRow { key, rev, data } = row.clone();
+        RowWrite { table: self.table.name().clone(), key, rev, row: Some(data) }
+    }
+
     fn record(&self, share: &Share<P>, last: Option<u16>) -> Result<RowWrite, StoreError> {
         let Share { group, slices, rev, epoch, owner, progress } = share.clone();
         let value = ShareRecord { progress, epoch, owner, last };

@@ -15,8 +15,8 @@ use crate::cluster::{self, Cluster, Share, Shares};
 use crate::event::is_of_a_newer_program;
 use crate::processor::{
     Admission, Backfill, Build, Failure, Fits, Folded, Keeps, NodeContext, ProcessorError, ProcessorOptions,
-    Runner, Session, Standing, Stretch, TakeOver, fold_between, give_names, made_by, noted, prepare,
-    remove_build, standing, take_over_all,
+    Runner, Session, Standing, Stretch, TakeOver, begin_empty, fold_between, give_names, made_by, noted,
+    prepare, remove_build, standing, take_over_all,
 };
 use crate::retry::RetryPolicy;
 use crate::slices::Slices;
@@ -192,6 +192,12 @@ impl BecomeInline<'_> {
         if let Some(gone) = known.value.gone() {
             // Whoever was to remove it has ended before that.
             remove_build(self.node, &**self.runner, gone).await.or_else(ProcessorError::in_store)?;
+            return Ok(Outcome::Again);
+        }
+        if let (Some(generation), Some(tables)) = (known.value.emptying.first(), self.runner.keeps().tables())
+        {
+            let build = known.value.build(self.name, *generation);
+            begin_empty(backend, &tables, &build, None).await?;
             return Ok(Outcome::Again);
         }
         self.only_one_build(&known.value)?;

@@ -23,12 +23,18 @@ pub(crate) struct Generations {
     /// What is on its way out: no node works on it, and its tables may be gone or not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) leaving: Vec<Generation>,
+    /// What is being emptied, to begin at the start again: no node works on it before that is done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) emptying: Vec<Generation>,
     /// The highest number that was given out.
     pub(crate) last: Generation,
     /// Set while queries are switched to another build, or builds are compared.
     #[serde(flatten)]
     pub(crate) freeze: Freeze,
-    /// Whether the version was removed, with its builds. The row stays, for its revision.
+    /// Whether the version is being removed, with its builds: no node works on them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) retiring: bool,
+    /// Whether the version was removed. The row stays, for its revision.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) retired: bool,
 }
@@ -85,8 +91,10 @@ impl Default for Generations {
             previous: None,
             previous_goes: false,
             leaving: Vec::new(),
+            emptying: Vec::new(),
             last: 1,
             freeze: Freeze::default(),
+            retiring: false,
             retired: false,
         }
     }

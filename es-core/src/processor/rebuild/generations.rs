@@ -26,6 +26,10 @@ pub(crate) enum Change {
     Drop(Generation),
     /// Its tables have gone.
     Left(Generation),
+    /// A build is to begin at the start again: no node works on it until it is empty.
+    Empty(Generation),
+    /// It is.
+    Emptied(Generation),
 }
 
 /// Why a step cannot be taken.
@@ -39,18 +43,23 @@ pub(crate) enum Refused {
     InUse,
     /// There is no such build to be read.
     Dropped,
-    /// Another switch, or a report, holds them.
+    /// Another switch, or a report, holds them, or one of them is being emptied.
     Switching,
     /// The switch or the report has been ended by others: its time was over.
     NotFrozen,
-    /// The version was removed.
+    /// The version was removed, or is about to be.
     Retired,
 }
 
 impl Generations {
-    /// What is stored of a projection; `None` if it has not begun, or has gone.
+    /// What is stored of a projection; `None` if it has not begun, or goes, or has gone.
     pub(crate) async fn read(store: &dyn RowStore, processor: &str) -> Result<Option<Row<Self>>, StoreError> {
-        Ok(generations().get(store, processor).await?.filter(|row| !row.value.retired))
+        Ok(generations().get(store, processor).await?.filter(|row| !row.value.goes()))
+    }
+
+    /// Whether the version was removed, or is being removed.
+    pub(crate) const fn goes(&self) -> bool {
+        self.retiring || self.retired
     }
 
     /// All that are worked on.
@@ -65,6 +74,7 @@ impl Generations {
         let frozen = self.freeze.until.is_some();
         let until = self.freeze.at;
         match &self.building {
+            _ if self.emptying.contains(&generation) => None,
             _ if generation == self.current => {
                 (!frozen || until.is_some()).then_some(Role::Current { until })
             }
@@ -89,14 +99,14 @@ impl Generations {
 
     /// The next state.
     pub(crate) fn apply(&self, change: Change) -> Result<Self, Refused> {
-        if self.retired {
+        if self.goes() {
             return Err(Refused::Retired);
         }
         let mut next = self.clone();
         match change {
             Change::Begin(building) => next.begin(&building)?,
             Change::Freeze(freeze) => {
-                if self.freeze.until.is_some() {
+                if self.freeze.until.is_some() || !self.emptying.is_empty() {
                     return Err(Refused::Switching);
                 }
                 next.freeze = freeze;
@@ -126,6 +136,21 @@ impl Generations {
                     return Err(Refused::Dropped);
                 }
                 next.leaving.retain(|leaving| *leaving != generation);
+            }
+            Change::Empty(generation) => {
+                if !self.all().contains(&generation) {
+                    return Err(Refused::Dropped);
+                }
+                if self.freeze.until.is_some() || self.emptying.contains(&generation) {
+                    return Err(Refused::Switching);
+                }
+                next.emptying.push(generation);
+            }
+            Change::Emptied(generation) => {
+                if !self.emptying.contains(&generation) {
+                    return Err(Refused::Dropped);
+                }
+                next.emptying.retain(|emptying| *emptying != generation);
             }
         }
         Ok(next)
@@ -167,6 +192,7 @@ impl Generations {
         self.building.take_if(|building| building.generation == generation);
         let previous = self.previous.take_if(|previous| *previous == generation);
         self.previous_goes &= previous.is_none();
+        self.emptying.retain(|emptying| *emptying != generation);
         self.leaving.push(generation);
         Ok(())
     }

@@ -210,7 +210,7 @@ impl Coordinator {
             roles.clear();
         }
         self.end_others(&roles, &left, control.paused.is_some()).await;
-        self.show_idle(sight, &generations.all(), &control, &left).await?;
+        self.show_idle(sight, &generations, &control, &left).await?;
         // What cannot be settled of one build stops no other.
         let mut settled = settled;
         for (generation, role) in roles {
@@ -316,6 +316,8 @@ impl Coordinator {
         } else if generations.building.is_none() && self.lacks_events(generations, sight)? {
             chores.push(Chore::Backfill);
         }
+        // What is being emptied holds up what is read, or a rebuild.
+        chores.extend(generations.emptying.first().copied().map(Chore::Empty));
         chores.extend(generations.gone().map(Chore::Remove));
         if is_ready {
             chores.extend(versions::is_to_have_names(&tables, sight, lease)?.map(Chore::Publish));
@@ -536,21 +538,23 @@ impl Coordinator {
         settled
     }
 
-    /// Builds that this node does not work on: those of a newer code, one that is frozen, and all of a processor that is
-    /// paused.
+    /// Builds that this node does not work on: those of a newer code, one that is frozen or emptied, and all of a processor
+    /// that is paused.
     async fn show_idle(
         &self,
         sight: &Sight,
-        generations: &[Generation],
+        generations: &Generations,
         control: &Control,
         stands_by: &BTreeSet<Generation>,
     ) -> Result<(), StoreError> {
         let shares = Shares::<Checkpoint>::checkpoints();
-        for generation in generations.iter().filter(|generation| !self.builds.contains_key(generation)) {
-            let build = Build { processor: self.handle.name.clone(), generation: *generation };
+        let idle = generations.all().into_iter().filter(|generation| !self.builds.contains_key(generation));
+        for generation in idle {
+            let build = self.build(generation);
             let state = match control.paused {
                 Some(since) => ProcessorState::Paused { since },
-                None if stands_by.contains(generation) => ProcessorState::StandingBy,
+                None if stands_by.contains(&generation) => ProcessorState::StandingBy,
+                None if generations.emptying.contains(&generation) => ProcessorState::Starting,
                 None => continue,
             };
             let status = |share: Share<Checkpoint>| RangeStatus {
@@ -568,7 +572,7 @@ impl Coordinator {
             if ranges.iter().any(own) && !self.node.settings.looks_on {
                 cluster::give_back(&self.cluster, &shares, &build.to_string()).await;
             }
-            let board = self.handle.board(*generation);
+            let board = self.handle.board(generation);
             let before = board.now().position;
             board.reshape(ranges.into_iter().map(status).collect());
             let position = board.now().position;

@@ -6,14 +6,15 @@ use super::context::NodeContext;
 use super::take_over::unhandled_from;
 use super::undecoded;
 use crate::clock::Timestamp;
-use crate::cluster::{self, Share, Shares};
+use crate::cluster::{self, Shares};
 use crate::limits::MAX_PAGE;
 use crate::processor::kinds::runner::Runner;
 use crate::processor::parked;
+use crate::processor::rebuild::{Change, begin_empty, one_share};
 use crate::processor::{AnyBackend, ProcessorError};
 use crate::slices::Slices;
 use crate::state::{Build, Checkpoint, Generations, InlineSet, generations};
-use crate::store::{Commit, Position, Row, RowWrite, StoreError, Won};
+use crate::store::{Position, Row, RowWrite, StoreError, write_rows};
 
 /// Where a reset sets a processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,29 +85,33 @@ pub(super) async fn reset(
     if let Some(node) = all.iter().filter_map(|share| share.owner).find(others) {
         return Err(ProcessorError::HeldBy { processor: name, node });
     }
-    let whole = Share {
-        rev: all.first().map_or(0, |share| share.rev),
-        epoch: all.iter().map(|share| share.epoch).max().unwrap_or_default() + 1,
-        owner,
-        ..Share::whole(build.to_string(), Checkpoint::new(target, backend.head().await?))
-    };
-    // The row of the builds is written too: a switch since it was read finds it changed, or has changed it.
-    let mut rows = vec![shares.put(&whole)?, generations().put(&known)?];
-    for share in all.iter().skip(1) {
-        rows.push(shares.retire(share)?);
-    }
-    rows.extend(unhandled_from(backend, &build, target).await?);
-    let outcome = if to == Reset::Start {
-        backend.clear(&tables, build.generation, Commit { rows, ..Commit::default() }).await
-    } else {
-        rows.extend(parked_after(node, &build, target).await?);
-        backend.commit(Commit { rows, ..Commit::default() }).await
-    };
-    let what = "resetting a processor";
-    if Won::or_store_error(what, backend, outcome).await?.is_yes() {
+    if known.value.emptying.contains(&build.generation) {
+        if to != Reset::Start {
+            return Err(ProcessorError::Switching { processor: name });
+        }
+        // A reset of before got no further.
+        begin_empty(backend, &tables, &build, owner).await?;
         return Ok((build, target));
     }
-    Err(StoreError::transient(what, std::io::Error::other("it has changed hands since")).into())
+    let mut rows = one_share(&build, &all, Checkpoint::new(target, backend.head().await?), owner)?;
+    rows.extend(unhandled_from(backend, &build, target).await?);
+    let mut value = known.value.clone();
+    if to == Reset::Start {
+        let emptying = value.apply(Change::Empty(build.generation));
+        value = emptying.map_err(|_| ProcessorError::Switching { processor: name })?;
+    } else {
+        rows.extend(parked_after(node, &build, target).await?);
+    }
+    // The row of the builds is written too: a switch since it was read finds it changed, or has changed it.
+    rows.push(generations().put(&Row { value, ..known })?);
+    if !write_rows(backend, rows).await?.is_yes() {
+        let moved = std::io::Error::other("it has changed hands since");
+        return Err(StoreError::transient("resetting a processor", moved).into());
+    }
+    if to == Reset::Start {
+        begin_empty(backend, &tables, &build, owner).await?;
+    }
+    Ok((build, target))
 }
 
 /// The rows of what was set aside after a position: parked events and skips go, for their events come again.

@@ -35,15 +35,15 @@ impl Sight {
     /// Which builds a processor has.
     pub(crate) fn generations(&self, processor: &str) -> Result<Generations, StoreError> {
         let row = self.generations.get(processor).cloned().transpose()?;
-        Ok(row.map(|row| row.value).filter(|known| !known.retired).unwrap_or_default())
+        Ok(row.map(|row| row.value).filter(|known| !known.goes()).unwrap_or_default())
     }
 
-    /// Whether it has no builds any more, for its version was removed while it ran.
+    /// Whether its version has gone or goes. Of one that runs, it was removed while no node with it was seen.
     pub(crate) fn is_removed(&self, processor: &str) -> bool {
-        self.generations.get(processor).is_some_and(|row| row.as_ref().is_ok_and(|row| row.value.retired))
+        self.generations.get(processor).is_some_and(|row| row.as_ref().is_ok_and(|row| row.value.goes()))
     }
 
-    /// The versions of a projection that are stored.
+    /// The versions of a projection that are stored, those that go among them.
     pub(crate) fn versions<'s>(&'s self, projection: &'s str) -> impl Iterator<Item = u32> + use<'s> {
         let is_there =
             |row: &Result<Row<Generations>, StoreError>| row.as_ref().is_ok_and(|row| !row.value.retired);

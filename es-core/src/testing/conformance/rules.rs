@@ -246,6 +246,11 @@ macro_rules! __conformance_rules {
                 a_reset_is_refused_while_queries_are_switched
                 a_projection_named_like_the_framework_harms_nothing
             }
+            portions {
+                a_build_goes_in_portions_and_another_node_goes_on_with_it
+                a_version_goes_in_portions_and_none_of_them_reaches_the_one_that_comes_back
+                a_reset_that_was_cut_short_is_gone_on_with
+            }
             queries {
                 rows_that_change_in_place_are_seen_by_whoever_watches
                 an_inline_view_is_watched_while_a_processor_stands_still
