@@ -16,7 +16,9 @@ use crate::slices::Slices;
 pub use crate::state::Progress;
 use crate::state::{CHECKPOINTS, SHARES, ShareRecord};
 use crate::store::keys::behind;
-use crate::store::{Row, RowStore, RowWrite, Span, StoreError, StoredRow, Table, is_full, write_rows};
+use crate::store::{
+    Filling, Row, RowStore, RowWrite, Span, StoreError, StoredRow, Table, is_full, write_rows,
+};
 
 /// How often a row is written again that its worker has just written.
 const TRIES: usize = 500;
@@ -125,6 +127,37 @@ fn key(group: &str, first: u16) -> String {
 pub(crate) fn parse_key(key: &str) -> Option<(&str, u16)> {
     let (group, first) = key.rsplit_once('#')?;
     Some((group, first.parse().ok()?))
+}
+
+/// The rows of a table but those whose keys begin with one of these texts, which are in order; those of one group are in
+/// the order of their keys.
+pub(crate) async fn rows_without(
+    rows: &dyn RowStore,
+    table: &str,
+    left_out: &[String],
+) -> Result<Vec<StoredRow>, StoreError> {
+    let (mut spans, mut after) = (Vec::new(), String::new());
+    for prefix in left_out {
+        spans.push(Span { after, before: Some(prefix.clone()), limit: MAX_PAGE });
+        after = behind(prefix);
+    }
+    spans.push(Span { after, before: None, limit: MAX_PAGE });
+    let mut found = Vec::new();
+    while !spans.is_empty() {
+        let (read, mut cut) = (rows.scan_many(table, &spans).await?, Vec::new());
+        for (span, page) in spans.iter().zip(read) {
+            let mut filling = Filling::shared(spans.len());
+            for row in &page {
+                let _ = filling.takes(row);
+            }
+            if let Some(last) = page.last().filter(|_| filling.is_full() || page.len() >= MAX_PAGE) {
+                cut.push(Span { after: last.key.clone(), ..span.clone() });
+            }
+            found.extend(page);
+        }
+        spans = cut;
+    }
+    Ok(found)
 }
 
 impl<P: Progress> Shares<P> {

@@ -15,7 +15,7 @@ use crate::cluster::{self, Cluster, Share, Shares};
 use crate::event::is_of_a_newer_program;
 use crate::processor::{
     Admission, Backfill, Build, Failure, Fits, Folded, Keeps, NodeContext, ProcessorError, ProcessorOptions,
-    Runner, Session, Standing, Stretch, TakeOver, begin_empty, fold_between, give_names, made_by, noted,
+    Runner, Session, Standing, Stretch, TakeOver, finish_set_back, fold_between, give_names, made_by, noted,
     prepare, remove_build, standing, take_over_all,
 };
 use crate::retry::RetryPolicy;
@@ -194,10 +194,9 @@ impl BecomeInline<'_> {
             remove_build(self.node, &**self.runner, gone).await.or_else(ProcessorError::in_store)?;
             return Ok(Outcome::Again);
         }
-        if let (Some(generation), Some(tables)) = (known.value.emptying.first(), self.runner.keeps().tables())
-        {
-            let build = known.value.build(self.name, *generation);
-            begin_empty(backend, &tables, &build, None).await?;
+        if let (Some(to), Some(tables)) = (known.value.set_back.first(), self.runner.keeps().tables()) {
+            let build = known.value.build(self.name, to.generation);
+            finish_set_back(backend, &tables, &build, None).await?;
             return Ok(Outcome::Again);
         }
         self.only_one_build(&known.value)?;

@@ -47,7 +47,7 @@ pub use self::parked::{ParkedFilter, ParkedSequence};
 #[cfg(feature = "testing")]
 pub(crate) use self::rebuild::PORTION;
 pub use self::rebuild::{Backfill, Progress, Rebuild, RebuildOptions, RebuildReport, VersionStatus};
-pub(crate) use self::rebuild::{begin_empty, prepare, remove_build};
+pub(crate) use self::rebuild::{finish_set_back, prepare, remove_build};
 pub use self::status::{ProcessorState, ProcessorStatus, RangeStatus};
 pub use self::wait::{Receipt, WaitError};
 pub use self::worker::Reset;

@@ -23,9 +23,9 @@ pub(crate) struct Generations {
     /// What is on its way out: no node works on it, and its tables may be gone or not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) leaving: Vec<Generation>,
-    /// What is being emptied, to begin at the start again: no node works on it before that is done.
+    /// What is being set back: no node works on it before that is done.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) emptying: Vec<Generation>,
+    pub(crate) set_back: Vec<SetBack>,
     /// The highest number that was given out.
     pub(crate) last: Generation,
     /// Set while queries are switched to another build, or builds are compared.
@@ -37,6 +37,15 @@ pub(crate) struct Generations {
     /// Whether the version was removed. The row stays, for its revision.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) retired: bool,
+}
+
+/// A build that is being set back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct SetBack {
+    pub(crate) generation: Generation,
+    /// What was set aside after this position goes; `None`: to the start, and all its rows go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) to: Option<Position>,
 }
 
 /// Whether no node works on the build that queries read, or goes on with it, for how long, and who asked for that.
@@ -91,7 +100,7 @@ impl Default for Generations {
             previous: None,
             previous_goes: false,
             leaving: Vec::new(),
-            emptying: Vec::new(),
+            set_back: Vec::new(),
             last: 1,
             freeze: Freeze::default(),
             retiring: false,

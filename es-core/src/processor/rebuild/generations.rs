@@ -4,7 +4,7 @@
 //! else: the protocol of a rebuild, a switch, a way back and a removal is the order in which these changes are asked for.
 
 use crate::processor::worker::Role;
-use crate::state::{Build, Building, Freeze, Generations, generations};
+use crate::state::{Build, Building, Freeze, Generations, SetBack, generations};
 use crate::store::{Generation, Position, Row, RowStore, StoreError};
 
 /// One step.
@@ -26,10 +26,10 @@ pub(crate) enum Change {
     Drop(Generation),
     /// Its tables have gone.
     Left(Generation),
-    /// A build is to begin at the start again: no node works on it until it is empty.
-    Empty(Generation),
+    /// A build is set back: no node works on it until that is done.
+    SetBack(SetBack),
     /// It is.
-    Emptied(Generation),
+    IsSetBack(Generation),
 }
 
 /// Why a step cannot be taken.
@@ -43,7 +43,7 @@ pub(crate) enum Refused {
     InUse,
     /// There is no such build to be read.
     Dropped,
-    /// Another switch, or a report, holds them, or one of them is being emptied.
+    /// Another switch, or a report, holds them, or one of them is being set back.
     Switching,
     /// The switch or the report has been ended by others: its time was over.
     NotFrozen,
@@ -68,13 +68,18 @@ impl Generations {
         [Some(self.current), building, self.previous].into_iter().flatten().collect()
     }
 
+    /// Where a build is being set back to, if it is.
+    pub(crate) fn is_set_back(&self, generation: Generation) -> Option<SetBack> {
+        self.set_back.iter().find(|to| to.generation == generation).copied()
+    }
+
     /// What a build is to those who read; `None` for one that no node is to work on.
     pub(crate) fn role(&self, processor: &str, generation: Generation) -> Option<Role> {
         let current = self.build(processor, self.current);
         let frozen = self.freeze.until.is_some();
         let until = self.freeze.at;
         match &self.building {
-            _ if self.emptying.contains(&generation) => None,
+            _ if self.is_set_back(generation).is_some() => None,
             _ if generation == self.current => {
                 (!frozen || until.is_some()).then_some(Role::Current { until })
             }
@@ -106,7 +111,7 @@ impl Generations {
         match change {
             Change::Begin(building) => next.begin(&building)?,
             Change::Freeze(freeze) => {
-                if self.freeze.until.is_some() || !self.emptying.is_empty() {
+                if self.freeze.until.is_some() || !self.set_back.is_empty() {
                     return Err(Refused::Switching);
                 }
                 next.freeze = freeze;
@@ -137,20 +142,20 @@ impl Generations {
                 }
                 next.leaving.retain(|leaving| *leaving != generation);
             }
-            Change::Empty(generation) => {
-                if !self.all().contains(&generation) {
+            Change::SetBack(to) => {
+                if !self.all().contains(&to.generation) {
                     return Err(Refused::Dropped);
                 }
-                if self.freeze.until.is_some() || self.emptying.contains(&generation) {
+                if self.freeze.until.is_some() || self.is_set_back(to.generation).is_some() {
                     return Err(Refused::Switching);
                 }
-                next.emptying.push(generation);
+                next.set_back.push(to);
             }
-            Change::Emptied(generation) => {
-                if !self.emptying.contains(&generation) {
+            Change::IsSetBack(generation) => {
+                if self.is_set_back(generation).is_none() {
                     return Err(Refused::Dropped);
                 }
-                next.emptying.retain(|emptying| *emptying != generation);
+                next.set_back.retain(|to| to.generation != generation);
             }
         }
         Ok(next)
@@ -192,7 +197,7 @@ impl Generations {
         self.building.take_if(|building| building.generation == generation);
         let previous = self.previous.take_if(|previous| *previous == generation);
         self.previous_goes &= previous.is_none();
-        self.emptying.retain(|emptying| *emptying != generation);
+        self.set_back.retain(|to| to.generation != generation);
         self.leaving.push(generation);
         Ok(())
     }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::empty::empty;
 use super::generations::{Change, Refused};
 use super::point;
+use super::portions::empty;
 use crate::ErrorKind;
 use crate::cluster::{Share, Shares};
 use crate::id::Ids;

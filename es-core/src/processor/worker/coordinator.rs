@@ -316,8 +316,8 @@ impl Coordinator {
         } else if generations.building.is_none() && self.lacks_events(generations, sight)? {
             chores.push(Chore::Backfill);
         }
-        // What is being emptied holds up what is read, or a rebuild.
-        chores.extend(generations.emptying.first().copied().map(Chore::Empty));
+        // It holds up what is read, or a rebuild.
+        chores.extend(generations.set_back.first().map(|to| Chore::SetBack(to.generation)));
         chores.extend(generations.gone().map(Chore::Remove));
         if is_ready {
             chores.extend(versions::is_to_have_names(&tables, sight, lease)?.map(Chore::Publish));
@@ -538,7 +538,7 @@ impl Coordinator {
         settled
     }
 
-    /// Builds that this node does not work on: those of a newer code, one that is frozen or emptied, and all of a processor
+    /// Builds that this node does not work on: those of a newer code, one that is frozen or set back, and all of a processor
     /// that is paused.
     async fn show_idle(
         &self,
@@ -554,7 +554,7 @@ impl Coordinator {
             let state = match control.paused {
                 Some(since) => ProcessorState::Paused { since },
                 None if stands_by.contains(&generation) => ProcessorState::StandingBy,
-                None if generations.emptying.contains(&generation) => ProcessorState::Starting,
+                None if generations.is_set_back(generation).is_some() => ProcessorState::Starting,
                 None => continue,
             };
             let status = |share: Share<Checkpoint>| RangeStatus {

@@ -15,7 +15,7 @@ use super::context::NodeContext;
 use super::versions;
 use crate::cluster::Cluster;
 use crate::processor::kinds::runner::Runner;
-use crate::processor::rebuild::{begin_backfill, begin_empty, remove_build, switch_to_build};
+use crate::processor::rebuild::{begin_backfill, finish_set_back, remove_build, switch_to_build};
 use crate::state::{Build, Versions};
 use crate::store::{Generation, Row};
 
@@ -31,8 +31,8 @@ pub(super) enum Chore {
     Backfill,
     /// This build goes.
     Remove(Generation),
-    /// This build begins at the start again.
-    Empty(Generation),
+    /// This build is set back.
+    SetBack(Generation),
     /// This program's version gets the plain names.
     Publish(Row<Versions>),
     /// It is noted which versions no node runs.
@@ -47,7 +47,7 @@ impl Chore {
             Self::Switch(_) => "switching queries to a build that has all events",
             Self::Backfill => "beginning a build that has all events",
             Self::Remove(_) => "removing a build that was replaced",
-            Self::Empty(_) => "emptying a build",
+            Self::SetBack(_) => "setting a build back",
             Self::Publish(_) => "giving a version the plain names of its tables",
             Self::Note(_) => "noting which versions are run",
             Self::Forget(..) => "removing a version that no node runs",
@@ -61,10 +61,10 @@ impl Chore {
             Self::Switch(to) => switch_to_build(node, &**runner, to).await.map_err(|e| crate::chain(&e)),
             Self::Backfill => begin_backfill(node, runner).await.map_err(in_words)?,
             Self::Remove(build) => remove_build(node, &**runner, build).await.map_err(|e| crate::chain(&e)),
-            Self::Empty(generation) => {
+            Self::SetBack(generation) => {
                 let Some(tables) = runner.keeps().tables() else { return Ok(()) };
                 let build = Build { processor: runner.name().into(), generation };
-                begin_empty(&*node.backend, &tables, &build, None).await.map_err(in_words)
+                finish_set_back(&*node.backend, &tables, &build, None).await.map_err(in_words)
             }
             Self::Publish(noted) => {
                 versions::publish(&*node.backend, &**runner, noted).await.map_err(in_words)

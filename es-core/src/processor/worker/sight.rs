@@ -1,6 +1,6 @@
 //! What a node sees of its processors, at one look: read once for all of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -50,6 +50,13 @@ impl Sight {
         let stored =
             self.generations.iter().filter(move |(_, row)| is_there(row)).map(|(name, _)| name.as_str());
         versions_of(stored, projection)
+    }
+
+    /// The versions of projections that have gone, by their stored names.
+    fn gone(&self) -> BTreeSet<String> {
+        let rows = self.generations.iter();
+        let gone = rows.filter(|(_, row)| row.as_ref().is_ok_and(|row| row.value.retired));
+        gone.map(|(name, _)| name.clone()).collect()
     }
 
     /// What is noted of the versions of a projection.
@@ -129,7 +136,10 @@ impl Observer {
             let looked = self.look(view).await;
             failed = looked.is_err();
             match looked {
-                Ok(sight) => drop(self.sights.send_replace(Some(Arc::new(sight)))),
+                Ok(sight) => {
+                    self.cluster.leave_out(sight.gone());
+                    self.sights.send_replace(Some(Arc::new(sight)));
+                }
                 Err(error) => {
                     tracing::debug!(
                         error = crate::chain(&error),

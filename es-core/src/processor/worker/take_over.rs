@@ -11,7 +11,7 @@ use crate::processor::rebuild::{Backfill, Change, backfill_obstacle, begin_backf
 use crate::processor::{AnyBackend, NodeContext};
 use crate::projection::Code;
 use crate::projection::code::ALL;
-use crate::state::{Build, Checkpoint, CodeRecord, Generations, codes, generations};
+use crate::state::{Build, Checkpoint, CodeRecord, Generations, SetBack, codes, generations};
 use crate::store::{EventFilter, Position, Row, RowStore, RowWrite, StoreError, write_rows};
 
 /// How often it is tried to take a build over whose shares are written all the time.
@@ -364,11 +364,12 @@ impl TakeOver {
         let begin = Checkpoint::new(Position(0), backend.head().await?);
         let mut rows = one_share(build, &all, begin, None)?;
         // The row of the builds is written too: a switch to this one, or the end of it, finds it changed.
-        let Ok(value) = known.value.apply(Change::Empty(build.generation)) else { return Ok(()) };
+        let to_start = SetBack { generation: build.generation, to: None };
+        let Ok(value) = known.value.apply(Change::SetBack(to_start)) else { return Ok(()) };
         rows.push(generations().put(&Row { value, ..known })?);
         rows.push(self.record(backend, &stored, &runner.code(), Position(0), lease).await?);
         tracing::warn!(%build, "begins again: no program is alive with the code that began it");
-        // Another node may have been as fast. What it is by then is seen with the next look, and emptied.
+        // Another node may have been as fast. What it is by then is seen with the next look, and done.
         write_rows(backend, rows).await.map(drop)
     }
 

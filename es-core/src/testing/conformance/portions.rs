@@ -134,9 +134,9 @@ pub async fn a_reset_that_was_cut_short_is_gone_on_with<S: Subject + 'static>(su
         until_held(&line).await;
         assert!(left::<S>(&store).await >= MORE + ACCOUNTS - PORTION);
         let other = start(|| App::on(store.0.clone()).view::<Old>()).await;
-        eventually(async || match builds::<S>(&store).await.emptying.is_empty() {
+        eventually(async || match builds::<S>(&store).await.set_back.is_empty() {
             true => Ok(()),
-            false => Err("it is being emptied".to_owned()),
+            false => Err("it is being set back".to_owned()),
         })
         .await;
         line.set(Line::Up);

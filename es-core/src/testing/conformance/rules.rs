@@ -371,6 +371,7 @@ macro_rules! __conformance_rules {
                 a_rename_in_a_deploy_repeats_no_effect
                 a_rename_that_is_rolled_back_repeats_no_effect
                 what_an_operator_asked_of_a_reactor_goes_with_its_name
+                a_rename_of_many_rows_that_is_cut_short_is_taken_back_or_gone_on_with
             }
             vanishing {
                 a_row_that_its_handler_deletes_is_gone
