@@ -143,3 +143,43 @@ async fn forget_others(
     }
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::processor::rebuild::generations::Refused;
+    use crate::state::Freeze;
+
+    #[test]
+    fn what_is_set_back_is_neither_worked_on_nor_frozen_until_that_is_done() {
+        let both = Generations { previous: Some(2), last: 2, ..Generations::default() };
+        let to = SetBack { generation: 1, to: Some(Position(7)) };
+        let marked = both.apply(Change::SetBack(to)).unwrap();
+        assert_eq!((marked.is_set_back(1), marked.is_set_back(2)), (Some(to), None));
+        assert!(marked.role("p", 1).is_none() && marked.role("p", 2).is_some());
+        let freeze = Freeze { until: Some(1), ..Freeze::default() };
+        assert_eq!(marked.apply(Change::Freeze(freeze.clone())), Err(Refused::Switching));
+        assert_eq!(marked.apply(Change::SetBack(to)), Err(Refused::Switching));
+        assert_eq!(marked.apply(Change::IsSetBack(1)), Ok(both.clone()));
+        assert_eq!(both.apply(Change::IsSetBack(1)), Err(Refused::Dropped));
+        let frozen = both.apply(Change::Freeze(freeze)).unwrap();
+        assert_eq!(frozen.apply(Change::SetBack(to)), Err(Refused::Switching));
+        let gone = SetBack { generation: 3, to: None };
+        assert_eq!(both.apply(Change::SetBack(gone)), Err(Refused::Dropped));
+        // One that is given up meanwhile goes whole.
+        let other = both.apply(Change::SetBack(SetBack { generation: 2, to: None })).unwrap();
+        let dropped = other.apply(Change::Drop(2)).unwrap();
+        assert_eq!((dropped.set_back.len(), dropped.leaving), (0, vec![2]));
+    }
+
+    #[test]
+    fn a_version_that_goes_takes_no_other_step() {
+        let goes = Generations { retiring: true, ..Generations::default() };
+        for change in [
+            Change::Begin(crate::state::Building::new(Position(0), crate::Timestamp::UNIX_EPOCH)),
+            Change::Left(1),
+        ] {
+            assert_eq!(goes.apply(change), Err(Refused::Retired));
+        }
+    }
+}

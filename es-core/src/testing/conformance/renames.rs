@@ -7,12 +7,13 @@ use super::domain::Deposited;
 use super::double::{Double, Line};
 use super::patient::{Patient, ask};
 use super::payments::{World, discard, eventually, parked_keys, payment, retry, rows, until};
+use super::portions::skips;
 use super::reactors::{N, Posts, rounds};
 use super::{LIMIT, Subject, settle, start};
 use crate::processor::{PORTION, Processor, ProcessorState};
 use crate::projection::Partition;
 use crate::services::{Scope, Services};
-use crate::store::{Commit, EventFilter, RecordedEvent, RowWrite};
+use crate::store::{EventFilter, RecordedEvent};
 use crate::{App, BoxError, Reactor};
 
 /// Long enough for a busy machine, and short enough to be waited for.
@@ -177,20 +178,6 @@ pub async fn what_an_operator_asked_of_a_reactor_goes_with_its_name<S: Subject>(
     assert_eq!((calls.acted.len(), calls.repeats()), (11 + 12, 0));
 }
 
-/// Skips of events that have yet to happen, so that nothing asks for them: two portions.
-async fn fill<S: Subject>(world: &World<S>, table: &'static str) {
-    let row = |i: usize| RowWrite {
-        table: table.into(),
-        key: format!("{:020}:{i:016x}", 1_000_000 + i),
-        rev: 0,
-        row: Some(format!(r#"{{"position":{},"key":"k","reason":"r"}}"#, 1_000_000 + i).into()),
-    };
-    for first in (0..2 * PORTION).step_by(1_000) {
-        let rows = (first..first + 1_000).map(row).collect();
-        world.store.commit(Commit { rows, ..Commit::default() }).await.expect("nothing else writes them");
-    }
-}
-
 /// P10, P18
 pub async fn a_rename_of_many_rows_that_is_cut_short_is_taken_back_or_gone_on_with<S: Subject>(subject: S) {
     let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));
@@ -200,7 +187,7 @@ pub async fn a_rename_of_many_rows_that_is_cut_short_is_taken_back_or_gone_on_wi
     rounds(&world, 1..=1).await;
     settle(&mails).await;
     assert!(mails.shutdown(LIMIT).await);
-    fill::<S>(&world, "mails~1/skipped").await;
+    skips::<S>(&world.store, "mails~1/skipped").await;
     let half = async || {
         let line = Double::new(subject.again(&world.store.0).await);
         line.set(Line::HoldsCommitsAfter("letters~1/skipped", 1));

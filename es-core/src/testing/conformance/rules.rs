@@ -250,6 +250,7 @@ macro_rules! __conformance_rules {
                 a_build_goes_in_portions_and_another_node_goes_on_with_it
                 a_version_goes_in_portions_and_none_of_them_reaches_the_one_that_comes_back
                 a_reset_that_was_cut_short_is_gone_on_with
+                a_reset_to_a_place_that_was_cut_short_is_gone_on_with
             }
             queries {
                 rows_that_change_in_place_are_seen_by_whoever_watches
