@@ -11,7 +11,8 @@ use super::portions::{PORTION, Portions, begin_marked, empty};
 use crate::cluster::{Share, Shares};
 use crate::processor::worker::{RACES, undecoded_rows};
 use crate::processor::{AnyBackend, parked};
-use crate::state::{Build, Checkpoint, Generations, SetBack, generations};
+use crate::state::{Build, Checkpoint, Generations, SetBack, generations, sortable};
+use crate::store::keys::behind;
 use crate::store::{Commit, Position, Row, RowWrite, StoreError, Tables, Won};
 
 /// One share, with this progress and owner, in the place of all that a build has.
@@ -95,10 +96,11 @@ async fn forget_parked(
 ) -> Result<bool, StoreError> {
     let mut after = None::<String>;
     loop {
-        let sequences = build.parked().page(backend, after.as_deref(), PORTION).await?;
-        let Some(last) = sequences.last() else { return Ok(true) };
+        let stored = build.parked().stored_page(backend, after.as_deref(), PORTION).await?;
+        let Some(last) = stored.last() else { return Ok(true) };
         after = Some(last.key.clone());
-        for mut sequence in sequences {
+        // One that cannot be read is between it and its key.
+        for mut sequence in stored.into_iter().filter_map(|row| build.parked().decode(row).ok()) {
             let mut from = to;
             loop {
                 let page = parked::positions(backend, build, &sequence, from, PORTION).await?;
@@ -134,8 +136,9 @@ async fn forget_others(
 ) -> Result<bool, StoreError> {
     let undecoded = undecoded_rows(backend, build).await?.into_iter();
     let undecoded = undecoded.filter(|(at, _)| *at > to).map(|(_, row)| build.undecoded().delete(&row));
-    let skipped = build.skipped().all(backend).await?.into_iter();
-    let skipped = skipped.filter(|row| row.value.position > to).map(|row| build.skipped().delete(&row));
+    // Their keys begin with positions.
+    let skipped = build.skipped().stored_page(backend, Some(&behind(&sortable(to))), usize::MAX).await?;
+    let skipped = skipped.into_iter().map(|row| build.skipped().delete_at(row.key, row.rev));
     for row in undecoded.chain(skipped).collect::<Vec<_>>() {
         if !portions.add([row]).await? {
             return Ok(false);

@@ -83,12 +83,12 @@ pub(super) async fn reset(
     }
     let set_back = SetBack { generation: build.generation, to: (to != Reset::Start).then_some(target) };
     if let Some(before) = known.value.is_set_back(build.generation) {
-        if before != set_back {
-            return Err(ProcessorError::Switching { processor: name });
-        }
         // A reset of before got no further.
         finish_set_back(backend, &tables, &build, owner).await?;
-        return Ok((build, target));
+        if before == set_back {
+            return Ok((build, target));
+        }
+        return Box::pin(reset(node, runner, to, owner)).await;
     }
     let Ok(value) = known.value.apply(Change::SetBack(set_back)) else {
         return Err(ProcessorError::Switching { processor: name });

@@ -28,7 +28,7 @@ pub(super) async fn skips<S: Subject>(store: &Store<S>, table: &str) {
     let skip = |i| {
         let position = 1_000_000 + i;
         let key = format!("{position:020}:{i:016x}");
-        (key, format!(r#"{{"position":{position},"key":"k","reason":"r"}}"#))
+        (key, format!(r#"{{"position":{position},"key":"k","reason":"r","at":"2026-01-01T00:00:06Z"}}"#))
     };
     put_all::<S>(store, table, skip).await;
 }
@@ -56,9 +56,12 @@ async fn builds<S: Subject>(store: &Store<S>, processor: &str) -> Generations {
 }
 
 async fn until_held<B>(line: &Double<B>) {
-    while line.held() == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let held = async {
+        while line.held() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, held).await.expect("it comes to the portion that is held");
 }
 
 /// P11, P12
