@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::lease::Lease;
 use super::plan::{Whole, assign};
-use super::share::{Progress, Shares, parse_key};
+use super::share::{Progress, Shares, parse_key, rows_without};
 use crate::limits::MAX_PAGE;
 use crate::state::{NodeRecord, nodes};
 use crate::store::{EventStore, Row, RowStore, StoreError, StoredRow, Won, write_rows};
@@ -57,6 +57,8 @@ pub struct Cluster {
     wake: watch::Sender<u64>,
     /// How many looks have begun.
     looks: AtomicU64,
+    /// Names whose shares have been retired, all of them.
+    gone: Mutex<BTreeSet<String>>,
 }
 
 impl Cluster {
@@ -76,6 +78,7 @@ impl Cluster {
             view: watch::Sender::new(None),
             wake: watch::Sender::new(0),
             looks: AtomicU64::new(0),
+            gone: Mutex::default(),
         }
     }
 
@@ -105,6 +108,26 @@ impl Cluster {
         if changed {
             self.wake();
         }
+    }
+
+    /// The shares of these names are not read any more, unless a node runs one of them: their rows stay for ever.
+    pub(crate) fn leave_out(&self, gone: BTreeSet<String>) {
+        *self.gone.lock().unwrap_or_else(PoisonError::into_inner) = gone;
+    }
+
+    /// What the groups begin with whose shares are not read.
+    fn left_out(&self) -> Vec<String> {
+        let seen = self.view.borrow();
+        let alive = seen.iter().flat_map(|view| view.alive.values().flat_map(|node| &node.runs));
+        let runs: Vec<&String> = alive.chain(self.runs.iter().map(|runs| &runs.name)).collect();
+        let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = gone.iter().map(|name| (name, format!("{name}~")));
+        let is_run =
+            |name: &String, prefix: &String| runs.iter().any(|run| *run == name || run.starts_with(prefix));
+        let mut left: Vec<String> =
+            all.filter(|(name, prefix)| !is_run(name, prefix)).map(|(_, prefix)| prefix).collect();
+        left.sort_unstable();
+        left
     }
 
     /// It only looks at the others: none of them leaves it a share.
@@ -205,9 +228,9 @@ impl Cluster {
             self.lease.renew(asked + self.believed_for);
         }
         // Shares first: whoever has one has said before that it is alive.
-        let mut shares = BTreeMap::new();
+        let (mut shares, left_out) = (BTreeMap::new(), self.left_out());
         for table in &self.tables {
-            for row in whole(&*self.store, table).await? {
+            for row in rows_without(&*self.store, table, &left_out).await? {
                 let Some((group, _)) = parse_key(&row.key) else { continue };
                 let of_group: &mut Vec<StoredRow> =
                     shares.entry((table.clone(), group.to_owned())).or_default();
@@ -269,10 +292,6 @@ impl Cluster {
             }
         }
     }
-}
-
-async fn whole(rows: &dyn RowStore, table: &str) -> Result<Vec<StoredRow>, StoreError> {
-    crate::store::Table::<()>::own(table).stored(rows).await
 }
 
 /// The nodes that are alive, and what they run.

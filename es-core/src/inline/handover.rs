@@ -17,8 +17,8 @@ use crate::cluster::{self, Alive, Share, Shares};
 use crate::event::is_of_a_newer_program;
 use crate::processor::{
     self, Admission, Backfill, Build, Failure, Fits, Folded, Keeps, NodeContext, ProcessorError,
-    ProcessorOptions, Runner, Session, Standing, Stretch, TakeOver, Wired, fold_between, give_names, made_by,
-    noted, prepare, remove_build, standing, take_over_all,
+    ProcessorOptions, Runner, Session, Standing, Stretch, TakeOver, Wired, finish_set_back, fold_between,
+    give_names, made_by, noted, prepare, remove_build, standing, take_over_all,
 };
 use crate::retry::RetryPolicy;
 use crate::slices::Slices;
@@ -290,6 +290,11 @@ impl<'a> Becoming<'a> {
         if let Some(gone) = known.value.gone() {
             // Whoever was to remove it has ended before that.
             remove_build(self.node, &**self.runner, gone).await.or_else(ProcessorError::in_store)?;
+            return Ok(None);
+        }
+        if let (Some(to), Some(tables)) = (known.value.set_back.first(), self.runner.keeps().tables()) {
+            let build = known.value.build(&self.name, to.generation);
+            finish_set_back(backend, &tables, &build, None).await?;
             return Ok(None);
         }
         self.only_one_build(&known.value)?;

@@ -44,8 +44,10 @@ pub use self::kinds::runner::{Execution, Keeps, Opening, Rebuildable, Runner, Se
 pub(crate) use self::kinds::{ProjectionRunner, ReactorRunner, ViewRunner};
 pub use self::options::{ParkingLimits, ProcessorOptions};
 pub use self::parked::{ParkedFilter, ParkedSequence};
+#[cfg(feature = "testing")]
+pub(crate) use self::rebuild::PORTION;
 pub use self::rebuild::{Backfill, Progress, Rebuild, RebuildOptions, RebuildReport, VersionStatus};
-pub(crate) use self::rebuild::{prepare, remove_build};
+pub(crate) use self::rebuild::{finish_set_back, prepare, remove_build};
 pub use self::status::{ProcessorState, ProcessorStatus, RangeStatus};
 pub use self::wait::{Receipt, WaitError};
 pub use self::worker::Reset;

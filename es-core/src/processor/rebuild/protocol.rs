@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::generations::{Change, Refused};
 use super::point;
+use super::portions::empty;
 use crate::ErrorKind;
 use crate::cluster::{self, Share, Shares};
 use crate::id::Ids;
@@ -91,7 +92,7 @@ impl BuildRows {
 
     pub(super) async fn read(&self) -> Result<Generations, ProcessorError> {
         let known = self.row().await?.value;
-        if known.retired {
+        if known.goes() {
             return Err(self.refused(Refused::Retired, known.current));
         }
         Ok(known)
@@ -387,11 +388,12 @@ impl BuildRows {
         let left = match dropped {
             // Refused: it is on its way out, or has gone. What is left of it goes.
             Ok(_) | Err(Refused::Dropped) => {
-                // A worker of another node finds out with its next flush, which is refused at once: it must not wait
-                // behind the transaction that deletes everything. Nor must whoever finds it on its way out.
+                // A worker of another node finds out with its next flush, which is refused.
                 if dropped.is_ok() {
                     self.interrupt_all(&self.build(generation)).await?;
                 }
+                let leaves = |known: &Generations| known.leaving.contains(&generation);
+                empty(&*self.backend, &self.build(generation), leaves).await?;
                 self.update(&Change::Left(generation), With::Uninstall { generation }).await?
             }
             refused => refused,

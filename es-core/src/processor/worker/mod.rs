@@ -8,11 +8,13 @@ mod coordinator;
 mod failure;
 mod fold;
 mod house;
+mod makers;
 mod readiness;
 mod rename;
 mod reset;
 mod retry;
 mod run;
+mod shown;
 mod sight;
 mod start;
 mod take_over;
@@ -32,4 +34,8 @@ pub(crate) use self::reset::ResetRequest;
 use self::sight::Observer;
 pub(crate) use self::start::{alive_during, left_out, others, start, wanted_by_any};
 pub(crate) use self::take_over::{Looked, TRIES as RACES, TakeOver, Wired, judge, made_by, take_over_all};
-pub(crate) use self::versions::{give_names, noted, remove as remove_version, stored_versions, versioned};
+pub(crate) use self::undecoded::all as undecoded_rows;
+pub(crate) use self::versions::{
+    finish_removal, give_names, noted, remove as remove_version, stored as stored_version, stored_versions,
+    versioned,
+};

@@ -7,12 +7,12 @@ use std::time::Duration;
 use super::codes::{after, is_older};
 use crate::cluster::{Share, Shares};
 use crate::processor::kinds::runner::Runner;
-use crate::processor::rebuild::{Backfill, backfill_obstacle, begin_backfill};
+use crate::processor::rebuild::{Backfill, Change, backfill_obstacle, begin_backfill, one_share};
 use crate::processor::{AnyBackend, NodeContext};
 use crate::projection::Code;
 use crate::projection::code::ALL;
-use crate::state::{Build, Checkpoint, CodeRecord, Generations, InlineSet, codes, generations};
-use crate::store::{Commit, EventFilter, Position, Row, RowStore, RowWrite, StoreError, Won, write_rows};
+use crate::state::{Build, Checkpoint, CodeRecord, Generations, InlineSet, SetBack, codes, generations};
+use crate::store::{EventFilter, Position, Row, RowStore, RowWrite, StoreError, write_rows};
 
 /// How often it is tried to take a build over whose shares are written all the time.
 pub(crate) const TRIES: u32 = 500;
@@ -416,7 +416,6 @@ impl TakeOver {
         build: &Build,
         lease: Duration,
     ) -> Result<(), StoreError> {
-        let Some(tables) = runner.keeps().tables() else { return Ok(()) };
         let (shares, stored) = (Shares::<Checkpoint>::checkpoints(), made_by(backend, build).await?);
         let Some(known) = Generations::read(backend, &build.processor).await? else { return Ok(()) };
         let under_way = known.value.building.as_ref().is_some_and(|b| b.generation == build.generation);
@@ -424,22 +423,16 @@ impl TakeOver {
             return Ok(());
         }
         let all = shares.of(backend, &build.to_string()).await?;
+        let begin = Checkpoint::new(Position(0), backend.head().await?);
+        let mut rows = one_share(build, &all, begin, None)?;
         // The row of the builds is written too: a switch to this one, or the end of it, finds it changed.
-        let mut rows = vec![generations().put(&known)?];
+        let to_start = SetBack { generation: build.generation, to: None };
+        let Ok(value) = known.value.apply(Change::SetBack(to_start)) else { return Ok(()) };
+        rows.push(generations().put(&Row { value, ..known })?);
         rows.push(self.record(backend, &stored, &runner.code(), Position(0), lease).await?);
-        let whole = Share {
-            rev: all.first().map_or(0, |share| share.rev),
-            epoch: all.iter().map(|share| share.epoch).max().unwrap_or_default() + 1,
-            ..Share::whole(build.to_string(), Checkpoint::new(Position(0), backend.head().await?))
-        };
-        rows.push(shares.put(&whole)?);
-        for share in all.iter().skip(1) {
-            rows.push(shares.retire(share)?);
-        }
         tracing::warn!(%build, "begins again: no program is alive with the code that began it");
-        let outcome = backend.clear(&tables, build.generation, Commit { rows, ..Commit::default() }).await;
-        // Another node may have been as fast; what is there then is seen with the next look.
-        Won::or_store_error("beginning a build again", backend, outcome).await.map(drop)
+        // Another node may have been as fast. What it is by then is seen with the next look, and done.
+        write_rows(backend, rows).await.map(drop)
     }
 
     /// The row that says which code makes a build, for a node that is alive and may not be seen for a moment.

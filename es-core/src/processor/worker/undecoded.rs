@@ -38,7 +38,7 @@ fn position_of(row: &Row<Undecoded>) -> Option<Position> {
 }
 
 /// The rows of a build, with their positions. One that cannot be read stops nothing but itself.
-pub(super) async fn all(
+pub(crate) async fn all(
     store: &dyn RowStore,
     build: &Build,
 ) -> Result<Vec<(Position, Row<Undecoded>)>, StoreError> {

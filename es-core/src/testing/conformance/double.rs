@@ -142,6 +142,7 @@ struct Counted {
     refused: Mutex<Vec<BTreeSet<Arc<str>>>>,
     opened: AtomicUsize,
     calls: AtomicU64,
+    rows: AtomicUsize,
     held: AtomicU64,
     refusals: AtomicU64,
     weight: Arc<Weight>,
@@ -225,6 +226,12 @@ impl<B> Double<B> {
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.counts.calls.load(Ordering::SeqCst)
+    }
+
+    /// How many rows scans have read.
+    #[must_use]
+    pub fn scanned(&self) -> usize {
+        self.counts.rows.load(Ordering::SeqCst)
     }
 
     /// How many calls had to wait for the line.
@@ -417,12 +424,16 @@ impl<B: Backend> RowStore for Double<B> {
         limit: usize,
     ) -> Result<Vec<StoredRow>, StoreError> {
         self.reach(Call::Scan(table)).await?;
-        self.inner.scan(table, after, limit).await
+        let rows = self.inner.scan(table, after, limit).await?;
+        self.counts.rows.fetch_add(rows.len(), Ordering::SeqCst);
+        Ok(rows)
     }
 
     async fn scan_many(&self, table: &str, spans: &[Span]) -> Result<Vec<Vec<StoredRow>>, StoreError> {
         self.reach(Call::Read).await?;
-        self.inner.scan_many(table, spans).await
+        let rows = self.inner.scan_many(table, spans).await?;
+        self.counts.rows.fetch_add(rows.iter().map(Vec::len).sum(), Ordering::SeqCst);
+        Ok(rows)
     }
 
     fn watch_rows(&self, table: &str, slices: Slices) -> watch::Receiver<u64> {

@@ -93,6 +93,7 @@ mod patient;
 pub mod payments;
 pub mod plain_names;
 pub mod poisoned;
+pub mod portions;
 pub mod processors;
 pub mod queries;
 pub mod queues;

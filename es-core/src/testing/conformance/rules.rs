@@ -246,6 +246,12 @@ macro_rules! __conformance_rules {
                 a_reset_is_refused_while_queries_are_switched
                 a_projection_named_like_the_framework_harms_nothing
             }
+            portions {
+                a_build_goes_in_portions_and_another_node_goes_on_with_it
+                a_version_goes_in_portions_and_none_of_them_reaches_the_one_that_comes_back
+                a_reset_that_was_cut_short_is_gone_on_with
+                a_reset_to_a_place_that_was_cut_short_is_gone_on_with
+            }
             queries {
                 rows_that_change_in_place_are_seen_by_whoever_watches
                 an_inline_view_is_watched_while_a_processor_stands_still
@@ -368,6 +374,7 @@ macro_rules! __conformance_rules {
                 a_rename_in_a_deploy_repeats_no_effect
                 a_rename_that_is_rolled_back_repeats_no_effect
                 what_an_operator_asked_of_a_reactor_goes_with_its_name
+                a_rename_of_many_rows_that_is_cut_short_is_taken_back_or_gone_on_with
             }
             vanishing {
                 a_row_that_its_handler_deletes_is_gone
