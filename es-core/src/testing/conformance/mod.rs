@@ -115,6 +115,7 @@ pub mod snapshots;
 pub mod together;
 pub mod transactions;
 pub mod undecoded;
+pub mod unknown;
 pub mod vanishing;
 pub mod versions;
 

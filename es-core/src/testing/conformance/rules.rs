@@ -303,6 +303,9 @@ macro_rules! __conformance_rules {
                 a_node_leaves_what_it_does_not_know_to_one_next_to_it
                 an_event_of_an_unknown_type_is_left_to_a_newer_program
             }
+            unknown {
+                an_unknown_event_is_left_to_a_newer_program_whatever_its_handler_says
+            }
             versions {
                 versions_live_next_to_each_other
                 a_node_that_only_looks_on_changes_nothing
