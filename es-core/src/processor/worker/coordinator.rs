@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::codes::{self, Standing};
 use super::context::{BuildContext, NodeContext, Role};
 use super::house::{Chore, House};
+use super::outgrown::{Other, Outgrown};
 use super::readiness::{CatchingUp, Readiness};
 use super::rename::rename;
 use super::reset::{ResetRequest, reset};
@@ -58,7 +58,7 @@ pub(crate) struct Coordinator {
     /// Since when nobody has been seen with the code of a build that this node does not have.
     alone: BTreeMap<Generation, Instant>,
     /// Builds of which it has met events that only a newer program knows, though its code says no other.
-    outgrown: BTreeSet<Generation>,
+    outgrown: BTreeMap<Generation, Outgrown>,
     /// What this node's code has missed of a build that another one made, and which one.
     missing: BTreeMap<Generation, (Option<String>, String)>,
     /// What was seen in looks up to this one is older than a reset.
@@ -119,7 +119,7 @@ impl Coordinator {
             resets,
             builds: BTreeMap::new(),
             alone: BTreeMap::new(),
-            outgrown: BTreeSet::new(),
+            outgrown: BTreeMap::new(),
             missing: BTreeMap::new(),
             outdated: 0,
             catching_up: CatchingUp::default(),
@@ -380,15 +380,32 @@ impl Coordinator {
         (left, settled)
     }
 
-    /// Whether a build has events that this program does not know, and another node works on it, which may. Of old ones, one is
-    /// left that shows what it is waiting for.
+    /// Whether a build has events that this program does not know, and another node works on it, which may.
     fn is_outgrown(&mut self, generation: Generation, sight: &Sight) -> bool {
-        let met = |running: &Running| running.context().outgrown.load(Ordering::Relaxed);
-        if self.builds.get(&generation).is_some_and(met) {
-            self.outgrown.insert(generation);
+        let (build, alive) = (self.build(generation).to_string(), &sight.view.alive);
+        if let Some(met) = self.builds.get(&generation).and_then(|running| running.context().take_unknown()) {
+            self.outgrown.entry(generation).or_default().meet(met);
         }
-        let others = cluster::members(&sight.view.alive, &self.build(generation).to_string());
-        self.outgrown.contains(&generation) && others.into_iter().any(|node| node != self.node.node)
+        let Some(outgrown) = self.outgrown.get_mut(&generation) else { return false };
+        // Of shares that cannot be read, it is said elsewhere.
+        let shares = sight.view.shares(&Shares::<Checkpoint>::checkpoints(), &build).unwrap_or_default();
+        let is_past = |share: &Share<Checkpoint>| outgrown.is_before(share.progress.position);
+        let past: BTreeSet<_> =
+            shares.iter().filter(|share| is_past(share)).filter_map(|share| share.owner).collect();
+        let passed = !shares.is_empty() && shares.iter().all(is_past);
+        let others = cluster::members(alive, &build).into_iter().filter(|node| *node != self.node.node);
+        let other = |node| Other {
+            node,
+            has_met: alive[&node].outgrown.contains(&build),
+            is_past: past.contains(&node),
+        };
+        let others: Vec<Other> = others.map(other).collect();
+        let is_left = outgrown.is_left_to(&others, passed, self.node.settings.lease);
+        if passed && !is_left {
+            self.outgrown.remove(&generation);
+        }
+        self.cluster.outgrown(&build, self.outgrown.contains_key(&generation));
+        is_left
     }
 
     fn build(&self, generation: Generation) -> Build {

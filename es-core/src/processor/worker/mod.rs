@@ -8,6 +8,7 @@ mod coordinator;
 mod failure;
 mod fold;
 mod house;
+mod outgrown;
 mod readiness;
 mod rename;
 mod reset;

@@ -1,20 +1,26 @@
 //! Events that only a newer program knows: P27.
 
+use std::collections::BTreeSet;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::data::raw;
 use super::domain::AccountEvent;
-use super::payments::{parked_keys, payment, until};
-use super::{Subject, settle, start, store};
+use super::patient::{Patient, ask};
+use super::payments::{eventually, parked_keys, payment, until};
+use super::{LIMIT, Subject, settle, start, store};
 use crate::event::{DecodeError, Event as _};
 use crate::processor::ProcessorState;
-use crate::projection::{Change, OnFailure, Project, Projection, View};
+use crate::projection::{Change, OnFailure, Partition, Project, Projection, View};
 use crate::services::{Scope, Services};
-use crate::store::{Backend, EventFilter, RecordedEvent};
+use crate::store::{Backend, EventFilter, RecordedEvent, RowStore};
 use crate::{App, AppBuilder, BoxError, Reactor};
 
+/// Short, so that nodes soon see each other.
+const LEASE: Duration = Duration::from_millis(400);
+const SHORT: Duration = Duration::from_millis(1);
 /// A type of events that only newer programs know.
 const FROZEN: &str = "account.frozen";
 /// A program that knows it.
@@ -106,7 +112,8 @@ impl<const KNOWS: bool> Reactor for Panicking<KNOWS> {
 
 fn hiding<const KNOWS: bool, S: Subject>(backend: &S::Backend) -> AppBuilder<S::Backend> {
     let app = App::on(backend.clone()).view::<Hiding<KNOWS>>().reactor(Panicking::<KNOWS>);
-    app.projection(HidingInSql::<S, KNOWS>(PhantomData))
+    // An event that is blamed is parked after fewer attempts than are waited for.
+    app.projection(HidingInSql::<S, KNOWS>(PhantomData)).processor_retries(1, SHORT, SHORT)
 }
 
 /// P27
@@ -118,9 +125,9 @@ pub async fn an_unknown_event_is_left_to_a_newer_program_whatever_its_handler_sa
     for processor in old.processors() {
         until(processor, |status| fails(&status.state)).await;
         assert_eq!(parked_keys(processor).await, [], "{}", processor.name());
-        assert_eq!(super::patient::ask(|| processor.skipped()).await, [], "{}", processor.name());
+        assert_eq!(ask(|| processor.skipped()).await, [], "{}", processor.name());
     }
-    assert!(old.shutdown(super::LIMIT).await);
+    assert!(old.shutdown(LIMIT).await);
     let new = start(|| hiding::<KNOWS, S>(&store.0)).await;
     settle(&new).await;
     for processor in new.processors() {
@@ -128,4 +135,108 @@ pub async fn an_unknown_event_is_left_to_a_newer_program_whatever_its_handler_sa
     }
     let row = store.row("hiding/1", "account-a").await.expect("it has a row");
     assert_eq!(serde_json::from_slice::<Hiding<KNOWS>>(&row.data).expect("JSON").0, 3);
+}
+
+/// A reactor that goes by streams: what one of them waits for is nothing to the others.
+#[derive(Debug)]
+struct ByStream<const KNOWS: bool>;
+
+impl<const KNOWS: bool> Reactor for ByStream<KNOWS> {
+    const NAME: &'static str = "by-stream";
+    const PARTITION: Partition = Partition::Stream;
+    fn filter() -> EventFilter {
+        EventFilter::all()
+    }
+    async fn react(&self, event: &RecordedEvent, _: Scope<'_>) -> Result<(), BoxError> {
+        Ok(read::<KNOWS>(event)?)
+    }
+    fn missing(_: &Services) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+async fn by_stream<const KNOWS: bool, S: Subject>(subject: &S, store: &Patient<S::Backend>) -> App {
+    let backend = subject.again(&store.0).await;
+    start(|| App::on(backend.clone()).reactor(ByStream::<KNOWS>).lease(LEASE)).await
+}
+
+/// What a node says of itself.
+#[derive(Debug, Deserialize)]
+struct Says {
+    #[serde(default)]
+    stands_by: BTreeSet<String>,
+    #[serde(default)]
+    outgrown: BTreeSet<String>,
+}
+
+/// Until so many nodes share the slices, and each has met what it does not know, or none has.
+async fn share<B: Backend + RowStore + Clone>(store: &Patient<B>, app: &App, n: usize, have_met: bool) {
+    eventually(async || {
+        let rows = ask(|| store.0.scan("nodes", None, 100)).await;
+        let says: Vec<Says> =
+            rows.iter().map(|row| serde_json::from_slice(&row.data).expect("a node")).collect();
+        let status = app.processors()[0].status();
+        let owners: BTreeSet<_> = status.ranges.iter().filter_map(|range| range.owner).collect();
+        let right = |says: &Says| says.stands_by.is_empty() && says.outgrown.is_empty() != have_met;
+        let shared = owners.len() == n && says.len() == n && says.iter().all(right);
+        if shared { Ok(()) } else { Err(format!("{says:?} {status:?}")) }
+    })
+    .await;
+}
+
+/// P27
+pub async fn nodes_none_of_which_knows_an_event_share_the_others_again<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let mut nodes = Vec::new();
+    for _ in 0..3 {
+        nodes.push(by_stream::<{ !KNOWS }, _>(&subject, &store).await);
+    }
+    share(&store, &nodes[0], 3, false).await;
+    store.put("account-a", vec![raw(FROZEN, 1, "{}")]).await;
+    share(&store, &nodes[0], 3, true).await;
+    let is_ill = async || {
+        let mut ill = 0;
+        for node in &nodes {
+            ill += usize::from(!node.health().await.is_healthy());
+        }
+        if ill > 0 { Ok(()) } else { Err("all nodes are healthy".to_owned()) }
+    };
+    eventually(is_ill).await;
+    assert_eq!(parked_keys(&nodes[0].processors()[0]).await, []);
+    // Another one that does not know it is tried as well.
+    nodes.push(by_stream::<{ !KNOWS }, _>(&subject, &store).await);
+    share(&store, &nodes[0], 4, true).await;
+}
+
+/// P27
+pub async fn nodes_that_stood_by_share_the_slices_once_the_newer_program_has_gone<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let (one, two) = (
+        by_stream::<{ !KNOWS }, _>(&subject, &store).await,
+        by_stream::<{ !KNOWS }, _>(&subject, &store).await,
+    );
+    share(&store, &one, 2, false).await;
+    store.put("account-a", vec![raw(FROZEN, 1, "{}")]).await;
+    share(&store, &one, 2, true).await;
+    let new = by_stream::<KNOWS, _>(&subject, &store).await;
+    let stand_by = async || {
+        for node in [&one, &two] {
+            until(&node.processors()[0], |status| status.state == ProcessorState::StandingBy).await;
+        }
+    };
+    settle(&new).await;
+    stand_by().await;
+    let mut watched = [&one, &two].map(|node| node.processors()[0].watch());
+    // More of them bring no node back that has met one.
+    for account in ["account-b", "account-c", "account-d", "account-e"] {
+        store.put(account, vec![raw(FROZEN, 1, "{}"), payment(1)]).await;
+    }
+    settle(&new).await;
+    for watched in &mut watched {
+        assert_eq!(watched.borrow_and_update().state, ProcessorState::StandingBy);
+    }
+    assert!(new.shutdown(LIMIT).await);
+    share(&store, &one, 2, false).await;
+    store.put("account-a", vec![payment(2)]).await;
+    settle(&one).await;
 }
