@@ -211,6 +211,12 @@ mod tests {
         let read = after(None, &more, Position(0));
         assert_eq!(of_new_build(Some(&read), Some(&less)).code, more.fingerprint(), "asked by an older one");
         assert_eq!(of_new_build(Some(&read), None).code, more.fingerprint(), "asked by one that looks on");
+        let keyed = after(None, &handling(2, &["x", "y"]).keyed_by(2), Position(0));
+        assert_eq!(
+            of_new_build(Some(&keyed), Some(&less)).keys,
+            keyed.keys,
+            "its rows are where that one looks"
+        );
         let old = after(None, &less, Position(0));
         assert_eq!(of_new_build(Some(&old), Some(&more)).code, more.fingerprint());
         assert_eq!(of_new_build(None, Some(&less)).code, less.fingerprint());

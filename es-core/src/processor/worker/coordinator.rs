@@ -449,7 +449,8 @@ impl Coordinator {
                     let removed = remove_build(&self.node, runner, generation).await;
                     removed.or_else(ProcessorError::in_store)?;
                 } else {
-                    over.begin_again(backend, runner, &build, lease).await?;
+                    let why = "no program is alive with the code that began it";
+                    over.begin_again(backend, runner, &build, lease, why).await?;
                 }
             }
             Standing::IsNewer | Standing::IsLeft => {

@@ -5,6 +5,7 @@ mod backend;
 pub(super) mod codes;
 mod context;
 mod coordinator;
+mod discards;
 mod failure;
 mod fold;
 mod house;

@@ -345,14 +345,14 @@ impl TakeOver {
         Err(StoreError::transient("taking a build over", moving))
     }
 
-    /// A build that is under way begins again with this code, for nobody has the one that began it: its rows come from one
-    /// code.
+    /// A build that is under way begins again with this code: its rows come from one code.
     pub(crate) async fn begin_again(
         self,
         backend: &dyn AnyBackend,
         runner: &dyn Runner,
         build: &Build,
         lease: Duration,
+        why: &str,
     ) -> Result<(), StoreError> {
         let Some(tables) = runner.keeps().tables() else { return Ok(()) };
         let (shares, stored) = (Shares::<Checkpoint>::checkpoints(), made_by(backend, build).await?);
@@ -374,7 +374,7 @@ impl TakeOver {
         for share in all.iter().skip(1) {
             rows.push(shares.retire(share)?);
         }
-        tracing::warn!(%build, "begins again: no program is alive with the code that began it");
+        tracing::warn!(%build, why, "a build begins again");
         let outcome = backend.clear(&tables, build.generation, Commit { rows, ..Commit::default() }).await;
         // Another node may have been as fast; what is there then is seen with the next look.
         Won::or_store_error("beginning a build again", backend, outcome).await.map(drop)
