@@ -200,6 +200,7 @@ pub async fn a_rebuild_that_an_older_program_is_asked_for_knows_the_keys_of_the_
     settle(&old).await;
     let new = run::<AT_ONCE, _>(&subject, &store, Backfill::Online).await;
     new.until_ready(LIMIT).await.expect("it is rebuilt");
+    reads(&store, &at_once(4)).await;
     // The older one stands by; the build of before goes by itself.
     let asked = &old.processors()[0];
     let in_words = |error: crate::processor::ProcessorError| crate::chain(&error);
