@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use es_core::event::noting_unknown;
 use es_core::projection::Code;
 use es_core::store::EventFilter;
 use es_core::{BoxError, RecordedEvent};
@@ -193,9 +194,12 @@ impl<P: Process> Erased for Of<P> {
 
 /// Calls code of the user's: a panic is its error.
 fn guarded<T>(code: impl FnOnce() -> Result<T, BoxError>) -> Result<T, BoxError> {
-    catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|caught| {
-        let text = caught.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let text = text.or_else(|| caught.downcast_ref::<String>().cloned());
-        Err(format!("a panic: {}", text.unwrap_or_else(|| "no text".to_owned())).into())
-    })
+    let caught = || {
+        catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|caught| {
+            let text = caught.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let text = text.or_else(|| caught.downcast_ref::<String>().cloned());
+            Err(format!("a panic: {}", text.unwrap_or_else(|| "no text".to_owned())).into())
+        })
+    };
+    noting_unknown(caught)
 }

@@ -2,6 +2,7 @@
 
 mod backfill;
 mod compare;
+mod discards;
 #[cfg(test)]
 mod explored;
 mod generations;

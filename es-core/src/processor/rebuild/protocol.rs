@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::discards::under_way;
 use super::generations::{Change, Refused};
 use super::point;
 use super::portions::empty;
@@ -18,7 +19,7 @@ use crate::processor::kinds::runner::Runner;
 use crate::processor::worker::codes::{after, is_older, lives, of_new_build};
 use crate::processor::worker::{NodeContext, made_by};
 use crate::projection::Code;
-use crate::state::{Build, Checkpoint, Freeze, Generations, InlineSet, codes, generations};
+use crate::state::{Asked, Build, Checkpoint, Freeze, Generations, InlineSet, asked, codes, generations};
 use crate::store::{
     Commit, CommitError, Committed, Generation, Position, Row, RowSnapshot, RowWrite, StoreError, Tables,
     Won, write_rows,
@@ -42,8 +43,8 @@ enum With {
     Alone { needs: Option<Generation> },
     /// The whole of a new build, and its tables.
     FirstShare { head: Position },
-    /// What names stand for.
-    Switch { to: Generation },
+    /// What names stand for. Refused if something was asked of the build that was read more often than so.
+    Switch { to: Generation, asked: Option<u64> },
     /// The rows and tables of a build go.
     Uninstall { generation: Generation },
 }
@@ -138,8 +139,10 @@ impl BuildRows {
                 Err(refused) => return Ok(Err(refused)),
             };
             let put = generations().put(&Row { value: next.clone(), ..row })?;
-            if self.write(&next, put, with).await?.is_yes() {
-                return Ok(Ok(next));
+            match self.write(&next, put, with).await? {
+                Won::Yes(_) => return Ok(Ok(next)),
+                Won::No(at) if at.table == *asked().name() => return Err(under_way().into()),
+                Won::No(_) => {}
             }
         }
         let moving = std::io::Error::other("other nodes change it all the time");
@@ -160,7 +163,14 @@ impl BuildRows {
                 rows.push(self.made_by(next).await?);
                 Ok(write_rows(&*self.backend, rows).await?)
             }
-            With::Switch { to } => {
+            With::Switch { to, asked: times } => {
+                if let (Some(rev), Some(read)) = (times, next.previous) {
+                    rows.push(asked().put(&Row {
+                        key: self.build(read).to_string(),
+                        rev,
+                        value: Asked {},
+                    })?);
+                }
                 rows.push(point(&*self.backend, &self.tables, to).await?);
                 let commit = Commit { rows, ..Commit::default() };
                 self.won(self.backend.switch(&self.tables, to, commit).await).await
@@ -223,6 +233,8 @@ impl BuildRows {
             }
             let by = builds.ids.next();
             let switched = async {
+                // Before it is frozen: that may take a while.
+                builds.leave_out_discarded(to).await?;
                 let frozen = builds.freeze(to, by).await?;
                 builds.finish_switch(to, by, &frozen).await
             };
@@ -332,7 +344,8 @@ impl BuildRows {
             drop(switch.map_err(|refused| self.refused(refused, to))?);
             tokio::time::sleep(LOOK).await;
         }
-        let switched = self.update(&Change::Switch { to, by }, With::Switch { to }).await?;
+        let asked = self.all_left_out(to).await?;
+        let switched = self.update(&Change::Switch { to, by }, With::Switch { to, asked }).await?;
         switched.map(drop).map_err(|refused| self.refused(refused, to))
     }
 

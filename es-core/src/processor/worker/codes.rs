@@ -171,8 +171,12 @@ mod tests {
     fn alive(codes: &[&Code]) -> Alive {
         let node = |(i, code): (usize, &&Code)| {
             let codes = BTreeMap::from([("p/1".to_owned(), code.fingerprint())]);
-            let (runs, whole, stands_by) = (["p/1".to_owned()].into(), [].into(), [].into());
-            (uuid::Uuid::from_u128(i as u128 + 1), NodeRecord { until: 1, runs, whole, codes, stands_by })
+            let (runs, [whole, stands_by, outgrown]) =
+                (["p/1".to_owned()].into(), [const { BTreeSet::new() }; 3]);
+            (
+                uuid::Uuid::from_u128(i as u128 + 1),
+                NodeRecord { until: 1, runs, whole, codes, stands_by, outgrown },
+            )
         };
         codes.iter().enumerate().map(node).collect()
     }
@@ -208,6 +212,12 @@ mod tests {
         let read = after(None, &more, Position(0));
         assert_eq!(of_new_build(Some(&read), Some(&less)).code, more.fingerprint(), "asked by an older one");
         assert_eq!(of_new_build(Some(&read), None).code, more.fingerprint(), "asked by one that looks on");
+        let keyed = after(None, &handling(2, &["x", "y"]).keyed_by(2), Position(0));
+        assert_eq!(
+            of_new_build(Some(&keyed), Some(&less)).keys,
+            keyed.keys,
+            "its rows are where that one looks"
+        );
         let old = after(None, &less, Position(0));
         assert_eq!(of_new_build(Some(&old), Some(&more)).code, more.fingerprint());
         assert_eq!(of_new_build(None, Some(&less)).code, less.fingerprint());

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::{BuildContext, NodeContext, Role};
 use super::house::{Chore, House};
+use super::outgrown::Outgrown;
 use super::readiness::{CatchingUp, Readiness};
 use super::reset::{ResetRequest, reset};
 use super::run::Worker;
@@ -44,7 +45,7 @@ pub(crate) struct Coordinator {
     /// Since when nobody has been seen with the code of a build that this node does not have.
     pub(super) alone: BTreeMap<Generation, Instant>,
     /// Builds of which it has met events that only a newer program knows, though its code says no other.
-    pub(super) outgrown: BTreeSet<Generation>,
+    pub(super) outgrown: BTreeMap<Generation, Outgrown>,
     /// What this node's code has missed of a build that another one made, and which one.
     pub(super) missing: BTreeMap<Generation, (Option<String>, String)>,
     /// What was seen in looks up to this one is older than a reset.
@@ -105,7 +106,7 @@ impl Coordinator {
             resets,
             builds: BTreeMap::new(),
             alone: BTreeMap::new(),
-            outgrown: BTreeSet::new(),
+            outgrown: BTreeMap::new(),
             missing: BTreeMap::new(),
             outdated: 0,
             catching_up: CatchingUp::default(),

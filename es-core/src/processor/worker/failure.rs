@@ -1,7 +1,6 @@
 //! What failed, whose fault it is, and what becomes of it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -145,6 +144,10 @@ impl Worker {
                     return Some(self.leave_out(failure).await);
                 }
                 let fault = self.fault(&*failure.source).await;
+                if is_of_a_newer_program(&*failure.source) {
+                    // With the next look, the build is left to a node that may know it.
+                    self.context.met_unknown(failure.position);
+                }
                 Some(self.handler_failed(failure, fault).await)
             }
         }
@@ -155,12 +158,7 @@ impl Worker {
         let fenced = matches!(error.downcast_ref(), Some(CommitError::Fenced { .. }));
         // Asked in any case: what was done beside it is written with the answer.
         let takes_writes = !fenced && self.takes_writes().await;
-        let is_newer = is_of_a_newer_program(error);
-        if is_newer {
-            // With the next look, the build is left to a node that may know it.
-            self.context.outgrown.store(true, Ordering::Relaxed);
-        }
-        if !takes_writes || is_newer || error.is::<NotTheEvent>() {
+        if !takes_writes || is_of_a_newer_program(error) || error.is::<NotTheEvent>() {
             Fault::Store
         } else if self.context.blames_the_store(error) {
             Fault::Suspect

@@ -1,20 +1,20 @@
 //! Whose a build is: which ones this node's code makes, which it takes over, and which it leaves to nodes with another code.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
 use super::codes::{self, Standing};
 use super::context::Role;
-use super::coordinator::{Coordinator, Running};
+use super::coordinator::Coordinator;
+use super::outgrown::Other;
 use super::rename::rename;
 use super::sight::Sight;
 use super::take_over::{RAISE, TakeOver};
-use crate::cluster;
+use crate::cluster::{self, Share, Shares};
 use crate::processor::ProcessorError;
 use crate::processor::rebuild::{Backfill, begin_backfill, remove_build};
-use crate::state::{Build, CodeRecord};
+use crate::state::{Build, Checkpoint, CodeRecord};
 use crate::store::{Generation, StoreError};
 
 /// For how many leases a program that builds something for itself may be gone before others remove it.
@@ -73,15 +73,32 @@ impl Coordinator {
         (left, settled)
     }
 
-    /// Whether a build has events that this program does not know, and another node works on it, which may. Of old ones, one is
-    /// left that shows what it is waiting for.
+    /// Whether a build has events that this program does not know, and another node works on it, which may.
     fn is_outgrown(&mut self, generation: Generation, sight: &Sight) -> bool {
-        let met = |running: &Running| running.context().outgrown.load(Ordering::Relaxed);
-        if self.builds.get(&generation).is_some_and(met) {
-            self.outgrown.insert(generation);
+        let (build, alive) = (self.build(generation).to_string(), &sight.view.alive);
+        if let Some(met) = self.builds.get(&generation).and_then(|running| running.context().take_unknown()) {
+            self.outgrown.entry(generation).or_default().meet(met);
         }
-        let others = cluster::members(&sight.view.alive, &self.build(generation).to_string());
-        self.outgrown.contains(&generation) && others.into_iter().any(|node| node != self.node.node)
+        let Some(outgrown) = self.outgrown.get_mut(&generation) else { return false };
+        // Of shares that cannot be read, it is said elsewhere.
+        let shares = sight.view.shares(&Shares::<Checkpoint>::checkpoints(), &build).unwrap_or_default();
+        let is_past = |share: &Share<Checkpoint>| outgrown.is_before(share.progress.position);
+        let past: BTreeSet<_> =
+            shares.iter().filter(|share| is_past(share)).filter_map(|share| share.owner).collect();
+        let passed = !shares.is_empty() && shares.iter().all(is_past);
+        let others = cluster::members(alive, &build).into_iter().filter(|node| *node != self.node.node);
+        let other = |node| Other {
+            node,
+            has_met: alive[&node].outgrown.contains(&build),
+            is_past: past.contains(&node),
+        };
+        let others: Vec<Other> = others.map(other).collect();
+        let is_left = outgrown.is_left_to(&others, passed, self.node.settings.lease);
+        if passed && !is_left {
+            self.outgrown.remove(&generation);
+        }
+        self.cluster.outgrown(&build, self.outgrown.contains_key(&generation));
+        is_left
     }
 
     /// What this node is to a build; it is taken over if it is to.
@@ -129,7 +146,8 @@ impl Coordinator {
                     let removed = remove_build(&self.node, runner, generation).await;
                     removed.or_else(ProcessorError::in_store)?;
                 } else {
-                    over.begin_again(backend, runner, &build, lease).await?;
+                    let why = "no program is alive with the code that began it";
+                    over.begin_again(backend, runner, &build, lease, why).await?;
                 }
             }
             Standing::IsNewer | Standing::IsLeft => {

@@ -9,13 +9,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::select_all;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::afresh::Rounds;
-use super::context::{BuildContext, Room};
+use super::context::{BuildContext, Role, Room};
 use super::failure::{InVain, StepError, Trouble, Verdict};
 use super::fold::{FOLLOW, Fits};
 use super::retry::Retrying;
@@ -28,6 +29,7 @@ use crate::processor::kinds::admission::LeftOut;
 use crate::processor::kinds::effects::Effects;
 use crate::processor::kinds::runner::{Keeps, Session};
 use crate::processor::parked::{self, Parked, Skips};
+use crate::slices::Slices;
 use crate::state::{Checkpoint, afresh};
 use crate::store::{Page, Position, RecordedEvent, RowWrite, StoreError};
 
@@ -56,7 +58,7 @@ pub(crate) struct Worker {
     /// Something has come to the session from outside.
     called: Arc<Notify>,
     /// Rows of requests have been written, by any node.
-    requests: [watch::Receiver<u64>; 3],
+    requests: Vec<watch::Receiver<u64>>,
     pub(super) open: Option<Open>,
     /// Side effects that no checkpoint covers yet.
     pub(super) effects: Arc<Effects>,
@@ -153,8 +155,11 @@ impl Worker {
             if context.folds() { context.execution.page } else { FIRST_BATCH.min(context.execution.page) };
         let build = &context.build;
         let (requests, rows, undecoded) = (build.requests(), afresh(build), build.undecoded());
-        let tables = [requests.name(), rows.name(), undecoded.name()].map(Arc::clone);
-        let requests = tables.map(|table| context.backend().watch_rows(&table, share.slices));
+        let tables = [requests.name(), rows.name(), undecoded.name()];
+        let mut requests = tables.map(|table| context.backend().watch_rows(table, share.slices)).to_vec();
+        if let Role::Building { current, honours_skips: true, .. } = &context.role {
+            requests.push(context.backend().watch_rows(current.skipped().name(), Slices::ALL));
+        }
         let effects = Effects::new(context.node.lease.clone(), stop.clone(), &share.progress.ahead);
         Self {
             context,
@@ -225,14 +230,12 @@ impl Worker {
 
     /// Until there is something to do, at the latest after a pause. Whether that there is more to read is something to do.
     async fn rest(&mut self, pause: Option<Duration>, hears: bool) {
-        let [retries, rows, undecoded] = &mut self.requests;
+        let requests = self.requests.iter_mut().map(|requests| Box::pin(requests.changed()));
         let asked = async {
             tokio::select! {
                 // The context is there for as long as its workers.
                 _ = self.wake.changed() => {}
-                Ok(()) = retries.changed() => {}
-                Ok(()) = rows.changed() => {}
-                Ok(()) = undecoded.changed() => {}
+                (Ok(()), ..) = select_all(requests) => {}
             }
         };
         tokio::select! {
@@ -246,8 +249,7 @@ impl Worker {
 
     /// Whether something may have been asked for since it was looked up. Under load there is no rest to hear it in.
     fn is_asked(&mut self) -> bool {
-        let [retries, rows, undecoded] = &mut self.requests;
-        for heard in [&mut self.wake, retries, rows, undecoded] {
+        for heard in self.requests.iter_mut().chain([&mut self.wake]) {
             if heard.has_changed().unwrap_or_default() {
                 heard.mark_unchanged();
                 self.asked = false;
@@ -272,6 +274,9 @@ impl Worker {
         }
         self.asked &= self.unreadable.is_empty();
         if self.is_asked() {
+            if !self.leave_out_discarded().await? {
+                return Ok(Step::Rest(FOLLOW));
+            }
             let more = self.retrying.pause().is_some() || self.asked_for().await?;
             self.rebuild_keys().await?;
             if self.open.is_none() {
@@ -310,12 +315,12 @@ impl Worker {
 
     /// Does a part of what is to be done with events that were set aside. Whether there is more of it.
     async fn asked_for(&mut self) -> Result<bool, StepError> {
-        let late = self.take_in_undecoded().await?;
+        let more = self.take_in_undecoded().await?;
         // It is to be tried again later, and so is what may depend on it.
         if self.retrying.pause().is_some() {
             return Ok(true);
         }
-        Ok(self.requests(&late.waits).await? || late.more)
+        Ok(self.requests().await? || more)
     }
 
     /// Goes on with what it is asked for, if there is more of it.

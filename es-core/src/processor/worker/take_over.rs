@@ -407,14 +407,14 @@ impl TakeOver {
         Err(StoreError::transient("taking a build over", moving))
     }
 
-    /// A build that is under way begins again with this code, for nobody has the one that began it: its rows come from one
-    /// code.
+    /// A build that is under way begins again with this code: its rows come from one code.
     pub(crate) async fn begin_again(
         self,
         backend: &dyn AnyBackend,
         runner: &dyn Runner,
         build: &Build,
         lease: Duration,
+        why: &str,
     ) -> Result<(), StoreError> {
         let (shares, stored) = (Shares::<Checkpoint>::checkpoints(), made_by(backend, build).await?);
         let Some(known) = Generations::read(backend, &build.processor).await? else { return Ok(()) };
@@ -430,7 +430,7 @@ impl TakeOver {
         let Ok(value) = known.value.apply(Change::SetBack(to_start)) else { return Ok(()) };
         rows.push(generations().put(&Row { value, ..known })?);
         rows.push(self.record(backend, &stored, &runner.code(), Position(0), lease).await?);
-        tracing::warn!(%build, "begins again: no program is alive with the code that began it");
+        tracing::warn!(%build, why, "a build begins again");
         // Another node may have been as fast. What it is by then is seen with the next look, and done.
         write_rows(backend, rows).await.map(drop)
     }

@@ -82,14 +82,30 @@ pub async fn an_older_program_passes_nothing_that_the_newer_one_acts_on<S: Subje
     store.put("account-a", vec![payment(1)]).await;
     let begun = || less.begun.lock().unwrap_or_else(PoisonError::into_inner).len();
     eventually(async || if begun() > 0 { Ok(()) } else { Err("nothing has begun".to_owned()) }).await;
+    let share = async || {
+        let row = store.row("checkpoints", "greets~1#0000").await.expect("it is worked on");
+        let row: serde_json::Value = serde_json::from_slice(&row.data).expect("a share");
+        (row["owner"].clone(), row["position"].as_u64().unwrap_or_default())
+    };
+    let (own, _) = share().await;
     // While it acts, another program comes, of which it sees nothing.
     line.set(Line::HoldsScans("es.codes"));
     let more = less.program::<true, false>();
     let new = start(|| more.wiring(&store.0)).await;
     store.put("account-b", vec![encoded(&opened("Ada")), payment(1)]).await;
+    let tried = line.commits("checkpoints").len();
     less.may.add_permits(1_000);
-    // Time enough for the older one to go on.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // The older one tries to go on: its share was taken from it, or it passes what only the newer one handles.
+    eventually(async || {
+        let (owner, position) = share().await;
+        let over = owner != own || position > 1;
+        if over && line.commits("checkpoints").len() > tried {
+            Ok(())
+        } else {
+            Err(format!("{owner} {position}"))
+        }
+    })
+    .await;
     line.set(Line::Up);
     settle(&new).await;
     let mut greeted = less.greeted();

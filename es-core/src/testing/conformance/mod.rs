@@ -117,6 +117,7 @@ pub mod starts;
 pub mod together;
 pub mod transactions;
 pub mod undecoded;
+pub mod unknown;
 pub mod vanishing;
 pub mod versions;
 

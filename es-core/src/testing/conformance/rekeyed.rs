@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::domain::{Deposited, Opened};
 use super::double::{Double, Line};
-use super::patient::Patient;
+use super::patient::{Patient, ask};
 use super::payments::{eventually, payment};
 use super::{LIMIT, Subject, settle, start, store};
 use crate::App;
-use crate::processor::{Backfill, ProcessorOptions};
+use crate::processor::{Backfill, ProcessorOptions, RebuildOptions};
 use crate::projection::{Change, Code, OnFailure, Projection, View};
 use crate::store::{Backend, EventFilter, RecordedEvent, RowStore};
 
@@ -223,4 +223,30 @@ pub async fn a_view_whose_keys_change_goes_on_if_that_was_chosen<S: Subject>(sub
     let mut both = each(1);
     both.extend(at_once(4));
     reads(&store, &both).await;
+}
+
+/// P17
+pub async fn a_rebuild_that_an_older_program_is_asked_for_knows_the_keys_of_the_newer_one<S: Subject>(
+    subject: S,
+) {
+    let store = store(&subject).await;
+    let old = run::<BY_ACCOUNT, _>(&subject, &store, Backfill::Online).await;
+    pay(&store).await;
+    settle(&old).await;
+    let new = run::<AT_ONCE, _>(&subject, &store, Backfill::Online).await;
+    new.until_ready(LIMIT).await.expect("it is rebuilt");
+    reads(&store, &at_once(4)).await;
+    // The older one stands by; the build of before goes by itself.
+    let asked = &old.processors()[0];
+    let in_words = |error: crate::processor::ProcessorError| crate::chain(&error);
+    let begin = async || asked.rebuild_online(RebuildOptions::default()).await.map(drop).map_err(in_words);
+    eventually(begin).await;
+    let rebuild = ask(|| asked.rebuilding()).await.expect("it has begun");
+    eventually(async || rebuild.switch().await.map_err(in_words)).await;
+    ask(|| asked.drop_previous()).await;
+    reads(&store, &at_once(4)).await;
+    // Rolled back, the older one knows that the rows are not where it looks.
+    assert!(new.shutdown(LIMIT).await);
+    pay(&store).await;
+    reads(&store, &each(2)).await;
 }

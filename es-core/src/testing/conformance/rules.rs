@@ -309,6 +309,11 @@ macro_rules! __conformance_rules {
                 a_node_leaves_what_it_does_not_know_to_one_next_to_it
                 an_event_of_an_unknown_type_is_left_to_a_newer_program
             }
+            unknown {
+                an_unknown_event_is_left_to_a_newer_program_whatever_its_handler_says
+                nodes_none_of_which_knows_an_event_share_the_others_again
+                nodes_that_stood_by_share_the_slices_once_the_newer_program_has_gone
+            }
             versions {
                 versions_live_next_to_each_other
                 a_node_that_only_looks_on_changes_nothing
@@ -341,6 +346,8 @@ macro_rules! __conformance_rules {
             }
             discards {
                 what_is_left_out_while_a_rebuild_is_under_way_stays_left_out_of_it
+                what_is_discarded_behind_a_rebuild_is_left_out_of_it
+                what_is_discarded_while_queries_are_switched_is_left_out
             }
             backfills {
                 a_rebuild_by_itself_that_is_halted_holds_nothing_up
@@ -367,6 +374,7 @@ macro_rules! __conformance_rules {
                 a_view_whose_keys_change_does_not_start_if_that_was_chosen
                 a_view_whose_keys_change_goes_on_if_that_was_chosen
                 what_an_older_program_rebuilds_is_left_once_the_newer_one_is_back
+                a_rebuild_that_an_older_program_is_asked_for_knows_the_keys_of_the_newer_one
             }
             renames {
                 a_renamed_reactor_continues_where_it_was
@@ -416,6 +424,7 @@ macro_rules! __conformance_rules {
             undecoded {
                 what_can_be_decoded_later_is_handled_under_every_key_it_has
                 what_can_be_decoded_later_reaches_slices_that_have_changed_hands
+                a_retry_reads_some_of_what_cannot_be_decoded_at_a_time
                 a_late_event_whose_row_cannot_be_written_is_parked_and_stops_nothing
                 what_was_left_out_undecoded_stays_left_out_for_every_key
                 what_was_skipped_undecoded_stays_skipped_for_every_key
