@@ -11,6 +11,7 @@
 //! | [`Next`] | what a handler wants to happen |
 //! | [`Processes`] | `.process::<P>()` on the builder of an app |
 //! | [`message`] | messages, which are events of the log |
+//! | `#[publishes]`, [`relay`] | events and messages on their way to other services |
 //! | [`Instances`] | which instances there are, what each waits for and who will wake it, what came to it; what an operator can have done to it ([`Verb`]) |
 //! | `testing` | a process without a store (feature `testing`) |
 //!
@@ -29,6 +30,7 @@ mod next;
 mod operate;
 mod outbox;
 mod process;
+pub mod relay;
 mod rows;
 mod runner;
 mod session;
@@ -54,4 +56,4 @@ pub use self::show::{Asked, Came, InputShown, OpenCommand, Shown, WaitsFor};
 pub use self::step::{Names, Step, To};
 pub use self::verb::{Answer, By, Verb};
 pub use es_core;
-pub use es_macros::{Timer, process};
+pub use es_macros::{Timer, process, publishes};

@@ -44,7 +44,7 @@ pub use self::kinds::effects::Calls;
 pub use self::kinds::runner::{Execution, Keeps, Opening, Rebuildable, Runner, Session};
 pub(crate) use self::kinds::{ProjectionRunner, ReactorRunner, ViewRunner};
 pub use self::options::{ParkingLimits, ProcessorOptions};
-pub use self::parked::{ParkedFilter, ParkedSequence};
+pub use self::parked::{LeftOutForGood, ParkedFilter, ParkedSequence};
 pub use self::rebuild::{Backfill, Progress, Rebuild, RebuildOptions, RebuildReport, VersionStatus};
 pub(crate) use self::rebuild::{prepare, remove_build};
 pub use self::status::{ProcessorState, ProcessorStatus, RangeStatus};

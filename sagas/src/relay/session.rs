@@ -1,0 +1,203 @@
+//! The work on a range of a relay: of each key one message after the other, of many keys at the same time.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use es_core::event::is_of_a_newer_program;
+use es_core::processor::{Admission, Calls, Definite, Failure, NotTheEvent, Opening, Session};
+use es_core::store::{Commit, CommitError, Row, RowWrite, StoreError, Table};
+use es_core::{Backend, BoxError, RecordedEvent, chain};
+use tokio::time::{sleep, timeout};
+
+use super::Relay;
+use super::mapping::Publishes;
+use super::marks::{Mark, Sequence, mark_key};
+use super::publisher::{PublishError, Publisher};
+use super::rendered::for_good;
+use crate::definition::guarded;
+use crate::message::Envelope;
+
+/// For how long a message that is on its way is waited for once the work ends. Then its outcome is unknown, and the next
+/// owner sends it again.
+const LEAVE: Duration = Duration::from_secs(1);
+/// Marks that are kept between two pages.
+const KEPT: usize = 10_000;
+
+pub(super) struct RelaySession<B, M, P> {
+    backend: Arc<B>,
+    relay: Arc<Relay<M>>,
+    publisher: Arc<P>,
+    table: Table<Mark>,
+    source: String,
+    calls: Calls,
+    /// The longest that the receiver may take for one message.
+    limit: Duration,
+    marks: HashMap<String, Kept>,
+}
+
+/// What is known of a key.
+struct Kept {
+    row: Row<Option<Mark>>,
+    changed: bool,
+}
+
+/// The messages of one event.
+struct Outgoing<'e> {
+    event: &'e RecordedEvent,
+    key: String,
+    messages: Vec<Envelope>,
+}
+
+impl<B: Backend, M: Publishes, P: Publisher> RelaySession<B, M, P> {
+    pub(super) fn new(
+        backend: Arc<B>,
+        relay: Arc<Relay<M>>,
+        publisher: Arc<P>,
+        table: Table<Mark>,
+        opening: Opening<'_>,
+    ) -> Self {
+        let (calls, limit, source) = (opening.calls(), opening.handler_limit, relay.source_on(&*backend));
+        Self { backend, relay, publisher, table, source, calls, limit, marks: HashMap::new() }
+    }
+
+    /// The events that are to be sent here and now, each with its key.
+    fn admitted<'e>(
+        &self,
+        events: &[&'e RecordedEvent],
+        admission: &mut Admission<'_>,
+    ) -> Result<Vec<Outgoing<'e>>, Failure> {
+        let mut admitted = Vec::with_capacity(events.len());
+        for event in events {
+            match guarded(|| self.relay.mapping.key(event)) {
+                Ok(key) if admission.admits(event, &key) => {
+                    admitted.push(Outgoing { event, key, messages: Vec::new() });
+                }
+                Ok(_) => {}
+                Err(source) => {
+                    let guess = event.stream.as_str();
+                    // What a newer program wrote may belong to any key.
+                    if admission.admits_undecoded(event, guess) || is_of_a_newer_program(&*source) {
+                        return Err(Failure::of_undecoded(event, guess, for_good(source)));
+                    }
+                    admission.pass_undecoded(event, guess.to_owned());
+                }
+            }
+        }
+        Ok(admitted)
+    }
+
+    /// Reads the marks of the keys that are not known yet.
+    async fn load(&mut self, batch: &[Outgoing<'_>]) -> Result<(), Failure> {
+        let unknown = batch.iter().filter(|outgoing| !self.marks.contains_key(&outgoing.key));
+        let by_key: HashMap<&str, &RecordedEvent> =
+            unknown.rev().map(|outgoing| (&*outgoing.key, outgoing.event)).collect();
+        let mut rows = Vec::with_capacity(by_key.len());
+        for (key, event) in &by_key {
+            rows.push(mark_key(key).map_err(|e| Failure::new(event, *key, Definite::new(e.to_string())))?);
+        }
+        let found = self.backend.rows(self.table.name(), &rows).await;
+        let failed = |error: StoreError| match batch.first() {
+            Some(first) => Failure::new(first.event, &*first.key, NotTheEvent::new("its marks", error)),
+            None => unreachable!("only asked for what is in a batch"),
+        };
+        if by_key.is_empty() {
+            return Ok(());
+        }
+        for (((key, event), row), found) in by_key.into_iter().zip(rows).zip(found.map_err(failed)?) {
+            let row = match found.map(|row| self.table.decode(row)).transpose() {
+                Ok(Some(row)) => Row { key: row.key, rev: row.rev, value: Some(row.value) },
+                Ok(None) => Row::new(row, None),
+                Err(error) => return Err(Failure::new(event, key, error)),
+            };
+            self.marks.insert(key.to_owned(), Kept { row, changed: false });
+        }
+        Ok(())
+    }
+
+    /// Renders the messages of an event, and moves the mark of its key behind them.
+    fn render(&mut self, outgoing: &mut Outgoing<'_>) -> Result<(), BoxError> {
+        let Outgoing { event, key, messages } = outgoing;
+        let kept = self.marks.get_mut(key).expect("read above");
+        let mark = kept.row.value.take();
+        let previous = mark.as_ref().map(|mark| mark.last);
+        let rendered = self.relay.rendered(event, key, previous, &self.source)?;
+        let Some((last, _)) = rendered.last() else {
+            kept.row.value = mark;
+            return Ok(());
+        };
+        if let Some(Sequence { position, .. }) = previous.filter(|previous| *previous >= *last) {
+            let why = "its key was known too late";
+            return Err(format!("messages of its key were sent up to {position}: {why}, discard it").into());
+        }
+        let first = mark.map_or(event.place(), |mark| mark.first);
+        kept.row.value = Some(Mark { key: key.clone(), first, last: *last });
+        kept.changed = true;
+        *messages = rendered.into_iter().map(|(_, envelope)| envelope).collect();
+        Ok(())
+    }
+
+    async fn publish(&self, messages: &[Envelope]) -> Result<(), BoxError> {
+        for message in messages {
+            let published = tokio::select! {
+                biased;
+                done = timeout(self.limit, self.publisher.publish(message)) => done.unwrap_or_else(|_| {
+                    Err(PublishError::unavailable(format!("no answer within {:?}", self.limit)))
+                }),
+                () = self.left() => Err(PublishError::unavailable("the work ends")),
+            };
+            published.map_err(|error| match error {
+                PublishError::Unavailable(why) => BoxError::from(NotTheEvent::new("the receiver", why)),
+                refused @ PublishError::Refused(_) => Definite::new(chain(&refused)).into(),
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn left(&self) {
+        self.calls.stopped().await;
+        sleep(LEAVE).await;
+    }
+}
+
+#[async_trait]
+impl<B: Backend, M: Publishes, P: Publisher> Session for RelaySession<B, M, P> {
+    async fn fold(
+        &mut self,
+        events: &[&RecordedEvent],
+        admission: &mut Admission<'_>,
+    ) -> Result<(), Failure> {
+        let mut batch = self.admitted(events, admission)?;
+        self.load(&batch).await?;
+        let mut wrong = None;
+        for (nth, outgoing) in batch.iter_mut().enumerate() {
+            if let Err(error) = self.render(outgoing) {
+                let failure = Failure::new(outgoing.event, &*outgoing.key, for_good(error));
+                wrong = Some((nth, failure));
+                break;
+            }
+        }
+        // What comes before one that cannot be rendered goes out.
+        let sent = wrong.as_ref().map_or(batch.len(), |(nth, _)| *nth);
+        let calls: Vec<_> = batch[..sent].iter().map(|out| (out.event, &*out.key)).collect();
+        self.calls.make(&calls, self.relay.in_flight, |nth| self.publish(&batch[nth].messages)).await?;
+        wrong.map_or(Ok(()), |(_, failure)| Err(failure))
+    }
+
+    async fn flush(&mut self, mut rows: Vec<RowWrite>) -> Result<(), CommitError> {
+        for Kept { row, .. } in self.marks.values().filter(|kept| kept.changed) {
+            let mark = row.value.clone().expect("it was changed");
+            rows.push(self.table.put(&row.clone().with(mark))?);
+        }
+        self.backend.commit(Commit { rows, ..Commit::default() }).await?;
+        if self.marks.len() > KEPT {
+            self.marks.clear();
+        }
+        for kept in self.marks.values_mut().filter(|kept| kept.changed) {
+            kept.row.rev += 1;
+            kept.changed = false;
+        }
+        Ok(())
+    }
+}
