@@ -5,10 +5,13 @@
 mod bad_input;
 mod commits;
 mod found;
+mod ground;
 mod list;
 mod lives;
 mod order;
 mod play;
+mod post;
+mod relays;
 mod sharing;
 mod stores;
 mod timers;
