@@ -37,17 +37,18 @@ pub(super) struct RelaySession<B, M, P> {
     marks: HashMap<String, Kept>,
 }
 
-/// What is known of a key.
+/// The row of a key.
 struct Kept {
     row: Row<Option<Mark>>,
     changed: bool,
 }
 
-/// The messages of one event.
+/// The messages of one event, and the mark of its key once they are sent.
 struct Outgoing<'e> {
     event: &'e RecordedEvent,
     key: String,
     messages: Vec<Envelope>,
+    mark: Option<Mark>,
 }
 
 impl<B: Backend, M: Publishes, P: Publisher> RelaySession<B, M, P> {
@@ -72,7 +73,7 @@ impl<B: Backend, M: Publishes, P: Publisher> RelaySession<B, M, P> {
         for event in events {
             match guarded(|| self.relay.mapping.key(event)) {
                 Ok(key) if admission.admits(event, &key) => {
-                    admitted.push(Outgoing { event, key, messages: Vec::new() });
+                    admitted.push(Outgoing { event, key, messages: Vec::new(), mark: None });
                 }
                 Ok(_) => {}
                 Err(source) => {
@@ -116,25 +117,30 @@ impl<B: Backend, M: Publishes, P: Publisher> RelaySession<B, M, P> {
         Ok(())
     }
 
-    /// Renders the messages of an event, and moves the mark of its key behind them.
-    fn render(&mut self, outgoing: &mut Outgoing<'_>) -> Result<(), BoxError> {
-        let Outgoing { event, key, messages } = outgoing;
-        let kept = self.marks.get_mut(key).expect("read above");
-        let mark = kept.row.value.take();
-        let previous = mark.as_ref().map(|mark| mark.last);
+    /// Renders the messages of a batch, each event behind those of its key before it. The first that cannot be, and why.
+    fn render(&self, batch: &mut [Outgoing<'_>]) -> Result<(), (usize, BoxError)> {
+        let mut marks = HashMap::<String, Mark>::new();
+        for (nth, outgoing) in batch.iter_mut().enumerate() {
+            let stored = || self.marks.get(&outgoing.key).and_then(|kept| kept.row.value.as_ref());
+            let before = marks.get(&outgoing.key).or_else(stored);
+            self.render_one(outgoing, before).map_err(|error| (nth, for_good(error)))?;
+            marks.extend(outgoing.mark.clone().map(|mark| (mark.key.clone(), mark)));
+        }
+        Ok(())
+    }
+
+    fn render_one(&self, outgoing: &mut Outgoing<'_>, before: Option<&Mark>) -> Result<(), BoxError> {
+        let (event, key) = (outgoing.event, &outgoing.key);
+        let previous = before.map(|mark| mark.last);
         let rendered = self.relay.rendered(event, key, previous, &self.source)?;
-        let Some((last, _)) = rendered.last() else {
-            kept.row.value = mark;
-            return Ok(());
-        };
+        let Some((last, _)) = rendered.last() else { return Ok(()) };
         if let Some(Sequence { position, .. }) = previous.filter(|previous| *previous >= *last) {
             let why = "its key was known too late";
             return Err(format!("messages of its key were sent up to {position}: {why}, discard it").into());
         }
-        let first = mark.map_or(event.place(), |mark| mark.first);
-        kept.row.value = Some(Mark { key: key.clone(), first, last: *last });
-        kept.changed = true;
-        *messages = rendered.into_iter().map(|(_, envelope)| envelope).collect();
+        let first = before.map_or(event.place(), |mark| mark.first);
+        outgoing.mark = Some(Mark { key: key.clone(), first, last: *last });
+        outgoing.messages = rendered.into_iter().map(|(_, envelope)| envelope).collect();
         Ok(())
     }
 
@@ -170,19 +176,26 @@ impl<B: Backend, M: Publishes, P: Publisher> Session for RelaySession<B, M, P> {
     ) -> Result<(), Failure> {
         let mut batch = self.admitted(events, admission)?;
         self.load(&batch).await?;
-        let mut wrong = None;
-        for (nth, outgoing) in batch.iter_mut().enumerate() {
-            if let Err(error) = self.render(outgoing) {
-                let failure = Failure::new(outgoing.event, &*outgoing.key, for_good(error));
-                wrong = Some((nth, failure));
-                break;
-            }
-        }
+        let wrong = self.render(&mut batch).err();
         // What comes before one that cannot be rendered goes out.
         let sent = wrong.as_ref().map_or(batch.len(), |(nth, _)| *nth);
         let calls: Vec<_> = batch[..sent].iter().map(|out| (out.event, &*out.key)).collect();
-        self.calls.make(&calls, self.relay.in_flight, |nth| self.publish(&batch[nth].messages)).await?;
-        wrong.map_or(Ok(()), |(_, failure)| Err(failure))
+        let publish = |nth: usize| self.publish(&batch[nth].messages);
+        let mut done = self.calls.make(&calls, self.relay.in_flight, publish).await;
+        if let (Ok(()), Some((nth, error))) = (&done, wrong) {
+            done = Err(Failure::new(batch[nth].event, &*batch[nth].key, error));
+        }
+        // If it was interrupted, what came before is flushed.
+        let end = done.as_ref().err().map(Failure::position);
+        for Outgoing { event, key, mark, .. } in batch {
+            if let (Some(mark), Some(kept)) = (mark, self.marks.get_mut(&key))
+                && end.is_none_or(|end| event.place() < end)
+            {
+                kept.row.value = Some(mark);
+                kept.changed = true;
+            }
+        }
+        done
     }
 
     async fn flush(&mut self, mut rows: Vec<RowWrite>) -> Result<(), CommitError> {

@@ -173,6 +173,12 @@ impl Failure {
         Self::new(event, event.stream.as_str(), Interrupted)
     }
 
+    /// The position of the event. Those before it are handled.
+    #[must_use]
+    pub const fn position(&self) -> Position {
+        self.position
+    }
+
     /// Whether no handler has failed: what comes before the event is done, and it was not its turn yet.
     pub(crate) fn is_interruption(&self) -> bool {
         self.source.is::<Interrupted>()

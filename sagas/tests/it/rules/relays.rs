@@ -46,9 +46,9 @@ pub(super) async fn a_crash_before_the_checkpoint_repeats_messages_as_they_were_
 ) {
     let mut office = Office::start(subject, Orders).await;
     for round in 1..=5_usize {
+        let before = office.post.state().arrived.len();
         office.post.state().is_mute = true;
         office.place_in(0..8, 2).await;
-        let before = office.post.n();
         office.until("some arrived", |state| state.arrived.len() > before).await;
         office.crash(0);
         office.post.state().is_mute = false;
