@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use es_core::App;
 use es_core::prelude::*;
-use es_core::processor::Processor;
+use es_core::processor::{Processor, RangeStatus};
 use sagas::message::Envelope;
 use sagas::publishes;
 use sagas::relay::{Message, PublishError, Publisher, Publishes, Relay, Relays as _};
@@ -87,7 +87,7 @@ pub(crate) struct State {
     /// Keys whose messages are refused.
     pub(crate) refuses: BTreeSet<String>,
     /// Keys with a message on its way, how many at most were, and those that had two.
-    on_way: BTreeMap<String, usize>,
+    pub(crate) on_way: BTreeSet<String>,
     pub(crate) most: usize,
     twice: BTreeSet<String>,
 }
@@ -142,7 +142,7 @@ impl Publisher for Post {
         {
             let mut state = self.state();
             state.tries += 1;
-            if state.on_way.insert(key.clone(), 0).is_some() {
+            if !state.on_way.insert(key.clone()) {
                 state.twice.insert(key.clone());
             }
             state.most = state.most.max(state.on_way.len());
@@ -239,6 +239,15 @@ impl<'s, S: Subject, M: Publishes + Clone> Office<'s, S, M> {
         let ids = |state: &State| state.arrived.iter().map(|m| &m.id).collect::<BTreeSet<_>>().len();
         self.until("they do not arrive", |state| ids(state) >= n).await;
         assert_eq!(self.post.n(), n);
+    }
+
+    /// Until it shows that.
+    pub(crate) async fn until_shown(&self, is: impl Fn(&[RangeStatus]) -> bool) {
+        let begun = Instant::now();
+        while !is(&self.processor().status().ranges) {
+            assert!(begun.elapsed() < PATIENCE, "{:?}", self.processor().status());
+            self.ground.pause().await;
+        }
     }
 
     /// Until this many keys are parked; why, by key.

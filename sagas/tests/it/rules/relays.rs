@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use es_core::processor::ProcessorState;
+use es_core::processor::{ProcessorState, RangeStatus};
 use sagas::message::{Envelope, Publishing as _};
 use sagas::relay::{Publishes, ReplayError, TopicMessages};
 use serde_json::json;
@@ -70,24 +70,28 @@ pub(super) async fn a_receiver_that_is_away_for_long_parks_nothing_and_then_gets
     office.until_arrived(10).await;
     office.post.state().is_away = true;
     office.place_in(0..10, 1).await;
+    let fails = |range: &RangeStatus| matches!(&range.state, ProcessorState::Failing { error, .. } if error.contains("nobody is at the counter"));
     for _ in 0..2 {
         let before = office.post.state().tries;
         // Far more often than a handler is called before its event is parked.
         office.until("it is tried again", |state| state.tries > before + 20).await;
-        let ranges = office.processor().status().ranges;
-        let fails = |state: &ProcessorState| matches!(state, ProcessorState::Failing { error, .. } if error.contains("nobody is at the counter"));
-        assert!(ranges.iter().any(|range| fails(&range.state)), "{ranges:?}");
+        office.until_shown(|ranges| ranges.iter().any(fails)).await;
         office.until_parked(0).await;
         // The program may end meanwhile.
         office.stop().await;
         office.join().await;
     }
+    // Also while a message is on its way and gets no answer.
+    office.post.close(true);
     office.place_in(0..10, 1).await;
+    office.until("one is on its way", |state| !state.on_way.is_empty()).await;
+    office.stop().await;
+    office.post.close(false);
     office.post.state().is_away = false;
+    office.join().await;
     office.until_arrived(30).await;
     office.settled().await;
-    let ranges = office.processor().status().ranges;
-    assert!(ranges.iter().all(|range| range.state == ProcessorState::Running), "{ranges:?}");
+    office.until_shown(|ranges| ranges.iter().all(|range| range.state == ProcessorState::Running)).await;
     office.stop().await;
 }
 
