@@ -1,13 +1,14 @@
 //! The work on a range of a relay: of each key one message after the other, of many keys at the same time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::event::is_of_a_newer_program;
 use es_core::processor::{Admission, Calls, Definite, Failure, NotTheEvent, Opening, Session};
-use es_core::store::{Commit, CommitError, Row, RowWrite, StoreError, Table};
+use es_core::store::{Commit, CommitError, Row, RowWrite, StoreError, StoredRow, Table};
 use es_core::{Backend, BoxError, RecordedEvent, chain};
 use tokio::time::{sleep, timeout};
 
@@ -91,30 +92,46 @@ impl<B: Backend, M: Publishes, P: Publisher> RelaySession<B, M, P> {
 
     /// Reads the marks of the keys that are not known yet.
     async fn load(&mut self, batch: &[Outgoing<'_>]) -> Result<(), Failure> {
-        let unknown = batch.iter().filter(|outgoing| !self.marks.contains_key(&outgoing.key));
-        let by_key: HashMap<&str, &RecordedEvent> =
-            unknown.rev().map(|outgoing| (&*outgoing.key, outgoing.event)).collect();
-        let mut rows = Vec::with_capacity(by_key.len());
-        for (key, event) in &by_key {
-            rows.push(mark_key(key).map_err(|e| Failure::new(event, *key, Definite::new(e.to_string())))?);
+        // Each with the first event that needs it.
+        let mut unknown = BTreeMap::new();
+        for outgoing in batch.iter().filter(|outgoing| !self.marks.contains_key(&outgoing.key)) {
+            unknown.entry(&*outgoing.key).or_insert(outgoing.event);
         }
-        let found = self.backend.rows(self.table.name(), &rows).await;
-        let failed = |error: StoreError| match batch.first() {
-            Some(first) => Failure::new(first.event, &*first.key, NotTheEvent::new("its marks", error)),
-            None => unreachable!("only asked for what is in a batch"),
-        };
-        if by_key.is_empty() {
-            return Ok(());
+        let mut rows = Vec::with_capacity(unknown.len());
+        for (key, event) in &unknown {
+            rows.push(mark_key(key).map_err(|e| Failure::new(event, *key, Definite::new(chain(&e))))?);
         }
-        for (((key, event), row), found) in by_key.into_iter().zip(rows).zip(found.map_err(failed)?) {
-            let row = match found.map(|row| self.table.decode(row)).transpose() {
-                Ok(Some(row)) => Row { key: row.key, rev: row.rev, value: Some(row.value) },
+        let found = self.read(&rows).await;
+        for (((key, event), row), found) in unknown.into_iter().zip(rows).zip(found) {
+            let found = found.and_then(|found| found.map(|row| self.table.decode(row)).transpose());
+            let row = match found {
+                Ok(Some(Row { key, rev, value })) => Row { key, rev, value: Some(value) },
                 Ok(None) => Row::new(row, None),
-                Err(error) => return Err(Failure::new(event, key, error)),
+                // A row that cannot be read is between it and its key.
+                Err(error @ StoreError::Corrupt { .. }) => return Err(Failure::new(event, key, error)),
+                Err(error) => return Err(Failure::new(event, key, NotTheEvent::new("its mark", error))),
             };
             self.marks.insert(key.to_owned(), Kept { row, changed: false });
         }
         Ok(())
+    }
+
+    /// Rows, together; one by one if one of them cannot be read.
+    async fn read(&self, rows: &[String]) -> Vec<Result<Option<StoredRow>, StoreError>> {
+        if rows.is_empty() {
+            return Vec::new();
+        }
+        match self.backend.rows(self.table.name(), rows).await {
+            Ok(found) => return found.into_iter().map(Ok).collect(),
+            Err(StoreError::Corrupt { .. }) if rows.len() > 1 => {}
+            Err(error) => return vec![Err(error)],
+        }
+        let mut each = Vec::with_capacity(rows.len());
+        for row in rows {
+            let found = self.backend.rows(self.table.name(), slice::from_ref(row)).await;
+            each.push(found.map(|mut found| found.pop().flatten()));
+        }
+        each
     }
 
     /// Renders the messages of a batch, each event behind those of its key before it. The first that cannot be, and why.

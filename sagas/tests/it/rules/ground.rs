@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use es_core::store::{
-    Append, Commit, CommitError, ExpectedVersion, NewEvent, Position, Resolution, StreamId,
+    Append, Commit, CommitError, ExpectedVersion, NewEvent, Position, Resolution, RowWrite, StreamId, Table,
 };
 use es_core::testing::TestClock;
 use es_core::{App, AppBuilder, ErrorKind, Event, EventStore as _};
+use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -87,6 +88,23 @@ impl<'s, S: Subject> Ground<'s, S> {
                 Err(error) => assert_eq!(error.kind(), ErrorKind::Transient, "{error}"),
             }
             self.pause().await;
+        }
+    }
+
+    /// Replaces the value of the row of a key; gives the one of before.
+    pub(crate) async fn overwrite(&self, table: &Table<Value>, key: &str, value: &Value) -> Value {
+        let all = self.ask(|| table.all(&self.backend)).await;
+        let mut row = all.into_iter().find(|row| row.key.contains(key)).unwrap();
+        let before = std::mem::replace(&mut row.value, value.clone());
+        let write: RowWrite = table.put(&row).unwrap();
+        // Rows have no id: written twice it would be refused, and that says that it was written.
+        loop {
+            let commit = Commit { rows: vec![write.clone()], ..Commit::default() };
+            match self.backend.commit(commit).await {
+                Ok(_) => return before,
+                Err(error) if error.kind() == ErrorKind::Conflict => return before,
+                Err(_) => self.pause().await,
+            }
         }
     }
 

@@ -42,6 +42,7 @@ macro_rules! rules {
                 a_receiver_that_is_away_for_long_parks_nothing_and_then_gets_all
                 a_message_that_is_refused_parks_its_key_and_no_other
                 what_cannot_be_a_message_parks_its_key_and_says_why
+                a_mark_that_cannot_be_read_parks_its_key_and_no_other
                 nodes_that_come_and_go_share_the_keys_and_leave_no_gap
                 what_is_behind_a_message_comes_again_as_it_was_sent
                 a_topic_goes_out_as_it_was_published

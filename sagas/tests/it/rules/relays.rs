@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use es_core::processor::{ProcessorState, RangeStatus};
+use es_core::store::Table;
 use sagas::message::{Envelope, Publishing as _};
 use sagas::relay::{Publishes, ReplayError, TopicMessages};
 use serde_json::json;
@@ -135,6 +136,25 @@ pub(super) async fn what_cannot_be_a_message_parks_its_key_and_says_why<S: Subje
     office.ground.ask(|| office.processor().discard("shop-0", "too large", PATIENCE)).await;
     office.place("shop-0", "c0", 1).await;
     office.until_arrived(3).await;
+    office.stop().await;
+}
+
+/// L5
+pub(super) async fn a_mark_that_cannot_be_read_parks_its_key_and_no_other<S: Subject>(subject: &S) {
+    let mut office = Office::start(subject, Orders).await;
+    office.place_in(0..3, 1).await;
+    office.until_arrived(3).await;
+    office.stop().await;
+    let marks = Table::new("relay.marks.orders").unwrap();
+    let before = office.ground.overwrite(&marks, "shop-1", &json!("?")).await;
+    office.join().await;
+    office.place_in(0..3, 1).await;
+    office.until_arrived(5).await;
+    let why = office.until_parked(1).await;
+    assert!(why["shop-1"].contains("cannot be read"), "{why:?}");
+    office.ground.overwrite(&marks, "shop-1", &before).await;
+    office.ground.ask(|| office.processor().retry("shop-1", PATIENCE)).await;
+    office.until_arrived(6).await;
     office.stop().await;
 }
 

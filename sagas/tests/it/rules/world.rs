@@ -6,8 +6,8 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use es_core::processor::ParkedFilter;
-use es_core::store::{Commit, EventFilter, Position, RowWrite, Table};
-use es_core::{App, BoxError, ErrorKind, Event as _, EventStore as _, Payload as _};
+use es_core::store::{EventFilter, Position, Table};
+use es_core::{App, BoxError, Event as _, EventStore as _, Payload as _};
 use sagas::{Instances, Process, Processes as _};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -109,20 +109,7 @@ impl<'s, S: Subject, P: Process> World<'s, S, P> {
 
     /// Replaces the value of an instance's row; gives the one of before.
     pub(crate) async fn overwrite(&self, key: &str, value: &Value) -> Value {
-        let table = self.table("process.instances");
-        let all = self.ask(|| table.all(&self.backend)).await;
-        let mut row = all.into_iter().find(|row| row.key.contains(key)).unwrap();
-        let before = std::mem::replace(&mut row.value, value.clone());
-        let write: RowWrite = table.put(&row).unwrap();
-        // Rows have no id: written twice it would be refused, and that says that it was written.
-        loop {
-            let commit = Commit { rows: vec![write.clone()], ..Commit::default() };
-            match self.backend.commit(commit).await {
-                Ok(_) => break,
-                Err(error) if error.kind() == ErrorKind::Conflict => break,
-                Err(_) => self.pause().await,
-            }
-        }
+        let before = self.ground.overwrite(&self.table("process.instances"), key, value).await;
         assert_eq!(self.view().await.instances.values().filter(|row| *row == value).count(), 1);
         before
     }
