@@ -91,11 +91,11 @@ mod tests {
             let all: Vec<_> = (0..3).map(|_| breaker.pass().ok()).collect();
             all.into_iter().next().flatten().expect("open").failed(None);
         }
-        let probe = breaker.pass().ok().expect("one may find out");
+        let probe = breaker.pass().expect("one may find out");
         assert_eq!(breaker.pass().err(), Some(Closed::IsProbed));
         drop(probe);
-        breaker.pass().ok().expect("nothing was learned: another one may").failed(None);
-        breaker.pass().ok().expect("again one").answered();
+        breaker.pass().expect("nothing was learned: another one may").failed(None);
+        breaker.pass().expect("again one").answered();
         let open = [breaker.pass().is_ok(), breaker.pass().is_ok()];
         assert_eq!(open, [true, true]);
     }
@@ -103,10 +103,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_pause_that_it_asks_for_is_kept_but_not_for_ever() {
         let breaker = Breaker::default();
-        breaker.pass().ok().expect("open").failed(Some(Duration::from_secs(30)));
+        breaker.pass().expect("open").failed(Some(Duration::from_secs(30)));
         assert_eq!(breaker.pass().err(), Some(Closed::Rests(Duration::from_secs(30))));
         tokio::time::advance(Duration::from_secs(30)).await;
-        breaker.pass().ok().expect("it is over").failed(Some(Duration::MAX));
+        breaker.pass().expect("it is over").failed(Some(Duration::MAX));
         assert_eq!(breaker.pass().err(), Some(Closed::Rests(LONGEST)));
     }
 }

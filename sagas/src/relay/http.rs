@@ -1,4 +1,4 @@
-//! Messages over HTTP: CloudEvents in structured mode.
+//! Messages over HTTP, in the structured mode of its binding.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -155,7 +155,7 @@ impl<B: Backend, M: Publishes, P: Publisher> RelaySession<B, M, P> {
             let why = "its key was known too late";
             return Err(format!("messages of its key were sent up to {position}: {why}, discard it").into());
         }
-        let first = before.map_or(event.place(), |mark| mark.first);
+        let first = before.map_or_else(|| event.place(), |mark| mark.first);
         outgoing.mark = Some(Mark { key: key.clone(), first, last: *last });
         outgoing.messages = rendered.into_iter().map(|(_, envelope)| envelope).collect();
         Ok(())

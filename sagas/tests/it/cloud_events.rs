@@ -1,4 +1,4 @@
-//! Messages are read and written by the SDK of CloudEvents in Python as they are by us.
+//! Messages are read and written by the SDK of `CloudEvents` in Python as they are by us.
 
 use std::fs;
 use std::io::Write as _;
