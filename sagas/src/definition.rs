@@ -193,7 +193,7 @@ impl<P: Process> Erased for Of<P> {
 }
 
 /// Calls code of the user's: a panic is its error.
-fn guarded<T>(code: impl FnOnce() -> Result<T, BoxError>) -> Result<T, BoxError> {
+pub(crate) fn guarded<T>(code: impl FnOnce() -> Result<T, BoxError>) -> Result<T, BoxError> {
     let caught = || {
         catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|caught| {
             let text = caught.downcast_ref::<&str>().map(|text| (*text).to_owned());

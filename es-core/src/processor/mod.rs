@@ -39,11 +39,12 @@ mod worker;
 pub use self::error::ProcessorError;
 pub(crate) use self::feed::Pages;
 pub use self::handle::Processor;
-pub use self::kinds::admission::{Admission, Failure};
+pub use self::kinds::admission::{Admission, Definite, Failure, NotTheEvent};
+pub use self::kinds::effects::Calls;
 pub use self::kinds::runner::{Execution, Keeps, Opening, Rebuildable, Runner, Session};
 pub(crate) use self::kinds::{ProjectionRunner, ReactorRunner, ViewRunner};
 pub use self::options::{ParkingLimits, ProcessorOptions};
-pub use self::parked::{ParkedFilter, ParkedSequence};
+pub use self::parked::{LeftOutForGood, ParkedFilter, ParkedSequence};
 #[cfg(feature = "testing")]
 pub(crate) use self::rebuild::PORTION;
 pub use self::rebuild::{Backfill, Progress, Rebuild, RebuildOptions, RebuildReport, VersionStatus};

@@ -3,10 +3,10 @@
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Expr, LitStr, Type};
+use syn::{LitStr, Type};
 
 use super::dispatch;
-use super::view::starts_at_the_payload;
+use super::view::by;
 use crate::ast::{Args, Block, variant};
 use crate::attr::Entry;
 use crate::check::{EventHandler, InputHandler, Process, ReadHandler};
@@ -147,7 +147,7 @@ fn boxed(sagas: &TokenStream, returns: Span) -> TokenStream {
 /// The aggregate's id, or what `by` names: a key, or the value of an association.
 fn whom(cx: &Ctxt, sagas: &TokenStream, handler: &EventHandler) -> TokenStream {
     let via = entry(handler, "via").map(|entry| entry.text(cx));
-    let Some(by) = entry(handler, "by") else {
+    let Some(given) = entry(handler, "by") else {
         if let Some(entry) = entry(handler, "via") {
             cx.error_at(entry.span(), "`via` needs the value too: `by = field, via = \"name\"`");
         }
@@ -158,11 +158,7 @@ fn whom(cx: &Ctxt, sagas: &TokenStream, handler: &EventHandler) -> TokenStream {
             ::core::result::Result::Ok(::std::vec![#sagas::To::Key(key)])
         };
     };
-    let Some(by) = by.parse::<Expr>(cx, "field") else { return quote!(::core::unreachable!()) };
-    if !starts_at_the_payload(&by) {
-        cx.error(&by, "`by` names what the event has: `by = field`, `by = field.sub` or `by = method()`");
-        return quote!(::core::unreachable!());
-    }
+    let Some(by) = by(cx, given) else { return quote!(::core::unreachable!()) };
     let at = written_at(by.span());
     let (sagas, by) = (respan(sagas.clone(), at), by.to_token_stream());
     match via {

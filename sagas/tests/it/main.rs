@@ -3,10 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "in here, what is not there is a test that fails")]
 
 mod bank;
+mod cloud_events;
 #[macro_use]
 mod engine;
 mod fixture;
 mod history;
+#[cfg(feature = "http")]
+mod http;
 mod macros;
 mod operating;
 mod rules;

@@ -108,10 +108,41 @@ impl<'w> Admission<'w> {
     }
 }
 
-/// The handler of the event was not called: whatever is in the way of that is not the event's fault.
+/// What an event needs cannot be reached now: its tables, the receiver of its message. That is not its fault. However long it
+/// lasts, the event is tried again and never given up, and its range [shows](crate::processor::ProcessorState::Failing) why
+/// it waits.
 #[derive(Debug, thiserror::Error)]
-#[error("its tables cannot be reached now")]
-pub(crate) struct NotTheEvent(#[source] pub(crate) crate::store::StoreError);
+#[error("{what} cannot be reached now")]
+pub struct NotTheEvent {
+    what: &'static str,
+    #[source]
+    source: BoxError,
+}
+
+impl NotTheEvent {
+    /// So many words name what cannot be reached: "the broker".
+    #[must_use]
+    pub fn new(what: &'static str, source: impl Into<BoxError>) -> Self {
+        Self { what, source: source.into() }
+    }
+
+    pub(super) fn tables(source: crate::store::StoreError) -> Self {
+        Self::new("its tables", source)
+    }
+}
+
+/// The event is to blame, and to try it again does not help: it is given up without that.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Definite(String);
+
+impl Definite {
+    /// Why, for an operator.
+    #[must_use]
+    pub fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
 
 /// A handler failed.
 #[derive(Debug, thiserror::Error)]
@@ -140,6 +171,12 @@ impl Failure {
     #[must_use]
     pub fn not_yet(event: &RecordedEvent) -> Self {
         Self::new(event, event.stream.as_str(), Interrupted)
+    }
+
+    /// The position of the event. Those before it are handled.
+    #[must_use]
+    pub const fn position(&self) -> Position {
+        self.position
     }
 
     /// Whether no handler has failed: what comes before the event is done, and it was not its turn yet.

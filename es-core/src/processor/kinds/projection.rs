@@ -96,7 +96,7 @@ impl<B: Backend, P: Project<B::Tx>> Session for ProjectionSession<B, P> {
             }
             if self.tx.is_none() {
                 let begun = self.backend.begin_at(&tables_of::<P>(), self.generation, self.idle).await;
-                self.tx = Some(begun.map_err(|e| Failure::new(event, key, NotTheEvent(e)))?);
+                self.tx = Some(begun.map_err(|e| Failure::new(event, key, NotTheEvent::tables(e)))?);
                 self.opened = Instant::now();
             }
             let tx = self.tx.as_mut().expect("it was just opened");

@@ -132,7 +132,7 @@ impl<B: Backend, V: View> ViewSession<B, V> {
                 }
                 return Ok(());
             }
-            found => found.map_err(|e| Failure::new(first, &*keys[0], NotTheEvent(e)))?,
+            found => found.map_err(|e| Failure::new(first, &*keys[0], NotTheEvent::tables(e)))?,
         };
         for ((key, row), event) in keys.into_iter().zip(found).zip(events) {
             let kept = match row {

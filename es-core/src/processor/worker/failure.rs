@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::run::{Open, Overdue, POLL, SOON, Worker};
 use crate::BoxError;
 use crate::event::is_of_a_newer_program;
-use crate::processor::kinds::admission::{Failure, NotTheEvent};
+use crate::processor::kinds::admission::{Definite, Failure, NotTheEvent};
 use crate::processor::parked::{self, ANY_KEY, Parked, Skips};
 use crate::processor::status::{ProcessorState, RangeStatus};
 use crate::projection::OnFailure;
@@ -172,7 +172,7 @@ impl Worker {
     fn is_certain(&self, failure: &Failure) -> bool {
         let source = &*failure.source;
         let goes_on = self.context.on_failure != OnFailure::Stop && !self.careful;
-        let goes_on = goes_on && self.context.folds() && self.retries() == 0;
+        let goes_on = goes_on && self.context.folds() && self.retries(failure) == 0;
         let of_event = !is_of_a_newer_program(source) && !source.is::<NotTheEvent>();
         goes_on && of_event && !self.context.blames_the_store(source)
     }
@@ -258,7 +258,7 @@ impl Worker {
                 patience.checked_sub(time).map(|left| self.backoff(attempts).min(left.max(SOON)))
             }
             (Fault::Certain, _) => None,
-            _ if attempts <= self.retries() => Some(self.backoff(attempts)),
+            _ if attempts <= self.retries(&failure) => Some(self.backoff(attempts)),
             // Whose failure it was in a crowd shows when it is handled alone.
             _ => (attempts == 1 && self.crowd).then_some(Duration::ZERO),
         };
@@ -301,9 +301,9 @@ impl Worker {
 
     /// How often a handler is called again. One that writes to the store's own tables has shown soon whether that helps; one
     /// with effects outside waits for a partner, whatever came before.
-    fn retries(&self) -> u32 {
+    fn retries(&self, failure: &Failure) -> u32 {
         let vain = self.in_vain.is_known() && self.context.runner.keeps().is_fenced();
-        if vain { 0 } else { self.context.options.retries }
+        if vain || failure.source.is::<Definite>() { 0 } else { self.context.options.retries }
     }
 
     /// Counts how often the same event has failed for the same key.

@@ -53,7 +53,7 @@ pub(super) async fn an_event_by_a_second_key_is_not_lost<S: Subject>(subject: &S
         world.tell_to(&format!("stage-{n}"), vec![called(&value, "called", vec![])]).await;
         if n % 15 == 7 {
             let node = world.nodes.remove(0);
-            node.shutdown(super::world::PATIENCE).await;
+            node.shutdown(super::ground::PATIENCE).await;
             world.join().await;
         }
     }

@@ -41,6 +41,17 @@ macro_rules! rules {
             sharing {
                 nodes_that_come_and_go_lose_no_instance_and_act_once
             }
+            relays {
+                messages_of_a_key_are_sent_in_order_and_those_of_many_keys_at_the_same_time
+                a_crash_before_the_checkpoint_repeats_messages_as_they_were_and_loses_none
+                a_receiver_that_is_away_for_long_parks_nothing_and_then_gets_all
+                a_message_that_is_refused_parks_its_key_and_no_other
+                what_cannot_be_a_message_parks_its_key_and_says_why
+                a_mark_that_cannot_be_read_parks_its_key_and_no_other
+                nodes_that_come_and_go_share_the_keys_and_leave_no_gap
+                what_is_behind_a_message_comes_again_as_it_was_sent
+                a_topic_goes_out_as_it_was_published
+            }
             bad_input {
                 a_state_that_cannot_be_read_holds_up_no_other_instance
                 what_is_over_a_limit_parks_its_instance_and_no_other

@@ -5,10 +5,13 @@
 mod bad_input;
 mod commits;
 mod found;
+mod ground;
 mod list;
 mod lives;
 mod order;
 pub(crate) mod play;
+mod post;
+mod relays;
 mod schedule;
 mod sharing;
 mod stores;

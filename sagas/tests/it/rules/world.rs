@@ -1,38 +1,32 @@
 //! A store, and apps with one process on it.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Mutex;
+use std::ops::Deref;
 use std::time::Duration;
 
 use es_core::processor::ParkedFilter;
-use es_core::store::{
-    Append, Commit, CommitError, EventFilter, ExpectedVersion, NewEvent, Position, Resolution, RowWrite,
-    StreamId, Table,
-};
-use es_core::testing::TestClock;
-use es_core::{App, BoxError, ErrorKind, Event, EventStore as _, Payload as _};
+use es_core::store::{EventFilter, Position, Table};
+use es_core::{App, BoxError, Event as _, EventStore as _, Payload as _};
 use sagas::{Instances, Process, Processes as _};
 use serde_json::Value;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::Subject;
+use super::ground::{Ground, PATIENCE};
 use super::play::{Entered, Ledger, LedgerEvent, StageEvent};
 
-/// Longer than anything takes here; nothing waits this long unless it fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(1_200);
-const LEASE: Duration = Duration::from_millis(800);
-
 pub(crate) struct World<'s, S: Subject, P> {
-    pub(crate) subject: &'s S,
-    pub(crate) backend: S::Backend,
-    pub(crate) clock: TestClock,
+    ground: Ground<'s, S>,
     pub(crate) nodes: Vec<App>,
-    /// When the clock was moved on with time, if it is.
-    flows: Mutex<Option<Instant>>,
     process: PhantomData<fn() -> P>,
+}
+
+impl<'s, S: Subject, P> Deref for World<'s, S, P> {
+    type Target = Ground<'s, S>;
+    fn deref(&self) -> &Ground<'s, S> {
+        &self.ground
+    }
 }
 
 /// All rows of the process and all entries of the ledgers.
@@ -79,10 +73,7 @@ impl View {
 impl<'s, S: Subject, P: Process> World<'s, S, P> {
     /// One node.
     pub(crate) async fn start(subject: &'s S) -> Self {
-        let clock = TestClock::default();
-        let backend = subject.open(clock.clone()).await;
-        let (nodes, flows, process) = (Vec::new(), Mutex::default(), PhantomData);
-        let mut world = Self { subject, backend, clock, nodes, flows, process };
+        let mut world = Self { ground: Ground::open(subject).await, nodes: Vec::new(), process: PhantomData };
         world.join().await;
         world
     }
@@ -94,16 +85,7 @@ impl<'s, S: Subject, P: Process> World<'s, S, P> {
 
     /// Another node, with another program.
     pub(crate) async fn join_as<Q: Process>(&mut self) {
-        let backend = self.subject.again(&self.backend, &self.clock).await;
-        let app = loop {
-            let app = App::on(backend.clone()).clock(self.clock.clone()).lease(LEASE);
-            let app = app.aggregate::<Ledger>().process::<Q>();
-            match app.processor_retries(2, Duration::from_millis(5), Duration::from_millis(50)).start().await
-            {
-                Ok(app) => break app,
-                Err(error) => assert!(error.to_string().contains("could not be done now"), "{error}"),
-            }
-        };
+        let app = self.ground.join(|app| app.aggregate::<Ledger>().process::<Q>()).await;
         self.nodes.push(app);
     }
 
@@ -120,96 +102,20 @@ impl<'s, S: Subject, P: Process> World<'s, S, P> {
         self.flow();
     }
 
-    /// From now on the clock goes with time: a lease runs out.
-    pub(crate) fn flow(&self) {
-        self.flows.lock().unwrap().get_or_insert_with(Instant::now);
-    }
-
-    fn tick(&self) {
-        if let Some(since) = &mut *self.flows.lock().unwrap() {
-            self.clock.advance(since.elapsed());
-            *since = Instant::now();
-        }
-    }
-
-    pub(crate) fn seconds(&self, seconds: u64) {
-        self.clock.advance(Duration::from_secs(seconds));
-    }
-
     /// These happen, in one commit.
     pub(crate) async fn tell(&self, events: Vec<StageEvent>) -> Position {
         self.tell_to("stage-main", events).await
     }
 
-    pub(crate) async fn tell_to(&self, stream: &str, events: Vec<impl Event>) -> Position {
-        let event = |event: &_| {
-            NewEvent::new(Uuid::new_v4(), Event::encode(event).unwrap(), std::sync::Arc::default())
-        };
-        let append = Append {
-            stream: StreamId::new(stream).unwrap(),
-            expected: ExpectedVersion::Any,
-            events: events.iter().map(event).collect(),
-        };
-        self.commit(Commit { appends: vec![append], ..Commit::default() }).await
-    }
-
-    /// Until it is answered.
-    pub(crate) async fn commit(&self, commit: Commit) -> Position {
-        loop {
-            match self.backend.commit(commit.clone()).await {
-                Ok(committed) => return committed.position,
-                // What is unknown may still be applied: it is sent again only if it never will be.
-                Err(CommitError::Unknown(attempt)) => {
-                    let resolved = self.ask(|| self.backend.resolve(&attempt)).await;
-                    if let Resolution::Applied(committed) = resolved {
-                        return committed.position;
-                    }
-                }
-                Err(error) => assert_eq!(error.kind(), ErrorKind::Transient, "{error}"),
-            }
-            self.pause().await;
-        }
-    }
-
     /// Replaces the value of an instance's row; gives the one of before.
     pub(crate) async fn overwrite(&self, key: &str, value: &Value) -> Value {
-        let table = self.table("process.instances");
-        let all = self.ask(|| table.all(&self.backend)).await;
-        let mut row = all.into_iter().find(|row| row.key.contains(key)).unwrap();
-        let before = std::mem::replace(&mut row.value, value.clone());
-        let write: RowWrite = table.put(&row).unwrap();
-        // Rows have no id: written twice it would be refused, and that says that it was written.
-        loop {
-            let commit = Commit { rows: vec![write.clone()], ..Commit::default() };
-            match self.backend.commit(commit).await {
-                Ok(_) => break,
-                Err(error) if error.kind() == ErrorKind::Conflict => break,
-                Err(_) => self.pause().await,
-            }
-        }
+        let before = self.ground.overwrite(&self.table("process.instances"), key, value).await;
         assert_eq!(self.view().await.instances.values().filter(|row| *row == value).count(), 1);
         before
     }
 
     fn table(&self, of: &str) -> Table<Value> {
         Table::new(format!("{of}.{}", P::NAME)).unwrap()
-    }
-
-    async fn pause(&self) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        self.tick();
-    }
-
-    pub(crate) async fn ask<T, E: fmt::Debug>(&self, mut ask: impl AsyncFnMut() -> Result<T, E>) -> T {
-        let mut last = None;
-        for _ in 0..1_000 {
-            match ask().await {
-                Ok(answer) => return answer,
-                Err(error) => last = Some(error),
-            }
-            self.pause().await;
-        }
-        panic!("nothing but errors: {last:?}")
     }
 
     async fn all(&self, of: &str) -> Vec<(String, Value)> {
