@@ -1,0 +1,296 @@
+//! What operators see of lanes that are parked, and can have done to them.
+
+use std::fmt;
+
+use es_core::Backend;
+use es_core::id::Ids;
+use es_core::store::{Row, RowWrite, StoreError, Won, write_rows};
+use serde::{Deserialize, Serialize};
+
+use super::Inbox;
+use super::consumer::Consumer;
+use super::error::InboxError;
+use super::lane::Lane;
+use super::rows::{LaneRow, Operation, Parked, Waiting, of_lane, operation_key, same_lane};
+use super::take::Tried;
+use crate::verb::By;
+
+/// So many messages are discarded in one commit.
+const PORTION: usize = 100;
+/// How often another writer may be faster in a row.
+const ROUNDS: u32 = 32;
+
+/// What an operator can have done to a lane that is parked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Verb {
+    /// What waits is taken, in order.
+    Retry,
+    /// One message is discarded.
+    Discard {
+        /// Its [number](Waiting::number).
+        number: u64,
+    },
+    /// All messages that wait are discarded.
+    DiscardAll,
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Retry => f.write_str("retry"),
+            Self::Discard { number } => write!(f, "discard message {number}"),
+            Self::DiscardAll => f.write_str("discard all"),
+        }
+    }
+}
+
+/// Why an operator's wish was not done. What it did before that is in the [operations](Inbox::operations).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OperateError {
+    /// It cannot be done.
+    #[error("{verb} of {lane} is refused: {why}")]
+    Refused {
+        /// The lane.
+        lane: Lane,
+        /// What was asked for.
+        verb: Verb,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// It can be done later.
+    #[error(transparent)]
+    Inbox(#[from] InboxError),
+}
+
+impl From<StoreError> for OperateError {
+    fn from(error: StoreError) -> Self {
+        Self::Inbox(error.into())
+    }
+}
+
+/// A lane that is parked.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Shown {
+    /// Since when, and why.
+    pub parked: Parked,
+    /// The first messages that wait, in order.
+    pub messages: Vec<Waiting>,
+    /// The first operations on the lane.
+    pub operations: Vec<Operation>,
+}
+
+impl<B: Backend, C> Inbox<B, C> {
+    /// Lanes that are parked, in a fixed order, behind one of them.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if they cannot be read.
+    pub async fn parked(&self, after: Option<&Lane>, limit: usize) -> Result<Vec<Parked>, StoreError> {
+        let after = after.map(Lane::row_key).transpose()?;
+        let rows = self.tables.parked.page(&self.backend, after.as_deref(), limit).await?;
+        Ok(rows.into_iter().map(|row| row.value).collect())
+    }
+
+    /// A lane that is parked, with up to `limit` of its messages and operations; `None`: it is not parked.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if it cannot be read.
+    pub async fn show(&self, lane: &Lane, limit: usize) -> Result<Option<Shown>, StoreError> {
+        let Some(parked) = self.parked_lane(lane).await? else { return Ok(None) };
+        let messages = self.first(lane, limit).await?.into_iter().map(|row| row.value).collect();
+        let operations = self.operations(lane, limit).await?;
+        Ok(Some(Shown { parked: parked.value, messages, operations }))
+    }
+
+    /// What operators had done to a lane, the first ones, in order.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if it cannot be read.
+    pub async fn operations(&self, lane: &Lane, limit: usize) -> Result<Vec<Operation>, StoreError> {
+        let rows = self.tables.operations.below(&self.backend, &of_lane(lane), None, limit).await?;
+        Ok(rows.into_iter().map(|row| row.value).collect())
+    }
+
+    /// Discards one message that waits: it is gone, and is a duplicate if it comes again. What waits behind it goes on
+    /// waiting, for a retry.
+    ///
+    /// # Errors
+    ///
+    /// [`OperateError`].
+    pub async fn discard(
+        &self,
+        lane: &Lane,
+        number: u64,
+        actor: &str,
+        reason: &str,
+    ) -> Result<Operation, OperateError> {
+        self.discard_some(lane, Verb::Discard { number }, actor, reason).await
+    }
+
+    /// Discards everything that waits in a lane. It is not parked any more after that.
+    ///
+    /// # Errors
+    ///
+    /// [`OperateError`]. Part of it may be done: see the [operations](Self::operations).
+    pub async fn discard_all(
+        &self,
+        lane: &Lane,
+        actor: &str,
+        reason: &str,
+    ) -> Result<Operation, OperateError> {
+        self.discard_some(lane, Verb::DiscardAll, actor, reason).await
+    }
+
+    async fn discard_some(
+        &self,
+        lane: &Lane,
+        verb: Verb,
+        actor: &str,
+        reason: &str,
+    ) -> Result<Operation, OperateError> {
+        let mut operation = self.begin(lane, verb, actor, reason).await?;
+        let mut lost = 0;
+        while lost < ROUNDS {
+            let Some(parked) = self.parked_lane(lane).await? else { break };
+            let gone = match verb {
+                Verb::Discard { number } => {
+                    let all = self.first(lane, usize::MAX).await?;
+                    all.into_iter().filter(|row| row.value.number == number).collect()
+                }
+                _ => self.first(lane, PORTION).await?,
+            };
+            if let (Verb::Discard { number }, []) = (verb, &*gone) {
+                let why = format!("message {number} does not wait: look at those that do");
+                return Err(OperateError::Refused { lane: lane.clone(), verb, why });
+            }
+            let next = operation_with(&operation, gone.len() as u64, None);
+            let mut rows = self.without(&parked, &gone).await?;
+            rows.push(self.tables.operations.put(&next)?);
+            match write_rows(&self.backend, rows).await? {
+                Won::Yes(_) => (operation, lost) = (next.written(), 0),
+                Won::No(_) => {
+                    lost += 1;
+                    continue;
+                }
+            }
+            if matches!(verb, Verb::Discard { .. }) {
+                break;
+            }
+        }
+        self.ended(operation, lost)
+    }
+
+    /// An operation that may begin: it is parked, and somebody says why.
+    async fn begin(
+        &self,
+        lane: &Lane,
+        verb: Verb,
+        actor: &str,
+        reason: &str,
+    ) -> Result<Row<Operation>, OperateError> {
+        let refused = |why: String| OperateError::Refused { lane: lane.clone(), verb, why };
+        By::check(actor, reason).map_err(refused)?;
+        if self.parked_lane(lane).await?.is_none() {
+            return Err(refused("it is not parked: look at the list".to_owned()));
+        }
+        let by = By::new(actor.to_owned(), reason.to_owned(), Ids::default().next());
+        let key = operation_key(lane, &by).map_err(StoreError::from)?;
+        let at = self.backend.now().await?;
+        Ok(Row::new(key, Operation { lane: lane.clone(), verb, by, at, done: 0, error: None }))
+    }
+
+    fn ended(&self, operation: Row<Operation>, lost: u32) -> Result<Operation, OperateError> {
+        if lost < ROUNDS {
+            return Ok(operation.value);
+        }
+        Err(InboxError::Busy("other writers were faster, every time".into()).into())
+    }
+
+    async fn parked_lane(&self, lane: &Lane) -> Result<Option<Row<Parked>>, StoreError> {
+        let row = self.tables.parked.get(&self.backend, &lane.row_key()?).await?;
+        row.as_ref().map_or(Ok(()), |row| same_lane(&row.value.lane, lane))?;
+        Ok(row)
+    }
+
+    async fn first(&self, lane: &Lane, limit: usize) -> Result<Vec<Row<Waiting>>, StoreError> {
+        self.tables.waiting.below(&self.backend, &of_lane(lane), None, limit).await
+    }
+
+    /// The rows of a lane without some messages that waited. The last one leaves it as one that is not parked.
+    async fn without(
+        &self,
+        parked: &Row<Parked>,
+        gone: &[Row<Waiting>],
+    ) -> Result<Vec<RowWrite>, StoreError> {
+        let mut rows: Vec<RowWrite> = gone.iter().map(|row| self.tables.waiting.delete(row)).collect();
+        let waiting = parked.value.waiting.saturating_sub(gone.len() as u64);
+        if waiting > 0 {
+            let left = Parked { waiting, ..parked.value.clone() };
+            rows.push(self.tables.parked.put(&parked.clone().with(left))?);
+            return Ok(rows);
+        }
+        rows.push(self.tables.parked.delete(parked));
+        if let Some(mut row) = self.tables.lane(&self.backend, &parked.value.lane).await? {
+            if let LaneRow::Guard(row) = &mut row {
+                // From now on it is known for as long as any that was taken.
+                row.value.at = self.backend.now().await?;
+            }
+            rows.extend(self.tables.put_lane(&row, false)?);
+        }
+        Ok(rows)
+    }
+}
+
+impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
+    /// Takes what waits in a lane, in order, each message once, in a commit of its own. If one fails, it and what is behind
+    /// it wait on: the operation says why. Messages that come meanwhile are taken after those that wait.
+    ///
+    /// # Errors
+    ///
+    /// [`OperateError`]. Part of it may be done: see the [operations](Self::operations).
+    pub async fn retry(&self, lane: &Lane, actor: &str, reason: &str) -> Result<Operation, OperateError> {
+        let mut operation = self.begin(lane, Verb::Retry, actor, reason).await?;
+        let mut lost = 0;
+        while lost < ROUNDS {
+            let Some(parked) = self.parked_lane(lane).await? else { break };
+            let Some(first) = self.first(lane, 1).await?.pop() else {
+                lost += 1;
+                continue;
+            };
+            let next = operation_with(&operation, 1, None);
+            let mut rows = self.without(&parked, std::slice::from_ref(&first)).await?;
+            rows.push(self.tables.operations.put(&next)?);
+            match self.act(&first.value.message, rows).await? {
+                Tried::Stored => (operation, lost) = (next.written(), 0),
+                Tried::Lost => lost += 1,
+                Tried::Failed(error) => {
+                    let next = operation_with(&operation, 0, Some(error.clone()));
+                    let again = parked.value.failed == first.value.number;
+                    let attempts = if again { parked.value.attempts } else { 0 }.saturating_add(1);
+                    let failed = first.value.number;
+                    let still = Parked { failed, error, attempts, ..parked.value.clone() };
+                    let rows = vec![
+                        self.tables.parked.put(&parked.with(still))?,
+                        self.tables.operations.put(&next)?,
+                    ];
+                    if write_rows(&self.backend, rows).await?.is_yes() {
+                        return Ok(next.value);
+                    }
+                    lost += 1;
+                }
+            }
+        }
+        self.ended(operation, lost)
+    }
+}
+
+fn operation_with(of: &Row<Operation>, more: u64, error: Option<String>) -> Row<Operation> {
+    let done = of.value.done + more;
+    of.clone().with(Operation { done, error, ..of.value.clone() })
+}
