@@ -36,6 +36,9 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
                     let why = format!("the log was asked for {}, and gave {}", message.lane, missing.lane);
                     return Err(InboxError::Log(why.into()));
                 }
+                if missing.order >= message.order {
+                    break;
+                }
                 if let Outcome::Gap(inner) = self.take_next(&missing).await? {
                     return Ok(Outcome::Gap(inner));
                 }

@@ -45,7 +45,7 @@
 //! assert_eq!(inbox.take(&message).await?, Outcome::Duplicate);
 //! # Ok::<(), BoxError>(())
 //! # })?;
-//! # Ok::<(), BoxError>(())
+//! # Ok::<(), es_core::BoxError>(())
 //! ```
 
 mod answer;
