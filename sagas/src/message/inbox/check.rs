@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::error::InboxError;
 use super::lane::{Lane, digest};
+use super::sequence::Sequence;
 use crate::message::Envelope;
 
 /// Bytes of an id, a source, a relay, a key, a type and a subject, each.
@@ -17,7 +18,7 @@ pub(super) struct Checked<'e> {
     pub(super) message: &'e Envelope,
     pub(super) lane: Lane,
     /// Its sequence, and the one that was sent before it; `None`: it has no order.
-    pub(super) order: Option<(u64, Option<u64>)>,
+    pub(super) order: Option<(Sequence, Option<Sequence>)>,
 }
 
 /// Holds a message to the limits, and finds its lane.
@@ -79,11 +80,8 @@ fn text(field: &'static str, text: &str) -> Result<(), InboxError> {
     }
 }
 
-fn number(field: &'static str, text: &str) -> Result<u64, InboxError> {
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    digits.then(|| text.parse().ok()).flatten().ok_or_else(|| {
-        bad(field, format!("is {:?}, and has to be a number from 0 to {}", cut(text), u64::MAX))
-    })
+fn number(field: &'static str, text: &str) -> Result<Sequence, InboxError> {
+    text.parse().map_err(|why| bad(field, format!("{:?} is no sequence: {why}", cut(text))))
 }
 
 fn cut(text: &str) -> &str {
@@ -196,7 +194,7 @@ mod tests {
         message.partitionkey = Some(String::new());
         message.previous = Some("0".to_owned());
         message.data = json!("x".repeat(MAX_PAYLOAD));
-        assert_eq!(check(&message).unwrap().order, Some((12, Some(0))));
+        assert_eq!(check(&message).unwrap().order, Some(("12".parse().unwrap(), Some("0".parse().unwrap()))));
     }
 
     #[test]

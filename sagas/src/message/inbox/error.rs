@@ -5,6 +5,7 @@ use es_core::store::{CommitError, StoreError};
 use es_core::{BoxError, ErrorKind};
 
 use super::lane::Lane;
+use super::sequence::Sequence;
 
 /// Why a message was not taken: nothing of it is stored, unless the outcome is unknown.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +25,7 @@ pub enum InboxError {
         /// Which one; of messages in order, their lane.
         lane: Lane,
         /// Of messages in order, under which sequence.
-        sequence: Option<u64>,
+        sequence: Option<Sequence>,
     },
     /// Too much is parked: an operator has to look at it. The message can be taken after that.
     #[error("{what} are parked, and no more fit: retry or discard some")]

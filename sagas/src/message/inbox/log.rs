@@ -9,6 +9,7 @@ use super::consumer::Consumer;
 use super::error::InboxError;
 use super::lane::Lane;
 use super::order::Gap;
+use super::sequence::Sequence;
 use super::take::Outcome;
 use crate::message::Envelope;
 
@@ -21,7 +22,7 @@ pub trait Log: Send + Sync + 'static {
     /// # Errors
     ///
     /// They cannot be had now.
-    async fn behind(&self, lane: &Lane, after: Option<u64>) -> Result<Vec<Envelope>, BoxError>;
+    async fn behind(&self, lane: &Lane, after: Option<Sequence>) -> Result<Vec<Envelope>, BoxError>;
 }
 
 impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {

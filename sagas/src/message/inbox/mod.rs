@@ -59,6 +59,7 @@ mod order;
 mod park;
 mod retention;
 mod rows;
+mod sequence;
 mod take;
 
 use std::fmt;
@@ -77,6 +78,7 @@ pub use self::log::Log;
 pub use self::operate::{OperateError, Shown, Verb};
 pub use self::order::Gap;
 pub use self::rows::{Operation, Parked, Waiting};
+pub use self::sequence::Sequence;
 pub use self::take::Outcome;
 
 /// Takes messages for one consumer. Any number of programs may have one under the same name on the same store.

@@ -12,6 +12,7 @@ use super::consumer::Consumer;
 use super::error::InboxError;
 use super::lane::Lane;
 use super::rows::{LaneRow, Operation, Parked, Waiting, of_lane, operation_key, same_lane};
+use super::sequence::Sequence;
 use super::take::Tried;
 use crate::verb::By;
 
@@ -29,8 +30,8 @@ pub enum Verb {
     Retry,
     /// One message is discarded.
     Discard {
-        /// Its [number](Waiting::number).
-        number: u64,
+        /// Its [sequence](Waiting::sequence).
+        sequence: Sequence,
     },
     /// All messages that wait are discarded.
     DiscardAll,
@@ -40,7 +41,7 @@ impl fmt::Display for Verb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Retry => f.write_str("retry"),
-            Self::Discard { number } => write!(f, "discard message {number}"),
+            Self::Discard { sequence } => write!(f, "discard message {sequence}"),
             Self::DiscardAll => f.write_str("discard all"),
         }
     }
@@ -126,11 +127,11 @@ impl<B: Backend, C> Inbox<B, C> {
     pub async fn discard(
         &self,
         lane: &Lane,
-        number: u64,
+        sequence: Sequence,
         actor: &str,
         reason: &str,
     ) -> Result<Operation, OperateError> {
-        self.discard_some(lane, Verb::Discard { number }, actor, reason).await
+        self.discard_some(lane, Verb::Discard { sequence }, actor, reason).await
     }
 
     /// Discards everything that waits in a lane. It is not parked any more after that.
@@ -159,14 +160,14 @@ impl<B: Backend, C> Inbox<B, C> {
         while lost < ROUNDS {
             let Some(parked) = self.parked_lane(lane).await? else { break };
             let gone = match verb {
-                Verb::Discard { number } => {
+                Verb::Discard { sequence } => {
                     let all = self.first(lane, usize::MAX).await?;
-                    all.into_iter().filter(|row| row.value.number == number).collect()
+                    all.into_iter().filter(|row| row.value.sequence == sequence).collect()
                 }
                 _ => self.first(lane, PORTION).await?,
             };
-            if let (Verb::Discard { number }, []) = (verb, &*gone) {
-                let why = format!("message {number} does not wait: look at those that do");
+            if let (Verb::Discard { sequence }, []) = (verb, &*gone) {
+                let why = format!("message {sequence} does not wait: look at those that do");
                 return Err(OperateError::Refused { lane: lane.clone(), verb, why });
             }
             let next = operation_with(&operation, gone.len() as u64, None);
@@ -271,9 +272,9 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
                 Tried::Lost => lost += 1,
                 Tried::Failed(error) => {
                     let next = operation_with(&operation, 0, Some(error.clone()));
-                    let again = parked.value.failed == first.value.number;
+                    let again = parked.value.failed == first.value.sequence;
                     let attempts = if again { parked.value.attempts } else { 0 }.saturating_add(1);
-                    let failed = first.value.number;
+                    let failed = first.value.sequence;
                     let still = Parked { failed, error, attempts, ..parked.value.clone() };
                     let rows = vec![
                         self.tables.parked.put(&parked.with(still))?,

@@ -1,6 +1,7 @@
 //! Where a message stands among those of its lane. Pure.
 
 use super::rows::Mark;
+use super::sequence::Sequence;
 
 /// Where a message stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,9 +21,9 @@ pub(super) enum Place {
 #[non_exhaustive]
 pub struct Gap {
     /// Of the last message that came; `None`: none did.
-    pub after: Option<u64>,
+    pub after: Option<Sequence>,
     /// Of the last one that is missing.
-    pub up_to: u64,
+    pub up_to: Sequence,
 }
 
 /// Where a message stands, by its sequence and the one that was sent before it. `starts_anywhere`: of a lane that is new, what
@@ -30,8 +31,8 @@ pub struct Gap {
 pub(super) fn place(
     mark: Option<&Mark>,
     id: &str,
-    sequence: u64,
-    previous: Option<u64>,
+    sequence: Sequence,
+    previous: Option<Sequence>,
     starts_anywhere: bool,
 ) -> Place {
     match (mark, previous) {
@@ -55,24 +56,30 @@ mod tests {
 
     #[test]
     fn a_message_is_next_or_came_before_or_misses_some() {
+        let at = |n: u64| n.to_string().parse::<Sequence>().unwrap();
         let mark = Mark {
             lane: Lane::of_key("s", "r", "k"),
-            sequence: 5,
+            sequence: at(5),
             id: "five".to_owned(),
             at: Timestamp::UNIX_EPOCH,
             parked: false,
         };
-        let at = |id, sequence, previous| place(Some(&mark), id, sequence, previous, false);
-        assert_eq!(at("six", 6, Some(5)), Place::Next);
-        assert_eq!(at("six", 6, Some(3)), Place::Next, "what it names came, and more");
-        assert_eq!(at("six", 6, None), Place::Next, "nothing was sent before it");
-        assert_eq!(at("five", 5, Some(3)), Place::Before);
-        assert_eq!(at("other", 5, Some(3)), Place::Other);
-        assert_eq!(at("four", 4, None), Place::Before);
-        assert_eq!(at("nine", 9, Some(7)), Place::Behind(Gap { after: Some(5), up_to: 7 }));
+        let place = |mark, id, sequence, previous: Option<u64>, anywhere| {
+            place(mark, id, at(sequence), previous.map(at), anywhere)
+        };
+        let behind =
+            |after: Option<u64>, up_to| Place::Behind(Gap { after: after.map(at), up_to: at(up_to) });
+        let known = |id, sequence, previous| place(Some(&mark), id, sequence, previous, false);
+        assert_eq!(known("six", 6, Some(5)), Place::Next);
+        assert_eq!(known("six", 6, Some(3)), Place::Next, "what it names came, and more");
+        assert_eq!(known("six", 6, None), Place::Next, "nothing was sent before it");
+        assert_eq!(known("five", 5, Some(3)), Place::Before);
+        assert_eq!(known("other", 5, Some(3)), Place::Other);
+        assert_eq!(known("four", 4, None), Place::Before);
+        assert_eq!(known("nine", 9, Some(7)), behind(Some(5), 7));
         assert_eq!(place(None, "a", 9, None, false), Place::Next);
-        assert_eq!(place(None, "a", 9, Some(7), false), Place::Behind(Gap { after: None, up_to: 7 }));
+        assert_eq!(place(None, "a", 9, Some(7), false), behind(None, 7));
         assert_eq!(place(None, "a", 9, Some(7), true), Place::Next);
-        assert_eq!(place(Some(&mark), "a", 9, Some(7), true), at("nine", 9, Some(7)), "a hole is a hole");
+        assert_eq!(place(Some(&mark), "a", 9, Some(7), true), behind(Some(5), 7), "a hole is a hole");
     }
 }

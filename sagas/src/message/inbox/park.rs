@@ -6,6 +6,7 @@ use es_core::store::{Row, Won, write_rows};
 use super::Inbox;
 use super::error::InboxError;
 use super::rows::{LaneRow, Parked, Waiting, waiting_key};
+use super::sequence::Sequence;
 use super::take::{Next, Outcome};
 
 impl<B: Backend, C> Inbox<B, C> {
@@ -22,7 +23,7 @@ impl<B: Backend, C> Inbox<B, C> {
         }
         let lane = next.message.lane.clone();
         tracing::error!(%lane, id = next.message.message.id, error, attempts, "a message failed: its lane waits for an operator");
-        let (since, failed) = (next.at, number(next));
+        let (since, failed) = (next.at, sequence(next));
         let parked = Parked { lane, since, failed, error, attempts, waiting: 1 };
         self.keep(next, Row::new(next.message.lane.row_key()?, parked)).await
     }
@@ -40,11 +41,11 @@ impl<B: Backend, C> Inbox<B, C> {
     }
 
     async fn keep(&self, next: &Next<'_>, parked: Row<Parked>) -> Result<Option<Outcome>, InboxError> {
-        let number = number(next);
-        let waits = Waiting { number, at: next.at, message: next.message.message.clone() };
+        let sequence = sequence(next);
+        let waits = Waiting { sequence, at: next.at, message: next.message.message.clone() };
         let mut rows = self.tables.put_lane(&next.row, true)?;
         rows.push(self.tables.parked.put(&parked)?);
-        rows.push(self.tables.waiting.insert(waiting_key(&next.message.lane, number)?, waits)?);
+        rows.push(self.tables.waiting.insert(waiting_key(&next.message.lane, sequence)?, waits)?);
         let waiting = parked.value.waiting;
         Ok(match write_rows(&self.backend, rows).await? {
             Won::Yes(_) => Some(Outcome::Parked { waiting }),
@@ -53,9 +54,9 @@ impl<B: Backend, C> Inbox<B, C> {
     }
 }
 
-fn number(next: &Next<'_>) -> u64 {
+fn sequence(next: &Next<'_>) -> Sequence {
     match &next.row {
         LaneRow::Mark(row) => row.value.sequence,
-        LaneRow::Guard(_) => u64::try_from(next.at.as_microsecond()).unwrap_or_default(),
+        LaneRow::Guard(_) => Sequence::of_time(next.at),
     }
 }

@@ -6,7 +6,7 @@
 //! | `inbox.guards.NAME` | hash of the lane | a message without an order came: a [`Guard`] |
 //! | `hot.inbox.ages.NAME` | time, hash of the lane | when a guard was done: after a while both go |
 //! | `inbox.parked.NAME` | hash of the lane | a lane whose messages wait for an operator: [`Parked`] |
-//! | `inbox.waiting.NAME` | hash of the lane, number | one of these messages: [`Waiting`] |
+//! | `inbox.waiting.NAME` | hash of the lane, sequence | one of these messages: [`Waiting`] |
 //! | `inbox.operations.NAME` | hash of the lane, id of the request | what an operator had done: [`Operation`] |
 //!
 //! Whatever changes a lane writes its mark or its guard at the revision that was read: of two programs one wins.
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lane::Lane;
 use super::operate::Verb;
+use super::sequence::Sequence;
 use crate::message::Envelope;
 use crate::verb::By;
 
@@ -40,7 +41,7 @@ pub(super) struct Mark {
     #[serde(flatten)]
     pub(super) lane: Lane,
     /// Of the last one that was taken, or waits.
-    pub(super) sequence: u64,
+    pub(super) sequence: Sequence,
     /// Its id.
     pub(super) id: String,
     pub(super) at: Timestamp,
@@ -71,8 +72,8 @@ pub struct Parked {
     pub lane: Lane,
     /// Since when.
     pub since: Timestamp,
-    /// Which message failed last: its [number](Waiting::number).
-    pub failed: u64,
+    /// Which message failed last: its [sequence](Waiting::sequence).
+    pub failed: Sequence,
     /// Why.
     pub error: String,
     /// How often that one was tried.
@@ -85,8 +86,8 @@ pub struct Parked {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Waiting {
-    /// Its place in its lane: its sequence; of one without an order, when it came, in microseconds since 1970.
-    pub number: u64,
+    /// Its place in its lane; of a message without an order, when it came, in microseconds since 1970.
+    pub sequence: Sequence,
     /// When it came.
     pub at: Timestamp,
     /// The message.
@@ -178,8 +179,8 @@ pub(super) fn of_lane(lane: &Lane) -> String {
     Key::default().id(lane.hash()).prefix()
 }
 
-pub(super) fn waiting_key(lane: &Lane, number: u64) -> Result<String, LimitError> {
-    Key::default().id(lane.hash()).number(number).build()
+pub(super) fn waiting_key(lane: &Lane, sequence: Sequence) -> Result<String, LimitError> {
+    Key::default().id(lane.hash()).text(&sequence.to_string()).build()
 }
 
 pub(super) fn operation_key(lane: &Lane, by: &By) -> Result<String, LimitError> {
@@ -218,7 +219,7 @@ mod tests {
     fn keys_are_pinned() {
         let lane = Lane::of_message("/shop", "7");
         let hash = lane.hash().simple();
-        assert_eq!(waiting_key(&lane, 9).unwrap(), format!("{hash}:{:020}", 9));
+        assert_eq!(waiting_key(&lane, "9.2".parse().unwrap()).unwrap(), format!("{hash}:{:020}.0002", 9));
         let at = Timestamp::from_microsecond(1_700_000_000_000_001).unwrap();
         let guard = Guard { lane: lane.clone(), fingerprint: String::new(), at, parked: false };
         assert_eq!(age_key(&guard).unwrap(), format!("00001700000000000001:{hash}"));

@@ -9,7 +9,7 @@ use es_core::store::{EventFilter, Position, Transaction};
 use es_core::testing::TestClock;
 use es_core::{App, BoxError, ErrorKind, Event as _, EventStore as _, Payload as _};
 use sagas::message::Envelope;
-use sagas::message::inbox::{Busy, Consumer, Inbox, InboxError, Lane, Log, OperateError, Outcome};
+use sagas::message::inbox::{Busy, Consumer, Inbox, InboxError, Lane, Log, OperateError, Outcome, Sequence};
 use serde_json::json;
 
 use super::Subject;
@@ -91,12 +91,12 @@ pub(crate) struct Sent(pub(crate) Arc<Mutex<Vec<Envelope>>>, pub(crate) Arc<Mute
 
 #[async_trait]
 impl Log for Sent {
-    async fn behind(&self, lane: &Lane, after: Option<u64>) -> Result<Vec<Envelope>, BoxError> {
+    async fn behind(&self, lane: &Lane, after: Option<Sequence>) -> Result<Vec<Envelope>, BoxError> {
         if *self.1.lock().unwrap() {
             return Err("the sender is away".into());
         }
         let all = self.0.lock().unwrap();
-        let number = |message: &Envelope| message.sequence.as_deref().unwrap().parse::<u64>().unwrap();
+        let number = |message: &Envelope| message.sequence.as_deref().unwrap().parse::<Sequence>().unwrap();
         let of_lane = all.iter().filter(|message| message.partitionkey.as_deref() == Some(&*lane.key));
         Ok(of_lane
             .filter(|message| after.is_none_or(|after| number(message) > after))
@@ -112,8 +112,8 @@ pub(crate) fn order(key: &str, n: u64) -> Envelope {
     message.source = SHOP.to_owned();
     message.relay = Some("orders".to_owned());
     message.partitionkey = Some(key.to_owned());
-    message.sequence = Some((10 * n).to_string());
-    message.previous = (n > 1).then(|| (10 * (n - 1)).to_string());
+    message.sequence = Some(format!("{:020}", 10 * n));
+    message.previous = (n > 1).then(|| format!("{:020}", 10 * (n - 1)));
     message
 }
 
