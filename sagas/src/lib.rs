@@ -11,6 +11,7 @@
 //! | [`Next`] | what a handler wants to happen |
 //! | [`Processes`] | `.process::<P>()` on the builder of an app |
 //! | [`message`] | messages, which are events of the log |
+//! | [`message::inbox`] | messages of other services, each taken once |
 //! | [`Instances`] | which instances there are, what each waits for and who will wake it, what came to it; what an operator can have done to it ([`Verb`]) |
 //! | `testing` | a process without a store (feature `testing`) |
 //!

@@ -7,6 +7,7 @@ mod bank;
 mod engine;
 mod fixture;
 mod history;
+mod inbox;
 mod macros;
 mod operating;
 mod rules;

@@ -8,7 +8,7 @@
 //! | [`Inbox::take`], [`Outcome`], [`InboxError`] | a message |
 //! | [`Inbox::answer`], [`Answer`] | the same for HTTP: a body in, a status out |
 //! | [`Consumer`], [`Busy`] | what is done with it |
-//! | [`Log`] | messages that were missed |
+//! | [`Log`], `HttpLog` (feature `http`) | messages that were missed |
 //! | [`Inbox::parked`], [`show`](Inbox::show), [`retry`](Inbox::retry), [`discard`](Inbox::discard), [`discard_all`](Inbox::discard_all), [`operations`](Inbox::operations) | operators |
 //!
 //! A message with a `relay` is one of a **lane**: source, relay and key. Its `sequence` is compared with a mark, which
@@ -52,6 +52,8 @@ mod answer;
 mod check;
 mod consumer;
 mod error;
+#[cfg(feature = "http")]
+mod http_log;
 mod lane;
 mod log;
 mod operate;
@@ -73,6 +75,8 @@ pub use self::answer::Answer;
 pub use self::check::{MAX_ATTRIBUTE, MAX_MESSAGE};
 pub use self::consumer::{Busy, Consumer};
 pub use self::error::InboxError;
+#[cfg(feature = "http")]
+pub use self::http_log::HttpLog;
 pub use self::lane::Lane;
 pub use self::log::Log;
 pub use self::operate::{OperateError, Shown, Verb};
