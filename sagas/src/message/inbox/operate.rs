@@ -11,13 +11,13 @@ use super::Inbox;
 use super::consumer::Consumer;
 use super::error::InboxError;
 use super::lane::Lane;
-use super::rows::{LaneRow, Operation, Parked, Waiting, of_lane, operation_key, same_lane};
+use super::rows::{LaneRow, Operation, Parked, Waiting, of_lane, operation_key, same_lane, waiting_key};
 use super::sequence::Sequence;
 use super::take::Tried;
 use crate::verb::By;
 
-/// So many messages are discarded in one commit.
-const PORTION: usize = 100;
+/// So many messages are discarded in one commit. They are read whole.
+const PORTION: usize = 25;
 /// How often another writer may be faster in a row.
 const ROUNDS: u32 = 32;
 
@@ -161,8 +161,8 @@ impl<B: Backend, C> Inbox<B, C> {
             let Some(parked) = self.parked_lane(lane).await? else { break };
             let gone = match verb {
                 Verb::Discard { sequence } => {
-                    let all = self.first(lane, usize::MAX).await?;
-                    all.into_iter().filter(|row| row.value.sequence == sequence).collect()
+                    let key = waiting_key(lane, sequence).map_err(StoreError::from)?;
+                    self.tables.waiting.get(&self.backend, &key).await?.into_iter().collect()
                 }
                 _ => self.first(lane, PORTION).await?,
             };

@@ -25,14 +25,18 @@ impl<B: Backend, C> Inbox<B, C> {
         let now = self.backend.now().await?;
         let until = now.checked_sub(self.options.retention).unwrap_or(Timestamp::MIN);
         let ages = self.tables.ages.page(&self.backend, None, PORTION).await?;
+        let keys: Vec<String> = ages.iter().map(|age| age.value.clone()).collect();
+        let guards = self.backend.rows(self.tables.guards.name(), &keys).await?;
         let mut rows = Vec::new();
-        for age in ages {
-            match self.tables.guards.get(&self.backend, &age.value).await? {
-                Some(guard) if guard.value.at >= until => break,
-                Some(guard) => rows.push(self.tables.guards.delete(&guard)),
-                None => {}
+        for (age, guard) in ages.iter().zip(guards) {
+            if let Some(guard) = guard {
+                let guard = self.tables.guards.decode(guard)?;
+                if guard.value.at >= until {
+                    break;
+                }
+                rows.push(self.tables.guards.delete(&guard));
             }
-            rows.push(self.tables.ages.delete(&age));
+            rows.push(self.tables.ages.delete(age));
         }
         let count = rows.iter().filter(|row| row.table == *self.tables.guards.name()).count();
         if rows.is_empty() {

@@ -114,8 +114,8 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
     /// Where a message stands, by the row of its lane.
     async fn look<'m>(&self, message: &'m Checked<'m>) -> Result<Look<'m>, InboxError> {
         let (lane, id) = (message.lane.clone(), &message.message.id);
-        let (key, at) = (lane.row_key()?, self.backend.now().await?);
-        let known = self.tables.lane(&self.backend, &lane).await?;
+        let key = lane.row_key()?;
+        let (at, known) = tokio::try_join!(self.backend.now(), self.tables.lane(&self.backend, &lane))?;
         let Some((sequence, previous)) = message.order else {
             let fingerprint = fingerprint(message.message);
             if let Some(LaneRow::Guard(known)) = known {
