@@ -95,7 +95,7 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
                     Tried::Stored => return Ok(Outcome::Taken),
                     Tried::Lost => None,
                     Tried::Failed(_) if failed + 1 < self.options.tries => {
-                        tokio::time::sleep(self.options.wait * (1 << failed.min(10))).await;
+                        tokio::time::sleep(self.options.wait.saturating_mul(1 << failed.min(10))).await;
                         failed += 1;
                         continue;
                     }
