@@ -79,9 +79,9 @@ pub use self::error::InboxError;
 pub use self::http_log::HttpLog;
 pub use self::lane::Lane;
 pub use self::log::Log;
-pub use self::operate::{OperateError, Shown, Verb};
+pub use self::operate::{OperateError, Parked, Shown, Verb};
 pub use self::order::Gap;
-pub use self::rows::{Operation, Parked, Waiting};
+pub use self::rows::{Operation, Waiting};
 pub use self::sequence::Sequence;
 pub use self::take::Outcome;
 

@@ -2,16 +2,16 @@
 
 use std::fmt;
 
-use es_core::Backend;
 use es_core::id::Ids;
 use es_core::store::{Row, RowWrite, StoreError, Won, write_rows};
+use es_core::{Backend, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Inbox;
 use super::consumer::Consumer;
 use super::error::InboxError;
 use super::lane::Lane;
-use super::rows::{LaneRow, Operation, Parked, Waiting, of_lane, operation_key, same_lane, waiting_key};
+use super::rows::{LaneRow, Operation, Stuck, Waiting, of_lane, operation_key, same_lane, waiting_key};
 use super::sequence::Sequence;
 use super::take::Tried;
 use crate::verb::By;
@@ -72,7 +72,25 @@ impl From<StoreError> for OperateError {
     }
 }
 
-/// A lane that is parked.
+/// A lane that is parked: its messages wait for an operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Parked {
+    /// The lane.
+    pub lane: Lane,
+    /// Since when.
+    pub since: Timestamp,
+    /// Which message failed last: its [sequence](Waiting::sequence).
+    pub failed: Sequence,
+    /// Why.
+    pub error: String,
+    /// How often that one was tried.
+    pub attempts: u32,
+    /// How many messages wait.
+    pub waiting: u64,
+}
+
+/// A lane that is parked, with what waits.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Shown {
@@ -92,8 +110,23 @@ impl<B: Backend, C> Inbox<B, C> {
     /// [`StoreError`] if they cannot be read.
     pub async fn parked(&self, after: Option<&Lane>, limit: usize) -> Result<Vec<Parked>, StoreError> {
         let after = after.map(Lane::row_key).transpose()?;
-        let rows = self.tables.parked.page(&self.backend, after.as_deref(), limit).await?;
-        Ok(rows.into_iter().map(|row| row.value).collect())
+        let stuck = self.tables.parked.page(&self.backend, after.as_deref(), limit).await?;
+        self.counted(stuck).await
+    }
+
+    /// With how many wait in each.
+    async fn counted(&self, stuck: Vec<Row<Stuck>>) -> Result<Vec<Parked>, StoreError> {
+        let keys: Vec<String> = stuck.iter().map(|row| row.key.clone()).collect();
+        let marks = self.backend.rows(self.tables.marks.name(), &keys).await?;
+        let counted = stuck.into_iter().zip(marks).map(|(stuck, mark)| {
+            let Stuck { lane, since, failed, error, attempts, gone } = stuck.value;
+            // A message without an order has no mark, and waits alone.
+            let kept =
+                mark.map(|mark| self.tables.marks.decode(mark)).transpose()?.map_or(1, |m| m.value.kept);
+            let waiting = kept.saturating_sub(gone);
+            Ok(Parked { lane, since, failed, error, attempts, waiting })
+        });
+        counted.collect()
     }
 
     /// A lane that is parked, with up to `limit` of its messages and operations; `None`: it is not parked.
@@ -102,10 +135,11 @@ impl<B: Backend, C> Inbox<B, C> {
     ///
     /// [`StoreError`] if it cannot be read.
     pub async fn show(&self, lane: &Lane, limit: usize) -> Result<Option<Shown>, StoreError> {
-        let Some(parked) = self.parked_lane(lane).await? else { return Ok(None) };
+        let Some(stuck) = self.parked_lane(lane).await? else { return Ok(None) };
+        let Some(parked) = self.counted(vec![stuck]).await?.pop() else { return Ok(None) };
         let messages = self.first(lane, limit).await?.into_iter().map(|row| row.value).collect();
         let operations = self.operations(lane, limit).await?;
-        Ok(Some(Shown { parked: parked.value, messages, operations }))
+        Ok(Some(Shown { parked, messages, operations }))
     }
 
     /// What operators had done to a lane, the first ones, in order.
@@ -158,7 +192,7 @@ impl<B: Backend, C> Inbox<B, C> {
         let mut operation = self.begin(lane, verb, actor, reason).await?;
         let mut lost = 0;
         while lost < ROUNDS {
-            let Some(parked) = self.parked_lane(lane).await? else { break };
+            let Some(stuck) = self.parked_lane(lane).await? else { break };
             let gone = match verb {
                 Verb::Discard { sequence } => {
                     let key = waiting_key(lane, sequence).map_err(StoreError::from)?;
@@ -171,7 +205,7 @@ impl<B: Backend, C> Inbox<B, C> {
                 return Err(OperateError::Refused { lane: lane.clone(), verb, why });
             }
             let next = operation_with(&operation, gone.len() as u64, None);
-            let mut rows = self.without(&parked, &gone).await?;
+            let mut rows = self.without(&stuck, &gone).await?;
             rows.push(self.tables.operations.put(&next)?);
             match write_rows(&self.backend, rows).await? {
                 Won::Yes(_) => (operation, lost) = (next.written(), 0),
@@ -213,7 +247,7 @@ impl<B: Backend, C> Inbox<B, C> {
         Err(InboxError::Busy("other writers were faster, every time".into()).into())
     }
 
-    async fn parked_lane(&self, lane: &Lane) -> Result<Option<Row<Parked>>, StoreError> {
+    async fn parked_lane(&self, lane: &Lane) -> Result<Option<Row<Stuck>>, StoreError> {
         let row = self.tables.parked.get(&self.backend, &lane.row_key()?).await?;
         row.as_ref().map_or(Ok(()), |row| same_lane(&row.value.lane, lane))?;
         Ok(row)
@@ -224,25 +258,22 @@ impl<B: Backend, C> Inbox<B, C> {
     }
 
     /// The rows of a lane without some messages that waited. The last one leaves it as one that is not parked.
-    async fn without(
-        &self,
-        parked: &Row<Parked>,
-        gone: &[Row<Waiting>],
-    ) -> Result<Vec<RowWrite>, StoreError> {
+    async fn without(&self, stuck: &Row<Stuck>, gone: &[Row<Waiting>]) -> Result<Vec<RowWrite>, StoreError> {
         let mut rows: Vec<RowWrite> = gone.iter().map(|row| self.tables.waiting.delete(row)).collect();
-        let waiting = parked.value.waiting.saturating_sub(gone.len() as u64);
-        if waiting > 0 {
-            let left = Parked { waiting, ..parked.value.clone() };
-            rows.push(self.tables.parked.put(&parked.clone().with(left))?);
+        let gone = stuck.value.gone + gone.len() as u64;
+        let lane = self.tables.lane(&self.backend, &stuck.value.lane).await?;
+        if lane.as_ref().is_some_and(|row| row.kept() > gone) {
+            let left = Stuck { gone, ..stuck.value.clone() };
+            rows.push(self.tables.parked.put(&stuck.clone().with(left))?);
             return Ok(rows);
         }
-        rows.push(self.tables.parked.delete(parked));
-        if let Some(mut row) = self.tables.lane(&self.backend, &parked.value.lane).await? {
+        rows.push(self.tables.parked.delete(stuck));
+        if let Some(mut row) = lane {
             if let LaneRow::Guard(row) = &mut row {
                 // From now on it is known for as long as any that was taken.
                 row.value.at = self.backend.now().await?;
             }
-            rows.extend(self.tables.put_lane(&row, false)?);
+            rows.extend(self.tables.put_lane(&row, 0)?);
         }
         Ok(rows)
     }
@@ -259,27 +290,25 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
         let mut operation = self.begin(lane, Verb::Retry, actor, reason).await?;
         let mut lost = 0;
         while lost < ROUNDS {
-            let Some(parked) = self.parked_lane(lane).await? else { break };
+            let Some(stuck) = self.parked_lane(lane).await? else { break };
             let Some(first) = self.first(lane, 1).await?.pop() else {
                 lost += 1;
                 continue;
             };
             let next = operation_with(&operation, 1, None);
-            let mut rows = self.without(&parked, std::slice::from_ref(&first)).await?;
+            let mut rows = self.without(&stuck, std::slice::from_ref(&first)).await?;
             rows.push(self.tables.operations.put(&next)?);
             match self.act(&first.value.message, rows).await? {
                 Tried::Stored => (operation, lost) = (next.written(), 0),
                 Tried::Lost => lost += 1,
                 Tried::Failed(error) => {
                     let next = operation_with(&operation, 0, Some(error.clone()));
-                    let again = parked.value.failed == first.value.sequence;
-                    let attempts = if again { parked.value.attempts } else { 0 }.saturating_add(1);
+                    let again = stuck.value.failed == first.value.sequence;
+                    let attempts = if again { stuck.value.attempts } else { 0 }.saturating_add(1);
                     let failed = first.value.sequence;
-                    let still = Parked { failed, error, attempts, ..parked.value.clone() };
-                    let rows = vec![
-                        self.tables.parked.put(&parked.with(still))?,
-                        self.tables.operations.put(&next)?,
-                    ];
+                    let still = Stuck { failed, error, attempts, ..stuck.value.clone() };
+                    let rows =
+                        vec![self.tables.parked.put(&stuck.with(still))?, self.tables.operations.put(&next)?];
                     if write_rows(&self.backend, rows).await?.is_yes() {
                         return Ok(next.value);
                     }

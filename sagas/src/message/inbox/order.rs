@@ -62,7 +62,7 @@ mod tests {
             sequence: at(5),
             id: "five".to_owned(),
             at: Timestamp::UNIX_EPOCH,
-            parked: false,
+            kept: 0,
         };
         let place = |mark, id, sequence, previous: Option<u64>, anywhere| {
             place(mark, id, at(sequence), previous.map(at), anywhere)

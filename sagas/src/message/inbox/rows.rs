@@ -5,7 +5,7 @@
 //! | `inbox.marks.NAME` | hash of the lane | up to where the messages of a lane came: a [`Mark`]; it stays |
 //! | `inbox.guards.NAME` | hash of the lane | a message without an order came: a [`Guard`] |
 //! | `hot.inbox.ages.NAME` | time, hash of the lane | when a guard was done: after a while both go |
-//! | `inbox.parked.NAME` | hash of the lane | a lane whose messages wait for an operator: [`Parked`] |
+//! | `inbox.parked.NAME` | hash of the lane | a lane whose messages wait for an operator: [`Stuck`] |
 //! | `inbox.waiting.NAME` | hash of the lane, sequence | one of these messages: [`Waiting`] |
 //! | `inbox.operations.NAME` | hash of the lane, id of the request | what an operator had done: [`Operation`] |
 //!
@@ -30,7 +30,7 @@ pub(super) struct Tables {
     pub(super) guards: Table<Guard>,
     /// Of keys of guards.
     pub(super) ages: Table<String>,
-    pub(super) parked: Table<Parked>,
+    pub(super) parked: Table<Stuck>,
     pub(super) waiting: Table<Waiting>,
     pub(super) operations: Table<Operation>,
 }
@@ -45,9 +45,14 @@ pub(super) struct Mark {
     /// Its id.
     pub(super) id: String,
     pub(super) at: Timestamp,
-    /// Whether what comes waits behind a message that failed.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) parked: bool,
+    /// How many messages were kept since one failed, that one included; 0: the lane is not parked.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) kept: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+const fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// A message without an order came.
@@ -63,23 +68,21 @@ pub(super) struct Guard {
     pub(super) parked: bool,
 }
 
-/// A lane whose messages wait for an operator: the first of them failed.
+/// A lane whose messages wait for an operator: the first of them failed. Messages that come do not write it, so that they
+/// are not in the way of a retry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Parked {
-    /// The lane.
+pub(super) struct Stuck {
     #[serde(flatten)]
-    pub lane: Lane,
-    /// Since when.
-    pub since: Timestamp,
-    /// Which message failed last: its [sequence](Waiting::sequence).
-    pub failed: Sequence,
-    /// Why.
-    pub error: String,
+    pub(super) lane: Lane,
+    pub(super) since: Timestamp,
+    /// Which message failed last.
+    pub(super) failed: Sequence,
+    pub(super) error: String,
     /// How often that one was tried.
-    pub attempts: u32,
-    /// How many messages wait, that one included.
-    pub waiting: u64,
+    pub(super) attempts: u32,
+    /// How many of those that were kept do not wait any more.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) gone: u64,
 }
 
 /// A message that waits.
@@ -155,21 +158,32 @@ impl Tables {
         Ok(row)
     }
 
-    /// The row of a lane is written: it is parked, or is not. A guard that is done can be forgotten after a while.
-    pub(super) fn put_lane(&self, row: &LaneRow, parked: bool) -> Result<Vec<RowWrite>, StoreError> {
+    /// The row of a lane is written, with so many messages that are kept. A guard that is done can be forgotten after a
+    /// while.
+    pub(super) fn put_lane(&self, row: &LaneRow, kept: u64) -> Result<Vec<RowWrite>, StoreError> {
         match row {
             LaneRow::Mark(row) => {
-                let mark = Mark { parked, ..row.value.clone() };
+                let mark = Mark { kept, ..row.value.clone() };
                 Ok(vec![self.marks.put(&row.clone().with(mark))?])
             }
             LaneRow::Guard(row) => {
-                let guard = Guard { parked, ..row.value.clone() };
+                let guard = Guard { parked: kept > 0, ..row.value.clone() };
                 let mut rows = vec![self.guards.put(&row.clone().with(guard))?];
-                if !parked {
+                if kept == 0 {
                     rows.push(self.ages.insert(age_key(&row.value)?, row.key.clone())?);
                 }
                 Ok(rows)
             }
+        }
+    }
+}
+
+impl LaneRow {
+    /// How many messages were kept since it was parked.
+    pub(super) fn kept(&self) -> u64 {
+        match self {
+            Self::Mark(row) => row.value.kept,
+            Self::Guard(row) => row.value.parked.into(),
         }
     }
 }
@@ -210,7 +224,7 @@ mod tests {
     golden! {
         marks: Mark = ["inbox-mark", "inbox-mark-parked"];
         guards: Guard = ["inbox-guard", "inbox-guard-parked"];
-        parked_lanes: Parked = ["inbox-parked", "inbox-parked-message"];
+        parked_lanes: Stuck = ["inbox-parked", "inbox-parked-message"];
         messages: Waiting = ["inbox-waiting"];
         operations: Operation = ["inbox-operation-retry", "inbox-operation-discard"];
     }

@@ -43,8 +43,8 @@ pub(super) struct Next<'m> {
     pub(super) message: &'m Checked<'m>,
     pub(super) row: LaneRow,
     pub(super) at: Timestamp,
-    /// Whether it waits behind others.
-    pub(super) waits: bool,
+    /// Behind how many it waits, and those that do not wait any more: 0 if the lane is not parked.
+    pub(super) kept: u64,
 }
 
 enum Look<'m> {
@@ -88,10 +88,10 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
                 Look::Next(next) => next,
                 Look::Answer(outcome) => return Ok(outcome),
             };
-            let outcome = if next.waits {
+            let outcome = if next.kept > 0 {
                 self.queue(&next).await?
             } else {
-                match self.act(checked.message, self.tables.put_lane(&next.row, false)?).await? {
+                match self.act(checked.message, self.tables.put_lane(&next.row, 0)?).await? {
                     Tried::Stored => return Ok(Outcome::Taken),
                     Tried::Lost => None,
                     Tried::Failed(_) if failed + 1 < self.options.tries => {
@@ -125,7 +125,7 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
                 return Ok(Look::Answer(Outcome::Duplicate));
             }
             let row = LaneRow::Guard(Row::new(key, Guard { lane, fingerprint, at, parked: false }));
-            return Ok(Look::Next(Next { message, row, at, waits: false }));
+            return Ok(Look::Next(Next { message, row, at, kept: 0 }));
         };
         let mark = match known {
             Some(LaneRow::Mark(row)) => Some(row),
@@ -138,9 +138,9 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
             Place::Behind(gap) => return Ok(Look::Answer(Outcome::Gap(gap))),
             Place::Other => return Err(InboxError::OtherContent { lane, sequence: Some(sequence) }),
         }
-        let (waits, rev) = mark.map_or((false, 0), |row| (row.value.parked, row.rev));
-        let value = Mark { lane, sequence, id: id.clone(), at, parked: waits };
-        Ok(Look::Next(Next { message, row: LaneRow::Mark(Row { key, rev, value }), at, waits }))
+        let (kept, rev) = mark.map_or((0, 0), |row| (row.value.kept, row.rev));
+        let value = Mark { lane, sequence, id: id.clone(), at, kept };
+        Ok(Look::Next(Next { message, row: LaneRow::Mark(Row { key, rev, value }), at, kept }))
     }
 
     /// Calls the consumer once, and commits what it did together with these rows.
