@@ -13,7 +13,7 @@ use super::error::InboxError;
 use super::lane::Lane;
 use super::rows::{LaneRow, Operation, Stuck, Waiting, of_lane, operation_key, same_lane, waiting_key};
 use super::sequence::Sequence;
-use super::take::Tried;
+use super::take::{Tried, lose};
 use crate::verb::By;
 
 /// So many messages are discarded in one commit. They are read whole.
@@ -200,9 +200,14 @@ impl<B: Backend, C> Inbox<B, C> {
                 }
                 _ => self.first(lane, PORTION).await?,
             };
-            if let (Verb::Discard { sequence }, []) = (verb, &*gone) {
-                let why = format!("message {sequence} does not wait: look at those that do");
-                return Err(OperateError::Refused { lane: lane.clone(), verb, why });
+            if gone.is_empty() {
+                if let Verb::Discard { sequence } = verb {
+                    let why = format!("message {sequence} does not wait: look at those that do");
+                    return Err(OperateError::Refused { lane: lane.clone(), verb, why });
+                }
+                // Another operator took the last one, since the lane was looked at.
+                lost = lose(lost).await;
+                continue;
             }
             let next = operation_with(&operation, gone.len() as u64, None);
             let mut rows = self.without(&stuck, &gone).await?;
@@ -210,7 +215,7 @@ impl<B: Backend, C> Inbox<B, C> {
             match write_rows(&self.backend, rows).await? {
                 Won::Yes(_) => (operation, lost) = (next.written(), 0),
                 Won::No(_) => {
-                    lost += 1;
+                    lost = lose(lost).await;
                     continue;
                 }
             }
@@ -292,7 +297,7 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
         while lost < ROUNDS {
             let Some(stuck) = self.parked_lane(lane).await? else { break };
             let Some(first) = self.first(lane, 1).await?.pop() else {
-                lost += 1;
+                lost = lose(lost).await;
                 continue;
             };
             let next = operation_with(&operation, 1, None);
@@ -300,7 +305,7 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
             rows.push(self.tables.operations.put(&next)?);
             match self.act(&first.value.message, rows).await? {
                 Tried::Stored => (operation, lost) = (next.written(), 0),
-                Tried::Lost => lost += 1,
+                Tried::Lost => lost = lose(lost).await,
                 Tried::Failed(error) => {
                     let next = operation_with(&operation, 0, Some(error.clone()));
                     let again = stuck.value.failed == first.value.sequence;
@@ -312,7 +317,7 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
                     if write_rows(&self.backend, rows).await?.is_yes() {
                         return Ok(next.value);
                     }
-                    lost += 1;
+                    lost = lose(lost).await;
                 }
             }
         }

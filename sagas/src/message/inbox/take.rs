@@ -105,8 +105,7 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
             if let Some(outcome) = outcome {
                 return Ok(outcome);
             }
-            lost += 1;
-            tokio::time::sleep(PAUSE * lost).await;
+            lost = lose(lost).await;
         }
         Err(InboxError::Busy(Busy::new("other writers were faster, every time").into()))
     }
@@ -171,6 +170,12 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
             Fault::Message => Ok(Tried::Failed(cut(chain(&error)))),
         }
     }
+}
+
+/// Another writer was faster, once more: a pause, and how often that was.
+pub(super) async fn lose(lost: u32) -> u32 {
+    tokio::time::sleep(PAUSE * (lost + 1)).await;
+    lost + 1
 }
 
 fn cut(mut text: String) -> String {
