@@ -79,7 +79,8 @@ async fn a_sender_is_told_what_to_do() {
     assert_eq!(inbox.answer(deep.as_bytes()).await.status, 400);
     let waits = inbox.parked(None, 10).await.unwrap();
     let hung = waits.iter().find(|parked| parked.lane.key == "3").unwrap();
-    assert_eq!(hung.error, "the consumer did not end within its limit of 30s");
+    assert_eq!(hung.attempts, 1);
+    assert_eq!(hung.error, "the consumer did not end within its limit of 8s");
 }
 
 #[cfg(feature = "http")]

@@ -85,6 +85,11 @@ fn kind_of(error: &(dyn Error + 'static)) -> Option<ErrorKind> {
     of_store.or_else(of_commit).or_else(of_sender).or_else(busy)
 }
 
+/// A call took too long. It is not made again: the sender would not wait for the answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the consumer did not end within its limit of {0:?}")]
+pub(super) struct Hung(Duration);
+
 /// Calls a consumer: a panic is its error, and so is a call that takes longer than `limit`.
 pub(super) async fn call(
     limit: Duration,
@@ -97,6 +102,6 @@ pub(super) async fn call(
             let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
             Err(format!("a panic: {}", text.unwrap_or_else(|| "no text".to_owned())).into())
         }
-        Err(_) => Err(format!("the consumer did not end within its limit of {limit:?}").into()),
+        Err(_) => Err(Hung(limit).into()),
     }
 }

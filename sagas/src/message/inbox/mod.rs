@@ -62,6 +62,7 @@ mod park;
 mod retention;
 mod rows;
 mod sequence;
+mod show;
 mod take;
 
 use std::fmt;
@@ -79,10 +80,11 @@ pub use self::error::InboxError;
 pub use self::http_log::HttpLog;
 pub use self::lane::Lane;
 pub use self::log::Log;
-pub use self::operate::{OperateError, Parked, Shown, Verb};
+pub use self::operate::{OperateError, Verb};
 pub use self::order::Gap;
 pub use self::rows::{Operation, Waiting};
 pub use self::sequence::Sequence;
+pub use self::show::{Parked, Shown};
 pub use self::take::Outcome;
 
 /// Takes messages for one consumer. Any number of programs may have one under the same name on the same store.
@@ -112,7 +114,7 @@ impl Default for Options {
         Self {
             tries: 3,
             wait: Duration::from_millis(50),
-            limit: Duration::from_secs(30),
+            limit: Duration::from_secs(8),
             retention: Duration::from_hours(30 * 24),
             starts_anywhere: false,
             parked: 1_000,
@@ -143,7 +145,8 @@ impl<B, C> Inbox<B, C> {
         self
     }
 
-    /// How long a call of the consumer may take; a longer one fails. By default 30 seconds.
+    /// How long a call of the consumer may take. A longer one has failed, and is not tried again. By default 8 seconds:
+    /// less than senders wait for an answer.
     #[must_use]
     pub fn limit(mut self, limit: Duration) -> Self {
         self.options.limit = limit;

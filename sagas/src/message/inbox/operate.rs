@@ -1,17 +1,17 @@
-//! What operators see of lanes that are parked, and can have done to them.
+//! What operators can have done to lanes that are parked.
 
 use std::fmt;
 
+use es_core::Backend;
 use es_core::id::Ids;
 use es_core::store::{Row, RowWrite, StoreError, Won, write_rows};
-use es_core::{Backend, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Inbox;
 use super::consumer::Consumer;
 use super::error::InboxError;
 use super::lane::Lane;
-use super::rows::{LaneRow, Operation, Stuck, Waiting, of_lane, operation_key, same_lane, waiting_key};
+use super::rows::{LaneRow, Operation, Stuck, Waiting, operation_key, waiting_key};
 use super::sequence::Sequence;
 use super::take::{Tried, lose};
 use crate::verb::By;
@@ -72,86 +72,7 @@ impl From<StoreError> for OperateError {
     }
 }
 
-/// A lane that is parked: its messages wait for an operator.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Parked {
-    /// The lane.
-    pub lane: Lane,
-    /// Since when.
-    pub since: Timestamp,
-    /// Which message failed last: its [sequence](Waiting::sequence).
-    pub failed: Sequence,
-    /// Why.
-    pub error: String,
-    /// How often that one was tried.
-    pub attempts: u32,
-    /// How many messages wait.
-    pub waiting: u64,
-}
-
-/// A lane that is parked, with what waits.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Shown {
-    /// Since when, and why.
-    pub parked: Parked,
-    /// The first messages that wait, in order.
-    pub messages: Vec<Waiting>,
-    /// The first operations on the lane.
-    pub operations: Vec<Operation>,
-}
-
 impl<B: Backend, C> Inbox<B, C> {
-    /// Lanes that are parked, in a fixed order, behind one of them.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] if they cannot be read.
-    pub async fn parked(&self, after: Option<&Lane>, limit: usize) -> Result<Vec<Parked>, StoreError> {
-        let after = after.map(Lane::row_key).transpose()?;
-        let stuck = self.tables.parked.page(&self.backend, after.as_deref(), limit).await?;
-        self.counted(stuck).await
-    }
-
-    /// With how many wait in each.
-    async fn counted(&self, stuck: Vec<Row<Stuck>>) -> Result<Vec<Parked>, StoreError> {
-        let keys: Vec<String> = stuck.iter().map(|row| row.key.clone()).collect();
-        let marks = self.backend.rows(self.tables.marks.name(), &keys).await?;
-        let counted = stuck.into_iter().zip(marks).map(|(stuck, mark)| {
-            let Stuck { lane, since, failed, error, attempts, gone } = stuck.value;
-            // A message without an order has no mark, and waits alone.
-            let kept =
-                mark.map(|mark| self.tables.marks.decode(mark)).transpose()?.map_or(1, |m| m.value.kept);
-            let waiting = kept.saturating_sub(gone);
-            Ok(Parked { lane, since, failed, error, attempts, waiting })
-        });
-        counted.collect()
-    }
-
-    /// A lane that is parked, with up to `limit` of its messages and operations; `None`: it is not parked.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] if it cannot be read.
-    pub async fn show(&self, lane: &Lane, limit: usize) -> Result<Option<Shown>, StoreError> {
-        let Some(stuck) = self.parked_lane(lane).await? else { return Ok(None) };
-        let Some(parked) = self.counted(vec![stuck]).await?.pop() else { return Ok(None) };
-        let messages = self.first(lane, limit).await?.into_iter().map(|row| row.value).collect();
-        let operations = self.operations(lane, limit).await?;
-        Ok(Some(Shown { parked, messages, operations }))
-    }
-
-    /// What operators had done to a lane, the first ones, in order.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] if it cannot be read.
-    pub async fn operations(&self, lane: &Lane, limit: usize) -> Result<Vec<Operation>, StoreError> {
-        let rows = self.tables.operations.below(&self.backend, &of_lane(lane), None, limit).await?;
-        Ok(rows.into_iter().map(|row| row.value).collect())
-    }
-
     /// Discards one message that waits: it is gone, and is a duplicate if it comes again. What waits behind it goes on
     /// waiting, for a retry.
     ///
@@ -252,16 +173,6 @@ impl<B: Backend, C> Inbox<B, C> {
         Err(InboxError::Busy("other writers were faster, every time".into()).into())
     }
 
-    async fn parked_lane(&self, lane: &Lane) -> Result<Option<Row<Stuck>>, StoreError> {
-        let row = self.tables.parked.get(&self.backend, &lane.row_key()?).await?;
-        row.as_ref().map_or(Ok(()), |row| same_lane(&row.value.lane, lane))?;
-        Ok(row)
-    }
-
-    async fn first(&self, lane: &Lane, limit: usize) -> Result<Vec<Row<Waiting>>, StoreError> {
-        self.tables.waiting.below(&self.backend, &of_lane(lane), None, limit).await
-    }
-
     /// The rows of a lane without some messages that waited. The last one leaves it as one that is not parked.
     async fn without(&self, stuck: &Row<Stuck>, gone: &[Row<Waiting>]) -> Result<Vec<RowWrite>, StoreError> {
         let mut rows: Vec<RowWrite> = gone.iter().map(|row| self.tables.waiting.delete(row)).collect();
@@ -306,7 +217,7 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
             match self.act(&first.value.message, rows).await? {
                 Tried::Stored => (operation, lost) = (next.written(), 0),
                 Tried::Lost => lost = lose(lost).await,
-                Tried::Failed(error) => {
+                Tried::Failed(error, _) => {
                     let next = operation_with(&operation, 0, Some(error.clone()));
                     let again = stuck.value.failed == first.value.sequence;
                     let attempts = if again { stuck.value.attempts } else { 0 }.saturating_add(1);

@@ -6,7 +6,7 @@ use es_core::store::{CommitError, Row, RowWrite, Transaction as _, Won};
 use es_core::{Backend, Timestamp, chain};
 
 use super::check::{Checked, check, fingerprint};
-use super::consumer::{Consumer, Fault, call, fault_of};
+use super::consumer::{Consumer, Fault, Hung, call, fault_of};
 use super::error::InboxError;
 use super::order::{Gap, Place, place};
 use super::rows::{Guard, LaneRow, Mark};
@@ -57,7 +57,8 @@ pub(super) enum Tried {
     Stored,
     /// Another writer was faster, or the request was lost.
     Lost,
-    Failed(String),
+    /// The message did, and whether it may be tried again.
+    Failed(String, bool),
 }
 
 impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
@@ -94,12 +95,12 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
                 match self.act(checked.message, self.tables.put_lane(&next.row, 0)?).await? {
                     Tried::Stored => return Ok(Outcome::Taken),
                     Tried::Lost => None,
-                    Tried::Failed(_) if failed + 1 < self.options.tries => {
+                    Tried::Failed(_, true) if failed + 1 < self.options.tries => {
                         tokio::time::sleep(self.options.wait.saturating_mul(1 << failed.min(10))).await;
                         failed += 1;
                         continue;
                     }
-                    Tried::Failed(error) => self.park(&next, error, failed + 1).await?,
+                    Tried::Failed(error, _) => self.park(&next, error, failed + 1).await?,
                 }
             };
             if let Some(outcome) = outcome {
@@ -151,7 +152,7 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
             return match fault_of(&self.backend, &*error) {
                 Fault::Race => Ok(Tried::Lost),
                 Fault::Busy => Err(InboxError::Busy(error)),
-                Fault::Message => Ok(Tried::Failed(cut(chain(&*error)))),
+                Fault::Message => Ok(Tried::Failed(cut(chain(&*error)), !error.is::<Hung>())),
             };
         }
         tx.staged().rows.extend(rows);
@@ -167,7 +168,7 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
         match fault_of(&self.backend, &error) {
             Fault::Race => Ok(Tried::Lost),
             Fault::Busy => Err(InboxError::of_commit(error)),
-            Fault::Message => Ok(Tried::Failed(cut(chain(&error)))),
+            Fault::Message => Ok(Tried::Failed(cut(chain(&error)), true)),
         }
     }
 }
