@@ -13,6 +13,7 @@
 //! | [`schedule`] | commands that are sent at a time, and can be called off |
 //! | [`message`] | messages, which are events of the log |
 //! | `#[publishes]`, [`relay`] | events and messages on their way to other services |
+//! | [`message::inbox`] | messages of other services, each taken once |
 //! | [`Instances`] | which instances there are, what each waits for and who will wake it, what came to it; what an operator can have done to it ([`Verb`]) |
 //! | `testing` | a process without a store (feature `testing`) |
 //!

@@ -1,6 +1,7 @@
 //! Messages. The log is the outbox: what is published is an event, with a position, a cause, and no second write.
 
 mod envelope;
+pub mod inbox;
 mod publish;
 
 use std::fmt;

@@ -10,6 +10,7 @@ mod fixture;
 mod history;
 #[cfg(feature = "http")]
 mod http;
+mod inbox;
 mod macros;
 mod operating;
 mod rules;

@@ -1,4 +1,4 @@
-//! The list of all rules of processes, in one place: for the tests, and for the table in `docs/rules.md`.
+//! The list of all rules of processes and inboxes, in one place: for the tests, and for the table in `docs/rules.md`.
 
 macro_rules! rules {
     ($callback:ident) => {
@@ -59,6 +59,20 @@ macro_rules! rules {
                 a_thousand_commands_of_many_instances_are_sent
                 odd_keys_name_instances_of_their_own
                 a_key_that_cannot_be_stored_holds_up_no_other
+            }
+            inbox {
+                a_message_that_comes_again_or_too_soon_changes_nothing
+                a_gap_is_noticed_and_filled_in_order
+                a_consumer_that_dies_before_it_answers_takes_nothing_twice
+                two_consumers_at_once_take_each_message_once
+                a_message_that_fails_parks_its_lane_and_no_other
+                what_is_not_the_messages_fault_parks_nothing
+                a_retry_takes_what_waits_in_order
+                messages_that_arrive_during_a_retry_keep_the_order
+                what_is_discarded_is_gone_and_stays_known
+                another_message_under_the_same_name_is_refused
+                messages_are_forgotten_after_a_while_but_not_what_waits
+                odd_names_have_lanes_of_their_own
             }
         }
     };

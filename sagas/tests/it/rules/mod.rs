@@ -1,11 +1,13 @@
-//! What a process promises, a rule a test, on every backend.
+//! What processes and inboxes promise, a rule a test, on every backend.
 //!
 //! The letter and number over a rule are those of the table in `docs/rules.md`; its name says it in words.
 
 mod bad_input;
 mod commits;
+mod desk;
 mod found;
 mod ground;
+mod inbox;
 mod list;
 mod lives;
 mod order;
