@@ -129,9 +129,25 @@ impl Book {
         self.kept.values().filter_map(|kept| kept.now.as_ref())
     }
 
-    /// The keys of kept instances that an association finds.
-    fn found_by(&self, association: &Association) -> Vec<String> {
-        self.by_association.get(association).into_iter().flatten().cloned().collect()
+    /// The keys that a step is for, each once.
+    fn meant_by(&self, step: &RawStep<'_>) -> Vec<String> {
+        let found = |association| self.by_association.get(association).into_iter().flatten().cloned();
+        let (mut keys, mut seen) = (Vec::new(), BTreeSet::new());
+        for whom in &step.whom {
+            match whom {
+                Whom::Key(key) => keys.push(key.clone()),
+                Whom::Found(association) => keys.extend(found(association)),
+            }
+        }
+        keys.retain(|key| seen.insert(key.clone()));
+        keys
+    }
+
+    /// Whether a step starts an instance for which so many events wait that others were set aside. It comes behind those,
+    /// but there is nothing that they could be handled with before it.
+    fn is_waited_for_by_too_many(&self, key: &str, of: usize, step: &RawStep<'_>) -> bool {
+        let is_full = || self.early.get(key).is_some_and(|waiting| waiting.len() >= MAX_EARLY);
+        of == 0 && step.starts && self.knows(key) && self.now(key).is_none() && is_full()
     }
 
     /// An event means something to instances: those that `admits` says yes to. All that are stored and may be meant are
@@ -149,12 +165,8 @@ impl Book {
         mut admits: impl FnMut(&str) -> bool,
         id: &dyn Fn() -> Uuid,
     ) -> Result<(), (String, BoxError)> {
-        let keys = match &step.whom {
-            Whom::Key(key) => vec![key.clone()],
-            Whom::Found(association) => self.found_by(association),
-        };
-        for key in keys {
-            if admits(&key) {
+        for key in self.meant_by(step) {
+            if self.is_waited_for_by_too_many(&key, of, step) || admits(&key) {
                 self.step(&key, event, of, nth, step, id).map_err(|error| (key, error))?;
             }
         }
@@ -170,29 +182,30 @@ impl Book {
         step: &RawStep<'_>,
         id: &dyn Fn() -> Uuid,
     ) -> Result<(), BoxError> {
-        let (version, newest) = (self.definitions[of].version(), of == 0);
-        let again = self.definitions[of].after_end() == AfterEnd::Again;
+        let (version, newest, again) = (self.definitions[of].version(), of == 0, self.begins_again());
         let begins = match self.now(key) {
             None => step.starts,
             Some(Instance { ended: true, ends: Some(end), .. }) => {
                 step.starts && again && event.place() > *end
             }
-            Some(instance) if newest && definition_of(&self.definitions, instance).is_none() => {
-                self.note_event(key, event);
+            Some(instance) => {
+                let (has_code, lags) =
+                    (definition_of(&self.definitions, instance).is_some(), instance.taken < instance.noted);
+                match (instance.is_running(), again && lags) {
+                    // Whether that is for this one or for the next is seen when it has taken in what waits for it.
+                    (false, true) if newest => self.note_event(key, event),
+                    _ if !has_code && newest => self.note_event(key, event),
+                    (true, next) if instance.version == version && (next || !step.starts) => {
+                        self.take_event(key, event, nth, step);
+                    }
+                    // What comes behind a start that waits is for the one that it begins.
+                    (false, false) if has_code && newest && again && (step.starts || self.waits(key)) => {
+                        self.wait(key, event, nth)?;
+                    }
+                    _ => {}
+                }
                 return Ok(());
             }
-            Some(instance) if instance.version != version || step.starts && instance.is_running() => {
-                return Ok(());
-            }
-            Some(instance) if instance.is_running() => {
-                self.take_event(key, event, nth, step);
-                return Ok(());
-            }
-            // What comes behind a start that waits is for the one that it begins.
-            Some(Instance { ended: false, .. }) if again && (step.starts || self.waits(key)) => {
-                return self.wait(key, event, nth);
-            }
-            Some(_) => return Ok(()),
         };
         if !newest {
             return Ok(());
@@ -221,6 +234,24 @@ impl Book {
             return Err(format!("{MAX_EARLY} events wait for {key:?} to start, and no more fit").into());
         }
         waiting.push(Waiting { step, event: event.clone(), row: None });
+        Ok(())
+    }
+
+    /// An event has waited for an instance that had ended before it: it is for the next one, if that is begun by it or by
+    /// one before it. It is stored already, so there is room for it.
+    fn wait_behind(&mut self, key: &str, event: &RecordedEvent) -> Result<(), BoxError> {
+        // Each of its steps may have been an input.
+        let last = self.early.get(key).and_then(|waiting| waiting.last());
+        if last.is_some_and(|last| last.event.place() >= event.place()) {
+            return Ok(());
+        }
+        let definition = self.definitions[0].clone();
+        for (nth, step) in (0_u32..).zip(definition.steps(event)?) {
+            if step.keys().any(|of| of == key) && (step.starts || self.waits(key)) {
+                let waiting = Waiting { step: nth, event: event.clone(), row: None };
+                self.early.entry(key.to_owned()).or_default().push(waiting);
+            }
+        }
         Ok(())
     }
 
@@ -375,7 +406,13 @@ impl Book {
             let steps = definition.zip(event).map(|(definition, event)| definition.steps(event));
             let steps = steps.and_then(Result::ok).unwrap_or_default();
             let step = journal::step_of(now, noted, &steps);
+            let is_behind = |event: &&RecordedEvent| now.ends.is_some_and(|end| event.place() > end);
+            let next = event.filter(is_behind).filter(|_| self.begins_again());
             self.take(key, noted, step, event.map(Metadata::caused_by).as_ref());
+            if let Some(event) = next {
+                // A program that cannot decode it now does not begin anything by it either.
+                drop(self.wait_behind(key, event));
+            }
             self.touched.insert(key.to_owned());
         }
         self.mark_lagging(key);
@@ -631,6 +668,11 @@ pub(crate) fn apply(
     }
     let reply = match &noted.input {
         Input::Event { .. } if instance.is_running() => match step {
+            // A start of one that is there already: it might have ended before that.
+            Some(step) if step.starts && instance.taken > 0 => {
+                instance.pass();
+                return Ok(Vec::new());
+            }
             Some(step) => step.call(instance.state.as_ref())?,
             None if matches!(noted.input, Input::Event { step: None, .. }) => {
                 instance.pass();

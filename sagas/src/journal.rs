@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use es_core::RecordedEvent;
 use es_core::store::{EventStore, Position, Row, RowStore, Span, StoreError, is_full};
 
-use crate::definition::{RawStep, Whom};
+use crate::definition::RawStep;
 use crate::instance::Instance;
 use crate::rows::{Input, Noted, Tables, input_key};
 
@@ -33,9 +33,10 @@ pub(crate) fn step_of<'s, 'e>(
     noted: &Noted,
     steps: &'s [RawStep<'e>],
 ) -> Option<&'s RawStep<'e>> {
-    let means = |step: &&RawStep<'_>| match &step.whom {
-        Whom::Key(key) => *key == of.key,
-        Whom::Found(association) => of.associations.contains(association),
+    // It was there: what would start it was not for it.
+    let means = |step: &&RawStep<'_>| {
+        let found = || step.associations().any(|association| of.associations.contains(association));
+        !step.starts && (step.keys().any(|key| key == of.key) || found())
     };
     match noted.input {
         Input::Event { step: Some(nth), .. } => steps.get(nth as usize),

@@ -10,7 +10,7 @@ use es_core::projection::Code;
 use es_core::store::EventFilter;
 use es_core::{AppBuilder, Backend, BoxError, RecordedEvent};
 
-use crate::definition::{self, Definition, Whom};
+use crate::definition::{self, Definition, RawStep};
 use crate::message::Messages;
 use crate::process::Process;
 use crate::rows::Tables;
@@ -74,13 +74,9 @@ impl<B: Backend, P: Process> Runner for ProcessRunner<B, P> {
     }
 
     fn keys(&self, event: &RecordedEvent) -> Result<Vec<String>, BoxError> {
-        let key = |whom| match whom {
-            Whom::Key(key) => Some(key),
-            Whom::Found(_) => None,
-        };
         let mut keys = BTreeSet::new();
         for definition in definitions::<P>() {
-            keys.extend(definition.steps(event)?.into_iter().filter_map(|step| key(step.whom)));
+            keys.extend(definition.steps(event)?.iter().flat_map(RawStep::keys).map(str::to_owned));
         }
         Ok(keys.into_iter().collect())
     }

@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::book::{Book, Waiting};
-use crate::definition::{Definition, RawStep, Whom};
+use crate::definition::{Definition, RawStep};
 use crate::instance::{Moment, ToSend};
 use crate::journal;
 use crate::next::Association;
@@ -145,23 +145,28 @@ impl<B: Backend> ProcessSession<B> {
     ) -> Result<Vec<Planned<'e>>, Failure> {
         let mut planned = Vec::new();
         for event in events {
-            for (of, definition) in self.book.definitions().iter().enumerate() {
-                match steps(definition, event) {
-                    Ok(steps) => {
-                        let plan = |(nth, step)| Planned { event, of, nth, step };
-                        planned.extend((0_u32..).zip(steps).map(plan));
+            match self.plan_one(event) {
+                Ok(steps) => planned.extend(steps),
+                Err(source) => {
+                    let key = event.stream.as_str();
+                    // What a newer program wrote may belong to any key.
+                    if admission.admits_undecoded(event, key) || is_of_a_newer_program(&*source) {
+                        return Err(Failure::of_undecoded(event, key, source));
                     }
-                    Err(source) => {
-                        let key = event.stream.as_str();
-                        // What a newer program wrote may belong to any key.
-                        if admission.admits_undecoded(event, key) || is_of_a_newer_program(&*source) {
-                            return Err(Failure::of_undecoded(event, key, source));
-                        }
-                        admission.pass_undecoded(event, key.to_owned());
-                        break;
-                    }
+                    admission.pass_undecoded(event, key.to_owned());
                 }
             }
+        }
+        Ok(planned)
+    }
+
+    /// What an event means to all definitions. If one of them does not understand it, it means nothing to the others
+    /// either: they would take it in again once all do.
+    fn plan_one<'e>(&self, event: &'e RecordedEvent) -> Result<Vec<Planned<'e>>, BoxError> {
+        let mut planned = Vec::new();
+        for (of, definition) in self.book.definitions().iter().enumerate() {
+            let plan = |(nth, step)| Planned { event, of, nth, step };
+            planned.extend((0_u32..).zip(steps(definition, event)?).map(plan));
         }
         Ok(planned)
     }
@@ -170,10 +175,8 @@ impl<B: Backend> ProcessSession<B> {
     async fn load_for(&mut self, planned: &[Planned<'_>]) -> Result<Vec<Found>, BoxError> {
         let (mut keys, mut associations) = (BTreeSet::new(), BTreeSet::new());
         for Planned { step, .. } in planned {
-            match &step.whom {
-                Whom::Key(key) => drop(keys.insert(key.clone())),
-                Whom::Found(association) => drop(associations.insert(association.clone())),
-            }
+            keys.extend(step.keys().map(str::to_owned));
+            associations.extend(step.associations().cloned());
         }
         keys.retain(|key| self.slices.has(key));
         let found = self.found(&associations).await?;
@@ -184,13 +187,10 @@ impl<B: Backend> ProcessSession<B> {
         }
         let again = self.book.begins_again();
         let meant = |Planned { step, .. }: &&Planned<'_>| step.starts || again || step.early == Early::Stash;
-        let key = |Planned { step, .. }: &Planned<'_>| match &step.whom {
-            Whom::Key(key) => Some(key.clone()),
-            Whom::Found(_) => None,
-        };
         let waits =
             |key: &String| self.slices.has(key) && self.book.now(key).is_none_or(|now| !now.is_running());
-        let early: BTreeSet<String> = planned.iter().filter(meant).filter_map(key).filter(waits).collect();
+        let keys = planned.iter().filter(meant).flat_map(|Planned { step, .. }| step.keys());
+        let early: BTreeSet<String> = keys.map(str::to_owned).filter(waits).collect();
         self.load_early(early.into_iter().collect()).await?;
         Ok(found)
     }
@@ -281,12 +281,11 @@ impl<B: Backend> ProcessSession<B> {
 
     /// Which of the instances that a step is for cannot be read, and why.
     fn unreadable(&self, step: &RawStep<'_>, found: &[Found]) -> Vec<(String, String)> {
-        let is_meant = |key: &&String| match &step.whom {
-            Whom::Key(of) => of == *key,
-            Whom::Found(association) => {
-                found.iter().any(|found| found.association == *association && found.key == **key)
-            }
+        let finds = |key: &str, association: &Association| {
+            found.iter().any(|found| found.association == *association && found.key == key)
         };
+        let is_meant =
+            |key: &&String| step.keys().any(|of| of == *key) || step.associations().any(|by| finds(key, by));
         let meant = self.unreadable.iter().filter(|(key, _)| is_meant(key));
         meant.map(|(key, why)| (key.clone(), why.clone())).collect()
     }
@@ -527,10 +526,8 @@ impl<B: Backend> ProcessSession<B> {
 /// What an event means, if its keys can be stored.
 fn steps<'e>(definition: &Definition, event: &'e RecordedEvent) -> Result<Vec<RawStep<'e>>, BoxError> {
     let steps = definition.steps(event)?;
-    for step in &steps {
-        if let Whom::Key(key) = &step.whom
-            && (key.is_empty() || key.len() > MAX_KEY || key.contains('\0'))
-        {
+    for key in steps.iter().flat_map(RawStep::keys) {
+        if key.is_empty() || key.len() > MAX_KEY || key.contains('\0') {
             let key = es_core::limits::cut(key);
             return Err(format!("{key:?} cannot be a key: it has 1 to {MAX_KEY} bytes and no NUL").into());
         }

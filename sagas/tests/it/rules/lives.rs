@@ -1,6 +1,9 @@
 //! How instances begin and end, and what stops one of them: S1, S4, S5, S6, S10, S12.
 
+use sagas::Verb;
+
 use super::Subject;
+use super::by_hand::ByHand;
 use super::play::{Act, Again, ByKey, Newer, began, replied, went, went_to};
 use super::world::World;
 
@@ -104,6 +107,45 @@ pub(super) async fn one_that_may_begin_again_does_so_behind_its_end<S: Subject>(
     let view = world.settled().await;
     assert_eq!(view.took("a"), ["5", "more", "last"], "no timer of a life before");
     assert_eq!(view.n("process.early"), 0);
+    world.end().await;
+}
+
+/// S5
+pub(super) async fn one_that_is_parked_may_begin_again_behind_its_end<S: Subject>(subject: &S) {
+    let mut world = World::<S, Again>::start(subject).await;
+    let fails = |key: &str| [began(key, "1", vec![enter("1")]), went(key, "fails", vec![Act::Fail])];
+    let ends = |key: &str| went(key, "ends", vec![Act::End]);
+    let more = |key: &str| [began(key, "2", vec![enter("2")]), went(key, "more", vec![])];
+    // One that ends in what waits; one that does not, and takes what comes behind the start all the same; one that begins
+    // and ends twice; one in whose end an operator has the input skipped that comes last.
+    world.tell([&fails("a")[..], &[ends("a")], &more("a")].concat()).await;
+    world.tell([&fails("b")[..], &more("b")].concat()).await;
+    let twice = [ends("c"), began("c", "2", vec![enter("2"), Act::End]), went("c", "nobody", vec![])];
+    world
+        .tell([&fails("c")[..], &twice, &[began("c", "3", vec![]), went("c", "more", vec![])]].concat())
+        .await;
+    world.settled().await;
+    world.stop().await;
+    world.join().await;
+    for key in ["a", "b", "c"] {
+        world.has_done(key, Verb::Skip { input: 2 }).await;
+    }
+    let view = world.until(|view| view.took("c") == ["3", "more"] && view.is_quiet()).await;
+    assert_eq!([view.took("a"), view.took("b")], [["2", "more"], ["1", "more"]]);
+    assert_eq!(view.entered("book").len(), 5);
+    assert_eq!(view.n("process.early"), 0);
+    world.end().await;
+}
+
+/// S10
+pub(super) async fn a_tombstone_is_rebuilt_from_what_it_took_in<S: Subject>(subject: &S) {
+    let world = World::<S, ByHand<1, false>>::start(subject).await;
+    let first = began("a", "begun", vec![Act::Associate("rival of b".to_owned())]);
+    world.tell(vec![first, began("b", "begun", vec![Act::End])]).await;
+    let view = world.settled().await;
+    assert!(view.ended("b"));
+    assert_eq!([view.took("a"), view.took("b")], [vec!["begun", "a rival"], vec!["begun"]]);
+    // It is rebuilt there.
     world.end().await;
 }
 

@@ -114,12 +114,12 @@ impl Ledger {
 
 #[derive(Timer, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Bell {
-    acts: Vec<Act>,
+    pub(crate) acts: Vec<Act>,
 }
 
 #[derive(Timer, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Gong {
-    acts: Vec<Act>,
+    pub(crate) acts: Vec<Act>,
 }
 
 /// What an instance remembers: what it took in.
@@ -132,7 +132,7 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    fn take<P>(&mut self, label: &str, acts: &[Act]) -> Result<Next<P>, String>
+    pub(crate) fn take<P>(&mut self, label: &str, acts: &[Act]) -> Result<Next<P>, String>
     where
         P: Process + Sends<Enter> + OnTimer<Bell> + OnTimer<Gong>,
     {

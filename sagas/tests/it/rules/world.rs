@@ -13,7 +13,7 @@ use es_core::store::{
 };
 use es_core::testing::TestClock;
 use es_core::{App, BoxError, ErrorKind, Event, EventStore as _, Payload as _};
-use sagas::{Instances, Process, Processes as _};
+use sagas::{AskError, Instances, Process, Processes as _, Verb};
 use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -283,6 +283,27 @@ impl<'s, S: Subject, P: Process> World<'s, S, P> {
         while self.nodes[0].processors()[0].reach(position, Duration::from_millis(50)).await.is_err() {
             self.tick();
             assert!(begun.elapsed() < PATIENCE, "{:?}", self.nodes[0].processors()[0].status());
+        }
+    }
+
+    /// An operator has something done to an instance, and it is done.
+    pub(crate) async fn has_done(&self, key: &str, verb: Verb) {
+        let instances = Instances::of::<P>(self.backend.clone()).unwrap();
+        let mut asked = false;
+        let ticket = loop {
+            match instances.ask(key, verb.clone(), "an operator", "a rule").await {
+                Ok(ticket) => break ticket,
+                // It may have been stored, and done, though that was not answered.
+                Err(AskError::Refused { .. }) if asked => return,
+                Err(AskError::Store(_)) => asked = true,
+                Err(error) => panic!("{error}"),
+            }
+            self.pause().await;
+        };
+        let begun = Instant::now();
+        while self.ask(|| instances.answer(&ticket, Duration::from_millis(50))).await.is_none() {
+            assert!(begun.elapsed() < PATIENCE, "{verb} of {key}");
+            self.tick();
         }
     }
 
