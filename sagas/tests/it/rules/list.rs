@@ -12,6 +12,8 @@ macro_rules! rules {
                 a_tombstone_is_rebuilt_from_what_it_took_in
                 an_instance_that_ends_as_it_starts_leaves_its_tombstone
                 a_failing_handler_parks_its_instance_and_no_other
+                what_has_waited_for_many_is_taken_in_by_turns
+                a_version_is_forgotten_with_its_last_instance
                 instances_keep_their_version
             }
             found {

@@ -227,6 +227,8 @@ plays!(ByKey, [name = "by_key"], {});
 plays!(Again, [name = "again", after_end = again], {});
 // The definition after `ByKey`: its labels differ.
 plays!(Newer, [name = "by_key", version = 2, earlier(ByKey)], {});
+// And one that knows no definition of before.
+plays!(Alone, [name = "by_key", version = 2], {});
 // One that is found by associations: in one slice.
 plays!(Found, [name = "found"], {
     #[on(by = value, via = "name")]

@@ -212,7 +212,7 @@ impl<'s, S: Subject, P: Process> World<'s, S, P> {
         panic!("nothing but errors: {last:?}")
     }
 
-    async fn all(&self, of: &str) -> Vec<(String, Value)> {
+    pub(crate) async fn all(&self, of: &str) -> Vec<(String, Value)> {
         let table = self.table(of);
         let rows = self.ask(|| table.all(&self.backend)).await;
         rows.into_iter().map(|row| (row.key, row.value)).collect()
@@ -286,24 +286,28 @@ impl<'s, S: Subject, P: Process> World<'s, S, P> {
         }
     }
 
-    /// An operator has something done to an instance, and it is done.
-    pub(crate) async fn has_done(&self, key: &str, verb: Verb) {
+    /// An operator has something done to instances, and it is done.
+    pub(crate) async fn have_done(&self, keys: &[&str], verb: Verb) {
         let instances = Instances::of::<P>(self.backend.clone()).unwrap();
-        let mut asked = false;
-        let ticket = loop {
-            match instances.ask(key, verb.clone(), "an operator", "a rule").await {
-                Ok(ticket) => break ticket,
-                // It may have been stored, and done, though that was not answered.
-                Err(AskError::Refused { .. }) if asked => return,
-                Err(AskError::Store(_)) => asked = true,
-                Err(error) => panic!("{error}"),
+        let (mut tickets, begun) = (Vec::new(), Instant::now());
+        for key in keys {
+            let mut asked = false;
+            loop {
+                match instances.ask(key, verb.clone(), "an operator", "a rule").await {
+                    Ok(ticket) => break tickets.push(ticket),
+                    // It may have been stored, and done, though that was not answered.
+                    Err(AskError::Refused { .. }) if asked => break,
+                    Err(AskError::Store(_)) => asked = true,
+                    Err(error) => panic!("{error}"),
+                }
+                self.pause().await;
             }
-            self.pause().await;
-        };
-        let begun = Instant::now();
-        while self.ask(|| instances.answer(&ticket, Duration::from_millis(50))).await.is_none() {
-            assert!(begun.elapsed() < PATIENCE, "{verb} of {key}");
-            self.tick();
+        }
+        for ticket in tickets {
+            while self.ask(|| instances.answer(&ticket, Duration::from_millis(50))).await.is_none() {
+                assert!(begun.elapsed() < PATIENCE, "{ticket:?}");
+                self.tick();
+            }
         }
     }
 
