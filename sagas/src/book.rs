@@ -3,6 +3,7 @@
 //! No IO: who uses it puts in what is stored, beforehand. So a session and the fixture of a test do the same.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 
 use es_core::store::{Position, Row, RowWrite, StoreError};
 use es_core::{BoxError, Metadata, RecordedEvent, Timestamp, chain};
@@ -25,6 +26,8 @@ const MAX_EARLY: usize = 1_000;
 /// Rows and bytes of one commit, about. What one event leads to is never torn.
 const MAX_ROWS: usize = 2_000;
 const MAX_BYTES: usize = 4 << 20;
+/// Which part of a commit instances fill that take in what has waited for them.
+const CATCHING_UP: usize = 2;
 /// What a row takes beside what is counted, about, in bytes.
 const A_ROW: usize = 300;
 
@@ -41,8 +44,11 @@ pub(crate) struct Book {
     inputs: Vec<(String, Uuid, u64, Noted)>,
     sends: Vec<Sending>,
     early: BTreeMap<String, Vec<Waiting>>,
-    /// Instances that have inputs to take in.
+    /// How many events wait for an instance beside those: they are stored, and not read before it may start.
+    waiting: HashMap<String, usize>,
+    /// Instances that have inputs to take in, and code for it; and whose turn it was last.
     lagging: BTreeSet<String>,
+    turn: String,
     /// Inputs that something else is done in the place of.
     marked: Vec<Row<Noted>>,
     /// Rows of timers and associations, and bytes of states and commands, that wait for the flush, about.
@@ -80,7 +86,9 @@ impl Book {
             inputs: Vec::new(),
             sends: Vec::new(),
             early: BTreeMap::new(),
+            waiting: HashMap::new(),
             lagging: BTreeSet::new(),
+            turn: String::new(),
             marked: Vec::new(),
             beside: 0,
             bytes: 0,
@@ -111,8 +119,14 @@ impl Book {
         self.kept.insert(key.to_owned(), Kept { rev, now: stored.clone(), stored });
     }
 
+    /// Whether it is known how many events wait for an instance.
+    pub(crate) fn counts_early(&self, key: &str) -> bool {
+        self.waiting.contains_key(key)
+    }
+
     /// Puts in what waits for an instance.
     pub(crate) fn put_early(&mut self, key: &str, mut waiting: Vec<Waiting>) {
+        self.waiting.remove(key);
         let kept = self.early.entry(key.to_owned()).or_default();
         let at = |waiting: &Waiting| (waiting.event.place(), waiting.step);
         waiting.retain(|stored| !kept.iter().any(|kept| at(kept) == at(stored)));
@@ -230,7 +244,7 @@ impl Book {
     /// The event waits for the instance.
     fn wait(&mut self, key: &str, event: &RecordedEvent, step: u32) -> Result<(), BoxError> {
         let waiting = self.early.entry(key.to_owned()).or_default();
-        if waiting.len() >= MAX_EARLY {
+        if waiting.len() + self.waiting.get(key).copied().unwrap_or_default() >= MAX_EARLY {
             return Err(format!("{MAX_EARLY} events wait for {key:?} to start, and no more fit").into());
         }
         waiting.push(Waiting { step, event: event.clone(), row: None });
@@ -362,8 +376,10 @@ impl Book {
         self.mark_lagging(key);
     }
 
+    /// Whether it has inputs to take in. One without code for them has none for as long as this program runs.
     fn mark_lagging(&mut self, key: &str) {
-        if self.now(key).is_some_and(Instance::lags) {
+        let has_code = |now: &Instance| definition_of(&self.definitions, now).is_some();
+        if self.now(key).is_some_and(|now| now.lags() && has_code(now)) {
             self.lagging.insert(key.to_owned());
         } else {
             self.lagging.remove(key);
@@ -380,11 +396,27 @@ impl Book {
         self.lagging.remove(key);
     }
 
-    /// Some instances that have inputs to take in.
-    pub(crate) fn lagging(&self, most: usize) -> Vec<String> {
-        let has_code =
-            |key: &&String| self.now(key).is_none_or(|now| definition_of(&self.definitions, now).is_some());
-        self.lagging.iter().filter(has_code).take(most).cloned().collect()
+    /// Whether instances have inputs to take in.
+    pub(crate) fn lags(&self) -> bool {
+        !self.lagging.is_empty()
+    }
+
+    /// Some instances that have inputs to take in: those whose turn it is.
+    pub(crate) fn next_lagging(&mut self, most: usize) -> Vec<String> {
+        let behind = self.lagging.range::<str, _>((Bound::Excluded(&*self.turn), Bound::Unbounded));
+        let keys = behind
+            .chain(self.lagging.range::<str, _>((Bound::Unbounded, Bound::Included(&*self.turn))))
+            .take(most);
+        let keys: Vec<String> = keys.cloned().collect();
+        self.turn = keys.last().cloned().unwrap_or_default();
+        keys
+    }
+
+    /// Instances are kept now that were said to have inputs to take in: those that do, with their place among them.
+    pub(crate) fn look_at_lagging(&mut self, keys: &[String]) -> Vec<Instance> {
+        keys.iter().for_each(|key| self.mark_lagging(key));
+        let lagging = keys.iter().filter(|key| self.lagging.contains(*key));
+        lagging.filter_map(|key| self.now(key)).cloned().collect()
     }
 
     /// An instance takes inputs in that have waited for it, as they are stored: those that come next.
@@ -397,7 +429,8 @@ impl Book {
     ) {
         for (number, Row { value: noted, .. }) in inputs {
             let is_next = |now: &&Instance| now.lags() && now.taken + 1 == *number;
-            let Some(now) = self.now(key).filter(is_next).filter(|_| !self.is_full()) else { break };
+            // Answers, requests and timers come after it in the same commit.
+            let Some(now) = self.now(key).filter(is_next).filter(|_| !self.fills(CATCHING_UP)) else { break };
             let event = match noted.input {
                 Input::Event { position, .. } => events.get(&position),
                 _ => None,
@@ -527,8 +560,13 @@ impl Book {
 
     /// Whether it is enough for one commit.
     pub(crate) fn is_full(&self) -> bool {
+        self.fills(1)
+    }
+
+    /// Whether it is enough for one such part of a commit.
+    fn fills(&self, part: usize) -> bool {
         let rows = self.waiting();
-        rows >= MAX_ROWS || self.bytes + rows * A_ROW >= MAX_BYTES
+        rows >= MAX_ROWS / part || self.bytes + rows * A_ROW >= MAX_BYTES / part
     }
 
     /// What is to be written, and when the first of the timers in there is due.
@@ -601,7 +639,12 @@ impl Book {
     /// Forgets what is stored, if that is more than `most` instances; and what waits, which is asked for when it may be
     /// taken in.
     pub(crate) fn forget(&mut self, most: usize) {
-        self.early.clear();
+        for (key, waiting) in std::mem::take(&mut self.early) {
+            *self.waiting.entry(key).or_default() += waiting.len();
+        }
+        if self.waiting.len() > most {
+            self.waiting.clear();
+        }
         if self.kept.len() > most {
             self.kept.clear();
             self.by_association.clear();
@@ -738,4 +781,33 @@ fn json_len(value: &serde_json::Value) -> usize {
     // Nothing there fails.
     drop(serde_json::to_writer(&mut counts, value));
     counts.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lags(key: &str, version: u32) -> Instance {
+        Instance { noted: 1, ..Instance::begin(key, Uuid::nil(), version, Metadata::default()) }
+    }
+
+    #[test]
+    fn instances_that_lag_take_turns_and_those_without_code_have_none() {
+        let mut book = Book::new(vec![Definition::of::<crate::Schedule>()]);
+        let keys: Vec<String> = (0..25).map(|n| format!("k{n:02}")).collect();
+        book.put_lagging(keys.clone());
+        let turns: Vec<String> = (0..3).flat_map(|_| book.next_lagging(10)).collect();
+        assert_eq!((&turns[..25], &turns[25..]), (&keys[..], &keys[..5]));
+        for (n, key) in keys.iter().enumerate() {
+            book.put(key, Some((1, lags(key, if n % 5 == 0 { 9 } else { 1 }))));
+        }
+        assert_eq!(book.look_at_lagging(&keys).len(), 20);
+        // They are not looked at again because they are not kept any more.
+        book.forget(0);
+        assert_eq!(book.next_lagging(100).len(), 20);
+        for key in &keys {
+            book.leave(key);
+        }
+        assert!(!book.lags() && book.next_lagging(1).is_empty());
+    }
 }

@@ -189,9 +189,14 @@ impl<B: Backend> ProcessSession<B> {
         let meant = |Planned { step, .. }: &&Planned<'_>| step.starts || again || step.early == Early::Stash;
         let waits =
             |key: &String| self.slices.has(key) && self.book.now(key).is_none_or(|now| !now.is_running());
-        let keys = planned.iter().filter(meant).flat_map(|Planned { step, .. }| step.keys());
-        let early: BTreeSet<String> = keys.map(str::to_owned).filter(waits).collect();
-        self.load_early(early.into_iter().collect()).await?;
+        let keys = |step: &Planned<'_>| step.step.keys().map(str::to_owned).collect::<Vec<_>>();
+        let starts: BTreeSet<String> = planned.iter().filter(|of| of.step.starts).flat_map(keys).collect();
+        // What only comes to others that wait is counted with them, which need not be read for that each time.
+        let is_counted = |key: &String| {
+            !starts.contains(key) && self.book.now(key).is_none() && self.book.counts_early(key)
+        };
+        let early = planned.iter().filter(meant).flat_map(keys).filter(waits);
+        self.load_early(early.filter(|key| !is_counted(key)).collect()).await?;
         Ok(found)
     }
 
@@ -291,7 +296,7 @@ impl<B: Backend> ProcessSession<B> {
     }
 
     /// Reads the events that wait for instances which are not there.
-    async fn load_early(&mut self, keys: Vec<String>) -> Result<(), BoxError> {
+    async fn load_early(&mut self, keys: BTreeSet<String>) -> Result<(), BoxError> {
         if keys.is_empty() {
             return Ok(());
         }
@@ -301,18 +306,19 @@ impl<B: Backend> ProcessSession<B> {
         }
         let positions: BTreeSet<Position> = rows.keys().map(|(position, _)| *position).collect();
         let mut left: Vec<Position> = positions.into_iter().collect();
-        let mut waiting = BTreeMap::<String, Vec<Waiting>>::new();
+        let mut waiting: BTreeMap<String, Vec<Waiting>> =
+            keys.iter().cloned().map(|key| (key, Vec::new())).collect();
         while !left.is_empty() {
             let events = self.backend.at(&left).await?;
             let Some(last) = events.last().map(RecordedEvent::place) else { break };
             for event in events {
                 let at = event.place();
                 let of = rows.range((at, 0)..=(at, u32::MAX)).flat_map(|(_, rows)| rows);
-                for row in of.filter(|row| keys.contains(&row.value.key)) {
-                    let (step, event, row) =
-                        (row.value.step, event.clone(), (row.value.key.clone(), row.key.clone(), row.rev));
-                    let entry = waiting.entry(row.0).or_default();
-                    entry.push(Waiting { step, event, row: Some((row.1, row.2)) });
+                for Row { value, key, rev } in of {
+                    if let Some(waiting) = waiting.get_mut(&value.key) {
+                        let (step, event, row) = (value.step, event.clone(), Some((key.clone(), *rev)));
+                        waiting.push(Waiting { step, event, row });
+                    }
                 }
             }
             left.retain(|position| *position > last);
@@ -474,17 +480,21 @@ impl<B: Backend> ProcessSession<B> {
             self.book.put_lagging(rows.into_iter().map(|row| row.value));
             self.knows_lagging = true;
         }
-        let keys = self.book.lagging(LAGGING);
+        let keys = self.book.next_lagging(LAGGING);
+        if keys.is_empty() {
+            return Ok(false);
+        }
         self.load(keys.clone()).await?;
         self.load_early_of_ended(keys.iter().cloned().collect()).await?;
+        let of = self.book.look_at_lagging(&keys);
+        let inputs = journal::next_of(&*self.backend, &self.tables, &of, INPUTS).await?;
+        let noted = inputs.iter().flatten().map(|(_, row)| &row.value);
+        let events = journal::events(&*self.backend, noted).await?;
         let ids = self.ids.clone();
-        for key in &keys {
-            let Some(now) = self.book.now(key).filter(|_| !self.is_full()).cloned() else { continue };
-            let (inputs, _) = journal::behind(&*self.backend, &self.tables, &now, now.taken, INPUTS).await?;
-            let events = journal::events(&*self.backend, inputs.iter().map(|(_, row)| &row.value)).await?;
-            self.book.catch_up(key, &inputs, &events, &|| ids.next());
+        for (instance, inputs) in of.iter().zip(&inputs) {
+            self.book.catch_up(&instance.key, inputs, &events, &|| ids.next());
         }
-        Ok(!self.book.lagging(1).is_empty())
+        Ok(self.book.lags())
     }
 
     /// Fires what is due. Gives when the next is.
@@ -572,7 +582,7 @@ impl<B: Backend> Session for ProcessSession<B> {
         let more = self.take_answers(moment).await?;
         let asked = self.take_requests(moment).await?;
         let next = self.fire(moment).await?;
-        Ok(if lags || more || asked || !self.book.lagging(1).is_empty() { Some(now) } else { next })
+        Ok(if lags || more || asked || self.book.lags() { Some(now) } else { next })
     }
 
     async fn flush(&mut self, mut rows: Vec<RowWrite>) -> Result<(), CommitError> {
