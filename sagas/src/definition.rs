@@ -123,6 +123,27 @@ impl RawStep<'_> {
     }
 }
 
+/// What is wrong with the definitions of a process, the newest first: a line each.
+pub(crate) fn wrong(definitions: &[Definition]) -> Vec<String> {
+    let Some((newest, earlier)) = definitions.split_first() else { return Vec::new() };
+    let (name, mut wrong, mut versions) = (newest.0.name(), Vec::new(), vec![newest.version()]);
+    for definition in earlier {
+        let (other, version) = (definition.0.name(), definition.version());
+        if other != name {
+            wrong.push(format!(
+                "process {name}: `earlier` lists one that is named {other:?}: its own are named alike"
+            ));
+        }
+        if versions.contains(&version) {
+            wrong.push(format!(
+                "process {name}: two of its definitions have version {version}: give each its own"
+            ));
+        }
+        versions.push(version);
+    }
+    wrong
+}
+
 /// What a process wants to see, with what its definitions of before want to see.
 pub(crate) fn filter(definitions: &[Definition]) -> EventFilter {
     let filters = definitions.iter().map(|definition| definition.0.filter());

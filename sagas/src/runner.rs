@@ -30,6 +30,7 @@ pub trait Processes: Sized {
 impl<B: Backend> Processes for AppBuilder<B> {
     fn process<P: Process>(self) -> Self {
         let app = P::wire(self).aggregate::<Messages>();
+        let app = app.check(|_| definition::wrong(&definitions::<P>()));
         let backend = app.backend().clone();
         match Tables::of(P::NAME) {
             Ok(tables) => app.runner(ProcessRunner::<B, P> { backend, tables, process: PhantomData }),
