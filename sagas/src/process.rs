@@ -158,6 +158,7 @@ pub trait Timer: Serialize + DeserializeOwned + Send + 'static {
 
 /// Whether the stored name of a timer is none of these: what `#[process]` asks of each.
 #[doc(hidden)]
+#[track_caller]
 pub const fn timer_differs<T: Timer>(names: &[&str]) {
     let (own, mut i) = (T::NAME.as_bytes(), 0);
     while i < names.len() {
