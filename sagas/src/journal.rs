@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use es_core::RecordedEvent;
-use es_core::store::{EventStore, Position, Row, RowStore, Span, StoreError, is_full};
+use es_core::store::{EventStore, Position, Row, RowStore, Span, StoreError, StoredRow, is_full};
 
-use crate::definition::{RawStep, Whom};
+use crate::definition::RawStep;
 use crate::instance::Instance;
 use crate::rows::{Input, Noted, Tables, input_key};
 
@@ -17,14 +17,37 @@ pub(crate) async fn behind(
     number: u64,
     limit: usize,
 ) -> Result<(Vec<(u64, Row<Noted>)>, bool), StoreError> {
-    let after = input_key(&of.key, of.id, number)?;
-    let before = Some(input_key(&of.key, of.id, u64::MAX)?);
-    let page = store.scan_many(tables.inputs.name(), &[Span { after, before, limit }]).await?;
+    let page = store.scan_many(tables.inputs.name(), &[span(of, number, limit)?]).await?;
     let page = page.into_iter().next().unwrap_or_default();
     let full = is_full(&page, limit);
+    Ok((decoded(tables, page)?, full))
+}
+
+/// The next inputs of some instances, read together; of each as many as fit.
+pub(crate) async fn next_of(
+    store: &dyn RowStore,
+    tables: &Tables,
+    of: &[Instance],
+    limit: usize,
+) -> Result<Vec<Vec<(u64, Row<Noted>)>>, StoreError> {
+    if of.is_empty() {
+        return Ok(Vec::new());
+    }
+    let spans = of.iter().map(|of| span(of, of.taken, limit)).collect::<Result<Vec<_>, _>>()?;
+    let pages = store.scan_many(tables.inputs.name(), &spans).await?;
+    pages.into_iter().map(|page| decoded(tables, page)).collect()
+}
+
+fn span(of: &Instance, number: u64, limit: usize) -> Result<Span, StoreError> {
+    let after = input_key(&of.key, of.id, number)?;
+    let before = Some(input_key(&of.key, of.id, u64::MAX)?);
+    Ok(Span { after, before, limit })
+}
+
+fn decoded(tables: &Tables, page: Vec<StoredRow>) -> Result<Vec<(u64, Row<Noted>)>, StoreError> {
     let number = |key: &str| key.rsplit(':').next().and_then(|n| n.parse().ok()).unwrap_or_default();
     let rows = page.into_iter().map(|row| Ok((number(&row.key), tables.inputs.decode(row)?)));
-    Ok((rows.collect::<Result<_, StoreError>>()?, full))
+    rows.collect()
 }
 
 /// Which step of its event an input of an instance is.
@@ -33,9 +56,10 @@ pub(crate) fn step_of<'s, 'e>(
     noted: &Noted,
     steps: &'s [RawStep<'e>],
 ) -> Option<&'s RawStep<'e>> {
-    let means = |step: &&RawStep<'_>| match &step.whom {
-        Whom::Key(key) => *key == of.key,
-        Whom::Found(association) => of.associations.contains(association),
+    // It was there: what would start it was not for it.
+    let means = |step: &&RawStep<'_>| {
+        let found = || step.associations().any(|association| of.associations.contains(association));
+        !step.starts && (step.keys().any(|key| key == of.key) || found())
     };
     match noted.input {
         Input::Event { step: Some(nth), .. } => steps.get(nth as usize),

@@ -50,6 +50,8 @@ pub use self::definition::Definition;
 pub use self::history::InputStatus;
 pub use self::next::{Association, Effect, IntoNext, Next};
 pub use self::operate::{InstanceStatus, Instances, Life, Rebuilt};
+#[doc(hidden)]
+pub use self::process::timer_differs;
 pub use self::process::{
     AfterEnd, Early, Elapsed, On, OnRefused, OnTimer, Process, Refused, RefusedCommand, Rejected, Sends,
     Timer,

@@ -86,6 +86,9 @@ pub(crate) enum Instead {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Begun {
     pub(crate) version: u32,
+    /// Since when a program without it has known of no instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unused: Option<Timestamp>,
 }
 
 /// What an operator asks for.
@@ -316,7 +319,7 @@ mod tests {
         associations: Found = ["association"];
         timers: Waits = ["timer"];
         commands: Sending = ["send", "send-held"];
-        versions: Begun = ["version"];
+        versions: Begun = ["version", "version-unused"];
         requests: Request = ["request"];
         answers: Answered = ["request-done", "request-refused"];
         early_events: Early = ["early"];

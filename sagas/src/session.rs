@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::book::{Book, Waiting};
-use crate::definition::{Definition, RawStep, Whom};
+use crate::definition::{Definition, RawStep};
 use crate::instance::{Moment, ToSend};
 use crate::journal;
 use crate::next::Association;
@@ -146,23 +146,28 @@ impl<B: Backend> ProcessSession<B> {
     ) -> Result<Vec<Planned<'e>>, Failure> {
         let mut planned = Vec::new();
         for event in events {
-            for (of, definition) in self.book.definitions().iter().enumerate() {
-                match steps(definition, event) {
-                    Ok(steps) => {
-                        let plan = |(nth, step)| Planned { event, of, nth, step };
-                        planned.extend((0_u32..).zip(steps).map(plan));
+            match self.plan_one(event) {
+                Ok(steps) => planned.extend(steps),
+                Err(source) => {
+                    let key = event.stream.as_str();
+                    // What a newer program wrote may belong to any key.
+                    if admission.admits_undecoded(event, key) || is_of_a_newer_program(&*source) {
+                        return Err(Failure::of_undecoded(event, key, source));
                     }
-                    Err(source) => {
-                        let key = event.stream.as_str();
-                        // What a newer program wrote may belong to any key.
-                        if admission.admits_undecoded(event, key) || is_of_a_newer_program(&*source) {
-                            return Err(Failure::of_undecoded(event, key, source));
-                        }
-                        admission.pass_undecoded(event, key.to_owned());
-                        break;
-                    }
+                    admission.pass_undecoded(event, key.to_owned());
                 }
             }
+        }
+        Ok(planned)
+    }
+
+    /// What an event means to all definitions. If one of them does not understand it, it means nothing to the others
+    /// either: they would take it in again once all do.
+    fn plan_one<'e>(&self, event: &'e RecordedEvent) -> Result<Vec<Planned<'e>>, BoxError> {
+        let mut planned = Vec::new();
+        for (of, definition) in self.book.definitions().iter().enumerate() {
+            let plan = |(nth, step)| Planned { event, of, nth, step };
+            planned.extend((0_u32..).zip(steps(definition, event)?).map(plan));
         }
         Ok(planned)
     }
@@ -171,10 +176,8 @@ impl<B: Backend> ProcessSession<B> {
     async fn load_for(&mut self, planned: &[Planned<'_>]) -> Result<Vec<Found>, BoxError> {
         let (mut keys, mut associations) = (BTreeSet::new(), BTreeSet::new());
         for Planned { step, .. } in planned {
-            match &step.whom {
-                Whom::Key(key) => drop(keys.insert(key.clone())),
-                Whom::Found(association) => drop(associations.insert(association.clone())),
-            }
+            keys.extend(step.keys().map(str::to_owned));
+            associations.extend(step.associations().cloned());
         }
         keys.retain(|key| self.slices.has(key));
         let found = self.found(&associations).await?;
@@ -185,14 +188,16 @@ impl<B: Backend> ProcessSession<B> {
         }
         let again = self.book.begins_again();
         let meant = |Planned { step, .. }: &&Planned<'_>| step.starts || again || step.early == Early::Stash;
-        let key = |Planned { step, .. }: &Planned<'_>| match &step.whom {
-            Whom::Key(key) => Some(key.clone()),
-            Whom::Found(_) => None,
-        };
         let waits =
             |key: &String| self.slices.has(key) && self.book.now(key).is_none_or(|now| !now.is_running());
-        let early: BTreeSet<String> = planned.iter().filter(meant).filter_map(key).filter(waits).collect();
-        self.load_early(early.into_iter().collect()).await?;
+        let keys = |step: &Planned<'_>| step.step.keys().map(str::to_owned).collect::<Vec<_>>();
+        let starts: BTreeSet<String> = planned.iter().filter(|of| of.step.starts).flat_map(keys).collect();
+        // What only comes to others that wait is counted with them, which need not be read for that each time.
+        let is_counted = |key: &String| {
+            !starts.contains(key) && self.book.now(key).is_none() && self.book.counts_early(key)
+        };
+        let early = planned.iter().filter(meant).flat_map(keys).filter(waits);
+        self.load_early(early.filter(|key| !is_counted(key)).collect()).await?;
         Ok(found)
     }
 
@@ -282,18 +287,17 @@ impl<B: Backend> ProcessSession<B> {
 
     /// Which of the instances that a step is for cannot be read, and why.
     fn unreadable(&self, step: &RawStep<'_>, found: &[Found]) -> Vec<(String, String)> {
-        let is_meant = |key: &&String| match &step.whom {
-            Whom::Key(of) => of == *key,
-            Whom::Found(association) => {
-                found.iter().any(|found| found.association == *association && found.key == **key)
-            }
+        let finds = |key: &str, association: &Association| {
+            found.iter().any(|found| found.association == *association && found.key == key)
         };
+        let is_meant =
+            |key: &&String| step.keys().any(|of| of == *key) || step.associations().any(|by| finds(key, by));
         let meant = self.unreadable.iter().filter(|(key, _)| is_meant(key));
         meant.map(|(key, why)| (key.clone(), why.clone())).collect()
     }
 
     /// Reads the events that wait for instances which are not there.
-    async fn load_early(&mut self, keys: Vec<String>) -> Result<(), BoxError> {
+    async fn load_early(&mut self, keys: BTreeSet<String>) -> Result<(), BoxError> {
         if keys.is_empty() {
             return Ok(());
         }
@@ -303,18 +307,19 @@ impl<B: Backend> ProcessSession<B> {
         }
         let positions: BTreeSet<Position> = rows.keys().map(|(position, _)| *position).collect();
         let mut left: Vec<Position> = positions.into_iter().collect();
-        let mut waiting = BTreeMap::<String, Vec<Waiting>>::new();
+        let mut waiting: BTreeMap<String, Vec<Waiting>> =
+            keys.iter().cloned().map(|key| (key, Vec::new())).collect();
         while !left.is_empty() {
             let events = self.backend.at(&left).await?;
             let Some(last) = events.last().map(RecordedEvent::place) else { break };
             for event in events {
                 let at = event.place();
                 let of = rows.range((at, 0)..=(at, u32::MAX)).flat_map(|(_, rows)| rows);
-                for row in of.filter(|row| keys.contains(&row.value.key)) {
-                    let (step, event, row) =
-                        (row.value.step, event.clone(), (row.value.key.clone(), row.key.clone(), row.rev));
-                    let entry = waiting.entry(row.0).or_default();
-                    entry.push(Waiting { step, event, row: Some((row.1, row.2)) });
+                for Row { value, key, rev } in of {
+                    if let Some(waiting) = waiting.get_mut(&value.key) {
+                        let (step, event, row) = (value.step, event.clone(), Some((key.clone(), *rev)));
+                        waiting.push(Waiting { step, event, row });
+                    }
                 }
             }
             left.retain(|position| *position > last);
@@ -488,17 +493,21 @@ impl<B: Backend> ProcessSession<B> {
             self.book.put_lagging(rows.into_iter().map(|row| row.value));
             self.knows_lagging = true;
         }
-        let keys = self.book.lagging(LAGGING);
+        let keys = self.book.next_lagging(LAGGING);
+        if keys.is_empty() {
+            return Ok(false);
+        }
         self.load(keys.clone()).await?;
         self.load_early_of_ended(keys.iter().cloned().collect()).await?;
+        let of = self.book.look_at_lagging(&keys);
+        let inputs = journal::next_of(&*self.backend, &self.tables, &of, INPUTS).await?;
+        let noted = inputs.iter().flatten().map(|(_, row)| &row.value);
+        let events = journal::events(&*self.backend, noted).await?;
         let ids = self.ids.clone();
-        for key in &keys {
-            let Some(now) = self.book.now(key).filter(|_| !self.is_full()).cloned() else { continue };
-            let (inputs, _) = journal::behind(&*self.backend, &self.tables, &now, now.taken, INPUTS).await?;
-            let events = journal::events(&*self.backend, inputs.iter().map(|(_, row)| &row.value)).await?;
-            self.book.catch_up(key, &inputs, &events, &|| ids.next());
+        for (instance, inputs) in of.iter().zip(&inputs) {
+            self.book.catch_up(&instance.key, inputs, &events, &|| ids.next());
         }
-        Ok(!self.book.lagging(1).is_empty())
+        Ok(self.book.lags())
     }
 
     /// Fires what is due. Gives when the next is.
@@ -540,10 +549,8 @@ impl<B: Backend> ProcessSession<B> {
 /// What an event means, if its keys can be stored.
 fn steps<'e>(definition: &Definition, event: &'e RecordedEvent) -> Result<Vec<RawStep<'e>>, BoxError> {
     let steps = definition.steps(event)?;
-    for step in &steps {
-        if let Whom::Key(key) = &step.whom
-            && (key.is_empty() || key.len() > MAX_KEY || key.contains('\0'))
-        {
+    for key in steps.iter().flat_map(RawStep::keys) {
+        if key.is_empty() || key.len() > MAX_KEY || key.contains('\0') {
             let key = es_core::limits::cut(key);
             return Err(format!("{key:?} cannot be a key: it has 1 to {MAX_KEY} bytes and no NUL").into());
         }
@@ -588,7 +595,7 @@ impl<B: Backend> Session for ProcessSession<B> {
         let more = self.take_answers(moment).await?;
         let asked = self.take_requests(moment).await?;
         let next = self.fire(moment).await?;
-        Ok(if lags || more || asked || !self.book.lagging(1).is_empty() { Some(now) } else { next })
+        Ok(if lags || more || asked || self.book.lags() { Some(now) } else { next })
     }
 
     async fn flush(&mut self, mut rows: Vec<RowWrite>) -> Result<(), CommitError> {

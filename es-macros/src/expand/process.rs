@@ -47,6 +47,7 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
         let sagas = respan(sagas.clone(), at);
         quote_spanned!(at=> #(#cfgs)* #[automatically_derived] impl #sagas::Sends<#command> for #this {})
     });
+    let differ = differ(sagas, &timers);
     let refusals = refusals.iter().map(|handler| takes(sagas, this, handler, true));
     let timers = timers.iter().map(|handler| takes(sagas, this, handler, false));
     quote! {
@@ -64,7 +65,9 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
                 ::std::vec![#(#sagas::Definition::of::<#earlier>()),*]
             }
             fn wire<B: #es::Backend>(app: #es::AppBuilder<B>) -> #es::AppBuilder<B> {
-                app #(.command::<#sends>())*
+                let app = app #(.command::<#sends>())*;
+                #(let app = <#earlier as #sagas::Process>::wire(app);)*
+                app
             }
             fn steps(
                 event: &#es::RecordedEvent,
@@ -92,7 +95,24 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
         #(#each)*
         #(#refusals)*
         #(#timers)*
+        #differ
     }
+}
+
+/// Shown at a timer that has the stored name of one before it: an instance could have only one of the two.
+fn differ(sagas: &TokenStream, timers: &[InputHandler]) -> TokenStream {
+    let name = |InputHandler { cfgs, of, .. }: &InputHandler| {
+        let at = written_at(of.span());
+        let sagas = respan(sagas.clone(), at);
+        quote_spanned!(at=> #(#cfgs)* <#of as #sagas::Timer>::NAME)
+    };
+    let checks = timers.iter().enumerate().skip(1).map(|(i, handler)| {
+        let (cfgs, at) = (&handler.cfgs, written_at(handler.of.span()));
+        let (before, own) = (timers[..i].iter().map(name), &handler.of);
+        let sagas = respan(sagas.clone(), at);
+        quote_spanned!(at=> #(#cfgs)* const _: () = #sagas::timer_differs::<#own>(&[#(#before),*]);)
+    });
+    quote!(#(#checks)*)
 }
 
 fn entry<'h>(handler: &'h EventHandler, key: &str) -> Option<&'h Entry> {
@@ -104,6 +124,10 @@ fn on(cx: &Ctxt, sagas: &TokenStream, this: &Type, handler: &EventHandler) -> To
     let ReadHandler { cfgs, payload, name, at, recorded, returns, .. } = &handler.read;
     let whom = whom(cx, sagas, handler);
     let early = entry(handler, "early").and_then(|entry| entry.word(cx, &["ignore", "stash"])).map(|word| {
+        if word == "stash" && entry(handler, "via").is_some() {
+            let why = "an association finds only instances that are there, so this event would never wait";
+            cx.error(&word, format!("{why}: name the instance by its key, or leave `early = stash` out"));
+        }
         let variant = variant(&word);
         quote!(const EARLY: #sagas::Early = #sagas::Early::#variant;)
     });

@@ -14,6 +14,7 @@ pub struct Admission<'w> {
     scope: Scope<'w>,
     left_out: Vec<LeftOut>,
     undecoded: Vec<(Position, String)>,
+    first: Option<String>,
 }
 
 #[derive(Debug)]
@@ -24,6 +25,8 @@ enum Scope<'w> {
     Key(&'w str),
     /// Some keys, without what was left out for good.
     Keys { keys: &'w BTreeSet<String>, skips: &'w Skips },
+    /// An event of before that can be decoded now: every key of these slices but the one under which it was parked.
+    Late { slices: Slices, but: &'w str, parked: &'w BTreeMap<String, Parked>, skips: &'w Skips },
 }
 
 /// An event that is not handled for a key.
@@ -52,34 +55,51 @@ impl<'w> Admission<'w> {
         Self::of(Scope::Keys { keys, skips })
     }
 
+    pub(crate) const fn of_late(
+        slices: Slices,
+        but: &'w str,
+        parked: &'w BTreeMap<String, Parked>,
+        skips: &'w Skips,
+    ) -> Self {
+        Self::of(Scope::Late { slices, but, parked, skips })
+    }
+
     const fn of(scope: Scope<'w>) -> Self {
-        Self { scope, left_out: Vec::new(), undecoded: Vec::new() }
+        Self { scope, left_out: Vec::new(), undecoded: Vec::new(), first: None }
     }
 
     /// Whether the event is to be handled for this key, here and now.
     pub fn admits(&mut self, event: &RecordedEvent, key: &str) -> bool {
-        match &self.scope {
-            Scope::Key(only) => *only == key,
+        let (slices, parked, skips, late) = match &self.scope {
+            Scope::Key(only) => return *only == key,
             Scope::Keys { keys, skips } => {
-                keys.contains(key) && (skips.is_empty() || reason(skips, event.place(), key).is_none())
+                return keys.contains(key)
+                    && (skips.is_empty() || reason(skips, event.place(), key).is_none());
             }
-            Scope::Range { slices, parked, skips } => {
-                if !slices.has(key) {
-                    return false;
-                }
-                // What comes before the event that began it is handled, also when it comes again.
-                let begun = |parked: &Parked| parked.value.first <= event.place();
-                let parked = !parked.is_empty() && parked.get(key).is_some_and(begun);
-                let skipped = !skips.is_empty() && reason(skips, event.place(), key).is_some();
-                let known = |left: &LeftOut| left.key == key;
-                let of_event = self.left_out.iter().rev().take_while(|left| left.position == event.place());
-                // An event can have the same key twice; it is left out once.
-                if (parked || skipped) && !of_event.into_iter().any(known) {
-                    self.left_out.push(LeftOut { key: key.to_owned(), position: event.place(), parked });
-                }
-                !parked && !skipped
-            }
+            Scope::Range { slices, parked, skips } => (slices, parked, skips, false),
+            Scope::Late { but, .. } if *but == key => return false,
+            Scope::Late { slices, parked, skips, .. } => (slices, parked, skips, true),
+        };
+        if !slices.has(key) {
+            return false;
         }
+        // What comes before the event that began it is handled, also when it comes again.
+        let begun = |parked: &Parked| late || parked.value.first <= event.place();
+        let parked = !parked.is_empty() && parked.get(key).is_some_and(begun);
+        let skipped = !skips.is_empty() && reason(skips, event.place(), key).is_some();
+        if !parked && !skipped {
+            if late && self.first.is_none() {
+                self.first = Some(key.to_owned());
+            }
+            return true;
+        }
+        let known = |left: &LeftOut| left.key == key;
+        let mut of_event = self.left_out.iter().rev().take_while(|left| left.position == event.place());
+        // An event can have the same key twice; it is left out once.
+        if !of_event.any(known) {
+            self.left_out.push(LeftOut { key: key.to_owned(), position: event.place(), parked });
+        }
+        false
     }
 
     /// The same of an event that cannot be decoded, and most likely has this key. If it is, the session
@@ -101,6 +121,11 @@ impl<'w> Admission<'w> {
 
     pub(crate) fn undecoded(&mut self) -> Vec<(Position, String)> {
         std::mem::take(&mut self.undecoded)
+    }
+
+    /// The first key that an event of before is handled for.
+    pub(crate) fn first(&self) -> Option<&str> {
+        self.first.as_deref()
     }
 
     pub(crate) fn left_out(self) -> Vec<LeftOut> {

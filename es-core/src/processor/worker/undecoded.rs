@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::failure::StepError;
 use super::retry::PART_HOLDS;
 use super::run::Worker;
-use crate::processor::kinds::admission::{Admission, Failure, LeftOut};
+use crate::processor::kinds::admission::{Admission, Failure};
 use crate::processor::parked;
 use crate::projection::OnFailure;
 use crate::slices::Slices;
@@ -103,8 +103,8 @@ struct Late<'r> {
     row: &'r Row<Undecoded>,
     /// Nothing is to be done with it, if there is none.
     event: Option<RecordedEvent>,
-    /// Of the slices of this range.
-    keys: BTreeSet<String>,
+    /// Those that have passed it, of this range.
+    slices: Slices,
 }
 
 impl Worker {
@@ -186,16 +186,11 @@ impl Worker {
         row: &'r Row<Undecoded>,
         event: Option<RecordedEvent>,
     ) -> Option<Late<'r>> {
-        let mut late = Late { position, row, event: None, keys: BTreeSet::new() };
-        let guessed = &row.value.key;
-        let Some(mut event) = event else { return Some(late) };
-        let keys = self.context.runner.keys(&event).ok()?;
+        let slices = row.value.slices().and(self.share.slices)?;
+        let Some(mut event) = event else { return Some(Late { position, row, event, slices }) };
+        self.context.runner.keys(&event).ok()?;
         event.replay = position <= self.share.progress.replay;
-        // For the key that was guessed it is parked.
-        let here = |key: &String| row.value.slices().has(key) && self.share.slices.has(key) && key != guessed;
-        late.keys = keys.into_iter().filter(here).collect();
-        late.event = Some(event);
-        Some(late)
+        Some(Late { position, row, event: Some(event), slices })
     }
 
     /// What could not be decoded is looked at again once something was asked, or it was resumed.
@@ -209,34 +204,25 @@ impl Worker {
         Ok(())
     }
 
-    /// Takes in one event, in one commit with what is left of its row: for each key it is handled, or queues up behind what
-    /// is parked of it. `false` if that is to be tried again later.
+    /// Takes in one event, in one commit with what is left of its row: for each key but the one that it is parked for it is
+    /// handled, or queues up behind what is parked of that. `false` if that is to be tried again later.
     async fn take_in(&mut self, late: Late<'_>) -> Result<bool, StepError> {
         self.flush_folded().await?;
-        let (context, position) = (self.context.clone(), late.position);
+        let context = self.context.clone();
         let mut skips = parked::Skips::new();
         loop {
-            let open = self.open();
-            let (queues, handled): (BTreeSet<String>, BTreeSet<String>) =
-                late.keys.iter().cloned().partition(|key| open.parked.contains_key(key));
-            let mut left_out: Vec<LeftOut> =
-                queues.into_iter().map(|key| LeftOut { key, position, parked: true }).collect();
+            let open = self.open.as_mut().expect("it is open");
+            // It is not known before which keys that are: a session may find more than the event names.
+            let mut admission = Admission::of_late(late.slices, &late.row.value.key, &open.parked, &skips);
             if let Some(event) = &late.event
-                && !handled.is_empty()
+                && let Err(failure) = open.session.fold(&[event], &mut admission).await
             {
-                let mut admission = Admission::of_keys(&handled, &skips);
-                if let Err(failure) = self.session().fold(&[event], &mut admission).await {
-                    if !self.late_failed(failure, &mut skips).await? {
-                        return Ok(false);
-                    }
-                    continue;
+                if !self.late_failed(failure, &mut skips).await? {
+                    return Ok(false);
                 }
+                continue;
             }
-            left_out.extend(skips.keys().map(|(position, key)| LeftOut {
-                key: key.clone(),
-                position: *position,
-                parked: false,
-            }));
+            let (first, left_out) = (admission.first().map(str::to_owned), admission.left_out());
             let now = context.now();
             let (mut rows, queued) =
                 parked::write_left_out(&context.build, &self.open().parked, &skips, &left_out, now)?;
@@ -244,13 +230,11 @@ impl Worker {
             match self.flush_with(rows).await {
                 Ok(()) => {}
                 // What its handler made of it cannot be stored.
-                Err(StepError::Commit(error))
-                    if !handled.is_empty() && !matches!(error, CommitError::Fenced { .. }) =>
-                {
-                    let (Some(event), Some(first)) = (&late.event, handled.first()) else {
+                Err(StepError::Commit(error)) if !matches!(error, CommitError::Fenced { .. }) => {
+                    let (Some(event), Some(first)) = (&late.event, first) else {
                         return Err(StepError::Commit(error));
                     };
-                    let key = self.session().failed().unwrap_or(first).to_owned();
+                    let key = self.session().failed().map_or(first, str::to_owned);
                     if !self.late_failed(Failure::new(event, key, error), &mut skips).await? {
                         return Ok(false);
                     }

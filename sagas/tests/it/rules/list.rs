@@ -8,14 +8,21 @@ macro_rules! rules {
                 a_reply_that_comes_first_is_not_lost
                 an_ended_instance_is_not_revived
                 one_that_may_begin_again_does_so_behind_its_end
+                one_that_is_parked_may_begin_again_behind_its_end
+                a_tombstone_is_rebuilt_from_what_it_took_in
                 an_instance_that_ends_as_it_starts_leaves_its_tombstone
                 a_failing_handler_parks_its_instance_and_no_other
+                what_has_waited_for_many_is_taken_in_by_turns
+                a_version_is_forgotten_with_its_last_instance
                 instances_keep_their_version
             }
             found {
                 an_instance_is_found_by_what_it_is_associated_with_and_not_after
                 an_event_by_a_second_key_is_not_lost
                 an_instance_that_an_event_names_twice_takes_it_once
+                an_instance_that_is_found_twice_takes_it_once
+                an_event_that_one_of_two_versions_understands_is_taken_in_once
+                an_event_that_names_nobody_at_first_reaches_whom_it_finds_later
                 two_hundred_instances_over_shared_associations_agree
             }
             order {
@@ -59,6 +66,7 @@ macro_rules! rules {
                 a_thousand_commands_of_many_instances_are_sent
                 odd_keys_name_instances_of_their_own
                 a_key_that_cannot_be_stored_holds_up_no_other
+                what_comes_too_early_in_masses_keeps_no_instance_from_its_start
             }
             inbox {
                 a_message_that_comes_again_or_too_soon_changes_nothing

@@ -3,6 +3,7 @@
 //! The letter and number over a rule are those of the table in `docs/rules.md`; its name says it in words.
 
 mod bad_input;
+mod by_hand;
 mod commits;
 mod desk;
 mod found;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use es_core::processor::ParkedFilter;
 use es_core::store::{EventFilter, Position, Table};
 use es_core::{App, BoxError, Event as _, EventStore as _, Payload as _};
-use sagas::{Instances, Process, Processes as _};
+use sagas::{AskError, Instances, Process, Processes as _, Verb};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -118,7 +118,7 @@ impl<'s, S: Subject, P: Process> World<'s, S, P> {
         Table::new(format!("{of}.{}", P::NAME)).unwrap()
     }
 
-    async fn all(&self, of: &str) -> Vec<(String, Value)> {
+    pub(crate) async fn all(&self, of: &str) -> Vec<(String, Value)> {
         let table = self.table(of);
         let rows = self.ask(|| table.all(&self.backend)).await;
         rows.into_iter().map(|row| (row.key, row.value)).collect()
@@ -199,6 +199,31 @@ impl<'s, S: Subject, P: Process> World<'s, S, P> {
         while self.nodes[0].processors()[0].reach(position, Duration::from_millis(50)).await.is_err() {
             self.tick();
             assert!(begun.elapsed() < PATIENCE, "{:?}", self.nodes[0].processors()[0].status());
+        }
+    }
+
+    /// An operator has something done to instances, and it is done.
+    pub(crate) async fn have_done(&self, keys: &[&str], verb: Verb) {
+        let instances = Instances::of::<P>(self.backend.clone()).unwrap();
+        let (mut tickets, begun) = (Vec::new(), Instant::now());
+        for key in keys {
+            let mut asked = false;
+            loop {
+                match instances.ask(key, verb.clone(), "an operator", "a rule").await {
+                    Ok(ticket) => break tickets.push(ticket),
+                    // It may have been stored, and done, though that was not answered.
+                    Err(AskError::Refused { .. }) if asked => break,
+                    Err(AskError::Store(_)) => asked = true,
+                    Err(error) => panic!("{error}"),
+                }
+                self.pause().await;
+            }
+        }
+        for ticket in tickets {
+            while self.ask(|| instances.answer(&ticket, Duration::from_millis(50))).await.is_none() {
+                assert!(begun.elapsed() < PATIENCE, "{ticket:?}");
+                self.tick();
+            }
         }
     }
 
