@@ -33,6 +33,8 @@ const TURN: Duration = Duration::from_secs(12);
 const THAWS: usize = 20;
 /// Between two looks at how far the builds have come that a switch or a report waits for.
 const LOOK: Duration = Duration::from_millis(5);
+/// For how long a switch that the store has failed is tried again without a pause.
+const SOON: Duration = Duration::from_secs(1);
 /// How often a row is written again that another node has just written.
 const TRIES: usize = 500;
 
@@ -228,30 +230,43 @@ impl BuildRows {
     pub(super) async fn switch_to(&self, to: Generation) -> Result<(), ProcessorError> {
         let builds = self.clone();
         let switched = async move {
-            if builds.read().await?.current == to {
-                return Ok(());
-            }
-            let by = builds.ids.next();
-            let switched = async {
-                // Before it is frozen: that may take a while.
-                builds.leave_out_discarded(to).await?;
-                let frozen = builds.freeze(to, by).await?;
-                builds.finish_switch(to, by, &frozen).await
-            };
-            let switched = switched.await;
-            if switched.is_err() {
-                // Whatever has failed: it may have been frozen before that.
-                builds.thaw(by).await;
-                // Another switch to it was faster.
-                if builds.read().await?.current == to {
-                    return Ok(());
+            let begun = Instant::now();
+            loop {
+                match builds.try_switch(to).await {
+                    // Many reads are one attempt: a store that fails one of them is asked again soon.
+                    Err(error) if error.kind() == ErrorKind::Transient && begun.elapsed() < SOON => {
+                        tokio::time::sleep(LOOK).await;
+                    }
+                    switched => return switched,
                 }
             }
-            switched
         };
         // In a task of its own: a caller who goes away leaves nothing frozen.
         let gone = |gone| StoreError::transient("switching queries to another build", gone);
         tokio::spawn(switched).await.map_err(gone)?
+    }
+
+    async fn try_switch(&self, to: Generation) -> Result<(), ProcessorError> {
+        if self.read().await?.current == to {
+            return Ok(());
+        }
+        let by = self.ids.next();
+        let switched = async {
+            // Before it is frozen: that may take a while.
+            self.leave_out_discarded(to).await?;
+            let frozen = self.freeze(to, by).await?;
+            self.finish_switch(to, by, &frozen).await
+        };
+        let switched = switched.await;
+        if switched.is_err() {
+            // Whatever has failed: it may have been frozen before that.
+            self.thaw(by).await;
+            // Another switch to it was faster.
+            if self.read().await?.current == to {
+                return Ok(());
+            }
+        }
+        switched
     }
 
     /// Ends a switch or a report. Refused if it never began, or if its time was over and others have ended it.
