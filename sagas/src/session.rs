@@ -455,7 +455,9 @@ impl<B: Backend> ProcessSession<B> {
         let Request { key, id, verb, .. } = request;
         self.load([key.clone()]).await?;
         let prefix = of_instance(key, *id);
-        let sends = self.under(&self.tables.sends, &prefix, behind(&prefix)).await?;
+        let mut sends = self.under(&self.tables.sends, &prefix, behind(&prefix)).await?;
+        // What another request has let go is written with the same flush.
+        sends.retain(|row| self.released.iter().all(|released| released.key != row.key));
         let held = sends.iter().any(|row| row.value.is_held());
         let parked = self.book.now(key).filter(|now| now.id == *id && now.parked.is_some()).cloned();
         let failed = match parked {
@@ -532,7 +534,7 @@ impl<B: Backend> ProcessSession<B> {
                 continue;
             }
             // The row of one that fires goes with what it changes.
-            if !self.book.fired(&waiting.row.value, moment) {
+            if !self.book.fired(&waiting.row.value, moment) && !self.book.clears(&waiting.row.value) {
                 self.rows.push(queue.done(&waiting.row));
             }
         }

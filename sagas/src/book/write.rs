@@ -6,6 +6,7 @@ use es_core::store::{Row, RowWrite, StoreError};
 use super::early::Waiting;
 use super::{Book, Kept};
 use crate::instance::{Changes, Instance};
+use crate::rows::Waits;
 use crate::rows::{
     Early, Found, Sending, Tables, association_key, early_key, input_key, instance_key, lagging_key, send_key,
 };
@@ -17,6 +18,15 @@ const MAX_BYTES: usize = 4 << 20;
 const A_ROW: usize = 300;
 
 impl Book {
+    /// Whether the row of a timer goes with what waits for the flush: its instance has it as it is stored.
+    pub(crate) fn clears(&self, waits: &Waits) -> bool {
+        let Waits { key, id, name, input, ordinal } = waits;
+        let stored =
+            self.kept.get(key).and_then(|kept| kept.stored.as_ref()).filter(|stored| stored.id == *id);
+        let timer = stored.and_then(|stored| stored.timers.get(name));
+        timer.is_some_and(|timer| (timer.input, timer.ordinal) == (*input, *ordinal) && !timer.fired)
+    }
+
     /// How many rows wait for the flush, about.
     pub(crate) fn waiting(&self) -> usize {
         let new = |waiting: &Vec<Waiting>| waiting.iter().filter(|waiting| waiting.row.is_none()).count();

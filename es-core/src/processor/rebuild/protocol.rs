@@ -33,8 +33,6 @@ const TURN: Duration = Duration::from_secs(12);
 const THAWS: usize = 20;
 /// Between two looks at how far the builds have come that a switch or a report waits for.
 const LOOK: Duration = Duration::from_millis(5);
-/// For how long a switch that the store has failed is tried again without a pause.
-const SOON: Duration = Duration::from_secs(1);
 /// How often a row is written again that another node has just written.
 const TRIES: usize = 500;
 
@@ -229,18 +227,7 @@ impl BuildRows {
     /// Switches queries to another build, once it is as far as the one that they read.
     pub(super) async fn switch_to(&self, to: Generation) -> Result<(), ProcessorError> {
         let builds = self.clone();
-        let switched = async move {
-            let begun = Instant::now();
-            loop {
-                match builds.try_switch(to).await {
-                    // Many reads are one attempt: a store that fails one of them is asked again soon.
-                    Err(error) if error.kind() == ErrorKind::Transient && begun.elapsed() < SOON => {
-                        tokio::time::sleep(LOOK).await;
-                    }
-                    switched => return switched,
-                }
-            }
-        };
+        let switched = async move { builds.try_switch(to).await };
         // In a task of its own: a caller who goes away leaves nothing frozen.
         let gone = |gone| StoreError::transient("switching queries to another build", gone);
         tokio::spawn(switched).await.map_err(gone)?
