@@ -60,7 +60,7 @@ pub(crate) struct Market {
     #[arg(long)]
     pub(crate) folder: PathBuf,
     /// Of the services, in the order of their names here
-    #[arg(long, value_delimiter = ',', num_args = 3)]
+    #[arg(long, value_delimiter = ',')]
     pub(crate) addresses: Vec<SocketAddr>,
 }
 

@@ -22,7 +22,7 @@ pub(crate) async fn run(service: Service) -> anyhow::Result<()> {
     let app = builder.start().await?;
     for (product, pieces) in DELIVERED {
         let deliver = app.send(&ProductId(product.to_owned()), Deliver { pieces });
-        deliver.idempotency_key("the first delivery").await?;
+        deliver.idempotency_key(format_args!("first delivery/{product}")).await?;
     }
     let routes = service.again(ToPayment).merge(service.again(ToOrder));
     service.serve(app.clone(), Stock(app), routes).await

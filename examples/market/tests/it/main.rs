@@ -53,10 +53,15 @@ fn every_order_ends_and_its_flow_is_a_tree() {
 async fn a_service_that_is_killed_is_replaced_and_every_order_ends() {
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     let mut command = market(&["play"], folder.path());
-    let run = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut run = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
     for (service, events) in [("stock", 5), ("payment", 5), ("order", 20)] {
         let log = SqliteBackend::open(folder.path().join(format!("{service}.db"))).await.expect("a new one");
         while log.head().await.expect("readable beside a writer").0 < events {
+            assert_eq!(
+                run.try_wait().expect("it is our child"),
+                None,
+                "it ended before {events} events of {service}"
+            );
             tokio::task::yield_now().await;
         }
         let pid = std::fs::read_to_string(folder.path().join(format!("{service}.pid"))).expect("it runs");
