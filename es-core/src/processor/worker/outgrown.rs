@@ -40,8 +40,12 @@ pub(super) struct Outgrown {
 impl Outgrown {
     /// An event was met.
     pub(super) fn meet(&mut self, position: Position) {
+        if position > self.met {
+            // Of this one nobody was seen to have met it.
+            self.old.clear();
+        }
         self.met = self.met.max(position);
-        (self.newer, self.old) = (None, BTreeSet::new());
+        self.newer = None;
     }
 
     /// Whether the event is not behind a position.
@@ -116,6 +120,7 @@ mod tests {
         let mut outgrown = met();
         let old = Other { has_met: true, ..other(1) };
         assert!(outgrown.is_left_to(&[old, other(2)], false, LEASE));
+        outgrown.meet(Position(5));
         // The newer one has gone before it was seen what it has passed; the old one has its slices, and stands by no more.
         let successor = Other { is_past: true, ..other(1) };
         assert!(!outgrown.is_left_to(&[successor], true, LEASE));
