@@ -2,7 +2,7 @@
 //! what was replaced goes, the plain names are given, other versions go.
 //!
 //! One chore at a time, in a task of its own: none holds up the work. One that fails is tried again after a pause that
-//! doubles while it fails alike, and says why once.
+//! doubles while it fails alike, and says why once. What may pass by itself is tried again soon.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,9 @@ use tokio::time::Instant;
 
 use super::context::NodeContext;
 use super::versions;
+use crate::ErrorKind;
 use crate::cluster::Cluster;
+use crate::processor::ProcessorError;
 use crate::processor::kinds::runner::Runner;
 use crate::processor::rebuild::{begin_backfill, finish_set_back, remove_build, switch_to_build};
 use crate::state::{Build, Versions};
@@ -21,6 +23,9 @@ use crate::store::{Generation, Row};
 
 /// The pause after a chore that failed, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+/// The pause at most after one that only the store has failed, or that had to wait for something else: a switch is many
+/// reads and writes, and a store that fails one in ten fails most switches.
+const SOON: Duration = Duration::from_secs(4);
 
 /// What is to be done.
 #[derive(Clone, Debug)]
@@ -55,25 +60,42 @@ impl Chore {
     }
 
     /// Does it, or says why that cannot be.
-    async fn done(self, node: &NodeContext, runner: &Arc<dyn Runner>) -> Result<(), String> {
-        let in_words = |error: crate::store::StoreError| crate::chain(&error);
+    async fn done(self, node: &NodeContext, runner: &Arc<dyn Runner>) -> Result<(), Trouble> {
         match self {
-            Self::Switch(to) => switch_to_build(node, &**runner, to).await.map_err(|e| crate::chain(&e)),
-            Self::Backfill => begin_backfill(node, runner).await.map_err(in_words)?,
-            Self::Remove(build) => remove_build(node, &**runner, build).await.map_err(|e| crate::chain(&e)),
+            Self::Switch(to) => switch_to_build(node, &**runner, to).await?,
+            Self::Backfill => begin_backfill(node, runner).await?.map_err(Trouble::lasting)?,
+            Self::Remove(build) => remove_build(node, &**runner, build).await?,
             Self::SetBack(generation) => {
                 let Some(tables) = runner.keeps().tables() else { return Ok(()) };
                 let build = Build { processor: runner.name().into(), generation };
-                finish_set_back(&*node.backend, &tables, &build, None).await.map_err(in_words)
+                finish_set_back(&*node.backend, &tables, &build, None).await?;
             }
-            Self::Publish(noted) => {
-                versions::publish(&*node.backend, &**runner, noted).await.map_err(in_words)
-            }
-            Self::Note(noted) => versions::note(&*node.backend, &noted).await.map_err(in_words),
+            Self::Publish(noted) => versions::publish(&*node.backend, &**runner, noted).await?,
+            Self::Note(noted) => versions::note(&*node.backend, &noted).await?,
             Self::Forget(version, noted) => {
-                versions::forget(&*node.backend, &**runner, version, noted).await.map_err(in_words)
+                versions::forget(&*node.backend, &**runner, version, noted).await?;
             }
         }
+        Ok(())
+    }
+}
+
+/// Why a chore failed.
+struct Trouble {
+    why: String,
+    may_pass: bool,
+}
+
+impl Trouble {
+    const fn lasting(why: String) -> Self {
+        Self { why, may_pass: false }
+    }
+}
+
+impl<E: Into<ProcessorError>> From<E> for Trouble {
+    fn from(error: E) -> Self {
+        let error = error.into();
+        Self { why: crate::chain(&error), may_pass: error.kind() == ErrorKind::Transient }
     }
 }
 
@@ -87,7 +109,7 @@ struct Failed {
 /// The chores of one processor on one node.
 #[derive(Default)]
 pub(super) struct House {
-    under_way: Option<(&'static str, JoinHandle<Result<(), String>>)>,
+    under_way: Option<(&'static str, JoinHandle<Result<(), Trouble>>)>,
     failed: BTreeMap<&'static str, Failed>,
 }
 
@@ -104,7 +126,7 @@ impl House {
             return;
         }
         if let Some((what, chore)) = self.under_way.take() {
-            let panicked = |panic: tokio::task::JoinError| Err(panic.to_string());
+            let panicked = |panic: tokio::task::JoinError| Err(Trouble::lasting(panic.to_string()));
             self.ended(what, chore.await.unwrap_or_else(panicked), &runner.name());
         }
         let now = Instant::now();
@@ -122,12 +144,12 @@ impl House {
         self.under_way = Some((what, tokio::spawn(work)));
     }
 
-    fn ended(&mut self, what: &'static str, done: Result<(), String>, processor: &str) {
+    fn ended(&mut self, what: &'static str, done: Result<(), Trouble>, processor: &str) {
         let before = self.failed.remove(what);
-        let Err(why) = done else { return };
+        let Err(Trouble { why, may_pass }) = done else { return };
+        let longest = if may_pass { SOON } else { PAUSE.1 };
         let (pause, is_new) = match before {
-            // A store that fails here and there is no reason to wait long.
-            Some(before) if before.why == why => ((before.pause * 2).min(PAUSE.1), false),
+            Some(before) if before.why == why => ((before.pause * 2).min(longest), false),
             _ => (PAUSE.0, true),
         };
         if is_new {
