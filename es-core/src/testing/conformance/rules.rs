@@ -378,7 +378,6 @@ macro_rules! __conformance_rules {
                 what_an_older_program_rebuilds_is_left_once_the_newer_one_is_back
                 a_rebuild_that_an_older_program_is_asked_for_knows_the_keys_of_the_newer_one
                 what_was_discarded_under_other_keys_stays_left_out_of_a_rebuild
-                what_is_discarded_under_other_keys_behind_a_rebuild_is_left_out_of_it
                 a_sequence_whose_key_its_events_do_not_have_any_more_is_not_emptied_by_a_retry
                 a_sequence_of_events_that_are_not_handled_any_more_is_not_emptied_by_a_retry
             }
