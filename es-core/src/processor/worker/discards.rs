@@ -1,7 +1,7 @@
 //! What was discarded in the build that queries read, after a build under way had passed it.
 //!
 //! What was discarded before that is left out page by page. Here the rows of its keys are rebuilt, or, where rows cannot be told
-//! apart, the build begins again. A row next to those of what was left out says that it is done: queries are not switched before.
+//! apart or are under other keys, the build begins again. A row next to those of what was left out says that it is done: queries are not switched before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use super::failure::StepError;
 use super::run::Worker;
 use super::take_over::{TakeOver, made_by};
 use crate::processor::parked::{self, Parked};
-use crate::state::{Afresh, Skipped, afresh};
+use crate::state::{Afresh, Build, Skipped, afresh};
 use crate::store::{Position, RecordedEvent, Row, RowWrite, StoreError, at_first};
 
 /// Rows that are read together.
@@ -27,7 +27,7 @@ impl Worker {
             let ended = page.len() < PAGE;
             after = page.last().map(|row| row.key.clone());
             let late = self.discarded_late(page).await?;
-            if !late.is_empty() && !self.leave_out_late_ones(late).await? {
+            if !late.is_empty() && !self.leave_out_late_ones(current, late).await? {
                 return Ok(false);
             }
             if ended {
@@ -54,18 +54,22 @@ impl Worker {
         Ok(late.map(|(row, _)| row.value).collect())
     }
 
-    async fn leave_out_late_ones(&mut self, late: Vec<Skipped>) -> Result<bool, StepError> {
+    async fn leave_out_late_ones(&mut self, current: &Build, late: Vec<Skipped>) -> Result<bool, StepError> {
         let (context, folds) = (self.context.clone(), self.context.folds());
         let build = &context.build;
         let mut rows =
             late.iter().map(|skipped| parked::skip(build, skipped.clone())).collect::<Result<Vec<_>, _>>()?;
-        // Of those that could not be decoded, the key is a guess.
-        let looked_up =
-            late.iter().filter(|skipped| !folds || skipped.undecoded).map(|skipped| skipped.position);
-        let events = events_at(&context, looked_up.collect::<BTreeSet<_>>().into_iter().collect()).await?;
-        if !folds && events.iter().any(|event| context.wants(event)) {
+        let positions: BTreeSet<Position> = late.iter().map(|skipped| skipped.position).collect();
+        let mut events = events_at(&context, positions.into_iter().collect()).await?;
+        events.retain(|event| context.filter().matches(event));
+        let rekeyed = context.rekeyed(current, &events).await?;
+        if !rekeyed.is_empty() || !folds && !events.is_empty() {
             return self.begin_again().await.map(|()| false);
         }
+        // Of those that could not be decoded, the key is a guess.
+        let undecoded: BTreeSet<Position> =
+            late.iter().filter(|skipped| skipped.undecoded).map(|skipped| skipped.position).collect();
+        events.retain(|event| undecoded.contains(&event.place()));
         let (unparked, sequences, mut keys) = unpark(&context, &self.open().parked, &late).await?;
         rows.extend(unparked);
         if folds {

@@ -1,15 +1,21 @@
 //! What is left out while a rebuild is under way: K12.
 
+use std::marker::PhantomData;
+use std::time::Duration;
+
 use futures::StreamExt as _;
 
+use super::domain::{Deposited, Opened};
 use super::double::{Double, Line};
 use super::patient::ask;
 use super::payments::{
     KINDS, Kind, Ledger, Poison, Skipping, World, discard, eventually, parked_keys, payment,
 };
 use super::{LIMIT, Subject, settle, start};
-use crate::processor::{ProcessorOptions, Rebuild, RebuildOptions};
-use crate::{App, ErrorKind};
+use crate::processor::{Backfill, ProcessorOptions, Rebuild, RebuildOptions};
+use crate::projection::{Partition, Project, Projection};
+use crate::store::{Backend, EventFilter, RecordedEvent};
+use crate::{App, BoxError, ErrorKind};
 
 /// K12
 pub async fn what_is_left_out_while_a_rebuild_is_under_way_stays_left_out_of_it<S: Subject>(subject: S) {
@@ -98,4 +104,46 @@ pub async fn what_is_discarded_while_queries_are_switched_is_left_out<S: Subject
     settle(&app).await;
     assert_eq!(world.sum(Kind::View, "a").await, 5);
     assert_eq!(parked_keys(ledger).await, []);
+}
+
+const SHORT: Duration = Duration::from_millis(1);
+
+/// A projection that fails, of a program that handles payments; without `PAYMENTS`, one that handles openings.
+#[derive(Debug)]
+struct Failing<S, const PAYMENTS: bool>(PhantomData<fn() -> S>);
+
+impl<S: Subject, const PAYMENTS: bool> Projection for Failing<S, PAYMENTS> {
+    const NAME: &'static str = "failing";
+    const SCHEMA: &'static str = S::PAID;
+    const PARTITION: Partition = Partition::Stream;
+    fn filter() -> EventFilter {
+        if PAYMENTS { EventFilter::of::<Deposited>() } else { EventFilter::of::<Opened>() }
+    }
+}
+
+impl<S: Subject, const PAYMENTS: bool> Project<<S::Backend as Backend>::Tx> for Failing<S, PAYMENTS> {
+    async fn project(&self, _: &RecordedEvent, _: &mut <S::Backend as Backend>::Tx) -> Result<(), BoxError> {
+        Err("it fails".into())
+    }
+}
+
+/// K12
+pub async fn what_was_discarded_and_is_not_handled_any_more_is_in_the_way_of_no_rebuild<S: Subject>(
+    subject: S,
+) {
+    let world = World::<S>::new(&subject).await;
+    let options = ProcessorOptions::default().backfill(Backfill::Skip).retries(0, SHORT, SHORT);
+    let wiring = || App::on(world.store.0.clone()).processors(options);
+    let old = start(|| wiring().projection(Failing::<S, true>(PhantomData))).await;
+    world.pay("a", 1..=1).await;
+    settle(&old).await;
+    discard(&old.processors()[0], "account-a", "booked twice").await;
+    assert!(old.shutdown(LIMIT).await);
+    let new = start(|| wiring().projection(Failing::<S, false>(PhantomData))).await;
+    settle(&new).await;
+    let processor = &new.processors()[0];
+    let rebuild = ask(|| processor.rebuild_online(RebuildOptions::default())).await;
+    ask(|| rebuild.caught_up(LIMIT)).await;
+    ask(|| rebuild.switch()).await;
+    assert_eq!(ask(|| processor.skipped()).await.len(), 1, "it is known if it is handled again");
 }
