@@ -477,6 +477,15 @@ impl Book {
         true
     }
 
+    /// Whether the row of a timer goes with what waits for the flush: its instance has it as it is stored.
+    pub(crate) fn clears(&self, waits: &Waits) -> bool {
+        let Waits { key, id, name, input, ordinal } = waits;
+        let stored =
+            self.kept.get(key).and_then(|kept| kept.stored.as_ref()).filter(|stored| stored.id == *id);
+        let timer = stored.and_then(|stored| stored.timers.get(name));
+        timer.is_some_and(|timer| (timer.input, timer.ordinal) == (*input, *ordinal) && !timer.fired)
+    }
+
     /// How many rows wait for the flush, about.
     pub(crate) fn waiting(&self) -> usize {
         let new = |waiting: &Vec<Waiting>| waiting.iter().filter(|waiting| waiting.row.is_none()).count();

@@ -437,7 +437,9 @@ impl<B: Backend> ProcessSession<B> {
         let Request { key, id, verb, .. } = request;
         self.load([key.clone()]).await?;
         let prefix = of_instance(key, *id);
-        let sends = self.under(&self.tables.sends, &prefix, behind(&prefix)).await?;
+        let mut sends = self.under(&self.tables.sends, &prefix, behind(&prefix)).await?;
+        // Those of an instance that was released since the last flush are not held any more.
+        sends.retain(|row| self.released.iter().all(|released| released.key != row.key));
         let held = sends.iter().any(|row| row.value.is_held());
         let parked = self.book.now(key).filter(|now| now.id == *id && now.parked.is_some()).cloned();
         let failed = match parked {
@@ -509,8 +511,8 @@ impl<B: Backend> ProcessSession<B> {
             if self.unreadable.contains_key(&waiting.row.value.key) {
                 continue;
             }
-            // The row of one that fires goes with what it changes.
-            if !self.book.fired(&waiting.row.value, moment) {
+            // The row of one that fires goes with what it changes, as does that of one that was cleared since the last flush.
+            if !self.book.fired(&waiting.row.value, moment) && !self.book.clears(&waiting.row.value) {
                 self.rows.push(queue.done(&waiting.row));
             }
         }
@@ -522,6 +524,12 @@ impl<B: Backend> ProcessSession<B> {
         };
         Ok(self.next_timer)
     }
+}
+
+/// Whether no row is written twice. A commit with such a row is refused, and so is the next one.
+fn is_once(rows: &[RowWrite]) -> bool {
+    let mut seen = BTreeSet::new();
+    rows.iter().all(|row| seen.insert((&row.table, &row.key)))
 }
 
 /// What an event means, if its keys can be stored.
@@ -582,6 +590,7 @@ impl<B: Backend> Session for ProcessSession<B> {
         let (own, earliest) = self.book.rows(&self.tables)?;
         rows.extend(own);
         rows.append(&mut self.rows);
+        debug_assert!(is_once(&rows), "a row is written twice: {rows:?}");
         self.backend.commit(Commit { rows, ..Commit::default() }).await?;
         if let Some(earliest) = earliest
             && self.next_timer.is_some_and(|next| earliest < next)

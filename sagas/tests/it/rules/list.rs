@@ -28,6 +28,11 @@ macro_rules! rules {
                 a_timer_that_is_cleared_as_it_fires_does_one_of_both
                 a_timer_does_not_overtake_what_was_recorded_before_it
             }
+            operators {
+                what_is_asked_while_a_timer_is_overdue_is_done
+                what_has_waited_sets_due_timers_anew
+                a_command_that_is_retried_twice_at_once_is_sent
+            }
             schedule {
                 what_is_scheduled_is_sent_once_its_time_has_come
                 what_is_called_off_is_not_sent

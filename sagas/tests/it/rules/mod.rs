@@ -7,6 +7,7 @@ mod commits;
 mod found;
 mod list;
 mod lives;
+mod operators;
 mod order;
 mod play;
 mod schedule;

@@ -1,10 +1,30 @@
 //! What the rules are about: events that say what a process is to do, and a ledger in which its commands leave a trace.
 
+use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use es_core::prelude::*;
 use sagas::{Next, OnTimer, Process, Refused, Sends, Timer};
 use serde::{Deserialize, Serialize};
+
+/// What cannot be entered now: its command panics. Tests share this; each has texts of its own.
+static BROKEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// Until it is dropped, this cannot be entered.
+#[must_use]
+pub(crate) struct Broken(String);
+
+pub(crate) fn breaks(what: &str) -> Broken {
+    BROKEN.lock().unwrap().insert(what.to_owned());
+    Broken(what.to_owned())
+}
+
+impl Drop for Broken {
+    fn drop(&mut self) {
+        BROKEN.lock().unwrap().remove(&self.0);
+    }
+}
 
 /// One thing that a handler is told to do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -108,6 +128,8 @@ impl Ledger {
     #[create_if_missing]
     fn enter(&self, cmd: Enter) -> Result<Entered, NotEntered> {
         let Enter { what, refuse, asked } = cmd;
+        let is_broken = BROKEN.lock().unwrap().contains(&what);
+        assert!(!is_broken, "the ledger is broken");
         if refuse { Err(NotEntered(what)) } else { Ok(Entered { what, asked }) }
     }
 }

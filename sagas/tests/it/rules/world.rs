@@ -13,7 +13,7 @@ use es_core::store::{
 };
 use es_core::testing::TestClock;
 use es_core::{App, BoxError, ErrorKind, Event, EventStore as _, Payload as _};
-use sagas::{Instances, Process, Processes as _};
+use sagas::{Answer, AskError, Instances, Process, Processes as _, Ticket, Verb};
 use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -171,6 +171,28 @@ impl<'s, S: Subject, P: Process> World<'s, S, P> {
         }
     }
 
+    fn instances(&self) -> Instances {
+        Instances::of::<P>(self.backend.clone()).unwrap()
+    }
+
+    /// An operator asks for something, until that is stored; of an outcome that is unknown, twice.
+    pub(crate) async fn wants(&self, key: &str, verb: Verb) -> Ticket {
+        let instances = self.instances();
+        loop {
+            match instances.ask(key, verb.clone(), "eve", "it is on fire").await {
+                Ok(ticket) => return ticket,
+                Err(AskError::Store(_)) => self.pause().await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// What became of it.
+    pub(crate) async fn answer(&self, ticket: &Ticket) -> Answer {
+        let instances = self.instances();
+        self.ask(|| instances.answer(ticket, PATIENCE)).await.expect("it is not answered")
+    }
+
     /// Replaces the value of an instance's row; gives the one of before.
     pub(crate) async fn overwrite(&self, key: &str, value: &Value) -> Value {
         let table = self.table("process.instances");
@@ -317,7 +339,7 @@ impl<'s, S: Subject, P: Process> World<'s, S, P> {
             }
             view = now;
         }
-        let instances = Instances::of::<P>(self.backend.clone()).unwrap();
+        let instances = self.instances();
         for (key, instance) in &view.instances {
             let id = instance["id"].as_str().unwrap();
             let named = |table: &str| {
