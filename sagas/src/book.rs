@@ -8,7 +8,7 @@ use es_core::store::{Position, Row, RowWrite, StoreError};
 use es_core::{BoxError, Metadata, RecordedEvent, Timestamp, chain};
 use uuid::Uuid;
 
-use crate::data::Data;
+use crate::data::{Data, json_len};
 use crate::definition::{Definition, RawStep, Whom};
 use crate::instance::{Changes, Instance, Moment, ToSend};
 use crate::journal;
@@ -38,6 +38,9 @@ pub(crate) struct Book {
     by_association: HashMap<Association, BTreeSet<String>>,
     /// What waits for the flush.
     touched: BTreeSet<String>,
+    /// Bytes of the instances that are kept, and of those that wait for the flush.
+    kept_bytes: usize,
+    touched_bytes: usize,
     inputs: Vec<(String, Uuid, u64, Noted)>,
     sends: Vec<Sending>,
     early: BTreeMap<String, Vec<Waiting>>,
@@ -45,7 +48,7 @@ pub(crate) struct Book {
     lagging: BTreeSet<String>,
     /// Inputs that something else is done in the place of.
     marked: Vec<Row<Noted>>,
-    /// Rows of timers and associations, and bytes of states and commands, that wait for the flush, about.
+    /// Rows of timers and associations, and bytes of associations, inputs and commands, that wait for the flush, about.
     beside: usize,
     bytes: usize,
     /// Rows of events that waited, and wait no more.
@@ -58,6 +61,8 @@ struct Kept {
     rev: u64,
     stored: Option<Instance>,
     now: Option<Instance>,
+    /// Bytes of it, when they were last counted.
+    bytes: usize,
 }
 
 /// An event that waits for its instance.
@@ -77,6 +82,8 @@ impl Book {
             kept: HashMap::new(),
             by_association: HashMap::new(),
             touched: BTreeSet::new(),
+            kept_bytes: 0,
+            touched_bytes: 0,
             inputs: Vec::new(),
             sends: Vec::new(),
             early: BTreeMap::new(),
@@ -108,7 +115,9 @@ impl Book {
         for association in stored.iter().flat_map(|instance| &instance.associations) {
             self.by_association.entry(association.clone()).or_default().insert(key.to_owned());
         }
-        self.kept.insert(key.to_owned(), Kept { rev, now: stored.clone(), stored });
+        let bytes = stored.as_ref().map_or(0, Instance::bytes);
+        self.kept_bytes += bytes;
+        self.kept.insert(key.to_owned(), Kept { rev, now: stored.clone(), stored, bytes });
     }
 
     /// Puts in what waits for an instance.
@@ -274,8 +283,9 @@ impl Book {
     fn input(&mut self, key: &str, noted: Noted, step: Option<&RawStep<'_>>, metadata: Option<&Metadata>) {
         let Some(now) = self.kept.get_mut(key).and_then(|kept| kept.now.as_mut()) else { return };
         let number = now.note();
-        if matches!(noted.input, Input::Refused { .. }) {
+        if let Input::Refused { command, .. } = &noted.input {
             now.answered();
+            self.bytes += json_len(&command.payload);
         }
         if let Input::Timer { name, input, ordinal } = &noted.input
             && let Some(timer) = now.timer(name, *input, *ordinal)
@@ -304,8 +314,7 @@ impl Book {
                 let metadata = metadata.unwrap_or(&now.origin);
                 let sending = |send| Sending { send, metadata: metadata.clone(), trouble: None };
                 let sends: Vec<Sending> = sends.into_iter().map(sending).collect();
-                self.bytes +=
-                    sends.iter().map(|sending| json_len(&sending.send.command.payload)).sum::<usize>();
+                self.bytes += sends.iter().map(|sending| sending.send.bytes()).sum::<usize>();
                 self.sends.extend(sends);
             }
             Err(error) => {
@@ -314,20 +323,25 @@ impl Book {
             }
         }
         self.beside += Changes::between(Some(now), Some(&next)).len();
-        self.bytes += next.state.as_ref().map_or(0, |state| state.text().len());
         let before = std::mem::replace(now, next).associations;
         let after = &now.associations;
         for gone in before.difference(after) {
             self.by_association.entry(gone.clone()).or_default().remove(key);
         }
         for new in after.difference(&before) {
+            self.bytes += new.bytes();
             self.by_association.entry(new.clone()).or_default().insert(key.to_owned());
         }
     }
 
     /// An instance is not as it was.
     fn changed(&mut self, key: &str) {
-        self.touched.insert(key.to_owned());
+        if let Some(kept) = self.kept.get_mut(key) {
+            let before = std::mem::replace(&mut kept.bytes, kept.now.as_ref().map_or(0, Instance::bytes));
+            let counted = if self.touched.insert(key.to_owned()) { 0 } else { before };
+            self.kept_bytes = self.kept_bytes + kept.bytes - before;
+            self.touched_bytes = self.touched_bytes + kept.bytes - counted;
+        }
         self.mark_lagging(key);
     }
 
@@ -368,15 +382,29 @@ impl Book {
             let is_next = |now: &&Instance| now.lags() && now.taken + 1 == *number;
             let Some(now) = self.now(key).filter(is_next).filter(|_| !self.is_full()) else { break };
             let event = match noted.input {
-                Input::Event { position, .. } => events.get(&position),
+                Input::Event { position, .. } if noted.instead.is_none() && now.is_running() => {
+                    Some(position)
+                }
                 _ => None,
             };
-            let definition = definition_of(&self.definitions, now).cloned();
-            let steps = definition.zip(event).map(|(definition, event)| definition.steps(event));
-            let steps = steps.and_then(Result::ok).unwrap_or_default();
+            let (event, definition) =
+                (event.map(|at| events.get(&at).ok_or(at)), definition_of(&self.definitions, now));
+            let steps = match (&event, definition.cloned()) {
+                (Some(Ok(event)), Some(definition)) => definition.steps(event),
+                (Some(Err(at)), Some(_)) => Err(format!("there is no event at {at} any more").into()),
+                _ => Ok(Vec::new()),
+            };
+            let steps = match steps {
+                Ok(steps) => steps,
+                Err(error) => {
+                    self.fail(key, *number, &chain(&*error), noted.at);
+                    break;
+                }
+            };
             let step = journal::step_of(now, noted, &steps);
+            let event = event.and_then(Result::ok);
             self.take(key, noted, step, event.map(Metadata::caused_by).as_ref());
-            self.touched.insert(key.to_owned());
+            self.changed(key);
         }
         self.mark_lagging(key);
         if self.now(key).is_some_and(|now| now.ended) {
@@ -384,8 +412,17 @@ impl Book {
         }
     }
 
-    /// An operator wants something done to an instance. `failed`: what it is parked before, as it is stored; `held`: whether a
-    /// command of it failed. Gives the number of the input that it becomes.
+    /// An instance cannot take its next input in, if that is the one with this number: it is parked.
+    pub(crate) fn fail(&mut self, key: &str, number: u64, why: &str, at: Timestamp) {
+        let kept = self.kept.get_mut(key).and_then(|kept| kept.now.as_mut());
+        if let Some(now) = kept.filter(|now| now.lags() && now.taken + 1 == number) {
+            now.park(why, at);
+            self.changed(key);
+        }
+    }
+
+    /// An operator wants something done to an instance. `next`: the input that it is parked before, as it is stored; `held`: why
+    /// a command of it is not sent. Gives the number of the input that it becomes.
     ///
     /// # Errors
     ///
@@ -394,47 +431,54 @@ impl Book {
         &mut self,
         request: &Request,
         moment: Moment,
-        failed: Option<Row<Noted>>,
-        held: bool,
+        next: Option<(u64, Row<Noted>)>,
+        held: Option<&Trouble>,
     ) -> Result<u64, String> {
         let Request { key, id, verb, by, .. } = request;
-        let kept = self.kept.get_mut(key).and_then(|kept| kept.now.as_mut());
-        let Some(now) = kept.filter(|now| now.id == *id) else {
+        let Some(now) = self.incarnation(key, *id) else {
             return Err("there is no such instance any more: look the key up again".to_owned());
         };
-        verb.fits(now, held)?;
+        verb.fits(now, held.is_some())?;
         let instead = match verb {
             Verb::Skip { .. } => Some(Instead::Skip),
             Verb::End => Some(Instead::End(moment.head)),
             _ => None,
         };
-        if let (Some(instead), Some(mut row)) = (instead, failed) {
-            row.value.instead = Some(instead);
-            self.marked.push(row);
+        if matches!(verb, Verb::Retry | Verb::Skip { .. } | Verb::End) {
+            let next = next.filter(|(number, _)| now.parked.is_some() && *number == now.taken + 1);
+            now.unpark();
+            if let (Some(instead), Some((_, mut row))) = (instead, next) {
+                row.value.instead = Some(instead);
+                self.take(key, &row.value, None, None);
+                self.marked.push(row);
+            }
+        }
+        let now = self.incarnation(key, *id).ok_or("there is no such instance any more")?;
+        if let (Some(trouble), true) = (held, *verb != Verb::Retry) {
+            now.park_for_command(&trouble.error, trouble.attempts, trouble.since);
         }
         let input = match verb {
             Verb::Fire { timer } => {
                 let set = now.timers.get(timer).ok_or("there is no such timer")?;
                 Input::Timer { name: timer.clone(), input: set.input, ordinal: set.ordinal }
             }
-            verb => {
-                if matches!(verb, Verb::Retry | Verb::Skip { .. } | Verb::End) {
-                    now.unpark();
-                }
-                Input::Verb(verb.clone())
-            }
+            verb => Input::Verb(verb.clone()),
         };
         let number = now.noted + 1;
         self.input(key, Noted { by: Some(by.clone()), ..Noted::new(moment, input) }, None, None);
         Ok(number)
     }
 
+    /// An instance, if it is this incarnation.
+    fn incarnation(&mut self, key: &str, id: Uuid) -> Option<&mut Instance> {
+        self.kept.get_mut(key)?.now.as_mut().filter(|now| now.id == id)
+    }
+
     /// A command of an instance failed for good: an operator has to look at it.
-    pub(crate) fn park(&mut self, send: &ToSend, trouble: &Trouble) {
-        let kept = self.kept.get_mut(&send.key).and_then(|kept| kept.now.as_mut());
-        if let Some(now) = kept.filter(|now| now.id == send.id) {
+    pub(crate) fn park(&mut self, key: &str, id: Uuid, trouble: &Trouble) {
+        if let Some(now) = self.incarnation(key, id).filter(|now| now.parked.is_none()) {
             now.park_for_command(&trouble.error, trouble.attempts, trouble.since);
-            self.changed(&send.key);
+            self.changed(key);
         }
     }
 
@@ -450,9 +494,11 @@ impl Book {
         if now.id != send.id {
             return;
         }
-        self.touched.insert(send.key.clone());
         match why {
-            None => now.answered(),
+            None => {
+                now.answered();
+                self.changed(&send.key);
+            }
             Some(why) => {
                 let (input, ordinal, command) = (send.input, send.ordinal, send.command.clone());
                 let noted = Noted::new(moment, Input::Refused { input, ordinal, command, why });
@@ -500,7 +546,12 @@ impl Book {
     /// Whether it is enough for one commit.
     pub(crate) fn is_full(&self) -> bool {
         let rows = self.waiting();
-        rows >= MAX_ROWS || self.bytes + rows * A_ROW >= MAX_BYTES
+        rows >= MAX_ROWS || self.bytes + self.touched_bytes + rows * A_ROW >= MAX_BYTES
+    }
+
+    /// How many bytes it has in memory, about: an instance as it is stored and as it is now.
+    pub(crate) fn bytes(&self) -> usize {
+        2 * self.kept_bytes + self.kept.len() * A_ROW + self.bytes
     }
 
     /// What is to be written, and when the first of the timers in there is due.
@@ -511,7 +562,7 @@ impl Book {
     pub(crate) fn rows(&self, tables: &Tables) -> Result<(Vec<RowWrite>, Option<Timestamp>), StoreError> {
         let (mut rows, mut earliest) = (Vec::new(), None::<Timestamp>);
         for key in &self.touched {
-            let Some(Kept { rev, stored, now: Some(now) }) = self.kept.get(key) else { continue };
+            let Some(Kept { rev, stored, now: Some(now), .. }) = self.kept.get(key) else { continue };
             let row = Row { key: instance_key(key)?, rev: *rev, value: now.clone() };
             rows.push(tables.instances.put(&row)?);
             let due = now.timers.values().filter(|timer| !timer.fired).map(|timer| timer.due).min();
@@ -559,7 +610,7 @@ impl Book {
         self.inputs.clear();
         self.marked.clear();
         self.gone.clear();
-        (self.beside, self.bytes) = (0, 0);
+        (self.beside, self.bytes, self.touched_bytes) = (0, 0, 0);
         for (key, waiting) in &mut self.early {
             for Waiting { step, event, row } in waiting {
                 let early = Early { key: key.clone(), position: event.place(), step: *step };
@@ -570,12 +621,13 @@ impl Book {
         std::mem::take(&mut self.sends)
     }
 
-    /// Forgets what is stored, if that is more than `most` instances; and what waits, which is asked for when it may be
+    /// Forgets what is stored, if that is more than `most` instances or bytes; and what waits, which is asked for when it may be
     /// taken in.
-    pub(crate) fn forget(&mut self, most: usize) {
+    pub(crate) fn forget(&mut self, most: (usize, usize)) {
         self.early.clear();
-        if self.kept.len() > most {
+        if self.kept.len() > most.0 || self.bytes() > most.1 {
             self.kept.clear();
+            self.kept_bytes = 0;
             self.by_association.clear();
         }
     }
@@ -687,22 +739,4 @@ fn done(verb: &Verb, instance: &mut Instance, moment: Moment) -> Result<(), BoxE
         Verb::Associate(_) | Verb::Retry | Verb::Skip { .. } | Verb::Fire { .. } => {}
     }
     Ok(())
-}
-
-/// Bytes of a value as JSON.
-fn json_len(value: &serde_json::Value) -> usize {
-    struct Counts(usize);
-    impl std::io::Write for Counts {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut counts = Counts(0);
-    // Nothing there fails.
-    drop(serde_json::to_writer(&mut counts, value));
-    counts.0
 }

@@ -6,7 +6,7 @@ use super::effects::Interrupted;
 use crate::BoxError;
 use crate::processor::parked::{Parked, Skips, reason};
 use crate::slices::Slices;
-use crate::store::{Name, Position, RecordedEvent};
+use crate::store::{Name, Position, RecordedEvent, StoreError};
 
 /// Decides, for each event and key, whether a handler is called; remembers what was left out.
 #[derive(Debug)]
@@ -111,7 +111,7 @@ impl<'w> Admission<'w> {
 /// The handler of the event was not called: whatever is in the way of that is not the event's fault.
 #[derive(Debug, thiserror::Error)]
 #[error("its tables cannot be reached now")]
-pub(crate) struct NotTheEvent(#[source] pub(crate) crate::store::StoreError);
+pub(crate) struct NotTheEvent(#[source] StoreError);
 
 /// A handler failed.
 #[derive(Debug, thiserror::Error)]
@@ -133,6 +133,13 @@ impl Failure {
     pub fn new(event: &RecordedEvent, key: impl Into<String>, source: impl Into<BoxError>) -> Self {
         let (event, position) = (event.name.clone(), event.place());
         Self { key: key.into(), event, position, undecoded: false, source: source.into() }
+    }
+
+    /// No handler was called: the store is in the way of that. The event is not to blame, whatever the error says, and comes
+    /// again once the store answers.
+    #[must_use]
+    pub fn of_the_store(event: &RecordedEvent, key: impl Into<String>, source: StoreError) -> Self {
+        Self::new(event, key, NotTheEvent(source))
     }
 
     /// No handler has failed: the session has enough to be flushed, and the event comes after that. Those before it are

@@ -26,6 +26,12 @@ impl Drop for Broken {
     }
 }
 
+/// Keys of one slice, so many, of so many bytes.
+pub(crate) fn keys_of_one_slice(n: usize, bytes: usize) -> Vec<String> {
+    let keys = (0..).map(|n| format!("{n:0bytes$}"));
+    keys.filter(|key| es_core::processor::slice_of(key) == 7).take(n).collect()
+}
+
 /// One thing that a handler is told to do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Act {
@@ -45,8 +51,12 @@ pub(crate) enum Act {
     Dissociate(String),
     /// So many entries.
     Many(usize),
+    /// So many entries, of so many bytes each.
+    Post(usize, usize),
     /// A state of so many bytes.
     Swell(usize),
+    /// A timer, some time from now, that holds so many bytes.
+    Weigh(usize),
     Fail,
     Panic,
     End,
@@ -184,9 +194,16 @@ impl Memory {
             Act::Associate(value) => next.associate("name", value),
             Act::Dissociate(value) => next.dissociate("name", value),
             Act::Many(n) => (0..*n).fold(next, |next, n| enter(next, "many", n.to_string(), false, None)),
+            Act::Post(n, bytes) => {
+                (0..*n).fold(next, |next, _| enter(next, "post", "x".repeat(*bytes), false, None))
+            }
             Act::Swell(bytes) => {
                 self.fat = "x".repeat(*bytes);
                 next
+            }
+            Act::Weigh(bytes) => {
+                let acts = vec![Act::Refused("x".repeat(*bytes))];
+                next.timer(Duration::from_secs(1_000_000), Gong { acts })
             }
             Act::Fail => return Err("it was told to fail".to_owned()),
             Act::Panic => panic!("it was told to panic"),

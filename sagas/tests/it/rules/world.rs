@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use es_core::processor::ParkedFilter;
 use es_core::store::{
-    Append, Commit, CommitError, EventFilter, ExpectedVersion, NewEvent, Position, Resolution, RowWrite,
+    Append, Commit, CommitError, EventFilter, ExpectedVersion, NewEvent, Position, Resolution, Row, RowWrite,
     StreamId, Table,
 };
 use es_core::testing::TestClock;
@@ -195,22 +195,34 @@ impl<'s, S: Subject, P: Process> World<'s, S, P> {
 
     /// Replaces the value of an instance's row; gives the one of before.
     pub(crate) async fn overwrite(&self, key: &str, value: &Value) -> Value {
-        let table = self.table("process.instances");
+        self.overwrite_in("process.instances", |row| row.key.contains(key), value).await
+    }
+
+    /// Replaces the value of the one row of a table that is meant; gives the one of before.
+    pub(crate) async fn overwrite_in(
+        &self,
+        of: &str,
+        which: impl Fn(&Row<Value>) -> bool,
+        value: &Value,
+    ) -> Value {
+        let table = self.table(of);
         let all = self.ask(|| table.all(&self.backend)).await;
-        let mut row = all.into_iter().find(|row| row.key.contains(key)).unwrap();
+        let mut meant = all.into_iter().filter(|row| which(row));
+        let (mut row, None) = (meant.next().expect(of), meant.next()) else { panic!("{of}: which one?") };
         let before = std::mem::replace(&mut row.value, value.clone());
-        let write: RowWrite = table.put(&row).unwrap();
-        // Rows have no id: written twice it would be refused, and that says that it was written.
-        loop {
-            let commit = Commit { rows: vec![write.clone()], ..Commit::default() };
-            match self.backend.commit(commit).await {
-                Ok(_) => break,
-                Err(error) if error.kind() == ErrorKind::Conflict => break,
-                Err(_) => self.pause().await,
-            }
+        if of == "process.instances" {
+            // While a node looks, too: it is never gone.
+            self.write(table.put(&row).unwrap()).await;
+        } else {
+            // Others are deleted as they were first written.
+            self.write(table.delete(&row)).await;
+            self.write(table.insert(row.key, row.value).unwrap()).await;
         }
-        assert_eq!(self.view().await.instances.values().filter(|row| *row == value).count(), 1);
         before
+    }
+
+    async fn write(&self, row: RowWrite) {
+        self.commit(Commit { rows: vec![row], ..Commit::default() }).await;
     }
 
     fn table(&self, of: &str) -> Table<Value> {
