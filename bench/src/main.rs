@@ -1,6 +1,7 @@
 //! What the framework costs, beside what the machine can do at all. `README.md` says how to read it.
 
 mod domain;
+mod flows;
 mod import;
 mod measure;
 mod memory;
@@ -14,7 +15,7 @@ use measure::{print, print_header};
 #[derive(Debug, Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Args {
-    /// Part of a name: memory, sqlite, load, import, postgres, processors, queue, parked
+    /// Part of a name: memory, sqlite, load, import, postgres, processors, queue, parked, flows
     #[arg(default_value = "")]
     filter: String,
     /// On PostgreSQL: rounds of each row
@@ -88,6 +89,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("queue") {
         postgres::queue(&runtime, rounds)?;
+    }
+    if wanted("flows") {
+        flows::run(&runtime, rounds)?;
     }
     if wanted("postgres") {
         postgres::run(&postgres::Options { rounds, only, row, long, write })?;

@@ -137,7 +137,7 @@ async fn open(file: &Path) -> anyhow::Result<sqlx::SqliteConnection> {
 }
 
 /// On the disk that the workspace is on: the temporary folder may be memory.
-fn folder() -> anyhow::Result<tempfile::TempDir> {
+pub fn folder() -> anyhow::Result<tempfile::TempDir> {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
     std::fs::create_dir_all(&target)?;
     Ok(tempfile::tempdir_in(target)?)

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 
 use crate::BoxError;
+use crate::event::{noting_unknown, noting_unknown_in};
 
 /// The text of a panic. What the code has changed so far is in an unknown state: whoever calls drops it.
 #[derive(Debug)]
@@ -40,13 +41,14 @@ pub(crate) async fn call<T>(
     limit: Duration,
     handler: impl Future<Output = Result<T, BoxError>>,
 ) -> Result<T, BoxError> {
-    match tokio::time::timeout(limit, caught(handler)).await {
-        Ok(outcome) => outcome.unwrap_or_else(|panic| Err(panic.boxed())),
+    let handler = caught(handler).map(|outcome| outcome.unwrap_or_else(|panic| Err(panic.boxed())));
+    match tokio::time::timeout(limit, noting_unknown_in(handler)).await {
+        Ok(outcome) => outcome,
         Err(_) => Err(format!("the handler did not end within its limit of {limit:?}").into()),
     }
 }
 
 /// Calls code of the read side that has no await points: a panic is its error.
 pub(crate) fn call_now<T>(handler: impl FnOnce() -> Result<T, BoxError>) -> Result<T, BoxError> {
-    caught_now(handler).unwrap_or_else(|panic| Err(panic.boxed()))
+    noting_unknown(|| caught_now(handler).unwrap_or_else(|panic| Err(panic.boxed())))
 }

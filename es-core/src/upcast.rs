@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec::{Codec, DecodeError, DecodeProblem, EncodeError};
-use crate::event::{EventData, Tag};
+use crate::event::{EventData, Tag, decoded};
 use crate::guarded::caught_now;
 use crate::store::{Name, RecordedEvent};
 
@@ -46,7 +46,10 @@ pub fn decode<C: Codec, P: DeserializeOwned>(stored: &RecordedEvent) -> Result<P
         let found = stored.codec.to_string();
         return Err(DecodeError::new(stored, DecodeProblem::Codec { found, expected: C::NAME }));
     }
-    C::decode(&stored.data).map_err(|e| DecodeError::new(stored, DecodeProblem::Malformed(e)))
+    let payload =
+        C::decode(&stored.data).map_err(|e| DecodeError::new(stored, DecodeProblem::Malformed(e)))?;
+    decoded(stored.id);
+    Ok(payload)
 }
 
 /// Runs an upcaster; a panic in it is an error about this event, not the end of the reader.

@@ -467,6 +467,23 @@ pub fn process(args: TokenStream, item: TokenStream) -> TokenStream {
     attribute(expand::process, expand::PROCESS_HELPERS, args.into(), item.into()).into()
 }
 
+/// What a relay of the crate `sagas` sends: events into messages.
+///
+/// Writes `Publishes`.
+/// A method takes `&self` and an event, `&Placed` or `Recorded<'_, Placed>`, and returns a `Message`, an `Option` or a `Vec`
+/// of messages, or a `Result` with one of these. The same event gives the same messages, always: so it takes no services.
+///
+/// | key | meaning |
+/// | --- | --- |
+/// | `name = "orders"` | stored: names the relay, its checkpoint and its messages |
+///
+/// `#[on(by = customer)]` on a method gives the key by which its messages are in order: a field or a method of the event.
+/// Without it that is the stream of the event.
+#[proc_macro_attribute]
+pub fn publishes(args: TokenStream, item: TokenStream) -> TokenStream {
+    attribute(expand::publishes, expand::PUBLISHES_HELPERS, args.into(), item.into()).into()
+}
+
 /// A timer of a process: writes `Timer`. Its stored name is the type in snake case, or that of `#[timer(name = "..")]`.
 #[proc_macro_derive(Timer, attributes(timer))]
 pub fn timer(input: TokenStream) -> TokenStream {

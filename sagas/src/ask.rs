@@ -15,8 +15,6 @@ use crate::verb::{Answer, By, Verb};
 
 /// How often it is looked up what became of a request, without a sign that something did.
 const POLL: Duration = Duration::from_millis(100);
-/// Bytes of who and why, each.
-const MAX_TEXT: usize = 1_000;
 
 /// Something that was asked for: it is stored, and is done when a node works on the instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,11 +52,7 @@ impl Instances {
     pub async fn ask(&self, key: &str, verb: Verb, actor: &str, reason: &str) -> Result<Ticket, AskError> {
         let refused =
             |verb: &Verb, why: String| AskError::Refused { key: key.to_owned(), verb: verb.clone(), why };
-        for (what, text) in [("actor", actor), ("reason", reason)] {
-            if text.trim().is_empty() || text.len() > MAX_TEXT {
-                return Err(refused(&verb, format!("the {what} has to be said, in up to {MAX_TEXT} bytes")));
-            }
-        }
+        By::check(actor, reason).map_err(|why| refused(&verb, why))?;
         let Some(instance) = self.stored(key).await? else {
             return Err(refused(&verb, "there is no such instance: look at the list".to_owned()));
         };

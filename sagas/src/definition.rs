@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use es_core::event::noting_unknown;
 use es_core::projection::Code;
 use es_core::store::EventFilter;
 use es_core::{BoxError, RecordedEvent};
@@ -44,7 +45,8 @@ type Call<'e> = Box<dyn Fn(Option<&Data>) -> Result<Reply, BoxError> + Send + Sy
 
 /// A [`Step`] without its type.
 pub(crate) struct RawStep<'e> {
-    pub(crate) whom: Whom,
+    /// An instance that several of them mean takes it in once.
+    pub(crate) whom: Vec<Whom>,
     pub(crate) starts: bool,
     pub(crate) early: Early,
     pub(crate) call: Call<'e>,
@@ -100,10 +102,47 @@ impl Definition {
 }
 
 impl RawStep<'_> {
+    /// The keys that it names.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.whom.iter().filter_map(|whom| match whom {
+            Whom::Key(key) => Some(&**key),
+            Whom::Found(_) => None,
+        })
+    }
+
+    /// The associations by which it finds instances.
+    pub(crate) fn associations(&self) -> impl Iterator<Item = &Association> {
+        self.whom.iter().filter_map(|whom| match whom {
+            Whom::Key(_) => None,
+            Whom::Found(association) => Some(association),
+        })
+    }
+
     /// Calls the handler.
     pub(crate) fn call(&self, state: Option<&Data>) -> Result<Reply, BoxError> {
         guarded(|| (self.call)(state))
     }
+}
+
+/// What is wrong with the definitions of a process, the newest first: a line each.
+pub(crate) fn wrong(definitions: &[Definition]) -> Vec<String> {
+    let Some((newest, earlier)) = definitions.split_first() else { return Vec::new() };
+    let (name, mut wrong, mut versions) = (newest.0.name(), Vec::new(), vec![newest.version()]);
+    for definition in earlier {
+        let (other, version) = (definition.0.name(), definition.version());
+        if other != name {
+            wrong.push(format!(
+                "process {name}: `earlier` lists one that is named {other:?}: its own are named alike"
+            ));
+        }
+        if versions.contains(&version) {
+            wrong.push(format!(
+                "process {name}: two of its definitions have version {version}: give each its own"
+            ));
+        }
+        versions.push(version);
+    }
+    wrong
 }
 
 /// What a process wants to see, with what its definitions of before want to see.
@@ -153,10 +192,11 @@ impl<P: Process> Erased for Of<P> {
 
     fn steps<'e>(&self, event: &'e RecordedEvent) -> Result<Vec<RawStep<'e>>, BoxError> {
         let raw = |Step::<'e, P> { to, starts, early, call }| {
-            let whom = match to {
-                To::Key(key) => Whom::Key(key.to_string()),
+            let whom = |to| match to {
+                To::Key(key) => Whom::Key(P::Key::to_string(&key)),
                 To::Found(association) => Whom::Found(association),
             };
+            let whom = to.into_iter().map(whom).collect();
             let call = move |state: Option<&Data>| {
                 let mut process: P = state.map_or_else(|| Ok(P::default()), Data::read)?;
                 let (effects, ends) = call(&mut process)?.into_effects()?;
@@ -192,10 +232,13 @@ impl<P: Process> Erased for Of<P> {
 }
 
 /// Calls code of the user's: a panic is its error.
-fn guarded<T>(code: impl FnOnce() -> Result<T, BoxError>) -> Result<T, BoxError> {
-    catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|caught| {
-        let text = caught.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let text = text.or_else(|| caught.downcast_ref::<String>().cloned());
-        Err(format!("a panic: {}", text.unwrap_or_else(|| "no text".to_owned())).into())
-    })
+pub(crate) fn guarded<T>(code: impl FnOnce() -> Result<T, BoxError>) -> Result<T, BoxError> {
+    let caught = || {
+        catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|caught| {
+            let text = caught.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let text = text.or_else(|| caught.downcast_ref::<String>().cloned());
+            Err(format!("a panic: {}", text.unwrap_or_else(|| "no text".to_owned())).into())
+        })
+    };
+    noting_unknown(caught)
 }

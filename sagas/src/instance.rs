@@ -305,13 +305,17 @@ impl<'i> Changes<'i> {
     /// `None`: there is none. Both are of one incarnation.
     pub(crate) fn between(before: Option<&'i Instance>, after: Option<&'i Instance>) -> Self {
         let mut changes = Self::default();
-        let queued = |instance: Option<&'i Instance>| -> Vec<(&'i str, &'i SetTimer)> {
+        let queued = |instance: Option<&'i Instance>| -> BTreeMap<&'i str, &'i SetTimer> {
             let timers = instance.into_iter().flat_map(|instance| &instance.timers);
             timers.filter(|(_, timer)| !timer.fired).map(|(name, timer)| (&**name, timer)).collect()
         };
         let (old, new) = (queued(before), queued(after));
-        changes.cleared = old.iter().filter(|timer| !new.contains(timer)).map(|(_, timer)| *timer).collect();
-        changes.set = new.into_iter().filter(|timer| !old.contains(timer)).collect();
+        let only = |one: &BTreeMap<&'i str, &'i SetTimer>, other: &BTreeMap<&'i str, &'i SetTimer>| {
+            let only = one.iter().filter(|(name, timer)| other.get(*name) != Some(timer));
+            only.map(|(name, timer)| (*name, *timer)).collect::<Vec<_>>()
+        };
+        changes.cleared = only(&old, &new).into_iter().map(|(_, timer)| timer).collect();
+        changes.set = only(&new, &old);
         let associations = |of: Option<&'i Instance>| -> BTreeSet<&'i Association> {
             of.into_iter().flat_map(|instance| &instance.associations).collect()
         };

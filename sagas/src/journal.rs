@@ -6,7 +6,7 @@ use es_core::RecordedEvent;
 use es_core::limits::{LimitError, MAX_PAGE};
 use es_core::store::{EventStore, Position, RowStore, Span, StoreError, StoredRow, is_full};
 
-use crate::definition::{RawStep, Whom};
+use crate::definition::RawStep;
 use crate::instance::Instance;
 use crate::rows::{Input, Noted, Tables, input_key};
 
@@ -32,7 +32,26 @@ pub(crate) async fn behind(
     let page = store.scan_many(tables.inputs.name(), &[span(of, after, limit)?]).await?;
     let page = page.into_iter().next().unwrap_or_default();
     let full = is_full(&page, limit);
-    Ok((page.into_iter().map(|row| (number(&row.key), row)).collect(), full))
+    Ok((numbered(page), full))
+}
+
+/// The next inputs of some instances, read together; of each as many as fit.
+pub(crate) async fn next_of(
+    store: &dyn RowStore,
+    tables: &Tables,
+    of: &[Instance],
+    limit: usize,
+) -> Result<Vec<Vec<(u64, StoredRow)>>, StoreError> {
+    if of.is_empty() {
+        return Ok(Vec::new());
+    }
+    let spans = of.iter().map(|of| span(of, of.taken, limit)).collect::<Result<Vec<_>, _>>()?;
+    let pages = store.scan_many(tables.inputs.name(), &spans).await?;
+    Ok(pages.into_iter().map(numbered).collect())
+}
+
+fn numbered(page: Vec<StoredRow>) -> Vec<(u64, StoredRow)> {
+    page.into_iter().map(|row| (number(&row.key), row)).collect()
 }
 
 /// Which step of its event an input of an instance is.
@@ -41,9 +60,10 @@ pub(crate) fn step_of<'s, 'e>(
     noted: &Noted,
     steps: &'s [RawStep<'e>],
 ) -> Option<&'s RawStep<'e>> {
-    let means = |step: &&RawStep<'_>| match &step.whom {
-        Whom::Key(key) => *key == of.key,
-        Whom::Found(association) => of.associations.contains(association),
+    // It was there: what would start it was not for it.
+    let means = |step: &&RawStep<'_>| {
+        let found = || step.associations().any(|association| of.associations.contains(association));
+        !step.starts && (step.keys().any(|key| key == of.key) || found())
     };
     match noted.input {
         Input::Event { step: Some(nth), .. } => steps.get(nth as usize),

@@ -12,6 +12,8 @@
 //! | [`Processes`] | `.process::<P>()` on the builder of an app |
 //! | [`schedule`] | commands that are sent at a time, and can be called off |
 //! | [`message`] | messages, which are events of the log |
+//! | `#[publishes]`, [`relay`] | events and messages on their way to other services |
+//! | [`message::inbox`] | messages of other services, each taken once |
 //! | [`Instances`] | which instances there are, what each waits for and who will wake it, what came to it; what an operator can have done to it ([`Verb`]) |
 //! | `testing` | a process without a store (feature `testing`) |
 //!
@@ -31,6 +33,7 @@ mod next;
 mod operate;
 mod outbox;
 mod process;
+pub mod relay;
 mod rows;
 mod runner;
 pub mod schedule;
@@ -48,6 +51,8 @@ pub use self::definition::Definition;
 pub use self::history::InputStatus;
 pub use self::next::{Association, Effect, IntoNext, Next};
 pub use self::operate::{InstanceStatus, Instances, Life, Rebuilt};
+#[doc(hidden)]
+pub use self::process::timer_differs;
 pub use self::process::{
     AfterEnd, Early, Elapsed, On, OnRefused, OnTimer, Process, Refused, RefusedCommand, Rejected, Sends,
     Timer,
@@ -58,4 +63,4 @@ pub use self::show::{Asked, Came, InputShown, OpenCommand, Shown, WaitsFor};
 pub use self::step::{Names, Step, To};
 pub use self::verb::{Answer, By, Verb};
 pub use es_core;
-pub use es_macros::{Timer, process};
+pub use es_macros::{Timer, process, publishes};

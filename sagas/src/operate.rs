@@ -216,11 +216,11 @@ impl Instances {
         let (true, 1, Some(position)) = (of.ended, of.noted, of.ends) else { return Ok(None) };
         let event = self.store.at(&[position]).await?.pop();
         let event = event.ok_or_else(|| format!("there is no event at {position} any more"))?;
-        if definition(&self.definitions, of)?.steps(&event)?.is_empty() {
-            return Ok(None);
-        }
+        let steps = definition(&self.definitions, of)?.steps(&event)?;
+        let began = |(_, step): &(u32, &RawStep<'_>)| step.starts && step.keys().any(|key| key == of.key);
+        let Some((step, _)) = (0_u32..).zip(&steps).find(began) else { return Ok(None) };
         let moment = Moment { at: event.recorded_at, head: position };
-        Ok(Some((1, Noted::new(moment, Input::Event { position, step: Some(0) }))))
+        Ok(Some((1, Noted::new(moment, Input::Event { position, step: Some(step) }))))
     }
 
     /// One input: taken in, or only noted.

@@ -1,17 +1,23 @@
 //! Commands on their way: one of an instance at a time, in order, those of several instances at the same time.
 //!
 //! Nothing is written here. A command is sent until its answer is definite, under a key that never changes; who loses its
-//! answers sends it again, and it still acts once. One that meets an outage is sent again for ever. One that fails for a
-//! reason that time does not mend is held after a few tries: an operator has to look at it.
+//! answers sends it again, and it still acts once. One that meets an outage is sent again for ever, and what its instance
+//! sends after it stays in the store meanwhile: it is in nobody's way. One that fails for a reason that time does not mend is
+//! held after a few tries: an operator has to look at it.
+//!
+//! What the store has under a command's key is its answer, whatever came back: an interceptor may have failed after it, or
+//! say no by now; a newer program may write the same command in other words.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use es_core::command::{NamedDone, SendError, Sender};
 use es_core::id::Ids;
-use es_core::store::Row;
-use es_core::{ErrorKind, chain};
+use es_core::store::{IdempotencyKey, Row};
+use es_core::{BoxError, ErrorKind, EventStore, chain};
+use futures::FutureExt as _;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -42,37 +48,49 @@ pub(crate) enum Came {
 
 /// Commands on their way.
 pub(crate) struct Outbox {
-    sender: Sender,
-    ids: Ids,
+    line: Line,
     wake: Arc<Notify>,
-    slots: Arc<Semaphore>,
     /// By instance: what waits behind the command that is on its way.
     behind: HashMap<Uuid, VecDeque<Row<Sending>>>,
     queued: usize,
     /// Instances with a command that is held: theirs are only in the store.
     held: HashSet<Uuid>,
+    /// Instances with a command that was in vain for a while and is sent again: all others of theirs are only in the store.
+    stuck: HashSet<Uuid>,
     tasks: JoinSet<Sent>,
+}
+
+/// What commands are sent through.
+#[derive(Clone)]
+struct Line {
+    sender: Sender,
+    store: Arc<dyn EventStore>,
+    ids: Ids,
+    slots: Arc<Semaphore>,
 }
 
 impl Outbox {
     /// `wake` is told of each answer.
-    pub(crate) fn new(sender: Sender, ids: Ids, wake: Arc<Notify>) -> Self {
+    pub(crate) fn new(sender: Sender, store: Arc<dyn EventStore>, ids: Ids, wake: Arc<Notify>) -> Self {
         let (slots, tasks) = (Arc::new(Semaphore::new(AT_ONCE)), JoinSet::new());
-        Self { sender, ids, wake, slots, behind: HashMap::new(), queued: 0, held: HashSet::new(), tasks }
+        let (held, stuck) = (HashSet::new(), HashSet::new());
+        let line = Line { sender, store, ids, slots };
+        Self { line, wake, behind: HashMap::new(), queued: 0, held, stuck, tasks }
     }
 
-    /// How many commands it has in memory.
+    /// How many commands it has in memory that are likely to leave it soon.
     pub(crate) fn len(&self) -> usize {
-        self.tasks.len() + self.queued
+        (self.tasks.len() + self.queued).saturating_sub(self.stuck.len())
     }
 
-    /// Another command is sent, after those of its instance that were put in before; not before one that is held.
+    /// Another command is sent, after those of its instance that were put in before; not before one that is held, or in vain
+    /// so far.
     pub(crate) fn push(&mut self, row: Row<Sending>) {
         let id = row.value.send.id;
         if row.value.is_held() {
             self.held.insert(id);
         }
-        if self.held.contains(&id) {
+        if self.held.contains(&id) || self.stuck.contains(&id) {
             return;
         }
         match self.behind.get_mut(&id) {
@@ -89,10 +107,15 @@ impl Outbox {
 
     /// The command of an instance that is on its way is sent further on.
     pub(crate) fn begin(&mut self, row: Row<Sending>) {
-        let (sender, ids, wake) = (self.sender.clone(), self.ids.clone(), self.wake.clone());
-        let slots = self.slots.clone();
+        let id = row.value.send.id;
+        if row.value.trouble.is_some() {
+            self.stuck.insert(id);
+            let behind = self.behind.get_mut(&id).map(std::mem::take);
+            self.queued -= behind.map_or(0, |behind| behind.len());
+        }
+        let (line, wake) = (self.line.clone(), self.wake.clone());
         self.tasks.spawn(async move {
-            let came = answer(&sender, &ids, &slots, &row.value).await;
+            let came = line.answer(&row.value).await;
             wake.notify_one();
             (row, came)
         });
@@ -101,6 +124,7 @@ impl Outbox {
     /// The command of an instance that is on its way is held.
     pub(crate) fn hold(&mut self, id: Uuid) {
         self.held.insert(id);
+        self.stuck.remove(&id);
         self.queued -= self.behind.remove(&id).map_or(0, |behind| behind.len());
     }
 
@@ -117,6 +141,11 @@ impl Outbox {
     /// The commands of an instance may be put in again.
     pub(crate) fn release(&mut self, id: Uuid) {
         self.held.remove(&id);
+    }
+
+    /// The command of an instance is answered. Whether the others of it are only in the store.
+    pub(crate) fn goes_on(&mut self, id: Uuid) -> bool {
+        self.stuck.remove(&id)
     }
 
     /// What has come, at most so many. What waits behind an answer is sent.
@@ -144,49 +173,84 @@ impl Outbox {
     }
 }
 
-/// Sends a command until its answer is definite, or there is trouble to be noted.
-async fn answer(sender: &Sender, ids: &Ids, slots: &Semaphore, sending: &Sending) -> Came {
-    let Sending { send, metadata, trouble } = sending;
-    let key = format!("process/{}/{}/{}", send.id, send.input, send.ordinal);
-    let (mut pause, mut attempts, mut in_vain) = (PAUSE.0, 0_u32, 0);
-    loop {
-        let slot = slots.acquire().await.expect("it is never closed");
-        let sent =
-            sender.send_named(send.command.clone()).idempotency_key(&key).metadata(metadata.clone()).await;
-        drop(slot);
-        let error = match definite(sent) {
-            Ok(answer) => return Came::Answer(answer),
-            Err(error) => error,
-        };
-        let (instance, command, text) = (&send.key, &send.command.name, chain(&error));
-        tracing::warn!(instance, command, error = text, "a command is sent again");
-        attempts = attempts.saturating_add(1);
-        in_vain = if is_for_good(&error) { in_vain + 1 } else { 0 };
-        let held = in_vain >= TRIES;
-        // That it is unknown is for people to see at once.
-        let shown = attempts == TRIES || matches!(error, SendError::UnknownCommand { .. });
-        if held || shown && trouble.is_none() {
-            return Came::Trouble { error: cut(&text), attempts, held };
+/// Why a command has no answer yet.
+struct Failed {
+    text: String,
+    /// Time alone does not mend it.
+    for_good: bool,
+    /// People are to see it at once.
+    shown: bool,
+}
+
+impl Line {
+    /// Sends a command until its answer is definite, or there is trouble to be noted.
+    async fn answer(&self, sending: &Sending) -> Came {
+        let (mut pause, mut attempts, mut in_vain) = (PAUSE.0, 0_u32, 0);
+        loop {
+            let Failed { text, for_good, shown } = match self.send(sending).await {
+                Ok(answer) => return Came::Answer(answer),
+                Err(failed) => failed,
+            };
+            let (instance, command) = (&sending.send.key, &sending.send.command.name);
+            tracing::warn!(instance, command, error = text, "a command is sent again");
+            attempts = attempts.saturating_add(1);
+            in_vain = if for_good { in_vain + 1 } else { 0 };
+            let held = in_vain >= TRIES;
+            if held || (shown || attempts == TRIES) && sending.trouble.is_none() {
+                return Came::Trouble { error: cut(&text), attempts, held };
+            }
+            tokio::time::sleep(pause.mul_f64(0.5 + self.ids.fraction() / 2.0)).await;
+            pause = (pause * 2).min(PAUSE.1);
         }
-        tokio::time::sleep(pause.mul_f64(0.5 + ids.fraction() / 2.0)).await;
-        pause = (pause * 2).min(PAUSE.1);
     }
-}
 
-/// Whether time alone does not mend it. A command that this program does not know may be known to the next one.
-const fn is_for_good(error: &SendError) -> bool {
-    !matches!(error, SendError::UnknownCommand { .. })
-        && matches!(error.kind(), ErrorKind::Misuse | ErrorKind::Corrupt)
-}
+    /// Sends it once: why it was refused, if it was.
+    async fn send(&self, sending: &Sending) -> Result<Option<Rejected<Data>>, Failed> {
+        let Sending { send, metadata, .. } = sending;
+        let key = format!("process/{}/{}/{}", send.id, send.input, send.ordinal);
+        let slot = self.slots.acquire().await.expect("it is never closed");
+        let sent =
+            self.sender.send_named(send.command.clone()).idempotency_key(&key).metadata(metadata.clone());
+        // Interceptors, ids and payloads are the user's code, too.
+        let sent = AssertUnwindSafe(sent.into_future()).catch_unwind().await;
+        drop(slot);
+        let error = match sent {
+            Ok(Ok(NamedDone { .. })) => return Ok(None),
+            Ok(Err(error)) => error,
+            Err(_) => {
+                return Err(Failed {
+                    text: "a panic while it was sent".to_owned(),
+                    for_good: true,
+                    shown: false,
+                });
+            }
+        };
+        if let Some(refusal) = error.refusal() {
+            let refusal = Data::of(refusal).map(Rejected::Domain);
+            return Ok(Some(refusal.unwrap_or_else(|_| Rejected::Otherwise(chain(&error)))));
+        }
+        if error.kind() != ErrorKind::Transient {
+            match self.outcome(&key).await {
+                Ok(Some(outcome)) => return Ok(outcome),
+                Ok(None) if error.kind() == ErrorKind::Refused => {
+                    return Ok(Some(Rejected::Otherwise(chain(&error))));
+                }
+                Ok(None) => {}
+                Err(unread) => {
+                    return Err(Failed { text: chain(&*unread), for_good: false, shown: false });
+                }
+            }
+        }
+        // One that this program does not know may be known to the next one.
+        let unknown = matches!(error, SendError::UnknownCommand { .. });
+        let for_good = !unknown && matches!(error.kind(), ErrorKind::Misuse | ErrorKind::Corrupt);
+        Err(Failed { text: chain(&error), for_good, shown: unknown })
+    }
 
-/// What an outcome means, if it is one.
-fn definite(sent: Result<NamedDone, SendError>) -> Result<Option<Rejected<Data>>, SendError> {
-    match sent {
-        Ok(_) => Ok(None),
-        Err(error) if error.kind() == ErrorKind::Refused => Ok(Some(match error.refusal().map(Data::of) {
-            Some(Ok(refusal)) => Rejected::Domain(refusal),
-            _ => Rejected::Otherwise(chain(&error)),
-        })),
-        Err(error) => Err(error),
+    /// What the store has under the key of a command: it was answered before. Why it was refused, if it was.
+    async fn outcome(&self, key: &str) -> Result<Option<Option<Rejected<Data>>>, BoxError> {
+        let Some(outcome) = self.store.outcome(&IdempotencyKey::new(key)?).await? else { return Ok(None) };
+        let refusal = outcome.refusal.map(|refusal| serde_json::from_slice(&refusal)).transpose()?;
+        Ok(Some(refusal.map(Rejected::Domain)))
     }
 }

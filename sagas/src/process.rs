@@ -46,7 +46,8 @@ pub trait Process: Default + Serialize + DeserializeOwned + Send + Sync + 'stati
     fn earlier() -> Vec<Definition> {
         Vec::new()
     }
-    /// Makes the commands known that it [sends](Sends): `app.command::<C>()` for each.
+    /// Makes the commands known that it [sends](Sends): `app.command::<C>()` for each. And those of its
+    /// [earlier](Self::earlier) definitions: instances of theirs send them, too.
     fn wire<B: Backend>(app: AppBuilder<B>) -> AppBuilder<B>;
     /// What an event means to instances, in order.
     ///
@@ -98,9 +99,10 @@ pub enum Early {
 
 /// One handler of an event. Two handlers for one payload are two impls, hence a compile error.
 pub trait On<E: Payload>: Process {
-    /// Whether it starts an instance where there is none. Where there is one, it is passed.
+    /// Whether it starts an instance where there is none. Where there is one, it is passed. It names the [key](To::Key).
     const STARTS: bool = false;
-    /// What becomes of it where there is none, if it does not start one.
+    /// What becomes of it where there is none, if it does not start one. An [association](To::Found) finds only those that
+    /// are there: nothing waits for others.
     const EARLY: Early = Early::Ignore;
     /// Which instances it is for.
     ///
@@ -152,6 +154,25 @@ pub trait OnTimer<T: Timer>: Process {
 pub trait Timer: Serialize + DeserializeOwned + Send + 'static {
     /// Stored.
     const NAME: &'static str;
+}
+
+/// Whether the stored name of a timer is none of these: what `#[process]` asks of each.
+#[doc(hidden)]
+#[track_caller]
+pub const fn timer_differs<T: Timer>(names: &[&str]) {
+    let (own, mut i) = (T::NAME.as_bytes(), 0);
+    while i < names.len() {
+        let (other, mut same) = (names[i].as_bytes(), 0);
+        while same < own.len() && same < other.len() && own[same] == other[same] {
+            same += 1;
+        }
+        assert!(
+            same < own.len() || same < other.len(),
+            "two timers of this process have the same stored name, and setting one would replace the other: give this \
+             one another, `#[timer(name = \"..\")]`"
+        );
+        i += 1;
+    }
 }
 
 /// A command that was refused.

@@ -87,6 +87,9 @@ pub(crate) enum Instead {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Begun {
     pub(crate) version: u32,
+    /// Since when a program without it has known of no instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unused: Option<Timestamp>,
 }
 
 /// What an operator asks for.
@@ -292,29 +295,32 @@ pub(crate) fn early_key(early: &Early) -> Result<String, LimitError> {
 pub(crate) fn early_of(key: &str) -> String {
     Key::in_slice(slice_of(key)).hash(key).prefix()
 }
+
+/// Reads a row of a golden file and writes it again: the same text.
+#[cfg(test)]
+pub(crate) fn pinned<T: Serialize + serde::de::DeserializeOwned>(file: &str, golden: &str) {
+    let read: T = serde_json::from_str(golden).unwrap_or_else(|e| panic!("{file}: {e}"));
+    assert_eq!(serde_json::to_string(&read).expect("it was read"), golden.trim(), "{file}");
+}
+
+#[cfg(test)]
+macro_rules! golden {
+    ($($test:ident: $of:ty = [$($file:literal),+];)+) => { $(
+        #[test]
+        fn $test() {
+            $($crate::rows::pinned::<$of>(
+                $file,
+                include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/", $file, ".json")),
+            );)+
+        }
+    )+ };
+}
+#[cfg(test)]
+pub(crate) use golden;
+
 #[cfg(test)]
 mod tests {
-    use std::fmt::Debug;
-
-    use serde::de::DeserializeOwned;
-
     use super::*;
-
-    /// Reads a row and writes it again: the same text.
-    fn pinned<T: Serialize + DeserializeOwned + Debug>(file: &str, golden: &str) -> T {
-        let read: T = serde_json::from_str(golden).unwrap_or_else(|e| panic!("{file}: {e}"));
-        assert_eq!(serde_json::to_string(&read).expect("it was read"), golden.trim(), "{file}");
-        read
-    }
-
-    macro_rules! golden {
-        ($($test:ident: $of:ty = [$($file:literal),+];)+) => { $(
-            #[test]
-            fn $test() {
-                $(pinned::<$of>($file, include_str!(concat!("../tests/golden/", $file, ".json")));)+
-            }
-        )+ };
-    }
 
     golden! {
         instances: Instance = ["instance", "instance-parked", "instance-ended"];
@@ -322,7 +328,7 @@ mod tests {
         associations: Found = ["association"];
         timers: Waits = ["timer"];
         commands: Sending = ["send", "send-held"];
-        versions: Begun = ["version"];
+        versions: Begun = ["version", "version-unused"];
         requests: Request = ["request"];
         answers: Answered = ["request-done", "request-refused"];
         early_events: Early = ["early"];

@@ -10,7 +10,7 @@ use es_core::projection::Code;
 use es_core::store::EventFilter;
 use es_core::{AppBuilder, Backend, BoxError, RecordedEvent};
 
-use crate::definition::{self, Definition, Whom};
+use crate::definition::{self, Definition, RawStep};
 use crate::message::Messages;
 use crate::process::Process;
 use crate::rows::Tables;
@@ -30,6 +30,7 @@ pub trait Processes: Sized {
 impl<B: Backend> Processes for AppBuilder<B> {
     fn process<P: Process>(self) -> Self {
         let app = P::wire(self).aggregate::<Messages>();
+        let app = app.check(|_| definition::wrong(&definitions::<P>()));
         let backend = app.backend().clone();
         match Tables::of(P::NAME) {
             Ok(tables) => app.runner(ProcessRunner::<B, P> { backend, tables, process: PhantomData }),
@@ -74,13 +75,9 @@ impl<B: Backend, P: Process> Runner for ProcessRunner<B, P> {
     }
 
     fn keys(&self, event: &RecordedEvent) -> Result<Vec<String>, BoxError> {
-        let key = |whom| match whom {
-            Whom::Key(key) => Some(key),
-            Whom::Found(_) => None,
-        };
         let mut keys = BTreeSet::new();
         for definition in definitions::<P>() {
-            keys.extend(definition.steps(event)?.into_iter().filter_map(|step| key(step.whom)));
+            keys.extend(definition.steps(event)?.iter().flat_map(RawStep::keys).map(str::to_owned));
         }
         Ok(keys.into_iter().collect())
     }

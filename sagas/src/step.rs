@@ -1,12 +1,10 @@
 //! What one event means to one instance.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
 use es_core::{BoxError, Payload, Recorded, RecordedEvent};
 
-use crate::definition::Whom;
 use crate::next::{Association, Next};
 use crate::process::{Early, On, Process};
 
@@ -23,9 +21,9 @@ pub enum To<K> {
 /// What a handler does with the state of an instance.
 type Call<'e, P> = Arc<dyn Fn(&mut P) -> Result<Next<P>, BoxError> + Send + Sync + 'e>;
 
-/// What one event means to the instances that it is for.
+/// What one event means to the instances that it is for. Each takes it in once, however often it is named and found.
 pub struct Step<'e, P: Process> {
-    pub(crate) to: To<P::Key>,
+    pub(crate) to: Vec<To<P::Key>>,
     pub(crate) starts: bool,
     pub(crate) early: Early,
     pub(crate) call: Call<'e, P>,
@@ -44,7 +42,7 @@ impl<'e, P: Process> Step<'e, P> {
         starts: bool,
         call: impl Fn(&mut P) -> Result<Next<P>, BoxError> + Send + Sync + 'e,
     ) -> Self {
-        Self { to, starts, early: Early::Ignore, call: Arc::new(call) }
+        Self { to: vec![to], starts, early: Early::Ignore, call: Arc::new(call) }
     }
 
     /// What handler `On<E>` does with this payload.
@@ -56,18 +54,8 @@ impl<'e, P: Process> Step<'e, P> {
     where
         P: On<E>,
     {
-        let payload = Arc::new(payload);
-        let mut seen = HashSet::new();
-        for to in P::to(Recorded::new(&payload, event))? {
-            let whom = match &to {
-                To::Key(key) => Whom::Key(key.to_string()),
-                To::Found(association) => Whom::Found(association.clone()),
-            };
-            // Named twice, it is meant once.
-            if !seen.insert(whom) {
-                continue;
-            }
-            let payload = payload.clone();
+        let to = P::to(Recorded::new(&payload, event))?;
+        if !to.is_empty() {
             let call = move |process: &mut P| process.on(Recorded::new(&payload, event));
             steps.push(Self { to, starts: P::STARTS, early: P::EARLY, call: Arc::new(call) });
         }

@@ -63,8 +63,10 @@ impl<P: Process> World<P> {
 
     fn take_stored(&mut self, event: &RecordedEvent) -> Result<(), BoxError> {
         let definitions = self.book.definitions().to_vec();
-        for (of, definition) in definitions.iter().enumerate() {
-            for (nth, step) in (0_u32..).zip(definition.steps(event)?) {
+        let steps =
+            definitions.iter().map(|definition| definition.steps(event)).collect::<Result<Vec<_>, _>>()?;
+        for (of, steps) in steps.into_iter().enumerate() {
+            for (nth, step) in (0_u32..).zip(steps) {
                 let (id, touched) = (self.id(), &mut self.touched);
                 let admits = |key: &str| {
                     *touched = Some(key.to_owned());

@@ -8,6 +8,9 @@ use uuid::Uuid;
 use crate::instance::Instance;
 use crate::next::Association;
 
+/// Bytes of who and why, each.
+const MAX_TEXT: usize = 1_000;
+
 /// What an operator can have done to an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -49,6 +52,20 @@ pub struct By {
 impl By {
     pub(crate) const fn new(actor: String, reason: String, request: Uuid) -> Self {
         Self { actor, reason, request }
+    }
+
+    /// Holds who and why to their limits.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, in words.
+    pub(crate) fn check(actor: &str, reason: &str) -> Result<(), String> {
+        for (what, text) in [("actor", actor), ("reason", reason)] {
+            if text.trim().is_empty() || text.len() > MAX_TEXT {
+                return Err(format!("the {what} has to be said, in up to {MAX_TEXT} bytes"));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -31,10 +31,10 @@ use std::path::Path;
 pub use parked::run as parked;
 pub use processors::{run as processors, share};
 pub use queue::run as queue;
+pub use server::Server;
 pub use worker::{list, work};
 
 use self::contender::Contender;
-use self::server::Server;
 
 /// As many connections as everybody has.
 const CONNECTIONS: usize = 32;

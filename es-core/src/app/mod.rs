@@ -4,6 +4,7 @@ mod builder;
 mod health;
 mod queries;
 mod ready;
+mod settle;
 mod start;
 mod watch;
 mod wiring;

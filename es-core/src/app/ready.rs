@@ -93,7 +93,9 @@ impl Processor {
 
     pub(crate) fn not_ready(&self) -> ProcessorError {
         let why = match *self.handle().readiness.borrow() {
-            Readiness::Incomplete => "it handles more events than before, and has not been rebuilt yet",
+            Readiness::Incomplete => {
+                "it handles more events than what is there, or finds its rows by other keys, and has not been rebuilt yet"
+            }
             _ => "it has not caught up with the log yet",
         };
         ProcessorError::NotReady { processor: self.name().to_owned(), why }

@@ -7,17 +7,18 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::builder::Settings;
+use super::settle::Settling;
 use super::{App, AppBuilder, Inner};
 use crate::command::{Bus, Sender, WithinTx};
 use crate::id::Ids;
 use crate::inline::{self, Inline};
 use crate::lifecycle::Lifecycle;
 use crate::limits;
-use crate::processor::{self, AnyBackend, NodeContext, Pages, ProcessorOptions, Runner};
+use crate::processor::{self, AnyBackend, NodeContext, Pages, ProcessorOptions, Runner, Wired};
 use crate::projection::Views;
 use crate::projection::live::Live;
 use crate::repository::{Cache, Repository};
-use crate::store::{Backend, EventStore, StoreError};
+use crate::store::{Backend, EventStore};
 
 impl<B: Backend> AppBuilder<B> {
     /// Checks the wiring, prepares the projections' tables, starts the processors.
@@ -28,27 +29,24 @@ impl<B: Backend> AppBuilder<B> {
     pub async fn start(mut self) -> Result<App, StartError> {
         self.provide_own();
         all_right(self.wrong())?;
-        let options = |name: String| self.settings.options(&name).backfill;
-        let inline: Vec<_> =
-            self.inline.iter().map(|entry| (entry.runner.clone(), options(entry.runner.name()))).collect();
         let node = self.node();
-        inline::may_start(&node, &inline, &self.retired).await.map_err(StartError)?;
         let mut never_behind = self.live.clone().unwrap_or_default();
-        never_behind.extend(inline.iter().map(|(runner, _)| runner.name()));
-        warn_of_orphans(&*self.backend, &self.runners, &never_behind).await;
-        let runners = self.with_options();
-        // What ends to be inline is a processor's only after that.
-        let (retired, others): (Vec<_>, Vec<_>) =
-            runners.iter().cloned().partition(|(runner, _)| self.retired.contains(&runner.name()));
-        let mut unprepared = prepare(&node, &others).await.map_err(StartError)?;
-        // Last: once the inline projections have changed, programs of before cannot write any more.
-        let inline_codes = inline::codes_of(inline.iter().map(|(runner, _)| runner.clone()));
-        let entries = std::mem::take(&mut self.inline).into_iter();
-        let entries = entries.zip(inline).map(|(entry, (_, backfill))| (entry, backfill));
-        let inline = inline::start(&node, self.backend.clone(), entries.collect(), &self.retired).await;
-        let inline = inline.map_err(StartError)?;
-        unprepared.extend(prepare(&node, &retired).await.map_err(StartError)?);
-        Ok(self.run(node, inline, never_behind, runners, inline_codes, &unprepared))
+        never_behind.extend(self.inline.iter().map(|entry| entry.runner.name()));
+        let entries = std::mem::take(&mut self.inline);
+        let all = self.runners.clone();
+        let processors = self.with_options();
+        let codes_of = |runners: &[Arc<dyn Runner>]| inline::codes_of(runners.iter().cloned());
+        let inline_runners: Vec<_> = entries.iter().map(|entry| entry.runner.clone()).collect();
+        let inline_codes = codes_of(&inline_runners);
+        let settling = Settling::new(&node, self.wired(&all), self.wired(&inline_runners), &self.retired);
+        // Everything is judged before anything is changed: a start that is refused leaves the other programs alone.
+        settling.judge().await.map_err(StartError)?;
+        warn_of_orphans(&*self.backend, &all, &never_behind).await;
+        let mut codes = codes_of(&all);
+        codes.extend(inline_codes.clone());
+        let taken = settling.take(self.backend.clone(), entries, codes).await;
+        let (inline, unprepared) = taken.map_err(StartError)?;
+        Ok(self.run(node, inline, never_behind, processors, inline_codes, &unprepared))
     }
 
     /// What handlers may ask for without that it was provided.
@@ -95,6 +93,12 @@ impl<B: Backend> AppBuilder<B> {
             node: ids.next(),
             ids,
         }
+    }
+
+    /// What is done for each of these if it has missed events.
+    fn wired(&self, runners: &[Arc<dyn Runner>]) -> Vec<Wired> {
+        let backfill = |runner: &Arc<dyn Runner>| self.settings.options(&runner.name()).backfill;
+        runners.iter().map(|runner| (runner.clone(), backfill(runner))).collect()
     }
 
     /// The processors, each with its own options or those of all.
@@ -147,51 +151,6 @@ impl<B: Backend> AppBuilder<B> {
         let processors = processor::start(&node, runners, inline_codes, unprepared, &tasks, &closing);
         App(Arc::new(Inner { bus, processors, queries: self.queries, never_behind, before_ready }))
     }
-}
-
-/// Makes the tables and rows of processors that are run for the first time, and takes over what older programs make. Gives
-/// those of which a row cannot be read: that stops them, and no other.
-///
-/// # Errors
-///
-/// What cannot be done, a line each.
-async fn prepare(
-    node: &NodeContext,
-    runners: &[(Arc<dyn Runner>, ProcessorOptions)],
-) -> Result<BTreeSet<String>, Vec<String>> {
-    let (mut wrong, mut unprepared) = (Vec::new(), BTreeSet::new());
-    // One that only looks on changes nothing.
-    if node.settings.looks_on {
-        return Ok(unprepared);
-    }
-    for (runner, _) in runners {
-        let found = runner.check().await.unwrap_or_else(|error| vec![crate::chain(&*error)]);
-        wrong.extend(found.into_iter().map(|line| format!("{}: {line}", runner.name())));
-    }
-    all_right(std::mem::take(&mut wrong)).map_err(|StartError(wrong)| wrong)?;
-    for (runner, options) in runners {
-        let (backend, backfill) = (&*node.backend, options.backfill);
-        let prepared = match processor::settle_name(backend, &**runner, node.settings, backfill).await {
-            Ok(false) => processor::prepare(backend, &**runner).await,
-            settled => settled.map(drop),
-        };
-        match prepared {
-            Ok(()) => {}
-            Err(error @ StoreError::Corrupt { .. }) => {
-                let (processor, error) = (runner.name(), crate::chain(&error));
-                tracing::error!(processor, error, "starts without it: its rows cannot be read");
-                unprepared.insert(processor);
-            }
-            Err(error) => wrong.push(format!("{}: {}", runner.name(), crate::chain(&error))),
-        }
-    }
-    all_right(wrong).map_err(|StartError(wrong)| wrong)?;
-    let prepared = runners.iter().filter(|(runner, _)| !unprepared.contains(&runner.name()));
-    let prepared: Vec<_> = prepared.map(|(runner, options)| (runner.clone(), options.backfill)).collect();
-    let taken = processor::take_over_all(node, &prepared).await;
-    let wrong = taken.unwrap_or_else(|error| vec![crate::chain(&error)]);
-    all_right(wrong).map_err(|StartError(wrong)| wrong)?;
-    Ok(unprepared)
 }
 
 fn all_right(wrong: Vec<String>) -> Result<(), StartError> {

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::lease::Lease;
 use super::plan::{Whole, assign};
-use super::share::{Progress, Shares, parse_key};
+use super::share::{Progress, Shares, parse_key, rows_without};
 use crate::limits::MAX_PAGE;
 use crate::state::{NodeRecord, nodes};
 use crate::store::{EventStore, Row, RowStore, StoreError, StoredRow, Won, write_rows};
@@ -53,10 +53,14 @@ pub struct Cluster {
     codes: BTreeMap<String, String>,
     /// Groups that it leaves to nodes with a newer code.
     stands_by: Mutex<BTreeSet<String>>,
+    /// Groups of which it has met events that only a newer program knows.
+    outgrown: Mutex<BTreeSet<String>>,
     view: watch::Sender<Option<Arc<View>>>,
     wake: watch::Sender<u64>,
     /// How many looks have begun.
     looks: AtomicU64,
+    /// Names whose shares have been retired, all of them.
+    gone: Mutex<BTreeSet<String>>,
 }
 
 impl Cluster {
@@ -73,9 +77,11 @@ impl Cluster {
             looks_on: false,
             codes: BTreeMap::new(),
             stands_by: Mutex::default(),
+            outgrown: Mutex::default(),
             view: watch::Sender::new(None),
             wake: watch::Sender::new(0),
             looks: AtomicU64::new(0),
+            gone: Mutex::default(),
         }
     }
 
@@ -99,12 +105,41 @@ impl Cluster {
 
     /// Leaves a group to the others, or takes part again; says so with its next look, which is now.
     pub(crate) fn stand_by(&self, group: &str, stands_by: bool) {
-        let mut groups = self.stands_by.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = if stands_by { groups.insert(group.to_owned()) } else { groups.remove(group) };
+        self.say(&self.stands_by, group, stands_by);
+    }
+
+    /// Says of a group whether this node has met events of it that only a newer program knows.
+    pub(crate) fn outgrown(&self, group: &str, outgrown: bool) {
+        self.say(&self.outgrown, group, outgrown);
+    }
+
+    fn say(&self, groups: &Mutex<BTreeSet<String>>, group: &str, is_one: bool) {
+        let mut groups = groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = if is_one { groups.insert(group.to_owned()) } else { groups.remove(group) };
         drop(groups);
         if changed {
             self.wake();
         }
+    }
+
+    /// The shares of these names are not read any more, unless a node runs one of them: their rows stay for ever.
+    pub(crate) fn leave_out(&self, gone: BTreeSet<String>) {
+        *self.gone.lock().unwrap_or_else(PoisonError::into_inner) = gone;
+    }
+
+    /// What the groups begin with whose shares are not read.
+    fn left_out(&self) -> Vec<String> {
+        let seen = self.view.borrow();
+        let alive = seen.iter().flat_map(|view| view.alive.values().flat_map(|node| &node.runs));
+        let runs: Vec<&String> = alive.chain(self.runs.iter().map(|runs| &runs.name)).collect();
+        let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = gone.iter().map(|name| (name, format!("{name}~")));
+        let is_run =
+            |name: &String, prefix: &String| runs.iter().any(|run| *run == name || run.starts_with(prefix));
+        let mut left: Vec<String> =
+            all.filter(|(name, prefix)| !is_run(name, prefix)).map(|(_, prefix)| prefix).collect();
+        left.sort_unstable();
+        left
     }
 
     /// It only looks at the others: none of them leaves it a share.
@@ -205,9 +240,9 @@ impl Cluster {
             self.lease.renew(asked + self.believed_for);
         }
         // Shares first: whoever has one has said before that it is alive.
-        let mut shares = BTreeMap::new();
+        let (mut shares, left_out) = (BTreeMap::new(), self.left_out());
         for table in &self.tables {
-            for row in whole(&*self.store, table).await? {
+            for row in rows_without(&*self.store, table, &left_out).await? {
                 let Some((group, _)) = parse_key(&row.key) else { continue };
                 let of_group: &mut Vec<StoredRow> =
                     shares.entry((table.clone(), group.to_owned())).or_default();
@@ -227,9 +262,10 @@ impl Cluster {
             let runs = self.runs.iter().filter(move |runs| !whole || !runs.splits);
             runs.map(|runs| runs.name.clone()).collect()
         };
-        let stands_by = self.stands_by.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let groups = |of: &Mutex<BTreeSet<String>>| of.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (stands_by, outgrown) = (groups(&self.stands_by), groups(&self.outgrown));
         let (runs, whole, codes) = (names(false), names(true), self.codes.clone());
-        NodeRecord { until: now.saturating_add(micros), runs, whole, codes, stands_by }
+        NodeRecord { until: now.saturating_add(micros), runs, whole, codes, stands_by, outgrown }
     }
 
     async fn renew(&self, rev: &mut u64, now: i64) -> Result<(), StoreError> {
@@ -269,10 +305,6 @@ impl Cluster {
             }
         }
     }
-}
-
-async fn whole(rows: &dyn RowStore, table: &str) -> Result<Vec<StoredRow>, StoreError> {
-    crate::store::Table::<()>::own(table).stored(rows).await
 }
 
 /// The nodes that are alive, and what they run.

@@ -16,7 +16,9 @@ use crate::slices::Slices;
 pub use crate::state::Progress;
 use crate::state::{CHECKPOINTS, SHARES, ShareRecord};
 use crate::store::keys::behind;
-use crate::store::{Row, RowStore, RowWrite, Span, StoreError, StoredRow, Table, is_full, write_rows};
+use crate::store::{
+    Filling, Row, RowStore, RowWrite, Span, StoreError, StoredRow, Table, is_full, write_rows,
+};
 
 /// How often a row is written again that its worker has just written.
 const TRIES: usize = 500;
@@ -127,6 +129,37 @@ pub(crate) fn parse_key(key: &str) -> Option<(&str, u16)> {
     Some((group, first.parse().ok()?))
 }
 
+/// The rows of a table but those whose keys begin with one of these texts, which are in order; those of one group are in
+/// the order of their keys.
+pub(crate) async fn rows_without(
+    rows: &dyn RowStore,
+    table: &str,
+    left_out: &[String],
+) -> Result<Vec<StoredRow>, StoreError> {
+    let (mut spans, mut after) = (Vec::new(), String::new());
+    for prefix in left_out {
+        spans.push(Span { after, before: Some(prefix.clone()), limit: MAX_PAGE });
+        after = behind(prefix);
+    }
+    spans.push(Span { after, before: None, limit: MAX_PAGE });
+    let mut found = Vec::new();
+    while !spans.is_empty() {
+        let (read, mut cut) = (rows.scan_many(table, &spans).await?, Vec::new());
+        for (span, page) in spans.iter().zip(read) {
+            let mut filling = Filling::shared(spans.len());
+            for row in &page {
+                let _ = filling.takes(row);
+            }
+            if let Some(last) = page.last().filter(|_| filling.is_full() || page.len() >= MAX_PAGE) {
+                cut.push(Span { after: last.key.clone(), ..span.clone() });
+            }
+            found.extend(page);
+        }
+        spans = cut;
+    }
+    Ok(found)
+}
+
 impl<P: Progress> Shares<P> {
     /// Those of processors.
     pub(crate) fn checkpoints() -> Self {
@@ -157,6 +190,21 @@ impl<P: Progress> Shares<P> {
     /// No row any more, whatever it held.
     pub(crate) fn delete(&self, row: StoredRow) -> RowWrite {
         self.table.delete_at(row.key, row.rev)
+    }
+
+    /// The row of the first share of a name, or of the one that was retired; `None` if nothing has ever worked on it.
+    pub(crate) async fn first_row(
+        &self,
+        rows: &dyn RowStore,
+        group: &str,
+    ) -> Result<Option<StoredRow>, StoreError> {
+        Ok(rows.rows(self.table.name(), &[key(group, 0)]).await?.pop().flatten())
+    }
+
+    /// Writes a row as it is: refused if it has moved.
+    pub(crate) fn unchanged(&self, row: &StoredRow) -> RowWrite {
+        let StoredRow { key, rev, data } = row.clone();
+        RowWrite { table: self.table.name().clone(), key, rev, row: Some(data) }
     }
 
     fn record(&self, share: &Share<P>, last: Option<u16>) -> Result<RowWrite, StoreError> {

@@ -121,6 +121,9 @@ impl<'a> Call<'a> {
         let mut end = Through { call: self, door, outcome: None };
         let halted = Next { chain, stage: Stage::Dispatch, end: &mut end }.run(&mut dispatch).await;
         match (halted, end.outcome) {
+            (Err(Halted::Interceptor(error)), Some(Ok(_))) => {
+                Err(CommandError::InterceptedAfter(error).into_box())
+            }
             (Err(Halted::Interceptor(error)), _) => Err(CommandError::Intercepted(error).into_box()),
             (_, Some(outcome)) => outcome,
             (_, None) => {

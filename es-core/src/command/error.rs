@@ -53,6 +53,10 @@ pub enum CommandError<E> {
     /// An interceptor refused or failed.
     #[error("an interceptor refused the command")]
     Intercepted(#[source] BoxError),
+    /// An interceptor failed after the command had gone through: what that did stands. Send it again with the same
+    /// idempotency key, or look.
+    #[error("an interceptor failed after the command had gone through")]
+    InterceptedAfter(#[source] BoxError),
     /// The handler panicked. Nothing was written; other commands are not affected. (500)
     #[error("the handler of {command} panicked: {panic}")]
     Panicked {
@@ -110,7 +114,7 @@ impl<E> CommandError<E> {
             | Self::Ended { .. }
             | Self::Intercepted(_) => ErrorKind::Refused,
             Self::Conflict { .. } => ErrorKind::Conflict,
-            Self::Unknown { .. } => ErrorKind::Unknown,
+            Self::Unknown { .. } | Self::InterceptedAfter(_) => ErrorKind::Unknown,
             Self::Service(_) | Self::ShuttingDown => ErrorKind::Transient,
             Self::Decode(_) | Self::Codec { .. } => ErrorKind::Corrupt,
             Self::Store(e) => e.kind(),

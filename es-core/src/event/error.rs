@@ -1,5 +1,6 @@
 //! Why an event could not be written or read.
 
+use super::unknown::{MetUnknown, unknown};
 use super::{EventId, Position, RecordedEvent, StreamId};
 use crate::BoxError;
 use crate::limits::LimitError;
@@ -91,19 +92,27 @@ pub enum DecodeProblem {
 }
 
 /// Whether something failed because the program does not know a type or a shape of events, which a newer one does: that is
-/// neither the event's fault nor the store's.
+/// neither the event's fault nor the store's. Of the error of a handler that says nothing of it, see
+/// [`noting_unknown`](super::noting_unknown).
 pub fn is_of_a_newer_program(error: &(dyn std::error::Error + 'static)) -> bool {
-    let newer = |error: &DecodeError| {
-        matches!(error.problem, DecodeProblem::NewerSchema { .. } | DecodeProblem::UnknownType)
-    };
+    let is_newer = |error: &DecodeError| error.problem.is_of_a_newer_program();
     std::iter::successors(Some(error), |error| error.source())
-        .any(|error| error.downcast_ref::<DecodeError>().is_some_and(newer))
+        .any(|error| error.is::<MetUnknown>() || error.downcast_ref::<DecodeError>().is_some_and(is_newer))
+}
+
+impl DecodeProblem {
+    const fn is_of_a_newer_program(&self) -> bool {
+        matches!(self, Self::NewerSchema { .. } | Self::UnknownType)
+    }
 }
 
 impl DecodeError {
     /// An error about `stored`.
     #[must_use]
     pub fn new(stored: &RecordedEvent, problem: DecodeProblem) -> Self {
+        if problem.is_of_a_newer_program() {
+            unknown(stored.id);
+        }
         Self {
             name: stored.name.to_string(),
             schema: stored.schema,

@@ -6,6 +6,7 @@ mod names;
 mod record;
 mod recorded;
 mod tags;
+mod unknown;
 
 use bytes::Bytes;
 
@@ -15,6 +16,8 @@ pub use self::names::{EventId, Name, Position, StreamId, Version};
 pub use self::record::{NewEvent, RecordedEvent};
 pub use self::recorded::Recorded;
 pub use self::tags::Tag;
+pub use self::unknown::noting_unknown;
+pub(crate) use self::unknown::{decoded, noting_unknown_in};
 
 /// The stored name and the current schema version of one payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

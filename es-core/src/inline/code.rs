@@ -8,14 +8,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::handover::went_through;
-use super::start::{patiently, read};
+use super::handover::{PATIENCE, shut_out, went_through};
+use super::start::{Starting, patiently};
 use crate::cluster;
-use crate::processor::{Backfill, Missed, NodeContext, RACES, Runner, Standing, TakeOver, made_by, standing};
+use crate::processor::{
+    Backfill, Looked, NodeContext, RACES, Runner, Standing, TakeOver, Wired, made_by, standing,
+};
 use crate::projection::Code;
 use crate::projection::code::ALL;
 use crate::state::{CodeRecord, Generations, InlineSet};
-use crate::store::{AppendCondition, Commit, EventFilter, Position, RowWrite, StoreError};
+use crate::store::{AppendCondition, Commit, CommitError, EventFilter, Position, RowWrite, StoreError};
 
 /// What is written so that this program's codes are the ones that write.
 #[derive(Default)]
@@ -34,20 +36,18 @@ pub(super) struct Changes {
 }
 
 /// Takes over the inline projections that older programs write; if something is in the way of one, none of them. Gives the
-/// set whose generation commits may name.
+/// set whose generation commits may name. It fits what the app is wired with, and so does every set that is written over it.
 ///
 /// # Errors
 ///
 /// What is in the way, a line each.
-pub(super) async fn take_over(
-    node: &NodeContext,
-    runners: &[(Arc<dyn Runner>, Backfill)],
-) -> Result<InlineSet, Vec<String>> {
+pub(super) async fn take_over(starting: &Starting<'_>) -> Result<InlineSet, Vec<String>> {
     let one = |error: StoreError| vec![crate::chain(&error)];
-    for _ in 0..RACES {
+    let node = starting.node;
+    for tried in 1..=RACES {
         // Before the codes: whoever takes one over after this, changes the generation.
-        let set = read(node).await.map_err(one)?;
-        let Changes { mut rows, fences, absent, head, .. } = changes(node, runners, &set).await?;
+        let set = starting.known().await?;
+        let Changes { mut rows, fences, absent, head, .. } = changes(starting, &set).await?;
         if rows.is_empty() || node.settings.looks_on {
             return Ok(set);
         }
@@ -58,9 +58,15 @@ pub(super) async fn take_over(
         let filter = if all { EventFilter::all() } else { EventFilter::types(absent.clone()) };
         let condition = AppendCondition { fail_if_events_match: filter, after: head };
         let condition = (!absent.is_empty()).then_some(condition);
-        let outcome = node.backend.commit(Commit { rows, condition, ..Commit::default() }).await;
+        let outcome = match node.backend.commit(Commit { rows, condition, ..Commit::default() }).await {
+            // Of all events, those count too that are handled already, and come all the time.
+            Err(CommitError::ConditionFailed { .. }) if tried.is_multiple_of(PATIENCE) => {
+                shut_out(node, &set).await
+            }
+            outcome => went_through(node, outcome).await,
+        };
         // Either way, what is there then is looked at.
-        went_through(node, outcome).await.map_err(one)?;
+        outcome.map_err(one)?;
     }
     Err(vec!["the inline projections change all the time: start it again".to_owned()])
 }
@@ -70,21 +76,17 @@ pub(super) async fn take_over(
 /// # Errors
 ///
 /// What is in the way, a line each. Nothing was changed.
-pub(super) async fn changes(
-    node: &NodeContext,
-    runners: &[(Arc<dyn Runner>, Backfill)],
-    set: &InlineSet,
-) -> Result<Changes, Vec<String>> {
+pub(super) async fn changes(starting: &Starting<'_>, set: &InlineSet) -> Result<Changes, Vec<String>> {
     let one = |error: StoreError| vec![crate::chain(&error)];
+    let Starting { node, runners, looked, .. } = starting;
     let inline: Vec<_> = runners.iter().filter(|(runner, _)| set.names.contains(&runner.name())).collect();
     if inline.is_empty() {
         return Ok(Changes::default());
     }
     let head = patiently(node, || node.backend.head()).await.map_err(one)?;
     let mut changes = Changes { head, ..Changes::default() };
-    for (runner, backfill) in inline {
-        let of_one = patiently(node, || Changes::of(node, &**runner, *backfill, head)).await.map_err(one)?;
-        changes.add(of_one);
+    for wired in inline {
+        changes.add(patiently(node, || Changes::of(node, wired, head, looked)).await.map_err(one)?);
     }
     if changes.wrong.is_empty() && node.settings.looks_on && changes.fences {
         let what = "this app only looks on, and handles other events in its inline projections: start one that works first";
@@ -97,15 +99,16 @@ impl Changes {
     /// Of one inline projection, with the log up to `head`.
     async fn of(
         node: &NodeContext,
-        runner: &dyn Runner,
-        backfill: Backfill,
+        (runner, backfill): &Wired,
         head: Position,
+        looked: &Looked,
     ) -> Result<Self, StoreError> {
         let nothing = Self { head, ..Self::default() };
         let refused = |why: String| Self { wrong: vec![why], head, ..Self::default() };
         let (backend, name, code) = (&*node.backend, runner.name(), runner.code());
         let known = Generations::read(backend, &name).await?.map(|row| row.value).unwrap_or_default();
-        let stored = made_by(backend, &known.build(&name, known.current)).await?;
+        let build = known.build(&name, known.current);
+        let stored = made_by(backend, &build).await?;
         let (before, now) = (stored.value.known(), backend.now().await?.as_microsecond());
         let is_like = before.is_some_and(|before| before.is_like(&code));
         let alive = cluster::alive(backend).await?;
@@ -128,8 +131,8 @@ impl Changes {
             }
             Standing::IsNewer | Standing::IsLeft => {}
         }
-        let absent = match Missed::default().find(backend, runner, before, head).await? {
-            Some(why) if backfill != Backfill::Skip => {
+        let absent = match looked.find(backend, &**runner, &build, before, head).await? {
+            Some(why) if *backfill != Backfill::Skip => {
                 return Ok(refused(format!(
                     "{name}: {why}; what is inline is not rebuilt in place: end that with `.retire_inline({name:?})`, let a \
                      processor rebuild it, and make it inline again"

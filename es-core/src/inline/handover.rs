@@ -8,33 +8,27 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::cluster::{self, Cluster, Share, Shares};
+use super::code;
+use super::start::Starting;
+use crate::ErrorKind;
+use crate::cluster::{self, Alive, Share, Shares};
 use crate::event::is_of_a_newer_program;
 use crate::processor::{
-    Admission, Backfill, Build, Failure, Fits, Folded, Keeps, NodeContext, ProcessorError, ProcessorOptions,
-    Runner, Session, Standing, Stretch, TakeOver, fold_between, give_names, made_by, noted, prepare,
-    remove_build, standing, take_over_all,
+    self, Admission, Backfill, Build, Failure, Fits, Folded, Keeps, NodeContext, ProcessorError,
+    ProcessorOptions, Runner, Session, Standing, Stretch, TakeOver, Wired, finish_set_back, fold_between,
+    give_names, made_by, noted, prepare, remove_build, standing, take_over_all,
 };
 use crate::retry::RetryPolicy;
 use crate::slices::Slices;
-use crate::state::{Checkpoint, Freeze, Generations, InlineSet, Versions, generations, versions};
+use crate::state::{Checkpoint, Freeze, Generations, InlineSet, NodeRecord, Versions, generations, versions};
 use crate::store::{
     AppendCondition, Commit, CommitError, Committed, EventFilter, Position, Row, RowWrite, StoreError, Won,
 };
 
 /// How often events that came in between may refuse the last commit before writers are shut out for its sake.
-const PATIENCE: u32 = 16;
-
-/// What one try led to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    Done,
-    /// Another node was faster, or a request was lost: what is stored is looked at again.
-    Again,
-}
+pub(super) const PATIENCE: u32 = 16;
 
 /// Whether a commit went through; `false` if what is stored has to be looked at again.
 pub(super) async fn went_through(
@@ -49,33 +43,31 @@ pub(super) async fn went_through(
     }
 }
 
-/// Tries until it is done.
-async fn until_done<F: Future<Output = Result<Outcome, StoreError>>>(
+/// Tries until there is an outcome: without one, another node was faster, or a request was lost.
+async fn until_done<T, F: Future<Output = Result<Option<T>, Vec<String>>>>(
     node: &NodeContext,
     mut attempt: impl FnMut(u32) -> F,
-) -> Result<(), StoreError> {
+) -> Result<T, Vec<String>> {
     let policy = RetryPolicy::default().with_attempts(u32::MAX);
     for tried in 1.. {
-        if attempt(tried).await? == Outcome::Done {
-            break;
+        if let Some(done) = attempt(tried).await? {
+            return Ok(done);
         }
         tokio::time::sleep(policy.wait_after(tried, &node.ids).unwrap_or_default()).await;
     }
-    Ok(())
+    unreachable!("it tries until it is done")
 }
 
-/// Keeps the node alive for others while something is done before its processors run.
-pub(super) async fn alive_during<T>(node: &NodeContext, work: impl Future<Output = T>) -> T {
-    let stop = CancellationToken::new();
-    let guard = stop.clone().drop_guard();
-    let cluster = Cluster::new(node.backend.clone(), node.node, node.settings.lease);
-    let cluster = cluster.with_lease(node.lease.clone());
-    let running = tokio::spawn(async move { cluster.run(stop).await });
-    let done = work.await;
-    drop(guard);
-    // A panic of the task is in the log; the lease runs out.
-    drop(running.await);
-    done
+/// What a try has come to. A store that does not answer at first is asked again.
+fn outcome<T>(
+    name: &str,
+    tried: u32,
+    outcome: Result<Option<T>, StoreError>,
+) -> Result<Option<T>, Vec<String>> {
+    match outcome {
+        Err(error) if error.kind() == ErrorKind::Transient && tried < PATIENCE => Ok(None),
+        outcome => outcome.map_err(|error| vec![format!("{name}: {}", crate::chain(&error))]),
+    }
 }
 
 /// The builds of a projection, and the revision of their row.
@@ -95,28 +87,64 @@ pub(super) async fn current_rows(node: &NodeContext, runner: &dyn Runner) -> Res
     Ok(runner.keeps().tables().map_or(name, |tables| tables.rows(current)).into())
 }
 
-/// Makes a projection inline.
+/// Whether what is not inline yet may become so, as far as that can be said before it is done. Nothing is changed.
 ///
 /// # Errors
 ///
-/// [`StoreError::Misuse`] if another node works on it, something of it is parked, another build of it is kept, or its
-/// handlers fail.
-pub(super) async fn make_inline(
-    node: &NodeContext,
-    runner: &Arc<dyn Runner>,
-    backfill: Backfill,
-) -> Result<(), StoreError> {
-    // What is inline has one build: it is not rebuilt by itself.
-    let backfill = if backfill == Backfill::Skip { backfill } else { Backfill::Refuse };
-    let name = runner.name();
-    let pulses = Mutex::default();
-    until_done(node, |_| async {
-        let set = InlineSet::read(&*node.backend).await?;
-        if set.names.contains(&name) {
-            return Ok(Outcome::Done);
+/// A line for each that may not: another node works on it, something of it is parked, another build of it is kept, or a newer
+/// program runs it.
+pub(super) async fn judge(starting: &Starting<'_>, stored: &InlineSet) -> Result<(), Vec<String>> {
+    let mut wrong = Vec::new();
+    for wired in starting.incoming(stored) {
+        let becoming = &Becoming::new(starting, wired);
+        let judged = until_done(starting.node, |tried| async move {
+            outcome(&becoming.name, tried, becoming.judge().await)
+        });
+        wrong.extend(judged.await.err().into_iter().flatten());
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+}
+
+/// Builds what becomes inline up to the head, for this node: others wait until it is inline, or until this node has gone.
+///
+/// # Errors
+///
+/// As for [`judge`], or its handlers fail.
+pub(super) async fn build<'a>(
+    starting: &'a Starting<'a>,
+    wired: &'a Wired,
+) -> Result<Becoming<'a>, Vec<String>> {
+    let mut becoming = Becoming::new(starting, wired);
+    let this = &becoming;
+    let built = until_done(starting.node, |tried| async move {
+        if starting.known().await?.names.contains(&this.name) {
+            return Ok(Some(None));
         }
-        let shares = Shares::checkpoints();
-        BecomeInline { node, runner, backfill, name: &name, shares, pulses: &pulses }.attempt(set).await
+        outcome(&this.name, tried, this.build().await.map(|built| built.map(Some)))
+    });
+    becoming.built = built.await?;
+    Ok(becoming)
+}
+
+/// Makes a projection inline that has been built.
+///
+/// # Errors
+///
+/// As for [`build`], or for [`code::take_over`].
+pub(super) async fn make_inline(mut becoming: Becoming<'_>) -> Result<(), Vec<String>> {
+    let mut built = becoming.built.take();
+    let (starting, becoming) = (becoming.starting, &becoming);
+    until_done(starting.node, |tried| {
+        let built = built.take();
+        async move {
+            // With each try: if another program has changed the set, or writes what is in it, this one may not fit any more,
+            // and must not shut that one out.
+            let set = code::take_over(starting).await?;
+            if set.names.contains(&becoming.name) {
+                return Ok(Some(()));
+            }
+            outcome(&becoming.name, tried, becoming.attempt(built, set).await)
+        }
     })
     .await
 }
@@ -125,43 +153,55 @@ pub(super) async fn make_inline(
 ///
 /// # Errors
 ///
-/// [`StoreError`] if the store cannot be read or written.
-pub(super) async fn retire(node: &NodeContext, name: &str) -> Result<(), StoreError> {
-    until_done(node, |tried| async move {
-        let backend = &*node.backend;
-        let set = InlineSet::read(backend).await?;
+/// What is in the way of that processor, or the store cannot be read or written.
+pub(super) async fn retire(starting: &Starting<'_>, name: &str) -> Result<(), Vec<String>> {
+    let line = |error: StoreError| vec![format!("{name}: {}", crate::chain(&error))];
+    let successors: Vec<Wired> =
+        starting.successors.iter().filter(|(runner, _)| runner.name() == name).cloned().collect();
+    let successors = &successors;
+    until_done(starting.node, |tried| async move {
+        let set = code::take_over(starting).await?;
         if !set.names.contains(name) {
-            return Ok(Outcome::Done);
+            return Ok(Some(()));
         }
-        let current = builds(node, name).await?.value;
-        let head = backend.head().await?;
-        let shares = Shares::checkpoints();
-        let group = current.build(name, current.current).to_string();
-        let share = shares.placed(backend, Share::whole(group, Checkpoint::new(head, head))).await?;
-        // The row counts on; so does the epoch that it shows.
-        let share = Share { epoch: share.rev, ..share };
-        let condition = AppendCondition { fail_if_events_match: EventFilter::all(), after: head };
-        let rows = vec![set.without(name).write()?, shares.put(&share)?];
-        let commit = Commit { rows, condition: Some(condition), ..Commit::default() };
-        match backend.commit(commit).await {
-            Err(CommitError::ConditionFailed { .. }) => {
-                if tried == PATIENCE {
-                    shut_out(node, &set).await?;
-                }
-                Ok(Outcome::Again)
-            }
-            outcome => done_if(went_through(node, outcome).await?),
-        }
+        let head = starting.node.backend.head().await.map_err(line)?;
+        // Up to there at least; and no further event may come before it is retired.
+        processor::judge(starting.node, successors, starting.looked).await.map_err(line)??;
+        outcome(name, tried, leave(starting.node, &set, name, head, tried).await)
     })
     .await
 }
 
-const fn done_if(done: bool) -> Result<Outcome, StoreError> {
-    Ok(if done { Outcome::Done } else { Outcome::Again })
+/// A share at the head, and the set without the projection.
+async fn leave(
+    node: &NodeContext,
+    set: &InlineSet,
+    name: &str,
+    head: Position,
+    tried: u32,
+) -> Result<Option<()>, StoreError> {
+    let backend = &*node.backend;
+    let (current, shares) = (builds(node, name).await?.value, Shares::checkpoints());
+    let group = current.build(name, current.current).to_string();
+    let share = shares.placed(backend, Share::whole(group, Checkpoint::new(head, head))).await?;
+    // The row counts on; so does the epoch that it shows.
+    let share = Share { epoch: share.rev, ..share };
+    let condition = AppendCondition { fail_if_events_match: EventFilter::all(), after: head };
+    let rows = vec![set.without(name).write()?, shares.put(&share)?];
+    let commit = Commit { rows, condition: Some(condition), ..Commit::default() };
+    match backend.commit(commit).await {
+        Err(CommitError::ConditionFailed { .. }) => {
+            if tried.is_multiple_of(PATIENCE) {
+                shut_out(node, set).await?;
+            }
+            Ok(None)
+        }
+        outcome => Ok(went_through(node, outcome).await?.then_some(())),
+    }
 }
 
 /// The next generation with the same projections: writers must start again, as after the change that is to come.
-async fn shut_out(node: &NodeContext, set: &InlineSet) -> Result<bool, StoreError> {
+pub(super) async fn shut_out(node: &NodeContext, set: &InlineSet) -> Result<bool, StoreError> {
     tracing::warn!(
         generation = set.rev + 1,
         "writers of other wirings are refused from now on: events come faster than the inline projections can change"
@@ -170,65 +210,144 @@ async fn shut_out(node: &NodeContext, set: &InlineSet) -> Result<bool, StoreErro
     went_through(node, node.backend.commit(commit).await).await
 }
 
-struct BecomeInline<'a> {
+/// A projection that is to become inline.
+pub(crate) struct Becoming<'a> {
+    starting: &'a Starting<'a>,
     node: &'a NodeContext,
     runner: &'a Arc<dyn Runner>,
-    backfill: Backfill,
-    name: &'a str,
+    /// The same, with what is done if it has missed events. What is inline has one build: it is not rebuilt by itself.
+    wired: [Wired; 1],
+    name: String,
+    /// What it has been built to, before it is made inline.
+    built: Option<Built>,
     shares: Shares<Checkpoint>,
     /// Nodes that run it, and the pulse that each had when it was seen first.
-    pulses: &'a Mutex<BTreeMap<Uuid, u64>>,
+    pulses: Mutex<BTreeMap<Uuid, u64>>,
 }
 
-impl BecomeInline<'_> {
-    async fn attempt(&self, set: InlineSet) -> Result<Outcome, StoreError> {
+/// What is up to the head, in one share of this node.
+struct Built {
+    build: Build,
+    known: Row<Generations>,
+    share: Share<Checkpoint>,
+}
+
+impl<'a> Becoming<'a> {
+    fn new(starting: &'a Starting<'a>, (runner, backfill): &'a Wired) -> Self {
+        let backfill = if *backfill == Backfill::Skip { Backfill::Skip } else { Backfill::Refuse };
+        Self {
+            starting,
+            node: starting.node,
+            runner,
+            wired: [(runner.clone(), backfill)],
+            name: runner.name(),
+            built: None,
+            shares: Shares::checkpoints(),
+            pulses: Mutex::default(),
+        }
+    }
+
+    /// Whether it may become inline; not known as long as a node that runs it may have gone. Nothing is changed.
+    async fn judge(&self) -> Result<Option<()>, StoreError> {
+        let backend = &*self.node.backend;
+        if let Err(wrong) = processor::judge(self.node, &self.wired, self.starting.looked).await? {
+            return Err(StoreError::misuse(wrong.join("\n")));
+        }
+        let known = builds(self.node, &self.name).await?.value;
+        if known.gone().is_none() {
+            self.only_one_build(&known)?;
+        }
+        let build = known.build(&self.name, known.current);
+        self.standing(&build).await?;
+        if !self.is_left_alone(&cluster::alive(backend).await?).await? {
+            return Ok(None);
+        }
+        self.nothing_parked(&build).await.map(Some)
+    }
+
+    /// Makes it inline, from where it has been built to.
+    async fn attempt(&self, built: Option<Built>, set: InlineSet) -> Result<Option<()>, StoreError> {
+        let built = match built {
+            Some(built) => built,
+            None => match self.build().await? {
+                Some(built) => built,
+                None => return Ok(None),
+            },
+        };
+        let names = self.plain_names().await?;
+        self.finish(built, &names, set).await
+    }
+
+    /// Builds it up to the head; `None` if that has to be tried again.
+    async fn build(&self) -> Result<Option<Built>, StoreError> {
         let backend = &*self.node.backend;
         prepare(backend, &**self.runner).await?;
-        let wrong = take_over_all(self.node, &[(self.runner.clone(), self.backfill)]).await?;
+        let wrong = take_over_all(self.node, &self.wired, self.starting.looked).await?;
         if !wrong.is_empty() {
             return Err(StoreError::misuse(wrong.join("\n")));
         }
-        let mut known = builds(self.node, self.name).await?;
+        let mut known = builds(self.node, &self.name).await?;
         if let Some(gone) = known.value.gone() {
             // Whoever was to remove it has ended before that.
             remove_build(self.node, &**self.runner, gone).await.or_else(ProcessorError::in_store)?;
-            return Ok(Outcome::Again);
+            return Ok(None);
+        }
+        if let (Some(to), Some(tables)) = (known.value.set_back.first(), self.runner.keeps().tables()) {
+            let build = known.value.build(&self.name, to.generation);
+            finish_set_back(backend, &tables, &build, None).await?;
+            return Ok(None);
         }
         self.only_one_build(&known.value)?;
         // Of a switch to a build that has gone: with one build, it comes to nothing.
         known.value.freeze = Freeze::default();
-        let build = known.value.build(self.name, known.value.current);
+        let build = known.value.build(&self.name, known.value.current);
         self.take_back(&build).await?;
-        let Some(shares) = self.claim(&build).await? else { return Ok(Outcome::Again) };
-        let parked = build.parked().stored(backend).await?.len();
-        if parked > 0 {
-            return Err(StoreError::misuse(format!(
-                "{parked} sequences of {} are parked, so its rows are not complete: run it by a processor, and retry or \
-                 discard them first",
-                self.name
-            )));
+        let Some(shares) = self.claim(&build).await? else { return Ok(None) };
+        self.nothing_parked(&build).await?;
+        let share = self.level(&build, shares).await?;
+        Ok(share.map(|share| Built { build, known, share }))
+    }
+
+    async fn nothing_parked(&self, build: &Build) -> Result<(), StoreError> {
+        let parked = build.parked().stored(&*self.node.backend).await?.len();
+        if parked == 0 {
+            return Ok(());
         }
-        let Some(share) = self.level(&build, shares).await? else { return Ok(Outcome::Again) };
-        let names = self.plain_names().await?;
-        self.finish(&build, share, &known, &names, set).await
+        Err(StoreError::misuse(format!(
+            "{parked} sequences of {} are parked, so its rows are not complete: run it by a processor, and retry or discard \
+             them first",
+            self.name
+        )))
+    }
+
+    /// What this program's code is to the build, which no newer program must run.
+    async fn standing(&self, build: &Build) -> Result<(Standing, TakeOver), StoreError> {
+        let (backend, code) = (&*self.node.backend, self.runner.code());
+        let (stored, now) = (made_by(backend, build).await?.value, backend.now().await?.as_microsecond());
+        let before = stored.known();
+        match standing(before, &code, &self.name, &cluster::alive(backend).await?, now) {
+            Standing::StandsBy if !before.is_some_and(|before| before.is_like(&code)) => {
+                Err(StoreError::misuse("a newer program runs it: stop that one first"))
+            }
+            Standing::IsLeft if self.wired[0].1 != Backfill::Skip => {
+                let of_build = self.shares.of(backend, &build.to_string()).await?;
+                let furthest = of_build.iter().map(|share| share.progress.position).max().unwrap_or_default();
+                let looked = self.starting.looked;
+                match looked.find(backend, &**self.runner, build, before, furthest).await? {
+                    Some(why) => Err(StoreError::misuse(why)),
+                    None => Ok((Standing::IsLeft, TakeOver::from(before))),
+                }
+            }
+            standing => Ok((standing, TakeOver::from(before))),
+        }
     }
 
     /// Takes the build back from a newer program, if that is not run any more.
     async fn take_back(&self, build: &Build) -> Result<(), StoreError> {
-        let (backend, code) = (&*self.node.backend, self.runner.code());
-        let (stored, now) = (made_by(backend, build).await?.value, backend.now().await?.as_microsecond());
-        let before = stored.known();
-        let in_the_way = match standing(before, &code, self.name, &cluster::alive(backend).await?, now) {
-            Standing::Makes => return Ok(()),
-            Standing::StandsBy if before.is_some_and(|before| before.is_like(&code)) => return Ok(()),
-            Standing::StandsBy => Some("a newer program runs it: stop that one first".to_owned()),
-            Standing::IsNewer | Standing::IsLeft => {
-                let over = TakeOver::from(before);
-                let over = if self.backfill == Backfill::Skip { over.skipping() } else { over };
-                over.take(backend, &**self.runner, build, self.node.settings.lease).await?.err()
-            }
-        };
-        in_the_way.map_or(Ok(()), |why| Err(StoreError::misuse(why)))
+        let (Standing::IsNewer | Standing::IsLeft, over) = self.standing(build).await? else { return Ok(()) };
+        let over = if self.wired[0].1 == Backfill::Skip { over.skipping() } else { over };
+        let taken = over.take(&*self.node.backend, &**self.runner, build, self.node.settings.lease).await?;
+        taken.map(drop).map_err(StoreError::misuse)
     }
 
     /// Commits write it by its plain names. Gives the row that says that it has them: as long as it is as it was read, no
@@ -265,24 +384,30 @@ impl BecomeInline<'_> {
         )))
     }
 
+    /// Whether no node runs it by a processor; not known for as long as one that did may have gone without a word: then its
+    /// lease runs out.
+    async fn is_left_alone(&self, alive: &Alive) -> Result<bool, StoreError> {
+        let runs = |(node, record): &(&Uuid, &NodeRecord)| {
+            **node != self.node.node && record.runs.contains(&self.name)
+        };
+        let Some((node, _)) = alive.iter().find(runs) else { return Ok(true) };
+        let pulse = cluster::pulse(&*self.node.backend, *node).await?;
+        let first = *self.pulses.lock().unwrap_or_else(PoisonError::into_inner).entry(*node).or_insert(pulse);
+        if first == pulse {
+            return Ok(false);
+        }
+        Err(StoreError::misuse(format!(
+            "node {node} runs {} by a processor: stop it first, then start this app again",
+            self.name
+        )))
+    }
+
     /// All shares of the build, for this node; `None` if that has to be tried again.
     async fn claim(&self, build: &Build) -> Result<Option<Vec<Share<Checkpoint>>>, StoreError> {
         let (backend, me) = (&*self.node.backend, self.node.node);
         let alive = cluster::alive(backend).await?;
-        if let Some((node, _)) =
-            alive.iter().find(|(node, record)| **node != me && record.runs.contains(self.name))
-        {
-            let pulse = cluster::pulse(backend, *node).await?;
-            let first =
-                *self.pulses.lock().unwrap_or_else(PoisonError::into_inner).entry(*node).or_insert(pulse);
-            if first == pulse {
-                // It may be gone without a word: then its lease runs out.
-                return Ok(None);
-            }
-            return Err(StoreError::misuse(format!(
-                "node {node} runs {} by a processor: stop it first, then start this app again",
-                self.name
-            )));
+        if !self.is_left_alone(&alive).await? {
+            return Ok(None);
         }
         let shares = self.shares.of(backend, &build.to_string()).await?;
         // One that is alive and does not run it makes it inline as well: the first of them does it.
@@ -348,12 +473,11 @@ impl BecomeInline<'_> {
     /// The last events and the new set, in one commit.
     async fn finish(
         &self,
-        build: &Build,
-        mut share: Share<Checkpoint>,
-        known: &Row<Generations>,
+        Built { build, known, mut share }: Built,
         names: &Row<Versions>,
         mut set: InlineSet,
-    ) -> Result<Outcome, StoreError> {
+    ) -> Result<Option<()>, StoreError> {
+        let (build, known) = (&build, &known);
         let (mut session, mut fits) = (self.open(build, &share), Fits::default());
         let (mut refused, mut flush) = (0, false);
         loop {
@@ -362,13 +486,13 @@ impl BecomeInline<'_> {
             if more || flush {
                 match self.flush(&mut *session, &share, through).await? {
                     Some(next) => (share, flush) = (next, false),
-                    None => return Ok(Outcome::Again),
+                    None => return Ok(None),
                 }
                 continue;
             }
             match self.last_commit(&mut *session, &share, through, (known, names), &set).await {
                 Err(CommitError::ConditionFailed { .. }) => {}
-                outcome => return done_if(went_through(self.node, outcome).await?),
+                outcome => return Ok(went_through(self.node, outcome).await?.then_some(())),
             }
             // What was folded is gone with the session. The events are flushed by themselves, so the next last commit is
             // about those that came since.
@@ -376,7 +500,7 @@ impl BecomeInline<'_> {
             refused += 1;
             if refused == PATIENCE {
                 if !shut_out(self.node, &set).await? {
-                    return Ok(Outcome::Again);
+                    return Ok(None);
                 }
                 set.rev += 1;
             }
@@ -400,7 +524,7 @@ impl BecomeInline<'_> {
             // The row of the builds is written too: a rebuild that is just being begun finds it changed.
             generations().put(known)?,
             versions().put(names)?,
-            set.with(self.name).write()?,
+            set.with(&self.name).write()?,
         ];
         let condition = AppendCondition { fail_if_events_match: self.runner.filter(), after: through };
         session.flush_with(Commit { rows, condition: Some(condition), ..Commit::default() }).await?;

@@ -32,7 +32,7 @@ pub(crate) use self::code::codes_of;
 use self::hooks::{Changes, Halt};
 pub(crate) use self::hooks::{Folds, ProjectionHook, Projects, ViewHook};
 use self::locks::Locks;
-pub(crate) use self::start::{may_start, start};
+pub(crate) use self::start::Starting;
 use crate::clock::Timestamp;
 use crate::command::OnStage;
 use crate::id::Ids;

@@ -3,101 +3,120 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::handover::Becoming;
 use super::{Entry, Inline, code, handover};
 use crate::ErrorKind;
-use crate::processor::{Backfill, NodeContext, Runner};
+use crate::processor::{Looked, NodeContext, Wired};
 use crate::retry::RetryPolicy;
 use crate::state::InlineSet;
 use crate::store::{Backend, StoreError};
 
-/// Makes projections inline, and ends that others are. `None` for a store that never had any: such an app needs nothing
-/// of this.
-///
-/// # Errors
-///
-/// A line for each thing that is wrong.
-pub(crate) async fn start<B: Backend>(
-    node: &NodeContext,
-    backend: Arc<B>,
-    entries: Vec<(Entry<B::Tx>, Backfill)>,
-    retired: &BTreeSet<String>,
-) -> Result<Option<Inline<B>>, Vec<String>> {
-    let one = |error: StoreError| vec![crate::chain(&error)];
-    let names: BTreeSet<String> = entries.iter().map(|(entry, _)| entry.runner.name()).collect();
-    let codes: Vec<_> = entries.iter().map(|(entry, backfill)| (entry.runner.clone(), *backfill)).collect();
-    let stored = known(node, &names, retired).await?;
-    if stored.rev == 0 && entries.is_empty() {
-        return Ok(None);
-    }
-    if stored.names != names {
-        // Before anything that takes long: programs which handle less are shut out, and pass nothing meanwhile.
-        code::take_over(node, &codes).await?;
-        let changes = async {
-            for name in retired {
-                handover::retire(node, name).await.map_err(|e| format!("{name}: {}", crate::chain(&e)))?;
-            }
-            for (Entry { runner, .. }, backfill) in &entries {
-                let made = handover::make_inline(node, runner, *backfill).await;
-                made.map_err(|e| format!("{}: {}", runner.name(), crate::chain(&e)))?;
-            }
-            Ok(())
-        };
-        handover::alive_during(node, changes).await.map_err(|line| vec![line])?;
-    }
-    let stored = code::take_over(node, &codes).await?;
-    if stored.names != names {
-        let what = "the inline projections were changed by another app while this one started: start it again with the \
-                    same ones";
-        return Err(vec![what.to_owned()]);
-    }
-    let mut hooks = Vec::with_capacity(entries.len());
-    for (Entry { runner, hook }, _) in entries {
-        hooks.push((hook, handover::current_rows(node, &*runner).await.map_err(one)?));
-    }
-    Ok(Some(Inline::new(backend, stored.rev, node.ids.clone(), hooks)))
+/// What an app has inline, while it starts.
+pub(crate) struct Starting<'a> {
+    pub(crate) node: &'a NodeContext,
+    pub(crate) runners: &'a [Wired],
+    /// What ends to be inline.
+    pub(crate) retired: &'a BTreeSet<String>,
+    /// The processors that continue with some of that.
+    pub(crate) successors: &'a [Wired],
+    pub(crate) looked: &'a Looked,
 }
 
-/// Whether an app with these inline projections may start on the store. Asked before anything else is changed: what the older
-/// or newer program does is none of the business of an app that does not start.
-///
-/// # Errors
-///
-/// A line for each thing that is wrong.
-pub(crate) async fn may_start(
-    node: &NodeContext,
-    runners: &[(Arc<dyn Runner>, Backfill)],
-    retired: &BTreeSet<String>,
-) -> Result<(), Vec<String>> {
-    let names: BTreeSet<String> = runners.iter().map(|(runner, _)| runner.name()).collect();
-    let stored = known(node, &names, retired).await?;
-    if code::changes(node, runners, &stored).await?.left {
-        // After an outage, nobody is seen for a while who is alive.
-        tokio::time::sleep(node.settings.lease).await;
-        code::changes(node, runners, &stored).await?;
+impl Starting<'_> {
+    /// Whether the app may start on the store, as far as its inline projections go. Nothing is changed: what the older or
+    /// newer program does is none of the business of an app that does not start.
+    ///
+    /// # Errors
+    ///
+    /// A line for each thing that is wrong.
+    pub(crate) async fn judge(&self) -> Result<(), Vec<String>> {
+        let stored = self.known().await?;
+        if code::changes(self, &stored).await?.left {
+            // After an outage, nobody is seen for a while who is alive.
+            tokio::time::sleep(self.node.settings.lease).await;
+            code::changes(self, &stored).await?;
+        }
+        handover::judge(self, &stored).await
     }
-    Ok(())
-}
 
-/// What is inline in the store, if that fits what the app is wired with.
-async fn known(
-    node: &NodeContext,
-    names: &BTreeSet<String>,
-    retired: &BTreeSet<String>,
-) -> Result<InlineSet, Vec<String>> {
-    let stored = read(node).await.map_err(|error| vec![crate::chain(&error)])?;
-    let mut wrong = wrong(&stored, names, retired);
-    if wrong.is_empty() && stored.names != *names && node.settings.looks_on {
-        wrong.push(
-            "this app only looks on, and its inline projections are not those of the store: start one that works first"
-                .to_owned(),
-        );
+    /// Builds what becomes inline up to the head, as its processor would: that takes long, may fail, and stops no writer.
+    ///
+    /// # Errors
+    ///
+    /// A line for each thing that is wrong.
+    pub(crate) async fn build(&self) -> Result<Vec<Becoming<'_>>, Vec<String>> {
+        let mut all = Vec::new();
+        if self.runners.is_empty() {
+            return Ok(all);
+        }
+        for wired in self.incoming(&self.known().await?) {
+            all.push(handover::build(self, wired).await?);
+        }
+        Ok(all)
     }
-    if wrong.is_empty() { Ok(stored) } else { Err(wrong) }
-}
 
-/// The set that is stored.
-pub(super) async fn read(node: &NodeContext) -> Result<InlineSet, StoreError> {
-    patiently(node, || InlineSet::read(&*node.backend)).await
+    /// Makes projections inline, and ends that others are. `None` for a store that never had any: such an app needs nothing
+    /// of this.
+    ///
+    /// # Errors
+    ///
+    /// A line for each thing that is wrong.
+    pub(crate) async fn start<B: Backend>(
+        &self,
+        backend: Arc<B>,
+        entries: Vec<Entry<B::Tx>>,
+        built: Vec<Becoming<'_>>,
+    ) -> Result<Option<Inline<B>>, Vec<String>> {
+        let one = |error: StoreError| vec![crate::chain(&error)];
+        let stored = self.known().await?;
+        if stored.rev == 0 && entries.is_empty() {
+            return Ok(None);
+        }
+        for name in self.retired.intersection(&stored.names) {
+            handover::retire(self, name).await?;
+        }
+        for becoming in built {
+            handover::make_inline(becoming).await?;
+        }
+        let stored = code::take_over(self).await?;
+        if stored.names != self.names() {
+            let what = "the inline projections were changed by another app while this one started: start it again with the \
+                        same ones";
+            return Err(vec![what.to_owned()]);
+        }
+        let mut hooks = Vec::with_capacity(entries.len());
+        for Entry { runner, hook } in entries {
+            hooks.push((hook, handover::current_rows(self.node, &*runner).await.map_err(one)?));
+        }
+        Ok(Some(Inline::new(backend, stored.rev, self.node.ids.clone(), hooks)))
+    }
+
+    /// What is not inline yet: in one order, for others wait for what this node has claimed.
+    pub(super) fn incoming(&self, stored: &InlineSet) -> Vec<&Wired> {
+        let mut new: Vec<&Wired> = self.runners.iter().collect();
+        new.retain(|(runner, _)| !stored.names.contains(&runner.name()));
+        new.sort_by_key(|(runner, _)| runner.name());
+        new
+    }
+
+    fn names(&self) -> BTreeSet<String> {
+        self.runners.iter().map(|(runner, _)| runner.name()).collect()
+    }
+
+    /// What is inline in the store, if that fits what the app is wired with.
+    pub(super) async fn known(&self) -> Result<InlineSet, Vec<String>> {
+        let (node, names) = (self.node, self.names());
+        let read = patiently(node, || InlineSet::read(&*node.backend)).await;
+        let stored = read.map_err(|error| vec![crate::chain(&error)])?;
+        let mut wrong = wrong(&stored, &names, self.retired);
+        if wrong.is_empty() && stored.names != names && node.settings.looks_on {
+            wrong.push(
+                "this app only looks on, and its inline projections are not those of the store: start one that works first"
+                    .to_owned(),
+            );
+        }
+        if wrong.is_empty() { Ok(stored) } else { Err(wrong) }
+    }
 }
 
 /// Every app needs to know this to start, so a store that does not answer once is asked again.

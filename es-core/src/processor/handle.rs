@@ -158,11 +158,13 @@ impl Processor {
     }
 
     /// Sets it back: to the start, which empties what it keeps, or to another place, which a projection must be
-    /// [idempotent](crate::Projection::IDEMPOTENT) for. Returns as soon as it has begun again; readers see it grow.
+    /// [idempotent](crate::Projection::IDEMPOTENT) for. Returns as soon as it has begun again; readers see its rows go, a
+    /// portion at a time, and come back.
     ///
     /// # Errors
     ///
-    /// [`ProcessorError`], and nothing changed: [`HeldBy`](ProcessorError::HeldBy) if another node works on a part of it
+    /// [`Store`](ProcessorError::Store): it may have begun, and then a node that runs the processor goes on with it; call it
+    /// again to wait for that. Any other, and nothing changed: [`HeldBy`](ProcessorError::HeldBy) if another node works on a part of it
     /// ([pause](Self::pause) it, from any node); [`Finishing`](ProcessorError::Finishing) if it is paused, and a node has not
     /// finished by then what it was handling; [`NotRebuildable`](ProcessorError::NotRebuildable) if it has side effects,
     /// or cannot be set there.

@@ -39,22 +39,25 @@ mod worker;
 pub use self::error::ProcessorError;
 pub(crate) use self::feed::Pages;
 pub use self::handle::Processor;
-pub use self::kinds::admission::{Admission, Failure};
+pub use self::kinds::admission::{Admission, Definite, Failure, NotTheEvent};
+pub use self::kinds::effects::Calls;
 pub use self::kinds::runner::{Execution, Keeps, Opening, Rebuildable, Runner, Session};
 pub(crate) use self::kinds::{ProjectionRunner, ReactorRunner, ViewRunner};
 pub use self::options::{ParkingLimits, ProcessorOptions};
-pub use self::parked::{ParkedFilter, ParkedSequence};
+pub use self::parked::{LeftOutForGood, ParkedFilter, ParkedSequence};
+#[cfg(feature = "testing")]
+pub(crate) use self::rebuild::PORTION;
 pub use self::rebuild::{Backfill, Progress, Rebuild, RebuildOptions, RebuildReport, VersionStatus};
-pub(crate) use self::rebuild::{prepare, remove_build};
+pub(crate) use self::rebuild::{finish_set_back, prepare, remove_build};
 pub use self::status::{ProcessorState, ProcessorStatus, RangeStatus};
 pub use self::wait::{Receipt, WaitError};
 pub use self::worker::Reset;
 #[cfg(feature = "testing")]
 pub(crate) use self::worker::remove_version;
 pub(crate) use self::worker::{
-    AnyBackend, Fits, Folded, Missed, NodeContext, NodeSettings, RACES, Readiness, Standing, Stretch,
-    TakeOver, fold_between, give_names, left_out, made_by, noted, other_name, others, settle_name, standing,
-    start, stored_versions, take_over_all, wanted_by_any,
+    AnyBackend, Fits, Folded, Looked, NodeContext, NodeSettings, RACES, Readiness, Standing, Stretch,
+    TakeOver, Wired, alive_during, fold_between, give_names, judge, left_out, made_by, name_obstacle, noted,
+    other_name, others, settle_name, standing, start, stored_versions, take_over_all, wanted_by_any,
 };
 pub use crate::slices::{SLICES, SliceSet, Slices, slice_of};
 pub use crate::state::{Build, Skipped};

@@ -332,7 +332,7 @@ impl Processor {
         let now = self.status();
         let why = match now.state {
             _ if *self.handle.readiness.borrow() == Readiness::Incomplete => {
-                "it handles more events than before, and has not been rebuilt yet".to_owned()
+                "it handles more events than what is there, or finds its rows by other keys, and has not been rebuilt yet".to_owned()
             }
             ProcessorState::Failing { error, .. } => format!("it fails at {}: {error}", now.position),
             ProcessorState::Halted { error, .. } => format!("it is halted at {}: {error}", now.position),

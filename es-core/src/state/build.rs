@@ -45,6 +45,11 @@ impl Build {
         [parked, events, requests, skipped, self.undecoded().name().clone()]
     }
 
+    /// The names of all its tables, that of the rows which queries read among them.
+    pub(crate) fn all_tables(&self) -> impl Iterator<Item = Arc<str>> {
+        [self.to_string().into()].into_iter().chain(self.tables())
+    }
+
     /// Its sequences that are parked.
     pub(crate) fn parked(&self) -> Table<Sequence> {
         self.table("parked")

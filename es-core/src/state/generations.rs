@@ -23,14 +23,29 @@ pub(crate) struct Generations {
     /// What is on its way out: no node works on it, and its tables may be gone or not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) leaving: Vec<Generation>,
+    /// What is being set back: no node works on it before that is done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) set_back: Vec<SetBack>,
     /// The highest number that was given out.
     pub(crate) last: Generation,
     /// Set while queries are switched to another build, or builds are compared.
     #[serde(flatten)]
     pub(crate) freeze: Freeze,
-    /// Whether the version was removed, with its builds. The row stays, for its revision.
+    /// Whether the version is being removed, with its builds: no node works on them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) retiring: bool,
+    /// Whether the version was removed. The row stays, for its revision.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) retired: bool,
+}
+
+/// A build that is being set back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct SetBack {
+    pub(crate) generation: Generation,
+    /// What was set aside after this position goes; `None`: to the start, and all its rows go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) to: Option<Position>,
 }
 
 /// Whether no node works on the build that queries read, or goes on with it, for how long, and who asked for that.
@@ -85,8 +100,10 @@ impl Default for Generations {
             previous: None,
             previous_goes: false,
             leaving: Vec::new(),
+            set_back: Vec::new(),
             last: 1,
             freeze: Freeze::default(),
+            retiring: false,
             retired: false,
         }
     }

@@ -37,7 +37,7 @@ golden! {
     builds: Generations = [
         "generations", "generations-building", "generations-previous", "generations-frozen",
         "generations-frozen-by", "generations-held", "generations-retired", "generations-by-itself",
-        "generations-previous-goes",
+        "generations-previous-goes", "generations-set-back", "generations-retiring",
     ];
     sequences: Sequence = ["parked"];
     events_of_sequences: Nothing = ["parked-event"];

@@ -22,6 +22,9 @@ pub(crate) struct NodeRecord {
     /// Groups of shares that it leaves to nodes with a newer code.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) stands_by: BTreeSet<String>,
+    /// Groups of which it has met events that only a newer program knows.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) outgrown: BTreeSet<String>,
 }
 
 pub(crate) fn nodes() -> Table<NodeRecord> {

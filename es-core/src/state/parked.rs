@@ -48,6 +48,9 @@ pub struct Skipped {
     /// Whether it could not be decoded: then it is left out whatever its key turns out to be.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub undecoded: bool,
+    /// Whether an operator discarded it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub discarded: bool,
 }
 
 /// An event that some slices passed though it could not be decoded. What it means for their keys is still to be done.

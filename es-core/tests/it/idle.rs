@@ -6,7 +6,7 @@ use es_core::clock::Clock;
 use es_core::memory::MemoryBackend;
 use es_core::projection::Change;
 use es_core::services::{Scope, Services};
-use es_core::store::EventFilter;
+use es_core::store::{Commit, EventFilter, EventStore as _, RowWrite};
 use es_core::testing::conformance::domain::Open;
 use es_core::testing::conformance::double::Double;
 use es_core::testing::epoch;
@@ -127,4 +127,50 @@ async fn two_hundred_processors_on_three_nodes_cost_next_to_nothing_when_nothing
     let most = expected + NODES * (CALLS_OF_A_LOOK + 1);
     assert!(calls <= most, "{calls} calls in {SECONDS} s, {most} are expected");
     assert!(most < 50 * SECONDS, "that is little");
+}
+
+/// Versions of a projection that have been removed, each of which leaves these shares.
+const GONE: usize = 100;
+const SHARES: usize = 10;
+
+/// What a removal leaves: rows that fence late writers for ever.
+async fn leave(store: &Counted) {
+    let row = |table: &str, key: String, row: &'static str| RowWrite {
+        table: table.into(),
+        key,
+        rev: 0,
+        row: Some(row.into()),
+    };
+    for version in 1..=GONE {
+        let mut rows =
+            vec![row("generations", format!("old/{version}"), r#"{"current":1,"last":1,"retired":true}"#)];
+        let share = r#"{"position":5,"epoch":3,"replay":0}"#;
+        rows.extend((0..SHARES).map(|i| row("checkpoints", format!("old/{version}~1#{i:04}"), share)));
+        store.commit(Commit { rows, ..Commit::default() }).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn shares_of_versions_that_have_gone_are_not_read_with_each_look() {
+    let store = Double::new(MemoryBackend::with_clock(Virtual(Instant::now())));
+    let app = ten::<0>(App::on(store.clone())).start().await.unwrap();
+    let rows_read = async || {
+        // Until it has found out what there is.
+        sleep(Duration::from_secs(30)).await;
+        let (rows, calls) = (store.scanned(), store.calls());
+        sleep(Duration::from_secs(SECONDS)).await;
+        (store.scanned() - rows, store.calls() - calls)
+    };
+    let (before, calls_before) = rows_read().await;
+    leave(&store).await;
+    let (after, calls_after) = rows_read().await;
+    // That they have gone is read, a row for each.
+    let looks = usize::try_from(LOOKS).unwrap() + 2;
+    let most = before + looks * GONE;
+    assert!(after <= most, "{after} rows, {before} without them, {most} are expected");
+    assert!(
+        calls_after <= calls_before + CALLS_OF_A_LOOK + 1,
+        "{calls_after} calls, {calls_before} without them"
+    );
+    assert!(app.shutdown(Duration::from_secs(300)).await);
 }

@@ -23,6 +23,8 @@ pub(crate) enum ReadRules {
     Reactor,
     /// `fn requested(&mut self, e: &Requested) -> Next<Self>`
     Process,
+    /// `fn placed(&self, e: &Placed) -> Message`
+    Publishes,
 }
 
 /// One handler of one event.
@@ -51,6 +53,7 @@ impl ReadRules {
             Self::Projection => "a projection's handler",
             Self::Reactor => "a reactor's handler",
             Self::Process => "a process's handler",
+            Self::Publishes => "a handler of `#[publishes]`",
         }
     }
 
@@ -60,6 +63,7 @@ impl ReadRules {
             Self::Projection => "async fn opened(&self, e: &Opened, tx: &mut Tx) -> Result<(), Error>",
             Self::Reactor => "async fn opened(&self, e: &Opened, mail: &Mailer) -> Result<(), Error>",
             Self::Process => "fn requested(&mut self, e: &Requested) -> Next<Self>",
+            Self::Publishes => "fn placed(&self, e: &Placed) -> Message",
         }
     }
 
@@ -88,6 +92,10 @@ impl ReadRules {
         if let (Self::Process, Some(token)) = (self, sig.asyncness) {
             cx.error(token, "a process's handler is not `async`: what it wants to happen, it returns");
         }
+        if let (Self::Publishes, Some(token)) = (self, sig.asyncness) {
+            let why = "the same event gives the same messages, always";
+            cx.error(token, format!("{} is not `async`: {why}", self.what()));
+        }
         let (payload, recorded) = event?;
         (cx.count() == before).then(|| ReadHandler {
             cfgs: method.cfgs.clone(),
@@ -114,6 +122,7 @@ impl ReadRules {
             Self::Projection => (Receiver::Shared, "`&self`: what it changes, it writes through `tx`"),
             Self::Reactor => (Receiver::Shared, "`&self`: what it needs, it asks for as services"),
             Self::Process => (Receiver::Exclusive, "`&mut self`: it changes the state of an instance"),
+            Self::Publishes => (Receiver::Shared, "`&self`: it only says what an event becomes"),
         };
         if found == wanted || self == Self::View && found == Receiver::Owned {
             return;
@@ -162,6 +171,11 @@ impl ReadRules {
             (Self::Process, Some(more)) => {
                 let why = "what it wants to happen, it returns";
                 cx.error(more, format!("a process's handler takes one input and nothing else: {why}"));
+                Vec::new()
+            }
+            (Self::Publishes, Some(more)) => {
+                let why = "the same event gives the same messages, always";
+                cx.error(more, format!("{} takes the event and nothing else: {why}", self.what()));
                 Vec::new()
             }
             _ => Vec::new(),

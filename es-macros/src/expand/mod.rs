@@ -8,6 +8,7 @@ mod event;
 mod event_codec;
 mod process;
 mod projection;
+mod publishes;
 mod queries;
 mod reactor;
 mod services;
@@ -20,6 +21,7 @@ pub(crate) use self::commands::{HELPERS as COMMANDS_HELPERS, expand as commands}
 pub(crate) use self::event::expand as event;
 pub(crate) use self::process::{HELPERS as PROCESS_HELPERS, expand as process};
 pub(crate) use self::projection::expand as projection;
+pub(crate) use self::publishes::{HELPERS as PUBLISHES_HELPERS, expand as publishes};
 pub(crate) use self::queries::{HELPERS as QUERIES_HELPERS, expand as queries};
 pub(crate) use self::reactor::expand as reactor;
 pub(crate) use self::timer::expand as timer;

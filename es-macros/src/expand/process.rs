@@ -3,10 +3,10 @@
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Expr, LitStr, Type};
+use syn::{LitStr, Type};
 
 use super::dispatch;
-use super::view::starts_at_the_payload;
+use super::view::by;
 use crate::ast::{Args, Block, variant};
 use crate::attr::Entry;
 use crate::check::{EventHandler, InputHandler, Process, ReadHandler};
@@ -47,6 +47,7 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
         let sagas = respan(sagas.clone(), at);
         quote_spanned!(at=> #(#cfgs)* #[automatically_derived] impl #sagas::Sends<#command> for #this {})
     });
+    let differ = differ(sagas, &timers);
     let refusals = refusals.iter().map(|handler| takes(sagas, this, handler, true));
     let timers = timers.iter().map(|handler| takes(sagas, this, handler, false));
     quote! {
@@ -64,7 +65,9 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
                 ::std::vec![#(#sagas::Definition::of::<#earlier>()),*]
             }
             fn wire<B: #es::Backend>(app: #es::AppBuilder<B>) -> #es::AppBuilder<B> {
-                app #(.command::<#sends>())*
+                let app = app #(.command::<#sends>())*;
+                #(let app = <#earlier as #sagas::Process>::wire(app);)*
+                app
             }
             fn steps(
                 event: &#es::RecordedEvent,
@@ -92,7 +95,24 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
         #(#each)*
         #(#refusals)*
         #(#timers)*
+        #differ
     }
+}
+
+/// Shown at a timer that has the stored name of one before it: an instance could have only one of the two.
+fn differ(sagas: &TokenStream, timers: &[InputHandler]) -> TokenStream {
+    let name = |InputHandler { cfgs, of, .. }: &InputHandler| {
+        let at = written_at(of.span());
+        let sagas = respan(sagas.clone(), at);
+        quote_spanned!(at=> #(#cfgs)* <#of as #sagas::Timer>::NAME)
+    };
+    let checks = timers.iter().enumerate().skip(1).map(|(i, handler)| {
+        let (cfgs, at) = (&handler.cfgs, written_at(handler.of.span()));
+        let (before, own) = (timers[..i].iter().map(name), &handler.of);
+        let sagas = respan(sagas.clone(), at);
+        quote_spanned!(at=> #(#cfgs)* const _: () = #sagas::timer_differs::<#own>(&[#(#before),*]);)
+    });
+    quote!(#(#checks)*)
 }
 
 fn entry<'h>(handler: &'h EventHandler, key: &str) -> Option<&'h Entry> {
@@ -104,6 +124,10 @@ fn on(cx: &Ctxt, sagas: &TokenStream, this: &Type, handler: &EventHandler) -> To
     let ReadHandler { cfgs, payload, name, at, recorded, returns, .. } = &handler.read;
     let whom = whom(cx, sagas, handler);
     let early = entry(handler, "early").and_then(|entry| entry.word(cx, &["ignore", "stash"])).map(|word| {
+        if word == "stash" && entry(handler, "via").is_some() {
+            let why = "an association finds only instances that are there, so this event would never wait";
+            cx.error(&word, format!("{why}: name the instance by its key, or leave `early = stash` out"));
+        }
         let variant = variant(&word);
         quote!(const EARLY: #sagas::Early = #sagas::Early::#variant;)
     });
@@ -147,7 +171,7 @@ fn boxed(sagas: &TokenStream, returns: Span) -> TokenStream {
 /// The aggregate's id, or what `by` names: a key, or the value of an association.
 fn whom(cx: &Ctxt, sagas: &TokenStream, handler: &EventHandler) -> TokenStream {
     let via = entry(handler, "via").map(|entry| entry.text(cx));
-    let Some(by) = entry(handler, "by") else {
+    let Some(given) = entry(handler, "by") else {
         if let Some(entry) = entry(handler, "via") {
             cx.error_at(entry.span(), "`via` needs the value too: `by = field, via = \"name\"`");
         }
@@ -158,11 +182,7 @@ fn whom(cx: &Ctxt, sagas: &TokenStream, handler: &EventHandler) -> TokenStream {
             ::core::result::Result::Ok(::std::vec![#sagas::To::Key(key)])
         };
     };
-    let Some(by) = by.parse::<Expr>(cx, "field") else { return quote!(::core::unreachable!()) };
-    if !starts_at_the_payload(&by) {
-        cx.error(&by, "`by` names what the event has: `by = field`, `by = field.sub` or `by = method()`");
-        return quote!(::core::unreachable!());
-    }
+    let Some(by) = by(cx, given) else { return quote!(::core::unreachable!()) };
     let at = written_at(by.span());
     let (sagas, by) = (respan(sagas.clone(), at), by.to_token_stream());
     match via {

@@ -7,7 +7,7 @@ use syn::{Expr, Member, Type};
 
 use super::dispatch;
 use crate::ast::{Args, Block};
-use crate::attr;
+use crate::attr::{self, Entry};
 use crate::check::{ReadHandler, ReadRules, one_handler_each};
 use crate::ctxt::Ctxt;
 use crate::fingerprint::fingerprint;
@@ -117,11 +117,7 @@ fn keys(cx: &Ctxt, es: &TokenStream, handler: &ReadHandler) -> TokenStream {
             ::core::result::Result::Ok(::std::vec![key])
         };
     };
-    let Some(by) = entry.parse::<Expr>(cx, "field") else { return quote!(::core::unreachable!()) };
-    if !starts_at_the_payload(&by) {
-        cx.error(&by, "`by` names what the event has: `by = field`, `by = field.sub` or `by = method()`");
-        return quote!(::core::unreachable!());
-    }
+    let Some(by) = by(cx, entry) else { return quote!(::core::unreachable!()) };
     let at = written_at(by.span());
     let es = respan(es.clone(), at);
     let by = by.to_token_stream();
@@ -132,8 +128,17 @@ fn keys(cx: &Ctxt, es: &TokenStream, handler: &ReadHandler) -> TokenStream {
     }
 }
 
-/// Whether it can stand after `event.payload().`.
-pub(super) fn starts_at_the_payload(by: &Expr) -> bool {
+/// What stands after `event.payload().` to find a key, from `by = ..`.
+pub(super) fn by(cx: &Ctxt, entry: &Entry) -> Option<Expr> {
+    let by = entry.parse::<Expr>(cx, "field")?;
+    if !starts_at_the_payload(&by) {
+        cx.error(&by, "`by` names what the event has: `by = field`, `by = field.sub` or `by = method()`");
+        return None;
+    }
+    Some(by)
+}
+
+fn starts_at_the_payload(by: &Expr) -> bool {
     match by {
         Expr::Path(path) => path.path.get_ident().is_some(),
         Expr::Lit(literal) => matches!(&literal.lit, syn::Lit::Int(_)),

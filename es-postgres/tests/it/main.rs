@@ -10,6 +10,7 @@ mod generations;
 mod jobs;
 mod plain_names;
 mod processes;
+mod removals;
 mod row_order;
 mod row_wakes;
 mod schema;

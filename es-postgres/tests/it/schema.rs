@@ -8,7 +8,10 @@ use es_core::store::{
 use es_postgres::testing::{self, Database};
 use es_postgres::{PgBackend, PgOptions};
 
-use crate::support::{commit, count, data, event, fresh, row_of, run, step, try_run, with};
+use crate::support::{
+    LIMIT, WAITING, commit, connect, count, data, event, fresh, gate, row_of, run, step, try_run,
+    until_count, with,
+};
 
 async fn not_opened(options: PgOptions) -> StoreError {
     match PgBackend::connect_with(options).await {
@@ -228,14 +231,14 @@ async fn a_reset_that_somebody_depends_on_is_refused_and_changes_nothing() {
 async fn tables_that_others_make_meanwhile_are_not_taken() {
     let (database, store) = fresh().await;
     let make = "create table mine (x integer); select pg_advisory_xact_lock_shared(42); create table mine_too (x integer)";
-    let mut held = crate::support::connect(database.url()).await;
+    let mut held = connect(database.url()).await;
     sqlx::query("select pg_advisory_lock(42)").execute(&mut held).await.unwrap();
     let tables = Tables { name: "mine", version: 1, schema: make };
     let installing = tokio::spawn({
         let store = store.clone();
         async move { store.install(&tables, 1).await }
     });
-    crate::support::until_count(database.url(), crate::support::WAITING, 1).await;
+    until_count(database.url(), WAITING, 1).await;
     run(database.url(), "create table theirs (x integer)").await;
     sqlx::query("select pg_advisory_unlock(42)").execute(&mut held).await.unwrap();
     installing.await.unwrap().unwrap();
@@ -256,4 +259,63 @@ async fn installers_at_once_make_the_tables_once() {
     assert_eq!(count(database.url(), "select count(*) from balances").await, 0);
     assert_eq!(count(database.url(), "select count(*) from es.projections").await, 1);
     assert!(store.read(&EventFilter::all(), Position(0), 1).await.unwrap().events.is_empty());
+}
+
+/// Waits until the lock is given back, in the middle of its DDL.
+const STOPS: &str = "create table halves (x integer); select pg_advisory_xact_lock_shared(42); create table wholes (x integer)";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_installed_waits_for_no_change_of_another_projection() {
+    let (database, store) = fresh().await;
+    let tables = Tables { name: "balances", version: 1, schema: BALANCES };
+    store.install(&tables, 1).await.unwrap();
+    // As a removal that takes long holds it.
+    let mut removal = connect(database.url()).await;
+    let lock = format!("select pg_advisory_lock({} # hashtextextended('projections', 0))", gate());
+    sqlx::raw_sql(sqlx::AssertSqlSafe(lock)).execute(&mut removal).await.unwrap();
+    tokio::time::timeout(LIMIT, store.install(&tables, 1)).await.expect("it is there").unwrap();
+    // What is not there, or is another one, has to be looked at in turn.
+    let edited = Tables { schema: "create table balances (x integer)", ..tables };
+    let waits =
+        [(tables, 2), (Tables { version: 2, ..tables }, 1), (edited, 1)].map(|(tables, generation)| {
+            let store = store.clone();
+            tokio::spawn(async move { store.install(&tables, generation).await })
+        });
+    until_count(database.url(), WAITING, 3).await;
+    drop(removal);
+    let [second, newer, edited] = waits;
+    second.await.unwrap().unwrap();
+    newer.await.unwrap().unwrap();
+    let error = edited.await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("raise `version`"), "{error}");
+    assert_eq!(count(database.url(), "select count(*) from es.projections").await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_half_installed_is_not_taken_for_installed() {
+    let (database, store) = fresh().await;
+    let other = PgBackend::connect(database.url()).await.unwrap();
+    let tables = Tables { name: "halves", version: 1, schema: STOPS };
+    for killed in [true, false] {
+        let mut held = connect(database.url()).await;
+        sqlx::query("select pg_advisory_lock(42)").execute(&mut held).await.unwrap();
+        let install = |store: &PgBackend| {
+            let store = store.clone();
+            tokio::spawn(async move { store.install(&tables, 1).await })
+        };
+        let first = install(&store);
+        until_count(database.url(), WAITING, 1).await;
+        let second = install(&other);
+        until_count(database.url(), WAITING, 2).await;
+        if killed {
+            let kill = "select count(pg_terminate_backend(l.pid)) from pg_locks l join pg_database d on d.oid = l.database
+                        where d.datname = current_database() and l.locktype = 'advisory' and not l.granted and l.objid = 42";
+            assert_eq!(count(database.url(), kill).await, 1);
+            first.await.unwrap().expect_err("its connection was closed");
+        }
+        drop(held);
+        second.await.unwrap().unwrap();
+        assert_eq!(count(database.url(), "select count(*) from halves, wholes").await, 0, "both are there");
+        store.remove_version("halves", 1, Commit::default()).await.unwrap();
+    }
 }

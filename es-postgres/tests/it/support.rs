@@ -159,7 +159,7 @@ impl Gate {
 }
 
 /// The key of the gate, as the functions of the schema have it.
-fn gate() -> i64 {
+pub(crate) fn gate() -> i64 {
     let steps = es_postgres::migrations("es").unwrap();
     let calls = steps.iter().flat_map(|step| step.sql.split("perform pg_advisory_xact_lock(").skip(1));
     calls.filter_map(|rest| rest.split(')').next()?.parse().ok()).next().unwrap()

@@ -1,6 +1,8 @@
 //! Messages. The log is the outbox: what is published is an event, with a position, a cause, and no second write.
 
 mod envelope;
+pub mod inbox;
+mod publish;
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use self::envelope::{Envelope, MEDIA_TYPE};
+pub use self::publish::Publishing;
 
 /// A topic, and a key by which its messages are in order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

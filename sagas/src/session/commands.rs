@@ -108,6 +108,9 @@ impl<B: Backend> ProcessSession<B> {
                 Came::Answer(why) => {
                     self.book.answered(&row.value.send, why, moment, &|| ids.next());
                     self.rows.push(self.tables.sends.delete(&row));
+                    if self.outbox.goes_on(*id) {
+                        self.released.insert(*id, key.clone());
+                    }
                 }
                 Came::Trouble { error, attempts, held } => {
                     let trouble = Trouble { since: moment.at, error, attempts, held };

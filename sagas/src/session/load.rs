@@ -10,7 +10,7 @@ use es_core::store::{PageItem, Position, Span, StoreError, StoredRow, Table, is_
 use super::{PAGE, Planned, ProcessSession, SPANS};
 use crate::book::Waiting;
 use crate::damaged::read;
-use crate::definition::{RawStep, Whom};
+use crate::definition::RawStep;
 use crate::journal;
 use crate::next::Association;
 use crate::process::Early;
@@ -27,10 +27,7 @@ pub(super) struct Meant {
 impl Meant {
     /// Why it is not known which instances a step is for.
     pub(super) fn unknown(&self, step: &RawStep<'_>) -> Option<&str> {
-        match &step.whom {
-            Whom::Found(association) => self.unknown.get(association).map(String::as_str),
-            Whom::Key(_) => None,
-        }
+        step.associations().find_map(|association| self.unknown.get(association)).map(String::as_str)
     }
 
     fn has(&self, association: &Association, key: &str) -> bool {
@@ -43,10 +40,8 @@ impl<B: Backend> ProcessSession<B> {
     pub(super) async fn load_for(&mut self, planned: &[Planned<'_>]) -> Result<Meant, StoreError> {
         let (mut keys, mut associations) = (BTreeSet::new(), BTreeSet::new());
         for Planned { step, .. } in planned {
-            match &step.whom {
-                Whom::Key(key) => drop(keys.insert(key.clone())),
-                Whom::Found(association) => drop(associations.insert(association.clone())),
-            }
+            keys.extend(step.keys().map(str::to_owned));
+            associations.extend(step.associations().cloned());
         }
         keys.retain(|key| self.slices.has(key));
         let meant = self.found(&associations).await?;
@@ -58,14 +53,16 @@ impl<B: Backend> ProcessSession<B> {
         let again = self.book.begins_again();
         let is_meant =
             |Planned { step, .. }: &&Planned<'_>| step.starts || again || step.early == Early::Stash;
-        let key = |Planned { step, .. }: &Planned<'_>| match &step.whom {
-            Whom::Key(key) => Some(key.clone()),
-            Whom::Found(_) => None,
-        };
         let waits =
             |key: &String| self.slices.has(key) && self.book.now(key).is_none_or(|now| !now.is_running());
-        let early = planned.iter().filter(is_meant).filter_map(key).filter(waits).collect();
-        self.load_early(early).await?;
+        let keys = |step: &Planned<'_>| step.step.keys().map(str::to_owned).collect::<Vec<_>>();
+        let starts: BTreeSet<String> = planned.iter().filter(|of| of.step.starts).flat_map(keys).collect();
+        // What only comes to others that wait is counted with them, which need not be read for that each time.
+        let is_counted = |key: &String| {
+            !starts.contains(key) && self.book.now(key).is_none() && self.book.counts_early(key)
+        };
+        let early = planned.iter().filter(is_meant).flat_map(keys).filter(waits);
+        self.load_early(early.filter(|key| !is_counted(key)).collect()).await?;
         Ok(meant)
     }
 
@@ -168,17 +165,20 @@ impl<B: Backend> ProcessSession<B> {
 
     /// Which of the instances that a step is for cannot be read, and why.
     pub(super) fn unreadable(&self, step: &RawStep<'_>, meant: &Meant) -> Vec<(String, String)> {
-        let is_meant = |key: &str| match &step.whom {
-            Whom::Key(of) => of == key,
-            Whom::Found(association) => meant.has(association, key),
-        };
+        let is_meant =
+            |key: &str| step.keys().any(|of| of == key) || step.associations().any(|by| meant.has(by, key));
         let unreadable = self.unreadable.iter().filter(|(key, _)| is_meant(key));
         unreadable.map(|(key, why)| (key.clone(), why.clone())).collect()
     }
 
     /// Reads the events that wait for instances which are not there.
     pub(super) async fn load_early(&mut self, keys: BTreeSet<String>) -> Result<(), StoreError> {
+        if keys.is_empty() {
+            return Ok(());
+        }
         let table = self.tables.early.clone();
+        let mut waiting: BTreeMap<String, Vec<Waiting>> =
+            keys.iter().cloned().map(|key| (key, Vec::new())).collect();
         let mut rows = BTreeMap::<Position, Vec<_>>::new();
         for row in self.below(&table, keys.iter().map(|key| early_of(key))).await? {
             match read(&table, row) {
@@ -189,20 +189,22 @@ impl<B: Backend> ProcessSession<B> {
                 Ok(_) => {}
                 Err(damaged) => {
                     for key in keys.iter().filter(|key| damaged.row.starts_with(&early_of(key))) {
+                        // How many wait for it is not known.
+                        waiting.remove(key);
                         self.leave(key, format!("an event that waits for {key}: {}", damaged.why));
                     }
                 }
             }
         }
         let events = journal::at(&*self.backend, rows.keys().copied().collect()).await?;
-        let mut waiting = BTreeMap::<String, Vec<Waiting>>::new();
         for (at, mut rows) in rows {
             let Some(event) = events.get(&at) else { continue };
             rows.sort_by_key(|row| row.value.step);
             for row in rows {
-                let (step, stored) = (row.value.step, Some((row.key, row.rev)));
-                let waits = Waiting { step, event: event.clone(), row: stored };
-                waiting.entry(row.value.key).or_default().push(waits);
+                if let Some(waiting) = waiting.get_mut(&row.value.key) {
+                    let (step, stored) = (row.value.step, Some((row.key, row.rev)));
+                    waiting.push(Waiting { step, event: event.clone(), row: stored });
+                }
             }
         }
         for (key, waiting) in waiting {

@@ -16,7 +16,7 @@ use es_core::id::Ids;
 use es_core::processor::{Admission, Failure, Opening, Session, Slices};
 use es_core::store::keys::{Key, behind};
 use es_core::store::queue::Marks;
-use es_core::store::{Commit, CommitError, Position, Row, RowWrite};
+use es_core::store::{Commit, CommitError, Position, Row, RowWrite, StoredRow};
 use es_core::{Backend, BoxError, RecordedEvent, Timestamp};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -25,11 +25,11 @@ use uuid::Uuid;
 
 use crate::book::Book;
 use crate::damaged::read;
-use crate::definition::{Definition, RawStep, Whom};
-use crate::instance::Moment;
+use crate::definition::{Definition, RawStep};
+use crate::instance::{Instance, Moment};
 use crate::journal;
 use crate::outbox::{Outbox, Sent};
-use crate::rows::{Sending, Tables, send_key};
+use crate::rows::{Noted, Sending, Tables, send_key};
 
 /// Instances that are kept between two pages. They cost memory, never correctness.
 const KEPT: usize = 10_000;
@@ -73,7 +73,7 @@ pub(crate) struct ProcessSession<B> {
     looks_aside: Instant,
     /// Rows of commands, by their keys, as they are to be written: then they are sent again, or held.
     rewritten: BTreeMap<String, Row<Sending>>,
-    /// Instances whose commands are sent again once that is written: their ids and keys.
+    /// Instances whose commands are read again, and sent, once what waits is written: their ids and keys.
     released: BTreeMap<Uuid, String>,
     /// Operators ask for something.
     requests: watch::Receiver<u64>,
@@ -116,6 +116,7 @@ impl<B: Backend> ProcessSession<B> {
                 called.notify_one();
             }
         });
+        let outbox = Outbox::new(sender.clone(), backend.clone(), opening.ids.clone(), wake.clone());
         Self {
             backend,
             tables,
@@ -124,7 +125,7 @@ impl<B: Backend> ProcessSession<B> {
             keeps: opening.bytes,
             book: Book::new(definitions),
             unreadable: BTreeMap::new(),
-            outbox: Outbox::new(sender.clone(), opening.ids.clone(), wake.clone()),
+            outbox,
             sent_to: Some(Key::in_slice(opening.slices.first).prefix()),
             left_behind: false,
             came: VecDeque::new(),
@@ -151,23 +152,28 @@ impl<B: Backend> ProcessSession<B> {
     ) -> Result<Vec<Planned<'e>>, Failure> {
         let mut planned = Vec::new();
         for event in events {
-            for (of, definition) in self.book.definitions().iter().enumerate() {
-                match steps(definition, event) {
-                    Ok(steps) => {
-                        let plan = |(nth, step)| Planned { event, of, nth, step };
-                        planned.extend((0_u32..).zip(steps).map(plan));
+            match self.plan_one(event) {
+                Ok(steps) => planned.extend(steps),
+                Err(source) => {
+                    let key = event.stream.as_str();
+                    // What a newer program wrote may belong to any key.
+                    if admission.admits_undecoded(event, key) || is_of_a_newer_program(&*source) {
+                        return Err(Failure::of_undecoded(event, key, source));
                     }
-                    Err(source) => {
-                        let key = event.stream.as_str();
-                        // What a newer program wrote may belong to any key.
-                        if admission.admits_undecoded(event, key) || is_of_a_newer_program(&*source) {
-                            return Err(Failure::of_undecoded(event, key, source));
-                        }
-                        admission.pass_undecoded(event, key.to_owned());
-                        break;
-                    }
+                    admission.pass_undecoded(event, key.to_owned());
                 }
             }
+        }
+        Ok(planned)
+    }
+
+    /// What an event means to all definitions. If one of them does not understand it, it means nothing to the others
+    /// either: they would take it in again once all do.
+    fn plan_one<'e>(&self, event: &'e RecordedEvent) -> Result<Vec<Planned<'e>>, BoxError> {
+        let mut planned = Vec::new();
+        for (of, definition) in self.book.definitions().iter().enumerate() {
+            let plan = |(nth, step)| Planned { event, of, nth, step };
+            planned.extend((0_u32..).zip(steps(definition, event)?).map(plan));
         }
         Ok(planned)
     }
@@ -186,34 +192,41 @@ impl<B: Backend> ProcessSession<B> {
             self.book.put_lagging(rows.into_iter().filter_map(|row| Some(read(&table, row).ok()?.value)));
             self.knows_lagging = true;
         }
-        let keys = self.book.lagging(LAGGING);
+        let keys = self.book.next_lagging(LAGGING);
+        if keys.is_empty() {
+            return Ok(false);
+        }
         self.load(keys.clone()).await?;
         self.load_early_of_ended(keys.iter().cloned().collect()).await?;
+        let mut of = self.book.look_at_lagging(&keys);
+        for key in keys.iter().filter(|key| self.unreadable.contains_key(*key)) {
+            self.book.leave(key);
+        }
+        of.retain(|instance| !self.unreadable.contains_key(&instance.key));
+        let pages = journal::next_of(&*self.backend, &self.tables, &of, INPUTS).await?;
+        let inputs: Vec<_> = pages.into_iter().map(|page| self.readable(page)).collect();
+        let noted = inputs.iter().flat_map(|(inputs, _)| inputs).map(|(_, row)| &row.value);
+        let events = journal::events(&*self.backend, noted).await?;
         let ids = self.ids.clone();
-        for key in &keys {
-            if self.unreadable.contains_key(key) {
-                self.book.leave(key);
-                continue;
-            }
-            let Some(now) = self.book.now(key).filter(|_| !self.is_full()).cloned() else { continue };
-            let (rows, _) = journal::behind(&*self.backend, &now, &self.tables, now.taken, INPUTS).await?;
-            let (mut inputs, mut damaged) = (Vec::new(), None);
-            for (number, row) in rows {
-                match read(&self.tables.inputs, row) {
-                    Ok(row) => inputs.push((number, row)),
-                    Err(of) => {
-                        damaged = Some((number, of.why));
-                        break;
-                    }
-                }
-            }
-            let events = journal::events(&*self.backend, inputs.iter().map(|(_, row)| &row.value)).await?;
+        for (Instance { key, .. }, (inputs, damaged)) in of.iter().zip(inputs) {
             self.book.catch_up(key, &inputs, &events, &|| ids.next());
             if let Some((number, why)) = damaged {
                 self.book.fail(key, number, &why, moment.at);
             }
         }
-        Ok(!self.book.lagging(1).is_empty())
+        Ok(self.book.lags())
+    }
+
+    /// The inputs before the first that cannot be read, and the number of that one and why.
+    fn readable(&self, page: Vec<(u64, StoredRow)>) -> (Vec<(u64, Row<Noted>)>, Option<(u64, String)>) {
+        let mut inputs = Vec::new();
+        for (number, row) in page {
+            match read(&self.tables.inputs, row) {
+                Ok(row) => inputs.push((number, row)),
+                Err(damaged) => return (inputs, Some((number, damaged.why))),
+            }
+        }
+        (inputs, None)
     }
 }
 
@@ -226,10 +239,8 @@ fn is_once(rows: &[RowWrite]) -> bool {
 /// What an event means, if its keys can be stored.
 fn steps<'e>(definition: &Definition, event: &'e RecordedEvent) -> Result<Vec<RawStep<'e>>, BoxError> {
     let steps = definition.steps(event)?;
-    for step in &steps {
-        if let Whom::Key(key) = &step.whom
-            && (key.is_empty() || key.len() > MAX_KEY || key.contains('\0'))
-        {
+    for key in steps.iter().flat_map(RawStep::keys) {
+        if key.is_empty() || key.len() > MAX_KEY || key.contains('\0') {
             let key = es_core::limits::cut(key);
             return Err(format!("{key:?} cannot be a key: it has 1 to {MAX_KEY} bytes and no NUL").into());
         }
@@ -257,7 +268,7 @@ impl<B: Backend> Session for ProcessSession<B> {
             }
             last = event.place();
             // Under its stream, as one whose keys nobody can tell: it is not handled for a part of those that it is found for.
-            if let (Whom::Found(_), Some(why)) = (&step.whom, unknown.get(&event.place())) {
+            if let Some(why) = unknown.get(&event.place()).filter(|_| step.associations().next().is_some()) {
                 let key = event.stream.as_str();
                 if admission.admits(event, key) {
                     return Err(Failure::new(event, key, *why));
@@ -284,7 +295,7 @@ impl<B: Backend> Session for ProcessSession<B> {
         let more = self.take_answers(moment).await?;
         let asked = self.take_requests(moment).await?;
         let next = self.fire(moment).await?;
-        let more = lags || more || asked || !self.released.is_empty() || !self.book.lagging(1).is_empty();
+        let more = lags || more || asked || !self.released.is_empty() || self.book.lags();
         Ok(if more { Some(now) } else { next })
     }
 

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use es_core::Recorded;
+use es_core::command::NamedCommand;
+use es_core::memory::MemoryBackend;
+use es_core::{App, Recorded};
 use sagas::testing::process;
-use sagas::{Next, Refused, Timer};
+use sagas::{Next, Processes as _, Refused, Timer};
 use serde::{Deserialize, Serialize};
 
 use crate::bank::{
@@ -119,6 +121,46 @@ impl WatchV1 {
     fn opened(&mut self, _: &Opened) -> Next<Self> {
         Next::wait()
     }
+}
+
+/// Sends nothing itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Quiet {}
+
+#[sagas::process(name = "transfer", version = 2, key = String, earlier(Transfer))]
+impl Quiet {
+    #[starts(by = id)]
+    fn requested(&mut self, _: &Requested) -> Next<Self> {
+        Next::wait()
+    }
+}
+
+#[tokio::test]
+async fn commands_of_earlier_definitions_are_known() {
+    let app = App::on(MemoryBackend::new()).process::<Quiet>().start().await.unwrap();
+    let deposit = Deposit { amount: 1, transfer: None };
+    let named = NamedCommand::of(&"ada".to_owned(), &deposit).unwrap();
+    app.sender().knows(&named).unwrap();
+    app.shutdown(minutes(1)).await;
+}
+
+/// As old as one of its definitions, and another process than the other.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Mixed {}
+
+#[sagas::process(name = "transfer", key = String, earlier(Transfer, WatchV1))]
+impl Mixed {
+    #[starts(by = id)]
+    fn requested(&mut self, _: &Requested) -> Next<Self> {
+        Next::wait()
+    }
+}
+
+#[tokio::test]
+async fn definitions_that_do_not_belong_together_are_named_at_the_start() {
+    let error = App::on(MemoryBackend::new()).process::<Mixed>().start().await.unwrap_err().to_string();
+    assert!(error.contains("two of its definitions have version 1"), "{error}");
+    assert!(error.contains("`earlier` lists one that is named \"watch\""), "{error}");
 }
 
 #[test]

@@ -14,6 +14,7 @@ pub struct Admission<'w> {
     scope: Scope<'w>,
     left_out: Vec<LeftOut>,
     undecoded: Vec<(Position, String)>,
+    first: Option<String>,
 }
 
 #[derive(Debug)]
@@ -24,6 +25,8 @@ enum Scope<'w> {
     Key(&'w str),
     /// Some keys, without what was left out for good.
     Keys { keys: &'w BTreeSet<String>, skips: &'w Skips },
+    /// An event of before that can be decoded now: every key of these slices but the one under which it was parked.
+    Late { slices: Slices, but: &'w str, parked: &'w BTreeMap<String, Parked>, skips: &'w Skips },
 }
 
 /// An event that is not handled for a key.
@@ -52,34 +55,51 @@ impl<'w> Admission<'w> {
         Self::of(Scope::Keys { keys, skips })
     }
 
+    pub(crate) const fn of_late(
+        slices: Slices,
+        but: &'w str,
+        parked: &'w BTreeMap<String, Parked>,
+        skips: &'w Skips,
+    ) -> Self {
+        Self::of(Scope::Late { slices, but, parked, skips })
+    }
+
     const fn of(scope: Scope<'w>) -> Self {
-        Self { scope, left_out: Vec::new(), undecoded: Vec::new() }
+        Self { scope, left_out: Vec::new(), undecoded: Vec::new(), first: None }
     }
 
     /// Whether the event is to be handled for this key, here and now.
     pub fn admits(&mut self, event: &RecordedEvent, key: &str) -> bool {
-        match &self.scope {
-            Scope::Key(only) => *only == key,
+        let (slices, parked, skips, late) = match &self.scope {
+            Scope::Key(only) => return *only == key,
             Scope::Keys { keys, skips } => {
-                keys.contains(key) && (skips.is_empty() || reason(skips, event.place(), key).is_none())
+                return keys.contains(key)
+                    && (skips.is_empty() || reason(skips, event.place(), key).is_none());
             }
-            Scope::Range { slices, parked, skips } => {
-                if !slices.has(key) {
-                    return false;
-                }
-                // What comes before the event that began it is handled, also when it comes again.
-                let begun = |parked: &Parked| parked.value.first <= event.place();
-                let parked = !parked.is_empty() && parked.get(key).is_some_and(begun);
-                let skipped = !skips.is_empty() && reason(skips, event.place(), key).is_some();
-                let known = |left: &LeftOut| left.key == key;
-                let of_event = self.left_out.iter().rev().take_while(|left| left.position == event.place());
-                // An event can have the same key twice; it is left out once.
-                if (parked || skipped) && !of_event.into_iter().any(known) {
-                    self.left_out.push(LeftOut { key: key.to_owned(), position: event.place(), parked });
-                }
-                !parked && !skipped
-            }
+            Scope::Range { slices, parked, skips } => (slices, parked, skips, false),
+            Scope::Late { but, .. } if *but == key => return false,
+            Scope::Late { slices, parked, skips, .. } => (slices, parked, skips, true),
+        };
+        if !slices.has(key) {
+            return false;
         }
+        // What comes before the event that began it is handled, also when it comes again.
+        let begun = |parked: &Parked| late || parked.value.first <= event.place();
+        let parked = !parked.is_empty() && parked.get(key).is_some_and(begun);
+        let skipped = !skips.is_empty() && reason(skips, event.place(), key).is_some();
+        if !parked && !skipped {
+            if late && self.first.is_none() {
+                self.first = Some(key.to_owned());
+            }
+            return true;
+        }
+        let known = |left: &LeftOut| left.key == key;
+        let mut of_event = self.left_out.iter().rev().take_while(|left| left.position == event.place());
+        // An event can have the same key twice; it is left out once.
+        if !of_event.any(known) {
+            self.left_out.push(LeftOut { key: key.to_owned(), position: event.place(), parked });
+        }
+        false
     }
 
     /// The same of an event that cannot be decoded, and most likely has this key. If it is, the session
@@ -103,15 +123,51 @@ impl<'w> Admission<'w> {
         std::mem::take(&mut self.undecoded)
     }
 
+    /// The first key that an event of before is handled for.
+    pub(crate) fn first(&self) -> Option<&str> {
+        self.first.as_deref()
+    }
+
     pub(crate) fn left_out(self) -> Vec<LeftOut> {
         self.left_out
     }
 }
 
-/// The handler of the event was not called: whatever is in the way of that is not the event's fault.
+/// What an event needs cannot be reached now: its tables, the receiver of its message. That is not its fault. However long it
+/// lasts, the event is tried again and never given up, and its range [shows](crate::processor::ProcessorState::Failing) why
+/// it waits.
 #[derive(Debug, thiserror::Error)]
-#[error("its tables cannot be reached now")]
-pub(crate) struct NotTheEvent(#[source] StoreError);
+#[error("{what} cannot be reached now")]
+pub struct NotTheEvent {
+    what: &'static str,
+    #[source]
+    source: BoxError,
+}
+
+impl NotTheEvent {
+    /// So many words name what cannot be reached: "the broker".
+    #[must_use]
+    pub fn new(what: &'static str, source: impl Into<BoxError>) -> Self {
+        Self { what, source: source.into() }
+    }
+
+    fn tables(source: StoreError) -> Self {
+        Self::new("its tables", source)
+    }
+}
+
+/// The event is to blame, and to try it again does not help: it is given up without that.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Definite(String);
+
+impl Definite {
+    /// Why, for an operator.
+    #[must_use]
+    pub fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
 
 /// A handler failed.
 #[derive(Debug, thiserror::Error)]
@@ -139,7 +195,7 @@ impl Failure {
     /// again once the store answers.
     #[must_use]
     pub fn of_the_store(event: &RecordedEvent, key: impl Into<String>, source: StoreError) -> Self {
-        Self::new(event, key, NotTheEvent(source))
+        Self::new(event, key, NotTheEvent::tables(source))
     }
 
     /// No handler has failed: the session has enough to be flushed, and the event comes after that. Those before it are
@@ -147,6 +203,12 @@ impl Failure {
     #[must_use]
     pub fn not_yet(event: &RecordedEvent) -> Self {
         Self::new(event, event.stream.as_str(), Interrupted)
+    }
+
+    /// The position of the event. Those before it are handled.
+    #[must_use]
+    pub const fn position(&self) -> Position {
+        self.position
     }
 
     /// Whether no handler has failed: what comes before the event is done, and it was not its turn yet.

@@ -3,14 +3,18 @@
 //! No row can fence them, and a session that fails takes none of them back. So what they came to outlives the session: none
 //! is repeated because another one failed, or because the checkpoint could not be written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::Failure;
 use crate::BoxError;
 use crate::cluster::Lease;
-use crate::store::Position;
+use crate::guarded::caught;
+use crate::store::{Position, RecordedEvent};
 
 /// The calls of a worker that have side effects, by the positions of their events.
 #[derive(Debug, Default)]
@@ -79,6 +83,89 @@ impl Effects {
         for position in positions {
             outcomes.remove(&position);
         }
+    }
+}
+
+/// Makes the calls of a session that have side effects: at least once, and none again because another one has failed.
+#[derive(Clone, Debug)]
+pub struct Calls(Arc<Effects>);
+
+/// The calls of a batch that are to be made: of each key the first, and those behind it.
+struct Waiting<'b> {
+    ready: BTreeMap<Position, usize>,
+    behind: HashMap<&'b str, VecDeque<usize>>,
+}
+
+impl Calls {
+    pub(super) const fn new(effects: Arc<Effects>) -> Self {
+        Self(effects)
+    }
+
+    /// Makes the call of each event of a batch, by its place there: those of one key one after the other, in order; those of
+    /// several keys at the same time, at most `in_flight`. What a call comes to is remembered until a checkpoint covers its
+    /// event, also by the next owner of the range; a call that has succeeded is not made again before that.
+    ///
+    /// Events are in the order of the log, each once. A call has no limit of time here.
+    ///
+    /// # Errors
+    ///
+    /// The first in the log that failed: its error, or a panic. Then no further call begins, and those in flight are waited
+    /// for. The same if the worker is stopped or its node may have lost its lease: then it is no failure of the event, and
+    /// those before it are done.
+    pub async fn make<'b, F>(
+        &self,
+        batch: &'b [(&'b RecordedEvent, &'b str)],
+        in_flight: usize,
+        call: impl Fn(usize) -> F,
+    ) -> Result<(), Failure>
+    where
+        F: Future<Output = Result<(), BoxError>>,
+    {
+        let Waiting { mut ready, mut behind } = self.waiting(batch);
+        let (mut calls, mut failed) = (FuturesUnordered::new(), false);
+        loop {
+            while !failed && calls.len() < in_flight.max(1) && self.0.may_begin() {
+                let Some((_, nth)) = ready.pop_first() else { break };
+                let call = caught(call(nth));
+                calls.push(async move { (nth, call.await.unwrap_or_else(|panic| Err(panic.boxed()))) });
+            }
+            let Some((nth, outcome)) = calls.next().await else { break };
+            failed |= outcome.is_err();
+            let (event, key) = batch[nth];
+            self.0.remember(event.place(), outcome);
+            let next = behind.get_mut(key).and_then(VecDeque::pop_front);
+            ready.extend(next.map(|next| (batch[next].0.place(), next)));
+        }
+        for (event, key) in batch {
+            let outcome = self.0.take(event.place()).unwrap_or_else(|| Err(Interrupted.into()));
+            outcome.map_err(|source| Failure::new(event, *key, source))?;
+        }
+        Ok(())
+    }
+
+    /// What has not been made yet, up to the first that has failed.
+    fn waiting<'b>(&self, batch: &'b [(&'b RecordedEvent, &'b str)]) -> Waiting<'b> {
+        let (mut ready, mut behind) = (BTreeMap::new(), HashMap::<&str, VecDeque<usize>>::new());
+        for (nth, (event, key)) in batch.iter().enumerate() {
+            match self.0.succeeded(event.place()) {
+                Some(true) => continue,
+                Some(false) => break,
+                None => {}
+            }
+            match behind.get_mut(key) {
+                Some(queue) => queue.push_back(nth),
+                None => {
+                    behind.insert(key, VecDeque::new());
+                    ready.insert(event.place(), nth);
+                }
+            }
+        }
+        Waiting { ready, behind }
+    }
+
+    /// Until the worker is stopped: a call that may be made again need not be waited for any longer.
+    pub async fn stopped(&self) {
+        self.0.stop.cancelled().await;
     }
 }
 

@@ -1,16 +1,13 @@
-//! A reactor: of a batch, the calls of one key are made one after the other, and those of several keys at the same time. The
+//! A reactor: the calls of one stream are made one after the other, and those of several streams at the same time. The
 //! checkpoint moves over a batch once all of it is done. Without a partition a batch is one event.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::StreamExt as _;
-use futures::stream::FuturesUnordered;
 
 use super::admission::{Admission, Failure};
-use super::effects::{Effects, Interrupted};
+use super::effects::Calls;
 use super::runner::{Execution, Keeps, Opening, Runner, Session};
 use crate::BoxError;
 use crate::guarded::call;
@@ -78,14 +75,8 @@ impl<B: Backend, R: Reactor> Runner for ReactorRunner<B, R> {
 
     fn open(&self, opening: Opening<'_>) -> Box<dyn Session> {
         let (backend, reactor) = (self.backend.clone(), self.reactor.clone());
-        let Opening { services, effects, handler_limit: limit, .. } = opening;
-        Box::new(ReactorSession {
-            backend,
-            reactor,
-            services: services.clone(),
-            effects: effects.clone(),
-            limit,
-        })
+        let (services, calls, limit) = (opening.services.clone(), opening.calls(), opening.handler_limit);
+        Box::new(ReactorSession { backend, reactor, services, calls, limit })
     }
 }
 
@@ -93,49 +84,9 @@ struct ReactorSession<B, R> {
     backend: Arc<B>,
     reactor: Arc<R>,
     services: Arc<Services>,
-    effects: Arc<Effects>,
+    calls: Calls,
     /// The longest that a call of a handler may take.
     limit: Duration,
-}
-
-impl<B: Backend, R: Reactor> ReactorSession<B, R> {
-    async fn act<'e>(&self, event: &'e RecordedEvent) -> (&'e RecordedEvent, Result<(), BoxError>) {
-        (event, call(self.limit, self.reactor.react(event, Scope::new(&self.services))).await)
-    }
-
-    /// Makes the calls of a batch that are not made yet, and remembers what they come to. Once one has failed, or none may
-    /// begin any more, those in flight are waited for.
-    async fn act_on(&self, events: &[&RecordedEvent]) {
-        let mut ready = BTreeMap::new();
-        // Of each key that has a call to be made, the events after it.
-        let mut behind = HashMap::<&str, VecDeque<&RecordedEvent>>::new();
-        for event in events {
-            match self.effects.succeeded(event.place()) {
-                Some(true) => continue,
-                Some(false) => break,
-                None => {}
-            }
-            match behind.get_mut(event.stream.as_str()) {
-                Some(queue) => queue.push_back(event),
-                None => {
-                    behind.insert(event.stream.as_str(), VecDeque::new());
-                    ready.insert(event.place(), *event);
-                }
-            }
-        }
-        let (mut calls, mut failed) = (FuturesUnordered::new(), false);
-        loop {
-            while !failed && calls.len() < in_flight::<R>() && self.effects.may_begin() {
-                let Some((_, event)) = ready.pop_first() else { break };
-                calls.push(self.act(event));
-            }
-            let Some((event, outcome)) = calls.next().await else { return };
-            failed |= outcome.is_err();
-            self.effects.remember(event.place(), outcome);
-            let next = behind.get_mut(event.stream.as_str()).and_then(VecDeque::pop_front);
-            ready.extend(next.map(|next| (next.place(), next)));
-        }
-    }
 }
 
 #[async_trait]
@@ -145,15 +96,13 @@ impl<B: Backend, R: Reactor> Session for ReactorSession<B, R> {
         events: &[&RecordedEvent],
         admission: &mut Admission<'_>,
     ) -> Result<(), Failure> {
-        let mut admitted = Vec::with_capacity(events.len());
-        admitted
-            .extend(events.iter().filter(|event| admission.admits(event, event.stream.as_str())).copied());
-        self.act_on(&admitted).await;
-        for event in admitted {
-            let outcome = self.effects.take(event.place()).unwrap_or_else(|| Err(Interrupted.into()));
-            outcome.map_err(|source| Failure::new(event, event.stream.as_str(), source))?;
-        }
-        Ok(())
+        let by_stream = events.iter().map(|event| (*event, event.stream.as_str()));
+        let batch: Vec<_> = by_stream.filter(|(event, key)| admission.admits(event, key)).collect();
+        let act = |nth: usize| {
+            let (event, _) = batch[nth];
+            call(self.limit, self.reactor.react(event, Scope::new(&self.services)))
+        };
+        self.calls.make(&batch, in_flight::<R>(), act).await
     }
 
     async fn flush(&mut self, rows: Vec<RowWrite>) -> Result<(), CommitError> {

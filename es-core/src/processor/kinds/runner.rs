@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use super::admission::{Admission, Failure};
-use super::effects::Effects;
+use super::effects::{Calls, Effects};
 use crate::BoxError;
 use crate::clock::Timestamp;
 use crate::command::Sender;
@@ -115,6 +115,14 @@ pub struct Opening<'o> {
     pub wake: &'o Arc<Notify>,
     /// Side effects of before, and whether more may begin.
     pub(crate) effects: &'o Arc<Effects>,
+}
+
+impl Opening<'_> {
+    /// Calls with side effects. Only for a runner that [keeps nothing](Keeps::Nothing): it is told which of them were made.
+    #[must_use]
+    pub fn calls(&self) -> Calls {
+        Calls::new(self.effects.clone())
+    }
 }
 
 /// How a processor is run.

@@ -1,12 +1,14 @@
 //! What failed, and waits for an operator.
 
 mod ask;
+mod left_out;
 mod sequence;
 
 pub use self::ask::ParkedFilter;
 pub(super) use self::ask::{ask, times_asked};
+pub use self::left_out::LeftOutForGood;
 pub use self::sequence::ParkedSequence;
 pub(crate) use self::sequence::{
-    ANY_KEY, Parked, Skips, begin, count, cut, first_up_to, list, of_range, one, positions, reason, skip,
-    skipped, skipped_undecoded, skips, skips_between, write_left_out,
+    ANY_KEY, Parked, Skips, begin, count, cut, event_key, first_up_to, list, of_range, one, positions,
+    reason, skip, skipped, skipped_undecoded, skips, skips_between, write_left_out,
 };

@@ -116,7 +116,8 @@ pub(crate) fn write_left_out(
         if !queues {
             let reason = reason(skips, *position, key).cloned().unwrap_or_default();
             let undecoded = skips.contains_key(&(*position, ANY_KEY.to_owned()));
-            let skipped = Skipped { position: *position, key: key.clone(), reason, at: now, undecoded };
+            let (position, key) = (*position, key.clone());
+            let skipped = Skipped { position, key, reason, at: now, undecoded, discarded: false };
             rows.push(skip(build, skipped)?);
             continue;
         }
@@ -304,4 +305,33 @@ fn leave_out(skips: &mut Skips, Skipped { position, key, reason, undecoded, .. }
 /// Events that were left out for good.
 pub(crate) async fn skipped(store: &dyn RowStore, build: &Build) -> Result<Vec<Skipped>, StoreError> {
     Ok(build.skipped().all(store).await?.into_iter().map(|row| row.value).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemoryBackend;
+    use crate::store::write_rows;
+
+    #[tokio::test]
+    async fn what_is_left_out_of_a_part_of_the_log_is_read_page_by_page() {
+        let (backend, build) = (MemoryBackend::new(), Build::first("p/1"));
+        let last = 3 * PAGE as u64;
+        let skipped = |n| Skipped {
+            position: Position(n),
+            key: "a".to_owned(),
+            reason: "as it is to".to_owned(),
+            at: Timestamp::UNIX_EPOCH,
+            undecoded: false,
+            discarded: false,
+        };
+        for n in 1..=last {
+            let row = skip(&build, skipped(n)).unwrap();
+            assert!(write_rows(&backend, vec![row]).await.unwrap().is_yes());
+        }
+        let (after, through) = (Position(10), Position(last - 10));
+        let found = skips_between(&backend, &build, after, through).await.unwrap();
+        let positions: Vec<u64> = found.into_keys().map(|(position, _)| position.0).collect();
+        assert_eq!(positions, (11..=last - 10).collect::<Vec<_>>(), "more than two pages of them");
+    }
 }

@@ -60,6 +60,8 @@ pub(crate) async fn backfill_obstacle(
     };
     match obstacle.await {
         Ok(obstacle) => Ok(obstacle.map(str::to_owned)),
+        // It is about to be retired, and has one build.
+        Err(ProcessorError::Inline { .. }) => Ok(None),
         Err(ProcessorError::Store(error)) => Err(error),
         Err(error) => Ok(Some(error.to_string())),
     }

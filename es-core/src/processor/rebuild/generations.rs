@@ -4,7 +4,7 @@
 //! else: the protocol of a rebuild, a switch, a way back and a removal is the order in which these changes are asked for.
 
 use crate::processor::worker::Role;
-use crate::state::{Build, Building, Freeze, Generations, generations};
+use crate::state::{Build, Building, Freeze, Generations, SetBack, generations};
 use crate::store::{Generation, Position, Row, RowStore, StoreError};
 
 /// One step.
@@ -26,6 +26,10 @@ pub(crate) enum Change {
     Drop(Generation),
     /// Its tables have gone.
     Left(Generation),
+    /// A build is set back: no node works on it until that is done.
+    SetBack(SetBack),
+    /// It is.
+    IsSetBack(Generation),
 }
 
 /// Why a step cannot be taken.
@@ -39,18 +43,23 @@ pub(crate) enum Refused {
     InUse,
     /// There is no such build to be read.
     Dropped,
-    /// Another switch, or a report, holds them.
+    /// Another switch, or a report, holds them, or one of them is being set back.
     Switching,
     /// The switch or the report has been ended by others: its time was over.
     NotFrozen,
-    /// The version was removed.
+    /// The version was removed, or is about to be.
     Retired,
 }
 
 impl Generations {
-    /// What is stored of a projection; `None` if it has not begun, or has gone.
+    /// What is stored of a projection; `None` if it has not begun, or goes, or has gone.
     pub(crate) async fn read(store: &dyn RowStore, processor: &str) -> Result<Option<Row<Self>>, StoreError> {
-        Ok(generations().get(store, processor).await?.filter(|row| !row.value.retired))
+        Ok(generations().get(store, processor).await?.filter(|row| !row.value.goes()))
+    }
+
+    /// Whether the version was removed, or is being removed.
+    pub(crate) const fn goes(&self) -> bool {
+        self.retiring || self.retired
     }
 
     /// All that are worked on.
@@ -59,12 +68,18 @@ impl Generations {
         [Some(self.current), building, self.previous].into_iter().flatten().collect()
     }
 
+    /// Where a build is being set back to, if it is.
+    pub(crate) fn is_set_back(&self, generation: Generation) -> Option<SetBack> {
+        self.set_back.iter().find(|to| to.generation == generation).copied()
+    }
+
     /// What a build is to those who read; `None` for one that no node is to work on.
     pub(crate) fn role(&self, processor: &str, generation: Generation) -> Option<Role> {
         let current = self.build(processor, self.current);
         let frozen = self.freeze.until.is_some();
         let until = self.freeze.at;
         match &self.building {
+            _ if self.is_set_back(generation).is_some() => None,
             _ if generation == self.current => {
                 (!frozen || until.is_some()).then_some(Role::Current { until })
             }
@@ -89,14 +104,14 @@ impl Generations {
 
     /// The next state.
     pub(crate) fn apply(&self, change: Change) -> Result<Self, Refused> {
-        if self.retired {
+        if self.goes() {
             return Err(Refused::Retired);
         }
         let mut next = self.clone();
         match change {
             Change::Begin(building) => next.begin(&building)?,
             Change::Freeze(freeze) => {
-                if self.freeze.until.is_some() {
+                if self.freeze.until.is_some() || !self.set_back.is_empty() {
                     return Err(Refused::Switching);
                 }
                 next.freeze = freeze;
@@ -126,6 +141,21 @@ impl Generations {
                     return Err(Refused::Dropped);
                 }
                 next.leaving.retain(|leaving| *leaving != generation);
+            }
+            Change::SetBack(to) => {
+                if !self.all().contains(&to.generation) {
+                    return Err(Refused::Dropped);
+                }
+                if self.freeze.until.is_some() || self.is_set_back(to.generation).is_some() {
+                    return Err(Refused::Switching);
+                }
+                next.set_back.push(to);
+            }
+            Change::IsSetBack(generation) => {
+                if self.is_set_back(generation).is_none() {
+                    return Err(Refused::Dropped);
+                }
+                next.set_back.retain(|to| to.generation != generation);
             }
         }
         Ok(next)
@@ -167,6 +197,7 @@ impl Generations {
         self.building.take_if(|building| building.generation == generation);
         let previous = self.previous.take_if(|previous| *previous == generation);
         self.previous_goes &= previous.is_none();
+        self.set_back.retain(|to| to.generation != generation);
         self.leaving.push(generation);
         Ok(())
     }

@@ -3,7 +3,7 @@
 use crate::cluster::{Share, Shares};
 use crate::processor::AnyBackend;
 use crate::processor::kinds::runner::Runner;
-use crate::processor::worker::{made_by, noted};
+use crate::processor::worker::{finish_removal, made_by, noted};
 use crate::state::{Build, Checkpoint, CodeRecord, Generations, codes, generations, versions};
 use crate::store::{
     CURRENT, Commit, CommitError, Generation, Position, Row, RowStore, RowWrite, StoreError, Tables, Won,
@@ -31,6 +31,11 @@ pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Re
         let stored = generations().get(backend, &name).await?;
         let known = stored.clone().filter(|row| !row.value.retired).map(|row| row.value);
         if let Some(tables) = &tables {
+            if known.as_ref().is_some_and(|known| known.retiring) {
+                // Its rows are not to be taken for those of the version that begins here.
+                finish_removal(backend, tables.name, tables.version).await?;
+                continue;
+            }
             for generation in known.clone().unwrap_or_default().all() {
                 backend.install(tables, generation).await?;
             }

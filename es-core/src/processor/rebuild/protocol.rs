@@ -6,18 +6,20 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::discards::under_way;
 use super::generations::{Change, Refused};
 use super::point;
+use super::portions::empty;
 use crate::ErrorKind;
-use crate::cluster::{Share, Shares};
+use crate::cluster::{self, Share, Shares};
 use crate::id::Ids;
 use crate::processor::AnyBackend;
 use crate::processor::ProcessorError;
 use crate::processor::kinds::runner::Runner;
-use crate::processor::worker::codes::{after, is_older, of_new_build};
+use crate::processor::worker::codes::{after, is_older, lives, of_new_build};
 use crate::processor::worker::{NodeContext, made_by};
 use crate::projection::Code;
-use crate::state::{Build, Checkpoint, Freeze, Generations, InlineSet, codes, generations};
+use crate::state::{Asked, Build, Checkpoint, Freeze, Generations, InlineSet, asked, codes, generations};
 use crate::store::{
     Commit, CommitError, Committed, Generation, Position, Row, RowSnapshot, RowWrite, StoreError, Tables,
     Won, write_rows,
@@ -41,8 +43,8 @@ enum With {
     Alone { needs: Option<Generation> },
     /// The whole of a new build, and its tables.
     FirstShare { head: Position },
-    /// What names stand for.
-    Switch { to: Generation },
+    /// What names stand for. Refused if something was asked of the build that was read more often than so.
+    Switch { to: Generation, asked: Option<u64> },
     /// The rows and tables of a build go.
     Uninstall { generation: Generation },
 }
@@ -91,7 +93,7 @@ impl BuildRows {
 
     pub(super) async fn read(&self) -> Result<Generations, ProcessorError> {
         let known = self.row().await?.value;
-        if known.retired {
+        if known.goes() {
             return Err(self.refused(Refused::Retired, known.current));
         }
         Ok(known)
@@ -137,8 +139,10 @@ impl BuildRows {
                 Err(refused) => return Ok(Err(refused)),
             };
             let put = generations().put(&Row { value: next.clone(), ..row })?;
-            if self.write(&next, put, with).await?.is_yes() {
-                return Ok(Ok(next));
+            match self.write(&next, put, with).await? {
+                Won::Yes(_) => return Ok(Ok(next)),
+                Won::No(at) if at.table == *asked().name() => return Err(under_way().into()),
+                Won::No(_) => {}
             }
         }
         let moving = std::io::Error::other("other nodes change it all the time");
@@ -159,7 +163,14 @@ impl BuildRows {
                 rows.push(self.made_by(next).await?);
                 Ok(write_rows(&*self.backend, rows).await?)
             }
-            With::Switch { to } => {
+            With::Switch { to, asked: times } => {
+                if let (Some(rev), Some(read)) = (times, next.previous) {
+                    rows.push(asked().put(&Row {
+                        key: self.build(read).to_string(),
+                        rev,
+                        value: Asked {},
+                    })?);
+                }
                 rows.push(point(&*self.backend, &self.tables, to).await?);
                 let commit = Commit { rows, ..Commit::default() };
                 self.won(self.backend.switch(&self.tables, to, commit).await).await
@@ -222,6 +233,8 @@ impl BuildRows {
             }
             let by = builds.ids.next();
             let switched = async {
+                // Before it is frozen: that may take a while.
+                builds.leave_out_discarded(to).await?;
                 let frozen = builds.freeze(to, by).await?;
                 builds.finish_switch(to, by, &frozen).await
             };
@@ -273,20 +286,34 @@ impl BuildRows {
         }
     }
 
+    /// Whether the code of another build is older than that of the one that is read, which somebody runs, or which it never
+    /// took over from: queries would miss what they have.
+    async fn is_older(&self, to: Generation) -> Result<bool, ProcessorError> {
+        let current = self.build(self.read().await?.current);
+        let next = made_by(&*self.backend, &self.build(to)).await?.value;
+        let code = made_by(&*self.backend, &current).await?.value;
+        let (Some(next), Some(code)) = (next.known(), code.known()) else { return Ok(false) };
+        if !is_older(next, code) {
+            return Ok(false);
+        }
+        let now = self.backend.now().await?.as_microsecond();
+        let rolled_back = next.former.contains(&code.code);
+        Ok(!rolled_back || lives(code, &self.name, &cluster::alive(&*self.backend).await?, now))
+    }
+
     /// From now on no node works on the build that is read. Gives it.
     async fn freeze(&self, to: Generation, by: Uuid) -> Result<Build, ProcessorError> {
-        let frozen = self.take(to, by, false).await?;
-        let (current, next) = (self.build(frozen.current), self.build(to));
-        // Asked once it is frozen: neither is taken over then.
-        let codes =
-            (made_by(&*self.backend, &next).await?.value, made_by(&*self.backend, &current).await?.value);
-        if let (Some(next_code), Some(code)) = (codes.0.known(), codes.1.known())
-            && is_older(next_code, code)
-            // After a rollback, the program of before builds again what it finds by other keys.
-            && !next_code.former.contains(&code.code)
-        {
-            return Err(ProcessorError::OlderCode { build: next });
+        let refused = || ProcessorError::OlderCode { build: self.build(to) };
+        // Asked before as well: to freeze it stops the one that is read.
+        if self.is_older(to).await? {
+            return Err(refused());
         }
+        let frozen = self.take(to, by, false).await?;
+        // Once it is frozen, neither is taken over.
+        if self.is_older(to).await? {
+            return Err(refused());
+        }
+        let current = self.build(frozen.current);
         // A worker on it finds that out with its next flush, which fails.
         self.interrupt_all(&current).await?;
         Ok(current)
@@ -317,7 +344,8 @@ impl BuildRows {
             drop(switch.map_err(|refused| self.refused(refused, to))?);
             tokio::time::sleep(LOOK).await;
         }
-        let switched = self.update(&Change::Switch { to, by }, With::Switch { to }).await?;
+        let asked = self.all_left_out(to).await?;
+        let switched = self.update(&Change::Switch { to, by }, With::Switch { to, asked }).await?;
         switched.map(drop).map_err(|refused| self.refused(refused, to))
     }
 
@@ -373,11 +401,12 @@ impl BuildRows {
         let left = match dropped {
             // Refused: it is on its way out, or has gone. What is left of it goes.
             Ok(_) | Err(Refused::Dropped) => {
-                // A worker of another node finds out with its next flush, which is refused at once: it must not wait
-                // behind the transaction that deletes everything. Nor must whoever finds it on its way out.
+                // A worker of another node finds out with its next flush, which is refused.
                 if dropped.is_ok() {
                     self.interrupt_all(&self.build(generation)).await?;
                 }
+                let leaves = |known: &Generations| known.leaving.contains(&generation);
+                empty(&*self.backend, &self.build(generation), leaves).await?;
                 self.update(&Change::Left(generation), With::Uninstall { generation }).await?
             }
             refused => refused,

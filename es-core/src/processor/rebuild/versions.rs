@@ -4,9 +4,9 @@ use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::cluster;
-use crate::processor::worker::{noted, remove_version, stored_versions, versioned};
+use crate::processor::worker::{noted, remove_version, stored_version, stored_versions, versioned};
 use crate::processor::{Processor, ProcessorError};
-use crate::state::{Generations, InlineSet};
+use crate::state::InlineSet;
 use crate::store::StoreError;
 
 /// A version of a projection that the store has.
@@ -60,7 +60,8 @@ impl Processor {
     ///
     /// # Cancellation
     ///
-    /// If its future is dropped, the version is there whole or has gone: call it again.
+    /// If its future is dropped, the version is there whole, has gone, or is on its way out, which a node that runs another
+    /// version goes on with: call it again.
     pub async fn drop_version(&self, version: u32) -> Result<bool, ProcessorError> {
         let Some((projection, own)) = versioned(self.name()) else { return Ok(false) };
         let (backend, name) = (&*self.node.backend, format!("{projection}/{version}"));
@@ -76,7 +77,7 @@ impl Processor {
         if let Some((node, _)) = alive.iter().find(|(_, record)| record.runs.contains(&name)) {
             return Err(ProcessorError::RunBy { version: name, node: *node });
         }
-        let known = Generations::read(backend, &name).await?.is_some();
+        let known = stored_version(backend, &name).await?.is_some();
         if noted.value.published == version {
             // They are not to go to one that has not caught up.
             return Err(self.not_ready());

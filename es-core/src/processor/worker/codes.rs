@@ -53,13 +53,12 @@ pub(crate) fn standing(
     }
 }
 
-/// Whether a code is older than the one that makes a build: it handles less, or made the build before. Of two that stand among
-/// those of before of each other, as after a rollback, neither is.
+/// Whether a code is older than the one that makes a build: it handles less, or made the build before.
 pub(crate) fn is_older(own: &CodeRecord, stored: &CodeRecord) -> bool {
     match compare(&own.handles, &stored.handles) {
         Some(Ordering::Less) => true,
         Some(Ordering::Greater) => false,
-        _ => stored.former.contains(&own.code) && !own.former.contains(&stored.code),
+        _ => stored.former.contains(&own.code),
     }
 }
 
@@ -145,7 +144,8 @@ pub(crate) fn after(before: Option<&CodeRecord>, code: &Code, from: Position) ->
     let mut unhandled = before.unhandled;
     // What it lacks may be of any of them.
     let since = if before.incomplete { Position(0) } else { from };
-    for name in before.handles.keys() {
+    let handled: BTreeSet<String> = before.handles.into_keys().collect();
+    for name in &handled {
         unhandled.insert(name.clone(), since);
     }
     unhandled.values_mut().for_each(|since| *since = (*since).min(from));
@@ -153,8 +153,9 @@ pub(crate) fn after(before: Option<&CodeRecord>, code: &Code, from: Position) ->
     if let (Some(keys), Some(before)) = (&mut keys, &before.keys)
         && from > Position(0)
     {
-        // Where their rows are, for whoever handles them again.
-        keys.extend(unhandled.keys().map(|name| (name.clone(), rule(before, name))));
+        // Where their rows are, for whoever handles them again: of those that have some.
+        let has_rows = |name: &&String| handled.contains(*name) || before.contains_key(*name);
+        keys.extend(unhandled.keys().filter(has_rows).map(|name| (name.clone(), rule(before, name))));
     }
     let former = before.former.into_iter().chain([before.code]);
     let former = former.filter(|former| *former != print && !former.is_empty()).collect();
@@ -170,8 +171,12 @@ mod tests {
     fn alive(codes: &[&Code]) -> Alive {
         let node = |(i, code): (usize, &&Code)| {
             let codes = BTreeMap::from([("p/1".to_owned(), code.fingerprint())]);
-            let (runs, whole, stands_by) = (["p/1".to_owned()].into(), [].into(), [].into());
-            (uuid::Uuid::from_u128(i as u128 + 1), NodeRecord { until: 1, runs, whole, codes, stands_by })
+            let (runs, [whole, stands_by, outgrown]) =
+                (["p/1".to_owned()].into(), [const { BTreeSet::new() }; 3]);
+            (
+                uuid::Uuid::from_u128(i as u128 + 1),
+                NodeRecord { until: 1, runs, whole, codes, stands_by, outgrown },
+            )
         };
         codes.iter().enumerate().map(node).collect()
     }
@@ -207,6 +212,12 @@ mod tests {
         let read = after(None, &more, Position(0));
         assert_eq!(of_new_build(Some(&read), Some(&less)).code, more.fingerprint(), "asked by an older one");
         assert_eq!(of_new_build(Some(&read), None).code, more.fingerprint(), "asked by one that looks on");
+        let keyed = after(None, &handling(2, &["x", "y"]).keyed_by(2), Position(0));
+        assert_eq!(
+            of_new_build(Some(&keyed), Some(&less)).keys,
+            keyed.keys,
+            "its rows are where that one looks"
+        );
         let old = after(None, &less, Position(0));
         assert_eq!(of_new_build(Some(&old), Some(&more)).code, more.fingerprint());
         assert_eq!(of_new_build(None, Some(&less)).code, less.fingerprint());
@@ -232,12 +243,12 @@ mod tests {
     }
 
     #[test]
-    fn of_two_codes_that_were_before_each_other_neither_is_older() {
-        let (a, b) = (handling(1, &["x"]), handling(2, &["x"]));
-        let forward = after(Some(&after(None, &a, Position(0))), &b, Position(1));
-        let back = after(Some(&forward), &a, Position(0));
-        assert!(!is_older(&back, &forward), "it is built after the other one");
-        assert!(is_older(&CodeRecord::of(&a), &forward) && is_older(&CodeRecord::of(&b), &back));
+    fn other_keys_are_remembered_of_what_was_handled_only() {
+        let first = after(None, &handling(1, &["x", "y"]), Position(0));
+        let second = after(Some(&first), &handling(2, &["x"]), Position(0));
+        let third = after(Some(&second), &handling(3, &["x"]), Position(9));
+        assert!(third.rekeyed(&handling(4, &["x", "y"]).keyed_by(2)).contains("x"));
+        assert!(!third.rekeyed(&handling(4, &["x", "y"]).keyed_by(2)).contains("y"), "it never had a row");
     }
 
     #[test]

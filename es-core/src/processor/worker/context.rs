@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -146,8 +146,8 @@ pub(crate) struct BuildContext {
     /// Whether its pages hold nothing else.
     wants_all: bool,
     pub(crate) board: Arc<Board>,
-    /// Whether it has met an event that only a newer program knows.
-    pub(crate) outgrown: AtomicBool,
+    /// The last event that its workers have met and only a newer program knows; 0 if there is none.
+    unknown: AtomicU64,
     pub(crate) wake: Arc<watch::Sender<u64>>,
     pub(crate) resumes: Arc<watch::Sender<u64>>,
 }
@@ -187,7 +187,7 @@ impl BuildContext {
             filter,
             wants_all,
             board,
-            outgrown: AtomicBool::new(false),
+            unknown: AtomicU64::new(0),
             wake,
             resumes,
         })
@@ -204,6 +204,16 @@ impl BuildContext {
 
     pub(crate) fn backend(&self) -> &dyn AnyBackend {
         &*self.node.backend
+    }
+
+    /// A worker has met an event that only a newer program knows.
+    pub(crate) fn met_unknown(&self, position: Position) {
+        self.unknown.fetch_max(position.0, Ordering::Relaxed);
+    }
+
+    /// The last of those that were met since this was asked before.
+    pub(crate) fn take_unknown(&self) -> Option<Position> {
+        Some(Position(self.unknown.swap(0, Ordering::Relaxed))).filter(|position| position.0 > 0)
     }
 
     /// What is left out from the start, of some events. A build under way leaves out what was discarded in the one that is

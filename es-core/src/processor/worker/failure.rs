@@ -1,7 +1,6 @@
 //! What failed, whose fault it is, and what becomes of it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,7 +8,7 @@ use tokio::time::Instant;
 use super::run::{Open, Overdue, POLL, SOON, Worker};
 use crate::BoxError;
 use crate::event::is_of_a_newer_program;
-use crate::processor::kinds::admission::{Failure, NotTheEvent};
+use crate::processor::kinds::admission::{Definite, Failure, NotTheEvent};
 use crate::processor::parked::{self, ANY_KEY, Parked, Skips};
 use crate::processor::status::{ProcessorState, RangeStatus};
 use crate::projection::OnFailure;
@@ -145,6 +144,10 @@ impl Worker {
                     return Some(self.leave_out(failure).await);
                 }
                 let fault = self.fault(&*failure.source).await;
+                if is_of_a_newer_program(&*failure.source) {
+                    // With the next look, the build is left to a node that may know it.
+                    self.context.met_unknown(failure.position);
+                }
                 Some(self.handler_failed(failure, fault).await)
             }
         }
@@ -155,12 +158,7 @@ impl Worker {
         let fenced = matches!(error.downcast_ref(), Some(CommitError::Fenced { .. }));
         // Asked in any case: what was done beside it is written with the answer.
         let takes_writes = !fenced && self.takes_writes().await;
-        let is_newer = is_of_a_newer_program(error);
-        if is_newer {
-            // With the next look, the build is left to a node that may know it.
-            self.context.outgrown.store(true, Ordering::Relaxed);
-        }
-        if !takes_writes || is_newer || error.is::<NotTheEvent>() {
+        if !takes_writes || is_of_a_newer_program(error) || error.is::<NotTheEvent>() {
             Fault::Store
         } else if self.context.blames_the_store(error) {
             Fault::Suspect
@@ -174,7 +172,7 @@ impl Worker {
     fn is_certain(&self, failure: &Failure) -> bool {
         let source = &*failure.source;
         let goes_on = self.context.on_failure != OnFailure::Stop && !self.careful;
-        let goes_on = goes_on && self.context.folds() && self.retries() == 0;
+        let goes_on = goes_on && self.context.folds() && self.retries(failure) == 0;
         let of_event = !is_of_a_newer_program(source) && !source.is::<NotTheEvent>();
         goes_on && of_event && !self.context.blames_the_store(source)
     }
@@ -260,7 +258,7 @@ impl Worker {
                 patience.checked_sub(time).map(|left| self.backoff(attempts).min(left.max(SOON)))
             }
             (Fault::Certain, _) => None,
-            _ if attempts <= self.retries() => Some(self.backoff(attempts)),
+            _ if attempts <= self.retries(&failure) => Some(self.backoff(attempts)),
             // Whose failure it was in a crowd shows when it is handled alone.
             _ => (attempts == 1 && self.crowd).then_some(Duration::ZERO),
         };
@@ -303,9 +301,9 @@ impl Worker {
 
     /// How often a handler is called again. One that writes to the store's own tables has shown soon whether that helps; one
     /// with effects outside waits for a partner, whatever came before.
-    fn retries(&self) -> u32 {
+    fn retries(&self, failure: &Failure) -> u32 {
         let vain = self.in_vain.is_known() && self.context.runner.keeps().is_fenced();
-        if vain { 0 } else { self.context.options.retries }
+        if vain || failure.source.is::<Definite>() { 0 } else { self.context.options.retries }
     }
 
     /// Counts how often the same event has failed for the same key.

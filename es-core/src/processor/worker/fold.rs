@@ -157,11 +157,15 @@ impl Worker {
         let fits = open.session.bytes() < context.options.bytes;
         let folds_on = self.context.folds() && next.whole && more && fits;
         let flushes = waited_for || is_due(open, gap, folds_on);
-        if flushes {
-            self.flush().await?;
+        if flushes && worked && self.flushes_with_due() {
+            self.open.as_mut().expect("it is open").flushes_with_due = true;
+        } else {
+            if flushes {
+                self.flush().await?;
+            }
+            self.went_well();
+            self.show_at(self.state(), seen);
         }
-        self.went_well();
-        self.show_at(self.state(), seen);
         Ok(match (more, worked) {
             (true, _) => Step::More,
             (false, _) if next.bounded => Step::Rest(FOLLOW),

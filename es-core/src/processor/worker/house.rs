@@ -15,8 +15,8 @@ use super::context::NodeContext;
 use super::versions;
 use crate::cluster::Cluster;
 use crate::processor::kinds::runner::Runner;
-use crate::processor::rebuild::{begin_backfill, remove_build, switch_to_build};
-use crate::state::Versions;
+use crate::processor::rebuild::{begin_backfill, finish_set_back, remove_build, switch_to_build};
+use crate::state::{Build, Versions};
 use crate::store::{Generation, Row};
 
 /// The pause after a chore that failed, at first and at most.
@@ -31,6 +31,8 @@ pub(super) enum Chore {
     Backfill,
     /// This build goes.
     Remove(Generation),
+    /// This build is set back.
+    SetBack(Generation),
     /// This program's version gets the plain names.
     Publish(Row<Versions>),
     /// It is noted which versions no node runs.
@@ -45,6 +47,7 @@ impl Chore {
             Self::Switch(_) => "switching queries to a build that has all events",
             Self::Backfill => "beginning a build that has all events",
             Self::Remove(_) => "removing a build that was replaced",
+            Self::SetBack(_) => "setting a build back",
             Self::Publish(_) => "giving a version the plain names of its tables",
             Self::Note(_) => "noting which versions are run",
             Self::Forget(..) => "removing a version that no node runs",
@@ -58,6 +61,11 @@ impl Chore {
             Self::Switch(to) => switch_to_build(node, &**runner, to).await.map_err(|e| crate::chain(&e)),
             Self::Backfill => begin_backfill(node, runner).await.map_err(in_words)?,
             Self::Remove(build) => remove_build(node, &**runner, build).await.map_err(|e| crate::chain(&e)),
+            Self::SetBack(generation) => {
+                let Some(tables) = runner.keeps().tables() else { return Ok(()) };
+                let build = Build { processor: runner.name().into(), generation };
+                finish_set_back(&*node.backend, &tables, &build, None).await.map_err(in_words)
+            }
             Self::Publish(noted) => {
                 versions::publish(&*node.backend, &**runner, noted).await.map_err(in_words)
             }

@@ -5,14 +5,18 @@ mod backend;
 pub(super) mod codes;
 mod context;
 mod coordinator;
+mod discards;
 mod failure;
 mod fold;
 mod house;
+mod makers;
+mod outgrown;
 mod readiness;
 mod rename;
 mod reset;
 mod retry;
 mod run;
+mod shown;
 mod sight;
 mod start;
 mod take_over;
@@ -26,10 +30,14 @@ pub(crate) use self::context::{NodeContext, NodeSettings, Role};
 use self::coordinator::Coordinator;
 pub(crate) use self::fold::{Fits, Folded, Stretch, fold_between};
 pub(crate) use self::readiness::Readiness;
-pub(crate) use self::rename::{other_name, settle_name};
+pub(crate) use self::rename::{name_obstacle, other_name, settle_name};
 pub use self::reset::Reset;
 pub(crate) use self::reset::ResetRequest;
 use self::sight::Observer;
-pub(crate) use self::start::{left_out, others, start, wanted_by_any};
-pub(crate) use self::take_over::{Missed, TRIES as RACES, TakeOver, made_by, take_over_all};
-pub(crate) use self::versions::{give_names, noted, remove as remove_version, stored_versions, versioned};
+pub(crate) use self::start::{alive_during, left_out, others, start, wanted_by_any};
+pub(crate) use self::take_over::{Looked, TRIES as RACES, TakeOver, Wired, judge, made_by, take_over_all};
+pub(crate) use self::undecoded::all as undecoded_rows;
+pub(crate) use self::versions::{
+    finish_removal, give_names, noted, remove as remove_version, stored as stored_version, stored_versions,
+    versioned,
+};

@@ -1,4 +1,5 @@
-//! A reactor that has another name now: from one commit on, everything that is stored of it has the new one.
+//! A reactor that has another name now: from one commit on, everything that is stored of it has the new one. Of what is
+//! parked, most has it before that, a portion at a time, while nobody works on it.
 //!
 //! Before that commit the row of its code says, under the old name, which name it is to have: nodes that work on it finish
 //! what is in flight and give it back, so no effect is repeated. The row stays. So a program that knows the reactor by the
@@ -10,12 +11,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::codes::after;
-use super::context::NodeSettings;
-use super::take_over::{RAISE, STARTS, TRIES, made_by, missed_of};
+use super::take_over::{Missed, RAISE, TRIES, believed_until, furthest, made_by};
 use crate::cluster::{self, Share, Shares};
 use crate::processor::AnyBackend;
 use crate::processor::kinds::runner::Runner;
-use crate::processor::rebuild::Backfill;
+use crate::processor::rebuild::{Backfill, Portions};
 use crate::state::{Build, Checkpoint, CodeRecord, codes, control};
 use crate::store::{Row, RowStore, RowWrite, StoreError, StoredRow, Table, write_rows};
 
@@ -57,33 +57,58 @@ pub(crate) async fn other_name(
     Ok(None)
 }
 
+/// The name that a processor is to have no more, and whether it still is to: not while a node runs it that has given it that
+/// name.
+async fn stored_as(
+    backend: &dyn AnyBackend,
+    runner: &dyn Runner,
+) -> Result<Option<(String, bool)>, StoreError> {
+    let Some(other) = other_name(backend, runner).await? else { return Ok(None) };
+    if runner.was() == Some(&*other) {
+        return Ok(Some((other, true)));
+    }
+    let now = backend.now().await?.as_microsecond();
+    let starts = made_by(backend, &Build::first(&other)).await?.value.until > now;
+    let runs = cluster::alive(backend).await?.values().any(|node| node.codes.contains_key(&other));
+    Ok(Some((other, !starts && !runs)))
+}
+
+/// What is in the way of renaming it, in words. Nothing is changed.
+pub(crate) async fn name_obstacle(
+    backend: &dyn AnyBackend,
+    (runner, backfill): &(Arc<dyn Runner>, Backfill),
+) -> Result<Option<String>, StoreError> {
+    if *backfill != Backfill::Refuse {
+        return Ok(None);
+    }
+    let Some((other, true)) = stored_as(backend, &**runner).await? else { return Ok(None) };
+    let old = Build::first(&other);
+    let before = made_by(backend, &old).await?.value;
+    let of_old = Shares::<Checkpoint>::checkpoints().of(backend, &old.to_string()).await?;
+    let missed = Missed::default().find(backend, &**runner, before.known(), furthest(&of_old)).await?;
+    Ok(missed.map(|why| format!("{why}: {RAISE}")))
+}
+
 /// At the start of a program: what is stored under another name gets this one, unless another program has given it that
 /// name and runs. Whether it had, or has, another one.
 pub(crate) async fn settle_name(
     backend: &dyn AnyBackend,
     runner: &dyn Runner,
-    node: NodeSettings,
+    lease: Duration,
     backfill: Backfill,
 ) -> Result<bool, StoreError> {
-    let Some(other) = other_name(backend, runner).await? else { return Ok(false) };
-    if node.looks_on {
-        return Ok(true);
-    }
+    let Some((other, is_to)) = stored_as(backend, runner).await? else { return Ok(false) };
     if runner.was() != Some(&*other) {
-        let now = backend.now().await?.as_microsecond();
-        let starts = made_by(backend, &Build::first(&other)).await?.value.until > now;
-        let runs = cluster::alive(backend).await?.values().any(|node| node.runs.contains(&other));
         let processor = runner.name();
         tracing::warn!(
             processor,
             now = other,
             "another program has renamed it; it is continued from there once no node runs that"
         );
-        if starts || runs {
-            return Ok(true);
-        }
     }
-    rename(backend, runner, &other, node.lease, backfill).await?;
+    if is_to {
+        rename(backend, runner, &other, lease, backfill).await?;
+    }
     Ok(true)
 }
 
@@ -98,26 +123,45 @@ pub(crate) async fn rename(
 ) -> Result<(), StoreError> {
     let (shares, old, new) =
         (Shares::<Checkpoint>::checkpoints(), Build::first(from), Build::first(&runner.name()));
-    match (missed_of(backend, runner, &old).await?, backfill) {
-        (Some(why), Backfill::Refuse) => return Err(StoreError::misuse(format!("{why}: {RAISE}"))),
-        (Some(why), _) => tracing::warn!(build = %new, why, "goes on without the events that were passed"),
-        (None, _) => {}
-    }
-    announce(backend, &old, &new, lease).await?;
-    let started = Instant::now();
-    while started.elapsed() < lease * FINISHES && is_worked_on(backend, &old).await? {
-        tokio::time::sleep(AGAIN).await;
-    }
-    for tried in 1..=TRIES {
-        let of_old = shares.of(backend, &old.to_string()).await?;
+    let (mut missed, mut said, mut announced) = (Missed::default(), false, false);
+    for tried in 0..=TRIES {
+        let is_moved = announced && move_rows(backend, &old, &new, lease).await?;
+        let (before, of_old) = (made_by(backend, &old).await?, shares.of(backend, &old.to_string()).await?);
+        // With each try: until it has the new name, the nodes that work on it may pass more.
+        let passed = missed.find(backend, runner, before.value.known(), furthest(&of_old)).await?;
+        match (passed, backfill) {
+            (Some(why), Backfill::Refuse) => {
+                if announced {
+                    take_back(backend, &new, &old).await?;
+                }
+                return Err(StoreError::misuse(format!("{why}: {RAISE}")));
+            }
+            (Some(why), _) if !std::mem::replace(&mut said, true) => {
+                tracing::warn!(build = %new, why, "goes on without the events that were passed");
+            }
+            _ => {}
+        }
+        if !std::mem::replace(&mut announced, true) {
+            if !announce(backend, &old, &new, lease).await? {
+                return take_back(backend, &old, &new).await;
+            }
+            let started = Instant::now();
+            // If the store does not answer, that is not known.
+            while started.elapsed() < lease * FINISHES && is_worked_on(backend, &old).await.unwrap_or(true) {
+                tokio::time::sleep(AGAIN).await;
+            }
+            continue;
+        }
         if of_old.is_empty() {
-            // Another node was as fast, or whoever announced it got no further.
+            // Another node was as fast.
             return Ok(());
         }
-        let rows = moved(backend, runner, &of_old, &old, &new, lease).await?;
-        if write_rows(backend, rows).await?.is_yes() {
-            tracing::info!(from, to = %new.processor, "a processor was renamed");
-            return Ok(());
+        if is_moved {
+            let rows = moved(backend, runner, &of_old, before, (&old, &new), lease).await?;
+            if write_rows(backend, rows).await?.is_yes() {
+                tracing::info!(from, to = %new.processor, "a processor was renamed");
+                return Ok(());
+            }
         }
         if tried == 1 {
             for share in of_old {
@@ -129,30 +173,81 @@ pub(crate) async fn rename(
     Err(StoreError::transient("renaming a processor", moving))
 }
 
-/// Says which name it is to have: until then those who work on it give it back, and after that they stand by.
+/// Says which name it is to have: until then those who work on it give it back, and after that they stand by. `false` if
+/// nothing has the old name.
 async fn announce(
     backend: &dyn AnyBackend,
     old: &Build,
     new: &Build,
     lease: Duration,
-) -> Result<(), StoreError> {
-    loop {
-        let announced = has_shares(backend, &old.processor).await?;
-        let mut row = made_by(backend, if announced { old } else { new }).await?;
-        // Whoever announced it before got no further, if there are no shares.
-        row.value.renamed = announced.then(|| new.processor.to_string());
-        if announced {
-            row.value.until = until(backend, lease).await?;
-        }
+) -> Result<bool, StoreError> {
+    while has_shares(backend, &old.processor).await? {
+        let mut row = made_by(backend, old).await?;
+        row.value.renamed = Some(new.processor.to_string());
+        row.value.until = believed_until(backend, lease).await?;
         if write_rows(backend, vec![codes().put(&row)?]).await?.is_yes() {
-            return Ok(());
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The rows beside the shares have the new name already, all but those of the last commit: a portion at a time, while
+/// nobody works on it. `false` if a worker of the old name still does, or another node moves them.
+async fn move_rows(
+    backend: &dyn AnyBackend,
+    old: &Build,
+    new: &Build,
+    lease: Duration,
+) -> Result<bool, StoreError> {
+    let Some(mut portions) = Portions::begin(backend, old).await? else { return Ok(false) };
+    if made_by(backend, old).await?.value.renamed.as_deref() != Some(&*new.processor) {
+        let taken = std::io::Error::other("the program of before has taken its name back");
+        return Err(StoreError::transient("renaming a processor", taken));
+    }
+    let mut moving = std::pin::pin!(all_tables(&mut portions, old, new));
+    loop {
+        tokio::select! {
+            moved = &mut moving => return moved,
+            // However long it takes, it is on its way.
+            () = tokio::time::sleep(lease) => drop(announce(backend, old, new, lease).await?),
         }
     }
 }
 
-async fn until(backend: &dyn AnyBackend, lease: Duration) -> Result<i64, StoreError> {
-    let starts = i64::try_from((lease * STARTS).as_micros()).unwrap_or(i64::MAX);
-    Ok(backend.now().await?.as_microsecond().saturating_add(starts))
+async fn all_tables(portions: &mut Portions<'_>, old: &Build, new: &Build) -> Result<bool, StoreError> {
+    for (old, new) in old.tables().into_iter().zip(new.tables()) {
+        if !portions.take(&old, Some(&new)).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Nothing works under the other name. If it was announced that this one was to have it, whoever did that got no further:
+/// the rows that have that name already come back, before anybody works on it again.
+async fn take_back(backend: &dyn AnyBackend, from: &Build, to: &Build) -> Result<(), StoreError> {
+    for _ in 0..TRIES {
+        // Over its first share: a node that would still move rows finds it changed, and then that it is to move none.
+        let portions = Portions::begin(backend, to).await?;
+        let mut code = made_by(backend, to).await?;
+        if code.value.renamed.take().is_none() {
+            return Ok(());
+        }
+        let kept = codes().put(&code)?;
+        let done = match portions {
+            None => write_rows(backend, vec![kept]).await?.is_yes(),
+            Some(mut portions) => {
+                all_tables(&mut portions, from, to).await? && portions.with(vec![kept]).await?
+            }
+        };
+        if done {
+            return Ok(());
+        }
+        Portions::give_way().await;
+    }
+    let moving = std::io::Error::other("other nodes change it all the time");
+    Err(StoreError::transient("taking a name back", moving))
 }
 
 async fn is_worked_on(backend: &dyn AnyBackend, build: &Build) -> Result<bool, StoreError> {
@@ -168,11 +263,11 @@ async fn moved(
     backend: &dyn AnyBackend,
     runner: &dyn Runner,
     of_old: &[Share<Checkpoint>],
-    old: &Build,
-    new: &Build,
+    before: Row<CodeRecord>,
+    (old, new): (&Build, &Build),
     lease: Duration,
 ) -> Result<Vec<RowWrite>, StoreError> {
-    let (shares, until) = (Shares::<Checkpoint>::checkpoints(), until(backend, lease).await?);
+    let (shares, until) = (Shares::<Checkpoint>::checkpoints(), believed_until(backend, lease).await?);
     let mut rows = Vec::new();
     for share in of_old {
         let next = Share { group: new.to_string().into(), ..share.owned_by(None) };
@@ -187,7 +282,7 @@ async fn moved(
         let key = new.processor.to_string();
         rows.extend([control().delete(&asked), control().put(&Row { key, rev, value: asked.value })?]);
     }
-    let (before, after_it) = (made_by(backend, old).await?, made_by(backend, new).await?);
+    let after_it = made_by(backend, new).await?;
     let from = of_old.iter().map(|share| share.progress.position).min().unwrap_or_default();
     let made = CodeRecord { until, ..after(before.value.known(), &runner.code(), from) };
     let renamed = CodeRecord { renamed: Some(new.processor.to_string()), ..before.value.clone() };

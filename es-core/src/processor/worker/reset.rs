@@ -4,16 +4,13 @@ use tokio::sync::oneshot;
 
 use super::context::NodeContext;
 use super::take_over::unhandled_from;
-use super::undecoded;
 use crate::clock::Timestamp;
-use crate::cluster::{self, Share, Shares};
-use crate::limits::MAX_PAGE;
+use crate::cluster::{self, Shares};
 use crate::processor::kinds::runner::Runner;
-use crate::processor::parked;
+use crate::processor::rebuild::{Change, finish_set_back, one_share};
 use crate::processor::{AnyBackend, ProcessorError};
-use crate::slices::Slices;
-use crate::state::{Build, Checkpoint, Generations, InlineSet, generations};
-use crate::store::{Commit, Position, Row, RowWrite, StoreError, Won};
+use crate::state::{Build, Checkpoint, Generations, InlineSet, SetBack, generations};
+use crate::store::{Position, Row, StoreError, write_rows};
 
 /// Where a reset sets a processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,66 +81,26 @@ pub(super) async fn reset(
     if let Some(node) = all.iter().filter_map(|share| share.owner).find(others) {
         return Err(ProcessorError::HeldBy { processor: name, node });
     }
-    let whole = Share {
-        rev: all.first().map_or(0, |share| share.rev),
-        epoch: all.iter().map(|share| share.epoch).max().unwrap_or_default() + 1,
-        owner,
-        ..Share::whole(build.to_string(), Checkpoint::new(target, backend.head().await?))
-    };
-    // The row of the builds is written too: a switch since it was read finds it changed, or has changed it.
-    let mut rows = vec![shares.put(&whole)?, generations().put(&known)?];
-    for share in all.iter().skip(1) {
-        rows.push(shares.retire(share)?);
+    let set_back = SetBack { generation: build.generation, to: (to != Reset::Start).then_some(target) };
+    if let Some(before) = known.value.is_set_back(build.generation) {
+        // A reset of before got no further.
+        finish_set_back(backend, &tables, &build, owner).await?;
+        if before == set_back {
+            return Ok((build, target));
+        }
+        return Box::pin(reset(node, runner, to, owner)).await;
     }
+    let Ok(value) = known.value.apply(Change::SetBack(set_back)) else {
+        return Err(ProcessorError::Switching { processor: name });
+    };
+    let mut rows = one_share(&build, &all, Checkpoint::new(target, backend.head().await?), owner)?;
     rows.extend(unhandled_from(backend, &build, target).await?);
-    let outcome = if to == Reset::Start {
-        backend.clear(&tables, build.generation, Commit { rows, ..Commit::default() }).await
-    } else {
-        rows.extend(parked_after(node, &build, target).await?);
-        backend.commit(Commit { rows, ..Commit::default() }).await
-    };
-    let what = "resetting a processor";
-    if Won::or_store_error(what, backend, outcome).await?.is_yes() {
-        return Ok((build, target));
+    // The row of the builds is written too: a switch since it was read finds it changed, or has changed it.
+    rows.push(generations().put(&Row { value, ..known })?);
+    if !write_rows(backend, rows).await?.is_yes() {
+        let moved = std::io::Error::other("it has changed hands since");
+        return Err(StoreError::transient("resetting a processor", moved).into());
     }
-    Err(StoreError::transient(what, std::io::Error::other("it has changed hands since")).into())
-}
-
-/// The rows of what was set aside after a position: parked events and skips go, for their events come again.
-async fn parked_after(
-    node: &NodeContext,
-    build: &Build,
-    target: Position,
-) -> Result<Vec<RowWrite>, StoreError> {
-    let backend = &*node.backend;
-    let mut gone = Vec::new();
-    for mut sequence in parked::of_range(backend, build, Slices::ALL).await?.into_values() {
-        let (before, mut after) = (gone.len(), target);
-        loop {
-            let page = parked::positions(backend, build, &sequence, after, MAX_PAGE).await?;
-            let Some((_, last)) = page.last() else { break };
-            after = *last;
-            gone.extend(page.iter().map(|(row, _)| build.parked_events().delete(row)));
-        }
-        let n = gone.len() - before;
-        if n > 0 {
-            sequence.value.events = sequence.value.events.saturating_sub(n as u64);
-            let empty = sequence.value.events == 0;
-            gone.push(if empty {
-                build.parked().delete(&sequence)
-            } else {
-                build.parked().put(&sequence)?
-            });
-        }
-    }
-    let undecoded = undecoded::all(backend, build).await?;
-    gone.extend(
-        undecoded.iter().filter(|(at, _)| *at > target).map(|(_, row)| build.undecoded().delete(row)),
-    );
-    for row in build.skipped().all(backend).await? {
-        if row.value.position > target {
-            gone.push(build.skipped().delete(&row));
-        }
-    }
-    Ok(gone)
+    finish_set_back(backend, &tables, &build, owner).await?;
+    Ok((build, target))
 }

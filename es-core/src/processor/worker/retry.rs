@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::context::BuildContext;
 use super::failure::{Fault, StepError};
 use super::run::{Overdue, POLL, SOON, Worker};
-use super::undecoded::Undecodable;
+use super::undecoded::{Undecodable, waiting};
 use crate::event::is_of_a_newer_program;
 use crate::processor::kinds::admission::{Admission, Failure};
 use crate::processor::parked::{self, Parked};
@@ -152,7 +152,7 @@ impl Part {
 
 impl Worker {
     /// Does a part of what operators asked to be done with sequences of this range. Whether there is more of it.
-    pub(super) async fn requests(&mut self, waits: &BTreeSet<Position>) -> Result<bool, StepError> {
+    pub(super) async fn requests(&mut self) -> Result<bool, StepError> {
         let build = self.context.build.clone();
         // Of keys that are not parked any more.
         let mut late = Vec::new();
@@ -186,7 +186,7 @@ impl Worker {
             let started = Instant::now();
             let parts = parts_of(&self.context, &self.open().parked, retries, self.retrying.part).await?;
             let n = n_events(&parts);
-            let retried = self.retry(parts, waits, started).await?;
+            let retried = self.retry(parts, started).await?;
             done += retried.sequences;
             let part = match retried {
                 Retried { events, too_large: true, .. } => events / 2,
@@ -228,17 +228,12 @@ impl Worker {
     }
 
     /// Handles parts of sequences, as long as there is time; those that fail again stay.
-    async fn retry(
-        &mut self,
-        mut parts: Vec<Part>,
-        waits: &BTreeSet<Position>,
-        started: Instant,
-    ) -> Result<Retried, StepError> {
+    async fn retry(&mut self, mut parts: Vec<Part>, started: Instant) -> Result<Retried, StepError> {
         let mut done = Retried::default();
         // Those behind one that fails.
         let mut behind = Vec::new();
         while !parts.is_empty() {
-            let Err(stop) = self.handle(&mut parts, waits, &mut done.storing).await? else {
+            let Err(stop) = self.handle(&mut parts, &mut done.storing).await? else {
                 done.events += n_events(&parts);
                 done.sequences += parts.iter().filter(|part| part.whole).count();
                 parts.iter().for_each(|part| self.settled(part));
@@ -268,7 +263,9 @@ impl Worker {
                     Stop::Waits(..) => {
                         self.retrying.wait();
                         // It can be decoded, also if this range could not when it was asked.
-                        self.undecodable = Undecodable::default();
+                        if self.undecodable.ended {
+                            self.undecodable = Undecodable::default();
+                        }
                         return Ok(done);
                     }
                 };
@@ -289,11 +286,11 @@ impl Worker {
     async fn handle(
         &mut self,
         parts: &mut Vec<Part>,
-        waits: &BTreeSet<Position>,
         storing: &mut Duration,
     ) -> Result<Result<(), Stop>, StepError> {
         let context = self.context.clone();
         let found = page_of(context.backend(), parts, self.share.progress.replay).await?;
+        let waits = waiting(context.backend(), &context.build, &positions_of(parts)).await?;
         let mut handling = Duration::ZERO;
         for (i, part) in parts.iter().enumerate() {
             let (mut events, mut stop) = (Vec::new(), None);
@@ -412,7 +409,7 @@ impl Worker {
             for (row, position) in &part.events {
                 let (key, reason) = (part.sequence.key.clone(), parked::cut(reason));
                 let undecoded = unread.contains(position);
-                let skipped = Skipped { position: *position, key, reason, at, undecoded };
+                let skipped = Skipped { position: *position, key, reason, at, undecoded, discarded: true };
                 rows.push(parked::skip(&context.build, skipped)?);
                 rows.push(context.build.parked_events().delete(row));
             }

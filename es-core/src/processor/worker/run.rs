@@ -9,13 +9,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::select_all;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::afresh::Rounds;
-use super::context::{BuildContext, Room};
+use super::context::{BuildContext, Role, Room};
 use super::failure::{InVain, StepError, Trouble, Verdict};
 use super::fold::{FOLLOW, Fits};
 use super::retry::Retrying;
@@ -26,8 +27,9 @@ use crate::guarded::caught;
 use crate::processor::feed::SharedPage;
 use crate::processor::kinds::admission::LeftOut;
 use crate::processor::kinds::effects::Effects;
-use crate::processor::kinds::runner::Session;
+use crate::processor::kinds::runner::{Keeps, Session};
 use crate::processor::parked::{self, Parked, Skips};
+use crate::slices::Slices;
 use crate::state::{Checkpoint, afresh};
 use crate::store::{Page, Position, RecordedEvent, RowWrite, StoreError};
 
@@ -56,7 +58,7 @@ pub(crate) struct Worker {
     /// Something has come to the session from outside.
     called: Arc<Notify>,
     /// Rows of requests have been written, by any node.
-    requests: [watch::Receiver<u64>; 3],
+    requests: Vec<watch::Receiver<u64>>,
     pub(super) open: Option<Open>,
     /// Side effects that no checkpoint covers yet.
     pub(super) effects: Arc<Effects>,
@@ -117,6 +119,8 @@ pub(super) struct Open {
     pub(super) undecoded: Vec<(Position, String)>,
     /// A page of which a part is done.
     pub(super) page: Option<(Arc<SharedPage>, usize)>,
+    /// What is folded is flushed once what is due was done.
+    pub(super) flushes_with_due: bool,
     pub(super) flushed: Instant,
 }
 
@@ -151,8 +155,11 @@ impl Worker {
             if context.folds() { context.execution.page } else { FIRST_BATCH.min(context.execution.page) };
         let build = &context.build;
         let (requests, rows, undecoded) = (build.requests(), afresh(build), build.undecoded());
-        let tables = [requests.name(), rows.name(), undecoded.name()].map(Arc::clone);
-        let requests = tables.map(|table| context.backend().watch_rows(&table, share.slices));
+        let tables = [requests.name(), rows.name(), undecoded.name()];
+        let mut requests = tables.map(|table| context.backend().watch_rows(table, share.slices)).to_vec();
+        if let Role::Building { current, honours_skips: true, .. } = &context.role {
+            requests.push(context.backend().watch_rows(current.skipped().name(), Slices::ALL));
+        }
         let effects = Effects::new(context.node.lease.clone(), stop.clone(), &share.progress.ahead);
         Self {
             context,
@@ -223,14 +230,12 @@ impl Worker {
 
     /// Until there is something to do, at the latest after a pause. Whether that there is more to read is something to do.
     async fn rest(&mut self, pause: Option<Duration>, hears: bool) {
-        let [retries, rows, undecoded] = &mut self.requests;
+        let requests = self.requests.iter_mut().map(|requests| Box::pin(requests.changed()));
         let asked = async {
             tokio::select! {
                 // The context is there for as long as its workers.
                 _ = self.wake.changed() => {}
-                Ok(()) = retries.changed() => {}
-                Ok(()) = rows.changed() => {}
-                Ok(()) = undecoded.changed() => {}
+                (Ok(()), ..) = select_all(requests) => {}
             }
         };
         tokio::select! {
@@ -244,8 +249,7 @@ impl Worker {
 
     /// Whether something may have been asked for since it was looked up. Under load there is no rest to hear it in.
     fn is_asked(&mut self) -> bool {
-        let [retries, rows, undecoded] = &mut self.requests;
-        for heard in [&mut self.wake, retries, rows, undecoded] {
+        for heard in self.requests.iter_mut().chain([&mut self.wake]) {
             if heard.has_changed().unwrap_or_default() {
                 heard.mark_unchanged();
                 self.asked = false;
@@ -270,6 +274,9 @@ impl Worker {
         }
         self.asked &= self.unreadable.is_empty();
         if self.is_asked() {
+            if !self.leave_out_discarded().await? {
+                return Ok(Step::Rest(FOLLOW));
+            }
             let more = self.retrying.pause().is_some() || self.asked_for().await?;
             self.rebuild_keys().await?;
             if self.open.is_none() {
@@ -308,12 +315,12 @@ impl Worker {
 
     /// Does a part of what is to be done with events that were set aside. Whether there is more of it.
     async fn asked_for(&mut self) -> Result<bool, StepError> {
-        let late = self.take_in_undecoded().await?;
+        let more = self.take_in_undecoded().await?;
         // It is to be tried again later, and so is what may depend on it.
         if self.retrying.pause().is_some() {
             return Ok(true);
         }
-        Ok(self.requests(&late.waits).await? || late.more)
+        Ok(self.requests().await? || more)
     }
 
     /// Goes on with what it is asked for, if there is more of it.
@@ -328,6 +335,11 @@ impl Worker {
         }
     }
 
+    /// Whether what is due is done before what was folded is flushed: both are one commit then. Not once that has failed.
+    pub(super) fn flushes_with_due(&self) -> bool {
+        self.overdue.is_none() && self.trouble.is_none() && self.context.runner.keeps() == Keeps::State
+    }
+
     /// Does what is due, as far as events were handled.
     async fn due(&mut self, page: &SharedPage, now: Timestamp, step: Step) -> Result<Step, StepError> {
         // Rows that are folded page after page are not flushed in between.
@@ -335,6 +347,7 @@ impl Worker {
             return Ok(step);
         }
         let open = self.open.as_mut().expect("only asked while it is open");
+        let folded = std::mem::take(&mut open.flushes_with_due);
         let Some(until) = handled_until(page, open.seen, now) else { return Ok(step) };
         if let Some(Overdue { again, .. }) = self.overdue
             && let Some(pause) = again.checked_duration_since(Instant::now()).filter(|pause| !pause.is_zero())
@@ -343,19 +356,24 @@ impl Worker {
         }
         let due = caught(open.session.due(until, open.seen)).await.unwrap_or_else(|panic| Err(panic.boxed()));
         let next = due.map_err(StepError::Due)?;
-        let flushes = open.session.waiting() > 0;
-        if flushes {
+        let waits = open.session.waiting() > 0;
+        if waits || folded {
+            // What was folded with it is to blame only if it cannot be flushed alone: it is tried so next.
             self.flush().await.map_err(|error| match error {
                 StepError::Commit(error) => StepError::Due(error.into()),
                 error => error,
             })?;
+        }
+        if folded {
+            self.went_well();
+            self.show_at(self.state(), self.open().seen);
         }
         if self.overdue.take().is_some() {
             self.show_at(self.state(), self.open().seen);
         }
         let Some(next) = next else { return Ok(step) };
         let left = Duration::try_from(next - self.context.now()).unwrap_or_default();
-        if flushes && left.is_zero() {
+        if waits && left.is_zero() {
             return Ok(Step::More);
         }
         Ok(step.within(left.clamp(SOON, POLL)))
@@ -410,6 +428,7 @@ impl Worker {
             left_out: Vec::new(),
             undecoded: Vec::new(),
             page: None,
+            flushes_with_due: false,
             flushed: now,
         });
         self.show(self.state());

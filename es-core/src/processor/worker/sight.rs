@@ -1,6 +1,6 @@
 //! What a node sees of its processors, at one look: read once for all of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -35,21 +35,28 @@ impl Sight {
     /// Which builds a processor has.
     pub(crate) fn generations(&self, processor: &str) -> Result<Generations, StoreError> {
         let row = self.generations.get(processor).cloned().transpose()?;
-        Ok(row.map(|row| row.value).filter(|known| !known.retired).unwrap_or_default())
+        Ok(row.map(|row| row.value).filter(|known| !known.goes()).unwrap_or_default())
     }
 
-    /// Whether it has no builds any more, for its version was removed while it ran.
+    /// Whether its version has gone or goes. Of one that runs, it was removed while no node with it was seen.
     pub(crate) fn is_removed(&self, processor: &str) -> bool {
-        self.generations.get(processor).is_some_and(|row| row.as_ref().is_ok_and(|row| row.value.retired))
+        self.generations.get(processor).is_some_and(|row| row.as_ref().is_ok_and(|row| row.value.goes()))
     }
 
-    /// The versions of a projection that are stored.
+    /// The versions of a projection that are stored, those that go among them.
     pub(crate) fn versions<'s>(&'s self, projection: &'s str) -> impl Iterator<Item = u32> + use<'s> {
         let is_there =
             |row: &Result<Row<Generations>, StoreError>| row.as_ref().is_ok_and(|row| !row.value.retired);
         let stored =
             self.generations.iter().filter(move |(_, row)| is_there(row)).map(|(name, _)| name.as_str());
         versions_of(stored, projection)
+    }
+
+    /// The versions of projections that have gone, by their stored names.
+    fn gone(&self) -> BTreeSet<String> {
+        let rows = self.generations.iter();
+        let gone = rows.filter(|(_, row)| row.as_ref().is_ok_and(|row| row.value.retired));
+        gone.map(|(name, _)| name.clone()).collect()
     }
 
     /// What is noted of the versions of a projection.
@@ -129,7 +136,10 @@ impl Observer {
             let looked = self.look(view).await;
             failed = looked.is_err();
             match looked {
-                Ok(sight) => drop(self.sights.send_replace(Some(Arc::new(sight)))),
+                Ok(sight) => {
+                    self.cluster.leave_out(sight.gone());
+                    self.sights.send_replace(Some(Arc::new(sight)));
+                }
                 Err(error) => {
                     tracing::debug!(
                         error = crate::chain(&error),

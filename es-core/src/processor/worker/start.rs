@@ -74,6 +74,24 @@ pub(crate) fn start(
     processors
 }
 
+/// Keeps a node that starts alive for others, with the codes that it will run: what it takes over is not taken back.
+pub(crate) async fn alive_during<T>(
+    node: &NodeContext,
+    codes: BTreeMap<String, String>,
+    work: impl Future<Output = T>,
+) -> T {
+    let stop = CancellationToken::new();
+    let guard = stop.clone().drop_guard();
+    let cluster = Cluster::new(node.backend.clone(), node.node, node.settings.lease);
+    let cluster = cluster.with_lease(node.lease.clone()).with_codes(codes);
+    let running = tokio::spawn(async move { cluster.run(stop).await });
+    let done = work.await;
+    drop(guard);
+    // A panic of the task is in the log; the lease runs out.
+    drop(running.await);
+    done
+}
+
 fn cluster(
     node: &NodeContext,
     runners: &[(Arc<dyn Runner>, ProcessorOptions)],

@@ -1,26 +1,24 @@
 //! A build changes from one code to another: written by nodes that have the newer one, at their start and while they run.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::codes::{after, is_older};
 use crate::cluster::{Share, Shares};
 use crate::processor::kinds::runner::Runner;
-use crate::processor::rebuild::{Backfill, backfill_obstacle, begin_backfill};
+use crate::processor::rebuild::{Backfill, Change, backfill_obstacle, begin_backfill, one_share};
 use crate::processor::{AnyBackend, NodeContext};
 use crate::projection::Code;
 use crate::projection::code::ALL;
-use crate::state::{Build, Checkpoint, CodeRecord, Generations, codes, generations};
-use crate::store::{Commit, EventFilter, Position, Row, RowStore, RowWrite, StoreError, Won, write_rows};
+use crate::state::{Build, Checkpoint, CodeRecord, Generations, InlineSet, SetBack, codes, generations};
+use crate::store::{EventFilter, Position, Row, RowStore, RowWrite, StoreError, write_rows};
 
 /// How often it is tried to take a build over whose shares are written all the time.
-pub(crate) const TRIES: usize = 500;
+pub(crate) const TRIES: u32 = 500;
 /// What helps where events were missed.
 pub(super) const RAISE: &str = "raise its `version`, and it is built from the beginning; or let it be rebuilt by itself \
                                 (`Backfill::Online`)";
-/// For how many leases a node that takes a build over is believed to be starting.
-pub(super) const STARTS: u32 = 4;
 
 /// Which code makes a build.
 pub(crate) async fn made_by(rows: &dyn RowStore, build: &Build) -> Result<Row<CodeRecord>, StoreError> {
@@ -41,9 +39,43 @@ pub(crate) async fn unhandled_from(
     (row.value.unhandled != before).then(|| codes().put(&row)).transpose()
 }
 
-/// What a code has missed of a build, as far as the log was looked at.
+/// Until when a node that changes a code now is believed to be alive, though it is not seen.
+pub(super) async fn believed_until(backend: &dyn AnyBackend, lease: Duration) -> Result<i64, StoreError> {
+    let lease = i64::try_from(lease.as_micros()).unwrap_or(i64::MAX);
+    Ok(backend.now().await?.as_microsecond().saturating_add(lease))
+}
+
+/// What this program's codes have missed of builds, by build: what one try has looked at, the next does not look at again.
 #[derive(Debug, Default)]
+pub(crate) struct Looked(Mutex<BTreeMap<String, Missed>>);
+
+impl Looked {
+    fn at(&self, build: &Build) -> Missed {
+        let looked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        looked.get(&build.to_string()).cloned().unwrap_or_default()
+    }
+
+    /// As [`Missed::find`], of a build.
+    pub(crate) async fn find(
+        &self,
+        backend: &dyn AnyBackend,
+        runner: &dyn Runner,
+        build: &Build,
+        before: Option<&CodeRecord>,
+        furthest: Position,
+    ) -> Result<Option<String>, StoreError> {
+        let mut missed = self.at(build);
+        let found = missed.find(backend, runner, before, furthest).await?;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(build.to_string(), missed);
+        Ok(found)
+    }
+}
+
+/// What a code has missed of a build, as far as the log was looked at.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Missed {
+    /// The code that made the build then.
+    of: CodeRecord,
     looked: Position,
 }
 
@@ -57,6 +89,10 @@ impl Missed {
         furthest: Position,
     ) -> Result<Option<String>, StoreError> {
         let Some(before) = before else { return Ok(None) };
+        let handles = |code: &CodeRecord| (code.handles.clone(), code.keys.clone(), code.unhandled.clone());
+        if handles(&self.of) != handles(before) {
+            *self = Self { of: before.clone(), looked: Position(0) };
+        }
         // What keeps nothing that could be rebuilt begins with what is new to it: then it has missed only what it handled
         // before, and an older program passed.
         let all = runner.keeps().tables().is_some();
@@ -104,18 +140,7 @@ impl Missed {
     }
 }
 
-/// What a program's code has missed of a build that another one makes, in words.
-pub(super) async fn missed_of(
-    backend: &dyn AnyBackend,
-    runner: &dyn Runner,
-    build: &Build,
-) -> Result<Option<String>, StoreError> {
-    let made_by = made_by(backend, build).await?.value;
-    let of_build = Shares::<Checkpoint>::checkpoints().of(backend, &build.to_string()).await?;
-    Missed::default().find(backend, runner, made_by.known(), furthest(&of_build)).await
-}
-
-fn furthest(shares: &[Share<Checkpoint>]) -> Position {
+pub(super) fn furthest(shares: &[Share<Checkpoint>]) -> Position {
     shares.iter().map(|share| share.progress.position).max().unwrap_or_default()
 }
 
@@ -146,91 +171,21 @@ async fn passed(
     Ok(None)
 }
 
-/// Takes over all builds of these that older programs make; if something is in the way of one, none of them, unless it
-/// came about meanwhile. Gives what is in the way, a line each. Where events were missed, what was chosen for that is done.
-///
-/// A build that is under way is left to those who have begun it, and one of a newer code to the coordinator, which looks for
-/// others with it.
-pub(crate) async fn take_over_all(
-    node: &NodeContext,
-    runners: &[(Arc<dyn Runner>, Backfill)],
-) -> Result<Vec<String>, StoreError> {
-    let backend = &*node.backend;
-    let (mut older, mut incomplete, mut wrong) = (Vec::new(), Vec::new(), Vec::new());
-    for (runner, backfill) in runners {
-        let found = match older_builds(backend, &**runner).await {
-            Ok(found) => found,
-            // Its coordinator says so, for as long as it cannot be read; the others start.
-            Err(StoreError::Corrupt { .. }) => continue,
-            Err(error) => return Err(error),
-        };
-        for Older { build, is_read, over, missed } in found {
-            match (missed, backfill) {
-                (None, _) => older.push((runner, build, over)),
-                (Some(why), Backfill::Refuse) => wrong.push(format!("{build}: {why}: {RAISE}")),
-                (Some(why), backfill) if *backfill == Backfill::Skip || runner.keeps().tables().is_none() => {
-                    tracing::warn!(%build, why, "goes on without the events that were passed");
-                    older.push((runner, build, over.skipping()));
-                }
-                (Some(why), _) if is_read => {
-                    tracing::warn!(%build, why, "is rebuilt by itself");
-                    incomplete.push((runner, build, why));
-                }
-                (Some(_), _) => {}
-            }
-        }
-    }
-    if !wrong.is_empty() {
-        return Ok(wrong);
-    }
-    // What is in the way of one is known before any of them is begun: a start that is refused leaves nothing behind.
-    let but = |build: &Build, why: &str, obstacle: String| {
-        format!("{build}: {why}, so it is to be rebuilt; but {obstacle}")
-    };
-    for (runner, build, why) in &incomplete {
-        wrong.extend(backfill_obstacle(node, runner).await?.map(|obstacle| but(build, why, obstacle)));
-    }
-    if wrong.is_empty() {
-        wrong = take_all(node, older).await?;
-    }
-    if wrong.is_empty() {
-        for (runner, build, why) in incomplete {
-            wrong.extend(
-                begin_backfill(node, runner).await?.err().map(|obstacle| but(&build, &why, obstacle)),
-            );
-        }
-    }
-    Ok(wrong)
-}
+/// A processor or an inline projection of an app, and what is to be done if it has missed events.
+pub(crate) type Wired = (Arc<dyn Runner>, Backfill);
 
-/// Takes over builds, or none of them.
-async fn take_all(
-    node: &NodeContext,
-    older: Vec<(&Arc<dyn Runner>, Build, TakeOver)>,
-) -> Result<Vec<String>, StoreError> {
-    let (backend, lease) = (&*node.backend, node.settings.lease);
-    let (mut taken, mut wrong) = (Vec::new(), Vec::new());
-    for (runner, build, over) in older {
-        match over.take(backend, &**runner, &build, lease).await {
-            Ok(Ok(())) => taken.push(build),
-            Ok(Err(why)) => wrong.push(format!("{build}: {why}: {RAISE}")),
-            Err(error) => wrong.push(format!("{build}: {}", crate::chain(&error))),
-        }
-        if !wrong.is_empty() {
-            // This program does not start: the others go on with them soon, not only when it could have been up.
-            for build in taken {
-                let mut row = made_by(backend, &build).await?;
-                row.value.until = 0;
-                let _won = write_rows(backend, vec![codes().put(&row)?]).await?;
-            }
-            break;
-        }
-    }
-    Ok(wrong)
+/// What an app's start is to do with the builds of its processors.
+#[derive(Default)]
+pub(crate) struct Judged<'r> {
+    /// Builds to take over; with what is left out, in words.
+    older: Vec<(Older<'r>, Option<String>)>,
+    /// Projections to rebuild.
+    incomplete: Vec<Older<'r>>,
 }
 
 /// A build that an older program makes.
-struct Older {
+struct Older<'r> {
+    runner: &'r Arc<dyn Runner>,
     build: Build,
     /// Whether queries read it.
     is_read: bool,
@@ -239,8 +194,111 @@ struct Older {
     missed: Option<String>,
 }
 
+/// What is to be done with the builds that older programs make, or what is in the way, a line each. Nothing is changed.
+///
+/// A build that is under way is left to those who have begun it, and one of a newer code to the coordinator, which looks for
+/// others with it.
+pub(crate) async fn judge<'r>(
+    node: &NodeContext,
+    runners: &'r [Wired],
+    looked: &Looked,
+) -> Result<Result<Judged<'r>, Vec<String>>, StoreError> {
+    let (mut judged, mut wrong) = (Judged::default(), Vec::new());
+    for (runner, backfill) in runners {
+        let found = match older_builds(&*node.backend, runner, looked).await {
+            Ok(found) => found,
+            // Its coordinator says so, for as long as it cannot be read; the others start.
+            Err(StoreError::Corrupt { .. }) => continue,
+            Err(error) => return Err(error),
+        };
+        for mut older in found {
+            match (older.missed.take(), backfill) {
+                (None, _) => judged.older.push((older, None)),
+                (Some(why), Backfill::Refuse) => wrong.push(format!("{}: {why}: {RAISE}", older.build)),
+                (Some(why), backfill) if *backfill == Backfill::Skip || runner.keeps().tables().is_none() => {
+                    older.over = older.over.skipping();
+                    judged.older.push((older, Some(why)));
+                }
+                (Some(why), _) if older.is_read => {
+                    wrong.extend(backfill_obstacle(node, runner).await?.map(|obstacle| {
+                        format!("{}: {why}, so it is to be rebuilt; but {obstacle}", older.build)
+                    }));
+                    older.missed = Some(why);
+                    judged.incomplete.push(older);
+                }
+                (Some(_), _) => {}
+            }
+        }
+    }
+    Ok(if wrong.is_empty() { Ok(judged) } else { Err(wrong) })
+}
+
+/// Takes over all builds of these that older programs make; if something is in the way of one, none of them, unless it
+/// came about meanwhile. Gives what is in the way, a line each. Where events were missed, what was chosen for that is done.
+pub(crate) async fn take_over_all(
+    node: &NodeContext,
+    runners: &[Wired],
+    looked: &Looked,
+) -> Result<Vec<String>, StoreError> {
+    let mut taken = Vec::new();
+    for _ in 0..TRIES {
+        let done = match judge(node, runners, looked).await? {
+            Ok(judged) => judged.take(node, &mut taken).await,
+            Err(wrong) => Err(wrong),
+        };
+        match done {
+            Ok(true) => return Ok(Vec::new()),
+            // Another program was faster, or events came: what is there now is judged.
+            Ok(false) => {}
+            Err(wrong) => return release(&*node.backend, taken).await.map(|()| wrong),
+        }
+    }
+    let moving = std::io::Error::other("other programs take them over all the time");
+    Err(StoreError::transient("taking builds over", moving))
+}
+
+/// This program does not start: others continue now with what it has taken over, not only once it could have been up.
+async fn release(backend: &dyn AnyBackend, taken: Vec<Build>) -> Result<(), StoreError> {
+    for build in taken {
+        let mut row = made_by(backend, &build).await?;
+        row.value.until = 0;
+        let _won = write_rows(backend, vec![codes().put(&row)?]).await?;
+    }
+    Ok(())
+}
+
+impl Judged<'_> {
+    /// Does it; `false` if what it was decided on has changed.
+    async fn take(self, node: &NodeContext, taken: &mut Vec<Build>) -> Result<bool, Vec<String>> {
+        let line = |build: &Build, error: StoreError| vec![format!("{build}: {}", crate::chain(&error))];
+        let (backend, lease) = (&*node.backend, node.settings.lease);
+        for (Older { runner, build, over, .. }, left_out) in self.older {
+            if let Some(why) = left_out {
+                tracing::warn!(%build, why, "goes on without the events that were passed");
+            }
+            match over.take(backend, &**runner, &build, lease).await.map_err(|e| line(&build, e))? {
+                Ok(true) => taken.push(build),
+                Ok(false) | Err(_) => return Ok(false),
+            }
+        }
+        for Older { runner, build, missed, .. } in self.incomplete {
+            let why = missed.unwrap_or_default();
+            tracing::warn!(%build, why, "is rebuilt by itself");
+            let begun = begin_backfill(node, runner).await.map_err(|e| line(&build, e))?;
+            begun.map_err(|obstacle| {
+                vec![format!("{build}: {why}, so it is to be rebuilt; but {obstacle}")]
+            })?;
+        }
+        Ok(true)
+    }
+}
+
 /// The builds that queries read or have read and that older programs make.
-async fn older_builds(backend: &dyn AnyBackend, runner: &dyn Runner) -> Result<Vec<Older>, StoreError> {
+async fn older_builds<'r>(
+    backend: &dyn AnyBackend,
+    runner: &'r Arc<dyn Runner>,
+    looked: &Looked,
+) -> Result<Vec<Older<'r>>, StoreError> {
     let (name, own) = (runner.name(), CodeRecord::of(&runner.code()));
     let shares = Shares::<Checkpoint>::checkpoints();
     let known = Generations::read(backend, &name).await?.map(|row| row.value).unwrap_or_default();
@@ -253,10 +311,14 @@ async fn older_builds(backend: &dyn AnyBackend, runner: &dyn Runner) -> Result<V
         if stored.renamed.is_some() || before.is_some_and(leaves) {
             continue;
         }
-        let mut over = TakeOver::from(before);
-        let of_build = shares.of(backend, &build.to_string()).await?;
-        let missed = over.missed.find(backend, runner, before, furthest(&of_build)).await?;
-        older.push(Older { build, is_read, over, missed });
+        // What is inline has no shares: every commit has brought it to the head.
+        let furthest = match InlineSet::read(backend).await?.names.contains(&name) {
+            true => backend.head().await?,
+            false => furthest(&shares.of(backend, &build.to_string()).await?),
+        };
+        let missed = looked.find(backend, &**runner, &build, before, furthest).await?;
+        let over = TakeOver { missed: looked.at(&build), ..TakeOver::from(before) };
+        older.push(Older { runner, build, is_read, over, missed });
     }
     Ok(older)
 }
@@ -294,21 +356,21 @@ impl TakeOver {
         Self { skips: true, incomplete: true, ..self }
     }
 
-    /// From now on the build is made by this program's code. Gives what is in the way, in words: events that the code
-    /// handles and that the build has passed without it.
+    /// From now on the build is made by this program's code; `false` if another one makes it than it was decided on. Gives
+    /// what is in the way, in words: events that the code handles and that the build has passed without it.
     pub(crate) async fn take(
         mut self,
         backend: &dyn AnyBackend,
         runner: &dyn Runner,
         build: &Build,
         lease: Duration,
-    ) -> Result<Result<(), String>, StoreError> {
+    ) -> Result<Result<bool, String>, StoreError> {
         let (code, shares) = (runner.code(), Shares::<Checkpoint>::checkpoints());
         for tried in 1..=TRIES {
             let stored = made_by(backend, build).await?;
             let before = stored.value.known();
             if !self.is_from(before) {
-                return Ok(Ok(()));
+                return Ok(Ok(false));
             }
             // Over their revisions as they were read before the log: what a worker of before passes after that is refused.
             let of_build = shares.of(backend, &build.to_string()).await?;
@@ -332,7 +394,7 @@ impl TakeOver {
                     let code = code.fingerprint();
                     tracing::info!(%build, code, before = before.code, "is made by another code from here on");
                 }
-                return Ok(Ok(()));
+                return Ok(Ok(true));
             }
             if tried == 1 {
                 // Their workers write all the time. Ended one by one, they begin again only with their nodes' next look.
@@ -345,16 +407,15 @@ impl TakeOver {
         Err(StoreError::transient("taking a build over", moving))
     }
 
-    /// A build that is under way begins again with this code, for nobody has the one that began it: its rows come from one
-    /// code.
+    /// A build that is under way begins again with this code: its rows come from one code.
     pub(crate) async fn begin_again(
         self,
         backend: &dyn AnyBackend,
         runner: &dyn Runner,
         build: &Build,
         lease: Duration,
+        why: &str,
     ) -> Result<(), StoreError> {
-        let Some(tables) = runner.keeps().tables() else { return Ok(()) };
         let (shares, stored) = (Shares::<Checkpoint>::checkpoints(), made_by(backend, build).await?);
         let Some(known) = Generations::read(backend, &build.processor).await? else { return Ok(()) };
         let under_way = known.value.building.as_ref().is_some_and(|b| b.generation == build.generation);
@@ -362,25 +423,19 @@ impl TakeOver {
             return Ok(());
         }
         let all = shares.of(backend, &build.to_string()).await?;
+        let begin = Checkpoint::new(Position(0), backend.head().await?);
+        let mut rows = one_share(build, &all, begin, None)?;
         // The row of the builds is written too: a switch to this one, or the end of it, finds it changed.
-        let mut rows = vec![generations().put(&known)?];
+        let to_start = SetBack { generation: build.generation, to: None };
+        let Ok(value) = known.value.apply(Change::SetBack(to_start)) else { return Ok(()) };
+        rows.push(generations().put(&Row { value, ..known })?);
         rows.push(self.record(backend, &stored, &runner.code(), Position(0), lease).await?);
-        let whole = Share {
-            rev: all.first().map_or(0, |share| share.rev),
-            epoch: all.iter().map(|share| share.epoch).max().unwrap_or_default() + 1,
-            ..Share::whole(build.to_string(), Checkpoint::new(Position(0), backend.head().await?))
-        };
-        rows.push(shares.put(&whole)?);
-        for share in all.iter().skip(1) {
-            rows.push(shares.retire(share)?);
-        }
-        tracing::warn!(%build, "begins again: no program is alive with the code that began it");
-        let outcome = backend.clear(&tables, build.generation, Commit { rows, ..Commit::default() }).await;
-        // Another node may have been as fast; what is there then is seen with the next look.
-        Won::or_store_error("beginning a build again", backend, outcome).await.map(drop)
+        tracing::warn!(%build, why, "a build begins again");
+        // Another node may have been as fast. What it is by then is seen with the next look, and done.
+        write_rows(backend, rows).await.map(drop)
     }
 
-    /// The row that says which code makes a build, for a node that is starting or has just begun.
+    /// The row that says which code makes a build, for a node that is alive and may not be seen for a moment.
     pub(crate) async fn record(
         &self,
         backend: &dyn AnyBackend,
@@ -389,8 +444,7 @@ impl TakeOver {
         from: Position,
         lease: Duration,
     ) -> Result<RowWrite, StoreError> {
-        let starts = i64::try_from((lease * STARTS).as_micros()).unwrap_or(i64::MAX);
-        let until = backend.now().await?.as_microsecond().saturating_add(starts);
+        let until = believed_until(backend, lease).await?;
         // What is built from the beginning lacks nothing; what an older program continues, nothing that it handles.
         let before = stored.value.known().filter(|before| before.incomplete && from > Position(0));
         let incomplete =

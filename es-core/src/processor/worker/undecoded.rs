@@ -11,13 +11,14 @@ use tokio::time::Instant;
 use super::failure::StepError;
 use super::retry::PART_HOLDS;
 use super::run::Worker;
-use crate::limits::MAX_PAGE;
-use crate::processor::kinds::admission::{Admission, Failure, LeftOut};
+use crate::processor::kinds::admission::{Admission, Failure};
 use crate::processor::parked;
 use crate::projection::OnFailure;
 use crate::slices::Slices;
 use crate::state::{Build, Undecoded, sortable};
-use crate::store::{CommitError, Position, RecordedEvent, Row, RowStore, RowWrite, StoreError, at_first};
+use crate::store::{
+    CommitError, Position, RecordedEvent, Row, RowStore, RowWrite, Span, StoreError, StoredRow, at_first,
+};
 
 /// How many are looked at together.
 const SOME: usize = 200;
@@ -38,7 +39,7 @@ fn position_of(row: &Row<Undecoded>) -> Option<Position> {
 }
 
 /// The rows of a build, with their positions. One that cannot be read stops nothing but itself.
-pub(super) async fn all(
+pub(crate) async fn all(
     store: &dyn RowStore,
     build: &Build,
 ) -> Result<Vec<(Position, Row<Undecoded>)>, StoreError> {
@@ -57,21 +58,43 @@ impl Undecoded {
     }
 }
 
-/// What is left of the events that were passed undecoded.
-pub(super) struct Passed {
-    /// Some of their keys have yet to be looked at, by this range or by others.
-    pub(super) waits: BTreeSet<Position>,
-    /// Whether this range can go on with it right now.
-    pub(super) more: bool,
+/// Which of some events, in order, a range has passed undecoded and not taken in yet.
+pub(super) async fn waiting(
+    store: &dyn RowStore,
+    build: &Build,
+    positions: &[Position],
+) -> Result<BTreeSet<Position>, StoreError> {
+    let (table, mut waiting) = (build.undecoded(), BTreeSet::new());
+    let (Some(first), Some(last)) = (positions.first(), positions.last()) else { return Ok(waiting) };
+    let one_of = |first: Position, last: Position| {
+        let before = Some(sortable(Position(last.0.saturating_add(1))));
+        Span { after: sortable(first), before, limit: 1 }
+    };
+    // Mostly there is none.
+    if store.scan_many(table.name(), &[one_of(*first, *last)]).await?.iter().all(Vec::is_empty) {
+        return Ok(waiting);
+    }
+    for some in positions.chunks(SOME) {
+        let spans: Vec<Span> = some.iter().map(|position| one_of(*position, *position)).collect();
+        let found = store.scan_many(table.name(), &spans).await?;
+        waiting.extend(
+            some.iter().zip(found).filter(|(_, rows)| !rows.is_empty()).map(|(position, _)| *position),
+        );
+    }
+    Ok(waiting)
 }
 
-/// What the program of this worker was found unable to decode, since something was asked of its build.
+/// How far a range has gone through what it has passed undecoded, since something was asked of its build.
 #[derive(Debug, Default)]
 pub(super) struct Undecodable {
     /// How often something was asked, and how often it was resumed.
     since: (u64, u64),
-    /// The keys of the rows.
-    rows: BTreeSet<String>,
+    /// Up to this key of a row it was taken in, or cannot be decoded by this program.
+    after: Option<String>,
+    /// Whether there is none behind that.
+    pub(super) ended: bool,
+    /// A row that cannot be read.
+    damaged: Option<StoredRow>,
 }
 
 /// An event that can be decoded now, or was decided on.
@@ -80,67 +103,80 @@ struct Late<'r> {
     row: &'r Row<Undecoded>,
     /// Nothing is to be done with it, if there is none.
     event: Option<RecordedEvent>,
-    /// Of the slices of this range.
-    keys: BTreeSet<String>,
+    /// Those that have passed it, of this range.
+    slices: Slices,
 }
 
 impl Worker {
     /// Takes in what this range has passed undecoded and can be decoded now, a part at a time: its keys go on meanwhile.
-    pub(super) async fn take_in_undecoded(&mut self) -> Result<Passed, StepError> {
-        let (context, own, started) = (self.context.clone(), self.share.slices, Instant::now());
-        let table = context.build.undecoded();
-        let stored = table.stored(context.backend()).await?;
-        let stored = placed(self.readable(&table, stored));
-        let mut passed =
-            Passed { waits: stored.iter().map(|(position, _)| *position).collect(), more: false };
+    /// Whether there is more of it right now.
+    pub(super) async fn take_in_undecoded(&mut self) -> Result<bool, StepError> {
+        // It may be halted at one of these: it was tried, and is again once it is resumed.
         if self.halted.is_some() {
-            // It may be halted at one of these: it was tried, and is again once it is resumed.
-            return Ok(passed);
+            return Ok(false);
         }
-        // A range that was several ones before has several rows of an event.
-        let mut left_of = BTreeMap::<Position, usize>::new();
-        stored.iter().for_each(|(position, _)| *left_of.entry(*position).or_default() += 1);
-        let mut here: Vec<_> =
-            stored.iter().filter(|(_, row)| row.value.slices().and(own).is_some()).collect();
-        if !here.is_empty() {
+        let (context, started) = (self.context.clone(), Instant::now());
+        let table = context.build.undecoded();
+        self.forget_undecodable().await?;
+        while !self.undecodable.ended {
+            let after = self.undecodable.after.clone();
+            let page = table.stored_page(context.backend(), after.as_deref(), SOME).await?;
+            let (last, ended) = (page.last().map(|row| row.key.clone()), page.len() < SOME);
+            let damaged = page.iter().find(|row| table.decode((*row).clone()).is_err());
+            self.undecodable.damaged = damaged.cloned().or_else(|| self.undecodable.damaged.take());
+            let known = self.undecodable.damaged.clone().filter(|known| !page.contains(known));
+            let page = placed(self.readable(&table, page.into_iter().chain(known)));
+            match self.take_in_page(page, started).await? {
+                Some(more) => return Ok(more),
+                None => self.undecodable.after = last.or(after),
+            }
+            if ended && self.undecodable.damaged.take().is_some() {
+                // It is looked for again, with whatever is behind it.
+                self.undecodable.after = None;
+                return Ok(false);
+            }
+            self.undecodable.ended = ended;
+            // Something may have been asked since it began.
             self.forget_undecodable().await?;
+            if !self.undecodable.ended && started.elapsed() > PART_HOLDS {
+                return Ok(true);
+            }
         }
+        Ok(false)
+    }
+
+    /// Takes in some of it. If it ends before that is done, whether there is more right now.
+    async fn take_in_page(
+        &mut self,
+        page: Vec<(Position, Row<Undecoded>)>,
+        started: Instant,
+    ) -> Result<Option<bool>, StepError> {
+        let (context, own) = (self.context.clone(), self.share.slices);
+        let here: Vec<_> =
+            page.into_iter().filter(|(_, row)| row.value.slices().and(own).is_some()).collect();
         // An operator has decided on these, or the projection, whatever their keys turn out to be.
-        let mut skipped = BTreeSet::new();
-        for some in here.chunks(MAX_PAGE) {
-            let keys = some.iter().map(|(position, row)| (*position, &*row.value.key));
-            skipped.extend(parked::skipped_undecoded(context.backend(), &context.build, keys).await?);
-        }
-        let known = &self.undecodable.rows;
-        here.retain(|(position, row)| skipped.contains(position) || !known.contains(&row.key));
+        let keys = here.iter().map(|(position, row)| (*position, &*row.value.key));
+        let skipped = parked::skipped_undecoded(context.backend(), &context.build, keys).await?;
         let mut left = &here[..];
         while !left.is_empty() {
-            let positions: Vec<Position> = left.iter().take(SOME).map(|(position, _)| *position).collect();
+            let positions: Vec<Position> = left.iter().map(|(position, _)| *position).collect();
             let (found, answered) = at_first(context.backend(), &positions).await?;
             let events: BTreeMap<_, _> = found.into_iter().map(|event| (event.place(), event)).collect();
             let (some, rest) = left.split_at(answered);
             left = rest;
             for (position, row) in some {
                 let event = events.get(position).filter(|_| !skipped.contains(position)).cloned();
-                if let Some(late) = self.late(*position, row, event) {
-                    if !self.take_in(late).await? {
-                        return Ok(passed);
-                    }
-                    let is_own = row.value.slices().without(own).next().is_none();
-                    let left = left_of.entry(*position).or_default();
-                    *left -= usize::from(is_own);
-                    if *left == 0 {
-                        passed.waits.remove(position);
-                    }
-                } else {
-                    self.undecodable.rows.insert(row.key.clone());
+                let Some(late) = self.late(*position, row, event) else { continue };
+                if !self.take_in(late).await? {
+                    return Ok(Some(false));
                 }
+                self.undecodable.after = Some(row.key.clone());
                 if started.elapsed() > PART_HOLDS {
-                    return Ok(Passed { more: true, ..passed });
+                    return Ok(Some(true));
                 }
             }
         }
-        Ok(passed)
+        Ok(None)
     }
 
     /// What is to be done about an event; `None` while it cannot be decoded.
@@ -150,56 +186,43 @@ impl Worker {
         row: &'r Row<Undecoded>,
         event: Option<RecordedEvent>,
     ) -> Option<Late<'r>> {
-        let mut late = Late { position, row, event: None, keys: BTreeSet::new() };
-        let guessed = &row.value.key;
-        let Some(mut event) = event else { return Some(late) };
-        let keys = self.context.runner.keys(&event).ok()?;
+        let slices = row.value.slices().and(self.share.slices)?;
+        let Some(mut event) = event else { return Some(Late { position, row, event, slices }) };
+        self.context.runner.keys(&event).ok()?;
         event.replay = position <= self.share.progress.replay;
-        // For the key that was guessed it is parked.
-        let here = |key: &String| row.value.slices().has(key) && self.share.slices.has(key) && key != guessed;
-        late.keys = keys.into_iter().filter(here).collect();
-        late.event = Some(event);
-        Some(late)
+        Some(Late { position, row, event: Some(event), slices })
     }
 
     /// What could not be decoded is looked at again once something was asked, or it was resumed.
     async fn forget_undecodable(&mut self) -> Result<(), StoreError> {
         let asked = parked::times_asked(self.context.backend(), &self.context.build).await?;
         let since = (asked, *self.context.resumes.borrow());
-        if self.undecodable.since != since {
-            self.undecodable = Undecodable { since, rows: BTreeSet::new() };
+        // One that goes on comes to its end first: what is asked all the time must not keep it from that.
+        if self.undecodable.since != since && (self.undecodable.ended || self.undecodable.after.is_none()) {
+            self.undecodable = Undecodable { since, ..Undecodable::default() };
         }
         Ok(())
     }
 
-    /// Takes in one event, in one commit with what is left of its row: for each key it is handled, or queues up behind what
-    /// is parked of it. `false` if that is to be tried again later.
+    /// Takes in one event, in one commit with what is left of its row: for each key but the one that it is parked for it is
+    /// handled, or queues up behind what is parked of that. `false` if that is to be tried again later.
     async fn take_in(&mut self, late: Late<'_>) -> Result<bool, StepError> {
         self.flush_folded().await?;
-        let (context, position) = (self.context.clone(), late.position);
+        let context = self.context.clone();
         let mut skips = parked::Skips::new();
         loop {
-            let open = self.open();
-            let (queues, handled): (BTreeSet<String>, BTreeSet<String>) =
-                late.keys.iter().cloned().partition(|key| open.parked.contains_key(key));
-            let mut left_out: Vec<LeftOut> =
-                queues.into_iter().map(|key| LeftOut { key, position, parked: true }).collect();
+            let open = self.open.as_mut().expect("it is open");
+            // It is not known before which keys that are: a session may find more than the event names.
+            let mut admission = Admission::of_late(late.slices, &late.row.value.key, &open.parked, &skips);
             if let Some(event) = &late.event
-                && !handled.is_empty()
+                && let Err(failure) = open.session.fold(&[event], &mut admission).await
             {
-                let mut admission = Admission::of_keys(&handled, &skips);
-                if let Err(failure) = self.session().fold(&[event], &mut admission).await {
-                    if !self.late_failed(failure, &mut skips).await? {
-                        return Ok(false);
-                    }
-                    continue;
+                if !self.late_failed(failure, &mut skips).await? {
+                    return Ok(false);
                 }
+                continue;
             }
-            left_out.extend(skips.keys().map(|(position, key)| LeftOut {
-                key: key.clone(),
-                position: *position,
-                parked: false,
-            }));
+            let (first, left_out) = (admission.first().map(str::to_owned), admission.left_out());
             let now = context.now();
             let (mut rows, queued) =
                 parked::write_left_out(&context.build, &self.open().parked, &skips, &left_out, now)?;
@@ -207,13 +230,11 @@ impl Worker {
             match self.flush_with(rows).await {
                 Ok(()) => {}
                 // What its handler made of it cannot be stored.
-                Err(StepError::Commit(error))
-                    if !handled.is_empty() && !matches!(error, CommitError::Fenced { .. }) =>
-                {
-                    let (Some(event), Some(first)) = (&late.event, handled.first()) else {
+                Err(StepError::Commit(error)) if !matches!(error, CommitError::Fenced { .. }) => {
+                    let (Some(event), Some(first)) = (&late.event, first) else {
                         return Err(StepError::Commit(error));
                     };
-                    let key = self.session().failed().unwrap_or(first).to_owned();
+                    let key = self.session().failed().map_or(first, str::to_owned);
                     if !self.late_failed(Failure::new(event, key, error), &mut skips).await? {
                         return Ok(false);
                     }

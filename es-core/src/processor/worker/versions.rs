@@ -6,11 +6,13 @@
 use std::time::Duration;
 
 use super::sight::Sight;
+use super::take_over::TRIES;
 use crate::cluster::Shares;
 use crate::processor::AnyBackend;
 use crate::processor::kinds::runner::Runner;
+use crate::processor::rebuild::empty;
 use crate::state::{Checkpoint, Generations, InlineSet, Versions, generations, versions};
-use crate::store::{Commit, Row, StoreError, Tables, Won, write_rows};
+use crate::store::{Commit, Row, RowWrite, StoreError, Tables, Won, write_rows};
 
 /// The name of a projection, and its version.
 pub(crate) fn versioned(stored_name: &str) -> Option<(&str, u32)> {
@@ -112,7 +114,8 @@ pub(super) fn unseen(
         }
         let since = *next.value.unseen.entry(version).or_insert(now);
         let may_go = row.value.published != version || is_ready;
-        gone = gone.or_else(|| (may_go && is_over(since, kept, now)).then(|| (version, row.clone())));
+        let goes = is_over(since, kept, now) || sight.is_removed(&name);
+        gone = gone.or_else(|| (may_go && goes).then(|| (version, row.clone())));
     }
     Ok(((next.value != row.value).then_some(next), gone))
 }
@@ -147,39 +150,85 @@ pub(crate) async fn remove(
     backend: &dyn AnyBackend,
     projection: &str,
     version: u32,
-    mut noted: Row<Versions>,
+    noted: Row<Versions>,
 ) -> Result<bool, StoreError> {
     let name = format!("{projection}/{version}");
-    let Some(known) = Generations::read(backend, &name).await? else { return Ok(false) };
+    let Some(known) = stored(backend, &name).await? else { return Ok(false) };
     if InlineSet::read(backend).await?.names.contains(&name) {
         return Ok(false);
     }
-    // Their rows stay, for their revisions: a version that comes back counts on.
-    let value = Generations { retired: true, ..known.value.clone() };
-    let mut rows = vec![generations().put(&Row { value, ..known })?];
-    let shares = Shares::<Checkpoint>::checkpoints();
-    for row in shares.below(backend, &format!("{name}~")).await? {
-        // One that cannot be read has no worker that could.
-        rows.extend(shares.decode(row).ok().flatten().map(|share| shares.retire(&share)).transpose()?);
+    if !known.value.retiring {
+        let value = Generations { retiring: true, ..known.value.clone() };
+        let mut rows = vec![generations().put(&Row { value, ..known })?, versions().put(&noted)?];
+        rows.extend(retired(backend, &name).await?);
+        if !write_rows(backend, rows).await?.is_yes() {
+            return Ok(false);
+        }
     }
-    noted.value.unseen.remove(&version);
-    if noted.value.published == version {
-        let left = stored_versions(backend, projection).await?.into_iter().filter(|left| *left != version);
-        noted.value.published = left.max().unwrap_or_default();
-    }
-    rows.push(versions().put(&noted)?);
-    let outcome = backend.remove_version(projection, version, Commit { rows, ..Commit::default() }).await;
-    Ok(Won::or_store_error("removing a version", backend, outcome).await?.is_yes())
+    finish_removal(backend, projection, version).await?;
+    Ok(true)
 }
 
-/// The versions of a projection that the store has, in order.
+/// Removes what is left of a version that is being removed. Harmless if another node has done it.
+pub(crate) async fn finish_removal(
+    backend: &dyn AnyBackend,
+    projection: &str,
+    version: u32,
+) -> Result<(), StoreError> {
+    let name = format!("{projection}/{version}");
+    for _ in 0..TRIES {
+        let Some(known) = stored(backend, &name).await?.filter(|row| row.value.retiring) else {
+            return Ok(());
+        };
+        for generation in [known.value.all(), known.value.leaving.clone()].concat() {
+            empty(backend, &known.value.build(&name, generation), |known| known.retiring).await?;
+        }
+        // Their rows stay, for their revisions: a version that comes back counts on.
+        let value = Generations { retiring: false, retired: true, ..known.value.clone() };
+        let mut rows = vec![generations().put(&Row { value, ..known })?];
+        rows.extend(retired(backend, &name).await?);
+        let mut noted = noted(backend, projection).await?;
+        noted.value.unseen.remove(&version);
+        if noted.value.published == version {
+            let left =
+                stored_versions(backend, projection).await?.into_iter().filter(|left| *left != version);
+            noted.value.published = left.max().unwrap_or_default();
+        }
+        rows.push(versions().put(&noted)?);
+        let commit = Commit { rows, ..Commit::default() };
+        let outcome = backend.remove_version(projection, version, commit).await;
+        if Won::or_store_error("removing a version", backend, outcome).await?.is_yes() {
+            return Ok(());
+        }
+    }
+    let moving = std::io::Error::other("other nodes change it all the time");
+    Err(StoreError::transient("removing a version", moving))
+}
+
+/// What is stored of a version, also while it is being removed.
+pub(crate) async fn stored(
+    backend: &dyn AnyBackend,
+    name: &str,
+) -> Result<Option<Row<Generations>>, StoreError> {
+    Ok(generations().get(backend, name).await?.filter(|row| !row.value.retired))
+}
+
+/// The rows of all shares of a version, as those of none.
+async fn retired(backend: &dyn AnyBackend, name: &str) -> Result<Vec<RowWrite>, StoreError> {
+    let shares = Shares::<Checkpoint>::checkpoints();
+    let rows = shares.below(backend, &format!("{name}~")).await?.into_iter();
+    // One that cannot be read has no worker that could.
+    rows.filter_map(|row| shares.decode(row).ok().flatten()).map(|share| shares.retire(&share)).collect()
+}
+
+/// The versions of a projection that the store has and that do not go, in order.
 pub(crate) async fn stored_versions(
     backend: &dyn AnyBackend,
     projection: &str,
 ) -> Result<Vec<u32>, StoreError> {
     let stored = generations().stored(backend).await?;
     let stored = stored.into_iter().filter_map(|row| generations().decode(row).ok());
-    let stored: Vec<String> = stored.filter(|row| !row.value.retired).map(|row| row.key).collect();
+    let stored: Vec<String> = stored.filter(|row| !row.value.goes()).map(|row| row.key).collect();
     let mut versions: Vec<u32> = versions_of(stored.iter().map(String::as_str), projection).collect();
     versions.sort_unstable();
     Ok(versions)

@@ -261,7 +261,7 @@ impl<const VIEW: usize, const PROGRAM: u32> View for Counts<VIEW, PROGRAM> {
 }
 
 /// Which builds there are, who makes them, and what is inline.
-async fn state<S: Subject>(store: &Store<S>) -> Vec<Vec<StoredRow>> {
+pub(super) async fn state<S: Subject>(store: &Store<S>) -> Vec<Vec<StoredRow>> {
     let mut all = Vec::new();
     for table in ["es.codes", "generations", INLINE.0] {
         all.push(store.scan(table, 1_000).await);

@@ -121,7 +121,7 @@ pub async fn interceptors_run_in_their_order_around_dispatch_and_handling<S: Sub
     assert_eq!(sent.events, ["account.opened"]);
 }
 
-/// Changes deposits, refuses large ones before they are handled, and small ones after.
+/// Changes deposits, refuses large ones before they are handled, and small ones after; fails after one that went through.
 #[derive(Debug)]
 struct Guard;
 
@@ -132,7 +132,11 @@ impl Interceptor for Guard {
             return Err(Halted::because("too much"));
         }
         dispatch.metadata.user.insert("guarded".to_owned(), "yes".to_owned());
-        next.run(dispatch).await
+        next.run(dispatch).await?;
+        match dispatch.payload::<Deposit>() {
+            Some(deposit) if deposit.amount == 778 => Err(Halted::because("too late")),
+            _ => Ok(()),
+        }
     }
 
     async fn handle(&self, dispatch: &mut Dispatch, next: Next<'_>) -> Result<(), Halted> {
@@ -167,6 +171,10 @@ pub async fn an_interceptor_can_change_and_refuse_and_its_failure_is_the_command
     assert_eq!(done.events, [deposited(51)]);
     let stored = store.stream("account-a").await.pop().expect("stored");
     assert_eq!(stored.metadata.user.get("guarded").map(String::as_str), Some("yes"));
+    let after = sent!(app.send(&key(), Deposit { amount: 777 })).expect_err("intercepted");
+    assert!(matches!(after, CommandError::InterceptedAfter(_)), "{after:?}");
+    assert_eq!(after.kind(), ErrorKind::Unknown, "it went through");
+    assert!(store.version("account-a").await >= 3);
 }
 
 fn rival<B: Backend + Clone>(store: &Patient<B>, times: u32) -> Rival {

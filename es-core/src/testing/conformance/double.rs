@@ -1,6 +1,6 @@
 //! A backend whose line to its store can be cut, and that counts what goes over it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -142,10 +142,12 @@ struct Counted {
     refused: Mutex<Vec<BTreeSet<Arc<str>>>>,
     opened: AtomicUsize,
     calls: AtomicU64,
+    rows: AtomicUsize,
     held: AtomicU64,
     refusals: AtomicU64,
     weight: Arc<Weight>,
     most_written: AtomicUsize,
+    scanned: Mutex<BTreeMap<String, (usize, usize)>>,
 }
 
 /// Bytes of events that were read and are still in memory.
@@ -227,6 +229,12 @@ impl<B> Double<B> {
         self.counts.calls.load(Ordering::SeqCst)
     }
 
+    /// How many rows scans have read.
+    #[must_use]
+    pub fn scanned(&self) -> usize {
+        self.counts.rows.load(Ordering::SeqCst)
+    }
+
     /// How many calls had to wait for the line.
     #[must_use]
     pub fn held(&self) -> u64 {
@@ -248,11 +256,24 @@ impl<B> Double<B> {
         self.counts.most_written.load(Ordering::SeqCst)
     }
 
+    /// How many rows of a table were read in its order, and the most of them at once.
+    pub(super) fn scanned_of(&self, table: &str) -> (usize, usize) {
+        let all = self.counts.scanned.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(table).copied().unwrap_or_default()
+    }
+
+    fn note_scan(&self, table: &str, rows: usize) {
+        let mut all = self.counts.scanned.lock().unwrap_or_else(PoisonError::into_inner);
+        let (sum, most) = all.entry(table.to_owned()).or_default();
+        (*sum, *most) = (*sum + rows, rows.max(*most));
+    }
+
     /// Begins to measure again.
     pub(super) fn forget_most(&self) {
         let Counted { weight, most_written, .. } = &*self.counts;
         weight.most.store(weight.now.load(Ordering::SeqCst), Ordering::SeqCst);
         most_written.store(0, Ordering::SeqCst);
+        self.counts.scanned.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn weigh(&self, mut events: Vec<RecordedEvent>) -> Vec<RecordedEvent> {
@@ -417,12 +438,18 @@ impl<B: Backend> RowStore for Double<B> {
         limit: usize,
     ) -> Result<Vec<StoredRow>, StoreError> {
         self.reach(Call::Scan(table)).await?;
-        self.inner.scan(table, after, limit).await
+        let rows = self.inner.scan(table, after, limit).await?;
+        self.counts.rows.fetch_add(rows.len(), Ordering::SeqCst);
+        self.note_scan(table, rows.len());
+        Ok(rows)
     }
 
     async fn scan_many(&self, table: &str, spans: &[Span]) -> Result<Vec<Vec<StoredRow>>, StoreError> {
         self.reach(Call::Read).await?;
-        self.inner.scan_many(table, spans).await
+        let pages = self.inner.scan_many(table, spans).await?;
+        self.note_scan(table, pages.iter().map(Vec::len).sum());
+        self.counts.rows.fetch_add(pages.iter().map(Vec::len).sum(), Ordering::SeqCst);
+        Ok(pages)
     }
 
     fn watch_rows(&self, table: &str, slices: Slices) -> watch::Receiver<u64> {

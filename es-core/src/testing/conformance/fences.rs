@@ -14,7 +14,7 @@ use crate::state::{Freeze, generations};
 use crate::store::{Commit, CommitError, EventFilter, RecordedEvent, RowWrite, StoredRow};
 use crate::{App, AppBuilder, BoxError};
 
-type Store<S> = Patient<<S as Subject>::Backend>;
+pub(super) type Store<S> = Patient<<S as Subject>::Backend>;
 
 /// Names that the framework has for tables of its own, or for kinds of them; and one that it has not.
 const NAMES: [&str; 10] = [
@@ -32,7 +32,7 @@ const NAMES: [&str; 10] = [
 
 /// Sums up deposits, under one of the names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Sum<const NAME: usize, const VERSION: u32> {
+pub(super) struct Sum<const NAME: usize, const VERSION: u32> {
     sum: i64,
 }
 
@@ -60,16 +60,16 @@ impl<const NAME: usize, const VERSION: u32> View for Sum<NAME, VERSION> {
     }
 }
 
-type Old = Sum<0, 1>;
-type New = Sum<0, 2>;
+pub(super) type Old = Sum<0, 1>;
+pub(super) type New = Sum<0, 2>;
 
-async fn deposit<S: Subject>(store: &Store<S>) {
+pub(super) async fn deposit<S: Subject>(store: &Store<S>) {
     for account in 0..8 {
         store.put(&format!("account-{account}"), vec![encoded(&deposited(1))]).await;
     }
 }
 
-async fn sum<V: View<Key = String> + Into<i64>>(app: &App) -> i64 {
+pub(super) async fn sum<V: View<Key = String> + Into<i64>>(app: &App) -> i64 {
     let id = "account-0".to_owned();
     for _ in 0..1_000 {
         if let Ok(row) = app.view::<V>(&id).await {
@@ -86,13 +86,13 @@ impl<const NAME: usize, const VERSION: u32> From<Sum<NAME, VERSION>> for i64 {
 }
 
 /// An app with one version, until it has handled everything.
-async fn run<S: Subject, V: View>(store: &Store<S>) -> App {
+pub(super) async fn run<S: Subject, V: View>(store: &Store<S>) -> App {
     let app = start(|| App::on(store.0.clone()).view::<V>()).await;
     settle(&app).await;
     app
 }
 
-async fn end(app: App) {
+pub(super) async fn end(app: App) {
     assert!(app.shutdown(LIMIT).await);
 }
 

@@ -15,16 +15,19 @@ use crate::store::{Backend, CommitError, EventFilter, RecordedEvent, RowStore};
 use crate::{App, AppBuilder, BoxError};
 
 /// Short, so that a node which has gone is soon known to be.
-const LEASE: Duration = Duration::from_millis(400);
+pub(super) const LEASE: Duration = Duration::from_millis(400);
 /// Handles payments, as [`SAME`] does.
-const LESS: u64 = 1;
+pub(super) const LESS: u64 = 1;
 const SAME: u64 = 2;
 /// Handles payments and openings.
-const MORE: u64 = 3;
+pub(super) const MORE: u64 = 3;
 /// Handles payments, under one key.
 const AT_ONCE: u64 = 4;
 /// Handles what [`MORE`] does.
 const MORE_TOO: u64 = 5;
+
+/// Handles all events.
+pub(super) const EVERYTHING: u64 = 6;
 
 /// Counts what a program handles.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,10 +36,16 @@ pub struct Counts<const CODE: u64>(u64);
 impl<const CODE: u64> Projection for Counts<CODE> {
     const NAME: &'static str = "counts";
     fn filter() -> EventFilter {
+        if CODE == EVERYTHING {
+            return EventFilter::all();
+        }
         let payments = EventFilter::of::<Deposited>();
         if CODE == MORE || CODE == MORE_TOO { payments.or(EventFilter::of::<Opened>()) } else { payments }
     }
     fn code() -> Code {
+        if CODE == EVERYTHING {
+            return Code::of(&EventFilter::all());
+        }
         let code = Code::new(CODE).handling::<Deposited>().keyed_by(u64::from(CODE == AT_ONCE));
         if CODE == MORE || CODE == MORE_TOO { code.handling::<Opened>() } else { code }
     }
@@ -54,11 +63,11 @@ impl<const CODE: u64> View for Counts<CODE> {
     }
 }
 
-fn app<B: Backend + Clone>(backend: &B) -> AppBuilder<B> {
+pub(super) fn app<B: Backend + Clone>(backend: &B) -> AppBuilder<B> {
     App::on(backend.clone()).retry(RetryPolicy::default().with_attempts(100)).lease(LEASE)
 }
 
-fn inline<const CODE: u64, B: Backend + Clone>(backend: &B) -> AppBuilder<B> {
+pub(super) fn inline<const CODE: u64, B: Backend + Clone>(backend: &B) -> AppBuilder<B> {
     app(backend).inline_view::<Counts<CODE>>()
 }
 
@@ -66,12 +75,12 @@ fn skips() -> ProcessorOptions {
     ProcessorOptions::default().backfill(Backfill::Skip)
 }
 
-async fn open(app: &App, account: &str) {
+pub(super) async fn open(app: &App, account: &str) {
     let account = account.to_owned();
     sent!(app.send(&account, Open { owner: "Ada".to_owned() })).expect("accepted");
 }
 
-async fn pay(app: &App, account: &str) {
+pub(super) async fn pay(app: &App, account: &str) {
     let account = account.to_owned();
     sent!(app.send(&account, Donate { amount: 1 })).expect("accepted");
 }
@@ -83,7 +92,7 @@ async fn is_refused(app: &App, account: &str) {
 }
 
 /// Until the row of an account, or of all, counts so many.
-async fn counts<B: Backend + RowStore + Clone>(store: &Patient<B>, key: &str, expected: u64) {
+pub(super) async fn counts<B: Backend + RowStore + Clone>(store: &Patient<B>, key: &str, expected: u64) {
     eventually(|| async {
         let row = store.row("counts/1", key).await;
         let n = row.map(|row| serde_json::from_slice::<Counts<0>>(&row.data).expect("JSON").0);
@@ -93,7 +102,7 @@ async fn counts<B: Backend + RowStore + Clone>(store: &Patient<B>, key: &str, ex
 }
 
 /// Until the program does not start, and says this.
-async fn says<B: Backend>(mut wiring: impl FnMut() -> AppBuilder<B>, part: &str) {
+pub(super) async fn says<B: Backend>(mut wiring: impl FnMut() -> AppBuilder<B>, part: &str) {
     for _ in 0..100 {
         let said = wiring().start().await.expect_err("it must not start").to_string();
         if !said.contains("could not be done now") {
@@ -105,7 +114,7 @@ async fn says<B: Backend>(mut wiring: impl FnMut() -> AppBuilder<B>, part: &str)
 }
 
 /// Until it starts, which others may be in the way of for a while.
-async fn starts<B: Backend>(mut wiring: impl FnMut() -> AppBuilder<B>) -> App {
+pub(super) async fn starts<B: Backend>(mut wiring: impl FnMut() -> AppBuilder<B>) -> App {
     let mut started = None;
     while started.is_none() {
         match wiring().start().await {

@@ -8,8 +8,9 @@ use tokio::sync::Semaphore;
 use super::data::encoded;
 use super::domain::{Deposited, Opened, opened};
 use super::double::{Double, Line};
+use super::inline::refused_start;
 use super::patient::Patient;
-use super::payments::{eventually, payment};
+use super::payments::{eventually, payment, rows};
 use super::{LIMIT, Subject, settle, start, store};
 use crate::processor::{Backfill, ProcessorOptions};
 use crate::projection::Code;
@@ -81,14 +82,30 @@ pub async fn an_older_program_passes_nothing_that_the_newer_one_acts_on<S: Subje
     store.put("account-a", vec![payment(1)]).await;
     let begun = || less.begun.lock().unwrap_or_else(PoisonError::into_inner).len();
     eventually(async || if begun() > 0 { Ok(()) } else { Err("nothing has begun".to_owned()) }).await;
+    let share = async || {
+        let row = store.row("checkpoints", "greets~1#0000").await.expect("it is worked on");
+        let row: serde_json::Value = serde_json::from_slice(&row.data).expect("a share");
+        (row["owner"].clone(), row["position"].as_u64().unwrap_or_default())
+    };
+    let (own, _) = share().await;
     // While it acts, another program comes, of which it sees nothing.
     line.set(Line::HoldsScans("es.codes"));
     let more = less.program::<true, false>();
     let new = start(|| more.wiring(&store.0)).await;
     store.put("account-b", vec![encoded(&opened("Ada")), payment(1)]).await;
+    let tried = line.commits("checkpoints").len();
     less.may.add_permits(1_000);
-    // Time enough for the older one to go on.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // The older one tries to go on: its share was taken from it, or it passes what only the newer one handles.
+    eventually(async || {
+        let (owner, position) = share().await;
+        let over = owner != own || position > 1;
+        if over && line.commits("checkpoints").len() > tried {
+            Ok(())
+        } else {
+            Err(format!("{owner} {position}"))
+        }
+    })
+    .await;
     line.set(Line::Up);
     settle(&new).await;
     let mut greeted = less.greeted();
@@ -119,8 +136,7 @@ async fn rolled_forward<S: Subject, const LATER: bool>(subject: &S) {
     let store = store(subject).await;
     let less = rolled_back::<S>(&store).await;
     let more = less.program::<true, LATER>();
-    let refuses = ProcessorOptions::default().backfill(Backfill::Refuse);
-    eventually(async || match more.wiring(&store.0).processors(refuses).start().await {
+    eventually(async || match more.wiring(&store.0).processors(refuses()).start().await {
         Err(error) if error.to_string().contains(PASSED) => Ok(()),
         Err(error) => Err(error.to_string()),
         Ok(_) => panic!("it has missed an event"),
@@ -143,4 +159,78 @@ pub async fn a_reactor_says_what_an_older_program_has_passed_without_it<S: Subje
 /// P17
 pub async fn a_renamed_reactor_says_what_an_older_program_has_passed_without_it<S: Subject>(subject: S) {
     rolled_forward::<S, true>(&subject).await;
+}
+
+/// A program's other reactor; `LATER` has another name for it.
+#[derive(Clone, Debug)]
+struct Notes<const LATER: bool>;
+
+impl<const LATER: bool> Reactor for Notes<LATER> {
+    const NAME: &'static str = if LATER { "letters" } else { "notes" };
+    const WAS: Option<&'static str> = if LATER { Some("notes") } else { None };
+    fn filter() -> EventFilter {
+        EventFilter::of::<Deposited>()
+    }
+    async fn react(&self, _: &RecordedEvent, _: Scope<'_>) -> Result<(), BoxError> {
+        Ok(())
+    }
+    fn missing(_: &Services) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+fn refuses() -> ProcessorOptions {
+    ProcessorOptions::default().backfill(Backfill::Refuse)
+}
+
+/// P17
+pub async fn a_start_that_is_refused_renames_nothing<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let less = rolled_back::<S>(&store).await;
+    let old = start(|| less.wiring(&store.0).reactor(Notes::<false>)).await;
+    settle(&old).await;
+    let before = store.scan("es.codes", 1_000).await;
+    let more = less.program::<true, true>();
+    let said = refused_start(|| {
+        let app = App::on(store.0.clone()).lease(LEASE).processors(refuses());
+        app.reactor(Notes::<true>).reactor(more.clone())
+    })
+    .await;
+    assert!(said.contains(PASSED), "{said}");
+    assert_eq!(store.scan("es.codes", 1_000).await, before);
+}
+
+/// P17
+pub async fn a_renamed_reactor_is_judged_until_it_has_its_name<S: Subject>(subject: S) {
+    let (store, less) = (store(&subject).await, Greets::<false>::new(1_000));
+    let more = start(|| less.program::<true, false>().wiring(&store.0)).await;
+    store.put("account-a", vec![payment(1), payment(2)]).await;
+    settle(&more).await;
+    assert!(more.shutdown(LIMIT).await);
+    let line = Double::new(subject.again(&store.0).await);
+    let old = start(|| less.wiring(&line)).await;
+    store.put("account-b", vec![payment(1)]).await;
+    settle(&old).await;
+    // From here on it sees nothing of what another program does, and works.
+    line.set(Line::HoldsScans("es.codes"));
+    let (renamed, newer) = (less.program::<true, true>(), Double::new(subject.again(&store.0).await));
+    newer.set(Line::HoldsCommits("checkpoints"));
+    let passes = async {
+        eventually(async || {
+            let rows = rows(&store, "es.codes").await;
+            let renamed = rows.iter().any(|(build, row)| build == "greets~1" && row["renamed"] == "welcomes");
+            if renamed { Ok(()) } else { Err(format!("{rows:?}")) }
+        })
+        .await;
+        store.put("account-c", vec![encoded(&opened("Cyd")), payment(1)]).await;
+        eventually(async || if less.greeted().contains(&5) { Ok(()) } else { Err("not yet".to_owned()) })
+            .await;
+    };
+    let starts = refused_start(|| renamed.wiring(&store.0).processors(refuses()));
+    let (said, ()) = futures::join!(starts, passes);
+    assert!(said.contains("handles account.opened now") && said.contains("the first at #4"), "{said}");
+    line.set(Line::Up);
+    store.put("account-d", vec![payment(1)]).await;
+    settle(&old).await;
+    assert_eq!(less.greeted(), [1, 2, 3, 5, 6], "the older one continues");
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::domain::{Deposited, Opened};
-use super::patient::Patient;
+use super::double::{Double, Line};
+use super::patient::{Patient, ask};
 use super::payments::{eventually, payment};
 use super::{LIMIT, Subject, settle, start, store};
 use crate::App;
-use crate::processor::{Backfill, ProcessorOptions};
+use crate::processor::{Backfill, ProcessorOptions, RebuildOptions};
 use crate::projection::{Change, Code, OnFailure, Projection, View};
 use crate::store::{Backend, EventFilter, RecordedEvent, RowStore};
 
@@ -116,6 +117,8 @@ async fn rebuilt_forth_and_back<const NEW: u64, S: Subject>(subject: S) {
     let new = run::<NEW, _>(&subject, &store, Backfill::Online).await;
     new.until_ready(LIMIT).await.expect("it is rebuilt");
     reads(&store, &at_once(4)).await;
+    // The older program does not find them.
+    eventually(|| async { if old.ready() { Err("it is ready".to_owned()) } else { Ok(()) } }).await;
     pay(&store).await;
     settle(&new).await;
     reads(&store, &at_once(8)).await;
@@ -124,6 +127,38 @@ async fn rebuilt_forth_and_back<const NEW: u64, S: Subject>(subject: S) {
     reads(&store, &each(2)).await;
     pay(&store).await;
     reads(&store, &each(3)).await;
+    old.until_ready(LIMIT).await.expect("it reads its own rows again");
+}
+
+/// P18
+pub async fn what_an_older_program_rebuilds_is_left_once_the_newer_one_is_back<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let line = Double::new(store.0.clone());
+    let old = start(|| App::on(line.clone()).view::<Keyed<BY_ACCOUNT>>().lease(LEASE)).await;
+    pay(&store).await;
+    settle(&old).await;
+    let new = run::<AT_ONCE, _>(&subject, &store, Backfill::Online).await;
+    new.until_ready(LIMIT).await.expect("it is rebuilt");
+    assert!(new.shutdown(LIMIT).await);
+    // It is gone for longer than a lease: the older program builds for itself, slowly.
+    line.set(Line::HoldsLookups("keyed/1~3"));
+    eventually(|| async {
+        // A store that loses answers may have it begin twice: then nothing holds it up.
+        let begun = line.held() > 0 || store.row("keyed/1", ACCOUNTS[0]).await.is_some();
+        if begun { Ok(()) } else { Err("it does not begin".to_owned()) }
+    })
+    .await;
+    let new = run::<AT_ONCE, _>(&subject, &store, Backfill::Online).await;
+    new.until_ready(LIMIT).await.expect("what it had built is there");
+    line.set(Line::Up);
+    pay(&store).await;
+    settle(&new).await;
+    // Long after the older one would have had queries switched to its own.
+    for _ in 0..8 {
+        tokio::time::sleep(LEASE).await;
+        reads(&store, &at_once(8)).await;
+    }
+    assert!(new.ready());
 }
 
 /// P17
@@ -188,4 +223,30 @@ pub async fn a_view_whose_keys_change_goes_on_if_that_was_chosen<S: Subject>(sub
     let mut both = each(1);
     both.extend(at_once(4));
     reads(&store, &both).await;
+}
+
+/// P17
+pub async fn a_rebuild_that_an_older_program_is_asked_for_knows_the_keys_of_the_newer_one<S: Subject>(
+    subject: S,
+) {
+    let store = store(&subject).await;
+    let old = run::<BY_ACCOUNT, _>(&subject, &store, Backfill::Online).await;
+    pay(&store).await;
+    settle(&old).await;
+    let new = run::<AT_ONCE, _>(&subject, &store, Backfill::Online).await;
+    new.until_ready(LIMIT).await.expect("it is rebuilt");
+    reads(&store, &at_once(4)).await;
+    // The older one stands by; the build of before goes by itself.
+    let asked = &old.processors()[0];
+    let in_words = |error: crate::processor::ProcessorError| crate::chain(&error);
+    let begin = async || asked.rebuild_online(RebuildOptions::default()).await.map(drop).map_err(in_words);
+    eventually(begin).await;
+    let rebuild = ask(|| asked.rebuilding()).await.expect("it has begun");
+    eventually(async || rebuild.switch().await.map_err(in_words)).await;
+    ask(|| asked.drop_previous()).await;
+    reads(&store, &at_once(4)).await;
+    // Rolled back, the older one knows that the rows are not where it looks.
+    assert!(new.shutdown(LIMIT).await);
+    pay(&store).await;
+    reads(&store, &each(2)).await;
 }

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::domain::Deposited;
+use super::double::{Double, Line};
 use super::patient::{Patient, ask};
 use super::payments::{World, discard, eventually, parked_keys, payment, retry, rows, until};
+use super::portions::skips;
 use super::reactors::{N, Posts, rounds};
 use super::{LIMIT, Subject, settle, start};
-use crate::processor::{Processor, ProcessorState};
+use crate::processor::{PORTION, Processor, ProcessorState};
 use crate::projection::Partition;
 use crate::services::{Scope, Services};
 use crate::store::{EventFilter, RecordedEvent};
@@ -174,4 +176,49 @@ pub async fn what_an_operator_asked_of_a_reactor_goes_with_its_name<S: Subject>(
     settle(&letters).await;
     let calls = posts.calls();
     assert_eq!((calls.acted.len(), calls.repeats()), (11 + 12, 0));
+}
+
+/// P10, P18
+pub async fn a_rename_of_many_rows_that_is_cut_short_is_taken_back_or_gone_on_with<S: Subject>(subject: S) {
+    let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));
+    posts.open();
+    posts.calls().failing = BTreeMap::from([("account-1".to_owned(), 0)]);
+    let mails = node::<false, _>(&subject, &world.store, &posts).await;
+    rounds(&world, 1..=1).await;
+    settle(&mails).await;
+    assert!(mails.shutdown(LIMIT).await);
+    skips::<S>(&world.store, "mails~1/skipped").await;
+    let half = async || {
+        let line = Double::new(subject.again(&world.store.0).await);
+        line.set(Line::HoldsCommitsAfter("letters~1/skipped", 1));
+        let app = || App::on(line.clone()).reactor(Named::<true>(posts.clone())).lease(LEASE);
+        let held = async {
+            while line.held() == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        // It ends in the middle.
+        tokio::select! {
+            _ = start(app) => panic!("it cannot have all rows"),
+            () = held => {}
+        }
+        rows(&world.store, "letters~1/skipped").await.len()
+    };
+    assert!(half().await <= PORTION);
+    // The older program takes it back once the other one is not on its way any more.
+    let mails = node::<false, _>(&subject, &world.store, &posts).await;
+    rounds(&world, 2..=2).await;
+    settle(&mails).await;
+    let left = async |table: &str| rows(&world.store, table).await.len();
+    assert_eq!((left("mails~1/skipped").await, left("letters~1/skipped").await), (2 * PORTION, 0));
+    assert_eq!(parked_keys(processor(&mails)).await, [("account-1".to_owned(), 2)]);
+    assert!(mails.shutdown(LIMIT).await);
+    // Or the newer one goes on with it.
+    assert!(half().await <= PORTION);
+    let letters = node::<true, _>(&subject, &world.store, &posts).await;
+    settle(&letters).await;
+    assert_eq!((left("mails~1/skipped").await, left("letters~1/skipped").await), (0, 2 * PORTION));
+    posts.calls().failing.clear();
+    assert_eq!(retry(processor(&letters), "account-1").await, None);
+    posts.calls().assert_complete(2, true);
 }

@@ -246,6 +246,12 @@ macro_rules! __conformance_rules {
                 a_reset_is_refused_while_queries_are_switched
                 a_projection_named_like_the_framework_harms_nothing
             }
+            portions {
+                a_build_goes_in_portions_and_another_node_goes_on_with_it
+                a_version_goes_in_portions_and_none_of_them_reaches_the_one_that_comes_back
+                a_reset_that_was_cut_short_is_gone_on_with
+                a_reset_to_a_place_that_was_cut_short_is_gone_on_with
+            }
             queries {
                 rows_that_change_in_place_are_seen_by_whoever_watches
                 an_inline_view_is_watched_while_a_processor_stands_still
@@ -303,6 +309,11 @@ macro_rules! __conformance_rules {
                 a_node_leaves_what_it_does_not_know_to_one_next_to_it
                 an_event_of_an_unknown_type_is_left_to_a_newer_program
             }
+            unknown {
+                an_unknown_event_is_left_to_a_newer_program_whatever_its_handler_says
+                nodes_none_of_which_knows_an_event_share_the_others_again
+                nodes_that_stood_by_share_the_slices_once_the_newer_program_has_gone
+            }
             versions {
                 versions_live_next_to_each_other
                 a_node_that_only_looks_on_changes_nothing
@@ -326,6 +337,7 @@ macro_rules! __conformance_rules {
                 an_older_program_passes_nothing_that_the_newer_one_acts_on
                 a_reactor_says_what_an_older_program_has_passed_without_it
                 a_renamed_reactor_says_what_an_older_program_has_passed_without_it
+                a_start_that_is_refused_renames_nothing
             }
             slow {
                 a_slow_commit_makes_no_transaction_smaller
@@ -334,6 +346,8 @@ macro_rules! __conformance_rules {
             }
             discards {
                 what_is_left_out_while_a_rebuild_is_under_way_stays_left_out_of_it
+                what_is_discarded_behind_a_rebuild_is_left_out_of_it
+                what_is_discarded_while_queries_are_switched_is_left_out
             }
             backfills {
                 a_rebuild_by_itself_that_is_halted_holds_nothing_up
@@ -359,6 +373,8 @@ macro_rules! __conformance_rules {
                 rows_of_two_keys_are_never_mixed_while_it_is_rebuilt
                 a_view_whose_keys_change_does_not_start_if_that_was_chosen
                 a_view_whose_keys_change_goes_on_if_that_was_chosen
+                what_an_older_program_rebuilds_is_left_once_the_newer_one_is_back
+                a_rebuild_that_an_older_program_is_asked_for_knows_the_keys_of_the_newer_one
             }
             renames {
                 a_renamed_reactor_continues_where_it_was
@@ -366,6 +382,7 @@ macro_rules! __conformance_rules {
                 a_rename_in_a_deploy_repeats_no_effect
                 a_rename_that_is_rolled_back_repeats_no_effect
                 what_an_operator_asked_of_a_reactor_goes_with_its_name
+                a_rename_of_many_rows_that_is_cut_short_is_taken_back_or_gone_on_with
             }
             vanishing {
                 a_row_that_its_handler_deletes_is_gone
@@ -407,6 +424,7 @@ macro_rules! __conformance_rules {
             undecoded {
                 what_can_be_decoded_later_is_handled_under_every_key_it_has
                 what_can_be_decoded_later_reaches_slices_that_have_changed_hands
+                a_retry_reads_some_of_what_cannot_be_decoded_at_a_time
                 a_late_event_whose_row_cannot_be_written_is_parked_and_stops_nothing
                 what_was_left_out_undecoded_stays_left_out_for_every_key
                 what_was_skipped_undecoded_stays_skipped_for_every_key
@@ -472,6 +490,14 @@ macro_rules! __conformance_rules {
                 an_older_program_commits_nothing_where_a_newer_one_handles_more_inline
                 programs_that_handle_the_same_inline_write_next_to_each_other
                 an_older_program_does_not_start_beside_one_that_is_like_the_newest
+            }
+            starts {
+                a_view_is_not_retired_for_a_processor_that_may_not_continue
+                a_start_that_may_not_make_a_view_inline_takes_nothing_over
+                a_program_that_is_lost_in_its_start_is_believed_in_for_a_lease
+                an_older_program_takes_nothing_back_while_a_newer_one_starts
+                two_programs_that_make_other_views_inline_do_not_shut_each_other_out
+                a_program_that_handles_all_events_takes_an_inline_view_over_while_others_write
             }
             transactions {
                 rows_and_events_commit_together

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use super::double::Double;
 use super::patient::ask;
 use super::payments::{
     Kind, Ledger, Poison, Skipping, Tally, World, answered, discard, eventually, parked_keys, payment, retry,
+    until,
 };
 use super::{LIMIT, Subject, settle, start};
 use crate::App;
 use crate::processor::{Processor, RebuildOptions};
-use crate::store::Position;
+use crate::store::{Position, RowStore as _};
 
 /// Accounts of many slices.
 const ACCOUNTS: [&str; 6] = ["b", "c", "d", "e", "f", "g"];
@@ -194,4 +196,36 @@ pub async fn what_was_skipped_undecoded_stays_skipped_for_every_key<S: Subject>(
     assert_eq!((a.n, a.sum), (2, 4));
     let skipped = ask(|| processor.skipped()).await;
     assert_eq!(skipped.iter().map(|skip| (skip.position.0, skip.undecoded)).collect::<Vec<_>>(), [(2, true)]);
+}
+
+/// K10
+pub async fn a_retry_reads_some_of_what_cannot_be_decoded_at_a_time<S: Subject>(subject: S) {
+    const HIDDEN: i64 = 450;
+    const FAILING: i64 = 2_000;
+    const TABLE: &str = "ledger/1~1/undecoded";
+    let (world, hidden, failing) = (World::<S>::new(&subject).await, Poison::new(), Poison::new());
+    let line = Double::new(world.store.0.clone());
+    let app = start(|| App::on(line.clone()).view::<Ledger>().workers(2)).await;
+    until(view(&app), |status| status.ranges.len() == 2).await;
+    // The range of one key parks them, and both pass them: they may have other keys.
+    for from in (1..=HIDDEN).step_by(150) {
+        world.put("a", (from..from + 150).map(|n| hidden.hidden(n, &ACCOUNTS)).collect()).await;
+    }
+    world.put("b", vec![failing.payment(1, "fails")]).await;
+    world.pay("b", 2..=FAILING).await;
+    settle(&app).await;
+    failing.mend();
+    line.forget_most();
+    let asked = async || world.store.row("asked", "ledger/1~1").await.map_or(0, |row| row.rev);
+    let before = asked().await;
+    assert_eq!(retry(view(&app), "b").await, None);
+    settle(&app).await;
+    let (rows, most) = line.scanned_of(TABLE);
+    assert!(most <= 200, "{most} at once");
+    // Each of two ranges looks once for each thing that is asked, not for each part of the retry.
+    let looks = 2 * usize::try_from(asked().await - before).expect("few");
+    let all = ask(|| world.store.0.scan(TABLE, None, 2_000)).await.len();
+    assert!(i64::try_from(all).expect("few") >= HIDDEN, "{all}");
+    assert!(rows > 0 && rows <= looks * all + all, "{rows} rows in {looks} looks at {all}");
+    assert_told(&world, "b", (2_000, 2_001_000, 0)).await;
 }

@@ -331,8 +331,9 @@ pub async fn a_version_that_nobody_runs_is_dropped<S: Subject>(subject: S) {
         }
     };
     eventually(noted).await;
-    assert!(drop_version::<Times<2>>(&new, 1).await.expect("nobody runs it"));
-    assert!(drop_version::<Paid<S, 2>>(&new, 1).await.expect("nobody runs it"));
+    // Asked again after an error, another one may have come to the end of it.
+    drop_version::<Times<2>>(&new, 1).await.expect("nobody runs it");
+    drop_version::<Paid<S, 2>>(&new, 1).await.expect("nobody runs it");
     assert!(!drop_version::<Times<2>>(&new, 1).await.expect("it has gone"));
     assert_eq!(store.row("times/1~1", "account-a").await, None);
     plain::<S>(&store, &all(2)).await;

@@ -261,3 +261,27 @@ pub(super) async fn a_key_that_cannot_be_stored_holds_up_no_other<S: Subject>(su
     assert!(parked.iter().all(|error| error.contains("cannot be a key") && error.len() < 600), "{parked:?}");
     world.end().await;
 }
+
+/// S4, S6
+pub(super) async fn what_comes_too_early_in_masses_keeps_no_instance_from_its_start<S: Subject>(subject: &S) {
+    let world = World::<S, ByKey>::start(subject).await;
+    let labels: Vec<String> = (0..1_003).map(|n| n.to_string()).collect();
+    for labels in labels.chunks(400) {
+        world.tell(labels.iter().map(|label| replied("a", label, vec![])).collect()).await;
+    }
+    assert!(world.until_parked(1).await[0].contains("no more fit"));
+    world
+        .tell(vec![began("a", "begun", vec![]), began("b", "begun", vec![]), went("a", "last", vec![])])
+        .await;
+    let view = world.until(|view| view.took("a").len() > 1_000 && view.took("b").len() == 1).await;
+    assert_eq!(view.took("a").len(), 1_001, "what fits has waited for it");
+    // What did not is set aside, with what comes behind it, until an operator has it handled.
+    world.retry_all().await;
+    let all: Vec<&str> =
+        ["begun"].into_iter().chain(labels.iter().map(String::as_str)).chain(["last"]).collect();
+    let view = world.until(|view| view.took("a").len() == all.len()).await;
+    assert_eq!(view.took("a"), all);
+    world.until_parked(0).await;
+    assert_eq!(view.n("process.early"), 0);
+    world.end().await;
+}

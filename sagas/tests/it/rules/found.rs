@@ -1,6 +1,7 @@
 //! How events find instances: S2, S11, S14.
 
 use super::Subject;
+use super::by_hand::ByHand;
 use super::play::{Act, Found, began, called, went, went_to};
 use super::world::World;
 
@@ -53,7 +54,7 @@ pub(super) async fn an_event_by_a_second_key_is_not_lost<S: Subject>(subject: &S
         world.tell_to(&format!("stage-{n}"), vec![called(&value, "called", vec![])]).await;
         if n % 15 == 7 {
             let node = world.nodes.remove(0);
-            node.shutdown(super::world::PATIENCE).await;
+            node.shutdown(super::ground::PATIENCE).await;
             world.join().await;
         }
     }
@@ -81,6 +82,84 @@ pub(super) async fn an_instance_that_an_event_names_twice_takes_it_once<S: Subje
     assert_eq!(view.took("a"), ["begun", "twice", "by key", "by value"]);
     assert_eq!(view.took("b"), ["begun", "twice", "by value"]);
     assert_eq!(view.entered("book"), ["twice", "twice"]);
+    world.end().await;
+}
+
+/// S6, S14
+pub(super) async fn an_event_that_names_nobody_at_first_reaches_whom_it_finds_later<S: Subject>(subject: &S) {
+    let mut world = World::<S, ByHand<1, false>>::start(subject).await;
+    world.stop().await;
+    world.join_as::<ByHand<1, true>>().await;
+    let enter = |what: &str| Act::Enter("book".to_owned(), what.to_owned());
+    let begun = vec![associate("hard"), Act::Associate("hard 2".to_owned())];
+    world.tell(vec![began("a", "begun", begun), began("hard", "begun", vec![])]).await;
+    let page = vec![
+        called("hard", "hard", vec![enter("hard")]),
+        // It queues up behind the one before it, and is passed as well.
+        called("hard 2", "harder", vec![enter("harder")]),
+        called("a", "easy", vec![]),
+    ];
+    world.tell(page).await;
+    assert!(world.until_parked(1).await[0].contains("too hard"));
+    assert_eq!(world.until(|view| view.took("a").len() == 2).await.took("a"), ["begun", "easy"]);
+    world.stop().await;
+    world.join().await;
+    world.retry_all().await;
+    world.until_parked(0).await;
+    let view = world.until(|view| view.took("a").len() == 4 && view.is_quiet()).await;
+    assert_eq!(view.took("a"), ["begun", "easy", "hard", "harder"]);
+    assert_eq!(view.took("hard"), ["begun", "hard"]);
+    let mut entered = view.entered("book");
+    entered.sort_unstable();
+    assert_eq!(entered, ["hard", "hard", "harder"]);
+    world.settled().await;
+    world.end().await;
+}
+
+/// S12, S14
+pub(super) async fn an_event_that_one_of_two_versions_understands_is_taken_in_once<S: Subject>(subject: &S) {
+    let mut world = World::<S, ByHand<2, false>>::start(subject).await;
+    world.stop().await;
+    world.join_as::<ByHand<2, true>>().await;
+    let enter = |what: &str| Act::Enter("book".to_owned(), what.to_owned());
+    world.tell(vec![began("a", "begun", vec![associate("hard")]), began("hard", "begun", vec![])]).await;
+    for n in ["1", "2"] {
+        world.tell(vec![called("hard", n, vec![enter(n)]), called("a", &format!("easy {n}"), vec![])]).await;
+    }
+    world.until_parked(1).await;
+    world.until(|view| view.took("a").len() == 3).await;
+    world.stop().await;
+    world.join().await;
+    world.retry_all().await;
+    world.until_parked(0).await;
+    let view = world.settled().await;
+    assert_eq!(view.instances["a"]["version"], 2);
+    assert_eq!(view.took("a"), ["begun", "easy 1", "easy 2", "1", "2"]);
+    assert_eq!(view.took("hard"), ["begun", "1", "2"]);
+    let mut entered = view.entered("book");
+    entered.sort_unstable();
+    assert_eq!(entered, ["1", "1", "2", "2"]);
+    world.end().await;
+}
+
+/// S14
+pub(super) async fn an_instance_that_is_found_twice_takes_it_once<S: Subject>(subject: &S) {
+    let world = World::<S, ByHand<1, false>>::start(subject).await;
+    let enter = |what: &str| Act::Enter("book".to_owned(), what.to_owned());
+    let begun = ["a", "x", "y"].map(associate).to_vec();
+    world.tell(vec![began("a", "begun", begun), began("x", "begun", vec![associate("y")])]).await;
+    let page = vec![
+        went_to(&["x", "y", "x"], "by two associations", vec![enter("1")]),
+        called("a", "by key and association", vec![enter("2")]),
+        called("x", "both", vec![enter("3")]),
+    ];
+    world.tell(page).await;
+    let view = world.settled().await;
+    assert_eq!(view.took("a"), ["begun", "by two associations", "by key and association", "both"]);
+    assert_eq!(view.took("x"), ["begun", "by two associations", "both"]);
+    let mut entered = view.entered("book");
+    entered.sort_unstable();
+    assert_eq!(entered, ["1", "1", "2", "3", "3"]);
     world.end().await;
 }
 

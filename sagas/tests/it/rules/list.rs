@@ -1,4 +1,4 @@
-//! The list of all rules of processes, in one place: for the tests, and for the table in `docs/rules.md`.
+//! The list of all rules of processes and inboxes, in one place: for the tests, and for the table in `docs/rules.md`.
 
 macro_rules! rules {
     ($callback:ident) => {
@@ -9,14 +9,21 @@ macro_rules! rules {
                 more_than_one_read_of_events_may_wait_for_instances
                 an_ended_instance_is_not_revived
                 one_that_may_begin_again_does_so_behind_its_end
+                one_that_is_parked_may_begin_again_behind_its_end
+                a_tombstone_is_rebuilt_from_what_it_took_in
                 an_instance_that_ends_as_it_starts_leaves_its_tombstone
                 a_failing_handler_parks_its_instance_and_no_other
+                what_has_waited_for_many_is_taken_in_by_turns
+                a_version_is_forgotten_with_its_last_instance
                 instances_keep_their_version
             }
             found {
                 an_instance_is_found_by_what_it_is_associated_with_and_not_after
                 an_event_by_a_second_key_is_not_lost
                 an_instance_that_an_event_names_twice_takes_it_once
+                an_instance_that_is_found_twice_takes_it_once
+                an_event_that_one_of_two_versions_understands_is_taken_in_once
+                an_event_that_names_nobody_at_first_reaches_whom_it_finds_later
                 two_hundred_instances_over_shared_associations_agree
             }
             order {
@@ -51,6 +58,17 @@ macro_rules! rules {
             sharing {
                 nodes_that_come_and_go_lose_no_instance_and_act_once
             }
+            relays {
+                messages_of_a_key_are_sent_in_order_and_those_of_many_keys_at_the_same_time
+                a_crash_before_the_checkpoint_repeats_messages_as_they_were_and_loses_none
+                a_receiver_that_is_away_for_long_parks_nothing_and_then_gets_all
+                a_message_that_is_refused_parks_its_key_and_no_other
+                what_cannot_be_a_message_parks_its_key_and_says_why
+                a_mark_that_cannot_be_read_parks_its_key_and_no_other
+                nodes_that_come_and_go_share_the_keys_and_leave_no_gap
+                what_is_behind_a_message_comes_again_as_it_was_sent
+                a_topic_goes_out_as_it_was_published
+            }
             bad_input {
                 a_state_that_cannot_be_read_holds_up_no_other_instance
                 a_row_that_cannot_be_read_holds_up_no_other_instance
@@ -60,6 +78,21 @@ macro_rules! rules {
                 a_thousand_commands_of_many_instances_are_sent
                 odd_keys_name_instances_of_their_own
                 a_key_that_cannot_be_stored_holds_up_no_other
+                what_comes_too_early_in_masses_keeps_no_instance_from_its_start
+            }
+            inbox {
+                a_message_that_comes_again_or_too_soon_changes_nothing
+                a_gap_is_noticed_and_filled_in_order
+                a_consumer_that_dies_before_it_answers_takes_nothing_twice
+                two_consumers_at_once_take_each_message_once
+                a_message_that_fails_parks_its_lane_and_no_other
+                what_is_not_the_messages_fault_parks_nothing
+                a_retry_takes_what_waits_in_order
+                messages_that_arrive_during_a_retry_keep_the_order
+                what_is_discarded_is_gone_and_stays_known
+                another_message_under_the_same_name_is_refused
+                messages_are_forgotten_after_a_while_but_not_what_waits
+                odd_names_have_lanes_of_their_own
             }
         }
     };

@@ -1,7 +1,11 @@
 //! How instances begin and end, and what stops one of them: S1, S4, S5, S6, S10, S12.
 
+use sagas::Verb;
+use serde_json::{Value, json};
+
 use super::Subject;
-use super::play::{Act, Again, ByKey, Newer, began, replied, went, went_to};
+use super::by_hand::ByHand;
+use super::play::{Act, Again, Alone, ByKey, Newer, began, replied, went, went_to};
 use super::world::World;
 
 fn enter(what: &str) -> Act {
@@ -119,6 +123,44 @@ pub(super) async fn more_than_one_read_of_events_may_wait_for_instances<S: Subje
     let view = world.settled().await;
     assert_eq!((view.took("k0").len(), view.n("process.early")), (1_001, 10_000));
     world.stop().await;
+    world.end().await;
+}
+
+/// S5
+pub(super) async fn one_that_is_parked_may_begin_again_behind_its_end<S: Subject>(subject: &S) {
+    let mut world = World::<S, Again>::start(subject).await;
+    let fails = |key: &str| [began(key, "1", vec![enter("1")]), went(key, "fails", vec![Act::Fail])];
+    let ends = |key: &str| went(key, "ends", vec![Act::End]);
+    let more = |key: &str| [began(key, "2", vec![enter("2")]), went(key, "more", vec![])];
+    // One that ends in what waits; one that does not, and takes what comes behind the start all the same; one that begins
+    // and ends twice; one in whose end an operator has the input skipped that comes last.
+    world.tell([&fails("a")[..], &[ends("a")], &more("a")].concat()).await;
+    world.tell([&fails("b")[..], &more("b")].concat()).await;
+    let twice = [ends("c"), began("c", "2", vec![enter("2"), Act::End]), went("c", "nobody", vec![])];
+    world
+        .tell([&fails("c")[..], &twice, &[began("c", "3", vec![]), went("c", "more", vec![])]].concat())
+        .await;
+    world.settled().await;
+    world.stop().await;
+    world.join().await;
+    world.have_done(&["a", "b", "c"], Verb::Skip { input: 2 }).await;
+    let view = world.until(|view| view.took("c") == ["3", "more"] && view.is_quiet()).await;
+    assert_eq!([view.took("a"), view.took("b")], [["2", "more"], ["1", "more"]]);
+    assert_eq!(view.entered("book").len(), 5);
+    assert_eq!(view.n("process.early"), 0);
+    world.end().await;
+}
+
+/// S10
+pub(super) async fn a_tombstone_is_rebuilt_from_what_it_took_in<S: Subject>(subject: &S) {
+    let world = World::<S, ByHand<1, false>>::start(subject).await;
+    let first = began("a", "begun", vec![Act::Associate("rival of b".to_owned())]);
+    world.tell(vec![first, began("b", "begun", vec![Act::End])]).await;
+    let view = world.settled().await;
+    assert!(view.ended("b"));
+    assert_eq!([view.took("a"), view.took("b")], [vec!["begun", "a rival"], vec!["begun"]]);
+    // It is rebuilt there.
+    world.end().await;
 }
 
 /// S10
@@ -156,6 +198,55 @@ pub(super) async fn a_failing_handler_parks_its_instance_and_no_other<S: Subject
         [&view.instances[key]["noted"], &view.instances[key]["taken"]].map(|n| n.as_u64().unwrap())
     };
     assert_eq!([noted("a"), noted("b"), noted("d")], [[4, 1], [3, 1], [2, 0]], "what comes later waits");
+    world.end().await;
+}
+
+/// S6
+pub(super) async fn what_has_waited_for_many_is_taken_in_by_turns<S: Subject>(subject: &S) {
+    let mut world = World::<S, ByKey>::start(subject).await;
+    // More of them than take it in together, and more for each than it takes in together.
+    let keys: Vec<String> = (0..23).map(|n| format!("k{n}")).collect();
+    let names: Vec<&str> = keys.iter().map(String::as_str).collect();
+    world.tell(names.iter().map(|key| began(key, "begun", vec![])).collect()).await;
+    world.tell(vec![went_to(&names, "fails", vec![Act::Fail])]).await;
+    let waits = |n: usize| went_to(&names, &format!("went {n}"), vec![]);
+    world.tell((0..120).map(waits).collect()).await;
+    world.tell(vec![went_to(&names, "last", vec![enter("last")])]).await;
+    world.settled().await;
+    world.have_done(&names, Verb::Skip { input: 2 }).await;
+    world.stop().await;
+    world.join().await;
+    let view = world.until(|view| view.entered("book").len() == 23 && view.is_quiet()).await;
+    for key in names {
+        let took = view.took(key);
+        assert_eq!((took.len(), took[1], took[121]), (122, "went 0", "last"));
+    }
+    world.end().await;
+}
+
+/// S12
+pub(super) async fn a_version_is_forgotten_with_its_last_instance<S: Subject>(subject: &S) {
+    let mut world = World::<S, ByKey>::start(subject).await;
+    world.tell(vec![began("old", "begun", vec![Act::End]), began("bad", "begun", vec![Act::End])]).await;
+    world.settled().await;
+    world.stop().await;
+    let versions = async |world: &World<'_, S, ByKey>| -> Vec<Value> {
+        let rows = world.all("process.versions").await.into_iter();
+        rows.map(|(_, begun)| begun["version"].clone()).collect()
+    };
+    // A program with the old one may begin an instance while the first without it starts.
+    world.join_as::<Alone>().await;
+    assert_eq!(versions(&world).await, [1, 2]);
+    world.stop().await;
+    world.seconds(3_601);
+    // Whose it is that cannot be read is not known. The program starts all the same.
+    let before = world.overwrite("bad", &json!({ "not": "an instance" })).await;
+    world.join_as::<Alone>().await;
+    assert_eq!(versions(&world).await, [1, 2]);
+    world.stop().await;
+    world.overwrite(":bad", &before).await;
+    world.join_as::<Alone>().await;
+    assert_eq!(versions(&world).await, [2], "no instance is read at the next start");
     world.end().await;
 }
 

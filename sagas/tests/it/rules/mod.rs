@@ -1,15 +1,21 @@
-//! What a process promises, a rule a test, on every backend.
+//! What processes and inboxes promise, a rule a test, on every backend.
 //!
 //! The letter and number over a rule are those of the table in `docs/rules.md`; its name says it in words.
 
 mod bad_input;
+mod by_hand;
 mod commits;
+mod desk;
 mod found;
+mod ground;
+mod inbox;
 mod list;
 mod lives;
 mod operators;
 mod order;
-mod play;
+pub(crate) mod play;
+mod post;
+mod relays;
 mod schedule;
 mod sharing;
 mod stores;

@@ -146,12 +146,12 @@ impl Ledger {
 
 #[derive(Timer, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Bell {
-    acts: Vec<Act>,
+    pub(crate) acts: Vec<Act>,
 }
 
 #[derive(Timer, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Gong {
-    acts: Vec<Act>,
+    pub(crate) acts: Vec<Act>,
 }
 
 /// What an instance remembers: what it took in.
@@ -164,7 +164,7 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    fn take<P>(&mut self, label: &str, acts: &[Act]) -> Result<Next<P>, String>
+    pub(crate) fn take<P>(&mut self, label: &str, acts: &[Act]) -> Result<Next<P>, String>
     where
         P: Process + Sends<Enter> + OnTimer<Bell> + OnTimer<Gong>,
     {
@@ -266,6 +266,8 @@ plays!(ByKey, [name = "by_key"], {});
 plays!(Again, [name = "again", after_end = again], {});
 // The definition after `ByKey`: its labels differ.
 plays!(Newer, [name = "by_key", version = 2, earlier(ByKey)], {});
+// And one that knows no definition of before.
+plays!(Alone, [name = "by_key", version = 2], {});
 // One that is found by associations: in one slice.
 plays!(Found, [name = "found"], {
     #[on(by = value, via = "name")]

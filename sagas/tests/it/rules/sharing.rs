@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::Subject;
+use super::ground::PATIENCE;
 use super::play::{Act, ByKey, began, went};
-use super::world::{PATIENCE, World};
+use super::world::World;
 
 /// S1, S7, S8
 pub(super) async fn nodes_that_come_and_go_lose_no_instance_and_act_once<S: Subject>(subject: &S) {

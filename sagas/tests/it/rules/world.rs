@@ -1,38 +1,32 @@
 //! A store, and apps with one process on it.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Mutex;
+use std::ops::Deref;
 use std::time::Duration;
 
 use es_core::processor::ParkedFilter;
-use es_core::store::{
-    Append, Commit, CommitError, EventFilter, ExpectedVersion, NewEvent, Position, Resolution, Row, RowWrite,
-    StreamId, Table,
-};
-use es_core::testing::TestClock;
-use es_core::{App, BoxError, ErrorKind, Event, EventStore as _, Payload as _};
+use es_core::store::{Commit, EventFilter, Position, Row, RowWrite, Table};
+use es_core::{App, BoxError, Event as _, EventStore as _, Payload as _};
 use sagas::{Answer, AskError, Instances, Process, Processes as _, Ticket, Verb};
 use serde_json::Value;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::Subject;
+use super::ground::{Ground, PATIENCE};
 use super::play::{Entered, Ledger, LedgerEvent, StageEvent};
 
-/// Longer than anything takes here; nothing waits this long unless it fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(1_200);
-const LEASE: Duration = Duration::from_millis(800);
-
 pub(crate) struct World<'s, S: Subject, P> {
-    pub(crate) subject: &'s S,
-    pub(crate) backend: S::Backend,
-    pub(crate) clock: TestClock,
+    ground: Ground<'s, S>,
     pub(crate) nodes: Vec<App>,
-    /// When the clock was moved on with time, if it is.
-    flows: Mutex<Option<Instant>>,
     process: PhantomData<fn() -> P>,
+}
+
+impl<'s, S: Subject, P> Deref for World<'s, S, P> {
+    type Target = Ground<'s, S>;
+    fn deref(&self) -> &Ground<'s, S> {
+        &self.ground
+    }
 }
 
 /// All rows of the process and all entries of the ledgers.
@@ -79,10 +73,7 @@ impl View {
 impl<'s, S: Subject, P: Process> World<'s, S, P> {
     /// One node.
     pub(crate) async fn start(subject: &'s S) -> Self {
-        let clock = TestClock::default();
-        let backend = subject.open(clock.clone()).await;
-        let (nodes, flows, process) = (Vec::new(), Mutex::default(), PhantomData);
-        let mut world = Self { subject, backend, clock, nodes, flows, process };
+        let mut world = Self { ground: Ground::open(subject).await, nodes: Vec::new(), process: PhantomData };
         world.join().await;
         world
     }
@@ -94,16 +85,7 @@ impl<'s, S: Subject, P: Process> World<'s, S, P> {
 
     /// Another node, with another program.
     pub(crate) async fn join_as<Q: Process>(&mut self) {
-        let backend = self.subject.again(&self.backend, &self.clock).await;
-        let app = loop {
-            let app = App::on(backend.clone()).clock(self.clock.clone()).lease(LEASE);
-            let app = app.aggregate::<Ledger>().process::<Q>();
-            match app.processor_retries(2, Duration::from_millis(5), Duration::from_millis(50)).start().await
-            {
-                Ok(app) => break app,
-                Err(error) => assert!(error.to_string().contains("could not be done now"), "{error}"),
-            }
-        };
+        let app = self.ground.join(|app| app.aggregate::<Ledger>().process::<Q>()).await;
         self.nodes.push(app);
     }
 
@@ -120,55 +102,9 @@ impl<'s, S: Subject, P: Process> World<'s, S, P> {
         self.flow();
     }
 
-    /// From now on the clock goes with time: a lease runs out.
-    pub(crate) fn flow(&self) {
-        self.flows.lock().unwrap().get_or_insert_with(Instant::now);
-    }
-
-    fn tick(&self) {
-        if let Some(since) = &mut *self.flows.lock().unwrap() {
-            self.clock.advance(since.elapsed());
-            *since = Instant::now();
-        }
-    }
-
-    pub(crate) fn seconds(&self, seconds: u64) {
-        self.clock.advance(Duration::from_secs(seconds));
-    }
-
     /// These happen, in one commit.
     pub(crate) async fn tell(&self, events: Vec<StageEvent>) -> Position {
         self.tell_to("stage-main", events).await
-    }
-
-    pub(crate) async fn tell_to(&self, stream: &str, events: Vec<impl Event>) -> Position {
-        let event = |event: &_| {
-            NewEvent::new(Uuid::new_v4(), Event::encode(event).unwrap(), std::sync::Arc::default())
-        };
-        let append = Append {
-            stream: StreamId::new(stream).unwrap(),
-            expected: ExpectedVersion::Any,
-            events: events.iter().map(event).collect(),
-        };
-        self.commit(Commit { appends: vec![append], ..Commit::default() }).await
-    }
-
-    /// Until it is answered.
-    pub(crate) async fn commit(&self, commit: Commit) -> Position {
-        loop {
-            match self.backend.commit(commit.clone()).await {
-                Ok(committed) => return committed.position,
-                // What is unknown may still be applied: it is sent again only if it never will be.
-                Err(CommitError::Unknown(attempt)) => {
-                    let resolved = self.ask(|| self.backend.resolve(&attempt)).await;
-                    if let Resolution::Applied(committed) = resolved {
-                        return committed.position;
-                    }
-                }
-                Err(error) => assert_eq!(error.kind(), ErrorKind::Transient, "{error}"),
-            }
-            self.pause().await;
-        }
     }
 
     fn instances(&self) -> Instances {
@@ -229,24 +165,7 @@ impl<'s, S: Subject, P: Process> World<'s, S, P> {
         Table::new(format!("{of}.{}", P::NAME)).unwrap()
     }
 
-    async fn pause(&self) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        self.tick();
-    }
-
-    pub(crate) async fn ask<T, E: fmt::Debug>(&self, mut ask: impl AsyncFnMut() -> Result<T, E>) -> T {
-        let mut last = None;
-        for _ in 0..1_000 {
-            match ask().await {
-                Ok(answer) => return answer,
-                Err(error) => last = Some(error),
-            }
-            self.pause().await;
-        }
-        panic!("nothing but errors: {last:?}")
-    }
-
-    async fn all(&self, of: &str) -> Vec<(String, Value)> {
+    pub(crate) async fn all(&self, of: &str) -> Vec<(String, Value)> {
         let table = self.table(of);
         let rows = self.ask(|| table.all(&self.backend)).await;
         rows.into_iter().map(|row| (row.key, row.value)).collect()
@@ -305,10 +224,20 @@ impl<'s, S: Subject, P: Process> World<'s, S, P> {
         loop {
             let head = self.ask(|| self.backend.head()).await;
             self.reach(head).await;
-            let view = self.until(View::is_quiet).await;
-            if self.ask(|| self.backend.head()).await == head {
+            self.until_quiet().await;
+            let view = self.view().await;
+            if view.is_quiet() && self.ask(|| self.backend.head()).await == head {
                 return view;
             }
+        }
+    }
+
+    /// Until no command waits: found out by one row, since thousands may wait for long.
+    async fn until_quiet(&self) {
+        let (begun, sends) = (Instant::now(), self.table("hot.process.sends"));
+        while !self.ask(|| sends.page(&self.backend, None, 1)).await.is_empty() {
+            assert!(begun.elapsed() < PATIENCE, "commands wait: {:#?}", self.view().await);
+            self.pause().await;
         }
     }
 
@@ -317,6 +246,31 @@ impl<'s, S: Subject, P: Process> World<'s, S, P> {
         while self.nodes[0].processors()[0].reach(position, Duration::from_millis(50)).await.is_err() {
             self.tick();
             assert!(begun.elapsed() < PATIENCE, "{:?}", self.nodes[0].processors()[0].status());
+        }
+    }
+
+    /// An operator has something done to instances, and it is done.
+    pub(crate) async fn have_done(&self, keys: &[&str], verb: Verb) {
+        let instances = Instances::of::<P>(self.backend.clone()).unwrap();
+        let (mut tickets, begun) = (Vec::new(), Instant::now());
+        for key in keys {
+            let mut asked = false;
+            loop {
+                match instances.ask(key, verb.clone(), "an operator", "a rule").await {
+                    Ok(ticket) => break tickets.push(ticket),
+                    // It may have been stored, and done, though that was not answered.
+                    Err(AskError::Refused { .. }) if asked => break,
+                    Err(AskError::Store(_)) => asked = true,
+                    Err(error) => panic!("{error}"),
+                }
+                self.pause().await;
+            }
+        }
+        for ticket in tickets {
+            while self.ask(|| instances.answer(&ticket, Duration::from_millis(50))).await.is_none() {
+                assert!(begun.elapsed() < PATIENCE, "{ticket:?}");
+                self.tick();
+            }
         }
     }
 

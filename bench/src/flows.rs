@@ -1,0 +1,169 @@
+//! Flows of a process: four events and three commands each, 32 at a time, from the first command until the last event can be
+//! read.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use es_core::App;
+use es_core::prelude::*;
+use es_core::store::EventFilter;
+use es_sqlite::SqliteBackend;
+use sagas::{Next, Processes as _, process};
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+
+use crate::postgres::Server;
+
+const AT_ONCE: u64 = 32;
+
+macro_rules! kind {
+    ($prefix:literal, $aggregate:ident, $event:ident, $does:ident, $command:ident, $done:ident) => {
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        struct $done {
+            flow: u64,
+        }
+        #[derive(Event, Clone, Debug, PartialEq)]
+        #[event(prefix = $prefix)]
+        enum $event {
+            $done($done),
+        }
+        #[derive(Aggregate, Clone, Debug, Default)]
+        #[aggregate(id = u64, event = $event, error = Never)]
+        struct $aggregate {}
+        impl Apply for $aggregate {
+            fn apply(&mut self, _: &$event) {}
+        }
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        struct $command {
+            flow: u64,
+        }
+        #[commands]
+        impl $aggregate {
+            #[create_if_missing]
+            fn $does(&self, cmd: $command) -> Result<$done, Never> {
+                Ok($done { flow: cmd.flow })
+            }
+        }
+    };
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Never {}
+
+impl std::fmt::Display for Never {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {}
+    }
+}
+
+impl std::error::Error for Never {}
+
+kind!("order", Order, OrderEvent, place, Place, Placed);
+kind!("stock", Stock, StockEvent, reserve, Reserve, Reserved);
+kind!("payment", Payment, PaymentEvent, charge, Charge, Charged);
+kind!("parcel", Parcel, ParcelEvent, ship, Ship, Shipped);
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Sale {}
+
+#[process(name = "sale", key = u64, sends(Reserve, Charge, Ship))]
+impl Sale {
+    #[starts(by = flow)]
+    fn placed(&mut self, e: &Placed) -> Next<Self> {
+        Next::send(&e.flow, Reserve { flow: e.flow })
+    }
+    #[on(by = flow)]
+    fn reserved(&mut self, e: &Reserved) -> Next<Self> {
+        Next::send(&e.flow, Charge { flow: e.flow })
+    }
+    #[on(by = flow)]
+    fn charged(&mut self, e: &Charged) -> Next<Self> {
+        Next::send(&e.flow, Ship { flow: e.flow })
+    }
+    #[on(by = flow)]
+    fn shipped(&mut self, _: &Shipped) -> Next<Self> {
+        Next::end()
+    }
+}
+
+/// Who waits for the end of which flow.
+type Ends = Arc<Mutex<HashMap<u64, oneshot::Sender<()>>>>;
+
+/// Flows per second, and how long one took: half of them, and all but one in a hundred.
+async fn round<B: Backend>(backend: B, flows: u64) -> anyhow::Result<(f64, Duration, Duration)> {
+    let app = App::on(backend).aggregate::<Order>().aggregate::<Stock>().aggregate::<Payment>();
+    let app = app.aggregate::<Parcel>().process::<Sale>().start().await?;
+    let ends = Ends::default();
+    let listener = tokio::spawn(listen(app.clone(), ends.clone()));
+    let started = Instant::now();
+    let task = |task: u64| {
+        let (app, ends) = (app.clone(), ends.clone());
+        tokio::spawn(async move {
+            let mut took = Vec::new();
+            for flow in (task..flows).step_by(AT_ONCE as usize) {
+                let (sender, ended) = oneshot::channel();
+                ends.lock().expect("nobody panics").insert(flow, sender);
+                let begun = Instant::now();
+                app.send(&flow, Place { flow }).await?;
+                ended.await?;
+                took.push(begun.elapsed());
+            }
+            anyhow::Ok(took)
+        })
+    };
+    let mut took = Vec::new();
+    for done in (0..AT_ONCE).map(task).collect::<Vec<_>>() {
+        took.extend(done.await??);
+    }
+    let rate = flows as f64 / started.elapsed().as_secs_f64();
+    listener.abort();
+    app.shutdown(Duration::from_secs(10)).await;
+    took.sort_unstable();
+    Ok((rate, took[took.len() / 2], took[took.len() * 99 / 100]))
+}
+
+/// Reads the ends of flows, as soon as they are there.
+async fn listen(app: App, ends: Ends) -> anyhow::Result<()> {
+    let (filter, mut after, mut head) =
+        (EventFilter::of::<Shipped>(), es_core::Position(0), app.store().watch());
+    loop {
+        head.mark_unchanged();
+        let page = app.store().read(&filter, after, 1_000).await?;
+        for event in &page.events {
+            let flow = event.stream.as_str().rsplit('-').next().and_then(|id| id.parse().ok());
+            let waits = flow.and_then(|flow: u64| ends.lock().expect("nobody panics").remove(&flow));
+            waits.map(|waits| waits.send(()));
+        }
+        after = page.through;
+        if !page.more {
+            head.changed().await?;
+        }
+    }
+}
+
+/// Rounds on both backends.
+pub fn run(runtime: &Runtime, rounds: usize) -> anyhow::Result<()> {
+    let server = Server::start()?;
+    for flows in std::iter::repeat_n(8_000, rounds) {
+        let folder = crate::sqlite::folder()?;
+        let sqlite = runtime.block_on(async {
+            round(SqliteBackend::open(Path::new(folder.path()).join("flows.db")).await?, flows).await
+        })?;
+        say("SQLite", sqlite);
+        server.run("drop database if exists flows with (force)")?;
+        server.make("flows")?;
+        let url = server.url("flows")?;
+        let postgres =
+            runtime.block_on(async { round(es_postgres::PgBackend::connect(&url).await?, flows).await })?;
+        say("PostgreSQL", postgres);
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "this is the program's answer")]
+fn say(store: &str, (rate, half, most): (f64, Duration, Duration)) {
+    println!("{store}: {rate:.0} flows/s, {AT_ONCE} at a time; p50 {half:.1?}, p99 {most:.1?}");
+}

@@ -1,0 +1,153 @@
+//! What a node shows of the builds of a processor: which one queries read and whether they can rely on it, and how far each
+//! has come.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::codes;
+use super::context::BuildContext;
+use super::coordinator::Coordinator;
+use super::readiness::Readiness;
+use super::sight::Sight;
+use crate::cluster::{self, Share, Shares};
+use crate::processor::status::{Board, ProcessorState, RangeStatus};
+use crate::state::{Build, Checkpoint, CodeRecord, Control, Generations};
+use crate::store::{Generation, Position, StoreError};
+
+impl Coordinator {
+    /// Shows which build queries read, and lets its workers go on if an operator resumed it.
+    pub(super) fn show_current(&self, generations: &Generations, control: &Control) {
+        self.handle.keep(&generations.all());
+        let board = self.handle.board(generations.current);
+        self.handle.current.send_if_modified(|current| {
+            let other = !Arc::ptr_eq(current, &board);
+            *current = board;
+            other
+        });
+        if self
+            .handle
+            .resumes
+            .send_if_modified(|known| std::mem::replace(known, control.resumes) != control.resumes)
+        {
+            self.handle.wake_workers();
+        }
+    }
+
+    /// Whether what queries read may have passed events that this program handles: an older program makes it, or it is being
+    /// rebuilt for their sake.
+    pub(super) fn is_incomplete(&self, generations: &Generations, sight: &Sight) -> Result<bool, StoreError> {
+        let Some(read) = sight.code(&self.build(generations.current).to_string())? else { return Ok(false) };
+        let code = self.runner.code();
+        let own = CodeRecord::of(&code);
+        if read.code == own.code {
+            return Ok(read.incomplete);
+        }
+        // Whichever is older: it does not find what is there.
+        if !read.rekeyed(&code).is_empty() {
+            return Ok(true);
+        }
+        if let Some(building) = generations.building.as_ref().filter(|building| building.by_itself) {
+            let made_by = sight.code(&self.build(building.generation).to_string())?;
+            // After a rollback, it may be the older program that rebuilds.
+            let is_own = made_by.is_some_and(|made_by| made_by.code == own.code);
+            return Ok(is_own || !codes::is_older(&own, &read));
+        }
+        // On a node that looks on, nobody may ever take it over.
+        Ok(!read.handles_all_of(&code) && !codes::is_older(&own, &read))
+    }
+
+    /// Whether what queries read was taken over without events that this program handles.
+    pub(super) fn lacks_events(&self, generations: &Generations, sight: &Sight) -> Result<bool, StoreError> {
+        let read = sight.code(&self.build(generations.current).to_string())?;
+        Ok(read.is_some_and(|read| read.incomplete && read.code == self.runner.code().fingerprint()))
+    }
+
+    /// Says whether queries may rely on what they read.
+    pub(super) fn show_readiness(&mut self, sight: &Sight) {
+        let current = self.handle.current.borrow().now().generation;
+        let rebuildable = self.runner.keeps().tables().is_some();
+        let caught_up = self.catching_up.look(self.position_of(current), sight.head);
+        let readiness = if caught_up || !rebuildable { Readiness::Ready } else { Readiness::Behind };
+        self.handle.readiness.send_if_modified(|known| std::mem::replace(known, readiness) != readiness);
+    }
+
+    /// Builds that this node does not work on: those of a newer code, one that is frozen or set back, and all of a processor
+    /// that is paused.
+    pub(super) async fn show_idle(
+        &self,
+        sight: &Sight,
+        generations: &Generations,
+        control: &Control,
+        stands_by: &BTreeSet<Generation>,
+    ) -> Result<(), StoreError> {
+        let shares = Shares::<Checkpoint>::checkpoints();
+        let idle = generations.all().into_iter().filter(|generation| !self.builds.contains_key(generation));
+        for generation in idle {
+            let build = self.build(generation);
+            let state = match control.paused {
+                Some(since) => ProcessorState::Paused { since },
+                None if stands_by.contains(&generation) => ProcessorState::StandingBy,
+                None if generations.is_set_back(generation).is_some() => ProcessorState::Starting,
+                None => continue,
+            };
+            let status = |share: Share<Checkpoint>| RangeStatus {
+                slices: share.slices,
+                owner: share.owner,
+                position: share.progress.position,
+                state: state.clone(),
+                parked: 0,
+                rev: share.rev,
+            };
+            let stored = sight.renamed(&self.handle.name).map_or_else(|| build.clone(), Build::first);
+            let ranges = sight.view.shares(&shares, &stored.to_string())?;
+            // The store may not have answered when it was to be given back.
+            let own = |share: &Share<Checkpoint>| share.owner == Some(self.node.node);
+            if ranges.iter().any(own) && !self.node.settings.looks_on {
+                cluster::give_back(&self.cluster, &shares, &build.to_string()).await;
+            }
+            let board = self.handle.board(generation);
+            let before = board.now().position;
+            board.reshape(ranges.into_iter().map(status).collect());
+            let position = board.now().position;
+            if position > before || position >= sight.head {
+                board.progress(0, self.node.ids.clock().now(), None);
+            }
+            gauges(&build, &board, sight.head);
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn gauges(build: &Build, board: &Board, head: Position) {
+    let (processor, generation) = (build.processor.clone(), build.generation.to_string());
+    let status = board.now();
+    let set = |name: &'static str, value: u64| {
+        #[expect(clippy::cast_precision_loss, reason = "a gauge for people")]
+        let value = value as f64;
+        metrics::gauge!(name, "processor" => processor.clone(), "generation" => generation.clone())
+            .set(value);
+    };
+    set("es_processor_position", status.position.0);
+    set("es_processor_lag", head.0.saturating_sub(status.position.0));
+    set("es_processor_parked", status.parked as u64);
+}
+
+/// Shows the shares of a build: those of this node as its workers show them, those of others as they are stored.
+pub(super) fn show(context: &BuildContext, shares: &[Share<Checkpoint>]) {
+    let before = context.board.now();
+    let status = |share: &Share<Checkpoint>| {
+        let known = before.ranges.iter().find(|known| known.slices == share.slices);
+        let own = share.owner == Some(context.node.node) && !context.node.settings.looks_on;
+        if let Some(known) = known.filter(|known| own && known.owner == share.owner) {
+            return known.clone();
+        }
+        let state = match &share.progress.halt {
+            Some(halt) if !own => ProcessorState::Halted { since: halt.since, error: halt.error.clone() },
+            _ if own => ProcessorState::Starting,
+            _ => ProcessorState::Elsewhere,
+        };
+        let (slices, owner, position) = (share.slices, share.owner, share.progress.position);
+        RangeStatus { slices, owner, position, state, parked: 0, rev: share.rev }
+    };
+    context.board.reshape(shares.iter().map(status).collect());
+}

@@ -1,0 +1,163 @@
+//! What the start of a program leaves to others if it is refused, or ends early: P16, P17, P18.
+
+use std::time::Duration;
+
+use super::backfills::state;
+use super::deploys::Beside;
+use super::domain::Donate;
+use super::double::{Double, Line};
+use super::inline_code::{
+    Counts, EVERYTHING, LEASE, LESS, MORE, app, counts, inline, open, pay, says, starts,
+};
+use super::patient::{Patient, ask};
+use super::payments::eventually;
+use super::{LIMIT, Subject, sent, settle, start, store};
+use crate::command::CommandError;
+use crate::processor::{Backfill, ProcessorOptions};
+use crate::store::{Backend, CommitError, EventStore as _, RowStore};
+use crate::{App, AppBuilder};
+
+/// What only the last commit of a view that becomes inline writes, if it was there before.
+const LAST_COMMIT: Line = Line::HoldsCommits("generations");
+
+async fn holds<B>(line: &Double<B>) {
+    eventually(async || if line.held() > 0 { Ok(()) } else { Err("nothing is held".to_owned()) }).await;
+}
+
+/// P16, P17
+pub async fn a_view_is_not_retired_for_a_processor_that_may_not_continue<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let other = subject.again(&store.0).await;
+    let less = start(|| inline::<LESS, _>(&store.0)).await;
+    open(&less, "a").await;
+    pay(&less, "a").await;
+    let before = state::<S>(&store).await;
+    let refuses = ProcessorOptions::default().backfill(Backfill::Refuse);
+    let more = || app(&other).view::<Counts<MORE>>().retire_inline("counts/1").processors(refuses);
+    says(more, "handles account.opened now").await;
+    assert_eq!(state::<S>(&store).await, before);
+    pay(&less, "a").await;
+    counts(&store, "account-a", 2).await;
+}
+
+/// P16, P18
+pub async fn a_start_that_may_not_make_a_view_inline_takes_nothing_over<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let other = subject.again(&store.0).await;
+    let old = start(|| app(&store.0).view::<Beside<1>>().view::<Counts<LESS>>()).await;
+    pay(&old, "a").await;
+    settle(&old).await;
+    let before = state::<S>(&store).await;
+    let new = || app(&other).view::<Beside<2>>().inline_view::<Counts<LESS>>();
+    says(new, "runs counts/1 by a processor").await;
+    assert_eq!(state::<S>(&store).await, before);
+}
+
+/// A program that also makes a view inline that the one of before ran by a processor.
+fn with_another<const CODE: u64, B: Backend + Clone>(backend: &B) -> AppBuilder<B> {
+    inline::<CODE, _>(backend).inline_view::<Beside<1>>()
+}
+
+/// Until a program that runs both, one of them by a processor, has gone again.
+async fn ran_by_a_processor<B: Backend + RowStore + Clone>(store: &Patient<B>) {
+    let before = start(|| inline::<LESS, _>(&store.0).view::<Beside<1>>()).await;
+    pay(&before, "a").await;
+    settle(&before).await;
+    assert!(before.shutdown(LIMIT).await);
+}
+
+/// P18
+pub async fn a_program_that_is_lost_in_its_start_is_believed_in_for_a_lease<S: Subject>(subject: S) {
+    let lease = Duration::from_secs(1);
+    let store = store(&subject).await;
+    ran_by_a_processor(&store).await;
+    let line = Double::new(subject.again(&store.0).await);
+    line.set(LAST_COMMIT);
+    tokio::select! {
+        _ = start(|| with_another::<MORE, _>(&line).lease(lease)) => panic!("its last commit is held"),
+        // No node hears that it has gone.
+        () = holds(&line) => line.set(Line::Down),
+    }
+    let now = ask(|| store.0.now()).await.as_microsecond();
+    let row = store.row("es.codes", "counts/1~1").await.expect("it was taken over");
+    let row: serde_json::Value = serde_json::from_slice(&row.data).expect("JSON");
+    let believed = row["until"].as_i64().expect("a time") - now;
+    assert!(i128::from(believed) <= i128::try_from(lease.as_micros()).expect("a second"), "{row}");
+    let less = starts(|| inline::<LESS, _>(&store.0)).await;
+    pay(&less, "a").await;
+    counts(&store, "account-a", 2).await;
+}
+
+/// P18
+pub async fn an_older_program_takes_nothing_back_while_a_newer_one_starts<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    ran_by_a_processor(&store).await;
+    let line = Double::new(subject.again(&store.0).await);
+    line.set(LAST_COMMIT);
+    let older = async {
+        holds(&line).await;
+        // Long after it has taken the view over.
+        tokio::time::sleep(LEASE * 5).await;
+        says(|| inline::<LESS, _>(&store.0), "a program is alive that handles more").await;
+        line.set(Line::Up);
+    };
+    let (more, ()) = futures::join!(start(|| with_another::<MORE, _>(&line)), older);
+    open(&more, "b").await;
+    counts(&store, "account-b", 1).await;
+}
+
+/// P16
+pub async fn two_programs_that_make_other_views_inline_do_not_shut_each_other_out<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    ran_by_a_processor(&store).await;
+    let retired = start(|| app(&store.0).retire_inline("counts/1")).await;
+    let line = Double::new(subject.again(&store.0).await);
+    line.set(LAST_COMMIT);
+    let faster = async {
+        holds(&line).await;
+        let faster = start(|| inline::<LESS, _>(&store.0)).await;
+        line.set(Line::Up);
+        faster
+    };
+    let slower = || app(&line).inline_view::<Beside<1>>();
+    let (faster, ()) = futures::join!(faster, says(slower, "counts/1 is inline in this store"));
+    pay(&faster, "a").await;
+    counts(&store, "account-a", 2).await;
+    drop(retired);
+}
+
+/// Pays until a program with other inline projections has shut it out.
+async fn pay_until_refused(app: App) {
+    loop {
+        let account = "a".to_owned();
+        match sent!(app.send(&account, Donate { amount: 1 })) {
+            Err(CommandError::Commit(CommitError::Inline { .. })) => return,
+            outcome => drop(outcome.expect("accepted")),
+        }
+    }
+}
+
+/// P17, P18
+pub async fn a_program_that_handles_all_events_takes_an_inline_view_over_while_others_write<S: Subject>(
+    subject: S,
+) {
+    let store = store(&subject).await;
+    let other = subject.again(&store.0).await;
+    let less = start(|| inline::<LESS, _>(&store.0)).await;
+    pay(&less, "a").await;
+    let writer = tokio::spawn(pay_until_refused(less));
+    let mut line = Double::new(other.clone());
+    let all = start(|| {
+        line = Double::new(other.clone());
+        // So that something comes between a look at the log and the commit.
+        line.set(Line::Slow(Duration::from_millis(20)));
+        inline::<EVERYTHING, _>(&line)
+    })
+    .await;
+    writer.await.expect("it is shut out");
+    // Once, if the store answers; not with each of the tries that come too late.
+    let from_the_start = line.reads().iter().filter(|after| after.0 == 0).count();
+    assert!(from_the_start < 9, "it looks at what has come since: {:?}", line.reads());
+    open(&all, "b").await;
+    counts(&store, "account-b", 1).await;
+}

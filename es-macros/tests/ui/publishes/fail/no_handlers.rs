@@ -1,0 +1,16 @@
+#![allow(unused_imports)]
+
+#[path = "../../bank.rs"]
+mod bank;
+
+use bank::{Deposited, Opened, Withdrawn};
+use es_core::Recorded;
+use sagas::publishes;
+use sagas::relay::Message;
+
+struct Accounts;
+
+#[publishes(name = "accounts")]
+impl Accounts {}
+
+fn main() {}

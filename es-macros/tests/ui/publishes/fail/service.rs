@@ -1,0 +1,20 @@
+#![allow(unused_imports)]
+
+#[path = "../../bank.rs"]
+mod bank;
+
+use bank::{Deposited, Opened, Withdrawn};
+use es_core::Recorded;
+use sagas::publishes;
+use sagas::relay::Message;
+
+struct Accounts;
+
+#[publishes(name = "accounts")]
+impl Accounts {
+    fn opened(&self, e: &Opened, prefix: &String) -> Message {
+        Message::of(&format!("{prefix}{}", e.owner))
+    }
+}
+
+fn main() {}

@@ -1,0 +1,159 @@
+//! What is to be written of the instances in memory: as much as one commit takes.
+
+use es_core::Timestamp;
+use es_core::store::{Row, RowWrite, StoreError};
+
+use super::early::Waiting;
+use super::{Book, Kept};
+use crate::instance::{Changes, Instance};
+use crate::rows::{
+    Early, Found, Sending, Tables, association_key, early_key, input_key, instance_key, lagging_key, send_key,
+};
+
+/// Rows and bytes of one commit, about. What one event leads to is never torn.
+const MAX_ROWS: usize = 2_000;
+const MAX_BYTES: usize = 4 << 20;
+/// What a row takes beside what is counted, about, in bytes.
+const A_ROW: usize = 300;
+
+impl Book {
+    /// How many rows wait for the flush, about.
+    pub(crate) fn waiting(&self) -> usize {
+        let new = |waiting: &Vec<Waiting>| waiting.iter().filter(|waiting| waiting.row.is_none()).count();
+        self.touched.len()
+            + self.inputs.len()
+            + self.sends.len()
+            + self.marked.len()
+            + self.beside
+            + self.early.values().map(new).sum::<usize>()
+    }
+
+    /// Whether it is enough for one commit.
+    pub(crate) fn is_full(&self) -> bool {
+        self.fills(1)
+    }
+
+    /// Whether it is enough for one such part of a commit.
+    pub(super) fn fills(&self, part: usize) -> bool {
+        let rows = self.waiting();
+        rows >= MAX_ROWS / part || self.bytes + self.touched_bytes + rows * A_ROW >= MAX_BYTES / part
+    }
+
+    /// How many bytes it has in memory, about: an instance as it is stored and as it is now.
+    pub(crate) fn bytes(&self) -> usize {
+        2 * self.kept_bytes + self.kept.len() * A_ROW + self.bytes
+    }
+
+    /// What is to be written, and when the first of the timers in there is due.
+    ///
+    /// # Errors
+    ///
+    /// A row cannot be written.
+    pub(crate) fn rows(&self, tables: &Tables) -> Result<(Vec<RowWrite>, Option<Timestamp>), StoreError> {
+        let (mut rows, mut earliest) = (Vec::new(), None::<Timestamp>);
+        for key in &self.touched {
+            let Some(Kept { rev, stored, now: Some(now), .. }) = self.kept.get(key) else { continue };
+            let row = Row { key: instance_key(key)?, rev: *rev, value: now.clone() };
+            rows.push(tables.instances.put(&row)?);
+            let due = now.timers.values().filter(|timer| !timer.fired).map(|timer| timer.due).min();
+            earliest = due.into_iter().chain(earliest).min();
+            match stored {
+                // It has ended and begun again since.
+                Some(stored) if stored.id != now.id => {
+                    beside(tables, Some(stored), None, &mut rows)?;
+                    beside(tables, None, Some(now), &mut rows)?;
+                }
+                stored => beside(tables, stored.as_ref(), Some(now), &mut rows)?,
+            }
+        }
+        for (key, id, number, noted) in &self.inputs {
+            // One that ends as it starts leaves its tombstone, which says the same.
+            let tombstone = self.now(key).is_some_and(|now| now.id == *id && now.ended && now.noted == 1);
+            if !tombstone {
+                rows.push(tables.inputs.insert(input_key(key, *id, *number)?, noted.clone())?);
+            }
+        }
+        for row in &self.marked {
+            rows.push(tables.inputs.put(row)?);
+        }
+        for sending in &self.sends {
+            rows.push(tables.sends.insert(send_key(&sending.send)?, sending.clone())?);
+        }
+        for (key, waiting) in &self.early {
+            for Waiting { step, event, .. } in waiting.iter().filter(|waiting| waiting.row.is_none()) {
+                let early = Early { key: key.clone(), position: event.place(), step: *step };
+                rows.push(tables.early.insert(early_key(&early)?, early)?);
+            }
+        }
+        rows.extend(self.gone.iter().map(|(key, rev)| tables.early.delete_at(key.clone(), *rev)));
+        Ok((rows, earliest))
+    }
+
+    /// What waited is stored. Gives the commands that are to be sent now.
+    pub(crate) fn flushed(&mut self) -> Vec<Sending> {
+        for key in std::mem::take(&mut self.touched) {
+            if let Some(kept) = self.kept.get_mut(&key) {
+                kept.rev += 1;
+                kept.stored = kept.now.clone();
+            }
+        }
+        self.inputs.clear();
+        self.marked.clear();
+        self.gone.clear();
+        (self.beside, self.bytes, self.touched_bytes) = (0, 0, 0);
+        for (key, waiting) in &mut self.early {
+            for Waiting { step, event, row } in waiting {
+                let early = Early { key: key.clone(), position: event.place(), step: *step };
+                let stored = early_key(&early).expect("it was written");
+                row.get_or_insert((stored, 1));
+            }
+        }
+        std::mem::take(&mut self.sends)
+    }
+
+    /// Forgets what is stored, if that is more than `most` instances or bytes; and what waits, which is asked for
+    /// when it may be taken in.
+    pub(crate) fn forget(&mut self, most: (usize, usize)) {
+        for (key, waiting) in std::mem::take(&mut self.early) {
+            *self.waiting.entry(key).or_default() += waiting.len();
+        }
+        if self.waiting.len() > most.0 {
+            self.waiting.clear();
+        }
+        if self.kept.len() > most.0 || self.bytes() > most.1 {
+            self.kept.clear();
+            self.kept_bytes = 0;
+            self.by_association.clear();
+        }
+    }
+}
+
+/// The rows of timers and associations of one incarnation.
+fn beside(
+    tables: &Tables,
+    before: Option<&Instance>,
+    after: Option<&Instance>,
+    rows: &mut Vec<RowWrite>,
+) -> Result<(), StoreError> {
+    let Some(of) = after.or(before) else { return Ok(()) };
+    match (before.is_some_and(Instance::lags), after.is_some_and(Instance::lags)) {
+        (false, true) => rows.push(tables.lagging.insert(lagging_key(&of.key, of.id)?, of.key.clone())?),
+        (true, false) => rows.push(tables.lagging.delete_at(lagging_key(&of.key, of.id)?, 1)),
+        _ => {}
+    }
+    let Changes { set, cleared, associated, dissociated } = Changes::between(before, after);
+    for (name, timer) in set {
+        rows.push(tables.timer(of, name, timer)?);
+    }
+    for timer in cleared {
+        rows.push(tables.cleared(of, timer)?);
+    }
+    for association in associated {
+        let found = Found { association: association.clone(), key: of.key.clone() };
+        rows.push(tables.associations.insert(association_key(association, of.id)?, found)?);
+    }
+    for association in dissociated {
+        rows.push(tables.associations.delete_at(association_key(association, of.id)?, 1));
+    }
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! What a sender is answered over HTTP.
+
+use es_core::{Backend, ErrorKind, chain};
+
+use super::Inbox;
+use super::consumer::Consumer;
+use super::error::InboxError;
+use super::take::Outcome;
+
+/// What a sender is answered.
+///
+/// | status | what it means | what the sender does |
+/// | --- | --- | --- |
+/// | 200 | taken, or it was taken before | sends the next one |
+/// | 202 | kept: it, or one before it in its lane, failed here, and waits for an operator | sends the next one |
+/// | 400 | no message: the body is no envelope, or an attribute of it is wrong | is fixed |
+/// | 409 | messages before it have not come | sends those first |
+/// | 422 | another message came under the same name before | is fixed |
+/// | 500 | the inbox cannot use its store | sends it again, much later |
+/// | 503 | busy: the store, what the consumer needs, or too much is parked | sends it again, after `retry_after` |
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// A line for people.
+    pub body: String,
+    /// Seconds, for the header `Retry-After`.
+    pub retry_after: Option<u32>,
+}
+
+impl Answer {
+    fn new(status: u16, body: impl Into<String>) -> Self {
+        Self { status, body: body.into(), retry_after: None }
+    }
+}
+
+impl From<Outcome> for Answer {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Taken => Self::new(200, "taken"),
+            Outcome::Duplicate => Self::new(200, "it came before"),
+            Outcome::Parked { waiting } => Self::new(202, format!("kept; {waiting} wait for an operator")),
+            Outcome::Gap(gap) => {
+                let after = gap.after.map_or_else(|| "the beginning".to_owned(), |after| after.to_string());
+                Self::new(409, format!("messages behind {after} up to {} have not come", gap.up_to))
+            }
+        }
+    }
+}
+
+impl From<&InboxError> for Answer {
+    fn from(error: &InboxError) -> Self {
+        let status = match error {
+            InboxError::NoMessage { .. } => 400,
+            InboxError::OtherContent { .. } => 422,
+            InboxError::Store(error)
+                if !matches!(error.kind(), ErrorKind::Transient | ErrorKind::Unknown) =>
+            {
+                500
+            }
+            _ => 503,
+        };
+        Self { retry_after: (status == 503).then_some(1), ..Self::new(status, error.to_string()) }
+    }
+}
+
+impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
+    /// Takes the body of a request: one [envelope](crate::message::Envelope) in JSON, `application/cloudevents+json`. Why
+    /// something was not taken is logged here in full; the sender is told in a line.
+    ///
+    /// With `axum`:
+    ///
+    /// ```text
+    /// async fn messages(State(inbox): State<Arc<Inbox<PgBackend, Payments>>>, body: Bytes) -> impl IntoResponse {
+    ///     let answer = inbox.answer(&body).await;
+    ///     let wait = answer.retry_after.map(|seconds| [(header::RETRY_AFTER, seconds.to_string())]);
+    ///     (StatusCode::from_u16(answer.status).unwrap(), wait, answer.body)
+    /// }
+    /// ```
+    ///
+    /// `axum` refuses bodies over 2 MB by itself (413); a message has at most [`MAX_MESSAGE`](super::MAX_MESSAGE) bytes.
+    pub async fn answer(&self, body: &[u8]) -> Answer {
+        let message = match serde_json::from_slice(body) {
+            Ok(message) => message,
+            Err(error) => return Answer::new(400, format!("no message: {error}")),
+        };
+        match self.take(&message).await {
+            Ok(outcome) => outcome.into(),
+            Err(error) => {
+                let answer = Answer::from(&error);
+                let Answer { status, .. } = answer;
+                tracing::warn!(status, id = message.id, error = chain(&error), "a message was not taken");
+                answer
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What is published of the log: events into messages.
+
+use std::collections::BTreeSet;
+
+use es_core::projection::Code;
+use es_core::store::EventFilter;
+use es_core::{BoxError, RecordedEvent, StreamId};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::data::Data;
+
+/// Which messages events become: pure, so that the same event gives the same messages whenever it is asked.
+/// [`#[publishes]`](macro@crate::publishes) writes this impl.
+///
+/// A mapping is what a relay tells the world, so it is changed like an interface: what was sent by the mapping of before is
+/// not sent again, and [asked for again](super::Relay::behind) it comes in its new form.
+///
+/// ```
+/// # use es_core::{BoxError, Event, Payload, RecordedEvent, store::EventFilter};
+/// # use sagas::relay::{Message, Publishes};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Clone, Serialize, Deserialize)]
+/// # struct Placed { total: u64 }
+/// # #[derive(Event, Clone)]
+/// # #[event(prefix = "order")]
+/// # enum OrderEvent { Placed(Placed) }
+/// struct Orders;
+///
+/// impl Publishes for Orders {
+///     fn name(&self) -> String {
+///         "orders".to_owned()
+///     }
+///     fn filter() -> EventFilter {
+///         EventFilter::of::<Placed>()
+///     }
+///     fn messages(&self, event: &RecordedEvent) -> Result<Vec<Message>, BoxError> {
+///         let placed = |OrderEvent::Placed(placed)| Message::of(&placed.total).typed("shop.order.placed");
+///         Ok(OrderEvent::decode(event)?.into_iter().map(placed).collect())
+///     }
+/// }
+/// ```
+pub trait Publishes: Send + Sync + 'static {
+    /// Stored: names the relay, its checkpoint and its messages.
+    fn name(&self) -> String;
+
+    /// Which events it looks at.
+    fn filter() -> EventFilter;
+
+    /// Which code it is.
+    #[must_use]
+    fn code() -> Code {
+        Code::of(&Self::filter())
+    }
+
+    /// The key by which the messages of an event are in order: its stream.
+    ///
+    /// # Errors
+    ///
+    /// The event cannot be decoded.
+    fn key(&self, event: &RecordedEvent) -> Result<String, BoxError> {
+        Ok(event.stream.as_str().to_owned())
+    }
+
+    /// The stream that has all events of a key; `None` if they are in several: then the log is searched for them.
+    fn stream(&self, key: &str) -> Option<StreamId> {
+        StreamId::new(key).ok()
+    }
+
+    /// The messages of an event, in order.
+    ///
+    /// # Errors
+    ///
+    /// Why it has none though it should: then its key is parked.
+    fn messages(&self, event: &RecordedEvent) -> Result<Vec<Message>, BoxError>;
+}
+
+/// What an event says to other services.
+#[derive(Debug)]
+pub struct Message {
+    pub(crate) r#type: Option<String>,
+    pub(crate) body: Result<Value, BoxError>,
+}
+
+impl Message {
+    /// A message with this body. Its type is the stored name of the event, unless it is [given](Self::typed).
+    pub fn of<T: Serialize>(body: &T) -> Self {
+        Self { r#type: None, body: Data::of(body).and_then(|data| data.read()) }
+    }
+
+    /// Of this type: it should begin with a domain of the sender's, as in `com.example.order.placed`.
+    #[must_use]
+    pub fn typed(self, r#type: impl Into<String>) -> Self {
+        Self { r#type: Some(r#type.into()), ..self }
+    }
+
+    pub(crate) fn or_typed(mut self, r#type: &str) -> Self {
+        self.r#type.get_or_insert_with(|| r#type.to_owned());
+        self
+    }
+}
+
+/// What a handler of `#[publishes]` may return: a [`Message`], an `Option` or a `Vec` of them, or a `Result` with one of
+/// these.
+#[diagnostic::on_unimplemented(
+    message = "a handler of `#[publishes]` cannot return `{Self}`",
+    label = "no `Message`, and no `Option`, `Vec` or `Result` of messages",
+    note = "return `Message::of(&body)`, or `None` if the event says nothing to others"
+)]
+pub trait IntoMessages {
+    /// All of them, with the error boxed.
+    ///
+    /// # Errors
+    ///
+    /// The handler's own.
+    fn boxed(self) -> Result<Vec<Message>, BoxError>;
+}
+
+impl IntoMessages for Message {
+    fn boxed(self) -> Result<Vec<Self>, BoxError> {
+        Ok(vec![self])
+    }
+}
+
+impl IntoMessages for Option<Message> {
+    fn boxed(self) -> Result<Vec<Message>, BoxError> {
+        Ok(self.into_iter().collect())
+    }
+}
+
+impl IntoMessages for Vec<Message> {
+    fn boxed(self) -> Result<Self, BoxError> {
+        Ok(self)
+    }
+}
+
+impl<T: IntoMessages, E: Into<BoxError>> IntoMessages for Result<T, E> {
+    fn boxed(self) -> Result<Vec<Message>, BoxError> {
+        self.map_err(Into::into)?.boxed()
+    }
+}
+
+/// Adds what a handler returned; for the macro.
+#[doc(hidden)]
+pub fn add(to: &mut Vec<Message>, messages: Vec<Message>, r#type: &str) {
+    to.extend(messages.into_iter().map(|message| message.or_typed(r#type)));
+}
+
+/// The one key of an event; for the macro.
+#[doc(hidden)]
+pub fn one_key(event: &RecordedEvent, keys: &BTreeSet<String>) -> Result<String, BoxError> {
+    match keys.len() {
+        0 => Ok(event.stream.as_str().to_owned()),
+        1 => Ok(keys.iter().cloned().collect()),
+        _ => Err(format!("its messages have several keys, {keys:?}: they cannot be in order by one").into()),
+    }
+}

@@ -1,0 +1,147 @@
+//! Inboxes over HTTP: what a sender is answered, and what is asked of its log.
+
+use std::time::Duration;
+
+use es_core::BoxError;
+use es_core::memory::{MemoryBackend, Tx};
+use sagas::message::Envelope;
+use sagas::message::inbox::{Answer, Busy, Consumer, Inbox};
+use serde_json::json;
+
+/// Does what the type of a message says.
+struct Told;
+
+impl Consumer<Tx> for Told {
+    async fn take(&self, message: &Envelope, tx: &mut Tx) -> Result<(), BoxError> {
+        match &*message.r#type {
+            "fails" => Err("it was told to fail".into()),
+            "is busy" => Err(Busy::new("the bank does not answer").into()),
+            "hangs" => std::future::pending().await,
+            _ => {
+                tx.put("taken", &message.id, message.data.to_string());
+                Ok(())
+            }
+        }
+    }
+}
+
+fn message(id: &str, what: &str) -> Envelope {
+    Envelope::new(id, "/shop", what, json!({ "total": 12 }))
+}
+
+fn order(n: u64, what: &str) -> Envelope {
+    let mut order = message(&format!("order {n}"), what);
+    order.relay = Some("orders".to_owned());
+    order.partitionkey = Some("a/b".to_owned());
+    order.sequence = Some(n.to_string());
+    order.previous = (n > 1).then(|| (n - 1).to_string());
+    order
+}
+
+fn inbox() -> Inbox<MemoryBackend, Told> {
+    let inbox = Inbox::new(MemoryBackend::new(), "told", Told).unwrap();
+    inbox.tries(2, Duration::ZERO)
+}
+
+async fn answered(inbox: &Inbox<MemoryBackend, Told>, message: &Envelope) -> Answer {
+    inbox.answer(&serde_json::to_vec(message).unwrap()).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_is_told_what_to_do() {
+    let inbox = inbox();
+    let mut other = message("1", "placed");
+    other.data = json!("other");
+    let mut long = message("2", "placed");
+    long.data = json!("x".repeat(2 << 20));
+    for (message, status, body) in [
+        (message("1", "placed"), 200, "taken"),
+        (message("1", "placed"), 200, "it came before"),
+        (other, 422, "another message came under the same name before"),
+        (message("", "placed"), 400, "no message: id is empty"),
+        (long, 400, "no message: data makes a message of"),
+        (order(3, "placed"), 409, "messages behind the beginning up to 00000000000000000002 have not come"),
+        (order(1, "fails"), 202, "kept; 1 wait for an operator"),
+        (order(2, "placed"), 202, "kept; 2 wait for an operator"),
+        (message("3", "hangs"), 202, "kept; 1 wait for an operator"),
+        (message("4", "is busy"), 503, "the message cannot be taken now"),
+    ] {
+        let answer = answered(&inbox, &message).await;
+        assert_eq!(answer.status, status, "{}: {}", message.id, answer.body);
+        assert!(answer.body.starts_with(body), "{}", answer.body);
+        assert_eq!(answer.retry_after.is_some(), status == 503);
+    }
+    for body in ["", "{}", "[]", r#"{"specversion":"1.0","id":7,"source":"/","type":"t"}"#, "\u{0}"] {
+        assert_eq!(inbox.answer(body.as_bytes()).await.status, 400, "{body:?}");
+    }
+    let deep =
+        format!(r#"{{"specversion":"1.0","id":"5","source":"/","type":"t","data":{}"#, "[".repeat(100_000));
+    assert_eq!(inbox.answer(deep.as_bytes()).await.status, 400);
+    let waits = inbox.parked(None, 10).await.unwrap();
+    let hung = waits.iter().find(|parked| parked.lane.key == "3").unwrap();
+    assert_eq!(hung.attempts, 1);
+    assert_eq!(hung.error, "the consumer did not end within its limit of 8s");
+}
+
+#[cfg(feature = "http")]
+mod http_log {
+    use reqwest::Client;
+    use sagas::message::inbox::HttpLog;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Answers each request with the next of these; gives what was asked for.
+    async fn sender(pages: Vec<(u16, String)>) -> (String, tokio::task::JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}/messages", listener.local_addr().unwrap());
+        let asked = tokio::spawn(async move {
+            let mut asked = Vec::new();
+            for (status, body) in pages {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    request.push(stream.read_u8().await.unwrap());
+                }
+                let request = String::from_utf8(request).unwrap();
+                asked.push(request.lines().next().unwrap().to_owned());
+                let head =
+                    format!("HTTP/1.1 {status} -\r\nconnection: close\r\ncontent-length: {}", body.len());
+                stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await.unwrap();
+            }
+            asked
+        });
+        (base, asked)
+    }
+
+    fn page(messages: &[Envelope]) -> (u16, String) {
+        (200, json!({ "messages": messages, "more": true }).to_string())
+    }
+
+    #[tokio::test]
+    async fn what_was_missed_is_asked_for_page_by_page() {
+        let all: Vec<_> = (1..=5).map(|n| order(n, "placed")).collect();
+        let mut foreign = order(8, "placed");
+        foreign.source = "/other".to_owned();
+        let pages = vec![
+            (503, String::new()),
+            page(&all[..2]),
+            page(&all[2..]),
+            page(&[]),
+            (200, "no JSON".to_owned()),
+            page(&[foreign]),
+        ];
+        let (base, asked) = sender(pages).await;
+        let inbox = inbox().log(HttpLog::new(Client::new(), &base).unwrap());
+        assert_eq!(answered(&inbox, &order(5, "placed")).await.status, 503, "the sender is away");
+        assert_eq!(answered(&inbox, &order(5, "placed")).await.body, "taken");
+        assert_eq!(answered(&inbox, &order(8, "placed")).await.status, 409, "it has no more");
+        for _ in 0..2 {
+            assert_eq!(answered(&inbox, &order(9, "placed")).await.status, 503);
+        }
+        let after = |n: u64| format!("GET /messages/orders/a%2Fb?after={n:020} HTTP/1.1");
+        let first = "GET /messages/orders/a%2Fb HTTP/1.1".to_owned();
+        assert_eq!(asked.await.unwrap(), [first.clone(), first, after(2), after(5), after(5), after(5)]);
+    }
+}
