@@ -1,4 +1,4 @@
-//! Calls of user code: it may panic, and it may not end.
+//! Calls of user code: it may panic, and it may not end. For extensions, whose handlers are user code, too.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,7 +11,11 @@ use crate::event::{noting_unknown, noting_unknown_in};
 
 /// The text of a panic. What the code has changed so far is in an unknown state: whoever calls drops it.
 #[derive(Debug)]
-pub(crate) struct Panic(pub(crate) String);
+#[expect(clippy::exhaustive_structs, reason = "a text")]
+pub struct Panic(
+    /// What it said.
+    pub String,
+);
 
 impl Panic {
     fn of(caught: &(dyn Any + Send)) -> Self {
@@ -21,13 +25,15 @@ impl Panic {
         )
     }
 
-    pub(crate) fn boxed(self) -> BoxError {
+    /// As an error.
+    #[must_use]
+    pub fn boxed(self) -> BoxError {
         format!("a panic: {}", self.0).into()
     }
 }
 
 /// Runs what has await points, for as long as it takes.
-pub(crate) fn caught<T>(code: impl Future<Output = T>) -> impl Future<Output = Result<T, Panic>> {
+pub fn caught<T>(code: impl Future<Output = T>) -> impl Future<Output = Result<T, Panic>> {
     AssertUnwindSafe(code).catch_unwind().map(|outcome| outcome.map_err(|panic| Panic::of(&*panic)))
 }
 
@@ -48,7 +54,12 @@ pub(crate) async fn call<T>(
     }
 }
 
-/// Calls code of the read side that has no await points: a panic is its error.
-pub(crate) fn call_now<T>(handler: impl FnOnce() -> Result<T, BoxError>) -> Result<T, BoxError> {
+/// Calls code of the read side that has no await points: a panic is its error. That it has met an event of a newer program is
+/// noted, whatever its error says of that.
+///
+/// # Errors
+///
+/// The code's own, or its panic.
+pub fn call_now<T>(handler: impl FnOnce() -> Result<T, BoxError>) -> Result<T, BoxError> {
     noting_unknown(|| caught_now(handler).unwrap_or_else(|panic| Err(panic.boxed())))
 }

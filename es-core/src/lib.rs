@@ -10,7 +10,7 @@ mod decision;
 pub mod entropy;
 mod error;
 pub mod event;
-mod guarded;
+pub mod guarded;
 pub mod id;
 mod inline;
 mod lifecycle;

@@ -2,10 +2,9 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use es_core::event::noting_unknown;
+use es_core::guarded::call_now;
 use es_core::projection::Code;
 use es_core::store::EventFilter;
 use es_core::{BoxError, RecordedEvent};
@@ -87,17 +86,17 @@ impl Definition {
     }
 
     pub(crate) fn steps<'e>(&self, event: &'e RecordedEvent) -> Result<Vec<RawStep<'e>>, BoxError> {
-        guarded(|| self.0.steps(event))
+        call_now(|| self.0.steps(event))
     }
 
     /// Calls the handler of a refusal.
     pub(crate) fn refused(&self, state: &Data, refused: &RefusedCommand) -> Result<Reply, BoxError> {
-        guarded(|| self.0.refused(state, refused))
+        call_now(|| self.0.refused(state, refused))
     }
 
     /// Calls the handler of a timer.
     pub(crate) fn elapsed(&self, state: &Data, timer: &Elapsed) -> Result<Reply, BoxError> {
-        guarded(|| self.0.elapsed(state, timer))
+        call_now(|| self.0.elapsed(state, timer))
     }
 }
 
@@ -120,7 +119,7 @@ impl RawStep<'_> {
 
     /// Calls the handler.
     pub(crate) fn call(&self, state: Option<&Data>) -> Result<Reply, BoxError> {
-        guarded(|| (self.call)(state))
+        call_now(|| (self.call)(state))
     }
 }
 
@@ -229,16 +228,4 @@ impl<P: Process> Erased for Of<P> {
         let (effects, ends) = next.into_effects()?;
         Ok(Reply { state: Data::of(&process)?, effects, ends })
     }
-}
-
-/// Calls code of the user's: a panic is its error.
-pub(crate) fn guarded<T>(code: impl FnOnce() -> Result<T, BoxError>) -> Result<T, BoxError> {
-    let caught = || {
-        catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|caught| {
-            let text = caught.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let text = text.or_else(|| caught.downcast_ref::<String>().cloned());
-            Err(format!("a panic: {}", text.unwrap_or_else(|| "no text".to_owned())).into())
-        })
-    };
-    noting_unknown(caught)
 }

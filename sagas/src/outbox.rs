@@ -9,15 +9,14 @@
 //! say no by now; a newer program may write the same command in other words.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use es_core::command::{NamedDone, SendError, Sender};
+use es_core::guarded::caught;
 use es_core::id::Ids;
 use es_core::store::{IdempotencyKey, Row};
 use es_core::{BoxError, ErrorKind, EventStore, chain};
-use futures::FutureExt as _;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -212,7 +211,7 @@ impl Line {
         let sent =
             self.sender.send_named(send.command.clone()).idempotency_key(&key).metadata(metadata.clone());
         // Interceptors, ids and payloads are the user's code, too.
-        let sent = AssertUnwindSafe(sent.into_future()).catch_unwind().await;
+        let sent = caught(sent.into_future()).await;
         drop(slot);
         let error = match sent {
             Ok(Ok(NamedDone { .. })) => return Ok(None),

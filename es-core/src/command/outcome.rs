@@ -6,12 +6,12 @@ use crate::command::call::{Call, Fallible, Outcomes};
 use crate::command::decide::Decision;
 use crate::command::{CommandError, Done, EventsOf};
 use crate::limits::LimitError;
+use crate::store::keys::digest;
 use crate::store::{
     Append, Check, Commit, ExpectedVersion, NewEvent, Outcome, OutcomeMark, Position, RecordedEvent,
     StreamId, Version, stream_all,
 };
 use crate::{Aggregate, Command, Event};
-use xxhash_rust::xxh3::Xxh3;
 
 impl Call<'_> {
     /// The decision as data: what will be stored if nothing changed since `version`.
@@ -136,13 +136,7 @@ fn verify<E: Event>(stream: &StreamId, event: &NewEvent) -> Result<(), EncodeErr
 
 /// What a request is, as a number. Stored with its key: it never changes, on no machine.
 fn fingerprint(aggregate: &str, command: &str, stream: &str, json: &[u8]) -> u128 {
-    let mut hash = Xxh3::new();
-    for part in [aggregate.as_bytes(), command.as_bytes(), stream.as_bytes(), json] {
-        // With its length: two parts never read as two others.
-        hash.update(&(part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    hash.digest128()
+    digest([aggregate.as_bytes(), command.as_bytes(), stream.as_bytes(), json])
 }
 
 #[cfg(test)]

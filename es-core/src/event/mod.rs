@@ -16,8 +16,7 @@ pub use self::names::{EventId, Name, Position, StreamId, Version};
 pub use self::record::{NewEvent, RecordedEvent};
 pub use self::recorded::Recorded;
 pub use self::tags::Tag;
-pub use self::unknown::noting_unknown;
-pub(crate) use self::unknown::{decoded, noting_unknown_in};
+pub(crate) use self::unknown::{decoded, noting_unknown, noting_unknown_in};
 
 /// The stored name and the current schema version of one payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -65,7 +65,7 @@ impl Met {
 /// # Errors
 ///
 /// Those of the code.
-pub fn noting_unknown<T>(code: impl FnOnce() -> Result<T, BoxError>) -> Result<T, BoxError> {
+pub(crate) fn noting_unknown<T>(code: impl FnOnce() -> Result<T, BoxError>) -> Result<T, BoxError> {
     let mut met = Met::default();
     met.within(code).map_err(|error| met.explain(error))
 }

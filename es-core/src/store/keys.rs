@@ -7,10 +7,22 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use uuid::Uuid;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::limits::{self, LimitError};
 use crate::slices::{SLICES, slice_of};
+
+/// A number for some texts, the same on every machine and for ever: what is stored is found by it.
+#[must_use]
+pub fn digest<const N: usize>(parts: [&[u8]; N]) -> u128 {
+    let mut hash = Xxh3::new();
+    for part in parts {
+        // With its length: two parts never read as two others.
+        hash.update(&(part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.digest128()
+}
 
 /// A key in the making: its parts, with `:` between them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 mod envelope;
 pub mod inbox;
 mod publish;
+pub(crate) mod sequence;
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,6 +14,7 @@ use serde_json::Value;
 
 pub use self::envelope::{Envelope, MEDIA_TYPE};
 pub use self::publish::Publishing;
+pub use self::sequence::Sequence;
 
 /// A topic, and a key by which its messages are in order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -1,14 +1,14 @@
 //! An event as the messages that go out: the same whenever it is asked.
 
 use es_core::event::is_of_a_newer_program;
+use es_core::guarded::call_now;
 use es_core::processor::Definite;
 use es_core::{BoxError, Metadata, RecordedEvent, chain};
 
 use super::Relay;
 use super::mapping::{Message, Publishes};
-use super::marks::Sequence;
-use crate::definition::guarded;
-use crate::message::Envelope;
+use crate::message::sequence::PARTS;
+use crate::message::{Envelope, Sequence};
 
 /// The largest message, in bytes of its envelope as JSON.
 pub const MAX_MESSAGE: usize = 1 << 20;
@@ -23,11 +23,14 @@ impl<M: Publishes> Relay<M> {
         source: &str,
     ) -> Result<Vec<(Sequence, Envelope)>, BoxError> {
         let position = event.place();
-        let messages = guarded(|| self.mapping.messages(event))?;
+        let messages = call_now(|| self.mapping.messages(event))?;
+        if messages.len() > PARTS as usize {
+            return Err(format!("it becomes {} messages; the most are {PARTS}", messages.len()).into());
+        }
         let (relay, single) = (self.mapping.name(), messages.len() == 1);
         let mut rendered = Vec::with_capacity(messages.len());
         for (ordinal, message) in (0_u32..).zip(messages) {
-            let sequence = Sequence { position, ordinal };
+            let sequence = Sequence::of_event(position, ordinal);
             let id = if single {
                 format!("{}/{relay}", event.id)
             } else {

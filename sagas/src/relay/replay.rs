@@ -1,5 +1,6 @@
 //! Messages for a receiver that has missed some: rendered again from the log.
 
+use es_core::guarded::call_now;
 use es_core::limits::PAGE_BYTES;
 use es_core::processor::LeftOutForGood;
 use es_core::store::{EventFilter, Position, RowStore, StoreError, StreamId, Version, is_full};
@@ -8,9 +9,8 @@ use serde::Serialize;
 
 use super::Relay;
 use super::mapping::Publishes;
-use super::marks::{Mark, Sequence, mark_key, marks};
-use crate::definition::guarded;
-use crate::message::Envelope;
+use super::marks::{Mark, mark_key, marks};
+use crate::message::{Envelope, Sequence};
 
 /// Events that are read together.
 const PAGE: usize = 200;
@@ -110,7 +110,7 @@ impl<M: Publishes> Relay<M> {
         if from.is_some_and(|from| from >= mark.last) {
             return Ok(Behind::default());
         }
-        let first = store.at(&[from.map_or(mark.first, |from| from.position)]).await?.pop();
+        let first = store.at(&[from.map_or(mark.first, Sequence::event)]).await?.pop();
         let mut walk = Walk::new(self, store, key, &mark, limit);
         let first = match first {
             Some(event) if walk.left_out(&[&event]).await? => None,
@@ -150,7 +150,7 @@ impl<'w, M: Publishes, S: EventStore + RowStore> Walk<'w, M, S> {
     }
 
     fn is_of_key(&self, event: &RecordedEvent) -> bool {
-        let is_key = || guarded(|| self.relay.mapping.key(event)).is_ok_and(|key| key == self.key);
+        let is_key = || call_now(|| self.relay.mapping.key(event)).is_ok_and(|key| key == self.key);
         self.filter.matches(event) && is_key()
     }
 
@@ -174,7 +174,7 @@ impl<'w, M: Publishes, S: EventStore + RowStore> Walk<'w, M, S> {
     async fn on(mut self, from: &RecordedEvent) -> Result<Behind, ReplayError> {
         let stream = self.relay.mapping.stream(self.key);
         let (mut version, mut through, mut more) = (from.version, from.place(), true);
-        while more && through < self.mark.last.position && !self.is_enough() {
+        while more && through < self.mark.last.event() && !self.is_enough() {
             let events = match &stream {
                 Some(stream) => self.of_stream(stream, &mut version, &mut more).await?,
                 None => self.of_log(&mut through, &mut more).await?,
@@ -195,7 +195,7 @@ impl<'w, M: Publishes, S: EventStore + RowStore> Walk<'w, M, S> {
     }
 
     fn is_sent(&self, event: &RecordedEvent) -> bool {
-        event.place() <= self.mark.last.position && self.is_of_key(event)
+        event.place() <= self.mark.last.event() && self.is_of_key(event)
     }
 
     fn is_enough(&self) -> bool {

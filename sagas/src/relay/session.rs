@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::event::is_of_a_newer_program;
+use es_core::guarded::call_now;
 use es_core::processor::{Admission, Calls, Definite, Failure, NotTheEvent, Opening, Session};
 use es_core::store::{Commit, CommitError, Row, RowWrite, StoreError, StoredRow, Table};
 use es_core::{Backend, BoxError, RecordedEvent, chain};
@@ -14,11 +15,10 @@ use tokio::time::{sleep, timeout};
 
 use super::Relay;
 use super::mapping::Publishes;
-use super::marks::{Mark, Sequence, mark_key};
+use super::marks::{Mark, mark_key};
 use super::publisher::{PublishError, Publisher};
 use super::rendered::for_good;
-use crate::definition::guarded;
-use crate::message::Envelope;
+use crate::message::{Envelope, Sequence};
 
 /// For how long a message that is on its way is waited for once the work ends. Then its outcome is unknown, and the next
 /// owner sends it again.
@@ -72,7 +72,7 @@ impl<B: Backend, M: Publishes, P: Publisher> RelaySession<B, M, P> {
     ) -> Result<Vec<Outgoing<'e>>, Failure> {
         let mut admitted = Vec::with_capacity(events.len());
         for event in events {
-            match guarded(|| self.relay.mapping.key(event)) {
+            match call_now(|| self.relay.mapping.key(event)) {
                 Ok(key) if admission.admits(event, &key) => {
                     admitted.push(Outgoing { event, key, messages: Vec::new(), mark: None });
                 }
@@ -151,7 +151,7 @@ impl<B: Backend, M: Publishes, P: Publisher> RelaySession<B, M, P> {
         let previous = before.map(|mark| mark.last);
         let rendered = self.relay.rendered(event, key, previous, &self.source)?;
         let Some((last, _)) = rendered.last() else { return Ok(()) };
-        if let Some(Sequence { position, .. }) = previous.filter(|previous| *previous >= *last) {
+        if let Some(position) = previous.filter(|previous| *previous >= *last).map(Sequence::event) {
             let why = "its key was known too late";
             return Err(format!("messages of its key were sent up to {position}: {why}, discard it").into());
         }

@@ -241,7 +241,7 @@ impl Process for Schedule {
     }
 
     fn steps(event: &RecordedEvent) -> Result<Vec<Step<'_, Self>>, BoxError> {
-        let owner = event.stream.as_str().split_once('-').map_or("", |(_, owner)| owner);
+        let owner = plan::owner(&event.stream);
         let to = |name: &str| To::Key(Scheduled { name: name.to_owned(), owner: owner.to_owned() });
         let mut more = false;
         if let Some(planned) = nth::<Planned>(event, 0, &mut more)? {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use es_core::command::NamedCommand;
-use es_core::{Aggregate, Apply, Context, Event, Timestamp, commands};
+use es_core::{Aggregate, Apply, Context, Event, StreamId, Timestamp, commands};
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,11 @@ const MOST: usize = 1_000;
 const REMEMBERED: SignedDuration = SignedDuration::from_hours(24);
 /// Longest name and owner, together, in bytes.
 const MAX_NAMES: usize = 250;
+
+/// Whose plans a stream has.
+pub(super) fn owner(stream: &StreamId) -> &str {
+    stream.as_str().split_once('-').map_or("", |(_, owner)| owner)
+}
 
 /// A command is to be sent at a time. If something with this name was planned, this takes its place.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -121,7 +126,7 @@ impl Plans {
     #[create_if_missing]
     fn plan(&self, cmd: Plan, ctx: &Context) -> Result<Planned, PlanError> {
         let Plan { name, at, command } = cmd;
-        let owner = ctx.stream().as_str().split_once('-').map_or("", |(_, owner)| owner);
+        let owner = owner(ctx.stream());
         if name.is_empty() || name.contains(['/', '\0']) || name.len() + owner.len() > MAX_NAMES {
             return Err(PlanError::Name(name));
         }

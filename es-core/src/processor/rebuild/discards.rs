@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::protocol::BuildRows;
+use crate::ErrorKind;
 use crate::processor::{ProcessorError, parked};
 use crate::state::{Build, Generations, Request, Skipped, afresh};
 use crate::store::{Generation, Row, StoreError};
@@ -21,16 +22,27 @@ impl BuildRows {
     pub(super) async fn leave_out_discarded(&self, to: Generation) -> Result<(), ProcessorError> {
         let begun = Instant::now();
         let mut told = false;
-        while self.lacks_discards(&self.read().await?, to).await? {
-            if begun.elapsed() >= WAITS {
-                return Err(under_way().into());
+        loop {
+            // A store that fails here and there is asked again: there is time for that.
+            match self.look_at_discards(to, &mut told).await {
+                Ok(false) => return Ok(()),
+                Ok(true) if begun.elapsed() >= WAITS => return Err(under_way().into()),
+                Err(error) if error.kind() != ErrorKind::Transient || begun.elapsed() >= WAITS => {
+                    return Err(error);
+                }
+                _ => tokio::time::sleep(LOOK).await,
             }
-            if !std::mem::replace(&mut told, true) {
-                parked::ask(&*self.backend, &self.build(to), Vec::new()).await?;
-            }
-            tokio::time::sleep(LOOK).await;
         }
-        Ok(())
+    }
+
+    /// Whether there is something to be left out. Its workers are told so once.
+    async fn look_at_discards(&self, to: Generation, told: &mut bool) -> Result<bool, ProcessorError> {
+        let lacks = self.lacks_discards(&self.read().await?, to).await?;
+        if lacks && !*told {
+            parked::ask(&*self.backend, &self.build(to), Vec::new()).await?;
+            *told = true;
+        }
+        Ok(lacks)
     }
 
     /// While what is read is frozen: how often something had been asked of it, if nothing is left of what was discarded there.

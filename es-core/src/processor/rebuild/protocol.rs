@@ -227,31 +227,33 @@ impl BuildRows {
     /// Switches queries to another build, once it is as far as the one that they read.
     pub(super) async fn switch_to(&self, to: Generation) -> Result<(), ProcessorError> {
         let builds = self.clone();
-        let switched = async move {
-            if builds.read().await?.current == to {
-                return Ok(());
-            }
-            let by = builds.ids.next();
-            let switched = async {
-                // Before it is frozen: that may take a while.
-                builds.leave_out_discarded(to).await?;
-                let frozen = builds.freeze(to, by).await?;
-                builds.finish_switch(to, by, &frozen).await
-            };
-            let switched = switched.await;
-            if switched.is_err() {
-                // Whatever has failed: it may have been frozen before that.
-                builds.thaw(by).await;
-                // Another switch to it was faster.
-                if builds.read().await?.current == to {
-                    return Ok(());
-                }
-            }
-            switched
-        };
+        let switched = async move { builds.try_switch(to).await };
         // In a task of its own: a caller who goes away leaves nothing frozen.
         let gone = |gone| StoreError::transient("switching queries to another build", gone);
         tokio::spawn(switched).await.map_err(gone)?
+    }
+
+    async fn try_switch(&self, to: Generation) -> Result<(), ProcessorError> {
+        if self.read().await?.current == to {
+            return Ok(());
+        }
+        let by = self.ids.next();
+        let switched = async {
+            // Before it is frozen: that may take a while.
+            self.leave_out_discarded(to).await?;
+            let frozen = self.freeze(to, by).await?;
+            self.finish_switch(to, by, &frozen).await
+        };
+        let switched = switched.await;
+        if switched.is_err() {
+            // Whatever has failed: it may have been frozen before that.
+            self.thaw(by).await;
+            // Another switch to it was faster.
+            if self.read().await?.current == to {
+                return Ok(());
+            }
+        }
+        switched
     }
 
     /// Ends a switch or a report. Refused if it never began, or if its time was over and others have ended it.
@@ -304,8 +306,8 @@ impl BuildRows {
     /// From now on no node works on the build that is read. Gives it.
     async fn freeze(&self, to: Generation, by: Uuid) -> Result<Build, ProcessorError> {
         let refused = || ProcessorError::OlderCode { build: self.build(to) };
-        // Asked before as well: to freeze it stops the one that is read.
-        if self.is_older(to).await? {
+        // Asked before as well, if the store answers: to freeze it stops the one that is read.
+        if self.is_older(to).await.unwrap_or_default() {
             return Err(refused());
         }
         let frozen = self.take(to, by, false).await?;

@@ -1,8 +1,8 @@
 //! What a node does for a projection beside the work on its builds: queries are switched to a build that began by itself,
 //! what was replaced goes, the plain names are given, other versions go.
 //!
-//! One chore at a time, in a task of its own: none holds up the work. One that fails is tried again after a pause that doubles,
-//! and says why once.
+//! One chore at a time, in a task of its own: none holds up the work. One that fails is tried again after a pause that
+//! doubles while it fails alike, and says why once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -126,8 +126,9 @@ impl House {
         let before = self.failed.remove(what);
         let Err(why) = done else { return };
         let (pause, is_new) = match before {
-            Some(before) => ((before.pause * 2).min(PAUSE.1), before.why != why),
-            None => (PAUSE.0, true),
+            // A store that fails here and there is no reason to wait long.
+            Some(before) if before.why == why => ((before.pause * 2).min(PAUSE.1), false),
+            _ => (PAUSE.0, true),
         };
         if is_new {
             tracing::warn!(processor, why, "{what} failed, and is tried again");

@@ -31,6 +31,8 @@ pub(super) struct Outgrown {
     met: Position,
     /// Since when other nodes have been seen.
     seen: BTreeMap<Uuid, Instant>,
+    /// Those that were seen to have met it, too: they have not passed it, whatever they have of the build later.
+    old: BTreeSet<Uuid>,
     /// Once the event was passed, those that have passed it.
     newer: Option<BTreeSet<Uuid>>,
 }
@@ -38,6 +40,10 @@ pub(super) struct Outgrown {
 impl Outgrown {
     /// An event was met.
     pub(super) fn meet(&mut self, position: Position) {
+        if position > self.met {
+            // Of this one nobody was seen to have met it.
+            self.old.clear();
+        }
         self.met = self.met.max(position);
         self.newer = None;
     }
@@ -52,8 +58,11 @@ impl Outgrown {
     pub(super) fn is_left_to(&mut self, others: &[Other], passed: bool, lease: Duration) -> bool {
         let now = Instant::now();
         let may_know = others.iter().filter(|other| !other.has_met);
+        self.old.extend(others.iter().filter(|other| other.has_met).map(|other| other.node));
         if passed {
-            let past = || may_know.clone().filter(|other| other.is_past).map(|other| other.node).collect();
+            let old = &self.old;
+            let has_passed = |other: &&Other| other.is_past && !old.contains(&other.node);
+            let past = || may_know.clone().filter(has_passed).map(|other| other.node).collect();
             let newer: &BTreeSet<Uuid> = self.newer.get_or_insert_with(past);
             return may_know.clone().any(|other| newer.contains(&other.node));
         }
@@ -104,6 +113,17 @@ mod tests {
         let younger = Other { is_past: true, ..other(2) };
         assert!(outgrown.is_left_to(&[newer, younger], true, LEASE));
         assert!(!outgrown.is_left_to(&[younger], true, LEASE), "it had not to prove anything");
+    }
+
+    #[test]
+    fn whoever_has_met_it_has_not_passed_it_and_may_have_its_slices_later() {
+        let mut outgrown = met();
+        let old = Other { has_met: true, ..other(1) };
+        assert!(outgrown.is_left_to(&[old, other(2)], false, LEASE));
+        outgrown.meet(Position(5));
+        // The newer one has gone before it was seen what it has passed; the old one has its slices, and stands by no more.
+        let successor = Other { is_past: true, ..other(1) };
+        assert!(!outgrown.is_left_to(&[successor], true, LEASE));
     }
 
     #[tokio::test(start_paused = true)]

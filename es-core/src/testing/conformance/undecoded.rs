@@ -226,6 +226,7 @@ pub async fn a_retry_reads_some_of_what_cannot_be_decoded_at_a_time<S: Subject>(
     let looks = 2 * usize::try_from(asked().await - before).expect("few");
     let all = ask(|| world.store.0.scan(TABLE, None, 2_000)).await.len();
     assert!(i64::try_from(all).expect("few") >= HIDDEN, "{all}");
-    assert!(rows > 0 && rows <= looks * all + all, "{rows} rows in {looks} looks at {all}");
+    // A store that fails reads has them repeated.
+    assert!(rows > 0 && rows <= 2 * (looks * all + all), "{rows} rows in {looks} looks at {all}");
     assert_told(&world, "b", (2_000, 2_001_000, 0)).await;
 }

@@ -1,12 +1,13 @@
 //! What came, held to what a message has to be.
 
 use es_core::limits::{MAX_JSON_DEPTH, MAX_METADATA, MAX_PAYLOAD};
+use es_core::store::keys::digest;
 use serde_json::Value;
 
 use super::error::InboxError;
-use super::lane::{Lane, digest};
-use super::sequence::Sequence;
+use super::lane::Lane;
 use crate::message::Envelope;
+use crate::message::Sequence;
 
 /// Bytes of an id, a source, a relay, a key, a type and a subject, each.
 pub const MAX_ATTRIBUTE: usize = 1_024;

@@ -1,13 +1,12 @@
 //! What a user does with a message, and whose fault it is if that fails.
 
 use std::error::Error;
-use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use es_core::command::SendError;
+use es_core::guarded::caught;
 use es_core::store::{CommitError, StoreError};
 use es_core::{Backend, BoxError, CommandError, ErrorKind};
-use futures::FutureExt as _;
 
 use crate::message::Envelope;
 
@@ -95,13 +94,8 @@ pub(super) async fn call(
     limit: Duration,
     consumer: impl Future<Output = Result<(), BoxError>> + Send,
 ) -> Result<(), BoxError> {
-    match tokio::time::timeout(limit, AssertUnwindSafe(consumer).catch_unwind()).await {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(panic)) => {
-            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-            Err(format!("a panic: {}", text.unwrap_or_else(|| "no text".to_owned())).into())
-        }
+    match tokio::time::timeout(limit, caught(consumer)).await {
+        Ok(outcome) => outcome.unwrap_or_else(|panic| Err(panic.boxed())),
         Err(_) => Err(Hung(limit).into()),
     }
 }

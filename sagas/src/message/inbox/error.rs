@@ -5,7 +5,7 @@ use es_core::store::{CommitError, StoreError};
 use es_core::{BoxError, ErrorKind};
 
 use super::lane::Lane;
-use super::sequence::Sequence;
+use crate::message::Sequence;
 
 /// Why a message was not taken: nothing of it is stored, unless the outcome is unknown.
 #[derive(Debug, thiserror::Error)]

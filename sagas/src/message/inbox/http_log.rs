@@ -9,8 +9,8 @@ use serde::Deserialize;
 
 use super::lane::Lane;
 use super::log::Log;
-use super::sequence::Sequence;
 use crate::message::Envelope;
+use crate::message::Sequence;
 
 /// How long one page of messages may take.
 const LIMIT: Duration = Duration::from_secs(30);

@@ -3,10 +3,9 @@
 use std::fmt;
 
 use es_core::limits::LimitError;
-use es_core::store::keys::Key;
+use es_core::store::keys::{Key, digest};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
-use xxhash_rust::xxh3::Xxh3;
 
 /// What messages are in order by: a source, one of its relays, and a key. A message without an order is a lane of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -52,16 +51,6 @@ impl fmt::Display for Lane {
             None => write!(f, "message {key:?} of {source:?}"),
         }
     }
-}
-
-/// A number for some texts; no others read like them.
-pub(super) fn digest(parts: [&[u8]; 3]) -> u128 {
-    let mut hash = Xxh3::new();
-    for part in parts {
-        hash.update(&(part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    hash.digest128()
 }
 
 #[cfg(test)]

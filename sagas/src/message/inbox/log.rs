@@ -9,9 +9,9 @@ use super::consumer::Consumer;
 use super::error::InboxError;
 use super::lane::Lane;
 use super::order::Gap;
-use super::sequence::Sequence;
 use super::take::Outcome;
 use crate::message::Envelope;
+use crate::message::Sequence;
 
 /// Where the messages of a lane can be read again: the sender's own log.
 #[async_trait]

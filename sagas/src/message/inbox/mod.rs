@@ -61,7 +61,6 @@ mod order;
 mod park;
 mod retention;
 mod rows;
-mod sequence;
 mod show;
 mod take;
 
@@ -83,7 +82,6 @@ pub use self::log::Log;
 pub use self::operate::{OperateError, Verb};
 pub use self::order::Gap;
 pub use self::rows::{Operation, Waiting};
-pub use self::sequence::Sequence;
 pub use self::show::{Parked, Shown};
 pub use self::take::Outcome;
 

@@ -12,8 +12,8 @@ use super::consumer::Consumer;
 use super::error::InboxError;
 use super::lane::Lane;
 use super::rows::{LaneRow, Operation, Stuck, Waiting, operation_key, waiting_key};
-use super::sequence::Sequence;
 use super::take::{Tried, lose};
+use crate::message::Sequence;
 use crate::verb::By;
 
 /// So many messages are discarded in one commit. They are read whole.

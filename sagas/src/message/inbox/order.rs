@@ -1,7 +1,7 @@
 //! Where a message stands among those of its lane. Pure.
 
 use super::rows::Mark;
-use super::sequence::Sequence;
+use crate::message::Sequence;
 
 /// Where a message stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

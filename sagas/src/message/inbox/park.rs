@@ -6,8 +6,8 @@ use es_core::store::{RowWrite, Won, write_rows};
 use super::Inbox;
 use super::error::InboxError;
 use super::rows::{LaneRow, Stuck, Waiting, waiting_key};
-use super::sequence::Sequence;
 use super::take::{Next, Outcome};
+use crate::message::Sequence;
 
 impl<B: Backend, C> Inbox<B, C> {
     /// Parks the lane of a message that failed. `None`: the lane has changed since it was looked at.

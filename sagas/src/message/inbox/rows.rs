@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use super::lane::Lane;
 use super::operate::Verb;
-use super::sequence::Sequence;
 use crate::message::Envelope;
+use crate::message::Sequence;
 use crate::verb::By;
 
 /// The tables of one inbox.

@@ -6,7 +6,7 @@ use es_core::{Backend, Timestamp};
 use super::Inbox;
 use super::lane::Lane;
 use super::rows::{Operation, Stuck, Waiting, of_lane, same_lane};
-use super::sequence::Sequence;
+use crate::message::Sequence;
 
 /// A lane that is parked: its messages wait for an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]

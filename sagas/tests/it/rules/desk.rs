@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use es_core::store::{EventFilter, Position, Transaction};
 use es_core::testing::TestClock;
 use es_core::{App, BoxError, ErrorKind, Event as _, EventStore as _, Payload as _};
-use sagas::message::Envelope;
-use sagas::message::inbox::{Busy, Consumer, Inbox, InboxError, Lane, Log, OperateError, Outcome, Sequence};
+use sagas::message::inbox::{Busy, Consumer, Inbox, InboxError, Lane, Log, OperateError, Outcome};
+use sagas::message::{Envelope, Sequence};
 use serde_json::json;
 
 use super::Subject;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sagas::message::Envelope;
-use sagas::message::inbox::{InboxError, Lane, OperateError, Outcome, Sequence, Verb};
+use sagas::message::inbox::{InboxError, Lane, OperateError, Outcome, Verb};
+use sagas::message::{Envelope, Sequence};
 use serde_json::json;
 
 use super::Subject;

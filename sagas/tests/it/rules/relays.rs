@@ -136,6 +136,9 @@ pub(super) async fn what_cannot_be_a_message_parks_its_key_and_says_why<S: Subje
     office.ground.ask(|| office.processor().discard("shop-0", "too large", PATIENCE)).await;
     office.place("shop-0", "c0", 1).await;
     office.until_arrived(3).await;
+    office.place("shop-1", "c1", 10_001).await;
+    let why = office.until_parked(1).await;
+    assert!(why["shop-1"].contains("10001 messages; the most are 10000"), "{why:?}");
     office.stop().await;
 }
 

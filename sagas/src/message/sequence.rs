@@ -1,12 +1,15 @@
-//! The place of a message in its lane.
+//! The place of a message among those of its key: what relays write, and inboxes compare.
 
 use std::fmt;
 use std::str::FromStr;
 
-use es_core::{BoxError, Timestamp};
+use es_core::{BoxError, Position, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// The place of a message in its lane: a number, and another one where several messages have that (`12`, `12.1`, `12.2`).
+/// How many messages may have one number: texts with more digits would not sort as their numbers.
+pub(crate) const PARTS: u32 = 10_000;
+
+/// The place of a message among those of its key: a number (of a relay, the position of the event), and another one where several messages have that (`12`, `12.1`, `12.2`).
 /// They are compared as numbers, however many digits they are written with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
@@ -16,6 +19,16 @@ pub struct Sequence {
 }
 
 impl Sequence {
+    /// Of an event, and which of its messages.
+    pub(crate) const fn of_event(position: Position, ordinal: u32) -> Self {
+        Self { number: position.0, part: ordinal }
+    }
+
+    /// The event of it, if a relay has written it.
+    pub(crate) const fn event(self) -> Position {
+        Position(self.number)
+    }
+
     /// A message without an order has the time at which it came, in microseconds since 1970.
     pub(super) fn of_time(time: Timestamp) -> Self {
         Self { number: u64::try_from(time.as_microsecond()).unwrap_or_default(), part: 0 }
@@ -39,8 +52,7 @@ impl FromStr for Sequence {
             return Err("it is not a number, or two with a point between them".into());
         }
         let read = || Some(Self { number: number.parse().ok()?, part: part.parse().ok()? });
-        // Texts with more digits would not sort as their numbers.
-        read().filter(|sequence| sequence.part < 10_000).ok_or_else(|| "it is empty, or too large".into())
+        read().filter(|sequence| sequence.part < PARTS).ok_or_else(|| "it is empty, or too large".into())
     }
 }
 
