@@ -267,12 +267,13 @@ impl<B: Backend> Session for ProcessSession<B> {
                 return Err(Failure::not_yet(event));
             }
             last = event.place();
-            // Under its stream, as one whose keys nobody can tell: it is not handled for a part of those that it is found for.
-            if let Some(why) = unknown.get(&event.place()).filter(|_| step.associations().next().is_some()) {
+            // Nobody can tell whom it is for: it is handled for all of them once that is known.
+            if let Some(why) = unknown.get(&event.place()) {
                 let key = event.stream.as_str();
-                if admission.admits(event, key) {
-                    return Err(Failure::new(event, key, *why));
+                if admission.admits_undecoded(event, key) {
+                    return Err(Failure::of_undecoded(event, key, *why));
                 }
+                admission.pass_undecoded(event, key.to_owned());
                 continue;
             }
             for (key, why) in self.unreadable(step, &meant) {

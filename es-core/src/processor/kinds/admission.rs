@@ -111,10 +111,16 @@ impl<'w> Admission<'w> {
 
     /// An event is passed that cannot be decoded, so nobody knows for which keys. Most likely it has this one, for which it
     /// is not to be handled here and now. It is handled under every key that it has, once it can be decoded.
+    ///
+    /// The same holds if the event can be decoded, but what else tells its keys cannot be read now.
     pub fn pass_undecoded(&mut self, event: &RecordedEvent, key: String) {
-        if let Scope::Range { skips, .. } = &self.scope
-            && reason(skips, event.place(), &key).is_none()
-        {
+        let passes = match &self.scope {
+            Scope::Range { skips, .. } => reason(skips, event.place(), &key).is_none(),
+            Scope::Late { .. } => true,
+            Scope::Key(_) | Scope::Keys { .. } => false,
+        };
+        // It may have several steps; it is passed once.
+        if passes && self.undecoded.last().is_none_or(|(last, _)| *last != event.place()) {
             self.undecoded.push((event.place(), key));
         }
     }

@@ -299,7 +299,10 @@ impl Worker {
                     None => Some(part.gone(i, *position)),
                     Some(event) if !context.wants(event) => Some(part.not_handled(i, event)),
                     // Ranges that have passed it unread take it in first: then none of its keys is left out.
-                    Some(event) if waits.contains(position) && context.runner.keys(event).is_ok() => {
+                    Some(event) if waits.contains_key(position) && context.runner.keys(event).is_ok() => {
+                        // Whether the session can tell all of them now is seen as it folds it; if not, why is for the operator.
+                        let is_untold = self.undecodable.waits(&part.sequence.key, *position);
+                        events.extend(is_untold.then_some(event));
                         Some(Stop::Waits(i, n))
                     }
                     Some(event) => {
@@ -403,12 +406,14 @@ impl Worker {
             unread.extend(undecoded.map(RecordedEvent::place));
             left = &left[answered..];
         }
+        let passed = waiting(context.backend(), &context.build, &positions).await?;
         let mut rows = Vec::new();
         for part in &parts {
             let Request::Discard { reason } = &part.request.value else { continue };
             for (row, position) in &part.events {
                 let (key, reason) = (part.sequence.key.clone(), parked::cut(reason));
-                let undecoded = unread.contains(position);
+                let untold = passed.get(position).copied().unwrap_or_default();
+                let undecoded = untold || unread.contains(position);
                 let skipped = Skipped { position: *position, key, reason, at, undecoded, discarded: true };
                 rows.push(parked::skip(&context.build, skipped)?);
                 rows.push(context.build.parked_events().delete(row));

@@ -24,6 +24,7 @@ macro_rules! rules {
                 an_instance_that_is_found_twice_takes_it_once
                 an_event_that_one_of_two_versions_understands_is_taken_in_once
                 an_event_that_names_nobody_at_first_reaches_whom_it_finds_later
+                an_event_whose_association_cannot_be_read_is_not_lost
                 two_hundred_instances_over_shared_associations_agree
             }
             order {

@@ -146,8 +146,8 @@ impl<'s, S: Subject, P: Process> World<'s, S, P> {
         let mut meant = all.into_iter().filter(|row| which(row));
         let (mut row, None) = (meant.next().expect(of), meant.next()) else { panic!("{of}: which one?") };
         let before = std::mem::replace(&mut row.value, value.clone());
-        if of == "process.instances" {
-            // While a node looks, too: it is never gone.
+        if !self.nodes.is_empty() {
+            // While a node looks, it is never gone.
             self.write(table.put(&row).unwrap()).await;
         } else {
             // Others are deleted as they were first written.
