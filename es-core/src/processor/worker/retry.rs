@@ -130,11 +130,15 @@ impl Part {
 
     /// What becomes of the sequence and the request once these events are done.
     fn end(&self, build: &Build) -> Result<Vec<RowWrite>, StoreError> {
-        Ok(match self.whole {
+        let mut rows: Vec<_> = self.events.iter().map(|(row, _)| build.parked_events().delete(row)).collect();
+        match self.whole {
             // Its key continues, in one commit.
-            true => vec![build.parked().delete(&self.sequence), build.requests().delete(&self.request)],
-            false => vec![build.parked().put(&self.rest())?],
-        })
+            true => {
+                rows.extend([build.parked().delete(&self.sequence), build.requests().delete(&self.request)])
+            }
+            false => rows.push(build.parked().put(&self.rest())?),
+        }
+        Ok(rows)
     }
 
     fn cut(&mut self, events: usize) {
@@ -300,9 +304,8 @@ impl Worker {
                     Some(event) if !context.wants(event) => Some(part.not_handled(i, event)),
                     // Ranges that have passed it unread take it in first: then none of its keys is left out.
                     Some(event) if waits.contains_key(position) && context.runner.keys(event).is_ok() => {
-                        // Whether the session can tell all of them now is seen as it folds it; if not, why is for the operator.
-                        let is_untold = self.undecodable.waits(&part.sequence.key, *position);
-                        events.extend(is_untold.then_some(event));
+                        // If the session still cannot tell them, why not is for the operator.
+                        events.extend(self.undecodable.waits(&part.sequence.key, *position).then_some(event));
                         Some(Stop::Waits(i, n))
                     }
                     Some(event) => {
@@ -331,7 +334,6 @@ impl Worker {
         let build = &self.context.build;
         let mut rows = Vec::new();
         for part in &*parts {
-            rows.extend(part.events.iter().map(|(row, _)| build.parked_events().delete(row)));
             rows.extend(part.end(build)?);
         }
         let started = Instant::now();
@@ -410,13 +412,12 @@ impl Worker {
         let mut rows = Vec::new();
         for part in &parts {
             let Request::Discard { reason } = &part.request.value else { continue };
-            for (row, position) in &part.events {
+            for (_, position) in &part.events {
                 let (key, reason) = (part.sequence.key.clone(), parked::cut(reason));
                 let untold = passed.get(position).copied().unwrap_or_default();
                 let undecoded = untold || unread.contains(position);
                 let skipped = Skipped { position: *position, key, reason, at, undecoded, discarded: true };
                 rows.push(parked::skip(&context.build, skipped)?);
-                rows.push(context.build.parked_events().delete(row));
             }
             rows.extend(part.end(&context.build)?);
         }
