@@ -134,7 +134,7 @@ impl Part {
         match self.whole {
             // Its key continues, in one commit.
             true => {
-                rows.extend([build.parked().delete(&self.sequence), build.requests().delete(&self.request)])
+                rows.extend([build.parked().delete(&self.sequence), build.requests().delete(&self.request)]);
             }
             false => rows.push(build.parked().put(&self.rest())?),
         }
