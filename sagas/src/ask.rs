@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use es_core::id::Ids;
 use es_core::processor::{Slices, slice_of};
-use es_core::store::{StoreError, write_rows};
+use es_core::store::keys::behind;
+use es_core::store::{Span, StoreError, write_rows};
 
+use crate::damaged::read;
+use crate::instance::Instance;
 use crate::operate::Instances;
-use crate::rows::{Request, answered_key, request_key};
+use crate::rows::{Request, answered_key, of_instance, request_key};
 use crate::verb::{Answer, By, Verb};
 
 /// How often it is looked up what became of a request, without a sign that something did.
@@ -53,8 +56,7 @@ impl Instances {
         let Some(instance) = self.stored(key).await? else {
             return Err(refused(&verb, "there is no such instance: look at the list".to_owned()));
         };
-        let held = instance.open > 0
-            && self.show(key).await?.is_some_and(|shown| shown.commands.iter().any(|c| c.held));
+        let held = instance.open > 0 && self.holds(&instance).await?;
         verb.fits(&instance, held).map_err(|why| refused(&verb, why))?;
         let by = By::new(actor.to_owned(), reason.to_owned(), Ids::default().next());
         let request = Request { key: instance.key, id: instance.id, verb, by, at: self.store.now().await? };
@@ -62,6 +64,16 @@ impl Instances {
             self.tables.requests.insert(request_key(&request).map_err(StoreError::from)?, request.clone())?;
         drop(write_rows(&*self.store, vec![row]).await?);
         Ok(Ticket(request))
+    }
+
+    /// Whether the first command of an instance that was not answered is held: those behind it wait.
+    async fn holds(&self, of: &Instance) -> Result<bool, StoreError> {
+        let after = of_instance(&of.key, of.id);
+        let span = Span { before: Some(behind(&after)), after, limit: 1 };
+        let rows = self.store.scan_many(self.tables.sends.name(), &[span]).await?;
+        let mut rows = rows.into_iter().flatten();
+        // Not one that cannot be read either.
+        Ok(rows.any(|row| read(&self.tables.sends, row).map_or(true, |row| row.value.is_held())))
     }
 
     /// What became of a request, within a time; `None`: nothing yet. It is kept, and is done when a node runs the process.

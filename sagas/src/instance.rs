@@ -10,7 +10,7 @@ use es_core::{BoxError, Metadata, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::data::Data;
+use crate::data::{Data, json_len};
 use crate::definition::Reply;
 use crate::next::{Association, Effect};
 
@@ -21,8 +21,11 @@ const MAX_STATE: usize = 64 * 1024;
 /// Bytes of an association's value, and of its name.
 const MAX_VALUE: usize = 1_000;
 const MAX_NAME: usize = 255;
-/// Associations and timers of an instance, each.
+/// Associations and timers of an instance, each, and bytes of them: they are written with each change of it.
 const MAX_KEPT: usize = 1_000;
+const MAX_KEPT_BYTES: usize = 256 * 1024;
+/// Bytes of the commands of one call of a handler.
+const MAX_SENT: usize = 2 << 20;
 /// Bytes of an error that are kept.
 const MAX_ERROR: usize = 4_000;
 
@@ -109,6 +112,13 @@ pub(crate) struct ToSend {
     pub(crate) command: NamedCommand,
 }
 
+impl ToSend {
+    /// How many bytes it takes, about.
+    pub(crate) fn bytes(&self) -> usize {
+        json_len(&self.command.payload)
+    }
+}
+
 /// When something comes to an instance: the time of the input, and up to where the log was handled.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment {
@@ -144,6 +154,20 @@ impl Instance {
     /// Whether inputs wait for it, and nobody is to be asked before it takes them.
     pub(crate) const fn lags(&self) -> bool {
         self.parked.is_none() && self.taken < self.noted
+    }
+
+    fn bytes_of_timers(&self) -> usize {
+        self.timers.values().map(|timer| timer.data.text().len()).sum()
+    }
+
+    fn bytes_of_associations(&self) -> usize {
+        self.associations.iter().map(Association::bytes).sum()
+    }
+
+    /// How many bytes it takes, about.
+    pub(crate) fn bytes(&self) -> usize {
+        let state = self.state.as_ref().map_or(0, |state| state.text().len());
+        state + self.bytes_of_timers() + self.bytes_of_associations()
     }
 
     /// Another input of it: gives its number.
@@ -182,7 +206,9 @@ impl Instance {
                 Effect::Dissociate(association) => drop(self.associations.remove(&association)),
             }
         }
+        within("what a handler sends", sends.iter().map(ToSend::bytes).sum(), MAX_SENT, "bytes")?;
         within("an instance", self.timers.len(), MAX_KEPT, "timers")?;
+        within("what the timers of an instance hold", self.bytes_of_timers(), MAX_KEPT_BYTES, "bytes")?;
         self.open += sends.len() as u64;
         if ends {
             self.ends = self.ends.or(Some(moment.head));
@@ -200,7 +226,8 @@ impl Instance {
         within("the name of an association", association.name.len(), MAX_NAME, "bytes")?;
         within("the value of an association", association.value.len(), MAX_VALUE, "bytes")?;
         self.associations.insert(association);
-        within("an instance", self.associations.len(), MAX_KEPT, "associations")
+        within("an instance", self.associations.len(), MAX_KEPT, "associations")?;
+        within("the associations of an instance", self.bytes_of_associations(), MAX_KEPT_BYTES, "bytes")
     }
 
     /// An input is passed: nobody is asked.

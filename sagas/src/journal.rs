@@ -3,24 +3,36 @@
 use std::collections::BTreeMap;
 
 use es_core::RecordedEvent;
-use es_core::store::{EventStore, Position, Row, RowStore, Span, StoreError, StoredRow, is_full};
+use es_core::limits::{LimitError, MAX_PAGE};
+use es_core::store::{EventStore, Position, RowStore, Span, StoreError, StoredRow, is_full};
 
 use crate::definition::RawStep;
 use crate::instance::Instance;
 use crate::rows::{Input, Noted, Tables, input_key};
 
+/// Where some inputs of an instance are, behind a number.
+pub(crate) fn span(of: &Instance, number: u64, limit: usize) -> Result<Span, LimitError> {
+    let after = input_key(&of.key, of.id, number)?;
+    Ok(Span { after, before: Some(input_key(&of.key, of.id, u64::MAX)?), limit })
+}
+
+/// The number of an input, from the key of its row.
+pub(crate) fn number(key: &str) -> u64 {
+    key.rsplit(':').next().and_then(|n| n.parse().ok()).unwrap_or_default()
+}
+
 /// Some inputs behind a number, each with its own, and whether there may be more.
 pub(crate) async fn behind(
     store: &dyn RowStore,
-    tables: &Tables,
     of: &Instance,
-    number: u64,
+    tables: &Tables,
+    after: u64,
     limit: usize,
-) -> Result<(Vec<(u64, Row<Noted>)>, bool), StoreError> {
-    let page = store.scan_many(tables.inputs.name(), &[span(of, number, limit)?]).await?;
+) -> Result<(Vec<(u64, StoredRow)>, bool), StoreError> {
+    let page = store.scan_many(tables.inputs.name(), &[span(of, after, limit)?]).await?;
     let page = page.into_iter().next().unwrap_or_default();
     let full = is_full(&page, limit);
-    Ok((decoded(tables, page)?, full))
+    Ok((numbered(page), full))
 }
 
 /// The next inputs of some instances, read together; of each as many as fit.
@@ -29,25 +41,17 @@ pub(crate) async fn next_of(
     tables: &Tables,
     of: &[Instance],
     limit: usize,
-) -> Result<Vec<Vec<(u64, Row<Noted>)>>, StoreError> {
+) -> Result<Vec<Vec<(u64, StoredRow)>>, StoreError> {
     if of.is_empty() {
         return Ok(Vec::new());
     }
     let spans = of.iter().map(|of| span(of, of.taken, limit)).collect::<Result<Vec<_>, _>>()?;
     let pages = store.scan_many(tables.inputs.name(), &spans).await?;
-    pages.into_iter().map(|page| decoded(tables, page)).collect()
+    Ok(pages.into_iter().map(numbered).collect())
 }
 
-fn span(of: &Instance, number: u64, limit: usize) -> Result<Span, StoreError> {
-    let after = input_key(&of.key, of.id, number)?;
-    let before = Some(input_key(&of.key, of.id, u64::MAX)?);
-    Ok(Span { after, before, limit })
-}
-
-fn decoded(tables: &Tables, page: Vec<StoredRow>) -> Result<Vec<(u64, Row<Noted>)>, StoreError> {
-    let number = |key: &str| key.rsplit(':').next().and_then(|n| n.parse().ok()).unwrap_or_default();
-    let rows = page.into_iter().map(|row| Ok((number(&row.key), tables.inputs.decode(row)?)));
-    rows.collect()
+fn numbered(page: Vec<StoredRow>) -> Vec<(u64, StoredRow)> {
+    page.into_iter().map(|row| (number(&row.key), row)).collect()
 }
 
 /// Which step of its event an input of an instance is.
@@ -77,15 +81,24 @@ pub(crate) async fn events(
         Input::Event { position, .. } => Some(position),
         _ => None,
     };
-    let mut left: Vec<Position> = inputs.filter_map(position).collect();
-    left.sort_unstable();
-    left.dedup();
-    let mut events = BTreeMap::new();
+    at(store, inputs.filter_map(position).collect()).await
+}
+
+/// The events at some positions, those that are there.
+pub(crate) async fn at(
+    store: &dyn EventStore,
+    mut positions: Vec<Position>,
+) -> Result<BTreeMap<Position, RecordedEvent>, StoreError> {
+    positions.sort_unstable();
+    positions.dedup();
+    let (mut left, mut events) = (&positions[..], BTreeMap::new());
     while !left.is_empty() {
-        let found = store.at(&left).await?;
-        let Some(last) = found.last().map(RecordedEvent::place) else { break };
+        let some = &left[..left.len().min(MAX_PAGE)];
+        let found = store.at(some).await?;
+        // It may have ended at the bytes of a page; without any, none of these is there.
+        let done = found.last().map(RecordedEvent::place).or_else(|| some.last().copied());
         events.extend(found.into_iter().map(|event| (event.place(), event)));
-        left.retain(|position| *position > last);
+        left = &left[left.partition_point(|position| Some(*position) <= done)..];
     }
     Ok(events)
 }

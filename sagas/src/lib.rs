@@ -22,6 +22,7 @@
 
 mod ask;
 mod book;
+mod damaged;
 mod data;
 mod definition;
 mod history;

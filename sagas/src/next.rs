@@ -23,6 +23,11 @@ pub struct Association {
 }
 
 impl Association {
+    /// Bytes of its texts.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.name.len() + self.value.len()
+    }
+
     /// Of a name and a value.
     #[expect(clippy::needless_pass_by_value, reason = "a value of any type is written in place")]
     pub fn new(name: impl Into<String>, value: impl ToString) -> Self {

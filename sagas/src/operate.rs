@@ -206,8 +206,9 @@ impl Instances {
         number: u64,
         limit: usize,
     ) -> Result<(Vec<(u64, Noted)>, bool), StoreError> {
-        let (rows, more) = journal::behind(&*self.store, &self.tables, of, number, limit).await?;
-        Ok((rows.into_iter().map(|(number, row)| (number, row.value)).collect(), more))
+        let (rows, more) = journal::behind(&*self.store, of, &self.tables, number, limit).await?;
+        let decode = |(number, row)| Ok((number, self.tables.inputs.decode(row)?.value));
+        Ok((rows.into_iter().map(decode).collect::<Result<_, StoreError>>()?, more))
     }
 
     /// The input of an instance that ended as it began: it has left nothing but its tombstone, which has the position.

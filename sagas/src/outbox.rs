@@ -127,6 +127,16 @@ impl Outbox {
         self.queued -= self.behind.remove(&id).map_or(0, |behind| behind.len());
     }
 
+    /// A command of an instance cannot be sent: what is put in from now on is only in the store.
+    pub(crate) fn stop_at(&mut self, id: Uuid) {
+        self.held.insert(id);
+    }
+
+    /// Whether a command of an instance is held.
+    pub(crate) fn is_held(&self, id: Uuid) -> bool {
+        self.held.contains(&id)
+    }
+
     /// The commands of an instance may be put in again.
     pub(crate) fn release(&mut self, id: Uuid) {
         self.held.remove(&id);

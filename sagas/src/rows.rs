@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::damaged::Damaged;
 use crate::data::Data;
 use crate::instance::{Instance, Moment, SetTimer, ToSend};
 use crate::next::Association;
@@ -165,6 +166,14 @@ pub(crate) struct Trouble {
     /// It is not sent again before an operator says so.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) held: bool,
+}
+
+impl Trouble {
+    /// Of a command that cannot be read.
+    pub(crate) fn of_damaged(damaged: &Damaged, moment: Moment) -> Self {
+        let error = format!("a command of it: {}", damaged.why);
+        Self { since: moment.at, error, attempts: 0, held: true }
+    }
 }
 
 impl Sending {

@@ -43,7 +43,7 @@ golden! {
     events_of_sequences: ParkedEvent = ["parked-event", "parked-event-undecoded"];
     requests: Request = ["request-retry", "request-discard"];
     what_was_left_out: Skipped = ["skipped", "skipped-by-choice", "skipped-undecoded"];
-    what_was_not_decoded: Undecoded = ["undecoded"];
+    what_was_not_decoded: Undecoded = ["undecoded", "undecoded-untold"];
     rows_to_rebuild: Afresh = ["afresh", "afresh-failed"];
     counts_of_requests: Asked = ["asked"];
     controls: Control = ["control"];

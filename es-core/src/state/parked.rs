@@ -58,11 +58,15 @@ pub struct Skipped {
     pub discarded: bool,
 }
 
-/// An event that some slices passed though it could not be decoded. What it means for their keys is still to be done.
+/// An event that some slices passed though it could not be decoded, or its keys could not be told. What it means for their
+/// keys is still to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Undecoded {
     /// The key that it most likely has: there it is parked.
     pub(crate) key: String,
     pub(crate) first: u16,
     pub(crate) last: u16,
+    /// Whether it could be decoded, and what else tells its keys could not be read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) untold: bool,
 }

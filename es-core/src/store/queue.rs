@@ -17,7 +17,7 @@ use crate::limits::LimitError;
 use crate::slices::Slices;
 use crate::store::keys::{Key, behind};
 use crate::store::table::{HOT, Row, Table};
-use crate::store::{RowStore, RowWrite, Span, StoreError};
+use crate::store::{RowStore, RowWrite, Span, StoreError, StoredRow};
 
 /// How long a commit may take between its look at the clock and the moment at which others see it. A queue is read again
 /// from so long before the last look.
@@ -95,7 +95,19 @@ impl<T: Serialize> Queue<T> {
 pub struct Marks {
     /// By slice: what is due before this has gone for good.
     empty_until: BTreeMap<u16, Timestamp>,
+    /// By slice: the key of a row that was passed.
+    passed: BTreeMap<u16, String>,
     whole: Option<Timestamp>,
+}
+
+impl Marks {
+    /// Nothing can be done about this row now, nor about those before it in its slice: what is due behind it comes first. It is
+    /// read again with the whole queue, once every [`WHOLE`].
+    pub fn pass(&mut self, key: &str) {
+        if let Some(slice) = key.split(':').next().and_then(|slice| slice.parse().ok()) {
+            self.passed.insert(slice, key.to_owned());
+        }
+    }
 }
 
 impl<T: DeserializeOwned> Queue<T> {
@@ -114,31 +126,50 @@ impl<T: DeserializeOwned> Queue<T> {
         now: Timestamp,
         limit: usize,
     ) -> Result<Vec<Result<Waiting<T>, StoreError>>, StoreError> {
+        let stored = self.stored_due(rows, slices, marks, now, limit).await?;
+        let decode = |(slice, due, row)| self.0.decode(row).map(|row| Waiting { slice, due, row });
+        Ok(stored.into_iter().map(decode).collect())
+    }
+
+    /// The same, as it is stored: the slice, the time and the row.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read.
+    pub async fn stored_due(
+        &self,
+        rows: &dyn RowStore,
+        slices: &[Slices],
+        marks: &mut Marks,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<(u16, Timestamp, StoredRow)>, StoreError> {
         if marks.whole.is_none_or(|last| elapsed(last, now) >= WHOLE) {
             *marks = Marks { whole: Some(now), ..Marks::default() };
         }
         let all: Vec<u16> = slices.iter().flat_map(|slices| slices.first..=slices.last).collect();
-        let span = |slice: &u16| Span {
-            after: match marks.empty_until.get(slice) {
-                Some(mark) => Key::in_slice(*slice).time(*mark).prefix(),
-                None => Key::in_slice(*slice).prefix(),
-            },
-            before: Some(behind(&Key::in_slice(*slice).time(now).prefix())),
-            limit,
+        let after = |slice: u16| {
+            let passed = marks.passed.get(&slice).cloned();
+            passed.unwrap_or_else(|| match marks.empty_until.get(&slice) {
+                Some(mark) => Key::in_slice(slice).time(*mark).prefix(),
+                None => Key::in_slice(slice).prefix(),
+            })
         };
+        let before = |slice: u16| Some(behind(&Key::in_slice(slice).time(now).prefix()));
+        let span = |slice: &u16| Span { after: after(*slice), before: before(*slice), limit };
         let spans: Vec<Span> = all.iter().map(span).collect();
         let found = rows.scan_many(self.0.name(), &spans).await?;
-        let mut waiting = Vec::new();
+        let mut due = Vec::new();
         for (slice, rows) in all.into_iter().zip(found) {
-            let first = rows.first().and_then(|row| due_of(&row.key));
-            let empty = first.map_or(now, |first| first.min(now)) - MARGIN;
-            marks.empty_until.insert(slice, empty);
-            for row in rows {
-                let due = due_of(&row.key).unwrap_or(now);
-                waiting.push(self.0.decode(row).map(|row| Waiting { slice, due, row }));
+            // What was passed holds the mark.
+            if !marks.passed.contains_key(&slice) {
+                let first = rows.first().and_then(|row| due_of(&row.key));
+                let empty = first.map_or(now, |first| first.min(now)) - MARGIN;
+                marks.empty_until.insert(slice, empty);
             }
+            due.extend(rows.into_iter().map(|row| (slice, due_of(&row.key).unwrap_or(now), row)));
         }
-        Ok(waiting)
+        Ok(due)
     }
 
     /// When the next of it is due in some slices, at a time or later; `None` if nothing waits.

@@ -5,9 +5,9 @@ use es_core::{Metadata, chain};
 use uuid::Uuid;
 
 use super::{Book, apply, definition_of};
-use crate::data::Data;
+use crate::data::{Data, json_len};
 use crate::definition::RawStep;
-use crate::instance::{Changes, Moment, ToSend};
+use crate::instance::{Changes, Instance, Moment, ToSend};
 use crate::process::Rejected;
 use crate::rows::{Input, Instead, Noted, Request, Sending, Trouble, Waits};
 use crate::verb::Verb;
@@ -25,9 +25,11 @@ impl Book {
         if now.id != send.id {
             return;
         }
-        self.touched.insert(send.key.clone());
         match why {
-            None => now.answered(),
+            None => {
+                now.answered();
+                self.changed(&send.key);
+            }
             Some(why) => {
                 let (input, ordinal, command) = (send.input, send.ordinal, send.command.clone());
                 let noted = Noted::new(moment, Input::Refused { input, ordinal, command, why });
@@ -52,8 +54,17 @@ impl Book {
         true
     }
 
-    /// An operator wants something done to an instance. `failed`: what it is parked before, as it is stored; `held`: whether a
-    /// command of it failed. Gives the number of the input that it becomes.
+    /// Whether the row of a timer goes with what waits for the flush: its instance has it as it is stored.
+    pub(crate) fn clears(&self, waits: &Waits) -> bool {
+        let Waits { key, id, name, input, ordinal } = waits;
+        let stored =
+            self.kept.get(key).and_then(|kept| kept.stored.as_ref()).filter(|stored| stored.id == *id);
+        let timer = stored.and_then(|stored| stored.timers.get(name));
+        timer.is_some_and(|timer| (timer.input, timer.ordinal) == (*input, *ordinal) && !timer.fired)
+    }
+
+    /// An operator wants something done to an instance. `next`: the input that it is parked before, as it is stored; `held`: why
+    /// a command of it is not sent. Gives the number of the input that it becomes.
     ///
     /// # Errors
     ///
@@ -62,47 +73,54 @@ impl Book {
         &mut self,
         request: &Request,
         moment: Moment,
-        failed: Option<Row<Noted>>,
-        held: bool,
+        next: Option<(u64, Row<Noted>)>,
+        held: Option<&Trouble>,
     ) -> Result<u64, String> {
         let Request { key, id, verb, by, .. } = request;
-        let kept = self.kept.get_mut(key).and_then(|kept| kept.now.as_mut());
-        let Some(now) = kept.filter(|now| now.id == *id) else {
+        let Some(now) = self.incarnation(key, *id) else {
             return Err("there is no such instance any more: look the key up again".to_owned());
         };
-        verb.fits(now, held)?;
+        verb.fits(now, held.is_some())?;
         let instead = match verb {
             Verb::Skip { .. } => Some(Instead::Skip),
             Verb::End => Some(Instead::End(moment.head)),
             _ => None,
         };
-        if let (Some(instead), Some(mut row)) = (instead, failed) {
-            row.value.instead = Some(instead);
-            self.marked.push(row);
+        if matches!(verb, Verb::Retry | Verb::Skip { .. } | Verb::End) {
+            let next = next.filter(|(number, _)| now.parked.is_some() && *number == now.taken + 1);
+            now.unpark();
+            if let (Some(instead), Some((_, mut row))) = (instead, next) {
+                row.value.instead = Some(instead);
+                self.take(key, &row.value, None, None);
+                self.marked.push(row);
+            }
+        }
+        let now = self.incarnation(key, *id).ok_or("there is no such instance any more")?;
+        if let (Some(trouble), true) = (held, *verb != Verb::Retry) {
+            now.park_for_command(&trouble.error, trouble.attempts, trouble.since);
         }
         let input = match verb {
             Verb::Fire { timer } => {
                 let set = now.timers.get(timer).ok_or("there is no such timer")?;
                 Input::Timer { name: timer.clone(), input: set.input, ordinal: set.ordinal }
             }
-            verb => {
-                if matches!(verb, Verb::Retry | Verb::Skip { .. } | Verb::End) {
-                    now.unpark();
-                }
-                Input::Verb(verb.clone())
-            }
+            verb => Input::Verb(verb.clone()),
         };
         let number = now.noted + 1;
         self.input(key, Noted { by: Some(by.clone()), ..Noted::new(moment, input) }, None, None);
         Ok(number)
     }
 
+    /// An instance, if it is this incarnation.
+    fn incarnation(&mut self, key: &str, id: Uuid) -> Option<&mut Instance> {
+        self.kept.get_mut(key)?.now.as_mut().filter(|now| now.id == id)
+    }
+
     /// A command of an instance failed for good: an operator has to look at it.
-    pub(crate) fn park(&mut self, send: &ToSend, trouble: &Trouble) {
-        let kept = self.kept.get_mut(&send.key).and_then(|kept| kept.now.as_mut());
-        if let Some(now) = kept.filter(|now| now.id == send.id) {
+    pub(crate) fn park(&mut self, key: &str, id: Uuid, trouble: &Trouble) {
+        if let Some(now) = self.incarnation(key, id).filter(|now| now.parked.is_none()) {
             now.park_for_command(&trouble.error, trouble.attempts, trouble.since);
-            self.changed(&send.key);
+            self.changed(key);
         }
     }
 
@@ -116,8 +134,9 @@ impl Book {
     ) {
         let Some(now) = self.kept.get_mut(key).and_then(|kept| kept.now.as_mut()) else { return };
         let number = now.note();
-        if matches!(noted.input, Input::Refused { .. }) {
+        if let Input::Refused { command, .. } = &noted.input {
             now.answered();
+            self.bytes += json_len(&command.payload);
         }
         if let Input::Timer { name, input, ordinal } = &noted.input
             && let Some(timer) = now.timer(name, *input, *ordinal)
@@ -152,8 +171,7 @@ impl Book {
                 let metadata = metadata.unwrap_or(&now.origin);
                 let sending = |send| Sending { send, metadata: metadata.clone(), trouble: None };
                 let sends: Vec<Sending> = sends.into_iter().map(sending).collect();
-                self.bytes +=
-                    sends.iter().map(|sending| json_len(&sending.send.command.payload)).sum::<usize>();
+                self.bytes += sends.iter().map(|sending| sending.send.bytes()).sum::<usize>();
                 self.sends.extend(sends);
             }
             Err(error) => {
@@ -162,38 +180,25 @@ impl Book {
             }
         }
         self.beside += Changes::between(Some(now), Some(&next)).len();
-        self.bytes += next.state.as_ref().map_or(0, |state| state.text().len());
         let before = std::mem::replace(now, next).associations;
         let after = &now.associations;
         for gone in before.difference(after) {
             self.by_association.entry(gone.clone()).or_default().remove(key);
         }
         for new in after.difference(&before) {
+            self.bytes += new.bytes();
             self.by_association.entry(new.clone()).or_default().insert(key.to_owned());
         }
     }
 
     /// An instance is not as it was.
-    fn changed(&mut self, key: &str) {
-        self.touched.insert(key.to_owned());
+    pub(super) fn changed(&mut self, key: &str) {
+        if let Some(kept) = self.kept.get_mut(key) {
+            let before = std::mem::replace(&mut kept.bytes, kept.now.as_ref().map_or(0, Instance::bytes));
+            let counted = if self.touched.insert(key.to_owned()) { 0 } else { before };
+            self.kept_bytes = self.kept_bytes + kept.bytes - before;
+            self.touched_bytes = self.touched_bytes + kept.bytes - counted;
+        }
         self.mark_lagging(key);
     }
-}
-
-/// Bytes of a value as JSON.
-fn json_len(value: &serde_json::Value) -> usize {
-    struct Counts(usize);
-    impl std::io::Write for Counts {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut counts = Counts(0);
-    // Nothing there fails.
-    drop(serde_json::to_writer(&mut counts, value));
-    counts.0
 }

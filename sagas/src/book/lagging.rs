@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use es_core::store::{Position, Row};
-use es_core::{Metadata, RecordedEvent};
+use es_core::{Metadata, RecordedEvent, Timestamp, chain};
 use uuid::Uuid;
 
 use super::{Book, definition_of};
@@ -61,13 +61,26 @@ impl Book {
             let is_next = |now: &&Instance| now.lags() && now.taken + 1 == *number;
             // Answers, requests and timers come after it in the same commit.
             let Some(now) = self.now(key).filter(is_next).filter(|_| !self.fills(CATCHING_UP)) else { break };
-            let event = match noted.input {
-                Input::Event { position, .. } => events.get(&position),
+            let position = match noted.input {
+                Input::Event { position, .. } => Some(position),
                 _ => None,
             };
-            let definition = definition_of(&self.definitions, now).cloned();
-            let steps = definition.zip(event).map(|(definition, event)| definition.steps(event));
-            let steps = steps.and_then(Result::ok).unwrap_or_default();
+            let event = position.and_then(|at| events.get(&at));
+            let asks = noted.instead.is_none() && now.is_running();
+            let definition = definition_of(&self.definitions, now).filter(|_| asks).cloned();
+            let steps = match (definition, position, event) {
+                (Some(definition), _, Some(event)) => definition.steps(event),
+                (Some(_), Some(at), None) => Err(format!("there is no event at {at} any more").into()),
+                _ => Ok(Vec::new()),
+            };
+            let steps = match steps {
+                Ok(steps) => steps,
+                Err(error) => {
+                    self.fail(key, *number, &chain(&*error), noted.at);
+                    break;
+                }
+            };
+            let Some(now) = self.now(key) else { break };
             let step = journal::step_of(now, noted, &steps);
             let is_behind = |event: &&RecordedEvent| now.ends.is_some_and(|end| event.place() > end);
             let next = event.filter(is_behind).filter(|_| self.begins_again());
@@ -76,11 +89,20 @@ impl Book {
                 // A program that cannot decode it now does not begin anything by it either.
                 drop(self.wait_behind(key, event));
             }
-            self.touched.insert(key.to_owned());
+            self.changed(key);
         }
         self.mark_lagging(key);
         if self.now(key).is_some_and(|now| now.ended) {
             self.take_early(key, id);
+        }
+    }
+
+    /// An instance cannot take its next input in, if that is the one with this number: it is parked.
+    pub(crate) fn fail(&mut self, key: &str, number: u64, why: &str, at: Timestamp) {
+        let kept = self.kept.get_mut(key).and_then(|kept| kept.now.as_mut());
+        if let Some(now) = kept.filter(|now| now.lags() && now.taken + 1 == number) {
+            now.park(why, at);
+            self.changed(key);
         }
     }
 
@@ -116,7 +138,7 @@ mod tests {
         }
         assert_eq!(book.look_at_lagging(&keys).len(), 20);
         // They are not looked at again because they are not kept any more.
-        book.forget(0);
+        book.forget((0, 0));
         assert_eq!(book.next_lagging(100).len(), 20);
         for key in &keys {
             book.leave(key);

@@ -32,6 +32,9 @@ pub(crate) struct Book {
     by_association: HashMap<Association, BTreeSet<String>>,
     /// What waits for the flush.
     touched: BTreeSet<String>,
+    /// Bytes of the instances that are kept, and of those that wait for the flush.
+    kept_bytes: usize,
+    touched_bytes: usize,
     inputs: Vec<(String, Uuid, u64, Noted)>,
     sends: Vec<Sending>,
     early: BTreeMap<String, Vec<Waiting>>,
@@ -42,7 +45,7 @@ pub(crate) struct Book {
     turn: String,
     /// Inputs that something else is done in the place of.
     marked: Vec<Row<Noted>>,
-    /// Rows of timers and associations, and bytes of states and commands, that wait for the flush, about.
+    /// Rows of timers and associations, and bytes of associations, inputs and commands, that wait for the flush, about.
     beside: usize,
     bytes: usize,
     /// Rows of events that waited, and wait no more.
@@ -55,6 +58,8 @@ struct Kept {
     rev: u64,
     stored: Option<Instance>,
     now: Option<Instance>,
+    /// Bytes of it, when they were last counted.
+    bytes: usize,
 }
 
 impl Book {
@@ -65,6 +70,8 @@ impl Book {
             kept: HashMap::new(),
             by_association: HashMap::new(),
             touched: BTreeSet::new(),
+            kept_bytes: 0,
+            touched_bytes: 0,
             inputs: Vec::new(),
             sends: Vec::new(),
             early: BTreeMap::new(),
@@ -98,7 +105,9 @@ impl Book {
         for association in stored.iter().flat_map(|instance| &instance.associations) {
             self.by_association.entry(association.clone()).or_default().insert(key.to_owned());
         }
-        self.kept.insert(key.to_owned(), Kept { rev, now: stored.clone(), stored });
+        let bytes = stored.as_ref().map_or(0, Instance::bytes);
+        self.kept_bytes += bytes;
+        self.kept.insert(key.to_owned(), Kept { rev, now: stored.clone(), stored, bytes });
     }
 
     pub(crate) fn now(&self, key: &str) -> Option<&Instance> {

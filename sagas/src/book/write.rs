@@ -6,7 +6,6 @@ use es_core::store::{Row, RowWrite, StoreError};
 use super::early::Waiting;
 use super::{Book, Kept};
 use crate::instance::{Changes, Instance};
-use crate::rows::Waits;
 use crate::rows::{
     Early, Found, Sending, Tables, association_key, early_key, input_key, instance_key, lagging_key, send_key,
 };
@@ -18,15 +17,6 @@ const MAX_BYTES: usize = 4 << 20;
 const A_ROW: usize = 300;
 
 impl Book {
-    /// Whether the row of a timer goes with what waits for the flush: its instance has it as it is stored.
-    pub(crate) fn clears(&self, waits: &Waits) -> bool {
-        let Waits { key, id, name, input, ordinal } = waits;
-        let stored =
-            self.kept.get(key).and_then(|kept| kept.stored.as_ref()).filter(|stored| stored.id == *id);
-        let timer = stored.and_then(|stored| stored.timers.get(name));
-        timer.is_some_and(|timer| (timer.input, timer.ordinal) == (*input, *ordinal) && !timer.fired)
-    }
-
     /// How many rows wait for the flush, about.
     pub(crate) fn waiting(&self) -> usize {
         let new = |waiting: &Vec<Waiting>| waiting.iter().filter(|waiting| waiting.row.is_none()).count();
@@ -46,7 +36,12 @@ impl Book {
     /// Whether it is enough for one such part of a commit.
     pub(super) fn fills(&self, part: usize) -> bool {
         let rows = self.waiting();
-        rows >= MAX_ROWS / part || self.bytes + rows * A_ROW >= MAX_BYTES / part
+        rows >= MAX_ROWS / part || self.bytes + self.touched_bytes + rows * A_ROW >= MAX_BYTES / part
+    }
+
+    /// How many bytes it has in memory, about: an instance as it is stored and as it is now.
+    pub(crate) fn bytes(&self) -> usize {
+        2 * self.kept_bytes + self.kept.len() * A_ROW + self.bytes
     }
 
     /// What is to be written, and when the first of the timers in there is due.
@@ -57,7 +52,7 @@ impl Book {
     pub(crate) fn rows(&self, tables: &Tables) -> Result<(Vec<RowWrite>, Option<Timestamp>), StoreError> {
         let (mut rows, mut earliest) = (Vec::new(), None::<Timestamp>);
         for key in &self.touched {
-            let Some(Kept { rev, stored, now: Some(now) }) = self.kept.get(key) else { continue };
+            let Some(Kept { rev, stored, now: Some(now), .. }) = self.kept.get(key) else { continue };
             let row = Row { key: instance_key(key)?, rev: *rev, value: now.clone() };
             rows.push(tables.instances.put(&row)?);
             let due = now.timers.values().filter(|timer| !timer.fired).map(|timer| timer.due).min();
@@ -105,7 +100,7 @@ impl Book {
         self.inputs.clear();
         self.marked.clear();
         self.gone.clear();
-        (self.beside, self.bytes) = (0, 0);
+        (self.beside, self.bytes, self.touched_bytes) = (0, 0, 0);
         for (key, waiting) in &mut self.early {
             for Waiting { step, event, row } in waiting {
                 let early = Early { key: key.clone(), position: event.place(), step: *step };
@@ -116,17 +111,18 @@ impl Book {
         std::mem::take(&mut self.sends)
     }
 
-    /// Forgets what is stored, if that is more than `most` instances; and what waits, which is asked for when it may be
-    /// taken in.
-    pub(crate) fn forget(&mut self, most: usize) {
+    /// Forgets what is stored, if that is more than `most` instances or bytes; and what waits, which is asked for
+    /// when it may be taken in.
+    pub(crate) fn forget(&mut self, most: (usize, usize)) {
         for (key, waiting) in std::mem::take(&mut self.early) {
             *self.waiting.entry(key).or_default() += waiting.len();
         }
-        if self.waiting.len() > most {
+        if self.waiting.len() > most.0 {
             self.waiting.clear();
         }
-        if self.kept.len() > most {
+        if self.kept.len() > most.0 || self.bytes() > most.1 {
             self.kept.clear();
+            self.kept_bytes = 0;
             self.by_association.clear();
         }
     }

@@ -7,7 +7,7 @@ use crate::BoxError;
 use crate::event::is_of_a_newer_program;
 use crate::processor::parked::{Parked, Skips, is_for_any, reason};
 use crate::slices::Slices;
-use crate::store::{Name, Position, RecordedEvent};
+use crate::store::{Name, Position, RecordedEvent, StoreError};
 
 /// Decides, for each event and key, whether a handler is called; remembers what was left out.
 #[derive(Debug)]
@@ -135,10 +135,16 @@ impl<'w> Admission<'w> {
 
     /// An event is passed that cannot be decoded, so nobody knows for which keys. Most likely it has this one, for which it
     /// is not to be handled here and now. It is handled under every key that it has, once it can be decoded.
+    ///
+    /// The same holds if the event can be decoded, but what else tells its keys cannot be read now.
     pub fn pass_undecoded(&mut self, event: &RecordedEvent, key: String) {
-        if let Scope::Range { skips, .. } = &self.scope
-            && reason(skips, event.place(), &key).is_none()
-        {
+        let passes = match &self.scope {
+            Scope::Range { skips, .. } => reason(skips, event.place(), &key).is_none(),
+            Scope::Late { .. } => true,
+            Scope::Key(_) | Scope::Keys { .. } => false,
+        };
+        // It may have several steps; it is passed once.
+        if passes && self.undecoded.last().is_none_or(|(last, _)| *last != event.place()) {
             self.undecoded.push((event.place(), key));
         }
     }
@@ -175,7 +181,7 @@ impl NotTheEvent {
         Self { what, source: source.into() }
     }
 
-    pub(super) fn tables(source: crate::store::StoreError) -> Self {
+    fn tables(source: StoreError) -> Self {
         Self::new("its tables", source)
     }
 }
@@ -213,6 +219,13 @@ impl Failure {
     pub fn new(event: &RecordedEvent, key: impl Into<String>, source: impl Into<BoxError>) -> Self {
         let (event, position) = (event.name.clone(), event.place());
         Self { key: key.into(), event, position, undecoded: false, source: source.into() }
+    }
+
+    /// No handler was called: the store is in the way of that. The event is not to blame, whatever the error says, and comes
+    /// again once the store answers.
+    #[must_use]
+    pub fn of_the_store(event: &RecordedEvent, key: impl Into<String>, source: StoreError) -> Self {
+        Self::new(event, key, NotTheEvent::tables(source))
     }
 
     /// No handler has failed: the session has enough to be flushed, and the event comes after that. Those before it are

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::admission::{Admission, Failure, NotTheEvent};
+use super::admission::{Admission, Failure};
 use super::runner::{Execution, Keeps, Opening, Rebuildable, Runner, Session};
 use crate::BoxError;
 use crate::guarded::call;
@@ -96,7 +96,7 @@ impl<B: Backend, P: Project<B::Tx>> Session for ProjectionSession<B, P> {
             }
             if self.tx.is_none() {
                 let begun = self.backend.begin_at(&tables_of::<P>(), self.generation, self.idle).await;
-                self.tx = Some(begun.map_err(|e| Failure::new(event, key, NotTheEvent::tables(e)))?);
+                self.tx = Some(begun.map_err(|e| Failure::of_the_store(event, key, e))?);
                 self.opened = Instant::now();
             }
             let tx = self.tx.as_mut().expect("it was just opened");

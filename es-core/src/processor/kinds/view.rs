@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use foldhash::{HashMap, HashMapExt as _};
 
-use super::admission::{Admission, Failure, NotTheEvent};
+use super::admission::{Admission, Failure};
 use super::runner::{Execution, Keeps, Opening, Rebuildable, Runner, Session};
 use crate::BoxError;
 use crate::projection::{Change, Code, View, fold, tables_of};
@@ -131,7 +131,7 @@ impl<B: Backend, V: View> ViewSession<B, V> {
                 }
                 return Ok(());
             }
-            found => found.map_err(|e| Failure::new(first, &*keys[0], NotTheEvent::tables(e)))?,
+            found => found.map_err(|e| Failure::of_the_store(first, &*keys[0], e))?,
         };
         for ((key, row), event) in keys.into_iter().zip(found).zip(events) {
             let kept = match row {

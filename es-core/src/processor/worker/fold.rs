@@ -14,6 +14,7 @@ use crate::processor::kinds::admission::{Admission, Failure, LeftOut};
 use crate::processor::kinds::runner::Session;
 use crate::processor::parked::{ANY_KEY, Skips};
 use crate::slices::Slices;
+use crate::state::Undecoded;
 use crate::store::{EventFilter, EventStore, Position, RecordedEvent, StoreError};
 
 /// How many positions without a match may pass before the checkpoint is moved over them; over fewer after
@@ -241,10 +242,16 @@ impl Worker {
         let brought = open.session.bytes().saturating_sub(before);
         open.fits.learn(n_handled, brought, self.context.options.bytes);
         let is_handled = |position| events.get(n_handled).is_none_or(|event| position < event.place());
-        open.undecoded
-            .extend(admission.undecoded().into_iter().filter(|(position, _)| is_handled(*position)));
+        let (slices, runner) = (self.share.slices, &self.context.runner);
+        for (position, key) in admission.undecoded() {
+            let event = events[..n_handled].iter().find(|event| event.place() == position);
+            open.undecoded.extend(event.map(|event| {
+                let untold = runner.keys(event).is_ok();
+                (position, Undecoded { key, first: slices.first, last: slices.last, untold })
+            }));
+        }
         let mut left_out = admission.left_out();
-        left_out.extend(left_out_elsewhere(&skips, self.share.slices, &left_out));
+        left_out.extend(left_out_elsewhere(&skips, slices, &left_out));
         open.left_out.extend(left_out.into_iter().filter(|left| is_handled(left.position)));
         let Some(last) = events[..n_handled].last() else { return Ok(0) };
         if open.folded == 0 {

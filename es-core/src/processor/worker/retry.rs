@@ -130,7 +130,8 @@ impl Part {
         i: usize,
         context: &BuildContext,
         found: &'e BTreeMap<Position, RecordedEvent>,
-        waits: &BTreeSet<Position>,
+        waits: &BTreeMap<Position, bool>,
+        undecodable: &Undecodable,
     ) -> (Vec<&'e RecordedEvent>, Option<Stop>) {
         let mut events = Vec::new();
         for (n, (row, position)) in self.events.iter().enumerate() {
@@ -141,7 +142,9 @@ impl Part {
             }
             if let Ok(keys) = context.runner.keys(event) {
                 // Ranges that have passed it unread take it in first: then none of its keys is left out.
-                if waits.contains(position) {
+                if waits.contains_key(position) {
+                    // If the session still cannot tell them, why not is for the operator.
+                    events.extend(undecodable.waits(&self.sequence.key, *position).then_some(event));
                     return (events, Some(Stop::Waits(i, n)));
                 }
                 if self.is_elsewhere(row, &keys, &*context.runner) {
@@ -169,11 +172,15 @@ impl Part {
 
     /// What becomes of the sequence and the request once these events are done.
     fn end(&self, build: &Build) -> Result<Vec<RowWrite>, StoreError> {
-        Ok(match self.whole {
+        let mut rows: Vec<_> = self.events.iter().map(|(row, _)| build.parked_events().delete(row)).collect();
+        match self.whole {
             // Its key continues, in one commit.
-            true => vec![build.parked().delete(&self.sequence), build.requests().delete(&self.request)],
-            false => vec![build.parked().put(&self.rest())?],
-        })
+            true => {
+                rows.extend([build.parked().delete(&self.sequence), build.requests().delete(&self.request)]);
+            }
+            false => rows.push(build.parked().put(&self.rest())?),
+        }
+        Ok(rows)
     }
 
     fn cut(&mut self, events: usize) {
@@ -332,7 +339,7 @@ impl Worker {
         let waits = waiting(context.backend(), &context.build, &positions_of(parts)).await?;
         let mut handling = Duration::ZERO;
         for (i, part) in parts.iter().enumerate() {
-            let (events, stop) = part.events(i, &context, &found, &waits);
+            let (events, stop) = part.events(i, &context, &found, &waits, &self.undecodable);
             let mut admission = Admission::of_key(&part.sequence.key);
             let started = Instant::now();
             let folded = self.session().fold(&events, &mut admission).await;
@@ -350,7 +357,6 @@ impl Worker {
         let build = &self.context.build;
         let mut rows = Vec::new();
         for part in &*parts {
-            rows.extend(part.events.iter().map(|(row, _)| build.parked_events().delete(row)));
             rows.extend(part.end(build)?);
         }
         let started = Instant::now();
@@ -424,18 +430,20 @@ impl Worker {
             keys.extend(events.iter().map(|event| (event.place(), context.runner.keys(event))));
             left = &left[answered..];
         }
+        let passed = waiting(context.backend(), &context.build, &positions).await?;
         let mut rows = Vec::new();
         for part in &parts {
             let Request::Discard { reason } = &part.request.value else { continue };
             for (row, position) in &part.events {
                 let (key, reason) = (part.sequence.key.clone(), parked::cut(reason));
-                let undecoded = keys.get(position).is_some_and(|keys| match keys {
+                let is_elsewhere = keys.get(position).is_some_and(|keys| match keys {
                     Ok(keys) => part.is_elsewhere(row, keys, &*context.runner),
                     Err(_) => true,
                 });
+                let untold = passed.get(position).copied().unwrap_or_default();
+                let undecoded = untold || is_elsewhere;
                 let skipped = Skipped { position: *position, key, reason, at, undecoded, discarded: true };
                 rows.push(parked::skip(&context.build, skipped)?);
-                rows.push(context.build.parked_events().delete(row));
             }
             rows.extend(part.end(&context.build)?);
         }

@@ -30,7 +30,7 @@ use crate::processor::kinds::effects::Effects;
 use crate::processor::kinds::runner::{Keeps, Session};
 use crate::processor::parked::{self, Parked, Skips};
 use crate::slices::Slices;
-use crate::state::{Checkpoint, afresh};
+use crate::state::{Checkpoint, Undecoded, afresh};
 use crate::store::{Page, Position, RecordedEvent, RowWrite, StoreError};
 
 /// After what time the checkpoint is moved over a few positions without a match.
@@ -115,8 +115,8 @@ pub(super) struct Open {
     pub(super) last: Option<RecordedEvent>,
     pub(super) since: Instant,
     pub(super) left_out: Vec<LeftOut>,
-    /// What was passed and could not be decoded, each with the key that it most likely has.
-    pub(super) undecoded: Vec<(Position, String)>,
+    /// What was passed and could not be decoded.
+    pub(super) undecoded: Vec<(Position, Undecoded)>,
     /// A page of which a part is done.
     pub(super) page: Option<(Arc<SharedPage>, usize)>,
     /// What is folded is flushed once what is due was done.
@@ -446,8 +446,8 @@ impl Worker {
             parked::write_left_out(&build, &open.parked, &open.skips, &open.left_out, now)?;
         rows.extend(left_out);
         self.context.has_room(&queued, &mut self.room).await?;
-        for (position, key) in &open.undecoded {
-            rows.push(undecoded::passed(&build, self.share.slices, *position, key.clone())?);
+        for (position, passed) in &open.undecoded {
+            rows.push(undecoded::passed(&build, *position, passed.clone())?);
         }
         let started = Instant::now();
         let span = tracing::debug_span!(

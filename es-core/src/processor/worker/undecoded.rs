@@ -4,7 +4,7 @@
 //! commit of its checkpoint. Whoever can decode it later takes it in for those keys that lie in these slices, whichever
 //! they turn out to be.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
@@ -24,14 +24,8 @@ use crate::store::{
 const SOME: usize = 200;
 
 /// The row that says that some slices passed an event.
-pub(super) fn passed(
-    build: &Build,
-    slices: Slices,
-    position: Position,
-    key: String,
-) -> Result<RowWrite, StoreError> {
-    let Slices { first, last } = slices;
-    build.undecoded().insert(format!("{}:{first:04}", sortable(position)), Undecoded { key, first, last })
+pub(super) fn passed(build: &Build, position: Position, of: Undecoded) -> Result<RowWrite, StoreError> {
+    build.undecoded().insert(format!("{}:{:04}", sortable(position), of.first), of)
 }
 
 fn position_of(row: &Row<Undecoded>) -> Option<Position> {
@@ -58,13 +52,14 @@ impl Undecoded {
     }
 }
 
-/// Which of some events, in order, a range has passed undecoded and not taken in yet.
+/// Which of some events, in order, a range has passed undecoded and not taken in yet; of each, whether it could be decoded
+/// then, and its keys could not be told.
 pub(super) async fn waiting(
     store: &dyn RowStore,
     build: &Build,
     positions: &[Position],
-) -> Result<BTreeSet<Position>, StoreError> {
-    let (table, mut waiting) = (build.undecoded(), BTreeSet::new());
+) -> Result<BTreeMap<Position, bool>, StoreError> {
+    let (table, mut waiting) = (build.undecoded(), BTreeMap::new());
     let (Some(first), Some(last)) = (positions.first(), positions.last()) else { return Ok(waiting) };
     let one_of = |first: Position, last: Position| {
         let before = Some(sortable(Position(last.0.saturating_add(1))));
@@ -77,8 +72,10 @@ pub(super) async fn waiting(
     for some in positions.chunks(SOME) {
         let spans: Vec<Span> = some.iter().map(|position| one_of(*position, *position)).collect();
         let found = store.scan_many(table.name(), &spans).await?;
+        let found =
+            some.iter().zip(found).filter_map(|(position, rows)| Some((*position, rows.into_iter().next()?)));
         waiting.extend(
-            some.iter().zip(found).filter(|(_, rows)| !rows.is_empty()).map(|(position, _)| *position),
+            found.map(|(position, row)| (position, table.decode(row).is_ok_and(|row| row.value.untold))),
         );
     }
     Ok(waiting)
@@ -95,6 +92,16 @@ pub(super) struct Undecodable {
     pub(super) ended: bool,
     /// A row that cannot be read.
     damaged: Option<StoredRow>,
+    /// By the keys that they most likely have: the first that can be decoded, though the session cannot tell its keys yet.
+    untold: BTreeMap<String, Position>,
+}
+
+impl Undecodable {
+    /// Whether an event waits for its session to be able to tell its keys, or is behind such a one of the key that it most
+    /// likely has: they are taken in in order.
+    pub(super) fn waits(&self, key: &str, position: Position) -> bool {
+        self.untold.get(key).is_some_and(|first| *first <= position)
+    }
 }
 
 /// An event that can be decoded now, or was decided on.
@@ -179,7 +186,7 @@ impl Worker {
         Ok(None)
     }
 
-    /// What is to be done about an event; `None` while it cannot be decoded.
+    /// What is to be done about an event; `None` while it cannot be decoded, or its keys cannot be told.
     fn late<'r>(
         &self,
         position: Position,
@@ -188,7 +195,9 @@ impl Worker {
     ) -> Option<Late<'r>> {
         let slices = row.value.slices().and(self.share.slices)?;
         let Some(mut event) = event else { return Some(Late { position, row, event, slices }) };
-        self.context.runner.keys(&event).ok()?;
+        if self.context.runner.keys(&event).is_err() || self.undecodable.waits(&row.value.key, position) {
+            return None;
+        }
         event.replay = position <= self.share.progress.replay;
         Some(Late { position, row, event: Some(event), slices })
     }
@@ -205,7 +214,8 @@ impl Worker {
     }
 
     /// Takes in one event, in one commit with what is left of its row: for each key but the one that it is parked for it is
-    /// handled, or queues up behind what is parked of that. `false` if that is to be tried again later.
+    /// handled, or queues up behind what is parked of that. If nobody can tell its keys yet, the row stays. `false` if that is to
+    /// be tried again later.
     async fn take_in(&mut self, late: Late<'_>) -> Result<bool, StepError> {
         self.flush_folded().await?;
         let context = self.context.clone();
@@ -221,6 +231,10 @@ impl Worker {
                     return Ok(false);
                 }
                 continue;
+            }
+            if !admission.undecoded().is_empty() {
+                self.undecodable.untold.insert(late.row.value.key.clone(), late.position);
+                return Ok(true);
             }
             let (first, left_out) = (admission.first().map(str::to_owned), admission.left_out());
             let now = context.now();
@@ -285,15 +299,11 @@ fn without(build: &Build, late: &Late<'_>, own: Slices) -> Result<Vec<RowWrite>,
     let left = row.value.slices().without(own);
     let mut rows = Vec::new();
     for Slices { first, last } in left {
-        if first == row.value.first {
-            rows.push(
-                build
-                    .undecoded()
-                    .put(&Row { value: Undecoded { last, ..row.value.clone() }, ..(*row).clone() })?,
-            );
-        } else {
-            rows.push(passed(build, Slices { first, last }, *position, row.value.key.clone())?);
-        }
+        let value = Undecoded { first, last, ..row.value.clone() };
+        rows.push(match first == row.value.first {
+            true => build.undecoded().put(&Row { value, ..(*row).clone() })?,
+            false => passed(build, *position, value)?,
+        });
     }
     if (own.first..=own.last).contains(&row.value.first) {
         rows.push(build.undecoded().delete(row));

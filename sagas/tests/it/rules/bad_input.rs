@@ -1,10 +1,12 @@
 //! What nobody should do, and somebody does.
 
-use serde_json::json;
+use es_core::store::Row;
+use sagas::Verb;
+use serde_json::{Value, json};
 
 use super::Subject;
-use super::play::{Act, ByKey, Found, began, called, replied, went, went_to};
-use super::world::World;
+use super::play::{Act, ByKey, Found, began, breaks, called, keys_of_one_slice, replied, went, went_to};
+use super::world::{View, World};
 
 /// S6
 pub(super) async fn a_state_that_cannot_be_read_holds_up_no_other_instance<S: Subject>(subject: &S) {
@@ -40,15 +42,119 @@ pub(super) async fn a_state_that_cannot_be_read_holds_up_no_other_instance<S: Su
     world.end().await;
 }
 
+/// S6
+pub(super) async fn a_row_that_cannot_be_read_holds_up_no_other_instance<S: Subject>(subject: &S) {
+    let mut world = World::<S, Found>::start(subject).await;
+    let what = uuid::Uuid::new_v4().to_string();
+    let broken = breaks(&what);
+    let enters = [&*what, "next"].map(|what| Act::Enter("book".to_owned(), what.to_owned()));
+    let named = |name: &str| Act::Associate(name.to_owned());
+    world
+        .tell(vec![
+            began("sends", "begun", enters.into()),
+            began("timer", "begun", vec![Act::Bell(10, vec![])]),
+            began("input", "begun", vec![]),
+            went("input", "fails", vec![Act::Fail]),
+            went("input", "waits", vec![]),
+            replied("early", "stashed", vec![]),
+            began("association", "begun", vec![named("gone")]),
+            began("good", "begun", vec![Act::Bell(11, vec![]), named("here")]),
+        ])
+        .await;
+    world.until(|view| view.parked("sends").is_some() && view.parked("input").is_some()).await;
+    world.stop().await;
+    let of = |key: &'static str| move |row: &Row<Value>| row.value["key"] == key;
+    let bad = json!({ "not": "a row" });
+    let overwrite =
+        async |world: &World<'_, S, Found>, table, key| world.overwrite_in(table, of(key), &bad).await;
+    let (timers, early) = ("hot.process.timers", "process.early");
+    let sends = |row: &Row<Value>| row.value["command"]["payload"]["what"] == *what;
+    let third = |row: &Row<Value>| row.key.ends_with(":00000000000000000003");
+    let mut before = vec![
+        (timers, overwrite(&world, timers, "timer").await),
+        (early, overwrite(&world, early, "early").await),
+    ];
+    overwrite(&world, "process.associations", "association").await;
+    before.push((
+        "hot.process.sends",
+        world.overwrite_in("hot.process.sends", sends, &json!({ "key": "sends" })).await,
+    ));
+    before.push(("process.inputs", world.overwrite_in("process.inputs", third, &bad).await));
+    world.join().await;
+    world.seconds(12);
+    world
+        .tell(vec![
+            called("gone", "finds nobody knows whom", vec![]),
+            began("early", "begun", vec![]),
+            called("here", "found", vec![]),
+            began("new", "begun", vec![]),
+        ])
+        .await;
+    world.answer(&world.wants("input", Verb::Skip { input: 2 }).await).await;
+    let view = world.until(|view| view.took("good").len() == 3 && view.took("new").len() == 1).await;
+    assert!(view.took("good").contains(&"bell") && view.took("good").contains(&"found"));
+    let unread = |view: &View| view.parked("input").is_some_and(|why| why.contains("cannot be read"));
+    world.until(unread).await;
+    let parked = world.until_parked(2).await;
+    assert!(parked.iter().all(|why| why.contains("cannot be read")), "{parked:?}");
+    // Once they can be read, nothing is lost.
+    world.stop().await;
+    for (table, value) in &before {
+        let is_bad = |row: &Row<Value>| row.value == bad || row.value == json!({ "key": "sends" });
+        world.overwrite_in(table, is_bad, value).await;
+    }
+    drop(broken);
+    world.join().await;
+    world.retry_all().await;
+    for key in ["sends", "input"] {
+        world.answer(&world.wants(key, Verb::Retry).await).await;
+    }
+    let view = world
+        .until(|view| {
+            view.is_quiet()
+                && [view.took("timer"), view.took("early"), view.took("input")]
+                    .iter()
+                    .all(|took| took.len() == 2)
+        })
+        .await;
+    assert_eq!(
+        [view.took("timer")[1], view.took("early")[1], view.took("input")[1]],
+        ["bell", "stashed", "waits"]
+    );
+    assert_eq!(view.entered("book"), [&*what, "next"]);
+    world.stop().await;
+}
+
+/// S6
+pub(super) async fn timers_that_cannot_be_read_hold_up_none_behind_them<S: Subject>(subject: &S) {
+    let mut world = World::<S, ByKey>::start(subject).await;
+    let keys = keys_of_one_slice(40, 20);
+    let (good, bad) = keys.split_first().unwrap();
+    world.tell(bad.iter().map(|key| began(key, "begun", vec![Act::Bell(10, vec![])])).collect()).await;
+    world.tell(vec![began(good, "begun", vec![Act::Bell(11, vec![])])]).await;
+    world.settled().await;
+    world.stop().await;
+    for key in bad {
+        world.overwrite_in("hot.process.timers", |row| row.value["key"] == **key, &json!({})).await;
+    }
+    world.join().await;
+    world.seconds(12);
+    world.until(|view| view.took(good) == ["begun", "bell"]).await;
+    world.stop().await;
+}
+
 pub(super) async fn what_is_over_a_limit_parks_its_instance_and_no_other<S: Subject>(subject: &S) {
     let world = World::<S, Found>::start(subject).await;
     let long = "x".repeat(10_000);
-    world.tell(["a", "b", "c", "d"].map(|key| began(key, "begun", vec![])).into()).await;
+    world.tell(["a", "b", "c", "d", "e", "f", "g"].map(|key| began(key, "begun", vec![])).into()).await;
     let page = vec![
         went("a", "associates", vec![Act::Associate(long.clone())]),
         called(&long, "finds nobody", vec![]),
         went("b", "swells", vec![Act::Swell(70_000)]),
         went("c", "sends", vec![Act::Many(1_001)]),
+        went("e", "weighs", vec![Act::Weigh(300_000)]),
+        went("f", "associates", (0..300).map(|n| Act::Associate(format!("{n:0999}"))).collect()),
+        went("g", "sends", vec![Act::Post(3, 900_000)]),
         went("d", "well", vec![Act::Associate("x".repeat(1_000)), Act::Associate("\0".to_owned())]),
         called(&"x".repeat(1_000), "found", vec![]),
         called("\0", "found by NUL", vec![]),
@@ -63,6 +169,9 @@ pub(super) async fn what_is_over_a_limit_parks_its_instance_and_no_other<S: Subj
     );
     assert!(why("b").contains("state") && why("b").contains("65536"), "{}", why("b"));
     assert!(why("c").contains("1001 effects, over the limit of 1000"), "{}", why("c"));
+    assert!(why("e").contains("timers") && why("e").contains("262144"), "{}", why("e"));
+    assert!(why("f").contains("associations") && why("f").contains("262144"), "{}", why("f"));
+    assert!(why("g").contains("sends") && why("g").contains("2097152"), "{}", why("g"));
     assert_eq!(view.took("d"), ["begun", "well", "found", "found by NUL"]);
     assert!(view.entries.is_empty());
     world.end().await;

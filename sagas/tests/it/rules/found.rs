@@ -1,7 +1,11 @@
 //! How events find instances: S2, S11, S14.
 
+use es_core::store::Row;
+use serde_json::{Value, json};
+
 use super::Subject;
 use super::by_hand::ByHand;
+use super::ground::PATIENCE;
 use super::play::{Act, Found, began, called, went, went_to};
 use super::world::World;
 
@@ -54,7 +58,7 @@ pub(super) async fn an_event_by_a_second_key_is_not_lost<S: Subject>(subject: &S
         world.tell_to(&format!("stage-{n}"), vec![called(&value, "called", vec![])]).await;
         if n % 15 == 7 {
             let node = world.nodes.remove(0);
-            node.shutdown(super::ground::PATIENCE).await;
+            node.shutdown(PATIENCE).await;
             world.join().await;
         }
     }
@@ -113,6 +117,49 @@ pub(super) async fn an_event_that_names_nobody_at_first_reaches_whom_it_finds_la
     entered.sort_unstable();
     assert_eq!(entered, ["hard", "hard", "harder"]);
     world.settled().await;
+    world.end().await;
+}
+
+/// S6, S14
+pub(super) async fn an_event_whose_association_cannot_be_read_is_not_lost<S: Subject>(subject: &S) {
+    let (mut world, bad) = (World::<S, Found>::start(subject).await, json!({ "not": "a row" }));
+    world.tell(["a", "b"].map(|key| began(key, "begun", vec![associate("x"), associate(key)])).into()).await;
+    world.settled().await;
+    world.stop().await;
+    let of_a = |row: &Row<Value>| row.value["key"] == "a" && row.value["association"]["value"] == "x";
+    let before = world.overwrite_in("process.associations", of_a, &bad).await;
+    world.join().await;
+    let enter = |what: &str| vec![Act::Enter("book".to_owned(), what.to_owned())];
+    world.tell(vec![called("x", "1", enter("1")), called("a", "by another", vec![])]).await;
+    world.tell(vec![called("x", "2", enter("2"))]).await;
+    assert!(world.until_parked(1).await[0].contains("cannot be read"));
+    assert_eq!(world.settled().await.took("a"), ["begun", "by another"]);
+    // Nobody can tell yet whom it is for, and the operator is told so.
+    world.retry_all().await;
+    assert!(world.until_parked(1).await[0].contains("cannot be read"));
+    world.overwrite_in("process.associations", |row| row.value == bad, &before).await;
+    world.retry_all().await;
+    world.until_parked(0).await;
+    let view = world.settled().await;
+    assert_eq!(view.took("a"), ["begun", "by another", "1", "2"]);
+    assert_eq!(view.took("b"), ["begun", "1", "2"]);
+    let mut entered = view.entered("book");
+    entered.sort_unstable();
+    assert_eq!(entered, ["1", "1", "2", "2"]);
+    // What an operator discards is for nobody, whomever it turns out to be for.
+    world.overwrite_in("process.associations", of_a, &bad).await;
+    world.tell(vec![called("x", "discarded", vec![])]).await;
+    world.until_parked(1).await;
+    let processor = &world.nodes[0].processors()[0];
+    world.ask(|| processor.discard("stage-main", "nobody knows whom it is for", PATIENCE)).await;
+    world.until_parked(0).await;
+    world.overwrite_in("process.associations", |row| row.value == bad, &before).await;
+    world.stop().await;
+    world.join().await;
+    world.tell(vec![called("x", "last", vec![])]).await;
+    let view = world.settled().await;
+    assert_eq!(view.took("a"), ["begun", "by another", "1", "2", "last"]);
+    assert_eq!(view.took("b"), ["begun", "1", "2", "last"]);
     world.end().await;
 }
 

@@ -6,6 +6,7 @@ macro_rules! rules {
             lives {
                 a_start_that_comes_twice_makes_one_instance
                 a_reply_that_comes_first_is_not_lost
+                more_than_one_read_of_events_may_wait_for_instances
                 an_ended_instance_is_not_revived
                 one_that_may_begin_again_does_so_behind_its_end
                 one_that_is_parked_may_begin_again_behind_its_end
@@ -23,6 +24,7 @@ macro_rules! rules {
                 an_instance_that_is_found_twice_takes_it_once
                 an_event_that_one_of_two_versions_understands_is_taken_in_once
                 an_event_that_names_nobody_at_first_reaches_whom_it_finds_later
+                an_event_whose_association_cannot_be_read_is_not_lost
                 two_hundred_instances_over_shared_associations_agree
             }
             order {
@@ -34,6 +36,15 @@ macro_rules! rules {
                 a_timer_fires_once_unless_it_was_cleared
                 a_timer_that_is_cleared_as_it_fires_does_one_of_both
                 a_timer_does_not_overtake_what_was_recorded_before_it
+                timers_of_one_slice_fire_however_many
+            }
+            operators {
+                what_is_asked_while_a_timer_is_overdue_is_done
+                what_has_waited_sets_due_timers_anew
+                a_command_that_is_retried_twice_at_once_is_sent
+                an_instance_with_a_command_that_is_held_stays_parked
+                an_input_whose_event_is_gone_parks_its_instance
+                an_answer_waits_for_its_instance_to_be_repaired
             }
             schedule {
                 what_is_scheduled_is_sent_once_its_time_has_come
@@ -61,6 +72,8 @@ macro_rules! rules {
             }
             bad_input {
                 a_state_that_cannot_be_read_holds_up_no_other_instance
+                a_row_that_cannot_be_read_holds_up_no_other_instance
+                timers_that_cannot_be_read_hold_up_none_behind_them
                 what_is_over_a_limit_parks_its_instance_and_no_other
                 timers_go_to_the_end_of_time
                 a_thousand_commands_of_many_instances_are_sent

@@ -111,6 +111,21 @@ pub(super) async fn one_that_may_begin_again_does_so_behind_its_end<S: Subject>(
     world.end().await;
 }
 
+/// S4
+pub(super) async fn more_than_one_read_of_events_may_wait_for_instances<S: Subject>(subject: &S) {
+    let mut world = World::<S, Again>::start(subject).await;
+    let keys: Vec<String> = (0..11).map(|n| format!("k{n}")).collect();
+    for key in &keys {
+        world.tell((0..1_000).map(|_| replied(key, "stashed", vec![])).collect()).await;
+    }
+    let keys: Vec<&str> = keys.iter().map(|key| &**key).collect();
+    world.tell(vec![went_to(&keys, "for nobody", vec![]), began("k0", "begun", vec![])]).await;
+    let view = world.settled().await;
+    assert_eq!((view.took("k0").len(), view.n("process.early")), (1_001, 10_000));
+    world.stop().await;
+    world.end().await;
+}
+
 /// S5
 pub(super) async fn one_that_is_parked_may_begin_again_behind_its_end<S: Subject>(subject: &S) {
     let mut world = World::<S, Again>::start(subject).await;

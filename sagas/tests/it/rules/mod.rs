@@ -11,6 +11,7 @@ mod ground;
 mod inbox;
 mod list;
 mod lives;
+mod operators;
 mod order;
 pub(crate) mod play;
 mod post;

@@ -1,10 +1,36 @@
 //! What the rules are about: events that say what a process is to do, and a ledger in which its commands leave a trace.
 
+use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use es_core::prelude::*;
 use sagas::{Next, OnTimer, Process, Refused, Sends, Timer};
 use serde::{Deserialize, Serialize};
+
+/// What cannot be entered now: its command panics. Tests share this; each has texts of its own.
+static BROKEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// Until it is dropped, this cannot be entered.
+#[must_use]
+pub(crate) struct Broken(String);
+
+pub(crate) fn breaks(what: &str) -> Broken {
+    BROKEN.lock().unwrap().insert(what.to_owned());
+    Broken(what.to_owned())
+}
+
+impl Drop for Broken {
+    fn drop(&mut self) {
+        BROKEN.lock().unwrap().remove(&self.0);
+    }
+}
+
+/// Keys of one slice, so many, of so many bytes.
+pub(crate) fn keys_of_one_slice(n: usize, bytes: usize) -> Vec<String> {
+    let keys = (0..).map(|n| format!("{n:0bytes$}"));
+    keys.filter(|key| es_core::processor::slice_of(key) == 7).take(n).collect()
+}
 
 /// One thing that a handler is told to do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,8 +51,12 @@ pub(crate) enum Act {
     Dissociate(String),
     /// So many entries.
     Many(usize),
+    /// So many entries, of so many bytes each.
+    Post(usize, usize),
     /// A state of so many bytes.
     Swell(usize),
+    /// A timer, some time from now, that holds so many bytes.
+    Weigh(usize),
     Fail,
     Panic,
     End,
@@ -108,6 +138,8 @@ impl Ledger {
     #[create_if_missing]
     fn enter(&self, cmd: Enter) -> Result<Entered, NotEntered> {
         let Enter { what, refuse, asked } = cmd;
+        let is_broken = BROKEN.lock().unwrap().contains(&what);
+        assert!(!is_broken, "the ledger is broken");
         if refuse { Err(NotEntered(what)) } else { Ok(Entered { what, asked }) }
     }
 }
@@ -162,9 +194,16 @@ impl Memory {
             Act::Associate(value) => next.associate("name", value),
             Act::Dissociate(value) => next.dissociate("name", value),
             Act::Many(n) => (0..*n).fold(next, |next, n| enter(next, "many", n.to_string(), false, None)),
+            Act::Post(n, bytes) => {
+                (0..*n).fold(next, |next, _| enter(next, "post", "x".repeat(*bytes), false, None))
+            }
             Act::Swell(bytes) => {
                 self.fat = "x".repeat(*bytes);
                 next
+            }
+            Act::Weigh(bytes) => {
+                let acts = vec![Act::Refused("x".repeat(*bytes))];
+                next.timer(Duration::from_secs(1_000_000), Gong { acts })
             }
             Act::Fail => return Err("it was told to fail".to_owned()),
             Act::Panic => panic!("it was told to panic"),

@@ -1,7 +1,7 @@
 //! Timers: S8, S13.
 
 use super::Subject;
-use super::play::{Act, ByKey, began, went};
+use super::play::{Act, ByKey, began, keys_of_one_slice, went};
 use super::world::World;
 
 fn bell(seconds: u64) -> Act {
@@ -95,5 +95,17 @@ pub(super) async fn a_timer_does_not_overtake_what_was_recorded_before_it<S: Sub
     let view = world.until(|view| view.took("b").len() == 2 && view.is_quiet()).await;
     assert_eq!(view.took("b"), ["begun", "bell"]);
     assert_eq!(world.settled().await.took("a"), ["begun", "in time"]);
+    world.end().await;
+}
+
+/// S8
+pub(super) async fn timers_of_one_slice_fire_however_many<S: Subject>(subject: &S) {
+    let world = World::<S, ByKey>::start(subject).await;
+    // More than one read of all slices gives of one.
+    let keys = keys_of_one_slice(30, 250);
+    world.tell(keys.iter().map(|key| began(key, "begun", vec![Act::Bell(10, vec![])])).collect()).await;
+    world.settled().await;
+    world.seconds(11);
+    world.until(|view| keys.iter().all(|key| view.took(key) == ["begun", "bell"])).await;
     world.end().await;
 }

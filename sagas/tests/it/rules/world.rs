@@ -6,9 +6,9 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use es_core::processor::ParkedFilter;
-use es_core::store::{EventFilter, Position, Table};
+use es_core::store::{Commit, EventFilter, Position, Row, RowWrite, Table};
 use es_core::{App, BoxError, Event as _, EventStore as _, Payload as _};
-use sagas::{AskError, Instances, Process, Processes as _, Verb};
+use sagas::{Answer, AskError, Instances, Process, Processes as _, Ticket, Verb};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -107,11 +107,58 @@ impl<'s, S: Subject, P: Process> World<'s, S, P> {
         self.tell_to("stage-main", events).await
     }
 
+    fn instances(&self) -> Instances {
+        Instances::of::<P>(self.backend.clone()).unwrap()
+    }
+
+    /// An operator asks for something, until that is stored; of an outcome that is unknown, twice.
+    pub(crate) async fn wants(&self, key: &str, verb: Verb) -> Ticket {
+        let instances = self.instances();
+        loop {
+            match instances.ask(key, verb.clone(), "eve", "it is on fire").await {
+                Ok(ticket) => return ticket,
+                Err(AskError::Store(_)) => self.pause().await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// What became of it.
+    pub(crate) async fn answer(&self, ticket: &Ticket) -> Answer {
+        let instances = self.instances();
+        self.ask(|| instances.answer(ticket, PATIENCE)).await.expect("it is not answered")
+    }
+
     /// Replaces the value of an instance's row; gives the one of before.
     pub(crate) async fn overwrite(&self, key: &str, value: &Value) -> Value {
-        let before = self.ground.overwrite(&self.table("process.instances"), key, value).await;
-        assert_eq!(self.view().await.instances.values().filter(|row| *row == value).count(), 1);
+        self.overwrite_in("process.instances", |row| row.key.contains(key), value).await
+    }
+
+    /// Replaces the value of the one row of a table that is meant; gives the one of before.
+    pub(crate) async fn overwrite_in(
+        &self,
+        of: &str,
+        which: impl Fn(&Row<Value>) -> bool,
+        value: &Value,
+    ) -> Value {
+        let table = self.table(of);
+        let all = self.ask(|| table.all(&self.backend)).await;
+        let mut meant = all.into_iter().filter(|row| which(row));
+        let (mut row, None) = (meant.next().expect(of), meant.next()) else { panic!("{of}: which one?") };
+        let before = std::mem::replace(&mut row.value, value.clone());
+        if !self.nodes.is_empty() {
+            // While a node looks, it is never gone.
+            self.write(table.put(&row).unwrap()).await;
+        } else {
+            // Others are deleted as they were first written.
+            self.write(table.delete(&row)).await;
+            self.write(table.insert(row.key, row.value).unwrap()).await;
+        }
         before
+    }
+
+    async fn write(&self, row: RowWrite) {
+        self.commit(Commit { rows: vec![row], ..Commit::default() }).await;
     }
 
     fn table(&self, of: &str) -> Table<Value> {
@@ -258,7 +305,7 @@ impl<'s, S: Subject, P: Process> World<'s, S, P> {
             }
             view = now;
         }
-        let instances = Instances::of::<P>(self.backend.clone()).unwrap();
+        let instances = self.instances();
         for (key, instance) in &view.instances {
             let id = instance["id"].as_str().unwrap();
             let named = |table: &str| {

@@ -1,0 +1,154 @@
+//! The commands of a range: what is stored is sent, and what it has come to is handled.
+
+use std::collections::BTreeSet;
+
+use es_core::store::keys::{Key, behind};
+use es_core::store::{Row, Span, StoreError, StoredRow, is_full};
+use es_core::{Backend, BoxError};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{AT_ONCE, IN_MEMORY, LOOK, PAGE, ProcessSession};
+use crate::damaged::{Damaged, read};
+use crate::instance::{Moment, ToSend};
+use crate::outbox::Came;
+use crate::rows::{Sending, Trouble, of_instance};
+
+impl<B: Backend> ProcessSession<B> {
+    /// What was not answered is sent again, as much of it at a time as fits into memory.
+    pub(super) async fn resume(&mut self, moment: Moment) -> Result<(), BoxError> {
+        for (id, key) in std::mem::take(&mut self.released) {
+            self.send_again(&key, id, moment).await?;
+        }
+        if self.left_behind && self.outbox.len() + self.came.len() == 0 {
+            self.left_behind = false;
+            self.sent_to = Some(Key::in_slice(self.slices.first).prefix());
+        }
+        while let Some(after) = self.sent_to.clone()
+            && self.outbox.len() < PAGE
+        {
+            let before = Some(behind(&Key::in_slice(self.slices.last).prefix()));
+            let page = self.page_of_sends(Span { after, before, limit: PAGE }).await?;
+            self.sent_to = page.last().map(|row| row.key.clone()).filter(|_| is_full(&page, PAGE));
+            let aside: BTreeSet<&String> = self.aside.iter().map(|(row, _)| &row.key).collect();
+            let page: Vec<StoredRow> = page.into_iter().filter(|row| !aside.contains(&row.key)).collect();
+            for row in page {
+                match read(&self.tables.sends, row) {
+                    Ok(row) => self.outbox.push(row),
+                    Err(damaged) => self.stop_at(damaged, moment).await?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The commands of an instance that was retried are only in the store.
+    async fn send_again(&mut self, key: &str, id: Uuid, moment: Moment) -> Result<(), BoxError> {
+        let after = of_instance(key, id);
+        let span = Span { before: Some(behind(&after)), after, limit: PAGE };
+        let page = self.page_of_sends(span).await?;
+        let is_part = is_full(&page, PAGE);
+        self.outbox.release(id);
+        for row in page {
+            match read(&self.tables.sends, row) {
+                Ok(row) => self.send(row),
+                Err(damaged) => self.stop_at(damaged, moment).await?,
+            }
+        }
+        self.left_behind |= is_part;
+        Ok(())
+    }
+
+    async fn page_of_sends(&self, span: Span) -> Result<Vec<StoredRow>, StoreError> {
+        let pages = self.backend.scan_many(self.tables.sends.name(), &[span]).await?;
+        Ok(pages.into_iter().next().unwrap_or_default())
+    }
+
+    /// A command cannot be read: its instance waits for an operator, and so do the commands behind it.
+    async fn stop_at(&mut self, damaged: Damaged, moment: Moment) -> Result<(), BoxError> {
+        let Some(id) = damaged.id() else { return Ok(()) };
+        self.outbox.stop_at(id);
+        if let Some(key) = damaged.of.clone().filter(|key| self.slices.has(key)) {
+            self.load([key.clone()]).await?;
+            self.book.park(&key, id, &Trouble::of_damaged(&damaged, moment));
+        }
+        Ok(())
+    }
+
+    /// Commands that are stored are sent, unless they are read from the store later.
+    pub(super) fn send(&mut self, row: Row<Sending>) {
+        if self.sent_to.as_ref().is_some_and(|sent| row.key > *sent) {
+            return;
+        }
+        self.left_behind |= self.outbox.len() >= IN_MEMORY;
+        if !self.left_behind {
+            self.outbox.push(row);
+        }
+    }
+
+    /// Handles what commands have come to. Whether there is more of it.
+    pub(super) async fn take_answers(&mut self, moment: Moment) -> Result<bool, BoxError> {
+        let left = AT_ONCE - self.came.len().min(AT_ONCE);
+        self.came.extend(self.outbox.came(left));
+        self.look_aside();
+        let more = self.came.len() >= AT_ONCE;
+        let keys: BTreeSet<String> = self.came.iter().map(|(row, _)| row.value.send.key.clone()).collect();
+        self.load(keys.clone()).await?;
+        self.load_early_of_ended(keys).await?;
+        let ids = self.ids.clone();
+        while !self.is_full()
+            && let Some((mut row, came)) = self.came.pop_front()
+        {
+            let ToSend { key, id, .. } = &row.value.send;
+            if self.unreadable.contains_key(key) {
+                self.aside.push((row, came));
+                continue;
+            }
+            match came {
+                Came::Answer(why) => {
+                    self.book.answered(&row.value.send, why, moment, &|| ids.next());
+                    self.rows.push(self.tables.sends.delete(&row));
+                    if self.outbox.goes_on(*id) {
+                        self.released.insert(*id, key.clone());
+                    }
+                }
+                Came::Trouble { error, attempts, held } => {
+                    let trouble = Trouble { since: moment.at, error, attempts, held };
+                    if held {
+                        self.book.park(key, *id, &trouble);
+                    }
+                    row.value.trouble = Some(trouble);
+                    self.rewritten.insert(row.key.clone(), row);
+                }
+            }
+        }
+        Ok(more || !self.came.is_empty())
+    }
+
+    /// What was set aside comes again now and then, and always before what came later to the same instance.
+    fn look_aside(&mut self) {
+        let aside: BTreeSet<&String> = self.aside.iter().map(|(row, _)| &row.value.send.key).collect();
+        let follows = self.came.iter().any(|(row, _)| aside.contains(&row.value.send.key));
+        if follows || Instant::now() >= self.looks_aside {
+            self.looks_aside = Instant::now() + LOOK;
+            for sent in std::mem::take(&mut self.aside).into_iter().rev() {
+                self.came.push_front(sent);
+            }
+        }
+    }
+
+    /// Commands whose rows were written are sent further on, or not.
+    pub(super) fn written(&mut self) {
+        for row in std::mem::take(&mut self.rewritten).into_values() {
+            let id = row.value.send.id;
+            if self.released.contains_key(&id) {
+                // With all others of its instance, as they are stored.
+            } else if row.value.is_held() {
+                self.outbox.hold(id);
+            } else {
+                self.outbox.begin(row.written());
+            }
+        }
+        self.released.keys().for_each(|id| self.outbox.hold(*id));
+    }
+}

@@ -1,0 +1,142 @@
+//! What operators ask for, of instances of a range.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use es_core::store::keys::{Key, behind};
+use es_core::store::{Row, Span, StoreError, is_full};
+use es_core::{Backend, BoxError};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{LOOK, ProcessSession};
+use crate::damaged::{Damaged, read};
+use crate::instance::Moment;
+use crate::journal;
+use crate::rows::{Answered, Noted, Request, Sending, Trouble, answered_key, of_instance};
+use crate::verb::{Answer, Verb};
+
+/// Requests that are done at once.
+const AT_ONCE: usize = 50;
+
+/// What is stored of the instances that requests are about, by their ids.
+#[derive(Debug, Default)]
+struct Stored {
+    /// The first command that was not answered: those behind it wait.
+    commands: BTreeMap<Uuid, Result<Row<Sending>, Damaged>>,
+    /// The next input of one that is parked.
+    inputs: BTreeMap<Uuid, (u64, Result<Row<Noted>, Damaged>)>,
+}
+
+impl<B: Backend> ProcessSession<B> {
+    /// Does what operators ask for. Whether there is more of it.
+    pub(super) async fn take_requests(&mut self, moment: Moment) -> Result<bool, BoxError> {
+        let heard = self.requests.has_changed().unwrap_or_default();
+        if !heard && Instant::now() < self.look {
+            return Ok(false);
+        }
+        self.requests.mark_unchanged();
+        let span = Span {
+            after: Key::in_slice(self.slices.first).prefix(),
+            before: Some(behind(&Key::in_slice(self.slices.last).prefix())),
+            limit: AT_ONCE,
+        };
+        let table = self.tables.requests.clone();
+        let page = self.backend.scan_many(table.name(), &[span]).await?.pop().unwrap_or_default();
+        let more = is_full(&page, AT_ONCE);
+        self.look = Instant::now() + if more { Duration::ZERO } else { LOOK };
+        // One of a newer program waits for it.
+        let asked: Vec<Row<Request>> = page.into_iter().filter_map(|row| read(&table, row).ok()).collect();
+        self.load(asked.iter().map(|row| row.value.key.clone())).await?;
+        let mut stored = self.stored_of(&asked).await?;
+        for row in asked {
+            self.carry_out(&row.value, moment, &mut stored)?;
+            self.rows.push(table.delete(&row));
+        }
+        Ok(more)
+    }
+
+    /// Reads the first commands of instances, and the inputs that they are parked at.
+    async fn stored_of(&self, asked: &[Row<Request>]) -> Result<Stored, StoreError> {
+        let ids: BTreeMap<Uuid, &str> = asked.iter().map(|row| (row.value.id, &*row.value.key)).collect();
+        let first = |after: String| Span { before: Some(behind(&after)), after, limit: 1 };
+        let spans: Vec<Span> = ids.iter().map(|(id, key)| first(of_instance(key, *id))).collect();
+        let commands = self.backend.scan_many(self.tables.sends.name(), &spans).await?;
+        let now = |(id, key): (&Uuid, &&str)| self.book.now(key).filter(|now| now.id == *id);
+        let parked: Vec<_> = ids.iter().filter_map(now).filter(|now| now.parked.is_some()).collect();
+        let spans = parked.iter().map(|now| journal::span(now, now.taken, 1));
+        let spans = spans.collect::<Result<Vec<_>, _>>()?;
+        let inputs = self.backend.scan_many(self.tables.inputs.name(), &spans).await?;
+        let commands = ids.into_keys().zip(commands.into_iter().map(|page| page.into_iter().next()));
+        let inputs =
+            parked.iter().map(|now| now.id).zip(inputs.into_iter().map(|page| page.into_iter().next()));
+        let (sends, noted) = (&self.tables.sends, &self.tables.inputs);
+        Ok(Stored {
+            commands: commands.filter_map(|(id, row)| Some((id, read(sends, row?)))).collect(),
+            inputs: inputs
+                .filter_map(|(id, row)| row.map(|row| (id, (journal::number(&row.key), read(noted, row)))))
+                .collect(),
+        })
+    }
+
+    /// Does what an operator asks for, and notes what became of it.
+    fn carry_out(
+        &mut self,
+        request: &Request,
+        moment: Moment,
+        stored: &mut Stored,
+    ) -> Result<(), StoreError> {
+        let Request { key, id, verb, .. } = request;
+        let held = self.held(*id, stored.commands.get(id), moment);
+        let done = match stored.inputs.remove(id) {
+            Some((number, Err(damaged))) if matches!(verb, Verb::Skip { .. } | Verb::End) => Err(format!(
+                "input {number} cannot be replaced: {}; repair the row, and ask again",
+                damaged.why
+            )),
+            input => {
+                let input = input.and_then(|(number, row)| Some((number, row.ok()?)));
+                self.book.verb(request, moment, input, held.as_ref())
+            }
+        };
+        if done.is_ok() && *verb == Verb::Retry && held.is_some() {
+            let rewritten = self.rewritten.values().find(|row| row.value.send.id == *id).cloned();
+            let stored = || stored.commands.remove(id)?.ok().filter(|row| row.value.is_held());
+            if let Some(mut row) = rewritten.or_else(stored) {
+                row.value.trouble = None;
+                self.rewritten.insert(row.key.clone(), row);
+            }
+            self.released.insert(*id, key.clone());
+        }
+        let answer = done.map_or_else(|why| Answer::Refused { why }, |input| Answer::Done { input });
+        let answered = Answered { asked: request.clone(), done_at: moment.at, answer };
+        self.rows.push(self.tables.answered.insert(answered_key(request)?, answered)?);
+        Ok(())
+    }
+
+    /// Why the commands of an instance are held, if they are.
+    fn held(
+        &self,
+        id: Uuid,
+        first: Option<&Result<Row<Sending>, Damaged>>,
+        moment: Moment,
+    ) -> Option<Trouble> {
+        if self.released.contains_key(&id) {
+            return None;
+        }
+        let of = |row: &Row<Sending>| row.value.trouble.clone().filter(|trouble| trouble.held);
+        if let Some(row) = self.rewritten.values().find(|row| row.value.send.id == id) {
+            return of(row);
+        }
+        match first {
+            Some(Ok(row)) if row.value.is_held() => of(row),
+            Some(Err(damaged)) => Some(Trouble::of_damaged(damaged, moment)),
+            _ if self.outbox.is_held(id) => Some(Trouble {
+                since: moment.at,
+                error: "a command of it cannot be read".to_owned(),
+                attempts: 0,
+                held: true,
+            }),
+            _ => None,
+        }
+    }
+}

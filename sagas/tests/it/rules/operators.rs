@@ -1,0 +1,156 @@
+//! What operators ask for, beside everything else that happens: S15.
+
+use es_core::store::Row;
+use sagas::{Answer, Verb};
+use serde_json::{Value, json};
+
+use super::Subject;
+use super::play::{Act, ByKey, began, breaks, went};
+use super::world::{View, World};
+
+fn bell(seconds: u64) -> Act {
+    Act::Bell(seconds, vec![])
+}
+
+/// S15
+pub(super) async fn what_is_asked_while_a_timer_is_overdue_is_done<S: Subject>(subject: &S) {
+    let mut world = World::<S, ByKey>::start(subject).await;
+    // Whichever ranges there are, others are in the same one.
+    let others: Vec<String> = (0..20).map(|n| format!("k{n}")).collect();
+    world.tell(others.iter().map(|key| began(key, "begun", vec![bell(20)])).collect()).await;
+    world.tell(["ends", "fires"].map(|key| began(key, "begun", vec![bell(10)])).into()).await;
+    world.settled().await;
+    world.stop().await;
+    world.seconds(30);
+    let tickets = [
+        world.wants("ends", Verb::End).await,
+        world.wants("fires", Verb::Fire { timer: "bell".to_owned() }).await,
+    ];
+    world.join().await;
+    world.until(|view| others.iter().all(|key| view.took(key) == ["begun", "bell"])).await;
+    for ticket in &tickets {
+        world.answer(ticket).await;
+    }
+    let view = world.settled().await;
+    assert!(view.ended("ends"));
+    assert_eq!([view.took("ends"), view.took("fires")], [vec!["begun"], vec!["begun", "bell"]]);
+    assert_eq!(view.n("hot.process.timers"), 0);
+    world.end().await;
+}
+
+/// S15
+pub(super) async fn what_has_waited_sets_due_timers_anew<S: Subject>(subject: &S) {
+    let world = World::<S, ByKey>::start(subject).await;
+    let mut events = vec![began("a", "begun", vec![]), went("a", "fails", vec![Act::Fail])];
+    events.extend((0..250).map(|_| went("a", "sets", vec![bell(10)])));
+    world.tell(events).await;
+    world.settled().await;
+    world.seconds(1_000);
+    world.answer(&world.wants("a", Verb::Skip { input: 2 }).await).await;
+    let view = world.until(|view| view.took("a").len() == 252).await;
+    assert_eq!((view.took("a")[251], view.n("hot.process.timers")), ("bell", 0));
+    world.end().await;
+}
+
+/// S15
+pub(super) async fn a_command_that_is_retried_twice_at_once_is_sent<S: Subject>(subject: &S) {
+    let mut world = World::<S, ByKey>::start(subject).await;
+    let what = uuid::Uuid::new_v4().to_string();
+    let broken = breaks(&what);
+    let enter = Act::Enter("book".to_owned(), what.clone());
+    world
+        .tell(vec![began("a", "begun", vec![enter, Act::Enter("book".to_owned(), "next".to_owned())])])
+        .await;
+    world.until(|view| view.parked("a").is_some()).await;
+    world.stop().await;
+    drop(broken);
+    let tickets = [world.wants("a", Verb::Retry).await, world.wants("a", Verb::Retry).await];
+    world.join().await;
+    let mut done = 0;
+    for ticket in &tickets {
+        done += usize::from(matches!(world.answer(ticket).await, Answer::Done { .. }));
+    }
+    assert!(done <= 1, "the other one had nothing to retry");
+    let view = world.settled().await;
+    assert_eq!(view.entered("book"), [&*what, "next"]);
+    assert!(view.parked("a").is_none());
+    world.end().await;
+}
+
+/// S15
+pub(super) async fn an_instance_with_a_command_that_is_held_stays_parked<S: Subject>(subject: &S) {
+    let world = World::<S, ByKey>::start(subject).await;
+    for (key, verb) in [("skips", Verb::Skip { input: 2 }), ("ends", Verb::End)] {
+        let what = uuid::Uuid::new_v4().to_string();
+        let broken = breaks(&what);
+        let enter = vec![Act::Enter("book".to_owned(), what.clone())];
+        world.tell(vec![began(key, "begun", enter), went(key, "fails", vec![Act::Fail])]).await;
+        world.tell(vec![went(key, "waits", vec![])]).await;
+        let is_held = |view: &View| {
+            view.rows["hot.process.sends"].iter().any(|(_, row)| row["trouble"]["held"] == true)
+        };
+        world
+            .until(|view| is_held(view) && view.parked(key).is_some_and(|why| why.contains("told to fail")))
+            .await;
+        world.answer(&world.wants(key, verb.clone()).await).await;
+        let view =
+            world.until(|view| view.parked(key).is_some_and(|why| why.contains("ledger is broken"))).await;
+        assert_eq!((view.took(key), &view.instances[key]["taken"]), (vec!["begun"], &2.into()));
+        drop(broken);
+        world.answer(&world.wants(key, Verb::Retry).await).await;
+        let view = world.settled().await;
+        assert!(view.parked(key).is_none());
+        assert_eq!(view.entered("book").last(), Some(&&*what));
+        let view = world.until(|view| view.ended(key) || view.took(key).len() == 2).await;
+        assert_eq!(view.ended(key), verb == Verb::End);
+    }
+    world.end().await;
+}
+
+/// S15
+pub(super) async fn an_input_whose_event_is_gone_parks_its_instance<S: Subject>(subject: &S) {
+    let mut world = World::<S, ByKey>::start(subject).await;
+    world.tell(vec![began("a", "begun", vec![]), went("a", "fails", vec![Act::Fail])]).await;
+    world.tell(vec![went("a", "gone", vec![]), went("a", "waits", vec![])]).await;
+    world.settled().await;
+    world.stop().await;
+    let third = |row: &Row<Value>| row.key.ends_with(":00000000000000000003");
+    let mut gone = world.overwrite_in("process.inputs", third, &json!({})).await;
+    // As a program notes it that has no code for the instance.
+    gone["input"]["event"] = json!({ "position": 1_000_000_000 });
+    world.overwrite_in("process.inputs", third, &gone).await;
+    world.join().await;
+    world.answer(&world.wants("a", Verb::Skip { input: 2 }).await).await;
+    let view = world.until(|view| view.parked("a").is_some_and(|why| why.contains("no event at"))).await;
+    assert_eq!(view.instances["a"]["taken"], 2);
+    world.answer(&world.wants("a", Verb::Skip { input: 3 }).await).await;
+    world.until(|view| view.took("a") == ["begun", "waits"]).await;
+    world.stop().await;
+}
+
+/// S15
+pub(super) async fn an_answer_waits_for_its_instance_to_be_repaired<S: Subject>(subject: &S) {
+    let mut world = World::<S, ByKey>::start(subject).await;
+    let what = uuid::Uuid::new_v4().to_string();
+    let broken = breaks(&what);
+    let enters = [&*what, "next"].map(|what| Act::Enter("book".to_owned(), what.to_owned()));
+    world.tell(vec![began("a", "begun", enters.into())]).await;
+    world.until(|view| view.n("hot.process.sends") == 2 || view.parked("a").is_some()).await;
+    world.stop().await;
+    // Whether it was held by then or not.
+    let first = |row: &Row<Value>| row.value["command"]["payload"]["what"] == *what;
+    let mut send = world.overwrite_in("hot.process.sends", first, &json!({})).await;
+    let mut instance = world.overwrite("a", &json!({ "not": "an instance" })).await;
+    send.as_object_mut().unwrap().remove("trouble");
+    instance.as_object_mut().unwrap().remove("parked");
+    world.overwrite_in("hot.process.sends", |row| row.value == json!({}), &send).await;
+    drop(broken);
+    world.join().await;
+    let view = world.until(|view| view.entered("book") == [&*what, "next"]).await;
+    assert_eq!(view.n("hot.process.sends"), 2, "{view:?}");
+    // In place, while its node works.
+    world.overwrite(":a", &instance).await;
+    let view = world.settled().await;
+    assert_eq!(view.entered("book"), [&*what, "next"]);
+    world.end().await;
+}
