@@ -339,6 +339,7 @@ macro_rules! __conformance_rules {
                 a_reactor_says_what_an_older_program_has_passed_without_it
                 a_renamed_reactor_says_what_an_older_program_has_passed_without_it
                 a_start_that_is_refused_renames_nothing
+                a_renamed_reactor_is_judged_until_it_has_its_name
             }
             slow {
                 a_slow_commit_makes_no_transaction_smaller
