@@ -10,7 +10,7 @@ use crate::retry::RetryPolicy;
 use crate::state::{Build, Checkpoint, CodeRecord, NodeRecord, codes};
 use crate::store::{Row, StoreError, write_rows};
 
-/// How often it is tried to give a build back.
+/// How often in all it is tried to give builds back that could not be.
 const TRIES: u32 = 16;
 
 /// The builds that one start has changed, by name; each with the row of the code that made it before, if nothing was made of
@@ -36,17 +36,18 @@ impl Taken {
     /// The program does not start. What cannot be given back is free once its lease has run out.
     pub(crate) async fn give_back(&self, node: &NodeContext) {
         let taken = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        let policy = RetryPolicy::default().with_attempts(TRIES);
+        let (policy, mut tried) = (RetryPolicy::default().with_attempts(TRIES), 0);
         for (build, before) in taken {
-            for tried in 1.. {
+            loop {
                 let done = give_back(node, &build, before.as_ref()).await;
                 if matches!(done, Ok(true)) {
                     break;
                 }
+                tried += 1;
                 let Some(wait) = policy.wait_after(tried, &node.ids) else {
                     let error = done.err().map(|error| crate::chain(&error));
-                    tracing::warn!(build, error, "is not given back by the start that was refused");
-                    break;
+                    tracing::warn!(build, error, "the start that was refused does not give it back");
+                    return;
                 };
                 tokio::time::sleep(wait).await;
             }
