@@ -282,7 +282,7 @@ impl<'a> Becoming<'a> {
     async fn build(&self) -> Result<Option<Built>, StoreError> {
         let backend = &*self.node.backend;
         prepare(backend, &**self.runner).await?;
-        let wrong = take_over_all(self.node, &self.wired, self.starting.looked).await?;
+        let wrong = take_over_all(self.node, &self.wired, self.starting.looked, self.starting.taken).await?;
         if !wrong.is_empty() {
             return Err(StoreError::misuse(wrong.join("\n")));
         }
@@ -347,7 +347,10 @@ impl<'a> Becoming<'a> {
         let (Standing::IsNewer | Standing::IsLeft, over) = self.standing(build).await? else { return Ok(()) };
         let over = if self.wired[0].1 == Backfill::Skip { over.skipping() } else { over };
         let taken = over.take(&*self.node.backend, &**self.runner, build, self.node.settings.lease).await?;
-        taken.map(drop).map_err(StoreError::misuse)
+        if let Some(before) = taken.map_err(StoreError::misuse)? {
+            self.starting.taken.from(before);
+        }
+        Ok(())
     }
 
     /// Commits write it by its plain names. Gives the row that says that it has them: as long as it is as it was read, no
@@ -419,6 +422,7 @@ impl<'a> Becoming<'a> {
         }
         let claimed: Vec<_> = shares.iter().map(|share| share.owned_by(Some(me))).collect();
         let rows = claimed.iter().map(|share| self.shares.put(share)).collect::<Result<_, _>>()?;
+        self.starting.taken.changed(build);
         let done = self.write(rows).await?;
         Ok(done.then(|| claimed.into_iter().map(Share::written).collect()))
     }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::codes::after;
 use super::take_over::{Missed, RAISE, TRIES, believed_until, furthest, made_by};
+use super::taken::Taken;
 use crate::cluster::{self, Share, Shares};
 use crate::processor::AnyBackend;
 use crate::processor::kinds::runner::Runner;
@@ -96,6 +97,7 @@ pub(crate) async fn settle_name(
     runner: &dyn Runner,
     lease: Duration,
     backfill: Backfill,
+    taken: &Taken,
 ) -> Result<bool, StoreError> {
     let Some((other, is_to)) = stored_as(backend, runner).await? else { return Ok(false) };
     if runner.was() != Some(&*other) {
@@ -107,6 +109,8 @@ pub(crate) async fn settle_name(
         );
     }
     if is_to {
+        taken.changed(&Build::first(&other));
+        taken.changed(&Build::first(&runner.name()));
         rename(backend, runner, &other, lease, backfill).await?;
     }
     Ok(true)

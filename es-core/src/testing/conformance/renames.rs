@@ -21,7 +21,7 @@ const LEASE: Duration = Duration::from_secs(1);
 
 /// The same reactor before and after it was renamed.
 #[derive(Clone, Debug)]
-struct Named<const RENAMED: bool>(Posts<N>);
+pub(super) struct Named<const RENAMED: bool>(pub(super) Posts<N>);
 
 impl<const RENAMED: bool> Reactor for Named<RENAMED> {
     const NAME: &'static str = if RENAMED { "letters" } else { "mails" };

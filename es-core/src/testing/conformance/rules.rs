@@ -333,12 +333,14 @@ macro_rules! __conformance_rules {
                 a_retry_that_cannot_be_stored_repeats_no_call
                 a_retry_that_fails_in_the_middle_repeats_no_call
                 what_was_done_beside_an_event_of_a_newer_program_is_not_repeated_by_it
+                what_no_checkpoint_covers_is_not_repeated_by_a_newer_program
             }
             missed {
                 an_older_program_passes_nothing_that_the_newer_one_acts_on
                 a_reactor_says_what_an_older_program_has_passed_without_it
                 a_renamed_reactor_says_what_an_older_program_has_passed_without_it
                 a_start_that_is_refused_renames_nothing
+                a_renamed_reactor_is_judged_until_it_has_its_name
             }
             slow {
                 a_slow_commit_makes_no_transaction_smaller
@@ -501,6 +503,8 @@ macro_rules! __conformance_rules {
                 a_start_that_may_not_make_a_view_inline_takes_nothing_over
                 a_program_that_is_lost_in_its_start_is_believed_in_for_a_lease
                 an_older_program_takes_nothing_back_while_a_newer_one_starts
+                a_start_that_is_refused_late_gives_back_what_it_has_taken_over
+                an_inline_view_is_left_to_the_program_of_before_by_a_start_that_is_refused_late
                 two_programs_that_make_other_views_inline_do_not_shut_each_other_out
                 a_program_that_handles_all_events_takes_an_inline_view_over_while_others_write
             }
