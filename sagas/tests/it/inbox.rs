@@ -99,13 +99,15 @@ impl Consumer<Tx> for Slow {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_that_fails_slowly_is_parked_while_its_sender_waits() {
-    for (seconds, hangs_at, tries) in [(4, 9, 1), (3, 9, 2), (3, 1, 2), (1, 9, 3), (9, 9, 1)] {
-        let slow = Slow(Duration::from_secs(seconds), AtomicUsize::new(hangs_at));
+    for (millis, hangs_at, tries) in
+        [(4_000, 9, 1), (3_949, 9, 2), (3_000, 1, 2), (1_000, 9, 3), (9_000, 9, 1)]
+    {
+        let slow = Slow(Duration::from_millis(millis), AtomicUsize::new(hangs_at));
         let inbox = Inbox::new(MemoryBackend::new(), "slow", slow).unwrap();
         let answer = tokio::time::timeout(Duration::from_secs(10), inbox.take(&message("1", "placed"))).await;
         let outcome = answer.expect("a sender hangs up after 10 seconds").unwrap();
         assert_eq!(outcome, Outcome::Parked { waiting: 1 });
-        assert_eq!(inbox.parked(None, 1).await.unwrap()[0].attempts, tries, "{seconds} s");
+        assert_eq!(inbox.parked(None, 1).await.unwrap()[0].attempts, tries, "{millis} ms");
     }
 }
 

@@ -1,6 +1,7 @@
 //! What operators can have done to lanes that are parked.
 
 use std::fmt;
+use std::time::Duration;
 
 use es_core::Backend;
 use es_core::id::Ids;
@@ -215,7 +216,7 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
             let next = operation_with(&operation, 1, None);
             let mut rows = self.without(&stuck, std::slice::from_ref(&first)).await?;
             rows.push(self.tables.operations.put(&next)?);
-            match self.act(&first.value.message, rows, Instant::now()).await? {
+            match self.act(&first.value.message, rows, (Instant::now(), Duration::ZERO)).await? {
                 Tried::Stored => (operation, lost) = (next.written(), 0),
                 Tried::Lost => lost = lose(lost).await,
                 Tried::Failed(error, _) => {

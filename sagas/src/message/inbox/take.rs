@@ -94,13 +94,16 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
                 self.queue(&next).await?
             } else {
                 let pause = self.options.wait.saturating_mul(1 << failed.min(10));
-                match self.act(checked.message, self.tables.put_lane(&next.row, 0)?, begun).await? {
+                // What has failed already is tried again also if the store has become slow: in the end it is parked.
+                let least = self.options.limit / if failed == 0 { 2 } else { 8 };
+                let rows = self.tables.put_lane(&next.row, 0)?;
+                match self.act(checked.message, rows, (begun, least)).await? {
                     Tried::Stored => return Ok(Outcome::Taken),
                     Tried::Lost => None,
                     // The sender waits for the answer.
                     Tried::Failed(_, true)
                         if failed + 1 < self.options.tries
-                            && begun.elapsed() + pause < self.options.limit / 2 =>
+                            && begun.elapsed().saturating_add(pause) < self.options.limit / 2 =>
                     {
                         tokio::time::sleep(pause).await;
                         failed += 1;
@@ -150,16 +153,16 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
     }
 
     /// Calls the consumer once, and commits what it did together with these rows. It has what is left of the limit, which
-    /// has run since then; at least half of it, or it is not called.
+    /// has run since it was begun; if that is less than the least, it is not called.
     pub(super) async fn act(
         &self,
         message: &Envelope,
         rows: Vec<RowWrite>,
-        begun: Instant,
+        (begun, least): (Instant, Duration),
     ) -> Result<Tried, InboxError> {
         let mut tx = self.backend.begin().await?;
         let left = self.options.limit.saturating_sub(begun.elapsed());
-        if left < self.options.limit / 2 {
+        if left < least {
             drop(tx.rollback().await);
             return Err(InboxError::Busy("the store was slow: no time is left for the consumer".into()));
         }
