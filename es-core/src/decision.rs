@@ -87,7 +87,8 @@ pub enum DecideError<E> {
         why: &'static str,
     },
     /// The store could not be read.
-    #[error(transparent)]
+    // Not transparent: who looks for the store's error among the sources finds it.
+    #[error("{0}")]
     Store(#[from] StoreError),
     /// The commit was refused; a conflict only after every try.
     #[error("the decision was not stored")]

@@ -47,11 +47,21 @@ pub(crate) async fn call<T>(
     limit: Duration,
     handler: impl Future<Output = Result<T, BoxError>>,
 ) -> Result<T, BoxError> {
-    let handler = caught(handler).map(|outcome| outcome.unwrap_or_else(|panic| Err(panic.boxed())));
-    match tokio::time::timeout(limit, noting_unknown_in(handler)).await {
+    match tokio::time::timeout(limit, called(handler)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(format!("the handler did not end within its limit of {limit:?}").into()),
     }
+}
+
+/// Calls code that has await points, for as long as it takes: a panic is its error. What it has met is noted as by
+/// [`call_now`].
+///
+/// # Errors
+///
+/// The code's own, or its panic.
+pub async fn called<T>(handler: impl Future<Output = Result<T, BoxError>>) -> Result<T, BoxError> {
+    let handler = caught(handler).map(|outcome| outcome.unwrap_or_else(|panic| Err(panic.boxed())));
+    noting_unknown_in(handler).await
 }
 
 /// Calls code of the read side that has no await points: a panic is its error. That it has met an event of a newer program is

@@ -107,8 +107,13 @@ pub(crate) fn name(field: &'static str, value: &str) -> Result<(), LimitError> {
 }
 
 /// The key of a row: it comes from events, and a processor that meets one it cannot store stands still. So it
-/// may have any character but NUL, which not every backend can store.
-pub(crate) fn row_key(value: &str) -> Result<(), LimitError> {
+/// may have any character but NUL, which not every backend can store. Keys of processors are checked like that, too: what
+/// fails is parked under its key.
+///
+/// # Errors
+///
+/// [`LimitError`] for one that is empty, has more than 255 bytes, or a NUL.
+pub fn row_key(value: &str) -> Result<(), LimitError> {
     let field = "row key";
     length(field, value)?;
     match value.find('\0') {

@@ -44,8 +44,7 @@ impl<B: Backend> AppBuilder<B> {
         warn_of_orphans(&*self.backend, &all, &never_behind).await;
         let mut codes = codes_of(&all);
         codes.extend(inline_codes.clone());
-        // Boxed: what it needs would be in the future of everybody who starts an app.
-        let taken = Box::pin(settling.take(self.backend.clone(), entries, codes)).await;
+        let taken = settling.take(self.backend.clone(), entries, codes).await;
         let (inline, unprepared) = taken.map_err(StartError)?;
         Ok(self.run(node, inline, never_behind, processors, inline_codes, &unprepared))
     }

@@ -72,7 +72,7 @@ impl Codec for Json {
 /// # Errors
 ///
 /// What JSON cannot hold: a NaN, say, or a number of more than 64 bits.
-pub(crate) fn to_value<T: Serialize>(value: &T) -> Result<serde_json::Value, BoxError> {
+pub fn to_value<T: Serialize>(value: &T) -> Result<serde_json::Value, BoxError> {
     finite::check(value)?;
     Ok(serde_json::to_value(value)?)
 }

@@ -81,7 +81,8 @@ pub enum CommandError<E> {
     #[error(transparent)]
     Limit(#[from] LimitError),
     /// An event of the aggregate could not be read. Its stream needs a person.
-    #[error(transparent)]
+    // Not transparent: who looks for a newer program's event among the sources finds it.
+    #[error("{0}")]
     Decode(#[from] DecodeError),
     /// A new event could not be written: fix its type.
     #[error(transparent)]

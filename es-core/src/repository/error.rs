@@ -13,10 +13,11 @@ pub enum LoadError {
     #[error(transparent)]
     Limit(#[from] LimitError),
     /// The store could not be read.
-    #[error(transparent)]
+    // Not transparent: who looks for the store's error among the sources finds it.
+    #[error("{0}")]
     Store(#[from] StoreError),
     /// An event could not be read.
-    #[error(transparent)]
+    #[error("{0}")]
     Decode(#[from] DecodeError),
     /// `apply` panicked: mend it, the events are as they are.
     #[error("`apply` of {aggregate} panicked: {panic}")]

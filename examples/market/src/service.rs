@@ -70,13 +70,24 @@ impl Market {
     }
 }
 
-/// Messages that were missed: their sender gives them again.
+/// Messages that were missed: their sender, by its source, gives them again.
+struct Senders(Vec<(String, HttpLog)>);
+
+impl Senders {
+    fn of(market: &Market) -> Result<Self, BoxError> {
+        let client = reqwest::Client::new();
+        let log =
+            |name: Name| Ok((name.source(), HttpLog::new(client.clone(), &market.url(name, "messages"))?));
+        Ok(Self(Name::ALL.into_iter().map(log).collect::<Result<_, BoxError>>()?))
+    }
+}
+
 #[async_trait]
-impl Log for Market {
+impl Log for Senders {
     async fn behind(&self, lane: &Lane, after: Option<Sequence>) -> Result<Vec<Envelope>, BoxError> {
-        let sender = Name::ALL.into_iter().find(|name| name.source() == lane.source);
-        let sender = sender.ok_or_else(|| format!("{} is no service of this market", lane.source))?;
-        HttpLog::new(reqwest::Client::new(), &self.url(sender, "messages"))?.behind(lane, after).await
+        let sender = self.0.iter().find(|(source, _)| *source == lane.source);
+        let (_, log) = sender.ok_or_else(|| format!("{} is no service of this market", lane.source))?;
+        log.behind(lane, after).await
     }
 }
 
@@ -123,7 +134,8 @@ impl Service {
         consumer: impl Consumer<Tx>,
         routes: Router,
     ) -> anyhow::Result<()> {
-        let inbox = Arc::new(Inbox::new(self.backend, &self.name.to_string(), consumer)?.log(self.market));
+        let senders = Senders::of(&self.market).map_err(anyhow::Error::from_boxed)?;
+        let inbox = Arc::new(Inbox::new(self.backend, &self.name.to_string(), consumer)?.log(senders));
         let routes = routes.merge(Router::new().route("/messages", post(receive)).with_state(inbox));
         let socket = std::net::TcpListener::from(std::io::stdout().as_fd().try_clone_to_owned()?);
         socket.set_nonblocking(true).context("a service is started by `market play`")?;

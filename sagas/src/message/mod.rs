@@ -28,8 +28,11 @@ impl Topic {
     ///
     /// # Errors
     ///
-    /// The name is empty or has a `/`.
+    /// The name or the key is empty, or the name has a `/`.
     pub fn new(name: &str, key: &str) -> Result<Self, BoxError> {
+        if key.is_empty() {
+            return Err(format!("a message of topic {name:?} needs a key, and an empty one is none").into());
+        }
         if name.is_empty() || name.contains('/') {
             return Err(format!("{name:?} is no topic: it needs a name without `/`").into());
         }
@@ -110,9 +113,9 @@ impl Publish {
     ///
     /// # Errors
     ///
-    /// What JSON cannot hold.
+    /// What JSON cannot hold: a NaN, or a number of more than 64 bits.
     pub fn of<T: Serialize>(body: &T) -> Result<Self, BoxError> {
-        Ok(Self { body: crate::data::Data::of(body)?.read()? })
+        Ok(Self { body: es_core::codec::to_value(body)? })
     }
 }
 

@@ -25,7 +25,7 @@ pub trait Publishing {
     ///
     /// # Errors
     ///
-    /// The topic is empty or has a `/`, or JSON cannot hold the body.
+    /// The topic or the key is empty, the topic has a `/`, or JSON cannot hold the body.
     fn publish<T: Serialize>(
         &self,
         topic: &str,

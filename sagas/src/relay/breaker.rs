@@ -58,10 +58,9 @@ impl Breaker {
 }
 
 impl Pass<'_> {
-    /// The receiver has answered.
+    /// The receiver has answered. A pause that it has asked another message for stays: this one may be older.
     pub(super) fn answered(self) {
-        let mut state = self.breaker.state();
-        (state.failures, state.rests_until) = (0, None);
+        self.breaker.state().failures = 0;
     }
 
     /// It has not, or wants nothing for a while.
@@ -98,6 +97,17 @@ mod tests {
         breaker.pass().expect("again one").answered();
         let open = [breaker.pass().is_ok(), breaker.pass().is_ok()];
         assert_eq!(open, [true, true]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_to_an_older_message_ends_no_pause() {
+        let breaker = Breaker::default();
+        let [asked, older] = [breaker.pass(), breaker.pass()].map(|pass| pass.expect("open"));
+        asked.failed(Some(Duration::from_secs(60)));
+        older.answered();
+        assert_eq!(breaker.pass().err(), Some(Closed::Rests(Duration::from_secs(60))));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        breaker.pass().expect("it is over").answered();
     }
 
     #[tokio::test(start_paused = true)]

@@ -29,7 +29,7 @@ const SHOWN: usize = 500;
 /// | 2xx | taken |
 /// | 408, 425, 429, 5xx, no connection, no answer within 10 seconds | unavailable: tried again, not before what `Retry-After` asks for (ten minutes at most) |
 /// | 401, 407, 3xx | unavailable: the sender is to be fixed, no message is to blame; redirects are not followed |
-/// | any other 4xx | refused, with the status and the beginning of the answer |
+/// | any other 4xx, such as 409 and 423 of an [inbox](crate::message::inbox::Answer) | refused, with the status and the beginning of the answer: the key is parked |
 ///
 /// After three failures in a row one message at a time finds out whether the receiver is back. Addresses with `https` need the
 /// feature `https`.

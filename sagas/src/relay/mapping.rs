@@ -2,19 +2,22 @@
 
 use std::collections::BTreeSet;
 
+use es_core::codec::to_value;
+use es_core::guarded::call_now;
+use es_core::limits::row_key;
 use es_core::projection::Code;
 use es_core::store::EventFilter;
 use es_core::{BoxError, RecordedEvent, StreamId};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::data::Data;
-
 /// Which messages events become: pure, so that the same event gives the same messages whenever it is asked.
 /// [`#[publishes]`](macro@crate::publishes) writes this impl.
 ///
 /// A mapping is what a relay tells the world, so it is changed like an interface: what was sent by the mapping of before is
-/// not sent again, and [asked for again](super::Relay::behind) it comes in its new form.
+/// not sent again, and [asked for again](super::Relay::behind) it comes in its new form. How many messages an event becomes is
+/// best left as it is: what was on its way while the program was replaced comes again, and if it was one message and is two
+/// now, it has another id under the same sequence, which inboxes refuse (422).
 ///
 /// ```
 /// # use es_core::{BoxError, Event, Payload, RecordedEvent, store::EventFilter};
@@ -53,7 +56,8 @@ pub trait Publishes: Send + Sync + 'static {
         Code::of(&Self::filter())
     }
 
-    /// The key by which the messages of an event are in order: its stream.
+    /// The key by which the messages of an event are in order: its stream. It has 1 to 255 bytes and no NUL: an event with
+    /// another one is parked under its stream.
     ///
     /// # Errors
     ///
@@ -75,6 +79,15 @@ pub trait Publishes: Send + Sync + 'static {
     fn messages(&self, event: &RecordedEvent) -> Result<Vec<Message>, BoxError>;
 }
 
+/// The key of an event. One that cannot be stored could not be parked either, so it is none.
+pub(super) fn key_of(mapping: &impl Publishes, event: &RecordedEvent) -> Result<String, BoxError> {
+    call_now(|| {
+        let key = mapping.key(event)?;
+        row_key(&key)?;
+        Ok(key)
+    })
+}
+
 /// What an event says to other services.
 #[derive(Debug)]
 pub struct Message {
@@ -85,7 +98,7 @@ pub struct Message {
 impl Message {
     /// A message with this body. Its type is the stored name of the event, unless it is [given](Self::typed).
     pub fn of<T: Serialize>(body: &T) -> Self {
-        Self { r#type: None, body: Data::of(body).and_then(|data| data.read()) }
+        Self { r#type: None, body: to_value(body) }
     }
 
     /// Of this type: it should begin with a domain of the sender's, as in `com.example.order.placed`.
@@ -153,5 +166,29 @@ pub fn one_key(event: &RecordedEvent, keys: &BTreeSet<String>) -> Result<String,
         0 => Ok(event.stream.as_str().to_owned()),
         1 => Ok(keys.iter().cloned().collect()),
         _ => Err(format!("its messages have several keys, {keys:?}: they cannot be in order by one").into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_published_as_they_are_or_not_at_all() {
+        for number in [u64::MAX, u64::MAX - 1, 1 << 53] {
+            assert_eq!(Message::of(&number).body.unwrap().as_u64(), Some(number));
+        }
+        assert!(Message::of(&u128::MAX).body.is_err() && Message::of(&f64::NAN).body.is_err());
+        // On its way it is text.
+        let mut bits = 0x3fb9_9999_9999_999a_u64;
+        for _ in 0..10_000 {
+            bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let float = f64::from_bits(bits);
+            if float.is_finite() {
+                let text = Message::of(&float).body.unwrap().to_string();
+                let read: Value = serde_json::from_str(&text).unwrap();
+                assert_eq!(read.as_f64().map(f64::to_bits), Some(bits), "{text}");
+            }
+        }
     }
 }

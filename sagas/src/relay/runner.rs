@@ -8,7 +8,7 @@ use es_core::projection::Code;
 use es_core::store::{EventFilter, Table};
 use es_core::{AppBuilder, Backend, BoxError, EventStore, RecordedEvent};
 
-use super::mapping::Publishes;
+use super::mapping::{Publishes, key_of};
 use super::marks::{Mark, marks};
 use super::publisher::Publisher;
 use super::session::RelaySession;
@@ -16,18 +16,22 @@ use super::session::RelaySession;
 /// How many events are taken for each message that may be on its way: so there is work for all while some keys have several.
 const BATCH: usize = 8;
 
+/// How many events are read to find the messages of a key: less than a second, in a log of other keys.
+const SEARCH: usize = 20_000;
+
 /// A mapping, and how its messages are sent.
 #[derive(Clone, Debug)]
 pub struct Relay<M> {
     pub(super) mapping: M,
     source: Option<String>,
     pub(super) in_flight: usize,
+    pub(super) search: usize,
 }
 
 impl<M: Publishes> Relay<M> {
     /// Of a mapping: 64 messages are on their way at the same time, and the source is the store, as `urn:uuid:..`.
     pub const fn of(mapping: M) -> Self {
-        Self { mapping, source: None, in_flight: 64 }
+        Self { mapping, source: None, in_flight: 64, search: SEARCH }
     }
 
     /// Who sends the messages: a URI, as in `https://shop.example.com/orders`. An id of a message is unique among those of its
@@ -43,6 +47,13 @@ impl<M: Publishes> Relay<M> {
     #[must_use]
     pub fn in_flight(self, messages: usize) -> Self {
         Self { in_flight: messages.max(1), ..self }
+    }
+
+    /// How many events one call of [`behind`](Self::behind) reads, about, before it gives what it has found: 20,000 unless it is
+    /// said. With fewer, an answer comes sooner, and it takes more of them.
+    #[must_use]
+    pub fn search(self, events: usize) -> Self {
+        Self { search: events.max(1), ..self }
     }
 
     pub(super) fn source_on(&self, store: &dyn EventStore) -> String {
@@ -109,7 +120,7 @@ impl<B: Backend, M: Publishes, P: Publisher> Runner for RelayRunner<B, M, P> {
     }
 
     fn keys(&self, event: &RecordedEvent) -> Result<Vec<String>, BoxError> {
-        Ok(vec![self.relay.mapping.key(event)?])
+        Ok(vec![key_of(&self.relay.mapping, event)?])
     }
 
     fn open(&self, opening: Opening<'_>) -> Box<dyn Session> {

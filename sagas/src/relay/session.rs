@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use es_core::guarded::call_now;
 use es_core::processor::{Admission, Calls, Definite, Failure, NotTheEvent, Opening, Session};
 use es_core::store::{Commit, CommitError, Row, RowWrite, StoreError, StoredRow, Table};
 use es_core::{Backend, BoxError, RecordedEvent, chain};
 use tokio::time::{sleep, timeout};
 
 use super::Relay;
-use super::mapping::Publishes;
+use super::mapping::{Publishes, key_of};
 use super::marks::{Mark, mark_key};
 use super::publisher::{PublishError, Publisher};
 use super::rendered::for_good;
@@ -71,7 +70,7 @@ impl<B: Backend, M: Publishes, P: Publisher> RelaySession<B, M, P> {
     ) -> Result<Vec<Outgoing<'e>>, Failure> {
         let mut admitted = Vec::with_capacity(events.len());
         for event in events {
-            match call_now(|| self.relay.mapping.key(event)) {
+            match key_of(&self.relay.mapping, event) {
                 Ok(key) if admission.admits(event, &key) => {
                     admitted.push(Outgoing { event, key, messages: Vec::new(), mark: None });
                 }

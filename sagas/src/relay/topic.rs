@@ -10,7 +10,7 @@ use super::mapping::{Message, Publishes};
 use crate::message::{MessageEvent, Messages, Published};
 
 /// A mapping for what was [published](crate::message::Publishing) to one topic: each message as it is, in the order of its
-/// key; its type is the topic. The relay has the name of the topic.
+/// key; its type is the topic. The relay has the name of the topic, or [another](Self::named).
 ///
 /// ```
 /// # use es_core::{App, memory::MemoryBackend};
@@ -29,12 +29,20 @@ use crate::message::{MessageEvent, Messages, Published};
 #[derive(Clone, Debug)]
 pub struct TopicMessages {
     topic: Cow<'static, str>,
+    name: Cow<'static, str>,
 }
 
 impl TopicMessages {
     /// Those of a topic.
     pub fn of(topic: impl Into<Cow<'static, str>>) -> Self {
-        Self { topic: topic.into() }
+        let topic = topic.into();
+        Self { name: topic.clone(), topic }
+    }
+
+    /// With another name for the relay: a topic that goes to several receivers has a relay for each.
+    #[must_use]
+    pub fn named(self, relay: impl Into<Cow<'static, str>>) -> Self {
+        Self { name: relay.into(), ..self }
     }
 
     /// What the names of its streams begin with.
@@ -45,7 +53,7 @@ impl TopicMessages {
 
 impl Publishes for TopicMessages {
     fn name(&self) -> String {
-        self.topic.clone().into_owned()
+        self.name.clone().into_owned()
     }
 
     fn filter() -> EventFilter {

@@ -91,7 +91,7 @@ impl FromStr for Scheduled {
     }
 }
 
-/// Plans commands, and calls them off. The app, or another one on its store, runs [`Schedule`].
+/// Plans commands, and calls them off. The app runs [`Schedule`]; of several on one store, each that plans.
 pub trait Schedules {
     /// Sends a command to an aggregate at a time, by the store's clock; at once, if that is over. Give it a name or an
     /// owner, then `.await`.

@@ -58,7 +58,7 @@ pub enum PlanEvent {
 #[aggregate(name = "schedule", id = String, event = PlanEvent, error = PlanError)]
 #[non_exhaustive]
 pub struct Plans {
-    /// When each is due; what was due long ago is forgotten.
+    /// When each is due; what was due long ago is forgotten, and the oldest of what is over if that is much.
     open: BTreeMap<String, Timestamp>,
 }
 
@@ -83,11 +83,29 @@ impl Apply for Plans {
         match event {
             PlanEvent::Planned(Planned { name, at, since, .. }) => {
                 self.open.retain(|_, due| is_remembered(*due, *since));
+                self.forget(*since);
                 self.open.insert(name.clone(), *at);
             }
             PlanEvent::CalledOff(CalledOff { names }) => {
                 self.open.retain(|name, _| !names.contains(name));
             }
+        }
+    }
+}
+
+impl Plans {
+    /// Of those whose time has come, as many are remembered as can wait: the latest.
+    fn forget(&mut self, now: Timestamp) {
+        let over = |(_, due): &(&String, &Timestamp)| **due <= now;
+        let more = self.open.iter().filter(over).count().saturating_sub(MOST);
+        if more == 0 {
+            return;
+        }
+        let mut oldest: Vec<_> =
+            self.open.iter().filter(over).map(|(name, due)| (*due, name.clone())).collect();
+        oldest.sort_unstable();
+        for (_, name) in oldest.drain(..more) {
+            self.open.remove(&name);
         }
     }
 }
@@ -131,7 +149,7 @@ impl Plans {
             return Err(PlanError::Name(name));
         }
         let since = ctx.now();
-        let waiting = self.open.iter().filter(|(of, due)| **of != name && is_remembered(**due, since));
+        let waiting = self.open.iter().filter(|(of, due)| **of != name && **due > since);
         if waiting.count() >= MOST {
             return Err(PlanError::TooMany);
         }

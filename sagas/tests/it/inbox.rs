@@ -1,11 +1,12 @@
 //! Inboxes over HTTP: what a sender is answered, and what is asked of its log.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use es_core::BoxError;
 use es_core::memory::{MemoryBackend, Tx};
 use sagas::message::Envelope;
-use sagas::message::inbox::{Answer, Busy, Consumer, Inbox};
+use sagas::message::inbox::{Answer, Busy, Consumer, Inbox, Outcome};
 use serde_json::json;
 
 /// Does what the type of a message says.
@@ -80,7 +81,34 @@ async fn a_sender_is_told_what_to_do() {
     let waits = inbox.parked(None, 10).await.unwrap();
     let hung = waits.iter().find(|parked| parked.lane.key == "3").unwrap();
     assert_eq!(hung.attempts, 1);
-    assert_eq!(hung.error, "the consumer did not end within its limit of 8s");
+    assert_eq!(hung.error, "the consumer did not end within 8s");
+}
+
+/// Fails after a while, or hangs from some call on.
+struct Slow(Duration, AtomicUsize);
+
+impl Consumer<Tx> for Slow {
+    async fn take(&self, _: &Envelope, _: &mut Tx) -> Result<(), BoxError> {
+        if self.1.fetch_sub(1, Ordering::Relaxed) == 0 {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(self.0).await;
+        Err("the bank says no, slowly".into())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_fails_slowly_is_parked_while_its_sender_waits() {
+    for (millis, hangs_at, tries) in
+        [(4_000, 9, 1), (3_949, 9, 2), (3_000, 1, 2), (1_000, 9, 3), (9_000, 9, 1)]
+    {
+        let slow = Slow(Duration::from_millis(millis), AtomicUsize::new(hangs_at));
+        let inbox = Inbox::new(MemoryBackend::new(), "slow", slow).unwrap();
+        let answer = tokio::time::timeout(Duration::from_secs(10), inbox.take(&message("1", "placed"))).await;
+        let outcome = answer.expect("a sender hangs up after 10 seconds").unwrap();
+        assert_eq!(outcome, Outcome::Parked { waiting: 1 });
+        assert_eq!(inbox.parked(None, 1).await.unwrap()[0].attempts, tries, "{millis} ms");
+    }
 }
 
 #[cfg(feature = "http")]
@@ -136,12 +164,40 @@ mod http_log {
         let inbox = inbox().log(HttpLog::new(Client::new(), &base).unwrap());
         assert_eq!(answered(&inbox, &order(5, "placed")).await.status, 503, "the sender is away");
         assert_eq!(answered(&inbox, &order(5, "placed")).await.body, "taken");
-        assert_eq!(answered(&inbox, &order(8, "placed")).await.status, 409, "it has no more");
-        for _ in 0..2 {
-            assert_eq!(answered(&inbox, &order(9, "placed")).await.status, 503);
+        for _ in 0..3 {
+            assert_eq!(answered(&inbox, &order(8, "placed")).await.status, 503, "it has no more yet");
         }
         let after = |n: u64| format!("GET /messages/orders/a%2Fb?after={n:020} HTTP/1.1");
         let first = "GET /messages/orders/a%2Fb HTTP/1.1".to_owned();
         assert_eq!(asked.await.unwrap(), [first.clone(), first, after(2), after(5), after(5), after(5)]);
+        // Nobody answers any more.
+        for n in 4..=11 {
+            let status = answered(&inbox, &order(8, "placed")).await.status;
+            assert_eq!(status, if n < 10 { 503 } else { 409 }, "{n}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_search_that_was_broken_off_goes_on_where_it_was() {
+        let place = |place: &str| (200, json!({ "messages": [], "more": true, "next": place }).to_string());
+        let pages = vec![
+            place("0~100"),
+            place("0~200"),
+            (503, String::new()),
+            place("0~300"),
+            (404, String::new()),
+            page(&[order(1, "placed")]),
+        ];
+        let (base, asked) = sender(pages).await;
+        let inbox = inbox().log(HttpLog::new(Client::new(), &base).unwrap());
+        for status in [503, 503, 200] {
+            assert_eq!(answered(&inbox, &order(2, "placed")).await.status, status);
+        }
+        let first = "GET /messages/orders/a%2Fb HTTP/1.1".to_owned();
+        let after = |n: u64| format!("GET /messages/orders/a%2Fb?after=0%7E{n} HTTP/1.1");
+        assert_eq!(
+            asked.await.unwrap(),
+            [first.clone(), after(100), after(200), after(200), after(300), first]
+        );
     }
 }

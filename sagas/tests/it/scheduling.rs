@@ -1,8 +1,11 @@
 //! What is said to who schedules what cannot be sent.
 
 use es_core::memory::MemoryBackend;
+use es_core::testing::given;
 use es_core::{App, Timestamp};
+use sagas::schedule::{CallOff, CalledOff, Plan, PlanError, PlanEvent, Planned, Plans};
 use sagas::{Processes as _, Schedule, Schedules as _};
+use serde_json::{Value, json};
 
 use crate::bank::{Account, Deposit};
 
@@ -49,4 +52,39 @@ async fn an_owner_plans_no_more_than_fits() {
     plan("7").await.unwrap();
     app.call_off_all("ada").await.unwrap();
     plan("more").await.unwrap();
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn plan(name: &str, due: i64) -> Value {
+    let command = json!({ "aggregate": "a", "id": "i", "name": "c", "payload": {} });
+    json!({ "name": name, "at": at(due), "command": command })
+}
+
+/// One each second, due so much later.
+fn each_second(n: i64, later: i64) -> Vec<PlanEvent> {
+    let planned = |second: i64| {
+        let mut planned = plan(&format!("p{second}"), second + later);
+        planned["since"] = json!(at(second));
+        PlanEvent::Planned(serde_json::from_value::<Planned>(planned).unwrap())
+    };
+    (0..n).map(planned).collect()
+}
+
+#[test]
+fn what_is_over_does_not_count_as_planned() {
+    let another = || serde_json::from_value::<Plan>(plan("another", 9_000)).unwrap();
+    let call_off = |name: &str| serde_json::from_value::<CallOff>(json!({ "name": name })).unwrap();
+    let off = |name: &str| serde_json::from_value::<CalledOff>(json!({ "names": [name] })).unwrap();
+    given::<Plans>(each_second(3_000, 1)).at(at(3_001)).when(another()).outcome().unwrap();
+    // The latest are known, and can still be called off.
+    given::<Plans>(each_second(3_000, 1))
+        .at(at(3_001))
+        .when(call_off("p2500"))
+        .then(PlanEvent::CalledOff(off("p2500")));
+    given::<Plans>(each_second(3_000, 1)).at(at(3_001)).when(call_off("p100")).then_nothing();
+    given::<Plans>(each_second(1_000, 5_000)).at(at(1_000)).when(another()).then_error(PlanError::TooMany);
+    given::<Plans>(each_second(1_000, 5_000)).at(at(5_000)).when(another()).outcome().unwrap();
 }

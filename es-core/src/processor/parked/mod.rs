@@ -6,7 +6,7 @@ mod sequence;
 
 pub use self::ask::ParkedFilter;
 pub(super) use self::ask::{ask, times_asked};
-pub use self::left_out::LeftOutForGood;
+pub use self::left_out::{LeftOutForGood, handles_all};
 pub use self::sequence::ParkedSequence;
 pub(crate) use self::sequence::{
     ANY_KEY, Parked, Skips, begin, count, cut, event_key, first_up_to, is_for_any, list, of_range, one,

@@ -62,6 +62,11 @@ pub(crate) fn is_older(own: &CodeRecord, stored: &CodeRecord) -> bool {
     }
 }
 
+/// Whether a code handles all that another one does, in the same shapes or newer ones.
+pub(crate) fn covers(own: &CodeRecord, other: &CodeRecord) -> bool {
+    matches!(compare(&own.handles, &other.handles), Some(Ordering::Equal | Ordering::Greater))
+}
+
 /// The number of the rule by which a code finds the keys of a type of events.
 fn rule(keys: &BTreeMap<String, u64>, name: &str) -> u64 {
     keys.get(name).or_else(|| keys.get(ALL)).copied().unwrap_or_default()

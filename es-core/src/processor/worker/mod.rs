@@ -26,7 +26,7 @@ mod unreadable;
 mod versions;
 
 pub(crate) use self::backend::AnyBackend;
-pub(crate) use self::codes::{Standing, standing};
+pub(crate) use self::codes::{Standing, covers, standing};
 pub(crate) use self::context::{NodeContext, NodeSettings, Role};
 use self::coordinator::Coordinator;
 pub(crate) use self::fold::{Fits, Folded, Stretch, fold_between};

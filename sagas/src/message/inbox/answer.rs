@@ -7,17 +7,19 @@ use super::consumer::Consumer;
 use super::error::InboxError;
 use super::take::Outcome;
 
-/// What a sender is answered.
+/// What a sender is answered. What is true of one lane has a status of its own below 500, so that a relay parks that key and
+/// sends the others; 500 and 503 make it wait with all of them.
 ///
 /// | status | what it means | what the sender does |
 /// | --- | --- | --- |
 /// | 200 | taken, or it was taken before | sends the next one |
 /// | 202 | kept: it, or one before it in its lane, failed here, and waits for an operator | sends the next one |
-/// | 400 | no message: the body is no envelope, or an attribute of it is wrong | is fixed |
-/// | 409 | messages before it have not come | sends those first |
-/// | 422 | another message came under the same name before | is fixed |
+/// | 400 | no message: the body is no envelope, or an attribute of it is wrong | sets it aside, and is fixed |
+/// | 409 | messages before it have not come, and the log did not give them either | sets it aside until they have |
+/// | 422 | another message came under the same name before | sets it aside, and is fixed |
+/// | 423 | its lane takes nothing before an operator has looked at it: too much is parked, or what is stored of it cannot be read | sets it aside until then |
 /// | 500 | the inbox cannot use its store | sends it again, much later |
-/// | 503 | busy: the store, what the consumer needs, or too much is parked | sends it again, after `retry_after` |
+/// | 503 | busy: the store, what the consumer needs, or the log of what is missing before it | sends it again, after `retry_after` |
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Answer {
@@ -54,12 +56,14 @@ impl From<&InboxError> for Answer {
         let status = match error {
             InboxError::NoMessage { .. } => 400,
             InboxError::OtherContent { .. } => 422,
-            InboxError::Store(error)
-                if !matches!(error.kind(), ErrorKind::Transient | ErrorKind::Unknown) =>
-            {
-                500
-            }
-            _ => 503,
+            InboxError::Full { .. } => 423,
+            InboxError::Store(error) => match error.kind() {
+                ErrorKind::Transient | ErrorKind::Unknown => 503,
+                // A row, and those are of a lane.
+                ErrorKind::Corrupt => 423,
+                _ => 500,
+            },
+            InboxError::Busy(_) | InboxError::Log(_) => 503,
         };
         Self { retry_after: (status == 503).then_some(1), ..Self::new(status, error.to_string()) }
     }

@@ -4,9 +4,10 @@ use std::error::Error;
 use std::time::Duration;
 
 use es_core::command::SendError;
-use es_core::guarded::caught;
+use es_core::event::is_of_a_newer_program;
+use es_core::guarded::called;
 use es_core::store::{CommitError, StoreError};
-use es_core::{Backend, BoxError, CommandError, ErrorKind};
+use es_core::{Backend, BoxError, CommandError, ErrorKind, QueryError};
 
 use crate::message::Envelope;
 
@@ -19,8 +20,8 @@ pub trait Consumer<Tx>: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Anything. After a few tries it is the message's fault, and its lane is parked; except errors of the store, lost
-    /// races, and [`Busy`], which the sender is told.
+    /// Anything. After a few tries it is the message's fault, and its lane is parked. Except errors of the store, events
+    /// that only a newer program can read, and [`Busy`]: the sender is told to come again.
     fn take(&self, message: &Envelope, tx: &mut Tx) -> impl Future<Output = Result<(), BoxError>> + Send;
 }
 
@@ -45,7 +46,7 @@ impl Busy {
     }
 }
 
-/// Whose fault an error of a consumer is.
+/// Whose fault an error of a consumer or of a commit is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     /// Another writer was faster.
@@ -57,6 +58,10 @@ pub(super) enum Fault {
 }
 
 pub(super) fn fault_of(backend: &impl Backend, error: &(dyn Error + 'static)) -> Fault {
+    if is_of_a_newer_program(error) {
+        // That program takes it.
+        return Fault::Busy;
+    }
     let mut cause = Some(error);
     while let Some(error) = cause {
         match kind_of(error) {
@@ -80,13 +85,17 @@ fn kind_of(error: &(dyn Error + 'static)) -> Option<ErrorKind> {
         SendError::Failed { kind, .. } => Some(*kind),
         _ => None,
     };
+    let of_query = || match error.downcast_ref::<QueryError>()? {
+        QueryError::NotReady { .. } | QueryError::TimedOut { .. } => Some(ErrorKind::Transient),
+        _ => None,
+    };
     let busy = || error.is::<Busy>().then_some(ErrorKind::Transient);
-    of_store.or_else(of_commit).or_else(of_sender).or_else(busy)
+    of_store.or_else(of_commit).or_else(of_sender).or_else(of_query).or_else(busy)
 }
 
 /// A call took too long. It is not made again: the sender would not wait for the answer.
 #[derive(Debug, thiserror::Error)]
-#[error("the consumer did not end within its limit of {0:?}")]
+#[error("the consumer did not end within {0:?}")]
 pub(super) struct Hung(Duration);
 
 /// Calls a consumer: a panic is its error, and so is a call that takes longer than `limit`.
@@ -94,8 +103,5 @@ pub(super) async fn call(
     limit: Duration,
     consumer: impl Future<Output = Result<(), BoxError>> + Send,
 ) -> Result<(), BoxError> {
-    match tokio::time::timeout(limit, caught(consumer)).await {
-        Ok(outcome) => outcome.unwrap_or_else(|panic| Err(panic.boxed())),
-        Err(_) => Err(Hung(limit).into()),
-    }
+    tokio::time::timeout(limit, called(consumer)).await.unwrap_or_else(|_| Err(Hung(limit).into()))
 }

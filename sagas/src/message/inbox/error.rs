@@ -27,7 +27,7 @@ pub enum InboxError {
         /// Of messages in order, under which sequence.
         sequence: Option<Sequence>,
     },
-    /// Too much is parked: an operator has to look at it. The message can be taken after that.
+    /// Too much is parked: an operator has to look at it. The message can be taken after that, so its sender sets it aside.
     #[error("{what} are parked, and no more fit: retry or discard some")]
     Full {
         /// How many of what.
@@ -36,7 +36,8 @@ pub enum InboxError {
     /// What the consumer needs does not answer, or others were faster every time: the message can be taken later.
     #[error("the message cannot be taken now")]
     Busy(#[source] BoxError),
-    /// What is missing before it could not be asked for: the message can be taken later.
+    /// The log did not give what is missing before it: the message can be taken later. After about ten times it is a
+    /// [gap](super::Outcome::Gap).
     #[error("the messages before it cannot be had now")]
     Log(#[source] BoxError),
     /// The store. If the outcome is unknown, take the message again: it is known if it was taken.

@@ -1,5 +1,7 @@
 //! The log of a sender over HTTP.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,18 +19,28 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Bytes of a page that are read: several times what a sender should give.
 const MAX_PAGE: usize = 32 << 20;
 
+/// Lanes that are being searched for.
+const SEARCHED: usize = 1_000;
+
 /// The log of a sender over HTTP: `GET {base}/{relay}/{key}?after={sequence}` gives a page of messages in order, as JSON:
-/// `{"messages": [..]}`. Without `after` they are wanted from the first one on. For senders at one base; who hears of several
-/// implements [`Log`], and chooses by the source of the lane.
+/// `{"messages": [..]}`. Without `after` they are wanted from the first one on. A page without messages may say where to go on:
+/// with `"next": text`, it is asked again with that text as `after`. It is remembered, so a search that is broken off continues;
+/// keep the value for that.
+///
+/// For senders at one base; who hears of several implements [`Log`], and chooses by the source of the lane. Relays and keys that
+/// cannot be a part of an address (empty, `.`, `..`) cannot be asked for.
 #[derive(Clone, Debug)]
 pub struct HttpLog {
     client: Client,
     base: Url,
+    searched: Arc<Mutex<HashMap<Lane, (Option<Sequence>, String)>>>,
 }
 
 #[derive(Deserialize)]
 struct Page {
     messages: Vec<Envelope>,
+    #[serde(default)]
+    next: Option<String>,
 }
 
 impl HttpLog {
@@ -43,25 +55,27 @@ impl HttpLog {
         if base.cannot_be_a_base() {
             return Err(format!("{base} is no address that a path can be added to").into());
         }
-        Ok(Self { client, base })
+        Ok(Self { client, base, searched: Arc::default() })
     }
 
-    fn address(&self, lane: &Lane, after: Option<Sequence>) -> Url {
+    fn address(&self, lane: &Lane, after: Option<&str>) -> Result<Url, BoxError> {
+        let names = [lane.relay.as_deref().unwrap_or_default(), &*lane.key];
+        // They would be left out, and something else would be asked for.
+        if names.iter().any(|name| matches!(*name, "" | "." | "..")) {
+            return Err(format!("no address can name {lane}").into());
+        }
         let mut address = self.base.clone();
         if let Ok(mut path) = address.path_segments_mut() {
-            path.pop_if_empty().extend([lane.relay.as_deref().unwrap_or_default(), &lane.key]);
+            path.pop_if_empty().extend(names);
         }
         if let Some(after) = after {
-            address.query_pairs_mut().append_pair("after", &after.to_string());
+            address.query_pairs_mut().append_pair("after", after);
         }
-        address
+        Ok(address)
     }
-}
 
-#[async_trait]
-impl Log for HttpLog {
-    async fn behind(&self, lane: &Lane, after: Option<Sequence>) -> Result<Vec<Envelope>, BoxError> {
-        let request = self.client.get(self.address(lane, after)).timeout(LIMIT);
+    async fn page(&self, lane: &Lane, after: Option<&str>) -> Result<Page, BoxError> {
+        let request = self.client.get(self.address(lane, after)?).timeout(LIMIT);
         let mut response = request.send().await?.error_for_status()?;
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await? {
@@ -70,8 +84,48 @@ impl Log for HttpLog {
             }
             body.extend_from_slice(&chunk);
         }
-        let page: Page = serde_json::from_slice(&body)?;
-        Ok(page.messages)
+        Ok(serde_json::from_slice(&body)?)
+    }
+
+    /// How far a search has come that was broken off.
+    fn place(&self, lane: &Lane, after: Option<Sequence>) -> Option<String> {
+        let searched = self.searched.lock().unwrap_or_else(PoisonError::into_inner);
+        searched.get(lane).filter(|(from, _)| *from == after).map(|(_, place)| place.clone())
+    }
+
+    fn remember(&self, lane: &Lane, place: Option<(Option<Sequence>, String)>) {
+        let mut searched = self.searched.lock().unwrap_or_else(PoisonError::into_inner);
+        if searched.len() >= SEARCHED {
+            searched.clear();
+        }
+        searched.remove(lane);
+        searched.extend(place.map(|place| (lane.clone(), place)));
+    }
+}
+
+#[async_trait]
+impl Log for HttpLog {
+    async fn behind(&self, lane: &Lane, after: Option<Sequence>) -> Result<Vec<Envelope>, BoxError> {
+        let mut place = self.place(lane, after);
+        loop {
+            let asked = place.clone().or_else(|| after.map(|after| after.to_string()));
+            let page = match self.page(lane, asked.as_deref()).await {
+                Ok(page) => page,
+                Err(error) => {
+                    // It may be one that the sender does not know any more.
+                    let status = error.downcast_ref().and_then(reqwest::Error::status);
+                    if status.is_some_and(|status| status.is_client_error()) {
+                        self.remember(lane, None);
+                    }
+                    return Err(error);
+                }
+            };
+            place = page.next.filter(|next| page.messages.is_empty() && asked.as_ref() != Some(next));
+            self.remember(lane, place.clone().map(|place| (after, place)));
+            if place.is_none() {
+                return Ok(page.messages);
+            }
+        }
     }
 }
 
@@ -83,10 +137,14 @@ mod tests {
     fn an_address_names_relay_key_and_sequence() {
         let log = HttpLog::new(Client::new(), "http://shop/messages/").unwrap();
         let lane = Lane::of_key("s", "orders", "a/b?ä");
-        let address = log.address(&lane, None);
+        let address = log.address(&lane, None).unwrap();
         assert_eq!(address.as_str(), "http://shop/messages/orders/a%2Fb%3F%C3%A4");
-        let address = log.address(&lane, Some("7.1".parse().unwrap()));
+        let address = log.address(&lane, Some("00000000000000000007.0001")).unwrap();
         assert_eq!(address.query(), Some("after=00000000000000000007.0001"));
+        for key in ["", ".", ".."] {
+            assert!(log.address(&Lane::of_key("s", "orders", key), None).is_err(), "{key:?}");
+            assert!(log.address(&Lane::of_key("s", key, "7"), None).is_err(), "{key:?}");
+        }
         assert!(HttpLog::new(Client::new(), "mailto:a@b").is_err());
     }
 }

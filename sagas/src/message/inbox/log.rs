@@ -1,5 +1,8 @@
 //! Messages that were missed.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
 use async_trait::async_trait;
 use es_core::{Backend, BoxError};
 
@@ -13,6 +16,11 @@ use super::take::Outcome;
 use crate::message::Envelope;
 use crate::message::Sequence;
 
+/// So often the sender is told to come again while the log does not fill a gap: what it has just sent may not be in there yet.
+const TRIES: u32 = 10;
+/// Gaps that are remembered.
+const GAPS: usize = 1_000;
+
 /// Where the messages of a lane can be read again: the sender's own log.
 #[async_trait]
 pub trait Log: Send + Sync + 'static {
@@ -25,14 +33,59 @@ pub trait Log: Send + Sync + 'static {
     async fn behind(&self, lane: &Lane, after: Option<Sequence>) -> Result<Vec<Envelope>, BoxError>;
 }
 
+/// How often a gap was not filled: by lane, with what is before it.
+#[derive(Default)]
+pub(super) struct Unfilled(Mutex<HashMap<Lane, (Option<Sequence>, u32)>>);
+
+impl Unfilled {
+    /// Whether the sender is to come again for it.
+    fn once_more(&self, lane: &Lane, gap: Gap) -> bool {
+        let mut gaps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if gaps.len() >= GAPS {
+            gaps.clear();
+        }
+        let (after, tries) = gaps.entry(lane.clone()).or_default();
+        *tries = if *after == gap.after { tries.saturating_add(1) } else { 1 };
+        *after = gap.after;
+        *tries < TRIES
+    }
+
+    fn filled(&self, lane: &Lane) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(lane);
+    }
+}
+
 impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
-    /// Takes what is missing before a message, in order, and then the message. A gap that the log does not fill stays one.
-    pub(super) async fn fill(&self, message: &Checked<'_>, mut gap: Gap) -> Result<Outcome, InboxError> {
+    /// Takes what is missing before a message, in order, and then the message. A gap that the log does not fill stays one,
+    /// after a few tries.
+    pub(super) async fn fill(&self, message: &Checked<'_>, gap: Gap) -> Result<Outcome, InboxError> {
         let Some(log) = &self.log else { return Ok(Outcome::Gap(gap)) };
+        let (left, why) = match self.fill_from(&**log, message, gap).await {
+            Ok(Outcome::Gap(left)) => (left, "the log does not have them".into()),
+            Err(InboxError::Log(why)) => (gap, why),
+            Err(other) => return Err(other),
+            Ok(outcome) => {
+                self.unfilled.filled(&message.lane);
+                return Ok(outcome);
+            }
+        };
+        if self.unfilled.once_more(&message.lane, gap) {
+            Err(InboxError::Log(why))
+        } else {
+            Ok(Outcome::Gap(left))
+        }
+    }
+
+    async fn fill_from(
+        &self,
+        log: &dyn Log,
+        message: &Checked<'_>,
+        mut gap: Gap,
+    ) -> Result<Outcome, InboxError> {
         loop {
             let missing = log.behind(&message.lane, gap.after).await.map_err(InboxError::Log)?;
             for missing in &missing {
-                let missing = check(missing)?;
+                let missing = check(missing).map_err(of_log)?;
                 if missing.lane != message.lane {
                     let why = format!("the log was asked for {}, and gave {}", message.lane, missing.lane);
                     return Err(InboxError::Log(why.into()));
@@ -40,7 +93,7 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
                 if missing.order >= message.order {
                     break;
                 }
-                if let Outcome::Gap(inner) = self.take_next(&missing).await? {
+                if let Outcome::Gap(inner) = self.take_next(&missing).await.map_err(of_log)? {
                     return Ok(Outcome::Gap(inner));
                 }
             }
@@ -49,5 +102,13 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
                 outcome => return Ok(outcome),
             }
         }
+    }
+}
+
+/// What is wrong with a message that the log gave is not wrong with the one that came.
+fn of_log(error: InboxError) -> InboxError {
+    match error {
+        InboxError::NoMessage { .. } | InboxError::OtherContent { .. } => InboxError::Log(error.into()),
+        other => other,
     }
 }

@@ -66,7 +66,7 @@ mod take;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use es_core::limits::{LimitError, stored_name};
@@ -92,6 +92,9 @@ pub struct Inbox<B, C> {
     tables: rows::Tables,
     options: Options,
     log: Option<Arc<dyn Log>>,
+    unfilled: log::Unfilled,
+    /// How many more lanes may be parked before they are counted again.
+    room: AtomicUsize,
     /// Messages without an order that were taken, for clean-up.
     taken: AtomicU64,
 }
@@ -131,20 +134,22 @@ impl<B, C> Inbox<B, C> {
     pub fn new(backend: B, name: &str, consumer: C) -> Result<Self, LimitError> {
         stored_name("inbox", name)?;
         let tables = rows::Tables::of(name)?;
-        let (options, taken) = (Options::default(), AtomicU64::new(0));
-        Ok(Self { backend, consumer, tables, options, log: None, taken })
+        let (options, log, unfilled) = (Options::default(), None, log::Unfilled::default());
+        let (room, taken) = (AtomicUsize::new(0), AtomicU64::new(0));
+        Ok(Self { backend, consumer, tables, options, log, unfilled, room, taken })
     }
 
     /// How often a message is tried before it is parked, at least once, and how long the first pause between two tries is;
-    /// each further one is twice as long. By default three times and 50 ms.
+    /// each further one is twice as long. By default three times and 50 ms. It is tried less often if that takes longer than
+    /// half of the [limit](Self::limit).
     #[must_use]
     pub fn tries(mut self, tries: u32, first_wait: Duration) -> Self {
         (self.options.tries, self.options.wait) = (tries.max(1), first_wait);
         self
     }
 
-    /// How long a call of the consumer may take. A longer one has failed, and is not tried again. By default 8 seconds:
-    /// less than senders wait for an answer.
+    /// How long the consumer may take for a message, all tries together. A longer call has failed, and is not tried again.
+    /// By default 8 seconds: less than senders wait for an answer.
     #[must_use]
     pub fn limit(mut self, limit: Duration) -> Self {
         self.options.limit = limit;
@@ -166,7 +171,8 @@ impl<B, C> Inbox<B, C> {
         self
     }
 
-    /// Where messages are asked for that were missed.
+    /// Where messages are asked for that were missed. While it does not give them, the sender is told to come again, about
+    /// ten times; then that there is a [gap](Outcome::Gap).
     #[must_use]
     pub fn log(mut self, log: impl Log) -> Self {
         self.log = Some(Arc::new(log));

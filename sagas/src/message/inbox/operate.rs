@@ -1,11 +1,13 @@
 //! What operators can have done to lanes that are parked.
 
 use std::fmt;
+use std::time::Duration;
 
 use es_core::Backend;
 use es_core::id::Ids;
 use es_core::store::{Row, RowWrite, StoreError, Won, write_rows};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::Inbox;
 use super::consumer::Consumer;
@@ -214,7 +216,7 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
             let next = operation_with(&operation, 1, None);
             let mut rows = self.without(&stuck, std::slice::from_ref(&first)).await?;
             rows.push(self.tables.operations.put(&next)?);
-            match self.act(&first.value.message, rows).await? {
+            match self.act(&first.value.message, rows, (Instant::now(), Duration::ZERO)).await? {
                 Tried::Stored => (operation, lost) = (next.written(), 0),
                 Tried::Lost => lost = lose(lost).await,
                 Tried::Failed(error, _) => {
@@ -223,8 +225,12 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
                     let attempts = if again { stuck.value.attempts } else { 0 }.saturating_add(1);
                     let failed = first.value.sequence;
                     let still = Stuck { failed, error, attempts, ..stuck.value.clone() };
-                    let rows =
-                        vec![self.tables.parked.put(&stuck.with(still))?, self.tables.operations.put(&next)?];
+                    // The message is written as it is: if it is gone, the lane may be parked anew under the same revision.
+                    let rows = vec![
+                        self.tables.parked.put(&stuck.with(still))?,
+                        self.tables.waiting.put(&first)?,
+                        self.tables.operations.put(&next)?,
+                    ];
                     if write_rows(&self.backend, rows).await?.is_yes() {
                         return Ok(next.value);
                     }

@@ -1,7 +1,9 @@
 //! Lanes with a message that failed: it is kept, and so is what comes after it.
 
+use std::sync::atomic::Ordering;
+
 use es_core::Backend;
-use es_core::store::{RowWrite, Won, write_rows};
+use es_core::store::{RowWrite, StoreError, Won, write_rows};
 
 use super::Inbox;
 use super::error::InboxError;
@@ -17,15 +19,27 @@ impl<B: Backend, C> Inbox<B, C> {
         error: String,
         attempts: u32,
     ) -> Result<Option<Outcome>, InboxError> {
-        let limit = self.options.parked;
-        if self.tables.parked.page(&self.backend, None, limit).await?.len() >= limit {
-            return Err(InboxError::Full { what: format!("{limit} lanes") });
+        if !self.has_room().await? {
+            return Err(InboxError::Full { what: format!("{} lanes", self.options.parked) });
         }
         let lane = next.message.lane.clone();
         tracing::error!(%lane, id = next.message.message.id, error, attempts, "a message failed: its lane waits for an operator");
         let (since, failed, key) = (next.at, sequence(next), lane.row_key()?);
         let stuck = Stuck { lane, since, failed, error, attempts, gone: 0 };
         self.keep(next, vec![self.tables.parked.insert(key, stuck)?], 1).await
+    }
+
+    /// Whether one more lane may be parked. They are not counted each time: a tenth of the room that was found is used
+    /// before it is looked for again.
+    async fn has_room(&self) -> Result<bool, StoreError> {
+        let take = |room: usize| room.checked_sub(1);
+        if self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
+            return Ok(true);
+        }
+        let limit = self.options.parked;
+        let left = limit.saturating_sub(self.tables.parked.page(&self.backend, None, limit).await?.len());
+        self.room.store(left / 10, Ordering::Relaxed);
+        Ok(left > 0)
     }
 
     /// Puts a message behind those that wait. `None`: the lane has changed since it was looked at.

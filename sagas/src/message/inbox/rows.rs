@@ -9,7 +9,8 @@
 //! | `inbox.waiting.NAME` | hash of the lane, sequence | one of these messages: [`Waiting`] |
 //! | `inbox.operations.NAME` | hash of the lane, id of the request | what an operator had done: [`Operation`] |
 //!
-//! Whatever changes a lane writes its mark or its guard at the revision that was read: of two programs one wins.
+//! Whatever changes a lane writes its mark or its guard at the revision that was read, or a message that waits in it: of two
+//! programs one wins. A [`Stuck`] alone proves nothing: it is deleted with the last message, and begins again.
 
 use es_core::Timestamp;
 use es_core::limits::LimitError;

@@ -32,7 +32,7 @@ pub struct Parked {
 pub struct Shown {
     /// Since when, and why.
     pub parked: Parked,
-    /// The first messages that wait, in order.
+    /// The first messages that wait, in order: those behind them come up once these are taken or discarded.
     pub messages: Vec<Waiting>,
     /// The first operations on the lane.
     pub operations: Vec<Operation>,
@@ -78,7 +78,7 @@ impl<B: Backend, C> Inbox<B, C> {
         Ok(Some(Shown { parked, messages, operations }))
     }
 
-    /// What operators had done to a lane, the first ones, in order.
+    /// What operators had done to a lane, the first ones, in order. For the last ones too, ask for more than there are.
     ///
     /// # Errors
     ///

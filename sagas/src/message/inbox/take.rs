@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use es_core::store::{CommitError, Row, RowWrite, Transaction as _, Won};
 use es_core::{Backend, Timestamp, chain};
+use tokio::time::Instant;
 
 use super::check::{Checked, check, fingerprint};
 use super::consumer::{Consumer, Fault, Hung, call, fault_of};
@@ -83,7 +84,7 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
     }
 
     pub(super) async fn take_next(&self, checked: &Checked<'_>) -> Result<Outcome, InboxError> {
-        let (mut lost, mut failed) = (0, 0);
+        let (begun, mut lost, mut failed) = (Instant::now(), 0, 0);
         while lost < ROUNDS {
             let next = match self.look(checked).await? {
                 Look::Next(next) => next,
@@ -92,11 +93,19 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
             let outcome = if next.kept > 0 {
                 self.queue(&next).await?
             } else {
-                match self.act(checked.message, self.tables.put_lane(&next.row, 0)?).await? {
+                let pause = self.options.wait.saturating_mul(1 << failed.min(10));
+                // What has failed already is tried again also if the store has become slow: in the end it is parked.
+                let least = self.options.limit / if failed == 0 { 2 } else { 8 };
+                let rows = self.tables.put_lane(&next.row, 0)?;
+                match self.act(checked.message, rows, (begun, least)).await? {
                     Tried::Stored => return Ok(Outcome::Taken),
                     Tried::Lost => None,
-                    Tried::Failed(_, true) if failed + 1 < self.options.tries => {
-                        tokio::time::sleep(self.options.wait.saturating_mul(1 << failed.min(10))).await;
+                    // The sender waits for the answer.
+                    Tried::Failed(_, true)
+                        if failed + 1 < self.options.tries
+                            && begun.elapsed().saturating_add(pause) < self.options.limit / 2 =>
+                    {
+                        tokio::time::sleep(pause).await;
                         failed += 1;
                         continue;
                     }
@@ -143,16 +152,27 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
         Ok(Look::Next(Next { message, row: LaneRow::Mark(Row { key, rev, value }), at, kept }))
     }
 
-    /// Calls the consumer once, and commits what it did together with these rows.
-    pub(super) async fn act(&self, message: &Envelope, rows: Vec<RowWrite>) -> Result<Tried, InboxError> {
+    /// Calls the consumer once, and commits what it did together with these rows. It has what is left of the limit, which
+    /// has run since it was begun; if that is less than the least, it is not called.
+    pub(super) async fn act(
+        &self,
+        message: &Envelope,
+        rows: Vec<RowWrite>,
+        (begun, least): (Instant, Duration),
+    ) -> Result<Tried, InboxError> {
         let mut tx = self.backend.begin().await?;
-        if let Err(error) = call(self.options.limit, self.consumer.take(message, &mut tx)).await {
+        let left = self.options.limit.saturating_sub(begun.elapsed());
+        if left < least {
+            drop(tx.rollback().await);
+            return Err(InboxError::Busy("the store was slow: no time is left for the consumer".into()));
+        }
+        if let Err(error) = call(left, self.consumer.take(message, &mut tx)).await {
             // What cannot be rolled back is not committed either.
             drop(tx.rollback().await);
             return match fault_of(&self.backend, &*error) {
-                Fault::Race => Ok(Tried::Lost),
                 Fault::Busy => Err(InboxError::Busy(error)),
-                Fault::Message => Ok(Tried::Failed(cut(chain(&*error)), !error.is::<Hung>())),
+                // A race that the consumer itself has lost may be one that it loses each time: a version that has passed.
+                Fault::Race | Fault::Message => Ok(Tried::Failed(cut(chain(&*error)), !error.is::<Hung>())),
             };
         }
         tx.staged().rows.extend(rows);

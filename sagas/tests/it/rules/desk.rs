@@ -1,16 +1,17 @@
 //! A desk that messages come to: a store, an app, and inboxes whose consumer enters each message in a ledger.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use es_core::store::{EventFilter, Position, Transaction};
+use es_core::store::{EventFilter, Position, Transaction, Version};
 use es_core::testing::TestClock;
 use es_core::{App, BoxError, ErrorKind, Event as _, EventStore as _, Payload as _};
 use sagas::message::inbox::{Busy, Consumer, Inbox, InboxError, Lane, Log, OperateError, Outcome};
 use sagas::message::{Envelope, Sequence};
 use serde_json::json;
+use tokio::sync::watch;
 
 use super::Subject;
 use super::play::{Enter, Entered, LedgerEvent};
@@ -18,7 +19,7 @@ use super::play::{Enter, Entered, LedgerEvent};
 pub(crate) const SHOP: &str = "/shop/1";
 
 pub(crate) struct Desk<'s, S: Subject> {
-    subject: &'s S,
+    pub(crate) subject: &'s S,
     pub(crate) backend: S::Backend,
     pub(crate) clock: TestClock,
     app: App,
@@ -33,20 +34,45 @@ pub(crate) struct Orders {
     fails: Mutex<BTreeSet<String>>,
     panics: Mutex<BTreeSet<String>>,
     busy: Mutex<BTreeSet<String>>,
+    stale: Mutex<BTreeSet<String>>,
+    errors: Mutex<BTreeMap<String, fn() -> BoxError>>,
+    held: watch::Sender<BTreeSet<String>>,
     calls: Mutex<Vec<String>>,
 }
 
+fn set(ids: &[&str]) -> BTreeSet<String> {
+    ids.iter().map(|id| (*id).to_owned()).collect()
+}
+
 impl Orders {
+    /// By their ids, or all of a key.
     pub(crate) fn fail(&self, ids: &[&str]) {
-        *self.fails.lock().unwrap() = ids.iter().map(|id| (*id).to_owned()).collect();
+        *self.fails.lock().unwrap() = set(ids);
     }
 
     pub(crate) fn panic(&self, ids: &[&str]) {
-        *self.panics.lock().unwrap() = ids.iter().map(|id| (*id).to_owned()).collect();
+        *self.panics.lock().unwrap() = set(ids);
     }
 
     pub(crate) fn busy(&self, ids: &[&str]) {
-        *self.busy.lock().unwrap() = ids.iter().map(|id| (*id).to_owned()).collect();
+        *self.busy.lock().unwrap() = set(ids);
+    }
+
+    /// They expect a ledger that has nothing yet.
+    pub(crate) fn stale(&self, ids: &[&str]) {
+        *self.stale.lock().unwrap() = set(ids);
+    }
+
+    /// One fails with this error; with none, it does not.
+    pub(crate) fn fail_with(&self, id: &str, error: Option<fn() -> BoxError>) {
+        let mut errors = self.errors.lock().unwrap();
+        errors.remove(id);
+        errors.extend(error.map(|error| (id.to_owned(), error)));
+    }
+
+    /// They wait in their consumer until they are not held any more.
+    pub(crate) fn hold(&self, ids: &[&str]) {
+        self.held.send_replace(set(ids));
     }
 
     pub(crate) fn calls(&self, id: &str) -> usize {
@@ -64,17 +90,23 @@ impl<Tx: Transaction> Consumer<Tx> for Clerk {
     async fn take(&self, message: &Envelope, tx: &mut Tx) -> Result<(), BoxError> {
         let (id, orders) = (&message.id, &self.orders);
         orders.calls.lock().unwrap().push(id.clone());
-        let told = |ids: &Mutex<BTreeSet<String>>| ids.lock().unwrap().contains(id);
-        assert!(!told(&orders.panics), "it was told to panic");
         let ledger = message.partitionkey.clone().unwrap_or_else(|| "mail".to_owned());
+        let told = |ids: &Mutex<BTreeSet<String>>| {
+            let ids = ids.lock().unwrap();
+            ids.contains(id) || ids.contains(&ledger)
+        };
+        assert!(!told(&orders.panics), "it was told to panic");
+        orders.held.subscribe().wait_for(|held| !held.contains(id)).await?;
         let enter = Enter { what: id.clone(), refuse: false, asked: None };
+        let mut sending = self.app.send(&ledger, enter).metadata(message.metadata());
+        if told(&orders.stale) {
+            sending = sending.expect_version(Version(0));
+        }
         // Before it fails: what it has done by then is undone.
-        self.app
-            .send(&ledger, enter)
-            .metadata(message.metadata())
-            .within(tx)
-            .await
-            .map_err(Busy::of_command)?;
+        sending.within(tx).await.map_err(Busy::of_command)?;
+        if let Some(error) = orders.errors.lock().unwrap().get(id) {
+            return Err(error());
+        }
         if told(&orders.fails) {
             return Err("it was told to fail".into());
         }

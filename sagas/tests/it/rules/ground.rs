@@ -31,6 +31,11 @@ impl<'s, S: Subject> Ground<'s, S> {
     pub(crate) async fn open(subject: &'s S) -> Self {
         let clock = TestClock::default();
         let backend = subject.open(clock.clone()).await;
+        Self::on(subject, backend, clock)
+    }
+
+    /// A store that is open.
+    pub(crate) fn on(subject: &'s S, backend: S::Backend, clock: TestClock) -> Self {
         Self { subject, backend, clock, flows: Mutex::default() }
     }
 

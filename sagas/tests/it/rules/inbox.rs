@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use es_core::Backend as _;
 use sagas::message::inbox::{InboxError, Lane, OperateError, Outcome, Verb};
 use sagas::message::{Envelope, Sequence};
 use serde_json::json;
@@ -83,6 +84,45 @@ pub(super) async fn a_gap_is_noticed_and_filled_in_order<S: Subject>(subject: &S
     assert_eq!(take::<S>(&from_here, &order("c", 5)).await, Outcome::Taken);
     assert_eq!(take::<S>(&from_here, &order("c", 4)).await, Outcome::Duplicate);
     assert_eq!(missing(take::<S>(&from_here, &order("c", 7)).await), (Some(50), 60));
+}
+
+/// I2
+pub(super) async fn a_gap_that_may_be_filled_soon_is_not_told_at_once<S: Subject>(subject: &S) {
+    let desk = Desk::open(subject).await;
+    let log = Sent::default();
+    let inbox = desk.inbox().log(log.clone());
+    assert_eq!(take::<S>(&inbox, &order("a", 1)).await, Outcome::Taken);
+    // Its log does not have the second one yet.
+    for _ in 0..3 {
+        let early = inbox.take(&order("a", 3)).await;
+        assert!(matches!(early, Err(InboxError::Log(_) | InboxError::Store(_))), "{early:?}");
+    }
+    log.0.lock().unwrap().push(order("a", 2));
+    assert_eq!(take::<S>(&inbox, &order("a", 3)).await, Outcome::Taken);
+    // It never has it, or does not answer.
+    for is_away in [false, true] {
+        *log.1.lock().unwrap() = is_away;
+        let key = if is_away { "b" } else { "c" };
+        assert_eq!(
+            missing(take::<S>(&inbox, &order(key, 2)).await),
+            (None, 10),
+            "the sender is told in the end"
+        );
+    }
+}
+
+/// I2
+pub(super) async fn what_a_log_gives_that_is_no_message_blames_no_other<S: Subject>(subject: &S) {
+    let desk = Desk::open(subject).await;
+    let log = Sent::default();
+    let inbox = desk.inbox().log(log.clone());
+    let mut bad = order("a", 1);
+    bad.specversion = "0.3".to_owned();
+    log.0.lock().unwrap().push(bad);
+    let blamed = inbox.take(&order("a", 2)).await;
+    assert!(matches!(blamed, Err(InboxError::Log(_) | InboxError::Store(_))), "{blamed:?}");
+    log.0.lock().unwrap()[0] = order("a", 1);
+    assert_eq!(take::<S>(&inbox, &order("a", 2)).await, Outcome::Taken);
 }
 
 /// I3
@@ -296,6 +336,43 @@ pub(super) async fn messages_that_arrive_during_a_retry_keep_the_order<S: Subjec
     sender.await.unwrap();
     until_gone(&other, &lane).await;
     assert_eq!(desk.entered("a").await, ids("a", 1..=20));
+}
+
+/// I6
+pub(super) async fn a_retry_that_fails_after_its_lane_was_parked_again_loses_nothing<S: Subject>(
+    subject: &S,
+) {
+    let desk = Desk::open(subject).await;
+    if desk.backend.has_one_writer() {
+        // There a consumer keeps everything else from being done.
+        return;
+    }
+    let (inbox, lane) = (desk.inbox(), lane("a"));
+    desk.orders.fail(&["a1", "a2", "a3"]);
+    for n in 1..=2 {
+        assert_eq!(take::<S>(&inbox, &order("a", n)).await, Outcome::Parked { waiting: n });
+    }
+    drop(operated(async || inbox.discard(&lane, at(10), "ada", "a test order").await).await);
+    desk.orders.hold(&["a2"]);
+    let meanwhile = async {
+        while desk.orders.calls("a2") == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        drop(operated(async || inbox.discard_all(&lane, "ada", "more of them").await).await);
+        assert_eq!(take::<S>(&inbox, &order("a", 3)).await, Outcome::Parked { waiting: 1 });
+        assert_eq!(take::<S>(&inbox, &order("a", 4)).await, Outcome::Parked { waiting: 2 });
+        drop(operated(async || inbox.retry(&lane, "ada", "and now?").await).await);
+        desk.orders.hold(&[]);
+    };
+    let retry = operated(async || inbox.retry(&lane, "bob", "again").await);
+    let (_, failed) = tokio::join!(meanwhile, retry);
+    failed.unwrap();
+    let shown = until_answered(async || inbox.show(&lane, 10).await).await.unwrap();
+    assert_eq!((shown.parked.failed, shown.parked.waiting), (at(30), 2), "{shown:?}");
+    desk.orders.fail(&[]);
+    until_gone(&inbox, &lane).await;
+    assert_eq!(take::<S>(&inbox, &order("a", 5)).await, Outcome::Taken);
+    assert_eq!(desk.entered("a").await, ids("a", 3..=5));
 }
 
 /// I6

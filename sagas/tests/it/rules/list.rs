@@ -65,10 +65,20 @@ macro_rules! rules {
                 a_receiver_that_is_away_for_long_parks_nothing_and_then_gets_all
                 a_message_that_is_refused_parks_its_key_and_no_other
                 what_cannot_be_a_message_parks_its_key_and_says_why
+                a_key_that_cannot_be_stored_parks_its_stream_and_no_other
                 a_mark_that_cannot_be_read_parks_its_key_and_no_other
                 nodes_that_come_and_go_share_the_keys_and_leave_no_gap
                 what_is_behind_a_message_comes_again_as_it_was_sent
                 a_topic_goes_out_as_it_was_published
+                a_topic_goes_to_any_number_of_receivers
+            }
+            behind {
+                what_only_a_newer_program_knows_is_not_left_out_in_silence
+                a_rare_key_is_searched_for_in_parts
+                what_was_taken_and_then_refused_can_be_asked_behind
+            }
+            links {
+                a_lane_that_takes_nothing_more_holds_up_no_other_key
             }
             bad_input {
                 a_state_that_cannot_be_read_holds_up_no_other_instance
@@ -84,16 +94,24 @@ macro_rules! rules {
             inbox {
                 a_message_that_comes_again_or_too_soon_changes_nothing
                 a_gap_is_noticed_and_filled_in_order
+                a_gap_that_may_be_filled_soon_is_not_told_at_once
+                what_a_log_gives_that_is_no_message_blames_no_other
                 a_consumer_that_dies_before_it_answers_takes_nothing_twice
                 two_consumers_at_once_take_each_message_once
                 a_message_that_fails_parks_its_lane_and_no_other
                 what_is_not_the_messages_fault_parks_nothing
                 a_retry_takes_what_waits_in_order
                 messages_that_arrive_during_a_retry_keep_the_order
+                a_retry_that_fails_after_its_lane_was_parked_again_loses_nothing
                 what_is_discarded_is_gone_and_stays_known
                 another_message_under_the_same_name_is_refused
                 messages_are_forgotten_after_a_while_but_not_what_waits
                 odd_names_have_lanes_of_their_own
+            }
+            blame {
+                an_error_of_the_store_is_known_however_it_is_wrapped
+                what_only_a_newer_program_can_read_is_left_to_it
+                a_version_that_has_passed_parks_its_message
             }
         }
     };

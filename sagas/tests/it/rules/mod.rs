@@ -3,12 +3,15 @@
 //! The letter and number over a rule are those of the table in `docs/rules.md`; its name says it in words.
 
 mod bad_input;
+mod behind;
+mod blame;
 mod by_hand;
 mod commits;
 mod desk;
 mod found;
 mod ground;
 mod inbox;
+mod links;
 mod list;
 mod lives;
 mod operators;

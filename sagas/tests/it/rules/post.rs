@@ -40,6 +40,32 @@ fn copies(placed: &Placed) -> Vec<Message> {
     (0..placed.copies).map(|copy| Message::of(&body(copy))).collect()
 }
 
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Cancelled {
+    pub(crate) n: u32,
+}
+
+/// What shops of a newer program record, too.
+#[derive(Event, Clone, Debug, PartialEq)]
+#[event(prefix = "shop")]
+pub(crate) enum NewerEvent {
+    Cancelled(Cancelled),
+}
+
+/// [`Orders`] of a newer program.
+#[derive(Clone, Copy)]
+pub(crate) struct NewerOrders;
+
+#[publishes(name = "orders")]
+impl NewerOrders {
+    fn placed(&self, placed: &Placed) -> Vec<Message> {
+        copies(placed)
+    }
+    fn cancelled(&self, cancelled: &Cancelled) -> Message {
+        Message::of(&cancelled.n)
+    }
+}
+
 /// In the order of each stream.
 #[derive(Clone, Copy)]
 pub(crate) struct Orders;
@@ -86,6 +112,8 @@ pub(crate) struct State {
     pub(crate) mumbles: Option<usize>,
     /// Keys whose messages are refused.
     pub(crate) refuses: BTreeSet<String>,
+    /// Keys whose messages are taken, and then refused.
+    pub(crate) denies: BTreeSet<String>,
     /// Keys with a message on its way, how many at most were, and those that had two.
     pub(crate) on_way: BTreeSet<String>,
     pub(crate) most: usize,
@@ -159,6 +187,9 @@ impl Publisher for Post {
                 return Err(PublishError::refused("no such address"));
             }
             state.arrived.push(message.clone());
+            if state.denies.contains(&on_way.1) {
+                return Err(PublishError::refused("what was it again?"));
+            }
             if state.mumbles.is_some_and(|every| state.tries.is_multiple_of(every)) {
                 return Err(PublishError::unavailable("the answer was lost"));
             }

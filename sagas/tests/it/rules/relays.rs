@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use es_core::processor::{ProcessorState, RangeStatus};
 use es_core::store::Table;
 use sagas::message::{Envelope, Publishing as _};
-use sagas::relay::{Publishes, ReplayError, TopicMessages};
+use sagas::relay::{Publishes, Relays as _, ReplayError, TopicMessages};
 use serde_json::json;
 
 use super::Subject;
-use super::ground::PATIENCE;
-use super::post::{Customers, Office, Orders};
+use super::ground::{Ground, PATIENCE};
+use super::post::{Customers, Office, Orders, Post};
 
 /// L1
 pub(super) async fn messages_of_a_key_are_sent_in_order_and_those_of_many_keys_at_the_same_time<
@@ -143,6 +143,21 @@ pub(super) async fn what_cannot_be_a_message_parks_its_key_and_says_why<S: Subje
 }
 
 /// L5
+pub(super) async fn a_key_that_cannot_be_stored_parks_its_stream_and_no_other<S: Subject>(subject: &S) {
+    let mut office = Office::start(subject, Customers).await;
+    let odd = [String::new(), "k".repeat(300), "a\0b".to_owned()];
+    office.post.state().refuses = odd.clone().into();
+    for (n, key) in odd.iter().enumerate() {
+        office.place(&format!("shop-{n}"), key, 1).await;
+        office.place("shop-9", "c9", 1).await;
+    }
+    office.until_arrived(3).await;
+    let why = office.until_parked(3).await;
+    assert!(why.keys().map(String::as_str).eq(["shop-0", "shop-1", "shop-2"]), "{why:?}");
+    office.stop().await;
+}
+
+/// L5
 pub(super) async fn a_mark_that_cannot_be_read_parks_its_key_and_no_other<S: Subject>(subject: &S) {
     let mut office = Office::start(subject, Orders).await;
     office.place_in(0..3, 1).await;
@@ -182,7 +197,7 @@ pub(super) async fn nodes_that_come_and_go_share_the_keys_and_leave_no_gap<S: Su
 }
 
 /// All pages of a key behind a message.
-async fn behind<S: Subject, M: Publishes + Clone>(
+pub(super) async fn behind<S: Subject, M: Publishes + Clone>(
     office: &Office<'_, S, M>,
     key: &str,
     mut after: Option<String>,
@@ -191,8 +206,8 @@ async fn behind<S: Subject, M: Publishes + Clone>(
     loop {
         let ask = || office.relay.behind(&office.ground.backend, key, after.as_deref(), 3);
         let page = office.ground.ask(ask).await;
-        assert!(page.messages.len() <= 3 && (!page.more || !page.messages.is_empty()));
-        after = page.messages.last().and_then(|last| last.sequence.clone()).or(after);
+        assert!(page.messages.len() <= 3 && page.more == page.next.is_some());
+        after = page.next;
         all.extend(page.messages);
         if !page.more {
             return all;
@@ -258,4 +273,37 @@ pub(super) async fn a_topic_goes_out_as_it_was_published<S: Subject>(subject: &S
         assert_eq!(behind(&office, &key, None).await, sent);
     }
     office.stop().await;
+}
+
+/// L1
+pub(super) async fn a_topic_goes_to_any_number_of_receivers<S: Subject>(subject: &S) {
+    let ground = Ground::open(subject).await;
+    let posts = [Post::default(), Post::default()];
+    let relay = |n: usize| (TopicMessages::of("transfers").named(format!("to-{n}")), posts[n].clone());
+    let wire = |app: es_core::AppBuilder<S::Backend>| {
+        let [(first, one), (second, other)] = [relay(0), relay(1)];
+        app.relay(first, one).relay(second, other)
+    };
+    let node = ground.join(wire).await;
+    posts[1].state().is_away = true;
+    let send = async |n: u64| {
+        let sending = node.publish("transfers", "t", &n)?;
+        sending.idempotency_key(n.to_string()).await.map_err(es_core::BoxError::from)
+    };
+    ground.ask(async || send(1).await).await;
+    let arrived = |post: &Post, n: usize| post.checked().get("t").is_some_and(|all| all.len() == n);
+    while !arrived(&posts[0], 1) {
+        ground.pause().await;
+    }
+    posts[1].state().is_away = false;
+    ground.ask(async || send(2).await).await;
+    while !posts.iter().all(|post| arrived(post, 2)) {
+        ground.pause().await;
+    }
+    for (n, post) in posts.iter().enumerate() {
+        let all = post.checked().remove("t").unwrap();
+        let relay = format!("to-{n}");
+        assert!(all.iter().all(|one| one.r#type == "transfers" && one.relay.as_ref() == Some(&relay)));
+    }
+    node.shutdown(PATIENCE).await;
 }
