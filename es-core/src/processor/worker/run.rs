@@ -132,7 +132,7 @@ pub(super) enum Step {
     Rest(Duration),
     /// There is nothing to do until something happens, or at the latest after this long.
     Idle(Option<Duration>),
-    /// The range belongs to another node.
+    /// The range belongs to another node, or its build to another program.
     Lost,
 }
 
@@ -190,7 +190,8 @@ impl Worker {
         }
     }
 
-    /// Until it is stopped, after the page that it is at, or until the range belongs to another node.
+    /// Until it is stopped, after the page that it is at, or until the range belongs to another node, or its build to another
+    /// program.
     pub(crate) async fn run(mut self) {
         while !self.stop.is_cancelled() {
             self.news.mark_unchanged();
@@ -269,8 +270,10 @@ impl Worker {
         if !self.context.may_act() {
             return Ok(Step::Rest(FOLLOW));
         }
-        if self.open.is_none() && !self.reopen().await? {
-            return Ok(Step::Lost);
+        if self.open.is_none()
+            && let Some(step) = self.reopen().await?
+        {
+            return Ok(step);
         }
         self.asked &= self.unreadable.is_empty();
         if self.is_asked() {
@@ -383,20 +386,21 @@ impl Worker {
         self.open.as_ref().expect("only asked while it is open")
     }
 
-    /// Reads what is stored. `false` if the range belongs to another node.
-    async fn reopen(&mut self) -> Result<bool, StoreError> {
+    /// Reads what is stored. What to do instead, if the range is not this worker's any more, or its build another program's.
+    async fn reopen(&mut self) -> Result<Option<Step>, StoreError> {
         let (backend, build) = (self.context.backend(), self.context.build.clone());
         let Share { group, slices, epoch, owner, .. } = &self.share;
         let stored = self.context.shares.read(backend, group, slices.first).await?;
         let own = |stored: &Share<Checkpoint>| {
             stored.epoch == *epoch && stored.owner == *owner && stored.slices == *slices
         };
-        let Some(mut stored) = stored.filter(own) else { return Ok(false) };
+        let Some(mut stored) = stored.filter(own) else { return Ok(Some(Step::Lost)) };
         let as_it_was = stored.rev == self.share.rev;
         // Nobody takes a build from its workers without writing their shares, if their effects can be fenced.
         let known = as_it_was && self.parked.is_some() && self.context.runner.keeps().is_fenced();
         if !known && !self.context.has_its_role().await? {
-            return Ok(false);
+            self.share = stored;
+            return Ok(Some(self.hand_over().await));
         }
         // Why it was halted before is history: it is tried again, or says so again.
         stored.progress.halt = stored.progress.halt.filter(|_| self.halted.is_some());
@@ -432,7 +436,18 @@ impl Worker {
             flushed: now,
         });
         self.show(self.state());
-        Ok(true)
+        Ok(None)
+    }
+
+    /// The range is still its own, and the build is not: whoever comes next is told of the calls that were made, however
+    /// often that takes.
+    async fn hand_over(&mut self) -> Step {
+        let is_told = self.untold() == self.share.progress.ahead;
+        if is_told || self.takes_writes().await {
+            return Step::Lost;
+        }
+        self.failures += 1;
+        Step::Rest(self.backoff(self.failures))
     }
 
     /// Makes durable what was folded.

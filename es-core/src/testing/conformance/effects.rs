@@ -142,3 +142,28 @@ pub async fn what_was_done_beside_an_event_of_a_newer_program_is_not_repeated_by
     settle(&new).await;
     posts.calls().assert_complete(1, true);
 }
+
+/// P18
+pub async fn what_no_checkpoint_covers_is_not_repeated_by_a_newer_program<S: Subject>(subject: S) {
+    let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));
+    let lease = Duration::from_secs(1);
+    let activate = || App::on(world.store.0.clone()).reactor(Edition::<1>(posts.clone()));
+    assert!(start(activate).await.shutdown(LIMIT).await);
+    rounds(&world, 1..=1).await;
+    let late = Double::new(subject.again(&world.store.0).await);
+    let line = Double::new(late.clone());
+    let old = start(|| App::on(line.clone()).reactor(Edition::<1>(posts.clone())).lease(lease)).await;
+    posts.until(|calls| calls.in_flight() == N).await;
+    line.set(Line::Refuses("checkpoints"));
+    late.set(Line::HoldsLookups("es.codes"));
+    posts.open();
+    // Nothing is written of what it has done, and it looks whether the build is still its own.
+    eventually(async || if late.held() > 0 { Ok(()) } else { Err("nothing is held".to_owned()) }).await;
+    let new =
+        start(|| App::on(world.store.0.clone()).reactor(Edition::<2>(posts.clone())).lease(lease)).await;
+    line.set(Line::Up);
+    late.set(Line::Up);
+    settle(&new).await;
+    posts.calls().assert_complete(1, true);
+    drop(old);
+}

@@ -222,11 +222,18 @@ fn is_inline_refusal(error: &CommitError) -> bool {
 }
 
 /// Tries to start what must not start; gives what it says.
-pub(super) async fn refused_start<B: Backend>(mut wiring: impl FnMut() -> AppBuilder<B>) -> String {
+pub(super) async fn refused_start<B: Backend>(wiring: impl FnMut() -> AppBuilder<B>) -> String {
+    judged_start(wiring).await.expect_err("it must not start")
+}
+
+/// The app, or what its start says, once the store has answered.
+pub(super) async fn judged_start<B: Backend>(
+    mut wiring: impl FnMut() -> AppBuilder<B>,
+) -> Result<App, String> {
     for _ in 0..100 {
-        let said = wiring().start().await.expect_err("it must not start").to_string();
-        if !said.contains("could not be done now") {
-            return said;
+        match wiring().start().await.map_err(|refused| refused.to_string()) {
+            Err(said) if said.contains("could not be done now") => {}
+            judged => return judged,
         }
     }
     panic!("the store did not answer in 100 tries")

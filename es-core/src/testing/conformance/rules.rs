@@ -332,12 +332,14 @@ macro_rules! __conformance_rules {
                 a_retry_that_cannot_be_stored_repeats_no_call
                 a_retry_that_fails_in_the_middle_repeats_no_call
                 what_was_done_beside_an_event_of_a_newer_program_is_not_repeated_by_it
+                what_no_checkpoint_covers_is_not_repeated_by_a_newer_program
             }
             missed {
                 an_older_program_passes_nothing_that_the_newer_one_acts_on
                 a_reactor_says_what_an_older_program_has_passed_without_it
                 a_renamed_reactor_says_what_an_older_program_has_passed_without_it
                 a_start_that_is_refused_renames_nothing
+                a_renamed_reactor_is_judged_until_it_has_its_name
             }
             slow {
                 a_slow_commit_makes_no_transaction_smaller
