@@ -100,11 +100,7 @@ impl<'a> Settling<'a> {
             return Ok(unprepared);
         }
         for (runner, backfill) in processors {
-            let prepared = match processor::settle_name(backend, &**runner, settings.lease, *backfill).await {
-                Ok(false) => processor::prepare(backend, &**runner).await,
-                settled => settled.map(drop),
-            };
-            match prepared {
+            match processor::prepare_named(backend, &**runner, settings.lease, *backfill).await {
                 Ok(()) => {}
                 Err(error @ StoreError::Corrupt { .. }) => {
                     let (processor, error) = (runner.name(), crate::chain(&error));
