@@ -445,11 +445,13 @@ impl TakeOver {
         lease: Duration,
     ) -> Result<RowWrite, StoreError> {
         let until = believed_until(backend, lease).await?;
-        // What is built from the beginning lacks nothing; what an older program continues, nothing that it handles.
-        let before = stored.value.known().filter(|before| before.incomplete && from > Position(0));
-        let incomplete =
-            self.incomplete || before.is_some_and(|before| !is_older(&CodeRecord::of(code), before));
-        let value = CodeRecord { until, incomplete, ..after(stored.value.known(), code, from) };
+        // What is built from the beginning lacks nothing.
+        let whole = match from {
+            Position(0) if !self.incomplete => None,
+            _ => stored.value.whole_for(&CodeRecord::of(code), self.incomplete),
+        };
+        let (incomplete, whole) = (whole.is_some(), whole.unwrap_or_default());
+        let value = CodeRecord { until, incomplete, whole, ..after(stored.value.known(), code, from) };
         codes().put(&Row { value, ..stored.clone() })
     }
 }
