@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::inline::{Entry, Inline, Starting};
-use crate::processor::{self, Looked, NodeContext, Wired};
+use crate::processor::{self, Looked, NodeContext, Taken, Wired};
 use crate::store::{Backend, StoreError};
 
 /// What an app is wired with.
@@ -17,6 +17,7 @@ pub(super) struct Settling<'a> {
     inline: Vec<Wired>,
     retired: &'a BTreeSet<String>,
     looked: Looked,
+    taken: Taken,
 }
 
 impl<'a> Settling<'a> {
@@ -28,7 +29,15 @@ impl<'a> Settling<'a> {
     ) -> Self {
         let (successors, processors) =
             processors.into_iter().partition(|(runner, _)| retired.contains(&runner.name()));
-        Self { node, processors, successors, inline, retired, looked: Looked::default() }
+        Self {
+            node,
+            processors,
+            successors,
+            inline,
+            retired,
+            looked: Looked::default(),
+            taken: Taken::default(),
+        }
     }
 
     /// Whether the app may start. Nothing is changed.
@@ -67,7 +76,7 @@ impl<'a> Settling<'a> {
     ///
     /// # Errors
     ///
-    /// What cannot be done, a line each.
+    /// What cannot be done, a line each. What was taken over is given back then.
     pub(super) async fn take<B: Backend>(
         &self,
         backend: Arc<B>,
@@ -75,7 +84,7 @@ impl<'a> Settling<'a> {
         codes: BTreeMap<String, String>,
     ) -> Result<(Option<Inline<B>>, BTreeSet<String>), Vec<String>> {
         let (starting, is_unseen) = (self.starting(), codes.is_empty() || self.node.settings.looks_on);
-        let take = async {
+        let change = async {
             let built = starting.build().await?;
             let mut unprepared = self.prepare(&self.processors).await?;
             // Last: once the inline projections have changed, programs of before cannot write any more.
@@ -84,12 +93,19 @@ impl<'a> Settling<'a> {
             unprepared.extend(self.prepare(&self.successors).await?);
             Ok((inline, unprepared))
         };
+        let take = async {
+            let changed = change.await;
+            if changed.is_err() {
+                self.taken.give_back(self.node).await;
+            }
+            changed
+        };
         if is_unseen { take.await } else { processor::alive_during(self.node, codes, take).await }
     }
 
     fn starting(&self) -> Starting<'_> {
-        let Self { node, successors, inline: runners, retired, looked, .. } = self;
-        Starting { node, runners, retired, successors, looked }
+        let Self { node, successors, inline: runners, retired, looked, taken, .. } = self;
+        Starting { node, runners, retired, successors, looked, taken }
     }
 
     /// Makes the tables and rows of processors that are run for the first time, and takes over what older programs make.
@@ -100,7 +116,8 @@ impl<'a> Settling<'a> {
             return Ok(unprepared);
         }
         for (runner, backfill) in processors {
-            match processor::prepare_named(backend, &**runner, settings.lease, *backfill).await {
+            let lease = settings.lease;
+            match processor::prepare_named(backend, &**runner, lease, *backfill, &self.taken).await {
                 Ok(()) => {}
                 Err(error @ StoreError::Corrupt { .. }) => {
                     let (processor, error) = (runner.name(), crate::chain(&error));
@@ -115,7 +132,7 @@ impl<'a> Settling<'a> {
         }
         let prepared = processors.iter().filter(|(runner, _)| !unprepared.contains(&runner.name()));
         let prepared: Vec<Wired> = prepared.cloned().collect();
-        let taken = processor::take_over_all(self.node, &prepared, &self.looked).await;
+        let taken = processor::take_over_all(self.node, &prepared, &self.looked, &self.taken).await;
         let wrong = taken.unwrap_or_else(|error| vec![crate::chain(&error)]);
         if wrong.is_empty() { Ok(unprepared) } else { Err(wrong) }
     }

@@ -17,12 +17,14 @@ use crate::processor::{
 use crate::projection::Code;
 use crate::projection::code::ALL;
 use crate::state::{CodeRecord, Generations, InlineSet};
-use crate::store::{AppendCondition, Commit, CommitError, EventFilter, Position, RowWrite, StoreError};
+use crate::store::{AppendCondition, Commit, CommitError, EventFilter, Position, Row, RowWrite, StoreError};
 
 /// What is written so that this program's codes are the ones that write.
 #[derive(Default)]
 pub(super) struct Changes {
     rows: Vec<RowWrite>,
+    /// The rows that are to be written over.
+    before: Vec<Row<CodeRecord>>,
     /// Whether programs of before must not commit any more.
     fences: bool,
     /// Whether one is taken from a program that handles more, of which nobody is seen.
@@ -47,7 +49,7 @@ pub(super) async fn take_over(starting: &Starting<'_>) -> Result<InlineSet, Vec<
     for tried in 1..=RACES {
         // Before the codes: whoever takes one over after this, changes the generation.
         let set = starting.known().await?;
-        let Changes { mut rows, fences, absent, head, .. } = changes(starting, &set).await?;
+        let Changes { mut rows, before, fences, absent, head, .. } = changes(starting, &set).await?;
         if rows.is_empty() || node.settings.looks_on {
             return Ok(set);
         }
@@ -58,15 +60,17 @@ pub(super) async fn take_over(starting: &Starting<'_>) -> Result<InlineSet, Vec<
         let filter = if all { EventFilter::all() } else { EventFilter::types(absent.clone()) };
         let condition = AppendCondition { fail_if_events_match: filter, after: head };
         let condition = (!absent.is_empty()).then_some(condition);
-        let outcome = match node.backend.commit(Commit { rows, condition, ..Commit::default() }).await {
+        let written = match node.backend.commit(Commit { rows, condition, ..Commit::default() }).await {
             // Of all events, those count too that are handled already, and come all the time.
             Err(CommitError::ConditionFailed { .. }) if tried.is_multiple_of(PATIENCE) => {
-                shut_out(node, &set).await
+                shut_out(node, &set).await.map(|_| false)
             }
             outcome => went_through(node, outcome).await,
         };
         // Either way, what is there then is looked at.
-        outcome.map_err(one)?;
+        if written.map_err(one)? {
+            before.into_iter().for_each(|before| starting.taken.from(before));
+        }
     }
     Err(vec!["the inline projections change all the time: start it again".to_owned()])
 }
@@ -146,12 +150,13 @@ impl Changes {
         };
         let fences = before.is_some() && !is_like;
         let row = TakeOver::from(before).record(backend, &stored, &code, head, node.settings.lease).await?;
-        Ok(Self { rows: vec![row], fences, left, head, absent, wrong: Vec::new() })
+        Ok(Self { rows: vec![row], before: vec![stored], fences, left, head, absent, wrong: Vec::new() })
     }
 
     fn add(&mut self, other: Self) {
-        let Self { rows, fences, left, head: _, absent, wrong } = other;
+        let Self { rows, before, fences, left, head: _, absent, wrong } = other;
         self.rows.extend(rows);
+        self.before.extend(before);
         self.fences |= fences;
         self.left |= left;
         self.absent.extend(absent);

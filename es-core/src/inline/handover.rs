@@ -18,7 +18,7 @@ use crate::cluster::{self, Alive, Share, Shares};
 use crate::event::is_of_a_newer_program;
 use crate::id::Ids;
 use crate::processor::{
-    self, Admission, Backfill, Build, Failure, Fits, Folded, Keeps, NodeContext, ProcessorError,
+    self, Admission, BY_ITSELF, Backfill, Build, Failure, Fits, Folded, Keeps, NodeContext, ProcessorError,
     ProcessorOptions, Runner, Session, Standing, Stretch, TakeOver, Wired, finish_set_back, fold_between,
     give_names, made_by, noted, prepare, remove_build, standing, take_over_all,
 };
@@ -94,6 +94,12 @@ async fn until_done<T, F: Future<Output = Result<Option<T>, Wrong>>>(
         tokio::time::sleep(policy.wait_after(tried, ids).unwrap_or_default()).await;
     }
     unreachable!("it tries until it is done")
+}
+
+/// What has one build is not rebuilt by itself.
+fn obstacle(wrong: &[String]) -> StoreError {
+    let by_a_processor = "or run it by a processor until it has been rebuilt by itself (`Backfill::Online`), and make it inline then";
+    StoreError::misuse(wrong.join("\n").replace(BY_ITSELF, by_a_processor))
 }
 
 /// The builds of a projection, and the revision of their row.
@@ -301,7 +307,7 @@ impl<'a> Becoming<'a> {
     async fn judge(&self) -> Result<Option<()>, StoreError> {
         let backend = &*self.node.backend;
         if let Err(wrong) = processor::judge(self.node, &self.wired, self.starting.looked).await? {
-            return Err(StoreError::misuse(wrong.join("\n")));
+            return Err(obstacle(&wrong));
         }
         let known = builds(self.node, &self.name).await?.value;
         if known.gone().is_none() {
@@ -332,9 +338,9 @@ impl<'a> Becoming<'a> {
     async fn build(&self) -> Result<Option<Built>, StoreError> {
         let backend = &*self.node.backend;
         prepare(backend, &**self.runner).await?;
-        let wrong = take_over_all(self.node, &self.wired, self.starting.looked).await?;
+        let wrong = take_over_all(self.node, &self.wired, self.starting.looked, self.starting.taken).await?;
         if !wrong.is_empty() {
-            return Err(StoreError::misuse(wrong.join("\n")));
+            return Err(obstacle(&wrong));
         }
         let mut known = builds(self.node, &self.name).await?;
         if let Some(gone) = known.value.gone() {
@@ -397,7 +403,10 @@ impl<'a> Becoming<'a> {
         let (Standing::IsNewer | Standing::IsLeft, over) = self.standing(build).await? else { return Ok(()) };
         let over = if self.wired[0].1 == Backfill::Skip { over.skipping() } else { over };
         let taken = over.take(&*self.node.backend, &**self.runner, build, self.node.settings.lease).await?;
-        taken.map(drop).map_err(StoreError::misuse)
+        if let Some(before) = taken.map_err(StoreError::misuse)? {
+            self.starting.taken.from(before);
+        }
+        Ok(())
     }
 
     /// Commits write it by its plain names. Gives the row that says that it has them: as long as it is as it was read, no
@@ -469,6 +478,7 @@ impl<'a> Becoming<'a> {
         }
         let claimed: Vec<_> = shares.iter().map(|share| share.owned_by(Some(me))).collect();
         let rows = claimed.iter().map(|share| self.shares.put(share)).collect::<Result<_, _>>()?;
+        self.starting.taken.changed(build);
         let done = self.write(rows).await?;
         Ok(done.then(|| claimed.into_iter().map(Share::written).collect()))
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::handover::Becoming;
 use super::{Entry, Inline, code, handover};
 use crate::ErrorKind;
-use crate::processor::{Looked, NodeContext, Wired};
+use crate::processor::{Looked, NodeContext, Taken, Wired};
 use crate::retry::RetryPolicy;
 use crate::state::InlineSet;
 use crate::store::{Backend, StoreError};
@@ -20,6 +20,7 @@ pub(crate) struct Starting<'a> {
     /// The processors that continue with some of that.
     pub(crate) successors: &'a [Wired],
     pub(crate) looked: &'a Looked,
+    pub(crate) taken: &'a Taken,
 }
 
 impl Starting<'_> {

@@ -19,6 +19,7 @@ use super::reset::{ResetRequest, reset};
 use super::run::Worker;
 use super::shown::{gauges, show};
 use super::sight::Sight;
+use super::taken::Taken;
 use super::versions;
 use crate::cluster::{self, Cluster, Keeper, Share, Shares, Work};
 use crate::processor::ProcessorError;
@@ -170,8 +171,8 @@ impl Coordinator {
         }
         if !self.prepared {
             let (backend, lease) = (&*self.node.backend, self.node.settings.lease);
-            let prepared = prepare_named(backend, &*self.runner, lease, self.options.backfill);
-            self.unless_stopped(prepared).await?;
+            let (backfill, taken) = (self.options.backfill, Taken::default());
+            self.unless_stopped(prepare_named(backend, &*self.runner, lease, backfill, &taken)).await?;
             self.prepared = true;
             // What it has made is seen with the next look.
             self.cluster.wake();

@@ -20,6 +20,7 @@ mod shown;
 mod sight;
 mod start;
 mod take_over;
+mod taken;
 mod undecoded;
 mod unreadable;
 mod versions;
@@ -35,7 +36,10 @@ pub use self::reset::Reset;
 pub(crate) use self::reset::ResetRequest;
 use self::sight::Observer;
 pub(crate) use self::start::{alive_during, left_out, others, start, wanted_by_any};
-pub(crate) use self::take_over::{Looked, TRIES as RACES, TakeOver, Wired, judge, made_by, take_over_all};
+pub(crate) use self::take_over::{
+    BY_ITSELF, Looked, TRIES as RACES, TakeOver, Wired, judge, made_by, take_over_all,
+};
+pub(crate) use self::taken::Taken;
 pub(crate) use self::undecoded::all as undecoded_rows;
 pub(crate) use self::versions::{
     finish_removal, give_names, noted, remove as remove_version, stored as stored_version, stored_versions,

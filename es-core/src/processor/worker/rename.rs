@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::codes::after;
 use super::take_over::{Missed, RAISE, TRIES, believed_until, furthest, made_by};
+use super::taken::Taken;
 use crate::cluster::{self, Share, Shares};
 use crate::processor::AnyBackend;
 use crate::processor::kinds::runner::Runner;
@@ -103,9 +104,10 @@ pub(crate) async fn prepare_named(
     runner: &dyn Runner,
     lease: Duration,
     backfill: Backfill,
+    taken: &Taken,
 ) -> Result<(), StoreError> {
     // It may be given another name at any time before it begins.
-    while !settle_name(backend, runner, lease, backfill).await? && !prepare(backend, runner).await? {}
+    while !settle_name(backend, runner, lease, backfill, taken).await? && !prepare(backend, runner).await? {}
     Ok(())
 }
 
@@ -116,6 +118,7 @@ async fn settle_name(
     runner: &dyn Runner,
     lease: Duration,
     backfill: Backfill,
+    taken: &Taken,
 ) -> Result<bool, StoreError> {
     let Some((other, is_to)) = stored_as(backend, runner).await? else { return Ok(false) };
     if runner.was() != Some(&*other) {
@@ -127,6 +130,8 @@ async fn settle_name(
         );
     }
     if is_to {
+        taken.changed(&Build::first(&other));
+        taken.changed(&Build::first(&runner.name()));
         rename(backend, runner, &other, lease, backfill).await?;
     }
     Ok(true)
@@ -363,7 +368,7 @@ mod tests {
         assert!(prepare(&backend, &mails).await.unwrap());
         for (from, to) in [(&mails, &letters), (&letters, &mails), (&mails, &letters)] {
             // The other program has looked, and is about to begin.
-            assert!(!settle_name(&backend, from, lease, Backfill::Skip).await.unwrap());
+            assert!(!settle_name(&backend, from, lease, Backfill::Skip, &Taken::default()).await.unwrap());
             rename(&backend, to, from.0, lease, Backfill::Skip).await.unwrap();
             assert!(!prepare(&backend, from).await.unwrap());
             assert_eq!(

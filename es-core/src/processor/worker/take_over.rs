@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::codes::{after, is_older};
+use super::taken::Taken;
 use crate::cluster::{Share, Shares};
 use crate::processor::kinds::runner::Runner;
 use crate::processor::rebuild::{Backfill, Change, backfill_obstacle, begin_backfill, one_share};
@@ -19,6 +20,9 @@ pub(crate) const TRIES: u32 = 500;
 /// What helps where events were missed.
 pub(super) const RAISE: &str = "raise its `version`, and it is built from the beginning; or let it be rebuilt by itself \
                                 (`Backfill::Online`)";
+
+/// Of that, what is no help to what has one build only.
+pub(crate) const BY_ITSELF: &str = "or let it be rebuilt by itself (`Backfill::Online`)";
 
 /// Which code makes a build.
 pub(crate) async fn made_by(rows: &dyn RowStore, build: &Build) -> Result<Row<CodeRecord>, StoreError> {
@@ -239,37 +243,27 @@ pub(crate) async fn take_over_all(
     node: &NodeContext,
     runners: &[Wired],
     looked: &Looked,
+    taken: &Taken,
 ) -> Result<Vec<String>, StoreError> {
-    let mut taken = Vec::new();
     for _ in 0..TRIES {
         let done = match judge(node, runners, looked).await? {
-            Ok(judged) => judged.take(node, &mut taken).await,
+            Ok(judged) => judged.take(node, taken).await,
             Err(wrong) => Err(wrong),
         };
         match done {
             Ok(true) => return Ok(Vec::new()),
             // Another program was faster, or events came: what is there now is judged.
             Ok(false) => {}
-            Err(wrong) => return release(&*node.backend, taken).await.map(|()| wrong),
+            Err(wrong) => return Ok(wrong),
         }
     }
     let moving = std::io::Error::other("other programs take them over all the time");
     Err(StoreError::transient("taking builds over", moving))
 }
 
-/// This program does not start: others continue now with what it has taken over, not only once it could have been up.
-async fn release(backend: &dyn AnyBackend, taken: Vec<Build>) -> Result<(), StoreError> {
-    for build in taken {
-        let mut row = made_by(backend, &build).await?;
-        row.value.until = 0;
-        let _won = write_rows(backend, vec![codes().put(&row)?]).await?;
-    }
-    Ok(())
-}
-
 impl Judged<'_> {
     /// Does it; `false` if what it was decided on has changed.
-    async fn take(self, node: &NodeContext, taken: &mut Vec<Build>) -> Result<bool, Vec<String>> {
+    async fn take(self, node: &NodeContext, taken: &Taken) -> Result<bool, Vec<String>> {
         let line = |build: &Build, error: StoreError| vec![format!("{build}: {}", crate::chain(&error))];
         let (backend, lease) = (&*node.backend, node.settings.lease);
         for (Older { runner, build, over, .. }, left_out) in self.older {
@@ -277,8 +271,8 @@ impl Judged<'_> {
                 tracing::warn!(%build, why, "goes on without the events that were passed");
             }
             match over.take(backend, &**runner, &build, lease).await.map_err(|e| line(&build, e))? {
-                Ok(true) => taken.push(build),
-                Ok(false) | Err(_) => return Ok(false),
+                Ok(Some(before)) => taken.from(before),
+                Ok(None) | Err(_) => return Ok(false),
             }
         }
         for Older { runner, build, missed, .. } in self.incomplete {
@@ -356,21 +350,22 @@ impl TakeOver {
         Self { skips: true, incomplete: true, ..self }
     }
 
-    /// From now on the build is made by this program's code; `false` if another one makes it than it was decided on. Gives
-    /// what is in the way, in words: events that the code handles and that the build has passed without it.
+    /// From now on the build is made by this program's code. Gives the row of the code of before, `None` if another one makes
+    /// the build than it was decided on; or what is in the way, in words: events that the code handles and that the build has
+    /// passed without it.
     pub(crate) async fn take(
         mut self,
         backend: &dyn AnyBackend,
         runner: &dyn Runner,
         build: &Build,
         lease: Duration,
-    ) -> Result<Result<bool, String>, StoreError> {
+    ) -> Result<Result<Option<Row<CodeRecord>>, String>, StoreError> {
         let (code, shares) = (runner.code(), Shares::<Checkpoint>::checkpoints());
         for tried in 1..=TRIES {
             let stored = made_by(backend, build).await?;
             let before = stored.value.known();
             if !self.is_from(before) {
-                return Ok(Ok(false));
+                return Ok(Ok(None));
             }
             // Over their revisions as they were read before the log: what a worker of before passes after that is refused.
             let of_build = shares.of(backend, &build.to_string()).await?;
@@ -394,7 +389,7 @@ impl TakeOver {
                     let code = code.fingerprint();
                     tracing::info!(%build, code, before = before.code, "is made by another code from here on");
                 }
-                return Ok(Ok(true));
+                return Ok(Ok(Some(stored)));
             }
             if tried == 1 {
                 // Their workers write all the time. Ended one by one, they begin again only with their nodes' next look.
@@ -453,5 +448,15 @@ impl TakeOver {
         let (incomplete, whole) = (whole.is_some(), whole.unwrap_or_default());
         let value = CodeRecord { until, incomplete, whole, ..after(stored.value.known(), code, from) };
         codes().put(&Row { value, ..stored.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_helps_names_the_rebuild_by_itself() {
+        assert!(RAISE.ends_with(BY_ITSELF));
     }
 }

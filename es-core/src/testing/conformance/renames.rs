@@ -1,4 +1,4 @@
-//! Reactors that get another name: P10, P18.
+//! Reactors that get another name: P10, P14, P18, P26, O8.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,7 +23,7 @@ const LEASE: Duration = Duration::from_secs(1);
 
 /// The same reactor before and after it was renamed.
 #[derive(Clone, Debug)]
-struct Named<const RENAMED: bool>(Posts<N>);
+pub(super) struct Named<const RENAMED: bool>(pub(super) Posts<N>);
 
 impl<const RENAMED: bool> Reactor for Named<RENAMED> {
     const NAME: &'static str = if RENAMED { "letters" } else { "mails" };
@@ -83,7 +83,7 @@ pub async fn a_renamed_reactor_continues_where_it_was<S: Subject>(subject: S) {
     }
 }
 
-/// P10, P17
+/// P10, P26
 pub async fn a_renamed_reactor_continues_beside_a_row_that_cannot_be_read<S: Subject>(subject: S) {
     let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));
     posts.open();
@@ -103,7 +103,7 @@ pub async fn a_renamed_reactor_continues_beside_a_row_that_cannot_be_read<S: Sub
     posts.calls().assert_complete(3, true);
 }
 
-/// P10, P17
+/// P10, P26
 pub async fn a_renamed_reactor_waits_until_the_rows_of_before_can_be_read<S: Subject>(subject: S) {
     let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));
     posts.open();

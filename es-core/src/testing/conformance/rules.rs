@@ -495,6 +495,7 @@ macro_rules! __conformance_rules {
             }
             inline_code {
                 an_inline_view_that_handles_more_is_retired_rebuilt_and_inline_again
+                a_view_that_has_missed_events_says_how_it_becomes_inline
                 an_inline_view_that_handles_more_goes_on_if_that_was_chosen
                 an_inline_view_whose_keys_change_does_not_start
                 an_older_program_commits_nothing_where_a_newer_one_handles_more_inline
@@ -506,6 +507,8 @@ macro_rules! __conformance_rules {
                 a_start_that_may_not_make_a_view_inline_takes_nothing_over
                 a_program_that_is_lost_in_its_start_is_believed_in_for_a_lease
                 an_older_program_takes_nothing_back_while_a_newer_one_starts
+                a_start_that_is_refused_late_gives_back_what_it_has_taken_over
+                an_inline_view_is_left_to_the_program_of_before_by_a_start_that_is_refused_late
                 two_programs_that_make_other_views_inline_do_not_shut_each_other_out
                 a_program_that_handles_all_events_takes_an_inline_view_over_while_others_write
             }

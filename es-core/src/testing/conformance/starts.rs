@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::backfills::state;
-use super::deploys::Beside;
+use super::deploys::{Beside, Coded};
 use super::domain::Donate;
 use super::double::{Double, Line};
 use super::inline_code::{
@@ -11,10 +11,12 @@ use super::inline_code::{
 };
 use super::patient::{Patient, ask};
 use super::payments::eventually;
+use super::reactors::Posts;
+use super::renames::Named;
 use super::{LIMIT, Subject, sent, settle, start, store};
 use crate::command::CommandError;
 use crate::processor::{Backfill, ProcessorOptions};
-use crate::store::{Backend, CommitError, EventStore as _, RowStore};
+use crate::store::{Backend, Commit, CommitError, EventStore as _, RowStore, RowWrite, StoredRow};
 use crate::{App, AppBuilder};
 
 /// What only the last commit of a view that becomes inline writes, if it was there before.
@@ -124,6 +126,85 @@ pub async fn two_programs_that_make_other_views_inline_do_not_shut_each_other_ou
     pay(&faster, "a").await;
     counts(&store, "account-a", 2).await;
     drop(retired);
+}
+
+/// A start that was refused is believed in for longer than any rule takes.
+const LONG: Duration = Duration::from_secs(3_600);
+
+/// Which code makes a build, without the revision of that.
+async fn made_by<B: Backend + RowStore + Clone>(store: &Patient<B>, build: &str) -> serde_json::Value {
+    let row = store.row("es.codes", build).await.expect("it was made");
+    serde_json::from_slice(&row.data).expect("JSON")
+}
+
+/// P18
+pub async fn a_start_that_is_refused_late_gives_back_what_it_has_taken_over<S: Subject>(subject: S) {
+    let (store, posts) = (store(&subject).await, Posts::new(0));
+    posts.open();
+    ran_by_a_processor(&store).await;
+    drop(start(|| app(&store.0).retire_inline("counts/1")).await);
+    let other = subject.again(&store.0).await;
+    let old = || app(&other).view::<Coded<1>>().reactor(Named::<false>(posts.clone()));
+    let old = start(old).await;
+    pay(&old, "a").await;
+    settle(&old).await;
+    let before = made_by(&store, "coded/1~1").await;
+    let line = Double::new(subject.again(&store.0).await);
+    line.set(LAST_COMMIT);
+    let faster = async {
+        holds(&line).await;
+        assert_ne!(made_by(&store, "coded/1~1").await, before, "it was taken over");
+        let faster = start(|| inline::<LESS, _>(&store.0)).await;
+        line.set(Line::Up);
+        faster
+    };
+    let refused = || {
+        let new = app(&line).view::<Coded<2>>().reactor(Named::<true>(posts.clone()));
+        new.inline_view::<Beside<1>>().lease(LONG)
+    };
+    let (faster, ()) = futures::join!(faster, says(refused, "counts/1 is inline in this store"));
+    assert_eq!(made_by(&store, "coded/1~1").await, before);
+    let now = ask(|| store.0.now()).await.as_microsecond();
+    for name in ["mails~1", "letters~1", "a-beside/1~1"] {
+        assert!(made_by(&store, name).await["until"].as_i64() <= Some(now), "{name} is kept from others");
+    }
+    pay(&faster, "a").await;
+    settle(&old).await;
+    let calls = posts.calls();
+    assert_eq!((calls.acted.len(), calls.repeats()), (2, 0));
+}
+
+/// P16, P18
+pub async fn an_inline_view_is_left_to_the_program_of_before_by_a_start_that_is_refused_late<S: Subject>(
+    subject: S,
+) {
+    let store = store(&subject).await;
+    ran_by_a_processor(&store).await;
+    let before = made_by(&store, "counts/1~1").await;
+    let line = Double::new(subject.again(&store.0).await);
+    line.set(LAST_COMMIT);
+    let parks = async {
+        holds(&line).await;
+        assert_ne!(made_by(&store, "counts/1~1").await, before, "it was taken over");
+        // What it has decided on changes: of the other view, something is parked.
+        let StoredRow { key, rev, data } = store.row("generations", "a-beside/1").await.expect("it is there");
+        let generations = RowWrite { table: "generations".into(), key, rev, row: Some(data) };
+        let parked = RowWrite {
+            table: "a-beside/1~1/parked".into(),
+            key: "account-a".to_owned(),
+            rev: 0,
+            row: Some("{}".into()),
+        };
+        let commit = Commit { rows: vec![generations, parked], ..Commit::default() };
+        store.commit(commit).await.expect("at these revisions");
+        line.set(Line::Up);
+    };
+    let refused = || with_another::<MORE, _>(&line).lease(LONG);
+    let ((), ()) = futures::join!(parks, says(refused, "1 sequences of a-beside/1 are parked"));
+    assert_eq!(made_by(&store, "counts/1~1").await, before);
+    let less = start(|| inline::<LESS, _>(&store.0)).await;
+    pay(&less, "a").await;
+    counts(&store, "account-a", 2).await;
 }
 
 /// Pays until a program with other inline projections has shut it out.
