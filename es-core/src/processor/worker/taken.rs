@@ -55,8 +55,9 @@ impl Taken {
     }
 }
 
-/// The code of before makes a build again. What this program's has made something of, on this node or another one, is only
-/// not kept from that one any longer. `false` if it was changed at the same time.
+/// The code of before makes a build again, if a node runs it, and this program's has made nothing of the build here and
+/// elsewhere. Else that one is only not kept away any longer: what is started again, because the store failed, need not take
+/// the build over again. `false` if it was changed at the same time.
 async fn give_back(
     node: &NodeContext,
     build: &str,
@@ -70,9 +71,10 @@ async fn give_back(
     let of_build = shares.of(backend, build).await?;
     let alive = cluster::alive(backend).await?;
     let processor = Build::parse(build).map(|build| build.processor).unwrap_or_default();
-    let has_it = |node: &NodeRecord| node.codes.get(&*processor) == Some(&value.code);
-    let is_used = alive.iter().any(|(other, node)| *other != me && has_it(node));
-    let before = before.filter(|_| !is_used);
+    let others: Vec<&NodeRecord> =
+        alive.iter().filter(|(other, _)| **other != me).map(|(_, node)| node).collect();
+    let run = |code: &String| others.iter().any(|node| node.codes.get(&*processor) == Some(code));
+    let before = before.filter(|before| run(&before.value.code) && !run(&value.code));
     let mut rows = Vec::new();
     for share in of_build {
         // One that is claimed meanwhile is found changed.
