@@ -93,13 +93,14 @@ impl<'a> Settling<'a> {
             unprepared.extend(self.prepare(&self.successors).await?);
             Ok((inline, unprepared))
         };
-        let take = async {
+        // Boxed: it would be in the future of everybody who starts an app, twice.
+        let take = Box::pin(async {
             let changed = change.await;
             if changed.is_err() {
                 self.taken.give_back(self.node).await;
             }
             changed
-        };
+        });
         if is_unseen { take.await } else { processor::alive_during(self.node, codes, take).await }
     }
 
