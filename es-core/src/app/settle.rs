@@ -117,19 +117,8 @@ impl<'a> Settling<'a> {
             return Ok(unprepared);
         }
         for (runner, backfill) in processors {
-            let prepared = match processor::settle_name(
-                backend,
-                &**runner,
-                settings.lease,
-                *backfill,
-                &self.taken,
-            )
-            .await
-            {
-                Ok(false) => processor::prepare(backend, &**runner).await,
-                settled => settled.map(drop),
-            };
-            match prepared {
+            let lease = settings.lease;
+            match processor::prepare_named(backend, &**runner, lease, *backfill, &self.taken).await {
                 Ok(()) => {}
                 Err(error @ StoreError::Corrupt { .. }) => {
                     let (processor, error) = (runner.name(), crate::chain(&error));

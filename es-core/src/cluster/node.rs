@@ -131,11 +131,15 @@ impl Cluster {
     fn left_out(&self) -> Vec<String> {
         let seen = self.view.borrow();
         let alive = seen.iter().flat_map(|view| view.alive.values().flat_map(|node| &node.runs));
-        let runs: Vec<&String> = alive.chain(self.runs.iter().map(|runs| &runs.name)).collect();
+        let runs: BTreeSet<&str> =
+            alive.chain(self.runs.iter().map(|runs| &runs.name)).map(String::as_str).collect();
         let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
         let all = gone.iter().map(|name| (name, format!("{name}~")));
-        let is_run =
-            |name: &String, prefix: &String| runs.iter().any(|run| *run == name || run.starts_with(prefix));
+        // Those that begin with it come right behind it.
+        let is_run = |name: &String, prefix: &String| {
+            runs.contains(&**name)
+                || runs.range(&**prefix..).next().is_some_and(|run| run.starts_with(prefix))
+        };
         let mut left: Vec<String> =
             all.filter(|(name, prefix)| !is_run(name, prefix)).map(|(_, prefix)| prefix).collect();
         left.sort_unstable();

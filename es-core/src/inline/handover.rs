@@ -6,6 +6,7 @@
 //! write the projection. The way back is one commit under a condition as well.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use uuid::Uuid;
@@ -15,8 +16,9 @@ use super::start::Starting;
 use crate::ErrorKind;
 use crate::cluster::{self, Alive, Share, Shares};
 use crate::event::is_of_a_newer_program;
+use crate::id::Ids;
 use crate::processor::{
-    self, Admission, Backfill, Build, Failure, Fits, Folded, Keeps, NodeContext, ProcessorError,
+    self, Admission, BY_ITSELF, Backfill, Build, Failure, Fits, Folded, Keeps, NodeContext, ProcessorError,
     ProcessorOptions, Runner, Session, Standing, Stretch, TakeOver, Wired, finish_set_back, fold_between,
     give_names, made_by, noted, prepare, remove_build, standing, take_over_all,
 };
@@ -43,31 +45,61 @@ pub(super) async fn went_through(
     }
 }
 
-/// Tries until there is an outcome: without one, another node was faster, or a request was lost.
-async fn until_done<T, F: Future<Output = Result<Option<T>, Vec<String>>>>(
-    node: &NodeContext,
+/// Why a try has no outcome.
+enum Wrong {
+    /// It is in the way, a line each.
+    Lines(Vec<String>),
+    Store(StoreError),
+}
+
+impl From<Vec<String>> for Wrong {
+    fn from(lines: Vec<String>) -> Self {
+        Self::Lines(lines)
+    }
+}
+
+impl From<StoreError> for Wrong {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Tries until there is an outcome: without one, another node was faster, or a request was lost. A store that does not
+/// answer is asked again, but not for ever: unless something was `done` in between.
+async fn until_done<T, F: Future<Output = Result<Option<T>, Wrong>>>(
+    ids: &Ids,
+    name: &str,
+    done: impl Fn() -> u64,
     mut attempt: impl FnMut(u32) -> F,
 ) -> Result<T, Vec<String>> {
     let policy = RetryPolicy::default().with_attempts(u32::MAX);
+    let (mut failed, mut before) = (0, done());
     for tried in 1.. {
-        if let Some(done) = attempt(tried).await? {
-            return Ok(done);
+        let outcome = attempt(tried).await;
+        let now = done();
+        if std::mem::replace(&mut before, now) != now {
+            failed = 0;
         }
-        tokio::time::sleep(policy.wait_after(tried, &node.ids).unwrap_or_default()).await;
+        match outcome {
+            Ok(Some(outcome)) => return Ok(outcome),
+            Ok(None) => failed = 0,
+            Err(Wrong::Lines(lines)) => return Err(lines),
+            Err(Wrong::Store(error)) => {
+                failed += 1;
+                if error.kind() != ErrorKind::Transient || failed >= PATIENCE {
+                    return Err(vec![format!("{name}: {}", crate::chain(&error))]);
+                }
+            }
+        }
+        tokio::time::sleep(policy.wait_after(tried, ids).unwrap_or_default()).await;
     }
     unreachable!("it tries until it is done")
 }
 
-/// What a try has come to. A store that does not answer at first is asked again.
-fn outcome<T>(
-    name: &str,
-    tried: u32,
-    outcome: Result<Option<T>, StoreError>,
-) -> Result<Option<T>, Vec<String>> {
-    match outcome {
-        Err(error) if error.kind() == ErrorKind::Transient && tried < PATIENCE => Ok(None),
-        outcome => outcome.map_err(|error| vec![format!("{name}: {}", crate::chain(&error))]),
-    }
+/// What has one build is not rebuilt by itself.
+fn obstacle(wrong: &[String]) -> StoreError {
+    let by_a_processor = "or run it by a processor until it has been rebuilt by itself (`Backfill::Online`), and make it inline then";
+    StoreError::misuse(wrong.join("\n").replace(BY_ITSELF, by_a_processor))
 }
 
 /// The builds of a projection, and the revision of their row.
@@ -97,9 +129,12 @@ pub(super) async fn judge(starting: &Starting<'_>, stored: &InlineSet) -> Result
     let mut wrong = Vec::new();
     for wired in starting.incoming(stored) {
         let becoming = &Becoming::new(starting, wired);
-        let judged = until_done(starting.node, |tried| async move {
-            outcome(&becoming.name, tried, becoming.judge().await)
-        });
+        let judged = until_done(
+            &starting.node.ids,
+            &becoming.name,
+            || 0,
+            |_| async move { Ok(becoming.judge().await?) },
+        );
         wrong.extend(judged.await.err().into_iter().flatten());
     }
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
@@ -116,12 +151,17 @@ pub(super) async fn build<'a>(
 ) -> Result<Becoming<'a>, Vec<String>> {
     let mut becoming = Becoming::new(starting, wired);
     let this = &becoming;
-    let built = until_done(starting.node, |tried| async move {
-        if starting.known().await?.names.contains(&this.name) {
-            return Ok(Some(None));
-        }
-        outcome(&this.name, tried, this.build().await.map(|built| built.map(Some)))
-    });
+    let built = until_done(
+        &starting.node.ids,
+        &this.name,
+        || this.flushes(),
+        |_| async move {
+            if starting.known().await?.names.contains(&this.name) {
+                return Ok(Some(None));
+            }
+            Ok(this.build().await?.map(Some))
+        },
+    );
     becoming.built = built.await?;
     Ok(becoming)
 }
@@ -134,18 +174,23 @@ pub(super) async fn build<'a>(
 pub(super) async fn make_inline(mut becoming: Becoming<'_>) -> Result<(), Vec<String>> {
     let mut built = becoming.built.take();
     let (starting, becoming) = (becoming.starting, &becoming);
-    until_done(starting.node, |tried| {
-        let built = built.take();
-        async move {
-            // With each try: if another program has changed the set, or writes what is in it, this one may not fit any more,
-            // and must not shut that one out.
-            let set = code::take_over(starting).await?;
-            if set.names.contains(&becoming.name) {
-                return Ok(Some(()));
+    until_done(
+        &starting.node.ids,
+        &becoming.name,
+        || becoming.flushes(),
+        |_| {
+            let built = built.take();
+            async move {
+                // With each try: if another program has changed the set, or writes what is in it, this one may not fit any more,
+                // and must not shut that one out.
+                let set = code::take_over(starting).await?;
+                if set.names.contains(&becoming.name) {
+                    return Ok(Some(()));
+                }
+                Ok(becoming.attempt(built, set).await?)
             }
-            outcome(&becoming.name, tried, becoming.attempt(built, set).await)
-        }
-    })
+        },
+    )
     .await
 }
 
@@ -155,20 +200,24 @@ pub(super) async fn make_inline(mut becoming: Becoming<'_>) -> Result<(), Vec<St
 ///
 /// What is in the way of that processor, or the store cannot be read or written.
 pub(super) async fn retire(starting: &Starting<'_>, name: &str) -> Result<(), Vec<String>> {
-    let line = |error: StoreError| vec![format!("{name}: {}", crate::chain(&error))];
     let successors: Vec<Wired> =
         starting.successors.iter().filter(|(runner, _)| runner.name() == name).cloned().collect();
     let successors = &successors;
-    until_done(starting.node, |tried| async move {
-        let set = code::take_over(starting).await?;
-        if !set.names.contains(name) {
-            return Ok(Some(()));
-        }
-        let head = starting.node.backend.head().await.map_err(line)?;
-        // Up to there at least; and no further event may come before it is retired.
-        processor::judge(starting.node, successors, starting.looked).await.map_err(line)??;
-        outcome(name, tried, leave(starting.node, &set, name, head, tried).await)
-    })
+    until_done(
+        &starting.node.ids,
+        name,
+        || 0,
+        |tried| async move {
+            let set = code::take_over(starting).await?;
+            if !set.names.contains(name) {
+                return Ok(Some(()));
+            }
+            let head = starting.node.backend.head().await?;
+            // Up to there at least; and no further event may come before it is retired.
+            processor::judge(starting.node, successors, starting.looked).await??;
+            Ok(leave(starting.node, &set, name, head, tried).await?)
+        },
+    )
     .await
 }
 
@@ -223,6 +272,8 @@ pub(crate) struct Becoming<'a> {
     shares: Shares<Checkpoint>,
     /// Nodes that run it, and the pulse that each had when it was seen first.
     pulses: Mutex<BTreeMap<Uuid, u64>>,
+    /// How often something was made durable.
+    flushes: AtomicU64,
 }
 
 /// What is up to the head, in one share of this node.
@@ -244,14 +295,19 @@ impl<'a> Becoming<'a> {
             built: None,
             shares: Shares::checkpoints(),
             pulses: Mutex::default(),
+            flushes: AtomicU64::new(0),
         }
+    }
+
+    fn flushes(&self) -> u64 {
+        self.flushes.load(Ordering::Relaxed)
     }
 
     /// Whether it may become inline; not known as long as a node that runs it may have gone. Nothing is changed.
     async fn judge(&self) -> Result<Option<()>, StoreError> {
         let backend = &*self.node.backend;
         if let Err(wrong) = processor::judge(self.node, &self.wired, self.starting.looked).await? {
-            return Err(StoreError::misuse(wrong.join("\n")));
+            return Err(obstacle(&wrong));
         }
         let known = builds(self.node, &self.name).await?.value;
         if known.gone().is_none() {
@@ -284,7 +340,7 @@ impl<'a> Becoming<'a> {
         prepare(backend, &**self.runner).await?;
         let wrong = take_over_all(self.node, &self.wired, self.starting.looked, self.starting.taken).await?;
         if !wrong.is_empty() {
-            return Err(StoreError::misuse(wrong.join("\n")));
+            return Err(obstacle(&wrong));
         }
         let mut known = builds(self.node, &self.name).await?;
         if let Some(gone) = known.value.gone() {
@@ -555,6 +611,7 @@ impl<'a> Becoming<'a> {
         let next = share.with(share.progress.at(through, Vec::new()));
         let flushed = session.flush(vec![self.shares.put(&next)?]).await;
         let done = went_through(self.node, flushed.map(|()| Committed::default())).await?;
+        self.flushes.fetch_add(u64::from(done), Ordering::Relaxed);
         Ok(done.then(|| next.written()))
     }
 
@@ -593,5 +650,37 @@ impl<'a> Becoming<'a> {
             return StoreError::transient("an inline projection", std::io::Error::other(why));
         }
         StoreError::misuse(format!("{why}; fix its handler, or run it by a processor"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hiccup() -> Wrong {
+        StoreError::transient("a read", std::io::Error::other("the line is down")).into()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_start_gives_up_only_what_has_failed_often_in_a_row() {
+        let (ids, nothing, many) = (Ids::default(), || 0, 10 * PATIENCE);
+        let waits = until_done(&ids, "p/1", nothing, |tried| async move {
+            match tried {
+                tried if tried > many => Ok(Some(())),
+                tried if tried.is_multiple_of(3) => Err(hiccup()),
+                _ => Ok(None),
+            }
+        });
+        assert_eq!(waits.await, Ok(()), "it has waited for another node");
+        let flushes = AtomicU64::new(0);
+        let (flushed, flushes) = (|| flushes.load(Ordering::Relaxed), &flushes);
+        let gets_on = until_done(&ids, "p/1", flushed, |tried| async move {
+            flushes.fetch_add(1, Ordering::Relaxed);
+            if tried > many { Ok(Some(())) } else { Err(hiccup()) }
+        });
+        assert_eq!(gets_on.await, Ok(()), "each time it has come further");
+        let stands = until_done(&ids, "p/1", nothing, |_| async { Err::<Option<()>, _>(hiccup()) }).await;
+        let said = stands.expect_err("the store never answers");
+        assert!(said[0].starts_with("p/1: a read"), "{said:?}");
     }
 }

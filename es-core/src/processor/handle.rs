@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::kinds::runner::Runner;
 use super::parked::{self, ParkedSequence};
 use super::status::{Board, ProcessorStatus};
-use super::worker::{NodeContext, Reset, ResetRequest};
+use super::worker::{NodeContext, Reset, ResetRequest, other_name};
 use super::{ProcessorError, Readiness, Skipped};
 use crate::clock::Timestamp;
 use crate::cluster::Cluster;
@@ -145,8 +145,9 @@ impl Processor {
     async fn control(&self, change: impl Fn(&mut Control)) -> Result<(), ProcessorError> {
         let backend = &*self.node.backend;
         for _ in 0..TRIES {
-            let known = control().get(backend, self.name()).await?;
-            let mut row = known.unwrap_or_else(|| Row::new(self.name(), Control::default()));
+            let name = self.stored_name().await?;
+            let known = control().get(backend, &name).await?;
+            let mut row = known.unwrap_or_else(|| Row::new(name, Control::default()));
             change(&mut row.value);
             if write_rows(backend, vec![control().put(&row)?]).await?.is_yes() {
                 self.cluster.wake();
@@ -245,8 +246,15 @@ impl Processor {
 
     /// The build that queries read.
     pub(super) async fn current(&self) -> Result<Build, StoreError> {
-        let row = Generations::read(&*self.node.backend, self.name()).await?;
+        let name = self.stored_name().await?;
+        let row = Generations::read(&*self.node.backend, &name).await?;
         let generations = row.map(|row| row.value).unwrap_or_default();
-        Ok(generations.build(self.name(), generations.current))
+        Ok(generations.build(&name, generations.current))
+    }
+
+    /// The name that everything stored of it has: another program may have given it one.
+    async fn stored_name(&self) -> Result<String, StoreError> {
+        let other = other_name(&*self.node.backend, &*self.runner).await?;
+        Ok(other.unwrap_or_else(|| self.name().to_owned()))
     }
 }

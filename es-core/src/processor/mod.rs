@@ -55,9 +55,10 @@ pub use self::worker::Reset;
 #[cfg(feature = "testing")]
 pub(crate) use self::worker::remove_version;
 pub(crate) use self::worker::{
-    AnyBackend, Fits, Folded, Looked, NodeContext, NodeSettings, RACES, Readiness, Standing, Stretch,
-    TakeOver, Taken, Wired, alive_during, fold_between, give_names, judge, left_out, made_by, name_obstacle,
-    noted, other_name, others, settle_name, standing, start, stored_versions, take_over_all, wanted_by_any,
+    AnyBackend, BY_ITSELF, Fits, Folded, Looked, NodeContext, NodeSettings, RACES, Readiness, Standing,
+    Stretch, TakeOver, Taken, Wired, alive_during, fold_between, give_names, judge, left_out, made_by,
+    name_obstacle, noted, other_name, others, prepare_named, standing, start, stored_versions, take_over_all,
+    wanted_by_any,
 };
 pub use crate::slices::{SLICES, SliceSet, Slices, slice_of};
 pub use crate::state::{Build, Skipped};

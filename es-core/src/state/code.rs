@@ -1,6 +1,6 @@
 //! Which code makes a build.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,9 @@ pub(crate) struct CodeRecord {
     /// Whether the build has passed events that the code handles, and is to be rebuilt for their sake.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) incomplete: bool,
+    /// If so, the types of events of which it has all.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) whole: BTreeSet<String>,
     /// The codes that made the build before: who runs one of them is older.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) former: Vec<String>,

@@ -32,7 +32,7 @@ golden! {
         "checkpoint-halted", "checkpoint-ahead",
     ];
     nodes: NodeRecord = ["node", "node-whole", "node-codes"];
-    codes: CodeRecord = ["code", "code-incomplete", "code-renamed", "code-keyed"];
+    codes: CodeRecord = ["code", "code-incomplete", "code-whole", "code-renamed", "code-keyed"];
     versions: Versions = ["versions"];
     builds: Generations = [
         "generations", "generations-building", "generations-previous", "generations-frozen",

@@ -20,7 +20,7 @@ pub(crate) use self::generations::Change;
 pub use self::handle::{Progress, Rebuild, RebuildOptions, RebuildReport};
 #[cfg(feature = "testing")]
 pub(crate) use self::portions::PORTION;
-pub(crate) use self::portions::{Portions, empty};
+pub(crate) use self::portions::{Portions, empty, in_table};
 pub(crate) use self::prepare::{point, prepare};
 pub(crate) use self::protocol::expire;
 pub(crate) use self::set_back::{finish_set_back, one_share};

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::cluster::Shares;
 use crate::processor::AnyBackend;
 use crate::state::{Build, Checkpoint, Generations, generations};
-use crate::store::{Row, RowWrite, StoreError, StoredRow, Table, write_rows};
+use crate::store::{Row, RowStore, RowWrite, StoreError, StoredRow, Table, write_rows};
 
 /// Rows of a portion, about; it also ends where the bytes of a page do.
 pub(crate) const PORTION: usize = 2_000;
@@ -65,7 +65,11 @@ impl<'b> Portions<'b> {
         Ok(won)
     }
 
-    /// All rows of a table go, or move to another one that has none of their keys.
+    /// All rows of a table go, or move to another one.
+    ///
+    /// # Errors
+    ///
+    /// As for [`in_table`].
     pub(crate) async fn take(&mut self, table: &str, to: Option<&str>) -> Result<bool, StoreError> {
         let (from, mut after) = (Table::<()>::own(table), None::<String>);
         loop {
@@ -78,10 +82,15 @@ impl<'b> Portions<'b> {
                 continue;
             };
             after = Some(last.key.clone());
-            for StoredRow { key, rev, data } in page {
-                let moved =
-                    to.map(|to| RowWrite { table: to.into(), key: key.clone(), rev: 0, row: Some(data) });
-                if !self.add(moved.into_iter().chain([from.delete_at(key, rev)])).await? {
+            let gone: Vec<RowWrite> =
+                page.iter().map(|row| from.delete_at(row.key.clone(), row.rev)).collect();
+            let mut there = match to {
+                Some(to) => in_table(self.backend, page, to).await?,
+                None => Vec::new(),
+            }
+            .into_iter();
+            for gone in gone {
+                if !self.add(there.next().into_iter().chain([gone])).await? {
                     return Ok(false);
                 }
             }
@@ -90,6 +99,34 @@ impl<'b> Portions<'b> {
             }
         }
     }
+}
+
+/// Rows in another table. A request that is there already is that of somebody who asked under a name that nothing had then:
+/// the one that is moved takes its place.
+///
+/// # Errors
+///
+/// [`StoreError::Misuse`] names any other row that is there.
+pub(crate) async fn in_table(
+    rows: &dyn RowStore,
+    page: Vec<StoredRow>,
+    to: &str,
+) -> Result<Vec<RowWrite>, StoreError> {
+    if page.is_empty() {
+        return Ok(Vec::new());
+    }
+    let keys: Vec<String> = page.iter().map(|row| row.key.clone()).collect();
+    let there = rows.rows(to, &keys).await?;
+    let place = |(StoredRow { key, data, .. }, there): (StoredRow, Option<StoredRow>)| match there {
+        Some(_) if !to.ends_with("/requests") => Err(StoreError::misuse(format!(
+            "row {key:?} of {to} is there already, and belongs to nothing: delete it"
+        ))),
+        there => {
+            let rev = there.map_or(0, |row| row.rev);
+            Ok(RowWrite { table: to.into(), key, rev, row: Some(data) })
+        }
+    };
+    page.into_iter().zip(there).map(place).collect()
 }
 
 /// Deletes the rows of a build, as long as it is marked for that. What a worker that does not know of the mark writes

@@ -3,7 +3,7 @@
 use crate::cluster::{Share, Shares};
 use crate::processor::AnyBackend;
 use crate::processor::kinds::runner::Runner;
-use crate::processor::worker::{finish_removal, made_by, noted};
+use crate::processor::worker::{finish_removal, made_by, noted, other_name};
 use crate::state::{Build, Checkpoint, CodeRecord, Generations, codes, generations, versions};
 use crate::store::{
     CURRENT, Commit, CommitError, Generation, Position, Row, RowStore, RowWrite, StoreError, Tables, Won,
@@ -23,9 +23,10 @@ pub(crate) async fn point(
 
 /// Makes the tables and rows of a processor that is run for the first time, next to those of other versions. One that keeps
 /// nothing that could be rebuilt begins at the head: what happened before is none of its business.
-pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Result<(), StoreError> {
+///
+/// `false` if what is stored of it has another name: then nothing is made.
+pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Result<bool, StoreError> {
     let (name, tables) = (runner.name(), runner.keeps().tables());
-    let shares = Shares::checkpoints();
     loop {
         let mut rows = Vec::new();
         let stored = generations().get(backend, &name).await?;
@@ -48,26 +49,34 @@ pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Re
             }
             rows.extend(is_run(backend, tables).await?);
         }
-        let build = Build::first(&name).to_string();
-        if known.is_none() && !shares.exist(backend, &build).await? {
-            let head = backend.head().await?;
-            let begin = if tables.is_some() { Position(0) } else { head };
-            let whole = Share::whole(build, Checkpoint::new(begin, head));
-            // Over the rows of a version that has come back: their revisions count on.
-            rows.push(shares.put(&shares.placed(backend, whole).await?)?);
-            // What it was made by before does not count: it is built from the beginning.
-            let code = made_by(backend, &Build::first(&name)).await?;
-            rows.extend(
-                (code.rev > 0)
-                    .then(|| codes().put(&Row { value: CodeRecord::default(), ..code }))
-                    .transpose()?,
-            );
+        if known.is_none() {
+            let Some(begun) = begin(backend, runner).await? else { return Ok(false) };
+            rows.extend(begun);
         }
         if rows.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         commit(backend, rows).await?;
     }
+}
+
+/// The rows of the place where it begins, if it has none; `None` if it has one under another name.
+async fn begin(backend: &dyn AnyBackend, runner: &dyn Runner) -> Result<Option<Vec<RowWrite>>, StoreError> {
+    let (shares, build) = (Shares::checkpoints(), Build::first(&runner.name()));
+    // Before the shares, and written with them: whoever gives them another name, or is as fast, changes it too.
+    let code = made_by(backend, &build).await?;
+    if shares.exist(backend, &build.to_string()).await? {
+        return Ok(Some(Vec::new()));
+    }
+    if other_name(backend, runner).await?.is_some() {
+        return Ok(None);
+    }
+    let head = backend.head().await?;
+    let from = if runner.keeps().tables().is_some() { Position(0) } else { head };
+    let whole = Share::whole(build.to_string(), Checkpoint::new(from, head));
+    // Over the rows of a version that has come back: their revisions count on. What it was made by before does not count.
+    let share = shares.put(&shares.placed(backend, whole).await?)?;
+    Ok(Some(vec![share, codes().put(&Row { value: CodeRecord::default(), ..code })?]))
 }
 
 /// The row that says that a version is run, if that is news. Whoever has just decided that it goes, finds it changed.

@@ -97,6 +97,11 @@ impl CodeRecord {
         Self { code: code.fingerprint(), handles, keys, ..Self::default() }
     }
 
+    /// The same of a build that lacks nothing.
+    fn complete(self) -> Self {
+        Self { incomplete: false, whole: BTreeSet::new(), ..self }
+    }
+
     /// The same, if it is known.
     pub(crate) fn known(&self) -> Option<&Self> {
         (!self.code.is_empty()).then_some(self)
@@ -105,6 +110,23 @@ impl CodeRecord {
     /// Whether every type is handled that a code handles.
     pub(crate) fn handles_all_of(&self, code: &Code) -> bool {
         self.handles.contains_key(ALL) || code.handles().keys().all(|name| self.handles.contains_key(name))
+    }
+
+    /// The types of events of which the build has all if another code continues it, which may have `missed` some; `None` if it
+    /// lacks nothing that this one handles.
+    pub(crate) fn whole_for(&self, own: &Self, missed: bool) -> Option<BTreeSet<String>> {
+        let mut whole =
+            if self.incomplete { self.whole.clone() } else { self.handles.keys().cloned().collect() };
+        if !missed && !self.handles.contains_key(ALL) {
+            // There has been none of those that are new.
+            whole.extend(own.handles.keys().filter(|name| !self.handles.contains_key(*name)).cloned());
+        }
+        let has_all = whole.contains(ALL) || own.handles.keys().all(|name| whole.contains(name));
+        match (has_all, missed) {
+            (true, true) => Some(BTreeSet::new()),
+            (true, false) => None,
+            (false, _) => Some(whole),
+        }
     }
 
     /// Whether a code handles the same types by the same keys.
@@ -137,8 +159,7 @@ impl CodeRecord {
 /// The record of a build that begins beside the one that is read: the newest code that is known makes it, which is not
 /// this program's if an operator asked an older one, or one that only looks on.
 pub(crate) fn of_new_build(read: Option<&CodeRecord>, own: Option<&Code>) -> CodeRecord {
-    let read_code =
-        || read.map(|read| CodeRecord { unhandled: BTreeMap::new(), incomplete: false, ..read.clone() });
+    let read_code = || read.map(|read| CodeRecord { unhandled: BTreeMap::new(), ..read.clone().complete() });
     let newer = |own: &Code| read.is_some_and(|read| is_older(&CodeRecord::of(own), read));
     match own {
         Some(own) if !newer(own) => after(read, own, Position(0)),
@@ -169,7 +190,7 @@ pub(crate) fn after(before: Option<&CodeRecord>, code: &Code, from: Position) ->
     }
     let former = before.former.into_iter().chain([before.code]);
     let former = former.filter(|former| *former != print && !former.is_empty()).collect();
-    CodeRecord { code: print, handles, keys, unhandled, until: 0, incomplete: false, former, renamed: None }
+    CodeRecord { code: print, handles, keys, unhandled, former, ..CodeRecord::default() }
 }
 
 #[cfg(test)]
@@ -271,6 +292,27 @@ mod tests {
         assert_eq!(stands(&made, &other, &[&more]), Standing::IsNewer, "each handles something else");
         let newer = Code::new(2).with("x", 2);
         assert_eq!(stands(&back, &newer, &[&less]), Standing::IsNewer, "a newer shape");
+    }
+
+    #[test]
+    fn what_a_build_lacks_is_known_to_every_code_that_handles_it() {
+        let code = |handles: &[&str]| CodeRecord::of(&handling(1, handles));
+        let set = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>());
+        let [less, more] = [code(&["x"]), code(&["x", "y"])];
+        assert_eq!(less.whole_for(&more, false), None, "there was none");
+        let whole = less.whole_for(&more, true);
+        assert_eq!(whole, set(&["x"]));
+        let lacking = CodeRecord { incomplete: true, whole: whole.unwrap_or_default(), ..more };
+        assert_eq!(lacking.whole_for(&code(&["x", "y", "z"]), false), set(&["x", "z"]));
+        assert_eq!(lacking.whole_for(&code(&["y"]), false), set(&["x"]));
+        assert_eq!(lacking.whole_for(&less, false), None, "it has all that this one handles");
+        let all = CodeRecord::of(&Code::of(&EventFilter::all()));
+        let whole = less.whole_for(&all, true).unwrap_or_default();
+        let lacking = CodeRecord { incomplete: true, whole, ..all };
+        assert_eq!(lacking.whole_for(&code(&["x", "y"]), false), set(&["x"]));
+        assert_eq!(lacking.whole_for(&less, false), None);
+        let unknown = CodeRecord { whole: BTreeSet::new(), ..lacking };
+        assert_eq!(unknown.whole_for(&less, false), set(&[]), "it was stored without");
     }
 
     #[test]

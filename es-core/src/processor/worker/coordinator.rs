@@ -14,10 +14,12 @@ use super::context::{BuildContext, NodeContext, Role};
 use super::house::{Chore, House};
 use super::outgrown::Outgrown;
 use super::readiness::{CatchingUp, Readiness};
+use super::rename::prepare_named;
 use super::reset::{ResetRequest, reset};
 use super::run::Worker;
 use super::shown::{gauges, show};
 use super::sight::Sight;
+use super::taken::Taken;
 use super::versions;
 use crate::cluster::{self, Cluster, Keeper, Share, Shares, Work};
 use crate::processor::ProcessorError;
@@ -56,6 +58,8 @@ pub(crate) struct Coordinator {
     pub(super) house: House,
     /// Whether its tables and rows are there. Not if a row of them could not be read when the app started.
     pub(super) prepared: bool,
+    /// The node gives back what it has.
+    stop: CancellationToken,
 }
 
 /// A build that is worked on here.
@@ -113,6 +117,7 @@ impl Coordinator {
             switching: (0, CatchingUp::default()),
             house: House::default(),
             prepared: true,
+            stop: CancellationToken::new(),
         }
     }
 
@@ -124,6 +129,7 @@ impl Coordinator {
     /// Until `stop`; then what the node has of this processor is given back.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut failed = false;
+        self.stop = stop.clone();
         while !stop.is_cancelled() {
             tokio::select! {
                 biased;
@@ -140,6 +146,9 @@ impl Coordinator {
             }
             let Some(sight) = self.sights.borrow_and_update().clone() else { continue };
             let settled = self.reconcile(&sight).await;
+            if stop.is_cancelled() {
+                break;
+            }
             failed = settled.is_err();
             if let Err(error) = settled {
                 let (processor, error) = (&self.handle.name, crate::chain(&error));
@@ -161,7 +170,9 @@ impl Coordinator {
             return Ok(());
         }
         if !self.prepared {
-            prepare(&*self.node.backend, &*self.runner).await?;
+            let (backend, lease) = (&*self.node.backend, self.node.settings.lease);
+            let (backfill, taken) = (self.options.backfill, Taken::default());
+            self.unless_stopped(prepare_named(backend, &*self.runner, lease, backfill, &taken)).await?;
             self.prepared = true;
             // What it has made is seen with the next look.
             self.cluster.wake();
@@ -172,7 +183,7 @@ impl Coordinator {
             // Its version was removed while no node with it was seen: it begins again.
             self.catching_up = CatchingUp::default();
             self.handle.readiness.send_replace(Readiness::Behind);
-            prepare(&*self.node.backend, &*self.runner).await?;
+            self.unless_stopped(prepare(&*self.node.backend, &*self.runner)).await?;
             self.cluster.wake();
             return Ok(());
         }
@@ -210,6 +221,20 @@ impl Coordinator {
             return settled;
         }
         settled.and(self.keep_house(&generations, sight).await)
+    }
+
+    /// Does what may take long. If the node stops, it is left as it is: whoever looks next takes it up again.
+    pub(super) async fn unless_stopped<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => {
+                Err(StoreError::transient("settling a processor", std::io::Error::other("its node stops")))
+            }
+            done = work => done,
+        }
     }
 
     /// Ends the work on builds that have another role by now, or none.

@@ -127,8 +127,7 @@ impl Coordinator {
         match standing {
             Standing::Makes if under_way && self.is_superseded(sight)? => {
                 // It was built for a program of before, while nobody ran the newer one.
-                let removed = remove_build(&self.node, runner, generation).await;
-                removed.or_else(ProcessorError::in_store)?;
+                self.remove(generation).await?;
             }
             Standing::Makes => return Ok(Code::Makes),
             Standing::StandsBy => return Ok(Code::StandsBy),
@@ -143,11 +142,10 @@ impl Coordinator {
                     if since.is_some_and(|since| since.elapsed() < lease * BACK) {
                         return Ok(Code::Changes);
                     }
-                    let removed = remove_build(&self.node, runner, generation).await;
-                    removed.or_else(ProcessorError::in_store)?;
+                    self.remove(generation).await?;
                 } else {
                     let why = "no program is alive with the code that began it";
-                    over.begin_again(backend, runner, &build, lease, why).await?;
+                    self.unless_stopped(over.begin_again(backend, runner, &build, lease, why)).await?;
                 }
             }
             Standing::IsNewer | Standing::IsLeft => {
@@ -156,7 +154,7 @@ impl Coordinator {
                 let known = self.missing.get(&generation).filter(|(code, _)| *code == from);
                 let why = match known {
                     Some((_, why)) => Some(why.clone()),
-                    None => over.take(backend, runner, &build, lease).await?.err(),
+                    None => self.unless_stopped(over.take(backend, runner, &build, lease)).await?.err(),
                 };
                 if let Some(why) = why {
                     self.missing.insert(generation, (from, why.clone()));
@@ -170,6 +168,14 @@ impl Coordinator {
         // What is there then is seen with the next look.
         self.cluster.wake();
         Ok(Code::Changes)
+    }
+
+    async fn remove(&self, generation: Generation) -> Result<(), StoreError> {
+        let removed = async {
+            let removed = remove_build(&self.node, &*self.runner, generation).await;
+            removed.or_else(ProcessorError::in_store)
+        };
+        self.unless_stopped(removed).await
     }
 
     /// Whether this program builds something for itself, while another one with newer code runs what queries read.
@@ -228,7 +234,7 @@ impl Coordinator {
                 over.incomplete()
             }
         };
-        drop(over.take(backend, runner, build, lease).await?);
+        drop(self.unless_stopped(over.take(backend, runner, build, lease)).await?);
         self.cluster.wake();
         Ok(Code::Changes)
     }
@@ -245,9 +251,8 @@ impl Coordinator {
         if starts || view.alive.values().any(|node| node.codes.contains_key(other)) {
             self.alone.remove(&generation);
         } else if self.alone.entry(generation).or_insert_with(Instant::now).elapsed() >= lease {
-            let renamed =
-                rename(&*self.node.backend, &*self.runner, other, lease, self.options.backfill).await;
-            match renamed {
+            let renamed = rename(&*self.node.backend, &*self.runner, other, lease, self.options.backfill);
+            match self.unless_stopped(renamed).await {
                 Err(error @ StoreError::Misuse { .. }) => {
                     return Ok(Code::IsMissing(crate::chain(&error)));
                 }

@@ -31,12 +31,14 @@ pub(crate) use self::context::{NodeContext, NodeSettings, Role};
 use self::coordinator::Coordinator;
 pub(crate) use self::fold::{Fits, Folded, Stretch, fold_between};
 pub(crate) use self::readiness::Readiness;
-pub(crate) use self::rename::{name_obstacle, other_name, settle_name};
+pub(crate) use self::rename::{name_obstacle, other_name, prepare_named};
 pub use self::reset::Reset;
 pub(crate) use self::reset::ResetRequest;
 use self::sight::Observer;
 pub(crate) use self::start::{alive_during, left_out, others, start, wanted_by_any};
-pub(crate) use self::take_over::{Looked, TRIES as RACES, TakeOver, Wired, judge, made_by, take_over_all};
+pub(crate) use self::take_over::{
+    BY_ITSELF, Looked, TRIES as RACES, TakeOver, Wired, judge, made_by, take_over_all,
+};
 pub(crate) use self::taken::Taken;
 pub(crate) use self::undecoded::all as undecoded_rows;
 pub(crate) use self::versions::{

@@ -5,6 +5,7 @@
 //! what is in flight and give it back, so no effect is repeated. The row stays. So a program that knows the reactor by the
 //! old name finds where it is, stands by for as long as a node runs it there, and takes it back after that.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +17,9 @@ use super::taken::Taken;
 use crate::cluster::{self, Share, Shares};
 use crate::processor::AnyBackend;
 use crate::processor::kinds::runner::Runner;
-use crate::processor::rebuild::{Backfill, Portions};
+use crate::processor::rebuild::{Backfill, Portions, in_table, prepare};
 use crate::state::{Build, Checkpoint, CodeRecord, codes, control};
-use crate::store::{Row, RowStore, RowWrite, StoreError, StoredRow, Table, write_rows};
+use crate::store::{Row, RowStore, RowWrite, StoreError, Table, write_rows};
 
 /// For how many leases those who work on it may finish what is in flight.
 const FINISHES: u32 = 3;
@@ -26,10 +27,21 @@ const FINISHES: u32 = 3;
 const AGAIN: Duration = Duration::from_millis(20);
 
 /// The name that a processor has now, if another program has given it one: found by the rows of codes. While it is given
-/// back, the last name leads to the first.
+/// back, the last name leads to one of before.
 pub(super) fn follow<'c>(name: &str, renamed: impl Fn(&str) -> Option<&'c str>) -> Option<&'c str> {
-    let names = std::iter::successors(renamed(name), |name| renamed(name));
-    names.take_while(|next| *next != name).last()
+    let (names, mut seen) = (std::iter::successors(renamed(name), |name| renamed(name)), BTreeSet::new());
+    names.take_while(|next| *next != name && seen.insert(*next)).last()
+}
+
+/// The same, read one after the other: a row of another processor that cannot be read is none of its business.
+async fn followed(backend: &dyn AnyBackend, name: &str) -> Result<Option<String>, StoreError> {
+    let (mut renamed, mut next) = (BTreeMap::new(), Some(name.to_owned()));
+    while let Some(name) = next.take_if(|name| !renamed.contains_key(name)) {
+        let to = made_by(backend, &Build::first(&name)).await?.value.renamed;
+        next.clone_from(&to);
+        renamed.insert(name, to);
+    }
+    Ok(follow(name, |name| renamed.get(name)?.as_deref()).map(str::to_owned))
 }
 
 async fn has_shares(backend: &dyn AnyBackend, name: &str) -> Result<bool, StoreError> {
@@ -45,14 +57,10 @@ pub(crate) async fn other_name(
     if runner.keeps().tables().is_some() || has_shares(backend, &runner.name()).await? {
         return Ok(None);
     }
-    let rows = codes().all(backend).await?;
-    let of = |name: &str| {
-        let build = Build::first(name).to_string();
-        rows.iter().find(|row| row.key == build)?.value.renamed.as_deref()
-    };
-    for other in [follow(&runner.name(), of), runner.was()].into_iter().flatten() {
-        if has_shares(backend, other).await? {
-            return Ok(Some(other.to_owned()));
+    let was = runner.was().map(str::to_owned);
+    for other in [followed(backend, &runner.name()).await?, was].into_iter().flatten() {
+        if has_shares(backend, &other).await? {
+            return Ok(Some(other));
         }
     }
     Ok(None)
@@ -90,9 +98,22 @@ pub(crate) async fn name_obstacle(
     Ok(missed.map(|why| format!("{why}: {RAISE}")))
 }
 
+/// The tables and rows of a processor are there, under its name or another one.
+pub(crate) async fn prepare_named(
+    backend: &dyn AnyBackend,
+    runner: &dyn Runner,
+    lease: Duration,
+    backfill: Backfill,
+    taken: &Taken,
+) -> Result<(), StoreError> {
+    // It may be given another name at any time before it begins.
+    while !settle_name(backend, runner, lease, backfill, taken).await? && !prepare(backend, runner).await? {}
+    Ok(())
+}
+
 /// At the start of a program: what is stored under another name gets this one, unless another program has given it that
 /// name and runs. Whether it had, or has, another one.
-pub(crate) async fn settle_name(
+async fn settle_name(
     backend: &dyn AnyBackend,
     runner: &dyn Runner,
     lease: Duration,
@@ -295,23 +316,67 @@ async fn moved(
     Ok(rows)
 }
 
-/// All rows of a table, in another one that has none.
+/// All rows of a table, in another one.
 async fn moved_table(
     rows: &dyn RowStore,
     old: &Arc<str>,
     new: &Arc<str>,
 ) -> Result<Vec<RowWrite>, StoreError> {
-    let stored = Table::<()>::own(old.clone()).stored(rows).await?.into_iter();
-    let both = |row: StoredRow| {
-        let gone = RowWrite { table: old.clone(), key: row.key.clone(), rev: row.rev, row: None };
-        [gone, RowWrite { table: new.clone(), key: row.key, rev: 0, row: Some(row.data) }]
-    };
-    Ok(stored.flat_map(both).collect())
+    let table = Table::<()>::own(old.clone());
+    let stored = table.stored(rows).await?;
+    let gone: Vec<_> = stored.iter().map(|row| table.delete_at(row.key.clone(), row.rev)).collect();
+    Ok(gone.into_iter().chain(in_table(rows, stored, new).await?).collect())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::follow;
+    use super::*;
+    use crate::BoxError;
+    use crate::memory::MemoryBackend;
+    use crate::processor::kinds::runner::{Keeps, Opening, Session};
+    use crate::store::{EventFilter, RecordedEvent};
+
+    /// A reactor that has one name, and had another one.
+    struct Named(&'static str, Option<&'static str>);
+
+    #[async_trait::async_trait]
+    impl Runner for Named {
+        fn name(&self) -> String {
+            self.0.to_owned()
+        }
+        fn was(&self) -> Option<&'static str> {
+            self.1
+        }
+        fn filter(&self) -> EventFilter {
+            EventFilter::all()
+        }
+        fn keeps(&self) -> Keeps {
+            Keeps::Nothing
+        }
+        fn keys(&self, _: &RecordedEvent) -> Result<Vec<String>, BoxError> {
+            Ok(Vec::new())
+        }
+        fn open(&self, _: Opening<'_>) -> Box<dyn Session> {
+            unreachable!("nothing works on it")
+        }
+    }
+
+    #[tokio::test]
+    async fn what_has_another_name_by_now_does_not_begin_at_the_head() {
+        let (backend, lease) = (MemoryBackend::new(), Duration::from_secs(1));
+        let [mails, letters] = [Named("mails", None), Named("letters", Some("mails"))];
+        assert!(prepare(&backend, &mails).await.unwrap());
+        for (from, to) in [(&mails, &letters), (&letters, &mails), (&mails, &letters)] {
+            // The other program has looked, and is about to begin.
+            assert!(!settle_name(&backend, from, lease, Backfill::Skip, &Taken::default()).await.unwrap());
+            rename(&backend, to, from.0, lease, Backfill::Skip).await.unwrap();
+            assert!(!prepare(&backend, from).await.unwrap());
+            assert_eq!(
+                [has_shares(&backend, from.0).await.unwrap(), has_shares(&backend, to.0).await.unwrap()],
+                [false, true]
+            );
+        }
+    }
 
     #[test]
     fn the_last_name_is_found_also_while_it_is_given_back() {
@@ -324,5 +389,8 @@ mod tests {
         // The first program is about to take it back.
         let back = renames(&[("mails", "letters"), ("letters", "post"), ("post", "mails")]);
         assert_eq!([follow("mails", back), follow("letters", back)], [Some("post"), Some("mails")]);
+        // The second one is.
+        let back = renames(&[("mails", "letters"), ("letters", "post"), ("post", "letters")]);
+        assert_eq!([follow("mails", back), follow("letters", back)], [Some("post"); 2]);
     }
 }

@@ -14,7 +14,7 @@ use super::failure::{Fault, StepError};
 use super::run::{Overdue, POLL, SOON, Worker};
 use super::undecoded::{Undecodable, waiting};
 use crate::event::is_of_a_newer_program;
-use crate::processor::kinds::admission::{Admission, Failure};
+use crate::processor::kinds::admission::{Admission, Failure, NotTheEvent};
 use crate::processor::kinds::runner::{Keeps, Runner};
 use crate::processor::parked::{self, Parked};
 use crate::state::{Build, ParkedEvent, Request, Skipped};
@@ -24,6 +24,8 @@ use crate::store::{CommitError, EventStore, Position, RecordedEvent, Row, RowWri
 const PART: (usize, usize) = (64, 1_000);
 /// Requests that are read together.
 const PAGE: usize = 256;
+/// What is shown of one that has to wait.
+const RETRYING: &str = "retrying a parked sequence";
 /// How long a part may take: other keys wait for it.
 pub(super) const PART_HOLDS: Duration = Duration::from_millis(40);
 
@@ -46,11 +48,13 @@ pub(super) struct Retrying {
     pub(super) suspected: Option<Instant>,
     /// It is tried again later.
     pub(super) again: Option<Overdue>,
+    /// Keys that wait for something that is away, and so for the others of the round; and why, of the last one.
+    aside: (BTreeSet<String>, Option<Failure>),
 }
 
 impl Default for Retrying {
     fn default() -> Self {
-        Self { part: PART.0, after: None, suspected: None, again: None }
+        Self { part: PART.0, after: None, suspected: None, again: None, aside: (BTreeSet::new(), None) }
     }
 }
 
@@ -212,8 +216,15 @@ impl Worker {
             }
         }
         if late.is_empty() && retries.is_empty() && discards.is_empty() {
-            (self.retrying.suspected, self.retrying.again) = (None, None);
-            return Ok(more);
+            if more {
+                return Ok(true);
+            }
+            // The round is over.
+            match std::mem::take(&mut self.retrying.aside).1 {
+                Some(failure) => self.postpone(RETRYING, &failure),
+                None => (self.retrying.suspected, self.retrying.again) = (None, None),
+            }
+            return Ok(self.retrying.again.is_some());
         }
         // Whatever was folded is flushed on its own: rows are written with the checkpoint that covers them, and a
         // sequence that fails takes nothing with it.
@@ -242,7 +253,7 @@ impl Worker {
             };
             self.retrying.part = part.clamp(1, PART.1);
         }
-        Ok(more || done < before)
+        Ok(more || done < before || self.retrying.aside.1.is_some())
     }
 
     /// The next of what was asked of this range, enough for a part; and whether there may be more.
@@ -253,15 +264,19 @@ impl Worker {
         let table = context.build.requests();
         let begun = self.retrying.after.clone();
         let (mut own, mut n, mut after, mut ended) = (Vec::new(), 0, begun.clone(), false);
+        let mut is_first = true;
         while !ended && n < self.retrying.part.max(PART.0) {
             let page = table.stored_page(context.backend(), after.as_deref(), PAGE).await?;
             ended = page.len() < PAGE;
             for row in page {
                 after = Some(row.key.clone());
-                if slices.has(&row.key) {
+                if self.retrying.aside.0.contains(&row.key) {
+                    is_first = false;
+                } else if slices.has(&row.key) {
+                    is_first = false;
                     n += usize::from(table.decode(row.clone()).is_ok());
                     own.push(row);
-                } else if own.is_empty() {
+                } else if is_first {
                     self.retrying.after.clone_from(&after);
                 }
             }
@@ -371,11 +386,19 @@ impl Worker {
         }
     }
 
-    /// The first event of a sequence fails again: then it stays as it is, unless the store is to blame: `false`.
+    /// The first event of a sequence fails again: then it stays as it is. `false` if that is the store's fault, and nothing
+    /// else is to be tried.
     async fn failed_again(&mut self, part: Part, failure: Failure) -> Result<bool, StepError> {
         if !self.blames(&failure).await {
-            self.postpone("retrying a parked sequence", &failure);
-            return Ok(false);
+            // What others wait for may be there.
+            let is_away = failure.source.is::<NotTheEvent>() || self.retrying.suspected.is_some();
+            if is_away {
+                self.retrying.aside.0.insert(part.sequence.key);
+                self.retrying.aside.1 = Some(failure);
+            } else {
+                self.postpone(RETRYING, &failure);
+            }
+            return Ok(is_away);
         }
         let Part { mut sequence, request, .. } = part;
         let value = &mut sequence.value;

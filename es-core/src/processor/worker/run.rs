@@ -82,7 +82,7 @@ pub(crate) struct Worker {
     /// The rows that it was asked to rebuild.
     pub(super) rounds: Rounds,
     /// What may still be parked.
-    room: Room,
+    pub(super) room: Room,
     /// What is parked, between two sessions.
     pub(super) parked: Option<BTreeMap<String, Parked>>,
     /// What it has passed and cannot decode.

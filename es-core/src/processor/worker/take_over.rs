@@ -21,6 +21,9 @@ pub(crate) const TRIES: u32 = 500;
 pub(super) const RAISE: &str = "raise its `version`, and it is built from the beginning; or let it be rebuilt by itself \
                                 (`Backfill::Online`)";
 
+/// Of that, what is no help to what has one build only.
+pub(crate) const BY_ITSELF: &str = "or let it be rebuilt by itself (`Backfill::Online`)";
+
 /// Which code makes a build.
 pub(crate) async fn made_by(rows: &dyn RowStore, build: &Build) -> Result<Row<CodeRecord>, StoreError> {
     let key = build.to_string();
@@ -437,11 +440,23 @@ impl TakeOver {
         lease: Duration,
     ) -> Result<RowWrite, StoreError> {
         let until = believed_until(backend, lease).await?;
-        // What is built from the beginning lacks nothing; what an older program continues, nothing that it handles.
-        let before = stored.value.known().filter(|before| before.incomplete && from > Position(0));
-        let incomplete =
-            self.incomplete || before.is_some_and(|before| !is_older(&CodeRecord::of(code), before));
-        let value = CodeRecord { until, incomplete, ..after(stored.value.known(), code, from) };
+        // What is built from the beginning lacks nothing.
+        let whole = match from {
+            Position(0) if !self.incomplete => None,
+            _ => stored.value.whole_for(&CodeRecord::of(code), self.incomplete),
+        };
+        let (incomplete, whole) = (whole.is_some(), whole.unwrap_or_default());
+        let value = CodeRecord { until, incomplete, whole, ..after(stored.value.known(), code, from) };
         codes().put(&Row { value, ..stored.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_helps_names_the_rebuild_by_itself() {
+        assert!(RAISE.ends_with(BY_ITSELF));
     }
 }

@@ -241,6 +241,7 @@ impl Worker {
             let (mut rows, queued) =
                 parked::write_left_out(&context.build, &self.open().parked, &skips, &left_out, now)?;
             rows.extend(without(&context.build, &late, self.share.slices)?);
+            context.has_room(&queued, &mut self.room).await?;
             match self.flush_with(rows).await {
                 Ok(()) => {}
                 // What its handler made of it cannot be stored.

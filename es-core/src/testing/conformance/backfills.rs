@@ -223,6 +223,31 @@ pub async fn what_a_build_lacks_is_known_after_a_rollback<S: Subject>(subject: S
     assert!(said.contains("handles account.opened now") && said.contains("the first at #1:"), "{said}");
 }
 
+/// P17
+pub async fn what_a_build_lacks_is_known_after_a_fix_is_rolled_back<S: Subject>(subject: S) {
+    let (store, broken) = (store(&subject).await, Broken::default());
+    continued(&subject, &store, &broken).await;
+    let next = run::<2, S>(&subject, &store, &broken).await;
+    assert!(made_by::<2, S>(&store).await);
+    // The rebuild is that of the fix, too.
+    let fix = Fees::<S, 2>::code().fingerprint();
+    eventually(async || {
+        match rows(&store, "es.codes").await.into_iter().find(|(build, _)| build == "fees/1~2") {
+            Some((_, row)) if row["code"] == fix => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    end(next).await;
+    let back = run::<1, S>(&subject, &store, &broken).await;
+    assert!(made_by::<1, S>(&store).await, "it lacks what it lacked when this program made it");
+    assert!(!back.ready());
+    broken.set(false);
+    ask(|| fees(&back).resume()).await;
+    back.until_ready(LIMIT).await.unwrap_or_else(|late| panic!("{late}"));
+    paid::<S>(&store, 101).await;
+}
+
 /// Views of a program: one that has another code in the next program, one that then handles openings too, and one that is
 /// inline and gets another version.
 const VIEWS: [&str; 3] = ["recoded", "strict", "inlined"];

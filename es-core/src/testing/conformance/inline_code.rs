@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::domain::{Deposited, Donate, Open, Opened};
 use super::patient::Patient;
 use super::payments::eventually;
-use super::{LIMIT, Subject, sent, start, store};
+use super::{LIMIT, Subject, sent, settle, start, store};
 use crate::command::{CommandError, RetryPolicy};
 use crate::processor::{Backfill, ProcessorOptions};
 use crate::projection::{Change, Code, Projection, View};
@@ -147,6 +147,25 @@ pub async fn an_inline_view_that_handles_more_is_retired_rebuilt_and_inline_agai
     let more = starts(|| inline::<MORE, _>(&other)).await;
     open(&more, "b").await;
     counts(&store, "account-b", 1).await;
+}
+
+/// P16, P17
+pub async fn a_view_that_has_missed_events_says_how_it_becomes_inline<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let other = subject.again(&store.0).await;
+    let less = start(|| app(&store.0).view::<Counts<LESS>>()).await;
+    open(&less, "a").await;
+    pay(&less, "a").await;
+    settle(&less).await;
+    assert!(less.shutdown(LIMIT).await);
+    says(|| inline::<MORE, _>(&other), "run it by a processor until it has been rebuilt by itself").await;
+    let by_processor = start(|| app(&other).view::<Counts<MORE>>()).await;
+    by_processor.until_ready(LIMIT).await.expect("it is rebuilt by itself");
+    assert!(by_processor.shutdown(LIMIT).await);
+    // The build of before may still be on its way out.
+    let more = starts(|| inline::<MORE, _>(&other)).await;
+    pay(&more, "a").await;
+    counts(&store, "account-a", 3).await;
 }
 
 /// P17

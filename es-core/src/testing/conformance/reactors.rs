@@ -10,6 +10,7 @@ use super::domain::Deposited;
 use super::double::{Double, Line};
 use super::payments::{World, eventually, parked_keys, payment, retry, rows};
 use super::{LIMIT, Subject, settle, start};
+use crate::processor::NotTheEvent;
 use crate::projection::Partition;
 use crate::services::{Scope, Services};
 use crate::store::{Backend, EventFilter, Position, RecordedEvent};
@@ -43,6 +44,8 @@ pub(super) struct Calls {
     pub(super) acted: Vec<(String, Position)>,
     /// The calls of these streams fail, and how often they did.
     pub(super) failing: BTreeMap<String, usize>,
+    /// The receivers of these cannot be reached; how often that was tried.
+    away: BTreeMap<String, usize>,
 }
 
 impl Calls {
@@ -153,6 +156,10 @@ impl<const IN_FLIGHT: usize> Reactor for Posts<IN_FLIGHT> {
             *failed += 1;
             return Err("the mailbox is full".into());
         }
+        if let Some(tried) = calls.away.get_mut(&in_flight.1) {
+            *tried += 1;
+            return Err(NotTheEvent::new("the receiver", "it is away").into());
+        }
         calls.acted.push((in_flight.1.clone(), event.place()));
         drop(calls);
         Ok(())
@@ -250,6 +257,39 @@ pub async fn a_call_that_fails_parks_its_stream_and_repeats_no_other<S: Subject>
     rounds(&world, 6..=6).await;
     settle(&app).await;
     posts.calls().assert_complete(6, true);
+}
+
+/// K11
+pub async fn a_receiver_that_is_away_holds_no_retry_of_others_up<S: Subject>(subject: S) {
+    let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));
+    posts.open();
+    let failing = ["account-0", "account-1", "account-2", "account-7"];
+    posts.calls().failing = failing.iter().map(|stream| ((*stream).to_owned(), 0)).collect();
+    activate(&world, &posts).await;
+    rounds(&world, 1..=2).await;
+    let app = start(|| posts.wiring(&world.store.0)).await;
+    settle(&app).await;
+    let processor = &app.processors()[0];
+    assert_eq!(parked_keys(processor).await, failing.map(|stream| (stream.to_owned(), 2)));
+    {
+        let mut calls = posts.calls();
+        calls.failing.clear();
+        calls.away = failing[..2].iter().map(|stream| ((*stream).to_owned(), 0)).collect();
+    }
+    let waiting = async { futures::join!(retry(processor, failing[0]), retry(processor, failing[1])) };
+    let others = async {
+        posts.until(|calls| calls.away.values().all(|tried| *tried > 0)).await;
+        for stream in &failing[2..] {
+            assert_eq!(retry(processor, stream).await, None);
+        }
+        let left = parked_keys(processor).await;
+        assert_eq!(left, [(failing[0].to_owned(), 2), (failing[1].to_owned(), 2)]);
+        // Once they are back, that is done as well.
+        posts.calls().away.clear();
+    };
+    let (waited, ()) = futures::join!(waiting, others);
+    assert_eq!(waited, (None, None));
+    posts.calls().assert_complete(2, true);
 }
 
 /// P1

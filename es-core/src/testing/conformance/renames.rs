@@ -1,19 +1,21 @@
-//! Reactors that get another name: P10, P18.
+//! Reactors that get another name: P10, P14, P18, P26, O8.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::cluster::overwrite;
 use super::domain::Deposited;
 use super::double::{Double, Line};
-use super::patient::{Patient, ask};
+use super::patient::{Patient, ask, marked};
 use super::payments::{World, discard, eventually, parked_keys, payment, retry, rows, until};
 use super::portions::skips;
 use super::reactors::{N, Posts, rounds};
 use super::{LIMIT, Subject, settle, start};
-use crate::processor::{PORTION, Processor, ProcessorState};
+use crate::processor::{PORTION, Processor, ProcessorState, ProcessorStatus};
 use crate::projection::Partition;
 use crate::services::{Scope, Services};
-use crate::store::{EventFilter, RecordedEvent};
+use crate::state::{Build, Request};
+use crate::store::{Commit, EventFilter, RecordedEvent};
 use crate::{App, BoxError, Reactor};
 
 /// Long enough for a busy machine, and short enough to be waited for.
@@ -79,6 +81,48 @@ pub async fn a_renamed_reactor_continues_where_it_was<S: Subject>(subject: S) {
     for table in ["mails~1/parked", "mails~1/parked/events"] {
         assert_eq!(rows(&world.store, table).await, []);
     }
+}
+
+/// P10, P26
+pub async fn a_renamed_reactor_continues_beside_a_row_that_cannot_be_read<S: Subject>(subject: S) {
+    let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));
+    posts.open();
+    let mails = node::<false, _>(&subject, &world.store, &posts).await;
+    rounds(&world, 1..=1).await;
+    settle(&mails).await;
+    assert!(mails.shutdown(LIMIT).await);
+    rounds(&world, 2..=2).await;
+    drop(overwrite::<S>(&world.store, "es.codes", "other/1~1", b"not json").await);
+    let letters = node::<true, _>(&subject, &world.store, &posts).await;
+    settle(&letters).await;
+    posts.calls().assert_complete(2, true);
+    let mails = node::<false, _>(&subject, &world.store, &posts).await;
+    stands_by(&mails).await;
+    rounds(&world, 3..=3).await;
+    settle(&letters).await;
+    posts.calls().assert_complete(3, true);
+}
+
+/// P10, P26
+pub async fn a_renamed_reactor_waits_until_the_rows_of_before_can_be_read<S: Subject>(subject: S) {
+    let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));
+    posts.open();
+    let mails = node::<false, _>(&subject, &world.store, &posts).await;
+    rounds(&world, 1..=1).await;
+    settle(&mails).await;
+    assert!(mails.shutdown(LIMIT).await);
+    rounds(&world, 2..=2).await;
+    let before = overwrite::<S>(&world.store, "es.codes", "mails~1", b"not json").await;
+    let letters = node::<true, _>(&subject, &world.store, &posts).await;
+    let says = |status: &ProcessorStatus| match &status.state {
+        ProcessorState::Unsettled { error } => error.contains("\"mails~1\" of es.codes"),
+        _ => false,
+    };
+    until(processor(&letters), says).await;
+    rounds(&world, 3..=3).await;
+    drop(overwrite::<S>(&world.store, "es.codes", "mails~1", &before).await);
+    settle(&letters).await;
+    posts.calls().assert_complete(3, true);
 }
 
 /// P10
@@ -220,5 +264,83 @@ pub async fn a_rename_of_many_rows_that_is_cut_short_is_taken_back_or_gone_on_wi
     assert_eq!((left("mails~1/skipped").await, left("letters~1/skipped").await), (0, 2 * PORTION));
     posts.calls().failing.clear();
     assert_eq!(retry(processor(&letters), "account-1").await, None);
+    posts.calls().assert_complete(2, true);
+}
+
+/// P10
+pub async fn a_request_that_both_names_have_holds_no_rename_up<S: Subject>(subject: S) {
+    let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));
+    posts.open();
+    posts.calls().failing = BTreeMap::from([("account-1".to_owned(), 0)]);
+    let mails = node::<false, _>(&subject, &world.store, &posts).await;
+    rounds(&world, 1..=1).await;
+    settle(&mails).await;
+    assert!(mails.shutdown(LIMIT).await);
+    // Of one, whoever asked has gone before he found out that nothing is parked under that name.
+    for name in ["letters", "mails"] {
+        let ask = Build::first(name).requests().insert("account-1", Request::Retry).expect("JSON");
+        let commit = Commit { rows: vec![ask], ..Commit::default() };
+        world.store.commit(marked(commit)).await.expect("nobody has asked");
+    }
+    posts.calls().failing.clear();
+    let letters = node::<true, _>(&subject, &world.store, &posts).await;
+    settle(&letters).await;
+    eventually(async || match &*parked_keys(processor(&letters)).await {
+        [] => Ok(()),
+        left => Err(format!("{left:?}")),
+    })
+    .await;
+    posts.calls().assert_complete(1, true);
+    assert_eq!(rows(&world.store, "mails~1/requests").await, []);
+}
+
+/// P10, O8
+pub async fn what_is_asked_of_a_reactor_by_its_former_name_is_done<S: Subject>(subject: S) {
+    let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));
+    posts.open();
+    posts.calls().failing = BTreeMap::from([("account-1".to_owned(), 0)]);
+    let mails = node::<false, _>(&subject, &world.store, &posts).await;
+    rounds(&world, 1..=1).await;
+    settle(&mails).await;
+    let letters = node::<true, _>(&subject, &world.store, &posts).await;
+    settle(&letters).await;
+    stands_by(&mails).await;
+    assert_eq!(parked_keys(processor(&mails)).await, [("account-1".to_owned(), 1)]);
+    posts.calls().failing.clear();
+    assert_eq!(retry(processor(&mails), "account-1").await, None);
+    posts.calls().assert_complete(1, true);
+    ask(|| processor(&mails).pause()).await;
+    until(processor(&letters), |status| matches!(status.state, ProcessorState::Paused { .. })).await;
+    rounds(&world, 2..=2).await;
+    assert_eq!(posts.calls().acted.len(), 12, "it acts while it is paused");
+    ask(|| processor(&mails).resume()).await;
+    settle(&letters).await;
+    posts.calls().assert_complete(2, true);
+}
+
+/// P14
+pub async fn a_shutdown_waits_for_no_rename<S: Subject>(subject: S) {
+    let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));
+    posts.open();
+    posts.calls().failing = BTreeMap::from([("account-1".to_owned(), 0)]);
+    let line = Double::new(subject.again(&world.store.0).await);
+    let mails = start(|| App::on(line.clone()).reactor(Named::<false>(posts.clone())).lease(LEASE)).await;
+    rounds(&world, 1..=1).await;
+    settle(&mails).await;
+    let letters = node::<true, _>(&subject, &world.store, &posts).await;
+    settle(&letters).await;
+    stands_by(&mails).await;
+    // It takes its name back, and does not come to the end of that.
+    line.set(Line::HoldsCommits("mails~1/parked"));
+    assert!(letters.shutdown(LIMIT).await);
+    eventually(async || if line.held() > 0 { Ok(()) } else { Err("nothing is held".to_owned()) }).await;
+    assert!(mails.shutdown(LIMIT).await);
+    // The next one goes on with it.
+    let mails = node::<false, _>(&subject, &world.store, &posts).await;
+    rounds(&world, 2..=2).await;
+    settle(&mails).await;
+    assert_eq!(parked_keys(processor(&mails)).await, [("account-1".to_owned(), 2)]);
+    posts.calls().failing.clear();
+    assert_eq!(retry(processor(&mails), "account-1").await, None);
     posts.calls().assert_complete(2, true);
 }

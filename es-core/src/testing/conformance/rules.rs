@@ -222,6 +222,7 @@ macro_rules! __conformance_rules {
                 streams_are_acted_on_at_the_same_time_and_each_in_order
                 nodes_share_the_streams_of_a_reactor_and_keep_their_order
                 a_call_that_fails_parks_its_stream_and_repeats_no_other
+                a_receiver_that_is_away_holds_no_retry_of_others_up
                 a_batch_of_calls_is_one_commit
                 a_shutdown_waits_for_the_calls_in_flight_and_begins_none
                 no_call_begins_once_the_lease_may_have_run_out
@@ -357,6 +358,7 @@ macro_rules! __conformance_rules {
                 a_rebuild_by_itself_that_is_halted_holds_nothing_up
                 what_a_build_lacks_is_not_forgotten_by_the_next_program
                 what_a_build_lacks_is_known_after_a_rollback
+                what_a_build_lacks_is_known_after_a_fix_is_rolled_back
                 a_start_that_is_refused_changes_nothing
             }
             plain_names {
@@ -385,11 +387,16 @@ macro_rules! __conformance_rules {
             }
             renames {
                 a_renamed_reactor_continues_where_it_was
+                a_renamed_reactor_continues_beside_a_row_that_cannot_be_read
+                a_renamed_reactor_waits_until_the_rows_of_before_can_be_read
                 a_reactor_whose_former_name_is_unknown_begins_at_the_head
                 a_rename_in_a_deploy_repeats_no_effect
                 a_rename_that_is_rolled_back_repeats_no_effect
                 what_an_operator_asked_of_a_reactor_goes_with_its_name
                 a_rename_of_many_rows_that_is_cut_short_is_taken_back_or_gone_on_with
+                a_request_that_both_names_have_holds_no_rename_up
+                what_is_asked_of_a_reactor_by_its_former_name_is_done
+                a_shutdown_waits_for_no_rename
             }
             vanishing {
                 a_row_that_its_handler_deletes_is_gone
@@ -433,6 +440,7 @@ macro_rules! __conformance_rules {
                 what_can_be_decoded_later_reaches_slices_that_have_changed_hands
                 a_retry_reads_some_of_what_cannot_be_decoded_at_a_time
                 a_late_event_whose_row_cannot_be_written_is_parked_and_stops_nothing
+                what_can_be_decoded_later_parks_no_more_than_fits
                 what_was_left_out_undecoded_stays_left_out_for_every_key
                 what_was_skipped_undecoded_stays_skipped_for_every_key
             }
@@ -492,6 +500,7 @@ macro_rules! __conformance_rules {
             }
             inline_code {
                 an_inline_view_that_handles_more_is_retired_rebuilt_and_inline_again
+                a_view_that_has_missed_events_says_how_it_becomes_inline
                 an_inline_view_that_handles_more_goes_on_if_that_was_chosen
                 an_inline_view_whose_keys_change_does_not_start
                 an_older_program_commits_nothing_where_a_newer_one_handles_more_inline

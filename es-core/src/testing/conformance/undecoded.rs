@@ -10,7 +10,7 @@ use super::payments::{
 };
 use super::{LIMIT, Subject, settle, start};
 use crate::App;
-use crate::processor::{Processor, RebuildOptions};
+use crate::processor::{ParkingLimits, Processor, ProcessorState, ProcessorStatus, RebuildOptions};
 use crate::store::{Position, RowStore as _};
 
 /// Accounts of many slices.
@@ -131,6 +131,41 @@ pub async fn a_late_event_whose_row_cannot_be_written_is_parked_and_stops_nothin
         assert_eq!(retry(view(&app), account).await, None);
         assert_told(&world, account, right).await;
     }
+}
+
+/// K6, K10
+pub async fn what_can_be_decoded_later_parks_no_more_than_fits<S: Subject>(subject: S) {
+    let (world, hidden, rows) = (World::new(&subject).await, Poison::new(), Poison::new());
+    let wiring = || World::<S>::wiring(&world.store.0).workers(1).parking(ParkingLimits::new(2, 1_000));
+    let app = start(wiring).await;
+    world.put("a", vec![hidden.hidden_until(&rows, 1, &["b", "c", "d"])]).await;
+    settle(&app).await;
+    hidden.mend();
+    let full = |status: &ProcessorStatus| match &status.state {
+        ProcessorState::Halted { error, .. } => error.contains("2 sequences are parked, and no more fit"),
+        _ => false,
+    };
+    tokio::select! {
+        left = retry(view(&app), "a") => panic!("it cannot be taken in: {left:?}"),
+        _ = until(view(&app), full) => {}
+    }
+    assert_eq!(parked_keys(view(&app)).await, [("a".to_owned(), 1)]);
+    rows.mend();
+    ask(|| view(&app).resume()).await;
+    world.pay("e", 1..=1).await;
+    settle(&app).await;
+    for account in ["b", "c", "d", "e"] {
+        eventually(|| async {
+            let told = told(world.tally(account).await.as_ref());
+            if told == (1, 1, 0) { Ok(()) } else { Err(format!("{account}: {told:?}")) }
+        })
+        .await;
+    }
+    eventually(async || match &*parked_keys(view(&app)).await {
+        [] => Ok(()),
+        left => Err(format!("{left:?}")),
+    })
+    .await;
 }
 
 /// K12
