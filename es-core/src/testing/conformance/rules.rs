@@ -44,6 +44,7 @@ macro_rules! __conformance_rules {
                 an_attempt_of_nothing_that_can_be_found_is_a_mistake
                 an_outcome_that_the_store_does_not_tell_is_unknown
                 a_command_whose_outcome_is_not_told_is_unknown_and_found_by_its_key
+                an_outcome_that_is_not_told_is_unknown_whatever_an_interceptor_says
             }
             queues {
                 many_spans_are_answered_each_in_its_order
