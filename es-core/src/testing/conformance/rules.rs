@@ -304,6 +304,7 @@ macro_rules! __conformance_rules {
                 a_rebuild_whose_program_has_gone_begins_again
                 a_rebuild_of_an_older_program_is_not_switched_to
                 a_start_that_is_refused_takes_nothing_over
+                a_program_that_cannot_go_on_with_a_build_says_why_for_as_long_as_that_is_so
                 an_outage_longer_than_a_lease_lets_nothing_be_taken_back
                 an_effect_that_is_under_way_is_not_repeated_by_a_deploy
                 an_operator_of_an_old_program_gets_an_answer
