@@ -74,7 +74,8 @@ impl Coordinator {
     /// Whether a build has events that this program does not know, and another node works on it, which may.
     fn is_outgrown(&mut self, generation: Generation, sight: &Sight) -> bool {
         let (build, alive) = (self.build(generation).to_string(), &sight.view.alive);
-        if let Some(met) = self.builds.get(&generation).and_then(|running| running.context().take_unknown()) {
+        let running = self.builds.get(&generation);
+        for met in running.map(|running| running.context().take_unknown()).unwrap_or_default() {
             self.outgrown.entry(generation).or_default().meet(met);
         }
         let Some(outgrown) = self.outgrown.get_mut(&generation) else { return false };
@@ -87,7 +88,7 @@ impl Coordinator {
         let others = cluster::members(alive, &build).into_iter().filter(|node| *node != self.node.node);
         let other = |node| Other {
             node,
-            has_met: alive[&node].outgrown.contains(&build),
+            met: alive[&node].unknown.get(&build).cloned().unwrap_or_default(),
             is_past: past.contains(&node),
         };
         let others: Vec<Other> = others.map(other).collect();
@@ -95,7 +96,8 @@ impl Coordinator {
         if passed && !is_left {
             self.outgrown.remove(&generation);
         }
-        self.cluster.outgrown(&build, self.outgrown.contains_key(&generation));
+        let met = self.outgrown.get(&generation).map(|outgrown| outgrown.met().clone()).unwrap_or_default();
+        self.cluster.says_unknown(&build, &met);
         is_left
     }
 

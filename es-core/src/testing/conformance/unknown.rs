@@ -1,6 +1,6 @@
 //! Events that only a newer program knows: P27.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use super::patient::{Patient, ask};
 use super::payments::{eventually, parked_keys, payment, until};
 use super::{LIMIT, Subject, settle, start, store};
 use crate::event::{DecodeError, Event as _};
-use crate::processor::ProcessorState;
+use crate::processor::{ProcessorState, RangeStatus};
 use crate::projection::{Change, OnFailure, Partition, Project, Projection, View};
 use crate::services::{Scope, Services};
-use crate::store::{Backend, EventFilter, RecordedEvent, RowStore};
+use crate::store::{Backend, EventFilter, Position, RecordedEvent, RowStore};
 use crate::{App, AppBuilder, BoxError, Reactor};
 
 /// Short, so that nodes soon see each other.
@@ -137,25 +137,36 @@ pub async fn an_unknown_event_is_left_to_a_newer_program_whatever_its_handler_sa
     assert_eq!(serde_json::from_slice::<Hiding<KNOWS>>(&row.data).expect("JSON").0, 3);
 }
 
+/// A type of events that only the newest program knows.
+const THAWED: &str = "account.thawed";
+/// What programs know: all that was there first, what is frozen as well, what thaws as well.
+const OLD: u8 = 0;
+const NEWER: u8 = 1;
+const NEWEST: u8 = 2;
+
 /// A reactor that goes by streams: what one of them waits for is nothing to the others.
 #[derive(Debug)]
-struct ByStream<const KNOWS: bool>;
+struct ByStream<const KNOWS: u8>;
 
-impl<const KNOWS: bool> Reactor for ByStream<KNOWS> {
+impl<const KNOWS: u8> Reactor for ByStream<KNOWS> {
     const NAME: &'static str = "by-stream";
     const PARTITION: Partition = Partition::Stream;
     fn filter() -> EventFilter {
         EventFilter::all()
     }
     async fn react(&self, event: &RecordedEvent, _: Scope<'_>) -> Result<(), BoxError> {
-        Ok(read::<KNOWS>(event)?)
+        match &*event.name {
+            FROZEN if KNOWS >= NEWER => Ok(()),
+            THAWED if KNOWS >= NEWEST => Ok(()),
+            _ => Ok(AccountEvent::decode(event).map(drop)?),
+        }
     }
     fn missing(_: &Services) -> Vec<String> {
         Vec::new()
     }
 }
 
-async fn by_stream<const KNOWS: bool, S: Subject>(subject: &S, store: &Patient<S::Backend>) -> App {
+async fn by_stream<const KNOWS: u8, S: Subject>(subject: &S, store: &Patient<S::Backend>) -> App {
     let backend = subject.again(&store.0).await;
     start(|| App::on(backend.clone()).reactor(ByStream::<KNOWS>).lease(LEASE)).await
 }
@@ -166,7 +177,7 @@ struct Says {
     #[serde(default)]
     stands_by: BTreeSet<String>,
     #[serde(default)]
-    outgrown: BTreeSet<String>,
+    unknown: BTreeMap<String, BTreeSet<Position>>,
 }
 
 /// Until so many nodes share the slices, and each has met what it does not know, or none has.
@@ -177,7 +188,7 @@ async fn share<B: Backend + RowStore + Clone>(store: &Patient<B>, app: &App, n: 
             rows.iter().map(|row| serde_json::from_slice(&row.data).expect("a node")).collect();
         let status = app.processors()[0].status();
         let owners: BTreeSet<_> = status.ranges.iter().filter_map(|range| range.owner).collect();
-        let right = |says: &Says| says.stands_by.is_empty() && says.outgrown.is_empty() != have_met;
+        let right = |says: &Says| says.stands_by.is_empty() && says.unknown.is_empty() != have_met;
         let shared = owners.len() == n && says.len() == n && says.iter().all(right);
         if shared { Ok(()) } else { Err(format!("{says:?} {status:?}")) }
     })
@@ -189,7 +200,7 @@ pub async fn nodes_none_of_which_knows_an_event_share_the_others_again<S: Subjec
     let store = store(&subject).await;
     let mut nodes = Vec::new();
     for _ in 0..3 {
-        nodes.push(by_stream::<{ !KNOWS }, _>(&subject, &store).await);
+        nodes.push(by_stream::<OLD, _>(&subject, &store).await);
     }
     share(&store, &nodes[0], 3, false).await;
     store.put("account-a", vec![raw(FROZEN, 1, "{}")]).await;
@@ -204,21 +215,19 @@ pub async fn nodes_none_of_which_knows_an_event_share_the_others_again<S: Subjec
     eventually(is_ill).await;
     assert_eq!(parked_keys(&nodes[0].processors()[0]).await, []);
     // Another one that does not know it is tried as well.
-    nodes.push(by_stream::<{ !KNOWS }, _>(&subject, &store).await);
+    nodes.push(by_stream::<OLD, _>(&subject, &store).await);
     share(&store, &nodes[0], 4, true).await;
 }
 
 /// P27
 pub async fn nodes_that_stood_by_share_the_slices_once_the_newer_program_has_gone<S: Subject>(subject: S) {
     let store = store(&subject).await;
-    let (one, two) = (
-        by_stream::<{ !KNOWS }, _>(&subject, &store).await,
-        by_stream::<{ !KNOWS }, _>(&subject, &store).await,
-    );
+    let (one, two) =
+        (by_stream::<OLD, _>(&subject, &store).await, by_stream::<OLD, _>(&subject, &store).await);
     share(&store, &one, 2, false).await;
     store.put("account-a", vec![raw(FROZEN, 1, "{}")]).await;
     share(&store, &one, 2, true).await;
-    let new = by_stream::<KNOWS, _>(&subject, &store).await;
+    let new = by_stream::<NEWER, _>(&subject, &store).await;
     let stand_by = async || {
         for node in [&one, &two] {
             until(&node.processors()[0], |status| status.state == ProcessorState::StandingBy).await;
@@ -239,4 +248,31 @@ pub async fn nodes_that_stood_by_share_the_slices_once_the_newer_program_has_gon
     share(&store, &one, 2, false).await;
     store.put("account-a", vec![payment(2)]).await;
     settle(&one).await;
+}
+
+/// P27
+pub async fn who_waits_for_one_event_may_know_the_one_that_another_waits_for<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let new = by_stream::<NEWER, _>(&subject, &store).await;
+    share(&store, &new, 1, false).await;
+    // The newest program has written it, and is gone.
+    store.put("account-thawed", vec![raw(THAWED, 1, "{}")]).await;
+    share(&store, &new, 1, true).await;
+    let old = by_stream::<OLD, _>(&subject, &store).await;
+    eventually(async || {
+        let status = new.processors()[0].status();
+        let owners: BTreeSet<_> = status.ranges.iter().filter_map(|range| range.owner).collect();
+        if owners.len() == 2 { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    for account in 0..32 {
+        store.put(&format!("account-{account}"), vec![raw(FROZEN, 1, "{}")]).await;
+    }
+    let head = Position(store.head().await);
+    until(&new.processors()[0], |status| {
+        let waits = |range: &&RangeStatus| range.position < head;
+        status.ranges.iter().filter(waits).all(|range| range.slices.has("account-thawed"))
+    })
+    .await;
+    assert_eq!(parked_keys(&old.processors()[0]).await, []);
 }
