@@ -1,6 +1,6 @@
 //! Messages for a receiver that has missed some: rendered again from the log.
 
-use es_core::guarded::call_now;
+use es_core::guarded::handle_now;
 use es_core::limits::PAGE_BYTES;
 use es_core::processor::LeftOutForGood;
 use es_core::store::{EventFilter, Position, RowStore, StoreError, StreamId, Version, is_full};
@@ -150,7 +150,7 @@ impl<'w, M: Publishes, S: EventStore + RowStore> Walk<'w, M, S> {
     }
 
     fn is_of_key(&self, event: &RecordedEvent) -> bool {
-        let is_key = || call_now(|| self.relay.mapping.key(event)).is_ok_and(|key| key == self.key);
+        let is_key = || handle_now(event, || self.relay.mapping.key(event)).is_ok_and(|key| key == self.key);
         self.filter.matches(event) && is_key()
     }
 

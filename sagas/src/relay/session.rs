@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::event::is_of_a_newer_program;
-use es_core::guarded::call_now;
+use es_core::guarded::handle_now;
 use es_core::processor::{Admission, Calls, Definite, Failure, NotTheEvent, Opening, Session};
 use es_core::store::{Commit, CommitError, Row, RowWrite, StoreError, StoredRow, Table};
 use es_core::{Backend, BoxError, RecordedEvent, chain};
@@ -72,7 +72,7 @@ impl<B: Backend, M: Publishes, P: Publisher> RelaySession<B, M, P> {
     ) -> Result<Vec<Outgoing<'e>>, Failure> {
         let mut admitted = Vec::with_capacity(events.len());
         for event in events {
-            match call_now(|| self.relay.mapping.key(event)) {
+            match handle_now(event, || self.relay.mapping.key(event)) {
                 Ok(key) if admission.admits(event, &key) => {
                     admitted.push(Outgoing { event, key, messages: Vec::new(), mark: None });
                 }

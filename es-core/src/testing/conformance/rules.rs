@@ -313,6 +313,8 @@ macro_rules! __conformance_rules {
             }
             unknown {
                 an_unknown_event_is_left_to_a_newer_program_whatever_its_handler_says
+                a_failure_of_its_own_is_the_events_whatever_else_its_handler_has_met
+                what_a_handler_cannot_load_is_left_to_a_newer_program_whatever_it_says
                 who_waits_for_one_event_may_know_the_one_that_another_waits_for
                 nodes_none_of_which_knows_an_event_share_the_others_again
                 nodes_that_stood_by_share_the_slices_once_the_newer_program_has_gone

@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::data::raw;
-use super::domain::AccountEvent;
+use super::data::{id, raw};
+use super::domain::{AccountEvent, Look};
 use super::patient::{Patient, ask};
 use super::payments::{eventually, parked_keys, payment, until};
 use super::{LIMIT, Subject, settle, start, store};
+use crate::command::Sender;
 use crate::event::{DecodeError, Event as _};
-use crate::processor::{ProcessorState, RangeStatus};
+use crate::processor::{Definite, ProcessorState, RangeStatus};
 use crate::projection::{Change, OnFailure, Partition, Project, Projection, View};
-use crate::services::{Scope, Services};
-use crate::store::{Backend, EventFilter, Position, RecordedEvent, RowStore};
-use crate::{App, AppBuilder, BoxError, Reactor};
+use crate::services::{FromServices as _, Scope, Services};
+use crate::store::{Backend, EventFilter, Position, RecordedEvent, RowStore, Version};
+use crate::{App, AppBuilder, BoxError, CommandError, Reactor, upcast};
 
 /// Short, so that nodes soon see each other.
 const LEASE: Duration = Duration::from_millis(400);
@@ -135,6 +136,97 @@ pub async fn an_unknown_event_is_left_to_a_newer_program_whatever_its_handler_sa
     }
     let row = store.row("hiding/1", "account-a").await.expect("it has a row");
     assert_eq!(serde_json::from_slice::<Hiding<KNOWS>>(&row.data).expect("JSON").0, 3);
+}
+
+/// A reactor whose handler looks at other events than its own, some of which it does not know. What it does stands in the
+/// name of the stream.
+#[derive(Debug)]
+struct Looking<B, const KNOWS: bool>(B);
+
+impl<B: Backend, const KNOWS: bool> Reactor for Looking<B, KNOWS> {
+    const NAME: &'static str = "looking";
+    const PARTITION: Partition = Partition::Stream;
+    fn filter() -> EventFilter {
+        EventFilter::all()
+    }
+    async fn react(&self, event: &RecordedEvent, scope: Scope<'_>) -> Result<(), BoxError> {
+        let others = self.0.stream(&id("account-frozen"), Version(0), 100).await?;
+        match event.stream.as_str() {
+            "account-passes" => {
+                let known = others.iter().filter_map(|other| AccountEvent::decode(other).ok()).count();
+                Err(format!("refused by a partner, who knows {known}").into())
+            }
+            "account-tries" => {
+                AccountEvent::decode(event)?;
+                others.first().map(AccountEvent::decode).transpose()?;
+                // Another enum.
+                drop(upcast::unreadable(event, 0));
+                Err("refused by a partner".into())
+            }
+            "account-forwards" => {
+                read::<KNOWS>(event).map_or_else(|_| Err(Definite::new("refused by a partner").into()), Ok)
+            }
+            "account-sends" if !KNOWS => {
+                let sender = <&Sender>::from_services(scope)?;
+                match sender.send(&"frozen".to_owned(), Look {}).await {
+                    Err(CommandError::Store(error)) => Err(error.into()),
+                    Err(_) => Err("this handler has words of its own".into()),
+                    Ok(_) => Ok(()),
+                }
+            }
+            "account-asks" if !KNOWS => {
+                others
+                    .iter()
+                    .try_for_each(|other| AccountEvent::decode(other).map(drop))
+                    .map_err(Transparent::from)?;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+    fn missing(_: &Services) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+async fn looking<const KNOWS: bool, S: Subject>(store: &Patient<S::Backend>) -> App {
+    start(|| {
+        let app = App::on(store.0.clone()).reactor(Looking::<_, KNOWS>(store.0.clone()));
+        app.processor_retries(1, SHORT, SHORT)
+    })
+    .await
+}
+
+/// P27, K1
+pub async fn a_failure_of_its_own_is_the_events_whatever_else_its_handler_has_met<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    store.put("account-frozen", vec![payment(1), raw(FROZEN, 1, "{}")]).await;
+    let app = looking::<{ !KNOWS }, S>(&store).await;
+    // Reactors begin at the head.
+    for stream in ["account-passes", "account-tries"] {
+        store.put(stream, vec![payment(1)]).await;
+    }
+    store.put("account-forwards", vec![raw(FROZEN, 1, "{}")]).await;
+    settle(&app).await;
+    let own = ["account-forwards", "account-passes", "account-tries"].map(|key| (key.to_owned(), 1));
+    assert_eq!(parked_keys(&app.processors()[0]).await, own);
+}
+
+/// P27
+pub async fn what_a_handler_cannot_load_is_left_to_a_newer_program_whatever_it_says<S: Subject>(subject: S) {
+    for stream in ["account-sends", "account-asks"] {
+        let store = store(&subject).await;
+        store.put("account-frozen", vec![payment(1), raw(FROZEN, 1, "{}")]).await;
+        let old = looking::<{ !KNOWS }, S>(&store).await;
+        store.put(stream, vec![payment(1)]).await;
+        let fails = |state: &ProcessorState| matches!(state, ProcessorState::Failing { error, attempts, .. } if *attempts > 3 && error.contains("only a newer program knows"));
+        until(&old.processors()[0], |status| fails(&status.state)).await;
+        assert_eq!(parked_keys(&old.processors()[0]).await, [], "{stream}");
+        assert!(old.shutdown(LIMIT).await);
+        let new = looking::<KNOWS, S>(&store).await;
+        settle(&new).await;
+        assert_eq!(parked_keys(&new.processors()[0]).await, [], "{stream}");
+    }
 }
 
 /// A type of events that only the newest program knows.
