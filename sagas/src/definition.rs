@@ -4,7 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use es_core::guarded::call_now;
+use es_core::guarded::{call_now, handle_now};
 use es_core::projection::Code;
 use es_core::store::EventFilter;
 use es_core::{BoxError, RecordedEvent};
@@ -86,7 +86,7 @@ impl Definition {
     }
 
     pub(crate) fn steps<'e>(&self, event: &'e RecordedEvent) -> Result<Vec<RawStep<'e>>, BoxError> {
-        call_now(|| self.0.steps(event))
+        handle_now(event, || self.0.steps(event))
     }
 
     /// Calls the handler of a refusal.
@@ -119,7 +119,7 @@ impl RawStep<'_> {
 
     /// Calls the handler.
     pub(crate) fn call(&self, state: Option<&Data>) -> Result<Reply, BoxError> {
-        call_now(|| (self.call)(state))
+        (self.call)(state)
     }
 }
 
@@ -197,9 +197,11 @@ impl<P: Process> Erased for Of<P> {
             };
             let whom = to.into_iter().map(whom).collect();
             let call = move |state: Option<&Data>| {
-                let mut process: P = state.map_or_else(|| Ok(P::default()), Data::read)?;
-                let (effects, ends) = call(&mut process)?.into_effects()?;
-                Ok(Reply { state: Data::of(&process)?, effects, ends })
+                handle_now(event, || {
+                    let mut process: P = state.map_or_else(|| Ok(P::default()), Data::read)?;
+                    let (effects, ends) = call(&mut process)?.into_effects()?;
+                    Ok(Reply { state: Data::of(&process)?, effects, ends })
+                })
             };
             RawStep { whom, starts, early, call: Box::new(call) }
         };

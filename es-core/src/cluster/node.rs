@@ -16,7 +16,7 @@ use super::plan::{Whole, assign};
 use super::share::{Progress, Shares, parse_key, rows_without};
 use crate::limits::MAX_PAGE;
 use crate::state::{NodeRecord, nodes};
-use crate::store::{EventStore, Row, RowStore, StoreError, StoredRow, Won, write_rows};
+use crate::store::{EventStore, Position, Row, RowStore, StoreError, StoredRow, Won, write_rows};
 
 /// How often a node that ends tries to say so.
 const SIGNS_OFF: usize = 8;
@@ -53,8 +53,8 @@ pub struct Cluster {
     codes: BTreeMap<String, String>,
     /// Groups that it leaves to nodes with a newer code.
     stands_by: Mutex<BTreeSet<String>>,
-    /// Groups of which it has met events that only a newer program knows.
-    outgrown: Mutex<BTreeSet<String>>,
+    /// Where it has met events that only a newer program knows, by groups.
+    unknown: Mutex<BTreeMap<String, BTreeSet<Position>>>,
     view: watch::Sender<Option<Arc<View>>>,
     wake: watch::Sender<u64>,
     /// How many looks have begun.
@@ -77,7 +77,7 @@ impl Cluster {
             looks_on: false,
             codes: BTreeMap::new(),
             stands_by: Mutex::default(),
-            outgrown: Mutex::default(),
+            unknown: Mutex::default(),
             view: watch::Sender::new(None),
             wake: watch::Sender::new(0),
             looks: AtomicU64::new(0),
@@ -105,19 +105,21 @@ impl Cluster {
 
     /// Leaves a group to the others, or takes part again; says so with its next look, which is now.
     pub(crate) fn stand_by(&self, group: &str, stands_by: bool) {
-        self.say(&self.stands_by, group, stands_by);
-    }
-
-    /// Says of a group whether this node has met events of it that only a newer program knows.
-    pub(crate) fn outgrown(&self, group: &str, outgrown: bool) {
-        self.say(&self.outgrown, group, outgrown);
-    }
-
-    fn say(&self, groups: &Mutex<BTreeSet<String>>, group: &str, is_one: bool) {
-        let mut groups = groups.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = if is_one { groups.insert(group.to_owned()) } else { groups.remove(group) };
+        let mut groups = self.stands_by.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = if stands_by { groups.insert(group.to_owned()) } else { groups.remove(group) };
         drop(groups);
         if changed {
+            self.wake();
+        }
+    }
+
+    /// Says where this node has met events of a group that only a newer program knows.
+    pub(crate) fn says_unknown(&self, group: &str, met: &BTreeSet<Position>) {
+        let mut groups = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+        let known =
+            if met.is_empty() { groups.remove(group) } else { groups.insert(group.to_owned(), met.clone()) };
+        drop(groups);
+        if known.unwrap_or_default() != *met {
             self.wake();
         }
     }
@@ -266,10 +268,10 @@ impl Cluster {
             let runs = self.runs.iter().filter(move |runs| !whole || !runs.splits);
             runs.map(|runs| runs.name.clone()).collect()
         };
-        let groups = |of: &Mutex<BTreeSet<String>>| of.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (stands_by, outgrown) = (groups(&self.stands_by), groups(&self.outgrown));
+        let stands_by = self.stands_by.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (runs, whole, codes) = (names(false), names(true), self.codes.clone());
-        NodeRecord { until: now.saturating_add(micros), runs, whole, codes, stands_by, outgrown }
+        NodeRecord { until: now.saturating_add(micros), runs, whole, codes, stands_by, unknown }
     }
 
     async fn renew(&self, rev: &mut u64, now: i64) -> Result<(), StoreError> {

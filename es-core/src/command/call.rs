@@ -20,7 +20,7 @@ use crate::command::{
 use crate::event::Metadata;
 use crate::limits::LimitError;
 use crate::store::{IdempotencyKey, StoreError, StreamId, Version};
-use crate::{Command, chain};
+use crate::{Command, ErrorKind, chain};
 
 /// Errors are boxed on the way: a future holds its callees' results, and most of them are no errors.
 pub(super) type Fallible<T, C> = Result<T, Box<CommandError<ErrorOf<C>>>>;
@@ -120,8 +120,12 @@ impl<'a> Call<'a> {
         };
         let mut end = Through { call: self, door, outcome: None };
         let halted = Next { chain, stage: Stage::Dispatch, end: &mut end }.run(&mut dispatch).await;
+        let may_stand = |outcome: &Outcomes<C>| match outcome {
+            Ok(_) => true,
+            Err(error) => error.kind() == ErrorKind::Unknown,
+        };
         match (halted, end.outcome) {
-            (Err(Halted::Interceptor(error)), Some(Ok(_))) => {
+            (Err(Halted::Interceptor(error)), Some(outcome)) if may_stand(&outcome) => {
                 Err(CommandError::InterceptedAfter(error).into_box())
             }
             (Err(Halted::Interceptor(error)), _) => Err(CommandError::Intercepted(error).into_box()),

@@ -53,9 +53,10 @@ pub enum CommandError<E> {
     /// An interceptor refused or failed.
     #[error("an interceptor refused the command")]
     Intercepted(#[source] BoxError),
-    /// An interceptor failed after the command had gone through: what that did stands. Send it again with the same
-    /// idempotency key, or look.
-    #[error("an interceptor failed after the command had gone through")]
+    /// An interceptor failed after the command: what that did stands, or its outcome was unknown. Send it again with the
+    /// same idempotency key, or look. [Within](crate::Sending::within) a transaction, its events may be staged: whoever
+    /// commits that commits them.
+    #[error("an interceptor failed after the command, which may have gone through")]
     InterceptedAfter(#[source] BoxError),
     /// The handler panicked. Nothing was written; other commands are not affected. (500)
     #[error("the handler of {command} panicked: {panic}")]

@@ -13,8 +13,8 @@ use crate::{BoxError, Command, ErrorKind};
 /// Code around commands. Interceptors run in the order they were added: the first is the outermost.
 ///
 /// Each method may change the [`Dispatch`], refuse with an error of its own, or look at what comes
-/// back. An error of its own is the command's error. Where the command itself went through, that is
-/// [`CommandError::InterceptedAfter`](super::CommandError::InterceptedAfter): what it did stands.
+/// back. An error of its own is the command's error. Where the command itself went through, or nobody knows whether it
+/// did, that is [`CommandError::InterceptedAfter`](super::CommandError::InterceptedAfter): what it did stands.
 #[async_trait]
 pub trait Interceptor: std::fmt::Debug + Send + Sync + 'static {
     /// Around the whole dispatch: once per send, however many attempts it takes.

@@ -111,7 +111,7 @@ impl Call<'_> {
         };
         let mut events = Vec::with_capacity(stored.len());
         for event in &stored {
-            events.extend(EventsOf::<C>::decode(event)?);
+            events.extend(EventsOf::<C>::decode(event).map_err(DecodeError::of_a_load)?);
         }
         Ok(Done { position, version, events, repeated: true })
     }

@@ -1,6 +1,6 @@
 //! Why an event could not be written or read.
 
-use super::unknown::{MetUnknown, unknown};
+use super::unknown::{MetUnknown, in_the_way, unknown};
 use super::{EventId, Position, RecordedEvent, StreamId};
 use crate::BoxError;
 use crate::limits::LimitError;
@@ -121,6 +121,15 @@ impl DecodeError {
             stream: stored.stream.clone(),
             problem,
         }
+    }
+
+    /// The same of an event without which something cannot be loaded. A handler that loads it may hide why that failed: so it
+    /// is noted that only a newer program knows the event, if that is so.
+    pub(crate) fn of_a_load(self) -> Self {
+        if self.problem.is_of_a_newer_program() {
+            in_the_way(self.id);
+        }
+        self
     }
 
     pub(crate) fn stream(stored: &RecordedEvent, aggregate: &'static str) -> Self {

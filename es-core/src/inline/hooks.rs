@@ -129,7 +129,7 @@ impl<'e, V: View> Changes<'e> for Due<'e, V> {
         let mut touched = BTreeMap::<String, &'e RecordedEvent>::new();
         for (event, key, change) in self.0 {
             let row = &mut found.get_mut(&key).expect("it was just read").row;
-            *row = fold::apply(change, row.take()).map_err(|e| halt::<V>(event, e))?;
+            *row = fold::apply(event, change, row.take()).map_err(|e| halt::<V>(event, e))?;
             touched.insert(key, event);
         }
         for (key, event) in touched {
@@ -183,6 +183,6 @@ impl<T: Send, P: Project<T>> Projects<T> for ProjectionHook<P> {
     }
 
     async fn project(&self, event: &RecordedEvent, tx: &mut T) -> Result<(), BoxError> {
-        call(HANDLER, self.projection.project(event, tx)).await
+        call(HANDLER, event, self.projection.project(event, tx)).await
     }
 }

@@ -135,12 +135,19 @@ impl Board {
 
     /// The ranges that there are from now on.
     pub(crate) fn reshape(&self, ranges: Vec<RangeStatus>) {
+        self.reshape_unsettled(ranges, None);
+    }
+
+    /// The same, and why nothing can be done with them, if that is so. Whether that is news.
+    pub(crate) fn reshape_unsettled(&self, ranges: Vec<RangeStatus>, why: Option<&str>) -> bool {
+        let mut is_news = false;
         self.status.send_if_modified(|status| {
-            let unsettled = status.unsettled.take().is_some();
-            let changed = unsettled || status.ranges != ranges;
-            status.ranges = ranges;
+            is_news = status.unsettled.as_deref() != why;
+            let changed = is_news || status.ranges != ranges;
+            (status.ranges, status.unsettled) = (ranges, why.map(str::to_owned));
             changed && summarize(status)
         });
+        is_news
     }
 
     /// What has become of one range.

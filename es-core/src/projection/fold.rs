@@ -6,13 +6,13 @@
 use bytes::Bytes;
 
 use super::{Change, View, tables_of};
-use crate::guarded::call_now;
+use crate::guarded::{call_now, handle_now};
 use crate::store::RecordedEvent;
 use crate::{AggregateId as _, BoxError};
 
 /// What an event changes, in order, each with the text of its row's key.
 pub(crate) fn changes<V: View>(event: &RecordedEvent) -> Result<Vec<(String, Change<'_, V>)>, BoxError> {
-    call_now(|| {
+    handle_now(event, || {
         let changes = V::changes(event)?.into_iter().map(|change| (change.key(), change));
         Ok(changes.collect())
     })
@@ -35,9 +35,13 @@ pub(crate) fn key_of_undecodable<V: View>(event: &RecordedEvent) -> String {
     id.map_or_else(|| stream.to_owned(), |key| key.to_string())
 }
 
-/// Makes one change of a row, if there is one: the row as it is then, `None` if it goes.
-pub(crate) fn apply<V: View>(change: Change<'_, V>, row: Option<V>) -> Result<Option<V>, BoxError> {
-    call_now(|| change.apply(row))
+/// Makes one change of a row that an event makes, if there is one: the row as it is then, `None` if it goes.
+pub(crate) fn apply<V: View>(
+    event: &RecordedEvent,
+    change: Change<'_, V>,
+    row: Option<V>,
+) -> Result<Option<V>, BoxError> {
+    handle_now(event, || change.apply(row))
 }
 
 /// The data of a row that is no more, where its revision has to stay: one that comes after it must not be taken for the

@@ -82,7 +82,7 @@ fn take_in<V: View>(
     for (key, change) in fold::changes::<V>(event)? {
         if wanted(&key) {
             let row = rows.remove(&key);
-            if let Some(row) = fold::apply(change, row)? {
+            if let Some(row) = fold::apply(event, change, row)? {
                 rows.insert(key, row);
             }
         }

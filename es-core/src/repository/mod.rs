@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 pub use self::error::LoadError;
 use crate::clock::Timestamp;
+use crate::event::DecodeError;
 use crate::guarded::caught_now;
 use crate::limits::{LimitError, MAX_NAME};
 use crate::snapshot::Situation;
@@ -74,7 +75,7 @@ impl<A: Default> Default for Loaded<A> {
 impl<A: Apply> Loaded<A> {
     /// Takes in one stored event.
     fn fold(&mut self, stored: &RecordedEvent) -> Result<(), LoadError> {
-        for event in A::Event::decode(stored)? {
+        for event in A::Event::decode(stored).map_err(DecodeError::of_a_load)? {
             // A state that panicked half way is not kept: whoever loads drops it with the error.
             caught_now(|| self.state.apply(&event))
                 .map_err(|panic| LoadError::Panicked { aggregate: A::NAME, panic: panic.0 })?;

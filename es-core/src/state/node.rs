@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::store::Table;
+use crate::store::{Position, Table};
 
 /// The row of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,9 +22,9 @@ pub(crate) struct NodeRecord {
     /// Groups of shares that it leaves to nodes with a newer code.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) stands_by: BTreeSet<String>,
-    /// Groups of which it has met events that only a newer program knows.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub(crate) outgrown: BTreeSet<String>,
+    /// Where it has met events that only a newer program knows, by groups.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) unknown: BTreeMap<String, BTreeSet<Position>>,
 }
 
 pub(crate) fn nodes() -> Table<NodeRecord> {

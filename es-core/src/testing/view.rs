@@ -13,7 +13,7 @@ use crate::event::{Event, IntoEvents};
 use crate::id::Ids;
 use crate::projection::{Change, View, fold};
 use crate::repository::stream_of;
-use crate::store::{NewEvent, Position, StreamId, Version};
+use crate::store::{NewEvent, Position, RecordedEvent, StreamId, Version};
 use crate::{Aggregate, BoxError};
 
 /// Begins a test of a keyed view.
@@ -75,7 +75,7 @@ impl<V: View> ViewFixture<V> {
             return Ok(());
         }
         for (key, change) in fold::storable_changes::<V>(&stored)? {
-            change_row(&mut self.rows, key, change)?;
+            change_row(&mut self.rows, &stored, key, change)?;
         }
         Ok(())
     }
@@ -84,11 +84,12 @@ impl<V: View> ViewFixture<V> {
 /// By way of the stored form, as a processor does it.
 fn change_row<V: View>(
     rows: &mut BTreeMap<String, V>,
+    event: &RecordedEvent,
     key: String,
     change: Change<'_, V>,
 ) -> Result<(), BoxError> {
     let row = rows.remove(&key);
-    if let Some(row) = fold::apply(change, row)? {
+    if let Some(row) = fold::apply(event, change, row)? {
         rows.extend(fold::decode(&key, &fold::encode(&key, &row)?)?.map(|row| (key, row)));
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use es_core::codec::to_value;
-use es_core::guarded::call_now;
+use es_core::guarded::handle_now;
 use es_core::limits::row_key;
 use es_core::projection::Code;
 use es_core::store::EventFilter;
@@ -81,7 +81,7 @@ pub trait Publishes: Send + Sync + 'static {
 
 /// The key of an event. One that cannot be stored could not be parked either, so it is none.
 pub(super) fn key_of(mapping: &impl Publishes, event: &RecordedEvent) -> Result<String, BoxError> {
-    call_now(|| {
+    handle_now(event, || {
         let key = mapping.key(event)?;
         row_key(&key)?;
         Ok(key)

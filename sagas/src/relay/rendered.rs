@@ -1,7 +1,7 @@
 //! An event as the messages that go out: the same whenever it is asked.
 
 use es_core::event::is_of_a_newer_program;
-use es_core::guarded::call_now;
+use es_core::guarded::handle_now;
 use es_core::processor::Definite;
 use es_core::{BoxError, Metadata, RecordedEvent, chain};
 
@@ -23,7 +23,7 @@ impl<M: Publishes> Relay<M> {
         source: &str,
     ) -> Result<Vec<(Sequence, Envelope)>, BoxError> {
         let position = event.place();
-        let messages = call_now(|| self.mapping.messages(event))?;
+        let messages = handle_now(event, || self.mapping.messages(event))?;
         if messages.len() > PARTS as usize {
             return Err(format!("it becomes {} messages; the most are {PARTS}", messages.len()).into());
         }

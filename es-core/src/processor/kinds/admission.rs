@@ -186,7 +186,8 @@ impl NotTheEvent {
     }
 }
 
-/// The event is to blame, and to try it again does not help: it is given up without that.
+/// The event is to blame, and to try it again does not help: it is given up without that. So says a handler that passes events
+/// on which it does not know: its other errors with such an event are taken for those of a program that is too old.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Definite(String);

@@ -100,7 +100,7 @@ impl<B: Backend, P: Project<B::Tx>> Session for ProjectionSession<B, P> {
                 self.opened = Instant::now();
             }
             let tx = self.tx.as_mut().expect("it was just opened");
-            if let Err(source) = call(self.limit, self.projection.project(event, tx)).await {
+            if let Err(source) = call(self.limit, event, self.projection.project(event, tx)).await {
                 // Dropping would roll back too; this way the next transaction does not wait for it.
                 if let Some(tx) = self.tx.take() {
                     drop(tx.rollback().await);

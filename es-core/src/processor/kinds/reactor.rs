@@ -100,7 +100,7 @@ impl<B: Backend, R: Reactor> Session for ReactorSession<B, R> {
         let batch: Vec<_> = by_stream.filter(|(event, key)| admission.admits(event, key)).collect();
         let act = |nth: usize| {
             let (event, _) = batch[nth];
-            call(self.limit, self.reactor.react(event, Scope::new(&self.services)))
+            call(self.limit, event, self.reactor.react(event, Scope::new(&self.services)))
         };
         self.calls.make(&batch, in_flight::<R>(), act).await
     }

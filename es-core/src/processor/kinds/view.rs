@@ -280,7 +280,7 @@ fn take_in<V: View>(
     key: String,
     change: Change<'_, V>,
 ) -> Result<Option<String>, Failure> {
-    match fold::apply(change, kept.row.take()) {
+    match fold::apply(event, change, kept.row.take()) {
         Ok(row) => kept.row = row,
         Err(source) => return Err(Failure::new(event, key, source)),
     }

@@ -202,11 +202,10 @@ mod tests {
     fn alive(codes: &[&Code]) -> Alive {
         let node = |(i, code): (usize, &&Code)| {
             let codes = BTreeMap::from([("p/1".to_owned(), code.fingerprint())]);
-            let (runs, [whole, stands_by, outgrown]) =
-                (["p/1".to_owned()].into(), [const { BTreeSet::new() }; 3]);
+            let (runs, [whole, stands_by]) = (["p/1".to_owned()].into(), [const { BTreeSet::new() }; 2]);
             (
                 uuid::Uuid::from_u128(i as u128 + 1),
-                NodeRecord { until: 1, runs, whole, codes, stands_by, outgrown },
+                NodeRecord { until: 1, runs, whole, codes, stands_by, unknown: BTreeMap::new() },
             )
         };
         codes.iter().enumerate().map(node).collect()

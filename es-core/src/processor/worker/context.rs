@@ -1,8 +1,7 @@
 //! What all processors of a node share, and what the workers of one build share.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -147,8 +146,8 @@ pub(crate) struct BuildContext {
     /// Whether its pages hold nothing else.
     wants_all: bool,
     pub(crate) board: Arc<Board>,
-    /// The last event that its workers have met and only a newer program knows; 0 if there is none.
-    unknown: AtomicU64,
+    /// The events that its workers have met and only a newer program knows, since it was asked last.
+    unknown: Mutex<BTreeSet<Position>>,
     pub(crate) wake: Arc<watch::Sender<u64>>,
     pub(crate) resumes: Arc<watch::Sender<u64>>,
 }
@@ -188,7 +187,7 @@ impl BuildContext {
             filter,
             wants_all,
             board,
-            unknown: AtomicU64::new(0),
+            unknown: Mutex::default(),
             wake,
             resumes,
         })
@@ -209,12 +208,12 @@ impl BuildContext {
 
     /// A worker has met an event that only a newer program knows.
     pub(crate) fn met_unknown(&self, position: Position) {
-        self.unknown.fetch_max(position.0, Ordering::Relaxed);
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner).insert(position);
     }
 
-    /// The last of those that were met since this was asked before.
-    pub(crate) fn take_unknown(&self) -> Option<Position> {
-        Some(Position(self.unknown.swap(0, Ordering::Relaxed))).filter(|position| position.0 > 0)
+    /// Those that were met since this was asked before.
+    pub(crate) fn take_unknown(&self) -> BTreeSet<Position> {
+        std::mem::take(&mut *self.unknown.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What is left out from the start, of some events between two positions. A build under way leaves out what was

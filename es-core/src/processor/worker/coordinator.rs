@@ -1,6 +1,6 @@
 //! One processor on one node: which of its builds it works on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::{BuildContext, NodeContext, Role};
 use super::house::{Chore, House};
+use super::makers::Left;
 use super::outgrown::Outgrown;
 use super::readiness::{CatchingUp, Readiness};
 use super::rename::prepare_named;
@@ -200,7 +201,7 @@ impl Coordinator {
         let roles = generations.all().into_iter().filter_map(|g| Some((g, generations.role(&name, g)?)));
         let mut roles: BTreeMap<Generation, Role> = roles.collect();
         let (left, settled) = if self.node.settings.looks_on {
-            (BTreeSet::new(), Ok(()))
+            (Left::new(), Ok(()))
         } else {
             self.leave_to_others(&mut roles, sight).await
         };
@@ -238,19 +239,14 @@ impl Coordinator {
     }
 
     /// Ends the work on builds that have another role by now, or none.
-    async fn end_others(
-        &mut self,
-        roles: &BTreeMap<Generation, Role>,
-        left: &BTreeSet<Generation>,
-        is_paused: bool,
-    ) {
+    async fn end_others(&mut self, roles: &BTreeMap<Generation, Role>, left: &Left, is_paused: bool) {
         let ends = |(generation, running): (&Generation, &mut Running)| {
             (roles.get(generation) != Some(&running.context().role)).then_some(*generation)
         };
         let ended: Vec<Generation> = self.builds.iter_mut().filter_map(ends).collect();
         for generation in ended {
             if let Some(running) = self.builds.remove(&generation) {
-                self.end(running, is_paused || left.contains(&generation)).await;
+                self.end(running, is_paused || left.contains_key(&generation)).await;
             }
         }
     }

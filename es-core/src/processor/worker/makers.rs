@@ -20,6 +20,9 @@ use crate::store::{Generation, StoreError};
 /// For how many leases a program that builds something for itself may be gone before others remove it.
 const BACK: u32 = 4;
 
+/// Builds that this node leaves to others; and why it cannot go on with one, if it should.
+pub(super) type Left = BTreeMap<Generation, Option<String>>;
+
 /// What this node's code is to a build.
 enum Code {
     Makes,
@@ -32,21 +35,21 @@ enum Code {
 }
 
 impl Coordinator {
-    /// Takes away the builds that this node does not work on, for another code makes them. Those that it leaves to nodes
-    /// with a newer one, and what could not be settled; that stops no other build.
+    /// Takes away the builds that this node does not work on, for another code makes them. Those that it leaves to others,
+    /// and what could not be settled; that stops no other build.
     pub(super) async fn leave_to_others(
         &mut self,
         roles: &mut BTreeMap<Generation, Role>,
         sight: &Sight,
-    ) -> (BTreeSet<Generation>, Result<(), StoreError>) {
-        let (mut left, mut settled) = (BTreeSet::new(), Ok(()));
+    ) -> (Left, Result<(), StoreError>) {
+        let (mut left, mut settled) = (Left::new(), Ok(()));
         for (generation, role) in std::mem::take(roles) {
             let makes = self.settle_code(generation, &role, sight).await;
             let build = self.build(generation).to_string();
             match makes {
                 Ok(Code::Makes) if self.is_outgrown(generation, sight) => {
                     self.cluster.stand_by(&build, true);
-                    left.insert(generation);
+                    left.insert(generation, None);
                 }
                 Ok(Code::Makes) => {
                     self.cluster.stand_by(&build, false);
@@ -54,18 +57,13 @@ impl Coordinator {
                 }
                 Ok(Code::StandsBy) => {
                     self.cluster.stand_by(&build, true);
-                    left.insert(generation);
+                    left.insert(generation, None);
                 }
                 Ok(Code::Changes) => {}
                 Ok(Code::IsMissing(why)) => {
-                    let board = self.handle.board(generation);
-                    if !board.is_unsettled() {
-                        tracing::error!(%build, why, "this program has newer code, and cannot go on with it");
-                    }
-                    board.unsettled(&why);
                     // Others have all of it: it is no member.
                     self.cluster.stand_by(&build, true);
-                    left.insert(generation);
+                    left.insert(generation, Some(why));
                 }
                 Err(error) => settled = settled.and(Err(error)),
             }
@@ -76,7 +74,8 @@ impl Coordinator {
     /// Whether a build has events that this program does not know, and another node works on it, which may.
     fn is_outgrown(&mut self, generation: Generation, sight: &Sight) -> bool {
         let (build, alive) = (self.build(generation).to_string(), &sight.view.alive);
-        if let Some(met) = self.builds.get(&generation).and_then(|running| running.context().take_unknown()) {
+        let running = self.builds.get(&generation);
+        for met in running.map(|running| running.context().take_unknown()).unwrap_or_default() {
             self.outgrown.entry(generation).or_default().meet(met);
         }
         let Some(outgrown) = self.outgrown.get_mut(&generation) else { return false };
@@ -89,7 +88,7 @@ impl Coordinator {
         let others = cluster::members(alive, &build).into_iter().filter(|node| *node != self.node.node);
         let other = |node| Other {
             node,
-            has_met: alive[&node].outgrown.contains(&build),
+            met: alive[&node].unknown.get(&build).cloned().unwrap_or_default(),
             is_past: past.contains(&node),
         };
         let others: Vec<Other> = others.map(other).collect();
@@ -97,7 +96,8 @@ impl Coordinator {
         if passed && !is_left {
             self.outgrown.remove(&generation);
         }
-        self.cluster.outgrown(&build, self.outgrown.contains_key(&generation));
+        let met = self.outgrown.get(&generation).map(|outgrown| outgrown.met().clone()).unwrap_or_default();
+        self.cluster.says_unknown(&build, &met);
         is_left
     }
 

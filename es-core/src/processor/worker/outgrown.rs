@@ -3,6 +3,9 @@
 //! It is left to the other nodes for as long as one of them may know the event. Old ones meet it one after the other and say
 //! so in their rows; once all have met it, they share the slices as before, and wait. Once the event was passed, whoever has
 //! passed it is newer: the build is left to those until the last of them has gone.
+//!
+//! Who waits for another event may know this one. Of two nodes that each may know what the other waits for, the one that has
+//! got further gives way: so the other one meets that event too, or passes it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,50 +18,62 @@ use crate::store::Position;
 /// For how many leases a node that has not met the event yet is believed to take it.
 const TAKES: u32 = 10;
 
+/// How many events are remembered at most: those that were met last.
+const MOST: usize = 64;
+
 /// Another node that works on the build.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Other {
     pub(super) node: Uuid,
-    /// Whether it has met such an event as well.
-    pub(super) has_met: bool,
-    /// Whether a share of it is past the event.
+    /// The events that it has met and does not know.
+    pub(super) met: BTreeSet<Position>,
+    /// Whether a share of it is past the last that was met here.
     pub(super) is_past: bool,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Outgrown {
-    /// The last event that was met and not known.
-    met: Position,
+    /// The events that were met and not known.
+    met: BTreeSet<Position>,
     /// Since when other nodes have been seen.
     seen: BTreeMap<Uuid, Instant>,
-    /// Those that were seen to have met it, too: they have not passed it, whatever they have of the build later.
+    /// Those that were seen to have met all of them, too: they have not passed them, whatever they have of the build later.
     old: BTreeSet<Uuid>,
-    /// Once the event was passed, those that have passed it.
+    /// Once all were passed, those that have passed them.
     newer: Option<BTreeSet<Uuid>>,
 }
 
 impl Outgrown {
     /// An event was met.
     pub(super) fn meet(&mut self, position: Position) {
-        if position > self.met {
+        if self.met.insert(position) {
             // Of this one nobody was seen to have met it.
             self.old.clear();
         }
-        self.met = self.met.max(position);
+        if self.met.len() > MOST {
+            self.met.pop_first();
+        }
         self.newer = None;
     }
 
-    /// Whether the event is not behind a position.
-    pub(super) fn is_before(&self, position: Position) -> bool {
-        position >= self.met
+    /// The events that were met and not known.
+    pub(super) const fn met(&self) -> &BTreeSet<Position> {
+        &self.met
     }
 
-    /// Whether the build is left to the others that work on it. `passed` says whether all of its shares are past the event; if
+    /// Whether none of the events is behind a position.
+    pub(super) fn is_before(&self, position: Position) -> bool {
+        self.met.last().is_none_or(|last| position >= *last)
+    }
+
+    /// Whether the build is left to the others that work on it. `passed` says whether all of its shares are past the events; if
     /// they are and it is not left to others, all of this is over.
     pub(super) fn is_left_to(&mut self, others: &[Other], passed: bool, lease: Duration) -> bool {
-        let now = Instant::now();
-        let may_know = others.iter().filter(|other| !other.has_met);
-        self.old.extend(others.iter().filter(|other| other.has_met).map(|other| other.node));
+        let (now, met) = (Instant::now(), &self.met);
+        let has_met = |other: &Other| met.is_subset(&other.met);
+        let gives_way = |other: &Other| !other.met.is_subset(met) && other.met.last() > met.last();
+        let may_know = others.iter().filter(|other| !has_met(other));
+        self.old.extend(others.iter().filter(|other| has_met(other)).map(|other| other.node));
         if passed {
             let old = &self.old;
             let has_passed = |other: &&Other| other.is_past && !old.contains(&other.node);
@@ -68,7 +83,7 @@ impl Outgrown {
         }
         self.seen.retain(|node, _| others.iter().any(|other| other.node == *node));
         let mut is_left = false;
-        for other in may_know {
+        for other in may_know.filter(|other| !gives_way(other)) {
             let since = *self.seen.entry(other.node).or_insert(now);
             is_left |= other.is_past || now - since < lease * TAKES;
         }
@@ -83,7 +98,11 @@ mod tests {
     const LEASE: Duration = Duration::from_secs(1);
 
     fn other(n: u128) -> Other {
-        Other { node: Uuid::from_u128(n), has_met: false, is_past: false }
+        Other { node: Uuid::from_u128(n), met: BTreeSet::new(), is_past: false }
+    }
+
+    fn who_met<const N: usize>(n: u128, met: [u64; N]) -> Other {
+        Other { met: met.map(Position).into(), ..other(n) }
     }
 
     fn met() -> Outgrown {
@@ -96,12 +115,9 @@ mod tests {
     fn a_build_is_left_to_nodes_that_have_not_met_what_is_not_known() {
         let mut outgrown = met();
         assert!(outgrown.is_left_to(&[other(1), other(2)], false, LEASE));
-        let old = Other { has_met: true, ..other(1) };
-        assert!(outgrown.is_left_to(&[old, other(2)], false, LEASE));
-        assert!(
-            !outgrown.is_left_to(&[old, Other { has_met: true, ..other(2) }], false, LEASE),
-            "all are old"
-        );
+        let old = who_met(1, [5]);
+        assert!(outgrown.is_left_to(&[old.clone(), other(2)], false, LEASE));
+        assert!(!outgrown.is_left_to(&[old.clone(), who_met(2, [5, 7])], false, LEASE), "all are old");
         assert!(outgrown.is_left_to(&[old, other(3)], false, LEASE), "this one may be newer");
     }
 
@@ -109,21 +125,42 @@ mod tests {
     fn what_was_passed_is_left_to_those_who_have_passed_it() {
         let mut outgrown = met();
         let newer = Other { is_past: true, ..other(1) };
-        assert!(outgrown.is_left_to(&[newer, other(2)], true, LEASE));
+        assert!(outgrown.is_left_to(&[newer.clone(), other(2)], true, LEASE));
         let younger = Other { is_past: true, ..other(2) };
-        assert!(outgrown.is_left_to(&[newer, younger], true, LEASE));
+        assert!(outgrown.is_left_to(&[newer, younger.clone()], true, LEASE));
         assert!(!outgrown.is_left_to(&[younger], true, LEASE), "it had not to prove anything");
     }
 
     #[test]
     fn whoever_has_met_it_has_not_passed_it_and_may_have_its_slices_later() {
         let mut outgrown = met();
-        let old = Other { has_met: true, ..other(1) };
+        let old = who_met(1, [5]);
         assert!(outgrown.is_left_to(&[old, other(2)], false, LEASE));
         outgrown.meet(Position(5));
         // The newer one has gone before it was seen what it has passed; the old one has its slices, and stands by no more.
         let successor = Other { is_past: true, ..other(1) };
         assert!(!outgrown.is_left_to(&[successor], true, LEASE));
+    }
+
+    #[test]
+    fn of_two_that_wait_for_different_events_one_gives_way() {
+        let (mut one, mut two) = (met(), Outgrown::default());
+        two.meet(Position(7));
+        assert!(two.is_left_to(&[who_met(1, [5])], false, LEASE));
+        assert!(!one.is_left_to(&[who_met(2, [7])], false, LEASE));
+        // It takes the slices, and meets the other event as well.
+        one.meet(Position(7));
+        assert!(!two.is_left_to(&[who_met(1, [5, 7])], false, LEASE));
+        assert!(one.is_left_to(&[who_met(2, [7])], false, LEASE), "that one may know the first");
+        two.meet(Position(5));
+        assert!(!one.is_left_to(&[who_met(2, [5, 7])], false, LEASE), "both are old");
+    }
+
+    #[test]
+    fn who_has_passed_an_event_and_waits_for_the_next_is_newer() {
+        let mut outgrown = met();
+        let newer = Other { is_past: true, ..who_met(1, [7]) };
+        assert!(outgrown.is_left_to(&[newer], true, LEASE));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,18 +1,18 @@
 //! What a node shows of the builds of a processor: which one queries read and whether they can rely on it, and how far each
 //! has come.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::codes;
 use super::context::BuildContext;
 use super::coordinator::Coordinator;
+use super::makers::Left;
 use super::readiness::Readiness;
 use super::sight::Sight;
 use crate::cluster::{self, Share, Shares};
 use crate::processor::status::{Board, ProcessorState, RangeStatus};
 use crate::state::{Build, Checkpoint, CodeRecord, Control, Generations};
-use crate::store::{Generation, Position, StoreError};
+use crate::store::{Position, StoreError};
 
 impl Coordinator {
     /// Shows which build queries read, and lets its workers go on if an operator resumed it.
@@ -71,24 +71,26 @@ impl Coordinator {
         self.handle.readiness.send_if_modified(|known| std::mem::replace(known, readiness) != readiness);
     }
 
-    /// Builds that this node does not work on: those of a newer code, one that is frozen or set back, and all of a processor
-    /// that is paused.
+    /// Builds that this node does not work on: those that are left to others, one that is frozen or set back, and all of a
+    /// processor that is paused.
     pub(super) async fn show_idle(
         &self,
         sight: &Sight,
         generations: &Generations,
         control: &Control,
-        stands_by: &BTreeSet<Generation>,
+        left: &Left,
     ) -> Result<(), StoreError> {
         let shares = Shares::<Checkpoint>::checkpoints();
         let idle = generations.all().into_iter().filter(|generation| !self.builds.contains_key(generation));
         for generation in idle {
             let build = self.build(generation);
-            let state = match control.paused {
-                Some(since) => ProcessorState::Paused { since },
-                None if stands_by.contains(&generation) => ProcessorState::StandingBy,
-                None if generations.is_set_back(generation).is_some() => ProcessorState::Starting,
-                None => continue,
+            let (state, unsettled) = match (control.paused, left.get(&generation)) {
+                (Some(since), _) => (ProcessorState::Paused { since }, None),
+                (None, Some(why)) => (ProcessorState::StandingBy, why.as_deref()),
+                (None, None) if generations.is_set_back(generation).is_some() => {
+                    (ProcessorState::Starting, None)
+                }
+                (None, None) => continue,
             };
             let status = |share: Share<Checkpoint>| RangeStatus {
                 slices: share.slices,
@@ -107,7 +109,12 @@ impl Coordinator {
             }
             let board = self.handle.board(generation);
             let before = board.now().position;
-            board.reshape(ranges.into_iter().map(status).collect());
+            let ranges = ranges.into_iter().map(status).collect();
+            if board.reshape_unsettled(ranges, unsettled)
+                && let Some(why) = unsettled
+            {
+                tracing::error!(%build, why, "this program has newer code, and cannot go on with it");
+            }
             let position = board.now().position;
             if position > before || position >= sight.head {
                 board.progress(0, self.node.ids.clock().now(), None);

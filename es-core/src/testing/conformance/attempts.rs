@@ -1,17 +1,20 @@
 //! What becomes of a commit whose outcome nobody knows: H8 and H9.
 
+use async_trait::async_trait;
+
 use super::commands;
 use super::data::{ANY, NO_STREAM, append, event, events, exact, filter_condition, id, new_id};
 use super::domain::Deposit;
 use super::double::{Double, Line};
 use super::patient::{Patient, ask};
 use super::{Subject, sent, store};
+use crate::command::{Dispatch, Halted, Interceptor, Next};
 use crate::store::{
     Attempt, Backend, Check, Commit, CommitError, EventFilter, EventStore as _, IdempotencyKey, Outcome,
     OutcomeMark, Position, Resolution, RowStore, RowWrite, StoreError, Transaction as _, Version, Won,
     write_rows,
 };
-use crate::{CommandError, ErrorKind};
+use crate::{App, CommandError, ErrorKind};
 
 const TABLE: &str = "balance/1~1";
 
@@ -265,8 +268,7 @@ pub async fn a_command_whose_outcome_is_not_told_is_unknown_and_found_by_its_key
     let line = Double::new(store.0.clone());
     let app = commands::with_account(&store, 5).await;
     let cut = commands::app(&Patient(line.clone())).await;
-    let pay =
-        async |app: &crate::App| app.send(&commands::key(), Deposit { amount: 1 }).idempotency_key("k").await;
+    let pay = async |app: &App| app.send(&commands::key(), Deposit { amount: 1 }).idempotency_key("k").await;
     line.set(Line::LosesAnswers(ErrorKind::Corrupt));
     let error = sent!(pay(&cut)).expect_err("nobody told it");
     assert!(matches!(error, CommandError::Unknown { .. }), "{error:?}");
@@ -277,4 +279,30 @@ pub async fn a_command_whose_outcome_is_not_told_is_unknown_and_found_by_its_key
     assert!(again.repeated);
     assert_eq!((first.position, first.version), (again.position, Version(3)));
     assert_eq!(store.version("account-a").await, 3, "it took effect once");
+}
+
+/// An interceptor that has words of its own for what is not known.
+#[derive(Debug)]
+struct Rewords;
+
+#[async_trait]
+impl Interceptor for Rewords {
+    async fn dispatch(&self, dispatch: &mut Dispatch, next: Next<'_>) -> Result<(), Halted> {
+        next.run(dispatch).await.map_err(|halted| match halted {
+            Halted::Command { kind: ErrorKind::Unknown, text } => Halted::because(text),
+            halted => halted,
+        })
+    }
+}
+
+/// H9, C3
+pub async fn an_outcome_that_is_not_told_is_unknown_whatever_an_interceptor_says<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let line = Double::new(store.0.clone());
+    drop(commands::with_account(&store, 5).await);
+    let app = App::on(line.clone()).interceptor(Rewords).start().await.expect("nothing to prepare");
+    line.set(Line::LosesAnswers(ErrorKind::Corrupt));
+    let error = sent!(app.send(&commands::key(), Deposit { amount: 1 })).expect_err("nobody told it");
+    assert!(matches!(error, CommandError::InterceptedAfter(_)), "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::Unknown);
 }

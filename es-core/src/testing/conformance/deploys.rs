@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
-use super::data::raw;
+use super::data::{encoded, raw};
 use super::domain::{Deposited, Opened, opened};
 use super::double::{Double, Line};
 use super::patient::{Patient, ask};
@@ -165,12 +165,12 @@ pub async fn a_program_that_handles_more_than_was_handled_says_so<S: Subject>(su
     settle(&old).await;
     // Nothing of what it handles in addition was passed.
     let more = run::<HANDLES_MORE, _>(&subject, &store).await;
-    pay(&store, || super::data::encoded(&opened("Ada"))).await;
+    pay(&store, || encoded(&opened("Ada"))).await;
     settle(&more).await;
     assert_eq!(counts(&store).await, is([(1, 1), (HANDLES_MORE, 1)]));
     assert!(more.shutdown(LIMIT).await);
     // Now it is: by the older program, that has nobody else beside it any more.
-    pay(&store, || super::data::encoded(&opened("Bob"))).await;
+    pay(&store, || encoded(&opened("Bob"))).await;
     pay(&store, || payment(1)).await;
     settle(&old).await;
     // It stands by while the older one is alive, and then it is told.
@@ -219,7 +219,7 @@ pub async fn an_event_of_a_newer_program_is_left_to_it<S: Subject>(subject: S) {
 pub async fn what_was_handled_before_a_rollback_is_not_missed_after_it<S: Subject>(subject: S) {
     let store = store(&subject).await;
     let more = run::<HANDLES_MORE, _>(&subject, &store).await;
-    pay(&store, || super::data::encoded(&opened("Ada"))).await;
+    pay(&store, || encoded(&opened("Ada"))).await;
     settle(&more).await;
     assert!(more.shutdown(LIMIT).await);
     let less = run::<1, _>(&subject, &store).await;
@@ -270,7 +270,7 @@ pub async fn a_rebuild_of_an_older_program_is_not_switched_to<S: Subject>(subjec
     let rebuild = ask(|| coded(&old).rebuild_online(RebuildOptions::default())).await;
     ask(|| rebuild.caught_up(LIMIT)).await;
     let more = run::<HANDLES_MORE, _>(&subject, &store).await;
-    pay(&store, || super::data::encoded(&opened("Ada"))).await;
+    pay(&store, || encoded(&opened("Ada"))).await;
     settle(&more).await;
     let error = loop {
         match rebuild.switch().await {
@@ -314,7 +314,7 @@ pub async fn a_start_that_is_refused_takes_nothing_over<S: Subject>(subject: S) 
     let backend = subject.again(&store.0).await;
     let old = || App::on(backend.clone()).view::<Beside<1>>().view::<Coded<1>>().lease(LEASE);
     let old = start(old).await;
-    pay(&store, || super::data::encoded(&opened("Ada"))).await;
+    pay(&store, || encoded(&opened("Ada"))).await;
     pay(&store, || payment(1)).await;
     settle(&old).await;
     let makers = async || {
@@ -337,6 +337,41 @@ pub async fn a_start_that_is_refused_takes_nothing_over<S: Subject>(subject: S) 
     })
     .await;
     assert_eq!(makers().await, before);
+}
+
+/// P18
+pub async fn a_program_that_cannot_go_on_with_a_build_says_why_for_as_long_as_that_is_so<S: Subject>(
+    subject: S,
+) {
+    let store = store(&subject).await;
+    let line = Double::new(store.0.clone());
+    let old = run::<1, _>(&subject, &store).await;
+    let more = || App::on(line.clone()).view::<Coded<HANDLES_MORE>>().lease(LEASE);
+    let new = start(|| more().processors(refuses())).await;
+    pay(&store, || payment(1)).await;
+    settle(&new).await;
+    stands_by(&old).await;
+    // The older one goes on without it, and passes what it does not handle.
+    line.set(Line::Down);
+    pay(&store, || encoded(&opened("ada"))).await;
+    pay(&store, || payment(1)).await;
+    settle(&old).await;
+    line.set(Line::Up);
+    let cannot = |state: &ProcessorState| matches!(state, ProcessorState::Unsettled { error } if error.contains("handles account.opened now"));
+    until(coded(&new), |status| cannot(&status.state)).await;
+    let looks = async || {
+        let nodes = ask(|| store.0.scan("nodes", None, 100)).await;
+        nodes.iter().map(|node| node.rev).max().unwrap_or_default()
+    };
+    let since = looks().await;
+    eventually(async || {
+        let status = coded(&new).status();
+        assert!(cannot(&status.state), "{status:?}");
+        let n = looks().await;
+        if n > since + 8 { Ok(()) } else { Err(format!("{n} looks")) }
+    })
+    .await;
+    assert!(!new.health().await.is_healthy());
 }
 
 /// P18

@@ -44,6 +44,7 @@ macro_rules! __conformance_rules {
                 an_attempt_of_nothing_that_can_be_found_is_a_mistake
                 an_outcome_that_the_store_does_not_tell_is_unknown
                 a_command_whose_outcome_is_not_told_is_unknown_and_found_by_its_key
+                an_outcome_that_is_not_told_is_unknown_whatever_an_interceptor_says
             }
             queues {
                 many_spans_are_answered_each_in_its_order
@@ -304,6 +305,7 @@ macro_rules! __conformance_rules {
                 a_rebuild_whose_program_has_gone_begins_again
                 a_rebuild_of_an_older_program_is_not_switched_to
                 a_start_that_is_refused_takes_nothing_over
+                a_program_that_cannot_go_on_with_a_build_says_why_for_as_long_as_that_is_so
                 an_outage_longer_than_a_lease_lets_nothing_be_taken_back
                 an_effect_that_is_under_way_is_not_repeated_by_a_deploy
                 an_operator_of_an_old_program_gets_an_answer
@@ -312,6 +314,9 @@ macro_rules! __conformance_rules {
             }
             unknown {
                 an_unknown_event_is_left_to_a_newer_program_whatever_its_handler_says
+                a_failure_of_its_own_is_the_events_whatever_else_its_handler_has_met
+                what_a_handler_cannot_load_is_left_to_a_newer_program_whatever_it_says
+                who_waits_for_one_event_may_know_the_one_that_another_waits_for
                 nodes_none_of_which_knows_an_event_share_the_others_again
                 nodes_that_stood_by_share_the_slices_once_the_newer_program_has_gone
                 an_unknown_event_that_was_discarded_is_in_the_way_of_no_rebuild

@@ -1,22 +1,23 @@
 //! Events that only a newer program knows: K12, P27.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::data::raw;
-use super::domain::AccountEvent;
+use super::data::{id, raw};
+use super::domain::{AccountEvent, Look};
 use super::patient::{Patient, ask};
 use super::payments::{answered, discard, eventually, parked_keys, payment, until};
 use super::{LIMIT, Subject, settle, start, store};
+use crate::command::Sender;
 use crate::event::{DecodeError, Event as _};
-use crate::processor::{ProcessorState, RebuildOptions};
+use crate::processor::{Definite, ProcessorState, RangeStatus, RebuildOptions};
 use crate::projection::{Change, OnFailure, Partition, Project, Projection, View};
-use crate::services::{Scope, Services};
-use crate::store::{Backend, EventFilter, RecordedEvent, RowStore};
-use crate::{App, AppBuilder, BoxError, Reactor};
+use crate::services::{FromServices as _, Scope, Services};
+use crate::store::{Backend, EventFilter, Position, RecordedEvent, RowStore, Version};
+use crate::{App, AppBuilder, BoxError, CommandError, Reactor, upcast};
 
 /// Short, so that nodes soon see each other.
 const LEASE: Duration = Duration::from_millis(400);
@@ -137,25 +138,127 @@ pub async fn an_unknown_event_is_left_to_a_newer_program_whatever_its_handler_sa
     assert_eq!(serde_json::from_slice::<Hiding<KNOWS>>(&row.data).expect("JSON").0, 3);
 }
 
-/// A reactor that goes by streams: what one of them waits for is nothing to the others.
+/// A reactor whose handler looks at other events than its own, some of which it does not know. What it does stands in the
+/// name of the stream.
 #[derive(Debug)]
-struct ByStream<const KNOWS: bool>;
+struct Looking<B, const KNOWS: bool>(B);
 
-impl<const KNOWS: bool> Reactor for ByStream<KNOWS> {
-    const NAME: &'static str = "by-stream";
+impl<B: Backend, const KNOWS: bool> Reactor for Looking<B, KNOWS> {
+    const NAME: &'static str = "looking";
     const PARTITION: Partition = Partition::Stream;
     fn filter() -> EventFilter {
         EventFilter::all()
     }
-    async fn react(&self, event: &RecordedEvent, _: Scope<'_>) -> Result<(), BoxError> {
-        Ok(read::<KNOWS>(event)?)
+    async fn react(&self, event: &RecordedEvent, scope: Scope<'_>) -> Result<(), BoxError> {
+        let others = self.0.stream(&id("account-frozen"), Version(0), 100).await?;
+        match event.stream.as_str() {
+            "account-passes" => {
+                let known = others.iter().filter_map(|other| AccountEvent::decode(other).ok()).count();
+                Err(format!("refused by a partner, who knows {known}").into())
+            }
+            "account-tries" => {
+                AccountEvent::decode(event)?;
+                others.first().map(AccountEvent::decode).transpose()?;
+                // Another enum.
+                drop(upcast::unreadable(event, 0));
+                Err("refused by a partner".into())
+            }
+            "account-forwards" => {
+                read::<KNOWS>(event).map_or_else(|_| Err(Definite::new("refused by a partner").into()), Ok)
+            }
+            "account-sends" if !KNOWS => {
+                let sender = <&Sender>::from_services(scope)?;
+                match sender.send(&"frozen".to_owned(), Look {}).await {
+                    Err(CommandError::Store(error)) => Err(error.into()),
+                    Err(_) => Err("this handler has words of its own".into()),
+                    Ok(_) => Ok(()),
+                }
+            }
+            "account-asks" if !KNOWS => {
+                others
+                    .iter()
+                    .try_for_each(|other| AccountEvent::decode(other).map(drop))
+                    .map_err(Transparent::from)?;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
     fn missing(_: &Services) -> Vec<String> {
         Vec::new()
     }
 }
 
-async fn by_stream<const KNOWS: bool, S: Subject>(subject: &S, store: &Patient<S::Backend>) -> App {
+async fn looking<const KNOWS: bool, S: Subject>(store: &Patient<S::Backend>) -> App {
+    start(|| {
+        let app = App::on(store.0.clone()).reactor(Looking::<_, KNOWS>(store.0.clone()));
+        app.processor_retries(1, SHORT, SHORT)
+    })
+    .await
+}
+
+/// P27, K1
+pub async fn a_failure_of_its_own_is_the_events_whatever_else_its_handler_has_met<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    store.put("account-frozen", vec![payment(1), raw(FROZEN, 1, "{}")]).await;
+    let app = looking::<{ !KNOWS }, S>(&store).await;
+    // Reactors begin at the head.
+    for stream in ["account-passes", "account-tries"] {
+        store.put(stream, vec![payment(1)]).await;
+    }
+    store.put("account-forwards", vec![raw(FROZEN, 1, "{}")]).await;
+    settle(&app).await;
+    let own = ["account-forwards", "account-passes", "account-tries"].map(|key| (key.to_owned(), 1));
+    assert_eq!(parked_keys(&app.processors()[0]).await, own);
+}
+
+/// P27
+pub async fn what_a_handler_cannot_load_is_left_to_a_newer_program_whatever_it_says<S: Subject>(subject: S) {
+    for stream in ["account-sends", "account-asks"] {
+        let store = store(&subject).await;
+        store.put("account-frozen", vec![payment(1), raw(FROZEN, 1, "{}")]).await;
+        let old = looking::<{ !KNOWS }, S>(&store).await;
+        store.put(stream, vec![payment(1)]).await;
+        let fails = |state: &ProcessorState| matches!(state, ProcessorState::Failing { error, attempts, .. } if *attempts > 3 && error.contains("only a newer program knows"));
+        until(&old.processors()[0], |status| fails(&status.state)).await;
+        assert_eq!(parked_keys(&old.processors()[0]).await, [], "{stream}");
+        assert!(old.shutdown(LIMIT).await);
+        let new = looking::<KNOWS, S>(&store).await;
+        settle(&new).await;
+        assert_eq!(parked_keys(&new.processors()[0]).await, [], "{stream}");
+    }
+}
+
+/// A type of events that only the newest program knows.
+const THAWED: &str = "account.thawed";
+/// What programs know: all that was there first, what is frozen as well, what thaws as well.
+const OLD: u8 = 0;
+const NEWER: u8 = 1;
+const NEWEST: u8 = 2;
+
+/// A reactor that goes by streams: what one of them waits for is nothing to the others.
+#[derive(Debug)]
+struct ByStream<const KNOWS: u8>;
+
+impl<const KNOWS: u8> Reactor for ByStream<KNOWS> {
+    const NAME: &'static str = "by-stream";
+    const PARTITION: Partition = Partition::Stream;
+    fn filter() -> EventFilter {
+        EventFilter::all()
+    }
+    async fn react(&self, event: &RecordedEvent, _: Scope<'_>) -> Result<(), BoxError> {
+        match &*event.name {
+            FROZEN if KNOWS >= NEWER => Ok(()),
+            THAWED if KNOWS >= NEWEST => Ok(()),
+            _ => Ok(AccountEvent::decode(event).map(drop)?),
+        }
+    }
+    fn missing(_: &Services) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+async fn by_stream<const KNOWS: u8, S: Subject>(subject: &S, store: &Patient<S::Backend>) -> App {
     let backend = subject.again(&store.0).await;
     start(|| App::on(backend.clone()).reactor(ByStream::<KNOWS>).lease(LEASE)).await
 }
@@ -166,7 +269,7 @@ struct Says {
     #[serde(default)]
     stands_by: BTreeSet<String>,
     #[serde(default)]
-    outgrown: BTreeSet<String>,
+    unknown: BTreeMap<String, BTreeSet<Position>>,
 }
 
 /// Until so many nodes share the slices, and each has met what it does not know, or none has.
@@ -177,7 +280,7 @@ async fn share<B: Backend + RowStore + Clone>(store: &Patient<B>, app: &App, n: 
             rows.iter().map(|row| serde_json::from_slice(&row.data).expect("a node")).collect();
         let status = app.processors()[0].status();
         let owners: BTreeSet<_> = status.ranges.iter().filter_map(|range| range.owner).collect();
-        let right = |says: &Says| says.stands_by.is_empty() && says.outgrown.is_empty() != have_met;
+        let right = |says: &Says| says.stands_by.is_empty() && says.unknown.is_empty() != have_met;
         let shared = owners.len() == n && says.len() == n && says.iter().all(right);
         if shared { Ok(()) } else { Err(format!("{says:?} {status:?}")) }
     })
@@ -189,7 +292,7 @@ pub async fn nodes_none_of_which_knows_an_event_share_the_others_again<S: Subjec
     let store = store(&subject).await;
     let mut nodes = Vec::new();
     for _ in 0..3 {
-        nodes.push(by_stream::<{ !KNOWS }, _>(&subject, &store).await);
+        nodes.push(by_stream::<OLD, _>(&subject, &store).await);
     }
     share(&store, &nodes[0], 3, false).await;
     store.put("account-a", vec![raw(FROZEN, 1, "{}")]).await;
@@ -204,21 +307,19 @@ pub async fn nodes_none_of_which_knows_an_event_share_the_others_again<S: Subjec
     eventually(is_ill).await;
     assert_eq!(parked_keys(&nodes[0].processors()[0]).await, []);
     // Another one that does not know it is tried as well.
-    nodes.push(by_stream::<{ !KNOWS }, _>(&subject, &store).await);
+    nodes.push(by_stream::<OLD, _>(&subject, &store).await);
     share(&store, &nodes[0], 4, true).await;
 }
 
 /// P27
 pub async fn nodes_that_stood_by_share_the_slices_once_the_newer_program_has_gone<S: Subject>(subject: S) {
     let store = store(&subject).await;
-    let (one, two) = (
-        by_stream::<{ !KNOWS }, _>(&subject, &store).await,
-        by_stream::<{ !KNOWS }, _>(&subject, &store).await,
-    );
+    let (one, two) =
+        (by_stream::<OLD, _>(&subject, &store).await, by_stream::<OLD, _>(&subject, &store).await);
     share(&store, &one, 2, false).await;
     store.put("account-a", vec![raw(FROZEN, 1, "{}")]).await;
     share(&store, &one, 2, true).await;
-    let new = by_stream::<KNOWS, _>(&subject, &store).await;
+    let new = by_stream::<NEWER, _>(&subject, &store).await;
     let stand_by = async || {
         for node in [&one, &two] {
             until(&node.processors()[0], |status| status.state == ProcessorState::StandingBy).await;
@@ -293,4 +394,29 @@ pub async fn an_unknown_event_that_was_discarded_is_in_the_way_of_no_rebuild<S: 
     let skipped = ask(|| processor.skipped()).await;
     let known: BTreeSet<_> = skipped.iter().map(|skip| (skip.position.0, skip.undecoded)).collect();
     assert_eq!(known, [(2, true), (3, false)].into());
+}
+
+/// P27
+pub async fn who_waits_for_one_event_may_know_the_one_that_another_waits_for<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    // Several ranges each: only one of them waits for what neither knows.
+    let new = start(|| App::on(store.0.clone()).reactor(ByStream::<NEWER>).lease(LEASE).workers(4)).await;
+    share(&store, &new, 1, false).await;
+    // The newest program has written it, and is gone.
+    store.put("account-thawed", vec![raw(THAWED, 1, "{}")]).await;
+    share(&store, &new, 1, true).await;
+    let backend = subject.again(&store.0).await;
+    let old = start(|| App::on(backend.clone()).reactor(ByStream::<OLD>).lease(LEASE).workers(4)).await;
+    share(&store, &new, 2, true).await;
+    for account in 0..32 {
+        store.put(&format!("account-{account}"), vec![raw(FROZEN, 1, "{}")]).await;
+    }
+    let head = Position(store.head().await);
+    until(&new.processors()[0], |status| {
+        let waits = |range: &&RangeStatus| range.position < head;
+        status.ranges.len() > 1
+            && status.ranges.iter().filter(waits).all(|range| range.slices.has("account-thawed"))
+    })
+    .await;
+    assert_eq!(parked_keys(&old.processors()[0]).await, []);
 }
