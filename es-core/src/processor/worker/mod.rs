@@ -36,7 +36,6 @@ pub(crate) use self::reset::ResetRequest;
 use self::sight::Observer;
 pub(crate) use self::start::{alive_during, left_out, others, start, wanted_by_any};
 pub(crate) use self::take_over::{Looked, TRIES as RACES, TakeOver, Wired, judge, made_by, take_over_all};
-pub(crate) use self::undecoded::all as undecoded_rows;
 pub(crate) use self::versions::{
     finish_removal, give_names, noted, remove as remove_version, stored as stored_version, stored_versions,
     versioned,
