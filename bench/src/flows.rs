@@ -3,9 +3,11 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use bench_kit::{AT_ONCE, Flows};
 use es_core::App;
 use es_core::prelude::*;
 use es_core::store::EventFilter;
@@ -17,7 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::postgres::Server;
 
-const AT_ONCE: u64 = 32;
+const FLOWS: u64 = 8_000;
 
 macro_rules! kind {
     ($prefix:literal, $aggregate:ident, $event:ident, $does:ident, $command:ident, $done:ident) => {
@@ -92,37 +94,24 @@ impl Sale {
 /// Who waits for the end of which flow.
 type Ends = Arc<Mutex<HashMap<u64, oneshot::Sender<()>>>>;
 
-/// Flows per second, and how long one took: half of them, and all but one in a hundred.
-async fn round<B: Backend>(backend: B, flows: u64) -> anyhow::Result<(f64, Duration, Duration)> {
+async fn round<B: Backend>(backend: B, flows: u64) -> anyhow::Result<Flows> {
     let app = App::on(backend).aggregate::<Order>().aggregate::<Stock>().aggregate::<Payment>();
     let app = app.aggregate::<Parcel>().process::<Sale>().start().await?;
     let ends = Ends::default();
     let listener = tokio::spawn(listen(app.clone(), ends.clone()));
-    let started = Instant::now();
-    let task = |task: u64| {
+    let flow = |flow: u64| {
         let (app, ends) = (app.clone(), ends.clone());
-        tokio::spawn(async move {
-            let mut took = Vec::new();
-            for flow in (task..flows).step_by(AT_ONCE as usize) {
-                let (sender, ended) = oneshot::channel();
-                ends.lock().expect("nobody panics").insert(flow, sender);
-                let begun = Instant::now();
-                app.send(&flow, Place { flow }).await?;
-                ended.await?;
-                took.push(begun.elapsed());
-            }
-            anyhow::Ok(took)
-        })
+        async move {
+            let (sender, ended) = oneshot::channel();
+            ends.lock().expect("nobody panics").insert(flow, sender);
+            app.send(&flow, Place { flow }).await?;
+            Ok(ended.await?)
+        }
     };
-    let mut took = Vec::new();
-    for done in (0..AT_ONCE).map(task).collect::<Vec<_>>() {
-        took.extend(done.await??);
-    }
-    let rate = flows as f64 / started.elapsed().as_secs_f64();
+    let done = bench_kit::flows(flows, flow).await?;
     listener.abort();
     app.shutdown(Duration::from_secs(10)).await;
-    took.sort_unstable();
-    Ok((rate, took[took.len() / 2], took[took.len() * 99 / 100]))
+    Ok(done)
 }
 
 /// Reads the ends of flows, as soon as they are there.
@@ -144,26 +133,32 @@ async fn listen(app: App, ends: Ends) -> anyhow::Result<()> {
     }
 }
 
-/// Rounds on both backends.
+/// Rounds on both backends, and of a peer on PostgreSQL.
 pub fn run(runtime: &Runtime, rounds: usize) -> anyhow::Result<()> {
     let server = Server::start()?;
-    for flows in std::iter::repeat_n(8_000, rounds) {
+    let peers = crate::postgres::peers()?;
+    for _ in 0..rounds {
         let folder = crate::sqlite::folder()?;
-        let sqlite = runtime.block_on(async {
-            round(SqliteBackend::open(Path::new(folder.path()).join("flows.db")).await?, flows).await
-        })?;
-        say("SQLite", sqlite);
-        server.run("drop database if exists flows with (force)")?;
-        server.make("flows")?;
-        let url = server.url("flows")?;
-        let postgres =
-            runtime.block_on(async { round(es_postgres::PgBackend::connect(&url).await?, flows).await })?;
-        say("PostgreSQL", postgres);
+        let file = Path::new(folder.path()).join("flows.db");
+        say("SQLite", runtime.block_on(async { round(SqliteBackend::open(file).await?, FLOWS).await })?);
+        let url = anew(&server)?;
+        let backend = es_postgres::PgBackend::connect(&url);
+        say("PostgreSQL", runtime.block_on(async { round(backend.await?, FLOWS).await })?);
+        let peer = Command::new(&peers).args(["flows", &anew(&server)?, &FLOWS.to_string()]).output()?;
+        anyhow::ensure!(peer.status.success(), "mire-sagas: {}", String::from_utf8_lossy(&peer.stderr));
+        say("mire-sagas on PostgreSQL", serde_json::from_slice(&peer.stdout)?);
     }
     Ok(())
 }
 
+/// An empty database.
+fn anew(server: &Server) -> anyhow::Result<String> {
+    server.run("drop database if exists flows with (force)")?;
+    server.make("flows")?;
+    server.url("flows")
+}
+
 #[expect(clippy::print_stdout, reason = "this is the program's answer")]
-fn say(store: &str, (rate, half, most): (f64, Duration, Duration)) {
-    println!("{store}: {rate:.0} flows/s, {AT_ONCE} at a time; p50 {half:.1?}, p99 {most:.1?}");
+fn say(side: &str, Flows { rate, p50, p99 }: Flows) {
+    println!("{side}: {rate:.0} flows/s, {AT_ONCE} at a time; p50 {p50:.1?}, p99 {p99:.1?}");
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::command::Sender;
-use es_core::event::is_of_a_newer_program;
 use es_core::id::Ids;
 use es_core::limits::PAGE_BYTES;
 use es_core::processor::{Admission, Failure, Opening, Session, Slices};
@@ -150,8 +149,7 @@ impl<B: Backend> ProcessSession<B> {
                 Ok(steps) => planned.extend(steps),
                 Err(source) => {
                     let key = event.stream.as_str();
-                    // What a newer program wrote may belong to any key.
-                    if admission.admits_undecoded(event, key) || is_of_a_newer_program(&*source) {
+                    if admission.admits_undecoded(event, key, &*source) {
                         return Err(Failure::of_undecoded(event, key, source));
                     }
                     admission.pass_undecoded(event, key.to_owned());

@@ -6,6 +6,7 @@ mod disintegrate;
 mod esrs;
 mod eventastic;
 mod mire;
+mod mire_sagas;
 mod pool;
 mod retry;
 #[cfg(feature = "umadb")]
@@ -24,6 +25,8 @@ enum Part {
     Worker { side: String, job: String },
     /// The server that a side brings
     Serve { side: String },
+    /// Flows of mire-sagas on an empty database
+    Flows { url: String, flows: u64 },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -31,6 +34,10 @@ fn main() -> anyhow::Result<()> {
         Part::List => say(&serde_json::to_string(&sides())?),
         Part::Worker { side, job } => work(&side, &serde_json::from_str(&job)?),
         Part::Serve { side } => serve(&side),
+        Part::Flows { url, flows } => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            say(&serde_json::to_string(&runtime.block_on(mire_sagas::flows(&url, flows))?)?)
+        }
     }
 }
 

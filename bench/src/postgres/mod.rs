@@ -29,6 +29,7 @@ mod worker;
 use std::path::Path;
 
 pub use parked::run as parked;
+pub use peers::program as peers;
 pub use processors::{run as processors, share};
 pub use queue::run as queue;
 pub use server::Server;

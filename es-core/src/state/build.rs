@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Nothing, Request, Sequence, Skipped, Undecoded};
+use super::{ParkedEvent, Request, Sequence, Skipped, Undecoded};
 use crate::store::{Generation, Position, Table};
 
 /// What a processor fills: one generation of it. Named `balance/1~2`: name, version, generation.
@@ -56,7 +56,7 @@ impl Build {
     }
 
     /// The events in those sequences.
-    pub(crate) fn parked_events(&self) -> Table<Nothing> {
+    pub(crate) fn parked_events(&self) -> Table<ParkedEvent> {
         self.table("parked/events")
     }
 

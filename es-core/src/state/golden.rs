@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
-    Afresh, Asked, Checkpoint, CodeRecord, Control, Generations, NodeRecord, Nothing, Request, Sequence,
+    Afresh, Asked, Checkpoint, CodeRecord, Control, Generations, NodeRecord, ParkedEvent, Request, Sequence,
     ShareRecord, Skipped, Undecoded, Versions,
 };
 
@@ -40,7 +40,7 @@ golden! {
         "generations-previous-goes", "generations-set-back", "generations-retiring",
     ];
     sequences: Sequence = ["parked"];
-    events_of_sequences: Nothing = ["parked-event"];
+    events_of_sequences: ParkedEvent = ["parked-event", "parked-event-undecoded"];
     requests: Request = ["request-retry", "request-discard"];
     what_was_left_out: Skipped = ["skipped", "skipped-by-choice", "skipped-undecoded"];
     what_was_not_decoded: Undecoded = ["undecoded"];

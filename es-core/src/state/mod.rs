@@ -47,7 +47,7 @@ pub(crate) use self::generations::{Building, Freeze, Generations, SetBack, gener
 pub(crate) use self::inline::{InlineSet, turns};
 pub(crate) use self::node::{NodeRecord, nodes};
 pub use self::parked::Skipped;
-pub(crate) use self::parked::{Nothing, Request, Sequence, Undecoded};
+pub(crate) use self::parked::{ParkedEvent, Request, Sequence, Undecoded};
 pub use self::share::Progress;
 pub(crate) use self::share::ShareRecord;
 pub(crate) use self::versions::{Versions, versions};

@@ -21,9 +21,13 @@ pub(crate) struct Sequence {
     pub(crate) last_at: Timestamp,
 }
 
-/// An event of a sequence: its key says everything.
+/// An event of a sequence: its key says which.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Nothing {}
+pub(crate) struct ParkedEvent {
+    /// Whether it could not be decoded: then it may have none of the keys that it turns out to have.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) undecoded: bool,
+}
 
 /// What an operator asks to be done with a sequence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +49,8 @@ pub struct Skipped {
     pub reason: String,
     /// When.
     pub at: Timestamp,
-    /// Whether it could not be decoded: then it is left out whatever its key turns out to be.
+    /// Whether it is left out whatever its key turns out to be: it could not be decoded, or a program found it under other keys
+    /// later.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub undecoded: bool,
     /// Whether an operator discarded it.

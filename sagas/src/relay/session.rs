@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use es_core::event::is_of_a_newer_program;
 use es_core::guarded::call_now;
 use es_core::processor::{Admission, Calls, Definite, Failure, NotTheEvent, Opening, Session};
 use es_core::store::{Commit, CommitError, Row, RowWrite, StoreError, StoredRow, Table};
@@ -79,8 +78,7 @@ impl<B: Backend, M: Publishes, P: Publisher> RelaySession<B, M, P> {
                 Ok(_) => {}
                 Err(source) => {
                     let guess = event.stream.as_str();
-                    // What a newer program wrote may belong to any key.
-                    if admission.admits_undecoded(event, guess) || is_of_a_newer_program(&*source) {
+                    if admission.admits_undecoded(event, guess, &*source) {
                         return Err(Failure::of_undecoded(event, guess, for_good(source)));
                     }
                     admission.pass_undecoded(event, guess.to_owned());

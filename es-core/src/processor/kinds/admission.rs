@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::effects::Interrupted;
 use crate::BoxError;
-use crate::processor::parked::{Parked, Skips, reason};
+use crate::event::is_of_a_newer_program;
+use crate::processor::parked::{Parked, Skips, is_for_any, reason};
 use crate::slices::Slices;
 use crate::store::{Name, Position, RecordedEvent};
 
@@ -36,6 +37,8 @@ pub(crate) struct LeftOut {
     pub(crate) position: Position,
     /// Behind a parked one of its key, or skipped for good.
     pub(crate) parked: bool,
+    /// Whether it could not be decoded: then its key is a guess.
+    pub(crate) undecoded: bool,
 }
 
 impl<'w> Admission<'w> {
@@ -70,6 +73,10 @@ impl<'w> Admission<'w> {
 
     /// Whether the event is to be handled for this key, here and now.
     pub fn admits(&mut self, event: &RecordedEvent, key: &str) -> bool {
+        self.decide(event, key, false)
+    }
+
+    fn decide(&mut self, event: &RecordedEvent, key: &str, undecoded: bool) -> bool {
         let (slices, parked, skips, late) = match &self.scope {
             Scope::Key(only) => return *only == key,
             Scope::Keys { keys, skips } => {
@@ -98,16 +105,33 @@ impl<'w> Admission<'w> {
         let mut of_event = self.left_out.iter().rev().take_while(|left| left.position == event.place());
         // An event can have the same key twice; it is left out once.
         if !of_event.any(known) {
-            self.left_out.push(LeftOut { key: key.to_owned(), position: event.place(), parked });
+            let (key, position) = (key.to_owned(), event.place());
+            self.left_out.push(LeftOut { key, position, parked, undecoded });
         }
         false
     }
 
-    /// The same of an event that cannot be decoded, and most likely has this key. If it is, the session
+    /// The same of an event that cannot be decoded, with this error, and most likely has this key. If it is, the session
     /// [fails](Failure::of_undecoded) with it; else it [passes](Self::pass_undecoded) the event.
-    pub fn admits_undecoded(&mut self, event: &RecordedEvent, key: &str) -> bool {
+    pub fn admits_undecoded(
+        &mut self,
+        event: &RecordedEvent,
+        key: &str,
+        error: &(dyn std::error::Error + 'static),
+    ) -> bool {
         // In a sequence it was put by a program that could decode it, or guessed the same key.
-        matches!(self.scope, Scope::Key(_)) || self.admits(event, key)
+        let admits = matches!(self.scope, Scope::Key(_)) || self.decide(event, key, true);
+        // What a newer program wrote may belong to any key.
+        admits || is_of_a_newer_program(error) && !self.is_left_out_for_any_key(event)
+    }
+
+    fn is_left_out_for_any_key(&self, event: &RecordedEvent) -> bool {
+        match &self.scope {
+            Scope::Key(_) => false,
+            Scope::Range { skips, .. } | Scope::Keys { skips, .. } | Scope::Late { skips, .. } => {
+                is_for_any(skips, event.place())
+            }
+        }
     }
 
     /// An event is passed that cannot be decoded, so nobody knows for which keys. Most likely it has this one, for which it

@@ -40,7 +40,8 @@ pub trait Runner: Send + Sync + 'static {
     fn execution(&self) -> Execution {
         Execution::default()
     }
-    /// The keys that an event belongs to: order is kept for each of them.
+    /// The keys that an event belongs to: order is kept for each of them. Where [`State`](Keeps::State) is kept, a session may
+    /// find more.
     ///
     /// # Errors
     ///

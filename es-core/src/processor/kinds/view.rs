@@ -14,7 +14,6 @@ use foldhash::{HashMap, HashMapExt as _};
 use super::admission::{Admission, Failure, NotTheEvent};
 use super::runner::{Execution, Keeps, Opening, Rebuildable, Runner, Session};
 use crate::BoxError;
-use crate::event::is_of_a_newer_program;
 use crate::projection::{Change, Code, View, fold, tables_of};
 use crate::store::{Backend, Commit, CommitError, EventFilter, RecordedEvent, RowWrite, StoreError};
 
@@ -186,8 +185,7 @@ impl<B: Backend, V: View> Session for ViewSession<B, V> {
                 }
                 Err(source) => {
                     let key = fold::key_of_undecodable::<V>(event);
-                    // What a newer program wrote may belong to any key.
-                    if admission.admits_undecoded(event, &key) || is_of_a_newer_program(&*source) {
+                    if admission.admits_undecoded(event, &key, &*source) {
                         return Err(Failure::of_undecoded(event, key, source));
                     }
                     admission.pass_undecoded(event, key);

@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::clock::Timestamp;
 use crate::processor::kinds::admission::LeftOut;
 use crate::slices::Slices;
-use crate::state::{Build, Nothing, Sequence, Skipped, sortable};
+use crate::state::{Build, ParkedEvent, Sequence, Skipped, sortable};
 use crate::store::{Position, Row, RowStore, RowWrite, Span, StoreError, StoredRow, is_full};
 
 /// How much of an error is stored, in characters.
@@ -85,7 +85,7 @@ pub(crate) fn event_key(parked: &Parked, position: Position) -> String {
 }
 
 /// The position that the row of an event of a sequence names.
-fn position_of(row: &Row<Nothing>) -> Option<Position> {
+fn position_of(row: &Row<ParkedEvent>) -> Option<Position> {
     row.key.rsplit_once(':')?.1.parse().ok().map(Position)
 }
 
@@ -93,13 +93,23 @@ fn position_of(row: &Row<Nothing>) -> Option<Position> {
 /// the key is not known, but which one it [is the row](skip_key) of.
 pub(crate) type Skips = BTreeMap<(Position, String), String>;
 
-/// In the place of a key: the event could not be decoded, so nobody knows its keys. No key is empty.
+/// In the place of a key: the event could not be decoded, or is found under other keys by now. No key is empty.
 pub(crate) const ANY_KEY: &str = "";
 
 /// Why an event is left out for a key.
 pub(crate) fn reason<'s>(skips: &'s Skips, position: Position, key: &str) -> Option<&'s String> {
     let of = |key: &str| skips.get(&(position, key.to_owned()));
     of(key).or_else(|| of(ANY_KEY)).or_else(|| of(&skip_key(position, key)))
+}
+
+/// Whether it is not a key, but says [which row](leave_out_unread) is damaged.
+pub(crate) fn is_unread(position: Position, key: &str) -> bool {
+    key.strip_prefix(&sortable(position)).is_some_and(|rest| rest.starts_with(':'))
+}
+
+/// Whether an event is left out whatever its keys are.
+pub(crate) fn is_for_any(skips: &Skips, position: Position) -> bool {
+    skips.contains_key(&(position, ANY_KEY.to_owned()))
 }
 
 /// The rows of what was left out: events that queue up, and events that are skipped. And the sequences as they are once
@@ -113,10 +123,10 @@ pub(crate) fn write_left_out(
 ) -> Result<(Vec<RowWrite>, Vec<Parked>), StoreError> {
     let mut rows = Vec::with_capacity(left_out.len());
     let mut touched = BTreeMap::<&str, Parked>::new();
-    for LeftOut { key, position, parked: queues } in left_out {
+    for LeftOut { key, position, parked: queues, undecoded } in left_out {
         if !queues {
             let reason = reason(skips, *position, key).cloned().unwrap_or_default();
-            let undecoded = skips.contains_key(&(*position, ANY_KEY.to_owned()));
+            let undecoded = is_for_any(skips, *position);
             let (position, key) = (*position, key.clone());
             let skipped = Skipped { position, key, reason, at: now, undecoded, discarded: false };
             rows.push(skip(build, skipped)?);
@@ -124,7 +134,8 @@ pub(crate) fn write_left_out(
         }
         let sequence = touched.entry(key).or_insert_with(|| parked[key].clone());
         sequence.value.events += 1;
-        rows.push(build.parked_events().insert(event_key(sequence, *position), Nothing {})?);
+        let event = ParkedEvent { undecoded: *undecoded };
+        rows.push(build.parked_events().insert(event_key(sequence, *position), event)?);
     }
     let sequences: Vec<Parked> = touched.into_values().collect();
     for sequence in &sequences {
@@ -258,7 +269,7 @@ pub(crate) async fn positions(
     parked: &Parked,
     after: Position,
     limit: usize,
-) -> Result<Vec<(Row<Nothing>, Position)>, StoreError> {
+) -> Result<Vec<(Row<ParkedEvent>, Position)>, StoreError> {
     let (prefix, after) = (prefix(parked), event_key(parked, after));
     let found = build.parked_events().below(store, &prefix, Some(&after), limit).await?;
     Ok(found.into_iter().filter_map(|row| position_of(&row).map(|position| (row, position))).collect())

@@ -107,6 +107,11 @@ impl CodeRecord {
         self.handles.keys().eq(code.handles().keys()) && self.rekeyed(code).is_empty()
     }
 
+    /// Whether a code finds the rows of a type of events by other keys.
+    pub(crate) fn is_rekeyed(&self, code: &Code, name: &str) -> bool {
+        self.keys.as_ref().is_some_and(|keys| rule(keys, name) != rule(code.keys(), name))
+    }
+
     /// The types that both handle and that a code finds by other keys: the rows that are there are not where it looks.
     pub(crate) fn rekeyed<'c>(&'c self, code: &'c Code) -> BTreeSet<&'c str> {
         fn both<'c, T>(
@@ -119,8 +124,8 @@ impl CodeRecord {
         let names = both(&self.handles, code.handles()).chain(both(code.handles(), &self.handles));
         // Rows of types that are not handled for now are there all the same.
         let unhandled = both(code.handles(), &self.unhandled).filter(|name| keys.contains_key(*name));
-        let is_other = |name: &&String| rule(keys, name) != rule(code.keys(), name);
-        names.chain(unhandled).filter(is_other).map(String::as_str).collect()
+        let names = names.chain(unhandled).map(String::as_str);
+        names.filter(|name| self.is_rekeyed(code, name)).collect()
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::failure::StepError;
+use super::take_over::made_by;
 use crate::ErrorKind;
 use crate::clock::Timestamp;
 use crate::cluster::{Lease, Shares};
@@ -19,7 +20,7 @@ use crate::processor::feed::Pages;
 use crate::processor::kinds::effects::Effects;
 use crate::processor::kinds::runner::{Execution, Keeps, Opening, Runner, Session};
 use crate::processor::options::{ParkingLimits, ProcessorOptions};
-use crate::processor::parked::{self, Parked, Skips};
+use crate::processor::parked::{self, ANY_KEY, Parked, Skips};
 use crate::processor::status::Board;
 use crate::projection::OnFailure;
 use crate::services::Services;
@@ -216,15 +217,38 @@ impl BuildContext {
         Some(Position(self.unknown.swap(0, Ordering::Relaxed))).filter(|position| position.0 > 0)
     }
 
-    /// What is left out from the start, of some events. A build under way leaves out what was discarded in the one that is
-    /// read, also since it began: so it looks before each page.
-    pub(crate) async fn skips(&self, after: Position, through: Position) -> Result<Skips, StoreError> {
-        match &self.role {
-            Role::Building { current, honours_skips: true, .. } => {
-                parked::skips_between(self.backend(), current, after, through).await
-            }
-            _ => Ok(Skips::new()),
+    /// What is left out from the start, of some events between two positions. A build under way leaves out what was
+    /// discarded in the one that is read, also since it began: so it looks before each page.
+    pub(crate) async fn skips(
+        &self,
+        events: &[&RecordedEvent],
+        after: Position,
+        through: Position,
+    ) -> Result<Skips, StoreError> {
+        let Role::Building { current, honours_skips: true, .. } = &self.role else { return Ok(Skips::new()) };
+        let mut skips = parked::skips_between(self.backend(), current, after, through).await?;
+        if skips.is_empty() {
+            return Ok(skips);
         }
+        let rekeyed = self.rekeyed(current, events.iter().copied()).await?;
+        let of_rekeyed = skips.iter().filter(|((position, _), _)| rekeyed.contains(position));
+        let for_any = |((position, _), reason): (&(Position, String), &String)| {
+            ((*position, ANY_KEY.to_owned()), reason.clone())
+        };
+        let for_any: Vec<_> = of_rekeyed.map(for_any).collect();
+        skips.extend(for_any);
+        Ok(skips)
+    }
+
+    /// Which of some events another build finds under other keys: its keys say nothing here.
+    pub(crate) async fn rekeyed(
+        &self,
+        build: &Build,
+        events: impl IntoIterator<Item = &RecordedEvent> + Send,
+    ) -> Result<BTreeSet<Position>, StoreError> {
+        let (other, code) = (made_by(self.backend(), build).await?.value, self.runner.code());
+        let rekeyed = events.into_iter().filter(|event| other.is_rekeyed(&code, &event.name));
+        Ok(rekeyed.map(RecordedEvent::place).collect())
     }
 
     /// Whether it may fold page after page before it flushes.

@@ -1,7 +1,8 @@
 //! What was discarded in the build that queries read, after a build under way had passed it.
 //!
 //! What was discarded before that is left out page by page. Here the rows of its keys are rebuilt, or, where rows cannot be told
-//! apart, the build begins again. A row next to those of what was left out says that it is done: queries are not switched before.
+//! apart or are under other keys, the build begins again. A row next to those of what was left out says that it is done: queries
+//! are not switched before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +11,7 @@ use super::failure::StepError;
 use super::run::Worker;
 use super::take_over::TakeOver;
 use crate::processor::parked::{self, Parked};
-use crate::state::{Afresh, Skipped, afresh};
+use crate::state::{Afresh, Build, Skipped, afresh};
 use crate::store::{Position, RecordedEvent, Row, RowWrite, StoreError, at_first};
 
 impl Worker {
@@ -33,7 +34,7 @@ impl Worker {
             after.clone_from(&last.key);
             let read = page.into_iter().filter_map(|row| current.skipped().decode(row).ok());
             let late = self.discarded_late(read.collect()).await?;
-            if !late.is_empty() && !self.leave_out_late_ones(late).await? {
+            if !late.is_empty() && !self.leave_out_late_ones(current, late).await? {
                 return Ok(false);
             }
             if !more {
@@ -60,21 +61,27 @@ impl Worker {
         Ok(late.map(|(row, _)| row.value).collect())
     }
 
-    async fn leave_out_late_ones(&mut self, late: Vec<Skipped>) -> Result<bool, StepError> {
+    async fn leave_out_late_ones(&mut self, current: &Build, late: Vec<Skipped>) -> Result<bool, StepError> {
         let (context, folds) = (self.context.clone(), self.context.folds());
         let build = &context.build;
         let mut rows =
             late.iter().map(|skipped| parked::skip(build, skipped.clone())).collect::<Result<Vec<_>, _>>()?;
+        let mut events = events_of(&context, &late).await?;
+        let rekeyed = context.rekeyed(current, &events).await?;
         let (unparked, sequences, handled) = unpark(&context, &self.open().parked, &late).await?;
+        let is_handled = |event: &RecordedEvent| handled.iter().any(|late| late.position == event.place());
+        if !rekeyed.is_empty() || !folds && events.iter().any(is_handled) {
+            return self.begin_again().await.map(|()| false);
+        }
         rows.extend(unparked);
         if folds {
             let mut keys: BTreeSet<String> = handled.iter().map(|skipped| skipped.key.clone()).collect();
             // Of those that could not be decoded, the key is a guess.
-            let guessed = events_of(&context, late.iter().filter(|skipped| skipped.undecoded)).await?;
-            keys.extend(guessed.iter().flat_map(|event| context.runner.keys(event).unwrap_or_default()));
+            let undecoded = late.iter().filter(|skipped| skipped.undecoded).map(|skipped| skipped.position);
+            let undecoded: BTreeSet<Position> = undecoded.collect();
+            events.retain(|event| undecoded.contains(&event.place()));
+            keys.extend(events.iter().flat_map(|event| context.runner.keys(event).unwrap_or_default()));
             rows.extend(ask_afresh(&context, keys).await?);
-        } else if events_of(&context, handled).await?.iter().any(|event| context.wants(event)) {
-            return self.begin_again().await.map(|()| false);
         }
         self.flush_with(rows).await?;
         let parked = &mut self.open.as_mut().expect("it is open").parked;
@@ -97,17 +104,14 @@ impl Worker {
     }
 }
 
-/// The events of some that were left out.
-async fn events_of(
-    context: &BuildContext,
-    skipped: impl IntoIterator<Item = &Skipped>,
-) -> Result<Vec<RecordedEvent>, StoreError> {
-    let positions: BTreeSet<Position> = skipped.into_iter().map(|skipped| skipped.position).collect();
+/// The events of some that were left out, as far as they are handled.
+async fn events_of(context: &BuildContext, late: &[Skipped]) -> Result<Vec<RecordedEvent>, StoreError> {
+    let positions: BTreeSet<Position> = late.iter().map(|skipped| skipped.position).collect();
     let positions: Vec<Position> = positions.into_iter().collect();
     let (mut all, mut left) = (Vec::new(), &positions[..]);
     while !left.is_empty() {
         let (events, answered) = at_first(context.backend(), left).await?;
-        all.extend(events);
+        all.extend(events.into_iter().filter(|event| context.filter().matches(event)));
         left = &left[answered..];
     }
     Ok(all)

@@ -1,5 +1,6 @@
 //! What a worker handles next, and the handling of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -9,8 +10,10 @@ use super::failure::StepError;
 use super::run::{IDLE_TIME, Open, POLL, Step, Worker};
 use crate::limits::MAX_PAGE;
 use crate::processor::feed::SharedPage;
-use crate::processor::kinds::admission::{Admission, Failure};
+use crate::processor::kinds::admission::{Admission, Failure, LeftOut};
 use crate::processor::kinds::runner::Session;
+use crate::processor::parked::{ANY_KEY, Skips, is_unread};
+use crate::slices::Slices;
 use crate::store::{EventFilter, EventStore, Position, RecordedEvent, StoreError};
 
 /// How many positions without a match may pass before the checkpoint is moved over them; over fewer after
@@ -199,11 +202,11 @@ impl Worker {
         if events.is_empty() {
             return Ok(0);
         }
-        let skips = self.context.skips(self.open().seen, through).await?;
+        let skips = self.context.skips(events, self.open().seen, through).await?;
         let started = Instant::now();
         self.crowd = events.len() > 1;
         let open = self.open.as_mut().expect("only asked while it is open");
-        open.skips.extend(skips);
+        open.skips.extend(skips.clone());
         let mut admission = Admission::of_range(self.share.slices, &open.parked, &open.skips);
         let span = tracing::debug_span!(
             "es.processor.fold",
@@ -240,7 +243,9 @@ impl Worker {
         let is_handled = |position| events.get(n_handled).is_none_or(|event| position < event.place());
         open.undecoded
             .extend(admission.undecoded().into_iter().filter(|(position, _)| is_handled(*position)));
-        open.left_out.extend(admission.left_out().into_iter().filter(|left| is_handled(left.position)));
+        let mut left_out = admission.left_out();
+        left_out.extend(left_out_elsewhere(&skips, self.share.slices, &left_out));
+        open.left_out.extend(left_out.into_iter().filter(|left| is_handled(left.position)));
         let Some(last) = events[..n_handled].last() else { return Ok(0) };
         if open.folded == 0 {
             open.since = started;
@@ -249,6 +254,21 @@ impl Worker {
         open.last = Some((*last).clone());
         Ok(n_handled)
     }
+}
+
+/// What the build that is read leaves out for keys which are not met here: the next build is to know it too.
+fn left_out_elsewhere(skips: &Skips, slices: Slices, met: &[LeftOut]) -> Vec<LeftOut> {
+    let met: BTreeSet<_> = met.iter().map(|left| (left.position, &*left.key)).collect();
+    let of_range = skips.keys().filter(|(_, key)| key != ANY_KEY && slices.has(key));
+    let is_key = |(position, key): &&(Position, String)| !is_unread(*position, key);
+    let elsewhere = of_range.filter(is_key).filter(|(position, key)| !met.contains(&(*position, key)));
+    let left_out = |(position, key): &(Position, String)| LeftOut {
+        key: key.clone(),
+        position: *position,
+        parked: false,
+        undecoded: false,
+    };
+    elsewhere.map(left_out).collect()
 }
 
 /// Whether what was folded is flushed now.

@@ -15,8 +15,9 @@ use super::run::{Overdue, POLL, SOON, Worker};
 use super::undecoded::{Undecodable, waiting};
 use crate::event::is_of_a_newer_program;
 use crate::processor::kinds::admission::{Admission, Failure};
+use crate::processor::kinds::runner::{Keeps, Runner};
 use crate::processor::parked::{self, Parked};
-use crate::state::{Build, Nothing, Request, Skipped};
+use crate::state::{Build, ParkedEvent, Request, Skipped};
 use crate::store::{CommitError, EventStore, Position, RecordedEvent, Row, RowWrite, StoreError, at_first};
 
 /// How many events are handled in one part, at first and at most.
@@ -25,6 +26,14 @@ const PART: (usize, usize) = (64, 1_000);
 const PAGE: usize = 256;
 /// How long a part may take: other keys wait for it.
 pub(super) const PART_HOLDS: Duration = Duration::from_millis(40);
+
+/// Why an event is not retried for which no handler would be called: it would be gone without a word.
+const NOT_HANDLED: &str =
+    "this program does not handle events of its type: retry it with one that does, or discard it";
+const ELSEWHERE: &str =
+    "this program has it under other keys: retry it with one that has it under this key, or discard it";
+const ELSEWHERE_IN_ROWS: &str =
+    "this program has it under other keys: rebuild the projection, which handles it there, or discard it";
 
 /// How a range goes through what it was asked to handle again.
 #[derive(Debug)]
@@ -64,7 +73,7 @@ impl Retrying {
 struct Part {
     sequence: Parked,
     request: Row<Request>,
-    events: Vec<(Row<Nothing>, Position)>,
+    events: Vec<(Row<ParkedEvent>, Position)>,
     /// Whether the sequence has no more of them.
     whole: bool,
 }
@@ -115,11 +124,41 @@ impl Part {
         Stop::Handler(i, Failure { key, event, position, source: why.into(), undecoded: false })
     }
 
-    /// Taken in without a handler, it would be gone without a word.
-    fn not_handled(&self, i: usize, event: &RecordedEvent) -> Stop {
-        let why =
-            "this program does not handle events of its type: retry it with one that does, or discard it";
-        Stop::Handler(i, Failure::new(event, self.sequence.key.clone(), why))
+    /// The events that can be handled now, and what stops it at the one behind them.
+    fn events<'e>(
+        &self,
+        i: usize,
+        context: &BuildContext,
+        found: &'e BTreeMap<Position, RecordedEvent>,
+        waits: &BTreeSet<Position>,
+    ) -> (Vec<&'e RecordedEvent>, Option<Stop>) {
+        let mut events = Vec::new();
+        for (n, (row, position)) in self.events.iter().enumerate() {
+            let Some(event) = found.get(position) else { return (events, Some(self.gone(i, *position))) };
+            let fails = |why| Stop::Handler(i, Failure::new(event, self.sequence.key.clone(), why));
+            if !context.filter().matches(event) {
+                return (events, Some(fails(NOT_HANDLED)));
+            }
+            if let Ok(keys) = context.runner.keys(event) {
+                // Ranges that have passed it unread take it in first: then none of its keys is left out.
+                if waits.contains(position) {
+                    return (events, Some(Stop::Waits(i, n)));
+                }
+                if self.is_elsewhere(row, &keys, &*context.runner) {
+                    let rebuilds = context.runner.keeps().tables().is_some();
+                    return (events, Some(fails(if rebuilds { ELSEWHERE_IN_ROWS } else { ELSEWHERE })));
+                }
+            }
+            events.push(event);
+        }
+        (events, None)
+    }
+
+    /// Whether an event does not have the key any more: no handler would be called for it.
+    fn is_elsewhere(&self, row: &Row<ParkedEvent>, keys: &[String], runner: &dyn Runner) -> bool {
+        // What could not be decoded was parked under a guess, and is handled under its own keys by itself.
+        let names_all = !row.value.undecoded && runner.keeps() != Keeps::State;
+        names_all && !keys.contains(&self.sequence.key)
     }
 
     fn not_written(&self, error: CommitError) -> Failure {
@@ -293,24 +332,7 @@ impl Worker {
         let waits = waiting(context.backend(), &context.build, &positions_of(parts)).await?;
         let mut handling = Duration::ZERO;
         for (i, part) in parts.iter().enumerate() {
-            let (mut events, mut stop) = (Vec::new(), None);
-            for (n, (_, position)) in part.events.iter().enumerate() {
-                stop = match found.get(position) {
-                    None => Some(part.gone(i, *position)),
-                    Some(event) if !context.wants(event) => Some(part.not_handled(i, event)),
-                    // Ranges that have passed it unread take it in first: then none of its keys is left out.
-                    Some(event) if waits.contains(position) && context.runner.keys(event).is_ok() => {
-                        Some(Stop::Waits(i, n))
-                    }
-                    Some(event) => {
-                        events.push(event);
-                        None
-                    }
-                };
-                if stop.is_some() {
-                    break;
-                }
-            }
+            let (events, stop) = part.events(i, &context, &found, &waits);
             let mut admission = Admission::of_key(&part.sequence.key);
             let started = Instant::now();
             let folded = self.session().fold(&events, &mut admission).await;
@@ -395,12 +417,11 @@ impl Worker {
     /// Leaves parts of sequences out for good.
     async fn discard(&mut self, parts: Vec<Part>) -> Result<(), StepError> {
         let (context, at) = (self.context.clone(), self.context.now());
-        let (positions, mut unread) = (positions_of(&parts), BTreeSet::new());
+        let (positions, mut keys) = (positions_of(&parts), BTreeMap::new());
         let mut left = &positions[..];
         while !left.is_empty() {
             let (events, answered) = at_first(context.backend(), left).await?;
-            let undecoded = events.iter().filter(|event| context.runner.keys(event).is_err());
-            unread.extend(undecoded.map(RecordedEvent::place));
+            keys.extend(events.iter().map(|event| (event.place(), context.runner.keys(event))));
             left = &left[answered..];
         }
         let mut rows = Vec::new();
@@ -408,7 +429,10 @@ impl Worker {
             let Request::Discard { reason } = &part.request.value else { continue };
             for (row, position) in &part.events {
                 let (key, reason) = (part.sequence.key.clone(), parked::cut(reason));
-                let undecoded = unread.contains(position);
+                let undecoded = keys.get(position).is_some_and(|keys| match keys {
+                    Ok(keys) => part.is_elsewhere(row, keys, &*context.runner),
+                    Err(_) => true,
+                });
                 let skipped = Skipped { position: *position, key, reason, at, undecoded, discarded: true };
                 rows.push(parked::skip(&context.build, skipped)?);
                 rows.push(context.build.parked_events().delete(row));

@@ -1,10 +1,13 @@
 //! What is left out while a rebuild is under way: K12.
 
-use futures::StreamExt as _;
+use std::marker::PhantomData;
+use std::time::Duration;
 
+use futures::StreamExt as _;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::cluster::overwrite;
+use super::domain::{Deposited, Opened};
 use super::double::{Double, Line};
 use super::patient::ask;
 use super::payments::{
@@ -13,9 +16,11 @@ use super::payments::{
 };
 use super::{LIMIT, Subject, settle, start};
 use crate::processor::{
-    ProcessorError, ProcessorOptions, ProcessorState, ProcessorStatus, Rebuild, RebuildOptions,
+    Backfill, ProcessorError, ProcessorOptions, ProcessorState, ProcessorStatus, Rebuild, RebuildOptions,
 };
-use crate::{App, ErrorKind};
+use crate::projection::{Partition, Project, Projection};
+use crate::store::{Backend, EventFilter, RecordedEvent};
+use crate::{App, BoxError, ErrorKind};
 
 const LENIENT: RebuildOptions = RebuildOptions { lenient: true, repeats_skips: false };
 
@@ -186,11 +191,7 @@ pub async fn a_rebuild_reads_again_only_what_was_discarded_since<S: Subject>(sub
     const TABLE: &str = "skipping/1~1/skipped";
     let (world, poison) = (World::<S>::new(&subject).await, Poison::new());
     let line = Double::new(world.store.0.clone());
-    let app = start(|| {
-        let (first, longest) = (std::time::Duration::from_millis(1), std::time::Duration::from_millis(1));
-        App::on(line.clone()).view::<Skipping>().processor_retries(1, first, longest)
-    })
-    .await;
+    let app = start(|| App::on(line.clone()).view::<Skipping>().processor_retries(1, SHORT, SHORT)).await;
     let failing = |n: usize| poison.payment(i64::try_from(n).expect("few"), "fails");
     for from in (1..=SKIPPED).step_by(500) {
         world.put("a", (from..from + 500).map(failing).collect()).await;
@@ -273,7 +274,7 @@ pub async fn a_switch_says_what_it_waits_for<S: Subject>(subject: S) {
     ask(|| ledger.pause()).await;
     let is_paused = |status: &ProcessorStatus| matches!(status.state, ProcessorState::Paused { .. });
     until(ledger, |status| is_paused(status) && status.ranges.is_empty()).await;
-    let soon = std::time::Duration::from_millis(200);
+    let soon = Duration::from_millis(200);
     eventually(async || match ledger.discard("a", "booked twice", soon).await {
         Err(ProcessorError::TimedOut { .. } | ProcessorError::Asked { .. }) => Ok(()),
         other => Err(format!("{other:?}")),
@@ -287,4 +288,46 @@ pub async fn a_switch_says_what_it_waits_for<S: Subject>(subject: S) {
     ask(|| ledger.resume()).await;
     ask(|| rebuild.switch()).await;
     assert_eq!((world.sum(Kind::View, "a").await, parked_keys(ledger).await), (1, Vec::new()));
+}
+
+const SHORT: Duration = Duration::from_millis(1);
+
+/// A projection that fails, of a program that handles payments; without `PAYMENTS`, one that handles openings.
+#[derive(Debug)]
+struct Failing<S, const PAYMENTS: bool>(PhantomData<fn() -> S>);
+
+impl<S: Subject, const PAYMENTS: bool> Projection for Failing<S, PAYMENTS> {
+    const NAME: &'static str = "failing";
+    const SCHEMA: &'static str = S::PAID;
+    const PARTITION: Partition = Partition::Stream;
+    fn filter() -> EventFilter {
+        if PAYMENTS { EventFilter::of::<Deposited>() } else { EventFilter::of::<Opened>() }
+    }
+}
+
+impl<S: Subject, const PAYMENTS: bool> Project<<S::Backend as Backend>::Tx> for Failing<S, PAYMENTS> {
+    async fn project(&self, _: &RecordedEvent, _: &mut <S::Backend as Backend>::Tx) -> Result<(), BoxError> {
+        Err("it fails".into())
+    }
+}
+
+/// K12
+pub async fn what_was_discarded_and_is_not_handled_any_more_is_in_the_way_of_no_rebuild<S: Subject>(
+    subject: S,
+) {
+    let world = World::<S>::new(&subject).await;
+    let options = ProcessorOptions::default().backfill(Backfill::Skip).retries(0, SHORT, SHORT);
+    let wiring = || App::on(world.store.0.clone()).processors(options);
+    let old = start(|| wiring().projection(Failing::<S, true>(PhantomData))).await;
+    world.pay("a", 1..=1).await;
+    settle(&old).await;
+    discard(&old.processors()[0], "account-a", "booked twice").await;
+    assert!(old.shutdown(LIMIT).await);
+    let new = start(|| wiring().projection(Failing::<S, false>(PhantomData))).await;
+    settle(&new).await;
+    let processor = &new.processors()[0];
+    let rebuild = ask(|| processor.rebuild_online(RebuildOptions::default())).await;
+    ask(|| rebuild.caught_up(LIMIT)).await;
+    ask(|| rebuild.switch()).await;
+    assert_eq!(ask(|| processor.skipped()).await.len(), 1, "it is known if it is handled again");
 }

@@ -1,4 +1,4 @@
-//! Views whose rows are found by other keys than before, under the same version: P17.
+//! Views whose rows are found by other keys than before, under the same version: K2, K12, P17.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use super::domain::{Deposited, Opened};
 use super::double::{Double, Line};
 use super::patient::{Patient, ask};
-use super::payments::{eventually, payment};
+use super::payments::{discard, eventually, parked_keys, payment, retry};
 use super::{LIMIT, Subject, settle, start, store};
 use crate::App;
 use crate::processor::{Backfill, ProcessorOptions, RebuildOptions};
 use crate::projection::{Change, Code, OnFailure, Projection, View};
-use crate::store::{Backend, EventFilter, RecordedEvent, RowStore};
+use crate::store::{Backend, EventFilter, Position, RecordedEvent, RowStore};
 
 /// Short, so that a node which has gone is soon known to be.
 const LEASE: Duration = Duration::from_millis(400);
@@ -27,6 +27,10 @@ const AT_ONCE: u64 = 1;
 const MORE: u64 = 3;
 /// The same, of a program that cannot handle what was paid first: its rebuild never ends.
 const STUCK: u64 = 2;
+/// Of a program that handles openings only.
+const OPENINGS: u64 = 4;
+/// What a program that counts by accounts cannot handle.
+const WRONG: i64 = 666;
 
 /// Counts payments, by the keys of a rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,8 +40,12 @@ impl<const RULE: u64> Projection for Keyed<RULE> {
     const NAME: &'static str = "keyed";
     const ON_FAILURE: OnFailure = if RULE == STUCK { OnFailure::Stop } else { OnFailure::Park };
     fn filter() -> EventFilter {
-        let payments = EventFilter::of::<Deposited>();
-        if RULE == MORE { payments.or(EventFilter::of::<Opened>()) } else { payments }
+        let (payments, openings) = (EventFilter::of::<Deposited>(), EventFilter::of::<Opened>());
+        match RULE {
+            MORE => payments.or(openings),
+            OPENINGS => openings,
+            _ => payments,
+        }
     }
     fn code() -> Code {
         let code = Code::of(&Self::filter());
@@ -48,17 +56,19 @@ impl<const RULE: u64> Projection for Keyed<RULE> {
 impl<const RULE: u64> View for Keyed<RULE> {
     type Key = String;
     fn changes(event: &RecordedEvent) -> Result<Vec<Change<'_, Self>>, crate::BoxError> {
-        let is_stuck = RULE == STUCK && event.version.0 == 1;
+        let Some(payment) = event.payload::<Deposited>()? else { return Ok(Vec::new()) };
+        let fails = match RULE {
+            STUCK => event.version.0 == 1,
+            BY_ACCOUNT => payment.amount == WRONG,
+            _ => false,
+        };
         let count = move |row: &mut Self| {
-            if is_stuck {
+            if fails {
                 return Err("it is not for this program".into());
             }
             row.0 += 1;
             Ok(())
         };
-        if event.payload::<Deposited>()?.is_none() {
-            return Ok(Vec::new());
-        }
         let key = if RULE == BY_ACCOUNT { event.stream.as_str() } else { ALL };
         Ok(vec![Change::new(key.to_owned(), count)])
     }
@@ -249,4 +259,64 @@ pub async fn a_rebuild_that_an_older_program_is_asked_for_knows_the_keys_of_the_
     assert!(new.shutdown(LIMIT).await);
     pay(&store).await;
     reads(&store, &each(2)).await;
+}
+
+/// K12
+pub async fn what_was_discarded_under_other_keys_stays_left_out_of_a_rebuild<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let old = run::<BY_ACCOUNT, _>(&subject, &store, Backfill::Online).await;
+    pay(&store).await;
+    store.put(ACCOUNTS[0], vec![payment(WRONG)]).await;
+    settle(&old).await;
+    discard(&old.processors()[0], ACCOUNTS[0], "booked twice").await;
+    let new = run::<AT_ONCE, _>(&subject, &store, Backfill::Online).await;
+    new.until_ready(LIMIT).await.expect("it is rebuilt");
+    reads(&store, &at_once(4)).await;
+    // The next build knows it too.
+    assert!(new.shutdown(LIMIT).await);
+    reads(&store, &each(1)).await;
+    assert_eq!(parked_keys(&old.processors()[0]).await, []);
+    let mut skipped = ask(|| old.processors()[0].skipped()).await;
+    skipped.retain(|skipped| skipped.key == ACCOUNTS[0]);
+    assert_eq!((skipped.len(), skipped[0].position, &*skipped[0].reason), (1, Position(5), "booked twice"));
+}
+
+/// K2
+pub async fn a_sequence_whose_key_its_events_do_not_have_any_more_is_not_emptied_by_a_retry<S: Subject>(
+    subject: S,
+) {
+    let store = store(&subject).await;
+    let old = run::<BY_ACCOUNT, _>(&subject, &store, Backfill::Skip).await;
+    store.put(ACCOUNTS[0], vec![payment(WRONG), payment(1)]).await;
+    store.put(ACCOUNTS[1], vec![payment(WRONG)]).await;
+    settle(&old).await;
+    assert!(old.shutdown(LIMIT).await);
+    let new = run::<AT_ONCE, _>(&subject, &store, Backfill::Skip).await;
+    settle(&new).await;
+    let processor = &new.processors()[0];
+    let left = retry(processor, ACCOUNTS[0]).await.expect("no handler was called for it");
+    assert_eq!((left.position, left.events), (Position(1), 2));
+    assert!(left.error.contains("under other keys: rebuild"), "{}", left.error);
+    reads(&store, &BTreeMap::new()).await;
+    discard(processor, ACCOUNTS[1], "booked twice").await;
+    let rebuild = ask(|| processor.rebuild_online(RebuildOptions::default())).await;
+    ask(|| rebuild.caught_up(LIMIT)).await;
+    ask(|| rebuild.switch()).await;
+    reads(&store, &at_once(2)).await;
+    assert_eq!(parked_keys(processor).await, []);
+}
+
+/// K2
+pub async fn a_sequence_of_events_that_are_not_handled_any_more_is_not_emptied_by_a_retry<S: Subject>(
+    subject: S,
+) {
+    let store = store(&subject).await;
+    let old = run::<BY_ACCOUNT, _>(&subject, &store, Backfill::Skip).await;
+    store.put(ACCOUNTS[0], vec![payment(WRONG)]).await;
+    settle(&old).await;
+    assert!(old.shutdown(LIMIT).await);
+    let new = run::<OPENINGS, _>(&subject, &store, Backfill::Skip).await;
+    settle(&new).await;
+    let left = retry(&new.processors()[0], ACCOUNTS[0]).await.expect("no handler was called for it");
+    assert!(left.error.contains("does not handle events of its type"), "{}", left.error);
 }

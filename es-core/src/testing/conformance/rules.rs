@@ -313,6 +313,7 @@ macro_rules! __conformance_rules {
                 an_unknown_event_is_left_to_a_newer_program_whatever_its_handler_says
                 nodes_none_of_which_knows_an_event_share_the_others_again
                 nodes_that_stood_by_share_the_slices_once_the_newer_program_has_gone
+                an_unknown_event_that_was_discarded_is_in_the_way_of_no_rebuild
             }
             versions {
                 versions_live_next_to_each_other
@@ -354,6 +355,7 @@ macro_rules! __conformance_rules {
                 a_rebuild_reads_again_only_what_was_discarded_since
                 what_is_asked_of_a_build_that_is_no_longer_read_is_not_said_to_be_done
                 a_switch_says_what_it_waits_for
+                what_was_discarded_and_is_not_handled_any_more_is_in_the_way_of_no_rebuild
             }
             backfills {
                 a_rebuild_by_itself_that_is_halted_holds_nothing_up
@@ -381,6 +383,9 @@ macro_rules! __conformance_rules {
                 a_view_whose_keys_change_goes_on_if_that_was_chosen
                 what_an_older_program_rebuilds_is_left_once_the_newer_one_is_back
                 a_rebuild_that_an_older_program_is_asked_for_knows_the_keys_of_the_newer_one
+                what_was_discarded_under_other_keys_stays_left_out_of_a_rebuild
+                a_sequence_whose_key_its_events_do_not_have_any_more_is_not_emptied_by_a_retry
+                a_sequence_of_events_that_are_not_handled_any_more_is_not_emptied_by_a_retry
             }
             renames {
                 a_renamed_reactor_continues_where_it_was

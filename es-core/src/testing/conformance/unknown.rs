@@ -1,4 +1,4 @@
-//! Events that only a newer program knows: P27.
+//! Events that only a newer program knows: K12, P27.
 
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::data::raw;
 use super::domain::AccountEvent;
 use super::patient::{Patient, ask};
-use super::payments::{eventually, parked_keys, payment, until};
+use super::payments::{answered, discard, eventually, parked_keys, payment, until};
 use super::{LIMIT, Subject, settle, start, store};
 use crate::event::{DecodeError, Event as _};
-use crate::processor::ProcessorState;
+use crate::processor::{ProcessorState, RebuildOptions};
 use crate::projection::{Change, OnFailure, Partition, Project, Projection, View};
 use crate::services::{Scope, Services};
 use crate::store::{Backend, EventFilter, RecordedEvent, RowStore};
@@ -239,4 +239,58 @@ pub async fn nodes_that_stood_by_share_the_slices_once_the_newer_program_has_gon
     share(&store, &one, 2, false).await;
     store.put("account-a", vec![payment(2)]).await;
     settle(&one).await;
+}
+
+/// A view that cannot handle what only a newer program knows either.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusing<const KNOWS: bool>(u64);
+
+impl<const KNOWS: bool> Projection for Refusing<KNOWS> {
+    const NAME: &'static str = "refusing";
+    fn filter() -> EventFilter {
+        EventFilter::all()
+    }
+}
+
+impl<const KNOWS: bool> View for Refusing<KNOWS> {
+    type Key = String;
+    fn changes(event: &RecordedEvent) -> Result<Vec<Change<'_, Self>>, BoxError> {
+        read::<KNOWS>(event)?;
+        let is_refused = *event.name == *FROZEN;
+        let count = move |row: &mut Self| {
+            if is_refused {
+                return Err("it is refused".into());
+            }
+            row.0 += 1;
+            Ok(())
+        };
+        Ok(vec![Change::new(event.stream.as_str().to_owned(), count)])
+    }
+}
+
+/// K12
+pub async fn an_unknown_event_that_was_discarded_is_in_the_way_of_no_rebuild<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let new = start(|| App::on(store.0.clone()).view::<Refusing<KNOWS>>()).await;
+    store.put("account-a", vec![payment(1), raw(FROZEN, 1, "{}"), payment(2)]).await;
+    store.put("account-b", vec![payment(1)]).await;
+    settle(&new).await;
+    assert!(new.shutdown(LIMIT).await);
+    // Rolled back.
+    let old = start(|| App::on(store.0.clone()).view::<Refusing<{ !KNOWS }>>()).await;
+    let processor = &old.processors()[0];
+    assert_eq!(parked_keys(processor).await, [("account-a".to_owned(), 2)]);
+    discard(processor, "account-a", "it is never to be frozen").await;
+    let keys = ["account-a", "account-b"].map(str::to_owned);
+    answered(|| processor.rebuild_keys(&keys, LIMIT)).await.expect("what it does not know is left out");
+    let rebuild = ask(|| processor.rebuild_online(RebuildOptions::default())).await;
+    ask(|| rebuild.caught_up(LIMIT)).await;
+    ask(|| rebuild.switch()).await;
+    for account in ["account-a", "account-b"] {
+        let row = store.row("refusing/1", account).await.expect("it has a row");
+        assert_eq!(serde_json::from_slice::<Refusing<KNOWS>>(&row.data).expect("JSON").0, 1, "{account}");
+    }
+    let skipped = ask(|| processor.skipped()).await;
+    let known: BTreeSet<_> = skipped.iter().map(|skip| (skip.position.0, skip.undecoded)).collect();
+    assert_eq!(known, [(2, true), (3, false)].into());
 }
