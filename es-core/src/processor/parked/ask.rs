@@ -136,12 +136,12 @@ impl Processor {
         let left = one(backend, build, key).await?;
         let request = build.requests().get(backend, key).await?;
         let then = if request.is_some() { left.clone() } else { one(backend, build, key).await? };
-        if let Err(switched) = self.is_read(build).await {
-            if let Some(row) = &request {
-                take_back(backend, build, before, row).await?;
-            }
-            return Err(switched);
+        let is_read = self.is_read(build).await;
+        if let (Err(ProcessorError::Switched { .. }), Some(row)) = (&is_read, &request) {
+            take_back(backend, build, before, row).await?;
+            return is_read.map(|()| None);
         }
+        is_read?;
         let Some(row) = request else { return Ok(Some(then.map(Into::into))) };
         if left.is_none() {
             // Another request was done just before this one was written: there is nothing left to do.
