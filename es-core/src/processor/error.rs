@@ -144,6 +144,15 @@ pub enum ProcessorError {
         /// Which processor.
         processor: String,
     },
+    /// Queries were switched to another build while it was waited for what was asked of this one: look at what is parked
+    /// there, and ask again.
+    #[error(
+        "queries do not read {build} any more, of which it was asked: look at what is parked now, and ask again"
+    )]
+    Switched {
+        /// Of which build it was asked.
+        build: Build,
+    },
     /// Every commit writes it: it cannot be rebuilt or reset while it is inline.
     #[error(
         "{processor} is inline: every commit writes it, so nothing else may; start an app with \
@@ -210,6 +219,7 @@ impl ProcessorError {
             | Self::Asked { .. }
             | Self::NoOlder { .. }
             | Self::Dropped { .. }
+            | Self::Switched { .. }
             | Self::InUse { .. } => ErrorKind::Conflict,
             Self::NotCaughtUp { .. }
             | Self::NotReady { .. }

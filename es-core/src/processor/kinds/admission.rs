@@ -1,6 +1,6 @@
 //! Which events a range handles, and which it leaves out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::effects::Interrupted;
 use crate::BoxError;
@@ -24,8 +24,8 @@ enum Scope<'w> {
     Range { slices: Slices, parked: &'w BTreeMap<String, Parked>, skips: &'w Skips },
     /// One sequence, on its own.
     Key(&'w str),
-    /// Some keys, without what was left out for good.
-    Keys { keys: &'w BTreeSet<String>, skips: &'w Skips },
+    /// Some keys, each up to its event that waits, without what was left out for good.
+    Keys { keys: &'w BTreeMap<String, Position>, skips: &'w Skips },
     /// An event of before that can be decoded now: every key of these slices but the one under which it was parked.
     Late { slices: Slices, but: &'w str, parked: &'w BTreeMap<String, Parked>, skips: &'w Skips },
 }
@@ -54,7 +54,7 @@ impl<'w> Admission<'w> {
         Self::of(Scope::Key(key))
     }
 
-    pub(crate) const fn of_keys(keys: &'w BTreeSet<String>, skips: &'w Skips) -> Self {
+    pub(crate) const fn of_keys(keys: &'w BTreeMap<String, Position>, skips: &'w Skips) -> Self {
         Self::of(Scope::Keys { keys, skips })
     }
 
@@ -80,7 +80,7 @@ impl<'w> Admission<'w> {
         let (slices, parked, skips, late) = match &self.scope {
             Scope::Key(only) => return *only == key,
             Scope::Keys { keys, skips } => {
-                return keys.contains(key)
+                return keys.get(key).is_some_and(|waits| event.place() < *waits)
                     && (skips.is_empty() || reason(skips, event.place(), key).is_none());
             }
             Scope::Range { slices, parked, skips } => (slices, parked, skips, false),
@@ -92,8 +92,9 @@ impl<'w> Admission<'w> {
         }
         // What comes before the event that began it is handled, also when it comes again.
         let begun = |parked: &Parked| late || parked.value.first <= event.place();
-        let parked = !parked.is_empty() && parked.get(key).is_some_and(begun);
         let skipped = !skips.is_empty() && reason(skips, event.place(), key).is_some();
+        // What is left out for good does not wait behind a parked one as well.
+        let parked = !skipped && !parked.is_empty() && parked.get(key).is_some_and(begun);
         if !parked && !skipped {
             if late && self.first.is_none() {
                 self.first = Some(key.to_owned());

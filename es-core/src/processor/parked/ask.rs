@@ -59,6 +59,7 @@ impl Processor {
     /// # Errors
     ///
     /// [`ProcessorError::NotParked`]; [`ProcessorError::Asked`] if that was asked for already;
+    /// [`ProcessorError::Switched`] if queries were switched to another build meanwhile;
     /// [`ProcessorError::TimedOut`] if it is not done within `limit`: the request stands.
     pub async fn retry(&self, key: &str, limit: Duration) -> Result<Option<ParkedSequence>, ProcessorError> {
         self.ask_one(key, Request::Retry, limit).await
@@ -79,7 +80,7 @@ impl Processor {
     ///
     /// # Errors
     ///
-    /// [`ProcessorError::TimedOut`] if not all of it is done within `limit`: the requests stand.
+    /// [`ProcessorError::Switched`]; [`ProcessorError::TimedOut`] if not all of it is done within `limit`: the requests stand.
     pub async fn retry_all(
         &self,
         filter: &ParkedFilter,
@@ -133,9 +134,15 @@ impl Processor {
         let before = count(backend, build).await?;
         // In this order: a sequence goes in one commit with its request.
         let left = one(backend, build, key).await?;
-        let Some(row) = build.requests().get(backend, key).await? else {
-            return Ok(Some(one(backend, build, key).await?.map(Into::into)));
-        };
+        let request = build.requests().get(backend, key).await?;
+        let then = if request.is_some() { left.clone() } else { one(backend, build, key).await? };
+        let is_read = self.is_read(build).await;
+        if let (Err(ProcessorError::Switched { .. }), Some(row)) = (&is_read, &request) {
+            take_back(backend, build, before, row).await?;
+            return is_read.map(|()| None);
+        }
+        is_read?;
+        let Some(row) = request else { return Ok(Some(then.map(Into::into))) };
         if left.is_none() {
             // Another request was done just before this one was written: there is nothing left to do.
             if take_back(backend, build, before, &row).await? {
@@ -143,6 +150,14 @@ impl Processor {
             }
         }
         Ok(None)
+    }
+
+    /// Whether queries read a build. Asked after what is there was looked at: one that goes is emptied, also of what was asked.
+    pub(in crate::processor) async fn is_read(&self, build: &Build) -> Result<(), ProcessorError> {
+        match self.current().await? == *build {
+            true => Ok(()),
+            false => Err(ProcessorError::Switched { build: build.clone() }),
+        }
     }
 
     async fn ask_all(
@@ -164,14 +179,19 @@ impl Processor {
         }
         self.cluster.wake();
         let what = format!("requests for {} sequences of {build}", asked.len());
-        self.until(what, limit, || async { Ok((!any_stands(backend, &build, &asked).await?).then_some(())) })
-            .await?;
+        let done = || async {
+            let stands = any_stands(backend, &build, &asked).await?;
+            self.is_read(&build).await?;
+            Ok((!stands).then_some(()))
+        };
+        self.until(what, limit, done).await?;
         let mut left = Vec::new();
         let asked: Vec<String> = asked.into_iter().collect();
         for some in asked.chunks(SOME) {
             let rows = backend.rows(build.parked().name(), some).await?;
             left.extend(readable(&build, rows.into_iter().flatten()));
         }
+        self.is_read(&build).await?;
         Ok(left)
     }
 
@@ -214,6 +234,27 @@ async fn count(rows: &dyn RowStore, build: &Build) -> Result<Row<Asked>, StoreEr
 /// The revision of that row.
 pub(in crate::processor) async fn times_asked(rows: &dyn RowStore, build: &Build) -> Result<u64, StoreError> {
     Ok(count(rows, build).await?.rev)
+}
+
+/// The first sequence of a build that an operator has asked to be discarded and that is still there. A request that cannot be
+/// read is left alone, so nothing comes of it.
+pub(in crate::processor) async fn discarding(
+    rows: &dyn RowStore,
+    build: &Build,
+) -> Result<Option<String>, StoreError> {
+    let (table, mut after) = (build.requests(), None::<String>);
+    loop {
+        let page = table.stored_page(rows, after.as_deref(), SOME).await?;
+        let (last, more) = (page.last().map(|row| row.key.clone()), page.len() == SOME);
+        let mut read = page.into_iter().filter_map(|row| table.decode(row).ok());
+        if let Some(row) = read.find(|row| matches!(row.value, Request::Discard { .. })) {
+            return Ok(Some(row.key));
+        }
+        if !more {
+            return Ok(None);
+        }
+        after = last;
+    }
 }
 
 /// Whether any of these requests stands. By their keys: one that cannot be read stands as well.

@@ -89,7 +89,8 @@ fn position_of(row: &Row<ParkedEvent>) -> Option<Position> {
     row.key.rsplit_once(':')?.1.parse().ok().map(Position)
 }
 
-/// Events that are left out for good, each with the reason: for one key, or for [any](ANY_KEY).
+/// Events that are left out for good, each with the reason: for one key, or for [any](ANY_KEY). Of one whose row is damaged,
+/// the key is not known, but which one it [is the row](skip_key) of.
 pub(crate) type Skips = BTreeMap<(Position, String), String>;
 
 /// In the place of a key: the event could not be decoded, or is found under other keys by now. No key is empty.
@@ -98,7 +99,12 @@ pub(crate) const ANY_KEY: &str = "";
 /// Why an event is left out for a key.
 pub(crate) fn reason<'s>(skips: &'s Skips, position: Position, key: &str) -> Option<&'s String> {
     let of = |key: &str| skips.get(&(position, key.to_owned()));
-    of(key).or_else(|| of(ANY_KEY))
+    of(key).or_else(|| of(ANY_KEY)).or_else(|| of(&skip_key(position, key)))
+}
+
+/// Whether it is not a key, but says [which row](leave_out_unread) is damaged.
+pub(crate) fn is_unread(position: Position, key: &str) -> bool {
+    key.strip_prefix(&sortable(position)).is_some_and(|rest| rest.starts_with(':'))
 }
 
 /// Whether an event is left out whatever its keys are.
@@ -278,27 +284,38 @@ pub(crate) async fn skips_between(
 ) -> Result<Skips, StoreError> {
     let (table, mut skips) = (build.skipped(), Skips::new());
     let mut last = sortable(Position(after.0.saturating_add(1)));
-    let before = Some(sortable(Position(through.0.saturating_add(1))));
     loop {
-        let span = Span { after: last.clone(), before: before.clone(), limit: PAGE };
-        let page = store.scan_many(table.name(), &[span]).await?.pop().unwrap_or_default();
-        let full = is_full(&page, PAGE);
+        let (page, more) = skipped_up_to(store, build, &last, through).await?;
         for row in page {
-            let row = table.decode(row)?;
-            last = row.key;
-            leave_out(&mut skips, row.value);
+            last.clone_from(&row.key);
+            match table.decode(row) {
+                Ok(row) => leave_out(&mut skips, row.value),
+                Err(error) => leave_out_unread(&mut skips, &last, &error),
+            }
         }
-        if !full {
+        if !more {
             return Ok(skips);
         }
     }
 }
 
+/// A page of the rows of what a build leaves out for good, behind a key and up to a position; and whether there are more.
+pub(crate) async fn skipped_up_to(
+    store: &dyn RowStore,
+    build: &Build,
+    after: &str,
+    through: Position,
+) -> Result<(Vec<StoredRow>, bool), StoreError> {
+    let before = Some(sortable(Position(through.0.saturating_add(1))));
+    let span = Span { after: after.to_owned(), before, limit: PAGE };
+    let page = store.scan_many(build.skipped().name(), &[span]).await?.pop().unwrap_or_default();
+    let more = is_full(&page, PAGE);
+    Ok((page, more))
+}
+
 /// The same, as a range leaves them out.
 pub(crate) async fn skips(store: &dyn RowStore, build: &Build) -> Result<Skips, StoreError> {
-    let mut skips = Skips::new();
-    skipped(store, build).await?.into_iter().for_each(|skipped| leave_out(&mut skips, skipped));
-    Ok(skips)
+    skips_between(store, build, Position(0), Position(u64::MAX)).await
 }
 
 fn leave_out(skips: &mut Skips, Skipped { position, key, reason, undecoded, .. }: Skipped) {
@@ -306,6 +323,13 @@ fn leave_out(skips: &mut Skips, Skipped { position, key, reason, undecoded, .. }
         skips.insert((position, ANY_KEY.to_owned()), reason.clone());
     }
     skips.insert((position, key), reason);
+}
+
+/// The same of a row that is damaged: its key says which event it is of.
+fn leave_out_unread(skips: &mut Skips, row: &str, error: &StoreError) {
+    let Some(position) = row.split_once(':').and_then(|(position, _)| position.parse().ok()) else { return };
+    tracing::warn!(row, error = crate::chain(error), "an event is left out, though its row cannot be read");
+    skips.insert((Position(position), row.to_owned()), "its row cannot be read".to_owned());
 }
 
 /// Events that were left out for good.

@@ -7,115 +7,163 @@ use tokio::time::Instant;
 use super::protocol::BuildRows;
 use crate::ErrorKind;
 use crate::processor::{ProcessorError, parked};
-use crate::state::{Build, Generations, Request, Skipped, afresh};
-use crate::store::{Generation, Row, StoreError};
+use crate::state::{Afresh, Build, Generations, afresh, control, sortable};
+use crate::store::{Generation, Position, Row, StoreError};
 
 /// How long is waited for it before the build that is read is frozen.
 const WAITS: Duration = Duration::from_secs(5);
 /// Between two looks at it.
 const LOOK: Duration = Duration::from_millis(50);
-/// Rows that are read together.
-const PAGE: usize = 500;
+
+/// Up to where a build had left out all that was discarded.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LeftOut {
+    /// How often something had been asked of the build that is read: nothing is discarded there before it is asked for.
+    pub(super) asked: u64,
+    reached: Position,
+}
+
+/// What a switch waits for.
+enum Waits {
+    /// An operator has asked for this sequence of the build that is read to be discarded.
+    Discard(String),
+    /// The build has passed something that was discarded since.
+    Late,
+    /// Rows are still to be rebuilt without it.
+    Rows,
+}
 
 impl BuildRows {
-    /// Waits until a build has left out what was discarded since it has passed it, and makes its workers look.
-    pub(super) async fn leave_out_discarded(&self, to: Generation) -> Result<(), ProcessorError> {
-        let begun = Instant::now();
-        let mut told = false;
+    /// Waits until a build has left out what was discarded since it has passed it, and makes its workers look. `None` if it is
+    /// not to leave that out.
+    pub(super) async fn leave_out_discarded(
+        &self,
+        to: Generation,
+    ) -> Result<Option<LeftOut>, ProcessorError> {
+        let (begun, mut told) = (Instant::now(), false);
         loop {
+            let is_over = begun.elapsed() >= WAITS;
             // A store that fails here and there is asked again: there is time for that.
             match self.look_at_discards(to, &mut told).await {
-                Ok(false) => return Ok(()),
-                Ok(true) if begun.elapsed() >= WAITS => return Err(under_way().into()),
-                Err(error) if error.kind() != ErrorKind::Transient || begun.elapsed() >= WAITS => {
-                    return Err(error);
+                Ok(Ok(left_out)) => return Ok(left_out),
+                // How long that takes is up to the build that is read.
+                Ok(Err(waits)) if is_over || matches!(waits, Waits::Discard(_)) => {
+                    return Err(self.why(waits).await?.into());
                 }
+                Err(error) if is_over || error.kind() != ErrorKind::Transient => return Err(error),
                 _ => tokio::time::sleep(LOOK).await,
             }
         }
     }
 
-    /// Whether there is something to be left out. Its workers are told so once.
-    async fn look_at_discards(&self, to: Generation, told: &mut bool) -> Result<bool, ProcessorError> {
-        let lacks = self.lacks_discards(&self.read().await?, to).await?;
-        if lacks && !*told {
-            parked::ask(&*self.backend, &self.build(to), Vec::new()).await?;
-            *told = true;
+    /// One look at it, after which its workers are told once. What they could not rebuild they try again.
+    async fn look_at_discards(
+        &self,
+        to: Generation,
+        told: &mut bool,
+    ) -> Result<Result<Option<LeftOut>, Waits>, ProcessorError> {
+        let (known, build) = (self.read().await?, self.build(to));
+        if !honours(&known, to) {
+            return Ok(Ok(None));
         }
-        Ok(lacks)
+        let found = self.left_out(&known, to, None).await;
+        if *told || !matches!(found, Ok(Err(Waits::Late)) | Err(ProcessorError::RowFailed { .. })) {
+            return Ok(found?.map(Some));
+        }
+        let failed = self.to_rebuild(&build).await?.into_iter().filter(|row| row.value.failed.is_some());
+        let again = failed.map(|row| afresh(&build).put(&Row { value: Afresh::default(), ..row }));
+        parked::ask(&*self.backend, &build, again.collect::<Result<_, _>>()?).await?;
+        *told = true;
+        Ok(Err(Waits::Late))
     }
 
-    /// While what is read is frozen: how often something had been asked of it, if nothing is left of what was discarded there.
-    /// `None` if the build is not to leave that out.
-    pub(super) async fn all_left_out(&self, to: Generation) -> Result<Option<u64>, ProcessorError> {
+    /// While what is read is frozen: the same, beyond what had been left out before.
+    pub(super) async fn all_left_out(
+        &self,
+        to: Generation,
+        before: Option<LeftOut>,
+    ) -> Result<Option<u64>, ProcessorError> {
         let known = self.read().await?;
         if !honours(&known, to) {
             return Ok(None);
         }
-        let current = self.build(known.current);
-        // In this order: what is asked after this is found by the switch.
-        let asked = parked::times_asked(&*self.backend, &current).await?;
-        if self.is_discarding(&current).await? || self.lacks_discards(&known, to).await? {
-            return Err(under_way().into());
+        match self.left_out(&known, to, before).await? {
+            Ok(left_out) => Ok(Some(left_out.asked)),
+            Err(waits) => Err(self.why(waits).await?.into()),
         }
-        Ok(Some(asked))
     }
 
-    /// Whether an operator has asked for something to be discarded that is still there.
-    async fn is_discarding(&self, build: &Build) -> Result<bool, StoreError> {
-        let mut after = None::<String>;
+    async fn left_out(
+        &self,
+        known: &Generations,
+        to: Generation,
+        before: Option<LeftOut>,
+    ) -> Result<Result<LeftOut, Waits>, ProcessorError> {
+        let (current, build) = (self.build(known.current), self.build(to));
+        // In this order: what is asked after this is found by the switch.
+        let asked = parked::times_asked(&*self.backend, &current).await?;
+        let before = before.filter(|before| before.asked == asked);
+        if before.is_none()
+            && let Some(key) = parked::discarding(&*self.backend, &current).await?
+        {
+            return Ok(Err(Waits::Discard(key)));
+        }
+        let reached = self.reached(&build).await?;
+        // What it has passed since it may have read before it was discarded.
+        let after = before.map(|before| before.reached).unwrap_or_default();
+        if self.lacks_discards(&current, &build, after, reached).await? {
+            return Ok(Err(Waits::Late));
+        }
+        let rows = self.to_rebuild(&build).await?;
+        let are_left = !rows.is_empty();
+        if let Some((key, error)) = rows.into_iter().find_map(|row| Some((row.key, row.value.failed?))) {
+            return Err(ProcessorError::RowFailed { build, key, error });
+        }
+        Ok(if are_left { Err(Waits::Rows) } else { Ok(LeftOut { asked, reached }) })
+    }
+
+    /// Whether a build has passed something in a part of the log that was discarded since.
+    async fn lacks_discards(
+        &self,
+        current: &Build,
+        build: &Build,
+        after: Position,
+        reached: Position,
+    ) -> Result<bool, StoreError> {
+        let mut last = sortable(Position(after.0.saturating_add(1)));
         loop {
-            let page = build.requests().page(&*self.backend, after.as_deref(), PAGE).await?;
-            if page.iter().any(|row| matches!(row.value, Request::Discard { .. })) {
-                return Ok(true);
+            let (page, more) = parked::skipped_up_to(&*self.backend, current, &last, reached).await?;
+            let Some(row) = page.last() else { return Ok(false) };
+            last.clone_from(&row.key);
+            let read = page.into_iter().map(|row| (row.key.clone(), current.skipped().decode(row)));
+            let (keys, read): (Vec<_>, Vec<_>) =
+                read.filter(|(_, row)| row.as_ref().map_or(true, |row| row.value.discarded)).unzip();
+            let known = match keys.is_empty() {
+                true => Vec::new(),
+                false => self.backend.rows(build.skipped().name(), &keys).await?,
+            };
+            if let Some((row, _)) = read.into_iter().zip(known).find(|(_, known)| known.is_none()) {
+                // One that cannot be read may have been discarded: the error names it.
+                return row.map(|_| true);
             }
-            after = page.last().map(|row| row.key.clone());
-            if page.len() < PAGE {
+            if !more {
                 return Ok(false);
             }
         }
     }
 
-    /// Whether a build has passed something that was discarded since.
-    async fn lacks_discards(&self, known: &Generations, to: Generation) -> Result<bool, ProcessorError> {
-        if !honours(known, to) {
-            return Ok(false);
-        }
-        let (current, build) = (self.build(known.current), self.build(to));
-        let (mut after, mut reached) = (None::<String>, None);
-        loop {
-            let page = current.skipped().page(&*self.backend, after.as_deref(), PAGE).await?;
-            after = page.last().map(|row| row.key.clone());
-            let ended = page.len() < PAGE;
-            let mut discarded: Vec<Row<Skipped>> =
-                page.into_iter().filter(|row| row.value.discarded).collect();
-            if !discarded.is_empty() {
-                let reached = match reached {
-                    Some(reached) => reached,
-                    None => *reached.insert(self.reached(&build).await?),
-                };
-                discarded.retain(|row| row.value.position <= reached);
-                let keys: Vec<String> = discarded.into_iter().map(|row| row.key).collect();
-                if self.backend.rows(build.skipped().name(), &keys).await?.iter().any(Option::is_none) {
-                    return Ok(true);
-                }
-            }
-            if ended {
-                break;
-            }
-        }
-        // Where nothing was discarded, no rows were asked for.
-        if reached.is_none() { Ok(false) } else { self.is_rebuilding_rows(build).await }
+    /// The rows that are still to be rebuilt. They are asked for in the commit that notes what they leave out.
+    async fn to_rebuild(&self, build: &Build) -> Result<Vec<Row<Afresh>>, StoreError> {
+        afresh(build).all(&*self.backend).await
     }
 
-    /// Whether rows are still to be rebuilt. They are asked for in the commit that notes what they leave out.
-    async fn is_rebuilding_rows(&self, build: Build) -> Result<bool, ProcessorError> {
-        let asked = afresh(&build).all(&*self.backend).await?;
-        let is_under_way = !asked.is_empty();
-        match asked.into_iter().find_map(|row| Some((row.key, row.value.failed?))) {
-            Some((key, error)) => Err(ProcessorError::RowFailed { build, key, error }),
-            None => Ok(is_under_way),
-        }
+    /// To be tried again.
+    async fn why(&self, waits: Waits) -> Result<StoreError, StoreError> {
+        let Waits::Discard(key) = waits else { return Ok(to_be_left_out()) };
+        let control = control().get(&*self.backend, &self.name).await?;
+        let paused = control.is_some_and(|row| row.value.paused.is_some());
+        let paused = if paused { ", and the processor is paused: resume it first" } else { "" };
+        Ok(not_yet(format!("{key:?} is to be discarded in the build that is read{paused}")))
     }
 }
 
@@ -123,8 +171,12 @@ fn honours(known: &Generations, to: Generation) -> bool {
     known.building.as_ref().is_some_and(|building| building.generation == to && building.honours_skips)
 }
 
+fn to_be_left_out() -> StoreError {
+    not_yet("events were discarded that it has handled, and is to leave out")
+}
+
 /// It is soon done: to be tried again.
-pub(super) fn under_way() -> StoreError {
-    let why = std::io::Error::other("events were discarded that it has handled, and is to leave out");
+pub(super) fn not_yet(why: impl Into<String>) -> StoreError {
+    let why = std::io::Error::other(why.into());
     StoreError::transient("switching queries to another build", why)
 }

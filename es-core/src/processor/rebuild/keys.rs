@@ -21,7 +21,7 @@ impl Processor {
     ///
     /// [`ProcessorError::NotRebuildable`] if this is no keyed view; [`ProcessorError::Parked`] if a key is parked;
     /// [`ProcessorError::RowFailed`] if a handler cannot handle an event of a key: then its row is as it was, and the others
-    /// are rebuilt nevertheless;
+    /// are rebuilt nevertheless; [`ProcessorError::Switched`] if queries were switched to another build meanwhile;
     /// [`ProcessorError::TimedOut`] if it is not done within `limit`: the request stands.
     pub async fn rebuild_keys(&self, keys: &[String], limit: Duration) -> Result<(), ProcessorError> {
         if !matches!(self.runner.keeps(), Keeps::Rows(_)) {
@@ -54,6 +54,7 @@ impl Processor {
         let what = format!("rebuilding {} rows of {build}", keys.len());
         self.until(what, limit, || async {
             let left = own().await?;
+            self.is_read(&build).await?;
             if left.is_empty() {
                 return Ok(Some(()));
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::discards::under_way;
+use super::discards::{LeftOut, not_yet};
 use super::generations::{Change, Refused};
 use super::point;
 use super::portions::empty;
@@ -141,7 +141,9 @@ impl BuildRows {
             let put = generations().put(&Row { value: next.clone(), ..row })?;
             match self.write(&next, put, with).await? {
                 Won::Yes(_) => return Ok(Ok(next)),
-                Won::No(at) if at.table == *asked().name() => return Err(under_way().into()),
+                Won::No(at) if at.table == *asked().name() => {
+                    return Err(not_yet("something was asked of the build that is read meanwhile").into());
+                }
                 Won::No(_) => {}
             }
         }
@@ -240,9 +242,9 @@ impl BuildRows {
         let by = self.ids.next();
         let switched = async {
             // Before it is frozen: that may take a while.
-            self.leave_out_discarded(to).await?;
+            let left_out = self.leave_out_discarded(to).await?;
             let frozen = self.freeze(to, by).await?;
-            self.finish_switch(to, by, &frozen).await
+            self.finish_switch(to, by, &frozen, left_out).await
         };
         let switched = switched.await;
         if switched.is_err() {
@@ -329,7 +331,13 @@ impl BuildRows {
         Ok(())
     }
 
-    async fn finish_switch(&self, to: Generation, by: Uuid, current: &Build) -> Result<(), ProcessorError> {
+    async fn finish_switch(
+        &self,
+        to: Generation,
+        by: Uuid,
+        current: &Build,
+        left_out: Option<LeftOut>,
+    ) -> Result<(), ProcessorError> {
         let total = self.positions(current).await?.into_iter().max().unwrap_or_default();
         let build = self.build(to);
         let asked = Instant::now();
@@ -346,7 +354,7 @@ impl BuildRows {
             drop(switch.map_err(|refused| self.refused(refused, to))?);
             tokio::time::sleep(LOOK).await;
         }
-        let asked = self.all_left_out(to).await?;
+        let asked = self.all_left_out(to, left_out).await?;
         let switched = self.update(&Change::Switch { to, by }, With::Switch { to, asked }).await?;
         switched.map(drop).map_err(|refused| self.refused(refused, to))
     }
@@ -554,7 +562,7 @@ mod tests {
         let current = builds.freeze(2, late).await.unwrap();
         expire(&*builds.backend, "p/1", i64::MAX).await.unwrap();
         builds.freeze(2, other).await.unwrap();
-        let failed = builds.finish_switch(2, late, &current).await.unwrap_err();
+        let failed = builds.finish_switch(2, late, &current, None).await.unwrap_err();
         assert!(matches!(failed, ProcessorError::Switching { .. }), "{failed}");
         let thaw = builds.update(&Change::Thaw { by: late }, With::Alone { needs: None }).await.unwrap();
         assert_eq!(thaw, Err(Refused::NotFrozen));
@@ -562,7 +570,7 @@ mod tests {
         expire(&*builds.backend, "p/1", 0).await.unwrap();
         let Generations { current: read, freeze, .. } = builds.read().await.unwrap();
         assert_eq!((read, freeze.by), (1, Some(other)));
-        builds.finish_switch(2, other, &current).await.unwrap();
+        builds.finish_switch(2, other, &current, None).await.unwrap();
         assert_eq!(builds.read().await.unwrap().current, 2);
     }
 

@@ -9,11 +9,11 @@ use uuid::Uuid;
 use super::generations::Change;
 use super::portions::{PORTION, Portions, begin_marked, empty};
 use crate::cluster::{Share, Shares};
-use crate::processor::worker::{RACES, undecoded_rows};
+use crate::processor::worker::RACES;
 use crate::processor::{AnyBackend, parked};
 use crate::state::{Build, Checkpoint, Generations, SetBack, generations, sortable};
 use crate::store::keys::behind;
-use crate::store::{Commit, Position, Row, RowWrite, StoreError, Tables, Won};
+use crate::store::{Commit, Position, Row, RowWrite, StoreError, Table, Tables, Won};
 
 /// One share, with this progress and owner, in the place of all that a build has.
 pub(crate) fn one_share(
@@ -134,14 +134,16 @@ async fn forget_others(
     to: Position,
     portions: &mut Portions<'_>,
 ) -> Result<bool, StoreError> {
-    let undecoded = undecoded_rows(backend, build).await?.into_iter();
-    let undecoded = undecoded.filter(|(at, _)| *at > to).map(|(_, row)| build.undecoded().delete(&row));
-    // Their keys begin with positions.
-    let skipped = build.skipped().stored_page(backend, Some(&behind(&sortable(to))), usize::MAX).await?;
-    let skipped = skipped.into_iter().map(|row| build.skipped().delete_at(row.key, row.rev));
-    for row in undecoded.chain(skipped).collect::<Vec<_>>() {
-        if !portions.add([row]).await? {
-            return Ok(false);
+    for table in [build.undecoded().name().clone(), build.skipped().name().clone()] {
+        // Their keys begin with positions.
+        let (table, mut after) = (Table::<()>::own(table), behind(&sortable(to)));
+        loop {
+            let page = table.stored_page(backend, Some(&after), PORTION).await?;
+            let Some(last) = page.last() else { break };
+            after.clone_from(&last.key);
+            if !portions.add(page.into_iter().map(|row| table.delete_at(row.key, row.rev))).await? {
+                return Ok(false);
+            }
         }
     }
     Ok(true)

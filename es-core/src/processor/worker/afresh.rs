@@ -3,14 +3,15 @@
 //! They are rebuilt in rounds, each of them in one commit: of as many keys as fit into memory together. The range goes on
 //! between two rounds.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
+use super::context::{BuildContext, Role};
 use super::failure::StepError;
 use super::fold::{Fits, Stretch, fold_between};
 use super::run::Worker;
 use super::undecoded;
 use crate::processor::kinds::admission::Admission;
-use crate::processor::parked;
+use crate::processor::parked::{self, Parked};
 use crate::state::{Afresh, afresh};
 use crate::store::{Position, Row, RowWrite, StoreError};
 
@@ -55,9 +56,10 @@ impl Worker {
             return Ok(());
         }
         self.flush_folded().await?;
-        // What was parked since it was asked for would be handled twice: now, and when it is retried.
+        // It may have been parked since an operator asked. Where nobody can retry it, its row is rebuilt as far as it goes.
+        let is_read = !matches!(self.context.role, Role::Building { .. });
         let (parked, asked): (Vec<_>, Vec<_>) =
-            asked.into_iter().partition(|row| self.open().parked.contains_key(&row.key));
+            asked.into_iter().partition(|row| is_read && self.open().parked.contains_key(&row.key));
         self.refuse(&parked, "it is parked: retry or discard it, then there is nothing to rebuild").await?;
         let mut round = &asked[..asked.len().min(self.rounds.keys)];
         let outcome = loop {
@@ -101,10 +103,10 @@ impl Worker {
 
     /// Rebuilds the rows of some keys in one commit.
     async fn round(&mut self, asked: &[Row<Afresh>]) -> Result<Round, StepError> {
-        let keys: BTreeSet<String> = asked.iter().map(|row| row.key.clone()).collect();
-        if keys.is_empty() {
+        if asked.is_empty() {
             return Ok(Round::Done);
         }
+        let keys = up_to_what_waits(&self.context, &self.open().parked, asked).await?;
         let folded = self.fold_keys(&keys).await?;
         if !matches!(folded, Round::Done) {
             return Ok(folded);
@@ -125,9 +127,9 @@ impl Worker {
     }
 
     /// Folds some keys from the beginning, in memory.
-    async fn fold_keys(&mut self, keys: &BTreeSet<String>) -> Result<Round, StepError> {
+    async fn fold_keys(&mut self, keys: &BTreeMap<String, Position>) -> Result<Round, StepError> {
         let context = self.context.clone();
-        let all: Vec<String> = keys.iter().cloned().collect();
+        let all: Vec<String> = keys.keys().cloned().collect();
         // Rows that it has kept are none of this round.
         self.renew();
         let Some(rows) = self.session().rebuildable() else {
@@ -175,6 +177,24 @@ impl Worker {
         }
         Ok(Round::Done)
     }
+}
+
+/// Up to where each key is folded: what is parked would be handled twice, now, and when it is retried.
+async fn up_to_what_waits(
+    context: &BuildContext,
+    all: &BTreeMap<String, Parked>,
+    asked: &[Row<Afresh>],
+) -> Result<BTreeMap<String, Position>, StoreError> {
+    let mut keys = BTreeMap::new();
+    for Row { key, .. } in asked {
+        let mut waits = Position(u64::MAX);
+        if let Some(sequence) = all.get(key) {
+            let of = parked::positions(context.backend(), &context.build, sequence, Position(0), 1);
+            waits = of.await?.pop().map_or(sequence.value.first, |(_, position)| position);
+        }
+        keys.insert(key.clone(), waits);
+    }
+    Ok(keys)
 }
 
 /// The store takes no writes: it is asked again until it does.

@@ -1,47 +1,54 @@
 //! What was discarded in the build that queries read, after a build under way had passed it.
 //!
 //! What was discarded before that is left out page by page. Here the rows of its keys are rebuilt, or, where rows cannot be told
-//! apart or are under other keys, the build begins again. A row next to those of what was left out says that it is done: queries are not switched before.
+//! apart or are under other keys, the build begins again. A row next to those of what was left out says that it is done: queries
+//! are not switched before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::context::{BuildContext, Role};
 use super::failure::StepError;
 use super::run::Worker;
-use super::take_over::{TakeOver, made_by};
+use super::take_over::TakeOver;
 use crate::processor::parked::{self, Parked};
 use crate::state::{Afresh, Build, Skipped, afresh};
 use crate::store::{Position, RecordedEvent, Row, RowWrite, StoreError, at_first};
-
-/// Rows that are read together.
-const PAGE: usize = 500;
 
 impl Worker {
     /// Leaves out what was discarded since this range has passed it. `false` if the build begins again for that.
     pub(super) async fn leave_out_discarded(&mut self) -> Result<bool, StepError> {
         let context = self.context.clone();
         let Role::Building { current, honours_skips: true, .. } = &context.role else { return Ok(true) };
-        let mut after = None::<String>;
+        let backend = context.backend();
+        // Of this build too: a switch that finds something left to do makes it look again.
+        let own = parked::times_asked(backend, &context.build).await?;
+        let asked = Some((own, parked::times_asked(backend, current).await?));
+        // What is being discarded is left out once all of it is: its request goes then, and that is heard.
+        if self.discards == asked || parked::discarding(backend, current).await?.is_some() {
+            return Ok(true);
+        }
+        let (seen, mut after) = (self.open().seen, String::new());
         loop {
-            let page = current.skipped().page(context.backend(), after.as_deref(), PAGE).await?;
-            let ended = page.len() < PAGE;
-            after = page.last().map(|row| row.key.clone());
-            let late = self.discarded_late(page).await?;
+            let (page, more) = parked::skipped_up_to(backend, current, &after, seen).await?;
+            let Some(last) = page.last() else { break };
+            after.clone_from(&last.key);
+            let read = page.into_iter().filter_map(|row| current.skipped().decode(row).ok());
+            let late = self.discarded_late(read.collect()).await?;
             if !late.is_empty() && !self.leave_out_late_ones(current, late).await? {
                 return Ok(false);
             }
-            if ended {
-                return Ok(true);
+            if !more {
+                break;
             }
         }
+        self.discards = asked;
+        Ok(true)
     }
 
-    /// Those of a page that this range has passed and not left out.
+    /// Those of a page that this range has passed and not left out. One that cannot be read is in the way of a switch only.
     async fn discarded_late(&mut self, page: Vec<Row<Skipped>>) -> Result<Vec<Skipped>, StepError> {
-        let (slices, seen) = (self.share.slices, self.open().seen);
-        let is_late = |row: &Row<Skipped>| {
-            row.value.discarded && row.value.position <= seen && slices.has(&row.value.key)
-        };
+        let slices = self.share.slices;
+        let is_late = |row: &Row<Skipped>| row.value.discarded && slices.has(&row.value.key);
         let passed: Vec<Row<Skipped>> = page.into_iter().filter(is_late).collect();
         if passed.is_empty() {
             return Ok(Vec::new());
@@ -59,20 +66,20 @@ impl Worker {
         let build = &context.build;
         let mut rows =
             late.iter().map(|skipped| parked::skip(build, skipped.clone())).collect::<Result<Vec<_>, _>>()?;
-        let positions: BTreeSet<Position> = late.iter().map(|skipped| skipped.position).collect();
-        let mut events = events_at(&context, positions.into_iter().collect()).await?;
-        events.retain(|event| context.filter().matches(event));
+        let mut events = events_of(&context, &late).await?;
         let rekeyed = context.rekeyed(current, &events).await?;
-        if !rekeyed.is_empty() || !folds && !events.is_empty() {
+        let (unparked, sequences, handled) = unpark(&context, &self.open().parked, &late).await?;
+        let is_handled = |event: &RecordedEvent| handled.iter().any(|late| late.position == event.place());
+        if !rekeyed.is_empty() || !folds && events.iter().any(is_handled) {
             return self.begin_again().await.map(|()| false);
         }
-        // Of those that could not be decoded, the key is a guess.
-        let undecoded: BTreeSet<Position> =
-            late.iter().filter(|skipped| skipped.undecoded).map(|skipped| skipped.position).collect();
-        events.retain(|event| undecoded.contains(&event.place()));
-        let (unparked, sequences, mut keys) = unpark(&context, &self.open().parked, &late).await?;
         rows.extend(unparked);
         if folds {
+            let mut keys: BTreeSet<String> = handled.iter().map(|skipped| skipped.key.clone()).collect();
+            // Of those that could not be decoded, the key is a guess.
+            let undecoded = late.iter().filter(|skipped| skipped.undecoded).map(|skipped| skipped.position);
+            let undecoded: BTreeSet<Position> = undecoded.collect();
+            events.retain(|event| undecoded.contains(&event.place()));
             keys.extend(events.iter().flat_map(|event| context.runner.keys(event).unwrap_or_default()));
             rows.extend(ask_afresh(&context, keys).await?);
         }
@@ -87,44 +94,45 @@ impl Worker {
         Ok(true)
     }
 
-    /// The build begins again from the start of the log.
+    /// The build begins again from the start of the log, if it is this program's still, and the range this worker's.
     async fn begin_again(&mut self) -> Result<(), StepError> {
         let context = self.context.clone();
-        let made_by = made_by(context.backend(), &context.build).await?.value;
-        let (over, lease) = (TakeOver::from(made_by.known()), context.node.settings.lease);
-        let why = "an event that it has handled was discarded";
-        over.begin_again(context.backend(), &*context.runner, &context.build, lease, why).await?;
         self.open = None;
-        Ok(())
+        let over = TakeOver::of_worker(&context.runner.code(), &self.share);
+        let (lease, why) = (context.node.settings.lease, "an event that it has handled was discarded");
+        Ok(over.begin_again(context.backend(), &*context.runner, &context.build, lease, why).await?)
     }
 }
 
-async fn events_at(
-    context: &BuildContext,
-    positions: Vec<Position>,
-) -> Result<Vec<RecordedEvent>, StoreError> {
+/// The events of some that were left out, as far as they are handled.
+async fn events_of(context: &BuildContext, late: &[Skipped]) -> Result<Vec<RecordedEvent>, StoreError> {
+    let positions: BTreeSet<Position> = late.iter().map(|skipped| skipped.position).collect();
+    let positions: Vec<Position> = positions.into_iter().collect();
     let (mut all, mut left) = (Vec::new(), &positions[..]);
     while !left.is_empty() {
         let (events, answered) = at_first(context.backend(), left).await?;
-        all.extend(events);
+        all.extend(events.into_iter().filter(|event| context.filter().matches(event)));
         left = &left[answered..];
     }
     Ok(all)
 }
 
-/// Takes events out of the sequences that they are parked in: as rows, the sequences as they are then, and the keys for which
-/// events were handled.
-async fn unpark(
+/// What comes of taking events out of the sequences that they are parked in: rows, the sequences as they are then, and those
+/// that were not parked but handled.
+type Unparked<'l> = (Vec<RowWrite>, BTreeMap<String, Parked>, Vec<&'l Skipped>);
+
+async fn unpark<'l>(
     context: &BuildContext,
     all: &BTreeMap<String, Parked>,
-    late: &[Skipped],
-) -> Result<(Vec<RowWrite>, BTreeMap<String, Parked>, BTreeSet<String>), StoreError> {
+    late: &'l [Skipped],
+) -> Result<Unparked<'l>, StoreError> {
     let build = &context.build;
-    let (mut rows, mut sequences, mut handled) = (Vec::new(), BTreeMap::new(), BTreeSet::new());
-    for Skipped { key, position, .. } in late {
+    let (mut rows, mut sequences, mut handled) = (Vec::new(), BTreeMap::new(), Vec::new());
+    for skipped in late {
+        let Skipped { key, position, .. } = skipped;
         let begun = |parked: &&Parked| parked.value.first <= *position;
         let Some(parked) = all.get(key).filter(begun).cloned() else {
-            handled.insert(key.clone());
+            handled.push(skipped);
             continue;
         };
         let (table, row) = (build.parked_events(), parked::event_key(&parked, *position));

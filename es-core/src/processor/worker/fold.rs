@@ -12,7 +12,7 @@ use crate::limits::MAX_PAGE;
 use crate::processor::feed::SharedPage;
 use crate::processor::kinds::admission::{Admission, Failure, LeftOut};
 use crate::processor::kinds::runner::Session;
-use crate::processor::parked::{ANY_KEY, Skips};
+use crate::processor::parked::{ANY_KEY, Skips, is_unread};
 use crate::slices::Slices;
 use crate::state::Undecoded;
 use crate::store::{EventFilter, EventStore, Position, RecordedEvent, StoreError};
@@ -267,7 +267,8 @@ impl Worker {
 fn left_out_elsewhere(skips: &Skips, slices: Slices, met: &[LeftOut]) -> Vec<LeftOut> {
     let met: BTreeSet<_> = met.iter().map(|left| (left.position, &*left.key)).collect();
     let of_range = skips.keys().filter(|(_, key)| key != ANY_KEY && slices.has(key));
-    let elsewhere = of_range.filter(|(position, key)| !met.contains(&(*position, key)));
+    let is_key = |(position, key): &&(Position, String)| !is_unread(*position, key);
+    let elsewhere = of_range.filter(is_key).filter(|(position, key)| !met.contains(&(*position, key)));
     let left_out = |(position, key): &(Position, String)| LeftOut {
         key: key.clone(),
         position: *position,

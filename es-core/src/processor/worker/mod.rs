@@ -40,7 +40,6 @@ pub(crate) use self::take_over::{
     BY_ITSELF, Looked, TRIES as RACES, TakeOver, Wired, judge, made_by, take_over_all,
 };
 pub(crate) use self::taken::Taken;
-pub(crate) use self::undecoded::all as undecoded_rows;
 pub(crate) use self::versions::{
     finish_removal, give_names, noted, remove as remove_version, stored as stored_version, stored_versions,
     versioned,

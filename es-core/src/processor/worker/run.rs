@@ -81,6 +81,9 @@ pub(crate) struct Worker {
     pub(super) retrying: Retrying,
     /// The rows that it was asked to rebuild.
     pub(super) rounds: Rounds,
+    /// How often something had been asked of its build, and of the one that is read, when it had left out all that was
+    /// discarded there.
+    pub(super) discards: Option<(u64, u64)>,
     /// What may still be parked.
     pub(super) room: Room,
     /// What is parked, between two sessions.
@@ -158,7 +161,8 @@ impl Worker {
         let tables = [requests.name(), rows.name(), undecoded.name()];
         let mut requests = tables.map(|table| context.backend().watch_rows(table, share.slices)).to_vec();
         if let Role::Building { current, honours_skips: true, .. } = &context.role {
-            requests.push(context.backend().watch_rows(current.skipped().name(), Slices::ALL));
+            // One that is done goes.
+            requests.push(context.backend().watch_rows(current.requests().name(), Slices::ALL));
         }
         let effects = Effects::new(context.node.lease.clone(), stop.clone(), &share.progress.ahead);
         Self {
@@ -181,6 +185,7 @@ impl Worker {
             asked: false,
             retrying: Retrying::default(),
             rounds: Rounds::default(),
+            discards: None,
             room: Room::default(),
             undecodable: Undecodable::default(),
             parked: None,

@@ -12,6 +12,7 @@ use crate::processor::rebuild::{Backfill, Change, backfill_obstacle, begin_backf
 use crate::processor::{AnyBackend, NodeContext};
 use crate::projection::Code;
 use crate::projection::code::ALL;
+use crate::slices::Slices;
 use crate::state::{Build, Checkpoint, CodeRecord, Generations, InlineSet, SetBack, codes, generations};
 use crate::store::{EventFilter, Position, Row, RowStore, RowWrite, StoreError, write_rows};
 
@@ -327,6 +328,8 @@ pub(crate) struct TakeOver {
     skips: bool,
     /// Whether that is for a while only.
     incomplete: bool,
+    /// The share that must be as its worker knows it.
+    held: Option<(Slices, u64)>,
 }
 
 impl From<Option<&CodeRecord>> for TakeOver {
@@ -348,6 +351,12 @@ impl TakeOver {
     /// The same, until the build is replaced by one that has it.
     pub(crate) fn incomplete(self) -> Self {
         Self { skips: true, incomplete: true, ..self }
+    }
+
+    /// Of a build that is made by this code, as long as a worker has this share of it.
+    pub(super) fn of_worker(code: &Code, share: &Share<Checkpoint>) -> Self {
+        let held = Some((share.slices, share.rev));
+        Self { from: Some(code.fingerprint()), held, ..Self::default() }
     }
 
     /// From now on the build is made by this program's code. Gives the row of the code of before, `None` if another one makes
@@ -418,6 +427,9 @@ impl TakeOver {
             return Ok(());
         }
         let all = shares.of(backend, &build.to_string()).await?;
+        if self.held.is_some_and(|held| !all.iter().any(|share| (share.slices, share.rev) == held)) {
+            return Ok(());
+        }
         let begin = Checkpoint::new(Position(0), backend.head().await?);
         let mut rows = one_share(build, &all, begin, None)?;
         // The row of the builds is written too: a switch to this one, or the end of it, finds it changed.
@@ -454,9 +466,70 @@ impl TakeOver {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::BoxError;
+    use crate::memory::MemoryBackend;
+    use crate::processor::kinds::runner::{Keeps, Opening, Session};
+    use crate::state::Building;
+    use crate::store::{RecordedEvent, Tables};
+
+    /// Handles some types.
+    struct Handles(&'static [&'static str]);
+
+    #[async_trait::async_trait]
+    impl Runner for Handles {
+        fn name(&self) -> String {
+            "p/1".to_owned()
+        }
+        fn filter(&self) -> EventFilter {
+            EventFilter::types(self.0.iter().copied())
+        }
+        fn keeps(&self) -> Keeps {
+            Keeps::Tables(Tables { name: "p", version: 1, schema: "" })
+        }
+        fn keys(&self, _: &RecordedEvent) -> Result<Vec<String>, BoxError> {
+            Ok(Vec::new())
+        }
+        fn open(&self, _: Opening<'_>) -> Box<dyn Session> {
+            unreachable!("nothing is handled")
+        }
+    }
 
     #[test]
     fn what_helps_names_the_rebuild_by_itself() {
         assert!(RAISE.ends_with(BY_ITSELF));
+    }
+
+    #[tokio::test]
+    async fn a_build_begins_again_only_for_the_worker_that_has_it() {
+        let (backend, shares) = (MemoryBackend::new(), Shares::<Checkpoint>::checkpoints());
+        let build = Build { generation: 2, ..Build::first("p/1") };
+        let (older, newer) = (Handles(&["x"]), Handles(&["x", "y"]));
+        let code = CodeRecord::of(&older.code());
+        let building = Some(Building::new(Position(0), crate::Timestamp::UNIX_EPOCH));
+        let building = building.map(|building| Building { generation: 2, ..building });
+        let both = Generations { building, last: 2, ..Generations::default() };
+        let whole = Share::whole(build.to_string(), Checkpoint::new(Position(7), Position(7)));
+        let rows = vec![
+            shares.put(&whole).unwrap(),
+            codes().insert(build.to_string(), code.clone()).unwrap(),
+            generations().insert("p/1", both.clone()).unwrap(),
+        ];
+        assert!(write_rows(&backend, rows).await.unwrap().is_yes());
+        let share = shares.read(&backend, &build.to_string(), 0).await.unwrap().unwrap();
+        let lease = Duration::from_secs(5);
+        let begin = async |runner: &Handles, share: &Share<Checkpoint>| {
+            let over = TakeOver::of_worker(&runner.code(), share);
+            over.begin_again(&backend, runner, &build, lease, "of a test").await.unwrap();
+            Generations::read(&backend, "p/1").await.unwrap().unwrap().value
+        };
+        // Another program makes it by now, or another worker has the range.
+        assert_eq!(begin(&newer, &share).await, both);
+        assert_eq!(begin(&older, &Share { rev: share.rev - 1, ..share.clone() }).await, both);
+        assert_eq!(made_by(&backend, &build).await.unwrap().value, code);
+        assert!(begin(&older, &share).await.is_set_back(2).is_some());
+        // The other range of it comes too late.
+        let begun = generations().get(&backend, "p/1").await.unwrap();
+        begin(&older, &share).await;
+        assert_eq!(generations().get(&backend, "p/1").await.unwrap(), begun);
     }
 }

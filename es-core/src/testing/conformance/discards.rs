@@ -4,18 +4,25 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use xxhash_rust::xxh3::xxh3_64;
 
+use super::cluster::overwrite;
 use super::domain::{Deposited, Opened};
 use super::double::{Double, Line};
 use super::patient::ask;
 use super::payments::{
-    KINDS, Kind, Ledger, Poison, Skipping, World, discard, eventually, parked_keys, payment,
+    KINDS, Kind, Ledger, Poison, Skipping, World, answered, discard, eventually, parked_keys, payment, retry,
+    rows, until,
 };
 use super::{LIMIT, Subject, settle, start};
-use crate::processor::{Backfill, ProcessorOptions, Rebuild, RebuildOptions};
+use crate::processor::{
+    Backfill, ProcessorError, ProcessorOptions, ProcessorState, ProcessorStatus, Rebuild, RebuildOptions,
+};
 use crate::projection::{Partition, Project, Projection};
 use crate::store::{Backend, EventFilter, RecordedEvent};
 use crate::{App, BoxError, ErrorKind};
+
+const LENIENT: RebuildOptions = RebuildOptions { lenient: true, repeats_skips: false };
 
 /// K12
 pub async fn what_is_left_out_while_a_rebuild_is_under_way_stays_left_out_of_it<S: Subject>(subject: S) {
@@ -104,6 +111,176 @@ pub async fn what_is_discarded_while_queries_are_switched_is_left_out<S: Subject
     settle(&app).await;
     assert_eq!(world.sum(Kind::View, "a").await, 5);
     assert_eq!(parked_keys(ledger).await, []);
+}
+
+/// K12
+pub async fn what_was_discarded_behind_an_event_that_a_rebuild_parks_is_left_out<S: Subject>(subject: S) {
+    for kind in KINDS {
+        let (world, first, second) = (World::new(&subject).await, Poison::new(), Poison::new());
+        let app = world.start().await;
+        first.mend();
+        world.put("a", vec![first.payment(1, "fails"), second.payment(2, "fails"), payment(3)]).await;
+        settle(&app).await;
+        let processor = kind.of(&app);
+        discard(processor, &kind.key("a"), "booked twice").await;
+        world.pay("a", 4..=4).await;
+        settle(&app).await;
+        first.relapse();
+        let rebuild = ask(|| processor.rebuild_online(LENIENT)).await;
+        complete(&rebuild).await;
+        ask(|| rebuild.switch()).await;
+        assert_eq!(parked_keys(processor).await, [(kind.key("a"), 2)], "{kind:?}");
+        first.mend();
+        assert_eq!(retry(processor, &kind.key("a")).await, None, "{kind:?}");
+        assert_eq!(world.sum(kind, "a").await, 5, "{kind:?}");
+        assert!(app.shutdown(LIMIT).await);
+    }
+}
+
+/// K12
+pub async fn what_is_discarded_before_an_event_that_a_rebuild_has_parked_is_left_out<S: Subject>(subject: S) {
+    let (world, poison) = (World::new(&subject).await, Poison::new());
+    let app = world.start().await;
+    poison.mend();
+    world.put("a", vec![payment(1), payment(2), poison.payment(3, "fails"), payment(4)]).await;
+    settle(&app).await;
+    poison.relapse();
+    let ledger = app.processor::<Ledger>().expect("it runs");
+    let rebuild = ask(|| ledger.rebuild_online(LENIENT)).await;
+    complete(&rebuild).await;
+    // As it comes to be when the build under way hears of it late: the events behind it are parked there alone.
+    let key = format!("{:020}:{:016x}", 2, xxh3_64(b"a"));
+    let row = serde_json::json!({
+        "position": 2, "key": "a", "reason": "booked twice", "at": "2026-01-01T00:00:00Z", "discarded": true,
+    });
+    overwrite::<S>(&world.store, "ledger/1~1/skipped", &key, row.to_string().as_bytes()).await;
+    ask(|| rebuild.switch()).await;
+    assert_eq!(parked_keys(ledger).await, [("a".to_owned(), 2)]);
+    assert_eq!(world.sum(Kind::View, "a").await, 1);
+    poison.mend();
+    assert_eq!(retry(ledger, "a").await, None);
+    assert_eq!(world.sum(Kind::View, "a").await, 8);
+}
+
+/// P26, K12
+pub async fn what_a_rebuild_leaves_out_it_leaves_out_though_its_row_is_damaged<S: Subject>(subject: S) {
+    for kind in KINDS {
+        let (world, poison) = (World::new(&subject).await, Poison::new());
+        let app = world.start().await;
+        world.put("a", vec![payment(1), poison.payment(2, "fails"), payment(3)]).await;
+        settle(&app).await;
+        let processor = kind.of(&app);
+        discard(processor, &kind.key("a"), "booked twice").await;
+        poison.mend();
+        let [skipped, requests] = ["skipped", "requests"].map(|table| format!("{}~1/{table}", kind.name()));
+        let (damaged, _) = rows(&world.store, &skipped).await.remove(0);
+        overwrite::<S>(&world.store, &skipped, &damaged, b"not json").await;
+        overwrite::<S>(&world.store, &requests, "b", b"not json").await;
+        let rebuild = ask(|| processor.rebuild_online(RebuildOptions::default())).await;
+        complete(&rebuild).await;
+        ask(|| rebuild.switch()).await;
+        assert_eq!(world.sum(kind, "a").await, 1, "{kind:?}");
+        assert!(app.shutdown(LIMIT).await);
+    }
+}
+
+/// P24
+pub async fn a_rebuild_reads_again_only_what_was_discarded_since<S: Subject>(subject: S) {
+    const SKIPPED: usize = 1_500;
+    const LATER: usize = 30;
+    const TABLE: &str = "skipping/1~1/skipped";
+    let (world, poison) = (World::<S>::new(&subject).await, Poison::new());
+    let line = Double::new(world.store.0.clone());
+    let app = start(|| App::on(line.clone()).view::<Skipping>().processor_retries(1, SHORT, SHORT)).await;
+    let failing = |n: usize| poison.payment(i64::try_from(n).expect("few"), "fails");
+    for from in (1..=SKIPPED).step_by(500) {
+        world.put("a", (from..from + 500).map(failing).collect()).await;
+    }
+    settle(&app).await;
+    let skipping = app.processor::<Skipping>().expect("it runs");
+    let rebuild = ask(|| skipping.rebuild_online(LENIENT)).await;
+    complete(&rebuild).await;
+    line.forget_most();
+    for n in 1..=LATER {
+        world.put("a", vec![failing(SKIPPED + n)]).await;
+        settle(&app).await;
+    }
+    complete(&rebuild).await;
+    let (read, _) = line.scanned_of(TABLE);
+    assert!(read < SKIPPED * 2, "{read} rows for {LATER} that were skipped");
+    ask(|| rebuild.switch()).await;
+}
+
+/// O8
+pub async fn what_is_asked_of_a_build_that_is_no_longer_read_is_not_said_to_be_done<S: Subject>(subject: S) {
+    for (held, discards) in [("ledger/1~1/parked", false), ("ledger/1~1/requests", true)] {
+        let (world, poison) = (World::<S>::new(&subject).await, Poison::new());
+        let line = Double::new(world.store.0.clone());
+        let app = start(|| World::<S>::wiring(&line)).await;
+        let ledger = app.processor::<Ledger>().expect("it runs");
+        world.put("a", vec![poison.payment(1, "fails")]).await;
+        settle(&app).await;
+        let rebuild = ask(|| ledger.rebuild_online(LENIENT)).await;
+        complete(&rebuild).await;
+        line.set(Line::HoldsCommits(held));
+        let asking = async {
+            loop {
+                let asked = match discards {
+                    true => answered(|| ledger.discard("a", "booked twice", LIMIT)).await,
+                    false => answered(async || ledger.retry("a", LIMIT).await.map(drop)).await,
+                };
+                // Where it is not known whether it was asked the first time.
+                if !matches!(asked, Err(ProcessorError::Asked { .. })) {
+                    break asked;
+                }
+            }
+        };
+        let switching = async {
+            eventually(async || if line.held() > 0 { Ok(()) } else { Err("nothing is held".to_owned()) })
+                .await;
+            ask(|| rebuild.switch()).await;
+            poison.mend();
+            line.set(Line::Up);
+        };
+        let (asked, ()) = futures::join!(asking, switching);
+        let left = parked_keys(ledger).await;
+        match asked {
+            Ok(()) | Err(ProcessorError::NotParked { .. }) => assert_eq!(left, []),
+            Err(ProcessorError::Switched { .. }) => assert_eq!(left, [("a".to_owned(), 1)]),
+            Err(error) => panic!("{error}"),
+        }
+        assert!(app.shutdown(LIMIT).await);
+    }
+}
+
+/// K12
+pub async fn a_switch_says_what_it_waits_for<S: Subject>(subject: S) {
+    let (world, poison) = (World::<S>::new(&subject).await, Poison::new());
+    let app = world.start().await;
+    let ledger = app.processor::<Ledger>().expect("it runs");
+    world.put("a", vec![payment(1), poison.payment(2, "fails")]).await;
+    settle(&app).await;
+    poison.mend();
+    let rebuild = ask(|| ledger.rebuild_online(RebuildOptions::default())).await;
+    complete(&rebuild).await;
+    ask(|| ledger.pause()).await;
+    let is_paused = |status: &ProcessorStatus| matches!(status.state, ProcessorState::Paused { .. });
+    until(ledger, |status| is_paused(status) && status.ranges.iter().all(|range| range.owner.is_none()))
+        .await;
+    let soon = Duration::from_millis(200);
+    eventually(async || match ledger.discard("a", "booked twice", soon).await {
+        Err(ProcessorError::TimedOut { .. } | ProcessorError::Asked { .. }) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    eventually(async || match rebuild.switch().await.map_err(|error| crate::chain(&error)) {
+        Err(error) if error.contains("\"a\"") && error.contains("paused") => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    ask(|| ledger.resume()).await;
+    ask(|| rebuild.switch()).await;
+    assert_eq!((world.sum(Kind::View, "a").await, parked_keys(ledger).await), (1, Vec::new()));
 }
 
 const SHORT: Duration = Duration::from_millis(1);

@@ -357,6 +357,12 @@ macro_rules! __conformance_rules {
                 what_is_left_out_while_a_rebuild_is_under_way_stays_left_out_of_it
                 what_is_discarded_behind_a_rebuild_is_left_out_of_it
                 what_is_discarded_while_queries_are_switched_is_left_out
+                what_was_discarded_behind_an_event_that_a_rebuild_parks_is_left_out
+                what_is_discarded_before_an_event_that_a_rebuild_has_parked_is_left_out
+                what_a_rebuild_leaves_out_it_leaves_out_though_its_row_is_damaged
+                a_rebuild_reads_again_only_what_was_discarded_since
+                what_is_asked_of_a_build_that_is_no_longer_read_is_not_said_to_be_done
+                a_switch_says_what_it_waits_for
                 what_was_discarded_and_is_not_handled_any_more_is_in_the_way_of_no_rebuild
             }
             backfills {
