@@ -2,6 +2,7 @@
 
 mod aggregate;
 mod app;
+mod blame;
 pub mod clock;
 pub mod cluster;
 pub mod codec;

@@ -3,7 +3,7 @@
 //! Nothing is written here. A command is sent until its answer is definite, under a key that never changes; who loses its
 //! answers sends it again, and it still acts once. One that meets an outage is sent again for ever, and what its instance
 //! sends after it stays in the store meanwhile: it is in nobody's way. One that fails for a reason that time does not mend is
-//! held after a few tries: an operator has to look at it.
+//! held after a few tries: an operator has to look at it. What an interceptor says no to is refused after as many.
 //!
 //! What the store has under a command's key is its answer, whatever came back: an interceptor may have failed after it, or
 //! say no by now; a newer program may write the same command in other words.
@@ -13,10 +13,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use es_core::command::{NamedDone, SendError, Sender};
+use es_core::event::is_of_a_newer_program;
 use es_core::guarded::caught;
 use es_core::id::Ids;
 use es_core::store::{IdempotencyKey, Row};
 use es_core::{BoxError, ErrorKind, EventStore, chain};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -56,7 +58,10 @@ pub(crate) struct Outbox {
     held: HashSet<Uuid>,
     /// Instances with a command that was in vain for a while and is sent again: all others of theirs are only in the store.
     stuck: HashSet<Uuid>,
-    tasks: JoinSet<Sent>,
+    /// How many are sent, and have not come to anything.
+    on_their_way: usize,
+    came: (UnboundedSender<Sent>, UnboundedReceiver<Sent>),
+    tasks: JoinSet<()>,
 }
 
 /// What commands are sent through.
@@ -74,12 +79,13 @@ impl Outbox {
         let (slots, tasks) = (Arc::new(Semaphore::new(AT_ONCE)), JoinSet::new());
         let (held, stuck) = (HashSet::new(), HashSet::new());
         let line = Line { sender, store, ids, slots };
-        Self { line, wake, behind: HashMap::new(), queued: 0, held, stuck, tasks }
+        let (behind, came) = (HashMap::new(), unbounded_channel());
+        Self { line, wake, behind, queued: 0, held, stuck, on_their_way: 0, came, tasks }
     }
 
     /// How many commands it has in memory that are likely to leave it soon.
     pub(crate) fn len(&self) -> usize {
-        (self.tasks.len() + self.queued).saturating_sub(self.stuck.len())
+        (self.on_their_way + self.queued).saturating_sub(self.stuck.len())
     }
 
     /// Another command is sent, after those of its instance that were put in before; not before one that is held, or in vain
@@ -112,11 +118,17 @@ impl Outbox {
             let behind = self.behind.get_mut(&id).map(std::mem::take);
             self.queued -= behind.map_or(0, |behind| behind.len());
         }
-        let (line, wake) = (self.line.clone(), self.wake.clone());
+        let (line, wake, answers) = (self.line.clone(), self.wake.clone(), self.came.0.clone());
+        while self.tasks.try_join_next().is_some() {}
+        self.on_their_way += 1;
         self.tasks.spawn(async move {
-            let came = line.answer(&row.value).await;
+            let came = caught(line.answer(&row.value)).await.unwrap_or_else(|panic| {
+                // The texts of errors are the user's code.
+                Came::Trouble { error: cut(&chain(&*panic.boxed())), attempts: 1, held: true }
+            });
+            // In this order: who is woken finds it.
+            let _nobody_asks = answers.send((row, came));
             wake.notify_one();
-            (row, came)
         });
     }
 
@@ -151,8 +163,9 @@ impl Outbox {
     pub(crate) fn came(&mut self, most: usize) -> Vec<Sent> {
         let mut all = Vec::new();
         while all.len() < most
-            && let Some(Ok((row, came))) = self.tasks.try_join_next()
+            && let Ok((row, came)) = self.came.1.try_recv()
         {
+            self.on_their_way -= 1;
             if matches!(came, Came::Answer(_)) {
                 self.next_of(row.value.send.id);
             }
@@ -179,6 +192,14 @@ struct Failed {
     for_good: bool,
     /// People are to see it at once.
     shown: bool,
+    /// It is an answer, if it stays so: an interceptor says no, or has failed.
+    is_answer: bool,
+}
+
+impl Failed {
+    fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), for_good: false, shown: false, is_answer: false }
+    }
 }
 
 impl Line {
@@ -186,7 +207,7 @@ impl Line {
     async fn answer(&self, sending: &Sending) -> Came {
         let (mut pause, mut attempts, mut in_vain) = (PAUSE.0, 0_u32, 0);
         loop {
-            let Failed { text, for_good, shown } = match self.send(sending).await {
+            let Failed { text, for_good, shown, is_answer } = match self.send(sending).await {
                 Ok(answer) => return Came::Answer(answer),
                 Err(failed) => failed,
             };
@@ -195,6 +216,9 @@ impl Line {
             attempts = attempts.saturating_add(1);
             in_vain = if for_good { in_vain + 1 } else { 0 };
             let held = in_vain >= TRIES;
+            if held && is_answer {
+                return Came::Answer(Some(Rejected::Otherwise(text)));
+            }
             if held || (shown || attempts == TRIES) && sending.trouble.is_none() {
                 return Came::Trouble { error: cut(&text), attempts, held };
             }
@@ -217,11 +241,7 @@ impl Line {
             Ok(Ok(NamedDone { .. })) => return Ok(None),
             Ok(Err(error)) => error,
             Err(_) => {
-                return Err(Failed {
-                    text: "a panic while it was sent".to_owned(),
-                    for_good: true,
-                    shown: false,
-                });
+                return Err(Failed { for_good: true, ..Failed::new("a panic while it was sent") });
             }
         };
         if let Some(refusal) = error.refusal() {
@@ -232,18 +252,16 @@ impl Line {
             match self.outcome(&key).await {
                 Ok(Some(outcome)) => return Ok(outcome),
                 Ok(None) if error.kind() == ErrorKind::Refused => {
-                    return Ok(Some(Rejected::Otherwise(chain(&error))));
+                    return Err(Failed { for_good: true, is_answer: true, ..Failed::new(chain(&error)) });
                 }
                 Ok(None) => {}
-                Err(unread) => {
-                    return Err(Failed { text: chain(&*unread), for_good: false, shown: false });
-                }
+                Err(unread) => return Err(Failed::new(chain(&*unread))),
             }
         }
-        // One that this program does not know may be known to the next one.
-        let unknown = matches!(error, SendError::UnknownCommand { .. });
+        // One that this program does not know, or that meets events which it does not, is for the next program.
+        let unknown = matches!(error, SendError::UnknownCommand { .. }) || is_of_a_newer_program(&error);
         let for_good = !unknown && matches!(error.kind(), ErrorKind::Misuse | ErrorKind::Corrupt);
-        Err(Failed { text: chain(&error), for_good, shown: unknown })
+        Err(Failed { for_good, shown: unknown, ..Failed::new(chain(&error)) })
     }
 
     /// What the store has under the key of a command: it was answered before. Why it was refused, if it was.

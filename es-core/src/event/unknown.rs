@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::pin::pin;
 
 use super::{EventId, is_of_a_newer_program};
-use crate::processor::{Definite, NotTheEvent};
+use crate::blame::{Definite, NotTheEvent};
 use crate::{BoxError, chain};
 
 thread_local! {

@@ -39,7 +39,7 @@ mod worker;
 pub use self::error::ProcessorError;
 pub(crate) use self::feed::Pages;
 pub use self::handle::Processor;
-pub use self::kinds::admission::{Admission, Definite, Failure, NotTheEvent};
+pub use self::kinds::admission::{Admission, Failure};
 pub use self::kinds::effects::Calls;
 pub use self::kinds::runner::{Execution, Keeps, Opening, Rebuildable, Runner, Session};
 pub(crate) use self::kinds::{ProjectionRunner, ReactorRunner, ViewRunner};
@@ -60,5 +60,6 @@ pub(crate) use self::worker::{
     name_obstacle, noted, other_name, others, prepare_named, standing, start, stored_versions, take_over_all,
     wanted_by_any,
 };
+pub use crate::blame::{Definite, NotTheEvent};
 pub use crate::slices::{SLICES, SliceSet, Slices, slice_of};
 pub use crate::state::{Build, Skipped};

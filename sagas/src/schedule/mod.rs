@@ -49,7 +49,7 @@ use serde::{Deserialize, Serialize};
 pub use self::plan::{CallOff, CallOffAll, CalledOff, Plan, PlanError, PlanEvent, Planned, Plans};
 use crate::Timer;
 use crate::next::Next;
-use crate::process::{AfterEnd, Elapsed, OnTimer, Process, RefusedCommand};
+use crate::process::{AfterEnd, Elapsed, OnTimer, Process, RefusedCommand, Rejected};
 use crate::step::{Step, To};
 
 /// What is planned: a name, and whose it is.
@@ -260,6 +260,10 @@ impl Process for Schedule {
     }
 
     fn refused(&mut self, refused: &RefusedCommand) -> Result<Option<Next<Self>>, BoxError> {
+        // No decision of its aggregate: an operator is to see it.
+        if matches!(refused.why, Rejected::Otherwise(_)) {
+            return Ok(None);
+        }
         let NamedCommand { aggregate, id, name, .. } = &refused.command;
         tracing::info!(aggregate, id, command = name, why = ?refused.why, "a scheduled command was refused");
         Ok(Some(Next::wait()))

@@ -28,6 +28,10 @@ enum Mood {
     Hangs(&'static str),
     /// The first panics.
     Panics,
+    /// The first two fail before anything is done.
+    FailsAtFirst,
+    /// They are counted.
+    Counts(Arc<AtomicUsize>),
 }
 
 #[derive(Clone, Debug)]
@@ -44,6 +48,8 @@ impl Interceptor for Guard {
                 std::future::pending::<()>().await;
             }
             Mood::Panics if before == 0 => panic!("it was to panic"),
+            Mood::FailsAtFirst if before < 2 => return Err(Halted::because("nobody answers")),
+            Mood::Counts(sent) => drop(sent.fetch_add(1, Ordering::Relaxed)),
             _ => {}
         }
         next.run(dispatch).await?;
@@ -119,6 +125,34 @@ async fn what_a_command_came_to_stands_though_an_interceptor_says_no_by_now() {
     // One that did not act is refused.
     tell(&store, vec![began("b", "begun", vec![enter("2")])]).await;
     until(&store, "b", |b| took(b).contains("refused 2")).await;
+    app.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interceptor_that_is_away_for_a_moment_is_no_refusal() {
+    let store = MemoryBackend::new();
+    let app = start(&store, Mood::FailsAtFirst).await;
+    tell(&store, vec![began("a", "begun", vec![enter("1")])]).await;
+    assert_eq!(until(&store, "a", |a| a.inputs > 0 && a.open_commands == 0).await, 1);
+    until(&store, "a", |a| !took(a).contains("refused")).await;
+    app.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_meets_what_only_a_newer_program_knows_waits_for_it() {
+    let (store, sent) = (MemoryBackend::new(), Arc::new(AtomicUsize::new(0)));
+    let mut later = began("x", "x", Vec::new()).encode().unwrap();
+    later.name = "ledger.sealed".into();
+    let (new, stream) =
+        (NewEvent::new(uuid::Uuid::new_v4(), later, Arc::default()), StreamId::new("ledger-book").unwrap());
+    let append = Append { stream, expected: ExpectedVersion::Any, events: vec![new] };
+    store.commit(Commit { appends: vec![append], ..Commit::default() }).await.unwrap();
+    let app = start(&store, Mood::Counts(sent.clone())).await;
+    tell(&store, vec![began("a", "begun", vec![enter("1")])]).await;
+    while sent.load(Ordering::Relaxed) < 10 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    until(&store, "a", |a| a.open_commands == 1 && !matches!(a.life, Life::Parked { .. })).await;
     app.shutdown(Duration::ZERO).await;
 }
 

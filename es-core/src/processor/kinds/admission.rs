@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::effects::Interrupted;
 use crate::BoxError;
+use crate::blame::NotTheEvent;
 use crate::event::is_of_a_newer_program;
 use crate::processor::parked::{Parked, Skips, is_for_any, reason};
 use crate::slices::Slices;
@@ -164,43 +165,6 @@ impl<'w> Admission<'w> {
     }
 }
 
-/// What an event needs cannot be reached now: its tables, the receiver of its message. That is not its fault. However long it
-/// lasts, the event is tried again and never given up, and its range [shows](crate::processor::ProcessorState::Failing) why
-/// it waits.
-#[derive(Debug, thiserror::Error)]
-#[error("{what} cannot be reached now")]
-pub struct NotTheEvent {
-    what: &'static str,
-    #[source]
-    source: BoxError,
-}
-
-impl NotTheEvent {
-    /// So many words name what cannot be reached: "the broker".
-    #[must_use]
-    pub fn new(what: &'static str, source: impl Into<BoxError>) -> Self {
-        Self { what, source: source.into() }
-    }
-
-    fn tables(source: StoreError) -> Self {
-        Self::new("its tables", source)
-    }
-}
-
-/// The event is to blame, and to try it again does not help: it is given up without that. So says a handler that passes events
-/// on which it does not know: its other errors with such an event are taken for those of a program that is too old.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Definite(String);
-
-impl Definite {
-    /// Why, for an operator.
-    #[must_use]
-    pub fn new(why: impl Into<String>) -> Self {
-        Self(why.into())
-    }
-}
-
 /// A handler failed.
 #[derive(Debug, thiserror::Error)]
 #[error("event {event} at {position}")]
@@ -227,7 +191,7 @@ impl Failure {
     /// again once the store answers.
     #[must_use]
     pub fn of_the_store(event: &RecordedEvent, key: impl Into<String>, source: StoreError) -> Self {
-        Self::new(event, key, NotTheEvent::tables(source))
+        Self::new(event, key, NotTheEvent::new("its tables", source))
     }
 
     /// No handler has failed: the session has enough to be flushed, and the event comes after that. Those before it are

@@ -7,8 +7,9 @@ use tokio::time::Instant;
 
 use super::run::{Open, Overdue, POLL, SOON, Worker};
 use crate::BoxError;
+use crate::blame::{Definite, NotTheEvent};
 use crate::event::is_of_a_newer_program;
-use crate::processor::kinds::admission::{Definite, Failure, NotTheEvent};
+use crate::processor::kinds::admission::Failure;
 use crate::processor::parked::{self, ANY_KEY, Parked, Skips};
 use crate::processor::status::{ProcessorState, RangeStatus};
 use crate::projection::OnFailure;

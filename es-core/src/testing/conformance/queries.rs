@@ -223,8 +223,15 @@ pub async fn an_inline_view_is_watched_while_a_processor_stands_still<S: Subject
     let (mut answers, mut failed) = (pin!(app.watch(of("a"))), false);
     assert_eq!(amount(next(&mut answers, &mut failed).await), 1);
     for n in 2..=4 {
-        let (answer, ()) = futures::join!(next(&mut answers, &mut failed), put(payment(1)));
-        assert_eq!(amount(answer), n);
+        let changed = async {
+            let mut answer = amount(next(&mut answers, &mut failed).await);
+            // A read that failed is made again, and may find what was there.
+            while failed && answer == n - 1 {
+                answer = amount(next(&mut answers, &mut failed).await);
+            }
+            assert_eq!(answer, n);
+        };
+        futures::join!(changed, put(payment(1)));
     }
 }
 
