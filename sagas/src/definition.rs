@@ -213,7 +213,7 @@ impl<P: Process> Erased for Of<P> {
         let Some(next) = process.refused(refused)? else {
             let why = match &refused.why {
                 crate::Rejected::Domain(error) => error.text(),
-                crate::Rejected::Otherwise(why) => why,
+                crate::Rejected::Otherwise(why) | crate::Rejected::Intercepted(why) => why,
             };
             let name = &refused.command.name;
             return Err(format!("{name} was refused, and no `#[refused]` handler takes it: {why}").into());

@@ -217,7 +217,7 @@ impl Line {
             in_vain = if for_good { in_vain + 1 } else { 0 };
             let held = in_vain >= TRIES;
             if held && is_answer {
-                return Came::Answer(Some(Rejected::Otherwise(text)));
+                return Came::Answer(Some(Rejected::Intercepted(text)));
             }
             if held || (shown || attempts == TRIES) && sending.trouble.is_none() {
                 return Came::Trouble { error: cut(&text), attempts, held };
@@ -251,8 +251,11 @@ impl Line {
         if error.kind() != ErrorKind::Transient {
             match self.outcome(&key).await {
                 Ok(Some(outcome)) => return Ok(outcome),
-                Ok(None) if error.kind() == ErrorKind::Refused => {
+                Ok(None) if matches!(error, SendError::Intercepted { .. }) => {
                     return Err(Failed { for_good: true, is_answer: true, ..Failed::new(chain(&error)) });
+                }
+                Ok(None) if error.kind() == ErrorKind::Refused => {
+                    return Ok(Some(Rejected::Otherwise(chain(&error))));
                 }
                 Ok(None) => {}
                 Err(unread) => return Err(Failed::new(chain(&*unread))),

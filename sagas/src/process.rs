@@ -198,7 +198,7 @@ impl<C: Command> Refused<C> {
     pub const fn error(&self) -> Option<&ErrorOf<C>> {
         match &self.why {
             Rejected::Domain(error) => Some(error),
-            Rejected::Otherwise(_) => None,
+            Rejected::Otherwise(_) | Rejected::Intercepted(_) => None,
         }
     }
 }
@@ -210,9 +210,10 @@ impl<C: Command> Refused<C> {
 pub enum Rejected<E> {
     /// The domain said no.
     Domain(E),
-    /// Its handler was not asked: there is no such aggregate, or there is one already, or it has ended, or an interceptor
-    /// said no. In words.
+    /// Its handler was not asked: there is no such aggregate, or there is one already, or it has ended. In words.
     Otherwise(String),
+    /// An interceptor said no, or failed, each of the times that it was tried. In words.
+    Intercepted(String),
 }
 
 /// A refusal as it is stored.
@@ -240,6 +241,7 @@ impl RefusedCommand {
         let why = match &self.why {
             Rejected::Domain(error) => Rejected::Domain(error.read()?),
             Rejected::Otherwise(why) => Rejected::Otherwise(why.clone()),
+            Rejected::Intercepted(why) => Rejected::Intercepted(why.clone()),
         };
         let refused = Refused { command: C::deserialize(payload)?, id: id.clone(), why };
         process.on(refused).map(Some)

@@ -123,6 +123,15 @@ pub enum SendError {
     /// The app is shutting down, or gone.
     #[error("the app is shutting down")]
     ShuttingDown,
+    /// An interceptor refused it, or failed: nothing was done.
+    #[error("{command} did not get past an interceptor")]
+    Intercepted {
+        /// Which command.
+        command: String,
+        /// The [`CommandError`].
+        #[source]
+        source: BoxError,
+    },
     /// Anything else that keeps a command from its outcome.
     #[error("{command} failed")]
     Failed {
@@ -146,6 +155,7 @@ impl SendError {
                 Ok(json) => Self::Refused { command, refusal: json, source: Box::new(refusal) },
                 Err(source) => Self::Failed { command, kind: ErrorKind::Misuse, source: source.into() },
             },
+            error @ CommandError::Intercepted(_) => Self::Intercepted { command, source: Box::new(error) },
             error => Self::Failed { command, kind, source: Box::new(error) },
         }
     }
@@ -154,7 +164,7 @@ impl SendError {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            Self::Refused { .. } => ErrorKind::Refused,
+            Self::Refused { .. } | Self::Intercepted { .. } => ErrorKind::Refused,
             Self::UnknownCommand { .. } | Self::Unwritable { .. } => ErrorKind::Misuse,
             Self::Id { .. } | Self::Payload { .. } => ErrorKind::Corrupt,
             Self::ShuttingDown => ErrorKind::Transient,

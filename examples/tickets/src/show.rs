@@ -119,7 +119,7 @@ fn named(command: &NamedCommand) -> String {
 /// In the words of the aggregate that refused.
 fn why(refused: &RefusedCommand) -> String {
     let said = match &refused.why {
-        Rejected::Otherwise(why) => return why.clone(),
+        Rejected::Otherwise(why) | Rejected::Intercepted(why) => return why.clone(),
         Rejected::Domain(said) => said,
     };
     let words = match &*refused.command.aggregate {

@@ -64,7 +64,7 @@ impl Book {
     }
 
     /// An operator wants something done to an instance. `next`: the input that it is parked before, as it is stored; `held`: why
-    /// a command of it is not sent. Gives the number of the input that it becomes.
+    /// a command of it is not sent; `of_next`: ids of instances that begin. Gives the number of the input that it becomes.
     ///
     /// # Errors
     ///
@@ -75,6 +75,7 @@ impl Book {
         moment: Moment,
         next: Option<(u64, Row<Noted>)>,
         held: Option<&Trouble>,
+        of_next: &dyn Fn() -> Uuid,
     ) -> Result<u64, String> {
         let Request { key, id, verb, by, .. } = request;
         let Some(now) = self.incarnation(key, *id) else {
@@ -108,6 +109,10 @@ impl Book {
         };
         let number = now.noted + 1;
         self.input(key, Noted { by: Some(by.clone()), ..Noted::new(moment, input) }, None, None);
+        if self.now(key).is_some_and(|now| now.ended) {
+            // What would begin it again has waited for this.
+            self.take_early(key, of_next);
+        }
         Ok(number)
     }
 

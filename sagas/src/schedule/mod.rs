@@ -233,7 +233,7 @@ impl Process for Schedule {
     }
 
     fn code() -> Code {
-        Code::handling::<CalledOff>(Code::handling::<Planned>(Code::new(1)))
+        Code::handling::<CalledOff>(Code::handling::<Planned>(Code::new(2)))
     }
 
     fn wire<B: Backend>(app: AppBuilder<B>) -> AppBuilder<B> {
@@ -261,7 +261,7 @@ impl Process for Schedule {
 
     fn refused(&mut self, refused: &RefusedCommand) -> Result<Option<Next<Self>>, BoxError> {
         // No decision of its aggregate: an operator is to see it.
-        if matches!(refused.why, Rejected::Otherwise(_)) {
+        if matches!(refused.why, Rejected::Intercepted(_)) {
             return Ok(None);
         }
         let NamedCommand { aggregate, id, name, .. } = &refused.command;

@@ -7,6 +7,8 @@ use es_core::{Aggregate, Apply, Context, Event, StreamId, Timestamp, commands};
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
+use crate::data::json_len;
+
 /// How much an owner may have planned at once.
 const MOST: usize = 1_000;
 /// For how long it is remembered that something was planned, once its time has come: so long it can be called off, though
@@ -14,6 +16,9 @@ const MOST: usize = 1_000;
 const REMEMBERED: SignedDuration = SignedDuration::from_hours(24);
 /// Longest name and owner, together, in bytes.
 const MAX_NAMES: usize = 250;
+
+/// Longest command, in bytes: what an instance of a process keeps of its timers, less what names it.
+const MAX_COMMAND: usize = 200 * 1024;
 
 /// Whose plans a stream has.
 pub(super) fn owner(stream: &StreamId) -> &str {
@@ -76,6 +81,9 @@ pub enum PlanError {
         "{MOST} commands are planned for this owner already: give each its own, or an owner to fewer of them"
     )]
     TooMany,
+    /// It waits with all that an instance keeps, which is bounded.
+    #[error("the command has {0} bytes as JSON, and one that is scheduled has {MAX_COMMAND} at most")]
+    TooLarge(usize),
 }
 
 impl Apply for Plans {
@@ -147,6 +155,10 @@ impl Plans {
         let owner = owner(ctx.stream());
         if name.is_empty() || name.contains(['/', '\0']) || name.len() + owner.len() > MAX_NAMES {
             return Err(PlanError::Name(name));
+        }
+        let bytes = json_len(&command.payload);
+        if bytes > MAX_COMMAND {
+            return Err(PlanError::TooLarge(bytes));
         }
         let since = ctx.now();
         let waiting = self.open.iter().filter(|(of, due)| **of != name && **due > since);

@@ -1,6 +1,6 @@
 //! What operators ask for, of instances of a range.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use es_core::store::keys::{Key, behind};
@@ -47,7 +47,12 @@ impl<B: Backend> ProcessSession<B> {
         self.look = Instant::now() + if more { Duration::ZERO } else { LOOK };
         // One of a newer program waits for it.
         let asked: Vec<Row<Request>> = page.into_iter().filter_map(|row| read(&table, row).ok()).collect();
-        self.load(asked.iter().map(|row| row.value.key.clone())).await?;
+        let keys: BTreeSet<String> = asked.iter().map(|row| row.value.key.clone()).collect();
+        self.load(keys.clone()).await?;
+        self.load_early_of_ended(keys).await?;
+        // One for an instance that cannot be read waits for its repair.
+        let asked: Vec<_> =
+            asked.into_iter().filter(|row| !self.unreadable.contains_key(&row.value.key)).collect();
         let mut stored = self.stored_of(&asked).await?;
         for row in asked {
             self.carry_out(&row.value, moment, &mut stored)?;
@@ -87,7 +92,7 @@ impl<B: Backend> ProcessSession<B> {
         stored: &mut Stored,
     ) -> Result<(), StoreError> {
         let Request { key, id, verb, .. } = request;
-        let held = self.held(*id, stored.commands.get(id), moment);
+        let (held, ids) = (self.held(*id, stored.commands.get(id), moment), self.ids.clone());
         let done = match stored.inputs.remove(id) {
             Some((number, Err(damaged))) if matches!(verb, Verb::Skip { .. } | Verb::End) => Err(format!(
                 "input {number} cannot be replaced: {}; repair the row, and ask again",
@@ -95,7 +100,7 @@ impl<B: Backend> ProcessSession<B> {
             )),
             input => {
                 let input = input.and_then(|(number, row)| Some((number, row.ok()?)));
-                self.book.verb(request, moment, input, held.as_ref())
+                self.book.verb(request, moment, input, held.as_ref(), &|| ids.next())
             }
         };
         if done.is_ok() && *verb == Verb::Retry && held.is_some() {

@@ -74,6 +74,14 @@ fn each_second(n: i64, later: i64) -> Vec<PlanEvent> {
 }
 
 #[test]
+fn a_command_that_is_too_large_is_not_planned() {
+    let mut plan = plan("large", 9_000);
+    plan["command"]["payload"] = json!({ "text": "x".repeat(300_000) });
+    let plan = serde_json::from_value::<Plan>(plan).unwrap();
+    given::<Plans>(Vec::<PlanEvent>::new()).at(at(1)).when(plan).then_error(PlanError::TooLarge(300_011));
+}
+
+#[test]
 fn what_is_over_does_not_count_as_planned() {
     let another = || serde_json::from_value::<Plan>(plan("another", 9_000)).unwrap();
     let call_off = |name: &str| serde_json::from_value::<CallOff>(json!({ "name": name })).unwrap();

@@ -25,7 +25,7 @@ const GAPS: usize = 1_000;
 #[async_trait]
 pub trait Log: Send + Sync + 'static {
     /// Messages of a lane behind a sequence, or from its first one on, in order: some of them, and none only if there are
-    /// no more.
+    /// no more. It is given up after half of [`Inbox::limit`]: the sender of the message that has come waits meanwhile.
     ///
     /// # Errors
     ///
@@ -60,6 +60,8 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
     /// after a few tries.
     pub(super) async fn fill(&self, message: &Checked<'_>, gap: Gap) -> Result<Outcome, InboxError> {
         let Some(log) = &self.log else { return Ok(Outcome::Gap(gap)) };
+        // Counted beforehand: the sender does not wait for ever, and who is not waited for may be dropped.
+        let once_more = self.unfilled.once_more(&message.lane, gap);
         let (left, why) = match self.fill_from(&**log, message, gap).await {
             Ok(Outcome::Gap(left)) => (left, "the log does not have them".into()),
             Err(InboxError::Log(why)) => (gap, why),
@@ -69,11 +71,7 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
                 return Ok(outcome);
             }
         };
-        if self.unfilled.once_more(&message.lane, gap) {
-            Err(InboxError::Log(why))
-        } else {
-            Ok(Outcome::Gap(left))
-        }
+        if once_more { Err(InboxError::Log(why)) } else { Ok(Outcome::Gap(left)) }
     }
 
     async fn fill_from(
@@ -83,7 +81,10 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
         mut gap: Gap,
     ) -> Result<Outcome, InboxError> {
         loop {
-            let missing = log.behind(&message.lane, gap.after).await.map_err(InboxError::Log)?;
+            let limit = self.options.limit / 2;
+            let missing = tokio::time::timeout(limit, log.behind(&message.lane, gap.after)).await;
+            let missing = missing.unwrap_or_else(|_| Err(format!("no answer within {limit:?}").into()));
+            let missing = missing.map_err(InboxError::Log)?;
             for missing in &missing {
                 let missing = check(missing).map_err(of_log)?;
                 if missing.lane != message.lane {

@@ -10,6 +10,7 @@ macro_rules! rules {
                 an_ended_instance_is_not_revived
                 one_that_may_begin_again_does_so_behind_its_end
                 one_that_is_parked_may_begin_again_behind_its_end
+                one_that_ends_by_a_skip_begins_again
                 a_tombstone_is_rebuilt_from_what_it_took_in
                 an_instance_that_ends_as_it_starts_leaves_its_tombstone
                 a_failing_handler_parks_its_instance_and_no_other

@@ -151,6 +151,21 @@ pub(super) async fn one_that_is_parked_may_begin_again_behind_its_end<S: Subject
     world.end().await;
 }
 
+/// S5
+pub(super) async fn one_that_ends_by_a_skip_begins_again<S: Subject>(subject: &S) {
+    let world = World::<S, Again>::start(subject).await;
+    // The second comes while the first one waits for its answer, which its handler fails at.
+    let first = began("a", "1", vec![Act::Refused("unbearable".to_owned()), Act::End]);
+    world.tell(vec![first, began("a", "2", vec![enter("2")]), went("a", "more", vec![])]).await;
+    let view = world.settled().await;
+    assert_eq!((view.took("a"), view.n("process.early")), (vec!["1"], 2));
+    world.have_done(&["a"], Verb::Skip { input: 2 }).await;
+    let view = world.until(|view| view.took("a") == ["2", "more"] && view.is_quiet()).await;
+    assert_eq!(view.entered("book"), ["2"]);
+    assert_eq!(view.n("process.early"), 0);
+    world.end().await;
+}
+
 /// S10
 pub(super) async fn a_tombstone_is_rebuilt_from_what_it_took_in<S: Subject>(subject: &S) {
     let world = World::<S, ByHand<1, false>>::start(subject).await;

@@ -244,6 +244,9 @@ macro_rules! plays {
 
             #[refused]
             fn refused(&mut self, r: Refused<Enter>) -> Result<Next<Self>, String> {
+                if r.command.what == "unbearable" {
+                    return Err("it cannot be borne".to_owned());
+                }
                 self.0.take(&format!("refused {}", r.command.what), &[])
             }
 
