@@ -5,6 +5,7 @@ mod flows;
 mod import;
 mod measure;
 mod memory;
+mod messages;
 mod postgres;
 mod sqlite;
 
@@ -15,7 +16,7 @@ use measure::{print, print_header};
 #[derive(Debug, Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Args {
-    /// Part of a name: memory, sqlite, load, import, postgres, processors, queue, parked, flows
+    /// Part of a name: memory, sqlite, load, import, postgres, processors, queue, parked, flows, messages
     #[arg(default_value = "")]
     filter: String,
     /// On PostgreSQL: rounds of each row
@@ -92,6 +93,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("flows") {
         flows::run(&runtime, rounds)?;
+    }
+    if wanted("messages") {
+        messages::run(&runtime, rounds)?;
     }
     if wanted("postgres") {
         postgres::run(&postgres::Options { rounds, only, row, long, write })?;
