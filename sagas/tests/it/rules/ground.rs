@@ -96,6 +96,15 @@ impl<'s, S: Subject> Ground<'s, S> {
         }
     }
 
+    /// Until there is a row of a key.
+    pub(crate) async fn until_stored(&self, table: &Table<Value>, key: &str) {
+        let begun = Instant::now();
+        while !self.ask(|| table.all(&self.backend)).await.iter().any(|row| row.key.contains(key)) {
+            assert!(begun.elapsed() < PATIENCE, "there is no row of {key}");
+            self.pause().await;
+        }
+    }
+
     /// Replaces the value of the row of a key; gives the one of before.
     pub(crate) async fn overwrite(&self, table: &Table<Value>, key: &str, value: &Value) -> Value {
         let all = self.ask(|| table.all(&self.backend)).await;

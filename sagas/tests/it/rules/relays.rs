@@ -162,8 +162,10 @@ pub(super) async fn a_mark_that_cannot_be_read_parks_its_key_and_no_other<S: Sub
     let mut office = Office::start(subject, Orders).await;
     office.place_in(0..3, 1).await;
     office.until_arrived(3).await;
-    office.stop().await;
     let marks = Table::new("relay.marks.orders").unwrap();
+    // What has arrived is noted after that.
+    office.ground.until_stored(&marks, "shop-1").await;
+    office.stop().await;
     let before = office.ground.overwrite(&marks, "shop-1", &json!("?")).await;
     office.join().await;
     office.place_in(0..3, 1).await;
