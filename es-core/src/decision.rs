@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::codec::EncodeError;
 use crate::event::{EventData, Metadata};
+use crate::guarded::handle_now;
 use crate::limits::{LimitError, MAX_PAGE};
 use crate::repository::stream_of;
 use crate::retry::RetryPolicy;
@@ -181,7 +182,8 @@ impl App {
         loop {
             let page = self.store().read(&scope, seen, MAX_PAGE).await?;
             for event in &page.events {
-                decision.apply(&mut state, event).map_err(DecideError::Decode)?;
+                // Whoever handles an event with this decision is told if only a newer program knows this one.
+                handle_now(event, || decision.apply(&mut state, event)).map_err(DecideError::Decode)?;
             }
             seen = page.through;
             if !page.more {
@@ -203,5 +205,47 @@ impl App {
             Err(CommitError::Unknown(attempt)) => Ok(crate::command::resolve(bus, &attempt).await?),
             outcome => Ok(outcome?),
         }
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::event::{is_of_a_newer_program, noting_unknown_in};
+    use crate::memory::MemoryBackend;
+    use crate::testing::conformance::domain::AccountEvent;
+
+    /// A decision over events that only a newer program knows, which says so in words of its own.
+    #[derive(Clone)]
+    struct Thaw;
+
+    impl Decision for Thaw {
+        type State = ();
+        type Error = std::convert::Infallible;
+        fn scope(&self) -> EventFilter {
+            EventFilter::all()
+        }
+        fn apply(&self, (): &mut (), event: &RecordedEvent) -> Result<(), BoxError> {
+            AccountEvent::decode(event).map(drop).map_err(|_| "in words of its own".into())
+        }
+        fn decide(self, (): &()) -> Result<Vec<Decided>, Self::Error> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_cannot_decide_is_left_to_a_newer_program_whatever_it_says() {
+        let backend = MemoryBackend::new();
+        let (name, codec) = ("account.frozen".into(), "json".into());
+        let data = EventData { name, schema: 1, codec, data: "{}".into(), tags: Vec::new() };
+        let event = |n| NewEvent::new(uuid::Uuid::from_u128(n), data.clone(), Arc::default());
+        let stream = StreamId::new("account-a").unwrap();
+        let append = Append { stream, expected: ExpectedVersion::Any, events: vec![event(1)] };
+        backend.commit(Commit { appends: vec![append], ..Commit::default() }).await.unwrap();
+        let app = App::on(backend).start().await.unwrap();
+        let handled = noting_unknown_in(Some(uuid::Uuid::from_u128(2)), async {
+            app.decide(Thaw).await.map(drop).map_err(|error| error.to_string().into())
+        });
+        assert!(is_of_a_newer_program(&*handled.await.unwrap_err()));
     }
 }

@@ -76,7 +76,8 @@ impl<'a> Settling<'a> {
     ///
     /// # Errors
     ///
-    /// What cannot be done, a line each. What was taken over is given back then.
+    /// What cannot be done, a line each. What processors have taken over is given back then. What was made inline is not:
+    /// programs of before that are refused by then have to be started again.
     pub(super) async fn take<B: Backend>(
         &self,
         backend: Arc<B>,

@@ -138,10 +138,7 @@ impl Worker {
         };
         rows.forget(&all).await?;
         let mut skips = parked::skips(context.backend(), &context.build).await?;
-        // What could not be decoded is taken in by itself, once it can be.
-        for (position, _) in undecoded::all(context.backend(), &context.build).await? {
-            skips.insert((position, parked::ANY_KEY.to_owned()), String::new());
-        }
+        leave_out_untaken(&context, keys, &mut skips).await?;
         let (mut after, end) = (Position(0), self.share.progress.position);
         let mut fits = Fits::default();
         while after < end {
@@ -177,6 +174,26 @@ impl Worker {
         }
         Ok(Round::Done)
     }
+}
+
+/// What could not be decoded is taken in by itself, once it can be: for the keys of the slices that have not done so yet.
+async fn leave_out_untaken(
+    context: &BuildContext,
+    keys: &BTreeMap<String, Position>,
+    skips: &mut parked::Skips,
+) -> Result<(), StoreError> {
+    let passed = undecoded::all(context.backend(), &context.build).await?;
+    for (position, row) in &passed {
+        let untaken = keys.keys().filter(|key| row.value.slices().has(key));
+        skips.extend(untaken.map(|key| ((*position, key.clone()), String::new())));
+    }
+    // What none of them has taken in need not be decoded. What one has must be: its row would lack it.
+    for (position, _) in passed {
+        if keys.keys().all(|key| skips.contains_key(&(position, key.clone()))) {
+            skips.insert((position, parked::ANY_KEY.to_owned()), String::new());
+        }
+    }
+    Ok(())
 }
 
 /// Up to where each key is folded: what is parked would be handled twice, now, and when it is retried.

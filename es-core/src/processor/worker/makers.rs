@@ -92,7 +92,7 @@ impl Coordinator {
             is_past: past.contains(&node),
         };
         let others: Vec<Other> = others.map(other).collect();
-        let is_left = outgrown.is_left_to(&others, passed, self.node.settings.lease);
+        let is_left = outgrown.is_left_to(self.node.node, &others, passed, self.node.settings.lease);
         if passed && !is_left {
             self.outgrown.remove(&generation);
         }

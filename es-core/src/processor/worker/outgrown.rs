@@ -5,7 +5,7 @@
 //! passed it is newer: the build is left to those until the last of them has gone.
 //!
 //! Who waits for another event may know this one. Of two nodes that each may know what the other waits for, the one that has
-//! got further gives way: so the other one meets that event too, or passes it.
+//! got further gives way, or the one of the greater id: so the other one meets that event too, or passes it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -68,10 +68,12 @@ impl Outgrown {
 
     /// Whether the build is left to the others that work on it. `passed` says whether all of its shares are past the events; if
     /// they are and it is not left to others, all of this is over.
-    pub(super) fn is_left_to(&mut self, others: &[Other], passed: bool, lease: Duration) -> bool {
+    pub(super) fn is_left_to(&mut self, own: Uuid, others: &[Other], passed: bool, lease: Duration) -> bool {
         let (now, met) = (Instant::now(), &self.met);
         let has_met = |other: &Other| met.is_subset(&other.met);
-        let gives_way = |other: &Other| !other.met.is_subset(met) && other.met.last() > met.last();
+        // Both may have met the same last: then their ids decide.
+        let gives_way =
+            |other: &Other| !other.met.is_subset(met) && (other.met.last(), other.node) > (met.last(), own);
         let may_know = others.iter().filter(|other| !has_met(other));
         self.old.extend(others.iter().filter(|other| has_met(other)).map(|other| other.node));
         if passed {
@@ -96,6 +98,8 @@ mod tests {
     use super::*;
 
     const LEASE: Duration = Duration::from_secs(1);
+    const ONE: Uuid = Uuid::from_u128(1);
+    const TWO: Uuid = Uuid::from_u128(2);
 
     fn other(n: u128) -> Other {
         Other { node: Uuid::from_u128(n), met: BTreeSet::new(), is_past: false }
@@ -114,59 +118,70 @@ mod tests {
     #[test]
     fn a_build_is_left_to_nodes_that_have_not_met_what_is_not_known() {
         let mut outgrown = met();
-        assert!(outgrown.is_left_to(&[other(1), other(2)], false, LEASE));
+        assert!(outgrown.is_left_to(ONE, &[other(1), other(2)], false, LEASE));
         let old = who_met(1, [5]);
-        assert!(outgrown.is_left_to(&[old.clone(), other(2)], false, LEASE));
-        assert!(!outgrown.is_left_to(&[old.clone(), who_met(2, [5, 7])], false, LEASE), "all are old");
-        assert!(outgrown.is_left_to(&[old, other(3)], false, LEASE), "this one may be newer");
+        assert!(outgrown.is_left_to(ONE, &[old.clone(), other(2)], false, LEASE));
+        assert!(!outgrown.is_left_to(ONE, &[old.clone(), who_met(2, [5, 7])], false, LEASE), "all are old");
+        assert!(outgrown.is_left_to(ONE, &[old, other(3)], false, LEASE), "this one may be newer");
     }
 
     #[test]
     fn what_was_passed_is_left_to_those_who_have_passed_it() {
         let mut outgrown = met();
         let newer = Other { is_past: true, ..other(1) };
-        assert!(outgrown.is_left_to(&[newer.clone(), other(2)], true, LEASE));
+        assert!(outgrown.is_left_to(ONE, &[newer.clone(), other(2)], true, LEASE));
         let younger = Other { is_past: true, ..other(2) };
-        assert!(outgrown.is_left_to(&[newer, younger.clone()], true, LEASE));
-        assert!(!outgrown.is_left_to(&[younger], true, LEASE), "it had not to prove anything");
+        assert!(outgrown.is_left_to(ONE, &[newer, younger.clone()], true, LEASE));
+        assert!(!outgrown.is_left_to(ONE, &[younger], true, LEASE), "it had not to prove anything");
     }
 
     #[test]
     fn whoever_has_met_it_has_not_passed_it_and_may_have_its_slices_later() {
         let mut outgrown = met();
         let old = who_met(1, [5]);
-        assert!(outgrown.is_left_to(&[old, other(2)], false, LEASE));
+        assert!(outgrown.is_left_to(ONE, &[old, other(2)], false, LEASE));
         outgrown.meet(Position(5));
         // The newer one has gone before it was seen what it has passed; the old one has its slices, and stands by no more.
         let successor = Other { is_past: true, ..other(1) };
-        assert!(!outgrown.is_left_to(&[successor], true, LEASE));
+        assert!(!outgrown.is_left_to(ONE, &[successor], true, LEASE));
     }
 
     #[test]
     fn of_two_that_wait_for_different_events_one_gives_way() {
         let (mut one, mut two) = (met(), Outgrown::default());
         two.meet(Position(7));
-        assert!(two.is_left_to(&[who_met(1, [5])], false, LEASE));
-        assert!(!one.is_left_to(&[who_met(2, [7])], false, LEASE));
+        assert!(two.is_left_to(TWO, &[who_met(1, [5])], false, LEASE));
+        assert!(!one.is_left_to(ONE, &[who_met(2, [7])], false, LEASE));
         // It takes the slices, and meets the other event as well.
         one.meet(Position(7));
-        assert!(!two.is_left_to(&[who_met(1, [5, 7])], false, LEASE));
-        assert!(one.is_left_to(&[who_met(2, [7])], false, LEASE), "that one may know the first");
+        assert!(!two.is_left_to(TWO, &[who_met(1, [5, 7])], false, LEASE));
+        assert!(one.is_left_to(ONE, &[who_met(2, [7])], false, LEASE), "that one may know the first");
         two.meet(Position(5));
-        assert!(!one.is_left_to(&[who_met(2, [5, 7])], false, LEASE), "both are old");
+        assert!(!one.is_left_to(ONE, &[who_met(2, [5, 7])], false, LEASE), "both are old");
+    }
+
+    #[test]
+    fn of_two_that_have_met_the_same_last_one_gives_way() {
+        let (mut one, mut two) = (met(), Outgrown::default());
+        two.meet(Position(7));
+        for outgrown in [&mut one, &mut two] {
+            outgrown.meet(Position(9));
+        }
+        assert!(!one.is_left_to(ONE, &[who_met(2, [7, 9])], false, LEASE));
+        assert!(two.is_left_to(TWO, &[who_met(1, [5, 9])], false, LEASE));
     }
 
     #[test]
     fn who_has_passed_an_event_and_waits_for_the_next_is_newer() {
         let mut outgrown = met();
         let newer = Other { is_past: true, ..who_met(1, [7]) };
-        assert!(outgrown.is_left_to(&[newer], true, LEASE));
+        assert!(outgrown.is_left_to(ONE, &[newer], true, LEASE));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_node_that_does_not_take_it_is_waited_for_some_time() {
         let mut outgrown = met();
-        let waits = |outgrown: &mut Outgrown, other| outgrown.is_left_to(&[other], false, LEASE);
+        let waits = |outgrown: &mut Outgrown, other| outgrown.is_left_to(ONE, &[other], false, LEASE);
         assert!(waits(&mut outgrown, other(1)));
         tokio::time::advance(LEASE * TAKES).await;
         assert!(!waits(&mut outgrown, other(1)));

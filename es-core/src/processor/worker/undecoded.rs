@@ -47,7 +47,7 @@ fn placed(rows: impl IntoIterator<Item = Row<Undecoded>>) -> Vec<(Position, Row<
 }
 
 impl Undecoded {
-    fn slices(&self) -> Slices {
+    pub(super) fn slices(&self) -> Slices {
         Slices { first: self.first, last: self.last }
     }
 }

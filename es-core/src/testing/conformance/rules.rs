@@ -450,6 +450,7 @@ macro_rules! __conformance_rules {
                 what_can_be_decoded_later_is_handled_under_every_key_it_has
                 what_can_be_decoded_later_reaches_slices_that_have_changed_hands
                 a_retry_reads_some_of_what_cannot_be_decoded_at_a_time
+                a_rebuilt_row_keeps_what_other_slices_have_not_taken_in
                 a_late_event_whose_row_cannot_be_written_is_parked_and_stops_nothing
                 what_can_be_decoded_later_parks_no_more_than_fits
                 what_was_left_out_undecoded_stays_left_out_for_every_key

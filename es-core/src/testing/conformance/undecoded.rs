@@ -10,6 +10,7 @@ use super::payments::{
 };
 use super::{LIMIT, Subject, settle, start};
 use crate::App;
+use crate::cluster::{SLICES, slice_of};
 use crate::processor::{ParkingLimits, Processor, ProcessorState, ProcessorStatus, RebuildOptions};
 use crate::store::{Position, RowStore as _};
 
@@ -111,6 +112,37 @@ pub async fn what_can_be_decoded_later_reaches_slices_that_have_changed_hands<S:
     }
     assert_eq!(super::payments::rows(&world.store, "ledger/1~1/undecoded").await, []);
     assert_eq!(parked_keys(view(&apps[0])).await, []);
+}
+
+/// P12, K10
+pub async fn a_rebuilt_row_keeps_what_other_slices_have_not_taken_in<S: Subject>(subject: S) {
+    let (world, hidden, failing) = (World::<S>::new(&subject).await, Poison::new(), Poison::new());
+    let short = Duration::from_millis(1);
+    let wiring = || {
+        let app = App::on(world.store.0.clone()).view::<Ledger>().workers(2);
+        app.processor_retries(1, short, short).parking(ParkingLimits::new(1, 1_000))
+    };
+    let app = start(wiring).await;
+    until(view(&app), |status| status.ranges.len() == 2).await;
+    let lower = |account: &&&str| slice_of(account) < SLICES / 2;
+    let one = ACCOUNTS.iter().find(lower).expect("they are spread");
+    let other = ACCOUNTS.iter().find(|account| !lower(account)).expect("they are spread");
+    world.put("a", vec![hidden.hidden(1, &ACCOUNTS)]).await;
+    settle(&app).await;
+    // No more fit: this one stops its range before that takes anything in.
+    world.put(other, vec![failing.payment(1, "fails")]).await;
+    until(view(&app), |status| matches!(status.state, ProcessorState::Halted { .. })).await;
+    hidden.mend();
+    let keys = [(*one).to_owned()];
+    for _ in 0..2 {
+        answered(|| view(&app).rebuild_keys(&keys, LIMIT)).await.expect("it is a view");
+        assert_told(&world, one, (1, 1, 0)).await;
+    }
+    assert_eq!(
+        super::payments::rows(&world.store, "ledger/1~1/undecoded").await.len(),
+        1,
+        "of the other range"
+    );
 }
 
 /// K10
