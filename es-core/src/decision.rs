@@ -213,6 +213,7 @@ mod tests {
     use super::*;
     use crate::event::{is_of_a_newer_program, noting_unknown_in};
     use crate::memory::MemoryBackend;
+    use crate::store::EventStore as _;
     use crate::testing::conformance::domain::AccountEvent;
 
     /// A decision over events that only a newer program knows, which says so in words of its own.
@@ -221,7 +222,7 @@ mod tests {
 
     impl Decision for Thaw {
         type State = ();
-        type Error = std::convert::Infallible;
+        type Error = crate::testing::conformance::domain::HasAccount;
         fn scope(&self) -> EventFilter {
             EventFilter::all()
         }
