@@ -93,7 +93,7 @@ pub enum DecodeProblem {
 
 /// Whether something failed because the program does not know a type or a shape of events, which a newer one does: that is
 /// neither the event's fault nor the store's. Of the error of a handler that says nothing of it, see
-/// [`noting_unknown`](super::noting_unknown).
+/// [`handle_now`](crate::guarded::handle_now).
 pub fn is_of_a_newer_program(error: &(dyn std::error::Error + 'static)) -> bool {
     let is_newer = |error: &DecodeError| error.problem.is_of_a_newer_program();
     std::iter::successors(Some(error), |error| error.source())
