@@ -72,7 +72,7 @@ pub enum DecideError<E> {
     /// The domain said no.
     #[error("refused")]
     Refused(#[source] E),
-    /// An event of the scope could not be read.
+    /// An event of the scope could not be read, or [`Decision::apply`] panicked at it.
     #[error("an event of the scope cannot be read")]
     Decode(#[source] BoxError),
     /// A decided event could not be written.

@@ -26,8 +26,9 @@
 //! What is planned is an event of its owner, so it is as durable as any, and may be planned [within](Scheduling::within) a
 //! transaction. [`Schedule`] is a process with an instance for each plan: a command is sent once its time has come, at
 //! once if that is over, at least once, and acts once. What is called off before its time is not sent, however late the
-//! schedule is. A command that is refused has had its answer, and that is logged; one that fails for a reason that time
-//! does not mend parks its instance, which [`Instances`](crate::Instances) shows and operates.
+//! schedule is. A command that is refused has had its answer, and that is logged; one that an interceptor says no to each
+//! time, or that fails for a reason that time does not mend, parks its instance, which [`Instances`](crate::Instances)
+//! shows and operates.
 //!
 //! A deadline with a name and an owner is the idea of Axon Framework's deadline manager.
 
