@@ -48,18 +48,6 @@ impl Data {
 
 /// Bytes of a value as JSON.
 pub(crate) fn json_len(value: &serde_json::Value) -> usize {
-    struct Counts(usize);
-    impl std::io::Write for Counts {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut counts = Counts(0);
-    // Nothing there fails.
-    drop(serde_json::to_writer(&mut counts, value));
-    counts.0
+    // It is JSON already.
+    es_core::codec::json_len(value).unwrap_or_default()
 }

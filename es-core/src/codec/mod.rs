@@ -77,6 +77,27 @@ pub fn to_value<T: Serialize>(value: &T) -> Result<serde_json::Value, BoxError> 
     Ok(serde_json::to_value(value)?)
 }
 
+/// Bytes of a value as JSON. They are counted, not kept.
+///
+/// # Errors
+///
+/// It cannot be written as JSON.
+pub fn json_len<T: Serialize>(value: &T) -> serde_json::Result<usize> {
+    struct Counts(usize);
+    impl io::Write for Counts {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counts = Counts(0);
+    serde_json::to_writer(&mut counts, value)?;
+    Ok(counts.0)
+}
+
 /// Compact JSON; notes whether there was a `null`.
 struct Nulls<'n>(&'n mut bool);
 

@@ -6,6 +6,7 @@
 use bytes::Bytes;
 
 use super::{Change, View, tables_of};
+use crate::codec::json_len;
 use crate::guarded::{call_now, handle_now};
 use crate::store::RecordedEvent;
 use crate::{AggregateId as _, BoxError};
@@ -56,20 +57,7 @@ pub(crate) fn encode<V: View>(key: &str, row: &V) -> Result<Bytes, BoxError> {
 
 /// How many bytes a row has as it is stored; none if it cannot be written.
 pub(crate) fn size<V: View>(row: &V) -> usize {
-    struct Counted(usize);
-    impl std::io::Write for Counted {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut counted = Counted(0);
-    let written = call_now(|| Ok(serde_json::to_writer(&mut counted, row)?));
-    if written.is_ok() { counted.0 } else { 0 }
+    call_now(|| Ok(json_len(row)?)).unwrap_or_default()
 }
 
 /// What a stored row holds, `None` for one that is [`GONE`]. An error names it.

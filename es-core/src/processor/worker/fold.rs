@@ -11,7 +11,7 @@ use super::run::{IDLE_TIME, Open, POLL, Step, Worker};
 use crate::limits::MAX_PAGE;
 use crate::processor::feed::SharedPage;
 use crate::processor::kinds::admission::{Admission, Failure, LeftOut};
-use crate::processor::kinds::runner::Session;
+use crate::processor::kinds::runner::{Runner, Session};
 use crate::processor::parked::{ANY_KEY, Skips, is_unread};
 use crate::slices::Slices;
 use crate::state::Undecoded;
@@ -242,14 +242,9 @@ impl Worker {
         let brought = open.session.bytes().saturating_sub(before);
         open.fits.learn(n_handled, brought, self.context.options.bytes);
         let is_handled = |position| events.get(n_handled).is_none_or(|event| position < event.place());
-        let (slices, runner) = (self.share.slices, &self.context.runner);
-        for (position, key) in admission.undecoded() {
-            let event = events[..n_handled].iter().find(|event| event.place() == position);
-            open.undecoded.extend(event.map(|event| {
-                let untold = runner.keys(event).is_ok();
-                (position, Undecoded { key, first: slices.first, last: slices.last, untold })
-            }));
-        }
+        let slices = self.share.slices;
+        let passed = admission.undecoded();
+        open.undecoded.extend(undecoded(passed, &events[..n_handled], slices, &*self.context.runner));
         let mut left_out = admission.left_out();
         left_out.extend(left_out_elsewhere(&skips, slices, &left_out));
         open.left_out.extend(left_out.into_iter().filter(|left| is_handled(left.position)));
@@ -261,6 +256,20 @@ impl Worker {
         open.last = Some((*last).clone());
         Ok(n_handled)
     }
+}
+
+/// What is noted of events that were handled together, and passed undecoded, each with a guess of its key.
+fn undecoded<'p>(
+    passed: Vec<(Position, String)>,
+    handled: &'p [&RecordedEvent],
+    slices: Slices,
+    runner: &'p dyn Runner,
+) -> impl Iterator<Item = (Position, Undecoded)> + 'p {
+    passed.into_iter().filter_map(move |(position, key)| {
+        let at = handled.binary_search_by_key(&position, |event| event.place()).ok()?;
+        let untold = runner.keys(handled[at]).is_ok();
+        Some((position, Undecoded { key, first: slices.first, last: slices.last, untold }))
+    })
 }
 
 /// What the build that is read leaves out for keys which are not met here: the next build is to know it too.

@@ -149,15 +149,7 @@ impl Coordinator {
                 }
             }
             Standing::IsNewer | Standing::IsLeft => {
-                let from = stored.as_ref().map(|stored| stored.code.clone());
-                // The log is not asked again what it has said.
-                let known = self.missing.get(&generation).filter(|(code, _)| *code == from);
-                let why = match known {
-                    Some((_, why)) => Some(why.clone()),
-                    None => self.unless_stopped(over.take(backend, runner, &build, lease)).await?.err(),
-                };
-                if let Some(why) = why {
-                    self.missing.insert(generation, (from, why.clone()));
+                if let Some(why) = self.take_over(&build, stored.as_ref()).await? {
                     let over = TakeOver::from(stored.as_ref());
                     // Not under other keys: rows that each have a part are worse than rows that stay as they were.
                     let alone = alone && stored.is_none_or(|stored| stored.rekeyed(&code).is_empty());
@@ -168,6 +160,27 @@ impl Coordinator {
         // What is there then is seen with the next look.
         self.cluster.wake();
         Ok(Code::Changes)
+    }
+
+    /// Takes a build over, or says what events this code has missed of it. The log is not asked again what it has said.
+    async fn take_over(
+        &mut self,
+        build: &Build,
+        stored: Option<&CodeRecord>,
+    ) -> Result<Option<String>, StoreError> {
+        let (generation, from) = (build.generation, stored.map(|stored| stored.code.clone()));
+        if let Some((code, why)) = self.missing.get(&generation)
+            && *code == from
+        {
+            return Ok(Some(why.clone()));
+        }
+        let (backend, runner, lease) = (&*self.node.backend, &*self.runner, self.node.settings.lease);
+        let taken = TakeOver::from(stored).take(backend, runner, build, lease);
+        let why = self.unless_stopped(taken).await?.err();
+        if let Some(why) = &why {
+            self.missing.insert(generation, (from, why.clone()));
+        }
+        Ok(why)
     }
 
     async fn remove(&self, generation: Generation) -> Result<(), StoreError> {
