@@ -49,13 +49,23 @@ pub(super) struct Retrying {
     pub(super) suspected: Option<Instant>,
     /// It is tried again later.
     pub(super) again: Option<Overdue>,
-    /// Keys that wait for something that is away, and so for the others of the round; and why, of the last one.
-    aside: (BTreeSet<String>, Option<Failure>),
+    /// What waits, and so for the others of the round.
+    aside: Aside,
+}
+
+/// Keys that are tried again in the next round.
+#[derive(Debug, Default)]
+struct Aside {
+    keys: BTreeSet<String>,
+    /// What the last one failed with that waits for something that is away.
+    away: Option<Failure>,
+    /// Whether one waits for what ranges take in first.
+    untaken: bool,
 }
 
 impl Default for Retrying {
     fn default() -> Self {
-        Self { part: PART.0, after: None, suspected: None, again: None, aside: (BTreeSet::new(), None) }
+        Self { part: PART.0, after: None, suspected: None, again: None, aside: Aside::default() }
     }
 }
 
@@ -221,8 +231,14 @@ impl Worker {
                 return Ok(true);
             }
             // The round is over.
-            match std::mem::take(&mut self.retrying.aside).1 {
+            let Aside { keys, away, untaken } = std::mem::take(&mut self.retrying.aside);
+            if untaken && self.undecodable.ended {
+                // It can be decoded, also if this range could not when it was asked.
+                self.undecodable = Undecodable::default();
+            }
+            match away {
                 Some(failure) => self.postpone(RETRYING, &failure),
+                None if !keys.is_empty() => self.retrying.wait(),
                 None => (self.retrying.suspected, self.retrying.again) = (None, None),
             }
             return Ok(self.retrying.again.is_some());
@@ -254,7 +270,11 @@ impl Worker {
             };
             self.retrying.part = part.clamp(1, PART.1);
         }
-        Ok(more || done < before || self.retrying.aside.1.is_some())
+        let more = more || done < before || !self.retrying.aside.keys.is_empty();
+        if !more {
+            self.retrying.suspected = None;
+        }
+        Ok(more)
     }
 
     /// The next of what was asked of this range, enough for a part; and whether there may be more.
@@ -271,7 +291,7 @@ impl Worker {
             ended = page.len() < PAGE;
             for row in page {
                 after = Some(row.key.clone());
-                if self.retrying.aside.0.contains(&row.key) {
+                if self.retrying.aside.keys.contains(&row.key) {
                     is_first = false;
                 } else if slices.has(&row.key) {
                     is_first = false;
@@ -295,7 +315,10 @@ impl Worker {
         // Those behind one that fails.
         let mut behind = Vec::new();
         while !parts.is_empty() {
-            let Err(stop) = self.handle(&mut parts, &mut done.storing).await? else {
+            let began = Instant::now();
+            let handled = self.handle(&mut parts, &mut done.storing).await?;
+            let took = began.elapsed();
+            let Err(stop) = handled else {
                 done.events += n_events(&parts);
                 done.sequences += parts.iter().filter(|part| part.whole).count();
                 parts.iter().for_each(|part| self.settled(part));
@@ -320,18 +343,17 @@ impl Worker {
             } else {
                 let part = parts.remove(0);
                 let failure = match stop {
-                    Stop::Handler(_, failure) => failure,
-                    Stop::Flush(error) => part.not_written(error),
+                    Stop::Handler(_, failure) => Some(failure),
+                    Stop::Flush(error) => Some(part.not_written(error)),
                     Stop::Waits(..) => {
-                        self.retrying.wait();
-                        // It can be decoded, also if this range could not when it was asked.
-                        if self.undecodable.ended {
-                            self.undecodable = Undecodable::default();
-                        }
-                        return Ok(done);
+                        self.retrying.aside.keys.insert(part.sequence.key.clone());
+                        self.retrying.aside.untaken = true;
+                        None
                     }
                 };
-                if !self.failed_again(part, failure).await? {
+                if let Some(failure) = failure
+                    && !self.failed_again(part, failure, took).await?
+                {
                     return Ok(done);
                 }
                 (done.sequences, done.events) = (done.sequences + 1, done.events + 1);
@@ -389,13 +411,25 @@ impl Worker {
 
     /// The first event of a sequence fails again: then it stays as it is. `false` if that is the store's fault, and nothing
     /// else is to be tried.
-    async fn failed_again(&mut self, part: Part, failure: Failure) -> Result<bool, StepError> {
+    async fn failed_again(
+        &mut self,
+        part: Part,
+        failure: Failure,
+        took: Duration,
+    ) -> Result<bool, StepError> {
         if !self.blames(&failure).await {
             // What others wait for may be there.
             let is_away = failure.source.is::<NotTheEvent>() || self.retrying.suspected.is_some();
             if is_away {
-                self.retrying.aside.0.insert(part.sequence.key);
-                self.retrying.aside.1 = Some(failure);
+                self.retrying.aside.keys.insert(part.sequence.key);
+                self.retrying.aside.away = Some(failure);
+                // New events have at least as much time as attempts that are in vain.
+                if took > PART_HOLDS {
+                    let attempts = self.retrying.again.map_or(0, |again| again.attempts);
+                    let pause = took.min(self.context.options.patience);
+                    self.retrying.again = Some(Overdue { attempts, again: Instant::now() + pause });
+                    return Ok(false);
+                }
             } else {
                 self.postpone(RETRYING, &failure);
             }
@@ -410,7 +444,8 @@ impl Worker {
         let build = &self.context.build;
         let rows = vec![build.parked().put(&sequence)?, build.requests().delete(&request)];
         self.flush_with(rows).await?;
-        (self.retrying.suspected, self.retrying.again) = (None, None);
+        // The others of the round are suspected for as long as this one was.
+        self.retrying.again = None;
         self.keep(sequence.written());
         Ok(true)
     }
@@ -430,9 +465,12 @@ impl Worker {
             return true;
         }
         match self.fault(&*failure.source).await {
-            // While the store is away, nothing is learned of the event: it is suspected afresh.
+            // While the store is away, nothing is learned of the event: it is suspected afresh. What one of them waits for
+            // says nothing of the others.
             Fault::Store => {
-                self.retrying.suspected = None;
+                if !failure.source.is::<NotTheEvent>() {
+                    self.retrying.suspected = None;
+                }
                 false
             }
             Fault::Event | Fault::Certain => true,

@@ -453,6 +453,7 @@ macro_rules! __conformance_rules {
                 a_rebuilt_row_keeps_what_other_slices_have_not_taken_in
                 a_late_event_whose_row_cannot_be_written_is_parked_and_stops_nothing
                 what_can_be_decoded_later_parks_no_more_than_fits
+                a_retry_that_waits_for_what_does_not_fit_holds_up_no_other
                 what_was_left_out_undecoded_stays_left_out_for_every_key
                 what_was_skipped_undecoded_stays_skipped_for_every_key
             }

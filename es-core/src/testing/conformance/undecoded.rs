@@ -200,6 +200,35 @@ pub async fn what_can_be_decoded_later_parks_no_more_than_fits<S: Subject>(subje
     .await;
 }
 
+/// K11
+pub async fn a_retry_that_waits_for_what_does_not_fit_holds_up_no_other<S: Subject>(subject: S) {
+    let (world, hidden, rows) = (World::new(&subject).await, Poison::new(), Poison::new());
+    let failing = Poison::new();
+    let wiring = || World::<S>::wiring(&world.store.0).workers(1).parking(ParkingLimits::new(2, 1_000));
+    let app = start(wiring).await;
+    world.put("a", vec![hidden.hidden_until(&rows, 1, &["b"])]).await;
+    world.put("z", vec![failing.payment(1, "fails")]).await;
+    settle(&app).await;
+    hidden.mend();
+    let halted = |status: &ProcessorStatus| matches!(status.state, ProcessorState::Halted { .. });
+    tokio::select! {
+        left = retry(view(&app), "a") => panic!("it cannot be taken in: {left:?}"),
+        _ = until(view(&app), halted) => {}
+    }
+    // That makes room for what the first one waits for, which is still asked for.
+    failing.mend();
+    assert_eq!(retry(view(&app), "z").await, None);
+    assert_told(&world, "z", (1, 1, 0)).await;
+    rows.mend();
+    ask(|| view(&app).resume()).await;
+    eventually(async || match &*parked_keys(view(&app)).await {
+        [] => Ok(()),
+        left => Err(format!("{left:?}")),
+    })
+    .await;
+    assert_told(&world, "b", (1, 1, 0)).await;
+}
+
 /// K12
 pub async fn what_was_left_out_undecoded_stays_left_out_for_every_key<S: Subject>(subject: S) {
     let (world, hidden) = (World::new(&subject).await, Poison::new());
