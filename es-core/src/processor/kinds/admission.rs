@@ -122,8 +122,12 @@ impl<'w> Admission<'w> {
     ) -> bool {
         // In a sequence it was put by a program that could decode it, or guessed the same key.
         let admits = matches!(self.scope, Scope::Key(_)) || self.decide(event, key, true);
-        // What a newer program wrote may belong to any key.
-        admits || is_of_a_newer_program(error) && !self.is_left_out_for_any_key(event)
+        // What a newer program wrote may belong to any key. And rows that are handled anew would lack it if it is theirs.
+        let matters = match &self.scope {
+            Scope::Keys { keys, .. } => keys.values().any(|waits| event.place() < *waits),
+            _ => is_of_a_newer_program(error),
+        };
+        admits || matters && !self.is_left_out_for_any_key(event)
     }
 
     fn is_left_out_for_any_key(&self, event: &RecordedEvent) -> bool {

@@ -115,8 +115,12 @@ impl Processor {
         if one(backend, &build, key).await?.is_none() {
             return Err(gone());
         }
-        let row = build.requests().insert(key, request)?;
-        if ask(backend, &build, vec![row]).await?.is_some() {
+        let table = build.requests();
+        let standing = backend.rows(table.name(), &[key.to_owned()]).await?.pop().flatten();
+        let retry =
+            standing.and_then(|row| table.decode(row).ok()).filter(|row| gives_way(&row.value, &request));
+        let row = retry.unwrap_or_else(|| Row::new(key, Request::Retry));
+        if ask(backend, &build, vec![table.put(&Row { value: request, ..row })?]).await?.is_some() {
             return Err(ProcessorError::Asked { build, key: key.to_owned() });
         }
         self.cluster.wake();
@@ -294,6 +298,11 @@ pub(in crate::processor) async fn ask(
     }
 }
 
+/// A retry may wait for something that never comes: whoever discards the sequence waits for that no longer.
+const fn gives_way(standing: &Request, to: &Request) -> bool {
+    matches!((standing, to), (Request::Retry, Request::Discard { .. }))
+}
+
 /// Writes requests together. One that was asked for already is done as it was asked.
 async fn ask_many(
     backend: &dyn AnyBackend,
@@ -301,23 +310,23 @@ async fn ask_many(
     keys: &[String],
     request: &Request,
 ) -> Result<(), StoreError> {
-    let mut new: Vec<&String> = keys.iter().collect();
+    let table = build.requests();
+    let mut new: Vec<Row<Request>> = keys.iter().map(|key| Row::new(key.clone(), request.clone())).collect();
     while !new.is_empty() {
-        let put = |key: &&String| build.requests().insert((*key).clone(), request.clone());
-        let mut rows = new.iter().map(put).collect::<Result<Vec<_>, _>>()?;
+        let mut rows = new.iter().map(|row| table.put(row)).collect::<Result<Vec<_>, _>>()?;
         rows.push(asked().put(&count(backend, build).await?)?);
         match write_rows(backend, rows).await? {
             Won::Yes(_) => break,
             Won::No(at) if at.table == *asked().name() => {}
             Won::No(_) => {
-                let all: Vec<String> = new.iter().map(|key| (*key).clone()).collect();
-                let standing = backend.rows(build.requests().name(), &all).await?;
-                new = new
-                    .into_iter()
-                    .zip(standing)
-                    .filter(|(_, row)| row.is_none())
-                    .map(|(key, _)| key)
-                    .collect();
+                let all: Vec<String> = new.iter().map(|row| row.key.clone()).collect();
+                let standing = backend.rows(table.name(), &all).await?;
+                let left = new.into_iter().zip(standing).filter_map(|(row, standing)| {
+                    let Some(standing) = standing else { return Some(Row { rev: 0, ..row }) };
+                    let standing = table.decode(standing).ok()?;
+                    gives_way(&standing.value, request).then_some(Row { rev: standing.rev, ..row })
+                });
+                new = left.collect();
             }
         }
     }

@@ -49,6 +49,7 @@ impl Outgrown {
         if self.met.insert(position) {
             // Of this one nobody was seen to have met it.
             self.old.clear();
+            self.seen.clear();
         }
         if self.met.len() > MOST {
             self.met.pop_first();
@@ -123,6 +124,16 @@ mod tests {
         assert!(outgrown.is_left_to(ONE, &[old.clone(), other(2)], false, LEASE));
         assert!(!outgrown.is_left_to(ONE, &[old.clone(), who_met(2, [5, 7])], false, LEASE), "all are old");
         assert!(outgrown.is_left_to(ONE, &[old, other(3)], false, LEASE), "this one may be newer");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_did_not_take_one_event_may_take_the_next() {
+        let mut outgrown = met();
+        assert!(outgrown.is_left_to(ONE, &[other(2)], false, LEASE));
+        tokio::time::advance(LEASE * TAKES).await;
+        assert!(!outgrown.is_left_to(ONE, &[other(2)], false, LEASE));
+        outgrown.meet(Position(9));
+        assert!(outgrown.is_left_to(ONE, &[other(2)], false, LEASE));
     }
 
     #[test]

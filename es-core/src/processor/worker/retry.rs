@@ -336,7 +336,9 @@ impl Worker {
                 done.too_large = true;
             } else if i > 0 || before > 0 {
                 let part = &mut parts[i];
-                part.cut(before.min(part.events.len().saturating_sub(1)));
+                if before > 0 {
+                    part.cut(before.min(part.events.len().saturating_sub(1)));
+                }
                 let mut rest = parts.split_off(if before == 0 { i } else { i + 1 });
                 rest.append(&mut behind);
                 behind = rest;
@@ -366,7 +368,8 @@ impl Worker {
         Ok(done)
     }
 
-    /// Handles parts of sequences and makes that durable, all of it or nothing. Parts that do not fit into one page are cut.
+    /// Handles parts of sequences and makes that durable, all of it or nothing. Parts that do not fit into one page, or hold the
+    /// writer for too long, are cut.
     async fn handle(
         &mut self,
         parts: &mut Vec<Part>,
@@ -375,21 +378,32 @@ impl Worker {
         let context = self.context.clone();
         let found = page_of(context.backend(), parts, self.share.progress.replay).await?;
         let waits = waiting(context.backend(), &context.build, &positions_of(parts)).await?;
-        let mut handling = Duration::ZERO;
+        let (mut handling, mut enough) = (Duration::ZERO, None);
         for (i, part) in parts.iter().enumerate() {
             let (events, stop) = part.events(i, &context, &found, &waits, &self.undecodable);
             let mut admission = Admission::of_key(&part.sequence.key);
             let started = Instant::now();
-            let folded = self.session().fold(&events, &mut admission).await;
+            let folded = self.fold_part(&events, &mut admission).await;
             handling += started.elapsed();
-            if let Err(failure) = folded {
-                let done = events.partition_point(|event| event.place() < failure.position);
-                let waits = failure.is_interruption();
-                return Ok(Err(if waits { Stop::Waits(i, done) } else { Stop::Handler(i, failure) }));
+            match folded {
+                Ok(None) => {}
+                Ok(Some(n)) => {
+                    enough = Some((i, n));
+                    break;
+                }
+                Err(failure) => {
+                    let done = events.partition_point(|event| event.place() < failure.position);
+                    let waits = failure.is_interruption();
+                    return Ok(Err(if waits { Stop::Waits(i, done) } else { Stop::Handler(i, failure) }));
+                }
             }
             if let Some(stop) = stop {
                 return Ok(Err(stop));
             }
+        }
+        if let Some((i, n)) = enough {
+            parts.truncate(i + 1);
+            parts[i].cut(n);
         }
         let opening = handling.saturating_sub(self.session().held().unwrap_or(handling));
         let build = &self.context.build;
@@ -407,6 +421,26 @@ impl Worker {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Handles events of a sequence; how many, if that held the writer for long enough, or the worker is stopped.
+    async fn fold_part(
+        &mut self,
+        events: &[&RecordedEvent],
+        admission: &mut Admission<'_>,
+    ) -> Result<Option<usize>, Failure> {
+        let Some(longest) = self.context.holds() else {
+            return self.session().fold(events, admission).await.map(|()| None);
+        };
+        let started = Instant::now();
+        for (n, event) in events.iter().enumerate() {
+            self.session().fold(&[event], admission).await?;
+            let held = self.session().held().unwrap_or_else(|| started.elapsed());
+            if held >= longest || self.stop.is_cancelled() {
+                return Ok(Some(n + 1));
+            }
+        }
+        Ok(None)
     }
 
     /// The first event of a sequence fails again: then it stays as it is. `false` if that is the store's fault, and nothing

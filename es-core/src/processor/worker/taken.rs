@@ -47,7 +47,7 @@ impl Taken {
                 let Some(wait) = policy.wait_after(tried, &node.ids) else {
                     let error = done.err().map(|error| crate::chain(&error));
                     tracing::warn!(build, error, "the start that was refused does not give it back");
-                    return;
+                    break;
                 };
                 tokio::time::sleep(wait).await;
             }

@@ -178,7 +178,7 @@ impl Worker {
                     return Ok(Some(false));
                 }
                 self.undecodable.after = Some(row.key.clone());
-                if started.elapsed() > PART_HOLDS {
+                if started.elapsed() > PART_HOLDS || self.stop.is_cancelled() {
                     return Ok(Some(true));
                 }
             }
@@ -227,6 +227,11 @@ impl Worker {
             if let Some(event) = &late.event
                 && let Err(failure) = open.session.fold(&[event], &mut admission).await
             {
+                // It is stopped, or may have lost its range: no handler was called.
+                if failure.is_interruption() {
+                    self.renew();
+                    return Ok(false);
+                }
                 if !self.late_failed(failure, &mut skips).await? {
                     return Ok(false);
                 }
@@ -258,6 +263,7 @@ impl Worker {
                 Err(error) => return Err(error),
             }
             self.retrying.suspected = None;
+            self.effects.settled([late.position]);
             let queued = queued.into_iter().map(|sequence| (sequence.key.clone(), sequence.written()));
             self.open.as_mut().expect("it is open").parked.extend(queued);
             return Ok(true);
@@ -269,6 +275,9 @@ impl Worker {
     async fn late_failed(&mut self, failure: Failure, skips: &mut parked::Skips) -> Result<bool, StepError> {
         self.renew();
         if !self.blames(&failure).await {
+            // What was begun for other keys of it is decided on anew.
+            let parked = &mut self.open.as_mut().expect("it is open").parked;
+            parked.retain(|_, sequence| sequence.rev > 0 || sequence.value.position != failure.position);
             self.postpone("taking in an event that can be decoded now", &failure);
             return Ok(false);
         }

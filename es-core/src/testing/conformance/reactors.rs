@@ -8,9 +8,10 @@ use tokio::sync::Semaphore;
 
 use super::domain::Deposited;
 use super::double::{Double, Line};
-use super::payments::{World, eventually, parked_keys, payment, retry, rows};
+use super::patient::ask;
+use super::payments::{World, discard, eventually, parked_keys, payment, retry, rows};
 use super::{LIMIT, Subject, settle, start};
-use crate::processor::NotTheEvent;
+use crate::processor::{NotTheEvent, ParkedFilter};
 use crate::projection::Partition;
 use crate::services::{Scope, Services};
 use crate::store::{Backend, EventFilter, Position, RecordedEvent};
@@ -290,6 +291,33 @@ pub async fn a_receiver_that_is_away_holds_no_retry_of_others_up<S: Subject>(sub
     let (waited, ()) = futures::join!(waiting, others);
     assert_eq!(waited, (None, None));
     posts.calls().assert_complete(2, true);
+}
+
+/// K2, K11
+pub async fn a_retry_that_waits_is_not_in_the_way_of_a_discard<S: Subject>(subject: S) {
+    let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));
+    posts.open();
+    let streams = ["account-0", "account-1"];
+    posts.calls().failing = streams.iter().map(|stream| ((*stream).to_owned(), 0)).collect();
+    activate(&world, &posts).await;
+    rounds(&world, 1..=1).await;
+    let app = start(|| posts.wiring(&world.store.0)).await;
+    settle(&app).await;
+    let processor = &app.processors()[0];
+    {
+        let mut calls = posts.calls();
+        calls.failing.clear();
+        calls.away = streams.iter().map(|stream| ((*stream).to_owned(), 0)).collect();
+    }
+    let waiting = async { futures::join!(retry(processor, streams[0]), retry(processor, streams[1])) };
+    let discarding = async {
+        posts.until(|calls| calls.away.values().all(|tried| *tried > 0)).await;
+        discard(processor, streams[0], "its receiver has gone for good").await;
+        let all = ParkedFilter::default();
+        ask(|| processor.discard_all(&all, "the others as well", LIMIT)).await;
+        assert_eq!(parked_keys(processor).await, []);
+    };
+    futures::join!(waiting, discarding);
 }
 
 /// P1

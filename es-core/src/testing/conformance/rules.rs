@@ -224,6 +224,7 @@ macro_rules! __conformance_rules {
                 nodes_share_the_streams_of_a_reactor_and_keep_their_order
                 a_call_that_fails_parks_its_stream_and_repeats_no_other
                 a_receiver_that_is_away_holds_no_retry_of_others_up
+                a_retry_that_waits_is_not_in_the_way_of_a_discard
                 a_batch_of_calls_is_one_commit
                 a_shutdown_waits_for_the_calls_in_flight_and_begins_none
                 no_call_begins_once_the_lease_may_have_run_out
@@ -451,6 +452,7 @@ macro_rules! __conformance_rules {
                 what_can_be_decoded_later_reaches_slices_that_have_changed_hands
                 a_retry_reads_some_of_what_cannot_be_decoded_at_a_time
                 a_rebuilt_row_keeps_what_other_slices_have_not_taken_in
+                a_row_is_not_rebuilt_without_what_cannot_be_decoded_any_more
                 a_late_event_whose_row_cannot_be_written_is_parked_and_stops_nothing
                 what_can_be_decoded_later_parks_no_more_than_fits
                 a_retry_that_waits_for_what_does_not_fit_holds_up_no_other

@@ -11,7 +11,9 @@ use super::payments::{
 use super::{LIMIT, Subject, settle, start};
 use crate::App;
 use crate::cluster::{SLICES, slice_of};
-use crate::processor::{ParkingLimits, Processor, ProcessorState, ProcessorStatus, RebuildOptions};
+use crate::processor::{
+    ParkingLimits, Processor, ProcessorError, ProcessorState, ProcessorStatus, RebuildOptions,
+};
 use crate::store::{Position, RowStore as _};
 
 /// Accounts of many slices.
@@ -143,6 +145,25 @@ pub async fn a_rebuilt_row_keeps_what_other_slices_have_not_taken_in<S: Subject>
         1,
         "of the other range"
     );
+}
+
+/// P12, K10
+pub async fn a_row_is_not_rebuilt_without_what_cannot_be_decoded_any_more<S: Subject>(subject: S) {
+    let (world, hidden) = (World::<S>::new(&subject).await, Poison::new());
+    let app = started(&world, 2).await;
+    hidden.mend();
+    world.pay("b", 1..=1).await;
+    world.put("a", vec![hidden.hidden(2, &["b", "d"])]).await;
+    settle(&app).await;
+    assert_told(&world, "b", (2, 3, 0)).await;
+    hidden.relapse();
+    for account in ["b", "d"] {
+        let keys = [account.to_owned()];
+        let refused = answered(|| view(&app).rebuild_keys(&keys, LIMIT)).await;
+        assert!(matches!(refused, Err(ProcessorError::RowFailed { .. })), "{refused:?}");
+    }
+    assert_told(&world, "b", (2, 3, 0)).await;
+    assert_told(&world, "d", (1, 2, 1)).await;
 }
 
 /// K10

@@ -67,6 +67,7 @@ macro_rules! rules {
                 a_message_that_is_refused_parks_its_key_and_no_other
                 what_cannot_be_a_message_parks_its_key_and_says_why
                 a_key_that_cannot_be_stored_parks_its_stream_and_no_other
+                what_is_sent_late_is_not_parked_because_the_node_is_stopped
                 a_mark_that_cannot_be_read_parks_its_key_and_no_other
                 nodes_that_come_and_go_share_the_keys_and_leave_no_gap
                 what_is_behind_a_message_comes_again_as_it_was_sent

@@ -1,12 +1,15 @@
 //! Orders, what others are told of them, and a receiver that may be away, refuse, or lose its answers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use es_core::App;
 use es_core::prelude::*;
 use es_core::processor::{Processor, RangeStatus};
+use es_core::store::{EventFilter, StreamId};
+use es_core::{BoxError, RecordedEvent};
 use sagas::message::Envelope;
 use sagas::publishes;
 use sagas::relay::{Message, PublishError, Publisher, Publishes, Relay, Relays as _};
@@ -86,6 +89,31 @@ impl Customers {
     #[on(by = customer)]
     fn placed(&self, placed: Recorded<'_, Placed>) -> Vec<Message> {
         copies(&placed)
+    }
+}
+
+/// In the order of each customer, which cannot be told until that is mended.
+#[derive(Clone, Default)]
+pub(crate) struct Unknown(pub(crate) Arc<AtomicBool>);
+
+impl Publishes for Unknown {
+    fn name(&self) -> String {
+        "unknown".to_owned()
+    }
+    fn filter() -> EventFilter {
+        EventFilter::of::<Placed>()
+    }
+    fn key(&self, event: &RecordedEvent) -> Result<String, BoxError> {
+        match self.0.load(Ordering::Relaxed) {
+            true => Customers.key(event),
+            false => Err("who is it?".into()),
+        }
+    }
+    fn stream(&self, _: &str) -> Option<StreamId> {
+        None
+    }
+    fn messages(&self, event: &RecordedEvent) -> Result<Vec<Message>, BoxError> {
+        Customers.messages(event)
     }
 }
 

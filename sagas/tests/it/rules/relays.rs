@@ -1,8 +1,9 @@
 //! What is sent to other services: L1 to L7.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
-use es_core::processor::{ProcessorState, RangeStatus};
+use es_core::processor::{ParkedFilter, ProcessorState, RangeStatus};
 use es_core::store::Table;
 use sagas::message::{Envelope, Publishing as _};
 use sagas::relay::{Publishes, Relays as _, ReplayError, TopicMessages};
@@ -10,7 +11,7 @@ use serde_json::json;
 
 use super::Subject;
 use super::ground::{Ground, PATIENCE};
-use super::post::{Customers, Office, Orders, Post};
+use super::post::{Customers, Office, Orders, Post, Unknown};
 
 /// L1
 pub(super) async fn messages_of_a_key_are_sent_in_order_and_those_of_many_keys_at_the_same_time<
@@ -154,6 +155,30 @@ pub(super) async fn a_key_that_cannot_be_stored_parks_its_stream_and_no_other<S:
     office.until_arrived(3).await;
     let why = office.until_parked(3).await;
     assert!(why.keys().map(String::as_str).eq(["shop-0", "shop-1", "shop-2"]), "{why:?}");
+    office.stop().await;
+}
+
+/// L3, K10
+pub(super) async fn what_is_sent_late_is_not_parked_because_the_node_is_stopped<S: Subject>(subject: &S) {
+    let mapping = Unknown::default();
+    let mut office = Office::start(subject, mapping.clone()).await;
+    office.place_in(0..3, 1).await;
+    office.until_parked(3).await;
+    office.stop().await;
+    mapping.0.store(true, Ordering::Relaxed);
+    office.post.close(true);
+    office.join().await;
+    office.until("one is on its way", |state| !state.on_way.is_empty()).await;
+    office.stop().await;
+    office.post.close(false);
+    office.join().await;
+    office.until_arrived(3).await;
+    let why = office.until_parked(3).await;
+    assert!(why.keys().map(String::as_str).eq(["shop-0", "shop-1", "shop-2"]), "no customer: {why:?}");
+    let all = ParkedFilter::default();
+    office.ground.ask(|| office.processor().retry_all(&all, PATIENCE)).await;
+    office.until_parked(0).await;
+    office.until_arrived(3).await;
     office.stop().await;
 }
 
