@@ -3,6 +3,7 @@
 mod domain;
 mod flows;
 mod import;
+mod instances;
 mod measure;
 mod memory;
 mod messages;
@@ -16,7 +17,7 @@ use measure::{print, print_header};
 #[derive(Debug, Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Args {
-    /// Part of a name: memory, sqlite, load, import, postgres, processors, queue, parked, flows, messages
+    /// Part of a name: memory, sqlite, load, import, postgres, processors, queue, parked, flows, messages, instances
     #[arg(default_value = "")]
     filter: String,
     /// On PostgreSQL: rounds of each row
@@ -96,6 +97,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("messages") {
         messages::run(&runtime, rounds)?;
+    }
+    if wanted("instances") {
+        instances::run(&runtime)?;
     }
     if wanted("postgres") {
         postgres::run(&postgres::Options { rounds, only, row, long, write })?;

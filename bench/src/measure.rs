@@ -63,7 +63,8 @@ fn rate((n, took): Round) -> f64 {
     n as f64 / took.as_secs_f64()
 }
 
-fn median(mut rates: Vec<f64>) -> f64 {
+/// The one in the middle.
+pub fn median(mut rates: Vec<f64>) -> f64 {
     rates.sort_by(f64::total_cmp);
     rates[rates.len() / 2]
 }
