@@ -1,13 +1,13 @@
 //! Rows of a store, read without the program's own types.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use es_core::cluster::StateStore;
 use es_core::store::{StoredRow, is_full};
 use serde_json::Value;
 
 const PAGE: usize = 1_000;
-pub(crate) const PROCESSES: [&str; 2] = ["sale", "holder"];
+const PROCESSES: [&str; 2] = ["sale", "holder"];
 
 /// All of a table, and of a view those that queries read.
 pub(crate) async fn of(store: &dyn StateStore, table: &str) -> Vec<StoredRow> {
@@ -30,10 +30,12 @@ pub(crate) fn json(row: &StoredRow) -> Value {
 /// What is stored of the processes: rows by table.
 pub(crate) async fn of_processes(store: &dyn StateStore) -> BTreeMap<String, Vec<StoredRow>> {
     let mut tables = BTreeMap::new();
-    let of_each = ["process.instances", "process.inputs"].into_iter().chain(QUEUES);
-    for name in of_each.flat_map(|of| PROCESSES.map(|process| format!("{of}.{process}"))) {
-        let rows = of(store, &name).await;
-        tables.insert(name, rows);
+    for what in ["process.instances", "process.inputs"].into_iter().chain(QUEUES) {
+        for process in PROCESSES {
+            let name = format!("{what}.{process}");
+            let rows = of(store, &name).await;
+            tables.insert(name, rows);
+        }
     }
     tables
 }
@@ -41,16 +43,25 @@ pub(crate) async fn of_processes(store: &dyn StateStore) -> BTreeMap<String, Vec
 /// Commands that were not answered, timers that were set, instances with inputs to take in.
 const QUEUES: [&str; 3] = ["hot.process.sends", "hot.process.timers", "hot.process.lagging"];
 
-/// What is not over: how many rows of each queue, and how many instances that have not ended. Nothing, if all is quiet.
-pub(crate) async fn waiting(store: &dyn StateStore) -> BTreeMap<String, usize> {
-    let mut waiting = BTreeMap::new();
-    for process in PROCESSES {
-        for queue in QUEUES {
-            waiting.insert(queue.to_owned(), of(store, &format!("{queue}.{process}")).await.len());
+/// The queues that are not empty.
+pub(crate) async fn queued(store: &dyn StateStore) -> BTreeSet<String> {
+    let mut queued = BTreeSet::new();
+    for (queue, process) in QUEUES.iter().flat_map(|queue| PROCESSES.map(|process| (queue, process))) {
+        if !of(store, &format!("{queue}.{process}")).await.is_empty() {
+            queued.insert((*queue).to_owned());
         }
-        let instances = of(store, &format!("process.instances.{process}")).await;
-        waiting.insert(process.to_owned(), instances.iter().filter(|row| json(row)["ended"] != true).count());
     }
-    waiting.retain(|_, rows| *rows > 0);
+    queued
+}
+
+/// What is not over: queues that are not empty, and processes with instances that have not ended.
+pub(crate) async fn waiting(store: &dyn StateStore) -> BTreeSet<String> {
+    let mut waiting = queued(store).await;
+    for process in PROCESSES {
+        let instances = of(store, &format!("process.instances.{process}")).await;
+        if instances.iter().any(|row| json(row)["ended"] != true) {
+            waiting.insert(process.to_owned());
+        }
+    }
     waiting
 }
