@@ -1,12 +1,15 @@
 //! Whether what came to each instance explains it.
 
+use std::pin::pin;
+
 use es_core::prelude::*;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 use sagas::{Instances, Life};
 
 use crate::holder::CardHolder;
 use crate::report::{self, thousands};
 use crate::sale::Sale;
+use crate::show::plain;
 
 const PAGE: usize = 500;
 /// Instances that are folded at the same time.
@@ -29,13 +32,10 @@ async fn of(name: &str, instances: &Instances) -> anyhow::Result<Option<String>>
         all += page.len() as u64;
         open += page.iter().filter(|instance| instance.life != Life::Ended).count() as u64;
         let keys = stream::iter(page.into_iter().map(|instance| instance.key));
-        let rebuilt = keys.map(|key| async { instances.rebuild(&key).await.map(|rebuilt| (key, rebuilt)) });
-        let rebuilt: Vec<_> = rebuilt
-            .buffered(AT_ONCE)
-            .try_collect()
-            .await
-            .map_err(|error: BoxError| anyhow::anyhow!(error))?;
-        for (key, rebuilt) in rebuilt {
+        let rebuilt = keys.map(|key| async { (instances.rebuild(&key).await, key) });
+        let mut rebuilt = pin!(rebuilt.buffered(AT_ONCE));
+        while let Some((rebuilt, key)) = rebuilt.next().await {
+            let rebuilt = rebuilt.map_err(plain)?;
             if let Some(other) = rebuilt.filter(|rebuilt| rebuilt.stored != rebuilt.folded) {
                 others += 1;
                 let said = || format!("{name} {key} is {}, its inputs make {}", other.stored, other.folded);
