@@ -88,7 +88,8 @@ impl<'o> Crew<'o> {
         let ran = self.running.remove(0).wait().well();
         for program in self.running {
             let ran = program.interrupt();
-            assert_eq!((ran.code, ran.err.as_str()), (Some(130), ""), "{ran:?}");
+            // One that was started only just now may not listen to signals yet, and ends by this one.
+            assert!(matches!(ran.code, Some(130) | None) && ran.err.is_empty(), "{ran:?}");
         }
         ran
     }
