@@ -1,5 +1,6 @@
 //! Tickets of a concert: a process locks the seat, charges the card and confirms, or gives the seat back.
 
+mod audit;
 mod flow;
 mod holder;
 mod order;
@@ -57,6 +58,10 @@ enum Command {
         #[arg(long, default_value = DEADLINE, value_parser = deadline)]
         deadline: SignedDuration,
     },
+    /// Take part in the run of another program on the same database, until Ctrl-C
+    Work,
+    /// Fold each process again from what came to it, and say whether that is what is stored
+    Audit,
     /// Show the timeline of a flow: its events, commands and timers
     Show {
         /// The number of the order, from 1
@@ -123,26 +128,27 @@ enum Store {
     Server(PgBackend),
 }
 
-/// The backend is chosen here, and nowhere else. Only a run makes a store: `show` would show an empty one for a name that
-/// was mistyped.
+/// The backend is chosen here, and nowhere else. Only what runs makes a store: `show` would show an empty one for a name
+/// that was mistyped.
 async fn open(database: Option<&str>, command: &Command) -> anyhow::Result<Store> {
-    let plays = matches!(command, Command::Play { .. });
+    let runs = matches!(command, Command::Play { .. } | Command::Work);
     let Some(database) = database else {
+        let plays = matches!(command, Command::Play { .. });
         anyhow::ensure!(plays, "name the database of a run with --database: a run without it keeps nothing");
         let folder = TempDir::new().context("there is no folder for temporary files")?;
         let backend = SqliteBackend::open(folder.path().join("tickets.db")).await?;
         return Ok(Store::File { backend, _folder: Some(folder) });
     };
     if database.starts_with("postgres://") || database.starts_with("postgresql://") {
-        let options = PgOptions::new(database)?.with_migrate(plays);
+        let options = PgOptions::new(database)?.with_migrate(runs);
         return match PgBackend::connect_with(options).await {
-            Err(error @ StoreError::Misuse { .. }) if !plays => {
+            Err(error @ StoreError::Misuse { .. }) if !runs => {
                 Err(anyhow::Error::from(error).context("there are no flows in this database: play first"))
             }
             backend => Ok(Store::Server(backend?)),
         };
     }
-    anyhow::ensure!(plays || Path::new(database).exists(), "there is no database {database}: play first");
+    anyhow::ensure!(runs || Path::new(database).exists(), "there is no database {database}: play first");
     Ok(Store::File { backend: SqliteBackend::open(database).await?, _folder: None })
 }
 
@@ -150,7 +156,9 @@ async fn open(database: Option<&str>, command: &Command) -> anyhow::Result<Store
 async fn run<B: Backend + Clone>(backend: B, command: Command) -> anyhow::Result<bool> {
     let run = match command {
         Command::Show { order } => return show::show(backend, OrderId(order)).await.map(|()| true),
-        Command::Play { flows, deadline } => Run { flows, hold: deadline },
+        Command::Audit => return audit::audit(backend).await.map(|()| true),
+        Command::Play { flows, deadline } => Some(Run { flows, hold: deadline }),
+        Command::Work => None,
     };
     let app = App::on(backend)
         // One that was killed is replaced this soon.
@@ -164,8 +172,14 @@ async fn run<B: Backend + Clone>(backend: B, command: Command) -> anyhow::Result
         .queries(FlowQueries)
         .start()
         .await?;
+    let play = async {
+        match run {
+            Some(run) => run.play(&app).await,
+            None => std::future::pending().await,
+        }
+    };
     let played = tokio::select! {
-        played = run.play(&app) => played.map(|()| true),
+        played = play => played.map(|()| true),
         _ = tokio::signal::ctrl_c() => {
             report::line("stopped; with --database, the next run continues");
             Ok(false)

@@ -44,7 +44,7 @@ pub(crate) async fn show<B: Backend + Clone>(backend: B, order: OrderId) -> anyh
     Ok(())
 }
 
-fn plain(error: BoxError) -> anyhow::Error {
+pub(crate) fn plain(error: BoxError) -> anyhow::Error {
     anyhow::anyhow!(error)
 }
 

@@ -36,6 +36,7 @@ fn a_database_that_cannot_be_one_is_said_in_one_line() {
         ("postgres://localhost:1/concert", "connecting to the database"),
     ] {
         office.run(&["--database", database]).complains(2, &[word]);
+        office.run(&["work", "--database", database]).complains(2, &[word]);
         office.run(&["show", "1", "--database", database]).complains(2, &[word]);
     }
     assert_eq!(office.entries(), 2);
@@ -44,9 +45,11 @@ fn a_database_that_cannot_be_one_is_said_in_one_line() {
 #[test]
 fn a_flow_is_shown_only_of_a_run_that_was_kept() {
     let office = BoxOffice::new();
-    office.run(&["show", "1"]).complains(2, &["--database"]);
-    office
-        .run(&["show", "1", "--database", "no.db"])
-        .complains(2, &["there is no database no.db", "play first"]);
+    for command in [&["show", "1"][..], &["audit"]] {
+        office.run(command).complains(2, &["--database"]);
+        let named = [command, &["--database", "no.db"]].concat();
+        office.run(&named).complains(2, &["there is no database no.db", "play first"]);
+    }
+    office.run(&["work"]).complains(2, &["--database"]);
     assert_eq!(office.entries(), 0);
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// What an order came to.
 #[derive(Debug, Default)]
-struct Told {
+pub(crate) struct Told {
     placed: u64,
     tickets: u64,
     released: u64,
@@ -16,23 +16,48 @@ struct Told {
     /// Seats that it has: locked or confirmed.
     seats: Vec<String>,
     confirmed: u64,
+    /// Whether the bank has asked the card's holder.
+    pub(crate) asked: bool,
+    /// What the card paid and did not get back.
+    paid: i64,
+    why: Value,
 }
 
-/// Checks every order and every seat; gives flows, sold, released, open, charged without a ticket.
+impl Told {
+    /// Its row in the view of flows.
+    pub(crate) fn row(&self) -> Value {
+        serde_json::json!({ "paid": self.paid, "ticket": self.tickets == 1, "released": self.why })
+    }
+}
+
+/// Checks every order and every seat.
 #[track_caller]
-fn check(events: &[(String, String, Value)]) -> [u64; 5] {
+fn check(events: &[(String, String, Value)]) -> BTreeMap<String, Told> {
     let mut orders = BTreeMap::<String, Told>::new();
     let mut seats = BTreeMap::<&str, (String, bool)>::new();
     for (stream, name, data) in events {
         let (_, id) = stream.split_once('-').expect("a name and an id");
         let by = data["order"].to_string();
+        let price = data["price"].as_i64().unwrap_or_default();
+        let order = orders.get_mut(id);
+        let order = || order.expect("placed");
         match name.as_str() {
             "order.placed" => orders.entry(id.to_owned()).or_default().placed += 1,
-            "order.ticket_issued" => orders.get_mut(id).expect("placed").tickets += 1,
-            "order.released" => orders.get_mut(id).expect("placed").released += 1,
-            "payment.charged" => orders.get_mut(id).expect("placed").charged += 1,
-            "payment.refunded" => orders.get_mut(id).expect("placed").refunded += 1,
-            "payment.holder_asked" | "payment.cancelled" => {}
+            "order.ticket_issued" => order().tickets += 1,
+            "order.released" => {
+                let order = order();
+                (order.released, order.why) = (order.released + 1, data["why"].clone());
+            }
+            "payment.charged" => {
+                let order = order();
+                (order.charged, order.paid) = (order.charged + 1, order.paid + price);
+            }
+            "payment.refunded" => {
+                let order = order();
+                (order.refunded, order.paid) = (order.refunded + 1, order.paid - price);
+            }
+            "payment.holder_asked" => order().asked = true,
+            "payment.cancelled" => {}
             "seat.locked" => {
                 orders.get_mut(&by).expect("placed").seats.push(stream.clone());
                 let before = seats.insert(stream, (by, false));
@@ -50,7 +75,6 @@ fn check(events: &[(String, String, Value)]) -> [u64; 5] {
             other => panic!("what is {other}?"),
         }
     }
-    let mut totals = [0; 5];
     for (order, told) in &orders {
         assert_eq!(told.placed, 1, "order {order}: {told:?}");
         assert!(told.charged <= 1 && told.tickets + told.released <= 1, "order {order}: {told:?}");
@@ -61,6 +85,14 @@ fn check(events: &[(String, String, Value)]) -> [u64; 5] {
         if told.released == 1 {
             assert_eq!((told.confirmed, told.seats.len()), (0, 0), "order {order}: {told:?}");
         }
+    }
+    orders
+}
+
+/// Flows, sold, released, open, charged without a ticket.
+pub(crate) fn totals_of(orders: &BTreeMap<String, Told>) -> [u64; 5] {
+    let mut totals = [0; 5];
+    for told in orders.values() {
         totals[0] += 1;
         totals[1] += told.tickets;
         totals[2] += told.released;
@@ -72,6 +104,11 @@ fn check(events: &[(String, String, Value)]) -> [u64; 5] {
 
 /// What the log of a store comes to; what the store promises holds.
 pub(crate) async fn totals(store: &dyn EventStore) -> [u64; 5] {
+    totals_of(&orders(store).await)
+}
+
+/// What each order comes to, by the log of a store.
+pub(crate) async fn orders(store: &dyn EventStore) -> BTreeMap<String, Told> {
     let page = read_all(store, &EventFilter::default(), Position(0)).await.expect("readable");
     let read = |data: &[u8]| serde_json::from_slice(data).expect("the program writes JSON");
     let events: Vec<_> =
@@ -103,8 +140,9 @@ fn a_ticket_that_nobody_paid_is_noticed() {
 #[test]
 fn money_without_a_ticket_is_counted() {
     let paid = [event("order-1", "order.placed", 1), event("payment-1", "payment.charged", 1)];
-    assert_eq!(check(&paid), [1, 0, 0, 1, 1]);
+    assert_eq!(totals_of(&check(&paid)), [1, 0, 0, 1, 1]);
     let refunded = event("payment-1", "payment.refunded", 1);
     let released = event("order-1", "order.released", 1);
-    assert_eq!(check(&[paid.as_slice(), &[refunded, released]].concat()), [1, 0, 1, 0, 0]);
+    let events = [paid.as_slice(), &[refunded, released]].concat();
+    assert_eq!(totals_of(&check(&events)), [1, 0, 1, 0, 0]);
 }

@@ -2,9 +2,12 @@
 
 #![cfg(unix)] // signals
 
+mod audit;
+mod crew;
 mod input;
 mod killed;
 mod log;
 mod play;
 mod postgres;
 mod program;
+mod rows;

@@ -57,9 +57,9 @@ impl Running {
     }
 
     /// `kill -9`.
-    pub(crate) fn kill(mut self) -> ExitStatus {
+    pub(crate) fn kill(mut self) -> Ran {
         self.child().kill().expect("it is our child");
-        self.child().wait().expect("it is our child")
+        self.wait()
     }
 
     /// Ctrl-C.
@@ -122,11 +122,12 @@ impl Ran {
         self.out.lines().last().unwrap_or_default()
     }
 
-    /// The numbers of the last line: flows, sold, released, open, charged without a ticket. None has a comma.
+    /// The numbers of the last line: flows, sold, released, open, charged without a ticket.
     #[track_caller]
     pub(crate) fn totals(&self) -> [u64; 5] {
         let line = self.last();
-        let numbers: Vec<u64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        let words = line.split_whitespace().map(|word| word.replace(',', ""));
+        let numbers: Vec<u64> = words.filter_map(|word| word.parse().ok()).collect();
         numbers.try_into().unwrap_or_else(|_| panic!("no five numbers in {line:?}"))
     }
 }
