@@ -66,7 +66,7 @@ impl Book {
                 _ => None,
             };
             let event = position.and_then(|at| events.get(&at));
-            let asks = noted.instead.is_none() && now.is_running();
+            let asks = journal::asks(now, noted);
             let definition = definition_of(&self.definitions, now).filter(|_| asks).cloned();
             let steps = match (definition, position, event) {
                 (Some(definition), _, Some(event)) => definition.steps(event),

@@ -45,6 +45,7 @@ macro_rules! rules {
                 a_command_that_is_retried_twice_at_once_is_sent
                 an_instance_with_a_command_that_is_held_stays_parked
                 an_input_whose_event_is_gone_parks_its_instance
+                what_cannot_be_read_is_shown_as_that
                 an_answer_waits_for_its_instance_to_be_repaired
             }
             schedule {
