@@ -46,6 +46,7 @@ macro_rules! rules {
                 an_instance_with_a_command_that_is_held_stays_parked
                 an_input_whose_event_is_gone_parks_its_instance
                 what_cannot_be_read_is_shown_as_that
+                what_cannot_be_done_yet_is_left_and_holds_up_no_other
                 an_answer_waits_for_its_instance_to_be_repaired
             }
             schedule {

@@ -5,7 +5,7 @@ use sagas::{Answer, Came, Verb, WaitsFor};
 use serde_json::{Value, json};
 
 use super::Subject;
-use super::play::{Act, ByKey, began, breaks, went};
+use super::play::{Act, ByKey, began, breaks, keys_of_one_slice, went};
 use super::world::{View, World};
 
 fn bell(seconds: u64) -> Act {
@@ -207,5 +207,41 @@ pub(super) async fn an_answer_waits_for_its_instance_to_be_repaired<S: Subject>(
     world.overwrite(":a", &instance).await;
     let view = world.settled().await;
     assert_eq!(view.entered("book"), [&*what, "next"]);
+    world.end().await;
+}
+
+/// S15
+pub(super) async fn what_cannot_be_done_yet_is_left_and_holds_up_no_other<S: Subject>(subject: &S) {
+    let mut world = World::<S, ByKey>::start(subject).await;
+    // More than are done at once, before the others of their slice.
+    let keys = keys_of_one_slice(54, 20);
+    let (good, bad) = keys.split_first().unwrap();
+    world.tell(keys.iter().map(|key| began(key, "begun", vec![])).collect()).await;
+    world.settled().await;
+    world.stop().await;
+    let (mut tickets, mut states) = (Vec::new(), Vec::new());
+    for key in bad {
+        tickets.push(world.wants(key, Verb::End).await);
+    }
+    let newer = world.all("hot.process.requests").await.swap_remove(0).0;
+    let is_newer = |row: &Row<Value>| row.key == newer;
+    let request = world.overwrite_in("hot.process.requests", is_newer, &json!({})).await;
+    for key in bad {
+        states.push(world.overwrite(key, &json!({})).await);
+    }
+    let last = world.wants(good, Verb::End).await;
+    world.join().await;
+    world.answer(&last).await;
+    world.until(|view| view.ended(good)).await;
+    assert!(world.all("hot.process.requests").await.len() >= bad.len(), "none is answered falsely");
+    // In place, while its node works.
+    world.overwrite_in("hot.process.requests", is_newer, &request).await;
+    for (key, state) in bad.iter().zip(&states) {
+        world.overwrite(key, state).await;
+    }
+    for ticket in &tickets {
+        world.answer(ticket).await;
+    }
+    world.until(|view| keys.iter().all(|key| view.ended(key))).await;
     world.end().await;
 }
