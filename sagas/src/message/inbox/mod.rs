@@ -66,7 +66,7 @@ mod take;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use es_core::limits::{LimitError, stored_name};
@@ -93,8 +93,7 @@ pub struct Inbox<B, C> {
     options: Options,
     log: Option<Arc<dyn Log>>,
     unfilled: log::Unfilled,
-    /// How many more lanes may be parked before they are counted again.
-    room: AtomicUsize,
+    room: park::Room,
     /// Messages without an order that were taken, for clean-up.
     taken: AtomicU64,
 }
@@ -135,7 +134,7 @@ impl<B, C> Inbox<B, C> {
         stored_name("inbox", name)?;
         let tables = rows::Tables::of(name)?;
         let (options, log, unfilled) = (Options::default(), None, log::Unfilled::default());
-        let (room, taken) = (AtomicUsize::new(0), AtomicU64::new(0));
+        let (room, taken) = (park::Room::default(), AtomicU64::new(0));
         Ok(Self { backend, consumer, tables, options, log, unfilled, room, taken })
     }
 

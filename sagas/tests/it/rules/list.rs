@@ -102,6 +102,7 @@ macro_rules! rules {
                 a_consumer_that_dies_before_it_answers_takes_nothing_twice
                 two_consumers_at_once_take_each_message_once
                 a_message_that_fails_parks_its_lane_and_no_other
+                a_parked_lane_that_cannot_be_read_is_in_no_others_way
                 what_is_not_the_messages_fault_parks_nothing
                 a_retry_takes_what_waits_in_order
                 messages_that_arrive_during_a_retry_keep_the_order
