@@ -63,6 +63,7 @@ mod retention;
 mod rows;
 mod show;
 mod take;
+mod tries;
 
 use std::fmt;
 use std::sync::Arc;
@@ -70,6 +71,8 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use es_core::limits::{LimitError, stored_name};
+
+use crate::message::Sequence;
 
 pub use self::answer::Answer;
 pub use self::check::{MAX_ATTRIBUTE, MAX_MESSAGE};
@@ -92,7 +95,8 @@ pub struct Inbox<B, C> {
     tables: rows::Tables,
     options: Options,
     log: Option<Arc<dyn Log>>,
-    unfilled: log::Unfilled,
+    /// By what is before a gap that the log does not fill.
+    unfilled: tries::Tries<Option<Sequence>>,
     room: park::Room,
     /// Messages without an order that were taken, for clean-up.
     taken: AtomicU64,
@@ -133,7 +137,7 @@ impl<B, C> Inbox<B, C> {
     pub fn new(backend: B, name: &str, consumer: C) -> Result<Self, LimitError> {
         stored_name("inbox", name)?;
         let tables = rows::Tables::of(name)?;
-        let (options, log, unfilled) = (Options::default(), None, log::Unfilled::default());
+        let (options, log, unfilled) = (Options::default(), None, tries::Tries::default());
         let (room, taken) = (park::Room::default(), AtomicU64::new(0));
         Ok(Self { backend, consumer, tables, options, log, unfilled, room, taken })
     }

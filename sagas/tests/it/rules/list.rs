@@ -47,6 +47,7 @@ macro_rules! rules {
                 an_input_whose_event_is_gone_parks_its_instance
                 what_cannot_be_read_is_shown_as_that
                 what_cannot_be_done_yet_is_left_and_holds_up_no_other
+                an_end_takes_the_place_of_an_input_that_fails_meanwhile
                 an_answer_waits_for_its_instance_to_be_repaired
             }
             schedule {

@@ -245,3 +245,22 @@ pub(super) async fn what_cannot_be_done_yet_is_left_and_holds_up_no_other<S: Sub
     world.until(|view| keys.iter().all(|key| view.ended(key))).await;
     world.end().await;
 }
+
+/// S15
+pub(super) async fn an_end_takes_the_place_of_an_input_that_fails_meanwhile<S: Subject>(subject: &S) {
+    let mut world = World::<S, ByKey>::start(subject).await;
+    let fails = |key| went(key, "fails", vec![Act::Fail]);
+    world.tell(["a", "b"].map(|key| began(key, "begun", vec![bell(1_000)])).into()).await;
+    world.tell(vec![fails("a"), went("a", "waits", vec![])]).await;
+    world.settled().await;
+    world.stop().await;
+    // One is retried in vain, and is to end with that; the other one fails as it is to end.
+    drop(world.wants("a", Verb::Retry).await);
+    drop(world.wants("a", Verb::End).await);
+    drop(world.wants("b", Verb::End).await);
+    world.tell(vec![fails("b"), went("b", "waits", vec![])]).await;
+    world.join().await;
+    let view = world.until(|view| view.ended("a") && view.ended("b")).await;
+    assert_eq!([view.took("a"), view.took("b")], [["begun"], ["begun"]]);
+    world.end().await;
+}
