@@ -97,6 +97,8 @@ pub struct Inbox<B, C> {
     log: Option<Arc<dyn Log>>,
     /// By what is before a gap that the log does not fill.
     unfilled: tries::Tries<Option<Sequence>>,
+    /// By the id of a message that is for a newer program.
+    newer: tries::Tries<String>,
     room: park::Room,
     /// Messages without an order that were taken, for clean-up.
     taken: AtomicU64,
@@ -137,9 +139,10 @@ impl<B, C> Inbox<B, C> {
     pub fn new(backend: B, name: &str, consumer: C) -> Result<Self, LimitError> {
         stored_name("inbox", name)?;
         let tables = rows::Tables::of(name)?;
-        let (options, log, unfilled) = (Options::default(), None, tries::Tries::default());
+        let (options, log) = (Options::default(), None);
+        let (unfilled, newer) = (tries::Tries::default(), tries::Tries::default());
         let (room, taken) = (park::Room::default(), AtomicU64::new(0));
-        Ok(Self { backend, consumer, tables, options, log, unfilled, room, taken })
+        Ok(Self { backend, consumer, tables, options, log, unfilled, newer, room, taken })
     }
 
     /// How often a message is tried before it is parked, at least once, and how long the first pause between two tries is;

@@ -83,6 +83,7 @@ macro_rules! rules {
             }
             links {
                 a_lane_that_takes_nothing_more_holds_up_no_other_key
+                a_lane_that_is_for_a_newer_program_holds_up_no_other_key
             }
             bad_input {
                 a_state_that_cannot_be_read_holds_up_no_other_instance
