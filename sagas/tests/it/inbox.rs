@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use es_core::BoxError;
 use es_core::memory::{MemoryBackend, Tx};
+use es_core::store::{Table, write_rows};
 use sagas::message::Envelope;
 use sagas::message::inbox::{Answer, Busy, Consumer, Inbox, Outcome};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Does what the type of a message says.
 struct Told;
@@ -82,6 +83,36 @@ async fn a_sender_is_told_what_to_do() {
     let hung = waits.iter().find(|parked| parked.lane.key == "3").unwrap();
     assert_eq!(hung.attempts, 1);
     assert_eq!(hung.error, "the consumer did not end within 8s");
+}
+
+#[tokio::test]
+async fn a_guard_that_cannot_be_read_keeps_no_other_from_being_forgotten() {
+    let backend = MemoryBackend::new();
+    let inbox = Inbox::new(backend.clone(), "told", Told).unwrap().retention(Duration::ZERO);
+    // More than are forgotten together.
+    for n in 0..200 {
+        assert_eq!(inbox.take(&message(&format!("damaged {n}"), "placed")).await.unwrap(), Outcome::Taken);
+        // It forgets some by itself.
+        damage(&backend, "inbox.guards.told").await;
+    }
+    for n in 0..5 {
+        assert_eq!(inbox.take(&message(&n.to_string(), "placed")).await.unwrap(), Outcome::Taken);
+    }
+    let mut forgotten = 0;
+    while forgotten < 5 {
+        forgotten += inbox.forget().await.unwrap();
+    }
+    assert_eq!((inbox.forget().await.unwrap(), forgotten), (0, 5));
+    assert_eq!(inbox.take(&message("3", "placed")).await.unwrap(), Outcome::Taken);
+    assert!(inbox.take(&message("damaged 3", "placed")).await.is_err(), "it is not known to be new");
+}
+
+/// All rows of a table are damaged.
+async fn damage(backend: &MemoryBackend, table: &str) {
+    let table = Table::<Value>::new(table).unwrap();
+    let all = table.all(backend).await.unwrap().into_iter().filter(|row| row.value != json!("?"));
+    let rows = all.map(|row| table.put(&row.with(json!("?"))).unwrap()).collect();
+    assert!(write_rows(backend, rows).await.unwrap().is_yes());
 }
 
 /// Fails after a while, or hangs from some call on.
