@@ -95,7 +95,7 @@ pub(super) async fn a_lane_that_is_for_a_newer_program_holds_up_no_other_key<S: 
     let ground = Ground::on(subject, desk.backend.clone(), desk.clock.clone());
     let inbox = Arc::new(desk.inbox());
     ground.tell_to("ledger-shop-0", vec![NewerEvent::Audited(Audited {})]).await;
-    let app = ground.join(|app| app.relay(Relay::of(Orders), Counter::<S>(inbox.clone()))).await;
+    let app = ground.join(|app| app.relay(Relay::of(Orders), inbox.clone())).await;
     for n in 1..=2 {
         place(&ground, "shop-0").await;
         place(&ground, "shop-1").await;
