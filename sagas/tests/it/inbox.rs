@@ -6,8 +6,8 @@ use std::time::Duration;
 use es_core::BoxError;
 use es_core::memory::{MemoryBackend, Tx};
 use es_core::store::{Table, write_rows};
-use sagas::message::Envelope;
-use sagas::message::inbox::{Answer, Busy, Consumer, Inbox, Outcome};
+use sagas::message::inbox::{Answer, Busy, Consumer, Inbox, Lane, Log, Outcome};
+use sagas::message::{Envelope, Sequence};
 use serde_json::{Value, json};
 
 /// Does what the type of a message says.
@@ -83,6 +83,30 @@ async fn a_sender_is_told_what_to_do() {
     let hung = waits.iter().find(|parked| parked.lane.key == "3").unwrap();
     assert_eq!(hung.attempts, 1);
     assert_eq!(hung.error, "the consumer did not end within 8s");
+}
+
+/// The log of a sender that nobody can reach.
+struct NoRoute;
+
+#[async_trait::async_trait]
+impl Log for NoRoute {
+    async fn behind(&self, _: &Lane, _: Option<Sequence>) -> Result<Vec<Envelope>, BoxError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_hangs_is_in_the_way_of_its_lane_alone() {
+    let inbox = inbox().log(NoRoute);
+    for n in 1..=11 {
+        let gap = order(3, "placed");
+        let waits = tokio::time::timeout(Duration::from_secs(10), answered(&inbox, &gap));
+        let answer = waits.await.expect("a sender hangs up after 10 seconds");
+        assert_eq!(answer.status, if n < 10 { 503 } else { 409 }, "{n}: {}", answer.body);
+        let mut other = order(n, "placed");
+        other.partitionkey = Some("other".to_owned());
+        assert_eq!(answered(&inbox, &other).await.body, "taken");
+    }
 }
 
 #[tokio::test]

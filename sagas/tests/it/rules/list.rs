@@ -54,6 +54,7 @@ macro_rules! rules {
                 what_is_scheduled_is_sent_once_its_time_has_come
                 what_is_called_off_is_not_sent
                 what_is_scheduled_within_a_transaction_shares_its_outcome
+                what_comes_too_late_for_its_aggregate_keeps_no_name
             }
             commits {
                 state_commands_timers_and_checkpoint_are_one_commit
