@@ -6,6 +6,7 @@ use es_core::command::NamedCommand;
 use es_core::store::Position;
 use es_core::{BoxError, Timestamp};
 
+use crate::damaged::Damaged;
 use crate::instance::{Instance, ToSend};
 use crate::operate::Instances;
 use crate::rows::{Input, Noted};
@@ -17,7 +18,8 @@ use crate::show::InputShown;
 pub struct InputStatus {
     /// What came, and when: its timers count from there.
     pub input: InputShown,
-    /// Where an event is in the log; of anything else, what was in the log when it came.
+    /// Where an event is in the log; of anything else, what was in the log when it came, or when the input before it did if
+    /// it cannot be read.
     pub position: Position,
     /// The commands that its handler sent.
     pub sends: Vec<NamedCommand>,
@@ -37,14 +39,15 @@ impl Instances {
     pub async fn history(&self, key: &str) -> Result<Vec<InputStatus>, BoxError> {
         let Some(stored) = self.stored(key).await? else { return Ok(Vec::new()) };
         let mut history = Vec::new();
-        let each = |number: u64, noted: Noted, instance: &Instance, sends: Vec<_>| {
+        let each = |number: u64, noted: Result<Noted, Damaged>, instance: &Instance, sends: Vec<_>| {
             // Later than the row was read.
             if history.len() as u64 >= stored.noted {
                 return;
             }
-            let position = match &noted.input {
-                Input::Event { position, .. } => *position,
-                _ => noted.head,
+            let position = match &noted {
+                Ok(Noted { input: Input::Event { position, .. }, .. }) => *position,
+                Ok(noted) => noted.head,
+                Err(_) => history.last().map_or_else(Position::default, |last: &InputStatus| last.position),
             };
             let timers = instance.timers.iter().filter(|(_, timer)| !timer.fired);
             history.push(InputStatus {

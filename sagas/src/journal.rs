@@ -54,6 +54,11 @@ fn numbered(page: Vec<StoredRow>) -> Vec<(u64, StoredRow)> {
     page.into_iter().map(|row| (number(&row.key), row)).collect()
 }
 
+/// Whether the event of an input is asked what it means to an instance: nothing is done in its place, and it still matters.
+pub(crate) fn asks(of: &Instance, noted: &Noted) -> bool {
+    noted.instead.is_none() && of.is_running()
+}
+
 /// Which step of its event an input of an instance is.
 pub(crate) fn step_of<'s, 'e>(
     of: &Instance,

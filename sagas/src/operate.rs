@@ -11,6 +11,7 @@ use es_core::{BoxError, RecordedEvent, Timestamp};
 use uuid::Uuid;
 
 use crate::book::{apply, definition_of};
+use crate::damaged::{Damaged, read};
 use crate::data::Data;
 use crate::definition::{Definition, RawStep};
 use crate::instance::{Instance, Moment, ToSend};
@@ -21,6 +22,9 @@ use crate::rows::{Input, Noted, Tables, instance_key};
 
 /// Inputs that are read together.
 const PAGE: usize = 500;
+
+/// An input by its number, if it can be read.
+type Journaled = (u64, Result<Noted, Damaged>);
 
 /// The instances of a process, as they are stored. Reading them changes nothing.
 #[derive(Clone)]
@@ -172,11 +176,11 @@ impl Instances {
     }
 
     /// What its inputs make of an instance; `each` is told of every one, by its number, with what it sends. One that waits
-    /// sends nothing.
+    /// sends nothing, and may be one that cannot be read.
     pub(crate) async fn folded(
         &self,
         stored: &Instance,
-        mut each: impl FnMut(u64, Noted, &Instance, Vec<ToSend>) + Send,
+        mut each: impl FnMut(u64, Result<Noted, Damaged>, &Instance, Vec<ToSend>) + Send,
     ) -> Result<Instance, BoxError> {
         let Instance { key, id, version, origin, .. } = stored.clone();
         let mut folded = Instance { noted: stored.noted, ..Instance::begin(&key, id, version, origin) };
@@ -184,12 +188,17 @@ impl Instances {
         loop {
             let (mut inputs, more) = self.journal(stored, number, PAGE).await?;
             if inputs.is_empty() && number == 0 {
-                inputs.extend(self.only_input(stored).await?);
+                inputs.extend(self.only_input(stored).await?.map(|(number, noted)| (number, Ok(noted))));
             }
-            let events = journal::events(&*self.store, inputs.iter().map(|(_, noted)| noted)).await?;
+            let readable = inputs.iter().filter_map(|(_, noted)| noted.as_ref().ok());
+            let events = journal::events(&*self.store, readable).await?;
             let last = inputs.last().map(|(last, _)| *last);
             for (number, noted) in inputs {
-                let sends = self.fold(&mut folded, stored, &noted, &events)?;
+                let sends = match &noted {
+                    Ok(noted) => self.fold(&mut folded, stored, noted, &events)?,
+                    Err(damaged) if number <= stored.taken => return Err(damaged.why.clone().into()),
+                    Err(_) => Vec::new(),
+                };
                 each(number, noted, &folded, sends);
             }
             match last {
@@ -199,16 +208,16 @@ impl Instances {
         }
     }
 
-    /// Some inputs behind a number, and whether there may be more.
+    /// Some inputs behind a number, each with its own, and whether there may be more.
     pub(crate) async fn journal(
         &self,
         of: &Instance,
         number: u64,
         limit: usize,
-    ) -> Result<(Vec<(u64, Noted)>, bool), StoreError> {
+    ) -> Result<(Vec<Journaled>, bool), StoreError> {
         let (rows, more) = journal::behind(&*self.store, of, &self.tables, number, limit).await?;
-        let decode = |(number, row)| Ok((number, self.tables.inputs.decode(row)?.value));
-        Ok((rows.into_iter().map(decode).collect::<Result<_, StoreError>>()?, more))
+        let decode = |(number, row)| (number, read(&self.tables.inputs, row).map(|row| row.value));
+        Ok((rows.into_iter().map(decode).collect(), more))
     }
 
     /// The input of an instance that ended as it began: it has left nothing but its tombstone, which has the position.
@@ -240,7 +249,9 @@ impl Instances {
             return Ok(Vec::new());
         }
         let mut steps: Vec<RawStep<'_>> = Vec::new();
-        if let Input::Event { position, .. } = &noted.input {
+        if let Input::Event { position, .. } = &noted.input
+            && journal::asks(folded, noted)
+        {
             let event =
                 events.get(position).ok_or_else(|| format!("there is no event at {position} any more"))?;
             steps = definition(&self.definitions, folded)?.steps(event)?;

@@ -58,8 +58,10 @@ pub(crate) struct Outbox {
     held: HashSet<Uuid>,
     /// Instances with a command that was in vain for a while and is sent again: all others of theirs are only in the store.
     stuck: HashSet<Uuid>,
-    /// How many are sent, and have not come to anything.
-    on_their_way: usize,
+    /// Those whose stuck command has come to something that was not taken in yet.
+    freed: HashSet<Uuid>,
+    /// By instance: the key of the row that is sent, and has not come to anything.
+    on_its_way: HashMap<Uuid, String>,
     came: (UnboundedSender<Sent>, UnboundedReceiver<Sent>),
     tasks: JoinSet<()>,
 }
@@ -77,25 +79,26 @@ impl Outbox {
     /// `wake` is told of each answer.
     pub(crate) fn new(sender: Sender, store: Arc<dyn EventStore>, ids: Ids, wake: Arc<Notify>) -> Self {
         let (slots, tasks) = (Arc::new(Semaphore::new(AT_ONCE)), JoinSet::new());
-        let (held, stuck) = (HashSet::new(), HashSet::new());
+        let (held, stuck, freed) = (HashSet::new(), HashSet::new(), HashSet::new());
         let line = Line { sender, store, ids, slots };
-        let (behind, came) = (HashMap::new(), unbounded_channel());
-        Self { line, wake, behind, queued: 0, held, stuck, on_their_way: 0, came, tasks }
+        let (behind, on_its_way, came) = (HashMap::new(), HashMap::new(), unbounded_channel());
+        Self { line, wake, behind, queued: 0, held, stuck, freed, on_its_way, came, tasks }
     }
 
     /// How many commands it has in memory that are likely to leave it soon.
     pub(crate) fn len(&self) -> usize {
-        (self.on_their_way + self.queued).saturating_sub(self.stuck.len())
+        self.on_its_way.len() + self.queued - self.stuck.len()
     }
 
     /// Another command is sent, after those of its instance that were put in before; not before one that is held, or in vain
-    /// so far.
+    /// so far. One that is on its way is not sent beside that.
     pub(crate) fn push(&mut self, row: Row<Sending>) {
         let id = row.value.send.id;
         if row.value.is_held() {
             self.held.insert(id);
         }
-        if self.held.contains(&id) || self.stuck.contains(&id) {
+        let waits = [&self.held, &self.stuck, &self.freed].iter().any(|of| of.contains(&id));
+        if waits || self.on_its_way.get(&id) == Some(&row.key) {
             return;
         }
         match self.behind.get_mut(&id) {
@@ -110,9 +113,10 @@ impl Outbox {
         }
     }
 
-    /// The command of an instance that is on its way is sent further on.
+    /// The command of an instance is sent further on.
     pub(crate) fn begin(&mut self, row: Row<Sending>) {
         let id = row.value.send.id;
+        self.freed.remove(&id);
         if row.value.trouble.is_some() {
             self.stuck.insert(id);
             let behind = self.behind.get_mut(&id).map(std::mem::take);
@@ -120,7 +124,7 @@ impl Outbox {
         }
         let (line, wake, answers) = (self.line.clone(), self.wake.clone(), self.came.0.clone());
         while self.tasks.try_join_next().is_some() {}
-        self.on_their_way += 1;
+        self.on_its_way.insert(id, row.key.clone());
         self.tasks.spawn(async move {
             let came = caught(line.answer(&row.value)).await.unwrap_or_else(|panic| {
                 // The texts of errors are the user's code.
@@ -132,11 +136,15 @@ impl Outbox {
         });
     }
 
-    /// The command of an instance that is on its way is held.
+    /// The commands of an instance are only in the store, but for one that is on its way.
     pub(crate) fn hold(&mut self, id: Uuid) {
         self.held.insert(id);
         self.stuck.remove(&id);
+        self.freed.remove(&id);
         self.queued -= self.behind.remove(&id).map_or(0, |behind| behind.len());
+        if self.on_its_way.contains_key(&id) {
+            self.behind.insert(id, VecDeque::new());
+        }
     }
 
     /// A command of an instance cannot be sent: what is put in from now on is only in the store.
@@ -156,7 +164,7 @@ impl Outbox {
 
     /// The command of an instance is answered. Whether the others of it are only in the store.
     pub(crate) fn goes_on(&mut self, id: Uuid) -> bool {
-        self.stuck.remove(&id)
+        self.freed.remove(&id)
     }
 
     /// What has come, at most so many. What waits behind an answer is sent.
@@ -165,9 +173,13 @@ impl Outbox {
         while all.len() < most
             && let Ok((row, came)) = self.came.1.try_recv()
         {
-            self.on_their_way -= 1;
+            let id = row.value.send.id;
+            self.on_its_way.remove(&id);
+            if self.stuck.remove(&id) {
+                self.freed.insert(id);
+            }
             if matches!(came, Came::Answer(_)) {
-                self.next_of(row.value.send.id);
+                self.next_of(id);
             }
             all.push((row, came));
         }
@@ -272,5 +284,74 @@ impl Line {
         let Some(outcome) = self.store.outcome(&IdempotencyKey::new(key)?).await? else { return Ok(None) };
         let refusal = outcome.refusal.map(|refusal| serde_json::from_slice(&refusal)).transpose()?;
         Ok(Some(refusal.map(Rejected::Domain)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use es_core::command::NamedCommand;
+    use es_core::memory::MemoryBackend;
+    use es_core::{App, Metadata, Timestamp};
+
+    use super::*;
+    use crate::instance::ToSend;
+    use crate::rows::{Trouble, send_key};
+    use crate::schedule::{CallOffAll, Plans};
+
+    fn row(id: u128, ordinal: u32, in_vain: bool) -> Row<Sending> {
+        let command = NamedCommand::of::<CallOffAll>(&"ada".to_owned(), &CallOffAll {}).unwrap();
+        let send = ToSend { key: "k".to_owned(), id: Uuid::from_u128(id), input: 1, ordinal, command };
+        let (since, error) = (Timestamp::UNIX_EPOCH, "in vain".to_owned());
+        let trouble = in_vain.then_some(Trouble { since, error, attempts: 5, held: false });
+        let metadata = Metadata::default();
+        Row { key: send_key(&send).unwrap(), rev: 1, value: Sending { send, metadata, trouble } }
+    }
+
+    async fn outbox() -> (App, Outbox, Arc<Notify>) {
+        let (backend, wake) = (MemoryBackend::new(), Arc::new(Notify::new()));
+        let app = App::on(backend.clone()).aggregate::<Plans>().start().await.unwrap();
+        let outbox = Outbox::new(app.sender(), Arc::new(backend), Ids::default(), wake.clone());
+        (app, outbox, wake)
+    }
+
+    /// What has come in the end.
+    async fn all(outbox: &mut Outbox, wake: &Notify, n: usize) -> Vec<(u128, u32)> {
+        let mut all = Vec::new();
+        while all.len() < n {
+            wake.notified().await;
+            let came = outbox.came(100).into_iter();
+            all.extend(came.map(|(row, _)| (row.value.send.id.as_u128(), row.value.send.ordinal)));
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn a_command_is_on_its_way_once() {
+        let (_app, mut outbox, wake) = outbox().await;
+        let id = Uuid::from_u128(1);
+        outbox.push(row(1, 0, false));
+        outbox.push(row(1, 1, false));
+        // An operator has them sent again: they are read from the store.
+        outbox.hold(id);
+        outbox.release(id);
+        (0..3).for_each(|ordinal| outbox.push(row(1, ordinal, false)));
+        assert_eq!(outbox.len(), 3);
+        assert_eq!(all(&mut outbox, &wake, 3).await, [(1, 0), (1, 1), (1, 2)]);
+        assert_eq!((outbox.len(), outbox.behind.len()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn one_that_was_in_vain_is_counted_again_when_it_has_come() {
+        let (_app, mut outbox, wake) = outbox().await;
+        outbox.push(row(1, 0, true));
+        assert_eq!(outbox.len(), 0);
+        assert_eq!(all(&mut outbox, &wake, 1).await, [(1, 0)]);
+        // What it came to is set aside.
+        outbox.push(row(2, 0, false));
+        outbox.push(row(1, 1, false));
+        assert_eq!(outbox.len(), 1, "that of the other, and none of its own before that is taken in");
+        assert!(outbox.goes_on(Uuid::from_u128(1)) && !outbox.goes_on(Uuid::from_u128(1)));
+        outbox.push(row(1, 1, false));
+        assert_eq!(all(&mut outbox, &wake, 2).await.len(), 2);
     }
 }

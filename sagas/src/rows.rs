@@ -272,6 +272,13 @@ pub(crate) fn send_key(send: &ToSend) -> Result<String, LimitError> {
     key.number(send.ordinal.into()).build()
 }
 
+/// Which input and which of its effects a command came from, by the key of its row.
+pub(crate) fn sent_from(row: &str) -> (u64, u32) {
+    let mut parts = row.rsplit(':').map(|part| part.parse().unwrap_or_default());
+    let ordinal = parts.next().unwrap_or_default();
+    (parts.next().unwrap_or_default(), u32::try_from(ordinal).unwrap_or_default())
+}
+
 fn association(of: &Association) -> Key {
     // No name has a NUL in it by accident that would read like another pair: the texts are compared as well.
     Key::default().hash(&format!("{}\0{}", of.name, of.value))

@@ -9,10 +9,11 @@ use es_core::store::{Position, Span, StoreError, Table};
 use serde::de::DeserializeOwned;
 
 use crate::book::definition_of;
-use crate::instance::Instance;
+use crate::damaged::{Damaged, read};
+use crate::instance::{Instance, ToSend};
 use crate::operate::{InstanceStatus, Instances, Life};
 use crate::process::RefusedCommand;
-use crate::rows::{Input, Instead, Noted, Sending, of_instance};
+use crate::rows::{Input, Instead, Noted, Sending, of_instance, sent_from};
 use crate::verb::{Answer, By, Verb};
 
 /// Commands and requests of an instance that are shown.
@@ -26,7 +27,8 @@ pub struct Shown {
     pub status: InstanceStatus,
     /// The first 100 of its commands that were not answered, in the order in which they are sent.
     pub commands: Vec<OpenCommand>,
-    /// The first 100 things that operators had done to it, or that were refused.
+    /// The first 100 things that operators had done to it, or that were refused; without those of which the row cannot be
+    /// read.
     pub requests: Vec<Asked>,
     /// What it waits for.
     pub waits: Vec<WaitsFor>,
@@ -40,8 +42,8 @@ pub struct OpenCommand {
     pub input: u64,
     /// Its place among what that input led to.
     pub ordinal: u32,
-    /// The command.
-    pub command: NamedCommand,
+    /// The command; `None` if its row cannot be read: the error says why.
+    pub command: Option<NamedCommand>,
     /// Why it was not answered, once that is known.
     pub error: Option<String>,
     /// Since when it has been known.
@@ -70,8 +72,8 @@ pub struct Asked {
 pub struct InputShown {
     /// Its number.
     pub number: u64,
-    /// When it came.
-    pub at: Timestamp,
+    /// When it came; `None` if its row cannot be read.
+    pub at: Option<Timestamp>,
     /// What came.
     pub came: Came,
     /// The operator who made it.
@@ -92,6 +94,11 @@ pub enum Came {
     Timer(String),
     /// An operator wanted it.
     Verb(Verb),
+    /// Its row cannot be read.
+    Unreadable {
+        /// Why.
+        error: String,
+    },
 }
 
 /// What an instance waits for: as text, with who will wake it.
@@ -153,8 +160,11 @@ impl fmt::Display for WaitsFor {
 
 impl fmt::Display for OpenCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let NamedCommand { aggregate, id, name, .. } = &self.command;
-        write!(f, "{name} of {aggregate} {id:?}, from input {}", self.input)?;
+        match &self.command {
+            Some(NamedCommand { aggregate, id, name, .. }) => write!(f, "{name} of {aggregate} {id:?}")?,
+            None => f.write_str("a command that cannot be read")?,
+        }
+        write!(f, ", from input {}", self.input)?;
         self.error.as_ref().map_or(Ok(()), |error| write!(f, " ({error})"))
     }
 }
@@ -163,12 +173,28 @@ impl From<Sending> for OpenCommand {
     fn from(Sending { send, trouble, .. }: Sending) -> Self {
         let held = trouble.as_ref().is_some_and(|trouble| trouble.held);
         let (error, since) = trouble.map(|trouble| (trouble.error, trouble.since)).unzip();
-        Self { input: send.input, ordinal: send.ordinal, command: send.command, error, since, held }
+        let ToSend { input, ordinal, command, .. } = send;
+        Self { input, ordinal, command: Some(command), error, since, held }
+    }
+}
+
+/// It is not sent before an operator has had its row repaired.
+impl From<Damaged> for OpenCommand {
+    fn from(Damaged { row, why, .. }: Damaged) -> Self {
+        let (input, ordinal) = sent_from(&row);
+        Self { input, ordinal, command: None, error: Some(why), since: None, held: true }
     }
 }
 
 impl InputShown {
-    pub(crate) fn of(number: u64, noted: Noted) -> Self {
+    pub(crate) fn of(number: u64, noted: Result<Noted, Damaged>) -> Self {
+        let noted = match noted {
+            Ok(noted) => noted,
+            Err(Damaged { why: error, .. }) => {
+                let came = Came::Unreadable { error };
+                return Self { number, at: None, came, by: None, skipped: false };
+            }
+        };
         let came = match noted.input {
             Input::Event { position, .. } => Came::Event(position),
             Input::Refused { command, why, .. } => Came::Refused(RefusedCommand { command, why }),
@@ -176,12 +202,12 @@ impl InputShown {
             Input::Verb(verb) => Came::Verb(verb),
         };
         let skipped = matches!(noted.instead, Some(Instead::Skip | Instead::End(_)));
-        Self { number, at: noted.at, came, by: noted.by, skipped }
+        Self { number, at: Some(noted.at), came, by: noted.by, skipped }
     }
 }
 
 impl Instances {
-    /// One of them with what it waits for, by the text of its key. Its commands are read after it: one that was answered in
+    /// One of them with what it waits for, by the text of its key. A command that cannot be read is shown as that. Its commands are read after it: one that was answered in
     /// between is open in the one and gone from the other.
     ///
     /// # Errors
@@ -190,9 +216,10 @@ impl Instances {
     pub async fn show(&self, key: &str) -> Result<Option<Shown>, StoreError> {
         let Some(instance) = self.stored(key).await? else { return Ok(None) };
         let commands = self.beside(&self.tables.sends, &instance).await?;
-        let commands: Vec<OpenCommand> = commands.into_iter().map(OpenCommand::from).collect();
+        let shown = |command: Result<_, _>| command.map_or_else(OpenCommand::from, OpenCommand::from);
+        let commands: Vec<OpenCommand> = commands.into_iter().map(shown).collect();
         let requests = self.beside(&self.tables.answered, &instance).await?;
-        let requests = requests.into_iter().map(|row| {
+        let requests = requests.into_iter().flatten().map(|row| {
             let (asked, answer) = (row.asked, row.answer);
             Asked { verb: asked.verb, by: asked.by, at: asked.at, answer }
         });
@@ -200,7 +227,8 @@ impl Instances {
         Ok(Some(Shown { status: instance.into(), commands, requests: requests.collect(), waits }))
     }
 
-    /// Inputs of one of them behind a number, in order, at most `limit`. An instance that ended as it began has none.
+    /// Inputs of one of them behind a number, in order, at most `limit`; one that cannot be read is shown as
+    /// [that](Came::Unreadable). An instance that ended as it began has none.
     ///
     /// # Errors
     ///
@@ -215,11 +243,11 @@ impl Instances {
         &self,
         table: &Table<T>,
         of: &Instance,
-    ) -> Result<Vec<T>, StoreError> {
+    ) -> Result<Vec<Result<T, Damaged>>, StoreError> {
         let after = of_instance(&of.key, of.id);
         let span = Span { before: Some(behind(&after)), after, limit: SHOWN };
         let rows = self.store.scan_many(table.name(), &[span]).await?;
-        rows.into_iter().flatten().map(|row| Ok(table.decode(row)?.value)).collect()
+        Ok(rows.into_iter().flatten().map(|row| Ok(read(table, row)?.value)).collect())
     }
 
     fn waits(&self, of: &Instance, commands: &[OpenCommand]) -> Vec<WaitsFor> {

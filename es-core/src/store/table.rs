@@ -182,8 +182,12 @@ impl<T: DeserializeOwned> Table<T> {
         self.decode_all(self.stored_page(rows, after, limit).await?)
     }
 
-    /// The same, as they are stored.
-    pub(crate) async fn stored_page(
+    /// The same, as they are stored: each can be [decoded](Self::decode) by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read.
+    pub async fn stored_page(
         &self,
         rows: &dyn RowStore,
         after: Option<&str>,

@@ -84,10 +84,11 @@ async fn events(store: &dyn EventStore, order: OrderId, seat: &SeatId) -> anyhow
 
 /// What came to an instance beside events, the commands that it sent, and its timers.
 fn inputs(process: &str, history: &[InputStatus]) -> Vec<Line> {
-    let mut lines = Vec::new();
+    let (mut lines, mut at) = (Vec::new(), Timestamp::default());
     let mut timers = BTreeMap::new();
     for input in history {
-        let mut say = |text| lines.push(Line { after: input.position, at: input.input.at, text });
+        at = input.input.at.unwrap_or(at);
+        let mut say = |text| lines.push(Line { after: input.position, at, text });
         match &input.input.came {
             Came::Event(_) => {}
             Came::Refused(refused) => say(format!("refused  {}: {}", named(&refused.command), why(refused))),

@@ -31,6 +31,15 @@ impl Book {
         !self.lagging.is_empty()
     }
 
+    /// Whether an instance has inputs to take in, or one that it failed at is not stored yet.
+    pub(crate) fn is_taking_in(&self, key: &str) -> bool {
+        let Some(now) = self.now(key) else { return false };
+        let is_next = |(of, id, number, _): &(String, Uuid, u64, Noted)| {
+            of == key && *id == now.id && *number == now.taken + 1
+        };
+        self.lagging.contains(key) || self.inputs.iter().any(is_next)
+    }
+
     /// Some instances that have inputs to take in: those whose turn it is.
     pub(crate) fn next_lagging(&mut self, most: usize) -> Vec<String> {
         let behind = self.lagging.range::<str, _>((Bound::Excluded(&*self.turn), Bound::Unbounded));
@@ -66,7 +75,7 @@ impl Book {
                 _ => None,
             };
             let event = position.and_then(|at| events.get(&at));
-            let asks = noted.instead.is_none() && now.is_running();
+            let asks = journal::asks(now, noted);
             let definition = definition_of(&self.definitions, now).filter(|_| asks).cloned();
             let steps = match (definition, position, event) {
                 (Some(definition), _, Some(event)) => definition.steps(event),

@@ -59,8 +59,10 @@ pub enum PlanEvent {
 }
 
 /// What one owner has planned.
-#[derive(Aggregate, Clone, Debug, Default)]
-#[aggregate(name = "schedule", id = String, event = PlanEvent, error = PlanError)]
+///
+/// Stored as a snapshot: another shape is another version of it.
+#[derive(Aggregate, Clone, Debug, Default, Serialize, Deserialize)]
+#[aggregate(name = "schedule", id = String, event = PlanEvent, error = PlanError, snapshot(every = 200))]
 #[non_exhaustive]
 pub struct Plans {
     /// When each is due; what was due long ago is forgotten, and the oldest of what is over if that is much.
@@ -189,6 +191,9 @@ mod tests {
         let planned = r#"{"name":"close","at":"2026-12-27T00:00:00Z","command":{"aggregate":"account","id":"ada","name":"close","payload":{}},"since":"2026-11-27T00:00:00Z"}"#;
         let read: Planned = serde_json::from_str(planned).unwrap();
         assert_eq!(serde_json::to_string(&read).unwrap(), planned);
+        let plans = r#"{"open":{"close":"2026-12-27T00:00:00Z"}}"#;
+        let read: Plans = serde_json::from_str(plans).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), plans);
         let off = r#"{"names":["close"]}"#;
         let read: CalledOff = serde_json::from_str(off).unwrap();
         assert_eq!(serde_json::to_string(&read).unwrap(), off);

@@ -30,9 +30,7 @@ impl<B: Backend> ProcessSession<B> {
             let before = Some(behind(&Key::in_slice(self.slices.last).prefix()));
             let page = self.page_of_sends(Span { after, before, limit: PAGE }).await?;
             self.sent_to = page.last().map(|row| row.key.clone()).filter(|_| is_full(&page, PAGE));
-            let aside: BTreeSet<&String> = self.aside.iter().map(|(row, _)| &row.key).collect();
-            let page: Vec<StoredRow> = page.into_iter().filter(|row| !aside.contains(&row.key)).collect();
-            for row in page {
+            for row in self.unanswered(page) {
                 match read(&self.tables.sends, row) {
                     Ok(row) => self.outbox.push(row),
                     Err(damaged) => self.stop_at(damaged, moment).await?,
@@ -49,7 +47,7 @@ impl<B: Backend> ProcessSession<B> {
         let page = self.page_of_sends(span).await?;
         let is_part = is_full(&page, PAGE);
         self.outbox.release(id);
-        for row in page {
+        for row in self.unanswered(page) {
             match read(&self.tables.sends, row) {
                 Ok(row) => self.send(row),
                 Err(damaged) => self.stop_at(damaged, moment).await?,
@@ -62,6 +60,13 @@ impl<B: Backend> ProcessSession<B> {
     async fn page_of_sends(&self, span: Span) -> Result<Vec<StoredRow>, StoreError> {
         let pages = self.backend.scan_many(self.tables.sends.name(), &[span]).await?;
         Ok(pages.into_iter().next().unwrap_or_default())
+    }
+
+    /// Without those that have come to something, which is to be taken in.
+    fn unanswered(&self, mut page: Vec<StoredRow>) -> Vec<StoredRow> {
+        let come: BTreeSet<&String> = self.aside.iter().chain(&self.came).map(|(row, _)| &row.key).collect();
+        page.retain(|row| !come.contains(&row.key));
+        page
     }
 
     /// A command cannot be read: its instance waits for an operator, and so do the commands behind it.

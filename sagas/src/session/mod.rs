@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use self::requests::Left;
 use crate::book::Book;
 use crate::damaged::read;
 use crate::definition::{Definition, RawStep};
@@ -78,6 +79,10 @@ pub(crate) struct ProcessSession<B> {
     requests: watch::Receiver<u64>,
     /// When it is looked up at the latest.
     look: Instant,
+    /// Up to here requests were looked up; `None`: all were.
+    asked_to: Option<String>,
+    /// Requests that could not be done, by the keys of their rows.
+    left: BTreeMap<String, Left>,
     /// Whether it is known which instances lag.
     knows_lagging: bool,
     /// Tells the worker of requests.
@@ -134,6 +139,8 @@ impl<B: Backend> ProcessSession<B> {
             released: BTreeMap::new(),
             requests,
             look: Instant::now(),
+            asked_to: None,
+            left: BTreeMap::new(),
             knows_lagging: false,
             _hears: hears,
             marks: Marks::default(),

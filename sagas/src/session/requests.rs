@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use es_core::store::keys::{Key, behind};
-use es_core::store::{Row, Span, StoreError, is_full};
+use es_core::store::{Row, Span, StoreError, StoredRow, is_full};
 use es_core::{Backend, BoxError};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -18,6 +18,16 @@ use crate::verb::{Answer, Verb};
 
 /// Requests that are done at once.
 const AT_ONCE: usize = 50;
+/// The longest pause before one is looked at again that could not be done.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+
+/// A request that cannot be done now, since it cannot be read, or its instance cannot: it waits for a repair, or for a newer
+/// program, and is looked at ever less often.
+#[derive(Debug)]
+pub(super) struct Left {
+    until: Instant,
+    pause: Duration,
+}
 
 /// What is stored of the instances that requests are about, by their ids.
 #[derive(Debug, Default)]
@@ -31,34 +41,68 @@ struct Stored {
 impl<B: Backend> ProcessSession<B> {
     /// Does what operators ask for. Whether there is more of it.
     pub(super) async fn take_requests(&mut self, moment: Moment) -> Result<bool, BoxError> {
-        let heard = self.requests.has_changed().unwrap_or_default();
-        if !heard && Instant::now() < self.look {
-            return Ok(false);
+        if self.asked_to.is_none() {
+            let heard = self.requests.has_changed().unwrap_or_default();
+            if !heard && Instant::now() < self.look {
+                return Ok(false);
+            }
+            self.requests.mark_unchanged();
+            self.look = Instant::now() + LOOK;
         }
-        self.requests.mark_unchanged();
-        let span = Span {
-            after: Key::in_slice(self.slices.first).prefix(),
-            before: Some(behind(&Key::in_slice(self.slices.last).prefix())),
-            limit: AT_ONCE,
-        };
         let table = self.tables.requests.clone();
-        let page = self.backend.scan_many(table.name(), &[span]).await?.pop().unwrap_or_default();
-        let more = is_full(&page, AT_ONCE);
-        self.look = Instant::now() + if more { Duration::ZERO } else { LOOK };
-        // One of a newer program waits for it.
-        let asked: Vec<Row<Request>> = page.into_iter().filter_map(|row| read(&table, row).ok()).collect();
+        let mut asked = Vec::new();
+        for row in self.next_requests().await? {
+            let key = row.key.clone();
+            match read(&table, row) {
+                Ok(row) => asked.push(row),
+                Err(_) => self.leave_request(key),
+            }
+        }
         let keys: BTreeSet<String> = asked.iter().map(|row| row.value.key.clone()).collect();
         self.load(keys.clone()).await?;
         self.load_early_of_ended(keys).await?;
-        // One for an instance that cannot be read waits for its repair.
-        let asked: Vec<_> =
-            asked.into_iter().filter(|row| !self.unreadable.contains_key(&row.value.key)).collect();
+        let (left, asked): (Vec<_>, Vec<_>) =
+            asked.into_iter().partition(|row| self.unreadable.contains_key(&row.value.key));
+        left.into_iter().for_each(|row: Row<Request>| self.leave_request(row.key));
         let mut stored = self.stored_of(&asked).await?;
+        let mut later = false;
         for row in asked {
+            let Request { key, verb, .. } = &row.value;
+            // It takes the place of an input that fails: whether one does is seen once all were taken in and written.
+            if matches!(verb, Verb::End | Verb::Skip { .. }) && self.book.is_taking_in(key) {
+                later = true;
+                continue;
+            }
             self.carry_out(&row.value, moment, &mut stored)?;
+            self.left.remove(&row.key);
             self.rows.push(table.delete(&row));
         }
-        Ok(more)
+        if later {
+            self.look = Instant::now();
+        }
+        Ok(later || self.asked_to.is_some())
+    }
+
+    /// The next page of requests, without those that were looked at in vain a short while ago.
+    async fn next_requests(&mut self) -> Result<Vec<StoredRow>, StoreError> {
+        let first = || Key::in_slice(self.slices.first).prefix();
+        let span = Span {
+            after: self.asked_to.take().unwrap_or_else(first),
+            before: Some(behind(&Key::in_slice(self.slices.last).prefix())),
+            limit: AT_ONCE,
+        };
+        let pages = self.backend.scan_many(self.tables.requests.name(), &[span]).await?;
+        let mut page = pages.into_iter().next().unwrap_or_default();
+        self.asked_to = page.last().filter(|_| is_full(&page, AT_ONCE)).map(|row| row.key.clone());
+        let now = Instant::now();
+        page.retain(|row| self.left.get(&row.key).is_none_or(|left| left.until <= now));
+        Ok(page)
+    }
+
+    fn leave_request(&mut self, key: String) {
+        let left = self.left.entry(key).or_insert_with(|| Left { until: Instant::now(), pause: LOOK / 2 });
+        left.pause = (left.pause * 2).min(MAX_PAUSE);
+        left.until = Instant::now() + left.pause;
     }
 
     /// Reads the first commands of instances, and the inputs that they are parked at.

@@ -46,7 +46,7 @@ async fn each_input_is_shown_with_what_it_sent_and_the_timers_after_it() {
         [&Came::Event(paid[0].position), &Came::Event(paid[1].position)]
     );
     assert_eq!((sent(&paid[0]), sent(&paid[1])), (vec!["withdraw"], vec!["deposit", "publish"]));
-    assert_eq!(paid[0].timers["expired"], paid[0].input.at.checked_add(LIMIT).unwrap());
+    assert_eq!(paid[0].timers["expired"], paid[0].input.at.unwrap().checked_add(LIMIT).unwrap());
     assert!(paid[1].timers.is_empty() && paid[0].position < paid[1].position, "{paid:?}");
 
     let poor = ended(&instances, "poor").await;

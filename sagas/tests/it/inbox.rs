@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use es_core::BoxError;
 use es_core::memory::{MemoryBackend, Tx};
-use sagas::message::Envelope;
-use sagas::message::inbox::{Answer, Busy, Consumer, Inbox, Outcome};
-use serde_json::json;
+use es_core::store::{Table, write_rows};
+use sagas::message::inbox::{Answer, Busy, Consumer, Inbox, Lane, Log, Outcome};
+use sagas::message::{Envelope, Sequence};
+use serde_json::{Value, json};
 
 /// Does what the type of a message says.
 struct Told;
@@ -82,6 +83,60 @@ async fn a_sender_is_told_what_to_do() {
     let hung = waits.iter().find(|parked| parked.lane.key == "3").unwrap();
     assert_eq!(hung.attempts, 1);
     assert_eq!(hung.error, "the consumer did not end within 8s");
+}
+
+/// The log of a sender that nobody can reach.
+struct NoRoute;
+
+#[async_trait::async_trait]
+impl Log for NoRoute {
+    async fn behind(&self, _: &Lane, _: Option<Sequence>) -> Result<Vec<Envelope>, BoxError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_hangs_is_in_the_way_of_its_lane_alone() {
+    let inbox = inbox().log(NoRoute);
+    for n in 1..=11 {
+        let gap = order(3, "placed");
+        let waits = tokio::time::timeout(Duration::from_secs(10), answered(&inbox, &gap));
+        let answer = waits.await.expect("a sender hangs up after 10 seconds");
+        assert_eq!(answer.status, if n < 10 { 503 } else { 409 }, "{n}: {}", answer.body);
+        let mut other = order(n, "placed");
+        other.partitionkey = Some("other".to_owned());
+        assert_eq!(answered(&inbox, &other).await.body, "taken");
+    }
+}
+
+#[tokio::test]
+async fn a_guard_that_cannot_be_read_keeps_no_other_from_being_forgotten() {
+    let backend = MemoryBackend::new();
+    let inbox = Inbox::new(backend.clone(), "told", Told).unwrap().retention(Duration::ZERO);
+    // More than are forgotten together.
+    for n in 0..200 {
+        assert_eq!(inbox.take(&message(&format!("damaged {n}"), "placed")).await.unwrap(), Outcome::Taken);
+        // It forgets some by itself.
+        damage(&backend, "inbox.guards.told").await;
+    }
+    for n in 0..5 {
+        assert_eq!(inbox.take(&message(&n.to_string(), "placed")).await.unwrap(), Outcome::Taken);
+    }
+    let mut forgotten = 0;
+    while forgotten < 5 {
+        forgotten += inbox.forget().await.unwrap();
+    }
+    assert_eq!((inbox.forget().await.unwrap(), forgotten), (0, 5));
+    assert_eq!(inbox.take(&message("3", "placed")).await.unwrap(), Outcome::Taken);
+    assert!(inbox.take(&message("damaged 3", "placed")).await.is_err(), "it is not known to be new");
+}
+
+/// All rows of a table are damaged.
+async fn damage(backend: &MemoryBackend, table: &str) {
+    let table = Table::<Value>::new(table).unwrap();
+    let all = table.all(backend).await.unwrap().into_iter().filter(|row| row.value != json!("?"));
+    let rows = all.map(|row| table.put(&row.with(json!("?"))).unwrap()).collect();
+    assert!(write_rows(backend, rows).await.unwrap().is_yes());
 }
 
 /// Fails after a while, or hangs from some call on.

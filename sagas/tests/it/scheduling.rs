@@ -1,6 +1,9 @@
 //! What is said to who schedules what cannot be sent.
 
+use std::time::Duration;
+
 use es_core::memory::MemoryBackend;
+use es_core::store::{SnapshotStore as _, StreamId, Version};
 use es_core::testing::given;
 use es_core::{App, Timestamp};
 use sagas::schedule::{CallOff, CalledOff, Plan, PlanError, PlanEvent, Planned, Plans};
@@ -41,11 +44,17 @@ async fn what_can_never_be_sent_is_refused_at_once() {
 #[tokio::test]
 async fn an_owner_plans_no_more_than_fits() {
     let (ada, far) = ("ada".to_owned(), Timestamp::MAX);
-    let app = App::on(MemoryBackend::new()).aggregate::<Account>().process::<Schedule>();
-    let app = app.start().await.unwrap();
+    let backend = MemoryBackend::new();
+    let start = || App::on(backend.clone()).aggregate::<Account>().process::<Schedule>().start();
+    let app = start().await.unwrap();
     for n in 0..1_000 {
         app.schedule(far, &ada, deposit()).named(n.to_string()).owned_by("ada").await.unwrap();
     }
+    app.shutdown(Duration::from_secs(60)).await;
+    // The next program does not fold all that was ever planned.
+    let kept = backend.snapshot(&StreamId::new("schedule-ada").unwrap()).await.unwrap().unwrap();
+    assert!(kept.version >= Version(200), "{kept:?}");
+    let app = start().await.unwrap();
     let plan = |name: &str| app.schedule(far, &ada, deposit()).named(name).owned_by("ada");
     let error = plan("more").await.unwrap_err();
     assert!(es_core::chain(&error).contains("1000 commands are planned for this owner"), "{error}");

@@ -8,7 +8,7 @@ use es_core::command::{Dispatch, Halted, Interceptor, NamedCommand, Next};
 use es_core::memory::MemoryBackend;
 use es_core::store::{Append, Commit, EventStore as _, ExpectedVersion, NewEvent, StreamId};
 use es_core::{App, Event as _};
-use sagas::{Instances, Life, Processes as _};
+use sagas::{Instances, Life, Processes as _, Verb};
 use tokio::sync::Semaphore;
 
 use crate::rules::play::{Act, ByKey, Enter, StageEvent, began};
@@ -30,6 +30,8 @@ enum Mood {
     Panics,
     /// The first two fail before anything is done.
     FailsAtFirst,
+    /// Each fails with an error that cannot be shown.
+    Unspeakable,
     /// They are counted.
     Counts(Arc<AtomicUsize>),
 }
@@ -43,6 +45,7 @@ impl Interceptor for Guard {
         let before = self.1.fetch_add(1, Ordering::Relaxed);
         match &self.0 {
             Mood::SaysNo => return Err(Halted::because("closed for maintenance")),
+            Mood::Unspeakable => return Err(Halted::because(Unspeakable)),
             Mood::Waits(gate) => gate.acquire().await.unwrap().forget(),
             Mood::Hangs(ledger) if dispatch.stream().as_str().ends_with(ledger) => {
                 std::future::pending::<()>().await;
@@ -60,6 +63,17 @@ impl Interceptor for Guard {
         }
     }
 }
+
+#[derive(Debug)]
+struct Unspeakable;
+
+impl std::fmt::Display for Unspeakable {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("it cannot be said")
+    }
+}
+
+impl std::error::Error for Unspeakable {}
 
 async fn start(store: &MemoryBackend, mood: Mood) -> App {
     let app = App::on(store.clone()).process::<ByKey>().interceptor(Guard(mood, Arc::default()));
@@ -227,5 +241,20 @@ async fn a_panic_on_the_way_loses_no_command() {
     tell(&store, vec![began("a", "begun", vec![enter("1"), enter("2")])]).await;
     let entered = until(&store, "a", |a| a.inputs > 0 && a.open_commands == 0).await;
     assert_eq!(entered, 2);
+    app.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_cannot_be_shown_does_not_stop_its_instance_for_ever() {
+    let store = MemoryBackend::new();
+    let app = start(&store, Mood::Unspeakable).await;
+    tell(&store, vec![began("a", "begun", vec![enter("1"), enter("2")])]).await;
+    until(&store, "a", |a| matches!(&a.life, Life::Parked { error, .. } if error.contains("panic"))).await;
+    app.shutdown(Duration::ZERO).await;
+    // An operator has it sent again, once it can be.
+    let app = start(&store, Mood::Counts(Arc::default())).await;
+    let instances = Instances::of::<ByKey>(store.clone()).unwrap();
+    drop(instances.ask("a", Verb::Retry, "ada", "it can be said now").await.unwrap());
+    assert_eq!(until(&store, "a", |a| a.life == Life::Running && a.open_commands == 0).await, 2);
     app.shutdown(Duration::ZERO).await;
 }

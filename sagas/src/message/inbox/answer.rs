@@ -17,7 +17,7 @@ use super::take::Outcome;
 /// | 400 | no message: the body is no envelope, or an attribute of it is wrong | sets it aside, and is fixed |
 /// | 409 | messages before it have not come, and the log did not give them either | sets it aside until they have |
 /// | 422 | another message came under the same name before | sets it aside, and is fixed |
-/// | 423 | its lane takes nothing before an operator has looked at it: too much is parked, or what is stored of it cannot be read | sets it aside until then |
+/// | 423 | its lane takes nothing before an operator has looked at it: too much is parked, what is stored of it cannot be read, or it has met an event that only a newer program can read, and that was told as 503 about ten times | sets it aside until then |
 /// | 500 | the inbox cannot use its store | sends it again, much later |
 /// | 503 | busy: the store, what the consumer needs, or the log of what is missing before it | sends it again, after `retry_after` |
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl From<&InboxError> for Answer {
         let status = match error {
             InboxError::NoMessage { .. } => 400,
             InboxError::OtherContent { .. } => 422,
-            InboxError::Full { .. } => 423,
+            InboxError::Full { .. } | InboxError::Newer(_) => 423,
             InboxError::Store(error) => match error.kind() {
                 ErrorKind::Transient | ErrorKind::Unknown => 503,
                 // A row, and those are of a lane.

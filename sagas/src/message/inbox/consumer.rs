@@ -20,8 +20,9 @@ pub trait Consumer<Tx>: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Anything. After a few tries it is the message's fault, and its lane is parked. Except errors of the store, events
-    /// that only a newer program can read, and [`Busy`]: the sender is told to come again.
+    /// Anything. After a few tries it is the message's fault, and its lane is parked. Except errors of the store and [`Busy`]:
+    /// the sender is told to come again; and events that only a newer program can read: the sender is told that about ten
+    /// times, and then to set the message aside.
     fn take(&self, message: &Envelope, tx: &mut Tx) -> impl Future<Output = Result<(), BoxError>> + Send;
 }
 
@@ -53,14 +54,15 @@ pub(super) enum Fault {
     Race,
     /// What it needs does not answer.
     Busy,
+    /// It has met an event that only a newer program can read: that program takes it.
+    Newer,
     /// The message's.
     Message,
 }
 
 pub(super) fn fault_of(backend: &impl Backend, error: &(dyn Error + 'static)) -> Fault {
     if is_of_a_newer_program(error) {
-        // That program takes it.
-        return Fault::Busy;
+        return Fault::Newer;
     }
     let mut cause = Some(error);
     while let Some(error) = cause {

@@ -33,6 +33,10 @@ pub enum InboxError {
         /// How many of what.
         what: String,
     },
+    /// The consumer has met an event that only a newer program can read. About ten times it is [`Busy`](Self::Busy), since
+    /// that program may run beside this one; then its sender sets it aside, until that program has taken this one's place.
+    #[error("the message is for a newer program")]
+    Newer(#[source] BoxError),
     /// What the consumer needs does not answer, or others were faster every time: the message can be taken later.
     #[error("the message cannot be taken now")]
     Busy(#[source] BoxError),
@@ -51,7 +55,7 @@ impl InboxError {
     pub const fn kind(&self) -> ErrorKind {
         match self {
             Self::NoMessage { .. } | Self::OtherContent { .. } => ErrorKind::Misuse,
-            Self::Full { .. } => ErrorKind::Blocked,
+            Self::Full { .. } | Self::Newer(_) => ErrorKind::Blocked,
             Self::Busy(_) | Self::Log(_) => ErrorKind::Transient,
             Self::Store(error) => error.kind(),
         }

@@ -1,6 +1,5 @@
 //! The log of a sender over HTTP.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use serde::Deserialize;
 
 use super::lane::Lane;
 use super::log::Log;
+use super::tries::Remembered;
 use crate::message::Envelope;
 use crate::message::Sequence;
 
@@ -18,9 +18,6 @@ use crate::message::Sequence;
 const LIMIT: Duration = Duration::from_secs(30);
 /// Bytes of a page that are read: several times what a sender should give.
 const MAX_PAGE: usize = 32 << 20;
-
-/// Lanes that are being searched for.
-const SEARCHED: usize = 1_000;
 
 /// The log of a sender over HTTP: `GET {base}/{relay}/{key}?after={sequence}` gives a page of messages in order, as JSON:
 /// `{"messages": [..]}`. Without `after` they are wanted from the first one on. A page without messages may say where to go on:
@@ -33,7 +30,8 @@ const SEARCHED: usize = 1_000;
 pub struct HttpLog {
     client: Client,
     base: Url,
-    searched: Arc<Mutex<HashMap<Lane, (Option<Sequence>, String)>>>,
+    /// How far searches have come: from where, and to which place.
+    searched: Arc<Mutex<Remembered<(Option<Sequence>, String)>>>,
 }
 
 #[derive(Deserialize)]
@@ -95,11 +93,10 @@ impl HttpLog {
 
     fn remember(&self, lane: &Lane, place: Option<(Option<Sequence>, String)>) {
         let mut searched = self.searched.lock().unwrap_or_else(PoisonError::into_inner);
-        if searched.len() >= SEARCHED {
-            searched.clear();
+        match place {
+            Some(place) => searched.put(lane, place, |_| true),
+            None => searched.remove(lane),
         }
-        searched.remove(lane);
-        searched.extend(place.map(|place| (lane.clone(), place)));
     }
 }
 

@@ -1,8 +1,5 @@
 //! Messages that were missed.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
-
 use async_trait::async_trait;
 use es_core::{Backend, BoxError};
 
@@ -16,11 +13,6 @@ use super::take::Outcome;
 use crate::message::Envelope;
 use crate::message::Sequence;
 
-/// So often the sender is told to come again while the log does not fill a gap: what it has just sent may not be in there yet.
-const TRIES: u32 = 10;
-/// Gaps that are remembered.
-const GAPS: usize = 1_000;
-
 /// Where the messages of a lane can be read again: the sender's own log.
 #[async_trait]
 pub trait Log: Send + Sync + 'static {
@@ -33,41 +25,19 @@ pub trait Log: Send + Sync + 'static {
     async fn behind(&self, lane: &Lane, after: Option<Sequence>) -> Result<Vec<Envelope>, BoxError>;
 }
 
-/// How often a gap was not filled: by lane, with what is before it.
-#[derive(Default)]
-pub(super) struct Unfilled(Mutex<HashMap<Lane, (Option<Sequence>, u32)>>);
-
-impl Unfilled {
-    /// Whether the sender is to come again for it.
-    fn once_more(&self, lane: &Lane, gap: Gap) -> bool {
-        let mut gaps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if gaps.len() >= GAPS {
-            gaps.clear();
-        }
-        let (after, tries) = gaps.entry(lane.clone()).or_default();
-        *tries = if *after == gap.after { tries.saturating_add(1) } else { 1 };
-        *after = gap.after;
-        *tries < TRIES
-    }
-
-    fn filled(&self, lane: &Lane) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(lane);
-    }
-}
-
 impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
     /// Takes what is missing before a message, in order, and then the message. A gap that the log does not fill stays one,
     /// after a few tries.
     pub(super) async fn fill(&self, message: &Checked<'_>, gap: Gap) -> Result<Outcome, InboxError> {
         let Some(log) = &self.log else { return Ok(Outcome::Gap(gap)) };
-        // Counted beforehand: the sender does not wait for ever, and who is not waited for may be dropped.
-        let once_more = self.unfilled.once_more(&message.lane, gap);
+        // What has just been sent may not be in there yet. Counted beforehand: the sender does not wait for ever, and who is not waited for may be dropped.
+        let once_more = self.unfilled.once_more(&message.lane, gap.after);
         let (left, why) = match self.fill_from(&**log, message, gap).await {
             Ok(Outcome::Gap(left)) => (left, "the log does not have them".into()),
             Err(InboxError::Log(why)) => (gap, why),
             Err(other) => return Err(other),
             Ok(outcome) => {
-                self.unfilled.filled(&message.lane);
+                self.unfilled.forget(&message.lane);
                 return Ok(outcome);
             }
         };

@@ -63,13 +63,16 @@ mod retention;
 mod rows;
 mod show;
 mod take;
+mod tries;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use es_core::limits::{LimitError, stored_name};
+
+use crate::message::Sequence;
 
 pub use self::answer::Answer;
 pub use self::check::{MAX_ATTRIBUTE, MAX_MESSAGE};
@@ -92,9 +95,11 @@ pub struct Inbox<B, C> {
     tables: rows::Tables,
     options: Options,
     log: Option<Arc<dyn Log>>,
-    unfilled: log::Unfilled,
-    /// How many more lanes may be parked before they are counted again.
-    room: AtomicUsize,
+    /// By what is before a gap that the log does not fill.
+    unfilled: tries::Tries<Option<Sequence>>,
+    /// By the id of a message that is for a newer program.
+    newer: tries::Tries<String>,
+    room: park::Room,
     /// Messages without an order that were taken, for clean-up.
     taken: AtomicU64,
 }
@@ -134,9 +139,10 @@ impl<B, C> Inbox<B, C> {
     pub fn new(backend: B, name: &str, consumer: C) -> Result<Self, LimitError> {
         stored_name("inbox", name)?;
         let tables = rows::Tables::of(name)?;
-        let (options, log, unfilled) = (Options::default(), None, log::Unfilled::default());
-        let (room, taken) = (AtomicUsize::new(0), AtomicU64::new(0));
-        Ok(Self { backend, consumer, tables, options, log, unfilled, room, taken })
+        let (options, log) = (Options::default(), None);
+        let (unfilled, newer) = (tries::Tries::default(), tries::Tries::default());
+        let (room, taken) = (park::Room::default(), AtomicU64::new(0));
+        Ok(Self { backend, consumer, tables, options, log, unfilled, newer, room, taken })
     }
 
     /// How often a message is tried before it is parked, at least once, and how long the first pause between two tries is;

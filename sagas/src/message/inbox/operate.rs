@@ -185,6 +185,8 @@ impl<B: Backend, C> Inbox<B, C> {
             rows.push(self.tables.parked.put(&stuck.clone().with(left))?);
             return Ok(rows);
         }
+        // Then one more may be parked.
+        self.room.forget();
         rows.push(self.tables.parked.delete(stuck));
         if let Some(mut row) = lane {
             if let LaneRow::Guard(row) = &mut row {

@@ -1,11 +1,12 @@
 //! What operators see of lanes that are parked.
 
-use es_core::store::{Row, StoreError};
+use es_core::store::{Row, StoreError, StoredRow};
 use es_core::{Backend, Timestamp};
 
 use super::Inbox;
 use super::lane::Lane;
-use super::rows::{Operation, Stuck, Waiting, of_lane, same_lane};
+use super::rows::{Mark, Operation, Stuck, Waiting, of_lane, same_lane};
+use crate::damaged::{Damaged, read};
 use crate::message::Sequence;
 
 /// A lane that is parked: its messages wait for an operator.
@@ -14,16 +15,16 @@ use crate::message::Sequence;
 pub struct Parked {
     /// The lane.
     pub lane: Lane,
-    /// Since when.
-    pub since: Timestamp,
+    /// Since when; `None`, as [`failed`](Self::failed), if its row cannot be read: the error says why.
+    pub since: Option<Timestamp>,
     /// Which message failed last: its [sequence](Waiting::sequence).
-    pub failed: Sequence,
+    pub failed: Option<Sequence>,
     /// Why.
     pub error: String,
     /// How often that one was tried.
     pub attempts: u32,
-    /// How many messages wait.
-    pub waiting: u64,
+    /// How many messages wait; `None` if a row that it takes to know this cannot be read.
+    pub waiting: Option<u64>,
 }
 
 /// A lane that is parked, with what waits.
@@ -39,30 +40,57 @@ pub struct Shown {
 }
 
 impl<B: Backend, C> Inbox<B, C> {
-    /// Lanes that are parked, in a fixed order, behind one of them.
+    /// Lanes that are parked, in a fixed order, behind one of them. One whose row cannot be read is shown as that, or left out
+    /// and logged if nobody can tell which it is.
     ///
     /// # Errors
     ///
     /// [`StoreError`] if they cannot be read.
     pub async fn parked(&self, after: Option<&Lane>, limit: usize) -> Result<Vec<Parked>, StoreError> {
-        let after = after.map(Lane::row_key).transpose()?;
-        let stuck = self.tables.parked.page(&self.backend, after.as_deref(), limit).await?;
-        self.counted(stuck).await
+        let (mut after, mut all) = (after.map(Lane::row_key).transpose()?, Vec::new());
+        while all.len() < limit {
+            let left = limit - all.len();
+            let page = self.tables.parked.stored_page(&self.backend, after.as_deref(), left).await?;
+            let (last, count) = (page.last().map(|row| row.key.clone()), page.len());
+            all.extend(self.shown(page).await?);
+            if count < left {
+                break;
+            }
+            after = last;
+        }
+        Ok(all)
     }
 
     /// With how many wait in each.
-    async fn counted(&self, stuck: Vec<Row<Stuck>>) -> Result<Vec<Parked>, StoreError> {
+    async fn shown(&self, stuck: Vec<StoredRow>) -> Result<Vec<Parked>, StoreError> {
         let keys: Vec<String> = stuck.iter().map(|row| row.key.clone()).collect();
         let marks = self.backend.rows(self.tables.marks.name(), &keys).await?;
-        let counted = stuck.into_iter().zip(marks).map(|(stuck, mark)| {
-            let Stuck { lane, since, failed, error, attempts, gone } = stuck.value;
+        let guards = self.backend.rows(self.tables.guards.name(), &keys).await?;
+        let shown = stuck.into_iter().zip(marks).zip(guards).filter_map(|((stuck, mark), guard)| {
+            let mark = mark.map(|row| read(&self.tables.marks, row).map(|row| row.value)).transpose();
+            let stuck = match read(&self.tables.parked, stuck) {
+                Ok(row) => row.value,
+                Err(Damaged { why: error, .. }) => {
+                    let of_mark = mark.ok().flatten().map(|mark: Mark| mark.lane);
+                    let of_guard = || Some(read(&self.tables.guards, guard?).ok()?.value.lane);
+                    let lane = of_mark.or_else(of_guard)?;
+                    return Some(Parked {
+                        lane,
+                        since: None,
+                        failed: None,
+                        error,
+                        attempts: 0,
+                        waiting: None,
+                    });
+                }
+            };
+            let Stuck { lane, since, failed, error, attempts, gone } = stuck;
             // A message without an order has no mark, and waits alone.
-            let kept =
-                mark.map(|mark| self.tables.marks.decode(mark)).transpose()?.map_or(1, |m| m.value.kept);
-            let waiting = kept.saturating_sub(gone);
-            Ok(Parked { lane, since, failed, error, attempts, waiting })
+            let kept = |mark: Option<Mark>| mark.map_or(1, |mark| mark.kept);
+            let waiting = mark.ok().map(|mark| kept(mark).saturating_sub(gone));
+            Some(Parked { lane, since: Some(since), failed: Some(failed), error, attempts, waiting })
         });
-        counted.collect()
+        Ok(shown.collect())
     }
 
     /// A lane that is parked, with up to `limit` of its messages and operations; `None`: it is not parked.
@@ -71,8 +99,9 @@ impl<B: Backend, C> Inbox<B, C> {
     ///
     /// [`StoreError`] if it cannot be read.
     pub async fn show(&self, lane: &Lane, limit: usize) -> Result<Option<Shown>, StoreError> {
-        let Some(stuck) = self.parked_lane(lane).await? else { return Ok(None) };
-        let Some(parked) = self.counted(vec![stuck]).await?.pop() else { return Ok(None) };
+        let row = self.backend.rows(self.tables.parked.name(), &[lane.row_key()?]).await?.pop().flatten();
+        let Some(parked) = self.shown(row.into_iter().collect()).await?.pop() else { return Ok(None) };
+        same_lane(&parked.lane, lane)?;
         let messages = self.first(lane, limit).await?.into_iter().map(|row| row.value).collect();
         let operations = self.operations(lane, limit).await?;
         Ok(Some(Shown { parked, messages, operations }))

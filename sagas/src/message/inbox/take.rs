@@ -97,7 +97,8 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
                 // What has failed already is tried again also if the store has become slow: in the end it is parked.
                 let least = self.options.limit / if failed == 0 { 2 } else { 8 };
                 let rows = self.tables.put_lane(&next.row, 0)?;
-                match self.act(checked.message, rows, (begun, least)).await? {
+                let acted = self.act(checked.message, rows, (begun, least)).await;
+                match acted.map_err(|error| self.perhaps_later(checked, error))? {
                     Tried::Stored => return Ok(Outcome::Taken),
                     Tried::Lost => None,
                     // The sender waits for the answer.
@@ -118,6 +119,16 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
             lost = lose(lost).await;
         }
         Err(InboxError::Busy(Busy::new("other writers were faster, every time").into()))
+    }
+
+    /// What is for a newer program may be taken by one that runs beside this one.
+    fn perhaps_later(&self, of: &Checked<'_>, error: InboxError) -> InboxError {
+        match error {
+            InboxError::Newer(why) if self.newer.once_more(&of.lane, of.message.id.clone()) => {
+                InboxError::Busy(why)
+            }
+            error => error,
+        }
     }
 
     /// Where a message stands, by the row of its lane.
@@ -170,6 +181,7 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
             // What cannot be rolled back is not committed either.
             drop(tx.rollback().await);
             return match fault_of(&self.backend, &*error) {
+                Fault::Newer => Err(InboxError::Newer(error)),
                 Fault::Busy => Err(InboxError::Busy(error)),
                 // A race that the consumer itself has lost may be one that it loses each time: a version that has passed.
                 Fault::Race | Fault::Message => Ok(Tried::Failed(cut(chain(&*error)), !error.is::<Hung>())),
@@ -187,7 +199,7 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
     fn not_committed(&self, error: CommitError) -> Result<Tried, InboxError> {
         match fault_of(&self.backend, &error) {
             Fault::Race => Ok(Tried::Lost),
-            Fault::Busy => Err(InboxError::of_commit(error)),
+            Fault::Busy | Fault::Newer => Err(InboxError::of_commit(error)),
             Fault::Message => Ok(Tried::Failed(cut(chain(&error)), true)),
         }
     }

@@ -10,16 +10,16 @@ use sagas::message::inbox::{InboxError, Outcome};
 use serde::{Deserialize, Serialize};
 
 use super::Subject;
-use super::desk::{Desk, lane, mail, order, take, until_answered};
+use super::desk::{Desk, lane, mail, order, sent, take, until_answered};
 use super::ground::Ground;
 
 /// An event of ledgers that this program does not know.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Audited {}
+pub(crate) struct Audited {}
 
 #[derive(Event, Clone, Debug, PartialEq)]
 #[event(prefix = "ledger")]
-enum NewerEvent {
+pub(crate) enum NewerEvent {
     Audited(Audited),
 }
 
@@ -63,6 +63,11 @@ pub(super) async fn what_only_a_newer_program_can_read_is_left_to_it<S: Subject>
         while desk.orders.calls(&message.id) < 3 {
             let busy = inbox.take(&message).await;
             assert!(matches!(busy, Err(InboxError::Busy(_) | InboxError::Store(_))), "{busy:?}");
+        }
+        // It may run beside this one. If it does not, the sender need not wait with all others.
+        for _ in 0..2 {
+            let newer = sent::<S>(&inbox, &message).await;
+            assert!(matches!(newer, Err(InboxError::Newer(_))), "{newer:?}");
         }
     }
     assert_eq!(until_answered(async || inbox.parked(None, 10).await).await, []);

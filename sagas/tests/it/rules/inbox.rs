@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use es_core::Backend as _;
+use es_core::store::Table;
 use sagas::message::inbox::{InboxError, Lane, OperateError, Outcome, Verb};
 use sagas::message::{Envelope, Sequence};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Subject;
 use super::desk::{Desk, SHOP, Sent, lane, mail, operated, order, sent, take, until_answered};
+use super::ground::Ground;
 
 fn at(sequence: u64) -> Sequence {
     sequence.to_string().parse().unwrap()
@@ -227,10 +229,51 @@ pub(super) async fn a_message_that_fails_parks_its_lane_and_no_other<S: Subject>
     let panic = "a panic: it was told to panic";
     let (a, b, m) = (lane("a"), lane("b"), Lane::of_message("/mails", "m1"));
     let fail = "it was told to fail";
-    assert_eq!(seen, [(m, fail, 2, 1), (a, fail, 2, 3), (b, panic, 2, 1)]);
+    assert_eq!(seen, [(m, fail, 2, Some(1)), (a, fail, 2, Some(3)), (b, panic, 2, Some(1))]);
     let (first, rest) = parked.split_first().unwrap();
     let behind = until_answered(async || inbox.parked(Some(&first.lane), 10).await).await;
     assert_eq!(behind, rest);
+}
+
+/// I5
+pub(super) async fn a_parked_lane_that_cannot_be_read_is_in_no_others_way<S: Subject>(subject: &S) {
+    let desk = Desk::open(subject).await;
+    let inbox = desk.inbox().room(5, 3);
+    let ground = Ground::on(subject, desk.backend.clone(), desk.clock.clone());
+    desk.orders.fail(&["a", "b", "c", "d", "e", "m1"]);
+    for key in ["a", "b", "c"] {
+        assert_eq!(take::<S>(&inbox, &order(key, 1)).await, Outcome::Parked { waiting: 1 });
+    }
+    let damage = async |table: &str, key: &str| {
+        let table = Table::<Value>::new(format!("inbox.{table}.desk")).unwrap();
+        let all = until_answered(async || table.all(&desk.backend).await).await;
+        let row = all.into_iter().find(|row| row.value["key"] == *key).unwrap();
+        ground.overwrite(&table, &row.key, &json!("?")).await;
+    };
+    damage("parked", "a").await;
+    damage("marks", "b").await;
+    damage("parked", "c").await;
+    damage("marks", "c").await;
+    assert_eq!(take::<S>(&inbox, &order("d", 1)).await, Outcome::Parked { waiting: 1 });
+    assert_eq!(take::<S>(&inbox, &mail("m1")).await, Outcome::Parked { waiting: 1 });
+    damage("parked", "m1").await;
+    let full = sent::<S>(&inbox, &order("e", 1)).await;
+    assert!(matches!(full, Err(InboxError::Full { .. })), "they count: {full:?}");
+    let parked = until_answered(async || inbox.parked(None, 5).await).await;
+    let mut seen: Vec<_> = parked
+        .iter()
+        .map(|p| (&*p.lane.key, p.failed, p.waiting, p.error.contains("cannot be read")))
+        .collect();
+    seen.sort();
+    // Of one nobody can tell which it is.
+    let at_first = Some(at(10));
+    let [a, b] = [("a", None, None, true), ("b", at_first, None, false)];
+    assert_eq!(seen, [a, b, ("d", at_first, Some(1), false), ("m1", None, None, true)]);
+    let shown = until_answered(async || inbox.show(&lane("a"), 5).await).await.unwrap();
+    assert_eq!(shown.messages[0].message, order("a", 1));
+    // An operator makes room.
+    drop(operated(async || inbox.discard_all(&lane("d"), "ada", "a test order").await).await);
+    assert_eq!(take::<S>(&inbox, &order("e", 1)).await, Outcome::Parked { waiting: 1 });
 }
 
 /// I5
@@ -280,7 +323,7 @@ pub(super) async fn a_retry_takes_what_waits_in_order<S: Subject>(subject: &S) {
     }
     assert_eq!(desk.entered("a").await, ids("a", 1..=3));
     let shown = until_answered(async || inbox.show(&lane("a"), 10).await).await.unwrap();
-    assert_eq!((shown.parked.failed, shown.parked.waiting), (at(40), 3));
+    assert_eq!((shown.parked.failed, shown.parked.waiting), (Some(at(40)), Some(3)));
     assert_eq!(shown.messages.iter().map(|m| &*m.message.id).collect::<Vec<_>>(), ids("a", 4..=6));
     assert_eq!(shown.messages[0].message, order("a", 4), "it is kept whole");
     assert!(shown.operations.iter().all(|o| o.by.actor == "ada" && o.verb == Verb::Retry));
@@ -368,7 +411,7 @@ pub(super) async fn a_retry_that_fails_after_its_lane_was_parked_again_loses_not
     let (_, failed) = tokio::join!(meanwhile, retry);
     failed.unwrap();
     let shown = until_answered(async || inbox.show(&lane, 10).await).await.unwrap();
-    assert_eq!((shown.parked.failed, shown.parked.waiting), (at(30), 2), "{shown:?}");
+    assert_eq!((shown.parked.failed, shown.parked.waiting), (Some(at(30)), Some(2)), "{shown:?}");
     desk.orders.fail(&[]);
     until_gone(&inbox, &lane).await;
     assert_eq!(take::<S>(&inbox, &order("a", 5)).await, Outcome::Taken);

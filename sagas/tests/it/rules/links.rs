@@ -9,6 +9,7 @@ use sagas::relay::{PublishError, Publisher, Relay, Relays as _};
 use serde_json::{Value, json};
 
 use super::Subject;
+use super::blame::{Audited, NewerEvent};
 use super::desk::{Desk, InboxOf};
 use super::ground::{Ground, PATIENCE};
 use super::post::{Orders, Placed, ShopEvent};
@@ -85,5 +86,20 @@ pub(super) async fn a_lane_that_takes_nothing_more_holds_up_no_other_key<S: Subj
     ground.overwrite(&marks, &mark.key, &mark.value).await;
     ground.ask(|| app.processors()[0].retry("shop-1", PATIENCE)).await;
     until(&desk, &ground, &app, "shop-1", 3, &["shop-0"]).await;
+    app.shutdown(PATIENCE).await;
+}
+
+/// L4, I5
+pub(super) async fn a_lane_that_is_for_a_newer_program_holds_up_no_other_key<S: Subject>(subject: &S) {
+    let desk = Desk::open(subject).await;
+    let ground = Ground::on(subject, desk.backend.clone(), desk.clock.clone());
+    let inbox = Arc::new(desk.inbox());
+    ground.tell_to("ledger-shop-0", vec![NewerEvent::Audited(Audited {})]).await;
+    let app = ground.join(|app| app.relay(Relay::of(Orders), inbox.clone())).await;
+    for n in 1..=2 {
+        place(&ground, "shop-0").await;
+        place(&ground, "shop-1").await;
+        until(&desk, &ground, &app, "shop-1", n, &["shop-0"]).await;
+    }
     app.shutdown(PATIENCE).await;
 }

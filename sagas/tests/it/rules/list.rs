@@ -45,12 +45,16 @@ macro_rules! rules {
                 a_command_that_is_retried_twice_at_once_is_sent
                 an_instance_with_a_command_that_is_held_stays_parked
                 an_input_whose_event_is_gone_parks_its_instance
+                what_cannot_be_read_is_shown_as_that
+                what_cannot_be_done_yet_is_left_and_holds_up_no_other
+                an_end_takes_the_place_of_an_input_that_fails_meanwhile
                 an_answer_waits_for_its_instance_to_be_repaired
             }
             schedule {
                 what_is_scheduled_is_sent_once_its_time_has_come
                 what_is_called_off_is_not_sent
                 what_is_scheduled_within_a_transaction_shares_its_outcome
+                what_comes_too_late_for_its_aggregate_keeps_no_name
             }
             commits {
                 state_commands_timers_and_checkpoint_are_one_commit
@@ -81,6 +85,7 @@ macro_rules! rules {
             }
             links {
                 a_lane_that_takes_nothing_more_holds_up_no_other_key
+                a_lane_that_is_for_a_newer_program_holds_up_no_other_key
             }
             bad_input {
                 a_state_that_cannot_be_read_holds_up_no_other_instance
@@ -101,6 +106,7 @@ macro_rules! rules {
                 a_consumer_that_dies_before_it_answers_takes_nothing_twice
                 two_consumers_at_once_take_each_message_once
                 a_message_that_fails_parks_its_lane_and_no_other
+                a_parked_lane_that_cannot_be_read_is_in_no_others_way
                 what_is_not_the_messages_fault_parks_nothing
                 a_retry_takes_what_waits_in_order
                 messages_that_arrive_during_a_retry_keep_the_order

@@ -1,11 +1,11 @@
 //! What operators ask for, beside everything else that happens: S15.
 
 use es_core::store::Row;
-use sagas::{Answer, Verb};
+use sagas::{Answer, Came, Verb, WaitsFor};
 use serde_json::{Value, json};
 
 use super::Subject;
-use super::play::{Act, ByKey, began, breaks, went};
+use super::play::{Act, ByKey, began, breaks, keys_of_one_slice, went};
 use super::world::{View, World};
 
 fn bell(seconds: u64) -> Act {
@@ -125,7 +125,62 @@ pub(super) async fn an_input_whose_event_is_gone_parks_its_instance<S: Subject>(
     assert_eq!(view.instances["a"]["taken"], 2);
     world.answer(&world.wants("a", Verb::Skip { input: 3 }).await).await;
     world.until(|view| view.took("a") == ["begun", "waits"]).await;
+    // It is rebuilt there: nobody asks what an input means that was skipped.
+    world.end().await;
+}
+
+/// S15
+pub(super) async fn what_cannot_be_read_is_shown_as_that<S: Subject>(subject: &S) {
+    let mut world = World::<S, ByKey>::start(subject).await;
+    let what = uuid::Uuid::new_v4().to_string();
+    let broken = breaks(&what);
+    let enters = [&*what, "next"].map(|what| Act::Enter("book".to_owned(), what.to_owned()));
+    world.tell(vec![began("sends", "begun", enters.into())]).await;
+    world.tell(vec![began("input", "begun", vec![]), went("input", "fails", vec![Act::Fail])]).await;
+    world.tell(vec![went("input", "waits", vec![])]).await;
+    world.until(|view| view.parked("sends").is_some() && view.instances["input"]["noted"] == 3).await;
+    world.answer(&world.wants("input", Verb::Retry).await).await;
+    world.until(|view| view.instances["input"]["parked"]["attempts"] == 2).await;
     world.stop().await;
+    let sends = |row: &Row<Value>| row.value["command"]["payload"]["what"] == *what;
+    world.overwrite_in("hot.process.sends", sends, &json!({ "key": "sends" })).await;
+    let third = |row: &Row<Value>| row.key.ends_with(":00000000000000000003");
+    world.overwrite_in("process.inputs", third, &json!({})).await;
+    let of_input = |row: &Row<Value>| row.value["key"] == "input";
+    world.overwrite_in("process.requests", of_input, &json!({})).await;
+    drop(broken);
+    let instances = world.instances();
+    let shown = world.ask(|| instances.show("sends")).await.unwrap();
+    let [first, next] = &shown.commands[..] else { panic!("{shown:?}") };
+    assert_eq!((first.input, first.ordinal, first.held, &first.command), (1, 0, true, &None));
+    assert!(first.error.as_ref().unwrap().contains("cannot be read"), "{first:?}");
+    assert_eq!((next.ordinal, next.command.as_ref().unwrap().name.as_str()), (1, "enter"));
+    assert!(shown.waits.iter().any(|waits| matches!(waits, WaitsFor::Command(_))), "{shown:?}");
+    let shown = world.ask(|| instances.show("input")).await.unwrap();
+    assert!(matches!(shown.waits[0], WaitsFor::Input { number: 2, .. }), "{shown:?}");
+    let inputs = world.ask(|| instances.inputs("input", 1, 10)).await;
+    assert!(matches!(inputs[0].came, Came::Event(_)), "{inputs:?}");
+    assert!(
+        matches!(&inputs[1].came, Came::Unreadable { error } if error.contains("cannot be read")),
+        "{inputs:?}"
+    );
+    let history = world.ask(|| instances.history("input")).await;
+    assert_eq!(
+        history.iter().map(|input| &input.input).skip(1).collect::<Vec<_>>(),
+        [&inputs[0], &inputs[1], &inputs[2]]
+    );
+    assert!(history[2].waits);
+    // Nobody can say what one comes to that cannot be read any more though it was taken in.
+    let slice = format!("{:04}:", es_core::processor::slice_of("input"));
+    let first = |row: &Row<Value>| row.key.ends_with(":00000000000000000001") && row.key.starts_with(&slice);
+    world.overwrite_in("process.inputs", first, &json!({})).await;
+    let error = loop {
+        let error = instances.history("input").await.unwrap_err().to_string();
+        if !error.contains("could not be done now") {
+            break error;
+        }
+    };
+    assert!(error.contains("cannot be read"), "{error}");
 }
 
 /// S15
@@ -152,5 +207,60 @@ pub(super) async fn an_answer_waits_for_its_instance_to_be_repaired<S: Subject>(
     world.overwrite(":a", &instance).await;
     let view = world.settled().await;
     assert_eq!(view.entered("book"), [&*what, "next"]);
+    world.end().await;
+}
+
+/// S15
+pub(super) async fn what_cannot_be_done_yet_is_left_and_holds_up_no_other<S: Subject>(subject: &S) {
+    let mut world = World::<S, ByKey>::start(subject).await;
+    // More than are done at once, before the others of their slice.
+    let keys = keys_of_one_slice(54, 20);
+    let (good, bad) = keys.split_first().unwrap();
+    world.tell(keys.iter().map(|key| began(key, "begun", vec![])).collect()).await;
+    world.settled().await;
+    world.stop().await;
+    let (mut tickets, mut states) = (Vec::new(), Vec::new());
+    for key in bad {
+        tickets.push(world.wants(key, Verb::End).await);
+    }
+    let newer = world.all("hot.process.requests").await.swap_remove(0).0;
+    let is_newer = |row: &Row<Value>| row.key == newer;
+    let request = world.overwrite_in("hot.process.requests", is_newer, &json!({})).await;
+    for key in bad {
+        states.push(world.overwrite(key, &json!({})).await);
+    }
+    let last = world.wants(good, Verb::End).await;
+    world.join().await;
+    world.answer(&last).await;
+    world.until(|view| view.ended(good)).await;
+    assert!(world.all("hot.process.requests").await.len() >= bad.len(), "none is answered falsely");
+    // In place, while its node works.
+    world.overwrite_in("hot.process.requests", is_newer, &request).await;
+    for (key, state) in bad.iter().zip(&states) {
+        world.overwrite(key, state).await;
+    }
+    for ticket in &tickets {
+        world.answer(ticket).await;
+    }
+    world.until(|view| keys.iter().all(|key| view.ended(key))).await;
+    world.end().await;
+}
+
+/// S15
+pub(super) async fn an_end_takes_the_place_of_an_input_that_fails_meanwhile<S: Subject>(subject: &S) {
+    let mut world = World::<S, ByKey>::start(subject).await;
+    let fails = |key| went(key, "fails", vec![Act::Fail]);
+    world.tell(["a", "b"].map(|key| began(key, "begun", vec![bell(1_000)])).into()).await;
+    world.tell(vec![fails("a"), went("a", "waits", vec![])]).await;
+    world.settled().await;
+    world.stop().await;
+    // One is retried in vain, and is to end with that; the other one fails as it is to end.
+    drop(world.wants("a", Verb::Retry).await);
+    drop(world.wants("a", Verb::End).await);
+    drop(world.wants("b", Verb::End).await);
+    world.tell(vec![fails("b"), went("b", "waits", vec![])]).await;
+    world.join().await;
+    let view = world.until(|view| view.ended("a") && view.ended("b")).await;
+    assert_eq!([view.took("a"), view.took("b")], [["begun"], ["begun"]]);
     world.end().await;
 }

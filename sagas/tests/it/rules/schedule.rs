@@ -1,9 +1,12 @@
 //! Commands that are sent at a time.
 
+use std::ops::Deref as _;
+
 use es_core::clock::Clock as _;
-use es_core::store::Transaction as _;
-use es_core::{Backend as _, BoxError, Timestamp};
-use sagas::{Schedule, Scheduled, Schedules as _};
+use es_core::prelude::*;
+use es_core::{BoxError, Timestamp};
+use sagas::{Processes as _, Schedule, Scheduled, Schedules as _};
+use serde::{Deserialize, Serialize};
 
 use super::Subject;
 use super::play::Enter;
@@ -102,5 +105,84 @@ pub(super) async fn what_is_scheduled_within_a_transaction_shares_its_outcome<S:
     world.seconds(10);
     world.until(|view| view.entered("bells") == ["done"] && view.is_quiet()).await;
     assert_eq!(world.settled().await.entered("bells"), ["done"]);
+    world.end().await;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Sown {}
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Watered {}
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Withered {}
+#[derive(Event, Clone, Debug, PartialEq)]
+#[event(prefix = "plant")]
+pub(crate) enum PlantEvent {
+    Sown(Sown),
+    Watered(Watered),
+    Withered(Withered),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[error("it is wet")]
+pub(crate) struct NotWatered {}
+
+/// There is one once it was sown, until it withers.
+#[derive(Aggregate, Clone, Copy, Debug, Default)]
+#[aggregate(id = String, event = PlantEvent, error = NotWatered)]
+pub(crate) struct Plant {
+    ended: bool,
+}
+
+impl Apply for Plant {
+    fn apply(&mut self, event: &PlantEvent) {
+        self.ended |= matches!(event, PlantEvent::Withered(_));
+    }
+    fn ended(&self) -> bool {
+        self.ended
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Water {}
+#[commands]
+impl Plant {
+    fn water(&self, _: Water) -> Result<Watered, NotWatered> {
+        Ok(Watered {})
+    }
+}
+
+/// S7
+pub(super) async fn what_comes_too_late_for_its_aggregate_keeps_no_name<S: Subject>(subject: &S) {
+    let mut world = World::<S, Schedule>::start(subject).await;
+    world.stop().await;
+    let app = world.deref().join(|app| app.aggregate::<Plant>().process::<Schedule>()).await;
+    world.nodes.push(app);
+    world.tell_to("plant-gone", vec![PlantEvent::Sown(Sown {}), PlantEvent::Withered(Withered {})]).await;
+    world.tell_to("plant-alive", vec![PlantEvent::Sown(Sown {})]).await;
+    let plan = async |name: &str, plant: &str| {
+        let (app, plant) = (&world.nodes[0], plant.to_owned());
+        world.ask(async || app.schedule(world.at(10), &plant, Water {}).named(name).await).await;
+    };
+    let names = [("a", "gone"), ("b", "missing")];
+    for (name, plant) in names {
+        plan(name, plant).await;
+    }
+    world.settled().await;
+    world.seconds(11);
+    world.until(|view| names.iter().all(|(name, _)| view.ended(&format!("{name}/{name}")))).await;
+    for (name, _) in names {
+        plan(name, "alive").await;
+    }
+    world.settled().await;
+    world.seconds(11);
+    let alive = StreamId::new("plant-alive").unwrap();
+    loop {
+        let events = world.ask(|| world.backend.stream(&alive, Version(0), 100)).await;
+        if events.len() == 1 + names.len() {
+            break;
+        }
+        assert!(world.view().await.instances.values().all(|instance| instance["parked"].is_null()));
+        world.pause().await;
+    }
     world.end().await;
 }

@@ -107,7 +107,7 @@ impl<'s, S: Subject, P: Process> World<'s, S, P> {
         self.tell_to("stage-main", events).await
     }
 
-    fn instances(&self) -> Instances {
+    pub(crate) fn instances(&self) -> Instances {
         Instances::of::<P>(self.backend.clone()).unwrap()
     }
 
