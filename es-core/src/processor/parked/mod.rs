@@ -10,6 +10,6 @@ pub use self::left_out::{LeftOutForGood, handles_all};
 pub use self::sequence::ParkedSequence;
 pub(crate) use self::sequence::{
     ANY_KEY, Parked, Skips, begin, count, cut, event_key, first_up_to, is_for_any, is_unread, list, of_range,
-    one, positions, reason, skip, skipped, skipped_undecoded, skipped_up_to, skips, skips_between,
+    one, positions, reason, skip, skip_key, skipped, skipped_undecoded, skipped_up_to, skips, skips_between,
     write_left_out,
 };

@@ -150,7 +150,7 @@ pub(crate) fn skip(build: &Build, skipped: Skipped) -> Result<RowWrite, StoreErr
 }
 
 /// A key of a row has at most 255 bytes, and this one comes with a position: its hash will do.
-fn skip_key(position: Position, key: &str) -> String {
+pub(crate) fn skip_key(position: Position, key: &str) -> String {
     format!("{}:{:016x}", sortable(position), xxh3_64(key.as_bytes()))
 }
 

@@ -67,7 +67,9 @@ impl BuildRows {
             return Ok(Ok(None));
         }
         let found = self.left_out(&known, to, None).await;
-        if *told || !matches!(found, Ok(Err(Waits::Late)) | Err(ProcessorError::RowFailed { .. })) {
+        if *told
+            || !matches!(found, Ok(Err(Waits::Late | Waits::Rows)) | Err(ProcessorError::RowFailed { .. }))
+        {
             return Ok(found?.map(Some));
         }
         let failed = self.to_rebuild(&build).await?.into_iter().filter(|row| row.value.failed.is_some());

@@ -50,7 +50,8 @@ enum Round {
 impl Worker {
     /// Rebuilds some of the rows that an operator asked for: from the log up to where the range is.
     pub(super) async fn rebuild_keys(&mut self) -> Result<(), StepError> {
-        let asked = self.asked_afresh().await?;
+        let mut asked = self.asked_afresh().await?;
+        asked.retain(|row| row.value.without.is_empty());
         if asked.is_empty() {
             self.rounds = Rounds::default();
             return Ok(());
@@ -84,7 +85,7 @@ impl Worker {
     }
 
     /// What is asked of this range, and was not answered.
-    async fn asked_afresh(&mut self) -> Result<Vec<Row<Afresh>>, StepError> {
+    pub(super) async fn asked_afresh(&mut self) -> Result<Vec<Row<Afresh>>, StepError> {
         let (table, slices) = (afresh(&self.context.build), self.share.slices);
         let stored = table.stored(self.context.backend()).await?.into_iter();
         let own = self.readable(&table, stored.filter(|row| slices.has(&row.key))).into_iter();
@@ -95,7 +96,8 @@ impl Worker {
     async fn refuse(&mut self, asked: &[Row<Afresh>], why: &str) -> Result<(), StepError> {
         let table = afresh(&self.context.build);
         let refuse = |row: &Row<Afresh>| {
-            table.put(&Row { value: Afresh { failed: Some(why.to_owned()) }, ..row.clone() })
+            let value = Afresh { failed: Some(why.to_owned()), ..Afresh::default() };
+            table.put(&Row { value, ..row.clone() })
         };
         let refused = asked.iter().map(refuse).collect::<Result<Vec<_>, _>>()?;
         if refused.is_empty() { Ok(()) } else { self.flush_with(refused).await }

@@ -17,6 +17,7 @@ use tracing::Instrument as _;
 
 use super::afresh::Rounds;
 use super::context::{BuildContext, Role, Room};
+use super::discards::ask_elsewhere;
 use super::failure::{InVain, StepError, Trouble, Verdict};
 use super::fold::{FOLLOW, Fits};
 use super::retry::Retrying;
@@ -118,6 +119,8 @@ pub(super) struct Open {
     pub(super) last: Option<RecordedEvent>,
     pub(super) since: Instant,
     pub(super) left_out: Vec<LeftOut>,
+    /// What ranges of other keys are to leave out as well.
+    pub(super) elsewhere: Vec<(String, Position)>,
     /// What was passed and could not be decoded.
     pub(super) undecoded: Vec<(Position, Undecoded)>,
     /// A page of which a part is done.
@@ -435,6 +438,7 @@ impl Worker {
             last: None,
             since: now,
             left_out: Vec::new(),
+            elsewhere: Vec::new(),
             undecoded: Vec::new(),
             page: None,
             flushes_with_due: false,
@@ -465,6 +469,7 @@ impl Worker {
         let (left_out, queued) =
             parked::write_left_out(&build, &open.parked, &open.skips, &open.left_out, now)?;
         rows.extend(left_out);
+        rows.extend(ask_elsewhere(&self.context, &open.elsewhere).await?);
         self.context.has_room(&queued, &mut self.room).await?;
         for (position, passed) in &open.undecoded {
             rows.push(undecoded::passed(&build, *position, passed.clone())?);
@@ -485,6 +490,7 @@ impl Worker {
         let written = queued.into_iter().map(|sequence| (sequence.key.clone(), sequence.written()));
         open.parked.extend(written);
         open.left_out.clear();
+        open.elsewhere.clear();
         open.undecoded.clear();
         let (events, last) = (std::mem::take(&mut open.folded), open.last.take());
         open.flushed = Instant::now();

@@ -360,6 +360,7 @@ macro_rules! __conformance_rules {
                 what_was_discarded_behind_an_event_that_a_rebuild_parks_is_left_out
                 what_is_discarded_before_an_event_that_a_rebuild_has_parked_is_left_out
                 what_a_rebuild_leaves_out_it_leaves_out_though_its_row_is_damaged
+                what_is_discarded_behind_one_range_of_a_rebuild_and_before_another_is_left_out_of_both
                 a_rebuild_reads_again_only_what_was_discarded_since
                 what_is_asked_of_a_build_that_is_no_longer_read_is_not_said_to_be_done
                 a_switch_says_what_it_waits_for
@@ -393,6 +394,7 @@ macro_rules! __conformance_rules {
                 what_an_older_program_rebuilds_is_left_once_the_newer_one_is_back
                 a_rebuild_that_an_older_program_is_asked_for_knows_the_keys_of_the_newer_one
                 what_was_discarded_under_other_keys_stays_left_out_of_a_rebuild
+                what_is_discarded_under_other_keys_behind_a_rebuild_is_left_out_of_it
                 a_sequence_whose_key_its_events_do_not_have_any_more_is_not_emptied_by_a_retry
                 a_sequence_of_events_that_are_not_handled_any_more_is_not_emptied_by_a_retry
             }
