@@ -36,8 +36,7 @@ impl Worker {
             let (page, more) = parked::skipped_up_to(backend, current, &after, seen).await?;
             let Some(last) = page.last() else { break };
             after.clone_from(&last.key);
-            let read = page.into_iter().filter_map(|row| current.skipped().decode(row).ok());
-            let late = self.discarded_late(read.collect()).await?;
+            let late = self.discarded_late(read(&context, current, page).await?).await?;
             if !late.is_empty() && !self.leave_out_late_ones(current, late).await? {
                 return Ok(false);
             }
@@ -71,7 +70,7 @@ impl Worker {
         self.flush_with(asked.iter().map(|row| table.delete(row)).collect()).await.map(|()| true)
     }
 
-    /// Those of a page that this range has passed and not left out. One that cannot be read is in the way of a switch only.
+    /// Those of a page that this range has passed and not left out.
     async fn discarded_late(&mut self, page: Vec<Row<Skipped>>) -> Result<Vec<Skipped>, StepError> {
         let slices = self.share.slices;
         let is_late = |row: &Row<Skipped>| row.value.discarded && slices.has(&row.value.key);
@@ -130,9 +129,44 @@ impl Worker {
     }
 }
 
+/// What rows say that was left out. The key of one that is damaged tells its event, and which of its keys was meant; if none was,
+/// the row is in the way of a switch.
+async fn read(
+    context: &BuildContext,
+    current: &Build,
+    rows: Vec<StoredRow>,
+) -> Result<Vec<Row<Skipped>>, StoreError> {
+    let (mut read, mut damaged) = (Vec::new(), BTreeSet::new());
+    for row in rows {
+        let key = row.key.clone();
+        match current.skipped().decode(row) {
+            Ok(row) => read.push(row),
+            Err(_) => drop(damaged.insert(key)),
+        }
+    }
+    let positions = damaged.iter().filter_map(|row| parked::position_of_skip(row)).collect();
+    for event in events_at(context, positions).await? {
+        let (position, at) = (event.place(), context.now());
+        for key in context.runner.keys(&event).unwrap_or_default() {
+            if let Some(row) = damaged.take(&parked::skip_key(position, &key)) {
+                let reason = parked::UNREAD.to_owned();
+                let value = Skipped { position, key, reason, at, undecoded: false, discarded: true };
+                read.push(Row { key: row, rev: 0, value });
+            }
+        }
+    }
+    Ok(read)
+}
+
 /// The events of some that were left out, as far as they are handled.
 async fn events_of(context: &BuildContext, late: &[Skipped]) -> Result<Vec<RecordedEvent>, StoreError> {
-    let positions: BTreeSet<Position> = late.iter().map(|skipped| skipped.position).collect();
+    events_at(context, late.iter().map(|skipped| skipped.position).collect()).await
+}
+
+async fn events_at(
+    context: &BuildContext,
+    positions: BTreeSet<Position>,
+) -> Result<Vec<RecordedEvent>, StoreError> {
     let positions: Vec<Position> = positions.into_iter().collect();
     let (mut all, mut left) = (Vec::new(), &positions[..]);
     while !left.is_empty() {
