@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use tokio::time::Instant;
+
 use super::context::{BuildContext, Role};
 use super::failure::StepError;
 use super::fold::{Fits, Stretch, fold_between};
@@ -27,11 +29,13 @@ pub(super) struct Rounds {
     keys: usize,
     /// Whether there is another round right now.
     pub(super) more: bool,
+    /// Since when its failures look like those of the store, which takes writes all the same.
+    suspected: Option<Instant>,
 }
 
 impl Default for Rounds {
     fn default() -> Self {
-        Self { keys: KEYS, more: false }
+        Self { keys: KEYS, more: false, suspected: None }
     }
 }
 
@@ -116,7 +120,7 @@ impl Worker {
         let table = afresh(&self.context.build);
         let answers: Vec<RowWrite> = asked.iter().map(|row| table.delete(row)).collect();
         let Err(error) = self.flush_with(answers).await else {
-            self.retrying.suspected = None;
+            self.rounds.suspected = None;
             return Ok(Round::Done);
         };
         match (error, self.session().failed().map(str::to_owned)) {
@@ -165,7 +169,10 @@ impl Worker {
                     }
                 }
                 Err(failure) => {
-                    if !self.blames(&failure).await {
+                    let mut suspected = self.rounds.suspected;
+                    let blames = self.blames(&failure, &mut suspected).await;
+                    self.rounds.suspected = suspected;
+                    if !blames {
                         return Err(not_now("rebuilding rows", &failure));
                     }
                     self.renew();
