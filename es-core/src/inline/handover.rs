@@ -29,6 +29,8 @@ use crate::store::{
     AppendCondition, Commit, CommitError, Committed, EventFilter, Position, Row, RowWrite, StoreError, Won,
 };
 
+/// Up to how many parked sequences are counted.
+const COUNTED: usize = 100;
 /// How often events that came in between may refuse the last commit before writers are shut out for its sake.
 pub(super) const PATIENCE: u32 = 16;
 
@@ -365,12 +367,13 @@ impl<'a> Becoming<'a> {
     }
 
     async fn nothing_parked(&self, build: &Build) -> Result<(), StoreError> {
-        let parked = build.parked().stored(&*self.node.backend).await?.len();
+        let parked = build.parked().stored_page(&*self.node.backend, None, COUNTED).await?.len();
         if parked == 0 {
             return Ok(());
         }
+        let more = if parked == COUNTED { " or more" } else { "" };
         Err(StoreError::misuse(format!(
-            "{parked} sequences of {} are parked, so its rows are not complete: run it by a processor, and retry or discard \
+            "{parked}{more} sequences of {} are parked, so its rows are not complete: run it by a processor, and retry or discard \
              them first",
             self.name
         )))

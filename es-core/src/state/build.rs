@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{ParkedEvent, Request, Sequence, Skipped, Undecoded};
+use super::{ParkedEvent, Request, Sequence, Skipped, Undecoded, afresh};
 use crate::store::{Generation, Position, Table};
 
 /// What a processor fills: one generation of it. Named `balance/1~2`: name, version, generation.
@@ -47,7 +47,7 @@ impl Build {
 
     /// The names of all its tables, that of the rows which queries read among them.
     pub(crate) fn all_tables(&self) -> impl Iterator<Item = Arc<str>> {
-        [self.to_string().into()].into_iter().chain(self.tables())
+        [self.to_string().into(), afresh(self).name().clone()].into_iter().chain(self.tables())
     }
 
     /// Its sequences that are parked.

@@ -1,10 +1,12 @@
 //! What an operator asks of a processor: of all of it, or of some rows.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::Build;
 use crate::clock::Timestamp;
-use crate::store::Table;
+use crate::store::{Position, Table};
 
 /// What an operator has asked of a whole processor.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +39,9 @@ pub(crate) struct Afresh {
     /// Why it could not be done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) failed: Option<String>,
+    /// Of a build under way, if not empty: the row is to be rebuilt only if it has any of these events.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) without: BTreeSet<Position>,
 }
 
 /// The rows of a build that are to be rebuilt, by their keys.

@@ -44,7 +44,7 @@ golden! {
     requests: Request = ["request-retry", "request-discard"];
     what_was_left_out: Skipped = ["skipped", "skipped-by-choice", "skipped-undecoded"];
     what_was_not_decoded: Undecoded = ["undecoded", "undecoded-untold"];
-    rows_to_rebuild: Afresh = ["afresh", "afresh-failed"];
+    rows_to_rebuild: Afresh = ["afresh", "afresh-failed", "afresh-without"];
     counts_of_requests: Asked = ["asked"];
     controls: Control = ["control"];
     inline_sets: std::collections::BTreeSet<String> = ["inline-set"];

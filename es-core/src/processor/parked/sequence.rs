@@ -150,9 +150,17 @@ pub(crate) fn skip(build: &Build, skipped: Skipped) -> Result<RowWrite, StoreErr
 }
 
 /// A key of a row has at most 255 bytes, and this one comes with a position: its hash will do.
-fn skip_key(position: Position, key: &str) -> String {
+pub(crate) fn skip_key(position: Position, key: &str) -> String {
     format!("{}:{:016x}", sortable(position), xxh3_64(key.as_bytes()))
 }
+
+/// The position of the event that such a row is of.
+pub(crate) fn position_of_skip(row: &str) -> Option<Position> {
+    row.split_once(':')?.0.parse().ok().map(Position)
+}
+
+/// Why an event is left out of whose row no more is known.
+pub(crate) const UNREAD: &str = "its row cannot be read";
 
 /// Which of these events were left out for good for whatever keys they have: when that was decided, nobody could decode
 /// them, and each most likely had this one.
@@ -327,9 +335,9 @@ fn leave_out(skips: &mut Skips, Skipped { position, key, reason, undecoded, .. }
 
 /// The same of a row that is damaged: its key says which event it is of.
 fn leave_out_unread(skips: &mut Skips, row: &str, error: &StoreError) {
-    let Some(position) = row.split_once(':').and_then(|(position, _)| position.parse().ok()) else { return };
+    let Some(position) = position_of_skip(row) else { return };
     tracing::warn!(row, error = crate::chain(error), "an event is left out, though its row cannot be read");
-    skips.insert((Position(position), row.to_owned()), "its row cannot be read".to_owned());
+    skips.insert((position, row.to_owned()), UNREAD.to_owned());
 }
 
 /// Events that were left out for good.

@@ -15,6 +15,10 @@ const WAITS: Duration = Duration::from_secs(5);
 /// Between two looks at it.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// What helps where nobody can say which event is to be left out, and for which key.
+const REPAIR: &str = "it says that an event was left out, and for none of the keys that the event has: repair or delete it, or \
+                      rebuild with `repeats_skips`, which leaves nothing out";
+
 /// Up to where a build had left out all that was discarded.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LeftOut {
@@ -29,6 +33,8 @@ enum Waits {
     Discard(String),
     /// The build has passed something that was discarded since.
     Late,
+    /// The same of a row that cannot be read: as long as no range has found out what it is of.
+    Damaged(String),
     /// Rows are still to be rebuilt without it.
     Rows,
 }
@@ -67,7 +73,13 @@ impl BuildRows {
             return Ok(Ok(None));
         }
         let found = self.left_out(&known, to, None).await;
-        if *told || !matches!(found, Ok(Err(Waits::Late)) | Err(ProcessorError::RowFailed { .. })) {
+        if *told
+            || !matches!(
+                found,
+                Ok(Err(Waits::Late | Waits::Damaged(_) | Waits::Rows))
+                    | Err(ProcessorError::RowFailed { .. })
+            )
+        {
             return Ok(found?.map(Some));
         }
         let failed = self.to_rebuild(&build).await?.into_iter().filter(|row| row.value.failed.is_some());
@@ -111,8 +123,8 @@ impl BuildRows {
         let reached = self.reached(&build).await?;
         // What it has passed since it may have read before it was discarded.
         let after = before.map(|before| before.reached).unwrap_or_default();
-        if self.lacks_discards(&current, &build, after, reached).await? {
-            return Ok(Err(Waits::Late));
+        if let Some(lacks) = self.lacks_discards(&current, &build, after, reached).await? {
+            return Ok(Err(lacks));
         }
         let rows = self.to_rebuild(&build).await?;
         let are_left = !rows.is_empty();
@@ -122,18 +134,18 @@ impl BuildRows {
         Ok(if are_left { Err(Waits::Rows) } else { Ok(LeftOut { asked, reached }) })
     }
 
-    /// Whether a build has passed something in a part of the log that was discarded since.
+    /// Whether a build has passed something in a part of the log that was discarded since: what a switch waits for then.
     async fn lacks_discards(
         &self,
         current: &Build,
         build: &Build,
         after: Position,
         reached: Position,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<Waits>, StoreError> {
         let mut last = sortable(Position(after.0.saturating_add(1)));
         loop {
             let (page, more) = parked::skipped_up_to(&*self.backend, current, &last, reached).await?;
-            let Some(row) = page.last() else { return Ok(false) };
+            let Some(row) = page.last() else { return Ok(None) };
             last.clone_from(&row.key);
             let read = page.into_iter().map(|row| (row.key.clone(), current.skipped().decode(row)));
             let (keys, read): (Vec<_>, Vec<_>) =
@@ -143,11 +155,11 @@ impl BuildRows {
                 false => self.backend.rows(build.skipped().name(), &keys).await?,
             };
             if let Some((row, _)) = read.into_iter().zip(known).find(|(_, known)| known.is_none()) {
-                // One that cannot be read may have been discarded: the error names it.
-                return row.map(|_| true);
+                // One that cannot be read may have been discarded.
+                return Ok(Some(row.map_or_else(|e| Waits::Damaged(crate::chain(&e)), |_| Waits::Late)));
             }
             if !more {
-                return Ok(false);
+                return Ok(None);
             }
         }
     }
@@ -159,7 +171,11 @@ impl BuildRows {
 
     /// To be tried again.
     async fn why(&self, waits: Waits) -> Result<StoreError, StoreError> {
-        let Waits::Discard(key) = waits else { return Ok(to_be_left_out()) };
+        let key = match waits {
+            Waits::Discard(key) => key,
+            Waits::Damaged(row) => return Ok(StoreError::Corrupt { what: format!("{row}: {REPAIR}") }),
+            Waits::Late | Waits::Rows => return Ok(to_be_left_out()),
+        };
         let control = control().get(&*self.backend, &self.name).await?;
         let paused = control.is_some_and(|row| row.value.paused.is_some());
         let paused = if paused { ", and the processor is paused: resume it first" } else { "" };

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use tokio::time::Instant;
+
 use super::context::{BuildContext, Role};
 use super::failure::StepError;
 use super::fold::{Fits, Stretch, fold_between};
@@ -27,11 +29,13 @@ pub(super) struct Rounds {
     keys: usize,
     /// Whether there is another round right now.
     pub(super) more: bool,
+    /// Since when its failures look like those of the store, which takes writes all the same.
+    suspected: Option<Instant>,
 }
 
 impl Default for Rounds {
     fn default() -> Self {
-        Self { keys: KEYS, more: false }
+        Self { keys: KEYS, more: false, suspected: None }
     }
 }
 
@@ -50,7 +54,8 @@ enum Round {
 impl Worker {
     /// Rebuilds some of the rows that an operator asked for: from the log up to where the range is.
     pub(super) async fn rebuild_keys(&mut self) -> Result<(), StepError> {
-        let asked = self.asked_afresh().await?;
+        let mut asked = self.asked_afresh().await?;
+        asked.retain(|row| row.value.without.is_empty());
         if asked.is_empty() {
             self.rounds = Rounds::default();
             return Ok(());
@@ -84,7 +89,7 @@ impl Worker {
     }
 
     /// What is asked of this range, and was not answered.
-    async fn asked_afresh(&mut self) -> Result<Vec<Row<Afresh>>, StepError> {
+    pub(super) async fn asked_afresh(&mut self) -> Result<Vec<Row<Afresh>>, StepError> {
         let (table, slices) = (afresh(&self.context.build), self.share.slices);
         let stored = table.stored(self.context.backend()).await?.into_iter();
         let own = self.readable(&table, stored.filter(|row| slices.has(&row.key))).into_iter();
@@ -95,7 +100,8 @@ impl Worker {
     async fn refuse(&mut self, asked: &[Row<Afresh>], why: &str) -> Result<(), StepError> {
         let table = afresh(&self.context.build);
         let refuse = |row: &Row<Afresh>| {
-            table.put(&Row { value: Afresh { failed: Some(why.to_owned()) }, ..row.clone() })
+            let value = Afresh { failed: Some(why.to_owned()), ..Afresh::default() };
+            table.put(&Row { value, ..row.clone() })
         };
         let refused = asked.iter().map(refuse).collect::<Result<Vec<_>, _>>()?;
         if refused.is_empty() { Ok(()) } else { self.flush_with(refused).await }
@@ -114,7 +120,7 @@ impl Worker {
         let table = afresh(&self.context.build);
         let answers: Vec<RowWrite> = asked.iter().map(|row| table.delete(row)).collect();
         let Err(error) = self.flush_with(answers).await else {
-            self.retrying.suspected = None;
+            self.rounds.suspected = None;
             return Ok(Round::Done);
         };
         match (error, self.session().failed().map(str::to_owned)) {
@@ -163,7 +169,10 @@ impl Worker {
                     }
                 }
                 Err(failure) => {
-                    if !self.blames(&failure).await {
+                    let mut suspected = self.rounds.suspected;
+                    let blames = self.blames(&failure, &mut suspected).await;
+                    self.rounds.suspected = suspected;
+                    if !blames {
                         return Err(not_now("rebuilding rows", &failure));
                     }
                     self.renew();

@@ -225,14 +225,14 @@ impl Coordinator {
     }
 
     /// Does what may take long. If the node stops, it is left as it is: whoever looks next takes it up again.
-    pub(super) async fn unless_stopped<T>(
+    pub(super) async fn unless_stopped<T, E: From<StoreError>>(
         &self,
-        work: impl Future<Output = Result<T, StoreError>> + Send,
-    ) -> Result<T, StoreError> {
+        work: impl Future<Output = Result<T, E>> + Send,
+    ) -> Result<T, E> {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => {
-                Err(StoreError::transient("settling a processor", std::io::Error::other("its node stops")))
+                Err(StoreError::transient("settling a processor", std::io::Error::other("its node stops")).into())
             }
             done = work => done,
         }
@@ -355,7 +355,7 @@ impl Coordinator {
             running.keeper.stop().await;
             owner = Some(self.node.node);
         }
-        let (build, position) = reset(&self.node, &*self.runner, to, owner).await?;
+        let (build, position) = self.unless_stopped(reset(&self.node, &*self.runner, to, owner)).await?;
         self.outdated = self.cluster.looks();
         self.cluster.wake();
         let state = ProcessorState::Starting;

@@ -2,7 +2,8 @@
 //!
 //! What was discarded before that is left out page by page. Here the rows of its keys are rebuilt, or, where rows cannot be told
 //! apart or are under other keys, the build begins again. A row next to those of what was left out says that it is done: queries
-//! are not switched before.
+//! are not switched before. A range that says so of an event whose keys have changed asks the ranges of its other keys whether
+//! they have left it out too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,13 +13,16 @@ use super::run::Worker;
 use super::take_over::TakeOver;
 use crate::processor::parked::{self, Parked};
 use crate::state::{Afresh, Build, Skipped, afresh};
-use crate::store::{Position, RecordedEvent, Row, RowWrite, StoreError, at_first};
+use crate::store::{Position, RecordedEvent, Row, RowWrite, StoreError, StoredRow, at_first};
 
 impl Worker {
     /// Leaves out what was discarded since this range has passed it. `false` if the build begins again for that.
     pub(super) async fn leave_out_discarded(&mut self) -> Result<bool, StepError> {
         let context = self.context.clone();
         let Role::Building { current, honours_skips: true, .. } = &context.role else { return Ok(true) };
+        if !self.leave_out_as_asked().await? {
+            return Ok(false);
+        }
         let backend = context.backend();
         // Of this build too: a switch that finds something left to do makes it look again.
         let own = parked::times_asked(backend, &context.build).await?;
@@ -32,8 +36,7 @@ impl Worker {
             let (page, more) = parked::skipped_up_to(backend, current, &after, seen).await?;
             let Some(last) = page.last() else { break };
             after.clone_from(&last.key);
-            let read = page.into_iter().filter_map(|row| current.skipped().decode(row).ok());
-            let late = self.discarded_late(read.collect()).await?;
+            let late = self.discarded_late(read(&context, current, page).await?).await?;
             if !late.is_empty() && !self.leave_out_late_ones(current, late).await? {
                 return Ok(false);
             }
@@ -45,7 +48,29 @@ impl Worker {
         Ok(true)
     }
 
-    /// Those of a page that this range has passed and not left out. One that cannot be read is in the way of a switch only.
+    /// Answers ranges that ask whether this one has left out what they have. `false` if it has handled any of it: then the build
+    /// begins again.
+    async fn leave_out_as_asked(&mut self) -> Result<bool, StepError> {
+        let (context, table) = (self.context.clone(), afresh(&self.context.build));
+        let mut asked = self.asked_afresh().await?;
+        asked.retain(|row| !row.value.without.is_empty());
+        if asked.is_empty() {
+            return Ok(true);
+        }
+        // What it handles after this it looks up before.
+        self.flush_folded().await?;
+        let reached = self.share.progress.position;
+        let passed = |row: &Row<Afresh>| {
+            let without = row.value.without.iter().filter(|position| **position <= reached);
+            without.map(|position| (row.key.clone(), *position)).collect::<Vec<_>>()
+        };
+        if !not_left_out(&context, asked.iter().flat_map(passed)).await?.is_empty() {
+            return self.begin_again().await.map(|()| false);
+        }
+        self.flush_with(asked.iter().map(|row| table.delete(row)).collect()).await.map(|()| true)
+    }
+
+    /// Those of a page that this range has passed and not left out.
     async fn discarded_late(&mut self, page: Vec<Row<Skipped>>) -> Result<Vec<Skipped>, StepError> {
         let slices = self.share.slices;
         let is_late = |row: &Row<Skipped>| row.value.discarded && slices.has(&row.value.key);
@@ -104,9 +129,44 @@ impl Worker {
     }
 }
 
+/// What rows say that was left out. The key of one that is damaged tells its event, and which of its keys was meant; if none was,
+/// the row is in the way of a switch.
+async fn read(
+    context: &BuildContext,
+    current: &Build,
+    rows: Vec<StoredRow>,
+) -> Result<Vec<Row<Skipped>>, StoreError> {
+    let (mut read, mut damaged) = (Vec::new(), BTreeSet::new());
+    for row in rows {
+        let key = row.key.clone();
+        match current.skipped().decode(row) {
+            Ok(row) => read.push(row),
+            Err(_) => drop(damaged.insert(key)),
+        }
+    }
+    let positions = damaged.iter().filter_map(|row| parked::position_of_skip(row)).collect();
+    for event in events_at(context, positions).await? {
+        let (position, at) = (event.place(), context.now());
+        for key in context.runner.keys(&event).unwrap_or_default() {
+            if let Some(row) = damaged.take(&parked::skip_key(position, &key)) {
+                let reason = parked::UNREAD.to_owned();
+                let value = Skipped { position, key, reason, at, undecoded: false, discarded: true };
+                read.push(Row { key: row, rev: 0, value });
+            }
+        }
+    }
+    Ok(read)
+}
+
 /// The events of some that were left out, as far as they are handled.
 async fn events_of(context: &BuildContext, late: &[Skipped]) -> Result<Vec<RecordedEvent>, StoreError> {
-    let positions: BTreeSet<Position> = late.iter().map(|skipped| skipped.position).collect();
+    events_at(context, late.iter().map(|skipped| skipped.position).collect()).await
+}
+
+async fn events_at(
+    context: &BuildContext,
+    positions: BTreeSet<Position>,
+) -> Result<Vec<RecordedEvent>, StoreError> {
     let positions: Vec<Position> = positions.into_iter().collect();
     let (mut all, mut left) = (Vec::new(), &positions[..]);
     while !left.is_empty() {
@@ -150,11 +210,50 @@ async fn unpark<'l>(
     Ok((rows, sequences, handled))
 }
 
+/// Which of some events a build has not left out, each for a key.
+async fn not_left_out(
+    context: &BuildContext,
+    events: impl IntoIterator<Item = (String, Position)>,
+) -> Result<Vec<(String, Position)>, StoreError> {
+    let events: Vec<_> = events.into_iter().collect();
+    let rows: Vec<_> = events.iter().map(|(key, position)| parked::skip_key(*position, key)).collect();
+    let known = context.backend().rows(context.build.skipped().name(), &rows).await?;
+    Ok(events.into_iter().zip(known).filter_map(|(event, known)| known.is_none().then_some(event)).collect())
+}
+
+/// The requests to other ranges to say whether they have left out some events, each for a key, that did not say so yet.
+pub(super) async fn ask_elsewhere(
+    context: &BuildContext,
+    events: &[(String, Position)],
+) -> Result<Vec<RowWrite>, StoreError> {
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut asks = BTreeMap::<String, BTreeSet<Position>>::new();
+    for (key, position) in not_left_out(context, events.iter().cloned()).await? {
+        asks.entry(key).or_default().insert(position);
+    }
+    let (table, keys) = (afresh(&context.build), asks.keys().cloned().collect::<Vec<_>>());
+    let known = context.backend().rows(table.name(), &keys).await?;
+    let ask = |((key, mut without), known): ((String, BTreeSet<Position>), Option<StoredRow>)| {
+        let rev = known.as_ref().map_or(0, |row| row.rev);
+        if let Some(known) = known.and_then(|row| table.decode(row).ok()) {
+            // It is to be rebuilt in any case.
+            if known.value.without.is_empty() {
+                return None;
+            }
+            without.extend(known.value.without);
+        }
+        Some(table.put(&Row { key, rev, value: Afresh { without, ..Afresh::default() } }))
+    };
+    asks.into_iter().zip(known).filter_map(ask).collect()
+}
+
 /// The requests to rebuild the rows of some keys, of whichever range.
 async fn ask_afresh(context: &BuildContext, keys: BTreeSet<String>) -> Result<Vec<RowWrite>, StoreError> {
     let (table, keys) = (afresh(&context.build), keys.into_iter().collect::<Vec<_>>());
     let known = context.backend().rows(table.name(), &keys).await?;
-    let ask = |(key, known): (String, Option<crate::store::StoredRow>)| {
+    let ask = |(key, known): (String, Option<StoredRow>)| {
         let rev = known.map_or(0, |row| row.rev);
         table.put(&Row { key, rev, value: Afresh::default() })
     };

@@ -371,7 +371,7 @@ impl Worker {
             Some((_, halted)) => Some(halted.clone()),
             None => {
                 let well = self.trouble.is_none() && self.overdue.is_none() && self.failures == 0;
-                let well = well && self.retrying.again.is_none();
+                let well = well && self.retrying.again.is_none() && self.undecodable.again.is_none();
                 well.then(|| self.unreadable.values().next().cloned().unwrap_or(ProcessorState::Running))
             }
         }

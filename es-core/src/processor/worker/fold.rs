@@ -12,7 +12,7 @@ use crate::limits::MAX_PAGE;
 use crate::processor::feed::SharedPage;
 use crate::processor::kinds::admission::{Admission, Failure, LeftOut};
 use crate::processor::kinds::runner::{Runner, Session};
-use crate::processor::parked::{ANY_KEY, Skips, is_unread};
+use crate::processor::parked::{ANY_KEY, Skips, is_for_any, is_unread};
 use crate::slices::Slices;
 use crate::state::Undecoded;
 use crate::store::{EventFilter, EventStore, Position, RecordedEvent, StoreError};
@@ -245,6 +245,8 @@ impl Worker {
         let slices = self.share.slices;
         let passed = admission.undecoded();
         open.undecoded.extend(undecoded(passed, &events[..n_handled], slices, &*self.context.runner));
+        let told = told_elsewhere(&skips, &events[..n_handled], slices, &*self.context.runner);
+        open.elsewhere.extend(told);
         let mut left_out = admission.left_out();
         left_out.extend(left_out_elsewhere(&skips, slices, &left_out));
         open.left_out.extend(left_out.into_iter().filter(|left| is_handled(left.position)));
@@ -285,6 +287,25 @@ fn left_out_elsewhere(skips: &Skips, slices: Slices, met: &[LeftOut]) -> Vec<Lef
         undecoded: false,
     };
     elsewhere.map(left_out).collect()
+}
+
+/// What this range says that it is left out, under a key that the event may not have any more: each with a key that it has, of
+/// another range. That one may have handled it before it was left out.
+fn told_elsewhere(
+    skips: &Skips,
+    handled: &[&RecordedEvent],
+    slices: Slices,
+    runner: &dyn Runner,
+) -> Vec<(String, Position)> {
+    let told = skips
+        .keys()
+        .filter(|(position, key)| key != ANY_KEY && slices.has(key) && is_for_any(skips, *position));
+    let told: BTreeSet<Position> = told.map(|(position, _)| *position).collect();
+    let of_event = |event: &&RecordedEvent| {
+        let (position, keys) = (event.place(), runner.keys(event).unwrap_or_default());
+        keys.into_iter().filter(move |key| !slices.has(key)).map(move |key| (key, position))
+    };
+    handled.iter().filter(|event| told.contains(&event.place())).flat_map(of_event).collect()
 }
 
 /// Whether what was folded is flushed now.

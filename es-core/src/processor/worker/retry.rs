@@ -76,12 +76,6 @@ impl Retrying {
         let pause = (SOON * (1 << attempts.min(8))).min(POLL);
         self.again = Some(Overdue { attempts, again: Instant::now() + pause });
     }
-
-    /// For how long it is left alone.
-    pub(super) fn pause(&self) -> Option<Duration> {
-        let again = self.again?.again;
-        again.checked_duration_since(Instant::now()).filter(|pause| !pause.is_zero())
-    }
 }
 
 /// The first events of a sequence.
@@ -237,7 +231,9 @@ impl Worker {
                 self.undecodable = Undecodable::default();
             }
             match away {
-                Some(failure) => self.postpone(RETRYING, &failure),
+                Some(failure) => {
+                    self.retrying.again = Some(self.postponed(self.retrying.again, RETRYING, &failure));
+                }
                 None if !keys.is_empty() => self.retrying.wait(),
                 None => (self.retrying.suspected, self.retrying.again) = (None, None),
             }
@@ -451,7 +447,10 @@ impl Worker {
         failure: Failure,
         took: Duration,
     ) -> Result<bool, StepError> {
-        if !self.blames(&failure).await {
+        let mut suspected = self.retrying.suspected;
+        let blames = self.blames(&failure, &mut suspected).await;
+        self.retrying.suspected = suspected;
+        if !blames {
             // What others wait for may be there.
             let is_away = failure.source.is::<NotTheEvent>() || self.retrying.suspected.is_some();
             if is_away {
@@ -465,7 +464,7 @@ impl Worker {
                     return Ok(false);
                 }
             } else {
-                self.postpone(RETRYING, &failure);
+                self.retrying.again = Some(self.postponed(self.retrying.again, RETRYING, &failure));
             }
             return Ok(is_away);
         }
@@ -484,16 +483,17 @@ impl Worker {
         Ok(true)
     }
 
-    /// What was asked for is tried again later; events go on being handled.
-    pub(super) fn postpone(&mut self, what: &str, failure: &Failure) {
-        let attempts = self.retrying.again.map_or(1, |again| again.attempts.saturating_add(1));
+    /// When something is tried again; events go on being handled.
+    pub(super) fn postponed(&self, before: Option<Overdue>, what: &str, failure: &Failure) -> Overdue {
+        let attempts = before.map_or(1, |again| again.attempts.saturating_add(1));
         let pause = self.backoff(attempts).min(self.context.options.patience.max(SOON));
-        self.retrying.again = Some(Overdue { attempts, again: Instant::now() + pause });
         self.show_failing(what, &parked::cut(&crate::chain(failure)), attempts);
+        Overdue { attempts, again: Instant::now() + pause }
     }
 
-    /// Whether an error is the event's of which an operator asked something: one that looks like the store's for long is.
-    pub(super) async fn blames(&mut self, failure: &Failure) -> bool {
+    /// Whether an error is the event's of which an operator asked something: one that looks like the store's for long is. It
+    /// is suspected since then.
+    pub(super) async fn blames(&mut self, failure: &Failure, suspected: &mut Option<Instant>) -> bool {
         // To wait for a newer program would hold up the others of the range.
         if is_of_a_newer_program(&*failure.source) {
             return true;
@@ -503,14 +503,14 @@ impl Worker {
             // says nothing of the others.
             Fault::Store => {
                 if !failure.source.is::<NotTheEvent>() {
-                    self.retrying.suspected = None;
+                    *suspected = None;
                 }
                 false
             }
             Fault::Event | Fault::Certain => true,
             // Once for all that was asked: they wait for the same.
             Fault::Suspect => {
-                let since = *self.retrying.suspected.get_or_insert_with(Instant::now);
+                let since = *suspected.get_or_insert_with(Instant::now);
                 since.elapsed() > self.context.options.patience
             }
         }

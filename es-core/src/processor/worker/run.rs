@@ -17,6 +17,7 @@ use tracing::Instrument as _;
 
 use super::afresh::Rounds;
 use super::context::{BuildContext, Role, Room};
+use super::discards::ask_elsewhere;
 use super::failure::{InVain, StepError, Trouble, Verdict};
 use super::fold::{FOLLOW, Fits};
 use super::retry::Retrying;
@@ -77,6 +78,8 @@ pub(crate) struct Worker {
     pub(super) halted: Option<(u64, crate::processor::ProcessorState)>,
     /// Whether it was looked up what is asked for.
     asked: bool,
+    /// When to continue with it, if that is not right now.
+    next: Option<Instant>,
     /// What it was asked to handle again.
     pub(super) retrying: Retrying,
     /// The rows that it was asked to rebuild.
@@ -118,6 +121,8 @@ pub(super) struct Open {
     pub(super) last: Option<RecordedEvent>,
     pub(super) since: Instant,
     pub(super) left_out: Vec<LeftOut>,
+    /// What ranges of other keys are to leave out as well.
+    pub(super) elsewhere: Vec<(String, Position)>,
     /// What was passed and could not be decoded.
     pub(super) undecoded: Vec<(Position, Undecoded)>,
     /// A page of which a part is done.
@@ -183,6 +188,7 @@ impl Worker {
             limit,
             halted: None,
             asked: false,
+            next: None,
             retrying: Retrying::default(),
             rounds: Rounds::default(),
             discards: None,
@@ -285,7 +291,7 @@ impl Worker {
             if !self.leave_out_discarded().await? {
                 return Ok(Step::Rest(FOLLOW));
             }
-            let more = self.retrying.pause().is_some() || self.asked_for().await?;
+            let more = self.asked_for().await?;
             self.rebuild_keys().await?;
             if self.open.is_none() {
                 return Ok(Step::More);
@@ -321,25 +327,34 @@ impl Worker {
         Ok(self.then_asked(step))
     }
 
-    /// Does a part of what is to be done with events that were set aside. Whether there is more of it.
+    /// Does a part of what is to be done with events that were set aside. Whether there is more of it. What waits for a partner
+    /// holds up nothing else: what depends on it waits by itself.
     async fn asked_for(&mut self) -> Result<bool, StepError> {
-        let more = self.take_in_undecoded().await?;
-        // It is to be tried again later, and so is what may depend on it.
-        if self.retrying.pause().is_some() {
-            return Ok(true);
+        let waits = |again: Option<Overdue>| again.map(|later| later.again).filter(|at| *at > Instant::now());
+        let mut more = Vec::new();
+        if waits(self.undecodable.again).is_some()
+            || self.take_in_undecoded().await?
+            || self.undecodable.again.is_some()
+        {
+            more.push(waits(self.undecodable.again));
         }
-        Ok(self.requests().await? || more)
+        if waits(self.retrying.again).is_some() || self.requests().await? {
+            more.push(waits(self.retrying.again));
+        }
+        // `None` is right now.
+        self.next = more.iter().copied().min().flatten();
+        Ok(!more.is_empty())
     }
 
     /// Goes on with what it is asked for, if there is more of it.
     fn then_asked(&self, step: Step) -> Step {
-        match self.retrying.pause() {
+        match self.next.and_then(|next| next.checked_duration_since(Instant::now())) {
             // Whether it has gone is not always told.
             _ if self.asked && !self.unreadable.is_empty() => step.within(POLL),
             _ if self.asked => step,
             _ if self.rounds.more => Step::More,
-            Some(pause) => step.within(pause),
-            None => Step::More,
+            Some(pause) if !pause.is_zero() => step.within(pause),
+            _ => Step::More,
         }
     }
 
@@ -435,6 +450,7 @@ impl Worker {
             last: None,
             since: now,
             left_out: Vec::new(),
+            elsewhere: Vec::new(),
             undecoded: Vec::new(),
             page: None,
             flushes_with_due: false,
@@ -465,6 +481,7 @@ impl Worker {
         let (left_out, queued) =
             parked::write_left_out(&build, &open.parked, &open.skips, &open.left_out, now)?;
         rows.extend(left_out);
+        rows.extend(ask_elsewhere(&self.context, &open.elsewhere).await?);
         self.context.has_room(&queued, &mut self.room).await?;
         for (position, passed) in &open.undecoded {
             rows.push(undecoded::passed(&build, *position, passed.clone())?);
@@ -485,6 +502,7 @@ impl Worker {
         let written = queued.into_iter().map(|sequence| (sequence.key.clone(), sequence.written()));
         open.parked.extend(written);
         open.left_out.clear();
+        open.elsewhere.clear();
         open.undecoded.clear();
         let (events, last) = (std::mem::take(&mut open.folded), open.last.take());
         open.flushed = Instant::now();

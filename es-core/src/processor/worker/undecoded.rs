@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::failure::StepError;
 use super::retry::PART_HOLDS;
-use super::run::Worker;
+use super::run::{Overdue, Worker};
 use crate::processor::kinds::admission::{Admission, Failure};
 use crate::processor::parked;
 use crate::projection::OnFailure;
@@ -94,6 +94,10 @@ pub(super) struct Undecodable {
     damaged: Option<StoredRow>,
     /// By the keys that they most likely have: the first that can be decoded, though the session cannot tell its keys yet.
     untold: BTreeMap<String, Position>,
+    /// One that fails is tried again later.
+    pub(super) again: Option<Overdue>,
+    /// Since when its failures look like those of the store, which takes writes all the same.
+    suspected: Option<Instant>,
 }
 
 impl Undecodable {
@@ -262,7 +266,7 @@ impl Worker {
                 }
                 Err(error) => return Err(error),
             }
-            self.retrying.suspected = None;
+            (self.undecodable.suspected, self.undecodable.again) = (None, None);
             self.effects.settled([late.position]);
             let queued = queued.into_iter().map(|sequence| (sequence.key.clone(), sequence.written()));
             self.open.as_mut().expect("it is open").parked.extend(queued);
@@ -274,11 +278,15 @@ impl Worker {
     /// again later.
     async fn late_failed(&mut self, failure: Failure, skips: &mut parked::Skips) -> Result<bool, StepError> {
         self.renew();
-        if !self.blames(&failure).await {
+        let mut suspected = self.undecodable.suspected;
+        let blames = self.blames(&failure, &mut suspected).await;
+        self.undecodable.suspected = suspected;
+        if !blames {
             // What was begun for other keys of it is decided on anew.
             let parked = &mut self.open.as_mut().expect("it is open").parked;
             parked.retain(|_, sequence| sequence.rev > 0 || sequence.value.position != failure.position);
-            self.postpone("taking in an event that can be decoded now", &failure);
+            let what = "taking in an event that can be decoded now";
+            self.undecodable.again = Some(self.postponed(self.undecodable.again, what, &failure));
             return Ok(false);
         }
         if self.context.on_failure == OnFailure::Stop {

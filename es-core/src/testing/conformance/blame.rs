@@ -8,12 +8,12 @@ use super::double::{Double, Line};
 use super::patient::ask;
 use super::payments::{
     KINDS, Kind, Ledger, Payments, Poison, Skipping, World, eventually, parked, parked_keys, payment, retry,
-    until,
+    rows, until,
 };
 use super::{LIMIT, Subject, settle, start};
 use crate::App;
 use crate::processor::{Processor, ProcessorOptions, ProcessorState, Receipt, WaitError};
-use crate::store::Backend;
+use crate::store::{Backend, Position};
 
 const SHORT: Duration = Duration::from_millis(1);
 
@@ -188,6 +188,71 @@ pub async fn after_an_outage_the_store_is_suspected_afresh<S: Subject>(subject: 
     }
 }
 
+/// P21
+pub async fn a_partner_that_is_away_clears_no_suspicion_of_another_key<S: Subject>(subject: S) {
+    let (world, [store, failing, away]) = (World::new(&subject).await, [(); 3].map(|()| Poison::new()));
+    let options = ProcessorOptions::default().retries(0, SHORT, SHORT).patience(Duration::from_millis(300));
+    let app = start(|| App::on(world.store.0.clone()).view::<Ledger>().processors(options)).await;
+    let processor = Kind::View.of(&app);
+    world.put("a", vec![store.payment(1, "store")]).await;
+    world.put("b", vec![failing.payment_while(&away, 1)]).await;
+    settle(&app).await;
+    failing.mend();
+    let attempts = async || {
+        let parked = parked(processor).await;
+        parked.into_iter().map(|sequence| sequence.attempts).collect::<Vec<_>>()
+    };
+    let before = attempts().await;
+    for key in ["b", "a"] {
+        super::poisoned::ask(processor, key).await;
+    }
+    eventually(async || match &*attempts().await {
+        [a, b] if *a > before[0] && *b == before[1] => Ok(()),
+        now => Err(format!("{now:?} after {before:?}")),
+    })
+    .await;
+    away.mend();
+    eventually(async || match &*parked_keys(processor).await {
+        [(left, 1)] if left == "a" => Ok(()),
+        left => Err(format!("{left:?}")),
+    })
+    .await;
+}
+
+/// P21
+pub async fn what_was_suspected_holds_for_the_others_of_a_round<S: Subject>(subject: S) {
+    let (world, poison) = (World::<S>::new(&subject).await, Poison::new());
+    let options = ProcessorOptions::default().retries(0, SHORT, SHORT).patience(Duration::from_millis(300));
+    let payments = Payments::<S>::default();
+    let app = start(|| App::on(world.store.0.clone()).projection(payments.clone()).processors(options)).await;
+    let processor = Kind::Table.of(&app);
+    for account in ["a", "b"] {
+        world.put(account, vec![poison.payment(1, "store")]).await;
+    }
+    settle(&app).await;
+    // A store that fails here and there is suspected afresh after that.
+    for _ in 0..50 {
+        payments.take_calls();
+        for account in ["a", "b"] {
+            super::poisoned::ask(processor, &Kind::Table.key(account)).await;
+        }
+        eventually(async || match rows(&world.store, "payments/1~1/requests").await.len() {
+            0 => Ok(()),
+            n => Err(format!("{n} are not answered")),
+        })
+        .await;
+        let calls = payments.take_calls();
+        let last =
+            |position| calls.iter().rposition(|(called, _)| *called == position).expect("it was called");
+        let (first, second) = (last(Position(1)), last(Position(2)));
+        let (answered, left) = (first.min(second), first.max(second));
+        if left - answered <= 1 {
+            return;
+        }
+    }
+    panic!("each of them is suspected anew");
+}
+
 /// B67
 pub async fn without_retries_only_what_fails_is_blamed<S: Subject>(subject: S) {
     let (world, poison) = (World::new(&subject).await, Poison::new());
@@ -223,7 +288,7 @@ pub async fn a_position_is_not_reached_while_something_before_it_is_parked<S: Su
         let processor = kind.of(&app);
         let waited = processor.wait_for(head, LIMIT).await;
         assert!(matches!(&waited, Err(WaitError::Parked { key, .. }) if *key == kind.key("a")), "{waited:?}");
-        processor.wait_for(crate::Position(2), LIMIT).await.expect("nothing before it is parked");
+        processor.wait_for(Position(2), LIMIT).await.expect("nothing before it is parked");
     }
     poison.mend();
     for kind in KINDS {
@@ -244,7 +309,7 @@ pub async fn who_wrote_nothing_hears_nothing_of_other_keys<S: Subject>(subject: 
     for kind in KINDS {
         let processor = kind.of(&app);
         processor.wait_for(nothing(head), LIMIT).await.expect("its own key is not parked");
-        let waited = processor.wait_for(nothing(crate::Position(1)), LIMIT).await;
+        let waited = processor.wait_for(nothing(Position(1)), LIMIT).await;
         assert!(matches!(&waited, Err(WaitError::Parked { key, .. }) if *key == kind.key("a")), "{waited:?}");
     }
 }

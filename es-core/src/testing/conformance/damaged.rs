@@ -81,7 +81,7 @@ pub async fn an_unreadable_row_stops_what_it_belongs_to_and_nothing_else<S: Subj
 }
 
 /// Writes what was there before; nothing, if there was nothing.
-async fn restore<S: Subject>(world: &World<S>, table: &str, key: &str, before: &[u8]) {
+pub(super) async fn restore<S: Subject>(world: &World<S>, table: &str, key: &str, before: &[u8]) {
     if !before.is_empty() {
         drop(overwrite::<S>(&world.store, table, key, before).await);
         return;

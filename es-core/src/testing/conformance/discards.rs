@@ -7,6 +7,7 @@ use futures::StreamExt as _;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::cluster::overwrite;
+use super::damaged::restore;
 use super::domain::{Deposited, Opened};
 use super::double::{Double, Line};
 use super::patient::ask;
@@ -19,9 +20,12 @@ use crate::processor::{
     Backfill, ProcessorError, ProcessorOptions, ProcessorState, ProcessorStatus, Rebuild, RebuildOptions,
 };
 use crate::projection::{Partition, Project, Projection};
+use crate::slices::Slices;
 use crate::store::{Backend, EventFilter, RecordedEvent};
 use crate::{App, BoxError, ErrorKind};
 
+/// An account whose range is held.
+const HELD: &str = "held";
 const LENIENT: RebuildOptions = RebuildOptions { lenient: true, repeats_skips: false };
 
 /// K12
@@ -184,6 +188,36 @@ pub async fn what_a_rebuild_leaves_out_it_leaves_out_though_its_row_is_damaged<S
     }
 }
 
+/// P26, K12
+pub async fn what_a_rebuild_has_passed_it_leaves_out_though_its_row_is_damaged<S: Subject>(subject: S) {
+    for kind in KINDS {
+        let world = World::new(&subject).await;
+        let app = world.start().await;
+        world.pay("a", 1..=3).await;
+        settle(&app).await;
+        let processor = kind.of(&app);
+        let rebuild = ask(|| processor.rebuild_online(RebuildOptions::default())).await;
+        complete(&rebuild).await;
+        let skipped = format!("{}~1/skipped", kind.name());
+        // One that was discarded, and one of which nobody can say what it was left out for.
+        let damaged =
+            ["nobody", &kind.key("a")].map(|key| format!("{:020}:{:016x}", 2, xxh3_64(key.as_bytes())));
+        for row in &damaged {
+            overwrite::<S>(&world.store, &skipped, row, b"not json").await;
+        }
+        eventually(async || match rebuild.switch().await.map_err(|error| crate::chain(&error)) {
+            Err(why) if why.contains(&damaged[0]) && why.contains("repeats_skips") => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+        restore(&world, &skipped, &damaged[0], b"").await;
+        complete(&rebuild).await;
+        ask(|| rebuild.switch()).await;
+        assert_eq!(world.sum(kind, "a").await, 4, "{kind:?}");
+        assert!(app.shutdown(LIMIT).await);
+    }
+}
+
 /// P24
 pub async fn a_rebuild_reads_again_only_what_was_discarded_since<S: Subject>(subject: S) {
     const SKIPPED: usize = 1_500;
@@ -281,6 +315,51 @@ pub async fn a_switch_says_what_it_waits_for<S: Subject>(subject: S) {
     ask(|| ledger.resume()).await;
     ask(|| rebuild.switch()).await;
     assert_eq!((world.sum(Kind::View, "a").await, parked_keys(ledger).await), (1, Vec::new()));
+}
+
+/// K12
+pub async fn what_is_discarded_behind_one_range_of_a_rebuild_and_before_another_is_left_out_of_both<
+    S: Subject,
+>(
+    subject: S,
+) {
+    const ROWS: &str = "ledger/1~2";
+    let (world, at) = (World::<S>::new(&subject).await, |slices: Slices| {
+        (0..).map(|n: u32| n.to_string()).find(|key| slices.has(key)).expect("one of them")
+    });
+    let (first, second) = Slices::ALL.split(512).expect("it has so many");
+    let (held, other) = if first.has(HELD) { (first, second) } else { (second, first) };
+    let (behind, guess) = (at(other), at(held));
+    let line = Double::new(world.store.0.clone());
+    let app = start(|| App::on(line.clone()).view::<Ledger>().workers(2)).await;
+    let ledger = app.processor::<Ledger>().expect("it runs");
+    world.pay(&behind, 1..=1).await;
+    settle(&app).await;
+    let rebuild = ask(|| ledger.rebuild_online(RebuildOptions::default())).await;
+    let passed = async |ranges: usize, position: u64| {
+        let found = super::slices::ranges(&world, ROWS).await;
+        let passed = found.iter().filter(|range| range.position >= position).count();
+        if found.len() == 2 && passed == ranges { Ok(()) } else { Err(format!("{passed} of {found:?}")) }
+    };
+    eventually(async || passed(2, 1).await).await;
+    // One range is held in the middle of the second event, while the other one handles the third.
+    line.set(Line::HoldsRow(ROWS, HELD));
+    world.pay(HELD, 1..=1).await;
+    eventually(async || if line.held() > 0 { Ok(()) } else { Err("nothing is held".to_owned()) }).await;
+    world.pay(&behind, 2..=2).await;
+    eventually(async || passed(1, 3).await).await;
+    // As a program discards it that had it under another key.
+    let key = format!("{:020}:{:016x}", 3, xxh3_64(guess.as_bytes()));
+    let row = serde_json::json!({
+        "position": 3, "key": guess, "reason": "booked twice", "at": "2026-01-01T00:00:00Z",
+        "discarded": true, "undecoded": true,
+    });
+    overwrite::<S>(&world.store, "ledger/1~1/skipped", &key, row.to_string().as_bytes()).await;
+    line.set(Line::Up);
+    eventually(async || passed(2, 3).await).await;
+    complete(&rebuild).await;
+    ask(|| rebuild.switch()).await;
+    assert_eq!((world.sum(Kind::View, &behind).await, world.sum(Kind::View, HELD).await), (1, 1));
 }
 
 const SHORT: Duration = Duration::from_millis(1);

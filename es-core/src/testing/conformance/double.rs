@@ -35,6 +35,8 @@ pub enum Line {
     HoldsCommitsAfter(&'static str, usize),
     /// The same for look-ups of rows of this table by their keys.
     HoldsLookups(&'static str),
+    /// The same for look-ups of the row of this key in this table.
+    HoldsRow(&'static str, &'static str),
     /// The same for scans of this table.
     HoldsScans(&'static str),
     /// The same for the opening of transactions.
@@ -61,7 +63,7 @@ pub enum Line {
 #[derive(Clone, Copy, Debug)]
 enum Call<'c> {
     Read,
-    Lookup(&'c str),
+    Lookup(&'c str, &'c [String]),
     Scan(&'c str),
     Write,
     Open,
@@ -73,7 +75,7 @@ impl Call<'_> {
     const fn commit(&self) -> Option<&Commit> {
         match self {
             Self::Commit(commit) | Self::Publish(commit) => Some(commit),
-            Self::Read | Self::Lookup(_) | Self::Scan(_) | Self::Write | Self::Open => None,
+            Self::Read | Self::Lookup(..) | Self::Scan(_) | Self::Write | Self::Open => None,
         }
     }
 
@@ -92,7 +94,10 @@ impl Line {
             Self::HoldsCommitsAfter(table, n) => call.writes_to(table) && commits(table) >= n,
             Self::HoldsWrites => call.writes(),
             Self::HoldsCommits(table) => call.writes_to(table),
-            Self::HoldsLookups(table) => matches!(call, Call::Lookup(of) if of == table),
+            Self::HoldsLookups(table) => matches!(call, Call::Lookup(of, _) if of == table),
+            Self::HoldsRow(table, key) => {
+                matches!(call, Call::Lookup(of, keys) if of == table && keys.iter().any(|of| of == key))
+            }
             Self::HoldsScans(table) => matches!(call, Call::Scan(of) if of == table),
             Self::HoldsOpenings => matches!(call, Call::Open),
             _ => false,
@@ -103,7 +108,7 @@ impl Line {
         match self {
             Self::Refuses(table) => call.writes_to(table).then(down),
             Self::Broken(table) => (matches!(call, Call::Open)
-                || matches!(call, Call::Lookup(of) if of == table))
+                || matches!(call, Call::Lookup(of, _) if of == table))
             .then(|| StoreError::misuse("a view of the database names a table that is not there")),
             Self::RefusesNames => matches!(call, Call::Publish(_)).then(down),
             Self::ReadOnly => {
@@ -419,7 +424,7 @@ impl<B: Backend> SnapshotStore for Double<B> {
 #[async_trait]
 impl<B: Backend> RowStore for Double<B> {
     async fn rows(&self, table: &str, keys: &[String]) -> Result<Vec<Option<StoredRow>>, StoreError> {
-        let line = self.reach(Call::Lookup(table)).await?;
+        let line = self.reach(Call::Lookup(table, keys)).await?;
         if let Line::Damages(of, key) = line
             && of == table
             && keys.iter().any(|asked| asked == key)

@@ -13,6 +13,7 @@ use super::data::{ANY, NO_STREAM, encoded, exact, raw};
 use super::domain::{
     Account, AccountError, AccountEvent, Deposit, Donate, Open, OpenFirst, Split, Withdraw, deposited, opened,
 };
+use super::double::Double;
 use super::patient::{Patient, ask};
 use super::readside::Balance;
 use super::{LIMIT, Subject, sent, settle, start, store};
@@ -620,6 +621,24 @@ pub async fn what_a_processor_works_on_or_has_parked_does_not_become_inline<S: S
     let app = start(inline).await;
     sent!(app.send(&key("b"), Donate { amount: 1 })).expect("accepted");
     assert_eq!(S::paid(&store.0).await.expect("readable"), BTreeMap::from([(key("account-b"), 1)]));
+}
+
+/// P16, P24
+pub async fn many_parked_sequences_are_not_all_read_by_a_start<S: Subject + 'static>(subject: S) {
+    let store = store(&subject).await;
+    let (paid, ms) = (Paid::<S>::default(), std::time::Duration::from_millis);
+    let options = crate::processor::ProcessorOptions::default().retries(0, ms(1), ms(1));
+    let app = start(|| App::on(store.0.clone()).projection(paid.clone()).processors(options)).await;
+    for account in 0..120 {
+        store.put(&format!("account-{account}"), vec![encoded(&deposited(CURSED))]).await;
+    }
+    settle(&app).await;
+    assert!(app.shutdown(LIMIT).await);
+    let line = Double::new(store.0.clone());
+    let said = refused_start(|| App::on(line.clone()).inline_projection(paid.clone())).await;
+    assert!(said.contains("100 or more sequences of paid/1 are parked"), "{said}");
+    let (_, most) = line.scanned_of("paid/1~1/parked");
+    assert!(most <= 100, "{most} are read together");
 }
 
 /// P13, P16

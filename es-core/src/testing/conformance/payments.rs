@@ -15,7 +15,7 @@ use super::patient::{Patient, ask};
 use super::{LIMIT, Subject, start};
 use crate::event::Recorded;
 use crate::limits::MAX_PAGE;
-use crate::processor::{ParkedSequence, Processor, ProcessorError, ProcessorStatus};
+use crate::processor::{NotTheEvent, ParkedSequence, Processor, ProcessorError, ProcessorStatus};
 use crate::projection::{Change, OnFailure, Partition, Project, Projection, View};
 use crate::store::{Backend, EventFilter, NewEvent, Position, RecordedEvent, RowStore, StoreError};
 use crate::{App, AppBuilder, BoxError, ErrorKind};
@@ -72,6 +72,18 @@ impl Poison {
     }
 }
 
+impl Poison {
+    /// A payment that fails until it is mended, and then needs a partner that is away until that is mended as well.
+    pub(super) fn payment_while(&self, away: &Self, amount: i64) -> NewEvent {
+        self.payment(amount, &format!("fails|away {}", away.0))
+    }
+
+    /// The same of one that cannot be decoded until it is mended.
+    pub(super) fn hidden_while(&self, away: &Self, amount: i64, accounts: &[&str]) -> NewEvent {
+        self.payment(amount, &format!("hidden {}|away {}", accounts.join(","), away.0))
+    }
+}
+
 /// A payment that cannot be decoded.
 pub(super) fn garbage() -> NewEvent {
     raw("account.deposited", 3, r#"{"amount":"?"}"#)
@@ -90,6 +102,8 @@ struct Wish<'p> {
     poisoned: bool,
     /// Whether its rows cannot be written.
     broken: bool,
+    /// Whether a partner that it needs is away.
+    away: bool,
 }
 
 impl<'p> Wish<'p> {
@@ -97,16 +111,18 @@ impl<'p> Wish<'p> {
         let text = payment.reference.as_deref().unwrap_or_default();
         let (id, wish) = text.split_once('|').unwrap_or_default();
         let (wish, rows) = wish.split_once('|').unwrap_or((wish, ""));
+        let (rows, partner) = rows.strip_prefix("away ").map_or((rows, ""), |partner| ("", partner));
         let (what, other) = wish.split_once(' ').map_or((wish, None), |(what, other)| (what, Some(other)));
         let mended = |id: &str| MENDED.lock().unwrap_or_else(PoisonError::into_inner).contains(id);
         let poisoned = |id: &str| !id.is_empty() && !mended(id);
         let broken = poisoned(rows) || what == "row" && poisoned(id);
-        Self { what, other, poisoned: poisoned(id), broken }
+        Self { what, other, poisoned: poisoned(id), broken, away: poisoned(partner) }
     }
 
     fn fail(&self, key: &str) -> Result<(), BoxError> {
         let here = self.other.is_none_or(|other| other == key);
         match self.what {
+            _ if !self.poisoned && self.away => Err(NotTheEvent::new("a partner", "it is away").into()),
             _ if !self.poisoned || !here => Ok(()),
             "panics" => panic!("poisoned with a panic"),
             "long" => Err(format!("poisoned\0 {}", "ä".repeat(50_000)).into()),

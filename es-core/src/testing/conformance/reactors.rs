@@ -11,7 +11,7 @@ use super::double::{Double, Line};
 use super::patient::ask;
 use super::payments::{World, discard, eventually, parked_keys, payment, retry, rows};
 use super::{LIMIT, Subject, settle, start};
-use crate::processor::{NotTheEvent, ParkedFilter};
+use crate::processor::{NotTheEvent, ParkedFilter, ProcessorOptions};
 use crate::projection::Partition;
 use crate::services::{Scope, Services};
 use crate::store::{Backend, EventFilter, Position, RecordedEvent};
@@ -47,6 +47,8 @@ pub(super) struct Calls {
     pub(super) failing: BTreeMap<String, usize>,
     /// The receivers of these cannot be reached; how often that was tried.
     away: BTreeMap<String, usize>,
+    /// How long that takes.
+    away_for: Duration,
 }
 
 impl Calls {
@@ -152,18 +154,21 @@ impl<const IN_FLIGHT: usize> Reactor for Posts<IN_FLIGHT> {
     async fn react(&self, event: &RecordedEvent, _: Scope<'_>) -> Result<(), BoxError> {
         let in_flight = InFlight::begin(&self.calls, event);
         self.may.acquire().await?.forget();
-        let mut calls = self.calls();
-        if let Some(failed) = calls.failing.get_mut(&in_flight.1) {
-            *failed += 1;
-            return Err("the mailbox is full".into());
-        }
-        if let Some(tried) = calls.away.get_mut(&in_flight.1) {
+        let away_for = {
+            let mut calls = self.calls();
+            if let Some(failed) = calls.failing.get_mut(&in_flight.1) {
+                *failed += 1;
+                return Err("the mailbox is full".into());
+            }
+            let Some(tried) = calls.away.get_mut(&in_flight.1) else {
+                calls.acted.push((in_flight.1.clone(), event.place()));
+                return Ok(());
+            };
             *tried += 1;
-            return Err(NotTheEvent::new("the receiver", "it is away").into());
-        }
-        calls.acted.push((in_flight.1.clone(), event.place()));
-        drop(calls);
-        Ok(())
+            calls.away_for
+        };
+        tokio::time::sleep(away_for).await;
+        Err(NotTheEvent::new("the receiver", "it is away").into())
     }
     fn missing(_: &Services) -> Vec<String> {
         Vec::new()
@@ -356,6 +361,39 @@ pub async fn a_shutdown_waits_for_the_calls_in_flight_and_begins_none<S: Subject
     posts.calls().assert_complete(2, false);
     let twice = posts.calls().repeats();
     assert!(twice <= N, "{twice}: no more than what the store may not have heard of");
+}
+
+/// K11
+pub async fn new_events_have_as_much_time_as_retries_in_vain<S: Subject>(subject: S) {
+    const NEW: usize = 40;
+    let (world, posts) = (World::new(&subject).await, Posts::<1>::new(0));
+    let short = Duration::from_millis(1);
+    let options = ProcessorOptions::default().retries(0, short, short).page(1);
+    let app = start(|| App::on(world.store.0.clone()).reactor(posts.clone()).processors(options)).await;
+    let streams: Vec<String> = (0..10).map(|account| format!("account-{account}")).collect();
+    let all = || streams.iter().map(|stream| (stream.clone(), 0)).collect();
+    posts.calls().failing = all();
+    posts.open();
+    for account in 0..streams.len() {
+        world.pay(&account.to_string(), 1..=1).await;
+    }
+    settle(&app).await;
+    {
+        let mut calls = posts.calls();
+        calls.failing.clear();
+        (calls.away, calls.away_for) = (all(), Duration::from_millis(300));
+    }
+    for stream in &streams {
+        super::poisoned::ask(&app.processors()[0], stream).await;
+    }
+    let tried = |calls: &Calls| calls.away.values().sum::<usize>();
+    posts.until(|calls| tried(calls) > 0).await;
+    world.pay("new", 1..=NEW as i64).await;
+    let before = tried(&posts.calls());
+    posts.until(|calls| calls.acted.len() >= NEW).await;
+    // One by one, each of the new events would wait for a retry.
+    let in_vain = tried(&posts.calls()) - before;
+    assert!(in_vain <= NEW / 2, "{in_vain} retries in vain for {NEW} new events");
 }
 
 /// P3

@@ -443,6 +443,31 @@ pub async fn a_row_that_fails_keeps_no_other_from_being_rebuilt<S: Subject>(subj
     assert_eq!(world.tally("b").await.expect("a row").n, 9, "it is as it was");
 }
 
+/// P11
+pub async fn what_was_asked_of_a_build_goes_with_it<S: Subject>(subject: S) {
+    let (world, poison) = (World::<S>::new(&subject).await, Poison::new());
+    let app = world.start().await;
+    poison.mend();
+    world.put("a", vec![poison.payment(1, "fails")]).await;
+    settle(&app).await;
+    let ledger = app.processor::<Ledger>().expect("it runs");
+    poison.relapse();
+    let keys = ["a".to_owned()];
+    let asked = answered(|| ledger.rebuild_keys(&keys, LIMIT)).await;
+    assert!(matches!(asked, Err(ProcessorError::RowFailed { .. })), "{asked:?}");
+    poison.mend();
+    assert_eq!(rows(&world.store, "ledger/1~1/afresh").await.len(), 1);
+    let rebuild = ask(|| ledger.rebuild_online(RebuildOptions::default())).await;
+    ask(|| rebuild.caught_up(LIMIT)).await;
+    ask(|| rebuild.switch()).await;
+    ask(|| ledger.drop_previous()).await;
+    eventually(async || match rows(&world.store, "ledger/1~1/afresh").await.len() {
+        0 => Ok(()),
+        n => Err(format!("{n} rows of a build that has gone")),
+    })
+    .await;
+}
+
 /// P12, K1
 pub async fn the_row_of_a_key_that_was_parked_since_is_not_rebuilt<S: Subject + 'static>(subject: S) {
     let (world, poison) = (World::<S>::new(&subject).await, Poison::new());

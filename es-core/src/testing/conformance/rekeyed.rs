@@ -281,6 +281,24 @@ pub async fn what_was_discarded_under_other_keys_stays_left_out_of_a_rebuild<S: 
     assert_eq!((skipped.len(), skipped[0].position, &*skipped[0].reason), (1, Position(5), "booked twice"));
 }
 
+/// K12
+pub async fn what_is_discarded_under_other_keys_behind_a_rebuild_is_left_out_of_it<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let old = run::<BY_ACCOUNT, _>(&subject, &store, Backfill::Online).await;
+    pay(&store).await;
+    store.put(ACCOUNTS[0], vec![payment(WRONG)]).await;
+    settle(&old).await;
+    // It is about to handle all of them.
+    let line = Double::new(subject.again(&store.0).await);
+    line.set(Line::HoldsLookups("keyed/1~2"));
+    let new = start(|| App::on(line.clone()).view::<Keyed<AT_ONCE>>().lease(LEASE)).await;
+    eventually(async || if line.held() > 0 { Ok(()) } else { Err("nothing is held".to_owned()) }).await;
+    discard(&old.processors()[0], ACCOUNTS[0], "booked twice").await;
+    line.set(Line::Up);
+    new.until_ready(LIMIT).await.expect("it is rebuilt");
+    reads(&store, &at_once(4)).await;
+}
+
 /// K2
 pub async fn a_sequence_whose_key_its_events_do_not_have_any_more_is_not_emptied_by_a_retry<S: Subject>(
     subject: S,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::data::{encoded, events};
 use super::domain::{Deposited, Opened, opened};
@@ -159,6 +160,41 @@ pub async fn a_reset_takes_back_what_was_set_aside_behind_its_place<S: Subject>(
         let tally = world.tally_of("repeatable/1", &key).await.expect("a row");
         assert_eq!((tally.n, tally.disorder), (n, 0), "{key}");
     }
+}
+
+/// P14
+pub async fn a_shutdown_waits_for_no_reset<S: Subject>(subject: S) {
+    let world = World::<S>::new(&subject).await;
+    let line = Double::new(subject.again(&world.store.0).await);
+    let app = start(|| World::<S>::wiring(&line)).await;
+    world.pay("a", 1..=3).await;
+    settle(&app).await;
+    line.set(Line::HoldsCommits("generations"));
+    let stops = CancellationToken::new();
+    let resetting = async {
+        // A store that fails here and there may refuse it before it is held.
+        while !stops.is_cancelled() {
+            let refused = Kind::View.of(&app).reset(Reset::Start).await.expect_err("it is held");
+            assert_eq!(refused.kind(), ErrorKind::Transient, "{refused}");
+        }
+    };
+    let stopping = async {
+        eventually(async || if line.held() > 0 { Ok(()) } else { Err("nothing is held".to_owned()) }).await;
+        stops.cancel();
+        app.shutdown(LIMIT).await
+    };
+    let ((), is_down) = futures::join!(resetting, stopping);
+    assert!(is_down);
+    line.set(Line::Up);
+    // The next one resets it.
+    let app = world.start().await;
+    eventually(async || match Kind::View.of(&app).reset(Reset::Start).await {
+        Ok(()) => Ok(()),
+        Err(error) => Err(crate::chain(&error)),
+    })
+    .await;
+    settle(&app).await;
+    world.assert_complete("a", 3).await;
 }
 
 /// P9

@@ -220,6 +220,7 @@ macro_rules! __conformance_rules {
                 a_view_equals_the_fold_of_the_log
             }
             reactors {
+                new_events_have_as_much_time_as_retries_in_vain
                 streams_are_acted_on_at_the_same_time_and_each_in_order
                 nodes_share_the_streams_of_a_reactor_and_keep_their_order
                 a_call_that_fails_parks_its_stream_and_repeats_no_other
@@ -240,6 +241,7 @@ macro_rules! __conformance_rules {
                 rebuilt_online_equals_built_step_by_step
                 rows_of_some_keys_are_built_anew_while_others_go_on
                 a_row_that_fails_keeps_no_other_from_being_rebuilt
+                what_was_asked_of_a_build_goes_with_it
                 the_row_of_a_key_that_was_parked_since_is_not_rebuilt
                 a_report_beside_writers_compares_both_builds_at_one_position
             }
@@ -291,6 +293,8 @@ macro_rules! __conformance_rules {
                 what_keeps_handlers_from_being_called_blames_no_event
                 what_looks_like_the_store_for_long_is_the_events
                 after_an_outage_the_store_is_suspected_afresh
+                a_partner_that_is_away_clears_no_suspicion_of_another_key
+                what_was_suspected_holds_for_the_others_of_a_round
                 a_row_that_cannot_be_read_is_between_it_and_its_key
                 without_retries_only_what_fails_is_blamed
                 one_event_at_a_time_is_blamed_as_many_are
@@ -361,6 +365,8 @@ macro_rules! __conformance_rules {
                 what_was_discarded_behind_an_event_that_a_rebuild_parks_is_left_out
                 what_is_discarded_before_an_event_that_a_rebuild_has_parked_is_left_out
                 what_a_rebuild_leaves_out_it_leaves_out_though_its_row_is_damaged
+                what_a_rebuild_has_passed_it_leaves_out_though_its_row_is_damaged
+                what_is_discarded_behind_one_range_of_a_rebuild_and_before_another_is_left_out_of_both
                 a_rebuild_reads_again_only_what_was_discarded_since
                 what_is_asked_of_a_build_that_is_no_longer_read_is_not_said_to_be_done
                 a_switch_says_what_it_waits_for
@@ -394,6 +400,7 @@ macro_rules! __conformance_rules {
                 what_an_older_program_rebuilds_is_left_once_the_newer_one_is_back
                 a_rebuild_that_an_older_program_is_asked_for_knows_the_keys_of_the_newer_one
                 what_was_discarded_under_other_keys_stays_left_out_of_a_rebuild
+                what_is_discarded_under_other_keys_behind_a_rebuild_is_left_out_of_it
                 a_sequence_whose_key_its_events_do_not_have_any_more_is_not_emptied_by_a_retry
                 a_sequence_of_events_that_are_not_handled_any_more_is_not_emptied_by_a_retry
             }
@@ -456,6 +463,7 @@ macro_rules! __conformance_rules {
                 a_late_event_whose_row_cannot_be_written_is_parked_and_stops_nothing
                 what_can_be_decoded_later_parks_no_more_than_fits
                 a_retry_that_waits_for_what_does_not_fit_holds_up_no_other
+                a_late_event_whose_partner_is_away_holds_up_no_other
                 what_was_left_out_undecoded_stays_left_out_for_every_key
                 what_was_skipped_undecoded_stays_skipped_for_every_key
             }
@@ -479,6 +487,7 @@ macro_rules! __conformance_rules {
                 a_request_that_comes_too_late_makes_no_rows_run_ahead
             }
             replays {
+                a_shutdown_waits_for_no_reset
                 a_reset_to_the_start_builds_everything_anew
                 a_reset_to_a_place_takes_in_what_lies_behind_it_again
                 what_would_act_twice_is_not_set_to_a_place
@@ -510,6 +519,7 @@ macro_rules! __conformance_rules {
                 a_retired_inline_view_goes_on_by_a_processor
                 another_version_of_an_inline_view_takes_its_place
                 what_a_processor_works_on_or_has_parked_does_not_become_inline
+                many_parked_sequences_are_not_all_read_by_a_start
                 what_is_inline_or_live_is_never_waited_for
                 an_aggregate_loads_the_same_beside_inline_projections
             }

@@ -17,15 +17,15 @@ type Tx<S> = <<S as Subject>::Backend as Backend>::Tx;
 
 /// A range of slices as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Stored {
+pub(super) struct Stored {
     first: u64,
     last: u64,
     owner: Option<String>,
-    position: u64,
+    pub(super) position: u64,
 }
 
 /// The ranges of a build. They are all slices, each once, whenever one looks.
-async fn ranges<S: Subject>(world: &World<S>, build: &str) -> Vec<Stored> {
+pub(super) async fn ranges<S: Subject>(world: &World<S>, build: &str) -> Vec<Stored> {
     let mut ranges = Vec::new();
     for (key, row) in rows(&world.store, "checkpoints").await {
         let Some((name, first)) = key.rsplit_once('#') else { panic!("{key:?} names no slice") };

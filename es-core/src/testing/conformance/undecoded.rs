@@ -250,6 +250,34 @@ pub async fn a_retry_that_waits_for_what_does_not_fit_holds_up_no_other<S: Subje
     assert_told(&world, "b", (1, 1, 0)).await;
 }
 
+/// K11
+pub async fn a_late_event_whose_partner_is_away_holds_up_no_other<S: Subject>(subject: S) {
+    let (world, hidden, away) = (World::new(&subject).await, Poison::new(), Poison::new());
+    let failing = Poison::new();
+    let app = started(&world, 1).await;
+    world.put("a", vec![hidden.hidden_while(&away, 1, &["b"])]).await;
+    for account in ["y", "z"] {
+        world.put(account, vec![failing.payment(1, "fails")]).await;
+    }
+    settle(&app).await;
+    hidden.mend();
+    super::poisoned::ask(view(&app), "a").await;
+    let fails = |state: &ProcessorState| matches!(state, ProcessorState::Failing { error, .. } if error.contains("away"));
+    until(view(&app), |status| fails(&status.state)).await;
+    failing.mend();
+    assert_eq!(retry(view(&app), "y").await, None);
+    discard(view(&app), "z", "booked twice").await;
+    assert_told(&world, "y", (1, 1, 0)).await;
+    assert_eq!(parked_keys(view(&app)).await, [("a".to_owned(), 1)], "it waits");
+    away.mend();
+    eventually(async || match &*parked_keys(view(&app)).await {
+        [] => Ok(()),
+        left => Err(format!("{left:?}")),
+    })
+    .await;
+    assert_told(&world, "b", (1, 1, 0)).await;
+}
+
 /// K12
 pub async fn what_was_left_out_undecoded_stays_left_out_for_every_key<S: Subject>(subject: S) {
     let (world, hidden) = (World::new(&subject).await, Poison::new());
