@@ -85,6 +85,30 @@ pub enum Life {
         /// How often the input was tried.
         attempts: u32,
     },
+    /// Its row cannot be read: nothing but its key is known of it, and what comes to it waits.
+    Unreadable {
+        /// Why.
+        error: String,
+    },
+}
+
+impl InstanceStatus {
+    /// One whose row cannot be read, but for its key.
+    fn unreadable(Damaged { row, of, why: error }: Damaged) -> Option<Self> {
+        let key = of.filter(|key| instance_key(key).is_ok_and(|key| key == row))?;
+        Some(Self {
+            key,
+            id: Uuid::nil(),
+            version: 0,
+            life: Life::Unreadable { error },
+            inputs: 0,
+            waiting: 0,
+            open_commands: 0,
+            timers: BTreeMap::new(),
+            associations: Vec::new(),
+            state: None,
+        })
+    }
 }
 
 impl From<Instance> for InstanceStatus {
@@ -149,15 +173,29 @@ impl Instances {
         Ok(self.stored(key).await?.map(Into::into))
     }
 
-    /// All of them, those that have ended too, page by page: behind the one with this key.
+    /// All of them, those that have ended too, page by page: behind the one with this key. One whose row cannot be read is
+    /// [shown as that](Life::Unreadable), or left out and logged if nobody can tell which it is.
     ///
     /// # Errors
     ///
     /// [`StoreError`] if they cannot be read.
     pub async fn page(&self, after: Option<&str>, limit: usize) -> Result<Vec<InstanceStatus>, StoreError> {
-        let after = after.map(instance_key).transpose()?;
-        let rows = self.tables.instances.page(&*self.store, after.as_deref(), limit).await?;
-        Ok(rows.into_iter().map(|row| row.value.into()).collect())
+        let (table, mut all) = (&self.tables.instances, Vec::new());
+        let mut after = after.map(instance_key).transpose()?;
+        while all.len() < limit {
+            let left = limit - all.len();
+            let page = table.stored_page(&*self.store, after.as_deref(), left).await?;
+            let is_last = page.len() < left;
+            after = page.last().map(|row| row.key.clone());
+            all.extend(page.into_iter().filter_map(|row| match read(table, row) {
+                Ok(row) => Some(row.value.into()),
+                Err(damaged) => InstanceStatus::unreadable(damaged),
+            }));
+            if is_last {
+                break;
+            }
+        }
+        Ok(all)
     }
 
     /// Folds what came to an instance, in memory: nothing is written, and nothing is sent.

@@ -207,8 +207,8 @@ impl InputShown {
 }
 
 impl Instances {
-    /// One of them with what it waits for, by the text of its key. A command that cannot be read is shown as that. Its commands are read after it: one that was answered in
-    /// between is open in the one and gone from the other.
+    /// One of them with what it waits for, by the text of its key. A command that cannot be read is shown as that. Its
+    /// commands are read after it: one that was answered in between is open in the one and gone from the other.
     ///
     /// # Errors
     ///

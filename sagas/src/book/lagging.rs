@@ -128,11 +128,33 @@ impl Book {
 
 #[cfg(test)]
 mod tests {
+    use es_core::command::NamedCommand;
+
     use super::*;
+    use crate::data::Data;
     use crate::definition::Definition;
+    use crate::instance::{Moment, ToSend};
+    use crate::process::Rejected;
+    use crate::schedule::CallOffAll;
 
     fn lags(key: &str, version: u32) -> Instance {
         Instance { noted: 1, ..Instance::begin(key, Uuid::nil(), version, Metadata::default()) }
+    }
+
+    #[test]
+    fn an_input_that_failed_is_being_taken_in_until_it_is_stored() {
+        let mut book = Book::new(vec![Definition::of::<crate::Schedule>()]);
+        let instance = Instance { noted: 2, taken: 2, open: 1, state: Data::of(&()).ok(), ..lags("k", 1) };
+        book.put("k", Some((1, instance)));
+        let command = NamedCommand::of::<CallOffAll>(&"ada".to_owned(), &CallOffAll {}).unwrap();
+        let send = ToSend { key: "k".to_owned(), id: Uuid::nil(), input: 1, ordinal: 0, command };
+        let moment = Moment { at: Timestamp::UNIX_EPOCH, head: Position(1) };
+        assert!(!book.is_taking_in("k"));
+        book.answered(&send, Some(Rejected::Intercepted("no".to_owned())), moment, &Uuid::nil);
+        assert!(book.now("k").unwrap().parked.is_some() && !book.lags());
+        assert!(book.is_taking_in("k"));
+        drop(book.flushed());
+        assert!(!book.is_taking_in("k"));
     }
 
     #[test]

@@ -20,9 +20,9 @@ pub trait Consumer<Tx>: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Anything. After a few tries it is the message's fault, and its lane is parked. Except errors of the store and [`Busy`]:
-    /// the sender is told to come again; and events that only a newer program can read: the sender is told that about ten
-    /// times, and then to set the message aside.
+    /// Anything. After a few tries it is the message's fault, and its lane is parked. Except errors of the store and
+    /// [`Busy`]: the sender is told to come again; and events that only a newer program can read: the sender is told that
+    /// about ten times, and then to set the message aside.
     fn take(&self, message: &Envelope, tx: &mut Tx) -> impl Future<Output = Result<(), BoxError>> + Send;
 }
 

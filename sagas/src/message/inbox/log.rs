@@ -30,7 +30,8 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
     /// after a few tries.
     pub(super) async fn fill(&self, message: &Checked<'_>, gap: Gap) -> Result<Outcome, InboxError> {
         let Some(log) = &self.log else { return Ok(Outcome::Gap(gap)) };
-        // What has just been sent may not be in there yet. Counted beforehand: the sender does not wait for ever, and who is not waited for may be dropped.
+        // What has just been sent may not be in there yet. Counted beforehand: the sender does not wait for ever, and who is
+        // not waited for may be dropped.
         let once_more = self.unfilled.once_more(&message.lane, gap.after);
         let (left, why) = match self.fill_from(&**log, message, gap).await {
             Ok(Outcome::Gap(left)) => (left, "the log does not have them".into()),

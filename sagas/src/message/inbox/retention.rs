@@ -18,7 +18,7 @@ const EVERY: u64 = 100;
 impl<B: Backend, C> Inbox<B, C> {
     /// Forgets messages without an order that were taken longer ago than the [retention](Self::retention): up to 200 of
     /// them, the oldest first, in one commit; how many that were. The inbox does this by itself now and then while it takes
-    /// such messages. What is parked is not forgotten, nor what cannot be read; its time begins when it is retried or discarded.
+    /// such messages. What cannot be read is not forgotten, nor what is parked: its time begins when it is retried or discarded.
     ///
     /// # Errors
     ///

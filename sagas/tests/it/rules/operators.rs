@@ -1,7 +1,7 @@
 //! What operators ask for, beside everything else that happens: S15.
 
 use es_core::store::Row;
-use sagas::{Answer, Came, Verb, WaitsFor};
+use sagas::{Answer, Came, Life, Verb, WaitsFor};
 use serde_json::{Value, json};
 
 use super::Subject;
@@ -181,6 +181,19 @@ pub(super) async fn what_cannot_be_read_is_shown_as_that<S: Subject>(subject: &S
         }
     };
     assert!(error.contains("cannot be read"), "{error}");
+    // The list is one of all the others, too.
+    world.overwrite("sends", &json!({ "key": "sends" })).await;
+    let mut all = Vec::new();
+    while let [one] = &world.ask(|| instances.page(all.last().map(String::as_str), 1)).await[..] {
+        let is_unreadable = matches!(one.life, Life::Unreadable { .. });
+        assert_eq!(is_unreadable, one.key == "sends", "{one:?}");
+        all.push(one.key.clone());
+    }
+    all.sort_unstable();
+    assert_eq!(all, ["input", "sends"]);
+    world.overwrite("sends", &json!({})).await;
+    let page = world.ask(|| instances.page(None, 2)).await;
+    assert_eq!(page.into_iter().map(|one| one.key).collect::<Vec<_>>(), ["input"]);
 }
 
 /// S15
