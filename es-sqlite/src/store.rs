@@ -31,16 +31,21 @@ impl SqliteBackend {
         query: impl Fn() -> SqlQuery + Send + Sync,
         mut place: impl FnMut(usize, &SqliteRow) -> Result<Option<(StreamId, Version)>, StoreError> + Send,
     ) -> Result<Vec<RecordedEvent>, StoreError> {
-        for knows_all in [false, true] {
+        let kinds = &self.0.shared.types;
+        loop {
+            let known = kinds.known().count();
             if let Some(events) = self.try_events(what, query(), &mut place).await? {
                 return Ok(events);
             }
-            if !knows_all {
-                let reloaded = crate::types::reload(&self.0.shared.types, &self.0.readers).await;
-                reloaded.map_err(|e| error::store("reading event types", e))?;
+            let reloaded = crate::types::reload(kinds, &self.0.readers).await;
+            reloaded.map_err(|e| error::store("reading event types", e))?;
+            // The next read may meet one that came after these.
+            if kinds.known().count() == known {
+                return Err(StoreError::Corrupt {
+                    what: "an event has a type that is not in es_types".to_owned(),
+                });
             }
         }
-        Err(StoreError::Corrupt { what: "an event has a type that is not in es_types".to_owned() })
     }
 
     /// `None` if one type is not known.
@@ -184,4 +189,51 @@ fn micros_after(time: Timestamp) -> i64 {
     let micros = time.as_microsecond();
     let rest = time - Timestamp::from_microsecond(micros).unwrap_or(time);
     if rest.is_positive() { micros + 1 } else { micros }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use es_core::store::{Append, ExpectedVersion, NewEvent};
+    use tokio::runtime::Handle;
+
+    use super::*;
+
+    const TYPES: [&str; 3] = ["a.one", "a.two", "a.three"];
+
+    fn one_of(name: &'static str) -> Commit {
+        let event = NewEvent {
+            id: es_core::id::Ids::default().next(),
+            name: name.into(),
+            schema: 1,
+            codec: "json".into(),
+            data: "{}".into(),
+            tags: Vec::new(),
+            metadata: Arc::default(),
+        };
+        let stream = StreamId::new("s").expect("a short name");
+        let append = Append { stream, expected: ExpectedVersion::Any, events: vec![event] };
+        Commit { appends: vec![append], ..Commit::default() }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn types_that_come_while_events_are_read_are_learned_one_after_the_other() {
+        let folder = tempfile::tempdir().expect("a folder for temporary files");
+        let open = || SqliteBackend::open(folder.path().join("store.db"));
+        let (store, other) = (open().await.expect("a new one"), open().await.expect("it is there"));
+        // Before each read another process appends an event of one more type.
+        let reads = AtomicUsize::new(0);
+        let query = || {
+            if let Some(name) = TYPES.get(reads.fetch_add(1, Ordering::SeqCst)) {
+                let append = || Handle::current().block_on(other.commit(one_of(name)));
+                tokio::task::block_in_place(append).expect("any version");
+            }
+            sqlx::query(STREAM).bind("s").bind(0_i64).bind(10_i64)
+        };
+        let place = |i, _: &SqliteRow| Ok(Some((StreamId::new("s")?, Version(1 + i as u64))));
+        let events = store.events("reading a stream", query, place).await.expect("nothing is damaged");
+        assert_eq!(events.iter().map(|event| &*event.name).collect::<Vec<_>>(), TYPES);
+    }
 }

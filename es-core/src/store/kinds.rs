@@ -56,6 +56,13 @@ impl<N: Copy + Eq + Hash> KnownKinds<N> {
         let same = |(schema, codec, _): &&(u32, Name, N)| *schema == event.schema && *codec == event.codec;
         Some(self.ids.get(&*event.name)?.iter().find(same)?.2)
     }
+
+    /// How many are known. A reader that meets one that it does not know reads them all and then the events again, for as
+    /// long as they become more: another process may add the next one between the two.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.kinds.len()
+    }
 }
 
 impl<N: Copy + Eq + Hash> Kinds<N> {
@@ -96,6 +103,7 @@ mod tests {
             kinds.learn(id, Kind::of(event));
             kinds.learn(id, Kind::of(event));
         }
+        assert_eq!(kinds.known().count(), 4);
         for (id, event) in (1..).zip(&all) {
             assert_eq!((kinds.known().id(event), kinds.known().kind(id)), (Some(id), Some(&Kind::of(event))));
         }

@@ -17,8 +17,8 @@ use futures::future::BoxFuture;
 use tokio::time::timeout;
 
 use crate::support::{
-    Gate, LIMIT, WAITING, Wire, append, assert_sound, commit, connect, count, dropped_after, exact, fresh,
-    ids, mark, new_id, refused, row, run, step, stream, until_count, with,
+    Gate, LIMIT, WAITING, Wire, append, assert_sound, commit, connect, count, dropped_after, event, exact,
+    fresh, ids, mark, new_id, refused, row, run, step, stream, until_count, with,
 };
 
 type Op = fn(PgBackend) -> BoxFuture<'static, ()>;
@@ -537,4 +537,42 @@ async fn a_commit_that_nobody_polls_any_more_stops_no_other() {
     second.expect("the first one is kept, and not polled").unwrap();
     first.await.unwrap();
     assert_eq!(store.head().await.unwrap(), Position(3));
+}
+
+/// Sessions that wait for a table while they run a statement like this.
+fn waits_for(table: &str, statement: &str) -> String {
+    format!(
+        "select count(*) from pg_locks l join pg_stat_activity a using (pid)
+         where a.datname = current_database() and l.relation = '{table}'::regclass and not l.granted
+         and a.query like '%{statement}%'"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_type_that_comes_between_the_types_and_the_events_of_a_read_is_learned() {
+    let (database, store) = fresh().await;
+    let of = |name| {
+        let mut one = commit("s");
+        one.appends[0].events = vec![event(name)];
+        one
+    };
+    let reader = with(&database, |options| options).await;
+    store.commit(of("a.one")).await.unwrap();
+    // It has read the event, whose type it does not know, and waits for the types.
+    let mut types = connect(database.url()).await;
+    sqlx::raw_sql("begin; lock table es.event_types in access exclusive mode")
+        .execute(&mut types)
+        .await
+        .unwrap();
+    let reading = tokio::spawn(async move { reader.stream(&stream("s"), Version(0), 10).await });
+    until_count(database.url(), &waits_for("es.event_types", "from event_types"), 1).await;
+    // It has the types, and waits for the events, of which there is one more then, of one more type.
+    let mut tx = store.begin().await.unwrap();
+    sqlx::query("lock table es.events in access exclusive mode").execute(&mut *tx).await.unwrap();
+    sqlx::query("rollback").execute(&mut types).await.unwrap();
+    until_count(database.url(), &waits_for("es.events", "streams"), 1).await;
+    *tx.staged() = of("a.two");
+    tx.commit().await.unwrap();
+    let events = reading.await.unwrap().unwrap();
+    assert_eq!(events.iter().map(|event| &*event.name).collect::<Vec<_>>(), ["a.one", "a.two"]);
 }
