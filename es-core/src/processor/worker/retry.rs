@@ -61,6 +61,8 @@ struct Aside {
     away: Option<Failure>,
     /// Whether one waits for what ranges take in first.
     untaken: bool,
+    /// Whether one failed as the store fails.
+    suspects: bool,
 }
 
 impl Default for Retrying {
@@ -225,7 +227,10 @@ impl Worker {
                 return Ok(true);
             }
             // The round is over.
-            let Aside { keys, away, untaken } = std::mem::take(&mut self.retrying.aside);
+            let Aside { keys, away, untaken, suspects } = std::mem::take(&mut self.retrying.aside);
+            if !suspects {
+                self.retrying.suspected = None;
+            }
             if untaken && self.undecodable.ended {
                 // It can be decoded, also if this range could not when it was asked.
                 self.undecodable = Undecodable::default();
@@ -454,6 +459,7 @@ impl Worker {
             // What others wait for may be there.
             let is_away = failure.source.is::<NotTheEvent>() || self.retrying.suspected.is_some();
             if is_away {
+                self.retrying.aside.suspects |= !failure.source.is::<NotTheEvent>();
                 self.retrying.aside.keys.insert(part.sequence.key);
                 self.retrying.aside.away = Some(failure);
                 // New events have at least as much time as attempts that are in vain.
