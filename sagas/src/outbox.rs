@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use es_core::command::{NamedDone, SendError, Sender};
-use es_core::event::is_of_a_newer_program;
 use es_core::guarded::caught;
 use es_core::id::Ids;
 use es_core::store::{IdempotencyKey, Row};
@@ -23,6 +22,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use crate::blame::needs_a_newer_program;
 use crate::data::Data;
 use crate::instance::cut;
 use crate::process::Rejected;
@@ -261,8 +261,7 @@ impl Line {
                 Err(unread) => return Err(Failed::new(chain(&*unread))),
             }
         }
-        // One that this program does not know, or that meets events which it does not, is for the next program.
-        let unknown = matches!(error, SendError::UnknownCommand { .. }) || is_of_a_newer_program(&error);
+        let unknown = needs_a_newer_program(&error);
         let for_good = !unknown && matches!(error.kind(), ErrorKind::Misuse | ErrorKind::Corrupt);
         Err(Failed { for_good, shown: unknown, ..Failed::new(chain(&error)) })
     }
