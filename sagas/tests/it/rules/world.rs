@@ -73,9 +73,14 @@ impl View {
 impl<'s, S: Subject, P: Process> World<'s, S, P> {
     /// One node.
     pub(crate) async fn start(subject: &'s S) -> Self {
-        let mut world = Self { ground: Ground::open(subject).await, nodes: Vec::new(), process: PhantomData };
+        let mut world = Self::on(subject).await;
         world.join().await;
         world
+    }
+
+    /// None yet.
+    pub(crate) async fn on(subject: &'s S) -> Self {
+        Self { ground: Ground::open(subject).await, nodes: Vec::new(), process: PhantomData }
     }
 
     /// Another node.
