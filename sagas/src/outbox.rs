@@ -1,14 +1,16 @@
 //! Commands on their way: one of an instance at a time, in order, those of several instances at the same time.
 //!
 //! Nothing is written here. A command is sent until its answer is definite, under a key that never changes; who loses its
-//! answers sends it again, and it still acts once. One that meets an outage is sent again for ever, and what its instance
-//! sends after it stays in the store meanwhile: it is in nobody's way. One that fails for a reason that time does not mend is
-//! held after a few tries: an operator has to look at it. What an interceptor says no to is refused after as many.
+//! answers sends it again, and it still acts once. One that meets an outage becomes stuck: it is sent again for ever, and
+//! meanwhile is only in the store, with what its instance sends after it. So it is in nobody's way: it takes no memory, and a
+//! place only among others of its kind. One that fails for a reason that time does not mend is held after a few tries: an
+//! operator has to look at it.
 //!
 //! What the store has under a command's key is its answer, whatever came back: an interceptor may have failed after it, or
 //! say no by now; a newer program may write the same command in other words.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +22,7 @@ use es_core::{BoxError, ErrorKind, EventStore, chain};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use crate::blame::needs_a_newer_program;
@@ -28,12 +31,18 @@ use crate::instance::cut;
 use crate::process::Rejected;
 use crate::rows::Sending;
 
-/// How many commands of a range are handled at once.
-const AT_ONCE: usize = 64;
-/// The first and the longest pause before a command is sent again.
+/// How many commands of a range are handled at once for the first time; how many again, or for long.
+const FIRST: usize = 64;
+const AGAIN: usize = 16;
+/// For so long a command keeps its place from others that wait for one.
+const KEEPS: Duration = Duration::from_secs(2);
+/// The first and the longest pause before a command is sent again, and the first of one that is stuck.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
-/// How often it is sent before that is shown; and before it is held, if that does not help.
-const TRIES: u32 = 5;
+const STUCK: Duration = Duration::from_secs(6);
+/// How often it is sent before it is stuck; and before it is held, if that does not help.
+pub(crate) const TRIES: u32 = 5;
+/// Bytes of the commands in memory, about.
+const MAX_BYTES: usize = 16 << 20;
 
 /// A command and what it came to.
 pub(crate) type Sent = (Row<Sending>, Came);
@@ -43,6 +52,8 @@ pub(crate) type Sent = (Row<Sending>, Came);
 pub(crate) enum Came {
     /// An answer: why it was refused, if it was.
     Answer(Option<Rejected<Data>>),
+    /// An interceptor said no, or has failed, each time. Whether that is an answer is for its instance to say.
+    Intercepted(String),
     /// None so far. `held`: to send it again does not help.
     Trouble { error: String, attempts: u32, held: bool },
 }
@@ -53,15 +64,31 @@ pub(crate) struct Outbox {
     wake: Arc<Notify>,
     /// By instance: what waits behind the command that is on its way.
     behind: HashMap<Uuid, VecDeque<Row<Sending>>>,
-    queued: usize,
+    /// How many are on their way or wait for that, and how many bytes they have, about.
+    len: usize,
+    bytes: usize,
     /// Instances with a command that is held: theirs are only in the store.
     held: HashSet<Uuid>,
-    /// Instances with a command that was in vain for a while and is sent again: all others of theirs are only in the store.
-    stuck: HashSet<Uuid>,
-    /// How many are sent, and have not come to anything.
-    on_their_way: usize,
-    came: (UnboundedSender<Sent>, UnboundedReceiver<Sent>),
+    /// Instances with a command that is stuck: theirs are only in the store.
+    stuck: HashMap<Uuid, Stuck>,
+    /// When those are sent again, and the keys of the rows that are now.
+    turns: BTreeSet<(Instant, Uuid)>,
+    again: HashSet<String>,
+    came: (UnboundedSender<Tried>, UnboundedReceiver<Tried>),
     tasks: JoinSet<()>,
+}
+
+/// A command, and what it came to; or, of one that is stuck, why it is.
+type Tried = (Row<Sending>, Result<Came, Failed>);
+
+/// A command that is stuck. Its row is read for each try.
+struct Stuck {
+    /// The key of the row.
+    key: String,
+    turn: Instant,
+    pause: Duration,
+    /// How often it failed, one time after the other, for a reason that time does not mend.
+    in_vain: u32,
 }
 
 /// What commands are sent through.
@@ -70,61 +97,69 @@ struct Line {
     sender: Sender,
     store: Arc<dyn EventStore>,
     ids: Ids,
-    slots: Arc<Semaphore>,
+    first: Arc<Semaphore>,
+    again: Arc<Semaphore>,
 }
 
 impl Outbox {
     /// `wake` is told of each answer.
     pub(crate) fn new(sender: Sender, store: Arc<dyn EventStore>, ids: Ids, wake: Arc<Notify>) -> Self {
-        let (slots, tasks) = (Arc::new(Semaphore::new(AT_ONCE)), JoinSet::new());
-        let (held, stuck) = (HashSet::new(), HashSet::new());
-        let line = Line { sender, store, ids, slots };
-        let (behind, came) = (HashMap::new(), unbounded_channel());
-        Self { line, wake, behind, queued: 0, held, stuck, on_their_way: 0, came, tasks }
+        let [first, again] = [FIRST, AGAIN].map(|n| Arc::new(Semaphore::new(n)));
+        let line = Line { sender, store, ids, first, again };
+        let (behind, stuck, held) = (HashMap::new(), HashMap::new(), HashSet::new());
+        let (turns, again) = (BTreeSet::new(), HashSet::new());
+        let (came, tasks) = (unbounded_channel(), JoinSet::new());
+        Self { line, wake, behind, len: 0, bytes: 0, held, stuck, turns, again, came, tasks }
     }
 
-    /// How many commands it has in memory that are likely to leave it soon.
-    pub(crate) fn len(&self) -> usize {
-        (self.on_their_way + self.queued).saturating_sub(self.stuck.len())
+    /// Whether it has none in memory, beside those that are stuck.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
-    /// Another command is sent, after those of its instance that were put in before; not before one that is held, or in vain
-    /// so far.
+    /// Whether it has so many, or as many bytes as it may have.
+    pub(crate) const fn is_full(&self, most: usize) -> bool {
+        self.len >= most || self.bytes >= MAX_BYTES
+    }
+
+    /// How many bytes it has in memory, about.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Another command is sent, after those of its instance that were put in before; not before one that is held or stuck.
     pub(crate) fn push(&mut self, row: Row<Sending>) {
         let id = row.value.send.id;
         if row.value.is_held() {
             self.held.insert(id);
         }
-        if self.held.contains(&id) || self.stuck.contains(&id) {
+        if self.held.contains(&id) || self.stuck.contains_key(&id) {
             return;
         }
+        if row.value.trouble.is_some() {
+            return self.stick(row, Duration::ZERO);
+        }
+        self.len += 1;
+        self.bytes += row.value.send.bytes();
         match self.behind.get_mut(&id) {
-            Some(behind) => {
-                behind.push_back(row);
-                self.queued += 1;
-            }
+            Some(behind) => behind.push_back(row),
             None => {
                 self.behind.insert(id, VecDeque::new());
-                self.begin(row);
+                self.spawn(row, false);
             }
         }
     }
 
-    /// The command of an instance that is on its way is sent further on.
-    pub(crate) fn begin(&mut self, row: Row<Sending>) {
-        let id = row.value.send.id;
-        if row.value.trouble.is_some() {
-            self.stuck.insert(id);
-            let behind = self.behind.get_mut(&id).map(std::mem::take);
-            self.queued -= behind.map_or(0, |behind| behind.len());
-        }
+    fn spawn(&mut self, row: Row<Sending>, again: bool) {
         let (line, wake, answers) = (self.line.clone(), self.wake.clone(), self.came.0.clone());
         while self.tasks.try_join_next().is_some() {}
-        self.on_their_way += 1;
         self.tasks.spawn(async move {
-            let came = caught(line.answer(&row.value)).await.unwrap_or_else(|panic| {
+            let tried = async {
+                if again { line.again(&row.value).await } else { Ok(line.answer(&row.value).await) }
+            };
+            let came = caught(tried).await.unwrap_or_else(|panic| {
                 // The texts of errors are the user's code.
-                Came::Trouble { error: cut(&chain(&*panic.boxed())), attempts: 1, held: true }
+                Ok(Came::Trouble { error: cut(&chain(&*panic.boxed())), attempts: 1, held: true })
             });
             // In this order: who is woken finds it.
             let _nobody_asks = answers.send((row, came));
@@ -132,11 +167,55 @@ impl Outbox {
         });
     }
 
-    /// The command of an instance that is on its way is held.
+    /// The command of an instance that was on its way is stuck: it is sent again in a while.
+    pub(crate) fn stick(&mut self, row: Row<Sending>, pause: Duration) {
+        let (id, turn) = (row.value.send.id, Instant::now() + pause);
+        self.drop_behind(id);
+        self.stuck.insert(id, Stuck { key: row.key, turn, pause: STUCK, in_vain: 0 });
+        self.turns.insert((turn, id));
+    }
+
+    /// The same, after its first tries.
+    pub(crate) fn stuck(&mut self, row: Row<Sending>) {
+        self.stick(row, STUCK);
+    }
+
+    /// The keys of the commands that are stuck whose turn it is: as many as are sent again at once.
+    pub(crate) fn turns(&mut self) -> Vec<String> {
+        let (mut keys, now) = (Vec::new(), Instant::now());
+        while self.again.len() < AGAIN
+            && let Some(first) = self.turns.first().copied().filter(|(turn, _)| *turn <= now)
+        {
+            self.turns.remove(&first);
+            let (_, id) = first;
+            let Some(stuck) = self.stuck.get(&id) else { continue };
+            self.again.insert(stuck.key.clone());
+            keys.push(stuck.key.clone());
+        }
+        keys
+    }
+
+    /// One of them is sent again.
+    pub(crate) fn send_again(&mut self, row: Row<Sending>) {
+        self.spawn(row, true);
+    }
+
+    /// The command of an instance that was on its way is held.
     pub(crate) fn hold(&mut self, id: Uuid) {
         self.held.insert(id);
-        self.stuck.remove(&id);
-        self.queued -= self.behind.remove(&id).map_or(0, |behind| behind.len());
+        self.goes_on(id);
+        self.drop_behind(id);
+    }
+
+    fn drop_behind(&mut self, id: Uuid) {
+        for row in self.behind.remove(&id).into_iter().flatten() {
+            self.left(&row);
+        }
+    }
+
+    fn left(&mut self, row: &Row<Sending>) {
+        self.len -= 1;
+        self.bytes -= row.value.send.bytes();
     }
 
     /// A command of an instance cannot be sent: what is put in from now on is only in the store.
@@ -154,9 +233,13 @@ impl Outbox {
         self.held.remove(&id);
     }
 
-    /// The command of an instance is answered. Whether the others of it are only in the store.
+    /// The command of an instance is answered, or given up. Whether the others of it are only in the store.
     pub(crate) fn goes_on(&mut self, id: Uuid) -> bool {
-        self.stuck.remove(&id)
+        let stuck = self.stuck.remove(&id);
+        if let Some(stuck) = &stuck {
+            self.turns.remove(&(stuck.turn, id));
+        }
+        stuck.is_some()
     }
 
     /// What has come, at most so many. What waits behind an answer is sent.
@@ -165,21 +248,42 @@ impl Outbox {
         while all.len() < most
             && let Ok((row, came)) = self.came.1.try_recv()
         {
-            self.on_their_way -= 1;
-            if matches!(came, Came::Answer(_)) {
+            let came = if self.again.remove(&row.key) {
+                self.came_again(&row, came)
+            } else {
+                self.left(&row);
+                came.ok()
+            };
+            if matches!(came, Some(Came::Answer(_))) {
                 self.next_of(row.value.send.id);
             }
-            all.push((row, came));
+            all.extend(came.map(|came| (row, came)));
         }
         all
     }
 
-    fn next_of(&mut self, id: Uuid) {
+    /// What one that was stuck has come to; `None` if it still is, or was given up.
+    fn came_again(&mut self, row: &Row<Sending>, came: Result<Came, Failed>) -> Option<Came> {
+        let id = row.value.send.id;
+        let stuck = self.stuck.get_mut(&id).filter(|stuck| stuck.key == row.key)?;
+        let failed = match came {
+            Ok(came) => return Some(came),
+            Err(failed) => failed,
+        };
+        stuck.in_vain = if failed.for_good { stuck.in_vain + 1 } else { 0 };
+        if stuck.in_vain >= TRIES {
+            return Some(failed.in_vain(TRIES));
+        }
+        stuck.turn = Instant::now() + self.line.some_of(stuck.pause);
+        stuck.pause = (stuck.pause * 2).min(PAUSE.1);
+        self.turns.insert((stuck.turn, id));
+        None
+    }
+
+    /// What waits behind a command of an instance is sent.
+    pub(crate) fn next_of(&mut self, id: Uuid) {
         match self.behind.get_mut(&id).and_then(VecDeque::pop_front) {
-            Some(next) => {
-                self.queued -= 1;
-                self.begin(next);
-            }
+            Some(next) => self.spawn(next, false),
             None => drop(self.behind.remove(&id)),
         }
     }
@@ -192,13 +296,21 @@ struct Failed {
     for_good: bool,
     /// People are to see it at once.
     shown: bool,
-    /// It is an answer, if it stays so: an interceptor says no, or has failed.
-    is_answer: bool,
+    /// It may be an answer, if it stays so: an interceptor says no, or has failed.
+    is_intercepted: bool,
 }
 
 impl Failed {
     fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), for_good: false, shown: false, is_answer: false }
+        Self { text: text.into(), for_good: false, shown: false, is_intercepted: false }
+    }
+
+    /// What it comes to after so many tries.
+    fn in_vain(self, attempts: u32) -> Came {
+        if self.is_intercepted {
+            return Came::Intercepted(self.text);
+        }
+        Came::Trouble { error: cut(&self.text), attempts, held: true }
     }
 }
 
@@ -207,40 +319,71 @@ impl Line {
     async fn answer(&self, sending: &Sending) -> Came {
         let (mut pause, mut attempts, mut in_vain) = (PAUSE.0, 0_u32, 0);
         loop {
-            let Failed { text, for_good, shown, is_answer } = match self.send(sending).await {
+            let failed = match self.send(sending, attempts == 0).await {
                 Ok(answer) => return Came::Answer(answer),
                 Err(failed) => failed,
             };
             let (instance, command) = (&sending.send.key, &sending.send.command.name);
-            tracing::warn!(instance, command, error = text, "a command is sent again");
-            attempts = attempts.saturating_add(1);
-            in_vain = if for_good { in_vain + 1 } else { 0 };
-            let held = in_vain >= TRIES;
-            if held && is_answer {
-                return Came::Answer(Some(Rejected::Intercepted(text)));
+            tracing::debug!(instance, command, error = failed.text, "a command is sent again");
+            attempts += 1;
+            in_vain = if failed.for_good { in_vain + 1 } else { 0 };
+            if in_vain >= TRIES {
+                return failed.in_vain(attempts);
             }
-            if held || (shown || attempts == TRIES) && sending.trouble.is_none() {
-                return Came::Trouble { error: cut(&text), attempts, held };
+            if failed.shown || attempts >= TRIES {
+                return Came::Trouble { error: cut(&failed.text), attempts, held: false };
             }
-            tokio::time::sleep(pause.mul_f64(0.5 + self.ids.fraction() / 2.0)).await;
+            tokio::time::sleep(self.some_of(pause)).await;
             pause = (pause * 2).min(PAUSE.1);
         }
     }
 
+    /// Sends one that is stuck once more.
+    async fn again(&self, sending: &Sending) -> Result<Came, Failed> {
+        self.send(sending, false).await.map(Came::Answer)
+    }
+
+    /// At least half of a pause: not all come again together.
+    fn some_of(&self, pause: Duration) -> Duration {
+        pause.mul_f64(0.5 + self.ids.fraction() / 2.0)
+    }
+
+    /// Waits for a place, and for the answer. `None`: others wait for the place. Whoever is sent for the first time goes on
+    /// in a place of the other kind, if there is one.
+    async fn in_its_place<T>(&self, is_first: bool, sent: impl Future<Output = T>) -> Option<T> {
+        let (mut sent, never) = (pin!(sent), "it is never closed");
+        if !is_first {
+            let _place = timeout(KEEPS, self.again.acquire()).await.ok()?.expect(never);
+            return Some(sent.await);
+        }
+        let place = self.first.acquire().await.expect(never);
+        loop {
+            if let Ok(answer) = timeout(KEEPS, &mut sent).await {
+                return Some(answer);
+            }
+            if self.first.available_permits() == 0 {
+                let _other = self.again.try_acquire().ok()?;
+                drop(place);
+                return Some(sent.await);
+            }
+        }
+    }
+
     /// Sends it once: why it was refused, if it was.
-    async fn send(&self, sending: &Sending) -> Result<Option<Rejected<Data>>, Failed> {
+    async fn send(&self, sending: &Sending, is_first: bool) -> Result<Option<Rejected<Data>>, Failed> {
         let Sending { send, metadata, .. } = sending;
         let key = format!("process/{}/{}/{}", send.id, send.input, send.ordinal);
-        let slot = self.slots.acquire().await.expect("it is never closed");
         let sent =
             self.sender.send_named(send.command.clone()).idempotency_key(&key).metadata(metadata.clone());
         // Interceptors, ids and payloads are the user's code, too.
-        let sent = caught(sent.into_future()).await;
-        drop(slot);
-        let error = match sent {
-            Ok(Ok(NamedDone { .. })) => return Ok(None),
-            Ok(Err(error)) => error,
-            Err(_) => {
+        let error = match self.in_its_place(is_first, caught(sent.into_future())).await {
+            Some(Ok(Ok(NamedDone { .. }))) => return Ok(None),
+            Some(Ok(Err(error))) => error,
+            None => {
+                let text = format!("it took longer than {KEEPS:?}, and others waited");
+                return Err(Failed { shown: true, ..Failed::new(text) });
+            }
+            Some(Err(_)) => {
                 return Err(Failed { for_good: true, ..Failed::new("a panic while it was sent") });
             }
         };
@@ -252,7 +395,11 @@ impl Line {
             match self.outcome(&key).await {
                 Ok(Some(outcome)) => return Ok(outcome),
                 Ok(None) if matches!(error, SendError::Intercepted { .. }) => {
-                    return Err(Failed { for_good: true, is_answer: true, ..Failed::new(chain(&error)) });
+                    return Err(Failed {
+                        for_good: true,
+                        is_intercepted: true,
+                        ..Failed::new(chain(&error))
+                    });
                 }
                 Ok(None) if error.kind() == ErrorKind::Refused => {
                     return Ok(Some(Rejected::Otherwise(chain(&error))));

@@ -330,7 +330,7 @@ impl<B: Backend> Session for ProcessSession<B> {
     }
 
     fn bytes(&self) -> usize {
-        self.book.bytes()
+        self.book.bytes() + self.outbox.bytes()
     }
 
     fn waiting(&self) -> usize {

@@ -229,3 +229,32 @@ async fn a_panic_on_the_way_loses_no_command() {
     assert_eq!(entered, 2);
     app.shutdown(Duration::ZERO).await;
 }
+
+/// Every command for `many` hangs; one for each of so many instances.
+async fn many_hang(store: &MemoryBackend, n: usize, bytes: usize) -> App {
+    let app = App::on(store.clone()).process::<ByKey>();
+    let app = app.interceptor(Guard(Mood::Hangs("post"), Arc::default())).start().await.unwrap();
+    let post = |n: usize| began(&format!("k{n}"), "begun", vec![Act::Post(1, bytes)]);
+    for chunk in (0..n).collect::<Vec<_>>().chunks(500) {
+        tell(store, chunk.iter().map(|n| post(*n)).collect()).await;
+    }
+    app
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partner_that_hangs_holds_up_no_command_for_another() {
+    let store = MemoryBackend::new();
+    let app = many_hang(&store, 500, 1).await;
+    let enters = async |key: &str| {
+        let begun = tokio::time::Instant::now();
+        tell(&store, vec![began(key, "begun", vec![enter(key)])]).await;
+        until(&store, key, |a| a.inputs > 0 && a.open_commands == 0).await;
+        assert!(begun.elapsed() < Duration::from_secs(40), "{key} took {:?}", begun.elapsed());
+    };
+    until(&store, "k499", |a| a.open_commands == 1).await;
+    enters("at first").await;
+    // They are known to be stuck.
+    tokio::time::sleep(Duration::from_secs(3_000)).await;
+    enters("later").await;
+    app.shutdown(Duration::ZERO).await;
+}

@@ -128,7 +128,7 @@ pub(super) async fn what_is_scheduled_within_a_transaction_shares_its_outcome<S:
     world.end().await;
 }
 
-/// Q3
+/// S8
 pub(super) async fn a_firing_that_fails_is_tried_again_and_then_parked<S: Subject>(subject: &S) {
     let world = World::<S, Schedule>::start(subject).await;
     let what = uuid::Uuid::new_v4().to_string();
@@ -148,7 +148,7 @@ pub(super) async fn a_firing_that_fails_is_tried_again_and_then_parked<S: Subjec
     world.end().await;
 }
 
-/// Q3
+/// S8
 pub(super) async fn a_firing_that_an_interceptor_refuses_is_sent_by_a_retry<S: Subject>(subject: &S) {
     let mut world = World::<S, Schedule>::on(subject).await;
     let gate = Gate::default();
