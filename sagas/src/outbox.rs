@@ -420,3 +420,78 @@ impl Line {
         Ok(Some(refusal.map(Rejected::Domain)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use es_core::memory::MemoryBackend;
+    use es_core::{App, Metadata};
+    use serde_json::json;
+
+    use super::*;
+
+    /// A command of an instance of its own, which no app knows.
+    fn row(n: u128, bytes: usize) -> Row<Sending> {
+        let command = json!({ "aggregate": "a", "id": "i", "name": "c", "payload": "x".repeat(bytes) });
+        let send = json!({ "key": n.to_string(), "id": Uuid::from_u128(n), "input": 1, "ordinal": 0,
+                           "command": command, "metadata": Metadata::default() });
+        Row { key: n.to_string(), rev: 1, value: serde_json::from_value(send).unwrap() }
+    }
+
+    async fn all_that_came(outbox: &mut Outbox, wake: &Notify, n: usize) -> Vec<Row<Sending>> {
+        let mut rows = Vec::new();
+        while rows.len() < n {
+            wake.notified().await;
+            for (row, came) in outbox.came(usize::MAX) {
+                assert!(matches!(came, Came::Trouble { held: false, .. }), "{came:?}");
+                rows.push(row);
+            }
+        }
+        rows
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_in_memory_is_bounded_in_bytes_and_what_is_stuck_takes_none() {
+        let store = MemoryBackend::new();
+        let app = App::on(store.clone()).start().await.unwrap();
+        let wake = Arc::new(Notify::new());
+        let mut outbox = Outbox::new(app.sender(), Arc::new(store), Ids::default(), wake.clone());
+        let mut n = 0;
+        while !outbox.is_full(usize::MAX) {
+            // One behind the other, of two instances a pair.
+            outbox.push(row(n / 2, 1 << 20));
+            n += 1;
+        }
+        assert_eq!(n, 16);
+        for row in all_that_came(&mut outbox, &wake, 8).await {
+            outbox.stuck(row);
+        }
+        assert!(outbox.is_empty() && outbox.bytes() == 0);
+        // All others of their instances are read later.
+        outbox.push(row(1, 1));
+        assert!(outbox.is_empty());
+        for n in 100..200 {
+            let mut row = row(n, 1);
+            row.value.trouble = Some(crate::rows::Trouble {
+                since: es_core::Timestamp::UNIX_EPOCH,
+                error: "an outage".to_owned(),
+                attempts: 5,
+                held: false,
+            });
+            outbox.push(row);
+        }
+        // Some at a time: first those of before, whose turn it is now.
+        let turns = outbox.turns();
+        assert_eq!((turns.len(), outbox.turns().len()), (AGAIN, 0));
+        for key in turns {
+            outbox.send_again(row(key.parse().unwrap(), 1));
+        }
+        // One is given up meanwhile: what it comes to is nobody's.
+        outbox.hold(Uuid::from_u128(100));
+        while outbox.again.len() == AGAIN {
+            wake.notified().await;
+            assert!(outbox.came(usize::MAX).is_empty());
+        }
+        assert!(!outbox.turns().is_empty());
+        assert!(outbox.is_empty() && !outbox.stuck.contains_key(&Uuid::from_u128(100)));
+    }
+}

@@ -7,6 +7,7 @@ use std::time::Duration;
 use es_core::command::{Dispatch, Halted, Interceptor, NamedCommand, Next};
 use es_core::memory::MemoryBackend;
 use es_core::store::{Append, Commit, EventStore as _, ExpectedVersion, NewEvent, StreamId};
+use es_core::testing::Log;
 use es_core::{App, Event as _};
 use sagas::{Instances, Life, Processes as _};
 use tokio::sync::Semaphore;
@@ -230,7 +231,7 @@ async fn a_panic_on_the_way_loses_no_command() {
     app.shutdown(Duration::ZERO).await;
 }
 
-/// Every command for `many` hangs; one for each of so many instances.
+/// Every command for `post` hangs: one of each of so many instances, of so many bytes.
 async fn many_hang(store: &MemoryBackend, n: usize, bytes: usize) -> App {
     let app = App::on(store.clone()).process::<ByKey>();
     let app = app.interceptor(Guard(Mood::Hangs("post"), Arc::default())).start().await.unwrap();
@@ -256,5 +257,17 @@ async fn a_partner_that_hangs_holds_up_no_command_for_another() {
     // They are known to be stuck.
     tokio::time::sleep(Duration::from_secs(3_000)).await;
     enters("later").await;
+    app.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_becomes_stuck_is_a_warning_once() {
+    let (log, _guard) = Log::catch();
+    let store = MemoryBackend::new();
+    let app = many_hang(&store, 3, 1).await;
+    until(&store, "k2", |a| a.open_commands == 1).await;
+    tokio::time::sleep(Duration::from_secs(10_000)).await;
+    let said: Vec<String> = log.take().into_iter().filter(|text| text.contains("a command is")).collect();
+    assert_eq!(said.len(), 3, "{said:#?}");
     app.shutdown(Duration::ZERO).await;
 }

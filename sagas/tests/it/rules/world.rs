@@ -237,6 +237,12 @@ impl<'s, S: Subject, P: Process> World<'s, S, P> {
         }
     }
 
+    /// Until everything that is in the log was taken in.
+    pub(crate) async fn settled_but_for_commands(&self) {
+        let head = self.ask(|| self.backend.head()).await;
+        self.reach(head).await;
+    }
+
     /// Until no command waits: found out by one row, since thousands may wait for long.
     async fn until_quiet(&self) {
         let (begun, sends) = (Instant::now(), self.table("hot.process.sends"));
