@@ -143,7 +143,7 @@ pub(super) async fn a_firing_that_fails_is_tried_again_and_then_parked<S: Subjec
     world.until(|view| view.entered("bells") == ["b"]).await;
     drop(broken);
     world.answer(&world.wants("a/a", Verb::Retry).await).await;
-    let view = world.settled().await;
+    let view = world.until(|view| view.entries.len() == 3 && view.is_quiet()).await;
     assert_eq!(view.entered("bells"), ["b", &*what, "again"]);
     world.end().await;
 }
@@ -197,6 +197,7 @@ pub(super) async fn a_command_that_is_given_up_holds_up_nothing_more<S: Subject>
     world.stop().await;
     world.join().await;
     world.plan("dropped", "a", world.at(0), "dropped again").await;
+    world.until(|view| view.entries.len() >= 2 && view.is_quiet()).await;
     let view = world.settled().await;
     let mut entered = view.entered("bells");
     entered.sort_unstable();
