@@ -5,7 +5,7 @@ use std::time::Duration;
 use es_core::id::Ids;
 use es_core::processor::{Slices, slice_of};
 use es_core::store::keys::behind;
-use es_core::store::{Span, StoreError, write_rows};
+use es_core::store::{Row, Span, StoreError, write_rows};
 
 use crate::damaged::read;
 use crate::instance::Instance;
@@ -56,8 +56,8 @@ impl Instances {
         let Some(instance) = self.stored(key).await? else {
             return Err(refused(&verb, "there is no such instance: look at the list".to_owned()));
         };
-        let held = instance.open > 0 && self.holds(&instance).await?;
-        verb.fits(&instance, held).map_err(|why| refused(&verb, why))?;
+        let (held, stuck) = self.trouble_of(&instance).await?;
+        verb.fits(&instance, held, stuck).map_err(|why| refused(&verb, why))?;
         let by = By::new(actor.to_owned(), reason.to_owned(), Ids::default().next());
         let request = Request { key: instance.key, id: instance.id, verb, by, at: self.store.now().await? };
         let row =
@@ -66,14 +66,23 @@ impl Instances {
         Ok(Ticket(request))
     }
 
-    /// Whether the first command of an instance that was not answered is held: those behind it wait.
-    async fn holds(&self, of: &Instance) -> Result<bool, StoreError> {
+    /// Whether the first command of an instance that was not answered is held: those behind it wait; and, if it is held or
+    /// stuck, the input that it came from.
+    async fn trouble_of(&self, of: &Instance) -> Result<(bool, Option<u64>), StoreError> {
+        if of.open == 0 {
+            return Ok((false, None));
+        }
         let after = of_instance(&of.key, of.id);
         let span = Span { before: Some(behind(&after)), after, limit: 1 };
         let rows = self.store.scan_many(self.tables.sends.name(), &[span]).await?;
-        let mut rows = rows.into_iter().flatten();
-        // Not one that cannot be read either.
-        Ok(rows.any(|row| read(&self.tables.sends, row).map_or(true, |row| row.value.is_held())))
+        Ok(match rows.into_iter().flatten().next().map(|row| read(&self.tables.sends, row)) {
+            None => (false, None),
+            Some(Ok(Row { value, .. })) => {
+                (value.is_held(), value.trouble.is_some().then_some(value.send.input))
+            }
+            // It is not sent either.
+            Some(Err(_)) => (true, None),
+        })
     }
 
     /// What became of a request, within a time; `None`: nothing yet. It is kept, and is done when a node runs the process.

@@ -1,7 +1,11 @@
 //! Rows that cannot be read: they are of a newer program, or damaged. They stop what they belong to, and nothing else.
 
-use es_core::chain;
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
 use es_core::store::{Row, StoredRow, Table};
+use es_core::{BoxError, chain};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use uuid::Uuid;
@@ -20,6 +24,32 @@ impl Damaged {
     /// The id of its instance, where rows are found by slice and id.
     pub(crate) fn id(&self) -> Option<Uuid> {
         self.row.split(':').nth(1)?.parse().ok()
+    }
+}
+
+/// Why something of an instance cannot be read: what comes to it waits.
+#[derive(Clone, Debug)]
+pub(crate) struct Unread {
+    what: String,
+    why: Arc<dyn Error + Send + Sync>,
+}
+
+impl Error for Unread {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        // Not the `Arc`, which is an error, too: nobody would find in it what it is.
+        Some(&*self.why)
+    }
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} cannot be read", self.what)
+    }
+}
+
+impl Unread {
+    pub(crate) fn new(what: String, why: impl Into<BoxError>) -> Self {
+        Self { what, why: Arc::from(why.into()) }
     }
 }
 

@@ -59,7 +59,7 @@ trait Erased: Send + Sync {
     fn filter(&self) -> EventFilter;
     fn code(&self) -> Code;
     fn steps<'e>(&self, event: &'e RecordedEvent) -> Result<Vec<RawStep<'e>>, BoxError>;
-    fn refused(&self, state: &Data, refused: &RefusedCommand) -> Result<Reply, BoxError>;
+    fn refused(&self, state: &Data, refused: &RefusedCommand) -> Result<Option<Reply>, BoxError>;
     fn elapsed(&self, state: &Data, timer: &Elapsed) -> Result<Reply, BoxError>;
 }
 
@@ -89,8 +89,8 @@ impl Definition {
         handle_now(event, || self.0.steps(event))
     }
 
-    /// Calls the handler of a refusal.
-    pub(crate) fn refused(&self, state: &Data, refused: &RefusedCommand) -> Result<Reply, BoxError> {
+    /// Calls the handler of a refusal; `None` if no handler takes it.
+    pub(crate) fn refused(&self, state: &Data, refused: &RefusedCommand) -> Result<Option<Reply>, BoxError> {
         call_now(|| self.0.refused(state, refused))
     }
 
@@ -208,18 +208,11 @@ impl<P: Process> Erased for Of<P> {
         Ok(P::steps(event)?.into_iter().map(raw).collect())
     }
 
-    fn refused(&self, state: &Data, refused: &RefusedCommand) -> Result<Reply, BoxError> {
+    fn refused(&self, state: &Data, refused: &RefusedCommand) -> Result<Option<Reply>, BoxError> {
         let mut process: P = state.read()?;
-        let Some(next) = process.refused(refused)? else {
-            let why = match &refused.why {
-                crate::Rejected::Domain(error) => error.text(),
-                crate::Rejected::Otherwise(why) | crate::Rejected::Intercepted(why) => why,
-            };
-            let name = &refused.command.name;
-            return Err(format!("{name} was refused, and no `#[refused]` handler takes it: {why}").into());
-        };
+        let Some(next) = process.refused(refused)? else { return Ok(None) };
         let (effects, ends) = next.into_effects()?;
-        Ok(Reply { state: Data::of(&process)?, effects, ends })
+        Ok(Some(Reply { state: Data::of(&process)?, effects, ends }))
     }
 
     fn elapsed(&self, state: &Data, timer: &Elapsed) -> Result<Reply, BoxError> {

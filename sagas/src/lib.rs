@@ -21,6 +21,7 @@
 //! is called with nothing but its input and the state, so it is not called again by itself.
 
 mod ask;
+mod blame;
 mod book;
 mod damaged;
 mod data;

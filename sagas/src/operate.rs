@@ -76,13 +76,13 @@ pub enum Life {
     Ending,
     /// It takes nothing more.
     Ended,
-    /// The handler of an input failed; what comes after it waits.
+    /// The handler of an input failed, or a command is held; what comes after it waits.
     Parked {
         /// Since when.
         since: Timestamp,
         /// Why.
         error: String,
-        /// How often the input was tried.
+        /// How often the input was tried, or the command.
         attempts: u32,
     },
     /// Its row cannot be read: nothing but its key is known of it, and what comes to it waits.

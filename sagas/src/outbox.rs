@@ -1,39 +1,44 @@
 //! Commands on their way: one of an instance at a time, in order, those of several instances at the same time.
 //!
 //! Nothing is written here. A command is sent until its answer is definite, under a key that never changes; who loses its
-//! answers sends it again, and it still acts once. One that meets an outage is sent again for ever, and what its instance
-//! sends after it stays in the store meanwhile: it is in nobody's way. One that fails for a reason that time does not mend is
-//! held after a few tries: an operator has to look at it. What an interceptor says no to is refused after as many.
-//!
-//! What the store has under a command's key is its answer, whatever came back: an interceptor may have failed after it, or
-//! say no by now; a newer program may write the same command in other words.
+//! answers sends it again, and it still acts once. One that meets an outage becomes stuck: it is sent again for ever, and
+//! meanwhile is only in the store, with what its instance sends after it. So it is in nobody's way: it takes no memory, and a
+//! place only among others of its kind. One that fails for a reason that time does not mend is held after a few tries: an
+//! operator has to look at it.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+mod line;
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use es_core::command::{NamedDone, SendError, Sender};
-use es_core::event::is_of_a_newer_program;
+use es_core::command::Sender;
 use es_core::guarded::caught;
 use es_core::id::Ids;
-use es_core::store::{IdempotencyKey, Row};
-use es_core::{BoxError, ErrorKind, EventStore, chain};
+use es_core::store::Row;
+use es_core::{EventStore, chain};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use uuid::Uuid;
 
+use self::line::{Failed, Line};
 use crate::data::Data;
 use crate::instance::cut;
 use crate::process::Rejected;
 use crate::rows::Sending;
 
-/// How many commands of a range are handled at once.
-const AT_ONCE: usize = 64;
-/// The first and the longest pause before a command is sent again.
+/// How many commands of a range are handled at once for the first time; how many again, or for long.
+const FIRST: usize = 64;
+const AGAIN: usize = 16;
+/// The first and the longest pause before a command is sent again, and the first of one that is stuck.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
-/// How often it is sent before that is shown; and before it is held, if that does not help.
-const TRIES: u32 = 5;
+const STUCK: Duration = Duration::from_secs(6);
+/// How often it is sent before it is stuck; and before it is held, if that does not help.
+pub(crate) const TRIES: u32 = 5;
+/// Bytes of the commands in memory, about.
+const MAX_BYTES: usize = 16 << 20;
 
 /// A command and what it came to.
 pub(crate) type Sent = (Row<Sending>, Came);
@@ -43,6 +48,8 @@ pub(crate) type Sent = (Row<Sending>, Came);
 pub(crate) enum Came {
     /// An answer: why it was refused, if it was.
     Answer(Option<Rejected<Data>>),
+    /// An interceptor said no, or has failed, each time. Whether that is an answer is for its instance to say.
+    Intercepted(String),
     /// None so far. `held`: to send it again does not help.
     Trouble { error: String, attempts: u32, held: bool },
 }
@@ -53,82 +60,99 @@ pub(crate) struct Outbox {
     wake: Arc<Notify>,
     /// By instance: what waits behind the command that is on its way.
     behind: HashMap<Uuid, VecDeque<Row<Sending>>>,
-    queued: usize,
+    /// By instance: the key of the row that is sent for the first time, and has not come to anything.
+    on_its_way: HashMap<Uuid, String>,
+    /// How many are on their way or wait for that, and how many bytes they have, about.
+    len: usize,
+    bytes: usize,
     /// Instances with a command that is held: theirs are only in the store.
     held: HashSet<Uuid>,
-    /// Instances with a command that was in vain for a while and is sent again: all others of theirs are only in the store.
-    stuck: HashSet<Uuid>,
-    /// Those whose stuck command has come to something that was not taken in yet.
-    freed: HashSet<Uuid>,
-    /// By instance: the key of the row that is sent, and has not come to anything.
-    on_its_way: HashMap<Uuid, String>,
-    came: (UnboundedSender<Sent>, UnboundedReceiver<Sent>),
+    /// Instances with a command that is stuck: theirs are only in the store.
+    stuck: HashMap<Uuid, Stuck>,
+    /// When those are sent again, and the keys of the rows that are now.
+    turns: BTreeSet<(Instant, Uuid)>,
+    again: HashSet<String>,
+    came: (UnboundedSender<Tried>, UnboundedReceiver<Tried>),
     tasks: JoinSet<()>,
 }
 
-/// What commands are sent through.
-#[derive(Clone)]
-struct Line {
-    sender: Sender,
-    store: Arc<dyn EventStore>,
-    ids: Ids,
-    slots: Arc<Semaphore>,
+/// A command, and what it came to; or, of one that is stuck, why it is.
+type Tried = (Row<Sending>, Result<Came, Failed>);
+
+/// A command that is stuck. Its row is read for each try.
+struct Stuck {
+    /// The key of the row.
+    key: String,
+    turn: Instant,
+    pause: Duration,
+    /// How often it failed, one time after the other, for a reason that time does not mend.
+    in_vain: u32,
 }
 
 impl Outbox {
     /// `wake` is told of each answer.
     pub(crate) fn new(sender: Sender, store: Arc<dyn EventStore>, ids: Ids, wake: Arc<Notify>) -> Self {
-        let (slots, tasks) = (Arc::new(Semaphore::new(AT_ONCE)), JoinSet::new());
-        let (held, stuck, freed) = (HashSet::new(), HashSet::new(), HashSet::new());
-        let line = Line { sender, store, ids, slots };
-        let (behind, on_its_way, came) = (HashMap::new(), HashMap::new(), unbounded_channel());
-        Self { line, wake, behind, queued: 0, held, stuck, freed, on_its_way, came, tasks }
+        let [first, again] = [FIRST, AGAIN].map(|n| Arc::new(Semaphore::new(n)));
+        let line = Line { sender, store, ids, first, again };
+        let (behind, stuck, held) = (HashMap::new(), HashMap::new(), HashSet::new());
+        let (turns, again) = (BTreeSet::new(), HashSet::new());
+        let (on_its_way, came, tasks) = (HashMap::new(), unbounded_channel(), JoinSet::new());
+        Self { line, wake, behind, on_its_way, len: 0, bytes: 0, held, stuck, turns, again, came, tasks }
     }
 
-    /// How many commands it has in memory that are likely to leave it soon.
-    pub(crate) fn len(&self) -> usize {
-        self.on_its_way.len() + self.queued - self.stuck.len()
+    /// Whether it has none in memory, beside those that are stuck.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
-    /// Another command is sent, after those of its instance that were put in before; not before one that is held, or in vain
-    /// so far. One that is on its way is not sent beside that.
+    /// Whether it has so many, or as many bytes as it may have.
+    pub(crate) const fn is_full(&self, most: usize) -> bool {
+        self.len >= most || self.bytes >= MAX_BYTES
+    }
+
+    /// How many bytes it has in memory, about.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Another command is sent, after those of its instance that were put in before; not before one that is held or stuck.
+    /// One that is on its way is not sent beside that.
     pub(crate) fn push(&mut self, row: Row<Sending>) {
         let id = row.value.send.id;
         if row.value.is_held() {
             self.held.insert(id);
         }
-        let waits = [&self.held, &self.stuck, &self.freed].iter().any(|of| of.contains(&id));
+        let waits = self.held.contains(&id) || self.stuck.contains_key(&id);
         if waits || self.on_its_way.get(&id) == Some(&row.key) {
             return;
         }
+        if row.value.trouble.is_some() {
+            return self.stick(row, Duration::ZERO);
+        }
+        self.len += 1;
+        self.bytes += row.value.send.bytes();
         match self.behind.get_mut(&id) {
-            Some(behind) => {
-                behind.push_back(row);
-                self.queued += 1;
-            }
+            Some(behind) => behind.push_back(row),
             None => {
                 self.behind.insert(id, VecDeque::new());
-                self.begin(row);
+                self.spawn(row, false);
             }
         }
     }
 
-    /// The command of an instance is sent further on.
-    pub(crate) fn begin(&mut self, row: Row<Sending>) {
-        let id = row.value.send.id;
-        self.freed.remove(&id);
-        if row.value.trouble.is_some() {
-            self.stuck.insert(id);
-            let behind = self.behind.get_mut(&id).map(std::mem::take);
-            self.queued -= behind.map_or(0, |behind| behind.len());
-        }
+    fn spawn(&mut self, row: Row<Sending>, again: bool) {
         let (line, wake, answers) = (self.line.clone(), self.wake.clone(), self.came.0.clone());
         while self.tasks.try_join_next().is_some() {}
-        self.on_its_way.insert(id, row.key.clone());
+        if !again {
+            self.on_its_way.insert(row.value.send.id, row.key.clone());
+        }
         self.tasks.spawn(async move {
-            let came = caught(line.answer(&row.value)).await.unwrap_or_else(|panic| {
+            let tried = async {
+                if again { line.again(&row.value).await } else { Ok(line.answer(&row.value).await) }
+            };
+            let came = caught(tried).await.unwrap_or_else(|panic| {
                 // The texts of errors are the user's code.
-                Came::Trouble { error: cut(&chain(&*panic.boxed())), attempts: 1, held: true }
+                Ok(Came::Trouble { error: cut(&chain(&*panic.boxed())), attempts: 1, held: true })
             });
             // In this order: who is woken finds it.
             let _nobody_asks = answers.send((row, came));
@@ -136,15 +160,68 @@ impl Outbox {
         });
     }
 
+    /// The command of an instance that was on its way is stuck: it is sent again in a while.
+    pub(crate) fn stick(&mut self, row: Row<Sending>, pause: Duration) {
+        let (id, turn) = (row.value.send.id, Instant::now() + pause);
+        self.drop_behind(id);
+        self.stuck.insert(id, Stuck { key: row.key, turn, pause: STUCK, in_vain: 0 });
+        self.turns.insert((turn, id));
+    }
+
+    /// The same, after its first tries.
+    pub(crate) fn stuck(&mut self, row: Row<Sending>) {
+        self.stick(row, STUCK);
+    }
+
+    /// The keys of the commands that are stuck whose turn it is: as many as are sent again at once.
+    pub(crate) fn turns(&mut self) -> Vec<String> {
+        let (mut keys, now) = (Vec::new(), Instant::now());
+        while self.again.len() < AGAIN
+            && let Some(first) = self.turns.first().copied().filter(|(turn, _)| *turn <= now)
+        {
+            self.turns.remove(&first);
+            let (_, id) = first;
+            let Some(stuck) = self.stuck.get_mut(&id) else { continue };
+            if self.again.insert(stuck.key.clone()) {
+                keys.push(stuck.key.clone());
+            } else {
+                // An operator had it sent again: it still is from before.
+                stuck.turn = now + STUCK;
+                self.turns.insert((stuck.turn, id));
+            }
+        }
+        keys
+    }
+
+    /// One of them cannot be read.
+    pub(crate) fn is_unread(&mut self, key: &str) {
+        self.again.remove(key);
+    }
+
+    /// One of them is sent again.
+    pub(crate) fn send_again(&mut self, row: Row<Sending>) {
+        self.spawn(row, true);
+    }
+
     /// The commands of an instance are only in the store, but for one that is on its way.
     pub(crate) fn hold(&mut self, id: Uuid) {
         self.held.insert(id);
-        self.stuck.remove(&id);
-        self.freed.remove(&id);
-        self.queued -= self.behind.remove(&id).map_or(0, |behind| behind.len());
+        self.goes_on(id);
+        self.drop_behind(id);
         if self.on_its_way.contains_key(&id) {
             self.behind.insert(id, VecDeque::new());
         }
+    }
+
+    fn drop_behind(&mut self, id: Uuid) {
+        for row in self.behind.remove(&id).into_iter().flatten() {
+            self.left(&row);
+        }
+    }
+
+    fn left(&mut self, row: &Row<Sending>) {
+        self.len -= 1;
+        self.bytes -= row.value.send.bytes();
     }
 
     /// A command of an instance cannot be sent: what is put in from now on is only in the store.
@@ -162,9 +239,13 @@ impl Outbox {
         self.held.remove(&id);
     }
 
-    /// The command of an instance is answered. Whether the others of it are only in the store.
+    /// The command of an instance is answered, or given up. Whether the others of it are only in the store.
     pub(crate) fn goes_on(&mut self, id: Uuid) -> bool {
-        self.freed.remove(&id)
+        let stuck = self.stuck.remove(&id);
+        if let Some(stuck) = &stuck {
+            self.turns.remove(&(stuck.turn, id));
+        }
+        stuck.is_some()
     }
 
     /// What has come, at most so many. What waits behind an answer is sent.
@@ -174,184 +255,139 @@ impl Outbox {
             && let Ok((row, came)) = self.came.1.try_recv()
         {
             let id = row.value.send.id;
-            self.on_its_way.remove(&id);
-            if self.stuck.remove(&id) {
-                self.freed.insert(id);
-            }
-            if matches!(came, Came::Answer(_)) {
+            let came = if self.again.remove(&row.key) {
+                self.came_again(&row, came)
+            } else {
+                self.on_its_way.remove(&id);
+                self.left(&row);
+                came.ok()
+            };
+            if matches!(came, Some(Came::Answer(_))) {
                 self.next_of(id);
             }
-            all.push((row, came));
+            all.extend(came.map(|came| (row, came)));
         }
         all
     }
 
-    fn next_of(&mut self, id: Uuid) {
+    /// What one that was stuck has come to; `None` if it still is, or was given up.
+    fn came_again(&mut self, row: &Row<Sending>, came: Result<Came, Failed>) -> Option<Came> {
+        let id = row.value.send.id;
+        let stuck = self.stuck.get_mut(&id).filter(|stuck| stuck.key == row.key)?;
+        let failed = match came {
+            Ok(came) => return Some(came),
+            Err(failed) => failed,
+        };
+        stuck.in_vain = if failed.for_good { stuck.in_vain + 1 } else { 0 };
+        if stuck.in_vain >= TRIES {
+            return Some(failed.in_vain(TRIES));
+        }
+        stuck.turn = Instant::now() + self.line.some_of(stuck.pause);
+        stuck.pause = (stuck.pause * 2).min(PAUSE.1);
+        self.turns.insert((stuck.turn, id));
+        None
+    }
+
+    /// What waits behind a command of an instance is sent.
+    pub(crate) fn next_of(&mut self, id: Uuid) {
         match self.behind.get_mut(&id).and_then(VecDeque::pop_front) {
-            Some(next) => {
-                self.queued -= 1;
-                self.begin(next);
-            }
+            Some(next) => self.spawn(next, false),
             None => drop(self.behind.remove(&id)),
         }
     }
 }
 
-/// Why a command has no answer yet.
-struct Failed {
-    text: String,
-    /// Time alone does not mend it.
-    for_good: bool,
-    /// People are to see it at once.
-    shown: bool,
-    /// It is an answer, if it stays so: an interceptor says no, or has failed.
-    is_answer: bool,
-}
-
-impl Failed {
-    fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), for_good: false, shown: false, is_answer: false }
-    }
-}
-
-impl Line {
-    /// Sends a command until its answer is definite, or there is trouble to be noted.
-    async fn answer(&self, sending: &Sending) -> Came {
-        let (mut pause, mut attempts, mut in_vain) = (PAUSE.0, 0_u32, 0);
-        loop {
-            let Failed { text, for_good, shown, is_answer } = match self.send(sending).await {
-                Ok(answer) => return Came::Answer(answer),
-                Err(failed) => failed,
-            };
-            let (instance, command) = (&sending.send.key, &sending.send.command.name);
-            tracing::warn!(instance, command, error = text, "a command is sent again");
-            attempts = attempts.saturating_add(1);
-            in_vain = if for_good { in_vain + 1 } else { 0 };
-            let held = in_vain >= TRIES;
-            if held && is_answer {
-                return Came::Answer(Some(Rejected::Intercepted(text)));
-            }
-            if held || (shown || attempts == TRIES) && sending.trouble.is_none() {
-                return Came::Trouble { error: cut(&text), attempts, held };
-            }
-            tokio::time::sleep(pause.mul_f64(0.5 + self.ids.fraction() / 2.0)).await;
-            pause = (pause * 2).min(PAUSE.1);
-        }
-    }
-
-    /// Sends it once: why it was refused, if it was.
-    async fn send(&self, sending: &Sending) -> Result<Option<Rejected<Data>>, Failed> {
-        let Sending { send, metadata, .. } = sending;
-        let key = format!("process/{}/{}/{}", send.id, send.input, send.ordinal);
-        let slot = self.slots.acquire().await.expect("it is never closed");
-        let sent =
-            self.sender.send_named(send.command.clone()).idempotency_key(&key).metadata(metadata.clone());
-        // Interceptors, ids and payloads are the user's code, too.
-        let sent = caught(sent.into_future()).await;
-        drop(slot);
-        let error = match sent {
-            Ok(Ok(NamedDone { .. })) => return Ok(None),
-            Ok(Err(error)) => error,
-            Err(_) => {
-                return Err(Failed { for_good: true, ..Failed::new("a panic while it was sent") });
-            }
-        };
-        if let Some(refusal) = error.refusal() {
-            let refusal = Data::of(refusal).map(Rejected::Domain);
-            return Ok(Some(refusal.unwrap_or_else(|_| Rejected::Otherwise(chain(&error)))));
-        }
-        if error.kind() != ErrorKind::Transient {
-            match self.outcome(&key).await {
-                Ok(Some(outcome)) => return Ok(outcome),
-                Ok(None) if matches!(error, SendError::Intercepted { .. }) => {
-                    return Err(Failed { for_good: true, is_answer: true, ..Failed::new(chain(&error)) });
-                }
-                Ok(None) if error.kind() == ErrorKind::Refused => {
-                    return Ok(Some(Rejected::Otherwise(chain(&error))));
-                }
-                Ok(None) => {}
-                Err(unread) => return Err(Failed::new(chain(&*unread))),
-            }
-        }
-        // One that this program does not know, or that meets events which it does not, is for the next program.
-        let unknown = matches!(error, SendError::UnknownCommand { .. }) || is_of_a_newer_program(&error);
-        let for_good = !unknown && matches!(error.kind(), ErrorKind::Misuse | ErrorKind::Corrupt);
-        Err(Failed { for_good, shown: unknown, ..Failed::new(chain(&error)) })
-    }
-
-    /// What the store has under the key of a command: it was answered before. Why it was refused, if it was.
-    async fn outcome(&self, key: &str) -> Result<Option<Option<Rejected<Data>>>, BoxError> {
-        let Some(outcome) = self.store.outcome(&IdempotencyKey::new(key)?).await? else { return Ok(None) };
-        let refusal = outcome.refusal.map(|refusal| serde_json::from_slice(&refusal)).transpose()?;
-        Ok(Some(refusal.map(Rejected::Domain)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use es_core::command::NamedCommand;
     use es_core::memory::MemoryBackend;
-    use es_core::{App, Metadata, Timestamp};
+    use es_core::{App, Metadata};
+    use serde_json::json;
 
     use super::*;
-    use crate::instance::ToSend;
-    use crate::rows::{Trouble, send_key};
-    use crate::schedule::{CallOffAll, Plans};
 
-    fn row(id: u128, ordinal: u32, in_vain: bool) -> Row<Sending> {
-        let command = NamedCommand::of::<CallOffAll>(&"ada".to_owned(), &CallOffAll {}).unwrap();
-        let send = ToSend { key: "k".to_owned(), id: Uuid::from_u128(id), input: 1, ordinal, command };
-        let (since, error) = (Timestamp::UNIX_EPOCH, "in vain".to_owned());
-        let trouble = in_vain.then_some(Trouble { since, error, attempts: 5, held: false });
-        let metadata = Metadata::default();
-        Row { key: send_key(&send).unwrap(), rev: 1, value: Sending { send, metadata, trouble } }
+    /// A command of an instance of its own, which no app knows.
+    fn row(n: u128, bytes: usize) -> Row<Sending> {
+        let command = json!({ "aggregate": "a", "id": "i", "name": "c", "payload": "x".repeat(bytes) });
+        let send = json!({ "key": n.to_string(), "id": Uuid::from_u128(n), "input": 1, "ordinal": 0,
+                           "command": command, "metadata": Metadata::default() });
+        Row { key: n.to_string(), rev: 1, value: serde_json::from_value(send).unwrap() }
     }
 
-    async fn outbox() -> (App, Outbox, Arc<Notify>) {
-        let (backend, wake) = (MemoryBackend::new(), Arc::new(Notify::new()));
-        let app = App::on(backend.clone()).aggregate::<Plans>().start().await.unwrap();
-        let outbox = Outbox::new(app.sender(), Arc::new(backend), Ids::default(), wake.clone());
-        (app, outbox, wake)
-    }
-
-    /// What has come in the end.
-    async fn all(outbox: &mut Outbox, wake: &Notify, n: usize) -> Vec<(u128, u32)> {
-        let mut all = Vec::new();
-        while all.len() < n {
+    async fn all_that_came(outbox: &mut Outbox, wake: &Notify, n: usize) -> Vec<Row<Sending>> {
+        let mut rows = Vec::new();
+        while rows.len() < n {
             wake.notified().await;
-            let came = outbox.came(100).into_iter();
-            all.extend(came.map(|(row, _)| (row.value.send.id.as_u128(), row.value.send.ordinal)));
+            for (row, came) in outbox.came(usize::MAX) {
+                assert!(matches!(came, Came::Trouble { held: false, .. }), "{came:?}");
+                rows.push(row);
+            }
         }
-        all
+        rows
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
+    async fn what_is_in_memory_is_bounded_in_bytes_and_what_is_stuck_takes_none() {
+        let store = MemoryBackend::new();
+        let app = App::on(store.clone()).start().await.unwrap();
+        let wake = Arc::new(Notify::new());
+        let mut outbox = Outbox::new(app.sender(), Arc::new(store), Ids::default(), wake.clone());
+        let mut n = 0;
+        while !outbox.is_full(usize::MAX) {
+            // One behind the other, of two instances a pair.
+            let mut row = row(n / 2, 1 << 20);
+            row.key.push_str(if n % 2 == 0 { "" } else { "+" });
+            outbox.push(row);
+            n += 1;
+        }
+        assert_eq!(n, 16);
+        for row in all_that_came(&mut outbox, &wake, 8).await {
+            outbox.stuck(row);
+        }
+        assert!(outbox.is_empty() && outbox.bytes() == 0);
+        // All others of their instances are read later.
+        outbox.push(row(1, 1));
+        assert!(outbox.is_empty());
+        for n in 100..200 {
+            let mut row = row(n, 1);
+            row.value.trouble = Some(crate::rows::Trouble {
+                since: es_core::Timestamp::UNIX_EPOCH,
+                error: "an outage".to_owned(),
+                attempts: 5,
+                held: false,
+            });
+            outbox.push(row);
+        }
+        // Some at a time: first those of before, whose turn it is now.
+        let turns = outbox.turns();
+        assert_eq!((turns.len(), outbox.turns().len()), (AGAIN, 0));
+        for key in turns {
+            outbox.send_again(row(key.parse().unwrap(), 1));
+        }
+        // One is given up meanwhile: what it comes to is nobody's.
+        outbox.hold(Uuid::from_u128(100));
+        while outbox.again.len() == AGAIN {
+            wake.notified().await;
+            assert!(outbox.came(usize::MAX).is_empty());
+        }
+        assert!(!outbox.turns().is_empty());
+        assert!(outbox.is_empty() && !outbox.stuck.contains_key(&Uuid::from_u128(100)));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_command_is_on_its_way_once() {
-        let (_app, mut outbox, wake) = outbox().await;
+        let store = MemoryBackend::new();
+        let app = App::on(store.clone()).start().await.unwrap();
+        let wake = Arc::new(Notify::new());
+        let mut outbox = Outbox::new(app.sender(), Arc::new(store), Ids::default(), wake.clone());
         let id = Uuid::from_u128(1);
-        outbox.push(row(1, 0, false));
-        outbox.push(row(1, 1, false));
-        // An operator has them sent again: they are read from the store.
+        outbox.push(row(1, 1));
+        // An operator has it sent again: it is read from the store.
         outbox.hold(id);
         outbox.release(id);
-        (0..3).for_each(|ordinal| outbox.push(row(1, ordinal, false)));
-        assert_eq!(outbox.len(), 3);
-        assert_eq!(all(&mut outbox, &wake, 3).await, [(1, 0), (1, 1), (1, 2)]);
-        assert_eq!((outbox.len(), outbox.behind.len()), (0, 0));
-    }
-
-    #[tokio::test]
-    async fn one_that_was_in_vain_is_counted_again_when_it_has_come() {
-        let (_app, mut outbox, wake) = outbox().await;
-        outbox.push(row(1, 0, true));
-        assert_eq!(outbox.len(), 0);
-        assert_eq!(all(&mut outbox, &wake, 1).await, [(1, 0)]);
-        // What it came to is set aside.
-        outbox.push(row(2, 0, false));
-        outbox.push(row(1, 1, false));
-        assert_eq!(outbox.len(), 1, "that of the other, and none of its own before that is taken in");
-        assert!(outbox.goes_on(Uuid::from_u128(1)) && !outbox.goes_on(Uuid::from_u128(1)));
-        outbox.push(row(1, 1, false));
-        assert_eq!(all(&mut outbox, &wake, 2).await.len(), 2);
+        outbox.push(row(1, 1));
+        outbox.push(Row { key: "next".to_owned(), ..row(1, 1) });
+        assert_eq!((outbox.len, outbox.behind[&id].len()), (2, 1));
+        assert_eq!(all_that_came(&mut outbox, &wake, 1).await[0].key, "1");
+        assert_eq!((outbox.len, outbox.on_its_way.len()), (1, 0));
     }
 }

@@ -145,7 +145,11 @@ impl fmt::Display for WaitsFor {
                 "for an operator: input {number} failed ({error}); retry, skip input {number}, or end the instance"
             ),
             Self::Command(command) => {
-                write!(f, "for an operator: {command} failed; retry sends it again under the same key")
+                let skip = command.input;
+                write!(
+                    f,
+                    "for an operator: {command} failed; retry sends it again under the same key, skip {skip} gives it up"
+                )
             }
             Self::Answer(command) => {
                 write!(f, "for the answer to {command}, which is sent until there is one")

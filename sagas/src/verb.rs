@@ -18,9 +18,12 @@ const MAX_TEXT: usize = 1_000;
 pub enum Verb {
     /// It is parked: what waits for it is taken in, and its commands that failed are sent again, under the same keys.
     Retry,
-    /// It is parked: the input that failed is passed, and what waits behind it is taken in.
+    /// It is parked: the input that failed is passed, and what waits behind it is taken in. Or the first of its commands that
+    /// were not answered fails each time: it is given up, and that is a refusal
+    /// ([`Rejected::Otherwise`](crate::Rejected::Otherwise)). It may have acted by then, if its answer was lost.
     Skip {
-        /// The number of the input, so that nobody skips another one than was looked at.
+        /// The number of the input, or of the one that the command came from, so that nobody skips another one than was
+        /// looked at.
         input: u64,
     },
     /// A timer fires now.
@@ -101,12 +104,12 @@ impl fmt::Display for Verb {
 
 impl Verb {
     /// Whether it can be done to an instance as it is. `held`: whether a command of it failed, and is not sent again by
-    /// itself.
+    /// itself; `stuck`: which input a command came from that fails each time.
     ///
     /// # Errors
     ///
     /// Why it cannot, and what to do.
-    pub(crate) fn fits(&self, of: &Instance, held: bool) -> Result<(), String> {
+    pub(crate) fn fits(&self, of: &Instance, held: bool, stuck: Option<u64>) -> Result<(), String> {
         if of.ended {
             return Err(
                 "it has ended, and nothing can be done to it: another instance needs another key".to_owned()
@@ -118,14 +121,24 @@ impl Verb {
                 Err("it is not parked: there is nothing to retry; look at what it waits for".to_owned())
             }
             (Self::Skip { input }, Some(failed)) if *input == failed => Ok(()),
+            (Self::Skip { input }, _) if stuck == Some(*input) => Ok(()),
             (Self::Skip { .. }, Some(failed)) => {
                 Err(format!("the input that failed is {failed}: skip that one, if it is what you mean"))
             }
-            (Self::Skip { .. }, None) if of.parked.is_some() => {
-                Err("no input has failed, but a command: retry sends it again, or end the instance"
-                    .to_owned())
-            }
-            (Self::Skip { .. }, None) => Err("it is not parked: there is nothing to skip".to_owned()),
+            (Self::Skip { .. }, None) if of.parked.is_some() => Err(
+                "no input has failed, but a command: retry sends it again, skip the input that it came from \
+                     gives it up"
+                    .to_owned(),
+            ),
+            (Self::Skip { .. }, None) => Err(match stuck {
+                Some(input) => {
+                    format!("a command from input {input} fails: skip that, if it is what you mean")
+                }
+                None => "it is not parked: there is nothing to skip".to_owned(),
+            }),
+            (Self::End, Some(failed)) if !of.is_running() => Err(format!(
+                "it ends already, when input {failed} is taken in, which failed: retry or skip it"
+            )),
             (Self::End, _) if !of.is_running() => {
                 Err(format!("it ends already, when its {} open commands are answered", of.open))
             }

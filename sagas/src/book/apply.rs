@@ -4,7 +4,7 @@ use es_core::BoxError;
 
 use crate::definition::{Definition, RawStep};
 use crate::instance::{Instance, Moment, ToSend};
-use crate::process::{Elapsed, RefusedCommand};
+use crate::process::{Elapsed, RefusedCommand, Rejected};
 use crate::rows::{Input, Instead, Noted};
 use crate::verb::Verb;
 
@@ -62,7 +62,7 @@ pub(crate) fn apply(
         Input::Refused { command, why, .. } => {
             let refused = RefusedCommand { command: command.clone(), why: why.clone() };
             let state = instance.state.as_ref().ok_or("it has no state yet")?;
-            definition.refused(state, &refused)?
+            definition.refused(state, &refused)?.ok_or_else(|| no_handler_takes(&refused))?
         }
         Input::Verb(verb) => {
             done(verb, instance, moment)?;
@@ -75,6 +75,14 @@ pub(crate) fn apply(
         }
     };
     instance.take(reply, moment)
+}
+
+fn no_handler_takes(refused: &RefusedCommand) -> String {
+    let why = match &refused.why {
+        Rejected::Domain(error) => error.text(),
+        Rejected::Otherwise(why) | Rejected::Intercepted(why) => why,
+    };
+    format!("{} was refused, and no `#[refused]` handler takes it: {why}", refused.command.name)
 }
 
 /// Does what an operator wants, where that is no call of a handler.

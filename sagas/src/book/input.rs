@@ -8,9 +8,9 @@ use super::{Book, apply, definition_of};
 use crate::data::{Data, json_len};
 use crate::definition::RawStep;
 use crate::instance::{Changes, Instance, Moment, ToSend};
-use crate::process::Rejected;
+use crate::process::{RefusedCommand, Rejected};
 use crate::rows::{Input, Instead, Noted, Request, Sending, Trouble, Waits};
-use crate::verb::Verb;
+use crate::verb::{By, Verb};
 
 impl Book {
     /// A command was answered: `why` if it was refused.
@@ -81,7 +81,7 @@ impl Book {
         let Some(now) = self.incarnation(key, *id) else {
             return Err("there is no such instance any more: look the key up again".to_owned());
         };
-        verb.fits(now, held.is_some())?;
+        verb.fits(now, held.is_some(), None)?;
         let instead = match verb {
             Verb::Skip { .. } => Some(Instead::Skip),
             Verb::End => Some(Instead::End(moment.head)),
@@ -112,6 +112,50 @@ impl Book {
         if self.now(key).is_some_and(|now| now.ended) {
             // What would begin it again has waited for this.
             self.take_early(key, of_next);
+        }
+        Ok(number)
+    }
+
+    /// Whether a handler takes that a command was refused.
+    pub(crate) fn takes_refusal(&self, send: &ToSend, why: &Rejected<Data>) -> bool {
+        let now = self.now(&send.key).filter(|now| now.id == send.id);
+        let Some((now, state)) = now.and_then(|now| Some((now, now.state.as_ref()?))) else { return true };
+        let refused = RefusedCommand { command: send.command.clone(), why: why.clone() };
+        definition_of(&self.definitions, now)
+            .is_none_or(|definition| !matches!(definition.refused(state, &refused), Ok(None)))
+    }
+
+    /// An operator gives a command up: that is a refusal. Gives the number of the input that it becomes.
+    ///
+    /// # Errors
+    ///
+    /// There is no such instance any more.
+    pub(crate) fn give_up(
+        &mut self,
+        send: &ToSend,
+        request: &Request,
+        moment: Moment,
+        of_next: &dyn Fn() -> Uuid,
+    ) -> Result<u64, String> {
+        let By { actor, reason, .. } = &request.by;
+        let Some(now) = self.incarnation(&send.key, send.id) else {
+            return Err("there is no such instance any more: look the key up again".to_owned());
+        };
+        if now.parked.as_ref().is_some_and(|parked| parked.command) {
+            now.unpark();
+        }
+        let (number, command) = (now.noted + 1, send.command.clone());
+        let why = Rejected::Otherwise(format!("given up by {actor}: {reason}"));
+        let input = Input::Refused { input: send.input, ordinal: send.ordinal, command, why };
+        self.input(
+            &send.key,
+            Noted { by: Some(request.by.clone()), ..Noted::new(moment, input) },
+            None,
+            None,
+        );
+        if self.now(&send.key).is_some_and(|now| now.ended) {
+            // What would begin it again has waited for this.
+            self.take_early(&send.key, of_next);
         }
         Ok(number)
     }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use es_core::store::{Position, Row};
-use es_core::{Metadata, RecordedEvent, Timestamp, chain};
+use es_core::{BoxError, Metadata, RecordedEvent, Timestamp, chain};
 use uuid::Uuid;
 
 use super::{Book, definition_of};
+use crate::blame::is_for_a_newer_program;
 use crate::instance::Instance;
 use crate::journal;
 use crate::rows::{Input, Noted};
@@ -21,7 +22,7 @@ impl Book {
         self.lagging.extend(keys);
     }
 
-    /// An instance cannot be read now: whether it has inputs to take in is seen with the next session.
+    /// An instance cannot be read now, or its next input: whether it has inputs to take in is seen with the next session.
     pub(crate) fn leave(&mut self, key: &str) {
         self.lagging.remove(key);
     }
@@ -66,6 +67,7 @@ impl Book {
         events: &BTreeMap<Position, RecordedEvent>,
         id: &dyn Fn() -> Uuid,
     ) {
+        let mut waits = false;
         for (number, Row { value: noted, .. }) in inputs {
             let is_next = |now: &&Instance| now.lags() && now.taken + 1 == *number;
             // Answers, requests and timers come after it in the same commit.
@@ -82,28 +84,45 @@ impl Book {
                 (Some(_), Some(at), None) => Err(format!("there is no event at {at} any more").into()),
                 _ => Ok(Vec::new()),
             };
-            let steps = match steps {
-                Ok(steps) => steps,
-                Err(error) => {
-                    self.fail(key, *number, &chain(&*error), noted.at);
-                    break;
-                }
-            };
             let Some(now) = self.now(key) else { break };
-            let step = journal::step_of(now, noted, &steps);
             let is_behind = |event: &&RecordedEvent| now.ends.is_some_and(|end| event.place() > end);
             let next = event.filter(is_behind).filter(|_| self.begins_again());
-            self.take(key, noted, step, event.map(Metadata::caused_by).as_ref());
-            if let Some(event) = next {
-                // A program that cannot decode it now does not begin anything by it either.
-                drop(self.wait_behind(key, event));
+            let steps = steps.and_then(|steps| {
+                // What it ended before may be for the next one.
+                next.map_or(Ok(()), |event| self.wait_behind(key, event))?;
+                Ok(steps)
+            });
+            match steps {
+                Ok(steps) => {
+                    let step = self.now(key).and_then(|now| journal::step_of(now, noted, &steps));
+                    self.take(key, noted, step, event.map(Metadata::caused_by).as_ref());
+                    self.changed(key);
+                }
+                Err(error) => {
+                    waits = self.cannot_take(key, *number, &error, noted.at);
+                    break;
+                }
             }
-            self.changed(key);
         }
-        self.mark_lagging(key);
+        if waits {
+            self.leave(key);
+        } else {
+            self.mark_lagging(key);
+        }
         if self.now(key).is_some_and(|now| now.ended) {
             self.take_early(key, id);
         }
+    }
+
+    /// An instance cannot take its next input in. Whether a newer program can: then it waits for that, else it is parked.
+    fn cannot_take(&mut self, key: &str, number: u64, error: &BoxError, at: Timestamp) -> bool {
+        let (waits, error) = (is_for_a_newer_program(&**error), chain(&**error));
+        if waits {
+            tracing::warn!(instance = key, error, "an input waits for a program that can read its event");
+        } else {
+            self.fail(key, number, &error, at);
+        }
+        waits
     }
 
     /// An instance cannot take its next input in, if that is the one with this number: it is parked.

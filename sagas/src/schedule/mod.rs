@@ -27,8 +27,8 @@
 //! transaction. [`Schedule`] is a process with an instance for each plan: a command is sent once its time has come, at
 //! once if that is over, at least once, and acts once. What is called off before its time is not sent, however late the
 //! schedule is. A command that is refused has had its answer, and that is logged; one that an interceptor says no to each
-//! time, or that fails for a reason that time does not mend, parks its instance, which [`Instances`](crate::Instances)
-//! shows and operates.
+//! time, or that fails for a reason that time does not mend, is held and parks its instance: [`Instances`](crate::Instances)
+//! shows it, and has it sent again or given up.
 //!
 //! A deadline with a name and an owner is the idea of Axon Framework's deadline manager.
 
@@ -261,7 +261,7 @@ impl Process for Schedule {
     }
 
     fn refused(&mut self, refused: &RefusedCommand) -> Result<Option<Next<Self>>, BoxError> {
-        // No decision of its aggregate: an operator is to see it.
+        // No decision of its aggregate: it is held, and an operator has it sent again.
         if matches!(refused.why, Rejected::Intercepted(_)) {
             return Ok(None);
         }

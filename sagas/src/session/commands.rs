@@ -10,9 +10,11 @@ use uuid::Uuid;
 
 use super::{AT_ONCE, IN_MEMORY, LOOK, PAGE, ProcessSession};
 use crate::damaged::{Damaged, read};
-use crate::instance::{Moment, ToSend};
-use crate::outbox::Came;
-use crate::rows::{Sending, Trouble, of_instance};
+use crate::instance::{Moment, ToSend, cut};
+use crate::outbox::{Came, TRIES};
+use crate::process::Rejected;
+use crate::rows::{Request, Sending, Trouble, of_instance};
+use crate::verb::Verb;
 
 impl<B: Backend> ProcessSession<B> {
     /// What was not answered is sent again, as much of it at a time as fits into memory.
@@ -20,12 +22,12 @@ impl<B: Backend> ProcessSession<B> {
         for (id, key) in std::mem::take(&mut self.released) {
             self.send_again(&key, id, moment).await?;
         }
-        if self.left_behind && self.outbox.len() + self.came.len() == 0 {
+        if self.left_behind && self.outbox.is_empty() && self.came.is_empty() {
             self.left_behind = false;
             self.sent_to = Some(Key::in_slice(self.slices.first).prefix());
         }
         while let Some(after) = self.sent_to.clone()
-            && self.outbox.len() < PAGE
+            && !self.outbox.is_full(PAGE)
         {
             let before = Some(behind(&Key::in_slice(self.slices.last).prefix()));
             let page = self.page_of_sends(Span { after, before, limit: PAGE }).await?;
@@ -34,6 +36,21 @@ impl<B: Backend> ProcessSession<B> {
                 match read(&self.tables.sends, row) {
                     Ok(row) => self.outbox.push(row),
                     Err(damaged) => self.stop_at(damaged, moment).await?,
+                }
+            }
+        }
+        self.send_stuck(moment).await
+    }
+
+    /// Commands that are stuck are sent again, those whose turn it is.
+    async fn send_stuck(&mut self, moment: Moment) -> Result<(), BoxError> {
+        let keys = self.outbox.turns();
+        for row in self.backend.rows(self.tables.sends.name(), &keys).await?.into_iter().flatten() {
+            match read(&self.tables.sends, row) {
+                Ok(row) => self.outbox.send_again(row),
+                Err(damaged) => {
+                    self.outbox.is_unread(&damaged.row);
+                    self.stop_at(damaged, moment).await?;
                 }
             }
         }
@@ -85,7 +102,7 @@ impl<B: Backend> ProcessSession<B> {
         if self.sent_to.as_ref().is_some_and(|sent| row.key > *sent) {
             return;
         }
-        self.left_behind |= self.outbox.len() >= IN_MEMORY;
+        self.left_behind |= self.outbox.is_full(IN_MEMORY);
         if !self.left_behind {
             self.outbox.push(row);
         }
@@ -104,12 +121,18 @@ impl<B: Backend> ProcessSession<B> {
         while !self.is_full()
             && let Some((mut row, came)) = self.came.pop_front()
         {
-            let ToSend { key, id, .. } = &row.value.send;
+            let key = &row.value.send.key;
             if self.unreadable.contains_key(key) {
                 self.aside.push((row, came));
                 continue;
             }
+            let came = match came {
+                Came::Intercepted(error) => self.intercepted(&row.value.send, error),
+                came => came,
+            };
+            let ToSend { key, id, command, .. } = &row.value.send;
             match came {
+                Came::Intercepted(_) => {}
                 Came::Answer(why) => {
                     self.book.answered(&row.value.send, why, moment, &|| ids.next());
                     self.rows.push(self.tables.sends.delete(&row));
@@ -118,6 +141,8 @@ impl<B: Backend> ProcessSession<B> {
                     }
                 }
                 Came::Trouble { error, attempts, held } => {
+                    let (command, what) = (&command.name, if held { "held" } else { "stuck" });
+                    tracing::warn!(instance = key, command, error, attempts, "a command is {what}");
                     let trouble = Trouble { since: moment.at, error, attempts, held };
                     if held {
                         self.book.park(key, *id, &trouble);
@@ -128,6 +153,52 @@ impl<B: Backend> ProcessSession<B> {
             }
         }
         Ok(more || !self.came.is_empty())
+    }
+
+    /// An interceptor says no to a command: that is its answer, where a handler takes that. Else it is held, for nothing else
+    /// would send it ever again.
+    fn intercepted(&mut self, send: &ToSend, error: String) -> Came {
+        let why = Rejected::Intercepted(error);
+        if self.book.takes_refusal(send, &why) {
+            self.outbox.next_of(send.id);
+            return Came::Answer(Some(why));
+        }
+        let Rejected::Intercepted(error) = why else { unreachable!("it is made above") };
+        Came::Trouble { error: cut(&error), attempts: TRIES, held: true }
+    }
+
+    /// The first command of an instance that was not answered, if a skip means that: it is stuck, or held.
+    pub(super) fn skipped(
+        &self,
+        request: &Request,
+        first: Option<&Result<Row<Sending>, Damaged>>,
+    ) -> Option<Row<Sending>> {
+        let is_of = |row: &&Row<Sending>| row.value.send.id == request.id;
+        let waits = self.rewritten.values().find(is_of);
+        let row = waits.or_else(|| first?.as_ref().ok()).filter(|row| row.value.trouble.is_some())?;
+        let is_meant = matches!(request.verb, Verb::Skip { input } if input == row.value.send.input);
+        let answers = self.came.iter().chain(&self.aside);
+        let is_answered = answers.into_iter().any(|(came, _)| came.key == row.key);
+        (is_meant && !is_answered && !self.released.contains_key(&request.id)).then(|| row.clone())
+    }
+
+    /// A command is not sent any more: it is as if it had been refused.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not done.
+    pub(super) fn give_up(
+        &mut self,
+        row: &Row<Sending>,
+        request: &Request,
+        moment: Moment,
+    ) -> Result<u64, String> {
+        let ids = self.ids.clone();
+        let input = self.book.give_up(&row.value.send, request, moment, &|| ids.next())?;
+        self.rewritten.remove(&row.key);
+        self.rows.push(self.tables.sends.delete(row));
+        self.released.insert(request.id, request.key.clone());
+        Ok(input)
     }
 
     /// What was set aside comes again now and then, and always before what came later to the same instance.
@@ -151,7 +222,7 @@ impl<B: Backend> ProcessSession<B> {
             } else if row.value.is_held() {
                 self.outbox.hold(id);
             } else {
-                self.outbox.begin(row.written());
+                self.outbox.stuck(row.written());
             }
         }
         self.released.keys().for_each(|id| self.outbox.hold(*id));

@@ -9,7 +9,7 @@ use es_core::store::{PageItem, Position, Span, StoreError, StoredRow, Table, is_
 
 use super::{PAGE, Planned, ProcessSession, SPANS};
 use crate::book::Waiting;
-use crate::damaged::read;
+use crate::damaged::{Unread, read};
 use crate::definition::RawStep;
 use crate::journal;
 use crate::next::Association;
@@ -30,8 +30,9 @@ impl Meant {
         step.associations().find_map(|association| self.unknown.get(association)).map(String::as_str)
     }
 
-    fn has(&self, association: &Association, key: &str) -> bool {
-        self.found.iter().any(|found| found.association == *association && found.key == key)
+    /// The keys of the instances that an association finds.
+    fn keys(&self, association: &Association) -> impl Iterator<Item = &str> {
+        self.found.iter().filter(move |found| found.association == *association).map(|found| &*found.key)
     }
 }
 
@@ -149,7 +150,7 @@ impl<B: Backend> ProcessSession<B> {
                         }
                     }
                     Err(damaged) => {
-                        self.leave(key, format!("instance {key} cannot be read: {}", damaged.why));
+                        self.leave(key, Unread::new(format!("instance {key}"), damaged.why));
                     }
                 }
             }
@@ -158,17 +159,18 @@ impl<B: Backend> ProcessSession<B> {
     }
 
     /// Something of an instance cannot be read: what comes to it waits.
-    fn leave(&mut self, key: &str, why: String) {
+    fn leave(&mut self, key: &str, why: Unread) {
         self.book.leave(key);
         self.unreadable.insert(key.to_owned(), why);
     }
 
     /// Which of the instances that a step is for cannot be read, and why.
-    pub(super) fn unreadable(&self, step: &RawStep<'_>, meant: &Meant) -> Vec<(String, String)> {
-        let is_meant =
-            |key: &str| step.keys().any(|of| of == key) || step.associations().any(|by| meant.has(by, key));
-        let unreadable = self.unreadable.iter().filter(|(key, _)| is_meant(key));
-        unreadable.map(|(key, why)| (key.clone(), why.clone())).collect()
+    pub(super) fn unreadable(&self, step: &RawStep<'_>, meant: &Meant) -> BTreeMap<String, Unread> {
+        if self.unreadable.is_empty() {
+            return BTreeMap::new();
+        }
+        let keys = step.keys().chain(step.associations().flat_map(|by| meant.keys(by)));
+        keys.filter_map(|key| Some((key.to_owned(), self.unreadable.get(key)?.clone()))).collect()
     }
 
     /// Reads the events that wait for instances which are not there.
@@ -191,7 +193,10 @@ impl<B: Backend> ProcessSession<B> {
                     for key in keys.iter().filter(|key| damaged.row.starts_with(&early_of(key))) {
                         // How many wait for it is not known.
                         waiting.remove(key);
-                        self.leave(key, format!("an event that waits for {key}: {}", damaged.why));
+                        self.leave(
+                            key,
+                            Unread::new(format!("an event that waits for {key}"), damaged.why.clone()),
+                        );
                     }
                 }
             }
@@ -200,6 +205,15 @@ impl<B: Backend> ProcessSession<B> {
         for (at, mut rows) in rows {
             let Some(event) = events.get(&at) else { continue };
             rows.sort_by_key(|row| row.value.step);
+            // One that cannot be decoded now would be lost to an instance that begins without it.
+            if let Err(error) = self.book.definitions()[0].steps(event) {
+                let why = Unread::new(format!("event {at}, which waits for its instance,"), error);
+                for row in rows {
+                    waiting.remove(&row.value.key);
+                    self.leave(&row.value.key, why.clone());
+                }
+                continue;
+            }
             for row in rows {
                 if let Some(waiting) = waiting.get_mut(&row.value.key) {
                     let (step, stored) = (row.value.step, Some((row.key, row.rev)));

@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use self::requests::Left;
 use crate::book::Book;
-use crate::damaged::read;
+use crate::damaged::{Unread, read};
 use crate::definition::{Definition, RawStep};
 use crate::instance::{Instance, Moment};
 use crate::journal;
@@ -59,8 +59,8 @@ pub(crate) struct ProcessSession<B> {
     /// How many bytes of instances it keeps.
     keeps: usize,
     book: Book,
-    /// Instances whose rows cannot be read, and why: what comes to them waits.
-    unreadable: BTreeMap<String, String>,
+    /// Instances of which something cannot be read, and why: what comes to them waits.
+    unreadable: BTreeMap<String, Unread>,
     outbox: Outbox,
     /// Up to here the commands that are stored were put into the outbox; `None`: all were.
     sent_to: Option<String>,
@@ -294,14 +294,19 @@ impl<B: Backend> Session for ProcessSession<B> {
         Ok(())
     }
 
-    async fn due(&mut self, now: Timestamp, head: Position) -> Result<Option<Timestamp>, BoxError> {
+    async fn due(
+        &mut self,
+        now: Timestamp,
+        head: Position,
+        parked: &(dyn for<'k> Fn(&'k str) -> bool + Sync),
+    ) -> Result<Option<Timestamp>, BoxError> {
         let moment = Moment { at: now, head };
         self.resume(moment).await?;
         // Before what operators do to them: a mark that is not stored yet would be missed.
         let lags = self.catch_up(moment).await?;
         let more = self.take_answers(moment).await?;
         let asked = self.take_requests(moment).await?;
-        let next = self.fire(moment).await?;
+        let next = self.fire(moment, parked).await?;
         let more = lags || more || asked || !self.released.is_empty() || self.book.lags();
         Ok(if more { Some(now) } else { next })
     }
@@ -332,7 +337,7 @@ impl<B: Backend> Session for ProcessSession<B> {
     }
 
     fn bytes(&self) -> usize {
-        self.book.bytes()
+        self.book.bytes() + self.outbox.bytes()
     }
 
     fn waiting(&self) -> usize {

@@ -137,12 +137,12 @@ impl<B: Backend> ProcessSession<B> {
     ) -> Result<(), StoreError> {
         let Request { key, id, verb, .. } = request;
         let (held, ids) = (self.held(*id, stored.commands.get(id), moment), self.ids.clone());
-        let done = match stored.inputs.remove(id) {
-            Some((number, Err(damaged))) if matches!(verb, Verb::Skip { .. } | Verb::End) => Err(format!(
-                "input {number} cannot be replaced: {}; repair the row, and ask again",
-                damaged.why
-            )),
-            input => {
+        let done = match (self.skipped(request, stored.commands.get(id)), stored.inputs.remove(id)) {
+            (Some(row), _) => self.give_up(&row, request, moment),
+            (None, Some((number, Err(damaged)))) if matches!(verb, Verb::Skip { .. } | Verb::End) => Err(
+                format!("input {number} cannot be replaced: {}; repair the row, and ask again", damaged.why),
+            ),
+            (None, input) => {
                 let input = input.and_then(|(number, row)| Some((number, row.ok()?)));
                 self.book.verb(request, moment, input, held.as_ref(), &|| ids.next())
             }

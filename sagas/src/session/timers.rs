@@ -10,8 +10,12 @@ use crate::damaged::read;
 use crate::instance::Moment;
 
 impl<B: Backend> ProcessSession<B> {
-    /// Fires what is due. Gives when the next is.
-    pub(super) async fn fire(&mut self, moment: Moment) -> Result<Option<Timestamp>, BoxError> {
+    /// Fires what is due, except where events of the key are set aside, which come first. Gives when the next is.
+    pub(super) async fn fire(
+        &mut self,
+        moment: Moment,
+        parked: &(dyn for<'k> Fn(&'k str) -> bool + Sync),
+    ) -> Result<Option<Timestamp>, BoxError> {
         if self.next_timer.is_some_and(|next| next > moment.at) {
             return Ok(self.next_timer);
         }
@@ -39,7 +43,8 @@ impl<B: Backend> ProcessSession<B> {
             if self.is_full() {
                 break;
             }
-            let Some(row) = row.ok().filter(|row| !self.unreadable.contains_key(&row.value.key)) else {
+            let waits = |key: &str| self.unreadable.contains_key(key) || parked(key);
+            let Some(row) = row.ok().filter(|row| !waits(&row.value.key)) else {
                 self.marks.pass(&key);
                 continue;
             };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use es_core::command::{Dispatch, Halted, Interceptor, NamedCommand, Next};
 use es_core::memory::MemoryBackend;
 use es_core::store::{Append, Commit, EventStore as _, ExpectedVersion, NewEvent, StreamId};
+use es_core::testing::Log;
 use es_core::{App, Event as _};
 use sagas::{Instances, Life, Processes as _, Verb};
 use tokio::sync::Semaphore;
@@ -256,5 +257,46 @@ async fn an_error_that_cannot_be_shown_does_not_stop_its_instance_for_ever() {
     let instances = Instances::of::<ByKey>(store.clone()).unwrap();
     drop(instances.ask("a", Verb::Retry, "ada", "it can be said now").await.unwrap());
     assert_eq!(until(&store, "a", |a| a.life == Life::Running && a.open_commands == 0).await, 2);
+    app.shutdown(Duration::ZERO).await;
+}
+
+/// Every command for `post` hangs: one of each of so many instances, of so many bytes.
+async fn many_hang(store: &MemoryBackend, n: usize, bytes: usize) -> App {
+    let app = App::on(store.clone()).process::<ByKey>();
+    let app = app.interceptor(Guard(Mood::Hangs("post"), Arc::default())).start().await.unwrap();
+    let post = |n: usize| began(&format!("k{n}"), "begun", vec![Act::Post(1, bytes)]);
+    for chunk in (0..n).collect::<Vec<_>>().chunks(500) {
+        tell(store, chunk.iter().map(|n| post(*n)).collect()).await;
+    }
+    app
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partner_that_hangs_holds_up_no_command_for_another() {
+    let store = MemoryBackend::new();
+    let app = many_hang(&store, 500, 1).await;
+    let enters = async |key: &str| {
+        let begun = tokio::time::Instant::now();
+        tell(&store, vec![began(key, "begun", vec![enter(key)])]).await;
+        until(&store, key, |a| a.inputs > 0 && a.open_commands == 0).await;
+        assert!(begun.elapsed() < Duration::from_secs(40), "{key} took {:?}", begun.elapsed());
+    };
+    until(&store, "k499", |a| a.open_commands == 1).await;
+    enters("at first").await;
+    // They are known to be stuck.
+    tokio::time::sleep(Duration::from_secs(3_000)).await;
+    enters("later").await;
+    app.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_becomes_stuck_is_a_warning_once() {
+    let (log, _guard) = Log::catch();
+    let store = MemoryBackend::new();
+    let app = many_hang(&store, 3, 1).await;
+    until(&store, "k2", |a| a.open_commands == 1).await;
+    tokio::time::sleep(Duration::from_secs(10_000)).await;
+    let said: Vec<String> = log.take().into_iter().filter(|text| text.contains("a command is")).collect();
+    assert_eq!(said.len(), 3, "{said:#?}");
     app.shutdown(Duration::ZERO).await;
 }

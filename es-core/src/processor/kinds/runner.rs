@@ -167,13 +167,20 @@ pub trait Session: Send {
     /// and never while its range is halted or its processor is paused. A time that has passed means: immediately if
     /// something was flushed, else after a short pause.
     ///
+    /// `parked` says of a key whether events of it are set aside: of those, not every event was handled.
+    ///
     /// What it leads to is flushed, with the checkpoint and in one commit, if anything [waits](Self::waiting) then.
     ///
     /// # Errors
     ///
     /// Why it could not be done, or a panic: the session is dropped, it is tried again later and shown as
     /// [`Failing`](crate::processor::ProcessorState::Failing). Events are handled meanwhile, and none is parked.
-    async fn due(&mut self, _now: Timestamp, _head: Position) -> Result<Option<Timestamp>, BoxError> {
+    async fn due(
+        &mut self,
+        _now: Timestamp,
+        _head: Position,
+        _parked: &(dyn for<'k> Fn(&'k str) -> bool + Sync),
+    ) -> Result<Option<Timestamp>, BoxError> {
         Ok(None)
     }
 

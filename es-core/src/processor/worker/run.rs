@@ -377,7 +377,9 @@ impl Worker {
         {
             return Ok(step.within(pause));
         }
-        let due = caught(open.session.due(until, open.seen)).await.unwrap_or_else(|panic| Err(panic.boxed()));
+        let parked = |key: &str| open.parked.contains_key(key);
+        let due = caught(open.session.due(until, open.seen, &parked)).await;
+        let due = due.unwrap_or_else(|panic| Err(panic.boxed()));
         let next = due.map_err(StepError::Due)?;
         let waits = open.session.waiting() > 0;
         if waits || folded {

@@ -246,7 +246,12 @@ impl<B: Backend + RowStore + Clone> Session for RelaySession<B> {
         Ok(())
     }
 
-    async fn due(&mut self, now: Timestamp, head: Position) -> Result<Option<Timestamp>, BoxError> {
+    async fn due(
+        &mut self,
+        now: Timestamp,
+        head: Position,
+        _parked: &(dyn for<'k> Fn(&'k str) -> bool + Sync),
+    ) -> Result<Option<Timestamp>, BoxError> {
         let mut next = None;
         for row in ask(|| self.table.all(&self.backend)).await {
             let Some(due) = row.value.due.filter(|_| self.slices.has(&row.key)) else { continue };

@@ -9,6 +9,7 @@ use es_core::guarded::called;
 use es_core::store::{CommitError, StoreError};
 use es_core::{Backend, BoxError, CommandError, ErrorKind, QueryError};
 
+use crate::blame::is_for_a_newer_program;
 use crate::message::Envelope;
 
 /// What is done with a message: one service of an application, with a stored name of its own.
@@ -64,6 +65,10 @@ pub(super) fn fault_of(backend: &impl Backend, error: &(dyn Error + 'static)) ->
     if is_of_a_newer_program(error) {
         return Fault::Newer;
     }
+    if is_for_a_newer_program(error) {
+        // Each of its messages would fail here.
+        return Fault::Busy;
+    }
     let mut cause = Some(error);
     while let Some(error) = cause {
         match kind_of(error) {
@@ -77,11 +82,7 @@ pub(super) fn fault_of(backend: &impl Backend, error: &(dyn Error + 'static)) ->
 
 fn kind_of(error: &(dyn Error + 'static)) -> Option<ErrorKind> {
     let of_store = error.downcast_ref::<StoreError>().map(StoreError::kind);
-    let of_commit = || match error.downcast_ref::<CommitError>()? {
-        // The program is older than another one: each message would fail.
-        CommitError::Inline { .. } => Some(ErrorKind::Transient),
-        error => Some(error.kind()),
-    };
+    let of_commit = || error.downcast_ref::<CommitError>().map(CommitError::kind);
     let of_sender = || match error.downcast_ref::<SendError>()? {
         SendError::ShuttingDown => Some(ErrorKind::Transient),
         SendError::Failed { kind, .. } => Some(*kind),

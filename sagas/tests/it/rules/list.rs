@@ -37,6 +37,7 @@ macro_rules! rules {
                 a_timer_fires_once_unless_it_was_cleared
                 a_timer_that_is_cleared_as_it_fires_does_one_of_both
                 a_timer_does_not_overtake_what_was_recorded_before_it
+                a_timer_does_not_overtake_events_that_are_set_aside
                 timers_of_one_slice_fire_however_many
             }
             operators {
@@ -55,11 +56,20 @@ macro_rules! rules {
                 what_is_called_off_is_not_sent
                 what_is_scheduled_within_a_transaction_shares_its_outcome
                 what_comes_too_late_for_its_aggregate_keeps_no_name
+                a_firing_that_fails_is_tried_again_and_then_parked
+                a_firing_that_an_interceptor_refuses_is_sent_by_a_retry
+                a_command_that_is_given_up_holds_up_nothing_more
             }
             commits {
                 state_commands_timers_and_checkpoint_are_one_commit
                 a_command_acts_once_whoever_sends_it
                 a_rebuild_of_its_inputs_is_byte_equal_and_sends_nothing
+            }
+            programs {
+                commands_that_newer_inline_views_refuse_are_left_to_the_newer_program
+                a_command_in_words_of_a_newer_program_waits_for_it
+                a_reply_that_waits_is_not_lost_to_a_program_that_cannot_read_it
+                what_has_waited_is_not_lost_to_a_program_that_cannot_read_it
             }
             sharing {
                 nodes_that_come_and_go_lose_no_instance_and_act_once

@@ -18,6 +18,7 @@ mod operators;
 mod order;
 pub(crate) mod play;
 mod post;
+mod programs;
 mod relays;
 mod schedule;
 mod sharing;

@@ -32,7 +32,7 @@ pub(super) async fn refusals_come_back_in_order<S: Subject>(subject: &S) {
     world.end().await;
 }
 
-/// Q3
+/// S7
 pub(super) async fn a_refusal_comes_back_with_its_type<S: Subject>(subject: &S) {
     let world = World::<S, ByKey>::start(subject).await;
     world

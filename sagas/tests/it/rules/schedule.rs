@@ -1,24 +1,46 @@
 //! Commands that are sent at a time.
 
 use std::ops::Deref as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use es_core::clock::Clock as _;
+use es_core::command::{Dispatch, Halted, Interceptor, Next};
 use es_core::prelude::*;
 use es_core::{BoxError, Timestamp};
-use sagas::{Processes as _, Schedule, Scheduled, Schedules as _};
+use sagas::{Processes as _, Schedule, Scheduled, Schedules as _, Verb};
 use serde::{Deserialize, Serialize};
 
 use super::Subject;
-use super::play::Enter;
-use super::world::World;
+use super::ground::Ground;
+use super::play::{Enter, Ledger, breaks};
+use super::world::{View, World};
+
+/// Lets no command for a ledger through while it is shut.
+#[derive(Clone, Debug, Default)]
+struct Gate(Arc<AtomicBool>);
+
+#[async_trait::async_trait]
+impl Interceptor for Gate {
+    async fn dispatch(&self, dispatch: &mut Dispatch, next: Next<'_>) -> Result<(), Halted> {
+        if self.0.load(Ordering::Relaxed) && dispatch.stream().as_str().starts_with("ledger-") {
+            return Err(Halted::because("nobody can say who you are"));
+        }
+        next.run(dispatch).await
+    }
+}
+
+fn is_held(view: &View) -> bool {
+    view.rows["hot.process.sends"].iter().any(|(_, row)| row["trouble"]["held"] == true)
+}
 
 impl<S: Subject> World<'_, S, Schedule> {
-    fn at(&self, seconds: i64) -> Timestamp {
+    pub(super) fn at(&self, seconds: i64) -> Timestamp {
         self.clock.now() + jiff::SignedDuration::from_secs(seconds)
     }
 
     /// An entry in the ledger `bells`, at a time. Asked again it takes its own place.
-    async fn plan(&self, name: &str, owner: &str, at: Timestamp, what: &str) -> Scheduled {
+    pub(super) async fn plan(&self, name: &str, owner: &str, at: Timestamp, what: &str) -> Scheduled {
         let enter = || Enter { what: what.to_owned(), refuse: false, asked: None };
         let bells = "bells".to_owned();
         self.ask(async || self.nodes[0].schedule(at, &bells, enter()).named(name).owned_by(owner).await).await
@@ -184,5 +206,82 @@ pub(super) async fn what_comes_too_late_for_its_aggregate_keeps_no_name<S: Subje
         assert!(world.view().await.instances.values().all(|instance| instance["parked"].is_null()));
         world.pause().await;
     }
+    world.end().await;
+}
+
+/// S8
+pub(super) async fn a_firing_that_fails_is_tried_again_and_then_parked<S: Subject>(subject: &S) {
+    let world = World::<S, Schedule>::start(subject).await;
+    let what = uuid::Uuid::new_v4().to_string();
+    let broken = breaks(&what);
+    world.plan("a", "a", world.at(0), &what).await;
+    let view = world.until(|view| view.parked("a/a").is_some()).await;
+    assert!(is_held(&view) && view.parked("a/a").unwrap().contains("the ledger is broken"), "{view:?}");
+    assert!(view.instances["a/a"]["parked"]["attempts"].as_u64() >= Some(5), "{view:?}");
+    // Others are not held up, and what is planned under its name waits for it.
+    world.plan("b", "a", world.at(0), "b").await;
+    world.plan("a", "a", world.at(0), "again").await;
+    world.until(|view| view.entered("bells") == ["b"]).await;
+    drop(broken);
+    world.answer(&world.wants("a/a", Verb::Retry).await).await;
+    let view = world.until(|view| view.entries.len() == 3 && view.is_quiet()).await;
+    assert_eq!(view.entered("bells"), ["b", &*what, "again"]);
+    world.end().await;
+}
+
+/// S8
+pub(super) async fn a_firing_that_an_interceptor_refuses_is_sent_by_a_retry<S: Subject>(subject: &S) {
+    let mut world = World::<S, Schedule>::on(subject).await;
+    let gate = Gate::default();
+    let wire = |app: es_core::AppBuilder<S::Backend>| {
+        app.aggregate::<Ledger>().process::<Schedule>().interceptor(gate.clone())
+    };
+    world.nodes.push(Ground::join(&world, wire).await);
+    gate.0.store(true, Ordering::Relaxed);
+    world.plan("a", "a", world.at(0), "entered").await;
+    let view = world.until(|view| view.parked("a/a").is_some()).await;
+    assert!(view.parked("a/a").unwrap().contains("nobody can say who you are"), "{view:?}");
+    gate.0.store(false, Ordering::Relaxed);
+    world.answer(&world.wants("a/a", Verb::Retry).await).await;
+    let view = world.settled().await;
+    assert_eq!(view.entered("bells"), ["entered"]);
+    world.end().await;
+}
+
+/// S15
+pub(super) async fn a_command_that_is_given_up_holds_up_nothing_more<S: Subject>(subject: &S) {
+    let mut world = World::<S, Schedule>::start(subject).await;
+    let what = uuid::Uuid::new_v4().to_string();
+    let broken = breaks(&what);
+    // One that is held; one whose command is in no program any more, and is sent for ever.
+    world.plan("held", "a", world.at(0), &what).await;
+    world.plan("dropped", "a", world.at(1_000), "dropped").await;
+    world.until(is_held).await;
+    world.plan("held", "a", world.at(0), "held again").await;
+    world.settled_but_for_commands().await;
+    world.stop().await;
+    world.nodes.push(Ground::join(&world, |app| app.process::<Schedule>()).await);
+    world.seconds(1_001);
+    let trouble = |view: &View, key: &str| {
+        let mut rows = view.rows["hot.process.sends"].iter().map(|(_, row)| row.clone());
+        rows.find(|row| row["key"] == *key && row.get("trouble").is_some())
+    };
+    world.until(|view| trouble(view, "dropped/a").is_some()).await;
+    for key in ["held/a", "dropped/a"] {
+        let view = world.view().await;
+        assert_eq!(view.parked(key).is_some(), key == "held/a");
+        let input = trouble(&view, key).unwrap()["input"].as_u64().unwrap();
+        world.answer(&world.wants(key, Verb::Skip { input }).await).await;
+    }
+    // Once there is such a command again, what is planned under their names is all that is sent.
+    drop(broken);
+    world.stop().await;
+    world.join().await;
+    world.plan("dropped", "a", world.at(0), "dropped again").await;
+    world.until(|view| view.entries.len() >= 2 && view.is_quiet()).await;
+    let view = world.settled().await;
+    let mut entered = view.entered("bells");
+    entered.sort_unstable();
+    assert_eq!(entered, ["dropped again", "held again"]);
     world.end().await;
 }

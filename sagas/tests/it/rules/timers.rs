@@ -1,5 +1,7 @@
 //! Timers: S8, S13.
 
+use serde_json::json;
+
 use super::Subject;
 use super::play::{Act, ByKey, began, keys_of_one_slice, went};
 use super::world::World;
@@ -94,6 +96,28 @@ pub(super) async fn a_timer_does_not_overtake_what_was_recorded_before_it<S: Sub
     world.join().await;
     let view = world.until(|view| view.took("b").len() == 2 && view.is_quiet()).await;
     assert_eq!(view.took("b"), ["begun", "bell"]);
+    assert_eq!(world.settled().await.took("a"), ["begun", "in time"]);
+    world.end().await;
+}
+
+/// S13
+pub(super) async fn a_timer_does_not_overtake_events_that_are_set_aside<S: Subject>(subject: &S) {
+    let mut world = World::<S, ByKey>::start(subject).await;
+    world.tell(vec![began("a", "begun", vec![bell(10)]), began("b", "begun", vec![bell(10)])]).await;
+    world.settled().await;
+    world.stop().await;
+    let before = world.overwrite(":a", &json!({ "not": "an instance" })).await;
+    world.join().await;
+    world.tell(vec![went("a", "in time", vec![Act::Clear])]).await;
+    world.until_parked(1).await;
+    // It can be read again before the time has come.
+    world.overwrite("a", &before).await;
+    world.seconds(11);
+    world.until(|view| view.took("b").len() == 2).await;
+    world.tell(vec![went("b", "later", vec![])]).await;
+    assert_eq!(world.settled().await.took("a"), ["begun"]);
+    world.retry_all().await;
+    world.until(|view| view.took("a").len() == 2).await;
     assert_eq!(world.settled().await.took("a"), ["begun", "in time"]);
     world.end().await;
 }

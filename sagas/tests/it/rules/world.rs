@@ -73,9 +73,14 @@ impl View {
 impl<'s, S: Subject, P: Process> World<'s, S, P> {
     /// One node.
     pub(crate) async fn start(subject: &'s S) -> Self {
-        let mut world = Self { ground: Ground::open(subject).await, nodes: Vec::new(), process: PhantomData };
+        let mut world = Self::on(subject).await;
         world.join().await;
         world
+    }
+
+    /// None yet.
+    pub(crate) async fn on(subject: &'s S) -> Self {
+        Self { ground: Ground::open(subject).await, nodes: Vec::new(), process: PhantomData }
     }
 
     /// Another node.
@@ -230,6 +235,12 @@ impl<'s, S: Subject, P: Process> World<'s, S, P> {
                 return view;
             }
         }
+    }
+
+    /// Until everything that is in the log was taken in.
+    pub(crate) async fn settled_but_for_commands(&self) {
+        let head = self.ask(|| self.backend.head()).await;
+        self.reach(head).await;
     }
 
     /// Until no command waits: found out by one row, since thousands may wait for long.
