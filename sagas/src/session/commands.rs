@@ -121,8 +121,7 @@ impl<B: Backend> ProcessSession<B> {
         while !self.is_full()
             && let Some((mut row, came)) = self.came.pop_front()
         {
-            let key = &row.value.send.key;
-            if self.unreadable.contains_key(key) {
+            if self.unreadable.contains_key(&row.value.send.key) {
                 self.aside.push((row, came));
                 continue;
             }
@@ -132,7 +131,7 @@ impl<B: Backend> ProcessSession<B> {
             };
             let ToSend { key, id, command, .. } = &row.value.send;
             match came {
-                Came::Intercepted(_) => {}
+                Came::Intercepted(_) => unreachable!("it has come to an answer or to trouble"),
                 Came::Answer(why) => {
                     self.book.answered(&row.value.send, why, moment, &|| ids.next());
                     self.rows.push(self.tables.sends.delete(&row));

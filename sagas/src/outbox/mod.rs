@@ -85,7 +85,7 @@ struct Stuck {
     key: String,
     turn: Instant,
     pause: Duration,
-    /// How often it failed, one time after the other, for a reason that time does not mend.
+    /// How often it failed for a reason that time does not mend.
     in_vain: u32,
 }
 
@@ -278,12 +278,18 @@ impl Outbox {
             Ok(came) => return Some(came),
             Err(failed) => failed,
         };
-        stuck.in_vain = if failed.for_good { stuck.in_vain + 1 } else { 0 };
+        let pause = if failed.for_good {
+            // It is soon known to be in vain.
+            stuck.in_vain += 1;
+            PAUSE.0
+        } else {
+            let next = (stuck.pause * 2).min(PAUSE.1);
+            std::mem::replace(&mut stuck.pause, next)
+        };
         if stuck.in_vain >= TRIES {
             return Some(failed.in_vain(TRIES));
         }
-        stuck.turn = Instant::now() + self.line.some_of(stuck.pause);
-        stuck.pause = (stuck.pause * 2).min(PAUSE.1);
+        stuck.turn = Instant::now() + self.line.some_of(pause);
         self.turns.insert((stuck.turn, id));
         None
     }
