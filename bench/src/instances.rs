@@ -144,13 +144,15 @@ struct Aged {
     seen: [f64; 2],
     /// Of timers that fire and send a command that acts, in a second.
     rung: [f64; 2],
-    peak: Peak,
+    /// Until they were many, and from then on.
+    peaks: [Peak; 2],
 }
 
 async fn age<B: Backend + Clone>(backend: B) -> anyhow::Result<Aged> {
     let start = || App::on(backend.clone()).aggregate::<Card>().process::<Watch>().start();
     // It works from its first start on.
     start().await?.shutdown(Duration::from_secs(10)).await;
+    Peak::begin();
     fill(&backend, start().await?, (0..PROBES).map(opened)).await?;
     let mut young = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
@@ -159,13 +161,15 @@ async fn age<B: Backend + Clone>(backend: B) -> anyhow::Result<Aged> {
     }
     let passed = (OPEN..OPEN + ENDED).map(|card| event(card, CardEvent::Passed(Passed { card })));
     fill(&backend, start().await?, (PROBES..OPEN).map(opened).chain(passed)).await?;
+    let filled = Peak::now();
+    Peak::begin();
     let mut old = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         old.0.push(see(&backend, start().await?, OPEN / PROBES).await?);
         old.1.push(wind(&backend, start().await?, OPEN / PROBES).await?);
     }
     let [seen, rung] = [[young.0, old.0], [young.1, old.1]].map(|rates| rates.map(median));
-    Ok(Aged { seen, rung, peak: Peak::now() })
+    Ok(Aged { seen, rung, peaks: [filled, Peak::now()] })
 }
 
 fn opened(card: u64) -> anyhow::Result<Append> {
@@ -244,11 +248,15 @@ pub fn run(runtime: &Runtime) -> anyhow::Result<()> {
 }
 
 #[expect(clippy::print_stdout, reason = "this is the program's answer")]
-fn say(store: &str, Aged { seen, rung, peak }: &Aged) {
+fn say(store: &str, Aged { seen, rung, peaks }: &Aged) {
     let line = |what: &str, [young, old]: [f64; 2]| {
-        println!("{store}: {what}: {young:.0}/s with {PROBES} instances, {old:.0}/s with {OPEN} and {ENDED} that have ended; ratio {:.2}", old / young);
+        println!(
+            "{store}: {what}: {young:.0}/s with {PROBES} instances, {old:.0}/s with {OPEN} and {ENDED} that have ended; ratio {:.2}",
+            old / young
+        );
     };
     line("events that find their instance", *seen);
     line("timers that send a command", *rung);
-    println!("{store}: peak memory of the process {} MiB", peak.0.unwrap_or_default() / 1_024);
+    let [filled, old] = peaks.map(|peak| peak.0.unwrap_or_default() / 1_024);
+    println!("{store}: peak memory of the process {filled} MiB until they were many, {old} MiB then");
 }

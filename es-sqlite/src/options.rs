@@ -97,6 +97,12 @@ impl SqliteOptions {
         self.path == Path::new(":memory:")
     }
 
+    /// How many pages the log has before it is copied into the file, in place of 1,000: of rows that are far apart each copy
+    /// writes many pages for little. The limit of the log is at least twice that.
+    fn pages_before_copied(&self) -> u64 {
+        (self.wal_limit / 2 / 4_096).clamp(1, 4_000)
+    }
+
     pub(crate) fn connect(&self, file: &Path) -> SqliteConnectOptions {
         let synchronous = match self.synchronous {
             _ if self.is_memory() => SqliteSynchronous::Off,
@@ -109,6 +115,7 @@ impl SqliteOptions {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(synchronous)
             .busy_timeout(self.lock_timeout)
+            .pragma("wal_autocheckpoint", self.pages_before_copied().to_string())
             .pragma("cache_size", "-8192") // KiB for each connection; 2 MiB, the default, makes a writer read its own pages
             .foreign_keys(false) // the user's own tables may want them: a pragma of their own
             .statement_cache_capacity(256)

@@ -1,8 +1,9 @@
 //! Keeps the write-ahead log short.
 //!
-//! SQLite copies the log into the file after each commit, as far as no reader needs it where it is, and begins the log
-//! from its start when no reader is in it. With reads that overlap all the time there is no such moment, and the log only
-//! grows. So when it is over its limit, the one writer waits while reads end and new ones wait at the gate, and empties it.
+//! SQLite copies the log into the file with a commit that makes it long enough, as far as no reader needs it where it is,
+//! and begins the log from its start when no reader is in it. With reads that overlap all the time there is no such moment,
+//! and the log only grows. So when it is over its limit, the one writer waits while reads end and new ones wait at the gate,
+//! and empties it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Weak;
