@@ -109,6 +109,32 @@ async fn a_log_that_hangs_is_in_the_way_of_its_lane_alone() {
     }
 }
 
+/// A log that has orders up to some number, and takes its time.
+struct Slowly(Duration, u64);
+
+#[async_trait::async_trait]
+impl Log for Slowly {
+    async fn behind(&self, _: &Lane, after: Option<Sequence>) -> Result<Vec<Envelope>, BoxError> {
+        tokio::time::sleep(self.0).await;
+        let orders = (1..=self.1).map(|n| order(n, if n % 3 == 2 { "hangs" } else { "placed" }));
+        Ok(orders.filter(|order| order.sequence.as_deref().map(|n| n.parse().unwrap()) > after).collect())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_message_that_hangs_is_parked_while_the_sender_waits() {
+    for (millis, has) in [(0, 2), (3_000, 2), (3_990, 4)] {
+        let inbox = inbox().log(Slowly(Duration::from_millis(millis), has));
+        let gap = order(has + 1, "placed");
+        let answer = tokio::time::timeout(Duration::from_secs(10), answered(&inbox, &gap)).await;
+        let answer = answer.expect("a sender hangs up after 10 seconds");
+        // Of those behind one that is parked as many are kept as there is time for.
+        let parked = inbox.parked(None, 1).await.unwrap();
+        assert_eq!(parked[0].failed, Some("2".parse().unwrap()), "{millis} ms: {}", answer.body);
+        assert!(answered(&inbox, &gap).await.body.starts_with("kept"), "{millis} ms");
+    }
+}
+
 #[tokio::test]
 async fn a_guard_that_cannot_be_read_keeps_no_other_from_being_forgotten() {
     let backend = MemoryBackend::new();

@@ -155,7 +155,8 @@ impl<B, C> Inbox<B, C> {
     }
 
     /// How long the consumer may take for a message, all tries together. A longer call has failed, and is not tried again.
-    /// By default 8 seconds: less than senders wait for an answer.
+    /// By default 8 seconds: less than senders wait for an answer. What is missing before the message is taken within the same
+    /// time: it is begun in the first half of it, and what has been begun has the rest.
     #[must_use]
     pub fn limit(mut self, limit: Duration) -> Self {
         self.options.limit = limit;

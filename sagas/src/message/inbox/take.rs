@@ -48,7 +48,7 @@ pub(super) struct Next<'m> {
     pub(super) kept: u64,
 }
 
-enum Look<'m> {
+pub(super) enum Look<'m> {
     Next(Next<'m>),
     Answer(Outcome),
 }
@@ -72,9 +72,9 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
     ///
     /// [`InboxError`]: it was not acknowledged. By its [kind](InboxError::kind) the sender sends it again, or is broken.
     pub async fn take(&self, message: &Envelope) -> Result<Outcome, InboxError> {
-        let checked = check(message)?;
-        let outcome = match self.take_next(&checked).await? {
-            Outcome::Gap(gap) => self.fill(&checked, gap).await?,
+        let (begun, checked) = (Instant::now(), check(message)?);
+        let outcome = match self.take_next(&checked, begun).await? {
+            Outcome::Gap(gap) => self.fill(&checked, gap, begun).await?,
             outcome => outcome,
         };
         if checked.order.is_none() && outcome == Outcome::Taken {
@@ -83,8 +83,14 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
         Ok(outcome)
     }
 
-    pub(super) async fn take_next(&self, checked: &Checked<'_>) -> Result<Outcome, InboxError> {
-        let (begun, mut lost, mut failed) = (Instant::now(), 0, 0);
+    /// Of the limit, which has run since `begun`, something may be used up already.
+    pub(super) async fn take_next(
+        &self,
+        checked: &Checked<'_>,
+        begun: Instant,
+    ) -> Result<Outcome, InboxError> {
+        let left = self.options.limit.saturating_sub(begun.elapsed());
+        let (mut lost, mut failed) = (0, 0);
         while lost < ROUNDS {
             let next = match self.look(checked).await? {
                 Look::Next(next) => next,
@@ -95,7 +101,7 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
             } else {
                 let pause = self.options.wait.saturating_mul(1 << failed.min(10));
                 // What has failed already is tried again also if the store has become slow: in the end it is parked.
-                let least = self.options.limit / if failed == 0 { 2 } else { 8 };
+                let least = if failed == 0 { left / 2 } else { self.options.limit / 8 };
                 let rows = self.tables.put_lane(&next.row, 0)?;
                 let acted = self.act(checked.message, rows, (begun, least)).await;
                 match acted.map_err(|error| self.perhaps_later(checked, error))? {
@@ -132,7 +138,7 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
     }
 
     /// Where a message stands, by the row of its lane.
-    async fn look<'m>(&self, message: &'m Checked<'m>) -> Result<Look<'m>, InboxError> {
+    pub(super) async fn look<'m>(&self, message: &'m Checked<'m>) -> Result<Look<'m>, InboxError> {
         let (lane, id) = (message.lane.clone(), &message.message.id);
         let key = lane.row_key()?;
         let (at, known) = tokio::try_join!(self.backend.now(), self.tables.lane(&self.backend, &lane))?;
