@@ -24,9 +24,16 @@ pub trait Log: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// They cannot be had now.
+    /// They cannot be had now. [`Searching`] if none is found yet, and the search has come further: it is asked again at once,
+    /// for as long as there is time, and senders are told to come again until there is an end to it.
     async fn behind(&self, lane: &Lane, after: Option<Sequence>) -> Result<Vec<Envelope>, BoxError>;
 }
+
+/// What a [`Log`] fails with that has found nothing yet, but has come further than before: asked again, it goes on there.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the log is still being searched")]
+#[expect(clippy::exhaustive_structs, reason = "it says all")]
+pub struct Searching;
 
 impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
     /// Takes what is missing before a message, in order, and then the message. A gap that the log does not fill stays one,
@@ -40,17 +47,26 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
         let Some(log) = &self.log else { return Ok(Outcome::Gap(gap)) };
         // What has just been sent may not be in there yet. Counted beforehand: the sender does not wait for ever, and who is
         // not waited for may be dropped.
-        let once_more = self.unfilled.once_more(&message.lane, gap.after);
+        self.unfilled.once_more(&message.lane, gap.after);
         let (left, why) = match self.fill_from(&**log, message, gap, begun).await {
+            // The log may have more, and the sender's other keys have waited for long enough.
+            Ok(Outcome::Gap(left)) if left.after > gap.after && self.first_half(begun).is_none() => {
+                return Ok(Outcome::Gap(left));
+            }
             Ok(Outcome::Gap(left)) => (left, "the log does not have them".into()),
             Err(InboxError::Log(why)) => (gap, why),
-            Err(other) => return Err(other),
+            Err(other) => {
+                // It says nothing of the log.
+                self.unfilled.undo(&message.lane, &gap.after);
+                return Err(other);
+            }
             Ok(outcome) => {
                 self.unfilled.forget(&message.lane);
                 return Ok(outcome);
             }
         };
-        if once_more { Err(InboxError::Log(why)) } else { Ok(Outcome::Gap(left)) }
+        let over = self.unfilled.is_over(&message.lane, &gap.after);
+        if over { Ok(Outcome::Gap(left)) } else { Err(InboxError::Log(why)) }
     }
 
     /// Half of the limit is for the log and for what is missing; whatever is begun in it has the other half to end.
@@ -64,6 +80,10 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
         let mut gap = first;
         while let Some(left) = self.first_half(begun) {
             let Ok(missing) = timeout(left, log.behind(&message.lane, gap.after)).await else { break };
+            if missing.as_ref().is_err_and(|error| error.is::<Searching>()) {
+                self.unfilled.forget(&message.lane);
+                continue;
+            }
             for missing in &missing.map_err(InboxError::Log)? {
                 let missing = check(missing).map_err(of_log)?;
                 if missing.lane != message.lane {
@@ -81,7 +101,10 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
                 break;
             }
             match self.take_next(message, begun).await? {
-                Outcome::Gap(left) if left.after > gap.after => gap = left,
+                Outcome::Gap(left) if left.after > gap.after => {
+                    self.unfilled.forget(&message.lane);
+                    gap = left;
+                }
                 outcome => return Ok(outcome),
             }
         }

@@ -8,7 +8,7 @@
 //! | [`Inbox::take`], [`Outcome`], [`InboxError`] | a message |
 //! | [`Inbox::answer`], [`Answer`] | the same for HTTP: a body in, a status out |
 //! | [`Consumer`], [`Busy`] | what is done with it |
-//! | [`Log`], `HttpLog` (feature `http`) | messages that were missed |
+//! | [`Log`], [`Searching`], `HttpLog` (feature `http`) | messages that were missed |
 //! | [`Inbox::parked`], [`show`](Inbox::show), [`retry`](Inbox::retry), [`discard`](Inbox::discard), [`discard_all`](Inbox::discard_all), [`operations`](Inbox::operations) | operators |
 //!
 //! A message with a `relay` is one of a **lane**: source, relay and key. Its `sequence` is compared with a mark, which
@@ -81,7 +81,7 @@ pub use self::error::InboxError;
 #[cfg(feature = "http")]
 pub use self::http_log::HttpLog;
 pub use self::lane::Lane;
-pub use self::log::Log;
+pub use self::log::{Log, Searching};
 pub use self::operate::{OperateError, Verb};
 pub use self::order::Gap;
 pub use self::rows::{Operation, Waiting};
@@ -179,7 +179,8 @@ impl<B, C> Inbox<B, C> {
     }
 
     /// Where messages are asked for that were missed. While it does not give them, the sender is told to come again, about
-    /// ten times; then that there is a [gap](Outcome::Gap).
+    /// ten times; then that there is a [gap](Outcome::Gap). So it is at once if some of them were taken, and half of the
+    /// [limit](Self::limit) has passed: a lane that has much to catch up holds up no other.
     #[must_use]
     pub fn log(mut self, log: impl Log) -> Self {
         self.log = Some(Arc::new(log));

@@ -66,6 +66,22 @@ impl<R: PartialEq> Tries<R> {
         tries < TRIES
     }
 
+    /// Whether it is to come again no more.
+    pub(super) fn is_over(&self, lane: &Lane, reason: &R) -> bool {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(lane).is_some_and(|(of, tries)| of == reason && *tries >= TRIES)
+    }
+
+    /// The last time did not count.
+    pub(super) fn undo(&self, lane: &Lane, reason: &R) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(((of, tries), _)) = all.0.get_mut(lane)
+            && of == reason
+        {
+            *tries = tries.saturating_sub(1);
+        }
+    }
+
     pub(super) fn forget(&self, lane: &Lane) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(lane);
     }
