@@ -99,6 +99,8 @@ pub struct Inbox<B, C> {
     unfilled: tries::Tries<Option<Sequence>>,
     /// By the id of a message that is for a newer program.
     newer: tries::Tries<String>,
+    /// By the id of a message that fails, or the store does.
+    suspected: tries::Tries<String>,
     room: park::Room,
     /// Messages without an order that were taken, for clean-up.
     taken: AtomicU64,
@@ -141,8 +143,8 @@ impl<B, C> Inbox<B, C> {
         let tables = rows::Tables::of(name)?;
         let (options, log) = (Options::default(), None);
         let (unfilled, newer) = (tries::Tries::default(), tries::Tries::default());
-        let (room, taken) = (park::Room::default(), AtomicU64::new(0));
-        Ok(Self { backend, consumer, tables, options, log, unfilled, newer, room, taken })
+        let (suspected, room, taken) = (tries::Tries::default(), park::Room::default(), AtomicU64::new(0));
+        Ok(Self { backend, consumer, tables, options, log, unfilled, newer, suspected, room, taken })
     }
 
     /// How often a message is tried before it is parked, at least once, and how long the first pause between two tries is;

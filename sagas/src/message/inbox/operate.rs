@@ -221,7 +221,7 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
             match self.act(&first.value.message, rows, (Instant::now(), Duration::ZERO)).await? {
                 Tried::Stored => (operation, lost) = (next.written(), 0),
                 Tried::Lost => lost = lose(lost).await,
-                Tried::Failed(error, _) => {
+                Tried::Failed(error, _) | Tried::Suspected(error) => {
                     let next = operation_with(&operation, 0, Some(error.clone()));
                     let again = stuck.value.failed == first.value.sequence;
                     let attempts = if again { stuck.value.attempts } else { 0 }.saturating_add(1);

@@ -11,6 +11,7 @@ use super::consumer::{Consumer, Fault, Hung, call, fault_of};
 use super::error::InboxError;
 use super::order::{Gap, Place, place};
 use super::rows::{Guard, LaneRow, Mark};
+use super::tries::TRIES;
 use super::{Busy, Inbox};
 use crate::message::Envelope;
 
@@ -60,6 +61,8 @@ pub(super) enum Tried {
     Lost,
     /// The message did, and whether it may be tried again.
     Failed(String, bool),
+    /// The message did, or the store.
+    Suspected(String),
 }
 
 impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
@@ -117,6 +120,12 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
                         continue;
                     }
                     Tried::Failed(error, _) => self.park(&next, error, failed + 1).await?,
+                    Tried::Suspected(error) => {
+                        if self.suspected.once_more(&checked.lane, checked.message.id.clone()) {
+                            return Err(InboxError::Busy(error.into()));
+                        }
+                        self.park(&next, error, TRIES).await?
+                    }
                 }
             };
             if let Some(outcome) = outcome {
@@ -189,6 +198,7 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
             return match fault_of(&self.backend, &*error) {
                 Fault::Newer => Err(InboxError::Newer(error)),
                 Fault::Busy => Err(InboxError::Busy(error)),
+                Fault::Suspected => Ok(Tried::Suspected(cut(chain(&*error)))),
                 // A race that the consumer itself has lost may be one that it loses each time: a version that has passed.
                 Fault::Race | Fault::Message => Ok(Tried::Failed(cut(chain(&*error)), !error.is::<Hung>())),
             };
@@ -206,6 +216,7 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
         match fault_of(&self.backend, &error) {
             Fault::Race => Ok(Tried::Lost),
             Fault::Busy | Fault::Newer => Err(InboxError::of_commit(error)),
+            Fault::Suspected => Ok(Tried::Suspected(cut(chain(&error)))),
             Fault::Message => Ok(Tried::Failed(cut(chain(&error)), true)),
         }
     }

@@ -13,7 +13,7 @@ const LANES: usize = 1_000;
 /// What nobody has asked for so long makes room for others.
 const STALE: Duration = Duration::from_secs(600);
 /// So often a sender is told to come again.
-const TRIES: u32 = 10;
+pub(super) const TRIES: u32 = 10;
 
 /// Something of each lane. While there are too many, new ones find no place, and those that have one come to an end.
 #[derive(Debug)]

@@ -342,7 +342,7 @@ pub(super) async fn a_retry_takes_what_waits_in_order<S: Subject>(subject: &S) {
 }
 
 /// Retries a lane until it is not parked.
-async fn until_gone<B: es_core::Backend, C: sagas::message::inbox::Consumer<B::Tx>>(
+pub(super) async fn until_gone<B: es_core::Backend, C: sagas::message::inbox::Consumer<B::Tx>>(
     inbox: &sagas::message::inbox::Inbox<B, C>,
     lane: &Lane,
 ) {

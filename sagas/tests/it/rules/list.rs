@@ -120,6 +120,7 @@ macro_rules! rules {
                 an_error_of_the_store_is_known_however_it_is_wrapped
                 what_only_a_newer_program_can_read_is_left_to_it
                 a_version_that_has_passed_parks_its_message
+                a_line_that_is_lost_to_something_else_parks_its_message
             }
         }
     };
