@@ -85,7 +85,7 @@ pub use self::log::{Log, Searching};
 pub use self::operate::{OperateError, Verb};
 pub use self::order::Gap;
 pub use self::rows::{Operation, Waiting};
-pub use self::show::{Parked, Shown};
+pub use self::show::{Parked, Shown, Unreadable};
 pub use self::take::Outcome;
 
 /// Takes messages for one consumer. Any number of programs may have one under the same name on the same store.
