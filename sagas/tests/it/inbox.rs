@@ -19,7 +19,10 @@ impl Consumer<Tx> for Told {
             "fails" => Err("it was told to fail".into()),
             "is busy" => Err(Busy::new("the bank does not answer").into()),
             "hangs" => std::future::pending().await,
-            "takes long" => Ok(tokio::time::sleep(Duration::from_millis(100)).await),
+            "takes long" => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                Ok(())
+            }
             _ => {
                 tx.put("taken", &message.id, message.data.to_string());
                 Ok(())

@@ -120,7 +120,8 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
     async fn too_late(&self, message: &Checked<'_>, first: Gap) -> Result<Outcome, InboxError> {
         match self.look(message).await? {
             Look::Answer(Outcome::Gap(left)) if left.after == first.after => {
-                Err(InboxError::Log(format!("no answer within {:?}", self.options.limit / 2).into()))
+                let half = self.options.limit / 2;
+                Err(InboxError::Log(format!("the log gave nothing within {half:?}").into()))
             }
             Look::Answer(outcome) => Ok(outcome),
             Look::Next(_) => {

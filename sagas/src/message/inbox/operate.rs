@@ -119,13 +119,9 @@ impl<B: Backend, C> Inbox<B, C> {
             let Some(stuck) = self.parked_lane(lane).await? else { break };
             let gone = match verb {
                 Verb::Discard { sequence } => {
-                    let key = waiting_key(lane, sequence).map_err(StoreError::from)?;
-                    self.backend
-                        .rows(self.tables.waiting.name(), &[key])
-                        .await?
-                        .into_iter()
-                        .flatten()
-                        .collect()
+                    let keys = [waiting_key(lane, sequence).map_err(StoreError::from)?];
+                    let found = self.backend.rows(self.tables.waiting.name(), &keys).await?;
+                    found.into_iter().flatten().collect()
                 }
                 _ => self.first(lane, PORTION).await?,
             };
@@ -209,7 +205,8 @@ impl<B: Backend, C> Inbox<B, C> {
 
 impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
     /// Takes what waits in a lane, in order, each message once, in a commit of its own. If one fails, or its row cannot be
-    /// read, it and what is behind it wait on: the operation says why. Messages that come meanwhile are taken after those that wait.
+    /// read, it and what is behind it wait on: the operation says why. Messages that come meanwhile are taken after those
+    /// that wait.
     ///
     /// # Errors
     ///
@@ -256,6 +253,7 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
     }
 }
 
+/// A write that changes nothing but the revision.
 fn as_it_is<T>(table: &Table<T>, row: StoredRow) -> RowWrite {
     RowWrite { table: table.name().clone(), key: row.key, rev: row.rev, row: Some(row.data) }
 }
