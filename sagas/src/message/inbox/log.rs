@@ -77,7 +77,7 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
         first: Gap,
         begun: Instant,
     ) -> Result<Outcome, InboxError> {
-        let mut gap = first;
+        let (mut gap, mut is_first) = (first, true);
         while let Some(left) = self.first_half(begun) {
             let Ok(missing) = timeout(left, log.behind(&message.lane, gap.after)).await else { break };
             if missing.as_ref().is_err_and(|error| error.is::<Searching>()) {
@@ -93,14 +93,16 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
                 if missing.order >= message.order || self.first_half(begun).is_none() {
                     break;
                 }
-                if let Outcome::Gap(inner) = self.take_next(&missing, begun).await.map_err(of_log)? {
+                let outcome = self.take_next(&missing, begun, is_first).await.map_err(of_log)?;
+                if let Outcome::Gap(inner) = outcome {
                     return Ok(Outcome::Gap(inner));
                 }
+                is_first &= outcome == Outcome::Duplicate;
             }
             if self.first_half(begun).is_none() {
                 break;
             }
-            match self.take_next(message, begun).await? {
+            match self.take_next(message, begun, is_first).await? {
                 Outcome::Gap(left) if left.after > gap.after => {
                     self.unfilled.forget(&message.lane);
                     gap = left;

@@ -76,7 +76,7 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
     /// [`InboxError`]: it was not acknowledged. By its [kind](InboxError::kind) the sender sends it again, or is broken.
     pub async fn take(&self, message: &Envelope) -> Result<Outcome, InboxError> {
         let (begun, checked) = (Instant::now(), check(message)?);
-        let outcome = match self.take_next(&checked, begun).await? {
+        let outcome = match self.take_next(&checked, begun, true).await? {
             Outcome::Gap(gap) => self.fill(&checked, gap, begun).await?,
             outcome => outcome,
         };
@@ -86,11 +86,13 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
         Ok(outcome)
     }
 
-    /// Of the limit, which has run since `begun`, something may be used up already.
+    /// Of the limit, which has run since `begun`, something may be used up already. One that is not the first in it, and does
+    /// not end within the rest, is none that hangs: it will be the first one next time.
     pub(super) async fn take_next(
         &self,
         checked: &Checked<'_>,
         begun: Instant,
+        is_first: bool,
     ) -> Result<Outcome, InboxError> {
         let left = self.options.limit.saturating_sub(begun.elapsed());
         let (mut lost, mut failed) = (0, 0);
@@ -119,6 +121,7 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
                         failed += 1;
                         continue;
                     }
+                    Tried::Failed(error, false) if !is_first => return Err(InboxError::Busy(error.into())),
                     Tried::Failed(error, _) => self.park(&next, error, failed + 1).await?,
                     Tried::Suspected(error) => {
                         if self.suspected.once_more(&checked.lane, checked.message.id.clone()) {
