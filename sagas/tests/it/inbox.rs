@@ -6,7 +6,7 @@ use std::time::Duration;
 use es_core::BoxError;
 use es_core::memory::{MemoryBackend, Tx};
 use es_core::store::{Table, write_rows};
-use sagas::message::inbox::{Answer, Busy, Consumer, Inbox, Lane, Log, Outcome};
+use sagas::message::inbox::{Answer, Busy, Consumer, Inbox, Lane, Log, Outcome, Searching};
 use sagas::message::{Envelope, Sequence};
 use serde_json::{Value, json};
 
@@ -19,7 +19,10 @@ impl Consumer<Tx> for Told {
             "fails" => Err("it was told to fail".into()),
             "is busy" => Err(Busy::new("the bank does not answer").into()),
             "hangs" => std::future::pending().await,
-            _ => {
+            what => {
+                if let Some(millis) = what.strip_prefix("takes ") {
+                    tokio::time::sleep(Duration::from_millis(millis.parse()?)).await;
+                }
                 tx.put("taken", &message.id, message.data.to_string());
                 Ok(())
             }
@@ -107,6 +110,108 @@ async fn a_log_that_hangs_is_in_the_way_of_its_lane_alone() {
         other.partitionkey = Some("other".to_owned());
         assert_eq!(answered(&inbox, &other).await.body, "taken");
     }
+}
+
+/// A log that has orders up to some number, and takes its time.
+struct Slowly(Duration, u64);
+
+#[async_trait::async_trait]
+impl Log for Slowly {
+    async fn behind(&self, _: &Lane, after: Option<Sequence>) -> Result<Vec<Envelope>, BoxError> {
+        tokio::time::sleep(self.0).await;
+        let orders = (1..=self.1).map(|n| order(n, if n % 3 == 2 { "hangs" } else { "placed" }));
+        Ok(orders.filter(|order| order.sequence.as_deref().map(|n| n.parse().unwrap()) > after).collect())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_message_that_hangs_is_parked_while_the_sender_waits() {
+    for (millis, has) in [(0, 2), (3_000, 2), (3_990, 4)] {
+        let inbox = inbox().log(Slowly(Duration::from_millis(millis), has));
+        let (gap, mut answers) = (order(has + 1, "placed"), Vec::new());
+        while answers.last().is_none_or(|answer: &Answer| answer.status != 202) {
+            let answer = tokio::time::timeout(Duration::from_secs(10), answered(&inbox, &gap)).await;
+            answers.push(answer.expect("a sender hangs up after 10 seconds"));
+            // The first one is taken, the second is parked once it was the first, and those behind it are kept.
+            assert!(answers.len() <= 3, "{millis} ms: {answers:?}");
+        }
+        let parked = inbox.parked(None, 1).await.unwrap();
+        assert_eq!(parked[0].failed, Some("2".parse().unwrap()));
+    }
+}
+
+/// A log with a hundred orders on a page, each of which takes long.
+struct Many(u64);
+
+#[async_trait::async_trait]
+impl Log for Many {
+    async fn behind(&self, _: &Lane, after: Option<Sequence>) -> Result<Vec<Envelope>, BoxError> {
+        let after = after.map_or(0, |after| after.to_string().parse().unwrap());
+        Ok((after + 1..=self.0.min(after + 100)).map(|n| order(n, "takes 100")).collect())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_has_much_to_catch_up_is_set_aside_by_its_sender() {
+    let inbox = inbox().log(Many(500));
+    let mut rounds = 0;
+    loop {
+        let gap = order(501, "placed");
+        let answer = tokio::time::timeout(Duration::from_secs(10), answered(&inbox, &gap)).await;
+        let answer = answer.expect("a sender hangs up after 10 seconds");
+        if answer.status == 200 {
+            break;
+        }
+        assert!(answer.status == 409 || rounds > 10, "{rounds}: {answer:?}");
+        rounds += 1;
+    }
+    assert!((10..=14).contains(&rounds), "each has taken some of them: {rounds}");
+}
+
+/// What a log does when it is asked, in turn; after that it has nothing.
+struct InTurn(std::sync::Mutex<std::collections::VecDeque<Result<Vec<Envelope>, BoxError>>>);
+
+#[async_trait::async_trait]
+impl Log for InTurn {
+    async fn behind(&self, _: &Lane, _: Option<Sequence>) -> Result<Vec<Envelope>, BoxError> {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        self.0.lock().unwrap().pop_front().unwrap_or_else(|| Ok(Vec::new()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_log_that_does_not_have_it_makes_a_gap() {
+    let mut turns = std::collections::VecDeque::new();
+    let searches = || (0..40).map(|_| Err(Searching.into()));
+    turns.extend(searches());
+    turns.extend((0..40).map(|_| Ok(vec![order(1, "is busy")])));
+    turns.extend((0..9).map(|_| Err("the sender is away".into())));
+    turns.extend(searches());
+    let (inbox, mut answers) = (inbox().log(InTurn(turns.into())), Vec::new());
+    while answers.last() != Some(&409) {
+        answers.push(answered(&inbox, &order(2, "placed")).await.status);
+        assert!(answers.len() < 200);
+    }
+    let (last, before) = answers.split_last().unwrap();
+    assert!(before.iter().all(|status| *status == 503) && *last == 409, "{answers:?}");
+    // One turn each, and then ten times nothing.
+    assert_eq!(answers.len(), 40 + 40 + 9 + 40 + 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_message_that_has_less_time_than_alone_is_not_parked() {
+    // The second one is begun after 3 seconds of 8.
+    let turns = [Ok(vec![order(1, "takes 10"), order(2, "takes 6000")])];
+    let turns = turns.into_iter().chain([Ok(vec![order(2, "takes 4500")])]);
+    let inbox = inbox().log(InTurn(std::sync::Mutex::new(turns.collect())));
+    let mut answers = Vec::new();
+    while answers.last() != Some(&200) {
+        let gap = order(3, "placed");
+        let answer = tokio::time::timeout(Duration::from_secs(10), answered(&inbox, &gap)).await;
+        answers.push(answer.expect("a sender hangs up after 10 seconds").status);
+    }
+    assert_eq!(answers, [503, 503, 200], "the last one is next, and needs no log");
+    assert!(inbox.parked(None, 1).await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use super::take::Outcome;
 /// | 200 | taken, or it was taken before | sends the next one |
 /// | 202 | kept: it, or one before it in its lane, failed here, and waits for an operator | sends the next one |
 /// | 400 | no message: the body is no envelope, or an attribute of it is wrong | sets it aside, and is fixed |
-/// | 409 | messages before it have not come, and the log did not give them either | sets it aside until they have |
+/// | 409 | messages before it have not come, and the log did not give them either, or more of them than there is time for | sets it aside until they have, and sends it again then |
 /// | 422 | another message came under the same name before | sets it aside, and is fixed |
 /// | 423 | its lane takes nothing before an operator has looked at it: too much is parked, what is stored of it cannot be read, or it has met an event that only a newer program can read, and that was told as 503 about ten times | sets it aside until then |
 /// | 500 | the inbox cannot use its store | sends it again, much later |

@@ -1,6 +1,8 @@
 //! What a user does with a message, and whose fault it is if that fails.
 
 use std::error::Error;
+use std::io;
+use std::iter::successors;
 use std::time::Duration;
 
 use es_core::command::SendError;
@@ -23,7 +25,8 @@ pub trait Consumer<Tx>: Send + Sync + 'static {
     ///
     /// Anything. After a few tries it is the message's fault, and its lane is parked. Except errors of the store and
     /// [`Busy`]: the sender is told to come again; and events that only a newer program can read: the sender is told that
-    /// about ten times, and then to set the message aside.
+    /// about ten times, and then to set the message aside. An [`io::Error`] of a lost connection may be the store's, where
+    /// that is reached by one: the sender is told to come again about ten times, and then it is the message's.
     fn take(&self, message: &Envelope, tx: &mut Tx) -> impl Future<Output = Result<(), BoxError>> + Send;
 }
 
@@ -55,6 +58,8 @@ pub(super) enum Fault {
     Race,
     /// What it needs does not answer.
     Busy,
+    /// The store's, if it was the store's line that was lost, and not one to something else.
+    Suspected,
     /// It has met an event that only a newer program can read: that program takes it.
     Newer,
     /// The message's.
@@ -77,7 +82,12 @@ pub(super) fn fault_of(backend: &impl Backend, error: &(dyn Error + 'static)) ->
             _ => cause = error.source(),
         }
     }
-    if backend.is_transient(error) { Fault::Busy } else { Fault::Message }
+    if !backend.is_transient(error) {
+        return Fault::Message;
+    }
+    // A consumer has other lines as well, and reads files: their errors look the same.
+    let mut causes = successors(Some(error), |&error| error.source());
+    if causes.any(|cause| cause.is::<io::Error>()) { Fault::Suspected } else { Fault::Busy }
 }
 
 fn kind_of(error: &(dyn Error + 'static)) -> Option<ErrorKind> {

@@ -9,7 +9,7 @@ use reqwest::{Client, Url};
 use serde::Deserialize;
 
 use super::lane::Lane;
-use super::log::Log;
+use super::log::{Log, Searching};
 use super::tries::Remembered;
 use crate::message::Envelope;
 use crate::message::Sequence;
@@ -103,26 +103,25 @@ impl HttpLog {
 #[async_trait]
 impl Log for HttpLog {
     async fn behind(&self, lane: &Lane, after: Option<Sequence>) -> Result<Vec<Envelope>, BoxError> {
-        let mut place = self.place(lane, after);
-        loop {
-            let asked = place.clone().or_else(|| after.map(|after| after.to_string()));
-            let page = match self.page(lane, asked.as_deref()).await {
-                Ok(page) => page,
-                Err(error) => {
-                    // It may be one that the sender does not know any more.
-                    let status = error.downcast_ref().and_then(reqwest::Error::status);
-                    if status.is_some_and(|status| status.is_client_error()) {
-                        self.remember(lane, None);
-                    }
-                    return Err(error);
+        let asked = self.place(lane, after).or_else(|| after.map(|after| after.to_string()));
+        let page = match self.page(lane, asked.as_deref()).await {
+            Ok(page) => page,
+            Err(error) => {
+                // It may be one that the sender does not know any more.
+                let status = error.downcast_ref().and_then(reqwest::Error::status);
+                if status.is_some_and(|status| status.is_client_error()) {
+                    self.remember(lane, None);
                 }
-            };
-            place = page.next.filter(|next| page.messages.is_empty() && asked.as_ref() != Some(next));
-            self.remember(lane, place.clone().map(|place| (after, place)));
-            if place.is_none() {
-                return Ok(page.messages);
+                return Err(error);
             }
+        };
+        let place = page.next.filter(|next| page.messages.is_empty() && asked.as_ref() != Some(next));
+        self.remember(lane, place.clone().map(|place| (after, place)));
+        if place.is_none() {
+            return Ok(page.messages);
         }
+        // One that is not remembered would begin anew each time.
+        if self.place(lane, after) == place { Err(Searching.into()) } else { Err("too many searches".into()) }
     }
 }
 

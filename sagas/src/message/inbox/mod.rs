@@ -8,7 +8,7 @@
 //! | [`Inbox::take`], [`Outcome`], [`InboxError`] | a message |
 //! | [`Inbox::answer`], [`Answer`] | the same for HTTP: a body in, a status out |
 //! | [`Consumer`], [`Busy`] | what is done with it |
-//! | [`Log`], `HttpLog` (feature `http`) | messages that were missed |
+//! | [`Log`], [`Searching`], `HttpLog` (feature `http`) | messages that were missed |
 //! | [`Inbox::parked`], [`show`](Inbox::show), [`retry`](Inbox::retry), [`discard`](Inbox::discard), [`discard_all`](Inbox::discard_all), [`operations`](Inbox::operations) | operators |
 //!
 //! A message with a `relay` is one of a **lane**: source, relay and key. Its `sequence` is compared with a mark, which
@@ -81,11 +81,11 @@ pub use self::error::InboxError;
 #[cfg(feature = "http")]
 pub use self::http_log::HttpLog;
 pub use self::lane::Lane;
-pub use self::log::Log;
+pub use self::log::{Log, Searching};
 pub use self::operate::{OperateError, Verb};
 pub use self::order::Gap;
 pub use self::rows::{Operation, Waiting};
-pub use self::show::{Parked, Shown};
+pub use self::show::{Parked, Shown, Unreadable};
 pub use self::take::Outcome;
 
 /// Takes messages for one consumer. Any number of programs may have one under the same name on the same store.
@@ -99,6 +99,8 @@ pub struct Inbox<B, C> {
     unfilled: tries::Tries<Option<Sequence>>,
     /// By the id of a message that is for a newer program.
     newer: tries::Tries<String>,
+    /// By the id of a message that fails, or the store does.
+    suspected: tries::Tries<String>,
     room: park::Room,
     /// Messages without an order that were taken, for clean-up.
     taken: AtomicU64,
@@ -141,8 +143,8 @@ impl<B, C> Inbox<B, C> {
         let tables = rows::Tables::of(name)?;
         let (options, log) = (Options::default(), None);
         let (unfilled, newer) = (tries::Tries::default(), tries::Tries::default());
-        let (room, taken) = (park::Room::default(), AtomicU64::new(0));
-        Ok(Self { backend, consumer, tables, options, log, unfilled, newer, room, taken })
+        let (suspected, room, taken) = (tries::Tries::default(), park::Room::default(), AtomicU64::new(0));
+        Ok(Self { backend, consumer, tables, options, log, unfilled, newer, suspected, room, taken })
     }
 
     /// How often a message is tried before it is parked, at least once, and how long the first pause between two tries is;
@@ -155,7 +157,8 @@ impl<B, C> Inbox<B, C> {
     }
 
     /// How long the consumer may take for a message, all tries together. A longer call has failed, and is not tried again.
-    /// By default 8 seconds: less than senders wait for an answer.
+    /// By default 8 seconds: less than senders wait for an answer. What is missing before the message is taken within the same
+    /// time: it is begun in the first half of it, and what has been begun has the rest.
     #[must_use]
     pub fn limit(mut self, limit: Duration) -> Self {
         self.options.limit = limit;
@@ -178,7 +181,8 @@ impl<B, C> Inbox<B, C> {
     }
 
     /// Where messages are asked for that were missed. While it does not give them, the sender is told to come again, about
-    /// ten times; then that there is a [gap](Outcome::Gap).
+    /// ten times; then that there is a [gap](Outcome::Gap). So it is at once if some of them were taken, and half of the
+    /// [limit](Self::limit) has passed: a lane that has much to catch up holds up no other.
     #[must_use]
     pub fn log(mut self, log: impl Log) -> Self {
         self.log = Some(Arc::new(log));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use es_core::Backend;
 use es_core::id::Ids;
-use es_core::store::{Row, RowWrite, StoreError, Won, write_rows};
+use es_core::store::{Row, RowWrite, StoreError, StoredRow, Table, Won, write_rows};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -13,8 +13,9 @@ use super::Inbox;
 use super::consumer::Consumer;
 use super::error::InboxError;
 use super::lane::Lane;
-use super::rows::{LaneRow, Operation, Stuck, Waiting, operation_key, waiting_key};
+use super::rows::{LaneRow, Operation, Stuck, operation_key, sequence_of, waiting_key};
 use super::take::{Tried, lose};
+use crate::damaged::read;
 use crate::message::Sequence;
 use crate::verb::By;
 
@@ -32,7 +33,7 @@ pub enum Verb {
     Retry,
     /// One message is discarded.
     Discard {
-        /// Its [sequence](Waiting::sequence).
+        /// Its [sequence](super::Waiting::sequence).
         sequence: Sequence,
     },
     /// All messages that wait are discarded.
@@ -118,8 +119,9 @@ impl<B: Backend, C> Inbox<B, C> {
             let Some(stuck) = self.parked_lane(lane).await? else { break };
             let gone = match verb {
                 Verb::Discard { sequence } => {
-                    let key = waiting_key(lane, sequence).map_err(StoreError::from)?;
-                    self.tables.waiting.get(&self.backend, &key).await?.into_iter().collect()
+                    let keys = [waiting_key(lane, sequence).map_err(StoreError::from)?];
+                    let found = self.backend.rows(self.tables.waiting.name(), &keys).await?;
+                    found.into_iter().flatten().collect()
                 }
                 _ => self.first(lane, PORTION).await?,
             };
@@ -176,8 +178,10 @@ impl<B: Backend, C> Inbox<B, C> {
     }
 
     /// The rows of a lane without some messages that waited. The last one leaves it as one that is not parked.
-    async fn without(&self, stuck: &Row<Stuck>, gone: &[Row<Waiting>]) -> Result<Vec<RowWrite>, StoreError> {
-        let mut rows: Vec<RowWrite> = gone.iter().map(|row| self.tables.waiting.delete(row)).collect();
+    async fn without(&self, stuck: &Row<Stuck>, gone: &[StoredRow]) -> Result<Vec<RowWrite>, StoreError> {
+        let waiting = &self.tables.waiting;
+        let mut rows: Vec<RowWrite> =
+            gone.iter().map(|row| waiting.delete_at(row.key.clone(), row.rev)).collect();
         let gone = stuck.value.gone + gone.len() as u64;
         let lane = self.tables.lane(&self.backend, &stuck.value.lane).await?;
         if lane.as_ref().is_some_and(|row| row.kept() > gone) {
@@ -200,8 +204,9 @@ impl<B: Backend, C> Inbox<B, C> {
 }
 
 impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
-    /// Takes what waits in a lane, in order, each message once, in a commit of its own. If one fails, it and what is behind
-    /// it wait on: the operation says why. Messages that come meanwhile are taken after those that wait.
+    /// Takes what waits in a lane, in order, each message once, in a commit of its own. If one fails, or its row cannot be
+    /// read, it and what is behind it wait on: the operation says why. Messages that come meanwhile are taken after those
+    /// that wait.
     ///
     /// # Errors
     ///
@@ -218,19 +223,23 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
             let next = operation_with(&operation, 1, None);
             let mut rows = self.without(&stuck, std::slice::from_ref(&first)).await?;
             rows.push(self.tables.operations.put(&next)?);
-            match self.act(&first.value.message, rows, (Instant::now(), Duration::ZERO)).await? {
+            let tried = match read(&self.tables.waiting, first.clone()) {
+                Ok(row) => self.act(&row.value.message, rows, (Instant::now(), Duration::ZERO)).await?,
+                Err(damaged) => Tried::Failed(damaged.why, false),
+            };
+            match tried {
                 Tried::Stored => (operation, lost) = (next.written(), 0),
                 Tried::Lost => lost = lose(lost).await,
-                Tried::Failed(error, _) => {
+                Tried::Failed(error, _) | Tried::Suspected(error) => {
                     let next = operation_with(&operation, 0, Some(error.clone()));
-                    let again = stuck.value.failed == first.value.sequence;
+                    let failed = sequence_of(&first.key).unwrap_or(stuck.value.failed);
+                    let again = stuck.value.failed == failed;
                     let attempts = if again { stuck.value.attempts } else { 0 }.saturating_add(1);
-                    let failed = first.value.sequence;
                     let still = Stuck { failed, error, attempts, ..stuck.value.clone() };
                     // The message is written as it is: if it is gone, the lane may be parked anew under the same revision.
                     let rows = vec![
                         self.tables.parked.put(&stuck.with(still))?,
-                        self.tables.waiting.put(&first)?,
+                        as_it_is(&self.tables.waiting, first),
                         self.tables.operations.put(&next)?,
                     ];
                     if write_rows(&self.backend, rows).await?.is_yes() {
@@ -242,6 +251,11 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
         }
         self.ended(operation, lost)
     }
+}
+
+/// A write that changes nothing but the revision.
+fn as_it_is<T>(table: &Table<T>, row: StoredRow) -> RowWrite {
+    RowWrite { table: table.name().clone(), key: row.key, rev: row.rev, row: Some(row.data) }
 }
 
 fn operation_with(of: &Row<Operation>, more: u64, error: Option<String>) -> Row<Operation> {

@@ -198,6 +198,11 @@ pub(super) fn waiting_key(lane: &Lane, sequence: Sequence) -> Result<String, Lim
     Key::default().id(lane.hash()).text(&sequence.to_string()).build()
 }
 
+/// The place of a message that waits, by the key of its row.
+pub(super) fn sequence_of(key: &str) -> Option<Sequence> {
+    key.rsplit(':').next()?.parse().ok()
+}
+
 pub(super) fn operation_key(lane: &Lane, by: &By) -> Result<String, LimitError> {
     Key::default().id(lane.hash()).id(by.request).build()
 }
@@ -234,7 +239,10 @@ mod tests {
     fn keys_are_pinned() {
         let lane = Lane::of_message("/shop", "7");
         let hash = lane.hash().simple();
-        assert_eq!(waiting_key(&lane, "9.2".parse().unwrap()).unwrap(), format!("{hash}:{:020}.0002", 9));
+        let sequence = "9.2".parse().unwrap();
+        let waiting = waiting_key(&lane, sequence).unwrap();
+        assert_eq!(waiting, format!("{hash}:{:020}.0002", 9));
+        assert_eq!(sequence_of(&waiting), Some(sequence));
         let at = Timestamp::from_microsecond(1_700_000_000_000_001).unwrap();
         let guard = Guard { lane: lane.clone(), fingerprint: String::new(), at, parked: false };
         assert_eq!(age_key(&guard).unwrap(), format!("00001700000000000001:{hash}"));

@@ -5,7 +5,7 @@ use es_core::{Backend, Timestamp};
 
 use super::Inbox;
 use super::lane::Lane;
-use super::rows::{Mark, Operation, Stuck, Waiting, of_lane, same_lane};
+use super::rows::{Mark, Operation, Stuck, Waiting, of_lane, same_lane, sequence_of};
 use crate::damaged::{Damaged, read};
 use crate::message::Sequence;
 
@@ -35,8 +35,20 @@ pub struct Shown {
     pub parked: Parked,
     /// The first messages that wait, in order: those behind them come up once these are taken or discarded.
     pub messages: Vec<Waiting>,
+    /// Those among them whose rows cannot be read: a retry comes no further than to the first one.
+    pub unreadable: Vec<Unreadable>,
     /// The first operations on the lane.
     pub operations: Vec<Operation>,
+}
+
+/// A message that waits, and whose row cannot be read: it is discarded, or left to the program that can.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Unreadable {
+    /// Its [place](Waiting::sequence).
+    pub sequence: Sequence,
+    /// Why.
+    pub error: String,
 }
 
 impl<B: Backend, C> Inbox<B, C> {
@@ -102,9 +114,17 @@ impl<B: Backend, C> Inbox<B, C> {
         let row = self.backend.rows(self.tables.parked.name(), &[lane.row_key()?]).await?.pop().flatten();
         let Some(parked) = self.shown(row.into_iter().collect()).await?.pop() else { return Ok(None) };
         same_lane(&parked.lane, lane)?;
-        let messages = self.first(lane, limit).await?.into_iter().map(|row| row.value).collect();
+        let (mut messages, mut unreadable) = (Vec::new(), Vec::new());
+        for row in self.first(lane, limit).await? {
+            match read(&self.tables.waiting, row) {
+                Ok(row) => messages.push(row.value),
+                Err(Damaged { row, why: error, .. }) => {
+                    unreadable.extend(sequence_of(&row).map(|sequence| Unreadable { sequence, error }));
+                }
+            }
+        }
         let operations = self.operations(lane, limit).await?;
-        Ok(Some(Shown { parked, messages, operations }))
+        Ok(Some(Shown { parked, messages, unreadable, operations }))
     }
 
     /// What operators had done to a lane, the first ones, in order. For the last ones too, ask for more than there are.
@@ -123,7 +143,11 @@ impl<B: Backend, C> Inbox<B, C> {
         Ok(row)
     }
 
-    pub(super) async fn first(&self, lane: &Lane, limit: usize) -> Result<Vec<Row<Waiting>>, StoreError> {
-        self.tables.waiting.below(&self.backend, &of_lane(lane), None, limit).await
+    /// The first messages that wait, as they are stored: one that cannot be read can be discarded.
+    pub(super) async fn first(&self, lane: &Lane, limit: usize) -> Result<Vec<StoredRow>, StoreError> {
+        let prefix = of_lane(lane);
+        let mut rows = self.tables.waiting.stored_page(&self.backend, Some(&prefix), limit).await?;
+        rows.retain(|row| row.key.starts_with(&prefix));
+        Ok(rows)
     }
 }

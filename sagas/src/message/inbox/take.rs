@@ -11,6 +11,7 @@ use super::consumer::{Consumer, Fault, Hung, call, fault_of};
 use super::error::InboxError;
 use super::order::{Gap, Place, place};
 use super::rows::{Guard, LaneRow, Mark};
+use super::tries::TRIES;
 use super::{Busy, Inbox};
 use crate::message::Envelope;
 
@@ -48,7 +49,7 @@ pub(super) struct Next<'m> {
     pub(super) kept: u64,
 }
 
-enum Look<'m> {
+pub(super) enum Look<'m> {
     Next(Next<'m>),
     Answer(Outcome),
 }
@@ -60,6 +61,8 @@ pub(super) enum Tried {
     Lost,
     /// The message did, and whether it may be tried again.
     Failed(String, bool),
+    /// The message did, or the store.
+    Suspected(String),
 }
 
 impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
@@ -72,9 +75,9 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
     ///
     /// [`InboxError`]: it was not acknowledged. By its [kind](InboxError::kind) the sender sends it again, or is broken.
     pub async fn take(&self, message: &Envelope) -> Result<Outcome, InboxError> {
-        let checked = check(message)?;
-        let outcome = match self.take_next(&checked).await? {
-            Outcome::Gap(gap) => self.fill(&checked, gap).await?,
+        let (begun, checked) = (Instant::now(), check(message)?);
+        let outcome = match self.take_next(&checked, begun, true).await? {
+            Outcome::Gap(gap) => self.fill(&checked, gap, begun).await?,
             outcome => outcome,
         };
         if checked.order.is_none() && outcome == Outcome::Taken {
@@ -83,8 +86,16 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
         Ok(outcome)
     }
 
-    pub(super) async fn take_next(&self, checked: &Checked<'_>) -> Result<Outcome, InboxError> {
-        let (begun, mut lost, mut failed) = (Instant::now(), 0, 0);
+    /// Of the limit, which has run since `begun`, something may be used up already. One that is not the first in it, and does
+    /// not end within the rest, is none that hangs: it will be the first one next time.
+    pub(super) async fn take_next(
+        &self,
+        checked: &Checked<'_>,
+        begun: Instant,
+        is_first: bool,
+    ) -> Result<Outcome, InboxError> {
+        let left = self.options.limit.saturating_sub(begun.elapsed());
+        let (mut lost, mut failed) = (0, 0);
         while lost < ROUNDS {
             let next = match self.look(checked).await? {
                 Look::Next(next) => next,
@@ -95,7 +106,7 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
             } else {
                 let pause = self.options.wait.saturating_mul(1 << failed.min(10));
                 // What has failed already is tried again also if the store has become slow: in the end it is parked.
-                let least = self.options.limit / if failed == 0 { 2 } else { 8 };
+                let least = if failed == 0 { left / 2 } else { self.options.limit / 8 };
                 let rows = self.tables.put_lane(&next.row, 0)?;
                 let acted = self.act(checked.message, rows, (begun, least)).await;
                 match acted.map_err(|error| self.perhaps_later(checked, error))? {
@@ -110,7 +121,14 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
                         failed += 1;
                         continue;
                     }
+                    Tried::Failed(error, false) if !is_first => return Err(InboxError::Busy(error.into())),
                     Tried::Failed(error, _) => self.park(&next, error, failed + 1).await?,
+                    Tried::Suspected(error) => {
+                        if self.suspected.once_more(&checked.lane, checked.message.id.clone()) {
+                            return Err(InboxError::Busy(error.into()));
+                        }
+                        self.park(&next, error, TRIES).await?
+                    }
                 }
             };
             if let Some(outcome) = outcome {
@@ -132,7 +150,7 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
     }
 
     /// Where a message stands, by the row of its lane.
-    async fn look<'m>(&self, message: &'m Checked<'m>) -> Result<Look<'m>, InboxError> {
+    pub(super) async fn look<'m>(&self, message: &'m Checked<'m>) -> Result<Look<'m>, InboxError> {
         let (lane, id) = (message.lane.clone(), &message.message.id);
         let key = lane.row_key()?;
         let (at, known) = tokio::try_join!(self.backend.now(), self.tables.lane(&self.backend, &lane))?;
@@ -183,6 +201,7 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
             return match fault_of(&self.backend, &*error) {
                 Fault::Newer => Err(InboxError::Newer(error)),
                 Fault::Busy => Err(InboxError::Busy(error)),
+                Fault::Suspected => Ok(Tried::Suspected(cut(chain(&*error)))),
                 // A race that the consumer itself has lost may be one that it loses each time: a version that has passed.
                 Fault::Race | Fault::Message => Ok(Tried::Failed(cut(chain(&*error)), !error.is::<Hung>())),
             };
@@ -200,6 +219,7 @@ impl<B: Backend, C: Consumer<B::Tx>> Inbox<B, C> {
         match fault_of(&self.backend, &error) {
             Fault::Race => Ok(Tried::Lost),
             Fault::Busy | Fault::Newer => Err(InboxError::of_commit(error)),
+            Fault::Suspected => Ok(Tried::Suspected(cut(chain(&error)))),
             Fault::Message => Ok(Tried::Failed(cut(chain(&error)), true)),
         }
     }

@@ -13,7 +13,7 @@ const LANES: usize = 1_000;
 /// What nobody has asked for so long makes room for others.
 const STALE: Duration = Duration::from_secs(600);
 /// So often a sender is told to come again.
-const TRIES: u32 = 10;
+pub(super) const TRIES: u32 = 10;
 
 /// Something of each lane. While there are too many, new ones find no place, and those that have one come to an end.
 #[derive(Debug)]
@@ -64,6 +64,22 @@ impl<R: PartialEq> Tries<R> {
         let tries = before.saturating_add(1);
         all.put(lane, (reason, tries), |(_, tries)| *tries < TRIES);
         tries < TRIES
+    }
+
+    /// Whether it is to come again no more.
+    pub(super) fn is_over(&self, lane: &Lane, reason: &R) -> bool {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(lane).is_some_and(|(of, tries)| of == reason && *tries >= TRIES)
+    }
+
+    /// The last time did not count.
+    pub(super) fn undo(&self, lane: &Lane, reason: &R) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(((of, tries), _)) = all.0.get_mut(lane)
+            && of == reason
+        {
+            *tries = tries.saturating_sub(1);
+        }
     }
 
     pub(super) fn forget(&self, lane: &Lane) {

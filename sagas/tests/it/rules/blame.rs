@@ -3,15 +3,17 @@
 use std::io;
 use std::time::Duration;
 
+use es_core::Backend as _;
 use es_core::prelude::*;
 use es_core::store::{CommitError, StoreError};
 use es_core::{DecideError, LoadError, QueryError};
-use sagas::message::inbox::{InboxError, Outcome};
+use sagas::message::inbox::{InboxError, Lane, Outcome};
 use serde::{Deserialize, Serialize};
 
 use super::Subject;
-use super::desk::{Desk, lane, mail, order, sent, take, until_answered};
+use super::desk::{Desk, lane, mail, operated, order, sent, take, until_answered};
 use super::ground::Ground;
+use super::inbox::until_gone;
 
 /// An event of ledgers that this program does not know.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -84,3 +86,41 @@ pub(super) async fn a_version_that_has_passed_parks_its_message<S: Subject>(subj
     let shown = until_answered(async || inbox.show(&lane("a"), 1).await).await.unwrap();
     assert!(shown.parked.error.contains("others were faster"), "{shown:?}");
 }
+
+/// I5
+pub(super) async fn a_line_that_is_lost_to_something_else_parks_its_message<S: Subject>(subject: &S) {
+    let desk = Desk::open(subject).await;
+    let inbox = desk.inbox();
+    let errors: [fn() -> BoxError; 3] = [
+        || io::Error::new(io::ErrorKind::UnexpectedEof, "the file is cut off").into(),
+        || Wrapped(io::ErrorKind::ConnectionRefused.into()).into(),
+        || Wrapped(io::ErrorKind::TimedOut.into()).into(),
+    ];
+    for (key, error) in ["a", "b", "mail"].into_iter().zip(errors) {
+        let message = if key == "mail" { mail("m1") } else { order(key, 1) };
+        desk.orders.fail_with(&message.id, Some(error));
+        assert_eq!(take::<S>(&inbox, &message).await, Outcome::Parked { waiting: 1 }, "{key}");
+        // An operator is told why, at once.
+        let lane = if key == "mail" { Lane::of_message("/mails", "m1") } else { lane(key) };
+        let retry = operated(async || inbox.retry(&lane, "ada", "and now?").await).await.unwrap();
+        assert!(retry.done == 0 && retry.error.is_some(), "{retry:?}");
+        desk.orders.fail_with(&message.id, None);
+        until_gone(&inbox, &lane).await;
+        assert_eq!(desk.entered(key).await, [message.id]);
+    }
+    // If it was the store's, nothing is parked.
+    let message = order("a", 2);
+    desk.orders.fail_with(&message.id, Some(|| Wrapped(io::ErrorKind::BrokenPipe.into()).into()));
+    if desk.backend.is_transient(&Wrapped(io::ErrorKind::BrokenPipe.into())) {
+        while desk.orders.calls(&message.id) < 5 {
+            assert!(inbox.take(&message).await.is_err());
+        }
+        desk.orders.fail_with(&message.id, None);
+        assert_eq!(take::<S>(&inbox, &message).await, Outcome::Taken);
+    }
+}
+
+/// What a client of something else makes of it.
+#[derive(Debug, thiserror::Error)]
+#[error("the bank could not be asked")]
+struct Wrapped(#[source] io::Error);

@@ -342,7 +342,7 @@ pub(super) async fn a_retry_takes_what_waits_in_order<S: Subject>(subject: &S) {
 }
 
 /// Retries a lane until it is not parked.
-async fn until_gone<B: es_core::Backend, C: sagas::message::inbox::Consumer<B::Tx>>(
+pub(super) async fn until_gone<B: es_core::Backend, C: sagas::message::inbox::Consumer<B::Tx>>(
     inbox: &sagas::message::inbox::Inbox<B, C>,
     lane: &Lane,
 ) {
@@ -456,6 +456,46 @@ pub(super) async fn what_is_discarded_is_gone_and_stays_known<S: Subject>(subjec
     assert_eq!(take::<S>(&inbox, &mail("m1")).await, Outcome::Duplicate);
     assert_eq!(take::<S>(&inbox, &order("a", 6)).await, Outcome::Taken, "the lane continues");
     assert_eq!(desk.entered("a").await, ids("a", 6..=6));
+}
+
+/// I6
+pub(super) async fn what_waits_and_cannot_be_read_can_be_discarded<S: Subject>(subject: &S) {
+    let desk = Desk::open(subject).await;
+    let inbox = desk.inbox();
+    let ground = Ground::on(subject, desk.backend.clone(), desk.clock.clone());
+    let waiting = Table::<Value>::new("inbox.waiting.desk").unwrap();
+    let damage = async |n: u64| {
+        ground.overwrite(&waiting, &at(10 * n).to_string(), &json!("?")).await;
+    };
+    desk.orders.fail(&["a1"]);
+    for n in 1..=4 {
+        assert_eq!(take::<S>(&inbox, &order("a", n)).await, Outcome::Parked { waiting: n });
+    }
+    desk.orders.fail(&[]);
+    damage(2).await;
+    let shown = until_answered(async || inbox.show(&lane("a"), 10).await).await.unwrap();
+    assert_eq!(shown.messages.iter().map(|m| m.sequence).collect::<Vec<_>>(), [10, 30, 40].map(at));
+    assert_eq!(shown.unreadable.iter().map(|m| m.sequence).collect::<Vec<_>>(), [at(20)]);
+    // What is before it is taken, and it says why it is not. Asked for twice: the last time may have had a lost answer.
+    for _ in 0..2 {
+        let retry = operated(async || inbox.retry(&lane("a"), "ada", "and now?").await).await.unwrap();
+        assert!(retry.error.is_some_and(|why| why.contains("cannot be read")));
+    }
+    let shown = until_answered(async || inbox.show(&lane("a"), 10).await).await.unwrap();
+    assert_eq!((shown.parked.failed, shown.parked.waiting), (Some(at(20)), Some(3)), "{shown:?}");
+    assert_eq!(take::<S>(&inbox, &order("a", 5)).await, Outcome::Parked { waiting: 4 }, "it waits on");
+    drop(operated(async || inbox.discard(&lane("a"), at(20), "ada", "damaged").await).await);
+    until_gone(&inbox, &lane("a")).await;
+    assert_eq!(desk.entered("a").await, ["a1", "a3", "a4", "a5"]);
+
+    desk.orders.fail(&["a6"]);
+    for n in 1..=2 {
+        assert_eq!(take::<S>(&inbox, &order("a", 5 + n)).await, Outcome::Parked { waiting: n });
+        damage(5 + n).await;
+    }
+    drop(operated(async || inbox.discard_all(&lane("a"), "ada", "damaged").await).await);
+    assert_eq!(until_answered(async || inbox.parked(None, 10).await).await, []);
+    assert_eq!(take::<S>(&inbox, &order("a", 8)).await, Outcome::Taken, "the lane continues");
 }
 
 /// I7

@@ -122,6 +122,7 @@ macro_rules! rules {
                 messages_that_arrive_during_a_retry_keep_the_order
                 a_retry_that_fails_after_its_lane_was_parked_again_loses_nothing
                 what_is_discarded_is_gone_and_stays_known
+                what_waits_and_cannot_be_read_can_be_discarded
                 another_message_under_the_same_name_is_refused
                 messages_are_forgotten_after_a_while_but_not_what_waits
                 odd_names_have_lanes_of_their_own
@@ -130,6 +131,7 @@ macro_rules! rules {
                 an_error_of_the_store_is_known_however_it_is_wrapped
                 what_only_a_newer_program_can_read_is_left_to_it
                 a_version_that_has_passed_parks_its_message
+                a_line_that_is_lost_to_something_else_parks_its_message
             }
         }
     };
