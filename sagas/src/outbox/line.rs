@@ -61,12 +61,17 @@ impl Failed {
     }
 }
 
+/// The idempotency key of a command.
+pub(super) fn key_of(Sending { send, .. }: &Sending) -> String {
+    format!("process/{}/{}/{}", send.id, send.input, send.ordinal)
+}
+
 impl Line {
     /// Sends a command until its answer is definite, or there is trouble to be noted.
     pub(super) async fn answer(&self, sending: &Sending) -> Came {
         let (mut pause, mut attempts, mut in_vain) = (PAUSE.0, 0_u32, 0);
         loop {
-            let failed = match self.send(sending, attempts == 0).await {
+            let failed = match self.send(sending, true).await {
                 Ok(answer) => return Came::Answer(answer),
                 Err(failed) => failed,
             };
@@ -119,7 +124,7 @@ impl Line {
     /// Sends it once: why it was refused, if it was.
     async fn send(&self, sending: &Sending, is_first: bool) -> Result<Option<Rejected<Data>>, Failed> {
         let Sending { send, metadata, .. } = sending;
-        let key = format!("process/{}/{}/{}", send.id, send.input, send.ordinal);
+        let key = key_of(sending);
         let sent =
             self.sender.send_named(send.command.clone()).idempotency_key(&key).metadata(metadata.clone());
         // Interceptors, ids and payloads are the user's code, too.
@@ -127,7 +132,7 @@ impl Line {
             Some(Ok(Ok(NamedDone { .. }))) => return Ok(None),
             Some(Ok(Err(error))) => error,
             None => {
-                let text = format!("it took longer than {KEEPS:?}, and others waited");
+                let text = format!("it had no place, or no answer, within {KEEPS:?}, and others waited");
                 return Err(Failed { shown: true, ..Failed::new(text) });
             }
             Some(Err(_)) => {
@@ -161,7 +166,7 @@ impl Line {
     }
 
     /// What the store has under the key of a command: it was answered before. Why it was refused, if it was.
-    async fn outcome(&self, key: &str) -> Result<Option<Option<Rejected<Data>>>, BoxError> {
+    pub(super) async fn outcome(&self, key: &str) -> Result<Option<Option<Rejected<Data>>>, BoxError> {
         let Some(outcome) = self.store.outcome(&IdempotencyKey::new(key)?).await? else { return Ok(None) };
         let refusal = outcome.refusal.map(|refusal| serde_json::from_slice(&refusal)).transpose()?;
         Ok(Some(refusal.map(Rejected::Domain)))

@@ -16,7 +16,7 @@ use es_core::command::Sender;
 use es_core::guarded::caught;
 use es_core::id::Ids;
 use es_core::store::Row;
-use es_core::{EventStore, chain};
+use es_core::{BoxError, EventStore, chain};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
@@ -193,9 +193,23 @@ impl Outbox {
         keys
     }
 
-    /// One of them cannot be read.
-    pub(crate) fn is_unread(&mut self, key: &str) {
+    /// One of them cannot be read, or is not there.
+    pub(crate) fn is_not_sent(&mut self, key: &str) {
         self.again.remove(key);
+        self.stuck.retain(|_, stuck| stuck.key != key);
+    }
+
+    /// Whether one of them is being sent.
+    pub(crate) fn is_sent_again(&self, key: &str) -> bool {
+        self.again.contains(key)
+    }
+
+    /// What a command came to, as far as the store knows: `None`, nothing; else why it was refused, if it was.
+    pub(crate) async fn outcome(
+        &self,
+        sending: &Sending,
+    ) -> Result<Option<Option<Rejected<Data>>>, BoxError> {
+        self.line.outcome(&line::key_of(sending)).await
     }
 
     /// One of them is sent again.

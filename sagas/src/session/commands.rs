@@ -45,12 +45,21 @@ impl<B: Backend> ProcessSession<B> {
     /// Commands that are stuck are sent again, those whose turn it is.
     async fn send_stuck(&mut self, moment: Moment) -> Result<(), BoxError> {
         let keys = self.outbox.turns();
-        for row in self.backend.rows(self.tables.sends.name(), &keys).await?.into_iter().flatten() {
-            match read(&self.tables.sends, row) {
-                Ok(row) => self.outbox.send_again(row),
-                Err(damaged) => {
-                    self.outbox.is_unread(&damaged.row);
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let rows = self.backend.rows(self.tables.sends.name(), &keys).await?;
+        for (key, row) in keys.iter().zip(rows) {
+            match row.map(|row| read(&self.tables.sends, row)) {
+                Some(Ok(row)) => self.outbox.send_again(row),
+                Some(Err(damaged)) => {
+                    self.outbox.is_not_sent(key);
                     self.stop_at(damaged, moment).await?;
+                }
+                // Nobody but this range deletes it: what is behind it is read with all others.
+                None => {
+                    self.outbox.is_not_sent(key);
+                    self.left_behind = true;
                 }
             }
         }
@@ -179,6 +188,25 @@ impl<B: Backend> ProcessSession<B> {
         let answers = self.came.iter().chain(&self.aside);
         let is_answered = answers.into_iter().any(|(came, _)| came.key == row.key);
         (is_meant && !is_answered && !self.released.contains_key(&request.id)).then(|| row.clone())
+    }
+
+    /// Whether a command that is to be given up is being sent, or has acted though nobody was told: then what it comes to is
+    /// taken in first.
+    pub(super) async fn may_act(&mut self, row: &Row<Sending>) -> bool {
+        if self.rewritten.contains_key(&row.key) || self.outbox.is_sent_again(&row.key) {
+            return true;
+        }
+        if row.value.is_held() {
+            return false;
+        }
+        match self.outbox.outcome(&row.value).await {
+            Ok(None) => false,
+            Ok(Some(answer)) => {
+                self.came.push_back((row.clone(), Came::Answer(answer)));
+                true
+            }
+            Err(_) => true,
+        }
     }
 
     /// A command is not sent any more: it is as if it had been refused.

@@ -73,6 +73,13 @@ impl<B: Backend> ProcessSession<B> {
                 later = true;
                 continue;
             }
+            let given_up = self.skipped(&row.value, stored.commands.get(&row.value.id));
+            if let Some(command) = given_up
+                && self.may_act(&command).await
+            {
+                self.leave_request(row.key);
+                continue;
+            }
             self.carry_out(&row.value, moment, &mut stored)?;
             self.left.remove(&row.key);
             self.rows.push(table.delete(&row));

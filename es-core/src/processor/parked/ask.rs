@@ -116,12 +116,19 @@ impl Processor {
             return Err(gone());
         }
         let table = build.requests();
-        let standing = backend.rows(table.name(), &[key.to_owned()]).await?.pop().flatten();
-        let retry =
-            standing.and_then(|row| table.decode(row).ok()).filter(|row| gives_way(&row.value, &request));
-        let row = retry.unwrap_or_else(|| Row::new(key, Request::Retry));
-        if ask(backend, &build, vec![table.put(&Row { value: request, ..row })?]).await?.is_some() {
-            return Err(ProcessorError::Asked { build, key: key.to_owned() });
+        loop {
+            let rev = match backend.rows(table.name(), &[key.to_owned()]).await?.pop().flatten() {
+                None => 0,
+                Some(row) => match table.decode(row) {
+                    Ok(row) if gives_way(&row.value, &request) => row.rev,
+                    _ => return Err(ProcessorError::Asked { build, key: key.to_owned() }),
+                },
+            };
+            let row = Row { key: key.to_owned(), rev, value: request.clone() };
+            // What stood there may be done by now.
+            if ask(backend, &build, vec![table.put(&row)?]).await?.is_none() {
+                break;
+            }
         }
         self.cluster.wake();
         let what = format!("a request for {key:?} of {build}");

@@ -12,8 +12,8 @@ use super::failure::StepError;
 use super::run::Worker;
 use super::take_over::TakeOver;
 use crate::processor::parked::{self, Parked};
-use crate::state::{Afresh, Build, Skipped, afresh};
-use crate::store::{Position, RecordedEvent, Row, RowWrite, StoreError, StoredRow, at_first};
+use crate::state::{Afresh, Build, Skipped, afresh, sortable};
+use crate::store::{Position, RecordedEvent, Row, RowStore, RowWrite, StoreError, StoredRow, at_first};
 
 impl Worker {
     /// Leaves out what was discarded since this range has passed it. `false` if the build begins again for that.
@@ -226,27 +226,49 @@ pub(super) async fn ask_elsewhere(
     context: &BuildContext,
     events: &[(String, Position)],
 ) -> Result<Vec<RowWrite>, StoreError> {
+    let Role::Building { current, .. } = &context.role else { return Ok(Vec::new()) };
     if events.is_empty() {
         return Ok(Vec::new());
     }
+    let discarded = discarded(context.backend(), current, events.iter().map(|(_, at)| *at)).await?;
+    let events = events.iter().filter(|(_, position)| discarded.contains(position)).cloned();
     let mut asks = BTreeMap::<String, BTreeSet<Position>>::new();
-    for (key, position) in not_left_out(context, events.iter().cloned()).await? {
+    for (key, position) in not_left_out(context, events).await? {
         asks.entry(key).or_default().insert(position);
     }
     let (table, keys) = (afresh(&context.build), asks.keys().cloned().collect::<Vec<_>>());
     let known = context.backend().rows(table.name(), &keys).await?;
     let ask = |((key, mut without), known): ((String, BTreeSet<Position>), Option<StoredRow>)| {
         let rev = known.as_ref().map_or(0, |row| row.rev);
-        if let Some(known) = known.and_then(|row| table.decode(row).ok()) {
+        match known.map(|row| table.decode(row)) {
+            None => {}
             // It is to be rebuilt in any case.
-            if known.value.without.is_empty() {
-                return None;
-            }
-            without.extend(known.value.without);
+            Some(Ok(known)) if known.value.without.is_empty() => return None,
+            Some(Ok(known)) => without.extend(known.value.without),
+            // So may one be that cannot be read.
+            Some(Err(_)) => without.clear(),
         }
         Some(table.put(&Row { key, rev, value: Afresh { without, ..Afresh::default() } }))
     };
     asks.into_iter().zip(known).filter_map(ask).collect()
+}
+
+/// Which of some events a build leaves out because they were discarded, or nobody can read why. What was only skipped is in no
+/// switch's way.
+async fn discarded(
+    store: &dyn RowStore,
+    build: &Build,
+    positions: impl Iterator<Item = Position> + Send,
+) -> Result<BTreeSet<Position>, StoreError> {
+    let mut discarded = BTreeSet::new();
+    for position in positions.collect::<BTreeSet<_>>() {
+        let (page, _) = parked::skipped_up_to(store, build, &sortable(position), position).await?;
+        let counts = |row| build.skipped().decode(row).map_or(true, |row| row.value.discarded);
+        if page.into_iter().any(counts) {
+            discarded.insert(position);
+        }
+    }
+    Ok(discarded)
 }
 
 /// The requests to rebuild the rows of some keys, of whichever range.

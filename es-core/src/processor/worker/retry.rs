@@ -292,7 +292,10 @@ impl Worker {
             ended = page.len() < PAGE;
             for row in page {
                 after = Some(row.key.clone());
-                if self.retrying.aside.keys.contains(&row.key) {
+                let is_retry =
+                    || table.decode(row.clone()).is_ok_and(|row| matches!(row.value, Request::Retry));
+                // A discard may have taken its place.
+                if self.retrying.aside.keys.contains(&row.key) && is_retry() {
                     is_first = false;
                 } else if slices.has(&row.key) {
                     is_first = false;

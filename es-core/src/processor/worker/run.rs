@@ -327,14 +327,16 @@ impl Worker {
         Ok(self.then_asked(step))
     }
 
-    /// Does a part of what is to be done with events that were set aside. Whether there is more of it. What waits for a partner
-    /// holds up nothing else: what depends on it waits by itself.
+    /// Does a part of what is to be done with events that were set aside. Whether there is more of it. An event that is taken in
+    /// late and waits for a partner holds up no retry and no discard.
     async fn asked_for(&mut self) -> Result<bool, StepError> {
         let waits = |again: Option<Overdue>| again.map(|later| later.again).filter(|at| *at > Instant::now());
         let mut more = Vec::new();
-        if waits(self.undecodable.again).is_some()
-            || self.take_in_undecoded().await?
-            || self.undecodable.again.is_some()
+        // One that is halted takes none in, however long ago their pause has ended.
+        if self.halted.is_none()
+            && (waits(self.undecodable.again).is_some()
+                || self.take_in_undecoded().await?
+                || self.undecodable.again.is_some())
         {
             more.push(waits(self.undecodable.again));
         }

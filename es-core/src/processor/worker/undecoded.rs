@@ -179,7 +179,8 @@ impl Worker {
                 let event = events.get(position).filter(|_| !skipped.contains(position)).cloned();
                 let Some(late) = self.late(*position, row, event) else { continue };
                 if !self.take_in(late).await? {
-                    return Ok(Some(false));
+                    // Without a pause it was only interrupted.
+                    return Ok(Some(self.undecodable.again.is_none()));
                 }
                 self.undecodable.after = Some(row.key.clone());
                 if started.elapsed() > PART_HOLDS || self.stop.is_cancelled() {
@@ -234,6 +235,7 @@ impl Worker {
                 // It is stopped, or may have lost its range: no handler was called.
                 if failure.is_interruption() {
                     self.renew();
+                    self.forget_begun(late.position);
                     return Ok(false);
                 }
                 if !self.late_failed(failure, &mut skips).await? {
@@ -243,6 +245,7 @@ impl Worker {
             }
             if !admission.undecoded().is_empty() {
                 self.undecodable.untold.insert(late.row.value.key.clone(), late.position);
+                (self.undecodable.suspected, self.undecodable.again) = (None, None);
                 return Ok(true);
             }
             let (first, left_out) = (admission.first().map(str::to_owned), admission.left_out());
@@ -282,9 +285,7 @@ impl Worker {
         let blames = self.blames(&failure, &mut suspected).await;
         self.undecodable.suspected = suspected;
         if !blames {
-            // What was begun for other keys of it is decided on anew.
-            let parked = &mut self.open.as_mut().expect("it is open").parked;
-            parked.retain(|_, sequence| sequence.rev > 0 || sequence.value.position != failure.position);
+            self.forget_begun(failure.position);
             let what = "taking in an event that can be decoded now";
             self.undecodable.again = Some(self.postponed(self.undecodable.again, what, &failure));
             return Ok(false);
@@ -294,6 +295,12 @@ impl Worker {
         }
         self.leave_out_late(failure, skips);
         Ok(true)
+    }
+
+    /// Sequences that were begun at an event and are not stored are decided on anew.
+    fn forget_begun(&mut self, position: Position) {
+        let parked = &mut self.open.as_mut().expect("it is open").parked;
+        parked.retain(|_, sequence| sequence.rev > 0 || sequence.value.position != position);
     }
 
     /// An event that is taken in late fails for a key: others of that key were handled after it, and go on.
