@@ -1,11 +1,12 @@
 //! Flows of a process: four events and three commands each, 32 at a time, from the first command until the last event can be
-//! read.
+//! read. And how long a step of one takes at 30 % of that rate: from an event to the event of the command that the process
+//! sends.
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bench_kit::{AT_ONCE, Flows};
 use es_core::App;
@@ -20,6 +21,9 @@ use tokio::sync::oneshot;
 use crate::postgres::Server;
 
 const FLOWS: u64 = 8_000;
+const STEPS: u64 = 2_000;
+/// Of the rate with 32 at a time.
+const LOAD: f64 = 0.3;
 
 macro_rules! kind {
     ($prefix:literal, $aggregate:ident, $event:ident, $does:ident, $command:ident, $done:ident) => {
@@ -94,11 +98,12 @@ impl Sale {
 /// Who waits for the end of which flow.
 type Ends = Arc<Mutex<HashMap<u64, oneshot::Sender<()>>>>;
 
-async fn round<B: Backend>(backend: B, flows: u64) -> anyhow::Result<Flows> {
+/// And half of the steps took so long at most.
+async fn round<B: Backend>(backend: B, flows: u64) -> anyhow::Result<(Flows, Duration)> {
     let app = App::on(backend).aggregate::<Order>().aggregate::<Stock>().aggregate::<Payment>();
     let app = app.aggregate::<Parcel>().process::<Sale>().start().await?;
     let ends = Ends::default();
-    let listener = tokio::spawn(listen(app.clone(), ends.clone()));
+    let listener = tokio::spawn(listen(app.clone(), ends.clone(), EventFilter::of::<Shipped>()));
     let flow = |flow: u64| {
         let (app, ends) = (app.clone(), ends.clone());
         async move {
@@ -110,14 +115,40 @@ async fn round<B: Backend>(backend: B, flows: u64) -> anyhow::Result<Flows> {
     };
     let done = bench_kit::flows(flows, flow).await?;
     listener.abort();
+    let step = steps(&app, flows, LOAD * done.rate).await?;
     app.shutdown(Duration::from_secs(10)).await;
-    Ok(done)
+    Ok((done, step))
 }
 
-/// Reads the ends of flows, as soon as they are there.
-async fn listen(app: App, ends: Ends) -> anyhow::Result<()> {
-    let (filter, mut after, mut head) =
-        (EventFilter::of::<Shipped>(), es_core::Position(0), app.store().watch());
+/// Flows that begin at a rate, whatever became of those before.
+async fn steps(app: &App, behind: u64, rate: f64) -> anyhow::Result<Duration> {
+    let ends = Ends::default();
+    let listener = tokio::spawn(listen(app.clone(), ends.clone(), EventFilter::of::<Reserved>()));
+    let (begun, mut steps) = (tokio::time::Instant::now(), Vec::new());
+    for n in 0..STEPS {
+        tokio::time::sleep_until(begun + Duration::from_secs_f64(n as f64 / rate)).await;
+        let (app, ends, flow) = (app.clone(), ends.clone(), behind + 1 + n);
+        steps.push(tokio::spawn(async move {
+            let (sender, reserved) = oneshot::channel();
+            ends.lock().expect("nobody panics").insert(flow, sender);
+            app.send(&flow, Place { flow }).await?;
+            let placed = Instant::now();
+            reserved.await?;
+            anyhow::Ok(placed.elapsed())
+        }));
+    }
+    let mut took = Vec::new();
+    for step in steps {
+        took.push(step.await??);
+    }
+    listener.abort();
+    took.sort_unstable();
+    Ok(took[took.len() / 2])
+}
+
+/// Reads such events of flows, as soon as they are there.
+async fn listen(app: App, ends: Ends, filter: EventFilter) -> anyhow::Result<()> {
+    let (mut after, mut head) = (es_core::Position(0), app.store().watch());
     loop {
         head.mark_unchanged();
         let page = app.store().read(&filter, after, 1_000).await?;
@@ -140,10 +171,10 @@ pub fn run(runtime: &Runtime, rounds: usize) -> anyhow::Result<()> {
     for _ in 0..rounds {
         let folder = crate::sqlite::folder()?;
         let file = Path::new(folder.path()).join("flows.db");
-        say("SQLite", runtime.block_on(async { round(SqliteBackend::open(file).await?, FLOWS).await })?);
+        say_both("SQLite", runtime.block_on(async { round(SqliteBackend::open(file).await?, FLOWS).await })?);
         let url = anew(&server)?;
         let backend = es_postgres::PgBackend::connect(&url);
-        say("PostgreSQL", runtime.block_on(async { round(backend.await?, FLOWS).await })?);
+        say_both("PostgreSQL", runtime.block_on(async { round(backend.await?, FLOWS).await })?);
         let peer = Command::new(&peers).args(["flows", &anew(&server)?, &FLOWS.to_string()]).output()?;
         anyhow::ensure!(peer.status.success(), "mire-sagas: {}", String::from_utf8_lossy(&peer.stderr));
         say("mire-sagas on PostgreSQL", serde_json::from_slice(&peer.stdout)?);
@@ -156,6 +187,15 @@ fn anew(server: &Server) -> anyhow::Result<String> {
     server.run("drop database if exists flows with (force)")?;
     server.make("flows")?;
     server.url("flows")
+}
+
+#[expect(clippy::print_stdout, reason = "this is the program's answer")]
+fn say_both(side: &str, (flows, step): (Flows, Duration)) {
+    say(side, flows);
+    println!(
+        "{side}: from an event to that of the command it leads to, at {:.0} % of that rate: p50 {step:.1?}",
+        LOAD * 100.0
+    );
 }
 
 #[expect(clippy::print_stdout, reason = "this is the program's answer")]
