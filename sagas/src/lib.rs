@@ -65,3 +65,8 @@ pub use self::step::{Names, Step, To};
 pub use self::verb::{Answer, By, Verb};
 pub use es_core;
 pub use es_macros::{Timer, process, publishes};
+
+/// Its program is tried as documentation is.
+#[cfg(all(doctest, feature = "testing"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
