@@ -17,8 +17,9 @@
 //! | [`Instances`] | which instances there are, what each waits for and who will wake it, what came to it; what an operator can have done to it ([`Verb`]) |
 //! | `testing` | a process without a store (feature `testing`) |
 //!
-//! An instance whose handler fails is parked: what comes to it is noted and waits, other instances continue. Every handler
-//! is called with nothing but its input and the state, so it is not called again by itself.
+//! An instance whose handler fails is parked: what comes to it is noted and waits, other instances continue. A handler sees
+//! only its input and the state, so trying it again would give the same error: it is not called again by itself. It must not
+//! read a clock, random numbers or anything else.
 
 mod ask;
 mod blame;

@@ -136,7 +136,8 @@ impl<P: Process> Next<P> {
         self.and(message())
     }
 
-    /// And a timer is set, so long after the time of the input. If there is one of its name, this one takes its place.
+    /// And a timer is set. If there is one of its name, this one takes its place. It is due so long after the time of the input:
+    /// of an event, when it was recorded; of a timer, when it fired, which is later than it was due if no program ran.
     #[expect(clippy::needless_pass_by_value, reason = "a timer is written in place")]
     pub fn timer<T: Timer>(self, after: Duration, timer: T) -> Self
     where

@@ -144,7 +144,8 @@ impl From<Instance> for InstanceStatus {
 pub struct Rebuilt {
     /// The stored row, as JSON.
     pub stored: String,
-    /// What a fold of its inputs comes to, as JSON: the same text, unless its handlers do something else by now.
+    /// What a fold of its inputs comes to, as JSON: the same text, unless its handlers do something
+    /// else by now, or its state has another shape: a new field is a difference, too.
     pub folded: String,
 }
 

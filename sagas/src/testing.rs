@@ -142,7 +142,8 @@ fn named(sends: &[ToSend]) -> Vec<&NamedCommand> {
 pub struct Given<P>(World<P>);
 
 impl<P: Process> Given<P> {
-    /// Something has happened. What the process sent for it has been accepted.
+    /// Something has happened. What the process sent for it is open: it can be refused, or accepted with `accepted` behind a
+    /// `when`.
     ///
     /// # Panics
     ///

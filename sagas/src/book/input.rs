@@ -224,8 +224,10 @@ impl Book {
                 self.sends.extend(sends);
             }
             Err(error) => {
+                let error = chain(&*error);
+                tracing::error!(instance = key, error, "an instance is parked: it waits for an operator");
                 next = now.clone();
-                next.park(&chain(&*error), noted.at);
+                next.park(&error, noted.at);
             }
         }
         self.beside += Changes::between(Some(now), Some(&next)).len();

@@ -129,6 +129,7 @@ impl Book {
     pub(crate) fn fail(&mut self, key: &str, number: u64, why: &str, at: Timestamp) {
         let kept = self.kept.get_mut(key).and_then(|kept| kept.now.as_mut());
         if let Some(now) = kept.filter(|now| now.lags() && now.taken + 1 == number) {
+            tracing::error!(instance = key, error = why, "an instance is parked: it waits for an operator");
             now.park(why, at);
             self.changed(key);
         }
