@@ -12,7 +12,7 @@ use super::failure::StepError;
 use super::run::Worker;
 use super::take_over::TakeOver;
 use crate::processor::parked::{self, Parked};
-use crate::state::{Afresh, Build, Skipped, afresh, sortable};
+use crate::state::{Afresh, Build, Request, Skipped, afresh, sortable};
 use crate::store::{Position, RecordedEvent, Row, RowStore, RowWrite, StoreError, StoredRow, at_first};
 
 impl Worker {
@@ -201,11 +201,19 @@ async fn unpark<'l>(
             sequences.entry(key.clone()).or_insert(parked).value.events -= 1;
         }
     }
-    for sequence in sequences.values() {
-        rows.push(match sequence.value.events {
-            0 => build.parked().delete(sequence),
-            _ => build.parked().put(sequence)?,
-        });
+    for (key, sequence) in &sequences {
+        if sequence.value.events == 0 {
+            rows.push(build.parked().delete(sequence));
+            continue;
+        }
+        rows.push(build.parked().put(sequence)?);
+        // What it failed with is left out: nothing but that kept back what is behind it.
+        let is_first = |late: &Skipped| late.key == *key && late.position == sequence.value.position;
+        if late.iter().any(is_first) {
+            let standing = context.backend().rows(build.requests().name(), &[key.clone()]).await?;
+            let rev = standing.into_iter().flatten().next().map_or(0, |row| row.rev);
+            rows.push(build.requests().put(&Row { key: key.clone(), rev, value: Request::Retry })?);
+        }
     }
     Ok((rows, sequences, handled))
 }

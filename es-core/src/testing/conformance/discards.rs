@@ -166,6 +166,32 @@ pub async fn what_is_discarded_before_an_event_that_a_rebuild_has_parked_is_left
     assert_eq!(world.sum(Kind::View, "a").await, 8);
 }
 
+/// K12
+pub async fn what_a_rebuild_has_parked_goes_on_once_its_first_event_is_discarded<S: Subject>(subject: S) {
+    let (world, poison) = (World::new(&subject).await, Poison::new());
+    let app = world.start().await;
+    poison.mend();
+    world.put("a", vec![payment(1), poison.payment(2, "fails"), payment(3)]).await;
+    settle(&app).await;
+    poison.relapse();
+    let ledger = app.processor::<Ledger>().expect("it runs");
+    let rebuild = ask(|| ledger.rebuild_online(LENIENT)).await;
+    complete(&rebuild).await;
+    // As it comes to be when the build under way hears of it late.
+    let key = format!("{:020}:{:016x}", 2, xxh3_64(b"a"));
+    let row = serde_json::json!({
+        "position": 2, "key": "a", "reason": "booked twice", "at": "2026-01-01T00:00:00Z", "discarded": true,
+    });
+    overwrite::<S>(&world.store, "ledger/1~1/skipped", &key, row.to_string().as_bytes()).await;
+    ask(|| rebuild.switch()).await;
+    eventually(async || match parked_keys(ledger).await {
+        parked if parked.is_empty() => Ok(()),
+        parked => Err(format!("{parked:?}")),
+    })
+    .await;
+    assert_eq!(world.sum(Kind::View, "a").await, 4);
+}
+
 /// P26, K12
 pub async fn what_a_rebuild_leaves_out_it_leaves_out_though_its_row_is_damaged<S: Subject>(subject: S) {
     for kind in KINDS {

@@ -364,6 +364,7 @@ macro_rules! __conformance_rules {
                 what_is_discarded_while_queries_are_switched_is_left_out
                 what_was_discarded_behind_an_event_that_a_rebuild_parks_is_left_out
                 what_is_discarded_before_an_event_that_a_rebuild_has_parked_is_left_out
+                what_a_rebuild_has_parked_goes_on_once_its_first_event_is_discarded
                 what_a_rebuild_leaves_out_it_leaves_out_though_its_row_is_damaged
                 what_a_rebuild_has_passed_it_leaves_out_though_its_row_is_damaged
                 what_is_discarded_behind_one_range_of_a_rebuild_and_before_another_is_left_out_of_both
