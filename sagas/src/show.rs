@@ -144,6 +144,9 @@ impl fmt::Display for WaitsFor {
                 f,
                 "for an operator: input {number} failed ({error}); retry, skip input {number}, or end the instance"
             ),
+            Self::Command(command) if command.command.is_none() => {
+                write!(f, "for an operator: {command}; repair its row, and retry")
+            }
             Self::Command(command) => {
                 let skip = command.input;
                 write!(

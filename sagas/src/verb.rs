@@ -126,8 +126,8 @@ impl Verb {
                 Err(format!("the input that failed is {failed}: skip that one, if it is what you mean"))
             }
             (Self::Skip { .. }, None) if of.parked.is_some() => Err(
-                "no input has failed, but a command: retry sends it again, skip the input that it came from \
-                     gives it up"
+                "no input has failed, but a command: retry sends it again; to give it up, skip the input that it \
+                 came from; one whose row cannot be read is to be repaired, and retried"
                     .to_owned(),
             ),
             (Self::Skip { .. }, None) => Err(match stuck {

@@ -92,7 +92,16 @@ impl Line {
 
     /// Sends one that is stuck once more.
     pub(super) async fn again(&self, sending: &Sending) -> Result<Came, Failed> {
-        self.send(sending, false).await.map(Came::Answer)
+        let sent = self.send(sending, false).await.map(Came::Answer);
+        sent.inspect_err(|failed| {
+            let (instance, command) = (&sending.send.key, &sending.send.command.name);
+            tracing::debug!(
+                instance,
+                command,
+                error = failed.text,
+                "a command that is stuck was sent in vain"
+            );
+        })
     }
 
     /// At least half of a pause: not all come again together.
