@@ -1,12 +1,12 @@
 //! What is only said, not refused: caught from the log.
 
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::DefaultGuard;
-use tracing::{Event, Level, Metadata, Subscriber};
+use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
 
 /// Keeps the text of every warning and error. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +16,10 @@ impl Log {
     /// Catches what this thread says until the guard is dropped.
     #[must_use]
     pub fn catch() -> (Self, DefaultGuard) {
+        // While there is one subscriber alone, `tracing` asks the thread that comes to a callsite first, which may have none:
+        // then nobody hears of it ever after.
+        static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Log::default()));
+        LazyLock::force(&SECOND);
         let log = Self::default();
         (log.clone(), tracing::subscriber::set_default(log))
     }
