@@ -257,6 +257,6 @@ fn say(store: &str, Aged { seen, rung, peaks }: &Aged) {
     };
     line("events that find their instance", *seen);
     line("timers that send a command", *rung);
-    let [filled, old] = peaks.map(|peak| peak.0.unwrap_or_default() / 1_024);
+    let [filled, old] = peaks.map(Peak::mib);
     println!("{store}: peak memory of the process {filled} MiB until they were many, {old} MiB then");
 }

@@ -83,6 +83,11 @@ impl Peak {
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         Self(line.and_then(|line| line.split_whitespace().next()?.parse().ok()))
     }
+
+    /// In MiB; 0 where the system does not tell.
+    pub fn mib(self) -> u64 {
+        self.0.unwrap_or_default() / 1_024
+    }
 }
 
 /// A side as its binary lists it.

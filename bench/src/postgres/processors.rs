@@ -4,7 +4,7 @@
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use bench_kit::Side as _;
+use bench_kit::{Peak, Side as _};
 use es_core::prelude::*;
 use es_core::projection::{Change, Partition, Project, Projection, View};
 use es_core::store::{Append, Commit, EventFilter, ExpectedVersion, NewEvent, StreamId};
@@ -110,7 +110,7 @@ fn taken_in(
 
 fn catching_up(runtime: &Runtime, server: &Server, rounds: usize, events: u64) -> anyhow::Result<()> {
     let rate = |took: Duration| events as f64 / took.as_secs_f64();
-    let before = peak();
+    let before = Peak::now();
     let ours = || Ok(rate(taken_in(runtime, &copy(server, "filled")?, |app| app.view::<Balance>())?));
     let by_hand = || {
         let url = copy(server, "filled_raw")?;
@@ -127,17 +127,10 @@ fn catching_up(runtime: &Runtime, server: &Server, rounds: usize, events: u64) -
         "{events} events over {STREAMS} streams into a keyed view: {ours:.0} events/s; by hand: {by_hand:.0}; ratio {:.2}; \
          peak memory {} MiB, {} before",
         ours / by_hand,
-        peak() / 1_024,
-        before / 1_024,
+        Peak::now().mib(),
+        before.mib(),
     ));
     Ok(())
-}
-
-/// The most memory that this process ever held, in KiB.
-fn peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
 }
 
 /// One of ten views that do the same.

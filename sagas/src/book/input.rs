@@ -4,7 +4,7 @@ use es_core::store::Row;
 use es_core::{Metadata, chain};
 use uuid::Uuid;
 
-use super::{Book, apply, definition_of};
+use super::{Book, apply, definition_of, tell_parked};
 use crate::data::{Data, json_len};
 use crate::definition::RawStep;
 use crate::instance::{Changes, Instance, Moment, ToSend};
@@ -225,7 +225,7 @@ impl Book {
             }
             Err(error) => {
                 let error = chain(&*error);
-                tracing::error!(instance = key, error, "an instance is parked: it waits for an operator");
+                tell_parked(key, &error);
                 next = now.clone();
                 next.park(&error, noted.at);
             }

@@ -52,6 +52,11 @@ pub(crate) struct Book {
     gone: Vec<(String, u64)>,
 }
 
+/// People are told: nothing else says so by itself.
+fn tell_parked(instance: &str, error: &str) {
+    tracing::error!(instance, error, "an instance is parked: it waits for an operator");
+}
+
 /// An instance, as it is stored and as it is now.
 #[derive(Debug, Default)]
 struct Kept {

@@ -74,13 +74,13 @@ impl<B: Backend> ProcessSession<B> {
                 continue;
             }
             let given_up = self.skipped(&row.value, stored.commands.get(&row.value.id));
-            if let Some(command) = given_up
-                && self.may_act(&command).await
+            if let Some(command) = &given_up
+                && self.may_act(command).await
             {
                 self.leave_request(row.key);
                 continue;
             }
-            self.carry_out(&row.value, moment, &mut stored)?;
+            self.carry_out(&row.value, given_up, moment, &mut stored)?;
             self.left.remove(&row.key);
             self.rows.push(table.delete(&row));
         }
@@ -135,16 +135,17 @@ impl<B: Backend> ProcessSession<B> {
         })
     }
 
-    /// Does what an operator asks for, and notes what became of it.
+    /// Does what an operator asks for, and notes what became of it. `given_up` is the command that is not sent any more.
     fn carry_out(
         &mut self,
         request: &Request,
+        given_up: Option<Row<Sending>>,
         moment: Moment,
         stored: &mut Stored,
     ) -> Result<(), StoreError> {
         let Request { key, id, verb, .. } = request;
         let (held, ids) = (self.held(*id, stored.commands.get(id), moment), self.ids.clone());
-        let done = match (self.skipped(request, stored.commands.get(id)), stored.inputs.remove(id)) {
+        let done = match (given_up, stored.inputs.remove(id)) {
             (Some(row), _) => self.give_up(&row, request, moment),
             (None, Some((number, Err(damaged)))) if matches!(verb, Verb::Skip { .. } | Verb::End) => Err(
                 format!("input {number} cannot be replaced: {}; repair the row, and ask again", damaged.why),

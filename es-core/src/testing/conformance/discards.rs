@@ -141,6 +141,16 @@ pub async fn what_was_discarded_behind_an_event_that_a_rebuild_parks_is_left_out
     }
 }
 
+/// The second event of account `a`, in the build that is read: as it comes to be when the build under way hears of it late, and
+/// the events behind it are parked there alone.
+async fn second_is_discarded<S: Subject>(world: &World<S>) {
+    let key = format!("{:020}:{:016x}", 2, xxh3_64(b"a"));
+    let row = serde_json::json!({
+        "position": 2, "key": "a", "reason": "booked twice", "at": "2026-01-01T00:00:00Z", "discarded": true,
+    });
+    overwrite::<S>(&world.store, "ledger/1~1/skipped", &key, row.to_string().as_bytes()).await;
+}
+
 /// K12
 pub async fn what_is_discarded_before_an_event_that_a_rebuild_has_parked_is_left_out<S: Subject>(subject: S) {
     let (world, poison) = (World::new(&subject).await, Poison::new());
@@ -152,12 +162,7 @@ pub async fn what_is_discarded_before_an_event_that_a_rebuild_has_parked_is_left
     let ledger = app.processor::<Ledger>().expect("it runs");
     let rebuild = ask(|| ledger.rebuild_online(LENIENT)).await;
     complete(&rebuild).await;
-    // As it comes to be when the build under way hears of it late: the events behind it are parked there alone.
-    let key = format!("{:020}:{:016x}", 2, xxh3_64(b"a"));
-    let row = serde_json::json!({
-        "position": 2, "key": "a", "reason": "booked twice", "at": "2026-01-01T00:00:00Z", "discarded": true,
-    });
-    overwrite::<S>(&world.store, "ledger/1~1/skipped", &key, row.to_string().as_bytes()).await;
+    second_is_discarded(&world).await;
     ask(|| rebuild.switch()).await;
     assert_eq!(parked_keys(ledger).await, [("a".to_owned(), 2)]);
     assert_eq!(world.sum(Kind::View, "a").await, 1);
@@ -177,12 +182,7 @@ pub async fn what_a_rebuild_has_parked_goes_on_once_its_first_event_is_discarded
     let ledger = app.processor::<Ledger>().expect("it runs");
     let rebuild = ask(|| ledger.rebuild_online(LENIENT)).await;
     complete(&rebuild).await;
-    // As it comes to be when the build under way hears of it late.
-    let key = format!("{:020}:{:016x}", 2, xxh3_64(b"a"));
-    let row = serde_json::json!({
-        "position": 2, "key": "a", "reason": "booked twice", "at": "2026-01-01T00:00:00Z", "discarded": true,
-    });
-    overwrite::<S>(&world.store, "ledger/1~1/skipped", &key, row.to_string().as_bytes()).await;
+    second_is_discarded(&world).await;
     ask(|| rebuild.switch()).await;
     eventually(async || match parked_keys(ledger).await {
         parked if parked.is_empty() => Ok(()),
