@@ -210,7 +210,7 @@ async fn unpark<'l>(
         // What it failed with is left out: nothing but that kept back what is behind it.
         let is_first = |late: &Skipped| late.key == *key && late.position == sequence.value.position;
         if late.iter().any(is_first) {
-            let standing = context.backend().rows(build.requests().name(), &[key.clone()]).await?;
+            let standing = context.backend().rows(build.requests().name(), std::slice::from_ref(key)).await?;
             let rev = standing.into_iter().flatten().next().map_or(0, |row| row.rev);
             rows.push(build.requests().put(&Row { key: key.clone(), rev, value: Request::Retry })?);
         }
