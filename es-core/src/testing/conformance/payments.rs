@@ -401,12 +401,22 @@ pub(super) async fn retry(processor: &Processor, key: &str) -> Option<ParkedSequ
 
 /// Discards a sequence for sure.
 pub(super) async fn discard(processor: &Processor, key: &str, reason: &str) {
+    if let Err(error) = try_discard(processor, key, reason).await {
+        panic!("{error}");
+    }
+}
+
+pub(super) async fn try_discard(
+    processor: &Processor,
+    key: &str,
+    reason: &str,
+) -> Result<(), ProcessorError> {
     for _ in 0..1_000 {
         match processor.discard(key, reason, LIMIT).await {
-            Ok(()) | Err(ProcessorError::NotParked { .. }) => return,
+            Ok(()) | Err(ProcessorError::NotParked { .. }) => return Ok(()),
             Err(error) if error.kind() == ErrorKind::Transient => {}
             Err(ProcessorError::Asked { .. }) => {}
-            Err(error) => panic!("{error}"),
+            Err(error) => return Err(error),
         }
     }
     panic!("{key} was not discarded in 1,000 tries")
