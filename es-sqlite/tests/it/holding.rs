@@ -1,14 +1,17 @@
 //! The one writer: who waits for it, who would wait in vain, and for how long it is held.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use es_core::prelude::*;
 use es_core::store::{Commit, CommitError, Position};
-use es_sqlite::SqliteBackend;
+use es_sqlite::{SqliteBackend, Tx};
 
-use crate::bank::{Deposit, Totals};
+use crate::bank::{Deposit, Deposited, Totals};
 use crate::files::commit;
+
+const LIMIT: Duration = Duration::from_secs(60);
 
 async fn open() -> SqliteBackend {
     SqliteBackend::open(":memory:").await.unwrap()
@@ -163,4 +166,54 @@ async fn a_slow_handler_lets_others_write_and_a_shutdown_end_between_two_events(
     assert!(app.shutdown(Duration::from_secs(60)).await);
     let meanwhile = handled() - before;
     assert!(meanwhile <= 10 && handled() < fast + slow, "{meanwhile} events of 20 ms were handled meanwhile");
+}
+
+/// Fails until it is mended, and takes as long as an event says from then on.
+#[derive(Clone, Debug, Default)]
+struct Mended {
+    handled: Arc<AtomicUsize>,
+    mended: Arc<AtomicBool>,
+}
+
+#[projection(name = "mended", schema_sql = "create table mended (amount integer not null) strict")]
+impl Mended {
+    async fn deposited(&self, e: Recorded<'_, Deposited>, tx: &mut Tx) -> Result<(), BoxError> {
+        if !self.mended.load(Ordering::SeqCst) {
+            return Err("it is not mended".into());
+        }
+        sqlx::query("insert into mended values (?)").bind(e.amount).execute(&mut **tx).await?;
+        tokio::time::sleep(Duration::from_millis(e.takes)).await;
+        self.handled.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+/// P22: the same of a sequence that is retried, of which a part would be much more than that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_of_slow_events_lets_others_write_between_two_of_them() {
+    let (store, mended, slow) = (open().await, Mended::default(), 60);
+    store.commit(deposits(slow, 20)).await.unwrap();
+    let short = Duration::from_millis(1);
+    let app = App::on(store).projection(mended.clone()).processor_retries(0, short, short);
+    let app = app.start().await.unwrap();
+    app.settle(LIMIT).await.unwrap();
+    let processor = &app.processors()[0];
+    let parked = processor.parked(None, 2).await.unwrap();
+    assert_eq!(parked.iter().map(|sequence| sequence.events).collect::<Vec<_>>(), [slow as u64]);
+    mended.mended.store(true, Ordering::SeqCst);
+    let handled = || mended.handled.load(Ordering::SeqCst);
+    let others = async {
+        for i in 0..5 {
+            while handled() <= 5 * i {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let before = handled();
+            app.send(&"bob".to_owned(), Deposit { amount: 1 }).await.unwrap();
+            let meanwhile = handled() - before;
+            assert!(meanwhile <= 10, "{meanwhile} events of 20 ms were handled meanwhile");
+        }
+    };
+    let (left, ()) = tokio::join!(processor.retry(&parked[0].key, LIMIT), others);
+    assert_eq!(left.unwrap(), None);
+    assert!(app.shutdown(LIMIT).await);
 }
