@@ -83,6 +83,7 @@ pub mod inline_code;
 pub mod jobs;
 pub mod keys;
 pub mod large;
+pub mod late;
 pub mod laws;
 pub mod limits;
 pub mod missed;

@@ -119,6 +119,14 @@ impl<'p> Wish<'p> {
         Self { what, other, poisoned: poisoned(id), broken, away: poisoned(partner) }
     }
 
+    fn accounts(&self, event: &RecordedEvent) -> Result<Vec<String>, BoxError> {
+        match self.what {
+            "hidden" if self.poisoned => Err("it cannot be decoded".into()),
+            "hidden" => Ok(self.other.unwrap_or_default().split(',').map(str::to_owned).collect()),
+            _ => Ok([Some(account(event)), self.other].into_iter().flatten().map(str::to_owned).collect()),
+        }
+    }
+
     fn fail(&self, key: &str) -> Result<(), BoxError> {
         let here = self.other.is_none_or(|other| other == key);
         match self.what {
@@ -134,6 +142,12 @@ impl<'p> Wish<'p> {
             _ => Err("poisoned".into()),
         }
     }
+}
+
+/// The accounts of a payment, which it may not tell until it is mended.
+pub(super) fn accounts(event: &RecordedEvent) -> Result<Vec<String>, BoxError> {
+    let Some(payload) = event.payload::<Deposited>()? else { return Ok(Vec::new()) };
+    Wish::of(&payload).accounts(event)
 }
 
 fn account(event: &RecordedEvent) -> &str {
@@ -180,11 +194,7 @@ impl Tally {
     ) -> Result<Vec<Change<'_, V>>, BoxError> {
         let Some(payload) = event.payload::<Deposited>()? else { return Ok(Vec::new()) };
         let wish = Wish::of(&payload);
-        let keys: Vec<String> = match wish.what {
-            "hidden" if wish.poisoned => return Err("it cannot be decoded".into()),
-            "hidden" => wish.other.unwrap_or_default().split(',').map(str::to_owned).collect(),
-            _ => [Some(account(event)), wish.other].into_iter().flatten().map(str::to_owned).collect(),
-        };
+        let keys = wish.accounts(event)?;
         let change = |key: String| {
             let payload = payload.clone();
             Change::new(key.clone(), move |row| tally(row).take(Recorded::new(&payload, event), &key))

@@ -368,6 +368,8 @@ macro_rules! __conformance_rules {
                 what_a_rebuild_leaves_out_it_leaves_out_though_its_row_is_damaged
                 what_a_rebuild_has_passed_it_leaves_out_though_its_row_is_damaged
                 what_is_discarded_behind_one_range_of_a_rebuild_and_before_another_is_left_out_of_both
+                what_is_skipped_behind_one_range_of_a_rebuild_and_before_another_begins_nothing_again
+                what_is_skipped_behind_a_rebuild_that_has_handled_it_stays_in_it
                 a_rebuild_reads_again_only_what_was_discarded_since
                 what_is_asked_of_a_build_that_is_no_longer_read_is_not_said_to_be_done
                 a_switch_says_what_it_waits_for
@@ -465,8 +467,12 @@ macro_rules! __conformance_rules {
                 what_can_be_decoded_later_parks_no_more_than_fits
                 a_retry_that_waits_for_what_does_not_fit_holds_up_no_other
                 a_late_event_whose_partner_is_away_holds_up_no_other
+                a_halted_range_does_not_look_at_a_late_event_again_and_again
                 what_was_left_out_undecoded_stays_left_out_for_every_key
                 what_was_skipped_undecoded_stays_skipped_for_every_key
+            }
+            late {
+                a_late_event_that_meets_the_end_of_a_lease_is_acted_on_under_the_next
             }
             poisoned {
                 other_keys_go_on_between_the_parts_of_a_retry

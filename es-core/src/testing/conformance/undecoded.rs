@@ -16,6 +16,8 @@ use crate::processor::{
 };
 use crate::store::{Position, RowStore as _};
 
+/// As long as a range takes to do what it should not, were it to do that.
+const A_WHILE: Duration = Duration::from_secs(2);
 /// Accounts of many slices.
 const ACCOUNTS: [&str; 6] = ["b", "c", "d", "e", "f", "g"];
 
@@ -276,6 +278,32 @@ pub async fn a_late_event_whose_partner_is_away_holds_up_no_other<S: Subject>(su
     })
     .await;
     assert_told(&world, "b", (1, 1, 0)).await;
+}
+
+/// K11
+pub async fn a_halted_range_does_not_look_at_a_late_event_again_and_again<S: Subject>(subject: S) {
+    let (world, hidden, away) = (World::<S>::new(&subject).await, Poison::new(), Poison::new());
+    let failing = Poison::new();
+    let line = Double::new(world.store.0.clone());
+    let short = Duration::from_millis(1);
+    let wiring = || {
+        let app = App::on(line.clone()).view::<Ledger>().workers(1);
+        app.processor_retries(1, short, short).parking(ParkingLimits::new(1, 1_000))
+    };
+    let app = start(wiring).await;
+    world.put("a", vec![hidden.hidden_while(&away, 1, &["b"])]).await;
+    settle(&app).await;
+    hidden.mend();
+    super::poisoned::ask(view(&app), "a").await;
+    let fails = |state: &ProcessorState| matches!(state, ProcessorState::Failing { error, .. } if error.contains("away"));
+    until(view(&app), |status| fails(&status.state)).await;
+    // No more fit: the range stops there, while the late event is to be tried again very soon.
+    world.put("c", vec![failing.payment(1, "fails")]).await;
+    until(view(&app), |status| matches!(status.state, ProcessorState::Halted { .. })).await;
+    let before = line.calls();
+    tokio::time::sleep(A_WHILE).await;
+    let calls = line.calls() - before;
+    assert!(calls < 60, "{calls} calls in {A_WHILE:?}");
 }
 
 /// K12
