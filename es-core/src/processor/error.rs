@@ -34,6 +34,14 @@ pub enum ProcessorError {
         /// Which key.
         key: String,
     },
+    /// Its sequence was discarded while it was waited for its retry: [`skipped`](super::Processor::skipped) says why.
+    #[error("{key:?} of {build} was discarded while it was waited for its retry: `skipped` says why")]
+    Discarded {
+        /// Where.
+        build: Build,
+        /// Which key.
+        key: String,
+    },
     /// The key is parked: retry or discard it first.
     #[error("{key:?} is parked in {build}: retry or discard it, then there is nothing to rebuild")]
     Parked {
@@ -216,6 +224,7 @@ impl ProcessorError {
     pub const fn kind(&self) -> ErrorKind {
         match self {
             Self::NotParked { .. }
+            | Self::Discarded { .. }
             | Self::Asked { .. }
             | Self::NoOlder { .. }
             | Self::Dropped { .. }

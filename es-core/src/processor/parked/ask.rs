@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::sequence::readable;
-use super::{ParkedSequence, list, one};
+use super::{Parked, ParkedSequence, list, one, positions, skip_key};
 use crate::ErrorKind;
 use crate::processor::{AnyBackend, Processor, ProcessorError};
 use crate::state::{Asked, Build, Request, asked};
-use crate::store::{Row, RowAt, RowStore, RowWrite, StoreError, Won, write_rows};
+use crate::store::{Position, Row, RowAt, RowStore, RowWrite, StoreError, Won, write_rows};
 
 /// Sequences that are looked at, or asked for, together.
 const SOME: usize = 500;
@@ -59,6 +59,7 @@ impl Processor {
     /// # Errors
     ///
     /// [`ProcessorError::NotParked`]; [`ProcessorError::Asked`] if that was asked for already;
+    /// [`ProcessorError::Discarded`] if it was discarded meanwhile, by whoever asked for that;
     /// [`ProcessorError::Switched`] if queries were switched to another build meanwhile;
     /// [`ProcessorError::TimedOut`] if it is not done within `limit`: the request stands.
     pub async fn retry(&self, key: &str, limit: Duration) -> Result<Option<ParkedSequence>, ProcessorError> {
@@ -76,7 +77,7 @@ impl Processor {
     }
 
     /// The same as [`retry`](Self::retry) for all sequences that match. Gives those that failed again; what was parked
-    /// after this had begun is not among them.
+    /// after this had begun, or discarded meanwhile, is not among them.
     ///
     /// # Errors
     ///
@@ -112,9 +113,8 @@ impl Processor {
         let build = self.current().await?;
         let gone = || ProcessorError::NotParked { build: build.clone(), key: key.to_owned() };
         let backend = &*self.node.backend;
-        if one(backend, &build, key).await?.is_none() {
-            return Err(gone());
-        }
+        let Some(sequence) = one(backend, &build, key).await? else { return Err(gone()) };
+        let last = last(backend, &build, &sequence).await?;
         let table = build.requests();
         loop {
             let rev = match backend.rows(table.name(), &[key.to_owned()]).await?.pop().flatten() {
@@ -132,7 +132,15 @@ impl Processor {
         }
         self.cluster.wake();
         let what = format!("a request for {key:?} of {build}");
-        self.until(what, limit, || self.answer(&build, key)).await
+        let answer = || async {
+            let answer = self.answer(&build, key).await?;
+            let is_gone = matches!((&request, &answer), (Request::Retry, Some(None)));
+            if is_gone && is_left_out(backend, &build, key, last).await? {
+                return Err(ProcessorError::Discarded { build: build.clone(), key: key.to_owned() });
+            }
+            Ok(answer)
+        };
+        self.until(what, limit, answer).await
     }
 
     /// What has become of a request: `None` while it stands, else what is left of the sequence.
@@ -233,6 +241,26 @@ impl Processor {
             Err(_) => Err(ProcessorError::TimedOut { what, limit }),
         }
     }
+}
+
+/// The last event of a sequence. It goes with the sequence: handled, or left out.
+async fn last(rows: &dyn RowStore, build: &Build, sequence: &Parked) -> Result<Position, StoreError> {
+    let mut last = Position(0);
+    while let Some((_, next)) = positions(rows, build, sequence, last, SOME).await?.pop() {
+        last = next;
+    }
+    Ok(last)
+}
+
+/// Whether an event is left out for good, also if nobody can read why.
+async fn is_left_out(
+    rows: &dyn RowStore,
+    build: &Build,
+    key: &str,
+    position: Position,
+) -> Result<bool, StoreError> {
+    let row = skip_key(position, key);
+    Ok(rows.rows(build.skipped().name(), &[row]).await?.iter().any(Option::is_some))
 }
 
 /// The row that counts the requests of a build. It is never deleted, so whoever names its revision knows that nothing has
