@@ -162,19 +162,22 @@ pub(crate) fn position_of_skip(row: &str) -> Option<Position> {
 /// Why an event is left out of whose row no more is known.
 pub(crate) const UNREAD: &str = "its row cannot be read";
 
-/// Which of these events were left out for good for whatever keys they have: when that was decided, nobody could decode
-/// them, and each most likely had this one.
+/// Which of these events were left out for good, and whether for whatever keys they have: when that was decided, nobody could
+/// decode them, and each most likely had this one. `None` if the row that says so cannot be read.
 pub(crate) async fn skipped_undecoded(
     store: &dyn RowStore,
     build: &Build,
     events: impl IntoIterator<Item = (Position, &str)>,
-) -> Result<BTreeSet<Position>, StoreError> {
-    let table = build.skipped();
-    let keys: Vec<String> = events.into_iter().map(|(position, key)| skip_key(position, key)).collect();
-    let mut skipped = BTreeSet::new();
-    for row in store.rows(table.name(), &keys).await?.into_iter().flatten() {
-        let skip = table.decode(row)?.value;
-        skipped.extend(skip.undecoded.then_some(skip.position));
+) -> Result<BTreeMap<Position, Option<bool>>, StoreError> {
+    let (table, mut skipped) = (build.skipped(), BTreeMap::new());
+    let (positions, keys): (Vec<Position>, Vec<String>) =
+        events.into_iter().map(|(position, key)| (position, skip_key(position, key))).unzip();
+    let found = positions.into_iter().zip(store.rows(table.name(), &keys).await?);
+    for (position, row) in found.filter_map(|(position, row)| Some((position, row?))) {
+        let row = table.decode(row).inspect_err(|error| {
+            tracing::warn!(%position, error = crate::chain(error), "an event is not taken in: it may be left out");
+        });
+        skipped.insert(position, row.ok().map(|row| row.value.undecoded));
     }
     Ok(skipped)
 }

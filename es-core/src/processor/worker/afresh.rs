@@ -13,6 +13,7 @@ use super::fold::{Fits, Stretch, fold_between};
 use super::run::Worker;
 use super::undecoded;
 use crate::processor::kinds::admission::Admission;
+use crate::processor::kinds::runner::Rebuildable;
 use crate::processor::parked::{self, Parked};
 use crate::state::{Afresh, afresh};
 use crate::store::{Position, Row, RowWrite, StoreError};
@@ -142,7 +143,10 @@ impl Worker {
             let why = "this kind of processor cannot rebuild rows".to_owned();
             return Ok(Round::Fails { key: String::new(), why });
         };
-        rows.forget(&all).await?;
+        if let Err(unread) = forget(rows, &all).await? {
+            self.renew();
+            return Ok(unread);
+        }
         let mut skips = parked::skips(context.backend(), &context.build).await?;
         leave_out_untaken(&context, keys, &mut skips).await?;
         let (mut after, end) = (Position(0), self.share.progress.position);
@@ -183,6 +187,24 @@ impl Worker {
         }
         Ok(Round::Done)
     }
+}
+
+/// Empties rows in memory. One that cannot be read stays as it is, and is in the way of no other.
+async fn forget(rows: &mut dyn Rebuildable, keys: &[String]) -> Result<Result<(), Round>, StoreError> {
+    match rows.forget(keys).await {
+        Err(StoreError::Corrupt { .. }) => {}
+        forgotten => return forgotten.map(Ok),
+    }
+    for key in keys {
+        match rows.forget(std::slice::from_ref(key)).await {
+            Err(error @ StoreError::Corrupt { .. }) => {
+                let (key, why) = (key.clone(), parked::cut(&crate::chain(&error)));
+                return Ok(Err(Round::Fails { key, why }));
+            }
+            forgotten => forgotten?,
+        }
+    }
+    Ok(Ok(()))
 }
 
 /// What could not be decoded is taken in by itself, once it can be: for the keys of the slices that have not done so yet.

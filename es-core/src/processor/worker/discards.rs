@@ -12,7 +12,7 @@ use super::failure::StepError;
 use super::run::Worker;
 use super::take_over::TakeOver;
 use crate::processor::parked::{self, Parked};
-use crate::state::{Afresh, Build, Request, Skipped, afresh, sortable};
+use crate::state::{Afresh, Build, ParkedEvent, Request, Skipped, afresh, sortable};
 use crate::store::{Position, RecordedEvent, Row, RowStore, RowWrite, StoreError, StoredRow, at_first};
 
 impl Worker {
@@ -95,7 +95,8 @@ impl Worker {
         let rekeyed = context.rekeyed(current, &events).await?;
         let (unparked, sequences, handled) = unpark(&context, &self.open().parked, &late).await?;
         let is_handled = |event: &RecordedEvent| handled.iter().any(|late| late.position == event.place());
-        if !rekeyed.is_empty() || !folds && events.iter().any(is_handled) {
+        let begins_again = !rekeyed.is_empty() || !folds && events.iter().any(is_handled);
+        if begins_again || waits_elsewhere(&context, &late, &events).await? {
             return self.begin_again().await.map(|()| false);
         }
         rows.extend(unparked);
@@ -188,18 +189,16 @@ async fn unpark<'l>(
 ) -> Result<Unparked<'l>, StoreError> {
     let build = &context.build;
     let (mut rows, mut sequences, mut handled) = (Vec::new(), BTreeMap::new(), Vec::new());
+    let table = build.parked_events();
     for skipped in late {
         let Skipped { key, position, .. } = skipped;
-        let begun = |parked: &&Parked| parked.value.first <= *position;
-        let Some(parked) = all.get(key).filter(begun).cloned() else {
+        // What a sequence has no more was handled since.
+        let Some((parked, event)) = parked_event(context, all.get(key), *position).await? else {
             handled.push(skipped);
             continue;
         };
-        let (table, row) = (build.parked_events(), parked::event_key(&parked, *position));
-        if let Some(event) = table.get(context.backend(), &row).await? {
-            rows.push(table.delete(&event));
-            sequences.entry(key.clone()).or_insert(parked).value.events -= 1;
-        }
+        rows.push(table.delete(&event));
+        sequences.entry(key.clone()).or_insert(parked).value.events -= 1;
     }
     for (key, sequence) in &sequences {
         if sequence.value.events == 0 {
@@ -216,6 +215,39 @@ async fn unpark<'l>(
         }
     }
     Ok((rows, sequences, handled))
+}
+
+/// The row of an event of a sequence, if it is one of those that wait there; and the sequence.
+async fn parked_event(
+    context: &BuildContext,
+    sequence: Option<&Parked>,
+    position: Position,
+) -> Result<Option<(Parked, Row<ParkedEvent>)>, StoreError> {
+    let Some(sequence) = sequence else { return Ok(None) };
+    let (table, row) = (context.build.parked_events(), parked::event_key(sequence, position));
+    let event = table.get(context.backend(), &row).await?;
+    Ok(event.map(|event| (sequence.clone(), event)))
+}
+
+/// Whether an event that was left out for every key, for nobody could decode it, waits under another one than was known then.
+async fn waits_elsewhere(
+    context: &BuildContext,
+    late: &[Skipped],
+    events: &[RecordedEvent],
+) -> Result<bool, StoreError> {
+    let undecoded = late.iter().filter(|skipped| skipped.undecoded);
+    let known: BTreeMap<Position, &String> =
+        undecoded.map(|skipped| (skipped.position, &skipped.key)).collect();
+    for event in events {
+        let Some(known) = known.get(&event.place()) else { continue };
+        for key in context.runner.keys(event).unwrap_or_default().iter().filter(|key| key != known) {
+            let sequence = parked::one(context.backend(), &context.build, key).await?;
+            if parked_event(context, sequence.as_ref(), event.place()).await?.is_some() {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// Which of some events a build has not left out, each for a key.

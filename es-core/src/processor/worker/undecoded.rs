@@ -176,7 +176,13 @@ impl Worker {
             let (some, rest) = left.split_at(answered);
             left = rest;
             for (position, row) in some {
-                let event = events.get(position).filter(|_| !skipped.contains(position)).cloned();
+                let is_left_out = match skipped.get(position) {
+                    // Whether it is cannot be read: it waits until that can be.
+                    Some(None) => continue,
+                    Some(Some(for_any)) => *for_any,
+                    None => false,
+                };
+                let event = events.get(position).filter(|_| !is_left_out).cloned();
                 let Some(late) = self.late(*position, row, event) else { continue };
                 if !self.take_in(late).await? {
                     // Without a pause it was only interrupted.

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use super::double::{Double, Line};
 use super::patient::ask;
 use super::payments::{
-    KINDS, Kind, Ledger, Payments, Poison, Skipping, World, eventually, parked, parked_keys, payment, retry,
-    rows, until,
+    KINDS, Kind, Ledger, Payments, Poison, Skipping, World, answered, eventually, parked, parked_keys,
+    payment, retry, rows, until,
 };
 use super::{LIMIT, Subject, settle, start};
 use crate::App;
@@ -128,6 +128,31 @@ pub async fn a_row_that_cannot_be_read_is_between_it_and_its_key<S: Subject>(sub
     assert_eq!(retry(view, "b").await, None);
     for account in ["a", "b", "c"] {
         world.assert_complete(account, 2).await;
+    }
+}
+
+/// P26
+pub async fn a_row_that_cannot_be_read_is_not_rebuilt_and_stops_no_other<S: Subject>(subject: S) {
+    let world = World::new(&subject).await;
+    let line = Double::new(world.store.0.clone());
+    let app = start(|| World::<S>::wiring(&line).workers(1)).await;
+    let keys = ["a", "b", "c"].map(str::to_owned);
+    for account in &keys {
+        world.pay(account, 1..=2).await;
+    }
+    settle(&app).await;
+    let view = Kind::View.of(&app);
+    line.set(Line::Damages("ledger/1~1", "b"));
+    let refused = answered(|| view.rebuild_keys(&keys, LIMIT)).await;
+    assert!(matches!(&refused, Err(ProcessorError::RowFailed { key, .. }) if key == "b"), "{refused:?}");
+    for account in ["a", "c"] {
+        world.pay(account, 3..=3).await;
+    }
+    settle(&app).await;
+    line.set(Line::Up);
+    answered(|| view.rebuild_keys(&keys, LIMIT)).await.expect("it can be read");
+    for (account, n) in [("a", 3), ("b", 2), ("c", 3)] {
+        world.assert_complete(account, n).await;
     }
 }
 

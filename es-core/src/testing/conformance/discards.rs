@@ -151,14 +151,16 @@ pub async fn what_was_discarded_behind_an_event_that_a_rebuild_parks_is_left_out
     }
 }
 
-/// The second event of account `a`, in the build that is read: as it comes to be when the build under way hears of it late, and
+/// An event of account `a`, in the build that is read: as it comes to be when the build under way hears of it late, and
 /// the events behind it are parked there alone.
-async fn second_is_discarded<S: Subject>(world: &World<S>) {
-    let key = format!("{:020}:{:016x}", 2, xxh3_64(b"a"));
+async fn is_discarded<S: Subject>(world: &World<S>, kind: Kind, position: u64, undecoded: bool) {
+    let (account, skipped) = (kind.key("a"), format!("{}~1/skipped", kind.name()));
+    let key = format!("{position:020}:{:016x}", xxh3_64(account.as_bytes()));
     let row = serde_json::json!({
-        "position": 2, "key": "a", "reason": "booked twice", "at": "2026-01-01T00:00:00Z", "discarded": true,
+        "position": position, "key": account, "reason": "booked twice", "at": "2026-01-01T00:00:00Z",
+        "discarded": true, "undecoded": undecoded,
     });
-    overwrite::<S>(&world.store, "ledger/1~1/skipped", &key, row.to_string().as_bytes()).await;
+    overwrite::<S>(&world.store, &skipped, &key, row.to_string().as_bytes()).await;
 }
 
 /// K12
@@ -172,7 +174,7 @@ pub async fn what_is_discarded_before_an_event_that_a_rebuild_has_parked_is_left
     let ledger = app.processor::<Ledger>().expect("it runs");
     let rebuild = ask(|| ledger.rebuild_online(LENIENT)).await;
     complete(&rebuild).await;
-    second_is_discarded(&world).await;
+    is_discarded(&world, Kind::View, 2, false).await;
     ask(|| rebuild.switch()).await;
     assert_eq!(parked_keys(ledger).await, [("a".to_owned(), 2)]);
     assert_eq!(world.sum(Kind::View, "a").await, 1);
@@ -192,7 +194,7 @@ pub async fn what_a_rebuild_has_parked_goes_on_once_its_first_event_is_discarded
     let ledger = app.processor::<Ledger>().expect("it runs");
     let rebuild = ask(|| ledger.rebuild_online(LENIENT)).await;
     complete(&rebuild).await;
-    second_is_discarded(&world).await;
+    is_discarded(&world, Kind::View, 2, false).await;
     ask(|| rebuild.switch()).await;
     eventually(async || match parked_keys(ledger).await {
         parked if parked.is_empty() => Ok(()),
@@ -200,6 +202,63 @@ pub async fn what_a_rebuild_has_parked_goes_on_once_its_first_event_is_discarded
     })
     .await;
     assert_eq!(world.sum(Kind::View, "a").await, 4);
+}
+
+/// K12
+pub async fn what_a_rebuild_has_handled_of_what_it_had_parked_is_left_out<S: Subject>(subject: S) {
+    for kind in KINDS {
+        let world = World::new(&subject).await;
+        let [first, last, aside] = std::array::from_fn(|_| Poison::new());
+        let app = world.start().await;
+        [&first, &last].into_iter().for_each(Poison::mend);
+        let payments = [payment(1), first.payment(2, "fails"), payment(3), last.payment(4, "fails")];
+        world.put("a", payments.into()).await;
+        world.put("b", vec![aside.payment(1, "fails")]).await;
+        settle(&app).await;
+        [&first, &last].into_iter().for_each(Poison::relapse);
+        let processor = kind.of(&app);
+        let rebuild = ask(|| processor.rebuild_online(LENIENT)).await;
+        complete(&rebuild).await;
+        is_discarded(&world, kind, 2, false).await;
+        // The build looks: without the second event, it goes on with the third one, and stops at the last.
+        discard(processor, &kind.key("b"), "booked twice").await;
+        let parked = format!("{}~2/parked", kind.name());
+        eventually(async || match rows(&world.store, &parked).await.first() {
+            Some((_, row)) if row["position"] == 4 => Ok(()),
+            row => Err(format!("{row:?}")),
+        })
+        .await;
+        is_discarded(&world, kind, 3, false).await;
+        ask(|| rebuild.switch()).await;
+        eventually(async || match world.sum(kind, "a").await {
+            1 => Ok(()),
+            sum => Err(format!("{kind:?}: {sum}")),
+        })
+        .await;
+        assert_eq!(parked_keys(processor).await, [(kind.key("a"), 1)], "{kind:?}");
+        assert!(app.shutdown(LIMIT).await);
+    }
+}
+
+/// K12
+pub async fn what_is_discarded_undecoded_is_not_parked_in_a_rebuild_under_keys_that_it_has<S: Subject>(
+    subject: S,
+) {
+    let (world, hidden, rows) = (World::<S>::new(&subject).await, Poison::new(), Poison::new());
+    let app = world.start().await;
+    world.put("a", vec![hidden.hidden_until(&rows, 1, &["b"])]).await;
+    world.pay("c", 1..=1).await;
+    settle(&app).await;
+    hidden.mend();
+    let ledger = app.processor::<Ledger>().expect("it runs");
+    let rebuild = ask(|| ledger.rebuild_online(LENIENT)).await;
+    complete(&rebuild).await;
+    // As a program discards it that cannot decode it.
+    is_discarded(&world, Kind::View, 1, true).await;
+    ask(|| rebuild.switch()).await;
+    settle(&app).await;
+    assert_eq!(parked_keys(ledger).await, []);
+    assert_eq!((world.sum(Kind::View, "b").await, world.sum(Kind::View, "c").await), (0, 1));
 }
 
 /// P26, K12

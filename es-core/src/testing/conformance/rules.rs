@@ -296,6 +296,7 @@ macro_rules! __conformance_rules {
                 a_partner_that_is_away_clears_no_suspicion_of_another_key
                 what_was_suspected_holds_for_the_others_of_a_round
                 a_row_that_cannot_be_read_is_between_it_and_its_key
+                a_row_that_cannot_be_read_is_not_rebuilt_and_stops_no_other
                 without_retries_only_what_fails_is_blamed
                 one_event_at_a_time_is_blamed_as_many_are
                 a_position_is_not_reached_while_something_before_it_is_parked
@@ -365,6 +366,8 @@ macro_rules! __conformance_rules {
                 what_was_discarded_behind_an_event_that_a_rebuild_parks_is_left_out
                 what_is_discarded_before_an_event_that_a_rebuild_has_parked_is_left_out
                 what_a_rebuild_has_parked_goes_on_once_its_first_event_is_discarded
+                what_a_rebuild_has_handled_of_what_it_had_parked_is_left_out
+                what_is_discarded_undecoded_is_not_parked_in_a_rebuild_under_keys_that_it_has
                 what_a_rebuild_leaves_out_it_leaves_out_though_its_row_is_damaged
                 what_a_rebuild_has_passed_it_leaves_out_though_its_row_is_damaged
                 what_is_discarded_behind_one_range_of_a_rebuild_and_before_another_is_left_out_of_both
@@ -469,6 +472,7 @@ macro_rules! __conformance_rules {
                 a_late_event_whose_partner_is_away_holds_up_no_other
                 a_halted_range_does_not_look_at_a_late_event_again_and_again
                 what_was_left_out_undecoded_stays_left_out_for_every_key
+                what_was_left_out_undecoded_stays_left_out_though_its_row_is_damaged
                 what_was_skipped_undecoded_stays_skipped_for_every_key
             }
             late {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::cluster::overwrite;
 use super::double::Double;
 use super::patient::ask;
 use super::payments::{
@@ -338,6 +339,25 @@ pub async fn what_was_left_out_undecoded_stays_left_out_for_every_key<S: Subject
         settle(&app).await;
         right(b, others).await;
         ask(|| view(&app).drop_previous()).await;
+    }
+}
+
+/// P26, K12
+pub async fn what_was_left_out_undecoded_stays_left_out_though_its_row_is_damaged<S: Subject>(subject: S) {
+    let (world, hidden) = (World::new(&subject).await, Poison::new());
+    let app = started(&world, 1).await;
+    world.put("a", vec![payment(1), hidden.hidden(2, &["b"])]).await;
+    settle(&app).await;
+    discard(view(&app), "a", "nobody can read it").await;
+    assert!(app.shutdown(LIMIT).await);
+    let (damaged, _) = super::payments::rows(&world.store, "ledger/1~1/skipped").await.remove(0);
+    overwrite::<S>(&world.store, "ledger/1~1/skipped", &damaged, b"not json").await;
+    hidden.mend();
+    let app = started(&world, 1).await;
+    world.pay("c", 1..=1).await;
+    settle(&app).await;
+    for (account, right) in [("a", (1, 1, 0)), ("b", (0, 0, 0)), ("c", (1, 1, 0))] {
+        assert_told(&world, account, right).await;
     }
 }
 
