@@ -10,9 +10,10 @@ use tokio::time::Instant;
 use super::context::{BuildContext, Role};
 use super::failure::StepError;
 use super::fold::{Fits, Stretch, fold_between};
-use super::run::Worker;
+use super::run::{Overdue, Worker};
 use super::undecoded;
-use crate::processor::kinds::admission::Admission;
+use crate::blame::NotTheEvent;
+use crate::processor::kinds::admission::{Admission, Failure};
 use crate::processor::kinds::runner::Rebuildable;
 use crate::processor::parked::{self, Parked};
 use crate::state::{Afresh, afresh};
@@ -20,6 +21,8 @@ use crate::store::{Position, Row, RowWrite, StoreError};
 
 /// Events that are read together, at most.
 const PAGE: usize = 5_000;
+/// What is shown of a round that has to wait.
+const REBUILDING: &str = "rebuilding rows";
 /// Keys of a round, at most.
 const KEYS: usize = 100;
 
@@ -32,11 +35,13 @@ pub(super) struct Rounds {
     pub(super) more: bool,
     /// Since when its failures look like those of the store, which takes writes all the same.
     suspected: Option<Instant>,
+    /// They are rebuilt later: what one waits for is away, and the range goes on meanwhile.
+    pub(super) again: Option<Overdue>,
 }
 
 impl Default for Rounds {
     fn default() -> Self {
-        Self { keys: KEYS, more: false, suspected: None }
+        Self { keys: KEYS, more: false, suspected: None, again: None }
     }
 }
 
@@ -50,11 +55,16 @@ enum Round {
     TooLarge,
     /// The worker is stopped: nothing is durable yet, and the next owner begins again.
     Stopped,
+    /// Nobody is to blame for what failed: the rows stay as they are until that is over.
+    Later,
 }
 
 impl Worker {
     /// Rebuilds some of the rows that an operator asked for: from the log up to where the range is.
     pub(super) async fn rebuild_keys(&mut self) -> Result<(), StepError> {
+        if self.rounds.again.is_some_and(|later| later.again > Instant::now()) {
+            return Ok(());
+        }
         let mut asked = self.asked_afresh().await?;
         asked.retain(|row| row.value.without.is_empty());
         if asked.is_empty() {
@@ -82,9 +92,14 @@ impl Worker {
                 let blamed = round.iter().position(|row| row.key == key);
                 let failed = blamed.map_or(round, |i| &round[i..=i]);
                 self.refuse(failed, &why).await?;
+                self.rounds.again = None;
                 failed.len() < asked.len()
             }
-            _ => round.len() < asked.len(),
+            Round::Later => false,
+            _ => {
+                self.rounds.again = None;
+                round.len() < asked.len()
+            }
         };
         Ok(())
     }
@@ -172,20 +187,28 @@ impl Worker {
                         return Ok(Round::TooLarge);
                     }
                 }
-                Err(failure) => {
-                    let mut suspected = self.rounds.suspected;
-                    let blames = self.blames(&failure, &mut suspected).await;
-                    self.rounds.suspected = suspected;
-                    if !blames {
-                        return Err(not_now("rebuilding rows", &failure));
-                    }
-                    self.renew();
-                    let why = parked::cut(&crate::chain(&failure));
-                    return Ok(Round::Fails { key: failure.key, why });
-                }
+                Err(failure) => return self.round_failed(failure).await,
             }
         }
         Ok(Round::Done)
+    }
+
+    /// What a round comes to of which an event fails: while what it needs is away, the others of the range go on.
+    async fn round_failed(&mut self, failure: Failure) -> Result<Round, StepError> {
+        let mut suspected = self.rounds.suspected;
+        let blames = self.blames(&failure, &mut suspected).await;
+        self.rounds.suspected = suspected;
+        let is_away = failure.source.is::<NotTheEvent>() || suspected.is_some();
+        if !blames && !is_away {
+            return Err(not_now(REBUILDING, &failure));
+        }
+        self.renew();
+        if !blames {
+            self.rounds.again = Some(self.postponed(self.rounds.again, REBUILDING, &failure));
+            return Ok(Round::Later);
+        }
+        let why = parked::cut(&crate::chain(&failure));
+        Ok(Round::Fails { key: failure.key, why })
     }
 }
 

@@ -372,6 +372,7 @@ impl Worker {
             None => {
                 let well = self.trouble.is_none() && self.overdue.is_none() && self.failures == 0;
                 let well = well && self.retrying.again.is_none() && self.undecodable.again.is_none();
+                let well = well && self.rounds.again.is_none();
                 well.then(|| self.unreadable.values().next().cloned().unwrap_or(ProcessorState::Running))
             }
         }

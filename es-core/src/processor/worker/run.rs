@@ -296,7 +296,10 @@ impl Worker {
             if self.open.is_none() {
                 return Ok(Step::More);
             }
-            self.asked = !more && !self.rounds.more;
+            self.asked = !more && !self.rounds.more && self.rounds.again.is_none();
+            if let Some(Overdue { again, .. }) = self.rounds.again {
+                self.next = if more { self.next.map(|next| next.min(again)) } else { Some(again) };
+            }
         }
         // While it is halted, sequences can be emptied: that may be what it waits for.
         if let Some((before, _)) = &self.halted {

@@ -471,6 +471,7 @@ macro_rules! __conformance_rules {
                 a_retry_that_waits_for_what_does_not_fit_holds_up_no_other
                 a_late_event_whose_partner_is_away_holds_up_no_other
                 a_halted_range_does_not_look_at_a_late_event_again_and_again
+                rows_whose_partner_is_away_are_rebuilt_later_and_hold_up_no_other
                 what_was_left_out_undecoded_stays_left_out_for_every_key
                 what_was_left_out_undecoded_stays_left_out_though_its_row_is_damaged
                 what_was_skipped_undecoded_stays_skipped_for_every_key

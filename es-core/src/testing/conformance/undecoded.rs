@@ -307,6 +307,30 @@ pub async fn a_halted_range_does_not_look_at_a_late_event_again_and_again<S: Sub
     assert!(calls < 60, "{calls} calls in {A_WHILE:?}");
 }
 
+/// P20
+pub async fn rows_whose_partner_is_away_are_rebuilt_later_and_hold_up_no_other<S: Subject>(subject: S) {
+    let (world, failing, away) = (World::new(&subject).await, Poison::new(), Poison::new());
+    let app = started(&world, 1).await;
+    failing.mend();
+    away.mend();
+    world.put("a", vec![failing.payment_while(&away, 1)]).await;
+    settle(&app).await;
+    away.relapse();
+    let keys = ["a".to_owned()];
+    let rebuilding = answered(|| view(&app).rebuild_keys(&keys, LIMIT));
+    let meanwhile = async {
+        let fails = |state: &ProcessorState| matches!(state, ProcessorState::Failing { error, .. } if error.contains("away"));
+        until(view(&app), |status| fails(&status.state)).await;
+        world.pay("b", 1..=2).await;
+        settle(&app).await;
+        assert_told(&world, "b", (2, 3, 0)).await;
+        away.mend();
+    };
+    let (rebuilt, ()) = futures::join!(rebuilding, meanwhile);
+    rebuilt.expect("its partner is there");
+    assert_told(&world, "a", (1, 1, 0)).await;
+}
+
 /// K12
 pub async fn what_was_left_out_undecoded_stays_left_out_for_every_key<S: Subject>(subject: S) {
     let (world, hidden) = (World::new(&subject).await, Poison::new());
