@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod codec;
 pub mod command;
 mod decision;
+pub mod engine;
 pub mod entropy;
 mod error;
 pub mod event;

@@ -38,12 +38,14 @@ mod process;
 pub mod relay;
 mod rows;
 mod runner;
+pub mod saga;
 pub mod schedule;
 mod session;
 mod show;
 mod step;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod transaction;
 mod verb;
 mod versions;
 

@@ -10,6 +10,7 @@ use super::wiring::Wiring;
 use super::{App, BeforeReady};
 use crate::clock::{Clock, SystemClock};
 use crate::command::{Interceptor, Registry, RetryPolicy, missing_for};
+use crate::engine::Engine;
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::inline::{Entry, Hook, ProjectionHook, ViewHook};
 use crate::limits;
@@ -29,6 +30,7 @@ impl App {
             services: Services::default(),
             commands: Registry::default(),
             runners: Vec::new(),
+            engines: Vec::new(),
             queries: Wiring::default(),
             inline: Vec::new(),
             retired: BTreeSet::new(),
@@ -83,6 +85,7 @@ pub struct AppBuilder<B: Backend> {
     pub(super) services: Services,
     pub(super) commands: Registry,
     pub(super) runners: Vec<Arc<dyn Runner>>,
+    pub(super) engines: Vec<Arc<dyn Engine>>,
     pub(super) queries: Wiring,
     pub(super) inline: Vec<Entry<B::Tx>>,
     pub(super) retired: BTreeSet<String>,
@@ -319,6 +322,13 @@ impl<B: Backend> AppBuilder<B> {
     /// A processor of an extension crate.
     pub fn runner(mut self, runner: impl Runner) -> Self {
         self.runners.push(Arc::new(runner));
+        self
+    }
+
+    /// Work of an extension crate that does not follow the log. The extension keeps the other end of the `Arc`: what starts
+    /// its work, say.
+    pub fn engine(mut self, engine: Arc<dyn Engine>) -> Self {
+        self.engines.push(engine);
         self
     }
 

@@ -9,7 +9,9 @@ use tokio_util::sync::CancellationToken;
 use super::builder::Settings;
 use super::settle::Settling;
 use super::{App, AppBuilder, Inner};
+use crate::BoxError;
 use crate::command::{Bus, Sender, WithinTx};
+use crate::engine::Engine;
 use crate::id::Ids;
 use crate::inline::{self, Inline};
 use crate::lifecycle::Lifecycle;
@@ -28,7 +30,9 @@ impl<B: Backend> AppBuilder<B> {
     /// [`StartError`] with everything that is wrong, at once.
     pub async fn start(mut self) -> Result<App, StartError> {
         self.provide_own();
-        all_right(self.wrong())?;
+        let mut wrong = self.wrong();
+        wrong.extend(in_the_way(&self.engines).await);
+        all_right(wrong)?;
         let node = self.node();
         let mut never_behind = self.live.clone().unwrap_or_default();
         never_behind.extend(self.inline.iter().map(|entry| entry.runner.name()));
@@ -148,9 +152,20 @@ impl<B: Backend> AppBuilder<B> {
             verify,
         });
         node.sender.connect(&bus);
-        let processors = processor::start(&node, runners, inline_codes, unprepared, &tasks, &closing);
+        let processors =
+            processor::start(&node, runners, self.engines, inline_codes, unprepared, &tasks, &closing);
         App(Arc::new(Inner { bus, processors, queries: self.queries, never_behind, before_ready }))
     }
+}
+
+/// What engines find in the way of a start, a line each.
+async fn in_the_way(engines: &[Arc<dyn Engine>]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for engine in engines {
+        let unread = |error: BoxError| vec![format!("the store cannot be read: {}", crate::chain(&*error))];
+        wrong.extend(engine.check().await.unwrap_or_else(unread));
+    }
+    wrong
 }
 
 fn all_right(wrong: Vec<String>) -> Result<(), StartError> {

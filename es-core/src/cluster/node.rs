@@ -15,7 +15,7 @@ use super::lease::Lease;
 use super::plan::{Whole, assign};
 use super::share::{Progress, Shares, parse_key, rows_without};
 use crate::limits::MAX_PAGE;
-use crate::state::{NodeRecord, nodes};
+use crate::state::{NodeRecord, SHARES, nodes};
 use crate::store::{EventStore, Position, Row, RowStore, StoreError, StoredRow, Won, write_rows};
 
 /// How often a node that ends tries to say so.
@@ -90,6 +90,13 @@ impl Cluster {
     pub fn with<P: Progress>(mut self, runs: Runs, shares: &Shares<P>) -> Self {
         self.runs.push(runs);
         self.tables.insert(shares.table().clone());
+        self
+    }
+
+    /// And runs this, whose shares are those of work without a log.
+    pub(crate) fn with_group(mut self, runs: Runs) -> Self {
+        self.runs.push(runs);
+        self.tables.insert(SHARES.into());
         self
     }
 
@@ -178,7 +185,9 @@ impl Cluster {
         self.believed_for
     }
 
-    pub(crate) const fn only_looks(&self) -> bool {
+    /// Whether it only [looks on](Self::looking_on).
+    #[must_use]
+    pub const fn only_looks(&self) -> bool {
         self.looks_on
     }
 

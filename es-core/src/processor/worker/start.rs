@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{AnyBackend, Coordinator, NodeContext, Observer};
 use crate::cluster::{Cluster, Runs, Shares};
+use crate::engine::{Engine, Node};
 use crate::processor::handle::{HandleState, Processor};
 use crate::processor::kinds::runner::Runner;
 use crate::processor::options::ProcessorOptions;
@@ -26,15 +27,16 @@ impl std::fmt::Debug for dyn Runner {
 pub(crate) fn start(
     node: &NodeContext,
     runners: Vec<(Arc<dyn Runner>, ProcessorOptions)>,
+    engines: Vec<Arc<dyn Engine>>,
     inline_codes: BTreeMap<String, String>,
     unprepared: &BTreeSet<String>,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> Vec<Processor> {
-    if runners.is_empty() && inline_codes.is_empty() {
+    if runners.is_empty() && inline_codes.is_empty() && engines.is_empty() {
         return Vec::new();
     }
-    let cluster = Arc::new(cluster(node, &runners, inline_codes));
+    let cluster = Arc::new(cluster(node, &runners, &engines, inline_codes));
     let sights = watch::Sender::new(None);
     let working = TaskTracker::new();
     let begin = |(runner, options): (Arc<dyn Runner>, ProcessorOptions)| {
@@ -56,6 +58,12 @@ pub(crate) fn start(
         Processor { handle, resets, handler_limit, node: node.clone(), runner, cluster: cluster.clone() }
     };
     let processors: Vec<Processor> = runners.into_iter().map(begin).collect();
+    for engine in engines {
+        let (services, sender, ids) = (node.services.clone(), node.sender.clone(), node.ids.clone());
+        engine.connect(Node { cluster: cluster.clone(), services, sender, ids });
+        let stop = stop.clone();
+        drop(working.spawn(async move { engine.run(stop).await }));
+    }
     // One with inline projections only is seen until it ends.
     drop(working.spawn(stop.clone().cancelled_owned()));
     working.close();
@@ -95,6 +103,7 @@ pub(crate) async fn alive_during<T>(
 fn cluster(
     node: &NodeContext,
     runners: &[(Arc<dyn Runner>, ProcessorOptions)],
+    engines: &[Arc<dyn Engine>],
     inline_codes: BTreeMap<String, String>,
 ) -> Cluster {
     let shares = Shares::<Checkpoint>::checkpoints();
@@ -105,6 +114,8 @@ fn cluster(
         let (name, splits) = (runner.name(), runner.execution().splits);
         cluster.with(Runs { name, splits }, &shares)
     });
+    let of_engines = engines.iter().flat_map(|engine| engine.runs());
+    let cluster = of_engines.fold(cluster, |cluster, runs| cluster.with_group(runs));
     if node.settings.looks_on { cluster.looking_on() } else { cluster }
 }
 

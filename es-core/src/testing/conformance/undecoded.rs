@@ -307,7 +307,7 @@ pub async fn a_halted_range_does_not_look_at_a_late_event_again_and_again<S: Sub
     assert!(calls < 60, "{calls} calls in {A_WHILE:?}");
 }
 
-/// P20
+/// K11
 pub async fn rows_whose_partner_is_away_are_rebuilt_later_and_hold_up_no_other<S: Subject>(subject: S) {
     let (world, failing, away) = (World::new(&subject).await, Poison::new(), Poison::new());
     let app = started(&world, 1).await;

@@ -108,6 +108,23 @@ macro_rules! rules {
                 a_key_that_cannot_be_stored_holds_up_no_other
                 what_comes_too_early_in_masses_keeps_no_instance_from_its_start
             }
+            runs {
+                steps_run_in_order_and_each_once
+                what_has_run_is_undone_when_a_step_refuses
+                a_call_whose_answer_is_lost_acts_once
+                what_may_have_run_is_not_left_behind
+                a_refusal_of_a_repetition_is_not_taken_for_clean
+                a_step_that_succeeds_after_another_refused_is_undone
+                an_undo_that_fails_for_ever_waits_for_a_person_and_others_go_on
+                a_deadline_undoes_what_is_not_decided_and_nothing_else
+                a_key_stands_for_one_run
+                runs_of_a_node_that_is_gone_go_on_elsewhere_and_act_once
+                a_node_that_ends_leaves_its_runs_to_the_next
+                a_run_keeps_its_version_and_is_left_to_who_has_it
+                a_run_that_cannot_be_read_holds_up_no_other
+                a_panic_in_a_step_is_a_failure_of_it
+                what_an_operator_asks_is_done_once_and_noted
+            }
             inbox {
                 a_message_that_comes_again_or_too_soon_changes_nothing
                 a_gap_is_noticed_and_filled_in_order

@@ -20,10 +20,12 @@ pub(crate) mod play;
 mod post;
 mod programs;
 mod relays;
+mod runs;
 mod schedule;
 mod sharing;
 mod stores;
 mod timers;
+mod trip;
 mod world;
 
 use es_core::Backend;

@@ -1,0 +1,139 @@
+//! Sagas in an app.
+
+use std::any::type_name;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use es_core::{App, AppBuilder, Backend};
+
+use super::builder::Saga;
+use super::protocol::SagaProtocol;
+use super::step::SagaInput;
+use crate::data::Data;
+use crate::transaction::{AnyKind, Handle, Kind, Outcome, RunError, Runs};
+
+/// `.saga(..)` on the builder of an app.
+pub trait SagaApp<B: Backend>: Sized {
+    /// A saga: its runs begin on any node, and are shared out among those that have this definition.
+    #[must_use]
+    fn saga<In: SagaInput>(self, saga: Saga<In, B::Tx>) -> Self;
+
+    /// An older definition of a saga, for the runs that began with it. None begins with it any more.
+    #[must_use]
+    fn earlier_saga<In: SagaInput>(self, saga: Saga<In, B::Tx>) -> Self;
+}
+
+impl<B: Backend> SagaApp<B> for AppBuilder<B> {
+    fn saga<In: SagaInput>(self, saga: Saga<In, B::Tx>) -> Self {
+        add(self, &saga, |app, kind| app.provide(Started::<In>(kind)))
+    }
+
+    fn earlier_saga<In: SagaInput>(self, saga: Saga<In, B::Tx>) -> Self {
+        add(self, &saga, |app, _| app)
+    }
+}
+
+fn add<B: Backend, In: SagaInput>(
+    app: AppBuilder<B>,
+    saga: &Saga<In, B::Tx>,
+    also: impl FnOnce(AppBuilder<B>, Arc<dyn SagaKind<In>>) -> AppBuilder<B>,
+) -> AppBuilder<B> {
+    let protocol = SagaProtocol::new(saga);
+    let wrong = protocol.wrong();
+    let app = app.check(move |_| wrong);
+    match Kind::new(app.backend().clone(), saga.name, saga.version, protocol) {
+        Ok(kind) => {
+            let kind = Arc::new(WithDeadline { kind: Arc::new(kind), deadline: saga.deadline });
+            also(app.engine(kind.kind.clone()), kind)
+        }
+        Err(error) => {
+            let name = saga.name;
+            app.check(move |_| vec![format!("saga {name}: {error}")])
+        }
+    }
+}
+
+/// What starts the saga with this input.
+struct Started<In>(Arc<dyn SagaKind<In>>);
+
+/// A saga, whatever the backend.
+#[async_trait]
+trait SagaKind<In>: Send + Sync {
+    async fn begin(&self, key: &str, input: &In) -> Result<Handle, RunError>;
+    fn runs(&self) -> Runs;
+}
+
+struct WithDeadline<B: Backend, In: SagaInput> {
+    kind: Arc<Kind<B, SagaProtocol<In, B::Tx>>>,
+    deadline: Option<Duration>,
+}
+
+#[async_trait]
+impl<B: Backend, In: SagaInput> SagaKind<In> for WithDeadline<B, In> {
+    async fn begin(&self, key: &str, input: &In) -> Result<Handle, RunError> {
+        let kind = || self.kind.name.to_string();
+        let input = Data::of(input).map_err(|e| RunError::Input { kind: kind(), why: e.to_string() })?;
+        self.kind.start(key, input, self.deadline).await
+    }
+
+    fn runs(&self) -> Runs {
+        let kind: Arc<dyn AnyKind> = self.kind.clone();
+        Runs(kind)
+    }
+}
+
+/// On a running app.
+#[async_trait]
+pub trait Sagas {
+    /// Starts a saga under a key, or finds the run that was started under it with the same input.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`]: with [`ErrorKind::Transient`](es_core::ErrorKind::Transient) it may have been started, and can be asked
+    /// for again.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping its future leaves open whether it was started: call it again with the same key and input.
+    async fn start_saga<In: SagaInput>(&self, key: &str, input: &In) -> Result<Handle, RunError>;
+
+    /// The same, and waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// As [`start_saga`](Self::start_saga).
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping its future changes nothing for a saga that has started.
+    async fn run_saga<In: SagaInput>(&self, key: &str, input: In) -> Result<Outcome, RunError>;
+
+    /// What an operator sees of the sagas with this input, and has done to them.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::NotRegistered`].
+    fn saga_runs<In: SagaInput>(&self) -> Result<Runs, RunError>;
+}
+
+fn started<In: SagaInput>(app: &App) -> Result<&Started<In>, RunError> {
+    app.services().get().map_err(|_| RunError::NotRegistered { input: type_name::<In>() })
+}
+
+#[async_trait]
+impl Sagas for App {
+    async fn start_saga<In: SagaInput>(&self, key: &str, input: &In) -> Result<Handle, RunError> {
+        started::<In>(self)?.0.begin(key, input).await
+    }
+
+    async fn run_saga<In: SagaInput>(&self, key: &str, input: In) -> Result<Outcome, RunError> {
+        let handle = self.start_saga(key, &input).await?;
+        drop(input);
+        handle.outcome().await
+    }
+
+    fn saga_runs<In: SagaInput>(&self) -> Result<Runs, RunError> {
+        Ok(started::<In>(self)?.0.runs())
+    }
+}

@@ -1,0 +1,552 @@
+//! What follows what in a saga: pure, so that every state of it can be visited.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use es_core::{Timestamp, chain};
+use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::step::{Retry, Unknown};
+use crate::data::Data;
+use crate::transaction::{
+    Answer, Asked, Call, Next, Outcome, Record, RunStatus, StepShown, Verb, Why, Written,
+};
+
+/// Where a step is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doable {
+    /// In the commit that says so.
+    Here,
+    /// By a call.
+    Elsewhere,
+}
+
+/// What is known of a step without a run.
+#[derive(Clone, Debug)]
+pub(super) struct StepShape {
+    pub(super) name: &'static str,
+    pub(super) needs: Vec<&'static str>,
+    pub(super) stage: usize,
+    pub(super) place: Doable,
+    pub(super) retry: Retry,
+    pub(super) limit: Duration,
+    pub(super) unknown: Unknown,
+    pub(super) refuses_for_good: bool,
+}
+
+/// What is known of a saga without a run: its steps, in stages that follow each other.
+#[derive(Clone, Debug)]
+pub(super) struct Shape {
+    pub(super) steps: Vec<StepShape>,
+    pub(super) stages: usize,
+    /// Which stage is the pivot.
+    pub(super) pivot: Option<usize>,
+}
+
+/// What the records of a run come to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct State {
+    records: u64,
+    pub(super) input: Option<Data>,
+    deadline: Option<Timestamp>,
+    steps: Vec<Standing>,
+    decided: Option<Why>,
+    /// An operator has ended it: who, and why.
+    abandoned: Option<(String, String)>,
+    ended: Option<Outcome>,
+}
+
+/// Where a step is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Standing {
+    forward: Forward,
+    refused: Option<String>,
+    undone: bool,
+    failures: Failures,
+    parked: Option<String>,
+}
+
+/// Whether a step has run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Forward {
+    #[default]
+    No,
+    Maybe,
+    Yes(Data),
+}
+
+/// Failures in a row, all of the forward call or all of the undo.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Failures {
+    count: u32,
+    since: Option<Timestamp>,
+    last: Option<Timestamp>,
+    error: String,
+}
+
+impl Standing {
+    /// Whether there is something to undo, or may be.
+    fn to_undo(&self) -> bool {
+        self.forward != Forward::No && !self.undone
+    }
+
+    fn went_well(&mut self) {
+        (self.failures, self.parked) = (Failures::default(), None);
+    }
+}
+
+/// What one look at the steps finds.
+#[derive(Debug, Default)]
+struct Look {
+    records: Vec<Record>,
+    calls: Vec<Call>,
+    until: Option<Timestamp>,
+}
+
+impl Look {
+    fn waits(&mut self, until: Timestamp) {
+        self.until = Some(self.until.map_or(until, |other| other.min(until)));
+    }
+
+    fn next(self) -> Next {
+        match self.records.is_empty() {
+            false => Next::Append(self.records),
+            true => Next::Act { calls: self.calls, until: self.until },
+        }
+    }
+}
+
+impl Shape {
+    pub(super) fn new(steps: Vec<StepShape>, stages: usize, pivot: Option<usize>) -> Self {
+        Self { steps, stages, pivot }
+    }
+
+    pub(super) fn begin(&self) -> State {
+        State { steps: vec![Standing::default(); self.steps.len()], ..State::default() }
+    }
+
+    fn of_stage(&self, stage: usize) -> impl Iterator<Item = usize> + '_ {
+        self.steps.iter().enumerate().filter(move |(_, step)| step.stage == stage).map(|(i, _)| i)
+    }
+
+    fn place_of(&self, name: &str) -> Result<usize, String> {
+        let unknown = || format!("this program's definition has no step {name:?}");
+        self.steps.iter().position(|step| step.name == name).ok_or_else(unknown)
+    }
+
+    /// The first stage that has not run to its end.
+    fn frontier(&self, state: &State) -> Option<usize> {
+        let has_run = |i: usize| matches!(state.steps[i].forward, Forward::Yes(_));
+        (0..self.stages).find(|stage| !self.of_stage(*stage).all(has_run))
+    }
+
+    /// Whether a step stands before the pivot; without a pivot, all do.
+    fn is_before_pivot(&self, step: usize) -> bool {
+        self.pivot.is_none_or(|pivot| self.steps[step].stage < pivot)
+    }
+
+    fn is_pivot(&self, step: usize) -> bool {
+        self.pivot == Some(self.steps[step].stage)
+    }
+
+    pub(super) fn fold(&self, state: &mut State, written: &Written) -> Result<(), String> {
+        let at = written.at;
+        state.records += 1;
+        match &written.record {
+            Record::Begun { input, deadline } => {
+                (state.input, state.deadline) = (Some(input.clone()), *deadline);
+            }
+            Record::Taken {} => self.taken(state),
+            Record::Done { step, output } => {
+                let standing = &mut state.steps[self.place_of(step)?];
+                standing.forward = Forward::Yes(output.clone());
+                standing.refused = None;
+                standing.went_well();
+            }
+            Record::Refused { step, why, maybe } => {
+                let standing = &mut state.steps[self.place_of(step)?];
+                standing.forward = if *maybe { Forward::Maybe } else { Forward::No };
+                standing.refused = Some(why.clone());
+                standing.went_well();
+            }
+            Record::Failed { step, undo, error } => self.failed(state, step, *undo, error, at)?,
+            Record::Decided { why } => decide(state, why),
+            Record::Undone { step } => {
+                let standing = &mut state.steps[self.place_of(step)?];
+                standing.undone = true;
+                standing.went_well();
+            }
+            Record::Parked { step, why } => {
+                state.steps[self.place_of(step)?].parked = Some(why.clone());
+            }
+            Record::Resolved { verb, by } => self.resolved(state, verb, by)?,
+            Record::Declined { .. } => {}
+            Record::Ended { outcome } => state.ended = Some(outcome.clone()),
+        }
+        Ok(())
+    }
+
+    /// Somebody takes it up: whoever had it before may have called what could be called, and nobody has heard of it.
+    fn taken(&self, state: &mut State) {
+        // Right behind the beginning, nobody has.
+        if state.records <= 2 {
+            return;
+        }
+        let Some(stage) = self.frontier(state).filter(|_| state.decided.is_none()) else { return };
+        for i in self.of_stage(stage).filter(|i| self.steps[*i].place == Doable::Elsewhere) {
+            let standing = &mut state.steps[i];
+            if standing.forward == Forward::No && standing.refused.is_none() {
+                standing.forward = Forward::Maybe;
+            }
+        }
+    }
+
+    fn failed(
+        &self,
+        state: &mut State,
+        step: &str,
+        undo: bool,
+        error: &str,
+        at: Timestamp,
+    ) -> Result<(), String> {
+        let i = self.place_of(step)?;
+        let standing = &mut state.steps[i];
+        let failures = &mut standing.failures;
+        failures.count = failures.count.saturating_add(1);
+        failures.since.get_or_insert(at);
+        (failures.last, failures.error) = (Some(at), error.to_owned());
+        if !undo && self.steps[i].place == Doable::Elsewhere && standing.forward == Forward::No {
+            standing.forward = Forward::Maybe;
+        }
+        Ok(())
+    }
+
+    fn resolved(&self, state: &mut State, verb: &Verb, by: &crate::By) -> Result<(), String> {
+        match verb {
+            Verb::Cancel => {
+                let (actor, reason) = (by.actor.clone(), by.reason.clone());
+                decide(state, &Why::Cancelled { actor, reason });
+            }
+            Verb::Retry { step: None } => state.steps.iter_mut().for_each(Standing::went_well),
+            Verb::Retry { step: Some(step) } => state.steps[self.place_of(step)?].went_well(),
+            Verb::Resolve { step, output } => {
+                let standing = &mut state.steps[self.place_of(step)?];
+                (standing.forward, standing.refused) = (Forward::Yes(output.clone()), None);
+                standing.went_well();
+            }
+            Verb::Skip { step } => {
+                let standing = &mut state.steps[self.place_of(step)?];
+                standing.undone = true;
+                standing.went_well();
+            }
+            Verb::Abandon => state.abandoned = Some((by.actor.clone(), by.reason.clone())),
+        }
+        Ok(())
+    }
+
+    pub(super) fn next(&self, run: Uuid, state: &State, busy: &BTreeSet<Call>, now: Timestamp) -> Next {
+        if state.ended.is_some() {
+            return Next::Ended;
+        }
+        if let Some((actor, reason)) = &state.abandoned {
+            // What is under way is waited for: its answer is in the journal.
+            return match busy.is_empty() {
+                true => {
+                    let outcome = Outcome::Abandoned { actor: actor.clone(), reason: reason.clone() };
+                    Next::Append(vec![Record::Ended { outcome }])
+                }
+                false => Next::Act { calls: Vec::new(), until: None },
+            };
+        }
+        let mut look = Look::default();
+        match &state.decided {
+            None => self.look_forward(run, state, busy, now, &mut look),
+            Some(why) => self.look_back(run, state, busy, now, why, &mut look),
+        }
+        look.next()
+    }
+
+    fn look_forward(&self, run: Uuid, state: &State, busy: &BTreeSet<Call>, now: Timestamp, look: &mut Look) {
+        let Some(stage) = self.frontier(state) else {
+            return look.records.push(Record::Ended { outcome: Outcome::Completed });
+        };
+        if self.can_be_undone(state, busy) {
+            let no = self.of_stage(stage).find_map(|i| Some((i, state.steps[i].refused.clone()?)));
+            if let Some((i, why)) = no {
+                let step = self.steps[i].name.to_owned();
+                return look.records.push(Record::Decided { why: Why::Refused { step, why } });
+            }
+            match state.deadline {
+                Some(deadline) if deadline <= now => {
+                    return look.records.push(Record::Decided { why: Why::Deadline });
+                }
+                Some(deadline) => look.waits(deadline),
+                None => {}
+            }
+        }
+        for i in self.of_stage(stage) {
+            let standing = &state.steps[i];
+            let call = Call { step: i, undo: false };
+            if matches!(standing.forward, Forward::Yes(_))
+                || standing.parked.is_some()
+                || busy.contains(&call)
+            {
+                continue;
+            }
+            if standing.refused.is_some() {
+                // It is the pivot, and one of its calls before may have run.
+                let why =
+                    "it was refused, and an earlier call of it may have run: find out, and resolve or cancel";
+                look.records.push(parked(&self.steps[i], why));
+                continue;
+            }
+            match self.given_up(i, standing, now) {
+                Some(record) => look.records.push(record),
+                None => self.try_call(run, call, standing, now, look),
+            }
+        }
+    }
+
+    /// What becomes of a step that has failed as often as it is tried; `None`: it is tried again.
+    fn given_up(&self, i: usize, standing: &Standing, now: Timestamp) -> Option<Record> {
+        let (step, failures) = (&self.steps[i], &standing.failures);
+        let has_to_succeed = !self.is_before_pivot(i) && !self.is_pivot(i);
+        let may_run = standing.forward == Forward::Maybe;
+        if has_to_succeed || self.is_pivot(i) && may_run {
+            return is_too_late(&step.retry, failures, now).then(|| parked(step, &failures.error));
+        }
+        if failures.count < step.retry.tries {
+            return None;
+        }
+        if may_run && step.unknown == Unknown::Park {
+            return Some(parked(step, &failures.error));
+        }
+        let why = Why::Failed { step: step.name.to_owned(), error: failures.error.clone() };
+        Some(Record::Decided { why })
+    }
+
+    fn look_back(
+        &self,
+        run: Uuid,
+        state: &State,
+        busy: &BTreeSet<Call>,
+        now: Timestamp,
+        why: &Why,
+        look: &mut Look,
+    ) {
+        for stage in (0..self.stages).rev() {
+            let is_busy = |i: &usize| busy.iter().any(|call| call.step == *i);
+            let left: Vec<usize> =
+                self.of_stage(stage).filter(|i| state.steps[*i].to_undo() || is_busy(i)).collect();
+            for i in left.iter().copied().filter(|i| !is_busy(i)) {
+                let (step, standing) = (&self.steps[i], &state.steps[i]);
+                if standing.parked.is_some() {
+                    continue;
+                }
+                let is_open = standing.forward == Forward::Maybe && standing.refused.is_none();
+                if is_open && step.unknown == Unknown::Park {
+                    look.records
+                        .push(parked(step, "whether it has run is not known: find out, and resolve or skip"));
+                    continue;
+                }
+                // What may have run is settled before it is undone.
+                let call = Call { step: i, undo: !is_open || step.unknown == Unknown::Fence };
+                match is_too_late(&step.retry, &standing.failures, now) {
+                    true => look.records.push(parked(step, &standing.failures.error)),
+                    false => self.try_call(run, call, standing, now, look),
+                }
+            }
+            // What others needed is undone after them.
+            if !left.is_empty() {
+                return;
+            }
+        }
+        look.records.push(Record::Ended { outcome: Outcome::Undone(why.clone()) });
+    }
+
+    fn try_call(&self, run: Uuid, call: Call, standing: &Standing, now: Timestamp, look: &mut Look) {
+        match again(&self.steps[call.step], run, call, &standing.failures) {
+            Some(again) if again > now => look.waits(again),
+            _ => look.calls.push(call),
+        }
+    }
+
+    /// Whether it can still be decided that it is undone: the pivot has not run, and may not have.
+    fn can_be_undone(&self, state: &State, busy: &BTreeSet<Call>) -> bool {
+        let Some(pivot) = self.pivot else { return state.decided.is_none() };
+        let is_free = |i: usize| {
+            state.steps[i].forward == Forward::No && !busy.contains(&Call { step: i, undo: false })
+        };
+        state.decided.is_none() && self.of_stage(pivot).all(is_free)
+    }
+
+    pub(super) fn asked(
+        &self,
+        state: &State,
+        busy: &BTreeSet<Call>,
+        asked: &Asked,
+    ) -> Result<Record, String> {
+        if let Some(outcome) = &state.ended {
+            return Err(format!("it has ended: {outcome}"));
+        }
+        match &asked.verb {
+            Verb::Cancel if state.decided.is_some() => return Err("it is being undone already".to_owned()),
+            Verb::Cancel if !self.can_be_undone(state, busy) => {
+                return Err("the pivot has run, or may have: it only goes forward from there".to_owned());
+            }
+            Verb::Retry { step: Some(step) } => drop(self.place_of(step)?),
+            Verb::Resolve { step, .. } => self.can_be_resolved(state, busy, step)?,
+            Verb::Skip { step } => {
+                let i = self.place_of(step)?;
+                if state.decided.is_none() || !state.steps[i].to_undo() {
+                    return Err(format!("{step} is not to be undone: there is nothing to skip"));
+                }
+            }
+            Verb::Cancel | Verb::Retry { step: None } | Verb::Abandon => {}
+        }
+        Ok(Record::Resolved { verb: asked.verb.clone(), by: asked.by.clone() })
+    }
+
+    fn can_be_resolved(&self, state: &State, busy: &BTreeSet<Call>, step: &str) -> Result<(), String> {
+        let i = self.place_of(step)?;
+        let standing = &state.steps[i];
+        if matches!(standing.forward, Forward::Yes(_)) {
+            return Err(format!("{step} has run"));
+        }
+        if busy.iter().any(|call| call.step == i) {
+            return Err(format!("{step} is being called: ask again once that has an answer"));
+        }
+        let is_next = self.frontier(state) == Some(self.steps[i].stage);
+        match state.decided.is_some() && standing.forward == Forward::Maybe || is_next {
+            true => Ok(()),
+            false => Err(format!("it is not {step}'s turn")),
+        }
+    }
+
+    pub(super) fn answered(&self, state: &State, call: Call, answer: Answer) -> Record {
+        let (shape, standing) = (&self.steps[call.step], &state.steps[call.step]);
+        let step = shape.name.to_owned();
+        match answer {
+            Answer::Done(_) if call.undo => Record::Undone { step },
+            Answer::Done(output) => Record::Done { step, output },
+            Answer::Refused(why) if !call.undo => {
+                let maybe = standing.forward == Forward::Maybe && !shape.refuses_for_good;
+                Record::Refused { step, why, maybe }
+            }
+            Answer::Refused(error) => Record::Failed { step, undo: true, error },
+            Answer::Failed(error) => Record::Failed { step, undo: call.undo, error: cut(&chain(&*error)) },
+        }
+    }
+
+    /// Outputs of the steps that have run.
+    pub(super) fn outputs(&self, state: &State) -> super::step::Outputs {
+        let output = |(shape, standing): (&StepShape, &Standing)| match &standing.forward {
+            Forward::Yes(output) => Some((shape.name, output.clone())),
+            _ => None,
+        };
+        self.steps.iter().zip(&state.steps).filter_map(output).collect()
+    }
+
+    /// Whether a call to somewhere else may be made now: then whoever takes it up says so first.
+    pub(super) fn calls_outside(&self, state: &State) -> bool {
+        let is_outside = |i: &usize| self.steps[*i].place == Doable::Elsewhere;
+        match (&state.decided, self.frontier(state)) {
+            (None, Some(stage)) => self.of_stage(stage).any(|i| is_outside(&i)),
+            (Some(_), _) => (0..self.steps.len()).any(|i| is_outside(&i) && state.steps[i].to_undo()),
+            (None, None) => false,
+        }
+    }
+
+    pub(super) fn status(&self, run: Uuid, state: &State, now: Timestamp) -> (RunStatus, Option<String>) {
+        let waits = state
+            .steps
+            .iter()
+            .zip(&self.steps)
+            .find_map(|(standing, shape)| Some(format!("{}: {}", shape.name, standing.parked.as_ref()?)));
+        let stands = matches!(
+            self.next(run, state, &BTreeSet::new(), now),
+            Next::Act { calls, until } if calls.is_empty() && (until.is_none() || until == state.deadline)
+        );
+        match (&state.ended, waits) {
+            (Some(_), _) => (RunStatus::Ended, None),
+            (None, Some(why)) if stands => (RunStatus::Parked, Some(why)),
+            // Others of its steps go on; a person can help all the same.
+            (None, why) if state.decided.is_some() => (RunStatus::Undoing, why),
+            (None, why) => (RunStatus::Running, why),
+        }
+    }
+
+    pub(super) fn waits_for(&self, run: Uuid, state: &State, now: Timestamp) -> String {
+        if let (RunStatus::Parked, Some(why)) = self.status(run, state, now) {
+            return format!("a person, who retries, resolves, skips, or abandons it ({why})");
+        }
+        match self.next(run, state, &BTreeSet::new(), now) {
+            Next::Append(_) => "its node, which writes what follows".to_owned(),
+            Next::Ended => "nothing: it has ended".to_owned(),
+            Next::Act { calls, .. } if !calls.is_empty() => {
+                let name = |call: &Call| match call.undo {
+                    true => format!("undoing {}", self.steps[call.step].name),
+                    false => self.steps[call.step].name.to_owned(),
+                };
+                let calls: Vec<String> = calls.iter().map(name).collect();
+                format!("the answer of {}", calls.join(", "))
+            }
+            Next::Act { until: Some(until), .. } => format!("{until}, when its node goes on"),
+            Next::Act { until: None, .. } => "a person".to_owned(),
+        }
+    }
+
+    pub(super) fn show(&self, state: &State) -> Vec<StepShown> {
+        let show = |(shape, standing): (&StepShape, &Standing)| {
+            let state = match (&standing.forward, &standing.refused) {
+                _ if standing.parked.is_some() => "parked",
+                _ if standing.undone => "undone",
+                (Forward::Yes(_), _) => "done",
+                (_, Some(_)) => "refused",
+                (Forward::Maybe, None) => "may have run",
+                (Forward::No, None) if standing.failures.count > 0 => "failed",
+                (Forward::No, None) => "not run",
+            };
+            let error = (!standing.failures.error.is_empty()).then(|| standing.failures.error.clone());
+            StepShown::new(shape.name.to_owned(), state.to_owned(), standing.failures.count, error)
+        };
+        self.steps.iter().zip(&state.steps).map(show).collect()
+    }
+}
+
+/// What it did is to be undone: what failed on the way there is another matter.
+fn decide(state: &mut State, why: &Why) {
+    state.decided = Some(why.clone());
+    state.steps.iter_mut().for_each(Standing::went_well);
+}
+
+fn parked(step: &StepShape, why: &str) -> Record {
+    Record::Parked { step: step.name.to_owned(), why: why.to_owned() }
+}
+
+/// Bytes of an error that are kept.
+const MAX_ERROR: usize = 1_000;
+
+fn cut(error: &str) -> String {
+    error[..error.floor_char_boundary(MAX_ERROR)].to_owned()
+}
+
+/// Whether what has to succeed was tried for long enough.
+fn is_too_late(retry: &Retry, failures: &Failures, now: Timestamp) -> bool {
+    let tried_for = failures.since.and_then(|since| Duration::try_from(now - since).ok());
+    failures.count >= retry.late_tries
+        || failures.count > 0 && tried_for.is_some_and(|tried_for| tried_for >= retry.late_for)
+}
+
+/// When a step is tried again that has failed: a part of its pause later, which is the same whoever asks, and another one
+/// for each run.
+fn again(step: &StepShape, run: Uuid, call: Call, failures: &Failures) -> Option<Timestamp> {
+    let last = failures.last?;
+    let doubled = step.retry.first.saturating_mul(1 << failures.count.saturating_sub(1).min(20));
+    let pause = doubled.min(step.retry.longest);
+    let of = format!("{run}/{}/{}/{}", step.name, call.undo, failures.count);
+    #[expect(clippy::cast_precision_loss, reason = "a part between 0 and 1")]
+    let part = (xxh3_64(of.as_bytes()) >> 32) as f64 / f64::from(u32::MAX);
+    last.saturating_add(pause.mul_f64(part.min(1.0))).ok()
+}

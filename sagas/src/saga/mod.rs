@@ -1,0 +1,93 @@
+//! Orchestrated sagas: typed steps, each with an undo, a pivot, and steps after it that cannot refuse.
+//!
+//! A saga runs its steps one after the other, or some of them together. If one says no before the pivot has run, what had
+//! run is undone, in the opposite order. After the pivot it only goes forward. The idea is that of Garcia-Molina and Salem
+//! ("Sagas", 1987); that steps before the pivot can be undone and those behind it be tried until they succeed is from
+//! Mehrotra et al. ("A transaction model for multidatabase systems", 1992).
+//!
+//! A step lives in the database of the journal ([`Journal`]): what it does and the record of it are one commit, so it runs
+//! exactly once. Or it lives elsewhere ([`Remote`]): it is called at least once, under a key that is always the same, and
+//! an answer that is lost means that it may have run.
+//!
+//! ```
+//! use std::convert::Infallible;
+//! use std::time::Duration;
+//!
+//! use sagas::es_core::memory::{MemoryBackend, Tx};
+//! use sagas::es_core::{App, BoxError};
+//! use sagas::saga::{Call, Cx, Journal, Outcome, Ran, Remote, Saga, SagaApp, SagaInput, Sagas, Step, StepError, Undo};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Order {
+//!     item: String,
+//!     cents: u64,
+//! }
+//! impl SagaInput for Order {}
+//!
+//! /// A row in the database of the journal.
+//! struct Reserve;
+//! impl Step<Order> for Reserve {
+//!     const NAME: &'static str = "reserve";
+//!     type Needs = ();
+//!     type Output = String;
+//!     type Refusal = Infallible;
+//!     type Place = Journal<Tx>;
+//!     async fn run(&self, cx: Cx<'_, Order, ()>, tx: &mut Tx) -> Result<String, StepError<Infallible>> {
+//!         tx.put("reserved", &cx.input.item, cx.key);
+//!         Ok(cx.input.item.clone())
+//!     }
+//! }
+//! impl Undo<Order> for Reserve {
+//!     async fn undo(&self, cx: Cx<'_, Order, ()>, _: Ran<String>, tx: &mut Tx) -> Result<(), BoxError> {
+//!         tx.put("reserved", &cx.input.item, "");
+//!         Ok(())
+//!     }
+//! }
+//!
+//! /// A call of a service: the pivot, which may say no.
+//! struct Charge;
+//! impl Step<Order> for Charge {
+//!     const NAME: &'static str = "charge";
+//!     type Needs = (Reserve,);
+//!     type Output = ();
+//!     type Refusal = String;
+//!     type Place = Remote;
+//!     async fn run(&self, cx: Cx<'_, Order, (Reserve,)>, call: &mut Call) -> Result<(), StepError<String>> {
+//!         assert!(call.key().ends_with("/charge")); // to be sent along, so that nothing is charged twice
+//!         if cx.input.cents > 1_000 { Err(StepError::Refused("declined".to_owned())) } else { Ok(()) }
+//!     }
+//! }
+//!
+//! fn place_order() -> Saga<Order, Tx> {
+//!     Saga::new("place-order", 1).deadline(Duration::from_secs(900)).step(Reserve).pivot(Charge).build()
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BoxError> {
+//! let app = App::on(MemoryBackend::new()).saga(place_order()).start().await?;
+//! let tea = |cents| Order { item: "tea".to_owned(), cents };
+//! assert_eq!(app.run_saga("order-1", tea(500)).await?, Outcome::Completed);
+//! assert_eq!(app.run_saga("order-2", tea(5_000)).await?.to_string(), "undone: charge was refused: declined");
+//! // The same request again: the same run.
+//! assert!(app.start_saga("order-1", &tea(500)).await?.was_started_before());
+//! # Ok(())
+//! # }
+//! ```
+
+mod app;
+mod builder;
+mod erased;
+mod machine;
+mod protocol;
+mod step;
+
+pub use self::app::{SagaApp, Sagas};
+pub use self::builder::{AllIn, Branches, Compensating, Contains, Here, Retrying, Saga, SagaBuilder, There};
+pub use self::step::{
+    At, Call, CannotRefuse, Cx, Journal, Needs, OrRetry, Outputs, Place, PlaceOn, Ran, Remote, Retry,
+    SagaInput, Step, StepError, Undo, Unknown,
+};
+pub use crate::transaction::{
+    Handle, Outcome, RunError, RunShown, RunStatus, Runs, StepShown, Verb, Waiting, Why,
+};

@@ -1,0 +1,159 @@
+//! A saga as a protocol of the engine: what follows is [`Shape`]'s, what calls do is the steps'.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use es_core::store::Transaction;
+use es_core::{Backend, BoxError, Timestamp};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use uuid::Uuid;
+
+use super::builder::Saga;
+use super::erased::{self, DynStep};
+use super::machine::{Doable, Shape, State};
+use super::step::{At, Outputs, SagaInput};
+use crate::data::Data;
+use crate::transaction::{
+    Acts, Answer, Asked, Call, Next, Protocol, Record, RunStatus, Site, StepShown, Written,
+};
+
+/// A definition, ready to be driven.
+pub(super) struct SagaProtocol<In, T> {
+    name: &'static str,
+    shape: Shape,
+    steps: Vec<Arc<dyn DynStep<In, T>>>,
+}
+
+impl<In, T> std::fmt::Debug for SagaProtocol<In, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("SagaProtocol").field(&self.name).finish()
+    }
+}
+
+impl<In: SagaInput, T: Transaction> SagaProtocol<In, T> {
+    pub(super) fn new(saga: &Saga<In, T>) -> Self {
+        let (mut shapes, mut steps) = (Vec::new(), Vec::new());
+        for (stage, together) in saga.stages.iter().enumerate() {
+            for step in together {
+                let mut shape = step.shape();
+                shape.stage = stage;
+                shapes.push(shape);
+                steps.push(step.clone());
+            }
+        }
+        Self { name: saga.name, shape: Shape::new(shapes, saga.stages.len(), saga.pivot), steps }
+    }
+
+    /// What is wrong with the definition, a line each.
+    pub(super) fn wrong(&self) -> Vec<String> {
+        let (mut wrong, mut seen) = (Vec::new(), BTreeSet::new());
+        if self.steps.is_empty() {
+            wrong.push(format!("saga {} has no steps", self.name));
+        }
+        for step in &self.shape.steps {
+            if !seen.insert(step.name) {
+                wrong.push(format!("saga {} has two steps named {:?}", self.name, step.name));
+            }
+            if let Err(error) = es_core::limits::stored_name("step", step.name) {
+                wrong.push(format!("saga {}: {error}", self.name));
+            }
+            wrong.extend(step.needs.iter().filter(|needed| !seen.contains(*needed)).map(|needed| {
+                format!("step {:?} of saga {} needs {needed:?}, which comes later", step.name, self.name)
+            }));
+        }
+        wrong
+    }
+}
+
+impl<In: SagaInput, T: Transaction> Protocol for SagaProtocol<In, T> {
+    type State = State;
+
+    fn begin(&self) -> State {
+        self.shape.begin()
+    }
+
+    fn fold(&self, state: &mut State, written: &Written) -> Result<(), String> {
+        self.shape.fold(state, written)
+    }
+
+    fn next(&self, run: Uuid, state: &State, busy: &BTreeSet<Call>, now: Timestamp) -> Next {
+        self.shape.next(run, state, busy, now)
+    }
+
+    fn asked(&self, state: &State, busy: &BTreeSet<Call>, asked: &Asked) -> Result<Record, String> {
+        self.shape.asked(state, busy, asked)
+    }
+
+    fn answered(&self, state: &State, call: Call, answer: Answer) -> Record {
+        self.shape.answered(state, call, answer)
+    }
+
+    fn status(&self, run: Uuid, state: &State, now: Timestamp) -> (RunStatus, Option<String>) {
+        self.shape.status(run, state, now)
+    }
+
+    fn calls_outside(&self, state: &State) -> bool {
+        self.shape.calls_outside(state)
+    }
+
+    fn normal(&self, input: &Data) -> Result<Data, String> {
+        input.read::<In>().and_then(|input| Data::of(&input)).map_err(|error| error.to_string())
+    }
+
+    fn show(&self, state: &State) -> Vec<StepShown> {
+        self.shape.show(state)
+    }
+
+    fn waits_for(&self, run: Uuid, state: &State, now: Timestamp) -> String {
+        self.shape.waits_for(run, state, now)
+    }
+}
+
+/// What a call is made with.
+fn made_with<In: SagaInput>(shape: &Shape, state: &State) -> Result<(In, Outputs), BoxError> {
+    let input = state.input.as_ref().ok_or("it has no input")?;
+    let input = input.read().map_err(|error| format!("the input of the saga cannot be read: {error}"))?;
+    Ok((input, shape.outputs(state)))
+}
+
+async fn made<In: SagaInput, T: Transaction>(
+    step: &dyn DynStep<In, T>,
+    with: Result<(In, Outputs), BoxError>,
+    undo: bool,
+    site: &Site,
+    at: At<'_, T>,
+) -> Answer {
+    let (input, outputs) = match with {
+        Ok(with) => with,
+        Err(error) => return Answer::Failed(error),
+    };
+    match undo {
+        true => step.undo(&input, &outputs, outputs.get(step.name()), site, at).await,
+        false => step.run(&input, &outputs, site, at).await,
+    }
+}
+
+#[async_trait]
+impl<In: SagaInput, B: Backend> Acts<B> for SagaProtocol<In, B::Tx> {
+    fn is_local(&self, call: Call) -> bool {
+        self.shape.steps[call.step].place == Doable::Here
+    }
+
+    fn limit(&self, call: Call) -> Duration {
+        self.shape.steps[call.step].limit
+    }
+
+    async fn local(&self, state: &State, call: Call, site: &Site, tx: &mut B::Tx) -> Answer {
+        let with = made_with(&self.shape, state);
+        made(&*self.steps[call.step], with, call.undo, site, At::Tx(tx)).await
+    }
+
+    fn remote(&self, state: State, call: Call, site: Site) -> BoxFuture<'static, Answer> {
+        let (with, step) = (made_with::<In>(&self.shape, &state), self.steps[call.step].clone());
+        let mut outside = erased::call(self.name, &site, step.name(), call.undo);
+        async move { made(&*step, with, call.undo, &site, At::Call(&mut outside)).await }.boxed()
+    }
+}

@@ -1,0 +1,353 @@
+//! Steps, where they live, and what they answer.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fmt::Display;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use es_core::BoxError;
+use es_core::command::Sender;
+use es_core::store::Transaction;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use crate::data::Data;
+
+/// What a saga is started with: it also names the saga where it is started.
+pub trait SagaInput: Serialize + DeserializeOwned + Send + Sync + 'static {}
+
+/// Where a step lives: it decides what the step is handed, and what is known when no answer comes.
+pub trait Place: Send + Sync + 'static {
+    /// What the step is handed.
+    type At: Send;
+}
+
+/// In the database of the journal: what the step does through the transaction and the record of it are one commit. It is
+/// the `Tx` of the backend that the app runs on.
+#[derive(Debug)]
+pub struct Journal<T>(PhantomData<fn() -> T>);
+
+impl<T: Transaction> Place for Journal<T> {
+    type At = T;
+}
+
+/// Elsewhere, by a call. Without an answer it may have run; it is called again under the same key.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_structs, reason = "a place without a value")]
+pub struct Remote;
+
+impl Place for Remote {
+    type At = Call;
+}
+
+/// A call to somewhere else.
+#[derive(Debug)]
+pub struct Call {
+    key: String,
+}
+
+impl Call {
+    pub(crate) const fn new(key: String) -> Self {
+        Self { key }
+    }
+
+    /// The key of the call: the same each time, and never that of another one. Whoever is called is to act once under it.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+}
+
+/// What is handed to a step, before it is known which place it is in.
+#[doc(hidden)]
+#[derive(Debug)]
+#[expect(clippy::exhaustive_enums, reason = "a transaction, or a call")]
+pub enum At<'a, T> {
+    Tx(&'a mut T),
+    Call(&'a mut Call),
+}
+
+/// A place that a saga with a journal in `T` can have steps in.
+#[diagnostic::on_unimplemented(
+    message = "a step at `{Self}` cannot run in a saga whose journal is written through `{T}`",
+    note = "the second parameter of the saga's type is the `Tx` of the backend that the app runs on"
+)]
+pub trait PlaceOn<T>: Place {
+    /// Whether it is the database of the journal.
+    const LOCAL: bool;
+
+    /// What its steps are handed; `None` if it is another place.
+    #[doc(hidden)]
+    fn at<'a>(at: At<'a, T>) -> Option<&'a mut Self::At>;
+}
+
+impl<T: Transaction> PlaceOn<T> for Journal<T> {
+    const LOCAL: bool = true;
+
+    fn at<'a>(at: At<'a, T>) -> Option<&'a mut T> {
+        match at {
+            At::Tx(tx) => Some(tx),
+            At::Call(_) => None,
+        }
+    }
+}
+
+impl<T: Transaction> PlaceOn<T> for Remote {
+    const LOCAL: bool = false;
+
+    fn at<'a>(at: At<'a, T>) -> Option<&'a mut Call> {
+        match at {
+            At::Call(call) => Some(call),
+            At::Tx(_) => None,
+        }
+    }
+}
+
+/// Why a step did not run to its end.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_enums, reason = "a no, or anything else")]
+pub enum StepError<R> {
+    /// A no of the business, after which nothing has happened: what had run before is undone.
+    Refused(R),
+    /// Anything else: it is tried again.
+    Retry(BoxError),
+}
+
+/// Turns errors of calls and statements into "try again": a refusal is said explicitly.
+pub trait OrRetry<T> {
+    /// An error means that the step is tried again.
+    ///
+    /// # Errors
+    ///
+    /// [`StepError::Retry`].
+    fn or_retry<R>(self) -> Result<T, StepError<R>>;
+}
+
+impl<T, E: Into<BoxError>> OrRetry<T> for Result<T, E> {
+    fn or_retry<R>(self) -> Result<T, StepError<R>> {
+        self.map_err(|error| StepError::Retry(error.into()))
+    }
+}
+
+/// What an undo knows of the step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "it has run, or may have")]
+pub enum Ran<O> {
+    /// It has run, and this was its output.
+    Yes(O),
+    /// It was called, and no answer says whether it has run; or it is being called still, somewhere in the network.
+    Maybe,
+}
+
+/// What is done with a step that may have run, when the saga is undone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unknown {
+    /// It is called again under its key until the answer is certain, and then undone if it has run. For whoever answers a
+    /// repetition with what came of the first call.
+    #[default]
+    Settle,
+    /// Its undo is called right away, with [`Ran::Maybe`]. For whoever can be told that a key is never to act again.
+    Fence,
+    /// A person is asked.
+    Park,
+}
+
+/// How a step is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Retry {
+    /// The pause after the first failure; twice as long after each. A part of it, by chance, is waited.
+    pub first: Duration,
+    /// The longest pause.
+    pub longest: Duration,
+    /// How often a step before the pivot, or the pivot, is tried before the saga is undone.
+    pub tries: u32,
+    /// How often is tried what has to succeed: steps after the pivot, and undos. A person is asked after that.
+    pub late_tries: u32,
+    /// For how long the same is tried, at most.
+    pub late_for: Duration,
+}
+
+impl Default for Retry {
+    /// After 200 ms, then twice as long each time up to a minute; five times before the saga is undone; twenty times, or for
+    /// an hour, where it has to succeed.
+    fn default() -> Self {
+        Self {
+            first: Duration::from_millis(200),
+            longest: Duration::from_secs(60),
+            tries: 5,
+            late_tries: 20,
+            late_for: Duration::from_secs(3_600),
+        }
+    }
+}
+
+impl Retry {
+    /// The pause after the first failure, and the longest one.
+    #[must_use]
+    pub const fn pauses(self, first: Duration, longest: Duration) -> Self {
+        Self { first, longest, ..self }
+    }
+
+    /// How often it is tried before the saga is undone.
+    #[must_use]
+    pub const fn tries(self, tries: u32) -> Self {
+        Self { tries, ..self }
+    }
+
+    /// How often, and for how long, it is tried where it has to succeed.
+    #[must_use]
+    pub const fn late(self, tries: u32, within: Duration) -> Self {
+        Self { late_tries: tries, late_for: within, ..self }
+    }
+}
+
+/// What a step is called with.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Cx<'a, In: SagaInput, N: Needs<In>> {
+    /// What the saga was started with.
+    pub input: &'a In,
+    /// The outputs of the steps that it needs, in their order.
+    pub needs: N::Outputs,
+    /// The key that the saga was started under.
+    pub key: &'a str,
+    /// The run.
+    pub run: Uuid,
+    /// Sends commands; those of the same store go [within](es_core::Sending::within) the transaction of the step.
+    pub sender: &'a Sender,
+}
+
+impl<'a, In: SagaInput, N: Needs<In>> Cx<'a, In, N> {
+    pub(crate) const fn new(
+        input: &'a In,
+        needs: N::Outputs,
+        key: &'a str,
+        run: Uuid,
+        sender: &'a Sender,
+    ) -> Self {
+        Self { input, needs, key, run, sender }
+    }
+}
+
+/// A step of a saga with this input.
+pub trait Step<In: SagaInput>: Send + Sync + 'static {
+    /// Its stored name.
+    const NAME: &'static str;
+    /// Earlier steps whose outputs it reads, as a tuple of at most four.
+    type Needs: Needs<In>;
+    /// What it leaves for later steps, and for its undo.
+    type Output: Serialize + DeserializeOwned + Send + 'static;
+    /// What it says no with. [`Infallible`]: it cannot, so it may stand behind the pivot.
+    type Refusal: Display + Send;
+    /// Where it lives: [`Journal`] or [`Remote`].
+    type Place: Place;
+
+    /// Runs it.
+    fn run(
+        &self,
+        cx: Cx<'_, In, Self::Needs>,
+        at: &mut <Self::Place as Place>::At,
+    ) -> impl Future<Output = Result<Self::Output, StepError<Self::Refusal>>> + Send;
+
+    /// How it is tried.
+    fn retry(&self) -> Retry {
+        Retry::default()
+    }
+
+    /// How long a call may take: 30 seconds, unless it says otherwise.
+    fn limit(&self) -> Duration {
+        Duration::from_secs(30)
+    }
+
+    /// What is done if it may have run, when the saga is undone. Says nothing where it is known.
+    fn unknown(&self) -> Unknown {
+        Unknown::default()
+    }
+
+    /// Whether a refusal is one of all calls under the key, those before it included: as of a service that remembers what it
+    /// answered under a key. Otherwise a refusal of a repetition says nothing of the calls before it.
+    fn refuses_for_good(&self) -> bool {
+        false
+    }
+}
+
+/// A step that can be undone.
+#[diagnostic::on_unimplemented(
+    message = "step `{Self}` has no undo",
+    label = "a step before the pivot can be undone",
+    note = "write `impl Undo<{In}> for {Self}`, or make it the pivot, or move it behind the pivot"
+)]
+pub trait Undo<In: SagaInput>: Step<In> {
+    /// Undoes it. Called again until it succeeds; and also if it is not known whether the step has run.
+    fn undo(
+        &self,
+        cx: Cx<'_, In, Self::Needs>,
+        ran: Ran<Self::Output>,
+        at: &mut <Self::Place as Place>::At,
+    ) -> impl Future<Output = Result<(), BoxError>> + Send;
+}
+
+/// What steps behind the pivot have for a refusal.
+#[diagnostic::on_unimplemented(
+    message = "a step behind the pivot cannot refuse, and this one can, with `{Self}`",
+    note = "set `type Refusal = Infallible`, or move it before the pivot"
+)]
+pub trait CannotRefuse {}
+
+impl CannotRefuse for Infallible {}
+
+/// Outputs of steps, by their names.
+#[doc(hidden)]
+pub type Outputs = BTreeMap<&'static str, Data>;
+
+/// A tuple of steps, read as the tuple of their outputs.
+pub trait Needs<In: SagaInput>: Send + Sync + 'static {
+    /// The outputs.
+    type Outputs: Send;
+
+    /// The names of the steps.
+    fn names() -> Vec<&'static str>;
+
+    /// Reads the outputs.
+    ///
+    /// # Errors
+    ///
+    /// One is not there, or cannot be read.
+    fn read(outputs: &Outputs) -> Result<Self::Outputs, BoxError>;
+}
+
+fn output<T: DeserializeOwned>(outputs: &Outputs, step: &str) -> Result<T, BoxError> {
+    let output = outputs.get(step).ok_or_else(|| format!("step {step:?} has left no output"))?;
+    output.read().map_err(|error| format!("the output of step {step:?} cannot be read: {error}").into())
+}
+
+macro_rules! needs { ($(($($step:ident)*))+) => { $(
+    impl<In: SagaInput, $($step: Step<In>),*> Needs<In> for ($($step,)*) {
+        type Outputs = ($($step::Output,)*);
+
+        fn names() -> Vec<&'static str> {
+            vec![$($step::NAME),*]
+        }
+
+        fn read(outputs: &Outputs) -> Result<Self::Outputs, BoxError> {
+            Ok(($(output::<$step::Output>(outputs, $step::NAME)?,)*))
+        }
+    }
+)+ } }
+needs! { (A) (A B) (A B C) (A B C D) }
+
+impl<In: SagaInput> Needs<In> for () {
+    type Outputs = ();
+
+    fn names() -> Vec<&'static str> {
+        Vec::new()
+    }
+
+    fn read(_: &Outputs) -> Result<(), BoxError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,362 @@
+//! The task of one run: asks the protocol what is to be done, makes the calls, and commits what they came to.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use es_core::engine::Node;
+use es_core::guarded::caught;
+use es_core::store::{Commit, CommitError, Row, StoreError, Transaction as _, Won};
+use es_core::{Backend, BoxError, ErrorKind, Timestamp, chain};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::clock::StoreClock;
+use super::instance::{Change, Instance};
+use super::protocol::{Acts, Answer, Call, Next, Site};
+use super::rows::{Record, Tables, Wake};
+
+/// What waits for less than this stays in memory.
+const STAYS: Duration = Duration::from_secs(2);
+/// The longest wait in memory: the store's clock may be set, or have run on while the machine slept.
+const POLL: Duration = Duration::from_secs(1);
+/// When a run that waits for a person is looked at, though nobody has asked for it.
+const FAR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// The pause before a store that failed is asked again, at first and at most.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
+/// For how long a step may fail as a store fails, while the store takes writes.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How much is taken in at once of what is asked of a run.
+const ASKED: usize = 100;
+
+/// What the runs of one definition share on a node.
+#[derive(Debug)]
+pub(crate) struct Desk<B, P> {
+    pub(crate) kind: Arc<str>,
+    pub(crate) protocol: Arc<P>,
+    pub(crate) tables: Tables,
+    pub(crate) backend: Arc<B>,
+    pub(crate) node: Node,
+    pub(crate) clock: Arc<StoreClock>,
+}
+
+/// Why a run is not driven any more.
+#[derive(Debug)]
+pub(crate) enum Left {
+    /// It has ended.
+    Ended,
+    /// It is looked at again at that time, or when something is asked of it.
+    Sleeps(Timestamp),
+    /// Somebody else has written it.
+    Lost,
+    /// The work was stopped.
+    Stopped,
+    /// It cannot go on as it is: it is tried again later.
+    Trouble(String),
+}
+
+/// A run that is driven.
+pub(crate) struct Drive<B: Backend, P: Acts<B>> {
+    desk: Arc<Desk<B, P>>,
+    instance: Instance<P>,
+    site: Site,
+    calls: JoinSet<(Call, Answer)>,
+    busy: BTreeSet<Call>,
+    inbox: UnboundedReceiver<Row<Wake>>,
+    stop: CancellationToken,
+    /// Since when a step has failed as a store fails.
+    suspected: Option<Instant>,
+    failures: u32,
+}
+
+impl<B: Backend, P: Acts<B>> Drive<B, P> {
+    pub(crate) fn new(
+        desk: Arc<Desk<B, P>>,
+        instance: Instance<P>,
+        inbox: UnboundedReceiver<Row<Wake>>,
+        stop: CancellationToken,
+    ) -> Self {
+        let (run, key) = (instance.run, instance.head.value.key.clone());
+        let site = Site { run, key, sender: desk.node.sender.clone() };
+        let (calls, busy) = (JoinSet::new(), BTreeSet::new());
+        Self { desk, instance, site, calls, busy, inbox, stop, suspected: None, failures: 0 }
+    }
+
+    /// Until it has ended, sleeps, or is somebody else's. `taken`: whether it was taken up in the commit that began it.
+    pub(crate) async fn run(mut self, taken: bool) -> Left {
+        match self.drive_on(taken).await {
+            Ok(never) => match never {},
+            Err(left) => left,
+        }
+    }
+
+    async fn drive_on(&mut self, taken: bool) -> Result<std::convert::Infallible, Left> {
+        if !taken && self.desk.protocol.calls_outside(&self.instance.state) {
+            self.commit(vec![Record::Taken {}], Vec::new()).await?;
+        }
+        loop {
+            self.take_in().await?;
+            let now = self.now().await?;
+            let next = self.desk.protocol.next(self.instance.run, &self.instance.state, &self.busy, now);
+            match next {
+                Next::Ended => return Err(Left::Ended),
+                Next::Append(records) => self.commit(records, Vec::new()).await?,
+                Next::Act { calls, until } => self.act(calls, until, now).await?,
+            }
+        }
+    }
+
+    /// The time of the store.
+    async fn now(&mut self) -> Result<Timestamp, Left> {
+        loop {
+            match self.desk.clock.now(&*self.desk.backend).await {
+                Ok(now) => return Ok(now),
+                Err(error) => self.pause(&error).await?,
+            }
+        }
+    }
+
+    /// Waits before the store is asked again.
+    async fn pause(&mut self, error: &StoreError) -> Result<(), Left> {
+        if error.kind() != ErrorKind::Transient {
+            return Err(Left::Trouble(chain(error)));
+        }
+        self.failures = self.failures.saturating_add(1);
+        let pause = (AGAIN.0 * (1 << self.failures.min(8))).min(AGAIN.1);
+        tokio::select! {
+            () = self.stop.cancelled() => Err(Left::Stopped),
+            () = tokio::time::sleep(pause) => Ok(()),
+        }
+    }
+
+    /// Makes calls, or waits until there is something to do.
+    async fn act(&mut self, calls: Vec<Call>, until: Option<Timestamp>, now: Timestamp) -> Result<(), Left> {
+        let may_call = !self.stop.is_cancelled() && self.desk.node.cluster.lease().holds();
+        if may_call {
+            let local = calls.iter().copied().find(|call| self.desk.protocol.is_local(*call));
+            for call in calls.iter().copied().filter(|call| Some(*call) != local) {
+                if !self.desk.protocol.is_local(call) {
+                    self.call_outside(call);
+                }
+            }
+            if let Some(call) = local {
+                return self.call_within(call).await;
+            }
+        } else if self.busy.is_empty() && self.stop.is_cancelled() {
+            return Err(Left::Stopped);
+        }
+        let waits = if may_call || calls.is_empty() { until } else { None };
+        if self.busy.is_empty() && (may_call || calls.is_empty()) {
+            let until = waits.unwrap_or_else(|| now.saturating_add(FAR).unwrap_or(now));
+            if is_later(until, now, STAYS) {
+                return self.sleep(until).await;
+            }
+        }
+        let pause = match waits {
+            Some(until) => Duration::try_from(until - now).unwrap_or_default(),
+            // A lease that is not held comes back, or the work is stopped.
+            None if !calls.is_empty() => AGAIN.0,
+            None => POLL,
+        };
+        let pause = pause.min(POLL);
+        tokio::select! {
+            Some(answered) = self.calls.join_next() => self.answered(answered).await,
+            Some(wake) = self.inbox.recv() => self.asked(vec![wake]).await,
+            () = tokio::time::sleep(pause) => Ok(()),
+            () = self.stop.cancelled(), if self.busy.is_empty() => Err(Left::Stopped),
+        }
+    }
+
+    /// Leaves it to whoever is there at a time.
+    async fn sleep(&mut self, until: Timestamp) -> Result<(), Left> {
+        let head = &self.instance.head.value;
+        if head.wake != Some(until) {
+            self.write(Vec::new(), Vec::new(), Some(until)).await?;
+        }
+        Err(Left::Sleeps(until))
+    }
+
+    fn call_outside(&mut self, call: Call) {
+        let (state, site) = (self.instance.state.clone(), self.site.clone());
+        let (limit, answer) = (self.desk.protocol.limit(call), self.desk.protocol.remote(state, call, site));
+        self.busy.insert(call);
+        self.calls.spawn(async move { (call, within(limit, answer).await) });
+    }
+
+    async fn answered(&mut self, joined: Result<(Call, Answer), tokio::task::JoinError>) -> Result<(), Left> {
+        // Panics are answers, and no call is aborted before its run.
+        let Ok((call, answer)) = joined else { return Err(Left::Stopped) };
+        self.busy.remove(&call);
+        let record = self.desk.protocol.answered(&self.instance.state, call, answer);
+        self.record(record).await
+    }
+
+    /// Writes what a call came to. What the store cannot hold has failed.
+    async fn record(&mut self, record: Record) -> Result<(), Left> {
+        let step = match &record {
+            Record::Done { step, .. } => Some((step.clone(), false)),
+            Record::Undone { step } => Some((step.clone(), true)),
+            _ => None,
+        };
+        match (self.commit(vec![record], Vec::new()).await, step) {
+            (Err(Left::Trouble(error)), Some((step, undo))) => {
+                self.commit(vec![Record::Failed { step, undo, error }], Vec::new()).await
+            }
+            (done, _) => done,
+        }
+    }
+
+    /// A call within a transaction, and its record with it.
+    async fn call_within(&mut self, call: Call) -> Result<(), Left> {
+        let desk = self.desk.clone();
+        let mut tx = match desk.backend.begin().await {
+            Ok(tx) => tx,
+            Err(error) => return self.pause(&error).await,
+        };
+        let (limit, protocol) = (desk.protocol.limit(call), &desk.protocol);
+        let answer = within(limit, protocol.local(&self.instance.state, call, &self.site, &mut tx)).await;
+        let Answer::Done(output) = answer else {
+            drop(tx.rollback().await);
+            return self.not_done(call, answer).await;
+        };
+        let record = protocol.answered(&self.instance.state, call, Answer::Done(output));
+        let at = self.now().await?;
+        let mut change = self.change(vec![record], at)?;
+        let sleeps = self.sleeps(&change, at);
+        let rows = change.rows(&*desk.protocol, &desk.tables, &[], sleeps, at);
+        tx.staged().rows.extend(rows.map_err(|error| Left::Trouble(chain(&error)))?);
+        match Won::after(&*desk.backend, tx.commit().await).await {
+            Ok(Some(Won::Yes(_))) => {
+                (self.instance, self.suspected, self.failures) = (change.next, None, 0);
+                Ok(())
+            }
+            Ok(Some(Won::No(at))) if at.table.contains("txn.") => Err(Left::Lost),
+            Ok(Some(Won::No(at))) => {
+                let error = format!("row {:?} of {} was written by somebody else", at.key, at.table);
+                self.not_done(call, Answer::Failed(error.into())).await
+            }
+            // It was never applied.
+            Ok(None) => Ok(()),
+            Err(CommitError::Store(error)) if error.kind() == ErrorKind::Transient => {
+                self.pause(&error).await
+            }
+            Err(error) if error.kind() == ErrorKind::Transient => {
+                self.pause(&StoreError::transient("a step", error)).await
+            }
+            Err(error) => self.not_done(call, Answer::Failed(error.into())).await,
+        }
+    }
+
+    /// A call within a transaction that was rolled back. The store that is away is nobody's fault.
+    async fn not_done(&mut self, call: Call, answer: Answer) -> Result<(), Left> {
+        if let Answer::Failed(error) = &answer
+            && self.desk.backend.is_transient(&**error)
+            && self.suspected.get_or_insert_with(Instant::now).elapsed() < PATIENCE
+        {
+            let error = StoreError::transient("a step", std::io::Error::other(chain(&**error)));
+            return self.pause(&error).await;
+        }
+        self.suspected = None;
+        let record = self.desk.protocol.answered(&self.instance.state, call, answer);
+        self.record(record).await
+    }
+
+    /// Takes in what is asked of it by now.
+    async fn take_in(&mut self) -> Result<(), Left> {
+        let mut asked = Vec::new();
+        while asked.len() < ASKED
+            && let Ok(wake) = self.inbox.try_recv()
+        {
+            asked.push(wake);
+        }
+        if asked.is_empty() { Ok(()) } else { self.asked(asked).await }
+    }
+
+    async fn asked(&mut self, wakes: Vec<Row<Wake>>) -> Result<(), Left> {
+        let (mut records, mut taken) = (Vec::new(), Vec::new());
+        for Row { key, rev, value } in wakes {
+            let Some(asked) = value.asked else {
+                self.instance.wakes.insert(key, rev);
+                continue;
+            };
+            let answer = self.desk.protocol.asked(&self.instance.state, &self.busy, &asked);
+            records.push(answer.unwrap_or_else(|why| Record::Declined {
+                verb: asked.verb,
+                by: asked.by,
+                why,
+            }));
+            taken.push((key, rev));
+        }
+        if taken.is_empty() { Ok(()) } else { self.commit(records, taken).await }
+    }
+
+    async fn commit(&mut self, records: Vec<Record>, taken: Vec<(String, u64)>) -> Result<(), Left> {
+        self.write(records, taken, None).await
+    }
+
+    /// Writes records, and all that follows from them at once.
+    async fn write(
+        &mut self,
+        records: Vec<Record>,
+        taken: Vec<(String, u64)>,
+        sleeps: Option<Timestamp>,
+    ) -> Result<(), Left> {
+        let desk = self.desk.clone();
+        loop {
+            let at = self.now().await?;
+            let mut change = self.change(records.clone(), at)?;
+            let sleeps = match sleeps {
+                Some(until) => Some((until, desk.node.ids.next())),
+                None => self.sleeps(&change, at),
+            };
+            let rows = change
+                .rows(&*desk.protocol, &desk.tables, &taken, sleeps, at)
+                .map_err(|error| Left::Trouble(chain(&error)))?;
+            let outcome = desk.backend.commit(Commit { rows, ..Commit::default() }).await;
+            match Won::after(&*desk.backend, outcome).await {
+                Ok(Some(Won::Yes(_))) => {
+                    (self.instance, self.failures) = (change.next, 0);
+                    return Ok(());
+                }
+                // Or what became of it is not known, and will not be soon: what is stored says so.
+                Ok(Some(Won::No(_))) | Err(CommitError::Unknown(_)) => return Err(Left::Lost),
+                Ok(None) => {}
+                Err(CommitError::Store(error)) => self.pause(&error).await?,
+                Err(error) => return Err(Left::Trouble(chain(&error))),
+            }
+        }
+    }
+
+    fn change(&self, records: Vec<Record>, at: Timestamp) -> Result<Change<P>, Left> {
+        let change = self.instance.with(&*self.desk.protocol, records, &self.busy, at);
+        let mut change = change.map_err(Left::Trouble)?;
+        change.next.head.value.holder = Some(self.desk.node.cluster.node());
+        Ok(change)
+    }
+
+    /// Whether it can sleep once a change is written, and until when.
+    fn sleeps(&self, change: &Change<P>, at: Timestamp) -> Option<(Timestamp, uuid::Uuid)> {
+        match &change.then {
+            Next::Act { calls, until } if calls.is_empty() && self.busy.is_empty() => {
+                let until = until.unwrap_or_else(|| at.saturating_add(FAR).unwrap_or(at));
+                is_later(until, at, STAYS).then(|| (until, self.desk.node.ids.next()))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn is_later(time: Timestamp, now: Timestamp, by: Duration) -> bool {
+    Duration::try_from(time - now).is_ok_and(|left| left > by)
+}
+
+/// A call that has a limit and may panic.
+async fn within(limit: Duration, call: impl Future<Output = Answer>) -> Answer {
+    match tokio::time::timeout(limit, caught(call)).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(panic)) => Answer::Failed(panic.boxed()),
+        Err(_) => Answer::Failed(BoxError::from(format!("no answer within its limit of {limit:?}"))),
+    }
+}

@@ -1,0 +1,244 @@
+//! A run as it is in memory, and the rows of its next commit.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use es_core::limits::MAX_PAGE;
+use es_core::store::{Row, RowStore, RowWrite, StoreError};
+use es_core::{ErrorKind, Timestamp, chain};
+use uuid::Uuid;
+
+use super::protocol::{Call, Next, Protocol};
+use super::rows::{
+    Attention, FORMAT, Head, Record, Status, Tables, Wake, Written, head_key, journal_of, record_key, slice,
+};
+
+/// How many records may follow each other without anything that happens in between. A protocol that goes on is a mistake.
+const FOLLOW: usize = 16;
+
+/// A run as it is in memory: what is stored of it, folded.
+#[derive(Debug)]
+pub(crate) struct Instance<P: Protocol> {
+    pub(crate) run: Uuid,
+    pub(crate) head: Row<Head>,
+    pub(crate) state: P::State,
+    /// The rows that wake it and that it knows of, by their keys: they go when it sleeps or ends.
+    pub(crate) wakes: BTreeMap<String, u64>,
+    /// The revision of its row among those that wait for a person.
+    attention: u64,
+}
+
+impl<P: Protocol> Clone for Instance<P> {
+    fn clone(&self) -> Self {
+        let Self { run, head, state, wakes, attention } = self;
+        let (head, state, wakes) = (head.clone(), state.clone(), wakes.clone());
+        Self { run: *run, head, state, wakes, attention: *attention }
+    }
+}
+
+/// What came of looking a run up.
+#[derive(Debug)]
+pub(crate) enum Loaded<P: Protocol> {
+    /// It is to be driven.
+    Live(Box<Instance<P>>),
+    /// It has ended, or is not there: what wakes it can go.
+    Over,
+    /// A newer program wrote it.
+    Newer(u32),
+    /// It cannot be read.
+    Damaged(String),
+}
+
+impl<P: Protocol> Instance<P> {
+    /// A run that begins: nothing of it is stored yet.
+    pub(crate) fn new(protocol: &P, run: Uuid, head: Head) -> Self {
+        let key = head_key(run).unwrap_or_default();
+        let head = Row::new(key, head);
+        Self { run, head, state: protocol.begin(), wakes: BTreeMap::new(), attention: 0 }
+    }
+
+    /// Reads a run.
+    pub(crate) async fn load(
+        protocol: &P,
+        tables: &Tables,
+        rows: &dyn RowStore,
+        run: Uuid,
+    ) -> Result<Loaded<P>, StoreError> {
+        let head = match tables.heads.get(rows, &head_key(run)?).await {
+            Ok(Some(head)) => head,
+            Ok(None) => return Ok(Loaded::Over),
+            Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(Loaded::Damaged(chain(&error))),
+            Err(error) => return Err(error),
+        };
+        if head.value.format > FORMAT {
+            return Ok(Loaded::Newer(head.value.format));
+        }
+        if head.value.status == Status::Ended {
+            return Ok(Loaded::Over);
+        }
+        let mut instance = Self::new(protocol, run, head.value.clone());
+        instance.head.rev = head.rev;
+        instance.attention = rev_of(rows, tables.attention.name(), &instance.head.key).await?;
+        if let Some(row) = &head.value.wake_row {
+            let rev = rev_of(rows, tables.wakes.table().name(), row).await?;
+            instance.wakes.extend((rev > 0).then(|| (row.clone(), rev)));
+        }
+        let (prefix, mut after) = (journal_of(run), None::<String>);
+        let mut n = 0;
+        loop {
+            let page = tables.journal.below(rows, &prefix, after.as_deref(), MAX_PAGE).await;
+            let page = match page {
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    return Ok(Loaded::Damaged(chain(&error)));
+                }
+                page => page?,
+            };
+            for row in &page {
+                // What was written behind the head that was read belongs to somebody who was faster: the fence says so.
+                if n < instance.head.value.records {
+                    if let Err(why) = protocol.fold(&mut instance.state, &row.value) {
+                        return Ok(Loaded::Damaged(format!("record {}: {why}", row.key)));
+                    }
+                    n += 1;
+                }
+            }
+            match page.last() {
+                Some(last) if page.len() == MAX_PAGE => after = Some(last.key.clone()),
+                _ => break,
+            }
+        }
+        if n < head.value.records {
+            let (has, of) = (n, head.value.records);
+            return Ok(Loaded::Damaged(format!("{has} of its {of} records are there")));
+        }
+        Ok(Loaded::Live(Box::new(instance)))
+    }
+
+    /// The run once these records are written, with all that follows from them at once, and when it is to be looked at
+    /// if nothing happens. The rows of that are [`rows`](Self::rows).
+    pub(crate) fn with(
+        &self,
+        protocol: &P,
+        records: Vec<Record>,
+        busy: &BTreeSet<Call>,
+        at: Timestamp,
+    ) -> Result<Change<P>, String> {
+        let (mut next, mut written) = (self.clone(), Vec::new());
+        let mut records = records;
+        for _ in 0..FOLLOW {
+            for record in records.drain(..) {
+                let record = Written { at, record };
+                protocol.fold(&mut next.state, &record)?;
+                written.push(record);
+            }
+            let then = protocol.next(self.run, &next.state, busy, at);
+            match then {
+                Next::Append(more) => records = more,
+                then => {
+                    next.settle(protocol, &written, at);
+                    return Ok(Change { next, written, then });
+                }
+            }
+        }
+        Err("its protocol adds records without an end".to_owned())
+    }
+
+    /// What the head says once records were added.
+    fn settle(&mut self, protocol: &P, written: &[Written], at: Timestamp) {
+        let head = &mut self.head.value;
+        head.records += written.len() as u64;
+        head.status = protocol.status(self.run, &self.state, at).0;
+        for Written { record, .. } in written {
+            if let Record::Ended { outcome } = record {
+                (head.outcome, head.status) = (Some(outcome.clone()), Status::Ended);
+            }
+        }
+    }
+}
+
+/// The revision of a row; 0 if it is not there.
+async fn rev_of(rows: &dyn RowStore, table: &str, key: &str) -> Result<u64, StoreError> {
+    let found = rows.rows(table, &[key.to_owned()]).await?;
+    Ok(found.into_iter().flatten().next().map_or(0, |row| row.rev))
+}
+
+/// What records change, before it is written.
+#[derive(Debug)]
+pub(crate) struct Change<P: Protocol> {
+    pub(crate) next: Instance<P>,
+    pub(crate) written: Vec<Written>,
+    /// What is to be done then.
+    pub(crate) then: Next,
+}
+
+impl<P: Protocol> Change<P> {
+    /// The rows of the change. `taken`: what was asked and is answered by it. `sleeps`: when somebody is to look again, if
+    /// nobody does until then, by a wake-up with this id.
+    pub(crate) fn rows(
+        &mut self,
+        protocol: &P,
+        tables: &Tables,
+        taken: &[(String, u64)],
+        sleeps: Option<(Timestamp, Uuid)>,
+        at: Timestamp,
+    ) -> Result<Vec<RowWrite>, StoreError> {
+        let next = &mut self.next;
+        let (run, mut rows) = (next.run, Vec::new());
+        let first = next.head.value.records - self.written.len() as u64;
+        for (n, written) in (first + 1..).zip(&self.written) {
+            rows.push(tables.journal.insert(record_key(run, n)?, written.clone())?);
+        }
+        let ended = next.head.value.status == Status::Ended;
+        for (key, rev) in taken {
+            next.wakes.remove(key);
+            rows.push(tables.wakes.table().delete_at(key.clone(), *rev));
+        }
+        if ended || sleeps.is_some() {
+            for (key, rev) in std::mem::take(&mut next.wakes) {
+                rows.push(tables.wakes.table().delete_at(key, rev));
+            }
+        }
+        next.head.value.wake = None;
+        if ended {
+            next.head.value.wake_row = None;
+        }
+        if let Some((until, id)) = sleeps.filter(|_| !ended) {
+            let wake = tables.wakes.push(slice(run), until, at, id, Wake { run, asked: None })?;
+            next.wakes.insert(wake.key.clone(), 1);
+            next.head.value.wake_row = Some(wake.key.clone());
+            rows.push(wake);
+            next.head.value.wake = Some(until);
+        }
+        rows.extend(next.attention(protocol, tables, at)?);
+        rows.push(tables.heads.put(&next.head)?);
+        next.head.rev += 1;
+        Ok(rows)
+    }
+}
+
+impl<P: Protocol> Instance<P> {
+    /// Whether it is among those that wait for a person.
+    fn attention(
+        &mut self,
+        protocol: &P,
+        tables: &Tables,
+        at: Timestamp,
+    ) -> Result<Option<RowWrite>, StoreError> {
+        let why = match self.head.value.status {
+            Status::Ended => None,
+            _ => protocol.status(self.run, &self.state, at).1,
+        };
+        let (key, rev) = (self.head.key.clone(), self.attention);
+        Ok(match why {
+            Some(why) if rev == 0 => {
+                self.attention = 1;
+                let Head { key: of, version, .. } = self.head.value.clone();
+                Some(tables.attention.insert(key, Attention { key: of, version, since: at, why })?)
+            }
+            None if rev > 0 => {
+                self.attention = 0;
+                Some(tables.attention.delete_at(key, rev))
+            }
+            _ => None,
+        })
+    }
+}

@@ -1,0 +1,134 @@
+//! A kind of transactions on one node, in one version of its definition.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use es_core::cluster::{Keeper, Runs, Shares, keep};
+use es_core::engine::{Engine, Node};
+use es_core::limits::LimitError;
+use es_core::processor::Slices;
+use es_core::{Backend, chain};
+use tokio::sync::mpsc::Sender;
+use tokio_util::sync::CancellationToken;
+
+use super::clock::StoreClock;
+use super::drive::Desk;
+use super::instance::Instance;
+use super::protocol::{Acts, Protocol};
+use super::rows::{Tables, slice};
+use super::scheduler::{NoLog, Scheduler};
+
+/// Before what could not be begun is tried again.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// A kind of transactions on one node.
+pub(crate) struct Kind<B: Backend, P: Acts<B>> {
+    pub(crate) name: Arc<str>,
+    pub(crate) version: u32,
+    pub(crate) protocol: Arc<P>,
+    pub(crate) tables: Tables,
+    pub(crate) backend: Arc<B>,
+    pub(crate) clock: Arc<StoreClock>,
+    pub(crate) desks: Arc<Desks<P>>,
+    node: OnceLock<Node>,
+}
+
+impl<B: Backend, P: Acts<B>> Kind<B, P> {
+    pub(crate) fn new(backend: Arc<B>, name: &str, version: u32, protocol: P) -> Result<Self, LimitError> {
+        Ok(Self {
+            name: name.into(),
+            version,
+            protocol: Arc::new(protocol),
+            tables: Tables::of(name, version)?,
+            backend,
+            clock: Arc::default(),
+            desks: Arc::default(),
+            node: OnceLock::new(),
+        })
+    }
+
+    /// The node that it is a part of; `None` before the app has started.
+    pub(crate) fn node(&self) -> Option<&Node> {
+        self.node.get()
+    }
+
+    fn group(&self) -> String {
+        format!("txn.{}.v{}", self.name, self.version)
+    }
+}
+
+#[async_trait]
+impl<B: Backend, P: Acts<B>> Engine for Kind<B, P> {
+    fn runs(&self) -> Vec<Runs> {
+        vec![Runs { name: self.group(), splits: true }]
+    }
+
+    fn connect(&self, node: Node) {
+        // Once: it belongs to one app.
+        drop(self.node.set(node));
+    }
+
+    async fn run(&self, stop: CancellationToken) {
+        let Some(node) = self.node.get().filter(|node| !node.cluster.only_looks()) else { return };
+        let desk = Arc::new(Desk {
+            kind: self.name.clone(),
+            protocol: self.protocol.clone(),
+            tables: self.tables.clone(),
+            backend: self.backend.clone(),
+            node: node.clone(),
+            clock: self.clock.clone(),
+        });
+        let work = Arc::new(Scheduler { desk, desks: self.desks.clone() });
+        let keeper = Keeper::new(node.cluster.clone(), Shares::default(), self.group(), work).splitting(1);
+        while let Err(error) = keeper.begin(NoLog {}).await {
+            tracing::warn!(kind = %self.name, error = chain(&error), "its share cannot be made, and is tried again");
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(AGAIN) => {}
+            }
+        }
+        keep(keeper, stop).await;
+    }
+}
+
+/// Where runs that begin on this node can be handed to, by slices.
+#[derive(Debug)]
+pub(crate) struct Desks<P: Protocol>(Mutex<Vec<(Slices, Sender<Instance<P>>)>>);
+
+impl<P: Protocol> Default for Desks<P> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<P: Protocol> Desks<P> {
+    /// From now on, and until what it gives is dropped, those of these slices are taken.
+    pub(crate) fn open(self: &Arc<Self>, slices: Slices, hand: Sender<Instance<P>>) -> Open<P> {
+        self.all().push((slices, hand.clone()));
+        Open { desks: self.clone(), hand }
+    }
+
+    /// Who takes a run; `None`: another node does.
+    pub(crate) fn of(&self, run: uuid::Uuid) -> Option<Sender<Instance<P>>> {
+        let own = slice(run);
+        let has = |slices: &Slices| (slices.first..=slices.last).contains(&own);
+        self.all().iter().find(|(slices, _)| has(slices)).map(|(_, hand)| hand.clone())
+    }
+
+    fn all(&self) -> std::sync::MutexGuard<'_, Vec<(Slices, Sender<Instance<P>>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A desk that is open.
+pub(crate) struct Open<P: Protocol> {
+    desks: Arc<Desks<P>>,
+    hand: Sender<Instance<P>>,
+}
+
+impl<P: Protocol> Drop for Open<P> {
+    fn drop(&mut self) {
+        self.desks.all().retain(|(_, hand)| !hand.same_channel(&self.hand));
+    }
+}

@@ -1,0 +1,225 @@
+//! Whoever waits for the end of a run, on any node.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use es_core::ErrorKind;
+use es_core::processor::Slices;
+use es_core::store::{RowStore, StoreError, Table};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::rows::{Head, head_key, slice};
+
+/// A look that no wake-up has asked for.
+const POLL: Duration = Duration::from_millis(500);
+
+/// How a run has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Every step has run.
+    Completed,
+    /// What had run is undone.
+    Undone(Why),
+    /// A person has ended it where it was.
+    Abandoned {
+        /// Who.
+        actor: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Why a run is undone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Why {
+    /// A step said no.
+    Refused {
+        /// Which step.
+        step: String,
+        /// What it said.
+        why: String,
+    },
+    /// A step failed as often as it is tried.
+    Failed {
+        /// Which step.
+        step: String,
+        /// The last error.
+        error: String,
+    },
+    /// It was not decided by then.
+    Deadline,
+    /// Somebody has asked for it.
+    Cancelled {
+        /// Who.
+        actor: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Completed => f.write_str("completed"),
+            Self::Undone(why) => write!(f, "undone: {why}"),
+            Self::Abandoned { actor, reason } => write!(f, "abandoned by {actor}: {reason}"),
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused { step, why } => write!(f, "{step} was refused: {why}"),
+            Self::Failed { step, error } => write!(f, "{step} failed: {error}"),
+            Self::Deadline => f.write_str("its deadline passed"),
+            Self::Cancelled { actor, reason } => write!(f, "cancelled by {actor}: {reason}"),
+        }
+    }
+}
+
+/// Why a run could not be started, or asked something.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// No saga with this input is registered.
+    #[error("no saga for {input} is registered: add `.saga(..)` to the builder of the app")]
+    NotRegistered {
+        /// The type of the input.
+        input: &'static str,
+    },
+    /// The key stands for a run with another input.
+    #[error(
+        "{kind} {key:?} was started with another input, as run {run}: look at that one, or choose another key"
+    )]
+    OtherInput {
+        /// Which saga.
+        kind: String,
+        /// The key.
+        key: String,
+        /// The run.
+        run: Uuid,
+    },
+    /// The key cannot be one.
+    #[error("this cannot be the key of a saga: {0}")]
+    Key(#[from] es_core::limits::LimitError),
+    /// The input cannot be stored.
+    #[error("the input of {kind} cannot be stored: {why}")]
+    Input {
+        /// Which saga.
+        kind: String,
+        /// Why.
+        why: String,
+    },
+    /// There is no such run.
+    #[error("there is no {kind} {key:?}: it was never started, or was forgotten since")]
+    Unknown {
+        /// Which saga.
+        kind: String,
+        /// The key.
+        key: String,
+    },
+    /// It has ended.
+    #[error("{kind} {key:?} has ended: {outcome}")]
+    Ended {
+        /// Which saga.
+        kind: String,
+        /// The key.
+        key: String,
+        /// How.
+        outcome: Outcome,
+    },
+    /// Who asks and why has to be said.
+    #[error("{0}")]
+    By(String),
+    /// The app is not running yet.
+    #[error("the app has not been started: call `.start().await` first")]
+    NotStarted,
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+}
+
+impl RunError {
+    /// What to do about it.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::OtherInput { .. } | Self::Ended { .. } => ErrorKind::Conflict,
+            Self::Store(error) => error.kind(),
+            _ => ErrorKind::Misuse,
+        }
+    }
+}
+
+/// A run that was started.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    pub(super) run: Uuid,
+    pub(super) kind: Arc<str>,
+    pub(super) key: String,
+    pub(super) repeated: bool,
+    pub(super) rows: Arc<dyn RowStore>,
+    pub(super) heads: Table<Head>,
+}
+
+impl Handle {
+    /// The id of the run.
+    #[must_use]
+    pub const fn run(&self) -> Uuid {
+        self.run
+    }
+
+    /// The key that it was started under.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Whether it was started before, by a request like this one.
+    #[must_use]
+    pub const fn was_started_before(&self) -> bool {
+        self.repeated
+    }
+
+    /// How it has ended, if it has.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Store`]; [`RunError::Unknown`] once it was forgotten.
+    pub async fn ended(&self) -> Result<Option<Outcome>, RunError> {
+        let head = self.heads.get(&*self.rows, &head_key(self.run)?).await?;
+        let unknown = || RunError::Unknown { kind: self.kind.to_string(), key: self.key.clone() };
+        Ok(head.ok_or_else(unknown)?.value.outcome)
+    }
+
+    /// Waits until it has ended, on whichever node it is worked on. A store that does not answer is asked again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::ended`], but for what may pass by itself.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping its future changes nothing for the run.
+    pub async fn outcome(&self) -> Result<Outcome, RunError> {
+        let own = slice(self.run);
+        let mut changes = self.rows.watch_rows(self.heads.name(), Slices { first: own, last: own });
+        loop {
+            changes.mark_unchanged();
+            match self.ended().await {
+                Ok(Some(outcome)) => return Ok(outcome),
+                Ok(None) => {}
+                Err(error) if error.kind() == ErrorKind::Transient => {}
+                Err(error) => return Err(error),
+            }
+            drop(tokio::time::timeout(POLL, changes.changed()).await);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What a protocol of transactions is: a pure state machine on the records of a run.
+//!
+//! It reads no clock and makes no call, so it can be explored exhaustively, simulated, and read in one sitting.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use es_core::command::Sender;
+use es_core::{Backend, BoxError, Timestamp};
+use futures::future::BoxFuture;
+use uuid::Uuid;
+
+use super::operate::StepShown;
+use super::rows::{Asked, Record, Status, Written};
+use crate::data::Data;
+
+/// Says what follows what.
+pub(crate) trait Protocol: Send + Sync + 'static {
+    /// What the records of a run come to.
+    type State: Clone + std::fmt::Debug + Send + Sync + 'static;
+
+    /// The state of a run without records.
+    fn begin(&self) -> Self::State;
+
+    /// Takes in a record. One of a definition that this program does not have is an error.
+    fn fold(&self, state: &mut Self::State, written: &Written) -> Result<(), String>;
+
+    /// What is to be done now, while some calls are under way.
+    fn next(&self, run: Uuid, state: &Self::State, busy: &BTreeSet<Call>, now: Timestamp) -> Next;
+
+    /// What comes of something that is asked of a run; an error if it cannot be done any more.
+    fn asked(&self, state: &Self::State, busy: &BTreeSet<Call>, asked: &Asked) -> Result<Record, String>;
+
+    /// What comes of an answer to a call.
+    fn answered(&self, state: &Self::State, call: Call, answer: Answer) -> Record;
+
+    /// What a run is doing, and why it waits for a person.
+    fn status(&self, run: Uuid, state: &Self::State, now: Timestamp) -> (Status, Option<String>);
+
+    /// Whether there may be a call to somewhere else now, which another owner may have made as well.
+    fn calls_outside(&self, state: &Self::State) -> bool;
+
+    /// An input as this program would write it.
+    fn normal(&self, input: &Data) -> Result<Data, String>;
+
+    /// What an operator sees of the steps.
+    fn show(&self, state: &Self::State) -> Vec<StepShown>;
+
+    /// What it waits for, in words.
+    fn waits_for(&self, run: Uuid, state: &Self::State, now: Timestamp) -> String;
+}
+
+/// What is to be done next.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Next {
+    /// These records are written.
+    Append(Vec<Record>),
+    /// These calls are made, and it is looked again at that time, if not before. Neither a call nor a time: a person has to
+    /// say what is to be done, unless calls are under way.
+    Act { calls: Vec<Call>, until: Option<Timestamp> },
+    /// Nothing: it has ended.
+    Ended,
+}
+
+/// A call of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Call {
+    /// Which step, by its place in the definition.
+    pub(crate) step: usize,
+    /// Whether it undoes it.
+    pub(crate) undo: bool,
+}
+
+/// What a call came to.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Done(Data),
+    /// The typed refusal.
+    Refused(String),
+    /// Anything else: it may have run.
+    Failed(BoxError),
+}
+
+/// Where a call is made from.
+#[derive(Clone, Debug)]
+pub(crate) struct Site {
+    pub(crate) run: Uuid,
+    pub(crate) key: String,
+    pub(crate) sender: Sender,
+}
+
+/// What the calls of a protocol do.
+#[async_trait]
+pub(crate) trait Acts<B: Backend>: Protocol {
+    /// Whether a call is made in a transaction of the store that has the journal.
+    fn is_local(&self, call: Call) -> bool;
+
+    /// How long a call may take.
+    fn limit(&self, call: Call) -> Duration;
+
+    /// A call within a transaction.
+    async fn local(&self, state: &Self::State, call: Call, site: &Site, tx: &mut B::Tx) -> Answer;
+
+    /// A call to somewhere else.
+    fn remote(&self, state: Self::State, call: Call, site: Site) -> BoxFuture<'static, Answer>;
+}

@@ -1,0 +1,252 @@
+//! What is stored of transactions, and under which keys. Everything is JSON; fields are added with a default.
+//!
+//! | table | key | what |
+//! | --- | --- | --- |
+//! | `txn.starts.KIND` | slice, key | which run a key stands for: a [`Start`] |
+//! | `txn.heads.KIND` | slice, run | a [`Head`]: where a run is. Every commit of the engine writes it over the revision that was read |
+//! | `txn.journal.KIND` | slice, run, number | what happened, in order: a [`Written`] |
+//! | `hot.txn.wakes.KIND.vVERSION` | slice, time, id | when somebody is to look at a run, and what for: a [`Wake`] |
+//! | `txn.attention.KIND` | slice, run | runs that wait for a person |
+//!
+//! The slice is that of the run, but for starts, where it is that of the key.
+
+use es_core::Timestamp;
+use es_core::limits::LimitError;
+use es_core::processor::slice_of;
+use es_core::store::keys::Key;
+use es_core::store::queue::Queue;
+use es_core::store::{StoreError, Table};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::outcome::{Outcome, Why};
+use crate::data::Data;
+use crate::rows::instance_key;
+use crate::verb::By;
+
+/// The format of heads and records. A run with a later one is left to newer programs.
+pub(crate) const FORMAT: u32 = 1;
+
+/// The tables of one kind of transactions, for one version of its definition.
+#[derive(Clone, Debug)]
+pub(crate) struct Tables {
+    pub(crate) starts: Table<Start>,
+    pub(crate) heads: Table<Head>,
+    pub(crate) journal: Table<Written>,
+    pub(crate) wakes: Queue<Wake>,
+    pub(crate) attention: Table<Attention>,
+}
+
+impl Tables {
+    pub(crate) fn of(kind: &str, version: u32) -> Result<Self, LimitError> {
+        let table = |of: &str| format!("txn.{of}.{kind}");
+        Ok(Self {
+            starts: Table::new(table("starts"))?,
+            heads: Table::new(table("heads"))?,
+            journal: Table::new(table("journal"))?,
+            wakes: Queue::new(&format!("{}.v{version}", table("wakes")))?,
+            attention: Table::new(table("attention"))?,
+        })
+    }
+}
+
+/// Which run a key stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Start {
+    pub(crate) run: Uuid,
+    pub(crate) version: u32,
+    /// A stable hash of the input, in hexadecimal digits.
+    pub(crate) fingerprint: String,
+}
+
+/// Where a run is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Head {
+    pub(crate) format: u32,
+    pub(crate) version: u32,
+    pub(crate) key: String,
+    /// How many records there are.
+    pub(crate) records: u64,
+    pub(crate) status: Status,
+    pub(crate) begun: Timestamp,
+    /// The node that works on it, or did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) holder: Option<Uuid>,
+    /// When it is looked at next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) wake: Option<Timestamp>,
+    /// The key of the row that wakes it, if nothing is asked of it before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) wake_row: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) outcome: Option<Outcome>,
+}
+
+/// What a run is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Status {
+    /// It goes forward.
+    Running,
+    /// It was decided that what it did is undone.
+    Undoing,
+    /// It waits for a person.
+    Parked,
+    /// It has ended.
+    Ended,
+}
+
+/// A record, and when it was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Written {
+    pub(crate) at: Timestamp,
+    pub(crate) record: Record,
+}
+
+/// What happened to a run. Steps are named: definitions may move them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Record {
+    /// It has begun with this input, and is undone if it is not decided by then.
+    Begun {
+        input: Data,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deadline: Option<Timestamp>,
+    },
+    /// Somebody has taken it up and may make calls: what another one may have called before may have run.
+    Taken {},
+    /// A step has run.
+    Done { step: String, output: Data },
+    /// A step said no. Whether an earlier try of it may have run is not known, if `maybe`.
+    Refused {
+        step: String,
+        why: String,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        maybe: bool,
+    },
+    /// A try came to nothing certain.
+    Failed {
+        step: String,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        undo: bool,
+        error: String,
+    },
+    /// What it did is to be undone. From now on time changes nothing.
+    Decided { why: Why },
+    /// What a step did is undone.
+    Undone { step: String },
+    /// A step waits for a person.
+    Parked { step: String, why: String },
+    /// A person has said what to do.
+    Resolved { verb: Verb, by: By },
+    /// A person has asked for something that cannot be done any more.
+    Declined { verb: Verb, by: By, why: String },
+    /// It has ended.
+    Ended { outcome: Outcome },
+}
+
+/// What an operator, or the program, wants of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Verb {
+    /// Undo what was done, if it is not too late for that.
+    Cancel,
+    /// Try again what is parked, or what waits for its next try: one step, or all of them.
+    Retry {
+        /// Which step; `None`: all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<String>,
+    },
+    /// Take a step for run, with this output.
+    Resolve {
+        /// Which step.
+        step: String,
+        /// Its output.
+        output: Data,
+    },
+    /// Take a step for undone, or for one that needs no undo.
+    Skip {
+        /// Which step.
+        step: String,
+    },
+    /// End it where it is: nothing is called for it any more.
+    Abandon,
+}
+
+/// When somebody is to look at a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Wake {
+    pub(crate) run: Uuid,
+    /// What is asked of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) asked: Option<Asked>,
+}
+
+/// What is asked of a run, and by whom.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Asked {
+    pub(crate) verb: Verb,
+    pub(crate) by: By,
+}
+
+/// A run that waits for a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Attention {
+    pub(crate) key: String,
+    pub(crate) version: u32,
+    pub(crate) since: Timestamp,
+    pub(crate) why: String,
+}
+
+/// The slice of a run.
+pub(crate) fn slice(run: Uuid) -> u16 {
+    slice_of(&run.simple().to_string())
+}
+
+fn of_run(run: Uuid) -> Key {
+    Key::in_slice(slice(run)).id(run)
+}
+
+/// The key of a run's head, and of its row among those that wait for a person.
+pub(crate) fn head_key(run: Uuid) -> Result<String, StoreError> {
+    Ok(of_run(run).build()?)
+}
+
+/// What the keys of a run's records begin with.
+pub(crate) fn journal_of(run: Uuid) -> String {
+    of_run(run).prefix()
+}
+
+pub(crate) fn record_key(run: Uuid, number: u64) -> Result<String, StoreError> {
+    Ok(of_run(run).number(number).build()?)
+}
+
+pub(crate) fn start_key(key: &str) -> Result<String, LimitError> {
+    instance_key(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows::golden;
+
+    golden! {
+        starts: Start = ["txn-start"];
+        heads: Head = ["txn-head", "txn-head-ended"];
+        records: Vec<Written> = ["txn-journal"];
+        wakes: Wake = ["txn-wake", "txn-wake-asked"];
+        those_who_wait: Attention = ["txn-attention"];
+    }
+
+    #[test]
+    fn keys_are_pinned() {
+        let run = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_00ab);
+        assert_eq!(head_key(run).unwrap(), "0285:019000000000700080000000000000ab");
+        let of = "0285:019000000000700080000000000000ab:00000000000000000007";
+        assert_eq!(record_key(run, 7).unwrap(), of);
+        assert!(of.starts_with(&journal_of(run)));
+        assert_eq!(start_key("o:1").unwrap(), "0441:o%3A1");
+    }
+}

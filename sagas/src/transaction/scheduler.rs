@@ -1,0 +1,277 @@
+//! The work on a share: what is due is loaded, and driven until it has ended or sleeps.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use es_core::cluster::{Progress, Share, Work};
+use es_core::processor::Slices;
+use es_core::store::queue::Marks;
+use es_core::store::{Row, StoreError, StoredRow, write_rows};
+use es_core::{Backend, Timestamp, chain};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc::{Receiver, UnboundedSender, channel, unbounded_channel};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::drive::{Desk, Drive, Left};
+use super::instance::{Instance, Loaded};
+use super::kind::Desks;
+use super::protocol::Acts;
+use super::rows::{Wake, slice};
+
+/// How many runs are driven at once.
+const AT_ONCE: usize = 256;
+/// Wake-ups that are read together of a slice.
+const PAGE: usize = 64;
+/// So many of a slice that are driven already may be in the way of others: they are passed.
+const MANY: usize = 16;
+/// The longest pause between two looks at what is due.
+const POLL: Duration = Duration::from_secs(1);
+/// The shortest pause between two looks, and how much longer than a look it is: one look reads all slices.
+const LOOKS: (Duration, u32) = (Duration::from_millis(10), 4);
+/// When a run that cannot go on is tried again.
+const TROUBLE: Duration = Duration::from_secs(5);
+
+/// How far the work on a share is: all there is to know is in the queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NoLog {}
+
+impl Progress for NoLog {
+    fn can_merge(&self, _next: &Self) -> bool {
+        true
+    }
+}
+
+/// Works on shares of one kind.
+pub(crate) struct Scheduler<B: Backend, P: Acts<B>> {
+    pub(crate) desk: Arc<Desk<B, P>>,
+    pub(crate) desks: Arc<Desks<P>>,
+}
+
+#[async_trait]
+impl<B: Backend, P: Acts<B>> Work for Scheduler<B, P> {
+    type Progress = NoLog;
+
+    async fn run(&self, share: Share<NoLog>, stop: CancellationToken) {
+        let (hand, handed) = channel(AT_ONCE);
+        let open = self.desks.open(share.slices, hand);
+        Shift::new(self.desk.clone(), share.slices, stop).work(handed).await;
+        drop(open);
+    }
+}
+
+/// A run that is driven here.
+struct Driven {
+    inbox: UnboundedSender<Row<Wake>>,
+    /// The wake-ups that it has been given.
+    given: BTreeSet<String>,
+}
+
+/// The work on a share, as long as it is this node's.
+struct Shift<B: Backend, P: Acts<B>> {
+    desk: Arc<Desk<B, P>>,
+    slices: Slices,
+    stop: CancellationToken,
+    marks: Marks,
+    driven: HashMap<Uuid, Driven>,
+    tasks: JoinSet<(Uuid, Left)>,
+    /// When the next of those is due that went to sleep here.
+    next: Option<Timestamp>,
+    /// Runs that cannot go on, and when they are tried again.
+    trouble: HashMap<Uuid, Instant>,
+    /// How long the last look took.
+    took: Duration,
+}
+
+impl<B: Backend, P: Acts<B>> Shift<B, P> {
+    fn new(desk: Arc<Desk<B, P>>, slices: Slices, stop: CancellationToken) -> Self {
+        Self {
+            desk,
+            slices,
+            stop,
+            marks: Marks::default(),
+            driven: HashMap::new(),
+            tasks: JoinSet::new(),
+            next: None,
+            trouble: HashMap::new(),
+            took: Duration::ZERO,
+        }
+    }
+
+    async fn work(mut self, mut handed: Receiver<Instance<P>>) {
+        let mut wakes = self.desk.backend.watch_rows(self.desk.tables.wakes.table().name(), self.slices);
+        while !self.stop.is_cancelled() {
+            wakes.mark_unchanged();
+            let begun = Instant::now();
+            let now = match self.look().await {
+                Ok(now) => Some(now),
+                Err(error) => {
+                    let (kind, error) = (&self.desk.kind, chain(&error));
+                    tracing::warn!(%kind, error, "what is due cannot be read, and is read again");
+                    None
+                }
+            };
+            self.took = begun.elapsed();
+            self.rest(now, &mut wakes, &mut handed).await;
+        }
+        // What is driven ends by itself: no calls are made any more, and those under way are waited for.
+        while let Some(ended) = self.tasks.join_next().await {
+            self.left(ended);
+        }
+    }
+
+    /// Until there may be something due. Runs that begin on this node come without a look.
+    async fn rest(
+        &mut self,
+        now: Option<Timestamp>,
+        wakes: &mut tokio::sync::watch::Receiver<u64>,
+        handed: &mut Receiver<Instance<P>>,
+    ) {
+        let until_next = now.zip(self.next).map(|(now, next)| Duration::try_from(next - now));
+        let pause = until_next.map_or(POLL, |left| left.unwrap_or_default().min(POLL)).max(LOOKS.0);
+        let (looks_at, latest) = (Instant::now() + LOOKS.0.max(self.took * LOOKS.1), Instant::now() + pause);
+        let mut woken = false;
+        loop {
+            let full = self.driven.len() >= AT_ONCE;
+            let until = if woken { looks_at.min(latest) } else { latest };
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep_until(until) => return,
+                changed = wakes.changed(), if !woken => woken = changed.is_ok() || woken,
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                    self.left(ended);
+                    // Others may wait for its place, and what was asked of it at the end has to go.
+                    woken |= full;
+                }
+                Some(instance) = handed.recv(), if !full => self.drive(instance, true),
+            }
+        }
+    }
+
+    /// Takes up what is due.
+    async fn look(&mut self) -> Result<Timestamp, StoreError> {
+        let desk = self.desk.clone();
+        let now = desk.clock.now(&*desk.backend).await?;
+        self.next = self.next.filter(|next| *next > now);
+        if !desk.node.cluster.lease().holds() {
+            return Ok(now);
+        }
+        let slices = [self.slices];
+        let due = desk.tables.wakes.stored_due(&*desk.backend, &slices, &mut self.marks, now, PAGE).await?;
+        let mut over = Vec::new();
+        // By slice: how many of the first are driven already, and the last of those.
+        let mut driven: HashMap<u16, (usize, String, bool)> = HashMap::new();
+        for (of, _, row) in due {
+            let key = row.key.clone();
+            let known = self.due(row, &mut over).await?;
+            let (n, last, all) = driven.entry(of).or_insert((0, String::new(), true));
+            *all &= known;
+            if *all {
+                (*n, *last) = (*n + 1, key);
+            }
+        }
+        for (_, last, _) in driven.into_values().filter(|(n, ..)| *n >= MANY) {
+            self.marks.pass(&last);
+        }
+        if !over.is_empty() {
+            // Another node may be as fast.
+            let _won = write_rows(&*desk.backend, over).await?;
+        }
+        Ok(now)
+    }
+
+    /// Takes up one that is due. Whether it was known: nothing new comes of it until it changes.
+    async fn due(
+        &mut self,
+        row: StoredRow,
+        over: &mut Vec<es_core::store::RowWrite>,
+    ) -> Result<bool, StoreError> {
+        let desk = self.desk.clone();
+        let row = match desk.tables.wakes.table().decode(row) {
+            Ok(row) => row,
+            Err(error) => {
+                let (kind, error) = (&desk.kind, chain(&error));
+                tracing::error!(%kind, error, "a wake-up cannot be read: repair or delete it; the others go on");
+                return Ok(true);
+            }
+        };
+        let run = row.value.run;
+        if let Some(driven) = self.driven.get_mut(&run) {
+            if driven.given.insert(row.key.clone()) {
+                drop(driven.inbox.send(row));
+            }
+            return Ok(true);
+        }
+        if self.trouble.get(&run).is_some_and(|again| *again > Instant::now()) {
+            return Ok(true);
+        }
+        if self.driven.len() >= AT_ONCE {
+            return Ok(false);
+        }
+        match Instance::load(&*desk.protocol, &desk.tables, &*desk.backend, run).await? {
+            Loaded::Live(mut instance) => {
+                if row.value.asked.is_none() {
+                    instance.wakes.insert(row.key.clone(), row.rev);
+                }
+                self.drive(*instance, false);
+                let driven = self.driven.get_mut(&run).expect("it was just added");
+                driven.given.insert(row.key.clone());
+                if row.value.asked.is_some() {
+                    drop(driven.inbox.send(row));
+                }
+                return Ok(true);
+            }
+            Loaded::Over => over.push(desk.tables.wakes.done(&row)),
+            Loaded::Newer(format) => {
+                self.postpone(run, &format!("a newer program wrote it, in format {format}"));
+            }
+            Loaded::Damaged(why) => self.postpone(run, &format!("it cannot be read: {why}")),
+        }
+        Ok(true)
+    }
+
+    fn postpone(&mut self, run: Uuid, why: &str) {
+        let kind = &self.desk.kind;
+        tracing::error!(%kind, %run, why, "a run cannot go on, and is tried again; the others go on");
+        self.trouble.insert(run, Instant::now() + TROUBLE);
+    }
+
+    fn drive(&mut self, instance: Instance<P>, taken: bool) {
+        let run = instance.run;
+        debug_assert!((self.slices.first..=self.slices.last).contains(&slice(run)), "it belongs here");
+        // It was found in the store meanwhile.
+        if self.driven.contains_key(&run) {
+            return;
+        }
+        let (inbox, asked) = unbounded_channel();
+        let given = instance.wakes.keys().cloned().collect();
+        self.driven.insert(run, Driven { inbox, given });
+        let drive = Drive::new(self.desk.clone(), instance, asked, self.stop.clone());
+        self.tasks.spawn(async move { (run, drive.run(taken).await) });
+    }
+
+    fn left(&mut self, ended: Result<(Uuid, Left), tokio::task::JoinError>) {
+        let (run, left) = match ended {
+            Ok(ended) => ended,
+            Err(error) => {
+                // A mistake of ours: which run it was is found out by the next look at the whole queue.
+                tracing::error!(kind = %self.desk.kind, %error, "the task of a run has ended in a panic");
+                self.driven.retain(|_, driven| !driven.inbox.is_closed());
+                return;
+            }
+        };
+        self.driven.remove(&run);
+        self.trouble.remove(&run);
+        match left {
+            Left::Sleeps(until) => self.next = Some(self.next.map_or(until, |next| next.min(until))),
+            // What was passed is read again: it is due still.
+            Left::Lost => self.marks = Marks::default(),
+            Left::Trouble(why) => self.postpone(run, &why),
+            Left::Ended | Left::Stopped => {}
+        }
+    }
+}

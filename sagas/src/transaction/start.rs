@@ -1,0 +1,145 @@
+//! How a run begins: once for each key.
+
+use std::time::Duration;
+
+use es_core::store::keys::digest;
+use es_core::store::{Commit, CommitError, RowWrite, Won};
+use es_core::{Backend, ErrorKind, Timestamp};
+use uuid::Uuid;
+
+use super::clock::TRUSTS;
+use super::instance::Instance;
+use super::kind::Kind;
+use super::outcome::{Handle, RunError};
+use super::protocol::Acts;
+use super::rows::{FORMAT, Head, Record, Start, Status, Tables, Wake, record_key, slice, start_key};
+use crate::data::Data;
+
+/// How often a start is tried that the store loses.
+const TRIES: usize = 5;
+
+impl<B: Backend, P: Acts<B>> Kind<B, P> {
+    /// Begins a run under a key. Under a key that has one with the same input, gives that one.
+    pub(crate) async fn start(
+        &self,
+        key: &str,
+        input: Data,
+        deadline: Option<Duration>,
+    ) -> Result<Handle, RunError> {
+        let node = self.node().ok_or(RunError::NotStarted)?;
+        start_key(key)?;
+        let run = node.ids.next();
+        let now = self.clock.now(&*self.backend).await?;
+        for _ in 0..TRIES {
+            let desk = self.desks.of(run);
+            let (instance, rows) = self.begin(run, key, &input, deadline, now, desk.is_some())?;
+            let outcome = self.backend.commit(Commit { rows, ..Commit::default() }).await;
+            match Won::after(&*self.backend, outcome).await {
+                Ok(Some(Won::Yes(_))) => {
+                    if let Some(desk) = desk {
+                        // If it is full, or closes now: the wake-up is there.
+                        drop(desk.try_send(instance));
+                    }
+                    return Ok(self.handle(run, key, false));
+                }
+                Ok(Some(Won::No(at))) if at.table == *self.tables.starts.name() => {
+                    return self.started_before(key, &input).await;
+                }
+                // Lost, or the id is taken, which it is not: it is new.
+                Ok(_) => {}
+                Err(CommitError::Store(error)) => return Err(error.into()),
+                Err(error) if error.kind() == ErrorKind::Transient => {
+                    return Err(es_core::store::StoreError::transient("starting a saga", error).into());
+                }
+                Err(error) => {
+                    let (kind, why) = (self.name.to_string(), es_core::chain(&error));
+                    return Err(RunError::Input { kind, why });
+                }
+            }
+        }
+        let lost = std::io::Error::other("each try was lost");
+        Err(es_core::store::StoreError::transient("starting a saga", lost).into())
+    }
+
+    /// A run that begins, and its rows. `taken`: by this node.
+    fn begin(
+        &self,
+        run: Uuid,
+        key: &str,
+        input: &Data,
+        deadline: Option<Duration>,
+        now: Timestamp,
+        taken: bool,
+    ) -> Result<(Instance<P>, Vec<RowWrite>), RunError> {
+        let tables: &Tables = &self.tables;
+        let (version, fingerprint) = (self.version, format!("{:032x}", fingerprint(input)));
+        let deadline = deadline.and_then(|limit| now.saturating_add(limit).ok());
+        let mut records = vec![Record::Begun { input: input.clone(), deadline }];
+        records.extend(taken.then_some(Record::Taken {}));
+        let head = Head {
+            format: FORMAT,
+            version,
+            key: key.to_owned(),
+            records: 0,
+            status: Status::Running,
+            begun: now,
+            holder: self.node().filter(|_| taken).map(|node| node.cluster.node()),
+            wake: None,
+            wake_row: None,
+            outcome: None,
+        };
+        let mut instance = Instance::new(&*self.protocol, run, head);
+        let mut rows = vec![tables.starts.insert(start_key(key)?, Start { run, version, fingerprint })?];
+        for record in records {
+            instance.head.value.records += 1;
+            let written = super::Written { at: now, record };
+            rows.push(tables.journal.insert(record_key(run, instance.head.value.records)?, written.clone())?);
+            let kind = || self.name.to_string();
+            self.protocol
+                .fold(&mut instance.state, &written)
+                .map_err(|why| RunError::Input { kind: kind(), why })?;
+        }
+        // Due for everybody, also where the clock of the store is carried on a little less far.
+        let due = now - TRUSTS;
+        let wake = tables.wakes.push(slice(run), due, due, run, Wake { run, asked: None })?;
+        instance.wakes.insert(wake.key.clone(), 1);
+        instance.head.value.wake_row = Some(wake.key.clone());
+        rows.extend([wake, tables.heads.put(&instance.head)?]);
+        instance.head.rev += 1;
+        Ok((instance, rows))
+    }
+
+    async fn started_before(&self, key: &str, input: &Data) -> Result<Handle, RunError> {
+        let start = self.tables.starts.get(&*self.backend, &start_key(key)?).await?;
+        let unknown = || RunError::Unknown { kind: self.name.to_string(), key: key.to_owned() };
+        let start = start.ok_or_else(unknown)?.value;
+        if start.fingerprint == format!("{:032x}", fingerprint(input))
+            || self.has_input(start.run, input).await?
+        {
+            return Ok(self.handle(start.run, key, true));
+        }
+        let (kind, key) = (self.name.to_string(), key.to_owned());
+        Err(RunError::OtherInput { kind, key, run: start.run })
+    }
+
+    /// Whether a run has an input that this program would write in the same way: fields may have come since.
+    async fn has_input(&self, run: Uuid, input: &Data) -> Result<bool, RunError> {
+        let begun = self.tables.journal.get(&*self.backend, &record_key(run, 1)?).await?;
+        let Some(Record::Begun { input: before, .. }) = begun.map(|row| row.value.record) else {
+            return Ok(false);
+        };
+        Ok(self.protocol.normal(&before).is_ok_and(|before| fingerprint(&before) == fingerprint(input)))
+    }
+
+    pub(crate) fn handle(&self, run: Uuid, key: &str, repeated: bool) -> Handle {
+        let (kind, key, heads) = (self.name.clone(), key.to_owned(), self.tables.heads.clone());
+        Handle { run, kind, key, repeated, rows: self.backend.clone(), heads }
+    }
+}
+
+/// A stable number for an input: the order of fields and of entries of maps says nothing.
+fn fingerprint(input: &Data) -> u128 {
+    // With sorted keys.
+    let sorted = input.read::<serde_json::Value>().map(|value| value.to_string());
+    digest([sorted.as_deref().unwrap_or_else(|_| input.text()).as_bytes()])
+}
