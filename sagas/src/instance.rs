@@ -26,6 +26,8 @@ const MAX_KEPT: usize = 1_000;
 const MAX_KEPT_BYTES: usize = 256 * 1024;
 /// Bytes of the commands of one call of a handler.
 const MAX_SENT: usize = 2 << 20;
+/// Entries that a map has room for at once.
+const ROOM: usize = 11;
 /// Bytes of an error that are kept.
 const MAX_ERROR: usize = 4_000;
 
@@ -164,10 +166,12 @@ impl Instance {
         self.associations.iter().map(Association::bytes).sum()
     }
 
-    /// How many bytes it takes, about.
+    /// How many bytes it takes in memory, about.
     pub(crate) fn bytes(&self) -> usize {
         let state = self.state.as_ref().map_or(0, |state| state.text().len());
-        state + self.bytes_of_timers() + self.bytes_of_associations()
+        let timers = map::<(String, SetTimer)>(self.timers.len()) + self.bytes_of_timers();
+        let associations = map::<Association>(self.associations.len()) + self.bytes_of_associations();
+        size_of::<Self>() + self.key.len() + texts(&self.origin) + state + timers + associations
     }
 
     /// Another input of it: gives its number.
@@ -277,6 +281,17 @@ impl Instance {
             self.ended = self.open == 0 && self.taken == self.noted && self.parked.is_none();
         }
     }
+}
+
+fn texts(of: &Metadata) -> usize {
+    let Metadata { actor, tenant, trace_parent, trace_state, user, .. } = of;
+    let texts = [actor, tenant, trace_parent, trace_state].into_iter().flatten();
+    texts.chain(user.keys()).chain(user.values()).map(String::len).sum()
+}
+
+/// How many bytes a map takes, or a set, beside what its entries point to: it has room for some, however few there are.
+const fn map<T>(entries: usize) -> usize {
+    entries.next_multiple_of(ROOM) * size_of::<T>()
 }
 
 /// As much of an error as is kept.

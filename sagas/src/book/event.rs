@@ -89,7 +89,7 @@ impl Book {
         if begins {
             let origin = Metadata::caused_by(event);
             let kept = self.kept.entry(key.to_owned()).or_default();
-            kept.now = Some(Instance::begin(key, id(), version, origin));
+            kept.now = Some(Instance::begin(key, id(), version, origin).into());
             self.take_event(key, event, nth, step);
             self.take_early(key, id);
         } else if self.now(key).is_none() && step.early == process::Early::Stash {

@@ -1,10 +1,12 @@
 //! Inputs of an instance: noted, and taken in unless others wait before them.
 
+use std::sync::Arc;
+
 use es_core::store::Row;
 use es_core::{Metadata, chain};
 use uuid::Uuid;
 
-use super::{Book, apply, definition_of, tell_parked};
+use super::{Book, Kept, apply, definition_of, tell_parked};
 use crate::data::{Data, json_len};
 use crate::definition::RawStep;
 use crate::instance::{Changes, Instance, Moment, ToSend};
@@ -21,7 +23,7 @@ impl Book {
         moment: Moment,
         id: &dyn Fn() -> Uuid,
     ) {
-        let Some(now) = self.kept.get_mut(&send.key).and_then(|kept| kept.now.as_mut()) else { return };
+        let Some(now) = self.kept.get_mut(&send.key).and_then(Kept::changing) else { return };
         if now.id != send.id {
             return;
         }
@@ -45,7 +47,7 @@ impl Book {
     /// The time of a timer has come. `false` if it was cleared, or set anew: then it is history.
     pub(crate) fn fired(&mut self, waits: &Waits, moment: Moment) -> bool {
         let Waits { key, id, name, input, ordinal } = waits;
-        let Some(now) = self.kept.get_mut(key).and_then(|kept| kept.now.as_mut()) else { return false };
+        let Some(now) = self.kept.get_mut(key).and_then(Kept::changing) else { return false };
         if now.id != *id || now.timer(name, *input, *ordinal).is_none_or(|timer| timer.fired) {
             return false;
         }
@@ -58,7 +60,7 @@ impl Book {
     pub(crate) fn clears(&self, waits: &Waits) -> bool {
         let Waits { key, id, name, input, ordinal } = waits;
         let stored =
-            self.kept.get(key).and_then(|kept| kept.stored.as_ref()).filter(|stored| stored.id == *id);
+            self.kept.get(key).and_then(|kept| kept.stored.as_deref()).filter(|stored| stored.id == *id);
         let timer = stored.and_then(|stored| stored.timers.get(name));
         timer.is_some_and(|timer| (timer.input, timer.ordinal) == (*input, *ordinal) && !timer.fired)
     }
@@ -162,7 +164,7 @@ impl Book {
 
     /// An instance, if it is this incarnation.
     fn incarnation(&mut self, key: &str, id: Uuid) -> Option<&mut Instance> {
-        self.kept.get_mut(key)?.now.as_mut().filter(|now| now.id == id)
+        self.kept.get_mut(key)?.changing().filter(|now| now.id == id)
     }
 
     /// A command of an instance failed for good: an operator has to look at it.
@@ -181,7 +183,7 @@ impl Book {
         step: Option<&RawStep<'_>>,
         metadata: Option<&Metadata>,
     ) {
-        let Some(now) = self.kept.get_mut(key).and_then(|kept| kept.now.as_mut()) else { return };
+        let Some(now) = self.kept.get_mut(key).and_then(Kept::changing) else { return };
         let number = now.note();
         if let Input::Refused { command, .. } = &noted.input {
             now.answered();
@@ -214,7 +216,7 @@ impl Book {
         if definition_of(definitions, now).is_none() {
             return;
         }
-        let mut next = now.clone();
+        let mut next = Instance::clone(now);
         match apply(definitions, &mut next, noted, step) {
             Ok(sends) => {
                 let metadata = metadata.unwrap_or(&now.origin);
@@ -226,17 +228,17 @@ impl Book {
             Err(error) => {
                 let error = chain(&*error);
                 tell_parked(key, &error);
-                next = now.clone();
+                next = Instance::clone(now);
                 next.park(&error, noted.at);
             }
         }
         self.beside += Changes::between(Some(now), Some(&next)).len();
-        let before = std::mem::replace(now, next).associations;
-        let after = &now.associations;
+        let before = std::mem::replace(now, Arc::new(next));
+        let (before, after) = (&before.associations, &now.associations);
         for gone in before.difference(after) {
             self.by_association.entry(gone.clone()).or_default().remove(key);
         }
-        for new in after.difference(&before) {
+        for new in after.difference(before) {
             self.bytes += new.bytes();
             self.by_association.entry(new.clone()).or_default().insert(key.to_owned());
         }
@@ -245,7 +247,7 @@ impl Book {
     /// An instance is not as it was.
     pub(super) fn changed(&mut self, key: &str) {
         if let Some(kept) = self.kept.get_mut(key) {
-            let before = std::mem::replace(&mut kept.bytes, kept.now.as_ref().map_or(0, Instance::bytes));
+            let before = std::mem::replace(&mut kept.bytes, kept.now.as_deref().map_or(0, Instance::bytes));
             let counted = if self.touched.insert(key.to_owned()) { 0 } else { before };
             self.kept_bytes = self.kept_bytes + kept.bytes - before;
             self.touched_bytes = self.touched_bytes + kept.bytes - counted;

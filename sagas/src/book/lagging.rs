@@ -7,7 +7,7 @@ use es_core::store::{Position, Row};
 use es_core::{BoxError, Metadata, RecordedEvent, Timestamp, chain};
 use uuid::Uuid;
 
-use super::{Book, definition_of, tell_parked};
+use super::{Book, Kept, definition_of, tell_parked};
 use crate::blame::is_for_a_newer_program;
 use crate::instance::Instance;
 use crate::journal;
@@ -127,8 +127,8 @@ impl Book {
 
     /// An instance cannot take its next input in, if that is the one with this number: it is parked.
     pub(crate) fn fail(&mut self, key: &str, number: u64, why: &str, at: Timestamp) {
-        let kept = self.kept.get_mut(key).and_then(|kept| kept.now.as_mut());
-        if let Some(now) = kept.filter(|now| now.lags() && now.taken + 1 == number) {
+        let now = self.kept.get_mut(key).and_then(Kept::changing);
+        if let Some(now) = now.filter(|now| now.lags() && now.taken + 1 == number) {
             tell_parked(key, why);
             now.park(why, at);
             self.changed(key);

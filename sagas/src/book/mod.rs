@@ -10,6 +10,7 @@ mod lagging;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use es_core::store::Row;
 use uuid::Uuid;
@@ -57,14 +58,21 @@ fn tell_parked(instance: &str, error: &str) {
     tracing::error!(instance, error, "an instance is parked: it waits for an operator");
 }
 
-/// An instance, as it is stored and as it is now.
+/// An instance, as it is stored and as it is now: one and the same, until something comes to it.
 #[derive(Debug, Default)]
 struct Kept {
     rev: u64,
-    stored: Option<Instance>,
-    now: Option<Instance>,
+    stored: Option<Arc<Instance>>,
+    now: Option<Arc<Instance>>,
     /// Bytes of it, when they were last counted.
     bytes: usize,
+}
+
+impl Kept {
+    /// As it is now, to be changed.
+    fn changing(&mut self) -> Option<&mut Instance> {
+        self.now.as_mut().map(Arc::make_mut)
+    }
 }
 
 impl Book {
@@ -106,22 +114,22 @@ impl Book {
 
     /// Puts in what is stored.
     pub(crate) fn put(&mut self, key: &str, stored: Option<(u64, Instance)>) {
-        let (rev, stored) = stored.map_or((0, None), |(rev, instance)| (rev, Some(instance)));
+        let (rev, stored) = stored.map_or((0, None), |(rev, instance)| (rev, Some(Arc::new(instance))));
         for association in stored.iter().flat_map(|instance| &instance.associations) {
             self.by_association.entry(association.clone()).or_default().insert(key.to_owned());
         }
-        let bytes = stored.as_ref().map_or(0, Instance::bytes);
+        let bytes = stored.as_deref().map_or(0, Instance::bytes);
         self.kept_bytes += bytes;
         self.kept.insert(key.to_owned(), Kept { rev, now: stored.clone(), stored, bytes });
     }
 
     pub(crate) fn now(&self, key: &str) -> Option<&Instance> {
-        self.kept.get(key)?.now.as_ref()
+        self.kept.get(key)?.now.as_deref()
     }
 
     /// All instances that are kept.
     #[cfg(feature = "testing")]
     pub(crate) fn all(&self) -> impl Iterator<Item = &Instance> {
-        self.kept.values().filter_map(|kept| kept.now.as_ref())
+        self.kept.values().filter_map(|kept| kept.now.as_deref())
     }
 }

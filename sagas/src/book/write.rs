@@ -15,6 +15,10 @@ const MAX_ROWS: usize = 2_000;
 const MAX_BYTES: usize = 4 << 20;
 /// What a row takes beside what is counted, about, in bytes.
 const A_ROW: usize = 300;
+/// What is kept of an instance beside itself, about, in bytes: its key, and its place among all and among those that an
+/// association finds.
+const A_KEY: usize = 200;
+const A_FINDING: usize = 400;
 
 impl Book {
     /// How many rows wait for the flush, about.
@@ -39,9 +43,10 @@ impl Book {
         rows >= MAX_ROWS / part || self.bytes + self.touched_bytes + rows * A_ROW >= MAX_BYTES / part
     }
 
-    /// How many bytes it has in memory, about: an instance as it is stored and as it is now.
+    /// How many bytes it has in memory, about: of an instance that is to be written, as it is stored and as it is now.
     pub(crate) fn bytes(&self) -> usize {
-        2 * self.kept_bytes + self.kept.len() * A_ROW + self.bytes
+        let found = self.by_association.len() * A_FINDING;
+        self.kept_bytes + self.touched_bytes + self.kept.len() * A_KEY + found + self.bytes
     }
 
     /// What is to be written, and when the first of the timers in there is due.
@@ -53,7 +58,7 @@ impl Book {
         let (mut rows, mut earliest) = (Vec::new(), None::<Timestamp>);
         for key in &self.touched {
             let Some(Kept { rev, stored, now: Some(now), .. }) = self.kept.get(key) else { continue };
-            let row = Row { key: instance_key(key)?, rev: *rev, value: now.clone() };
+            let row = Row { key: instance_key(key)?, rev: *rev, value: Instance::clone(now) };
             rows.push(tables.instances.put(&row)?);
             let due = now.timers.values().filter(|timer| !timer.fired).map(|timer| timer.due).min();
             earliest = due.into_iter().chain(earliest).min();
@@ -63,7 +68,7 @@ impl Book {
                     beside(tables, Some(stored), None, &mut rows)?;
                     beside(tables, None, Some(now), &mut rows)?;
                 }
-                stored => beside(tables, stored.as_ref(), Some(now), &mut rows)?,
+                stored => beside(tables, stored.as_deref(), Some(now), &mut rows)?,
             }
         }
         for (key, id, number, noted) in &self.inputs {
@@ -156,4 +161,44 @@ fn beside(
         rows.push(tables.associations.delete_at(association_key(association, of.id)?, 1));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use es_core::store::Position;
+    use es_core::{Metadata, Timestamp};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::data::Data;
+    use crate::definition::{Definition, Reply};
+    use crate::instance::Moment;
+    use crate::next::{Association, Effect};
+
+    #[test]
+    fn instances_are_kept_up_to_what_they_take_in_memory() {
+        let moment = Moment { at: Timestamp::UNIX_EPOCH, head: Position(1) };
+        let mut book = Book::new(vec![Definition::of::<crate::Schedule>()]);
+        for n in 0..100 {
+            let key = n.to_string();
+            let mut instance = Instance::begin(&key, Uuid::nil(), 2, Metadata::default());
+            let effects = vec![
+                Effect::Set { name: "due", after: Duration::ZERO, data: Data::of(&()).unwrap() },
+                Effect::Associate(Association::new("of", n)),
+            ];
+            let reply = Reply { state: Data::of(&()).unwrap(), effects, ends: false };
+            instance.note();
+            instance.take(reply, moment).unwrap();
+            book.put(&key, Some((1, instance)));
+        }
+        // Two maps, and a place among those that are found.
+        let bytes = book.bytes();
+        assert!((150_000..400_000).contains(&bytes), "{bytes}");
+        book.forget((100, bytes));
+        assert!(book.knows("7"));
+        book.forget((100, bytes - 1));
+        assert_eq!((book.knows("7"), book.bytes()), (false, 0));
+    }
 }
