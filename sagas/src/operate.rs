@@ -94,9 +94,13 @@ pub enum Life {
 
 impl InstanceStatus {
     /// One whose row cannot be read, but for its key.
-    fn unreadable(Damaged { row, of, why: error }: Damaged) -> Option<Self> {
+    fn of_damaged(Damaged { row, of, why }: Damaged) -> Option<Self> {
         let key = of.filter(|key| instance_key(key).is_ok_and(|key| key == row))?;
-        Some(Self {
+        Some(Self::unreadable(key, why))
+    }
+
+    const fn unreadable(key: String, error: String) -> Self {
+        Self {
             key,
             id: Uuid::nil(),
             version: 0,
@@ -107,7 +111,7 @@ impl InstanceStatus {
             timers: BTreeMap::new(),
             associations: Vec::new(),
             state: None,
-        })
+        }
     }
 }
 
@@ -165,13 +169,18 @@ impl Instances {
         Ok(row.map(|row| row.value))
     }
 
-    /// One of them, by the text of its key.
+    /// One of them, by the text of its key. One whose row cannot be read is [shown as that](Life::Unreadable).
     ///
     /// # Errors
     ///
     /// [`StoreError`] if it cannot be read.
     pub async fn get(&self, key: &str) -> Result<Option<InstanceStatus>, StoreError> {
-        Ok(self.stored(key).await?.map(Into::into))
+        let table = &self.tables.instances;
+        let row = self.store.rows(table.name(), &[instance_key(key)?]).await?.pop().flatten();
+        Ok(row.map(|row| match read(table, row) {
+            Ok(row) => row.value.into(),
+            Err(Damaged { why, .. }) => InstanceStatus::unreadable(key.to_owned(), why),
+        }))
     }
 
     /// All of them, those that have ended too, page by page: behind the one with this key. One whose row cannot be read is
@@ -190,7 +199,7 @@ impl Instances {
             after = page.last().map(|row| row.key.clone());
             all.extend(page.into_iter().filter_map(|row| match read(table, row) {
                 Ok(row) => Some(row.value.into()),
-                Err(damaged) => InstanceStatus::unreadable(damaged),
+                Err(damaged) => InstanceStatus::of_damaged(damaged),
             }));
             if is_last {
                 break;

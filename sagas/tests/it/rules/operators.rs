@@ -192,6 +192,9 @@ pub(super) async fn what_cannot_be_read_is_shown_as_that<S: Subject>(subject: &S
     all.sort_unstable();
     assert_eq!(all, ["input", "sends"]);
     world.overwrite("sends", &json!({})).await;
+    let one = world.ask(|| instances.get("sends")).await.unwrap();
+    assert_eq!(one.key, "sends");
+    assert!(matches!(one.life, Life::Unreadable { .. }), "{one:?}");
     let page = world.ask(|| instances.page(None, 2)).await;
     assert_eq!(page.into_iter().map(|one| one.key).collect::<Vec<_>>(), ["input"]);
 }
