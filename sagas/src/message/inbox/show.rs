@@ -1,7 +1,8 @@
 //! What operators see of lanes that are parked.
 
-use es_core::store::{Row, StoreError, StoredRow};
+use es_core::store::{Row, StoreError, StoredRow, Table};
 use es_core::{Backend, Timestamp};
+use serde::de::DeserializeOwned;
 
 use super::Inbox;
 use super::lane::Lane;
@@ -127,14 +128,16 @@ impl<B: Backend, C> Inbox<B, C> {
         Ok(Some(Shown { parked, messages, unreadable, operations }))
     }
 
-    /// What operators had done to a lane, the first ones, in order. For the last ones too, ask for more than there are.
+    /// What operators had done to a lane, the first ones, in order. For the last ones too, ask for more than there are. One
+    /// whose row cannot be read is left out and logged.
     ///
     /// # Errors
     ///
     /// [`StoreError`] if it cannot be read.
     pub async fn operations(&self, lane: &Lane, limit: usize) -> Result<Vec<Operation>, StoreError> {
-        let rows = self.tables.operations.below(&self.backend, &of_lane(lane), None, limit).await?;
-        Ok(rows.into_iter().map(|row| row.value).collect())
+        let table = &self.tables.operations;
+        let rows = self.stored(table, lane, limit).await?;
+        Ok(rows.into_iter().filter_map(|row| Some(read(table, row).ok()?.value)).collect())
     }
 
     pub(super) async fn parked_lane(&self, lane: &Lane) -> Result<Option<Row<Stuck>>, StoreError> {
@@ -145,8 +148,18 @@ impl<B: Backend, C> Inbox<B, C> {
 
     /// The first messages that wait, as they are stored: one that cannot be read can be discarded.
     pub(super) async fn first(&self, lane: &Lane, limit: usize) -> Result<Vec<StoredRow>, StoreError> {
+        self.stored(&self.tables.waiting, lane, limit).await
+    }
+
+    /// The first rows of a lane, as they are stored.
+    async fn stored<T: DeserializeOwned>(
+        &self,
+        table: &Table<T>,
+        lane: &Lane,
+        limit: usize,
+    ) -> Result<Vec<StoredRow>, StoreError> {
         let prefix = of_lane(lane);
-        let mut rows = self.tables.waiting.stored_page(&self.backend, Some(&prefix), limit).await?;
+        let mut rows = table.stored_page(&self.backend, Some(&prefix), limit).await?;
         rows.retain(|row| row.key.starts_with(&prefix));
         Ok(rows)
     }
