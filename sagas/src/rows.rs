@@ -234,6 +234,11 @@ fn timer_id(id: Uuid, input: u64, ordinal: u32) -> Uuid {
     Uuid::from_u128(xxh3_128(&bytes))
 }
 
+/// When a timer is due, from the key of its row.
+pub(crate) fn due_at(key: &str) -> Option<Timestamp> {
+    Timestamp::from_microsecond(key.split(':').nth(1)?.parse().ok()?).ok()
+}
+
 /// The key of an instance's row.
 pub(crate) fn instance_key(text: &str) -> Result<String, LimitError> {
     let key = Key::in_slice(slice_of(text));

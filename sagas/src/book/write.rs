@@ -1,6 +1,9 @@
 //! What is to be written of the instances in memory: as much as one commit takes.
 
+use std::collections::BTreeMap;
+
 use es_core::Timestamp;
+use es_core::processor::slice_of;
 use es_core::store::{Row, RowWrite, StoreError};
 
 use super::early::Waiting;
@@ -49,19 +52,25 @@ impl Book {
         self.kept_bytes + self.touched_bytes + self.kept.len() * A_KEY + found + self.bytes
     }
 
-    /// What is to be written, and when the first of the timers in there is due.
+    /// What is to be written, and when the first of the timers in there is due, by slice.
     ///
     /// # Errors
     ///
     /// A row cannot be written.
-    pub(crate) fn rows(&self, tables: &Tables) -> Result<(Vec<RowWrite>, Option<Timestamp>), StoreError> {
-        let (mut rows, mut earliest) = (Vec::new(), None::<Timestamp>);
+    pub(crate) fn rows(
+        &self,
+        tables: &Tables,
+    ) -> Result<(Vec<RowWrite>, BTreeMap<u16, Timestamp>), StoreError> {
+        let (mut rows, mut first) = (Vec::new(), BTreeMap::<u16, Timestamp>::new());
         for key in &self.touched {
             let Some(Kept { rev, stored, now: Some(now), .. }) = self.kept.get(key) else { continue };
             let row = Row { key: instance_key(key)?, rev: *rev, value: Instance::clone(now) };
             rows.push(tables.instances.put(&row)?);
             let due = now.timers.values().filter(|timer| !timer.fired).map(|timer| timer.due).min();
-            earliest = due.into_iter().chain(earliest).min();
+            if let Some(due) = due {
+                let first = first.entry(slice_of(key)).or_insert(due);
+                *first = due.min(*first);
+            }
             match stored {
                 // It has ended and begun again since.
                 Some(stored) if stored.id != now.id => {
@@ -91,7 +100,7 @@ impl Book {
             }
         }
         rows.extend(self.gone.iter().map(|(key, rev)| tables.early.delete_at(key.clone(), *rev)));
-        Ok((rows, earliest))
+        Ok((rows, first))
     }
 
     /// What waited is stored. Gives the commands that are to be sent now.

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use self::requests::Left;
+use self::timers::Known;
 use crate::book::Book;
 use crate::damaged::{Unread, read};
 use crate::definition::{Definition, RawStep};
@@ -90,8 +91,7 @@ pub(crate) struct ProcessSession<B> {
     marks: Marks,
     /// How many timers of a slice are looked at together.
     of_a_slice: usize,
-    /// Nothing is due before this; `None` if that is not known.
-    next_timer: Option<Timestamp>,
+    timers: Known,
     /// Rows beside those of instances.
     rows: Vec<RowWrite>,
 }
@@ -145,7 +145,7 @@ impl<B: Backend> ProcessSession<B> {
             _hears: hears,
             marks: Marks::default(),
             of_a_slice: 0,
-            next_timer: None,
+            timers: Known::default(),
             rows: Vec::new(),
         }
     }
@@ -312,7 +312,7 @@ impl<B: Backend> Session for ProcessSession<B> {
     }
 
     async fn flush(&mut self, mut rows: Vec<RowWrite>) -> Result<(), CommitError> {
-        let (own, earliest) = self.book.rows(&self.tables)?;
+        let (own, due) = self.book.rows(&self.tables)?;
         rows.extend(own);
         rows.append(&mut self.rows);
         for row in self.rewritten.values() {
@@ -320,12 +320,11 @@ impl<B: Backend> Session for ProcessSession<B> {
         }
         debug_assert!(is_once(&rows), "a row is written twice: {rows:?}");
         self.backend.commit(Commit { rows, ..Commit::default() }).await?;
-        if let Some(earliest) = earliest
-            && self.next_timer.is_some_and(|next| earliest < next)
-        {
-            self.next_timer = Some(earliest);
-            // It may be due before what was last seen empty.
-            self.marks = Marks::default();
+        for (slice, due) in due {
+            if self.timers.set(slice, due) {
+                // It may be due before what was last seen empty.
+                self.marks = Marks::default();
+            }
         }
         self.written();
         for sending in self.book.flushed() {
