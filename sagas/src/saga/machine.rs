@@ -57,12 +57,26 @@ pub(super) struct State {
     ended: Option<Outcome>,
 }
 
+#[cfg(test)]
+impl State {
+    pub(super) fn outcome(&self) -> Option<&Outcome> {
+        self.ended.as_ref()
+    }
+
+    pub(super) fn counting_up_to(mut self, records: u64) -> Self {
+        self.records = self.records.min(records);
+        self
+    }
+}
+
 /// Where a step is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Standing {
     forward: Forward,
     refused: Option<String>,
     undone: bool,
+    /// It was being called when it was decided that all is undone, and has not answered.
+    open: bool,
     failures: Failures,
     parked: Option<String>,
 }
@@ -161,17 +175,24 @@ impl Shape {
             Record::Done { step, output } => {
                 let standing = &mut state.steps[self.place_of(step)?];
                 standing.forward = Forward::Yes(output.clone());
-                standing.refused = None;
+                (standing.refused, standing.open) = (None, false);
                 standing.went_well();
             }
             Record::Refused { step, why, maybe } => {
                 let standing = &mut state.steps[self.place_of(step)?];
                 standing.forward = if *maybe { Forward::Maybe } else { Forward::No };
-                standing.refused = Some(why.clone());
+                (standing.refused, standing.open) = (Some(why.clone()), false);
                 standing.went_well();
             }
             Record::Failed { step, undo, error } => self.failed(state, step, *undo, error, at)?,
-            Record::Decided { why } => decide(state, why),
+            Record::Decided { why, open } => {
+                state.decided = Some(why.clone());
+                // What failed on the way there is another matter.
+                state.steps.iter_mut().for_each(Standing::went_well);
+                for step in open {
+                    state.steps[self.place_of(step)?].open = true;
+                }
+            }
             Record::Undone { step } => {
                 let standing = &mut state.steps[self.place_of(step)?];
                 standing.undone = true;
@@ -190,16 +211,23 @@ impl Shape {
     /// Somebody takes it up: whoever had it before may have called what could be called, and nobody has heard of it.
     fn taken(&self, state: &mut State) {
         // Right behind the beginning, nobody has.
-        if state.records <= 2 {
-            return;
-        }
-        let Some(stage) = self.frontier(state).filter(|_| state.decided.is_none()) else { return };
-        for i in self.of_stage(stage).filter(|i| self.steps[*i].place == Doable::Elsewhere) {
-            let standing = &mut state.steps[i];
-            if standing.forward == Forward::No && standing.refused.is_none() {
-                standing.forward = Forward::Maybe;
+        if state.records > 2 {
+            for i in self.maybe_called(state) {
+                state.steps[i].forward = Forward::Maybe;
             }
         }
+    }
+
+    /// Steps elsewhere that whoever had it before may have called without a record.
+    fn maybe_called(&self, state: &State) -> Vec<usize> {
+        let frontier = self.frontier(state);
+        let is_open = |i: &usize| {
+            let (step, standing) = (&self.steps[*i], &state.steps[*i]);
+            let is_outside = step.place == Doable::Elsewhere;
+            let may_be = standing.open || state.decided.is_none() && frontier == Some(step.stage);
+            may_be && is_outside && standing.forward == Forward::No && standing.refused.is_none()
+        };
+        (0..self.steps.len()).filter(is_open).collect()
     }
 
     fn failed(
@@ -212,6 +240,7 @@ impl Shape {
     ) -> Result<(), String> {
         let i = self.place_of(step)?;
         let standing = &mut state.steps[i];
+        standing.open &= undo;
         let failures = &mut standing.failures;
         failures.count = failures.count.saturating_add(1);
         failures.since.get_or_insert(at);
@@ -224,10 +253,8 @@ impl Shape {
 
     fn resolved(&self, state: &mut State, verb: &Verb, by: &crate::By) -> Result<(), String> {
         match verb {
-            Verb::Cancel => {
-                let (actor, reason) = (by.actor.clone(), by.reason.clone());
-                decide(state, &Why::Cancelled { actor, reason });
-            }
+            // The decision is a record of its own.
+            Verb::Cancel => {}
             Verb::Retry { step: None } => state.steps.iter_mut().for_each(Standing::went_well),
             Verb::Retry { step: Some(step) } => state.steps[self.place_of(step)?].went_well(),
             Verb::Resolve { step, output } => {
@@ -275,11 +302,11 @@ impl Shape {
             let no = self.of_stage(stage).find_map(|i| Some((i, state.steps[i].refused.clone()?)));
             if let Some((i, why)) = no {
                 let step = self.steps[i].name.to_owned();
-                return look.records.push(Record::Decided { why: Why::Refused { step, why } });
+                return look.records.push(self.decided(Why::Refused { step, why }, busy));
             }
             match state.deadline {
                 Some(deadline) if deadline <= now => {
-                    return look.records.push(Record::Decided { why: Why::Deadline });
+                    return look.records.push(self.decided(Why::Deadline, busy));
                 }
                 Some(deadline) => look.waits(deadline),
                 None => {}
@@ -301,7 +328,7 @@ impl Shape {
                 look.records.push(parked(&self.steps[i], why));
                 continue;
             }
-            match self.given_up(i, standing, now) {
+            match self.given_up(i, standing, busy, now) {
                 Some(record) => look.records.push(record),
                 None => self.try_call(run, call, standing, now, look),
             }
@@ -309,7 +336,13 @@ impl Shape {
     }
 
     /// What becomes of a step that has failed as often as it is tried; `None`: it is tried again.
-    fn given_up(&self, i: usize, standing: &Standing, now: Timestamp) -> Option<Record> {
+    fn given_up(
+        &self,
+        i: usize,
+        standing: &Standing,
+        busy: &BTreeSet<Call>,
+        now: Timestamp,
+    ) -> Option<Record> {
         let (step, failures) = (&self.steps[i], &standing.failures);
         let has_to_succeed = !self.is_before_pivot(i) && !self.is_pivot(i);
         let may_run = standing.forward == Forward::Maybe;
@@ -323,7 +356,12 @@ impl Shape {
             return Some(parked(step, &failures.error));
         }
         let why = Why::Failed { step: step.name.to_owned(), error: failures.error.clone() };
-        Some(Record::Decided { why })
+        Some(self.decided(why, busy))
+    }
+
+    fn decided(&self, why: Why, busy: &BTreeSet<Call>) -> Record {
+        let open = busy.iter().filter(|call| !call.undo).map(|call| self.steps[call.step].name.to_owned());
+        Record::Decided { why, open: open.collect() }
     }
 
     fn look_back(
@@ -386,7 +424,7 @@ impl Shape {
         state: &State,
         busy: &BTreeSet<Call>,
         asked: &Asked,
-    ) -> Result<Record, String> {
+    ) -> Result<Vec<Record>, String> {
         if let Some(outcome) = &state.ended {
             return Err(format!("it has ended: {outcome}"));
         }
@@ -405,7 +443,12 @@ impl Shape {
             }
             Verb::Cancel | Verb::Retry { step: None } | Verb::Abandon => {}
         }
-        Ok(Record::Resolved { verb: asked.verb.clone(), by: asked.by.clone() })
+        let mut records = vec![Record::Resolved { verb: asked.verb.clone(), by: asked.by.clone() }];
+        if asked.verb == Verb::Cancel {
+            let (actor, reason) = (asked.by.actor.clone(), asked.by.reason.clone());
+            records.push(self.decided(Why::Cancelled { actor, reason }, busy));
+        }
+        Ok(records)
     }
 
     fn can_be_resolved(&self, state: &State, busy: &BTreeSet<Call>, step: &str) -> Result<(), String> {
@@ -448,12 +491,15 @@ impl Shape {
         self.steps.iter().zip(&state.steps).filter_map(output).collect()
     }
 
-    /// Whether a call to somewhere else may be made now: then whoever takes it up says so first.
+    /// Whether a call to somewhere else may be made now, or was made without a record: then whoever takes it up says so first.
     pub(super) fn calls_outside(&self, state: &State) -> bool {
         let is_outside = |i: &usize| self.steps[*i].place == Doable::Elsewhere;
         match (&state.decided, self.frontier(state)) {
             (None, Some(stage)) => self.of_stage(stage).any(|i| is_outside(&i)),
-            (Some(_), _) => (0..self.steps.len()).any(|i| is_outside(&i) && state.steps[i].to_undo()),
+            (Some(_), _) => {
+                !self.maybe_called(state).is_empty()
+                    || (0..self.steps.len()).any(|i| is_outside(&i) && state.steps[i].to_undo())
+            }
             (None, None) => false,
         }
     }
@@ -513,12 +559,6 @@ impl Shape {
         };
         self.steps.iter().zip(&state.steps).map(show).collect()
     }
-}
-
-/// What it did is to be undone: what failed on the way there is another matter.
-fn decide(state: &mut State, why: &Why) {
-    state.decided = Some(why.clone());
-    state.steps.iter_mut().for_each(Standing::went_well);
 }
 
 fn parked(step: &StepShape, why: &str) -> Record {

@@ -78,6 +78,8 @@
 mod app;
 mod builder;
 mod erased;
+#[cfg(test)]
+mod explored;
 mod machine;
 mod protocol;
 mod step;

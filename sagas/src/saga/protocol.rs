@@ -83,7 +83,7 @@ impl<In: SagaInput, T: Transaction> Protocol for SagaProtocol<In, T> {
         self.shape.next(run, state, busy, now)
     }
 
-    fn asked(&self, state: &State, busy: &BTreeSet<Call>, asked: &Asked) -> Result<Record, String> {
+    fn asked(&self, state: &State, busy: &BTreeSet<Call>, asked: &Asked) -> Result<Vec<Record>, String> {
         self.shape.asked(state, busy, asked)
     }
 

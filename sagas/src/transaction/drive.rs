@@ -282,11 +282,8 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
                 continue;
             };
             let answer = self.desk.protocol.asked(&self.instance.state, &self.busy, &asked);
-            records.push(answer.unwrap_or_else(|why| Record::Declined {
-                verb: asked.verb,
-                by: asked.by,
-                why,
-            }));
+            let declined = |why| vec![Record::Declined { verb: asked.verb, by: asked.by, why }];
+            records.extend(answer.unwrap_or_else(declined));
             taken.push((key, rev));
         }
         if taken.is_empty() { Ok(()) } else { self.commit(records, taken).await }

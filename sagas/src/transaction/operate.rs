@@ -284,7 +284,7 @@ fn told(record: &Record) -> String {
         }
         Record::Failed { step, undo: false, error } => format!("{step} failed: {error}"),
         Record::Failed { step, undo: true, error } => format!("undoing {step} failed: {error}"),
-        Record::Decided { why } => format!("to be undone: {why}"),
+        Record::Decided { why, .. } => format!("to be undone: {why}"),
         Record::Undone { step } => format!("{step} is undone"),
         Record::Parked { step, why } => format!("{step} is parked: {why}"),
         Record::Resolved { verb, by } => format!("{} by {}: {}", said(verb), by.actor, by.reason),

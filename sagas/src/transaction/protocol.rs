@@ -30,7 +30,8 @@ pub(crate) trait Protocol: Send + Sync + 'static {
     fn next(&self, run: Uuid, state: &Self::State, busy: &BTreeSet<Call>, now: Timestamp) -> Next;
 
     /// What comes of something that is asked of a run; an error if it cannot be done any more.
-    fn asked(&self, state: &Self::State, busy: &BTreeSet<Call>, asked: &Asked) -> Result<Record, String>;
+    fn asked(&self, state: &Self::State, busy: &BTreeSet<Call>, asked: &Asked)
+    -> Result<Vec<Record>, String>;
 
     /// What comes of an answer to a call.
     fn answered(&self, state: &Self::State, call: Call, answer: Answer) -> Record;

@@ -132,8 +132,12 @@ pub(crate) enum Record {
         undo: bool,
         error: String,
     },
-    /// What it did is to be undone. From now on time changes nothing.
-    Decided { why: Why },
+    /// What it did is to be undone. From now on time changes nothing. These steps were being called then.
+    Decided {
+        why: Why,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        open: Vec<String>,
+    },
     /// What a step did is undone.
     Undone { step: String },
     /// A step waits for a person.

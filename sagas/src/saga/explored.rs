@@ -1,0 +1,343 @@
+//! Every state that a saga can come to, with answers that are lost, calls that fail, nodes that crash in the middle of calls,
+//! a deadline and a cancellation at any time.
+
+use std::collections::{BTreeSet, HashSet};
+use std::time::Duration;
+
+use es_core::Timestamp;
+use uuid::Uuid;
+
+use super::machine::{Doable, Shape, State, StepShape};
+use super::step::{Retry, Unknown};
+use crate::By;
+use crate::data::Data;
+use crate::transaction::{Answer, Asked, Call, Next, Outcome, Record, RunStatus, Verb, Written};
+
+const RUN: Uuid = Uuid::from_u128(7);
+
+/// What is true of a step, whoever knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Truth {
+    acted: bool,
+    undone: bool,
+}
+
+/// A saga and what is around it.
+#[derive(Clone, Debug)]
+struct World {
+    state: State,
+    /// Calls under way, and whether each has acted by now.
+    busy: BTreeSet<Call>,
+    truth: Vec<Truth>,
+    /// Whether the deadline has passed.
+    late: bool,
+    cancelled: bool,
+    crashes: u32,
+    /// How often an operator had everything tried again.
+    retried: u32,
+}
+
+/// A way to build it wrong: each has to be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    None,
+    /// Whoever takes it up forgets that the one before may have made calls.
+    ForgetsCalls,
+    /// A refusal of a repetition is taken for one of all calls.
+    BelievesRefusals,
+    /// A decision does not say which steps are being called.
+    ForgetsOpenCalls,
+}
+
+struct Explorer {
+    shape: Shape,
+    fault: Fault,
+    most_crashes: u32,
+    seen: HashSet<String>,
+    left: Vec<World>,
+    ends: BTreeSet<String>,
+}
+
+fn at(late: bool) -> Timestamp {
+    Timestamp::from_second(if late { 1_000 } else { 10 }).expect("a time")
+}
+
+fn step(name: &'static str, stage: usize, place: Doable, unknown: Unknown, fault: Fault) -> StepShape {
+    let retry = Retry::default().pauses(Duration::ZERO, Duration::ZERO).tries(2);
+    StepShape {
+        name,
+        needs: Vec::new(),
+        stage,
+        place,
+        retry: retry.late(2, Duration::from_secs(3_600)),
+        limit: Duration::from_secs(1),
+        unknown,
+        refuses_for_good: fault == Fault::BelievesRefusals,
+    }
+}
+
+impl Explorer {
+    fn new(steps: Vec<StepShape>, pivot: Option<usize>, fault: Fault, most_crashes: u32) -> Self {
+        let stages = steps.iter().map(|step| step.stage + 1).max().unwrap_or_default();
+        let shape = Shape::new(steps, stages, pivot);
+        Self { shape, fault, most_crashes, seen: HashSet::new(), left: Vec::new(), ends: BTreeSet::new() }
+    }
+
+    /// Visits every state. Gives what is wrong with the first one that is.
+    fn explore(&mut self) -> Result<usize, String> {
+        let mut world = World {
+            state: self.shape.begin(),
+            busy: BTreeSet::new(),
+            truth: vec![Truth::default(); self.shape.steps.len()],
+            late: false,
+            cancelled: false,
+            crashes: 0,
+            retried: 0,
+        };
+        let input = Data::of(&()).expect("null");
+        self.write(&mut world, Record::Begun { input, deadline: Some(at(true)) })?;
+        self.write(&mut world, Record::Taken {})?;
+        self.left.push(world);
+        while let Some(world) = self.left.pop() {
+            // How many records there were makes no difference once it has begun.
+            let key = World { state: world.state.clone().counting_up_to(3), ..world.clone() };
+            if self.seen.insert(format!("{key:?}")) {
+                self.visit(&world).map_err(|why| format!("{why}: {world:#?}"))?;
+            }
+        }
+        Ok(self.seen.len())
+    }
+
+    fn write(&self, world: &mut World, record: Record) -> Result<(), String> {
+        let record = match record {
+            Record::Decided { why, .. } if self.fault == Fault::ForgetsOpenCalls => {
+                Record::Decided { why, open: Vec::new() }
+            }
+            record => record,
+        };
+        let written = Written { at: at(world.late), record };
+        self.shape.fold(&mut world.state, &written)
+    }
+
+    fn visit(&mut self, world: &World) -> Result<(), String> {
+        let next = self.shape.next(RUN, &world.state, &world.busy, at(world.late));
+        match &next {
+            Next::Ended => return self.holds_at_the_end(world),
+            Next::Append(records) => {
+                let mut then = world.clone();
+                for record in records {
+                    self.may_write(world, record)?;
+                    self.write(&mut then, record.clone())?;
+                }
+                self.left.push(then);
+                // It can crash before that.
+                return self.crash(world);
+            }
+            Next::Act { calls, until } => {
+                if calls.is_empty() && world.busy.is_empty() && until.is_none_or(|until| until >= at(true)) {
+                    let (status, why) = self.shape.status(RUN, &world.state, at(world.late));
+                    if status != RunStatus::Parked || why.is_none() {
+                        return Err(format!("it stands, and is {status:?} because of {why:?}"));
+                    }
+                    self.retry(world)?;
+                }
+                for call in calls {
+                    self.in_order(world, *call)?;
+                    let mut then = world.clone();
+                    then.busy.insert(*call);
+                    self.left.push(then);
+                }
+            }
+        }
+        for call in world.busy.clone() {
+            self.answer(world, call)?;
+        }
+        self.crash(world)?;
+        self.time_and_people(world)
+    }
+
+    /// Each answer that a call can have.
+    fn answer(&mut self, world: &World, call: Call) -> Result<(), String> {
+        let truth = world.truth[call.step];
+        let is_outside = self.shape.steps[call.step].place == Doable::Elsewhere;
+        let is_last = self.shape.steps.len() == call.step + 1;
+        let has_been_undone = truth.acted && truth.undone;
+        let can_refuse = !(call.undo || is_last || has_been_undone);
+        let done = Truth { acted: truth.acted || !call.undo, undone: truth.undone || call.undo };
+        let mut answers =
+            vec![(done, Answer::Done(Data::of(&1).expect("a number"))), (truth, Answer::Failed("no".into()))];
+        if is_outside {
+            // It acts, and nobody hears of it.
+            answers.push((done, Answer::Failed("lost".into())));
+        }
+        // A partner refuses what has not acted; or the repetition of what has, if it does not know its own key any more.
+        if can_refuse && (is_outside || !truth.acted) {
+            answers.push((truth, Answer::Refused("no".into())));
+        }
+        for (truth, answer) in answers {
+            let mut then = world.clone();
+            then.busy.remove(&call);
+            then.truth[call.step] = truth;
+            let record = self.shape.answered(&then.state, call, answer);
+            self.write(&mut then, record)?;
+            self.left.push(then);
+        }
+        Ok(())
+    }
+
+    /// The node is gone. Each call under way may have acted; what was done in the journal's database was not.
+    fn crash(&mut self, world: &World) -> Result<(), String> {
+        if world.crashes == self.most_crashes {
+            return Ok(());
+        }
+        let mut worlds = vec![World { crashes: world.crashes + 1, busy: BTreeSet::new(), ..world.clone() }];
+        for call in &world.busy {
+            if self.shape.steps[call.step].place == Doable::Elsewhere {
+                for mut world in worlds.clone() {
+                    let truth = &mut world.truth[call.step];
+                    match call.undo {
+                        true => truth.undone = true,
+                        false => truth.acted = true,
+                    }
+                    worlds.push(world);
+                }
+            }
+        }
+        for mut world in worlds {
+            if self.shape.calls_outside(&world.state) && self.fault != Fault::ForgetsCalls {
+                self.write(&mut world, Record::Taken {})?;
+            }
+            self.left.push(world);
+        }
+        Ok(())
+    }
+
+    fn time_and_people(&mut self, world: &World) -> Result<(), String> {
+        if !world.late {
+            self.left.push(World { late: true, ..world.clone() });
+        }
+        if !world.cancelled {
+            let mut then = World { cancelled: true, ..world.clone() };
+            let asked = Asked { verb: Verb::Cancel, by: by() };
+            if let Ok(records) = self.shape.asked(&then.state, &then.busy, &asked) {
+                self.no_pivot_has_run(world)?;
+                records.into_iter().try_for_each(|record| self.write(&mut then, record))?;
+                self.left.push(then);
+            }
+        }
+        Ok(())
+    }
+
+    /// A person has it tried again.
+    fn retry(&mut self, world: &World) -> Result<(), String> {
+        if world.retried == 1 {
+            return Ok(());
+        }
+        let mut then = World { retried: 1, ..world.clone() };
+        let asked = Asked { verb: Verb::Retry { step: None }, by: by() };
+        let records = self.shape.asked(&then.state, &then.busy, &asked)?;
+        records.into_iter().try_for_each(|record| self.write(&mut then, record))?;
+        self.left.push(then);
+        Ok(())
+    }
+
+    fn may_write(&self, world: &World, record: &Record) -> Result<(), String> {
+        match record {
+            Record::Decided { .. } => self.no_pivot_has_run(world),
+            _ => Ok(()),
+        }
+    }
+
+    fn no_pivot_has_run(&self, world: &World) -> Result<(), String> {
+        let pivot = self.shape.steps.iter().position(|step| Some(step.stage) == self.shape.pivot);
+        match pivot.is_some_and(|pivot| world.truth[pivot].acted) {
+            true => Err("it is decided against a pivot that has run".to_owned()),
+            false => Ok(()),
+        }
+    }
+
+    /// An undo comes behind those of all later stages; a forward call behind all earlier ones.
+    fn in_order(&self, world: &World, call: Call) -> Result<(), String> {
+        let stage = self.shape.steps[call.step].stage;
+        for (other, truth) in self.shape.steps.iter().zip(&world.truth) {
+            if call.undo && other.stage > stage && truth.acted && !truth.undone {
+                return Err(format!("{call:?} comes before {} is undone", other.name));
+            }
+            if !call.undo && other.stage < stage && (!truth.acted || truth.undone) {
+                return Err(format!("{call:?} comes before {} has run", other.name));
+            }
+        }
+        Ok(())
+    }
+
+    fn holds_at_the_end(&mut self, world: &World) -> Result<(), String> {
+        let outcome = world.state.outcome().ok_or("it has ended without an outcome")?;
+        self.ends.insert(outcome.to_string());
+        for (step, truth) in self.shape.steps.iter().zip(&world.truth) {
+            let is_right = match outcome {
+                Outcome::Completed => truth.acted && !truth.undone,
+                _ => !truth.acted || truth.undone,
+            };
+            if !is_right {
+                return Err(format!("{outcome}, and {} is {truth:?}", step.name));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn by() -> By {
+    By::new("ada".to_owned(), "because".to_owned(), RUN)
+}
+
+/// A step, two that run together, a pivot, and one that has to succeed.
+fn saga(fault: Fault, most_crashes: u32) -> Explorer {
+    let steps = vec![
+        step("first", 0, Doable::Elsewhere, Unknown::Settle, fault),
+        step("left", 1, Doable::Elsewhere, Unknown::Fence, fault),
+        step("right", 1, Doable::Here, Unknown::Settle, fault),
+        step("pivot", 2, Doable::Elsewhere, Unknown::Settle, fault),
+        step("last", 3, Doable::Here, Unknown::Settle, fault),
+    ];
+    Explorer::new(steps, Some(2), fault, most_crashes)
+}
+
+fn explore(mut explorer: Explorer) -> BTreeSet<String> {
+    let states = explorer.explore().unwrap_or_else(|why| panic!("{why}"));
+    assert!(states > 1_000, "{states}");
+    explorer.ends
+}
+
+#[test]
+fn whatever_happens_all_of_it_is_done_or_nothing() {
+    let ends = explore(saga(Fault::None, 1));
+    let all = ["completed", "undone: its deadline passed", "undone: cancelled by ada: because"];
+    assert!(all.iter().all(|end| ends.contains(*end)), "{ends:?}");
+    assert!(ends.iter().any(|end| end.contains("was refused")), "{ends:?}");
+    assert!(ends.iter().any(|end| end.contains("failed")), "{ends:?}");
+}
+
+#[test]
+fn nodes_may_crash_again_and_again() {
+    let of = |name, stage, unknown| step(name, stage, Doable::Elsewhere, unknown, Fault::None);
+    let steps = vec![of("first", 0, Unknown::Fence), of("pivot", 1, Unknown::Settle)];
+    explore(Explorer::new(steps, Some(1), Fault::None, 4));
+}
+
+#[test]
+fn a_saga_without_a_pivot_is_undone_as_well() {
+    let of = |name, stage, unknown| step(name, stage, Doable::Elsewhere, unknown, Fault::None);
+    let mut steps = vec![of("left", 0, Unknown::Settle), of("right", 0, Unknown::Fence)];
+    // Two that run together have many states.
+    for step in &mut steps {
+        step.retry = step.retry.tries(1).late(1, Duration::from_secs(3_600));
+    }
+    explore(Explorer::new(steps, None, Fault::None, 1));
+}
+
+#[test]
+fn what_is_built_wrong_is_found() {
+    for fault in [Fault::ForgetsCalls, Fault::BelievesRefusals, Fault::ForgetsOpenCalls] {
+        assert!(saga(fault, 2).explore().is_err(), "{fault:?}");
+    }
+}
