@@ -57,6 +57,11 @@ impl By {
         Self { actor, reason, request }
     }
 
+    /// Why a command is not sent any more.
+    pub(crate) fn given_up(&self) -> String {
+        format!("given up by {}: {}", self.actor, self.reason)
+    }
+
     /// Holds who and why to their limits.
     ///
     /// # Errors

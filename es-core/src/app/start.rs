@@ -80,6 +80,9 @@ impl<B: Backend> AppBuilder<B> {
         wrong.extend(both.map(|(name, was)| format!("{name} was {was}, which this app runs as well")));
         wrong.extend(wrong_names(&names));
         wrong.extend(self.settings.wrong(&names));
+        let (mut groups, engines) = (BTreeSet::new(), self.engines.iter().flat_map(|engine| engine.runs()));
+        let twice = engines.map(|runs| runs.name).filter(|name| !groups.insert(name.clone()));
+        wrong.extend(twice.map(|name| format!("{name} is run twice by this app: each needs its own name")));
         wrong
     }
 

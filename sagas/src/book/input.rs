@@ -139,7 +139,6 @@ impl Book {
         moment: Moment,
         of_next: &dyn Fn() -> Uuid,
     ) -> Result<u64, String> {
-        let By { actor, reason, .. } = &request.by;
         let Some(now) = self.incarnation(&send.key, send.id) else {
             return Err("there is no such instance any more: look the key up again".to_owned());
         };
@@ -147,7 +146,7 @@ impl Book {
             now.unpark();
         }
         let (number, command) = (now.noted + 1, send.command.clone());
-        let why = Rejected::Otherwise(format!("given up by {actor}: {reason}"));
+        let why = Rejected::Otherwise(request.by.given_up());
         let input = Input::Refused { input: send.input, ordinal: send.ordinal, command, why };
         self.input(
             &send.key,

@@ -10,8 +10,9 @@ use std::time::Duration;
 use es_core::command::{NamedDone, SendError, Sender};
 use es_core::guarded::caught;
 use es_core::id::Ids;
-use es_core::store::IdempotencyKey;
-use es_core::{BoxError, ErrorKind, EventStore, chain};
+use es_core::store::{CommitError, IdempotencyKey, Outcome, OutcomeMark, Position, StreamId, Version};
+use es_core::{BoxError, Commit, ErrorKind, EventStore, chain};
+use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -48,7 +49,7 @@ pub(super) struct Failed {
 }
 
 impl Failed {
-    fn new(text: impl Into<String>) -> Self {
+    pub(super) fn new(text: impl Into<String>) -> Self {
         Self { text: text.into(), for_good: false, shown: false, is_intercepted: false }
     }
 
@@ -175,9 +176,51 @@ impl Line {
     }
 
     /// What the store has under the key of a command: it was answered before. Why it was refused, if it was.
-    pub(super) async fn outcome(&self, key: &str) -> Result<Option<Option<Rejected<Data>>>, BoxError> {
+    async fn outcome(&self, key: &str) -> Result<Option<Option<Rejected<Data>>>, BoxError> {
         let Some(outcome) = self.store.outcome(&IdempotencyKey::new(key)?).await? else { return Ok(None) };
-        let refusal = outcome.refusal.map(|refusal| serde_json::from_slice(&refusal)).transpose()?;
-        Ok(Some(refusal.map(Rejected::Domain)))
+        let Some(refusal) = outcome.refusal else { return Ok(Some(None)) };
+        if let Ok(GivenUp { given_up }) = serde_json::from_slice(&refusal) {
+            return Ok(Some(Some(Rejected::Otherwise(given_up))));
+        }
+        Ok(Some(Some(Rejected::Domain(serde_json::from_slice(&refusal)?))))
     }
+
+    /// A command is given up: whoever sends it still, on a node that was stopped in the middle of it, finds a refusal under
+    /// its key. If it was answered before that: what it came to.
+    pub(super) async fn close(
+        &self,
+        sending: &Sending,
+        why: String,
+    ) -> Result<Option<Option<Rejected<Data>>>, BoxError> {
+        let (key, command) = (key_of(sending), &sending.send.command);
+        // What cannot be the name of a stream has never acted, and never will.
+        let Ok(stream) = StreamId::new(format!("{}-{}", command.aggregate, command.id)) else {
+            return Ok(None);
+        };
+        let refusal = Some(serde_json::to_vec(&GivenUp { given_up: why })?.into());
+        // No request has this fingerprint: none is answered with it.
+        let outcome = Outcome {
+            fingerprint: 0,
+            stream,
+            version: Version(0),
+            position: Position(0),
+            events: 0,
+            refusal,
+        };
+        let mark = OutcomeMark { key: IdempotencyKey::new(&*key)?, outcome };
+        let closed = self.store.commit(Commit { outcomes: vec![mark], ..Commit::default() }).await;
+        match closed {
+            Ok(_) => Ok(None),
+            Err(CommitError::Repeated { .. } | CommitError::KeyReused { .. }) => self.outcome(&key).await,
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The refusal under the key of a command that was given up.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GivenUp {
+    #[serde(rename = "sagas.given_up")]
+    given_up: String,
 }

@@ -204,12 +204,14 @@ impl Outbox {
         self.again.contains(key)
     }
 
-    /// What a command came to, as far as the store knows: `None`, nothing; else why it was refused, if it was.
-    pub(crate) async fn outcome(
+    /// A command that is given up acts no more: what it came to, if it had been answered before, and why it was refused, if
+    /// it was.
+    pub(crate) async fn close(
         &self,
         sending: &Sending,
+        why: String,
     ) -> Result<Option<Option<Rejected<Data>>>, BoxError> {
-        self.line.outcome(&line::key_of(sending)).await
+        self.line.close(sending, why).await
     }
 
     /// One of them is sent again.
@@ -297,6 +299,7 @@ impl Outbox {
             stuck.in_vain += 1;
             PAUSE.0
         } else {
+            stuck.in_vain = 0;
             let next = (stuck.pause * 2).min(PAUSE.1);
             std::mem::replace(&mut stuck.pause, next)
         };
@@ -391,6 +394,25 @@ mod tests {
         }
         assert!(!outbox.turns().is_empty());
         assert!(outbox.is_empty() && !outbox.stuck.contains_key(&Uuid::from_u128(100)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_for_good_between_outages_is_tried_again() {
+        let store = MemoryBackend::new();
+        let app = App::on(store.clone()).start().await.unwrap();
+        let mut outbox = Outbox::new(app.sender(), Arc::new(store), Ids::default(), Arc::default());
+        let (row, failed) = (row(1, 1), |for_good| {
+            let mut failed = Failed::new("no");
+            failed.for_good = for_good;
+            Err(failed)
+        });
+        outbox.stuck(row.clone());
+        for n in 0..2 * TRIES {
+            assert!(outbox.came_again(&row, failed(true)).is_none(), "{n}");
+            assert!(outbox.came_again(&row, failed(false)).is_none(), "{n}");
+        }
+        let in_vain = (0..TRIES).filter_map(|_| outbox.came_again(&row, failed(true)));
+        assert_eq!(in_vain.count(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use crate::instance::{Moment, ToSend, cut};
 use crate::outbox::{Came, TRIES};
 use crate::process::Rejected;
 use crate::rows::{Request, Sending, Trouble, of_instance};
-use crate::verb::Verb;
+use crate::verb::{By, Verb};
 
 impl<B: Backend> ProcessSession<B> {
     /// What was not answered is sent again, as much of it at a time as fits into memory.
@@ -191,15 +191,12 @@ impl<B: Backend> ProcessSession<B> {
     }
 
     /// Whether a command that is to be given up is being sent, or has acted though nobody was told: then what it comes to is
-    /// taken in first.
-    pub(super) async fn may_act(&mut self, row: &Row<Sending>) -> bool {
+    /// taken in first. If not, it never acts from now on.
+    pub(super) async fn may_act(&mut self, row: &Row<Sending>, by: &By) -> bool {
         if self.rewritten.contains_key(&row.key) || self.outbox.is_sent_again(&row.key) {
             return true;
         }
-        if row.value.is_held() {
-            return false;
-        }
-        match self.outbox.outcome(&row.value).await {
+        match self.outbox.close(&row.value, by.given_up()).await {
             Ok(None) => false,
             Ok(Some(answer)) => {
                 self.came.push_back((row.clone(), Came::Answer(answer)));

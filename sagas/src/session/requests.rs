@@ -75,7 +75,7 @@ impl<B: Backend> ProcessSession<B> {
             }
             let given_up = self.skipped(&row.value, stored.commands.get(&row.value.id));
             if let Some(command) = &given_up
-                && self.may_act(command).await
+                && self.may_act(command, &row.value.by).await
             {
                 self.leave_request(row.key);
                 continue;

@@ -149,7 +149,9 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         }
         let waits = if may_call || calls.is_empty() { until } else { None };
         if self.busy.is_empty() && (may_call || calls.is_empty()) {
-            let until = waits.unwrap_or_else(|| now.saturating_add(FAR).unwrap_or(now));
+            // One that waits for a person is looked at some time.
+            let asleep = self.instance.head.value.wake.filter(|wake| is_later(*wake, now, STAYS));
+            let until = waits.or(asleep).unwrap_or_else(|| now.saturating_add(FAR).unwrap_or(now));
             if is_later(until, now, STAYS) {
                 return self.sleep(until).await;
             }

@@ -82,7 +82,7 @@ struct Shift<B: Backend, P: Acts<B>> {
     /// When the next of those is due that went to sleep here.
     next: Option<Timestamp>,
     /// Runs that cannot go on, and when they are tried again.
-    trouble: HashMap<Uuid, Instant>,
+    trouble: HashMap<Uuid, (Instant, String)>,
     /// How long the last look took.
     took: Duration,
 }
@@ -206,7 +206,7 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
             }
             return Ok(true);
         }
-        if self.trouble.get(&run).is_some_and(|again| *again > Instant::now()) {
+        if self.trouble.get(&run).is_some_and(|(again, _)| *again > Instant::now()) {
             return Ok(true);
         }
         if self.driven.len() >= AT_ONCE {
@@ -235,9 +235,12 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
     }
 
     fn postpone(&mut self, run: Uuid, why: &str) {
-        let kind = &self.desk.kind;
-        tracing::error!(%kind, %run, why, "a run cannot go on, and is tried again; the others go on");
-        self.trouble.insert(run, Instant::now() + TROUBLE);
+        let before = self.trouble.insert(run, (Instant::now() + TROUBLE, why.to_owned()));
+        // Said once.
+        if before.is_none_or(|(_, before)| before != why) {
+            let kind = &self.desk.kind;
+            tracing::error!(%kind, %run, why, "a run cannot go on, and is tried again; the others go on");
+        }
     }
 
     fn drive(&mut self, instance: Instance<P>, taken: bool) {
@@ -265,7 +268,9 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
             }
         };
         self.driven.remove(&run);
-        self.trouble.remove(&run);
+        if !matches!(left, Left::Trouble(_)) {
+            self.trouble.remove(&run);
+        }
         match left {
             Left::Sleeps(until) => self.next = Some(self.next.map_or(until, |next| next.min(until))),
             // What was passed is read again: it is due still.

@@ -107,7 +107,8 @@ struct Retried {
     events: usize,
     /// Whether they could not be made durable together.
     too_large: bool,
-    /// For how long transactions were opened and committed. That these are slow is no reason for more of them.
+    /// For how long the store was waited for: reads, transactions that are opened and committed. That these are slow is no
+    /// reason for more of them.
     storing: Duration,
 }
 
@@ -315,7 +316,7 @@ impl Worker {
 
     /// Handles parts of sequences, as long as there is time; those that fail again stay.
     async fn retry(&mut self, mut parts: Vec<Part>, started: Instant) -> Result<Retried, StepError> {
-        let mut done = Retried::default();
+        let mut done = Retried { storing: started.elapsed(), ..Retried::default() };
         // Those behind one that fails.
         let mut behind = Vec::new();
         while !parts.is_empty() {
@@ -379,9 +380,10 @@ impl Worker {
         parts: &mut Vec<Part>,
         storing: &mut Duration,
     ) -> Result<Result<(), Stop>, StepError> {
-        let context = self.context.clone();
+        let (context, began) = (self.context.clone(), Instant::now());
         let found = page_of(context.backend(), parts, self.share.progress.replay).await?;
         let waits = waiting(context.backend(), &context.build, &positions_of(parts)).await?;
+        *storing += began.elapsed();
         let (mut handling, mut enough) = (Duration::ZERO, None);
         for (i, part) in parts.iter().enumerate() {
             let (events, stop) = part.events(i, &context, &found, &waits, &self.undecodable);

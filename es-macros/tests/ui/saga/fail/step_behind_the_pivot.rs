@@ -1,0 +1,10 @@
+#[path = "../../trip.rs"]
+mod trip;
+
+use es_core::memory::Tx;
+use sagas::saga::Saga;
+use trip::{Mail, Seat, Trip};
+
+fn main() {
+    let _: Saga<Trip, Tx> = Saga::new("trip", 1).pivot(Mail).step(Seat).build();
+}
