@@ -12,7 +12,7 @@ use crate::definition::RawStep;
 use crate::instance::{Changes, Instance, Moment, ToSend};
 use crate::process::{RefusedCommand, Rejected};
 use crate::rows::{Input, Instead, Noted, Request, Sending, Trouble, Waits};
-use crate::verb::{By, Verb};
+use crate::verb::Verb;
 
 impl Book {
     /// A command was answered: `why` if it was refused.

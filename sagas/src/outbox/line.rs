@@ -210,8 +210,9 @@ impl Line {
         let mark = OutcomeMark { key: IdempotencyKey::new(&*key)?, outcome };
         let closed = self.store.commit(Commit { outcomes: vec![mark], ..Commit::default() }).await;
         match closed {
-            Ok(_) => Ok(None),
-            Err(CommitError::Repeated { .. } | CommitError::KeyReused { .. }) => self.outcome(&key).await,
+            // Or it was closed before, and whoever did so was interrupted.
+            Ok(_) | Err(CommitError::Repeated { .. }) => Ok(None),
+            Err(CommitError::KeyReused { .. }) => self.outcome(&key).await,
             Err(error) => Err(error.into()),
         }
     }

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use es_core::store::Transaction;
+use serde::de::DeserializeOwned;
 
 use super::machine::{Doable, StepShape};
 use super::step::{At, Call, Cx, Needs, Outputs, PlaceOn, Ran, SagaInput, Step, StepError, Undo};
@@ -15,6 +16,9 @@ pub(super) trait DynStep<In, T>: Send + Sync {
 
     /// What the protocol knows of it.
     fn shape(&self) -> StepShape;
+
+    /// Whether this can be read as its output.
+    fn reads(&self, output: &Data) -> Result<(), String>;
 
     async fn run(&self, input: &In, outputs: &Outputs, site: &Site, at: At<'_, T>) -> Answer;
 
@@ -45,6 +49,10 @@ fn shape_of<In: SagaInput, T: Transaction, S: Step<In, Place: PlaceOn<T>>>(step:
         unknown: step.unknown(),
         refuses_for_good: step.refuses_for_good(),
     }
+}
+
+fn reads<T: DeserializeOwned>(step: &str, output: &Data) -> Result<(), String> {
+    output.read::<T>().map(drop).map_err(|error| format!("the output of {step:?} cannot be read: {error}"))
 }
 
 async fn forward<In: SagaInput, T: Transaction, S: Step<In, Place: PlaceOn<T>>>(
@@ -110,6 +118,10 @@ impl<In: SagaInput, T: Transaction, S: Step<In, Place: PlaceOn<T>>> DynStep<In, 
         shape_of::<In, T, S>(&self.0)
     }
 
+    fn reads(&self, output: &Data) -> Result<(), String> {
+        reads::<S::Output>(S::NAME, output)
+    }
+
     async fn run(&self, input: &In, outputs: &Outputs, site: &Site, at: At<'_, T>) -> Answer {
         forward(&self.0, input, outputs, site, at).await
     }
@@ -127,6 +139,10 @@ impl<In: SagaInput, T: Transaction, S: Undo<In, Place: PlaceOn<T>>> DynStep<In, 
 
     fn shape(&self) -> StepShape {
         shape_of::<In, T, S>(&self.0)
+    }
+
+    fn reads(&self, output: &Data) -> Result<(), String> {
+        reads::<S::Output>(S::NAME, output)
     }
 
     async fn run(&self, input: &In, outputs: &Outputs, site: &Site, at: At<'_, T>) -> Answer {

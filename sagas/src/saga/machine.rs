@@ -255,16 +255,31 @@ impl Shape {
         match verb {
             // The decision is a record of its own.
             Verb::Cancel => {}
-            Verb::Retry { step: None } => state.steps.iter_mut().for_each(Standing::went_well),
-            Verb::Retry { step: Some(step) } => state.steps[self.place_of(step)?].went_well(),
+            Verb::Retry { step } => {
+                let is_decided = state.decided.is_some();
+                let meant = step.as_ref().map(|step| self.place_of(step)).transpose()?;
+                let all = state.steps.iter_mut().enumerate();
+                for (_, standing) in all.filter(|(i, _)| meant.is_none_or(|meant| meant == *i)) {
+                    standing.went_well();
+                    // A refusal that said nothing of the calls before it: it is called again.
+                    if standing.forward == Forward::Maybe && !is_decided {
+                        standing.refused = None;
+                    }
+                }
+            }
             Verb::Resolve { step, output } => {
                 let standing = &mut state.steps[self.place_of(step)?];
                 (standing.forward, standing.refused) = (Forward::Yes(output.clone()), None);
                 standing.went_well();
             }
             Verb::Skip { step } => {
+                let is_decided = state.decided.is_some();
                 let standing = &mut state.steps[self.place_of(step)?];
-                standing.undone = true;
+                match is_decided {
+                    true => standing.undone = true,
+                    // The pivot has not run: if it was refused, that counts now.
+                    false => standing.forward = Forward::No,
+                }
                 standing.went_well();
             }
             Verb::Abandon => state.abandoned = Some((by.actor.clone(), by.reason.clone())),
@@ -323,8 +338,7 @@ impl Shape {
             }
             if standing.refused.is_some() {
                 // It is the pivot, and one of its calls before may have run.
-                let why =
-                    "it was refused, and an earlier call of it may have run: find out, and resolve or cancel";
+                let why = "it was refused, and an earlier call of it may have run: find out, and resolve it, or skip it if it has not run";
                 look.records.push(parked(&self.steps[i], why));
                 continue;
             }
@@ -436,9 +450,13 @@ impl Shape {
             Verb::Retry { step: Some(step) } => drop(self.place_of(step)?),
             Verb::Resolve { step, .. } => self.can_be_resolved(state, busy, step)?,
             Verb::Skip { step } => {
-                let i = self.place_of(step)?;
-                if state.decided.is_none() || !state.steps[i].to_undo() {
-                    return Err(format!("{step} is not to be undone: there is nothing to skip"));
+                let (i, is_decided) = (self.place_of(step)?, state.decided.is_some());
+                let is_busy = busy.iter().any(|call| call.step == i);
+                let waits = self.is_pivot(i) && state.steps[i].parked.is_some() && !is_busy;
+                if is_decided && !state.steps[i].to_undo() || !is_decided && !waits {
+                    return Err(format!(
+                        "{step} is neither to be undone nor a pivot that waits: there is nothing to skip"
+                    ));
                 }
             }
             Verb::Cancel | Verb::Retry { step: None } | Verb::Abandon => {}

@@ -17,7 +17,7 @@ use super::machine::{Doable, Shape, State};
 use super::step::{At, Outputs, SagaInput};
 use crate::data::Data;
 use crate::transaction::{
-    Acts, Answer, Asked, Call, Next, Protocol, Record, RunStatus, Site, StepShown, Written,
+    Acts, Answer, Asked, Call, Next, Protocol, Record, RunStatus, Site, StepShown, Verb, Written,
 };
 
 /// A definition, ready to be driven.
@@ -45,6 +45,12 @@ impl<In: SagaInput, T: Transaction> SagaProtocol<In, T> {
             }
         }
         Self { name: saga.name, shape: Shape::new(shapes, saga.stages.len(), saga.pivot), steps }
+    }
+
+    /// Whether this can be read as the output of a step.
+    fn reads(&self, step: &str, output: &Data) -> Result<(), String> {
+        let own = self.steps.iter().find(|own| own.name() == step);
+        own.map_or(Ok(()), |own| own.reads(output))
     }
 
     /// What is wrong with the definition, a line each.
@@ -75,7 +81,13 @@ impl<In: SagaInput, T: Transaction> Protocol for SagaProtocol<In, T> {
         self.shape.begin()
     }
 
+    /// What this program cannot read is no failure of a step: the run waits for one that can.
     fn fold(&self, state: &mut State, written: &Written) -> Result<(), String> {
+        match &written.record {
+            Record::Begun { input, .. } => drop(self.normal(input)?),
+            Record::Done { step, output } => self.reads(step, output)?,
+            _ => {}
+        }
         self.shape.fold(state, written)
     }
 
@@ -84,6 +96,9 @@ impl<In: SagaInput, T: Transaction> Protocol for SagaProtocol<In, T> {
     }
 
     fn asked(&self, state: &State, busy: &BTreeSet<Call>, asked: &Asked) -> Result<Vec<Record>, String> {
+        if let Verb::Resolve { step, output } = &asked.verb {
+            self.reads(step, output)?;
+        }
         self.shape.asked(state, busy, asked)
     }
 
@@ -113,10 +128,10 @@ impl<In: SagaInput, T: Transaction> Protocol for SagaProtocol<In, T> {
 }
 
 /// What a call is made with.
-fn made_with<In: SagaInput>(shape: &Shape, state: &State) -> Result<(In, Outputs), BoxError> {
+fn made_with<In: SagaInput>(state: &State, outputs: Outputs) -> Result<(In, Outputs), BoxError> {
     let input = state.input.as_ref().ok_or("it has no input")?;
     let input = input.read().map_err(|error| format!("the input of the saga cannot be read: {error}"))?;
-    Ok((input, shape.outputs(state)))
+    Ok((input, outputs))
 }
 
 async fn made<In: SagaInput, T: Transaction>(
@@ -147,13 +162,17 @@ impl<In: SagaInput, B: Backend> Acts<B> for SagaProtocol<In, B::Tx> {
     }
 
     async fn local(&self, state: &State, call: Call, site: &Site, tx: &mut B::Tx) -> Answer {
-        let with = made_with(&self.shape, state);
+        let with = made_with(state, self.shape.outputs(state));
         made(&*self.steps[call.step], with, call.undo, site, At::Tx(tx)).await
     }
 
     fn remote(&self, state: State, call: Call, site: Site) -> BoxFuture<'static, Answer> {
-        let (with, step) = (made_with::<In>(&self.shape, &state), self.steps[call.step].clone());
+        let (step, outputs) = (self.steps[call.step].clone(), self.shape.outputs(&state));
         let mut outside = erased::call(self.name, &site, step.name(), call.undo);
-        async move { made(&*step, with, call.undo, &site, At::Call(&mut outside)).await }.boxed()
+        let made = async move {
+            let with = made_with::<In>(&state, outputs);
+            made(&*step, with, call.undo, &site, At::Call(&mut outside)).await
+        };
+        made.boxed()
     }
 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::clock::StoreClock;
 use super::instance::{Change, Instance};
 use super::protocol::{Acts, Answer, Call, Next, Site};
-use super::rows::{Record, Tables, Wake};
+use super::rows::{Record, Tables, Wake, Written};
 
 /// What waits for less than this stays in memory.
 const STAYS: Duration = Duration::from_secs(2);
@@ -278,14 +278,20 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
 
     async fn asked(&mut self, wakes: Vec<Row<Wake>>) -> Result<(), Left> {
         let (mut records, mut taken) = (Vec::new(), Vec::new());
+        // Each is judged by what those before it come to.
+        let (mut state, at) = (self.instance.state.clone(), self.now().await?);
         for Row { key, rev, value } in wakes {
             let Some(asked) = value.asked else {
                 self.instance.wakes.insert(key, rev);
                 continue;
             };
-            let answer = self.desk.protocol.asked(&self.instance.state, &self.busy, &asked);
+            let answer = self.desk.protocol.asked(&state, &self.busy, &asked);
             let declined = |why| vec![Record::Declined { verb: asked.verb, by: asked.by, why }];
-            records.extend(answer.unwrap_or_else(declined));
+            for record in answer.unwrap_or_else(declined) {
+                let written = Written { at, record };
+                self.desk.protocol.fold(&mut state, &written).map_err(Left::Trouble)?;
+                records.push(written.record);
+            }
             taken.push((key, rev));
         }
         if taken.is_empty() { Ok(()) } else { self.commit(records, taken).await }

@@ -75,6 +75,10 @@ impl<P: Protocol> Instance<P> {
         if head.value.status == Status::Ended {
             return Ok(Loaded::Over);
         }
+        if head.value.version != tables.version {
+            let (of, here) = (head.value.version, tables.version);
+            return Ok(Loaded::Damaged(format!("version {of} wakes up among those of version {here}")));
+        }
         let mut instance = Self::new(protocol, run, head.value.clone());
         instance.head.rev = head.rev;
         instance.attention = rev_of(rows, tables.attention.name(), &instance.head.key).await?;

@@ -1,6 +1,7 @@
 //! A kind of transactions on one node, in one version of its definition.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,8 +10,9 @@ use es_core::engine::{Engine, Node};
 use es_core::limits::LimitError;
 use es_core::processor::Slices;
 use es_core::{Backend, chain};
-use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::{OwnedPermit, Sender};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::clock::StoreClock;
 use super::drive::Desk;
@@ -92,39 +94,71 @@ impl<B: Backend, P: Acts<B>> Engine for Kind<B, P> {
     }
 }
 
+/// A run that begins, on its way to whoever drives it.
+pub(crate) type Handed<P> = (Instance<P>, Promise<P>);
+
 /// Where runs that begin on this node can be handed to, by slices.
 #[derive(Debug)]
-pub(crate) struct Desks<P: Protocol>(Mutex<Vec<(Slices, Sender<Instance<P>>)>>);
+pub(crate) struct Desks<P: Protocol> {
+    open: Mutex<Vec<(Slices, Sender<Handed<P>>)>>,
+    /// Those that are handed over: nobody else takes them up.
+    promised: Mutex<HashSet<Uuid>>,
+}
 
 impl<P: Protocol> Default for Desks<P> {
     fn default() -> Self {
-        Self(Mutex::default())
+        Self { open: Mutex::default(), promised: Mutex::default() }
+    }
+}
+
+/// That a run is handed over, for as long as this is there.
+#[derive(Debug)]
+pub(crate) struct Promise<P: Protocol> {
+    desks: Arc<Desks<P>>,
+    run: Uuid,
+}
+
+impl<P: Protocol> Drop for Promise<P> {
+    fn drop(&mut self) {
+        self.desks.promises().remove(&self.run);
     }
 }
 
 impl<P: Protocol> Desks<P> {
     /// From now on, and until what it gives is dropped, those of these slices are taken.
-    pub(crate) fn open(self: &Arc<Self>, slices: Slices, hand: Sender<Instance<P>>) -> Open<P> {
+    pub(crate) fn open(self: &Arc<Self>, slices: Slices, hand: Sender<Handed<P>>) -> Open<P> {
         self.all().push((slices, hand.clone()));
         Open { desks: self.clone(), hand }
     }
 
-    /// Who takes a run; `None`: another node does.
-    pub(crate) fn of(&self, run: uuid::Uuid) -> Option<Sender<Instance<P>>> {
+    /// A place for a run at whoever takes it, before it begins; `None`: another node takes it, or it is found by its wake-up.
+    pub(crate) fn place(self: &Arc<Self>, run: Uuid) -> Option<(OwnedPermit<Handed<P>>, Promise<P>)> {
         let own = slice(run);
         let has = |slices: &Slices| (slices.first..=slices.last).contains(&own);
-        self.all().iter().find(|(slices, _)| has(slices)).map(|(_, hand)| hand.clone())
+        let hand = self.all().iter().find(|(slices, _)| has(slices)).map(|(_, hand)| hand.clone())?;
+        let permit = hand.try_reserve_owned().ok()?;
+        self.promises().insert(run);
+        Some((permit, Promise { desks: self.clone(), run }))
     }
 
-    fn all(&self) -> std::sync::MutexGuard<'_, Vec<(Slices, Sender<Instance<P>>)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether a run is on its way.
+    pub(crate) fn has_promised(&self, run: Uuid) -> bool {
+        self.promises().contains(&run)
+    }
+
+    fn promises(&self) -> MutexGuard<'_, HashSet<Uuid>> {
+        self.promised.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn all(&self) -> MutexGuard<'_, Vec<(Slices, Sender<Handed<P>>)>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A desk that is open.
 pub(crate) struct Open<P: Protocol> {
     desks: Arc<Desks<P>>,
-    hand: Sender<Instance<P>>,
+    hand: Sender<Handed<P>>,
 }
 
 impl<P: Protocol> Drop for Open<P> {

@@ -15,7 +15,7 @@ use super::outcome::{Outcome, RunError};
 use super::protocol::Acts;
 pub use super::rows::Status as RunStatus;
 use super::rows::{
-    Asked, Attention, Head, Record, Verb, Wake, Written, head_key, journal_of, slice, start_key,
+    Asked, Attention, Head, Record, Tables, Verb, Wake, Written, head_key, journal_of, slice, start_key,
 };
 use crate::verb::By;
 
@@ -152,20 +152,23 @@ impl<B: Backend, P: Acts<B>> AnyKind for Kind<B, P> {
         let journal = self.journal(run).await?;
         let now = self.clock.now(&*self.backend).await?;
         let mut state = self.protocol.begin();
-        let mut unread = None;
-        for written in &journal {
+        let is_own = head.value.version == self.version;
+        let other = || format!("a node that has version {} of its definition", head.value.version);
+        let mut unread = (!is_own).then(other);
+        for written in journal.iter().filter(|_| is_own) {
             if let Err(why) = self.protocol.fold(&mut state, written) {
-                unread.get_or_insert(why);
+                unread.get_or_insert(format!("somebody to repair it: {why}"));
             }
         }
         let waits_for = match (&head.value.outcome, unread) {
             (Some(outcome), _) => format!("nothing: {outcome}"),
-            (None, Some(why)) => format!("somebody to repair it: {why}"),
+            (None, Some(why)) => why,
             (None, None) => self.protocol.waits_for(run, &state, now),
         };
         let Head { version, status, begun, holder, outcome, .. } = head.value;
         let journal = journal.into_iter().map(|written| (written.at, told(&written.record))).collect();
-        let (key, steps) = (key.to_owned(), self.protocol.show(&state));
+        let steps = if is_own { self.protocol.show(&state) } else { Vec::new() };
+        let key = key.to_owned();
         Ok(RunShown { run, key, version, status, begun, holder, outcome, waits_for, steps, journal })
     }
 
@@ -188,17 +191,19 @@ impl<B: Backend, P: Acts<B>> AnyKind for Kind<B, P> {
         limit: Duration,
     ) -> Result<Result<(), String>, RunError> {
         let node = self.node().ok_or(RunError::NotStarted)?;
-        let (run, _) = self.find(key).await?;
+        let (run, head) = self.find(key).await?;
+        // Those who have its version read it.
+        let tables = Tables::of(&self.name, head.value.version)?;
         let request = node.ids.next();
         let asked = Asked { verb, by: By::new(by.0, by.1, request) };
         // Asked of the store: what is due later than now by its clock waits.
         let now = self.backend.now().await?;
-        let wake = self.tables.wakes.push(slice(run), now, now, request, Wake { run, asked: Some(asked) })?;
+        let wake = tables.wakes.push(slice(run), now, now, request, Wake { run, asked: Some(asked) })?;
         let row = wake.key.clone();
         let _won = write_rows(&*self.backend, vec![wake]).await?;
         let (begun, mut pause) = (Instant::now(), LOOKS.0);
         loop {
-            match self.answer_once_taken(run, key, request, &row).await {
+            match self.answer_once_taken(&tables, run, key, request, &row).await {
                 Ok(None) => {}
                 // A store that does not answer now may do so in time.
                 Err(error) if error.kind() == ErrorKind::Transient => {}
@@ -240,12 +245,13 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
     /// What came of a request; `None` as long as its row stands.
     async fn answer_once_taken(
         &self,
+        tables: &Tables,
         run: Uuid,
         key: &str,
         request: Uuid,
         row: &str,
     ) -> Result<Option<Result<(), String>>, RunError> {
-        let left = self.backend.rows(self.tables.wakes.table().name(), &[row.to_owned()]).await?;
+        let left = self.backend.rows(tables.wakes.table().name(), &[row.to_owned()]).await?;
         match left.iter().all(Option::is_none) {
             true => self.answer_to(run, key, request).await.map(Some),
             false => Ok(None),

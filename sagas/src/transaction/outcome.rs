@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use super::rows::{Head, head_key, slice};
 
-/// A look that no wake-up has asked for.
-const POLL: Duration = Duration::from_millis(500);
+/// Looks that no wake-up has asked for: at first after this long, and at most.
+const POLL: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 
 /// How a run has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -211,6 +211,7 @@ impl Handle {
     pub async fn outcome(&self) -> Result<Outcome, RunError> {
         let own = slice(self.run);
         let mut changes = self.rows.watch_rows(self.heads.name(), Slices { first: own, last: own });
+        let mut pause = POLL.0;
         loop {
             changes.mark_unchanged();
             match self.ended().await {
@@ -219,7 +220,9 @@ impl Handle {
                 Err(error) if error.kind() == ErrorKind::Transient => {}
                 Err(error) => return Err(error),
             }
-            drop(tokio::time::timeout(POLL, changes.changed()).await);
+            if tokio::time::timeout(pause, changes.changed()).await.is_err() {
+                pause = (pause * 2).min(POLL.1);
+            }
         }
     }
 }

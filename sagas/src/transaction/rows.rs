@@ -30,6 +30,7 @@ pub(crate) const FORMAT: u32 = 1;
 /// The tables of one kind of transactions, for one version of its definition.
 #[derive(Clone, Debug)]
 pub(crate) struct Tables {
+    pub(crate) version: u32,
     pub(crate) starts: Table<Start>,
     pub(crate) heads: Table<Head>,
     pub(crate) journal: Table<Written>,
@@ -41,6 +42,7 @@ impl Tables {
     pub(crate) fn of(kind: &str, version: u32) -> Result<Self, LimitError> {
         let table = |of: &str| format!("txn.{of}.{kind}");
         Ok(Self {
+            version,
             starts: Table::new(table("starts"))?,
             heads: Table::new(table("heads"))?,
             journal: Table::new(table("journal"))?,
@@ -170,7 +172,7 @@ pub enum Verb {
         /// Its output.
         output: Data,
     },
-    /// Take a step for undone, or for one that needs no undo.
+    /// Take a step for undone, or for one that needs no undo; take a pivot that waits for a person for not run.
     Skip {
         /// Which step.
         step: String,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::cluster::{Progress, Share, Work};
+use es_core::limits::PAGE_BYTES;
 use es_core::processor::Slices;
 use es_core::store::queue::Marks;
 use es_core::store::{Row, StoreError, StoredRow, write_rows};
@@ -19,7 +20,7 @@ use uuid::Uuid;
 
 use super::drive::{Desk, Drive, Left};
 use super::instance::{Instance, Loaded};
-use super::kind::Desks;
+use super::kind::{Desks, Handed, Open};
 use super::protocol::Acts;
 use super::rows::{Wake, slice};
 
@@ -33,6 +34,8 @@ const MANY: usize = 16;
 const POLL: Duration = Duration::from_secs(1);
 /// The shortest pause between two looks, and how much longer than a look it is: one look reads all slices.
 const LOOKS: (Duration, u32) = (Duration::from_millis(10), 4);
+/// For how long calls that are under way are waited for, before others take their runs up.
+const GRACE: Duration = Duration::from_secs(10);
 /// When a run that cannot go on is tried again.
 const TROUBLE: Duration = Duration::from_secs(5);
 
@@ -59,8 +62,8 @@ impl<B: Backend, P: Acts<B>> Work for Scheduler<B, P> {
     async fn run(&self, share: Share<NoLog>, stop: CancellationToken) {
         let (hand, handed) = channel(AT_ONCE);
         let open = self.desks.open(share.slices, hand);
-        Shift::new(self.desk.clone(), share.slices, stop).work(handed).await;
-        drop(open);
+        let shift = Shift::new(self.desk.clone(), self.desks.clone(), share.slices, stop);
+        shift.work(open, handed).await;
     }
 }
 
@@ -74,6 +77,7 @@ struct Driven {
 /// The work on a share, as long as it is this node's.
 struct Shift<B: Backend, P: Acts<B>> {
     desk: Arc<Desk<B, P>>,
+    desks: Arc<Desks<P>>,
     slices: Slices,
     stop: CancellationToken,
     marks: Marks,
@@ -88,9 +92,10 @@ struct Shift<B: Backend, P: Acts<B>> {
 }
 
 impl<B: Backend, P: Acts<B>> Shift<B, P> {
-    fn new(desk: Arc<Desk<B, P>>, slices: Slices, stop: CancellationToken) -> Self {
+    fn new(desk: Arc<Desk<B, P>>, desks: Arc<Desks<P>>, slices: Slices, stop: CancellationToken) -> Self {
         Self {
             desk,
+            desks,
             slices,
             stop,
             marks: Marks::default(),
@@ -102,7 +107,7 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
         }
     }
 
-    async fn work(mut self, mut handed: Receiver<Instance<P>>) {
+    async fn work(mut self, open: Open<P>, mut handed: Receiver<Handed<P>>) {
         let mut wakes = self.desk.backend.watch_rows(self.desk.tables.wakes.table().name(), self.slices);
         while !self.stop.is_cancelled() {
             wakes.mark_unchanged();
@@ -118,9 +123,16 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
             self.took = begun.elapsed();
             self.rest(now, &mut wakes, &mut handed).await;
         }
-        // What is driven ends by itself: no calls are made any more, and those under way are waited for.
-        while let Some(ended) = self.tasks.join_next().await {
-            self.left(ended);
+        drop((open, handed));
+        // What is driven ends by itself: no calls are made any more, and those under way are waited for, within reason.
+        let ended = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                self.left(ended);
+            }
+        };
+        if tokio::time::timeout(GRACE, ended).await.is_err() {
+            // Whoever takes them up next knows that they may have run.
+            self.tasks.shutdown().await;
         }
     }
 
@@ -129,7 +141,7 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
         &mut self,
         now: Option<Timestamp>,
         wakes: &mut tokio::sync::watch::Receiver<u64>,
-        handed: &mut Receiver<Instance<P>>,
+        handed: &mut Receiver<Handed<P>>,
     ) {
         let until_next = now.zip(self.next).map(|(now, next)| Duration::try_from(next - now));
         let pause = until_next.map_or(POLL, |left| left.unwrap_or_default().min(POLL)).max(LOOKS.0);
@@ -147,7 +159,10 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
                     // Others may wait for its place, and what was asked of it at the end has to go.
                     woken |= full;
                 }
-                Some(instance) = handed.recv(), if !full => self.drive(instance, true),
+                Some((instance, promise)) = handed.recv(), if !full => {
+                    self.drive(instance, true);
+                    drop(promise);
+                }
             }
         }
     }
@@ -161,20 +176,26 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
             return Ok(now);
         }
         let slices = [self.slices];
-        let due = desk.tables.wakes.stored_due(&*desk.backend, &slices, &mut self.marks, now, PAGE).await?;
+        let mut due =
+            desk.tables.wakes.stored_due(&*desk.backend, &slices, &mut self.marks, now, PAGE).await?;
+        // The oldest first, whichever slice it is of.
+        due.sort_by_key(|(_, at, _)| *at);
         let mut over = Vec::new();
-        // By slice: how many of the first are driven already, and the last of those.
-        let mut driven: HashMap<u16, (usize, String, bool)> = HashMap::new();
+        // By slice: what the first take up that are driven already, and the last of those.
+        let mut driven: HashMap<u16, (usize, usize, String, bool)> = HashMap::new();
         for (of, _, row) in due {
-            let key = row.key.clone();
+            let (key, size) = (row.key.clone(), row.key.len() + row.data.len());
             let known = self.due(row, &mut over).await?;
-            let (n, last, all) = driven.entry(of).or_insert((0, String::new(), true));
+            let (n, bytes, last, all) = driven.entry(of).or_insert((0, 0, String::new(), true));
             *all &= known;
             if *all {
-                (*n, *last) = (*n + 1, key);
+                (*n, *bytes, *last) = (*n + 1, *bytes + size, key);
             }
         }
-        for (_, last, _) in driven.into_values().filter(|(n, ..)| *n >= MANY) {
+        // A slice has its part of the bytes of a page.
+        let part = PAGE_BYTES / usize::from(self.slices.count());
+        for (_, _, last, _) in driven.into_values().filter(|(n, bytes, ..)| *n >= MANY || *bytes >= part / 2)
+        {
             self.marks.pass(&last);
         }
         if !over.is_empty() {
@@ -209,7 +230,8 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
         if self.trouble.get(&run).is_some_and(|(again, _)| *again > Instant::now()) {
             return Ok(true);
         }
-        if self.driven.len() >= AT_ONCE {
+        // What somebody asks for is let in.
+        if self.driven.len() >= AT_ONCE && row.value.asked.is_none() || self.desks.has_promised(run) {
             return Ok(false);
         }
         match Instance::load(&*desk.protocol, &desk.tables, &*desk.backend, run).await? {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use es_core::store::keys::digest;
-use es_core::store::{Commit, CommitError, RowWrite, Won};
+use es_core::store::{Commit, CommitError, RowWrite, StoreError, Won};
 use es_core::{Backend, ErrorKind, Timestamp};
 use uuid::Uuid;
 
@@ -29,16 +29,16 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         let node = self.node().ok_or(RunError::NotStarted)?;
         start_key(key)?;
         let run = node.ids.next();
-        let now = self.clock.now(&*self.backend).await?;
         for _ in 0..TRIES {
-            let desk = self.desks.of(run);
-            let (instance, rows) = self.begin(run, key, &input, deadline, now, desk.is_some())?;
+            let now = self.clock.now(&*self.backend).await?;
+            let place = self.desks.place(run);
+            let (instance, rows) = self.begin(run, key, &input, deadline, now, place.is_some())?;
             let outcome = self.backend.commit(Commit { rows, ..Commit::default() }).await;
             match Won::after(&*self.backend, outcome).await {
                 Ok(Some(Won::Yes(_))) => {
-                    if let Some(desk) = desk {
-                        // If it is full, or closes now: the wake-up is there.
-                        drop(desk.try_send(instance));
+                    if let Some((permit, promise)) = place {
+                        // If it closes now, the wake-up is there.
+                        drop(permit.send((instance, promise)));
                     }
                     return Ok(self.handle(run, key, false));
                 }
@@ -48,8 +48,11 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
                 // Lost, or the id is taken, which it is not: it is new.
                 Ok(_) => {}
                 Err(CommitError::Store(error)) => return Err(error.into()),
+                Err(CommitError::Unknown(attempt)) => {
+                    return Err(StoreError::Unknown { what: "starting a saga", attempt }.into());
+                }
                 Err(error) if error.kind() == ErrorKind::Transient => {
-                    return Err(es_core::store::StoreError::transient("starting a saga", error).into());
+                    return Err(StoreError::transient("starting a saga", error).into());
                 }
                 Err(error) => {
                     let (kind, why) = (self.name.to_string(), es_core::chain(&error));
@@ -58,7 +61,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
             }
         }
         let lost = std::io::Error::other("each try was lost");
-        Err(es_core::store::StoreError::transient("starting a saga", lost).into())
+        Err(StoreError::transient("starting a saga", lost).into())
     }
 
     /// A run that begins, and its rows. `taken`: by this node.

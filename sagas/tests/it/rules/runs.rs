@@ -108,6 +108,11 @@ pub(super) async fn a_refusal_of_a_repetition_is_not_taken_for_clean<S: Subject>
     let paid = Verb::Resolve { step: "pay".to_owned(), output: sagas::Data::of(&()).unwrap() };
     assert_eq!(trips.ask("b", paid).await, Ok(()));
     assert_eq!(trips.end_of(&handle).await, Outcome::Completed);
+    // Somebody has found out that it has not.
+    let handle = trips.begin("c", &trip().with("pay", &[Play::ActsUnheard, Play::Refuses])).await;
+    trips.until("c", "parked", |shown| shown.status == RunStatus::Parked).await;
+    assert_eq!(trips.ask("c", Verb::Skip { step: "pay".to_owned() }).await, Ok(()));
+    assert_eq!(refused(&trips.end_of(&handle).await), Some("pay"));
     trips.end().await;
 }
 
@@ -262,6 +267,14 @@ pub(super) async fn a_run_keeps_its_version_and_is_left_to_who_has_it<S: Subject
     trips.outside.let_go();
     assert_eq!(trips.run("new", trip()).await, Outcome::Completed);
     trips.ground.seconds(2);
+    let shown = trips.show("old").await;
+    assert_eq!((shown.outcome, shown.steps.len()), (None, 0));
+    assert!(shown.waits_for.contains("version 1"), "{}", shown.waits_for);
+    // What is asked of it waits, too: this program would make something else of it.
+    let brief = Duration::from_millis(50);
+    let retry = Verb::Retry { step: None };
+    let runs = trips.runs();
+    assert!(matches!(runs.ask("old", retry, "ada", "now", brief).await, Err(RunError::Store(_))));
     assert_eq!(trips.show("old").await.outcome, None);
     trips.join_as(&[2, 1]).await;
     assert_eq!(trips.end_of(&old).await, Outcome::Completed);
