@@ -157,7 +157,7 @@ impl<B: Backend, P: Acts<B>> AnyKind for Kind<B, P> {
         let mut unread = (!is_own).then(other);
         for written in journal.iter().filter(|_| is_own) {
             if let Err(why) = self.protocol.fold(&mut state, written) {
-                unread.get_or_insert(format!("somebody to repair it: {why}"));
+                unread.get_or_insert_with(|| format!("somebody to repair it: {why}"));
             }
         }
         let waits_for = match (&head.value.outcome, unread) {
