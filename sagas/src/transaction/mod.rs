@@ -7,6 +7,7 @@
 //! | `instance.rs` | a run as it is in memory, and the rows of its next commit |
 //! | `drive.rs` | the task of one run: asks the protocol, makes calls, commits records |
 //! | `scheduler.rs` | the work on a share: what is due is loaded and driven |
+//! | `clock.rs` | the time of the store, without asking it each time |
 //! | `kind.rs` | a kind of transactions on one node: its engine |
 //! | `start.rs` | how a run begins: once for each key |
 //! | `outcome.rs` | whoever waits for the end of a run, on any node |
