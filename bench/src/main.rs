@@ -8,6 +8,7 @@ mod measure;
 mod memory;
 mod messages;
 mod postgres;
+mod runs;
 mod sqlite;
 
 use clap::{Parser, Subcommand};
@@ -17,7 +18,7 @@ use measure::{print, print_header};
 #[derive(Debug, Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Args {
-    /// Part of a name: memory, sqlite, load, import, postgres, processors, queue, parked, flows, messages, instances
+    /// Part of a name: memory, sqlite, load, import, postgres, processors, queue, parked, flows, runs, messages, instances
     #[arg(default_value = "")]
     filter: String,
     /// On PostgreSQL: rounds of each row
@@ -94,6 +95,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("flows") {
         flows::run(&runtime, rounds)?;
+    }
+    if wanted("runs") {
+        runs::run(&runtime, rounds)?;
     }
     if wanted("messages") {
         messages::run(&runtime, rounds)?;

@@ -1,13 +1,13 @@
 //! What a command handler can know about its own call.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::event::Metadata;
 use crate::id::Ids;
-use crate::store::{StreamId, Version};
+use crate::store::{RowWrite, StreamId, Version};
 
 /// The call of one command. A handler that wants it takes `&Context` as a further parameter.
 ///
@@ -20,6 +20,7 @@ pub struct Context {
     pub(crate) version: Version,
     pub(crate) metadata: Arc<Metadata>,
     pub(crate) ids: Ids,
+    pub(crate) also: Arc<Mutex<Vec<RowWrite>>>,
 }
 
 impl Context {
@@ -63,6 +64,18 @@ impl Context {
     #[must_use]
     pub const fn version(&self) -> Version {
         self.version
+    }
+
+    /// Rows of an extension crate, written in the commit of what this call decides; if it refuses, they are not. Whoever else
+    /// writes one of them first is met as a conflict is: the command is decided again.
+    pub fn also(&self, rows: impl IntoIterator<Item = RowWrite>) {
+        self.also.lock().unwrap_or_else(PoisonError::into_inner).extend(rows);
+    }
+
+    /// The rows that go with the decision, so far.
+    #[must_use]
+    pub fn rows(&self) -> Vec<RowWrite> {
+        self.also.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A new id, for something this command creates.

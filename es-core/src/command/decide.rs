@@ -11,13 +11,15 @@ use crate::event::Metadata;
 use crate::guarded::caught;
 use crate::repository::Loaded;
 use crate::services::{FromServices, Scope};
-use crate::store::{CommitError, ExpectedVersion};
+use crate::store::{CommitError, ExpectedVersion, RowWrite};
 use crate::{Apply, Command, Event, Failure, Handle, Target, chain};
 
 /// What a handler decided, and what its events will carry.
 pub(super) struct Decision<C: Command> {
     pub(super) metadata: Arc<Metadata>,
     pub(super) verdict: Result<Vec<EventsOf<C>>, ErrorOf<C>>,
+    /// Rows of extension crates, which go with it.
+    pub(super) also: Vec<RowWrite>,
 }
 
 impl Call<'_> {
@@ -65,6 +67,7 @@ impl Call<'_> {
             version: loaded.version,
             metadata,
             ids: self.bus.ids.clone(),
+            also: Arc::default(),
         };
         let env = FromServices::from_services(Scope::with(&self.bus.services, &context))?;
         let handled = caught(Handle::<C>::handle(&loaded.state, cmd, env)).await;
@@ -76,7 +79,8 @@ impl Call<'_> {
                 return Err(CommandError::Panicked { command: C::NAME, panic: panic.0 }.into_box());
             }
         };
-        Ok(Decision { metadata: context.metadata, verdict })
+        let also = if verdict.is_ok() { context.rows() } else { Vec::new() };
+        Ok(Decision { metadata: context.metadata, verdict, also })
     }
 
     /// Whether the aggregate is where the command needs it.

@@ -47,10 +47,11 @@ impl Call<'_> {
         }
         if !events.is_empty() {
             commit.appends.push(Append { stream: self.stream.clone(), expected, events });
-        } else if !commit.outcomes.is_empty() {
+        } else if !commit.outcomes.is_empty() || !decision.also.is_empty() {
             // A remembered refusal is decided on the current state, like any other decision.
             commit.checks.push(Check { stream: self.stream.clone(), expected });
         }
+        commit.rows.clone_from(&decision.also);
         Ok(commit)
     }
 

@@ -49,6 +49,7 @@ impl<C: Command, T: Transaction> Door<C> for Stages<'_, T> {
         }
         staged.appends.extend(commit.appends);
         staged.outcomes.extend(commit.outcomes);
+        staged.rows.extend(commit.rows);
         let events = decision.verdict.map_err(CommandError::Refused)?;
         let version = Version(loaded.version.0 + events.len() as u64);
         Ok(Done { position: loaded.position, version, events, repeated: false })

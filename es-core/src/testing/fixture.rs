@@ -156,7 +156,8 @@ impl<A: Apply> Given<A> {
         metadata.correlation = Some(command_id);
         metadata.causation = Some(command_id);
         let (now, version) = (self.clock.now(), self.version);
-        Context { command_id, now, stream, version, metadata: Arc::new(metadata), ids }
+        let (metadata, also) = (Arc::new(metadata), Arc::default());
+        Context { command_id, now, stream, version, metadata, ids, also }
     }
 }
 

@@ -2,16 +2,15 @@
 
 use std::any::type_name;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::{App, AppBuilder, Backend};
 
 use super::builder::Saga;
 use super::protocol::SagaProtocol;
+use super::starter::{SagaKind, Starter, WithDeadline};
 use super::step::SagaInput;
-use crate::data::Data;
-use crate::transaction::{AnyKind, Handle, Kind, Outcome, RunError, Runs};
+use crate::transaction::{Handle, Kind, Outcome, RunError, Runs};
 
 /// `.saga(..)` on the builder of an app.
 pub trait SagaApp<B: Backend>: Sized {
@@ -26,7 +25,7 @@ pub trait SagaApp<B: Backend>: Sized {
 
 impl<B: Backend> SagaApp<B> for AppBuilder<B> {
     fn saga<In: SagaInput>(self, saga: Saga<In, B::Tx>) -> Self {
-        add(self, &saga, |app, kind| app.provide(Started::<In>(kind)))
+        add(self, &saga, |app, kind| app.provide(Starter::<In>(kind)))
     }
 
     fn earlier_saga<In: SagaInput>(self, saga: Saga<In, B::Tx>) -> Self {
@@ -51,35 +50,6 @@ fn add<B: Backend, In: SagaInput>(
             let name = saga.name;
             app.check(move |_| vec![format!("saga {name}: {error}")])
         }
-    }
-}
-
-/// What starts the saga with this input.
-struct Started<In>(Arc<dyn SagaKind<In>>);
-
-/// A saga, whatever the backend.
-#[async_trait]
-trait SagaKind<In>: Send + Sync {
-    async fn begin(&self, key: &str, input: &In) -> Result<Handle, RunError>;
-    fn runs(&self) -> Runs;
-}
-
-struct WithDeadline<B: Backend, In: SagaInput> {
-    kind: Arc<Kind<B, SagaProtocol<In, B::Tx>>>,
-    deadline: Option<Duration>,
-}
-
-#[async_trait]
-impl<B: Backend, In: SagaInput> SagaKind<In> for WithDeadline<B, In> {
-    async fn begin(&self, key: &str, input: &In) -> Result<Handle, RunError> {
-        let kind = || self.kind.name.to_string();
-        let input = Data::of(input).map_err(|e| RunError::Input { kind: kind(), why: e.to_string() })?;
-        self.kind.start(key, input, self.deadline).await
-    }
-
-    fn runs(&self) -> Runs {
-        let kind: Arc<dyn AnyKind> = self.kind.clone();
-        Runs(kind)
     }
 }
 
@@ -117,14 +87,14 @@ pub trait Sagas {
     fn saga_runs<In: SagaInput>(&self) -> Result<Runs, RunError>;
 }
 
-fn started<In: SagaInput>(app: &App) -> Result<&Started<In>, RunError> {
+fn starter<In: SagaInput>(app: &App) -> Result<&Starter<In>, RunError> {
     app.services().get().map_err(|_| RunError::NotRegistered { input: type_name::<In>() })
 }
 
 #[async_trait]
 impl Sagas for App {
     async fn start_saga<In: SagaInput>(&self, key: &str, input: &In) -> Result<Handle, RunError> {
-        started::<In>(self)?.0.begin(key, input).await
+        starter::<In>(self)?.start(key, input).await
     }
 
     async fn run_saga<In: SagaInput>(&self, key: &str, input: In) -> Result<Outcome, RunError> {
@@ -134,6 +104,6 @@ impl Sagas for App {
     }
 
     fn saga_runs<In: SagaInput>(&self) -> Result<Runs, RunError> {
-        Ok(started::<In>(self)?.0.runs())
+        Ok(starter::<In>(self)?.0.runs())
     }
 }

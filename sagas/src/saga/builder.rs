@@ -59,6 +59,7 @@ pub struct Saga<In, T> {
     pub(super) name: &'static str,
     pub(super) version: u32,
     pub(super) deadline: Option<Duration>,
+    pub(super) announced: bool,
     pub(super) stages: Vec<Vec<Arc<dyn DynStep<In, T>>>>,
     /// Which stage is the pivot.
     pub(super) pivot: Option<usize>,
@@ -78,7 +79,7 @@ impl<In: SagaInput, T: Transaction> Saga<In, T> {
     /// come, go, or change places, and keep the older definition for as long as there are runs of it.
     #[expect(clippy::new_ret_no_self, reason = "reads as one chain")]
     pub fn new(name: &'static str, version: u32) -> SagaBuilder<In, T, (), Compensating> {
-        let saga = Self { name, version, deadline: None, stages: Vec::new(), pivot: None };
+        let saga = Self { name, version, deadline: None, announced: false, stages: Vec::new(), pivot: None };
         SagaBuilder { saga, at: PhantomData }
     }
 }
@@ -100,6 +101,14 @@ impl<In: SagaInput, T: Transaction, Done, Phase> SagaBuilder<In, T, Done, Phase>
     fn with<D, P>(mut self, stage: Vec<Arc<dyn DynStep<In, T>>>) -> SagaBuilder<In, T, D, P> {
         self.saga.stages.push(stage);
         SagaBuilder { saga: self.saga, at: PhantomData }
+    }
+
+    /// What happens to a run is told in the log, as [`SagaEvent`](super::SagaEvent)s in the stream of the run, in the commits
+    /// of what they tell of: for views, and for processes that follow a saga. Each costs what a command costs, so it is only
+    /// done on demand.
+    pub const fn announced(mut self) -> Self {
+        self.saga.announced = true;
+        self
     }
 
     /// The definition.

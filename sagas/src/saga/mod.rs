@@ -82,14 +82,17 @@ mod erased;
 mod explored;
 mod machine;
 mod protocol;
+mod starter;
 mod step;
 
 pub use self::app::{SagaApp, Sagas};
 pub use self::builder::{AllIn, Branches, Compensating, Contains, Here, Retrying, Saga, SagaBuilder, There};
+pub use self::starter::Starter;
 pub use self::step::{
     At, Call, CannotRefuse, Cx, Journal, Needs, OrRetry, Outputs, Place, PlaceOn, Ran, Remote, Retry,
     SagaInput, Step, StepError, Undo, Unknown,
 };
 pub use crate::transaction::{
-    Handle, Outcome, RunError, RunShown, RunStatus, Runs, StepShown, Verb, Waiting, Why,
+    Announce, Handle, Outcome, RunError, RunId, RunShown, RunStatus, Runs, SagaEnded, SagaEvent, SagaLife,
+    SagaParked, SagaStarted, SagaUndoing, SagaWentOn, StepShown, Verb, Waiting, Why,
 };

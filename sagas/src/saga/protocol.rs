@@ -25,6 +25,7 @@ pub(super) struct SagaProtocol<In, T> {
     name: &'static str,
     shape: Shape,
     steps: Vec<Arc<dyn DynStep<In, T>>>,
+    announced: bool,
 }
 
 impl<In, T> std::fmt::Debug for SagaProtocol<In, T> {
@@ -44,7 +45,8 @@ impl<In: SagaInput, T: Transaction> SagaProtocol<In, T> {
                 steps.push(step.clone());
             }
         }
-        Self { name: saga.name, shape: Shape::new(shapes, saga.stages.len(), saga.pivot), steps }
+        let shape = Shape::new(shapes, saga.stages.len(), saga.pivot);
+        Self { name: saga.name, shape, steps, announced: saga.announced }
     }
 
     /// Whether this can be read as the output of a step.
@@ -120,6 +122,10 @@ impl<In: SagaInput, T: Transaction> Protocol for SagaProtocol<In, T> {
 
     fn show(&self, state: &State) -> Vec<StepShown> {
         self.shape.show(state)
+    }
+
+    fn announces(&self) -> bool {
+        self.announced
     }
 
     fn waits_for(&self, run: Uuid, state: &State, now: Timestamp) -> String {

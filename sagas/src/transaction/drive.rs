@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use es_core::engine::Node;
 use es_core::guarded::caught;
-use es_core::store::{Commit, CommitError, Row, StoreError, Transaction as _, Won};
+use es_core::store::{Commit, CommitError, Committed, Row, RowWrite, StoreError, Transaction as _, Won};
 use es_core::{Backend, BoxError, ErrorKind, Timestamp, chain};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::clock::StoreClock;
 use super::instance::{Change, Instance};
+use super::life::{self, SagaEvent};
 use super::protocol::{Acts, Answer, Call, Next, Site};
 use super::rows::{Record, Tables, Wake, Written};
 
@@ -227,8 +228,13 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         let at = self.now().await?;
         let mut change = self.change(vec![record], at)?;
         let sleeps = self.sleeps(&change, at);
+        let facts = self.facts(&change, at);
         let rows = change.rows(&*desk.protocol, &desk.tables, &[], sleeps, at);
         tx.staged().rows.extend(rows.map_err(|error| Left::Trouble(chain(&error)))?);
+        if let Err(error) = self.announce(facts, &mut tx).await {
+            drop(tx.rollback().await);
+            return self.pause(&error).await;
+        }
         match Won::after(&*desk.backend, tx.commit().await).await {
             Ok(Some(Won::Yes(_))) => {
                 (self.instance, self.suspected, self.failures) = (change.next, None, 0);
@@ -316,10 +322,15 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
                 Some(until) => Some((until, desk.node.ids.next())),
                 None => self.sleeps(&change, at),
             };
+            let facts = self.facts(&change, at);
             let rows = change
                 .rows(&*desk.protocol, &desk.tables, &taken, sleeps, at)
                 .map_err(|error| Left::Trouble(chain(&error)))?;
-            let outcome = desk.backend.commit(Commit { rows, ..Commit::default() }).await;
+            let outcome = if facts.is_empty() {
+                desk.backend.commit(Commit { rows, ..Commit::default() }).await
+            } else {
+                self.commit_with(facts, rows).await
+            };
             match Won::after(&*desk.backend, outcome).await {
                 Ok(Some(Won::Yes(_))) => {
                     (self.instance, self.failures) = (change.next, 0);
@@ -328,8 +339,48 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
                 // Or what became of it is not known, and will not be soon: what is stored says so.
                 Ok(Some(Won::No(_))) | Err(CommitError::Unknown(_)) => return Err(Left::Lost),
                 Ok(None) => {}
+                // In the stream of the run.
+                Err(CommitError::Conflict { .. }) => return Err(Left::Lost),
                 Err(CommitError::Store(error)) => self.pause(&error).await?,
                 Err(error) => return Err(Left::Trouble(chain(&error))),
+            }
+        }
+    }
+
+    /// What is told of a change.
+    fn facts(&self, change: &Change<P>, at: Timestamp) -> Vec<SagaEvent> {
+        let (protocol, run) = (&self.desk.protocol, self.instance.run);
+        if !protocol.announces() {
+            return Vec::new();
+        }
+        let why = protocol.status(run, &change.next.state, at).1;
+        let after = &change.next.head.value;
+        life::between(&self.desk.kind, run, &self.instance.head, after, &change.written, why)
+    }
+
+    async fn announce(&self, facts: Vec<SagaEvent>, tx: &mut B::Tx) -> Result<(), StoreError> {
+        if facts.is_empty() {
+            return Ok(());
+        }
+        let told = life::announce(&self.site.sender, &self.desk.kind, self.instance.run, facts, tx).await;
+        told.map_err(|error| match error.kind() {
+            ErrorKind::Misuse | ErrorKind::Corrupt => StoreError::misuse(chain(&error)),
+            _ => StoreError::transient("telling of a run", error),
+        })
+    }
+
+    async fn commit_with(
+        &self,
+        facts: Vec<SagaEvent>,
+        rows: Vec<RowWrite>,
+    ) -> Result<Committed, CommitError> {
+        let mut tx = self.desk.backend.begin().await?;
+        tx.staged().rows.extend(rows);
+        match self.announce(facts, &mut tx).await {
+            Ok(()) => tx.commit().await,
+            Err(error) => {
+                drop(tx.rollback().await);
+                Err(error.into())
             }
         }
     }

@@ -10,6 +10,7 @@
 //! | `clock.rs` | the time of the store, without asking it each time |
 //! | `kind.rs` | a kind of transactions on one node: its engine |
 //! | `start.rs` | how a run begins: once for each key |
+//! | `life.rs` | what happens to a run, as events of the log |
 //! | `outcome.rs` | whoever waits for the end of a run, on any node |
 //! | `operate.rs` | what an operator sees of runs and has done to them |
 //!
@@ -21,6 +22,7 @@ mod clock;
 mod drive;
 mod instance;
 mod kind;
+mod life;
 mod operate;
 mod outcome;
 mod protocol;
@@ -30,6 +32,9 @@ mod start;
 
 pub(crate) use self::kind::Kind;
 pub(crate) use self::operate::AnyKind;
+pub use self::life::{
+    Announce, RunId, SagaEnded, SagaEvent, SagaLife, SagaParked, SagaStarted, SagaUndoing, SagaWentOn,
+};
 pub use self::operate::{RunShown, RunStatus, Runs, StepShown, Waiting};
 pub use self::outcome::{Handle, Outcome, RunError, Why};
 pub(crate) use self::protocol::{Acts, Answer, Call, Next, Protocol, Site};

@@ -48,6 +48,9 @@ pub(crate) trait Protocol: Send + Sync + 'static {
     /// What an operator sees of the steps.
     fn show(&self, state: &Self::State) -> Vec<StepShown>;
 
+    /// Whether what happens to a run is told in the log.
+    fn announces(&self) -> bool;
+
     /// What it waits for, in words.
     fn waits_for(&self, run: Uuid, state: &Self::State, now: Timestamp) -> String;
 }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use es_core::cluster::{Progress, Share, Work};
 use es_core::limits::PAGE_BYTES;
 use es_core::processor::Slices;
-use es_core::store::queue::Marks;
+use es_core::store::queue::{MARGIN, Marks};
 use es_core::store::{Row, StoreError, StoredRow, write_rows};
 use es_core::{Backend, Timestamp, chain};
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,11 @@ impl<B: Backend, P: Acts<B>> Work for Scheduler<B, P> {
         let shift = Shift::new(self.desk.clone(), self.desks.clone(), share.slices, stop);
         shift.work(open, handed).await;
     }
+}
+
+/// Whether nothing comes any more that is due before this.
+fn is_behind(due: Timestamp, now: Timestamp) -> bool {
+    now.checked_sub(MARGIN).is_ok_and(|margin| due < margin)
 }
 
 /// A run that is driven here.
@@ -183,11 +188,12 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
         let mut over = Vec::new();
         // By slice: what the first take up that are driven already, and the last of those.
         let mut driven: HashMap<u16, (usize, usize, String, bool)> = HashMap::new();
-        for (of, _, row) in due {
+        for (of, at, row) in due {
             let (key, size) = (row.key.clone(), row.key.len() + row.data.len());
             let known = self.due(row, &mut over).await?;
             let (n, bytes, last, all) = driven.entry(of).or_insert((0, 0, String::new(), true));
-            *all &= known;
+            // What is younger may yet get rows before it.
+            *all &= known && is_behind(at, now);
             if *all {
                 (*n, *bytes, *last) = (*n + 1, *bytes + size, key);
             }

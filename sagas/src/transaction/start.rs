@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use es_core::store::keys::digest;
-use es_core::store::{Commit, CommitError, RowWrite, StoreError, Won};
+use es_core::store::{Commit, CommitError, RowWrite, StoreError, StoredRow, Won};
 use es_core::{Backend, ErrorKind, Timestamp};
 use uuid::Uuid;
 
@@ -43,7 +43,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
                     return Ok(self.handle(run, key, false));
                 }
                 Ok(Some(Won::No(at))) if at.table == *self.tables.starts.name() => {
-                    return self.started_before(key, &input).await;
+                    return self.found_before(key, &input).await;
                 }
                 // Lost, or the id is taken, which it is not: it is new.
                 Ok(_) => {}
@@ -64,6 +64,38 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         Err(StoreError::transient("starting a saga", lost).into())
     }
 
+    /// The rows of a start that goes with another commit, which has these rows already: none if there is such a run.
+    pub(crate) async fn stage(
+        &self,
+        beside: &[RowWrite],
+        key: &str,
+        input: &Data,
+        deadline: Option<Duration>,
+    ) -> Result<(Handle, Vec<RowWrite>), RunError> {
+        let node = self.node().ok_or(RunError::NotStarted)?;
+        let (start, table) = (start_key(key)?, self.tables.starts.name());
+        if let Some(row) = beside.iter().find(|row| row.table == *table && row.key == start) {
+            return self.staged_before(row, key, input).map(|handle| (handle, Vec::new()));
+        }
+        if let Some(start) = self.tables.starts.get(&*self.backend, &start).await? {
+            return self.started_before(key, start.value, input).await.map(|handle| (handle, Vec::new()));
+        }
+        let (run, now) = (node.ids.next(), self.clock.now(&*self.backend).await?);
+        let (_, rows) = self.begin(run, key, input, deadline, now, false)?;
+        Ok((self.handle(run, key, false), rows))
+    }
+
+    /// A start under the same key goes with the same commit.
+    fn staged_before(&self, row: &RowWrite, key: &str, input: &Data) -> Result<Handle, RunError> {
+        let data = row.row.clone().unwrap_or_default();
+        let row = StoredRow { key: row.key.clone(), rev: row.rev, data };
+        let Start { run, fingerprint: before, .. } = self.tables.starts.decode(row)?.value;
+        if before == hex(input) {
+            return Ok(self.handle(run, key, true));
+        }
+        Err(RunError::OtherInput { kind: self.name.to_string(), key: key.to_owned(), run })
+    }
+
     /// A run that begins, and its rows. `taken`: by this node.
     fn begin(
         &self,
@@ -75,7 +107,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         taken: bool,
     ) -> Result<(Instance<P>, Vec<RowWrite>), RunError> {
         let tables: &Tables = &self.tables;
-        let (version, fingerprint) = (self.version, format!("{:032x}", fingerprint(input)));
+        let (version, fingerprint) = (self.version, hex(input));
         let deadline = deadline.and_then(|limit| now.saturating_add(limit).ok());
         let mut records = vec![Record::Begun { input: input.clone(), deadline }];
         records.extend(taken.then_some(Record::Taken {}));
@@ -112,13 +144,14 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         Ok((instance, rows))
     }
 
-    async fn started_before(&self, key: &str, input: &Data) -> Result<Handle, RunError> {
+    async fn found_before(&self, key: &str, input: &Data) -> Result<Handle, RunError> {
         let start = self.tables.starts.get(&*self.backend, &start_key(key)?).await?;
         let unknown = || RunError::Unknown { kind: self.name.to_string(), key: key.to_owned() };
-        let start = start.ok_or_else(unknown)?.value;
-        if start.fingerprint == format!("{:032x}", fingerprint(input))
-            || self.has_input(start.run, input).await?
-        {
+        self.started_before(key, start.ok_or_else(unknown)?.value, input).await
+    }
+
+    async fn started_before(&self, key: &str, start: Start, input: &Data) -> Result<Handle, RunError> {
+        if start.fingerprint == hex(input) || self.has_input(start.run, input).await? {
             return Ok(self.handle(start.run, key, true));
         }
         let (kind, key) = (self.name.to_string(), key.to_owned());
@@ -138,6 +171,10 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         let (kind, key, heads) = (self.name.clone(), key.to_owned(), self.tables.heads.clone());
         Handle { run, kind, key, repeated, rows: self.backend.clone(), heads }
     }
+}
+
+fn hex(input: &Data) -> String {
+    format!("{:032x}", fingerprint(input))
 }
 
 /// A stable number for an input: the order of fields and of entries of maps says nothing.

@@ -125,6 +125,11 @@ macro_rules! rules {
                 a_panic_in_a_step_is_a_failure_of_it
                 what_an_operator_asks_is_done_once_and_noted
             }
+            starts {
+                a_start_in_a_transaction_is_of_that_transaction
+                a_start_in_a_decision_is_of_its_commit
+                what_happens_to_a_run_is_told_once_with_it
+            }
             inbox {
                 a_message_that_comes_again_or_too_soon_changes_nothing
                 a_gap_is_noticed_and_filled_in_order

@@ -23,6 +23,7 @@ mod relays;
 mod runs;
 mod schedule;
 mod sharing;
+mod starts;
 mod stores;
 mod timers;
 mod trip;

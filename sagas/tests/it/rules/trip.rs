@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use es_core::store::{RowWrite, Table, Transaction};
-use es_core::{App, Backend, BoxError};
+use es_core::{App, AppBuilder, Backend, BoxError};
 use sagas::saga::{
-    Call, Cx, Handle, Journal, Outcome, Ran, Remote, Retry, RunError, RunShown, Runs, Saga, SagaApp as _,
-    SagaInput, Sagas as _, Step, StepError, Undo, Unknown, Verb,
+    Call, Compensating, Cx, Handle, Journal, Outcome, Ran, Remote, Retry, RunError, RunShown, Runs, Saga,
+    SagaApp as _, SagaBuilder, SagaInput, Sagas as _, Step, StepError, Undo, Unknown, Verb,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -295,9 +295,17 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(300);
 
 /// order · seat with flight, hotel and car · pay · mail
 pub(crate) fn definition<T: Transaction>(outside: &Outside, version: u32) -> Saga<Trip, T> {
+    steps(Saga::new("trip", version), outside)
+}
+
+/// The same; what happens to its runs is told.
+pub(crate) fn announced<T: Transaction>(outside: &Outside) -> Saga<Trip, T> {
+    steps(Saga::new("trip", 1).announced(), outside)
+}
+
+fn steps<T: Transaction>(saga: SagaBuilder<Trip, T, (), Compensating>, outside: &Outside) -> Saga<Trip, T> {
     let own = || outside.clone();
-    Saga::new("trip", version)
-        .deadline(DEADLINE)
+    saga.deadline(DEADLINE)
         .step(Order(own(), PhantomData))
         .all((Seat(own(), PhantomData), Flight(own()), Hotel(own()), Car(own())))
         .pivot(Pay(own()))
@@ -313,11 +321,26 @@ pub(crate) struct Trips<'s, S: Subject> {
 
 impl<'s, S: Subject> Trips<'s, S> {
     pub(crate) async fn start(subject: &'s S) -> Self {
-        let ground = Ground::open(subject).await;
-        ground.flow();
-        let mut trips = Self { ground, outside: Outside::default(), nodes: Vec::new() };
+        let mut trips = Self::open(subject).await;
         trips.join().await;
         trips
+    }
+
+    /// Without a node.
+    pub(crate) async fn open(subject: &'s S) -> Self {
+        let ground = Ground::open(subject).await;
+        ground.flow();
+        Self { ground, outside: Outside::default(), nodes: Vec::new() }
+    }
+
+    /// A node with this definition, and what else is wired.
+    pub(crate) async fn join_with(
+        &mut self,
+        saga: impl Fn(&Outside) -> Saga<Trip, <S::Backend as Backend>::Tx>,
+        wire: impl Fn(AppBuilder<S::Backend>) -> AppBuilder<S::Backend>,
+    ) {
+        let app = self.ground.join(|app| wire(app.saga(saga(&self.outside)))).await;
+        self.nodes.push(app);
     }
 
     pub(crate) async fn join(&mut self) {
@@ -326,7 +349,7 @@ impl<'s, S: Subject> Trips<'s, S> {
 
     /// A node with these versions of the definition, the newest first.
     pub(crate) async fn join_as(&mut self, versions: &[u32]) {
-        let wire = |app: es_core::AppBuilder<S::Backend>| {
+        let wire = |app: AppBuilder<S::Backend>| {
             let of = |version: &u32| definition::<<S::Backend as Backend>::Tx>(&self.outside, *version);
             let app = app.saga(of(&versions[0]));
             versions[1..].iter().fold(app, |app, version| app.earlier_saga(of(version)))

@@ -1,0 +1,136 @@
+//! What starts a saga: for code that is given it, and within commits of others.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use es_core::store::{RowWrite, StoreError, Transaction};
+use es_core::{Backend, Context};
+use uuid::Uuid;
+
+use super::protocol::SagaProtocol;
+use super::step::SagaInput;
+use crate::data::Data;
+use crate::transaction::{AnyKind, Handle, Kind, RunError, Runs};
+
+/// Starts the saga with this input. It is among the services of the app: a handler asks for `&Starter<PlaceOrder>`.
+pub struct Starter<In>(pub(super) Arc<dyn SagaKind<In>>);
+
+impl<In> fmt::Debug for Starter<In> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Starter").finish_non_exhaustive()
+    }
+}
+
+impl<In: SagaInput> Starter<In> {
+    /// Starts it now, in a commit of its own: as [`Sagas::start_saga`](super::Sagas::start_saga).
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`].
+    pub async fn start(&self, key: &str, input: &In) -> Result<Handle, RunError> {
+        self.0.begin(key, input).await
+    }
+
+    /// Starts it in the commit of a command's decision: both are stored, or neither is. If the command is refused, or is the
+    /// repetition of one that was decided, nothing starts; a handler that decides again starts it again.
+    ///
+    /// ```
+    /// # use sagas::es_core::{Context, Failure};
+    /// # use sagas::saga::{SagaInput, Starter};
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct PlaceOrder { item: String }
+    /// # impl SagaInput for PlaceOrder {}
+    /// # struct Placed;
+    /// # async fn place(item: String, ctx: &Context, orders: &Starter<PlaceOrder>) -> Result<Placed, Failure<std::fmt::Error>> {
+    /// let key = ctx.stream().to_string();
+    /// orders.with(ctx, &key, &PlaceOrder { item }).await.map_err(Failure::service)?;
+    /// Ok(Placed)
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`].
+    pub async fn with(&self, context: &Context, key: &str, input: &In) -> Result<Handle, RunError> {
+        let (handle, rows) = self.0.stage(&context.rows(), key, input).await?;
+        context.also(rows);
+        Ok(handle)
+    }
+
+    /// Starts it in the caller's own transaction, of the database that the app runs on.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`]. If another one is started under the key before the transaction commits, the commit is refused: whoever
+    /// tries again finds that one here.
+    pub async fn within<T: Transaction>(
+        &self,
+        tx: &mut T,
+        key: &str,
+        input: &In,
+    ) -> Result<Handle, RunError> {
+        if tx.identity() != self.0.identity() {
+            let what = "the transaction belongs to another store than the app; take it from the app's backend";
+            return Err(StoreError::misuse(what).into());
+        }
+        let (handle, rows) = self.0.stage(&tx.staged().rows, key, input).await?;
+        tx.staged().rows.extend(rows);
+        Ok(handle)
+    }
+}
+
+/// A saga, whatever the backend.
+#[async_trait]
+pub(super) trait SagaKind<In>: Send + Sync {
+    async fn begin(&self, key: &str, input: &In) -> Result<Handle, RunError>;
+
+    /// The rows of a start, for a commit that has these already.
+    async fn stage(
+        &self,
+        beside: &[RowWrite],
+        key: &str,
+        input: &In,
+    ) -> Result<(Handle, Vec<RowWrite>), RunError>;
+
+    fn identity(&self) -> Uuid;
+
+    fn runs(&self) -> Runs;
+}
+
+pub(super) struct WithDeadline<B: Backend, In: SagaInput> {
+    pub(super) kind: Arc<Kind<B, SagaProtocol<In, B::Tx>>>,
+    pub(super) deadline: Option<Duration>,
+}
+
+impl<B: Backend, In: SagaInput> WithDeadline<B, In> {
+    fn data(&self, input: &In) -> Result<Data, RunError> {
+        let kind = || self.kind.name.to_string();
+        Data::of(input).map_err(|error| RunError::Input { kind: kind(), why: error.to_string() })
+    }
+}
+
+#[async_trait]
+impl<B: Backend, In: SagaInput> SagaKind<In> for WithDeadline<B, In> {
+    async fn begin(&self, key: &str, input: &In) -> Result<Handle, RunError> {
+        self.kind.start(key, self.data(input)?, self.deadline).await
+    }
+
+    async fn stage(
+        &self,
+        beside: &[RowWrite],
+        key: &str,
+        input: &In,
+    ) -> Result<(Handle, Vec<RowWrite>), RunError> {
+        self.kind.stage(beside, key, &self.data(input)?, self.deadline).await
+    }
+
+    fn identity(&self) -> Uuid {
+        self.kind.backend.identity()
+    }
+
+    fn runs(&self) -> Runs {
+        let kind: Arc<dyn AnyKind> = self.kind.clone();
+        Runs(kind)
+    }
+}

@@ -1,0 +1,192 @@
+//! Sagas that start in commits of others, and what is told of them: T15 to T17.
+
+use std::time::Duration;
+
+use es_core::prelude::*;
+use es_core::store::{EventFilter, Transaction as _};
+use es_core::{Backend, ErrorKind, Services};
+use sagas::saga::{Outcome, RunError, RunStatus, SagaEvent, Starter, Verb, Why};
+use serde::{Deserialize, Serialize};
+
+use super::Subject;
+use super::trip::{Play, Trip, Trips, announced, definition, trip};
+
+/// What somebody asks for, and the trip that it means.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Booked {}
+
+#[derive(Event, Clone, Debug, PartialEq)]
+#[event(prefix = "booking")]
+enum BookingEvent {
+    Booked(Booked),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[error("it is not sold")]
+struct NotSold;
+
+#[derive(Aggregate, Clone, Default)]
+#[aggregate(id = String, event = BookingEvent, error = NotSold)]
+struct Booking {}
+
+impl Apply for Booking {
+    fn apply(&mut self, _: &BookingEvent) {}
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Book {
+    trip: String,
+    is_sold: bool,
+    is_noted: bool,
+}
+
+#[commands]
+impl Booking {
+    #[create_if_missing]
+    async fn book(
+        &self,
+        cmd: Book,
+        ctx: &Context,
+        trips: &Starter<Trip>,
+    ) -> Result<Option<Booked>, Failure<NotSold>> {
+        trips.with(ctx, &cmd.trip, &trip()).await.map_err(Failure::service)?;
+        if cmd.is_sold { Ok(cmd.is_noted.then_some(Booked {})) } else { Err(NotSold.into()) }
+    }
+}
+
+type TxOf<S> = <<S as Subject>::Backend as Backend>::Tx;
+
+async fn booking<S: Subject>(subject: &S) -> Trips<'_, S> {
+    let mut trips = Trips::open(subject).await;
+    trips.join_with(|outside| definition(outside, 1), |app| app.aggregate::<Booking>()).await;
+    trips
+}
+
+async fn is_there<S: Subject>(trips: &Trips<'_, S>, key: &str) -> bool {
+    let runs = trips.runs();
+    trips
+        .ground
+        .ask(async || match runs.show(key).await {
+            Ok(_) => Ok(true),
+            Err(RunError::Unknown { .. }) => Ok(false),
+            Err(error) => Err(error),
+        })
+        .await
+}
+
+/// T15
+pub(super) async fn a_start_in_a_transaction_is_of_that_transaction<S: Subject>(subject: &S) {
+    let trips = booking(subject).await;
+    let services: &Services = trips.nodes[0].services();
+    let starter = services.get::<Starter<Trip>>().unwrap();
+    let within = async |commits: bool| {
+        let mut tx: TxOf<S> = trips.ground.backend.begin().await?;
+        let handle = starter.within(&mut tx, "a", &trip()).await?;
+        let again = starter.within(&mut tx, "a", &trip()).await?;
+        assert_eq!((again.run(), again.was_started_before()), (handle.run(), true));
+        let other = Trip { note: Some("another".to_owned()), ..trip() };
+        let other = starter.within(&mut tx, "a", &other).await;
+        assert!(
+            matches!(&other, Err(RunError::OtherInput { .. }))
+                || other.as_ref().is_err_and(|error| error.kind() == ErrorKind::Transient),
+            "{other:?}"
+        );
+        if commits { tx.commit().await.map(drop)? } else { tx.rollback().await? }
+        Ok::<_, es_core::BoxError>(handle)
+    };
+    trips.ground.ask(async || within(false).await).await;
+    assert!(!is_there(&trips, "a").await);
+    // One that was lost is found by the next.
+    let handle = trips.ground.ask(async || within(true).await).await;
+    let begun = trips.begin("a", &trip()).await;
+    assert!(begun.was_started_before());
+    assert_eq!(trips.end_of(&begun).await, Outcome::Completed);
+    let later = trips.ground.ask(async || within(true).await).await;
+    assert_eq!(later.run(), begun.run());
+    assert!(later.was_started_before() || handle.run() == begun.run());
+    trips.end().await;
+}
+
+/// T16
+pub(super) async fn a_start_in_a_decision_is_of_its_commit<S: Subject>(subject: &S) {
+    let trips = booking(subject).await;
+    let book = async |id: &str, trip: &str, is_sold: bool, is_noted: bool| {
+        let id = id.to_owned();
+        trips
+            .ground
+            .ask(async || {
+                let book = Book { trip: trip.to_owned(), is_sold, is_noted };
+                match trips.nodes[0].send(&id, book).timeout(Duration::from_secs(60)).await {
+                    Ok(done) => Ok(Ok(done.events)),
+                    Err(CommandError::Refused(NotSold)) => Ok(Err(NotSold)),
+                    Err(error) => Err(error),
+                }
+            })
+            .await
+    };
+    assert_eq!(book("x", "refused", false, true).await, Err(NotSold));
+    assert!(!is_there(&trips, "refused").await);
+    // With an event, and without one.
+    assert!(book("x", "a", true, true).await.is_ok());
+    assert!(book("x", "b", true, false).await.is_ok());
+    for key in ["a", "b"] {
+        assert!(is_there(&trips, key).await, "{key} was not started");
+        let handle = trips.begin(key, &trip()).await;
+        assert!(handle.was_started_before());
+        assert_eq!(trips.end_of(&handle).await, Outcome::Completed);
+    }
+    // Two that decide at once start one.
+    let (one, two) = tokio::join!(book("y", "c", true, true), book("z", "c", true, true));
+    assert!(one.is_ok() && two.is_ok());
+    let handle = trips.begin("c", &trip()).await;
+    assert!(handle.was_started_before());
+    assert_eq!(trips.end_of(&handle).await, Outcome::Completed);
+    assert_eq!(trips.effects("c").await, ["mail", "order", "seat"]);
+    trips.end().await;
+}
+
+/// T17
+pub(super) async fn what_happens_to_a_run_is_told_once_with_it<S: Subject>(subject: &S) {
+    let mut trips = Trips::open(subject).await;
+    trips.join_with(announced, |app| app).await;
+    trips.run("done", trip()).await;
+    let waits = trip().with("car", &[Play::Fails]);
+    let handle = trips.begin("parked", &waits).await;
+    trips.until("parked", "parked", |shown| shown.status == RunStatus::Parked).await;
+    assert_eq!(trips.ask("parked", Verb::Skip { step: "car".to_owned() }).await, Ok(()));
+    trips.end_of(&handle).await;
+    let mut told: Vec<SagaEvent> = Vec::new();
+    let ground = &trips.ground;
+    let page = ground
+        .ask(async || {
+            let filter = EventFilter::all();
+            es_core::EventStore::read(&ground.backend, &filter, es_core::store::Position(0), 1_000).await
+        })
+        .await;
+    for event in &page.events {
+        told.extend(SagaEvent::decode(event).unwrap());
+    }
+    let of = |wanted: &str| -> Vec<&str> {
+        let told = told.iter().filter_map(|event| {
+            let (key, what) = match event {
+                SagaEvent::Started(e) => (&e.key, "started"),
+                SagaEvent::Undoing(e) => (&e.key, "undoing"),
+                SagaEvent::Parked(e) => (&e.key, "parked"),
+                SagaEvent::WentOn(e) => (&e.key, "went on"),
+                SagaEvent::Ended(e) if e.outcome == Outcome::Completed => (&e.key, "completed"),
+                SagaEvent::Ended(e) if matches!(e.outcome, Outcome::Undone(Why::Failed { .. })) => {
+                    (&e.key, "undone")
+                }
+                other => panic!("{other:?}"),
+            };
+            (key == wanted).then_some(what)
+        });
+        told.collect()
+    };
+    assert_eq!(of("done"), ["started", "completed"]);
+    let parked = of("parked");
+    assert_eq!(parked.iter().filter(|what| **what == "undoing").count(), 1, "{parked:?}");
+    assert_eq!((parked.first(), parked.last()), (Some(&"started"), Some(&"undone")));
+    assert!(parked.contains(&"parked") && parked.contains(&"went on"), "{parked:?}");
+    trips.end().await;
+}
