@@ -49,7 +49,8 @@ fn main() -> anyhow::Result<()> {
             )?;
             let docs = ["doc", "--workspace", "--no-deps", "--all-features"];
             cargo(&docs, &[("RUSTDOCFLAGS", "-D warnings")])?;
-            cargo(&["check", "--manifest-path", "bench/Cargo.toml"], &[])
+            // In the folder of this workspace: most of what it needs is there.
+            cargo(&["check", "--manifest-path", "bench/Cargo.toml", "--target-dir", "target"], &[])
         }
         Task::Bench { args: wanted } => {
             let installation = provide::any(root()?)?;
@@ -76,14 +77,27 @@ fn test(all_postgres: bool) -> anyhow::Result<()> {
     }
     let others: Vec<Installation> =
         postgres::found(root()?).into_iter().filter(|other| other.major != first.major).collect();
-    cargo(&["test", "--workspace", "--all-features"], &[(BIN, first.bin())])?;
+    let threads = threads();
+    let on = |installation: &Installation, args: &[&str]| {
+        cargo(args, &[(BIN, installation.bin()), ("RUST_TEST_THREADS", &threads)])
+    };
+    on(&first, &["test", "--workspace", "--all-features"])?;
     for other in &others {
         say(&format!("es-postgres again, on {other}"));
-        cargo(&["test", "--package", "es-postgres", "--all-features"], &[(BIN, other.bin())])?;
+        let stores = ["--test", "it", "--test", "operate"];
+        on(other, &[&["test", "--package", "es-postgres", "--all-features"], &stores[..]].concat())?;
     }
     let also: String = others.iter().map(|other| format!("; es-postgres also on {other}")).collect();
     say(&format!("tested: the workspace on {first}{also}"));
     Ok(())
+}
+
+/// How many tests run at once: most of them wait for a server, a disk or a lease half of the time.
+fn threads() -> String {
+    std::env::var("RUST_TEST_THREADS").unwrap_or_else(|_| {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        (2 * cores).to_string()
+    })
 }
 
 /// Runs cargo at the root of the workspace.

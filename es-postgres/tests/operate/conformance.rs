@@ -1,4 +1,4 @@
-//! The contract of es-core, on a log of small partitions.
+//! The contract of es-core about what is stored and read, on a log of small partitions.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -84,4 +84,4 @@ impl Subject for Partitioned {
     }
 }
 
-es_core::conformance!(Partitioned::default());
+es_core::store_conformance!(Partitioned::default());

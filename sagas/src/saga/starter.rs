@@ -71,7 +71,8 @@ impl<In: SagaInput> Starter<In> {
         input: &In,
     ) -> Result<Handle, RunError> {
         if tx.identity() != self.0.identity() {
-            let what = "the transaction belongs to another store than the app; take it from the app's backend";
+            let what =
+                "the transaction belongs to another store than the app; take it from the app's backend";
             return Err(StoreError::misuse(what).into());
         }
         let (handle, rows) = self.0.stage(&tx.staged().rows, key, input).await?;

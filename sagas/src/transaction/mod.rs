@@ -31,10 +31,10 @@ mod scheduler;
 mod start;
 
 pub(crate) use self::kind::Kind;
-pub(crate) use self::operate::AnyKind;
 pub use self::life::{
     Announce, RunId, SagaEnded, SagaEvent, SagaLife, SagaParked, SagaStarted, SagaUndoing, SagaWentOn,
 };
+pub(crate) use self::operate::AnyKind;
 pub use self::operate::{RunShown, RunStatus, Runs, StepShown, Waiting};
 pub use self::outcome::{Handle, Outcome, RunError, Why};
 pub(crate) use self::protocol::{Acts, Answer, Call, Next, Protocol, Site};

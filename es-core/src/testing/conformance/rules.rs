@@ -1,9 +1,9 @@
 //! The list of all rules, in one place: for the tests, and for the table in `docs/rules.md`.
 
-/// Hands the list of all rules to a macro.
+/// Hands the list of the rules about what is stored and read to a macro.
 #[doc(hidden)]
 #[macro_export]
-macro_rules! __conformance_rules {
+macro_rules! __conformance_store_rules {
     ($callback:path, $($input:tt)*) => {
         $callback! {
             $($input)*
@@ -54,20 +54,6 @@ macro_rules! __conformance_rules {
                 writers_of_the_same_rows_in_opposite_orders_all_end
                 a_refused_writer_names_the_row_that_it_lost
                 a_queue_gives_what_is_due_until_it_is_done
-            }
-            cluster {
-                each_job_is_done_once_whatever_nodes_come_and_go
-                a_share_that_was_claimed_is_written_by_nobody_who_had_it_before
-                no_job_waits_for_others_and_none_is_early
-                shares_follow_the_members
-                what_cannot_be_split_is_shared_fairly_and_moves_when_a_node_leaves
-                what_cannot_be_split_is_shared_fairly_between_nodes_that_run_different_things
-                two_reactors_are_on_two_nodes
-                a_share_that_cannot_be_read_stops_its_group_and_nothing_else
-                a_processor_whose_share_cannot_be_read_says_so_on_every_node
-                a_node_that_cannot_be_read_is_ignored
-                a_node_of_the_version_before_counts_as_a_member
-                groups_whose_names_begin_alike_are_apart
             }
             conditions {
                 a_filter_means_any_of_its_types_and_all_of_its_tags
@@ -146,18 +132,6 @@ macro_rules! __conformance_rules {
                 what_nobody_provides_is_reported_all_at_once
                 a_query_reaches_its_handler_and_none_is_a_clear_error
             }
-            sending {
-                a_command_by_name_does_what_it_does_by_type
-                what_cannot_be_sent_by_name_says_why
-                a_sender_outlives_its_app_and_does_not_keep_it
-                a_session_sends_commands_when_it_handles_and_when_something_is_due
-                a_session_keeps_its_state_with_the_checkpoint_or_not_at_all
-                a_session_is_woken_at_the_time_it_asked_for
-                what_is_due_goes_by_the_time_of_the_log_until_its_end
-                what_is_due_and_fails_is_tried_again_and_parks_nothing
-                nothing_is_due_while_a_processor_is_halted_or_paused
-                a_session_that_is_always_late_is_not_asked_without_a_pause
-            }
             keys {
                 the_same_key_gives_the_first_outcome_back
                 a_repeated_creation_is_answered_like_the_first_one
@@ -204,6 +178,76 @@ macro_rules! __conformance_rules {
                 a_transaction_in_a_generation_that_is_not_committed_leaves_nothing
                 a_failed_statement_leaves_nothing_and_the_next_transaction_works
                 rows_of_a_generation_and_what_is_staged_are_written_together_or_not_at_all
+            }
+            transactions {
+                rows_and_events_commit_together
+                a_rollback_undoes_rows_and_events_and_leaves_no_hole
+                staged_events_are_invisible_until_the_commit
+                a_refused_flush_takes_the_rows_back
+                commands_within_a_transaction_see_each_other_and_commit_with_it
+                a_rolled_back_command_leaves_nothing_in_the_cache
+                a_conflict_with_others_shows_when_the_transaction_commits
+                the_transaction_of_another_store_is_refused
+                a_key_within_a_transaction_is_remembered_with_it
+            }
+            limits {
+                a_stream_id_is_checked_when_it_is_made
+                ids_mean_exactly_their_bytes
+                tags_and_keys_mean_exactly_their_bytes
+                an_event_type_outside_its_alphabet_is_refused
+                a_nil_or_repeated_event_id_is_refused
+                numbers_near_their_limit_neither_wrap_nor_write
+                a_payload_at_its_limit_passes_and_one_byte_more_does_not
+                metadata_and_tags_over_their_limits_are_refused
+                more_events_than_a_commit_may_hold_are_refused
+                a_nul_in_a_payload_comes_back
+                a_payload_nested_too_deep_is_refused
+                an_outcome_is_stored_with_its_commit_and_comes_back
+                a_repeated_key_comes_before_every_other_refusal
+                what_stands_twice_in_one_commit_is_refused
+                the_text_of_a_refusal_is_short
+            }
+            laws {
+                commits_are_accepted_and_refused_as_the_model_says
+                a_snapshot_and_its_tail_fold_to_the_same_as_all_events
+                generations_keep_what_the_model_says
+            }
+        }
+    };
+}
+
+/// Adds those about what runs on that, and hands all of them to a macro.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __conformance_and_the_rest {
+    ([$callback:path] $($rules:tt)*) => {
+        $callback! {
+            $($rules)*
+            cluster {
+                each_job_is_done_once_whatever_nodes_come_and_go
+                a_share_that_was_claimed_is_written_by_nobody_who_had_it_before
+                no_job_waits_for_others_and_none_is_early
+                shares_follow_the_members
+                what_cannot_be_split_is_shared_fairly_and_moves_when_a_node_leaves
+                what_cannot_be_split_is_shared_fairly_between_nodes_that_run_different_things
+                two_reactors_are_on_two_nodes
+                a_share_that_cannot_be_read_stops_its_group_and_nothing_else
+                a_processor_whose_share_cannot_be_read_says_so_on_every_node
+                a_node_that_cannot_be_read_is_ignored
+                a_node_of_the_version_before_counts_as_a_member
+                groups_whose_names_begin_alike_are_apart
+            }
+            sending {
+                a_command_by_name_does_what_it_does_by_type
+                what_cannot_be_sent_by_name_says_why
+                a_sender_outlives_its_app_and_does_not_keep_it
+                a_session_sends_commands_when_it_handles_and_when_something_is_due
+                a_session_keeps_its_state_with_the_checkpoint_or_not_at_all
+                a_session_is_woken_at_the_time_it_asked_for
+                what_is_due_goes_by_the_time_of_the_log_until_its_end
+                what_is_due_and_fails_is_tried_again_and_parks_nothing
+                nothing_is_due_while_a_processor_is_halted_or_paused
+                a_session_that_is_always_late_is_not_asked_without_a_pause
             }
             processors {
                 wait_for_returns_when_the_view_has_taken_the_position_in
@@ -554,40 +598,16 @@ macro_rules! __conformance_rules {
                 two_programs_that_make_other_views_inline_do_not_shut_each_other_out
                 a_program_that_handles_all_events_takes_an_inline_view_over_while_others_write
             }
-            transactions {
-                rows_and_events_commit_together
-                a_rollback_undoes_rows_and_events_and_leaves_no_hole
-                staged_events_are_invisible_until_the_commit
-                a_refused_flush_takes_the_rows_back
-                commands_within_a_transaction_see_each_other_and_commit_with_it
-                a_rolled_back_command_leaves_nothing_in_the_cache
-                a_conflict_with_others_shows_when_the_transaction_commits
-                the_transaction_of_another_store_is_refused
-                a_key_within_a_transaction_is_remembered_with_it
-            }
-            limits {
-                a_stream_id_is_checked_when_it_is_made
-                ids_mean_exactly_their_bytes
-                tags_and_keys_mean_exactly_their_bytes
-                an_event_type_outside_its_alphabet_is_refused
-                a_nil_or_repeated_event_id_is_refused
-                numbers_near_their_limit_neither_wrap_nor_write
-                a_payload_at_its_limit_passes_and_one_byte_more_does_not
-                metadata_and_tags_over_their_limits_are_refused
-                more_events_than_a_commit_may_hold_are_refused
-                a_nul_in_a_payload_comes_back
-                a_payload_nested_too_deep_is_refused
-                an_outcome_is_stored_with_its_commit_and_comes_back
-                a_repeated_key_comes_before_every_other_refusal
-                what_stands_twice_in_one_commit_is_refused
-                the_text_of_a_refusal_is_short
-            }
-            laws {
-                commits_are_accepted_and_refused_as_the_model_says
-                a_snapshot_and_its_tail_fold_to_the_same_as_all_events
-                generations_keep_what_the_model_says
-            }
         }
+    };
+}
+
+/// Hands the list of all rules to a macro.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __conformance_rules {
+    ($callback:path, $($input:tt)*) => {
+        $crate::__conformance_store_rules! { $crate::__conformance_and_the_rest, [$callback] $($input)* }
     };
 }
 
@@ -605,6 +625,14 @@ macro_rules! conformance {
     };
     ($subject:expr, $attribute:meta) => {
         $crate::__conformance_rules!($crate::__conformance_tests, [$subject][$attribute]);
+    };
+}
+
+/// The same for the rules about what is stored and read alone: for a store that is tested already, in another shape.
+#[macro_export]
+macro_rules! store_conformance {
+    ($subject:expr) => {
+        $crate::__conformance_store_rules!($crate::__conformance_tests, [$subject][tokio::test]);
     };
 }
 

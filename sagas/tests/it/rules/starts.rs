@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use es_core::prelude::*;
-use es_core::store::{EventFilter, Transaction as _};
-use es_core::{Backend, ErrorKind, Services};
+use es_core::services::Services;
+use es_core::store::EventFilter;
+use es_core::{Backend, ErrorKind};
 use sagas::saga::{Outcome, RunError, RunStatus, SagaEvent, Starter, Verb, Why};
 use serde::{Deserialize, Serialize};
 
@@ -84,15 +85,20 @@ pub(super) async fn a_start_in_a_transaction_is_of_that_transaction<S: Subject>(
         let handle = starter.within(&mut tx, "a", &trip()).await?;
         let again = starter.within(&mut tx, "a", &trip()).await?;
         assert_eq!((again.run(), again.was_started_before()), (handle.run(), true));
-        let other = Trip { note: Some("another".to_owned()), ..trip() };
+        let mut other = trip();
+        other.note = Some("another".to_owned());
         let other = starter.within(&mut tx, "a", &other).await;
         assert!(
             matches!(&other, Err(RunError::OtherInput { .. }))
                 || other.as_ref().is_err_and(|error| error.kind() == ErrorKind::Transient),
             "{other:?}"
         );
-        if commits { tx.commit().await.map(drop)? } else { tx.rollback().await? }
-        Ok::<_, es_core::BoxError>(handle)
+        if commits {
+            tx.commit().await.map(drop)?
+        } else {
+            tx.rollback().await?
+        }
+        Ok::<_, BoxError>(handle)
     };
     trips.ground.ask(async || within(false).await).await;
     assert!(!is_there(&trips, "a").await);
@@ -153,6 +159,8 @@ pub(super) async fn what_happens_to_a_run_is_told_once_with_it<S: Subject>(subje
     let waits = trip().with("car", &[Play::Fails]);
     let handle = trips.begin("parked", &waits).await;
     trips.until("parked", "parked", |shown| shown.status == RunStatus::Parked).await;
+    assert_eq!(trips.ask("parked", Verb::Cancel).await, Ok(()));
+    trips.until("parked", "parked again", |shown| shown.status == RunStatus::Parked).await;
     assert_eq!(trips.ask("parked", Verb::Skip { step: "car".to_owned() }).await, Ok(()));
     trips.end_of(&handle).await;
     let mut told: Vec<SagaEvent> = Vec::new();
@@ -160,7 +168,7 @@ pub(super) async fn what_happens_to_a_run_is_told_once_with_it<S: Subject>(subje
     let page = ground
         .ask(async || {
             let filter = EventFilter::all();
-            es_core::EventStore::read(&ground.backend, &filter, es_core::store::Position(0), 1_000).await
+            EventStore::read(&ground.backend, &filter, Position(0), 1_000).await
         })
         .await;
     for event in &page.events {
@@ -174,7 +182,7 @@ pub(super) async fn what_happens_to_a_run_is_told_once_with_it<S: Subject>(subje
                 SagaEvent::Parked(e) => (&e.key, "parked"),
                 SagaEvent::WentOn(e) => (&e.key, "went on"),
                 SagaEvent::Ended(e) if e.outcome == Outcome::Completed => (&e.key, "completed"),
-                SagaEvent::Ended(e) if matches!(e.outcome, Outcome::Undone(Why::Failed { .. })) => {
+                SagaEvent::Ended(e) if matches!(e.outcome, Outcome::Undone(Why::Cancelled { .. })) => {
                     (&e.key, "undone")
                 }
                 other => panic!("{other:?}"),
