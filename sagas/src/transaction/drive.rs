@@ -336,11 +336,11 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
                     (self.instance, self.failures) = (change.next, 0);
                     return Ok(());
                 }
-                // Or what became of it is not known, and will not be soon: what is stored says so.
-                Ok(Some(Won::No(_))) | Err(CommitError::Unknown(_)) => return Err(Left::Lost),
+                // By its head, or by its stream. Or what became of it is not known, and will not be soon: what is stored says so.
+                Ok(Some(Won::No(_))) | Err(CommitError::Conflict { .. } | CommitError::Unknown(_)) => {
+                    return Err(Left::Lost);
+                }
                 Ok(None) => {}
-                // In the stream of the run.
-                Err(CommitError::Conflict { .. }) => return Err(Left::Lost),
                 Err(CommitError::Store(error)) => self.pause(&error).await?,
                 Err(error) => return Err(Left::Trouble(chain(&error))),
             }
