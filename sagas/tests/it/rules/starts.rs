@@ -94,9 +94,9 @@ pub(super) async fn a_start_in_a_transaction_is_of_that_transaction<S: Subject>(
             "{other:?}"
         );
         if commits {
-            tx.commit().await.map(drop)?
+            tx.commit().await.map(drop)?;
         } else {
-            tx.rollback().await?
+            tx.rollback().await?;
         }
         Ok::<_, BoxError>(handle)
     };
