@@ -106,7 +106,7 @@ fn saga<T: Transaction, E: Effect<T>>() -> Saga<Work, T> {
 async fn sagas<B: Backend, E: Effect<B::Tx>>(
     backend: B,
     n: u64,
-    at_once: usize,
+    at_once: u64,
     refuses: bool,
 ) -> anyhow::Result<f64> {
     let app = App::on(backend).saga(saga::<B::Tx, E>()).start().await?;
@@ -130,10 +130,10 @@ async fn sagas<B: Backend, E: Effect<B::Tx>>(
 /// Calls it with each number, so many at once.
 async fn at_once_each<F: Future<Output = anyhow::Result<()>> + Send + 'static>(
     n: u64,
-    at_once: usize,
+    at_once: u64,
     each: impl Fn(u64) -> F,
 ) -> anyhow::Result<()> {
-    let mut running = stream::iter(0..n).map(|n| tokio::spawn(each(n))).buffer_unordered(at_once);
+    let mut running = stream::iter(0..n).map(|n| tokio::spawn(each(n))).buffer_unordered(at_once as usize);
     while let Some(done) = running.try_next().await? {
         done?;
     }
@@ -141,7 +141,7 @@ async fn at_once_each<F: Future<Output = anyhow::Result<()>> + Send + 'static>(
 }
 
 /// Commits of a row each, over as many connections: how many a second.
-async fn commits(pool: PgPool, n: u64, at_once: usize) -> anyhow::Result<f64> {
+async fn commits(pool: PgPool, n: u64, at_once: u64) -> anyhow::Result<f64> {
     let (begun, next) = (Instant::now(), AtomicU64::new(0));
     let caller = async || {
         while next.fetch_add(1, Ordering::Relaxed) < n {
@@ -155,7 +155,8 @@ async fn commits(pool: PgPool, n: u64, at_once: usize) -> anyhow::Result<f64> {
 
 /// An empty database with the table that is written.
 async fn made(url: &str) -> anyhow::Result<PgPool> {
-    let pool = PgPoolOptions::new().max_connections(AT_ONCE as u32).test_before_acquire(false).connect(url).await?;
+    let pool =
+        PgPoolOptions::new().max_connections(AT_ONCE as u32).test_before_acquire(false).connect(url).await?;
     sqlx::raw_sql(TABLE).execute(&pool).await?;
     Ok(pool)
 }
@@ -183,14 +184,25 @@ pub fn run(runtime: &Runtime, rounds: usize) -> anyhow::Result<()> {
         }
         let [raw, rows, undone, journal] = [raw, rows, undone, journal].map(median);
         println!("PostgreSQL, {at_once} at a time: {raw:.0} bare commits/s");
-        println!("  four steps that write a row: {rows:.0} sagas/s, {:.2} of a fifth of the commits", rows / (raw / 5.0));
+        println!(
+            "  four steps that write a row: {rows:.0} sagas/s, {:.2} of a fifth of the commits",
+            rows / (raw / 5.0)
+        );
         // The third of the steps is the last that runs; three undos and an end.
-        println!("  the last refuses, three are undone: {undone:.0} sagas/s, {:.2} of the former", undone / rows);
+        println!(
+            "  the last refuses, three are undone: {undone:.0} sagas/s, {:.2} of the former",
+            undone / rows
+        );
         println!("  four steps that write nothing themselves: {journal:.0} sagas/s");
     }
     let mut memory = Vec::new();
     for _ in 0..rounds {
-        memory.push(runtime.block_on(sagas::<_, Nothing>(MemoryBackend::new(), IN_MEMORY, AT_ONCE, false))?);
+        memory.push(runtime.block_on(sagas::<_, Nothing>(
+            MemoryBackend::new(),
+            IN_MEMORY,
+            AT_ONCE,
+            false,
+        ))?);
     }
     println!("in memory, {AT_ONCE} at a time: {:.0} sagas/s", median(memory));
     Ok(())
