@@ -78,6 +78,9 @@ impl Worker {
             asked.into_iter().partition(|row| is_read && self.open().parked.contains_key(&row.key));
         self.refuse(&parked, "it is parked: retry or discard it, then there is nothing to rebuild").await?;
         let mut round = &asked[..asked.len().min(self.rounds.keys)];
+        if !is_read && self.parks_left_out(round).await? {
+            return self.begin_again().await;
+        }
         let outcome = loop {
             match self.round(round).await? {
                 Round::TooLarge => {
