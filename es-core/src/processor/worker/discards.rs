@@ -125,30 +125,6 @@ impl Worker {
         Ok(true)
     }
 
-    /// Whether an event waits under one of some keys though it is left out for good: it was discarded for whatever keys it has,
-    /// and the range that found that out did not see yet that this one parks it.
-    pub(super) async fn parks_left_out(&mut self, keys: &[Row<Afresh>]) -> Result<bool, StoreError> {
-        let context = self.context.clone();
-        let (backend, build) = (context.backend(), &context.build);
-        let parked: Vec<&Parked> = keys.iter().filter_map(|row| self.open().parked.get(&row.key)).collect();
-        if parked.is_empty() {
-            return Ok(false);
-        }
-        let skips = parked::skips(backend, build).await?;
-        for sequence in parked {
-            let mut last = Position(0);
-            loop {
-                let page = parked::positions(backend, build, sequence, last, SOME).await?;
-                let Some((_, end)) = page.last() else { break };
-                last = *end;
-                if page.iter().any(|(_, at)| parked::reason(&skips, *at, &sequence.key).is_some()) {
-                    return Ok(true);
-                }
-            }
-        }
-        Ok(false)
-    }
-
     /// The build begins again from the start of the log, if it is this program's still, and the range this worker's.
     pub(super) async fn begin_again(&mut self) -> Result<(), StepError> {
         let context = self.context.clone();
@@ -272,6 +248,33 @@ async fn waits_elsewhere(
         for key in context.runner.keys(event).unwrap_or_default().iter().filter(|key| key != known) {
             let sequence = parked::one(context.backend(), &context.build, key).await?;
             if parked_event(context, sequence.as_ref(), event.place()).await?.is_some() {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// Whether an event waits under one of some keys though it is left out for good: it was discarded for whatever keys it has, and
+/// the range that found that out did not see yet that this one parks it.
+pub(super) async fn parks_left_out(
+    context: &BuildContext,
+    all: &BTreeMap<String, Parked>,
+    keys: &[Row<Afresh>],
+) -> Result<bool, StoreError> {
+    let (backend, build) = (context.backend(), &context.build);
+    let parked: Vec<&Parked> = keys.iter().filter_map(|row| all.get(&row.key)).collect();
+    if parked.is_empty() {
+        return Ok(false);
+    }
+    let skips = parked::skips(backend, build).await?;
+    for sequence in parked {
+        let mut last = Position(0);
+        loop {
+            let page = parked::positions(backend, build, sequence, last, SOME).await?;
+            let Some((_, end)) = page.last() else { break };
+            last = *end;
+            if page.iter().any(|(_, at)| parked::reason(&skips, *at, &sequence.key).is_some()) {
                 return Ok(true);
             }
         }
