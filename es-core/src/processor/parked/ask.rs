@@ -114,7 +114,11 @@ impl Processor {
         let gone = || ProcessorError::NotParked { build: build.clone(), key: key.to_owned() };
         let backend = &*self.node.backend;
         let Some(sequence) = one(backend, &build, key).await? else { return Err(gone()) };
-        let last = last(backend, &build, &sequence).await?;
+        // Only whoever waits for a retry has to tell what has come of it.
+        let last = match request {
+            Request::Retry => last(backend, &build, &sequence).await?,
+            Request::Discard { .. } => Position(0),
+        };
         let table = build.requests();
         loop {
             let rev = match backend.rows(table.name(), &[key.to_owned()]).await?.pop().flatten() {

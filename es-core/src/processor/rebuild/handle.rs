@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::compare::compare_rows;
 use super::protocol::{BuildRows, Met};
+use crate::ErrorKind;
 use crate::cluster::Cluster;
 use crate::processor::handle::HandleState;
 use crate::processor::parked;
@@ -225,8 +226,11 @@ impl Rebuild {
 
     /// How far it has come, again and again until it is as far as the log was at the first look. It does not end by
     /// itself while the build is halted.
+    ///
+    /// A look that fails is an error among others. While the store does not answer, more looks follow: whoever has waited for
+    /// long enough drops this. Any other error is the last.
     pub fn progress(&self) -> impl Stream<Item = Result<Progress, ProcessorError>> + Send + use<> {
-        let watching = Watching { rebuild: self.clone(), begun: None, ended: false };
+        let watching = Watching { rebuild: self.clone(), looked: false, begun: None, ended: false };
         stream::unfold(watching, |mut watching| async move { Some((watching.next().await?, watching)) })
     }
 
@@ -245,18 +249,25 @@ impl Rebuild {
         Ok(Progress { generation, done, total, per_second: 0.0, left: None, state })
     }
 
-    /// Until it is nearly as far as the log.
+    /// Until it is nearly as far as the log. A store that does not answer now is asked again.
     ///
     /// # Errors
     ///
-    /// [`ProcessorError::Halted`] with the error that it is halted at; [`ProcessorError::TimedOut`].
+    /// [`ProcessorError::Halted`] with the error that it is halted at; [`ProcessorError::Dropped`];
+    /// [`ProcessorError::TimedOut`].
     pub async fn caught_up(&self, limit: Duration) -> Result<(), ProcessorError> {
         let near = async {
             loop {
-                let Progress { done, total, .. } = self.look().await?;
-                self.not_halted(done)?;
-                if done.0.saturating_add(NEARER) >= total.0 {
-                    return Ok(());
+                match self.look().await {
+                    Ok(Progress { done, total, .. }) => {
+                        self.not_halted(done)?;
+                        if done.0.saturating_add(NEARER) >= total.0 {
+                            return Ok(());
+                        }
+                    }
+                    // A store that does not answer now may do so in time.
+                    Err(error) if error.kind() == ErrorKind::Transient => {}
+                    Err(error) => return Err(error),
                 }
                 tokio::time::sleep(LOOK).await;
             }
@@ -400,22 +411,26 @@ impl Rebuild {
 /// A rebuild that is watched.
 struct Watching {
     rebuild: Rebuild,
+    looked: bool,
     begun: Option<(Instant, Progress)>,
     ended: bool,
 }
 
 impl Watching {
-    /// `None` once it is as far as the log was at the first look.
+    /// `None` once it is as far as the log was at the first look, or never will be.
     async fn next(&mut self) -> Option<Result<Progress, ProcessorError>> {
         if self.ended {
             return None;
         }
-        if self.begun.is_some() {
+        if std::mem::replace(&mut self.looked, true) {
             tokio::time::sleep(LOOK).await;
         }
         let mut progress = match self.rebuild.look().await {
             Ok(progress) => progress,
-            Err(error) => return Some(Err(error)),
+            Err(error) => {
+                self.ended = error.kind() != ErrorKind::Transient;
+                return Some(Err(error));
+            }
         };
         let (since, first) = &*self.begun.get_or_insert_with(|| (Instant::now(), progress.clone()));
         let done = progress.done.0.saturating_sub(first.done.0);

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use super::context::{BuildContext, Role};
+use super::discards::parks_left_out;
 use super::failure::StepError;
 use super::fold::{Fits, Stretch, fold_between};
 use super::run::{Overdue, Worker};
@@ -78,6 +79,9 @@ impl Worker {
             asked.into_iter().partition(|row| is_read && self.open().parked.contains_key(&row.key));
         self.refuse(&parked, "it is parked: retry or discard it, then there is nothing to rebuild").await?;
         let mut round = &asked[..asked.len().min(self.rounds.keys)];
+        if !is_read && parks_left_out(&self.context, &self.open().parked, round).await? {
+            return self.begin_again().await;
+        }
         let outcome = loop {
             match self.round(round).await? {
                 Round::TooLarge => {

@@ -13,7 +13,12 @@ use super::run::Worker;
 use super::take_over::TakeOver;
 use crate::processor::parked::{self, Parked};
 use crate::state::{Afresh, Build, ParkedEvent, Request, Skipped, afresh, sortable};
-use crate::store::{Position, RecordedEvent, Row, RowStore, RowWrite, StoreError, StoredRow, at_first};
+use crate::store::{Position, RecordedEvent, Row, RowStore, RowWrite, Span, StoreError, StoredRow, at_first};
+
+/// Events, or keys of one, that are looked at together.
+const SOME: usize = 500;
+/// The same where each event may have many keys.
+const FEW: usize = 100;
 
 impl Worker {
     /// Leaves out what was discarded since this range has passed it. `false` if the build begins again for that.
@@ -121,7 +126,7 @@ impl Worker {
     }
 
     /// The build begins again from the start of the log, if it is this program's still, and the range this worker's.
-    async fn begin_again(&mut self) -> Result<(), StepError> {
+    pub(super) async fn begin_again(&mut self) -> Result<(), StepError> {
         let context = self.context.clone();
         self.open = None;
         let over = TakeOver::of_worker(&context.runner.code(), &self.share);
@@ -250,6 +255,33 @@ async fn waits_elsewhere(
     Ok(false)
 }
 
+/// Whether an event waits under one of some keys though it is left out for good: it was discarded for whatever keys it has, and
+/// the range that found that out did not see yet that this one parks it.
+pub(super) async fn parks_left_out(
+    context: &BuildContext,
+    all: &BTreeMap<String, Parked>,
+    keys: &[Row<Afresh>],
+) -> Result<bool, StoreError> {
+    let (backend, build) = (context.backend(), &context.build);
+    let parked: Vec<&Parked> = keys.iter().filter_map(|row| all.get(&row.key)).collect();
+    if parked.is_empty() {
+        return Ok(false);
+    }
+    let skips = parked::skips(backend, build).await?;
+    for sequence in parked {
+        let mut last = Position(0);
+        loop {
+            let page = parked::positions(backend, build, sequence, last, SOME).await?;
+            let Some((_, end)) = page.last() else { break };
+            last = *end;
+            if page.iter().any(|(_, at)| parked::reason(&skips, *at, &sequence.key).is_some()) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
 /// Which of some events a build has not left out, each for a key.
 async fn not_left_out(
     context: &BuildContext,
@@ -300,13 +332,17 @@ async fn discarded(
     build: &Build,
     positions: impl Iterator<Item = Position> + Send,
 ) -> Result<BTreeSet<Position>, StoreError> {
-    let mut discarded = BTreeSet::new();
-    for position in positions.collect::<BTreeSet<_>>() {
-        let (page, _) = parked::skipped_up_to(store, build, &sortable(position), position).await?;
-        let counts = |row| build.skipped().decode(row).map_or(true, |row| row.value.discarded);
-        if page.into_iter().any(counts) {
-            discarded.insert(position);
-        }
+    let (table, mut discarded) = (build.skipped(), BTreeSet::new());
+    let positions: Vec<Position> = positions.collect::<BTreeSet<_>>().into_iter().collect();
+    let of = |position: &Position| {
+        let before = Some(sortable(Position(position.0.saturating_add(1))));
+        Span { after: sortable(*position), before, limit: SOME }
+    };
+    let counts = |row| table.decode(row).map_or(true, |row| row.value.discarded);
+    for some in positions.chunks(FEW) {
+        let spans: Vec<Span> = some.iter().map(of).collect();
+        let found = some.iter().zip(store.scan_many(table.name(), &spans).await?);
+        discarded.extend(found.filter(|(_, rows)| rows.iter().cloned().any(counts)).map(|(at, _)| *at));
     }
     Ok(discarded)
 }

@@ -21,8 +21,8 @@ const CAUTIOUS: usize = 256;
 /// After so many events in a row whose handler was called again in vain, the next ones are tried once, until no event was
 /// given up for this long.
 const IN_VAIN: (u32, Duration) = (8, Duration::from_secs(60));
-/// How often in a row a write may be refused before the worker ends, and its share is looked at again.
-const FENCED: u32 = 100;
+/// How often in a row a write is refused before that is shown: mostly it was another node, once.
+const FENCED: u32 = 10;
 
 /// Why a step failed.
 pub(crate) enum StepError {
@@ -113,8 +113,8 @@ impl Verdict {
 }
 
 impl Worker {
-    /// After a failure: how long to wait; `None` if the range belongs to another node.
-    pub(super) async fn recover(&mut self, error: StepError) -> Option<Duration> {
+    /// After a failure: how long to wait. Whether the range is still this worker's shows when it is looked up again.
+    pub(super) async fn recover(&mut self, error: StepError) -> Duration {
         let mut open = self.open.take();
         // What is parked is written by this worker alone: it need not be read again while the share is as it left it.
         self.parked = open.as_mut().map(|open| std::mem::take(&mut open.parked));
@@ -123,35 +123,43 @@ impl Worker {
                 // As many as fit are parked, one by one.
                 self.careful = true;
                 self.verdicts.clear();
-                Some(Duration::ZERO)
+                Duration::ZERO
             }
             StepError::Full(why) => {
                 // Its transaction would be in the way of saying so.
                 drop(open);
                 let resumes = *self.context.resumes.borrow();
-                Some(self.halt(why, resumes).await)
+                self.halt(why, resumes).await
             }
-            StepError::Store(error) => Some(self.store_failed(&error)),
-            StepError::Due(error) => Some(self.due_failed(&*error)),
-            // Looked up again, the row says whether it is still this worker's.
-            StepError::Commit(error @ CommitError::Fenced { .. }) => {
-                tracing::debug!(build = %self.context.build, slices = %self.share.slices, %error, "fenced");
-                self.failures += 1;
-                (self.failures < FENCED).then(|| self.backoff(self.failures))
-            }
-            StepError::Commit(error) => Some(self.flush_failed(error, open).await),
+            StepError::Store(error) => self.store_failed(&error),
+            StepError::Due(error) => self.due_failed(&*error),
+            StepError::Commit(error @ CommitError::Fenced { .. }) => self.fenced(&error),
+            StepError::Commit(error) => self.flush_failed(error, open).await,
             StepError::Handler(failure) => {
                 if self.is_certain(&failure) {
-                    return Some(self.leave_out(failure).await);
+                    return self.leave_out(failure).await;
                 }
                 let fault = self.fault(&*failure.source).await;
                 if is_of_a_newer_program(&*failure.source) {
                     // With the next look, the build is left to a node that may know it.
                     self.context.met_unknown(failure.position);
                 }
-                Some(self.handler_failed(failure, fault).await)
+                self.handler_failed(failure, fault).await
             }
         }
+    }
+
+    /// A write was refused, for something has changed: all of it is read again. The worker stays, and with it what its calls
+    /// have come to; a range that has another owner it leaves once it has read so.
+    fn fenced(&mut self, error: &CommitError) -> Duration {
+        self.parked = None;
+        self.failures += 1;
+        if self.failures >= FENCED {
+            self.show_failing("a page", &crate::chain(error), self.failures);
+        } else {
+            tracing::debug!(build = %self.context.build, slices = %self.share.slices, %error, "fenced");
+        }
+        self.backoff(self.failures)
     }
 
     /// Whose fault an error is. An event is blamed only while the store takes writes, whatever the error says.

@@ -211,10 +211,10 @@ impl Worker {
                 Ok(Step::Lost) => return,
                 Ok(Step::Idle(pause)) => self.rest(pause, true).await,
                 Ok(Step::Rest(pause)) => self.rest(Some(pause), false).await,
-                Err(error) => match self.recover(error).await {
-                    Some(pause) => self.rest(Some(pause), false).await,
-                    None => return,
-                },
+                Err(error) => {
+                    let pause = self.recover(error).await;
+                    self.rest(Some(pause), false).await;
+                }
             }
         }
         self.leave().await;
@@ -294,7 +294,8 @@ impl Worker {
             let more = self.asked_for().await?;
             self.rebuild_keys().await?;
             if self.open.is_none() {
-                return Ok(Step::More);
+                // It is stopped, or the build begins again.
+                return Ok(Step::Rest(FOLLOW));
             }
             self.asked = !more && !self.rounds.more && self.rounds.again.is_none();
             if let Some(Overdue { again, .. }) = self.rounds.again {

@@ -106,6 +106,11 @@ impl Undecodable {
     pub(super) fn waits(&self, key: &str, position: Position) -> bool {
         self.untold.get(key).is_some_and(|first| *first <= position)
     }
+
+    /// Nothing is left to be tried again. What was waited for may have been taken in, and nobody was told so.
+    fn waits_for_none(&mut self) {
+        (self.suspected, self.again) = (None, None);
+    }
 }
 
 /// An event that can be decoded now, or was decided on.
@@ -144,6 +149,7 @@ impl Worker {
             if ended && self.undecodable.damaged.take().is_some() {
                 // It is looked for again, with whatever is behind it.
                 self.undecodable.after = None;
+                self.undecodable.waits_for_none();
                 return Ok(false);
             }
             self.undecodable.ended = ended;
@@ -153,6 +159,7 @@ impl Worker {
                 return Ok(true);
             }
         }
+        self.undecodable.waits_for_none();
         Ok(false)
     }
 

@@ -152,7 +152,15 @@ struct Counted {
     refusals: AtomicU64,
     weight: Arc<Weight>,
     most_written: AtomicUsize,
-    scanned: Mutex<BTreeMap<String, (usize, usize)>>,
+    scanned: Mutex<BTreeMap<String, Scanned>>,
+}
+
+/// What was read of a table in its order.
+#[derive(Clone, Copy, Debug, Default)]
+struct Scanned {
+    scans: usize,
+    rows: usize,
+    most: usize,
 }
 
 /// Bytes of events that were read and are still in memory.
@@ -263,14 +271,26 @@ impl<B> Double<B> {
 
     /// How many rows of a table were read in its order, and the most of them at once.
     pub(super) fn scanned_of(&self, table: &str) -> (usize, usize) {
+        let Scanned { rows, most, .. } = self.scans(table);
+        (rows, most)
+    }
+
+    /// How often that was done.
+    pub(super) fn scans_of(&self, table: &str) -> usize {
+        self.scans(table).scans
+    }
+
+    fn scans(&self, table: &str) -> Scanned {
         let all = self.counts.scanned.lock().unwrap_or_else(PoisonError::into_inner);
         all.get(table).copied().unwrap_or_default()
     }
 
     fn note_scan(&self, table: &str, rows: usize) {
         let mut all = self.counts.scanned.lock().unwrap_or_else(PoisonError::into_inner);
-        let (sum, most) = all.entry(table.to_owned()).or_default();
-        (*sum, *most) = (*sum + rows, rows.max(*most));
+        let known = all.entry(table.to_owned()).or_default();
+        known.scans += 1;
+        known.rows += rows;
+        known.most = known.most.max(rows);
     }
 
     /// Begins to measure again.
@@ -308,7 +328,7 @@ impl<B> Double<B> {
             self.counts.held.fetch_add(1, Ordering::SeqCst);
             let lets = |line: &Line| match line {
                 Line::HoldsCommitsAfter(..) | Line::HoldsScans(_) => !line.holds(call, commits),
-                line => *line == Line::Up,
+                line => matches!(line, Line::Up | Line::LosesAnswers(_)),
             };
             // The sender lives as long as this value.
             drop(line.wait_for(lets).await);

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::cluster::overwrite;
 use super::data::raw;
 use super::domain::{AccountEvent, Deposited};
 use super::double::{Double, Line};
-use super::payments::{World, eventually, parked_keys, payment, retry, until};
+use super::payments::{World, eventually, parked_keys, payment, retry, rows, until};
 use super::reactors::{ACCOUNTS, N, Posts, rounds};
 use super::{LIMIT, Subject, settle, start};
 use crate::event::Event as _;
@@ -166,4 +167,30 @@ pub async fn what_no_checkpoint_covers_is_not_repeated_by_a_newer_program<S: Sub
     settle(&new).await;
     posts.calls().assert_complete(1, true);
     drop(old);
+}
+
+/// P10
+pub async fn a_commit_that_is_refused_after_a_long_outage_repeats_no_call<S: Subject>(subject: S) {
+    const MANY: u32 = 120;
+    let (world, posts) = (World::<S>::new(&subject).await, Posts::<N>::new(0));
+    let line = Double::new(world.store.0.clone());
+    // Its node is believed to be alive all the time.
+    let app = start(|| wiring(&posts, &line).lease(LIMIT)).await;
+    settle(&app).await;
+    line.set(Line::Down);
+    world.put("0", vec![payment(1)]).await;
+    let fails = |state: &ProcessorState| matches!(state, ProcessorState::Failing { attempts, .. } if *attempts > MANY);
+    until(&app.processors()[0], |status| fails(&status.state)).await;
+    line.set(Line::HoldsCommits("checkpoints"));
+    posts.open();
+    posts.until(|calls| calls.acted.len() == 1).await;
+    eventually(async || if line.held() > 0 { Ok(()) } else { Err("nothing is held".to_owned()) }).await;
+    // Somebody else writes its share meanwhile, as it is.
+    let shares = rows(&world.store, "checkpoints").await;
+    let (share, _) = shares.iter().find(|(key, _)| key.starts_with("posts~")).expect("it runs");
+    let stored = world.store.row("checkpoints", share).await.expect("it is there");
+    overwrite::<S>(&world.store, "checkpoints", share, &stored.data).await;
+    line.set(Line::Up);
+    settle(&app).await;
+    assert_eq!(posts.calls().acted.len(), 1, "what was done is known");
 }

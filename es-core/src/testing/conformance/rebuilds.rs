@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _};
 
 use super::cluster::overwrite;
 use super::data::encoded;
@@ -292,6 +292,40 @@ pub async fn a_rebuild_goes_on_after_a_restart_or_is_given_up<S: Subject + 'stat
     deposit::<S>(&store, 0, 7).await;
     settle_current(&app, &store).await;
     assert_eq!(paid::<S>(&store).await, folded::<S>(&store).await);
+}
+
+/// The last look at a rebuild.
+async fn end_of(
+    progress: impl Stream<Item = Result<Progress, ProcessorError>>,
+) -> Option<Result<Progress, ProcessorError>> {
+    tokio::time::timeout(LIMIT, progress.collect::<Vec<_>>()).await.expect("it ends").pop()
+}
+
+/// P11
+pub async fn a_rebuild_is_watched_through_an_outage<S: Subject>(subject: S) {
+    let world = World::<S>::new(&subject).await;
+    let line = Double::new(world.store.0.clone());
+    let app = start(|| App::on(line.clone()).view::<Ledger>()).await;
+    world.pay("a", 1..=3).await;
+    settle(&app).await;
+    let rebuild = ask(|| processor::<Ledger>(&app).rebuild_online(RebuildOptions::default())).await;
+    line.set(Line::Down);
+    let mut progress = Box::pin(rebuild.progress());
+    let away = progress.next().await.expect("it goes on").expect_err("the store is away");
+    assert_eq!(away.kind(), ErrorKind::Transient, "{away}");
+    let before = line.refusals();
+    let mending = async {
+        eventually(async || if line.refusals() > before { Ok(()) } else { Err("nobody asked".to_owned()) })
+            .await;
+        line.set(Line::Up);
+    };
+    let (caught_up, ()) = futures::join!(rebuild.caught_up(LIMIT), mending);
+    caught_up.expect("the store is there again");
+    let end = end_of(progress).await;
+    assert!(matches!(&end, Some(Ok(progress)) if progress.is_complete()), "{end:?}");
+    ask(|| rebuild.abort()).await;
+    let end = end_of(rebuild.progress()).await;
+    assert!(matches!(end, Some(Err(ProcessorError::Dropped { .. }))), "{end:?}");
 }
 
 /// P11

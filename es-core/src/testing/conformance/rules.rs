@@ -280,6 +280,7 @@ macro_rules! __conformance_and_the_rest {
                 an_online_rebuild_is_read_from_the_switch_on
                 readers_beside_a_rebuild_see_no_older_state
                 a_rebuild_goes_on_after_a_restart_or_is_given_up
+                a_rebuild_is_watched_through_an_outage
                 a_lenient_rebuild_parks_what_fails
                 what_cannot_be_switched_to_is_refused
                 rebuilt_online_equals_built_step_by_step
@@ -390,6 +391,7 @@ macro_rules! __conformance_and_the_rest {
                 a_retry_that_fails_in_the_middle_repeats_no_call
                 what_was_done_beside_an_event_of_a_newer_program_is_not_repeated_by_it
                 what_no_checkpoint_covers_is_not_repeated_by_a_newer_program
+                a_commit_that_is_refused_after_a_long_outage_repeats_no_call
             }
             missed {
                 an_older_program_passes_nothing_that_the_newer_one_acts_on
@@ -412,12 +414,14 @@ macro_rules! __conformance_and_the_rest {
                 what_a_rebuild_has_parked_goes_on_once_its_first_event_is_discarded
                 what_a_rebuild_has_handled_of_what_it_had_parked_is_left_out
                 what_is_discarded_undecoded_is_not_parked_in_a_rebuild_under_keys_that_it_has
+                what_is_discarded_undecoded_while_a_rebuild_parks_it_is_left_out
                 what_a_rebuild_leaves_out_it_leaves_out_though_its_row_is_damaged
                 what_a_rebuild_has_passed_it_leaves_out_though_its_row_is_damaged
                 what_is_discarded_behind_one_range_of_a_rebuild_and_before_another_is_left_out_of_both
                 what_is_skipped_behind_one_range_of_a_rebuild_and_before_another_begins_nothing_again
                 what_is_skipped_behind_a_rebuild_that_has_handled_it_stays_in_it
                 a_rebuild_reads_again_only_what_was_discarded_since
+                what_ranges_of_a_rebuild_are_asked_of_many_events_is_found_in_few_reads
                 what_is_asked_of_a_build_that_is_no_longer_read_is_not_said_to_be_done
                 a_switch_says_what_it_waits_for
                 what_was_discarded_and_is_not_handled_any_more_is_in_the_way_of_no_rebuild
@@ -515,6 +519,7 @@ macro_rules! __conformance_and_the_rest {
                 a_retry_that_waits_for_what_does_not_fit_holds_up_no_other
                 a_late_event_whose_partner_is_away_holds_up_no_other
                 a_halted_range_does_not_look_at_a_late_event_again_and_again
+                a_late_event_that_was_taken_in_unheard_is_waited_for_no_longer
                 rows_whose_partner_is_away_are_rebuilt_later_and_hold_up_no_other
                 what_was_left_out_undecoded_stays_left_out_for_every_key
                 what_was_left_out_undecoded_stays_left_out_though_its_row_is_damaged

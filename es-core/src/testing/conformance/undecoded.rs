@@ -3,19 +3,19 @@
 use std::time::Duration;
 
 use super::cluster::overwrite;
-use super::double::Double;
+use super::double::{Double, Line};
 use super::patient::ask;
 use super::payments::{
     Kind, Ledger, Poison, Skipping, Tally, World, answered, discard, eventually, parked_keys, payment, retry,
     until,
 };
 use super::{LIMIT, Subject, settle, start};
-use crate::App;
 use crate::cluster::{SLICES, slice_of};
 use crate::processor::{
     ParkingLimits, Processor, ProcessorError, ProcessorState, ProcessorStatus, RebuildOptions,
 };
 use crate::store::{Position, RowStore as _};
+use crate::{App, ErrorKind};
 
 /// As long as a range takes to do what it should not, were it to do that.
 const A_WHILE: Duration = Duration::from_secs(2);
@@ -301,6 +301,40 @@ pub async fn a_halted_range_does_not_look_at_a_late_event_again_and_again<S: Sub
     // No more fit: the range stops there, while the late event is to be tried again very soon.
     world.put("c", vec![failing.payment(1, "fails")]).await;
     until(view(&app), |status| matches!(status.state, ProcessorState::Halted { .. })).await;
+    let before = line.calls();
+    tokio::time::sleep(A_WHILE).await;
+    let calls = line.calls() - before;
+    assert!(calls < 60, "{calls} calls in {A_WHILE:?}");
+}
+
+/// K11
+pub async fn a_late_event_that_was_taken_in_unheard_is_waited_for_no_longer<S: Subject>(subject: S) {
+    const TABLE: &str = "ledger/1~1/undecoded";
+    let (world, hidden) = (World::<S>::new(&subject).await, Poison::new());
+    let line = Double::new(world.store.0.clone());
+    let short = Duration::from_millis(1);
+    let wiring = || App::on(line.clone()).view::<Ledger>().workers(1).processor_retries(1, short, short);
+    let app = start(wiring).await;
+    world.put("a", vec![hidden.hidden(1, &["b"])]).await;
+    settle(&app).await;
+    hidden.mend();
+    line.set(Line::HoldsScans(TABLE));
+    super::poisoned::ask(view(&app), "a").await;
+    eventually(async || if line.held() > 0 { Ok(()) } else { Err("nothing is held".to_owned()) }).await;
+    line.set(Line::LosesAnswers(ErrorKind::Transient));
+    eventually(async || match &*super::payments::rows(&world.store, TABLE).await {
+        [] => Ok(()),
+        left => Err(format!("{left:?}")),
+    })
+    .await;
+    line.set(Line::Up);
+    until(view(&app), |status| status.state == ProcessorState::Running).await;
+    eventually(async || match &*parked_keys(view(&app)).await {
+        [] => Ok(()),
+        left => Err(format!("{left:?}")),
+    })
+    .await;
+    assert_told(&world, "b", (1, 1, 0)).await;
     let before = line.calls();
     tokio::time::sleep(A_WHILE).await;
     let calls = line.calls() - before;
