@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::StoreClock;
+use super::door;
 use super::instance::{Change, Instance};
 use super::life::{self, SagaEvent};
 use super::protocol::{Acts, Answer, Call, Next, Site};
@@ -235,7 +236,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
             drop(tx.rollback().await);
             return self.pause(&error).await;
         }
-        match Won::after(&*desk.backend, tx.commit().await).await {
+        match Won::after(&*desk.backend, door::commit_tx(&desk.node, tx).await).await {
             Ok(Some(Won::Yes(_))) => {
                 (self.instance, self.suspected, self.failures) = (change.next, None, 0);
                 Ok(())
@@ -327,7 +328,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
                 .rows(&*desk.protocol, &desk.tables, &taken, sleeps, at)
                 .map_err(|error| Left::Trouble(chain(&error)))?;
             let outcome = if facts.is_empty() {
-                desk.backend.commit(Commit { rows, ..Commit::default() }).await
+                door::commit(&*desk.backend, &desk.node, Commit { rows, ..Commit::default() }).await
             } else {
                 self.commit_with(facts, rows).await
             };
@@ -377,7 +378,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         let mut tx = self.desk.backend.begin().await?;
         tx.staged().rows.extend(rows);
         match self.announce(facts, &mut tx).await {
-            Ok(()) => tx.commit().await,
+            Ok(()) => door::commit_tx(&self.desk.node, tx).await,
             Err(error) => {
                 drop(tx.rollback().await);
                 Err(error.into())
