@@ -15,7 +15,7 @@
 //! | `#[publishes]`, [`relay`] | events and messages on their way to other services |
 //! | [`message::inbox`] | messages of other services, each taken once |
 //! | [`Instances`] | which instances there are, what each waits for and who will wake it, what came to it; what an operator can have done to it ([`Verb`]) |
-//! | `testing` | a process without a store (feature `testing`) |
+//! | `testing` | a process without a store; a saga that crashes wherever it can (feature `testing`) |
 //!
 //! An instance whose handler fails is parked: what comes to it is noted and waits, other instances continue. A handler sees
 //! only its input and the state, so trying it again would give the same error: it is not called again by itself. It must not

@@ -81,11 +81,15 @@ mod erased;
 #[cfg(test)]
 mod explored;
 mod machine;
+#[cfg(feature = "testing")]
+mod probed;
 mod protocol;
 mod step;
 
 pub use self::app::{SagaApp, Sagas};
 pub use self::builder::{AllIn, Branches, Compensating, Contains, Here, Retrying, Saga, SagaBuilder, There};
+#[cfg(feature = "testing")]
+pub(crate) use self::probed::{Outline, OutlineStep};
 pub use self::step::{
     At, Call, CannotRefuse, Cx, Journal, Needs, OrRetry, Outputs, Place, PlaceOn, Ran, Remote, Retry,
     SagaInput, Step, StepError, Undo, Unknown,

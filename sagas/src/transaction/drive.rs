@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::StoreClock;
+use super::door;
 use super::instance::{Change, Instance};
 use super::protocol::{Acts, Answer, Call, Next, Site};
 use super::rows::{Record, Tables, Wake, Written};
@@ -229,7 +230,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         let sleeps = self.sleeps(&change, at);
         let rows = change.rows(&*desk.protocol, &desk.tables, &[], sleeps, at);
         tx.staged().rows.extend(rows.map_err(|error| Left::Trouble(chain(&error)))?);
-        match Won::after(&*desk.backend, tx.commit().await).await {
+        match Won::after(&*desk.backend, door::commit_tx(&desk.node, tx).await).await {
             Ok(Some(Won::Yes(_))) => {
                 (self.instance, self.suspected, self.failures) = (change.next, None, 0);
                 Ok(())
@@ -319,7 +320,8 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
             let rows = change
                 .rows(&*desk.protocol, &desk.tables, &taken, sleeps, at)
                 .map_err(|error| Left::Trouble(chain(&error)))?;
-            let outcome = desk.backend.commit(Commit { rows, ..Commit::default() }).await;
+            let commit = Commit { rows, ..Commit::default() };
+            let outcome = door::commit(&*desk.backend, &desk.node, commit).await;
             match Won::after(&*desk.backend, outcome).await {
                 Ok(Some(Won::Yes(_))) => {
                     (self.instance, self.failures) = (change.next, 0);

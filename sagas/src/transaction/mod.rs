@@ -7,6 +7,7 @@
 //! | `instance.rs` | a run as it is in memory, and the rows of its next commit |
 //! | `drive.rs` | the task of one run: asks the protocol, makes calls, commits records |
 //! | `scheduler.rs` | the work on a share: what is due is loaded and driven |
+//! | `door.rs` | how its commits go to the store |
 //! | `clock.rs` | the time of the store, without asking it each time |
 //! | `kind.rs` | a kind of transactions on one node: its engine |
 //! | `start.rs` | how a run begins: once for each key |
@@ -18,6 +19,7 @@
 //! head. So each counts once, whoever else believes to be the owner.
 
 mod clock;
+mod door;
 mod drive;
 mod instance;
 mod kind;
@@ -35,3 +37,5 @@ pub use self::outcome::{Handle, Outcome, RunError, Why};
 pub(crate) use self::protocol::{Acts, Answer, Call, Next, Protocol, Site};
 pub use self::rows::Verb;
 pub(crate) use self::rows::{Asked, Record, Written};
+#[cfg(feature = "testing")]
+pub(crate) use self::rows::{Head, Tables, head_key, journal_of, start_key};

@@ -8,6 +8,7 @@ use es_core::{Backend, ErrorKind, Timestamp};
 use uuid::Uuid;
 
 use super::clock::TRUSTS;
+use super::door;
 use super::instance::Instance;
 use super::kind::Kind;
 use super::outcome::{Handle, RunError};
@@ -33,7 +34,8 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
             let now = self.clock.now(&*self.backend).await?;
             let place = self.desks.place(run);
             let (instance, rows) = self.begin(run, key, &input, deadline, now, place.is_some())?;
-            let outcome = self.backend.commit(Commit { rows, ..Commit::default() }).await;
+            let commit = Commit { rows, ..Commit::default() };
+            let outcome = door::commit(&*self.backend, node, commit).await;
             match Won::after(&*self.backend, outcome).await {
                 Ok(Some(Won::Yes(_))) => {
                     if let Some((permit, promise)) = place {

@@ -1,9 +1,10 @@
-//! Processes, in the fixture and on backends.
+//! Processes and sagas, in the fixtures and on backends.
 
 #![expect(clippy::unwrap_used, reason = "in here, what is not there is a test that fails")]
 
 mod bank;
 mod cloud_events;
+mod crash;
 #[macro_use]
 mod engine;
 mod fixture;

@@ -1,0 +1,137 @@
+//! A saga whose calls go past a probe, and what a test of crashes has to know of its definition.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use es_core::Timestamp;
+use es_core::store::Transaction;
+use uuid::Uuid;
+
+use super::builder::Saga;
+use super::erased::DynStep;
+use super::machine::{Doable, StepShape};
+use super::protocol::SagaProtocol;
+use super::step::{At, Outputs, SagaInput};
+use crate::data::Data;
+use crate::testing::crash::{Fault, PointKind, Probe};
+use crate::transaction::{Answer, Protocol as _, RunStatus, Site, Written};
+
+/// A definition, as a test of crashes sees it.
+#[derive(Debug)]
+pub(crate) struct Outline {
+    pub(crate) name: &'static str,
+    pub(crate) version: u32,
+    pub(crate) steps: Vec<OutlineStep>,
+}
+
+/// A step of it.
+#[derive(Debug)]
+pub(crate) struct OutlineStep {
+    pub(crate) name: &'static str,
+    pub(crate) stage: usize,
+    pub(crate) is_local: bool,
+    pub(crate) refuses_for_good: bool,
+}
+
+impl<In: SagaInput, T: Transaction> Saga<In, T> {
+    pub(crate) fn outline(&self) -> Outline {
+        let of = |(stage, step): (usize, &Arc<dyn DynStep<In, T>>)| {
+            let StepShape { name, place, refuses_for_good, .. } = step.shape();
+            OutlineStep { name, stage, is_local: place == Doable::Here, refuses_for_good }
+        };
+        let all = self.stages.iter().enumerate();
+        let steps =
+            all.flat_map(|(stage, steps)| steps.iter().map(move |step| (stage, step))).map(of).collect();
+        Outline { name: self.name, version: self.version, steps }
+    }
+
+    /// What the records of a run come to.
+    pub(crate) fn folded(&self, run: Uuid, records: &[Written], now: Timestamp) -> Result<RunStatus, String> {
+        let protocol = SagaProtocol::new(self);
+        let mut state = protocol.begin();
+        records.iter().try_for_each(|written| protocol.fold(&mut state, written))?;
+        Ok(protocol.status(run, &state, now).0)
+    }
+
+    /// The same saga, whose calls go past a probe.
+    pub(crate) fn probed(mut self, probe: &Probe) -> Self {
+        for step in self.stages.iter_mut().flatten() {
+            let (inner, probe) = (step.clone(), probe.clone());
+            *step = Arc::new(Probed { inner, probe });
+        }
+        self
+    }
+}
+
+struct Probed<In, T> {
+    inner: Arc<dyn DynStep<In, T>>,
+    probe: Probe,
+}
+
+impl<In, T> Probed<In, T> {
+    fn kind(&self, at: &At<'_, T>) -> PointKind {
+        let tries = self.inner.shape().retry.tries;
+        match at {
+            At::Tx(_) => PointKind::Local { tries },
+            At::Call(_) => PointKind::Remote { tries },
+        }
+    }
+}
+
+/// The same place once more, for a call that arrives twice.
+fn again<'a, T>(at: &'a mut At<'_, T>) -> At<'a, T> {
+    match at {
+        At::Tx(tx) => At::Tx(tx),
+        At::Call(call) => At::Call(call),
+    }
+}
+
+#[async_trait]
+impl<In: SagaInput, T: Transaction> DynStep<In, T> for Probed<In, T> {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn shape(&self) -> StepShape {
+        self.inner.shape()
+    }
+
+    fn reads(&self, output: &Data) -> Result<(), String> {
+        self.inner.reads(output)
+    }
+
+    async fn run(&self, input: &In, outputs: &Outputs, site: &Site, mut at: At<'_, T>) -> Answer {
+        let (of, kind) = ((self.name(), false), self.kind(&at));
+        let fault = match self.probe.before(of, kind).await {
+            Ok(fault) => fault,
+            Err(answer) => return answer,
+        };
+        let answer =
+            self.probe.make(fault, of, kind, self.inner.run(input, outputs, site, again(&mut at))).await;
+        if fault == Some(Fault::Duplicate) {
+            drop(self.probe.make(None, of, kind, self.inner.run(input, outputs, site, at)).await);
+        }
+        self.probe.after(fault, answer).await
+    }
+
+    async fn undo(
+        &self,
+        input: &In,
+        outputs: &Outputs,
+        ran: Option<&Data>,
+        site: &Site,
+        mut at: At<'_, T>,
+    ) -> Answer {
+        let (of, kind) = ((self.name(), true), self.kind(&at));
+        let fault = match self.probe.before(of, kind).await {
+            Ok(fault) => fault,
+            Err(answer) => return answer,
+        };
+        let call = self.inner.undo(input, outputs, ran, site, again(&mut at));
+        let answer = self.probe.make(fault, of, kind, call).await;
+        if fault == Some(Fault::Duplicate) {
+            drop(self.probe.make(None, of, kind, self.inner.undo(input, outputs, ran, site, at)).await);
+        }
+        self.probe.after(fault, answer).await
+    }
+}

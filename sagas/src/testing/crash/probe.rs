@@ -1,0 +1,321 @@
+//! What stands between an engine and its surroundings: it lets things go wrong, and notes what happens.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+
+use es_core::store::{Attempt, Commit, CommitError, Committed, RowWrite, StoreError};
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::point::{Case, Fault, Place, Point, PointKind};
+use crate::transaction::{Answer, Record, Written};
+
+/// Where the nodes of a case are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Signal {
+    /// They work.
+    Works,
+    /// This one is gone.
+    Killed(usize),
+    /// This one stands still.
+    Stalled(usize),
+    /// It goes on.
+    GoesOn,
+}
+
+/// What a call came to, as whoever was called knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Came {
+    Began,
+    Acted,
+    Refused,
+    Failed,
+    /// It has acted in a transaction: whether that is committed is another matter.
+    Within,
+    /// Its caller was gone before it had ended.
+    Cut,
+}
+
+/// Something that a call came to.
+#[derive(Clone, Debug)]
+pub(super) struct Event {
+    pub(super) step: String,
+    pub(super) undo: bool,
+    pub(super) came: Came,
+}
+
+/// What has happened in a case.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    counts: BTreeMap<Place, u32>,
+    pub(super) points: Vec<Point>,
+    pub(super) calls: Vec<Event>,
+    /// By its number, each record that was written: more than one, if a later writer was not stopped.
+    pub(super) written: BTreeMap<u64, Vec<Record>>,
+    decided: bool,
+    pub(super) struck: bool,
+}
+
+impl Seen {
+    fn came(&mut self, step: &str, undo: bool, came: Came) {
+        self.calls.push(Event { step: step.to_owned(), undo, came });
+    }
+}
+
+/// What the nodes of a case share.
+#[derive(Debug)]
+pub(super) struct Watch {
+    kind: String,
+    case: Option<Case>,
+    seen: Mutex<Seen>,
+    signal: watch::Sender<Signal>,
+}
+
+impl Watch {
+    pub(super) fn new(kind: &str, case: Option<Case>) -> Arc<Self> {
+        let (kind, signal) = (kind.to_owned(), watch::Sender::new(Signal::Works));
+        Arc::new(Self { kind, case, seen: Mutex::default(), signal })
+    }
+
+    pub(super) fn signals(&self) -> watch::Receiver<Signal> {
+        self.signal.subscribe()
+    }
+
+    /// How often a client asks for the run at once.
+    pub(super) fn starts(&self) -> usize {
+        let twice = |case: &Case| case.fault == Fault::Duplicate && case.point.kind == PointKind::Begin;
+        1 + usize::from(self.case.as_ref().is_some_and(twice))
+    }
+
+    /// Whether somebody has written what another one had written: nothing good comes of it any more.
+    pub(super) fn is_unfenced(&self) -> bool {
+        self.seen().written.values().any(|records| records.len() > 1)
+    }
+
+    pub(super) fn go_on(&self) {
+        self.signal.send_replace(Signal::GoesOn);
+    }
+
+    pub(super) fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Between one engine and its surroundings. A service of the app that the engine is a part of.
+#[derive(Clone, Debug)]
+pub(crate) struct Probe {
+    node: usize,
+    gone: Arc<AtomicBool>,
+    watch: Arc<Watch>,
+}
+
+/// A commit on its way.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    /// `None`: it is not of this saga.
+    of: Option<(Place, PointKind, Vec<(u64, Record)>)>,
+    attempt: Attempt,
+}
+
+impl Probe {
+    pub(super) fn new(node: usize, watch: &Arc<Watch>) -> Self {
+        Self { node, gone: Arc::default(), watch: watch.clone() }
+    }
+
+    /// From now on nothing that this node does reaches anybody.
+    pub(super) fn gone(&self) {
+        self.gone.store(true, Ordering::Relaxed);
+    }
+
+    /// What a commit is, and under which name it is asked for.
+    pub(crate) fn sent(&self, commit: &mut Commit, within: bool, name: impl FnOnce() -> Uuid) -> Sent {
+        if commit.attempt.is_nil() {
+            commit.attempt = name();
+        }
+        let attempt = Attempt::of(commit.attempt, commit);
+        Sent { of: of_commit(&self.watch.kind, commit, within), attempt }
+    }
+
+    /// Lets a commit go through, or not.
+    pub(crate) async fn commit(
+        &self,
+        sent: Sent,
+        commit: impl Future<Output = Result<Committed, CommitError>>,
+    ) -> Result<Committed, CommitError> {
+        let Sent { of: Some((place, kind, records)), attempt } = sent else { return commit.await };
+        let fault = self.meet(place, kind).await;
+        match fault {
+            Some(Fault::Error) => {
+                let why = io::Error::other("the crash matrix lets it fail");
+                return Err(StoreError::transient("a commit", why).into());
+            }
+            Some(Fault::Stall) => self.stall().await,
+            _ => {}
+        }
+        let outcome = commit.await;
+        if outcome.is_ok() {
+            self.wrote(records);
+        }
+        match (fault, &outcome) {
+            (Some(Fault::AnswerLost), Ok(_)) => Err(CommitError::Unknown(Box::new(attempt))),
+            (Some(Fault::Kill), _) => self.die().await,
+            _ => outcome,
+        }
+    }
+
+    /// What a call meets before it is made: its answer, if it is not made at all.
+    pub(crate) async fn before(
+        &self,
+        (step, undo): (&str, bool),
+        kind: PointKind,
+    ) -> Result<Option<Fault>, Answer> {
+        let place = if undo { Place::Undo(step.to_owned()) } else { Place::Run(step.to_owned()) };
+        let fault = self.meet(place, kind).await;
+        self.watch.seen().came(step, undo, Came::Began);
+        match fault {
+            Some(Fault::Error | Fault::Errors) => return Err(failed("the crash matrix lets it fail")),
+            Some(Fault::Stall) => self.stall().await,
+            _ => {}
+        }
+        Ok(fault)
+    }
+
+    /// Makes a call.
+    pub(crate) async fn make(
+        &self,
+        fault: Option<Fault>,
+        (step, undo): (&str, bool),
+        kind: PointKind,
+        mut call: BoxFuture<'_, Answer>,
+    ) -> Answer {
+        let noted = Noted::new(self, step, undo);
+        let answer = match fault {
+            Some(Fault::KillMidway) => match futures::poll!(call.as_mut()) {
+                Poll::Ready(answer) => answer,
+                Poll::Pending => {
+                    drop((call, noted));
+                    return self.die().await;
+                }
+            },
+            _ => call.await,
+        };
+        noted.ends(&answer, matches!(kind, PointKind::Local { .. }));
+        answer
+    }
+
+    /// What comes back of a call.
+    pub(crate) async fn after(&self, fault: Option<Fault>, answer: Answer) -> Answer {
+        match fault {
+            Some(Fault::Kill | Fault::KillMidway) => self.die().await,
+            Some(Fault::AnswerLost | Fault::AnswersLost) if matches!(answer, Answer::Done(_)) => {
+                failed("the crash matrix has lost the answer")
+            }
+            _ => answer,
+        }
+    }
+
+    /// Counts what is done, and says what goes wrong with it. A node that is gone does nothing any more.
+    async fn meet(&self, place: Place, kind: PointKind) -> Option<Fault> {
+        if self.gone.load(Ordering::Relaxed) {
+            return pending().await;
+        }
+        let mut seen = self.watch.seen();
+        let nth = seen.counts.entry(place.clone()).or_default();
+        *nth += 1;
+        let nth = *nth;
+        match &self.watch.case {
+            None => {
+                seen.points.push(Point { place, nth, kind });
+                None
+            }
+            Some(case) if case.strikes(&place, nth, seen.decided) => {
+                seen.struck = true;
+                Some(case.fault)
+            }
+            Some(_) => None,
+        }
+    }
+
+    async fn die<T>(&self) -> T {
+        self.gone();
+        self.watch.signal.send_replace(Signal::Killed(self.node));
+        pending().await
+    }
+
+    async fn stall(&self) {
+        let mut signal = self.watch.signals();
+        self.watch.signal.send_replace(Signal::Stalled(self.node));
+        // The watch lives as long as this node.
+        drop(signal.wait_for(|signal| *signal == Signal::GoesOn).await);
+    }
+
+    fn wrote(&self, records: Vec<(u64, Record)>) {
+        let mut seen = self.watch.seen();
+        for (number, record) in records {
+            match &record {
+                Record::Done { step, .. } => seen.came(step, false, Came::Acted),
+                Record::Undone { step } => seen.came(step, true, Came::Acted),
+                Record::Decided { .. } => seen.decided = true,
+                _ => {}
+            }
+            seen.written.entry(number).or_default().push(record);
+        }
+    }
+}
+
+fn failed(why: &str) -> Answer {
+    Answer::Failed(why.into())
+}
+
+/// A call that is under way.
+struct Noted<'p> {
+    probe: &'p Probe,
+    step: &'p str,
+    undo: bool,
+    came: Came,
+}
+
+impl<'p> Noted<'p> {
+    fn new(probe: &'p Probe, step: &'p str, undo: bool) -> Self {
+        Self { probe, step, undo, came: Came::Cut }
+    }
+
+    fn ends(mut self, answer: &Answer, within: bool) {
+        self.came = match answer {
+            Answer::Done(_) if within => Came::Within,
+            Answer::Done(_) => Came::Acted,
+            Answer::Refused(_) => Came::Refused,
+            Answer::Failed(_) => Came::Failed,
+        };
+    }
+}
+
+impl Drop for Noted<'_> {
+    fn drop(&mut self) {
+        self.probe.watch.seen().came(self.step, self.undo, self.came);
+    }
+}
+
+/// The place of a commit, what it is, and the records in it with their numbers; `None`: it is not of this saga.
+fn of_commit(kind: &str, commit: &Commit, within: bool) -> Option<(Place, PointKind, Vec<(u64, Record)>)> {
+    let (head, journal) = (format!("txn.heads.{kind}"), format!("txn.journal.{kind}"));
+    commit.rows.iter().find(|row| *row.table == *head)?;
+    let record = |row: &RowWrite| {
+        let number = row.key.rsplit(':').next()?.parse().ok()?;
+        let written: Written = serde_json::from_slice(row.row.as_deref()?).ok()?;
+        Some((number, written.record))
+    };
+    let records: Vec<_> =
+        commit.rows.iter().filter(|row| *row.table == *journal).filter_map(record).collect();
+    let first = records.first().map(|(_, record)| record);
+    let kind = match first {
+        Some(Record::Begun { .. }) => PointKind::Begin,
+        _ => PointKind::Commit { within },
+    };
+    Some((Place::of_commit(first), kind, records))
+}
