@@ -21,12 +21,14 @@ pub trait Engine: Send + Sync + 'static {
     /// ([`Shares::default`](crate::cluster::Shares::default)).
     fn runs(&self) -> Vec<Runs>;
 
-    /// Called once everything is wired, before anything runs: what is in the way of a start, a line each.
+    /// Called once everything is wired, before anything runs, with what was provided: what is in the way of a start, a line
+    /// each.
     ///
     /// # Errors
     ///
     /// The store cannot be read.
-    async fn check(&self) -> Result<Vec<String>, BoxError> {
+    async fn check(&self, services: &Services) -> Result<Vec<String>, BoxError> {
+        let _nothing = services;
         Ok(Vec::new())
     }
 

@@ -12,6 +12,7 @@ pub mod engine;
 pub mod entropy;
 mod error;
 pub mod event;
+pub mod guard;
 pub mod guarded;
 pub mod id;
 mod inline;

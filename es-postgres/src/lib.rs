@@ -9,6 +9,7 @@ mod db;
 mod error;
 mod explain;
 mod filter;
+mod guarded;
 mod lane;
 mod operate;
 mod options;
@@ -35,6 +36,7 @@ mod witnesses;
 
 pub use self::backend::PgBackend;
 pub use self::db::Db;
+pub use self::guarded::{GuardedTx, PgGuarded};
 pub use self::operate::{Finding, ImportError, ImportSummary, Imported, Stats};
 pub use self::options::PgOptions;
 pub use self::schema::{Migration, migrations, roles};

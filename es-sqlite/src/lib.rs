@@ -7,6 +7,7 @@ mod db;
 mod error;
 mod filter;
 mod guard;
+mod guarded;
 mod holding;
 mod options;
 mod projection;
@@ -24,6 +25,7 @@ mod writer;
 
 pub use self::backend::SqliteBackend;
 pub use self::db::Db;
+pub use self::guarded::{GuardedTx, SqliteGuarded};
 pub use self::options::{SqliteOptions, Synchronous};
 pub use self::schema::{Migration, migrations};
 pub use self::tx::Tx;

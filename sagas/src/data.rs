@@ -26,7 +26,11 @@ impl Data {
     ///
     /// What JSON cannot hold: a NaN, say.
     pub fn of<T: Serialize>(value: &T) -> Result<Self, BoxError> {
-        let text = String::from_utf8(Json::encode(value)?.into())?;
+        Self::parse(String::from_utf8(Json::encode(value)?.into())?)
+    }
+
+    /// Its text, as it was stored.
+    pub(crate) fn parse(text: String) -> Result<Self, BoxError> {
         Ok(Self(RawValue::from_string(text)?))
     }
 

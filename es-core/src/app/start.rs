@@ -20,6 +20,7 @@ use crate::processor::{self, AnyBackend, NodeContext, Pages, ProcessorOptions, R
 use crate::projection::Views;
 use crate::projection::live::Live;
 use crate::repository::{Cache, Repository};
+use crate::services::Services;
 use crate::store::{Backend, EventStore};
 
 impl<B: Backend> AppBuilder<B> {
@@ -31,7 +32,7 @@ impl<B: Backend> AppBuilder<B> {
     pub async fn start(mut self) -> Result<App, StartError> {
         self.provide_own();
         let mut wrong = self.wrong();
-        wrong.extend(in_the_way(&self.engines).await);
+        wrong.extend(in_the_way(&self.engines, &self.services).await);
         all_right(wrong)?;
         let node = self.node();
         let mut never_behind = self.live.clone().unwrap_or_default();
@@ -162,11 +163,11 @@ impl<B: Backend> AppBuilder<B> {
 }
 
 /// What engines find in the way of a start, a line each.
-async fn in_the_way(engines: &[Arc<dyn Engine>]) -> Vec<String> {
+async fn in_the_way(engines: &[Arc<dyn Engine>], services: &Services) -> Vec<String> {
     let mut wrong = Vec::new();
     for engine in engines {
         let unread = |error: BoxError| vec![format!("the store cannot be read: {}", crate::chain(&*error))];
-        wrong.extend(engine.check().await.unwrap_or_else(unread));
+        wrong.extend(engine.check(services).await.unwrap_or_else(unread));
     }
     wrong
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use es_core::store::Transaction;
 
 use super::erased::{DynStep, Forward, Undoable};
-use super::step::{CannotRefuse, PlaceOn, SagaInput, Step, Undo};
+use super::place::PlaceOn;
+use super::step::{CannotRefuse, SagaInput, Step, Undo};
 
 /// Before the pivot.
 #[derive(Debug)]

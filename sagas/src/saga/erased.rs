@@ -1,11 +1,15 @@
 //! Steps without their types: inputs and outputs are data.
 
 use async_trait::async_trait;
+use es_core::BoxError;
+use es_core::services::Services;
 use es_core::store::Transaction;
 use serde::de::DeserializeOwned;
+use xxhash_rust::xxh3::Xxh3Default;
 
 use super::machine::{Doable, StepShape};
-use super::step::{At, Call, Cx, Needs, Outputs, PlaceOn, Ran, SagaInput, Step, StepError, Undo};
+use super::place::{At, Outside, PlaceOn, Told, Visit as _};
+use super::step::{Cx, Needs, Outputs, Ran, SagaInput, Step, StepError, Undo};
 use crate::data::Data;
 use crate::transaction::{Answer, Site};
 
@@ -20,16 +24,12 @@ pub(super) trait DynStep<In, T>: Send + Sync {
     /// Whether this can be read as its output.
     fn reads(&self, output: &Data) -> Result<(), String>;
 
+    /// Whether the place is there that it lives in.
+    async fn check(&self, services: &Services) -> Result<(), BoxError>;
+
     async fn run(&self, input: &In, outputs: &Outputs, site: &Site, at: At<'_, T>) -> Answer;
 
-    async fn undo(
-        &self,
-        input: &In,
-        outputs: &Outputs,
-        ran: Option<&Data>,
-        site: &Site,
-        at: At<'_, T>,
-    ) -> Answer;
+    async fn undo(&self, input: &In, outputs: &Outputs, site: &Site, at: At<'_, T>) -> Answer;
 }
 
 /// A step that only goes forward.
@@ -61,51 +61,73 @@ async fn forward<In: SagaInput, T: Transaction, S: Step<In, Place: PlaceOn<T>>>(
     outputs: &Outputs,
     site: &Site,
     at: At<'_, T>,
-) -> Answer {
-    let needs = match S::Needs::read(outputs) {
-        Ok(needs) => needs,
-        Err(error) => return Answer::Failed(error),
+) -> Told {
+    let needs = S::Needs::read(outputs).map_err(StepError::Retry)?;
+    let mut visit = match <S::Place as PlaceOn<T>>::enter(at, false).await {
+        Ok(visit) => visit,
+        Err(told) => return told,
     };
-    let Some(at) = <S::Place as PlaceOn<T>>::at(at) else { return Answer::Failed(elsewhere()) };
     let cx = Cx::new(input, needs, &site.key, site.run, &site.sender);
-    match step.run(cx, at).await {
-        Ok(output) => match Data::of(&output) {
-            Ok(output) => Answer::Done(output),
-            Err(error) => Answer::Failed(format!("its output cannot be stored: {error}").into()),
-        },
-        Err(StepError::Refused(why)) => Answer::Refused(why.to_string()),
-        Err(StepError::Retry(error)) => Answer::Failed(error),
-    }
+    let told = match step.run(cx, visit.at()).await {
+        Ok(output) => Data::of(&output)
+            .map_err(|error| StepError::Retry(format!("its output cannot be stored: {error}").into())),
+        Err(StepError::Refused(why)) => Err(StepError::Refused(why.to_string())),
+        Err(StepError::Retry(error)) => Err(StepError::Retry(error)),
+    };
+    visit.leave(told).await
 }
 
 async fn backward<In: SagaInput, T: Transaction, S: Undo<In, Place: PlaceOn<T>>>(
     step: &S,
     input: &In,
     outputs: &Outputs,
-    ran: Option<&Data>,
     site: &Site,
     at: At<'_, T>,
-) -> Result<Data, es_core::BoxError> {
-    let needs = S::Needs::read(outputs)?;
-    let ran = match ran {
-        Some(output) => {
-            Ran::Yes(output.read().map_err(|error| format!("its output cannot be read: {error}"))?)
-        }
-        None => Ran::Maybe,
+) -> Told {
+    let (needs, heard) = (S::Needs::read(outputs).map_err(StepError::Retry)?, outputs.get(S::NAME));
+    let mut visit = match <S::Place as PlaceOn<T>>::enter(at, heard.is_some()).await {
+        Ok(visit) => visit,
+        Err(told) => return told,
     };
-    let at = <S::Place as PlaceOn<T>>::at(at).ok_or_else(elsewhere)?;
-    step.undo(Cx::new(input, needs, &site.key, site.run, &site.sender), ran, at).await?;
-    Data::of(&())
+    let cx = Cx::new(input, needs, &site.key, site.run, &site.sender);
+    let told = match ran(visit.ran(heard.cloned())) {
+        Ok(ran) => step.undo(cx, ran, visit.at()).await,
+        Err(error) => Err(error),
+    };
+    visit.leave(told.and_then(|()| Data::of(&())).map_err(StepError::Retry)).await
 }
 
-fn elsewhere() -> es_core::BoxError {
-    "it was called where it does not live: a mistake of the engine".into()
+fn ran<O: DeserializeOwned>(output: Option<Data>) -> Result<Ran<O>, BoxError> {
+    let Some(output) = output else { return Ok(Ran::Maybe) };
+    let output = output.read().map_err(|error| format!("its output cannot be read: {error}"))?;
+    Ok(Ran::Yes(output))
 }
 
-/// A call to somewhere else, under its key.
-pub(super) fn call(kind: &str, site: &Site, step: &str, undo: bool) -> Call {
-    let undo = if undo { "/undo" } else { "" };
-    Call::new(format!("{kind}/{}/{step}{undo}", site.run.simple()))
+/// A call to somewhere else, which is made with this.
+pub(super) fn outside<'a>(
+    saga: &str,
+    site: &'a Site,
+    step: &StepShape,
+    undo: bool,
+    input: &Data,
+    outputs: &Outputs,
+) -> Outside<'a> {
+    let mut with = Xxh3Default::new();
+    let needed = step.needs.iter().filter_map(|needed| outputs.get(needed));
+    for text in std::iter::once(input).chain(needed).map(Data::text) {
+        with.update(&(text.len() as u64).to_be_bytes());
+        with.update(text.as_bytes());
+    }
+    let name = format!("{saga}/{}", step.name);
+    Outside { run: site.run, name, fingerprint: with.digest128(), undo, services: &site.services }
+}
+
+fn answer(told: Told) -> Answer {
+    match told {
+        Ok(output) => Answer::Done(output),
+        Err(StepError::Refused(why)) => Answer::Refused(why),
+        Err(StepError::Retry(error)) => Answer::Failed(error),
+    }
 }
 
 #[async_trait]
@@ -122,11 +144,15 @@ impl<In: SagaInput, T: Transaction, S: Step<In, Place: PlaceOn<T>>> DynStep<In, 
         reads::<S::Output>(S::NAME, output)
     }
 
-    async fn run(&self, input: &In, outputs: &Outputs, site: &Site, at: At<'_, T>) -> Answer {
-        forward(&self.0, input, outputs, site, at).await
+    async fn check(&self, services: &Services) -> Result<(), BoxError> {
+        <S::Place as PlaceOn<T>>::check(services).await
     }
 
-    async fn undo(&self, _: &In, _: &Outputs, _: Option<&Data>, _: &Site, _: At<'_, T>) -> Answer {
+    async fn run(&self, input: &In, outputs: &Outputs, site: &Site, at: At<'_, T>) -> Answer {
+        answer(forward(&self.0, input, outputs, site, at).await)
+    }
+
+    async fn undo(&self, _: &In, _: &Outputs, _: &Site, _: At<'_, T>) -> Answer {
         Answer::Failed("it has no undo: a mistake of the engine".into())
     }
 }
@@ -145,21 +171,15 @@ impl<In: SagaInput, T: Transaction, S: Undo<In, Place: PlaceOn<T>>> DynStep<In, 
         reads::<S::Output>(S::NAME, output)
     }
 
-    async fn run(&self, input: &In, outputs: &Outputs, site: &Site, at: At<'_, T>) -> Answer {
-        forward(&self.0, input, outputs, site, at).await
+    async fn check(&self, services: &Services) -> Result<(), BoxError> {
+        <S::Place as PlaceOn<T>>::check(services).await
     }
 
-    async fn undo(
-        &self,
-        input: &In,
-        outputs: &Outputs,
-        ran: Option<&Data>,
-        site: &Site,
-        at: At<'_, T>,
-    ) -> Answer {
-        match backward(&self.0, input, outputs, ran, site, at).await {
-            Ok(done) => Answer::Done(done),
-            Err(error) => Answer::Failed(error),
-        }
+    async fn run(&self, input: &In, outputs: &Outputs, site: &Site, at: At<'_, T>) -> Answer {
+        answer(forward(&self.0, input, outputs, site, at).await)
+    }
+
+    async fn undo(&self, input: &In, outputs: &Outputs, site: &Site, at: At<'_, T>) -> Answer {
+        answer(backward(&self.0, input, outputs, site, at).await)
     }
 }

@@ -20,6 +20,18 @@ const RUN: Uuid = Uuid::from_u128(7);
 struct Truth {
     acted: bool,
     undone: bool,
+    guard: Guard,
+}
+
+/// What the guard row of a step bars.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+enum Guard {
+    #[default]
+    Open,
+    /// Its undo came first.
+    Barred,
+    /// It has refused, for good.
+    Refused,
 }
 
 /// A saga and what is around it.
@@ -28,6 +40,8 @@ struct World {
     state: State,
     /// Calls under way, and whether each has acted by now.
     busy: BTreeSet<Call>,
+    /// Calls behind a guard whose node is gone: they may still arrive.
+    astray: BTreeSet<Call>,
     truth: Vec<Truth>,
     /// Whether the deadline has passed.
     late: bool,
@@ -47,11 +61,15 @@ enum Fault {
     BelievesRefusals,
     /// A decision does not say which steps are being called.
     ForgetsOpenCalls,
+    /// A call runs though its undo was there before.
+    NoGuard,
 }
 
 struct Explorer {
     shape: Shape,
     fault: Fault,
+    /// Whether steps that are fenced live behind guard rows.
+    guards: bool,
     most_crashes: u32,
     seen: HashSet<String>,
     left: Vec<World>,
@@ -80,7 +98,15 @@ impl Explorer {
     fn new(steps: Vec<StepShape>, pivot: Option<usize>, fault: Fault, most_crashes: u32) -> Self {
         let stages = steps.iter().map(|step| step.stage + 1).max().unwrap_or_default();
         let shape = Shape::new(steps, stages, pivot);
-        Self { shape, fault, most_crashes, seen: HashSet::new(), left: Vec::new(), ends: BTreeSet::new() }
+        Self {
+            shape,
+            fault,
+            guards: false,
+            most_crashes,
+            seen: HashSet::new(),
+            left: Vec::new(),
+            ends: BTreeSet::new(),
+        }
     }
 
     /// Visits every state. Gives what is wrong with the first one that is.
@@ -88,6 +114,7 @@ impl Explorer {
         let mut world = World {
             state: self.shape.begin(),
             busy: BTreeSet::new(),
+            astray: BTreeSet::new(),
             truth: vec![Truth::default(); self.shape.steps.len()],
             late: false,
             cancelled: false,
@@ -120,6 +147,14 @@ impl Explorer {
     }
 
     fn visit(&mut self, world: &World) -> Result<(), String> {
+        for call in world.astray.clone() {
+            for truth in self.behind_guard(world, call) {
+                let mut then = world.clone();
+                then.astray.remove(&call);
+                then.truth[call.step] = truth;
+                self.left.push(then);
+            }
+        }
         let next = self.shape.next(RUN, &world.state, &world.busy, at(world.late));
         match &next {
             Next::Ended => return self.holds_at_the_end(world),
@@ -156,24 +191,52 @@ impl Explorer {
         self.time_and_people(world)
     }
 
+    fn is_guarded(&self, call: Call) -> bool {
+        let step = &self.shape.steps[call.step];
+        self.guards && step.place == Doable::Elsewhere && step.unknown == Unknown::Fence
+    }
+
+    /// What a call comes to that arrives at a guard row.
+    fn behind_guard(&self, world: &World, call: Call) -> Vec<Truth> {
+        let truth = world.truth[call.step];
+        let is_open = truth.guard == Guard::Open && !truth.undone || self.fault == Fault::NoGuard;
+        match (call.undo, truth.acted && !truth.undone) {
+            (true, true) => vec![Truth { undone: true, ..truth }],
+            (true, false) if truth.guard == Guard::Open && !truth.acted => {
+                vec![Truth { guard: Guard::Barred, ..truth }]
+            }
+            (false, false) if is_open => {
+                let acted = Truth { acted: true, undone: false, ..truth };
+                let refused = Truth { guard: Guard::Refused, ..truth };
+                let is_last = self.shape.steps.len() == call.step + 1;
+                if is_last { vec![acted] } else { vec![acted, refused] }
+            }
+            _ => vec![truth],
+        }
+    }
+
+    /// Each answer of a guarded call: what the row says, or nothing that anybody hears.
+    fn answers_behind_guard(&self, world: &World, call: Call) -> Vec<(Truth, Answer)> {
+        let mut answers = vec![(world.truth[call.step], Answer::Failed("it was not reached".into()))];
+        for truth in self.behind_guard(world, call) {
+            let answer = match truth.guard {
+                _ if call.undo || truth.acted && !truth.undone => {
+                    Answer::Done(Data::of(&1).expect("a number"))
+                }
+                Guard::Refused => Answer::Refused("no".into()),
+                _ => Answer::Failed("hanging".into()),
+            };
+            answers.extend([(truth, Answer::Failed("lost".into())), (truth, answer)]);
+        }
+        answers
+    }
+
     /// Each answer that a call can have.
     fn answer(&mut self, world: &World, call: Call) -> Result<(), String> {
-        let truth = world.truth[call.step];
-        let is_outside = self.shape.steps[call.step].place == Doable::Elsewhere;
-        let is_last = self.shape.steps.len() == call.step + 1;
-        let has_been_undone = truth.acted && truth.undone;
-        let can_refuse = !(call.undo || is_last || has_been_undone);
-        let done = Truth { acted: truth.acted || !call.undo, undone: truth.undone || call.undo };
-        let mut answers =
-            vec![(done, Answer::Done(Data::of(&1).expect("a number"))), (truth, Answer::Failed("no".into()))];
-        if is_outside {
-            // It acts, and nobody hears of it.
-            answers.push((done, Answer::Failed("lost".into())));
-        }
-        // A partner refuses what has not acted; or the repetition of what has, if it does not know its own key any more.
-        if can_refuse && (is_outside || !truth.acted) {
-            answers.push((truth, Answer::Refused("no".into())));
-        }
+        let answers = match self.is_guarded(call) {
+            true => self.answers_behind_guard(world, call),
+            false => self.answers(world, call),
+        };
         for (truth, answer) in answers {
             let mut then = world.clone();
             then.busy.remove(&call);
@@ -185,6 +248,26 @@ impl Explorer {
         Ok(())
     }
 
+    fn answers(&self, world: &World, call: Call) -> Vec<(Truth, Answer)> {
+        let truth = world.truth[call.step];
+        let is_outside = self.shape.steps[call.step].place == Doable::Elsewhere;
+        let is_last = self.shape.steps.len() == call.step + 1;
+        let has_been_undone = truth.acted && truth.undone;
+        let can_refuse = !(call.undo || is_last || has_been_undone);
+        let done = Truth { acted: truth.acted || !call.undo, undone: truth.undone || call.undo, ..truth };
+        let mut answers =
+            vec![(done, Answer::Done(Data::of(&1).expect("a number"))), (truth, Answer::Failed("no".into()))];
+        if is_outside {
+            // It acts, and nobody hears of it.
+            answers.push((done, Answer::Failed("lost".into())));
+        }
+        // A partner refuses what has not acted; or the repetition of what has, if it does not know its own key any more.
+        if can_refuse && (is_outside || !truth.acted) {
+            answers.push((truth, Answer::Refused("no".into())));
+        }
+        answers
+    }
+
     /// The node is gone. Each call under way may have acted; what was done in the journal's database was not.
     fn crash(&mut self, world: &World) -> Result<(), String> {
         if world.crashes == self.most_crashes {
@@ -192,7 +275,9 @@ impl Explorer {
         }
         let mut worlds = vec![World { crashes: world.crashes + 1, busy: BTreeSet::new(), ..world.clone() }];
         for call in &world.busy {
-            if self.shape.steps[call.step].place == Doable::Elsewhere {
+            if self.is_guarded(*call) {
+                worlds.iter_mut().for_each(|world| world.astray.extend([*call]));
+            } else if self.shape.steps[call.step].place == Doable::Elsewhere {
                 for mut world in worlds.clone() {
                     let truth = &mut world.truth[call.step];
                     match call.undo {
@@ -333,6 +418,25 @@ fn a_saga_without_a_pivot_is_undone_as_well() {
         step.retry = step.retry.tries(1).late(1, Duration::from_secs(3_600));
     }
     explore(Explorer::new(steps, None, Fault::None, 1));
+}
+
+/// The same with steps behind guard rows, whose calls may arrive long after their node has gone.
+fn guarded(fault: Fault, most_crashes: u32) -> Explorer {
+    let of = |name, stage| {
+        let mut step = step(name, stage, Doable::Elsewhere, Unknown::Fence, fault);
+        step.retry = step.retry.tries(1).late(1, Duration::from_secs(3_600));
+        StepShape { refuses_for_good: true, ..step }
+    };
+    let here = step("here", 0, Doable::Here, Unknown::Settle, fault);
+    let steps = vec![of("first", 0), here, of("pivot", 1), of("last", 2)];
+    Explorer { guards: true, ..Explorer::new(steps, Some(1), fault, most_crashes) }
+}
+
+#[test]
+fn calls_that_arrive_late_are_barred_by_their_guard() {
+    let ends = explore(guarded(Fault::None, 2));
+    assert!(ends.contains("completed") && ends.iter().any(|end| end.contains("was refused")), "{ends:?}");
+    assert!(guarded(Fault::NoGuard, 2).explore().is_err());
 }
 
 #[test]

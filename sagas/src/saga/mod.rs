@@ -6,8 +6,9 @@
 //! Mehrotra et al. ("A transaction model for multidatabase systems", 1992).
 //!
 //! A step lives in the database of the journal ([`Journal`]): what it does and the record of it are one commit, so it runs
-//! exactly once. Or it lives elsewhere ([`Remote`]): it is called at least once, under a key that is always the same, and
-//! an answer that is lost means that it may have run.
+//! exactly once. Or in another database ([`Guarded`]): what it does and a row that says so are one commit there, so it acts
+//! once. Or elsewhere ([`Remote`]): it is called at least once, under a key that is always the same, and an answer that is
+//! lost means that it may have run. Over HTTP, with the feature `http`, `Call::send` and `Call::send_or_refuse` send the key along.
 //!
 //! ```
 //! use std::convert::Infallible;
@@ -80,7 +81,11 @@ mod builder;
 mod erased;
 #[cfg(test)]
 mod explored;
+mod guarded;
+#[cfg(feature = "http")]
+mod http;
 mod machine;
+mod place;
 #[cfg(feature = "testing")]
 mod probed;
 mod protocol;
@@ -89,12 +94,15 @@ mod step;
 
 pub use self::app::{SagaApp, Sagas};
 pub use self::builder::{AllIn, Branches, Compensating, Contains, Here, Retrying, Saga, SagaBuilder, There};
+pub use self::guarded::{Guarded, GuardedVisit};
+#[cfg(feature = "http")]
+pub use self::http::Reply;
+pub use self::place::{At, Call, Journal, Outside, Place, PlaceOn, Remote, Told, Visit};
 #[cfg(feature = "testing")]
 pub(crate) use self::probed::{Outline, OutlineStep};
 pub use self::starter::Starter;
 pub use self::step::{
-    At, Call, CannotRefuse, Cx, Journal, Needs, OrRetry, Outputs, Place, PlaceOn, Ran, Remote, Retry,
-    SagaInput, Step, StepError, Undo, Unknown,
+    CannotRefuse, Cx, Needs, OrRetry, Outputs, Ran, Retry, SagaInput, Step, StepError, Undo, Unknown,
 };
 pub use crate::transaction::{
     Announce, Handle, Outcome, RunError, RunId, RunShown, RunStatus, Runs, SagaEnded, SagaEvent, SagaLife,

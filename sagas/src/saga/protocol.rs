@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use es_core::services::Services;
 use es_core::store::Transaction;
-use es_core::{Backend, BoxError, Timestamp};
+use es_core::{Backend, BoxError, Timestamp, chain};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use uuid::Uuid;
@@ -14,7 +15,8 @@ use uuid::Uuid;
 use super::builder::Saga;
 use super::erased::{self, DynStep};
 use super::machine::{Doable, Shape, State};
-use super::step::{At, Outputs, SagaInput};
+use super::place::At;
+use super::step::{Outputs, SagaInput};
 use crate::data::Data;
 use crate::transaction::{
     Acts, Answer, Asked, Call, Next, Protocol, Record, RunStatus, Site, StepShown, Verb, Written,
@@ -152,7 +154,7 @@ async fn made<In: SagaInput, T: Transaction>(
         Err(error) => return Answer::Failed(error),
     };
     match undo {
-        true => step.undo(&input, &outputs, outputs.get(step.name()), site, at).await,
+        true => step.undo(&input, &outputs, site, at).await,
         false => step.run(&input, &outputs, site, at).await,
     }
 }
@@ -167,17 +169,28 @@ impl<In: SagaInput, B: Backend> Acts<B> for SagaProtocol<In, B::Tx> {
         self.shape.steps[call.step].limit
     }
 
+    async fn check(&self, services: &Services) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for step in &self.steps {
+            if let Err(error) = step.check(services).await {
+                wrong.push(format!("step {:?} of saga {}: {}", step.name(), self.name, chain(&*error)));
+            }
+        }
+        wrong
+    }
+
     async fn local(&self, state: &State, call: Call, site: &Site, tx: &mut B::Tx) -> Answer {
         let with = made_with(state, self.shape.outputs(state));
         made(&*self.steps[call.step], with, call.undo, site, At::Tx(tx)).await
     }
 
     fn remote(&self, state: State, call: Call, site: Site) -> BoxFuture<'static, Answer> {
-        let (step, outputs) = (self.steps[call.step].clone(), self.shape.outputs(&state));
-        let mut outside = erased::call(self.name, &site, step.name(), call.undo);
+        let (step, shape) = (self.steps[call.step].clone(), self.shape.steps[call.step].clone());
+        let (saga, outputs) = (self.name, self.shape.outputs(&state));
         let made = async move {
-            let with = made_with::<In>(&state, outputs);
-            made(&*step, with, call.undo, &site, At::Call(&mut outside)).await
+            let Some(input) = &state.input else { return Answer::Failed("it has no input".into()) };
+            let at = At::Outside(erased::outside(saga, &site, &shape, call.undo, input, &outputs));
+            made(&*step, made_with::<In>(&state, outputs), call.undo, &site, at).await
         };
         made.boxed()
     }

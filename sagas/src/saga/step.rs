@@ -3,107 +3,19 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt::Display;
-use std::marker::PhantomData;
 use std::time::Duration;
 
 use es_core::BoxError;
 use es_core::command::Sender;
-use es_core::store::Transaction;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use super::place::Place;
 use crate::data::Data;
 
 /// What a saga is started with: it also names the saga where it is started.
 pub trait SagaInput: Serialize + DeserializeOwned + Send + Sync + 'static {}
-
-/// Where a step lives: it decides what the step is handed, and what is known when no answer comes.
-pub trait Place: Send + Sync + 'static {
-    /// What the step is handed.
-    type At: Send;
-}
-
-/// In the database of the journal: what the step does through the transaction and the record of it are one commit. It is
-/// the `Tx` of the backend that the app runs on.
-#[derive(Debug)]
-pub struct Journal<T>(PhantomData<fn() -> T>);
-
-impl<T: Transaction> Place for Journal<T> {
-    type At = T;
-}
-
-/// Elsewhere, by a call. Without an answer it may have run; it is called again under the same key.
-#[derive(Debug)]
-#[expect(clippy::exhaustive_structs, reason = "a place without a value")]
-pub struct Remote;
-
-impl Place for Remote {
-    type At = Call;
-}
-
-/// A call to somewhere else.
-#[derive(Debug)]
-pub struct Call {
-    key: String,
-}
-
-impl Call {
-    pub(crate) const fn new(key: String) -> Self {
-        Self { key }
-    }
-
-    /// The key of the call: the same each time, and never that of another one. Whoever is called is to act once under it.
-    #[must_use]
-    pub fn key(&self) -> &str {
-        &self.key
-    }
-}
-
-/// What is handed to a step, before it is known which place it is in.
-#[doc(hidden)]
-#[derive(Debug)]
-#[expect(clippy::exhaustive_enums, reason = "a transaction, or a call")]
-pub enum At<'a, T> {
-    Tx(&'a mut T),
-    Call(&'a mut Call),
-}
-
-/// A place that a saga with a journal in `T` can have steps in.
-#[diagnostic::on_unimplemented(
-    message = "a step at `{Self}` cannot run in a saga whose journal is written through `{T}`",
-    note = "the second parameter of the saga's type is the `Tx` of the backend that the app runs on"
-)]
-pub trait PlaceOn<T>: Place {
-    /// Whether it is the database of the journal.
-    const LOCAL: bool;
-
-    /// What its steps are handed; `None` if it is another place.
-    #[doc(hidden)]
-    fn at<'a>(at: At<'a, T>) -> Option<&'a mut Self::At>;
-}
-
-impl<T: Transaction> PlaceOn<T> for Journal<T> {
-    const LOCAL: bool = true;
-
-    fn at<'a>(at: At<'a, T>) -> Option<&'a mut T> {
-        match at {
-            At::Tx(tx) => Some(tx),
-            At::Call(_) => None,
-        }
-    }
-}
-
-impl<T: Transaction> PlaceOn<T> for Remote {
-    const LOCAL: bool = false;
-
-    fn at<'a>(at: At<'a, T>) -> Option<&'a mut Call> {
-        match at {
-            At::Call(call) => Some(call),
-            At::Tx(_) => None,
-        }
-    }
-}
 
 /// Why a step did not run to its end.
 #[derive(Debug)]
@@ -243,7 +155,7 @@ pub trait Step<In: SagaInput>: Send + Sync + 'static {
     type Output: Serialize + DeserializeOwned + Send + 'static;
     /// What it says no with. [`Infallible`]: it cannot, so it may stand behind the pivot.
     type Refusal: Display + Send;
-    /// Where it lives: [`Journal`] or [`Remote`].
+    /// Where it lives: [`Journal`](super::Journal), [`Guarded`](super::Guarded) or [`Remote`](super::Remote).
     type Place: Place;
 
     /// Runs it.
@@ -263,15 +175,16 @@ pub trait Step<In: SagaInput>: Send + Sync + 'static {
         Duration::from_secs(30)
     }
 
-    /// What is done if it may have run, when the saga is undone. Says nothing where it is known.
+    /// What is done if it may have run, when the saga is undone; as its place says, unless it says otherwise. Says nothing
+    /// where it is known.
     fn unknown(&self) -> Unknown {
-        Unknown::default()
+        <Self::Place as Place>::UNKNOWN
     }
 
     /// Whether a refusal is one of all calls under the key, those before it included: as of a service that remembers what it
-    /// answered under a key. Otherwise a refusal of a repetition says nothing of the calls before it.
+    /// answered under a key, and as of a guard. Otherwise a refusal of a repetition says nothing of the calls before it.
     fn refuses_for_good(&self) -> bool {
-        false
+        <Self::Place as Place>::REFUSES_FOR_GOOD
     }
 }
 

@@ -81,7 +81,8 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         stop: CancellationToken,
     ) -> Self {
         let (run, key) = (instance.run, instance.head.value.key.clone());
-        let site = Site { run, key, sender: desk.node.sender.clone() };
+        let (sender, services) = (desk.node.sender.clone(), desk.node.services.clone());
+        let site = Site { run, key, sender, services };
         let (calls, busy) = (JoinSet::new(), BTreeSet::new());
         Self { desk, instance, site, calls, busy, inbox, stop, suspected: None, failures: 0 }
     }

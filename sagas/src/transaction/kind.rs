@@ -9,7 +9,8 @@ use es_core::cluster::{Keeper, Runs, Shares, keep};
 use es_core::engine::{Engine, Node};
 use es_core::limits::LimitError;
 use es_core::processor::Slices;
-use es_core::{Backend, chain};
+use es_core::services::Services;
+use es_core::{Backend, BoxError, chain};
 use tokio::sync::mpsc::{OwnedPermit, Sender};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -64,6 +65,10 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
 impl<B: Backend, P: Acts<B>> Engine for Kind<B, P> {
     fn runs(&self) -> Vec<Runs> {
         vec![Runs { name: self.group(), splits: true }]
+    }
+
+    async fn check(&self, services: &Services) -> Result<Vec<String>, BoxError> {
+        Ok(self.protocol.check(services).await)
     }
 
     fn connect(&self, node: Node) {

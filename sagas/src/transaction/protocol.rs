@@ -3,10 +3,12 @@
 //! It reads no clock and makes no call, so it can be explored exhaustively, simulated, and read in one sitting.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::command::Sender;
+use es_core::services::Services;
 use es_core::{Backend, BoxError, Timestamp};
 use futures::future::BoxFuture;
 use uuid::Uuid;
@@ -92,6 +94,7 @@ pub(crate) struct Site {
     pub(crate) run: Uuid,
     pub(crate) key: String,
     pub(crate) sender: Sender,
+    pub(crate) services: Arc<Services>,
 }
 
 /// What the calls of a protocol do.
@@ -102,6 +105,9 @@ pub(crate) trait Acts<B: Backend>: Protocol {
 
     /// How long a call may take.
     fn limit(&self, call: Call) -> Duration;
+
+    /// What is in the way of a start, a line each.
+    async fn check(&self, services: &Services) -> Vec<String>;
 
     /// A call within a transaction.
     async fn local(&self, state: &Self::State, call: Call, site: &Site, tx: &mut B::Tx) -> Answer;

@@ -14,6 +14,8 @@ mod http;
 mod inbox;
 mod macros;
 mod operating;
+#[cfg(feature = "http")]
+mod remote;
 mod rules;
 mod scheduling;
 mod sending;

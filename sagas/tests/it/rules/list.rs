@@ -159,3 +159,30 @@ macro_rules! rules {
     };
 }
 pub(super) use rules;
+
+/// Those that need a second database, which memory is not.
+macro_rules! rules_of_others {
+    ($callback:ident) => {
+        $callback! {
+            guards {
+                a_call_whose_commit_is_in_doubt_acts_once
+                a_call_that_comes_after_its_undo_never_runs
+                a_refusal_leaves_nothing_and_is_repeated
+                an_undo_waits_for_the_call_that_runs
+                what_was_forgotten_is_refused_and_never_run
+                a_call_with_another_input_is_not_taken_for_the_same
+                a_database_without_tables_says_what_to_do
+                what_has_failed_within_a_call_is_not_committed
+            }
+            places {
+                a_step_in_another_database_acts_once_whatever_becomes_of_its_answers
+                a_step_in_another_database_is_undone_if_it_has_run_and_else_barred
+                a_refusal_of_another_database_is_final
+                a_step_that_another_node_has_begun_acts_once
+                a_run_that_another_database_has_forgotten_waits_for_a_person
+                an_app_without_the_other_database_does_not_start
+            }
+        }
+    };
+}
+pub(super) use rules_of_others;

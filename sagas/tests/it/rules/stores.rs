@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use es_core::memory::MemoryBackend;
 use es_core::testing::{SimStore, TestClock, seed_from_env_or};
 use es_postgres::testing::Database;
-use es_postgres::{PgBackend, PgOptions};
-use es_sqlite::{SqliteBackend, SqliteOptions};
+use es_postgres::{PgBackend, PgGuarded, PgOptions};
+use es_sqlite::{SqliteBackend, SqliteGuarded, SqliteOptions};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 use super::Subject;
-use super::list::rules;
+use super::list::{rules, rules_of_others};
+use super::shaky::{self, WithOther};
 
 struct Memory;
 
@@ -61,7 +62,7 @@ impl Subject for Sqlite {
 
 /// A database of its own.
 #[derive(Default)]
-struct Postgres(OnceCell<Database>);
+struct Postgres(OnceCell<Database>, OnceCell<Database>);
 
 impl Subject for Postgres {
     type Backend = PgBackend;
@@ -74,6 +75,38 @@ impl Subject for Postgres {
         self.open(clock.clone()).await
     }
 }
+
+impl WithOther for Sqlite {
+    type Other = SqliteGuarded;
+    async fn other(&self) -> SqliteGuarded {
+        shaky::file(self.0.path().join("other.db")).await
+    }
+}
+
+impl WithOther for Postgres {
+    type Other = PgGuarded;
+    async fn other(&self) -> PgGuarded {
+        shaky::database(self.1.get_or_init(es_postgres::testing::database).await.url()).await
+    }
+}
+
+macro_rules! with_another_database {
+    ($($file:ident { $($rule:ident)* })*) => {
+        mod sqlite_and_another { $($(
+            #[tokio::test]
+            async fn $rule() {
+                super::super::$file::$rule(&super::Sqlite(tempfile::tempdir().unwrap())).await;
+            }
+        )*)* }
+        mod postgres_and_another { $($(
+            #[tokio::test]
+            async fn $rule() {
+                super::super::$file::$rule(&super::Postgres::default()).await;
+            }
+        )*)* }
+    };
+}
+rules_of_others!(with_another_database);
 
 macro_rules! on_each_store {
     ($($file:ident { $($rule:ident)* })*) => {

@@ -1,0 +1,69 @@
+//! What a database has to bring.
+
+use uuid::Uuid;
+
+use super::{GuardKey, GuardRow, Standing};
+use crate::store::StoreError;
+
+/// A database with guard rows: calls to it act once.
+///
+/// `es-postgres` and `es-sqlite` bring one over a pool of sqlx. A program that has two of a kind gives each a type of its
+/// own, which begins the transactions of the one in it:
+///
+/// ```
+/// use es_core::guard::{GuardRows, GuardedDatabase};
+/// use es_core::store::StoreError;
+///
+/// struct Stock<D>(D);
+///
+/// impl<D: GuardedDatabase> GuardedDatabase for Stock<D> {
+///     type Tx = D::Tx;
+///     async fn begin(&self) -> Result<D::Tx, StoreError> {
+///         self.0.begin().await
+///     }
+/// }
+/// ```
+pub trait GuardedDatabase: Send + Sync + 'static {
+    /// A transaction, which the effect is written through.
+    type Tx: GuardRows;
+
+    /// Begins a transaction. Each of its statements sees what was committed before that statement, or nobody else writes
+    /// while it is open.
+    fn begin(&self) -> impl Future<Output = Result<Self::Tx, StoreError>> + Send;
+}
+
+/// The guard rows of a database, in a transaction. Dropping it rolls back.
+///
+/// This is for [`Guard`](super::Guard): a step writes rows of its own.
+pub trait GuardRows: Send {
+    /// Inserts a row, unless one of this key is there: then one that somebody else is writing is waited for, but not for
+    /// ever. Whether it was inserted.
+    fn insert(
+        &mut self,
+        key: &GuardKey,
+        row: &GuardRow,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// The row of a key. Nobody else changes it until this transaction has ended.
+    fn find(&mut self, key: &GuardKey) -> impl Future<Output = Result<Option<GuardRow>, StoreError>> + Send;
+
+    /// Changes a row that is there. That it is gone is an error.
+    fn change(
+        &mut self,
+        key: &GuardKey,
+        standing: &Standing,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// The floor, as it is committed now: rows of runs before it may have been forgotten. An error, which says what to do,
+    /// if the tables are not there.
+    fn floor(&mut self) -> impl Future<Output = Result<Uuid, StoreError>> + Send;
+
+    /// Deletes the rows of runs before `floor`, and raises the floor to it. How many that were.
+    fn forget(&mut self, floor: Uuid) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// Commits.
+    fn commit(self) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Rolls back.
+    fn rollback(self) -> impl Future<Output = Result<(), StoreError>> + Send;
+}

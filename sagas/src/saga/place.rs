@@ -1,0 +1,192 @@
+//! Where steps live, and how each place is entered and left.
+
+use std::marker::PhantomData;
+
+use es_core::BoxError;
+use es_core::services::Services;
+use es_core::store::Transaction;
+use uuid::Uuid;
+
+use super::step::{StepError, Unknown};
+use crate::data::Data;
+
+/// Where a step lives: it decides what the step is handed, and what is known when no answer comes.
+pub trait Place: Send + Sync + 'static {
+    /// What the step is handed.
+    type At: Send;
+
+    /// What is done with a step there that may have run, unless it says otherwise.
+    const UNKNOWN: Unknown = Unknown::Settle;
+
+    /// Whether a refusal of a step there is one of all its calls, unless it says otherwise.
+    const REFUSES_FOR_GOOD: bool = false;
+}
+
+/// In the database of the journal: what the step does through the transaction and the record of it are one commit. It is
+/// the `Tx` of the backend that the app runs on.
+#[derive(Debug)]
+pub struct Journal<T>(PhantomData<fn() -> T>);
+
+impl<T: Transaction> Place for Journal<T> {
+    type At = T;
+}
+
+/// Elsewhere, by a call. Without an answer it may have run; it is called again under the same key.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_structs, reason = "a place without a value")]
+pub struct Remote;
+
+impl Place for Remote {
+    type At = Call;
+}
+
+/// A call to somewhere else.
+#[derive(Debug)]
+pub struct Call {
+    key: String,
+}
+
+impl Call {
+    /// The key of the call: the same each time, and never that of another one. Whoever is called is to act once under it.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+}
+
+/// What a step answers, as data.
+#[doc(hidden)]
+pub type Told = Result<Data, StepError<String>>;
+
+/// A call to somewhere else, before it is known to which place.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Outside<'a> {
+    pub(crate) run: Uuid,
+    /// Which step of which saga.
+    pub(crate) name: String,
+    /// What it is called with, as a hash.
+    pub(crate) fingerprint: u128,
+    pub(crate) undo: bool,
+    pub(crate) services: &'a Services,
+}
+
+/// What is handed to a step, before it is known which place it is in.
+#[doc(hidden)]
+#[derive(Debug)]
+#[expect(clippy::exhaustive_enums, reason = "a transaction, or elsewhere")]
+pub enum At<'a, T> {
+    Tx(&'a mut T),
+    Outside(Outside<'a>),
+}
+
+/// Being at a place, for one call.
+#[doc(hidden)]
+pub trait Visit<A>: Send {
+    /// What the step is handed.
+    fn at(&mut self) -> &mut A;
+
+    /// What an undo is told of the step, where the journal says this.
+    fn ran(&self, heard: Option<Data>) -> Option<Data> {
+        heard
+    }
+
+    /// Leaves with an answer. What is told then.
+    fn leave(self, told: Told) -> impl Future<Output = Told> + Send;
+}
+
+/// A place that a saga with a journal in `T` can have steps in.
+#[diagnostic::on_unimplemented(
+    message = "a step at `{Self}` cannot run in a saga whose journal is written through `{T}`",
+    note = "the second parameter of the saga's type is the `Tx` of the backend that the app runs on"
+)]
+pub trait PlaceOn<T>: Place {
+    /// Whether it is the database of the journal.
+    const LOCAL: bool;
+
+    #[doc(hidden)]
+    type Visit<'a>: Visit<Self::At>
+    where
+        T: 'a;
+
+    /// Enters it; or what the call came to already. `heard`: for an undo, whether the step is known to have run.
+    #[doc(hidden)]
+    fn enter<'a>(at: At<'a, T>, heard: bool) -> impl Future<Output = Result<Self::Visit<'a>, Told>> + Send
+    where
+        T: 'a;
+
+    /// Whether it is there, when an app starts.
+    #[doc(hidden)]
+    fn check(services: &Services) -> impl Future<Output = Result<(), BoxError>> + Send;
+}
+
+impl<A: Send> Visit<A> for &mut A {
+    fn at(&mut self) -> &mut A {
+        self
+    }
+
+    async fn leave(self, told: Told) -> Told {
+        told
+    }
+}
+
+impl Visit<Self> for Call {
+    fn at(&mut self) -> &mut Self {
+        self
+    }
+
+    async fn leave(self, told: Told) -> Told {
+        told
+    }
+}
+
+impl<T: Transaction> PlaceOn<T> for Journal<T> {
+    const LOCAL: bool = true;
+
+    type Visit<'a>
+        = &'a mut T
+    where
+        T: 'a;
+
+    async fn enter<'a>(at: At<'a, T>, _: bool) -> Result<&'a mut T, Told>
+    where
+        T: 'a,
+    {
+        match at {
+            At::Tx(tx) => Ok(tx),
+            At::Outside(_) => Err(elsewhere()),
+        }
+    }
+
+    async fn check(_: &Services) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
+
+impl<T: Transaction> PlaceOn<T> for Remote {
+    const LOCAL: bool = false;
+
+    type Visit<'a>
+        = Call
+    where
+        T: 'a;
+
+    async fn enter<'a>(at: At<'a, T>, _: bool) -> Result<Call, Told>
+    where
+        T: 'a,
+    {
+        let At::Outside(Outside { run, name, undo, .. }) = at else { return Err(elsewhere()) };
+        let (saga, step) = name.split_once('/').unwrap_or((&name, ""));
+        let undo = if undo { "/undo" } else { "" };
+        Ok(Call { key: format!("{saga}/{}/{step}{undo}", run.simple()) })
+    }
+
+    async fn check(_: &Services) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
+
+/// It was called where it does not live.
+pub(super) fn elsewhere() -> Told {
+    Err(StepError::Retry("it was called where it does not live: a mistake of the engine".into()))
+}

@@ -1,0 +1,339 @@
+//! Steps in a second database: D7 to D11.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use es_core::clock::Clock as _;
+use es_core::store::Transaction;
+use es_core::{App, AppBuilder, Backend, BoxError, guard};
+use sagas::saga::{
+    Cx, Guarded, Handle, Journal, Outcome, Ran, Retry, RunShown, RunStatus, Saga, SagaApp as _, SagaInput,
+    Sagas as _, Step, StepError, Undo, Verb, Why,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::ground::{Ground, PATIENCE};
+use super::shaky::{Fault, Ledger, Shaky, ShakyTx, WithOther};
+
+#[derive(Serialize, Deserialize)]
+struct Errand {
+    cents: u32,
+}
+impl SagaInput for Errand {}
+
+/// What the pivot refuses.
+const DEAR: u32 = 1_000;
+
+/// What the next call of the step comes to; none: it acts.
+#[derive(Clone, Copy, Debug)]
+enum Play {
+    Fails,
+    Refuses,
+    /// It says that it waits, and goes on when it is let go.
+    Waits,
+}
+
+#[derive(Clone)]
+struct Script(Arc<Inner>);
+
+struct Inner {
+    plays: Mutex<VecDeque<Play>>,
+    waiting: Semaphore,
+    let_go: Semaphore,
+}
+
+impl Script {
+    fn new() -> Self {
+        let (waiting, let_go) = (Semaphore::new(0), Semaphore::new(0));
+        Self(Arc::new(Inner { plays: Mutex::default(), waiting, let_go }))
+    }
+
+    async fn play(&self) -> Result<(), StepError<String>> {
+        let play = self.0.plays.lock().unwrap().pop_front();
+        match play {
+            None => Ok(()),
+            Some(Play::Fails) => Err(StepError::Retry("a statement failed".into())),
+            Some(Play::Refuses) => Err(StepError::Refused("sold out".to_owned())),
+            Some(Play::Waits) => {
+                self.0.waiting.add_permits(1);
+                self.0.let_go.acquire().await.unwrap().forget();
+                Ok(())
+            }
+        }
+    }
+}
+
+fn retry() -> Retry {
+    let brief = Duration::from_millis(5);
+    Retry::default().pauses(brief, brief * 4).tries(3).late(3, Duration::from_secs(3_600))
+}
+
+/// In the other database.
+struct Reserve<D>(Script, PhantomData<fn() -> D>);
+
+impl<D: Ledger> Step<Errand> for Reserve<D> {
+    const NAME: &'static str = "reserve";
+    type Needs = ();
+    type Output = u32;
+    type Refusal = String;
+    type Place = Guarded<Shaky<D>>;
+    async fn run(&self, cx: Cx<'_, Errand, ()>, tx: &mut ShakyTx<D::Tx>) -> Result<u32, StepError<String>> {
+        // Before it fails: nothing of it may stay.
+        D::write(&mut tx.tx, &format!("{} reserved", cx.key)).await.map_err(StepError::Retry)?;
+        self.0.play().await?;
+        Ok(cx.input.cents)
+    }
+    fn retry(&self) -> Retry {
+        retry()
+    }
+}
+
+impl<D: Ledger> Undo<Errand> for Reserve<D> {
+    async fn undo(
+        &self,
+        cx: Cx<'_, Errand, ()>,
+        ran: Ran<u32>,
+        tx: &mut ShakyTx<D::Tx>,
+    ) -> Result<(), BoxError> {
+        // What the row says is certain.
+        assert_eq!(ran, Ran::Yes(cx.input.cents));
+        D::write(&mut tx.tx, &format!("{} returned", cx.key)).await
+    }
+}
+
+/// The pivot, in the database of the journal.
+struct Pay<D, T>(PhantomData<fn() -> (D, T)>);
+
+impl<D: Ledger, T: Transaction> Step<Errand> for Pay<D, T> {
+    const NAME: &'static str = "pay";
+    type Needs = (Reserve<D>,);
+    type Output = ();
+    type Refusal = String;
+    type Place = Journal<T>;
+    async fn run(&self, cx: Cx<'_, Errand, Self::Needs>, _: &mut T) -> Result<(), StepError<String>> {
+        assert_eq!(cx.needs, (cx.input.cents,));
+        if cx.input.cents < DEAR { Ok(()) } else { Err(StepError::Refused("too dear".to_owned())) }
+    }
+}
+
+/// What has to succeed, in the other database.
+struct Ship<D>(PhantomData<fn() -> D>);
+
+impl<D: Ledger> Step<Errand> for Ship<D> {
+    const NAME: &'static str = "ship";
+    type Needs = ();
+    type Output = ();
+    type Refusal = Infallible;
+    type Place = Guarded<Shaky<D>>;
+    async fn run(
+        &self,
+        cx: Cx<'_, Errand, ()>,
+        tx: &mut ShakyTx<D::Tx>,
+    ) -> Result<(), StepError<Infallible>> {
+        D::write(&mut tx.tx, &format!("{} shipped", cx.key)).await.map_err(StepError::Retry)
+    }
+    fn retry(&self) -> Retry {
+        retry()
+    }
+}
+
+fn definition<D: Ledger, T: Transaction>(script: &Script) -> Saga<Errand, T> {
+    Saga::new("errand", 1)
+        .step(Reserve::<D>(script.clone(), PhantomData))
+        .pivot(Pay::<D, T>(PhantomData))
+        .then(Ship::<D>(PhantomData))
+        .build()
+}
+
+struct Errands<'s, S: WithOther> {
+    ground: Ground<'s, S>,
+    other: Shaky<S::Other>,
+    script: Script,
+    nodes: Vec<App>,
+}
+
+impl<S: WithOther> fmt::Debug for Errands<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Errands")
+    }
+}
+
+impl<'s, S: WithOther> Errands<'s, S> {
+    async fn start(subject: &'s S) -> Self {
+        let ground = Ground::open(subject).await;
+        ground.flow();
+        let other = subject.other().await;
+        other.make().await;
+        let mut errands = Self { ground, other: Shaky::new(other), script: Script::new(), nodes: Vec::new() };
+        errands.join().await;
+        errands
+    }
+
+    async fn join(&mut self) {
+        let wire = |app: AppBuilder<S::Backend>| {
+            app.provide(self.other.clone())
+                .saga(definition::<S::Other, <S::Backend as Backend>::Tx>(&self.script))
+        };
+        self.nodes.push(self.ground.join(wire).await);
+    }
+
+    fn plays(&self, plays: &[Play]) {
+        self.script.0.plays.lock().unwrap().extend(plays);
+    }
+
+    async fn begin(&self, key: &str, cents: u32) -> Handle {
+        let errand = Errand { cents };
+        self.ground.ask(async || self.nodes[0].start_saga(key, &errand).await).await
+    }
+
+    async fn run(&self, key: &str, cents: u32) -> Outcome {
+        let handle = self.begin(key, cents).await;
+        self.end_of(&handle).await
+    }
+
+    async fn end_of(&self, handle: &Handle) -> Outcome {
+        let begun = Instant::now();
+        loop {
+            if let Some(outcome) = self.ground.ask(async || handle.ended().await).await {
+                return outcome;
+            }
+            assert!(begun.elapsed() < PATIENCE / 10, "it does not end: {:#?}", self.show(handle.key()).await);
+            self.ground.pause().await;
+        }
+    }
+
+    async fn show(&self, key: &str) -> RunShown {
+        let runs = self.nodes[0].saga_runs::<Errand>().unwrap();
+        self.ground.ask(async || runs.show(key).await).await
+    }
+
+    async fn until_parked(&self, key: &str) -> RunShown {
+        let begun = Instant::now();
+        loop {
+            let shown = self.show(key).await;
+            if shown.status == RunStatus::Parked {
+                return shown;
+            }
+            assert!(begun.elapsed() < PATIENCE / 10, "it is not parked: {shown:#?}");
+            self.ground.pause().await;
+        }
+    }
+
+    async fn end(self) {
+        for app in self.nodes {
+            assert!(app.shutdown(PATIENCE).await);
+        }
+    }
+}
+
+fn refused(outcome: &Outcome) -> Option<(&str, &str)> {
+    match outcome {
+        Outcome::Undone(Why::Refused { step, why }) => Some((step, why)),
+        _ => None,
+    }
+}
+
+/// D8
+pub(super) async fn a_step_in_another_database_acts_once_whatever_becomes_of_its_answers<S: WithOther>(
+    subject: &S,
+) {
+    let errands = Errands::start(subject).await;
+    errands.other.will(&[Fault::Lost, Fault::Unheard, Fault::Unheard]);
+    assert_eq!(errands.run("a", 5).await, Outcome::Completed);
+    assert_eq!(errands.other.written().await, ["a reserved", "a shipped"]);
+    errands.end().await;
+}
+
+/// D9
+pub(super) async fn a_step_in_another_database_is_undone_if_it_has_run_and_else_barred<S: WithOther>(
+    subject: &S,
+) {
+    let errands = Errands::start(subject).await;
+    // It has run, and answered.
+    assert_eq!(refused(&errands.run("a", DEAR).await), Some(("pay", "too dear")));
+    // Its undo is in doubt twice.
+    errands.other.will(&[Fault::Unheard, Fault::Lost, Fault::Unheard]);
+    assert_eq!(refused(&errands.run("b", DEAR).await), Some(("pay", "too dear")));
+    assert_eq!(errands.other.written().await, ["a reserved", "a returned", "b reserved", "b returned"]);
+    // It never runs to its end: there is nothing to undo, and its undo is not called.
+    errands.plays(&[Play::Fails; 3]);
+    let outcome = errands.run("c", 5).await;
+    assert!(matches!(&outcome, Outcome::Undone(Why::Failed { step, .. }) if step == "reserve"), "{outcome}");
+    assert_eq!(errands.other.written().await.len(), 4);
+    // It fails, and then runs, and nobody hears of that: it has run.
+    errands.plays(&[Play::Fails, Play::Fails]);
+    errands.other.will(&[Fault::Unheard]);
+    let outcome = errands.run("d", 5).await;
+    assert!(matches!(&outcome, Outcome::Undone(Why::Failed { step, .. }) if step == "reserve"), "{outcome}");
+    assert_eq!(errands.other.written().await[4..], ["d reserved", "d returned"]);
+    errands.end().await;
+}
+
+/// D10
+pub(super) async fn a_refusal_of_another_database_is_final<S: WithOther>(subject: &S) {
+    let errands = Errands::start(subject).await;
+    // After a failure, and with its own commit in doubt: it has refused, and there is nothing to undo.
+    errands.plays(&[Play::Fails, Play::Refuses]);
+    errands.other.will(&[Fault::Unheard]);
+    assert_eq!(refused(&errands.run("a", 5).await), Some(("reserve", "sold out")));
+    assert_eq!(errands.other.written().await, [""; 0]);
+    let shown = errands.show("a").await;
+    assert_eq!(shown.steps[0].state, "refused", "{:?}", shown.journal);
+    errands.end().await;
+}
+
+/// D8
+pub(super) async fn a_step_that_another_node_has_begun_acts_once<S: WithOther>(subject: &S) {
+    let mut errands = Errands::start(subject).await;
+    errands.plays(&[Play::Waits]);
+    let handle = errands.begin("a", DEAR).await;
+    errands.script.0.waiting.acquire().await.unwrap().forget();
+    drop(errands.nodes.remove(0));
+    errands.join().await;
+    errands.script.0.let_go.add_permits(1);
+    assert_eq!(refused(&errands.end_of(&handle).await), Some(("pay", "too dear")));
+    assert_eq!(errands.other.written().await, ["a reserved", "a returned"]);
+    errands.end().await;
+}
+
+/// D11
+pub(super) async fn a_run_that_another_database_has_forgotten_waits_for_a_person<S: WithOther>(subject: &S) {
+    let errands = Errands::start(subject).await;
+    let later = errands.ground.clock.now() + Duration::from_secs(3_600);
+    guard::forget(&errands.other, later).await.unwrap();
+    let handle = errands.begin("a", 5).await;
+    let shown = errands.until_parked("a").await;
+    assert!(shown.waits_for.contains("find out whether it has run"), "{}", shown.waits_for);
+    assert_eq!(errands.other.written().await, [""; 0]);
+    let runs = errands.nodes[0].saga_runs::<Errand>().unwrap();
+    let skip = Verb::Skip { step: "reserve".to_owned() };
+    runs.ask("a", skip, "ada", "by hand", PATIENCE).await.unwrap().unwrap();
+    let outcome = errands.end_of(&handle).await;
+    assert!(matches!(outcome, Outcome::Undone(_)), "{outcome}");
+    errands.end().await;
+}
+
+/// D7
+pub(super) async fn an_app_without_the_other_database_does_not_start<S: WithOther>(subject: &S) {
+    let ground = Ground::open(subject).await;
+    let (other, script) = (Shaky::new(subject.other().await), Script::new());
+    let wire = || {
+        let definition = definition::<S::Other, <S::Backend as Backend>::Tx>(&script);
+        App::on(ground.backend.clone()).clock(ground.clock.clone()).saga(definition)
+    };
+    let error = wire().start().await.unwrap_err().to_string();
+    assert!(
+        error.contains("step \"reserve\" of saga errand: no `") && error.contains(".provide("),
+        "{error}"
+    );
+    let error = wire().provide(other.clone()).start().await.unwrap_err().to_string();
+    assert!(error.contains("step \"reserve\" of saga errand: ") && error.contains("::install"), "{error}");
+    other.inner.make().await;
+    assert!(wire().provide(other).start().await.unwrap().shutdown(PATIENCE).await);
+}

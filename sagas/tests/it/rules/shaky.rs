@@ -1,0 +1,164 @@
+//! Databases of somebody's own that take part: with a table of what was done, and commits whose answers are lost.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use es_core::BoxError;
+use es_core::guard::{GuardKey, GuardRow, GuardRows, GuardedDatabase, Standing};
+use es_core::store::StoreError;
+use es_postgres::PgGuarded;
+use es_sqlite::SqliteGuarded;
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
+use sqlx::{PgPool, SqlitePool};
+use uuid::Uuid;
+
+use super::Subject;
+
+/// A subject that has a second database.
+pub(crate) trait WithOther: Subject {
+    type Other: Ledger + Clone;
+    /// A new database, without tables.
+    async fn other(&self) -> Self::Other;
+}
+
+/// A database with a table of what was done: twice, if it was done twice.
+pub(crate) trait Ledger: GuardedDatabase {
+    async fn make(&self);
+    /// The same, for whoever does not wait long for others.
+    async fn impatient(&self) -> Self;
+    fn write(tx: &mut Self::Tx, what: &str) -> impl Future<Output = Result<(), BoxError>> + Send;
+    /// An error that ends the transaction, and that nobody looks at.
+    async fn spoil(tx: &mut Self::Tx);
+    async fn written(&self) -> Vec<String>;
+}
+
+const MAKE: &str = "create table done (what text not null)";
+const ALL: &str = "select what from done order by what";
+
+impl Ledger for PgGuarded {
+    async fn make(&self) {
+        let (one, two) = futures::join!(self.install(), self.install());
+        one.and(two).unwrap();
+        sqlx::raw_sql(MAKE).execute(self.pool()).await.unwrap();
+    }
+    async fn impatient(&self) -> Self {
+        self.clone().with_lock_timeout(Duration::from_millis(1))
+    }
+    async fn write(tx: &mut Self::Tx, what: &str) -> Result<(), BoxError> {
+        sqlx::query("insert into done values ($1)").bind(what).execute(&mut **tx).await?;
+        Ok(())
+    }
+    async fn spoil(tx: &mut Self::Tx) {
+        sqlx::query("select 1 / 0").execute(&mut **tx).await.unwrap_err();
+    }
+    async fn written(&self) -> Vec<String> {
+        sqlx::query_scalar(ALL).fetch_all(self.pool()).await.unwrap()
+    }
+}
+
+impl Ledger for SqliteGuarded {
+    async fn make(&self) {
+        let (one, two) = futures::join!(self.install(), self.install());
+        one.and(two).unwrap();
+        sqlx::raw_sql(MAKE).execute(self.pool()).await.unwrap();
+    }
+    async fn impatient(&self) -> Self {
+        let options: SqliteConnectOptions = (*self.pool().connect_options()).clone();
+        Self::new(SqlitePool::connect_with(options.busy_timeout(Duration::from_millis(1))).await.unwrap())
+    }
+    async fn write(tx: &mut Self::Tx, what: &str) -> Result<(), BoxError> {
+        sqlx::query("insert into done values (?)").bind(what).execute(&mut **tx).await?;
+        Ok(())
+    }
+    async fn spoil(tx: &mut Self::Tx) {
+        sqlx::query("insert or rollback into done values (null)").execute(&mut **tx).await.unwrap_err();
+    }
+    async fn written(&self) -> Vec<String> {
+        sqlx::query_scalar(ALL).fetch_all(self.pool()).await.unwrap()
+    }
+}
+
+pub(crate) async fn file(path: std::path::PathBuf) -> SqliteGuarded {
+    let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
+    SqliteGuarded::new(SqlitePoolOptions::new().max_connections(4).connect_with(options).await.unwrap())
+}
+
+pub(crate) async fn database(url: &str) -> PgGuarded {
+    PgGuarded::new(PgPool::connect(url).await.unwrap())
+}
+
+/// What becomes of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It is applied, and nobody hears of it.
+    Unheard,
+    /// It is not applied, and nobody hears of it.
+    Lost,
+}
+
+/// A database whose commits go wrong as they are told; others go well.
+#[derive(Clone, Debug)]
+pub(crate) struct Shaky<D> {
+    pub(crate) inner: D,
+    faults: Arc<Mutex<VecDeque<Fault>>>,
+}
+
+impl<D> Shaky<D> {
+    pub(crate) fn new(inner: D) -> Self {
+        Self { inner, faults: Arc::default() }
+    }
+
+    pub(crate) fn will(&self, faults: &[Fault]) {
+        self.faults.lock().unwrap().extend(faults);
+    }
+}
+
+impl<D: Ledger> Shaky<D> {
+    pub(crate) async fn written(&self) -> Vec<String> {
+        self.inner.written().await
+    }
+}
+
+impl<D: Ledger> GuardedDatabase for Shaky<D> {
+    type Tx = ShakyTx<D::Tx>;
+
+    async fn begin(&self) -> Result<Self::Tx, StoreError> {
+        Ok(ShakyTx { tx: self.inner.begin().await?, faults: self.faults.clone() })
+    }
+}
+
+pub(crate) struct ShakyTx<T> {
+    pub(crate) tx: T,
+    faults: Arc<Mutex<VecDeque<Fault>>>,
+}
+
+impl<T: GuardRows> GuardRows for ShakyTx<T> {
+    async fn insert(&mut self, key: &GuardKey, row: &GuardRow) -> Result<bool, StoreError> {
+        self.tx.insert(key, row).await
+    }
+    async fn find(&mut self, key: &GuardKey) -> Result<Option<GuardRow>, StoreError> {
+        self.tx.find(key).await
+    }
+    async fn change(&mut self, key: &GuardKey, standing: &Standing) -> Result<(), StoreError> {
+        self.tx.change(key, standing).await
+    }
+    async fn floor(&mut self) -> Result<Uuid, StoreError> {
+        self.tx.floor().await
+    }
+    async fn forget(&mut self, floor: Uuid) -> Result<u64, StoreError> {
+        self.tx.forget(floor).await
+    }
+    async fn commit(self) -> Result<(), StoreError> {
+        let fault = self.faults.lock().unwrap().pop_front();
+        match fault {
+            None => return self.tx.commit().await,
+            Some(Fault::Unheard) => self.tx.commit().await?,
+            Some(Fault::Lost) => self.tx.rollback().await?,
+        }
+        Err(StoreError::transient("committing", std::io::Error::other("the connection was lost")))
+    }
+    async fn rollback(self) -> Result<(), StoreError> {
+        self.tx.rollback().await
+    }
+}
