@@ -80,6 +80,7 @@ mod builder;
 mod erased;
 #[cfg(test)]
 mod explored;
+mod foreseen;
 mod machine;
 mod protocol;
 mod step;
@@ -91,5 +92,6 @@ pub use self::step::{
     SagaInput, Step, StepError, Undo, Unknown,
 };
 pub use crate::transaction::{
-    Handle, Outcome, RunError, RunShown, RunStatus, Runs, StepShown, Verb, Waiting, Why,
+    Answered, DryRun, Frozen, Handle, HowUndone, IfItFailed, Outcome, RunCursor, RunError, RunFilter,
+    RunListed, RunPage, RunShown, RunStatus, Runs, StepShown, Verb, Waiting, Why, WouldUndo,
 };

@@ -17,7 +17,7 @@ use super::machine::{Doable, Shape, State};
 use super::step::{At, Outputs, SagaInput};
 use crate::data::Data;
 use crate::transaction::{
-    Acts, Answer, Asked, Call, Next, Protocol, Record, RunStatus, Site, StepShown, Verb, Written,
+    Acts, Answer, Asked, Call, IfItFailed, Next, Protocol, Record, RunStatus, Site, StepShown, Verb, Written,
 };
 
 /// A definition, ready to be driven.
@@ -120,6 +120,10 @@ impl<In: SagaInput, T: Transaction> Protocol for SagaProtocol<In, T> {
 
     fn show(&self, state: &State) -> Vec<StepShown> {
         self.shape.show(state)
+    }
+
+    fn if_it_failed(&self, run: Uuid, state: &State, now: Timestamp) -> Result<IfItFailed, String> {
+        self.shape.if_it_failed(run, state, now)
     }
 
     fn waits_for(&self, run: Uuid, state: &State, now: Timestamp) -> String {

@@ -56,7 +56,12 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
     }
 
     fn group(&self) -> String {
-        format!("txn.{}.v{}", self.name, self.version)
+        format!("{}{}", self.group_of_all(), self.version)
+    }
+
+    /// What the groups of all its versions begin with.
+    pub(super) fn group_of_all(&self) -> String {
+        format!("txn.{}.v", self.name)
     }
 }
 

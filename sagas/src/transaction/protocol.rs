@@ -11,8 +11,9 @@ use es_core::{Backend, BoxError, Timestamp};
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
-use super::operate::StepShown;
+use super::foresee::IfItFailed;
 use super::rows::{Asked, Record, Status, Written};
+use super::show::StepShown;
 use crate::data::Data;
 
 /// Says what follows what.
@@ -48,6 +49,9 @@ pub(crate) trait Protocol: Send + Sync + 'static {
     /// What an operator sees of the steps.
     fn show(&self, state: &Self::State) -> Vec<StepShown>;
 
+    /// What would be undone if it failed now; an error if it cannot fail any more.
+    fn if_it_failed(&self, run: Uuid, state: &Self::State, now: Timestamp) -> Result<IfItFailed, String>;
+
     /// What it waits for, in words.
     fn waits_for(&self, run: Uuid, state: &Self::State, now: Timestamp) -> String;
 }
@@ -62,6 +66,16 @@ pub(crate) enum Next {
     Act { calls: Vec<Call>, until: Option<Timestamp> },
     /// Nothing: it has ended.
     Ended,
+}
+
+impl Next {
+    /// The calls that are made now, by whoever has the run.
+    pub(crate) fn calls(self) -> BTreeSet<Call> {
+        match self {
+            Self::Act { calls, .. } => calls.into_iter().collect(),
+            _ => BTreeSet::new(),
+        }
+    }
 }
 
 /// A call of a step.

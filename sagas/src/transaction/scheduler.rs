@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::damaged;
 use super::drive::{Desk, Drive, Left};
 use super::instance::{Instance, Loaded};
 use super::kind::{Desks, Handed, Open};
@@ -36,6 +37,8 @@ const POLL: Duration = Duration::from_secs(1);
 const LOOKS: (Duration, u32) = (Duration::from_millis(10), 4);
 /// For how long calls that are under way are waited for, before others take their runs up.
 const GRACE: Duration = Duration::from_secs(10);
+/// How many runs that cannot go on are noted at each look.
+const TOLD: usize = 32;
 /// When a run that cannot go on is tried again.
 const TROUBLE: Duration = Duration::from_secs(5);
 
@@ -87,6 +90,8 @@ struct Shift<B: Backend, P: Acts<B>> {
     next: Option<Timestamp>,
     /// Runs that cannot go on, and when they are tried again.
     trouble: HashMap<Uuid, (Instant, String)>,
+    /// What people are to be told of those.
+    untold: Vec<(Uuid, String)>,
     /// How long the last look took.
     took: Duration,
 }
@@ -103,6 +108,7 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
             tasks: JoinSet::new(),
             next: None,
             trouble: HashMap::new(),
+            untold: Vec::new(),
             took: Duration::ZERO,
         }
     }
@@ -175,6 +181,7 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
         if !desk.node.cluster.lease().holds() {
             return Ok(now);
         }
+        self.tell(now).await;
         let slices = [self.slices];
         let mut due =
             desk.tables.wakes.stored_due(&*desk.backend, &slices, &mut self.marks, now, PAGE).await?;
@@ -251,9 +258,30 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
             Loaded::Newer(format) => {
                 self.postpone(run, &format!("a newer program wrote it, in format {format}"));
             }
-            Loaded::Damaged(why) => self.postpone(run, &format!("it cannot be read: {why}")),
+            Loaded::Other(of) => {
+                let here = desk.tables.version;
+                self.cannot_go_on(run, &format!("version {of} wakes up among those of version {here}"));
+            }
+            Loaded::Damaged(why) => self.cannot_go_on(run, &format!("it cannot be read: {why}")),
         }
         Ok(true)
+    }
+
+    /// Notes for people which runs cannot go on. What is not noted now is found again.
+    async fn tell(&mut self, now: Timestamp) {
+        let desk = self.desk.clone();
+        for (run, why) in self.untold.drain(..self.untold.len().min(TOLD)) {
+            if let Err(error) = damaged::note(&*desk.backend, &desk.tables, run, &why, now).await {
+                let (kind, error) = (&desk.kind, chain(&error));
+                tracing::warn!(%kind, %run, error, "that a run cannot go on is not noted, and will be");
+                return;
+            }
+        }
+    }
+
+    fn cannot_go_on(&mut self, run: Uuid, why: &str) {
+        self.postpone(run, why);
+        self.untold.push((run, why.to_owned()));
     }
 
     fn postpone(&mut self, run: Uuid, why: &str) {
@@ -297,7 +325,7 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
             Left::Sleeps(until) => self.next = Some(self.next.map_or(until, |next| next.min(until))),
             // What was passed is read again: it is due still.
             Left::Lost => self.marks = Marks::default(),
-            Left::Trouble(why) => self.postpone(run, &why),
+            Left::Trouble(why) => self.cannot_go_on(run, &why),
             Left::Ended | Left::Stopped => {}
         }
     }

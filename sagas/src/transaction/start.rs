@@ -90,6 +90,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
             wake: None,
             wake_row: None,
             outcome: None,
+            error: None,
         };
         let mut instance = Instance::new(&*self.protocol, run, head);
         let mut rows = vec![tables.starts.insert(start_key(key)?, Start { run, version, fingerprint })?];

@@ -125,6 +125,14 @@ macro_rules! rules {
                 a_panic_in_a_step_is_a_failure_of_it
                 what_an_operator_asks_is_done_once_and_noted
             }
+            watching {
+                runs_are_listed_by_what_they_do_and_fail_with
+                a_run_that_cannot_be_read_is_shown_to_people_until_it_is_repaired
+                what_would_come_of_a_failure_or_a_request_is_told_and_not_done
+                many_runs_are_asked_at_once_and_no_other
+                who_wakes_a_run_is_said
+                what_a_person_sends_forward_is_undone_by_a_person_only
+            }
             inbox {
                 a_message_that_comes_again_or_too_soon_changes_nothing
                 a_gap_is_noticed_and_filled_in_order

@@ -26,6 +26,7 @@ mod sharing;
 mod stores;
 mod timers;
 mod trip;
+mod watching;
 mod world;
 
 use es_core::Backend;

@@ -114,6 +114,11 @@ impl Outside {
 
     pub(crate) fn let_go(&self) {
         self.mend();
+        self.release();
+    }
+
+    /// Those that wait act; what comes later does as it is told.
+    pub(crate) fn release(&self) {
         self.0.let_go.notify_waiters();
     }
 
