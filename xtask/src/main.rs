@@ -1,6 +1,7 @@
 //! What a person runs: `cargo xtask test`, `cargo xtask check`, `cargo xtask bench`, `cargo xtask postgres`.
 
 mod postgres;
+mod promtool;
 mod provide;
 
 use std::path::Path;
@@ -16,7 +17,7 @@ use postgres::{BIN, Installation};
 enum Task {
     /// Every test of the workspace: units, rules on every backend, examples, documentation
     ///
-    /// PostgreSQL is provided where it is missing. es-postgres is tested again on each other version found.
+    /// PostgreSQL, and promtool for the alert rules, are provided where they are missing. es-postgres is tested again on each other version found.
     Test {
         /// On PostgreSQL 15 or so, and on 18: also fetch what is missing of it
         #[arg(long)]
@@ -76,7 +77,9 @@ fn test(all_postgres: bool) -> anyhow::Result<()> {
     }
     let others: Vec<Installation> =
         postgres::found(root()?).into_iter().filter(|other| other.major != first.major).collect();
-    cargo(&["test", "--workspace", "--all-features"], &[(BIN, first.bin())])?;
+    let promtool = promtool::provided(root()?);
+    let env = [(BIN, first.bin()), (promtool::PROMTOOL, &promtool)];
+    cargo(&["test", "--workspace", "--all-features"], &env)?;
     for other in &others {
         say(&format!("es-postgres again, on {other}"));
         cargo(&["test", "--package", "es-postgres", "--all-features"], &[(BIN, other.bin())])?;

@@ -23,6 +23,7 @@ use crate::transaction::{
 /// A definition, ready to be driven.
 pub(super) struct SagaProtocol<In, T> {
     name: &'static str,
+    deadline: Option<Duration>,
     shape: Shape,
     steps: Vec<Arc<dyn DynStep<In, T>>>,
 }
@@ -44,7 +45,8 @@ impl<In: SagaInput, T: Transaction> SagaProtocol<In, T> {
                 steps.push(step.clone());
             }
         }
-        Self { name: saga.name, shape: Shape::new(shapes, saga.stages.len(), saga.pivot), steps }
+        let shape = Shape::new(shapes, saga.stages.len(), saga.pivot);
+        Self { name: saga.name, deadline: saga.deadline, shape, steps }
     }
 
     /// Whether this can be read as the output of a step.
@@ -108,6 +110,10 @@ impl<In: SagaInput, T: Transaction> Protocol for SagaProtocol<In, T> {
 
     fn status(&self, run: Uuid, state: &State, now: Timestamp) -> (RunStatus, Option<String>) {
         self.shape.status(run, state, now)
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        self.deadline
     }
 
     fn calls_outside(&self, state: &State) -> bool {

@@ -17,12 +17,15 @@
 //! | `list.rs`, `fingerprint.rs` | which runs there are · what errors have in common |
 //! | `foresee.rs` | what would come of a failure, or of a request |
 //! | `bulk.rs` | the same asked of many runs |
+//! | `numbers.rs`, `census.rs` | what a node counts of runs · in rows, a few at a time |
+//! | `watch.rs` | keeps the rules of [`alerts`](crate::alerts) by those numbers |
 //!
 //! A wake-up is a row of a queue: who a run is, and a time. A run that has not ended has at least one. Whoever wants
 //! something of a run writes one that is due now and carries it; only the owner takes it, in the commit that writes the
 //! head. So each counts once, whoever else believes to be the owner.
 
 mod bulk;
+mod census;
 mod clock;
 mod damaged;
 mod drive;
@@ -31,6 +34,7 @@ mod foresee;
 mod instance;
 mod kind;
 mod list;
+mod numbers;
 mod operate;
 mod outcome;
 mod protocol;
@@ -39,6 +43,7 @@ mod scheduler;
 mod show;
 mod start;
 mod told;
+mod watch;
 
 pub use self::bulk::{Answered, Frozen};
 pub use self::foresee::{DryRun, HowUndone, IfItFailed, WouldUndo};

@@ -56,6 +56,16 @@ impl std::fmt::Debug for Runs {
 }
 
 impl Runs {
+    /// The name of the saga.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    pub(crate) fn version(&self) -> u32 {
+        self.0.version()
+    }
+
     /// A run, with its steps, its journal, and what it waits for.
     ///
     /// # Errors
@@ -145,6 +155,8 @@ type Who = (String, String);
 /// A kind, whatever its backend and protocol.
 #[async_trait]
 pub(crate) trait AnyKind: Send + Sync + 'static {
+    fn name(&self) -> &str;
+    fn version(&self) -> u32;
     async fn show(&self, key: &str) -> Result<RunShown, RunError>;
     async fn waiting(&self, after: Option<Uuid>, limit: usize) -> Result<Vec<(Uuid, Waiting)>, RunError>;
     async fn list(
@@ -174,6 +186,14 @@ pub(crate) trait AnyKind: Send + Sync + 'static {
 
 #[async_trait]
 impl<B: Backend, P: Acts<B>> AnyKind for Kind<B, P> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn version(&self) -> u32 {
+        self.version
+    }
+
     async fn show(&self, key: &str) -> Result<RunShown, RunError> {
         self.show_run(key).await
     }

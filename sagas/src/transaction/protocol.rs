@@ -40,6 +40,9 @@ pub(crate) trait Protocol: Send + Sync + 'static {
     /// What a run is doing, and why it waits for a person.
     fn status(&self, run: Uuid, state: &Self::State, now: Timestamp) -> (Status, Option<String>);
 
+    /// By when a run is to be decided, from its start.
+    fn deadline(&self) -> Option<Duration>;
+
     /// Whether there may be a call to somewhere else now, which another owner may have made as well.
     fn calls_outside(&self, state: &Self::State) -> bool;
 

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::census::Census;
 use super::damaged;
 use super::drive::{Desk, Drive, Left};
 use super::instance::{Instance, Loaded};
@@ -92,6 +93,7 @@ struct Shift<B: Backend, P: Acts<B>> {
     trouble: HashMap<Uuid, (Instant, String)>,
     /// What people are to be told of those.
     untold: Vec<(Uuid, String)>,
+    census: Census,
     /// How long the last look took.
     took: Duration,
 }
@@ -109,6 +111,7 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
             next: None,
             trouble: HashMap::new(),
             untold: Vec::new(),
+            census: Census::new(slices),
             took: Duration::ZERO,
         }
     }
@@ -118,18 +121,19 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
         while !self.stop.is_cancelled() {
             wakes.mark_unchanged();
             let begun = Instant::now();
-            let now = match self.look().await {
-                Ok(now) => Some(now),
-                Err(error) => {
-                    let (kind, error) = (&self.desk.kind, chain(&error));
-                    tracing::warn!(%kind, error, "what is due cannot be read, and is read again");
-                    None
-                }
-            };
+            let looked = self.look().await.map_err(|error| chain(&error));
+            if let Err(error) = &looked {
+                let kind = &self.desk.kind;
+                tracing::warn!(%kind, error, "what is due cannot be read, and is read again");
+            }
             self.took = begun.elapsed();
+            self.note_look(looked.as_ref().err());
+            self.go_on_counting().await;
+            let now = looked.ok();
             self.rest(now, &mut wakes, &mut handed).await;
         }
         drop((open, handed));
+        self.desk.numbers.left(self.slices.first);
         // What is driven ends by itself: no calls are made any more, and those under way are waited for, within reason.
         let ended = async {
             while let Some(ended) = self.tasks.join_next().await {
@@ -139,6 +143,22 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
         if tokio::time::timeout(GRACE, ended).await.is_err() {
             // Whoever takes them up next knows that they may have run.
             self.tasks.shutdown().await;
+        }
+    }
+
+    fn note_look(&self, failing: Option<&String>) {
+        let (Slices { first, .. }, of) = (self.slices, self.slices.count());
+        let now = self.desk.node.ids.clock().now();
+        self.desk.numbers.looked(first, of, now, failing.cloned());
+    }
+
+    /// Counts runs; what cannot be read now is counted later.
+    async fn go_on_counting(&mut self) {
+        let desk = &self.desk;
+        match self.census.go_on(&*desk.backend, &desk.tables).await {
+            Ok(Some(tally)) => desk.numbers.counted(self.slices.first, tally),
+            Ok(None) => {}
+            Err(error) => tracing::debug!(kind = %desk.kind, error = chain(&error), "runs are counted later"),
         }
     }
 

@@ -36,6 +36,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
             let outcome = self.backend.commit(Commit { rows, ..Commit::default() }).await;
             match Won::after(&*self.backend, outcome).await {
                 Ok(Some(Won::Yes(_))) => {
+                    self.numbers.started();
                     if let Some((permit, promise)) = place {
                         // If it closes now, the wake-up is there.
                         drop(permit.send((instance, promise)));

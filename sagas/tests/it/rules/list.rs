@@ -132,6 +132,7 @@ macro_rules! rules {
                 many_runs_are_asked_at_once_and_no_other
                 who_wakes_a_run_is_said
                 what_a_person_sends_forward_is_undone_by_a_person_only
+                a_node_says_whether_it_works_on_its_runs
             }
             inbox {
                 a_message_that_comes_again_or_too_soon_changes_nothing

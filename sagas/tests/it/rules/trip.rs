@@ -346,6 +346,11 @@ impl<'s, S: Subject> Trips<'s, S> {
         }
     }
 
+    /// One of the nodes ends.
+    pub(crate) async fn stop_one(&mut self, node: usize) {
+        assert!(self.nodes.swap_remove(node).shutdown(PATIENCE).await);
+    }
+
     /// A node is gone from one moment to the next.
     pub(crate) fn crash(&mut self, node: usize) {
         drop(self.nodes.swap_remove(node));

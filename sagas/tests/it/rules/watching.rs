@@ -1,4 +1,4 @@
-//! What operators see of runs, and have done to many of them: T15 to T20.
+//! What operators see of runs, and have done to many of them: T15 to T21.
 
 use std::time::Duration;
 
@@ -294,5 +294,49 @@ pub(super) async fn what_a_person_sends_forward_is_undone_by_a_person_only<S: Su
     trips.outside.mend();
     assert_eq!(trips.ask("paid", Verb::Retry { step: None }).await, Ok(()));
     assert_eq!(trips.end_of(&handles[1]).await, Outcome::Completed);
+    trips.end().await;
+}
+
+/// T21
+pub(super) async fn a_node_says_whether_it_works_on_its_runs<S: Subject>(subject: &S) {
+    let mut trips = Trips::start(subject).await;
+    trips.join().await;
+    // All slices are worked on, by two nodes, and each sees what is due.
+    loop {
+        let mut slices = Vec::new();
+        for node in &trips.nodes {
+            let health = node.health().await;
+            let [engine] = &health.engines[..] else { panic!("{:?}", health.engines) };
+            assert_eq!(engine.group, "txn.trip.v1");
+            slices.push(engine.slices);
+        }
+        if slices == [512, 512] {
+            break;
+        }
+        trips.ground.pause().await;
+    }
+    for node in &trips.nodes {
+        loop {
+            let health = node.health().await;
+            let engine = &health.engines[0];
+            if engine.failing.is_none() && health.ill_engine(engine, Duration::from_secs(60)).is_none() {
+                break;
+            }
+            trips.ground.pause().await;
+        }
+    }
+    trips.stop_one(0).await;
+    while trips.nodes[0].health().await.engines[0].slices < 1_024 {
+        trips.ground.pause().await;
+    }
+    // Its looks are a while ago.
+    let health = trips.nodes[0].health().await;
+    let mut engine = health.engines[0].clone();
+    engine.looked = engine.looked.map(|looked| looked - Duration::from_secs(90));
+    engine.failing = Some("no connection".to_owned());
+    let ill = health.ill_engine(&engine, Duration::from_secs(60));
+    assert!(ill.as_ref().is_some_and(|ill| ill.contains("no connection")), "{ill:?}");
+    engine.slices = 0;
+    assert_eq!(health.ill_engine(&engine, Duration::from_secs(60)), None);
     trips.end().await;
 }
