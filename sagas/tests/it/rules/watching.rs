@@ -109,7 +109,8 @@ pub(super) async fn a_run_that_cannot_be_read_is_shown_to_people_until_it_is_rep
         before.push(trips.ground.overwrite(table, &handle.run().simple().to_string(), odd).await);
     }
     trips.join().await;
-    // The node of before waits for a while for the calls that it has made.
+    // What the node of before has called is answered.
+    trips.outside.let_go();
     while waiting(&trips).await.len() < 2 {
         for _ in 0..40 {
             trips.ground.pause().await;
@@ -123,7 +124,6 @@ pub(super) async fn a_run_that_cannot_be_read_is_shown_to_people_until_it_is_rep
     let shown = trips.show("j").await;
     assert_eq!(shown.status, RunStatus::Damaged);
     assert!(shown.waits_for.contains("repair"), "{}", shown.waits_for);
-    trips.outside.let_go();
     for ((handle, table, _), before) in begun.iter().zip(&before) {
         trips.ground.overwrite(table, &handle.run().simple().to_string(), before).await;
         assert_eq!(trips.end_of(handle).await, Outcome::Completed);
