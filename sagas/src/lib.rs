@@ -15,12 +15,15 @@
 //! | `#[publishes]`, [`relay`] | events and messages on their way to other services |
 //! | [`message::inbox`] | messages of other services, each taken once |
 //! | [`Instances`] | which instances there are, what each waits for and who will wake it, what came to it; what an operator can have done to it ([`Verb`]) |
+//! | [`saga`] | orchestrated sagas: steps in an order, each with an undo |
+//! | [`alerts`] | metrics of sagas, and when somebody is to look at them |
 //! | `testing` | a process without a store; a saga that crashes wherever it can (feature `testing`) |
 //!
 //! An instance whose handler fails is parked: what comes to it is noted and waits, other instances continue. A handler sees
 //! only its input and the state, so trying it again would give the same error: it is not called again by itself. It must not
 //! read a clock, random numbers or anything else.
 
+pub mod alerts;
 mod ask;
 mod blame;
 mod book;

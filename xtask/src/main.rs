@@ -1,6 +1,7 @@
 //! What a person runs: `cargo xtask test`, `cargo xtask check`, `cargo xtask bench`, `cargo xtask postgres`.
 
 mod postgres;
+mod promtool;
 mod provide;
 
 use std::path::Path;
@@ -16,7 +17,7 @@ use postgres::{BIN, Installation};
 enum Task {
     /// Every test of the workspace: units, rules on every backend, examples, documentation
     ///
-    /// PostgreSQL is provided where it is missing. es-postgres is tested again on each other version found.
+    /// PostgreSQL, and promtool for the alert rules, are provided where they are missing. es-postgres is tested again on each other version found.
     Test {
         /// On PostgreSQL 15 or so, and on 18: also fetch what is missing of it
         #[arg(long)]
@@ -77,9 +78,11 @@ fn test(all_postgres: bool) -> anyhow::Result<()> {
     }
     let others: Vec<Installation> =
         postgres::found(root()?).into_iter().filter(|other| other.major != first.major).collect();
-    let threads = threads();
+    let (threads, promtool) = (threads(), promtool::provided(root()?));
     let on = |installation: &Installation, args: &[&str]| {
-        cargo(args, &[(BIN, installation.bin()), ("RUST_TEST_THREADS", &threads)])
+        let env =
+            [(BIN, installation.bin()), (promtool::PROMTOOL, &*promtool), ("RUST_TEST_THREADS", &*threads)];
+        cargo(args, &env)
     };
     on(&first, &["test", "--workspace", "--all-features"])?;
     for other in &others {

@@ -19,6 +19,7 @@ pub use self::ready::BeforeReady;
 pub use self::start::StartError;
 use self::wiring::Wiring;
 use crate::command::{Bus, IdOf, Sender, Via};
+use crate::engine::Engine;
 use crate::processor::{Processor, ProcessorError, Rebuild, RebuildOptions, Receipt, Reset, WaitError};
 use crate::projection::{Projection, tables_of};
 use crate::repository::{At, LoadError, Loaded, Repository, stream_of};
@@ -32,14 +33,22 @@ use crate::{Apply, Command, Sending};
 #[derive(Clone, Debug)]
 pub struct App(Arc<Inner>);
 
-#[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) bus: Arc<Bus>,
     pub(crate) processors: Vec<Processor>,
+    engines: Vec<Arc<dyn Engine>>,
     pub(crate) queries: Wiring,
     /// The stored names of inline and live projections: they are never behind.
     pub(crate) never_behind: BTreeSet<String>,
     before_ready: BeforeReady,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { processors, never_behind, .. } = self;
+        let mut shown = f.debug_struct("Inner");
+        shown.field("processors", processors).field("never_behind", never_behind).finish_non_exhaustive()
+    }
 }
 
 impl App {
@@ -126,6 +135,12 @@ impl App {
     #[must_use]
     pub fn services(&self) -> &Services {
         &self.0.bus.services
+    }
+
+    /// The engines of this app: work of extension crates that does not follow the log.
+    #[must_use]
+    pub fn engines(&self) -> &[Arc<dyn Engine>] {
+        &self.0.engines
     }
 
     /// The processors of this app.

@@ -156,9 +156,10 @@ impl<B: Backend> AppBuilder<B> {
             verify,
         });
         node.sender.connect(&bus);
+        let engines = self.engines;
         let processors =
-            processor::start(&node, runners, self.engines, inline_codes, unprepared, &tasks, &closing);
-        App(Arc::new(Inner { bus, processors, queries: self.queries, never_behind, before_ready }))
+            processor::start(&node, runners, engines.clone(), inline_codes, unprepared, &tasks, &closing);
+        App(Arc::new(Inner { bus, processors, engines, queries: self.queries, never_behind, before_ready }))
     }
 }
 

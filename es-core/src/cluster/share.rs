@@ -5,6 +5,7 @@
 //! share changed hands or shape. A row is never deleted while anybody can name it: its revisions would begin again, and a
 //! late commit could find the one that it has read.
 
+use std::collections::BTreeSet;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -242,6 +243,20 @@ impl<P: Progress> Shares<P> {
     pub(crate) async fn exist(&self, rows: &dyn RowStore, group: &str) -> Result<bool, StoreError> {
         let mut found = self.rows_of(rows, group).await?.into_iter();
         Ok(found.any(|row| !matches!(self.decode(row), Ok(None))))
+    }
+
+    /// The names that begin with a text and have shares, whoever runs them now.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if they cannot be read.
+    pub async fn names(&self, rows: &dyn RowStore, prefix: &str) -> Result<BTreeSet<String>, StoreError> {
+        let found = self.below(rows, prefix).await?.into_iter();
+        let name = |row: StoredRow| {
+            let name = parse_key(&row.key)?.0.to_owned();
+            (!matches!(self.decode(row), Ok(None))).then_some(name)
+        };
+        Ok(found.filter_map(name).collect())
     }
 
     /// The rows of one name, those that were retired included. Another name may begin with this one and `#`.

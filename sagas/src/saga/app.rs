@@ -85,6 +85,9 @@ pub trait Sagas {
     ///
     /// [`RunError::NotRegistered`].
     fn saga_runs<In: SagaInput>(&self) -> Result<Runs, RunError>;
+
+    /// The same for each saga of this app, by [name](Runs::name).
+    fn all_saga_runs(&self) -> Vec<Runs>;
 }
 
 fn starter<In: SagaInput>(app: &App) -> Result<&Starter<In>, RunError> {
@@ -105,5 +108,15 @@ impl Sagas for App {
 
     fn saga_runs<In: SagaInput>(&self) -> Result<Runs, RunError> {
         Ok(starter::<In>(self)?.0.runs())
+    }
+
+    fn all_saga_runs(&self) -> Vec<Runs> {
+        let handles = self.engines().iter().filter_map(|engine| engine.clone().handle());
+        let mut all: Vec<Runs> =
+            handles.filter_map(|handle| handle.downcast_ref::<Runs>().cloned()).collect();
+        // Each lists the runs of all versions: the newest is the one that begins them.
+        all.sort_by(|a, b| a.name().cmp(b.name()).then(b.version().cmp(&a.version())));
+        all.dedup_by(|a, b| a.name() == b.name());
+        all
     }
 }

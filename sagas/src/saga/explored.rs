@@ -49,6 +49,8 @@ struct World {
     crashes: u32,
     /// How often an operator had everything tried again.
     retried: u32,
+    /// Whether an operator has decided that it goes forward.
+    forward: bool,
 }
 
 /// A way to build it wrong: each has to be found.
@@ -71,6 +73,8 @@ struct Explorer {
     /// Whether steps that are fenced live behind guard rows.
     guards: bool,
     most_crashes: u32,
+    /// Whether an operator may send it forward, at any time.
+    may_forward: bool,
     seen: HashSet<String>,
     left: Vec<World>,
     ends: BTreeSet<String>,
@@ -98,15 +102,8 @@ impl Explorer {
     fn new(steps: Vec<StepShape>, pivot: Option<usize>, fault: Fault, most_crashes: u32) -> Self {
         let stages = steps.iter().map(|step| step.stage + 1).max().unwrap_or_default();
         let shape = Shape::new(steps, stages, pivot);
-        Self {
-            shape,
-            fault,
-            guards: false,
-            most_crashes,
-            seen: HashSet::new(),
-            left: Vec::new(),
-            ends: BTreeSet::new(),
-        }
+        let (seen, left, ends) = (HashSet::new(), Vec::new(), BTreeSet::new());
+        Self { shape, fault, guards: false, most_crashes, may_forward: false, seen, left, ends }
     }
 
     /// Visits every state. Gives what is wrong with the first one that is.
@@ -120,6 +117,7 @@ impl Explorer {
             cancelled: false,
             crashes: 0,
             retried: 0,
+            forward: false,
         };
         let input = Data::of(&()).expect("null");
         self.write(&mut world, Record::Begun { input, deadline: Some(at(true)) })?;
@@ -301,6 +299,14 @@ impl Explorer {
         if !world.late {
             self.left.push(World { late: true, ..world.clone() });
         }
+        if self.may_forward && !world.forward {
+            let mut then = World { forward: true, ..world.clone() };
+            let asked = Asked { verb: Verb::GoForward, by: by() };
+            if let Ok(records) = self.shape.asked(&then.state, &then.busy, &asked) {
+                records.into_iter().try_for_each(|record| self.write(&mut then, record))?;
+                self.left.push(then);
+            }
+        }
         if !world.cancelled {
             let mut then = World { cancelled: true, ..world.clone() };
             let asked = Asked { verb: Verb::Cancel, by: by() };
@@ -328,6 +334,7 @@ impl Explorer {
 
     fn may_write(&self, world: &World, record: &Record) -> Result<(), String> {
         match record {
+            Record::Decided { why, .. } if world.forward => Err(format!("it was sent forward, and {why}")),
             Record::Decided { .. } => self.no_pivot_has_run(world),
             _ => Ok(()),
         }
@@ -437,6 +444,20 @@ fn calls_that_arrive_late_are_barred_by_their_guard() {
     let ends = explore(guarded(Fault::None, 2));
     assert!(ends.contains("completed") && ends.iter().any(|end| end.contains("was refused")), "{ends:?}");
     assert!(guarded(Fault::NoGuard, 2).explore().is_err());
+}
+
+#[test]
+fn what_a_person_sends_forward_is_undone_by_a_person_only() {
+    let of = |name, stage, place, unknown| step(name, stage, place, unknown, Fault::None);
+    let steps = vec![
+        of("first", 0, Doable::Elsewhere, Unknown::Settle),
+        of("pivot", 1, Doable::Elsewhere, Unknown::Settle),
+        of("last", 2, Doable::Here, Unknown::Settle),
+    ];
+    let mut explorer = Explorer::new(steps, Some(1), Fault::None, 2);
+    explorer.may_forward = true;
+    let ends = explore(explorer);
+    assert!(ends.contains("completed") && ends.contains("undone: cancelled by ada: because"), "{ends:?}");
 }
 
 #[test]

@@ -52,9 +52,38 @@ pub(super) struct State {
     deadline: Option<Timestamp>,
     steps: Vec<Standing>,
     decided: Option<Why>,
+    /// An operator has decided that it goes forward.
+    forward: bool,
     /// An operator has ended it: who, and why.
     abandoned: Option<(String, String)>,
     ended: Option<Outcome>,
+}
+
+impl State {
+    /// Whether it is decided that it is undone.
+    pub(super) const fn is_decided(&self) -> bool {
+        self.decided.is_some()
+    }
+
+    /// Whether an operator has decided that it goes forward.
+    pub(super) const fn goes_forward(&self) -> bool {
+        self.forward
+    }
+
+    /// Whether an operator has ended it where it is.
+    pub(super) const fn is_abandoned(&self) -> bool {
+        self.abandoned.is_some()
+    }
+
+    /// Which steps wait for a person.
+    pub(super) fn parked(&self) -> impl Iterator<Item = usize> {
+        self.steps.iter().enumerate().filter(|(_, standing)| standing.parked.is_some()).map(|(i, _)| i)
+    }
+
+    /// Whether it is known that a step has run.
+    pub(super) fn has_run(&self, step: usize) -> bool {
+        matches!(self.steps[step].forward, Forward::Yes(_))
+    }
 }
 
 #[cfg(test)]
@@ -255,14 +284,15 @@ impl Shape {
         match verb {
             // The decision is a record of its own.
             Verb::Cancel => {}
+            Verb::GoForward => state.forward = true,
             Verb::Retry { step } => {
-                let is_decided = state.decided.is_some();
+                let (is_decided, forward) = (state.decided.is_some(), state.forward);
                 let meant = step.as_ref().map(|step| self.place_of(step)).transpose()?;
                 let all = state.steps.iter_mut().enumerate();
                 for (_, standing) in all.filter(|(i, _)| meant.is_none_or(|meant| meant == *i)) {
                     standing.went_well();
-                    // A refusal that said nothing of the calls before it: it is called again.
-                    if standing.forward == Forward::Maybe && !is_decided {
+                    // A refusal that said nothing of the calls before it, or that does not count: it is called again.
+                    if (standing.forward == Forward::Maybe || forward) && !is_decided {
                         standing.refused = None;
                     }
                 }
@@ -313,7 +343,7 @@ impl Shape {
         let Some(stage) = self.frontier(state) else {
             return look.records.push(Record::Ended { outcome: Outcome::Completed });
         };
-        if self.can_be_undone(state, busy) {
+        if self.can_be_undone(state, busy) && !state.forward {
             let no = self.of_stage(stage).find_map(|i| Some((i, state.steps[i].refused.clone()?)));
             if let Some((i, why)) = no {
                 let step = self.steps[i].name.to_owned();
@@ -336,13 +366,11 @@ impl Shape {
             {
                 continue;
             }
-            if standing.refused.is_some() {
-                // It is the pivot, and one of its calls before may have run.
-                let why = "it was refused, and an earlier call of it may have run: find out, and resolve it, or skip it if it has not run";
-                look.records.push(parked(&self.steps[i], why));
+            if let Some(refused) = &standing.refused {
+                look.records.push(parked(&self.steps[i], &why_refused(state, refused)));
                 continue;
             }
-            match self.given_up(i, standing, busy, now) {
+            match self.given_up(i, state, busy, now) {
                 Some(record) => look.records.push(record),
                 None => self.try_call(run, call, standing, now, look),
             }
@@ -350,15 +378,10 @@ impl Shape {
     }
 
     /// What becomes of a step that has failed as often as it is tried; `None`: it is tried again.
-    fn given_up(
-        &self,
-        i: usize,
-        standing: &Standing,
-        busy: &BTreeSet<Call>,
-        now: Timestamp,
-    ) -> Option<Record> {
-        let (step, failures) = (&self.steps[i], &standing.failures);
-        let has_to_succeed = !self.is_before_pivot(i) && !self.is_pivot(i);
+    fn given_up(&self, i: usize, state: &State, busy: &BTreeSet<Call>, now: Timestamp) -> Option<Record> {
+        let (step, standing) = (&self.steps[i], &state.steps[i]);
+        let failures = &standing.failures;
+        let has_to_succeed = state.forward || !self.is_before_pivot(i) && !self.is_pivot(i);
         let may_run = standing.forward == Forward::Maybe;
         if has_to_succeed || self.is_pivot(i) && may_run {
             return is_too_late(&step.retry, failures, now).then(|| parked(step, &failures.error));
@@ -373,7 +396,7 @@ impl Shape {
         Some(self.decided(why, busy))
     }
 
-    fn decided(&self, why: Why, busy: &BTreeSet<Call>) -> Record {
+    pub(super) fn decided(&self, why: Why, busy: &BTreeSet<Call>) -> Record {
         let open = busy.iter().filter(|call| !call.undo).map(|call| self.steps[call.step].name.to_owned());
         Record::Decided { why, open: open.collect() }
     }
@@ -425,7 +448,7 @@ impl Shape {
     }
 
     /// Whether it can still be decided that it is undone: the pivot has not run, and may not have.
-    fn can_be_undone(&self, state: &State, busy: &BTreeSet<Call>) -> bool {
+    pub(super) fn can_be_undone(&self, state: &State, busy: &BTreeSet<Call>) -> bool {
         let Some(pivot) = self.pivot else { return state.decided.is_none() };
         let is_free = |i: usize| {
             state.steps[i].forward == Forward::No && !busy.contains(&Call { step: i, undo: false })
@@ -447,12 +470,13 @@ impl Shape {
             Verb::Cancel if !self.can_be_undone(state, busy) => {
                 return Err("the pivot has run, or may have: it only goes forward from there".to_owned());
             }
+            Verb::GoForward => self.can_go_forward(state)?,
             Verb::Retry { step: Some(step) } => drop(self.place_of(step)?),
             Verb::Resolve { step, .. } => self.can_be_resolved(state, busy, step)?,
             Verb::Skip { step } => {
                 let (i, is_decided) = (self.place_of(step)?, state.decided.is_some());
                 let is_busy = busy.iter().any(|call| call.step == i);
-                let waits = self.is_pivot(i) && state.steps[i].parked.is_some() && !is_busy;
+                let waits = self.is_pivot(i) && state.steps[i].parked.is_some() && !is_busy && !state.forward;
                 if is_decided && !state.steps[i].to_undo() || !is_decided && !waits {
                     return Err(format!(
                         "{step} is neither to be undone nor a pivot that waits: there is nothing to skip"
@@ -467,6 +491,16 @@ impl Shape {
             records.push(self.decided(Why::Cancelled { actor, reason }, busy));
         }
         Ok(records)
+    }
+
+    fn can_go_forward(&self, state: &State) -> Result<(), String> {
+        let has_run = |pivot| self.of_stage(pivot).all(|i| state.has_run(i));
+        match () {
+            () if state.decided.is_some() => Err("it is being undone already".to_owned()),
+            () if state.forward => Err("that is decided already".to_owned()),
+            () if self.pivot.is_some_and(has_run) => Err("the pivot has run: it goes forward".to_owned()),
+            () => Ok(()),
+        }
     }
 
     fn can_be_resolved(&self, state: &State, busy: &BTreeSet<Call>, step: &str) -> Result<(), String> {
@@ -543,7 +577,10 @@ impl Shape {
 
     pub(super) fn waits_for(&self, run: Uuid, state: &State, now: Timestamp) -> String {
         if let (RunStatus::Parked, Some(why)) = self.status(run, state, now) {
-            return format!("a person, who retries, resolves, skips, or abandons it ({why})");
+            let late =
+                state.deadline.filter(|_| self.can_be_undone(state, &BTreeSet::new()) && !state.forward);
+            let late = late.map(|at| format!("; it is undone at {at}, its deadline")).unwrap_or_default();
+            return format!("a person, who retries, resolves, skips, or abandons it ({why}){late}");
         }
         match self.next(run, state, &BTreeSet::new(), now) {
             Next::Append(_) => "its node, which writes what follows".to_owned(),
@@ -556,7 +593,10 @@ impl Shape {
                 let calls: Vec<String> = calls.iter().map(name).collect();
                 format!("the answer of {}", calls.join(", "))
             }
-            Next::Act { until: Some(until), .. } => format!("{until}, when its node goes on"),
+            Next::Act { until: Some(until), .. } if Some(until) == state.deadline => {
+                format!("{until}, its deadline, when its node undoes it")
+            }
+            Next::Act { until: Some(until), .. } => format!("{until}, when its node tries again what failed"),
             Next::Act { until: None, .. } => "a person".to_owned(),
         }
     }
@@ -576,6 +616,16 @@ impl Shape {
             StepShown::new(shape.name.to_owned(), state.to_owned(), standing.failures.count, error)
         };
         self.steps.iter().zip(&state.steps).map(show).collect()
+    }
+}
+
+/// Why a step that said no waits for a person.
+fn why_refused(state: &State, refused: &str) -> String {
+    match state.forward {
+        true => format!("it was refused, and it was decided to go forward: retry or resolve it, or cancel ({refused})"),
+        // It is the pivot, and one of its calls before may have run.
+        false => "it was refused, and an earlier call of it may have run: find out, and resolve it, or skip it if it has not run"
+            .to_owned(),
     }
 }
 

@@ -81,6 +81,7 @@ mod builder;
 mod erased;
 #[cfg(test)]
 mod explored;
+mod foreseen;
 mod guarded;
 #[cfg(feature = "http")]
 mod http;
@@ -105,6 +106,7 @@ pub use self::step::{
     CannotRefuse, Cx, Needs, OrRetry, Outputs, Ran, Retry, SagaInput, Step, StepError, Undo, Unknown,
 };
 pub use crate::transaction::{
-    Announce, Handle, Outcome, RunError, RunId, RunShown, RunStatus, Runs, SagaEnded, SagaEvent, SagaLife,
-    SagaParked, SagaStarted, SagaUndoing, SagaWentOn, StepShown, Verb, Waiting, Why,
+    Announce, Answered, DryRun, Frozen, Handle, HowUndone, IfItFailed, Outcome, RunCursor, RunError,
+    RunFilter, RunId, RunListed, RunPage, RunShown, RunStatus, Runs, SagaEnded, SagaEvent, SagaLife,
+    SagaParked, SagaStarted, SagaUndoing, SagaWentOn, StepShown, Verb, Waiting, Why, WouldUndo,
 };

@@ -19,12 +19,13 @@ use super::place::At;
 use super::step::{Outputs, SagaInput};
 use crate::data::Data;
 use crate::transaction::{
-    Acts, Answer, Asked, Call, Next, Protocol, Record, RunStatus, Site, StepShown, Verb, Written,
+    Acts, Answer, Asked, Call, IfItFailed, Next, Protocol, Record, RunStatus, Site, StepShown, Verb, Written,
 };
 
 /// A definition, ready to be driven.
 pub(super) struct SagaProtocol<In, T> {
     name: &'static str,
+    deadline: Option<Duration>,
     shape: Shape,
     steps: Vec<Arc<dyn DynStep<In, T>>>,
     announced: bool,
@@ -48,7 +49,8 @@ impl<In: SagaInput, T: Transaction> SagaProtocol<In, T> {
             }
         }
         let shape = Shape::new(shapes, saga.stages.len(), saga.pivot);
-        Self { name: saga.name, shape, steps, announced: saga.announced }
+        let Saga { name, deadline, announced, .. } = *saga;
+        Self { name, deadline, shape, steps, announced }
     }
 
     /// Whether this can be read as the output of a step.
@@ -114,6 +116,10 @@ impl<In: SagaInput, T: Transaction> Protocol for SagaProtocol<In, T> {
         self.shape.status(run, state, now)
     }
 
+    fn deadline(&self) -> Option<Duration> {
+        self.deadline
+    }
+
     fn calls_outside(&self, state: &State) -> bool {
         self.shape.calls_outside(state)
     }
@@ -128,6 +134,10 @@ impl<In: SagaInput, T: Transaction> Protocol for SagaProtocol<In, T> {
 
     fn announces(&self) -> bool {
         self.announced
+    }
+
+    fn if_it_failed(&self, run: Uuid, state: &State, now: Timestamp) -> Result<IfItFailed, String> {
+        self.shape.if_it_failed(run, state, now)
     }
 
     fn waits_for(&self, run: Uuid, state: &State, now: Timestamp) -> String {

@@ -17,6 +17,7 @@ use super::clock::StoreClock;
 use super::door;
 use super::instance::{Change, Instance};
 use super::life::{self, SagaEvent};
+use super::numbers::Numbers;
 use super::protocol::{Acts, Answer, Call, Next, Site};
 use super::rows::{Record, Tables, Wake, Written};
 
@@ -42,6 +43,7 @@ pub(crate) struct Desk<B, P> {
     pub(crate) backend: Arc<B>,
     pub(crate) node: Node,
     pub(crate) clock: Arc<StoreClock>,
+    pub(crate) numbers: Arc<Numbers>,
 }
 
 /// Why a run is not driven any more.
@@ -239,10 +241,11 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         }
         match Won::after(&*desk.backend, door::commit_tx(&desk.node, tx).await).await {
             Ok(Some(Won::Yes(_))) => {
+                desk.numbers.wrote(change.next.head.value.begun, &change.written);
                 (self.instance, self.suspected, self.failures) = (change.next, None, 0);
                 Ok(())
             }
-            Ok(Some(Won::No(at))) if at.table.contains("txn.") => Err(Left::Lost),
+            Ok(Some(Won::No(at))) if at.table.contains("txn.") => Err(self.lost()),
             Ok(Some(Won::No(at))) => {
                 let error = format!("row {:?} of {} was written by somebody else", at.key, at.table);
                 self.not_done(call, Answer::Failed(error.into())).await
@@ -257,6 +260,12 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
             }
             Err(error) => self.not_done(call, Answer::Failed(error.into())).await,
         }
+    }
+
+    /// Somebody else has it.
+    fn lost(&self) -> Left {
+        self.desk.numbers.fenced();
+        Left::Lost
     }
 
     /// A call within a transaction that was rolled back. The store that is away is nobody's fault.
@@ -335,13 +344,14 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
             };
             match Won::after(&*desk.backend, outcome).await {
                 Ok(Some(Won::Yes(_))) => {
+                    desk.numbers.wrote(change.next.head.value.begun, &change.written);
                     (self.instance, self.failures) = (change.next, 0);
                     return Ok(());
                 }
-                // By its head, or by its stream. Or what became of it is not known, and will not be soon: what is stored says so.
-                Ok(Some(Won::No(_))) | Err(CommitError::Conflict { .. } | CommitError::Unknown(_)) => {
-                    return Err(Left::Lost);
-                }
+                // By its head, or by its stream.
+                Ok(Some(Won::No(_))) | Err(CommitError::Conflict { .. }) => return Err(self.lost()),
+                // What became of it is not known, and will not be soon: what is stored says so.
+                Err(CommitError::Unknown(_)) => return Err(Left::Lost),
                 Ok(None) => {}
                 Err(CommitError::Store(error)) => self.pause(&error).await?,
                 Err(error) => return Err(Left::Trouble(chain(&error))),

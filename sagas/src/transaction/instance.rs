@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use es_core::limits::MAX_PAGE;
-use es_core::store::{Row, RowStore, RowWrite, StoreError};
+use es_core::store::{Row, RowStore, RowWrite, StoreError, StoredRow};
 use es_core::{ErrorKind, Timestamp, chain};
 use uuid::Uuid;
 
+use super::fingerprint;
 use super::protocol::{Call, Next, Protocol};
 use super::rows::{
-    Attention, FORMAT, Head, Record, Status, Tables, Wake, Written, head_key, journal_of, record_key, slice,
+    Attention, Ended, FORMAT, Head, Record, Status, Tables, Wake, Written, ended_key, head_key, journal_of,
+    record_key, slice,
 };
 
 /// How many records may follow each other without anything that happens in between. A protocol that goes on is a mistake.
@@ -25,13 +27,15 @@ pub(crate) struct Instance<P: Protocol> {
     pub(crate) wakes: BTreeMap<String, u64>,
     /// The revision of its row among those that wait for a person.
     attention: u64,
+    /// Whether that row says that it cannot go on, which it can now.
+    repaired: bool,
 }
 
 impl<P: Protocol> Clone for Instance<P> {
     fn clone(&self) -> Self {
-        let Self { run, head, state, wakes, attention } = self;
+        let Self { run, head, state, wakes, attention, repaired } = self;
         let (head, state, wakes) = (head.clone(), state.clone(), wakes.clone());
-        Self { run: *run, head, state, wakes, attention: *attention }
+        Self { run: *run, head, state, wakes, attention: *attention, repaired: *repaired }
     }
 }
 
@@ -44,6 +48,8 @@ pub(crate) enum Loaded<P: Protocol> {
     Over,
     /// A newer program wrote it.
     Newer(u32),
+    /// It is of this version of the definition, and not of the one here.
+    Other(u32),
     /// It cannot be read.
     Damaged(String),
 }
@@ -53,7 +59,8 @@ impl<P: Protocol> Instance<P> {
     pub(crate) fn new(protocol: &P, run: Uuid, head: Head) -> Self {
         let key = head_key(run).unwrap_or_default();
         let head = Row::new(key, head);
-        Self { run, head, state: protocol.begin(), wakes: BTreeMap::new(), attention: 0 }
+        let (state, wakes) = (protocol.begin(), BTreeMap::new());
+        Self { run, head, state, wakes, attention: 0, repaired: false }
     }
 
     /// Reads a run.
@@ -76,15 +83,19 @@ impl<P: Protocol> Instance<P> {
             return Ok(Loaded::Over);
         }
         if head.value.version != tables.version {
-            let (of, here) = (head.value.version, tables.version);
-            return Ok(Loaded::Damaged(format!("version {of} wakes up among those of version {here}")));
+            return Ok(Loaded::Other(head.value.version));
         }
         let mut instance = Self::new(protocol, run, head.value.clone());
         instance.head.rev = head.rev;
-        instance.attention = rev_of(rows, tables.attention.name(), &instance.head.key).await?;
+        let attention = one(rows, tables.attention.name(), &instance.head.key).await?;
+        if let Some(row) = attention {
+            // One that cannot be read is no better.
+            let repaired = tables.attention.decode(row.clone()).map_or(true, |row| row.value.damaged);
+            (instance.attention, instance.repaired) = (row.rev, repaired);
+        }
         if let Some(row) = &head.value.wake_row {
-            let rev = rev_of(rows, tables.wakes.table().name(), row).await?;
-            instance.wakes.extend((rev > 0).then(|| (row.clone(), rev)));
+            let wake = one(rows, tables.wakes.table().name(), row).await?;
+            instance.wakes.extend(wake.map(|wake| (row.clone(), wake.rev)));
         }
         let (prefix, mut after) = (journal_of(run), None::<String>);
         let mut n = 0;
@@ -152,6 +163,7 @@ impl<P: Protocol> Instance<P> {
         head.records += written.len() as u64;
         head.status = protocol.status(self.run, &self.state, at).0;
         for Written { record, .. } in written {
+            head.note_error(record);
             if let Record::Ended { outcome } = record {
                 (head.outcome, head.status) = (Some(outcome.clone()), Status::Ended);
             }
@@ -159,10 +171,30 @@ impl<P: Protocol> Instance<P> {
     }
 }
 
-/// The revision of a row; 0 if it is not there.
-async fn rev_of(rows: &dyn RowStore, table: &str, key: &str) -> Result<u64, StoreError> {
-    let found = rows.rows(table, &[key.to_owned()]).await?;
-    Ok(found.into_iter().flatten().next().map_or(0, |row| row.rev))
+impl Head {
+    /// What it has failed with last, until it has got over that.
+    fn note_error(&mut self, record: &Record) {
+        match record {
+            Record::Failed { step, error: why, .. }
+            | Record::Refused { step, why, .. }
+            | Record::Parked { step, why } => self.error = Some(fingerprint::of_step(step, why)),
+            Record::Done { step, .. } | Record::Undone { step } => {
+                let of = fingerprint::of_step(step, "");
+                self.error = self.error.take().filter(|error| !error.starts_with(&of));
+            }
+            Record::Resolved { .. } | Record::Ended { .. } => self.error = None,
+            _ => {}
+        }
+    }
+}
+
+/// A row as it is stored.
+pub(crate) async fn one(
+    rows: &dyn RowStore,
+    table: &str,
+    key: &str,
+) -> Result<Option<StoredRow>, StoreError> {
+    Ok(rows.rows(table, &[key.to_owned()]).await?.pop().flatten())
 }
 
 /// What records change, before it is written.
@@ -212,6 +244,11 @@ impl<P: Protocol> Change<P> {
             rows.push(wake);
             next.head.value.wake = Some(until);
         }
+        if let (true, Some(outcome)) = (ended, next.head.value.outcome.clone()) {
+            let Head { key, version, begun, .. } = next.head.value.clone();
+            let of = Ended { key, version, begun, at, outcome };
+            rows.push(tables.ended.insert(ended_key(run, at)?, of)?);
+        }
         rows.extend(next.attention(protocol, tables, at)?);
         rows.push(tables.heads.put(&next.head)?);
         next.head.rev += 1;
@@ -233,13 +270,14 @@ impl<P: Protocol> Instance<P> {
         };
         let (key, rev) = (self.head.key.clone(), self.attention);
         Ok(match why {
-            Some(why) if rev == 0 => {
-                self.attention = 1;
+            Some(why) if rev == 0 || self.repaired => {
+                (self.attention, self.repaired) = (rev + 1, false);
                 let Head { key: of, version, .. } = self.head.value.clone();
-                Some(tables.attention.insert(key, Attention { key: of, version, since: at, why })?)
+                let value = Attention { key: of, version, since: at, why, damaged: false };
+                Some(tables.attention.put(&Row { key, rev, value })?)
             }
             None if rev > 0 => {
-                self.attention = 0;
+                (self.attention, self.repaired) = (0, false);
                 Some(tables.attention.delete_at(key, rev))
             }
             _ => None,

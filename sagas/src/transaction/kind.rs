@@ -1,12 +1,13 @@
 //! A kind of transactions on one node, in one version of its definition.
 
+use std::any::Any;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::cluster::{Keeper, Runs, Shares, keep};
-use es_core::engine::{Engine, Node};
+use es_core::engine::{Engine, EngineStatus, Node};
 use es_core::limits::LimitError;
 use es_core::processor::Slices;
 use es_core::services::Services;
@@ -18,9 +19,11 @@ use uuid::Uuid;
 use super::clock::StoreClock;
 use super::drive::Desk;
 use super::instance::Instance;
+use super::numbers::{Looks, Numbers};
 use super::protocol::{Acts, Protocol};
 use super::rows::{Tables, slice};
 use super::scheduler::{NoLog, Scheduler};
+use super::watch::{Alarms, watch};
 
 /// Before what could not be begun is tried again.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -34,16 +37,21 @@ pub(crate) struct Kind<B: Backend, P: Acts<B>> {
     pub(crate) backend: Arc<B>,
     pub(crate) clock: Arc<StoreClock>,
     pub(crate) desks: Arc<Desks<P>>,
+    pub(crate) numbers: Arc<Numbers>,
+    alarms: Alarms,
     node: OnceLock<Node>,
 }
 
 impl<B: Backend, P: Acts<B>> Kind<B, P> {
     pub(crate) fn new(backend: Arc<B>, name: &str, version: u32, protocol: P) -> Result<Self, LimitError> {
+        let name: Arc<str> = name.into();
         Ok(Self {
-            name: name.into(),
+            name: name.clone(),
+            numbers: Arc::new(Numbers::new(name.clone(), version)),
+            alarms: Alarms::default(),
             version,
             protocol: Arc::new(protocol),
-            tables: Tables::of(name, version)?,
+            tables: Tables::of(&name, version)?,
             backend,
             clock: Arc::default(),
             desks: Arc::default(),
@@ -57,7 +65,12 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
     }
 
     fn group(&self) -> String {
-        format!("txn.{}.v{}", self.name, self.version)
+        format!("{}{}", self.group_of_all(), self.version)
+    }
+
+    /// What the groups of all its versions begin with.
+    pub(super) fn group_of_all(&self) -> String {
+        format!("txn.{}.v", self.name)
     }
 }
 
@@ -85,6 +98,7 @@ impl<B: Backend, P: Acts<B>> Engine for Kind<B, P> {
             backend: self.backend.clone(),
             node: node.clone(),
             clock: self.clock.clone(),
+            numbers: self.numbers.clone(),
         });
         let work = Arc::new(Scheduler { desk, desks: self.desks.clone() });
         let keeper = Keeper::new(node.cluster.clone(), Shares::default(), self.group(), work).splitting(1);
@@ -95,7 +109,20 @@ impl<B: Backend, P: Acts<B>> Engine for Kind<B, P> {
                 () = tokio::time::sleep(AGAIN) => {}
             }
         }
-        keep(keeper, stop).await;
+        let watch = watch(&self.numbers, &self.name, self.protocol.deadline(), &self.alarms, node, &stop);
+        tokio::join!(keep(keeper, stop.clone()), watch);
+    }
+
+    fn status(&self) -> Vec<EngineStatus> {
+        let Looks { slices, looked, failing } = self.numbers.looks();
+        let mut status = EngineStatus::idle(self.group());
+        (status.slices, status.looked, status.failing) = (slices, looked, failing);
+        status.alerts = self.alarms.now();
+        vec![status]
+    }
+
+    fn handle(self: Arc<Self>) -> Option<Arc<dyn Any + Send + Sync>> {
+        Some(Arc::new(super::Runs(self)))
     }
 }
 

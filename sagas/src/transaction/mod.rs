@@ -13,34 +13,55 @@
 //! | `start.rs` | how a run begins: once for each key |
 //! | `life.rs` | what happens to a run, as events of the log |
 //! | `outcome.rs` | whoever waits for the end of a run, on any node |
-//! | `operate.rs` | what an operator sees of runs and has done to them |
+//! | `damaged.rs` | runs that cannot go on as they are stored are noted for people |
+//! | `operate.rs` | what an operator has done to a run; the one door to what follows |
+//! | `show.rs`, `told.rs` | one run: its steps, what it waits for, who will wake it; its journal, in words |
+//! | `list.rs`, `fingerprint.rs` | which runs there are · what errors have in common |
+//! | `foresee.rs` | what would come of a failure, or of a request |
+//! | `bulk.rs` | the same asked of many runs |
+//! | `numbers.rs`, `census.rs` | what a node counts of runs · in rows, a few at a time |
+//! | `watch.rs` | keeps the rules of [`alerts`](crate::alerts) by those numbers |
 //!
 //! A wake-up is a row of a queue: who a run is, and a time. A run that has not ended has at least one. Whoever wants
 //! something of a run writes one that is due now and carries it; only the owner takes it, in the commit that writes the
 //! head. So each counts once, whoever else believes to be the owner.
 
+mod bulk;
+mod census;
 mod clock;
+mod damaged;
 mod door;
 mod drive;
+mod fingerprint;
+mod foresee;
 mod instance;
 mod kind;
 mod life;
+mod list;
+mod numbers;
 mod operate;
 mod outcome;
 mod protocol;
 mod rows;
 mod scheduler;
+mod show;
 mod start;
+mod told;
+mod watch;
 
+pub use self::bulk::{Answered, Frozen};
+pub use self::foresee::{DryRun, HowUndone, IfItFailed, WouldUndo};
 pub(crate) use self::kind::Kind;
 pub use self::life::{
     Announce, RunId, SagaEnded, SagaEvent, SagaLife, SagaParked, SagaStarted, SagaUndoing, SagaWentOn,
 };
+pub use self::list::{RunCursor, RunFilter, RunListed, RunPage};
 pub(crate) use self::operate::AnyKind;
-pub use self::operate::{RunShown, RunStatus, Runs, StepShown, Waiting};
+pub use self::operate::{Runs, Waiting};
 pub use self::outcome::{Handle, Outcome, RunError, Why};
 pub(crate) use self::protocol::{Acts, Answer, Call, Next, Protocol, Site};
-pub use self::rows::Verb;
 pub(crate) use self::rows::{Asked, Record, Written};
 #[cfg(feature = "testing")]
 pub(crate) use self::rows::{Head, Tables, head_key, journal_of, start_key};
+pub use self::rows::{Status as RunStatus, Verb};
+pub use self::show::{RunShown, StepShown};

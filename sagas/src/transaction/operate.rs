@@ -5,70 +5,24 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::limits::MAX_PAGE;
-use es_core::store::{Row, StoreError, write_rows};
-use es_core::{Backend, ErrorKind, Timestamp};
+use es_core::store::{Row, StoreError, StoredRow, write_rows};
+use es_core::{Backend, ErrorKind, Timestamp, chain};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::foresee::{DryRun, IfItFailed};
 use super::kind::Kind;
-use super::outcome::{Outcome, RunError};
+use super::list::{RunCursor, RunFilter, RunPage};
+use super::outcome::RunError;
 use super::protocol::Acts;
-pub use super::rows::Status as RunStatus;
-use super::rows::{
-    Asked, Attention, Head, Record, Tables, Verb, Wake, Written, head_key, journal_of, slice, start_key,
-};
+use super::rows::{Asked, Attention, Head, Record, Tables, Verb, Wake, head_key, run_of, slice, start_key};
+use super::show::RunShown;
 use crate::verb::By;
 
 /// Between two looks at whether what was asked is done, at first and at most.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 
-/// A run, as an operator sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RunShown {
-    /// Its id.
-    pub run: Uuid,
-    /// Its key.
-    pub key: String,
-    /// The version of its definition.
-    pub version: u32,
-    /// What it is doing.
-    pub status: RunStatus,
-    /// When it began.
-    pub begun: Timestamp,
-    /// The node that works on it, or did.
-    pub holder: Option<Uuid>,
-    /// How it has ended.
-    pub outcome: Option<Outcome>,
-    /// What it waits for, and who will wake it.
-    pub waits_for: String,
-    /// Its steps, in the order of the definition.
-    pub steps: Vec<StepShown>,
-    /// What happened, in order: when, and what.
-    pub journal: Vec<(Timestamp, String)>,
-}
-
-/// A step of a run, as an operator sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct StepShown {
-    /// Its name.
-    pub name: String,
-    /// What is known of it, in a word or two.
-    pub state: String,
-    /// How often it has failed in a row.
-    pub failures: u32,
-    /// The last error.
-    pub error: Option<String>,
-}
-
-impl StepShown {
-    pub(crate) const fn new(name: String, state: String, failures: u32, error: Option<String>) -> Self {
-        Self { name, state, failures, error }
-    }
-}
-
-/// A run that waits for a person.
+/// A run that waits for a person, or cannot go on as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Waiting {
@@ -80,6 +34,15 @@ pub struct Waiting {
     pub since: Timestamp,
     /// Why.
     pub why: String,
+    /// Whether it cannot go on as it is stored: it goes on once it is repaired.
+    pub damaged: bool,
+}
+
+impl Waiting {
+    /// One whose note cannot be read.
+    const fn unread(version: u32, why: String) -> Self {
+        Self { key: String::new(), version, since: Timestamp::UNIX_EPOCH, why, damaged: true }
+    }
 }
 
 /// The runs of one kind.
@@ -93,6 +56,16 @@ impl std::fmt::Debug for Runs {
 }
 
 impl Runs {
+    /// The name of the saga.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    pub(crate) fn version(&self) -> u32 {
+        self.0.version()
+    }
+
     /// A run, with its steps, its journal, and what it waits for.
     ///
     /// # Errors
@@ -102,7 +75,7 @@ impl Runs {
         self.0.show(key).await
     }
 
-    /// Runs that wait for a person, in the order of their ids, after the key of the last one of a page.
+    /// Runs that wait for a person, and those that cannot go on as they are stored, in the order of their ids, after the key of the last one of a page.
     ///
     /// # Errors
     ///
@@ -127,71 +100,153 @@ impl Runs {
         limit: Duration,
     ) -> Result<Result<(), String>, RunError> {
         By::check(actor, reason).map_err(RunError::By)?;
-        self.0.ask(key, verb, (actor.to_owned(), reason.to_owned()), limit).await
+        self.0.ask(key, None, verb, (actor.to_owned(), reason.to_owned()), limit).await
+    }
+
+    /// What would come of such a request, by what is stored now. Nothing is written, and nothing is asked. The run may have
+    /// gone on by the time at which it is asked in earnest.
+    ///
+    /// # Errors
+    ///
+    /// `Err` in the answer: it would be declined, and why. [`RunError::Unknown`]; [`RunError::By`]; [`RunError::Store`].
+    pub async fn dry_run(
+        &self,
+        key: &str,
+        verb: Verb,
+        actor: &str,
+        reason: &str,
+    ) -> Result<Result<DryRun, String>, RunError> {
+        By::check(actor, reason).map_err(RunError::By)?;
+        self.0.dry_run(key, None, verb, (actor.to_owned(), reason.to_owned())).await
+    }
+
+    /// What would be undone if a run failed now, and in which order. A call that is under way counts as one that may have run.
+    ///
+    /// # Errors
+    ///
+    /// `Err` in the answer: it cannot fail any more, or it cannot be said here, and why. [`RunError::Unknown`];
+    /// [`RunError::Store`].
+    pub async fn if_it_failed(&self, key: &str) -> Result<Result<IfItFailed, String>, RunError> {
+        self.0.if_it_failed(key).await
+    }
+
+    /// Which runs there are. Runs that begin, go on and end meanwhile may be missed, or stand in two pages.
+    ///
+    /// What there is to read: for those that wait for a person the rows of those, for those that have ended the rows of
+    /// their days, for those that go on their wake-ups, of all versions. A page ends after 10,000 rows, however few were
+    /// wanted: go on at [`RunPage::next`].
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Store`], also if the cursor is none.
+    pub async fn list(
+        &self,
+        filter: &RunFilter,
+        after: Option<&RunCursor>,
+        limit: usize,
+    ) -> Result<RunPage, RunError> {
+        self.0.list(filter, after, limit).await
     }
 }
+
+/// What an operator says of a request: who, and why.
+type Who = (String, String);
 
 /// A kind, whatever its backend and protocol.
 #[async_trait]
 pub(crate) trait AnyKind: Send + Sync + 'static {
+    fn name(&self) -> &str;
+    fn version(&self) -> u32;
     async fn show(&self, key: &str) -> Result<RunShown, RunError>;
     async fn waiting(&self, after: Option<Uuid>, limit: usize) -> Result<Vec<(Uuid, Waiting)>, RunError>;
+    async fn list(
+        &self,
+        filter: &RunFilter,
+        after: Option<&RunCursor>,
+        limit: usize,
+    ) -> Result<RunPage, RunError>;
+    async fn if_it_failed(&self, key: &str) -> Result<Result<IfItFailed, String>, RunError>;
+    async fn dry_run(
+        &self,
+        key: &str,
+        run: Option<Uuid>,
+        verb: Verb,
+        by: Who,
+    ) -> Result<Result<DryRun, String>, RunError>;
+    /// `run`: which one is meant, whatever the key stands for by now.
     async fn ask(
         &self,
         key: &str,
+        run: Option<Uuid>,
         verb: Verb,
-        by: (String, String),
+        by: Who,
         limit: Duration,
     ) -> Result<Result<(), String>, RunError>;
 }
 
 #[async_trait]
 impl<B: Backend, P: Acts<B>> AnyKind for Kind<B, P> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn version(&self) -> u32 {
+        self.version
+    }
+
     async fn show(&self, key: &str) -> Result<RunShown, RunError> {
-        let (run, head) = self.find(key).await?;
-        let journal = self.journal(run).await?;
-        let now = self.clock.now(&*self.backend).await?;
-        let mut state = self.protocol.begin();
-        let is_own = head.value.version == self.version;
-        let other = || format!("a node that has version {} of its definition", head.value.version);
-        let mut unread = (!is_own).then(other);
-        for written in journal.iter().filter(|_| is_own) {
-            if let Err(why) = self.protocol.fold(&mut state, written) {
-                unread.get_or_insert_with(|| format!("somebody to repair it: {why}"));
-            }
-        }
-        let waits_for = match (&head.value.outcome, unread) {
-            (Some(outcome), _) => format!("nothing: {outcome}"),
-            (None, Some(why)) => why,
-            (None, None) => self.protocol.waits_for(run, &state, now),
-        };
-        let Head { version, status, begun, holder, outcome, .. } = head.value;
-        let journal = journal.into_iter().map(|written| (written.at, told(&written.record))).collect();
-        let steps = if is_own { self.protocol.show(&state) } else { Vec::new() };
-        let key = key.to_owned();
-        Ok(RunShown { run, key, version, status, begun, holder, outcome, waits_for, steps, journal })
+        self.show_run(key).await
     }
 
     async fn waiting(&self, after: Option<Uuid>, limit: usize) -> Result<Vec<(Uuid, Waiting)>, RunError> {
         let after = after.map(head_key).transpose()?;
-        let rows = self.tables.attention.page(&*self.backend, after.as_deref(), limit).await?;
-        let read = |row: Row<Attention>| {
-            let run = row.key.rsplit(':').next().and_then(|id| Uuid::try_parse(id).ok()).unwrap_or_default();
-            let Attention { key, version, since, why } = row.value;
-            (run, Waiting { key, version, since, why })
+        let rows = self.tables.attention.stored_page(&*self.backend, after.as_deref(), limit).await?;
+        let read = |row: StoredRow| {
+            let run = run_of(&row.key).unwrap_or_default();
+            match self.tables.attention.decode(row) {
+                Ok(Row { value: Attention { key, version, since, why, damaged }, .. }) => {
+                    (run, Waiting { key, version, since, why, damaged })
+                }
+                Err(error) => (run, Waiting::unread(self.version, chain(&error))),
+            }
         };
         Ok(rows.into_iter().map(read).collect())
+    }
+
+    async fn list(
+        &self,
+        filter: &RunFilter,
+        after: Option<&RunCursor>,
+        limit: usize,
+    ) -> Result<RunPage, RunError> {
+        self.page(filter, after, limit).await
+    }
+
+    async fn if_it_failed(&self, key: &str) -> Result<Result<IfItFailed, String>, RunError> {
+        self.foresee(key).await
+    }
+
+    async fn dry_run(
+        &self,
+        key: &str,
+        run: Option<Uuid>,
+        verb: Verb,
+        by: Who,
+    ) -> Result<Result<DryRun, String>, RunError> {
+        let by = By::new(by.0, by.1, Uuid::nil());
+        self.try_out(key, run, Asked { verb, by }).await
     }
 
     async fn ask(
         &self,
         key: &str,
+        run: Option<Uuid>,
         verb: Verb,
-        by: (String, String),
+        by: Who,
         limit: Duration,
     ) -> Result<Result<(), String>, RunError> {
         let node = self.node().ok_or(RunError::NotStarted)?;
-        let (run, head) = self.find(key).await?;
+        let (run, head) = self.find(key, run).await?;
         // Those who have its version read it.
         let tables = Tables::of(&self.name, head.value.version)?;
         let request = node.ids.next();
@@ -221,25 +276,25 @@ impl<B: Backend, P: Acts<B>> AnyKind for Kind<B, P> {
 }
 
 impl<B: Backend, P: Acts<B>> Kind<B, P> {
-    async fn find(&self, key: &str) -> Result<(Uuid, Row<Head>), RunError> {
-        let unknown = || RunError::Unknown { kind: self.name.to_string(), key: key.to_owned() };
-        let start = self.tables.starts.get(&*self.backend, &start_key(key)?).await?.ok_or_else(unknown)?;
-        let run = start.value.run;
-        let head = self.tables.heads.get(&*self.backend, &head_key(run)?).await?.ok_or_else(unknown)?;
-        Ok((run, head))
+    /// The run that a key stands for; `expected`: it has to be this one.
+    pub(super) async fn run_of(&self, key: &str, expected: Option<Uuid>) -> Result<Uuid, RunError> {
+        let start = self.tables.starts.get(&*self.backend, &start_key(key)?).await?;
+        let run = start.map(|start| start.value.run).filter(|run| expected.is_none_or(|of| of == *run));
+        run.ok_or_else(|| self.unknown(key))
     }
 
-    async fn journal(&self, run: Uuid) -> Result<Vec<Written>, StoreError> {
-        let (prefix, mut all, mut after) = (journal_of(run), Vec::new(), None::<String>);
-        loop {
-            let page = self.tables.journal.below(&*self.backend, &prefix, after.as_deref(), MAX_PAGE).await?;
-            after = page.last().map(|row| row.key.clone());
-            let ended = page.len() < MAX_PAGE;
-            all.extend(page.into_iter().map(|row| row.value));
-            if ended {
-                return Ok(all);
-            }
-        }
+    pub(super) async fn find(
+        &self,
+        key: &str,
+        expected: Option<Uuid>,
+    ) -> Result<(Uuid, Row<Head>), RunError> {
+        let run = self.run_of(key, expected).await?;
+        let head = self.tables.heads.get(&*self.backend, &head_key(run)?).await?;
+        Ok((run, head.ok_or_else(|| self.unknown(key))?))
+    }
+
+    fn unknown(&self, key: &str) -> RunError {
+        RunError::Unknown { kind: self.name.to_string(), key: key.to_owned() }
     }
 
     /// What came of a request; `None` as long as its row stands.
@@ -260,7 +315,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
 
     /// What came of a request that was taken.
     async fn answer_to(&self, run: Uuid, key: &str, request: Uuid) -> Result<Result<(), String>, RunError> {
-        for written in self.journal(run).await?.into_iter().rev() {
+        for written in self.records(run).await?.into_iter().rev() {
             match written.record {
                 Record::Resolved { by, .. } if by.request == request => return Ok(Ok(())),
                 Record::Declined { by, why, .. } if by.request == request => return Ok(Err(why)),
@@ -274,40 +329,5 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
             Some(outcome) => Err(RunError::Ended { kind, key, outcome }),
             None => Err(RunError::Unknown { kind, key }),
         }
-    }
-}
-
-/// A record in words.
-fn told(record: &Record) -> String {
-    match record {
-        Record::Begun { deadline: None, .. } => "begun".to_owned(),
-        Record::Begun { deadline: Some(deadline), .. } => format!("begun, to be decided by {deadline}"),
-        Record::Taken {} => "taken up".to_owned(),
-        Record::Done { step, .. } => format!("{step} is done"),
-        Record::Refused { step, why, maybe: false } => format!("{step} is refused: {why}"),
-        Record::Refused { step, why, maybe: true } => {
-            format!("{step} is refused: {why}; an earlier try may have run")
-        }
-        Record::Failed { step, undo: false, error } => format!("{step} failed: {error}"),
-        Record::Failed { step, undo: true, error } => format!("undoing {step} failed: {error}"),
-        Record::Decided { why, .. } => format!("to be undone: {why}"),
-        Record::Undone { step } => format!("{step} is undone"),
-        Record::Parked { step, why } => format!("{step} is parked: {why}"),
-        Record::Resolved { verb, by } => format!("{} by {}: {}", said(verb), by.actor, by.reason),
-        Record::Declined { verb, by, why } => {
-            format!("{} by {} was declined: {why}", said(verb), by.actor)
-        }
-        Record::Ended { outcome } => format!("ended: {outcome}"),
-    }
-}
-
-fn said(verb: &Verb) -> String {
-    match verb {
-        Verb::Cancel => "cancelled".to_owned(),
-        Verb::Retry { step: None } => "retried".to_owned(),
-        Verb::Retry { step: Some(step) } => format!("{step} retried"),
-        Verb::Resolve { step, output } => format!("{step} taken for run with {}", output.text()),
-        Verb::Skip { step } => format!("{step} taken for undone"),
-        Verb::Abandon => "abandoned".to_owned(),
     }
 }

@@ -13,8 +13,9 @@ use es_core::{Backend, BoxError, Timestamp};
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
-use super::operate::StepShown;
+use super::foresee::IfItFailed;
 use super::rows::{Asked, Record, Status, Written};
+use super::show::StepShown;
 use crate::data::Data;
 
 /// Says what follows what.
@@ -41,6 +42,9 @@ pub(crate) trait Protocol: Send + Sync + 'static {
     /// What a run is doing, and why it waits for a person.
     fn status(&self, run: Uuid, state: &Self::State, now: Timestamp) -> (Status, Option<String>);
 
+    /// By when a run is to be decided, from its start.
+    fn deadline(&self) -> Option<Duration>;
+
     /// Whether there may be a call to somewhere else now, which another owner may have made as well.
     fn calls_outside(&self, state: &Self::State) -> bool;
 
@@ -52,6 +56,9 @@ pub(crate) trait Protocol: Send + Sync + 'static {
 
     /// Whether what happens to a run is told in the log.
     fn announces(&self) -> bool;
+
+    /// What would be undone if it failed now; an error if it cannot fail any more.
+    fn if_it_failed(&self, run: Uuid, state: &Self::State, now: Timestamp) -> Result<IfItFailed, String>;
 
     /// What it waits for, in words.
     fn waits_for(&self, run: Uuid, state: &Self::State, now: Timestamp) -> String;
@@ -67,6 +74,16 @@ pub(crate) enum Next {
     Act { calls: Vec<Call>, until: Option<Timestamp> },
     /// Nothing: it has ended.
     Ended,
+}
+
+impl Next {
+    /// The calls that are made now, by whoever has the run.
+    pub(crate) fn calls(self) -> BTreeSet<Call> {
+        match self {
+            Self::Act { calls, .. } => calls.into_iter().collect(),
+            _ => BTreeSet::new(),
+        }
+    }
 }
 
 /// A call of a step.

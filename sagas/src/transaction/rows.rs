@@ -6,9 +6,11 @@
 //! | `txn.heads.KIND` | slice, run | a [`Head`]: where a run is. Every commit of the engine writes it over the revision that was read |
 //! | `txn.journal.KIND` | slice, run, number | what happened, in order: a [`Written`] |
 //! | `hot.txn.wakes.KIND.vVERSION` | slice, time, id | when somebody is to look at a run, and what for: a [`Wake`] |
-//! | `txn.attention.KIND` | slice, run | runs that wait for a person |
+//! | `txn.attention.KIND` | slice, run | runs that wait for a person: an [`Attention`] |
+//! | `txn.ended.KIND` | day, slice, run | runs that have ended, by the day of that: an [`Ended`] |
 //!
-//! The slice is that of the run, but for starts, where it is that of the key.
+//! The slice is that of the run, but for starts, where it is that of the key. The last two are written with the head, when
+//! it changes: lists of runs need no walk over all of them.
 
 use es_core::Timestamp;
 use es_core::limits::LimitError;
@@ -36,6 +38,7 @@ pub(crate) struct Tables {
     pub(crate) journal: Table<Written>,
     pub(crate) wakes: Queue<Wake>,
     pub(crate) attention: Table<Attention>,
+    pub(crate) ended: Table<Ended>,
 }
 
 impl Tables {
@@ -48,6 +51,7 @@ impl Tables {
             journal: Table::new(table("journal"))?,
             wakes: Queue::new(&format!("{}.v{version}", table("wakes")))?,
             attention: Table::new(table("attention"))?,
+            ended: Table::new(table("ended"))?,
         })
     }
 }
@@ -82,6 +86,9 @@ pub(crate) struct Head {
     pub(crate) wake_row: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) outcome: Option<Outcome>,
+    /// What it has failed with last and has not got over, by its [fingerprint](super::fingerprint).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
 }
 
 /// What a run is doing.
@@ -97,6 +104,9 @@ pub enum Status {
     Parked,
     /// It has ended.
     Ended,
+    /// It cannot go on as it is stored: somebody has to repair it. That is found out and not stored.
+    #[serde(skip)]
+    Damaged,
 }
 
 /// A record, and when it was written.
@@ -159,6 +169,9 @@ pub(crate) enum Record {
 pub enum Verb {
     /// Undo what was done, if it is not too late for that.
     Cancel,
+    /// Go forward, if that is still open: from now on neither its deadline nor a step that fails or says no undoes it. Such
+    /// a step is tried as one that has to succeed, and then waits for a person. A later [`Cancel`](Self::Cancel) undoes it.
+    GoForward,
     /// Try again what is parked, or what waits for its next try: one step, or all of them.
     Retry {
         /// Which step; `None`: all.
@@ -204,6 +217,19 @@ pub(crate) struct Attention {
     pub(crate) version: u32,
     pub(crate) since: Timestamp,
     pub(crate) why: String,
+    /// Whether it cannot go on as it is stored.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) damaged: bool,
+}
+
+/// A run that has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ended {
+    pub(crate) key: String,
+    pub(crate) version: u32,
+    pub(crate) begun: Timestamp,
+    pub(crate) at: Timestamp,
+    pub(crate) outcome: Outcome,
 }
 
 /// The slice of a run.
@@ -229,6 +255,25 @@ pub(crate) fn record_key(run: Uuid, number: u64) -> Result<String, StoreError> {
     Ok(of_run(run).number(number).build()?)
 }
 
+/// The key of the row of a run that has ended.
+pub(crate) fn ended_key(run: Uuid, at: Timestamp) -> Result<String, StoreError> {
+    Ok(of_day(at).number(u64::from(slice(run))).id(run).build()?)
+}
+
+/// What keys of runs are behind that have ended on the day of this time, or later.
+pub(crate) fn ended_since(at: Timestamp) -> String {
+    of_day(at).prefix()
+}
+
+fn of_day(at: Timestamp) -> Key {
+    Key::default().number(u64::try_from(at.as_second() / (24 * 60 * 60)).unwrap_or_default())
+}
+
+/// The run that a key ends with.
+pub(crate) fn run_of(key: &str) -> Option<Uuid> {
+    Uuid::try_parse(key.rsplit(':').next()?).ok()
+}
+
 pub(crate) fn start_key(key: &str) -> Result<String, LimitError> {
     instance_key(key)
 }
@@ -240,10 +285,11 @@ mod tests {
 
     golden! {
         starts: Start = ["txn-start"];
-        heads: Head = ["txn-head", "txn-head-ended"];
-        records: Vec<Written> = ["txn-journal"];
+        heads: Head = ["txn-head", "txn-head-ended", "txn-head-failed"];
+        records: Vec<Written> = ["txn-journal", "txn-journal-forward"];
         wakes: Wake = ["txn-wake", "txn-wake-asked"];
-        those_who_wait: Attention = ["txn-attention"];
+        those_who_wait: Attention = ["txn-attention", "txn-attention-damaged"];
+        those_that_have_ended: Ended = ["txn-ended"];
     }
 
     #[test]
@@ -254,5 +300,10 @@ mod tests {
         assert_eq!(record_key(run, 7).unwrap(), of);
         assert!(of.starts_with(&journal_of(run)));
         assert_eq!(start_key("o:1").unwrap(), "0441:o%3A1");
+        let at = "2026-01-01T23:59:59Z".parse().unwrap();
+        let of = ended_key(run, at).unwrap();
+        assert_eq!(of, "00000000000000020454:00000000000000000285:019000000000700080000000000000ab");
+        assert!(of.starts_with(&ended_since(at)));
+        assert_eq!(run_of(&of), Some(run));
     }
 }

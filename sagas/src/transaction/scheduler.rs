@@ -18,6 +18,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::census::Census;
+use super::damaged;
 use super::drive::{Desk, Drive, Left};
 use super::instance::{Instance, Loaded};
 use super::kind::{Desks, Handed, Open};
@@ -36,6 +38,8 @@ const POLL: Duration = Duration::from_secs(1);
 const LOOKS: (Duration, u32) = (Duration::from_millis(10), 4);
 /// For how long calls that are under way are waited for, before others take their runs up.
 const GRACE: Duration = Duration::from_secs(10);
+/// How many runs that cannot go on are noted at each look.
+const TOLD: usize = 32;
 /// When a run that cannot go on is tried again.
 const TROUBLE: Duration = Duration::from_secs(5);
 
@@ -92,6 +96,9 @@ struct Shift<B: Backend, P: Acts<B>> {
     next: Option<Timestamp>,
     /// Runs that cannot go on, and when they are tried again.
     trouble: HashMap<Uuid, (Instant, String)>,
+    /// What people are to be told of those.
+    untold: Vec<(Uuid, String)>,
+    census: Census,
     /// How long the last look took.
     took: Duration,
 }
@@ -108,6 +115,8 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
             tasks: JoinSet::new(),
             next: None,
             trouble: HashMap::new(),
+            untold: Vec::new(),
+            census: Census::new(slices),
             took: Duration::ZERO,
         }
     }
@@ -117,18 +126,19 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
         while !self.stop.is_cancelled() {
             wakes.mark_unchanged();
             let begun = Instant::now();
-            let now = match self.look().await {
-                Ok(now) => Some(now),
-                Err(error) => {
-                    let (kind, error) = (&self.desk.kind, chain(&error));
-                    tracing::warn!(%kind, error, "what is due cannot be read, and is read again");
-                    None
-                }
-            };
+            let looked = self.look().await.map_err(|error| chain(&error));
+            if let Err(error) = &looked {
+                let kind = &self.desk.kind;
+                tracing::warn!(%kind, error, "what is due cannot be read, and is read again");
+            }
             self.took = begun.elapsed();
+            self.note_look(looked.as_ref().err());
+            self.go_on_counting().await;
+            let now = looked.ok();
             self.rest(now, &mut wakes, &mut handed).await;
         }
         drop((open, handed));
+        self.desk.numbers.left(self.slices.first);
         // What is driven ends by itself: no calls are made any more, and those under way are waited for, within reason.
         let ended = async {
             while let Some(ended) = self.tasks.join_next().await {
@@ -138,6 +148,22 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
         if tokio::time::timeout(GRACE, ended).await.is_err() {
             // Whoever takes them up next knows that they may have run.
             self.tasks.shutdown().await;
+        }
+    }
+
+    fn note_look(&self, failing: Option<&String>) {
+        let (Slices { first, .. }, of) = (self.slices, self.slices.count());
+        let now = self.desk.node.ids.clock().now();
+        self.desk.numbers.looked(first, of, now, failing.cloned());
+    }
+
+    /// Counts runs; what cannot be read now is counted later.
+    async fn go_on_counting(&mut self) {
+        let desk = &self.desk;
+        match self.census.go_on(&*desk.backend, &desk.tables).await {
+            Ok(Some(tally)) => desk.numbers.counted(self.slices.first, tally),
+            Ok(None) => {}
+            Err(error) => tracing::debug!(kind = %desk.kind, error = chain(&error), "runs are counted later"),
         }
     }
 
@@ -180,6 +206,7 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
         if !desk.node.cluster.lease().holds() {
             return Ok(now);
         }
+        self.tell(now).await;
         let slices = [self.slices];
         let mut due =
             desk.tables.wakes.stored_due(&*desk.backend, &slices, &mut self.marks, now, PAGE).await?;
@@ -257,9 +284,30 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
             Loaded::Newer(format) => {
                 self.postpone(run, &format!("a newer program wrote it, in format {format}"));
             }
-            Loaded::Damaged(why) => self.postpone(run, &format!("it cannot be read: {why}")),
+            Loaded::Other(of) => {
+                let here = desk.tables.version;
+                self.cannot_go_on(run, &format!("version {of} wakes up among those of version {here}"));
+            }
+            Loaded::Damaged(why) => self.cannot_go_on(run, &format!("it cannot be read: {why}")),
         }
         Ok(true)
+    }
+
+    /// Notes for people which runs cannot go on. What is not noted now is found again.
+    async fn tell(&mut self, now: Timestamp) {
+        let desk = self.desk.clone();
+        for (run, why) in self.untold.drain(..self.untold.len().min(TOLD)) {
+            if let Err(error) = damaged::note(&*desk.backend, &desk.tables, run, &why, now).await {
+                let (kind, error) = (&desk.kind, chain(&error));
+                tracing::warn!(%kind, %run, error, "that a run cannot go on is not noted, and will be");
+                return;
+            }
+        }
+    }
+
+    fn cannot_go_on(&mut self, run: Uuid, why: &str) {
+        self.postpone(run, why);
+        self.untold.push((run, why.to_owned()));
     }
 
     fn postpone(&mut self, run: Uuid, why: &str) {
@@ -303,7 +351,7 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
             Left::Sleeps(until) => self.next = Some(self.next.map_or(until, |next| next.min(until))),
             // What was passed is read again: it is due still.
             Left::Lost => self.marks = Marks::default(),
-            Left::Trouble(why) => self.postpone(run, &why),
+            Left::Trouble(why) => self.cannot_go_on(run, &why),
             Left::Ended | Left::Stopped => {}
         }
     }

@@ -38,6 +38,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
             let outcome = door::commit(&*self.backend, node, commit).await;
             match Won::after(&*self.backend, outcome).await {
                 Ok(Some(Won::Yes(_))) => {
+                    self.numbers.started();
                     if let Some((permit, promise)) = place {
                         // If it closes now, the wake-up is there.
                         drop(permit.send((instance, promise)));
@@ -124,6 +125,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
             wake: None,
             wake_row: None,
             outcome: None,
+            error: None,
         };
         let mut instance = Instance::new(&*self.protocol, run, head);
         let mut rows = vec![tables.starts.insert(start_key(key)?, Start { run, version, fingerprint })?];

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in here, what is not there is a test that fails")]
 
+mod alerts;
 mod bank;
 mod cloud_events;
 mod crash;

@@ -130,6 +130,15 @@ macro_rules! rules {
                 a_start_in_a_decision_is_of_its_commit
                 what_happens_to_a_run_is_told_once_with_it
             }
+            watching {
+                runs_are_listed_by_what_they_do_and_fail_with
+                a_run_that_cannot_be_read_is_shown_to_people_until_it_is_repaired
+                what_would_come_of_a_failure_or_a_request_is_told_and_not_done
+                many_runs_are_asked_at_once_and_no_other
+                who_wakes_a_run_is_said
+                what_a_person_sends_forward_is_undone_by_a_person_only
+                a_node_says_whether_it_works_on_its_runs
+            }
             inbox {
                 a_message_that_comes_again_or_too_soon_changes_nothing
                 a_gap_is_noticed_and_filled_in_order

@@ -30,6 +30,7 @@ mod starts;
 mod stores;
 mod timers;
 mod trip;
+mod watching;
 mod world;
 
 use es_core::Backend;

@@ -1,4 +1,4 @@
-//! Sagas that start in commits of others, and what is told of them: T15 to T17.
+//! Sagas that start in commits of others, and what is told of them: T22 to T24.
 
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ async fn is_there<S: Subject>(trips: &Trips<'_, S>, key: &str) -> bool {
         .await
 }
 
-/// T15
+/// T22
 pub(super) async fn a_start_in_a_transaction_is_of_that_transaction<S: Subject>(subject: &S) {
     let trips = booking(subject).await;
     let services: &Services = trips.nodes[0].services();
@@ -113,7 +113,7 @@ pub(super) async fn a_start_in_a_transaction_is_of_that_transaction<S: Subject>(
     trips.end().await;
 }
 
-/// T16
+/// T23
 pub(super) async fn a_start_in_a_decision_is_of_its_commit<S: Subject>(subject: &S) {
     let trips = booking(subject).await;
     let book = async |id: &str, trip: &str, is_sold: bool, is_noted: bool| {
@@ -151,7 +151,7 @@ pub(super) async fn a_start_in_a_decision_is_of_its_commit<S: Subject>(subject: 
     trips.end().await;
 }
 
-/// T17
+/// T24
 pub(super) async fn what_happens_to_a_run_is_told_once_with_it<S: Subject>(subject: &S) {
     let mut trips = Trips::open(subject).await;
     trips.join_with(announced, |app| app).await;

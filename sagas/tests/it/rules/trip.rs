@@ -114,6 +114,11 @@ impl Outside {
 
     pub(crate) fn let_go(&self) {
         self.mend();
+        self.release();
+    }
+
+    /// Those that wait act; what comes later does as it is told.
+    pub(crate) fn release(&self) {
         self.0.let_go.notify_waiters();
     }
 
@@ -362,6 +367,11 @@ impl<'s, S: Subject> Trips<'s, S> {
         for app in self.nodes.drain(..) {
             assert!(app.shutdown(PATIENCE).await);
         }
+    }
+
+    /// One of the nodes ends.
+    pub(crate) async fn stop_one(&mut self, node: usize) {
+        assert!(self.nodes.swap_remove(node).shutdown(PATIENCE).await);
     }
 
     /// A node is gone from one moment to the next.

@@ -1,0 +1,35 @@
+//! When somebody is to look at sagas: rules as data, kept by the engine itself and by Prometheus.
+//!
+//! A [`Rule`] says what is measured, from where on it is an alarm, for how long that has to be so, and what to do then.
+//! Each node keeps the rules that its own numbers can answer: an alarm is logged once as it begins and once as it ends, and
+//! stands in [`Health::engines`](es_core::Health::engines) meanwhile. [`prometheus_rules`] gives the same rules for
+//! Prometheus, which sees all nodes: `sagas/alerts/sagas.rules.yml` is that text. Thresholds that do not suit are changed in
+//! a copy of that file.
+//!
+//! # Metrics
+//!
+//! By the crate `metrics`, with the labels `kind` and `version` (of the definition):
+//!
+//! | name | what |
+//! | --- | --- |
+//! | `es_saga_started_total` | runs that began on this node |
+//! | `es_saga_ended_total`, by `outcome` | runs that ended on this node: `completed`, `undone`, `abandoned` |
+//! | `es_saga_seconds`, by `outcome` | a histogram: how long they took from their start to their end |
+//! | `es_saga_failed_calls_total` | calls and undos that failed, and are tried again |
+//! | `es_saga_fenced_total` | writes that were refused because another node has the run |
+//! | `es_saga_open` | runs in the slices of this node that have not ended, about |
+//! | `es_saga_parked`, `es_saga_damaged` | those of them that wait for a person, or cannot go on as they are stored; the former counts the latter |
+//! | `es_saga_oldest_seconds` | the age of the oldest of them |
+//! | `es_saga_deadline_seconds` | the deadline of the definition, if it has one |
+//! | `es_saga_looked_timestamp_seconds` | when this node last saw what is due, for the share that is furthest behind |
+//!
+//! What stands in rows is counted all the time, 500 rows a second at most, and at most every 15 seconds. Install a recorder
+//! before the app starts.
+
+mod kept;
+mod prometheus;
+mod rules;
+
+pub(crate) use self::kept::{Change, Kept, Sample};
+pub use self::prometheus::prometheus_rules;
+pub use self::rules::{Limit, Measure, RULES, Rule, Severity};

@@ -1,0 +1,83 @@
+//! The rules for Prometheus.
+
+use std::time::Duration;
+
+use super::rules::{Limit, Measure, RULES, Rule};
+
+impl Measure {
+    /// What Prometheus calculates for it, an entry for each kind of sagas.
+    fn promql(self) -> &'static str {
+        match self {
+            Self::SuccessRate => {
+                "sum by (kind) (increase(es_saga_ended_total{outcome=\"completed\"}[5m])) \
+                 / sum by (kind) (increase(es_saga_ended_total[5m]))"
+            }
+            Self::MeanSeconds => {
+                "sum by (kind) (increase(es_saga_seconds_sum[5m])) / sum by (kind) (increase(es_saga_seconds_count[5m]))"
+            }
+            Self::Parked => "sum by (kind) (es_saga_parked)",
+            Self::Damaged => "sum by (kind) (es_saga_damaged)",
+            Self::OldestSeconds => "max by (kind) (es_saga_oldest_seconds)",
+            Self::Fenced => "sum by (kind) (increase(es_saga_fenced_total[5m]))",
+            Self::SilentSeconds => "time() - max by (kind) (es_saga_looked_timestamp_seconds)",
+            Self::ParkedSequences => "max by (processor) (es_processor_parked)",
+            Self::StandsBehind => {
+                "max by (processor) (es_processor_lag) unless max by (processor) (delta(es_processor_position[5m])) > 0"
+            }
+        }
+    }
+
+    /// The label that says what it is of.
+    fn label(self) -> &'static str {
+        match self {
+            Self::ParkedSequences | Self::StandsBehind => "processor",
+            _ => "kind",
+        }
+    }
+}
+
+impl Rule {
+    /// The rule as an expression of Prometheus: it has a value where there is an alarm.
+    #[must_use]
+    pub fn expr(&self) -> String {
+        let measure = self.measure.promql();
+        match self.limit {
+            Limit::Above(limit) if self.measure == Measure::StandsBehind => format!("({measure}) > {limit}"),
+            Limit::Above(limit) => format!("{measure} > {limit}"),
+            Limit::Below(limit) => format!("{measure} < {limit}"),
+            Limit::Deadlines(times) => {
+                format!("{measure} > {times} * max by (kind) (es_saga_deadline_seconds)")
+            }
+        }
+    }
+}
+
+/// The [`RULES`] as a file of rules for Prometheus.
+#[must_use]
+pub fn prometheus_rules() -> String {
+    let head = "# Written by `sagas::alerts::prometheus_rules()`. The guide says what to do for each: \
+                \"Watching sagas\".\ngroups:\n  - name: sagas\n    rules:\n";
+    head.to_owned() + &RULES.iter().map(entry).collect::<String>()
+}
+
+fn entry(rule: &Rule) -> String {
+    let of = format!("{{{{ $labels.{} }}}}: {}", rule.measure.label(), rule.summary);
+    let lines = [
+        format!("      - alert: {}", rule.name),
+        format!("        expr: {}", quoted(&rule.expr())),
+        format!("        for: {}", minutes(rule.hold)),
+        format!("        labels:\n          severity: {}", rule.severity.label()),
+        format!("        annotations:\n          summary: {}", quoted(&of)),
+        format!("          description: {}\n", quoted(rule.to_do)),
+    ];
+    lines.join("\n")
+}
+
+fn minutes(time: Duration) -> String {
+    format!("{}m", time.as_secs() / 60)
+}
+
+/// A text in double quotes, as YAML reads it.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}

@@ -1,0 +1,148 @@
+//! The rules, as data.
+
+use std::time::Duration;
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// What is counted is counted over this long.
+pub(crate) const WINDOW: Duration = Duration::from_secs(300);
+
+/// When somebody is to look at something.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Rule {
+    /// Its name.
+    pub name: &'static str,
+    /// What is measured.
+    pub measure: Measure,
+    /// From where on it is an alarm.
+    pub limit: Limit,
+    /// For how long that has to be so.
+    pub hold: Duration,
+    /// How soon somebody is to look at it.
+    pub severity: Severity,
+    /// What is so.
+    pub summary: &'static str,
+    /// What to do.
+    pub to_do: &'static str,
+}
+
+/// What is measured, of each kind of sagas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Measure {
+    /// The part of the runs that completed, of those that ended in the last five minutes.
+    SuccessRate,
+    /// How many seconds those took, on the average.
+    MeanSeconds,
+    /// Runs that wait for a person.
+    Parked,
+    /// Runs that cannot go on as they are stored.
+    Damaged,
+    /// The age of the oldest run that has not ended, in seconds.
+    OldestSeconds,
+    /// Writes in the last five minutes that were refused because another node has the run.
+    Fenced,
+    /// For how many seconds nobody has seen what is due.
+    SilentSeconds,
+    /// Parked sequences of a processor: of a relay, keys with a message that could not be sent. For Prometheus only.
+    ParkedSequences,
+    /// Events that a processor is behind while it does not go on. For Prometheus only.
+    StandsBehind,
+}
+
+/// From where on it is an alarm.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Limit {
+    /// Above this.
+    Above(f64),
+    /// Below this.
+    Below(f64),
+    /// Above so many times the deadline of the definition; never for one without a deadline.
+    Deadlines(f64),
+}
+
+/// How soon somebody is to look at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Severity {
+    /// On the next working day.
+    Warning,
+    /// Now.
+    Critical,
+}
+
+impl Severity {
+    /// The label of it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// Begins a rule: what is measured, its limit, and for how long.
+const fn rule(name: &'static str, measure: Measure, limit: Limit, hold: Duration) -> Rule {
+    Rule { name, measure, limit, hold, severity: Severity::Warning, summary: "", to_do: "" }
+}
+
+impl Rule {
+    const fn urgent(self) -> Self {
+        Self { severity: Severity::Critical, ..self }
+    }
+
+    const fn says(self, summary: &'static str, to_do: &'static str) -> Self {
+        Self { summary, to_do, ..self }
+    }
+}
+
+/// The rules.
+pub const RULES: &[Rule] = &[
+    rule("SagaSuccessRateLow", Measure::SuccessRate, Limit::Below(0.95), WINDOW).says(
+        "Fewer than 95 % of the runs that ended in the last five minutes have completed.",
+        "List the runs that ended since then (`Runs::list` with `RunStatus::Ended` and `ended_since`): their errors say which step \
+         refuses or fails. A refusal by the business may be right; a partner that fails is to be mended.",
+    ),
+    rule("SagaSlow", Measure::MeanSeconds, Limit::Above(5.0), WINDOW).says(
+        "Runs that ended in the last five minutes took more than 5 seconds on the average.",
+        "Look at what running ones wait for (`Runs::list` with `RunStatus::Running`, then `Runs::show`): a partner that is slow, or \
+         pauses between tries. For sagas that are slow by their nature raise the limit.",
+    ),
+    rule("SagaParked", Measure::Parked, Limit::Above(0.0), WINDOW).says(
+        "Runs wait for a person.",
+        "`Runs::waiting` says which, and why. Mend what fails; then `Retry` it, or say what has happened with `Resolve` or `Skip`.",
+    ),
+    rule("SagaParkedMany", Measure::Parked, Limit::Above(10.0), MINUTE).urgent().says(
+        "More than ten runs wait for a person.",
+        "They most likely fail for one reason: list them by their error (`RunFilter::failing_with`), mend that, freeze the list \
+         (`Runs::freeze`), and retry all of it (`Runs::ask_each`).",
+    ),
+    rule("SagaDamaged", Measure::Damaged, Limit::Above(0.0), WINDOW).urgent().says(
+        "Runs cannot go on as they are stored.",
+        "`Runs::waiting` names the rows and what is wrong with them. After a deploy: the definition has changed without a new \
+         version, so take it back. Else repair the row from a backup. They go on by themselves.",
+    ),
+    rule("SagaOld", Measure::OldestSeconds, Limit::Deadlines(2.0), WINDOW).says(
+        "A run has not ended within two times its deadline.",
+        "List the old ones (`RunFilter::begun_before`), and look at what the oldest waits for, and who will wake it (`Runs::show`).",
+    ),
+    rule("SagaFenced", Measure::Fenced, Limit::Above(20.0), MINUTE).says(
+        "Many writes were refused because another node has the run.",
+        "A few are normal while nodes come and go. If it goes on, nodes lose their leases: look for long pauses of the process, \
+         an overloaded store, or a lease that is too short (`.lease`). Nothing is done twice by it, but for calls under one key.",
+    ),
+    rule("SagaEngineSilent", Measure::SilentSeconds, Limit::Above(60.0), MINUTE).urgent().says(
+        "Nobody has seen for a minute what is due.",
+        "Look whether a node with this saga runs, and whether its store answers: `App::health` says what is wrong (`engines`).",
+    ),
+    rule("ProcessorParked", Measure::ParkedSequences, Limit::Above(0.0), WINDOW).says(
+        "Events or messages of a processor or relay are set aside, and their keys with them.",
+        "`Processor::parked` says which, and why. Mend it, then retry or discard them.",
+    ),
+    rule("ProcessorStands", Measure::StandsBehind, Limit::Above(0.0), MINUTE).urgent().says(
+        "A processor or relay is behind, and has not gone on for five minutes.",
+        "`App::health` says whether it fails, is halted, or has no node; a relay waits while its receiver is away.",
+    ),
+];

@@ -1,0 +1,213 @@
+//! What a node counts of the runs of one definition: for metrics, and for its own alerts.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use es_core::Timestamp;
+
+use super::outcome::Outcome;
+use super::rows::{Record, Written};
+use crate::alerts::Sample;
+
+/// Counts of one definition on this node, and what its shares have found.
+#[derive(Debug)]
+pub(crate) struct Numbers {
+    kind: Arc<str>,
+    version: Arc<str>,
+    completed: AtomicU64,
+    undone: AtomicU64,
+    abandoned: AtomicU64,
+    /// How long those took that have ended, in milliseconds.
+    took: AtomicU64,
+    fenced: AtomicU64,
+    shares: Mutex<BTreeMap<u16, OfShare>>,
+}
+
+/// What is known of a share of this node.
+#[derive(Clone, Debug)]
+struct OfShare {
+    slices: u16,
+    looked: Timestamp,
+    failing: Option<String>,
+    tally: Tally,
+}
+
+/// What stands in the rows of a share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Runs that have not ended.
+    pub(crate) open: u64,
+    /// Those of them that wait for a person.
+    pub(crate) parked: u64,
+    /// Those of them that cannot go on as they are stored.
+    pub(crate) damaged: u64,
+    /// When the oldest of them began.
+    pub(crate) oldest: Option<Timestamp>,
+}
+
+impl Tally {
+    fn and(self, other: Self) -> Self {
+        Self {
+            open: self.open + other.open,
+            parked: self.parked + other.parked,
+            damaged: self.damaged + other.damaged,
+            oldest: self.oldest.into_iter().chain(other.oldest).min(),
+        }
+    }
+}
+
+/// How the work on a kind is, on this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Looks {
+    pub(crate) slices: u16,
+    /// When the share that is furthest behind was looked at.
+    pub(crate) looked: Option<Timestamp>,
+    pub(crate) failing: Option<String>,
+}
+
+/// Adds to a counter with the labels of a definition.
+macro_rules! count {
+    ($of:expr, $name:literal, $n:expr $(, $label:literal => $value:expr)*) => {
+        metrics::counter!($name, "kind" => $of.kind.clone(), "version" => $of.version.clone() $(, $label => $value)*)
+            .increment($n)
+    };
+}
+
+impl Numbers {
+    pub(crate) fn new(kind: Arc<str>, version: u32) -> Self {
+        let zero = AtomicU64::default;
+        Self {
+            kind,
+            version: version.to_string().into(),
+            completed: zero(),
+            undone: zero(),
+            abandoned: zero(),
+            took: zero(),
+            fenced: zero(),
+            shares: Mutex::default(),
+        }
+    }
+
+    /// Tells who collects metrics that there are these: what is not there cannot be compared.
+    pub(crate) fn announce(&self, deadline: Option<Duration>) {
+        count!(self, "es_saga_started_total", 0);
+        for outcome in ["completed", "undone", "abandoned"] {
+            count!(self, "es_saga_ended_total", 0, "outcome" => outcome);
+        }
+        count!(self, "es_saga_failed_calls_total", 0);
+        count!(self, "es_saga_fenced_total", 0);
+        if let Some(deadline) = deadline {
+            self.gauge("es_saga_deadline_seconds", deadline.as_secs_f64());
+        }
+    }
+
+    pub(crate) fn started(&self) {
+        count!(self, "es_saga_started_total", 1);
+    }
+
+    /// A write that was refused because somebody else had the run.
+    pub(crate) fn fenced(&self) {
+        self.fenced.fetch_add(1, Ordering::Relaxed);
+        count!(self, "es_saga_fenced_total", 1);
+    }
+
+    /// What was written of a run that began then.
+    pub(crate) fn wrote(&self, begun: Timestamp, written: &[Written]) {
+        for Written { at, record } in written {
+            match record {
+                Record::Ended { outcome } => {
+                    self.ended(outcome, Duration::try_from(*at - begun).unwrap_or_default());
+                }
+                Record::Failed { .. } => count!(self, "es_saga_failed_calls_total", 1),
+                _ => {}
+            }
+        }
+    }
+
+    fn ended(&self, outcome: &Outcome, took: Duration) {
+        let (of, name) = match outcome {
+            Outcome::Completed => (&self.completed, "completed"),
+            Outcome::Undone(_) => (&self.undone, "undone"),
+            Outcome::Abandoned { .. } => (&self.abandoned, "abandoned"),
+        };
+        of.fetch_add(1, Ordering::Relaxed);
+        self.took.fetch_add(u64::try_from(took.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        count!(self, "es_saga_ended_total", 1, "outcome" => name);
+        let (kind, version) = (self.kind.clone(), self.version.clone());
+        metrics::histogram!("es_saga_seconds", "kind" => kind, "version" => version, "outcome" => name)
+            .record(took);
+    }
+
+    /// A share has seen what is due, or has not.
+    pub(crate) fn looked(&self, first: u16, slices: u16, now: Timestamp, failing: Option<String>) {
+        let mut shares = self.shares();
+        let tally = Tally::default();
+        let share = shares.entry(first).or_insert(OfShare { slices, looked: now, failing: None, tally });
+        share.slices = slices;
+        if failing.is_none() {
+            share.looked = now;
+        }
+        share.failing = failing;
+    }
+
+    /// What a share has counted.
+    pub(crate) fn counted(&self, first: u16, tally: Tally) {
+        if let Some(share) = self.shares().get_mut(&first) {
+            share.tally = tally;
+        }
+    }
+
+    /// A share is not worked on here any more.
+    pub(crate) fn left(&self, first: u16) {
+        self.shares().remove(&first);
+    }
+
+    pub(crate) fn looks(&self) -> Looks {
+        let shares = self.shares();
+        Looks {
+            slices: shares.values().map(|share| share.slices).sum(),
+            looked: shares.values().map(|share| share.looked).min(),
+            failing: shares.values().find_map(|share| share.failing.clone()),
+        }
+    }
+
+    /// All of it, at one time; and sets the gauges to it.
+    pub(crate) fn sample(&self, now: Timestamp, deadline: Option<Duration>) -> Sample {
+        let of = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        let tally = self.shares().values().map(|share| share.tally).fold(Tally::default(), Tally::and);
+        let (since, looked) =
+            (|then: Timestamp| (now.as_duration() - then.as_duration()).as_secs_f64(), self.looks().looked);
+        let (completed, ended) = (of(&self.completed), of(&self.undone) + of(&self.abandoned));
+        #[expect(clippy::cast_precision_loss, reason = "for people")]
+        let number = |number: u64| number as f64;
+        let sample = Sample {
+            completed: number(completed),
+            ended: number(completed + ended),
+            took: number(of(&self.took)) / 1_000.0,
+            fenced: number(of(&self.fenced)),
+            parked: number(tally.parked),
+            damaged: number(tally.damaged),
+            oldest: tally.oldest.map(since),
+            deadline: deadline.map(|deadline| deadline.as_secs_f64()),
+            silent: looked.map(since),
+        };
+        self.gauge("es_saga_open", number(tally.open));
+        self.gauge("es_saga_parked", sample.parked);
+        self.gauge("es_saga_damaged", sample.damaged);
+        self.gauge("es_saga_oldest_seconds", sample.oldest.unwrap_or_default());
+        if let Some(looked) = looked {
+            self.gauge("es_saga_looked_timestamp_seconds", looked.as_duration().as_secs_f64());
+        }
+        sample
+    }
+
+    fn gauge(&self, name: &'static str, value: f64) {
+        metrics::gauge!(name, "kind" => self.kind.clone(), "version" => self.version.clone()).set(value);
+    }
+
+    fn shares(&self) -> MutexGuard<'_, BTreeMap<u16, OfShare>> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,158 @@
+//! One run, as an operator sees it: its steps, its journal, what it waits for and who will wake it.
+
+use es_core::limits::MAX_PAGE;
+use es_core::store::{StoreError, StoredRow, is_full};
+use es_core::{Backend, Timestamp, chain};
+use uuid::Uuid;
+
+use super::kind::Kind;
+use super::outcome::{Outcome, RunError};
+use super::protocol::Acts;
+use super::rows::{FORMAT, Head, Status, Written, journal_of};
+use super::told::told;
+
+/// A run, as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RunShown {
+    /// Its id.
+    pub run: Uuid,
+    /// Its key.
+    pub key: String,
+    /// The version of its definition.
+    pub version: u32,
+    /// What it is doing.
+    pub status: Status,
+    /// When it began.
+    pub begun: Timestamp,
+    /// The node that works on it, or did.
+    pub holder: Option<Uuid>,
+    /// How it has ended.
+    pub outcome: Option<Outcome>,
+    /// What it waits for, and who will wake it.
+    pub waits_for: String,
+    /// Its steps, in the order of the definition.
+    pub steps: Vec<StepShown>,
+    /// What happened, in order: when, and what.
+    pub journal: Vec<(Timestamp, String)>,
+}
+
+/// A step of a run, as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StepShown {
+    /// Its name.
+    pub name: String,
+    /// What is known of it, in a word or two.
+    pub state: String,
+    /// How often it has failed in a row.
+    pub failures: u32,
+    /// The last error.
+    pub error: Option<String>,
+}
+
+impl StepShown {
+    pub(crate) const fn new(name: String, state: String, failures: u32, error: Option<String>) -> Self {
+        Self { name, state, failures, error }
+    }
+}
+
+/// Why it is not known here how a run goes on, and who will see to it.
+enum Unread {
+    /// Others know.
+    Elsewhere(String),
+    /// It cannot go on as it is stored.
+    Damaged(String),
+}
+
+impl<B: Backend, P: Acts<B>> Kind<B, P> {
+    pub(super) async fn show_run(&self, key: &str) -> Result<RunShown, RunError> {
+        let (run, head) = self.find(key, None).await?;
+        let now = self.clock.now(&*self.backend).await?;
+        let head = head.value;
+        let journal: Vec<_> =
+            self.journal(run).await?.into_iter().map(|row| self.tables.journal.decode(row)).collect();
+        let (mut state, mut unread) = (self.protocol.begin(), self.elsewhere(&head));
+        for row in &journal {
+            if unread.is_some() {
+                break;
+            }
+            let folded = match row {
+                Ok(row) => self.protocol.fold(&mut state, &row.value),
+                Err(error) => Err(chain(error)),
+            };
+            unread = folded.err().map(Unread::Damaged);
+        }
+        let missing = head.records.saturating_sub(journal.len() as u64);
+        if unread.is_none() && missing > 0 {
+            let (has, of) = (journal.len(), head.records);
+            unread = Some(Unread::Damaged(format!("{has} of its {of} records are there")));
+        }
+        let waits_for = match (&head.outcome, &unread) {
+            (Some(outcome), _) => format!("nothing: {outcome}"),
+            (None, Some(Unread::Elsewhere(who))) => who.clone(),
+            (None, Some(Unread::Damaged(why))) => format!("somebody to repair it: {why}"),
+            (None, None) => self.protocol.waits_for(run, &state, now) + &self.unattended(self.version),
+        };
+        let steps = if unread.is_none() { self.protocol.show(&state) } else { Vec::new() };
+        let Head { version, status, begun, holder, outcome, .. } = head;
+        let status = match unread {
+            Some(Unread::Damaged(_)) if outcome.is_none() => Status::Damaged,
+            _ => status,
+        };
+        let mut last = begun;
+        let journal = journal.into_iter().map(|row| match row {
+            Ok(row) => {
+                last = row.value.at;
+                (last, told(&row.value.record))
+            }
+            Err(error) => (last, chain(&error)),
+        });
+        let (key, journal) = (key.to_owned(), journal.collect());
+        Ok(RunShown { run, key, version, status, begun, holder, outcome, waits_for, steps, journal })
+    }
+
+    /// Who knows how a run goes on, if this program does not.
+    fn elsewhere(&self, head: &Head) -> Option<Unread> {
+        let Head { format, version, .. } = *head;
+        if format > FORMAT {
+            return Some(Unread::Elsewhere(format!("a newer program, which wrote it in format {format}")));
+        }
+        let who =
+            || format!("a node that has version {version} of its definition") + &self.unattended(version);
+        (version != self.version).then(|| Unread::Elsewhere(who()))
+    }
+
+    /// Says so if no node is there that works on runs of a version.
+    fn unattended(&self, version: u32) -> String {
+        let view = self.node().and_then(|node| node.cluster.views().borrow().clone());
+        match view {
+            Some(view) if view.members(&format!("{}{version}", self.group_of_all())) == 0 => {
+                "; no such node is running".to_owned()
+            }
+            _ => String::new(),
+        }
+    }
+
+    /// Its records, as they are stored.
+    pub(super) async fn journal(&self, run: Uuid) -> Result<Vec<StoredRow>, StoreError> {
+        let prefix = journal_of(run);
+        let (mut all, mut after) = (Vec::<StoredRow>::new(), prefix.clone());
+        loop {
+            let page = self.tables.journal.stored_page(&*self.backend, Some(&after), MAX_PAGE).await?;
+            let more = is_full(&page, MAX_PAGE);
+            let found = page.len();
+            all.extend(page.into_iter().take_while(|row| row.key.starts_with(&prefix)));
+            match all.last() {
+                Some(last) if more && found > 0 && last.key > after => after.clone_from(&last.key),
+                _ => return Ok(all),
+            }
+        }
+    }
+
+    /// Those of its records that can be read, in order.
+    pub(super) async fn records(&self, run: Uuid) -> Result<Vec<Written>, StoreError> {
+        let rows = self.journal(run).await?.into_iter();
+        Ok(rows.filter_map(|row| self.tables.journal.decode(row).ok()).map(|row| row.value).collect())
+    }
+}

@@ -1,0 +1,39 @@
+//! What happened to a run, in words.
+
+use super::rows::{Record, Verb};
+
+/// A record in words.
+pub(crate) fn told(record: &Record) -> String {
+    match record {
+        Record::Begun { deadline: None, .. } => "begun".to_owned(),
+        Record::Begun { deadline: Some(deadline), .. } => format!("begun, to be decided by {deadline}"),
+        Record::Taken {} => "taken up".to_owned(),
+        Record::Done { step, .. } => format!("{step} is done"),
+        Record::Refused { step, why, maybe: false } => format!("{step} is refused: {why}"),
+        Record::Refused { step, why, maybe: true } => {
+            format!("{step} is refused: {why}; an earlier try may have run")
+        }
+        Record::Failed { step, undo: false, error } => format!("{step} failed: {error}"),
+        Record::Failed { step, undo: true, error } => format!("undoing {step} failed: {error}"),
+        Record::Decided { why, .. } => format!("to be undone: {why}"),
+        Record::Undone { step } => format!("{step} is undone"),
+        Record::Parked { step, why } => format!("{step} is parked: {why}"),
+        Record::Resolved { verb, by } => format!("{} by {}: {}", said(verb), by.actor, by.reason),
+        Record::Declined { verb, by, why } => {
+            format!("{} by {} was declined: {why}", said(verb), by.actor)
+        }
+        Record::Ended { outcome } => format!("ended: {outcome}"),
+    }
+}
+
+fn said(verb: &Verb) -> String {
+    match verb {
+        Verb::Cancel => "cancelled".to_owned(),
+        Verb::GoForward => "decided to go forward".to_owned(),
+        Verb::Retry { step: None } => "retried".to_owned(),
+        Verb::Retry { step: Some(step) } => format!("{step} retried"),
+        Verb::Resolve { step, output } => format!("{step} taken for run with {}", output.text()),
+        Verb::Skip { step } => format!("{step} taken for undone"),
+        Verb::Abandon => "abandoned".to_owned(),
+    }
+}

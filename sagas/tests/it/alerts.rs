@@ -1,0 +1,219 @@
+//! Alert rules: the file for Prometheus, what `promtool` makes of it, and how a node keeps them itself.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use sagas::alerts::{RULES, prometheus_rules};
+use sagas::es_core::App;
+use sagas::es_core::memory::{MemoryBackend, Tx};
+use sagas::es_core::testing::TestClock;
+use sagas::saga::{
+    Call, Cx, Remote, Retry, Saga, SagaApp as _, SagaInput, Sagas as _, Step, StepError, Verb,
+};
+use serde::{Deserialize, Serialize};
+
+/// The file as it is committed. With `ES_WRITE_ALERTS` set this test writes it.
+#[test]
+fn the_committed_file_is_what_the_rules_say() {
+    let file = alerts().join("sagas.rules.yml");
+    if std::env::var_os("ES_WRITE_ALERTS").is_some() {
+        std::fs::write(&file, prometheus_rules()).unwrap();
+    }
+    let committed = std::fs::read_to_string(&file).unwrap();
+    assert!(committed == prometheus_rules(), "run this test with ES_WRITE_ALERTS=1");
+}
+
+#[test]
+fn each_alert_stands_in_the_guide() {
+    let guide = std::fs::read_to_string(alerts().join("../../docs/guide.md")).unwrap();
+    for rule in RULES {
+        assert!(guide.contains(&format!("| `{}` |", rule.name)), "{}", rule.name);
+    }
+}
+
+fn alerts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("alerts")
+}
+
+/// `PROMTOOL` names the program; `cargo xtask test` does, where it can. Else it is looked for among those of the system.
+fn promtool() -> Option<Command> {
+    let named = std::env::var_os("PROMTOOL").filter(|named| !named.is_empty());
+    let program = || named.clone().unwrap_or_else(|| "promtool".into());
+    match Command::new(program()).arg("--version").output() {
+        Ok(_) => Some(Command::new(program())),
+        Err(error) if named.is_some() => panic!("{named:?} does not start: {error}"),
+        Err(_) => None,
+    }
+}
+
+#[test]
+fn prometheus_reads_the_rules_and_they_fire_when_they_should() {
+    for (what, file) in [("check", "sagas.rules.yml"), ("test", "sagas.test.yml")] {
+        let Some(mut promtool) = promtool() else { return };
+        let run = promtool.args([what, "rules", file]).current_dir(alerts()).output().unwrap();
+        let said = String::from_utf8_lossy(&run.stdout).into_owned() + &String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success(), "promtool {what} rules {file}: {said}");
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Errand {
+    works: bool,
+}
+
+impl SagaInput for Errand {}
+
+/// Fails as long as it is told to. Nobody knows whether it has run.
+struct Deliver;
+
+impl Step<Errand> for Deliver {
+    const NAME: &'static str = "deliver";
+    type Needs = ();
+    type Output = ();
+    type Refusal = Infallible;
+    type Place = Remote;
+
+    async fn run(&self, cx: Cx<'_, Errand, ()>, _: &mut Call) -> Result<(), StepError<Infallible>> {
+        if cx.input.works { Ok(()) } else { Err(StepError::Retry("the door is shut".into())) }
+    }
+
+    fn retry(&self) -> Retry {
+        let brief = Duration::from_millis(5);
+        Retry::default().pauses(brief, brief).late(2, Duration::from_secs(3_600))
+    }
+}
+
+fn errand() -> Saga<Errand, Tx> {
+    Saga::new("errand", 1).deadline(Duration::from_secs(30)).pivot(Deliver).build()
+}
+
+/// Time goes on, for the app and for its store, until this is so.
+async fn until<T>(clock: &TestClock, mut is_so: impl AsyncFnMut() -> Option<T>) -> T {
+    for _ in 0..10_000 {
+        if let Some(found) = is_so().await {
+            return found;
+        }
+        let pause = Duration::from_millis(200);
+        tokio::time::sleep(pause).await;
+        clock.advance(pause);
+    }
+    panic!("it never came to that")
+}
+
+#[test]
+fn a_node_warns_of_what_its_own_numbers_say_and_counts_for_others() {
+    let counts = Counts::default();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    metrics::with_local_recorder(&counts, || runtime.block_on(warned()));
+    let all = counts.all();
+    let of = |name: &str| all.get(name).copied();
+    assert_eq!(of("es_saga_started_total"), Some(2.0), "{all:?}");
+    assert_eq!(of("es_saga_ended_total/completed"), Some(1.0));
+    assert_eq!(of("es_saga_ended_total/abandoned"), Some(1.0));
+    assert_eq!(of("es_saga_ended_total/undone"), Some(0.0));
+    assert_eq!(of("es_saga_failed_calls_total"), Some(2.0));
+    assert_eq!(of("es_saga_fenced_total"), Some(0.0));
+    assert_eq!(of("es_saga_deadline_seconds"), Some(30.0));
+    assert!(of("es_saga_seconds/completed").is_some() && of("es_saga_looked_timestamp_seconds") > Some(0.0));
+    for zero in ["es_saga_parked", "es_saga_damaged", "es_saga_open", "es_saga_oldest_seconds"] {
+        assert_eq!(of(zero), Some(0.0), "{zero}");
+    }
+}
+
+async fn warned() {
+    let clock = TestClock::default();
+    let backend = MemoryBackend::with_clock(clock.clone());
+    let app = App::on(backend).clock(clock.clone()).saga(errand()).start().await.unwrap();
+    let outcome = app.start_saga("works", &Errand { works: true }).await.unwrap();
+    until(&clock, async || outcome.ended().await.unwrap()).await;
+    let fails = app.start_saga("fails", &Errand { works: false }).await.unwrap();
+    let alerts = async || app.health().await.engines.remove(0).alerts;
+    let first = until(&clock, async || alerts().await.into_iter().next()).await;
+    // The run is older than two deadlines for as long as it is parked: both come to be so at about the same time.
+    let names = until(&clock, async || Some(alerts().await).filter(|all| all.len() == 2)).await;
+    assert!(names.iter().any(|alert| alert.name == first.name));
+    let parked = names.iter().find(|alert| alert.name == "SagaParked").expect("it is parked");
+    assert!(
+        !parked.urgent && parked.text.contains("errand") && parked.text.contains("Runs::waiting"),
+        "{parked:?}"
+    );
+    assert!(app.health().await.is_healthy(), "a run that waits for a person is no illness of the app");
+    let [runs] = &app.all_saga_runs()[..] else { panic!("there is one kind") };
+    assert_eq!(runs.name(), "errand");
+    let mut asked =
+        std::pin::pin!(runs.ask("fails", Verb::Abandon, "ada", "nobody is home", Duration::from_secs(60)));
+    until(&clock, async || futures::poll!(&mut asked).is_ready().then_some(())).await;
+    until(&clock, async || fails.ended().await.unwrap()).await;
+    until(&clock, async || alerts().await.is_empty().then_some(())).await;
+    assert!(app.shutdown(Duration::from_secs(10)).await);
+}
+
+/// What is counted, by name and outcome.
+#[derive(Clone, Debug, Default)]
+struct Counts(Arc<Mutex<BTreeMap<String, Arc<Number>>>>);
+
+/// A counter or a gauge; of a histogram the last value.
+#[derive(Debug, Default)]
+struct Number(AtomicU64, AtomicU64);
+
+impl metrics::CounterFn for Number {
+    fn increment(&self, value: u64) {
+        self.0.fetch_add(value, Ordering::Relaxed);
+    }
+    fn absolute(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+}
+
+impl metrics::GaugeFn for Number {
+    fn increment(&self, _: f64) {}
+    fn decrement(&self, _: f64) {}
+    fn set(&self, value: f64) {
+        self.1.store(value.to_bits(), Ordering::Relaxed);
+    }
+}
+
+impl HistogramFn for Number {
+    fn record(&self, value: f64) {
+        self.1.store(value.to_bits(), Ordering::Relaxed);
+    }
+}
+
+impl Counts {
+    fn of(&self, key: &Key) -> Arc<Number> {
+        let outcome = key.labels().find(|label| label.key() == "outcome");
+        let name = key.name().to_owned() + &outcome.map(|of| format!("/{}", of.value())).unwrap_or_default();
+        self.0.lock().unwrap().entry(name).or_default().clone()
+    }
+
+    fn all(&self) -> BTreeMap<String, f64> {
+        let value = |Number(count, bits): &Number| {
+            #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+            let count = count.load(Ordering::Relaxed) as f64;
+            count + f64::from_bits(bits.load(Ordering::Relaxed))
+        };
+        self.0.lock().unwrap().iter().map(|(name, number)| (name.clone(), value(number))).collect()
+    }
+}
+
+impl Recorder for Counts {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        self.of(key).into()
+    }
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        self.of(key).into()
+    }
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        self.of(key).into()
+    }
+}
