@@ -93,12 +93,9 @@ pub(super) async fn a_run_that_cannot_be_read_is_shown_to_people_until_it_is_rep
     subject: &S,
 ) {
     let mut trips = Trips::start(subject).await;
-    let [journal, heads] =
-        ["txn.journal.trip", "txn.heads.trip"].map(|name| Table::<Value>::new(name).unwrap());
+    let journal = Table::<Value>::new("txn.journal.trip").unwrap();
     let mut begun = Vec::new();
-    for (key, table, odd) in
-        [("j", &journal, json!({"odd": 1})), ("h", &heads, json!({"key": "h", "odd": 1}))]
-    {
+    for (key, table, odd) in [("j", &journal, json!({"odd": 1}))] {
         let handle = trips.begin(key, &trip().with("flight", &[Play::Waits])).await;
         until_called(&trips, key, "flight").await;
         begun.push((handle, table, odd));
@@ -111,7 +108,7 @@ pub(super) async fn a_run_that_cannot_be_read_is_shown_to_people_until_it_is_rep
     trips.join().await;
     // What the node of before has called is answered.
     trips.outside.let_go();
-    while waiting(&trips).await.len() < 2 {
+    while waiting(&trips).await.is_empty() {
         for _ in 0..40 {
             trips.ground.pause().await;
         }
@@ -119,8 +116,8 @@ pub(super) async fn a_run_that_cannot_be_read_is_shown_to_people_until_it_is_rep
     let all = waiting(&trips).await;
     assert!(all.iter().all(|run| run.damaged && run.why.contains("cannot be read")), "{all:?}");
     let damaged = RunFilter::all().with_status(RunStatus::Damaged);
-    assert_eq!(keys(&trips, &damaged).await, ["h", "j"]);
-    assert_eq!(keys(&trips, &RunFilter::all()).await, ["h", "j"]);
+    assert_eq!(keys(&trips, &damaged).await, ["j"]);
+    assert_eq!(keys(&trips, &RunFilter::all()).await, ["j"]);
     let shown = trips.show("j").await;
     assert_eq!(shown.status, RunStatus::Damaged);
     assert!(shown.waits_for.contains("repair"), "{}", shown.waits_for);
