@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use es_core::Timestamp;
+use es_core::services::Services;
 use es_core::store::Transaction;
+use es_core::{BoxError, Timestamp};
 use uuid::Uuid;
 
 use super::builder::Saga;
 use super::erased::DynStep;
 use super::machine::{Doable, StepShape};
+use super::place::{At, Outside};
 use super::protocol::SagaProtocol;
-use super::step::{At, Outputs, SagaInput};
+use super::step::{Outputs, SagaInput};
 use crate::data::Data;
 use crate::testing::crash::{Fault, PointKind, Probe};
 use crate::transaction::{Answer, Protocol as _, RunStatus, Site, Written};
@@ -73,7 +75,7 @@ impl<In, T> Probed<In, T> {
         let tries = self.inner.shape().retry.tries;
         match at {
             At::Tx(_) => PointKind::Local { tries },
-            At::Call(_) => PointKind::Remote { tries },
+            At::Outside(_) => PointKind::Remote { tries },
         }
     }
 }
@@ -82,7 +84,13 @@ impl<In, T> Probed<In, T> {
 fn again<'a, T>(at: &'a mut At<'_, T>) -> At<'a, T> {
     match at {
         At::Tx(tx) => At::Tx(tx),
-        At::Call(call) => At::Call(call),
+        At::Outside(Outside { run, name, fingerprint, undo, services }) => At::Outside(Outside {
+            run: *run,
+            name: name.clone(),
+            fingerprint: *fingerprint,
+            undo: *undo,
+            services,
+        }),
     }
 }
 
@@ -114,23 +122,20 @@ impl<In: SagaInput, T: Transaction> DynStep<In, T> for Probed<In, T> {
         self.probe.after(fault, answer).await
     }
 
-    async fn undo(
-        &self,
-        input: &In,
-        outputs: &Outputs,
-        ran: Option<&Data>,
-        site: &Site,
-        mut at: At<'_, T>,
-    ) -> Answer {
+    async fn check(&self, services: &Services) -> Result<(), BoxError> {
+        self.inner.check(services).await
+    }
+
+    async fn undo(&self, input: &In, outputs: &Outputs, site: &Site, mut at: At<'_, T>) -> Answer {
         let (of, kind) = ((self.name(), true), self.kind(&at));
         let fault = match self.probe.before(of, kind).await {
             Ok(fault) => fault,
             Err(answer) => return answer,
         };
-        let call = self.inner.undo(input, outputs, ran, site, again(&mut at));
+        let call = self.inner.undo(input, outputs, site, again(&mut at));
         let answer = self.probe.make(fault, of, kind, call).await;
         if fault == Some(Fault::Duplicate) {
-            drop(self.probe.make(None, of, kind, self.inner.undo(input, outputs, ran, site, at)).await);
+            drop(self.probe.make(None, of, kind, self.inner.undo(input, outputs, site, at)).await);
         }
         self.probe.after(fault, answer).await
     }
