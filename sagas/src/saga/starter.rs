@@ -58,7 +58,8 @@ impl<In: SagaInput> Starter<In> {
         Ok(handle)
     }
 
-    /// Starts it in the caller's own transaction, of the database that the app runs on.
+    /// Starts it in the caller's own transaction, of the database that the app runs on. If that stays open for more than some
+    /// seconds after this, the run may be taken up as late as a minute after the commit.
     ///
     /// # Errors
     ///

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -39,7 +39,7 @@ pub(crate) struct Kind<B: Backend, P: Acts<B>> {
     pub(crate) desks: Arc<Desks<P>>,
     pub(crate) numbers: Arc<Numbers>,
     alarms: Alarms,
-    node: OnceLock<Node>,
+    node: RwLock<Option<Node>>,
 }
 
 impl<B: Backend, P: Acts<B>> Kind<B, P> {
@@ -55,13 +55,17 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
             backend,
             clock: Arc::default(),
             desks: Arc::default(),
-            node: OnceLock::new(),
+            node: RwLock::default(),
         })
     }
 
-    /// The node that it is a part of; `None` before the app has started.
-    pub(crate) fn node(&self) -> Option<&Node> {
-        self.node.get()
+    /// The node that it is a part of; `None` before the app has started, and once it has ended.
+    pub(crate) fn node(&self) -> Option<Node> {
+        self.node.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_node(&self, node: Option<Node>) {
+        *self.node.write().unwrap_or_else(PoisonError::into_inner) = node;
     }
 
     fn group(&self) -> String {
@@ -85,12 +89,16 @@ impl<B: Backend, P: Acts<B>> Engine for Kind<B, P> {
     }
 
     fn connect(&self, node: Node) {
-        // Once: it belongs to one app.
-        drop(self.node.set(node));
+        self.set_node(Some(node));
     }
 
     async fn run(&self, stop: CancellationToken) {
-        let Some(node) = self.node.get().filter(|node| !node.cluster.only_looks()) else { return };
+        // What the node has leads back here: without this, both would stay for ever.
+        let _gone = Gone(self);
+        let Some(node) = self.node() else { return };
+        if node.cluster.only_looks() {
+            return stop.cancelled().await;
+        }
         let desk = Arc::new(Desk {
             kind: self.name.clone(),
             protocol: self.protocol.clone(),
@@ -109,7 +117,7 @@ impl<B: Backend, P: Acts<B>> Engine for Kind<B, P> {
                 () = tokio::time::sleep(AGAIN) => {}
             }
         }
-        let watch = watch(&self.numbers, &self.name, self.protocol.deadline(), &self.alarms, node, &stop);
+        let watch = watch(&self.numbers, &self.name, self.protocol.deadline(), &self.alarms, &node, &stop);
         tokio::join!(keep(keeper, stop.clone()), watch);
     }
 
@@ -123,6 +131,15 @@ impl<B: Backend, P: Acts<B>> Engine for Kind<B, P> {
 
     fn handle(self: Arc<Self>) -> Option<Arc<dyn Any + Send + Sync>> {
         Some(Arc::new(super::Runs(self)))
+    }
+}
+
+/// When this goes, so does the node: the app has ended, or was dropped.
+struct Gone<'k, B: Backend, P: Acts<B>>(&'k Kind<B, P>);
+
+impl<B: Backend, P: Acts<B>> Drop for Gone<'_, B, P> {
+    fn drop(&mut self) {
+        self.0.set_node(None);
     }
 }
 

@@ -138,8 +138,8 @@ pub enum RunError {
     /// Who asks and why has to be said.
     #[error("{0}")]
     By(String),
-    /// The app is not running yet.
-    #[error("the app has not been started: call `.start().await` first")]
+    /// The app is not running yet, or not any more.
+    #[error("the app is not running: call `.start().await` first; one that was shut down does nothing more")]
     NotStarted,
     /// The store failed.
     #[error("the store failed")]
