@@ -12,9 +12,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::ErrorKind;
-use crate::limits::{self, LimitError};
+use crate::limits::{self, LimitError, MAX_PAGE};
+use crate::store::keys::behind;
 use crate::store::{
-    Attempt, Commit, CommitError, Committed, EventStore, Resolution, RowStore, RowWrite, StoreError,
+    Attempt, Commit, CommitError, Committed, EventStore, Resolution, RowStore, RowWrite, Span, StoreError,
     StoredRow, is_full,
 };
 
@@ -193,27 +194,24 @@ impl<T: DeserializeOwned> Table<T> {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<StoredRow>, StoreError> {
-        self.scan(rows, after, limit, |_| true).await
+        self.scan(rows, after, limit).await
     }
 
-    /// Rows after a key as long as they are wanted, at most `limit`: fewer only if there are no more. All of them are in
-    /// memory.
+    /// Rows after a key, at most `limit`: fewer only if there are no more. All of them are in memory.
     async fn scan(
         &self,
         rows: &dyn RowStore,
         after: Option<&str>,
         limit: usize,
-        wants: impl Fn(&StoredRow) -> bool + Send,
     ) -> Result<Vec<StoredRow>, StoreError> {
         let mut all: Vec<StoredRow> = Vec::new();
         loop {
             let last = all.last().map(|row| row.key.clone());
             let left = limit - all.len();
             let page = rows.scan(&self.name, last.as_deref().or(after), left).await?;
-            let (found, full) = (page.len(), is_full(&page, left));
-            let before = all.len();
-            all.extend(page.into_iter().take_while(&wants));
-            if !full || all.len() == limit || all.len() - before < found {
+            let full = is_full(&page, left);
+            all.extend(page);
+            if !full || all.len() == limit {
                 return Ok(all);
             }
         }
@@ -232,9 +230,36 @@ impl<T: DeserializeOwned> Table<T> {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<Row<T>>, StoreError> {
-        // No key with the prefix sorts before the prefix itself.
-        let wants = |row: &StoredRow| row.key.starts_with(prefix);
-        self.decode_all(self.scan(rows, Some(after.unwrap_or(prefix)), limit, wants).await?)
+        self.decode_all(self.stored_below(rows, prefix, after, limit).await?)
+    }
+
+    /// The same, as they are stored.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read.
+    pub async fn stored_below(
+        &self,
+        rows: &dyn RowStore,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<StoredRow>, StoreError> {
+        // A span, not a scan: what lies behind the prefix may be all the rest of the table. No key with the prefix sorts
+        // before the prefix itself.
+        let before = Some(behind(prefix)).filter(|before| !before.is_empty());
+        let (mut all, mut after) = (Vec::<StoredRow>::new(), after.unwrap_or(prefix).to_owned());
+        loop {
+            let limit_of_page = (limit - all.len()).min(MAX_PAGE);
+            let span = Span { after: after.clone(), before: before.clone(), limit: limit_of_page };
+            let page = rows.scan_many(&self.name, &[span]).await?.pop().unwrap_or_default();
+            let full = is_full(&page, limit_of_page);
+            all.extend(page);
+            match all.last() {
+                Some(last) if full && all.len() < limit => after.clone_from(&last.key),
+                _ => return Ok(all),
+            }
+        }
     }
 
     /// Every row, as it is stored: for tables that are known to be small. Each can be [decoded](Self::decode) by itself,
@@ -244,7 +269,7 @@ impl<T: DeserializeOwned> Table<T> {
     ///
     /// [`StoreError`] if the store cannot be read.
     pub async fn stored(&self, rows: &dyn RowStore) -> Result<Vec<StoredRow>, StoreError> {
-        self.scan(rows, None, usize::MAX, |_| true).await
+        self.scan(rows, None, usize::MAX).await
     }
 
     /// Every row, decoded.

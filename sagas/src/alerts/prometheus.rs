@@ -19,7 +19,9 @@ impl Measure {
             Self::Damaged => "sum by (kind) (es_saga_damaged)",
             Self::OldestSeconds => "max by (kind) (es_saga_oldest_seconds)",
             Self::Fenced => "sum by (kind) (increase(es_saga_fenced_total[5m]))",
-            Self::SilentSeconds => "time() - max by (kind) (es_saga_looked_timestamp_seconds)",
+            Self::SilentSeconds => {
+                "time() - max by (kind) (last_over_time(es_saga_looked_timestamp_seconds[1h]))"
+            }
             Self::ParkedSequences => "max by (processor) (es_processor_parked)",
             Self::StandsBehind => {
                 "max by (processor) (es_processor_lag) unless max by (processor) (delta(es_processor_position[5m])) > 0"

@@ -14,6 +14,11 @@ use crate::transaction::{Answer, Call, HowUndone, IfItFailed, Next, Record, Verb
 const ROUNDS: usize = 4;
 
 impl Shape {
+    /// The calls that whoever has it makes now. That its deadline has passed stops none of them.
+    pub(super) fn under_way(&self, run: Uuid, state: &State, now: Timestamp) -> BTreeSet<Call> {
+        self.next(run, &state.without_deadline(), &BTreeSet::new(), now).calls()
+    }
+
     /// What would be undone if it failed now. `Err`: it cannot fail any more.
     pub(super) fn if_it_failed(
         &self,
@@ -26,7 +31,7 @@ impl Shape {
             return Err("it has ended, or is abandoned: nothing is called for it any more".to_owned());
         }
         if !state.is_decided() {
-            let busy = next.calls();
+            let busy = self.under_way(run, &state, now);
             if state.goes_forward() {
                 let why = "a person has decided that it goes forward: a step that fails waits for a person";
                 return Ok(IfItFailed::Forward(why.to_owned()));

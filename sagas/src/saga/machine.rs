@@ -75,6 +75,11 @@ impl State {
         self.abandoned.is_some()
     }
 
+    /// The same, had it no deadline.
+    pub(super) fn without_deadline(&self) -> Self {
+        Self { deadline: None, ..self.clone() }
+    }
+
     /// Which steps wait for a person.
     pub(super) fn parked(&self) -> impl Iterator<Item = usize> {
         self.steps.iter().enumerate().filter(|(_, standing)| standing.parked.is_some()).map(|(i, _)| i)

@@ -136,6 +136,10 @@ impl<In: SagaInput, T: Transaction> Protocol for SagaProtocol<In, T> {
         self.announced
     }
 
+    fn under_way(&self, run: Uuid, state: &State, now: Timestamp) -> BTreeSet<Call> {
+        self.shape.under_way(run, state, now)
+    }
+
     fn if_it_failed(&self, run: Uuid, state: &State, now: Timestamp) -> Result<IfItFailed, String> {
         self.shape.if_it_failed(run, state, now)
     }

@@ -42,16 +42,17 @@ pub struct Answered<T> {
 }
 
 impl Runs {
-    /// The runs that a filter wants now, at most so many: those to ask something of. One whose key cannot be read is left
-    /// out, for nothing can be asked of it.
+    /// The runs that a filter wants now, at most so many: those to ask something of. So it has none that has ended, unless
+    /// the filter asks for those; and none whose key cannot be read.
     ///
     /// # Errors
     ///
     /// [`RunError::Store`].
     pub async fn freeze(&self, filter: &RunFilter, most: usize) -> Result<Frozen, RunError> {
+        let filter = filter.clone().or_those_that_go_on();
         let (mut frozen, mut seen, mut after) = (Frozen::default(), HashSet::new(), None);
         loop {
-            let page = self.list(filter, after.as_ref(), PAGE).await?;
+            let page = self.list(&filter, after.as_ref(), PAGE).await?;
             for run in page.runs.into_iter().filter(|run| !run.key.is_empty()) {
                 if frozen.runs.len() == most {
                     return Ok(Frozen { more: true, ..frozen });

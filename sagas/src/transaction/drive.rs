@@ -59,6 +59,8 @@ pub(crate) enum Left {
     Stopped,
     /// It cannot go on as it is: it is tried again later.
     Trouble(String),
+    /// What happened cannot be told by this program, which is no failure of a step: it is tried again later, or elsewhere.
+    Untold(String),
 }
 
 /// A run that is driven.
@@ -230,14 +232,27 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         };
         let record = protocol.answered(&self.instance.state, call, Answer::Done(output));
         let at = self.now().await?;
-        let mut change = self.change(vec![record], at)?;
+        let mut change = match self.change(vec![record], at) {
+            Ok(change) => change,
+            // What it left cannot be read again: it has failed.
+            Err(Left::Trouble(error)) => {
+                drop(tx.rollback().await);
+                return self.not_done(call, Answer::Failed(error.into())).await;
+            }
+            Err(left) => return Err(left),
+        };
         let sleeps = self.sleeps(&change, at);
         let facts = self.facts(&change, at);
+        let tells = !facts.is_empty();
         let rows = change.rows(&*desk.protocol, &desk.tables, &[], sleeps, at);
         tx.staged().rows.extend(rows.map_err(|error| Left::Trouble(chain(&error)))?);
         if let Err(error) = self.announce(facts, &mut tx).await {
             drop(tx.rollback().await);
-            return self.pause(&error).await;
+            return if error.kind() == ErrorKind::Transient {
+                self.pause(&error).await
+            } else {
+                Err(Left::Untold(chain(&error)))
+            };
         }
         match Won::after(&*desk.backend, door::commit_tx(&desk.node, tx).await).await {
             Ok(Some(Won::Yes(_))) => {
@@ -245,7 +260,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
                 (self.instance, self.suspected, self.failures) = (change.next, None, 0);
                 Ok(())
             }
-            Ok(Some(Won::No(at))) if at.table.contains("txn.") => Err(self.lost()),
+            Ok(Some(Won::No(at))) if desk.tables.has(&at.table) => Err(self.lost()),
             Ok(Some(Won::No(at))) => {
                 let error = format!("row {:?} of {} was written by somebody else", at.key, at.table);
                 self.not_done(call, Answer::Failed(error.into())).await
@@ -258,6 +273,8 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
             Err(error) if error.kind() == ErrorKind::Transient => {
                 self.pause(&StoreError::transient("a step", error)).await
             }
+            Err(error @ CommitError::Inline { .. }) => Err(Left::Untold(chain(&error))),
+            Err(error @ CommitError::Projection { .. }) if tells => Err(Left::Untold(chain(&error))),
             Err(error) => self.not_done(call, Answer::Failed(error.into())).await,
         }
     }
@@ -334,13 +351,14 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
                 None => self.sleeps(&change, at),
             };
             let facts = self.facts(&change, at);
+            let tells = !facts.is_empty();
             let rows = change
                 .rows(&*desk.protocol, &desk.tables, &taken, sleeps, at)
                 .map_err(|error| Left::Trouble(chain(&error)))?;
-            let outcome = if facts.is_empty() {
-                door::commit(&*desk.backend, &desk.node, Commit { rows, ..Commit::default() }).await
-            } else {
+            let outcome = if tells {
                 self.commit_with(facts, rows).await
+            } else {
+                door::commit(&*desk.backend, &desk.node, Commit { rows, ..Commit::default() }).await
             };
             match Won::after(&*desk.backend, outcome).await {
                 Ok(Some(Won::Yes(_))) => {
@@ -348,11 +366,20 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
                     (self.instance, self.failures) = (change.next, 0);
                     return Ok(());
                 }
+                // A row of an inline view that is told of it: it is told again.
+                Ok(Some(Won::No(at))) if !desk.tables.has(&at.table) => {
+                    let faster = format!("row {:?} of {} was written by somebody else", at.key, at.table);
+                    self.pause(&StoreError::transient("telling of a run", std::io::Error::other(faster)))
+                        .await?;
+                }
                 // By its head, or by its stream.
                 Ok(Some(Won::No(_))) | Err(CommitError::Conflict { .. }) => return Err(self.lost()),
                 // What became of it is not known, and will not be soon: what is stored says so.
                 Err(CommitError::Unknown(_)) => return Err(Left::Lost),
                 Ok(None) => {}
+                Err(error) if tells && error.kind() != ErrorKind::Transient => {
+                    return Err(Left::Untold(chain(&error)));
+                }
                 Err(CommitError::Store(error)) => self.pause(&error).await?,
                 Err(error) => return Err(Left::Trouble(chain(&error))),
             }
@@ -376,8 +403,10 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         }
         let told = life::announce(&self.site.sender, &self.desk.kind, self.instance.run, facts, tx).await;
         told.map_err(|error| match error.kind() {
-            ErrorKind::Misuse | ErrorKind::Corrupt => StoreError::misuse(chain(&error)),
-            _ => StoreError::transient("telling of a run", error),
+            ErrorKind::Transient | ErrorKind::Unknown | ErrorKind::Conflict => {
+                StoreError::transient("telling of a run", error)
+            }
+            _ => StoreError::misuse(chain(&error)),
         })
     }
 

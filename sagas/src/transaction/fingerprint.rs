@@ -5,7 +5,10 @@ const MAX: usize = 200;
 
 /// An error of a step without its numbers, ids and quoted parts: those that failed for one reason have one fingerprint.
 pub(crate) fn of_step(step: &str, error: &str) -> String {
-    of(&format!("{step}: {error}"))
+    let (mut all, room) = (format!("{step}: "), MAX.saturating_sub(step.len() + 2));
+    let error = of(error);
+    all.push_str(error[..error.floor_char_boundary(room)].trim_end());
+    all
 }
 
 /// A text without its numbers, ids and quoted parts.
@@ -28,7 +31,7 @@ pub(crate) fn of(text: &str) -> String {
         }
         rest = behind;
     }
-    all.truncate(all.floor_char_boundary(MAX));
+    all.truncate(all[..all.floor_char_boundary(MAX)].trim_end().len());
     all
 }
 

@@ -1,7 +1,4 @@
 //! What would come of a run: if it failed now, or if something were asked of it. Nothing is written.
-
-use std::collections::BTreeSet;
-
 use es_core::Backend;
 use uuid::Uuid;
 
@@ -84,7 +81,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         let found = self.load(key, expected).await?;
         Ok(found.and_then(|run| {
             // Whoever has it makes these calls now.
-            let busy = self.protocol.next(run.run, &run.state, &BTreeSet::new(), now).calls();
+            let busy = self.protocol.under_way(run.run, &run.state, now);
             let records = self.protocol.asked(&run.state, &busy, &asked)?;
             let change = run.with(&*self.protocol, records, &busy, now)?;
             let records = change.written.iter().map(|written| told(&written.record)).collect();

@@ -249,7 +249,11 @@ impl<P: Protocol> Change<P> {
             let of = Ended { key, version, begun, at, outcome };
             rows.push(tables.ended.insert(ended_key(run, at)?, of)?);
         }
-        rows.extend(next.attention(protocol, tables, at)?);
+        // One that was taken up may still be unable to go on.
+        let is_tried = self.written.iter().any(|written| !matches!(written.record, Record::Taken {}));
+        if is_tried || !next.repaired {
+            rows.extend(next.attention(protocol, tables, at)?);
+        }
         rows.push(tables.heads.put(&next.head)?);
         next.head.rev += 1;
         Ok(rows)

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use es_core::command::Sender;
 use es_core::store::{Row, Transaction};
-use es_core::{Aggregate, Apply, BoxError, CommandError, Event, commands};
+use es_core::{Aggregate, Apply, BoxError, CommandError, Context, Event, commands};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -105,8 +105,13 @@ pub struct Announce(Vec<SagaEvent>);
 #[commands]
 impl SagaLife {
     #[create_if_missing]
-    fn announce(&self, cmd: Announce) -> Result<Vec<SagaEvent>, Never> {
-        Ok(cmd.0)
+    fn announce(&self, cmd: Announce, ctx: &Context) -> Result<Vec<SagaEvent>, Never> {
+        let is_told_before = ctx.version().0 > 0;
+        Ok(cmd
+            .0
+            .into_iter()
+            .filter(|event| !is_told_before || !matches!(event, SagaEvent::Started(_)))
+            .collect())
     }
 }
 
@@ -122,9 +127,6 @@ pub(crate) fn between(
     let (is_first, before) = (before.rev == 1, &before.value);
     let (saga, key) = (|| saga.to_owned(), || after.key.clone());
     let mut events = Vec::new();
-    if is_first {
-        events.push(SagaEvent::Started(SagaStarted { saga: saga(), key: key(), run }));
-    }
     let is_parked = |head: &Head| head.status == Status::Parked;
     if is_parked(before) && !is_parked(after) {
         events.push(SagaEvent::WentOn(SagaWentOn { saga: saga(), key: key(), run }));
@@ -142,6 +144,10 @@ pub(crate) fn between(
     if let Some(outcome) = after.outcome.clone() {
         events.push(SagaEvent::Ended(SagaEnded { saga: saga(), key: key(), run, outcome }));
     }
+    // It goes with the first that is told, whichever that is.
+    if is_first || !events.is_empty() {
+        events.insert(0, SagaEvent::Started(SagaStarted { saga: saga(), key: key(), run }));
+    }
     events
 }
 
@@ -154,5 +160,6 @@ pub(crate) async fn announce<T: Transaction>(
     tx: &mut T,
 ) -> Result<(), CommandError<Never>> {
     let id = RunId { saga: saga.to_owned(), run };
-    sender.send(&id, Announce(events)).within(tx).await.map(drop)
+    let actor = format!("saga {saga}");
+    sender.send(&id, Announce(events)).actor(actor).within(tx).await.map(drop)
 }

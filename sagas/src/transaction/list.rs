@@ -71,6 +71,14 @@ impl RunFilter {
         self
     }
 
+    /// If it does not say what they do: those that have not ended.
+    pub(super) fn or_those_that_go_on(mut self) -> Self {
+        if self.statuses.is_empty() && self.ended_since.is_none() {
+            self.statuses = vec![Status::Running, Status::Undoing, Status::Parked, Status::Damaged];
+        }
+        self
+    }
+
     fn wants_status(&self, status: Status) -> bool {
         self.statuses.is_empty() || self.statuses.contains(&status)
     }

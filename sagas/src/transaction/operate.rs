@@ -247,6 +247,9 @@ impl<B: Backend, P: Acts<B>> AnyKind for Kind<B, P> {
     ) -> Result<Result<(), String>, RunError> {
         let node = self.node().ok_or(RunError::NotStarted)?;
         let (run, head) = self.find(key, run).await?;
+        if let Some(outcome) = head.value.outcome {
+            return Err(RunError::Ended { kind: self.name.to_string(), key: key.to_owned(), outcome });
+        }
         // Those who have its version read it.
         let tables = Tables::of(&self.name, head.value.version)?;
         let request = node.ids.next();

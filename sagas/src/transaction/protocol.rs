@@ -57,6 +57,9 @@ pub(crate) trait Protocol: Send + Sync + 'static {
     /// Whether what happens to a run is told in the log.
     fn announces(&self) -> bool;
 
+    /// The calls that whoever has it makes now, whatever its deadline says: they were begun before that.
+    fn under_way(&self, run: Uuid, state: &Self::State, now: Timestamp) -> BTreeSet<Call>;
+
     /// What would be undone if it failed now; an error if it cannot fail any more.
     fn if_it_failed(&self, run: Uuid, state: &Self::State, now: Timestamp) -> Result<IfItFailed, String>;
 

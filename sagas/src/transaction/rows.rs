@@ -56,6 +56,14 @@ impl Tables {
     }
 }
 
+impl Tables {
+    /// Whether a row of this table is one of a run: its writer has it.
+    pub(crate) fn has(&self, table: &str) -> bool {
+        let own = [self.heads.name(), self.journal.name(), self.wakes.table().name(), self.attention.name()];
+        own.into_iter().chain([self.ended.name()]).any(|own| **own == *table)
+    }
+}
+
 /// Which run a key stands for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Start {

@@ -1,6 +1,6 @@
 //! The work on a share: what is due is loaded, and driven until it has ended or sleeps.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -97,7 +97,7 @@ struct Shift<B: Backend, P: Acts<B>> {
     /// Runs that cannot go on, and when they are tried again.
     trouble: HashMap<Uuid, (Instant, String)>,
     /// What people are to be told of those.
-    untold: Vec<(Uuid, String)>,
+    untold: BTreeMap<Uuid, String>,
     census: Census,
     /// How long the last look took.
     took: Duration,
@@ -115,7 +115,7 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
             tasks: JoinSet::new(),
             next: None,
             trouble: HashMap::new(),
-            untold: Vec::new(),
+            untold: BTreeMap::new(),
             census: Census::new(slices),
             took: Duration::ZERO,
         }
@@ -204,7 +204,9 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
         let now = desk.clock.now(&*desk.backend).await?;
         self.next = self.next.filter(|next| *next > now);
         if !desk.node.cluster.lease().holds() {
-            return Ok(now);
+            // Not a look: whoever asks whether this node works is to be told so.
+            let lease = std::io::Error::other("the lease of this node does not hold");
+            return Err(StoreError::transient("looking at what is due", lease));
         }
         self.tell(now).await;
         let slices = [self.slices];
@@ -296,7 +298,7 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
     /// Notes for people which runs cannot go on. What is not noted now is found again.
     async fn tell(&mut self, now: Timestamp) {
         let desk = self.desk.clone();
-        for (run, why) in self.untold.drain(..self.untold.len().min(TOLD)) {
+        for (run, why) in (0..TOLD).map_while(|_| self.untold.pop_first()) {
             if let Err(error) = damaged::note(&*desk.backend, &desk.tables, run, &why, now).await {
                 let (kind, error) = (&desk.kind, chain(&error));
                 tracing::warn!(%kind, %run, error, "that a run cannot go on is not noted, and will be");
@@ -307,7 +309,7 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
 
     fn cannot_go_on(&mut self, run: Uuid, why: &str) {
         self.postpone(run, why);
-        self.untold.push((run, why.to_owned()));
+        self.untold.insert(run, why.to_owned());
     }
 
     fn postpone(&mut self, run: Uuid, why: &str) {
@@ -344,7 +346,7 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
             }
         };
         self.driven.remove(&run);
-        if !matches!(left, Left::Trouble(_)) {
+        if !matches!(left, Left::Trouble(_) | Left::Untold(_)) {
             self.trouble.remove(&run);
         }
         match left {
@@ -352,6 +354,7 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
             // What was passed is read again: it is due still.
             Left::Lost => self.marks = Marks::default(),
             Left::Trouble(why) => self.cannot_go_on(run, &why),
+            Left::Untold(why) => self.cannot_go_on(run, &format!("what happened cannot be told: {why}")),
             Left::Ended | Left::Stopped => {}
         }
     }

@@ -1,7 +1,6 @@
 //! One run, as an operator sees it: its steps, its journal, what it waits for and who will wake it.
 
-use es_core::limits::MAX_PAGE;
-use es_core::store::{StoreError, StoredRow, is_full};
+use es_core::store::{StoreError, StoredRow};
 use es_core::{Backend, Timestamp, chain};
 use uuid::Uuid;
 
@@ -137,17 +136,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
     /// Its records, as they are stored.
     pub(super) async fn journal(&self, run: Uuid) -> Result<Vec<StoredRow>, StoreError> {
         let prefix = journal_of(run);
-        let (mut all, mut after) = (Vec::<StoredRow>::new(), prefix.clone());
-        loop {
-            let page = self.tables.journal.stored_page(&*self.backend, Some(&after), MAX_PAGE).await?;
-            let more = is_full(&page, MAX_PAGE);
-            let found = page.len();
-            all.extend(page.into_iter().take_while(|row| row.key.starts_with(&prefix)));
-            match all.last() {
-                Some(last) if more && found > 0 && last.key > after => after.clone_from(&last.key),
-                _ => return Ok(all),
-            }
-        }
+        self.tables.journal.stored_below(&*self.backend, &prefix, None, usize::MAX).await
     }
 
     /// Those of its records that can be read, in order.

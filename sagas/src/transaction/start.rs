@@ -35,7 +35,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
             let place = self.desks.place(run);
             let (instance, rows) = self.begin(run, key, &input, deadline, now, place.is_some())?;
             let commit = Commit { rows, ..Commit::default() };
-            let outcome = door::commit(&*self.backend, node, commit).await;
+            let outcome = door::commit(&*self.backend, &node, commit).await;
             match Won::after(&*self.backend, outcome).await {
                 Ok(Some(Won::Yes(_))) => {
                     self.numbers.started();

@@ -224,6 +224,13 @@ where
                 Err(wrong) => failures.push(Failure { case: named, wrong }),
             }
         }
+        if let Some(only) = only.filter(|_| checked.runs == 1) {
+            let wrong = vec!["there is no such case: a step may have another name by now".to_owned()];
+            failures.push(Failure { case: only, wrong });
+        } else if checked.missed + 1 == checked.runs && checked.missed > 0 {
+            let wrong = vec!["no fault has struck: nothing was tried".to_owned()];
+            failures.push(Failure { case: "all of them".to_owned(), wrong });
+        }
         match failures.is_empty() {
             true => Ok(checked),
             false => Err(Failures { saga, runs: checked.runs, failures }),
