@@ -1,4 +1,5 @@
 //! What would come of a run: if it failed now, or if something were asked of it. Nothing is written.
+
 use es_core::Backend;
 use uuid::Uuid;
 
