@@ -54,8 +54,9 @@ async fn so_has_one_of_whose_branches_one_refuses() {
 
 #[tokio::test]
 async fn it_runs_on_other_stores() {
-    let (bank, folder) = (Bank::default(), tempfile::tempdir().unwrap());
+    let folder = tempfile::tempdir().unwrap();
     for case in ["call pay 1: kill", "commit reserve done 1: answer lost", "commit mail done 1: kill"] {
+        let bank = Bank::default();
         let open = |clock: VirtualClock| {
             let file = folder.path().join(format!("{}.db", Uuid::new_v4()));
             async move { SqliteBackend::open_with(SqliteOptions::new(file).with_clock(clock)).await.unwrap() }
