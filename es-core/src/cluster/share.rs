@@ -17,9 +17,7 @@ use crate::slices::Slices;
 pub use crate::state::Progress;
 use crate::state::{CHECKPOINTS, SHARES, ShareRecord};
 use crate::store::keys::behind;
-use crate::store::{
-    Filling, Row, RowStore, RowWrite, Span, StoreError, StoredRow, Table, is_full, write_rows,
-};
+use crate::store::{Filling, Row, RowStore, RowWrite, Span, StoreError, StoredRow, Table, write_rows};
 
 /// How often a row is written again that its worker has just written.
 const TRIES: usize = 500;
@@ -272,19 +270,7 @@ impl<P: Progress> Shares<P> {
         rows: &dyn RowStore,
         prefix: &str,
     ) -> Result<Vec<StoredRow>, StoreError> {
-        // A span, not a scan: what lies behind the prefix is as much as all other groups have.
-        let before = Some(behind(prefix)).filter(|before| !before.is_empty());
-        let mut found: Vec<StoredRow> = Vec::new();
-        loop {
-            let after = found.last().map_or(prefix, |row| &row.key).to_owned();
-            let span = Span { after, before: before.clone(), limit: MAX_PAGE };
-            let page = rows.scan_many(self.table.name(), &[span]).await?.pop().unwrap_or_default();
-            let more = is_full(&page, MAX_PAGE);
-            found.extend(page);
-            if !more {
-                return Ok(found);
-            }
-        }
+        self.table.stored_below(rows, prefix, None, usize::MAX).await
     }
 
     /// One share as it is stored now. It only reads: dropping its future leaves nothing behind.

@@ -1,5 +1,7 @@
 //! Partitions, archives and redactions: for the owner of the schema.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use es_core::store::{Position, StoreError, StreamId, Version};
 use sqlx::postgres::{PgConnection, PgDatabaseError, PgRow};
@@ -22,7 +24,7 @@ impl PgBackend {
     /// [`StoreError`]: nothing has changed. Call it again; it is [`Transient`](StoreError::Transient) if long
     /// transactions were in the way.
     pub async fn partition(&self, size: u64) -> Result<(), StoreError> {
-        let call = || sqlx::query("call partition($1)").bind(signed(size));
+        let call = sqlx::query("call partition($1)").bind(signed(size));
         self.maintain("making partitions", call).await?;
         self.0.shared.partitions.make([]).await;
         Ok(())
@@ -44,10 +46,19 @@ impl PgBackend {
     /// # Errors
     ///
     /// [`StoreError`]: nothing was archived. It is [`Misuse`](StoreError::Misuse) if there are no partitions, or a
-    /// processor has not come so far; [`Transient`](StoreError::Transient) if long transactions were in the way.
+    /// processor has not come so far; [`Transient`](StoreError::Transient) if long transactions were in the way for
+    /// several tries of two seconds each.
     pub async fn archive(&self, upto: Position) -> Result<Vec<String>, StoreError> {
-        let query = || sqlx::query("select archive($1)").bind(signed(upto.0));
-        let rows = self.maintain("archiving", query).await?;
+        const TRIES: u32 = 5;
+        let mut tries = 1;
+        let rows = loop {
+            match self.run(sqlx::query("select archive($1)").bind(signed(upto.0))).await? {
+                Err(error) if tries < TRIES && lacked_lock(&error) => tries += 1,
+                outcome => break outcome.map_err(|e| explained("archiving", e))?,
+            }
+            // Who waited behind the last try goes on in between.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        };
         Ok(rows.iter().map(|row| row.get_unchecked(0)).collect())
     }
 
@@ -61,10 +72,8 @@ impl PgBackend {
     ///
     /// [`StoreError::Misuse`] if there is no such event, or the payload is too large or no JSON where there was JSON.
     pub async fn redact(&self, stream: &StreamId, version: Version, data: Bytes) -> Result<(), StoreError> {
-        let query = || {
-            let query = sqlx::query("select redact($1, $2, $3)").bind(stream.as_str().to_owned());
-            query.bind(signed(version.0)).bind(data.to_vec())
-        };
+        let query = sqlx::query("select redact($1, $2, $3)").bind(stream.as_str().to_owned());
+        let query = query.bind(signed(version.0)).bind(data.to_vec());
         self.maintain("redacting an event", query).await.map(drop)
     }
 
@@ -75,16 +84,25 @@ impl PgBackend {
         options.connect().await.map_err(|e| error::store("connecting", e))
     }
 
-    async fn maintain(
-        &self,
-        what: &'static str,
-        query: impl Fn() -> PgQuery,
-    ) -> Result<Vec<PgRow>, StoreError> {
-        let mut conn = self.patient().await?;
-        let outcome = query().fetch_all(&mut conn).await;
-        drop(conn.close().await);
-        outcome.map_err(|e| refusal(&e).unwrap_or_else(|| error::store(what, e)))
+    async fn maintain(&self, what: &'static str, query: PgQuery) -> Result<Vec<PgRow>, StoreError> {
+        self.run(query).await?.map_err(|e| explained(what, e))
     }
+
+    async fn run(&self, query: PgQuery) -> Result<Result<Vec<PgRow>, sqlx::Error>, StoreError> {
+        let mut conn = self.patient().await?;
+        let outcome = query.fetch_all(&mut conn).await;
+        drop(conn.close().await);
+        Ok(outcome)
+    }
+}
+
+fn explained(what: &'static str, error: sqlx::Error) -> StoreError {
+    refusal(&error).unwrap_or_else(|| error::store(what, error))
+}
+
+/// Whether others were in the way: `lock_not_available`, `deadlock_detected`.
+fn lacked_lock(error: &sqlx::Error) -> bool {
+    matches!(error::code(error), Some("55P03" | "40P01"))
 }
 
 /// What a function of the store says itself is for people, with its advice.

@@ -6,6 +6,8 @@ use es_core::store::{
 };
 use es_core::{ErrorKind, event::Tag};
 use es_postgres::PgBackend;
+use sqlx::Connection as _;
+use sqlx::postgres::PgConnection;
 
 use crate::shop::{append, event, open, stream, versions, write};
 
@@ -176,6 +178,33 @@ async fn others_append_and_read_while_partitions_leave() {
     backend.archive(Position(40)).await.unwrap();
     writer.await.unwrap();
     assert_eq!(versions(&backend, "a", 50).await, (51..=150).collect::<Vec<_>>());
+    assert_eq!(backend.verify().await.unwrap(), Vec::<String>::new());
+}
+
+/// Nobody is kept waiting behind it for long, and it is not given up for one long transaction.
+#[tokio::test]
+async fn partitions_leave_when_a_long_read_has_ended() {
+    const WAITING: &str = "select pid from pg_stat_activity where datname = current_database()
+                           and wait_event_type = 'Lock' and query like 'select archive(%'";
+    let (database, backend) = open().await;
+    backend.partition(10).await.unwrap();
+    write(&backend, "a", 25).await;
+    let db = backend.db();
+    let mut reader = PgConnection::connect(database.url()).await.unwrap();
+    let mut reader = reader.begin().await.unwrap();
+    sqlx::query("select count(*) from es.events").fetch_one(&mut *reader).await.unwrap();
+    let archive = tokio::spawn({
+        let backend = backend.clone();
+        async move { backend.archive(Position(20)).await }
+    });
+    let waiting = async || sqlx::query_scalar(WAITING).fetch_all(&db).await.unwrap();
+    let mut first: Vec<i32> = waiting().await;
+    while first.is_empty() {
+        first = waiting().await;
+    }
+    while waiting().await == first {}
+    reader.rollback().await.unwrap();
+    assert_eq!(archive.await.unwrap().unwrap(), ["events_archived_1_20"]);
     assert_eq!(backend.verify().await.unwrap(), Vec::<String>::new());
 }
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::foresee::DryRun;
 use super::list::RunFilter;
-use super::operate::Runs;
+use super::operate::{Runs, Who};
 use super::outcome::RunError;
 use super::rows::Verb;
 use crate::verb::By;
@@ -82,16 +82,8 @@ impl Runs {
         reason: &str,
         limit: Duration,
     ) -> Result<Vec<Answered<()>>, RunError> {
-        By::check(actor, reason).map_err(RunError::By)?;
-        let ask = |(run, key): &(Uuid, String)| {
-            let (run, key, verb) = (*run, key.clone(), verb.clone());
-            let by = (actor.to_owned(), reason.to_owned());
-            async move {
-                let answer = self.0.ask(&key, Some(run), verb, by, limit).await;
-                Answered { run, key, answer }
-            }
-        };
-        Ok(stream::iter(frozen.runs.iter().map(ask)).buffered(AT_ONCE).collect().await)
+        self.each(frozen, actor, reason, |key, run, by| self.0.ask(key, Some(run), verb.clone(), by, limit))
+            .await
     }
 
     /// What would come of it, for each: see [`dry_run`](Self::dry_run).
@@ -106,15 +98,22 @@ impl Runs {
         actor: &str,
         reason: &str,
     ) -> Result<Vec<Answered<DryRun>>, RunError> {
+        self.each(frozen, actor, reason, |key, run, by| self.0.dry_run(key, Some(run), verb.clone(), by))
+            .await
+    }
+
+    async fn each<'f, T, F: Future<Output = Result<Result<T, String>, RunError>>>(
+        &self,
+        frozen: &'f Frozen,
+        actor: &str,
+        reason: &str,
+        ask: impl Fn(&'f str, Uuid, Who) -> F,
+    ) -> Result<Vec<Answered<T>>, RunError> {
         By::check(actor, reason).map_err(RunError::By)?;
-        let ask = |(run, key): &(Uuid, String)| {
-            let (run, key, verb) = (*run, key.clone(), verb.clone());
-            let by = (actor.to_owned(), reason.to_owned());
-            async move {
-                let answer = self.0.dry_run(&key, Some(run), verb, by).await;
-                Answered { run, key, answer }
-            }
+        let one = |(run, key): &'f (Uuid, String)| {
+            let answer = ask(key, *run, (actor.to_owned(), reason.to_owned()));
+            async move { Answered { run: *run, key: key.clone(), answer: answer.await } }
         };
-        Ok(stream::iter(frozen.runs.iter().map(ask)).buffered(AT_ONCE).collect().await)
+        Ok(stream::iter(frozen.runs.iter().map(one)).buffered(AT_ONCE).collect().await)
     }
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use es_core::engine::Node;
 use es_core::guarded::caught;
-use es_core::store::{Commit, CommitError, Committed, Row, RowWrite, StoreError, Transaction as _, Won};
+use es_core::store::{
+    Commit, CommitError, Committed, Row, RowAt, RowWrite, StoreError, Transaction as _, Won,
+};
 use es_core::{Backend, BoxError, ErrorKind, Timestamp, chain};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
@@ -261,10 +263,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
                 Ok(())
             }
             Ok(Some(Won::No(at))) if desk.tables.has(&at.table) => Err(self.lost()),
-            Ok(Some(Won::No(at))) => {
-                let error = format!("row {:?} of {} was written by somebody else", at.key, at.table);
-                self.not_done(call, Answer::Failed(error.into())).await
-            }
+            Ok(Some(Won::No(at))) => self.not_done(call, Answer::Failed(faster(&at).into())).await,
             // It was never applied.
             Ok(None) => Ok(()),
             Err(CommitError::Store(error)) if error.kind() == ErrorKind::Transient => {
@@ -368,9 +367,8 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
                 }
                 // A row of an inline view that is told of it: it is told again.
                 Ok(Some(Won::No(at))) if !desk.tables.has(&at.table) => {
-                    let faster = format!("row {:?} of {} was written by somebody else", at.key, at.table);
-                    self.pause(&StoreError::transient("telling of a run", std::io::Error::other(faster)))
-                        .await?;
+                    let faster = std::io::Error::other(faster(&at));
+                    self.pause(&StoreError::transient("telling of a run", faster)).await?;
                 }
                 // By its head, or by its stream.
                 Ok(Some(Won::No(_))) | Err(CommitError::Conflict { .. }) => return Err(self.lost()),
@@ -443,6 +441,10 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
             _ => None,
         }
     }
+}
+
+fn faster(at: &RowAt) -> String {
+    format!("row {:?} of {} was written by somebody else", at.key, at.table)
 }
 
 fn is_later(time: Timestamp, now: Timestamp, by: Duration) -> bool {

@@ -150,7 +150,7 @@ impl Runs {
 }
 
 /// What an operator says of a request: who, and why.
-type Who = (String, String);
+pub(super) type Who = (String, String);
 
 /// A kind, whatever its backend and protocol.
 #[async_trait]

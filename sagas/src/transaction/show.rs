@@ -4,10 +4,11 @@ use es_core::store::{StoreError, StoredRow};
 use es_core::{Backend, Timestamp, chain};
 use uuid::Uuid;
 
+use super::instance::one;
 use super::kind::Kind;
 use super::outcome::{Outcome, RunError};
 use super::protocol::Acts;
-use super::rows::{FORMAT, Head, Status, Written, journal_of};
+use super::rows::{FORMAT, Head, Status, Written, head_key, journal_of};
 use super::told::told;
 
 /// A run, as an operator sees it.
@@ -87,16 +88,20 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
             let (has, of) = (journal.len(), head.records);
             unread = Some(Unread::Damaged(format!("{has} of its {of} records are there")));
         }
+        // What can be read may still be unable to go on.
+        let noted = if head.outcome.is_none() && unread.is_none() { self.noted(run).await? } else { None };
         let waits_for = match (&head.outcome, &unread) {
             (Some(outcome), _) => format!("nothing: {outcome}"),
             (None, Some(Unread::Elsewhere(who))) => who.clone(),
             (None, Some(Unread::Damaged(why))) => format!("somebody to repair it: {why}"),
+            (None, None) if let Some(why) = &noted => format!("somebody to mend what keeps it: {why}"),
             (None, None) => self.protocol.waits_for(run, &state, now) + &self.unattended(self.version),
         };
         let steps = if unread.is_none() { self.protocol.show(&state) } else { Vec::new() };
         let Head { version, status, begun, holder, outcome, .. } = head;
         let status = match unread {
             Some(Unread::Damaged(_)) if outcome.is_none() => Status::Damaged,
+            None if noted.is_some() => Status::Damaged,
             _ => status,
         };
         let mut last = begun;
@@ -109,6 +114,13 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         });
         let (key, journal) = (key.to_owned(), journal.collect());
         Ok(RunShown { run, key, version, status, begun, holder, outcome, waits_for, steps, journal })
+    }
+
+    /// Why a run cannot go on, if its node has noted that.
+    async fn noted(&self, run: Uuid) -> Result<Option<String>, RunError> {
+        let note = one(&*self.backend, self.tables.attention.name(), &head_key(run)?).await?;
+        let note = note.and_then(|row| self.tables.attention.decode(row).ok()).map(|row| row.value);
+        Ok(note.filter(|note| note.damaged).map(|note| note.why))
     }
 
     /// Who knows how a run goes on, if this program does not.

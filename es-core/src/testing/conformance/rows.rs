@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use super::data::{ANY, EXISTS, NO_STREAM, append, encoded, event, events, exact, id};
 use super::domain::opened;
+use super::double::Double;
 use super::patient::{Patient, ask, marked};
 use super::{Subject, store};
 use crate::ErrorKind;
 use crate::limits::MAX_PAGE;
 use crate::store::{
     Backend, CURRENT, Commit, CommitError, EventFilter, INLINE, IdempotencyKey, Outcome, OutcomeMark,
-    Position, RowStore, RowWrite, Transaction as _, Version,
+    Position, RowStore, RowWrite, Table, Transaction as _, Version,
 };
 use crate::testing::TestClock;
 
@@ -177,6 +178,29 @@ pub async fn pages_of_a_scan_go_on_behind_the_last_key<S: Subject>(subject: S) {
     assert!(ask(|| store.0.rows(TABLE, &[])).await.is_empty());
     let before_all = ask(|| store.0.scan(TABLE, Some(""), 1)).await;
     assert_eq!(before_all[0].key, keys[0]);
+}
+
+/// P1
+pub async fn what_is_below_a_prefix_is_read_without_what_lies_behind<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let table = Table::<u64>::new("below").expect("a name");
+    let below = ["a:", "a:1", "a:2", "a:3"].map(str::to_owned);
+    let behind = (0..300).map(|n| format!("b:{n}"));
+    let all = below.iter().cloned().chain(behind).map(|key| table.insert(key, 7).expect("a row"));
+    store.commit(rows(all.collect())).await.expect("new rows");
+    let line = Double::new(store.0.clone());
+    let read = async |after: Option<&str>, limit| {
+        let found = ask(|| table.below(&line, "a:", after, limit)).await;
+        found.into_iter().map(|row| row.key).collect::<Vec<_>>()
+    };
+    // The prefix itself is no key.
+    assert_eq!(read(None, usize::MAX).await, below[1..]);
+    assert_eq!(line.scanned_of("below").0, 3, "others are not read");
+    assert_eq!(read(Some("a:1"), 1).await, below[2..3]);
+    assert_eq!(read(Some("a:3"), MAX_PAGE).await, [""; 0]);
+    // Without a prefix it is all of it.
+    let all = ask(|| table.stored_below(&line, "", None, usize::MAX)).await;
+    assert_eq!(all.len(), 304);
 }
 
 /// Makes a name stand for a table.

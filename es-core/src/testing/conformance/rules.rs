@@ -148,6 +148,7 @@ macro_rules! __conformance_store_rules {
                 a_row_comes_back_byte_for_byte
                 thousands_of_rows_are_written_in_one_commit_or_none_is
                 pages_of_a_scan_go_on_behind_the_last_key
+                what_is_below_a_prefix_is_read_without_what_lies_behind
                 a_name_stands_for_the_table_that_is_current
                 a_write_goes_to_the_table_that_it_says
                 a_reader_sees_the_old_table_or_the_new_one_whole

@@ -1,17 +1,16 @@
 //! Sagas that crash wherever they can: a good one, and some that are built wrong.
 
 mod order;
-mod unfenced;
 
 use es_core::memory::{MemoryBackend, Tx};
 use es_core::store::RowStore;
+use es_core::testing::conformance::double::{Double, Line};
 use es_sqlite::{SqliteBackend, SqliteOptions};
 use sagas::saga::Outcome;
 use sagas::testing::{Failures, VirtualClock, World, crash_matrix};
 use uuid::Uuid;
 
 use self::order::{Bank, Built, Order, effects, payment, place_order};
-use self::unfenced::Unfenced;
 
 /// All of it, or nothing.
 async fn is_whole<B: RowStore>(bank: &Bank, world: &World<B>) {
@@ -116,8 +115,22 @@ async fn a_refusal_of_a_repetition_that_is_taken_for_clean_is_found() {
 async fn a_store_without_a_fence_is_found() {
     let bank = Bank::default();
     let matrix = crash_matrix(|| payment(&bank, Built::Well), Order::fine());
-    let matrix = matrix.on(|clock| async move { Unfenced(MemoryBackend::with_clock(clock)) });
+    let matrix = matrix.on(|clock| async move {
+        let store = Double::new(MemoryBackend::with_clock(clock));
+        store.set(Line::Unfenced("txn."));
+        store
+    });
     let failures = matrix.try_check(async |world| is_paid(&bank, world)).await.unwrap_err();
     assert!(cases(&failures).contains(&"commit charge done 1: stall"), "{failures}");
     assert!(failures.to_string().contains("a node that was overtaken was not stopped"), "{failures}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_case_that_is_not_there_is_found() {
+    let bank = Bank::default();
+    let matrix =
+        crash_matrix(|| payment::<Tx>(&bank, Built::Well), Order::fine()).only("call change 1: kill");
+    let failures = matrix.try_check(async |world| is_paid(&bank, world)).await.unwrap_err();
+    assert_eq!(cases(&failures), ["call change 1: kill"], "{failures}");
+    assert!(failures.to_string().contains("there is no such case"), "{failures}");
 }

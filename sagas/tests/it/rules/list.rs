@@ -124,11 +124,13 @@ macro_rules! rules {
                 a_run_that_cannot_be_read_holds_up_no_other
                 a_panic_in_a_step_is_a_failure_of_it
                 what_an_operator_asks_is_done_once_and_noted
+                a_local_step_whose_output_cannot_be_read_has_failed
             }
             starts {
                 a_start_in_a_transaction_is_of_that_transaction
                 a_start_in_a_decision_is_of_its_commit
                 what_happens_to_a_run_is_told_once_with_it
+                what_cannot_be_told_is_shown_and_is_no_failure_of_a_step
             }
             watching {
                 runs_are_listed_by_what_they_do_and_fail_with

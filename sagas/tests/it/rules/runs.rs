@@ -1,12 +1,18 @@
-//! Orchestrated sagas: T1 to T14.
+//! Orchestrated sagas: T1 to T14, T25.
 
+use std::convert::Infallible;
+use std::marker::PhantomData;
 use std::time::Duration;
 
-use sagas::saga::{Outcome, RunError, RunStatus, Sagas as _, Verb, Why};
+use es_core::store::Transaction;
+use sagas::saga::{
+    Cx, Journal, Outcome, Retry, RunError, RunStatus, Saga, Sagas as _, Step, StepError, Verb, Why,
+};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Subject;
-use super::trip::{DEADLINE, Play, Trips, trip};
+use super::trip::{DEADLINE, Play, Trip, Trips, retry, trip};
 
 const REMOTE: [&str; 3] = ["flight", "hotel", "car"];
 
@@ -339,5 +345,41 @@ pub(super) async fn what_an_operator_asks_is_done_once_and_noted<S: Subject>(sub
     };
     assert!(matches!(late, Err(RunError::Ended { .. })), "{late:?}");
     assert!(runs.ask("z", Verb::Cancel, "ada", "x", Duration::ZERO).await.is_err(), "there is none");
+    trips.end().await;
+}
+
+/// What is written in a way in which it cannot be read.
+#[derive(Serialize, Deserialize)]
+struct Odd {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    list: Vec<u8>,
+}
+
+struct LeavesOdd<T>(PhantomData<fn() -> T>);
+
+impl<T: Transaction> Step<Trip> for LeavesOdd<T> {
+    const NAME: &'static str = "odd";
+    type Needs = ();
+    type Output = Odd;
+    type Refusal = Infallible;
+    type Place = Journal<T>;
+    async fn run(&self, _: Cx<'_, Trip, ()>, _: &mut T) -> Result<Odd, StepError<Infallible>> {
+        Ok(Odd { list: Vec::new() })
+    }
+    fn retry(&self) -> Retry {
+        retry()
+    }
+}
+
+/// T25
+pub(super) async fn a_local_step_whose_output_cannot_be_read_has_failed<S: Subject>(subject: &S) {
+    let mut trips = Trips::open(subject).await;
+    let odd = |_: &_| Saga::new("trip", 1).pivot(LeavesOdd(PhantomData)).build();
+    trips.join_with(odd, |app| app).await;
+    let outcome = trips.run("a", trip()).await;
+    let Outcome::Undone(Why::Failed { step, error }) = &outcome else { panic!("{outcome}") };
+    assert_eq!(step, "odd");
+    assert!(error.contains("cannot be read"), "{error}");
+    assert_eq!(trips.left_over().await, []);
     trips.end().await;
 }

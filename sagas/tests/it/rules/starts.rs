@@ -1,12 +1,16 @@
-//! Sagas that start in commits of others, and what is told of them: T22 to T24.
+//! Sagas that start in commits of others, and what is told of them: T22 to T24, T26.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use es_core::command::{Dispatch, Halted, Interceptor, Next};
 use es_core::prelude::*;
 use es_core::services::Services;
 use es_core::store::EventFilter;
 use es_core::{Backend, ErrorKind};
-use sagas::saga::{Outcome, RunError, RunStatus, SagaEvent, Starter, Verb, Why};
+use sagas::saga::{Announce, Outcome, RunError, RunStatus, SagaEvent, Starter, Verb, Why};
 use serde::{Deserialize, Serialize};
 
 use super::Subject;
@@ -151,6 +155,14 @@ pub(super) async fn a_start_in_a_decision_is_of_its_commit<S: Subject>(subject: 
     trips.end().await;
 }
 
+async fn told<S: Subject>(trips: &Trips<'_, S>) -> Vec<SagaEvent> {
+    let ground = &trips.ground;
+    let page = ground
+        .ask(async || EventStore::read(&ground.backend, &EventFilter::all(), Position(0), 1_000).await)
+        .await;
+    page.events.iter().flat_map(|event| SagaEvent::decode(event).unwrap()).collect()
+}
+
 /// T24
 pub(super) async fn what_happens_to_a_run_is_told_once_with_it<S: Subject>(subject: &S) {
     let mut trips = Trips::open(subject).await;
@@ -163,17 +175,7 @@ pub(super) async fn what_happens_to_a_run_is_told_once_with_it<S: Subject>(subje
     trips.until("parked", "parked again", |shown| shown.status == RunStatus::Parked).await;
     assert_eq!(trips.ask("parked", Verb::Skip { step: "car".to_owned() }).await, Ok(()));
     trips.end_of(&handle).await;
-    let mut told: Vec<SagaEvent> = Vec::new();
-    let ground = &trips.ground;
-    let page = ground
-        .ask(async || {
-            let filter = EventFilter::all();
-            EventStore::read(&ground.backend, &filter, Position(0), 1_000).await
-        })
-        .await;
-    for event in &page.events {
-        told.extend(SagaEvent::decode(event).unwrap());
-    }
+    let told = told(&trips).await;
     let of = |wanted: &str| -> Vec<&str> {
         let told = told.iter().filter_map(|event| {
             let (key, what) = match event {
@@ -196,5 +198,39 @@ pub(super) async fn what_happens_to_a_run_is_told_once_with_it<S: Subject>(subje
     assert_eq!(parked.iter().filter(|what| **what == "undoing").count(), 1, "{parked:?}");
     assert_eq!((parked.first(), parked.last()), (Some(&"started"), Some(&"undone")));
     assert!(parked.contains(&"parked") && parked.contains(&"went on"), "{parked:?}");
+    trips.end().await;
+}
+
+/// As long as it is set, nothing is told of sagas.
+#[derive(Debug)]
+struct Silence(Arc<AtomicBool>);
+
+#[async_trait]
+impl Interceptor for Silence {
+    async fn dispatch(&self, dispatch: &mut Dispatch, next: Next<'_>) -> Result<(), Halted> {
+        if self.0.load(Ordering::SeqCst) && dispatch.payload::<Announce>().is_some() {
+            return Err(Halted::because("it is a secret"));
+        }
+        next.run(dispatch).await
+    }
+}
+
+/// T26
+pub(super) async fn what_cannot_be_told_is_shown_and_is_no_failure_of_a_step<S: Subject>(subject: &S) {
+    let (mut trips, silent) = (Trips::open(subject).await, Arc::new(AtomicBool::new(true)));
+    trips.join_with(announced, |app| app.interceptor(Silence(silent.clone()))).await;
+    let handle = trips.begin("a", &trip()).await;
+    let runs = trips.runs();
+    trips.until("a", "to be shown to people", |shown| shown.status == RunStatus::Damaged).await;
+    let (_, waiting) = trips.ground.ask(async || runs.waiting(None, 10).await).await.pop().unwrap();
+    assert!(waiting.damaged && waiting.why.contains("cannot be told"), "{waiting:?}");
+    assert!(waiting.why.contains("it is a secret"), "{waiting:?}");
+    let journal = trips.show("a").await.journal;
+    assert!(journal.iter().all(|(_, what)| !what.contains("failed")), "{journal:?}");
+    assert_eq!(told(&trips).await, []);
+    silent.store(false, Ordering::SeqCst);
+    assert_eq!(trips.end_of(&handle).await, Outcome::Completed);
+    let told = told(&trips).await;
+    assert!(matches!(told[..], [SagaEvent::Started(_), SagaEvent::Ended(_)]), "{told:?}");
     trips.end().await;
 }

@@ -173,7 +173,7 @@ impl Outside {
     }
 }
 
-fn retry() -> Retry {
+pub(crate) fn retry() -> Retry {
     let brief = Duration::from_millis(5);
     Retry::default().pauses(brief, brief * 4).tries(3).late(4, Duration::from_secs(3_600))
 }

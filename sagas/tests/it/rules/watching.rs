@@ -93,18 +93,12 @@ pub(super) async fn a_run_that_cannot_be_read_is_shown_to_people_until_it_is_rep
     subject: &S,
 ) {
     let mut trips = Trips::start(subject).await;
-    let journal = Table::<Value>::new("txn.journal.trip").unwrap();
-    let mut begun = Vec::new();
-    for (key, table, odd) in [("j", &journal, json!({"odd": 1}))] {
-        let handle = trips.begin(key, &trip().with("flight", &[Play::Waits])).await;
-        until_called(&trips, key, "flight").await;
-        begun.push((handle, table, odd));
-    }
+    let handle = trips.begin("j", &trip().with("flight", &[Play::Waits])).await;
+    until_called(&trips, "j", "flight").await;
     trips.crash(0);
-    let mut before = Vec::new();
-    for (handle, table, odd) in &begun {
-        before.push(trips.ground.overwrite(table, &handle.run().simple().to_string(), odd).await);
-    }
+    let (journal, run) =
+        (Table::<Value>::new("txn.journal.trip").unwrap(), handle.run().simple().to_string());
+    let before = trips.ground.overwrite(&journal, &run, &json!({"odd": 1})).await;
     trips.join().await;
     // What the node of before has called is answered.
     trips.outside.let_go();
@@ -121,10 +115,8 @@ pub(super) async fn a_run_that_cannot_be_read_is_shown_to_people_until_it_is_rep
     let shown = trips.show("j").await;
     assert_eq!(shown.status, RunStatus::Damaged);
     assert!(shown.waits_for.contains("repair"), "{}", shown.waits_for);
-    for ((handle, table, _), before) in begun.iter().zip(&before) {
-        trips.ground.overwrite(table, &handle.run().simple().to_string(), before).await;
-        assert_eq!(trips.end_of(handle).await, Outcome::Completed);
-    }
+    trips.ground.overwrite(&journal, &run, &before).await;
+    assert_eq!(trips.end_of(&handle).await, Outcome::Completed);
     assert_eq!(waiting(&trips).await, []);
     assert_eq!(trips.left_over().await, []);
     trips.end().await;
@@ -182,6 +174,7 @@ pub(super) async fn many_runs_are_asked_at_once_and_no_other<S: Subject>(subject
         handles.push(trips.begin(key, &no_mail).await);
         until_parked(&trips, key).await;
     }
+    trips.run("gone", trip().with("pay", &[Play::Refuses])).await;
     let (runs, filter) = (trips.runs(), RunFilter::all().failing_with("mail: no mail"));
     let frozen = trips.ground.ask(async || runs.freeze(&filter, 5).await).await;
     assert_eq!((frozen.runs.len(), frozen.more), (5, false));
@@ -223,6 +216,20 @@ pub(super) async fn many_runs_are_asked_at_once_and_no_other<S: Subject>(subject
         assert!(journal.iter().any(|(_, what)| what == "retried by ada: mail is back"), "{journal:?}");
     }
     assert_eq!(trips.show("later").await.status, RunStatus::Parked);
+    // What has ended is neither meant nor asked anything.
+    let sold_out = RunFilter::all().failing_with("pay: pay is sold out");
+    assert_eq!(trips.ground.ask(async || runs.freeze(&sold_out, 5).await).await.runs.len(), 0);
+    let ended = sold_out.with_status(RunStatus::Ended);
+    let ended = trips.ground.ask(async || runs.freeze(&ended, 5).await).await;
+    assert_eq!(ended.runs.len(), 1);
+    let asked = trips
+        .ground
+        .ask(async || match runs.ask("gone", Verb::Cancel, "ada", "because", limit).await {
+            Err(RunError::Store(error)) => Err(error),
+            asked => Ok(asked),
+        })
+        .await;
+    assert!(matches!(asked, Err(RunError::Ended { .. })), "{asked:?}");
     // A key of another run than the one that was meant.
     let mut other = Frozen::default();
     other.runs.push((Uuid::nil(), "later".to_owned()));
