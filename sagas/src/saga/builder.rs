@@ -21,6 +21,33 @@ pub struct Compensating;
 #[expect(clippy::exhaustive_structs, reason = "a mark of a type")]
 pub struct Retrying;
 
+/// Where steps can stand that can be undone.
+#[diagnostic::on_unimplemented(
+    message = "the pivot of this saga comes before this",
+    label = "stands behind the pivot",
+    note = "behind the pivot nothing is undone: add steps that cannot refuse, with `.then(..)`, or move this before the pivot"
+)]
+pub trait BeforePivot {}
+impl BeforePivot for Compensating {}
+
+/// Where a pivot can stand.
+#[diagnostic::on_unimplemented(
+    message = "this saga has a pivot already",
+    label = "a second pivot",
+    note = "only one step decides: add steps behind it with `.then(..)`, or make the first one a `.step(..)`, which can be undone"
+)]
+pub trait WithoutPivot {}
+impl WithoutPivot for Compensating {}
+
+/// Where steps can stand that have to succeed.
+#[diagnostic::on_unimplemented(
+    message = "this saga has no pivot yet",
+    label = "stands behind the pivot, and there is none",
+    note = "add the pivot before it with `.pivot(..)`, or make this a `.step(..)`, which can be undone"
+)]
+pub trait BehindPivot {}
+impl BehindPivot for Retrying {}
+
 /// A place in the list of the steps so far.
 #[doc(hidden)]
 #[derive(Debug)]
@@ -117,11 +144,12 @@ impl<In: SagaInput, T: Transaction, Done, Phase> SagaBuilder<In, T, Done, Phase>
     pub fn build(self) -> Saga<In, T> {
         self.saga
     }
-}
 
-impl<In: SagaInput, T: Transaction, Done> SagaBuilder<In, T, Done, Compensating> {
     /// A run that is not decided by then, counted from its start, is undone. Once the pivot may have run, it is too late.
-    pub const fn deadline(mut self, limit: Duration) -> Self {
+    pub const fn deadline(mut self, limit: Duration) -> Self
+    where
+        Phase: BeforePivot,
+    {
         self.saga.deadline = Some(limit);
         self
     }
@@ -129,6 +157,7 @@ impl<In: SagaInput, T: Transaction, Done> SagaBuilder<In, T, Done, Compensating>
     /// A step that can be undone.
     pub fn step<S, I>(self, step: S) -> SagaBuilder<In, T, (S, Done), Compensating>
     where
+        Phase: BeforePivot,
         S: Undo<In, Place: PlaceOn<T>, Needs: AllIn<Done, I>>,
     {
         self.with(vec![Arc::new(Undoable(step))])
@@ -137,6 +166,7 @@ impl<In: SagaInput, T: Transaction, Done> SagaBuilder<In, T, Done, Compensating>
     /// Two steps that run, and are undone, at the same time.
     pub fn both<A, B, I, J>(self, a: A, b: B) -> SagaBuilder<In, T, (B, (A, Done)), Compensating>
     where
+        Phase: BeforePivot,
         A: Undo<In, Place: PlaceOn<T>, Needs: AllIn<Done, I>>,
         B: Undo<In, Place: PlaceOn<T>, Needs: AllIn<Done, J>>,
     {
@@ -146,6 +176,7 @@ impl<In: SagaInput, T: Transaction, Done> SagaBuilder<In, T, Done, Compensating>
     /// A tuple of three to six steps that run, and are undone, at the same time.
     pub fn all<S, I>(self, steps: S) -> SagaBuilder<In, T, S::Done, Compensating>
     where
+        Phase: BeforePivot,
         S: Branches<In, T, Done, I>,
     {
         self.with(steps.steps())
@@ -154,17 +185,17 @@ impl<In: SagaInput, T: Transaction, Done> SagaBuilder<In, T, Done, Compensating>
     /// The last step that may refuse. Once it has run, the saga goes forward.
     pub fn pivot<S, I>(mut self, step: S) -> SagaBuilder<In, T, (S, Done), Retrying>
     where
+        Phase: WithoutPivot,
         S: Step<In, Place: PlaceOn<T>, Needs: AllIn<Done, I>>,
     {
         self.saga.pivot = Some(self.saga.stages.len());
         self.with(vec![Arc::new(Forward(step))])
     }
-}
 
-impl<In: SagaInput, T: Transaction, Done> SagaBuilder<In, T, Done, Retrying> {
     /// A step behind the pivot: tried until it succeeds.
     pub fn then<S, I>(self, step: S) -> SagaBuilder<In, T, (S, Done), Retrying>
     where
+        Phase: BehindPivot,
         S: Step<In, Place: PlaceOn<T>, Needs: AllIn<Done, I>, Refusal: CannotRefuse>,
     {
         self.with(vec![Arc::new(Forward(step))])

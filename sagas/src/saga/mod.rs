@@ -94,7 +94,10 @@ mod starter;
 mod step;
 
 pub use self::app::{SagaApp, Sagas};
-pub use self::builder::{AllIn, Branches, Compensating, Contains, Here, Retrying, Saga, SagaBuilder, There};
+pub use self::builder::{
+    AllIn, BeforePivot, BehindPivot, Branches, Compensating, Contains, Here, Retrying, Saga, SagaBuilder,
+    There, WithoutPivot,
+};
 pub use self::guarded::{Guarded, GuardedVisit};
 #[cfg(feature = "http")]
 pub use self::http::Reply;

@@ -15,6 +15,10 @@ use super::place::Place;
 use crate::data::Data;
 
 /// What a saga is started with: it also names the saga where it is started.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not the input of a saga",
+    note = "write `impl SagaInput for {Self} {{}}`; it is stored, so it is `Serialize` and `Deserialize`"
+)]
 pub trait SagaInput: Serialize + DeserializeOwned + Send + Sync + 'static {}
 
 /// Why a step did not run to its end.
@@ -120,7 +124,7 @@ impl Retry {
 /// What a step is called with.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Cx<'a, In: SagaInput, N: Needs<In>> {
+pub struct Cx<'a, In: SagaInput, N: Needs<In> = ()> {
     /// What the saga was started with.
     pub input: &'a In,
     /// The outputs of the steps that it needs, in their order.
@@ -146,6 +150,10 @@ impl<'a, In: SagaInput, N: Needs<In>> Cx<'a, In, N> {
 }
 
 /// A step of a saga with this input.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a step of sagas with the input `{In}`",
+    note = "write `impl Step<{In}> for {Self}`, or give the saga the input that its steps have"
+)]
 pub trait Step<In: SagaInput>: Send + Sync + 'static {
     /// Its stored name.
     const NAME: &'static str;
@@ -190,7 +198,7 @@ pub trait Step<In: SagaInput>: Send + Sync + 'static {
 
 /// A step that can be undone.
 #[diagnostic::on_unimplemented(
-    message = "step `{Self}` has no undo",
+    message = "step `{Self}` has no undo in a saga with the input `{In}`",
     label = "a step before the pivot can be undone",
     note = "write `impl Undo<{In}> for {Self}`, or make it the pivot, or move it behind the pivot"
 )]
