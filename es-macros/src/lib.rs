@@ -484,6 +484,25 @@ pub fn publishes(args: TokenStream, item: TokenStream) -> TokenStream {
     attribute(expand::publishes, expand::PUBLISHES_HELPERS, args.into(), item.into()).into()
 }
 
+/// A step of a saga of the crate `sagas`: writes `Step`, and `Undo` for the method that undoes it.
+///
+/// The block has the method that runs the step, and the one that undoes it if `undo` names it. Both are as those of the
+/// traits: where the step lives, what it needs, leaves and refuses with is read from their types, which are written out.
+/// `&mut Call` is elsewhere, another `&mut` the database of the journal.
+///
+/// | key | meaning |
+/// | --- | --- |
+/// | `name = "reserve"` | stored |
+/// | `undo = release` | the method that undoes it |
+/// | `unknown = fence` | what is done with a step that may have run: `settle` it, which is what happens by default; `fence` it; or `park` |
+/// | `retry = Retry::default().tries(3)` | how it is tried |
+/// | `limit = Duration::from_secs(5)` | how long a call may take |
+/// | `refuses_for_good` | a refusal is one of all calls under the key |
+#[proc_macro_attribute]
+pub fn step(args: TokenStream, item: TokenStream) -> TokenStream {
+    attribute(expand::step, &[], args.into(), item.into()).into()
+}
+
 /// A timer of a process: writes `Timer`. Its stored name is the type in snake case, or that of `#[timer(name = "..")]`.
 #[proc_macro_derive(Timer, attributes(timer))]
 pub fn timer(input: TokenStream) -> TokenStream {

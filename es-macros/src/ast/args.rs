@@ -4,7 +4,8 @@ use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::parse::Parser as _;
 use syn::punctuated::Punctuated;
-use syn::{Ident, LitStr, Token, Type};
+use syn::spanned::Spanned as _;
+use syn::{Expr, Ident, LitStr, Token, Type};
 
 use crate::attr::{self, Entry, Value, krate};
 use crate::ctxt::Ctxt;
@@ -142,6 +143,37 @@ impl Args {
             let why = "its rows are worked on at the same time already, key by key";
             cx.error_at(entry.span(), format!("a view has no `partition`: {why}; leave it out"));
         }
+    }
+
+    /// The method of `undo = release`; nothing if it is not given.
+    pub(crate) fn method(&self, cx: &Ctxt, key: &str) -> Option<Ident> {
+        self.find(key)?.parse(cx, "method")
+    }
+
+    /// What a step says of how it is tried, as methods; nothing of what is not given.
+    pub(crate) fn of_step(&self, cx: &Ctxt) -> TokenStream {
+        let sagas = &self.krate;
+        let given = |key: &str, returns: TokenStream| {
+            let value: Expr = self.find(key)?.parse(cx, "an expression")?;
+            let method = Ident::new(key, value.span());
+            Some(quote_spanned!(value.span()=> fn #method(&self) -> #returns { #value }))
+        };
+        let (retry, limit) =
+            (given("retry", quote!(#sagas::saga::Retry)), given("limit", quote!(::core::time::Duration)));
+        let unknown = self.find("unknown").and_then(|e| e.word(cx, &["settle", "fence", "park"]));
+        let unknown = unknown.map(|word| {
+            let variant = variant(&word);
+            quote!(fn unknown(&self) -> #sagas::saga::Unknown { #sagas::saga::Unknown::#variant })
+        });
+        let for_good = self.find("refuses_for_good").map(|entry| {
+            entry.alone(cx);
+            quote!(
+                fn refuses_for_good(&self) -> bool {
+                    true
+                }
+            )
+        });
+        quote!(#retry #limit #unknown #for_good)
     }
 
     /// `idempotent`, as a constant; nothing if it is not given.

@@ -12,6 +12,7 @@ mod publishes;
 mod queries;
 mod reactor;
 mod services;
+mod step;
 mod timer;
 mod view;
 
@@ -24,5 +25,6 @@ pub(crate) use self::projection::expand as projection;
 pub(crate) use self::publishes::{HELPERS as PUBLISHES_HELPERS, expand as publishes};
 pub(crate) use self::queries::{HELPERS as QUERIES_HELPERS, expand as queries};
 pub(crate) use self::reactor::expand as reactor;
+pub(crate) use self::step::expand as step;
 pub(crate) use self::timer::expand as timer;
 pub(crate) use self::view::{HELPERS as VIEW_HELPERS, expand as view};

@@ -113,3 +113,4 @@ pub use crate::transaction::{
     RunFilter, RunId, RunListed, RunPage, RunShown, RunStatus, Runs, SagaEnded, SagaEvent, SagaLife,
     SagaParked, SagaStarted, SagaUndoing, SagaWentOn, StepShown, Verb, Waiting, Why, WouldUndo,
 };
+pub use es_macros::step;

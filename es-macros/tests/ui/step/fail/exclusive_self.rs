@@ -1,0 +1,22 @@
+#![allow(unused_imports)]
+
+#[path = "../../order.rs"]
+mod order;
+
+use std::convert::Infallible;
+
+use es_core::BoxError;
+use es_core::memory::Tx;
+use order::{Order, Reserve};
+use sagas::saga::{Call, Cx, Ran, StepError, step};
+
+struct Charge;
+
+#[step(name = "charge")]
+impl Charge {
+    async fn charge(&mut self, _: Cx<'_, Order>, _: &mut Call) -> Result<u64, StepError<String>> {
+        Ok(1)
+    }
+}
+
+fn main() {}
