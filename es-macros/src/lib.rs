@@ -488,12 +488,13 @@ pub fn publishes(args: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// The block has the method that runs the step, and the one that undoes it if `undo` names it. Both are as those of the
 /// traits: where the step lives, what it needs, leaves and refuses with is read from their types, which are written out.
-/// `&mut Call` is elsewhere, another `&mut` the database of the journal.
+/// `&mut Call` is elsewhere, another `&mut` the database of the journal, unless `place` says where.
 ///
 /// | key | meaning |
 /// | --- | --- |
 /// | `name = "reserve"` | stored |
 /// | `undo = release` | the method that undoes it |
+/// | `place = Guarded<Stock>` | where it lives: a database that has guard rows |
 /// | `unknown = fence` | what is done with a step that may have run: `settle` it, which is what happens by default; `fence` it; or `park` |
 /// | `retry = Retry::default().tries(3)` | how it is tried |
 /// | `limit = Duration::from_secs(5)` | how long a call may take |

@@ -150,6 +150,11 @@ impl Args {
         self.find(key)?.parse(cx, "method")
     }
 
+    /// The type of `place = Guarded<Stock>`; nothing if it is not given.
+    pub(crate) fn place(&self, cx: &Ctxt) -> Option<TokenStream> {
+        self.find("place")?.parse::<Type>(cx, "the place of a step").map(ToTokens::into_token_stream)
+    }
+
     /// What a step says of how it is tried, as methods; nothing of what is not given.
     pub(crate) fn of_step(&self, cx: &Ctxt) -> TokenStream {
         let sagas = &self.krate;

@@ -9,7 +9,7 @@ use crate::check::{StepShape, UndoShape};
 use crate::ctxt::Ctxt;
 use crate::span::respan;
 
-const KEYS: &[&str] = &["name", "undo", "retry", "limit", "unknown", "refuses_for_good", "crate"];
+const KEYS: &[&str] = &["name", "undo", "place", "retry", "limit", "unknown", "refuses_for_good", "crate"];
 
 pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenStream {
     let args = Args::of_sagas(cx, args, KEYS);
@@ -19,7 +19,7 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
     let (sagas, this) = (&args.krate, &block.this);
     let StepShape { cfgs, input, output, refusal, at, .. } = &step;
     let needs = step.needs.as_ref().map_or_else(|| quote!(()), ToTokens::to_token_stream);
-    let place = place(sagas, &step.handed);
+    let place = args.place(cx).unwrap_or_else(|| place(sagas, &step.handed));
     let call = call(&step.name, *at, step.is_async, &quote!(cx, at));
     let of_step = respan(quote!(#sagas::saga::Step<#input>), *at);
     let undo = step.undo.as_ref().map(|undo| undo_impl(sagas, this, &step, undo));

@@ -16,7 +16,7 @@
 //!
 //! use sagas::es_core::memory::{MemoryBackend, Tx};
 //! use sagas::es_core::{App, BoxError};
-//! use sagas::saga::{Call, Cx, Journal, Outcome, Ran, Remote, Saga, SagaApp, SagaInput, Sagas, Step, StepError, Undo};
+//! use sagas::saga::{Call, Cx, Outcome, Ran, Saga, SagaApp, SagaInput, Sagas, StepError, step};
 //! use serde::{Deserialize, Serialize};
 //!
 //! #[derive(Serialize, Deserialize)]
@@ -28,33 +28,23 @@
 //!
 //! /// A row in the database of the journal.
 //! struct Reserve;
-//! impl Step<Order> for Reserve {
-//!     const NAME: &'static str = "reserve";
-//!     type Needs = ();
-//!     type Output = String;
-//!     type Refusal = Infallible;
-//!     type Place = Journal<Tx>;
-//!     async fn run(&self, cx: Cx<'_, Order, ()>, tx: &mut Tx) -> Result<String, StepError<Infallible>> {
+//! #[step(name = "reserve", undo = release)]
+//! impl Reserve {
+//!     async fn reserve(&self, cx: Cx<'_, Order>, tx: &mut Tx) -> Result<String, StepError<Infallible>> {
 //!         tx.put("reserved", &cx.input.item, cx.key);
 //!         Ok(cx.input.item.clone())
 //!     }
-//! }
-//! impl Undo<Order> for Reserve {
-//!     async fn undo(&self, cx: Cx<'_, Order, ()>, _: Ran<String>, tx: &mut Tx) -> Result<(), BoxError> {
+//!     async fn release(&self, cx: Cx<'_, Order>, _: Ran<String>, tx: &mut Tx) -> Result<(), BoxError> {
 //!         tx.put("reserved", &cx.input.item, "");
 //!         Ok(())
 //!     }
 //! }
 //!
-//! /// A call of a service: the pivot, which may say no.
+//! /// A call of a service, which may say no.
 //! struct Charge;
-//! impl Step<Order> for Charge {
-//!     const NAME: &'static str = "charge";
-//!     type Needs = (Reserve,);
-//!     type Output = ();
-//!     type Refusal = String;
-//!     type Place = Remote;
-//!     async fn run(&self, cx: Cx<'_, Order, (Reserve,)>, call: &mut Call) -> Result<(), StepError<String>> {
+//! #[step(name = "charge")]
+//! impl Charge {
+//!     async fn charge(&self, cx: Cx<'_, Order, (Reserve,)>, call: &mut Call) -> Result<(), StepError<String>> {
 //!         assert!(call.key().ends_with("/charge")); // to be sent along, so that nothing is charged twice
 //!         if cx.input.cents > 1_000 { Err(StepError::Refused("declined".to_owned())) } else { Ok(()) }
 //!     }

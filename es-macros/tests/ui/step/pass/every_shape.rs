@@ -78,7 +78,7 @@ impl Undo<Order> for ByHand {
 struct Mail;
 
 /// Not async, and without an undo.
-#[step(name = "mail")]
+#[step(name = "mail", place = Journal<Tx>)]
 impl Mail {
     fn mail(&self, cx: Cx<'_, Order>, tx: &mut Tx) -> Result<(), StepError<Infallible>> {
         tx.put("mails", cx.key, "sent");
