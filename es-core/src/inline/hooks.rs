@@ -7,9 +7,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::BoxError;
-use crate::guarded::call;
-use crate::projection::{Change, Partition, Project, View, fold, tables_of};
-use crate::store::{EventFilter, RecordedEvent, RowStore, RowWrite, StoreError};
+use crate::projection::{Change, Partition, Project, View, fold, projected, tables_of};
+use crate::store::{EventFilter, RecordedEvent, RowStore, RowWrite, StoreError, Transaction};
 
 /// The longest that one call of a handler may take: it is in the way of a command.
 const HANDLER: std::time::Duration = std::time::Duration::from_secs(60);
@@ -169,7 +168,7 @@ impl<P: crate::Projection> ProjectionHook<P> {
 }
 
 #[async_trait]
-impl<T: Send, P: Project<T>> Projects<T> for ProjectionHook<P> {
+impl<T: Transaction, P: Project<T>> Projects<T> for ProjectionHook<P> {
     fn name(&self) -> String {
         tables_of::<P>().stored_name()
     }
@@ -183,6 +182,6 @@ impl<T: Send, P: Project<T>> Projects<T> for ProjectionHook<P> {
     }
 
     async fn project(&self, event: &RecordedEvent, tx: &mut T) -> Result<(), BoxError> {
-        call(HANDLER, event, self.projection.project(event, tx)).await
+        projected(HANDLER, &*self.projection, event, tx).await
     }
 }

@@ -3,11 +3,13 @@
 pub(crate) mod code;
 pub(crate) mod fold;
 pub(crate) mod live;
+mod projecting;
 mod reactor;
 mod view;
 mod views;
 
 pub use self::code::Code;
+pub(crate) use self::projecting::projected;
 pub use self::reactor::{React, Reactor, missing_for as missing_for_reactor};
 pub use self::view::{Change, Fold, IntoKeys, RowResult, View};
 pub use self::views::Views;
@@ -86,7 +88,8 @@ pub trait Project<T>: Projection {
     /// What `.projection(..)` has to know if the type also answers queries: `Answers::of::<Self>()`. `#[projection]`
     /// finds out by itself.
     const ANSWERS: Answers = Answers::NONE;
-    /// Takes in one event.
+    /// Takes in one event: writes rows of its own tables. A command or a saga's start [within](crate::Sending::within) `tx`
+    /// fails, for it would happen again with each rebuild.
     fn project(&self, event: &RecordedEvent, tx: &mut T)
     -> impl Future<Output = Result<(), BoxError>> + Send;
 }

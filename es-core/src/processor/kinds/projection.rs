@@ -9,8 +9,7 @@ use tokio::time::Instant;
 use super::admission::{Admission, Failure};
 use super::runner::{Execution, Keeps, Opening, Rebuildable, Runner, Session};
 use crate::BoxError;
-use crate::guarded::call;
-use crate::projection::{Code, Partition, Project, tables_of};
+use crate::projection::{Code, Partition, Project, projected, tables_of};
 use crate::store::{
     Backend, Commit, CommitError, EventFilter, Generation, RecordedEvent, RowWrite, Transaction,
 };
@@ -100,7 +99,7 @@ impl<B: Backend, P: Project<B::Tx>> Session for ProjectionSession<B, P> {
                 self.opened = Instant::now();
             }
             let tx = self.tx.as_mut().expect("it was just opened");
-            if let Err(source) = call(self.limit, event, self.projection.project(event, tx)).await {
+            if let Err(source) = projected(self.limit, &*self.projection, event, tx).await {
                 // Dropping would roll back too; this way the next transaction does not wait for it.
                 if let Some(tx) = self.tx.take() {
                     drop(tx.rollback().await);

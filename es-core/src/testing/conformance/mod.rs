@@ -114,6 +114,7 @@ pub mod sending;
 pub mod slices;
 pub mod slow;
 pub mod snapshots;
+pub mod staging;
 pub mod starts;
 pub mod together;
 pub mod transactions;

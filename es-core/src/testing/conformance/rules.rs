@@ -585,6 +585,10 @@ macro_rules! __conformance_and_the_rest {
                 what_is_inline_or_live_is_never_waited_for
                 an_aggregate_loads_the_same_beside_inline_projections
             }
+            staging {
+                a_projection_that_would_send_a_command_parks_its_event
+                an_inline_projection_that_would_send_a_command_fails_the_one_it_is_called_for
+            }
             inline_code {
                 an_inline_view_that_handles_more_is_retired_rebuilt_and_inline_again
                 a_view_that_has_missed_events_says_how_it_becomes_inline
