@@ -186,11 +186,13 @@ impl PgOptions {
         ])
     }
 
-    /// Connections of the store's own: its schema alone is in sight, and plans are made once.
+    /// Connections of the store's own: its schema alone is in sight, and plans are made once. They go by indexes: one that is
+    /// made while a table is counted as small would read all of it, until the server counts again a minute later.
     pub(crate) fn for_store(&self) -> PgConnectOptions {
         self.for_users().options([
             ("search_path", self.schema.as_str()),
             ("plan_cache_mode", "force_generic_plan"),
+            ("enable_seqscan", "off"),
             ("jit", "off"),
         ])
     }

@@ -9,6 +9,7 @@ mod extremes;
 mod generations;
 mod jobs;
 mod plain_names;
+mod plans;
 mod processes;
 mod removals;
 mod row_order;
