@@ -12,7 +12,7 @@ use super::{Parked, ParkedSequence, list, one, positions, skip_key};
 use crate::ErrorKind;
 use crate::processor::{AnyBackend, Processor, ProcessorError};
 use crate::state::{Asked, Build, Request, asked};
-use crate::store::{Position, Row, RowAt, RowStore, RowWrite, StoreError, Won, write_rows};
+use crate::store::{EventStore as _, Position, Row, RowAt, RowStore, RowWrite, StoreError, Won, write_rows};
 
 /// Sequences that are looked at, or asked for, together.
 const SOME: usize = 500;
@@ -248,10 +248,21 @@ impl Processor {
 }
 
 /// The last event of a sequence. It goes with the sequence: handled, or left out.
-async fn last(rows: &dyn RowStore, build: &Build, sequence: &Parked) -> Result<Position, StoreError> {
-    let mut last = Position(0);
-    while let Some((_, next)) = positions(rows, build, sequence, last, SOME).await?.pop() {
-        last = next;
+///
+/// Rows are read forwards alone, and there may be millions: behind the first page it is looked for by halves.
+async fn last(backend: &dyn AnyBackend, build: &Build, sequence: &Parked) -> Result<Position, StoreError> {
+    let page = positions(backend, build, sequence, Position(0), SOME).await?;
+    let mut last = page.last().map_or(Position(0), |(_, position)| *position);
+    if page.len() < SOME {
+        return Ok(last);
+    }
+    let mut end = backend.head().await?;
+    while last < end {
+        let middle = Position(last.0 + (end.0 - last.0) / 2);
+        match positions(backend, build, sequence, middle, 1).await?.pop() {
+            Some((_, behind)) => last = behind,
+            None => end = middle,
+        }
     }
     Ok(last)
 }

@@ -295,6 +295,23 @@ pub async fn a_sequence_of_thousands_of_events_is_kept_and_retried_whole<S: Subj
     world.assert_complete("a", N).await;
 }
 
+/// K8
+pub async fn a_retry_of_thousands_of_events_is_asked_for_in_few_reads<S: Subject>(subject: S) {
+    const N: i64 = 3_000;
+    let (world, poison) = (World::<S>::new(&subject).await, Poison::new());
+    let line = Double::new(world.store.0.clone());
+    world.put("a", vec![poison.payment(1, "fails")]).await;
+    world.pay("a", 2..=N).await;
+    let brief = Duration::from_millis(1);
+    let app = start(|| App::on(line.clone()).view::<Ledger>().processor_retries(0, brief, brief)).await;
+    settle(&app).await;
+    let read = || line.scanned_of("ledger/1~1/parked/events").0;
+    let before = read();
+    assert!(retry(&app.processors()[0], "a").await.is_some(), "it fails again");
+    let read = read() - before;
+    assert!(read < 1_500, "{read} rows");
+}
+
 /// K9
 pub async fn a_statement_that_fails_in_a_handler_is_a_failure_like_any_other<S: Subject>(subject: S) {
     let (world, poison) = (World::new(&subject).await, Poison::new());

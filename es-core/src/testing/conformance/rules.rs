@@ -489,6 +489,7 @@ macro_rules! __conformance_and_the_rest {
                 a_discarded_sequence_needs_a_reason_and_is_recorded
                 what_was_discarded_stays_left_out_of_rebuilds
                 a_sequence_of_thousands_of_events_is_kept_and_retried_whole
+                a_retry_of_thousands_of_events_is_asked_for_in_few_reads
                 a_statement_that_fails_in_a_handler_is_a_failure_like_any_other
                 payloads_that_cannot_be_decoded_are_parked_with_their_bytes
                 an_event_of_two_keys_is_taken_in_once_by_the_one_that_does_not_fail
