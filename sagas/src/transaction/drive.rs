@@ -246,7 +246,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         let sleeps = self.sleeps(&change, at);
         let facts = self.facts(&change, at);
         let tells = !facts.is_empty();
-        let rows = change.rows(&*desk.protocol, &desk.tables, &[], sleeps, at);
+        let rows = change.rows(&*desk.protocol, &desk.tables, &[], sleeps, &desk.node.ids, at);
         tx.staged().rows.extend(rows.map_err(|error| Left::Trouble(chain(&error)))?);
         if let Err(error) = self.announce(facts, &mut tx).await {
             drop(tx.rollback().await);
@@ -345,14 +345,11 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         loop {
             let at = self.now().await?;
             let mut change = self.change(records.clone(), at)?;
-            let sleeps = match sleeps {
-                Some(until) => Some((until, desk.node.ids.next())),
-                None => self.sleeps(&change, at),
-            };
+            let sleeps = sleeps.or_else(|| self.sleeps(&change, at));
             let facts = self.facts(&change, at);
             let tells = !facts.is_empty();
             let rows = change
-                .rows(&*desk.protocol, &desk.tables, &taken, sleeps, at)
+                .rows(&*desk.protocol, &desk.tables, &taken, sleeps, &desk.node.ids, at)
                 .map_err(|error| Left::Trouble(chain(&error)))?;
             let outcome = if tells {
                 self.commit_with(facts, rows).await
@@ -432,11 +429,11 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
     }
 
     /// Whether it can sleep once a change is written, and until when.
-    fn sleeps(&self, change: &Change<P>, at: Timestamp) -> Option<(Timestamp, uuid::Uuid)> {
+    fn sleeps(&self, change: &Change<P>, at: Timestamp) -> Option<Timestamp> {
         match &change.then {
             Next::Act { calls, until } if calls.is_empty() && self.busy.is_empty() => {
                 let until = until.unwrap_or_else(|| at.saturating_add(FAR).unwrap_or(at));
-                is_later(until, at, STAYS).then(|| (until, self.desk.node.ids.next()))
+                is_later(until, at, STAYS).then_some(until)
             }
             _ => None,
         }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use es_core::id::Ids;
 use es_core::limits::MAX_PAGE;
 use es_core::store::{Row, RowStore, RowWrite, StoreError, StoredRow};
 use es_core::{ErrorKind, Timestamp, chain};
@@ -208,13 +209,14 @@ pub(crate) struct Change<P: Protocol> {
 
 impl<P: Protocol> Change<P> {
     /// The rows of the change. `taken`: what was asked and is answered by it. `sleeps`: when somebody is to look again, if
-    /// nobody does until then, by a wake-up with this id.
+    /// nobody does until then.
     pub(crate) fn rows(
         &mut self,
         protocol: &P,
         tables: &Tables,
         taken: &[(String, u64)],
-        sleeps: Option<(Timestamp, Uuid)>,
+        sleeps: Option<Timestamp>,
+        ids: &Ids,
         at: Timestamp,
     ) -> Result<Vec<RowWrite>, StoreError> {
         let next = &mut self.next;
@@ -237,12 +239,15 @@ impl<P: Protocol> Change<P> {
         if ended {
             next.head.value.wake_row = None;
         }
-        if let Some((until, id)) = sleeps.filter(|_| !ended) {
-            let wake = tables.wakes.push(slice(run), until, at, id, Wake { run, asked: None })?;
+        // A request that woke it goes now: should its node be lost while it is awake, something else has to wake it.
+        let due = sleeps.or_else(|| (!taken.is_empty()).then_some(at)).filter(|_| !ended);
+        if let Some(due) = due {
+            let wake = tables.wakes.push(slice(run), due, at, ids.next(), Wake { run, asked: None })?;
             next.wakes.insert(wake.key.clone(), 1);
-            next.head.value.wake_row = Some(wake.key.clone());
+            if sleeps.is_some() {
+                (next.head.value.wake, next.head.value.wake_row) = (sleeps, Some(wake.key.clone()));
+            }
             rows.push(wake);
-            next.head.value.wake = Some(until);
         }
         if let (true, Some(outcome)) = (ended, next.head.value.outcome.clone()) {
             let Head { key, version, begun, .. } = next.head.value.clone();
