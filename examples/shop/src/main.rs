@@ -1,10 +1,11 @@
-//! A record shop: real purchases imported through commands, answered from projections.
+//! A record shop: real purchases imported through commands, answered from projections; and orders, placed by a saga.
 
 mod customer;
 mod file;
 mod import;
 mod look;
 mod money;
+mod order;
 mod projections;
 mod rebuild;
 mod report;
@@ -26,6 +27,7 @@ use es_sqlite::SqliteBackend;
 
 use crate::customer::{Customer, CustomerId};
 use crate::import::{End, Import};
+use crate::order::Orders;
 use crate::projections::{History, Revenue, ShopQueries, Spending};
 
 #[derive(Debug, Parser)]
@@ -34,10 +36,12 @@ struct Args {
     #[command(subcommand)]
     command: Command,
 
-    /// A file, made if it is not there; `:memory:`; or `postgres://user@host/database`
-    #[arg(long, global = true, default_value = "shop.db", value_parser = NonEmptyStringValueParser::new())]
-    database: String,
+    /// A file, made if it is not there; `:memory:`; or `postgres://user@host/database` [default: shop.db]
+    #[arg(long, global = true, value_parser = NonEmptyStringValueParser::new())]
+    database: Option<String>,
 }
+
+const DATABASE: &str = "shop.db";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -83,6 +87,8 @@ enum Command {
         #[arg(long)]
         plain: bool,
     },
+    /// Place orders, each by a saga, wait until all have ended, and say whether money and stock are conserved
+    Order(order::Args),
     /// Show the figures
     Report,
     /// Show what one customer bought
@@ -113,15 +119,20 @@ async fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     let Args { command, database } = Args::parse();
-    let (app, import) = match begin(&command, &database).await {
-        Ok(begun) => begun,
-        Err(error) => {
-            report::error(&error);
-            return ExitCode::from(UNUSABLE);
-        }
+    let done = match command {
+        Command::Order(order) => match open_orders(order, database.as_deref()).await {
+            Ok(orders) => orders.run().await,
+            Err(error) => return unusable(&error),
+        },
+        command => match begin(&command, database.as_deref().unwrap_or(DATABASE)).await {
+            Ok((app, import)) => {
+                let done = run(&app, command, import).await;
+                app.shutdown(Duration::from_secs(10)).await;
+                done
+            }
+            Err(error) => return unusable(&error),
+        },
     };
-    let done = run(&app, command, import).await;
-    app.shutdown(Duration::from_secs(10)).await;
     match done {
         Ok(End::Complete) => ExitCode::SUCCESS,
         Ok(End::Interrupted) => ExitCode::from(INTERRUPTED),
@@ -130,6 +141,16 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn unusable(error: &anyhow::Error) -> ExitCode {
+    report::error(error);
+    ExitCode::from(UNUSABLE)
+}
+
+async fn open_orders(order: order::Args, database: Option<&str>) -> anyhow::Result<Orders> {
+    anyhow::ensure!(database.is_none(), "orders have three databases: name their folder with --folder");
+    Orders::open(order).await
 }
 
 /// Opens what is needed.
@@ -158,6 +179,7 @@ async fn run(app: &App, command: Command, import: Option<Import>) -> anyhow::Res
         Command::Retry { projection, key } => {
             return unless_stopped(status::retry(app, &projection, &key)).await;
         }
+        Command::Order(_) => anyhow::bail!("orders have an app of their own"),
         Command::Status => return status::status(app).await.map(|()| End::Complete),
         Command::Parked => return status::parked(app).await.map(|()| End::Complete),
         Command::Watch { plain } => return watch::live(app, plain).await.map(|()| End::Complete),

@@ -44,13 +44,24 @@ impl Place for Remote {
 #[derive(Debug)]
 pub struct Call {
     key: String,
+    undo: bool,
 }
+
+/// What the key of an undo has behind that of the step.
+const UNDO: &str = "/undo";
 
 impl Call {
     /// The key of the call: the same each time, and never that of another one. Whoever is called is to act once under it.
     #[must_use]
     pub fn key(&self) -> &str {
         &self.key
+    }
+
+    /// The key under which the step is called: in an undo, the key of what is to be undone, or never to act again.
+    #[must_use]
+    pub fn step_key(&self) -> &str {
+        let of_step = self.undo.then(|| self.key.strip_suffix(UNDO)).flatten();
+        of_step.unwrap_or(&self.key)
     }
 }
 
@@ -177,8 +188,8 @@ impl<T: Transaction> PlaceOn<T> for Remote {
     {
         let At::Outside(Outside { run, name, undo, .. }) = at else { return Err(elsewhere()) };
         let (saga, step) = name.split_once('/').unwrap_or((&name, ""));
-        let undo = if undo { "/undo" } else { "" };
-        Ok(Call { key: format!("{saga}/{}/{step}{undo}", run.simple()) })
+        let end = if undo { UNDO } else { "" };
+        Ok(Call { key: format!("{saga}/{}/{step}{end}", run.simple()), undo })
     }
 
     async fn check(_: &Services) -> Result<(), BoxError> {

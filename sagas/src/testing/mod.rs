@@ -9,6 +9,6 @@ pub(crate) mod crash;
 mod process;
 
 pub use self::crash::{
-    Checked, CrashMatrix, Failure, Failures, InMemory, Opens, VirtualClock, World, crash_matrix,
+    Checked, CrashMatrix, Failure, Failures, InMemory, Opens, Provided, VirtualClock, World, crash_matrix,
 };
 pub use self::process::{Given, Then, process};

@@ -6,6 +6,7 @@ mod database;
 mod input;
 mod killed;
 mod online;
+mod order;
 mod postgres;
 mod program;
 mod status;

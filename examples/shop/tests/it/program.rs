@@ -47,6 +47,7 @@ impl Shop {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_shop"));
         command.args(args).current_dir(self.folder.path()).env_remove("RUST_LOG").stdin(Stdio::null());
+        command.env("TMPDIR", self.folder.path());
         command
     }
 
@@ -64,7 +65,12 @@ impl Shop {
 
     /// Waits until at least so many events are stored while the program runs.
     pub(crate) async fn stored(&self, events: u64, running: &mut Running) {
-        let database = SqliteBackend::open(self.path("shop.db")).await.expect("it is open to others");
+        self.stored_in("shop.db", events, running).await;
+    }
+
+    /// The same of another database.
+    pub(crate) async fn stored_in(&self, database: &str, events: u64, running: &mut Running) {
+        let database = SqliteBackend::open(self.path(database)).await.expect("it is open to others");
         while database.head().await.expect("it is readable beside a writer").0 < events {
             assert_eq!(running.ended(), None, "it ended before {events} events were stored");
             tokio::task::yield_now().await;
@@ -174,6 +180,14 @@ impl Ran {
         let line = self.out.lines().next().expect("an import says what it did").replace(',', "");
         let numbers: Vec<u64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
         numbers.try_into().unwrap_or_else(|_| panic!("no three numbers in {line:?}"))
+    }
+
+    /// The numbers of the last line: orders, confirmed, undone, open.
+    #[track_caller]
+    pub(crate) fn orders(&self) -> [u64; 4] {
+        let line = self.last().replace(',', "");
+        let numbers: Vec<u64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        numbers.try_into().unwrap_or_else(|_| panic!("no four numbers in {line:?}"))
     }
 
     /// Everything from the first table on.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use es_core::limits::MAX_PAGE;
 use es_core::store::{RowStore, StoreError};
 use es_core::testing::conformance::double::{Double, Line};
-use es_core::{App, Backend, BoxError, ErrorKind};
+use es_core::{App, AppBuilder, Backend, BoxError, ErrorKind};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -45,11 +45,18 @@ pub(super) struct Play<'m, B: Backend, In: SagaInput> {
     pub(super) backend: B,
     clock: VirtualClock,
     pub(super) watch: Arc<Watch>,
-    definition: &'m dyn Fn() -> Saga<In, B::Tx>,
+    makes: Makes<'m, B, In>,
     input: Arc<In>,
     key: String,
     tables: Tables,
     nodes: Vec<Node<B>>,
+}
+
+/// What each node is made of.
+pub(super) struct Makes<'m, B: Backend, In: SagaInput> {
+    pub(super) definition: &'m dyn Fn() -> Saga<In, B::Tx>,
+    /// Gives it what the steps need.
+    pub(super) provide: &'m dyn Fn(AppBuilder<Double<B>>) -> AppBuilder<Double<B>>,
 }
 
 struct Node<B> {
@@ -64,15 +71,15 @@ struct Node<B> {
 impl<'m, B: Backend + Clone, In: SagaInput> Play<'m, B, In> {
     pub(super) fn new(
         (backend, clock): (B, VirtualClock),
-        definition: &'m dyn Fn() -> Saga<In, B::Tx>,
+        makes: Makes<'m, B, In>,
         input: Arc<In>,
         key: String,
         case: Option<Case>,
     ) -> Result<Self, BoxError> {
-        let outline = definition().outline();
+        let outline = (makes.definition)().outline();
         let tables = Tables::of(outline.name, outline.version)?;
         let watch = Watch::new(outline.name, case);
-        Ok(Self { backend, clock, watch, definition, input, key, tables, nodes: Vec::new() })
+        Ok(Self { backend, clock, watch, makes, input, key, tables, nodes: Vec::new() })
     }
 
     /// Until it has ended or waits for a person, whatever goes wrong.
@@ -125,7 +132,8 @@ impl<'m, B: Backend + Clone, In: SagaInput> Play<'m, B, In> {
         let line = Double::new(self.backend.clone());
         let probe = Probe::new(self.nodes.len(), &self.watch);
         let app = App::on(line.clone()).clock(self.clock.clone()).provide(probe.clone());
-        let app = app.saga((self.definition)().probed(&probe)).lease(LEASE).start().await?;
+        let app = (self.makes.provide)(app.lease(LEASE));
+        let app = app.saga((self.makes.definition)().probed(&probe)).start().await?;
         let mut node = Node { app: Some(app), line, probe, starts: JoinSet::new() };
         for _ in 0..self.watch.starts() {
             self.start(&mut node);

@@ -6,6 +6,7 @@
 //! | `probe.rs` | what stands between an engine and its surroundings |
 //! | `case.rs` | one run, in which one thing goes wrong |
 //! | `judge.rs` | what has to be true then |
+//! | `provided.rs` | what the steps need of the app |
 //! | `clock.rs` | time as the runtime has it |
 
 mod case;
@@ -13,6 +14,7 @@ mod clock;
 mod judge;
 mod point;
 mod probe;
+mod provided;
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,12 +23,14 @@ use es_core::guarded::caught;
 use es_core::memory::MemoryBackend;
 use es_core::store::Transaction;
 use es_core::{App, Backend, BoxError, chain};
+use futures::{StreamExt as _, stream};
 
-use self::case::Play;
+use self::case::{Makes, Play};
 pub use self::clock::VirtualClock;
 use self::point::{Case, Point};
 pub(crate) use self::point::{Fault, PointKind};
 pub(crate) use self::probe::Probe;
+pub use self::provided::Provided;
 use crate::saga::{Outcome, RunError, RunShown, Runs, Saga, SagaInput, Sagas as _};
 
 /// The environment variable that names the one case to be run.
@@ -104,7 +108,14 @@ where
     T: Transaction,
     D: Fn() -> Saga<In, T>,
 {
-    CrashMatrix { definition, input: Arc::new(input), open: InMemory(()), only: None }
+    CrashMatrix {
+        definition,
+        input: Arc::new(input),
+        open: InMemory(()),
+        provided: (),
+        only: None,
+        at_once: 1,
+    }
 }
 
 /// How a new store is opened for each run.
@@ -142,29 +153,44 @@ where
 
 /// A saga, and how it is to be tried.
 #[must_use = "nothing runs without `.check(..)`"]
-pub struct CrashMatrix<D, In, O> {
+pub struct CrashMatrix<D, In, O, P = ()> {
     definition: D,
     input: Arc<In>,
     open: O,
+    provided: P,
     only: Option<String>,
+    at_once: usize,
 }
 
-impl<D, In, O> fmt::Debug for CrashMatrix<D, In, O> {
+impl<D, In, O, P> fmt::Debug for CrashMatrix<D, In, O, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CrashMatrix").field("only", &self.only).finish_non_exhaustive()
     }
 }
 
-impl<D, In, O> CrashMatrix<D, In, O> {
+impl<D, In, O, P> CrashMatrix<D, In, O, P> {
     /// On another store than one in memory: `.on(|clock| async { .. })` opens a new one for each run, with this clock. Time
     /// is not to be paused where a store is reached by the network, or by another thread.
-    pub fn on<P, F>(self, open: P) -> CrashMatrix<D, In, P>
+    pub fn on<N, F>(self, open: N) -> CrashMatrix<D, In, N, P>
     where
-        P: Fn(VirtualClock) -> F,
+        N: Fn(VirtualClock) -> F,
         F: Future<Output: Backend + Clone>,
     {
-        let Self { definition, input, only, .. } = self;
-        CrashMatrix { definition, input, open, only }
+        let Self { definition, input, provided, only, at_once, .. } = self;
+        CrashMatrix { definition, input, open, provided, only, at_once }
+    }
+
+    /// Gives each node what its steps need of the app, as a database [with guard rows](crate::saga::Guarded). All runs have
+    /// the same, each under a key of its own.
+    pub fn provide<V: Clone + Send + Sync + 'static>(self, value: V) -> CrashMatrix<D, In, O, (P, V)> {
+        let Self { definition, input, open, provided, only, at_once } = self;
+        CrashMatrix { definition, input, open, provided: (provided, value), only, at_once }
+    }
+
+    /// So many runs at the same time: for those that wait in earnest, as time is not paused.
+    pub fn at_once(mut self, runs: usize) -> Self {
+        self.at_once = runs.max(1);
+        self
     }
 
     /// One case only, as a report names it. The environment variable `CRASH_MATRIX` does the same.
@@ -174,10 +200,11 @@ impl<D, In, O> CrashMatrix<D, In, O> {
     }
 }
 
-impl<D, In, O> CrashMatrix<D, In, O>
+impl<D, In, O, P> CrashMatrix<D, In, O, P>
 where
     In: SagaInput,
     O: Opens,
+    P: Provided,
     D: Fn() -> Saga<In, <O::Backend as Backend>::Tx>,
 {
     /// Runs all of it. `check` is asked after each run, and panics if something is wrong.
@@ -213,15 +240,13 @@ where
             let faults = Fault::ALL.into_iter().filter(|fault| fault.can_be_at(&point, one_writer));
             faults.map(|fault| Case { point: point.clone(), fault }).collect::<Vec<_>>()
         });
-        for (n, case) in cases.enumerate() {
-            let named = case.to_string();
-            if only.as_ref().is_some_and(|only| *only != named) {
-                continue;
-            }
+        let wanted = |case: &Case| only.as_ref().is_none_or(|only| *only == case.to_string());
+        let wanted = cases.enumerate().filter(|(_, case)| wanted(case)).collect();
+        for (case, played) in self.play_each(wanted, &check).await {
             checked.runs += 1;
-            match self.play(Some(case), &format!("run-{n}"), &check).await {
+            match played {
                 Ok(passed) => checked.missed += usize::from(!passed.struck),
-                Err(wrong) => failures.push(Failure { case: named, wrong }),
+                Err(wrong) => failures.push(Failure { case, wrong }),
             }
         }
         if let Some(only) = only.filter(|_| checked.runs == 1) {
@@ -235,6 +260,19 @@ where
             true => Ok(checked),
             false => Err(Failures { saga, runs: checked.runs, failures }),
         }
+    }
+
+    /// One run for each case. Gives what each came to, in their order.
+    async fn play_each(
+        &self,
+        cases: Vec<(usize, Case)>,
+        check: &impl AsyncFn(&World<O::Backend>),
+    ) -> Vec<(String, Result<Passed, Vec<String>>)> {
+        let plays = cases.into_iter().map(|(n, case)| async move {
+            let named = case.to_string();
+            (named, self.play(Some(case), &format!("run-{n}"), check).await)
+        });
+        stream::iter(plays).buffered(self.at_once).collect().await
     }
 
     /// One run. Gives what it passed, or what is wrong.
@@ -255,8 +293,9 @@ where
     ) -> Result<Result<Passed, Vec<String>>, BoxError> {
         let clock = VirtualClock::default();
         let backend = self.open.open(clock.clone()).await;
-        let mut play =
-            Play::new((backend, clock), &self.definition, self.input.clone(), key.to_owned(), case.clone())?;
+        let provide = |app| self.provided.provide(app);
+        let makes = Makes { definition: &self.definition, provide: &provide };
+        let mut play = Play::new((backend, clock), makes, self.input.clone(), key.to_owned(), case.clone())?;
         let stored = match play.run().await {
             Ok(stored) => stored,
             Err(error) => {

@@ -1,6 +1,7 @@
 //! Sagas that crash wherever they can: a good one, and some that are built wrong.
 
 mod order;
+mod second;
 
 use es_core::memory::{MemoryBackend, Tx};
 use es_core::store::RowStore;

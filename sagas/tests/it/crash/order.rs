@@ -106,11 +106,6 @@ impl Bank {
     }
 }
 
-/// The key of what is undone.
-fn forward(call: &Call) -> &str {
-    call.key().strip_suffix("/undo").unwrap()
-}
-
 /// What a step has done in the store of the journal.
 fn write<T: Transaction>(tx: &mut T, of: &str, what: &str) {
     let effects = Table::<String>::new("effects").unwrap();
@@ -171,7 +166,7 @@ macro_rules! remote {
 
         impl Undo<Order> for $step {
             async fn undo(&self, cx: Cx<'_, Order, ()>, _: Ran<u32>, call: &mut Call) -> Result<(), BoxError> {
-                self.0.void(cx.key, $name, forward(call)).await;
+                self.0.void(cx.key, $name, call.step_key()).await;
                 Ok(())
             }
         }
@@ -248,7 +243,7 @@ impl Step<Order> for Charge {
 impl Undo<Order> for Charge {
     async fn undo(&self, cx: Cx<'_, Order, ()>, ran: Ran<()>, call: &mut Call) -> Result<(), BoxError> {
         if self.1 != Built::LeavesMaybe || ran != Ran::Maybe {
-            self.0.void(cx.key, "charge", forward(call)).await;
+            self.0.void(cx.key, "charge", call.step_key()).await;
         }
         Ok(())
     }
