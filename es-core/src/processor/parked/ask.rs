@@ -12,7 +12,7 @@ use super::{Parked, ParkedSequence, list, one, positions, skip_key};
 use crate::ErrorKind;
 use crate::processor::{AnyBackend, Processor, ProcessorError};
 use crate::state::{Asked, Build, Request, asked};
-use crate::store::{EventStore as _, Position, Row, RowAt, RowStore, RowWrite, StoreError, Won, write_rows};
+use crate::store::{Position, Row, RowAt, RowStore, RowWrite, StoreError, Won, write_rows};
 
 /// Sequences that are looked at, or asked for, together.
 const SOME: usize = 500;

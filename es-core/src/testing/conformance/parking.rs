@@ -297,7 +297,7 @@ pub async fn a_sequence_of_thousands_of_events_is_kept_and_retried_whole<S: Subj
 
 /// K8
 pub async fn a_retry_of_thousands_of_events_is_asked_for_in_few_reads<S: Subject>(subject: S) {
-    const N: i64 = 3_000;
+    const N: i64 = 6_000;
     let (world, poison) = (World::<S>::new(&subject).await, Poison::new());
     let line = Double::new(world.store.0.clone());
     world.put("a", vec![poison.payment(1, "fails")]).await;
@@ -309,7 +309,8 @@ pub async fn a_retry_of_thousands_of_events_is_asked_for_in_few_reads<S: Subject
     let before = read();
     assert!(retry(&app.processors()[0], "a").await.is_some(), "it fails again");
     let read = read() - before;
-    assert!(read < 1_500, "{read} rows");
+    // A question that the store did not answer is asked again.
+    assert!(read < 4_000, "{read} rows");
 }
 
 /// K9

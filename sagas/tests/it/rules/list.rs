@@ -119,6 +119,7 @@ macro_rules! rules {
                 a_deadline_undoes_what_is_not_decided_and_nothing_else
                 a_key_stands_for_one_run
                 runs_of_a_node_that_is_gone_go_on_elsewhere_and_act_once
+                a_run_that_a_request_has_woken_is_found_if_its_node_is_lost
                 a_node_that_ends_leaves_its_runs_to_the_next
                 a_run_keeps_its_version_and_is_left_to_who_has_it
                 a_run_that_cannot_be_read_holds_up_no_other

@@ -249,6 +249,24 @@ pub(super) async fn runs_of_a_node_that_is_gone_go_on_elsewhere_and_act_once<S: 
     trips.end().await;
 }
 
+/// T14
+pub(super) async fn a_run_that_a_request_has_woken_is_found_if_its_node_is_lost<S: Subject>(subject: &S) {
+    let mut trips = Trips::start(subject).await;
+    let plays = [Play::Fails, Play::Fails, Play::Fails, Play::Fails, Play::Waits];
+    let input = trip().with("pay", &[Play::Refuses]).with("undo flight", &plays);
+    let handle = trips.begin("a", &input).await;
+    trips.until("a", "parked", |shown| shown.status == RunStatus::Parked).await;
+    assert_eq!(trips.ask("a", Verb::Retry { step: None }).await, Ok(()));
+    while !trips.outside.is_waiting("a", "undo flight") {
+        trips.ground.pause().await;
+    }
+    trips.join().await;
+    trips.crash(0);
+    trips.outside.let_go();
+    assert_eq!(refused(&trips.end_of(&handle).await), Some("pay"));
+    trips.end().await;
+}
+
 /// T10
 pub(super) async fn a_node_that_ends_leaves_its_runs_to_the_next<S: Subject>(subject: &S) {
     let mut trips = Trips::start(subject).await;
