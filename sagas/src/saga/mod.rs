@@ -31,11 +31,11 @@
 //! #[step(name = "reserve", undo = release)]
 //! impl Reserve {
 //!     async fn reserve(&self, cx: Cx<'_, Order>, tx: &mut Tx) -> Result<String, StepError<Infallible>> {
-//!         tx.put("reserved", &cx.input.item, cx.key);
+//!         tx.put("reserved", cx.key, &cx.input.item);
 //!         Ok(cx.input.item.clone())
 //!     }
 //!     async fn release(&self, cx: Cx<'_, Order>, _: Ran<String>, tx: &mut Tx) -> Result<(), BoxError> {
-//!         tx.put("reserved", &cx.input.item, "");
+//!         tx.put("reserved", cx.key, "");
 //!         Ok(())
 //!     }
 //! }

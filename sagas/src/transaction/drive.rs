@@ -33,6 +33,8 @@ const FAR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 /// For how long a step may fail as a store fails, while the store takes writes.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often in a row another may be faster with what a step decided on, before that is a failure of it.
+const CONFLICTS: u32 = 8;
 /// How much is taken in at once of what is asked of a run.
 const ASKED: usize = 100;
 
@@ -272,6 +274,10 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
             Err(error) if error.kind() == ErrorKind::Transient => {
                 self.pause(&StoreError::transient("a step", error)).await
             }
+            // Another was faster with what the step decided on: it decides again.
+            Err(error @ CommitError::Conflict { .. }) if self.failures < CONFLICTS => {
+                self.pause(&StoreError::transient("a step", error)).await
+            }
             Err(error @ CommitError::Inline { .. }) => Err(Left::Untold(chain(&error))),
             Err(error @ CommitError::Projection { .. }) if tells => Err(Left::Untold(chain(&error))),
             Err(error) => self.not_done(call, Answer::Failed(error.into())).await,
@@ -315,7 +321,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         let (mut state, at) = (self.instance.state.clone(), self.now().await?);
         for Row { key, rev, value } in wakes {
             let Some(asked) = value.asked else {
-                self.instance.wakes.insert(key, rev);
+                self.instance.woken_by(key, rev);
                 continue;
             };
             let answer = self.desk.protocol.asked(&state, &self.busy, &asked);

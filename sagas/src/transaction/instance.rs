@@ -26,6 +26,10 @@ pub(crate) struct Instance<P: Protocol> {
     pub(crate) state: P::State,
     /// The rows that wake it and that it knows of, by their keys: they go when it sleeps or ends.
     pub(crate) wakes: BTreeMap<String, u64>,
+    /// Those that its drive has written or removed while it stayed awake: a look that read them before brings nothing new.
+    known: BTreeSet<String>,
+    /// The one that stands for requests which it has taken: should its node be lost, it is due.
+    due: Option<String>,
     /// The revision of its row among those that wait for a person.
     attention: u64,
     /// Whether that row says that it cannot go on, which it can now.
@@ -34,9 +38,10 @@ pub(crate) struct Instance<P: Protocol> {
 
 impl<P: Protocol> Clone for Instance<P> {
     fn clone(&self) -> Self {
-        let Self { run, head, state, wakes, attention, repaired } = self;
-        let (head, state, wakes) = (head.clone(), state.clone(), wakes.clone());
-        Self { run: *run, head, state, wakes, attention: *attention, repaired: *repaired }
+        let Self { run, head, state, wakes, known, due, attention, repaired } = self;
+        let (head, state, wakes, known) = (head.clone(), state.clone(), wakes.clone(), known.clone());
+        let (due, attention, repaired) = (due.clone(), *attention, *repaired);
+        Self { run: *run, head, state, wakes, known, due, attention, repaired }
     }
 }
 
@@ -60,8 +65,15 @@ impl<P: Protocol> Instance<P> {
     pub(crate) fn new(protocol: &P, run: Uuid, head: Head) -> Self {
         let key = head_key(run).unwrap_or_default();
         let head = Row::new(key, head);
-        let (state, wakes) = (protocol.begin(), BTreeMap::new());
-        Self { run, head, state, wakes, attention: 0, repaired: false }
+        let (state, wakes, known) = (protocol.begin(), BTreeMap::new(), BTreeSet::new());
+        Self { run, head, state, wakes, known, due: None, attention: 0, repaired: false }
+    }
+
+    /// It was woken by this row, which goes when it sleeps or ends.
+    pub(crate) fn woken_by(&mut self, key: String, rev: u64) {
+        if !self.known.contains(&key) {
+            self.wakes.insert(key, rev);
+        }
     }
 
     /// Reads a run.
@@ -230,23 +242,25 @@ impl<P: Protocol> Change<P> {
             next.wakes.remove(key);
             rows.push(tables.wakes.table().delete_at(key.clone(), *rev));
         }
-        if ended || sleeps.is_some() {
+        // A request that woke it goes now: should its node be lost while it is awake, something else has to wake it.
+        let has_one = next.due.as_ref().is_some_and(|key| next.wakes.contains_key(key));
+        let due = sleeps.or_else(|| (!taken.is_empty() && !has_one).then_some(at)).filter(|_| !ended);
+        if ended || due.is_some() {
             for (key, rev) in std::mem::take(&mut next.wakes) {
+                next.known.insert(key.clone());
                 rows.push(tables.wakes.table().delete_at(key, rev));
             }
         }
-        next.head.value.wake = None;
+        next.head.value.wake = sleeps.filter(|_| !ended);
         if ended {
             next.head.value.wake_row = None;
         }
-        // A request that woke it goes now: should its node be lost while it is awake, something else has to wake it.
-        let due = sleeps.or_else(|| (!taken.is_empty()).then_some(at)).filter(|_| !ended);
         if let Some(due) = due {
             let wake = tables.wakes.push(slice(run), due, at, ids.next(), Wake { run, asked: None })?;
             next.wakes.insert(wake.key.clone(), 1);
-            if sleeps.is_some() {
-                (next.head.value.wake, next.head.value.wake_row) = (sleeps, Some(wake.key.clone()));
-            }
+            next.known.insert(wake.key.clone());
+            next.due = sleeps.is_none().then(|| wake.key.clone());
+            next.head.value.wake_row = Some(wake.key.clone());
             rows.push(wake);
         }
         if let (true, Some(outcome)) = (ended, next.head.value.outcome.clone()) {
