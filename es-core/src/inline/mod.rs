@@ -438,14 +438,15 @@ impl<B: Backend> OnStage<B::Tx> for Inline<B> {
         // A copy: a caller who goes away in the middle leaves the transaction as it was.
         let mut rows = tx.staged().rows.clone();
         self.fold(&mut due, &mut rows).await.map_err(|halt| self.refusal(halt))?;
-        if let Err(halt) = self.project(&events, &due.sql, tx).await {
-            // A part of its rows is written: the transaction must not be committed with them.
+        if !due.sql.is_empty() {
+            // Until they all are through, a part of their rows may be written: whatever becomes of them, and of the caller,
+            // the transaction must not be committed with that.
             let key = ROLL_BACK.to_owned();
             let staged = &mut tx.staged().rows;
             if !staged.iter().any(|row| row.key == key) {
                 staged.push(turns().delete_at(key, MAX_SEQUENCE));
             }
-            return Err(self.refusal(halt));
+            self.project(&events, &due.sql, tx).await.map_err(|halt| self.refusal(halt))?;
         }
         tx.staged().rows = rows;
         Ok(())

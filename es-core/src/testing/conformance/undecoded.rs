@@ -304,7 +304,8 @@ pub async fn a_halted_range_does_not_look_at_a_late_event_again_and_again<S: Sub
     let before = line.calls();
     tokio::time::sleep(A_WHILE).await;
     let calls = line.calls() - before;
-    assert!(calls < 60, "{calls} calls in {A_WHILE:?}");
+    // A look a second is some twenty calls, and more where answers are lost; a retry every few milliseconds is a thousand.
+    assert!(calls < 150, "{calls} calls in {A_WHILE:?}");
 }
 
 /// K11
