@@ -495,7 +495,7 @@ pub fn publishes(args: TokenStream, item: TokenStream) -> TokenStream {
 /// | `name = "reserve"` | stored |
 /// | `undo = release` | the method that undoes it |
 /// | `place = Guarded<Stock>` | where it lives: a database that has guard rows |
-/// | `unknown = fence` | what is done with a step that may have run: `settle` it, which is what happens by default; `fence` it; or `park` |
+/// | `unknown = fence` | what is done with a step that may have run: `settle` it, `fence` it, or `park`; as its place says by default |
 /// | `retry = Retry::default().tries(3)` | how it is tried |
 /// | `limit = Duration::from_secs(5)` | how long a call may take |
 /// | `refuses_for_good` | a refusal is one of all calls under the key |

@@ -24,27 +24,34 @@ pub(crate) async fn play(app: &App, databases: &Databases, count: u32) -> anyhow
     let mut orders: BTreeSet<u32> = (1..=count).collect();
     // Of a run that was stopped, or killed.
     orders.extend(Totals::read(&runs).await?.open());
-    end_of(app, orders).await?;
+    let ended = end_of(app, orders).await?;
     let totals = Totals::read(&runs).await?;
     let Databases { stock, ledger, .. } = databases;
     let wrong = match totals.open().is_empty() {
+        _ if !ended => {
+            Some(format!("no order has ended for {PATIENCE:?}: the next run in the --folder continues"))
+        }
         true => wrong(&totals, app.store(), stock, ledger).await?,
         false => None,
     };
     totals.tell(wrong.as_deref())
 }
 
-/// Until each order has ended, or nothing ends any more.
-async fn end_of(app: &App, orders: BTreeSet<u32>) -> anyhow::Result<()> {
+/// Until each order has ended: `true`. Or until nothing ends any more.
+async fn end_of(app: &App, orders: BTreeSet<u32>) -> anyhow::Result<bool> {
     let bar = bar(orders.len() as u64, "orders");
     let ends = stream::iter(orders).map(|order| place(app, order)).buffer_unordered(AT_ONCE);
     let mut ends = pin!(ends);
-    while let Ok(Some(end)) = tokio::time::timeout(PATIENCE, ends.next()).await {
-        end?;
+    let all = loop {
+        match tokio::time::timeout(PATIENCE, ends.next()).await {
+            Ok(Some(end)) => end?,
+            Ok(None) => break true,
+            Err(_) => break false,
+        }
         bar.inc(1);
-    }
+    };
     bar.finish_and_clear();
-    Ok(())
+    Ok(all)
 }
 
 /// Its number is the key: placed again, by this run or the next one, it is the same order.

@@ -27,6 +27,10 @@ pub(crate) async fn show(app: &App, number: u32) -> anyhow::Result<()> {
 }
 
 fn step(step: &StepShown) -> String {
-    let failed = if step.failures > 0 { format!(", failed {} times", step.failures) } else { String::new() };
+    let failed = match step.failures {
+        0 => String::new(),
+        1 => ", failed once".to_owned(),
+        n => format!(", failed {n} times"),
+    };
     format!("{} ({}{failed})", step.name, step.state)
 }
