@@ -31,7 +31,7 @@
 //! #[step(name = "reserve", undo = release)]
 //! impl Reserve {
 //!     async fn reserve(&self, cx: Cx<'_, Order>, tx: &mut Tx) -> Result<String, StepError<Infallible>> {
-//!         tx.put("reserved", cx.key, &cx.input.item);
+//!         tx.put("reserved", cx.key, cx.input.item.clone());
 //!         Ok(cx.input.item.clone())
 //!     }
 //!     async fn release(&self, cx: Cx<'_, Order>, _: Ran<String>, tx: &mut Tx) -> Result<(), BoxError> {
