@@ -435,7 +435,7 @@ impl<B: Backend> OnStage<B::Tx> for Inline<B> {
         }
         let events = uncommitted(appends, self.ids.clock().now());
         let mut due = self.due(&events).map_err(|halt| self.refusal(halt))?;
-        // A copy: a caller who goes away in the middle leaves the transaction as it was.
+        // A copy: a caller who goes away among the views leaves the transaction as it was.
         let mut rows = tx.staged().rows.clone();
         self.fold(&mut due, &mut rows).await.map_err(|halt| self.refusal(halt))?;
         if !due.sql.is_empty() {

@@ -589,6 +589,7 @@ macro_rules! __conformance_and_the_rest {
             staging {
                 a_projection_that_would_send_a_command_parks_its_event
                 an_inline_projection_that_would_send_a_command_fails_the_one_it_is_called_for
+                a_command_that_is_given_up_while_it_is_projected_spoils_its_transaction
             }
             inline_code {
                 an_inline_view_that_handles_more_is_retired_rebuilt_and_inline_again

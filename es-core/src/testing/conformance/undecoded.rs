@@ -283,6 +283,7 @@ pub async fn a_late_event_whose_partner_is_away_holds_up_no_other<S: Subject>(su
 
 /// K11
 pub async fn a_halted_range_does_not_look_at_a_late_event_again_and_again<S: Subject>(subject: S) {
+    const TABLE: &str = "ledger/1~1/undecoded";
     let (world, hidden, away) = (World::<S>::new(&subject).await, Poison::new(), Poison::new());
     let failing = Poison::new();
     let line = Double::new(world.store.0.clone());
@@ -301,10 +302,11 @@ pub async fn a_halted_range_does_not_look_at_a_late_event_again_and_again<S: Sub
     // No more fit: the range stops there, while the late event is to be tried again very soon.
     world.put("c", vec![failing.payment(1, "fails")]).await;
     until(view(&app), |status| matches!(status.state, ProcessorState::Halted { .. })).await;
-    let before = line.calls();
+    let (calls, looks) = (line.calls(), line.scans_of(TABLE));
     tokio::time::sleep(A_WHILE).await;
-    let calls = line.calls() - before;
-    // A look a second is some twenty calls, and more where answers are lost; a retry every few milliseconds is a thousand.
+    let (calls, looks) = (line.calls() - calls, line.scans_of(TABLE) - looks);
+    assert!(looks < 40, "{looks} looks in {A_WHILE:?}");
+    // Some fifty, and more where answers are lost: those are asked for again.
     assert!(calls < 150, "{calls} calls in {A_WHILE:?}");
 }
 
