@@ -196,6 +196,11 @@ impl PgOptions {
             ("jit", "off"),
         ])
     }
+
+    /// Those for what reads whole tables, which goes best in the order of their pages.
+    pub(crate) fn for_whole_tables(&self) -> PgConnectOptions {
+        self.for_store().options([("enable_seqscan", "on")])
+    }
 }
 
 fn malformed() -> StoreError {

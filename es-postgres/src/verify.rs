@@ -78,11 +78,11 @@ impl PgBackend {
     /// [`StoreError`] if the store cannot be read.
     pub async fn verify(&self) -> Result<Vec<String>, StoreError> {
         let failed = |e| error::store("verifying the store", e);
-        // Each reads all of the log, which goes best in the order of its pages.
-        let options = self.0.options.for_store().options([("enable_seqscan", "on")]);
-        let (mut conn, mut violations) = (options.connect().await.map_err(failed)?, Vec::new());
+        let patience = self.0.shared.readers.patience();
+        let mut conn = patience.within(self.0.options.for_whole_tables().connect()).await.map_err(failed)?;
+        let mut violations = Vec::new();
         for (rule, sql) in CHECKS {
-            let rows = sqlx::query(*sql).fetch_all(&mut conn).await.map_err(failed)?;
+            let rows = patience.within(sqlx::query(*sql).fetch_all(&mut conn)).await.map_err(failed)?;
             violations.extend(
                 rows.iter().map(|row| format!("not so: {rule}: {}", row.get_unchecked::<String, _>(0))),
             );

@@ -80,8 +80,7 @@ impl PgBackend {
     /// A connection of its own: maintenance takes as long as it takes, and if its future is dropped, the server rolls
     /// back what was open.
     pub(crate) async fn patient(&self) -> Result<PgConnection, StoreError> {
-        let options =
-            self.0.options.for_store().options([("statement_timeout", "0"), ("enable_seqscan", "on")]);
+        let options = self.0.options.for_whole_tables().options([("statement_timeout", "0")]);
         options.connect().await.map_err(|e| error::store("connecting", e))
     }
 
