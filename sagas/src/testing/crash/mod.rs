@@ -304,6 +304,7 @@ where
             }
         };
         let definition = (self.definition)();
+        play.watch.seen().settle(&stored.records);
         let mut wrong = judge::judge(&definition.outline(), &stored, &play.watch.seen());
         let folded = definition.folded(stored.run, &stored.records, judge::last(&stored));
         wrong.extend(judge::folded(&stored, folded));

@@ -57,13 +57,69 @@ pub(super) struct Seen {
     pub(super) calls: Vec<Event>,
     /// By its number, each record that was written: more than one, if a later writer was not stopped.
     pub(super) written: BTreeMap<u64, Vec<Record>>,
+    /// Commits of which no node has heard what became of them, as they were sent.
+    unheard: BTreeMap<u64, Unheard>,
+    sent: u64,
     decided: bool,
     pub(super) struck: bool,
+}
+
+/// A commit that was sent, and how much had happened by then.
+#[derive(Debug)]
+struct Unheard {
+    calls: usize,
+    records: Vec<(u64, Record)>,
 }
 
 impl Seen {
     fn came(&mut self, step: &str, undo: bool, came: Came) {
         self.calls.push(Event { step: step.to_owned(), undo, came });
+    }
+
+    fn sends(&mut self, records: Vec<(u64, Record)>) -> u64 {
+        self.sent += 1;
+        self.unheard.insert(self.sent, Unheard { calls: self.calls.len(), records });
+        self.sent
+    }
+
+    fn hears(&mut self, id: u64, outcome: &Result<Committed, CommitError>) {
+        if matches!(outcome, Err(CommitError::Unknown(_))) {
+            return;
+        }
+        if let (Some(sent), Ok(_)) = (self.unheard.remove(&id), outcome) {
+            self.wrote(self.calls.len(), sent.records);
+        }
+    }
+
+    /// What became of commits, as the journal of the run tells it: a commit is there before its node hears of it, and a
+    /// node may have stopped listening.
+    pub(super) fn settle(&mut self, journal: &[Written]) {
+        // From the last one on: what is put between the calls moves those behind it.
+        for (_, Unheard { calls, records }) in std::mem::take(&mut self.unheard).into_iter().rev() {
+            let is_there = |(number, record): &(u64, Record)| {
+                let stored = number.checked_sub(1).and_then(|n| journal.get(usize::try_from(n).ok()?));
+                stored.is_some_and(|stored| stored.record == *record) && !self.written.contains_key(number)
+            };
+            if records.iter().all(is_there) {
+                self.wrote(calls, records);
+            }
+        }
+    }
+
+    /// Records were written when so many calls had come to something.
+    fn wrote(&mut self, calls: usize, records: Vec<(u64, Record)>) {
+        let mut acted = Vec::new();
+        for (number, record) in records {
+            match &record {
+                Record::Done { step, .. } => acted.push((step.clone(), false)),
+                Record::Undone { step } => acted.push((step.clone(), true)),
+                Record::Decided { .. } => self.decided = true,
+                _ => {}
+            }
+            self.written.entry(number).or_default().push(record);
+        }
+        let acted = acted.into_iter().map(|(step, undo)| Event { step, undo, came: Came::Acted });
+        self.calls.splice(calls..calls, acted);
     }
 }
 
@@ -157,10 +213,9 @@ impl Probe {
             Some(Fault::Stall) => self.stall().await,
             _ => {}
         }
+        let id = self.watch.seen().sends(records);
         let outcome = commit.await;
-        if outcome.is_ok() {
-            self.wrote(records);
-        }
+        self.watch.seen().hears(id, &outcome);
         match (fault, &outcome) {
             (Some(Fault::AnswerLost), Ok(_)) => Err(CommitError::Unknown(Box::new(attempt))),
             (Some(Fault::Kill), _) => self.die().await,
@@ -253,19 +308,6 @@ impl Probe {
         // The watch lives as long as this node.
         drop(signal.wait_for(|signal| *signal == Signal::GoesOn).await);
     }
-
-    fn wrote(&self, records: Vec<(u64, Record)>) {
-        let mut seen = self.watch.seen();
-        for (number, record) in records {
-            match &record {
-                Record::Done { step, .. } => seen.came(step, false, Came::Acted),
-                Record::Undone { step } => seen.came(step, true, Came::Acted),
-                Record::Decided { .. } => seen.decided = true,
-                _ => {}
-            }
-            seen.written.entry(number).or_default().push(record);
-        }
-    }
 }
 
 fn failed(why: &str) -> Answer {
@@ -318,4 +360,41 @@ fn of_commit(kind: &str, commit: &Commit, within: bool) -> Option<(Place, PointK
         _ => PointKind::Commit { within },
     };
     Some((Place::of_commit(first), kind, records))
+}
+
+#[cfg(test)]
+mod tests {
+    use es_core::store::StoreError;
+
+    use super::*;
+
+    fn undone(step: &str) -> Record {
+        Record::Undone { step: step.to_owned() }
+    }
+
+    fn journal(records: &[Record]) -> Vec<Written> {
+        let at = "2026-01-01T00:00:00Z".parse().unwrap();
+        records.iter().map(|record| Written { at, record: record.clone() }).collect()
+    }
+
+    #[test]
+    fn what_no_node_has_heard_of_is_as_the_journal_tells_it() {
+        let mut seen = Seen::default();
+        seen.sends(vec![(1, undone("a"))]);
+        seen.came("b", true, Came::Began);
+        let refused = seen.sends(vec![(2, undone("b"))]);
+        seen.hears(refused, &Err(StoreError::transient("a commit", io::Error::other("busy")).into()));
+        // Another node has written it as well, and only one of them can be.
+        seen.sends(vec![(2, undone("b"))]);
+        seen.sends(vec![(2, undone("b"))]);
+        seen.sends(vec![(3, undone("c"))]);
+        seen.settle(&journal(&[undone("a"), undone("b"), undone("d")]));
+
+        let acted: Vec<_> = seen.calls.iter().map(|call| (&*call.step, call.came)).collect();
+        assert_eq!(acted, [("a", Came::Acted), ("b", Came::Began), ("b", Came::Acted)]);
+        assert_eq!(
+            seen.written.into_iter().collect::<Vec<_>>(),
+            [(1, vec![undone("a")]), (2, vec![undone("b")])]
+        );
+    }
 }
