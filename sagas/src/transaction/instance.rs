@@ -243,15 +243,16 @@ impl<P: Protocol> Change<P> {
             rows.push(tables.wakes.table().delete_at(key.clone(), *rev));
         }
         // A request that woke it goes now: should its node be lost while it is awake, something else has to wake it.
+        let sleeps = sleeps.filter(|_| !ended);
         let has_one = next.due.as_ref().is_some_and(|key| next.wakes.contains_key(key));
-        let due = sleeps.or_else(|| (!taken.is_empty() && !has_one).then_some(at)).filter(|_| !ended);
+        let due = sleeps.or_else(|| (!ended && !taken.is_empty() && !has_one).then_some(at));
         if ended || due.is_some() {
             for (key, rev) in std::mem::take(&mut next.wakes) {
                 next.known.insert(key.clone());
                 rows.push(tables.wakes.table().delete_at(key, rev));
             }
         }
-        next.head.value.wake = sleeps.filter(|_| !ended);
+        next.head.value.wake = sleeps;
         if ended {
             next.head.value.wake_row = None;
         }
