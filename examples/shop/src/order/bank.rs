@@ -16,8 +16,10 @@ use tokio::net::TcpListener;
 
 use crate::order::ledger::{Ledger, Payment};
 
-/// For how long the shop waits for an answer: a real one would give it some seconds.
+/// For how long the shop waits for an answer that may be late: a real one would give it some seconds.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// For how long if none is late: longer than any machine takes.
+const LONG: Duration = Duration::from_secs(30);
 /// Later than anybody waits for.
 const LATE: Duration = Duration::from_millis(800);
 
@@ -46,16 +48,16 @@ impl Bank {
         let routes = Router::new().route("/accounts/{owner}/charges", post(charge));
         let routes = routes.route("/refunds", post(refund)).with_state(service);
         tokio::spawn(async move { axum::serve(listener, routes).await });
-        Self::at(url)
+        Self::at(url, if mood == Mood::Fine { LONG } else { PATIENCE })
     }
 
     /// For those who only look, and call nobody.
     pub(crate) fn nowhere() -> anyhow::Result<Self> {
-        Self::at("http://127.0.0.1:0".to_owned())
+        Self::at("http://127.0.0.1:0".to_owned(), PATIENCE)
     }
 
-    fn at(url: String) -> anyhow::Result<Self> {
-        let client = reqwest::Client::builder().redirect(Policy::none()).no_proxy().timeout(PATIENCE);
+    fn at(url: String, patience: Duration) -> anyhow::Result<Self> {
+        let client = reqwest::Client::builder().redirect(Policy::none()).no_proxy().timeout(patience);
         Ok(Self { client: client.build()?, url })
     }
 

@@ -1,5 +1,7 @@
 //! The saga of orders crashes wherever it can.
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use es_sqlite::{SqliteBackend, SqliteGuarded, SqliteOptions};
@@ -19,12 +21,18 @@ const AT_ONCE: usize = 24;
 const BOUGHT: i64 = 1_000_000;
 
 /// Confirmed, paid and taken; or none of it.
-async fn is_whole(world: &World<SqliteBackend>, stock: &SqliteGuarded, ledger: &Ledger) {
+async fn is_whole(
+    world: &World<SqliteBackend>,
+    stock: &SqliteGuarded,
+    ledger: &Ledger,
+    all: &Mutex<BTreeMap<String, bool>>,
+) {
     let completed = match world.outcome() {
         Some(Outcome::Completed) => true,
         Some(Outcome::Undone(_)) => false,
         other => panic!("{other:?}: {}", world.run().waits_for),
     };
+    all.lock().unwrap().insert(world.key().to_owned(), completed);
     let confirmed = audit::confirmed(world.app().store()).await.unwrap();
     let charged = "select count(*) from payments where key = ?1 and state = 'charged'";
     let key = format!("place-order/{}/pay", world.run().run.simple());
@@ -33,7 +41,7 @@ async fn is_whole(world: &World<SqliteBackend>, stock: &SqliteGuarded, ledger: &
     assert_eq!((confirmed.len(), charged, is_taken), (completed.into(), completed.into(), completed));
 }
 
-async fn holds_for(copies: u32) {
+async fn holds_for(copies: u32, completes: bool) {
     let folder = tempfile::tempdir().unwrap();
     let stock = stock::open(&folder.path().join("stock.db")).await.unwrap();
     let buy = "insert into stock (disc, cents, bought, copies) values ('disc 1-a', 900, ?1, ?1)";
@@ -50,17 +58,23 @@ async fn holds_for(copies: u32) {
     let items = vec![Item { disc: "disc 1-a".to_owned(), copies }];
     let order = PlaceOrder { number: 1, customer: "ada".to_owned(), items };
     let matrix = crash_matrix(|| place_order(&bank), order).on(open).provide(stock.clone());
-    let checked = matrix.at_once(AT_ONCE).check(async |world| is_whole(world, &stock, &ledger).await).await;
+    let all = Mutex::default();
+    let checked =
+        matrix.at_once(AT_ONCE).check(async |world| is_whole(world, &stock, &ledger, &all).await).await;
     assert!(checked.points >= 10 && checked.missed * 10 < checked.runs, "{checked:?}");
     assert_eq!(stock::first_wrong(&stock).await.unwrap(), None);
+    // Under whichever keys.
+    let completed = all.into_inner().unwrap().into_values().filter(|completed| *completed).count();
+    assert_eq!(completed > 0, completes);
+    assert_eq!(ledger.charged().await.unwrap().len(), completed);
 }
 
 #[tokio::test]
 async fn an_order_that_crashes_anywhere_is_confirmed_or_nothing_has_happened() {
-    holds_for(2).await;
+    holds_for(2, true).await;
 }
 
 #[tokio::test]
 async fn so_has_one_that_no_van_takes() {
-    holds_for(ROOM + 1).await;
+    holds_for(ROOM + 1, false).await;
 }

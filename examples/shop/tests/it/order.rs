@@ -90,6 +90,18 @@ async fn a_payment_that_no_order_explains_is_found() {
 }
 
 #[tokio::test]
+async fn a_disc_that_no_order_has_is_found() {
+    let shop = Shop::new();
+    shop.run(&order(&["--count", "10"])).well();
+    let stock = open(&shop, "orders/stock.db").await;
+    let take = "insert into reserved (placed, disc, copies) select '1000000', disc, 1 from stock limit 1";
+    sqlx::query(take).execute(&stock).await.expect("the file is ours");
+    let ran = shop.run(&order(&["--count", "10"]));
+    ran.complains(1, &["what is taken from the stock for order 1000000 is not what it has"]);
+    assert!(ran.last().ends_with(" 0 open"), "{ran:?}");
+}
+
+#[tokio::test]
 async fn killed_again_and_again_it_ends_with_nothing_open() {
     let shop = Shop::new();
     std::fs::create_dir(shop.path("orders")).expect("the folder is ours");
