@@ -45,15 +45,23 @@ pub(crate) struct Pages {
 /// asked for it wanted them, and for the others there are copies, made once.
 #[derive(Debug)]
 pub(crate) struct SharedPage {
+    /// It has what comes behind this position.
+    after: Position,
     page: Page,
     replay: bool,
     copies: OnceLock<Vec<RecordedEvent>>,
 }
 
 impl SharedPage {
-    pub(in crate::processor) fn new(mut page: Page, replay: bool) -> Self {
+    pub(in crate::processor) fn new(after: Position, mut page: Page, replay: bool) -> Self {
         page.events.iter_mut().for_each(|event| event.replay = replay);
-        Self { page, replay, copies: OnceLock::new() }
+        Self { after, page, replay, copies: OnceLock::new() }
+    }
+
+    /// Where to continue in it behind a position; `None` if it does not tell what comes next there.
+    pub(in crate::processor) fn behind(&self, position: Position) -> Option<usize> {
+        let done = self.page.events.partition_point(|event| event.place() <= position);
+        (position >= self.after && done < self.page.events.len()).then_some(done)
     }
 
     /// The events of the page, as they are delivered in a replay or outside of one.
@@ -149,7 +157,7 @@ impl Pages {
                 self.limit.store(fitting.clamp(1, (2 * limit).min(MAX_PAGE)), Ordering::Relaxed);
             }
             self.cache.lock().unwrap_or_else(PoisonError::into_inner).keep(position, &page, size);
-            Ok(Read { number, page: Arc::new(SharedPage::new(page, replay)) })
+            Ok(Read { number, page: Arc::new(SharedPage::new(position, page, replay)) })
         };
         // After a failure the cell stays, for those that wait for it, and for the next that asks.
         cell.get_or_try_init(read).await.cloned()

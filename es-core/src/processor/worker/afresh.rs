@@ -3,7 +3,8 @@
 //! They are rebuilt in rounds, each of them in one commit: of as many keys as fit into memory together. The range goes on
 //! between two rounds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -26,23 +27,91 @@ const PAGE: usize = 5_000;
 const REBUILDING: &str = "rebuilding rows";
 /// Keys of a round, at most.
 const KEYS: usize = 100;
+/// After so many rounds in a row that had to wait, the next one does so as well.
+const IN_VAIN: u32 = 8;
 
 /// How a range goes through the rows that it was asked to rebuild.
 #[derive(Debug)]
 pub(super) struct Rounds {
-    /// How many keys are rebuilt together; fewer once their rows were too large.
+    /// How many keys are rebuilt together: fewer once their rows were too large, and once one of them had to wait.
+    fit: usize,
     keys: usize,
-    /// Whether there is another round right now.
+    /// Whether there is another round right now; or when there is one.
     pub(super) more: bool,
-    /// Since when its failures look like those of the store, which takes writes all the same.
-    suspected: Option<Instant>,
-    /// They are rebuilt later: what one waits for is away, and the range goes on meanwhile.
+    pub(super) next: Option<Instant>,
+    /// None is begun before this: new events have at least as much time as rounds that are in vain.
+    rests: Option<Instant>,
+    /// What some keys wait for is away: when these are tried again. The others, and the range, go on meanwhile.
     pub(super) again: Option<Overdue>,
+    waiting: BTreeMap<String, Waiting>,
+    /// Rounds in a row that had to wait.
+    in_vain: u32,
+}
+
+/// A key that waits for something.
+#[derive(Debug)]
+struct Waiting {
+    /// Whether it is not tried again before each of the others was.
+    aside: bool,
+    /// The event that fails as if the store did, which takes writes all the same, and since when.
+    suspected: Option<(Position, Instant)>,
 }
 
 impl Default for Rounds {
     fn default() -> Self {
-        Self { keys: KEYS, more: false, suspected: None, again: None }
+        let waiting = BTreeMap::new();
+        Self { fit: KEYS, keys: KEYS, more: false, next: None, rests: None, again: None, waiting, in_vain: 0 }
+    }
+}
+
+impl Rounds {
+    fn is_aside(&self, key: &str) -> bool {
+        self.waiting.get(key).is_some_and(|waiting| waiting.aside)
+    }
+
+    /// Takes those out that wait, until each of the others was tried and a pause is over. Whether any are left.
+    fn take_turns(&mut self, asked: &mut Vec<Row<Afresh>>) -> bool {
+        let keys: BTreeSet<&str> = asked.iter().map(|row| &*row.key).collect();
+        self.waiting.retain(|key, _| keys.contains(&**key));
+        if asked.iter().all(|row| self.is_aside(&row.key)) {
+            if let Some(Overdue { again, .. }) = self.again.filter(|again| again.again > Instant::now()) {
+                (self.next, self.in_vain) = (Some(again), 0);
+                return false;
+            }
+            self.waiting.values_mut().for_each(|waiting| waiting.aside = false);
+        }
+        asked.retain(|row| !self.is_aside(&row.key));
+        true
+    }
+
+    /// Since when the same event of a key is suspected.
+    fn suspected(&self, of: &[Row<Afresh>], position: Position) -> Option<Instant> {
+        let (at, since) = self.waiting.get(&of.first()?.key)?.suspected?;
+        (at == position).then_some(since)
+    }
+
+    /// These wait for something that is away, which took so long to find out.
+    fn wait(
+        &mut self,
+        of: &[Row<Afresh>],
+        suspected: Option<(Position, Instant)>,
+        again: Overdue,
+        took: Duration,
+    ) {
+        let waiting = |row: &Row<Afresh>| (row.key.clone(), Waiting { aside: true, suspected });
+        self.waiting.extend(of.iter().map(waiting));
+        self.in_vain += 1;
+        self.again = Some(again);
+        self.rests = Some(if self.in_vain < IN_VAIN { Instant::now() + took } else { again.again });
+        self.next = self.rests;
+    }
+
+    fn answered(&mut self, rows: &[Row<Afresh>]) {
+        rows.iter().for_each(|row| drop(self.waiting.remove(&row.key)));
+        (self.keys, self.in_vain) = ((self.keys * 2).min(KEYS), 0);
+        if self.waiting.is_empty() {
+            self.again = None;
+        }
     }
 }
 
@@ -52,24 +121,28 @@ enum Round {
     Done,
     /// The rows stay as they are: the event of this key fails, or one that may belong to any of them.
     Fails { key: String, why: String },
+    /// The same, and whose fault that is has to be found out.
+    Failed(Failure),
     /// The rows do not fit into memory together.
     TooLarge,
     /// The worker is stopped: nothing is durable yet, and the next owner begins again.
     Stopped,
-    /// Nobody is to blame for what failed: the rows stay as they are until that is over.
-    Later,
 }
 
 impl Worker {
     /// Rebuilds some of the rows that an operator asked for: from the log up to where the range is.
     pub(super) async fn rebuild_keys(&mut self) -> Result<(), StepError> {
-        if self.rounds.again.is_some_and(|later| later.again > Instant::now()) {
+        if self.rounds.rests.is_some_and(|until| until > Instant::now()) {
             return Ok(());
         }
+        (self.rounds.more, self.rounds.next, self.rounds.rests) = (false, None, None);
         let mut asked = self.asked_afresh().await?;
         asked.retain(|row| row.value.without.is_empty());
         if asked.is_empty() {
             self.rounds = Rounds::default();
+            return Ok(());
+        }
+        if !self.rounds.take_turns(&mut asked) {
             return Ok(());
         }
         self.flush_folded().await?;
@@ -78,34 +151,61 @@ impl Worker {
         let (parked, asked): (Vec<_>, Vec<_>) =
             asked.into_iter().partition(|row| is_read && self.open().parked.contains_key(&row.key));
         self.refuse(&parked, "it is parked: retry or discard it, then there is nothing to rebuild").await?;
-        let mut round = &asked[..asked.len().min(self.rounds.keys)];
+        let mut round = &asked[..asked.len().min(self.rounds.keys).min(self.rounds.fit)];
         if !is_read && parks_left_out(&self.context, &self.open().parked, round).await? {
             return self.begin_again().await;
         }
+        let began = Instant::now();
         let outcome = loop {
             match self.round(round).await? {
                 Round::TooLarge => {
-                    self.rounds.keys = round.len() / 2;
-                    round = &round[..self.rounds.keys];
+                    self.rounds.fit = round.len() / 2;
+                    round = &round[..self.rounds.fit];
                 }
                 outcome => break outcome,
             }
         };
-        self.rounds.more = match outcome {
+        let of_key = |key: &str| round.iter().position(|row| row.key == key).map_or(round, |i| &round[i..=i]);
+        let answered = match outcome {
             Round::Fails { key, why } => {
-                let blamed = round.iter().position(|row| row.key == key);
-                let failed = blamed.map_or(round, |i| &round[i..=i]);
+                let failed = of_key(&key);
                 self.refuse(failed, &why).await?;
-                self.rounds.again = None;
-                failed.len() < asked.len()
+                failed
             }
-            Round::Later => false,
-            _ => {
-                self.rounds.again = None;
-                round.len() < asked.len()
+            Round::Failed(failure) => {
+                let failed = of_key(&failure.key);
+                if self.waits(failed, &failure, began.elapsed()).await? {
+                    self.rounds.keys = (round.len() / 2).max(1);
+                    return Ok(());
+                }
+                self.refuse(failed, &parked::cut(&crate::chain(&failure))).await?;
+                failed
             }
+            _ => round,
         };
+        self.rounds.answered(answered);
+        self.rounds.more = answered.len() < asked.len() || !self.rounds.waiting.is_empty();
         Ok(())
+    }
+
+    /// Whether rows of which an event fails wait until what it needs is there, and the others of the range go on.
+    async fn waits(
+        &mut self,
+        failed: &[Row<Afresh>],
+        failure: &Failure,
+        took: Duration,
+    ) -> Result<bool, StepError> {
+        let mut suspected = self.rounds.suspected(failed, failure.position);
+        if self.blames(failure, &mut suspected).await {
+            return Ok(false);
+        }
+        if !failure.source.is::<NotTheEvent>() && suspected.is_none() {
+            return Err(not_now(REBUILDING, failure));
+        }
+        let again = self.postponed(self.rounds.again, REBUILDING, failure);
+        let suspected = suspected.map(|since| (failure.position, since));
+        self.rounds.wait(failed, suspected, again, took.min(self.context.options.patience));
+        Ok(true)
     }
 
     /// What is asked of this range, and was not answered.
@@ -139,10 +239,7 @@ impl Worker {
         }
         let table = afresh(&self.context.build);
         let answers: Vec<RowWrite> = asked.iter().map(|row| table.delete(row)).collect();
-        let Err(error) = self.flush_with(answers).await else {
-            self.rounds.suspected = None;
-            return Ok(Round::Done);
-        };
+        let Err(error) = self.flush_with(answers).await else { return Ok(Round::Done) };
         match (error, self.session().failed().map(str::to_owned)) {
             (StepError::Commit(error), Some(key)) => {
                 self.renew();
@@ -191,28 +288,13 @@ impl Worker {
                         return Ok(Round::TooLarge);
                     }
                 }
-                Err(failure) => return self.round_failed(failure).await,
+                Err(failure) => {
+                    self.renew();
+                    return Ok(Round::Failed(failure));
+                }
             }
         }
         Ok(Round::Done)
-    }
-
-    /// What a round comes to of which an event fails: while what it needs is away, the others of the range go on.
-    async fn round_failed(&mut self, failure: Failure) -> Result<Round, StepError> {
-        let mut suspected = self.rounds.suspected;
-        let blames = self.blames(&failure, &mut suspected).await;
-        self.rounds.suspected = suspected;
-        let is_away = failure.source.is::<NotTheEvent>() || suspected.is_some();
-        if !blames && !is_away {
-            return Err(not_now(REBUILDING, &failure));
-        }
-        self.renew();
-        if !blames {
-            self.rounds.again = Some(self.postponed(self.rounds.again, REBUILDING, &failure));
-            return Ok(Round::Later);
-        }
-        let why = parked::cut(&crate::chain(&failure));
-        Ok(Round::Fails { key: failure.key, why })
     }
 }
 

@@ -118,7 +118,8 @@ impl Worker {
         let mut open = self.open.take();
         // What is parked is written by this worker alone: it need not be read again while the share is as it left it.
         self.parked = open.as_mut().map(|open| std::mem::take(&mut open.parked));
-        match error {
+        let page = self.page.take();
+        let pause = match error {
             StepError::Full(_) if !self.careful && self.verdicts.len() > 1 => {
                 // As many as fit are parked, one by one.
                 self.careful = true;
@@ -137,16 +138,20 @@ impl Worker {
             StepError::Commit(error) => self.flush_failed(error, open).await,
             StepError::Handler(failure) => {
                 if self.is_certain(&failure) {
-                    return self.leave_out(failure).await;
+                    self.leave_out(failure).await
+                } else {
+                    let fault = self.fault(&*failure.source).await;
+                    if is_of_a_newer_program(&*failure.source) {
+                        // With the next look, the build is left to a node that may know it.
+                        self.context.met_unknown(failure.position);
+                    }
+                    self.handler_failed(failure, fault).await
                 }
-                let fault = self.fault(&*failure.source).await;
-                if is_of_a_newer_program(&*failure.source) {
-                    // With the next look, the build is left to a node that may know it.
-                    self.context.met_unknown(failure.position);
-                }
-                self.handler_failed(failure, fault).await
             }
-        }
+        };
+        // What is tried right now is not read again.
+        self.page = page.filter(|_| pause.is_zero());
+        pause
     }
 
     /// A write was refused, for something has changed: all of it is read again. The worker stays, and with it what its calls
@@ -364,6 +369,7 @@ impl Worker {
     /// A step went well: what had failed before is over, if it was that.
     pub(super) fn went_well(&mut self) {
         self.failures = 0;
+        self.careful &= !self.verdicts.is_empty();
         let position = self.share.progress.position;
         if let Some(trouble) = self.trouble.take_if(|trouble| position >= trouble.position)
             && !trouble.given_up

@@ -384,7 +384,7 @@ mod tests {
             event.into_recorded(stream, crate::Version(1), Some(Position(*position)), at)
         };
         let events = positions.iter().map(event).collect();
-        SharedPage::new(Page { events, through: Position(through), more: false }, false)
+        SharedPage::new(Position(0), Page { events, through: Position(through), more: false }, false)
     }
 
     fn at(seen: u64) -> Bounds {
@@ -430,6 +430,19 @@ mod tests {
             fits.learn(fits.0, 0, 100);
         }
         assert_eq!(fits.0, MAX_PAGE);
+    }
+
+    #[test]
+    fn a_page_goes_on_behind_a_position_that_it_covers() {
+        let page = page(&[2, 3, 12], 20);
+        let behind = |position| page.behind(Position(position));
+        assert_eq!(
+            [behind(0), behind(2), behind(7), behind(12), behind(20)],
+            [Some(0), Some(1), Some(2), None, None]
+        );
+        let later =
+            SharedPage::new(Position(1), Page { events: page.events.clone(), ..Page::default() }, false);
+        assert_eq!(later.behind(Position(0)), None, "there may be events before it");
     }
 
     #[test]

@@ -91,6 +91,8 @@ pub(crate) struct Worker {
     pub(super) room: Room,
     /// What is parked, between two sessions.
     pub(super) parked: Option<BTreeMap<String, Parked>>,
+    /// The page that is handled, or was when an event of it failed, and is tried next.
+    pub(super) page: Option<Arc<SharedPage>>,
     /// What it has passed and cannot decode.
     pub(super) undecodable: Undecodable,
     pub(super) in_vain: InVain,
@@ -195,6 +197,7 @@ impl Worker {
             room: Room::default(),
             undecodable: Undecodable::default(),
             parked: None,
+            page: None,
             in_vain: InVain::default(),
             unreadable: BTreeMap::new(),
             careful: false,
@@ -297,9 +300,9 @@ impl Worker {
                 // It is stopped, or the build begins again.
                 return Ok(Step::Rest(FOLLOW));
             }
-            self.asked = !more && !self.rounds.more && self.rounds.again.is_none();
-            if let Some(Overdue { again, .. }) = self.rounds.again {
-                self.next = if more { self.next.map(|next| next.min(again)) } else { Some(again) };
+            self.asked = !more && !self.rounds.more && self.rounds.next.is_none();
+            if let Some(round) = self.rounds.next {
+                self.next = if more { self.next.map(|next| next.min(round)) } else { Some(round) };
             }
         }
         // While it is halted, sequences can be emptied: that may be what it waits for.
@@ -326,8 +329,10 @@ impl Worker {
                 (self.context.pages.after(open.seen, replay).await?, 0)
             }
         };
+        self.page = Some(page.clone());
         let step = self.take(&page, done, bound).await?;
         let step = self.due(&page, now, step).await?;
+        self.page = None;
         Ok(self.then_asked(step))
     }
 
@@ -448,11 +453,13 @@ impl Worker {
         self.verdicts.retain(|verdict| verdict.position > self.share.progress.position);
         self.verdicts.iter().for_each(|verdict| verdict.apply(&mut parked, &mut skips));
         let (session, now) = (self.session_of_its_own(), Instant::now());
+        let seen = self.share.progress.position;
+        let page = self.page.take().and_then(|page| page.behind(seen).map(|done| (page, done)));
         self.open = Some(Open {
             session,
             parked,
             skips,
-            seen: self.share.progress.position,
+            seen,
             folded: 0,
             fits: Fits::default(),
             last: None,
@@ -460,7 +467,7 @@ impl Worker {
             left_out: Vec::new(),
             elsewhere: Vec::new(),
             undecoded: Vec::new(),
-            page: None,
+            page,
             flushes_with_due: false,
             flushed: now,
         });

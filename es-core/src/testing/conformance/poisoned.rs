@@ -134,4 +134,7 @@ pub async fn hundreds_of_poisoned_keys_are_parked_in_a_few_commits<S: Subject>(s
     assert!((1..=8).contains(&retried), "{retried} were tried again");
     let commits = line.commits("checkpoints").len();
     assert!(commits < KEYS / 2, "{commits} commits");
+    let reads = line.reads().len();
+    // Where nothing else fails, most go on with the page that they have.
+    assert!(reads < commits * 2 / 5, "{reads} reads, {commits} commits");
 }

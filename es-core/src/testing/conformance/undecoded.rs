@@ -361,6 +361,8 @@ pub async fn rows_whose_partner_is_away_are_rebuilt_later_and_hold_up_no_other<S
         world.pay("b", 1..=2).await;
         settle(&app).await;
         assert_told(&world, "b", (2, 3, 0)).await;
+        let other = ["b".to_owned()];
+        answered(|| view(&app).rebuild_keys(&other, LIMIT)).await.expect("it waits for nobody");
         away.mend();
     };
     let (rebuilt, ()) = futures::join!(rebuilding, meanwhile);
