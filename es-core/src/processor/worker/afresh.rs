@@ -107,7 +107,7 @@ impl Rounds {
     }
 
     fn answered(&mut self, rows: &[Row<Afresh>]) {
-        rows.iter().for_each(|row| drop(self.waiting.remove(&row.key)));
+        self.waiting.retain(|key, _| rows.iter().all(|row| row.key != *key));
         (self.keys, self.in_vain) = ((self.keys * 2).min(KEYS), 0);
         if self.waiting.is_empty() {
             self.again = None;
