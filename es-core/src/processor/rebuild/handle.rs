@@ -387,7 +387,7 @@ impl Rebuild {
                     return Err(ProcessorError::NotCaughtUp { build: self.build.clone(), done, total });
                 }
                 // One look that fails is no reason to begin to wait again.
-                Err(error) if !waits || error.kind() != ErrorKind::Transient => return Err(error),
+                Err(error) if !waits || error.kind() != ErrorKind::Transient => return Err(error.into()),
                 _ => tokio::time::sleep(LOOK / 10).await,
             }
         }
