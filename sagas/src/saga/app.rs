@@ -10,7 +10,7 @@ use super::builder::Saga;
 use super::protocol::SagaProtocol;
 use super::starter::{SagaKind, Starter, WithDeadline};
 use super::step::SagaInput;
-use crate::transaction::{Handle, Kind, Outcome, RunError, Runs};
+use crate::transaction::{Destinations, Handle, Kind, Outcome, RunError, Runs};
 
 /// `.saga(..)` on the builder of an app.
 pub trait SagaApp<B: Backend>: Sized {
@@ -44,7 +44,7 @@ fn add<B: Backend, In: SagaInput>(
     match Kind::new(app.backend().clone(), saga.name, saga.version, protocol) {
         Ok(kind) => {
             let kind = Arc::new(WithDeadline { kind: Arc::new(kind), deadline: saga.deadline });
-            also(app.engine(kind.kind.clone()), kind)
+            also(app.provide_once::<Destinations>().engine(kind.kind.clone()), kind)
         }
         Err(error) => {
             let name = saga.name;

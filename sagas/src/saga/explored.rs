@@ -65,6 +65,10 @@ enum Fault {
     ForgetsOpenCalls,
     /// A call runs though its undo was there before.
     NoGuard,
+    /// It is laid down while calls are under way.
+    HoldsCalls,
+    /// What was laid down is called without being taken up.
+    ForgetsToTake,
 }
 
 struct Explorer {
@@ -95,6 +99,7 @@ fn step(name: &'static str, stage: usize, place: Doable, unknown: Unknown, fault
         limit: Duration::from_secs(1),
         unknown,
         refuses_for_good: fault == Fault::BelievesRefusals,
+        destination: None,
     }
 }
 
@@ -174,9 +179,13 @@ impl Explorer {
                     }
                     self.retry(world)?;
                 }
+                self.hold(world, calls)?;
                 for call in calls {
                     self.in_order(world, *call)?;
                     let mut then = world.clone();
+                    if then.state.is_held() && self.is_outside(*call) && self.fault != Fault::ForgetsToTake {
+                        self.write(&mut then, Record::Taken {})?;
+                    }
                     then.busy.insert(*call);
                     self.left.push(then);
                 }
@@ -187,6 +196,21 @@ impl Explorer {
         }
         self.crash(world)?;
         self.time_and_people(world)
+    }
+
+    fn is_outside(&self, call: Call) -> bool {
+        self.shape.steps[call.step].place == Doable::Elsewhere
+    }
+
+    /// Who is to be called may be away: it is laid down, if no call is under way.
+    fn hold(&mut self, world: &World, calls: &[Call]) -> Result<(), String> {
+        let is_free = world.busy.is_empty() || self.fault == Fault::HoldsCalls;
+        if is_free && !world.state.is_held() && calls.iter().any(|call| self.is_outside(*call)) {
+            let mut then = world.clone();
+            self.write(&mut then, Record::Held { steps: Vec::new() })?;
+            self.left.push(then);
+        }
+        Ok(())
     }
 
     fn is_guarded(&self, call: Call) -> bool {
@@ -462,7 +486,8 @@ fn what_a_person_sends_forward_is_undone_by_a_person_only() {
 
 #[test]
 fn what_is_built_wrong_is_found() {
-    for fault in [Fault::ForgetsCalls, Fault::BelievesRefusals, Fault::ForgetsOpenCalls] {
+    let faults = [Fault::ForgetsCalls, Fault::BelievesRefusals, Fault::ForgetsOpenCalls];
+    for fault in faults.into_iter().chain([Fault::HoldsCalls, Fault::ForgetsToTake]) {
         assert!(saga(fault, 2).explore().is_err(), "{fault:?}");
     }
 }

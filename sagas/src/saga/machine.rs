@@ -33,6 +33,8 @@ pub(super) struct StepShape {
     pub(super) limit: Duration,
     pub(super) unknown: Unknown,
     pub(super) refuses_for_good: bool,
+    /// Who is called.
+    pub(super) destination: Option<String>,
 }
 
 /// What is known of a saga without a run: its steps, in stages that follow each other.
@@ -48,6 +50,8 @@ pub(super) struct Shape {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct State {
     records: u64,
+    /// Since it was laid down nobody has called anything for it.
+    held: bool,
     pub(super) input: Option<Data>,
     deadline: Option<Timestamp>,
     steps: Vec<Standing>,
@@ -63,6 +67,11 @@ impl State {
     /// Whether it is decided that it is undone.
     pub(super) const fn is_decided(&self) -> bool {
         self.decided.is_some()
+    }
+
+    /// Whether nobody calls anything for it until it is taken up again.
+    pub(super) const fn is_held(&self) -> bool {
+        self.held
     }
 
     /// Whether an operator has decided that it goes forward.
@@ -205,7 +214,13 @@ impl Shape {
             Record::Begun { input, deadline } => {
                 (state.input, state.deadline) = (Some(input.clone()), *deadline);
             }
-            Record::Taken {} => self.taken(state),
+            Record::Taken {} => {
+                // If it was laid down, nobody has called anything since.
+                if !std::mem::take(&mut state.held) {
+                    self.taken(state);
+                }
+            }
+            Record::Held { .. } => state.held = true,
             Record::Done { step, output } => {
                 let standing = &mut state.steps[self.place_of(step)?];
                 standing.forward = Forward::Yes(output.clone());
@@ -551,6 +566,9 @@ impl Shape {
     /// Whether a call to somewhere else may be made now, or was made without a record: then whoever takes it up says so first.
     pub(super) fn calls_outside(&self, state: &State) -> bool {
         let is_outside = |i: &usize| self.steps[*i].place == Doable::Elsewhere;
+        if state.held {
+            return false;
+        }
         match (&state.decided, self.frontier(state)) {
             (None, Some(stage)) => self.of_stage(stage).any(|i| is_outside(&i)),
             (Some(_), _) => {
@@ -582,9 +600,7 @@ impl Shape {
 
     pub(super) fn waits_for(&self, run: Uuid, state: &State, now: Timestamp) -> String {
         if let (RunStatus::Parked, Some(why)) = self.status(run, state, now) {
-            let late =
-                state.deadline.filter(|_| self.can_be_undone(state, &BTreeSet::new()) && !state.forward);
-            let late = late.map(|at| format!("; it is undone at {at}, its deadline")).unwrap_or_default();
+            let late = self.by_its_deadline(state);
             return format!("a person, who retries, resolves, skips, or abandons it ({why}){late}");
         }
         match self.next(run, state, &BTreeSet::new(), now) {
@@ -595,6 +611,9 @@ impl Shape {
                     true => format!("undoing {}", self.steps[call.step].name),
                     false => self.steps[call.step].name.to_owned(),
                 };
+                if let Some(others) = self.waits_for_others(state, &calls) {
+                    return others;
+                }
                 let calls: Vec<String> = calls.iter().map(name).collect();
                 format!("the answer of {}", calls.join(", "))
             }
@@ -604,6 +623,24 @@ impl Shape {
             Next::Act { until: Some(until), .. } => format!("{until}, when its node tries again what failed"),
             Next::Act { until: None, .. } => "a person".to_owned(),
         }
+    }
+
+    /// What its deadline does to one that waits.
+    fn by_its_deadline(&self, state: &State) -> String {
+        let late = state.deadline.filter(|_| self.can_be_undone(state, &BTreeSet::new()) && !state.forward);
+        late.map(|at| format!("; it is undone at {at}, its deadline")).unwrap_or_default()
+    }
+
+    /// What one waits for that was laid down.
+    fn waits_for_others(&self, state: &State, calls: &[Call]) -> Option<String> {
+        let of = |call: &Call| {
+            let step = &self.steps[call.step];
+            Some(format!("{:?} for {}", step.destination.as_ref()?, step.name))
+        };
+        let of: Vec<String> = calls.iter().filter_map(of).collect();
+        let late = self.by_its_deadline(state);
+        let others = || format!("{}, which has failed: its node calls it again by itself{late}", of.join(", "));
+        (state.held && !of.is_empty()).then(others)
     }
 
     pub(super) fn show(&self, state: &State) -> Vec<StepShown> {
@@ -656,8 +693,7 @@ fn is_too_late(retry: &Retry, failures: &Failures, now: Timestamp) -> bool {
 /// for each run.
 fn again(step: &StepShape, run: Uuid, call: Call, failures: &Failures) -> Option<Timestamp> {
     let last = failures.last?;
-    let doubled = step.retry.first.saturating_mul(1 << failures.count.saturating_sub(1).min(20));
-    let pause = doubled.min(step.retry.longest);
+    let pause = step.retry.pause(failures.count);
     let of = format!("{run}/{}/{}/{}", step.name, call.undo, failures.count);
     #[expect(clippy::cast_precision_loss, reason = "a part between 0 and 1")]
     let part = (xxh3_64(of.as_bytes()) >> 32) as f64 / f64::from(u32::MAX);

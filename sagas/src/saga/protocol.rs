@@ -72,6 +72,12 @@ impl<In: SagaInput, T: Transaction> SagaProtocol<In, T> {
             if let Err(error) = es_core::limits::stored_name("step", step.name) {
                 wrong.push(format!("saga {}: {error}", self.name));
             }
+            if step.place == Doable::Here && step.destination.is_some() {
+                wrong.push(format!(
+                    "step {:?} of saga {} names a destination, and is in the database of the journal",
+                    step.name, self.name
+                ));
+            }
             wrong.extend(step.needs.iter().filter(|needed| !seen.contains(*needed)).map(|needed| {
                 format!("step {:?} of saga {} needs {needed:?}, which comes later", step.name, self.name)
             }));
@@ -122,6 +128,10 @@ impl<In: SagaInput, T: Transaction> Protocol for SagaProtocol<In, T> {
 
     fn calls_outside(&self, state: &State) -> bool {
         self.shape.calls_outside(state)
+    }
+
+    fn is_held(&self, state: &State) -> bool {
+        state.is_held()
     }
 
     fn normal(&self, input: &Data) -> Result<Data, String> {
@@ -177,6 +187,15 @@ async fn made<In: SagaInput, T: Transaction>(
 impl<In: SagaInput, B: Backend> Acts<B> for SagaProtocol<In, B::Tx> {
     fn is_local(&self, call: Call) -> bool {
         self.shape.steps[call.step].place == Doable::Here
+    }
+
+    fn destination(&self, call: Call) -> Option<(&str, &str)> {
+        let step = &self.shape.steps[call.step];
+        Some((step.name, step.destination.as_deref()?))
+    }
+
+    fn rests(&self, call: Call, tried: u32) -> Duration {
+        self.shape.steps[call.step].retry.pause(tried)
     }
 
     fn limit(&self, call: Call) -> Duration {

@@ -108,6 +108,11 @@ impl Retry {
         Self { first, longest, ..self }
     }
 
+    /// The pause after so many failures, before chance makes it shorter.
+    pub(crate) fn pause(&self, failures: u32) -> Duration {
+        self.first.saturating_mul(1 << failures.saturating_sub(1).min(20)).min(self.longest)
+    }
+
     /// How often it is tried before the saga is undone.
     #[must_use]
     pub const fn tries(self, tries: u32) -> Self {
@@ -181,6 +186,14 @@ pub trait Step<In: SagaInput>: Send + Sync + 'static {
     /// How long a call may take: 30 seconds, unless it says otherwise.
     fn limit(&self) -> Duration {
         Duration::from_secs(30)
+    }
+
+    /// Who is called, for a step that does not live in the database of the journal: a service, a database. Runs of all sagas
+    /// of a node that name the same one share what they find out: once three calls in a row have failed, nobody calls it
+    /// for as long as this step pauses, then one call finds out whether it is back. What waits for that is no try. `None`:
+    /// it is always called.
+    fn destination(&self) -> Option<&str> {
+        None
     }
 
     /// What is done if it may have run, when the saga is undone; as its place says, unless it says otherwise. Says nothing

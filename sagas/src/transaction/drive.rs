@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::StoreClock;
+use super::destination::{self, Held, Open};
 use super::door;
 use super::instance::{Change, Instance};
 use super::life::{self, SagaEvent};
@@ -143,17 +144,34 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
     }
 
     /// Makes calls, or waits until there is something to do.
-    async fn act(&mut self, calls: Vec<Call>, until: Option<Timestamp>, now: Timestamp) -> Result<(), Left> {
+    async fn act(
+        &mut self,
+        calls: Vec<Call>,
+        mut until: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<(), Left> {
         let may_call = !self.stop.is_cancelled() && self.desk.node.cluster.lease().holds();
         if may_call {
-            let local = calls.iter().copied().find(|call| self.desk.protocol.is_local(*call));
-            for call in calls.iter().copied().filter(|call| Some(*call) != local) {
-                if !self.desk.protocol.is_local(call) {
-                    self.call_outside(call);
-                }
+            let (local, outside): (Vec<Call>, Vec<Call>) =
+                calls.iter().copied().partition(|call| self.desk.protocol.is_local(*call));
+            let (open, held) = destination::sort(&self.desk, self.instance.run, outside);
+            if !open.is_empty() && self.desk.protocol.is_held(&self.instance.state) {
+                // From now on a call may be under way.
+                return self.commit(vec![Record::Taken {}], Vec::new()).await;
             }
-            if let Some(call) = local {
-                return self.call_within(call).await;
+            for open in open {
+                self.call_outside(open);
+            }
+            if let Some(call) = local.first() {
+                return self.call_within(*call).await;
+            }
+            if let Some(Held { steps, waits }) = held {
+                let again = now.saturating_add(waits).unwrap_or(now);
+                let first = until.map_or(again, |until| until.min(again));
+                if self.busy.is_empty() {
+                    return self.hold(steps, first).await;
+                }
+                until = Some(first);
             }
         } else if self.busy.is_empty() && self.stop.is_cancelled() {
             return Err(Left::Stopped);
@@ -191,11 +209,30 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         Err(Left::Sleeps(until))
     }
 
-    fn call_outside(&mut self, call: Call) {
-        let (state, site) = (self.instance.state.clone(), self.site.clone());
-        let (limit, answer) = (self.desk.protocol.limit(call), self.desk.protocol.remote(state, call, site));
+    /// Lays it down until its destinations may be back: it leaves memory, so that it holds up no other. That none of its
+    /// calls is under way is written once.
+    async fn hold(&mut self, steps: Vec<String>, until: Timestamp) -> Result<(), Left> {
+        let is_held = self.desk.protocol.is_held(&self.instance.state);
+        let records = if is_held { Vec::new() } else { vec![Record::Held { steps }] };
+        self.write(records, Vec::new(), Some(until)).await?;
+        Err(Left::Sleeps(until))
+    }
+
+    fn call_outside(&mut self, Open { call, pass }: Open) {
+        let (state, site, desk) = (self.instance.state.clone(), self.site.clone(), self.desk.clone());
+        let (limit, answer) = (desk.protocol.limit(call), desk.protocol.remote(state, call, site));
         self.busy.insert(call);
-        self.calls.spawn(async move { (call, within(limit, answer).await) });
+        self.calls.spawn(async move {
+            let answer = within(limit, answer).await;
+            match pass {
+                Some(pass) if matches!(answer, Answer::Failed(_)) => {
+                    pass.failed_again(|tried| desk.protocol.rests(call, tried));
+                }
+                Some(pass) => pass.answered(),
+                None => {}
+            }
+            (call, answer)
+        });
     }
 
     async fn answered(&mut self, joined: Result<(Call, Answer), tokio::task::JoinError>) -> Result<(), Left> {

@@ -7,6 +7,7 @@
 //! | `instance.rs` | a run as it is in memory, and the rows of its next commit |
 //! | `drive.rs` | the task of one run: asks the protocol, makes calls, commits records |
 //! | `scheduler.rs` | the work on a share: what is due is loaded and driven |
+//! | `destination.rs` | who is called, and whether it is called at all |
 //! | `door.rs` | how its commits go to the store |
 //! | `clock.rs` | the time of the store, without asking it each time |
 //! | `kind.rs` | a kind of transactions on one node: its engine |
@@ -30,6 +31,7 @@ mod bulk;
 mod census;
 mod clock;
 mod damaged;
+mod destination;
 mod door;
 mod drive;
 mod fingerprint;
@@ -49,6 +51,7 @@ mod start;
 mod told;
 mod watch;
 
+pub(crate) use self::destination::Destinations;
 pub use self::bulk::{Answered, Frozen};
 pub use self::foresee::{DryRun, HowUndone, IfItFailed, WouldUndo};
 pub(crate) use self::kind::Kind;

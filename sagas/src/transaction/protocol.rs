@@ -48,6 +48,9 @@ pub(crate) trait Protocol: Send + Sync + 'static {
     /// Whether there may be a call to somewhere else now, which another owner may have made as well.
     fn calls_outside(&self, state: &Self::State) -> bool;
 
+    /// Whether nobody calls anything for it until it is taken up again.
+    fn is_held(&self, state: &Self::State) -> bool;
+
     /// An input as this program would write it.
     fn normal(&self, input: &Data) -> Result<Data, String>;
 
@@ -122,6 +125,12 @@ pub(crate) struct Site {
 pub(crate) trait Acts<B: Backend>: Protocol {
     /// Whether a call is made in a transaction of the store that has the journal.
     fn is_local(&self, call: Call) -> bool;
+
+    /// The step of a call, and who is called, if that has a name.
+    fn destination(&self, call: Call) -> Option<(&str, &str)>;
+
+    /// For how long a destination is left alone that was tried so often since it failed.
+    fn rests(&self, call: Call, tried: u32) -> Duration;
 
     /// How long a call may take.
     fn limit(&self, call: Call) -> Duration;

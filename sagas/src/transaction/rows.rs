@@ -136,6 +136,9 @@ pub(crate) enum Record {
     },
     /// Somebody has taken it up and may make calls: what another one may have called before may have run.
     Taken {},
+    /// Nobody calls anything for it until it is taken up again: no call is under way, and those of these steps wait for
+    /// their destinations.
+    Held { steps: Vec<String> },
     /// A step has run.
     Done { step: String, output: Data },
     /// A step said no. Whether an earlier try of it may have run is not known, if `maybe`.
@@ -294,7 +297,7 @@ mod tests {
     golden! {
         starts: Start = ["txn-start"];
         heads: Head = ["txn-head", "txn-head-ended", "txn-head-failed"];
-        records: Vec<Written> = ["txn-journal", "txn-journal-forward"];
+        records: Vec<Written> = ["txn-journal", "txn-journal-forward", "txn-journal-held"];
         wakes: Wake = ["txn-wake", "txn-wake-asked"];
         those_who_wait: Attention = ["txn-attention", "txn-attention-damaged"];
         those_that_have_ended: Ended = ["txn-ended"];

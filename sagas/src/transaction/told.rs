@@ -8,6 +8,9 @@ pub(crate) fn told(record: &Record) -> String {
         Record::Begun { deadline: None, .. } => "begun".to_owned(),
         Record::Begun { deadline: Some(deadline), .. } => format!("begun, to be decided by {deadline}"),
         Record::Taken {} => "taken up".to_owned(),
+        Record::Held { steps } => {
+            format!("{} not called yet: who is to be called has failed, for others as well", steps.join(", "))
+        }
         Record::Done { step, .. } => format!("{step} is done"),
         Record::Refused { step, why, maybe: false } => format!("{step} is refused: {why}"),
         Record::Refused { step, why, maybe: true } => {

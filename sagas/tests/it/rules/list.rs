@@ -127,6 +127,10 @@ macro_rules! rules {
                 what_an_operator_asks_is_done_once_and_noted
                 a_local_step_whose_output_cannot_be_read_has_failed
             }
+            destinations {
+                a_destination_that_fails_is_tried_by_one_and_waiting_is_no_try
+                runs_that_wait_for_a_destination_hold_up_no_other
+            }
             starts {
                 a_start_in_a_transaction_is_of_that_transaction
                 a_start_in_a_decision_is_of_its_commit

@@ -8,6 +8,7 @@ mod blame;
 mod by_hand;
 mod commits;
 mod desk;
+mod destinations;
 mod found;
 mod ground;
 mod guards;

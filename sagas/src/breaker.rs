@@ -1,39 +1,42 @@
-//! Whether a receiver is asked at all: after a few failures only one message at a time finds out whether it is back.
+//! Whether a receiver is asked at all: after a few failures only one call at a time finds out whether it is back.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// After so many failures in a row one message at a time is tried.
+/// After so many failures in a row one call at a time is tried.
 const FAILURES: u32 = 3;
 /// The longest pause that a receiver can ask for.
 const LONGEST: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Default)]
-pub(super) struct Breaker(Mutex<State>);
+pub(crate) struct Breaker(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
     failures: u32,
     is_probed: bool,
-    /// The receiver wants nothing before this.
+    /// The receiver wants nothing before this, or is not asked before.
     rests_until: Option<Instant>,
+    /// For how long it was left alone last.
+    rested: Duration,
 }
 
 /// Why nothing is sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Closed {
+pub(crate) enum Closed {
     #[error("it asked for a pause, of which {0:?} are left")]
     Rests(Duration),
-    #[error("it failed, and another message finds out whether it is back")]
+    #[error("it failed, and another call finds out whether it is back")]
     IsProbed,
 }
 
-/// A message may be tried. Dropped without an outcome, nothing was learned.
+/// A call may be tried. Dropped without an outcome, nothing was learned.
+#[derive(Debug)]
 #[must_use]
-pub(super) struct Pass<'b> {
-    breaker: &'b Breaker,
+pub(crate) struct Pass {
+    breaker: Arc<Breaker>,
     probes: bool,
 }
 
@@ -42,7 +45,7 @@ impl Breaker {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn pass(&self) -> Result<Pass<'_>, Closed> {
+    pub(crate) fn pass(self: &Arc<Self>) -> Result<Pass, Closed> {
         let mut state = self.state();
         let left = state.rests_until.map(|until| until.saturating_duration_since(Instant::now()));
         if let Some(left) = left.filter(|left| !left.is_zero()) {
@@ -53,25 +56,50 @@ impl Breaker {
             return Err(Closed::IsProbed);
         }
         state.is_probed |= probes;
-        Ok(Pass { breaker: self, probes })
+        Ok(Pass { breaker: self.clone(), probes })
+    }
+
+    /// How often it has failed in a row, and for how long it was left alone last.
+    pub(crate) fn failures(&self) -> (u32, Duration) {
+        let state = self.state();
+        (state.failures, state.rested)
     }
 }
 
-impl Pass<'_> {
-    /// The receiver has answered. A pause that it has asked another message for stays: this one may be older.
-    pub(super) fn answered(self) {
+impl Pass {
+    /// The receiver has answered. A pause that it has asked another one for stays: this one may be older.
+    pub(crate) fn answered(self) {
         self.breaker.state().failures = 0;
     }
 
     /// It has not, or wants nothing for a while.
-    pub(super) fn failed(self, rests: Option<Duration>) {
+    pub(crate) fn failed(self, rests: Option<Duration>) {
         let mut state = self.breaker.state();
         state.failures = state.failures.saturating_add(1);
-        state.rests_until = rests.map(|rests| Instant::now() + rests.min(LONGEST)).max(state.rests_until);
+        state.rest(rests);
+    }
+
+    /// It has not, and whoever calls it leaves it alone for a while once it has failed a few times in a row: for how long,
+    /// by how often it was tried since.
+    pub(crate) fn failed_again(self, rests: impl FnOnce(u32) -> Duration) {
+        let failures = self.breaker.state().failures;
+        // One that was begun before the others had failed says nothing new.
+        if self.probes || failures < FAILURES {
+            let tried = failures.saturating_add(2).saturating_sub(FAILURES);
+            self.failed((tried > 0).then(|| rests(tried)));
+        }
     }
 }
 
-impl Drop for Pass<'_> {
+impl State {
+    fn rest(&mut self, rests: Option<Duration>) {
+        let Some(rests) = rests.map(|rests| rests.min(LONGEST)) else { return };
+        self.rests_until = Some(Instant::now() + rests).max(self.rests_until);
+        self.rested = rests;
+    }
+}
+
+impl Drop for Pass {
     fn drop(&mut self) {
         if self.probes {
             self.breaker.state().is_probed = false;
@@ -85,7 +113,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn after_a_few_failures_one_at_a_time_is_tried_until_one_is_answered() {
-        let breaker = Breaker::default();
+        let breaker = Arc::<Breaker>::default();
         for _ in 0..FAILURES {
             let all: Vec<_> = (0..3).map(|_| breaker.pass().ok()).collect();
             all.into_iter().next().flatten().expect("open").failed(None);
@@ -101,7 +129,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_to_an_older_message_ends_no_pause() {
-        let breaker = Breaker::default();
+        let breaker = Arc::<Breaker>::default();
         let [asked, older] = [breaker.pass(), breaker.pass()].map(|pass| pass.expect("open"));
         asked.failed(Some(Duration::from_secs(60)));
         older.answered();
@@ -112,11 +140,29 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_that_it_asks_for_is_kept_but_not_for_ever() {
-        let breaker = Breaker::default();
+        let breaker = Arc::<Breaker>::default();
         breaker.pass().expect("open").failed(Some(Duration::from_secs(30)));
         assert_eq!(breaker.pass().err(), Some(Closed::Rests(Duration::from_secs(30))));
         tokio::time::advance(Duration::from_secs(30)).await;
         breaker.pass().expect("it is over").failed(Some(Duration::MAX));
         assert_eq!(breaker.pass().err(), Some(Closed::Rests(LONGEST)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_paces_calls_leaves_it_alone_for_longer_each_time() {
+        let breaker = Arc::<Breaker>::default();
+        let seconds = |n: u32| Duration::from_secs(n.into());
+        let many: Vec<_> = (0..10).map(|_| breaker.pass().expect("open")).collect();
+        // What was begun before counts no more.
+        many.into_iter().for_each(|pass| pass.failed_again(seconds));
+        for n in 1..4 {
+            assert_eq!(breaker.pass().err(), Some(Closed::Rests(seconds(n))));
+            assert_eq!(breaker.failures(), (FAILURES + n - 1, seconds(n)));
+            tokio::time::advance(seconds(n)).await;
+            breaker.pass().expect("one may find out").failed_again(seconds);
+        }
+        tokio::time::advance(seconds(4)).await;
+        breaker.pass().expect("one may find out").answered();
+        assert!([breaker.pass(), breaker.pass()].iter().all(Result::is_ok));
     }
 }

@@ -1,0 +1,85 @@
+//! Who is called: whether a destination is called at all, as this node has found out.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use es_core::Backend;
+use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::drive::Desk;
+use super::protocol::{Acts, Call};
+use crate::breaker::{Breaker, Closed, Pass};
+
+/// The shortest time after which a call that was held is tried again.
+const SOONEST: Duration = Duration::from_millis(100);
+
+/// The destinations of a node, by name. A service of the app: its sagas have them in common.
+#[derive(Debug, Default)]
+pub(crate) struct Destinations(Mutex<HashMap<String, Arc<Breaker>>>);
+
+impl Destinations {
+    fn of(&self, name: &str) -> Arc<Breaker> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match all.get(name) {
+            Some(breaker) => breaker.clone(),
+            None => all.entry(name.to_owned()).or_default().clone(),
+        }
+    }
+}
+
+/// A call that is made.
+pub(super) struct Open {
+    pub(super) call: Call,
+    pub(super) pass: Option<Pass>,
+}
+
+/// Calls that are not.
+pub(super) struct Held {
+    /// Of which steps.
+    pub(super) steps: Vec<String>,
+    /// When the first of them is tried again.
+    pub(super) waits: Duration,
+}
+
+/// Which calls of a run are made, and which wait for their destinations.
+pub(super) fn sort<B: Backend, P: Acts<B>>(
+    desk: &Desk<B, P>,
+    run: Uuid,
+    calls: Vec<Call>,
+) -> (Vec<Open>, Option<Held>) {
+    let all = desk.node.services.get::<Destinations>().ok();
+    let (mut open, mut held) = (Vec::new(), None::<Held>);
+    for call in calls {
+        let named = all.zip(desk.protocol.destination(call));
+        let Some((all, (step, name))) = named else {
+            open.push(Open { call, pass: None });
+            continue;
+        };
+        let breaker = all.of(name);
+        match breaker.pass() {
+            Ok(pass) => open.push(Open { call, pass: Some(pass) }),
+            Err(closed) => {
+                let waits = waits(&breaker, closed, run);
+                let held = held.get_or_insert(Held { steps: Vec::new(), waits });
+                held.steps.push(step.to_owned());
+                held.waits = held.waits.min(waits);
+            }
+        }
+    }
+    (open, held)
+}
+
+/// How long one waits: a part of the last pause longer than it has to, another one for each run and each time. So they do not
+/// all come at once, and it is not always the same one that finds out.
+fn waits(breaker: &Breaker, closed: Closed, run: Uuid) -> Duration {
+    let left = match closed {
+        Closed::Rests(left) => left,
+        Closed::IsProbed => Duration::ZERO,
+    };
+    let (failures, rested) = breaker.failures();
+    #[expect(clippy::cast_precision_loss, reason = "a part between 0 and 1")]
+    let part = (xxh3_64(format!("{run}/{failures}").as_bytes()) >> 32) as f64 / f64::from(u32::MAX);
+    (left + rested.mul_f64(part.min(1.0))).max(SOONEST)
+}
