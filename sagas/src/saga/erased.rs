@@ -43,7 +43,11 @@ fn shape_of<In: SagaInput, T: Transaction, S: Step<In, Place: PlaceOn<T>>>(step:
         name: S::NAME,
         needs: S::Needs::names(),
         stage: 0,
-        place: if <S::Place as PlaceOn<T>>::LOCAL { Doable::Here } else { Doable::Elsewhere },
+        place: match step.awaits() {
+            Some(awaits) => Doable::Sent(awaits),
+            None if <S::Place as PlaceOn<T>>::LOCAL => Doable::Here,
+            None => Doable::Elsewhere,
+        },
         retry: step.retry(),
         limit: step.limit(),
         unknown: step.unknown(),

@@ -8,7 +8,7 @@ use es_core::Timestamp;
 use uuid::Uuid;
 
 use super::machine::{Doable, Shape, State, StepShape};
-use super::step::{Retry, Unknown};
+use super::step::{Awaits, Retry, Unknown};
 use crate::By;
 use crate::data::Data;
 use crate::transaction::{Answer, Asked, Call, Next, Outcome, Record, RunStatus, Verb, Written};
@@ -51,6 +51,8 @@ struct World {
     retried: u32,
     /// Whether an operator has decided that it goes forward.
     forward: bool,
+    /// How often somebody has sent something.
+    sent: u32,
 }
 
 /// A way to build it wrong: each has to be found.
@@ -103,6 +105,11 @@ fn step(name: &'static str, stage: usize, place: Doable, unknown: Unknown, fault
     }
 }
 
+/// Whether others send what comes of a step.
+const fn is_sent(step: &StepShape) -> bool {
+    matches!(step.place, Doable::Sent(_))
+}
+
 impl Explorer {
     fn new(steps: Vec<StepShape>, pivot: Option<usize>, fault: Fault, most_crashes: u32) -> Self {
         let stages = steps.iter().map(|step| step.stage + 1).max().unwrap_or_default();
@@ -123,6 +130,7 @@ impl Explorer {
             crashes: 0,
             retried: 0,
             forward: false,
+            sent: 0,
         };
         let input = Data::of(&()).expect("null");
         self.write(&mut world, Record::Begun { input, deadline: Some(at(true)) })?;
@@ -172,7 +180,12 @@ impl Explorer {
                 return self.crash(world);
             }
             Next::Act { calls, until } => {
-                if calls.is_empty() && world.busy.is_empty() && until.is_none_or(|until| until >= at(true)) {
+                let waits = self.shape.waits_for_senders(&world.state).is_some();
+                if !waits
+                    && calls.is_empty()
+                    && world.busy.is_empty()
+                    && until.is_none_or(|until| until >= at(true))
+                {
                     let (status, why) = self.shape.status(RUN, &world.state, at(world.late));
                     if status != RunStatus::Parked || why.is_none() {
                         return Err(format!("it stands, and is {status:?} because of {why:?}"));
@@ -331,11 +344,30 @@ impl Explorer {
                 self.left.push(then);
             }
         }
+        self.send(world)?;
         if !world.cancelled {
             let mut then = World { cancelled: true, ..world.clone() };
             let asked = Asked { verb: Verb::Cancel, by: by() };
             if let Ok(records) = self.shape.asked(&then.state, &then.busy, &asked) {
                 self.no_pivot_has_run(world)?;
+                records.into_iter().try_for_each(|record| self.write(&mut then, record))?;
+                self.left.push(then);
+            }
+        }
+        Ok(())
+    }
+
+    /// Somebody sends what a step waits for, at any time, or sends the same once more.
+    fn send(&mut self, world: &World) -> Result<(), String> {
+        let Some(step) = self.shape.steps.iter().position(is_sent).filter(|_| world.sent < 3) else {
+            return Ok(());
+        };
+        for id in ["a", "b"] {
+            let (name, value) = (self.shape.steps[step].name.to_owned(), Data::of(&1).expect("a number"));
+            let asked = Asked { verb: Verb::Signal { name, id: id.to_owned(), value }, by: by() };
+            if let Ok(records) = self.shape.asked(&world.state, &world.busy, &asked) {
+                let mut then = World { sent: world.sent + 1, ..world.clone() };
+                then.truth[step].acted = true;
                 records.into_iter().try_for_each(|record| self.write(&mut then, record))?;
                 self.left.push(then);
             }
@@ -366,7 +398,11 @@ impl Explorer {
 
     fn no_pivot_has_run(&self, world: &World) -> Result<(), String> {
         let pivot = self.shape.steps.iter().position(|step| Some(step.stage) == self.shape.pivot);
-        match pivot.is_some_and(|pivot| world.truth[pivot].acted) {
+        let has_run = |pivot: usize| match is_sent(&self.shape.steps[pivot]) {
+            true => world.state.has_run(pivot),
+            false => world.truth[pivot].acted,
+        };
+        match pivot.is_some_and(has_run) {
             true => Err("it is decided against a pivot that has run".to_owned()),
             false => Ok(()),
         }
@@ -376,7 +412,7 @@ impl Explorer {
     fn in_order(&self, world: &World, call: Call) -> Result<(), String> {
         let stage = self.shape.steps[call.step].stage;
         for (other, truth) in self.shape.steps.iter().zip(&world.truth) {
-            if call.undo && other.stage > stage && truth.acted && !truth.undone {
+            if call.undo && !is_sent(other) && other.stage > stage && truth.acted && !truth.undone {
                 return Err(format!("{call:?} comes before {} is undone", other.name));
             }
             if !call.undo && other.stage < stage && (!truth.acted || truth.undone) {
@@ -392,7 +428,7 @@ impl Explorer {
         for (step, truth) in self.shape.steps.iter().zip(&world.truth) {
             let is_right = match outcome {
                 Outcome::Completed => truth.acted && !truth.undone,
-                _ => !truth.acted || truth.undone,
+                _ => !truth.acted || truth.undone || is_sent(step),
             };
             if !is_right {
                 return Err(format!("{outcome}, and {} is {truth:?}", step.name));
@@ -468,6 +504,21 @@ fn calls_that_arrive_late_are_barred_by_their_guard() {
     let ends = explore(guarded(Fault::None, 2));
     assert!(ends.contains("completed") && ends.iter().any(|end| end.contains("was refused")), "{ends:?}");
     assert!(guarded(Fault::NoGuard, 2).explore().is_err());
+}
+
+#[test]
+fn what_is_sent_may_come_at_any_time() {
+    let of = |name, stage, place| step(name, stage, place, Unknown::Settle, Fault::None);
+    for (awaits, pivot) in [(Awaits::One, 2), (Awaits::Many(2), 1)] {
+        let steps = vec![
+            of("first", 0, Doable::Elsewhere),
+            of("approved", 1, Doable::Sent(awaits)),
+            of("next", 2, Doable::Elsewhere),
+            of("last", 3, Doable::Here),
+        ];
+        let ends = explore(Explorer::new(steps, Some(pivot), Fault::None, 1));
+        assert!(ends.contains("completed") && ends.contains("undone: its deadline passed"), "{ends:?}");
+    }
 }
 
 #[test]

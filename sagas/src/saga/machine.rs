@@ -7,11 +7,9 @@ use es_core::{Timestamp, chain};
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::step::{Retry, Unknown};
+use super::step::{Awaits, Retry, Unknown};
 use crate::data::Data;
-use crate::transaction::{
-    Answer, Asked, Call, Next, Outcome, Record, RunStatus, StepShown, Verb, Why, Written,
-};
+use crate::transaction::{Answer, Asked, Call, Next, Outcome, Record, RunStatus, Verb, Why, Written};
 
 /// Where a step is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +18,8 @@ pub(super) enum Doable {
     Here,
     /// By a call.
     Elsewhere,
+    /// By others, who send what comes of it.
+    Sent(Awaits),
 }
 
 /// What is known of a step without a run.
@@ -53,8 +53,8 @@ pub(super) struct State {
     /// Since it was laid down nobody has called anything for it.
     held: bool,
     pub(super) input: Option<Data>,
-    deadline: Option<Timestamp>,
-    steps: Vec<Standing>,
+    pub(super) deadline: Option<Timestamp>,
+    pub(super) steps: Vec<Standing>,
     decided: Option<Why>,
     /// An operator has decided that it goes forward.
     forward: bool,
@@ -114,19 +114,21 @@ impl State {
 
 /// Where a step is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Standing {
-    forward: Forward,
-    refused: Option<String>,
-    undone: bool,
+pub(super) struct Standing {
+    pub(super) forward: Forward,
+    pub(super) refused: Option<String>,
+    pub(super) undone: bool,
     /// It was being called when it was decided that all is undone, and has not answered.
     open: bool,
-    failures: Failures,
-    parked: Option<String>,
+    pub(super) failures: Failures,
+    pub(super) parked: Option<String>,
+    /// What was sent for it, by the ids of the senders, in order.
+    pub(super) sent: Vec<(String, Data)>,
 }
 
 /// Whether a step has run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-enum Forward {
+pub(super) enum Forward {
     #[default]
     No,
     Maybe,
@@ -135,11 +137,11 @@ enum Forward {
 
 /// Failures in a row, all of the forward call or all of the undo.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Failures {
-    count: u32,
+pub(super) struct Failures {
+    pub(super) count: u32,
     since: Option<Timestamp>,
     last: Option<Timestamp>,
-    error: String,
+    pub(super) error: String,
 }
 
 impl Standing {
@@ -183,8 +185,13 @@ impl Shape {
         State { steps: vec![Standing::default(); self.steps.len()], ..State::default() }
     }
 
-    fn of_stage(&self, stage: usize) -> impl Iterator<Item = usize> + '_ {
+    pub(super) fn of_stage(&self, stage: usize) -> impl Iterator<Item = usize> + '_ {
         self.steps.iter().enumerate().filter(move |(_, step)| step.stage == stage).map(|(i, _)| i)
+    }
+
+    /// Whether there is something to undo, or may be.
+    fn is_to_undo(&self, state: &State, step: usize) -> bool {
+        state.steps[step].to_undo() && !matches!(self.steps[step].place, Doable::Sent(_))
     }
 
     fn place_of(&self, name: &str) -> Result<usize, String> {
@@ -193,7 +200,7 @@ impl Shape {
     }
 
     /// The first stage that has not run to its end.
-    fn frontier(&self, state: &State) -> Option<usize> {
+    pub(super) fn frontier(&self, state: &State) -> Option<usize> {
         let has_run = |i: usize| matches!(state.steps[i].forward, Forward::Yes(_));
         (0..self.stages).find(|stage| !self.of_stage(*stage).all(has_run))
     }
@@ -332,6 +339,12 @@ impl Shape {
                 }
                 standing.went_well();
             }
+            Verb::Signal { name, id, value } => {
+                let sent = &mut state.steps[self.place_of(name)?].sent;
+                if sent.iter().all(|(taken, _)| taken != id) {
+                    sent.push((id.clone(), value.clone()));
+                }
+            }
             Verb::Abandon => state.abandoned = Some((by.actor.clone(), by.reason.clone())),
         }
         Ok(())
@@ -386,6 +399,10 @@ impl Shape {
             {
                 continue;
             }
+            if let Doable::Sent(awaits) = self.steps[i].place {
+                look.records.extend(has_come(&self.steps[i], awaits, standing));
+                continue;
+            }
             if let Some(refused) = &standing.refused {
                 look.records.push(parked(&self.steps[i], &why_refused(state, refused)));
                 continue;
@@ -433,7 +450,7 @@ impl Shape {
         for stage in (0..self.stages).rev() {
             let is_busy = |i: &usize| busy.iter().any(|call| call.step == *i);
             let left: Vec<usize> =
-                self.of_stage(stage).filter(|i| state.steps[*i].to_undo() || is_busy(i)).collect();
+                self.of_stage(stage).filter(|i| self.is_to_undo(state, *i) || is_busy(i)).collect();
             for i in left.iter().copied().filter(|i| !is_busy(i)) {
                 let (step, standing) = (&self.steps[i], &state.steps[i]);
                 if standing.parked.is_some() {
@@ -493,11 +510,12 @@ impl Shape {
             Verb::GoForward => self.can_go_forward(state)?,
             Verb::Retry { step: Some(step) } => drop(self.place_of(step)?),
             Verb::Resolve { step, .. } => self.can_be_resolved(state, busy, step)?,
+            Verb::Signal { name, id, value } => self.can_be_sent(state, name, id, value)?,
             Verb::Skip { step } => {
                 let (i, is_decided) = (self.place_of(step)?, state.decided.is_some());
                 let is_busy = busy.iter().any(|call| call.step == i);
                 let waits = self.is_pivot(i) && state.steps[i].parked.is_some() && !is_busy && !state.forward;
-                if is_decided && !state.steps[i].to_undo() || !is_decided && !waits {
+                if is_decided && !self.is_to_undo(state, i) || !is_decided && !waits {
                     return Err(format!(
                         "{step} is neither to be undone nor a pivot that waits: there is nothing to skip"
                     ));
@@ -536,6 +554,28 @@ impl Shape {
         match state.decided.is_some() && standing.forward == Forward::Maybe || is_next {
             true => Ok(()),
             false => Err(format!("it is not {step}'s turn")),
+        }
+    }
+
+    /// Whether a run takes what is sent, or has taken it.
+    fn can_be_sent(&self, state: &State, name: &str, id: &str, value: &Data) -> Result<(), String> {
+        let i = self.place_of(name)?;
+        let Doable::Sent(awaits) = self.steps[i].place else {
+            return Err(format!("{name} is a step that is called, and no signal"));
+        };
+        let standing = &state.steps[i];
+        let bytes: usize = standing.sent.iter().map(|(_, sent)| sent.text().len()).sum();
+        match () {
+            () if standing.sent.iter().any(|(taken, _)| taken == id) => Ok(()),
+            () if state.decided.is_some() => Err("it is being undone".to_owned()),
+            () if state.abandoned.is_some() => Err("it is abandoned".to_owned()),
+            () if standing.sent.len() >= awaits.count() || matches!(standing.forward, Forward::Yes(_)) => {
+                Err(format!("it has every {name} that it waits for"))
+            }
+            () if bytes + value.text().len() > MAX_SENT => {
+                Err(format!("what is sent as {name} has more than {MAX_SENT} bytes together"))
+            }
+            () => Ok(()),
         }
     }
 
@@ -597,68 +637,6 @@ impl Shape {
             (None, why) => (RunStatus::Running, why),
         }
     }
-
-    pub(super) fn waits_for(&self, run: Uuid, state: &State, now: Timestamp) -> String {
-        if let (RunStatus::Parked, Some(why)) = self.status(run, state, now) {
-            let late = self.by_its_deadline(state);
-            return format!("a person, who retries, resolves, skips, or abandons it ({why}){late}");
-        }
-        match self.next(run, state, &BTreeSet::new(), now) {
-            Next::Append(_) => "its node, which writes what follows".to_owned(),
-            Next::Ended => "nothing: it has ended".to_owned(),
-            Next::Act { calls, .. } if !calls.is_empty() => {
-                let name = |call: &Call| match call.undo {
-                    true => format!("undoing {}", self.steps[call.step].name),
-                    false => self.steps[call.step].name.to_owned(),
-                };
-                if let Some(others) = self.waits_for_others(state, &calls) {
-                    return others;
-                }
-                let calls: Vec<String> = calls.iter().map(name).collect();
-                format!("the answer of {}", calls.join(", "))
-            }
-            Next::Act { until: Some(until), .. } if Some(until) == state.deadline => {
-                format!("{until}, its deadline, when its node undoes it")
-            }
-            Next::Act { until: Some(until), .. } => format!("{until}, when its node tries again what failed"),
-            Next::Act { until: None, .. } => "a person".to_owned(),
-        }
-    }
-
-    /// What its deadline does to one that waits.
-    fn by_its_deadline(&self, state: &State) -> String {
-        let late = state.deadline.filter(|_| self.can_be_undone(state, &BTreeSet::new()) && !state.forward);
-        late.map(|at| format!("; it is undone at {at}, its deadline")).unwrap_or_default()
-    }
-
-    /// What one waits for that was laid down.
-    fn waits_for_others(&self, state: &State, calls: &[Call]) -> Option<String> {
-        let of = |call: &Call| {
-            let step = &self.steps[call.step];
-            Some(format!("{:?} for {}", step.destination.as_ref()?, step.name))
-        };
-        let of: Vec<String> = calls.iter().filter_map(of).collect();
-        let late = self.by_its_deadline(state);
-        let others = || format!("{}, which has failed: its node calls it again by itself{late}", of.join(", "));
-        (state.held && !of.is_empty()).then(others)
-    }
-
-    pub(super) fn show(&self, state: &State) -> Vec<StepShown> {
-        let show = |(shape, standing): (&StepShape, &Standing)| {
-            let state = match (&standing.forward, &standing.refused) {
-                _ if standing.parked.is_some() => "parked",
-                _ if standing.undone => "undone",
-                (Forward::Yes(_), _) => "done",
-                (_, Some(_)) => "refused",
-                (Forward::Maybe, None) => "may have run",
-                (Forward::No, None) if standing.failures.count > 0 => "failed",
-                (Forward::No, None) => "not run",
-            };
-            let error = (!standing.failures.error.is_empty()).then(|| standing.failures.error.clone());
-            StepShown::new(shape.name.to_owned(), state.to_owned(), standing.failures.count, error)
-        };
-        self.steps.iter().zip(&state.steps).map(show).collect()
-    }
 }
 
 /// Why a step that said no waits for a person.
@@ -674,6 +652,21 @@ fn why_refused(state: &State, refused: &str) -> String {
 fn parked(step: &StepShape, why: &str) -> Record {
     Record::Parked { step: step.name.to_owned(), why: why.to_owned() }
 }
+
+/// What was sent for a step, once that is all of it.
+fn has_come(step: &StepShape, awaits: Awaits, standing: &Standing) -> Option<Record> {
+    if standing.sent.len() < awaits.count() {
+        return None;
+    }
+    let step = step.name.to_owned();
+    Some(match awaits.output(standing.sent.iter().map(|(_, sent)| sent)) {
+        Ok(output) => Record::Done { step, output },
+        Err(error) => Record::Parked { step, why: cut(&error.to_string()) },
+    })
+}
+
+/// Bytes of what is sent for a step, together.
+const MAX_SENT: usize = 256 << 10;
 
 /// Bytes of an error that are kept.
 const MAX_ERROR: usize = 1_000;

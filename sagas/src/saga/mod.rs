@@ -80,6 +80,8 @@ mod place;
 #[cfg(feature = "testing")]
 mod probed;
 mod protocol;
+mod shown;
+mod signal;
 mod starter;
 mod step;
 
@@ -94,9 +96,10 @@ pub use self::http::Reply;
 pub use self::place::{At, Call, Journal, Outside, Place, PlaceOn, Remote, Told, Visit};
 #[cfg(feature = "testing")]
 pub(crate) use self::probed::{Outline, OutlineStep};
+pub use self::signal::{Awaited, SagaSignal, Signal, Signals};
 pub use self::starter::Starter;
 pub use self::step::{
-    CannotRefuse, Cx, Needs, OrRetry, Outputs, Ran, Retry, SagaInput, Step, StepError, Undo, Unknown,
+    Awaits, CannotRefuse, Cx, Needs, OrRetry, Outputs, Ran, Retry, SagaInput, Step, StepError, Undo, Unknown,
 };
 pub use crate::transaction::{
     Announce, Answered, DryRun, Frozen, Handle, HowUndone, IfItFailed, Outcome, RunCursor, RunError,

@@ -16,7 +16,7 @@ use super::builder::Saga;
 use super::erased::{self, DynStep};
 use super::machine::{Doable, Shape, State};
 use super::place::At;
-use super::step::{Outputs, SagaInput};
+use super::step::{Awaits, Outputs, SagaInput};
 use crate::data::Data;
 use crate::transaction::{
     Acts, Answer, Asked, Call, IfItFailed, Next, Protocol, Record, RunStatus, Site, StepShown, Verb, Written,
@@ -59,6 +59,14 @@ impl<In: SagaInput, T: Transaction> SagaProtocol<In, T> {
         own.map_or(Ok(()), |own| own.reads(output))
     }
 
+    /// Whether this can be read as what a step waits for.
+    fn reads_signal(&self, name: &str, value: &Data) -> Result<(), String> {
+        let own = self.shape.steps.iter().find(|own| own.name == name).map(|own| own.place);
+        let Some(Doable::Sent(awaits)) = own else { return Ok(()) };
+        let output = awaits.output(std::iter::once(value)).map_err(|error| error.to_string())?;
+        self.reads(name, &output)
+    }
+
     /// What is wrong with the definition, a line each.
     pub(super) fn wrong(&self) -> Vec<String> {
         let (mut wrong, mut seen) = (Vec::new(), BTreeSet::new());
@@ -71,6 +79,9 @@ impl<In: SagaInput, T: Transaction> SagaProtocol<In, T> {
             }
             if let Err(error) = es_core::limits::stored_name("step", step.name) {
                 wrong.push(format!("saga {}: {error}", self.name));
+            }
+            if step.place == Doable::Sent(Awaits::Many(0)) {
+                wrong.push(format!("step {:?} of saga {} waits for nothing", step.name, self.name));
             }
             if step.place == Doable::Here && step.destination.is_some() {
                 wrong.push(format!(
@@ -98,6 +109,9 @@ impl<In: SagaInput, T: Transaction> Protocol for SagaProtocol<In, T> {
         match &written.record {
             Record::Begun { input, .. } => drop(self.normal(input)?),
             Record::Done { step, output } => self.reads(step, output)?,
+            Record::Resolved { verb: Verb::Signal { name, value, .. }, .. } => {
+                self.reads_signal(name, value)?
+            }
             _ => {}
         }
         self.shape.fold(state, written)
@@ -108,8 +122,10 @@ impl<In: SagaInput, T: Transaction> Protocol for SagaProtocol<In, T> {
     }
 
     fn asked(&self, state: &State, busy: &BTreeSet<Call>, asked: &Asked) -> Result<Vec<Record>, String> {
-        if let Verb::Resolve { step, output } = &asked.verb {
-            self.reads(step, output)?;
+        match &asked.verb {
+            Verb::Resolve { step, output } => self.reads(step, output)?,
+            Verb::Signal { name, value, .. } => self.reads_signal(name, value)?,
+            _ => {}
         }
         self.shape.asked(state, busy, asked)
     }

@@ -126,6 +126,37 @@ impl Retry {
     }
 }
 
+/// What a step waits for that is sent from outside.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "one, or several")]
+pub enum Awaits {
+    /// Its output is that.
+    One,
+    /// Its output is a list of so many.
+    Many(u32),
+}
+
+impl Awaits {
+    pub(crate) const fn count(self) -> usize {
+        match self {
+            Self::One => 1,
+            Self::Many(n) => n as usize,
+        }
+    }
+
+    /// What was sent, as the output of the step.
+    pub(crate) fn output<'a>(self, mut sent: impl Iterator<Item = &'a Data>) -> Result<Data, BoxError> {
+        match self {
+            Self::One => Ok(sent.next().ok_or("nothing was sent")?.clone()),
+            Self::Many(_) => {
+                let all: Vec<&str> = sent.map(Data::text).collect();
+                Data::parse(format!("[{}]", all.join(",")))
+            }
+        }
+    }
+}
+
 /// What a step is called with.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -193,6 +224,12 @@ pub trait Step<In: SagaInput>: Send + Sync + 'static {
     /// for as long as this step pauses, then one call finds out whether it is back. What waits for that is no try. `None`:
     /// it is always called.
     fn destination(&self) -> Option<&str> {
+        None
+    }
+
+    /// What it waits for, in place of a call.
+    #[doc(hidden)]
+    fn awaits(&self) -> Option<Awaits> {
         None
     }
 

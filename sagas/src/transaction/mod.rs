@@ -16,6 +16,7 @@
 //! | `outcome.rs` | whoever waits for the end of a run, on any node |
 //! | `damaged.rs` | runs that cannot go on as they are stored are noted for people |
 //! | `operate.rs` | what an operator has done to a run; the one door to what follows |
+//! | `signal.rs` | something that is sent to a run from outside |
 //! | `show.rs`, `told.rs` | one run: its steps, what it waits for, who will wake it; its journal, in words |
 //! | `list.rs`, `fingerprint.rs` | which runs there are · what errors have in common |
 //! | `foresee.rs` | what would come of a failure, or of a request |
@@ -47,12 +48,13 @@ mod protocol;
 mod rows;
 mod scheduler;
 mod show;
+mod signal;
 mod start;
 mod told;
 mod watch;
 
-pub(crate) use self::destination::Destinations;
 pub use self::bulk::{Answered, Frozen};
+pub(crate) use self::destination::Destinations;
 pub use self::foresee::{DryRun, HowUndone, IfItFailed, WouldUndo};
 pub(crate) use self::kind::Kind;
 pub use self::life::{

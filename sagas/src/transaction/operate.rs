@@ -17,6 +17,7 @@ use super::outcome::RunError;
 use super::protocol::Acts;
 use super::rows::{Asked, Attention, Head, Record, Tables, Verb, Wake, head_key, run_of, slice, start_key};
 use super::show::RunShown;
+use crate::data::Data;
 use crate::verb::By;
 
 /// Between two looks at whether what was asked is done, at first and at most.
@@ -149,6 +150,14 @@ impl Runs {
     }
 }
 
+/// Of which run something is asked.
+struct Asks<'a> {
+    run: Uuid,
+    key: &'a str,
+    /// How many records it had before: the answer is behind them.
+    records: u64,
+}
+
 /// What an operator says of a request: who, and why.
 pub(super) type Who = (String, String);
 
@@ -165,6 +174,7 @@ pub(crate) trait AnyKind: Send + Sync + 'static {
         after: Option<&RunCursor>,
         limit: usize,
     ) -> Result<RunPage, RunError>;
+    async fn signal(&self, key: &str, name: &str, id: &str, value: Data) -> Result<(), RunError>;
     async fn if_it_failed(&self, key: &str) -> Result<Result<IfItFailed, String>, RunError>;
     async fn dry_run(
         &self,
@@ -222,6 +232,10 @@ impl<B: Backend, P: Acts<B>> AnyKind for Kind<B, P> {
         self.page(filter, after, limit).await
     }
 
+    async fn signal(&self, key: &str, name: &str, id: &str, value: Data) -> Result<(), RunError> {
+        self.send_signal(key, name, id, value).await
+    }
+
     async fn if_it_failed(&self, key: &str) -> Result<Result<IfItFailed, String>, RunError> {
         self.foresee(key).await
     }
@@ -258,10 +272,11 @@ impl<B: Backend, P: Acts<B>> AnyKind for Kind<B, P> {
         let now = self.backend.now().await?;
         let wake = tables.wakes.push(slice(run), now, now, request, Wake { run, asked: Some(asked) })?;
         let row = wake.key.clone();
+        let asks = Asks { run, key, records: head.value.records };
         let _won = write_rows(&*self.backend, vec![wake]).await?;
         let (begun, mut pause) = (Instant::now(), LOOKS.0);
         loop {
-            match self.answer_once_taken(&tables, run, key, request, &row).await {
+            match self.answer_once_taken(&tables, &asks, request, &row).await {
                 Ok(None) => {}
                 // A store that does not answer now may do so in time.
                 Err(error) if error.kind() == ErrorKind::Transient => {}
@@ -304,21 +319,21 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
     async fn answer_once_taken(
         &self,
         tables: &Tables,
-        run: Uuid,
-        key: &str,
+        asks: &Asks<'_>,
         request: Uuid,
         row: &str,
     ) -> Result<Option<Result<(), String>>, RunError> {
         let left = self.backend.rows(tables.wakes.table().name(), &[row.to_owned()]).await?;
         match left.iter().all(Option::is_none) {
-            true => self.answer_to(run, key, request).await.map(Some),
+            true => self.answer_to(asks, request).await.map(Some),
             false => Ok(None),
         }
     }
 
     /// What came of a request that was taken.
-    async fn answer_to(&self, run: Uuid, key: &str, request: Uuid) -> Result<Result<(), String>, RunError> {
-        for written in self.records(run).await?.into_iter().rev() {
+    async fn answer_to(&self, asks: &Asks<'_>, request: Uuid) -> Result<Result<(), String>, RunError> {
+        let Asks { run, key, records } = *asks;
+        for written in self.records_after(run, records).await?.into_iter().rev() {
             match written.record {
                 Record::Resolved { by, .. } if by.request == request => return Ok(Ok(())),
                 Record::Declined { by, why, .. } if by.request == request => return Ok(Err(why)),

@@ -135,6 +135,16 @@ pub enum RunError {
         /// How.
         outcome: Outcome,
     },
+    /// What was sent is not wanted.
+    #[error("{kind} {key:?} does not take what was sent: {why}")]
+    Declined {
+        /// Which saga.
+        kind: String,
+        /// The key.
+        key: String,
+        /// Why.
+        why: String,
+    },
     /// Who asks and why has to be said.
     #[error("{0}")]
     By(String),
@@ -151,7 +161,7 @@ impl RunError {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            Self::OtherInput { .. } | Self::Ended { .. } => ErrorKind::Conflict,
+            Self::OtherInput { .. } | Self::Ended { .. } | Self::Declined { .. } => ErrorKind::Conflict,
             Self::Store(error) => error.kind(),
             _ => ErrorKind::Misuse,
         }

@@ -76,7 +76,7 @@ pub(crate) enum Next {
     /// These records are written.
     Append(Vec<Record>),
     /// These calls are made, and it is looked again at that time, if not before. Neither a call nor a time: a person has to
-    /// say what is to be done, unless calls are under way.
+    /// say what is to be done, or somebody has to send something, unless calls are under way.
     Act { calls: Vec<Call>, until: Option<Timestamp> },
     /// Nothing: it has ended.
     Ended,

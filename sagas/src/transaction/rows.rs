@@ -203,6 +203,15 @@ pub enum Verb {
     },
     /// End it where it is: nothing is called for it any more.
     Abandon,
+    /// Take this for what a step waits for: a [`Signal`](crate::saga::Signal). What was taken under an id is not taken again.
+    Signal {
+        /// The name of the signal.
+        name: String,
+        /// Of the sender's: the same whenever it is sent again.
+        id: String,
+        /// What is sent.
+        value: Data,
+    },
 }
 
 /// When somebody is to look at a run.
@@ -297,7 +306,7 @@ mod tests {
     golden! {
         starts: Start = ["txn-start"];
         heads: Head = ["txn-head", "txn-head-ended", "txn-head-failed"];
-        records: Vec<Written> = ["txn-journal", "txn-journal-forward", "txn-journal-held"];
+        records: Vec<Written> = ["txn-journal", "txn-journal-forward", "txn-journal-held", "txn-journal-signal"];
         wakes: Wake = ["txn-wake", "txn-wake-asked"];
         those_who_wait: Attention = ["txn-attention", "txn-attention-damaged"];
         those_that_have_ended: Ended = ["txn-ended"];

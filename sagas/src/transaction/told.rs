@@ -21,6 +21,10 @@ pub(crate) fn told(record: &Record) -> String {
         Record::Decided { why, .. } => format!("to be undone: {why}"),
         Record::Undone { step } => format!("{step} is undone"),
         Record::Parked { step, why } => format!("{step} is parked: {why}"),
+        Record::Resolved { verb: Verb::Signal { name, id, .. }, .. } => format!("{name} was sent, as {id}"),
+        Record::Declined { verb: Verb::Signal { name, id, .. }, why, .. } => {
+            format!("{name}, sent as {id}, was declined: {why}")
+        }
         Record::Resolved { verb, by } => format!("{} by {}: {}", said(verb), by.actor, by.reason),
         Record::Declined { verb, by, why } => {
             format!("{} by {} was declined: {why}", said(verb), by.actor)
@@ -38,5 +42,6 @@ fn said(verb: &Verb) -> String {
         Verb::Resolve { step, output } => format!("{step} taken for run with {}", output.text()),
         Verb::Skip { step } => format!("{step} taken for undone"),
         Verb::Abandon => "abandoned".to_owned(),
+        Verb::Signal { name, .. } => format!("{name} sent"),
     }
 }

@@ -131,6 +131,12 @@ macro_rules! rules {
                 a_destination_that_fails_is_tried_by_one_and_waiting_is_no_try
                 runs_that_wait_for_a_destination_hold_up_no_other
             }
+            signals {
+                a_step_waits_for_what_is_sent_whenever_that_comes
+                what_comes_too_late_or_is_not_wanted_is_answered_as_that
+                a_flood_of_signals_is_taken_once_by_nodes_that_come_and_go
+                a_signal_at_the_end_of_a_run_is_answered_as_it_was
+            }
             starts {
                 a_start_in_a_transaction_is_of_that_transaction
                 a_start_in_a_decision_is_of_its_commit

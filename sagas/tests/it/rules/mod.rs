@@ -27,6 +27,7 @@ mod runs;
 mod schedule;
 mod shaky;
 mod sharing;
+mod signals;
 mod starts;
 mod stores;
 mod timers;
