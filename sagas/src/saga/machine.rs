@@ -659,7 +659,8 @@ fn has_come(step: &StepShape, awaits: Awaits, standing: &Standing) -> Option<Rec
         return None;
     }
     let step = step.name.to_owned();
-    Some(match awaits.output(standing.sent.iter().map(|(_, sent)| sent)) {
+    let sent: Vec<&Data> = standing.sent.iter().map(|(_, sent)| sent).collect();
+    Some(match awaits.output(&sent) {
         Ok(output) => Record::Done { step, output },
         Err(error) => Record::Parked { step, why: cut(&error.to_string()) },
     })

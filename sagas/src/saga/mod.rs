@@ -9,6 +9,7 @@
 //! exactly once. Or in another database ([`Guarded`]): what it does and a row that says so are one commit there, so it acts
 //! once. Or elsewhere ([`Remote`]): it is called at least once, under a key that is always the same, and an answer that is
 //! lost means that it may have run. Over HTTP, with the feature `http`, `Call::send` and `Call::send_or_refuse` send the key along.
+//! Or nowhere: a [`Signal`] is a step that waits for what others send.
 //!
 //! ```
 //! use std::convert::Infallible;

@@ -63,7 +63,7 @@ impl<In: SagaInput, T: Transaction> SagaProtocol<In, T> {
     fn reads_signal(&self, name: &str, value: &Data) -> Result<(), String> {
         let own = self.shape.steps.iter().find(|own| own.name == name).map(|own| own.place);
         let Some(Doable::Sent(awaits)) = own else { return Ok(()) };
-        let output = awaits.output(std::iter::once(value)).map_err(|error| error.to_string())?;
+        let output = awaits.output(&[value]).map_err(|error| error.to_string())?;
         self.reads(name, &output)
     }
 

@@ -146,11 +146,11 @@ impl Awaits {
     }
 
     /// What was sent, as the output of the step.
-    pub(crate) fn output<'a>(self, mut sent: impl Iterator<Item = &'a Data>) -> Result<Data, BoxError> {
+    pub(crate) fn output(self, sent: &[&Data]) -> Result<Data, BoxError> {
         match self {
-            Self::One => Ok(sent.next().ok_or("nothing was sent")?.clone()),
+            Self::One => Ok((*sent.first().ok_or("nothing was sent")?).clone()),
             Self::Many(_) => {
-                let all: Vec<&str> = sent.map(Data::text).collect();
+                let all: Vec<&str> = sent.iter().map(|sent| sent.text()).collect();
                 Data::parse(format!("[{}]", all.join(",")))
             }
         }

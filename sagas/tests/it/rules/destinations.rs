@@ -126,9 +126,7 @@ pub(super) async fn runs_that_wait_for_a_destination_hold_up_no_other<S: Subject
     }
     for handle in &handles {
         // Another destination.
-        while trips.outside.acted(handle.key()).is_empty() {
-            trips.ground.pause().await;
-        }
+        trips.until(handle.key(), "hotel has run", |shown| shown.steps[0].state == "done").await;
         assert_eq!(trips.outside.called(handle.key(), "flight"), 0);
     }
     trips.outside.let_go();
