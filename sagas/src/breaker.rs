@@ -8,7 +8,7 @@ use tokio::time::Instant;
 /// After so many failures in a row one call at a time is tried.
 const FAILURES: u32 = 3;
 /// The longest pause that a receiver can ask for.
-const LONGEST: Duration = Duration::from_secs(600);
+pub(crate) const LONGEST: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Default)]
 pub(crate) struct Breaker(Mutex<State>);
@@ -16,7 +16,8 @@ pub(crate) struct Breaker(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     failures: u32,
-    is_probed: bool,
+    /// Since when a call is under way that finds out whether it is back.
+    probed_since: Option<Instant>,
     /// The receiver wants nothing before this, or is not asked before.
     rests_until: Option<Instant>,
     /// For how long it was left alone last.
@@ -28,8 +29,8 @@ struct State {
 pub(crate) enum Closed {
     #[error("it asked for a pause, of which {0:?} are left")]
     Rests(Duration),
-    #[error("it failed, and another call finds out whether it is back")]
-    IsProbed,
+    #[error("it failed, and another call finds out whether it is back, for {0:?} by now")]
+    IsProbed(Duration),
 }
 
 /// A call may be tried. Dropped without an outcome, nothing was learned.
@@ -52,10 +53,12 @@ impl Breaker {
             return Err(Closed::Rests(left));
         }
         let probes = state.failures >= FAILURES;
-        if probes && state.is_probed {
-            return Err(Closed::IsProbed);
+        if probes && let Some(since) = state.probed_since {
+            return Err(Closed::IsProbed(since.elapsed()));
         }
-        state.is_probed |= probes;
+        if probes {
+            state.probed_since = Some(Instant::now());
+        }
         Ok(Pass { breaker: self.clone(), probes })
     }
 
@@ -102,7 +105,7 @@ impl State {
 impl Drop for Pass {
     fn drop(&mut self) {
         if self.probes {
-            self.breaker.state().is_probed = false;
+            self.breaker.state().probed_since = None;
         }
     }
 }
@@ -119,7 +122,11 @@ mod tests {
             all.into_iter().next().flatten().expect("open").failed(None);
         }
         let probe = breaker.pass().expect("one may find out");
-        assert_eq!(breaker.pass().err(), Some(Closed::IsProbed));
+        for seconds in [0, 7] {
+            let so_far = Duration::from_secs(seconds);
+            tokio::time::advance(so_far).await;
+            assert_eq!(breaker.pass().err(), Some(Closed::IsProbed(so_far)));
+        }
         drop(probe);
         breaker.pass().expect("nothing was learned: another one may").failed(None);
         breaker.pass().expect("again one").answered();

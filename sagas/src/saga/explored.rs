@@ -53,6 +53,8 @@ struct World {
     forward: bool,
     /// How often somebody has sent something.
     sent: u32,
+    /// How often it was laid down: once is as good as often.
+    holds: u32,
 }
 
 /// A way to build it wrong: each has to be found.
@@ -131,6 +133,7 @@ impl Explorer {
             retried: 0,
             forward: false,
             sent: 0,
+            holds: 0,
         };
         let input = Data::of(&()).expect("null");
         self.write(&mut world, Record::Begun { input, deadline: Some(at(true)) })?;
@@ -218,8 +221,8 @@ impl Explorer {
     /// Who is to be called may be away: it is laid down, if no call is under way.
     fn hold(&mut self, world: &World, calls: &[Call]) -> Result<(), String> {
         let is_free = world.busy.is_empty() || self.fault == Fault::HoldsCalls;
-        if is_free && !world.state.is_held() && calls.iter().any(|call| self.is_outside(*call)) {
-            let mut then = world.clone();
+        if is_free && world.holds == 0 && calls.iter().any(|call| self.is_outside(*call)) {
+            let mut then = World { holds: 1, ..world.clone() };
             self.write(&mut then, Record::Held { steps: Vec::new() })?;
             self.left.push(then);
         }

@@ -10,10 +10,12 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::drive::Desk;
 use super::protocol::{Acts, Call};
-use crate::breaker::{Breaker, Closed, Pass};
+use crate::breaker::{Breaker, Closed, LONGEST, Pass};
 
 /// The shortest time after which a call that was held is tried again.
 const SOONEST: Duration = Duration::from_millis(100);
+/// The same while a call finds out: it may hang for as long as its step allows.
+const BESIDE: Duration = Duration::from_secs(1);
 
 /// The destinations of a node, by name. A service of the app: its sagas have them in common.
 #[derive(Debug, Default)]
@@ -72,14 +74,38 @@ pub(super) fn sort<B: Backend, P: Acts<B>>(
 }
 
 /// How long one waits: a part of the last pause longer than it has to, another one for each run and each time. So they do not
-/// all come at once, and it is not always the same one that finds out.
+/// all come at once, and it is not always the same one that finds out. While a call finds out that hangs, each looks ever less
+/// often: a look costs a load and a commit.
 fn waits(breaker: &Breaker, closed: Closed, run: Uuid) -> Duration {
     let left = match closed {
         Closed::Rests(left) => left,
-        Closed::IsProbed => Duration::ZERO,
+        Closed::IsProbed(so_far) => so_far.clamp(BESIDE, LONGEST),
     };
     let (failures, rested) = breaker.failures();
     #[expect(clippy::cast_precision_loss, reason = "a part between 0 and 1")]
     let part = (xxh3_64(format!("{run}/{failures}").as_bytes()) >> 32) as f64 / f64::from(u32::MAX);
     (left + rested.mul_f64(part.min(1.0))).max(SOONEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn while_a_call_hangs_that_finds_out_the_others_look_ever_less_often() {
+        let breaker = Arc::<Breaker>::default();
+        for _ in 0..3 {
+            breaker.pass().expect("it is called").failed(None);
+        }
+        let hangs = breaker.pass().expect("one finds out");
+        let mut looks = Vec::new();
+        while let Err(closed @ Closed::IsProbed(so_far)) = breaker.pass()
+            && so_far < Duration::from_secs(30)
+        {
+            looks.push(so_far.as_secs());
+            tokio::time::advance(waits(&breaker, closed, Uuid::nil())).await;
+        }
+        assert_eq!(looks, [0, 1, 2, 4, 8, 16]);
+        drop(hangs);
+    }
 }

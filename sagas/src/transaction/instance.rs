@@ -11,8 +11,8 @@ use uuid::Uuid;
 use super::fingerprint;
 use super::protocol::{Call, Next, Protocol};
 use super::rows::{
-    Attention, Ended, FORMAT, Head, Record, Status, Tables, Wake, Written, ended_key, head_key, journal_of,
-    record_key, slice,
+    Attention, Ended, FORMAT, Head, Record, Status, Tables, Verb, Wake, Written, ended_key, head_key,
+    journal_of, record_key, slice,
 };
 
 /// How many records may follow each other without anything that happens in between. A protocol that goes on is a mistake.
@@ -195,6 +195,8 @@ impl Head {
                 let of = fingerprint::of_step(step, "");
                 self.error = self.error.take().filter(|error| !error.starts_with(&of));
             }
+            // What is sent from outside mends nothing.
+            Record::Resolved { verb: Verb::Signal { .. }, .. } => {}
             Record::Resolved { .. } | Record::Ended { .. } => self.error = None,
             _ => {}
         }
