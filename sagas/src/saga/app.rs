@@ -86,9 +86,12 @@ pub trait Sagas {
     /// # Errors
     ///
     /// [`RunError::Unknown`]: there is no such run. [`RunError::Ended`]: it came too late. [`RunError::Declined`]: the run
-    /// is being undone, or has what it waits for, or waits for nothing of this name. [`RunError::Store`] with
-    /// [`ErrorKind::Transient`](es_core::ErrorKind::Transient), also if nobody takes it within 30 seconds: it may yet be
-    /// taken, and can be sent again.
+    /// is being undone, or has what it waits for, or waits for nothing of this name; or something else was sent under this
+    /// id, or it is larger than its part of [`Signals`](super::Signals). [`RunError::Store`] with
+    /// [`ErrorKind::Transient`](es_core::ErrorKind::Transient), also if nobody takes it within 30 seconds, or the program
+    /// that works on the run cannot read it: it may yet be taken, and can be sent again. [`RunError::By`]: the id is empty,
+    /// or has more than 255 bytes. [`RunError::Input`]: it is larger than 256 KiB as JSON, or cannot be written as that.
+    /// [`RunError::NotStarted`]; [`RunError::NotRegistered`].
     ///
     /// # Cancellation
     ///

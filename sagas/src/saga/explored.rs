@@ -183,17 +183,9 @@ impl Explorer {
                 return self.crash(world);
             }
             Next::Act { calls, until } => {
-                let waits = self.shape.waits_for_senders(&world.state).is_some();
-                if !waits
-                    && calls.is_empty()
-                    && world.busy.is_empty()
-                    && until.is_none_or(|until| until >= at(true))
-                {
-                    let (status, why) = self.shape.status(RUN, &world.state, at(world.late));
-                    if status != RunStatus::Parked || why.is_none() {
-                        return Err(format!("it stands, and is {status:?} because of {why:?}"));
-                    }
-                    self.retry(world)?;
+                let is_free = calls.is_empty() && world.busy.is_empty();
+                if is_free && until.is_none_or(|until| until >= at(true)) {
+                    self.stands(world)?;
                 }
                 self.hold(world, calls)?;
                 for call in calls {
@@ -212,6 +204,18 @@ impl Explorer {
         }
         self.crash(world)?;
         self.time_and_people(world)
+    }
+
+    /// Nothing goes on by itself: it waits for a person and says so, or for what others send.
+    fn stands(&mut self, world: &World) -> Result<(), String> {
+        let (status, why) = self.shape.status(RUN, &world.state, at(world.late));
+        let is_parked = world.state.parked().next().is_some();
+        let is_awaited = self.shape.waits_for_senders(&world.state).is_some();
+        match (is_parked, status == RunStatus::Parked && why.is_some()) {
+            (true, true) => self.retry(world),
+            (false, false) if is_awaited => Ok(()),
+            _ => Err(format!("it stands, and is {status:?} because of {why:?}")),
+        }
     }
 
     fn is_outside(&self, call: Call) -> bool {
@@ -522,6 +526,19 @@ fn what_is_sent_may_come_at_any_time() {
         let ends = explore(Explorer::new(steps, Some(pivot), Fault::None, 1));
         assert!(ends.contains("completed") && ends.contains("undone: its deadline passed"), "{ends:?}");
     }
+}
+
+#[test]
+fn what_is_sent_may_be_waited_for_beside_a_call() {
+    let of = |name, stage, place, unknown| step(name, stage, place, unknown, Fault::None);
+    let steps = vec![
+        of("first", 0, Doable::Elsewhere, Unknown::Settle),
+        of("approved", 1, Doable::Sent(Awaits::One), Unknown::Settle),
+        of("beside", 1, Doable::Elsewhere, Unknown::Park),
+        of("last", 2, Doable::Here, Unknown::Settle),
+    ];
+    let ends = explore(Explorer::new(steps, Some(2), Fault::None, 1));
+    assert!(ends.contains("completed") && ends.contains("undone: its deadline passed"), "{ends:?}");
 }
 
 #[test]

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use es_core::{Timestamp, chain};
 use uuid::Uuid;
-use xxhash_rust::xxh3::xxh3_64;
 
+use super::pace::Failures;
 use super::step::{Awaits, Retry, Unknown};
 use crate::data::Data;
-use crate::transaction::{Answer, Asked, Call, Next, Outcome, Record, RunStatus, Verb, Why, Written};
+use crate::transaction::{
+    Answer, Asked, Call, Next, OTHER_SENT, Outcome, Record, RunStatus, Verb, Why, Written,
+};
 
 /// Where a step is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +52,8 @@ pub(super) struct Shape {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct State {
     records: u64,
-    /// Since it was laid down nobody has called anything for it.
-    held: bool,
+    /// Since then it is laid down, and nobody has called anything for it.
+    held: Option<Timestamp>,
     pub(super) input: Option<Data>,
     pub(super) deadline: Option<Timestamp>,
     pub(super) steps: Vec<Standing>,
@@ -71,7 +73,7 @@ impl State {
 
     /// Whether nobody calls anything for it until it is taken up again.
     pub(super) const fn is_held(&self) -> bool {
-        self.held
+        self.held.is_some()
     }
 
     /// Whether an operator has decided that it goes forward.
@@ -133,15 +135,6 @@ pub(super) enum Forward {
     No,
     Maybe,
     Yes(Data),
-}
-
-/// Failures in a row, all of the forward call or all of the undo.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Failures {
-    pub(super) count: u32,
-    since: Option<Timestamp>,
-    last: Option<Timestamp>,
-    pub(super) error: String,
 }
 
 impl Standing {
@@ -221,13 +214,13 @@ impl Shape {
             Record::Begun { input, deadline } => {
                 (state.input, state.deadline) = (Some(input.clone()), *deadline);
             }
-            Record::Taken {} => {
-                // If it was laid down, nobody has called anything since.
-                if !std::mem::take(&mut state.held) {
-                    self.taken(state);
-                }
+            Record::Taken {} => match state.held.take() {
+                Some(since) => self.taken_again(state, since, at),
+                None => self.taken(state),
+            },
+            Record::Held { .. } => {
+                state.held.get_or_insert(at);
             }
-            Record::Held { .. } => state.held = true,
             Record::Done { step, output } => {
                 let standing = &mut state.steps[self.place_of(step)?];
                 standing.forward = Forward::Yes(output.clone());
@@ -274,6 +267,16 @@ impl Shape {
         }
     }
 
+    /// It was laid down since then: nobody has called anything elsewhere, and nobody has tried to.
+    fn taken_again(&self, state: &mut State, since: Timestamp, at: Timestamp) {
+        let rested = Duration::try_from(at - since).unwrap_or_default();
+        for (step, standing) in self.steps.iter().zip(&mut state.steps) {
+            if step.place == Doable::Elsewhere {
+                standing.failures.rested(rested);
+            }
+        }
+    }
+
     /// Steps elsewhere that whoever had it before may have called without a record.
     fn maybe_called(&self, state: &State) -> Vec<usize> {
         let frontier = self.frontier(state);
@@ -297,10 +300,7 @@ impl Shape {
         let i = self.place_of(step)?;
         let standing = &mut state.steps[i];
         standing.open &= undo;
-        let failures = &mut standing.failures;
-        failures.count = failures.count.saturating_add(1);
-        failures.since.get_or_insert(at);
-        (failures.last, failures.error) = (Some(at), error.to_owned());
+        standing.failures.add(error, at);
         if !undo && self.steps[i].place == Doable::Elsewhere && standing.forward == Forward::No {
             standing.forward = Forward::Maybe;
         }
@@ -340,9 +340,9 @@ impl Shape {
                 standing.went_well();
             }
             Verb::Signal { name, id, value } => {
-                let sent = &mut state.steps[self.place_of(name)?].sent;
-                if sent.iter().all(|(taken, _)| taken != id) {
-                    sent.push((id.clone(), value.clone()));
+                let i = self.place_of(name)?;
+                if self.sent(state, name, id).is_none() {
+                    state.steps[i].sent.push((id.clone(), value.clone()));
                 }
             }
             Verb::Abandon => state.abandoned = Some((by.actor.clone(), by.reason.clone())),
@@ -421,7 +421,7 @@ impl Shape {
         let has_to_succeed = state.forward || !self.is_before_pivot(i) && !self.is_pivot(i);
         let may_run = standing.forward == Forward::Maybe;
         if has_to_succeed || self.is_pivot(i) && may_run {
-            return is_too_late(&step.retry, failures, now).then(|| parked(step, &failures.error));
+            return self.is_too_late(i, state, now).then(|| parked(step, &failures.error));
         }
         if failures.count < step.retry.tries {
             return None;
@@ -464,7 +464,7 @@ impl Shape {
                 }
                 // What may have run is settled before it is undone.
                 let call = Call { step: i, undo: !is_open || step.unknown == Unknown::Fence };
-                match is_too_late(&step.retry, &standing.failures, now) {
+                match self.is_too_late(i, state, now) {
                     true => look.records.push(parked(step, &standing.failures.error)),
                     false => self.try_call(run, call, standing, now, look),
                 }
@@ -477,8 +477,16 @@ impl Shape {
         look.records.push(Record::Ended { outcome: Outcome::Undone(why.clone()) });
     }
 
+    /// Whether a step that has to succeed was tried for long enough.
+    fn is_too_late(&self, i: usize, state: &State, now: Timestamp) -> bool {
+        let (step, failures) = (&self.steps[i], &state.steps[i].failures);
+        // While it is laid down, only what is done here is tried.
+        let held = state.held.filter(|_| step.place == Doable::Elsewhere);
+        failures.are_too_many(&step.retry, held.unwrap_or(now))
+    }
+
     fn try_call(&self, run: Uuid, call: Call, standing: &Standing, now: Timestamp, look: &mut Look) {
-        match again(&self.steps[call.step], run, call, &standing.failures) {
+        match standing.failures.again(&self.steps[call.step], run, call) {
             Some(again) if again > now => look.waits(again),
             _ => look.calls.push(call),
         }
@@ -523,7 +531,14 @@ impl Shape {
             }
             Verb::Cancel | Verb::Retry { step: None } | Verb::Abandon => {}
         }
-        let mut records = vec![Record::Resolved { verb: asked.verb.clone(), by: asked.by.clone() }];
+        let verb = match &asked.verb {
+            // The journal has it.
+            Verb::Signal { name, id, .. } if self.sent(state, name, id).is_some() => {
+                asked.verb.without_value()
+            }
+            verb => verb.clone(),
+        };
+        let mut records = vec![Record::Resolved { verb, by: asked.by.clone() }];
         if asked.verb == Verb::Cancel {
             let (actor, reason) = (asked.by.actor.clone(), asked.by.reason.clone());
             records.push(self.decided(Why::Cancelled { actor, reason }, busy));
@@ -563,20 +578,27 @@ impl Shape {
         let Doable::Sent(awaits) = self.steps[i].place else {
             return Err(format!("{name} is a step that is called, and no signal"));
         };
-        let standing = &state.steps[i];
-        let bytes: usize = standing.sent.iter().map(|(_, sent)| sent.text().len()).sum();
+        let (standing, most) = (&state.steps[i], awaits.bytes());
+        if let Some(before) = self.sent(state, name, id) {
+            return if before.says_the_same(value) { Ok(()) } else { Err(OTHER_SENT.to_owned()) };
+        }
         match () {
-            () if standing.sent.iter().any(|(taken, _)| taken == id) => Ok(()),
             () if state.decided.is_some() => Err("it is being undone".to_owned()),
             () if state.abandoned.is_some() => Err("it is abandoned".to_owned()),
             () if standing.sent.len() >= awaits.count() || matches!(standing.forward, Forward::Yes(_)) => {
                 Err(format!("it has every {name} that it waits for"))
             }
-            () if bytes + value.text().len() > MAX_SENT => {
-                Err(format!("what is sent as {name} has more than {MAX_SENT} bytes together"))
+            () if value.text().len() > most => {
+                Err(format!("what is sent as {name} has more than {most} bytes"))
             }
             () => Ok(()),
         }
+    }
+
+    /// What was taken under an id.
+    pub(super) fn sent<'s>(&self, state: &'s State, name: &str, id: &str) -> Option<&'s Data> {
+        let sent = &state.steps[self.place_of(name).ok()?].sent;
+        sent.iter().find(|(taken, _)| taken == id).map(|(_, value)| value)
     }
 
     pub(super) fn answered(&self, state: &State, call: Call, answer: Answer) -> Record {
@@ -606,7 +628,7 @@ impl Shape {
     /// Whether a call to somewhere else may be made now, or was made without a record: then whoever takes it up says so first.
     pub(super) fn calls_outside(&self, state: &State) -> bool {
         let is_outside = |i: &usize| self.steps[*i].place == Doable::Elsewhere;
-        if state.held {
+        if state.is_held() {
             return false;
         }
         match (&state.decided, self.frontier(state)) {
@@ -666,30 +688,9 @@ fn has_come(step: &StepShape, awaits: Awaits, standing: &Standing) -> Option<Rec
     })
 }
 
-/// Bytes of what is sent for a step, together.
-const MAX_SENT: usize = 256 << 10;
-
 /// Bytes of an error that are kept.
 const MAX_ERROR: usize = 1_000;
 
 fn cut(error: &str) -> String {
     error[..error.floor_char_boundary(MAX_ERROR)].to_owned()
-}
-
-/// Whether what has to succeed was tried for long enough.
-fn is_too_late(retry: &Retry, failures: &Failures, now: Timestamp) -> bool {
-    let tried_for = failures.since.and_then(|since| Duration::try_from(now - since).ok());
-    failures.count >= retry.late_tries
-        || failures.count > 0 && tried_for.is_some_and(|tried_for| tried_for >= retry.late_for)
-}
-
-/// When a step is tried again that has failed: a part of its pause later, which is the same whoever asks, and another one
-/// for each run.
-fn again(step: &StepShape, run: Uuid, call: Call, failures: &Failures) -> Option<Timestamp> {
-    let last = failures.last?;
-    let pause = step.retry.pause(failures.count);
-    let of = format!("{run}/{}/{}/{}", step.name, call.undo, failures.count);
-    #[expect(clippy::cast_precision_loss, reason = "a part between 0 and 1")]
-    let part = (xxh3_64(of.as_bytes()) >> 32) as f64 / f64::from(u32::MAX);
-    last.saturating_add(pause.mul_f64(part.min(1.0))).ok()
 }

@@ -77,6 +77,7 @@ mod guarded;
 #[cfg(feature = "http")]
 mod http;
 mod machine;
+mod pace;
 mod place;
 #[cfg(feature = "testing")]
 mod probed;

@@ -19,7 +19,8 @@ use super::place::At;
 use super::step::{Awaits, Outputs, SagaInput};
 use crate::data::Data;
 use crate::transaction::{
-    Acts, Answer, Asked, Call, IfItFailed, Next, Protocol, Record, RunStatus, Site, StepShown, Verb, Written,
+    Acts, Answer, Asked, Call, IfItFailed, Next, No, OwnFault, Protocol, Record, RunStatus, Site, StepShown,
+    Verb, Written,
 };
 
 /// A definition, ready to be driven.
@@ -59,10 +60,12 @@ impl<In: SagaInput, T: Transaction> SagaProtocol<In, T> {
         own.map_or(Ok(()), |own| own.reads(output))
     }
 
-    /// Whether this can be read as what a step waits for.
-    fn reads_signal(&self, name: &str, value: &Data) -> Result<(), String> {
+    /// Whether this can be read as what a step waits for. What was taken before under its id counts, and not this.
+    fn reads_signal(&self, state: &State, name: &str, id: &str, value: &Data) -> Result<(), String> {
         let own = self.shape.steps.iter().find(|own| own.name == name).map(|own| own.place);
-        let Some(Doable::Sent(awaits)) = own else { return Ok(()) };
+        let Some(Doable::Sent(awaits)) = own.filter(|_| self.shape.sent(state, name, id).is_none()) else {
+            return Ok(());
+        };
         let output = awaits.output(&[value]).map_err(|error| error.to_string())?;
         self.reads(name, &output)
     }
@@ -80,8 +83,16 @@ impl<In: SagaInput, T: Transaction> SagaProtocol<In, T> {
             if let Err(error) = es_core::limits::stored_name("step", step.name) {
                 wrong.push(format!("saga {}: {error}", self.name));
             }
-            if step.place == Doable::Sent(Awaits::Many(0)) {
-                wrong.push(format!("step {:?} of saga {} waits for nothing", step.name, self.name));
+            if let Doable::Sent(awaits) = step.place
+                && !(1..=Awaits::MOST).contains(&awaits.count())
+            {
+                wrong.push(format!(
+                    "step {:?} of saga {} waits for {} signals: it has to be for 1 at least, and {} at most",
+                    step.name,
+                    self.name,
+                    awaits.count(),
+                    Awaits::MOST
+                ));
             }
             if step.place == Doable::Here && step.destination.is_some() {
                 wrong.push(format!(
@@ -109,8 +120,8 @@ impl<In: SagaInput, T: Transaction> Protocol for SagaProtocol<In, T> {
         match &written.record {
             Record::Begun { input, .. } => drop(self.normal(input)?),
             Record::Done { step, output } => self.reads(step, output)?,
-            Record::Resolved { verb: Verb::Signal { name, value, .. }, .. } => {
-                self.reads_signal(name, value)?
+            Record::Resolved { verb: Verb::Signal { name, id, value }, .. } => {
+                self.reads_signal(state, name, id, value)?
             }
             _ => {}
         }
@@ -121,13 +132,14 @@ impl<In: SagaInput, T: Transaction> Protocol for SagaProtocol<In, T> {
         self.shape.next(run, state, busy, now)
     }
 
-    fn asked(&self, state: &State, busy: &BTreeSet<Call>, asked: &Asked) -> Result<Vec<Record>, String> {
-        match &asked.verb {
-            Verb::Resolve { step, output } => self.reads(step, output)?,
-            Verb::Signal { name, value, .. } => self.reads_signal(name, value)?,
-            _ => {}
-        }
-        self.shape.asked(state, busy, asked)
+    fn asked(&self, state: &State, busy: &BTreeSet<Call>, asked: &Asked) -> Result<Vec<Record>, No> {
+        let records = self.shape.asked(state, busy, asked)?;
+        let read = match &asked.verb {
+            Verb::Resolve { step, output } => self.reads(step, output),
+            Verb::Signal { name, id, value } => self.reads_signal(state, name, id, value),
+            _ => Ok(()),
+        };
+        read.map(|()| records).map_err(|why| No { why, unread: true })
     }
 
     fn answered(&self, state: &State, call: Call, answer: Answer) -> Record {
@@ -191,7 +203,7 @@ async fn made<In: SagaInput, T: Transaction>(
 ) -> Answer {
     let (input, outputs) = match with {
         Ok(with) => with,
-        Err(error) => return Answer::Failed(error),
+        Err(error) => return Answer::Failed(OwnFault::boxed(error)),
     };
     match undo {
         true => step.undo(&input, &outputs, site, at).await,
@@ -237,7 +249,9 @@ impl<In: SagaInput, B: Backend> Acts<B> for SagaProtocol<In, B::Tx> {
         let (step, shape) = (self.steps[call.step].clone(), self.shape.steps[call.step].clone());
         let (saga, outputs) = (self.name, self.shape.outputs(&state));
         let made = async move {
-            let Some(input) = &state.input else { return Answer::Failed("it has no input".into()) };
+            let Some(input) = &state.input else {
+                return Answer::Failed(OwnFault::boxed("it has no input"));
+            };
             let at = At::Outside(erased::outside(saga, &site, &shape, call.undo, input, &outputs));
             made(&*step, made_with::<In>(&state, outputs), call.undo, &site, at).await
         };

@@ -27,14 +27,10 @@ impl Shape {
             Next::Append(_) => "its node, which writes what follows".to_owned(),
             Next::Ended => "nothing: it has ended".to_owned(),
             Next::Act { calls, .. } if !calls.is_empty() => {
-                let name = |call: &Call| match call.undo {
-                    true => format!("undoing {}", self.steps[call.step].name),
-                    false => self.steps[call.step].name.to_owned(),
-                };
                 if let Some(others) = self.waits_for_others(state, &calls) {
                     return others;
                 }
-                let calls: Vec<String> = calls.iter().map(name).collect();
+                let calls: Vec<String> = calls.iter().map(|call| self.called(*call)).collect();
                 format!("the answer of {}", calls.join(", "))
             }
             Next::Act { until: Some(until), .. } if Some(until) == state.deadline => {
@@ -61,11 +57,16 @@ impl Shape {
         late.map(|at| format!("; it is undone at {at}, its deadline")).unwrap_or_default()
     }
 
+    fn called(&self, call: Call) -> String {
+        let name = self.steps[call.step].name;
+        if call.undo { format!("undoing {name}") } else { name.to_owned() }
+    }
+
     /// What one waits for that was laid down.
     fn waits_for_others(&self, state: &State, calls: &[Call]) -> Option<String> {
         let of = |call: &Call| {
-            let step = &self.steps[call.step];
-            Some(format!("{:?} for {}", step.destination.as_ref()?, step.name))
+            let destination = self.steps[call.step].destination.as_ref()?;
+            Some(format!("{destination:?} for {}", self.called(*call)))
         };
         let of: Vec<String> = calls.iter().filter_map(of).collect();
         let late = self.by_its_deadline(state);

@@ -56,10 +56,11 @@ pub trait SagaSignal: Serialize + DeserializeOwned + Send + Sync + 'static {
 }
 
 /// A step that waits until an `S` is sent; that is its output. One that comes before its turn is kept. There is nothing to
-/// undo; the deadline and a cancellation end the waiting, as that of any step.
+/// undo; the deadline and a cancellation end the waiting, as that of any step. It may have 256 KiB, as JSON.
 pub struct Signal<S>(PhantomData<fn() -> S>);
 
-/// The same for several: its output is all of them, in the order in which they were taken.
+/// The same for several: its output is all of them, in the order in which they were taken. Together they may have 256 KiB,
+/// and each the same part of that: of four, 64 KiB.
 pub struct Signals<S>(u32, PhantomData<fn() -> S>);
 
 impl<S: SagaSignal> Signal<S> {
@@ -72,7 +73,7 @@ impl<S: SagaSignal> Signal<S> {
 }
 
 impl<S: SagaSignal> Signals<S> {
-    /// Waits for so many.
+    /// Waits for so many: 1 at least, 4,096 at most. An app with another number does not start.
     #[must_use]
     pub const fn of(n: u32) -> Self {
         Self(n, PhantomData)

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::place::Place;
 use crate::data::Data;
+use crate::transaction::MAX_SENT;
 
 /// What a saga is started with: it also names the saga where it is started.
 #[diagnostic::on_unimplemented(
@@ -138,6 +139,14 @@ pub enum Awaits {
 }
 
 impl Awaits {
+    /// The most that a step can wait for: so that each has 64 bytes at least.
+    pub(crate) const MOST: usize = 4_096;
+
+    /// Bytes that each may have, so that there is room for all.
+    pub(crate) fn bytes(self) -> usize {
+        MAX_SENT / self.count().max(1)
+    }
+
     pub(crate) const fn count(self) -> usize {
         match self {
             Self::One => 1,

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::drive::Desk;
-use super::protocol::{Acts, Call};
+use super::protocol::{Acts, Answer, Call, OwnFault};
 use crate::breaker::{Breaker, Closed, LONGEST, Pass};
 
 /// The shortest time after which a call that was held is tried again.
@@ -45,15 +45,20 @@ pub(super) struct Held {
     pub(super) waits: Duration,
 }
 
-/// Which calls of a run are made, and which wait for their destinations.
+/// Which calls of a run are made, and which wait for their destinations. `kept`: calls that may be made already.
 pub(super) fn sort<B: Backend, P: Acts<B>>(
     desk: &Desk<B, P>,
     run: Uuid,
     calls: Vec<Call>,
+    mut kept: Vec<Open>,
 ) -> (Vec<Open>, Option<Held>) {
     let all = desk.node.services.get::<Destinations>().ok();
     let (mut open, mut held) = (Vec::new(), None::<Held>);
     for call in calls {
+        if let Some(n) = kept.iter().position(|kept| kept.call == call) {
+            open.push(kept.swap_remove(n));
+            continue;
+        }
         let named = all.zip(desk.protocol.destination(call));
         let Some((all, (step, name))) = named else {
             open.push(Open { call, pass: None });
@@ -71,6 +76,15 @@ pub(super) fn sort<B: Backend, P: Acts<B>>(
         }
     }
     (open, held)
+}
+
+/// What an answer says of whoever was called. `rests`: for how long it is left alone that was tried so often.
+pub(super) fn learn(pass: Pass, answer: &Answer, rests: impl FnOnce(u32) -> Duration) {
+    match answer {
+        Answer::Failed(error) if error.is::<OwnFault>() => drop(pass),
+        Answer::Failed(_) => pass.failed_again(rests),
+        _ => pass.answered(),
+    }
 }
 
 /// How long one waits: a part of the last pause longer than it has to, another one for each run and each time. So they do not

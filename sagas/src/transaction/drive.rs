@@ -21,7 +21,7 @@ use super::door;
 use super::instance::{Change, Instance};
 use super::life::{self, SagaEvent};
 use super::numbers::Numbers;
-use super::protocol::{Acts, Answer, Call, Next, Site};
+use super::protocol::{Acts, Answer, Call, Next, No, OwnFault, Site};
 use super::rows::{Record, Tables, Wake, Written};
 
 /// What waits for less than this stays in memory.
@@ -68,6 +68,9 @@ pub(crate) enum Left {
     Untold(String),
 }
 
+/// What wakes a run that is driven, and what is asked of it.
+pub(crate) type Inbox = UnboundedReceiver<Row<Wake>>;
+
 /// A run that is driven.
 pub(crate) struct Drive<B: Backend, P: Acts<B>> {
     desk: Arc<Desk<B, P>>,
@@ -75,8 +78,10 @@ pub(crate) struct Drive<B: Backend, P: Acts<B>> {
     site: Site,
     calls: JoinSet<(Call, Answer)>,
     busy: BTreeSet<Call>,
-    inbox: UnboundedReceiver<Row<Wake>>,
+    inbox: Inbox,
     stop: CancellationToken,
+    /// Calls that may be made, once it is written that it is taken up.
+    passes: Vec<Open>,
     /// Since when a step has failed as a store fails.
     suspected: Option<Instant>,
     failures: u32,
@@ -86,22 +91,24 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
     pub(crate) fn new(
         desk: Arc<Desk<B, P>>,
         instance: Instance<P>,
-        inbox: UnboundedReceiver<Row<Wake>>,
+        inbox: Inbox,
         stop: CancellationToken,
     ) -> Self {
         let (run, key) = (instance.run, instance.head.value.key.clone());
         let (sender, services) = (desk.node.sender.clone(), desk.node.services.clone());
         let site = Site { run, key, sender, services };
-        let (calls, busy) = (JoinSet::new(), BTreeSet::new());
-        Self { desk, instance, site, calls, busy, inbox, stop, suspected: None, failures: 0 }
+        let (calls, busy, passes) = (JoinSet::new(), BTreeSet::new(), Vec::new());
+        Self { desk, instance, site, calls, busy, inbox, stop, passes, suspected: None, failures: 0 }
     }
 
-    /// Until it has ended, sleeps, or is somebody else's. `taken`: whether it was taken up in the commit that began it.
-    pub(crate) async fn run(mut self, taken: bool) -> Left {
-        match self.drive_on(taken).await {
+    /// Until it has ended, sleeps, or is somebody else's: why, and what of it was not taken in. `taken`: whether it was taken
+    /// up in the commit that began it.
+    pub(crate) async fn run(mut self, taken: bool) -> (Left, Inbox) {
+        let left = match self.drive_on(taken).await {
             Ok(never) => match never {},
             Err(left) => left,
-        }
+        };
+        (left, self.inbox)
     }
 
     async fn drive_on(&mut self, taken: bool) -> Result<std::convert::Infallible, Left> {
@@ -150,13 +157,15 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         mut until: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<(), Left> {
+        let kept = std::mem::take(&mut self.passes);
         let may_call = !self.stop.is_cancelled() && self.desk.node.cluster.lease().holds();
         if may_call {
             let (local, outside): (Vec<Call>, Vec<Call>) =
                 calls.iter().copied().partition(|call| self.desk.protocol.is_local(*call));
-            let (open, held) = destination::sort(&self.desk, self.instance.run, outside);
+            let (open, held) = destination::sort(&self.desk, self.instance.run, outside, kept);
             if !open.is_empty() && self.desk.protocol.is_held(&self.instance.state) {
-                // From now on a call may be under way.
+                // From now on a call may be under way. Which ones are still wanted is looked at once that is written.
+                self.passes = open;
                 return self.commit(vec![Record::Taken {}], Vec::new()).await;
             }
             for open in open {
@@ -200,8 +209,11 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         }
     }
 
-    /// Leaves it to whoever is there at a time.
+    /// Leaves it to whoever is there at a time, once what was asked of it is taken in.
     async fn sleep(&mut self, until: Timestamp) -> Result<(), Left> {
+        if !self.inbox.is_empty() {
+            return Ok(());
+        }
         let head = &self.instance.head.value;
         if head.wake != Some(until) {
             self.write(Vec::new(), Vec::new(), Some(until)).await?;
@@ -210,8 +222,11 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
     }
 
     /// Lays it down until its destinations may be back: it leaves memory, so that it holds up no other. That none of its
-    /// calls is under way is written once.
+    /// calls is under way is not written again while that stands.
     async fn hold(&mut self, steps: Vec<String>, until: Timestamp) -> Result<(), Left> {
+        if !self.inbox.is_empty() {
+            return Ok(());
+        }
         let is_held = self.desk.protocol.is_held(&self.instance.state);
         let records = if is_held { Vec::new() } else { vec![Record::Held { steps }] };
         self.write(records, Vec::new(), Some(until)).await?;
@@ -224,12 +239,8 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         self.busy.insert(call);
         self.calls.spawn(async move {
             let answer = within(limit, answer).await;
-            match pass {
-                Some(pass) if matches!(answer, Answer::Failed(_)) => {
-                    pass.failed_again(|tried| desk.protocol.rests(call, tried));
-                }
-                Some(pass) => pass.answered(),
-                None => {}
+            if let Some(pass) = pass {
+                destination::learn(pass, &answer, |tried| desk.protocol.rests(call, tried));
             }
             (call, answer)
         });
@@ -362,7 +373,9 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
                 continue;
             };
             let answer = self.desk.protocol.asked(&state, &self.busy, &asked);
-            let declined = |why| vec![Record::Declined { verb: asked.verb, by: asked.by, why }];
+            let declined = |No { why, unread }| {
+                vec![Record::Declined { verb: asked.verb.without_value(), by: asked.by, why, unread }]
+            };
             for record in answer.unwrap_or_else(declined) {
                 let written = Written { at, record };
                 self.desk.protocol.fold(&mut state, &written).map_err(Left::Trouble)?;
@@ -495,7 +508,7 @@ fn is_later(time: Timestamp, now: Timestamp, by: Duration) -> bool {
 async fn within(limit: Duration, call: impl Future<Output = Answer>) -> Answer {
     match tokio::time::timeout(limit, caught(call)).await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(panic)) => Answer::Failed(panic.boxed()),
+        Ok(Err(panic)) => Answer::Failed(OwnFault::boxed(panic.boxed())),
         Err(_) => Answer::Failed(BoxError::from(format!("no answer within its limit of {limit:?}"))),
     }
 }

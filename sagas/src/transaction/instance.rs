@@ -177,6 +177,7 @@ impl<P: Protocol> Instance<P> {
         head.status = protocol.status(self.run, &self.state, at).0;
         for Written { record, .. } in written {
             head.note_error(record);
+            head.format = head.format.max(record.format());
             if let Record::Ended { outcome } = record {
                 (head.outcome, head.status) = (Some(outcome.clone()), Status::Ended);
             }
@@ -271,8 +272,9 @@ impl<P: Protocol> Change<P> {
             let of = Ended { key, version, begun, at, outcome };
             rows.push(tables.ended.insert(ended_key(run, at)?, of)?);
         }
-        // One that was taken up may still be unable to go on.
-        let is_tried = self.written.iter().any(|written| !matches!(written.record, Record::Taken {}));
+        // One that was taken up may still be unable to go on; one that is laid down again has come as far as it can.
+        let is_tried = self.written.iter().any(|written| !matches!(written.record, Record::Taken {}))
+            || sleeps.is_some() && protocol.is_held(&next.state);
         if is_tried || !next.repaired {
             rows.extend(next.attention(protocol, tables, at)?);
         }

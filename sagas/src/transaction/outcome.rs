@@ -109,8 +109,8 @@ pub enum RunError {
     /// The key cannot be one.
     #[error("this cannot be the key of a saga: {0}")]
     Key(#[from] es_core::limits::LimitError),
-    /// The input cannot be stored.
-    #[error("the input of {kind} cannot be stored: {why}")]
+    /// The input, or what is sent, cannot be stored.
+    #[error("what {kind} is given cannot be stored: {why}")]
     Input {
         /// Which saga.
         kind: String,

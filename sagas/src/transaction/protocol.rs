@@ -32,9 +32,8 @@ pub(crate) trait Protocol: Send + Sync + 'static {
     /// What is to be done now, while some calls are under way.
     fn next(&self, run: Uuid, state: &Self::State, busy: &BTreeSet<Call>, now: Timestamp) -> Next;
 
-    /// What comes of something that is asked of a run; an error if it cannot be done any more.
-    fn asked(&self, state: &Self::State, busy: &BTreeSet<Call>, asked: &Asked)
-    -> Result<Vec<Record>, String>;
+    /// What comes of something that is asked of a run.
+    fn asked(&self, state: &Self::State, busy: &BTreeSet<Call>, asked: &Asked) -> Result<Vec<Record>, No>;
 
     /// What comes of an answer to a call.
     fn answered(&self, state: &Self::State, call: Call, answer: Answer) -> Record;
@@ -92,6 +91,20 @@ impl Next {
     }
 }
 
+/// Why something that is asked of a run is not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct No {
+    pub(crate) why: String,
+    /// This program cannot read it: another one may.
+    pub(crate) unread: bool,
+}
+
+impl From<String> for No {
+    fn from(why: String) -> Self {
+        Self { why, unread: false }
+    }
+}
+
 /// A call of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Call {
@@ -109,6 +122,17 @@ pub(crate) enum Answer {
     Refused(String),
     /// Anything else: it may have run.
     Failed(BoxError),
+}
+
+/// A failure that says nothing of whoever is called: what the call is made with cannot be read, say.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(crate) struct OwnFault(BoxError);
+
+impl OwnFault {
+    pub(crate) fn boxed(error: impl Into<BoxError>) -> BoxError {
+        Box::new(Self(error.into()))
+    }
 }
 
 /// Where a call is made from.

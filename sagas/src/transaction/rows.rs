@@ -26,8 +26,10 @@ use crate::data::Data;
 use crate::rows::instance_key;
 use crate::verb::By;
 
-/// The format of heads and records. A run with a later one is left to newer programs.
-pub(crate) const FORMAT: u32 = 1;
+/// The latest format of heads and records that this program knows. A run with a later one is left to newer programs.
+pub(crate) const FORMAT: u32 = 2;
+/// The format of a run with nothing in it that came later.
+pub(crate) const FIRST_FORMAT: u32 = 1;
 
 /// The tables of one kind of transactions, for one version of its definition.
 #[derive(Clone, Debug)]
@@ -168,9 +170,28 @@ pub(crate) enum Record {
     /// A person has said what to do.
     Resolved { verb: Verb, by: By },
     /// A person has asked for something that cannot be done any more.
-    Declined { verb: Verb, by: By, why: String },
+    Declined {
+        verb: Verb,
+        by: By,
+        why: String,
+        /// This program could not read it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unread: bool,
+    },
     /// It has ended.
     Ended { outcome: Outcome },
+}
+
+impl Record {
+    /// The format of a run that has it in its journal.
+    pub(crate) const fn format(&self) -> u32 {
+        match self {
+            Self::Held { .. }
+            | Self::Resolved { verb: Verb::Signal { .. }, .. }
+            | Self::Declined { verb: Verb::Signal { .. }, .. } => 2,
+            _ => FIRST_FORMAT,
+        }
+    }
 }
 
 /// What an operator, or the program, wants of a run.
@@ -212,6 +233,18 @@ pub enum Verb {
         /// What is sent.
         value: Data,
     },
+}
+
+impl Verb {
+    /// The same without what is sent, which may be large: for a record that brings nothing new.
+    pub(crate) fn without_value(&self) -> Self {
+        match self {
+            Self::Signal { name, id, .. } => {
+                Self::Signal { name: name.clone(), id: id.clone(), value: Data::null() }
+            }
+            verb => verb.clone(),
+        }
+    }
 }
 
 /// When somebody is to look at a run.
@@ -306,7 +339,8 @@ mod tests {
     golden! {
         starts: Start = ["txn-start"];
         heads: Head = ["txn-head", "txn-head-ended", "txn-head-failed"];
-        records: Vec<Written> = ["txn-journal", "txn-journal-forward", "txn-journal-held", "txn-journal-signal"];
+        records: Vec<Written> =
+            ["txn-journal", "txn-journal-forward", "txn-journal-held", "txn-journal-signal", "txn-journal-declined"];
         wakes: Wake = ["txn-wake", "txn-wake-asked"];
         those_who_wait: Attention = ["txn-attention", "txn-attention-damaged"];
         those_that_have_ended: Ended = ["txn-ended"];

@@ -9,7 +9,8 @@ pub(crate) fn told(record: &Record) -> String {
         Record::Begun { deadline: Some(deadline), .. } => format!("begun, to be decided by {deadline}"),
         Record::Taken {} => "taken up".to_owned(),
         Record::Held { steps } => {
-            format!("{} not called yet: who is to be called has failed, for others as well", steps.join(", "))
+            let waits = if steps.len() == 1 { "waits" } else { "wait" };
+            format!("{} {waits}: who is to be called has failed, for others as well", steps.join(", "))
         }
         Record::Done { step, .. } => format!("{step} is done"),
         Record::Refused { step, why, maybe: false } => format!("{step} is refused: {why}"),
@@ -26,7 +27,7 @@ pub(crate) fn told(record: &Record) -> String {
             format!("{name}, sent as {id}, was declined: {why}")
         }
         Record::Resolved { verb, by } => format!("{} by {}: {}", said(verb), by.actor, by.reason),
-        Record::Declined { verb, by, why } => {
+        Record::Declined { verb, by, why, .. } => {
             format!("{} by {} was declined: {why}", said(verb), by.actor)
         }
         Record::Ended { outcome } => format!("ended: {outcome}"),
