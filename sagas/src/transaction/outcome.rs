@@ -145,7 +145,7 @@ pub enum RunError {
         /// Why.
         why: String,
     },
-    /// Who asks and why has to be said.
+    /// Who asks and why has to be said; what is sent needs an id.
     #[error("{0}")]
     By(String),
     /// The app is not running yet, or not any more.

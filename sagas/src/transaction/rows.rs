@@ -26,7 +26,8 @@ use crate::data::Data;
 use crate::rows::instance_key;
 use crate::verb::By;
 
-/// The latest format of heads and records that this program knows. A run with a later one is left to newer programs.
+/// The latest format of heads and records that this program knows. A run with a later one is left to newer programs. With 2
+/// came runs that are laid down, and what is sent to them.
 pub(crate) const FORMAT: u32 = 2;
 /// The format of a run with nothing in it that came later.
 pub(crate) const FIRST_FORMAT: u32 = 1;
@@ -224,7 +225,8 @@ pub enum Verb {
     },
     /// End it where it is: nothing is called for it any more.
     Abandon,
-    /// Take this for what a step waits for: a [`Signal`](crate::saga::Signal). What was taken under an id is not taken again.
+    /// Take this for what a step waits for: a [`Signal`](crate::saga::Signal). What was taken under an id is not taken again. A
+    /// run of an older definition takes it once a program works on it that knows signals.
     Signal {
         /// The name of the signal.
         name: String,
@@ -339,11 +341,27 @@ mod tests {
     golden! {
         starts: Start = ["txn-start"];
         heads: Head = ["txn-head", "txn-head-ended", "txn-head-failed"];
-        records: Vec<Written> =
-            ["txn-journal", "txn-journal-forward", "txn-journal-held", "txn-journal-signal", "txn-journal-declined"];
+        records: Vec<Written> = ["txn-journal", "txn-journal-forward"];
+        records_of_format_2: Vec<Written> = ["txn-journal-held", "txn-journal-signal", "txn-journal-declined"];
         wakes: Wake = ["txn-wake", "txn-wake-asked"];
         those_who_wait: Attention = ["txn-attention", "txn-attention-damaged"];
         those_that_have_ended: Ended = ["txn-ended"];
+    }
+
+    #[test]
+    fn what_older_programs_cannot_read_has_a_later_format() {
+        let formats = |golden: &str| -> Vec<u32> {
+            let records: Vec<Written> = serde_json::from_str(golden).unwrap();
+            records.iter().map(|written| written.record.format()).collect()
+        };
+        assert!(formats(include_str!("../../tests/golden/txn-journal.json")).iter().all(|of| *of == 1));
+        for golden in [
+            include_str!("../../tests/golden/txn-journal-held.json"),
+            include_str!("../../tests/golden/txn-journal-signal.json"),
+            include_str!("../../tests/golden/txn-journal-declined.json"),
+        ] {
+            assert!(formats(golden).iter().all(|of| *of == FORMAT));
+        }
     }
 
     #[test]
