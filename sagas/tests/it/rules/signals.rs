@@ -192,7 +192,7 @@ impl SagaSignal for Vote {
 }
 
 /// More than a run takes in at once.
-const MANY: u32 = 200;
+const MANY: u32 = 120;
 
 /// Reads all of them.
 struct Count(Read);
