@@ -549,7 +549,7 @@ async fn commits(store: &impl Backend) -> u64 {
 }
 
 async fn what_a_page_leads_to_is_more_than_one_commit<B: Backend + Clone>(backend: B, clock: TestClock) {
-    const REQUESTS: u64 = 24;
+    const REQUESTS: u64 = 40;
     let desk = Desk::with(backend, clock, AppBuilder::process::<Wide>).await;
     let first = a_key("first");
     desk.request(&first).await;
