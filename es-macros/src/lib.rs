@@ -498,6 +498,7 @@ pub fn publishes(args: TokenStream, item: TokenStream) -> TokenStream {
 /// | `unknown = fence` | what is done with a step that may have run: `settle` it, `fence` it, or `park`; as its place says by default |
 /// | `retry = Retry::default().tries(3)` | how it is tried |
 /// | `limit = Duration::from_secs(5)` | how long a call may take |
+/// | `destination = "payments"` | who is called: once it has failed a few times, one call at a time finds out whether it is back |
 /// | `refuses_for_good` | a refusal is one of all calls under the key |
 #[proc_macro_attribute]
 pub fn step(args: TokenStream, item: TokenStream) -> TokenStream {

@@ -34,6 +34,17 @@ impl Data {
         Ok(Self(RawValue::from_string(text)?))
     }
 
+    /// Nothing.
+    pub(crate) fn null() -> Self {
+        Self(RawValue::NULL.to_owned())
+    }
+
+    /// Whether another one says the same, in whichever order its fields are.
+    pub(crate) fn says_the_same(&self, other: &Self) -> bool {
+        let read = |data: &Self| data.read::<serde_json::Value>().ok();
+        self == other || read(self).zip(read(other)).is_some_and(|(one, two)| one == two)
+    }
+
     /// The value, read.
     ///
     /// # Errors

@@ -27,6 +27,7 @@ pub mod alerts;
 mod ask;
 mod blame;
 mod book;
+mod breaker;
 mod damaged;
 mod data;
 mod definition;

@@ -112,6 +112,11 @@ impl<B: Backend> AppBuilder<B> {
         self
     }
 
+    /// A value that what an extension crate adds has in common: the first one that asks for it adds it.
+    pub fn provide_once<T: Default + Send + Sync + 'static>(self) -> Self {
+        if self.services.get::<T>().is_ok() { self } else { self.provide(T::default()) }
+    }
+
     /// Optional: makes `start` check that everything the aggregate's commands ask for is there, and lets them be
     /// [sent by name](crate::command::Sender::send_named).
     pub fn aggregate<A: Commands>(mut self) -> Self {

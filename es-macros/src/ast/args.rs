@@ -165,6 +165,11 @@ impl Args {
         };
         let (retry, limit) =
             (given("retry", quote!(#sagas::saga::Retry)), given("limit", quote!(::core::time::Duration)));
+        let destination = self.find("destination").and_then(|entry| {
+            let value: Expr = entry.parse(cx, "an expression")?;
+            let some = quote_spanned!(value.span()=> ::core::option::Option::Some(#value));
+            Some(quote_spanned!(value.span()=> fn destination(&self) -> ::core::option::Option<&str> { #some }))
+        });
         let unknown = self.find("unknown").and_then(|e| e.word(cx, &["settle", "fence", "park"]));
         let unknown = unknown.map(|word| {
             let variant = variant(&word);
@@ -178,7 +183,7 @@ impl Args {
                 }
             )
         });
-        quote!(#retry #limit #unknown #for_good)
+        quote!(#retry #limit #destination #unknown #for_good)
     }
 
     /// `idempotent`, as a constant; nothing if it is not given.

@@ -9,7 +9,8 @@ use crate::check::{StepShape, UndoShape};
 use crate::ctxt::Ctxt;
 use crate::span::respan;
 
-const KEYS: &[&str] = &["name", "undo", "place", "retry", "limit", "unknown", "refuses_for_good", "crate"];
+const KEYS: &[&str] =
+    &["name", "undo", "place", "retry", "limit", "destination", "unknown", "refuses_for_good", "crate"];
 
 pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenStream {
     let args = Args::of_sagas(cx, args, KEYS);

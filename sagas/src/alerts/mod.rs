@@ -16,6 +16,7 @@
 //! | `es_saga_ended_total`, by `outcome` | runs that ended on this node: `completed`, `undone`, `abandoned` |
 //! | `es_saga_seconds`, by `outcome` | a histogram: how long they took from their start to their end |
 //! | `es_saga_failed_calls_total` | calls and undos that failed, and are tried again |
+//! | `es_saga_held_total` | how often a run began to wait because who it calls had failed, for others as well |
 //! | `es_saga_fenced_total` | writes that were refused because another node has the run |
 //! | `es_saga_open` | runs in the slices of this node that have not ended, about |
 //! | `es_saga_parked`, `es_saga_damaged` | those of them that wait for a person, or cannot go on as they are stored; the former counts the latter |

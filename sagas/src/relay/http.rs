@@ -9,8 +9,8 @@ use reqwest::header::{CONTENT_TYPE, DATE, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, IntoUrl, Response, StatusCode, Url};
 
-use super::breaker::Breaker;
 use super::publisher::{PublishError, Publisher};
+use crate::breaker::Breaker;
 use crate::message::{Envelope, MEDIA_TYPE};
 
 /// The name under which the receiver may remember a message: its id.

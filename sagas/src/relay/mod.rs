@@ -73,8 +73,6 @@
 //! ```
 
 #[cfg(feature = "http")]
-mod breaker;
-#[cfg(feature = "http")]
 mod http;
 mod mapping;
 mod marks;

@@ -8,9 +8,10 @@ use es_core::{App, AppBuilder, Backend};
 
 use super::builder::Saga;
 use super::protocol::SagaProtocol;
+use super::signal::SagaSignal;
 use super::starter::{SagaKind, Starter, WithDeadline};
 use super::step::SagaInput;
-use crate::transaction::{Handle, Kind, Outcome, RunError, Runs};
+use crate::transaction::{Destinations, Handle, Kind, Outcome, RunError, Runs};
 
 /// `.saga(..)` on the builder of an app.
 pub trait SagaApp<B: Backend>: Sized {
@@ -44,7 +45,7 @@ fn add<B: Backend, In: SagaInput>(
     match Kind::new(app.backend().clone(), saga.name, saga.version, protocol) {
         Ok(kind) => {
             let kind = Arc::new(WithDeadline { kind: Arc::new(kind), deadline: saga.deadline });
-            also(app.engine(kind.kind.clone()), kind)
+            also(app.provide_once::<Destinations>().engine(kind.kind.clone()), kind)
         }
         Err(error) => {
             let name = saga.name;
@@ -79,6 +80,24 @@ pub trait Sagas {
     /// Dropping its future changes nothing for a saga that has started.
     async fn run_saga<In: SagaInput>(&self, key: &str, input: In) -> Result<Outcome, RunError>;
 
+    /// Sends a run what a step of it waits for, from any node, and returns once the run has taken it. `id` is the sender's
+    /// own name of it: what was taken under an id is not taken again, so it can be sent again under the same one.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Unknown`]: there is no such run. [`RunError::Ended`]: it came too late. [`RunError::Declined`]: the run
+    /// is being undone, or has what it waits for, or waits for nothing of this name; or something else was sent under this
+    /// id, or it is larger than its part of [`Signals`](super::Signals). [`RunError::Store`] with
+    /// [`ErrorKind::Transient`](es_core::ErrorKind::Transient), also if nobody takes it within 30 seconds, or the program
+    /// that works on the run cannot read it: it may yet be taken, and can be sent again. [`RunError::By`]: the id is empty,
+    /// or has more than 255 bytes. [`RunError::Input`]: it is larger than 256 KiB as JSON, or cannot be written as that.
+    /// [`RunError::NotStarted`]; [`RunError::NotRegistered`].
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping its future leaves open whether it was sent: send it again under the same id.
+    async fn signal_saga<S: SagaSignal>(&self, key: &str, id: &str, signal: &S) -> Result<(), RunError>;
+
     /// What an operator sees of the sagas with this input, and has done to them.
     ///
     /// # Errors
@@ -104,6 +123,10 @@ impl Sagas for App {
         let handle = self.start_saga(key, &input).await?;
         drop(input);
         handle.outcome().await
+    }
+
+    async fn signal_saga<S: SagaSignal>(&self, key: &str, id: &str, signal: &S) -> Result<(), RunError> {
+        starter::<S::Saga>(self)?.signal(key, id, signal).await
     }
 
     fn saga_runs<In: SagaInput>(&self) -> Result<Runs, RunError> {

@@ -11,7 +11,7 @@ use super::machine::{Doable, StepShape};
 use super::place::{At, Outside, PlaceOn, Told, Visit as _};
 use super::step::{Cx, Needs, Outputs, Ran, SagaInput, Step, StepError, Undo};
 use crate::data::Data;
-use crate::transaction::{Answer, Site};
+use crate::transaction::{Answer, OwnFault, Site};
 
 /// A step whose types are known to itself only.
 #[async_trait]
@@ -43,11 +43,16 @@ fn shape_of<In: SagaInput, T: Transaction, S: Step<In, Place: PlaceOn<T>>>(step:
         name: S::NAME,
         needs: S::Needs::names(),
         stage: 0,
-        place: if <S::Place as PlaceOn<T>>::LOCAL { Doable::Here } else { Doable::Elsewhere },
+        place: match step.awaits() {
+            Some(awaits) => Doable::Sent(awaits),
+            None if <S::Place as PlaceOn<T>>::LOCAL => Doable::Here,
+            None => Doable::Elsewhere,
+        },
         retry: step.retry(),
         limit: step.limit(),
         unknown: step.unknown(),
         refuses_for_good: step.refuses_for_good(),
+        destination: step.destination().map(str::to_owned),
     }
 }
 
@@ -62,15 +67,14 @@ async fn forward<In: SagaInput, T: Transaction, S: Step<In, Place: PlaceOn<T>>>(
     site: &Site,
     at: At<'_, T>,
 ) -> Told {
-    let needs = S::Needs::read(outputs).map_err(StepError::Retry)?;
+    let needs = S::Needs::read(outputs).map_err(own)?;
     let mut visit = match <S::Place as PlaceOn<T>>::enter(at, false).await {
         Ok(visit) => visit,
         Err(told) => return told,
     };
     let cx = Cx::new(input, needs, &site.key, site.run, &site.sender);
     let told = match step.run(cx, visit.at()).await {
-        Ok(output) => Data::of(&output)
-            .map_err(|error| StepError::Retry(format!("its output cannot be stored: {error}").into())),
+        Ok(output) => Data::of(&output).map_err(|error| own(format!("its output cannot be stored: {error}"))),
         Err(StepError::Refused(why)) => Err(StepError::Refused(why.to_string())),
         Err(StepError::Retry(error)) => Err(StepError::Retry(error)),
     };
@@ -84,17 +88,22 @@ async fn backward<In: SagaInput, T: Transaction, S: Undo<In, Place: PlaceOn<T>>>
     site: &Site,
     at: At<'_, T>,
 ) -> Told {
-    let (needs, heard) = (S::Needs::read(outputs).map_err(StepError::Retry)?, outputs.get(S::NAME));
+    let (needs, heard) = (S::Needs::read(outputs).map_err(own)?, outputs.get(S::NAME));
     let mut visit = match <S::Place as PlaceOn<T>>::enter(at, heard.is_some()).await {
         Ok(visit) => visit,
         Err(told) => return told,
     };
     let cx = Cx::new(input, needs, &site.key, site.run, &site.sender);
     let told = match ran(visit.ran(heard.cloned())) {
-        Ok(ran) => step.undo(cx, ran, visit.at()).await,
-        Err(error) => Err(error),
+        Ok(ran) => step.undo(cx, ran, visit.at()).await.map_err(StepError::Retry),
+        Err(error) => Err(own(error)),
     };
-    visit.leave(told.and_then(|()| Data::of(&())).map_err(StepError::Retry)).await
+    visit.leave(told.map(|()| Data::null())).await
+}
+
+/// It fails, and whoever is called has nothing to do with that.
+fn own(error: impl Into<BoxError>) -> StepError<String> {
+    StepError::Retry(OwnFault::boxed(error))
 }
 
 fn ran<O: DeserializeOwned>(output: Option<Data>) -> Result<Ran<O>, BoxError> {

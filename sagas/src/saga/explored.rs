@@ -1,14 +1,14 @@
 //! Every state that a saga can come to, with answers that are lost, calls that fail, nodes that crash in the middle of calls,
 //! a deadline and a cancellation at any time.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use es_core::Timestamp;
 use uuid::Uuid;
 
 use super::machine::{Doable, Shape, State, StepShape};
-use super::step::{Retry, Unknown};
+use super::step::{Awaits, Retry, Unknown};
 use crate::By;
 use crate::data::Data;
 use crate::transaction::{Answer, Asked, Call, Next, Outcome, Record, RunStatus, Verb, Written};
@@ -51,6 +51,8 @@ struct World {
     retried: u32,
     /// Whether an operator has decided that it goes forward.
     forward: bool,
+    /// How often somebody has sent something.
+    sent: u32,
 }
 
 /// A way to build it wrong: each has to be found.
@@ -65,6 +67,10 @@ enum Fault {
     ForgetsOpenCalls,
     /// A call runs though its undo was there before.
     NoGuard,
+    /// It is laid down while calls are under way.
+    HoldsCalls,
+    /// What was laid down is called without being taken up.
+    ForgetsToTake,
 }
 
 struct Explorer {
@@ -73,9 +79,11 @@ struct Explorer {
     /// Whether steps that are fenced live behind guard rows.
     guards: bool,
     most_crashes: u32,
+    /// Whether who is called may be away, at any time.
+    may_hold: bool,
     /// Whether an operator may send it forward, at any time.
     may_forward: bool,
-    seen: HashSet<String>,
+    seen: BTreeSet<String>,
     left: Vec<World>,
     ends: BTreeSet<String>,
 }
@@ -95,15 +103,41 @@ fn step(name: &'static str, stage: usize, place: Doable, unknown: Unknown, fault
         limit: Duration::from_secs(1),
         unknown,
         refuses_for_good: fault == Fault::BelievesRefusals,
+        destination: None,
     }
+}
+
+/// The same, tried once: steps that run together, or wait for others, have many states.
+fn once(step: StepShape) -> StepShape {
+    StepShape { retry: step.retry.tries(1).late(1, Duration::from_secs(3_600)), ..step }
+}
+
+/// Whether others send what comes of a step.
+const fn is_sent(step: &StepShape) -> bool {
+    matches!(step.place, Doable::Sent(_))
 }
 
 impl Explorer {
     fn new(steps: Vec<StepShape>, pivot: Option<usize>, fault: Fault, most_crashes: u32) -> Self {
         let stages = steps.iter().map(|step| step.stage + 1).max().unwrap_or_default();
         let shape = Shape::new(steps, stages, pivot);
-        let (seen, left, ends) = (HashSet::new(), Vec::new(), BTreeSet::new());
-        Self { shape, fault, guards: false, most_crashes, may_forward: false, seen, left, ends }
+        let (seen, left, ends) = (BTreeSet::new(), Vec::new(), BTreeSet::new());
+        Self {
+            shape,
+            fault,
+            guards: false,
+            most_crashes,
+            may_hold: false,
+            may_forward: false,
+            seen,
+            left,
+            ends,
+        }
+    }
+
+    /// The same, when who is called may be away.
+    fn may_be_away(self) -> Self {
+        Self { may_hold: true, ..self }
     }
 
     /// Visits every state. Gives what is wrong with the first one that is.
@@ -118,6 +152,7 @@ impl Explorer {
             crashes: 0,
             retried: 0,
             forward: false,
+            sent: 0,
         };
         let input = Data::of(&()).expect("null");
         self.write(&mut world, Record::Begun { input, deadline: Some(at(true)) })?;
@@ -125,8 +160,8 @@ impl Explorer {
         self.left.push(world);
         while let Some(world) = self.left.pop() {
             // How many records there were makes no difference once it has begun.
-            let key = World { state: world.state.clone().counting_up_to(3), ..world.clone() };
-            if self.seen.insert(format!("{key:?}")) {
+            let world = World { state: world.state.counting_up_to(3), ..world };
+            if self.seen.insert(format!("{world:?}")) {
                 self.visit(&world).map_err(|why| format!("{why}: {world:#?}"))?;
             }
         }
@@ -167,16 +202,17 @@ impl Explorer {
                 return self.crash(world);
             }
             Next::Act { calls, until } => {
-                if calls.is_empty() && world.busy.is_empty() && until.is_none_or(|until| until >= at(true)) {
-                    let (status, why) = self.shape.status(RUN, &world.state, at(world.late));
-                    if status != RunStatus::Parked || why.is_none() {
-                        return Err(format!("it stands, and is {status:?} because of {why:?}"));
-                    }
-                    self.retry(world)?;
+                let is_free = calls.is_empty() && world.busy.is_empty();
+                if is_free && until.is_none_or(|until| until >= at(true)) {
+                    self.stands(world)?;
                 }
+                self.hold(world, calls)?;
                 for call in calls {
                     self.in_order(world, *call)?;
                     let mut then = world.clone();
+                    if then.state.is_held() && self.is_outside(*call) && self.fault != Fault::ForgetsToTake {
+                        self.write(&mut then, Record::Taken {})?;
+                    }
                     then.busy.insert(*call);
                     self.left.push(then);
                 }
@@ -187,6 +223,37 @@ impl Explorer {
         }
         self.crash(world)?;
         self.time_and_people(world)
+    }
+
+    /// Nothing goes on by itself: it waits for a person and says so, or for what others send.
+    fn stands(&mut self, world: &World) -> Result<(), String> {
+        let (status, why) = self.shape.status(RUN, &world.state, at(world.late));
+        let is_parked = world.state.parked().next().is_some();
+        let is_awaited = self.shape.waits_for_senders(&world.state).is_some();
+        match (is_parked, status == RunStatus::Parked && why.is_some()) {
+            (true, true) => self.retry(world),
+            (false, false) if is_awaited => Ok(()),
+            _ => Err(format!("it stands, and is {status:?} because of {why:?}")),
+        }
+    }
+
+    fn is_outside(&self, call: Call) -> bool {
+        self.shape.steps[call.step].place == Doable::Elsewhere
+    }
+
+    /// Who is to be called may be away: it is laid down, if no call is under way.
+    fn hold(&mut self, world: &World, calls: &[Call]) -> Result<(), String> {
+        let is_free = world.busy.is_empty() || self.fault == Fault::HoldsCalls;
+        if is_free
+            && self.may_hold
+            && !world.state.is_held()
+            && calls.iter().any(|call| self.is_outside(*call))
+        {
+            let mut then = world.clone();
+            self.write(&mut then, Record::Held { steps: Vec::new() })?;
+            self.left.push(then);
+        }
+        Ok(())
     }
 
     fn is_guarded(&self, call: Call) -> bool {
@@ -307,11 +374,30 @@ impl Explorer {
                 self.left.push(then);
             }
         }
+        self.send(world)?;
         if !world.cancelled {
             let mut then = World { cancelled: true, ..world.clone() };
             let asked = Asked { verb: Verb::Cancel, by: by() };
             if let Ok(records) = self.shape.asked(&then.state, &then.busy, &asked) {
                 self.no_pivot_has_run(world)?;
+                records.into_iter().try_for_each(|record| self.write(&mut then, record))?;
+                self.left.push(then);
+            }
+        }
+        Ok(())
+    }
+
+    /// Somebody sends what a step waits for, at any time, or sends the same once more.
+    fn send(&mut self, world: &World) -> Result<(), String> {
+        let Some(step) = self.shape.steps.iter().position(is_sent).filter(|_| world.sent < 3) else {
+            return Ok(());
+        };
+        for id in ["a", "b"] {
+            let (name, value) = (self.shape.steps[step].name.to_owned(), Data::of(&1).expect("a number"));
+            let asked = Asked { verb: Verb::Signal { name, id: id.to_owned(), value }, by: by() };
+            if let Ok(records) = self.shape.asked(&world.state, &world.busy, &asked) {
+                let mut then = World { sent: world.sent + 1, ..world.clone() };
+                then.truth[step].acted = true;
                 records.into_iter().try_for_each(|record| self.write(&mut then, record))?;
                 self.left.push(then);
             }
@@ -342,7 +428,11 @@ impl Explorer {
 
     fn no_pivot_has_run(&self, world: &World) -> Result<(), String> {
         let pivot = self.shape.steps.iter().position(|step| Some(step.stage) == self.shape.pivot);
-        match pivot.is_some_and(|pivot| world.truth[pivot].acted) {
+        let has_run = |pivot: usize| match is_sent(&self.shape.steps[pivot]) {
+            true => world.state.has_run(pivot),
+            false => world.truth[pivot].acted,
+        };
+        match pivot.is_some_and(has_run) {
             true => Err("it is decided against a pivot that has run".to_owned()),
             false => Ok(()),
         }
@@ -352,7 +442,7 @@ impl Explorer {
     fn in_order(&self, world: &World, call: Call) -> Result<(), String> {
         let stage = self.shape.steps[call.step].stage;
         for (other, truth) in self.shape.steps.iter().zip(&world.truth) {
-            if call.undo && other.stage > stage && truth.acted && !truth.undone {
+            if call.undo && !is_sent(other) && other.stage > stage && truth.acted && !truth.undone {
                 return Err(format!("{call:?} comes before {} is undone", other.name));
             }
             if !call.undo && other.stage < stage && (!truth.acted || truth.undone) {
@@ -368,7 +458,7 @@ impl Explorer {
         for (step, truth) in self.shape.steps.iter().zip(&world.truth) {
             let is_right = match outcome {
                 Outcome::Completed => truth.acted && !truth.undone,
-                _ => !truth.acted || truth.undone,
+                _ => !truth.acted || truth.undone || is_sent(step),
             };
             if !is_right {
                 return Err(format!("{outcome}, and {} is {truth:?}", step.name));
@@ -402,36 +492,40 @@ fn explore(mut explorer: Explorer) -> BTreeSet<String> {
 
 #[test]
 fn whatever_happens_all_of_it_is_done_or_nothing() {
-    let ends = explore(saga(Fault::None, 1));
+    let ends = explore(saga(Fault::None, 1).may_be_away());
     let all = ["completed", "undone: its deadline passed", "undone: cancelled by ada: because"];
     assert!(all.iter().all(|end| ends.contains(*end)), "{ends:?}");
     assert!(ends.iter().any(|end| end.contains("was refused")), "{ends:?}");
     assert!(ends.iter().any(|end| end.contains("failed")), "{ends:?}");
 }
 
+/// A step and a pivot.
+fn brief(fault: Fault, most_crashes: u32) -> Explorer {
+    let of = |name, stage, unknown| step(name, stage, Doable::Elsewhere, unknown, fault);
+    let steps = vec![of("first", 0, Unknown::Fence), of("pivot", 1, Unknown::Settle)];
+    Explorer::new(steps, Some(1), fault, most_crashes)
+}
+
 #[test]
 fn nodes_may_crash_again_and_again() {
-    let of = |name, stage, unknown| step(name, stage, Doable::Elsewhere, unknown, Fault::None);
-    let steps = vec![of("first", 0, Unknown::Fence), of("pivot", 1, Unknown::Settle)];
-    explore(Explorer::new(steps, Some(1), Fault::None, 4));
+    explore(brief(Fault::None, 4).may_be_away());
+}
+
+/// Two calls that run together, and no pivot.
+fn two(fault: Fault) -> Explorer {
+    let of = |name, unknown| once(step(name, 0, Doable::Elsewhere, unknown, fault));
+    Explorer::new(vec![of("left", Unknown::Settle), of("right", Unknown::Fence)], None, fault, 1)
 }
 
 #[test]
 fn a_saga_without_a_pivot_is_undone_as_well() {
-    let of = |name, stage, unknown| step(name, stage, Doable::Elsewhere, unknown, Fault::None);
-    let mut steps = vec![of("left", 0, Unknown::Settle), of("right", 0, Unknown::Fence)];
-    // Two that run together have many states.
-    for step in &mut steps {
-        step.retry = step.retry.tries(1).late(1, Duration::from_secs(3_600));
-    }
-    explore(Explorer::new(steps, None, Fault::None, 1));
+    explore(two(Fault::None).may_be_away());
 }
 
 /// The same with steps behind guard rows, whose calls may arrive long after their node has gone.
 fn guarded(fault: Fault, most_crashes: u32) -> Explorer {
     let of = |name, stage| {
-        let mut step = step(name, stage, Doable::Elsewhere, Unknown::Fence, fault);
-        step.retry = step.retry.tries(1).late(1, Duration::from_secs(3_600));
+        let step = once(step(name, stage, Doable::Elsewhere, Unknown::Fence, fault));
         StepShape { refuses_for_good: true, ..step }
     };
     let here = step("here", 0, Doable::Here, Unknown::Settle, fault);
@@ -441,9 +535,37 @@ fn guarded(fault: Fault, most_crashes: u32) -> Explorer {
 
 #[test]
 fn calls_that_arrive_late_are_barred_by_their_guard() {
-    let ends = explore(guarded(Fault::None, 2));
+    let ends = explore(guarded(Fault::None, 2).may_be_away());
     assert!(ends.contains("completed") && ends.iter().any(|end| end.contains("was refused")), "{ends:?}");
     assert!(guarded(Fault::NoGuard, 2).explore().is_err());
+}
+
+#[test]
+fn what_is_sent_may_come_at_any_time() {
+    let of = |name, stage, place| once(step(name, stage, place, Unknown::Settle, Fault::None));
+    for (awaits, pivot) in [(Awaits::One, 2), (Awaits::Many(2), 1)] {
+        let steps = vec![
+            of("first", 0, Doable::Elsewhere),
+            of("approved", 1, Doable::Sent(awaits)),
+            of("next", 2, Doable::Elsewhere),
+            of("last", 3, Doable::Here),
+        ];
+        let ends = explore(Explorer::new(steps, Some(pivot), Fault::None, 1));
+        assert!(ends.contains("completed") && ends.contains("undone: its deadline passed"), "{ends:?}");
+    }
+}
+
+#[test]
+fn what_is_sent_may_be_waited_for_beside_a_call() {
+    let of = |name, stage, place, unknown| once(step(name, stage, place, unknown, Fault::None));
+    let steps = vec![
+        of("first", 0, Doable::Elsewhere, Unknown::Settle),
+        of("approved", 1, Doable::Sent(Awaits::One), Unknown::Settle),
+        of("beside", 1, Doable::Elsewhere, Unknown::Park),
+        of("last", 2, Doable::Here, Unknown::Settle),
+    ];
+    let ends = explore(Explorer::new(steps, Some(2), Fault::None, 1).may_be_away());
+    assert!(ends.contains("completed") && ends.contains("undone: its deadline passed"), "{ends:?}");
 }
 
 #[test]
@@ -465,4 +587,6 @@ fn what_is_built_wrong_is_found() {
     for fault in [Fault::ForgetsCalls, Fault::BelievesRefusals, Fault::ForgetsOpenCalls] {
         assert!(saga(fault, 2).explore().is_err(), "{fault:?}");
     }
+    assert!(two(Fault::HoldsCalls).may_be_away().explore().is_err());
+    assert!(brief(Fault::ForgetsToTake, 1).may_be_away().explore().is_err());
 }

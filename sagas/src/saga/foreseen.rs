@@ -16,6 +16,9 @@ const ROUNDS: usize = 4;
 impl Shape {
     /// The calls that whoever has it makes now. That its deadline has passed stops none of them.
     pub(super) fn under_way(&self, run: Uuid, state: &State, now: Timestamp) -> BTreeSet<Call> {
+        if state.is_held() {
+            return BTreeSet::new();
+        }
         self.next(run, &state.without_deadline(), &BTreeSet::new(), now).calls()
     }
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use es_core::{Timestamp, chain};
 use uuid::Uuid;
-use xxhash_rust::xxh3::xxh3_64;
 
-use super::step::{Retry, Unknown};
+use super::pace::Failures;
+use super::step::{Awaits, Retry, Unknown};
 use crate::data::Data;
 use crate::transaction::{
-    Answer, Asked, Call, Next, Outcome, Record, RunStatus, StepShown, Verb, Why, Written,
+    Answer, Asked, Call, Next, OTHER_SENT, Outcome, Record, RunStatus, Verb, Why, Written,
 };
 
 /// Where a step is done.
@@ -20,6 +20,8 @@ pub(super) enum Doable {
     Here,
     /// By a call.
     Elsewhere,
+    /// By others, who send what comes of it.
+    Sent(Awaits),
 }
 
 /// What is known of a step without a run.
@@ -33,6 +35,8 @@ pub(super) struct StepShape {
     pub(super) limit: Duration,
     pub(super) unknown: Unknown,
     pub(super) refuses_for_good: bool,
+    /// Who is called.
+    pub(super) destination: Option<String>,
 }
 
 /// What is known of a saga without a run: its steps, in stages that follow each other.
@@ -48,9 +52,11 @@ pub(super) struct Shape {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct State {
     records: u64,
+    /// Since then it is laid down, and nobody has called anything for it.
+    held: Option<Timestamp>,
     pub(super) input: Option<Data>,
-    deadline: Option<Timestamp>,
-    steps: Vec<Standing>,
+    pub(super) deadline: Option<Timestamp>,
+    pub(super) steps: Vec<Standing>,
     decided: Option<Why>,
     /// An operator has decided that it goes forward.
     forward: bool,
@@ -63,6 +69,11 @@ impl State {
     /// Whether it is decided that it is undone.
     pub(super) const fn is_decided(&self) -> bool {
         self.decided.is_some()
+    }
+
+    /// Whether nobody calls anything for it until it is taken up again.
+    pub(super) const fn is_held(&self) -> bool {
+        self.held.is_some()
     }
 
     /// Whether an operator has decided that it goes forward.
@@ -105,32 +116,25 @@ impl State {
 
 /// Where a step is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Standing {
-    forward: Forward,
-    refused: Option<String>,
-    undone: bool,
+pub(super) struct Standing {
+    pub(super) forward: Forward,
+    pub(super) refused: Option<String>,
+    pub(super) undone: bool,
     /// It was being called when it was decided that all is undone, and has not answered.
     open: bool,
-    failures: Failures,
-    parked: Option<String>,
+    pub(super) failures: Failures,
+    pub(super) parked: Option<String>,
+    /// What was sent for it, by the ids of the senders, in order.
+    pub(super) sent: Vec<(String, Data)>,
 }
 
 /// Whether a step has run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-enum Forward {
+pub(super) enum Forward {
     #[default]
     No,
     Maybe,
     Yes(Data),
-}
-
-/// Failures in a row, all of the forward call or all of the undo.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Failures {
-    count: u32,
-    since: Option<Timestamp>,
-    last: Option<Timestamp>,
-    error: String,
 }
 
 impl Standing {
@@ -174,8 +178,13 @@ impl Shape {
         State { steps: vec![Standing::default(); self.steps.len()], ..State::default() }
     }
 
-    fn of_stage(&self, stage: usize) -> impl Iterator<Item = usize> + '_ {
+    pub(super) fn of_stage(&self, stage: usize) -> impl Iterator<Item = usize> + '_ {
         self.steps.iter().enumerate().filter(move |(_, step)| step.stage == stage).map(|(i, _)| i)
+    }
+
+    /// Whether there is something to undo, or may be.
+    fn is_to_undo(&self, state: &State, step: usize) -> bool {
+        state.steps[step].to_undo() && !matches!(self.steps[step].place, Doable::Sent(_))
     }
 
     fn place_of(&self, name: &str) -> Result<usize, String> {
@@ -184,7 +193,7 @@ impl Shape {
     }
 
     /// The first stage that has not run to its end.
-    fn frontier(&self, state: &State) -> Option<usize> {
+    pub(super) fn frontier(&self, state: &State) -> Option<usize> {
         let has_run = |i: usize| matches!(state.steps[i].forward, Forward::Yes(_));
         (0..self.stages).find(|stage| !self.of_stage(*stage).all(has_run))
     }
@@ -205,7 +214,13 @@ impl Shape {
             Record::Begun { input, deadline } => {
                 (state.input, state.deadline) = (Some(input.clone()), *deadline);
             }
-            Record::Taken {} => self.taken(state),
+            Record::Taken {} => match state.held.take() {
+                Some(since) => self.taken_again(state, since, at),
+                None => self.taken(state),
+            },
+            Record::Held { .. } => {
+                state.held.get_or_insert(at);
+            }
             Record::Done { step, output } => {
                 let standing = &mut state.steps[self.place_of(step)?];
                 standing.forward = Forward::Yes(output.clone());
@@ -252,6 +267,16 @@ impl Shape {
         }
     }
 
+    /// It was laid down since then: nobody has called anything elsewhere, and nobody has tried to.
+    fn taken_again(&self, state: &mut State, since: Timestamp, at: Timestamp) {
+        let rested = Duration::try_from(at - since).unwrap_or_default();
+        for (step, standing) in self.steps.iter().zip(&mut state.steps) {
+            if step.place == Doable::Elsewhere {
+                standing.failures.rested(rested);
+            }
+        }
+    }
+
     /// Steps elsewhere that whoever had it before may have called without a record.
     fn maybe_called(&self, state: &State) -> Vec<usize> {
         let frontier = self.frontier(state);
@@ -275,10 +300,7 @@ impl Shape {
         let i = self.place_of(step)?;
         let standing = &mut state.steps[i];
         standing.open &= undo;
-        let failures = &mut standing.failures;
-        failures.count = failures.count.saturating_add(1);
-        failures.since.get_or_insert(at);
-        (failures.last, failures.error) = (Some(at), error.to_owned());
+        standing.failures.add(error, at);
         if !undo && self.steps[i].place == Doable::Elsewhere && standing.forward == Forward::No {
             standing.forward = Forward::Maybe;
         }
@@ -316,6 +338,12 @@ impl Shape {
                     false => standing.forward = Forward::No,
                 }
                 standing.went_well();
+            }
+            Verb::Signal { name, id, value } => {
+                let i = self.place_of(name)?;
+                if self.sent(state, name, id).is_none() {
+                    state.steps[i].sent.push((id.clone(), value.clone()));
+                }
             }
             Verb::Abandon => state.abandoned = Some((by.actor.clone(), by.reason.clone())),
         }
@@ -371,6 +399,10 @@ impl Shape {
             {
                 continue;
             }
+            if let Doable::Sent(awaits) = self.steps[i].place {
+                look.records.extend(has_come(&self.steps[i], awaits, standing));
+                continue;
+            }
             if let Some(refused) = &standing.refused {
                 look.records.push(parked(&self.steps[i], &why_refused(state, refused)));
                 continue;
@@ -389,7 +421,7 @@ impl Shape {
         let has_to_succeed = state.forward || !self.is_before_pivot(i) && !self.is_pivot(i);
         let may_run = standing.forward == Forward::Maybe;
         if has_to_succeed || self.is_pivot(i) && may_run {
-            return is_too_late(&step.retry, failures, now).then(|| parked(step, &failures.error));
+            return self.is_too_late(i, state, now).then(|| parked(step, &failures.error));
         }
         if failures.count < step.retry.tries {
             return None;
@@ -418,7 +450,7 @@ impl Shape {
         for stage in (0..self.stages).rev() {
             let is_busy = |i: &usize| busy.iter().any(|call| call.step == *i);
             let left: Vec<usize> =
-                self.of_stage(stage).filter(|i| state.steps[*i].to_undo() || is_busy(i)).collect();
+                self.of_stage(stage).filter(|i| self.is_to_undo(state, *i) || is_busy(i)).collect();
             for i in left.iter().copied().filter(|i| !is_busy(i)) {
                 let (step, standing) = (&self.steps[i], &state.steps[i]);
                 if standing.parked.is_some() {
@@ -432,7 +464,7 @@ impl Shape {
                 }
                 // What may have run is settled before it is undone.
                 let call = Call { step: i, undo: !is_open || step.unknown == Unknown::Fence };
-                match is_too_late(&step.retry, &standing.failures, now) {
+                match self.is_too_late(i, state, now) {
                     true => look.records.push(parked(step, &standing.failures.error)),
                     false => self.try_call(run, call, standing, now, look),
                 }
@@ -445,8 +477,16 @@ impl Shape {
         look.records.push(Record::Ended { outcome: Outcome::Undone(why.clone()) });
     }
 
+    /// Whether a step that has to succeed was tried for long enough.
+    fn is_too_late(&self, i: usize, state: &State, now: Timestamp) -> bool {
+        let (step, failures) = (&self.steps[i], &state.steps[i].failures);
+        // While it is laid down, only what is done here is tried.
+        let held = state.held.filter(|_| step.place == Doable::Elsewhere);
+        failures.are_too_many(&step.retry, held.unwrap_or(now))
+    }
+
     fn try_call(&self, run: Uuid, call: Call, standing: &Standing, now: Timestamp, look: &mut Look) {
-        match again(&self.steps[call.step], run, call, &standing.failures) {
+        match standing.failures.again(&self.steps[call.step], run, call) {
             Some(again) if again > now => look.waits(again),
             _ => look.calls.push(call),
         }
@@ -478,11 +518,12 @@ impl Shape {
             Verb::GoForward => self.can_go_forward(state)?,
             Verb::Retry { step: Some(step) } => drop(self.place_of(step)?),
             Verb::Resolve { step, .. } => self.can_be_resolved(state, busy, step)?,
+            Verb::Signal { name, id, value } => self.can_be_sent(state, name, id, value)?,
             Verb::Skip { step } => {
                 let (i, is_decided) = (self.place_of(step)?, state.decided.is_some());
                 let is_busy = busy.iter().any(|call| call.step == i);
                 let waits = self.is_pivot(i) && state.steps[i].parked.is_some() && !is_busy && !state.forward;
-                if is_decided && !state.steps[i].to_undo() || !is_decided && !waits {
+                if is_decided && !self.is_to_undo(state, i) || !is_decided && !waits {
                     return Err(format!(
                         "{step} is neither to be undone nor a pivot that waits: there is nothing to skip"
                     ));
@@ -490,7 +531,14 @@ impl Shape {
             }
             Verb::Cancel | Verb::Retry { step: None } | Verb::Abandon => {}
         }
-        let mut records = vec![Record::Resolved { verb: asked.verb.clone(), by: asked.by.clone() }];
+        let verb = match &asked.verb {
+            // The journal has it.
+            Verb::Signal { name, id, .. } if self.sent(state, name, id).is_some() => {
+                asked.verb.without_value()
+            }
+            verb => verb.clone(),
+        };
+        let mut records = vec![Record::Resolved { verb, by: asked.by.clone() }];
         if asked.verb == Verb::Cancel {
             let (actor, reason) = (asked.by.actor.clone(), asked.by.reason.clone());
             records.push(self.decided(Why::Cancelled { actor, reason }, busy));
@@ -524,6 +572,35 @@ impl Shape {
         }
     }
 
+    /// Whether a run takes what is sent, or has taken it.
+    fn can_be_sent(&self, state: &State, name: &str, id: &str, value: &Data) -> Result<(), String> {
+        let i = self.place_of(name)?;
+        let Doable::Sent(awaits) = self.steps[i].place else {
+            return Err(format!("{name} is a step that is called, and no signal"));
+        };
+        let (standing, most) = (&state.steps[i], awaits.bytes());
+        if let Some(before) = self.sent(state, name, id) {
+            return if before.says_the_same(value) { Ok(()) } else { Err(OTHER_SENT.to_owned()) };
+        }
+        match () {
+            () if state.decided.is_some() => Err("it is being undone".to_owned()),
+            () if state.abandoned.is_some() => Err("it is abandoned".to_owned()),
+            () if standing.sent.len() >= awaits.count() || matches!(standing.forward, Forward::Yes(_)) => {
+                Err(format!("it has every {name} that it waits for"))
+            }
+            () if value.text().len() > most => {
+                Err(format!("what is sent as {name} has more than {most} bytes"))
+            }
+            () => Ok(()),
+        }
+    }
+
+    /// What was taken under an id.
+    pub(super) fn sent<'s>(&self, state: &'s State, name: &str, id: &str) -> Option<&'s Data> {
+        let sent = &state.steps[self.place_of(name).ok()?].sent;
+        sent.iter().find(|(taken, _)| taken == id).map(|(_, value)| value)
+    }
+
     pub(super) fn answered(&self, state: &State, call: Call, answer: Answer) -> Record {
         let (shape, standing) = (&self.steps[call.step], &state.steps[call.step]);
         let step = shape.name.to_owned();
@@ -551,6 +628,9 @@ impl Shape {
     /// Whether a call to somewhere else may be made now, or was made without a record: then whoever takes it up says so first.
     pub(super) fn calls_outside(&self, state: &State) -> bool {
         let is_outside = |i: &usize| self.steps[*i].place == Doable::Elsewhere;
+        if state.is_held() {
+            return false;
+        }
         match (&state.decided, self.frontier(state)) {
             (None, Some(stage)) => self.of_stage(stage).any(|i| is_outside(&i)),
             (Some(_), _) => {
@@ -579,49 +659,6 @@ impl Shape {
             (None, why) => (RunStatus::Running, why),
         }
     }
-
-    pub(super) fn waits_for(&self, run: Uuid, state: &State, now: Timestamp) -> String {
-        if let (RunStatus::Parked, Some(why)) = self.status(run, state, now) {
-            let late =
-                state.deadline.filter(|_| self.can_be_undone(state, &BTreeSet::new()) && !state.forward);
-            let late = late.map(|at| format!("; it is undone at {at}, its deadline")).unwrap_or_default();
-            return format!("a person, who retries, resolves, skips, or abandons it ({why}){late}");
-        }
-        match self.next(run, state, &BTreeSet::new(), now) {
-            Next::Append(_) => "its node, which writes what follows".to_owned(),
-            Next::Ended => "nothing: it has ended".to_owned(),
-            Next::Act { calls, .. } if !calls.is_empty() => {
-                let name = |call: &Call| match call.undo {
-                    true => format!("undoing {}", self.steps[call.step].name),
-                    false => self.steps[call.step].name.to_owned(),
-                };
-                let calls: Vec<String> = calls.iter().map(name).collect();
-                format!("the answer of {}", calls.join(", "))
-            }
-            Next::Act { until: Some(until), .. } if Some(until) == state.deadline => {
-                format!("{until}, its deadline, when its node undoes it")
-            }
-            Next::Act { until: Some(until), .. } => format!("{until}, when its node tries again what failed"),
-            Next::Act { until: None, .. } => "a person".to_owned(),
-        }
-    }
-
-    pub(super) fn show(&self, state: &State) -> Vec<StepShown> {
-        let show = |(shape, standing): (&StepShape, &Standing)| {
-            let state = match (&standing.forward, &standing.refused) {
-                _ if standing.parked.is_some() => "parked",
-                _ if standing.undone => "undone",
-                (Forward::Yes(_), _) => "done",
-                (_, Some(_)) => "refused",
-                (Forward::Maybe, None) => "may have run",
-                (Forward::No, None) if standing.failures.count > 0 => "failed",
-                (Forward::No, None) => "not run",
-            };
-            let error = (!standing.failures.error.is_empty()).then(|| standing.failures.error.clone());
-            StepShown::new(shape.name.to_owned(), state.to_owned(), standing.failures.count, error)
-        };
-        self.steps.iter().zip(&state.steps).map(show).collect()
-    }
 }
 
 /// Why a step that said no waits for a person.
@@ -638,28 +675,22 @@ fn parked(step: &StepShape, why: &str) -> Record {
     Record::Parked { step: step.name.to_owned(), why: why.to_owned() }
 }
 
+/// What was sent for a step, once that is all of it.
+fn has_come(step: &StepShape, awaits: Awaits, standing: &Standing) -> Option<Record> {
+    if standing.sent.len() < awaits.count() {
+        return None;
+    }
+    let step = step.name.to_owned();
+    let sent: Vec<&Data> = standing.sent.iter().map(|(_, sent)| sent).collect();
+    Some(match awaits.output(&sent) {
+        Ok(output) => Record::Done { step, output },
+        Err(error) => Record::Parked { step, why: cut(&error.to_string()) },
+    })
+}
+
 /// Bytes of an error that are kept.
 const MAX_ERROR: usize = 1_000;
 
 fn cut(error: &str) -> String {
     error[..error.floor_char_boundary(MAX_ERROR)].to_owned()
-}
-
-/// Whether what has to succeed was tried for long enough.
-fn is_too_late(retry: &Retry, failures: &Failures, now: Timestamp) -> bool {
-    let tried_for = failures.since.and_then(|since| Duration::try_from(now - since).ok());
-    failures.count >= retry.late_tries
-        || failures.count > 0 && tried_for.is_some_and(|tried_for| tried_for >= retry.late_for)
-}
-
-/// When a step is tried again that has failed: a part of its pause later, which is the same whoever asks, and another one
-/// for each run.
-fn again(step: &StepShape, run: Uuid, call: Call, failures: &Failures) -> Option<Timestamp> {
-    let last = failures.last?;
-    let doubled = step.retry.first.saturating_mul(1 << failures.count.saturating_sub(1).min(20));
-    let pause = doubled.min(step.retry.longest);
-    let of = format!("{run}/{}/{}/{}", step.name, call.undo, failures.count);
-    #[expect(clippy::cast_precision_loss, reason = "a part between 0 and 1")]
-    let part = (xxh3_64(of.as_bytes()) >> 32) as f64 / f64::from(u32::MAX);
-    last.saturating_add(pause.mul_f64(part.min(1.0))).ok()
 }

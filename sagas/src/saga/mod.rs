@@ -9,6 +9,7 @@
 //! exactly once. Or in another database ([`Guarded`]): what it does and a row that says so are one commit there, so it acts
 //! once. Or elsewhere ([`Remote`]): it is called at least once, under a key that is always the same, and an answer that is
 //! lost means that it may have run. Over HTTP, with the feature `http`, `Call::send` and `Call::send_or_refuse` send the key along.
+//! Or nowhere: a [`Signal`] is a step that waits for what others send.
 //!
 //! ```
 //! use std::convert::Infallible;
@@ -76,10 +77,13 @@ mod guarded;
 #[cfg(feature = "http")]
 mod http;
 mod machine;
+mod pace;
 mod place;
 #[cfg(feature = "testing")]
 mod probed;
 mod protocol;
+mod shown;
+mod signal;
 mod starter;
 mod step;
 
@@ -94,9 +98,10 @@ pub use self::http::Reply;
 pub use self::place::{At, Call, Journal, Outside, Place, PlaceOn, Remote, Told, Visit};
 #[cfg(feature = "testing")]
 pub(crate) use self::probed::{Outline, OutlineStep};
+pub use self::signal::{Awaited, SagaSignal, Signal, Signals};
 pub use self::starter::Starter;
 pub use self::step::{
-    CannotRefuse, Cx, Needs, OrRetry, Outputs, Ran, Retry, SagaInput, Step, StepError, Undo, Unknown,
+    Awaits, CannotRefuse, Cx, Needs, OrRetry, Outputs, Ran, Retry, SagaInput, Step, StepError, Undo, Unknown,
 };
 pub use crate::transaction::{
     Announce, Answered, DryRun, Frozen, Handle, HowUndone, IfItFailed, Outcome, RunCursor, RunError,

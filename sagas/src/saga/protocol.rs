@@ -16,10 +16,11 @@ use super::builder::Saga;
 use super::erased::{self, DynStep};
 use super::machine::{Doable, Shape, State};
 use super::place::At;
-use super::step::{Outputs, SagaInput};
+use super::step::{Awaits, Outputs, SagaInput};
 use crate::data::Data;
 use crate::transaction::{
-    Acts, Answer, Asked, Call, IfItFailed, Next, Protocol, Record, RunStatus, Site, StepShown, Verb, Written,
+    Acts, Answer, Asked, Call, IfItFailed, Next, No, OwnFault, Protocol, Record, RunStatus, Site, StepShown,
+    Verb, Written,
 };
 
 /// A definition, ready to be driven.
@@ -59,6 +60,16 @@ impl<In: SagaInput, T: Transaction> SagaProtocol<In, T> {
         own.map_or(Ok(()), |own| own.reads(output))
     }
 
+    /// Whether this can be read as what a step waits for. What was taken before under its id counts, and not this.
+    fn reads_signal(&self, state: &State, name: &str, id: &str, value: &Data) -> Result<(), String> {
+        let own = self.shape.steps.iter().find(|own| own.name == name).map(|own| own.place);
+        let Some(Doable::Sent(awaits)) = own.filter(|_| self.shape.sent(state, name, id).is_none()) else {
+            return Ok(());
+        };
+        let output = awaits.output(&[value]).map_err(|error| error.to_string())?;
+        self.reads(name, &output)
+    }
+
     /// What is wrong with the definition, a line each.
     pub(super) fn wrong(&self) -> Vec<String> {
         let (mut wrong, mut seen) = (Vec::new(), BTreeSet::new());
@@ -71,6 +82,23 @@ impl<In: SagaInput, T: Transaction> SagaProtocol<In, T> {
             }
             if let Err(error) = es_core::limits::stored_name("step", step.name) {
                 wrong.push(format!("saga {}: {error}", self.name));
+            }
+            if let Doable::Sent(awaits) = step.place
+                && !(1..=Awaits::MOST).contains(&awaits.count())
+            {
+                wrong.push(format!(
+                    "step {:?} of saga {} waits for {} signals: it has to be for 1 at least, and {} at most",
+                    step.name,
+                    self.name,
+                    awaits.count(),
+                    Awaits::MOST
+                ));
+            }
+            if step.place == Doable::Here && step.destination.is_some() {
+                wrong.push(format!(
+                    "step {:?} of saga {} names a destination, and is in the database of the journal",
+                    step.name, self.name
+                ));
             }
             wrong.extend(step.needs.iter().filter(|needed| !seen.contains(*needed)).map(|needed| {
                 format!("step {:?} of saga {} needs {needed:?}, which comes later", step.name, self.name)
@@ -92,6 +120,9 @@ impl<In: SagaInput, T: Transaction> Protocol for SagaProtocol<In, T> {
         match &written.record {
             Record::Begun { input, .. } => drop(self.normal(input)?),
             Record::Done { step, output } => self.reads(step, output)?,
+            Record::Resolved { verb: Verb::Signal { name, id, value }, .. } => {
+                self.reads_signal(state, name, id, value)?;
+            }
             _ => {}
         }
         self.shape.fold(state, written)
@@ -101,11 +132,14 @@ impl<In: SagaInput, T: Transaction> Protocol for SagaProtocol<In, T> {
         self.shape.next(run, state, busy, now)
     }
 
-    fn asked(&self, state: &State, busy: &BTreeSet<Call>, asked: &Asked) -> Result<Vec<Record>, String> {
-        if let Verb::Resolve { step, output } = &asked.verb {
-            self.reads(step, output)?;
-        }
-        self.shape.asked(state, busy, asked)
+    fn asked(&self, state: &State, busy: &BTreeSet<Call>, asked: &Asked) -> Result<Vec<Record>, No> {
+        let records = self.shape.asked(state, busy, asked)?;
+        let read = match &asked.verb {
+            Verb::Resolve { step, output } => self.reads(step, output),
+            Verb::Signal { name, id, value } => self.reads_signal(state, name, id, value),
+            _ => Ok(()),
+        };
+        read.map(|()| records).map_err(|why| No { why, unread: true })
     }
 
     fn answered(&self, state: &State, call: Call, answer: Answer) -> Record {
@@ -122,6 +156,10 @@ impl<In: SagaInput, T: Transaction> Protocol for SagaProtocol<In, T> {
 
     fn calls_outside(&self, state: &State) -> bool {
         self.shape.calls_outside(state)
+    }
+
+    fn is_held(&self, state: &State) -> bool {
+        state.is_held()
     }
 
     fn normal(&self, input: &Data) -> Result<Data, String> {
@@ -165,7 +203,7 @@ async fn made<In: SagaInput, T: Transaction>(
 ) -> Answer {
     let (input, outputs) = match with {
         Ok(with) => with,
-        Err(error) => return Answer::Failed(error),
+        Err(error) => return Answer::Failed(OwnFault::boxed(error)),
     };
     match undo {
         true => step.undo(&input, &outputs, site, at).await,
@@ -177,6 +215,15 @@ async fn made<In: SagaInput, T: Transaction>(
 impl<In: SagaInput, B: Backend> Acts<B> for SagaProtocol<In, B::Tx> {
     fn is_local(&self, call: Call) -> bool {
         self.shape.steps[call.step].place == Doable::Here
+    }
+
+    fn destination(&self, call: Call) -> Option<(&str, &str)> {
+        let step = &self.shape.steps[call.step];
+        Some((step.name, step.destination.as_deref()?))
+    }
+
+    fn rests(&self, call: Call, tried: u32) -> Duration {
+        self.shape.steps[call.step].retry.pause(tried)
     }
 
     fn limit(&self, call: Call) -> Duration {
@@ -202,7 +249,9 @@ impl<In: SagaInput, B: Backend> Acts<B> for SagaProtocol<In, B::Tx> {
         let (step, shape) = (self.steps[call.step].clone(), self.shape.steps[call.step].clone());
         let (saga, outputs) = (self.name, self.shape.outputs(&state));
         let made = async move {
-            let Some(input) = &state.input else { return Answer::Failed("it has no input".into()) };
+            let Some(input) = &state.input else {
+                return Answer::Failed(OwnFault::boxed("it has no input"));
+            };
             let at = At::Outside(erased::outside(saga, &site, &shape, call.undo, input, &outputs));
             made(&*step, made_with::<In>(&state, outputs), call.undo, &site, at).await
         };

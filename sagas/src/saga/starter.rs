@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::store::{RowWrite, StoreError, Transaction};
-use es_core::{Backend, Context};
+use es_core::{Backend, BoxError, Context};
 use uuid::Uuid;
 
 use super::protocol::SagaProtocol;
+use super::signal::SagaSignal;
 use super::step::SagaInput;
 use crate::data::Data;
 use crate::transaction::{AnyKind, Handle, Kind, RunError, Runs};
@@ -31,6 +32,23 @@ impl<In: SagaInput> Starter<In> {
     /// [`RunError`].
     pub async fn start(&self, key: &str, input: &In) -> Result<Handle, RunError> {
         self.0.begin(key, input).await
+    }
+
+    /// Sends a run what a step of it waits for: as [`Sagas::signal_saga`](super::Sagas::signal_saga).
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`].
+    pub async fn signal<S: SagaSignal<Saga = In>>(
+        &self,
+        key: &str,
+        id: &str,
+        signal: &S,
+    ) -> Result<(), RunError> {
+        let runs = self.0.runs();
+        let unfit = |why: BoxError| RunError::Input { kind: runs.name().to_owned(), why: why.to_string() };
+        let value = Data::of(signal).map_err(unfit)?;
+        runs.0.signal(key, S::NAME, id, value).await
     }
 
     /// Starts it in the commit of a command's decision: both are stored, or neither is. If the command is refused, or is the

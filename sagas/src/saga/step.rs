@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::place::Place;
 use crate::data::Data;
+use crate::transaction::MAX_SENT;
 
 /// What a saga is started with: it also names the saga where it is started.
 #[diagnostic::on_unimplemented(
@@ -108,6 +109,11 @@ impl Retry {
         Self { first, longest, ..self }
     }
 
+    /// The pause after so many failures, before chance makes it shorter.
+    pub(crate) fn pause(&self, failures: u32) -> Duration {
+        self.first.saturating_mul(1 << failures.saturating_sub(1).min(20)).min(self.longest)
+    }
+
     /// How often it is tried before the saga is undone.
     #[must_use]
     pub const fn tries(self, tries: u32) -> Self {
@@ -118,6 +124,45 @@ impl Retry {
     #[must_use]
     pub const fn late(self, tries: u32, within: Duration) -> Self {
         Self { late_tries: tries, late_for: within, ..self }
+    }
+}
+
+/// What a step waits for that is sent from outside.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "one, or several")]
+pub enum Awaits {
+    /// Its output is that.
+    One,
+    /// Its output is a list of so many.
+    Many(u32),
+}
+
+impl Awaits {
+    /// The most that a step can wait for: so that each has 64 bytes at least.
+    pub(crate) const MOST: usize = 4_096;
+
+    /// Bytes that each may have, so that there is room for all.
+    pub(crate) fn bytes(self) -> usize {
+        MAX_SENT / self.count().max(1)
+    }
+
+    pub(crate) const fn count(self) -> usize {
+        match self {
+            Self::One => 1,
+            Self::Many(n) => n as usize,
+        }
+    }
+
+    /// What was sent, as the output of the step.
+    pub(crate) fn output(self, sent: &[&Data]) -> Result<Data, BoxError> {
+        match self {
+            Self::One => Ok((*sent.first().ok_or("nothing was sent")?).clone()),
+            Self::Many(_) => {
+                let all: Vec<&str> = sent.iter().map(|sent| sent.text()).collect();
+                Data::parse(format!("[{}]", all.join(",")))
+            }
+        }
     }
 }
 
@@ -181,6 +226,20 @@ pub trait Step<In: SagaInput>: Send + Sync + 'static {
     /// How long a call may take: 30 seconds, unless it says otherwise.
     fn limit(&self) -> Duration {
         Duration::from_secs(30)
+    }
+
+    /// Who is called, for a step that does not live in the database of the journal: a service, a database. Runs of all sagas
+    /// of a node that name the same one share what they find out: once three calls in a row have failed, nobody calls it
+    /// for as long as this step pauses, then one call finds out whether it is back. What waits for that is no try. `None`:
+    /// it is always called.
+    fn destination(&self) -> Option<&str> {
+        None
+    }
+
+    /// What it waits for, in place of a call.
+    #[doc(hidden)]
+    fn awaits(&self) -> Option<Awaits> {
+        None
     }
 
     /// What is done if it may have run, when the saga is undone; as its place says, unless it says otherwise. Says nothing

@@ -9,8 +9,9 @@ use uuid::Uuid;
 
 use super::foresee::DryRun;
 use super::list::RunFilter;
-use super::operate::{Runs, Who};
+use super::operate::Runs;
 use super::outcome::RunError;
+use super::request::Who;
 use super::rows::Verb;
 use crate::verb::By;
 

@@ -16,11 +16,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::StoreClock;
+use super::destination::{self, Held, Open};
 use super::door;
 use super::instance::{Change, Instance};
 use super::life::{self, SagaEvent};
 use super::numbers::Numbers;
-use super::protocol::{Acts, Answer, Call, Next, Site};
+use super::protocol::{Acts, Answer, Call, Next, No, OwnFault, Site};
 use super::rows::{Record, Tables, Wake, Written};
 
 /// What waits for less than this stays in memory.
@@ -67,6 +68,9 @@ pub(crate) enum Left {
     Untold(String),
 }
 
+/// What wakes a run that is driven, and what is asked of it.
+pub(crate) type Inbox = UnboundedReceiver<Row<Wake>>;
+
 /// A run that is driven.
 pub(crate) struct Drive<B: Backend, P: Acts<B>> {
     desk: Arc<Desk<B, P>>,
@@ -74,8 +78,10 @@ pub(crate) struct Drive<B: Backend, P: Acts<B>> {
     site: Site,
     calls: JoinSet<(Call, Answer)>,
     busy: BTreeSet<Call>,
-    inbox: UnboundedReceiver<Row<Wake>>,
+    inbox: Inbox,
     stop: CancellationToken,
+    /// Calls that may be made, once it is written that it is taken up.
+    passes: Vec<Open>,
     /// Since when a step has failed as a store fails.
     suspected: Option<Instant>,
     failures: u32,
@@ -85,22 +91,24 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
     pub(crate) fn new(
         desk: Arc<Desk<B, P>>,
         instance: Instance<P>,
-        inbox: UnboundedReceiver<Row<Wake>>,
+        inbox: Inbox,
         stop: CancellationToken,
     ) -> Self {
         let (run, key) = (instance.run, instance.head.value.key.clone());
         let (sender, services) = (desk.node.sender.clone(), desk.node.services.clone());
         let site = Site { run, key, sender, services };
-        let (calls, busy) = (JoinSet::new(), BTreeSet::new());
-        Self { desk, instance, site, calls, busy, inbox, stop, suspected: None, failures: 0 }
+        let (calls, busy, passes) = (JoinSet::new(), BTreeSet::new(), Vec::new());
+        Self { desk, instance, site, calls, busy, inbox, stop, passes, suspected: None, failures: 0 }
     }
 
-    /// Until it has ended, sleeps, or is somebody else's. `taken`: whether it was taken up in the commit that began it.
-    pub(crate) async fn run(mut self, taken: bool) -> Left {
-        match self.drive_on(taken).await {
+    /// Until it has ended, sleeps, or is somebody else's: why, and what of it was not taken in. `taken`: whether it was taken
+    /// up in the commit that began it.
+    pub(crate) async fn run(mut self, taken: bool) -> (Left, Inbox) {
+        let left = match self.drive_on(taken).await {
             Ok(never) => match never {},
             Err(left) => left,
-        }
+        };
+        (left, self.inbox)
     }
 
     async fn drive_on(&mut self, taken: bool) -> Result<std::convert::Infallible, Left> {
@@ -143,17 +151,36 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
     }
 
     /// Makes calls, or waits until there is something to do.
-    async fn act(&mut self, calls: Vec<Call>, until: Option<Timestamp>, now: Timestamp) -> Result<(), Left> {
+    async fn act(
+        &mut self,
+        calls: Vec<Call>,
+        mut until: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<(), Left> {
+        let kept = std::mem::take(&mut self.passes);
         let may_call = !self.stop.is_cancelled() && self.desk.node.cluster.lease().holds();
         if may_call {
-            let local = calls.iter().copied().find(|call| self.desk.protocol.is_local(*call));
-            for call in calls.iter().copied().filter(|call| Some(*call) != local) {
-                if !self.desk.protocol.is_local(call) {
-                    self.call_outside(call);
-                }
+            let (local, outside): (Vec<Call>, Vec<Call>) =
+                calls.iter().copied().partition(|call| self.desk.protocol.is_local(*call));
+            let (open, held) = destination::sort(&self.desk, self.instance.run, outside, kept);
+            if !open.is_empty() && self.desk.protocol.is_held(&self.instance.state) {
+                // From now on a call may be under way. Which ones are still wanted is looked at once that is written.
+                self.passes = open;
+                return self.commit(vec![Record::Taken {}], Vec::new()).await;
             }
-            if let Some(call) = local {
-                return self.call_within(call).await;
+            for open in open {
+                self.call_outside(open);
+            }
+            if let Some(call) = local.first() {
+                return self.call_within(*call).await;
+            }
+            if let Some(Held { steps, waits }) = held {
+                let again = now.saturating_add(waits).unwrap_or(now);
+                let first = until.map_or(again, |until| until.min(again));
+                if self.busy.is_empty() {
+                    return self.hold(steps, first).await;
+                }
+                until = Some(first);
             }
         } else if self.busy.is_empty() && self.stop.is_cancelled() {
             return Err(Left::Stopped);
@@ -182,8 +209,11 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         }
     }
 
-    /// Leaves it to whoever is there at a time.
+    /// Leaves it to whoever is there at a time, once what was asked of it is taken in.
     async fn sleep(&mut self, until: Timestamp) -> Result<(), Left> {
+        if !self.inbox.is_empty() {
+            return Ok(());
+        }
         let head = &self.instance.head.value;
         if head.wake != Some(until) {
             self.write(Vec::new(), Vec::new(), Some(until)).await?;
@@ -191,11 +221,29 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         Err(Left::Sleeps(until))
     }
 
-    fn call_outside(&mut self, call: Call) {
-        let (state, site) = (self.instance.state.clone(), self.site.clone());
-        let (limit, answer) = (self.desk.protocol.limit(call), self.desk.protocol.remote(state, call, site));
+    /// Lays it down until its destinations may be back: it leaves memory, so that it holds up no other. That none of its
+    /// calls is under way is not written again while that stands.
+    async fn hold(&mut self, steps: Vec<String>, until: Timestamp) -> Result<(), Left> {
+        if !self.inbox.is_empty() {
+            return Ok(());
+        }
+        let is_held = self.desk.protocol.is_held(&self.instance.state);
+        let records = if is_held { Vec::new() } else { vec![Record::Held { steps }] };
+        self.write(records, Vec::new(), Some(until)).await?;
+        Err(Left::Sleeps(until))
+    }
+
+    fn call_outside(&mut self, Open { call, pass }: Open) {
+        let (state, site, desk) = (self.instance.state.clone(), self.site.clone(), self.desk.clone());
+        let (limit, answer) = (desk.protocol.limit(call), desk.protocol.remote(state, call, site));
         self.busy.insert(call);
-        self.calls.spawn(async move { (call, within(limit, answer).await) });
+        self.calls.spawn(async move {
+            let answer = within(limit, answer).await;
+            if let Some(pass) = pass {
+                destination::learn(pass, &answer, |tried| desk.protocol.rests(call, tried));
+            }
+            (call, answer)
+        });
     }
 
     async fn answered(&mut self, joined: Result<(Call, Answer), tokio::task::JoinError>) -> Result<(), Left> {
@@ -325,7 +373,9 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
                 continue;
             };
             let answer = self.desk.protocol.asked(&state, &self.busy, &asked);
-            let declined = |why| vec![Record::Declined { verb: asked.verb, by: asked.by, why }];
+            let declined = |No { why, unread }| {
+                vec![Record::Declined { verb: asked.verb.without_value(), by: asked.by, why, unread }]
+            };
             for record in answer.unwrap_or_else(declined) {
                 let written = Written { at, record };
                 self.desk.protocol.fold(&mut state, &written).map_err(Left::Trouble)?;
@@ -458,7 +508,7 @@ fn is_later(time: Timestamp, now: Timestamp, by: Duration) -> bool {
 async fn within(limit: Duration, call: impl Future<Output = Answer>) -> Answer {
     match tokio::time::timeout(limit, caught(call)).await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(panic)) => Answer::Failed(panic.boxed()),
+        Ok(Err(panic)) => Answer::Failed(OwnFault::boxed(panic.boxed())),
         Err(_) => Answer::Failed(BoxError::from(format!("no answer within its limit of {limit:?}"))),
     }
 }

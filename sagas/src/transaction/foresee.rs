@@ -83,7 +83,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         Ok(found.and_then(|run| {
             // Whoever has it makes these calls now.
             let busy = self.protocol.under_way(run.run, &run.state, now);
-            let records = self.protocol.asked(&run.state, &busy, &asked)?;
+            let records = self.protocol.asked(&run.state, &busy, &asked).map_err(|no| no.why)?;
             let change = run.with(&*self.protocol, records, &busy, now)?;
             let records = change.written.iter().map(|written| told(&written.record)).collect();
             let waits_for = match change.then {

@@ -11,8 +11,8 @@ use uuid::Uuid;
 use super::fingerprint;
 use super::protocol::{Call, Next, Protocol};
 use super::rows::{
-    Attention, Ended, FORMAT, Head, Record, Status, Tables, Wake, Written, ended_key, head_key, journal_of,
-    record_key, slice,
+    Attention, Ended, FORMAT, Head, Record, Status, Tables, Verb, Wake, Written, ended_key, head_key,
+    journal_of, record_key, slice,
 };
 
 /// How many records may follow each other without anything that happens in between. A protocol that goes on is a mistake.
@@ -177,6 +177,7 @@ impl<P: Protocol> Instance<P> {
         head.status = protocol.status(self.run, &self.state, at).0;
         for Written { record, .. } in written {
             head.note_error(record);
+            head.format = head.format.max(record.format());
             if let Record::Ended { outcome } = record {
                 (head.outcome, head.status) = (Some(outcome.clone()), Status::Ended);
             }
@@ -195,6 +196,8 @@ impl Head {
                 let of = fingerprint::of_step(step, "");
                 self.error = self.error.take().filter(|error| !error.starts_with(&of));
             }
+            // What is sent from outside mends nothing.
+            Record::Resolved { verb: Verb::Signal { .. }, .. } => {}
             Record::Resolved { .. } | Record::Ended { .. } => self.error = None,
             _ => {}
         }
@@ -269,8 +272,9 @@ impl<P: Protocol> Change<P> {
             let of = Ended { key, version, begun, at, outcome };
             rows.push(tables.ended.insert(ended_key(run, at)?, of)?);
         }
-        // One that was taken up may still be unable to go on.
-        let is_tried = self.written.iter().any(|written| !matches!(written.record, Record::Taken {}));
+        // One that was taken up may still be unable to go on; one that is laid down again has come as far as it can.
+        let is_tried = self.written.iter().any(|written| !matches!(written.record, Record::Taken {}))
+            || sleeps.is_some() && protocol.is_held(&next.state);
         if is_tried || !next.repaired {
             rows.extend(next.attention(protocol, tables, at)?);
         }

@@ -7,6 +7,7 @@
 //! | `instance.rs` | a run as it is in memory, and the rows of its next commit |
 //! | `drive.rs` | the task of one run: asks the protocol, makes calls, commits records |
 //! | `scheduler.rs` | the work on a share: what is due is loaded and driven |
+//! | `destination.rs` | who is called, and whether it is called at all |
 //! | `door.rs` | how its commits go to the store |
 //! | `clock.rs` | the time of the store, without asking it each time |
 //! | `kind.rs` | a kind of transactions on one node: its engine |
@@ -14,7 +15,8 @@
 //! | `life.rs` | what happens to a run, as events of the log |
 //! | `outcome.rs` | whoever waits for the end of a run, on any node |
 //! | `damaged.rs` | runs that cannot go on as they are stored are noted for people |
-//! | `operate.rs` | what an operator has done to a run; the one door to what follows |
+//! | `operate.rs`, `request.rs` | what an operator has done to a run; the one door to what follows · asked of the run, and answered |
+//! | `signal.rs` | something that is sent to a run from outside |
 //! | `show.rs`, `told.rs` | one run: its steps, what it waits for, who will wake it; its journal, in words |
 //! | `list.rs`, `fingerprint.rs` | which runs there are · what errors have in common |
 //! | `foresee.rs` | what would come of a failure, or of a request |
@@ -30,6 +32,7 @@ mod bulk;
 mod census;
 mod clock;
 mod damaged;
+mod destination;
 mod door;
 mod drive;
 mod fingerprint;
@@ -42,14 +45,17 @@ mod numbers;
 mod operate;
 mod outcome;
 mod protocol;
+mod request;
 mod rows;
 mod scheduler;
 mod show;
+mod signal;
 mod start;
 mod told;
 mod watch;
 
 pub use self::bulk::{Answered, Frozen};
+pub(crate) use self::destination::Destinations;
 pub use self::foresee::{DryRun, HowUndone, IfItFailed, WouldUndo};
 pub(crate) use self::kind::Kind;
 pub use self::life::{
@@ -59,9 +65,10 @@ pub use self::list::{RunCursor, RunFilter, RunListed, RunPage};
 pub(crate) use self::operate::AnyKind;
 pub use self::operate::{Runs, Waiting};
 pub use self::outcome::{Handle, Outcome, RunError, Why};
-pub(crate) use self::protocol::{Acts, Answer, Call, Next, Protocol, Site};
+pub(crate) use self::protocol::{Acts, Answer, Call, Next, No, OwnFault, Protocol, Site};
 pub(crate) use self::rows::{Asked, Record, Written};
 #[cfg(feature = "testing")]
 pub(crate) use self::rows::{Head, Tables, head_key, journal_of, start_key};
 pub use self::rows::{Status as RunStatus, Verb};
 pub use self::show::{RunShown, StepShown};
+pub(crate) use self::signal::{MAX_SENT, OTHER_SENT};

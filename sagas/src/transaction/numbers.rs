@@ -97,6 +97,7 @@ impl Numbers {
             count!(self, "es_saga_ended_total", 0, "outcome" => outcome);
         }
         count!(self, "es_saga_failed_calls_total", 0);
+        count!(self, "es_saga_held_total", 0);
         count!(self, "es_saga_fenced_total", 0);
         if let Some(deadline) = deadline {
             self.gauge("es_saga_deadline_seconds", deadline.as_secs_f64());
@@ -120,6 +121,7 @@ impl Numbers {
                 Record::Ended { outcome } => {
                     self.ended(outcome, Duration::try_from(*at - begun).unwrap_or_default());
                 }
+                Record::Held { .. } => count!(self, "es_saga_held_total", 1),
                 Record::Failed { .. } => count!(self, "es_saga_failed_calls_total", 1),
                 _ => {}
             }

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::limits::MAX_PAGE;
-use es_core::store::{Row, StoreError, StoredRow, write_rows};
-use es_core::{Backend, ErrorKind, Timestamp, chain};
-use tokio::time::Instant;
+use es_core::store::{Row, StoredRow};
+use es_core::{Backend, Timestamp, chain};
 use uuid::Uuid;
 
 use super::foresee::{DryRun, IfItFailed};
@@ -15,12 +14,12 @@ use super::kind::Kind;
 use super::list::{RunCursor, RunFilter, RunPage};
 use super::outcome::RunError;
 use super::protocol::Acts;
-use super::rows::{Asked, Attention, Head, Record, Tables, Verb, Wake, head_key, run_of, slice, start_key};
+use super::request::{Said, Who};
+use super::rows::{Asked, Attention, Head, Verb, head_key, run_of, start_key};
 use super::show::RunShown;
+use super::signal;
+use crate::data::Data;
 use crate::verb::By;
-
-/// Between two looks at whether what was asked is done, at first and at most.
-const LOOKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 
 /// A run that waits for a person, or cannot go on as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +89,8 @@ impl Runs {
     /// # Errors
     ///
     /// `Err` in the answer: it cannot be done, and why. [`RunError::Ended`]; [`RunError::Unknown`]; [`RunError::By`];
-    /// [`RunError::Store`], also if it is not done within `limit`: the request stands.
+    /// [`RunError::Input`]: what is sent is too large; [`RunError::Store`], also if it is not done within `limit`: the
+    /// request stands.
     pub async fn ask(
         &self,
         key: &str,
@@ -149,9 +149,6 @@ impl Runs {
     }
 }
 
-/// What an operator says of a request: who, and why.
-pub(super) type Who = (String, String);
-
 /// A kind, whatever its backend and protocol.
 #[async_trait]
 pub(crate) trait AnyKind: Send + Sync + 'static {
@@ -165,6 +162,7 @@ pub(crate) trait AnyKind: Send + Sync + 'static {
         after: Option<&RunCursor>,
         limit: usize,
     ) -> Result<RunPage, RunError>;
+    async fn signal(&self, key: &str, name: &str, id: &str, value: Data) -> Result<(), RunError>;
     async fn if_it_failed(&self, key: &str) -> Result<Result<IfItFailed, String>, RunError>;
     async fn dry_run(
         &self,
@@ -222,6 +220,10 @@ impl<B: Backend, P: Acts<B>> AnyKind for Kind<B, P> {
         self.page(filter, after, limit).await
     }
 
+    async fn signal(&self, key: &str, name: &str, id: &str, value: Data) -> Result<(), RunError> {
+        self.send_signal(key, name, id, value).await
+    }
+
     async fn if_it_failed(&self, key: &str) -> Result<Result<IfItFailed, String>, RunError> {
         self.foresee(key).await
     }
@@ -233,6 +235,7 @@ impl<B: Backend, P: Acts<B>> AnyKind for Kind<B, P> {
         verb: Verb,
         by: Who,
     ) -> Result<Result<DryRun, String>, RunError> {
+        signal::check(&self.name, &verb)?;
         let by = By::new(by.0, by.1, Uuid::nil());
         self.try_out(key, run, Asked { verb, by }).await
     }
@@ -245,36 +248,10 @@ impl<B: Backend, P: Acts<B>> AnyKind for Kind<B, P> {
         by: Who,
         limit: Duration,
     ) -> Result<Result<(), String>, RunError> {
-        let node = self.node().ok_or(RunError::NotStarted)?;
-        let (run, head) = self.find(key, run).await?;
-        if let Some(outcome) = head.value.outcome {
-            return Err(RunError::Ended { kind: self.name.to_string(), key: key.to_owned(), outcome });
-        }
-        // Those who have its version read it.
-        let tables = Tables::of(&self.name, head.value.version)?;
-        let request = node.ids.next();
-        let asked = Asked { verb, by: By::new(by.0, by.1, request) };
-        // Asked of the store: what is due later than now by its clock waits.
-        let now = self.backend.now().await?;
-        let wake = tables.wakes.push(slice(run), now, now, request, Wake { run, asked: Some(asked) })?;
-        let row = wake.key.clone();
-        let _won = write_rows(&*self.backend, vec![wake]).await?;
-        let (begun, mut pause) = (Instant::now(), LOOKS.0);
-        loop {
-            match self.answer_once_taken(&tables, run, key, request, &row).await {
-                Ok(None) => {}
-                // A store that does not answer now may do so in time.
-                Err(error) if error.kind() == ErrorKind::Transient => {}
-                Ok(Some(answer)) => return Ok(answer),
-                Err(error) => return Err(error),
-            }
-            if begun.elapsed() >= limit {
-                let late = format!("it was not done within {limit:?}, and the request stands");
-                return Err(StoreError::transient("a request", std::io::Error::other(late)).into());
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LOOKS.1);
-        }
+        Ok(match self.request(key, run, verb, by, limit).await? {
+            Said::Done => Ok(()),
+            Said::Declined { why, .. } => Err(why),
+        })
     }
 }
 
@@ -296,41 +273,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         Ok((run, head.ok_or_else(|| self.unknown(key))?))
     }
 
-    fn unknown(&self, key: &str) -> RunError {
+    pub(super) fn unknown(&self, key: &str) -> RunError {
         RunError::Unknown { kind: self.name.to_string(), key: key.to_owned() }
-    }
-
-    /// What came of a request; `None` as long as its row stands.
-    async fn answer_once_taken(
-        &self,
-        tables: &Tables,
-        run: Uuid,
-        key: &str,
-        request: Uuid,
-        row: &str,
-    ) -> Result<Option<Result<(), String>>, RunError> {
-        let left = self.backend.rows(tables.wakes.table().name(), &[row.to_owned()]).await?;
-        match left.iter().all(Option::is_none) {
-            true => self.answer_to(run, key, request).await.map(Some),
-            false => Ok(None),
-        }
-    }
-
-    /// What came of a request that was taken.
-    async fn answer_to(&self, run: Uuid, key: &str, request: Uuid) -> Result<Result<(), String>, RunError> {
-        for written in self.records(run).await?.into_iter().rev() {
-            match written.record {
-                Record::Resolved { by, .. } if by.request == request => return Ok(Ok(())),
-                Record::Declined { by, why, .. } if by.request == request => return Ok(Err(why)),
-                _ => {}
-            }
-        }
-        // It was never taken: the run had ended.
-        let (kind, key) = (self.name.to_string(), key.to_owned());
-        match self.tables.heads.get(&*self.backend, &head_key(run)?).await?.and_then(|row| row.value.outcome)
-        {
-            Some(outcome) => Err(RunError::Ended { kind, key, outcome }),
-            None => Err(RunError::Unknown { kind, key }),
-        }
     }
 }

@@ -109,8 +109,8 @@ pub enum RunError {
     /// The key cannot be one.
     #[error("this cannot be the key of a saga: {0}")]
     Key(#[from] es_core::limits::LimitError),
-    /// The input cannot be stored.
-    #[error("the input of {kind} cannot be stored: {why}")]
+    /// The input, or what is sent, cannot be stored.
+    #[error("what {kind} is given cannot be stored: {why}")]
     Input {
         /// Which saga.
         kind: String,
@@ -135,7 +135,17 @@ pub enum RunError {
         /// How.
         outcome: Outcome,
     },
-    /// Who asks and why has to be said.
+    /// What was sent is not wanted.
+    #[error("{kind} {key:?} does not take what was sent: {why}")]
+    Declined {
+        /// Which saga.
+        kind: String,
+        /// The key.
+        key: String,
+        /// Why.
+        why: String,
+    },
+    /// Who asks and why has to be said; what is sent needs an id.
     #[error("{0}")]
     By(String),
     /// The app is not running yet, or not any more.
@@ -151,7 +161,7 @@ impl RunError {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            Self::OtherInput { .. } | Self::Ended { .. } => ErrorKind::Conflict,
+            Self::OtherInput { .. } | Self::Ended { .. } | Self::Declined { .. } => ErrorKind::Conflict,
             Self::Store(error) => error.kind(),
             _ => ErrorKind::Misuse,
         }

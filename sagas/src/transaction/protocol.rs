@@ -32,9 +32,8 @@ pub(crate) trait Protocol: Send + Sync + 'static {
     /// What is to be done now, while some calls are under way.
     fn next(&self, run: Uuid, state: &Self::State, busy: &BTreeSet<Call>, now: Timestamp) -> Next;
 
-    /// What comes of something that is asked of a run; an error if it cannot be done any more.
-    fn asked(&self, state: &Self::State, busy: &BTreeSet<Call>, asked: &Asked)
-    -> Result<Vec<Record>, String>;
+    /// What comes of something that is asked of a run.
+    fn asked(&self, state: &Self::State, busy: &BTreeSet<Call>, asked: &Asked) -> Result<Vec<Record>, No>;
 
     /// What comes of an answer to a call.
     fn answered(&self, state: &Self::State, call: Call, answer: Answer) -> Record;
@@ -47,6 +46,9 @@ pub(crate) trait Protocol: Send + Sync + 'static {
 
     /// Whether there may be a call to somewhere else now, which another owner may have made as well.
     fn calls_outside(&self, state: &Self::State) -> bool;
+
+    /// Whether nobody calls anything for it until it is taken up again.
+    fn is_held(&self, state: &Self::State) -> bool;
 
     /// An input as this program would write it.
     fn normal(&self, input: &Data) -> Result<Data, String>;
@@ -73,7 +75,7 @@ pub(crate) enum Next {
     /// These records are written.
     Append(Vec<Record>),
     /// These calls are made, and it is looked again at that time, if not before. Neither a call nor a time: a person has to
-    /// say what is to be done, unless calls are under way.
+    /// say what is to be done, or somebody has to send something, unless calls are under way.
     Act { calls: Vec<Call>, until: Option<Timestamp> },
     /// Nothing: it has ended.
     Ended,
@@ -86,6 +88,20 @@ impl Next {
             Self::Act { calls, .. } => calls.into_iter().collect(),
             _ => BTreeSet::new(),
         }
+    }
+}
+
+/// Why something that is asked of a run is not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct No {
+    pub(crate) why: String,
+    /// This program cannot read it: another one may.
+    pub(crate) unread: bool,
+}
+
+impl From<String> for No {
+    fn from(why: String) -> Self {
+        Self { why, unread: false }
     }
 }
 
@@ -108,6 +124,17 @@ pub(crate) enum Answer {
     Failed(BoxError),
 }
 
+/// A failure that says nothing of whoever is called: what the call is made with cannot be read, say.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(crate) struct OwnFault(BoxError);
+
+impl OwnFault {
+    pub(crate) fn boxed(error: impl Into<BoxError>) -> BoxError {
+        Box::new(Self(error.into()))
+    }
+}
+
 /// Where a call is made from.
 #[derive(Clone, Debug)]
 pub(crate) struct Site {
@@ -122,6 +149,12 @@ pub(crate) struct Site {
 pub(crate) trait Acts<B: Backend>: Protocol {
     /// Whether a call is made in a transaction of the store that has the journal.
     fn is_local(&self, call: Call) -> bool;
+
+    /// The step of a call, and who is called, if that has a name.
+    fn destination(&self, call: Call) -> Option<(&str, &str)>;
+
+    /// For how long a destination is left alone that was tried so often since it failed.
+    fn rests(&self, call: Call, tried: u32) -> Duration;
 
     /// How long a call may take.
     fn limit(&self, call: Call) -> Duration;

@@ -26,8 +26,11 @@ use crate::data::Data;
 use crate::rows::instance_key;
 use crate::verb::By;
 
-/// The format of heads and records. A run with a later one is left to newer programs.
-pub(crate) const FORMAT: u32 = 1;
+/// The latest format of heads and records that this program knows. A run with a later one is left to newer programs. With 2
+/// came runs that are laid down, and what is sent to them.
+pub(crate) const FORMAT: u32 = 2;
+/// The format of a run with nothing in it that came later.
+pub(crate) const FIRST_FORMAT: u32 = 1;
 
 /// The tables of one kind of transactions, for one version of its definition.
 #[derive(Clone, Debug)]
@@ -136,6 +139,9 @@ pub(crate) enum Record {
     },
     /// Somebody has taken it up and may make calls: what another one may have called before may have run.
     Taken {},
+    /// Nobody calls anything for it until it is taken up again: no call is under way, and those of these steps wait for
+    /// their destinations.
+    Held { steps: Vec<String> },
     /// A step has run.
     Done { step: String, output: Data },
     /// A step said no. Whether an earlier try of it may have run is not known, if `maybe`.
@@ -165,9 +171,28 @@ pub(crate) enum Record {
     /// A person has said what to do.
     Resolved { verb: Verb, by: By },
     /// A person has asked for something that cannot be done any more.
-    Declined { verb: Verb, by: By, why: String },
+    Declined {
+        verb: Verb,
+        by: By,
+        why: String,
+        /// This program could not read it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unread: bool,
+    },
     /// It has ended.
     Ended { outcome: Outcome },
+}
+
+impl Record {
+    /// The format of a run that has it in its journal.
+    pub(crate) const fn format(&self) -> u32 {
+        match self {
+            Self::Held { .. }
+            | Self::Resolved { verb: Verb::Signal { .. }, .. }
+            | Self::Declined { verb: Verb::Signal { .. }, .. } => 2,
+            _ => FIRST_FORMAT,
+        }
+    }
 }
 
 /// What an operator, or the program, wants of a run.
@@ -200,6 +225,28 @@ pub enum Verb {
     },
     /// End it where it is: nothing is called for it any more.
     Abandon,
+    /// Take this for what a step waits for: a [`Signal`](crate::saga::Signal). What was taken under an id is not taken again. A
+    /// run of an older definition takes it once a program works on it that knows signals.
+    Signal {
+        /// The name of the signal.
+        name: String,
+        /// Of the sender's: the same whenever it is sent again.
+        id: String,
+        /// What is sent.
+        value: Data,
+    },
+}
+
+impl Verb {
+    /// The same without what is sent, which may be large: for a record that brings nothing new.
+    pub(crate) fn without_value(&self) -> Self {
+        match self {
+            Self::Signal { name, id, .. } => {
+                Self::Signal { name: name.clone(), id: id.clone(), value: Data::null() }
+            }
+            verb => verb.clone(),
+        }
+    }
 }
 
 /// When somebody is to look at a run.
@@ -295,9 +342,26 @@ mod tests {
         starts: Start = ["txn-start"];
         heads: Head = ["txn-head", "txn-head-ended", "txn-head-failed"];
         records: Vec<Written> = ["txn-journal", "txn-journal-forward"];
+        records_of_format_2: Vec<Written> = ["txn-journal-held", "txn-journal-signal", "txn-journal-declined"];
         wakes: Wake = ["txn-wake", "txn-wake-asked"];
         those_who_wait: Attention = ["txn-attention", "txn-attention-damaged"];
         those_that_have_ended: Ended = ["txn-ended"];
+    }
+
+    #[test]
+    fn what_older_programs_cannot_read_has_a_later_format() {
+        let formats = |golden: &str| -> Vec<u32> {
+            let records: Vec<Written> = serde_json::from_str(golden).unwrap();
+            records.iter().map(|written| written.record.format()).collect()
+        };
+        assert!(formats(include_str!("../../tests/golden/txn-journal.json")).iter().all(|of| *of == 1));
+        for golden in [
+            include_str!("../../tests/golden/txn-journal-held.json"),
+            include_str!("../../tests/golden/txn-journal-signal.json"),
+            include_str!("../../tests/golden/txn-journal-declined.json"),
+        ] {
+            assert!(formats(golden).iter().all(|of| *of == FORMAT));
+        }
     }
 
     #[test]

@@ -20,11 +20,11 @@ use uuid::Uuid;
 
 use super::census::Census;
 use super::damaged;
-use super::drive::{Desk, Drive, Left};
+use super::drive::{Desk, Drive, Inbox, Left};
 use super::instance::{Instance, Loaded};
 use super::kind::{Desks, Handed, Open};
 use super::protocol::Acts;
-use super::rows::{Wake, slice};
+use super::rows::{Verb, Wake, slice};
 
 /// How many runs are driven at once.
 const AT_ONCE: usize = 256;
@@ -91,7 +91,7 @@ struct Shift<B: Backend, P: Acts<B>> {
     stop: CancellationToken,
     marks: Marks,
     driven: HashMap<Uuid, Driven>,
-    tasks: JoinSet<(Uuid, Left)>,
+    tasks: JoinSet<(Uuid, (Left, Inbox))>,
     /// When the next of those is due that went to sleep here.
     next: Option<Timestamp>,
     /// Runs that cannot go on, and when they are tried again.
@@ -265,8 +265,10 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
         if self.trouble.get(&run).is_some_and(|(again, _)| *again > Instant::now()) {
             return Ok(true);
         }
-        // What somebody asks for is let in.
-        if self.driven.len() >= AT_ONCE && row.value.asked.is_none() || self.desks.has_promised(run) {
+        // What a person asks for is let in; what is sent from outside may come in masses.
+        let is_urgent =
+            row.value.asked.as_ref().is_some_and(|asked| !matches!(asked.verb, Verb::Signal { .. }));
+        if self.driven.len() >= AT_ONCE && !is_urgent || self.desks.has_promised(run) {
             return Ok(false);
         }
         match Instance::load(&*desk.protocol, &desk.tables, &*desk.backend, run).await? {
@@ -335,8 +337,8 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
         self.tasks.spawn(async move { (run, drive.run(taken).await) });
     }
 
-    fn left(&mut self, ended: Result<(Uuid, Left), tokio::task::JoinError>) {
-        let (run, left) = match ended {
+    fn left(&mut self, ended: Result<(Uuid, (Left, Inbox)), tokio::task::JoinError>) {
+        let (run, (left, inbox)) = match ended {
             Ok(ended) => ended,
             Err(error) => {
                 // A mistake of ours: which run it was is found out by the next look at the whole queue.
@@ -349,13 +351,15 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
         if !matches!(left, Left::Trouble(_) | Left::Untold(_)) {
             self.trouble.remove(&run);
         }
+        // What was passed is read again: it is due still.
+        if !inbox.is_empty() || matches!(left, Left::Lost) {
+            self.marks = Marks::default();
+        }
         match left {
             Left::Sleeps(until) => self.next = Some(self.next.map_or(until, |next| next.min(until))),
-            // What was passed is read again: it is due still.
-            Left::Lost => self.marks = Marks::default(),
             Left::Trouble(why) => self.cannot_go_on(run, &why),
             Left::Untold(why) => self.cannot_go_on(run, &format!("what happened cannot be told: {why}")),
-            Left::Ended | Left::Stopped => {}
+            Left::Ended | Left::Lost | Left::Stopped => {}
         }
     }
 }

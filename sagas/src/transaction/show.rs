@@ -8,7 +8,7 @@ use super::instance::one;
 use super::kind::Kind;
 use super::outcome::{Outcome, RunError};
 use super::protocol::Acts;
-use super::rows::{FORMAT, Head, Status, Written, head_key, journal_of};
+use super::rows::{FORMAT, Head, Status, Written, head_key, journal_of, record_key};
 use super::told::told;
 
 /// A run, as an operator sees it.
@@ -147,13 +147,22 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
 
     /// Its records, as they are stored.
     pub(super) async fn journal(&self, run: Uuid) -> Result<Vec<StoredRow>, StoreError> {
-        let prefix = journal_of(run);
-        self.tables.journal.stored_below(&*self.backend, &prefix, None, usize::MAX).await
+        self.journal_after(run, 0).await
+    }
+
+    async fn journal_after(&self, run: Uuid, number: u64) -> Result<Vec<StoredRow>, StoreError> {
+        let (prefix, after) = (journal_of(run), record_key(run, number)?);
+        self.tables.journal.stored_below(&*self.backend, &prefix, Some(&after), usize::MAX).await
     }
 
     /// Those of its records that can be read, in order.
     pub(super) async fn records(&self, run: Uuid) -> Result<Vec<Written>, StoreError> {
-        let rows = self.journal(run).await?.into_iter();
+        self.records_after(run, 0).await
+    }
+
+    /// Those of them behind so many.
+    pub(super) async fn records_after(&self, run: Uuid, number: u64) -> Result<Vec<Written>, StoreError> {
+        let rows = self.journal_after(run, number).await?.into_iter();
         Ok(rows.filter_map(|row| self.tables.journal.decode(row).ok()).map(|row| row.value).collect())
     }
 }

@@ -13,7 +13,7 @@ use super::instance::Instance;
 use super::kind::Kind;
 use super::outcome::{Handle, RunError};
 use super::protocol::Acts;
-use super::rows::{FORMAT, Head, Record, Start, Status, Tables, Wake, record_key, slice, start_key};
+use super::rows::{FIRST_FORMAT, Head, Record, Start, Status, Tables, Wake, record_key, slice, start_key};
 use crate::data::Data;
 
 /// How often a start is tried that the store loses.
@@ -115,7 +115,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         let mut records = vec![Record::Begun { input: input.clone(), deadline }];
         records.extend(taken.then_some(Record::Taken {}));
         let head = Head {
-            format: FORMAT,
+            format: FIRST_FORMAT,
             version,
             key: key.to_owned(),
             records: 0,

@@ -8,6 +8,10 @@ pub(crate) fn told(record: &Record) -> String {
         Record::Begun { deadline: None, .. } => "begun".to_owned(),
         Record::Begun { deadline: Some(deadline), .. } => format!("begun, to be decided by {deadline}"),
         Record::Taken {} => "taken up".to_owned(),
+        Record::Held { steps } => {
+            let waits = if steps.len() == 1 { "waits" } else { "wait" };
+            format!("{} {waits}: who is to be called has failed, for others as well", steps.join(", "))
+        }
         Record::Done { step, .. } => format!("{step} is done"),
         Record::Refused { step, why, maybe: false } => format!("{step} is refused: {why}"),
         Record::Refused { step, why, maybe: true } => {
@@ -18,8 +22,12 @@ pub(crate) fn told(record: &Record) -> String {
         Record::Decided { why, .. } => format!("to be undone: {why}"),
         Record::Undone { step } => format!("{step} is undone"),
         Record::Parked { step, why } => format!("{step} is parked: {why}"),
+        Record::Resolved { verb: Verb::Signal { name, id, .. }, .. } => format!("{name} was sent, as {id}"),
+        Record::Declined { verb: Verb::Signal { name, id, .. }, why, .. } => {
+            format!("{name}, sent as {id}, was declined: {why}")
+        }
         Record::Resolved { verb, by } => format!("{} by {}: {}", said(verb), by.actor, by.reason),
-        Record::Declined { verb, by, why } => {
+        Record::Declined { verb, by, why, .. } => {
             format!("{} by {} was declined: {why}", said(verb), by.actor)
         }
         Record::Ended { outcome } => format!("ended: {outcome}"),
@@ -35,5 +43,6 @@ fn said(verb: &Verb) -> String {
         Verb::Resolve { step, output } => format!("{step} taken for run with {}", output.text()),
         Verb::Skip { step } => format!("{step} taken for undone"),
         Verb::Abandon => "abandoned".to_owned(),
+        Verb::Signal { name, .. } => format!("{name} sent"),
     }
 }

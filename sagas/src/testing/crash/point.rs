@@ -22,6 +22,7 @@ impl Place {
             None => "sleep".to_owned(),
             Some(Record::Begun { .. }) => "begin".to_owned(),
             Some(Record::Taken {}) => "take up".to_owned(),
+            Some(Record::Held { .. }) => "hold".to_owned(),
             Some(Record::Done { step, .. }) => format!("{step} done"),
             Some(Record::Refused { step, .. }) => format!("{step} refused"),
             Some(Record::Failed { step, undo: of, .. }) => format!("{}{step} failed", undo(*of)),

@@ -127,6 +127,23 @@ macro_rules! rules {
                 what_an_operator_asks_is_done_once_and_noted
                 a_local_step_whose_output_cannot_be_read_has_failed
             }
+            destinations {
+                a_destination_that_fails_is_tried_by_one_and_waiting_is_no_try
+                runs_that_wait_for_a_destination_hold_up_no_other
+                an_outage_is_no_time_of_trying
+                a_panic_says_nothing_of_who_is_called
+                a_run_that_is_repaired_while_it_waits_is_not_damaged_any_more
+            }
+            signals {
+                a_step_waits_for_what_is_sent_whenever_that_comes
+                what_comes_too_late_or_is_not_wanted_is_answered_as_that
+                a_flood_of_signals_is_taken_once_by_nodes_that_come_and_go
+                a_signal_at_the_end_of_a_run_is_answered_as_it_was
+                what_is_sent_to_a_run_that_waits_for_a_person_is_taken
+                what_a_run_fails_with_is_known_whatever_is_sent_to_it
+                what_is_too_large_or_says_something_else_is_not_taken
+                what_only_another_program_can_read_can_be_sent_again
+            }
             starts {
                 a_start_in_a_transaction_is_of_that_transaction
                 a_start_in_a_decision_is_of_its_commit

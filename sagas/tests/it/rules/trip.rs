@@ -108,6 +108,11 @@ impl Outside {
         acted.iter().filter(|(run, _)| run == of).map(|(_, call)| call.clone()).collect()
     }
 
+    /// How often a call of a run was made.
+    pub(crate) fn called(&self, of: &str, call: &str) -> usize {
+        self.0.calls.lock().unwrap().get(&(of.to_owned(), call.to_owned())).copied().unwrap_or_default()
+    }
+
     pub(crate) fn is_waiting(&self, of: &str, call: &str) -> bool {
         self.0.waiting.lock().unwrap().contains(&(of.to_owned(), call.to_owned()))
     }
@@ -132,7 +137,13 @@ impl Outside {
     }
 
     /// A call to somewhere else.
-    async fn call(&self, of: &str, call: &str, trip: &Trip, key: &str) -> Result<(), StepError<String>> {
+    pub(crate) async fn call(
+        &self,
+        of: &str,
+        call: &str,
+        trip: &Trip,
+        key: &str,
+    ) -> Result<(), StepError<String>> {
         match self.play(of, call, trip) {
             Play::Acts => {}
             Play::Waits => self.wait(of, call).await,

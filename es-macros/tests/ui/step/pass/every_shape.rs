@@ -21,6 +21,7 @@ struct Charge {
     unknown = fence,
     retry = Retry::default().tries(3),
     limit = Duration::from_secs(5),
+    destination = self.url,
     refuses_for_good,
     crate = ::sagas
 )]
@@ -67,6 +68,9 @@ impl Step<Order> for ByHand {
     fn refuses_for_good(&self) -> bool {
         true
     }
+    fn destination(&self) -> Option<&str> {
+        Some(self.url)
+    }
 }
 
 impl Undo<Order> for ByHand {
@@ -87,8 +91,8 @@ impl Mail {
 }
 
 /// What is said of a step.
-fn says<S: Step<Order>>(step: &S) -> (Retry, Duration, Unknown, bool) {
-    (step.retry(), step.limit(), step.unknown(), step.refuses_for_good())
+fn says<S: Step<Order>>(step: &S) -> (Retry, Duration, Unknown, bool, Option<&str>) {
+    (step.retry(), step.limit(), step.unknown(), step.refuses_for_good(), step.destination())
 }
 
 fn lives_in_the_journal<S: Step<Order, Place = Journal<Tx>, Needs = ()>>() -> &'static str {
