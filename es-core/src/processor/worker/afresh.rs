@@ -90,6 +90,13 @@ impl Rounds {
         (at == position).then_some(since)
     }
 
+    /// While the store is away, nothing is learned of these.
+    fn unsuspect(&mut self, of: &[Row<Afresh>]) {
+        for row in of {
+            self.waiting.entry(row.key.clone()).and_modify(|waiting| waiting.suspected = None);
+        }
+    }
+
     /// These wait for something that is away, which took so long to find out.
     fn wait(
         &mut self,
@@ -200,6 +207,7 @@ impl Worker {
             return Ok(false);
         }
         if !failure.source.is::<NotTheEvent>() && suspected.is_none() {
+            self.rounds.unsuspect(failed);
             return Err(not_now(REBUILDING, failure));
         }
         let again = self.postponed(self.rounds.again, REBUILDING, failure);

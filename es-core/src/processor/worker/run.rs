@@ -98,8 +98,6 @@ pub(crate) struct Worker {
     pub(super) in_vain: InVain,
     /// What is shown of a row of state that cannot be read, by its table.
     pub(super) unreadable: BTreeMap<Arc<str>, crate::processor::ProcessorState>,
-    /// Whether what fails is given up one by one, each in a flush of its own.
-    pub(super) careful: bool,
 }
 
 /// What was due failed so often in a row, and is not tried again before this.
@@ -200,7 +198,6 @@ impl Worker {
             page: None,
             in_vain: InVain::default(),
             unreadable: BTreeMap::new(),
-            careful: false,
         }
     }
 
@@ -278,7 +275,6 @@ impl Worker {
         if self.halted.as_ref().is_some_and(|(before, _)| *before != resumes) {
             // The event that it stopped at is tried again: what was decided of it is forgotten.
             (self.halted, self.trouble, self.overdue, self.open) = (None, None, None, None);
-            self.careful = false;
             self.verdicts.clear();
         }
         if !self.context.may_act() {

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::double::{Double, Line};
-use super::payments::{Kind, Ledger, Poison, World, eventually, parked, parked_keys, payment};
+use super::payments::{Kind, Ledger, Poison, World, eventually, parked, parked_keys, payment, until};
 use super::{LIMIT, Subject, settle, start};
-use crate::processor::{ParkingLimits, Processor, ProcessorError, ProcessorOptions};
+use crate::processor::{ParkingLimits, Processor, ProcessorError, ProcessorOptions, ProcessorState};
 use crate::{App, AppBuilder, ErrorKind};
 
 const N: i64 = 3_000;
@@ -137,4 +137,24 @@ pub async fn hundreds_of_poisoned_keys_are_parked_in_a_few_commits<S: Subject>(s
     let reads = line.reads().len();
     // Where nothing else fails, most go on with the page that they have.
     assert!(reads < commits * 2 / 5, "{reads} reads, {commits} commits");
+}
+
+/// K6, K11
+pub async fn as_many_poisoned_keys_as_fit_are_parked_in_a_few_commits<S: Subject>(subject: S) {
+    const FIT: usize = 100;
+    let (world, poison) = (World::new(&subject).await, Poison::new());
+    let line = Double::new(world.store.0.clone());
+    for i in 0..2 * FIT {
+        world.put(&format!("k{i:03}"), vec![poison.payment(1, "fails")]).await;
+    }
+    let short = Duration::from_millis(1);
+    let options = ProcessorOptions::default().retries(0, short, short);
+    let options = options.parking(ParkingLimits::new(FIT, 1_000));
+    let app = start(|| App::on(line.clone()).view::<Ledger>().processors(options).workers(1)).await;
+    let processor = Kind::View.of(&app);
+    until(processor, |status| matches!(status.state, ProcessorState::Halted { .. })).await;
+    let keys: Vec<String> = parked(processor).await.into_iter().map(|sequence| sequence.key).collect();
+    assert_eq!(keys, (0..FIT).map(|i| format!("k{i:03}")).collect::<Vec<_>>());
+    let commits = line.commits("ledger/1~1/parked").len();
+    assert!(commits < FIT / 2, "{commits} commits");
 }
