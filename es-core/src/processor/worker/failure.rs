@@ -279,6 +279,9 @@ impl Worker {
         let error = parked::cut(&crate::chain(&failure));
         let pause = match (fault, suspected) {
             (Fault::Store, _) => return self.store_failed(&failure),
+            (Fault::Suspect, _) if self.is_vain_to_suspect() && attempts > self.context.options.retries => {
+                None
+            }
             (Fault::Suspect, Some(time)) => {
                 patience.checked_sub(time).map(|left| self.backoff(attempts).min(left.max(SOON)))
             }
@@ -291,13 +294,17 @@ impl Worker {
         if let Some(pause) = pause {
             return pause;
         }
-        let so_long = match fault {
-            Fault::Suspect => format!(", for {patience:?} in which the store took writes"),
+        let so_long = match suspected {
+            Some(time) if fault == Fault::Suspect => {
+                let others = if time < patience { "as others did " } else { "" };
+                format!(", {others}for {patience:?} in which the store took writes")
+            }
             _ => String::new(),
         };
         let error = error + &so_long;
         let Failure { position, key, event, undecoded, .. } = failure;
         self.in_vain.gave_up(attempts > 1);
+        self.suspected_in_vain.gave_up(fault == Fault::Suspect);
         if let Some(trouble) = &mut self.trouble {
             trouble.given_up = true;
         }
@@ -329,6 +336,12 @@ impl Worker {
     fn retries(&self, failure: &Failure) -> u32 {
         let vain = self.in_vain.is_known() && self.context.runner.keeps().is_fenced();
         if vain || failure.source.is::<Definite>() { 0 } else { self.context.options.retries }
+    }
+
+    /// Whether others have failed as the store does for as long as it is believed, and went on to. An effect outside waits for
+    /// its partner all the same.
+    fn is_vain_to_suspect(&self) -> bool {
+        self.suspected_in_vain.is_known() && self.context.runner.keeps().is_fenced()
     }
 
     /// Counts how often the same event has failed for the same key.
@@ -385,7 +398,7 @@ impl Worker {
             && !trouble.given_up
         {
             // It has gone through: to call again helps.
-            self.in_vain = InVain::default();
+            (self.in_vain, self.suspected_in_vain) = (InVain::default(), InVain::default());
         }
     }
 

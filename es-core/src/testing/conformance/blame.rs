@@ -54,7 +54,8 @@ pub async fn a_view_far_behind_says_for_how_long_the_store_takes_no_writes<S: Su
     settle(&app).await;
     line.set(Line::ReadOnly);
     world.pay("a", 1..=100).await;
-    let failed = |state: &ProcessorState| matches!(state, ProcessorState::Failing { attempts, .. } if *attempts > 5);
+    let failed =
+        |state: &ProcessorState| matches!(state, ProcessorState::Failing { attempts, .. } if *attempts > 5);
     until(Kind::View.of(&app), |status| failed(&status.state)).await;
     line.set(Line::Up);
     settle(&app).await;

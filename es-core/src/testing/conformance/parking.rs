@@ -347,6 +347,26 @@ pub async fn a_retry_of_thousands_of_events_is_asked_for_in_few_reads<S: Subject
     assert!(read < 4_000, "{read} rows");
 }
 
+/// K8
+pub async fn thousands_of_parked_events_are_listed_in_a_few_reads<S: Subject>(subject: S) {
+    const N: i64 = 2_000;
+    let (world, poison) = (World::<S>::new(&subject).await, Poison::new());
+    world.put("a", vec![poison.payment(1, "fails")]).await;
+    world.pay("a", 2..=N).await;
+    world.pay("b", 1..=1).await;
+    world.pay("a", N + 1..=N + 1).await;
+    let app = world.start().await;
+    settle(&app).await;
+    let line = Double::new(world.store.0.clone());
+    let looking = start(|| App::on(line.clone()).view::<Ledger>().looks_on()).await;
+    let before = line.calls();
+    let events = ask(|| Kind::View.of(&looking).parked_events("a", Position(1), 3_000)).await;
+    let calls = line.calls() - before;
+    let right: Vec<u64> = (2..=N.unsigned_abs()).chain([N.unsigned_abs() + 2]).collect();
+    assert_eq!(super::data::places(&events), right);
+    assert!(calls < 500, "{calls} calls");
+}
+
 /// K9
 pub async fn a_statement_that_fails_in_a_handler_is_a_failure_like_any_other<S: Subject>(subject: S) {
     let (world, poison) = (World::new(&subject).await, Poison::new());

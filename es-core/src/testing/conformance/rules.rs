@@ -389,6 +389,15 @@ macro_rules! __conformance_and_the_rest {
                 a_node_that_looks_on_is_not_ready_for_what_an_older_program_makes
                 what_was_missed_is_left_out_if_that_was_chosen
             }
+            waiting {
+                keys_that_wait_hold_up_no_other_that_is_asked
+                what_waits_is_looked_up_again_once_something_is_asked
+                a_rebuild_that_waits_has_no_more_than_half_of_the_time
+                a_key_between_many_that_wait_is_rebuilt_in_its_turn
+                a_rebuild_suspects_each_event_for_itself
+                what_is_asked_is_tried_some_times_before_it_is_blamed
+                others_that_go_through_clear_no_suspicion_of_a_retry
+            }
             effects {
                 a_retry_that_cannot_be_stored_repeats_no_call
                 a_retry_that_fails_in_the_middle_repeats_no_call
@@ -493,6 +502,7 @@ macro_rules! __conformance_and_the_rest {
                 what_was_discarded_stays_left_out_of_rebuilds
                 a_sequence_of_thousands_of_events_is_kept_and_retried_whole
                 a_retry_of_thousands_of_events_is_asked_for_in_few_reads
+                thousands_of_parked_events_are_listed_in_a_few_reads
                 a_statement_that_fails_in_a_handler_is_a_failure_like_any_other
                 payloads_that_cannot_be_decoded_are_parked_with_their_bytes
                 what_cannot_be_decoded_is_parked_behind_what_fails_before_it
@@ -539,6 +549,8 @@ macro_rules! __conformance_and_the_rest {
                 a_retry_that_is_interrupted_goes_on_where_it_was
                 hundreds_of_poisoned_keys_are_parked_in_a_few_commits
                 as_many_poisoned_keys_as_fit_are_parked_in_a_few_commits
+                keys_that_fail_as_the_store_does_are_found_out_soon
+                sequences_of_a_part_are_looked_up_together
             }
             damaged {
                 an_unreadable_row_stops_what_it_belongs_to_and_nothing_else
