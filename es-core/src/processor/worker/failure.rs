@@ -101,7 +101,13 @@ impl Verdict {
     pub(super) fn apply(&self, parked: &mut BTreeMap<String, Parked>, skips: &mut Skips) {
         let Self { position, key, parked: sequence, reason, undecoded } = self;
         match sequence {
-            Some(sequence) => drop(parked.entry(key.clone()).or_insert_with(|| sequence.clone())),
+            Some(sequence) => {
+                let known = parked.entry(key.clone()).or_insert_with(|| sequence.clone());
+                // Of two that are not stored, the other one queues up behind the earlier one.
+                if known.rev == 0 && sequence.value.first < known.value.first {
+                    known.clone_from(sequence);
+                }
+            }
             None => {
                 drop(skips.insert((*position, key.clone()), reason.clone()));
                 if *undecoded {
@@ -119,11 +125,11 @@ impl Worker {
         // What is parked is written by this worker alone: it need not be read again while the share is as it left it.
         self.parked = open.as_mut().map(|open| std::mem::take(&mut open.parked));
         let page = self.page.take();
+        let folded = open.as_ref().map_or(0, |open| open.folded);
         let pause = match error {
-            StepError::Full(_) if !self.careful && self.verdicts.len() > 1 => {
-                // As many as fit are parked, one by one.
-                self.careful = true;
-                self.verdicts.clear();
+            StepError::Full(_) if folded > 1 => {
+                // As many as fit are parked: what is left over shows when it is handled alone.
+                self.halve(folded);
                 Duration::ZERO
             }
             StepError::Full(why) => {
@@ -185,7 +191,7 @@ impl Worker {
     /// it is blamed is written with the next commit, so only if the store takes one.
     fn is_certain(&self, failure: &Failure) -> bool {
         let source = &*failure.source;
-        let goes_on = self.context.on_failure != OnFailure::Stop && !self.careful;
+        let goes_on = self.context.on_failure != OnFailure::Stop;
         let goes_on = goes_on && self.context.folds() && self.retries(failure) == 0;
         let of_event = !is_of_a_newer_program(source) && !source.is::<NotTheEvent>();
         goes_on && of_event && !self.context.blames_the_store(source)
@@ -216,8 +222,7 @@ impl Worker {
         let blamed = open.and_then(|open| self.blamed(open));
         let fault = if folded == 0 { Fault::Store } else { self.fault(&error).await };
         if fault != Fault::Store && folded > 1 {
-            // Down to nothing: then one event at a time is handled, and nothing is folded on.
-            self.limit = folded.min(self.limit) / 2;
+            self.halve(folded);
         }
         match (fault, blamed) {
             (Fault::Event, _) if folded > 1 => Duration::ZERO,
@@ -226,6 +231,12 @@ impl Worker {
             }
             _ => self.store_failed(&error),
         }
+    }
+
+    /// Of so many events that cannot be flushed together, half are tried next. Down to nothing: then one event at a time is
+    /// handled, and nothing is folded on.
+    fn halve(&mut self, folded: usize) {
+        self.limit = folded.min(self.limit) / 2;
     }
 
     /// The event that was folded last, and the key for which it cannot be flushed; `None` if no handler had to do with it.
@@ -268,6 +279,9 @@ impl Worker {
         let error = parked::cut(&crate::chain(&failure));
         let pause = match (fault, suspected) {
             (Fault::Store, _) => return self.store_failed(&failure),
+            (Fault::Suspect, _) if self.is_vain_to_suspect() && attempts > self.context.options.retries => {
+                None
+            }
             (Fault::Suspect, Some(time)) => {
                 patience.checked_sub(time).map(|left| self.backoff(attempts).min(left.max(SOON)))
             }
@@ -280,13 +294,17 @@ impl Worker {
         if let Some(pause) = pause {
             return pause;
         }
-        let so_long = match fault {
-            Fault::Suspect => format!(", for {patience:?} in which the store took writes"),
+        let so_long = match suspected {
+            Some(time) if fault == Fault::Suspect => {
+                let others = if time < patience { "as others did " } else { "" };
+                format!(", {others}for {patience:?} in which the store took writes")
+            }
             _ => String::new(),
         };
         let error = error + &so_long;
         let Failure { position, key, event, undecoded, .. } = failure;
         self.in_vain.gave_up(attempts > 1);
+        self.suspected_in_vain.gave_up(fault == Fault::Suspect);
         if let Some(trouble) = &mut self.trouble {
             trouble.given_up = true;
         }
@@ -318,6 +336,12 @@ impl Worker {
     fn retries(&self, failure: &Failure) -> u32 {
         let vain = self.in_vain.is_known() && self.context.runner.keeps().is_fenced();
         if vain || failure.source.is::<Definite>() { 0 } else { self.context.options.retries }
+    }
+
+    /// Whether others have failed as the store does for as long as it is believed, and went on to. An effect outside waits for
+    /// its partner all the same.
+    fn is_vain_to_suspect(&self) -> bool {
+        self.suspected_in_vain.is_known() && self.context.runner.keeps().is_fenced()
     }
 
     /// Counts how often the same event has failed for the same key.
@@ -369,13 +393,12 @@ impl Worker {
     /// A step went well: what had failed before is over, if it was that.
     pub(super) fn went_well(&mut self) {
         self.failures = 0;
-        self.careful &= !self.verdicts.is_empty();
         let position = self.share.progress.position;
         if let Some(trouble) = self.trouble.take_if(|trouble| position >= trouble.position)
             && !trouble.given_up
         {
             // It has gone through: to call again helps.
-            self.in_vain = InVain::default();
+            (self.in_vain, self.suspected_in_vain) = (InVain::default(), InVain::default());
         }
     }
 

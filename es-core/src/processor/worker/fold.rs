@@ -167,7 +167,10 @@ impl Worker {
             if flushes {
                 self.flush().await?;
             }
-            self.went_well();
+            // What is only folded has yet to go well.
+            if flushes || !worked {
+                self.went_well();
+            }
             self.show_at(self.state(), seen);
         }
         Ok(match (more, worked) {
