@@ -47,7 +47,7 @@ pub struct ProcessorOptions {
     /// out) is believed to be one, while the store takes writes; then it is the event's. 10 s by default.
     ///
     /// Meanwhile the range waits. Once that was in vain for eight events in a row, a projection's next ones are only called
-    /// again as often as [`retries`](Self::retries) says, until there was none for a minute. What an operator asked for is tried
+    /// again as often as [`retries`](Self::retries) says, until there was none for some time. What an operator asked for is tried
     /// for that long and that often, and the range goes on.
     pub patience: Duration,
     /// The longest that one call of a handler may take; 60 s by default.

@@ -43,6 +43,10 @@ pub(super) struct Rounds {
     pub(super) again: Option<Overdue>,
     /// Passes in a row after which some had to wait.
     passes: u32,
+    /// Whether all that was asked when this pass began was tried: what is asked meanwhile does not put the next one off.
+    pauses: bool,
+    /// Whether it was shown in this pass that something waits.
+    told: bool,
     waiting: BTreeMap<String, Waiting>,
 }
 
@@ -57,8 +61,9 @@ struct Waiting {
 
 impl Default for Rounds {
     fn default() -> Self {
-        let waiting = BTreeMap::new();
-        Self { fit: KEYS, keys: KEYS, more: false, rest: None, again: None, passes: 0, waiting }
+        let (again, waiting) = (None, BTreeMap::new());
+        let (passes, pauses, told) = (0, false, false);
+        Self { fit: KEYS, keys: KEYS, more: false, rest: None, again, passes, pauses, told, waiting }
     }
 }
 
@@ -73,10 +78,11 @@ impl Rounds {
         self.waiting.retain(|key, _| keys.contains(&**key));
         if asked.iter().all(|row| self.is_aside(&row.key)) {
             if let Some(Overdue { again, .. }) = self.again.filter(|again| again.again > Instant::now()) {
-                self.rest = Some(Rest::all_wait(again));
+                (self.rest, self.pauses) = (Some(Rest::all_wait(again)), true);
                 return false;
             }
             self.passes = self.passes.saturating_add(1);
+            (self.pauses, self.told) = (false, false);
             self.waiting.values_mut().for_each(|waiting| waiting.aside = false);
         }
         asked.retain(|row| !self.is_aside(&row.key));
@@ -100,7 +106,8 @@ impl Rounds {
         let waiting = |row: &Row<Afresh>| (row.key.clone(), Waiting { aside: true, suspected });
         self.waiting.extend(of.iter().map(waiting));
         let rest = Rest::fair(took);
-        self.again = Some(Overdue { again: again.again.max(rest.until), ..again });
+        let Overdue { attempts, again } = self.again.filter(|_| self.pauses).unwrap_or(again);
+        self.again = Some(Overdue { attempts, again: again.max(rest.until) });
         self.rest = Some(rest);
     }
 
@@ -108,7 +115,7 @@ impl Rounds {
         self.forget(rows);
         self.keys = (self.keys * 2).min(KEYS);
         if self.waiting.is_empty() {
-            (self.again, self.passes) = (None, 0);
+            (self.again, self.passes, self.pauses, self.told) = (None, 0, false, false);
         }
     }
 
@@ -139,6 +146,7 @@ impl Worker {
             return Ok(());
         }
         (self.rounds.more, self.rounds.rest) = (false, None);
+        let began = Instant::now();
         let mut asked = self.asked_afresh().await?;
         asked.retain(|row| row.value.without.is_empty());
         if asked.is_empty() {
@@ -158,7 +166,6 @@ impl Worker {
         if !is_read && parks_left_out(&self.context, &self.open().parked, round).await? {
             return self.begin_again().await;
         }
-        let began = Instant::now();
         let outcome = loop {
             match self.round(round).await? {
                 Round::TooLarge => {
@@ -203,11 +210,15 @@ impl Worker {
             return Ok(false);
         }
         if !failure.source.is::<NotTheEvent>() && suspected.is_none() {
+            // While the store is away, nothing is learned of any of them.
+            self.rounds.waiting.values_mut().for_each(|waiting| waiting.suspected = None);
             self.rounds.forget(failed);
             return Err(not_now(REBUILDING, failure));
         }
-        let passes = Overdue { attempts: self.rounds.passes, again: Instant::now() };
-        let again = self.postponed(Some(passes), REBUILDING, failure);
+        let again = self.overdue_after(self.rounds.passes.saturating_add(1));
+        if !std::mem::replace(&mut self.rounds.told, true) {
+            self.show_failing(REBUILDING, &parked::cut(&crate::chain(failure)), again.attempts);
+        }
         let suspected = suspected.map(|suspicion| (failure.position, suspicion));
         self.rounds.wait(failed, suspected, again, began.elapsed());
         Ok(true)

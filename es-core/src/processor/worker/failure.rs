@@ -19,7 +19,7 @@ use crate::store::{Commit, CommitError, Position, RecordedEvent, StoreError, wri
 /// How many events are handled at once after one has failed: no more than these are handled again without it.
 const CAUTIOUS: usize = 256;
 /// After so many events in a row whose handler was called again in vain, the next ones are tried once, until no event was
-/// given up for this long.
+/// given up for this long; or as long as two may take, if that is longer.
 const IN_VAIN: (u32, Duration) = (8, Duration::from_secs(60));
 /// How often in a row a write is refused before that is shown: mostly it was another node, once.
 const FENCED: u32 = 10;
@@ -60,13 +60,13 @@ pub(super) struct InVain {
 }
 
 impl InVain {
-    /// Whether it is known by now that to call again does not help.
-    fn is_known(&self) -> bool {
-        self.events >= IN_VAIN.0 && self.last.is_some_and(|last| last.elapsed() < IN_VAIN.1)
+    /// Whether it is known by now that to call again does not help, if what lies further back than this is forgotten.
+    fn is_known(&self, within: Duration) -> bool {
+        self.events >= IN_VAIN.0 && self.last.is_some_and(|last| last.elapsed() < within)
     }
 
-    fn gave_up(&mut self, called_again: bool) {
-        let before = if self.last.is_none_or(|last| last.elapsed() >= IN_VAIN.1) { 0 } else { self.events };
+    fn gave_up(&mut self, called_again: bool, within: Duration) {
+        let before = if self.last.is_none_or(|last| last.elapsed() >= within) { 0 } else { self.events };
         *self = Self { events: before.saturating_add(u32::from(called_again)), last: Some(Instant::now()) };
     }
 }
@@ -133,8 +133,9 @@ impl Worker {
                 Duration::ZERO
             }
             StepError::Full(why) => {
-                // Its transaction would be in the way of saying so.
+                // Its transaction would be in the way of saying so. What was decided is not stored: it is no more.
                 drop(open);
+                self.verdicts.clear();
                 let resumes = *self.context.resumes.borrow();
                 self.halt(why, resumes).await
             }
@@ -303,8 +304,10 @@ impl Worker {
         };
         let error = error + &so_long;
         let Failure { position, key, event, undecoded, .. } = failure;
-        self.in_vain.gave_up(attempts > 1);
-        self.suspected_in_vain.gave_up(fault == Fault::Suspect);
+        self.in_vain.gave_up(attempts > 1, IN_VAIN.1);
+        if fault == Fault::Suspect {
+            self.suspected_in_vain.gave_up(true, self.suspects_within());
+        }
         if let Some(trouble) = &mut self.trouble {
             trouble.given_up = true;
         }
@@ -334,14 +337,20 @@ impl Worker {
     /// How often a handler is called again. One that writes to the store's own tables has shown soon whether that helps; one
     /// with effects outside waits for a partner, whatever came before.
     fn retries(&self, failure: &Failure) -> u32 {
-        let vain = self.in_vain.is_known() && self.context.runner.keeps().is_fenced();
+        let vain = self.in_vain.is_known(IN_VAIN.1) && self.context.runner.keeps().is_fenced();
         if vain || failure.source.is::<Definite>() { 0 } else { self.context.options.retries }
     }
 
     /// Whether others have failed as the store does for as long as it is believed, and went on to. An effect outside waits for
     /// its partner all the same.
     fn is_vain_to_suspect(&self) -> bool {
-        self.suspected_in_vain.is_known() && self.context.runner.keeps().is_fenced()
+        self.suspected_in_vain.is_known(self.suspects_within()) && self.context.runner.keeps().is_fenced()
+    }
+
+    /// One that is believed may take its whole `patience`, and a call more.
+    fn suspects_within(&self) -> Duration {
+        let options = &self.context.options;
+        IN_VAIN.1.max(options.patience.saturating_add(options.handler_limit).saturating_mul(2))
     }
 
     /// Counts how often the same event has failed for the same key.

@@ -167,8 +167,8 @@ impl Worker {
             if flushes {
                 self.flush().await?;
             }
-            // What is only folded has yet to go well.
-            if flushes || !worked {
+            // What is not durable has yet to go well, also if it is only a place.
+            if flushes || gap == 0 {
                 self.went_well();
             }
             self.show_at(self.state(), seen);

@@ -300,7 +300,8 @@ impl Worker {
         }
         match away {
             _ if aside.keys.is_empty() => {
-                (self.retrying.aside, self.retrying.again) = (Aside::default(), None);
+                (self.retrying.aside, self.retrying.again, self.retrying.suspected) =
+                    (Aside::default(), None, None);
             }
             // Others were asked in the pause.
             _ if goes_on => {}
@@ -364,6 +365,9 @@ impl Worker {
                 // What goes through without ever having been suspected says nothing of what was.
                 if parts.iter().any(|part| self.retrying.suspects.contains(&part.sequence.key)) {
                     self.retrying.suspected = None;
+                }
+                if self.retrying.aside.keys.is_empty() {
+                    self.retrying.again = None;
                 }
                 parts = if started.elapsed() > PART_HOLDS { Vec::new() } else { std::mem::take(&mut behind) };
                 continue;
@@ -497,6 +501,9 @@ impl Worker {
         let mut suspected = self.retrying.suspected;
         let blames = self.blames(&failure, &mut suspected).await;
         self.retrying.suspected = suspected;
+        // Of a suspicion that others have brought about, none is blamed at its first try.
+        let is_suspect = suspected.is_some() && self.context.blames_the_store(&*failure.source);
+        let blames = blames && (!is_suspect || self.retrying.suspects.contains(&part.sequence.key));
         if !blames {
             // What others wait for may be there.
             let is_away = failure.source.is::<NotTheEvent>() || self.retrying.suspected.is_some();
@@ -538,9 +545,13 @@ impl Worker {
 
     /// When something is tried again; events go on being handled.
     pub(super) fn postponed(&self, before: Option<Overdue>, what: &str, failure: &Failure) -> Overdue {
-        let attempts = before.map_or(1, |again| again.attempts.saturating_add(1));
+        let overdue = self.overdue_after(before.map_or(1, |again| again.attempts.saturating_add(1)));
+        self.show_failing(what, &parked::cut(&crate::chain(failure)), overdue.attempts);
+        overdue
+    }
+
+    pub(super) fn overdue_after(&self, attempts: u32) -> Overdue {
         let pause = self.backoff(attempts).min(self.context.options.patience.max(SOON));
-        self.show_failing(what, &parked::cut(&crate::chain(failure)), attempts);
         Overdue { attempts, again: Instant::now() + pause }
     }
 

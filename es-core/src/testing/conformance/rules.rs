@@ -396,6 +396,7 @@ macro_rules! __conformance_and_the_rest {
                 a_key_between_many_that_wait_is_rebuilt_in_its_turn
                 a_rebuild_suspects_each_event_for_itself
                 what_is_asked_is_tried_some_times_before_it_is_blamed
+                no_key_of_a_retry_is_blamed_at_its_first_try
                 others_that_go_through_clear_no_suspicion_of_a_retry
             }
             effects {

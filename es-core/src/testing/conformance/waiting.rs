@@ -11,7 +11,7 @@ use super::payments::{
 };
 use super::{LIMIT, Subject, settle, start};
 use crate::App;
-use crate::processor::{Processor, ProcessorError, ProcessorOptions, ProcessorState};
+use crate::processor::{ParkedFilter, Processor, ProcessorError, ProcessorOptions, ProcessorState};
 use crate::store::{Backend, Position};
 
 const TABLE: &str = "ledger/1~1/afresh";
@@ -211,6 +211,27 @@ pub async fn what_is_asked_is_tried_some_times_before_it_is_blamed<S: Subject>(s
     let refused = answered(|| processor.rebuild_keys(&keys, LIMIT)).await;
     assert!(matches!(refused, Err(ProcessorError::RowFailed { .. })), "{refused:?}");
     assert!(asked() - before >= tries, "{} tries of a rebuild", asked() - before);
+}
+
+/// P21
+pub async fn no_key_of_a_retry_is_blamed_at_its_first_try<S: Subject>(subject: S) {
+    const KEYS: usize = 5;
+    let (world, poison) = (World::<S>::new(&subject).await, Poison::new());
+    let line = Double::new(world.store.0.clone());
+    let options = ProcessorOptions::default().retries(1, SHORT, SHORT).patience(Duration::ZERO);
+    let app = started(&line, options).await;
+    let processor = Kind::View.of(&app);
+    for key in 0..KEYS {
+        world.put(&format!("a{key}"), vec![poison.payment(1, "store")]).await;
+    }
+    settle(&app).await;
+    // Whether the store takes writes is asked each time.
+    let before = line.commits("checkpoints").len();
+    let all = ParkedFilter::all();
+    let failed = ask(|| processor.retry_all(&all, LIMIT)).await;
+    assert_eq!(failed.len(), KEYS, "{failed:?}");
+    let tries = line.commits("checkpoints").len() - before;
+    assert!(tries >= 2 * KEYS, "{tries} tries of {KEYS} keys");
 }
 
 /// P21
