@@ -94,7 +94,8 @@ fn test(all_postgres: bool) -> anyhow::Result<()> {
     for other in &others {
         say(&format!("es-postgres again, on {other}"));
         for test in compiled::tests("es-postgres", &["it", "operate"])? {
-            run(Command::new(test).current_dir(root()?.join("es-postgres")).envs(env(other)))?;
+            let what = format!("{} on {other}", test.display());
+            run(Command::new(test).current_dir(root()?.join("es-postgres")).envs(env(other)), &what)?;
         }
     }
     let also: String = others.iter().map(|other| format!("; es-postgres also on {other}")).collect();
@@ -112,7 +113,10 @@ fn threads() -> String {
 
 /// Runs cargo at the root of the workspace.
 fn cargo(args: &[&str], env: &[(&str, impl AsRef<OsStr>)]) -> anyhow::Result<()> {
-    run(cargo_of(args)?.envs(env.iter().map(|(name, value)| (name, value))))
+    run(
+        cargo_of(args)?.envs(env.iter().map(|(name, value)| (name, value))),
+        &format!("cargo {}", args.join(" ")),
+    )
 }
 
 fn cargo_of(args: &[&str]) -> anyhow::Result<Command> {
@@ -121,9 +125,9 @@ fn cargo_of(args: &[&str]) -> anyhow::Result<Command> {
     Ok(cargo)
 }
 
-fn run(command: &mut Command) -> anyhow::Result<()> {
-    let status = command.status().with_context(|| format!("{command:?} does not start"))?;
-    ensure!(status.success(), "{command:?} failed");
+fn run(command: &mut Command, what: &str) -> anyhow::Result<()> {
+    let status = command.status().with_context(|| format!("{what} does not start"))?;
+    ensure!(status.success(), "{what} failed");
     Ok(())
 }
 
