@@ -6,10 +6,10 @@ mod promtool;
 mod provide;
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use clap::Parser;
 
 use postgres::{BIN, Installation};
@@ -74,7 +74,7 @@ fn main() -> anyhow::Result<()> {
 
 const NO_ENV: &[(&str, &str)] = &[];
 
-/// The whole workspace on one PostgreSQL, then what speaks to it on every other.
+/// The whole workspace on one PostgreSQL, and what speaks to it on every other.
 fn test(all_postgres: bool) -> anyhow::Result<()> {
     let first = provide::any(root()?)?;
     if all_postgres {
@@ -90,16 +90,31 @@ fn test(all_postgres: bool) -> anyhow::Result<()> {
             ("RUST_TEST_THREADS", threads.clone()),
         ]
     };
-    cargo(&["test", "--workspace", "--all-features"], &env(&first))?;
-    for other in &others {
-        say(&format!("es-postgres again, on {other}"));
-        for test in compiled::tests("es-postgres", &["it", "operate"])? {
-            let what = format!("{} on {other}", test.display());
-            run(Command::new(test).current_dir(root()?.join("es-postgres")).envs(env(other)), &what)?;
-        }
-    }
+    // They wait for servers most of the time: both at once take hardly longer than the workspace alone.
+    let again =
+        if others.is_empty() { Vec::new() } else { compiled::tests("es-postgres", &["it", "operate"])? };
+    std::thread::scope(|scope| {
+        let others =
+            scope.spawn(|| others.iter().try_for_each(|other| on_another(other, &again, &env(other))));
+        let workspace = cargo(&["test", "--workspace", "--all-features"], &env(&first));
+        let others = others.join().map_err(|_| anyhow!("the tests on another PostgreSQL panicked"))?;
+        workspace.and(others)
+    })?;
     let also: String = others.iter().map(|other| format!("; es-postgres also on {other}")).collect();
     say(&format!("tested: the workspace on {first}{also}"));
+    Ok(())
+}
+
+/// es-postgres again, on another server. What it prints comes at the end, in one piece.
+fn on_another(other: &Installation, tests: &[PathBuf], env: &[(&str, String)]) -> anyhow::Result<()> {
+    for test in tests {
+        let what = format!("{} on {other}", test.display());
+        let mut command = Command::new(test);
+        let _ = command.current_dir(root()?.join("es-postgres")).envs(env.iter().cloned());
+        let output = command.output().with_context(|| format!("{what} does not start"))?;
+        say(&format!("es-postgres on {other}:\n{}", String::from_utf8_lossy(&output.stdout)));
+        ensure!(output.status.success(), "{what} failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    }
     Ok(())
 }
 

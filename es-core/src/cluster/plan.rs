@@ -26,6 +26,13 @@ pub(crate) struct Seen {
     pub(crate) kept: bool,
 }
 
+impl Seen {
+    /// Whether a node may change its shape.
+    fn is_of(&self, node: Uuid) -> bool {
+        self.owner == Some(node) && !self.kept
+    }
+}
+
 /// How a group is shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rule {
@@ -77,7 +84,9 @@ pub(crate) fn plan(shares: &[Seen], me: Uuid, rule: Rule) -> Vec<Action> {
 fn plan_whole(shares: &[Seen], me: Uuid, mine: bool) -> Vec<Action> {
     let of = |owner| shares.iter().filter(move |share| share.owner == owner).map(|share| share.slices);
     if mine || shares.iter().any(|share| share.owner.is_none() && share.waited) {
-        return of(None).map(|part| Action::Claim { first: part.first, part }).collect();
+        let claims: Vec<_> = of(None).map(|part| Action::Claim { first: part.first, part }).collect();
+        // It may have been split before.
+        return if claims.is_empty() { neighbours(shares, me).into_iter().collect() } else { claims };
     }
     // One part that is free was freed for the node that it falls to.
     of(Some(me)).map(|Slices { first, .. }| Action::Free { first }).collect()
@@ -105,20 +114,23 @@ fn plan_slices(shares: &[Seen], me: Uuid, own: Option<Slices>) -> Vec<Action> {
 
 /// Splits or merges what the node has, so that it is as many shares as it works on at once.
 fn plan_shape(shares: &[Seen], me: Uuid, workers: usize) -> Option<Action> {
-    let is_mine = |share: &Seen| share.owner == Some(me) && !share.kept;
-    let mine = || shares.iter().filter(|share| is_mine(share)).map(|share| share.slices);
+    let mine = || shares.iter().filter(|share| share.is_of(me)).map(|share| share.slices);
     let n = mine().count();
     if n > 0 && n < workers {
         let largest = mine().max_by_key(|slices| slices.count()).filter(|slices| slices.count() > 1)?;
         return Some(Action::Split { first: largest.first, count: largest.count() / 2 });
     }
-    let merges = |pair: &&[Seen]| {
-        let [low, high] = pair else { return false };
-        low.merges && is_mine(low) && is_mine(high)
+    if n > workers { neighbours(shares, me) } else { None }
+}
+
+/// Two shares of the node that can be worked on as one.
+fn neighbours(shares: &[Seen], me: Uuid) -> Option<Action> {
+    let pair = |pair: &[Seen]| {
+        let [low, high] = pair else { return None };
+        let merges = low.merges && low.is_of(me) && high.is_of(me);
+        merges.then_some(Action::Merge { first: low.slices.first, next: high.slices.first })
     };
-    let neighbours = shares.windows(2).find(merges).filter(|_| n > workers)?;
-    let [low, high] = neighbours else { return None };
-    Some(Action::Merge { first: low.slices.first, next: high.slices.first })
+    shares.windows(2).find_map(pair)
 }
 
 /// Which node is to have which slices: each member one interval, `1,024 / members` and at most one more, so that together

@@ -77,7 +77,7 @@ pub enum ProcessorError {
         node: Uuid,
     },
     /// The build is not far enough: wait until it has caught up.
-    #[error("{build} is at {done} of {total}: wait until it has caught up")]
+    #[error("{build} is at {done} of {total}{why}: wait until it has caught up")]
     NotCaughtUp {
         /// Which build.
         build: Build,
@@ -85,6 +85,8 @@ pub enum ProcessorError {
         done: Position,
         /// How far the log is.
         total: Position,
+        /// What is in the way, in parentheses; empty if it is at work.
+        why: String,
     },
     /// Queries cannot rely on it yet: wait until it is ready.
     #[error("{processor} is not ready: {why}")]
@@ -119,6 +121,15 @@ pub enum ProcessorError {
         processor: String,
         /// Which generation.
         generation: Generation,
+    },
+    /// A rebuild has begun that does not do what is asked: abort it first, or watch that one
+    /// ([`rebuilding`](super::Processor::rebuilding)).
+    #[error(
+        "{build} is being built with other options: abort it (`rebuilding`, then `abort`), and begin again"
+    )]
+    OtherOptions {
+        /// Which build is under way.
+        build: Build,
     },
     /// There is no older build to go back to.
     #[error("{processor} has no older build to go back to")]
@@ -161,6 +172,13 @@ pub enum ProcessorError {
         /// Of which build it was asked.
         build: Build,
     },
+    /// It was set back while it was waited for what was asked of it, or is being set back: what was parked is handled again
+    /// from the log. Look at what is parked then.
+    #[error("{build} was set back: look at what is parked once it has caught up, and ask again")]
+    SetBack {
+        /// Of which build it was asked.
+        build: Build,
+    },
     /// Every commit writes it: it cannot be rebuilt or reset while it is inline.
     #[error(
         "{processor} is inline: every commit writes it, so nothing else may; start an app with \
@@ -191,13 +209,15 @@ pub enum ProcessorError {
     /// Events are left out for good: say why.
     #[error("events are left out for good: say why")]
     NoReason,
-    /// It was not done in time. The request stands, and is done later.
-    #[error("{what} was not done within {limit:?}; the request stands")]
+    /// It was not done in time. The request stands, and is done later: once what is in the way is away.
+    #[error("{what} was not done within {limit:?}{why}; the request stands")]
     TimedOut {
         /// What was asked for.
         what: String,
         /// How long it was waited for.
         limit: Duration,
+        /// What is in the way, in parentheses; empty if it is at work.
+        why: String,
     },
     /// The app was shut down.
     #[error("{processor} is stopped: start the app again")]
@@ -229,6 +249,7 @@ impl ProcessorError {
             | Self::NoOlder { .. }
             | Self::Dropped { .. }
             | Self::Switched { .. }
+            | Self::SetBack { .. }
             | Self::InUse { .. } => ErrorKind::Conflict,
             Self::NotCaughtUp { .. }
             | Self::NotReady { .. }
@@ -241,6 +262,7 @@ impl ProcessorError {
             | Self::Halted { .. }
             | Self::OlderCode { .. }
             | Self::OlderKept { .. }
+            | Self::OtherOptions { .. }
             | Self::Inline { .. }
             | Self::RowFailed { .. } => ErrorKind::Blocked,
             Self::NotRunHere { .. }

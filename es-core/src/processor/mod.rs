@@ -44,7 +44,7 @@ pub use self::kinds::effects::Calls;
 pub use self::kinds::runner::{Execution, Keeps, Opening, Rebuildable, Runner, Session};
 pub(crate) use self::kinds::{ProjectionRunner, ReactorRunner, ViewRunner};
 pub use self::options::{ParkingLimits, ProcessorOptions};
-pub use self::parked::{LeftOutForGood, ParkedFilter, ParkedSequence, handles_all};
+pub use self::parked::{LeftOutForGood, ParkedFilter, ParkedSequence, RetriedAll, handles_all};
 #[cfg(feature = "testing")]
 pub(crate) use self::rebuild::PORTION;
 pub use self::rebuild::{Backfill, Progress, Rebuild, RebuildOptions, RebuildReport, VersionStatus};

@@ -41,6 +41,30 @@ pub struct ProcessorStatus {
     pub(crate) unsettled: Option<String>,
 }
 
+impl ProcessorStatus {
+    /// Why nothing is done now, in words; `None` if it is at work.
+    pub(crate) fn why_not(&self) -> Option<String> {
+        let at = self.position;
+        match &self.state {
+            ProcessorState::Failing { error, .. } => Some(format!("it fails at {at}: {error}")),
+            ProcessorState::Halted { error, .. } => Some(format!("it is halted at {at}: {error}")),
+            ProcessorState::Stopped => Some(format!("it is stopped at {at}")),
+            ProcessorState::Paused { since } => {
+                Some(format!("it is paused at {at} since {since}: resume it"))
+            }
+            ProcessorState::Unsettled { error } => Some(format!("it is not worked on, at {at}: {error}")),
+            _ => None,
+        }
+    }
+
+    /// What is in the way of what was asked, in parentheses; empty if it is at work.
+    pub(crate) fn in_the_way(&self) -> String {
+        let unowned = self.ranges.iter().all(|range| range.owner.is_none());
+        let nobody = || unowned.then(|| "no node works on it: start one that does".to_owned());
+        self.why_not().or_else(nobody).map(|why| format!(" ({why})")).unwrap_or_default()
+    }
+}
+
 /// Where a range of slices is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -330,18 +330,12 @@ impl Processor {
 
     fn late(&self, position: Position, limit: Duration) -> WaitError {
         let now = self.status();
-        let why = match now.state {
-            _ if *self.handle.readiness.borrow() == Readiness::Incomplete => {
+        let late = || format!("it is at {} and did not reach {position} within {limit:?}", now.position);
+        let why = match *self.handle.readiness.borrow() {
+            Readiness::Incomplete => {
                 "it handles more events than what is there, or finds its rows by other keys, and has not been rebuilt yet".to_owned()
             }
-            ProcessorState::Failing { error, .. } => format!("it fails at {}: {error}", now.position),
-            ProcessorState::Halted { error, .. } => format!("it is halted at {}: {error}", now.position),
-            ProcessorState::Stopped => format!("it is stopped at {}", now.position),
-            ProcessorState::Paused { since } => format!("it is paused at {} since {since}", now.position),
-            ProcessorState::Unsettled { error } => {
-                format!("it is not worked on, at {}: {error}", now.position)
-            }
-            _ => format!("it is at {} and did not reach {position} within {limit:?}", now.position),
+            _ => now.why_not().unwrap_or_else(late),
         };
         WaitError::TimedOut { processor: self.name().to_owned(), why }
     }

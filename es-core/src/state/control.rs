@@ -24,7 +24,7 @@ pub(crate) fn control() -> Table<Control> {
     Table::own("es.control")
 }
 
-/// Counts requests of a build by the revision of its row.
+/// Counts, by the revision of its row, how often something was asked of a build, or how often it was set back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Asked {}
 

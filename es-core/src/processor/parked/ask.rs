@@ -10,8 +10,9 @@ use std::time::Duration;
 use super::sequence::readable;
 use super::{Parked, ParkedSequence, list, one, positions, skip_key};
 use crate::ErrorKind;
+use crate::processor::rebuild::times_set_back;
 use crate::processor::{AnyBackend, Processor, ProcessorError};
-use crate::state::{Asked, Build, Request, asked};
+use crate::state::{Asked, Build, Generations, Request, asked};
 use crate::store::{Position, Row, RowAt, RowStore, RowWrite, StoreError, Won, write_rows};
 
 /// Sequences that are looked at, or asked for, together.
@@ -52,6 +53,23 @@ impl ParkedFilter {
     }
 }
 
+/// What a retry of many sequences came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RetriedAll {
+    /// How many matched; none, if nothing was asked for.
+    pub asked: usize,
+    /// Those that failed again, as they are now.
+    pub failed: Vec<ParkedSequence>,
+}
+
+/// What something was asked of.
+struct Of {
+    build: Build,
+    /// How often it had been set back.
+    set_back: u64,
+}
+
 impl Processor {
     /// Asks for a parked sequence to be handled again, in order, and waits until that is done: `None` if it went through,
     /// else the sequence as it is now. It is done by the node that works on its slice.
@@ -60,8 +78,8 @@ impl Processor {
     ///
     /// [`ProcessorError::NotParked`]; [`ProcessorError::Asked`] if that was asked for already;
     /// [`ProcessorError::Discarded`] if it was discarded meanwhile, by whoever asked for that;
-    /// [`ProcessorError::Switched`] if queries were switched to another build meanwhile;
-    /// [`ProcessorError::TimedOut`] if it is not done within `limit`: the request stands.
+    /// [`ProcessorError::Switched`] if queries were switched to another build meanwhile; [`ProcessorError::SetBack`] if it was
+    /// reset; [`ProcessorError::TimedOut`] if it is not done within `limit`: the request stands.
     pub async fn retry(&self, key: &str, limit: Duration) -> Result<Option<ParkedSequence>, ProcessorError> {
         self.ask_one(key, Request::Retry, limit).await
     }
@@ -71,26 +89,26 @@ impl Processor {
     ///
     /// # Errors
     ///
-    /// As [`Self::retry`]; [`ProcessorError::NoReason`].
+    /// As [`Self::retry`]; [`ProcessorError::NotParked`] also if a retry was faster; [`ProcessorError::NoReason`].
     pub async fn discard(&self, key: &str, reason: &str, limit: Duration) -> Result<(), ProcessorError> {
         self.ask_one(key, discard(reason)?, limit).await.map(drop)
     }
 
-    /// The same as [`retry`](Self::retry) for all sequences that match. Gives those that failed again; what was parked
-    /// after this had begun, or discarded meanwhile, is not among them.
+    /// The same as [`retry`](Self::retry) for all sequences that match. Gives how many those were, and which of them failed
+    /// again; what was parked after this had begun, or discarded meanwhile, is not among them.
     ///
     /// # Errors
     ///
-    /// [`ProcessorError::Switched`]; [`ProcessorError::TimedOut`] if not all of it is done within `limit`: the requests stand.
+    /// [`ProcessorError::Switched`]; [`ProcessorError::SetBack`]; [`ProcessorError::TimedOut`] if not all of it is done within `limit`: the requests stand.
     pub async fn retry_all(
         &self,
         filter: &ParkedFilter,
         limit: Duration,
-    ) -> Result<Vec<ParkedSequence>, ProcessorError> {
+    ) -> Result<RetriedAll, ProcessorError> {
         self.ask_all(filter, &Request::Retry, limit).await
     }
 
-    /// The same as [`discard`](Self::discard) for all sequences that match.
+    /// The same as [`discard`](Self::discard) for all sequences that match. Gives how many those were.
     ///
     /// # Errors
     ///
@@ -100,8 +118,8 @@ impl Processor {
         filter: &ParkedFilter,
         reason: &str,
         limit: Duration,
-    ) -> Result<(), ProcessorError> {
-        self.ask_all(filter, &discard(reason)?, limit).await.map(drop)
+    ) -> Result<usize, ProcessorError> {
+        Ok(self.ask_all(filter, &discard(reason)?, limit).await?.asked)
     }
 
     async fn ask_one(
@@ -110,15 +128,11 @@ impl Processor {
         request: Request,
         limit: Duration,
     ) -> Result<Option<ParkedSequence>, ProcessorError> {
-        let build = self.current().await?;
+        let of = self.asked_of().await?;
+        let (build, backend) = (of.build.clone(), &*self.node.backend);
         let gone = || ProcessorError::NotParked { build: build.clone(), key: key.to_owned() };
-        let backend = &*self.node.backend;
         let Some(sequence) = one(backend, &build, key).await? else { return Err(gone()) };
-        // Only whoever waits for a retry has to tell what has come of it.
-        let last = match request {
-            Request::Retry => last(backend, &build, &sequence).await?,
-            Request::Discard { .. } => Position(0),
-        };
+        let last = last(backend, &build, &sequence).await?;
         let table = build.requests();
         loop {
             let rev = match backend.rows(table.name(), &[key.to_owned()]).await?.pop().flatten() {
@@ -137,29 +151,31 @@ impl Processor {
         self.cluster.wake();
         let what = format!("a request for {key:?} of {build}");
         let answer = || async {
-            let answer = self.answer(&build, key).await?;
-            let is_gone = matches!((&request, &answer), (Request::Retry, Some(None)));
-            if is_gone && is_left_out(backend, &build, key, last).await? {
-                return Err(ProcessorError::Discarded { build: build.clone(), key: key.to_owned() });
+            let answer = self.answer(&of, key).await?;
+            if answer != Some(None) {
+                return Ok(answer);
             }
-            Ok(answer)
+            // It is gone, and perhaps not as it was asked.
+            match (&request, is_left_out(backend, &build, key, last).await?) {
+                (Request::Retry, true) => {
+                    Err(ProcessorError::Discarded { build: build.clone(), key: key.to_owned() })
+                }
+                (Request::Discard { .. }, false) => Err(gone()),
+                _ => Ok(answer),
+            }
         };
         self.until(what, limit, answer).await
     }
 
     /// What has become of a request: `None` while it stands, else what is left of the sequence.
-    async fn answer(
-        &self,
-        build: &Build,
-        key: &str,
-    ) -> Result<Option<Option<ParkedSequence>>, ProcessorError> {
-        let backend = &*self.node.backend;
+    async fn answer(&self, of: &Of, key: &str) -> Result<Option<Option<ParkedSequence>>, ProcessorError> {
+        let (build, backend) = (&of.build, &*self.node.backend);
         let before = count(backend, build).await?;
         // In this order: a sequence goes in one commit with its request.
         let left = one(backend, build, key).await?;
         let request = build.requests().get(backend, key).await?;
         let then = if request.is_some() { left.clone() } else { one(backend, build, key).await? };
-        let is_read = self.is_read(build).await;
+        let is_read = self.is_as_it_was(of).await;
         if let (Err(ProcessorError::Switched { .. }), Some(row)) = (&is_read, &request) {
             take_back(backend, build, before, row).await?;
             return is_read.map(|()| None);
@@ -175,6 +191,26 @@ impl Processor {
         Ok(None)
     }
 
+    /// What is asked now is asked of this.
+    async fn asked_of(&self) -> Result<Of, ProcessorError> {
+        let (build, backend) = (self.current().await?, &*self.node.backend);
+        let set_back = times_set_back(backend, &build).await?.rev;
+        let known = Generations::read(backend, &build.processor).await?;
+        match known.is_some_and(|known| known.value.is_set_back(build.generation).is_some()) {
+            true => Err(ProcessorError::SetBack { build }),
+            false => Ok(Of { build, set_back }),
+        }
+    }
+
+    /// Whether queries read it still, and it was not set back: nothing that was asked of it before is left then.
+    async fn is_as_it_was(&self, of: &Of) -> Result<(), ProcessorError> {
+        self.is_read(&of.build).await?;
+        match times_set_back(&*self.node.backend, &of.build).await?.rev == of.set_back {
+            true => Ok(()),
+            false => Err(ProcessorError::SetBack { build: of.build.clone() }),
+        }
+    }
+
     /// Whether queries read a build. Asked after what is there was looked at: one that goes is emptied, also of what was asked.
     pub(in crate::processor) async fn is_read(&self, build: &Build) -> Result<(), ProcessorError> {
         match self.current().await? == *build {
@@ -188,8 +224,9 @@ impl Processor {
         filter: &ParkedFilter,
         request: &Request,
         limit: Duration,
-    ) -> Result<Vec<ParkedSequence>, ProcessorError> {
-        let (backend, build) = (&*self.node.backend, self.current().await?);
+    ) -> Result<RetriedAll, ProcessorError> {
+        let (backend, of) = (&*self.node.backend, self.asked_of().await?);
+        let build = of.build.clone();
         let (mut asked, mut after) = (BTreeSet::new(), None::<String>);
         loop {
             let page = list(backend, &build, after.as_deref(), SOME).await?;
@@ -204,18 +241,18 @@ impl Processor {
         let what = format!("requests for {} sequences of {build}", asked.len());
         let done = || async {
             let stands = any_stands(backend, &build, &asked).await?;
-            self.is_read(&build).await?;
+            self.is_as_it_was(&of).await?;
             Ok((!stands).then_some(()))
         };
         self.until(what, limit, done).await?;
-        let mut left = Vec::new();
+        let mut failed = Vec::new();
         let asked: Vec<String> = asked.into_iter().collect();
         for some in asked.chunks(SOME) {
             let rows = backend.rows(build.parked().name(), some).await?;
-            left.extend(readable(&build, rows.into_iter().flatten()));
+            failed.extend(readable(&build, rows.into_iter().flatten()));
         }
-        self.is_read(&build).await?;
-        Ok(left)
+        self.is_as_it_was(&of).await?;
+        Ok(RetriedAll { asked: asked.len(), failed })
     }
 
     /// Looks until there is something, ever less often up to twice a second, and wakes the workers of this node each time.
@@ -242,7 +279,7 @@ impl Processor {
         };
         match tokio::time::timeout(limit, found).await {
             Ok(found) => found,
-            Err(_) => Err(ProcessorError::TimedOut { what, limit }),
+            Err(_) => Err(ProcessorError::TimedOut { what, limit, why: self.status().in_the_way() }),
         }
     }
 }

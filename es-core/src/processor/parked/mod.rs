@@ -4,12 +4,12 @@ mod ask;
 mod left_out;
 mod sequence;
 
-pub use self::ask::ParkedFilter;
+pub use self::ask::{ParkedFilter, RetriedAll};
 pub(super) use self::ask::{ask, discarding, times_asked};
 pub use self::left_out::{LeftOutForGood, handles_all};
 pub use self::sequence::ParkedSequence;
 pub(crate) use self::sequence::{
-    ANY_KEY, Parked, Skips, UNREAD, begin, count, cut, event_key, first_up_to, is_for_any, is_unread, list,
-    of_range, one, position_of_skip, positions, reason, skip, skip_key, skipped, skipped_undecoded,
-    skipped_up_to, skips, skips_between, whole_sequences, write_left_out,
+    ANY_KEY, Parked, Skips, UNREAD, begin, count, cut, cut_before, event_key, first_up_to, is_for_any,
+    is_unread, list, of_range, one, position_of_skip, positions, reason, skip, skip_key, skipped,
+    skipped_undecoded, skipped_up_to, skips, skips_between, whole_sequences, write_left_out,
 };

@@ -61,6 +61,15 @@ pub(crate) fn cut(error: &str) -> String {
     }
 }
 
+/// The same, with what has to be at its end.
+pub(crate) fn cut_before(error: &str, end: &str) -> String {
+    let kept = ERROR.saturating_sub(end.chars().count() + 2);
+    match error.char_indices().nth(kept) {
+        Some((at, _)) => format!("{}..{end}", &error[..at]),
+        None => format!("{error}{end}"),
+    }
+}
+
 /// A sequence that begins with an event.
 pub(crate) fn begin(
     key: &str,

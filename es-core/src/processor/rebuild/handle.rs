@@ -135,7 +135,7 @@ impl Processor {
     /// # Errors
     ///
     /// [`ProcessorError::NotRebuildable`] for a reactor; [`ProcessorError::OlderKept`] if an older build is still kept;
-    /// [`ProcessorError::Inline`]; [`ProcessorError::Store`] if the backend cannot have its tables twice.
+    /// [`ProcessorError::OtherOptions`] if the rebuild that has begun does not do what is asked; [`ProcessorError::Inline`]; [`ProcessorError::Store`] if the backend cannot have its tables twice.
     pub async fn rebuild_online(&self, options: RebuildOptions) -> Result<Rebuild, ProcessorError> {
         let builds = self.build_rows()?;
         if let Some(older) = self.older_version(&builds).await? {
@@ -147,6 +147,10 @@ impl Processor {
         let building = |head, since| Building { lenient, honours_skips, ..Building::new(head, since) };
         let generation = builds.begin(building).await?;
         self.cluster.wake();
+        let under_way = builds.read().await?.building.filter(|building| building.generation == generation);
+        if under_way.is_some_and(|known| lenient && !known.lenient || repeats_skips && known.honours_skips) {
+            return Err(ProcessorError::OtherOptions { build: builds.build(generation) });
+        }
         Ok(self.rebuild_of(builds, generation))
     }
 
@@ -181,16 +185,13 @@ impl Processor {
     ///
     /// # Errors
     ///
-    /// [`ProcessorError`], and queries read what they read: [`NoOlder`](ProcessorError::NoOlder) if there is no other
-    /// build.
+    /// As [`Rebuild::switch`]; [`NoOlder`](ProcessorError::NoOlder) if there is no other build.
     pub async fn roll_back(&self) -> Result<(), ProcessorError> {
         let builds = self.build_rows()?;
         let Some(previous) = builds.read().await?.previous else {
             return Err(ProcessorError::NoOlder { processor: self.name().to_owned() });
         };
-        let done = builds.switch_to(previous).await;
-        self.cluster.wake();
-        done
+        self.rebuild_of(builds, previous).switch().await
     }
 
     /// Drops the build that is kept to go back to, if there is one, and what is left of builds whose removal did not come to
@@ -239,6 +240,15 @@ impl Rebuild {
         self.handle.board(self.build.generation).now().state
     }
 
+    /// Why nothing is done of it now, in parentheses; empty if it is at work.
+    fn why_not(&self) -> String {
+        self.handle.board(self.build.generation).now().in_the_way()
+    }
+
+    fn behind(&self, done: Position, total: Position) -> ProcessorError {
+        ProcessorError::NotCaughtUp { build: self.build.clone(), done, total, why: self.why_not() }
+    }
+
     async fn look(&self) -> Result<Progress, ProcessorError> {
         let total = self.builds.backend.head().await?;
         if !self.builds.read().await?.all().contains(&self.build.generation) {
@@ -272,7 +282,11 @@ impl Rebuild {
                 tokio::time::sleep(LOOK).await;
             }
         };
-        let late = |_| ProcessorError::TimedOut { what: format!("the rebuild {}", self.build), limit };
+        let late = |_| ProcessorError::TimedOut {
+            what: format!("the rebuild {}", self.build),
+            limit,
+            why: self.why_not(),
+        };
         tokio::time::timeout(limit, near).await.map_err(late)?
     }
 
@@ -337,11 +351,13 @@ impl Rebuild {
     /// [`ProcessorError`], and queries read what they read: [`NotCaughtUp`](ProcessorError::NotCaughtUp), see
     /// [`Self::caught_up`]; [`Halted`](ProcessorError::Halted); [`Switching`](ProcessorError::Switching).
     pub async fn switch(&self) -> Result<(), ProcessorError> {
-        let Progress { done, total, .. } = self.look().await?;
-        if done.0.saturating_add(NEAR) < total.0 {
-            return Err(ProcessorError::NotCaughtUp { build: self.build.clone(), done, total });
-        }
+        let Progress { done, total, state, .. } = self.look().await?;
         self.not_halted(done)?;
+        // Before what is read stops for it in vain.
+        let is_paused = matches!(state, ProcessorState::Paused { .. });
+        if done.0.saturating_add(NEAR) < total.0 || is_paused && done < total {
+            return Err(self.behind(done, total));
+        }
         let switched = match self.older {
             Some(_) => self.take_names(total).await,
             None => self.builds.switch_to(self.build.generation).await,
@@ -384,7 +400,7 @@ impl Rebuild {
             match self.builds.reached(&self.build).await {
                 Ok(done) if done >= total => break,
                 Ok(done) if !waits => {
-                    return Err(ProcessorError::NotCaughtUp { build: self.build.clone(), done, total });
+                    return Err(self.behind(done, total));
                 }
                 // One look that fails is no reason to begin to wait again.
                 Err(error) if !waits || error.kind() != ErrorKind::Transient => return Err(error.into()),

@@ -347,7 +347,7 @@ impl BuildRows {
                 break;
             }
             if asked.elapsed() >= FREEZE / 2 {
-                return Err(ProcessorError::NotCaughtUp { build, done, total });
+                return Err(ProcessorError::NotCaughtUp { build, done, total, why: String::new() });
             }
             // Given up, or ended by others: then it never will be.
             let switch = self.read().await?.apply(Change::Switch { to, by });

@@ -11,7 +11,7 @@ use super::failure::StepError;
 use super::take_over::made_by;
 use crate::ErrorKind;
 use crate::clock::Timestamp;
-use crate::cluster::{Lease, Shares};
+use crate::cluster::{Lease, Share, Shares};
 use crate::command::{SendError, Sender};
 use crate::id::Ids;
 use crate::processor::AnyBackend;
@@ -295,8 +295,37 @@ impl BuildContext {
         Ok(role.as_ref() == Some(&self.role))
     }
 
-    /// How far it may go.
-    pub(crate) async fn bound(&self) -> Result<Position, StoreError> {
+    /// How far a range may go.
+    pub(super) async fn bound(&self, share: &Share<Checkpoint>) -> Result<Position, StoreError> {
+        let bound = self.bound_of_role().await?;
+        Ok(if self.is_part(share) { bound.min(self.turn(share).await?) } else { bound })
+    }
+
+    /// Whether it is a part of what the code of before has partitioned, and is to be handled in one order now.
+    pub(super) fn is_part(&self, share: &Share<Checkpoint>) -> bool {
+        !self.execution.splits && share.slices != Slices::ALL
+    }
+
+    /// The part that is furthest behind goes first, up to where the next one is. Neighbours that are at one position become
+    /// one, and wait for that.
+    async fn turn(&self, share: &Share<Checkpoint>) -> Result<Position, StoreError> {
+        let at = share.progress.position;
+        let shares = self.shares.of(self.backend(), &self.build.to_string()).await?;
+        let others = || shares.iter().filter(|other| other.slices != share.slices);
+        let place = |share: &Share<Checkpoint>| (share.progress.position, share.slices.first);
+        let becomes_one =
+            |other: &Share<Checkpoint>| share.merge(other).is_some() || other.merge(share).is_some();
+        if others().any(|other| place(other) < place(share) || becomes_one(other)) {
+            return Ok(at);
+        }
+        let behind = |position: &Position| *position > at;
+        let next = others().map(|other| other.progress.position).filter(behind).min();
+        // What one of them has handled further on has to be behind all of them.
+        let ahead = || shares.iter().flat_map(|share| share.progress.ahead.iter().copied()).max();
+        Ok(next.or_else(ahead).unwrap_or(at))
+    }
+
+    async fn bound_of_role(&self) -> Result<Position, StoreError> {
         let current = match &self.role {
             Role::Current { until } | Role::Building { until, .. } => {
                 return Ok(until.unwrap_or(Position(u64::MAX)));
@@ -363,7 +392,11 @@ impl BuildContext {
             Role::Building { .. } => {
                 "raise the limit (`ProcessorOptions::parking`), and start the program again"
             }
-            _ => "retry or discard some of them",
+            Role::Previous { .. } => {
+                "raise the limit (`ProcessorOptions::parking`) and start the program again, or drop this build \
+                 (`drop_previous`)"
+            }
+            Role::Current { .. } => "retry or discard some of them",
         }
     }
 
@@ -372,11 +405,11 @@ impl BuildContext {
         let Role::Building { current, .. } = &self.role else { return String::new() };
         match parked::one(self.backend(), current, key).await {
             Ok(Some(_)) => format!(
-                "; generation {} has key {key:?} parked as well: build leniently to park it here too, or fix the \
-                 handler and resume",
+                "; generation {} has key {key:?} parked as well: abort the rebuild and begin a lenient one to park \
+                 it here too, or fix the handler and resume",
                 current.generation
             ),
-            _ => "; fix the handler and resume, or build leniently".to_owned(),
+            _ => "; fix the handler and resume, or abort the rebuild and begin a lenient one".to_owned(),
         }
     }
 

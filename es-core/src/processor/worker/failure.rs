@@ -24,6 +24,11 @@ const IN_VAIN: (u32, Duration) = (8, Duration::from_secs(60));
 /// How often in a row a write is refused before that is shown: mostly it was another node, once.
 const FENCED: u32 = 10;
 
+/// What is at the end of an error for which an event is blamed, for want of anything else. Operators look for it.
+pub(super) fn in_vain_for(others: &str, patience: Duration) -> String {
+    format!(", {others}for {patience:?} in which the store took writes")
+}
+
 /// Why a step failed.
 pub(crate) enum StepError {
     Handler(Failure),
@@ -298,7 +303,7 @@ impl Worker {
         let so_long = match suspected {
             Some(time) if fault == Fault::Suspect => {
                 let others = if time < patience { "as others did " } else { "" };
-                format!(", {others}for {patience:?} in which the store took writes")
+                in_vain_for(others, patience)
             }
             _ => String::new(),
         };
@@ -312,7 +317,7 @@ impl Worker {
             trouble.given_up = true;
         }
         let (build, slices) = (&self.context.build, self.share.slices);
-        let reason = parked::cut(&crate::chain(&*failure.source)) + &so_long;
+        let reason = parked::cut_before(&crate::chain(&*failure.source), &so_long);
         match self.context.on_failure {
             OnFailure::Stop => {
                 let advice = self.context.advice(&key).await;

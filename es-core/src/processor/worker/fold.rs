@@ -157,7 +157,8 @@ impl Worker {
         };
         let gap = open.seen.0 - self.share.progress.position.0;
         let (seen, worked) = (open.seen, open.folded > 0);
-        let waited_for = next.bounded && self.context.is_held() && gap > 0;
+        let is_awaited = self.context.is_held() || self.context.is_part(&self.share);
+        let waited_for = next.bounded && is_awaited && gap > 0;
         let fits = open.session.bytes() < context.options.bytes;
         let folds_on = self.context.folds() && next.whole && more && fits;
         let flushes = waited_for || is_due(open, gap, folds_on);

@@ -18,7 +18,7 @@ use crate::cluster::{self, Share, Shares};
 use crate::processor::AnyBackend;
 use crate::processor::kinds::runner::Runner;
 use crate::processor::rebuild::{Backfill, Portions, in_table, prepare};
-use crate::state::{Build, Checkpoint, CodeRecord, codes, control};
+use crate::state::{Build, Checkpoint, CodeRecord, Control, codes, control};
 use crate::store::{Row, RowStore, RowWrite, StoreError, Table, write_rows};
 
 /// For how many leases those who work on it may finish what is in flight.
@@ -302,10 +302,14 @@ async fn moved(
     for (old, new) in old.tables().into_iter().zip(new.tables()) {
         rows.extend(moved_table(backend, &old, &new).await?);
     }
-    if let Some(asked) = control().get(backend, &old.processor).await? {
-        let rev = control().get(backend, &new.processor).await?.map_or(0, |row| row.rev);
-        let key = new.processor.to_string();
-        rows.extend([control().delete(&asked), control().put(&Row { key, rev, value: asked.value })?]);
+    match control().get(backend, &old.processor).await? {
+        Some(asked) => {
+            let rev = control().get(backend, &new.processor).await?.map_or(0, |row| row.rev);
+            let key = new.processor.to_string();
+            rows.extend([control().delete(&asked), control().put(&Row { key, rev, value: asked.value })?]);
+        }
+        // Whoever asks for the first time under the old name finds a row, and looks for the name again.
+        None => rows.push(control().put(&Row::new(&*old.processor, Control::default()))?),
     }
     let after_it = made_by(backend, new).await?;
     let from = of_old.iter().map(|share| share.progress.position).min().unwrap_or_default();

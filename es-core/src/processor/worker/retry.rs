@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::context::BuildContext;
-use super::failure::{Fault, StepError};
+use super::failure::{Fault, StepError, in_vain_for};
 use super::rest::Rest;
 use super::run::{Overdue, POLL, SOON, Worker};
 use super::undecoded::{Undecodable, waiting};
@@ -530,7 +530,8 @@ impl Worker {
         }
         let Part { mut sequence, request, .. } = part;
         let value = &mut sequence.value;
-        value.error = parked::cut(&crate::chain(&*failure.source));
+        let so_long = if is_suspect { in_vain_for("", self.context.options.patience) } else { String::new() };
+        value.error = parked::cut_before(&crate::chain(&*failure.source), &so_long);
         value.attempts += 1;
         value.last_at = self.context.now();
         (value.position, value.event) = (failure.position, failure.event.to_string());

@@ -329,7 +329,7 @@ impl Worker {
             }
             return Ok(self.then_asked(Step::Idle(None)));
         }
-        let bound = self.context.bound().await?;
+        let bound = self.context.bound(&self.share).await?;
         // Before the page is read: what is recorded after it may be missing in there.
         let now = self.context.now();
         let open = self.open.as_mut().expect("opened above");

@@ -96,7 +96,7 @@ impl Coordinator {
                 slices: share.slices,
                 owner: share.owner,
                 position: share.progress.position,
-                state: state.clone(),
+                state: halted(&share).filter(|_| control.paused.is_none()).unwrap_or_else(|| state.clone()),
                 parked: 0,
                 rev: share.rev,
             };
@@ -139,6 +139,12 @@ pub(super) fn gauges(build: &Build, board: &Board, head: Position) {
     set("es_processor_parked", status.parked as u64);
 }
 
+/// What the node that works on a range has halted at.
+fn halted(share: &Share<Checkpoint>) -> Option<ProcessorState> {
+    let halt = share.progress.halt.as_ref()?;
+    Some(ProcessorState::Halted { since: halt.since, error: halt.error.clone() })
+}
+
 /// Shows the shares of a build: those of this node as its workers show them, those of others as they are stored.
 pub(super) fn show(context: &BuildContext, shares: &[Share<Checkpoint>]) {
     let before = context.board.now();
@@ -148,11 +154,8 @@ pub(super) fn show(context: &BuildContext, shares: &[Share<Checkpoint>]) {
         if let Some(known) = known.filter(|known| own && known.owner == share.owner) {
             return known.clone();
         }
-        let state = match &share.progress.halt {
-            Some(halt) if !own => ProcessorState::Halted { since: halt.since, error: halt.error.clone() },
-            _ if own => ProcessorState::Starting,
-            _ => ProcessorState::Elsewhere,
-        };
+        let idle = if own { ProcessorState::Starting } else { ProcessorState::Elsewhere };
+        let state = halted(share).filter(|_| !own).unwrap_or(idle);
         let (slices, owner, position) = (share.slices, share.owner, share.progress.position);
         RangeStatus { slices, owner, position, state, parked: 0, rev: share.rev }
     };

@@ -212,7 +212,9 @@ impl Worker {
     ) -> Option<Late<'r>> {
         let slices = row.value.slices().and(self.share.slices)?;
         let Some(mut event) = event else { return Some(Late { position, row, event, slices }) };
-        if self.context.runner.keys(&event).is_err() || self.undecodable.waits(&row.value.key, position) {
+        // Of a type that this program does not handle it knows no keys: another program takes it in.
+        let is_told = self.context.filter().matches(&event) && self.context.runner.keys(&event).is_ok();
+        if !is_told || self.undecodable.waits(&row.value.key, position) {
             return None;
         }
         event.replay = position <= self.share.progress.replay;

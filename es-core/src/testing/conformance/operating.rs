@@ -16,7 +16,7 @@ use super::payments::{
 use super::{LIMIT, Subject, settle, start};
 use crate::processor::{
     ParkedFilter, Processor, ProcessorError, ProcessorOptions, ProcessorState, ProcessorStatus, Reset,
-    WaitError,
+    RetriedAll, WaitError,
 };
 use crate::store::{Commit, Position, RowWrite};
 use crate::{App, AppBuilder, ErrorKind};
@@ -227,9 +227,9 @@ pub async fn what_is_parked_is_asked_for_on_any_node_one_by_one_or_by_what_it_is
         assert_eq!(left().await, keys(&ACCOUNTS));
         // None of another type; and what is not mended fails once more.
         let opened = ParkedFilter::all().event("account.opened");
-        assert_eq!(ask(|| kind.of(&second).retry_all(&opened, LIMIT)).await, []);
+        assert_eq!(ask(|| kind.of(&second).retry_all(&opened, LIMIT)).await, RetriedAll::default());
         let deposited = ParkedFilter::all().event("account.deposited").error("panic");
-        let again = ask(|| kind.of(&second).retry_all(&deposited, LIMIT)).await;
+        let again = ask(|| kind.of(&second).retry_all(&deposited, LIMIT)).await.failed;
         let again: Vec<String> = again.into_iter().map(|sequence| sequence.key).collect();
         assert_eq!(again, keys(&ACCOUNTS[4..]));
         let attempts: BTreeSet<bool> = parked(kind.of(&first)).await.iter().map(|s| s.attempts > 3).collect();
@@ -250,7 +250,7 @@ pub async fn what_is_parked_is_asked_for_on_any_node_one_by_one_or_by_what_it_is
     for kind in KINDS {
         assert_eq!(retry(kind.of(&second), &kind.key("c")).await, None);
         let all = ParkedFilter::all();
-        assert_eq!(ask(|| kind.of(&first).retry_all(&all, LIMIT)).await, []);
+        assert_eq!(ask(|| kind.of(&first).retry_all(&all, LIMIT)).await.failed, []);
         for app in [&first, &second] {
             assert_eq!(parked_keys(kind.of(app)).await, []);
         }
@@ -325,6 +325,71 @@ pub async fn a_request_of_a_node_that_died_is_done_after_a_restart<S: Subject>(s
         assert_eq!(world.sum(kind, "b").await, 0);
     }
     world.assert_complete("a", 2).await;
+}
+
+/// O9
+pub async fn whoever_asks_in_vain_is_told_what_is_in_the_way<S: Subject>(subject: S) {
+    let (world, poison) = (World::new(&subject).await, Poison::new());
+    let app = node(&subject, &world).await;
+    for account in ACCOUNTS {
+        world.put(account, vec![poison.payment(1, "fails")]).await;
+    }
+    settle(&app).await;
+    for kind in KINDS {
+        let processor = kind.of(&app);
+        ask(|| processor.pause()).await;
+        until(processor, is_paused).await;
+        let mut told = false;
+        for account in ACCOUNTS {
+            match processor
+                .retry(&kind.key(account), Duration::from_millis(50))
+                .await
+                .expect_err("it is paused")
+            {
+                ProcessorError::TimedOut { why, .. } => {
+                    assert!(why.contains("paused"), "{why:?}");
+                    told = true;
+                }
+                other => assert_eq!(other.kind(), ErrorKind::Transient, "{other}"),
+            }
+        }
+        assert!(told, "{kind:?}: the store fails each time");
+    }
+}
+
+/// K4
+pub async fn what_is_asked_of_a_processor_that_is_reset_is_not_said_to_be_done<S: Subject>(subject: S) {
+    let (world, poison) = (World::new(&subject).await, Poison::new());
+    let app = node(&subject, &world).await;
+    world.put("a", vec![poison.payment(1, "fails"), payment(2)]).await;
+    settle(&app).await;
+    let processor = Kind::View.of(&app);
+    ask(|| processor.pause()).await;
+    until(processor, is_paused).await;
+    let discarding = async {
+        loop {
+            match processor.discard("a", "no more", LIMIT).await {
+                // Of a store that fails, it may be asked once more, too late.
+                Err(ProcessorError::SetBack { .. } | ProcessorError::NotParked { .. }) => return,
+                Err(ProcessorError::Asked { .. }) => tokio::time::sleep(Duration::from_millis(5)).await,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Transient, "{error}"),
+                Ok(()) => panic!("it is said to be left out"),
+            }
+        }
+    };
+    let resetting = async {
+        eventually(|| async {
+            let stands = world.store.row("ledger/1~1/requests", "a").await.is_some();
+            if stands { Ok(()) } else { Err("it is not asked for".to_owned()) }
+        })
+        .await;
+        answered(|| processor.reset(Reset::Start)).await.expect("nobody works on it");
+    };
+    join!(discarding, resetting);
+    ask(|| processor.resume()).await;
+    settle(&app).await;
+    assert_eq!(parked_keys(processor).await, [("a".to_owned(), 2)]);
+    assert_eq!(ask(|| processor.skipped()).await, []);
 }
 
 /// Discards what another operator may be retrying.

@@ -814,10 +814,10 @@ pub async fn a_parked_sequence_that_cannot_be_read_hides_no_other<S: Subject>(su
         overwrite::<S>(&world.store, "ledger/1~1/parked", "a", &readable).await;
     };
     let (left, ()) = futures::join!(ask(|| processor.retry_all(&all, LIMIT)), mend);
-    assert!(left.iter().all(|sequence| sequence.key == "a"), "{left:?}");
+    assert!(left.failed.iter().all(|sequence| sequence.key == "a"), "{left:?}");
     assert_eq!(world.sum(Kind::View, "b").await, 3);
-    assert_eq!(ask(|| processor.retry_all(&all, LIMIT)).await, []);
-    assert_eq!(ask(|| Kind::Table.of(&app).retry_all(&all, LIMIT)).await, []);
+    assert_eq!(ask(|| processor.retry_all(&all, LIMIT)).await.failed, []);
+    assert_eq!(ask(|| Kind::Table.of(&app).retry_all(&all, LIMIT)).await.failed, []);
     for account in ["a", "b"] {
         world.assert_complete(account, 2).await;
     }
@@ -855,7 +855,7 @@ pub async fn a_thousand_requests_are_written_in_a_few_commits<S: Subject>(subjec
         tries += 1;
         match processor.retry_all(&ParkedFilter::all(), LIMIT).await {
             Err(error) => assert_eq!(error.kind(), ErrorKind::Transient, "{error}"),
-            Ok(left) => break left,
+            Ok(retried) => break retried.failed,
         }
     };
     let commits = asker.commits("ledger/1~1/requests").len();

@@ -468,9 +468,9 @@ pub(super) async fn eventually<F: Future<Output = Result<(), String>>>(mut look:
 }
 
 /// Does something that a store may not be able to do now, until it has answered.
-pub(super) async fn answered<F: Future<Output = Result<(), ProcessorError>>>(
+pub(super) async fn answered<T, F: Future<Output = Result<T, ProcessorError>>>(
     mut attempt: impl FnMut() -> F,
-) -> Result<(), ProcessorError> {
+) -> Result<T, ProcessorError> {
     for _ in 0..1_000 {
         match attempt().await {
             Err(error) if error.kind() == ErrorKind::Transient => {}

@@ -215,7 +215,7 @@ pub async fn sequences_of_a_part_are_looked_up_together<S: Subject>(subject: S) 
     let before = line.scans_of(EVENTS);
     let all = ParkedFilter::all();
     let left = super::patient::ask(|| Kind::View.of(&asking).retry_all(&all, LIMIT)).await;
-    assert_eq!(left, []);
+    assert_eq!(left.failed, []);
     let looks = line.scans_of(EVENTS) - before;
     // A store that fails has them repeated.
     assert!(looks < KEYS * 2 / 3, "{looks} look-ups");

@@ -353,6 +353,58 @@ pub async fn a_lenient_rebuild_parks_what_fails<S: Subject + 'static>(subject: S
 }
 
 /// P11
+pub async fn a_rebuild_with_other_options_than_the_one_under_way_is_refused<S: Subject + 'static>(
+    subject: S,
+) {
+    let store = store(&subject).await;
+    let paid_in = PaidIn::<S>::default();
+    paid_in.fails.store(true, Ordering::SeqCst);
+    let ms = std::time::Duration::from_millis;
+    let app =
+        start(|| App::on(store.0.clone()).projection(paid_in.clone()).processor_retries(1, ms(1), ms(4)))
+            .await;
+    deposit::<S>(&store, 0, 666).await;
+    settle(&app).await;
+    let strict = begun::<PaidIn<S>>(&app, RebuildOptions::default()).await;
+    let halted = patient!(strict.switch()).expect_err("nobody pays that");
+    assert!(matches!(&halted, ProcessorError::Halted { error, .. } if error.contains("abort")), "{halted}");
+    let lenient = || RebuildOptions::default().lenient();
+    let refused = patient!(app.rebuild_online::<PaidIn<S>>(lenient())).expect_err("it is strict");
+    assert!(matches!(refused, ProcessorError::OtherOptions { .. }), "{refused}");
+    let same = begun::<PaidIn<S>>(&app, RebuildOptions::default()).await;
+    assert_eq!(same.generation(), strict.generation());
+    patient!(strict.abort()).expect("it is not read");
+    let other = begun::<PaidIn<S>>(&app, lenient()).await;
+    patient!(other.caught_up(LIMIT)).expect("it parks what fails");
+}
+
+/// P11
+pub async fn going_back_to_a_build_that_stands_is_refused_at_once<S: Subject + 'static>(subject: S) {
+    let store = store(&subject).await;
+    let app = start(|| App::on(store.0.clone()).view::<Balance>()).await;
+    deposit::<S>(&store, 0, 1).await;
+    settle(&app).await;
+    let rebuild = begun::<Balance>(&app, RebuildOptions::default()).await;
+    patient!(rebuild.caught_up(LIMIT)).expect("it goes on by itself");
+    patient!(rebuild.switch()).expect("it has caught up");
+    let processor = processor::<Balance>(&app);
+    patient!(processor.pause()).expect("it runs");
+    until(processor, |status| matches!(status.state, ProcessorState::Paused { .. })).await;
+    deposit::<S>(&store, 0, 2).await;
+    // What only a look at it told, after the freeze: how far it is.
+    loop {
+        match processor.roll_back().await {
+            Err(ProcessorError::NotCaughtUp { why, .. }) => break assert!(why.contains("paused"), "{why:?}"),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Transient, "{error}"),
+            Ok(()) => panic!("it is behind"),
+        }
+    }
+    patient!(processor.resume()).expect("it was paused");
+    settle(&app).await;
+    patient!(processor.roll_back()).expect("it is kept up to date");
+}
+
+/// P11
 pub async fn what_cannot_be_switched_to_is_refused<S: Subject + 'static>(subject: S) {
     let store = store(&subject).await;
     let app = start(|| App::on(store.0.clone()).view::<Balance>()).await;

@@ -279,6 +279,8 @@ macro_rules! __conformance_and_the_rest {
             }
             rebuilds {
                 an_online_rebuild_is_read_from_the_switch_on
+                a_rebuild_with_other_options_than_the_one_under_way_is_refused
+                going_back_to_a_build_that_stands_is_refused_at_once
                 readers_beside_a_rebuild_see_no_older_state
                 a_rebuild_goes_on_after_a_restart_or_is_given_up
                 a_rebuild_is_watched_through_an_outage
@@ -331,6 +333,7 @@ macro_rules! __conformance_and_the_rest {
                 a_node_that_was_replaced_gives_back_nothing_of_its_successors
                 what_cannot_be_split_has_one_owner_at_a_time
                 a_projection_that_goes_by_streams_is_worked_on_in_parallel
+                what_goes_by_streams_no_more_is_handled_in_one_order
                 the_order_of_each_key_holds_under_parallel_work
                 positions_of_ranges_never_pass_what_is_folded
             }
@@ -529,6 +532,7 @@ macro_rules! __conformance_and_the_rest {
                 what_can_be_decoded_later_is_handled_under_every_key_it_has
                 what_can_be_decoded_later_reaches_slices_that_have_changed_hands
                 a_retry_reads_some_of_what_cannot_be_decoded_at_a_time
+                what_cannot_be_decoded_is_left_by_a_program_that_does_not_handle_it
                 a_rebuilt_row_keeps_what_other_slices_have_not_taken_in
                 a_row_is_not_rebuilt_without_what_cannot_be_decoded_any_more
                 a_late_event_whose_row_cannot_be_written_is_parked_and_stops_nothing
@@ -563,6 +567,8 @@ macro_rules! __conformance_and_the_rest {
                 a_reset_right_after_a_pause_waits_for_what_is_handled
                 what_is_parked_is_asked_for_on_any_node_one_by_one_or_by_what_it_is
                 a_request_of_a_node_that_died_is_done_after_a_restart
+                whoever_asks_in_vain_is_told_what_is_in_the_way
+                what_is_asked_of_a_processor_that_is_reset_is_not_said_to_be_done
                 two_operators_at_once_do_no_harm
                 what_nobody_works_on_is_ill
                 a_request_that_comes_too_late_makes_no_rows_run_ahead

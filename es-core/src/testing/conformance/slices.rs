@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::cluster::overwrite;
 use super::double::{Double, Line};
 use super::payments::{Ledger, Payments, World, eventually, payment, rows};
 use super::{LIMIT, Subject, settle, start};
@@ -253,6 +254,43 @@ pub async fn a_projection_that_goes_by_streams_is_worked_on_in_parallel<S: Subje
     settle(&first).await;
     settle(&second).await;
     assert_complete(&world, 9).await;
+}
+
+/// P15
+pub async fn what_goes_by_streams_no_more_is_handled_in_one_order<S: Subject>(subject: S) {
+    let world = World::new(&subject).await;
+    let wiring = || App::on(world.store.0.clone()).lease(LEASE).workers(3);
+    let app = start(|| wiring().projection(Payments::<S, true>::default())).await;
+    for n in 1..=4 {
+        round(&world, n).await;
+    }
+    let until_ranges = async |n: usize| {
+        eventually(|| async {
+            let ranges = ranges(&world, "payments/1~1").await;
+            if ranges.len() == n { Ok(()) } else { Err(format!("{ranges:?}")) }
+        })
+        .await;
+    };
+    until_ranges(3).await;
+    settle(&app).await;
+    assert!(app.shutdown(LIMIT).await);
+    // Two of its parts are behind the third, and not as far as each other.
+    let parts = rows(&world.store, "checkpoints").await;
+    let parts = parts.into_iter().filter(|(key, row)| key.starts_with("payments/") && row["last"].is_u64());
+    for ((key, mut row), position) in parts.zip([20, 5]) {
+        row["position"] = position.into();
+        overwrite::<S>(&world.store, "checkpoints", &key, row.to_string().as_bytes()).await;
+    }
+    let payments = Payments::<S>::default();
+    let app = start(|| wiring().projection(payments.clone())).await;
+    round(&world, 5).await;
+    until_ranges(1).await;
+    settle(&app).await;
+    // A page that fails is handled again.
+    let mut known = BTreeSet::new();
+    let calls: Vec<Position> =
+        payments.take_calls().into_iter().map(|(at, _)| at).filter(|at| known.insert(*at)).collect();
+    assert!(calls.len() > ACCOUNTS && calls.is_sorted(), "{calls:?}");
 }
 
 /// P15

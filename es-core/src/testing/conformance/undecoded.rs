@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::cluster::overwrite;
+use super::data::encoded;
+use super::domain::{AccountEvent, Deposited, Opened, opened};
 use super::double::{Double, Line};
 use super::patient::ask;
 use super::payments::{
@@ -14,8 +18,9 @@ use crate::cluster::{SLICES, slice_of};
 use crate::processor::{
     ParkingLimits, Processor, ProcessorError, ProcessorState, ProcessorStatus, RebuildOptions,
 };
-use crate::store::{Position, RowStore as _};
-use crate::{App, ErrorKind};
+use crate::projection::{Change, Code, Projection, View};
+use crate::store::{EventFilter, Position, RecordedEvent, RowStore as _};
+use crate::{App, BoxError, ErrorKind};
 
 /// As long as a range takes to do what it should not, were it to do that.
 const A_WHILE: Duration = Duration::from_secs(2);
@@ -485,4 +490,77 @@ pub async fn a_retry_reads_some_of_what_cannot_be_decoded_at_a_time<S: Subject>(
     // A store that fails reads has them repeated.
     assert!(rows > 0 && rows <= 2 * (looks * all + all), "{rows} rows in {looks} looks at {all}");
     assert_told(&world, "b", (2_000, 2_001_000, 0)).await;
+}
+
+/// Counts accounts that are opened, and what is paid to whom: by its payer's name, which the stream does not tell.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Paid<const PROGRAM: u8>(u64);
+
+/// A program that knows no payments.
+const BEFORE: u8 = 0;
+/// One that fails to read them.
+const BROKEN: u8 = 1;
+const MENDED: u8 = 2;
+const PAYER: &str = "ada";
+const LEASE: Duration = Duration::from_millis(400);
+
+impl<const PROGRAM: u8> Projection for Paid<PROGRAM> {
+    const NAME: &'static str = "paid";
+    fn filter() -> EventFilter {
+        let openings = EventFilter::of::<Opened>();
+        if PROGRAM == BEFORE { openings } else { openings.or(EventFilter::of::<Deposited>()) }
+    }
+    fn code() -> Code {
+        Code::of(&Self::filter())
+    }
+}
+
+impl<const PROGRAM: u8> View for Paid<PROGRAM> {
+    type Key = String;
+    fn changes(event: &RecordedEvent) -> Result<Vec<Change<'_, Self>>, BoxError> {
+        let count = |row: &mut Self| {
+            row.0 += 1;
+            Ok(())
+        };
+        let opening = event.payload::<Opened>()?.map(|_| event.stream.to_string());
+        // As a generated one, it does not look at what it does not handle.
+        let payment = if PROGRAM == BEFORE { None } else { event.payload::<Deposited>()? };
+        if payment.is_some() && PROGRAM == BROKEN {
+            return Err("it cannot be read".into());
+        }
+        let payer = payment.and_then(|payment| payment.reference.clone());
+        Ok(opening.or(payer).map(|key| Change::new(key, count)).into_iter().collect())
+    }
+}
+
+/// K10, P17
+pub async fn what_cannot_be_decoded_is_left_by_a_program_that_does_not_handle_it<S: Subject>(subject: S) {
+    async fn run<const PROGRAM: u8, S: Subject>(store: &S::Backend) -> App {
+        start(|| App::on(store.clone()).view::<Paid<PROGRAM>>().lease(LEASE)).await
+    }
+    let store = super::store(&subject).await;
+    let broken = run::<BROKEN, S>(&store.0).await;
+    let paid = Deposited { amount: 1, reference: Some(PAYER.to_owned()) };
+    store.put("payment-7", vec![encoded(&AccountEvent::Deposited(paid))]).await;
+    settle(&broken).await;
+    let untaken = async || super::payments::rows(&store, "paid/1~1/undecoded").await;
+    assert_eq!(untaken().await.len(), 1);
+    assert!(broken.shutdown(LIMIT).await);
+    // Rolled back, and at work: it has handled what came since.
+    let before = run::<BEFORE, S>(&store.0).await;
+    for account in ["account-a", "account-b"] {
+        store.put(account, vec![encoded(&opened(account))]).await;
+        eventually(|| async {
+            store.row("paid/1", account).await.map(drop).ok_or_else(|| account.to_owned())
+        })
+        .await;
+    }
+    assert_eq!(untaken().await.len(), 1);
+    assert!(before.shutdown(LIMIT).await);
+    let mended = run::<MENDED, S>(&store.0).await;
+    let view = mended.processor::<Paid<MENDED>>().expect("it runs");
+    assert_eq!(parked_keys(view).await, [("7".to_owned(), 1)]);
+    assert_eq!(retry(view, "7").await, None);
+    let row = store.row("paid/1", PAYER).await.expect("it is handled under its own key");
+    assert_eq!(serde_json::from_slice::<Paid<MENDED>>(&row.data).expect("JSON").0, 1);
 }

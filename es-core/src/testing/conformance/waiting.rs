@@ -228,10 +228,19 @@ pub async fn no_key_of_a_retry_is_blamed_at_its_first_try<S: Subject>(subject: S
     // Whether the store takes writes is asked each time.
     let before = line.commits("checkpoints").len();
     let all = ParkedFilter::all();
-    let failed = ask(|| processor.retry_all(&all, LIMIT)).await;
+    let failed = ask(|| processor.retry_all(&all, LIMIT)).await.failed;
     assert_eq!(failed.len(), KEYS, "{failed:?}");
     let tries = line.commits("checkpoints").len() - before;
     assert!(tries >= 2 * KEYS, "{tries} tries of {KEYS} keys");
+    // They are found by that, also when they were tried before.
+    let suspects = ParkedFilter::all().error("in which the store took writes");
+    assert!(
+        failed.iter().all(|sequence| sequence.error.contains("in which the store took writes")),
+        "{failed:?}"
+    );
+    poison.mend();
+    assert_eq!(ask(|| processor.retry_all(&suspects, LIMIT)).await.failed, []);
+    assert_eq!(parked(processor).await, []);
 }
 
 /// P21

@@ -7,7 +7,7 @@ use es_core::projection;
 
 struct Balances;
 
-#[projection(name = "balances", schema = "../pass/balances.sql", schema_sql = "create table a (b text)")]
+#[projection(name = "balances", schema = "../balances.sql", schema_sql = "create table a (b text)")]
 impl Balances {
     async fn opened(&self, _: &Opened, _: &mut Tx) -> Result<(), std::fmt::Error> {
         Ok(())

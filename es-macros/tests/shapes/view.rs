@@ -1,7 +1,4 @@
-#[path = "../../bank.rs"]
-mod bank;
-
-use bank::{AccountId, Deposited, Opened, Withdrawn};
+use crate::bank::{AccountId, Deposited, Opened, Withdrawn};
 use es_core::prelude::*;
 use es_core::projection::{Fold, OnFailure, Projection};
 use serde::{Deserialize, Serialize};
@@ -54,7 +51,8 @@ fn folds<V: Fold<P>, P: Payload>() -> (&'static str, u32) {
     (V::NAME, V::VERSION)
 }
 
-fn main() {
+#[test]
+fn it_is_what_it_says() {
     assert_eq!(folds::<ById, Opened>(), ("by_id", 2));
     assert_eq!(folds::<ByField, Opened>(), ("by_field", 1));
     assert_eq!(folds::<ByNumber, Withdrawn>(), ("by_number", 1));

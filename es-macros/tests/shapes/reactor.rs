@@ -1,7 +1,4 @@
-#[path = "../../bank.rs"]
-mod bank;
-
-use bank::Opened;
+use crate::bank::Opened;
 use es_core::prelude::*;
 use es_core::projection::Partition;
 
@@ -19,7 +16,11 @@ impl Plain {
     fn opened(&self, _: &Opened) {}
 }
 
-fn main() {
-    assert_eq!((Welcome::PARTITION, Welcome::IN_FLIGHT, Welcome::WAS), (Partition::Stream, 32, Some("greeting")));
+#[test]
+fn it_is_what_it_says() {
+    assert_eq!(
+        (Welcome::PARTITION, Welcome::IN_FLIGHT, Welcome::WAS),
+        (Partition::Stream, 32, Some("greeting"))
+    );
     assert_eq!((Plain::PARTITION, Plain::WAS), (Partition::Whole, None));
 }

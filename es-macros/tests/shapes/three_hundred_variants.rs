@@ -31,7 +31,8 @@ events! {
     V288 V289 V290 V291 V292 V293 V294 V295 V296 V297 V298 V299
 }
 
-fn main() {
+#[test]
+fn it_is_what_it_says() {
     assert_eq!(Large::TYPES.len(), 300);
     assert_eq!(&*Large::from(V299([1; 16])).encode().unwrap().name, "large.v299");
 }

@@ -54,7 +54,8 @@ impl OnLoan {
 
 fn handles<V: Fold<P>, P: Payload>() {}
 
-fn main() {
+#[test]
+fn it_is_what_it_says() {
     handles::<OnLoan, Lent>();
     handles::<OnLoan, Returned>();
     handles::<OnLoan, Lost>();

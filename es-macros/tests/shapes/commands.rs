@@ -1,9 +1,6 @@
-#[path = "../../pet.rs"]
-mod pet;
-
+use crate::pet::{Feed, No, Pet, PetEvent, Rename, Renamed, Vet};
 use es_core::prelude::*;
 use es_core::{Handle, Target};
-use pet::{Feed, No, Pet, PetEvent, Rename, Renamed, Vet};
 use serde::{Deserialize, Serialize};
 
 macro_rules! commands { ($($name:ident)*) => { $(
@@ -68,7 +65,8 @@ fn target<C: Command>() -> (&'static str, Target) {
     (C::NAME, <C::Aggregate as Handle<C>>::TARGET)
 }
 
-fn main() {
+#[test]
+fn it_is_what_it_says() {
     assert_eq!(target::<Adopt>(), ("adopt", Target::New));
     assert_eq!(target::<Rename>(), ("rename", Target::Either));
     assert_eq!(target::<other::Rename>(), ("rename_2", Target::Existing));

@@ -39,7 +39,8 @@ impl State {
     }
 }
 
-fn main() {
+#[test]
+fn it_is_what_it_says() {
     assert_eq!(BankAccount::NAME, "bank_account");
     assert!(!BankAccount::snapshots().is_on());
     assert_eq!((Named::NAME, Named::snapshots().schema()), ("renamed.2", 2));

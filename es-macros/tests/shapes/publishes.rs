@@ -1,9 +1,4 @@
-#![allow(unused_imports)]
-
-#[path = "../../bank.rs"]
-mod bank;
-
-use bank::{Deposited, Opened, Withdrawn};
+use crate::bank::{Deposited, Opened, Withdrawn};
 use es_core::Recorded;
 use sagas::publishes;
 use sagas::relay::Message;
@@ -29,7 +24,8 @@ impl Accounts {
     }
 }
 
-fn main() {
+#[test]
+fn it_is_what_it_says() {
     use sagas::relay::Publishes;
     assert_eq!(Accounts.name(), "accounts");
     let filter = Accounts::filter();

@@ -1,14 +1,11 @@
 //! Each key once, and the same written by hand.
 
-#[path = "../../order.rs"]
-mod order;
-
 use std::convert::Infallible;
 use std::time::Duration;
 
+use crate::order::{Order, Reserve};
 use es_core::BoxError;
 use es_core::memory::Tx;
-use order::{Order, Reserve};
 use sagas::saga::{Call, Cx, Journal, Ran, Remote, Retry, Saga, Step, StepError, Undo, Unknown, step};
 
 struct Charge {
@@ -34,7 +31,12 @@ impl Charge {
         }
     }
 
-    async fn refund(&self, _: Cx<'_, Order, (Reserve,)>, ran: Ran<u64>, _: &mut Call) -> Result<(), BoxError> {
+    async fn refund(
+        &self,
+        _: Cx<'_, Order, (Reserve,)>,
+        ran: Ran<u64>,
+        _: &mut Call,
+    ) -> Result<(), BoxError> {
         drop(ran == Ran::Maybe);
         Ok(())
     }
@@ -99,7 +101,8 @@ fn lives_in_the_journal<S: Step<Order, Place = Journal<Tx>, Needs = ()>>() -> &'
     S::NAME
 }
 
-fn main() {
+#[test]
+fn it_is_what_it_says() {
     let (charge, by_hand) = (Charge { url: "http://pay" }, ByHand { url: "http://pay" });
     assert_eq!(says(&charge), says(&by_hand));
     assert_eq!(lives_in_the_journal::<Mail>(), "mail");

@@ -1,7 +1,4 @@
-#[path = "../../bank.rs"]
-mod bank;
-
-use bank::{Deposited, Opened};
+use crate::bank::{Deposited, Opened};
 use es_core::memory::Tx;
 use es_core::prelude::*;
 use es_core::projection::{On, OnFailure, Partition, Projection};
@@ -39,7 +36,8 @@ fn on<R: On<P, Tx>, P: Payload>() -> (&'static str, u32, &'static str) {
     (R::NAME, R::VERSION, R::SCHEMA)
 }
 
-fn main() {
+#[test]
+fn it_is_what_it_says() {
     let schema = "create table balances (id text primary key);\n";
     assert_eq!(on::<Balances, Opened>(), ("balances", 3, schema));
     assert_eq!(on::<Balances, Deposited>(), ("balances", 3, schema));

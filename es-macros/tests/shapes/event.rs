@@ -51,8 +51,10 @@ enum Single {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Only {}
 
-fn main() {
-    let types = [EventType { name: "pupil:enrolled-2", schema: 3 }, EventType { name: "course.left", schema: 1 }];
+#[test]
+fn it_is_what_it_says() {
+    let types =
+        [EventType { name: "pupil:enrolled-2", schema: 3 }, EventType { name: "course.left", schema: 1 }];
     assert_eq!(CourseEvent::TYPES, types);
     assert_eq!(Left::SOURCES, ["course.left", "course.gone", "course.quit"]);
 

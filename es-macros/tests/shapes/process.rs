@@ -1,9 +1,6 @@
 //! Each key and attribute once.
 
-#[path = "../../bank.rs"]
-mod bank;
-
-use bank::{AccountId, Deposit, Deposited, Opened, Withdraw, Withdrawn};
+use crate::bank::{AccountId, Deposit, Deposited, Opened, Withdraw, Withdrawn};
 use es_core::Recorded;
 use sagas::testing::process as fixture;
 use sagas::{Next, Process as _, Refused, Timer, process};
@@ -78,7 +75,8 @@ impl WelcomeV1 {
     }
 }
 
-fn main() {
+#[test]
+fn it_is_what_it_says() {
     assert_eq!((Welcome::NAME, Welcome::VERSION, Expired::NAME), ("welcome", 2, "too.late"));
     assert!(!Welcome::BY_KEY && WelcomeV1::BY_KEY);
     assert_eq!(Welcome::earlier()[0].version(), 1);

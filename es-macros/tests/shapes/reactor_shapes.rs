@@ -1,7 +1,4 @@
-#[path = "../../bank.rs"]
-mod bank;
-
-use bank::{Deposited, Opened, Withdrawn};
+use crate::bank::{Deposited, Opened, Withdrawn};
 use es_core::prelude::*;
 use es_core::projection::{OnFailure, React};
 
@@ -30,7 +27,8 @@ fn reacts<R: React<P>, P: Payload>() -> &'static str {
     R::NAME
 }
 
-fn main() {
+#[test]
+fn it_is_what_it_says() {
     assert_eq!(reacts::<Welcome, Opened>(), "welcome");
     assert_eq!(reacts::<Welcome, Deposited>(), "welcome");
     assert_eq!(reacts::<Welcome, Withdrawn>(), "welcome");

@@ -73,7 +73,8 @@ fn answer<Q: Query<Handler = Balances, Answer = A>, A>() {}
 
 fn gathers<H: Gathers<Q>, Q: Gather>() {}
 
-fn main() {
+#[test]
+fn it_is_what_it_says() {
     answer::<BalanceOf, Option<u64>>();
     answer::<Mine, Balances>();
     answer::<Each, Rows<u64>>();

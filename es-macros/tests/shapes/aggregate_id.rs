@@ -10,7 +10,8 @@ fn same<I: AggregateId + PartialEq>(id: I) {
     assert_eq!(I::parse(&id.to_string()), Some(id));
 }
 
-fn main() {
+#[test]
+fn it_is_what_it_says() {
     same(AccountId::from("ada"));
     same(AccountId::from(String::new()));
     same(OrderId::from(7));

@@ -1,12 +1,9 @@
 //! Each kind of step once.
 
-#[path = "../../order.rs"]
-mod order;
-
 use std::time::Duration;
 
+use crate::order::{Charge, Mail, Order, Pack, Reserve};
 use es_core::memory::Tx;
-use order::{Charge, Mail, Order, Pack, Reserve};
 use sagas::saga::Saga;
 
 fn definition() -> Saga<Order, Tx> {
@@ -19,6 +16,7 @@ fn definition() -> Saga<Order, Tx> {
         .build()
 }
 
-fn main() {
+#[test]
+fn it_is_what_it_says() {
     drop(definition());
 }

@@ -1,0 +1,26 @@
+//! Every key and every shape of each macro, in use. What does not compile is in `ui`.
+#![expect(dead_code, reason = "each shape is declared, and not all of it is used")]
+
+#[path = "../ui/bank.rs"]
+mod bank;
+#[path = "../ui/order.rs"]
+mod order;
+#[path = "../ui/pet.rs"]
+mod pet;
+
+mod aggregate;
+mod aggregate_id;
+mod commands;
+mod event;
+mod no_commands_yet;
+mod process;
+mod projection;
+mod publishes;
+mod queries;
+mod reactor;
+mod reactor_shapes;
+mod saga;
+mod step;
+mod three_hundred_variants;
+mod view;
+mod view_deletes;

@@ -1,0 +1,1 @@
+create table balances (id text primary key);
