@@ -539,6 +539,7 @@ macro_rules! __conformance_and_the_rest {
                 a_late_event_that_was_taken_in_unheard_is_waited_for_no_longer
                 rows_whose_partner_is_away_are_rebuilt_later_and_hold_up_no_other
                 what_was_left_out_undecoded_stays_left_out_for_every_key
+                what_is_not_in_the_log_any_more_is_left_out_with_a_record
                 what_was_left_out_undecoded_stays_left_out_though_its_row_is_damaged
                 what_was_skipped_undecoded_stays_skipped_for_every_key
             }
