@@ -450,6 +450,9 @@ macro_rules! __conformance_and_the_rest {
                 an_inline_projection_of_another_version_writes_tables_of_its_own
                 plain_names_that_cannot_be_given_are_tried_again_and_hold_up_nothing
                 a_newer_version_goes_by_itself_after_a_rollback
+                a_version_whose_names_cannot_be_taken_stays_and_says_why
+                a_version_gives_its_names_away_as_it_goes
+                a_version_that_nobody_runs_goes_by_itself_with_its_names
             }
             readiness {
                 an_app_becomes_ready_while_events_keep_coming
