@@ -266,6 +266,7 @@ macro_rules! __conformance_and_the_rest {
             }
             reactors {
                 new_events_have_as_much_time_as_retries_in_vain
+                a_reactor_that_nobody_runs_is_forgotten
                 streams_are_acted_on_at_the_same_time_and_each_in_order
                 nodes_share_the_streams_of_a_reactor_and_keep_their_order
                 a_call_that_fails_parks_its_stream_and_repeats_no_other
@@ -559,6 +560,7 @@ macro_rules! __conformance_and_the_rest {
             }
             damaged {
                 an_unreadable_row_stops_what_it_belongs_to_and_nothing_else
+                a_version_whose_place_in_the_log_was_deleted_says_so
             }
             operating {
                 a_pause_holds_on_every_node_and_over_restarts
