@@ -79,6 +79,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("generations", include_str!("../migrations/0004_generations.sql")),
     ("witnesses", include_str!("../migrations/0005_witnesses.sql")),
     ("versions", include_str!("../migrations/0006_versions.sql")),
+    ("archive", include_str!("../migrations/0007_archive.sql")),
 ];
 
 /// The number of the last migration that this program knows.

@@ -20,7 +20,9 @@ pub use self::start::StartError;
 use self::wiring::Wiring;
 use crate::command::{Bus, IdOf, Sender, Via};
 use crate::engine::Engine;
-use crate::processor::{Processor, ProcessorError, Rebuild, RebuildOptions, Receipt, Reset, WaitError};
+use crate::processor::{
+    self, AnyBackend, Processor, ProcessorError, Rebuild, RebuildOptions, Receipt, Reset, WaitError,
+};
 use crate::projection::{Projection, tables_of};
 use crate::repository::{At, LoadError, Loaded, Repository, stream_of};
 use crate::services::Services;
@@ -36,6 +38,7 @@ pub struct App(Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) bus: Arc<Bus>,
     pub(crate) processors: Vec<Processor>,
+    backend: Arc<dyn AnyBackend>,
     engines: Vec<Arc<dyn Engine>>,
     pub(crate) queries: Wiring,
     /// The stored names of inline and live projections: they are never behind.
@@ -242,6 +245,25 @@ impl App {
         options: RebuildOptions,
     ) -> Result<Rebuild, ProcessorError> {
         self.processor::<P>()?.rebuild_online(options).await
+    }
+
+    /// Takes away what is stored of a reactor that no live node runs any more: its place in the log, and what is parked of it.
+    /// Any app may ask. Says whether there was anything. A program that runs it again begins at the head of the log, as with
+    /// a new one.
+    ///
+    /// As long as it is stored, a reactor that nobody runs keeps the part of the log that it has not handled from being
+    /// archived. A version of a projection goes by [`Processor::drop_version`].
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessorError::RunBy`] while a live node runs it; [`ProcessorError::NotRebuildable`] for a version of a projection;
+    /// [`ProcessorError::Store`].
+    ///
+    /// # Cancellation
+    ///
+    /// If its future is dropped, it is there whole, or a part of what is parked is left: call it again.
+    pub async fn forget_processor(&self, name: &str) -> Result<bool, ProcessorError> {
+        processor::forget(&*self.0.backend, name).await
     }
 
     /// Ends the app: new commands are refused, running ones may finish within `grace` and are then

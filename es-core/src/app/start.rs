@@ -159,7 +159,8 @@ impl<B: Backend> AppBuilder<B> {
         let engines = self.engines;
         let processors =
             processor::start(&node, runners, engines.clone(), inline_codes, unprepared, &tasks, &closing);
-        App(Arc::new(Inner { bus, processors, engines, queries: self.queries, never_behind, before_ready }))
+        let (backend, queries) = (node.backend, self.queries);
+        App(Arc::new(Inner { bus, processors, backend, engines, queries, never_behind, before_ready }))
     }
 }
 

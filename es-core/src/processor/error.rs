@@ -96,13 +96,21 @@ pub enum ProcessorError {
         /// What it does.
         why: &'static str,
     },
-    /// A live node runs this version of the projection: stop it first.
+    /// A live node runs this version of the projection, or this reactor: stop it first.
     #[error("node {node} runs {version}: stop it first")]
     RunBy {
         /// Which version, as `name/version`.
         version: String,
         /// Which node.
         node: Uuid,
+    },
+    /// The version has the plain names of the projection's tables, and they cannot be taken from it: see to what is in the way.
+    #[error("{version} has the plain names of its tables, and they cannot be taken from it: {why}")]
+    NamesHeld {
+        /// Which version, as `name/version`.
+        version: String,
+        /// What is in the way.
+        why: String,
     },
     /// It is halted at an event: fix its handler, then resume it.
     #[error("{build} is halted at {position}: {error}")]
@@ -259,6 +267,7 @@ impl ProcessorError {
             Self::Parked { .. }
             | Self::HeldBy { .. }
             | Self::RunBy { .. }
+            | Self::NamesHeld { .. }
             | Self::Halted { .. }
             | Self::OlderCode { .. }
             | Self::OlderKept { .. }

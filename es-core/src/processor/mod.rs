@@ -27,6 +27,7 @@
 
 mod error;
 mod feed;
+mod forget;
 mod handle;
 mod kinds;
 mod options;
@@ -38,6 +39,7 @@ mod worker;
 
 pub use self::error::ProcessorError;
 pub(crate) use self::feed::Pages;
+pub(crate) use self::forget::forget;
 pub use self::handle::Processor;
 pub use self::kinds::admission::{Admission, Failure};
 pub use self::kinds::effects::Calls;

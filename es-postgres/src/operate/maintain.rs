@@ -45,9 +45,10 @@ impl PgBackend {
     ///
     /// # Errors
     ///
-    /// [`StoreError`]: nothing was archived. It is [`Misuse`](StoreError::Misuse) if there are no partitions, or a
-    /// processor has not come so far; [`Transient`](StoreError::Transient) if long transactions were in the way for
-    /// several tries of two seconds each.
+    /// [`StoreError`]: nothing was archived. It is [`Misuse`](StoreError::Misuse) if there are no partitions, a processor
+    /// has not come so far, or an event that would leave is parked or could not be decoded: it would be lost. Also for one
+    /// that nobody runs: `drop_version` of a version, `forget_processor` of a reactor.
+    /// [`Transient`](StoreError::Transient) if long transactions were in the way for several tries of two seconds each.
     pub async fn archive(&self, upto: Position) -> Result<Vec<String>, StoreError> {
         const TRIES: u32 = 5;
         let mut tries = 1;

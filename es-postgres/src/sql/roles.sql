@@ -55,7 +55,7 @@ begin
     for this in
         select p.oid::regprocedure as name from pg_proc p
         where p.pronamespace = '{es}'::regnamespace and p.prorettype <> 'trigger'::regtype
-          and p.proname not in ('archive', 'redact', 'maintain', 'partition', 'become_partition', 'make_partition')
+          and p.proname not in ('archive', 'unhandled_events', 'redact', 'maintain', 'partition', 'become_partition', 'make_partition')
     loop
         execute format('grant execute on routine %s to {schema}_writer', this.name);
     end loop;

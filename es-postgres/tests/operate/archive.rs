@@ -136,23 +136,79 @@ async fn a_second_archive_goes_on_from_the_first() {
     assert_eq!(backend.verify().await.unwrap(), Vec::<String>::new());
 }
 
+/// Writes rows as processors do.
+async fn put(backend: &PgBackend, rows: &[(&str, &str, &'static str)]) {
+    let row = |(table, key, data): &(&str, &str, &'static str)| RowWrite {
+        table: (*table).into(),
+        key: (*key).to_owned(),
+        rev: 0,
+        row: Some((*data).into()),
+    };
+    let rows = rows.iter().map(row).collect();
+    backend.commit(Commit { rows, ..Commit::default() }).await.unwrap();
+}
+
+/// Nothing is archived, and it is said why.
+async fn assert_refused(backend: &PgBackend, why: &[&str]) {
+    let error = backend.archive(Position(20)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Misuse);
+    for why in why {
+        assert!(error.to_string().contains(why), "{error}");
+    }
+    assert_eq!(versions(backend, "a", 0).await.len(), 50);
+    assert_eq!(backend.verify().await.unwrap(), Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn nobody_is_left_behind() {
     let (_database, backend) = open().await;
     backend.partition(10).await.unwrap();
     write(&backend, "a", 50).await;
-    let step = RowWrite {
-        table: "checkpoints".into(),
-        key: "totals/1~1".to_owned(),
-        rev: 0,
-        row: Some(r#"{"position":19,"last":1023}"#.into()),
-    };
-    backend.commit(Commit { rows: vec![step], ..Commit::default() }).await.unwrap();
-    let error = backend.archive(Position(20)).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Misuse);
-    assert!(error.to_string().contains("totals/1~1"), "{error}");
-    assert_eq!(versions(&backend, "a", 0).await.len(), 50);
-    assert_eq!(backend.verify().await.unwrap(), Vec::<String>::new());
+    put(&backend, &[("checkpoints", "totals/1~1#0000", r#"{"position":19,"last":1023}"#)]).await;
+    assert_refused(&backend, &["totals/1~1", "`drop_version`", "`forget_processor`"]).await;
+}
+
+#[tokio::test]
+async fn what_is_parked_stays() {
+    let (_database, backend) = open().await;
+    backend.partition(10).await.unwrap();
+    write(&backend, "a", 50).await;
+    let (first, behind) = ("00000000000000000005", "00000000000000000030");
+    let event = |position: &str| format!("{first}:0123456789abcdef:{position}");
+    let sequence = r#"{"first":5,"position":5,"event":"e","events":2,"error":"","attempts":1}"#;
+    put(
+        &backend,
+        &[
+            ("checkpoints", "totals/1~1#0000", r#"{"position":50,"last":1023}"#),
+            ("totals/1~1/parked", "z", "damaged \u{0}"),
+            ("totals/1~1/parked", "key", sequence),
+            ("totals/1~1/parked/events", &event(first), "{}"),
+            ("totals/1~1/parked/events", &event(behind), "{}"),
+            // A row of somebody's view.
+            ("view/1~1", &event(first), "{}"),
+        ],
+    )
+    .await;
+    assert_refused(&backend, &["event 5 is parked in totals/1~1 for 'key'", "Retry or discard it"]).await;
+    // It was handled since, and the one behind it waits for its turn.
+    let handled = RowWrite { table: "totals/1~1/parked/events".into(), key: event(first), rev: 1, row: None };
+    backend.commit(Commit { rows: vec![handled], ..Commit::default() }).await.unwrap();
+    assert_eq!(backend.archive(Position(20)).await.unwrap().len(), 1);
+    let error = backend.archive(Position(40)).await.unwrap_err();
+    assert!(error.to_string().contains("event 30 is parked in totals/1~1"), "{error}");
+}
+
+#[tokio::test]
+async fn what_could_not_be_decoded_stays() {
+    let (_database, backend) = open().await;
+    backend.partition(10).await.unwrap();
+    write(&backend, "a", 50).await;
+    put(
+        &backend,
+        &[("totals/1~2/undecoded", "00000000000000000020:0000", r#"{"key":"key","first":0,"last":1023}"#)],
+    )
+    .await;
+    assert_refused(&backend, &["event 20 could not be decoded by totals/1~2"]).await;
 }
 
 #[tokio::test]

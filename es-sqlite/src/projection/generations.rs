@@ -61,7 +61,7 @@ pub(crate) async fn publish(mut tx: Tx, tables: &Tables, commit: Commit) -> Resu
         if builds.plain().is_some_and(Build::has_views) {
             let what = format!(
                 "the version of projection {name} that has the plain names has a view, which SQLite cannot rename: \
-                 remove that version, then the next one has them"
+                 remove that version (`drop_version`), then the next one has them"
             );
             return Err(StoreError::misuse(what).into());
         }

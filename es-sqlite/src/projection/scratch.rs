@@ -64,8 +64,7 @@ async fn renameable(conn: &mut SqliteConnection, tables: &Tables) -> Result<(), 
         None => Ok(()),
         Some(name) => Err(StoreError::misuse(format!(
             "{name} is a view or a virtual table, so projection {} cannot have a second generation, or another \
-             version next to it: SQLite cannot rename it. Make it outside of the projection's schema, or remove the \
-             version that is there first (`remove_version`)",
+             version next to it: SQLite cannot rename it. Make it outside of the projection's schema",
             tables.name
         ))),
     }

@@ -3,9 +3,14 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use es_core::projection::{Project, Projection};
 use es_core::services::Services;
-use es_core::store::{Backend as _, Builds as _, Commit, Generation, Tables, Transaction as _};
-use es_sqlite::{Db, SqliteBackend};
+use es_core::store::{
+    Backend as _, Builds as _, Commit, EventFilter, EventStore as _, Generation, RecordedEvent, Tables,
+    Transaction as _,
+};
+use es_core::{App, BoxError};
+use es_sqlite::{Db, SqliteBackend, Tx};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, SqliteConnection};
 
@@ -374,4 +379,59 @@ impl Commits for SqliteBackend {
         let tx = self.begin().await.unwrap();
         tx.rollback().await.unwrap();
     }
+}
+
+/// Streams, by a table; the first version has a view of it, too.
+struct Seen<const VERSION: u32>;
+
+impl<const VERSION: u32> Projection for Seen<VERSION> {
+    const NAME: &'static str = "seen";
+    const VERSION: u32 = VERSION;
+    const SCHEMA: &'static str = match VERSION {
+        1 => {
+            "create table seen (stream text, version integer); create view last as select max(stream) from seen"
+        }
+        _ => "create table seen (stream text, version integer, more text)",
+    };
+    fn filter() -> EventFilter {
+        EventFilter::all()
+    }
+}
+
+impl<const VERSION: u32> Project<Tx> for Seen<VERSION> {
+    async fn project(&self, event: &RecordedEvent, tx: &mut Tx) -> Result<(), BoxError> {
+        let row = sqlx::query("insert into seen (stream, version) values (?, ?)");
+        row.bind(event.stream.as_str()).bind(VERSION).execute(&mut **tx).await?;
+        Ok(())
+    }
+}
+
+/// As the guide tells it: the next version is deployed, and the one with the view is stopped.
+#[tokio::test]
+async fn a_version_with_a_view_goes_and_gives_its_names_away() {
+    let limit = std::time::Duration::from_secs(30);
+    let store = SqliteBackend::open(":memory:").await.unwrap();
+    store.commit(commit("a")).await.unwrap();
+    let old = App::on(store.clone()).projection(Seen::<1>).start().await.unwrap();
+    while !old.processor::<Seen<1>>().unwrap().versions().await.unwrap()[0].published {
+        tokio::task::yield_now().await;
+    }
+    assert!(old.shutdown(limit).await);
+    let new = App::on(store.clone()).projection(Seen::<2>).start().await.unwrap();
+    new.until_ready(limit).await.unwrap();
+    let seen = async || number(&store.db(), "select max(version) from seen").await;
+    assert_eq!(seen().await, 1, "the names cannot be taken from a view");
+    let processor = new.processor::<Seen<2>>().unwrap();
+    assert!(processor.drop_version(1).await.unwrap());
+    assert_eq!(seen().await, 2);
+    assert_eq!(processor.versions().await.unwrap().len(), 1);
+    assert_eq!(
+        texts(&store, "select name from sqlite_schema where type = 'view' and name = 'last'").await,
+        [""; 0]
+    );
+    store.commit(commit("b")).await.unwrap();
+    let head = store.head().await.unwrap();
+    processor.reach(head, limit).await.unwrap();
+    assert_eq!(number(&store.db(), "select count(*) from seen").await, 2);
+    assert_eq!(store.verify().await.unwrap(), [""; 0]);
 }

@@ -37,6 +37,9 @@ pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Re
                 finish_removal(backend, tables.name, tables.version).await?;
                 continue;
             }
+            if let Some(known) = &known {
+                has_place(backend, &known.build(&name, known.current)).await?;
+            }
             for generation in known.clone().unwrap_or_default().all() {
                 backend.install(tables, generation).await?;
             }
@@ -58,6 +61,19 @@ pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Re
         }
         commit(backend, rows).await?;
     }
+}
+
+/// A build that is known has a place in the log; the row of its first share is never deleted, not even when there is none.
+async fn has_place(backend: &dyn AnyBackend, build: &Build) -> Result<(), StoreError> {
+    if Shares::<Checkpoint>::checkpoints().first_row(backend, &build.to_string()).await?.is_some() {
+        return Ok(());
+    }
+    let (name, row) = (&build.processor, format!("{build}#0000"));
+    let what = format!(
+        "row {row:?} of checkpoints was deleted, so nobody knows how far {name} is: `drop_version` of it, in an app that \
+         runs another version, and it is built from the log again; or raise its version"
+    );
+    Err(StoreError::Corrupt { what })
 }
 
 /// The rows of the place where it begins, if it has none; `None` if it has one under another name.

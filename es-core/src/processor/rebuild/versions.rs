@@ -4,10 +4,12 @@ use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::cluster;
-use crate::processor::worker::{noted, remove_version, stored_version, stored_versions, versioned};
+use crate::processor::worker::{
+    Names, noted, remove_version, stored_version, stored_versions, take_names_from, versioned,
+};
 use crate::processor::{Processor, ProcessorError};
-use crate::state::InlineSet;
-use crate::store::StoreError;
+use crate::state::{InlineSet, Versions};
+use crate::store::{Row, StoreError};
 
 /// A version of a projection that the store has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,13 +52,16 @@ impl Processor {
         Ok(all)
     }
 
-    /// Removes another version of the projection, with its rows and tables. Says whether there was one. A program of that
+    /// Removes another version of the projection, with its rows and tables. Says whether there was one. If it has the plain
+    /// names of the tables, this version takes them over, as soon as it [is ready](Self::is_ready). A program of the removed
     /// version that starts later builds it again from the log.
     ///
     /// # Errors
     ///
     /// [`ProcessorError::RunBy`] while a live node runs it; [`ProcessorError::Inline`] if commits write it;
-    /// [`ProcessorError::InUse`] for the version that this app runs; [`ProcessorError::Store`].
+    /// [`ProcessorError::InUse`] for the version that this app runs; [`ProcessorError::NotReady`] if it has the plain names,
+    /// and this app's version has not caught up; [`ProcessorError::NamesHeld`] if they cannot be taken from it;
+    /// [`ProcessorError::Store`].
     ///
     /// # Cancellation
     ///
@@ -71,22 +76,52 @@ impl Processor {
         if InlineSet::read(backend).await?.names.contains(&name) {
             return Err(ProcessorError::Inline { processor: name });
         }
-        // Read before it is looked who is alive: a node that starts after that changes it.
-        let noted = noted(backend, projection).await?;
-        let alive = cluster::alive(backend).await?;
-        if let Some((node, _)) = alive.iter().find(|(_, record)| record.runs.contains(&name)) {
-            return Err(ProcessorError::RunBy { version: name, node: *node });
-        }
+        let mut noted = self.noted_unrun(projection, version).await?;
         let known = stored_version(backend, &name).await?.is_some();
-        if noted.value.published == version {
-            // They are not to go to one that has not caught up.
-            return Err(self.not_ready());
+        if known && noted.value.published == version && self.takes_names_from(version, noted.clone()).await? {
+            // Somebody may have started it since.
+            noted = self.noted_unrun(projection, version).await?;
+            if noted.value.published == version {
+                return Err(changed());
+            }
         }
         if known && !remove_version(backend, projection, version, noted).await? {
-            let moving = std::io::Error::other("something of it has just changed: try again");
-            return Err(StoreError::transient("removing a version", moving).into());
+            return Err(changed());
         }
         self.cluster.wake();
         Ok(known)
     }
+
+    /// What is noted of the versions, if no live node runs this one. Whoever starts it later changes that row.
+    async fn noted_unrun(&self, projection: &str, version: u32) -> Result<Row<Versions>, ProcessorError> {
+        let backend = &*self.node.backend;
+        // Read before it is looked who is alive: a node that starts after that changes it.
+        let (noted, name) = (noted(backend, projection).await?, format!("{projection}/{version}"));
+        let alive = cluster::alive(backend).await?;
+        match alive.iter().find(|(_, record)| record.runs.contains(&name)) {
+            Some((node, _)) => Err(ProcessorError::RunBy { version: name, node: *node }),
+            None => Ok(noted),
+        }
+    }
+
+    /// Takes the plain names from a version; `false` if they are taken as it goes.
+    async fn takes_names_from(&self, version: u32, noted: Row<Versions>) -> Result<bool, ProcessorError> {
+        let Some(tables) = self.runner.keeps().tables() else { return Ok(false) };
+        // They are not to go to one that has not caught up.
+        if !self.is_ready() {
+            return Err(self.not_ready());
+        }
+        let why = match take_names_from(&*self.node.backend, version, &tables, noted).await? {
+            Names::Taken => return Ok(true),
+            Names::GoAlong => return Ok(false),
+            Names::Inline => "commits write another version by these names: retire that first".to_owned(),
+            Names::Held(why) => why,
+        };
+        Err(ProcessorError::NamesHeld { version: format!("{}/{version}", tables.name), why })
+    }
+}
+
+fn changed() -> ProcessorError {
+    let moving = std::io::Error::other("something of it has just changed: try again");
+    StoreError::transient("removing a version", moving).into()
 }

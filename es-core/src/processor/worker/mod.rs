@@ -42,6 +42,6 @@ pub(crate) use self::take_over::{
 };
 pub(crate) use self::taken::Taken;
 pub(crate) use self::versions::{
-    finish_removal, give_names, noted, remove as remove_version, stored as stored_version, stored_versions,
-    versioned,
+    Names, finish_removal, give_names, noted, remove as remove_version, stored as stored_version,
+    stored_versions, take_names_from, versioned,
 };

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
+use super::context::BuildContext;
 use super::failure::StepError;
 use super::retry::{PART_HOLDS, Suspicion};
 use super::run::{Overdue, Worker};
@@ -15,10 +16,13 @@ use crate::processor::kinds::admission::{Admission, Failure};
 use crate::processor::parked;
 use crate::projection::OnFailure;
 use crate::slices::Slices;
-use crate::state::{Build, Undecoded, sortable};
+use crate::state::{Build, Skipped, Undecoded, sortable};
 use crate::store::{
     CommitError, Position, RecordedEvent, Row, RowStore, RowWrite, Span, StoreError, StoredRow, at_first,
 };
+
+/// Why one is left out.
+const GONE: &str = "is not in the log any more";
 
 /// How many are looked at together.
 const SOME: usize = 200;
@@ -116,10 +120,28 @@ impl Undecodable {
 struct Late<'r> {
     position: Position,
     row: &'r Row<Undecoded>,
-    /// Nothing is to be done with it, if there is none.
-    event: Option<RecordedEvent>,
+    what: What,
     /// Those that have passed it, of this range.
     slices: Slices,
+}
+
+/// What is known of an event that was passed undecoded.
+enum What {
+    /// It can be decoded.
+    Event(RecordedEvent),
+    /// It is left out, and that is recorded.
+    LeftOut,
+    /// It is not in the log any more.
+    Gone,
+}
+
+impl What {
+    const fn event(&self) -> Option<&RecordedEvent> {
+        match self {
+            Self::Event(event) => Some(event),
+            Self::LeftOut | Self::Gone => None,
+        }
+    }
 }
 
 impl Worker {
@@ -188,8 +210,12 @@ impl Worker {
                     Some(Some(for_any)) => *for_any,
                     None => false,
                 };
-                let event = events.get(position).filter(|_| !is_left_out).cloned();
-                let Some(late) = self.late(*position, row, event) else { continue };
+                let what = match events.get(position) {
+                    _ if is_left_out => What::LeftOut,
+                    Some(event) => What::Event(event.clone()),
+                    None => What::Gone,
+                };
+                let Some(late) = self.late(*position, row, what) else { continue };
                 if !self.take_in(late).await? {
                     // Without a pause it was only interrupted.
                     return Ok(Some(self.undecodable.again.is_none()));
@@ -204,21 +230,17 @@ impl Worker {
     }
 
     /// What is to be done about an event; `None` while it cannot be decoded, or its keys cannot be told.
-    fn late<'r>(
-        &self,
-        position: Position,
-        row: &'r Row<Undecoded>,
-        event: Option<RecordedEvent>,
-    ) -> Option<Late<'r>> {
+    fn late<'r>(&self, position: Position, row: &'r Row<Undecoded>, mut what: What) -> Option<Late<'r>> {
         let slices = row.value.slices().and(self.share.slices)?;
-        let Some(mut event) = event else { return Some(Late { position, row, event, slices }) };
-        // Of a type that this program does not handle it knows no keys: another program takes it in.
-        let is_told = self.context.filter().matches(&event) && self.context.runner.keys(&event).is_ok();
-        if !is_told || self.undecodable.waits(&row.value.key, position) {
-            return None;
+        if let What::Event(event) = &mut what {
+            // Of a type that this program does not handle it knows no keys: another program takes it in.
+            let is_told = self.context.filter().matches(event) && self.context.runner.keys(event).is_ok();
+            if !is_told || self.undecodable.waits(&row.value.key, position) {
+                return None;
+            }
+            event.replay = position <= self.share.progress.replay;
         }
-        event.replay = position <= self.share.progress.replay;
-        Some(Late { position, row, event: Some(event), slices })
+        Some(Late { position, row, what, slices })
     }
 
     /// What could not be decoded is looked at again once something was asked, or it was resumed.
@@ -243,7 +265,7 @@ impl Worker {
             let open = self.open.as_mut().expect("it is open");
             // It is not known before which keys that are: a session may find more than the event names.
             let mut admission = Admission::of_late(late.slices, &late.row.value.key, &open.parked, &skips);
-            if let Some(event) = &late.event
+            if let Some(event) = late.what.event()
                 && let Err(failure) = open.session.fold(&[event], &mut admission).await
             {
                 // It is stopped, or may have lost its range: no handler was called.
@@ -267,12 +289,13 @@ impl Worker {
             let (mut rows, queued) =
                 parked::write_left_out(&context.build, &self.open().parked, &skips, &left_out, now)?;
             rows.extend(without(&context.build, &late, self.share.slices)?);
+            rows.extend(record_gone(&context, &late).await?);
             context.has_room(&queued, &mut self.room).await?;
             match self.flush_with(rows).await {
                 Ok(()) => {}
                 // What its handler made of it cannot be stored.
                 Err(StepError::Commit(error)) if !matches!(error, CommitError::Fenced { .. }) => {
-                    let (Some(event), Some(first)) = (&late.event, first) else {
+                    let (Some(event), Some(first)) = (late.what.event(), first) else {
                         return Err(StepError::Commit(error));
                     };
                     let key = self.session().failed().map_or(first, str::to_owned);
@@ -330,6 +353,24 @@ impl Worker {
         let sequence = parked::begin(&key, position, event.to_string(), &reason, 1, self.context.now());
         self.open.as_mut().expect("it is open").parked.insert(key, sequence);
     }
+}
+
+/// The row that says that an event is not in the log any more, if no other range has written it: what it meant for keys
+/// that nobody knows is lost.
+async fn record_gone(context: &BuildContext, late: &Late<'_>) -> Result<Option<RowWrite>, StoreError> {
+    let position = late.position;
+    if !matches!(late.what, What::Gone) {
+        return Ok(None);
+    }
+    let (build, slices, key) = (&context.build, late.slices, &late.row.value.key);
+    tracing::error!(%build, %slices, %position, key, "an event that could not be decoded {GONE}");
+    let row = parked::skip_key(position, parked::ANY_KEY);
+    if context.backend().rows(build.skipped().name(), &[row]).await?.into_iter().flatten().next().is_some() {
+        return Ok(None);
+    }
+    let (key, reason, at) = (parked::ANY_KEY.to_owned(), GONE.to_owned(), context.now());
+    let skipped = Skipped { position, key, reason, at, undecoded: true, discarded: false };
+    parked::skip(build, skipped).map(Some)
 }
 
 /// What is left of a row once the event was taken in for some slices.

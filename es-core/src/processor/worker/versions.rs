@@ -12,7 +12,7 @@ use crate::processor::AnyBackend;
 use crate::processor::kinds::runner::Runner;
 use crate::processor::rebuild::empty;
 use crate::state::{Checkpoint, Generations, InlineSet, Versions, generations, versions};
-use crate::store::{Commit, Row, RowWrite, StoreError, Tables, Won, write_rows};
+use crate::store::{Commit, CommitError, Row, RowWrite, StoreError, Tables, Won, write_rows};
 
 /// The name of a projection, and its version.
 pub(crate) fn versioned(stored_name: &str) -> Option<(&str, u32)> {
@@ -59,16 +59,79 @@ pub(super) async fn publish(
     noted: Row<Versions>,
 ) -> Result<(), StoreError> {
     let Some(tables) = runner.keeps().tables() else { return Ok(()) };
+    take_names(backend, &tables, noted).await.map(drop)
+}
+
+/// The same of a version; `false` if commits write one of the projection, and have the names.
+async fn take_names(
+    backend: &dyn AnyBackend,
+    tables: &Tables,
+    noted: Row<Versions>,
+) -> Result<bool, StoreError> {
     // Commits write an inline one by its plain names. Read after the row: becoming inline writes that as well.
     let inline = InlineSet::read(backend).await?.names;
     if inline.iter().filter_map(|name| versioned(name)).any(|(name, _)| name == tables.name) {
-        return Ok(());
+        return Ok(false);
     }
     // Another node may have been as fast.
-    if give_names(backend, &tables, noted).await? {
+    if give_names(backend, tables, noted).await? {
         tracing::info!(version = tables.stored_name(), "has the plain names of its tables from here on");
     }
-    Ok(())
+    Ok(true)
+}
+
+/// What became of the plain names of a version that is to go.
+pub(crate) enum Names {
+    /// The version of this program has them, or another node has changed something.
+    Taken,
+    /// Commits write another version, by these names.
+    Inline,
+    /// They are taken from it as it goes, not before: what is in the way of that goes with it.
+    GoAlong,
+    /// They cannot be taken from it, and so it stays.
+    Held(String),
+}
+
+/// Takes the plain names from a version that is to go, for the one that this program runs, which has caught up.
+pub(crate) async fn take_names_from(
+    backend: &dyn AnyBackend,
+    version: u32,
+    tables: &Tables,
+    noted: Row<Versions>,
+) -> Result<Names, StoreError> {
+    let why = match take_names(backend, tables, noted.clone()).await {
+        Ok(true) => return Ok(Names::Taken),
+        Ok(false) => return Ok(Names::Inline),
+        Err(StoreError::Misuse { what }) => what,
+        Err(error) => return Err(error),
+    };
+    // If it goes with them, the highest one that is left has them.
+    let left = stored_versions(backend, tables.name).await?.into_iter().filter(|left| *left != version);
+    match left.max().filter(|highest| *highest > tables.version) {
+        Some(newer) => Ok(Names::Held(format!("{why}; if it went, version {newer} would have them"))),
+        None if can_go(backend, tables.name, version, noted).await? => Ok(Names::GoAlong),
+        None => Ok(Names::Held(why)),
+    }
+}
+
+/// Whether the store can remove a version: it is asked to, with a commit that cannot be applied.
+async fn can_go(
+    backend: &dyn AnyBackend,
+    projection: &str,
+    version: u32,
+    noted: Row<Versions>,
+) -> Result<bool, StoreError> {
+    let never = Row { rev: noted.rev + (1 << 40), ..noted };
+    let commit = Commit { rows: vec![versions().put(&never)?], ..Commit::default() };
+    match backend.remove_version(projection, version, commit).await {
+        Err(CommitError::Store(StoreError::Misuse { .. })) => Ok(false),
+        Err(CommitError::Store(error)) => Err(error),
+        Err(CommitError::Unknown(_)) => {
+            let silent = std::io::Error::other("the store has not answered: try again");
+            Err(StoreError::transient("removing a version", silent))
+        }
+        Ok(_) | Err(_) => Ok(true),
+    }
 }
 
 /// Gives the plain names to a version, over what was noted; `false` if that has changed.
@@ -134,8 +197,12 @@ pub(super) async fn forget(
 ) -> Result<(), StoreError> {
     let Some(tables) = runner.keeps().tables() else { return Ok(()) };
     if noted.value.published == version {
-        // It goes with a later look.
-        return publish(backend, runner, noted).await;
+        match take_names_from(backend, version, &tables, noted.clone()).await? {
+            // It goes with a later look.
+            Names::Taken | Names::Inline => return Ok(()),
+            Names::GoAlong => {}
+            Names::Held(why) => return Err(StoreError::misuse(why)),
+        }
     }
     if remove(backend, tables.name, version, noted).await? {
         let version = format!("{}/{version}", tables.name);

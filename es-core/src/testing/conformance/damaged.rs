@@ -80,6 +80,31 @@ pub async fn an_unreadable_row_stops_what_it_belongs_to_and_nothing_else<S: Subj
     }
 }
 
+/// P26
+pub async fn a_version_whose_place_in_the_log_was_deleted_says_so<S: Subject>(subject: S) {
+    const PLACE: (&str, &str) = ("checkpoints", "ledger/1~1#0000");
+    let world = World::new(&subject).await;
+    let app = world.start().await;
+    world.put("a", vec![payment(1)]).await;
+    settle(&app).await;
+    assert!(app.shutdown(LIMIT).await);
+    let before = world.store.row(PLACE.0, PLACE.1).await.expect("it has one").data;
+    restore(&world, PLACE.0, PLACE.1, b"").await;
+    let app = world.start().await;
+    world.put("a", vec![payment(2)]).await;
+    eventually(async || match complaint(&app, Kind::View).await {
+        Some(why) if why.contains("was deleted") && why.contains("drop_version") => Ok(()),
+        why => Err(format!("{why:?}")),
+    })
+    .await;
+    let head = Position(world.store.head().await);
+    Kind::Table.of(&app).reach(head, LIMIT).await.expect("it is not the one");
+    drop(overwrite::<S>(&world.store, PLACE.0, PLACE.1, &before).await);
+    settle(&app).await;
+    let tally = world.tally("a").await.expect("a row");
+    assert_eq!((tally.n, tally.disorder), (2, 0));
+}
+
 /// Writes what was there before; nothing, if there was nothing.
 pub(super) async fn restore<S: Subject>(world: &World<S>, table: &str, key: &str, before: &[u8]) {
     if !before.is_empty() {

@@ -51,12 +51,16 @@ pub enum Line {
     Damages(&'static str, &'static str),
     /// No version is given the plain names of its tables.
     RefusesNames,
+    /// The same for good, and if this says so, none that has them is removed either.
+    KeepsNames(bool),
     /// Whatever writes is refused as a mistake, as by a server that has become read-only.
     ReadOnly,
     /// Commits write rows of tables whose names have this in them over whatever is there, as in a store without a fence.
     Unfenced(&'static str),
     /// Commits are done, and nobody hears of it; what became of them is not told either, with an error of this kind.
     LosesAnswers(ErrorKind),
+    /// The event at this position is not found by its position any more.
+    Lacks(u64),
     /// Nothing goes through.
     Down,
 }
@@ -113,6 +117,7 @@ impl Line {
                 || matches!(call, Call::Lookup(of, _) if of == table))
             .then(|| StoreError::misuse("a view of the database names a table that is not there")),
             Self::RefusesNames => matches!(call, Call::Publish(_)).then(down),
+            Self::KeepsNames(_) => matches!(call, Call::Publish(_)).then(in_the_way),
             Self::ReadOnly => {
                 call.writes().then(|| StoreError::misuse("the database takes no writes: it is read-only"))
             }
@@ -129,6 +134,10 @@ fn note(commits: &Mutex<Vec<BTreeSet<Arc<str>>>>, commit: &Commit) {
 
 fn down() -> StoreError {
     StoreError::transient("a call", std::io::Error::other("the line is down"))
+}
+
+fn in_the_way() -> StoreError {
+    StoreError::misuse("a view of somebody's is in the way")
 }
 
 /// A backend at the other end of a line. Clones share it.
@@ -409,8 +418,10 @@ impl<B: Backend> EventStore for Double<B> {
     }
 
     async fn at(&self, positions: &[Position]) -> Result<Vec<RecordedEvent>, StoreError> {
-        self.reach(Call::Read).await?;
-        Ok(self.weigh(self.inner.at(positions).await?))
+        let line = self.reach(Call::Read).await?;
+        let mut events = self.inner.at(positions).await?;
+        events.retain(|event| line != Line::Lacks(event.place().0));
+        Ok(self.weigh(events))
     }
 
     async fn head(&self) -> Result<Position, StoreError> {
@@ -584,7 +595,9 @@ impl<B: Backend> Builds for Double<B> {
         version: u32,
         commit: Commit,
     ) -> Result<Committed, CommitError> {
-        self.reach(Call::Commit(&commit)).await?;
+        if self.reach(Call::Commit(&commit)).await? == Line::KeepsNames(true) {
+            return Err(in_the_way().into());
+        }
         self.inner.remove_version(projection, version, commit).await
     }
 

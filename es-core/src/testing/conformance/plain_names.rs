@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::double::{Double, Line};
-use super::patient::{ask, commit};
+use super::patient::{Patient, ask, commit};
 use super::payments::{eventually, payment};
 use super::versions::{
     ACCOUNTS, LEASE, Paid, all, assert_paid, drop_version, of, pay, plain, run, until_ready, wired,
@@ -131,4 +131,69 @@ pub async fn a_newer_version_goes_by_itself_after_a_rollback<S: Subject>(subject
     assert_paid::<2, S>(&new, 2).await;
     plain::<S>(&store, &all(4)).await;
     assert_paid::<1, S>(&old, 2).await;
+}
+
+/// A version that has the names, and that no node runs any more; and an app of the next one, which has caught up.
+async fn outlived<S: Subject>(
+    subject: &S,
+    store: &Patient<S::Backend>,
+    line: Line,
+) -> (App, Double<S::Backend>) {
+    let old = run::<1, _>(subject, store).await;
+    pay(store).await;
+    settle(&old).await;
+    eventually(async || {
+        let known = of::<Paid<S, 1>>(&old).versions().await.map_err(|e| e.to_string())?;
+        if known.iter().all(|version| version.published) { Ok(()) } else { Err(format!("{known:?}")) }
+    })
+    .await;
+    let double = Double::new(subject.again(&store.0).await);
+    double.set(line);
+    let new = start(|| App::on(double.clone()).projection(Paid::<S, 2>::new()).lease(LEASE)).await;
+    until_ready(&new).await;
+    assert!(old.shutdown(LIMIT).await);
+    (new, double)
+}
+
+/// P19, P28
+pub async fn a_version_whose_names_cannot_be_taken_stays_and_says_why<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let (new, line) = outlived(&subject, &store, Line::KeepsNames(true)).await;
+    let held = drop_version::<Paid<S, 2>>(&new, 1).await.expect_err("its names cannot be taken from it");
+    assert!(matches!(held, ProcessorError::NamesHeld { .. }), "{held}");
+    assert!(held.to_string().contains("a view of somebody's is in the way"), "{held}");
+    let [older, _] = versions::<S, 2>(&new).await;
+    assert!(older.published, "{older:?}");
+    plain::<S>(&store, &all(1)).await;
+    line.set(Line::Up);
+    drop_version::<Paid<S, 2>>(&new, 1).await.expect("nothing is in the way any more");
+    plain::<S>(&store, &all(2)).await;
+}
+
+/// P19, P28
+pub async fn a_version_gives_its_names_away_as_it_goes<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let (new, _line) = outlived(&subject, &store, Line::KeepsNames(false)).await;
+    plain::<S>(&store, &all(1)).await;
+    drop_version::<Paid<S, 2>>(&new, 1).await.expect("what is in the way goes with it");
+    plain::<S>(&store, &all(2)).await;
+    eventually(async || {
+        let left = of::<Paid<S, 2>>(&new).versions().await.map_err(|e| e.to_string())?;
+        match &left[..] {
+            [own] if own.published => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+}
+
+/// P19, P28
+pub async fn a_version_that_nobody_runs_goes_by_itself_with_its_names<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let (new, line) = outlived(&subject, &store, Line::KeepsNames(false)).await;
+    assert!(new.shutdown(LIMIT).await);
+    let keeps = ProcessorOptions::default().keep_versions(Duration::from_millis(1));
+    let app = || App::on(line.clone()).projection(Paid::<S, 2>::new()).lease(LEASE).processors(keeps);
+    let _new = start(app).await;
+    plain::<S>(&store, &all(2)).await;
 }

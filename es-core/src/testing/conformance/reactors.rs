@@ -189,6 +189,52 @@ pub(super) async fn rounds<S: Subject>(world: &World<S>, amounts: std::ops::Rang
     }
 }
 
+/// What an app answers that is asked to forget the reactor, once it can.
+async fn forgets(app: &App) -> Result<bool, ProcessorError> {
+    loop {
+        match app.forget_processor("posts").await {
+            Err(error) if error.kind() == ErrorKind::Transient => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// P10
+pub async fn a_reactor_that_nobody_runs_is_forgotten<S: Subject>(subject: S) {
+    let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));
+    posts.open();
+    posts.calls().failing = BTreeMap::from([("account-1".to_owned(), 0)]);
+    let app = start(|| posts.wiring(&world.store.0).lease(LEASE)).await;
+    rounds(&world, 1..=2).await;
+    settle(&app).await;
+    assert_eq!(parked_keys(&app.processors()[0]).await, [("account-1".to_owned(), 2)]);
+    let other = start(|| App::on(world.store.0.clone())).await;
+    let run = forgets(&other).await.expect_err("a live node runs it");
+    assert!(matches!(run, ProcessorError::RunBy { .. }), "{run}");
+    assert!(app.shutdown(LIMIT).await);
+    // Asked again after an error, it may have gone.
+    let _had_place = forgets(&other).await.expect("nobody runs it");
+    assert!(!forgets(&other).await.expect("it has gone"));
+    for table in ["posts~1/parked", "posts~1/parked/events"] {
+        assert_eq!(rows(&world.store, table).await, []);
+    }
+    let left = rows(&world.store, "checkpoints").await;
+    assert!(!left.is_empty() && left.iter().all(|(_, row)| row.get("last").is_none()), "{left:?}");
+    // Whoever runs it again begins at the head.
+    rounds(&world, 3..=3).await;
+    posts.calls().failing.clear();
+    let before = posts.calls().acted.len();
+    let app = start(|| posts.wiring(&world.store.0).lease(LEASE)).await;
+    rounds(&world, 4..=4).await;
+    settle(&app).await;
+    assert_eq!(posts.calls().acted.len() - before, ACCOUNTS);
+    assert_eq!(parked_keys(&app.processors()[0]).await, []);
+    let version = other.forget_processor("balance/1").await.expect_err("it is none");
+    assert!(matches!(version, ProcessorError::NotRebuildable { .. }), "{version}");
+}
+
 /// P15
 pub async fn streams_are_acted_on_at_the_same_time_and_each_in_order<S: Subject>(subject: S) {
     let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));

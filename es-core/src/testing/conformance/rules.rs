@@ -266,6 +266,7 @@ macro_rules! __conformance_and_the_rest {
             }
             reactors {
                 new_events_have_as_much_time_as_retries_in_vain
+                a_reactor_that_nobody_runs_is_forgotten
                 streams_are_acted_on_at_the_same_time_and_each_in_order
                 nodes_share_the_streams_of_a_reactor_and_keep_their_order
                 a_call_that_fails_parks_its_stream_and_repeats_no_other
@@ -453,6 +454,9 @@ macro_rules! __conformance_and_the_rest {
                 an_inline_projection_of_another_version_writes_tables_of_its_own
                 plain_names_that_cannot_be_given_are_tried_again_and_hold_up_nothing
                 a_newer_version_goes_by_itself_after_a_rollback
+                a_version_whose_names_cannot_be_taken_stays_and_says_why
+                a_version_gives_its_names_away_as_it_goes
+                a_version_that_nobody_runs_goes_by_itself_with_its_names
             }
             readiness {
                 an_app_becomes_ready_while_events_keep_coming
@@ -543,6 +547,7 @@ macro_rules! __conformance_and_the_rest {
                 a_late_event_that_was_taken_in_unheard_is_waited_for_no_longer
                 rows_whose_partner_is_away_are_rebuilt_later_and_hold_up_no_other
                 what_was_left_out_undecoded_stays_left_out_for_every_key
+                what_is_not_in_the_log_any_more_is_left_out_with_a_record
                 what_was_left_out_undecoded_stays_left_out_though_its_row_is_damaged
                 what_was_skipped_undecoded_stays_skipped_for_every_key
             }
@@ -559,6 +564,7 @@ macro_rules! __conformance_and_the_rest {
             }
             damaged {
                 an_unreadable_row_stops_what_it_belongs_to_and_nothing_else
+                a_version_whose_place_in_the_log_was_deleted_says_so
             }
             operating {
                 a_pause_holds_on_every_node_and_over_restarts

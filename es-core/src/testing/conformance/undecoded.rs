@@ -459,6 +459,44 @@ pub async fn what_was_skipped_undecoded_stays_skipped_for_every_key<S: Subject>(
     assert_eq!(skipped.iter().map(|skip| (skip.position.0, skip.undecoded)).collect::<Vec<_>>(), [(2, true)]);
 }
 
+/// K12
+pub async fn what_is_not_in_the_log_any_more_is_left_out_with_a_record<S: Subject>(subject: S) {
+    let (world, hidden) = (World::new(&subject).await, Poison::new());
+    let line = Double::new(world.store.0.clone());
+    let short = Duration::from_millis(1);
+    let wiring = || App::on(line.clone()).view::<Ledger>().workers(2).processor_retries(1, short, short);
+    let app = start(wiring).await;
+    until(view(&app), |status| status.ranges.len() == 2).await;
+    world.put("a", vec![hidden.hidden(1, &ACCOUNTS)]).await;
+    settle(&app).await;
+    // As if its part of the log had been taken away by hand.
+    line.set(Line::Lacks(1));
+    hidden.mend();
+    let left = retry(view(&app), "a").await.expect("there is nothing to be handled");
+    assert!(left.error.contains("there is no event at #1 any more"), "{}", left.error);
+    eventually(async || match &*super::payments::rows(&world.store, "ledger/1~1/undecoded").await {
+        [] => Ok(()),
+        left => Err(format!("{left:?}")),
+    })
+    .await;
+    let skipped = async || {
+        let skipped = ask(|| view(&app).skipped()).await.into_iter();
+        skipped.map(|skip| (skip.position.0, skip.key, skip.reason)).collect::<Vec<_>>()
+    };
+    let gone = (1, String::new(), "is not in the log any more".to_owned());
+    assert_eq!(skipped().await, [gone.clone()]);
+    discard(view(&app), "a", "it was archived").await;
+    let mut both = [gone, (1, "a".to_owned(), "it was archived".to_owned())];
+    let mut found = skipped().await;
+    both.sort();
+    found.sort();
+    assert_eq!(found, both);
+    assert_eq!(parked_keys(view(&app)).await, []);
+    world.pay("b", 1..=1).await;
+    settle(&app).await;
+    assert_told(&world, "b", (1, 1, 0)).await;
+}
+
 /// K10
 pub async fn a_retry_reads_some_of_what_cannot_be_decoded_at_a_time<S: Subject>(subject: S) {
     const HIDDEN: i64 = 450;

@@ -61,7 +61,8 @@ pub(crate) enum Command {
     /// Take whole partitions out of the log; print the names of their tables
     ///
     /// The tables stay in the schema, to be dumped and dropped. What has left is gone from every read: a stream that
-    /// began there loads from a snapshot only, and a projection that is rebuilt begins with what is kept.
+    /// began there loads from a snapshot only, and a projection that is rebuilt begins with what is kept. It is refused
+    /// while a processor has still to handle an event of them: one that is behind, or one that has it parked.
     Archive {
         /// Partitions up to this position
         #[arg(long, value_name = "POSITION")]
