@@ -157,9 +157,10 @@ impl<B: Backend> AppBuilder<B> {
         });
         node.sender.connect(&bus);
         let engines = self.engines;
-        let processors =
+        let (processors, cluster) =
             processor::start(&node, runners, engines.clone(), inline_codes, unprepared, &tasks, &closing);
-        App(Arc::new(Inner { bus, processors, engines, queries: self.queries, never_behind, before_ready }))
+        let queries = self.queries;
+        App(Arc::new(Inner { bus, processors, cluster, engines, queries, never_behind, before_ready }))
     }
 }
 
