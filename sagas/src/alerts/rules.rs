@@ -151,7 +151,7 @@ pub const RULES: &[Rule] = &[
          while its receiver is away.",
     ),
     rule("NodeSilent", Measure::NodeSilentSeconds, Limit::Above(60.0), MINUTE).urgent().says(
-        "A node has not renewed its lease for a minute, or sees no other: it does not work, and what it shows is old.",
+        "A node has not renewed its lease for a minute, or cannot look at the others: it does not work, and what it shows is old.",
         "`App::health` says why (`node`). Most likely its store takes no writes: a full disk, a server or a file that is read-only.",
     ),
 ];
