@@ -52,20 +52,18 @@ impl Health {
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.head.is_ok()
-            && self.node.as_ref().is_none_or(|node| self.ill_node(node, node.lease * LEASES).is_none())
+            && self.node.as_ref().is_none_or(|node| self.ill_node(node.lease * LEASES).is_none())
             && self.processors.iter().all(|processor| self.ill(processor, MINUTE).is_none())
             && self.engines.iter().all(|engine| self.ill_engine(engine, MINUTE).is_none())
     }
 
-    /// What is wrong with the node, in words; `None` if nothing is. It may be silent for this long. One that is does not work:
+    /// What is wrong with the [node](Self::node), in words; `None` if nothing is. It may be silent for this long. One that is does not work:
     /// what is shown of processors is what it saw last, and nothing that acts on others is called once its lease is over.
     #[must_use]
-    pub fn ill_node(&self, node: &NodeStatus, patience: Duration) -> Option<String> {
-        if node.silent <= patience {
-            return None;
-        }
+    pub fn ill_node(&self, patience: Duration) -> Option<String> {
+        let node = self.node.as_ref().filter(|node| node.silent > patience)?;
         let why = node.failing.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-        Some(format!("has not renewed its lease, nor seen other nodes, for {:?}{why}", node.silent))
+        Some(format!("has not renewed its lease, nor looked at other nodes, for {:?}{why}", node.silent))
     }
 
     /// What is wrong with the work of an engine on this node, in words; `None` if nothing is, or it has no slices here. It may

@@ -505,8 +505,7 @@ pub async fn a_node_that_cannot_say_that_it_is_alive_is_ill<S: Subject>(subject:
     // What was appended is handled, and nothing more comes: no processor has a reason to write.
     eventually(|| async {
         let health = app.health().await;
-        let why = health.node.as_ref().and_then(|node| health.ill_node(node, 3 * LEASE));
-        let says_so = why.is_some_and(|why| why.contains("read-only"));
+        let says_so = health.ill_node(3 * LEASE).is_some_and(|why| why.contains("read-only"));
         let is_told = says_so && health.head.is_ok() && !health.is_healthy();
         if is_told { Ok(()) } else { Err(format!("{health:?}")) }
     })
