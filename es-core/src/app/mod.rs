@@ -18,6 +18,7 @@ pub use self::health::Health;
 pub use self::ready::BeforeReady;
 pub use self::start::StartError;
 use self::wiring::Wiring;
+use crate::cluster::Cluster;
 use crate::command::{Bus, IdOf, Sender, Via};
 use crate::engine::Engine;
 use crate::processor::{
@@ -39,6 +40,8 @@ pub(crate) struct Inner {
     pub(crate) bus: Arc<Bus>,
     pub(crate) processors: Vec<Processor>,
     backend: Arc<dyn AnyBackend>,
+    /// What the app shares with others, if it does.
+    cluster: Option<Arc<Cluster>>,
     engines: Vec<Arc<dyn Engine>>,
     pub(crate) queries: Wiring,
     /// The stored names of inline and live projections: they are never behind.

@@ -157,10 +157,11 @@ impl<B: Backend> AppBuilder<B> {
         });
         node.sender.connect(&bus);
         let engines = self.engines;
-        let processors =
+        let (processors, cluster) =
             processor::start(&node, runners, engines.clone(), inline_codes, unprepared, &tasks, &closing);
         let (backend, queries) = (node.backend, self.queries);
-        App(Arc::new(Inner { bus, processors, backend, engines, queries, never_behind, before_ready }))
+        let wired = Inner { bus, processors, backend, cluster, engines, queries, never_behind, before_ready };
+        App(Arc::new(wired))
     }
 }
 

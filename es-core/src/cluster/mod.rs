@@ -13,15 +13,20 @@
 //! | --- | --- |
 //! | `node` | one node: it renews its row and looks at the others |
 //! | `lease` | until when a node may act on what it cannot fence |
+//! | `status` | how a node is, as it knows itself |
 //! | `share` | a range of slices as it is stored |
 //! | `plan` | what a node does next, from what it sees: pure |
 //! | `keeper` | does it |
+//!
+//! A metric, with the label `node`: `es_node_looked_timestamp_seconds`, when a node last renewed its lease and saw the others,
+//! by the store's clock; 0 once it has signed off.
 
 mod keeper;
 mod lease;
 mod node;
 mod plan;
 mod share;
+mod status;
 
 pub(crate) use self::keeper::give_back;
 pub use self::keeper::{Keeper, Work, keep};
@@ -29,4 +34,5 @@ pub use self::lease::Lease;
 pub(crate) use self::node::{Alive, alive, members, pulse};
 pub use self::node::{Cluster, Runs, StateStore, View};
 pub use self::share::{Progress, Share, Shares};
+pub use self::status::NodeStatus;
 pub use crate::slices::{SLICES, SliceSet, Slices, slice_of};

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::lease::Lease;
 use super::plan::{Whole, assign};
 use super::share::{Progress, Shares, parse_key, rows_without};
+use super::status::{Looked, NodeStatus};
 use crate::limits::MAX_PAGE;
 use crate::state::{NodeRecord, SHARES, nodes};
 use crate::store::{EventStore, Position, Row, RowStore, StoreError, StoredRow, Won, write_rows};
@@ -59,6 +60,7 @@ pub struct Cluster {
     wake: watch::Sender<u64>,
     /// How many looks have begun.
     looks: AtomicU64,
+    looked: Looked,
     /// Names whose shares have been retired, all of them.
     gone: Mutex<BTreeSet<String>>,
 }
@@ -81,6 +83,7 @@ impl Cluster {
             view: watch::Sender::new(None),
             wake: watch::Sender::new(0),
             looks: AtomicU64::new(0),
+            looked: Looked::begin(),
             gone: Mutex::default(),
         }
     }
@@ -191,6 +194,12 @@ impl Cluster {
         self.looks_on
     }
 
+    /// How it is; `None` once it has signed off.
+    #[must_use]
+    pub fn status(&self) -> Option<NodeStatus> {
+        self.looked.status(self.node, self.believed_for)
+    }
+
     /// What it sees, each time it looks; `None` before the first time.
     #[must_use]
     pub fn views(&self) -> watch::Receiver<Option<Arc<View>>> {
@@ -223,12 +232,15 @@ impl Cluster {
             };
             let pause = match seen {
                 Ok(view) => {
+                    self.looked.well();
+                    self.tell(view.now);
                     self.view.send_replace(Some(Arc::new(view)));
                     self.believed_for / 4
                 }
                 Err(error) => {
                     let error = crate::chain(&error);
                     tracing::warn!(node = %self.node, error, "the node cannot renew its lease, and tries again");
+                    self.looked.failed(error);
                     (self.believed_for / 4).min(AGAIN)
                 }
             };
@@ -243,6 +255,15 @@ impl Cluster {
             let Err(error) = self.sign_off().await else { break };
             tracing::debug!(node = %self.node, error = crate::chain(&error), "the node could not sign off");
         }
+        self.looked.end();
+        self.tell(0);
+    }
+
+    /// Tells when it looked last, by the store's clock, in microseconds.
+    fn tell(&self, looked: i64) {
+        let looked = Duration::from_micros(looked.try_into().unwrap_or_default());
+        metrics::gauge!("es_node_looked_timestamp_seconds", "node" => self.node.to_string())
+            .set(looked.as_secs_f64());
     }
 
     /// Renews the lease, then looks. `rev` is the revision of the node's row, as it was written last.

@@ -12,7 +12,7 @@ use super::parked::{self, ParkedSequence};
 use super::status::{Board, ProcessorStatus};
 use super::worker::{NodeContext, Reset, ResetRequest, other_name};
 use super::{ProcessorError, Readiness, Skipped};
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::cluster::Cluster;
 use crate::shared_read::SharedRead;
 use crate::state::{Build, Control, Generations, control};
@@ -37,6 +37,7 @@ pub struct Processor {
 #[derive(Debug)]
 pub(crate) struct HandleState {
     pub(crate) name: Arc<str>,
+    clock: Arc<dyn Clock>,
     /// When this node began with it.
     since: Timestamp,
     boards: Mutex<BTreeMap<Generation, Arc<Board>>>,
@@ -52,11 +53,12 @@ pub(crate) struct HandleState {
 }
 
 impl HandleState {
-    pub(crate) fn new(name: &str, since: Timestamp) -> Self {
-        let build = Build::first(name);
-        let board = Arc::new(Board::new(&build, since));
+    pub(crate) fn new(name: &str, clock: Arc<dyn Clock>) -> Self {
+        let (build, since) = (Build::first(name), clock.now());
+        let board = Arc::new(Board::new(&build, since, clock.clone()));
         Self {
             name: build.processor,
+            clock,
             since,
             boards: Mutex::new(BTreeMap::from([(1, board.clone())])),
             current: watch::Sender::new(board),
@@ -70,7 +72,8 @@ impl HandleState {
     pub(crate) fn board(&self, generation: Generation) -> Arc<Board> {
         let mut boards = self.boards.lock().unwrap_or_else(PoisonError::into_inner);
         let build = Build { processor: self.name.clone(), generation };
-        boards.entry(generation).or_insert_with(|| Arc::new(Board::new(&build, self.since))).clone()
+        let begin = || Arc::new(Board::new(&build, self.since, self.clock.clone()));
+        boards.entry(generation).or_insert_with(begin).clone()
     }
 
     pub(crate) fn boards(&self) -> Vec<Arc<Board>> {

@@ -22,8 +22,8 @@
 //! Fields of log lines: `build` (`name/version~generation`), `slices`, `position`, `key`, `attempts`, `error`,
 //! `processor`, `node`. Metrics, each with the label `processor`: `es_processor_events_total`,
 //! `es_processor_flush_seconds`, `es_processor_visible_seconds` (from append to flush), `es_processor_parked_total`,
-//! `es_processor_skipped_total`, `es_processor_halted_total`; and with the label `generation` as well:
-//! `es_processor_position`, `es_processor_lag`, `es_processor_parked`.
+//! `es_processor_skipped_total`, `es_processor_halted_total`; and with the labels `generation` and `role` (`current`,
+//! `building` or `previous`) as well: `es_processor_position`, `es_processor_lag`, `es_processor_parked`.
 
 mod error;
 mod feed;

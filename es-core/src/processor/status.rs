@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::slices::Slices;
 use crate::state::Build;
 use crate::store::{Generation, Position};
@@ -26,14 +26,14 @@ pub struct ProcessorStatus {
     pub state: ProcessorState,
     /// Its ranges of slices, in order. Those of other nodes are as this node saw them last.
     pub ranges: Vec<RangeStatus>,
-    /// Sequences that wait for an operator, in the ranges of this node.
+    /// Sequences that wait for an operator, in the ranges of this node; all of them while it is paused.
     pub parked: usize,
     /// Events that this node has handled since it started.
     pub handled: u64,
     /// Events per second, of late: those that this node handled, or if it has none of them, positions.
     pub per_second: f64,
-    /// When it last made progress, on any node, or had nothing to do, as far as this node knows; before that, when this
-    /// node began with it.
+    /// When one of its ranges last made progress or had nothing to do; before that, when this node began with it. What
+    /// stands still beside others that go on is seen in its [ranges](Self::ranges).
     pub progress: Timestamp,
     /// The time of the last event that this node handled, by the store's clock.
     pub recorded_at: Option<Timestamp>,
@@ -77,9 +77,24 @@ pub struct RangeStatus {
     pub position: Position,
     /// What it is doing.
     pub state: ProcessorState,
+    /// When it last made progress, on whichever node, or had nothing to do, as far as this node knows.
+    pub progress: Timestamp,
     pub(crate) parked: usize,
     /// The revision of its share: another one says that something was written.
     pub(crate) rev: u64,
+}
+
+impl RangeStatus {
+    /// One of which it is not known yet when it made progress.
+    pub(crate) const fn new(
+        slices: Slices,
+        owner: Option<Uuid>,
+        position: Position,
+        state: ProcessorState,
+        rev: u64,
+    ) -> Self {
+        Self { slices, owner, position, state, progress: Timestamp::UNIX_EPOCH, parked: 0, rev }
+    }
 }
 
 /// What a processor is doing, from best to worst.
@@ -129,10 +144,11 @@ pub enum ProcessorState {
 #[derive(Debug)]
 pub(crate) struct Board {
     status: watch::Sender<ProcessorStatus>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Board {
-    pub(crate) fn new(build: &Build, since: Timestamp) -> Self {
+    pub(crate) fn new(build: &Build, since: Timestamp, clock: Arc<dyn Clock>) -> Self {
         let status = ProcessorStatus {
             name: build.processor.clone(),
             generation: build.generation,
@@ -146,7 +162,7 @@ impl Board {
             recorded_at: None,
             unsettled: None,
         };
-        Self { status: watch::Sender::new(status) }
+        Self { status: watch::Sender::new(status), clock }
     }
 
     pub(crate) fn now(&self) -> ProcessorStatus {
@@ -163,9 +179,12 @@ impl Board {
     }
 
     /// The same, and why nothing can be done with them, if that is so. Whether that is news.
-    pub(crate) fn reshape_unsettled(&self, ranges: Vec<RangeStatus>, why: Option<&str>) -> bool {
-        let mut is_news = false;
+    pub(crate) fn reshape_unsettled(&self, mut ranges: Vec<RangeStatus>, why: Option<&str>) -> bool {
+        let (mut is_news, now) = (false, self.clock.now());
         self.status.send_if_modified(|status| {
+            for range in &mut ranges {
+                range.progress = stood_since(range, status).unwrap_or(now);
+            }
             is_news = status.unsettled.as_deref() != why;
             let changed = is_news || status.ranges != ranges;
             (status.ranges, status.unsettled) = (ranges, why.map(str::to_owned));
@@ -182,15 +201,29 @@ impl Board {
             };
             let before = range.clone();
             change(range);
+            if range.position > before.position {
+                range.progress = self.clock.now();
+            }
             *range != before && summarize(status)
         });
     }
 
-    pub(crate) fn progress(&self, events: u64, now: Timestamp, recorded_at: Option<Timestamp>) {
+    /// This node has handled so many events.
+    pub(crate) fn handled(&self, events: u64, recorded_at: Option<Timestamp>) {
         self.status.send_if_modified(|status| {
             status.handled += events;
-            status.progress = now;
             status.recorded_at = recorded_at.max(status.recorded_at);
+            false
+        });
+    }
+
+    /// The log ended here: what has come so far has nothing to do.
+    pub(crate) fn at_head(&self, head: Position) {
+        let now = self.clock.now();
+        self.status.send_if_modified(|status| {
+            for range in status.ranges.iter_mut().filter(|range| range.position >= head) {
+                (range.progress, status.progress) = (now, now);
+            }
             false
         });
     }
@@ -212,6 +245,15 @@ impl Board {
     }
 }
 
+/// Since when what a range has to do has stood where it is, under whichever ranges; `None` if it has moved.
+fn stood_since(range: &RangeStatus, before: &ProcessorStatus) -> Option<Timestamp> {
+    if before.ranges.is_empty() {
+        return Some(before.progress);
+    }
+    let parts = before.ranges.iter().filter(|known| known.slices.and(range.slices).is_some());
+    parts.filter(|known| known.position == range.position).map(|known| known.progress).min()
+}
+
 /// The whole from the parts. Always true: something changed.
 fn summarize(status: &mut ProcessorStatus) -> bool {
     status.parked = status.ranges.iter().map(|range| range.parked).sum();
@@ -219,6 +261,7 @@ fn summarize(status: &mut ProcessorStatus) -> bool {
     if let Some(least) = status.ranges.iter().map(|range| range.position).min() {
         status.position = least;
     }
+    status.progress = status.ranges.iter().map(|range| range.progress).max().unwrap_or(status.progress);
     if let Some(worst) = status.ranges.iter().map(|range| &range.state).max() {
         status.state = worst.clone();
     }
@@ -266,5 +309,55 @@ impl Rate {
             status.per_second = per_second;
             false
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+
+    fn second(n: u64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + Duration::from_secs(n)
+    }
+
+    fn range(first: u16, last: u16, position: u64) -> RangeStatus {
+        RangeStatus::new(Slices { first, last }, None, Position(position), ProcessorState::Running, 0)
+    }
+
+    #[test]
+    fn what_stands_is_known_to_stand_whatever_its_ranges_are() {
+        let board = Board::new(&Build::first("a"), second(1), Arc::new(SystemClock));
+        let mut before = board.now();
+        let whole = range(0, 1_023, 5);
+        assert_eq!(stood_since(&whole, &before), Some(second(1)), "since this node began");
+        before.ranges = vec![
+            RangeStatus { progress: second(2), ..range(0, 511, 5) },
+            RangeStatus { progress: second(3), ..range(512, 1_023, 7) },
+        ];
+        for (range, since) in [
+            (range(0, 511, 5), Some(2)),
+            (range(0, 511, 6), None),
+            (range(0, 255, 5), Some(2)),
+            (range(512, 767, 7), Some(3)),
+            (range(512, 767, 0), None),
+            (whole, Some(2)),
+        ] {
+            assert_eq!(stood_since(&range, &before), since.map(second), "{range:?}");
+        }
+    }
+
+    #[test]
+    fn each_range_makes_progress_of_its_own() {
+        let board = Board::new(&Build::first("a"), second(1), Arc::new(SystemClock));
+        board.reshape(vec![range(0, 511, 5), range(512, 1_023, 5)]);
+        board.update(512, |range| range.position = Position(6));
+        let [low, high] = &board.now().ranges[..] else { panic!("there are two") };
+        assert_eq!(low.progress, second(1));
+        assert!(high.progress > second(1) && board.now().progress == high.progress);
+        board.at_head(Position(6));
+        assert_eq!(board.now().ranges[0].progress, second(1), "it is behind");
+        board.at_head(Position(5));
+        assert!(board.now().ranges[0].progress > second(1), "it has nothing to do");
     }
 }

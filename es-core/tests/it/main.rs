@@ -5,6 +5,7 @@
 mod circles;
 mod code_map;
 mod fixtures;
+mod gauges;
 mod golden;
 mod idle;
 mod inline;

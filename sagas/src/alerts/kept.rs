@@ -82,8 +82,8 @@ impl Kept {
             Measure::OldestSeconds => last.oldest,
             Measure::Fenced => Some(last.fenced - first.fenced),
             Measure::SilentSeconds => last.silent,
-            // Processors have their own status.
-            Measure::ParkedSequences | Measure::StandsBehind => None,
+            // Processors and nodes have their own status.
+            Measure::ParkedSequences | Measure::StandsBehind | Measure::NodeSilentSeconds => None,
         }
     }
 }

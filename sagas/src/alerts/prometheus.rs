@@ -22,18 +22,23 @@ impl Measure {
             Self::SilentSeconds => {
                 "time() - max by (kind) (last_over_time(es_saga_looked_timestamp_seconds[1h]))"
             }
-            Self::ParkedSequences => "max by (processor) (es_processor_parked)",
+            Self::ParkedSequences => "max by (processor) (es_processor_parked{role=\"current\"})",
             Self::StandsBehind => {
-                "max by (processor) (es_processor_lag) unless max by (processor) (delta(es_processor_position[5m])) > 0"
+                "max by (processor, generation) (es_processor_lag) \
+                 unless max by (processor, generation) (delta(es_processor_position[5m])) > 0"
             }
+            // It is 0 once a node has signed off.
+            Self::NodeSilentSeconds => "time() - max by (node) (es_node_looked_timestamp_seconds > 0)",
         }
     }
 
-    /// The label that says what it is of.
-    fn label(self) -> &'static str {
+    /// What it is of, by its labels.
+    fn of(self) -> &'static str {
         match self {
-            Self::ParkedSequences | Self::StandsBehind => "processor",
-            _ => "kind",
+            Self::ParkedSequences => "{{ $labels.processor }}",
+            Self::StandsBehind => "{{ $labels.processor }}~{{ $labels.generation }}",
+            Self::NodeSilentSeconds => "{{ $labels.node }}",
+            _ => "{{ $labels.kind }}",
         }
     }
 }
@@ -63,7 +68,7 @@ pub fn prometheus_rules() -> String {
 }
 
 fn entry(rule: &Rule) -> String {
-    let of = format!("{{{{ $labels.{} }}}}: {}", rule.measure.label(), rule.summary);
+    let of = format!("{}: {}", rule.measure.of(), rule.summary);
     let lines = [
         format!("      - alert: {}", rule.name),
         format!("        expr: {}", quoted(&rule.expr())),

@@ -44,10 +44,13 @@ pub enum Measure {
     Fenced,
     /// For how many seconds nobody has seen what is due.
     SilentSeconds,
-    /// Parked sequences of a processor: of a relay, keys with a message that could not be sent. For Prometheus only.
+    /// Parked sequences of a processor, in what is read: of a relay, keys with a message that could not be sent. For Prometheus
+    /// only.
     ParkedSequences,
-    /// Events that a processor is behind while it does not go on. For Prometheus only.
+    /// Events that a build of a processor is behind while it does not go on. For Prometheus only.
     StandsBehind,
+    /// For how many seconds a node has not renewed its lease and seen the others. For Prometheus only.
+    NodeSilentSeconds,
 }
 
 /// From where on it is an alarm.
@@ -142,7 +145,13 @@ pub const RULES: &[Rule] = &[
         "`Processor::parked` says which, and why. Mend it, then retry or discard them.",
     ),
     rule("ProcessorStands", Measure::StandsBehind, Limit::Above(0.0), MINUTE).urgent().says(
-        "A processor or relay is behind, and has not gone on for five minutes.",
-        "`App::health` says whether it fails, is halted, or has no node; a relay waits while its receiver is away.",
+        "A build of a processor or relay is behind, and has not gone on for five minutes.",
+        "`App::health` says whether it fails, is halted, has no node, or a node that hangs, and its state whether it is paused \
+         (`resume`). A build that is not read yet, or no more: `Processor::builds`; `abort` it, or `drop_previous`. A relay waits \
+         while its receiver is away.",
+    ),
+    rule("NodeSilent", Measure::NodeSilentSeconds, Limit::Above(60.0), MINUTE).urgent().says(
+        "A node has not renewed its lease for a minute, or cannot look at the others: it does not work, and what it shows is old.",
+        "`App::health` says why (`node`). Most likely its store takes no writes: a full disk, a server or a file that is read-only.",
     ),
 ];

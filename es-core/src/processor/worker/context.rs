@@ -418,9 +418,9 @@ impl BuildContext {
     }
 
     pub(crate) fn flushed(&self, events: u64, recorded_at: Option<Timestamp>, took: Duration) {
-        let now = self.now();
-        self.board.progress(events, now, recorded_at);
+        self.board.handled(events, recorded_at);
         if events > 0 {
+            let now = self.now();
             let processor = self.build.processor.clone();
             metrics::counter!("es_processor_events_total", "processor" => processor.clone())
                 .increment(events);

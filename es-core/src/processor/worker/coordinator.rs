@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::context::{BuildContext, NodeContext, Role};
+use super::gauges::Gauges;
 use super::house::{Chore, House};
 use super::makers::Left;
 use super::outgrown::Outgrown;
@@ -18,7 +19,7 @@ use super::readiness::{CatchingUp, Readiness};
 use super::rename::prepare_named;
 use super::reset::{ResetRequest, reset};
 use super::run::Worker;
-use super::shown::{gauges, show};
+use super::shown::show;
 use super::sight::Sight;
 use super::taken::Taken;
 use super::versions;
@@ -57,6 +58,7 @@ pub(crate) struct Coordinator {
     /// The same of a build that queries are to be switched to.
     pub(super) switching: (Generation, CatchingUp),
     pub(super) house: House,
+    pub(super) gauges: Gauges,
     /// Whether its tables and rows are there. Not if a row of them could not be read when the app started.
     pub(super) prepared: bool,
     /// The node gives back what it has.
@@ -67,8 +69,6 @@ pub(crate) struct Coordinator {
 pub(super) struct Running {
     keeper: Keeper<BuildWork>,
     rate: Rate,
-    /// Where it was seen last, on whichever node.
-    seen: Position,
     /// How often something had been asked of it, when its workers were told.
     asked: u64,
 }
@@ -117,6 +117,7 @@ impl Coordinator {
             catching_up: CatchingUp::default(),
             switching: (0, CatchingUp::default()),
             house: House::default(),
+            gauges: Gauges::default(),
             prepared: true,
             stop: CancellationToken::new(),
         }
@@ -194,6 +195,7 @@ impl Coordinator {
             self.handle.readiness.send_replace(Readiness::Incomplete);
         }
         self.show_current(&generations, &control);
+        self.gauges.follow(&name, &generations);
         if generations.freeze.until.is_some_and(|until| until < sight.view.now) {
             // Whoever switched queries is gone; nothing has changed for them.
             expire(&*self.node.backend, &name, sight.view.now).await?;
@@ -326,7 +328,7 @@ impl Coordinator {
         let (shares, splits) = (context.shares.clone(), context.execution.splits);
         let keeper = Keeper::new(self.cluster.clone(), shares, group, Arc::new(BuildWork(Arc::new(context))));
         let keeper = if splits { keeper.splitting(self.options.workers) } else { keeper };
-        Ok(Running { keeper, rate: Rate::new(), seen: Position(0), asked: 0 })
+        Ok(Running { keeper, rate: Rate::new(), asked: 0 })
     }
 
     /// Claims, gives back, splits and merges shares of a build, and works on those of this node.
@@ -340,11 +342,8 @@ impl Coordinator {
             self.handle.wake_workers();
         }
         running.rate.measure(&context.board);
-        let position = context.board.now().position;
-        if position >= sight.head || position > std::mem::replace(&mut running.seen, position) {
-            context.board.progress(0, context.now(), None);
-        }
-        gauges(&context.build, &context.board, sight.head);
+        context.board.at_head(sight.head);
+        self.gauges.show(&context.build, &context.board.now(), sight.head);
         Ok(())
     }
 
@@ -359,7 +358,7 @@ impl Coordinator {
         self.outdated = self.cluster.looks();
         self.cluster.wake();
         let state = ProcessorState::Starting;
-        let whole = RangeStatus { slices: Slices::ALL, owner, position, state, parked: 0, rev: 0 };
+        let whole = RangeStatus::new(Slices::ALL, owner, position, state, 0);
         self.handle.board(build.generation).reshape(vec![whole]);
         Ok(())
     }
@@ -374,5 +373,6 @@ impl Coordinator {
             cluster::give_back(&self.cluster, &shares, &build.to_string()).await;
             board.stopped();
         }
+        self.gauges.end(&self.handle.name);
     }
 }

@@ -8,6 +8,7 @@ mod coordinator;
 mod discards;
 mod failure;
 mod fold;
+mod gauges;
 mod house;
 mod makers;
 mod outgrown;

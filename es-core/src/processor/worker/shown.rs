@@ -10,9 +10,9 @@ use super::makers::Left;
 use super::readiness::Readiness;
 use super::sight::Sight;
 use crate::cluster::{self, Share, Shares};
-use crate::processor::status::{Board, ProcessorState, RangeStatus};
+use crate::processor::status::{ProcessorState, RangeStatus};
 use crate::state::{Build, Checkpoint, CodeRecord, Control, Generations};
-use crate::store::{Position, StoreError};
+use crate::store::StoreError;
 
 impl Coordinator {
     /// Shows which build queries read, and lets its workers go on if an operator resumed it.
@@ -74,7 +74,7 @@ impl Coordinator {
     /// Builds that this node does not work on: those that are left to others, one that is frozen or set back, and all of a
     /// processor that is paused.
     pub(super) async fn show_idle(
-        &self,
+        &mut self,
         sight: &Sight,
         generations: &Generations,
         control: &Control,
@@ -82,7 +82,7 @@ impl Coordinator {
     ) -> Result<(), StoreError> {
         let shares = Shares::<Checkpoint>::checkpoints();
         let idle = generations.all().into_iter().filter(|generation| !self.builds.contains_key(generation));
-        for generation in idle {
+        for generation in idle.collect::<Vec<_>>() {
             let build = self.build(generation);
             let (state, unsettled) = match (control.paused, left.get(&generation)) {
                 (Some(since), _) => (ProcessorState::Paused { since }, None),
@@ -92,13 +92,11 @@ impl Coordinator {
                 }
                 (None, None) => continue,
             };
-            let status = |share: Share<Checkpoint>| RangeStatus {
-                slices: share.slices,
-                owner: share.owner,
-                position: share.progress.position,
-                state: halted(&share).filter(|_| control.paused.is_none()).unwrap_or_else(|| state.clone()),
-                parked: 0,
-                rev: share.rev,
+            let status = |share: Share<Checkpoint>| {
+                let position = share.progress.position;
+                let state =
+                    halted(&share).filter(|_| control.paused.is_none()).unwrap_or_else(|| state.clone());
+                RangeStatus::new(share.slices, share.owner, position, state, share.rev)
             };
             let stored = sight.renamed(&self.handle.name).map_or_else(|| build.clone(), Build::first);
             let ranges = sight.view.shares(&shares, &stored.to_string())?;
@@ -108,35 +106,22 @@ impl Coordinator {
                 cluster::give_back(&self.cluster, &shares, &build.to_string()).await;
             }
             let board = self.handle.board(generation);
-            let before = board.now().position;
-            let ranges = ranges.into_iter().map(status).collect();
+            let mut ranges: Vec<RangeStatus> = ranges.into_iter().map(status).collect();
+            if control.paused.is_some() {
+                let revisions = ranges.iter().map(|range| range.rev).collect();
+                let parked = self.gauges.parked(&*self.node.backend, &stored, revisions).await?;
+                ranges.iter_mut().take(1).for_each(|first| first.parked = parked);
+            }
             if board.reshape_unsettled(ranges, unsettled)
                 && let Some(why) = unsettled
             {
                 tracing::error!(%build, why, "this program has newer code, and cannot go on with it");
             }
-            let position = board.now().position;
-            if position > before || position >= sight.head {
-                board.progress(0, self.node.ids.clock().now(), None);
-            }
-            gauges(&build, &board, sight.head);
+            board.at_head(sight.head);
+            self.gauges.show(&build, &board.now(), sight.head);
         }
         Ok(())
     }
-}
-
-pub(super) fn gauges(build: &Build, board: &Board, head: Position) {
-    let (processor, generation) = (build.processor.clone(), build.generation.to_string());
-    let status = board.now();
-    let set = |name: &'static str, value: u64| {
-        #[expect(clippy::cast_precision_loss, reason = "a gauge for people")]
-        let value = value as f64;
-        metrics::gauge!(name, "processor" => processor.clone(), "generation" => generation.clone())
-            .set(value);
-    };
-    set("es_processor_position", status.position.0);
-    set("es_processor_lag", head.0.saturating_sub(status.position.0));
-    set("es_processor_parked", status.parked as u64);
 }
 
 /// What the node that works on a range has halted at.
@@ -156,8 +141,7 @@ pub(super) fn show(context: &BuildContext, shares: &[Share<Checkpoint>]) {
         }
         let idle = if own { ProcessorState::Starting } else { ProcessorState::Elsewhere };
         let state = halted(share).filter(|_| !own).unwrap_or(idle);
-        let (slices, owner, position) = (share.slices, share.owner, share.progress.position);
-        RangeStatus { slices, owner, position, state, parked: 0, rev: share.rev }
+        RangeStatus::new(share.slices, share.owner, share.progress.position, state, share.rev)
     };
     context.board.reshape(shares.iter().map(status).collect());
 }

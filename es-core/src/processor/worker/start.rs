@@ -22,7 +22,7 @@ impl std::fmt::Debug for dyn Runner {
     }
 }
 
-/// Starts the processors of a node. They end with `stop`; `tasks` then has none left. Those whose rows could not be read are
+/// Starts the processors of a node, which it is given back with, if there is anything to run. They end with `stop`; `tasks` then has none left. Those whose rows could not be read are
 /// prepared once they can be, and shown as unsettled until then. Other nodes see the codes of its inline projections as well.
 pub(crate) fn start(
     node: &NodeContext,
@@ -32,15 +32,15 @@ pub(crate) fn start(
     unprepared: &BTreeSet<String>,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-) -> Vec<Processor> {
+) -> (Vec<Processor>, Option<Arc<Cluster>>) {
     if runners.is_empty() && inline_codes.is_empty() && engines.is_empty() {
-        return Vec::new();
+        return (Vec::new(), None);
     }
     let cluster = Arc::new(cluster(node, &runners, &engines, inline_codes));
     let sights = watch::Sender::new(None);
     let working = TaskTracker::new();
     let begin = |(runner, options): (Arc<dyn Runner>, ProcessorOptions)| {
-        let handle = Arc::new(HandleState::new(&runner.name(), node.ids.clock().now()));
+        let handle = Arc::new(HandleState::new(&runner.name(), node.ids.clock().clone()));
         let (resets, requests) = mpsc::channel(1);
         let coordinator = Coordinator::new(
             node.clone(),
@@ -78,8 +78,9 @@ pub(crate) fn start(
         let observer = Observer::new(node.clone(), cluster.clone(), sights.clone());
         drop(tasks.spawn(observer.run(ended.clone())));
     }
-    drop(tasks.spawn(async move { cluster.run(ended).await }));
-    processors
+    let node = cluster.clone();
+    drop(tasks.spawn(async move { node.run(ended).await }));
+    (processors, Some(cluster))
 }
 
 /// Keeps a node that starts alive for others, with the codes that it will run: what it takes over is not taken back.

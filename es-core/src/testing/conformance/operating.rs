@@ -1,4 +1,4 @@
-//! What an operator asks of a processor: from any node, for every node, and over restarts: O5 to O11, P8, P13.
+//! What an operator asks of a processor: from any node, for every node, and over restarts: O5 to O11, P8, P13, P26.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -556,4 +556,36 @@ pub async fn what_nobody_works_on_is_ill<S: Subject>(subject: S) {
         })
         .await;
     }
+}
+
+/// P26
+pub async fn a_node_that_cannot_say_that_it_is_alive_is_ill<S: Subject>(subject: S) {
+    let world = World::<S>::new(&subject).await;
+    let line = Double::new(world.store.0.clone());
+    let app = start(|| World::<S>::wiring(&line).lease(LEASE)).await;
+    let on_looker = start(|| World::<S>::wiring(&line).lease(LEASE).looks_on()).await;
+    world.pay("a", 1..=3).await;
+    settle(&app).await;
+    line.set(Line::ReadOnly);
+    // What was appended is handled, and nothing more comes: no processor has a reason to write.
+    eventually(|| async {
+        let health = app.health().await;
+        let says_so = health.ill_node(3 * LEASE).is_some_and(|why| why.contains("read-only"));
+        let is_told = says_so && health.head.is_ok() && !health.is_healthy();
+        if is_told { Ok(()) } else { Err(format!("{health:?}")) }
+    })
+    .await;
+    let well = async |app: &App| {
+        eventually(|| async {
+            let health = app.health().await;
+            if health.is_healthy() { Ok(()) } else { Err(format!("{health:?}")) }
+        })
+        .await;
+    };
+    // It only reads.
+    well(&on_looker).await;
+    line.set(Line::Up);
+    well(&app).await;
+    assert!(app.shutdown(LIMIT).await);
+    assert_eq!(app.health().await.node, None, "nobody waits for it any more");
 }

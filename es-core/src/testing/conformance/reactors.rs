@@ -1,4 +1,4 @@
-//! Reactors that act on several streams at the same time: P1, P3, P10, P14, P15, K1.
+//! Reactors that act on several streams at the same time: P1, P3, P10, P14, P15, P26, K1.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +14,7 @@ use super::{LIMIT, Subject, settle, start};
 use crate::processor::{NotTheEvent, ParkedFilter, ProcessorError, ProcessorOptions};
 use crate::projection::Partition;
 use crate::services::{Scope, Services};
+use crate::slices::Slices;
 use crate::store::{Backend, EventFilter, Position, RecordedEvent};
 use crate::{App, AppBuilder, BoxError, ErrorKind, Reactor};
 
@@ -521,4 +522,54 @@ pub async fn a_checkpoint_that_cannot_be_written_repeats_no_call<S: Subject>(sub
     settle(&by_many).await;
     one.calls().assert_complete(2, true);
     many.calls().assert_complete(2, true);
+}
+
+/// P26
+pub async fn a_range_that_stands_still_is_ill_though_others_go_on<S: Subject>(subject: S) {
+    let (world, posts) = (World::<S>::new(&subject).await, Posts::<N>::new(0));
+    posts.open();
+    let backends = [subject.again(&world.store.0).await, subject.again(&world.store.0).await];
+    let mut apps = Vec::new();
+    for backend in &backends {
+        apps.push(start(|| posts.wiring(backend).lease(LEASE)).await);
+    }
+    let ranges = |app: &App| app.processors()[0].status().ranges;
+    eventually(async || match (&ranges(&apps[0])[..], &ranges(&apps[1])[..]) {
+        ([low, high], [also_low, also_high])
+            if low.owner != high.owner && (low.owner, high.owner) == (also_low.owner, also_high.owner) =>
+        {
+            Ok(())
+        }
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    let [low, high] = &ranges(&apps[0])[..] else { panic!("each has half of them") };
+    let account_in = |slices: Slices| {
+        let mut accounts = (0..).map(|n: u32| n.to_string());
+        accounts.find(|account| slices.has(&format!("account-{account}"))).expect("there are many")
+    };
+    let (stands, goes_on) = (account_in(low.slices), account_in(high.slices));
+    {
+        let mut calls = posts.calls();
+        calls.away_for = LIMIT;
+        calls.away.insert(format!("account-{stands}"), 0);
+    }
+    world.pay(&stands, 1..=1).await;
+    let told = format!(": slices {} of node {}", low.slices, low.owner.expect("both have one"));
+    let mut paid = 0;
+    for app in &apps {
+        let look = async |paid: i64| {
+            world.pay(&goes_on, paid..=paid).await;
+            let health = app.health().await;
+            match health.ill(&app.processors()[0].status(), Duration::from_secs(1)) {
+                Some(why) if why.ends_with(&told) => Ok(()),
+                other => Err(format!("{other:?}, and not {told}")),
+            }
+        };
+        eventually(|| {
+            paid += 1;
+            look(paid)
+        })
+        .await;
+    }
 }

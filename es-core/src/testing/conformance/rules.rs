@@ -277,6 +277,7 @@ macro_rules! __conformance_and_the_rest {
                 no_call_begins_once_the_lease_may_have_run_out
                 a_crash_repeats_no_more_than_a_batch
                 a_checkpoint_that_cannot_be_written_repeats_no_call
+                a_range_that_stands_still_is_ill_though_others_go_on
             }
             rebuilds {
                 an_online_rebuild_is_read_from_the_switch_on
@@ -577,6 +578,7 @@ macro_rules! __conformance_and_the_rest {
                 what_is_asked_of_a_processor_that_is_reset_is_not_said_to_be_done
                 two_operators_at_once_do_no_harm
                 what_nobody_works_on_is_ill
+                a_node_that_cannot_say_that_it_is_alive_is_ill
                 a_request_that_comes_too_late_makes_no_rows_run_ahead
             }
             replays {
