@@ -19,7 +19,7 @@ use crate::cluster::Cluster;
 use crate::processor::handle::HandleState;
 use crate::processor::parked;
 use crate::processor::status::ProcessorState;
-use crate::processor::{Processor, ProcessorError, give_names, noted, stored_versions};
+use crate::processor::{Processor, ProcessorError, give_names, inline_version, noted, stored_versions};
 use crate::state::{Build, Building, Generations};
 use crate::store::{Difference, Generation, Position, Tables};
 
@@ -392,6 +392,9 @@ impl Rebuild {
             }
         }
         let noted = noted(backend, tables.name).await?;
+        if let Some(processor) = inline_version(backend, tables.name).await? {
+            return Err(ProcessorError::Inline { processor });
+        }
         if noted.value.published != tables.version && !give_names(backend, tables, noted).await? {
             return Err(ProcessorError::Switching { processor: self.builds.name.to_string() });
         }

@@ -21,6 +21,24 @@ pub(crate) async fn point(
     Ok(RowWrite { table: CURRENT.into(), key: name, rev, row: Some(tables.rows(generation).into()) })
 }
 
+/// Why its tables cannot be made, or are not those of its program, in words. Nothing is changed.
+pub(crate) async fn schema_obstacle(
+    backend: &dyn AnyBackend,
+    runner: &dyn Runner,
+) -> Result<Option<String>, StoreError> {
+    let Some(tables) = runner.keeps().tables() else { return Ok(None) };
+    let known = Generations::read(backend, &tables.stored_name()).await?.map(|row| row.value);
+    unmade(backend.check(&tables, known.unwrap_or_default().current).await)
+}
+
+/// That tables cannot be made, in words.
+pub(super) fn unmade(checked: Result<(), StoreError>) -> Result<Option<String>, StoreError> {
+    match checked {
+        Err(error @ StoreError::Misuse { .. }) => Ok(Some(crate::chain(&error))),
+        checked => checked.map(|()| None),
+    }
+}
+
 /// Makes the tables and rows of a processor that is run for the first time, next to those of other versions. One that keeps
 /// nothing that could be rebuilt begins at the head: what happened before is none of its business.
 ///
@@ -37,9 +55,11 @@ pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Re
                 finish_removal(backend, tables.name, tables.version).await?;
                 continue;
             }
-            for generation in known.clone().unwrap_or_default().all() {
-                backend.install(tables, generation).await?;
+            let builds = known.clone().unwrap_or_default().all();
+            for generation in &builds {
+                backend.install(tables, *generation).await?;
             }
+            leave_out_gone(backend, tables, &builds).await?;
             if known.is_none() {
                 let (rev, last) = stored.map_or((0, 1), |row| (row.rev, row.value.last));
                 // No number is given twice, not even if another version has been there in between.
@@ -58,6 +78,29 @@ pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Re
         }
         commit(backend, rows).await?;
     }
+}
+
+/// Uninstalls those of these generations that have gone while they were installed: whoever removed them did not see their
+/// tables come back.
+async fn leave_out_gone(
+    backend: &dyn AnyBackend,
+    tables: &Tables,
+    installed: &[Generation],
+) -> Result<(), StoreError> {
+    // If the version goes, all of them go with it.
+    let Some(known) = Generations::read(backend, &tables.stored_name()).await?.map(|row| row.value) else {
+        return Ok(());
+    };
+    for generation in installed {
+        // What is on its way out is uninstalled when it has gone.
+        if !known.all().contains(generation) && !known.leaving.contains(generation) {
+            let uninstalled = backend.uninstall(tables, *generation, Commit::default()).await;
+            drop(
+                Won::or_store_error("removing tables of a build that has gone", backend, uninstalled).await?,
+            );
+        }
+    }
+    Ok(())
 }
 
 /// The rows of the place where it begins, if it has none; `None` if it has one under another name.

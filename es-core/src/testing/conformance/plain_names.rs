@@ -6,15 +6,16 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::double::{Double, Line};
+use super::inline_code::starts;
 use super::patient::{ask, commit};
 use super::payments::{eventually, payment};
 use super::versions::{
     ACCOUNTS, LEASE, Paid, all, assert_paid, drop_version, of, pay, plain, run, until_ready, wired,
 };
 use super::{LIMIT, Subject, settle, start, store};
-use crate::App;
-use crate::processor::{ProcessorError, ProcessorOptions, VersionStatus};
-use crate::store::{Commit, ExpectedVersion};
+use crate::processor::{ProcessorError, ProcessorOptions, RebuildOptions, VersionStatus};
+use crate::store::{Commit, ExpectedVersion, RowStore as _};
+use crate::{App, ErrorKind};
 
 /// What an app of a version reads.
 async fn own<S: Subject>(app: &App) -> BTreeMap<String, i64> {
@@ -49,6 +50,11 @@ pub async fn an_inline_projection_of_another_version_writes_tables_of_its_own<S:
     pay_inline(&new).await;
     assert_eq!(own::<S>(&new).await, all(4));
     assert_paid::<1, S>(&old, 2).await;
+    let looks = async || {
+        let nodes = ask(|| store.0.scan("nodes", None, 100)).await;
+        (nodes.iter().map(|node| node.rev).max().unwrap_or_default(), store.now().await)
+    };
+    let (looked, since) = looks().await;
     // No processor runs it, so its names would go back to the older one after a lease.
     eventually(async || {
         let [_, inline] = versions::<S, 1>(&old).await;
@@ -58,12 +64,49 @@ pub async fn an_inline_projection_of_another_version_writes_tables_of_its_own<S:
         if is_over { Ok(()) } else { Err(format!("{inline:?} at {now}")) }
     })
     .await;
+    let (n, now) = looks().await;
+    let due = 4 * now.duration_since(since).unsigned_abs().as_millis() / LEASE.as_millis();
+    assert!(
+        u128::from(n - looked) <= 2 * due + 20,
+        "{} looks, where {due} are due: there is nothing to do",
+        n - looked
+    );
     pay_inline(&new).await;
     assert_eq!(own::<S>(&new).await, all(6));
     assert_paid::<1, S>(&old, 3).await;
     plain::<S>(&store, &all(6)).await;
     let refused = drop_version::<Paid<S, 1>>(&old, 2).await.expect_err("commits write it");
     assert!(matches!(refused, ProcessorError::Inline { .. }), "{refused}");
+}
+
+/// P16, P28
+pub async fn no_switch_takes_the_plain_names_from_an_inline_projection<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let backend = subject.again(&store.0).await;
+    let inline = || App::on(backend.clone()).inline_projection(Paid::<S, 1>::new()).lease(LEASE);
+    let old = start(inline).await;
+    pay_inline(&old).await;
+    assert!(old.shutdown(LIMIT).await);
+    let retires =
+        || App::on(store.0.clone()).projection(Paid::<S, 2>::new()).retire_inline("paid-versions/1");
+    let new = start(|| retires().lease(LEASE)).await;
+    until_ready(&new).await;
+    // Rolled back, while the newer program still runs.
+    let old = starts(inline).await;
+    let refused = loop {
+        let rebuild = ask(|| new.rebuild_online::<Paid<S, 2>>(RebuildOptions::default())).await;
+        match rebuild.switch().await {
+            Err(error) if error.kind() == ErrorKind::Transient => {}
+            answer => break answer.expect_err("commits write the older version by the plain names"),
+        }
+    };
+    assert!(
+        matches!(&refused, ProcessorError::Inline { processor } if processor == "paid-versions/1"),
+        "{refused}"
+    );
+    pay_inline(&old).await;
+    assert_eq!(own::<S>(&old).await, all(2));
+    plain::<S>(&store, &all(2)).await;
 }
 
 /// P28
