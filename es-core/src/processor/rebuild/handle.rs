@@ -335,7 +335,9 @@ impl Rebuild {
     /// # Errors
     ///
     /// [`ProcessorError`], and queries read what they read: [`NotCaughtUp`](ProcessorError::NotCaughtUp), see
-    /// [`Self::caught_up`]; [`Halted`](ProcessorError::Halted); [`Switching`](ProcessorError::Switching).
+    /// [`Self::caught_up`]; [`Halted`](ProcessorError::Halted); [`Switching`](ProcessorError::Switching);
+    /// [`OlderCode`](ProcessorError::OlderCode); [`Inline`](ProcessorError::Inline) if commits write the older version, whose
+    /// plain names it would take.
     pub async fn switch(&self) -> Result<(), ProcessorError> {
         let Progress { done, total, .. } = self.look().await?;
         if done.0.saturating_add(NEAR) < total.0 {

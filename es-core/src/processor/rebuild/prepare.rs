@@ -55,11 +55,11 @@ pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Re
                 finish_removal(backend, tables.name, tables.version).await?;
                 continue;
             }
-            let builds = known.clone().unwrap_or_default().all();
-            for generation in &builds {
-                backend.install(tables, *generation).await?;
+            match &known {
+                // Whoever begins a build makes its tables before the row says so; and who removes it does so for good.
+                Some(known) => backend.check(tables, known.current).await?,
+                None => backend.install(tables, 1).await?,
             }
-            leave_out_gone(backend, tables, &builds).await?;
             if known.is_none() {
                 let (rev, last) = stored.map_or((0, 1), |row| (row.rev, row.value.last));
                 // No number is given twice, not even if another version has been there in between.
@@ -78,29 +78,6 @@ pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Re
         }
         commit(backend, rows).await?;
     }
-}
-
-/// Uninstalls those of these generations that have gone while they were installed: whoever removed them did not see their
-/// tables come back.
-async fn leave_out_gone(
-    backend: &dyn AnyBackend,
-    tables: &Tables,
-    installed: &[Generation],
-) -> Result<(), StoreError> {
-    // If the version goes, all of them go with it.
-    let Some(known) = Generations::read(backend, &tables.stored_name()).await?.map(|row| row.value) else {
-        return Ok(());
-    };
-    for generation in installed {
-        // What is on its way out is uninstalled when it has gone.
-        if !known.all().contains(generation) && !known.leaving.contains(generation) {
-            let uninstalled = backend.uninstall(tables, *generation, Commit::default()).await;
-            drop(
-                Won::or_store_error("removing tables of a build that has gone", backend, uninstalled).await?,
-            );
-        }
-    }
-    Ok(())
 }
 
 /// The rows of the place where it begins, if it has none; `None` if it has one under another name.

@@ -200,7 +200,7 @@ impl Coordinator {
             self.handle.readiness.send_replace(Readiness::Incomplete);
         }
         // Before it is shown how far it has come.
-        self.note_passed(&generations, sight)?;
+        self.note_passed(&generations, incomplete, sight)?;
         self.show_current(&generations, &control);
         if generations.freeze.until.is_some_and(|until| until < sight.view.now) {
             // Whoever switched queries is gone; nothing has changed for them.

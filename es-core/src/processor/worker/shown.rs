@@ -64,10 +64,17 @@ impl Coordinator {
 
     /// Notes whether the code that makes what queries read passes types of events that this program handles: of two codes of
     /// which each handles something else, it is the newer one. Queries may rely on the rows; who waits for such an event may not.
-    pub(super) fn note_passed(&self, generations: &Generations, sight: &Sight) -> Result<(), StoreError> {
+    /// Of an `incomplete` build, nobody believes anything.
+    pub(super) fn note_passed(
+        &self,
+        generations: &Generations,
+        incomplete: bool,
+        sight: &Sight,
+    ) -> Result<(), StoreError> {
         let read = sight.code(&self.build(generations.current).to_string())?;
         let code = self.runner.code();
-        let passed_by = read.filter(|read| read.code != code.fingerprint() && !read.handles_all_of(&code));
+        let is_other = |read: &CodeRecord| read.code != code.fingerprint() && !read.handles_all_of(&code);
+        let passed_by = read.filter(|read| !incomplete && is_other(read));
         let before = self.handle.passed_by.borrow().clone();
         if passed_by.as_ref() == before.as_deref() {
             return Ok(());

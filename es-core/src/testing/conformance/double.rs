@@ -41,8 +41,6 @@ pub enum Line {
     HoldsScans(&'static str),
     /// The same for the opening of transactions.
     HoldsOpenings,
-    /// The same for the making of tables.
-    HoldsInstalls,
     /// Commits and the openings of transactions take so long.
     Slow(Duration),
     /// Commits with rows of this table do not go through.
@@ -70,7 +68,6 @@ enum Call<'c> {
     Lookup(&'c str, &'c [String]),
     Scan(&'c str),
     Write,
-    Install,
     Open,
     Commit(&'c Commit),
     Publish(&'c Commit),
@@ -80,12 +77,12 @@ impl Call<'_> {
     const fn commit(&self) -> Option<&Commit> {
         match self {
             Self::Commit(commit) | Self::Publish(commit) => Some(commit),
-            Self::Read | Self::Lookup(..) | Self::Scan(_) | Self::Write | Self::Install | Self::Open => None,
+            Self::Read | Self::Lookup(..) | Self::Scan(_) | Self::Write | Self::Open => None,
         }
     }
 
     fn writes(self) -> bool {
-        matches!(self, Self::Write | Self::Install | Self::Open) || self.commit().is_some()
+        matches!(self, Self::Write | Self::Open) || self.commit().is_some()
     }
 
     fn writes_to(self, table: &str) -> bool {
@@ -105,7 +102,6 @@ impl Line {
             }
             Self::HoldsScans(table) => matches!(call, Call::Scan(of) if of == table),
             Self::HoldsOpenings => matches!(call, Call::Open),
-            Self::HoldsInstalls => matches!(call, Call::Install),
             _ => false,
         }
     }
@@ -543,7 +539,7 @@ impl<B: Backend> Backend for Double<B> {
 #[async_trait]
 impl<B: Backend> Builds for Double<B> {
     async fn install(&self, tables: &Tables, generation: Generation) -> Result<(), StoreError> {
-        self.reach(Call::Install).await?;
+        self.reach(Call::Write).await?;
         self.inner.install(tables, generation).await
     }
 
