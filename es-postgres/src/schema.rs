@@ -80,6 +80,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("witnesses", include_str!("../migrations/0005_witnesses.sql")),
     ("versions", include_str!("../migrations/0006_versions.sql")),
     ("archive", include_str!("../migrations/0007_archive.sql")),
+    ("missing versions", include_str!("../migrations/0008_missing_versions.sql")),
 ];
 
 /// The number of the last migration that this program knows.

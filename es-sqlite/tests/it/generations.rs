@@ -553,6 +553,7 @@ async fn what_sqlite_cannot_rename_has_one_generation() {
             refused.contains(name) && refused.contains("outside of the projection's schema"),
             "{refused}"
         );
+        assert_eq!(misuse(store.check(&tables, 2).await), refused);
         let refused = misuse(store.install(&Tables { version: 2, ..tables }, 1).await);
         assert!(
             refused.contains(name) && refused.contains("outside of the projection's schema"),

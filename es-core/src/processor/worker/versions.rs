@@ -34,6 +34,10 @@ pub(super) fn is_to_have_names(
     sight: &Sight,
     lease: Duration,
 ) -> Result<Option<Row<Versions>>, StoreError> {
+    // Commits write by them.
+    if sight.inline.version_of(tables.name).is_some() {
+        return Ok(None);
+    }
     let runs = sight.view.alive.values().flat_map(|node| &node.runs).filter_map(|name| versioned(name));
     let newest = runs.filter(|(name, _)| *name == tables.name).map(|(_, version)| version).max();
     let row = sight.noted(tables.name)?;
@@ -52,32 +56,31 @@ pub(super) fn is_to_have_names(
     Ok(Some(row))
 }
 
-/// Gives the plain names to the version that this program runs.
+/// Gives the plain names to the version that this program runs. Whether that has changed anything.
 pub(super) async fn publish(
     backend: &dyn AnyBackend,
     runner: &dyn Runner,
     noted: Row<Versions>,
-) -> Result<(), StoreError> {
-    let Some(tables) = runner.keeps().tables() else { return Ok(()) };
-    take_names(backend, &tables, noted).await.map(drop)
+) -> Result<bool, StoreError> {
+    let Some(tables) = runner.keeps().tables() else { return Ok(false) };
+    Ok(take_names(backend, &tables, noted).await?.unwrap_or_default())
 }
 
-/// The same of a version; `false` if commits write one of the projection, and have the names.
+/// The same of a version; `None` if commits write one of the projection, and have the names.
 async fn take_names(
     backend: &dyn AnyBackend,
     tables: &Tables,
     noted: Row<Versions>,
-) -> Result<bool, StoreError> {
-    // Commits write an inline one by its plain names. Read after the row: becoming inline writes that as well.
-    let inline = InlineSet::read(backend).await?.names;
-    if inline.iter().filter_map(|name| versioned(name)).any(|(name, _)| name == tables.name) {
-        return Ok(false);
+) -> Result<Option<bool>, StoreError> {
+    if inline_version(backend, tables.name).await?.is_some() {
+        return Ok(None);
     }
     // Another node may have been as fast.
-    if give_names(backend, tables, noted).await? {
+    let given = give_names(backend, tables, noted).await?;
+    if given {
         tracing::info!(version = tables.stored_name(), "has the plain names of its tables from here on");
     }
-    Ok(true)
+    Ok(Some(given))
 }
 
 /// What became of the plain names of a version that is to go.
@@ -100,8 +103,8 @@ pub(crate) async fn take_names_from(
     noted: Row<Versions>,
 ) -> Result<Names, StoreError> {
     let why = match take_names(backend, tables, noted.clone()).await {
-        Ok(true) => return Ok(Names::Taken),
-        Ok(false) => return Ok(Names::Inline),
+        Ok(Some(_)) => return Ok(Names::Taken),
+        Ok(None) => return Ok(Names::Inline),
         Err(StoreError::Misuse { what }) => what,
         Err(error) => return Err(error),
     };
@@ -132,6 +135,15 @@ async fn can_go(
         }
         Ok(_) | Err(_) => Ok(true),
     }
+}
+
+/// The version of a projection whose plain names go to no other one, for it is inline: commits write it by them. To be read
+/// after what is noted of the versions: becoming inline writes that as well.
+pub(crate) async fn inline_version(
+    backend: &dyn AnyBackend,
+    projection: &str,
+) -> Result<Option<String>, StoreError> {
+    Ok(InlineSet::read(backend).await?.version_of(projection).map(str::to_owned))
 }
 
 /// Gives the plain names to a version, over what was noted; `false` if that has changed.
@@ -177,7 +189,8 @@ pub(super) fn unseen(
         }
         let since = *next.value.unseen.entry(version).or_insert(now);
         let may_go = row.value.published != version || is_ready;
-        let goes = is_over(since, kept, now) || sight.is_removed(&name);
+        let is_inline = sight.inline.names.contains(&name);
+        let goes = !is_inline && is_over(since, kept, now) || sight.is_removed(&name);
         gone = gone.or_else(|| (may_go && goes).then(|| (version, row.clone())));
     }
     Ok(((next.value != row.value).then_some(next), gone))
@@ -188,27 +201,29 @@ pub(super) async fn note(backend: &dyn AnyBackend, noted: &Row<Versions>) -> Res
     write_rows(backend, vec![versions().put(noted)?]).await.map(drop)
 }
 
-/// Removes a version that no node runs; its plain names go to this program's version.
+/// Removes a version that no node runs; its plain names go to this program's version. Whether that has changed anything.
 pub(super) async fn forget(
     backend: &dyn AnyBackend,
     runner: &dyn Runner,
     version: u32,
     noted: Row<Versions>,
-) -> Result<(), StoreError> {
-    let Some(tables) = runner.keeps().tables() else { return Ok(()) };
+) -> Result<bool, StoreError> {
+    let Some(tables) = runner.keeps().tables() else { return Ok(false) };
     if noted.value.published == version {
         match take_names_from(backend, version, &tables, noted.clone()).await? {
             // It goes with a later look.
-            Names::Taken | Names::Inline => return Ok(()),
+            Names::Taken => return Ok(true),
+            Names::Inline => return Ok(false),
             Names::GoAlong => {}
             Names::Held(why) => return Err(StoreError::misuse(why)),
         }
     }
-    if remove(backend, tables.name, version, noted).await? {
+    let removed = remove(backend, tables.name, version, noted).await?;
+    if removed {
         let version = format!("{}/{version}", tables.name);
         tracing::info!(version, "has gone, with its rows: no node has run this version for long");
     }
-    Ok(())
+    Ok(removed)
 }
 
 /// Removes a version whole, as it was decided on what is noted of the versions: a node that has just started has changed
