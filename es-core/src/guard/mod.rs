@@ -23,7 +23,7 @@ mod call;
 mod database;
 mod row;
 
-pub use self::call::{Guard, GuardKey, Guarded, Undoing, check, forget};
+pub use self::call::{Confirming, Guard, GuardKey, Guarded, Undoing, check, forget};
 pub use self::database::{GuardRows, GuardedDatabase};
 pub use self::row::{Confirm, Forward, Found, GuardRow, Outcome, Standing, Undo};
 pub use self::row::{confirm, forward, outcome, undo};
