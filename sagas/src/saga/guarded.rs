@@ -3,12 +3,12 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use es_core::guard::{self, Guard, GuardKey, GuardRows as _, GuardedDatabase, Undoing};
+use es_core::guard::{self, Confirming, Guard, GuardKey, GuardRows as _, GuardedDatabase, Undoing};
 use es_core::services::{MissingService, Services};
 use es_core::store::Transaction;
 use es_core::{BoxError, ErrorKind, chain};
 
-use super::place::{At, Outside, Place, PlaceOn, Told, Visit, elsewhere};
+use super::place::{At, Does, Outside, Place, PlaceOn, Told, Visit, elsewhere};
 use super::step::{StepError, Unknown};
 use crate::data::Data;
 
@@ -37,13 +37,13 @@ impl<D: GuardedDatabase> Place for Guarded<D> {
 pub struct GuardedVisit<'a, D: GuardedDatabase> {
     guard: Guard<'a, D>,
     tx: D::Tx,
-    undo: bool,
+    does: Does,
     ran: Option<Data>,
 }
 
 impl<D: GuardedDatabase> fmt::Debug for GuardedVisit<'_, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GuardedVisit").field("undo", &self.undo).finish_non_exhaustive()
+        f.debug_struct("GuardedVisit").field("does", &self.does).finish_non_exhaustive()
     }
 }
 
@@ -60,10 +60,14 @@ impl<D: GuardedDatabase, T: Transaction> PlaceOn<T> for Guarded<D> {
         T: 'a,
     {
         let At::Outside(outside) = at else { return Err(elsewhere()) };
-        let Outside { run, name, fingerprint, undo, services } = outside;
+        let Outside { run, name, fingerprint, does, services } = outside;
         let database = database::<D>(services).map_err(again)?;
         let guard = Guard::new(database, GuardKey::new(run, name).map_err(again)?, fingerprint);
-        if undo { backward(guard, heard).await } else { forward(guard).await }
+        match does {
+            Does::Run => forward(guard).await,
+            Does::Undo => backward(guard, heard).await,
+            Does::Confirm => confirm(guard).await,
+        }
     }
 
     async fn check(services: &Services) -> Result<(), BoxError> {
@@ -88,7 +92,7 @@ fn again(error: impl Into<BoxError>) -> Told {
 
 async fn forward<D: GuardedDatabase>(guard: Guard<'_, D>) -> Result<GuardedVisit<'_, D>, Told> {
     match guard.forward().await.map_err(again)? {
-        guard::Guarded::Run(tx) => Ok(GuardedVisit { guard, tx, undo: false, ran: None }),
+        guard::Guarded::Run(tx) => Ok(GuardedVisit { guard, tx, does: Does::Run, ran: None }),
         guard::Guarded::Done(output) => Err(Data::parse(output).map_err(StepError::Retry)),
         guard::Guarded::Refused(why) => Err(Err(StepError::Refused(why))),
     }
@@ -98,9 +102,19 @@ async fn backward<D: GuardedDatabase>(guard: Guard<'_, D>, heard: bool) -> Resul
     match guard.undo(heard).await.map_err(again)? {
         Undoing::Run(tx, output) => {
             let ran = output.map(Data::parse).transpose().map_err(again)?;
-            Ok(GuardedVisit { guard, tx, undo: true, ran })
+            Ok(GuardedVisit { guard, tx, does: Does::Undo, ran })
         }
         Undoing::Nothing => Err(Data::of(&()).map_err(StepError::Retry)),
+    }
+}
+
+async fn confirm<D: GuardedDatabase>(guard: Guard<'_, D>) -> Result<GuardedVisit<'_, D>, Told> {
+    match guard.confirm().await.map_err(again)? {
+        Confirming::Run(tx, output) => {
+            let ran = Some(Data::parse(output).map_err(again)?);
+            Ok(GuardedVisit { guard, tx, does: Does::Confirm, ran })
+        }
+        Confirming::Nothing => Err(Data::of(&()).map_err(StepError::Retry)),
     }
 }
 
@@ -114,16 +128,20 @@ impl<D: GuardedDatabase> Visit<D::Tx> for GuardedVisit<'_, D> {
     }
 
     async fn leave(self, told: Told) -> Told {
-        let Self { guard, tx, undo, .. } = self;
+        let Self { guard, tx, does, ran } = self;
         match told {
             Ok(output) => {
-                let ended = match undo {
-                    true => guard.undone(tx).await,
-                    false => guard.done(tx, output.text().to_owned()).await,
+                let ended = match does {
+                    Does::Run => guard.done(tx, output.text().to_owned()).await,
+                    Does::Undo => guard.undone(tx).await,
+                    Does::Confirm => {
+                        let held = ran.as_ref().map_or_else(|| output.text(), Data::text);
+                        guard.confirmed(tx, held.to_owned()).await
+                    }
                 };
                 ended.map(|()| output).map_err(|error| StepError::Retry(error.into()))
             }
-            Err(StepError::Refused(why)) if !undo => match guard.refused(tx, why).await {
+            Err(StepError::Refused(why)) if does == Does::Run => match guard.refused(tx, why).await {
                 Ok(Err(why)) => Err(StepError::Refused(why)),
                 Ok(Ok(output)) => Data::parse(output).map_err(StepError::Retry),
                 Err(error) => again(error),

@@ -109,6 +109,8 @@ impl<In: SagaInput, T: Transaction> SagaProtocol<In, T> {
 }
 
 impl<In: SagaInput, T: Transaction> Protocol for SagaProtocol<In, T> {
+    const PATTERN: &'static str = "saga";
+
     type State = State;
 
     fn begin(&self) -> State {

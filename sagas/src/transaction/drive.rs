@@ -259,6 +259,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         let step = match &record {
             Record::Done { step, .. } => Some((step.clone(), false)),
             Record::Undone { step } => Some((step.clone(), true)),
+            Record::Confirmed { step } => Some((step.clone(), false)),
             _ => None,
         };
         match (self.commit(vec![record], Vec::new()).await, step) {

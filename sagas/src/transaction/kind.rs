@@ -47,7 +47,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         let name: Arc<str> = name.into();
         Ok(Self {
             name: name.clone(),
-            numbers: Arc::new(Numbers::new(name.clone(), version)),
+            numbers: Arc::new(Numbers::new(P::PATTERN, name.clone(), version)),
             alarms: Alarms::default(),
             version,
             protocol: Arc::new(protocol),
