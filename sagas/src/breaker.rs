@@ -29,7 +29,7 @@ struct State {
 pub(crate) enum Closed {
     #[error("it asked for a pause, of which {0:?} are left")]
     Rests(Duration),
-    #[error("it failed, and another call finds out whether it is back, for {0:?} by now")]
+    #[error("it failed, and another message finds out whether it is back")]
     IsProbed(Duration),
 }
 

@@ -1,9 +1,11 @@
 //! What a person runs: `cargo xtask test`, `cargo xtask check`, `cargo xtask bench`, `cargo xtask postgres`.
 
+mod compiled;
 mod postgres;
 mod promtool;
 mod provide;
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 
@@ -43,15 +45,15 @@ fn main() -> anyhow::Result<()> {
     match Task::parse() {
         Task::Test { all_postgres } => test(all_postgres),
         Task::Check => {
-            cargo(&["fmt", "--all", "--check"], &[])?;
+            cargo(&["fmt", "--all", "--check"], NO_ENV)?;
             cargo(
                 &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"],
-                &[],
+                NO_ENV,
             )?;
             let docs = ["doc", "--workspace", "--no-deps", "--all-features"];
             cargo(&docs, &[("RUSTDOCFLAGS", "-D warnings")])?;
             // In the folder of this workspace: most of what it needs is there.
-            cargo(&["check", "--manifest-path", "bench/Cargo.toml", "--target-dir", "target"], &[])
+            cargo(&["check", "--manifest-path", "bench/Cargo.toml", "--target-dir", "target"], NO_ENV)
         }
         Task::Bench { args: wanted } => {
             let installation = provide::any(root()?)?;
@@ -70,6 +72,8 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
+const NO_ENV: &[(&str, &str)] = &[];
+
 /// The whole workspace on one PostgreSQL, then what speaks to it on every other.
 fn test(all_postgres: bool) -> anyhow::Result<()> {
     let first = provide::any(root()?)?;
@@ -79,16 +83,20 @@ fn test(all_postgres: bool) -> anyhow::Result<()> {
     let others: Vec<Installation> =
         postgres::found(root()?).into_iter().filter(|other| other.major != first.major).collect();
     let (threads, promtool) = (threads(), promtool::provided(root()?));
-    let on = |installation: &Installation, args: &[&str]| {
-        let env =
-            [(BIN, installation.bin()), (promtool::PROMTOOL, &*promtool), ("RUST_TEST_THREADS", &*threads)];
-        cargo(args, &env)
+    let env = |on: &Installation| {
+        [
+            (BIN, on.bin().to_owned()),
+            (promtool::PROMTOOL, promtool.clone()),
+            ("RUST_TEST_THREADS", threads.clone()),
+        ]
     };
-    on(&first, &["test", "--workspace", "--all-features"])?;
+    cargo(&["test", "--workspace", "--all-features"], &env(&first))?;
     for other in &others {
         say(&format!("es-postgres again, on {other}"));
-        let stores = ["--test", "it", "--test", "operate"];
-        on(other, &[&["test", "--package", "es-postgres", "--all-features"], &stores[..]].concat())?;
+        for test in compiled::tests("es-postgres", &["it", "operate"])? {
+            let what = format!("{} on {other}", test.display());
+            run(Command::new(test).current_dir(root()?.join("es-postgres")).envs(env(other)), &what)?;
+        }
     }
     let also: String = others.iter().map(|other| format!("; es-postgres also on {other}")).collect();
     say(&format!("tested: the workspace on {first}{also}"));
@@ -104,11 +112,22 @@ fn threads() -> String {
 }
 
 /// Runs cargo at the root of the workspace.
-fn cargo(args: &[&str], env: &[(&str, &str)]) -> anyhow::Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo).args(args).envs(env.iter().copied()).current_dir(root()?).status();
-    let status = status.context("cargo does not start; install Rust with rustup")?;
-    ensure!(status.success(), "cargo {} failed", args.join(" "));
+fn cargo(args: &[&str], env: &[(&str, impl AsRef<OsStr>)]) -> anyhow::Result<()> {
+    run(
+        cargo_of(args)?.envs(env.iter().map(|(name, value)| (name, value))),
+        &format!("cargo {}", args.join(" ")),
+    )
+}
+
+fn cargo_of(args: &[&str]) -> anyhow::Result<Command> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let _ = cargo.args(args).current_dir(root()?);
+    Ok(cargo)
+}
+
+fn run(command: &mut Command, what: &str) -> anyhow::Result<()> {
+    let status = command.status().with_context(|| format!("{what} does not start"))?;
+    ensure!(status.success(), "{what} failed");
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use crate::clock::Timestamp;
 use crate::cluster::Cluster;
 use crate::shared_read::SharedRead;
 use crate::state::{Build, Control, Generations, control};
-use crate::store::{EventFilter, Filling, Generation, Position, RecordedEvent, Row, StoreError, write_rows};
+use crate::store::{Filling, Generation, Position, RecordedEvent, Row, StoreError, at_first, write_rows};
 
 /// How often a row is written again that another node has just written.
 const TRIES: usize = 100;
@@ -222,15 +222,13 @@ impl Processor {
     ) -> Result<Vec<RecordedEvent>, ProcessorError> {
         let (backend, build) = (&*self.node.backend, self.current().await?);
         let Some(sequence) = parked::one(backend, &build, key).await? else { return Ok(Vec::new()) };
-        let (mut events, mut filling) = (Vec::new(), Filling::default());
-        for (_, position) in parked::positions(backend, &build, &sequence, after, limit).await? {
-            let before = Position(position.0.saturating_sub(1));
-            let page = backend.read(&EventFilter::all(), before, 1).await?;
-            let found = page.events.into_iter().filter(|event| event.place() == position);
-            events.extend(found.filter(|event| filling.takes(event)));
-            if filling.is_full() {
-                break;
-            }
+        let waiting = parked::positions(backend, &build, &sequence, after, limit).await?;
+        let positions: Vec<Position> = waiting.into_iter().map(|(_, position)| position).collect();
+        let (mut events, mut filling, mut left) = (Vec::new(), Filling::default(), &positions[..]);
+        while !left.is_empty() && !filling.is_full() {
+            let (found, answered) = at_first(backend, left).await?;
+            events.extend(found.into_iter().filter(|event| filling.takes(event)));
+            left = &left[answered..];
         }
         Ok(events)
     }

@@ -45,6 +45,12 @@ pub struct ProcessorOptions {
     pub longest_wait: Duration,
     /// For how long a failure that looks like one of the store (a refused connection, a statement or a lock that timed
     /// out) is believed to be one, while the store takes writes; then it is the event's. 10 s by default.
+    ///
+    /// Meanwhile the range waits. Once that was in vain for eight events in a row, a projection's next ones are only called
+    /// again as often as [`retries`](Self::retries) says, until there was none for a minute, or for twice this and
+    /// [`handler_limit`](Self::handler_limit) together, if that is longer. What an operator asked for is tried for that long and
+    /// that often, and the range goes on: each row of a rebuild by itself, the sequences of a retry together, none of which is
+    /// given up at its first try.
     pub patience: Duration,
     /// The longest that one call of a handler may take; 60 s by default.
     pub handler_limit: Duration,

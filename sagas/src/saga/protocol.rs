@@ -123,7 +123,7 @@ impl<In: SagaInput, T: Transaction> Protocol for SagaProtocol<In, T> {
             Record::Begun { input, .. } => drop(self.normal(input)?),
             Record::Done { step, output } => self.reads(step, output)?,
             Record::Resolved { verb: Verb::Signal { name, id, value }, .. } => {
-                self.reads_signal(state, name, id, value)?
+                self.reads_signal(state, name, id, value)?;
             }
             _ => {}
         }

@@ -35,7 +35,7 @@ use super::step::{Awaits, Cx, Ran, SagaInput, Step, StepError, Undo};
 /// #[step(name = "book")]
 /// impl Book {
 ///     async fn book(&self, cx: Cx<'_, Order, (Signal<Approved>,)>, tx: &mut Tx) -> Result<(), StepError<String>> {
-///         tx.put("booked", cx.key, &cx.needs.0.by);
+///         tx.put("booked", cx.key, cx.needs.0.by.as_str());
 ///         Ok(())
 ///     }
 /// }

@@ -11,5 +11,5 @@ pub use self::sequence::ParkedSequence;
 pub(crate) use self::sequence::{
     ANY_KEY, Parked, Skips, UNREAD, begin, count, cut, event_key, first_up_to, is_for_any, is_unread, list,
     of_range, one, position_of_skip, positions, reason, skip, skip_key, skipped, skipped_undecoded,
-    skipped_up_to, skips, skips_between, write_left_out,
+    skipped_up_to, skips, skips_between, whole_sequences, write_left_out,
 };

@@ -12,7 +12,8 @@ use crate::clock::Timestamp;
 use crate::processor::kinds::admission::LeftOut;
 use crate::slices::Slices;
 use crate::state::{Build, ParkedEvent, Sequence, Skipped, sortable};
-use crate::store::{Position, Row, RowStore, RowWrite, Span, StoreError, StoredRow, is_full};
+use crate::store::keys::behind;
+use crate::store::{Filling, Position, Row, RowStore, RowWrite, Span, StoreError, StoredRow, is_full};
 
 /// How much of an error is stored, in characters.
 const ERROR: usize = 2_000;
@@ -273,6 +274,9 @@ pub(crate) async fn one(
     build.parked().get(store, key).await
 }
 
+/// Events of a sequence, each with its position.
+pub(crate) type Places = Vec<(Row<ParkedEvent>, Position)>;
+
 /// The positions of the events of a sequence, after one, at most `limit` of them.
 pub(crate) async fn positions(
     store: &dyn RowStore,
@@ -280,10 +284,35 @@ pub(crate) async fn positions(
     parked: &Parked,
     after: Position,
     limit: usize,
-) -> Result<Vec<(Row<ParkedEvent>, Position)>, StoreError> {
+) -> Result<Places, StoreError> {
     let (prefix, after) = (prefix(parked), event_key(parked, after));
-    let found = build.parked_events().below(store, &prefix, Some(&after), limit).await?;
-    Ok(found.into_iter().filter_map(|row| position_of(&row).map(|position| (row, position))).collect())
+    Ok(placed(build.parked_events().below(store, &prefix, Some(&after), limit).await?))
+}
+
+/// The same of whole sequences, which are read together; `None` of one that may have `limit` events or more.
+pub(crate) async fn whole_sequences(
+    store: &dyn RowStore,
+    build: &Build,
+    sequences: &[&Parked],
+    limit: usize,
+) -> Result<Vec<Option<Places>>, StoreError> {
+    let table = build.parked_events();
+    let span = |parked: &&Parked| {
+        let after = prefix(parked);
+        Span { before: Some(behind(&after)), after, limit }
+    };
+    let spans: Vec<Span> = sequences.iter().map(span).collect();
+    let whole = |page: Vec<StoredRow>| {
+        let mut filling = Filling::shared(spans.len());
+        let is_whole = page.iter().all(|row| filling.takes(row)) && !filling.is_full() && page.len() < limit;
+        let rows = is_whole.then(|| page.into_iter().map(|row| table.decode(row)).collect());
+        Ok(rows.transpose()?.map(placed))
+    };
+    store.scan_many(table.name(), &spans).await?.into_iter().map(whole).collect()
+}
+
+fn placed(rows: Vec<Row<ParkedEvent>>) -> Places {
+    rows.into_iter().filter_map(|row| position_of(&row).map(|position| (row, position))).collect()
 }
 
 /// What a build leaves out for good of the events behind a position and up to another one.

@@ -380,14 +380,16 @@ impl Rebuild {
         let (backend, tables) = (&*self.builds.backend, &self.builds.tables);
         let asked = Instant::now();
         loop {
-            let done = self.builds.reached(&self.build).await?;
-            if done >= total {
-                break;
+            let waits = asked.elapsed() < REST;
+            match self.builds.reached(&self.build).await {
+                Ok(done) if done >= total => break,
+                Ok(done) if !waits => {
+                    return Err(ProcessorError::NotCaughtUp { build: self.build.clone(), done, total });
+                }
+                // One look that fails is no reason to begin to wait again.
+                Err(error) if !waits || error.kind() != ErrorKind::Transient => return Err(error.into()),
+                _ => tokio::time::sleep(LOOK / 10).await,
             }
-            if asked.elapsed() >= REST {
-                return Err(ProcessorError::NotCaughtUp { build: self.build.clone(), done, total });
-            }
-            tokio::time::sleep(LOOK / 10).await;
         }
         let noted = noted(backend, tables.name).await?;
         if noted.value.published != tables.version && !give_names(backend, tables, noted).await? {

@@ -12,6 +12,8 @@ use super::context::{BuildContext, Role};
 use super::discards::parks_left_out;
 use super::failure::StepError;
 use super::fold::{Fits, Stretch, fold_between};
+use super::rest::Rest;
+use super::retry::Suspicion;
 use super::run::{Overdue, Worker};
 use super::undecoded;
 use crate::blame::NotTheEvent;
@@ -27,40 +29,41 @@ const PAGE: usize = 5_000;
 const REBUILDING: &str = "rebuilding rows";
 /// Keys of a round, at most.
 const KEYS: usize = 100;
-/// After so many rounds in a row that had to wait, the next one does so as well.
-const IN_VAIN: u32 = 8;
 
-/// How a range goes through the rows that it was asked to rebuild.
+/// How a range goes through the rows that it was asked to rebuild: in passes, each key once.
 #[derive(Debug)]
 pub(super) struct Rounds {
     /// How many keys are rebuilt together: fewer once their rows were too large, and once one of them had to wait.
     fit: usize,
     keys: usize,
-    /// Whether there is another round right now; or when there is one.
+    /// Whether there is another round right now; or before when there is none.
     pub(super) more: bool,
-    pub(super) next: Option<Instant>,
-    /// None is begun before this: new events have at least as much time as rounds that are in vain.
-    rests: Option<Instant>,
-    /// What some keys wait for is away: when these are tried again. The others, and the range, go on meanwhile.
+    pub(super) rest: Option<Rest>,
+    /// What some keys wait for is away: when the next pass begins. The others, and the range, go on meanwhile.
     pub(super) again: Option<Overdue>,
+    /// Passes in a row after which some had to wait.
+    passes: u32,
+    /// Whether all that was asked when this pass began was tried: what is asked meanwhile does not put the next one off.
+    pauses: bool,
+    /// Whether it was shown in this pass that something waits.
+    told: bool,
     waiting: BTreeMap<String, Waiting>,
-    /// Rounds in a row that had to wait.
-    in_vain: u32,
 }
 
 /// A key that waits for something.
 #[derive(Debug)]
 struct Waiting {
-    /// Whether it is not tried again before each of the others was.
+    /// Whether it was tried in this pass.
     aside: bool,
-    /// The event that fails as if the store did, which takes writes all the same, and since when.
-    suspected: Option<(Position, Instant)>,
+    /// The event that fails as if the store did.
+    suspected: Option<(Position, Suspicion)>,
 }
 
 impl Default for Rounds {
     fn default() -> Self {
-        let waiting = BTreeMap::new();
-        Self { fit: KEYS, keys: KEYS, more: false, next: None, rests: None, again: None, waiting, in_vain: 0 }
+        let (again, waiting) = (None, BTreeMap::new());
+        let (passes, pauses, told) = (0, false, false);
+        Self { fit: KEYS, keys: KEYS, more: false, rest: None, again, passes, pauses, told, waiting }
     }
 }
 
@@ -75,43 +78,50 @@ impl Rounds {
         self.waiting.retain(|key, _| keys.contains(&**key));
         if asked.iter().all(|row| self.is_aside(&row.key)) {
             if let Some(Overdue { again, .. }) = self.again.filter(|again| again.again > Instant::now()) {
-                (self.next, self.in_vain) = (Some(again), 0);
+                (self.rest, self.pauses) = (Some(Rest::all_wait(again)), true);
                 return false;
             }
+            self.passes = self.passes.saturating_add(1);
+            (self.pauses, self.told) = (false, false);
             self.waiting.values_mut().for_each(|waiting| waiting.aside = false);
         }
         asked.retain(|row| !self.is_aside(&row.key));
         true
     }
 
-    /// Since when the same event of a key is suspected.
-    fn suspected(&self, of: &[Row<Afresh>], position: Position) -> Option<Instant> {
-        let (at, since) = self.waiting.get(&of.first()?.key)?.suspected?;
-        (at == position).then_some(since)
+    /// How far the same event of a key is suspected.
+    fn suspected(&self, of: &[Row<Afresh>], position: Position) -> Option<Suspicion> {
+        let (at, suspicion) = self.waiting.get(&of.first()?.key)?.suspected?;
+        (at == position).then_some(suspicion)
     }
 
-    /// These wait for something that is away, which took so long to find out.
+    /// These wait for something that is away, which took so long to find out. The pause is one of the pass, not of each key.
     fn wait(
         &mut self,
         of: &[Row<Afresh>],
-        suspected: Option<(Position, Instant)>,
+        suspected: Option<(Position, Suspicion)>,
         again: Overdue,
         took: Duration,
     ) {
         let waiting = |row: &Row<Afresh>| (row.key.clone(), Waiting { aside: true, suspected });
         self.waiting.extend(of.iter().map(waiting));
-        self.in_vain += 1;
-        self.again = Some(again);
-        self.rests = Some(if self.in_vain < IN_VAIN { Instant::now() + took } else { again.again });
-        self.next = self.rests;
+        let rest = Rest::fair(took);
+        let Overdue { attempts, again } = self.again.filter(|_| self.pauses).unwrap_or(again);
+        self.again = Some(Overdue { attempts, again: again.max(rest.until) });
+        self.rest = Some(rest);
     }
 
     fn answered(&mut self, rows: &[Row<Afresh>]) {
-        self.waiting.retain(|key, _| rows.iter().all(|row| row.key != *key));
-        (self.keys, self.in_vain) = ((self.keys * 2).min(KEYS), 0);
+        self.forget(rows);
+        self.keys = (self.keys * 2).min(KEYS);
         if self.waiting.is_empty() {
-            self.again = None;
+            (self.again, self.passes, self.pauses, self.told) = (None, 0, false, false);
         }
+    }
+
+    fn forget(&mut self, rows: &[Row<Afresh>]) {
+        let keys: BTreeSet<&str> = rows.iter().map(|row| &*row.key).collect();
+        self.waiting.retain(|key, _| !keys.contains(&**key));
     }
 }
 
@@ -132,10 +142,11 @@ enum Round {
 impl Worker {
     /// Rebuilds some of the rows that an operator asked for: from the log up to where the range is.
     pub(super) async fn rebuild_keys(&mut self) -> Result<(), StepError> {
-        if self.rounds.rests.is_some_and(|until| until > Instant::now()) {
+        if self.rounds.rest.is_some_and(|rest| rest.is_on()) {
             return Ok(());
         }
-        (self.rounds.more, self.rounds.next, self.rounds.rests) = (false, None, None);
+        (self.rounds.more, self.rounds.rest) = (false, None);
+        let began = Instant::now();
         let mut asked = self.asked_afresh().await?;
         asked.retain(|row| row.value.without.is_empty());
         if asked.is_empty() {
@@ -155,7 +166,6 @@ impl Worker {
         if !is_read && parks_left_out(&self.context, &self.open().parked, round).await? {
             return self.begin_again().await;
         }
-        let began = Instant::now();
         let outcome = loop {
             match self.round(round).await? {
                 Round::TooLarge => {
@@ -174,7 +184,7 @@ impl Worker {
             }
             Round::Failed(failure) => {
                 let failed = of_key(&failure.key);
-                if self.waits(failed, &failure, began.elapsed()).await? {
+                if self.waits(failed, &failure, began).await? {
                     self.rounds.keys = (round.len() / 2).max(1);
                     return Ok(());
                 }
@@ -193,18 +203,24 @@ impl Worker {
         &mut self,
         failed: &[Row<Afresh>],
         failure: &Failure,
-        took: Duration,
+        began: Instant,
     ) -> Result<bool, StepError> {
         let mut suspected = self.rounds.suspected(failed, failure.position);
         if self.blames(failure, &mut suspected).await {
             return Ok(false);
         }
         if !failure.source.is::<NotTheEvent>() && suspected.is_none() {
+            // While the store is away, nothing is learned of any of them.
+            self.rounds.waiting.values_mut().for_each(|waiting| waiting.suspected = None);
+            self.rounds.forget(failed);
             return Err(not_now(REBUILDING, failure));
         }
-        let again = self.postponed(self.rounds.again, REBUILDING, failure);
-        let suspected = suspected.map(|since| (failure.position, since));
-        self.rounds.wait(failed, suspected, again, took.min(self.context.options.patience));
+        let again = self.overdue_after(self.rounds.passes.saturating_add(1));
+        if !std::mem::replace(&mut self.rounds.told, true) {
+            self.show_failing(REBUILDING, &parked::cut(&crate::chain(failure)), again.attempts);
+        }
+        let suspected = suspected.map(|suspicion| (failure.position, suspicion));
+        self.rounds.wait(failed, suspected, again, began.elapsed());
         Ok(true)
     }
 

@@ -19,7 +19,7 @@ use crate::store::{Commit, CommitError, Position, RecordedEvent, StoreError, wri
 /// How many events are handled at once after one has failed: no more than these are handled again without it.
 const CAUTIOUS: usize = 256;
 /// After so many events in a row whose handler was called again in vain, the next ones are tried once, until no event was
-/// given up for this long.
+/// given up for this long; or as long as two may take, if that is longer.
 const IN_VAIN: (u32, Duration) = (8, Duration::from_secs(60));
 /// How often in a row a write is refused before that is shown: mostly it was another node, once.
 const FENCED: u32 = 10;
@@ -60,13 +60,13 @@ pub(super) struct InVain {
 }
 
 impl InVain {
-    /// Whether it is known by now that to call again does not help.
-    fn is_known(&self) -> bool {
-        self.events >= IN_VAIN.0 && self.last.is_some_and(|last| last.elapsed() < IN_VAIN.1)
+    /// Whether it is known by now that to call again does not help, if what lies further back than this is forgotten.
+    fn is_known(&self, within: Duration) -> bool {
+        self.events >= IN_VAIN.0 && self.last.is_some_and(|last| last.elapsed() < within)
     }
 
-    fn gave_up(&mut self, called_again: bool) {
-        let before = if self.last.is_none_or(|last| last.elapsed() >= IN_VAIN.1) { 0 } else { self.events };
+    fn gave_up(&mut self, called_again: bool, within: Duration) {
+        let before = if self.last.is_none_or(|last| last.elapsed() >= within) { 0 } else { self.events };
         *self = Self { events: before.saturating_add(u32::from(called_again)), last: Some(Instant::now()) };
     }
 }
@@ -101,7 +101,13 @@ impl Verdict {
     pub(super) fn apply(&self, parked: &mut BTreeMap<String, Parked>, skips: &mut Skips) {
         let Self { position, key, parked: sequence, reason, undecoded } = self;
         match sequence {
-            Some(sequence) => drop(parked.entry(key.clone()).or_insert_with(|| sequence.clone())),
+            Some(sequence) => {
+                let known = parked.entry(key.clone()).or_insert_with(|| sequence.clone());
+                // Of two that are not stored, the other one queues up behind the earlier one.
+                if known.rev == 0 && sequence.value.first < known.value.first {
+                    known.clone_from(sequence);
+                }
+            }
             None => {
                 drop(skips.insert((*position, key.clone()), reason.clone()));
                 if *undecoded {
@@ -119,16 +125,17 @@ impl Worker {
         // What is parked is written by this worker alone: it need not be read again while the share is as it left it.
         self.parked = open.as_mut().map(|open| std::mem::take(&mut open.parked));
         let page = self.page.take();
+        let folded = open.as_ref().map_or(0, |open| open.folded);
         let pause = match error {
-            StepError::Full(_) if !self.careful && self.verdicts.len() > 1 => {
-                // As many as fit are parked, one by one.
-                self.careful = true;
-                self.verdicts.clear();
+            StepError::Full(_) if folded > 1 => {
+                // As many as fit are parked: what is left over shows when it is handled alone.
+                self.halve(folded);
                 Duration::ZERO
             }
             StepError::Full(why) => {
-                // Its transaction would be in the way of saying so.
+                // Its transaction would be in the way of saying so. What was decided is not stored: it is no more.
                 drop(open);
+                self.verdicts.clear();
                 let resumes = *self.context.resumes.borrow();
                 self.halt(why, resumes).await
             }
@@ -185,7 +192,7 @@ impl Worker {
     /// it is blamed is written with the next commit, so only if the store takes one.
     fn is_certain(&self, failure: &Failure) -> bool {
         let source = &*failure.source;
-        let goes_on = self.context.on_failure != OnFailure::Stop && !self.careful;
+        let goes_on = self.context.on_failure != OnFailure::Stop;
         let goes_on = goes_on && self.context.folds() && self.retries(failure) == 0;
         let of_event = !is_of_a_newer_program(source) && !source.is::<NotTheEvent>();
         goes_on && of_event && !self.context.blames_the_store(source)
@@ -216,8 +223,7 @@ impl Worker {
         let blamed = open.and_then(|open| self.blamed(open));
         let fault = if folded == 0 { Fault::Store } else { self.fault(&error).await };
         if fault != Fault::Store && folded > 1 {
-            // Down to nothing: then one event at a time is handled, and nothing is folded on.
-            self.limit = folded.min(self.limit) / 2;
+            self.halve(folded);
         }
         match (fault, blamed) {
             (Fault::Event, _) if folded > 1 => Duration::ZERO,
@@ -226,6 +232,12 @@ impl Worker {
             }
             _ => self.store_failed(&error),
         }
+    }
+
+    /// Of so many events that cannot be flushed together, half are tried next. Down to nothing: then one event at a time is
+    /// handled, and nothing is folded on.
+    fn halve(&mut self, folded: usize) {
+        self.limit = folded.min(self.limit) / 2;
     }
 
     /// The event that was folded last, and the key for which it cannot be flushed; `None` if no handler had to do with it.
@@ -268,6 +280,9 @@ impl Worker {
         let error = parked::cut(&crate::chain(&failure));
         let pause = match (fault, suspected) {
             (Fault::Store, _) => return self.store_failed(&failure),
+            (Fault::Suspect, _) if self.is_vain_to_suspect() && attempts > self.context.options.retries => {
+                None
+            }
             (Fault::Suspect, Some(time)) => {
                 patience.checked_sub(time).map(|left| self.backoff(attempts).min(left.max(SOON)))
             }
@@ -280,13 +295,19 @@ impl Worker {
         if let Some(pause) = pause {
             return pause;
         }
-        let so_long = match fault {
-            Fault::Suspect => format!(", for {patience:?} in which the store took writes"),
+        let so_long = match suspected {
+            Some(time) if fault == Fault::Suspect => {
+                let others = if time < patience { "as others did " } else { "" };
+                format!(", {others}for {patience:?} in which the store took writes")
+            }
             _ => String::new(),
         };
         let error = error + &so_long;
         let Failure { position, key, event, undecoded, .. } = failure;
-        self.in_vain.gave_up(attempts > 1);
+        self.in_vain.gave_up(attempts > 1, IN_VAIN.1);
+        if fault == Fault::Suspect {
+            self.suspected_in_vain.gave_up(true, self.suspects_within());
+        }
         if let Some(trouble) = &mut self.trouble {
             trouble.given_up = true;
         }
@@ -316,8 +337,20 @@ impl Worker {
     /// How often a handler is called again. One that writes to the store's own tables has shown soon whether that helps; one
     /// with effects outside waits for a partner, whatever came before.
     fn retries(&self, failure: &Failure) -> u32 {
-        let vain = self.in_vain.is_known() && self.context.runner.keeps().is_fenced();
+        let vain = self.in_vain.is_known(IN_VAIN.1) && self.context.runner.keeps().is_fenced();
         if vain || failure.source.is::<Definite>() { 0 } else { self.context.options.retries }
+    }
+
+    /// Whether others have failed as the store does for as long as it is believed, and went on to. An effect outside waits for
+    /// its partner all the same.
+    fn is_vain_to_suspect(&self) -> bool {
+        self.suspected_in_vain.is_known(self.suspects_within()) && self.context.runner.keeps().is_fenced()
+    }
+
+    /// One that is believed may take its whole `patience`, and a call more.
+    fn suspects_within(&self) -> Duration {
+        let options = &self.context.options;
+        IN_VAIN.1.max(options.patience.saturating_add(options.handler_limit).saturating_mul(2))
     }
 
     /// Counts how often the same event has failed for the same key.
@@ -369,13 +402,12 @@ impl Worker {
     /// A step went well: what had failed before is over, if it was that.
     pub(super) fn went_well(&mut self) {
         self.failures = 0;
-        self.careful &= !self.verdicts.is_empty();
         let position = self.share.progress.position;
         if let Some(trouble) = self.trouble.take_if(|trouble| position >= trouble.position)
             && !trouble.given_up
         {
             // It has gone through: to call again helps.
-            self.in_vain = InVain::default();
+            (self.in_vain, self.suspected_in_vain) = (InVain::default(), InVain::default());
         }
     }
 

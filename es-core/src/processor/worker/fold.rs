@@ -167,7 +167,10 @@ impl Worker {
             if flushes {
                 self.flush().await?;
             }
-            self.went_well();
+            // What is not durable has yet to go well, also if it is only a place.
+            if flushes || gap == 0 {
+                self.went_well();
+            }
             self.show_at(self.state(), seen);
         }
         Ok(match (more, worked) {

@@ -14,6 +14,7 @@ mod outgrown;
 mod readiness;
 mod rename;
 mod reset;
+mod rest;
 mod retry;
 mod run;
 mod shown;

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::context::BuildContext;
 use super::failure::{Fault, StepError};
+use super::rest::Rest;
 use super::run::{Overdue, POLL, SOON, Worker};
 use super::undecoded::{Undecodable, waiting};
 use crate::blame::NotTheEvent;
@@ -25,6 +26,8 @@ use crate::store::{CommitError, EventStore, Position, RecordedEvent, Row, RowWri
 const PART: (usize, usize) = (64, 1_000);
 /// Requests that are read together.
 const PAGE: usize = 256;
+/// Sequences that are looked up together.
+const SOME: usize = 64;
 /// What is shown of one that has to wait.
 const RETRYING: &str = "retrying a parked sequence";
 /// How long a part may take: other keys wait for it.
@@ -43,41 +46,60 @@ const ELSEWHERE_IN_ROWS: &str =
 pub(super) struct Retrying {
     /// How many events are tried at once.
     part: usize,
-    /// Up to this key, nothing was asked of this range when it looked last.
+    /// Up to this key, there was nothing to be done when it looked last.
     after: Option<String>,
-    /// Since when its failures look like those of the store, which takes writes all the same.
-    pub(super) suspected: Option<Instant>,
-    /// It is tried again later.
+    suspected: Option<Suspicion>,
+    /// The keys that were suspected in the round before.
+    suspects: BTreeSet<String>,
+    pub(super) rest: Option<Rest>,
+    /// When the next round begins, if something waits.
     pub(super) again: Option<Overdue>,
-    /// What waits, and so for the others of the round.
     aside: Aside,
 }
 
-/// Keys that are tried again in the next round.
+/// Keys that are tried again in the next round: they wait for a pause, and for all others that are asked.
 #[derive(Debug, Default)]
 struct Aside {
     keys: BTreeSet<String>,
+    /// Whether the others were tried.
+    all_wait: bool,
     /// What the last one failed with that waits for something that is away.
     away: Option<Failure>,
     /// Whether one waits for what ranges take in first.
     untaken: bool,
-    /// Whether one failed as the store fails.
-    suspects: bool,
+    /// Those of them that failed as the store fails.
+    suspects: BTreeSet<String>,
 }
 
 impl Default for Retrying {
     fn default() -> Self {
-        Self { part: PART.0, after: None, suspected: None, again: None, aside: Aside::default() }
+        let (suspects, aside) = (BTreeSet::new(), Aside::default());
+        Self { part: PART.0, after: None, suspected: None, suspects, rest: None, again: None, aside }
     }
 }
 
 impl Retrying {
+    /// Those that wait are tried again, once it is time.
+    fn begin_round(&mut self) {
+        self.rest = None;
+        if self.aside.all_wait && self.again.is_none_or(|again| again.again <= Instant::now()) {
+            self.suspects = std::mem::take(&mut self.aside).suspects;
+        }
+    }
+
     /// Other ranges come first: it is looked again, ever less often.
     fn wait(&mut self) {
         let attempts = self.again.map_or(1, |again| again.attempts.saturating_add(1));
         let pause = (SOON * (1 << attempts.min(8))).min(POLL);
         self.again = Some(Overdue { attempts, again: Instant::now() + pause });
     }
+}
+
+/// Since when, and how often, something has failed as if the store did, which takes writes all the same.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Suspicion {
+    since: Instant,
+    tries: u32,
 }
 
 /// The first events of a sequence.
@@ -212,6 +234,7 @@ impl Worker {
     /// Does a part of what operators asked to be done with sequences of this range. Whether there is more of it.
     pub(super) async fn requests(&mut self) -> Result<bool, StepError> {
         let build = self.context.build.clone();
+        self.retrying.begin_round();
         // Of keys that are not parked any more.
         let mut late = Vec::new();
         let (mut retries, mut discards) = (Vec::new(), Vec::new());
@@ -227,23 +250,7 @@ impl Worker {
             if more {
                 return Ok(true);
             }
-            // The round is over.
-            let Aside { keys, away, untaken, suspects } = std::mem::take(&mut self.retrying.aside);
-            if !suspects {
-                self.retrying.suspected = None;
-            }
-            if untaken && self.undecodable.ended {
-                // It can be decoded, also if this range could not when it was asked.
-                self.undecodable = Undecodable::default();
-            }
-            match away {
-                Some(failure) => {
-                    self.retrying.again = Some(self.postponed(self.retrying.again, RETRYING, &failure));
-                }
-                None if !keys.is_empty() => self.retrying.wait(),
-                None => (self.retrying.suspected, self.retrying.again) = (None, None),
-            }
-            return Ok(self.retrying.again.is_some());
+            return Ok(self.end_round());
         }
         // Whatever was folded is flushed on its own: rows are written with the checkpoint that covers them, and a
         // sequence that fails takes nothing with it.
@@ -274,14 +281,43 @@ impl Worker {
         }
         let more = more || done < before || !self.retrying.aside.keys.is_empty();
         if !more {
-            self.retrying.suspected = None;
+            (self.retrying.suspected, self.retrying.again) = (None, None);
         }
         Ok(more)
     }
 
+    /// All that was asked was tried. Whether some of it waits.
+    fn end_round(&mut self) -> bool {
+        let aside = &mut self.retrying.aside;
+        let (away, untaken) = (aside.away.take(), std::mem::take(&mut aside.untaken));
+        let goes_on = std::mem::replace(&mut aside.all_wait, true);
+        if untaken && self.undecodable.ended {
+            // It can be decoded, also if this range could not when it was asked.
+            self.undecodable = Undecodable::default();
+        }
+        if aside.suspects.is_empty() {
+            self.retrying.suspected = None;
+        }
+        match away {
+            _ if aside.keys.is_empty() => {
+                (self.retrying.aside, self.retrying.again, self.retrying.suspected) =
+                    (Aside::default(), None, None);
+            }
+            // Others were asked in the pause.
+            _ if goes_on => {}
+            Some(failure) => {
+                self.retrying.again = Some(self.postponed(self.retrying.again, RETRYING, &failure));
+            }
+            None => self.retrying.wait(),
+        }
+        self.retrying.rest = self.retrying.again.map(|again| Rest::all_wait(again.again));
+        self.retrying.rest.is_some()
+    }
+
     /// The next of what was asked of this range, enough for a part; and whether there may be more.
     ///
-    /// What is done goes, so the first of them are always next. Those of other ranges before them are not read again.
+    /// What is done goes, so the first of them are always next. Those before them that are of other ranges, or set aside, are
+    /// not read again before the end of the round.
     async fn next_requests(&mut self) -> Result<(Vec<Row<Request>>, bool), StoreError> {
         let (context, slices) = (self.context.clone(), self.share.slices);
         let table = context.build.requests();
@@ -296,9 +332,8 @@ impl Worker {
                 let is_retry =
                     || table.decode(row.clone()).is_ok_and(|row| matches!(row.value, Request::Retry));
                 // A discard may have taken its place.
-                if self.retrying.aside.keys.contains(&row.key) && is_retry() {
-                    is_first = false;
-                } else if slices.has(&row.key) {
+                let waits = || self.retrying.aside.keys.contains(&row.key) && is_retry();
+                if slices.has(&row.key) && !waits() {
                     is_first = false;
                     n += usize::from(table.decode(row.clone()).is_ok());
                     own.push(row);
@@ -327,7 +362,13 @@ impl Worker {
                 done.events += n_events(&parts);
                 done.sequences += parts.iter().filter(|part| part.whole).count();
                 parts.iter().for_each(|part| self.settled(part));
-                (self.retrying.suspected, self.retrying.again) = (None, None);
+                // What goes through without ever having been suspected says nothing of what was.
+                if parts.iter().any(|part| self.retrying.suspects.contains(&part.sequence.key)) {
+                    self.retrying.suspected = None;
+                }
+                if self.retrying.aside.keys.is_empty() {
+                    self.retrying.again = None;
+                }
                 parts = if started.elapsed() > PART_HOLDS { Vec::new() } else { std::mem::take(&mut behind) };
                 continue;
             };
@@ -460,22 +501,30 @@ impl Worker {
         let mut suspected = self.retrying.suspected;
         let blames = self.blames(&failure, &mut suspected).await;
         self.retrying.suspected = suspected;
+        // Of a suspicion that others have brought about, none is blamed at its first try.
+        let is_suspect = suspected.is_some() && self.context.blames_the_store(&*failure.source);
+        let blames = blames && (!is_suspect || self.retrying.suspects.contains(&part.sequence.key));
         if !blames {
             // What others wait for may be there.
             let is_away = failure.source.is::<NotTheEvent>() || self.retrying.suspected.is_some();
             if is_away {
-                self.retrying.aside.suspects |= !failure.source.is::<NotTheEvent>();
-                self.retrying.aside.keys.insert(part.sequence.key);
+                let key = part.sequence.key;
+                if !failure.source.is::<NotTheEvent>() {
+                    self.retrying.aside.suspects.insert(key.clone());
+                }
+                self.retrying.aside.keys.insert(key);
                 self.retrying.aside.away = Some(failure);
                 // New events have at least as much time as attempts that are in vain.
                 if took > PART_HOLDS {
-                    let attempts = self.retrying.again.map_or(0, |again| again.attempts);
-                    let pause = took.min(self.context.options.patience);
-                    self.retrying.again = Some(Overdue { attempts, again: Instant::now() + pause });
+                    self.retrying.rest = Some(Rest::fair(took.min(self.context.options.patience)));
+                    let before = self.retrying.again;
+                    self.retrying.again =
+                        before.or_else(|| Some(Overdue { attempts: 0, again: Instant::now() }));
                     return Ok(false);
                 }
             } else {
-                self.retrying.again = Some(self.postponed(self.retrying.again, RETRYING, &failure));
+                let again = self.postponed(self.retrying.again, RETRYING, &failure);
+                (self.retrying.again, self.retrying.rest) = (Some(again), Some(Rest::until(again.again)));
             }
             return Ok(is_away);
         }
@@ -496,15 +545,19 @@ impl Worker {
 
     /// When something is tried again; events go on being handled.
     pub(super) fn postponed(&self, before: Option<Overdue>, what: &str, failure: &Failure) -> Overdue {
-        let attempts = before.map_or(1, |again| again.attempts.saturating_add(1));
+        let overdue = self.overdue_after(before.map_or(1, |again| again.attempts.saturating_add(1)));
+        self.show_failing(what, &parked::cut(&crate::chain(failure)), overdue.attempts);
+        overdue
+    }
+
+    pub(super) fn overdue_after(&self, attempts: u32) -> Overdue {
         let pause = self.backoff(attempts).min(self.context.options.patience.max(SOON));
-        self.show_failing(what, &parked::cut(&crate::chain(failure)), attempts);
         Overdue { attempts, again: Instant::now() + pause }
     }
 
-    /// Whether an error is the event's of which an operator asked something: one that looks like the store's for long is. It
-    /// is suspected since then.
-    pub(super) async fn blames(&mut self, failure: &Failure, suspected: &mut Option<Instant>) -> bool {
+    /// Whether an error is the event's of which an operator asked something: one that looks like the store's for long is, and
+    /// not for two bad moments that are far apart.
+    pub(super) async fn blames(&mut self, failure: &Failure, suspected: &mut Option<Suspicion>) -> bool {
         // To wait for a newer program would hold up the others of the range.
         if is_of_a_newer_program(&*failure.source) {
             return true;
@@ -521,8 +574,11 @@ impl Worker {
             Fault::Event | Fault::Certain => true,
             // Once for all that was asked: they wait for the same.
             Fault::Suspect => {
-                let since = *suspected.get_or_insert_with(Instant::now);
-                since.elapsed() > self.context.options.patience
+                let Suspicion { since, tries } =
+                    suspected.get_or_insert_with(|| Suspicion { since: Instant::now(), tries: 0 });
+                *tries += 1;
+                let options = &self.context.options;
+                since.elapsed() > options.patience && *tries > options.retries
             }
         }
     }
@@ -572,7 +628,10 @@ impl Worker {
         self.effects.settled(part.events.iter().map(|(_, position)| *position));
         let parked = &mut self.open.as_mut().expect("it is open").parked;
         match part.whole {
-            true => drop(parked.remove(&part.sequence.key)),
+            true => {
+                parked.remove(&part.sequence.key);
+                self.retrying.aside.keys.remove(&part.sequence.key);
+            }
             false => drop(parked.insert(part.sequence.key.clone(), part.rest().written())),
         }
         self.show(self.state());
@@ -591,18 +650,30 @@ async fn parts_of(
     requests: Vec<Row<Request>>,
     most: usize,
 ) -> Result<Vec<Part>, StoreError> {
-    let (mut parts, mut n) = (Vec::new(), 0);
-    for request in requests {
-        if n >= most || parts.len() >= most {
+    let (backend, build, mut parts, mut n) = (context.backend(), &context.build, Vec::new(), 0);
+    let mut requests = requests.into_iter();
+    while n < most {
+        let some: Vec<_> = requests.by_ref().take(SOME.min(most - n)).collect();
+        if some.is_empty() {
             break;
         }
-        let (sequence, left) = (parked[&request.key].clone(), most - n);
-        let (backend, build) = (context.backend(), &context.build);
-        let mut events = parked::positions(backend, build, &sequence, Position(0), left + 1).await?;
-        let whole = events.len() <= left;
-        events.truncate(left);
-        n += events.len();
-        parts.push(Part { sequence, request, events, whole });
+        let sequences: Vec<&Parked> = some.iter().map(|request| &parked[&request.key]).collect();
+        let few = (most - n) / some.len() + 2;
+        let found = parked::whole_sequences(backend, build, &sequences, few).await?;
+        for (request, whole) in some.into_iter().zip(found) {
+            let (sequence, left) = (parked[&request.key].clone(), most - n);
+            if left == 0 {
+                break;
+            }
+            let mut events = match whole {
+                Some(events) => events,
+                None => parked::positions(backend, build, &sequence, Position(0), left + 1).await?,
+            };
+            let whole = events.len() <= left;
+            events.truncate(left);
+            n += events.len();
+            parts.push(Part { sequence, request, events, whole });
+        }
     }
     Ok(parts)
 }

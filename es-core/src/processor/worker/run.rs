@@ -20,6 +20,7 @@ use super::context::{BuildContext, Role, Room};
 use super::discards::ask_elsewhere;
 use super::failure::{InVain, StepError, Trouble, Verdict};
 use super::fold::{FOLLOW, Fits};
+use super::rest::Rest;
 use super::retry::Retrying;
 use super::undecoded::{self, Undecodable};
 use crate::clock::Timestamp;
@@ -96,10 +97,10 @@ pub(crate) struct Worker {
     /// What it has passed and cannot decode.
     pub(super) undecodable: Undecodable,
     pub(super) in_vain: InVain,
+    /// The same of those that had failed as the store does, for as long as that was believed.
+    pub(super) suspected_in_vain: InVain,
     /// What is shown of a row of state that cannot be read, by its table.
     pub(super) unreadable: BTreeMap<Arc<str>, crate::processor::ProcessorState>,
-    /// Whether what fails is given up one by one, each in a flush of its own.
-    pub(super) careful: bool,
 }
 
 /// What was due failed so often in a row, and is not tried again before this.
@@ -199,8 +200,8 @@ impl Worker {
             parked: None,
             page: None,
             in_vain: InVain::default(),
+            suspected_in_vain: InVain::default(),
             unreadable: BTreeMap::new(),
-            careful: false,
         }
     }
 
@@ -257,20 +258,31 @@ impl Worker {
             () = self.stop.cancelled() => {}
             () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
             _ = self.news.changed(), if hears => {}
-            () = asked => self.asked = false,
+            () = asked => self.hear(),
             () = self.called.notified(), if hears => {}
         }
     }
 
     /// Whether something may have been asked for since it was looked up. Under load there is no rest to hear it in.
     fn is_asked(&mut self) -> bool {
+        let mut news = false;
         for heard in self.requests.iter_mut().chain([&mut self.wake]) {
             if heard.has_changed().unwrap_or_default() {
                 heard.mark_unchanged();
-                self.asked = false;
+                news = true;
             }
         }
+        if news {
+            self.hear();
+        }
         !self.asked
+    }
+
+    fn hear(&mut self) {
+        self.asked = false;
+        for rest in [&mut self.rounds.rest, &mut self.retrying.rest] {
+            *rest = rest.and_then(Rest::heard);
+        }
     }
 
     async fn step(&mut self) -> Result<Step, StepError> {
@@ -278,7 +290,6 @@ impl Worker {
         if self.halted.as_ref().is_some_and(|(before, _)| *before != resumes) {
             // The event that it stopped at is tried again: what was decided of it is forgotten.
             (self.halted, self.trouble, self.overdue, self.open) = (None, None, None, None);
-            self.careful = false;
             self.verdicts.clear();
         }
         if !self.context.may_act() {
@@ -300,8 +311,8 @@ impl Worker {
                 // It is stopped, or the build begins again.
                 return Ok(Step::Rest(FOLLOW));
             }
-            self.asked = !more && !self.rounds.more && self.rounds.next.is_none();
-            if let Some(round) = self.rounds.next {
+            self.asked = !more && !self.rounds.more && self.rounds.rest.is_none();
+            if let Some(Rest { until: round, .. }) = self.rounds.rest {
                 self.next = if more { self.next.map(|next| next.min(round)) } else { Some(round) };
             }
         }
@@ -349,8 +360,9 @@ impl Worker {
         {
             more.push(waits(self.undecodable.again));
         }
-        if waits(self.retrying.again).is_some() || self.requests().await? {
-            more.push(waits(self.retrying.again));
+        let rests = |rest: Option<Rest>| rest.filter(Rest::is_on).map(|rest| rest.until);
+        if rests(self.retrying.rest).is_some() || self.requests().await? {
+            more.push(rests(self.retrying.rest));
         }
         // `None` is right now.
         self.next = more.iter().copied().min().flatten();

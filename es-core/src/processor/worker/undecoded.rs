@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use super::failure::StepError;
-use super::retry::PART_HOLDS;
+use super::retry::{PART_HOLDS, Suspicion};
 use super::run::{Overdue, Worker};
 use crate::processor::kinds::admission::{Admission, Failure};
 use crate::processor::parked;
@@ -96,8 +96,7 @@ pub(super) struct Undecodable {
     untold: BTreeMap<String, Position>,
     /// One that fails is tried again later.
     pub(super) again: Option<Overdue>,
-    /// Since when its failures look like those of the store, which takes writes all the same.
-    suspected: Option<Instant>,
+    suspected: Option<Suspicion>,
 }
 
 impl Undecodable {

@@ -47,6 +47,29 @@ pub async fn a_store_that_takes_no_writes_blames_no_event<S: Subject>(subject: S
 }
 
 /// P21
+pub async fn a_view_far_behind_says_for_how_long_the_store_takes_no_writes<S: Subject>(subject: S) {
+    let world = World::<S>::new(&subject).await;
+    let line = Double::new(world.store.0.clone());
+    let app = start(|| App::on(line.clone()).view::<Ledger>().processor_retries(1, SHORT, SHORT)).await;
+    settle(&app).await;
+    let failed =
+        |state: &ProcessorState| matches!(state, ProcessorState::Failing { attempts, .. } if *attempts > 5);
+    // Many events to be folded; and one, behind another that the view does not want.
+    let opened = super::data::encoded(&super::domain::opened("ada"));
+    let many: Vec<_> = (1..=100).map(payment).collect();
+    for (account, events) in [("a", many), ("b", vec![opened, payment(1)])] {
+        let n = events.len() as u64 - u64::from(account == "b");
+        line.set(Line::ReadOnly);
+        world.put(account, events).await;
+        until(Kind::View.of(&app), |status| failed(&status.state)).await;
+        line.set(Line::Up);
+        settle(&app).await;
+        let tally = world.tally(account).await.expect("a row");
+        assert_eq!((tally.n, tally.disorder), (n, 0));
+    }
+}
+
+/// P21
 pub async fn what_looks_like_the_store_for_long_is_the_events<S: Subject>(subject: S) {
     let (world, poison) = (World::new(&subject).await, Poison::new());
     let patience = Duration::from_millis(300);
@@ -209,6 +232,31 @@ pub async fn after_an_outage_the_store_is_suspected_afresh<S: Subject>(subject: 
                 assert!(up.elapsed() >= patience, "it is blamed after {:?}", up.elapsed());
                 *told = true;
             }
+        }
+    }
+}
+
+/// P21
+pub async fn after_an_outage_a_rebuild_is_suspected_afresh<S: Subject>(subject: S) {
+    let (world, poison) = (World::<S>::new(&subject).await, Poison::new());
+    let line = Double::new(world.store.0.clone());
+    let patience = Duration::from_millis(500);
+    let options = ProcessorOptions::default().retries(0, SHORT, SHORT).patience(patience);
+    let app = start(|| App::on(line.clone()).view::<Ledger>().processors(options).workers(1)).await;
+    let processor = Kind::View.of(&app);
+    for account in 0.. {
+        poison.mend();
+        let keys = [account.to_string()];
+        world.put(&keys[0], vec![poison.payment(1, "store")]).await;
+        settle(&app).await;
+        poison.relapse();
+        let begun = Instant::now();
+        let asking = answered(|| processor.rebuild_keys(&keys, LIMIT));
+        let (refused, up) = futures::join!(asking, outage(&line, processor, begun, patience));
+        assert!(matches!(refused, Err(ProcessorError::RowFailed { .. })), "{refused:?}");
+        if let Some(up) = up {
+            assert!(up.elapsed() >= patience, "it is blamed after {:?}", up.elapsed());
+            return;
         }
     }
 }

@@ -122,6 +122,7 @@ pub mod undecoded;
 pub mod unknown;
 pub mod vanishing;
 pub mod versions;
+pub mod waiting;
 
 use std::time::Duration;
 

@@ -194,6 +194,41 @@ pub async fn a_processor_stops_when_no_more_sequences_fit_and_drops_nothing<S: S
 }
 
 /// K6
+pub async fn what_fits_is_parked_also_where_other_events_lie_between<S: Subject>(subject: S) {
+    let short = Duration::from_millis(1);
+    // What fails is certain at once; or after some that were tried again in vain.
+    for (retries, before) in [(0, 0), (1, 10)] {
+        let (world, poison) = (World::new(&subject).await, Poison::new());
+        let options = ProcessorOptions::default().retries(retries, short, short);
+        let options = options.parking(ParkingLimits::new(before + 2, 1_000));
+        let mut right = Vec::new();
+        for i in 0..before {
+            world.put(&format!("0{i}"), vec![poison.payment(1, "fails")]).await;
+            right.push((format!("0{i}"), 1));
+        }
+        for account in ["a", "b", "c"] {
+            let opened = super::data::encoded(&super::domain::opened("ada"));
+            world.put(account, vec![opened, poison.payment(1, "fails"), payment(2)]).await;
+        }
+        right.extend([("a".to_owned(), 2), ("b".to_owned(), 2)]);
+        let app =
+            start(|| App::on(world.store.0.clone()).view::<Ledger>().processors(options).workers(1)).await;
+        let processor = Kind::View.of(&app);
+        let full = |state: &ProcessorState| matches!(state, ProcessorState::Halted { error, .. } if error.contains("sequences are parked, and no more fit"));
+        // What was decided and is not stored is not counted.
+        until(processor, |status| full(&status.state) && status.parked == right.len()).await;
+        assert_eq!(parked_keys(processor).await, right);
+        poison.mend();
+        assert_eq!(retry(processor, "a").await, None);
+        ask(|| processor.resume()).await;
+        settle(&app).await;
+        for account in ["a", "c"] {
+            assert_eq!(world.sum(Kind::View, account).await, 3);
+        }
+    }
+}
+
+/// K6
 pub async fn a_processor_stops_when_a_sequence_is_full_and_drops_nothing<S: Subject>(subject: S) {
     let (world, poison) = (World::new(&subject).await, Poison::new());
     let app = start(|| World::<S>::wiring(&world.store.0).parking(ParkingLimits::new(10, 3))).await;
@@ -313,6 +348,26 @@ pub async fn a_retry_of_thousands_of_events_is_asked_for_in_few_reads<S: Subject
     assert!(read < 4_000, "{read} rows");
 }
 
+/// K8
+pub async fn thousands_of_parked_events_are_listed_in_a_few_reads<S: Subject>(subject: S) {
+    const N: i64 = 2_000;
+    let (world, poison) = (World::<S>::new(&subject).await, Poison::new());
+    world.put("a", vec![poison.payment(1, "fails")]).await;
+    world.pay("a", 2..=N).await;
+    world.pay("b", 1..=1).await;
+    world.pay("a", N + 1..=N + 1).await;
+    let app = world.start().await;
+    settle(&app).await;
+    let line = Double::new(world.store.0.clone());
+    let looking = start(|| App::on(line.clone()).view::<Ledger>().looks_on()).await;
+    let before = line.calls();
+    let events = ask(|| Kind::View.of(&looking).parked_events("a", Position(1), 3_000)).await;
+    let calls = line.calls() - before;
+    let right: Vec<u64> = (2..=N.unsigned_abs()).chain([N.unsigned_abs() + 2]).collect();
+    assert_eq!(super::data::places(&events), right);
+    assert!(calls < 500, "{calls} calls");
+}
+
 /// K9
 pub async fn a_statement_that_fails_in_a_handler_is_a_failure_like_any_other<S: Subject>(subject: S) {
     let (world, poison) = (World::new(&subject).await, Poison::new());
@@ -350,6 +405,28 @@ pub async fn payloads_that_cannot_be_decoded_are_parked_with_their_bytes<S: Subj
         assert!(retry(processor, &key).await.is_some_and(|left| left.events == 2));
         discard(processor, &key, "it cannot be read").await;
         assert_eq!((world.sum(kind, "a").await, world.sum(kind, "b").await), (1, 3));
+    }
+}
+
+/// K1, K10
+pub async fn what_cannot_be_decoded_is_parked_behind_what_fails_before_it<S: Subject>(subject: S) {
+    let (world, poison) = (World::new(&subject).await, Poison::new());
+    world.put("a", vec![poison.payment(1, "fails"), garbage()]).await;
+    world.pay("b", 1..=2).await;
+    let short = Duration::from_millis(1);
+    let app = start(|| World::<S>::wiring(&world.store.0).processor_retries(0, short, short)).await;
+    settle(&app).await;
+    for kind in KINDS {
+        let parked = parked(kind.of(&app)).await;
+        let [only] = &*parked else { panic!("{kind:?}: {parked:?}") };
+        assert_eq!((&*only.key, only.events, only.position), (&*kind.key("a"), 2, Position(1)), "{kind:?}");
+        assert_eq!(world.sum(kind, "b").await, 3, "{kind:?}");
+    }
+    poison.mend();
+    for kind in KINDS {
+        let left = retry(kind.of(&app), &kind.key("a")).await.expect("it cannot be read");
+        assert_eq!((left.events, left.position), (1, Position(2)), "{kind:?}");
+        assert_eq!(world.sum(kind, "a").await, 1, "{kind:?}");
     }
 }
 

@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use super::double::{Double, Line};
-use super::payments::{Kind, Ledger, Poison, World, eventually, parked, parked_keys, payment};
+use super::payments::{
+    KINDS, Kind, Ledger, Poison, World, discard, eventually, parked, parked_keys, payment, until,
+};
 use super::{LIMIT, Subject, settle, start};
-use crate::processor::{ParkingLimits, Processor, ProcessorError, ProcessorOptions};
+use crate::processor::{
+    ParkedFilter, ParkingLimits, Processor, ProcessorError, ProcessorOptions, ProcessorState,
+};
 use crate::{App, AppBuilder, ErrorKind};
 
 const N: i64 = 3_000;
@@ -137,4 +141,87 @@ pub async fn hundreds_of_poisoned_keys_are_parked_in_a_few_commits<S: Subject>(s
     let reads = line.reads().len();
     // Where nothing else fails, most go on with the page that they have.
     assert!(reads < commits * 2 / 5, "{reads} reads, {commits} commits");
+}
+
+/// K6, K11
+pub async fn as_many_poisoned_keys_as_fit_are_parked_in_a_few_commits<S: Subject>(subject: S) {
+    const KEYS: usize = 200;
+    const FIT: usize = 120;
+    let (world, poison) = (World::new(&subject).await, Poison::new());
+    let line = Double::new(world.store.0.clone());
+    let all: Vec<String> = (0..KEYS).map(|i| format!("k{i:03}")).collect();
+    for key in &all {
+        world.put(key, vec![poison.payment(1, "fails")]).await;
+    }
+    let short = Duration::from_millis(1);
+    let options = ProcessorOptions::default().retries(0, short, short);
+    let options = options.parking(ParkingLimits::new(FIT, 1_000));
+    let app = start(|| App::on(line.clone()).view::<Ledger>().processors(options).workers(1)).await;
+    let processor = Kind::View.of(&app);
+    until(processor, |status| matches!(status.state, ProcessorState::Halted { .. })).await;
+    let keys = async || parked(processor).await.into_iter().map(|of| of.key).collect::<Vec<_>>();
+    assert_eq!(keys().await, all[..FIT]);
+    for key in &all[..FIT] {
+        discard(processor, key, "a typing error").await;
+    }
+    // With room again, they are parked together again.
+    let before = line.commits("ledger/1~1/parked").len();
+    super::patient::ask(|| processor.resume()).await;
+    settle(&app).await;
+    assert_eq!(keys().await, all[FIT..]);
+    let commits = line.commits("ledger/1~1/parked").len() - before;
+    assert!(commits < (KEYS - FIT) / 2, "{commits} commits");
+}
+
+/// K11
+pub async fn keys_that_fail_as_the_store_does_are_found_out_soon<S: Subject>(subject: S) {
+    const KEYS: usize = 60;
+    let (world, poison) = (World::new(&subject).await, Poison::new());
+    for i in 0..KEYS {
+        world.put(&format!("k{i}"), vec![poison.payment(1, "store"), payment(2)]).await;
+    }
+    world.pay("b", 1..=5).await;
+    let short = Duration::from_millis(1);
+    let options = ProcessorOptions::default().retries(1, short, short).patience(150 * short);
+    let app = start(|| World::<S>::wiring(&world.store.0).processors(options).workers(1)).await;
+    settle(&app).await;
+    for kind in KINDS {
+        let sequences = parked(kind.of(&app)).await;
+        assert_eq!((sequences.len(), sequences.iter().all(|sequence| sequence.events == 2)), (KEYS, true));
+        assert_eq!(world.sum(kind, "b").await, 15, "{kind:?}");
+        // Some are believed for as long as the options say; the others are tried again as any event.
+        let believed = sequences.iter().filter(|sequence| sequence.attempts > 2).count();
+        assert!(believed < KEYS / 2, "{kind:?}: {believed} are believed");
+        let says_so = |error: &str| error.contains("for 150ms in which the store took writes");
+        assert!(sequences.iter().all(|sequence| says_so(&sequence.error)), "{kind:?}: {sequences:?}");
+    }
+}
+
+/// K11
+pub async fn sequences_of_a_part_are_looked_up_together<S: Subject>(subject: S) {
+    const KEYS: usize = 300;
+    let (world, poison) = (World::new(&subject).await, Poison::new());
+    let line = Double::new(world.store.0.clone());
+    for i in 0..KEYS {
+        world.put(&format!("k{i}"), vec![poison.payment(1, "fails"), payment(2)]).await;
+    }
+    // One that is longer than the others.
+    world.put("long", vec![poison.payment(1, "fails")]).await;
+    world.pay("long", 2..=1_500).await;
+    let app = start(|| wiring::<S>(&line)).await;
+    let asking = start(|| wiring::<S>(&Double::new(world.store.0.clone())).looks_on()).await;
+    settle(&app).await;
+    poison.mend();
+    let before = line.scans_of(EVENTS);
+    let all = ParkedFilter::all();
+    let left = super::patient::ask(|| Kind::View.of(&asking).retry_all(&all, LIMIT)).await;
+    assert_eq!(left, []);
+    let looks = line.scans_of(EVENTS) - before;
+    // A store that fails has them repeated.
+    assert!(looks < KEYS * 2 / 3, "{looks} look-ups");
+    for i in 0..KEYS {
+        assert_eq!(world.sum(Kind::View, &format!("k{i}")).await, 3, "account k{i}");
+    }
+    let tally = world.tally("long").await.expect("a row");
+    assert_eq!((tally.n, tally.last, tally.disorder), (1_500, 1_500, 0));
 }

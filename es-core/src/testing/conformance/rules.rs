@@ -336,9 +336,11 @@ macro_rules! __conformance_and_the_rest {
             }
             blame {
                 a_store_that_takes_no_writes_blames_no_event
+                a_view_far_behind_says_for_how_long_the_store_takes_no_writes
                 what_keeps_handlers_from_being_called_blames_no_event
                 what_looks_like_the_store_for_long_is_the_events
                 after_an_outage_the_store_is_suspected_afresh
+                after_an_outage_a_rebuild_is_suspected_afresh
                 a_partner_that_is_away_clears_no_suspicion_of_another_key
                 what_was_suspected_holds_for_the_others_of_a_round
                 a_row_that_cannot_be_read_is_between_it_and_its_key
@@ -386,6 +388,16 @@ macro_rules! __conformance_and_the_rest {
                 whoever_waits_for_a_projection_that_is_rebuilt_by_itself_sees_all_of_it
                 a_node_that_looks_on_is_not_ready_for_what_an_older_program_makes
                 what_was_missed_is_left_out_if_that_was_chosen
+            }
+            waiting {
+                keys_that_wait_hold_up_no_other_that_is_asked
+                what_waits_is_looked_up_again_once_something_is_asked
+                a_rebuild_that_waits_has_no_more_than_half_of_the_time
+                a_key_between_many_that_wait_is_rebuilt_in_its_turn
+                a_rebuild_suspects_each_event_for_itself
+                what_is_asked_is_tried_some_times_before_it_is_blamed
+                no_key_of_a_retry_is_blamed_at_its_first_try
+                others_that_go_through_clear_no_suspicion_of_a_retry
             }
             effects {
                 a_retry_that_cannot_be_stored_repeats_no_call
@@ -485,13 +497,16 @@ macro_rules! __conformance_and_the_rest {
                 of_two_retries_at_once_one_works_and_the_other_says_so
                 what_is_parked_can_be_read_and_long_errors_are_cut
                 a_processor_stops_when_no_more_sequences_fit_and_drops_nothing
+                what_fits_is_parked_also_where_other_events_lie_between
                 a_processor_stops_when_a_sequence_is_full_and_drops_nothing
                 a_discarded_sequence_needs_a_reason_and_is_recorded
                 what_was_discarded_stays_left_out_of_rebuilds
                 a_sequence_of_thousands_of_events_is_kept_and_retried_whole
                 a_retry_of_thousands_of_events_is_asked_for_in_few_reads
+                thousands_of_parked_events_are_listed_in_a_few_reads
                 a_statement_that_fails_in_a_handler_is_a_failure_like_any_other
                 payloads_that_cannot_be_decoded_are_parked_with_their_bytes
+                what_cannot_be_decoded_is_parked_behind_what_fails_before_it
                 an_event_of_two_keys_is_taken_in_once_by_the_one_that_does_not_fail
                 an_event_that_has_a_parked_key_twice_waits_once
                 a_key_that_cannot_be_stored_parks_its_event_and_no_more
@@ -534,6 +549,9 @@ macro_rules! __conformance_and_the_rest {
                 other_keys_go_on_between_the_parts_of_a_retry
                 a_retry_that_is_interrupted_goes_on_where_it_was
                 hundreds_of_poisoned_keys_are_parked_in_a_few_commits
+                as_many_poisoned_keys_as_fit_are_parked_in_a_few_commits
+                keys_that_fail_as_the_store_does_are_found_out_soon
+                sequences_of_a_part_are_looked_up_together
             }
             damaged {
                 an_unreadable_row_stops_what_it_belongs_to_and_nothing_else

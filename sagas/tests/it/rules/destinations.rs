@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use es_core::store::{Table, Transaction};
 use es_core::{Backend, BoxError};
+use futures::future::join_all;
 use sagas::saga::{
     Call, Cx, Outcome, Ran, Remote, Retry, RunShown, RunStatus, Saga, Step, StepError, Undo, Verb, Why,
 };
@@ -127,16 +128,19 @@ const MANY: usize = 270;
 /// T28
 pub(super) async fn runs_that_wait_for_a_destination_hold_up_no_other<S: Subject>(subject: &S) {
     let trips = with_one_that_finds_out(subject, Duration::from_millis(500)).await;
-    let mut handles = Vec::new();
-    for n in 0..MANY {
-        handles.push(trips.begin(&format!("k{n}"), &trip()).await);
-    }
+    let begin = |n| {
+        let trips = &trips;
+        async move { trips.begin(&format!("k{n}"), &trip()).await }
+    };
+    let handles = join_all((0..MANY).map(begin)).await;
     for handle in &handles {
         // Another destination.
         trips.until(handle.key(), "hotel has run", |shown| shown.steps[0].state == "done").await;
         assert_eq!(trips.outside.called(handle.key(), "flight"), 0);
     }
     trips.outside.let_go();
+    // They look again.
+    trips.ground.seconds(60);
     for handle in &handles {
         assert_eq!(trips.end_of(handle).await, Outcome::Completed);
         assert_eq!(trips.outside.acted(handle.key()), ["hotel", "flight"]);
@@ -219,12 +223,15 @@ pub(super) async fn a_run_that_is_repaired_while_it_waits_is_not_damaged_any_mor
     let journal = Table::<Value>::new("txn.journal.trip").unwrap();
     let (runs, run) = (trips.runs(), handle.run().simple().to_string());
     let before = trips.ground.overwrite(&journal, &run, &json!({"odd": 1})).await;
+    // It looks again.
+    trips.ground.seconds(60);
     while trips.ground.ask(async || runs.waiting(None, 10).await).await.is_empty() {
         trips.ground.pause().await;
     }
     trips.ground.overwrite(&journal, &run, &before).await;
     trips.until("a", "waiting again", |shown| shown.status == RunStatus::Running).await;
     trips.outside.let_go();
+    trips.ground.seconds(60);
     assert_eq!(trips.end_of(&handle).await, Outcome::Completed);
     assert_eq!(trips.outside.acted("a"), ["hotel", "flight"]);
     trips.end().await;

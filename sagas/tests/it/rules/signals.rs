@@ -191,7 +191,8 @@ impl SagaSignal for Vote {
     const NAME: &'static str = "vote";
 }
 
-const MANY: u32 = 500;
+/// More than a run takes in at once.
+const MANY: u32 = 120;
 
 /// Reads all of them.
 struct Count(Read);
@@ -262,7 +263,7 @@ pub(super) async fn a_signal_at_the_end_of_a_run_is_answered_as_it_was<S: Subjec
     for _ in 0..2 {
         trips.join_with(saga, |app| app).await;
     }
-    for n in 0..20 {
+    for n in 0..10 {
         let key = format!("k{n}");
         let handle = trips.begin(&key, &trip()).await;
         let senders = (0..6_u32).map(|n| {
