@@ -1,4 +1,4 @@
-//! TCC: T50 to T58.
+//! TCC: T60 to T68.
 
 use std::marker::PhantomData;
 
@@ -42,7 +42,7 @@ fn skip(branch: &str) -> Verb {
     Verb::Skip { step: branch.to_owned() }
 }
 
-/// T50
+/// T60
 pub(super) async fn every_branch_is_confirmed_or_every_one_is_cancelled<S: Subject>(subject: &S) {
     let transfers = Transfers::start(subject).await;
     assert_eq!(transfers.run("a", 5).await, Outcome::Completed);
@@ -65,7 +65,7 @@ pub(super) async fn every_branch_is_confirmed_or_every_one_is_cancelled<S: Subje
     transfers.end().await;
 }
 
-/// T51
+/// T61
 pub(super) async fn what_may_have_reserved_is_cancelled_and_never_reserves_after_that<S: Subject>(
     subject: &S,
 ) {
@@ -97,7 +97,7 @@ pub(super) async fn what_may_have_reserved_is_cancelled_and_never_reserves_after
     transfers.end().await;
 }
 
-/// T52
+/// T62
 pub(super) async fn each_call_of_a_branch_acts_once_under_its_key<S: Subject>(subject: &S) {
     let transfers = Transfers::start(subject).await;
     transfers.bank.plays("a", "reserve", &[Play::Unheard]);
@@ -116,7 +116,7 @@ pub(super) async fn each_call_of_a_branch_acts_once_under_its_key<S: Subject>(su
     transfers.end().await;
 }
 
-/// T53
+/// T63
 pub(super) async fn a_reservation_under_way_is_waited_for_or_barred<S: Subject>(subject: &S) {
     let mut transfers = Transfers::start(subject).await;
     transfers.bank.plays("a", "reserve", &[Play::Waits]);
@@ -142,7 +142,7 @@ pub(super) async fn a_reservation_under_way_is_waited_for_or_barred<S: Subject>(
     transfers.end().await;
 }
 
-/// T54
+/// T64
 pub(super) async fn once_every_branch_has_reserved_nothing_cancels_it<S: Subject>(subject: &S) {
     let transfers = Transfers::start(subject).await;
     transfers.bank.breaks("a", "confirm");
@@ -167,7 +167,7 @@ pub(super) async fn once_every_branch_has_reserved_nothing_cancels_it<S: Subject
     transfers.end().await;
 }
 
-/// T55
+/// T65
 pub(super) async fn a_deadline_cancels_what_has_not_all_reserved<S: Subject>(subject: &S) {
     let transfers = Transfers::start(subject).await;
     transfers.bank.plays("a", "reserve", &[Play::Waits]);
@@ -185,7 +185,7 @@ pub(super) async fn a_deadline_cancels_what_has_not_all_reserved<S: Subject>(sub
     transfers.end().await;
 }
 
-/// T56
+/// T66
 pub(super) async fn a_tcc_of_a_node_that_is_gone_goes_on_elsewhere<S: Subject>(subject: &S) {
     let mut transfers = Transfers::start(subject).await;
     let (mut handles, calls) = (Vec::new(), ["reserve", "confirm"]);
@@ -204,7 +204,7 @@ pub(super) async fn a_tcc_of_a_node_that_is_gone_goes_on_elsewhere<S: Subject>(s
     transfers.end().await;
 }
 
-/// T57
+/// T67
 pub(super) async fn what_an_operator_says_of_a_branch_counts<S: Subject>(subject: &S) {
     let transfers = Transfers::start(subject).await;
     let (runs, ground) = (transfers.runs(), &transfers.ground);
@@ -256,7 +256,7 @@ impl<T: Transaction> Step<Transfer> for Move<T> {
     }
 }
 
-/// T58
+/// T68
 pub(super) async fn a_saga_and_a_tcc_of_one_name_and_input_are_two<S: Subject>(subject: &S) {
     let mut transfers = Transfers::start(subject).await;
     let error = transfers.nodes[0].start_saga("a", &Transfer { cents: 5 }).await.unwrap_err();
