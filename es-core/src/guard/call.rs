@@ -172,10 +172,15 @@ impl<'d, D: GuardedDatabase> Guard<'d, D> {
     ///
     /// # Errors
     ///
-    /// [`GuardError`] if there is nothing to confirm: it has not run, or was undone.
+    /// [`GuardError`] if there is nothing to confirm: it has not run, was undone, or may have been forgotten.
     pub async fn confirm(&self) -> Result<Confirming<D::Tx>, GuardError> {
         let mut tx = self.database.begin().await?;
-        match row::confirm(tx.find(&self.key).await?) {
+        let found = match tx.find(&self.key).await? {
+            Some(row) => Ok(row),
+            // In a statement behind that one: if the row was forgotten before it, the floor is raised by now.
+            None => Err(tx.floor().await?),
+        };
+        match row::confirm(self.key.run, found) {
             Ok(Confirm::Run(output)) => Ok(Confirming::Run(tx, output)),
             Ok(Confirm::Nothing) => left(tx, Ok(Confirming::Nothing)).await,
             Err(error) => left(tx, Err(error)).await,

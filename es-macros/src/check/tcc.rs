@@ -49,7 +49,7 @@ impl BranchShape {
         let params = params::params(&reserve.sig);
         let [first, second] = params[..] else {
             let what = "a reservation takes what it is called with, and where it is";
-            cx.error(reserve.name(), format!("{what}: `{RESERVE}`"));
+            cx.error(reserve.name(), format!("{what}: write `{RESERVE}`"));
             return None;
         };
         let input = input(cx, &first.ty)?;
@@ -71,7 +71,7 @@ impl BranchCall {
 fn method<'b>(cx: &Ctxt, block: &'b Block, name: &str, shape: &str) -> Option<&'b Method> {
     let found = block.methods.iter().find(|method| method.name() == name);
     if found.is_none() {
-        cx.error(&block.this, format!("a branch has a method `{name}`: `{shape}`"));
+        cx.error(&block.this, format!("this branch has no `{name}`: write `{shape}`"));
     }
     found
 }
@@ -94,13 +94,13 @@ fn later(cx: &Ctxt, block: &Block, name: &str, shape: &str) -> Option<BranchCall
     receives(cx, method, &format!("`{name}`"));
     let params = params::params(&method.sig);
     let [_, held, _] = params[..] else {
-        cx.error(method.name(), format!("`{name}` is told what is held: `{shape}`"));
+        cx.error(method.name(), format!("`{name}` is told what is held: write `{shape}`"));
         return None;
     };
     let is_maybe = params::last_segment(&held.ty).is_some_and(|of| of == "Ran");
     if is_maybe != (name == "cancel") {
         let why = "whether it has reserved is known to `confirm`, and may not be to `cancel`";
-        cx.error(&held.ty, format!("{why}: `{shape}`"));
+        cx.error(&held.ty, format!("{why}: write `{shape}`"));
         return None;
     }
     Some(BranchCall::of(method))

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use es_core::guard::{self, Confirming, Guard, GuardKey, GuardRows as _, GuardedDatabase, Undoing};
+use es_core::guard::{
+    self, Confirming, Guard, GuardError, GuardKey, GuardRows as _, GuardedDatabase, Undoing,
+};
 use es_core::services::{MissingService, Services};
 use es_core::store::Transaction;
 use es_core::{BoxError, ErrorKind, chain};
@@ -11,6 +13,7 @@ use es_core::{BoxError, ErrorKind, chain};
 use super::place::{At, Does, Outside, Place, PlaceOn, Told, Visit, elsewhere};
 use super::step::{StepError, Unknown};
 use crate::data::Data;
+use crate::transaction::OwnFault;
 
 /// In another database than that of the journal, behind a guard row: what the step does and a row that says so are one
 /// commit, so it acts once, whatever becomes of its answer. A refusal is final; an undo bars a call that is still on its way.
@@ -61,8 +64,8 @@ impl<D: GuardedDatabase, T: Transaction> PlaceOn<T> for Guarded<D> {
     {
         let At::Outside(outside) = at else { return Err(elsewhere()) };
         let Outside { run, name, fingerprint, does, services } = outside;
-        let database = database::<D>(services).map_err(again)?;
-        let guard = Guard::new(database, GuardKey::new(run, name).map_err(again)?, fingerprint);
+        let database = database::<D>(services).map_err(own)?;
+        let guard = Guard::new(database, GuardKey::new(run, name).map_err(own)?, fingerprint);
         match does {
             Does::Run => forward(guard).await,
             Does::Undo => backward(guard, heard).await,
@@ -86,14 +89,27 @@ fn database<D: GuardedDatabase>(services: &Services) -> Result<&D, MissingServic
     services.get()
 }
 
-fn again(error: impl Into<BoxError>) -> Told {
-    Err(StepError::Retry(error.into()))
+/// It is tried again. Only a database that fails is one that others need not call either: what a row says is of this call.
+fn again(error: GuardError) -> Told {
+    match &error {
+        GuardError::Store(store) if store.kind() != ErrorKind::Corrupt => Err(StepError::Retry(error.into())),
+        _ => own(error),
+    }
+}
+
+fn own(error: impl Into<BoxError>) -> Told {
+    Err(StepError::Retry(OwnFault::boxed(error)))
+}
+
+/// What is kept in a row.
+fn kept(output: String) -> Told {
+    Data::parse(output).or_else(own)
 }
 
 async fn forward<D: GuardedDatabase>(guard: Guard<'_, D>) -> Result<GuardedVisit<'_, D>, Told> {
     match guard.forward().await.map_err(again)? {
         guard::Guarded::Run(tx) => Ok(GuardedVisit { guard, tx, does: Does::Run, ran: None }),
-        guard::Guarded::Done(output) => Err(Data::parse(output).map_err(StepError::Retry)),
+        guard::Guarded::Done(output) => Err(kept(output)),
         guard::Guarded::Refused(why) => Err(Err(StepError::Refused(why))),
     }
 }
@@ -101,7 +117,7 @@ async fn forward<D: GuardedDatabase>(guard: Guard<'_, D>) -> Result<GuardedVisit
 async fn backward<D: GuardedDatabase>(guard: Guard<'_, D>, heard: bool) -> Result<GuardedVisit<'_, D>, Told> {
     match guard.undo(heard).await.map_err(again)? {
         Undoing::Run(tx, output) => {
-            let ran = output.map(Data::parse).transpose().map_err(again)?;
+            let ran = output.map(kept).transpose().map_err(Err)?;
             Ok(GuardedVisit { guard, tx, does: Does::Undo, ran })
         }
         Undoing::Nothing => Err(Data::of(&()).map_err(StepError::Retry)),
@@ -111,7 +127,7 @@ async fn backward<D: GuardedDatabase>(guard: Guard<'_, D>, heard: bool) -> Resul
 async fn confirm<D: GuardedDatabase>(guard: Guard<'_, D>) -> Result<GuardedVisit<'_, D>, Told> {
     match guard.confirm().await.map_err(again)? {
         Confirming::Run(tx, output) => {
-            let ran = Some(Data::parse(output).map_err(again)?);
+            let ran = Some(kept(output).map_err(Err)?);
             Ok(GuardedVisit { guard, tx, does: Does::Confirm, ran })
         }
         Confirming::Nothing => Err(Data::of(&()).map_err(StepError::Retry)),
@@ -139,11 +155,11 @@ impl<D: GuardedDatabase> Visit<D::Tx> for GuardedVisit<'_, D> {
                         guard.confirmed(tx, held.to_owned()).await
                     }
                 };
-                ended.map(|()| output).map_err(|error| StepError::Retry(error.into()))
+                ended.map_or_else(again, |()| Ok(output))
             }
             Err(StepError::Refused(why)) if does == Does::Run => match guard.refused(tx, why).await {
                 Ok(Err(why)) => Err(StepError::Refused(why)),
-                Ok(Ok(output)) => Data::parse(output).map_err(StepError::Retry),
+                Ok(Ok(output)) => kept(output),
                 Err(error) => again(error),
             },
             failed => {

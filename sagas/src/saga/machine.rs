@@ -424,7 +424,7 @@ impl Shape {
         if has_to_succeed || self.is_pivot(i) && may_run {
             return self.is_too_late(i, state, now).then(|| parked(step, &failures.error));
         }
-        if failures.count < step.retry.tries {
+        if failures.count < step.retry.tries.max(1) {
             return None;
         }
         if may_run && step.unknown == Unknown::Park {

@@ -34,7 +34,7 @@ impl Failures {
     /// Whether what has to succeed was tried for long enough.
     pub(crate) fn are_too_many(&self, retry: &Retry, now: Timestamp) -> bool {
         let tried_for = self.since.and_then(|since| Duration::try_from(now - since).ok());
-        self.count >= retry.late_tries
+        self.count >= retry.late_tries.max(1)
             || self.count > 0 && tried_for.is_some_and(|tried_for| tried_for >= retry.late_for)
     }
 
@@ -63,5 +63,12 @@ mod tests {
         assert!(!failures.are_too_many(&retry, at(99)) && failures.are_too_many(&retry, at(100)));
         failures.rested(Duration::from_secs(1_000));
         assert!(!failures.are_too_many(&retry, at(1_099)) && failures.are_too_many(&retry, at(1_100)));
+    }
+
+    #[test]
+    fn what_has_not_been_tried_is_not_given_up() {
+        let at = Timestamp::from_second(0).expect("a time");
+        let never = Retry::default().late(0, Duration::ZERO);
+        assert!(!Failures::default().are_too_many(&never, at));
     }
 }

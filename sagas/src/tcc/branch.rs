@@ -32,7 +32,9 @@ pub trait Tcc<In: SagaInput>: Send + Sync + 'static {
     /// Where it lives: [`Journal`](crate::saga::Journal), [`Guarded`](crate::saga::Guarded) or [`Remote`](crate::saga::Remote).
     type Place: Place;
 
-    /// Checks and reserves, so that neither confirm nor cancel can be refused. Nobody else may use what is reserved.
+    /// Checks and reserves, so that neither confirm nor cancel can be refused. Nobody else may use what is reserved, and it
+    /// stays reserved until one of the two comes: whoever lets go of it by itself makes the confirm fail, and that waits for a
+    /// person once others are confirmed.
     fn reserve(
         &self,
         cx: Cx<'_, In>,

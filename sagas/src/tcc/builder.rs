@@ -9,6 +9,7 @@ use es_core::store::Transaction;
 use super::branch::Tcc;
 use super::erased::{DynBranch, Typed};
 use crate::saga::{PlaceOn, SagaInput};
+use crate::transaction::OF_TCC;
 
 /// A TCC: its name, its version, its branches. `T` is the `Tx` of the backend that the app runs on.
 pub struct TccTransaction<In, T> {
@@ -33,7 +34,7 @@ impl<In: SagaInput, T: Transaction> TccTransaction<In, T> {
     /// is `tcc.NAME`.
     #[expect(clippy::new_ret_no_self, reason = "reads as one chain")]
     pub fn new(name: &str, version: u32) -> TccBuilder<In, T> {
-        let (kind, branches) = (format!("{}.{name}", super::PATTERN), Vec::new());
+        let (kind, branches) = (format!("{OF_TCC}{name}"), Vec::new());
         TccBuilder(Self { kind, version, deadline: None, branches })
     }
 }

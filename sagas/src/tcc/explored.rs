@@ -318,6 +318,10 @@ impl Explorer {
         }
         let mut then = World { crashes: world.crashes + 1, busy: BTreeSet::new(), ..world.clone() };
         then.astray.extend(world.busy.iter().filter(|call| self.is_outside(**call)));
+        // If it only hangs, it makes the calls later that it was about to make.
+        if !world.state.is_held() {
+            then.astray.extend(self.next(world).calls().into_iter().filter(|call| self.is_outside(*call)));
+        }
         if let Some(stored) = then.stored.take() {
             then.state = *stored;
         }
@@ -379,6 +383,37 @@ impl Explorer {
 
 fn by() -> By {
     By::new("ada".to_owned(), "because".to_owned(), RUN)
+}
+
+#[test]
+fn a_reservation_that_fails_once_it_is_decided_is_no_failure_of_its_cancel() {
+    let shape = explorer(&[false], Fault::None, 0).shape;
+    let (mut state, input) = (shape.begin(), Data::of(&()).expect("null"));
+    let busy = BTreeSet::from([Call { step: 0, undo: false }]);
+    let mut records = vec![Record::Begun { input, deadline: None }, Record::Taken {}];
+    let asked = Asked { verb: Verb::Cancel, by: by() };
+    records.extend(shape.asked(&state, &busy, &asked).expect("it is open"));
+    records.push(Record::Failed { step: "one".to_owned(), undo: false, error: "away".to_owned() });
+    for record in records {
+        shape.fold(&mut state, &Written { at: at(false), record }).expect("its own records");
+    }
+    // One failure is all that is borne, and was not one of the cancel.
+    let cancel = vec![Call { step: 0, undo: true }];
+    assert_eq!(
+        shape.next(RUN, &state, &BTreeSet::new(), at(false)),
+        Next::Act { calls: cancel, until: None }
+    );
+}
+
+#[test]
+fn what_is_never_to_be_tried_is_tried_once() {
+    let mut shape = explorer(&[false], Fault::None, 0).shape;
+    shape.branches[0].retry = Retry::default().tries(0);
+    let (state, reserve) = (shape.begin(), vec![Call { step: 0, undo: false }]);
+    assert_eq!(
+        shape.next(RUN, &state, &BTreeSet::new(), at(false)),
+        Next::Act { calls: reserve, until: None }
+    );
 }
 
 /// In the database of the journal, if that is said; elsewhere.

@@ -90,6 +90,11 @@ impl State {
         self.held.is_some()
     }
 
+    /// Whether it is not decided which way it goes.
+    pub(super) fn is_open(&self) -> bool {
+        self.direction == Direction::Open
+    }
+
     /// Whether an operator has ended it where it is.
     pub(super) const fn is_abandoned(&self) -> bool {
         self.abandoned.is_some()
@@ -320,7 +325,11 @@ impl Shape {
         let i = self.place_of(branch)?;
         let standing = &mut state.branches[i];
         standing.open &= undo;
-        standing.failures.add(error, at);
+        let is_cancelled = matches!(state.direction, Direction::Cancel(_));
+        if is_cancelled == undo {
+            standing.failures.add(error, at);
+        }
+        // A reservation that was under way when it was decided: its cancel has not failed by that.
         if !undo && !self.branches[i].is_local && standing.reserved == Reserved::No {
             standing.reserved = Reserved::Maybe;
         }
@@ -401,7 +410,7 @@ impl Shape {
                 return Some(Why::Refused { step: step(), why: why.clone() });
             }
             let Failures { count, error, .. } = &standing.failures;
-            if *count >= branch.retry.tries {
+            if *count >= branch.retry.tries.max(1) {
                 return Some(Why::Failed { step: step(), error: error.clone() });
             }
         }

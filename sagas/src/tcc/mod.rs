@@ -103,7 +103,7 @@ mod probed;
 mod protocol;
 mod shown;
 
-/// What the names of its kinds begin with, and the label of its metrics.
+/// The label of its metrics.
 const PATTERN: &str = "tcc";
 
 pub use es_macros::tcc;

@@ -15,12 +15,12 @@ use uuid::Uuid;
 use super::PATTERN;
 use super::builder::TccTransaction;
 use super::erased::{self, DynBranch};
-use super::machine::{Direction, Shape, State};
+use super::machine::{Shape, State};
 use crate::data::Data;
 use crate::saga::{At, Does, SagaInput};
 use crate::transaction::{
-    Acts, Answer, Asked, Call, IfItFailed, Next, No, OwnFault, Protocol, Record, RunStatus, Site, StepShown,
-    Verb, Written,
+    Acts, Answer, Asked, Call, IfItFailed, Next, No, OF_TCC, OwnFault, Protocol, Record, RunStatus, Site,
+    StepShown, Verb, Written,
 };
 
 /// A definition, ready to be driven.
@@ -52,6 +52,11 @@ impl<In: SagaInput, T: Transaction> TccProtocol<In, T> {
     /// What is wrong with the definition, a line each.
     pub(super) fn wrong(&self) -> Vec<String> {
         let (kind, mut wrong, mut seen) = (&self.kind, Vec::new(), BTreeSet::new());
+        if let Err(error) =
+            es_core::limits::stored_name("name of a TCC", kind.strip_prefix(OF_TCC).unwrap_or(kind))
+        {
+            wrong.push(error.to_string());
+        }
         if self.branches.is_empty() {
             wrong.push(format!("{kind} has no branches"));
         }
@@ -87,6 +92,9 @@ impl<In: SagaInput, T: Transaction> Protocol for TccProtocol<In, T> {
         match &written.record {
             Record::Begun { input, .. } => drop(self.normal(input)?),
             Record::Done { step, output } => self.reads(step, output)?,
+            Record::Resolved { verb: Verb::Resolve { step, output }, .. } if state.is_open() => {
+                self.reads(step, output)?;
+            }
             _ => {}
         }
         self.shape.fold(state, written)
@@ -99,7 +107,7 @@ impl<In: SagaInput, T: Transaction> Protocol for TccProtocol<In, T> {
     fn asked(&self, state: &State, busy: &BTreeSet<Call>, asked: &Asked) -> Result<Vec<Record>, No> {
         let records = self.shape.asked(state, busy, asked)?;
         let read = match &asked.verb {
-            Verb::Resolve { step, output } if state.direction == Direction::Open => self.reads(step, output),
+            Verb::Resolve { step, output } if state.is_open() => self.reads(step, output),
             _ => Ok(()),
         };
         read.map(|()| records).map_err(|why| No { why, unread: true })
@@ -229,5 +237,70 @@ impl<In: SagaInput, B: Backend> Acts<B> for TccProtocol<In, B::Tx> {
             with.make(&*branch, &site, at).await
         };
         made.boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use es_core::memory::Tx;
+    use serde::{Deserialize, Serialize};
+
+    use super::super::branch::Tcc;
+    use super::*;
+    use crate::By;
+    use crate::saga::{Call as Key, Cx, Ran, Remote, StepError};
+
+    #[derive(Serialize, Deserialize)]
+    struct Stay {}
+    impl SagaInput for Stay {}
+
+    struct Room;
+    impl Tcc<Stay> for Room {
+        const NAME: &'static str = "room";
+        type Held = u32;
+        type Refusal = String;
+        type Place = Remote;
+        async fn reserve(&self, _: Cx<'_, Stay>, _: &mut Key) -> Result<u32, StepError<String>> {
+            Ok(1)
+        }
+        async fn confirm(&self, _: Cx<'_, Stay>, _: u32, _: &mut Key) -> Result<(), BoxError> {
+            Ok(())
+        }
+        async fn cancel(&self, _: Cx<'_, Stay>, _: Ran<u32>, _: &mut Key) -> Result<(), BoxError> {
+            Ok(())
+        }
+    }
+
+    fn protocol(name: &str, rooms: usize) -> TccProtocol<Stay, Tx> {
+        let rooms = (0..rooms).map(|_| Room);
+        TccProtocol::new(&rooms.fold(TccTransaction::new(name, 1), |tcc, room| tcc.branch(room)).build())
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_definition_is_said() {
+        assert_eq!(protocol("stay", 1).wrong(), [""; 0]);
+        assert_eq!(protocol("stay", 0).wrong(), ["tcc.stay has no branches"]);
+        assert_eq!(protocol("stay", 2).wrong(), ["tcc.stay has two branches named \"room\""]);
+        assert_eq!(protocol("", 1).wrong(), ["name of a TCC is empty"]);
+    }
+
+    #[test]
+    fn what_a_person_has_resolved_and_cannot_be_read_is_left_to_others() {
+        let (protocol, at) = (protocol("stay", 1), Timestamp::UNIX_EPOCH);
+        let output = Data::of(&"a room").expect("text");
+        let resolved = Written {
+            at,
+            record: Record::Resolved {
+                verb: Verb::Resolve { step: "room".to_owned(), output },
+                by: By::new("ada".to_owned(), "because".to_owned(), Uuid::nil()),
+            },
+        };
+        let mut state = protocol.begin();
+        let why = protocol.fold(&mut state, &resolved).expect_err("it holds a number");
+        assert!(why.contains("what \"room\" has reserved cannot be read"), "{why}");
+        // What it holds is known by then.
+        let mut state = protocol.begin();
+        protocol.fold(&mut state, &Written { at, record: Record::Agreed {} }).expect("it is open");
+        protocol.fold(&mut state, &resolved).expect("it is confirmed by that");
     }
 }

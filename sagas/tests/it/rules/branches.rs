@@ -43,6 +43,8 @@ pub(super) enum Play {
     Refuses,
     /// It waits until it is let go, and acts.
     Waits,
+    /// It waits until it is let go, and is not reached.
+    Hangs,
 }
 
 /// What the other bank knows of a key.
@@ -147,6 +149,10 @@ impl Bank {
             Some(Play::Fails) => return Err(StepError::Retry("no connection".into())),
             Some(Play::Refuses) => return Err(StepError::Refused("it is closed".to_owned())),
             Some(Play::Waits) => self.wait(run, name).await,
+            Some(Play::Hangs) => {
+                self.wait(run, name).await;
+                return Err(StepError::Retry("no connection".into()));
+            }
             Some(Play::Unheard) | None => {}
         }
         self.arrives(run, name, call.step_key()).map_err(StepError::Retry)?;
@@ -234,12 +240,29 @@ impl Tcc<Transfer> for Credit {
     }
 }
 
-pub(super) fn transfer<T: Transaction>(bank: &Bank) -> TccTransaction<Transfer, T> {
-    TccTransaction::new("transfer", 1)
-        .deadline(DEADLINE)
-        .branch(Debit(PhantomData))
-        .branch(Credit(bank.clone()))
-        .build()
+/// What a newer definition has also: a branch that only takes part.
+struct Fee<T>(PhantomData<fn() -> T>);
+
+impl<T: Transaction> Tcc<Transfer> for Fee<T> {
+    const NAME: &'static str = "fee";
+    type Held = ();
+    type Refusal = String;
+    type Place = Journal<T>;
+    async fn reserve(&self, _: Cx<'_, Transfer>, _: &mut T) -> Result<(), StepError<String>> {
+        Ok(())
+    }
+    async fn confirm(&self, _: Cx<'_, Transfer>, (): (), _: &mut T) -> Result<(), BoxError> {
+        Ok(())
+    }
+    async fn cancel(&self, _: Cx<'_, Transfer>, _: Ran<()>, _: &mut T) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
+
+fn transfer<T: Transaction>(bank: &Bank, version: u32) -> TccTransaction<Transfer, T> {
+    let transfer = TccTransaction::new("transfer", version).deadline(DEADLINE);
+    let transfer = transfer.branch(Debit(PhantomData)).branch(Credit(bank.clone()));
+    if version == 1 { transfer.build() } else { transfer.branch(Fee(PhantomData)).build() }
 }
 
 pub(super) struct Transfers<'s, S: Subject> {
@@ -265,8 +288,19 @@ impl<'s, S: Subject> Transfers<'s, S> {
         &mut self,
         wire: impl Fn(AppBuilder<S::Backend>) -> AppBuilder<S::Backend>,
     ) {
-        let of = || transfer::<<S::Backend as Backend>::Tx>(&self.bank);
+        let of = || transfer::<<S::Backend as Backend>::Tx>(&self.bank, 1);
         let app = self.ground.join(|app| wire(app.tcc(of()))).await;
+        self.nodes.push(app);
+    }
+
+    /// A node with these versions of the definition, the newest first.
+    pub(super) async fn join_as(&mut self, versions: &[u32]) {
+        let wire = |app: AppBuilder<S::Backend>| {
+            let of = |version: &u32| transfer::<<S::Backend as Backend>::Tx>(&self.bank, *version);
+            let app = app.tcc(of(&versions[0]));
+            versions[1..].iter().fold(app, |app, version| app.earlier_tcc(of(version)))
+        };
+        let app = self.ground.join(wire).await;
         self.nodes.push(app);
     }
 

@@ -1,4 +1,4 @@
-//! TCC with a branch in a second database: D13 to D16.
+//! TCC with a branch in a second database: D13 to D18.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,7 +11,10 @@ use es_core::guard::{self, Confirming, Guard, GuardError, GuardKey, GuardRows as
 use es_core::id::Ids;
 use es_core::store::Transaction;
 use es_core::{App, AppBuilder, Backend, BoxError, ErrorKind};
-use sagas::saga::{Cx, Guarded as InGuarded, Handle, Journal, Outcome, Ran, Retry, SagaInput, StepError};
+use sagas::saga::{
+    Cx, Guarded as InGuarded, Handle, Journal, Outcome, Ran, Retry, RunShown, RunStatus, SagaInput,
+    StepError, Verb,
+};
 use sagas::tcc::{Tcc, TccApp as _, TccTransaction, Tccs as _};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -37,6 +40,8 @@ fn retry() -> Retry {
 /// In the other database. So often it fails.
 struct Seat<D> {
     failures: Arc<Mutex<VecDeque<&'static str>>>,
+    retry: Retry,
+    destination: Option<&'static str>,
     of: PhantomData<fn() -> D>,
 }
 
@@ -79,7 +84,10 @@ impl<D: Ledger> Tcc<Booking> for Seat<D> {
         self.done(&cx, "released", tx).await
     }
     fn retry(&self) -> Retry {
-        retry()
+        self.retry
+    }
+    fn destination(&self) -> Option<&str> {
+        self.destination
     }
 }
 
@@ -117,13 +125,18 @@ impl<S: WithOther> fmt::Debug for Bookings<'_, S> {
 
 impl<'s, S: WithOther> Bookings<'s, S> {
     async fn start(subject: &'s S) -> Self {
+        Self::with(subject, retry(), None).await
+    }
+
+    /// With a branch that is tried like this, and calls who has this name.
+    async fn with(subject: &'s S, retry: Retry, destination: Option<&'static str>) -> Self {
         let ground = Ground::open(subject).await;
         ground.flow();
         let other = subject.other().await;
         other.make().await;
         let (other, failures) = (Shaky::new(other), Arc::<Mutex<VecDeque<_>>>::default());
         let wire = |app: AppBuilder<S::Backend>| {
-            let seat = Seat::<S::Other> { failures: failures.clone(), of: PhantomData };
+            let seat = Seat::<S::Other> { failures: failures.clone(), retry, destination, of: PhantomData };
             let tcc = TccTransaction::<Booking, <S::Backend as Backend>::Tx>::new("booking", 1);
             app.provide(other.clone()).tcc(tcc.branch(seat).branch(Pay(PhantomData)).build())
         };
@@ -135,10 +148,32 @@ impl<'s, S: WithOther> Bookings<'s, S> {
         self.failures.lock().unwrap().extend(what);
     }
 
-    async fn run(&self, key: &str, cents: u32) -> (Uuid, Outcome) {
+    async fn begin(&self, key: &str, cents: u32) -> Handle {
         let booking = Booking { cents };
-        let handle = self.ground.ask(async || self.app.start_tcc(key, &booking).await).await;
+        self.ground.ask(async || self.app.start_tcc(key, &booking).await).await
+    }
+
+    async fn run(&self, key: &str, cents: u32) -> (Uuid, Outcome) {
+        let handle = self.begin(key, cents).await;
         (handle.run(), self.end_of(&handle).await)
+    }
+
+    /// Until a run looks like this.
+    async fn until(&self, key: &str, is_so: impl Fn(&RunShown) -> bool) -> RunShown {
+        let (runs, begun) = (self.app.tcc_runs::<Booking>().unwrap(), Instant::now());
+        loop {
+            let shown = self.ground.ask(async || runs.show(key).await).await;
+            if is_so(&shown) {
+                return shown;
+            }
+            assert!(begun.elapsed() < PATIENCE / 10, "it never came to that: {shown:#?}");
+            self.ground.pause().await;
+        }
+    }
+
+    async fn asks(&self, key: &str, verb: Verb) {
+        let runs = self.app.tcc_runs::<Booking>().unwrap();
+        runs.ask(key, verb, "ada", "by hand", PATIENCE).await.unwrap().unwrap();
     }
 
     async fn end_of(&self, handle: &Handle) -> Outcome {
@@ -287,5 +322,46 @@ pub(super) async fn a_reservation_that_comes_after_its_cancel_never_runs<S: With
         assert!(matches!(bookings.call(run).forward().await, Err(GuardError::Expired)));
     }
     assert_eq!(bookings.other.written().await, [""; 0]);
+    bookings.end().await;
+}
+
+/// D17
+pub(super) async fn a_confirmation_of_what_was_forgotten_waits_for_a_person<S: WithOther>(subject: &S) {
+    let bookings = Bookings::start(subject).await;
+    let before = bookings.run("a", 5).await.0;
+    bookings.fail(&["used"; 4]);
+    let handle = bookings.begin("b", 5).await;
+    let is_parked = |shown: &RunShown| shown.status == RunStatus::Parked;
+    bookings.until("b", is_parked).await;
+    let later = bookings.ground.clock.now() + Duration::from_secs(3_600);
+    guard::forget(&bookings.other, later).await.unwrap();
+    // Whether it was confirmed is not known any more.
+    for run in [before, handle.run()] {
+        let error = confirm(&bookings.call(run)).await.unwrap_err();
+        assert!(matches!(error, GuardError::Expired), "{error}");
+    }
+    bookings.asks("b", Verb::Retry { step: None }).await;
+    let is_forgotten =
+        |shown: &RunShown| is_parked(shown) && shown.waits_for.contains("find out whether it has run");
+    bookings.until("b", is_forgotten).await;
+    let output = sagas::Data::of(&()).unwrap();
+    bookings.asks("b", Verb::Resolve { step: "seat".to_owned(), output }).await;
+    assert_eq!(bookings.end_of(&handle).await, Outcome::Completed);
+    bookings.end().await;
+}
+
+/// D18
+pub(super) async fn what_a_guard_row_says_is_no_failure_of_its_database<S: WithOther>(subject: &S) {
+    let (hour, year) = (Duration::from_secs(3_600), Duration::from_secs(365 * 24 * 3_600));
+    let bookings = Bookings::with(subject, Retry::default().pauses(year, year), Some("seats")).await;
+    guard::forget(&bookings.other, bookings.ground.clock.now() + hour).await.unwrap();
+    for key in ["a", "b", "c"] {
+        bookings.begin(key, 5).await;
+        let shown = bookings.until(key, |shown| shown.steps[0].failures > 0).await;
+        assert!(shown.steps[0].error.as_ref().is_some_and(|error| error.contains("find out")), "{shown:?}");
+    }
+    // One that was begun since is called.
+    bookings.ground.clock.advance(hour * 2);
+    assert_eq!(bookings.run("d", 5).await.1, Outcome::Completed);
     bookings.end().await;
 }

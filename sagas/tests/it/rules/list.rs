@@ -154,6 +154,8 @@ macro_rules! rules {
                 a_tcc_of_a_node_that_is_gone_goes_on_elsewhere
                 what_an_operator_says_of_a_branch_counts
                 a_saga_and_a_tcc_of_one_name_and_input_are_two
+                a_reservation_that_fails_once_it_is_decided_says_nothing_of_its_cancel
+                a_tcc_keeps_the_branches_that_it_began_with
             }
             starts {
                 a_start_in_a_transaction_is_of_that_transaction
@@ -227,6 +229,8 @@ macro_rules! rules_of_others {
                 a_cancel_waits_for_the_reservation_whatever_the_isolation
                 a_branch_in_another_database_is_confirmed_or_cancelled_once
                 a_reservation_that_comes_after_its_cancel_never_runs
+                a_confirmation_of_what_was_forgotten_waits_for_a_person
+                what_a_guard_row_says_is_no_failure_of_its_database
             }
         }
     };

@@ -1,4 +1,4 @@
-//! TCC: T60 to T68.
+//! TCC: T60 to T70.
 
 use std::marker::PhantomData;
 
@@ -271,5 +271,46 @@ pub(super) async fn a_saga_and_a_tcc_of_one_name_and_input_are_two<S: Subject>(s
     let error = without.run_tcc("b", Transfer { cents: 5 }).await.unwrap_err().to_string();
     assert!(error.contains(".tcc(..)"), "{error}");
     assert!(without.shutdown(PATIENCE).await);
+    transfers.end().await;
+}
+
+/// T69
+pub(super) async fn a_reservation_that_fails_once_it_is_decided_says_nothing_of_its_cancel<S: Subject>(
+    subject: &S,
+) {
+    let transfers = Transfers::start(subject).await;
+    transfers.bank.plays("a", "reserve", &[Play::Hangs]);
+    transfers.bank.plays("a", "cancel", &[Play::Waits]);
+    let handle = transfers.begin("a", 5).await;
+    transfers.until_waiting("a", "reserve").await;
+    assert_eq!(transfers.ask("a", Verb::Cancel).await, Ok(()));
+    transfers.bank.let_go();
+    transfers.until_waiting("a", "cancel").await;
+    let shown = transfers.show("a").await;
+    assert_eq!((&*shown.steps[1].state, shown.steps[1].failures), ("may have reserved", 0));
+    transfers.bank.let_go();
+    assert!(matches!(transfers.end_of(&handle).await, Outcome::Undone(Why::Cancelled { .. })));
+    assert_eq!(transfers.bank.acted("a"), ["bar"]);
+    transfers.end().await;
+}
+
+/// T70
+pub(super) async fn a_tcc_keeps_the_branches_that_it_began_with<S: Subject>(subject: &S) {
+    let mut transfers = Transfers::start(subject).await;
+    transfers.bank.plays("old", "confirm", &[Play::Waits]);
+    let old = transfers.begin("old", 5).await;
+    transfers.until_waiting("old", "confirm").await;
+    // The older program goes, and the newer one does not have its definition.
+    transfers.crash(0);
+    transfers.join_as(&[2]).await;
+    assert_eq!(transfers.run("new", 5).await, Outcome::Completed);
+    assert_eq!(states(&transfers.show("new").await), ["confirmed"; 3]);
+    let shown = transfers.show("old").await;
+    assert_eq!(shown.outcome, None);
+    assert!(shown.waits_for.contains("version 1"), "{}", shown.waits_for);
+    transfers.join_as(&[2, 1]).await;
+    assert_eq!(transfers.end_of(&old).await, Outcome::Completed);
+    assert_eq!(transfers.bank.acted("old"), ["reserve", "confirm"]);
+    assert_eq!(transfers.effects("old").await, ["confirmed", "reserved"]);
     transfers.end().await;
 }
