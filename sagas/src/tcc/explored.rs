@@ -266,19 +266,19 @@ impl Explorer {
             (Does::Run, Row::None) => vec![(Row::Reserved, done()), (Row::Refused, refused())],
             // Where it is called by key, a repetition may be refused: it is less than before what there is to reserve.
             (Does::Run, Row::Reserved) if self.is_outside(call) => vec![(row, done()), (row, refused())],
-            (Does::Run, Row::Reserved | Row::Confirmed) => vec![(row, done())],
+            (Does::Run, Row::Reserved | Row::Confirmed)
+            | (Does::Confirm, Row::Confirmed)
+            | (Does::Undo, Row::Cancelled | Row::Barred | Row::Refused) => vec![(row, done())],
             (Does::Run, Row::Refused) => vec![(row, refused())],
             (Does::Run, Row::Cancelled | Row::Barred) if self.fault == Fault::NoGuard => {
                 vec![(Row::Reserved, done())]
             }
             (Does::Run, Row::Cancelled | Row::Barred) => vec![(row, failed())],
             (Does::Confirm, Row::Reserved) => vec![(Row::Confirmed, done())],
-            (Does::Confirm, Row::Confirmed) => vec![(row, done())],
             (Does::Confirm, _) => return Err(format!("it confirms what is {row:?}")),
             (Does::Undo, Row::None) if self.fault == Fault::NoTomb => vec![(row, done())],
             (Does::Undo, Row::None) => vec![(Row::Barred, done())],
             (Does::Undo, Row::Reserved) => vec![(Row::Cancelled, done())],
-            (Does::Undo, Row::Cancelled | Row::Barred | Row::Refused) => vec![(row, done())],
             (Does::Undo, Row::Confirmed) => return Err("it cancels what is confirmed".to_owned()),
         })
     }

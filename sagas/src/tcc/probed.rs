@@ -19,8 +19,8 @@ use crate::testing::crash::{Fault, PointKind, Probe, Tried, confirming};
 use crate::transaction::{Answer, Handle, Protocol as _, RunError, RunStatus, Runs, Site, Written};
 
 /// The reservations come first, then the confirmations, which nothing undoes.
-fn steps_of(shape: BranchShape) -> [OutlineStep; 2] {
-    let BranchShape { name, is_local, refuses_for_good, .. } = shape;
+fn steps_of(shape: &BranchShape) -> [OutlineStep; 2] {
+    let BranchShape { name, is_local, refuses_for_good, .. } = *shape;
     let step = |stage, name| OutlineStep { name, stage, is_local, refuses_for_good };
     [step(0, name.to_owned()), step(1, confirming(name))]
 }
@@ -31,7 +31,7 @@ impl<In: SagaInput, T: Transaction> Tried for TccTransaction<In, T> {
 
     #[expect(private_interfaces, reason = "only the matrix asks")]
     fn outline(&self) -> Outline {
-        let steps = self.branches.iter().flat_map(|branch| steps_of(branch.shape())).collect();
+        let steps = self.branches.iter().flat_map(|branch| steps_of(&branch.shape())).collect();
         Outline { title: self.kind.clone(), kind: self.kind.clone(), version: self.version, steps }
     }
 
