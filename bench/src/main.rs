@@ -10,6 +10,7 @@ mod messages;
 mod postgres;
 mod runs;
 mod sqlite;
+mod tccs;
 
 use clap::{Parser, Subcommand};
 use measure::{print, print_header};

@@ -1,4 +1,5 @@
-//! Orchestrated sagas of four steps, beside bare commits of the same row on the same server; and in memory.
+//! Orchestrated sagas of four steps, beside bare commits of the same row on the same server, and beside TCCs of as many
+//! writes; and in memory.
 
 use std::convert::Infallible;
 use std::marker::PhantomData;
@@ -21,6 +22,7 @@ use tokio::runtime::Runtime;
 
 use crate::measure::median;
 use crate::postgres::Server;
+use crate::tccs::tccs;
 
 const RUNS: u64 = 6_000;
 const ONE_AT_A_TIME: u64 = 500;
@@ -30,13 +32,13 @@ const INSERT: &str = "insert into work (run, what) values ($1, $2)";
 
 /// What is done, and whether the last step says no.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Work {
-    refuses: bool,
+pub(crate) struct Work {
+    pub(crate) refuses: bool,
 }
 impl SagaInput for Work {}
 
 /// What a step does in the database.
-trait Effect<T>: Send + Sync + 'static {
+pub(crate) trait Effect<T>: Send + Sync + 'static {
     fn act(tx: &mut T, run: &str, what: &'static str) -> impl Future<Output = Result<(), BoxError>> + Send;
 }
 
@@ -128,7 +130,7 @@ async fn sagas<B: Backend, E: Effect<B::Tx>>(
 }
 
 /// Calls it with each number, so many at once.
-async fn at_once_each<F: Future<Output = anyhow::Result<()>> + Send + 'static>(
+pub(crate) async fn at_once_each<F: Future<Output = anyhow::Result<()>> + Send + 'static>(
     n: u64,
     at_once: u64,
     each: impl Fn(u64) -> F,
@@ -166,7 +168,7 @@ async fn made(url: &str) -> anyhow::Result<PgPool> {
 pub fn run(runtime: &Runtime, rounds: usize) -> anyhow::Result<()> {
     let server = Server::start()?;
     for (at_once, n) in [(1, ONE_AT_A_TIME), (AT_ONCE, RUNS)] {
-        let (mut raw, mut rows, mut undone, mut journal) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let [mut raw, mut rows, mut undone, mut journal, mut held, mut released] = [const { Vec::new() }; 6];
         for _ in 0..rounds {
             let url = anew(&server)?;
             raw.push(runtime.block_on(async { commits(made(&url).await?, 5 * n, at_once).await })?);
@@ -177,12 +179,20 @@ pub fn run(runtime: &Runtime, rounds: usize) -> anyhow::Result<()> {
                     sagas::<_, Writes>(PgBackend::connect(&url).await?, n, at_once, refuses).await
                 })?);
             }
+            for (rates, refuses) in [(&mut held, false), (&mut released, true)] {
+                let url = anew(&server)?;
+                rates.push(runtime.block_on(async {
+                    made(&url).await?;
+                    tccs::<_, Writes>(PgBackend::connect(&url).await?, n, at_once, refuses).await
+                })?);
+            }
             let url = anew(&server)?;
             journal.push(runtime.block_on(async {
                 sagas::<_, Nothing>(PgBackend::connect(&url).await?, n, at_once, false).await
             })?);
         }
         let [raw, rows, undone, journal] = [raw, rows, undone, journal].map(median);
+        let [held, released] = [held, released].map(median);
         println!("PostgreSQL, {at_once} at a time: {raw:.0} bare commits/s");
         println!(
             "  four steps that write a row: {rows:.0} sagas/s, {:.2} of a fifth of the commits",
@@ -194,6 +204,11 @@ pub fn run(runtime: &Runtime, rounds: usize) -> anyhow::Result<()> {
             undone / rows
         );
         println!("  four steps that write nothing themselves: {journal:.0} sagas/s");
+        println!(
+            "  two branches that write the same four rows: {held:.0} TCCs/s, {:.2} of the sagas",
+            held / rows
+        );
+        println!("  one of them refuses: {released:.0} TCCs/s");
     }
     let mut memory = Vec::new();
     for _ in 0..rounds {

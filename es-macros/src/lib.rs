@@ -505,6 +505,25 @@ pub fn step(args: TokenStream, item: TokenStream) -> TokenStream {
     attribute(expand::step, &[], args.into(), item.into()).into()
 }
 
+/// A branch of a TCC of the crate `sagas`: writes `Tcc`.
+///
+/// The block has three methods, as the trait has them: `reserve`, `confirm` and `cancel`. Where the branch lives, what it holds
+/// and refuses with is read from the types of `reserve`, which are written out. `&mut Call` is elsewhere, another `&mut` the
+/// database of the journal, unless `place` says where.
+///
+/// | key | meaning |
+/// | --- | --- |
+/// | `name = "debit"` | stored |
+/// | `place = Guarded<Bank>` | where it lives: a database that has guard rows |
+/// | `retry = Retry::default().tries(3)` | how it is tried |
+/// | `limit = Duration::from_secs(5)` | how long a call may take |
+/// | `destination = "bank"` | who is called: once it has failed a few times, one call at a time finds out whether it is back |
+/// | `refuses_for_good` | a refusal is one of all calls under the key |
+#[proc_macro_attribute]
+pub fn tcc(args: TokenStream, item: TokenStream) -> TokenStream {
+    attribute(expand::tcc, &[], args.into(), item.into()).into()
+}
+
 /// A timer of a process: writes `Timer`. Its stored name is the type in snake case, or that of `#[timer(name = "..")]`.
 #[proc_macro_derive(Timer, attributes(timer))]
 pub fn timer(input: TokenStream) -> TokenStream {

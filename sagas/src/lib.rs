@@ -16,6 +16,7 @@
 //! | [`message::inbox`] | messages of other services, each taken once |
 //! | [`Instances`] | which instances there are, what each waits for and who will wake it, what came to it; what an operator can have done to it ([`Verb`]) |
 //! | [`saga`] | orchestrated sagas: steps in an order, each with an undo |
+//! | [`tcc`] | try-confirm-cancel: branches that reserve, and are then all confirmed or all cancelled |
 //! | [`alerts`] | metrics of sagas, and when somebody is to look at them |
 //! | `testing` | a process without a store; a saga that crashes wherever it can (feature `testing`) |
 //!
@@ -47,6 +48,7 @@ pub mod schedule;
 mod session;
 mod show;
 mod step;
+pub mod tcc;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod transaction;

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::row::{self, Forward, Found, Undo};
+use super::row::{self, Confirm, Forward, Found, Undo};
 use super::{GuardError, GuardRow, GuardRows, GuardedDatabase, Standing};
 use crate::Timestamp;
 use crate::store::StoreError;
@@ -68,6 +68,16 @@ pub enum Undoing<T> {
     /// It is undone in this transaction: it has run with this output, or may have. End it with [`Guard::undone`], or drop it.
     Run(T, Option<String>),
     /// There is nothing to undo.
+    Nothing,
+}
+
+/// What a confirmation is to do.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_enums, reason = "it is confirmed now, or was before")]
+pub enum Confirming<T> {
+    /// It is confirmed in this transaction: it has run with this output. End it with [`Guard::confirmed`], or drop it.
+    Run(T, String),
+    /// It was confirmed before.
     Nothing,
 }
 
@@ -156,6 +166,34 @@ impl<'d, D: GuardedDatabase> Guard<'d, D> {
     /// [`GuardError::Store`]: it may have been committed. Whoever undoes it again finds out.
     pub async fn undone(&self, tx: D::Tx) -> Result<(), GuardError> {
         self.end(tx, Standing::Undone).await
+    }
+
+    /// Confirms the call, after which it cannot be undone any more.
+    ///
+    /// # Errors
+    ///
+    /// [`GuardError`] if there is nothing to confirm: it has not run, was undone, or may have been forgotten.
+    pub async fn confirm(&self) -> Result<Confirming<D::Tx>, GuardError> {
+        let mut tx = self.database.begin().await?;
+        let found = match tx.find(&self.key).await? {
+            Some(row) => Ok(row),
+            // In a statement behind that one: if the row was forgotten before it, the floor is raised by now.
+            None => Err(tx.floor().await?),
+        };
+        match row::confirm(self.key.run, found) {
+            Ok(Confirm::Run(output)) => Ok(Confirming::Run(tx, output)),
+            Ok(Confirm::Nothing) => left(tx, Ok(Confirming::Nothing)).await,
+            Err(error) => left(tx, Err(error)).await,
+        }
+    }
+
+    /// Commits what a confirmation has done. `output`: that of the call.
+    ///
+    /// # Errors
+    ///
+    /// [`GuardError::Store`]: it may have been committed. Whoever confirms it again finds out.
+    pub async fn confirmed(&self, tx: D::Tx, output: String) -> Result<(), GuardError> {
+        self.end(tx, Standing::Confirmed(output)).await
     }
 
     async fn end(&self, mut tx: D::Tx, standing: Standing) -> Result<(), GuardError> {

@@ -9,7 +9,7 @@
 //! | a call | `intent` | runs, and leaves `done` with its output; a refusal rolls it back and leaves `tomb` with its reason | `done`, `confirmed`: its output · `tomb` with a reason: the same refusal · `intent`: [in progress](GuardError::InProgress) · `undone`, `tomb` of an undo: [hanging](GuardError::Hanging) |
 //! | an undo | `tomb` | nothing to undo | `done`, `intent`: undoes it, and leaves `undone` · `undone`, `tomb`: nothing to undo · `confirmed`: [an error](GuardError::Confirmed) |
 //! | a question | `tomb` | it never will | `done`, `confirmed`: it has run · `undone`, `tomb`: it has not · `intent`: in progress |
-//! | a confirmation | nothing | – | `done`: leaves `confirmed` · `confirmed`: nothing · else an error |
+//! | a confirmation | nothing | – | `done`: leaves `confirmed` · `confirmed`: nothing · none: [no trace](GuardError::NoTrace), or [expired](GuardError::Expired) · else an error |
 //!
 //! An error on COMMIT says nothing: the row does, whoever asks next.
 //!
@@ -23,7 +23,7 @@ mod call;
 mod database;
 mod row;
 
-pub use self::call::{Guard, GuardKey, Guarded, Undoing, check, forget};
+pub use self::call::{Confirming, Guard, GuardKey, Guarded, Undoing, check, forget};
 pub use self::database::{GuardRows, GuardedDatabase};
 pub use self::row::{Confirm, Forward, Found, GuardRow, Outcome, Standing, Undo};
 pub use self::row::{confirm, forward, outcome, undo};
@@ -55,7 +55,7 @@ pub enum GuardError {
     /// It is said to have run, and the database knows nothing of it.
     #[error(
         "it is said to have run, and this database has no trace of it: a person has resolved it, or the database has lost \
-         it; undo by hand what there is to undo, and skip it"
+         it; see to it by hand, and then skip it if it was to be undone, or resolve it if it was to be confirmed"
     )]
     NoTrace,
     /// The key cannot be one.

@@ -153,18 +153,18 @@ pub enum Confirm {
     Nothing,
 }
 
-/// A confirmation, which inserts nothing.
+/// A confirmation, which inserts nothing. `found`: the row, or the floor, as it was read once there was none.
 ///
 /// # Errors
 ///
 /// [`GuardError`] if there is nothing to confirm.
-pub fn confirm(found: Option<GuardRow>) -> Result<Confirm, GuardError> {
+pub fn confirm(run: Uuid, found: Result<GuardRow, Uuid>) -> Result<Confirm, GuardError> {
     match found.map(|row| row.standing) {
-        Some(Standing::Done(output)) => Ok(Confirm::Run(output)),
-        Some(Standing::Confirmed(_)) => Ok(Confirm::Nothing),
-        Some(Standing::Intent) => Err(GuardError::InProgress),
-        Some(Standing::Undone | Standing::Tomb(_)) => Err(GuardError::Hanging),
-        None => Err(GuardError::NoTrace),
+        Ok(Standing::Done(output)) => Ok(Confirm::Run(output)),
+        Ok(Standing::Confirmed(_)) => Ok(Confirm::Nothing),
+        Ok(Standing::Intent) => Err(GuardError::InProgress),
+        Ok(Standing::Undone | Standing::Tomb(_)) => Err(GuardError::Hanging),
+        Err(floor) => expired(run, floor).and(Err(GuardError::NoTrace)),
     }
 }
 
@@ -272,14 +272,15 @@ mod tests {
 
     #[test]
     fn what_has_run_is_confirmed_once() {
-        let row = |standing| Some(GuardRow { fingerprint: WITH, standing });
-        let answers = all().map(|standing| confirm(row(standing)));
+        let row = |standing| Ok(GuardRow { fingerprint: WITH, standing });
+        let answers = all().map(|standing| confirm(RUN, row(standing)));
         let hanging = || Err(GuardError::Hanging);
         let run = Ok(Confirm::Run("[1]".to_owned()));
         let expected =
             [Err(GuardError::InProgress), run, Ok(Confirm::Nothing), hanging(), hanging(), hanging()];
         assert_eq!(answers, expected);
-        assert_eq!(confirm(None), Err(GuardError::NoTrace));
+        assert_eq!(confirm(RUN, Err(RUN)), Err(GuardError::NoTrace));
+        assert_eq!(confirm(RUN, Err(LATER)), Err(GuardError::Expired));
     }
 
     #[test]

@@ -14,6 +14,8 @@ const SHAPE: &str =
 const UNDO: &str =
     "async fn undo(&self, cx: Cx<'_, Order>, ran: Ran<Output>, at: &mut Tx) -> Result<(), BoxError>";
 
+const RESULT: &str = "a step returns `Result<Output, StepError<Refusal>>`, written out";
+
 /// A step, as it is written out.
 pub(crate) struct StepShape {
     pub(crate) cfgs: Vec<Attribute>,
@@ -76,8 +78,8 @@ fn shape(cx: &Ctxt, method: &Method, undo: Option<UndoShape>) -> Option<StepShap
             return None;
         }
     };
-    let handed = handed(cx, &second.ty)?;
-    let (output, refusal) = result(cx, method)?;
+    let handed = handed(cx, &second.ty, "a step")?;
+    let (output, refusal) = result(cx, method, RESULT)?;
     Some(StepShape {
         cfgs: method.cfgs.clone(),
         name: method.name().clone(),
@@ -92,7 +94,7 @@ fn shape(cx: &Ctxt, method: &Method, undo: Option<UndoShape>) -> Option<StepShap
     })
 }
 
-fn receives(cx: &Ctxt, method: &Method, what: &str) {
+pub(super) fn receives(cx: &Ctxt, method: &Method, what: &str) {
     params::is_plain(cx, &method.sig, what);
     if params::receiver(&method.sig) != Receiver::Shared {
         let why = "it is called for many runs at once: write `&self`";
@@ -101,19 +103,17 @@ fn receives(cx: &Ctxt, method: &Method, what: &str) {
 }
 
 /// What is behind `&mut`.
-fn handed(cx: &Ctxt, ty: &Type) -> Option<Type> {
+pub(super) fn handed(cx: &Ctxt, ty: &Type, what: &str) -> Option<Type> {
     if let Type::Reference(TypeReference { mutability: Some(_), elem, .. }) = ty {
         return Some((**elem).clone());
     }
-    let why =
-        "a step is handed where it lives: `&mut Call` elsewhere, `&mut Tx` in the database of the journal";
-    cx.error(ty, why);
+    let why = "is handed where it lives: `&mut Call` elsewhere, `&mut Tx` in the database of the journal";
+    cx.error(ty, format!("{what} {why}"));
     None
 }
 
 /// The output and the refusal, which are written out.
-fn result(cx: &Ctxt, method: &Method) -> Option<(Type, Type)> {
-    let text = "a step returns `Result<Output, StepError<Refusal>>`, written out";
+pub(super) fn result(cx: &Ctxt, method: &Method, text: &str) -> Option<(Type, Type)> {
     let syn::ReturnType::Type(_, whole) = &method.sig.output else {
         cx.error(method.name(), text);
         return None;

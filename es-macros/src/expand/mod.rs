@@ -13,6 +13,7 @@ mod queries;
 mod reactor;
 mod services;
 mod step;
+mod tcc;
 mod timer;
 mod view;
 
@@ -26,5 +27,6 @@ pub(crate) use self::publishes::{HELPERS as PUBLISHES_HELPERS, expand as publish
 pub(crate) use self::queries::{HELPERS as QUERIES_HELPERS, expand as queries};
 pub(crate) use self::reactor::expand as reactor;
 pub(crate) use self::step::expand as step;
+pub(crate) use self::tcc::expand as tcc;
 pub(crate) use self::timer::expand as timer;
 pub(crate) use self::view::{HELPERS as VIEW_HELPERS, expand as view};

@@ -66,7 +66,7 @@ fn undo_impl(sagas: &TokenStream, this: &Type, step: &StepShape, undo: &UndoShap
 }
 
 /// Elsewhere, if it is handed a call; else in the database of the journal.
-fn place(sagas: &TokenStream, handed: &Type) -> TokenStream {
+pub(super) fn place(sagas: &TokenStream, handed: &Type) -> TokenStream {
     let is_call =
         matches!(handed, Type::Path(path) if path.path.segments.last().is_some_and(|s| s.ident == "Call"));
     match is_call {
@@ -75,7 +75,7 @@ fn place(sagas: &TokenStream, handed: &Type) -> TokenStream {
     }
 }
 
-fn call(name: &Ident, at: Span, is_async: bool, with: &TokenStream) -> TokenStream {
+pub(super) fn call(name: &Ident, at: Span, is_async: bool, with: &TokenStream) -> TokenStream {
     let wait = is_async.then(|| quote_spanned!(at=> .await));
     let with = respan(with.clone(), at);
     quote_spanned!(at=> Self::#name(self, #with) #wait)

@@ -105,7 +105,7 @@ pub trait Sagas {
     /// [`RunError::NotRegistered`].
     fn saga_runs<In: SagaInput>(&self) -> Result<Runs, RunError>;
 
-    /// The same for each saga of this app, by [name](Runs::name).
+    /// The same for each saga and each [TCC](crate::tcc) of this app, by [name](Runs::name).
     fn all_saga_runs(&self) -> Vec<Runs>;
 }
 

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::machine::{Doable, StepShape};
-use super::place::{At, Outside, PlaceOn, Told, Visit as _};
+use super::place::{At, Does, Outside, PlaceOn, Told, Visit as _};
 use super::step::{Cx, Needs, Outputs, Ran, SagaInput, Step, StepError, Undo};
 use crate::data::Data;
 use crate::transaction::{Answer, OwnFault, Site};
@@ -128,7 +128,8 @@ pub(super) fn outside<'a>(
         with.update(text.as_bytes());
     }
     let name = format!("{saga}/{}", step.name);
-    Outside { run: site.run, name, fingerprint: with.digest128(), undo, services: &site.services }
+    let does = if undo { Does::Undo } else { Does::Run };
+    Outside { run: site.run, name, fingerprint: with.digest128(), does, services: &site.services }
 }
 
 fn answer(told: Told) -> Answer {

@@ -3,14 +3,17 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use es_core::guard::{self, Guard, GuardKey, GuardRows as _, GuardedDatabase, Undoing};
+use es_core::guard::{
+    self, Confirming, Guard, GuardError, GuardKey, GuardRows as _, GuardedDatabase, Undoing,
+};
 use es_core::services::{MissingService, Services};
 use es_core::store::Transaction;
 use es_core::{BoxError, ErrorKind, chain};
 
-use super::place::{At, Outside, Place, PlaceOn, Told, Visit, elsewhere};
+use super::place::{At, Does, Outside, Place, PlaceOn, Told, Visit, elsewhere};
 use super::step::{StepError, Unknown};
 use crate::data::Data;
+use crate::transaction::OwnFault;
 
 /// In another database than that of the journal, behind a guard row: what the step does and a row that says so are one
 /// commit, so it acts once, whatever becomes of its answer. A refusal is final; an undo bars a call that is still on its way.
@@ -37,13 +40,13 @@ impl<D: GuardedDatabase> Place for Guarded<D> {
 pub struct GuardedVisit<'a, D: GuardedDatabase> {
     guard: Guard<'a, D>,
     tx: D::Tx,
-    undo: bool,
+    does: Does,
     ran: Option<Data>,
 }
 
 impl<D: GuardedDatabase> fmt::Debug for GuardedVisit<'_, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GuardedVisit").field("undo", &self.undo).finish_non_exhaustive()
+        f.debug_struct("GuardedVisit").field("does", &self.does).finish_non_exhaustive()
     }
 }
 
@@ -60,10 +63,14 @@ impl<D: GuardedDatabase, T: Transaction> PlaceOn<T> for Guarded<D> {
         T: 'a,
     {
         let At::Outside(outside) = at else { return Err(elsewhere()) };
-        let Outside { run, name, fingerprint, undo, services } = outside;
-        let database = database::<D>(services).map_err(again)?;
-        let guard = Guard::new(database, GuardKey::new(run, name).map_err(again)?, fingerprint);
-        if undo { backward(guard, heard).await } else { forward(guard).await }
+        let Outside { run, name, fingerprint, does, services } = outside;
+        let database = database::<D>(services).map_err(own)?;
+        let guard = Guard::new(database, GuardKey::new(run, name).map_err(own)?, fingerprint);
+        match does {
+            Does::Run => forward(guard).await,
+            Does::Undo => backward(guard, heard).await,
+            Does::Confirm => confirm(guard).await,
+        }
     }
 
     async fn check(services: &Services) -> Result<(), BoxError> {
@@ -82,14 +89,27 @@ fn database<D: GuardedDatabase>(services: &Services) -> Result<&D, MissingServic
     services.get()
 }
 
-fn again(error: impl Into<BoxError>) -> Told {
-    Err(StepError::Retry(error.into()))
+/// It is tried again. Only a database that fails is one that others need not call either: what a row says is of this call.
+fn again(error: GuardError) -> Told {
+    match &error {
+        GuardError::Store(store) if store.kind() != ErrorKind::Corrupt => Err(StepError::Retry(error.into())),
+        _ => own(error),
+    }
+}
+
+fn own(error: impl Into<BoxError>) -> Told {
+    Err(StepError::Retry(OwnFault::boxed(error)))
+}
+
+/// What is kept in a row.
+fn kept(output: String) -> Told {
+    Data::parse(output).or_else(own)
 }
 
 async fn forward<D: GuardedDatabase>(guard: Guard<'_, D>) -> Result<GuardedVisit<'_, D>, Told> {
     match guard.forward().await.map_err(again)? {
-        guard::Guarded::Run(tx) => Ok(GuardedVisit { guard, tx, undo: false, ran: None }),
-        guard::Guarded::Done(output) => Err(Data::parse(output).map_err(StepError::Retry)),
+        guard::Guarded::Run(tx) => Ok(GuardedVisit { guard, tx, does: Does::Run, ran: None }),
+        guard::Guarded::Done(output) => Err(kept(output)),
         guard::Guarded::Refused(why) => Err(Err(StepError::Refused(why))),
     }
 }
@@ -97,10 +117,20 @@ async fn forward<D: GuardedDatabase>(guard: Guard<'_, D>) -> Result<GuardedVisit
 async fn backward<D: GuardedDatabase>(guard: Guard<'_, D>, heard: bool) -> Result<GuardedVisit<'_, D>, Told> {
     match guard.undo(heard).await.map_err(again)? {
         Undoing::Run(tx, output) => {
-            let ran = output.map(Data::parse).transpose().map_err(again)?;
-            Ok(GuardedVisit { guard, tx, undo: true, ran })
+            let ran = output.map(kept).transpose().map_err(Err)?;
+            Ok(GuardedVisit { guard, tx, does: Does::Undo, ran })
         }
         Undoing::Nothing => Err(Data::of(&()).map_err(StepError::Retry)),
+    }
+}
+
+async fn confirm<D: GuardedDatabase>(guard: Guard<'_, D>) -> Result<GuardedVisit<'_, D>, Told> {
+    match guard.confirm().await.map_err(again)? {
+        Confirming::Run(tx, output) => {
+            let ran = Some(kept(output).map_err(Err)?);
+            Ok(GuardedVisit { guard, tx, does: Does::Confirm, ran })
+        }
+        Confirming::Nothing => Err(Data::of(&()).map_err(StepError::Retry)),
     }
 }
 
@@ -114,18 +144,22 @@ impl<D: GuardedDatabase> Visit<D::Tx> for GuardedVisit<'_, D> {
     }
 
     async fn leave(self, told: Told) -> Told {
-        let Self { guard, tx, undo, .. } = self;
+        let Self { guard, tx, does, ran } = self;
         match told {
             Ok(output) => {
-                let ended = match undo {
-                    true => guard.undone(tx).await,
-                    false => guard.done(tx, output.text().to_owned()).await,
+                let ended = match does {
+                    Does::Run => guard.done(tx, output.text().to_owned()).await,
+                    Does::Undo => guard.undone(tx).await,
+                    Does::Confirm => {
+                        let held = ran.as_ref().map_or_else(|| output.text(), Data::text);
+                        guard.confirmed(tx, held.to_owned()).await
+                    }
                 };
-                ended.map(|()| output).map_err(|error| StepError::Retry(error.into()))
+                ended.map_or_else(again, |()| Ok(output))
             }
-            Err(StepError::Refused(why)) if !undo => match guard.refused(tx, why).await {
+            Err(StepError::Refused(why)) if does == Does::Run => match guard.refused(tx, why).await {
                 Ok(Err(why)) => Err(StepError::Refused(why)),
-                Ok(Ok(output)) => Data::parse(output).map_err(StepError::Retry),
+                Ok(Ok(output)) => kept(output),
                 Err(error) => again(error),
             },
             failed => {

@@ -252,6 +252,7 @@ impl Shape {
             }
             Record::Resolved { verb, by } => self.resolved(state, verb, by)?,
             Record::Declined { .. } => {}
+            Record::Agreed {} | Record::Confirmed { .. } => return Err("it is a record of a TCC".to_owned()),
             Record::Ended { outcome } => state.ended = Some(outcome.clone()),
         }
         Ok(())
@@ -423,7 +424,7 @@ impl Shape {
         if has_to_succeed || self.is_pivot(i) && may_run {
             return self.is_too_late(i, state, now).then(|| parked(step, &failures.error));
         }
-        if failures.count < step.retry.tries {
+        if failures.count < step.retry.tries.max(1) {
             return None;
         }
         if may_run && step.unknown == Unknown::Park {
@@ -486,7 +487,8 @@ impl Shape {
     }
 
     fn try_call(&self, run: Uuid, call: Call, standing: &Standing, now: Timestamp, look: &mut Look) {
-        match standing.failures.again(&self.steps[call.step], run, call) {
+        let step = &self.steps[call.step];
+        match standing.failures.again(&step.retry, step.name, run, call) {
             Some(again) if again > now => look.waits(again),
             _ => look.calls.push(call),
         }

@@ -95,11 +95,13 @@ pub use self::builder::{
 pub use self::guarded::{Guarded, GuardedVisit};
 #[cfg(feature = "http")]
 pub use self::http::Reply;
-pub use self::place::{At, Call, Journal, Outside, Place, PlaceOn, Remote, Told, Visit};
+pub(crate) use self::pace::Failures;
+pub use self::place::{At, Call, Does, Journal, Outside, Place, PlaceOn, Remote, Told, Visit};
 #[cfg(feature = "testing")]
-pub(crate) use self::probed::{Outline, OutlineStep};
+pub(crate) use self::probed::{Outline, OutlineStep, again};
 pub use self::signal::{Awaited, SagaSignal, Signal, Signals};
 pub use self::starter::Starter;
+pub(crate) use self::starter::{SagaKind, WithDeadline};
 pub use self::step::{
     Awaits, CannotRefuse, Cx, Needs, OrRetry, Outputs, Ran, Retry, SagaInput, Step, StepError, Undo, Unknown,
 };

@@ -6,45 +6,44 @@ use es_core::Timestamp;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::machine::StepShape;
 use super::step::Retry;
 use crate::transaction::Call;
 
 /// Failures in a row, all of the forward call or all of the undo.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Failures {
-    pub(super) count: u32,
-    pub(super) error: String,
+pub(crate) struct Failures {
+    pub(crate) count: u32,
+    pub(crate) error: String,
     /// Since when it is tried in vain, without the time in which nobody could call anything.
     since: Option<Timestamp>,
     last: Option<Timestamp>,
 }
 
 impl Failures {
-    pub(super) fn add(&mut self, error: &str, at: Timestamp) {
+    pub(crate) fn add(&mut self, error: &str, at: Timestamp) {
         self.count = self.count.saturating_add(1);
         self.since.get_or_insert(at);
         (self.last, self.error) = (Some(at), error.to_owned());
     }
 
     /// Nobody could call anything for so long: that was no time of trying.
-    pub(super) fn rested(&mut self, rested: Duration) {
+    pub(crate) fn rested(&mut self, rested: Duration) {
         self.since = self.since.map(|since| since.saturating_add(rested).unwrap_or(since));
     }
 
     /// Whether what has to succeed was tried for long enough.
-    pub(super) fn are_too_many(&self, retry: &Retry, now: Timestamp) -> bool {
+    pub(crate) fn are_too_many(&self, retry: &Retry, now: Timestamp) -> bool {
         let tried_for = self.since.and_then(|since| Duration::try_from(now - since).ok());
-        self.count >= retry.late_tries
+        self.count >= retry.late_tries.max(1)
             || self.count > 0 && tried_for.is_some_and(|tried_for| tried_for >= retry.late_for)
     }
 
     /// When a step is tried again that has failed: a part of its pause later, which is the same whoever asks, and another one
     /// for each run.
-    pub(super) fn again(&self, step: &StepShape, run: Uuid, call: Call) -> Option<Timestamp> {
+    pub(crate) fn again(&self, retry: &Retry, step: &str, run: Uuid, call: Call) -> Option<Timestamp> {
         let last = self.last?;
-        let pause = step.retry.pause(self.count);
-        let of = format!("{run}/{}/{}/{}", step.name, call.undo, self.count);
+        let pause = retry.pause(self.count);
+        let of = format!("{run}/{step}/{}/{}", call.undo, self.count);
         #[expect(clippy::cast_precision_loss, reason = "a part between 0 and 1")]
         let part = (xxh3_64(of.as_bytes()) >> 32) as f64 / f64::from(u32::MAX);
         last.saturating_add(pause.mul_f64(part.min(1.0))).ok()
@@ -64,5 +63,12 @@ mod tests {
         assert!(!failures.are_too_many(&retry, at(99)) && failures.are_too_many(&retry, at(100)));
         failures.rested(Duration::from_secs(1_000));
         assert!(!failures.are_too_many(&retry, at(1_099)) && failures.are_too_many(&retry, at(1_100)));
+    }
+
+    #[test]
+    fn what_has_not_been_tried_is_not_given_up() {
+        let at = Timestamp::from_second(0).expect("a time");
+        let never = Retry::default().late(0, Duration::ZERO);
+        assert!(!Failures::default().are_too_many(&never, at));
     }
 }

@@ -44,11 +44,32 @@ impl Place for Remote {
 #[derive(Debug)]
 pub struct Call {
     key: String,
-    undo: bool,
+    does: Does,
 }
 
-/// What the key of an undo has behind that of the step.
-const UNDO: &str = "/undo";
+/// What a call does.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "forward, back, or for good")]
+pub enum Does {
+    /// It runs a step, or reserves a branch.
+    Run,
+    /// It undoes that.
+    Undo,
+    /// It confirms what is reserved.
+    Confirm,
+}
+
+impl Does {
+    /// What its key has behind that of the step.
+    const fn suffix(self) -> &'static str {
+        match self {
+            Self::Run => "",
+            Self::Undo => "/undo",
+            Self::Confirm => "/confirm",
+        }
+    }
+}
 
 impl Call {
     /// The key of the call: the same each time, and never that of another one. Whoever is called is to act once under it.
@@ -57,11 +78,11 @@ impl Call {
         &self.key
     }
 
-    /// The key under which the step is called: in an undo, the key of what is to be undone, or never to act again.
+    /// The key under which the step is called: in an undo, the key of what is to be undone, or never to act again; in a
+    /// confirmation, of what is reserved.
     #[must_use]
     pub fn step_key(&self) -> &str {
-        let of_step = self.undo.then(|| self.key.strip_suffix(UNDO)).flatten();
-        of_step.unwrap_or(&self.key)
+        self.key.strip_suffix(self.does.suffix()).unwrap_or(&self.key)
     }
 }
 
@@ -78,7 +99,7 @@ pub struct Outside<'a> {
     pub(crate) name: String,
     /// What it is called with, as a hash.
     pub(crate) fingerprint: u128,
-    pub(crate) undo: bool,
+    pub(crate) does: Does,
     pub(crate) services: &'a Services,
 }
 
@@ -186,10 +207,9 @@ impl<T: Transaction> PlaceOn<T> for Remote {
     where
         T: 'a,
     {
-        let At::Outside(Outside { run, name, undo, .. }) = at else { return Err(elsewhere()) };
+        let At::Outside(Outside { run, name, does, .. }) = at else { return Err(elsewhere()) };
         let (saga, step) = name.split_once('/').unwrap_or((&name, ""));
-        let end = if undo { UNDO } else { "" };
-        Ok(Call { key: format!("{saga}/{}/{step}{end}", run.simple()), undo })
+        Ok(Call { key: format!("{saga}/{}/{step}{}", run.simple(), does.suffix()), does })
     }
 
     async fn check(_: &Services) -> Result<(), BoxError> {

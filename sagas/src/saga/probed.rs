@@ -5,9 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use es_core::services::Services;
 use es_core::store::Transaction;
-use es_core::{BoxError, Timestamp};
+use es_core::{App, AppBuilder, Backend, BoxError, Timestamp};
 use uuid::Uuid;
 
+use super::app::{SagaApp as _, Sagas as _};
 use super::builder::Saga;
 use super::erased::DynStep;
 use super::machine::{Doable, StepShape};
@@ -15,13 +16,16 @@ use super::place::{At, Outside};
 use super::protocol::SagaProtocol;
 use super::step::{Outputs, SagaInput};
 use crate::data::Data;
-use crate::testing::crash::{Fault, PointKind, Probe};
-use crate::transaction::{Answer, Protocol as _, RunStatus, Site, Written};
+use crate::testing::crash::{Fault, PointKind, Probe, Tried};
+use crate::transaction::{Answer, Handle, Protocol as _, RunError, RunStatus, Runs, Site, Written};
 
 /// A definition, as a test of crashes sees it.
 #[derive(Debug)]
 pub(crate) struct Outline {
-    pub(crate) name: &'static str,
+    /// What it is, for people.
+    pub(crate) title: String,
+    /// The name of its kind.
+    pub(crate) kind: String,
     pub(crate) version: u32,
     pub(crate) steps: Vec<OutlineStep>,
 }
@@ -29,7 +33,7 @@ pub(crate) struct Outline {
 /// A step of it.
 #[derive(Debug)]
 pub(crate) struct OutlineStep {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) stage: usize,
     pub(crate) is_local: bool,
     pub(crate) refuses_for_good: bool,
@@ -39,12 +43,17 @@ impl<In: SagaInput, T: Transaction> Saga<In, T> {
     pub(crate) fn outline(&self) -> Outline {
         let of = |(stage, step): (usize, &Arc<dyn DynStep<In, T>>)| {
             let StepShape { name, place, refuses_for_good, .. } = step.shape();
-            OutlineStep { name, stage, is_local: place == Doable::Here, refuses_for_good }
+            OutlineStep { name: name.to_owned(), stage, is_local: place == Doable::Here, refuses_for_good }
         };
         let all = self.stages.iter().enumerate();
         let steps =
             all.flat_map(|(stage, steps)| steps.iter().map(move |step| (stage, step))).map(of).collect();
-        Outline { name: self.name, version: self.version, steps }
+        Outline {
+            title: format!("saga {}", self.name),
+            kind: self.name.to_owned(),
+            version: self.version,
+            steps,
+        }
     }
 
     /// What the records of a run come to.
@@ -65,6 +74,34 @@ impl<In: SagaInput, T: Transaction> Saga<In, T> {
     }
 }
 
+impl<In: SagaInput, T: Transaction> Tried for Saga<In, T> {
+    type Input = In;
+    type Tx = T;
+
+    #[expect(private_interfaces, reason = "only the matrix asks")]
+    fn outline(&self) -> Outline {
+        self.outline()
+    }
+
+    #[expect(private_interfaces, reason = "only the matrix asks")]
+    fn folded(&self, run: Uuid, records: &[Written], now: Timestamp) -> Result<RunStatus, String> {
+        self.folded(run, records, now)
+    }
+
+    #[expect(private_interfaces, reason = "only the matrix asks")]
+    fn wired<B: Backend<Tx = T>>(self, app: AppBuilder<B>, probe: &Probe) -> AppBuilder<B> {
+        app.saga(self.probed(probe))
+    }
+
+    async fn start(app: &App, key: &str, input: &In) -> Result<Handle, RunError> {
+        app.start_saga(key, input).await
+    }
+
+    fn runs(app: &App) -> Result<Runs, RunError> {
+        app.saga_runs::<In>()
+    }
+}
+
 struct Probed<In, T> {
     inner: Arc<dyn DynStep<In, T>>,
     probe: Probe,
@@ -81,14 +118,14 @@ impl<In, T> Probed<In, T> {
 }
 
 /// The same place once more, for a call that arrives twice.
-fn again<'a, T>(at: &'a mut At<'_, T>) -> At<'a, T> {
+pub(crate) fn again<'a, T>(at: &'a mut At<'_, T>) -> At<'a, T> {
     match at {
         At::Tx(tx) => At::Tx(tx),
-        At::Outside(Outside { run, name, fingerprint, undo, services }) => At::Outside(Outside {
+        At::Outside(Outside { run, name, fingerprint, does, services }) => At::Outside(Outside {
             run: *run,
             name: name.clone(),
             fingerprint: *fingerprint,
-            undo: *undo,
+            does: *does,
             services,
         }),
     }

@@ -19,8 +19,8 @@ use super::place::At;
 use super::step::{Awaits, Outputs, SagaInput};
 use crate::data::Data;
 use crate::transaction::{
-    Acts, Answer, Asked, Call, IfItFailed, Next, No, OwnFault, Protocol, Record, RunStatus, Site, StepShown,
-    Verb, Written,
+    Acts, Answer, Asked, Call, IfItFailed, Next, No, OF_TCC, OwnFault, Protocol, Record, RunStatus, Site,
+    StepShown, Verb, Written,
 };
 
 /// A definition, ready to be driven.
@@ -73,6 +73,12 @@ impl<In: SagaInput, T: Transaction> SagaProtocol<In, T> {
     /// What is wrong with the definition, a line each.
     pub(super) fn wrong(&self) -> Vec<String> {
         let (mut wrong, mut seen) = (Vec::new(), BTreeSet::new());
+        if self.name.starts_with(OF_TCC) {
+            wrong.push(format!(
+                "a saga has the name {:?}: `{OF_TCC}` is what names of TCCs begin with",
+                self.name
+            ));
+        }
         if self.steps.is_empty() {
             wrong.push(format!("saga {} has no steps", self.name));
         }
@@ -109,6 +115,8 @@ impl<In: SagaInput, T: Transaction> SagaProtocol<In, T> {
 }
 
 impl<In: SagaInput, T: Transaction> Protocol for SagaProtocol<In, T> {
+    const PATTERN: &'static str = "saga";
+
     type State = State;
 
     fn begin(&self) -> State {

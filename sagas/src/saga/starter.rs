@@ -9,14 +9,13 @@ use es_core::store::{RowWrite, StoreError, Transaction};
 use es_core::{Backend, BoxError, Context};
 use uuid::Uuid;
 
-use super::protocol::SagaProtocol;
 use super::signal::SagaSignal;
 use super::step::SagaInput;
 use crate::data::Data;
-use crate::transaction::{AnyKind, Handle, Kind, RunError, Runs};
+use crate::transaction::{Acts, AnyKind, Handle, Kind, RunError, Runs};
 
 /// Starts the saga with this input. It is among the services of the app: a handler asks for `&Starter<PlaceOrder>`.
-pub struct Starter<In>(pub(super) Arc<dyn SagaKind<In>>);
+pub struct Starter<In>(pub(crate) Arc<dyn SagaKind<In>>);
 
 impl<In> fmt::Debug for Starter<In> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -102,7 +101,7 @@ impl<In: SagaInput> Starter<In> {
 
 /// A saga, whatever the backend.
 #[async_trait]
-pub(super) trait SagaKind<In>: Send + Sync {
+pub(crate) trait SagaKind<In>: Send + Sync {
     async fn begin(&self, key: &str, input: &In) -> Result<Handle, RunError>;
 
     /// The rows of a start, for a commit that has these already.
@@ -118,20 +117,20 @@ pub(super) trait SagaKind<In>: Send + Sync {
     fn runs(&self) -> Runs;
 }
 
-pub(super) struct WithDeadline<B: Backend, In: SagaInput> {
-    pub(super) kind: Arc<Kind<B, SagaProtocol<In, B::Tx>>>,
-    pub(super) deadline: Option<Duration>,
+pub(crate) struct WithDeadline<B: Backend, P: Acts<B>> {
+    pub(crate) kind: Arc<Kind<B, P>>,
+    pub(crate) deadline: Option<Duration>,
 }
 
-impl<B: Backend, In: SagaInput> WithDeadline<B, In> {
-    fn data(&self, input: &In) -> Result<Data, RunError> {
+impl<B: Backend, P: Acts<B>> WithDeadline<B, P> {
+    fn data<In: SagaInput>(&self, input: &In) -> Result<Data, RunError> {
         let kind = || self.kind.name.to_string();
         Data::of(input).map_err(|error| RunError::Input { kind: kind(), why: error.to_string() })
     }
 }
 
 #[async_trait]
-impl<B: Backend, In: SagaInput> SagaKind<In> for WithDeadline<B, In> {
+impl<B: Backend, P: Acts<B>, In: SagaInput> SagaKind<In> for WithDeadline<B, P> {
     async fn begin(&self, key: &str, input: &In) -> Result<Handle, RunError> {
         self.kind.start(key, self.data(input)?, self.deadline).await
     }

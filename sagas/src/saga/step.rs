@@ -80,9 +80,9 @@ pub struct Retry {
     pub first: Duration,
     /// The longest pause.
     pub longest: Duration,
-    /// How often a step before the pivot, or the pivot, is tried before the saga is undone.
+    /// How often a step before the pivot, or the pivot, is tried before the saga is undone: once at least.
     pub tries: u32,
-    /// How often is tried what has to succeed: steps after the pivot, and undos. A person is asked after that.
+    /// How often is tried what has to succeed: steps after the pivot, and undos. A person is asked after that. Once at least.
     pub late_tries: u32,
     /// For how long the same is tried, at most.
     pub late_for: Duration,

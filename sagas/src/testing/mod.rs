@@ -3,12 +3,13 @@
 //! | for | there is |
 //! | --- | --- |
 //! | a process | [`process`]: events, a time or a refusal, and what it must send, set and keep |
-//! | a saga | [`crash_matrix`]: every fail point of a run, with each fault |
+//! | a saga, a TCC | [`crash_matrix`]: every fail point of a run, with each fault |
 
 pub(crate) mod crash;
 mod process;
 
 pub use self::crash::{
-    Checked, CrashMatrix, Failure, Failures, InMemory, Opens, Provided, VirtualClock, World, crash_matrix,
+    Checked, CrashMatrix, Failure, Failures, InMemory, Opens, Provided, Tried, VirtualClock, World,
+    crash_matrix,
 };
 pub use self::process::{Given, Then, process};

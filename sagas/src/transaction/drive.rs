@@ -257,7 +257,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
     /// Writes what a call came to. What the store cannot hold has failed.
     async fn record(&mut self, record: Record) -> Result<(), Left> {
         let step = match &record {
-            Record::Done { step, .. } => Some((step.clone(), false)),
+            Record::Done { step, .. } | Record::Confirmed { step } => Some((step.clone(), false)),
             Record::Undone { step } => Some((step.clone(), true)),
             _ => None,
         };

@@ -28,6 +28,9 @@ use super::watch::{Alarms, watch};
 /// Before what could not be begun is tried again.
 const AGAIN: Duration = Duration::from_millis(200);
 
+/// What the names of the kinds of TCCs begin with, and of no others.
+pub(crate) const OF_TCC: &str = "tcc.";
+
 /// A kind of transactions on one node.
 pub(crate) struct Kind<B: Backend, P: Acts<B>> {
     pub(crate) name: Arc<str>,
@@ -47,7 +50,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         let name: Arc<str> = name.into();
         Ok(Self {
             name: name.clone(),
-            numbers: Arc::new(Numbers::new(name.clone(), version)),
+            numbers: Arc::new(Numbers::new(P::PATTERN, name.clone(), version)),
             alarms: Alarms::default(),
             version,
             protocol: Arc::new(protocol),

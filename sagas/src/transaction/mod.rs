@@ -57,7 +57,7 @@ mod watch;
 pub use self::bulk::{Answered, Frozen};
 pub(crate) use self::destination::Destinations;
 pub use self::foresee::{DryRun, HowUndone, IfItFailed, WouldUndo};
-pub(crate) use self::kind::Kind;
+pub(crate) use self::kind::{Kind, OF_TCC};
 pub use self::life::{
     Announce, RunId, SagaEnded, SagaEvent, SagaLife, SagaParked, SagaStarted, SagaUndoing, SagaWentOn,
 };

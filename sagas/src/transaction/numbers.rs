@@ -14,6 +14,8 @@ use crate::alerts::Sample;
 /// Counts of one definition on this node, and what its shares have found.
 #[derive(Debug)]
 pub(crate) struct Numbers {
+    /// What its runs are: `saga`, or `tcc`.
+    pattern: &'static str,
     kind: Arc<str>,
     version: Arc<str>,
     completed: AtomicU64,
@@ -70,15 +72,18 @@ pub(crate) struct Looks {
 /// Adds to a counter with the labels of a definition.
 macro_rules! count {
     ($of:expr, $name:literal, $n:expr $(, $label:literal => $value:expr)*) => {
-        metrics::counter!($name, "kind" => $of.kind.clone(), "version" => $of.version.clone() $(, $label => $value)*)
-            .increment($n)
+        metrics::counter!(
+            $name, "pattern" => $of.pattern, "kind" => $of.kind.clone(), "version" => $of.version.clone() $(, $label => $value)*
+        )
+        .increment($n)
     };
 }
 
 impl Numbers {
-    pub(crate) fn new(kind: Arc<str>, version: u32) -> Self {
+    pub(crate) fn new(pattern: &'static str, kind: Arc<str>, version: u32) -> Self {
         let zero = AtomicU64::default;
         Self {
+            pattern,
             kind,
             version: version.to_string().into(),
             completed: zero(),
@@ -137,9 +142,11 @@ impl Numbers {
         of.fetch_add(1, Ordering::Relaxed);
         self.took.fetch_add(u64::try_from(took.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
         count!(self, "es_saga_ended_total", 1, "outcome" => name);
-        let (kind, version) = (self.kind.clone(), self.version.clone());
-        metrics::histogram!("es_saga_seconds", "kind" => kind, "version" => version, "outcome" => name)
-            .record(took);
+        let (pattern, kind, version) = (self.pattern, self.kind.clone(), self.version.clone());
+        metrics::histogram!(
+            "es_saga_seconds", "pattern" => pattern, "kind" => kind, "version" => version, "outcome" => name
+        )
+        .record(took);
     }
 
     /// A share has seen what is due, or has not.
@@ -206,7 +213,8 @@ impl Numbers {
     }
 
     fn gauge(&self, name: &'static str, value: f64) {
-        metrics::gauge!(name, "kind" => self.kind.clone(), "version" => self.version.clone()).set(value);
+        let (pattern, kind, version) = (self.pattern, self.kind.clone(), self.version.clone());
+        metrics::gauge!(name, "pattern" => pattern, "kind" => kind, "version" => version).set(value);
     }
 
     fn shares(&self) -> MutexGuard<'_, BTreeMap<u16, OfShare>> {

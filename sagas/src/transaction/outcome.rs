@@ -20,9 +20,9 @@ const POLL: (Duration, Duration) = (Duration::from_millis(500), Duration::from_s
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Outcome {
-    /// Every step has run.
+    /// Every step has run; every branch of a TCC is confirmed.
     Completed,
-    /// What had run is undone.
+    /// What had run is undone; what the branches of a TCC had reserved is cancelled.
     Undone(Why),
     /// A person has ended it where it was.
     Abandoned {
@@ -91,6 +91,12 @@ pub enum RunError {
     /// No saga with this input is registered.
     #[error("no saga for {input} is registered: add `.saga(..)` to the builder of the app")]
     NotRegistered {
+        /// The type of the input.
+        input: &'static str,
+    },
+    /// No TCC with this input is registered.
+    #[error("no TCC for {input} is registered: add `.tcc(..)` to the builder of the app")]
+    NoTcc {
         /// The type of the input.
         input: &'static str,
     },

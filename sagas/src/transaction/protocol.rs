@@ -20,6 +20,9 @@ use crate::data::Data;
 
 /// Says what follows what.
 pub(crate) trait Protocol: Send + Sync + 'static {
+    /// The pattern that it is of, for metrics.
+    const PATTERN: &'static str;
+
     /// What the records of a run come to.
     type State: Clone + std::fmt::Debug + Send + Sync + 'static;
 

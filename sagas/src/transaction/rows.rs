@@ -166,6 +166,10 @@ pub(crate) enum Record {
     },
     /// What a step did is undone.
     Undone { step: String },
+    /// Every branch has reserved: each of them is confirmed. From now on time changes nothing.
+    Agreed {},
+    /// What a branch had reserved is confirmed.
+    Confirmed { step: String },
     /// A step waits for a person.
     Parked { step: String, why: String },
     /// A person has said what to do.
@@ -184,7 +188,8 @@ pub(crate) enum Record {
 }
 
 impl Record {
-    /// The format of a run that has it in its journal.
+    /// The format of a run that has it in its journal. Records of a TCC need no later one: programs that do not know them have
+    /// none of its kinds.
     pub(crate) const fn format(&self) -> u32 {
         match self {
             Self::Held { .. }
@@ -342,6 +347,7 @@ mod tests {
         starts: Start = ["txn-start"];
         heads: Head = ["txn-head", "txn-head-ended", "txn-head-failed"];
         records: Vec<Written> = ["txn-journal", "txn-journal-forward"];
+        records_of_tcc: Vec<Written> = ["txn-journal-tcc"];
         records_of_format_2: Vec<Written> = ["txn-journal-held", "txn-journal-signal", "txn-journal-declined"];
         wakes: Wake = ["txn-wake", "txn-wake-asked"];
         those_who_wait: Attention = ["txn-attention", "txn-attention-damaged"];

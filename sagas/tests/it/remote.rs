@@ -14,6 +14,7 @@ use sagas::saga::{
     Call, Cx, OrRetry as _, Outcome, Ran, Remote, Reply, Retry, Saga, SagaApp as _, SagaInput, Sagas as _,
     Step, StepError, Undo, Why,
 };
+use sagas::tcc::{TccApp as _, TccTransaction, Tccs as _, tcc};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
@@ -180,4 +181,52 @@ async fn only_what_the_step_says_is_a_refusal_is_one() {
     let paths: Vec<_> = came.iter().map(|(path, _)| path.as_str()).collect();
     assert_eq!(paths, ["reserve", "charge", "free", "free", "free"]);
     assert!(came[2].1.ends_with("/reserve/undo") && came[2].1 == came[4].1, "{came:?}");
+}
+
+struct Hold(Server);
+
+#[tcc(name = "hold", retry = retry())]
+impl Hold {
+    async fn reserve(&self, _: Cx<'_, Order>, call: &mut Call) -> Result<u32, StepError<String>> {
+        let sold_out = |reply: &Reply| (reply.status() == 410).then(|| "sold out".to_owned());
+        let reply = call.send_or_refuse(self.0.post("reserve"), sold_out).await?;
+        reply.json().or_retry()
+    }
+
+    async fn confirm(&self, _: Cx<'_, Order>, held: u32, call: &mut Call) -> Result<(), BoxError> {
+        assert_eq!(held, 7);
+        call.send(self.0.post("charge")).await.map(drop)
+    }
+
+    async fn cancel(&self, _: Cx<'_, Order>, held: Ran<u32>, call: &mut Call) -> Result<(), BoxError> {
+        assert_eq!(held, Ran::Maybe);
+        call.send(self.0.post("free")).await.map(drop)
+    }
+}
+
+async fn hold(server: &Server) -> Outcome {
+    let tcc: TccTransaction<Order, Tx> = TccTransaction::new("order", 1).branch(Hold(server.clone())).build();
+    let app = App::on(MemoryBackend::new()).tcc(tcc).start().await.unwrap();
+    let outcome = app.run_tcc("a", Order {}).await.unwrap();
+    assert!(app.shutdown(Duration::from_secs(10)).await);
+    outcome
+}
+
+#[tokio::test]
+async fn the_calls_of_a_branch_have_a_key_each() {
+    let server = Server::start(0).await;
+    server.answers(&[(500, ""), (200, "7"), (500, "")]);
+    assert_eq!(hold(&server).await, Outcome::Completed);
+    let came = server.came();
+    let paths: Vec<_> = came.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(paths, ["reserve", "reserve", "charge", "charge"]);
+    let key = &came[0].1;
+    assert!(key.starts_with("tcc.order/") && key.ends_with("/hold") && came[1].1 == *key, "{came:?}");
+    assert!(came[2].1 == format!("{key}/confirm") && came[3].1 == came[2].1, "{came:?}");
+    // A refusal of a repetition says nothing of the first call.
+    let server = Server::start(0).await;
+    server.answers(&[(500, ""), (410, "")]);
+    assert!(matches!(hold(&server).await, Outcome::Undone(Why::Refused { .. })));
+    let (path, key) = server.came().pop().unwrap();
+    assert!(path == "free" && key.ends_with("/hold/undo"), "{path}: {key}");
 }

@@ -50,6 +50,7 @@ topics! {
     subscribe: "every event, now and as they come"
     reactor: "effects outside: a mail for each new account"
     saga: "several steps, all of them or none: a seat is locked, paid and sold"
+    tcc: "two participants hold what they need, and then both take it or neither: a seat and a room"
     upcasting: "events that were stored in an old shape"
     snapshots: "when a state is kept, so that a long history loads fast"
     status: "where a processor is, and one that is halted"

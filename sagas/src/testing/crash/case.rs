@@ -14,7 +14,8 @@ use uuid::Uuid;
 use super::clock::VirtualClock;
 use super::point::Case;
 use super::probe::{Probe, Signal, Watch};
-use crate::saga::{Handle, RunError, RunStatus, Saga, SagaApp as _, SagaInput, Sagas as _};
+use super::tried::Tried;
+use crate::saga::{Handle, RunError, RunStatus};
 use crate::transaction::{Head, Tables, Written, head_key, journal_of, start_key};
 
 /// How long a node is believed to be alive.
@@ -41,20 +42,20 @@ pub(super) struct Stored {
 }
 
 /// A run, and the nodes that may work on it.
-pub(super) struct Play<'m, B: Backend, In: SagaInput> {
+pub(super) struct Play<'m, B: Backend, X: Tried> {
     pub(super) backend: B,
     clock: VirtualClock,
     pub(super) watch: Arc<Watch>,
-    makes: Makes<'m, B, In>,
-    input: Arc<In>,
+    makes: Makes<'m, B, X>,
+    input: Arc<X::Input>,
     key: String,
     tables: Tables,
     nodes: Vec<Node<B>>,
 }
 
 /// What each node is made of.
-pub(super) struct Makes<'m, B: Backend, In: SagaInput> {
-    pub(super) definition: &'m dyn Fn() -> Saga<In, B::Tx>,
+pub(super) struct Makes<'m, B: Backend, X> {
+    pub(super) definition: &'m dyn Fn() -> X,
     /// Gives it what the steps need.
     pub(super) provide: &'m dyn Fn(AppBuilder<Double<B>>) -> AppBuilder<Double<B>>,
 }
@@ -68,17 +69,17 @@ struct Node<B> {
     starts: JoinSet<Result<Handle, RunError>>,
 }
 
-impl<'m, B: Backend + Clone, In: SagaInput> Play<'m, B, In> {
+impl<'m, B: Backend + Clone, X: Tried<Tx = B::Tx>> Play<'m, B, X> {
     pub(super) fn new(
         (backend, clock): (B, VirtualClock),
-        makes: Makes<'m, B, In>,
-        input: Arc<In>,
+        makes: Makes<'m, B, X>,
+        input: Arc<X::Input>,
         key: String,
         case: Option<Case>,
     ) -> Result<Self, BoxError> {
         let outline = (makes.definition)().outline();
-        let tables = Tables::of(outline.name, outline.version)?;
-        let watch = Watch::new(outline.name, case);
+        let tables = Tables::of(&outline.kind, outline.version)?;
+        let watch = Watch::new(&outline.kind, case);
         Ok(Self { backend, clock, watch, makes, input, key, tables, nodes: Vec::new() })
     }
 
@@ -133,7 +134,7 @@ impl<'m, B: Backend + Clone, In: SagaInput> Play<'m, B, In> {
         let probe = Probe::new(self.nodes.len(), &self.watch);
         let app = App::on(line.clone()).clock(self.clock.clone()).provide(probe.clone());
         let app = (self.makes.provide)(app.lease(LEASE));
-        let app = app.saga((self.makes.definition)().probed(&probe)).start().await?;
+        let app = (self.makes.definition)().wired(app, &probe).start().await?;
         let mut node = Node { app: Some(app), line, probe, starts: JoinSet::new() };
         for _ in 0..self.watch.starts() {
             self.start(&mut node);
@@ -145,7 +146,7 @@ impl<'m, B: Backend + Clone, In: SagaInput> Play<'m, B, In> {
     fn start(&self, node: &mut Node<B>) {
         if let Some(app) = node.app.clone() {
             let (key, input) = (self.key.clone(), self.input.clone());
-            node.starts.spawn(async move { app.start_saga(&key, &*input).await });
+            node.starts.spawn(async move { X::start(&app, &key, &input).await });
         }
     }
 

@@ -4,6 +4,7 @@ use es_core::Timestamp;
 
 use super::case::Stored;
 use super::probe::{Came, Event, Seen};
+use super::tried::confirming;
 use crate::saga::{Outcome, Outline, OutlineStep, RunStatus};
 use crate::transaction::Record;
 
@@ -42,7 +43,8 @@ fn of_the_journal(stored: &Stored) -> Vec<String> {
     if !matches!(records.first(), Some(Record::Begun { .. })) {
         wrong.push("its first record is not its beginning".to_owned());
     }
-    let decisions = records.iter().filter(|record| matches!(record, Record::Decided { .. })).count();
+    let is_decision = |record: &&&Record| matches!(record, Record::Decided { .. } | Record::Agreed {});
+    let decisions = records.iter().filter(is_decision).count();
     if decisions > 1 {
         wrong.push(format!("it was decided {decisions} times"));
     }
@@ -80,7 +82,7 @@ fn of_local_steps(outline: &Outline, seen: &Seen) -> Vec<String> {
     let mut wrong = Vec::new();
     for step in outline.steps.iter().filter(|step| step.is_local) {
         for (what, n) in
-            [("is done", seen.commits(step.name, false)), ("is undone", seen.commits(step.name, true))]
+            [("is done", seen.commits(&step.name, false)), ("is undone", seen.commits(&step.name, true))]
         {
             if n > 1 {
                 wrong.push(format!("{} {what} {n} times in its database", step.name));
@@ -96,6 +98,7 @@ impl Seen {
         let is = |record: &&Record| match record {
             Record::Done { step, .. } => !undo && step == name,
             Record::Undone { step } => undo && step == name,
+            Record::Confirmed { step } => !undo && confirming(step) == name,
             _ => false,
         };
         self.written.values().flatten().filter(is).count()
@@ -170,7 +173,7 @@ impl Calls<'_> {
 
     fn not_completed(&self, step: &OutlineStep) -> Option<String> {
         let has_run = match step.is_local {
-            true => self.seen.commits(step.name, false) == 1,
+            true => self.seen.commits(&step.name, false) == 1,
             false => self.first(step, false, Came::Acted).is_some(),
         };
         match (has_run, self.first(step, true, Came::Began)) {
@@ -182,7 +185,7 @@ impl Calls<'_> {
 
     fn not_undone(&self, step: &OutlineStep) -> Option<String> {
         if step.is_local {
-            let is_left = self.seen.commits(step.name, false) > self.seen.commits(step.name, true);
+            let is_left = self.seen.commits(&step.name, false) > self.seen.commits(&step.name, true);
             return is_left.then(|| format!("it is undone, and {} is not", step.name));
         }
         let has_acted = self.first(step, false, Came::Acted).is_some();

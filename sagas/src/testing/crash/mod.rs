@@ -7,6 +7,7 @@
 //! | `case.rs` | one run, in which one thing goes wrong |
 //! | `judge.rs` | what has to be true then |
 //! | `provided.rs` | what the steps need of the app |
+//! | `tried.rs` | what can be tried: a saga, a TCC |
 //! | `clock.rs` | time as the runtime has it |
 
 mod case;
@@ -15,13 +16,13 @@ mod judge;
 mod point;
 mod probe;
 mod provided;
+mod tried;
 
 use std::fmt;
 use std::sync::Arc;
 
 use es_core::guarded::caught;
 use es_core::memory::MemoryBackend;
-use es_core::store::Transaction;
 use es_core::{App, Backend, BoxError, chain};
 use futures::{StreamExt as _, stream};
 
@@ -31,14 +32,16 @@ use self::point::{Case, Point};
 pub(crate) use self::point::{Fault, PointKind};
 pub(crate) use self::probe::Probe;
 pub use self::provided::Provided;
-use crate::saga::{Outcome, RunError, RunShown, Runs, Saga, SagaInput, Sagas as _};
+pub use self::tried::Tried;
+pub(crate) use self::tried::confirming;
+use crate::saga::{Outcome, RunError, RunShown, Runs, SagaInput};
 
 /// The environment variable that names the one case to be run.
 const ONLY: &str = "CRASH_MATRIX";
 
-/// Runs a saga once for each place where it can fail and each thing that can go wrong there, each time on a new store.
+/// Runs a saga, or a [TCC](crate::tcc), once for each place where it can fail and each thing that can go wrong there, each time on a new store.
 ///
-/// The places are the calls of steps and undos, and the commits of the engine. What goes wrong:
+/// The places are the calls of steps and undos (of a TCC: `reserve`, `confirm` and `cancel`), and the commits of the engine. What goes wrong:
 ///
 /// | | |
 /// | --- | --- |
@@ -104,11 +107,10 @@ const ONLY: &str = "CRASH_MATRIX";
 ///     .await;
 /// # }
 /// ```
-pub fn crash_matrix<In, T, D>(definition: D, input: In) -> CrashMatrix<D, In, InMemory>
+pub fn crash_matrix<X, D>(definition: D, input: X::Input) -> CrashMatrix<D, X::Input, InMemory>
 where
-    In: SagaInput,
-    T: Transaction,
-    D: Fn() -> Saga<In, T>,
+    X: Tried,
+    D: Fn() -> X,
 {
     CrashMatrix {
         definition,
@@ -202,12 +204,13 @@ impl<D, In, O, P> CrashMatrix<D, In, O, P> {
     }
 }
 
-impl<D, In, O, P> CrashMatrix<D, In, O, P>
+impl<D, X, In, O, P> CrashMatrix<D, In, O, P>
 where
     In: SagaInput,
+    X: Tried<Input = In, Tx = <O::Backend as Backend>::Tx>,
     O: Opens,
     P: Provided,
-    D: Fn() -> Saga<In, <O::Backend as Backend>::Tx>,
+    D: Fn() -> X,
 {
     /// Runs all of it. `check` is asked after each run, and panics if something is wrong.
     ///
@@ -227,13 +230,13 @@ where
     ///
     /// What went wrong, and where.
     pub async fn try_check(self, check: impl AsyncFn(&World<O::Backend>)) -> Result<Checked, Failures> {
-        let saga = (self.definition)().outline().name;
+        let tried = (self.definition)().outline().title;
         let (mut failures, mut checked) = (Vec::new(), Checked::default());
         let Passed { points, one_writer, .. } = match self.play(None, "fine", &check).await {
             Ok(passed) => passed,
             Err(wrong) => {
                 let failure = Failure { case: "nothing goes wrong".to_owned(), wrong };
-                return Err(Failures { saga, runs: 1, failures: vec![failure] });
+                return Err(Failures { tried, runs: 1, failures: vec![failure] });
             }
         };
         (checked.points, checked.runs) = (points.len(), 1);
@@ -260,7 +263,7 @@ where
         }
         match failures.is_empty() {
             true => Ok(checked),
-            false => Err(Failures { saga, runs: checked.runs, failures }),
+            false => Err(Failures { tried, runs: checked.runs, failures }),
         }
     }
 
@@ -296,7 +299,7 @@ where
         let clock = VirtualClock::default();
         let backend = self.open.open(clock.clone()).await;
         let provide = |app| self.provided.provide(app);
-        let makes = Makes { definition: &self.definition, provide: &provide };
+        let makes = Makes::<_, X> { definition: &self.definition, provide: &provide };
         let mut play = Play::new((backend, clock), makes, self.input.clone(), key.to_owned(), case.clone())?;
         let stored = match play.run().await {
             Ok(stored) => stored,
@@ -311,7 +314,7 @@ where
         let folded = definition.folded(stored.run, &stored.records, judge::last(&stored));
         wrong.extend(judge::folded(&stored, folded));
         let world =
-            World::of::<In>(play.app().ok_or("each node is gone")?, play.backend.clone(), key, case).await?;
+            World::of::<X>(play.app().ok_or("each node is gone")?, play.backend.clone(), key, case).await?;
         wrong.extend(caught(check(&world)).await.err().map(|panic| panic.0));
         drop(world);
         let seen = std::mem::take(&mut *play.watch.seen());
@@ -342,13 +345,8 @@ pub struct World<B> {
 }
 
 impl<B> World<B> {
-    async fn of<In: SagaInput>(
-        app: App,
-        backend: B,
-        key: &str,
-        case: Option<Case>,
-    ) -> Result<Self, RunError> {
-        let runs = app.saga_runs::<In>()?;
+    async fn of<X: Tried>(app: App, backend: B, key: &str, case: Option<Case>) -> Result<Self, RunError> {
+        let runs = X::runs(&app)?;
         let shown = runs.show(key).await?;
         Ok(Self { app, backend, runs, shown, case: case.map(|case| case.to_string()) })
     }
@@ -421,7 +419,7 @@ pub struct Failure {
 /// What a crash matrix has found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failures {
-    saga: &'static str,
+    tried: String,
     runs: usize,
     failures: Vec<Failure>,
 }
@@ -435,8 +433,8 @@ impl Failures {
 
 impl fmt::Display for Failures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { saga, runs, failures } = self;
-        writeln!(f, "{} of {runs} runs of saga {saga} came to something wrong:", failures.len())?;
+        let Self { tried, runs, failures } = self;
+        writeln!(f, "{} of {runs} runs of {tried} came to something wrong:", failures.len())?;
         for Failure { case, wrong } in failures {
             writeln!(f, "- {case}")?;
             wrong.iter().try_for_each(|wrong| writeln!(f, "  {wrong}"))?;

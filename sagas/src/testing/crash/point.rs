@@ -28,6 +28,8 @@ impl Place {
             Some(Record::Failed { step, undo: of, .. }) => format!("{}{step} failed", undo(*of)),
             Some(Record::Decided { .. }) => "decide".to_owned(),
             Some(Record::Undone { step }) => format!("{step} undone"),
+            Some(Record::Agreed {}) => "agree".to_owned(),
+            Some(Record::Confirmed { step }) => format!("{step} confirmed"),
             Some(Record::Parked { step, .. }) => format!("{step} parked"),
             Some(Record::Resolved { .. } | Record::Declined { .. }) => "answer".to_owned(),
             Some(Record::Ended { .. }) => "end".to_owned(),

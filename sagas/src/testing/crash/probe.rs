@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::point::{Case, Fault, Place, Point, PointKind};
+use super::tried::confirming;
 use crate::transaction::{Answer, Record, Written};
 
 /// Where the nodes of a case are.
@@ -113,6 +114,7 @@ impl Seen {
             match &record {
                 Record::Done { step, .. } => acted.push((step.clone(), false)),
                 Record::Undone { step } => acted.push((step.clone(), true)),
+                Record::Confirmed { step } => acted.push((confirming(step), false)),
                 Record::Decided { .. } => self.decided = true,
                 _ => {}
             }

@@ -2,6 +2,7 @@
 
 mod order;
 mod second;
+mod tcc;
 
 use es_core::memory::{MemoryBackend, Tx};
 use es_core::store::RowStore;

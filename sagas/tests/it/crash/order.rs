@@ -29,7 +29,7 @@ impl Order {
         Self { refuses: Some(step.to_owned()) }
     }
 
-    fn asks(&self, step: &str) -> Result<(), StepError<String>> {
+    pub(super) fn asks(&self, step: &str) -> Result<(), StepError<String>> {
         match self.refuses.as_deref() == Some(step) {
             true => Err(StepError::Refused("sold out".to_owned())),
             false => Ok(()),
@@ -107,7 +107,7 @@ impl Bank {
 }
 
 /// What a step has done in the store of the journal.
-fn write<T: Transaction>(tx: &mut T, of: &str, what: &str) {
+pub(super) fn write<T: Transaction>(tx: &mut T, of: &str, what: &str) {
     let effects = Table::<String>::new("effects").unwrap();
     tx.staged().rows.push(effects.insert(format!("{of}/{what}"), "done".to_owned()).unwrap());
 }

@@ -144,6 +144,19 @@ macro_rules! rules {
                 what_is_too_large_or_says_something_else_is_not_taken
                 what_only_another_program_can_read_can_be_sent_again
             }
+            tcc {
+                every_branch_is_confirmed_or_every_one_is_cancelled
+                what_may_have_reserved_is_cancelled_and_never_reserves_after_that
+                each_call_of_a_branch_acts_once_under_its_key
+                a_reservation_under_way_is_waited_for_or_barred
+                once_every_branch_has_reserved_nothing_cancels_it
+                a_deadline_cancels_what_has_not_all_reserved
+                a_tcc_of_a_node_that_is_gone_goes_on_elsewhere
+                what_an_operator_says_of_a_branch_counts
+                a_saga_and_a_tcc_of_one_name_and_input_are_two
+                a_reservation_that_fails_once_it_is_decided_says_nothing_of_its_cancel
+                a_tcc_keeps_the_branches_that_it_began_with
+            }
             starts {
                 a_start_in_a_transaction_is_of_that_transaction
                 a_start_in_a_decision_is_of_its_commit
@@ -210,6 +223,14 @@ macro_rules! rules_of_others {
                 a_step_that_another_node_has_begun_acts_once
                 a_run_that_another_database_has_forgotten_waits_for_a_person
                 an_app_without_the_other_database_does_not_start
+            }
+            holds {
+                a_confirmation_acts_once_and_bars_the_undo
+                a_cancel_waits_for_the_reservation_whatever_the_isolation
+                a_branch_in_another_database_is_confirmed_or_cancelled_once
+                a_reservation_that_comes_after_its_cancel_never_runs
+                a_confirmation_of_what_was_forgotten_waits_for_a_person
+                what_a_guard_row_says_is_no_failure_of_its_database
             }
         }
     };

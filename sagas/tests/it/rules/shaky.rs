@@ -27,6 +27,8 @@ pub(crate) trait Ledger: GuardedDatabase {
     async fn make(&self);
     /// The same, for whoever does not wait long for others.
     async fn impatient(&self) -> Self;
+    /// The same, over connections that isolate more than others do, unless they are told.
+    async fn strict(&self) -> Self;
     fn write(tx: &mut Self::Tx, what: &str) -> impl Future<Output = Result<(), BoxError>> + Send;
     /// An error that ends the transaction, and that nobody looks at.
     async fn spoil(tx: &mut Self::Tx);
@@ -44,6 +46,11 @@ impl Ledger for PgGuarded {
     }
     async fn impatient(&self) -> Self {
         self.clone().with_lock_timeout(Duration::from_millis(1))
+    }
+    async fn strict(&self) -> Self {
+        let options = (*self.pool().connect_options()).clone();
+        let isolation = [("default_transaction_isolation", "repeatable read")];
+        Self::new(PgPool::connect_with(options.options(isolation)).await.unwrap())
     }
     async fn write(tx: &mut Self::Tx, what: &str) -> Result<(), BoxError> {
         sqlx::query("insert into done values ($1)").bind(what).execute(&mut **tx).await?;
@@ -66,6 +73,9 @@ impl Ledger for SqliteGuarded {
     async fn impatient(&self) -> Self {
         let options: SqliteConnectOptions = (*self.pool().connect_options()).clone();
         Self::new(SqlitePool::connect_with(options.busy_timeout(Duration::from_millis(1))).await.unwrap())
+    }
+    async fn strict(&self) -> Self {
+        self.clone()
     }
     async fn write(tx: &mut Self::Tx, what: &str) -> Result<(), BoxError> {
         sqlx::query("insert into done values (?)").bind(what).execute(&mut **tx).await?;

@@ -1,0 +1,24 @@
+#![allow(unused_imports)]
+
+#[path = "../../order.rs"]
+mod order;
+
+use es_core::BoxError;
+use order::{Order, Reserve};
+use sagas::saga::{Call, Cx, Ran, StepError};
+use sagas::tcc::tcc;
+
+struct Hold;
+
+#[tcc(name = "hold")]
+impl Hold {
+    async fn confirm(&self, _: Cx<'_, Order>, _: u64, _: &mut Call) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    async fn cancel(&self, _: Cx<'_, Order>, _: Ran<u64>, _: &mut Call) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
+
+fn main() {}
