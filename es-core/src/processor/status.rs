@@ -79,6 +79,8 @@ pub struct RangeStatus {
     pub state: ProcessorState,
     /// When it last made progress, on whichever node, or had nothing to do, as far as this node knows.
     pub progress: Timestamp,
+    /// The furthest that it has been: what is handled once more, since the store failed, is no progress.
+    reached: Position,
     pub(crate) parked: usize,
     /// The revision of its share: another one says that something was written.
     pub(crate) rev: u64,
@@ -93,7 +95,8 @@ impl RangeStatus {
         state: ProcessorState,
         rev: u64,
     ) -> Self {
-        Self { slices, owner, position, state, progress: Timestamp::UNIX_EPOCH, parked: 0, rev }
+        let (progress, reached) = (Timestamp::UNIX_EPOCH, position);
+        Self { slices, owner, position, state, progress, reached, parked: 0, rev }
     }
 }
 
@@ -201,8 +204,8 @@ impl Board {
             };
             let before = range.clone();
             change(range);
-            if range.position > before.position {
-                range.progress = self.clock.now();
+            if range.position > range.reached {
+                (range.reached, range.progress) = (range.position, self.clock.now());
             }
             *range != before && summarize(status)
         });
@@ -355,6 +358,10 @@ mod tests {
         let [low, high] = &board.now().ranges[..] else { panic!("there are two") };
         assert_eq!(low.progress, second(1));
         assert!(high.progress > second(1) && board.now().progress == high.progress);
+        for again in [5, 6] {
+            board.update(512, |range| range.position = Position(again));
+            assert_eq!(board.now().ranges[1].progress, high.progress, "it has been there before");
+        }
         board.at_head(Position(6));
         assert_eq!(board.now().ranges[0].progress, second(1), "it is behind");
         board.at_head(Position(5));

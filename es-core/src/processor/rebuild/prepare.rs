@@ -26,9 +26,14 @@ pub(crate) async fn schema_obstacle(
     backend: &dyn AnyBackend,
     runner: &dyn Runner,
 ) -> Result<Option<String>, StoreError> {
-    let Some(tables) = runner.keeps().tables() else { return Ok(None) };
+    let Some(tables) = runner.keeps().tables().filter(has_schema) else { return Ok(None) };
     let known = Generations::read(backend, &tables.stored_name()).await?.map(|row| row.value);
     unmade(backend.check(&tables, known.unwrap_or_default().current).await)
+}
+
+/// A view has rows of the framework's only.
+fn has_schema(tables: &Tables) -> bool {
+    !tables.schema.trim().is_empty()
 }
 
 /// That tables cannot be made, in words.
@@ -59,7 +64,9 @@ pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Re
                 // Whoever begins a build makes its tables before the row says so; and who removes it does so for good.
                 Some(known) => {
                     has_place(backend, &known.build(&name, known.current)).await?;
-                    backend.check(tables, known.current).await?;
+                    if has_schema(tables) {
+                        backend.check(tables, known.current).await?;
+                    }
                 }
                 None => backend.install(tables, 1).await?,
             }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::context::NodeContext;
 use super::coordinator::AGAIN;
 use super::rename::follow;
-use super::versions::versions_of;
+use super::versions::{versioned, versions_of};
 use crate::cluster::{Cluster, View};
 use crate::slices::Slices;
 use crate::state::{
@@ -28,7 +28,7 @@ pub(crate) struct Sight {
     control: BTreeMap<String, Result<Row<Control>, StoreError>>,
     codes: BTreeMap<String, Result<Row<CodeRecord>, StoreError>>,
     noted: BTreeMap<String, Result<Row<Versions>, StoreError>>,
-    /// What commits write; nothing if that cannot be read.
+    /// What commits write; nothing if that cannot be read, or nobody asks.
     pub(super) inline: InlineSet,
     /// How often something was asked of a build.
     asked: BTreeMap<String, u64>,
@@ -60,6 +60,17 @@ impl Sight {
         let rows = self.generations.iter();
         let gone = rows.filter(|(_, row)| row.as_ref().is_ok_and(|row| row.value.retired));
         gone.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Whether there is one version of each projection, which has the plain names: then nothing is to be done for versions.
+    fn has_one_version_each(&self) -> bool {
+        let there =
+            self.generations.iter().filter(|(_, row)| !row.as_ref().is_ok_and(|row| row.value.retired));
+        let mut known = BTreeSet::new();
+        there.filter_map(|(name, _)| versioned(name)).all(|(projection, version)| {
+            let noted = self.noted.get(projection).and_then(|row| row.as_ref().ok());
+            known.insert(projection) && noted.is_some_and(|row| row.value.published == version)
+        })
     }
 
     /// What is noted of the versions of a projection.
@@ -161,11 +172,15 @@ impl Observer {
         let (generations, control) = (self.each(&generations()).await?, self.each(&control()).await?);
         let codes = self.each(&codes()).await?;
         let noted = self.each(&versions()).await?;
-        let inline = match InlineSet::read(backend).await {
-            Err(StoreError::Corrupt { .. }) => InlineSet::default(),
-            read => read?,
-        };
-        Ok(Sight { view, head, generations, control, codes, noted, inline, asked })
+        let inline = InlineSet::default();
+        let mut sight = Sight { view, head, generations, control, codes, noted, inline, asked };
+        if !sight.has_one_version_each() {
+            sight.inline = match InlineSet::read(backend).await {
+                Err(StoreError::Corrupt { .. }) => InlineSet::default(),
+                read => read?,
+            };
+        }
+        Ok(sight)
     }
 
     async fn each<T: serde::de::DeserializeOwned>(
