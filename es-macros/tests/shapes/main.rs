@@ -1,5 +1,12 @@
 //! Every key and every shape of each macro, in use. What does not compile is in `ui`.
-#![expect(dead_code, reason = "each shape is declared, and not all of it is used")]
+#![expect(
+    dead_code,
+    dropping_copy_types,
+    private_interfaces,
+    unreachable_pub,
+    unused_qualifications,
+    reason = "everything that users may write is shown, and not all of it is used"
+)]
 
 #[path = "../ui/bank.rs"]
 mod bank;
@@ -21,6 +28,7 @@ mod reactor;
 mod reactor_shapes;
 mod saga;
 mod step;
+mod tcc;
 mod three_hundred_variants;
 mod view;
 mod view_deletes;

@@ -1,5 +1,8 @@
-use crate::pet::Pet;
+#[path = "../ui/pet.rs"]
+mod pet;
+
 use es_core::commands;
+use pet::Pet;
 
 #[commands]
 impl Pet {}

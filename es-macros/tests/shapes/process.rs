@@ -1,6 +1,6 @@
 //! Each key and attribute once.
 
-use crate::bank::{AccountId, Deposit, Deposited, Opened, Withdraw, Withdrawn};
+use crate::bank::{self, AccountId, Deposit, Deposited, Opened, Withdraw, Withdrawn};
 use es_core::Recorded;
 use sagas::testing::process as fixture;
 use sagas::{Next, Process as _, Refused, Timer, process};

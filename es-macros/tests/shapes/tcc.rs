@@ -1,13 +1,10 @@
 //! Each key once, and the same written by hand.
 
-#[path = "../../order.rs"]
-mod order;
-
 use std::time::Duration;
 
+use crate::order::Order;
 use es_core::BoxError;
 use es_core::memory::Tx;
-use order::Order;
 use sagas::saga::{Call, Cx, Journal, Ran, Remote, Retry, StepError};
 use sagas::tcc::{Tcc, TccTransaction, tcc};
 
@@ -106,7 +103,8 @@ fn lives_in_the_journal<B: Tcc<Order, Place = Journal<Tx>, Held = ()>>() -> &'st
     B::NAME
 }
 
-fn main() {
+#[test]
+fn it_is_what_it_says() {
     let (hold, by_hand) = (Hold { url: "http://pay" }, ByHand { url: "http://pay" });
     assert_eq!(says(&hold), says(&by_hand));
     assert_eq!(lives_in_the_journal::<Note>(), "note");
