@@ -262,7 +262,11 @@ impl Backend for PgBackend {
 #[async_trait]
 impl Builds for PgBackend {
     async fn install(&self, tables: &Tables, generation: Generation) -> Result<(), StoreError> {
-        projection::install(self, tables, generation).await
+        projection::install(self, tables, generation, true).await
+    }
+
+    async fn check(&self, tables: &Tables, generation: Generation) -> Result<(), StoreError> {
+        projection::install(self, tables, generation, false).await
     }
 
     async fn clear(

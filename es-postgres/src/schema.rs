@@ -79,6 +79,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("generations", include_str!("../migrations/0004_generations.sql")),
     ("witnesses", include_str!("../migrations/0005_witnesses.sql")),
     ("versions", include_str!("../migrations/0006_versions.sql")),
+    ("missing versions", include_str!("../migrations/0007_missing_versions.sql")),
 ];
 
 /// The number of the last migration that this program knows.

@@ -226,6 +226,10 @@ impl Builds for SqliteBackend {
         projection::install(self.begin().await?, tables, generation).await
     }
 
+    async fn check(&self, tables: &Tables, generation: Generation) -> Result<(), StoreError> {
+        projection::check(self.begin().await?, tables, generation).await
+    }
+
     async fn clear(
         &self,
         tables: &Tables,

@@ -53,6 +53,11 @@ impl<'a> Settling<'a> {
         }
         let backend = &*self.node.backend;
         let mut wrong = Vec::new();
+        for (runner, _) in self.processors.iter().chain(&self.successors).chain(&self.inline) {
+            let obstacle = processor::schema_obstacle(backend, &**runner).await.or_else(if_it_can_be_read);
+            let obstacle = obstacle.unwrap_or_else(|error| Some(crate::chain(&error)));
+            wrong.extend(obstacle.map(|line| format!("{}: {line}", runner.name())));
+        }
         for wired in self.processors.iter().chain(&self.successors) {
             let name = wired.0.name();
             let found = wired.0.check().await.unwrap_or_else(|error| vec![crate::chain(&*error)]);

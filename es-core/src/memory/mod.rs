@@ -114,11 +114,17 @@ impl Backend for MemoryBackend {
 #[async_trait]
 impl Builds for MemoryBackend {
     async fn install(&self, tables: &Tables, generation: Generation) -> Result<(), StoreError> {
+        self.check(tables, generation).await?;
+        self.lock().tables.install(tables, generation);
+        Ok(())
+    }
+
+    async fn check(&self, tables: &Tables, _: Generation) -> Result<(), StoreError> {
         if tables.schema.is_empty() {
-            self.lock().tables.install(tables, generation);
             return Ok(());
         }
-        let what = format!("projection {} has a SQL schema, and the memory backend has no SQL", tables.name);
+        let what =
+            format!("the schema of projection {} is SQL, and the memory backend has none", tables.name);
         Err(StoreError::misuse(what))
     }
 

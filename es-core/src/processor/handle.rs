@@ -15,7 +15,7 @@ use super::{ProcessorError, Readiness, Skipped};
 use crate::clock::Timestamp;
 use crate::cluster::Cluster;
 use crate::shared_read::SharedRead;
-use crate::state::{Build, Control, Generations, control};
+use crate::state::{Build, CodeRecord, Control, Generations, control};
 use crate::store::{Filling, Generation, Position, RecordedEvent, Row, StoreError, at_first, write_rows};
 
 /// How often a row is written again that another node has just written.
@@ -47,6 +47,8 @@ pub(crate) struct HandleState {
     /// How often it was resumed.
     pub(crate) resumes: Arc<watch::Sender<u64>>,
     pub(crate) readiness: watch::Sender<Readiness>,
+    /// The code that makes what queries read, if it passes types of events that this program handles.
+    pub(crate) passed_by: watch::Sender<Option<Arc<CodeRecord>>>,
     /// Of which generation it was seen how far other nodes have come, and whether they share it as this one knows.
     pub(super) looked: SharedRead<(Generation, bool)>,
 }
@@ -63,6 +65,7 @@ impl HandleState {
             wake: Arc::default(),
             resumes: Arc::default(),
             readiness: watch::Sender::new(Readiness::Unseen),
+            passed_by: watch::Sender::default(),
             looked: SharedRead::default(),
         }
     }

@@ -48,7 +48,7 @@ pub use self::parked::{LeftOutForGood, ParkedFilter, ParkedSequence, handles_all
 #[cfg(feature = "testing")]
 pub(crate) use self::rebuild::PORTION;
 pub use self::rebuild::{Backfill, Progress, Rebuild, RebuildOptions, RebuildReport, VersionStatus};
-pub(crate) use self::rebuild::{finish_set_back, prepare, remove_build};
+pub(crate) use self::rebuild::{finish_set_back, prepare, remove_build, schema_obstacle};
 pub use self::status::{ProcessorState, ProcessorStatus, RangeStatus};
 pub use self::wait::{Receipt, WaitError};
 pub use self::worker::Reset;
@@ -56,9 +56,9 @@ pub use self::worker::Reset;
 pub(crate) use self::worker::remove_version;
 pub(crate) use self::worker::{
     AnyBackend, BY_ITSELF, Fits, Folded, Looked, NodeContext, NodeSettings, RACES, Readiness, Standing,
-    Stretch, TakeOver, Taken, Wired, alive_during, fold_between, give_names, judge, left_out, made_by,
-    name_obstacle, noted, other_name, others, prepare_named, standing, start, stored_versions, take_over_all,
-    wanted_by_any,
+    Stretch, TakeOver, Taken, Wired, alive_during, fold_between, give_names, inline_version, judge, left_out,
+    made_by, name_obstacle, noted, other_name, others, prepare_named, standing, start, stored_versions,
+    take_over_all, wanted_by_any,
 };
 pub use crate::blame::{Definite, NotTheEvent};
 pub use crate::slices::{SLICES, SliceSet, Slices, slice_of};

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::status::{ProcessorState, ProcessorStatus, RangeStatus};
+use super::worker::is_passed;
 use super::{Processor, ProcessorError, Readiness, parked};
 use crate::ErrorKind;
 use crate::cluster::Shares;
@@ -236,7 +237,15 @@ impl Processor {
         if may_be_parked {
             self.not_parked(wanted, receipt.position, status).await?;
         }
-        Ok(true)
+        Ok(!self.is_passed(receipt).await?)
+    }
+
+    /// Whether it is an event that this program handles and the one that makes what queries read has passed.
+    async fn is_passed(&self, receipt: Receipt) -> Result<bool, StoreError> {
+        let Some(by) = self.handle.passed_by.borrow().clone() else { return Ok(false) };
+        let n = receipt.events.map_or(receipt.position.0, |n| n.max(1));
+        let after = Position(receipt.position.0.saturating_sub(n));
+        is_passed(&*self.node.backend, &by, &self.runner.code(), after, receipt.position).await
     }
 
     /// Whether another node has to come as far as this.
@@ -340,6 +349,9 @@ impl Processor {
             ProcessorState::Paused { since } => format!("it is paused at {} since {since}", now.position),
             ProcessorState::Unsettled { error } => {
                 format!("it is not worked on, at {}: {error}", now.position)
+            }
+            _ if self.handle.passed_by.borrow().is_some() && now.position >= position => {
+                "a program with other code makes what is there, and passes events that this one handles".to_owned()
             }
             _ => format!("it is at {} and did not reach {position} within {limit:?}", now.position),
         };

@@ -30,6 +30,12 @@ impl InlineSet {
         Ok(row.map_or_else(Self::default, |row| Self { names: row.value, rev: row.rev }))
     }
 
+    /// The version of a projection that is inline, by its stored name: commits write it by the plain names of its tables.
+    pub(crate) fn version_of(&self, projection: &str) -> Option<&str> {
+        let is_of = |name: &&String| name.rsplit_once('/').is_some_and(|(base, _)| base == projection);
+        self.names.iter().find(is_of).map(String::as_str)
+    }
+
     pub(crate) fn with(&self, name: &str) -> Self {
         let mut next = self.clone();
         next.names.insert(name.to_owned());

@@ -16,6 +16,13 @@ pub trait Builds: RowStore {
     /// a second generation of them.
     async fn install(&self, tables: &Tables, generation: Generation) -> Result<(), StoreError>;
 
+    /// Whether [`install`](Self::install) would be refused. Nothing is changed: what has to be tried for that is undone.
+    ///
+    /// # Errors
+    ///
+    /// As [`install`](Self::install).
+    async fn check(&self, tables: &Tables, generation: Generation) -> Result<(), StoreError>;
+
     /// Empties a generation (its tables, its [rows](Tables::rows) and those of tables below that name) and applies
     /// `commit`, which writes none of them, in one transaction.
     ///

@@ -46,11 +46,12 @@ enum Home {
     SearchPath,
 }
 
-/// Makes the tables of a generation, if they are not there.
+/// Makes the tables of a generation, if they are not there; or only tries whether they can be made, and undoes it.
 pub(crate) async fn install(
     backend: &PgBackend,
     tables: &Tables,
     generation: Generation,
+    keeps: bool,
 ) -> Result<(), StoreError> {
     // Mostly they are there: then nobody waits for a removal that takes long.
     if is_installed(backend, tables, generation).await? {
@@ -59,7 +60,7 @@ pub(crate) async fn install(
     let mut home = Home::Schema;
     loop {
         let work = Work::begin(backend, tables.name).await?;
-        match work.install(tables, generation, home).await {
+        match work.install(tables, generation, home, keeps).await {
             // A DDL that says where its tables are can have one generation.
             Err(NotMade::Beyond(_)) if home == Home::Schema => home = Home::SearchPath,
             outcome => return outcome.map_err(StoreError::from),
@@ -120,7 +121,13 @@ impl<'w> Work<'w> {
         all.find(|one| (one.version, one.generation) == (tables.version, generation)).cloned()
     }
 
-    async fn install(mut self, tables: &Tables, generation: Generation, home: Home) -> Result<(), NotMade> {
+    async fn install(
+        mut self,
+        tables: &Tables,
+        generation: Generation,
+        home: Home,
+        keeps: bool,
+    ) -> Result<(), NotMade> {
         if self.installed.iter().any(|one| one.version == tables.version && one.ddl != tables.schema) {
             return Err(changed(tables).into());
         }
@@ -128,6 +135,9 @@ impl<'w> Work<'w> {
             return Ok(self.tx.rollback().await?);
         }
         self.add(tables, generation, home).await?;
+        if !keeps {
+            return Ok(self.tx.rollback().await?);
+        }
         match self.tx.commit().await {
             Ok(_) => Ok(()),
             Err(CommitError::Store(error)) => Err(error.into()),

@@ -24,10 +24,29 @@ use crate::{Tx, error, schema};
 
 /// Makes a generation, if it is not there.
 pub(crate) async fn install(mut tx: Tx, tables: &Tables, generation: Generation) -> Result<(), StoreError> {
-    let builds = Builds::read(&mut tx, tables.name).await?;
+    if !add(&mut tx, tables, generation).await? {
+        return tx.rollback().await;
+    }
+    match tx.commit().await {
+        Ok(_) => Ok(()),
+        Err(CommitError::Store(error)) => Err(error),
+        Err(other) => Err(StoreError::transient("installing a projection", other)),
+    }
+}
+
+/// Whether that would be refused: tried, and undone.
+pub(crate) async fn check(mut tx: Tx, tables: &Tables, generation: Generation) -> Result<(), StoreError> {
+    let added = add(&mut tx, tables, generation).await;
+    tx.rollback().await?;
+    added.map(drop)
+}
+
+/// Makes a generation; `false` if it is there.
+async fn add(tx: &mut Tx, tables: &Tables, generation: Generation) -> Result<bool, StoreError> {
+    let builds = Builds::read(tx, tables.name).await?;
     unchanged(tables, &builds)?;
     if builds.get(tables.version, generation).is_some() {
-        return tx.rollback().await;
+        return Ok(false);
     }
     let current = generation == 1 && builds.current(tables.version).is_none();
     let mut build = Build {
@@ -39,7 +58,7 @@ pub(crate) async fn install(mut tx: Tx, tables: &Tables, generation: Generation)
         objects: Vec::new(),
         suffix: builds::suffix(tables.version, generation),
     };
-    build.objects = make(&mut tx, tables, &builds, &build).await?;
+    build.objects = make(tx, tables, &builds, &build).await?;
     if builds.of_version(tables.version).any(|other| !same(&other.objects, &build.objects)) {
         return Err(StoreError::misuse(format!(
             "the schema of projection {} makes other tables when it runs alone: a second generation needs tables \
@@ -47,12 +66,8 @@ pub(crate) async fn install(mut tx: Tx, tables: &Tables, generation: Generation)
             tables.name
         )));
     }
-    builds::insert(&mut tx, tables, &build).await?;
-    match tx.commit().await {
-        Ok(_) => Ok(()),
-        Err(CommitError::Store(error)) => Err(error),
-        Err(other) => Err(StoreError::transient("installing a projection", other)),
-    }
+    builds::insert(tx, tables, &build).await?;
+    Ok(true)
 }
 
 /// Empties a generation, by making its tables again, and applies a commit.

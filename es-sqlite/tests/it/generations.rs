@@ -550,6 +550,7 @@ async fn what_sqlite_cannot_rename_has_one_generation() {
         write(&store, &tables, 1, "insert into t values (1)").await;
         let refused = misuse(store.install(&tables, 2).await);
         assert!(refused.contains(name) && refused.contains("remove_version"), "{refused}");
+        assert_eq!(misuse(store.check(&tables, 2).await), refused);
         let refused = misuse(store.install(&Tables { version: 2, ..tables }, 1).await);
         assert!(refused.contains(name) && refused.contains("remove_version"), "{refused}");
         store.clear(&tables, 1, Commit::default()).await.unwrap();

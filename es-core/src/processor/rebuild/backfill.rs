@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::prepare::unmade;
 use super::protocol::BuildRows;
 use crate::processor::ProcessorError;
 use crate::processor::kinds::runner::Runner;
@@ -55,11 +56,15 @@ pub(crate) async fn backfill_obstacle(
                 is_older_build(&builds, &known).await?.then_some(OPERATOR)
             }
             Generations { building: None, previous: Some(_), previous_goes: false, .. } => Some(KEPT),
-            _ => None,
-        })
+            Generations { building: None, last, .. } => {
+                return Ok(unmade(builds.backend.check(&builds.tables, last + 1).await)?);
+            }
+            Generations { .. } => None,
+        }
+        .map(str::to_owned))
     };
     match obstacle.await {
-        Ok(obstacle) => Ok(obstacle.map(str::to_owned)),
+        Ok(obstacle) => Ok(obstacle),
         // It is about to be retired, and has one build.
         Err(ProcessorError::Inline { .. }) => Ok(None),
         Err(ProcessorError::Store(error)) => Err(error),
@@ -92,7 +97,11 @@ async fn begin(builds: &BuildRows) -> Result<Option<&'static str>, ProcessorErro
                 if !building.by_itself {
                     return Ok(Some(OPERATOR));
                 }
-                builds.remove(building.generation).await?;
+                match builds.remove(building.generation).await {
+                    // Queries were just switched to it: that is looked at again.
+                    Err(ProcessorError::InUse { .. }) => {}
+                    removed => removed?,
+                }
             }
             Generations { previous: Some(previous), previous_goes: true, .. } => {
                 builds.remove(*previous).await?;

@@ -19,7 +19,7 @@ use crate::cluster::Cluster;
 use crate::processor::handle::HandleState;
 use crate::processor::parked;
 use crate::processor::status::ProcessorState;
-use crate::processor::{Processor, ProcessorError, give_names, noted, stored_versions};
+use crate::processor::{Processor, ProcessorError, give_names, inline_version, noted, stored_versions};
 use crate::state::{Build, Building, Generations};
 use crate::store::{Difference, Generation, Position, Tables};
 
@@ -335,7 +335,9 @@ impl Rebuild {
     /// # Errors
     ///
     /// [`ProcessorError`], and queries read what they read: [`NotCaughtUp`](ProcessorError::NotCaughtUp), see
-    /// [`Self::caught_up`]; [`Halted`](ProcessorError::Halted); [`Switching`](ProcessorError::Switching).
+    /// [`Self::caught_up`]; [`Halted`](ProcessorError::Halted); [`Switching`](ProcessorError::Switching);
+    /// [`OlderCode`](ProcessorError::OlderCode); [`Inline`](ProcessorError::Inline) if commits write the older version, whose
+    /// plain names it would take.
     pub async fn switch(&self) -> Result<(), ProcessorError> {
         let Progress { done, total, .. } = self.look().await?;
         if done.0.saturating_add(NEAR) < total.0 {
@@ -392,6 +394,9 @@ impl Rebuild {
             }
         }
         let noted = noted(backend, tables.name).await?;
+        if let Some(processor) = inline_version(backend, tables.name).await? {
+            return Err(ProcessorError::Inline { processor });
+        }
         if noted.value.published != tables.version && !give_names(backend, tables, noted).await? {
             return Err(ProcessorError::Switching { processor: self.builds.name.to_string() });
         }

@@ -21,6 +21,24 @@ pub(crate) async fn point(
     Ok(RowWrite { table: CURRENT.into(), key: name, rev, row: Some(tables.rows(generation).into()) })
 }
 
+/// Why its tables cannot be made, or are not those of its program, in words. Nothing is changed.
+pub(crate) async fn schema_obstacle(
+    backend: &dyn AnyBackend,
+    runner: &dyn Runner,
+) -> Result<Option<String>, StoreError> {
+    let Some(tables) = runner.keeps().tables() else { return Ok(None) };
+    let known = Generations::read(backend, &tables.stored_name()).await?.map(|row| row.value);
+    unmade(backend.check(&tables, known.unwrap_or_default().current).await)
+}
+
+/// That tables cannot be made, in words.
+pub(super) fn unmade(checked: Result<(), StoreError>) -> Result<Option<String>, StoreError> {
+    match checked {
+        Err(error @ StoreError::Misuse { .. }) => Ok(Some(crate::chain(&error))),
+        checked => checked.map(|()| None),
+    }
+}
+
 /// Makes the tables and rows of a processor that is run for the first time, next to those of other versions. One that keeps
 /// nothing that could be rebuilt begins at the head: what happened before is none of its business.
 ///
@@ -37,8 +55,10 @@ pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Re
                 finish_removal(backend, tables.name, tables.version).await?;
                 continue;
             }
-            for generation in known.clone().unwrap_or_default().all() {
-                backend.install(tables, generation).await?;
+            match &known {
+                // Whoever begins a build makes its tables before the row says so; and who removes it does so for good.
+                Some(known) => backend.check(tables, known.current).await?,
+                None => backend.install(tables, 1).await?,
             }
             if known.is_none() {
                 let (rev, last) = stored.map_or((0, 1), |row| (row.rev, row.value.last));

@@ -174,6 +174,7 @@ impl BuildRows {
                     })?);
                 }
                 rows.push(point(&*self.backend, &self.tables, to).await?);
+                rows.extend(self.made_as_before(to, next.previous).await?);
                 let commit = Commit { rows, ..Commit::default() };
                 self.won(self.backend.switch(&self.tables, to, commit).await).await
             }
@@ -193,6 +194,23 @@ impl BuildRows {
                 self.won(self.backend.uninstall(&self.tables, generation, commit).await).await
             }
         }
+    }
+
+    /// The rows that say which codes make a build and the one that is read, as they are: a start that takes one of them over
+    /// before the switch is there writes them too, so that is decided again.
+    async fn made_as_before(
+        &self,
+        to: Generation,
+        read: Option<Generation>,
+    ) -> Result<Vec<RowWrite>, ProcessorError> {
+        let mut rows = Vec::new();
+        for generation in read.into_iter().chain([to]) {
+            rows.push(codes().put(&made_by(&*self.backend, &self.build(generation)).await?)?);
+        }
+        if self.is_older(to).await? {
+            return Err(ProcessorError::OlderCode { build: self.build(to) });
+        }
+        Ok(rows)
     }
 
     /// The row that says which code makes a build that begins.
@@ -313,7 +331,7 @@ impl BuildRows {
             return Err(refused());
         }
         let frozen = self.take(to, by, false).await?;
-        // Once it is frozen, neither is taken over.
+        // Whoever takes one of them over after this is found by the commit of the switch.
         if self.is_older(to).await? {
             return Err(refused());
         }

@@ -109,7 +109,14 @@ impl CodeRecord {
 
     /// Whether every type is handled that a code handles.
     pub(crate) fn handles_all_of(&self, code: &Code) -> bool {
-        self.handles.contains_key(ALL) || code.handles().keys().all(|name| self.handles.contains_key(name))
+        self.passes(code).is_empty()
+    }
+
+    /// The types of events that a code handles and this one does not.
+    pub(crate) fn passes<'c>(&self, code: &'c Code) -> Vec<&'c str> {
+        let all = self.handles.contains_key(ALL);
+        let names = code.handles().keys().map(String::as_str);
+        names.filter(|name| !all && !self.handles.contains_key(*name)).collect()
     }
 
     /// The types of events of which the build has all if another code continues it, which may have `missed` some; `None` if it

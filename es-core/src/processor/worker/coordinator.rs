@@ -30,7 +30,7 @@ use crate::processor::options::ProcessorOptions;
 use crate::processor::rebuild::{expire, prepare};
 use crate::processor::status::{Board, ProcessorState, RangeStatus, Rate};
 use crate::slices::Slices;
-use crate::state::{Build, Checkpoint, Generations};
+use crate::state::{Build, Checkpoint, Control, Generations};
 use crate::store::{Generation, Position, StoreError};
 
 /// When it is tried again what could not be settled, if nothing new is seen before.
@@ -180,10 +180,16 @@ impl Coordinator {
             return Ok(());
         }
         let name = self.handle.name.clone();
-        if sight.is_removed(&name) && !self.node.settings.looks_on {
+        if sight.is_removed(&name) {
             // Its version was removed while no node with it was seen: it begins again.
             self.catching_up = CatchingUp::default();
             self.handle.readiness.send_replace(Readiness::Behind);
+            if self.node.settings.looks_on {
+                // Nothing is there, however far it was.
+                self.show_current(&Generations::default(), &Control::default());
+                self.handle.board(1).reshape(Vec::new());
+                return Ok(());
+            }
             self.unless_stopped(prepare(&*self.node.backend, &*self.runner)).await?;
             self.cluster.wake();
             return Ok(());
@@ -193,6 +199,8 @@ impl Coordinator {
         if incomplete {
             self.handle.readiness.send_replace(Readiness::Incomplete);
         }
+        // Before it is shown how far it has come.
+        self.note_passed(&generations, incomplete, sight)?;
         self.show_current(&generations, &control);
         if generations.freeze.until.is_some_and(|until| until < sight.view.now) {
             // Whoever switched queries is gone; nothing has changed for them.

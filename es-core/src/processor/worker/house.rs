@@ -59,24 +59,24 @@ impl Chore {
         }
     }
 
-    /// Does it, or says why that cannot be.
-    async fn done(self, node: &NodeContext, runner: &Arc<dyn Runner>) -> Result<(), Trouble> {
+    /// Does it, or says why that cannot be. Whether it may have changed anything.
+    async fn done(self, node: &NodeContext, runner: &Arc<dyn Runner>) -> Result<bool, Trouble> {
         match self {
             Self::Switch(to) => switch_to_build(node, &**runner, to).await?,
             Self::Backfill => begin_backfill(node, runner).await?.map_err(Trouble::lasting)?,
             Self::Remove(build) => remove_build(node, &**runner, build).await?,
             Self::SetBack(generation) => {
-                let Some(tables) = runner.keeps().tables() else { return Ok(()) };
+                let Some(tables) = runner.keeps().tables() else { return Ok(false) };
                 let build = Build { processor: runner.name().into(), generation };
                 finish_set_back(&*node.backend, &tables, &build, None).await?;
             }
-            Self::Publish(noted) => versions::publish(&*node.backend, &**runner, noted).await?,
+            Self::Publish(noted) => return Ok(versions::publish(&*node.backend, &**runner, noted).await?),
             Self::Note(noted) => versions::note(&*node.backend, &noted).await?,
             Self::Forget(version, noted) => {
-                versions::forget(&*node.backend, &**runner, version, noted).await?;
+                return Ok(versions::forget(&*node.backend, &**runner, version, noted).await?);
             }
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -135,11 +135,12 @@ impl House {
         let (what, node, runner, cluster) = (chore.what(), node.clone(), runner.clone(), cluster.clone());
         let work = async move {
             let done = chore.done(&node, &runner).await;
-            // What it came to is looked at soon; what failed, when its pause is over.
-            if done.is_ok() {
+            // What it came to is looked at soon; what failed, when its pause is over. If nothing has changed, a look at once
+            // would only find the same to do.
+            if matches!(done, Ok(true)) {
                 cluster.wake();
             }
-            done
+            done.map(drop)
         };
         self.under_way = Some((what, tokio::spawn(work)));
     }

@@ -38,10 +38,10 @@ pub(crate) use self::reset::ResetRequest;
 use self::sight::Observer;
 pub(crate) use self::start::{alive_during, left_out, others, start, wanted_by_any};
 pub(crate) use self::take_over::{
-    BY_ITSELF, Looked, TRIES as RACES, TakeOver, Wired, judge, made_by, take_over_all,
+    BY_ITSELF, Looked, TRIES as RACES, TakeOver, Wired, is_passed, judge, made_by, take_over_all,
 };
 pub(crate) use self::taken::Taken;
 pub(crate) use self::versions::{
-    finish_removal, give_names, noted, remove as remove_version, stored as stored_version, stored_versions,
-    versioned,
+    finish_removal, give_names, inline_version, noted, remove as remove_version, stored as stored_version,
+    stored_versions, versioned,
 };

@@ -62,6 +62,36 @@ impl Coordinator {
         Ok(read.is_some_and(|read| read.incomplete && read.code == self.runner.code().fingerprint()))
     }
 
+    /// Notes whether the code that makes what queries read passes types of events that this program handles: of two codes of
+    /// which each handles something else, it is the newer one. Queries may rely on the rows; who waits for such an event may not.
+    /// Of an `incomplete` build, nobody believes anything.
+    pub(super) fn note_passed(
+        &self,
+        generations: &Generations,
+        incomplete: bool,
+        sight: &Sight,
+    ) -> Result<(), StoreError> {
+        let read = sight.code(&self.build(generations.current).to_string())?;
+        let code = self.runner.code();
+        let is_other = |read: &CodeRecord| read.code != code.fingerprint() && !read.handles_all_of(&code);
+        let passed_by = read.filter(|read| !incomplete && is_other(read));
+        let before = self.handle.passed_by.borrow().clone();
+        if passed_by.as_ref() == before.as_deref() {
+            return Ok(());
+        }
+        if let Some(by) = passed_by.as_ref().filter(|_| before.is_none()) {
+            let (processor, types) = (&self.handle.name, by.passes(&code));
+            tracing::warn!(
+                %processor,
+                ?types,
+                "a program with other code makes what queries read, and passes events that this one handles: whoever waits \
+                 for one of them waits in vain"
+            );
+        }
+        self.handle.passed_by.send_replace(passed_by.map(Arc::new));
+        Ok(())
+    }
+
     /// Says whether queries may rely on what they read.
     pub(super) fn show_readiness(&mut self, sight: &Sight) {
         let current = self.handle.current.borrow().now().generation;

@@ -13,7 +13,8 @@ use super::versions::versions_of;
 use crate::cluster::{Cluster, View};
 use crate::slices::Slices;
 use crate::state::{
-    Build, CodeRecord, Control, Generations, Versions, asked, codes, control, generations, versions,
+    Build, CodeRecord, Control, Generations, InlineSet, Versions, asked, codes, control, generations,
+    versions,
 };
 use crate::store::{Position, Row, StoreError, Table};
 
@@ -27,6 +28,8 @@ pub(crate) struct Sight {
     control: BTreeMap<String, Result<Row<Control>, StoreError>>,
     codes: BTreeMap<String, Result<Row<CodeRecord>, StoreError>>,
     noted: BTreeMap<String, Result<Row<Versions>, StoreError>>,
+    /// What commits write; nothing if that cannot be read.
+    pub(super) inline: InlineSet,
     /// How often something was asked of a build.
     asked: BTreeMap<String, u64>,
 }
@@ -158,7 +161,11 @@ impl Observer {
         let (generations, control) = (self.each(&generations()).await?, self.each(&control()).await?);
         let codes = self.each(&codes()).await?;
         let noted = self.each(&versions()).await?;
-        Ok(Sight { view, head, generations, control, codes, noted, asked })
+        let inline = match InlineSet::read(backend).await {
+            Err(StoreError::Corrupt { .. }) => InlineSet::default(),
+            read => read?,
+        };
+        Ok(Sight { view, head, generations, control, codes, noted, inline, asked })
     }
 
     async fn each<T: serde::de::DeserializeOwned>(

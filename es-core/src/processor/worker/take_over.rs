@@ -149,6 +149,26 @@ pub(super) fn furthest(shares: &[Share<Checkpoint>]) -> Position {
     shares.iter().map(|share| share.progress.position).max().unwrap_or_default()
 }
 
+/// Whether there is an event up to a position, and after another one, that a code handles and the one that makes the build
+/// has passed.
+pub(crate) async fn is_passed(
+    backend: &dyn AnyBackend,
+    by: &CodeRecord,
+    code: &Code,
+    after: Position,
+    through: Position,
+) -> Result<bool, StoreError> {
+    for name in by.passes(code) {
+        // Before that, another code has handled them.
+        let since = by.unhandled.get(name).or_else(|| by.unhandled.get(ALL)).copied().unwrap_or_default();
+        let counts = |name: &str| !by.handles.contains_key(name);
+        if passed(backend, &[name], counts, since.max(after), through).await?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The first event of some types, or of any, that lies between two positions and whose type counts.
 async fn passed(
     backend: &dyn AnyBackend,

@@ -34,6 +34,10 @@ pub(super) fn is_to_have_names(
     sight: &Sight,
     lease: Duration,
 ) -> Result<Option<Row<Versions>>, StoreError> {
+    // Commits write by them.
+    if sight.inline.version_of(tables.name).is_some() {
+        return Ok(None);
+    }
     let runs = sight.view.alive.values().flat_map(|node| &node.runs).filter_map(|name| versioned(name));
     let newest = runs.filter(|(name, _)| *name == tables.name).map(|(_, version)| version).max();
     let row = sight.noted(tables.name)?;
@@ -52,23 +56,31 @@ pub(super) fn is_to_have_names(
     Ok(Some(row))
 }
 
-/// Gives the plain names to the version that this program runs.
+/// Gives the plain names to the version that this program runs. Whether that has changed anything.
 pub(super) async fn publish(
     backend: &dyn AnyBackend,
     runner: &dyn Runner,
     noted: Row<Versions>,
-) -> Result<(), StoreError> {
-    let Some(tables) = runner.keeps().tables() else { return Ok(()) };
-    // Commits write an inline one by its plain names. Read after the row: becoming inline writes that as well.
-    let inline = InlineSet::read(backend).await?.names;
-    if inline.iter().filter_map(|name| versioned(name)).any(|(name, _)| name == tables.name) {
-        return Ok(());
+) -> Result<bool, StoreError> {
+    let Some(tables) = runner.keeps().tables() else { return Ok(false) };
+    if inline_version(backend, tables.name).await?.is_some() {
+        return Ok(false);
     }
     // Another node may have been as fast.
-    if give_names(backend, &tables, noted).await? {
+    let given = give_names(backend, &tables, noted).await?;
+    if given {
         tracing::info!(version = tables.stored_name(), "has the plain names of its tables from here on");
     }
-    Ok(())
+    Ok(given)
+}
+
+/// The version of a projection whose plain names go to no other one, for it is inline: commits write it by them. To be read
+/// after what is noted of the versions: becoming inline writes that as well.
+pub(crate) async fn inline_version(
+    backend: &dyn AnyBackend,
+    projection: &str,
+) -> Result<Option<String>, StoreError> {
+    Ok(InlineSet::read(backend).await?.version_of(projection).map(str::to_owned))
 }
 
 /// Gives the plain names to a version, over what was noted; `false` if that has changed.
@@ -114,7 +126,8 @@ pub(super) fn unseen(
         }
         let since = *next.value.unseen.entry(version).or_insert(now);
         let may_go = row.value.published != version || is_ready;
-        let goes = is_over(since, kept, now) || sight.is_removed(&name);
+        let is_inline = sight.inline.names.contains(&name);
+        let goes = !is_inline && is_over(since, kept, now) || sight.is_removed(&name);
         gone = gone.or_else(|| (may_go && goes).then(|| (version, row.clone())));
     }
     Ok(((next.value != row.value).then_some(next), gone))
@@ -125,23 +138,24 @@ pub(super) async fn note(backend: &dyn AnyBackend, noted: &Row<Versions>) -> Res
     write_rows(backend, vec![versions().put(noted)?]).await.map(drop)
 }
 
-/// Removes a version that no node runs; its plain names go to this program's version.
+/// Removes a version that no node runs; its plain names go to this program's version. Whether that has changed anything.
 pub(super) async fn forget(
     backend: &dyn AnyBackend,
     runner: &dyn Runner,
     version: u32,
     noted: Row<Versions>,
-) -> Result<(), StoreError> {
-    let Some(tables) = runner.keeps().tables() else { return Ok(()) };
+) -> Result<bool, StoreError> {
+    let Some(tables) = runner.keeps().tables() else { return Ok(false) };
     if noted.value.published == version {
         // It goes with a later look.
         return publish(backend, runner, noted).await;
     }
-    if remove(backend, tables.name, version, noted).await? {
+    let removed = remove(backend, tables.name, version, noted).await?;
+    if removed {
         let version = format!("{}/{version}", tables.name);
         tracing::info!(version, "has gone, with its rows: no node has run this version for long");
     }
-    Ok(())
+    Ok(removed)
 }
 
 /// Removes a version whole, as it was decided on what is noted of the versions: a node that has just started has changed

@@ -16,10 +16,11 @@ use super::{LIMIT, Subject, settle, start, store};
 use crate::event::Event as _;
 use crate::processor::{
     Backfill, Processor, ProcessorError, ProcessorOptions, ProcessorState, ProcessorStatus, RebuildOptions,
+    Receipt,
 };
 use crate::projection::{Change, Code, Projection, View};
 use crate::services::{Scope, Services};
-use crate::store::{Backend, EventFilter, NewEvent, RecordedEvent, RowStore};
+use crate::store::{Backend, EventFilter, EventStore as _, NewEvent, RecordedEvent, RowStore};
 use crate::{App, BoxError, Reactor};
 
 /// Short, so that a node which has gone is soon known to be.
@@ -28,6 +29,8 @@ const LEASE: Duration = Duration::from_millis(400);
 const NEWER: u32 = 99;
 /// A program that also handles what an older one does not.
 const HANDLES_MORE: u64 = 9;
+/// A program that handles that, and nothing of what an older one does.
+const HANDLES_OTHER: u64 = 8;
 
 /// How many payments each program took in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,12 +39,19 @@ pub struct Coded<const CODE: u64>(BTreeMap<u64, u64>);
 impl<const CODE: u64> Projection for Coded<CODE> {
     const NAME: &'static str = "coded";
     fn filter() -> EventFilter {
-        let payments = EventFilter::of::<Deposited>();
-        if CODE == HANDLES_MORE { payments.or(EventFilter::of::<Opened>()) } else { payments }
+        match CODE {
+            HANDLES_MORE => EventFilter::of::<Deposited>().or(EventFilter::of::<Opened>()),
+            HANDLES_OTHER => EventFilter::of::<Opened>(),
+            _ => EventFilter::of::<Deposited>(),
+        }
     }
     fn code() -> Code {
-        let code = Code::new(CODE).handling::<Deposited>();
-        if CODE == HANDLES_MORE { code.handling::<Opened>() } else { code }
+        let code = Code::new(CODE);
+        match CODE {
+            HANDLES_MORE => code.handling::<Deposited>().handling::<Opened>(),
+            HANDLES_OTHER => code.handling::<Opened>(),
+            _ => code.handling::<Deposited>(),
+        }
     }
 }
 
@@ -281,6 +291,76 @@ pub async fn a_rebuild_of_an_older_program_is_not_switched_to<S: Subject>(subjec
     assert!(matches!(error, ProcessorError::OlderCode { .. }), "{error}");
     settle(&more).await;
     assert_eq!(counts(&store).await, is([(1, 1), (HANDLES_MORE, 1)]));
+}
+
+/// P18
+pub async fn a_switch_meets_a_start_that_takes_the_build_over_that_is_read<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let line = Double::new(subject.again(&store.0).await);
+    let old = start(|| App::on(line.clone()).view::<Coded<1>>().lease(LEASE)).await;
+    pay(&store, || payment(1)).await;
+    settle(&old).await;
+    let rebuild = ask(|| coded(&old).rebuild_online(RebuildOptions::default())).await;
+    ask(|| rebuild.caught_up(LIMIT)).await;
+    // What is read is ahead of it by this.
+    line.set(Line::HoldsCommits("coded/1~2"));
+    pay(&store, || payment(1)).await;
+    settle(&old).await;
+    let switch = async {
+        loop {
+            match rebuild.switch().await {
+                Err(ProcessorError::NotCaughtUp { .. } | ProcessorError::Switching { .. }) => {}
+                Err(error) if error.kind() == crate::ErrorKind::Transient => {}
+                answer => break answer,
+            }
+        }
+    };
+    let newer = async {
+        eventually(async || {
+            let row = store.row("generations", "coded/1").await.expect("it is run");
+            let row: serde_json::Value = serde_json::from_slice(&row.data).expect("JSON");
+            if row["frozen"].is_null() { Err(row.to_string()) } else { Ok(()) }
+        })
+        .await;
+        let more = run::<HANDLES_MORE, _>(&subject, &store).await;
+        line.set(Line::Up);
+        more
+    };
+    let (switched, more) = futures::join!(switch, newer);
+    let error = switched.expect_err("queries would be switched to what an older program makes");
+    assert!(matches!(error, ProcessorError::OlderCode { .. }), "{error}");
+    pay(&store, || encoded(&opened("Ada"))).await;
+    settle(&more).await;
+    assert_eq!(counts(&store).await, is([(1, 2), (HANDLES_MORE, 1)]));
+}
+
+/// P13, P17
+pub async fn what_a_newer_program_passes_is_not_said_to_be_there<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let old = run::<1, _>(&subject, &store).await;
+    pay(&store, || payment(1)).await;
+    settle(&old).await;
+    let head = async || ask(|| store.0.head()).await;
+    let one = |position| Receipt { position, events: Some(1) };
+    let before = head().await;
+    let other = run::<HANDLES_OTHER, _>(&subject, &store).await;
+    stands_by(&old).await;
+    assert!(old.ready(), "queries find what they found before");
+    pay(&store, || payment(1)).await;
+    settle(&other).await;
+    let passed = head().await;
+    until(coded(&old), |status| status.position >= passed).await;
+    let waits = async |receipt: Receipt, limit| coded(&old).wait_or_stale(receipt, limit).await;
+    for receipt in [one(passed), Receipt::from(passed)] {
+        let is_there = ask(|| waits(receipt, LEASE)).await;
+        assert!(!is_there, "the program that has passed it does not handle it");
+    }
+    assert!(ask(|| waits(one(before), LIMIT)).await, "it was handled before");
+    assert_eq!(counts(&store).await, is([(1, 1)]));
+    // Rolled back: it is rebuilt for its sake.
+    assert!(other.shutdown(LIMIT).await);
+    assert!(ask(|| waits(one(passed), LIMIT)).await);
+    assert_eq!(counts(&store).await, is([(1, 2)]));
 }
 
 /// Another projection of the same programs.

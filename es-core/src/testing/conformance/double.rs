@@ -543,6 +543,11 @@ impl<B: Backend> Builds for Double<B> {
         self.inner.install(tables, generation).await
     }
 
+    async fn check(&self, tables: &Tables, generation: Generation) -> Result<(), StoreError> {
+        self.reach(Call::Read).await?;
+        self.inner.check(tables, generation).await
+    }
+
     async fn clear(
         &self,
         tables: &Tables,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::ErrorKind;
 use crate::limits::MAX_PAGE;
-use crate::processor::ProcessorError;
+use crate::processor::{ProcessorError, WaitError};
 use crate::store::{
     Backend, Commit, CommitError, Committed, EventFilter, EventStore, ExpectedVersion, Generation,
     IdempotencyKey, NewEvent, Outcome, Page, Position, RecordedEvent, Resolution, RowStore, RowWrite,
@@ -28,6 +28,12 @@ impl Kind for StoreError {
 }
 
 impl Kind for ProcessorError {
+    fn kind(&self) -> ErrorKind {
+        self.kind()
+    }
+}
+
+impl Kind for WaitError {
     fn kind(&self) -> ErrorKind {
         self.kind()
     }

@@ -6,15 +6,16 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::double::{Double, Line};
-use super::patient::{ask, commit};
+use super::inline_code::starts;
+use super::patient::{Patient, ask, commit};
 use super::payments::{eventually, payment};
 use super::versions::{
     ACCOUNTS, LEASE, Paid, all, assert_paid, drop_version, of, pay, plain, run, until_ready, wired,
 };
 use super::{LIMIT, Subject, settle, start, store};
-use crate::App;
-use crate::processor::{ProcessorError, ProcessorOptions, VersionStatus};
-use crate::store::{Commit, ExpectedVersion};
+use crate::processor::{ProcessorError, ProcessorOptions, RebuildOptions, VersionStatus};
+use crate::store::{Backend, Commit, ExpectedVersion, RowStore};
+use crate::{App, ErrorKind};
 
 /// What an app of a version reads.
 async fn own<S: Subject>(app: &App) -> BTreeMap<String, i64> {
@@ -38,6 +39,25 @@ async fn versions<S: Subject, const VERSION: u32>(app: &App) -> [VersionStatus; 
     all.try_into().expect("both are there")
 }
 
+/// While there is nothing to do, nodes look at each other four times in the time of a lease.
+async fn no_look_without_need<B: Backend + RowStore + Clone>(store: &Patient<B>) {
+    let looks = async || {
+        let nodes = ask(|| store.0.scan("nodes", None, 100)).await;
+        nodes.iter().map(|node| node.rev).collect::<Vec<u64>>()
+    };
+    let (before, since) = (looks().await, store.now().await);
+    let more = |now: Vec<u64>| before.iter().zip(now).map(|(before, now)| now - before).collect::<Vec<_>>();
+    eventually(async || match more(looks().await) {
+        more if more.iter().all(|n| *n >= 8) => Ok(()),
+        more => Err(format!("{more:?} looks")),
+    })
+    .await;
+    let (looks, now) = (more(looks().await), store.now().await);
+    let due = 4 * now.duration_since(since).unsigned_abs().as_millis() / LEASE.as_millis();
+    let are_due = looks.iter().all(|n| u128::from(*n) <= 2 * due + 20);
+    assert!(are_due, "{looks:?} looks, where {due} are due");
+}
+
 /// P16, P28
 pub async fn an_inline_projection_of_another_version_writes_tables_of_its_own<S: Subject>(subject: S) {
     let store = store(&subject).await;
@@ -58,12 +78,43 @@ pub async fn an_inline_projection_of_another_version_writes_tables_of_its_own<S:
         if is_over { Ok(()) } else { Err(format!("{inline:?} at {now}")) }
     })
     .await;
+    no_look_without_need(&store).await;
     pay_inline(&new).await;
     assert_eq!(own::<S>(&new).await, all(6));
     assert_paid::<1, S>(&old, 3).await;
     plain::<S>(&store, &all(6)).await;
     let refused = drop_version::<Paid<S, 1>>(&old, 2).await.expect_err("commits write it");
     assert!(matches!(refused, ProcessorError::Inline { .. }), "{refused}");
+}
+
+/// P16, P28
+pub async fn no_switch_takes_the_plain_names_from_an_inline_projection<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let backend = subject.again(&store.0).await;
+    let inline = || App::on(backend.clone()).inline_projection(Paid::<S, 1>::new()).lease(LEASE);
+    let old = start(inline).await;
+    pay_inline(&old).await;
+    assert!(old.shutdown(LIMIT).await);
+    let retires =
+        || App::on(store.0.clone()).projection(Paid::<S, 2>::new()).retire_inline("paid-versions/1");
+    let new = start(|| retires().lease(LEASE)).await;
+    until_ready(&new).await;
+    // Rolled back, while the newer program still runs.
+    let old = starts(inline).await;
+    let refused = loop {
+        let rebuild = ask(|| new.rebuild_online::<Paid<S, 2>>(RebuildOptions::default())).await;
+        match rebuild.switch().await {
+            Err(error) if error.kind() == ErrorKind::Transient => {}
+            answer => break answer.expect_err("commits write the older version by the plain names"),
+        }
+    };
+    assert!(
+        matches!(&refused, ProcessorError::Inline { processor } if processor == "paid-versions/1"),
+        "{refused}"
+    );
+    pay_inline(&old).await;
+    assert_eq!(own::<S>(&old).await, all(2));
+    plain::<S>(&store, &all(2)).await;
 }
 
 /// P28

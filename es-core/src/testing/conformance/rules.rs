@@ -353,6 +353,8 @@ macro_rules! __conformance_and_the_rest {
             deploys {
                 the_newer_of_two_programs_works_and_the_older_stands_by
                 a_rebuild_is_made_by_one_program
+                a_switch_meets_a_start_that_takes_the_build_over_that_is_read
+                what_a_newer_program_passes_is_not_said_to_be_there
                 a_program_that_handles_more_than_was_handled_says_so
                 an_event_of_a_newer_program_is_left_to_it
                 what_was_handled_before_a_rollback_is_not_missed_after_it
@@ -378,6 +380,7 @@ macro_rules! __conformance_and_the_rest {
             versions {
                 versions_live_next_to_each_other
                 a_node_that_only_looks_on_changes_nothing
+                a_node_that_looks_on_is_not_ready_for_a_version_that_has_gone
                 a_new_version_is_ready_once_it_has_caught_up
                 a_new_version_is_watched_and_takes_the_names_of_the_older_one
                 the_plain_names_follow_the_newest_version_that_runs
@@ -448,6 +451,7 @@ macro_rules! __conformance_and_the_rest {
             }
             plain_names {
                 an_inline_projection_of_another_version_writes_tables_of_its_own
+                no_switch_takes_the_plain_names_from_an_inline_projection
                 plain_names_that_cannot_be_given_are_tried_again_and_hold_up_nothing
                 a_newer_version_goes_by_itself_after_a_rollback
             }
@@ -478,6 +482,7 @@ macro_rules! __conformance_and_the_rest {
                 a_reactor_whose_former_name_is_unknown_begins_at_the_head
                 a_rename_in_a_deploy_repeats_no_effect
                 a_rename_that_is_rolled_back_repeats_no_effect
+                a_reactor_that_is_renamed_again_after_a_rollback_continues_where_it_was
                 what_an_operator_asked_of_a_reactor_goes_with_its_name
                 a_rename_of_many_rows_that_is_cut_short_is_taken_back_or_gone_on_with
                 a_request_that_both_names_have_holds_no_rename_up
@@ -625,6 +630,8 @@ macro_rules! __conformance_and_the_rest {
                 an_older_program_takes_nothing_back_while_a_newer_one_starts
                 a_start_that_is_refused_late_gives_back_what_it_has_taken_over
                 an_inline_view_is_left_to_the_program_of_before_by_a_start_that_is_refused_late
+                a_start_makes_no_tables_of_a_build_that_is_just_removed
+                a_start_whose_tables_cannot_be_made_changes_nothing
                 two_programs_that_make_other_views_inline_do_not_shut_each_other_out
                 a_program_that_handles_all_events_takes_an_inline_view_over_while_others_write
             }

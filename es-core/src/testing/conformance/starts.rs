@@ -1,5 +1,6 @@
 //! What the start of a program leaves to others if it is refused, or ends early: P16, P17, P18.
 
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::backfills::state;
@@ -10,17 +11,82 @@ use super::inline_code::{
     Counts, EVERYTHING, LEASE, LESS, MORE, app, counts, inline, open, pay, says, starts,
 };
 use super::patient::{Patient, ask};
-use super::payments::eventually;
+use super::payments::{eventually, payment};
 use super::reactors::Posts;
 use super::renames::Named;
+use super::versions::Paid;
 use super::{LIMIT, Subject, sent, settle, start, store};
 use crate::command::CommandError;
-use crate::processor::{Backfill, ProcessorOptions};
-use crate::store::{Backend, Commit, CommitError, EventStore as _, RowStore, RowWrite, StoredRow};
-use crate::{App, AppBuilder};
+use crate::processor::{Backfill, ProcessorOptions, RebuildOptions};
+use crate::projection::{Project, Projection};
+use crate::store::{
+    Backend, Commit, CommitError, EventFilter, EventStore as _, RecordedEvent, RowStore, RowWrite, StoredRow,
+    Tables,
+};
+use crate::{App, AppBuilder, BoxError, ErrorKind};
 
 /// What only the last commit of a view that becomes inline writes, if it was there before.
 const LAST_COMMIT: Line = Line::HoldsCommits("generations");
+
+/// The table of another program, under the name and the version of this one's.
+struct Altered<S>(PhantomData<fn() -> S>);
+
+impl<S: Subject> Projection for Altered<S> {
+    const NAME: &'static str = Paid::<S, 1>::NAME;
+    const SCHEMA: &'static str = "create table elsewhere (n integer)";
+    fn filter() -> EventFilter {
+        Paid::<S, 1>::filter()
+    }
+}
+
+impl<S: Subject> Project<<S::Backend as Backend>::Tx> for Altered<S> {
+    async fn project(&self, _: &RecordedEvent, _: &mut <S::Backend as Backend>::Tx) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
+
+/// P17, P18
+pub async fn a_start_whose_tables_cannot_be_made_changes_nothing<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let other = subject.again(&store.0).await;
+    let posts = Posts::new(0);
+    posts.open();
+    let old = || {
+        app(&store.0)
+            .projection(Paid::<S, 1>::new())
+            .reactor(Named::<false>(posts.clone()))
+            .view::<Beside<1>>()
+    };
+    let old = start(old).await;
+    store.put("account-a", vec![payment(1)]).await;
+    settle(&old).await;
+    let before = state::<S>(&store).await;
+    let altered = || app(&other).projection(Altered::<S>(PhantomData));
+    let new = || altered().reactor(Named::<true>(posts.clone())).view::<Beside<2>>();
+    says(new, "the schema of projection paid-versions").await;
+    assert_eq!(state::<S>(&store).await, before);
+}
+
+/// P11
+pub async fn a_start_makes_no_tables_of_a_build_that_is_just_removed<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let old = start(|| app(&store.0).projection(Paid::<S, 1>::new())).await;
+    let rebuild = ask(|| old.processors()[0].rebuild_online(RebuildOptions::default())).await;
+    assert!(old.shutdown(LIMIT).await);
+    // Whoever removes it is faster than a start that has seen it.
+    let tables = Tables { name: Paid::<S, 1>::NAME, version: 1, schema: S::PAID };
+    let generation = rebuild.generation();
+    store.uninstall(&tables, generation, Commit::default()).await.expect("queries do not read it");
+    let other = subject.again(&store.0).await;
+    let _new = start(|| app(&other).projection(Paid::<S, 1>::new())).await;
+    let refused = loop {
+        match store.0.begin_at(&tables, generation, LIMIT).await {
+            Err(error) if error.kind() == ErrorKind::Transient => {}
+            answer => break answer.map(drop).expect_err("its tables have gone"),
+        }
+    };
+    assert!(refused.to_string().contains("is not installed"), "{refused}");
+}
 
 async fn holds<B>(line: &Double<B>) {
     eventually(async || if line.held() > 0 { Ok(()) } else { Err("nothing is held".to_owned()) }).await;

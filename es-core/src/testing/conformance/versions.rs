@@ -14,7 +14,9 @@ use super::payments::{eventually, payment};
 use super::{LIMIT, Subject, settle, start, store};
 use crate::processor::{Backfill, Processor, ProcessorError, ProcessorOptions, RebuildOptions};
 use crate::projection::{Change, Code, Project, Projection, View};
-use crate::store::{Backend, EventFilter, NewEvent, RecordedEvent, RowStore, StoreError, Tables};
+use crate::store::{
+    Backend, EventFilter, EventStore as _, NewEvent, RecordedEvent, RowStore, StoreError, Tables,
+};
 use crate::{App, AppBuilder, BeforeReady, BoxError, ErrorKind};
 
 /// Short, so that a node which has gone is soon known to be.
@@ -375,6 +377,45 @@ pub async fn a_version_goes_by_itself_when_no_node_has_run_it_for_long<S: Subjec
     };
     eventually(gone).await;
     assert_paid::<2, S>(&new, 2).await;
+}
+
+/// P19
+pub async fn a_node_that_looks_on_is_not_ready_for_a_version_that_has_gone<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let old = run::<1, _>(&subject, &store).await;
+    pay(&store).await;
+    settle(&old).await;
+    let backend = subject.again(&store.0).await;
+    let looks_on = start(|| wired::<1, S>(&backend).looks_on()).await;
+    until_ready(&looks_on).await;
+    assert_paid::<1, S>(&looks_on, 1).await;
+    let new = run::<2, _>(&subject, &store).await;
+    until_ready(&new).await;
+    assert!(old.shutdown(LIMIT).await);
+    // Once the newer one has the plain names.
+    eventually(async || {
+        let paid = of::<Paid<S, 2>>(&new).drop_version(1).await;
+        let times = of::<Times<2>>(&new).drop_version(1).await;
+        if paid.is_ok() && times.is_ok() { Ok(()) } else { Err(format!("{paid:?}, {times:?}")) }
+    })
+    .await;
+    let is_ready = async || if looks_on.ready() { Err("it is ready".to_owned()) } else { Ok(()) };
+    eventually(is_ready).await;
+    let head = ask(|| store.0.head()).await;
+    for processor in looks_on.processors() {
+        eventually(async || match processor.wait_or_stale(head, Duration::from_millis(20)).await {
+            Ok(false) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+    }
+    // None of the newer one's rows is taken for its own.
+    let paid = S::paid_through(looks_on.services()).await.unwrap_or_default();
+    assert!(paid.is_empty(), "{paid:?}");
+    let old = run::<1, _>(&subject, &store).await;
+    assert_paid::<1, S>(&old, 1).await;
+    until_ready(&looks_on).await;
+    assert_paid::<1, S>(&looks_on, 1).await;
 }
 
 /// Removes a version, as a program does that believes no node runs it.

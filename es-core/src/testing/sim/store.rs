@@ -325,6 +325,10 @@ impl Builds for SimStore {
         now(self.memory().install(tables, generation))
     }
 
+    async fn check(&self, tables: &Tables, generation: Generation) -> Result<(), StoreError> {
+        self.read_now(self.memory().check(tables, generation)).await
+    }
+
     async fn clear(
         &self,
         tables: &Tables,
