@@ -33,41 +33,23 @@ pub(super) fn follow<'c>(name: &str, renamed: impl Fn(&str) -> Option<&'c str>) 
     names.take_while(|next| *next != name && seen.insert(*next)).last()
 }
 
-/// The name that a former one leads to, unless it leads to the processor's own, or past it: who has that name is newer.
-fn follow_former<'c>(was: &str, own: &str, renamed: impl Fn(&str) -> Option<&'c str>) -> Option<&'c str> {
-    let until_own = |name: &str| if name == own { None } else { renamed(name) };
-    follow(was, until_own).filter(|last| *last != own)
-}
-
-/// Which names the processors on the way from this one on have now, read one after the other: a row of another processor that
-/// cannot be read is none of its business.
-async fn way_from(
-    backend: &dyn AnyBackend,
-    name: &str,
-) -> Result<BTreeMap<String, Option<String>>, StoreError> {
+/// The same, read one after the other: a row of another processor that cannot be read is none of its business.
+async fn followed(backend: &dyn AnyBackend, name: &str) -> Result<Option<String>, StoreError> {
     let (mut renamed, mut next) = (BTreeMap::new(), Some(name.to_owned()));
     while let Some(name) = next.take_if(|name| !renamed.contains_key(name)) {
         let to = made_by(backend, &Build::first(&name)).await?.value.renamed;
         next.clone_from(&to);
         renamed.insert(name, to);
     }
-    Ok(renamed)
-}
-
-/// The names that it had: the one that it says, and the one that this one leads to, if a program of before has it back.
-async fn former(backend: &dyn AnyBackend, runner: &dyn Runner) -> Result<Vec<String>, StoreError> {
-    let Some(was) = runner.was() else { return Ok(Vec::new()) };
-    let (way, own) = (way_from(backend, was).await?, runner.name());
-    let led_to = follow_former(was, &own, |name| way.get(name)?.as_deref());
-    Ok([was].into_iter().chain(led_to).map(str::to_owned).collect())
+    Ok(follow(name, |name| renamed.get(name)?.as_deref()).map(str::to_owned))
 }
 
 async fn has_shares(backend: &dyn AnyBackend, name: &str) -> Result<bool, StoreError> {
     Shares::<Checkpoint>::checkpoints().exist(backend, &Build::first(name).to_string()).await
 }
 
-/// The name that everything stored of a processor has, if that is not its own: one that it had, or the one that another program
-/// gave it.
+/// The name that everything stored of a processor has, if that is not its own: the one that it says it had, or the one that
+/// another program gave it.
 pub(crate) async fn other_name(
     backend: &dyn AnyBackend,
     runner: &dyn Runner,
@@ -75,10 +57,8 @@ pub(crate) async fn other_name(
     if runner.keeps().tables().is_some() || has_shares(backend, &runner.name()).await? {
         return Ok(None);
     }
-    let (own, former) = (runner.name(), former(backend, runner).await?);
-    let way = way_from(backend, &own).await?;
-    let given = follow(&own, |name| way.get(name)?.as_deref()).map(str::to_owned);
-    for other in given.into_iter().chain(former) {
+    let was = runner.was().map(str::to_owned);
+    for other in [followed(backend, &runner.name()).await?, was].into_iter().flatten() {
         if has_shares(backend, &other).await? {
             return Ok(Some(other));
         }
@@ -93,7 +73,7 @@ async fn stored_as(
     runner: &dyn Runner,
 ) -> Result<Option<(String, bool)>, StoreError> {
     let Some(other) = other_name(backend, runner).await? else { return Ok(None) };
-    if former(backend, runner).await?.contains(&other) {
+    if runner.was() == Some(&*other) {
         return Ok(Some((other, true)));
     }
     let now = backend.now().await?.as_microsecond();
@@ -141,7 +121,7 @@ async fn settle_name(
     taken: &Taken,
 ) -> Result<bool, StoreError> {
     let Some((other, is_to)) = stored_as(backend, runner).await? else { return Ok(false) };
-    if !former(backend, runner).await?.contains(&other) {
+    if runner.was() != Some(&*other) {
         let processor = runner.name();
         tracing::warn!(
             processor,
@@ -153,8 +133,6 @@ async fn settle_name(
         taken.changed(&Build::first(&other));
         taken.changed(&Build::first(&runner.name()));
         rename(backend, runner, &other, lease, backfill).await?;
-        // A program of before may have had it back before that could begin.
-        return has_shares(backend, &runner.name()).await;
     }
     Ok(true)
 }
@@ -418,19 +396,5 @@ mod tests {
         // The second one is.
         let back = renames(&[("mails", "letters"), ("letters", "post"), ("post", "letters")]);
         assert_eq!([follow("mails", back), follow("letters", back)], [Some("post"); 2]);
-    }
-
-    #[test]
-    fn a_former_name_leads_to_where_a_program_of_before_has_it_back() {
-        let renames = |rows: &'static [(&str, &str)]| {
-            move |name: &str| rows.iter().find(|(from, _)| *from == name).map(|(_, to)| *to)
-        };
-        let back = renames(&[("letters", "mails")]);
-        assert_eq!(follow_former("letters", "post", back), Some("mails"));
-        assert_eq!(follow_former("mails", "letters", back), None);
-        // A newer program has it: that is not where it was.
-        let newer = renames(&[("mails", "letters"), ("letters", "post")]);
-        assert_eq!(follow_former("mails", "letters", newer), None);
-        assert_eq!(follow_former("letters", "post", newer), None);
     }
 }

@@ -41,26 +41,6 @@ impl<const RENAMED: bool> Reactor for Named<RENAMED> {
     }
 }
 
-/// The same, renamed once more.
-#[derive(Clone, Debug)]
-struct Renamed(Posts<N>);
-
-impl Reactor for Renamed {
-    const NAME: &'static str = "post";
-    const WAS: Option<&'static str> = Some("letters");
-    const PARTITION: Partition = Partition::Stream;
-    const IN_FLIGHT: usize = N;
-    fn filter() -> EventFilter {
-        EventFilter::of::<Deposited>()
-    }
-    async fn react(&self, event: &RecordedEvent, scope: Scope<'_>) -> Result<(), BoxError> {
-        self.0.react(event, scope).await
-    }
-    fn missing(_: &Services) -> Vec<String> {
-        Vec::new()
-    }
-}
-
 /// A node that runs it under one of its names.
 async fn node<const RENAMED: bool, S: Subject>(
     subject: &S,
@@ -215,42 +195,6 @@ pub async fn a_rename_that_is_rolled_back_repeats_no_effect<S: Subject>(subject:
     stands_by(&mails).await;
     let calls = posts.calls();
     assert_eq!((calls.acted.len(), calls.repeats(), calls.overlaps), (6 * 12 + 1, 0, 0));
-}
-
-/// P10, P18
-pub async fn a_reactor_that_is_renamed_again_after_a_rollback_continues_where_it_was<S: Subject>(subject: S) {
-    let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));
-    posts.open();
-    let mails = node::<false, _>(&subject, &world.store, &posts).await;
-    rounds(&world, 1..=1).await;
-    settle(&mails).await;
-    assert!(mails.shutdown(LIMIT).await);
-    let letters = node::<true, _>(&subject, &world.store, &posts).await;
-    rounds(&world, 2..=2).await;
-    settle(&letters).await;
-    assert!(letters.shutdown(LIMIT).await);
-    // Rolled back.
-    let mails = node::<false, _>(&subject, &world.store, &posts).await;
-    rounds(&world, 3..=3).await;
-    settle(&mails).await;
-    posts.calls().assert_complete(3, true);
-    let backend = subject.again(&world.store.0).await;
-    let post = start(|| App::on(backend.clone()).reactor(Renamed(posts.clone())).lease(LEASE)).await;
-    rounds(&world, 4..=4).await;
-    settle(&post).await;
-    stands_by(&mails).await;
-    posts.calls().assert_complete(4, true);
-    // And nothing is left out where none runs meanwhile.
-    assert!(post.shutdown(LIMIT).await);
-    assert!(mails.shutdown(LIMIT).await);
-    let mails = node::<false, _>(&subject, &world.store, &posts).await;
-    rounds(&world, 5..=5).await;
-    settle(&mails).await;
-    assert!(mails.shutdown(LIMIT).await);
-    rounds(&world, 6..=6).await;
-    let post = start(|| App::on(backend.clone()).reactor(Renamed(posts.clone())).lease(LEASE)).await;
-    settle(&post).await;
-    posts.calls().assert_complete(6, true);
 }
 
 /// P10

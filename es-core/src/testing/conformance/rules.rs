@@ -490,7 +490,6 @@ macro_rules! __conformance_and_the_rest {
                 a_reactor_whose_former_name_is_unknown_begins_at_the_head
                 a_rename_in_a_deploy_repeats_no_effect
                 a_rename_that_is_rolled_back_repeats_no_effect
-                a_reactor_that_is_renamed_again_after_a_rollback_continues_where_it_was
                 what_an_operator_asked_of_a_reactor_goes_with_its_name
                 a_rename_of_many_rows_that_is_cut_short_is_taken_back_or_gone_on_with
                 a_request_that_both_names_have_holds_no_rename_up

@@ -566,7 +566,7 @@ impl<const PROGRAM: u8> View for Paid<PROGRAM> {
         if payment.is_some() && PROGRAM == BROKEN {
             return Err("it cannot be read".into());
         }
-        let payer = payment.and_then(|payment| payment.reference.clone());
+        let payer = payment.and_then(|payment| payment.reference);
         Ok(opening.or(payer).map(|key| Change::new(key, count)).into_iter().collect())
     }
 }
