@@ -5,6 +5,8 @@
     private_interfaces,
     unreachable_pub,
     unused_qualifications,
+    clippy::assertions_on_constants,
+    clippy::use_self,
     reason = "everything that users may write is shown, and not all of it is used"
 )]
 

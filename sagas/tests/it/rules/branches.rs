@@ -125,12 +125,13 @@ impl Bank {
         let mut accounts = self.0.accounts.lock().unwrap();
         let then = match (call, accounts.get(key)) {
             ("reserve", None) => Reserved,
-            ("reserve", Some(Reserved | Confirmed)) => return Ok(()),
             ("confirm", Some(Reserved)) => Confirmed,
-            ("confirm", Some(Confirmed)) => return Ok(()),
             ("cancel", None) => Barred,
             ("cancel", Some(Reserved)) => Cancelled,
-            ("cancel", Some(Cancelled | Barred)) => return Ok(()),
+            // It has done so before.
+            ("reserve", Some(Reserved | Confirmed))
+            | ("confirm", Some(Confirmed))
+            | ("cancel", Some(Cancelled | Barred)) => return Ok(()),
             (_, account) => return Err(format!("{call} of what is {account:?}").into()),
         };
         accounts.insert(key.to_owned(), then);
