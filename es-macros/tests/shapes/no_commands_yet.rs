@@ -1,13 +1,23 @@
-use crate::pet::{No, PetEvent};
+use crate::pet::No;
 use es_core::commands;
 use es_core::prelude::*;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Laid {}
+
+#[derive(Event, Clone)]
+#[event(prefix = "egg")]
+enum EggEvent {
+    Laid(Laid),
+}
 
 #[derive(Aggregate, Clone, Default)]
-#[aggregate(id = String, event = PetEvent, error = No)]
+#[aggregate(id = String, event = EggEvent, error = No)]
 struct Egg {}
 
 impl Apply for Egg {
-    fn apply(&mut self, _: &PetEvent) {}
+    fn apply(&mut self, _: &EggEvent) {}
 }
 
 #[commands]
