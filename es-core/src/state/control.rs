@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Build;
 use crate::clock::Timestamp;
-use crate::store::{Position, Table};
+use crate::store::{Position, Row, RowStore, StoreError, Table};
 
 /// What an operator has asked of a whole processor.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,23 @@ pub(crate) fn control() -> Table<Control> {
 /// Counts, by the revision of its row, how often something was asked of a build, or how often it was set back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Asked {}
+
+impl Asked {
+    /// Of the requests for parked sequences. The row is never deleted, so whoever names its revision knows that nothing has
+    /// been asked since: requests themselves come and go, and their revisions begin again.
+    pub(crate) async fn requests(rows: &dyn RowStore, build: &Build) -> Result<Row<Self>, StoreError> {
+        Self::counted(rows, build.to_string()).await
+    }
+
+    /// How often it was set back. What was asked of it before is not asked any more.
+    pub(crate) async fn set_backs(rows: &dyn RowStore, build: &Build) -> Result<Row<Self>, StoreError> {
+        Self::counted(rows, format!("{build} set back")).await
+    }
+
+    async fn counted(rows: &dyn RowStore, key: String) -> Result<Row<Self>, StoreError> {
+        Ok(asked().get(rows, &key).await?.unwrap_or_else(|| Row::new(key, Self {})))
+    }
+}
 
 /// A row for each build that anything was asked of.
 pub(crate) fn asked() -> Table<Asked> {

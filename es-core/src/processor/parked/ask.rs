@@ -10,7 +10,6 @@ use std::time::Duration;
 use super::sequence::readable;
 use super::{Parked, ParkedSequence, list, one, positions, skip_key};
 use crate::ErrorKind;
-use crate::processor::rebuild::times_set_back;
 use crate::processor::{AnyBackend, Processor, ProcessorError};
 use crate::state::{Asked, Build, Generations, Request, asked};
 use crate::store::{Position, Row, RowAt, RowStore, RowWrite, StoreError, Won, write_rows};
@@ -170,7 +169,7 @@ impl Processor {
     /// What has become of a request: `None` while it stands, else what is left of the sequence.
     async fn answer(&self, of: &Of, key: &str) -> Result<Option<Option<ParkedSequence>>, ProcessorError> {
         let (build, backend) = (&of.build, &*self.node.backend);
-        let before = count(backend, build).await?;
+        let before = Asked::requests(backend, build).await?;
         // In this order: a sequence goes in one commit with its request.
         let left = one(backend, build, key).await?;
         let request = build.requests().get(backend, key).await?;
@@ -194,7 +193,7 @@ impl Processor {
     /// What is asked now is asked of this.
     async fn asked_of(&self) -> Result<Of, ProcessorError> {
         let (build, backend) = (self.current().await?, &*self.node.backend);
-        let set_back = times_set_back(backend, &build).await?.rev;
+        let set_back = Asked::set_backs(backend, &build).await?.rev;
         let known = Generations::read(backend, &build.processor).await?;
         match known.is_some_and(|known| known.value.is_set_back(build.generation).is_some()) {
             true => Err(ProcessorError::SetBack { build }),
@@ -205,7 +204,7 @@ impl Processor {
     /// Whether queries read it still, and it was not set back: nothing that was asked of it before is left then.
     async fn is_as_it_was(&self, of: &Of) -> Result<(), ProcessorError> {
         self.is_read(&of.build).await?;
-        match times_set_back(&*self.node.backend, &of.build).await?.rev == of.set_back {
+        match Asked::set_backs(&*self.node.backend, &of.build).await?.rev == of.set_back {
             true => Ok(()),
             false => Err(ProcessorError::SetBack { build: of.build.clone() }),
         }
@@ -315,16 +314,9 @@ async fn is_left_out(
     Ok(rows.rows(build.skipped().name(), &[row]).await?.iter().any(Option::is_some))
 }
 
-/// The row that counts the requests of a build. It is never deleted, so whoever names its revision knows that nothing has
-/// been asked since: requests themselves come and go, and their revisions begin again.
-async fn count(rows: &dyn RowStore, build: &Build) -> Result<Row<Asked>, StoreError> {
-    let key = build.to_string();
-    Ok(asked().get(rows, &key).await?.unwrap_or_else(|| Row::new(key, Asked {})))
-}
-
-/// The revision of that row.
+/// How often anything was asked of a build.
 pub(in crate::processor) async fn times_asked(rows: &dyn RowStore, build: &Build) -> Result<u64, StoreError> {
-    Ok(count(rows, build).await?.rev)
+    Ok(Asked::requests(rows, build).await?.rev)
 }
 
 /// The first sequence of a build that an operator has asked to be discarded and that is still there. A request that cannot be
@@ -376,7 +368,7 @@ pub(in crate::processor) async fn ask(
 ) -> Result<Option<RowAt>, StoreError> {
     loop {
         let mut rows = requests.clone();
-        rows.push(asked().put(&count(backend, build).await?)?);
+        rows.push(asked().put(&Asked::requests(backend, build).await?)?);
         match write_rows(backend, rows).await? {
             Won::Yes(_) => return Ok(None),
             Won::No(at) if at.table == *asked().name() => {}
@@ -401,7 +393,7 @@ async fn ask_many(
     let mut new: Vec<Row<Request>> = keys.iter().map(|key| Row::new(key.clone(), request.clone())).collect();
     while !new.is_empty() {
         let mut rows = new.iter().map(|row| table.put(row)).collect::<Result<Vec<_>, _>>()?;
-        rows.push(asked().put(&count(backend, build).await?)?);
+        rows.push(asked().put(&Asked::requests(backend, build).await?)?);
         match write_rows(backend, rows).await? {
             Won::Yes(_) => break,
             Won::No(at) if at.table == *asked().name() => {}
@@ -449,14 +441,14 @@ mod tests {
         let retry = || build.requests().insert("ada", Request::Retry).unwrap();
         assert!(ask(&backend, &build, vec![retry()]).await.unwrap().is_none());
         assert!(ask(&backend, &build, vec![retry()]).await.unwrap().is_some(), "it is asked already");
-        let before = count(&backend, &build).await.unwrap();
+        let before = Asked::requests(&backend, &build).await.unwrap();
         let seen = build.requests().get(&backend, "ada").await.unwrap().unwrap();
         // It is done, and another node asks for the same again: at the same revision.
         assert!(write_rows(&backend, vec![build.requests().delete(&seen)]).await.unwrap().is_yes());
         assert!(ask(&backend, &build, vec![retry()]).await.unwrap().is_none());
         assert_eq!(build.requests().get(&backend, "ada").await.unwrap(), Some(seen.clone()));
         assert!(!take_back(&backend, &build, before, &seen).await.unwrap());
-        let before = count(&backend, &build).await.unwrap();
+        let before = Asked::requests(&backend, &build).await.unwrap();
         assert!(take_back(&backend, &build, before, &seen).await.unwrap());
     }
 }

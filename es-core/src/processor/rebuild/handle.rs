@@ -27,8 +27,8 @@ use crate::store::{Difference, Generation, Position, Tables};
 const NEAR: u64 = 2_000;
 /// How far it may be behind when it has caught up: what is appended before the switch comes on top.
 const NEARER: u64 = NEAR / 2;
-/// How long the rest is waited for when a version takes the plain names.
-const REST: Duration = Duration::from_secs(5);
+/// How long is waited until it is as near as that, and for the rest when a version takes the plain names.
+const REST: Duration = Duration::from_secs(10);
 /// Between two looks at how far a build has come.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -344,7 +344,8 @@ impl Rebuild {
     }
 
     /// Switches queries to it, in one transaction: each of them sees the whole old or the whole new one, and none sees
-    /// less than before. The old one is kept up to date from then on, see [`Processor::roll_back`].
+    /// less than before. The old one is kept up to date from then on, see [`Processor::roll_back`]. While this one is
+    /// far behind, it is waited for, ten seconds at most and not at all if it is paused; queries go on meanwhile.
     ///
     /// # Errors
     ///
@@ -353,19 +354,33 @@ impl Rebuild {
     /// [`OlderCode`](ProcessorError::OlderCode); [`Inline`](ProcessorError::Inline) if commits write the older version, whose
     /// plain names it would take.
     pub async fn switch(&self) -> Result<(), ProcessorError> {
-        let Progress { done, total, state, .. } = self.look().await?;
-        self.not_halted(done)?;
         // Before what is read stops for it in vain.
-        let is_paused = matches!(state, ProcessorState::Paused { .. });
-        if done.0.saturating_add(NEAR) < total.0 || is_paused && done < total {
-            return Err(self.behind(done, total));
-        }
+        let total = self.near().await?;
         let switched = match self.older {
             Some(_) => self.take_names(total).await,
             None => self.builds.switch_to(self.build.generation).await,
         };
         self.cluster.wake();
         switched
+    }
+
+    /// Waits until it is near the log, and gives how far that is. A build that has just changed its place is behind for a
+    /// while, and nobody is held up meanwhile.
+    async fn near(&self) -> Result<Position, ProcessorError> {
+        let asked = Instant::now();
+        loop {
+            let Progress { done, total, state, .. } = self.look().await?;
+            self.not_halted(done)?;
+            let is_paused = matches!(state, ProcessorState::Paused { .. });
+            let allowed = if is_paused { 0 } else { NEAR };
+            if done.0.saturating_add(allowed) >= total.0 {
+                return Ok(total);
+            }
+            if is_paused || asked.elapsed() >= REST {
+                return Err(self.behind(done, total));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// How the rows of a view differ from those of the older version. They are not held at one position: their shapes may be

@@ -23,5 +23,5 @@ pub(crate) use self::portions::PORTION;
 pub(crate) use self::portions::{Portions, empty, in_table};
 pub(crate) use self::prepare::{point, prepare, schema_obstacle};
 pub(crate) use self::protocol::expire;
-pub(crate) use self::set_back::{finish_set_back, one_share, times_set_back};
+pub(crate) use self::set_back::{finish_set_back, one_share};
 pub use self::versions::VersionStatus;

@@ -11,9 +11,9 @@ use super::portions::{PORTION, Portions, begin_marked, empty};
 use crate::cluster::{Share, Shares};
 use crate::processor::worker::RACES;
 use crate::processor::{AnyBackend, parked};
-use crate::state::{Asked, Build, Checkpoint, Generations, SetBack, asked, generations, sortable};
+use crate::state::{Build, Checkpoint, Generations, SetBack, generations, sortable};
 use crate::store::keys::behind;
-use crate::store::{Commit, Position, Row, RowStore, RowWrite, StoreError, Table, Tables, Won};
+use crate::store::{Commit, Position, Row, RowWrite, StoreError, Table, Tables, Won};
 
 /// One share, with this progress and owner, in the place of all that a build has.
 pub(crate) fn one_share(
@@ -31,12 +31,6 @@ pub(crate) fn one_share(
     };
     let others = all.iter().skip(1).map(|share| shares.retire(share));
     std::iter::once(shares.put(&whole)).chain(others).collect()
-}
-
-/// The row that counts how often a build was set back. What was asked of it before is not asked any more.
-pub(crate) async fn times_set_back(rows: &dyn RowStore, build: &Build) -> Result<Row<Asked>, StoreError> {
-    let key = format!("{build} set back");
-    Ok(asked().get(rows, &key).await?.unwrap_or_else(|| Row::new(key, Asked {})))
 }
 
 /// Does what is left of setting a build back; then work on it begins, and this node has it. Harmless if another one has

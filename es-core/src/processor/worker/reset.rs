@@ -7,9 +7,9 @@ use super::take_over::unhandled_from;
 use crate::clock::Timestamp;
 use crate::cluster::{self, Shares};
 use crate::processor::kinds::runner::Runner;
-use crate::processor::rebuild::{Change, finish_set_back, one_share, times_set_back};
+use crate::processor::rebuild::{Change, finish_set_back, one_share};
 use crate::processor::{AnyBackend, ProcessorError};
-use crate::state::{Build, Checkpoint, Generations, InlineSet, SetBack, asked, generations};
+use crate::state::{Asked, Build, Checkpoint, Generations, InlineSet, SetBack, asked, generations};
 use crate::store::{Position, Row, StoreError, write_rows};
 
 /// Where a reset sets a processor.
@@ -98,7 +98,7 @@ pub(super) async fn reset(
     // The row of the builds is written too: a switch since it was read finds it changed, or has changed it.
     rows.push(generations().put(&Row { value, ..known })?);
     // Whoever waits for what was asked of it is told.
-    rows.push(asked().put(&times_set_back(backend, &build).await?)?);
+    rows.push(asked().put(&Asked::set_backs(backend, &build).await?)?);
     if !write_rows(backend, rows).await?.is_yes() {
         let moved = std::io::Error::other("it has changed hands since");
         return Err(StoreError::transient("resetting a processor", moved).into());
