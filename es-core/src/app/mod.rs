@@ -257,6 +257,9 @@ impl App {
     /// As long as it is stored, a reactor that nobody runs keeps the part of the log that it has not handled from being
     /// archived. A version of a projection goes by [`Processor::drop_version`].
     ///
+    /// What keeps state beside its place, such as a process with instances, keeps that: if a program runs it again, it begins
+    /// at the head of the log, and its instances never hear of what happened in between. So do this for good only.
+    ///
     /// # Errors
     ///
     /// [`ProcessorError::RunBy`] while a live node runs it; [`ProcessorError::NotRebuildable`] for a version of a projection;

@@ -207,6 +207,11 @@ impl<W: Work> Keeper<W> {
         }
     }
 
+    /// Two neighbours in one share, if they can be that.
+    fn as_one(&self, share: &Share<W::Progress>, next: &Share<W::Progress>) -> Option<Share<W::Progress>> {
+        if self.workers.is_some() { share.merge(next) } else { share.join(next) }
+    }
+
     fn plan(&mut self, shares: &[Share<W::Progress>], alive: &Alive, view: &View) -> Vec<Action> {
         let me = self.cluster.node();
         let (now, lease) = (Instant::now(), self.cluster.believed_for());
@@ -226,7 +231,7 @@ impl<W: Work> Keeper<W> {
             .map(|(i, share)| Seen {
                 slices: share.slices,
                 owner: owner(share),
-                merges: shares.get(i + 1).is_some_and(|next| share.merge(next).is_some()),
+                merges: shares.get(i + 1).is_some_and(|next| self.as_one(share, next).is_some()),
                 waited: waited(share),
                 kept: false,
             })
@@ -280,7 +285,7 @@ impl<W: Work> Keeper<W> {
             (Action::Split { count, .. }, _) => self.halves(&share, count).await?,
             (_, Some(next)) => {
                 let Some(next) = self.still_own(next).await? else { return Ok(()) };
-                match share.merge(&next) {
+                match self.as_one(&share, &next) {
                     Some(whole) => vec![self.shares.put(&whole)?, self.shares.retire(&next)?],
                     None => return Ok(()),
                 }

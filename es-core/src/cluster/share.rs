@@ -91,7 +91,16 @@ impl<P: Progress> Share<P> {
 
     /// One share in the place of this one and the one behind it.
     pub(crate) fn merge(&self, next: &Self) -> Option<Self> {
-        let fits = self.slices.last + 1 == next.slices.first && self.progress.can_merge(&next.progress);
+        self.with_next(next, P::can_merge)
+    }
+
+    /// The same, where there are to be no parts any more.
+    pub(crate) fn join(&self, next: &Self) -> Option<Self> {
+        self.with_next(next, P::can_join)
+    }
+
+    fn with_next(&self, next: &Self, fits: impl Fn(&P, &P) -> bool) -> Option<Self> {
+        let fits = self.slices.last + 1 == next.slices.first && fits(&self.progress, &next.progress);
         let slices = Slices { first: self.slices.first, last: next.slices.last };
         let epoch = self.epoch.max(next.epoch) + 1;
         fits.then(|| Self { slices, epoch, ..self.clone() })
@@ -324,7 +333,8 @@ impl<P: Progress> Shares<P> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::Checkpoint;
+    use crate::clock::Timestamp;
+    use crate::state::{Checkpoint, Halt};
     use crate::store::Position;
 
     fn share() -> Share<Checkpoint> {
@@ -365,7 +375,11 @@ mod tests {
         assert_eq!((low.rev, high.rev, low.slices.last + 1), (3, 0, high.slices.first));
         assert_eq!(low.merge(&high).unwrap().slices, Slices::ALL);
         let ahead = high.with(high.progress.at(Position(43), Vec::new()));
-        assert!(low.merge(&ahead).is_none() && high.merge(&low).is_none());
+        assert!(low.merge(&ahead).is_none() && high.merge(&low).is_none() && low.join(&ahead).is_none());
+        let halt = Halt { since: Timestamp::UNIX_EPOCH, error: "no".to_owned(), resumes: 0 };
+        let halted = high.with(Checkpoint { halt: Some(halt), ..high.progress.clone() });
+        assert!(low.merge(&halted).is_none(), "it would stop the other part");
+        assert_eq!(low.join(&halted).unwrap().slices, Slices::ALL, "they are to be handled in one order");
         let shares = Shares::checkpoints();
         let gone = shares.retire(&high).unwrap();
         assert_eq!(gone.key, "balance/1~2#0100");

@@ -1,14 +1,16 @@
 //! Forgetting a reactor that no program runs any more: its places in the log, and what is parked of it.
 //!
 //! Its shares are retired first, so whoever still works on it is fenced. The rows of the shares stay, for their revisions: a
-//! program that runs it again begins over them, at the head of the log.
+//! program that runs it again, or was not seen, begins over them, at the head of the log.
+
+use std::collections::BTreeMap;
 
 use super::rebuild::Portions;
-use super::worker::{made_by, versioned};
+use super::worker::{follow, made_by, versioned};
 use super::{AnyBackend, ProcessorError};
 use crate::cluster::{self, Share, Shares};
-use crate::state::{Build, Checkpoint, control};
-use crate::store::{StoreError, write_rows};
+use crate::state::{Build, Checkpoint, codes, control};
+use crate::store::{StoreError, StoredRow, write_rows};
 
 /// Takes away what is stored of a reactor that no live node runs. Says whether there was anything.
 pub(crate) async fn forget(backend: &dyn AnyBackend, name: &str) -> Result<bool, ProcessorError> {
@@ -17,7 +19,7 @@ pub(crate) async fn forget(backend: &dyn AnyBackend, name: &str) -> Result<bool,
         return Err(ProcessorError::NotRebuildable { processor: name.to_owned(), why });
     }
     let (build, shares) = (Build::first(name), Shares::<Checkpoint>::checkpoints());
-    // Before it is looked who is alive: whoever starts after that finds them retired, or writes them.
+    // Before it is looked who is alive: whoever works on it after that has written them.
     let known = shares.of(backend, &build.to_string()).await?;
     is_not_run(backend, &build).await?;
     let had_place = !known.is_empty();
@@ -30,7 +32,15 @@ pub(crate) async fn forget(backend: &dyn AnyBackend, name: &str) -> Result<bool,
 async fn is_not_run(backend: &dyn AnyBackend, build: &Build) -> Result<(), ProcessorError> {
     let name = &*build.processor;
     let alive = cluster::alive(backend).await?;
-    let runs = alive.iter().find(|(_, node)| node.runs.contains(name) || node.codes.contains_key(name));
+    let rows = codes().stored(backend).await?;
+    let code = |row: &StoredRow| Some((row.key.clone(), codes().decode(row.clone()).ok()?.value.renamed?));
+    let renamed: BTreeMap<String, String> = rows.iter().filter_map(code).collect();
+    let renamed_to = |name: &str| renamed.get(&Build::first(name).to_string()).map(String::as_str);
+    // Also by a name that leads here: it is about to take its name back.
+    let is_it = |own: &str| own == name || follow(own, renamed_to) == Some(name);
+    let runs = alive
+        .iter()
+        .find(|(_, node)| node.runs.iter().any(|own| is_it(own)) || node.codes.keys().any(|own| is_it(own)));
     if let Some((node, _)) = runs {
         return Err(ProcessorError::RunBy { version: name.to_owned(), node: *node });
     }
@@ -70,8 +80,11 @@ async fn empty(
         }
         found = true;
         // After the row was read over which they are written.
-        if shares.exist(backend, &build.to_string()).await? || !portions.take(&table, None).await? {
+        if shares.exist(backend, &build.to_string()).await? {
             return Err(changed("a program has begun with it again: look who runs it"));
+        }
+        if !portions.take(&table, None).await? {
+            return Err(changed("something of it has just changed: try again"));
         }
     }
     Ok(found)

@@ -22,7 +22,8 @@ pub trait Reactor: Send + Sync + 'static {
     /// The name that it had before. A program that runs it for the first time under its name continues where that one is,
     /// with all that is parked, skipped and asked of it: in one commit, from which on nothing is done under the name of
     /// before. A program that knows it by that name stands by for as long as a node runs it under the new one, and then
-    /// takes it back.
+    /// takes it back. One that was renamed from the new name has to say the name that it was taken back to: its start
+    /// is refused until it does.
     const WAS: Option<&'static str> = None;
     /// What becomes of an event that its handler cannot act on.
     const ON_FAILURE: OnFailure = OnFailure::Park;

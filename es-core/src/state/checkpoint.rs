@@ -49,4 +49,10 @@ impl Progress for Checkpoint {
     fn can_merge(&self, next: &Self) -> bool {
         self == next
     }
+
+    /// Also what one of them is halted at: who works on both tries again.
+    fn can_join(&self, next: &Self) -> bool {
+        let reason_aside = |part: &Self| Self { halt: None, ..part.clone() };
+        reason_aside(self) == reason_aside(next)
+    }
 }

@@ -11,6 +11,10 @@ pub trait Progress:
 {
     /// Whether two neighbours can be worked on as one, with the progress of the first.
     fn can_merge(&self, next: &Self) -> bool;
+    /// The same of work that is to have no parts any more.
+    fn can_join(&self, next: &Self) -> bool {
+        self.can_merge(next)
+    }
 }
 
 /// The row of a share. The first slice is in its key.

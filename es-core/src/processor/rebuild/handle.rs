@@ -181,7 +181,7 @@ impl Processor {
         Ok(version.map(|version| Older { name: format!("{name}/{version}"), version }))
     }
 
-    /// Switches queries back to the build that they read before. It is up to date: it was kept so.
+    /// Switches queries back to the build that they read before. It was kept as far as the one that they read.
     ///
     /// # Errors
     ///
@@ -364,17 +364,24 @@ impl Rebuild {
         switched
     }
 
-    /// Waits until it is near the log, and gives how far that is. A build that has just changed its place is behind for a
-    /// while, and nobody is held up meanwhile.
+    /// Waits until it is near what queries read, or near the log if that is another version; gives how far the log is. A build
+    /// that has just changed its place is behind for a while, and nobody is held up meanwhile.
     async fn near(&self) -> Result<Position, ProcessorError> {
         let asked = Instant::now();
         loop {
-            let Progress { done, total, state, .. } = self.look().await?;
-            self.not_halted(done)?;
+            let Progress { done, total: head, state, .. } = self.look().await?;
+            // One that is kept never runs ahead of the one that is read, wherever that stands.
+            let total = match self.older {
+                Some(_) => head,
+                None => self.builds.furthest().await?.min(head),
+            };
+            if done < total {
+                self.not_halted(done)?;
+            }
             let is_paused = matches!(state, ProcessorState::Paused { .. });
             let allowed = if is_paused { 0 } else { NEAR };
             if done.0.saturating_add(allowed) >= total.0 {
-                return Ok(total);
+                return Ok(head);
             }
             if is_paused || asked.elapsed() >= REST {
                 return Err(self.behind(done, total));

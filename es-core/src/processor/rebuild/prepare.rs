@@ -27,7 +27,12 @@ pub(crate) async fn schema_obstacle(
     runner: &dyn Runner,
 ) -> Result<Option<String>, StoreError> {
     let Some(tables) = runner.keeps().tables().filter(has_schema) else { return Ok(None) };
-    let known = Generations::read(backend, &tables.stored_name()).await?.map(|row| row.value);
+    let stored = generations().get(backend, &tables.stored_name()).await?.map(|row| row.value);
+    if stored.as_ref().is_some_and(|known| known.retiring) {
+        // They go before it begins.
+        return Ok(None);
+    }
+    let known = stored.filter(|known| !known.retired);
     unmade(backend.check(&tables, known.unwrap_or_default().current).await)
 }
 
@@ -63,10 +68,11 @@ pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Re
             match &known {
                 // Whoever begins a build makes its tables before the row says so; and who removes it does so for good.
                 Some(known) => {
-                    has_place(backend, &known.build(&name, known.current)).await?;
-                    if has_schema(tables) {
-                        backend.check(tables, known.current).await?;
+                    if !has_place(backend, &known.build(&name, known.current)).await? {
+                        continue;
                     }
+                    // A view too: it may have been a projection with tables of its own.
+                    backend.check(tables, known.current).await?;
                 }
                 None => backend.install(tables, 1).await?,
             }
@@ -90,10 +96,14 @@ pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Re
     }
 }
 
-/// A build that is known has a place in the log; the row of its first share is never deleted, not even when there is none.
-async fn has_place(backend: &dyn AnyBackend, build: &Build) -> Result<(), StoreError> {
+/// A build that is there has a place in the log; the row of its first share goes with it only. `false` if it has just gone.
+async fn has_place(backend: &dyn AnyBackend, build: &Build) -> Result<bool, StoreError> {
     if Shares::<Checkpoint>::checkpoints().first_row(backend, &build.to_string()).await?.is_some() {
-        return Ok(());
+        return Ok(true);
+    }
+    let known = Generations::read(backend, &build.processor).await?;
+    if !known.is_some_and(|known| known.value.current == build.generation) {
+        return Ok(false);
     }
     let (name, row) = (&build.processor, format!("{build}#0000"));
     let what = format!(

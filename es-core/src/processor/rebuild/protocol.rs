@@ -104,6 +104,12 @@ impl BuildRows {
         Ok(self.positions(build).await?.into_iter().min().unwrap_or_default())
     }
 
+    /// How far any share of the build has come that is read.
+    pub(super) async fn furthest(&self) -> Result<Position, ProcessorError> {
+        let current = self.build(self.read().await?.current);
+        Ok(self.positions(&current).await?.into_iter().max().unwrap_or_default())
+    }
+
     async fn positions(&self, build: &Build) -> Result<Vec<Position>, StoreError> {
         let shares = Shares::<Checkpoint>::checkpoints().of(&*self.backend, &build.to_string()).await?;
         Ok(shares.into_iter().map(|share| share.progress.position).collect())

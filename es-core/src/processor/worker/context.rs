@@ -314,7 +314,7 @@ impl BuildContext {
         let others = || shares.iter().filter(|other| other.slices != share.slices);
         let place = |share: &Share<Checkpoint>| (share.progress.position, share.slices.first);
         let becomes_one =
-            |other: &Share<Checkpoint>| share.merge(other).is_some() || other.merge(share).is_some();
+            |other: &Share<Checkpoint>| share.join(other).is_some() || other.join(share).is_some();
         if others().any(|other| place(other) < place(share) || becomes_one(other)) {
             return Ok(at);
         }

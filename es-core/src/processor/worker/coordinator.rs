@@ -172,12 +172,8 @@ impl Coordinator {
             return Ok(());
         }
         if !self.prepared {
-            let (backend, lease) = (&*self.node.backend, self.node.settings.lease);
-            let (backfill, taken) = (self.options.backfill, Taken::default());
-            self.unless_stopped(prepare_named(backend, &*self.runner, lease, backfill, &taken)).await?;
+            self.prepare_named().await?;
             self.prepared = true;
-            // What it has made is seen with the next look.
-            self.cluster.wake();
             return Ok(());
         }
         let name = self.handle.name.clone();
@@ -193,6 +189,10 @@ impl Coordinator {
             }
             self.unless_stopped(prepare(&*self.node.backend, &*self.runner)).await?;
             self.cluster.wake();
+            return Ok(());
+        }
+        if self.is_forgotten(sight)? {
+            self.prepare_named().await?;
             return Ok(());
         }
         let (generations, control) = (sight.generations(&name)?, sight.control(&name)?);
@@ -232,6 +232,28 @@ impl Coordinator {
             return settled;
         }
         settled.and(self.keep_house(&generations, sight).await)
+    }
+
+    /// Whether it was forgotten while no node with it was seen: it has no place in the log, and no other name.
+    fn is_forgotten(&self, sight: &Sight) -> Result<bool, StoreError> {
+        let name = &*self.handle.name;
+        if self.runner.keeps().tables().is_some()
+            || self.node.settings.looks_on
+            || sight.renamed(name).is_some()
+        {
+            return Ok(false);
+        }
+        let shares = Shares::<Checkpoint>::checkpoints();
+        Ok(sight.view.shares(&shares, &Build::first(name).to_string())?.is_empty())
+    }
+
+    /// Makes its rows, or finds them under another name. What is there then is seen with the next look.
+    async fn prepare_named(&self) -> Result<(), StoreError> {
+        let (backend, lease) = (&*self.node.backend, self.node.settings.lease);
+        let (backfill, taken) = (self.options.backfill, Taken::default());
+        self.unless_stopped(prepare_named(backend, &*self.runner, lease, backfill, &taken)).await?;
+        self.cluster.wake();
+        Ok(())
     }
 
     /// Does what may take long. If the node stops, it is left as it is: whoever looks next takes it up again.

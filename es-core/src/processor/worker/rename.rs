@@ -28,7 +28,7 @@ const AGAIN: Duration = Duration::from_millis(20);
 
 /// The name that a processor has now, if another program has given it one: found by the rows of codes. While it is given
 /// back, the last name leads to one of before.
-pub(super) fn follow<'c>(name: &str, renamed: impl Fn(&str) -> Option<&'c str>) -> Option<&'c str> {
+pub(crate) fn follow<'c>(name: &str, renamed: impl Fn(&str) -> Option<&'c str>) -> Option<&'c str> {
     let (names, mut seen) = (std::iter::successors(renamed(name), |name| renamed(name)), BTreeSet::new());
     names.take_while(|next| *next != name && seen.insert(*next)).last()
 }
@@ -87,6 +87,9 @@ pub(crate) async fn name_obstacle(
     backend: &dyn AnyBackend,
     (runner, backfill): &(Arc<dyn Runner>, Backfill),
 ) -> Result<Option<String>, StoreError> {
+    if let Some(line) = named_back(backend, &**runner).await? {
+        return Ok(Some(line));
+    }
     if *backfill != Backfill::Refuse {
         return Ok(None);
     }
@@ -96,6 +99,19 @@ pub(crate) async fn name_obstacle(
     let of_old = Shares::<Checkpoint>::checkpoints().of(backend, &old.to_string()).await?;
     let missed = Missed::default().find(backend, &**runner, before.known(), furthest(&of_old)).await?;
     Ok(missed.map(|why| format!("{why}: {RAISE}")))
+}
+
+/// That what it was has an earlier name again, after a rollback, in words: it would begin at the head, beside that one.
+async fn named_back(backend: &dyn AnyBackend, runner: &dyn Runner) -> Result<Option<String>, StoreError> {
+    let Some(was) = runner.was() else { return Ok(None) };
+    if has_shares(backend, &runner.name()).await? || other_name(backend, runner).await?.is_some() {
+        return Ok(None);
+    }
+    let Some(now) = followed(backend, was).await?.filter(|now| *now != runner.name()) else {
+        return Ok(None);
+    };
+    let says = format!("{was} has the name {now} again: say `was = {now:?}`");
+    Ok(has_shares(backend, &now).await?.then_some(says))
 }
 
 /// The tables and rows of a processor are there, under its name or another one.
@@ -302,13 +318,15 @@ async fn moved(
     for (old, new) in old.tables().into_iter().zip(new.tables()) {
         rows.extend(moved_table(backend, &old, &new).await?);
     }
+    // Under the old name a row stays: whoever asks by what was read before finds another one, and looks for the name again.
     match control().get(backend, &old.processor).await? {
         Some(asked) => {
             let rev = control().get(backend, &new.processor).await?.map_or(0, |row| row.rev);
             let key = new.processor.to_string();
-            rows.extend([control().delete(&asked), control().put(&Row { key, rev, value: asked.value })?]);
+            let value = Control::default();
+            let [old, new] = [Row { value, ..asked.clone() }, Row { key, rev, value: asked.value }];
+            rows.extend([control().put(&old)?, control().put(&new)?]);
         }
-        // Whoever asks for the first time under the old name finds a row, and looks for the name again.
         None => rows.push(control().put(&Row::new(&*old.processor, Control::default()))?),
     }
     let after_it = made_by(backend, new).await?;

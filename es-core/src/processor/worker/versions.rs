@@ -191,7 +191,11 @@ pub(super) fn unseen(
         let may_go = row.value.published != version || is_ready;
         let is_inline = sight.inline.names.contains(&name);
         let goes = !is_inline && is_over(since, kept, now) || sight.is_removed(&name);
-        gone = gone.or_else(|| (may_go && goes).then(|| (version, row.clone())));
+        // What holds the plain names must not keep the others.
+        let is_first = gone.as_ref().is_none_or(|(first, _)| *first == row.value.published);
+        if may_go && goes && is_first {
+            gone = Some((version, row.clone()));
+        }
     }
     Ok(((next.value != row.value).then_some(next), gone))
 }

@@ -222,6 +222,34 @@ pub async fn a_version_whose_names_cannot_be_taken_stays_and_says_why<S: Subject
 }
 
 /// P19, P28
+pub async fn a_version_that_cannot_go_keeps_no_other_from_going<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let old = run::<1, _>(&subject, &store).await;
+    pay(&store).await;
+    settle(&old).await;
+    // A newer one that never had the names, and is rolled back.
+    let line = Double::new(subject.again(&store.0).await);
+    line.set(Line::RefusesNames);
+    let wiring = |version: Paid<S, 3>| App::on(line.clone()).projection(version).lease(LEASE);
+    let newest = start(|| wiring(Paid::new())).await;
+    settle(&newest).await;
+    assert!(newest.shutdown(LIMIT).await);
+    assert!(old.shutdown(LIMIT).await);
+    line.set(Line::KeepsNames(true));
+    let keeps = ProcessorOptions::default().keep_versions(Duration::from_millis(1));
+    let wiring = || App::on(line.clone()).projection(Paid::<S, 2>::new()).processors(keeps).lease(LEASE);
+    let new = start(wiring).await;
+    eventually(async || {
+        let left = of::<Paid<S, 2>>(&new).versions().await.map_err(|e| e.to_string())?;
+        match &left[..] {
+            [VersionStatus { version: 1, .. }, VersionStatus { version: 2, .. }] => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+}
+
+/// P19, P28
 pub async fn a_version_gives_its_names_away_as_it_goes<S: Subject>(subject: S) {
     let store = store(&subject).await;
     let (new, _line) = outlived(&subject, &store, Line::KeepsNames(false)).await;

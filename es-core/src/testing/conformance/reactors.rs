@@ -16,6 +16,7 @@ use crate::projection::Partition;
 use crate::services::{Scope, Services};
 use crate::slices::Slices;
 use crate::store::{Backend, EventFilter, Position, RecordedEvent};
+use crate::testing::TestClock;
 use crate::{App, AppBuilder, BoxError, ErrorKind, Reactor};
 
 /// Short, so that a node which has gone is soon known to be.
@@ -234,6 +235,36 @@ pub async fn a_reactor_that_nobody_runs_is_forgotten<S: Subject>(subject: S) {
     assert_eq!(parked_keys(&app.processors()[0]).await, []);
     let version = other.forget_processor("balance/1").await.expect_err("it is none");
     assert!(matches!(version, ProcessorError::NotRebuildable { .. }), "{version}");
+}
+
+/// P10
+pub async fn a_reactor_that_was_forgotten_while_nobody_saw_its_node_begins_again<S: Subject>(subject: S) {
+    let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));
+    posts.open();
+    let line = Double::new(subject.again(&world.store.0).await);
+    let app = start(|| posts.wiring(&line).lease(LEASE)).await;
+    rounds(&world, 1..=1).await;
+    settle(&app).await;
+    let other = start(|| App::on(world.store.0.clone())).await;
+    line.set(Line::HoldsCommits("nodes"));
+    eventually(async || match forgets(&other).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    })
+    .await;
+    let before = posts.calls().acted.len();
+    line.set(Line::Up);
+    let mut n = 1;
+    eventually(|| {
+        n += 1;
+        let world = &world;
+        let posts = &posts;
+        async move {
+            world.pay("0", n..=n).await;
+            if posts.calls().acted.len() > before { Ok(()) } else { Err("nobody acts".to_owned()) }
+        }
+    })
+    .await;
 }
 
 /// P15
@@ -529,9 +560,9 @@ pub async fn a_range_that_stands_still_is_ill_though_others_go_on<S: Subject>(su
     let (world, posts) = (World::<S>::new(&subject).await, Posts::<N>::new(0));
     posts.open();
     let backends = [subject.again(&world.store.0).await, subject.again(&world.store.0).await];
-    let mut apps = Vec::new();
+    let (mut apps, clock) = (Vec::new(), TestClock::default());
     for backend in &backends {
-        apps.push(start(|| posts.wiring(backend).lease(LEASE)).await);
+        apps.push(start(|| posts.wiring(backend).lease(LEASE).clock(clock.clone())).await);
     }
     let ranges = |app: &App| app.processors()[0].status().ranges;
     eventually(async || match (&ranges(&apps[0])[..], &ranges(&apps[1])[..]) {
@@ -559,6 +590,7 @@ pub async fn a_range_that_stands_still_is_ill_though_others_go_on<S: Subject>(su
     let mut paid = 0;
     for app in &apps {
         let look = async |paid: i64| {
+            clock.advance(Duration::from_millis(100));
             world.pay(&goes_on, paid..=paid).await;
             let health = app.health().await;
             match health.ill(&app.processors()[0].status(), Duration::from_secs(1)) {

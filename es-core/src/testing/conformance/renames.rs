@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::cluster::overwrite;
 use super::domain::Deposited;
 use super::double::{Double, Line};
+use super::inline_code::says;
 use super::patient::{Patient, ask, marked};
 use super::payments::{World, discard, eventually, parked_keys, payment, retry, rows, until};
 use super::portions::skips;
@@ -28,6 +29,26 @@ pub(super) struct Named<const RENAMED: bool>(pub(super) Posts<N>);
 impl<const RENAMED: bool> Reactor for Named<RENAMED> {
     const NAME: &'static str = if RENAMED { "letters" } else { "mails" };
     const WAS: Option<&'static str> = if RENAMED { Some("mails") } else { None };
+    const PARTITION: Partition = Partition::Stream;
+    const IN_FLIGHT: usize = N;
+    fn filter() -> EventFilter {
+        EventFilter::of::<Deposited>()
+    }
+    async fn react(&self, event: &RecordedEvent, scope: Scope<'_>) -> Result<(), BoxError> {
+        self.0.react(event, scope).await
+    }
+    fn missing(_: &Services) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// The same, renamed once more.
+#[derive(Clone, Debug)]
+struct Renamed(Posts<N>);
+
+impl Reactor for Renamed {
+    const NAME: &'static str = "post";
+    const WAS: Option<&'static str> = Some("letters");
     const PARTITION: Partition = Partition::Stream;
     const IN_FLIGHT: usize = N;
     fn filter() -> EventFilter {
@@ -195,6 +216,30 @@ pub async fn a_rename_that_is_rolled_back_repeats_no_effect<S: Subject>(subject:
     stands_by(&mails).await;
     let calls = posts.calls();
     assert_eq!((calls.acted.len(), calls.repeats(), calls.overlaps), (6 * 12 + 1, 0, 0));
+}
+
+/// P10, P18
+pub async fn a_reactor_that_is_renamed_again_after_a_rollback_is_told_its_name<S: Subject>(subject: S) {
+    let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));
+    posts.open();
+    let mails = node::<false, _>(&subject, &world.store, &posts).await;
+    rounds(&world, 1..=1).await;
+    settle(&mails).await;
+    assert!(mails.shutdown(LIMIT).await);
+    let letters = node::<true, _>(&subject, &world.store, &posts).await;
+    rounds(&world, 2..=2).await;
+    settle(&letters).await;
+    assert!(letters.shutdown(LIMIT).await);
+    // Rolled back.
+    let mails = node::<false, _>(&subject, &world.store, &posts).await;
+    rounds(&world, 3..=3).await;
+    settle(&mails).await;
+    let backend = subject.again(&world.store.0).await;
+    let post = || App::on(backend.clone()).reactor(Renamed(posts.clone())).lease(LEASE);
+    says(post, "letters has the name mails again: say `was = \"mails\"`").await;
+    rounds(&world, 4..=4).await;
+    settle(&mails).await;
+    posts.calls().assert_complete(4, true);
 }
 
 /// P10

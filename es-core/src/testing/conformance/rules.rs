@@ -267,6 +267,7 @@ macro_rules! __conformance_and_the_rest {
             reactors {
                 new_events_have_as_much_time_as_retries_in_vain
                 a_reactor_that_nobody_runs_is_forgotten
+                a_reactor_that_was_forgotten_while_nobody_saw_its_node_begins_again
                 streams_are_acted_on_at_the_same_time_and_each_in_order
                 nodes_share_the_streams_of_a_reactor_and_keep_their_order
                 a_call_that_fails_parks_its_stream_and_repeats_no_other
@@ -282,7 +283,7 @@ macro_rules! __conformance_and_the_rest {
             rebuilds {
                 an_online_rebuild_is_read_from_the_switch_on
                 a_rebuild_with_other_options_than_the_one_under_way_is_refused
-                going_back_to_a_build_that_stands_is_refused_at_once
+                queries_go_back_to_a_build_that_stands_where_theirs_does
                 readers_beside_a_rebuild_see_no_older_state
                 a_rebuild_goes_on_after_a_restart_or_is_given_up
                 a_rebuild_is_watched_through_an_outage
@@ -336,6 +337,7 @@ macro_rules! __conformance_and_the_rest {
                 what_cannot_be_split_has_one_owner_at_a_time
                 a_projection_that_goes_by_streams_is_worked_on_in_parallel
                 what_goes_by_streams_no_more_is_handled_in_one_order
+                parts_that_are_to_be_one_become_one_whatever_they_were_halted_at
                 the_order_of_each_key_holds_under_parallel_work
                 positions_of_ranges_never_pass_what_is_folded
             }
@@ -460,6 +462,7 @@ macro_rules! __conformance_and_the_rest {
                 plain_names_that_cannot_be_given_are_tried_again_and_hold_up_nothing
                 a_newer_version_goes_by_itself_after_a_rollback
                 a_version_whose_names_cannot_be_taken_stays_and_says_why
+                a_version_that_cannot_go_keeps_no_other_from_going
                 a_version_gives_its_names_away_as_it_goes
                 a_version_that_nobody_runs_goes_by_itself_with_its_names
             }
@@ -490,6 +493,7 @@ macro_rules! __conformance_and_the_rest {
                 a_reactor_whose_former_name_is_unknown_begins_at_the_head
                 a_rename_in_a_deploy_repeats_no_effect
                 a_rename_that_is_rolled_back_repeats_no_effect
+                a_reactor_that_is_renamed_again_after_a_rollback_is_told_its_name
                 what_an_operator_asked_of_a_reactor_goes_with_its_name
                 a_rename_of_many_rows_that_is_cut_short_is_taken_back_or_gone_on_with
                 a_request_that_both_names_have_holds_no_rename_up

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::cluster::overwrite;
 use super::double::{Double, Line};
 use super::payments::{Ledger, Payments, World, eventually, payment, rows};
@@ -291,6 +293,33 @@ pub async fn what_goes_by_streams_no_more_is_handled_in_one_order<S: Subject>(su
     let calls: Vec<Position> =
         payments.take_calls().into_iter().map(|(at, _)| at).filter(|at| known.insert(*at)).collect();
     assert!(calls.len() > ACCOUNTS && calls.is_sorted(), "{calls:?}");
+}
+
+/// P15
+pub async fn parts_that_are_to_be_one_become_one_whatever_they_were_halted_at<S: Subject>(subject: S) {
+    let world = World::new(&subject).await;
+    let wiring = || App::on(world.store.0.clone()).lease(LEASE).workers(3);
+    let app = start(|| wiring().projection(Payments::<S, true>::default())).await;
+    round(&world, 1).await;
+    eventually(|| async {
+        let ranges = ranges(&world, "payments/1~1").await;
+        if ranges.len() == 3 { Ok(()) } else { Err(format!("{ranges:?}")) }
+    })
+    .await;
+    settle(&app).await;
+    assert!(app.shutdown(LIMIT).await);
+    let (head, parts) = (world.store.head().await, rows(&world.store, "checkpoints").await);
+    let parts = parts.into_iter().filter(|(key, row)| key.starts_with("payments/") && row["last"].is_u64());
+    for (n, (key, mut row)) in parts.enumerate() {
+        row["position"] = head.into();
+        row["halt"] = json!({"since": "2026-01-01T00:00:00Z", "error": format!("at {n}"), "resumes": 0});
+        overwrite::<S>(&world.store, "checkpoints", &key, row.to_string().as_bytes()).await;
+    }
+    let payments = Payments::<S>::default();
+    let app = start(|| wiring().projection(payments.clone())).await;
+    round(&world, 2).await;
+    settle(&app).await;
+    assert!(payments.take_calls().len() >= ACCOUNTS);
 }
 
 /// P15
