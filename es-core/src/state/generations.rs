@@ -28,6 +28,9 @@ pub(crate) struct Generations {
     pub(crate) set_back: Vec<SetBack>,
     /// The highest number that was given out.
     pub(crate) last: Generation,
+    /// How the version began; `None` if that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) kept_as: Option<KeptAs>,
     /// Set while queries are switched to another build, or builds are compared.
     #[serde(flatten)]
     pub(crate) freeze: Freeze,
@@ -37,6 +40,16 @@ pub(crate) struct Generations {
     /// Whether the version was removed. The row stays, for its revision.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) retired: bool,
+}
+
+/// Where a projection keeps what it comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum KeptAs {
+    /// In rows by key.
+    Rows,
+    /// In tables that its handlers write.
+    Tables,
 }
 
 /// A build that is being set back.
@@ -102,6 +115,7 @@ impl Default for Generations {
             leaving: Vec::new(),
             set_back: Vec::new(),
             last: 1,
+            kept_as: None,
             freeze: Freeze::default(),
             retiring: false,
             retired: false,

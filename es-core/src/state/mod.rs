@@ -43,7 +43,7 @@ pub(crate) use self::build::sortable;
 pub(crate) use self::checkpoint::{Checkpoint, Halt};
 pub(crate) use self::code::{CodeRecord, codes};
 pub(crate) use self::control::{Afresh, Asked, Control, afresh, asked, control};
-pub(crate) use self::generations::{Building, Freeze, Generations, SetBack, generations};
+pub(crate) use self::generations::{Building, Freeze, Generations, KeptAs, SetBack, generations};
 pub(crate) use self::inline::{InlineSet, turns};
 pub(crate) use self::node::{NodeRecord, nodes};
 pub use self::parked::Skipped;

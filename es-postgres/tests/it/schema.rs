@@ -1,71 +1,17 @@
 //! The schema: how a store is made, who may open it, what it refuses, and the tables of projections beside it.
 
-use es_core::projection::{Change, Project, Projection, View};
+use es_core::ErrorKind;
 use es_core::store::{
-    Backend as _, Builds as _, Commit, EventFilter, EventStore as _, Position, RecordedEvent, StoreError,
-    Tables, Transaction as _,
+    Backend as _, Builds as _, Commit, EventFilter, EventStore as _, Position, StoreError, Tables,
+    Transaction as _,
 };
-use es_core::{App, BoxError, ErrorKind};
 use es_postgres::testing::{self, Database};
-use es_postgres::{PgBackend, PgOptions, Tx};
-use serde::{Deserialize, Serialize};
+use es_postgres::{PgBackend, PgOptions};
 
 use crate::support::{
     LIMIT, WAITING, commit, connect, count, data, event, fresh, gate, row_of, run, step, try_run,
     until_count, with,
 };
-
-/// A projection with a table of its own.
-#[derive(Debug)]
-struct InTables;
-
-impl Projection for InTables {
-    const NAME: &'static str = "counted";
-    const SCHEMA: &'static str = "create table counted (n bigint not null)";
-    fn filter() -> EventFilter {
-        EventFilter::all()
-    }
-}
-
-impl Project<Tx> for InTables {
-    async fn project(&self, _: &RecordedEvent, tx: &mut Tx) -> Result<(), BoxError> {
-        sqlx::query("insert into counted values (1)").execute(tx).await?;
-        Ok(())
-    }
-}
-
-/// The same as a view, under the same name and version.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct InRows(u64);
-
-impl Projection for InRows {
-    const NAME: &'static str = InTables::NAME;
-    fn filter() -> EventFilter {
-        EventFilter::all()
-    }
-}
-
-impl View for InRows {
-    type Key = String;
-    fn changes(_: &RecordedEvent) -> Result<Vec<Change<'_, Self>>, BoxError> {
-        let count = |row: &mut Self| {
-            row.0 += 1;
-            Ok(())
-        };
-        Ok(vec![Change::new("all".to_owned(), count)])
-    }
-}
-
-#[tokio::test]
-async fn a_projection_does_not_become_a_view_of_its_version_without_a_word() {
-    let (_database, store) = fresh().await;
-    let app = App::on(store.clone()).projection(InTables).start().await.unwrap();
-    store.commit(commit("s")).await.unwrap();
-    app.wait_for::<InTables>(Position(1), LIMIT).await.unwrap();
-    assert!(app.shutdown(LIMIT).await);
-    let refused = App::on(store.clone()).view::<InRows>().start().await.unwrap_err().to_string();
-    assert!(refused.contains("the schema of projection counted is not the one"), "{refused}");
-}
 
 async fn not_opened(options: PgOptions) -> StoreError {
     match PgBackend::connect_with(options).await {

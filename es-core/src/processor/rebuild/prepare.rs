@@ -2,9 +2,9 @@
 
 use crate::cluster::{Share, Shares};
 use crate::processor::AnyBackend;
-use crate::processor::kinds::runner::Runner;
+use crate::processor::kinds::runner::{Keeps, Runner};
 use crate::processor::worker::{finish_removal, made_by, noted, other_name};
-use crate::state::{Build, Checkpoint, CodeRecord, Generations, codes, generations, versions};
+use crate::state::{Build, Checkpoint, CodeRecord, Generations, KeptAs, codes, generations, versions};
 use crate::store::{
     CURRENT, Commit, CommitError, Generation, Position, Row, RowStore, RowWrite, StoreError, Tables, Won,
 };
@@ -34,6 +34,14 @@ pub(crate) async fn schema_obstacle(
     }
     let known = stored.filter(|known| !known.retired);
     unmade(backend.check(&tables, known.unwrap_or_default().current).await)
+}
+
+fn kept_as(runner: &dyn Runner) -> Option<KeptAs> {
+    match runner.keeps() {
+        Keeps::Rows(_) => Some(KeptAs::Rows),
+        Keeps::Tables(_) => Some(KeptAs::Tables),
+        Keeps::State | Keeps::Nothing => None,
+    }
 }
 
 /// A view has rows of the framework's only.
@@ -71,16 +79,23 @@ pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Re
                     if !has_place(backend, &known.build(&name, known.current)).await? {
                         continue;
                     }
-                    // A view too: it may have been a projection with tables of its own.
-                    backend.check(tables, known.current).await?;
+                    if known.kept_as.is_some_and(|before| Some(before) != kept_as(runner)) {
+                        return Err(StoreError::misuse(format!(
+                            "{name} has begun as a projection of another kind, and its rows are those of that: raise its \
+                             `version`, and it is built from the beginning"
+                        )));
+                    }
+                    if has_schema(tables) {
+                        backend.check(tables, known.current).await?;
+                    }
                 }
                 None => backend.install(tables, 1).await?,
             }
             if known.is_none() {
                 let (rev, last) = stored.map_or((0, 1), |row| (row.rev, row.value.last));
                 // No number is given twice, not even if another version has been there in between.
-                let row =
-                    Row { key: name.clone(), rev, value: Generations { last, ..Generations::default() } };
+                let value = Generations { last, kept_as: kept_as(runner), ..Generations::default() };
+                let row = Row { key: name.clone(), rev, value };
                 rows.extend([generations().put(&row)?, point(backend, tables, 1).await?]);
             }
             rows.extend(is_run(backend, tables).await?);

@@ -649,6 +649,7 @@ macro_rules! __conformance_and_the_rest {
                 an_inline_view_is_left_to_the_program_of_before_by_a_start_that_is_refused_late
                 a_start_makes_no_tables_of_a_build_that_is_just_removed
                 a_start_whose_tables_cannot_be_made_changes_nothing
+                a_projection_does_not_become_a_view_of_its_version
                 two_programs_that_make_other_views_inline_do_not_shut_each_other_out
                 a_program_that_handles_all_events_takes_an_inline_view_over_while_others_write
             }

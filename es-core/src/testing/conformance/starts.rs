@@ -3,6 +3,8 @@
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::backfills::state;
 use super::deploys::{Beside, Coded};
 use super::domain::Donate;
@@ -18,7 +20,7 @@ use super::versions::Paid;
 use super::{LIMIT, Subject, sent, settle, start, store};
 use crate::command::CommandError;
 use crate::processor::{Backfill, ProcessorOptions, RebuildOptions};
-use crate::projection::{Project, Projection};
+use crate::projection::{Change, Project, Projection, View};
 use crate::store::{
     Backend, Commit, CommitError, EventFilter, EventStore as _, RecordedEvent, RowStore, RowWrite, StoredRow,
     Tables,
@@ -43,6 +45,41 @@ impl<S: Subject> Project<<S::Backend as Backend>::Tx> for Altered<S> {
     async fn project(&self, _: &RecordedEvent, _: &mut <S::Backend as Backend>::Tx) -> Result<(), BoxError> {
         Ok(())
     }
+}
+
+/// The same in rows by key.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct InRows(u64);
+
+impl Projection for InRows {
+    const NAME: &'static str = "paid-versions";
+    fn filter() -> EventFilter {
+        EventFilter::all()
+    }
+}
+
+impl View for InRows {
+    type Key = String;
+    fn changes(event: &RecordedEvent) -> Result<Vec<Change<'_, Self>>, BoxError> {
+        let count = |row: &mut Self| {
+            row.0 += 1;
+            Ok(())
+        };
+        Ok(vec![Change::new(event.stream.to_string(), count)])
+    }
+}
+
+/// P17
+pub async fn a_projection_does_not_become_a_view_of_its_version<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let old = start(|| app(&store.0).projection(Paid::<S, 1>::new())).await;
+    store.put("account-a", vec![payment(1)]).await;
+    settle(&old).await;
+    assert!(old.shutdown(LIMIT).await);
+    assert_eq!(Paid::<S, 1>::NAME, InRows::NAME);
+    let before = state::<S>(&store).await;
+    says(|| app(&store.0).view::<InRows>(), "has begun as a projection of another kind").await;
+    assert_eq!(state::<S>(&store).await, before);
 }
 
 /// P17, P18
