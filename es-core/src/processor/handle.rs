@@ -12,7 +12,7 @@ use super::parked::{self, ParkedSequence};
 use super::status::{Board, ProcessorStatus};
 use super::worker::{NodeContext, Reset, ResetRequest, other_name};
 use super::{ProcessorError, Readiness, Skipped};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::shared_read::SharedRead;
 use crate::state::{Build, CodeRecord, Control, Generations, control};
@@ -38,8 +38,6 @@ pub struct Processor {
 pub(crate) struct HandleState {
     pub(crate) name: Arc<str>,
     clock: Arc<dyn Clock>,
-    /// When this node began with it.
-    since: Timestamp,
     boards: Mutex<BTreeMap<Generation, Arc<Board>>>,
     /// The board of what queries read.
     pub(crate) current: watch::Sender<Arc<Board>>,
@@ -56,12 +54,11 @@ pub(crate) struct HandleState {
 
 impl HandleState {
     pub(crate) fn new(name: &str, clock: Arc<dyn Clock>) -> Self {
-        let (build, since) = (Build::first(name), clock.now());
-        let board = Arc::new(Board::new(&build, since, clock.clone()));
+        let build = Build::first(name);
+        let board = Arc::new(Board::new(&build, clock.now(), clock.clone()));
         Self {
             name: build.processor,
             clock,
-            since,
             boards: Mutex::new(BTreeMap::from([(1, board.clone())])),
             current: watch::Sender::new(board),
             wake: Arc::default(),
@@ -75,7 +72,7 @@ impl HandleState {
     pub(crate) fn board(&self, generation: Generation) -> Arc<Board> {
         let mut boards = self.boards.lock().unwrap_or_else(PoisonError::into_inner);
         let build = Build { processor: self.name.clone(), generation };
-        let begin = || Arc::new(Board::new(&build, self.since, self.clock.clone()));
+        let begin = || Arc::new(Board::new(&build, self.clock.now(), self.clock.clone()));
         boards.entry(generation).or_insert_with(begin).clone()
     }
 

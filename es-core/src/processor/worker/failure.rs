@@ -464,7 +464,7 @@ impl Worker {
         let position = if folding { self.share.progress.position } else { seen };
         self.context.board.update(self.share.slices.first, |range: &mut RangeStatus| {
             range.position = position;
-            range.parked = parked.unwrap_or(range.parked);
+            range.parked = parked.or(range.parked);
             range.rev = self.share.rev;
             if let Some(state) = state {
                 range.state = state;

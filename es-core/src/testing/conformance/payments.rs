@@ -82,6 +82,11 @@ impl Poison {
     pub(super) fn hidden_while(&self, away: &Self, amount: i64, accounts: &[&str]) -> NewEvent {
         self.payment(amount, &format!("hidden {}|away {}", accounts.join(","), away.0))
     }
+
+    /// The same, with a partner that fails as the store does that does not answer.
+    pub(super) fn hidden_while_refused(&self, partner: &Self, amount: i64, accounts: &[&str]) -> NewEvent {
+        self.payment(amount, &format!("hidden {}|store {}", accounts.join(","), partner.0))
+    }
 }
 
 /// A payment that cannot be decoded.
@@ -104,6 +109,8 @@ struct Wish<'p> {
     broken: bool,
     /// Whether a partner that it needs is away.
     away: bool,
+    /// Whether such a one fails as the store does.
+    refused: bool,
 }
 
 impl<'p> Wish<'p> {
@@ -112,11 +119,13 @@ impl<'p> Wish<'p> {
         let (id, wish) = text.split_once('|').unwrap_or_default();
         let (wish, rows) = wish.split_once('|').unwrap_or((wish, ""));
         let (rows, partner) = rows.strip_prefix("away ").map_or((rows, ""), |partner| ("", partner));
+        let (rows, refusing) = rows.strip_prefix("store ").map_or((rows, ""), |partner| ("", partner));
         let (what, other) = wish.split_once(' ').map_or((wish, None), |(what, other)| (what, Some(other)));
         let mended = |id: &str| MENDED.lock().unwrap_or_else(PoisonError::into_inner).contains(id);
         let poisoned = |id: &str| !id.is_empty() && !mended(id);
         let broken = poisoned(rows) || what == "row" && poisoned(id);
-        Self { what, other, poisoned: poisoned(id), broken, away: poisoned(partner) }
+        let (away, refused) = (poisoned(partner), poisoned(refusing));
+        Self { what, other, poisoned: poisoned(id), broken, away, refused }
     }
 
     fn accounts(&self, event: &RecordedEvent) -> Result<Vec<String>, BoxError> {
@@ -131,17 +140,20 @@ impl<'p> Wish<'p> {
         let here = self.other.is_none_or(|other| other == key);
         match self.what {
             _ if !self.poisoned && self.away => Err(NotTheEvent::new("a partner", "it is away").into()),
+            _ if !self.poisoned && self.refused => Err(refusal().into()),
             _ if !self.poisoned || !here => Ok(()),
             "panics" => panic!("poisoned with a panic"),
             "long" => Err(format!("poisoned\0 {}", "ä".repeat(50_000)).into()),
             "row" | "statement" => Ok(()),
-            "store" => {
-                let refused = std::io::Error::other("the partner refuses connections");
-                Err(StoreError::transient("calling a partner", refused).into())
-            }
+            "store" => Err(refusal().into()),
             _ => Err("poisoned".into()),
         }
     }
+}
+
+/// As the store fails that does not answer.
+pub(super) fn refusal() -> StoreError {
+    StoreError::transient("calling a partner", std::io::Error::other("the partner refuses connections"))
 }
 
 /// The accounts of a payment, which it may not tell until it is mended.
