@@ -163,7 +163,7 @@ impl Processor {
 
     /// Sets it back: to the start, which empties what it keeps, or to another place, which a projection must be
     /// [idempotent](crate::Projection::IDEMPOTENT) for. Returns as soon as it has begun again; readers see its rows go, a
-    /// portion at a time, and come back.
+    /// portion at a time, and come back. What was asked of its parked sequences and rows before is not done any more.
     ///
     /// # Errors
     ///

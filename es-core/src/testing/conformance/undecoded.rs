@@ -145,10 +145,15 @@ pub async fn a_rebuilt_row_keeps_what_other_slices_have_not_taken_in<S: Subject>
     until(view(&app), |status| matches!(status.state, ProcessorState::Halted { .. })).await;
     hidden.mend();
     let keys = [(*one).to_owned()];
-    for _ in 0..2 {
-        answered(|| view(&app).rebuild_keys(&keys, LIMIT)).await.expect("it is a view");
-        assert_told(&world, one, (1, 1, 0)).await;
-    }
+    answered(|| view(&app).rebuild_keys(&keys, LIMIT)).await.expect("it is a view");
+    // It is taken in by itself, and later than that where a store fails.
+    eventually(|| async {
+        let told = told(world.tally(one).await.as_ref());
+        if told == (1, 1, 0) { Ok(()) } else { Err(format!("{told:?}")) }
+    })
+    .await;
+    answered(|| view(&app).rebuild_keys(&keys, LIMIT)).await.expect("it is a view");
+    assert_told(&world, one, (1, 1, 0)).await;
     assert_eq!(
         super::payments::rows(&world.store, "ledger/1~1/undecoded").await.len(),
         1,
