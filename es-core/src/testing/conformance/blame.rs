@@ -441,7 +441,7 @@ impl<S: Subject> Project<<S::Backend as Backend>::Tx> for Crowded<S> {
     ) -> Result<(), BoxError> {
         let (account, opened) = (event.stream.as_str().trim_start_matches("account-"), self.line.opened());
         if account.starts_with('k') {
-            return Err(refusal().into());
+            return Err(refusal());
         }
         if account.starts_with('b') && self.disturbed.load(Ordering::SeqCst) == opened {
             self.failed.fetch_add(1, Ordering::SeqCst);

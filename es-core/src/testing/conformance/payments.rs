@@ -107,10 +107,8 @@ struct Wish<'p> {
     poisoned: bool,
     /// Whether its rows cannot be written.
     broken: bool,
-    /// Whether a partner that it needs is away.
-    away: bool,
-    /// Whether such a one fails as the store does.
-    refused: bool,
+    /// What a partner that it needs fails with, if it does.
+    partner: Option<fn() -> BoxError>,
 }
 
 impl<'p> Wish<'p> {
@@ -124,8 +122,9 @@ impl<'p> Wish<'p> {
         let mended = |id: &str| MENDED.lock().unwrap_or_else(PoisonError::into_inner).contains(id);
         let poisoned = |id: &str| !id.is_empty() && !mended(id);
         let broken = poisoned(rows) || what == "row" && poisoned(id);
-        let (away, refused) = (poisoned(partner), poisoned(refusing));
-        Self { what, other, poisoned: poisoned(id), broken, away, refused }
+        let partners: [(_, fn() -> BoxError); 2] = [(partner, is_away), (refusing, refusal)];
+        let partner = partners.into_iter().find(|(id, _)| poisoned(id)).map(|(_, fails)| fails);
+        Self { what, other, poisoned: poisoned(id), broken, partner }
     }
 
     fn accounts(&self, event: &RecordedEvent) -> Result<Vec<String>, BoxError> {
@@ -138,22 +137,28 @@ impl<'p> Wish<'p> {
 
     fn fail(&self, key: &str) -> Result<(), BoxError> {
         let here = self.other.is_none_or(|other| other == key);
+        if let Some(fails) = self.partner.filter(|_| !self.poisoned) {
+            return Err(fails());
+        }
         match self.what {
-            _ if !self.poisoned && self.away => Err(NotTheEvent::new("a partner", "it is away").into()),
-            _ if !self.poisoned && self.refused => Err(refusal().into()),
             _ if !self.poisoned || !here => Ok(()),
             "panics" => panic!("poisoned with a panic"),
             "long" => Err(format!("poisoned\0 {}", "ä".repeat(50_000)).into()),
             "row" | "statement" => Ok(()),
-            "store" => Err(refusal().into()),
+            "store" => Err(refusal()),
             _ => Err("poisoned".into()),
         }
     }
 }
 
+fn is_away() -> BoxError {
+    NotTheEvent::new("a partner", "it is away").into()
+}
+
 /// As the store fails that does not answer.
-pub(super) fn refusal() -> StoreError {
+pub(super) fn refusal() -> BoxError {
     StoreError::transient("calling a partner", std::io::Error::other("the partner refuses connections"))
+        .into()
 }
 
 /// The accounts of a payment, which it may not tell until it is mended.
