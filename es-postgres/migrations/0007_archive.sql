@@ -26,7 +26,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     ) end
     from bound b cross join tables t
     join kinds k on starts_with(reverse(t.tbl), reverse(k.suffix)) and strpos(t.tbl, '~') > 0
-    join {es}.rows r on r.tbl = t.tbl and r.key < b.behind
+    -- The rows of a sequence's events begin with the event that began it, and one that was taken in late is before that.
+    join {es}.rows r on r.tbl = t.tbl and (k.suffix = '/parked/events' or r.key < b.behind)
     cross join lateral (select case k.suffix when '/undecoded' then left(r.key, 20) else right(r.key, 20) end) e (at)
     where e.at ~ '^[0-9]{20}$' and e.at collate "C" < b.behind
     order by e.at, r.tbl, r.key limit 1
@@ -63,7 +64,7 @@ begin
     if found then
         raise exception 'event % % %, and would not be there any more', left_.position, left_.what, left_.build || coalesce(' for ' || quote_literal(left_.key), '')
             using errcode = 'object_not_in_prerequisite_state',
-                  hint = 'Retry or discard it; of an older build, `drop_previous`. If nobody runs it any more: `drop_version` of a version, `forget_processor` of a reactor.';
+                  hint = 'Retry or discard it; of an older build, `drop_previous`; of a rebuild under way, switch to it first, or `abort` it. If nobody runs it any more: `drop_version` of a version, `forget_processor` of a reactor.';
     end if;
     perform set_config('es.maintenance', 'on', true);
     insert into {es}.archived_streams as a (stream_id, version, position, type_id, recorded_at, envelope, data)

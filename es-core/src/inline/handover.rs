@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::code;
@@ -274,6 +275,8 @@ pub(crate) struct Becoming<'a> {
     shares: Shares<Checkpoint>,
     /// Nodes that run it, and the pulse that each had when it was seen first.
     pulses: Mutex<BTreeMap<Uuid, u64>>,
+    /// Since when another node that makes it inline as well has had it.
+    busy: Mutex<Option<Instant>>,
     /// How often something was made durable.
     flushes: AtomicU64,
 }
@@ -297,6 +300,7 @@ impl<'a> Becoming<'a> {
             built: None,
             shares: Shares::checkpoints(),
             pulses: Mutex::default(),
+            busy: Mutex::default(),
             flushes: AtomicU64::new(0),
         }
     }
@@ -473,10 +477,9 @@ impl<'a> Becoming<'a> {
         }
         let shares = self.shares.of(backend, &build.to_string()).await?;
         // One that is alive and does not run it makes it inline as well: the first of them does it.
-        let busy = |share: &Share<Checkpoint>| {
-            share.owner.is_some_and(|owner| owner != me && alive.contains_key(&owner))
-        };
-        if shares.is_empty() || shares.iter().any(busy) {
+        let others = || shares.iter().filter_map(|share| share.owner.filter(|owner| *owner != me));
+        let is_busy = others().any(|owner| alive.contains_key(&owner));
+        if shares.is_empty() || is_busy && !self.takes_turn(others().all(|owner| me < owner)) {
             return Ok(None);
         }
         let claimed: Vec<_> = shares.iter().map(|share| share.owned_by(Some(me))).collect();
@@ -484,6 +487,13 @@ impl<'a> Becoming<'a> {
         self.starting.taken.changed(build);
         let done = self.write(rows).await?;
         Ok(done.then(|| claimed.into_iter().map(Share::written).collect()))
+    }
+
+    /// Whether it is not left any longer to another node that makes it inline as well. That one may wait for what this node has
+    /// got: after a while the first of them takes all.
+    fn takes_turn(&self, is_first: bool) -> bool {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        is_first && busy.get_or_insert_with(Instant::now).elapsed() >= self.node.settings.lease
     }
 
     async fn write(&self, rows: Vec<RowWrite>) -> Result<bool, StoreError> {

@@ -12,7 +12,7 @@ use super::parked::{self, ParkedSequence};
 use super::status::{Board, ProcessorStatus};
 use super::worker::{NodeContext, Reset, ResetRequest, other_name};
 use super::{ProcessorError, Readiness, Skipped};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::shared_read::SharedRead;
 use crate::state::{Build, CodeRecord, Control, Generations, control};
@@ -38,8 +38,6 @@ pub struct Processor {
 pub(crate) struct HandleState {
     pub(crate) name: Arc<str>,
     clock: Arc<dyn Clock>,
-    /// When this node began with it.
-    since: Timestamp,
     boards: Mutex<BTreeMap<Generation, Arc<Board>>>,
     /// The board of what queries read.
     pub(crate) current: watch::Sender<Arc<Board>>,
@@ -56,12 +54,11 @@ pub(crate) struct HandleState {
 
 impl HandleState {
     pub(crate) fn new(name: &str, clock: Arc<dyn Clock>) -> Self {
-        let (build, since) = (Build::first(name), clock.now());
-        let board = Arc::new(Board::new(&build, since, clock.clone()));
+        let build = Build::first(name);
+        let board = Arc::new(Board::new(&build, clock.now(), clock.clone()));
         Self {
             name: build.processor,
             clock,
-            since,
             boards: Mutex::new(BTreeMap::from([(1, board.clone())])),
             current: watch::Sender::new(board),
             wake: Arc::default(),
@@ -75,7 +72,7 @@ impl HandleState {
     pub(crate) fn board(&self, generation: Generation) -> Arc<Board> {
         let mut boards = self.boards.lock().unwrap_or_else(PoisonError::into_inner);
         let build = Build { processor: self.name.clone(), generation };
-        let begin = || Arc::new(Board::new(&build, self.since, self.clock.clone()));
+        let begin = || Arc::new(Board::new(&build, self.clock.now(), self.clock.clone()));
         boards.entry(generation).or_insert_with(begin).clone()
     }
 
@@ -166,7 +163,7 @@ impl Processor {
 
     /// Sets it back: to the start, which empties what it keeps, or to another place, which a projection must be
     /// [idempotent](crate::Projection::IDEMPOTENT) for. Returns as soon as it has begun again; readers see its rows go, a
-    /// portion at a time, and come back.
+    /// portion at a time, and come back. What was asked of its parked sequences and rows before is not done any more.
     ///
     /// # Errors
     ///

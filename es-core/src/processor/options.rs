@@ -35,9 +35,10 @@ impl ParkingLimits {
 pub struct ProcessorOptions {
     /// How often a handler is called again before its event is parked (or what the projection chose); 4 by default.
     ///
-    /// Once that was in vain for eight events in a row, a projection's next ones are given up when they fail for the first
-    /// time, until there was none for a minute: thousands of events that fail alike hold their range up for seconds. The
-    /// handlers of a reactor, which may wait for a partner, are always called again.
+    /// Once that was in vain for eight events, and for none between them it helped, a projection's next ones are given up when
+    /// they fail for the first time, until there was none for a minute: thousands of events that fail alike hold their range up
+    /// for seconds. Events that never fail say nothing. The handlers of a reactor, which may wait for a partner, are always
+    /// called again.
     pub retries: u32,
     /// The first wait after a failure, 50 ms by default; doubled each time.
     pub first_wait: Duration,
@@ -46,11 +47,11 @@ pub struct ProcessorOptions {
     /// For how long a failure that looks like one of the store (a refused connection, a statement or a lock that timed
     /// out) is believed to be one, while the store takes writes; then it is the event's. 10 s by default.
     ///
-    /// Meanwhile the range waits. Once that was in vain for eight events in a row, a projection's next ones are only called
-    /// again as often as [`retries`](Self::retries) says, until there was none for a minute, or for twice this and
-    /// [`handler_limit`](Self::handler_limit) together, if that is longer. What an operator asked for is tried for that long and
-    /// that often, and the range goes on: each row of a rebuild by itself, the sequences of a retry together, none of which is
-    /// given up at its first try.
+    /// Meanwhile the range waits. Once that was in vain for eight events, and none that had failed went through between them, a
+    /// projection's next ones are only called again as often as [`retries`](Self::retries) says, until there was none for a
+    /// minute, or for twice this and [`handler_limit`](Self::handler_limit) together, if that is longer. What an operator asked
+    /// for is tried for that long and that often, and the range goes on: each row of a rebuild by itself, the sequences of a
+    /// retry together, none of which is given up at its first try.
     pub patience: Duration,
     /// The longest that one call of a handler may take; 60 s by default.
     pub handler_limit: Duration,

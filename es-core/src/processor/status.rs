@@ -32,7 +32,7 @@ pub struct ProcessorStatus {
     pub handled: u64,
     /// Events per second, of late: those that this node handled, or if it has none of them, positions.
     pub per_second: f64,
-    /// When one of its ranges last made progress or had nothing to do; before that, when this node began with it. What
+    /// When one of its ranges last made progress or had nothing to do; before that, when this node first saw this build. What
     /// stands still beside others that go on is seen in its [ranges](Self::ranges).
     pub progress: Timestamp,
     /// The time of the last event that this node handled, by the store's clock.
@@ -44,7 +44,7 @@ pub struct ProcessorStatus {
 impl ProcessorStatus {
     /// Why nothing is done now, in words; `None` if it is at work.
     pub(crate) fn why_not(&self) -> Option<String> {
-        let at = self.position;
+        let at = self.stands_at();
         match &self.state {
             ProcessorState::Failing { error, .. } => Some(format!("it fails at {at}: {error}")),
             ProcessorState::Halted { error, .. } => Some(format!("it is halted at {at}: {error}")),
@@ -54,6 +54,16 @@ impl ProcessorStatus {
             }
             ProcessorState::Unsettled { error } => Some(format!("it is not worked on, at {at}: {error}")),
             _ => None,
+        }
+    }
+
+    /// The place of the range that its state is of; of a state that is none of a range's, its own.
+    fn stands_at(&self) -> String {
+        match self.ranges.iter().find(|range| range.state == self.state) {
+            Some(range) if self.ranges.len() > 1 => {
+                format!("{} of slices {}", range.position, range.slices)
+            }
+            _ => self.position.to_string(),
         }
     }
 
@@ -81,7 +91,8 @@ pub struct RangeStatus {
     pub progress: Timestamp,
     /// The furthest that it has been: what is handled once more, since the store failed, is no progress.
     reached: Position,
-    pub(crate) parked: usize,
+    /// How many sequences wait; `None` before the one that works on it has read that.
+    pub(crate) parked: Option<usize>,
     /// The revision of its share: another one says that something was written.
     pub(crate) rev: u64,
 }
@@ -96,7 +107,7 @@ impl RangeStatus {
         rev: u64,
     ) -> Self {
         let (progress, reached) = (Timestamp::UNIX_EPOCH, position);
-        Self { slices, owner, position, state, progress, reached, parked: 0, rev }
+        Self { slices, owner, position, state, progress, reached, parked: None, rev }
     }
 }
 
@@ -151,6 +162,7 @@ pub(crate) struct Board {
 }
 
 impl Board {
+    /// One that this node has seen since then.
     pub(crate) fn new(build: &Build, since: Timestamp, clock: Arc<dyn Clock>) -> Self {
         let status = ProcessorStatus {
             name: build.processor.clone(),
@@ -259,7 +271,7 @@ fn stood_since(range: &RangeStatus, before: &ProcessorStatus) -> Option<Timestam
 
 /// The whole from the parts. Always true: something changed.
 fn summarize(status: &mut ProcessorStatus) -> bool {
-    status.parked = status.ranges.iter().map(|range| range.parked).sum();
+    status.parked = status.ranges.iter().filter_map(|range| range.parked).sum();
     // Between two shapes there may be none: what was true before is true still.
     if let Some(least) = status.ranges.iter().map(|range| range.position).min() {
         status.position = least;
@@ -348,6 +360,20 @@ mod tests {
         ] {
             assert_eq!(stood_since(&range, &before), since.map(second), "{range:?}");
         }
+    }
+
+    #[test]
+    fn what_fails_names_its_own_place() {
+        let board = Board::new(&Build::first("a"), second(1), Arc::new(SystemClock));
+        board.reshape(vec![range(0, 511, 5), range(512, 1_023, 9)]);
+        let error = "no".to_owned();
+        let state = ProcessorState::Failing { since: second(1), attempts: 1, error };
+        board.update(512, |range| range.state = state.clone());
+        assert_eq!(board.now().why_not().as_deref(), Some("it fails at #9 of slices 512-1023: no"));
+        board.reshape(vec![RangeStatus { state, ..range(0, 1_023, 5) }]);
+        assert_eq!(board.now().why_not().as_deref(), Some("it fails at #5: no"));
+        board.unsettled("why");
+        assert_eq!(board.now().why_not().as_deref(), Some("it is not worked on, at #5: why"));
     }
 
     #[test]

@@ -216,8 +216,11 @@ impl Processor {
         looked: &mut bool,
     ) -> Result<bool, WaitError> {
         let elsewhere = self.is_elsewhere(status, Position(u64::MAX));
+        // A range that fails from its beginning on has not read what is parked.
+        let may_be_parked =
+            status.parked > 0 || elsewhere || status.ranges.iter().any(|range| range.parked.is_none());
         if wanted.is_none() {
-            if Wanted::Passed.reached(status, receipt.position) && status.parked == 0 && !elsewhere {
+            if Wanted::Passed.reached(status, receipt.position) && !may_be_parked {
                 return Ok(true);
             }
             *wanted = Some(self.wanted(receipt).await?);
@@ -233,7 +236,6 @@ impl Processor {
                 return Ok(false);
             }
         }
-        let may_be_parked = status.parked > 0 || elsewhere;
         if may_be_parked {
             self.not_parked(wanted, receipt.position, status).await?;
         }
@@ -313,7 +315,6 @@ impl Processor {
         status: &ProcessorStatus,
     ) -> Result<(), WaitError> {
         let (backend, build) = (&*self.node.backend, self.build(status));
-        // What stands before the event that failed was handled.
         let found = match wanted {
             Wanted::Passed => None,
             Wanted::Everything => parked::first_up_to(backend, &build, position).await?,
@@ -321,7 +322,7 @@ impl Processor {
                 let keys: Vec<String> = keys.iter().cloned().collect();
                 let rows = backend.rows(build.parked().name(), &keys).await?.into_iter().flatten();
                 let rows = rows.map(|row| build.parked().decode(row)).collect::<Result<Vec<_>, _>>()?;
-                rows.into_iter().find(|kept| kept.value.position <= position)
+                parked::one_up_to(backend, &build, rows, position).await?
             }
         };
         match found {

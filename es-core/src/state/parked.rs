@@ -10,7 +10,7 @@ use crate::store::Position;
 pub(crate) struct Sequence {
     /// Of the event that began it: names the rows of its events.
     pub(crate) first: Position,
-    /// The event that failed last, and its type.
+    /// The event that failed last, and its type. Where a reset to a place has left earlier ones alone, the first of those.
     pub(crate) position: Position,
     pub(crate) event: String,
     /// How many wait, that one included.

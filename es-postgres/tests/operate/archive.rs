@@ -198,6 +198,38 @@ async fn what_is_parked_stays() {
     assert!(error.to_string().contains("event 30 is parked in totals/1~1"), "{error}");
 }
 
+/// It was taken in late, and waits behind what was parked by then.
+#[tokio::test]
+async fn what_is_parked_in_a_sequence_that_began_later_stays() {
+    let (_database, backend) = open().await;
+    backend.partition(10).await.unwrap();
+    write(&backend, "a", 50).await;
+    let first = "00000000000000000030";
+    let event = |position: &str| format!("{first}:0123456789abcdef:{position}");
+    let sequence = r#"{"first":30,"position":30,"event":"e","events":2,"error":"","attempts":1}"#;
+    put(
+        &backend,
+        &[
+            ("totals/1~1/parked", "key", sequence),
+            ("totals/1~1/parked/events", &event("00000000000000000005"), "{}"),
+            ("totals/1~1/parked/events", &event(first), "{}"),
+        ],
+    )
+    .await;
+    assert_refused(&backend, &["event 5 is parked in totals/1~1 for 'key'"]).await;
+}
+
+/// Nobody can retry it there.
+#[tokio::test]
+async fn what_a_rebuild_under_way_has_parked_stays() {
+    let (_database, backend) = open().await;
+    backend.partition(10).await.unwrap();
+    write(&backend, "a", 50).await;
+    let event = "00000000000000000005:0123456789abcdef:00000000000000000005";
+    put(&backend, &[("totals/1~2/parked/events", event, "{}")]).await;
+    assert_refused(&backend, &["event 5 is parked in totals/1~2", "switch to it first, or `abort` it"]).await;
+}
+
 #[tokio::test]
 async fn what_could_not_be_decoded_stays() {
     let (_database, backend) = open().await;

@@ -91,8 +91,10 @@ impl<'w> Admission<'w> {
         if !slices.has(key) {
             return false;
         }
-        // What comes before the event that began it is handled, also when it comes again.
-        let begun = |parked: &Parked| late || parked.value.first <= event.place();
+        // What comes before the event that began it is handled, also when it comes again; not what is behind one that was taken
+        // in late, and that a reset has left.
+        let first = |parked: &Parked| parked.value.first.min(parked.value.position);
+        let begun = |parked: &Parked| late || first(parked) <= event.place();
         let skipped = !skips.is_empty() && reason(skips, event.place(), key).is_some();
         // What is left out for good does not wait behind a parked one as well.
         let parked = !skipped && !parked.is_empty() && parked.get(key).is_some_and(begun);

@@ -63,8 +63,8 @@ pub struct RetriedAll {
 }
 
 /// What something was asked of.
-struct Of {
-    build: Build,
+pub(in crate::processor) struct Of {
+    pub(in crate::processor) build: Build,
     /// How often it had been set back.
     set_back: u64,
 }
@@ -191,7 +191,7 @@ impl Processor {
     }
 
     /// What is asked now is asked of this.
-    async fn asked_of(&self) -> Result<Of, ProcessorError> {
+    pub(in crate::processor) async fn asked_of(&self) -> Result<Of, ProcessorError> {
         let (build, backend) = (self.current().await?, &*self.node.backend);
         let set_back = Asked::set_backs(backend, &build).await?.rev;
         let known = Generations::read(backend, &build.processor).await?;
@@ -202,7 +202,7 @@ impl Processor {
     }
 
     /// Whether queries read it still, and it was not set back: nothing that was asked of it before is left then.
-    async fn is_as_it_was(&self, of: &Of) -> Result<(), ProcessorError> {
+    pub(in crate::processor) async fn is_as_it_was(&self, of: &Of) -> Result<(), ProcessorError> {
         self.is_read(&of.build).await?;
         match Asked::set_backs(&*self.node.backend, &of.build).await?.rev == of.set_back {
             true => Ok(()),

@@ -27,7 +27,7 @@ const PAGE: usize = 500;
 pub struct ParkedSequence {
     /// Its key: of a view the row's, else the stream.
     pub key: String,
-    /// The event that failed.
+    /// The event that failed; after a reset to a place, the first one that is left, if that lies before it.
     pub position: Position,
     /// Its type.
     pub event: String,
@@ -203,7 +203,7 @@ pub(crate) async fn of_range(
     own.map(|row| Ok((row.key.clone(), build.parked().decode(row)?))).collect()
 }
 
-/// A sequence that begins at an event up to a position.
+/// A sequence of which an event up to a position waits.
 pub(crate) async fn first_up_to(
     store: &dyn RowStore,
     build: &Build,
@@ -214,11 +214,35 @@ pub(crate) async fn first_up_to(
         let page = build.parked().page(store, after.as_deref(), PAGE).await?;
         after = page.last().map(|row| row.key.clone());
         let more = page.len() == PAGE;
-        let found = page.into_iter().find(|row| row.value.position <= position);
+        let found = one_up_to(store, build, page, position).await?;
         if found.is_some() || !more {
             return Ok(found);
         }
     }
+}
+
+/// The same of some. What was taken in late waits behind what has failed, and is before that in the log.
+pub(crate) async fn one_up_to(
+    store: &dyn RowStore,
+    build: &Build,
+    mut some: Vec<Parked>,
+    position: Position,
+) -> Result<Option<Parked>, StoreError> {
+    if let Some(i) = some.iter().position(|parked| parked.value.position <= position) {
+        return Ok(Some(some.swap_remove(i)));
+    }
+    let span = |parked: &Parked| {
+        let before = Some(event_key(parked, Position(position.0.saturating_add(1))));
+        Span { after: prefix(parked), before, limit: 1 }
+    };
+    for some in some.chunks_mut(PAGE) {
+        let spans: Vec<Span> = some.iter().map(span).collect();
+        let found = store.scan_many(build.parked_events().name(), &spans).await?;
+        if let Some(i) = found.iter().position(|rows| !rows.is_empty()) {
+            return Ok(Some(some[i].clone()));
+        }
+    }
+    Ok(None)
 }
 
 /// How many sequences of a build are stored, these keys aside.

@@ -22,13 +22,14 @@ impl Processor {
     /// [`ProcessorError::NotRebuildable`] if this is no keyed view; [`ProcessorError::Parked`] if a key is parked;
     /// [`ProcessorError::RowFailed`] if a handler cannot handle an event of a key: then its row is as it was, and the others
     /// are rebuilt nevertheless; [`ProcessorError::Switched`] if queries were switched to another build meanwhile;
-    /// [`ProcessorError::TimedOut`] if it is not done within `limit`: the request stands.
+    /// [`ProcessorError::SetBack`] if it was reset: its rows come again from the log; [`ProcessorError::TimedOut`] if it is not done within `limit`: the request stands.
     pub async fn rebuild_keys(&self, keys: &[String], limit: Duration) -> Result<(), ProcessorError> {
         if !matches!(self.runner.keeps(), Keeps::Rows(_)) {
             let why = "is no keyed view: its rows cannot be told apart, rebuild all of it";
             return Err(ProcessorError::NotRebuildable { processor: self.name().to_owned(), why });
         }
-        let (backend, build) = (&*self.node.backend, self.current().await?);
+        let (backend, of) = (&*self.node.backend, self.asked_of().await?);
+        let build = of.build.clone();
         let (table, keys) = (afresh(&build), keys.iter().collect::<BTreeSet<_>>());
         // What was asked of other keys is not looked at: it may be of another version, or damaged.
         let own = async || -> Result<Vec<Row<Afresh>>, StoreError> {
@@ -54,7 +55,7 @@ impl Processor {
         let what = format!("rebuilding {} rows of {build}", keys.len());
         self.until(what, limit, || async {
             let left = own().await?;
-            self.is_read(&build).await?;
+            self.is_as_it_was(&of).await?;
             if left.is_empty() {
                 return Ok(Some(()));
             }

@@ -1,5 +1,5 @@
 //! A build that is set back: to the start, for which it is emptied, or to a position, for which what was set aside after it
-//! is forgotten, since its events come again.
+//! is forgotten, since its events come again. What was asked of it before is not asked any more.
 //!
 //! One commit moves its shares, and marks it in the row of the builds. No node works on it until the rest is done, in
 //! [portions](super::portions), and the mark is taken away.
@@ -11,7 +11,7 @@ use super::portions::{PORTION, Portions, begin_marked, empty};
 use crate::cluster::{Share, Shares};
 use crate::processor::worker::RACES;
 use crate::processor::{AnyBackend, parked};
-use crate::state::{Build, Checkpoint, Generations, SetBack, generations, sortable};
+use crate::state::{Build, Checkpoint, Generations, SetBack, afresh, generations, sortable};
 use crate::store::keys::behind;
 use crate::store::{Commit, Position, Row, RowWrite, StoreError, Table, Tables, Won};
 
@@ -70,7 +70,7 @@ pub(crate) async fn finish_set_back(
 
 const WHAT: &str = "setting a build back";
 
-/// Forgets what was set aside after a position.
+/// Forgets what was set aside after a position, and what was asked.
 async fn forget(
     backend: &dyn AnyBackend,
     build: &Build,
@@ -78,8 +78,14 @@ async fn forget(
     is_marked: impl Fn(&Generations) -> bool + Send + Sync,
 ) -> Result<(), StoreError> {
     while let Some(mut portions) = begin_marked(backend, build, &is_marked).await? {
-        let done = forget_parked(backend, build, to, &mut portions).await?;
-        if done && forget_others(backend, build, to, &mut portions).await? && portions.end().await? {
+        let mut done = forget_parked(backend, build, to, &mut portions).await?
+            && forget_others(backend, build, to, &mut portions).await?
+            && portions.end().await?;
+        // Whoever has asked is told that it was set back.
+        for table in [build.requests().name(), afresh(build).name()] {
+            done = done && portions.take(table, None).await?;
+        }
+        if done {
             return Ok(());
         }
         Portions::give_way().await;
@@ -101,6 +107,12 @@ async fn forget_parked(
         after = Some(last.key.clone());
         // One that cannot be read is between it and its key.
         for mut sequence in stored.into_iter().filter_map(|row| build.parked().decode(row).ok()) {
+            if sequence.value.first > to {
+                // What is left of it was taken in late, and what comes again waits behind that.
+                let left = parked::positions(backend, build, &sequence, Position(0), 1).await?.pop();
+                let left = left.map(|(_, position)| position).filter(|position| *position <= to);
+                sequence.value.position = left.unwrap_or(sequence.value.position);
+            }
             let mut from = to;
             loop {
                 let page = parked::positions(backend, build, &sequence, from, PORTION).await?;

@@ -39,6 +39,8 @@ pub(super) struct Rounds {
     /// Whether there is another round right now; or before when there is none.
     pub(super) more: bool,
     pub(super) rest: Option<Rest>,
+    /// How often something had been asked when it was last looked up in a rest of all of it.
+    pub(super) asked: Option<u64>,
     /// What some keys wait for is away: when the next pass begins. The others, and the range, go on meanwhile.
     pub(super) again: Option<Overdue>,
     /// Passes in a row after which some had to wait.
@@ -61,9 +63,9 @@ struct Waiting {
 
 impl Default for Rounds {
     fn default() -> Self {
-        let (again, waiting) = (None, BTreeMap::new());
+        let (rest, asked, again, waiting) = (None, None, None, BTreeMap::new());
         let (passes, pauses, told) = (0, false, false);
-        Self { fit: KEYS, keys: KEYS, more: false, rest: None, again, passes, pauses, told, waiting }
+        Self { fit: KEYS, keys: KEYS, more: false, rest, asked, again, passes, pauses, told, waiting }
     }
 }
 

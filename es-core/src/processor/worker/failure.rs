@@ -19,7 +19,8 @@ use crate::store::{Commit, CommitError, Position, RecordedEvent, StoreError, wri
 /// How many events are handled at once after one has failed: no more than these are handled again without it.
 const CAUTIOUS: usize = 256;
 /// After so many events in a row whose handler was called again in vain, the next ones are tried once, until no event was
-/// given up for this long; or as long as two may take, if that is longer.
+/// given up for this long; or as long as two may take, if that is longer. In a row: none that had failed went through between
+/// them; those that have never failed say nothing.
 const IN_VAIN: (u32, Duration) = (8, Duration::from_secs(60));
 /// How often in a row a write is refused before that is shown: mostly it was another node, once.
 const FENCED: u32 = 10;
@@ -282,10 +283,14 @@ impl Worker {
         let patience = self.context.options.patience;
         let Trouble { attempts, suspected, .. } = self.count(&failure, fault);
         let (attempts, suspected) = (*attempts, suspected.map(|since| since.elapsed()));
-        let error = parked::cut(&crate::chain(&failure));
+        let said = crate::chain(&failure);
+        // Whose failure it was in a crowd shows when it is handled alone.
+        let in_a_crowd = attempts == 1 && self.crowd;
         let pause = match (fault, suspected) {
             (Fault::Store, _) => return self.store_failed(&failure),
-            (Fault::Suspect, _) if self.is_vain_to_suspect() && attempts > self.context.options.retries => {
+            (Fault::Suspect, _)
+                if self.is_vain_to_suspect() && attempts > self.context.options.retries && !in_a_crowd =>
+            {
                 None
             }
             (Fault::Suspect, Some(time)) => {
@@ -293,10 +298,9 @@ impl Worker {
             }
             (Fault::Certain, _) => None,
             _ if attempts <= self.retries(&failure) => Some(self.backoff(attempts)),
-            // Whose failure it was in a crowd shows when it is handled alone.
-            _ => (attempts == 1 && self.crowd).then_some(Duration::ZERO),
+            _ => in_a_crowd.then_some(Duration::ZERO),
         };
-        self.show_failing("a page", &error, attempts);
+        self.show_failing("a page", &parked::cut(&said), attempts);
         if let Some(pause) = pause {
             return pause;
         }
@@ -307,7 +311,6 @@ impl Worker {
             }
             _ => String::new(),
         };
-        let error = error + &so_long;
         let Failure { position, key, event, undecoded, .. } = failure;
         self.in_vain.gave_up(attempts > 1, IN_VAIN.1);
         if fault == Fault::Suspect {
@@ -318,10 +321,12 @@ impl Worker {
         }
         let (build, slices) = (&self.context.build, self.share.slices);
         let reason = parked::cut_before(&crate::chain(&*failure.source), &so_long);
+        let error = parked::cut_before(&said, &so_long);
         match self.context.on_failure {
             OnFailure::Stop => {
-                let advice = self.context.advice(&key).await;
-                return self.halt(format!("{error}{advice}"), resumes).await;
+                // It is cut so that what helps is stored as well.
+                let advice = so_long + &self.context.advice(&key).await;
+                return self.halt(parked::cut_before(&said, &advice), resumes).await;
             }
             OnFailure::Park => {
                 tracing::error!(%build, %slices, %position, key, error, "an event is parked: its key waits for an operator");
@@ -464,7 +469,7 @@ impl Worker {
         let position = if folding { self.share.progress.position } else { seen };
         self.context.board.update(self.share.slices.first, |range: &mut RangeStatus| {
             range.position = position;
-            range.parked = parked.unwrap_or(range.parked);
+            range.parked = parked.or(range.parked);
             range.rev = self.share.rev;
             if let Some(state) = state {
                 range.state = state;

@@ -19,7 +19,7 @@ use crate::event::is_of_a_newer_program;
 use crate::processor::kinds::admission::{Admission, Failure};
 use crate::processor::kinds::runner::{Keeps, Runner};
 use crate::processor::parked::{self, Parked};
-use crate::state::{Build, ParkedEvent, Request, Skipped};
+use crate::state::{Asked, Build, ParkedEvent, Request, Skipped, asked};
 use crate::store::{CommitError, EventStore, Position, RecordedEvent, Row, RowWrite, StoreError, at_first};
 
 /// How many events are handled in one part, at first and at most.
@@ -52,6 +52,8 @@ pub(super) struct Retrying {
     /// The keys that were suspected in the round before.
     suspects: BTreeSet<String>,
     pub(super) rest: Option<Rest>,
+    /// How often something had been asked when it was last looked up in a rest of all of it.
+    pub(super) asked: Option<u64>,
     /// When the next round begins, if something waits.
     pub(super) again: Option<Overdue>,
     aside: Aside,
@@ -74,7 +76,8 @@ struct Aside {
 impl Default for Retrying {
     fn default() -> Self {
         let (suspects, aside) = (BTreeSet::new(), Aside::default());
-        Self { part: PART.0, after: None, suspected: None, suspects, rest: None, again: None, aside }
+        let (part, rest, asked, again) = (PART.0, None, None, None);
+        Self { part, after: None, suspected: None, suspects, rest, asked, again, aside }
     }
 }
 
@@ -538,8 +541,10 @@ impl Worker {
         let build = &self.context.build;
         let rows = vec![build.parked().put(&sequence)?, build.requests().delete(&request)];
         self.flush_with(rows).await?;
-        // The others of the round are suspected for as long as this one was.
-        self.retrying.again = None;
+        // What waits goes on waiting, and the others of the round are suspected for as long as this one was.
+        if self.retrying.aside.keys.is_empty() {
+            self.retrying.again = None;
+        }
         self.keep(sequence.written());
         Ok(true)
     }
@@ -591,7 +596,10 @@ impl Worker {
         let mut left = &positions[..];
         while !left.is_empty() {
             let (events, answered) = at_first(context.backend(), left).await?;
-            keys.extend(events.iter().map(|event| (event.place(), context.runner.keys(event))));
+            // Of a type that this program does not handle it knows no keys.
+            let known =
+                |event: &RecordedEvent| context.filter().matches(event).then(|| context.runner.keys(event));
+            keys.extend(events.iter().map(|event| (event.place(), known(event))));
             left = &left[answered..];
         }
         let passed = waiting(context.backend(), &context.build, &positions).await?;
@@ -601,8 +609,10 @@ impl Worker {
             for (row, position) in &part.events {
                 let (key, reason) = (part.sequence.key.clone(), parked::cut(reason));
                 let is_elsewhere = keys.get(position).is_some_and(|keys| match keys {
-                    Ok(keys) => part.is_elsewhere(row, keys, &*context.runner),
-                    Err(_) => true,
+                    Some(Ok(keys)) => part.is_elsewhere(row, keys, &*context.runner),
+                    Some(Err(_)) => true,
+                    // It was parked under one of its keys, or under a guess.
+                    None => row.value.undecoded,
                 });
                 let untold = passed.get(position).copied().unwrap_or_default();
                 let undecoded = untold || is_elsewhere;
@@ -610,6 +620,10 @@ impl Worker {
                 rows.push(parked::skip(&context.build, skipped)?);
             }
             rows.extend(part.end(&context.build)?);
+        }
+        if !passed.is_empty() {
+            // Each range that has passed one of them looks at it again.
+            rows.push(asked().put(&Asked::requests(context.backend(), &context.build).await?)?);
         }
         self.flush_parts(&parts, rows).await?;
         parts.iter().for_each(|part| self.settled(part));

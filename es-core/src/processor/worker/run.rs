@@ -280,9 +280,24 @@ impl Worker {
 
     fn hear(&mut self) {
         self.asked = false;
-        for rest in [&mut self.rounds.rest, &mut self.retrying.rest] {
-            *rest = rest.and_then(Rest::heard);
+        for rest in [&mut self.rounds.rest, &mut self.retrying.rest].into_iter().flatten() {
+            rest.hear();
         }
+    }
+
+    /// Ends the rests of what waits, if something was asked since it was looked up. Whoever waits wakes the range again and
+    /// again: that is no reason to look all of it up.
+    async fn end_rests(&mut self) -> Result<(), StoreError> {
+        let Self { rounds, retrying, context, .. } = self;
+        let rests = [(&mut rounds.rest, &mut rounds.asked), (&mut retrying.rest, &mut retrying.asked)];
+        for (rest, known) in rests {
+            if let Some(heard) = rest.filter(Rest::has_heard) {
+                // Counted before it is looked up.
+                let now = parked::times_asked(context.backend(), &context.build).await?;
+                *rest = (known.replace(now) == Some(now)).then_some(heard.goes_on());
+            }
+        }
+        Ok(())
     }
 
     async fn step(&mut self) -> Result<Step, StepError> {
@@ -305,6 +320,7 @@ impl Worker {
             if !self.leave_out_discarded().await? {
                 return Ok(Step::Rest(FOLLOW));
             }
+            self.end_rests().await?;
             let more = self.asked_for().await?;
             self.rebuild_keys().await?;
             if self.open.is_none() {

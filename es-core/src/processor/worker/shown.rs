@@ -140,7 +140,7 @@ impl Coordinator {
             if control.paused.is_some() {
                 let revisions = ranges.iter().map(|range| range.rev).collect();
                 let parked = self.gauges.parked(&*self.node.backend, &stored, revisions).await?;
-                ranges.iter_mut().take(1).for_each(|first| first.parked = parked);
+                ranges.iter_mut().take(1).for_each(|first| first.parked = Some(parked));
             }
             if board.reshape_unsettled(ranges, unsettled)
                 && let Some(why) = unsettled

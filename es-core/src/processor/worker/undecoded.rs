@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use super::context::BuildContext;
-use super::failure::StepError;
+use super::failure::{StepError, in_vain_for};
 use super::retry::{PART_HOLDS, Suspicion};
 use super::run::{Overdue, Worker};
 use crate::processor::kinds::admission::{Admission, Failure};
@@ -330,7 +330,8 @@ impl Worker {
         if self.context.on_failure == OnFailure::Stop {
             return Err(StepError::Handler(failure));
         }
-        self.leave_out_late(failure, skips);
+        let is_suspect = suspected.is_some() && self.context.blames_the_store(&*failure.source);
+        self.leave_out_late(failure, is_suspect, skips);
         Ok(true)
     }
 
@@ -341,9 +342,10 @@ impl Worker {
     }
 
     /// An event that is taken in late fails for a key: others of that key were handled after it, and go on.
-    fn leave_out_late(&mut self, failure: Failure, skips: &mut parked::Skips) {
+    fn leave_out_late(&mut self, failure: Failure, is_suspect: bool, skips: &mut parked::Skips) {
         let Failure { key, event, position, source, .. } = failure;
-        let reason = parked::cut(&crate::chain(&*source));
+        let so_long = if is_suspect { in_vain_for("", self.context.options.patience) } else { String::new() };
+        let reason = parked::cut_before(&crate::chain(&*source), &so_long);
         let (build, slices) = (&self.context.build, self.share.slices);
         tracing::error!(%build, %slices, %position, key, reason, "an event that can be decoded now fails");
         if self.context.on_failure == OnFailure::Skip {

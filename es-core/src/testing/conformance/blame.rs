@@ -1,19 +1,23 @@
 //! Whose fault a failure is: the store's, or an event's. P21, P13, B67.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::domain::Deposited;
 use super::double::{Double, Line};
 use super::patient::ask;
 use super::payments::{
     KINDS, Kind, Ledger, Payments, Poison, Skipping, World, answered, eventually, parked, parked_keys,
-    payment, retry, rows, until,
+    payment, refusal, retry, rows, until,
 };
 use super::{LIMIT, Subject, settle, start};
-use crate::App;
 use crate::processor::{Processor, ProcessorError, ProcessorOptions, ProcessorState, Receipt, WaitError};
-use crate::store::{Backend, Position};
+use crate::projection::{Project, Projection};
+use crate::store::{Backend, Commit, EventFilter, ExpectedVersion, Position, RecordedEvent, StoreError};
+use crate::{App, BoxError};
 
 const SHORT: Duration = Duration::from_millis(1);
 
@@ -400,4 +404,81 @@ pub async fn one_event_at_a_time_is_blamed_as_many_are<S: Subject>(subject: S) {
         assert_eq!(parked_keys(kind.of(&app)).await, [(kind.key("a"), 2)], "{kind:?}");
         assert_eq!((world.sum(kind, "a").await, world.sum(kind, "b").await), (1, 15), "{kind:?}");
     }
+}
+
+/// Takes a payment of `b` in only where none of `a` came before it in its transaction, and none of any `k`.
+struct Crowded<S: Subject> {
+    line: Double<S::Backend>,
+    /// Which transaction had one of `a`.
+    disturbed: Arc<AtomicUsize>,
+    /// How many of `b` failed for that.
+    failed: Arc<AtomicUsize>,
+}
+
+impl<S: Subject> Clone for Crowded<S> {
+    fn clone(&self) -> Self {
+        let Self { line, disturbed, failed } = self;
+        Self { line: line.clone(), disturbed: disturbed.clone(), failed: failed.clone() }
+    }
+}
+
+/// What one of `b` fails with.
+const DISTURBED: &str = "another payment has disturbed it";
+
+impl<S: Subject> Projection for Crowded<S> {
+    const NAME: &'static str = "crowded";
+    const SCHEMA: &'static str = S::PAID;
+    fn filter() -> EventFilter {
+        EventFilter::of::<Deposited>()
+    }
+}
+
+impl<S: Subject> Project<<S::Backend as Backend>::Tx> for Crowded<S> {
+    async fn project(
+        &self,
+        event: &RecordedEvent,
+        tx: &mut <S::Backend as Backend>::Tx,
+    ) -> Result<(), BoxError> {
+        let (account, opened) = (event.stream.as_str().trim_start_matches("account-"), self.line.opened());
+        if account.starts_with('k') {
+            return Err(refusal());
+        }
+        if account.starts_with('b') && self.disturbed.load(Ordering::SeqCst) == opened {
+            self.failed.fetch_add(1, Ordering::SeqCst);
+            return Err(StoreError::transient("a statement", std::io::Error::other(DISTURBED)).into());
+        }
+        if account.starts_with('a') {
+            self.disturbed.store(opened, Ordering::SeqCst);
+        }
+        S::pay(tx, account, 1).await
+    }
+}
+
+/// B67, P21
+pub async fn an_event_is_blamed_alone_also_where_others_were_suspected_in_vain<S: Subject>(subject: S) {
+    let world = World::<S>::new(&subject).await;
+    let line = Double::new(world.store.0.clone());
+    let options = ProcessorOptions::default().retries(0, SHORT, SHORT).patience(SHORT);
+    let crowded = Crowded::<S> { line: line.clone(), disturbed: Arc::default(), failed: Arc::default() };
+    let wiring = || App::on(line.clone()).projection(crowded.clone()).processors(options).workers(1);
+    let app = start(wiring).await;
+    for n in 0..8 {
+        world.pay(&format!("k{n}"), 1..=1).await;
+        settle(&app).await;
+    }
+    let failed = || crowded.failed.load(Ordering::SeqCst);
+    for n in 0..100 {
+        let both = ["a", "b"].map(|account| format!("account-{account}{n}"));
+        let pay = |commit: Commit, account: &String| {
+            commit.and(account.as_str(), ExpectedVersion::Any, vec![payment(1)])
+        };
+        world.store.commit(both.iter().fold(Commit::default(), pay)).await.expect("an append anywhere");
+        settle(&app).await;
+        if failed() > 0 {
+            break;
+        }
+    }
+    assert!(failed() > 0, "none of them came together");
+    let parked = parked(&app.processors()[0]).await;
+    assert!(parked.iter().all(|sequence| !sequence.error.contains(DISTURBED)), "{parked:?}");
 }

@@ -1,4 +1,4 @@
-//! What an operator asks of a processor: from any node, for every node, and over restarts: O5 to O11, P8, P13, P26.
+//! What an operator asks of a processor: from any node, for every node, and over restarts: K4, O5 to O11, P8, P13, P26.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,15 +10,16 @@ use super::data::new_id;
 use super::double::{Double, Line};
 use super::patient::ask;
 use super::payments::{
-    KINDS, Kind, Payments, Poison, Stopping, World, answered, discard, eventually, parked, parked_keys,
-    payment, retry, rows, until,
+    KINDS, Kind, Ledger, Payments, Poison, Repeatable, Stopping, World, answered, discard, eventually,
+    parked, parked_keys, payment, retry, rows, until,
 };
 use super::{LIMIT, Subject, settle, start};
 use crate::processor::{
-    ParkedFilter, Processor, ProcessorError, ProcessorOptions, ProcessorState, ProcessorStatus, Reset,
-    RetriedAll, WaitError,
+    ParkedFilter, Processor, ProcessorError, ProcessorOptions, ProcessorState, ProcessorStatus,
+    RebuildOptions, Reset, RetriedAll, WaitError,
 };
 use crate::store::{Commit, Position, RowWrite};
+use crate::testing::TestClock;
 use crate::{App, AppBuilder, ErrorKind};
 
 /// Short, so that every node looks at the others often.
@@ -392,6 +393,95 @@ pub async fn what_is_asked_of_a_processor_that_is_reset_is_not_said_to_be_done<S
     assert_eq!(ask(|| processor.skipped()).await, []);
 }
 
+/// K4
+pub async fn rows_of_a_processor_that_is_reset_are_not_said_to_be_rebuilt<S: Subject>(subject: S) {
+    let world = World::new(&subject).await;
+    let app = node(&subject, &world).await;
+    world.pay("a", 1..=2).await;
+    settle(&app).await;
+    let processor = Kind::View.of(&app);
+    ask(|| processor.pause()).await;
+    until(processor, is_paused).await;
+    let (is_reset, keys) = (AtomicBool::new(false), ["a".to_owned()]);
+    let rebuilding = async {
+        loop {
+            // Of a store that fails, it may be asked once more, too late.
+            let late = is_reset.load(Ordering::SeqCst);
+            match processor.rebuild_keys(&keys, A_WHILE).await {
+                Err(ProcessorError::SetBack { .. }) => return,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Transient, "{error}"),
+                Ok(()) => panic!("it is said to be rebuilt"),
+            }
+            if late {
+                return;
+            }
+        }
+    };
+    let resetting = async {
+        stands(&world, "ledger/1~1/afresh", "a").await;
+        answered(|| processor.reset(Reset::Start)).await.expect("nobody works on it");
+        is_reset.store(true, Ordering::SeqCst);
+    };
+    join!(rebuilding, resetting);
+    ask(|| processor.resume()).await;
+    settle(&app).await;
+    answered(|| processor.rebuild_keys(&keys, LIMIT)).await.expect("it is a view");
+    assert_eq!(world.tally("a").await.expect("a row").n, 2);
+}
+
+/// Until something is asked of a key.
+async fn stands<S: Subject>(world: &World<S>, table: &str, key: &str) {
+    eventually(|| async {
+        let stands = world.store.row(table, key).await.is_some();
+        if stands { Ok(()) } else { Err("it is not asked for".to_owned()) }
+    })
+    .await;
+}
+
+/// K4
+pub async fn what_was_asked_before_a_reset_to_a_place_is_not_done_after_it<S: Subject>(subject: S) {
+    let (world, [poison, other]) = (World::<S>::new(&subject).await, [(); 2].map(|()| Poison::new()));
+    let short = Duration::from_millis(1);
+    let wiring = || App::on(world.store.0.clone()).view::<Repeatable>().processor_retries(1, short, short);
+    let app = start(wiring).await;
+    let processor = app.processor::<Repeatable>().expect("it runs");
+    world.put("a", vec![poison.payment(1, "fails")]).await;
+    world.put("b", vec![other.payment(1, "fails")]).await;
+    world.pay("c", 1..=1).await;
+    settle(&app).await;
+    ask(|| processor.pause()).await;
+    until(processor, is_paused).await;
+    let (resets, keys) = (AtomicBool::new(false), ["c".to_owned()]);
+    while world.store.row("repeatable/1~1/afresh", "c").await.is_none() {
+        drop(processor.rebuild_keys(&keys, short).await);
+    }
+    let discarding = async {
+        while !resets.load(Ordering::SeqCst) {
+            match processor.discard("a", "no more", LIMIT).await {
+                Err(ProcessorError::SetBack { .. }) => return,
+                Err(ProcessorError::Asked { .. }) => tokio::time::sleep(Duration::from_millis(5)).await,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Transient, "{error}"),
+                Ok(()) => panic!("it is said to be left out"),
+            }
+        }
+    };
+    let resetting = async {
+        stands(&world, "repeatable/1~1/requests", "a").await;
+        resets.store(true, Ordering::SeqCst);
+        // What was parked up to there stays.
+        answered(|| processor.reset(Reset::Head)).await.expect("nobody works on it");
+    };
+    join!(discarding, resetting);
+    for table in ["repeatable/1~1/requests", "repeatable/1~1/afresh"] {
+        assert_eq!(rows(&world.store, table).await, [], "{table}");
+    }
+    ask(|| processor.resume()).await;
+    other.mend();
+    assert_eq!(retry(processor, "b").await, None);
+    assert_eq!(parked_keys(processor).await, [("a".to_owned(), 1)]);
+    assert_eq!(ask(|| processor.skipped()).await, []);
+}
+
 /// Discards what another operator may be retrying.
 async fn discard_patiently(processor: &Processor, key: &str) {
     loop {
@@ -475,10 +565,7 @@ pub async fn a_request_that_comes_too_late_makes_no_rows_run_ahead<S: Subject>(s
     let wiring = || -> AppBuilder<S::Backend> {
         let (first, longest) = (Duration::from_millis(1), Duration::from_millis(5));
         let options = ProcessorOptions::default().retries(2, first, longest).page(10);
-        App::on(backend.clone())
-            .view::<super::payments::Ledger>()
-            .projection(Payments::<S>::default())
-            .processors(options)
+        App::on(backend.clone()).view::<Ledger>().projection(Payments::<S>::default()).processors(options)
     };
     // Its rows are made, and nobody is at work while the backlog grows.
     assert!(start(wiring).await.shutdown(LIMIT).await);
@@ -527,6 +614,29 @@ pub async fn a_request_that_comes_too_late_makes_no_rows_run_ahead<S: Subject>(s
         if left == 0 { Ok(()) } else { Err(format!("{left} requests stand for nothing")) }
     })
     .await;
+}
+
+/// P26
+pub async fn a_build_that_has_just_begun_is_not_ill<S: Subject>(subject: S) {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let (world, clock) = (World::<S>::new(&subject).await, TestClock::default());
+    let wiring = || App::on(world.store.0.clone()).view::<Ledger>().clock(clock.clone());
+    let app = start(wiring).await;
+    world.pay("a", 1..=3).await;
+    settle(&app).await;
+    assert!(app.shutdown(LIMIT).await);
+    // Nobody works on what this one begins.
+    let app = start(|| wiring().looks_on()).await;
+    let processor = Kind::View.of(&app);
+    clock.advance(10 * MINUTE);
+    let rebuild = ask(|| processor.rebuild_online(RebuildOptions::default())).await;
+    let begun = || processor.builds().into_iter().find(|status| status.generation == rebuild.generation());
+    let shown = || begun().filter(|status| !status.ranges.is_empty());
+    eventually(async || shown().map(drop).ok_or_else(|| format!("{:?}", begun()))).await;
+    let ill = async || app.health().await.ill(&shown().expect("it was shown"), MINUTE);
+    assert_eq!(ill().await, None);
+    clock.advance(2 * MINUTE);
+    eventually(async || if ill().await.is_some() { Ok(()) } else { Err("it is well".to_owned()) }).await;
 }
 
 /// P26

@@ -82,6 +82,11 @@ impl Poison {
     pub(super) fn hidden_while(&self, away: &Self, amount: i64, accounts: &[&str]) -> NewEvent {
         self.payment(amount, &format!("hidden {}|away {}", accounts.join(","), away.0))
     }
+
+    /// The same, with a partner that fails as the store does that does not answer.
+    pub(super) fn hidden_while_refused(&self, partner: &Self, amount: i64, accounts: &[&str]) -> NewEvent {
+        self.payment(amount, &format!("hidden {}|store {}", accounts.join(","), partner.0))
+    }
 }
 
 /// A payment that cannot be decoded.
@@ -102,8 +107,8 @@ struct Wish<'p> {
     poisoned: bool,
     /// Whether its rows cannot be written.
     broken: bool,
-    /// Whether a partner that it needs is away.
-    away: bool,
+    /// What a partner that it needs fails with, if it does.
+    partner: Option<fn() -> BoxError>,
 }
 
 impl<'p> Wish<'p> {
@@ -112,11 +117,14 @@ impl<'p> Wish<'p> {
         let (id, wish) = text.split_once('|').unwrap_or_default();
         let (wish, rows) = wish.split_once('|').unwrap_or((wish, ""));
         let (rows, partner) = rows.strip_prefix("away ").map_or((rows, ""), |partner| ("", partner));
+        let (rows, refusing) = rows.strip_prefix("store ").map_or((rows, ""), |partner| ("", partner));
         let (what, other) = wish.split_once(' ').map_or((wish, None), |(what, other)| (what, Some(other)));
         let mended = |id: &str| MENDED.lock().unwrap_or_else(PoisonError::into_inner).contains(id);
         let poisoned = |id: &str| !id.is_empty() && !mended(id);
         let broken = poisoned(rows) || what == "row" && poisoned(id);
-        Self { what, other, poisoned: poisoned(id), broken, away: poisoned(partner) }
+        let partners: [(_, fn() -> BoxError); 2] = [(partner, is_away), (refusing, refusal)];
+        let partner = partners.into_iter().find(|(id, _)| poisoned(id)).map(|(_, fails)| fails);
+        Self { what, other, poisoned: poisoned(id), broken, partner }
     }
 
     fn accounts(&self, event: &RecordedEvent) -> Result<Vec<String>, BoxError> {
@@ -129,19 +137,28 @@ impl<'p> Wish<'p> {
 
     fn fail(&self, key: &str) -> Result<(), BoxError> {
         let here = self.other.is_none_or(|other| other == key);
+        if let Some(fails) = self.partner.filter(|_| !self.poisoned) {
+            return Err(fails());
+        }
         match self.what {
-            _ if !self.poisoned && self.away => Err(NotTheEvent::new("a partner", "it is away").into()),
             _ if !self.poisoned || !here => Ok(()),
             "panics" => panic!("poisoned with a panic"),
             "long" => Err(format!("poisoned\0 {}", "ä".repeat(50_000)).into()),
             "row" | "statement" => Ok(()),
-            "store" => {
-                let refused = std::io::Error::other("the partner refuses connections");
-                Err(StoreError::transient("calling a partner", refused).into())
-            }
+            "store" => Err(refusal()),
             _ => Err("poisoned".into()),
         }
     }
+}
+
+fn is_away() -> BoxError {
+    NotTheEvent::new("a partner", "it is away").into()
+}
+
+/// As the store fails that does not answer.
+pub(super) fn refusal() -> BoxError {
+    StoreError::transient("calling a partner", std::io::Error::other("the partner refuses connections"))
+        .into()
 }
 
 /// The accounts of a payment, which it may not tell until it is mended.

@@ -328,6 +328,36 @@ pub async fn a_rebuild_is_watched_through_an_outage<S: Subject>(subject: S) {
     assert!(matches!(end, Some(Err(ProcessorError::Dropped { .. }))), "{end:?}");
 }
 
+/// O6, P11
+pub async fn what_helps_a_rebuild_that_is_halted_is_told_on_every_node<S: Subject>(subject: S) {
+    let (world, poison) = (World::<S>::new(&subject).await, Poison::new());
+    let ms = std::time::Duration::from_millis;
+    let wiring =
+        |backend: &S::Backend| App::on(backend.clone()).view::<Ledger>().processor_retries(1, ms(1), ms(4));
+    let other = subject.again(&world.store.0).await;
+    let nodes = [
+        start(|| wiring(&world.store.0).lease(ms(400))).await,
+        start(|| wiring(&other).lease(ms(400))).await,
+    ];
+    // Longer than what is stored of an error.
+    world.put("a", vec![poison.payment(1, "long")]).await;
+    settle(&nodes[0]).await;
+    let rebuild = ask(|| processor::<Ledger>(&nodes[0]).rebuild_online(RebuildOptions::default())).await;
+    for node in &nodes {
+        let error = || {
+            let builds = processor::<Ledger>(node).builds();
+            let build = builds.into_iter().find(|status| status.generation == rebuild.generation());
+            match build.map(|status| status.state) {
+                Some(ProcessorState::Halted { error, .. }) => Ok(error),
+                other => Err(format!("{other:?}")),
+            }
+        };
+        eventually(async || error().map(drop)).await;
+        let error = error().expect("it stays halted");
+        assert!(error.contains("poisoned") && error.contains("begin a lenient one"), "{}", error.len());
+    }
+}
+
 /// P11
 pub async fn a_lenient_rebuild_parks_what_fails<S: Subject + 'static>(subject: S) {
     let store = store(&subject).await;

@@ -287,6 +287,7 @@ macro_rules! __conformance_and_the_rest {
                 readers_beside_a_rebuild_see_no_older_state
                 a_rebuild_goes_on_after_a_restart_or_is_given_up
                 a_rebuild_is_watched_through_an_outage
+                what_helps_a_rebuild_that_is_halted_is_told_on_every_node
                 a_lenient_rebuild_parks_what_fails
                 what_cannot_be_switched_to_is_refused
                 rebuilt_online_equals_built_step_by_step
@@ -354,6 +355,7 @@ macro_rules! __conformance_and_the_rest {
                 a_row_that_cannot_be_read_is_not_rebuilt_and_stops_no_other
                 without_retries_only_what_fails_is_blamed
                 one_event_at_a_time_is_blamed_as_many_are
+                an_event_is_blamed_alone_also_where_others_were_suspected_in_vain
                 a_position_is_not_reached_while_something_before_it_is_parked
                 who_wrote_nothing_hears_nothing_of_other_keys
             }
@@ -402,6 +404,7 @@ macro_rules! __conformance_and_the_rest {
             waiting {
                 keys_that_wait_hold_up_no_other_that_is_asked
                 what_waits_is_looked_up_again_once_something_is_asked
+                those_who_wait_have_nothing_looked_up_again_and_again
                 a_rebuild_that_waits_has_no_more_than_half_of_the_time
                 a_key_between_many_that_wait_is_rebuilt_in_its_turn
                 a_rebuild_suspects_each_event_for_itself
@@ -546,6 +549,10 @@ macro_rules! __conformance_and_the_rest {
                 what_can_be_decoded_later_reaches_slices_that_have_changed_hands
                 a_retry_reads_some_of_what_cannot_be_decoded_at_a_time
                 what_cannot_be_decoded_is_left_by_a_program_that_does_not_handle_it
+                what_a_program_discards_that_does_not_handle_it_is_left_out_for_every_key
+                a_late_event_that_is_blamed_for_want_of_anything_else_says_so
+                a_position_is_not_reached_while_an_event_of_before_waits_behind_others
+                what_waits_behind_others_stays_before_what_a_reset_brings_again
                 a_rebuilt_row_keeps_what_other_slices_have_not_taken_in
                 a_row_is_not_rebuilt_without_what_cannot_be_decoded_any_more
                 a_late_event_whose_row_cannot_be_written_is_parked_and_stops_nothing
@@ -584,8 +591,11 @@ macro_rules! __conformance_and_the_rest {
                 a_request_of_a_node_that_died_is_done_after_a_restart
                 whoever_asks_in_vain_is_told_what_is_in_the_way
                 what_is_asked_of_a_processor_that_is_reset_is_not_said_to_be_done
+                rows_of_a_processor_that_is_reset_are_not_said_to_be_rebuilt
+                what_was_asked_before_a_reset_to_a_place_is_not_done_after_it
                 two_operators_at_once_do_no_harm
                 what_nobody_works_on_is_ill
+                a_build_that_has_just_begun_is_not_ill
                 a_node_that_cannot_say_that_it_is_alive_is_ill
                 a_request_that_comes_too_late_makes_no_rows_run_ahead
             }

@@ -1,4 +1,4 @@
-//! Events that cannot be decoded, and can be later: K10, K12.
+//! Events that cannot be decoded, and can be later: K1, K10, K12, P13, P21.
 
 use std::time::Duration;
 
@@ -10,13 +10,14 @@ use super::domain::{AccountEvent, Deposited, Opened, opened};
 use super::double::{Double, Line};
 use super::patient::ask;
 use super::payments::{
-    Kind, Ledger, Poison, Skipping, Tally, World, answered, discard, eventually, parked_keys, payment, retry,
-    until,
+    Kind, Ledger, Poison, Repeatable, Skipping, Tally, World, answered, discard, eventually, parked,
+    parked_keys, payment, retry, until,
 };
 use super::{LIMIT, Subject, settle, start};
 use crate::cluster::{SLICES, slice_of};
 use crate::processor::{
-    ParkingLimits, Processor, ProcessorError, ProcessorState, ProcessorStatus, RebuildOptions,
+    ParkingLimits, Processor, ProcessorError, ProcessorOptions, ProcessorState, ProcessorStatus,
+    RebuildOptions, Receipt, Reset, WaitError,
 };
 use crate::projection::{Change, Code, Projection, View};
 use crate::store::{EventFilter, Position, RecordedEvent, RowStore as _};
@@ -144,10 +145,15 @@ pub async fn a_rebuilt_row_keeps_what_other_slices_have_not_taken_in<S: Subject>
     until(view(&app), |status| matches!(status.state, ProcessorState::Halted { .. })).await;
     hidden.mend();
     let keys = [(*one).to_owned()];
-    for _ in 0..2 {
-        answered(|| view(&app).rebuild_keys(&keys, LIMIT)).await.expect("it is a view");
-        assert_told(&world, one, (1, 1, 0)).await;
-    }
+    answered(|| view(&app).rebuild_keys(&keys, LIMIT)).await.expect("it is a view");
+    // It is taken in by itself, and later than that where a store fails.
+    eventually(|| async {
+        let told = told(world.tally(one).await.as_ref());
+        if told == (1, 1, 0) { Ok(()) } else { Err(format!("{told:?}")) }
+    })
+    .await;
+    answered(|| view(&app).rebuild_keys(&keys, LIMIT)).await.expect("it is a view");
+    assert_told(&world, one, (1, 1, 0)).await;
     assert_eq!(
         super::payments::rows(&world.store, "ledger/1~1/undecoded").await.len(),
         1,
@@ -601,4 +607,100 @@ pub async fn what_cannot_be_decoded_is_left_by_a_program_that_does_not_handle_it
     assert_eq!(retry(view, "7").await, None);
     let row = store.row("paid/1", PAYER).await.expect("it is handled under its own key");
     assert_eq!(serde_json::from_slice::<Paid<MENDED>>(&row.data).expect("JSON").0, 1);
+}
+
+/// K12
+pub async fn what_a_program_discards_that_does_not_handle_it_is_left_out_for_every_key<S: Subject>(
+    subject: S,
+) {
+    async fn run<const PROGRAM: u8, S: Subject>(store: &S::Backend) -> App {
+        start(|| App::on(store.clone()).view::<Paid<PROGRAM>>().lease(LEASE)).await
+    }
+    let store = super::store(&subject).await;
+    let broken = run::<BROKEN, S>(&store.0).await;
+    let paid = Deposited { amount: 1, reference: Some(PAYER.to_owned()) };
+    store.put("payment-7", vec![encoded(&AccountEvent::Deposited(paid))]).await;
+    settle(&broken).await;
+    assert!(broken.shutdown(LIMIT).await);
+    let before = run::<BEFORE, S>(&store.0).await;
+    discard(before.processor::<Paid<BEFORE>>().expect("it runs"), "7", "paid twice").await;
+    eventually(async || match &*super::payments::rows(&store, "paid/1~1/undecoded").await {
+        [] => Ok(()),
+        left => Err(format!("{left:?}")),
+    })
+    .await;
+    assert!(before.shutdown(LIMIT).await);
+    let mended = run::<MENDED, S>(&store.0).await;
+    store.put("account-a", vec![encoded(&opened("a"))]).await;
+    settle(&mended).await;
+    assert!(store.row("paid/1", "account-a").await.is_some(), "it is at work");
+    assert_eq!(store.row("paid/1", PAYER).await, None, "it was discarded");
+}
+
+/// P21
+pub async fn a_late_event_that_is_blamed_for_want_of_anything_else_says_so<S: Subject>(subject: S) {
+    let (world, hidden, partner) = (World::<S>::new(&subject).await, Poison::new(), Poison::new());
+    let short = Duration::from_millis(1);
+    let options = ProcessorOptions::default().retries(0, short, short).patience(Duration::ZERO);
+    let app = start(|| App::on(world.store.0.clone()).view::<Ledger>().processors(options).workers(1)).await;
+    world.put("a", vec![hidden.hidden_while_refused(&partner, 1, &["b"])]).await;
+    settle(&app).await;
+    hidden.mend();
+    assert_eq!(retry(view(&app), "a").await, None);
+    let left = parked(view(&app)).await;
+    let [only] = &*left else { panic!("{left:?}") };
+    assert!(only.key == "b" && only.error.contains("in which the store took writes"), "{only:?}");
+    partner.mend();
+    assert_eq!(retry(view(&app), "b").await, None);
+    assert_told(&world, "b", (1, 1, 0)).await;
+}
+
+/// P13, K10
+pub async fn a_position_is_not_reached_while_an_event_of_before_waits_behind_others<S: Subject>(subject: S) {
+    let (world, hidden, failing) = (World::new(&subject).await, Poison::new(), Poison::new());
+    let app = started(&world, 2).await;
+    world.put("a", vec![hidden.hidden(1, &["b"])]).await;
+    world.pay("c", 1..=1).await;
+    world.put("b", vec![failing.payment(2, "fails")]).await;
+    settle(&app).await;
+    hidden.mend();
+    assert_eq!(retry(view(&app), "a").await, None);
+    assert_eq!(parked_keys(view(&app)).await, [("b".to_owned(), 2)]);
+    let alone = |position| Receipt { position: Position(position), events: Some(1) };
+    for receipt in [Position(1).into(), Position(2).into(), alone(1)] {
+        let waited = view(&app).wait_for(receipt, LIMIT).await;
+        assert!(
+            matches!(&waited, Err(WaitError::Parked { key, .. }) if key == "b"),
+            "{receipt:?}: {waited:?}"
+        );
+    }
+    view(&app).wait_for(alone(2), LIMIT).await.expect("it is of another key");
+    failing.mend();
+    assert_eq!(retry(view(&app), "b").await, None);
+    view(&app).wait_for(Position(3), LIMIT).await.expect("nothing is parked any more");
+    assert_told(&world, "b", (2, 3, 0)).await;
+}
+
+/// K1, P8
+pub async fn what_waits_behind_others_stays_before_what_a_reset_brings_again<S: Subject>(subject: S) {
+    let (world, hidden, failing) = (World::<S>::new(&subject).await, Poison::new(), Poison::new());
+    let short = Duration::from_millis(1);
+    let wiring = || App::on(world.store.0.clone()).view::<Repeatable>().processor_retries(1, short, short);
+    let app = start(wiring).await;
+    let processor = app.processor::<Repeatable>().expect("it runs");
+    world.put("a", vec![hidden.hidden(1, &["b"])]).await;
+    world.pay("b", 2..=2).await;
+    world.put("b", vec![failing.payment(3, "fails")]).await;
+    settle(&app).await;
+    hidden.mend();
+    assert_eq!(retry(processor, "a").await, None);
+    assert_eq!(parked_keys(processor).await, [("b".to_owned(), 2)]);
+    answered(|| processor.reset(Reset::Position(Position(1)))).await.expect("nobody else works on it");
+    settle(&app).await;
+    assert_eq!(parked_keys(processor).await, [("b".to_owned(), 3)], "the second one waits behind the first");
+    failing.mend();
+    assert_eq!(retry(processor, "b").await, None);
+    let b = world.tally_of("repeatable/1", "b").await.expect("a row");
+    // The second one was handled before the reset, too.
+    assert_eq!((b.n, b.sum, b.last), (4, 2 + 1 + 2 + 3, 3));
 }

@@ -10,12 +10,14 @@ use super::payments::{
     Kind, Ledger, Poison, World, answered, eventually, parked, payment, retry, rows, until,
 };
 use super::{LIMIT, Subject, settle, start};
-use crate::App;
 use crate::processor::{ParkedFilter, Processor, ProcessorError, ProcessorOptions, ProcessorState};
 use crate::store::{Backend, Position};
+use crate::{App, ErrorKind};
 
 const TABLE: &str = "ledger/1~1/afresh";
 const SHORT: Duration = Duration::from_millis(1);
+/// How long it is counted what is done while nothing can be.
+const A_WHILE: Duration = Duration::from_secs(2);
 /// Longer than any of these rules takes.
 const LONG: Duration = Duration::from_hours(1);
 
@@ -102,6 +104,59 @@ pub async fn what_waits_is_looked_up_again_once_something_is_asked<S: Subject>(s
     assert!(looks < 2 * rounds + 40, "{looks} looks, {rounds} rounds, {NEW} new events");
     let other = ["b".to_owned()];
     answered(|| processor.rebuild_keys(&other, LIMIT)).await.expect("it waits for nobody");
+}
+
+/// K11
+pub async fn those_who_wait_have_nothing_looked_up_again_and_again<S: Subject>(subject: S) {
+    const REQUESTS: &str = "ledger/1~1/requests";
+    const CALLERS: u32 = 20;
+    let (world, [failing, away]) = (World::<S>::new(&subject).await, [(); 2].map(|()| Poison::new()));
+    let line = Double::new(world.store.0.clone());
+    // They pause for at least half of that.
+    let pause = Duration::from_secs(4);
+    let app = started(&line, ProcessorOptions::default().retries(0, pause, LONG).patience(LONG)).await;
+    let processor = Kind::View.of(&app);
+    let accounts: Vec<String> = (0..3).map(|i| format!("a{i}")).collect();
+    needs_partner(&world, &app, &away, &accounts).await;
+    for i in 0..CALLERS {
+        world.put(&format!("b{i}"), vec![failing.payment_while(&away, 1)]).await;
+    }
+    settle(&app).await;
+    failing.mend();
+    stands(&world, processor, &accounts).await;
+    let calling = futures::future::select_all((0..CALLERS).map(|i| {
+        let key = format!("b{i}");
+        Box::pin(async move {
+            // Each of them looks at another time, twice a second, and wakes the range.
+            tokio::time::sleep(i * Duration::from_millis(500) / CALLERS).await;
+            loop {
+                match processor.retry(&key, LIMIT).await {
+                    Err(ProcessorError::Asked { .. }) => tokio::time::sleep(A_WHILE).await,
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::Transient, "{error}"),
+                    Ok(left) => panic!("its partner is away: {left:?}"),
+                }
+            }
+        })
+    }));
+    let looking = async {
+        let asked = usize::try_from(CALLERS).expect("few");
+        eventually(async || match rows(&world.store, REQUESTS).await.len() {
+            n if n == asked => Ok(()),
+            n => Err(format!("{n} are asked for")),
+        })
+        .await;
+        until(processor, |status| fails(&status.state, "away")).await;
+        let looks = || line.scans_of(REQUESTS) + line.scans_of(TABLE);
+        let before = looks();
+        tokio::time::sleep(A_WHILE).await;
+        let looks = looks() - before;
+        // Some for each time that all of it is tried.
+        assert!(looks < 3 * asked, "{looks} looks in {A_WHILE:?} for {CALLERS} who wait");
+    };
+    tokio::select! {
+        () = looking => {}
+        _ = calling => {}
+    }
 }
 
 /// K11
