@@ -16,6 +16,11 @@ impl Shape {
             return format!("a person, who retries, resolves, skips, or abandons it ({why}){late}");
         }
         let next = self.next(run, state, &BTreeSet::new(), now);
+        if let Next::Act { calls, .. } = &next
+            && let Some(family) = self.waits_for_family(state, calls)
+        {
+            return family + &self.by_its_deadline(state);
+        }
         if let Next::Act { calls, until } = &next
             && calls.is_empty()
             && until.is_none_or(|until| Some(until) == state.deadline)
@@ -91,8 +96,15 @@ impl Shape {
                 (Forward::No, None) if standing.failures.count > 0 => "failed",
                 (Forward::No, None) => &waits,
             };
+            let state = match state {
+                "may have run" if standing.child.open().is_some() => "under way",
+                state => state,
+            };
             let error = (!standing.failures.error.is_empty()).then(|| standing.failures.error.clone());
-            StepShown::new(shape.name.to_owned(), state.to_owned(), standing.failures.count, error)
+            let child = standing.child.run.clone();
+            let shown =
+                StepShown::new(shape.name.to_owned(), state.to_owned(), standing.failures.count, error);
+            StepShown { child, ..shown }
         };
         self.steps.iter().zip(&state.steps).map(show).collect()
     }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::signal::SagaSignal;
 use super::step::SagaInput;
 use crate::data::Data;
-use crate::transaction::{Acts, AnyKind, Handle, Kind, RunError, Runs};
+use crate::transaction::{Acts, AnyKind, Handle, Kin, Kind, Parent, RunError, Runs};
 
 /// Starts the saga with this input. It is among the services of the app: a handler asks for `&Starter<PlaceOrder>`.
 pub struct Starter<In>(pub(crate) Arc<dyn SagaKind<In>>);
@@ -112,6 +112,20 @@ pub(crate) trait SagaKind<In>: Send + Sync {
         input: &In,
     ) -> Result<(Handle, Vec<RowWrite>), RunError>;
 
+    /// A run that is a step of another one, and its rows.
+    async fn stage_child(
+        &self,
+        parent: Parent,
+        key: &str,
+        input: &In,
+    ) -> Result<(Kin, Vec<RowWrite>), RunError>;
+
+    fn name(&self) -> &str;
+
+    fn has_pivot(&self) -> bool;
+
+    fn has_step(&self, step: &str) -> bool;
+
     fn identity(&self) -> Uuid;
 
     fn runs(&self) -> Runs;
@@ -142,6 +156,28 @@ impl<B: Backend, P: Acts<B>, In: SagaInput> SagaKind<In> for WithDeadline<B, P> 
         input: &In,
     ) -> Result<(Handle, Vec<RowWrite>), RunError> {
         self.kind.stage(beside, key, &self.data(input)?, self.deadline).await
+    }
+
+    async fn stage_child(
+        &self,
+        parent: Parent,
+        key: &str,
+        input: &In,
+    ) -> Result<(Kin, Vec<RowWrite>), RunError> {
+        self.kind.stage_child(parent, key, &self.data(input)?, self.deadline).await
+    }
+
+    fn name(&self) -> &str {
+        &self.kind.name
+    }
+
+    fn has_pivot(&self) -> bool {
+        self.kind.protocol.has_pivot()
+    }
+
+    fn has_step(&self, step: &str) -> bool {
+        let protocol = &self.kind.protocol;
+        protocol.show(&protocol.begin()).iter().any(|own| own.name == step)
     }
 
     fn identity(&self) -> Uuid {
