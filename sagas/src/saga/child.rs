@@ -1,6 +1,7 @@
 //! Steps that are sagas of their own.
 
 use std::any::type_name;
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fmt;
 
@@ -122,7 +123,7 @@ pub enum IfItRefuses {
     /// It goes forward, as behind any pivot.
     #[default]
     GoForward,
-    /// It waits for a person, who has it go forward with a retry once the saga within has ended.
+    /// It waits for a person, who has it go forward with a retry.
     Park,
 }
 
@@ -194,6 +195,9 @@ pub(super) trait Begets<In>: Send + Sync {
     /// What the protocol knows of it.
     fn place(&self) -> Doable;
 
+    /// Whether it is that saga, or has a step that leads to it. `seen`: those that were looked at.
+    fn leads_to(&self, saga: &str, services: &Services, seen: &mut BTreeSet<String>) -> bool;
+
     /// Whether it can stand there; else why not.
     fn check(&self, saga: &str, before_pivot: bool, services: &Services) -> Result<(), String>;
 
@@ -222,11 +226,21 @@ impl<In: SagaInput, C: SubSaga<In>> Begets<In> for Child<C> {
         Doable::Child { gives, if_it_refuses: self.if_it_refuses }
     }
 
+    fn leads_to(&self, saga: &str, services: &Services, seen: &mut BTreeSet<String>) -> bool {
+        // One that the app does not have is another matter.
+        kind::<C::Saga>(services).is_ok_and(|kind| {
+            kind.name() == saga || seen.insert(kind.name().to_owned()) && kind.leads_to(saga, services, seen)
+        })
+    }
+
     fn check(&self, saga: &str, before_pivot: bool, services: &Services) -> Result<(), String> {
         let (kind, gives) = (kind::<C::Saga>(services)?, <C::Gives as Step<C::Saga>>::NAME);
         let name = kind.name();
         match () {
             () if name == saga => Err("a saga is no step of itself: it would begin for ever".to_owned()),
+            () if Begets::<In>::leads_to(self, saga, services, &mut BTreeSet::new()) => Err(format!(
+                "saga {name} leads to {saga} again, by a step that is a saga of its own: they would begin for ever"
+            )),
             () if before_pivot && kind.has_pivot() => Err(format!(
                 "saga {name} has a pivot, behind which it cannot be undone: make it the pivot, with `.pivot(..)`, or take the \
                  pivot out of {name}"
@@ -319,6 +333,17 @@ mod tests {
         }
     }
 
+    struct Back;
+    impl SubSaga<Inner> for Back {
+        const NAME: &'static str = "back";
+        type Needs = ();
+        type Saga = Outer;
+        type Gives = Act;
+        fn input(&self, _: Cx<'_, Inner>) -> Outer {
+            Outer {}
+        }
+    }
+
     fn inner() -> Saga<Inner, Tx> {
         Saga::new("inner", 1).step(Act).build()
     }
@@ -343,6 +368,10 @@ mod tests {
         assert!(why.contains("which this app does not have: add it with `.saga(..)`"), "{why}");
         let why = refused(Saga::new("outer", 1).step(Child::of(Again)).build(), None).await;
         assert!(why.contains("a saga is no step of itself"), "{why}");
+        let back = Saga::new("inner", 1).step(Act).step(Child::of(Back)).build();
+        let why = refused(as_a_step(), Some(back)).await;
+        assert!(why.contains("step \"begin\" of saga outer: saga inner leads to outer again"), "{why}");
+        assert!(why.contains("step \"back\" of saga inner: saga outer leads to inner again"), "{why}");
         let without = Saga::new("inner", 1).step(crate::saga::Signal::<Sent>::new()).build();
         let why = refused(as_a_step(), Some(without)).await;
         assert!(why.contains("which has no such step"), "{why}");

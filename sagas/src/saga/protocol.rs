@@ -270,6 +270,10 @@ impl<In: SagaInput, B: Backend> Acts<B> for SagaProtocol<In, B::Tx> {
         wrong
     }
 
+    fn leads_to(&self, saga: &str, services: &Services, seen: &mut BTreeSet<String>) -> bool {
+        self.steps.iter().filter_map(|step| step.child()).any(|child| child.leads_to(saga, services, seen))
+    }
+
     async fn begin_child(
         &self,
         state: &State,

@@ -1,10 +1,12 @@
 //! What starts a saga: for code that is given it, and within commits of others.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use es_core::services::Services;
 use es_core::store::{RowWrite, StoreError, Transaction};
 use es_core::{Backend, BoxError, Context};
 use uuid::Uuid;
@@ -122,6 +124,9 @@ pub(crate) trait SagaKind<In>: Send + Sync {
 
     fn name(&self) -> &str;
 
+    /// Whether a step of it is that saga, or leads to it.
+    fn leads_to(&self, saga: &str, services: &Services, seen: &mut BTreeSet<String>) -> bool;
+
     fn has_pivot(&self) -> bool;
 
     fn has_step(&self, step: &str) -> bool;
@@ -169,6 +174,10 @@ impl<B: Backend, P: Acts<B>, In: SagaInput> SagaKind<In> for WithDeadline<B, P> 
 
     fn name(&self) -> &str {
         &self.kind.name
+    }
+
+    fn leads_to(&self, saga: &str, services: &Services, seen: &mut BTreeSet<String>) -> bool {
+        self.kind.protocol.leads_to(saga, services, seen)
     }
 
     fn has_pivot(&self) -> bool {

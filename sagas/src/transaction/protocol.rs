@@ -187,6 +187,11 @@ pub(crate) trait Acts<B: Backend>: Protocol {
     /// What is in the way of a start, a line each.
     async fn check(&self, services: &Services) -> Vec<String>;
 
+    /// Whether a step is that kind, or leads to it. `seen`: those that were looked at.
+    fn leads_to(&self, _kind: &str, _services: &Services, _seen: &mut BTreeSet<String>) -> bool {
+        false
+    }
+
     /// A call within a transaction.
     async fn local(&self, state: &Self::State, call: Call, site: &Site, tx: &mut B::Tx) -> Answer;
 
