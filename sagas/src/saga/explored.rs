@@ -64,6 +64,8 @@ struct World {
     children: Vec<Child>,
     /// How its parent ends, once that has said so.
     told: Option<Outcome>,
+    /// How often its parent was told that it is not undone.
+    said: u32,
     /// Whether the deadline has passed.
     late: bool,
     cancelled: bool,
@@ -177,6 +179,7 @@ impl Explorer {
             truth: vec![Truth::default(); self.shape.steps.len()],
             children: vec![Child::None; self.shape.steps.len()],
             told: None,
+            said: 0,
             late: false,
             cancelled: false,
             crashes: 0,
@@ -284,6 +287,7 @@ impl Explorer {
                 Errand::Look { .. } => self.looked(world, *call),
             };
             if let Some(record) = record {
+                then.said += u32::from(matches!(record, Record::Declined { .. }));
                 self.write(&mut then, record)?;
                 self.left.push(then);
                 is_stuck = false;
@@ -358,11 +362,14 @@ impl Explorer {
                         self.no_pivot_has_run(world)?;
                     }
                     records.into_iter().try_for_each(|record| self.write(&mut then, record))?;
+                    then.forward &= !is_undone;
                 }
                 // One that has no pivot never refuses.
                 Err(why) if self.shape.pivot.is_none() => return Err(why),
-                Err(_) => {}
+                Err(_) => then.said += 1,
             }
+            // A person may be heard before anything comes of it.
+            self.cancel(&then)?;
             self.left.push(then);
         }
         Ok(())
@@ -519,8 +526,13 @@ impl Explorer {
         }
         self.send(world)?;
         self.parent_says(world)?;
+        self.cancel(world)
+    }
+
+    fn cancel(&mut self, world: &World) -> Result<(), String> {
         if !world.cancelled {
-            let mut then = World { cancelled: true, ..world.clone() };
+            // Whoever had it sent forward may do so again.
+            let mut then = World { cancelled: true, forward: false, ..world.clone() };
             let asked = Asked { verb: Verb::Cancel, by: by() };
             if let Ok(records) = self.shape.asked(&then.state, &then.busy, &asked) {
                 if records.iter().any(|record| matches!(record, Record::Decided { .. })) {
@@ -625,6 +637,15 @@ impl Explorer {
             && !matches!(world.told, Some(Outcome::Completed))
         {
             return Err("it is completed, and its parent may still be undone".to_owned());
+        }
+        match (&world.told, outcome) {
+            (Some(Outcome::Completed), Outcome::Undone(_)) => {
+                return Err("it is undone, and its parent is completed".to_owned());
+            }
+            (Some(Outcome::Undone(_)), Outcome::Completed) if world.said == 0 => {
+                return Err("its parent waits to hear whether it is undone".to_owned());
+            }
+            _ => {}
         }
         for (step, truth) in self.shape.steps.iter().zip(&world.truth) {
             let is_right = match outcome {
@@ -794,6 +815,8 @@ fn children_are_done_with_their_parent_or_undone_with_it() {
         let states = explorer.explore().unwrap_or_else(|why| panic!("{why}"));
         assert!(states > 100, "{states}");
         assert!(all.iter().all(|end| explorer.ends.contains(*end)), "{:?}", explorer.ends);
+        // It may be sent forward, and cancelled after that.
+        explore(Explorer { may_forward: true, ..decided_by_a_child(Fault::None, if_it_refuses) });
     }
     for fault in [Fault::ForgetsToTell, Fault::BelievesChildren] {
         assert!(with_children(fault).explore().is_err(), "{fault:?}");
@@ -812,9 +835,13 @@ fn a_child_ends_with_its_parent_or_says_that_it_has_decided() {
         assert!(ends.contains("completed") && ends.contains("undone: cancelled by ada: because"), "{ends:?}");
     }
     // What its parent says goes on to a child of it that decides.
-    let explorer = decided_by_a_child(Fault::None, IfItRefuses::GoForward);
-    let ends = explore(Explorer { parent: Some(false), ..explorer });
-    assert!(ends.contains("completed") && ends.contains("undone: cancelled by ada: because"), "{ends:?}");
+    for (if_it_refuses, may_forward) in
+        [(IfItRefuses::GoForward, false), (IfItRefuses::Park, false), (IfItRefuses::GoForward, true)]
+    {
+        let explorer = decided_by_a_child(Fault::None, if_it_refuses);
+        let ends = explore(Explorer { parent: Some(false), may_forward, ..explorer });
+        assert!(ends.contains("completed") && ends.contains("undone: cancelled by ada: because"), "{ends:?}");
+    }
 }
 
 #[test]

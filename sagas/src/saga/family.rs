@@ -7,7 +7,7 @@ use es_core::Timestamp;
 use super::child::IfItRefuses;
 use super::machine::{Doable, Forward, Look, Shape, Standing, State, cancelled, cut};
 use crate::By;
-use crate::transaction::{Call, ChildIs, Errand, Kin, Outcome, Record, Why, Word};
+use crate::transaction::{Asked, Call, ChildIs, Errand, Kin, Outcome, Record, Why, Word};
 
 /// What a run knows of itself as a child.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +20,10 @@ pub(super) struct AsChild {
     pub(super) is_ready: bool,
     /// How its parent ends, if it is not undone with it.
     pub(super) told: Option<Outcome>,
+    /// Its parent has asked for it to be undone, and has not heard yet that it is not.
+    pub(super) asked: Option<Asked>,
+    /// A person has it go forward, who knows how its parent ends.
+    pub(super) is_kept: bool,
 }
 
 /// What a run knows of the run that a step of it is.
@@ -87,8 +91,7 @@ impl Shape {
         let is_let_go = match &as_child.told {
             None => false,
             Some(Outcome::Completed) => true,
-            // A person has said so.
-            Some(_) => state.goes_forward(),
+            Some(_) => as_child.is_kept,
         };
         match as_child.holds && !is_let_go {
             true if !as_child.is_ready => look.records.push(Record::Ready {}),
@@ -97,13 +100,21 @@ impl Shape {
         }
     }
 
-    /// The pivot, if that is a saga of its own that can be told to be undone.
-    pub(super) fn recallable(&self, state: &State) -> Option<usize> {
+    /// The pivot, if that is a saga of its own that says whether it is undone, as far as is known.
+    pub(super) fn deciding(&self, state: &State) -> Option<usize> {
         let of = |i: &usize| {
             let Standing { forward, child, .. } = &state.steps[*i];
-            *forward == Forward::Maybe && child.open().is_some() && child.recalled.is_none()
+            *forward == Forward::Maybe && child.open().is_some() && !child.has_refused
         };
         self.of_stage(self.pivot.filter(|_| !state.is_decided())?).find(of)
+    }
+
+    /// The same, if it can be told to be undone.
+    pub(super) fn recallable(&self, state: &State) -> Option<usize> {
+        self.deciding(state).filter(|i| {
+            let Standing { child, parked, .. } = &state.steps[*i];
+            child.recalled.is_none() && parked.is_none()
+        })
     }
 
     /// Its deadline is passed on to a pivot that is a saga of its own.
@@ -160,6 +171,12 @@ impl Shape {
         let (child, name) = (&state.steps[call.step].child, self.steps[call.step].name);
         let (of, step) = (child.run.as_ref()?, name.to_owned());
         let parked = |why: String| Some(Record::Parked { step: name.to_owned(), why: cut(&why) });
+        let is_decided = matches!(is, ChildIs::Refuses | ChildIs::Ended(Outcome::Completed, _));
+        if let Some(Asked { verb, by }) = state.as_child.asked.clone().filter(|_| is_decided && !call.undo) {
+            // What its parent waits for has become of its own child.
+            let why = format!("the pivot of {of} has run, or may have");
+            return Some(Record::Declined { verb, by, why, unread: false });
+        }
         match (is, call.undo) {
             (ChildIs::Ready(output) | ChildIs::Ended(Outcome::Completed, Some(output)), false) => {
                 Some(Record::Done { step, output })
@@ -172,6 +189,13 @@ impl Shape {
                 })
             }
             (ChildIs::Ended(Outcome::Undone(_), _), true) => Some(Record::Undone { step }),
+            // Whether it has acted is for a person to say.
+            (ChildIs::Ended(Outcome::Abandoned { actor, .. }, _), false)
+                if !self.is_before_pivot(call.step) =>
+            {
+                let why = cut(&format!("{of} was abandoned by {actor}"));
+                Some(Record::Refused { step, why, maybe: true })
+            }
             (ChildIs::Ended(Outcome::Abandoned { actor, .. }, _), undo) => {
                 let what =
                     if undo { "undo by hand what it did, and skip this" } else { "resolve this, or cancel" };
@@ -212,7 +236,9 @@ impl Shape {
                     Outcome::Undone(_) => Outcome::Abandoned { actor: actor.clone(), reason: reason.clone() },
                     outcome => outcome.clone(),
                 };
-                let open = state.steps.iter().filter_map(|standing| standing.child.open());
+                // The others do not wait for it.
+                let waits = state.steps.iter().enumerate().filter(|(i, _)| self.is_before_pivot(*i));
+                let open = waits.filter_map(|(_, standing)| standing.child.open());
                 let word = |to: &Kin| Word {
                     to: to.clone(),
                     ends: ends.clone(),
@@ -239,6 +265,10 @@ impl Shape {
             Outcome::Undone(_) if let Some(step) = self.recallable(state) => {
                 Ok(Some(self.recalled(step, cancelled(by))))
             }
+            // It was told before, and has not said anything yet.
+            Outcome::Undone(_) if self.deciding(state).is_some_and(|i| state.steps[i].parked.is_none()) => {
+                Ok(None)
+            }
             Outcome::Undone(_) if self.can_be_undone(state, busy) => {
                 Ok(Some(self.decided(cancelled(by), busy)))
             }
@@ -249,14 +279,27 @@ impl Shape {
         }
     }
 
-    /// What its parent decides, a person does not.
+    /// What its parent decides, or has decided, a person does not.
     pub(super) fn is_its_own(&self, state: &State) -> Result<(), String> {
-        match &state.as_child.of {
-            Some(of) if state.as_child.waits() => {
+        let AsChild { of: Some(of), holds: true, is_ready: true, told, .. } = &state.as_child else {
+            return Ok(());
+        };
+        match told {
+            None if !state.is_decided() => {
                 Err(format!("all of it has run, and its parent says what becomes of it: ask that one, {of}"))
             }
+            Some(Outcome::Completed) => Err(format!("its parent, {of}, has completed, and so does it")),
             _ => Ok(()),
         }
+    }
+
+    /// Why a step waits for a person whose run was abandoned.
+    pub(super) fn why_left(&self, state: &State, step: usize, abandoned: &str) -> String {
+        let what = match self.has_to_succeed(state, step) {
+            true => "resolve it, or retry, which begins another run",
+            false => "find out what it did, and resolve it, or skip it if its pivot has not run",
+        };
+        format!("{abandoned}: {what}")
     }
 
     /// What one waits for that has children, or a parent.
@@ -274,5 +317,264 @@ impl Shape {
         };
         let of: Vec<String> = calls.iter().map(of).collect::<Option<_>>()?;
         (!of.is_empty()).then(|| of.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use uuid::Uuid;
+
+    use super::super::machine::StepShape;
+    use super::super::step::{Retry, Unknown};
+    use super::*;
+    use crate::data::Data;
+    use crate::transaction::{Next, Parent, Verb, Written};
+
+    const RUN: Uuid = Uuid::from_u128(7);
+
+    /// A run, and what is written of it.
+    struct Case {
+        shape: Shape,
+        state: State,
+    }
+
+    impl Case {
+        fn new(places: &[Doable], pivot: Option<usize>, holds: Option<bool>) -> Self {
+            let names = ["first", "next", "last"].into_iter().enumerate();
+            let step = |((stage, name), place): ((usize, &'static str), &Doable)| StepShape {
+                name,
+                needs: Vec::new(),
+                stage,
+                place: *place,
+                retry: Retry::default(),
+                limit: Duration::from_secs(1),
+                unknown: Unknown::Settle,
+                refuses_for_good: false,
+                destination: None,
+            };
+            let steps = names.zip(places).map(step).collect();
+            let shape = Shape::new(steps, places.len(), pivot);
+            let mut case = Self { state: shape.begin(), shape };
+            let parent = holds.map(|holds| Parent { of: kin("outer"), step: "within".to_owned(), holds });
+            case.write(Record::Begun { input: output(), deadline: None, parent });
+            case
+        }
+
+        fn write(&mut self, record: Record) {
+            let written = Written { at: Timestamp::UNIX_EPOCH, record };
+            self.shape.fold(&mut self.state, &written).unwrap();
+        }
+
+        /// Writes what follows, until calls are to be made, or it has ended. Gives the calls.
+        fn go_on(&mut self) -> Vec<Call> {
+            loop {
+                let now = Timestamp::UNIX_EPOCH;
+                match self.shape.next(RUN, &self.state, &BTreeSet::new(), now) {
+                    Next::Append(records) => records.into_iter().for_each(|record| self.write(record)),
+                    Next::Act { calls, .. } => return calls,
+                    Next::Ended => return Vec::new(),
+                }
+            }
+        }
+
+        fn ask(&mut self, verb: Verb) -> Result<(), String> {
+            let asked = Asked { verb, by: by() };
+            let records = self.shape.asked(&self.state, &BTreeSet::new(), &asked)?;
+            records.into_iter().for_each(|record| self.write(record));
+            Ok(())
+        }
+
+        fn begin(&mut self, step: &str) {
+            self.write(Record::Called { step: step.to_owned(), child: kin("inner") });
+        }
+
+        /// A child is looked at that its parent does not undo.
+        fn see(&mut self, step: usize, is: ChildIs) -> Option<Record> {
+            let record = self.shape.seen(&self.state, Call { step, undo: false }, is)?;
+            self.write(record.clone());
+            Some(record)
+        }
+
+        fn parked(&self, step: usize) -> &str {
+            self.state.steps[step].parked.as_deref().unwrap_or_default()
+        }
+    }
+
+    fn kin(saga: &str) -> Kin {
+        Kin { saga: saga.to_owned(), version: 1, key: "a".to_owned(), run: RUN }
+    }
+
+    fn by() -> By {
+        By::new("ada".to_owned(), "because".to_owned(), RUN)
+    }
+
+    fn output() -> Data {
+        Data::of(&1).unwrap()
+    }
+
+    fn undone() -> Outcome {
+        Outcome::Undone(Why::Deadline)
+    }
+
+    fn abandoned() -> Outcome {
+        Outcome::Abandoned { actor: "bob".to_owned(), reason: "because".to_owned() }
+    }
+
+    fn parent(ends: Outcome) -> Verb {
+        Verb::Parent { ends }
+    }
+
+    const fn child(if_it_refuses: IfItRefuses) -> Doable {
+        Doable::Child { gives: "some", if_it_refuses }
+    }
+
+    const CHILD: Doable = child(IfItRefuses::GoForward);
+
+    /// A child all of which has run.
+    fn ready() -> Case {
+        let mut case = Case::new(&[Doable::Elsewhere], None, Some(true));
+        case.write(Record::Done { step: "first".to_owned(), output: output() });
+        case.go_on();
+        assert!(case.state.as_child.waits());
+        case
+    }
+
+    #[test]
+    fn a_child_that_waits_for_its_parent_or_is_told_to_end_is_not_asked_for_anything_else() {
+        let mut case = ready();
+        for verb in [Verb::Cancel, Verb::GoForward, Verb::Abandon] {
+            assert!(case.ask(verb).unwrap_err().contains("its parent says what becomes of it"));
+        }
+        assert_eq!(case.ask(parent(Outcome::Completed)), Ok(()));
+        for verb in [Verb::Cancel, Verb::GoForward, Verb::Abandon] {
+            assert!(case.ask(verb).unwrap_err().contains("has completed, and so does it"));
+        }
+        case.go_on();
+        assert_eq!(case.state.outcome(), Some(&Outcome::Completed));
+    }
+
+    #[test]
+    fn an_orphan_waits_for_a_person_also_if_it_was_sent_forward_before() {
+        let mut case = Case::new(&[Doable::Elsewhere], None, Some(true));
+        assert_eq!(case.ask(Verb::GoForward), Ok(()));
+        case.write(Record::Done { step: "first".to_owned(), output: output() });
+        case.go_on();
+        assert_eq!(case.ask(parent(abandoned())), Ok(()));
+        assert_eq!((case.go_on(), case.state.outcome()), (Vec::new(), None));
+        assert!(case.state.as_child.is_orphan());
+        assert_eq!(case.ask(Verb::GoForward), Ok(()));
+        case.go_on();
+        assert_eq!(case.state.outcome(), Some(&Outcome::Completed));
+    }
+
+    #[test]
+    fn a_cancellation_counts_also_if_it_was_sent_forward_before() {
+        let words = [Verb::Cancel, parent(undone())];
+        for verb in words {
+            let mut case = Case::new(&[CHILD], Some(0), Some(false));
+            case.begin("first");
+            assert_eq!((case.ask(Verb::GoForward), case.ask(verb)), (Ok(()), Ok(())));
+            let seen = case.see(0, ChildIs::Ended(undone(), None));
+            assert!(matches!(seen, Some(Record::Refused { maybe: false, .. })), "{seen:?}");
+            case.go_on();
+            assert_eq!(case.state.outcome(), Some(&Outcome::Undone(cancelled(&by()))));
+        }
+        // Sent forward after it: the last word counts.
+        let mut case = Case::new(&[CHILD], Some(0), None);
+        case.begin("first");
+        assert_eq!((case.ask(Verb::Cancel), case.ask(Verb::GoForward)), (Ok(()), Ok(())));
+        let seen = case.see(0, ChildIs::Ended(undone(), None));
+        assert!(matches!(seen, Some(Record::Failed { .. })), "{seen:?}");
+    }
+
+    #[test]
+    fn a_refusal_is_said_to_the_parent_of_the_parent() {
+        for decided in [ChildIs::Refuses, ChildIs::Ended(Outcome::Completed, Some(output()))] {
+            // Told by a person before, and not.
+            for verbs in [vec![parent(undone())], vec![Verb::Cancel, parent(undone())]] {
+                let mut case = Case::new(&[CHILD, Doable::Elsewhere], Some(0), Some(false));
+                case.begin("first");
+                assert!(verbs.into_iter().all(|verb| case.ask(verb) == Ok(())));
+                assert_eq!(case.see(0, ChildIs::Going), None);
+                let said = case.see(0, decided.clone());
+                let is_said =
+                    matches!(&said, Some(Record::Declined { verb, .. }) if *verb == parent(undone()));
+                assert!(is_said, "{said:?}");
+                // Once.
+                let then = case.see(0, decided.clone());
+                assert!(!matches!(then, Some(Record::Declined { .. })), "{then:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_pivot_that_was_abandoned_is_resolved_or_skipped_by_a_person() {
+        let left = ChildIs::Ended(abandoned(), None);
+        let skip = || Verb::Skip { step: "next".to_owned() };
+        let resolve = || Verb::Resolve { step: "next".to_owned(), output: output() };
+        for if_it_refuses in [IfItRefuses::GoForward, IfItRefuses::Park] {
+            for is_cancelled in [false, true] {
+                for verb in [skip(), resolve()] {
+                    let places = [Doable::Elsewhere, child(if_it_refuses), Doable::Elsewhere];
+                    let mut case = Case::new(&places, Some(1), None);
+                    case.write(Record::Done { step: "first".to_owned(), output: output() });
+                    case.begin("next");
+                    if is_cancelled {
+                        assert_eq!(case.ask(Verb::Cancel), Ok(()));
+                    }
+                    assert!(matches!(case.see(1, left.clone()), Some(Record::Refused { maybe: true, .. })));
+                    case.go_on();
+                    assert!(case.parked(1).contains("resolve it, or skip it"), "{}", case.parked(1));
+                    assert!(case.ask(Verb::Cancel).is_err());
+                    // It may have acted: no other one begins.
+                    assert_eq!(case.ask(Verb::Retry { step: None }), Ok(()));
+                    assert_eq!(case.go_on(), Vec::new());
+                    assert_eq!(case.ask(verb.clone()), Ok(()));
+                    let is_skipped = verb == skip();
+                    let next = if is_skipped { (0, true) } else { (2, false) };
+                    assert_eq!(case.go_on(), [Call { step: next.0, undo: next.1 }]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_child_behind_the_pivot_that_was_abandoned_is_followed_by_another_if_a_person_says_so() {
+        let mut case = Case::new(&[Doable::Elsewhere, CHILD], Some(0), None);
+        case.write(Record::Done { step: "first".to_owned(), output: output() });
+        case.begin("next");
+        assert!(case.see(1, ChildIs::Ended(abandoned(), None)).is_some());
+        assert_eq!(case.go_on(), Vec::new());
+        assert!(case.parked(1).contains("resolve it, or retry"), "{}", case.parked(1));
+        assert_eq!(case.ask(Verb::Retry { step: None }), Ok(()));
+        let calls = case.go_on();
+        assert_eq!(case.shape.errand(&case.state, calls[0]), Some(Errand::Begin));
+    }
+
+    #[test]
+    fn a_step_is_not_taken_for_run_while_its_run_goes_on() {
+        let resolve = || Verb::Resolve { step: "first".to_owned(), output: output() };
+        let mut case = Case::new(&[CHILD, Doable::Elsewhere], None, None);
+        case.begin("first");
+        assert!(case.ask(resolve()).unwrap_err().contains("is under way, as inner \"a\""));
+        // What a person did in place of a run that is undone is not taken for undone with that.
+        assert_eq!(case.ask(Verb::GoForward), Ok(()));
+        assert!(matches!(case.see(0, ChildIs::Ended(undone(), None)), Some(Record::Failed { .. })));
+        assert_eq!((case.ask(resolve()), case.ask(Verb::Cancel)), (Ok(()), Ok(())));
+        assert_eq!(case.go_on(), Vec::new());
+        assert!(case.parked(0).contains("undo it by hand"), "{}", case.parked(0));
+    }
+
+    #[test]
+    fn only_what_waits_for_its_parent_is_told_how_that_ends() {
+        let mut case = Case::new(&[CHILD, CHILD], Some(1), None);
+        for (step, name) in ["first", "next"].into_iter().enumerate() {
+            case.begin(name);
+            assert!(case.see(step, ChildIs::Ready(output())).is_some());
+        }
+        let ended = Record::Ended { outcome: Outcome::Completed };
+        assert_eq!(case.shape.words("outer", &case.state, &ended).len(), 1);
     }
 }

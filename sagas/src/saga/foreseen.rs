@@ -41,7 +41,7 @@ impl Shape {
                 let why = "a person has decided that it goes forward: a step that fails waits for a person";
                 return Ok(IfItFailed::Forward(why.to_owned()));
             }
-            if let Some(step) = self.recallable(&state) {
+            if let Some(step) = self.deciding(&state) {
                 let name = self.steps[step].name;
                 let why = format!(
                     "{name} is the pivot, and a saga of its own: whether it is undone is said by that"

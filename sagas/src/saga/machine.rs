@@ -252,7 +252,7 @@ impl Shape {
                 let standing = &mut state.steps[self.place_of(step)?];
                 standing.forward = if *maybe { Forward::Maybe } else { Forward::No };
                 (standing.refused, standing.open) = (Some(why.clone()), false);
-                standing.child.is_over = true;
+                (standing.child.is_over, standing.child.has_refused) = (true, false);
                 standing.went_well();
             }
             Record::Failed { step, undo, error } => self.failed(state, step, *undo, error, at)?,
@@ -273,9 +273,11 @@ impl Shape {
                 let i = self.place_of(step)?;
                 let (standing, asks) = (&mut state.steps[i], self.asks_if_it_refuses(i));
                 standing.parked = Some(why.clone());
-                standing.child.has_refused |= asks && standing.child.recalled.is_some();
+                let is_told = standing.child.open().is_some() && standing.child.recalled.is_some();
+                standing.child.has_refused |= asks && is_told;
             }
             Record::Resolved { verb, by } => self.resolved(state, verb, by)?,
+            Record::Declined { verb: Verb::Parent { .. }, .. } => state.as_child.asked = None,
             Record::Declined { .. } => {}
             Record::Agreed {} | Record::Confirmed { .. } => return Err("it is a record of a TCC".to_owned()),
             Record::Ended { outcome } => state.ended = Some(outcome.clone()),
@@ -339,24 +341,41 @@ impl Shape {
 
     fn resolved(&self, state: &mut State, verb: &Verb, by: &crate::By) -> Result<(), String> {
         match verb {
-            // The decision is a record of its own.
-            Verb::Cancel | Verb::Parent { ends: Outcome::Undone(_) } => {}
-            Verb::GoForward => state.forward = true,
+            // The decision is a record of its own, and may come later.
+            Verb::Cancel => state.forward = false,
+            Verb::Parent { ends: Outcome::Undone(_) } => {
+                state.forward = false;
+                state.as_child.asked = Some(Asked { verb: verb.clone(), by: by.clone() });
+            }
+            Verb::GoForward => {
+                (state.forward, state.as_child.is_kept) = (true, state.as_child.told.is_some());
+                for standing in state.steps.iter_mut().filter(|standing| standing.child.has_refused) {
+                    standing.parked = None;
+                }
+            }
             Verb::Retry { step } => {
                 let (is_decided, forward) = (state.decided.is_some(), state.forward);
                 let meant = step.as_ref().map(|step| self.place_of(step)).transpose()?;
                 let all = state.steps.iter_mut().enumerate();
-                for (_, standing) in all.filter(|(i, _)| meant.is_none_or(|meant| meant == *i)) {
+                for (i, standing) in all.filter(|(i, _)| meant.is_none_or(|meant| meant == *i)) {
                     standing.went_well();
+                    let is_behind = !self.is_before_pivot(i) && !self.is_pivot(i);
+                    // A run that may have acted is followed by another one where that has to succeed.
+                    let may_begin = standing.child.run.is_none() || forward || is_behind;
                     // A refusal that said nothing of the calls before it, or that does not count: it is called again.
-                    if (standing.forward == Forward::Maybe || forward) && !is_decided {
+                    if (standing.forward == Forward::Maybe || forward) && !is_decided && may_begin {
                         standing.refused = None;
                     }
                 }
             }
             Verb::Resolve { step, output } => {
-                let standing = &mut state.steps[self.place_of(step)?];
+                let i = self.place_of(step)?;
+                let standing = &mut state.steps[i];
                 (standing.forward, standing.refused) = (Forward::Yes(output.clone()), None);
+                // The run before that has nothing to undo of it.
+                if standing.child.is_over && self.is_before_pivot(i) {
+                    standing.child.run = None;
+                }
                 standing.went_well();
             }
             Verb::Skip { step } => {
@@ -443,7 +462,11 @@ impl Shape {
                 continue;
             }
             if let Some(refused) = &standing.refused {
-                look.records.push(parked(&self.steps[i], &why_refused(state, refused)));
+                let why = match standing.child.run {
+                    Some(_) => self.why_left(state, i, refused),
+                    None => why_refused(state, refused),
+                };
+                look.records.push(parked(&self.steps[i], &why));
                 continue;
             }
             match self.given_up(i, state, busy, now) {
@@ -556,8 +579,8 @@ impl Shape {
         }
         let mut records = Vec::new();
         match &asked.verb {
-            Verb::Cancel | Verb::GoForward if !state.is_decided() && state.as_child.waits() => {
-                self.is_its_own(state)?;
+            Verb::Cancel | Verb::GoForward | Verb::Abandon if let Err(why) = self.is_its_own(state) => {
+                return Err(why);
             }
             Verb::Cancel if state.decided.is_some() => return Err("it is being undone already".to_owned()),
             Verb::Cancel if let Some(step) = self.recallable(state) => {
@@ -603,7 +626,7 @@ impl Shape {
         let has_run = |pivot| self.of_stage(pivot).all(|i| state.has_run(i));
         match () {
             () if state.decided.is_some() => Err("it is being undone already".to_owned()),
-            () if state.forward => Err("that is decided already".to_owned()),
+            () if state.forward && !state.as_child.is_orphan() => Err("that is decided already".to_owned()),
             () if self.pivot.is_some_and(has_run) => Err("the pivot has run: it goes forward".to_owned()),
             () => Ok(()),
         }
@@ -617,6 +640,9 @@ impl Shape {
         }
         if busy.iter().any(|call| call.step == i) {
             return Err(format!("{step} is being called: ask again once that has an answer"));
+        }
+        if let Some(child) = standing.child.open().filter(|_| standing.parked.is_none()) {
+            return Err(format!("{step} is under way, as {child}: ask that one, or abandon that one first"));
         }
         let is_next = self.frontier(state) == Some(self.steps[i].stage);
         match state.decided.is_some() && standing.forward == Forward::Maybe || is_next {

@@ -57,9 +57,17 @@ impl Shape {
 
     /// What its deadline does to one that waits.
     fn by_its_deadline(&self, state: &State) -> String {
-        let late =
-            state.deadline.filter(|_| self.can_be_undone(state, &BTreeSet::new()) && !state.goes_forward());
-        late.map(|at| format!("; it is undone at {at}, its deadline")).unwrap_or_default()
+        // All of one that waits for its parent has run.
+        let counts = !state.goes_forward() && self.frontier(state).is_some();
+        match (state.deadline.filter(|_| counts), self.recallable(state)) {
+            (Some(at), Some(pivot)) => {
+                format!("; {} is told at {at}, its deadline, that it is to be undone", self.steps[pivot].name)
+            }
+            (Some(at), None) if self.can_be_undone(state, &BTreeSet::new()) => {
+                format!("; it is undone at {at}, its deadline")
+            }
+            _ => String::new(),
+        }
     }
 
     fn called(&self, call: Call) -> String {
