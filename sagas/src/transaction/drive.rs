@@ -229,7 +229,8 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
             return Ok(());
         }
         let head = &self.instance.head.value;
-        if head.wake != Some(until) {
+        // What has woken it goes, also if it has brought nothing new.
+        if head.wake != Some(until) || self.instance.is_woken() {
             self.write(Vec::new(), Vec::new(), Some(until), Vec::new()).await?;
         }
         Err(Left::Sleeps(until))
@@ -322,7 +323,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         }
         match Won::after(&*desk.backend, door::commit_tx(&desk.node, tx).await).await {
             Ok(Some(Won::Yes(_))) => {
-                desk.numbers.wrote(change.next.head.value.begun, &change.written);
+                self.count(&change);
                 (self.instance, self.suspected, self.failures) = (change.next, None, 0);
                 Ok(())
             }
@@ -381,10 +382,10 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         let (mut records, mut taken) = (Vec::new(), Vec::new());
         // Each is judged by what those before it come to.
         let (mut state, at) = (self.instance.state.clone(), self.now().await?);
+        self.looks = true;
         for Row { key, rev, value } in wakes {
             let Some(asked) = value.asked else {
                 self.instance.woken_by(key, rev);
-                self.looks = true;
                 continue;
             };
             let answer = self.desk.protocol.asked(&state, &self.busy, &asked);
@@ -418,7 +419,9 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         beside: Vec<RowWrite>,
     ) -> Result<(), Left> {
         let desk = self.desk.clone();
-        loop {
+        let mut is_first = true;
+        // Rows of others are made anew, with the time of then.
+        while std::mem::take(&mut is_first) || beside.is_empty() {
             let at = self.now().await?;
             let mut change = self.change(records.clone(), at)?;
             let sleeps = sleeps.or_else(|| self.sleeps(&change, at));
@@ -435,7 +438,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
             };
             match Won::after(&*desk.backend, outcome).await {
                 Ok(Some(Won::Yes(_))) => {
-                    desk.numbers.wrote(change.next.head.value.begun, &change.written);
+                    self.count(&change);
                     (self.instance, self.failures) = (change.next, 0);
                     return Ok(());
                 }
@@ -463,6 +466,16 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
                 Err(error) => return Err(Left::Trouble(chain(&error))),
             }
         }
+        Ok(())
+    }
+
+    /// Counts what was written. That a child began is known by what is written first behind its beginning.
+    fn count(&self, change: &Change<P>) {
+        let (before, numbers) = (&self.instance.head.value, &self.desk.numbers);
+        if before.parent.is_some() && before.records == 1 {
+            numbers.started();
+        }
+        numbers.wrote(before.begun, &change.written);
     }
 
     /// Which calls have to do with children.
@@ -511,9 +524,11 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         }
     }
 
-    fn change(&self, records: Vec<Record>, at: Timestamp) -> Result<Change<P>, Left> {
+    fn change(&mut self, records: Vec<Record>, at: Timestamp) -> Result<Change<P>, Left> {
         let change = self.instance.with(&*self.desk.protocol, records, &self.busy, at);
         let mut change = change.map_err(Left::Trouble)?;
+        // What such a child has said before may be an answer.
+        self.looks |= change.written.iter().any(|written| matches!(written.record, Record::Recalled { .. }));
         change.next.head.value.holder = Some(self.desk.node.cluster.node());
         Ok(change)
     }

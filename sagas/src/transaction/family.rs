@@ -22,7 +22,9 @@ use super::clock::TRUSTS;
 use super::drive::{Drive, Left};
 use super::outcome::Outcome;
 use super::protocol::{Acts, Answer, Call, OwnFault};
-use super::rows::{Asked, FORMAT, Head, Record, Tables, Verb, Wake, Written, head_key, journal_of, slice};
+use super::rows::{
+    Asked, FORMAT, Head, Record, Status, Tables, Verb, Wake, Written, head_key, journal_of, slice,
+};
 use crate::data::Data;
 use crate::verb::By;
 
@@ -113,7 +115,20 @@ fn wakes_parent(record: &Record) -> bool {
     )
 }
 
+/// Whether it says that the parent has ended: nothing is written for it any more.
+const fn has_ended(record: &Record) -> bool {
+    match record {
+        Record::Resolved { verb: Verb::Parent { ends }, .. } => !matches!(ends, Outcome::Undone(_)),
+        _ => false,
+    }
+}
+
 impl Head {
+    /// Whether it waits for its parent: how old it is says nothing then.
+    pub(super) fn waits_for_parent(&self) -> bool {
+        self.says == Some(Says::Ready) && self.status == Status::Running
+    }
+
     /// What it has said to its parent.
     pub(super) fn note_said(&mut self, record: &Record) {
         match record {
@@ -130,7 +145,8 @@ impl Head {
         ids: &Ids,
         at: Timestamp,
     ) -> Result<Option<RowWrite>, StoreError> {
-        let is_told = written.iter().any(|written| wakes_parent(&written.record));
+        let has_ended = written.iter().any(|written| has_ended(&written.record));
+        let is_told = !has_ended && written.iter().any(|written| wakes_parent(&written.record));
         let Some(Parent { of, .. }) = self.parent.as_ref().filter(|_| is_told) else { return Ok(None) };
         wake(of, None, ids.next(), at).map(Some)
     }
@@ -148,11 +164,11 @@ impl Word {
 /// A row in the queue of a relative, due for everybody.
 fn wake(of: &Kin, asked: Option<Asked>, id: Uuid, at: Timestamp) -> Result<RowWrite, StoreError> {
     let (tables, due) = (Tables::of(&of.saga, of.version)?, at - TRUSTS);
-    tables.wakes.push(slice(of.run), due, due, id, Wake { run: of.run, asked })
+    tables.wakes.push(slice(of.run), due, due, id, Wake { asked, ..Wake::of(of.run) })
 }
 
-/// What has become of a child.
-async fn look(rows: &dyn RowStore, child: &Kin, gives: &str) -> Result<ChildIs, StoreError> {
+/// What has become of a child. `undo`: that it has to be undone, so that its output says nothing.
+async fn look(rows: &dyn RowStore, child: &Kin, gives: &str, undo: bool) -> Result<ChildIs, StoreError> {
     let tables = Tables::of(&child.saga, child.version)?;
     let head = match tables.heads.get(rows, &head_key(child.run)?).await {
         Ok(Some(head)) => head.value,
@@ -165,6 +181,8 @@ async fn look(rows: &dyn RowStore, child: &Kin, gives: &str) -> Result<ChildIs, 
     Ok(match (head.outcome, head.says) {
         // It may say what this program does not know.
         _ if head.format > FORMAT => ChildIs::Going,
+        (Some(Outcome::Completed), _) if undo => ChildIs::Ended(Outcome::Completed, None),
+        (None, Some(Says::Ready)) if undo => ChildIs::Going,
         (Some(Outcome::Completed), _) => match output().await? {
             Some(output) => ChildIs::Ended(Outcome::Completed, Some(output)),
             None => ChildIs::Unread(format!("{child} is completed, and {gives} has left no output")),
@@ -209,7 +227,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         }
         for (call, errand) in errands {
             let Errand::Look { child, gives } = errand else { continue };
-            let is = match look(&*self.desk.backend, &child, gives).await {
+            let is = match look(&*self.desk.backend, &child, gives, call.undo).await {
                 Ok(is) => is,
                 Err(error) => {
                     self.looks = true;

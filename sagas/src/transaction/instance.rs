@@ -76,6 +76,11 @@ impl<P: Protocol> Instance<P> {
         }
     }
 
+    /// Whether rows have woken it that would do so again.
+    pub(crate) fn is_woken(&self) -> bool {
+        self.wakes.keys().any(|key| Some(key) != self.head.value.wake_row.as_ref())
+    }
+
     /// Reads a run.
     pub(crate) async fn load(
         protocol: &P,
@@ -261,7 +266,8 @@ impl<P: Protocol> Change<P> {
             next.head.value.wake_row = None;
         }
         if let Some(due) = due {
-            let wake = tables.wakes.push(slice(run), due, at, ids.next(), Wake { run, asked: None })?;
+            let wake = Wake { waits: next.head.value.waits_for_parent(), ..Wake::of(run) };
+            let wake = tables.wakes.push(slice(run), due, at, ids.next(), wake)?;
             next.wakes.insert(wake.key.clone(), 1);
             next.known.insert(wake.key.clone());
             next.due = sleeps.is_none().then(|| wake.key.clone());

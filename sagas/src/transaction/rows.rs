@@ -289,6 +289,16 @@ pub(crate) struct Wake {
     /// What is asked of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) asked: Option<Asked>,
+    /// Whether it waits for its parent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) waits: bool,
+}
+
+impl Wake {
+    /// One that asks nothing.
+    pub(crate) const fn of(run: Uuid) -> Self {
+        Self { run, asked: None, waits: false }
+    }
 }
 
 /// What is asked of a run, and by whom.
@@ -378,7 +388,7 @@ mod tests {
         records_of_tcc: Vec<Written> = ["txn-journal-tcc"];
         records_of_format_2: Vec<Written> = ["txn-journal-held", "txn-journal-signal", "txn-journal-declined"];
         records_of_format_3: Vec<Written> = ["txn-journal-family"];
-        wakes: Wake = ["txn-wake", "txn-wake-asked"];
+        wakes: Wake = ["txn-wake", "txn-wake-asked", "txn-wake-waits"];
         those_who_wait: Attention = ["txn-attention", "txn-attention-damaged"];
         those_that_have_ended: Ended = ["txn-ended"];
     }

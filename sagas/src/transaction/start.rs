@@ -168,7 +168,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         }
         // Due for everybody, also where the clock of the store is carried on a little less far.
         let due = now - TRUSTS;
-        let wake = tables.wakes.push(slice(run), due, due, run, Wake { run, asked: None })?;
+        let wake = tables.wakes.push(slice(run), due, due, run, Wake::of(run))?;
         instance.wakes.insert(wake.key.clone(), 1);
         instance.head.value.wake_row = Some(wake.key.clone());
         rows.extend([wake, tables.heads.put(&instance.head)?]);
