@@ -291,13 +291,18 @@ pub(super) async fn a_saga_within_waits_for_the_one_around_it_and_is_undone_with
     let handle = trips.begin("a", &trip().with("pay", &[Play::Waits])).await;
     is_waiting(&trips, "a", "pay").await;
     let ride = until(&trips, "a", "ready", is_ready).await;
-    for verb in [Verb::Cancel, Verb::GoForward] {
+    for verb in [Verb::Cancel, Verb::GoForward, Verb::Abandon] {
         let declined = declined(&trips, &ride, verb).await;
         assert!(
             declined.contains("its parent says what becomes of it: ask that one, trip \"a\""),
             "{declined}"
         );
     }
+    // So it is not taken for one that is stuck.
+    let wakes = Table::<Value>::new("hot.txn.wakes.ride.v1").unwrap();
+    let wakes = trips.ground.ask(|| wakes.all(&trips.ground.backend)).await;
+    let waits = |wake: &Value| wake["waits"] == true || !wake["asked"].is_null();
+    assert!(!wakes.is_empty() && wakes.iter().all(|row| waits(&row.value)), "{wakes:?}");
     trips.outside.let_go();
     assert_eq!(trips.end_of(&handle).await, Outcome::Completed);
     trips.end().await;
@@ -361,6 +366,8 @@ pub(super) async fn a_saga_within_that_is_the_pivot_decides<S: Subject>(subject:
     for key in ["cancelled", "late"] {
         is_waiting(&trips, key, "taxi").await;
     }
+    // Whatever it was told before.
+    assert_eq!(trips.ask("cancelled", Verb::GoForward).await, Ok(()));
     assert_eq!(trips.ask("cancelled", Verb::Cancel).await, Ok(()));
     trips.is_declined("cancelled", Verb::Cancel).await;
     trips.ground.seconds(DEADLINE.as_secs() + 1);
@@ -394,6 +401,14 @@ pub(super) async fn a_saga_within_that_has_decided_is_not_undone<S: Subject>(sub
             ride.journal.iter().any(|(_, told)| told.contains("was declined: the pivot has run"))
         };
         until(&trips, key, "declined", told).await;
+        // What woke the one around it is gone, also where nothing comes of it.
+        if if_it_refuses == IfItRefuses::GoForward {
+            let begun = Instant::now();
+            while !matches!(&trips.left_over().await[..], [(row, _)] if is_late(&trips, row)) {
+                assert!(begun.elapsed() < Duration::from_secs(120), "{:?}", trips.left_over().await);
+                trips.ground.pause().await;
+            }
+        }
         if if_it_refuses == IfItRefuses::Park {
             let shown = trips.until(key, "parked", is_parked).await;
             assert!(shown.waits_for.contains("retry to go forward with it"), "{}", shown.waits_for);
@@ -424,6 +439,8 @@ pub(super) async fn what_an_operator_does_to_one_says_what_becomes_of_the_other<
     let abandoned = trips.begin("abandoned", &waits("toll")).await;
     is_waiting(&trips, "abandoned", "toll").await;
     let ride = until(&trips, "abandoned", "begun", |_| true).await;
+    let taken_for_run = Verb::Resolve { step: there.clone(), output: Data::of(&5).unwrap() };
+    trips.is_declined("abandoned", taken_for_run.clone()).await;
     assert_eq!(ask(&trips, &ride, Verb::Abandon).await, Ok(()));
     // The one around it is abandoned: the one within waits for a person, who says what becomes of it.
     for key in ["left", "kept"] {
@@ -449,8 +466,7 @@ pub(super) async fn what_an_operator_does_to_one_says_what_becomes_of_the_other<
     assert_eq!(outcome.to_string(), "undone: get-there was refused: cancelled by ada: because");
     let shown = trips.until("abandoned", "parked", is_parked).await;
     assert!(shown.waits_for.contains("was abandoned by ada: resolve this, or cancel"), "{}", shown.waits_for);
-    let output = Data::of(&5).unwrap();
-    assert_eq!(trips.ask("abandoned", Verb::Resolve { step: there.clone(), output }).await, Ok(()));
+    assert_eq!(trips.ask("abandoned", taken_for_run).await, Ok(()));
     assert_eq!(trips.end_of(&abandoned).await, Outcome::Completed);
     assert!(trips.outside.acted("abandoned").contains(&"note 5".to_owned()));
     for (key, verb) in [("left", Verb::Cancel), ("kept", Verb::GoForward)] {
