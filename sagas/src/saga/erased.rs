@@ -7,6 +7,7 @@ use es_core::store::Transaction;
 use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::Xxh3Default;
 
+use super::child::Begets;
 use super::machine::{Doable, StepShape};
 use super::place::{At, Does, Outside, PlaceOn, Told, Visit as _};
 use super::step::{Cx, Needs, Outputs, Ran, SagaInput, Step, StepError, Undo};
@@ -30,6 +31,9 @@ pub(super) trait DynStep<In, T>: Send + Sync {
     async fn run(&self, input: &In, outputs: &Outputs, site: &Site, at: At<'_, T>) -> Answer;
 
     async fn undo(&self, input: &In, outputs: &Outputs, site: &Site, at: At<'_, T>) -> Answer;
+
+    /// The same, for a saga of its own.
+    fn child(&self) -> Option<&dyn Begets<In>>;
 }
 
 /// A step that only goes forward.
@@ -45,6 +49,7 @@ fn shape_of<In: SagaInput, T: Transaction, S: Step<In, Place: PlaceOn<T>>>(step:
         stage: 0,
         place: match step.awaits() {
             Some(awaits) => Doable::Sent(awaits),
+            None if let Some(child) = step.child() => child.place(),
             None if <S::Place as PlaceOn<T>>::LOCAL => Doable::Here,
             None => Doable::Elsewhere,
         },
@@ -165,6 +170,10 @@ impl<In: SagaInput, T: Transaction, S: Step<In, Place: PlaceOn<T>>> DynStep<In, 
     async fn undo(&self, _: &In, _: &Outputs, _: &Site, _: At<'_, T>) -> Answer {
         Answer::Failed("it has no undo: a mistake of the engine".into())
     }
+
+    fn child(&self) -> Option<&dyn Begets<In>> {
+        self.0.child()
+    }
 }
 
 #[async_trait]
@@ -191,5 +200,9 @@ impl<In: SagaInput, T: Transaction, S: Undo<In, Place: PlaceOn<T>>> DynStep<In, 
 
     async fn undo(&self, input: &In, outputs: &Outputs, site: &Site, at: At<'_, T>) -> Answer {
         answer(backward(&self.0, input, outputs, site, at).await)
+    }
+
+    fn child(&self) -> Option<&dyn Begets<In>> {
+        self.0.child()
     }
 }

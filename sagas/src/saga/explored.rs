@@ -7,11 +7,14 @@ use std::time::Duration;
 use es_core::Timestamp;
 use uuid::Uuid;
 
+use super::child::IfItRefuses;
 use super::machine::{Doable, Shape, State, StepShape};
 use super::step::{Awaits, Retry, Unknown};
 use crate::By;
 use crate::data::Data;
-use crate::transaction::{Answer, Asked, Call, Next, Outcome, Record, RunStatus, Verb, Written};
+use crate::transaction::{
+    Answer, Asked, Call, ChildIs, Errand, Kin, Next, Outcome, Parent, Record, RunStatus, Verb, Why, Written,
+};
 
 const RUN: Uuid = Uuid::from_u128(7);
 
@@ -34,6 +37,21 @@ enum Guard {
     Refused,
 }
 
+/// What is true of the run that a step is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+enum Child {
+    #[default]
+    None,
+    Going,
+    /// All of it has run, and it waits.
+    Ready,
+    /// Its pivot has run.
+    Refuses,
+    Completed,
+    Undone,
+    Abandoned,
+}
+
 /// A saga and what is around it.
 #[derive(Clone, Debug)]
 struct World {
@@ -43,6 +61,11 @@ struct World {
     /// Calls behind a guard whose node is gone: they may still arrive.
     astray: BTreeSet<Call>,
     truth: Vec<Truth>,
+    children: Vec<Child>,
+    /// How its parent ends, once that has said so.
+    told: Option<Outcome>,
+    /// How often its parent was told that it is not undone.
+    said: u32,
     /// Whether the deadline has passed.
     late: bool,
     cancelled: bool,
@@ -71,6 +94,10 @@ enum Fault {
     HoldsCalls,
     /// What was laid down is called without being taken up.
     ForgetsToTake,
+    /// A child is not told that it is to be undone.
+    ForgetsToTell,
+    /// A child that waits for its parent is taken for undone when it is asked to be.
+    BelievesChildren,
 }
 
 struct Explorer {
@@ -83,6 +110,8 @@ struct Explorer {
     may_hold: bool,
     /// Whether an operator may send it forward, at any time.
     may_forward: bool,
+    /// It is a child, and whether it ends only with its parent.
+    parent: Option<bool>,
     seen: BTreeSet<String>,
     left: Vec<World>,
     ends: BTreeSet<String>,
@@ -129,6 +158,7 @@ impl Explorer {
             most_crashes,
             may_hold: false,
             may_forward: false,
+            parent: None,
             seen,
             left,
             ends,
@@ -147,6 +177,9 @@ impl Explorer {
             busy: BTreeSet::new(),
             astray: BTreeSet::new(),
             truth: vec![Truth::default(); self.shape.steps.len()],
+            children: vec![Child::None; self.shape.steps.len()],
+            told: None,
+            said: 0,
             late: false,
             cancelled: false,
             crashes: 0,
@@ -155,7 +188,8 @@ impl Explorer {
             sent: 0,
         };
         let input = Data::of(&()).expect("null");
-        self.write(&mut world, Record::Begun { input, deadline: Some(at(true)) })?;
+        let parent = self.parent.map(|holds| Parent { of: kin(), step: "within".to_owned(), holds });
+        self.write(&mut world, Record::Begun { input, deadline: Some(at(true)), parent })?;
         self.write(&mut world, Record::Taken {})?;
         self.left.push(world);
         while let Some(world) = self.left.pop() {
@@ -207,7 +241,11 @@ impl Explorer {
                     self.stands(world)?;
                 }
                 self.hold(world, calls)?;
+                self.see_to(world, calls)?;
                 for call in calls {
+                    if self.is_child(call.step) {
+                        continue;
+                    }
                     self.in_order(world, *call)?;
                     let mut then = world.clone();
                     if then.state.is_held() && self.is_outside(*call) && self.fault != Fault::ForgetsToTake {
@@ -222,14 +260,126 @@ impl Explorer {
             self.answer(world, call)?;
         }
         self.crash(world)?;
+        self.children_go_on(world)?;
         self.time_and_people(world)
+    }
+
+    fn is_child(&self, step: usize) -> bool {
+        self.shape.child_of(step).is_some()
+    }
+
+    /// Children begin, and are looked at.
+    fn see_to(&mut self, world: &World, calls: &[Call]) -> Result<(), String> {
+        let mut is_stuck = !calls.is_empty() && world.busy.is_empty();
+        for call in calls {
+            let Some(errand) = self.shape.errand(&world.state, *call) else {
+                is_stuck = false;
+                continue;
+            };
+            let mut then = world.clone();
+            let record = match errand {
+                Errand::Begin => {
+                    self.in_order(world, *call)?;
+                    then.children[call.step] = Child::Going;
+                    let step = self.shape.steps[call.step].name.to_owned();
+                    Some(Record::Called { step, child: kin() })
+                }
+                Errand::Look { .. } => self.looked(world, *call),
+            };
+            if let Some(record) = record {
+                then.said += u32::from(matches!(record, Record::Declined { .. }));
+                self.write(&mut then, record)?;
+                self.left.push(then);
+                is_stuck = false;
+            }
+        }
+        let may_say = |step: usize| !self.next_of(world, step).is_empty();
+        if is_stuck && !(0..world.children.len()).any(may_say) {
+            return Err("it waits for children that have nothing more to say".to_owned());
+        }
+        Ok(())
+    }
+
+    fn looked(&self, world: &World, call: Call) -> Option<Record> {
+        let output = || Data::of(&1).expect("a number");
+        let is = match world.children[call.step] {
+            Child::Ready if call.undo && self.fault == Fault::BelievesChildren => {
+                ChildIs::Ended(Outcome::Undone(Why::Deadline), None)
+            }
+            Child::None | Child::Going => ChildIs::Going,
+            Child::Ready => ChildIs::Ready(output()),
+            Child::Refuses => ChildIs::Refuses,
+            Child::Completed => ChildIs::Ended(Outcome::Completed, Some(output())),
+            Child::Undone => ChildIs::Ended(Outcome::Undone(Why::Deadline), None),
+            Child::Abandoned => ChildIs::Ended(abandoned(), None),
+        };
+        self.shape.seen(&world.state, call, is)
+    }
+
+    /// What may become of a child.
+    fn next_of(&self, world: &World, step: usize) -> Vec<Child> {
+        let holds = self.shape.is_before_pivot(step);
+        let is_told = world.state.steps[step].child.recalled.is_some() && self.fault != Fault::ForgetsToTell;
+        match world.children[step] {
+            Child::Going if holds => vec![Child::Ready, Child::Undone, Child::Abandoned],
+            Child::Going => vec![Child::Refuses, Child::Undone, Child::Abandoned],
+            Child::Ready if is_told => vec![Child::Undone],
+            Child::Refuses => vec![Child::Completed],
+            _ => Vec::new(),
+        }
+    }
+
+    fn children_go_on(&mut self, world: &World) -> Result<(), String> {
+        for step in 0..world.children.len() {
+            for next in self.next_of(world, step) {
+                let mut then = world.clone();
+                then.children[step] = next;
+                let acted = matches!(next, Child::Ready | Child::Refuses | Child::Completed);
+                let truth = &mut then.truth[step];
+                *truth = Truth { acted: acted || truth.acted, undone: next == Child::Undone, ..*truth };
+                self.left.push(then);
+            }
+        }
+        Ok(())
+    }
+
+    /// Its parent says how it ends, once: that it is undone, at any time, or that it is not, once it knows that all of this
+    /// one has run.
+    fn parent_says(&mut self, world: &World) -> Result<(), String> {
+        if self.parent.is_none() || world.told.is_some() {
+            return Ok(());
+        }
+        for ends in [Outcome::Undone(Why::Deadline), Outcome::Completed, abandoned()] {
+            let is_undone = matches!(ends, Outcome::Undone(_));
+            if !is_undone && !world.state.as_child.is_ready {
+                continue;
+            }
+            let asked = Asked { verb: Verb::Parent { ends: ends.clone() }, by: by() };
+            let mut then = World { told: Some(ends), ..world.clone() };
+            match self.shape.asked(&then.state, &then.busy, &asked) {
+                Ok(records) => {
+                    if records.iter().any(|record| matches!(record, Record::Decided { .. })) {
+                        self.no_pivot_has_run(world)?;
+                    }
+                    records.into_iter().try_for_each(|record| self.write(&mut then, record))?;
+                    then.forward &= !is_undone;
+                }
+                // One that has no pivot never refuses.
+                Err(why) if self.shape.pivot.is_none() => return Err(why),
+                Err(_) => then.said += 1,
+            }
+            // A person may be heard before anything comes of it.
+            self.cancel(&then)?;
+            self.left.push(then);
+        }
+        Ok(())
     }
 
     /// Nothing goes on by itself: it waits for a person and says so, or for what others send.
     fn stands(&mut self, world: &World) -> Result<(), String> {
         let (status, why) = self.shape.status(RUN, &world.state, at(world.late));
-        let is_parked = world.state.parked().next().is_some();
-        let is_awaited = self.shape.waits_for_senders(&world.state).is_some();
+        let is_parked = world.state.parked().next().is_some() || world.state.as_child.is_orphan();
+        let is_awaited = self.shape.waits_for_senders(&world.state).is_some() || world.state.as_child.waits();
         match (is_parked, status == RunStatus::Parked && why.is_some()) {
             (true, true) => self.retry(world),
             (false, false) if is_awaited => Ok(()),
@@ -375,11 +525,19 @@ impl Explorer {
             }
         }
         self.send(world)?;
+        self.parent_says(world)?;
+        self.cancel(world)
+    }
+
+    fn cancel(&mut self, world: &World) -> Result<(), String> {
         if !world.cancelled {
-            let mut then = World { cancelled: true, ..world.clone() };
+            // Whoever had it sent forward may do so again.
+            let mut then = World { cancelled: true, forward: false, ..world.clone() };
             let asked = Asked { verb: Verb::Cancel, by: by() };
             if let Ok(records) = self.shape.asked(&then.state, &then.busy, &asked) {
-                self.no_pivot_has_run(world)?;
+                if records.iter().any(|record| matches!(record, Record::Decided { .. })) {
+                    self.no_pivot_has_run(world)?;
+                }
                 records.into_iter().try_for_each(|record| self.write(&mut then, record))?;
                 self.left.push(then);
             }
@@ -430,6 +588,8 @@ impl Explorer {
         let pivot = self.shape.steps.iter().position(|step| Some(step.stage) == self.shape.pivot);
         let has_run = |pivot: usize| match is_sent(&self.shape.steps[pivot]) {
             true => world.state.has_run(pivot),
+            // It may run at any time.
+            false if world.children[pivot] == Child::Going => true,
             false => world.truth[pivot].acted,
         };
         match pivot.is_some_and(has_run) {
@@ -455,6 +615,38 @@ impl Explorer {
     fn holds_at_the_end(&mut self, world: &World) -> Result<(), String> {
         let outcome = world.state.outcome().ok_or("it has ended without an outcome")?;
         self.ends.insert(outcome.to_string());
+        let words = self.shape.words("outer", &world.state, &Record::Ended { outcome: outcome.clone() });
+        for (step, child) in self.shape.steps.iter().zip(&world.children) {
+            let is_right = match (child, outcome) {
+                (Child::None, _) => {
+                    !matches!(step.place, Doable::Child { .. }) || *outcome != Outcome::Completed
+                }
+                (Child::Ready, Outcome::Completed) => {
+                    words.iter().any(|word| word.ends == Outcome::Completed)
+                }
+                (Child::Completed, outcome) => *outcome == Outcome::Completed,
+                (Child::Undone, outcome) => *outcome != Outcome::Completed,
+                _ => false,
+            };
+            if !is_right {
+                return Err(format!("{outcome}, and the child of {} is {child:?}", step.name));
+            }
+        }
+        if self.parent == Some(true)
+            && *outcome == Outcome::Completed
+            && !matches!(world.told, Some(Outcome::Completed))
+        {
+            return Err("it is completed, and its parent may still be undone".to_owned());
+        }
+        match (&world.told, outcome) {
+            (Some(Outcome::Completed), Outcome::Undone(_)) => {
+                return Err("it is undone, and its parent is completed".to_owned());
+            }
+            (Some(Outcome::Undone(_)), Outcome::Completed) if world.said == 0 => {
+                return Err("its parent waits to hear whether it is undone".to_owned());
+            }
+            _ => {}
+        }
         for (step, truth) in self.shape.steps.iter().zip(&world.truth) {
             let is_right = match outcome {
                 Outcome::Completed => truth.acted && !truth.undone,
@@ -466,6 +658,14 @@ impl Explorer {
         }
         Ok(())
     }
+}
+
+fn kin() -> Kin {
+    Kin { saga: "other".to_owned(), version: 1, key: "a".to_owned(), run: RUN }
+}
+
+fn abandoned() -> Outcome {
+    Outcome::Abandoned { actor: "bob".to_owned(), reason: "because".to_owned() }
 }
 
 fn by() -> By {
@@ -580,6 +780,68 @@ fn what_a_person_sends_forward_is_undone_by_a_person_only() {
     explorer.may_forward = true;
     let ends = explore(explorer);
     assert!(ends.contains("completed") && ends.contains("undone: cancelled by ada: because"), "{ends:?}");
+}
+
+const CHILD: Doable = Doable::Child { gives: "some", if_it_refuses: IfItRefuses::GoForward };
+
+/// A child beside a call, a call that decides, and a child behind it.
+fn with_children(fault: Fault) -> Explorer {
+    let of = |name, stage, place| once(step(name, stage, place, Unknown::Settle, fault));
+    let steps = vec![
+        of("first", 0, CHILD),
+        of("beside", 0, Doable::Elsewhere),
+        of("pivot", 1, Doable::Elsewhere),
+        of("last", 2, CHILD),
+    ];
+    Explorer::new(steps, Some(1), fault, 1)
+}
+
+/// A step, and a child that decides.
+fn decided_by_a_child(fault: Fault, if_it_refuses: IfItRefuses) -> Explorer {
+    let of = |name, stage, place| step(name, stage, place, Unknown::Settle, fault);
+    let child = Doable::Child { gives: "some", if_it_refuses };
+    let steps = vec![of("first", 0, Doable::Elsewhere), of("pivot", 1, child), of("last", 2, Doable::Here)];
+    Explorer::new(steps, Some(1), fault, 2)
+}
+
+#[test]
+fn children_are_done_with_their_parent_or_undone_with_it() {
+    let ends = explore(with_children(Fault::None));
+    let all = ["completed", "undone: its deadline passed", "undone: cancelled by ada: because"];
+    assert!(all.iter().all(|end| ends.contains(*end)), "{ends:?}");
+    assert!(ends.contains("undone: first was refused: its deadline passed"), "{ends:?}");
+    for if_it_refuses in [IfItRefuses::GoForward, IfItRefuses::Park] {
+        let mut explorer = decided_by_a_child(Fault::None, if_it_refuses);
+        let states = explorer.explore().unwrap_or_else(|why| panic!("{why}"));
+        assert!(states > 100, "{states}");
+        assert!(all.iter().all(|end| explorer.ends.contains(*end)), "{:?}", explorer.ends);
+        // It may be sent forward, and cancelled after that.
+        explore(Explorer { may_forward: true, ..decided_by_a_child(Fault::None, if_it_refuses) });
+    }
+    for fault in [Fault::ForgetsToTell, Fault::BelievesChildren] {
+        assert!(with_children(fault).explore().is_err(), "{fault:?}");
+    }
+}
+
+#[test]
+fn a_child_ends_with_its_parent_or_says_that_it_has_decided() {
+    let of = |name, stage, place| step(name, stage, place, Unknown::Settle, Fault::None);
+    let steps = || {
+        vec![of("first", 0, Doable::Elsewhere), of("next", 1, Doable::Elsewhere), of("here", 2, Doable::Here)]
+    };
+    for (pivot, holds) in [(None, true), (Some(1), false)] {
+        let explorer = Explorer { parent: Some(holds), ..Explorer::new(steps(), pivot, Fault::None, 1) };
+        let ends = explore(explorer);
+        assert!(ends.contains("completed") && ends.contains("undone: cancelled by ada: because"), "{ends:?}");
+    }
+    // What its parent says goes on to a child of it that decides.
+    for (if_it_refuses, may_forward) in
+        [(IfItRefuses::GoForward, false), (IfItRefuses::Park, false), (IfItRefuses::GoForward, true)]
+    {
+        let explorer = decided_by_a_child(Fault::None, if_it_refuses);
+        let ends = explore(Explorer { parent: Some(false), may_forward, ..explorer });
+        assert!(ends.contains("completed") && ends.contains("undone: cancelled by ada: because"), "{ends:?}");
+    }
 }
 
 #[test]

@@ -19,7 +19,9 @@ impl Shape {
         if state.is_held() {
             return BTreeSet::new();
         }
-        self.next(run, &state.without_deadline(), &BTreeSet::new(), now).calls()
+        let calls = self.next(run, &state.without_deadline(), &BTreeSet::new(), now).calls();
+        // Nobody calls a saga of its own.
+        calls.into_iter().filter(|call| self.child_of(call.step).is_none()).collect()
     }
 
     /// What would be undone if it failed now. `Err`: it cannot fail any more.
@@ -38,6 +40,13 @@ impl Shape {
             if state.goes_forward() {
                 let why = "a person has decided that it goes forward: a step that fails waits for a person";
                 return Ok(IfItFailed::Forward(why.to_owned()));
+            }
+            if let Some(step) = self.deciding(&state) {
+                let name = self.steps[step].name;
+                let why = format!(
+                    "{name} is the pivot, and a saga of its own: whether it is undone is said by that"
+                );
+                return Ok(IfItFailed::Forward(why));
             }
             if !self.can_be_undone(&state, &busy) {
                 let why = "the pivot has run, or may have: it goes forward, or waits for a person";
@@ -87,6 +96,7 @@ impl Shape {
 
     fn would(&self, state: &State, call: Call) -> WouldUndo {
         let how = match (call.undo, state.has_run(call.step)) {
+            _ if self.child_of(call.step).is_some() => HowUndone::Child,
             (false, _) => HowUndone::Settled,
             (true, true) => HowUndone::Undone,
             (true, false) => HowUndone::Voided,

@@ -6,6 +6,8 @@ use std::time::Duration;
 use es_core::{Timestamp, chain};
 use uuid::Uuid;
 
+use super::child::IfItRefuses;
+use super::family::{AsChild, AsParent};
 use super::pace::Failures;
 use super::step::{Awaits, Retry, Unknown};
 use crate::data::Data;
@@ -22,6 +24,8 @@ pub(super) enum Doable {
     Elsewhere,
     /// By others, who send what comes of it.
     Sent(Awaits),
+    /// As a run of its own, whose output is that of one of its steps.
+    Child { gives: &'static str, if_it_refuses: IfItRefuses },
 }
 
 /// What is known of a step without a run.
@@ -63,6 +67,7 @@ pub(super) struct State {
     /// An operator has ended it: who, and why.
     abandoned: Option<(String, String)>,
     ended: Option<Outcome>,
+    pub(super) as_child: AsChild,
 }
 
 impl State {
@@ -126,6 +131,8 @@ pub(super) struct Standing {
     pub(super) parked: Option<String>,
     /// What was sent for it, by the ids of the senders, in order.
     pub(super) sent: Vec<(String, Data)>,
+    /// The run that it is, for a saga of its own.
+    pub(super) child: AsParent,
 }
 
 /// Whether a step has run.
@@ -150,14 +157,14 @@ impl Standing {
 
 /// What one look at the steps finds.
 #[derive(Debug, Default)]
-struct Look {
-    records: Vec<Record>,
-    calls: Vec<Call>,
+pub(super) struct Look {
+    pub(super) records: Vec<Record>,
+    pub(super) calls: Vec<Call>,
     until: Option<Timestamp>,
 }
 
 impl Look {
-    fn waits(&mut self, until: Timestamp) {
+    pub(super) fn waits(&mut self, until: Timestamp) {
         self.until = Some(self.until.map_or(until, |other| other.min(until)));
     }
 
@@ -187,7 +194,7 @@ impl Shape {
         state.steps[step].to_undo() && !matches!(self.steps[step].place, Doable::Sent(_))
     }
 
-    fn place_of(&self, name: &str) -> Result<usize, String> {
+    pub(super) fn place_of(&self, name: &str) -> Result<usize, String> {
         let unknown = || format!("this program's definition has no step {name:?}");
         self.steps.iter().position(|step| step.name == name).ok_or_else(unknown)
     }
@@ -199,11 +206,11 @@ impl Shape {
     }
 
     /// Whether a step stands before the pivot; without a pivot, all do.
-    fn is_before_pivot(&self, step: usize) -> bool {
+    pub(super) fn is_before_pivot(&self, step: usize) -> bool {
         self.pivot.is_none_or(|pivot| self.steps[step].stage < pivot)
     }
 
-    fn is_pivot(&self, step: usize) -> bool {
+    pub(super) fn is_pivot(&self, step: usize) -> bool {
         self.pivot == Some(self.steps[step].stage)
     }
 
@@ -211,8 +218,12 @@ impl Shape {
         let at = written.at;
         state.records += 1;
         match &written.record {
-            Record::Begun { input, deadline } => {
+            Record::Begun { input, deadline, parent } => {
                 (state.input, state.deadline) = (Some(input.clone()), *deadline);
+                if let Some(parent) = parent {
+                    state.as_child =
+                        AsChild { of: Some(parent.of.clone()), holds: parent.holds, ..AsChild::default() };
+                }
             }
             Record::Taken {} => match state.held.take() {
                 Some(since) => self.taken_again(state, since, at),
@@ -227,10 +238,21 @@ impl Shape {
                 (standing.refused, standing.open) = (None, false);
                 standing.went_well();
             }
+            Record::Called { step, child } => {
+                let standing = &mut state.steps[self.place_of(step)?];
+                // It is its own run that says whether it has run.
+                standing.forward = Forward::Maybe;
+                standing.child.began(child.clone());
+            }
+            Record::Recalled { step, why } => {
+                state.steps[self.place_of(step)?].child.recalled = Some(why.clone());
+            }
+            Record::Ready {} => state.as_child.is_ready = true,
             Record::Refused { step, why, maybe } => {
                 let standing = &mut state.steps[self.place_of(step)?];
                 standing.forward = if *maybe { Forward::Maybe } else { Forward::No };
                 (standing.refused, standing.open) = (Some(why.clone()), false);
+                (standing.child.is_over, standing.child.has_refused) = (true, false);
                 standing.went_well();
             }
             Record::Failed { step, undo, error } => self.failed(state, step, *undo, error, at)?,
@@ -244,13 +266,18 @@ impl Shape {
             }
             Record::Undone { step } => {
                 let standing = &mut state.steps[self.place_of(step)?];
-                standing.undone = true;
+                (standing.undone, standing.child.is_over) = (true, true);
                 standing.went_well();
             }
             Record::Parked { step, why } => {
-                state.steps[self.place_of(step)?].parked = Some(why.clone());
+                let i = self.place_of(step)?;
+                let (standing, asks) = (&mut state.steps[i], self.asks_if_it_refuses(i));
+                standing.parked = Some(why.clone());
+                let is_told = standing.child.open().is_some() && standing.child.recalled.is_some();
+                standing.child.has_refused |= asks && is_told;
             }
             Record::Resolved { verb, by } => self.resolved(state, verb, by)?,
+            Record::Declined { verb: Verb::Parent { .. }, .. } => state.as_child.asked = None,
             Record::Declined { .. } => {}
             Record::Agreed {} | Record::Confirmed { .. } => return Err("it is a record of a TCC".to_owned()),
             Record::Ended { outcome } => state.ended = Some(outcome.clone()),
@@ -305,29 +332,50 @@ impl Shape {
         if !undo && self.steps[i].place == Doable::Elsewhere && standing.forward == Forward::No {
             standing.forward = Forward::Maybe;
         }
+        if !undo && standing.child.open().is_some() {
+            // The run that it was is undone.
+            (standing.forward, standing.child.is_over) = (Forward::No, true);
+        }
         Ok(())
     }
 
     fn resolved(&self, state: &mut State, verb: &Verb, by: &crate::By) -> Result<(), String> {
         match verb {
-            // The decision is a record of its own.
-            Verb::Cancel => {}
-            Verb::GoForward => state.forward = true,
+            // The decision is a record of its own, and may come later.
+            Verb::Cancel => state.forward = false,
+            Verb::Parent { ends: Outcome::Undone(_) } => {
+                state.forward = false;
+                state.as_child.asked = Some(Asked { verb: verb.clone(), by: by.clone() });
+            }
+            Verb::GoForward => {
+                (state.forward, state.as_child.is_kept) = (true, state.as_child.told.is_some());
+                for standing in state.steps.iter_mut().filter(|standing| standing.child.has_refused) {
+                    standing.parked = None;
+                }
+            }
             Verb::Retry { step } => {
                 let (is_decided, forward) = (state.decided.is_some(), state.forward);
                 let meant = step.as_ref().map(|step| self.place_of(step)).transpose()?;
                 let all = state.steps.iter_mut().enumerate();
-                for (_, standing) in all.filter(|(i, _)| meant.is_none_or(|meant| meant == *i)) {
+                for (i, standing) in all.filter(|(i, _)| meant.is_none_or(|meant| meant == *i)) {
                     standing.went_well();
+                    let is_behind = !self.is_before_pivot(i) && !self.is_pivot(i);
+                    // A run that may have acted is followed by another one where that has to succeed.
+                    let may_begin = standing.child.run.is_none() || forward || is_behind;
                     // A refusal that said nothing of the calls before it, or that does not count: it is called again.
-                    if (standing.forward == Forward::Maybe || forward) && !is_decided {
+                    if (standing.forward == Forward::Maybe || forward) && !is_decided && may_begin {
                         standing.refused = None;
                     }
                 }
             }
             Verb::Resolve { step, output } => {
-                let standing = &mut state.steps[self.place_of(step)?];
+                let i = self.place_of(step)?;
+                let standing = &mut state.steps[i];
                 (standing.forward, standing.refused) = (Forward::Yes(output.clone()), None);
+                // The run before that has nothing to undo of it.
+                if standing.child.is_over && self.is_before_pivot(i) {
+                    standing.child.run = None;
+                }
                 standing.went_well();
             }
             Verb::Skip { step } => {
@@ -336,7 +384,7 @@ impl Shape {
                 match is_decided {
                     true => standing.undone = true,
                     // The pivot has not run: if it was refused, that counts now.
-                    false => standing.forward = Forward::No,
+                    false => (standing.forward, standing.child.is_over) = (Forward::No, true),
                 }
                 standing.went_well();
             }
@@ -346,6 +394,7 @@ impl Shape {
                     state.steps[i].sent.push((id.clone(), value.clone()));
                 }
             }
+            Verb::Parent { ends } => state.as_child.told = Some(ends.clone()),
             Verb::Abandon => state.abandoned = Some((by.actor.clone(), by.reason.clone())),
         }
         Ok(())
@@ -375,9 +424,12 @@ impl Shape {
 
     fn look_forward(&self, run: Uuid, state: &State, busy: &BTreeSet<Call>, now: Timestamp, look: &mut Look) {
         let Some(stage) = self.frontier(state) else {
-            return look.records.push(Record::Ended { outcome: Outcome::Completed });
+            return self.all_done(state, look);
         };
         if self.can_be_undone(state, busy) && !state.forward {
+            if let Some(why) = self.was_recalled(state, stage) {
+                return look.records.push(self.decided(why, busy));
+            }
             let no = self.of_stage(stage).find_map(|i| Some((i, state.steps[i].refused.clone()?)));
             if let Some((i, why)) = no {
                 let step = self.steps[i].name.to_owned();
@@ -391,6 +443,7 @@ impl Shape {
                 None => {}
             }
         }
+        self.look_at_deadline(state, now, look);
         for i in self.of_stage(stage) {
             let standing = &state.steps[i];
             let call = Call { step: i, undo: false };
@@ -404,8 +457,16 @@ impl Shape {
                 look.records.extend(has_come(&self.steps[i], awaits, standing));
                 continue;
             }
+            if standing.child.open().is_some() {
+                look.calls.push(call);
+                continue;
+            }
             if let Some(refused) = &standing.refused {
-                look.records.push(parked(&self.steps[i], &why_refused(state, refused)));
+                let why = match standing.child.run {
+                    Some(_) => self.why_left(state, i, refused),
+                    None => why_refused(state, refused),
+                };
+                look.records.push(parked(&self.steps[i], &why));
                 continue;
             }
             match self.given_up(i, state, busy, now) {
@@ -419,7 +480,7 @@ impl Shape {
     fn given_up(&self, i: usize, state: &State, busy: &BTreeSet<Call>, now: Timestamp) -> Option<Record> {
         let (step, standing) = (&self.steps[i], &state.steps[i]);
         let failures = &standing.failures;
-        let has_to_succeed = state.forward || !self.is_before_pivot(i) && !self.is_pivot(i);
+        let has_to_succeed = self.has_to_succeed(state, i);
         let may_run = standing.forward == Forward::Maybe;
         if has_to_succeed || self.is_pivot(i) && may_run {
             return self.is_too_late(i, state, now).then(|| parked(step, &failures.error));
@@ -455,6 +516,10 @@ impl Shape {
             for i in left.iter().copied().filter(|i| !is_busy(i)) {
                 let (step, standing) = (&self.steps[i], &state.steps[i]);
                 if standing.parked.is_some() {
+                    continue;
+                }
+                if self.child_of(i).is_some() {
+                    self.undo_child(i, standing, why, look);
                     continue;
                 }
                 let is_open = standing.forward == Forward::Maybe && standing.refused.is_none();
@@ -512,8 +577,15 @@ impl Shape {
         if let Some(outcome) = &state.ended {
             return Err(format!("it has ended: {outcome}"));
         }
+        let mut records = Vec::new();
         match &asked.verb {
+            Verb::Cancel | Verb::GoForward | Verb::Abandon if let Err(why) = self.is_its_own(state) => {
+                return Err(why);
+            }
             Verb::Cancel if state.decided.is_some() => return Err("it is being undone already".to_owned()),
+            Verb::Cancel if let Some(step) = self.recallable(state) => {
+                records.push(self.recalled(step, cancelled(&asked.by)));
+            }
             Verb::Cancel if !self.can_be_undone(state, busy) => {
                 return Err("the pivot has run, or may have: it only goes forward from there".to_owned());
             }
@@ -524,14 +596,20 @@ impl Shape {
             Verb::Skip { step } => {
                 let (i, is_decided) = (self.place_of(step)?, state.decided.is_some());
                 let is_busy = busy.iter().any(|call| call.step == i);
-                let waits = self.is_pivot(i) && state.steps[i].parked.is_some() && !is_busy && !state.forward;
+                let Standing { parked, child, .. } = &state.steps[i];
+                if !is_decided && child.has_refused {
+                    return Err(format!("{step} decides: ask its saga what becomes of it"));
+                }
+                let waits = self.is_pivot(i) && parked.is_some() && !is_busy && !state.forward;
                 if is_decided && !self.is_to_undo(state, i) || !is_decided && !waits {
                     return Err(format!(
                         "{step} is neither to be undone nor a pivot that waits: there is nothing to skip"
                     ));
                 }
             }
-            Verb::Cancel | Verb::Retry { step: None } | Verb::Abandon => {}
+            Verb::Parent { ends } => records.extend(self.hears(state, busy, ends, &asked.by)?),
+            Verb::Cancel => records.push(self.decided(cancelled(&asked.by), busy)),
+            Verb::Retry { step: None } | Verb::Abandon => {}
         }
         let verb = match &asked.verb {
             // The journal has it.
@@ -540,11 +618,7 @@ impl Shape {
             }
             verb => verb.clone(),
         };
-        let mut records = vec![Record::Resolved { verb, by: asked.by.clone() }];
-        if asked.verb == Verb::Cancel {
-            let (actor, reason) = (asked.by.actor.clone(), asked.by.reason.clone());
-            records.push(self.decided(Why::Cancelled { actor, reason }, busy));
-        }
+        records.insert(0, Record::Resolved { verb, by: asked.by.clone() });
         Ok(records)
     }
 
@@ -552,7 +626,7 @@ impl Shape {
         let has_run = |pivot| self.of_stage(pivot).all(|i| state.has_run(i));
         match () {
             () if state.decided.is_some() => Err("it is being undone already".to_owned()),
-            () if state.forward => Err("that is decided already".to_owned()),
+            () if state.forward && !state.as_child.is_orphan() => Err("that is decided already".to_owned()),
             () if self.pivot.is_some_and(has_run) => Err("the pivot has run: it goes forward".to_owned()),
             () => Ok(()),
         }
@@ -566,6 +640,9 @@ impl Shape {
         }
         if busy.iter().any(|call| call.step == i) {
             return Err(format!("{step} is being called: ask again once that has an answer"));
+        }
+        if let Some(child) = standing.child.open().filter(|_| standing.parked.is_none()) {
+            return Err(format!("{step} is under way, as {child}: ask that one, or abandon that one first"));
         }
         let is_next = self.frontier(state) == Some(self.steps[i].stage);
         match state.decided.is_some() && standing.forward == Forward::Maybe || is_next {
@@ -648,7 +725,8 @@ impl Shape {
             .steps
             .iter()
             .zip(&self.steps)
-            .find_map(|(standing, shape)| Some(format!("{}: {}", shape.name, standing.parked.as_ref()?)));
+            .find_map(|(standing, shape)| Some(format!("{}: {}", shape.name, standing.parked.as_ref()?)))
+            .or_else(|| state.as_child.why_orphan().filter(|_| !state.is_decided()));
         let stands = matches!(
             self.next(run, state, &BTreeSet::new(), now),
             Next::Act { calls, until } if calls.is_empty() && (until.is_none() || until == state.deadline)
@@ -661,6 +739,10 @@ impl Shape {
             (None, why) => (RunStatus::Running, why),
         }
     }
+}
+
+pub(super) fn cancelled(by: &crate::By) -> Why {
+    Why::Cancelled { actor: by.actor.clone(), reason: by.reason.clone() }
 }
 
 /// Why a step that said no waits for a person.
@@ -693,6 +775,6 @@ fn has_come(step: &StepShape, awaits: Awaits, standing: &Standing) -> Option<Rec
 /// Bytes of an error that are kept.
 const MAX_ERROR: usize = 1_000;
 
-fn cut(error: &str) -> String {
+pub(super) fn cut(error: &str) -> String {
     error[..error.floor_char_boundary(MAX_ERROR)].to_owned()
 }

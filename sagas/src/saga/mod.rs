@@ -9,7 +9,7 @@
 //! exactly once. Or in another database ([`Guarded`]): what it does and a row that says so are one commit there, so it acts
 //! once. Or elsewhere ([`Remote`]): it is called at least once, under a key that is always the same, and an answer that is
 //! lost means that it may have run. Over HTTP, with the feature `http`, `Call::send` and `Call::send_or_refuse` send the key along.
-//! Or nowhere: a [`Signal`] is a step that waits for what others send.
+//! Or nowhere: a [`Signal`] is a step that waits for what others send, and a [`Child`] is a saga of its own.
 //!
 //! ```
 //! use std::convert::Infallible;
@@ -69,9 +69,11 @@
 
 mod app;
 mod builder;
+mod child;
 mod erased;
 #[cfg(test)]
 mod explored;
+mod family;
 mod foreseen;
 mod guarded;
 #[cfg(feature = "http")]
@@ -92,6 +94,7 @@ pub use self::builder::{
     AllIn, BeforePivot, BehindPivot, Branches, Compensating, Contains, Here, Retrying, Saga, SagaBuilder,
     There, WithoutPivot,
 };
+pub use self::child::{Child, IfItRefuses, SubSaga};
 pub use self::guarded::{Guarded, GuardedVisit};
 #[cfg(feature = "http")]
 pub use self::http::Reply;
@@ -106,7 +109,7 @@ pub use self::step::{
     Awaits, CannotRefuse, Cx, Needs, OrRetry, Outputs, Ran, Retry, SagaInput, Step, StepError, Undo, Unknown,
 };
 pub use crate::transaction::{
-    Announce, Answered, DryRun, Frozen, Handle, HowUndone, IfItFailed, Outcome, RunCursor, RunError,
+    Announce, Answered, DryRun, Frozen, Handle, HowUndone, IfItFailed, Kin, Outcome, RunCursor, RunError,
     RunFilter, RunId, RunListed, RunPage, RunShown, RunStatus, Runs, SagaEnded, SagaEvent, SagaLife,
     SagaParked, SagaStarted, SagaUndoing, SagaWentOn, StepShown, Verb, Waiting, Why, WouldUndo,
 };

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::app::{SagaApp as _, Sagas as _};
 use super::builder::Saga;
+use super::child::Begets;
 use super::erased::DynStep;
 use super::machine::{Doable, StepShape};
 use super::place::{At, Outside};
@@ -28,6 +29,8 @@ pub(crate) struct Outline {
     pub(crate) kind: String,
     pub(crate) version: u32,
     pub(crate) steps: Vec<OutlineStep>,
+    /// The names and versions of the sagas that are steps of it.
+    pub(crate) within: Vec<(String, u32)>,
 }
 
 /// A step of it.
@@ -53,6 +56,7 @@ impl<In: SagaInput, T: Transaction> Saga<In, T> {
             kind: self.name.to_owned(),
             version: self.version,
             steps,
+            within: Vec::new(),
         }
     }
 
@@ -65,10 +69,16 @@ impl<In: SagaInput, T: Transaction> Saga<In, T> {
     }
 
     /// The same saga, whose calls go past a probe.
-    pub(crate) fn probed(mut self, probe: &Probe) -> Self {
+    pub(crate) fn probed(self, probe: &Probe) -> Self {
+        self.probed_as(probe, "")
+    }
+
+    /// The same; the names of its calls begin with this.
+    fn probed_as(mut self, probe: &Probe, of: &str) -> Self {
         for step in self.stages.iter_mut().flatten() {
             let (inner, probe) = (step.clone(), probe.clone());
-            *step = Arc::new(Probed { inner, probe });
+            let named = format!("{of}{}", inner.name());
+            *step = Arc::new(Probed { inner, probe, named });
         }
         self
     }
@@ -102,9 +112,43 @@ impl<In: SagaInput, T: Transaction> Tried for Saga<In, T> {
     }
 }
 
+/// A saga, and one that is a step of it. What goes wrong in either is tried; what has to be true is asked of the first.
+impl<In: SagaInput, Sub: SagaInput, T: Transaction> Tried for (Saga<In, T>, Saga<Sub, T>) {
+    type Input = In;
+    type Tx = T;
+
+    #[expect(private_interfaces, reason = "only the matrix asks")]
+    fn outline(&self) -> Outline {
+        let (saga, within) = self;
+        Outline { within: vec![(within.name.to_owned(), within.version)], ..saga.outline() }
+    }
+
+    #[expect(private_interfaces, reason = "only the matrix asks")]
+    fn folded(&self, run: Uuid, records: &[Written], now: Timestamp) -> Result<RunStatus, String> {
+        self.0.folded(run, records, now)
+    }
+
+    #[expect(private_interfaces, reason = "only the matrix asks")]
+    fn wired<B: Backend<Tx = T>>(self, app: AppBuilder<B>, probe: &Probe) -> AppBuilder<B> {
+        let (saga, within) = self;
+        let of = format!("{}/", within.name);
+        app.saga(saga.probed(probe)).saga(within.probed_as(probe, &of))
+    }
+
+    async fn start(app: &App, key: &str, input: &In) -> Result<Handle, RunError> {
+        app.start_saga(key, input).await
+    }
+
+    fn runs(app: &App) -> Result<Runs, RunError> {
+        app.saga_runs::<In>()
+    }
+}
+
 struct Probed<In, T> {
     inner: Arc<dyn DynStep<In, T>>,
     probe: Probe,
+    /// What its calls are named.
+    named: String,
 }
 
 impl<In, T> Probed<In, T> {
@@ -145,8 +189,12 @@ impl<In: SagaInput, T: Transaction> DynStep<In, T> for Probed<In, T> {
         self.inner.reads(output)
     }
 
+    fn child(&self) -> Option<&dyn Begets<In>> {
+        self.inner.child()
+    }
+
     async fn run(&self, input: &In, outputs: &Outputs, site: &Site, mut at: At<'_, T>) -> Answer {
-        let (of, kind) = ((self.name(), false), self.kind(&at));
+        let (of, kind) = ((&*self.named, false), self.kind(&at));
         let fault = match self.probe.before(of, kind).await {
             Ok(fault) => fault,
             Err(answer) => return answer,
@@ -164,7 +212,7 @@ impl<In: SagaInput, T: Transaction> DynStep<In, T> for Probed<In, T> {
     }
 
     async fn undo(&self, input: &In, outputs: &Outputs, site: &Site, mut at: At<'_, T>) -> Answer {
-        let (of, kind) = ((self.name(), true), self.kind(&at));
+        let (of, kind) = ((&*self.named, true), self.kind(&at));
         let fault = match self.probe.before(of, kind).await {
             Ok(fault) => fault,
             Err(answer) => return answer,

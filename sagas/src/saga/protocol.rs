@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::services::Services;
-use es_core::store::Transaction;
+use es_core::store::{RowWrite, Transaction};
 use es_core::{Backend, BoxError, Timestamp, chain};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -19,8 +19,8 @@ use super::place::At;
 use super::step::{Awaits, Outputs, SagaInput};
 use crate::data::Data;
 use crate::transaction::{
-    Acts, Answer, Asked, Call, IfItFailed, Next, No, OF_TCC, OwnFault, Protocol, Record, RunStatus, Site,
-    StepShown, Verb, Written,
+    Acts, Answer, Asked, Call, ChildIs, Errand, IfItFailed, Kin, Next, No, OF_TCC, OwnFault, Parent,
+    Protocol, Record, RunStatus, Site, StepShown, Verb, Word, Written,
 };
 
 /// A definition, ready to be driven.
@@ -193,6 +193,22 @@ impl<In: SagaInput, T: Transaction> Protocol for SagaProtocol<In, T> {
     fn waits_for(&self, run: Uuid, state: &State, now: Timestamp) -> String {
         self.shape.waits_for(run, state, now)
     }
+
+    fn has_pivot(&self) -> bool {
+        self.shape.pivot.is_some()
+    }
+
+    fn errand(&self, state: &State, call: Call) -> Option<Errand> {
+        self.shape.errand(state, call)
+    }
+
+    fn seen(&self, state: &State, call: Call, is: ChildIs) -> Option<Record> {
+        self.shape.seen(state, call, is)
+    }
+
+    fn words(&self, state: &State, record: &Record) -> Vec<Word> {
+        self.shape.words(self.name, state, record)
+    }
 }
 
 /// What a call is made with.
@@ -245,7 +261,38 @@ impl<In: SagaInput, B: Backend> Acts<B> for SagaProtocol<In, B::Tx> {
                 wrong.push(format!("step {:?} of saga {}: {}", step.name(), self.name, chain(&*error)));
             }
         }
+        for (i, step) in self.steps.iter().enumerate() {
+            let Some(child) = step.child() else { continue };
+            if let Err(why) = child.check(self.name, self.shape.is_before_pivot(i), services) {
+                wrong.push(format!("step {:?} of saga {}: {why}", step.name(), self.name));
+            }
+        }
         wrong
+    }
+
+    fn leads_to(&self, saga: &str, services: &Services, seen: &mut BTreeSet<String>) -> bool {
+        self.steps.iter().filter_map(|step| step.child()).any(|child| child.leads_to(saga, services, seen))
+    }
+
+    async fn begin_child(
+        &self,
+        state: &State,
+        call: Call,
+        site: &Site,
+        own: Kin,
+    ) -> Result<(Record, Vec<RowWrite>), BoxError> {
+        let step = &self.steps[call.step];
+        let child = step.child().ok_or("it is no saga of its own: a mistake of the engine")?;
+        let (input, outputs) = made_with::<In>(state, self.shape.outputs(state)).map_err(OwnFault::boxed)?;
+        // One run for each time that it begins.
+        let key = match state.steps[call.step].child.begun {
+            0 => format!("{}/{}/{}", own.saga, own.run.simple(), step.name()),
+            n => format!("{}/{}/{}/{}", own.saga, own.run.simple(), step.name(), n + 1),
+        };
+        let holds = self.shape.is_before_pivot(call.step);
+        let parent = Parent { of: own, step: step.name().to_owned(), holds };
+        let (run, rows) = child.begin(&input, &outputs, site, parent, &key).await?;
+        Ok((Record::Called { step: step.name().to_owned(), child: run }, rows))
     }
 
     async fn local(&self, state: &State, call: Call, site: &Site, tx: &mut B::Tx) -> Answer {

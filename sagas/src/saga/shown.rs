@@ -16,6 +16,11 @@ impl Shape {
             return format!("a person, who retries, resolves, skips, or abandons it ({why}){late}");
         }
         let next = self.next(run, state, &BTreeSet::new(), now);
+        if let Next::Act { calls, .. } = &next
+            && let Some(family) = self.waits_for_family(state, calls)
+        {
+            return family + &self.by_its_deadline(state);
+        }
         if let Next::Act { calls, until } = &next
             && calls.is_empty()
             && until.is_none_or(|until| Some(until) == state.deadline)
@@ -52,9 +57,17 @@ impl Shape {
 
     /// What its deadline does to one that waits.
     fn by_its_deadline(&self, state: &State) -> String {
-        let late =
-            state.deadline.filter(|_| self.can_be_undone(state, &BTreeSet::new()) && !state.goes_forward());
-        late.map(|at| format!("; it is undone at {at}, its deadline")).unwrap_or_default()
+        // All of one that waits for its parent has run.
+        let counts = !state.goes_forward() && self.frontier(state).is_some();
+        match (state.deadline.filter(|_| counts), self.recallable(state)) {
+            (Some(at), Some(pivot)) => {
+                format!("; {} is told at {at}, its deadline, that it is to be undone", self.steps[pivot].name)
+            }
+            (Some(at), None) if self.can_be_undone(state, &BTreeSet::new()) => {
+                format!("; it is undone at {at}, its deadline")
+            }
+            _ => String::new(),
+        }
     }
 
     fn called(&self, call: Call) -> String {
@@ -91,8 +104,15 @@ impl Shape {
                 (Forward::No, None) if standing.failures.count > 0 => "failed",
                 (Forward::No, None) => &waits,
             };
+            let state = match state {
+                "may have run" if standing.child.open().is_some() => "under way",
+                state => state,
+            };
             let error = (!standing.failures.error.is_empty()).then(|| standing.failures.error.clone());
-            StepShown::new(shape.name.to_owned(), state.to_owned(), standing.failures.count, error)
+            let child = standing.child.run.clone();
+            let shown =
+                StepShown::new(shape.name.to_owned(), state.to_owned(), standing.failures.count, error);
+            StepShown { child, ..shown }
         };
         self.steps.iter().zip(&state.steps).map(show).collect()
     }

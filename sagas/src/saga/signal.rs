@@ -92,7 +92,7 @@ impl<S> fmt::Debug for Signals<S> {
     }
 }
 
-/// Nowhere: what comes of the step is sent from outside.
+/// Nowhere: what comes of the step is sent from outside, or comes of a saga of its own.
 #[derive(Debug)]
 #[expect(clippy::exhaustive_structs, reason = "a place without a value")]
 pub struct Awaited;

@@ -1,10 +1,12 @@
 //! What starts a saga: for code that is given it, and within commits of others.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use es_core::services::Services;
 use es_core::store::{RowWrite, StoreError, Transaction};
 use es_core::{Backend, BoxError, Context};
 use uuid::Uuid;
@@ -12,7 +14,7 @@ use uuid::Uuid;
 use super::signal::SagaSignal;
 use super::step::SagaInput;
 use crate::data::Data;
-use crate::transaction::{Acts, AnyKind, Handle, Kind, RunError, Runs};
+use crate::transaction::{Acts, AnyKind, Handle, Kin, Kind, Parent, RunError, Runs};
 
 /// Starts the saga with this input. It is among the services of the app: a handler asks for `&Starter<PlaceOrder>`.
 pub struct Starter<In>(pub(crate) Arc<dyn SagaKind<In>>);
@@ -112,6 +114,23 @@ pub(crate) trait SagaKind<In>: Send + Sync {
         input: &In,
     ) -> Result<(Handle, Vec<RowWrite>), RunError>;
 
+    /// A run that is a step of another one, and its rows.
+    async fn stage_child(
+        &self,
+        parent: Parent,
+        key: &str,
+        input: &In,
+    ) -> Result<(Kin, Vec<RowWrite>), RunError>;
+
+    fn name(&self) -> &str;
+
+    /// Whether a step of it is that saga, or leads to it.
+    fn leads_to(&self, saga: &str, services: &Services, seen: &mut BTreeSet<String>) -> bool;
+
+    fn has_pivot(&self) -> bool;
+
+    fn has_step(&self, step: &str) -> bool;
+
     fn identity(&self) -> Uuid;
 
     fn runs(&self) -> Runs;
@@ -142,6 +161,32 @@ impl<B: Backend, P: Acts<B>, In: SagaInput> SagaKind<In> for WithDeadline<B, P> 
         input: &In,
     ) -> Result<(Handle, Vec<RowWrite>), RunError> {
         self.kind.stage(beside, key, &self.data(input)?, self.deadline).await
+    }
+
+    async fn stage_child(
+        &self,
+        parent: Parent,
+        key: &str,
+        input: &In,
+    ) -> Result<(Kin, Vec<RowWrite>), RunError> {
+        self.kind.stage_child(parent, key, &self.data(input)?, self.deadline).await
+    }
+
+    fn name(&self) -> &str {
+        &self.kind.name
+    }
+
+    fn leads_to(&self, saga: &str, services: &Services, seen: &mut BTreeSet<String>) -> bool {
+        self.kind.protocol.leads_to(saga, services, seen)
+    }
+
+    fn has_pivot(&self) -> bool {
+        self.kind.protocol.has_pivot()
+    }
+
+    fn has_step(&self, step: &str) -> bool {
+        let protocol = &self.kind.protocol;
+        protocol.show(&protocol.begin()).iter().any(|own| own.name == step)
     }
 
     fn identity(&self) -> Uuid {

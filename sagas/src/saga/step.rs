@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use super::child::Begets;
 use super::place::Place;
 use crate::data::Data;
 use crate::transaction::MAX_SENT;
@@ -239,6 +240,13 @@ pub trait Step<In: SagaInput>: Send + Sync + 'static {
     /// What it waits for, in place of a call.
     #[doc(hidden)]
     fn awaits(&self) -> Option<Awaits> {
+        None
+    }
+
+    /// The saga that it is, in place of a call.
+    #[doc(hidden)]
+    #[expect(private_interfaces, reason = "only the engine asks")]
+    fn child(&self) -> Option<&dyn Begets<In>> {
         None
     }
 

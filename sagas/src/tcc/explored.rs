@@ -145,7 +145,7 @@ impl Explorer {
             holds: 0,
         };
         let input = Data::of(&()).expect("null");
-        self.write(&mut world, Record::Begun { input, deadline: Some(at(true)) })?;
+        self.write(&mut world, Record::Begun { input, deadline: Some(at(true)), parent: None })?;
         self.write(&mut world, Record::Taken {})?;
         self.left.push(world);
         while let Some(world) = self.left.pop() {
@@ -390,7 +390,7 @@ fn a_reservation_that_fails_once_it_is_decided_is_no_failure_of_its_cancel() {
     let shape = explorer(&[false], Fault::None, 0).shape;
     let (mut state, input) = (shape.begin(), Data::of(&()).expect("null"));
     let busy = BTreeSet::from([Call { step: 0, undo: false }]);
-    let mut records = vec![Record::Begun { input, deadline: None }, Record::Taken {}];
+    let mut records = vec![Record::Begun { input, deadline: None, parent: None }, Record::Taken {}];
     let asked = Asked { verb: Verb::Cancel, by: by() };
     records.extend(shape.asked(&state, &busy, &asked).expect("it is open"));
     records.push(Record::Failed { step: "one".to_owned(), undo: false, error: "away".to_owned() });
@@ -473,5 +473,18 @@ fn what_is_built_wrong_is_found() {
         let mut wrong = explorer(&[false, false], fault, 1);
         wrong.most_holds = u32::from(matches!(fault, Fault::HoldsCalls | Fault::ForgetsToTake));
         assert!(wrong.explore().is_err(), "{fault:?}");
+    }
+}
+
+#[test]
+fn a_tcc_has_no_relatives() {
+    let golden = include_str!("../../tests/golden/txn-journal-family.json");
+    let records: Vec<Written> = serde_json::from_str(golden).expect("records");
+    let of_a_family = |record: &Record| !matches!(record, Record::Resolved { .. } | Record::Declined { .. });
+    let records = records.into_iter().filter(|written| of_a_family(&written.record));
+    for written in records {
+        let shape = explorer(&[false], Fault::None, 0).shape;
+        let error = shape.fold(&mut shape.begin(), &written).expect_err("it is none of a TCC");
+        assert_eq!(error, "it is a record of a saga within a saga", "{written:?}");
     }
 }

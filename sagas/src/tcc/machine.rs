@@ -223,7 +223,7 @@ impl Shape {
         let at = written.at;
         state.records += 1;
         match &written.record {
-            Record::Begun { input, deadline } => {
+            Record::Begun { input, deadline, parent: None } => {
                 (state.input, state.deadline) = (Some(input.clone()), *deadline);
             }
             Record::Taken {} => match state.held.take() {
@@ -262,6 +262,9 @@ impl Shape {
             }
             Record::Resolved { verb, by } => self.resolved(state, verb, by)?,
             Record::Declined { .. } => {}
+            Record::Begun { .. } | Record::Called { .. } | Record::Recalled { .. } | Record::Ready {} => {
+                return Err("it is a record of a saga within a saga".to_owned());
+            }
             Record::Ended { outcome } => state.ended = Some(outcome.clone()),
         }
         Ok(())
@@ -339,7 +342,7 @@ impl Shape {
     fn resolved(&self, state: &mut State, verb: &Verb, by: &By) -> Result<(), String> {
         match verb {
             // The decision is a record of its own; the others are declined.
-            Verb::Cancel | Verb::GoForward | Verb::Signal { .. } => {}
+            Verb::Cancel | Verb::GoForward | Verb::Signal { .. } | Verb::Parent { .. } => {}
             Verb::Retry { step: None } => state.branches.iter_mut().for_each(Standing::went_well),
             Verb::Retry { step: Some(step) } => state.branches[self.place_of(step)?].went_well(),
             Verb::Resolve { step, output } => {
@@ -521,6 +524,7 @@ impl Shape {
             (Verb::GoForward, _) => {
                 no("a TCC goes forward once every branch has reserved, and not before: retry what fails")
             }
+            (Verb::Parent { .. }, _) => no("a TCC has no parent"),
             (Verb::Signal { .. }, _) => no("a TCC waits for nothing that is sent"),
         }
     }

@@ -32,7 +32,8 @@ impl<In: SagaInput, T: Transaction> Tried for TccTransaction<In, T> {
     #[expect(private_interfaces, reason = "only the matrix asks")]
     fn outline(&self) -> Outline {
         let steps = self.branches.iter().flat_map(|branch| steps_of(&branch.shape())).collect();
-        Outline { title: self.kind.clone(), kind: self.kind.clone(), version: self.version, steps }
+        let (title, kind, version) = (self.kind.clone(), self.kind.clone(), self.version);
+        Outline { title, kind, version, steps, within: Vec::new() }
     }
 
     #[expect(private_interfaces, reason = "only the matrix asks")]

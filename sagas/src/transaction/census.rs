@@ -87,7 +87,9 @@ impl Census {
             && wake.value.asked.is_none()
         {
             tally.open += 1;
-            tally.oldest = tally.oldest.into_iter().chain(born(wake.value.run)).min();
+            // One that waits for its parent is as old as that makes it.
+            let born = born(wake.value.run).filter(|_| !wake.value.waits);
+            tally.oldest = tally.oldest.into_iter().chain(born).min();
         }
     }
 }

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::clock::StoreClock;
 use super::destination::{self, Held, Open};
 use super::door;
+use super::family::{Errand, SLOWLY};
 use super::instance::{Change, Instance};
 use super::life::{self, SagaEvent};
 use super::numbers::Numbers;
@@ -73,9 +74,9 @@ pub(crate) type Inbox = UnboundedReceiver<Row<Wake>>;
 
 /// A run that is driven.
 pub(crate) struct Drive<B: Backend, P: Acts<B>> {
-    desk: Arc<Desk<B, P>>,
-    instance: Instance<P>,
-    site: Site,
+    pub(super) desk: Arc<Desk<B, P>>,
+    pub(super) instance: Instance<P>,
+    pub(super) site: Site,
     calls: JoinSet<(Call, Answer)>,
     busy: BTreeSet<Call>,
     inbox: Inbox,
@@ -85,6 +86,8 @@ pub(crate) struct Drive<B: Backend, P: Acts<B>> {
     /// Since when a step has failed as a store fails.
     suspected: Option<Instant>,
     failures: u32,
+    /// Whether a child may have something to say.
+    pub(super) looks: bool,
 }
 
 impl<B: Backend, P: Acts<B>> Drive<B, P> {
@@ -98,7 +101,8 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         let (sender, services) = (desk.node.sender.clone(), desk.node.services.clone());
         let site = Site { run, key, sender, services };
         let (calls, busy, passes) = (JoinSet::new(), BTreeSet::new(), Vec::new());
-        Self { desk, instance, site, calls, busy, inbox, stop, passes, suspected: None, failures: 0 }
+        let (suspected, failures, looks) = (None, 0, true);
+        Self { desk, instance, site, calls, busy, inbox, stop, passes, suspected, failures, looks }
     }
 
     /// Until it has ended, sleeps, or is somebody else's: why, and what of it was not taken in. `taken`: whether it was taken
@@ -138,7 +142,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
     }
 
     /// Waits before the store is asked again.
-    async fn pause(&mut self, error: &StoreError) -> Result<(), Left> {
+    pub(super) async fn pause(&mut self, error: &StoreError) -> Result<(), Left> {
         if error.kind() != ErrorKind::Transient {
             return Err(Left::Trouble(chain(error)));
         }
@@ -153,13 +157,20 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
     /// Makes calls, or waits until there is something to do.
     async fn act(
         &mut self,
-        calls: Vec<Call>,
+        mut calls: Vec<Call>,
         mut until: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<(), Left> {
         let kept = std::mem::take(&mut self.passes);
         let may_call = !self.stop.is_cancelled() && self.desk.node.cluster.lease().holds();
+        let mut has_children = false;
         if may_call {
+            let errands = self.errands(&self.instance.state, &calls);
+            has_children = !errands.is_empty();
+            calls.retain(|call| errands.iter().all(|(of, _)| of != call));
+            if has_children && self.see_to(errands).await? {
+                return Ok(());
+            }
             let (local, outside): (Vec<Call>, Vec<Call>) =
                 calls.iter().copied().partition(|call| self.desk.protocol.is_local(*call));
             let (open, held) = destination::sort(&self.desk, self.instance.run, outside, kept);
@@ -189,7 +200,10 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         if self.busy.is_empty() && (may_call || calls.is_empty()) {
             // One that waits for a person is looked at some time.
             let asleep = self.instance.head.value.wake.filter(|wake| is_later(*wake, now, STAYS));
-            let until = waits.or(asleep).unwrap_or_else(|| now.saturating_add(FAR).unwrap_or(now));
+            let until = match waits {
+                Some(until) if has_children => until.min(asleep.unwrap_or_else(|| idle(now, true))),
+                waits => waits.or(asleep).unwrap_or_else(|| idle(now, has_children)),
+            };
             if is_later(until, now, STAYS) {
                 return self.sleep(until).await;
             }
@@ -215,8 +229,9 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
             return Ok(());
         }
         let head = &self.instance.head.value;
-        if head.wake != Some(until) {
-            self.write(Vec::new(), Vec::new(), Some(until)).await?;
+        // What has woken it goes, also if it has brought nothing new.
+        if head.wake != Some(until) || self.instance.is_woken() {
+            self.write(Vec::new(), Vec::new(), Some(until), Vec::new()).await?;
         }
         Err(Left::Sleeps(until))
     }
@@ -229,7 +244,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         }
         let is_held = self.desk.protocol.is_held(&self.instance.state);
         let records = if is_held { Vec::new() } else { vec![Record::Held { steps }] };
-        self.write(records, Vec::new(), Some(until)).await?;
+        self.write(records, Vec::new(), Some(until), Vec::new()).await?;
         Err(Left::Sleeps(until))
     }
 
@@ -255,7 +270,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
     }
 
     /// Writes what a call came to. What the store cannot hold has failed.
-    async fn record(&mut self, record: Record) -> Result<(), Left> {
+    pub(super) async fn record(&mut self, record: Record) -> Result<(), Left> {
         let step = match &record {
             Record::Done { step, .. } | Record::Confirmed { step } => Some((step.clone(), false)),
             Record::Undone { step } => Some((step.clone(), true)),
@@ -308,7 +323,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         }
         match Won::after(&*desk.backend, door::commit_tx(&desk.node, tx).await).await {
             Ok(Some(Won::Yes(_))) => {
-                desk.numbers.wrote(change.next.head.value.begun, &change.written);
+                self.count(&change);
                 (self.instance, self.suspected, self.failures) = (change.next, None, 0);
                 Ok(())
             }
@@ -339,7 +354,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
     }
 
     /// A call within a transaction that was rolled back. The store that is away is nobody's fault.
-    async fn not_done(&mut self, call: Call, answer: Answer) -> Result<(), Left> {
+    pub(super) async fn not_done(&mut self, call: Call, answer: Answer) -> Result<(), Left> {
         if let Answer::Failed(error) = &answer
             && self.desk.backend.is_transient(&**error)
             && self.suspected.get_or_insert_with(Instant::now).elapsed() < PATIENCE
@@ -367,6 +382,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         let (mut records, mut taken) = (Vec::new(), Vec::new());
         // Each is judged by what those before it come to.
         let (mut state, at) = (self.instance.state.clone(), self.now().await?);
+        self.looks = true;
         for Row { key, rev, value } in wakes {
             let Some(asked) = value.asked else {
                 self.instance.woken_by(key, rev);
@@ -386,27 +402,35 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         if taken.is_empty() { Ok(()) } else { self.commit(records, taken).await }
     }
 
-    async fn commit(&mut self, records: Vec<Record>, taken: Vec<(String, u64)>) -> Result<(), Left> {
-        self.write(records, taken, None).await
+    pub(super) async fn commit(
+        &mut self,
+        records: Vec<Record>,
+        taken: Vec<(String, u64)>,
+    ) -> Result<(), Left> {
+        self.write(records, taken, None, Vec::new()).await
     }
 
-    /// Writes records, and all that follows from them at once.
-    async fn write(
+    /// Writes records, and all that follows from them at once. `beside`: rows of others, which go with them.
+    pub(super) async fn write(
         &mut self,
         records: Vec<Record>,
         taken: Vec<(String, u64)>,
         sleeps: Option<Timestamp>,
+        beside: Vec<RowWrite>,
     ) -> Result<(), Left> {
         let desk = self.desk.clone();
-        loop {
+        let mut is_first = true;
+        // Rows of others are made anew, with the time of then.
+        while std::mem::take(&mut is_first) || beside.is_empty() {
             let at = self.now().await?;
             let mut change = self.change(records.clone(), at)?;
             let sleeps = sleeps.or_else(|| self.sleeps(&change, at));
             let facts = self.facts(&change, at);
             let tells = !facts.is_empty();
-            let rows = change
+            let mut rows = change
                 .rows(&*desk.protocol, &desk.tables, &taken, sleeps, &desk.node.ids, at)
                 .map_err(|error| Left::Trouble(chain(&error)))?;
+            rows.extend(beside.iter().cloned());
             let outcome = if tells {
                 self.commit_with(facts, rows).await
             } else {
@@ -414,9 +438,16 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
             };
             match Won::after(&*desk.backend, outcome).await {
                 Ok(Some(Won::Yes(_))) => {
-                    desk.numbers.wrote(change.next.head.value.begun, &change.written);
+                    self.count(&change);
                     (self.instance, self.failures) = (change.next, 0);
                     return Ok(());
+                }
+                // Such a child is there by now: it is looked at again.
+                Ok(Some(Won::No(at)))
+                    if beside.iter().any(|row| row.table == at.table && row.key == at.key) =>
+                {
+                    let faster = std::io::Error::other(faster(&at));
+                    return self.pause(&StoreError::transient("a child", faster)).await;
                 }
                 // A row of an inline view that is told of it: it is told again.
                 Ok(Some(Won::No(at))) if !desk.tables.has(&at.table) => {
@@ -435,6 +466,22 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
                 Err(error) => return Err(Left::Trouble(chain(&error))),
             }
         }
+        Ok(())
+    }
+
+    /// Counts what was written. That a child began is known by what is written first behind its beginning.
+    fn count(&self, change: &Change<P>) {
+        let (before, numbers) = (&self.instance.head.value, &self.desk.numbers);
+        if before.parent.is_some() && before.records == 1 {
+            numbers.started();
+        }
+        numbers.wrote(before.begun, &change.written);
+    }
+
+    /// Which calls have to do with children.
+    fn errands(&self, state: &P::State, calls: &[Call]) -> Vec<(Call, Errand)> {
+        let of = |call: &Call| Some((*call, self.desk.protocol.errand(state, *call)?));
+        calls.iter().filter_map(of).collect()
     }
 
     /// What is told of a change.
@@ -477,9 +524,11 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         }
     }
 
-    fn change(&self, records: Vec<Record>, at: Timestamp) -> Result<Change<P>, Left> {
+    fn change(&mut self, records: Vec<Record>, at: Timestamp) -> Result<Change<P>, Left> {
         let change = self.instance.with(&*self.desk.protocol, records, &self.busy, at);
         let mut change = change.map_err(Left::Trouble)?;
+        // What such a child has said before may be an answer.
+        self.looks |= change.written.iter().any(|written| matches!(written.record, Record::Recalled { .. }));
         change.next.head.value.holder = Some(self.desk.node.cluster.node());
         Ok(change)
     }
@@ -487,13 +536,27 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
     /// Whether it can sleep once a change is written, and until when.
     fn sleeps(&self, change: &Change<P>, at: Timestamp) -> Option<Timestamp> {
         match &change.then {
-            Next::Act { calls, until } if calls.is_empty() && self.busy.is_empty() => {
-                let until = until.unwrap_or_else(|| at.saturating_add(FAR).unwrap_or(at));
+            Next::Act { calls, until } if self.busy.is_empty() => {
+                let errands = self.errands(&change.next.state, calls);
+                let is_idle = |(_, errand): &(Call, Errand)| *errand != Errand::Begin && !self.looks;
+                if errands.len() < calls.len() || !errands.iter().all(is_idle) {
+                    return None;
+                }
+                let idle = idle(at, !errands.is_empty());
+                let until = match until {
+                    Some(until) if !errands.is_empty() => (*until).min(idle),
+                    until => until.unwrap_or(idle),
+                };
                 is_later(until, at, STAYS).then_some(until)
             }
             _ => None,
         }
     }
+}
+
+/// When a run is looked at that nothing wakes before.
+fn idle(now: Timestamp, has_children: bool) -> Timestamp {
+    now.saturating_add(if has_children { SLOWLY } else { FAR }).unwrap_or(now)
 }
 
 fn faster(at: &RowAt) -> String {

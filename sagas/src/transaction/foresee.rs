@@ -46,6 +46,8 @@ pub enum HowUndone {
     Voided,
     /// It may have run: it is called again until that is certain. If it has, it is undone after that.
     Settled,
+    /// It is a saga of its own, which is undone as its own steps say.
+    Child,
     /// A person is asked. It is taken here that they skip it.
     Asked,
 }

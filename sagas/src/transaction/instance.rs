@@ -76,6 +76,11 @@ impl<P: Protocol> Instance<P> {
         }
     }
 
+    /// Whether rows have woken it that would do so again.
+    pub(crate) fn is_woken(&self) -> bool {
+        self.wakes.keys().any(|key| Some(key) != self.head.value.wake_row.as_ref())
+    }
+
     /// Reads a run.
     pub(crate) async fn load(
         protocol: &P,
@@ -177,6 +182,7 @@ impl<P: Protocol> Instance<P> {
         head.status = protocol.status(self.run, &self.state, at).0;
         for Written { record, .. } in written {
             head.note_error(record);
+            head.note_said(record);
             head.format = head.format.max(record.format());
             if let Record::Ended { outcome } = record {
                 (head.outcome, head.status) = (Some(outcome.clone()), Status::Ended);
@@ -196,8 +202,8 @@ impl Head {
                 let of = fingerprint::of_step(step, "");
                 self.error = self.error.take().filter(|error| !error.starts_with(&of));
             }
-            // What is sent from outside mends nothing.
-            Record::Resolved { verb: Verb::Signal { .. }, .. } => {}
+            // What is sent from outside mends nothing, nor does what its parent says.
+            Record::Resolved { verb: Verb::Signal { .. } | Verb::Parent { .. }, .. } => {}
             Record::Resolved { .. } | Record::Ended { .. } => self.error = None,
             _ => {}
         }
@@ -260,7 +266,8 @@ impl<P: Protocol> Change<P> {
             next.head.value.wake_row = None;
         }
         if let Some(due) = due {
-            let wake = tables.wakes.push(slice(run), due, at, ids.next(), Wake { run, asked: None })?;
+            let wake = Wake { waits: next.head.value.waits_for_parent(), ..Wake::of(run) };
+            let wake = tables.wakes.push(slice(run), due, at, ids.next(), wake)?;
             next.wakes.insert(wake.key.clone(), 1);
             next.known.insert(wake.key.clone());
             next.due = sleeps.is_none().then(|| wake.key.clone());
@@ -277,6 +284,10 @@ impl<P: Protocol> Change<P> {
             || sleeps.is_some() && protocol.is_held(&next.state);
         if is_tried || !next.repaired {
             rows.extend(next.attention(protocol, tables, at)?);
+        }
+        rows.extend(next.head.value.wakes_parent(&self.written, ids, at)?);
+        for word in self.written.iter().flat_map(|written| protocol.words(&next.state, &written.record)) {
+            rows.push(word.row(ids, at)?);
         }
         rows.push(tables.heads.put(&next.head)?);
         next.head.rev += 1;

@@ -17,6 +17,7 @@
 //! | `damaged.rs` | runs that cannot go on as they are stored are noted for people |
 //! | `operate.rs`, `request.rs` | what an operator has done to a run; the one door to what follows · asked of the run, and answered |
 //! | `signal.rs` | something that is sent to a run from outside |
+//! | `family.rs` | a step of a run that is a run of its own |
 //! | `show.rs`, `told.rs` | one run: its steps, what it waits for, who will wake it; its journal, in words |
 //! | `list.rs`, `fingerprint.rs` | which runs there are · what errors have in common |
 //! | `foresee.rs` | what would come of a failure, or of a request |
@@ -35,6 +36,7 @@ mod damaged;
 mod destination;
 mod door;
 mod drive;
+mod family;
 mod fingerprint;
 mod foresee;
 mod instance;
@@ -56,6 +58,8 @@ mod watch;
 
 pub use self::bulk::{Answered, Frozen};
 pub(crate) use self::destination::Destinations;
+pub use self::family::Kin;
+pub(crate) use self::family::{ChildIs, Errand, Parent, Word};
 pub use self::foresee::{DryRun, HowUndone, IfItFailed, WouldUndo};
 pub(crate) use self::kind::{Kind, OF_TCC};
 pub use self::life::{
@@ -68,7 +72,7 @@ pub use self::outcome::{Handle, Outcome, RunError, Why};
 pub(crate) use self::protocol::{Acts, Answer, Call, Next, No, OwnFault, Protocol, Site};
 pub(crate) use self::rows::{Asked, Record, Written};
 #[cfg(feature = "testing")]
-pub(crate) use self::rows::{Head, Tables, head_key, journal_of, start_key};
+pub(crate) use self::rows::{Head, Tables, head_key, journal_of, run_of, start_key};
 pub use self::rows::{Status as RunStatus, Verb};
 pub use self::show::{RunShown, StepShown};
 pub(crate) use self::signal::{MAX_SENT, OTHER_SENT};

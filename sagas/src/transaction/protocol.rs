@@ -9,10 +9,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use es_core::command::Sender;
 use es_core::services::Services;
+use es_core::store::RowWrite;
 use es_core::{Backend, BoxError, Timestamp};
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
+use super::family::{ChildIs, Errand, Kin, Word};
 use super::foresee::IfItFailed;
 use super::rows::{Asked, Record, Status, Written};
 use super::show::StepShown;
@@ -70,6 +72,26 @@ pub(crate) trait Protocol: Send + Sync + 'static {
 
     /// What it waits for, in words.
     fn waits_for(&self, run: Uuid, state: &Self::State, now: Timestamp) -> String;
+
+    /// Whether one of its steps decides.
+    fn has_pivot(&self) -> bool {
+        false
+    }
+
+    /// What a call has to do with a child, if it is none of a step.
+    fn errand(&self, _state: &Self::State, _call: Call) -> Option<Errand> {
+        None
+    }
+
+    /// What comes of what has become of a child; `None`: nothing new.
+    fn seen(&self, _state: &Self::State, _call: Call, _is: ChildIs) -> Option<Record> {
+        None
+    }
+
+    /// What children are told in the commit of a record. The state: once that is written.
+    fn words(&self, _state: &Self::State, _record: &Record) -> Vec<Word> {
+        Vec::new()
+    }
 }
 
 /// What is to be done next.
@@ -165,8 +187,24 @@ pub(crate) trait Acts<B: Backend>: Protocol {
     /// What is in the way of a start, a line each.
     async fn check(&self, services: &Services) -> Vec<String>;
 
+    /// Whether a step is that kind, or leads to it. `seen`: those that were looked at.
+    fn leads_to(&self, _kind: &str, _services: &Services, _seen: &mut BTreeSet<String>) -> bool {
+        false
+    }
+
     /// A call within a transaction.
     async fn local(&self, state: &Self::State, call: Call, site: &Site, tx: &mut B::Tx) -> Answer;
+
+    /// A child that begins: the record of that, and its rows. `own`: its parent.
+    async fn begin_child(
+        &self,
+        _state: &Self::State,
+        _call: Call,
+        _site: &Site,
+        _own: Kin,
+    ) -> Result<(Record, Vec<RowWrite>), BoxError> {
+        Err("it has no children: a mistake of the engine".into())
+    }
 
     /// A call to somewhere else.
     fn remote(&self, state: Self::State, call: Call, site: Site) -> BoxFuture<'static, Answer>;

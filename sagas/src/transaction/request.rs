@@ -72,7 +72,8 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         let asked = Asked { verb, by: By::new(by.0, by.1, id) };
         // Asked of the store: what is due later than now by its clock waits.
         let now = self.backend.now().await?;
-        let wake = tables.wakes.push(slice(run), now, now, id, Wake { run, asked: Some(asked) })?;
+        let wake =
+            tables.wakes.push(slice(run), now, now, id, Wake { asked: Some(asked), ..Wake::of(run) })?;
         let request = Request { id, run, key, row: wake.key.clone(), records: head.value.records };
         let _won = write_rows(&*self.backend, vec![wake]).await?;
         let (begun, mut pause) = (Instant::now(), LOOKS.0);

@@ -21,14 +21,15 @@ use es_core::store::{StoreError, Table};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::family::{Kin, Parent, Says};
 use super::outcome::{Outcome, Why};
 use crate::data::Data;
 use crate::rows::instance_key;
 use crate::verb::By;
 
 /// The latest format of heads and records that this program knows. A run with a later one is left to newer programs. With 2
-/// came runs that are laid down, and what is sent to them.
-pub(crate) const FORMAT: u32 = 2;
+/// came runs that are laid down, and what is sent to them; with 3 parents and children.
+pub(crate) const FORMAT: u32 = 3;
 /// The format of a run with nothing in it that came later.
 pub(crate) const FIRST_FORMAT: u32 = 1;
 
@@ -100,6 +101,12 @@ pub(crate) struct Head {
     /// What it has failed with last and has not got over, by its [fingerprint](super::fingerprint).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
+    /// Whose child it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) parent: Option<Parent>,
+    /// What it has said to its parent last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) says: Option<Says>,
 }
 
 /// What a run is doing.
@@ -136,6 +143,9 @@ pub(crate) enum Record {
         input: Data,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deadline: Option<Timestamp>,
+        /// It is a step of that one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parent: Option<Parent>,
     },
     /// Somebody has taken it up and may make calls: what another one may have called before may have run.
     Taken {},
@@ -183,6 +193,12 @@ pub(crate) enum Record {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         unread: bool,
     },
+    /// A step that is a saga of its own has begun, as this run.
+    Called { step: String, child: Kin },
+    /// The run that is a step was told that it is to be undone. What becomes of it says whether it is.
+    Recalled { step: String, why: Why },
+    /// All of its steps have run: it waits for what becomes of its parent.
+    Ready {},
     /// It has ended.
     Ended { outcome: Outcome },
 }
@@ -192,6 +208,12 @@ impl Record {
     /// none of its kinds.
     pub(crate) const fn format(&self) -> u32 {
         match self {
+            Self::Begun { parent: Some(_), .. }
+            | Self::Called { .. }
+            | Self::Recalled { .. }
+            | Self::Ready {}
+            | Self::Resolved { verb: Verb::Parent { .. }, .. }
+            | Self::Declined { verb: Verb::Parent { .. }, .. } => 3,
             Self::Held { .. }
             | Self::Resolved { verb: Verb::Signal { .. }, .. }
             | Self::Declined { verb: Verb::Signal { .. }, .. } => 2,
@@ -205,7 +227,8 @@ impl Record {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Verb {
-    /// Undo what was done, if it is not too late for that.
+    /// Undo what was done, if it is not too late for that. Where the pivot is a [saga of its own](crate::saga::SubSaga) that
+    /// has begun, that one is told, and what becomes of it says what becomes of the run.
     Cancel,
     /// Go forward, if that is still open: from now on neither its deadline nor a step that fails or says no undoes it. Such
     /// a step is tried as one that has to succeed, and then waits for a person. A later [`Cancel`](Self::Cancel) undoes it.
@@ -240,6 +263,11 @@ pub enum Verb {
         /// What is sent.
         value: Data,
     },
+    /// The run that it is a step of ends like this. Only that run says so: whoever else asks for it is refused.
+    Parent {
+        /// How.
+        ends: Outcome,
+    },
 }
 
 impl Verb {
@@ -261,6 +289,16 @@ pub(crate) struct Wake {
     /// What is asked of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) asked: Option<Asked>,
+    /// Whether it waits for its parent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) waits: bool,
+}
+
+impl Wake {
+    /// One that asks nothing.
+    pub(crate) const fn of(run: Uuid) -> Self {
+        Self { run, asked: None, waits: false }
+    }
 }
 
 /// What is asked of a run, and by whom.
@@ -345,11 +383,12 @@ mod tests {
 
     golden! {
         starts: Start = ["txn-start"];
-        heads: Head = ["txn-head", "txn-head-ended", "txn-head-failed"];
+        heads: Head = ["txn-head", "txn-head-ended", "txn-head-failed", "txn-head-child"];
         records: Vec<Written> = ["txn-journal", "txn-journal-forward"];
         records_of_tcc: Vec<Written> = ["txn-journal-tcc"];
         records_of_format_2: Vec<Written> = ["txn-journal-held", "txn-journal-signal", "txn-journal-declined"];
-        wakes: Wake = ["txn-wake", "txn-wake-asked"];
+        records_of_format_3: Vec<Written> = ["txn-journal-family"];
+        wakes: Wake = ["txn-wake", "txn-wake-asked", "txn-wake-waits"];
         those_who_wait: Attention = ["txn-attention", "txn-attention-damaged"];
         those_that_have_ended: Ended = ["txn-ended"];
     }
@@ -366,8 +405,10 @@ mod tests {
             include_str!("../../tests/golden/txn-journal-signal.json"),
             include_str!("../../tests/golden/txn-journal-declined.json"),
         ] {
-            assert!(formats(golden).iter().all(|of| *of == FORMAT));
+            assert!(formats(golden).iter().all(|of| *of == 2));
         }
+        let golden = include_str!("../../tests/golden/txn-journal-family.json");
+        assert!(formats(golden).iter().all(|of| *of == FORMAT));
     }
 
     #[test]

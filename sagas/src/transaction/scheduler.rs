@@ -265,9 +265,9 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
         if self.trouble.get(&run).is_some_and(|(again, _)| *again > Instant::now()) {
             return Ok(true);
         }
-        // What a person asks for is let in; what is sent from outside may come in masses.
-        let is_urgent =
-            row.value.asked.as_ref().is_some_and(|asked| !matches!(asked.verb, Verb::Signal { .. }));
+        // What a person asks for is let in; what is sent from outside, or by parents, may come in masses.
+        let comes_by_itself = |verb: &Verb| matches!(verb, Verb::Signal { .. } | Verb::Parent { .. });
+        let is_urgent = row.value.asked.as_ref().is_some_and(|asked| !comes_by_itself(&asked.verb));
         if self.driven.len() >= AT_ONCE && !is_urgent || self.desks.has_promised(run) {
             return Ok(false);
         }

@@ -4,6 +4,7 @@ use es_core::store::{StoreError, StoredRow};
 use es_core::{Backend, Timestamp, chain};
 use uuid::Uuid;
 
+use super::family::Kin;
 use super::instance::one;
 use super::kind::Kind;
 use super::outcome::{Outcome, RunError};
@@ -29,6 +30,8 @@ pub struct RunShown {
     pub holder: Option<Uuid>,
     /// How it has ended.
     pub outcome: Option<Outcome>,
+    /// The run that it is a step of.
+    pub parent: Option<Kin>,
     /// What it waits for, and who will wake it.
     pub waits_for: String,
     /// Its steps, in the order of the definition.
@@ -49,11 +52,13 @@ pub struct StepShown {
     pub failures: u32,
     /// The last error.
     pub error: Option<String>,
+    /// The run that it is, for a saga of its own that has begun.
+    pub child: Option<Kin>,
 }
 
 impl StepShown {
     pub(crate) const fn new(name: String, state: String, failures: u32, error: Option<String>) -> Self {
-        Self { name, state, failures, error }
+        Self { name, state, failures, error, child: None }
     }
 }
 
@@ -98,7 +103,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
             (None, None) => self.protocol.waits_for(run, &state, now) + &self.unattended(self.version),
         };
         let steps = if unread.is_none() { self.protocol.show(&state) } else { Vec::new() };
-        let Head { version, status, begun, holder, outcome, .. } = head;
+        let Head { version, status, begun, holder, outcome, parent, .. } = head;
         let status = match unread {
             Some(Unread::Damaged(_)) if outcome.is_none() => Status::Damaged,
             None if noted.is_some() => Status::Damaged,
@@ -112,8 +117,8 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
             }
             Err(error) => (last, chain(&error)),
         });
-        let (key, journal) = (key.to_owned(), journal.collect());
-        Ok(RunShown { run, key, version, status, begun, holder, outcome, waits_for, steps, journal })
+        let (key, journal, parent) = (key.to_owned(), journal.collect(), parent.map(|parent| parent.of));
+        Ok(RunShown { run, key, version, status, begun, holder, outcome, parent, waits_for, steps, journal })
     }
 
     /// Why a run cannot go on, if its node has noted that.

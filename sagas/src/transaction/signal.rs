@@ -23,6 +23,9 @@ pub(crate) const OTHER_SENT: &str = "something else was sent under this id: take
 
 /// Holds what is sent to its limits, whoever sends it.
 pub(super) fn check(kind: &str, verb: &Verb) -> Result<(), RunError> {
+    if let Verb::Parent { .. } = verb {
+        return Err(RunError::By("how the parent of a run ends is said by that run only".to_owned()));
+    }
     let Verb::Signal { name, id, value } = verb else { return Ok(()) };
     if id.trim().is_empty() || id.len() > MAX_ID {
         return Err(RunError::By(format!("a signal needs an id, of up to {MAX_ID} bytes")));

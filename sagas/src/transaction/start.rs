@@ -9,11 +9,12 @@ use uuid::Uuid;
 
 use super::clock::TRUSTS;
 use super::door;
+use super::family::{Kin, Parent};
 use super::instance::Instance;
 use super::kind::Kind;
 use super::outcome::{Handle, RunError};
 use super::protocol::Acts;
-use super::rows::{FIRST_FORMAT, Head, Record, Start, Status, Tables, Wake, record_key, slice, start_key};
+use super::rows::{Head, Record, Start, Status, Tables, Wake, head_key, record_key, slice, start_key};
 use crate::data::Data;
 
 /// How often a start is tried that the store loses.
@@ -33,7 +34,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         for _ in 0..TRIES {
             let now = self.clock.now(&*self.backend).await?;
             let place = self.desks.place(run);
-            let (instance, rows) = self.begin(run, key, &input, deadline, now, place.is_some())?;
+            let (instance, rows) = self.begin(run, key, &input, deadline, None, now, place.is_some())?;
             let commit = Commit { rows, ..Commit::default() };
             let outcome = door::commit(&*self.backend, &node, commit).await;
             match Won::after(&*self.backend, outcome).await {
@@ -84,8 +85,31 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
             return self.started_before(key, start.value, input).await.map(|handle| (handle, Vec::new()));
         }
         let (run, now) = (node.ids.next(), self.clock.now(&*self.backend).await?);
-        let (_, rows) = self.begin(run, key, input, deadline, now, false)?;
+        let (_, rows) = self.begin(run, key, input, deadline, None, now, false)?;
         Ok((self.handle(run, key, false), rows))
+    }
+
+    /// A child, and the rows of its start: none if that step of its parent has begun it before.
+    pub(crate) async fn stage_child(
+        &self,
+        parent: Parent,
+        key: &str,
+        input: &Data,
+        deadline: Option<Duration>,
+    ) -> Result<(Kin, Vec<RowWrite>), RunError> {
+        let node = self.node().ok_or(RunError::NotStarted)?;
+        let of = |run, version| Kin { saga: self.name.to_string(), version, key: key.to_owned(), run };
+        if let Some(start) = self.tables.starts.get(&*self.backend, &start_key(key)?).await? {
+            let Start { run, version, .. } = start.value;
+            let head = self.tables.heads.get(&*self.backend, &head_key(run)?).await?;
+            if head.is_some_and(|head| head.value.parent.as_ref() == Some(&parent)) {
+                return Ok((of(run, version), Vec::new()));
+            }
+            return Err(RunError::OtherInput { kind: self.name.to_string(), key: key.to_owned(), run });
+        }
+        let (run, now) = (node.ids.next(), self.clock.now(&*self.backend).await?);
+        let (_, rows) = self.begin(run, key, input, deadline, Some(parent), now, false)?;
+        Ok((of(run, self.version), rows))
     }
 
     /// A start under the same key goes with the same commit.
@@ -100,22 +124,24 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
     }
 
     /// A run that begins, and its rows. `taken`: by this node.
+    #[expect(clippy::too_many_arguments, reason = "all that a run begins with")]
     fn begin(
         &self,
         run: Uuid,
         key: &str,
         input: &Data,
         deadline: Option<Duration>,
+        parent: Option<Parent>,
         now: Timestamp,
         taken: bool,
     ) -> Result<(Instance<P>, Vec<RowWrite>), RunError> {
         let tables: &Tables = &self.tables;
         let (version, fingerprint) = (self.version, hex(input));
         let deadline = deadline.and_then(|limit| now.saturating_add(limit).ok());
-        let mut records = vec![Record::Begun { input: input.clone(), deadline }];
+        let mut records = vec![Record::Begun { input: input.clone(), deadline, parent: parent.clone() }];
         records.extend(taken.then_some(Record::Taken {}));
         let head = Head {
-            format: FIRST_FORMAT,
+            format: records[0].format(),
             version,
             key: key.to_owned(),
             records: 0,
@@ -126,6 +152,8 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
             wake_row: None,
             outcome: None,
             error: None,
+            parent,
+            says: None,
         };
         let mut instance = Instance::new(&*self.protocol, run, head);
         let mut rows = vec![tables.starts.insert(start_key(key)?, Start { run, version, fingerprint })?];
@@ -140,7 +168,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         }
         // Due for everybody, also where the clock of the store is carried on a little less far.
         let due = now - TRUSTS;
-        let wake = tables.wakes.push(slice(run), due, due, run, Wake { run, asked: None })?;
+        let wake = tables.wakes.push(slice(run), due, due, run, Wake::of(run))?;
         instance.wakes.insert(wake.key.clone(), 1);
         instance.head.value.wake_row = Some(wake.key.clone());
         rows.extend([wake, tables.heads.put(&instance.head)?]);

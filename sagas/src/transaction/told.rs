@@ -5,8 +5,11 @@ use super::rows::{Record, Verb};
 /// A record in words.
 pub(crate) fn told(record: &Record) -> String {
     match record {
-        Record::Begun { deadline: None, .. } => "begun".to_owned(),
-        Record::Begun { deadline: Some(deadline), .. } => format!("begun, to be decided by {deadline}"),
+        Record::Begun { deadline, parent, .. } => {
+            let of = parent.as_ref().map(|parent| format!(", as {} of {}", parent.step, parent.of));
+            let by = deadline.map(|deadline| format!(", to be decided by {deadline}"));
+            format!("begun{}{}", of.unwrap_or_default(), by.unwrap_or_default())
+        }
         Record::Taken {} => "taken up".to_owned(),
         Record::Held { steps } => {
             let waits = if steps.len() == 1 { "waits" } else { "wait" };
@@ -32,6 +35,9 @@ pub(crate) fn told(record: &Record) -> String {
         Record::Declined { verb, by, why, .. } => {
             format!("{} by {} was declined: {why}", said(verb), by.actor)
         }
+        Record::Called { step, child } => format!("{step} has begun, as {child}"),
+        Record::Recalled { step, why } => format!("{step} was told that it is to be undone: {why}"),
+        Record::Ready {} => "all of it has run: it waits for its parent".to_owned(),
         Record::Ended { outcome } => format!("ended: {outcome}"),
     }
 }
@@ -46,5 +52,6 @@ fn said(verb: &Verb) -> String {
         Verb::Skip { step } => format!("{step} taken for undone"),
         Verb::Abandon => "abandoned".to_owned(),
         Verb::Signal { name, .. } => format!("{name} sent"),
+        Verb::Parent { ends } => format!("told that its parent is {ends}"),
     }
 }

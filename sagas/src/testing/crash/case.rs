@@ -16,7 +16,7 @@ use super::point::Case;
 use super::probe::{Probe, Signal, Watch};
 use super::tried::Tried;
 use crate::saga::{Handle, RunError, RunStatus};
-use crate::transaction::{Head, Tables, Written, head_key, journal_of, start_key};
+use crate::transaction::{Head, Tables, Written, head_key, journal_of, run_of, start_key};
 
 /// How long a node is believed to be alive.
 const LEASE: Duration = Duration::from_millis(800);
@@ -39,6 +39,10 @@ pub(super) struct Stored {
     pub(super) wakes: usize,
     /// Whether it is among those that wait for a person.
     pub(super) attention: bool,
+    /// Whether a run goes on that is a step of it.
+    pub(super) others_go_on: bool,
+    /// Whether it waits for one that waits for a person.
+    pub(super) waits_for_other: bool,
 }
 
 /// A run, and the nodes that may work on it.
@@ -50,6 +54,8 @@ pub(super) struct Play<'m, B: Backend, X: Tried> {
     input: Arc<X::Input>,
     key: String,
     tables: Tables,
+    /// Those of the sagas that are steps of it.
+    within: Vec<Tables>,
     nodes: Vec<Node<B>>,
 }
 
@@ -79,8 +85,10 @@ impl<'m, B: Backend + Clone, X: Tried<Tx = B::Tx>> Play<'m, B, X> {
     ) -> Result<Self, BoxError> {
         let outline = (makes.definition)().outline();
         let tables = Tables::of(&outline.kind, outline.version)?;
-        let watch = Watch::new(&outline.kind, case);
-        Ok(Self { backend, clock, watch, makes, input, key, tables, nodes: Vec::new() })
+        let within = outline.within.iter().map(|(kind, version)| Tables::of(kind, *version));
+        let within = within.collect::<Result<_, _>>()?;
+        let watch = Watch::new(&outline, case);
+        Ok(Self { backend, clock, watch, makes, input, key, tables, within, nodes: Vec::new() })
     }
 
     /// Until it has ended or waits for a person, whatever goes wrong.
@@ -205,11 +213,25 @@ impl<'m, B: Backend + Clone, X: Tried<Tx = B::Tx>> Play<'m, B, X> {
         let wakes = wakes.iter().filter(|wake| wake.value.run == run).count();
         let journal = tables.journal.below(rows, &journal_of(run), None, MAX_PAGE).await?;
         let records = journal.into_iter().map(|row| row.value).collect();
-        Ok(Some(Stored { run, head: head.value, records, wakes, attention }))
+        let (mut others_go_on, mut waits_for_other) = (false, false);
+        for tables in &self.within {
+            let (goes_on, is_parked) = others(tables, rows).await?;
+            (others_go_on, waits_for_other) = (others_go_on | goes_on, waits_for_other | is_parked);
+        }
+        // One that is awake has something to do yet.
+        waits_for_other &= head.value.status != RunStatus::Ended && head.value.wake.is_some();
+        Ok(Some(Stored { run, head: head.value, records, wakes, attention, others_go_on, waits_for_other }))
     }
 
     async fn stands(&self) -> BoxError {
         match self.stored().await {
+            Ok(Some(stored)) if stored.others_go_on => {
+                let (status, last) = (stored.head.status, stored.records.last());
+                format!(
+                    "a run that is a step of it goes on and does not end: it is {status:?}, last {last:?}"
+                )
+                .into()
+            }
             Ok(Some(stored)) if stored.head.status == RunStatus::Ended => {
                 "it has ended, and rows that wake it are left".into()
             }
@@ -224,10 +246,23 @@ impl<'m, B: Backend + Clone, X: Tried<Tx = B::Tx>> Play<'m, B, X> {
     }
 }
 
+/// Whether there is a run of a kind that goes on, and whether there is one that waits for a person.
+async fn others(tables: &Tables, rows: &dyn RowStore) -> Result<(bool, bool), StoreError> {
+    let (heads, wakes) = (tables.heads.all(rows).await?, tables.wakes.table().all(rows).await?);
+    let is_at_rest = |head: &Head, run: Option<Uuid>| match head.status {
+        RunStatus::Ended => !wakes.iter().any(|wake| Some(wake.value.run) == run),
+        status => status == RunStatus::Parked,
+    };
+    let is_parked = heads.iter().any(|row| row.value.status == RunStatus::Parked);
+    Ok((!heads.iter().all(|row| is_at_rest(&row.value, run_of(&row.key))), is_parked))
+}
+
 impl Stored {
     /// Whether nobody goes on with it.
     fn is_quiet(&self) -> bool {
         match self.head.status {
+            _ if self.others_go_on => false,
+            _ if self.waits_for_other => true,
             RunStatus::Ended => self.wakes == 0,
             status => status == RunStatus::Parked,
         }

@@ -55,7 +55,7 @@ fn of_the_journal(stored: &Stored) -> Vec<String> {
     if ends != usize::from(is_ended) || is_last != is_ended {
         wrong.push(format!("it is {:?}, with {ends} records of an end", head.status));
     }
-    if stored.attention == is_ended {
+    if stored.attention == is_ended && !stored.waits_for_other {
         wrong.push(format!(
             "it is {:?}, and among those that wait for a person: {}",
             head.status, stored.attention

@@ -39,7 +39,7 @@ use crate::saga::{Outcome, RunError, RunShown, Runs, SagaInput};
 /// The environment variable that names the one case to be run.
 const ONLY: &str = "CRASH_MATRIX";
 
-/// Runs a saga, or a [TCC](crate::tcc), once for each place where it can fail and each thing that can go wrong there, each time on a new store.
+/// Runs a saga, a pair of one and of the saga that is a [step](crate::saga::SubSaga) of it, or a [TCC](crate::tcc), once for each place where it can fail and each thing that can go wrong there, each time on a new store.
 ///
 /// The places are the calls of steps and undos (of a TCC: `reserve`, `confirm` and `cancel`), and the commits of the engine. What goes wrong:
 ///

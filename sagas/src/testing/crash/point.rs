@@ -32,6 +32,9 @@ impl Place {
             Some(Record::Confirmed { step }) => format!("{step} confirmed"),
             Some(Record::Parked { step, .. }) => format!("{step} parked"),
             Some(Record::Resolved { .. } | Record::Declined { .. }) => "answer".to_owned(),
+            Some(Record::Called { step, .. }) => format!("{step} called"),
+            Some(Record::Recalled { step, .. }) => format!("{step} recalled"),
+            Some(Record::Ready {}) => "ready".to_owned(),
             Some(Record::Ended { .. }) => "end".to_owned(),
         })
     }

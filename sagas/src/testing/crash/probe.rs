@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::point::{Case, Fault, Place, Point, PointKind};
 use super::tried::confirming;
+use crate::saga::Outline;
 use crate::transaction::{Answer, Record, Written};
 
 /// Where the nodes of a case are.
@@ -129,15 +130,18 @@ impl Seen {
 #[derive(Debug)]
 pub(super) struct Watch {
     kind: String,
+    /// The sagas that are steps of it.
+    within: Vec<String>,
     case: Option<Case>,
     seen: Mutex<Seen>,
     signal: watch::Sender<Signal>,
 }
 
 impl Watch {
-    pub(super) fn new(kind: &str, case: Option<Case>) -> Arc<Self> {
-        let (kind, signal) = (kind.to_owned(), watch::Sender::new(Signal::Works));
-        Arc::new(Self { kind, case, seen: Mutex::default(), signal })
+    pub(super) fn new(outline: &Outline, case: Option<Case>) -> Arc<Self> {
+        let (kind, signal) = (outline.kind.clone(), watch::Sender::new(Signal::Works));
+        let within = outline.within.iter().map(|(kind, _)| kind.clone()).collect();
+        Arc::new(Self { kind, within, case, seen: Mutex::default(), signal })
     }
 
     pub(super) fn signals(&self) -> watch::Receiver<Signal> {
@@ -196,7 +200,9 @@ impl Probe {
             commit.attempt = name();
         }
         let attempt = Attempt::of(commit.attempt, commit);
-        Sent { of: of_commit(&self.watch.kind, commit, within), attempt }
+        let of = of_commit(&self.watch.kind, commit, within);
+        let of = of.or_else(|| self.watch.within.iter().find_map(|kind| of_another(kind, commit, within)));
+        Sent { of, attempt }
     }
 
     /// Lets a commit go through, or not.
@@ -362,6 +368,16 @@ fn of_commit(kind: &str, commit: &Commit, within: bool) -> Option<(Place, PointK
         _ => PointKind::Commit { within },
     };
     Some((Place::of_commit(first), kind, records))
+}
+
+/// The same for a saga that is a step: its records are its own matter.
+fn of_another(kind: &str, commit: &Commit, within: bool) -> Option<(Place, PointKind, Vec<(u64, Record)>)> {
+    let (place, point, _) = of_commit(kind, commit, within)?;
+    let place = match place {
+        Place::Commit(what) => Place::Commit(format!("{kind}/{what}")),
+        place => place,
+    };
+    Some((place, point, Vec::new()))
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use super::probe::Probe;
 use crate::saga::{Handle, Outline, RunError, RunStatus, Runs, SagaInput};
 use crate::transaction::Written;
 
-/// What [`crash_matrix`](super::crash_matrix) takes: a [`Saga`](crate::saga::Saga), or a
-/// [`TccTransaction`](crate::tcc::TccTransaction).
+/// What [`crash_matrix`](super::crash_matrix) takes: a [`Saga`](crate::saga::Saga), a pair of one and of the saga that is a
+/// [step](crate::saga::SubSaga) of it, or a [`TccTransaction`](crate::tcc::TccTransaction).
 pub trait Tried: Sized + 'static {
     /// What it is started with.
     type Input: SagaInput;

@@ -1,5 +1,6 @@
 //! Sagas that crash wherever they can: a good one, and some that are built wrong.
 
+mod family;
 mod order;
 mod second;
 mod tcc;

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::task::yield_now;
 
 /// Who refuses, if somebody does.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Order {
     refuses: Option<String>,
 }
@@ -62,7 +62,7 @@ impl Bank {
     }
 
     /// Acts, unless it has under this key, or the key is voided.
-    async fn charge(&self, of: &str, step: &str, key: &str) {
+    pub(super) async fn charge(&self, of: &str, step: &str, key: &str) {
         yield_now().await;
         {
             let mut books = self.0.lock().unwrap();
@@ -74,7 +74,7 @@ impl Bank {
     }
 
     /// Whatever was or will be done under a key is as if it were not.
-    async fn void(&self, of: &str, step: &str, key: &str) {
+    pub(super) async fn void(&self, of: &str, step: &str, key: &str) {
         yield_now().await;
         {
             let mut books = self.0.lock().unwrap();

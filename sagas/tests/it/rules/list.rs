@@ -157,6 +157,18 @@ macro_rules! rules {
                 a_reservation_that_fails_once_it_is_decided_says_nothing_of_its_cancel
                 a_tcc_keeps_the_branches_that_it_began_with
             }
+            family {
+                a_saga_within_runs_to_its_end_and_gives_its_output
+                a_saga_within_that_refuses_undoes_the_one_around_it
+                a_saga_within_waits_for_the_one_around_it_and_is_undone_with_it
+                a_cancellation_and_a_deadline_reach_the_saga_within
+                a_saga_within_that_is_the_pivot_decides
+                a_saga_within_that_has_decided_is_not_undone
+                what_an_operator_does_to_one_says_what_becomes_of_the_other
+                a_saga_within_behind_the_pivot_is_tried_again
+                families_go_on_on_other_nodes_and_act_once
+                a_saga_within_that_wakes_nobody_is_looked_at_all_the_same
+            }
             starts {
                 a_start_in_a_transaction_is_of_that_transaction
                 a_start_in_a_decision_is_of_its_commit

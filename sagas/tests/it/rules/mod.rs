@@ -10,6 +10,7 @@ mod by_hand;
 mod commits;
 mod desk;
 mod destinations;
+mod family;
 mod found;
 mod ground;
 mod guards;
