@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use es_core::Timestamp;
 
 use super::child::IfItRefuses;
-use super::machine::{Doable, Forward, Look, Shape, Standing, State, cancelled, cut};
+use super::machine::{Doable, Forward, Shape, Standing, State, cancelled, cut};
 use crate::By;
-use crate::transaction::{Asked, Call, ChildIs, Errand, Kin, Outcome, Record, Why, Word};
+use crate::transaction::{Asked, Call, ChildIs, Errand, Kin, Look, Outcome, Record, Why, Word};
 
 /// What a run knows of itself as a child.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use super::pace::Failures;
 use super::step::{Awaits, Retry, Unknown};
 use crate::data::Data;
 use crate::transaction::{
-    Answer, Asked, Call, Next, OTHER_SENT, Outcome, Record, RunStatus, Verb, Why, Written,
+    Answer, Asked, Call, Look, Next, OTHER_SENT, Outcome, Record, RunStatus, Verb, Why, Written,
 };
 
 /// Where a step is done.
@@ -152,27 +152,6 @@ impl Standing {
 
     fn went_well(&mut self) {
         (self.failures, self.parked) = (Failures::default(), None);
-    }
-}
-
-/// What one look at the steps finds.
-#[derive(Debug, Default)]
-pub(super) struct Look {
-    pub(super) records: Vec<Record>,
-    pub(super) calls: Vec<Call>,
-    until: Option<Timestamp>,
-}
-
-impl Look {
-    pub(super) fn waits(&mut self, until: Timestamp) {
-        self.until = Some(self.until.map_or(until, |other| other.min(until)));
-    }
-
-    fn next(self) -> Next {
-        match self.records.is_empty() {
-            false => Next::Append(self.records),
-            true => Next::Act { calls: self.calls, until: self.until },
-        }
     }
 }
 
@@ -404,15 +383,8 @@ impl Shape {
         if state.ended.is_some() {
             return Next::Ended;
         }
-        if let Some((actor, reason)) = &state.abandoned {
-            // What is under way is waited for: its answer is in the journal.
-            return match busy.is_empty() {
-                true => {
-                    let outcome = Outcome::Abandoned { actor: actor.clone(), reason: reason.clone() };
-                    Next::Append(vec![Record::Ended { outcome }])
-                }
-                false => Next::Act { calls: Vec::new(), until: None },
-            };
+        if let Some(by) = &state.abandoned {
+            return Look::abandoned(by, busy);
         }
         let mut look = Look::default();
         match &state.decided {

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::By;
 use crate::data::Data;
 use crate::saga::{Does, Failures, Retry};
-use crate::transaction::{Answer, Asked, Call, Next, Outcome, Record, RunStatus, Verb, Why, Written};
+use crate::transaction::{Answer, Asked, Call, Look, Next, Outcome, Record, RunStatus, Verb, Why, Written};
 
 /// What is known of a branch without a run.
 #[derive(Clone, Debug)]
@@ -154,27 +154,6 @@ impl Standing {
 
     fn went_well(&mut self) {
         (self.failures, self.parked) = (Failures::default(), None);
-    }
-}
-
-/// What one look at the branches finds.
-#[derive(Debug, Default)]
-struct Look {
-    records: Vec<Record>,
-    calls: Vec<Call>,
-    until: Option<Timestamp>,
-}
-
-impl Look {
-    fn waits(&mut self, until: Timestamp) {
-        self.until = Some(self.until.map_or(until, |other| other.min(until)));
-    }
-
-    fn next(self) -> Next {
-        match self.records.is_empty() {
-            false => Next::Append(self.records),
-            true => Next::Act { calls: self.calls, until: self.until },
-        }
     }
 }
 
@@ -368,15 +347,8 @@ impl Shape {
         if state.ended.is_some() {
             return Next::Ended;
         }
-        if let Some((actor, reason)) = &state.abandoned {
-            // What is under way is waited for: its answer is in the journal.
-            return match busy.is_empty() {
-                true => {
-                    let outcome = Outcome::Abandoned { actor: actor.clone(), reason: reason.clone() };
-                    Next::Append(vec![Record::Ended { outcome }])
-                }
-                false => Next::Act { calls: Vec::new(), until: None },
-            };
+        if let Some(by) = &state.abandoned {
+            return Look::abandoned(by, busy);
         }
         let mut look = Look::default();
         match &state.direction {

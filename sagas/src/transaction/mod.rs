@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `rows.rs` | what is stored, and under which keys |
 //! | `protocol.rs` | what a protocol is: a pure state machine on records |
+//! | `look.rs` | what one look at a run finds |
 //! | `instance.rs` | a run as it is in memory, and the rows of its next commit |
 //! | `drive.rs` | the task of one run: asks the protocol, makes calls, commits records |
 //! | `scheduler.rs` | the work on a share: what is due is loaded and driven |
@@ -43,6 +44,7 @@ mod instance;
 mod kind;
 mod life;
 mod list;
+mod look;
 mod numbers;
 mod operate;
 mod outcome;
@@ -66,6 +68,7 @@ pub use self::life::{
     Announce, RunId, SagaEnded, SagaEvent, SagaLife, SagaParked, SagaStarted, SagaUndoing, SagaWentOn,
 };
 pub use self::list::{RunCursor, RunFilter, RunListed, RunPage};
+pub(crate) use self::look::Look;
 pub(crate) use self::operate::AnyKind;
 pub use self::operate::{Runs, Waiting};
 pub use self::outcome::{Handle, Outcome, RunError, Why};

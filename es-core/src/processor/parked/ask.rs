@@ -175,7 +175,9 @@ impl Processor {
         let request = build.requests().get(backend, key).await?;
         let then = if request.is_some() { left.clone() } else { one(backend, build, key).await? };
         let is_read = self.is_as_it_was(of).await;
-        if let (Err(ProcessorError::Switched { .. }), Some(row)) = (&is_read, &request) {
+        if let (Err(ProcessorError::Switched { .. } | ProcessorError::SetBack { .. }), Some(row)) =
+            (&is_read, &request)
+        {
             take_back(backend, build, before, row).await?;
             return is_read.map(|()| None);
         }

@@ -373,7 +373,7 @@ impl Rebuild {
             // One that is kept never runs ahead of the one that is read, wherever that stands.
             let total = match self.older {
                 Some(_) => head,
-                None => self.builds.furthest().await?.min(head),
+                None => self.builds.ahead_of(self.build.generation).await?.min(head),
             };
             if done < total {
                 self.not_halted(done)?;

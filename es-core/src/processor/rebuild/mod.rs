@@ -21,7 +21,7 @@ pub use self::handle::{Progress, Rebuild, RebuildOptions, RebuildReport};
 #[cfg(feature = "testing")]
 pub(crate) use self::portions::PORTION;
 pub(crate) use self::portions::{Portions, empty, in_table};
-pub(crate) use self::prepare::{point, prepare, schema_obstacle};
+pub(crate) use self::prepare::{is_of_its_kind, point, prepare, schema_obstacle};
 pub(crate) use self::protocol::expire;
 pub(crate) use self::set_back::{finish_set_back, one_share};
 pub use self::versions::VersionStatus;

@@ -44,6 +44,22 @@ fn kept_as(runner: &dyn Runner) -> Option<KeptAs> {
     }
 }
 
+/// That a projection keeps what it comes to where it always has.
+///
+/// # Errors
+///
+/// [`StoreError::Misuse`] if it began as one of another kind.
+pub(crate) fn is_of_its_kind(runner: &dyn Runner, known: &Generations) -> Result<(), StoreError> {
+    if known.kept_as.is_none_or(|before| Some(before) == kept_as(runner)) {
+        return Ok(());
+    }
+    Err(StoreError::misuse(format!(
+        "{} has begun as a projection of another kind, and its rows are those of that: raise its `version`, and it is built \
+         from the beginning",
+        runner.name()
+    )))
+}
+
 /// A view has rows of the framework's only.
 fn has_schema(tables: &Tables) -> bool {
     !tables.schema.trim().is_empty()
@@ -79,12 +95,7 @@ pub(crate) async fn prepare(backend: &dyn AnyBackend, runner: &dyn Runner) -> Re
                     if !has_place(backend, &known.build(&name, known.current)).await? {
                         continue;
                     }
-                    if known.kept_as.is_some_and(|before| Some(before) != kept_as(runner)) {
-                        return Err(StoreError::misuse(format!(
-                            "{name} has begun as a projection of another kind, and its rows are those of that: raise its \
-                             `version`, and it is built from the beginning"
-                        )));
-                    }
+                    is_of_its_kind(runner, known)?;
                     if has_schema(tables) {
                         backend.check(tables, known.current).await?;
                     }

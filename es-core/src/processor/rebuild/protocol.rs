@@ -104,10 +104,12 @@ impl BuildRows {
         Ok(self.positions(build).await?.into_iter().min().unwrap_or_default())
     }
 
-    /// How far any share of the build has come that is read.
-    pub(super) async fn furthest(&self) -> Result<Position, ProcessorError> {
-        let current = self.build(self.read().await?.current);
-        Ok(self.positions(&current).await?.into_iter().max().unwrap_or_default())
+    /// How far the build has come that is read: all of it, for one that is kept and so goes no further; else any share of it.
+    pub(super) async fn ahead_of(&self, generation: Generation) -> Result<Position, ProcessorError> {
+        let known = self.read().await?;
+        let positions = self.positions(&self.build(known.current)).await?.into_iter();
+        let is_kept = known.previous == Some(generation);
+        Ok(if is_kept { positions.min() } else { positions.max() }.unwrap_or_default())
     }
 
     async fn positions(&self, build: &Build) -> Result<Vec<Position>, StoreError> {

@@ -191,7 +191,7 @@ impl Coordinator {
             self.cluster.wake();
             return Ok(());
         }
-        if self.is_forgotten(sight)? {
+        if self.is_forgotten(sight) {
             self.prepare_named().await?;
             return Ok(());
         }
@@ -235,16 +235,15 @@ impl Coordinator {
     }
 
     /// Whether it was forgotten while no node with it was seen: it has no place in the log, and no other name.
-    fn is_forgotten(&self, sight: &Sight) -> Result<bool, StoreError> {
+    fn is_forgotten(&self, sight: &Sight) -> bool {
         let name = &*self.handle.name;
-        if self.runner.keeps().tables().is_some()
-            || self.node.settings.looks_on
-            || sight.renamed(name).is_some()
-        {
-            return Ok(false);
-        }
-        let shares = Shares::<Checkpoint>::checkpoints();
-        Ok(sight.view.shares(&shares, &Build::first(name).to_string())?.is_empty())
+        let shares =
+            || sight.view.shares(&Shares::<Checkpoint>::checkpoints(), &Build::first(name).to_string());
+        // A share that cannot be read is one.
+        self.runner.keeps().tables().is_none()
+            && !self.node.settings.looks_on
+            && sight.renamed(name).is_none()
+            && shares().is_ok_and(|shares| shares.is_empty())
     }
 
     /// Makes its rows, or finds them under another name. What is there then is seen with the next look.

@@ -286,7 +286,7 @@ impl Worker {
     }
 
     /// Ends the rests of what waits, if something was asked since it was looked up. Whoever waits wakes the range again and
-    /// again: that is no reason to look all of it up.
+    /// again: that is no reason to look all of it up. What ranges ask of themselves and each other is found as a rest ends.
     async fn end_rests(&mut self) -> Result<(), StoreError> {
         let Self { rounds, retrying, context, .. } = self;
         let rests = [(&mut rounds.rest, &mut rounds.asked), (&mut retrying.rest, &mut retrying.asked)];

@@ -8,7 +8,9 @@ use super::codes::{after, is_older};
 use super::taken::Taken;
 use crate::cluster::{Share, Shares};
 use crate::processor::kinds::runner::Runner;
-use crate::processor::rebuild::{Backfill, Change, backfill_obstacle, begin_backfill, one_share};
+use crate::processor::rebuild::{
+    Backfill, Change, backfill_obstacle, begin_backfill, is_of_its_kind, one_share,
+};
 use crate::processor::{AnyBackend, NodeContext};
 use crate::projection::Code;
 use crate::projection::code::ALL;
@@ -317,6 +319,7 @@ async fn older_builds<'r>(
     let (name, own) = (runner.name(), CodeRecord::of(&runner.code()));
     let shares = Shares::<Checkpoint>::checkpoints();
     let known = Generations::read(backend, &name).await?.map(|row| row.value).unwrap_or_default();
+    is_of_its_kind(&**runner, &known)?;
     let mut older = Vec::new();
     for generation in [Some(known.current), known.previous].into_iter().flatten() {
         let (build, is_read) = (known.build(&name, generation), generation == known.current);

@@ -567,7 +567,10 @@ pub async fn a_range_that_stands_still_is_ill_though_others_go_on<S: Subject>(su
     let ranges = |app: &App| app.processors()[0].status().ranges;
     eventually(async || match (&ranges(&apps[0])[..], &ranges(&apps[1])[..]) {
         ([low, high], [also_low, also_high])
-            if low.owner != high.owner && (low.owner, high.owner) == (also_low.owner, also_high.owner) =>
+            if low.owner.is_some()
+                && high.owner.is_some()
+                && low.owner != high.owner
+                && (low.owner, high.owner) == (also_low.owner, also_high.owner) =>
         {
             Ok(())
         }
