@@ -19,7 +19,7 @@ use crate::event::is_of_a_newer_program;
 use crate::processor::kinds::admission::{Admission, Failure};
 use crate::processor::kinds::runner::{Keeps, Runner};
 use crate::processor::parked::{self, Parked};
-use crate::state::{Build, ParkedEvent, Request, Skipped};
+use crate::state::{Asked, Build, ParkedEvent, Request, Skipped, asked};
 use crate::store::{CommitError, EventStore, Position, RecordedEvent, Row, RowWrite, StoreError, at_first};
 
 /// How many events are handled in one part, at first and at most.
@@ -621,12 +621,12 @@ impl Worker {
             }
             rows.extend(part.end(&context.build)?);
         }
+        if !passed.is_empty() {
+            // Each range that has passed one of them looks at it again. In this commit: nobody would say so after it.
+            rows.push(asked().put(&Asked::requests(context.backend(), &context.build).await?)?);
+        }
         self.flush_parts(&parts, rows).await?;
         parts.iter().for_each(|part| self.settled(part));
-        if !passed.is_empty() {
-            // Each range that has passed one of them looks at it again. Not in the commit, which only this range writes.
-            drop(parked::ask(context.backend(), &context.build, Vec::new()).await?);
-        }
         Ok(())
     }
 
