@@ -128,7 +128,7 @@ async fn has_place(backend: &dyn AnyBackend, build: &Build) -> Result<bool, Stor
         return Ok(true);
     }
     let known = Generations::read(backend, &build.processor).await?;
-    if !known.is_some_and(|known| known.value.current == build.generation) {
+    if known.is_none_or(|known| known.value.current != build.generation) {
         return Ok(false);
     }
     let (name, row) = (&build.processor, format!("{build}#0000"));
