@@ -117,16 +117,25 @@ pub async fn no_switch_takes_the_plain_names_from_an_inline_projection<S: Subjec
     plain::<S>(&store, &all(2)).await;
 }
 
+/// An app of a version that is not given the plain names, though it has caught up.
+async fn unnamed<const VERSION: u32, S: Subject>(
+    subject: &S,
+    store: &Patient<S::Backend>,
+) -> (App, Double<S::Backend>) {
+    let line = Double::new(subject.again(&store.0).await);
+    line.set(Line::RefusesNames);
+    let new = start(|| App::on(line.clone()).projection(Paid::<S, VERSION>::new()).lease(LEASE)).await;
+    until_ready(&new).await;
+    (new, line)
+}
+
 /// P28
 pub async fn plain_names_that_cannot_be_given_are_tried_again_and_hold_up_nothing<S: Subject>(subject: S) {
     let store = store(&subject).await;
     let old = run::<1, _>(&subject, &store).await;
     pay(&store).await;
     settle(&old).await;
-    let line = Double::new(subject.again(&store.0).await);
-    line.set(Line::RefusesNames);
-    let new = start(|| App::on(line.clone()).projection(Paid::<S, 2>::new()).lease(LEASE)).await;
-    until_ready(&new).await;
+    let (new, line) = unnamed::<2, S>(&subject, &store).await;
     let refused = async |times| {
         eventually(async || match line.refusals() {
             n if n >= times => Ok(()),
@@ -184,12 +193,8 @@ pub async fn a_newer_version_goes_by_itself_after_a_rollback<S: Subject>(subject
     assert_paid::<1, S>(&old, 2).await;
 }
 
-/// A version that has the names, and that no node runs any more; and an app of the next one, which has caught up.
-async fn outlived<S: Subject>(
-    subject: &S,
-    store: &Patient<S::Backend>,
-    line: Line,
-) -> (App, Double<S::Backend>) {
+/// A program of the first version, which has the names.
+async fn named<S: Subject>(subject: &S, store: &Patient<S::Backend>) -> App {
     let old = run::<1, _>(subject, store).await;
     pay(store).await;
     settle(&old).await;
@@ -198,6 +203,16 @@ async fn outlived<S: Subject>(
         if known.iter().all(|version| version.published) { Ok(()) } else { Err(format!("{known:?}")) }
     })
     .await;
+    old
+}
+
+/// A version that has the names, and that no node runs any more; and an app of the next one, which has caught up.
+async fn outlived<S: Subject>(
+    subject: &S,
+    store: &Patient<S::Backend>,
+    line: Line,
+) -> (App, Double<S::Backend>) {
+    let old = named(subject, store).await;
     let double = Double::new(subject.again(&store.0).await);
     double.set(line);
     let new = start(|| App::on(double.clone()).projection(Paid::<S, 2>::new()).lease(LEASE)).await;
@@ -224,15 +239,9 @@ pub async fn a_version_whose_names_cannot_be_taken_stays_and_says_why<S: Subject
 /// P19, P28
 pub async fn a_version_that_cannot_go_keeps_no_other_from_going<S: Subject>(subject: S) {
     let store = store(&subject).await;
-    let old = run::<1, _>(&subject, &store).await;
-    pay(&store).await;
-    settle(&old).await;
+    let old = named(&subject, &store).await;
     // A newer one that never had the names, and is rolled back.
-    let line = Double::new(subject.again(&store.0).await);
-    line.set(Line::RefusesNames);
-    let wiring = |version: Paid<S, 3>| App::on(line.clone()).projection(version).lease(LEASE);
-    let newest = start(|| wiring(Paid::new())).await;
-    settle(&newest).await;
+    let (newest, line) = unnamed::<3, S>(&subject, &store).await;
     assert!(newest.shutdown(LIMIT).await);
     assert!(old.shutdown(LIMIT).await);
     line.set(Line::KeepsNames(true));

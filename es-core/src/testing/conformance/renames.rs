@@ -218,18 +218,24 @@ pub async fn a_rename_that_is_rolled_back_repeats_no_effect<S: Subject>(subject:
     assert_eq!((calls.acted.len(), calls.repeats(), calls.overlaps), (6 * 12 + 1, 0, 0));
 }
 
-/// P10, P18
-pub async fn a_reactor_that_is_renamed_again_after_a_rollback_is_told_its_name<S: Subject>(subject: S) {
-    let (world, posts) = (World::new(&subject).await, Posts::<N>::new(0));
+/// A program has run it, and then one that has renamed it. No node is left.
+async fn renamed<S: Subject>(subject: &S) -> (World<S>, Posts<N>) {
+    let (world, posts) = (World::new(subject).await, Posts::<N>::new(0));
     posts.open();
-    let mails = node::<false, _>(&subject, &world.store, &posts).await;
+    let mails = node::<false, _>(subject, &world.store, &posts).await;
     rounds(&world, 1..=1).await;
     settle(&mails).await;
     assert!(mails.shutdown(LIMIT).await);
-    let letters = node::<true, _>(&subject, &world.store, &posts).await;
+    let letters = node::<true, _>(subject, &world.store, &posts).await;
     rounds(&world, 2..=2).await;
     settle(&letters).await;
     assert!(letters.shutdown(LIMIT).await);
+    (world, posts)
+}
+
+/// P10, P18
+pub async fn a_reactor_that_is_renamed_again_after_a_rollback_is_told_its_name<S: Subject>(subject: S) {
+    let (world, posts) = renamed(&subject).await;
     // Rolled back.
     let mails = node::<false, _>(&subject, &world.store, &posts).await;
     rounds(&world, 3..=3).await;
@@ -240,6 +246,31 @@ pub async fn a_reactor_that_is_renamed_again_after_a_rollback_is_told_its_name<S
     rounds(&world, 4..=4).await;
     settle(&mails).await;
     posts.calls().assert_complete(4, true);
+}
+
+/// P10, P18
+pub async fn what_a_program_is_about_to_take_back_is_not_forgotten<S: Subject>(subject: S) {
+    let (world, posts) = renamed(&subject).await;
+    let other = start(|| App::on(world.store.0.clone())).await;
+    let backend = subject.again(&world.store.0).await;
+    // It is long enough for a store that answers late, too: a node whose lease is over is not seen.
+    let mails = || App::on(backend.clone()).reactor(Named::<false>(posts.clone())).lease(LEASE * 5);
+    let mails = start(mails).await;
+    eventually(async || {
+        let nodes = rows(&world.store, "nodes").await;
+        let is_seen = nodes.iter().any(|(_, row)| row["runs"].to_string().contains("mails"));
+        if is_seen { Ok(()) } else { Err(format!("{nodes:?}")) }
+    })
+    .await;
+    // It has gone by itself once the program of before has it again.
+    eventually(async || match other.forget_processor("letters").await {
+        Ok(had_a_place) => Ok(assert!(!had_a_place, "what was not handled would be left out")),
+        Err(error) => Err(error.to_string()),
+    })
+    .await;
+    rounds(&world, 3..=3).await;
+    settle(&mails).await;
+    posts.calls().assert_complete(3, true);
 }
 
 /// P10

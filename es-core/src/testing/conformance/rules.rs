@@ -497,6 +497,7 @@ macro_rules! __conformance_and_the_rest {
                 a_rename_in_a_deploy_repeats_no_effect
                 a_rename_that_is_rolled_back_repeats_no_effect
                 a_reactor_that_is_renamed_again_after_a_rollback_is_told_its_name
+                what_a_program_is_about_to_take_back_is_not_forgotten
                 what_an_operator_asked_of_a_reactor_goes_with_its_name
                 a_rename_of_many_rows_that_is_cut_short_is_taken_back_or_gone_on_with
                 a_request_that_both_names_have_holds_no_rename_up
@@ -660,6 +661,7 @@ macro_rules! __conformance_and_the_rest {
                 a_start_makes_no_tables_of_a_build_that_is_just_removed
                 a_start_whose_tables_cannot_be_made_changes_nothing
                 a_projection_does_not_become_a_view_of_its_version
+                a_version_whose_removal_was_cut_short_begins_with_other_tables
                 two_programs_that_make_other_views_inline_do_not_shut_each_other_out
                 a_program_that_handles_all_events_takes_an_inline_view_over_while_others_write
             }

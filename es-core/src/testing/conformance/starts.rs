@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::backfills::state;
+use super::cluster::overwrite;
 use super::deploys::{Beside, Coded};
 use super::domain::Donate;
 use super::double::{Double, Line};
@@ -13,7 +14,7 @@ use super::inline_code::{
     Counts, EVERYTHING, LEASE, LESS, MORE, app, counts, inline, open, pay, says, starts,
 };
 use super::patient::{Patient, ask};
-use super::payments::{eventually, payment};
+use super::payments::{eventually, payment, rows};
 use super::reactors::Posts;
 use super::renames::Named;
 use super::versions::Paid;
@@ -47,6 +48,23 @@ impl<S: Subject> Project<<S::Backend as Backend>::Tx> for Altered<S> {
     }
 }
 
+/// The same where there are tables.
+struct Reshaped<S>(PhantomData<fn() -> S>);
+
+impl<S: Subject> Projection for Reshaped<S> {
+    const NAME: &'static str = Altered::<S>::NAME;
+    const SCHEMA: &'static str = if S::PAID.is_empty() { "" } else { Altered::<S>::SCHEMA };
+    fn filter() -> EventFilter {
+        Altered::<S>::filter()
+    }
+}
+
+impl<S: Subject> Project<<S::Backend as Backend>::Tx> for Reshaped<S> {
+    async fn project(&self, _: &RecordedEvent, _: &mut <S::Backend as Backend>::Tx) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
+
 /// The same in rows by key.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct InRows(u64);
@@ -72,13 +90,16 @@ impl View for InRows {
 /// P17
 pub async fn a_projection_does_not_become_a_view_of_its_version<S: Subject>(subject: S) {
     let store = store(&subject).await;
-    let old = start(|| app(&store.0).projection(Paid::<S, 1>::new())).await;
+    let (other, posts) = (subject.again(&store.0).await, Posts::new(0));
+    posts.open();
+    let old = || app(&store.0).projection(Paid::<S, 1>::new()).reactor(Named::<false>(posts.clone()));
+    let old = start(old).await;
     store.put("account-a", vec![payment(1)]).await;
     settle(&old).await;
-    assert!(old.shutdown(LIMIT).await);
     assert_eq!(Paid::<S, 1>::NAME, InRows::NAME);
     let before = state::<S>(&store).await;
-    says(|| app(&store.0).view::<InRows>(), "has begun as a projection of another kind").await;
+    let new = || app(&other).view::<InRows>().reactor(Named::<true>(posts.clone()));
+    says(new, "has begun as a projection of another kind").await;
     assert_eq!(state::<S>(&store).await, before);
 }
 
@@ -102,6 +123,20 @@ pub async fn a_start_whose_tables_cannot_be_made_changes_nothing<S: Subject>(sub
     let new = || altered().reactor(Named::<true>(posts.clone())).view::<Beside<2>>();
     says(new, "the schema of projection paid-versions").await;
     assert_eq!(state::<S>(&store).await, before);
+}
+
+/// P18, P19
+pub async fn a_version_whose_removal_was_cut_short_begins_with_other_tables<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let old = start(|| app(&store.0).projection(Paid::<S, 1>::new())).await;
+    store.put("account-a", vec![payment(1)]).await;
+    settle(&old).await;
+    assert!(old.shutdown(LIMIT).await);
+    let (key, mut row) = rows(&store, "generations").await.pop().expect("it is the only one");
+    row["retiring"] = true.into();
+    overwrite::<S>(&store, "generations", &key, row.to_string().as_bytes()).await;
+    let new = start(|| app(&store.0).projection(Reshaped::<S>(PhantomData))).await;
+    settle(&new).await;
 }
 
 /// P11
