@@ -13,7 +13,6 @@ use es_core::store::{
 };
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::lane::Lane;
@@ -41,8 +40,6 @@ pub(crate) struct Store {
     pub(crate) shared: Arc<Shared>,
     /// For transactions and queries of the user's own.
     pub(crate) pools: Pools,
-    /// Where a `Tx` that is dropped outside a runtime is rolled back.
-    pub(crate) runtime: Handle,
     /// Commits that append, or depend on the log.
     log: Lane,
     /// Commits of the framework's own state: they need no gate, and wait for no append.
@@ -213,8 +210,7 @@ impl PgBackend {
         let pools = Pools::new(&options);
         let log = Lane::start(shared.clone(), options.for_lanes());
         let state = Lane::start(shared.clone(), options.for_lanes());
-        let runtime = Handle::current();
-        Ok(Self(Arc::new(Store { options, shared, pools, runtime, log, state })))
+        Ok(Self(Arc::new(Store { options, shared, pools, log, state })))
     }
 
     /// Connections for SQL outside the app's queries: names of tables of projections mean the current generation of the

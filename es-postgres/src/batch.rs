@@ -354,6 +354,12 @@ impl Rows {
     }
 }
 
+/// The rows of a commit as the arguments of `write_staged`.
+pub(crate) fn rows(commit: &Commit) -> [Arg; 5] {
+    let Rows { requests: _, tables, keys, revs, data, hot } = Rows::of(&[commit]);
+    [Arg::Texts(Some(tables)), Arg::Texts(Some(keys)), Arg::Longs(revs), Arg::MaybeBytes(data), Arg::Int(hot)]
+}
+
 impl Events {
     /// Gives the number of the event, from 1.
     fn add(&mut self, stream: usize, rank: &mut u64, kind: i32, event: &es_core::store::NewEvent) -> i32 {

@@ -57,6 +57,7 @@ const CALLED: &[&str] = &[
     "move_objects",
     "is_hot",
     "write_rows",
+    "write_staged",
     "scan_rows",
     "forget_witnesses",
 ];

@@ -41,7 +41,9 @@ pub(crate) fn fate(error: &sqlx::Error) -> Fate {
 /// Raised by `append` for an attempt that is fenced.
 const FENCED: &str = "ES001";
 /// Raised by `flush` for a request that is refused.
-pub(crate) const REFUSED: &str = "ES002";
+const REFUSED: &str = "ES002";
+/// A row of it is at another revision.
+const ROW_MOVED: &str = "ES006";
 /// `cached plan must not change result type`: it repeats until the connection is closed.
 pub(crate) const STALE_PLAN: &str = "0A000";
 
@@ -85,6 +87,11 @@ pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
 /// The code of an error that the server raised.
 pub(crate) fn code(error: &sqlx::Error) -> Option<&str> {
     database(error).map(PgDatabaseError::code)
+}
+
+/// Whether what is staged is refused by what is stored.
+pub(crate) fn is_refusal(error: &sqlx::Error) -> bool {
+    matches!(code(error), Some(REFUSED | ROW_MOVED))
 }
 
 /// Whether no partition takes these positions: `add_partition` makes one.

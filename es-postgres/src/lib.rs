@@ -21,6 +21,7 @@ mod resolve;
 mod row;
 mod rows;
 mod schema;
+mod sessions;
 mod snapshot;
 mod store;
 mod stream_cache;

@@ -119,8 +119,9 @@ impl PgOptions {
         self
     }
 
-    /// How many connections there are for transactions and for queries of the user's own; 8 by default, at least 1. An app
-    /// that has SQL projections takes at most as many again for its queries: what they see depends on its versions.
+    /// How many connections there are for transactions, opened when they are needed; 8 by default, at least 1. Queries of the
+    /// user's own take at most as many again; and those of an app that has SQL projections, for what they see depends on
+    /// its versions.
     #[must_use]
     pub fn with_connections(mut self, connections: u32) -> Self {
         self.connections = connections.max(1);

@@ -1,6 +1,6 @@
 //! Connections of the user's own. What they see of the tables of projections is looked up each time that one is taken.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use es_core::store::Tables;
 use sqlx::postgres::{PgConnection, PgPoolOptions};
@@ -8,12 +8,15 @@ use sqlx::{Executor as _, PgPool, SqlStr};
 
 use crate::args::quote;
 use crate::db::Stale;
+use crate::sessions::Sessions;
 use crate::{Db, PgOptions, schema};
 
 #[derive(Debug)]
 pub(crate) struct Pools {
-    /// For transactions, and for queries outside of apps: plain names mean the published versions.
-    pub(crate) users: PgPool,
+    /// For transactions: plain names mean the published versions.
+    pub(crate) sessions: Arc<Sessions>,
+    /// For queries outside of apps: likewise.
+    users: PgPool,
     pub(crate) stale: Stale,
     /// For queries of apps, by their own versions: those come first.
     apps: Mutex<Vec<(Vec<Version>, PgPool)>>,
@@ -25,7 +28,8 @@ type Version = (&'static str, u32);
 impl Pools {
     pub(crate) fn new(options: &PgOptions) -> Self {
         let stale = Stale::default();
-        Self { users: pool(options, &stale, &[]), stale, apps: Mutex::default() }
+        let sessions = Sessions::new(options, stale.clone());
+        Self { sessions, users: pool(options, &stale, &[]), stale, apps: Mutex::default() }
     }
 
     /// What queries of an app with these projections read through. Apps with the same versions share connections.

@@ -81,6 +81,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("versions", include_str!("../migrations/0006_versions.sql")),
     ("archive", include_str!("../migrations/0007_archive.sql")),
     ("missing versions", include_str!("../migrations/0008_missing_versions.sql")),
+    ("staged rows", include_str!("../migrations/0009_staged_rows.sql")),
 ];
 
 /// The number of the last migration that this program knows.

@@ -6,17 +6,21 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::store::rules::Verdict;
-use es_core::store::{Commit, CommitError, Committed, Generation, StoreError, Tables, Touched, Transaction};
+use es_core::store::{
+    Commit, CommitError, Committed, Generation, INLINE, Position, StoreError, Tables, Touched, Transaction,
+};
 use futures::TryStreamExt as _;
-use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgRow;
-use sqlx::{Either, Executor as _, PgConnection, Postgres};
+use sqlx::{Either, Executor as _, PgConnection, Row as _};
 use uuid::Uuid;
 
 use crate::args::{Arg, quote};
 use crate::backend::Store;
 use crate::batch::{self, Answer, Batch, Pending};
 use crate::error::{self, Fate};
+use crate::resolve::named_at;
+use crate::row::number;
+use crate::sessions::Session;
 use crate::stream_cache::StreamCache;
 use crate::{PgBackend, explain, schema};
 
@@ -36,8 +40,7 @@ use crate::{PgBackend, explain, schema};
 #[derive(Debug)]
 pub struct Tx {
     store: Arc<Store>,
-    /// Taken only by `drop`.
-    conn: Option<PoolConnection<Postgres>>,
+    session: Session,
     /// Names the transaction to itself: one that the user's SQL has ended is not mistaken for it.
     id: Uuid,
     staged: Commit,
@@ -58,7 +61,9 @@ pub struct Savepoint {
 impl Tx {
     /// With the tables of the current generations of the published versions.
     pub(crate) async fn begin(store: &Arc<Store>) -> Result<Self, StoreError> {
-        Self::open(store, store.options.statement_timeout, "").await
+        // In a transaction before: the user's own may still set its isolation.
+        let follow = store.options.schema.fill("begin; select {es}.follow(); commit; ");
+        Self::open(store, store.options.statement_timeout, &follow, "").await
     }
 
     /// With the tables of one generation.
@@ -79,24 +84,22 @@ impl Tx {
             tables.version.cast_signed(),
             generation.cast_signed()
         );
-        Self::open(store, idle.max(Duration::from_millis(1)), &path).await
+        Self::open(store, idle.max(Duration::from_millis(1)), "", &path).await
     }
 
-    /// `path` sets the search path, where it is not that of every connection of the pool.
-    async fn open(store: &Arc<Store>, idle: Duration, path: &str) -> Result<Self, StoreError> {
-        let failed = |e| error::store("opening a transaction", e);
+    /// What is done `before` it begins, and `first` in it: they set the search path.
+    async fn open(store: &Arc<Store>, idle: Duration, before: &str, first: &str) -> Result<Self, StoreError> {
         let id = store.shared.ids.next();
-        let mut conn = store.pools.users.acquire().await.map_err(failed)?;
         let idle = i32::try_from(idle.as_millis()).unwrap_or(i32::MAX);
-        // A connection that is dropped in here goes through the pool's rollback.
         let begin = format!(
-            "begin isolation level read committed; set local es.tx = '{id}'; \
-             set local idle_in_transaction_session_timeout = {idle}{path}"
+            "{before}begin isolation level read committed; set local es.tx = '{id}'; \
+             set local idle_in_transaction_session_timeout = {idle}{first}"
         );
-        sqlx::raw_sql(schema::sql(begin)).execute(&mut *conn).await.map_err(failed)?;
+        let begun = store.pools.sessions.begin(schema::sql(begin)).await;
+        let session = begun.map_err(|e| error::store("opening a transaction", e))?;
         Ok(Self {
             store: store.clone(),
-            conn: Some(conn),
+            session,
             id,
             staged: Commit::default(),
             savepoints: 0,
@@ -145,12 +148,11 @@ impl Tx {
         }
     }
 
-    fn conn(&mut self) -> &mut PoolConnection<Postgres> {
-        self.conn.as_mut().expect("taken only by drop")
-    }
-
     /// The one message that ends the transaction, and what its answer means.
-    async fn last_message(&self, attempt: Uuid) -> Result<(String, Pending), StoreError> {
+    async fn last_message(&self, attempt: Uuid) -> Result<(String, Means), StoreError> {
+        if self.only_rows() {
+            return Ok((self.rows_message(attempt), Means::Head));
+        }
         let (schema, shared) = (&self.store.options.schema, &self.store.shared);
         crate::types::provide(&shared.types, &shared.readers, &[&self.staged]).await?;
         let batch = Batch::of_transaction(&self.staged, &shared.types.known());
@@ -164,11 +166,31 @@ impl Tx {
             self.id
         );
         let head = schema.fill(&format!("{check}; select a.*, {{es}}.must(a.written) from {{es}}.append("));
-        Ok((format!("{head}{}) a; commit", args.join(", ")), pending))
+        Ok((format!("{head}{}) a; commit", args.join(", ")), Means::Batch(pending)))
+    }
+
+    /// Whether rows are all that is staged, and none of them takes its turn among the appends.
+    fn only_rows(&self) -> bool {
+        let Commit { appends, checks, condition, outcomes, rows, inline: _, explain: _, attempt } =
+            &self.staged;
+        let nothing_else =
+            appends.is_empty() && checks.is_empty() && condition.is_none() && outcomes.is_empty();
+        nothing_else
+            && attempt.is_nil()
+            && self.cleared.is_none()
+            && !rows.is_empty()
+            && rows.iter().all(|row| *row.table != *INLINE.0)
+    }
+
+    fn rows_message(&self, attempt: Uuid) -> String {
+        let rows = batch::rows(&self.staged).map(|arg| arg.literal()).join(", ");
+        let named = Arg::Long(named_at(attempt)).literal();
+        let write = format!("select {{es}}.write_staged('{}', '{attempt}', {named}, ", self.id);
+        format!("set constraints all immediate; {}{rows}); commit", self.store.options.schema.fill(&write))
     }
 
     async fn send(&mut self, message: String) -> Result<Option<PgRow>, sqlx::Error> {
-        let mut results = self.conn().fetch_many(sqlx::raw_sql(schema::sql(message)));
+        let mut results = self.session.fetch_many(sqlx::raw_sql(schema::sql(message)));
         let mut answer = None;
         while let Some(result) = results.try_next().await? {
             if let Either::Right(row) = result {
@@ -177,20 +199,20 @@ impl Tx {
         }
         Ok(answer)
     }
+}
 
-    /// Why the staged commit was refused; the transaction is rolled back.
-    async fn refused(&self) -> CommitError {
-        match explain::explain(&PgBackend(self.store.clone()), &self.staged).await {
-            Err(error) => error,
-            Ok(Verdict::Repeat(_)) => {
-                let what =
-                    "these events are stored already, so the transaction was rolled back: do not repeat it";
-                StoreError::misuse(what).into()
-            }
-            Ok(Verdict::Apply) => {
-                let moved = std::io::Error::other("what refused the transaction is gone again");
-                StoreError::transient("a commit", moved).into()
-            }
+/// Why a staged commit was refused; the transaction is rolled back.
+async fn refused(store: Arc<Store>, staged: &Commit) -> CommitError {
+    match explain::explain(&PgBackend(store), staged).await {
+        Err(error) => error,
+        Ok(Verdict::Repeat(_)) => {
+            let what =
+                "these events are stored already, so the transaction was rolled back: do not repeat it";
+            StoreError::misuse(what).into()
+        }
+        Ok(Verdict::Apply) => {
+            let moved = std::io::Error::other("what refused the transaction is gone again");
+            StoreError::transient("a commit", moved).into()
         }
     }
 }
@@ -198,21 +220,38 @@ impl Tx {
 impl Deref for Tx {
     type Target = PgConnection;
     fn deref(&self) -> &PgConnection {
-        self.conn.as_ref().expect("taken only by drop")
+        &self.session
     }
 }
 
 impl DerefMut for Tx {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        self.conn()
+        &mut self.session
     }
 }
 
-impl Drop for Tx {
-    /// The pool rolls back what it gets back, and needs a runtime for that.
-    fn drop(&mut self) {
-        let _entered = self.store.runtime.enter();
-        drop(self.conn.take());
+/// What the answer to the last message means.
+enum Means {
+    /// The head.
+    Head,
+    /// What became of a batch.
+    Batch(Pending),
+}
+
+impl Means {
+    fn committed(self, row: &PgRow) -> Result<(Committed, Position), sqlx::Error> {
+        match self {
+            Self::Head => {
+                let position = Position(number(row.try_get(0)?));
+                Ok((Committed { position, versions: Vec::new() }, Position(0)))
+            }
+            Self::Batch(pending) => match pending.answer(row, &mut StreamCache::default())? {
+                Answer::Written(mut outcomes, head) => {
+                    Ok((outcomes.pop().expect("one outcome for one commit"), head))
+                }
+                Answer::Refused(_) => unreachable!("a refusal is raised"),
+            },
+        }
     }
 }
 
@@ -235,12 +274,13 @@ impl Transaction for Tx {
             return Err(StoreError::misuse(what).into());
         }
         let attempt = self.store.shared.ids.next();
-        let (message, pending) = self.last_message(attempt).await?;
+        let (message, means) = self.last_message(attempt).await?;
         let answered = match self.send(message).await {
             Ok(answer) => answer,
-            Err(e) if error::code(&e) == Some(error::REFUSED) => {
-                drop(sqlx::query("rollback").execute(&mut **self.conn()).await);
-                return Err(self.refused().await);
+            Err(e) if error::is_refusal(&e) => {
+                let Self { store, session, staged, .. } = self;
+                drop(session.rollback().await);
+                return Err(refused(store, &staged).await);
             }
             Err(e) if error::fate(&e) == Fate::Unknown => {
                 tracing::warn!(%attempt, error = &e as &dyn std::error::Error, "the outcome of a transaction is unknown");
@@ -256,23 +296,19 @@ impl Transaction for Tx {
             }
         };
         let row = answered.expect("the last statement before COMMIT has one row");
-        let failed = |e| error::store("committing a transaction", e);
-        match pending.answer(&row, &mut StreamCache::default()).map_err(failed)? {
-            Answer::Written(mut outcomes, head) => {
-                self.store.shared.committed(&[&self.staged], head);
-                if self.staged.only_looks() {
-                    // What the user wrote itself.
-                    self.store.shared.witnesses.left();
-                }
-                self.touch_cleared();
-                Ok(outcomes.pop().expect("one outcome for one commit"))
-            }
-            Answer::Refused(_) => unreachable!("a refusal is raised"),
+        let committed = means.committed(&row).map_err(|e| error::store("committing a transaction", e));
+        let (committed, head) = committed?;
+        self.store.shared.committed(&[&self.staged], head);
+        if self.staged.only_looks() {
+            // What the user wrote itself.
+            self.store.shared.witnesses.left();
         }
+        self.touch_cleared();
+        self.session.ended();
+        Ok(committed)
     }
 
-    async fn rollback(mut self) -> Result<(), StoreError> {
-        let done = sqlx::query("rollback").execute(&mut **self.conn()).await;
-        done.map(drop).map_err(|e| error::store("rolling back", e))
+    async fn rollback(self) -> Result<(), StoreError> {
+        self.session.rollback().await.map_err(|e| error::store("rolling back", e))
     }
 }

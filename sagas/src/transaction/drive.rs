@@ -22,6 +22,7 @@ use super::family::{Errand, SLOWLY};
 use super::instance::{Change, Instance};
 use super::life::{self, SagaEvent};
 use super::numbers::Numbers;
+use super::outcome::Teller;
 use super::protocol::{Acts, Answer, Call, Next, No, OwnFault, Site};
 use super::rows::{Record, Tables, Wake, Written};
 
@@ -105,13 +106,16 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         Self { desk, instance, site, calls, busy, inbox, stop, passes, suspected, failures, looks }
     }
 
-    /// Until it has ended, sleeps, or is somebody else's: why, and what of it was not taken in. `taken`: whether it was taken
-    /// up in the commit that began it.
-    pub(crate) async fn run(mut self, taken: bool) -> (Left, Inbox) {
-        let left = match self.drive_on(taken).await {
+    /// Until it has ended, sleeps, or is somebody else's: why, and what of it was not taken in. `begun`: it was taken up in
+    /// the commit that began it, and this is told how it ends.
+    pub(crate) async fn run(mut self, begun: Option<Teller>) -> (Left, Inbox) {
+        let left = match self.drive_on(begun.is_some()).await {
             Ok(never) => match never {},
             Err(left) => left,
         };
+        if let (Left::Ended, Some(teller)) = (&left, begun) {
+            teller.send_replace(self.instance.head.value.outcome.clone());
+        }
         (left, self.inbox)
     }
 

@@ -20,6 +20,7 @@ use super::clock::StoreClock;
 use super::drive::Desk;
 use super::instance::Instance;
 use super::numbers::{Looks, Numbers};
+use super::outcome::Teller;
 use super::protocol::{Acts, Protocol};
 use super::rows::{Tables, slice};
 use super::scheduler::{NoLog, Scheduler};
@@ -146,8 +147,8 @@ impl<B: Backend, P: Acts<B>> Drop for Gone<'_, B, P> {
     }
 }
 
-/// A run that begins, on its way to whoever drives it.
-pub(crate) type Handed<P> = (Instance<P>, Promise<P>);
+/// A run that begins, on its way to whoever drives it, and who wants to know how it ends.
+pub(crate) type Handed<P> = (Instance<P>, Promise<P>, Teller);
 
 /// Where runs that begin on this node can be handed to, by slices.
 #[derive(Debug)]

@@ -23,6 +23,7 @@ use super::damaged;
 use super::drive::{Desk, Drive, Inbox, Left};
 use super::instance::{Instance, Loaded};
 use super::kind::{Desks, Handed, Open};
+use super::outcome::Teller;
 use super::protocol::Acts;
 use super::rows::{Verb, Wake, slice};
 
@@ -190,8 +191,8 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
                     // Others may wait for its place, and what was asked of it at the end has to go.
                     woken |= full;
                 }
-                Some((instance, promise)) = handed.recv(), if !full => {
-                    self.drive(instance, true);
+                Some((instance, promise, teller)) = handed.recv(), if !full => {
+                    self.drive(instance, Some(teller));
                     drop(promise);
                 }
             }
@@ -276,7 +277,7 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
                 if row.value.asked.is_none() {
                     instance.wakes.insert(row.key.clone(), row.rev);
                 }
-                self.drive(*instance, false);
+                self.drive(*instance, None);
                 let driven = self.driven.get_mut(&run).expect("it was just added");
                 driven.given.insert(row.key.clone());
                 if row.value.asked.is_some() {
@@ -323,7 +324,8 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
         }
     }
 
-    fn drive(&mut self, instance: Instance<P>, taken: bool) {
+    /// `begun`: it was taken up in the commit that began it, and somebody waits for its end.
+    fn drive(&mut self, instance: Instance<P>, begun: Option<Teller>) {
         let run = instance.run;
         debug_assert!((self.slices.first..=self.slices.last).contains(&slice(run)), "it belongs here");
         // It was found in the store meanwhile.
@@ -334,7 +336,7 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
         let given = instance.wakes.keys().cloned().collect();
         self.driven.insert(run, Driven { inbox, given });
         let drive = Drive::new(self.desk.clone(), instance, asked, self.stop.clone());
-        self.tasks.spawn(async move { (run, drive.run(taken).await) });
+        self.tasks.spawn(async move { (run, drive.run(begun).await) });
     }
 
     fn left(&mut self, ended: Result<(Uuid, (Left, Inbox)), tokio::task::JoinError>) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use es_core::store::keys::digest;
 use es_core::store::{Commit, CommitError, RowWrite, StoreError, StoredRow, Won};
 use es_core::{Backend, ErrorKind, Timestamp};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::clock::TRUSTS;
@@ -40,11 +41,14 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
             match Won::after(&*self.backend, outcome).await {
                 Ok(Some(Won::Yes(_))) => {
                     self.numbers.started();
+                    let mut handle = self.handle(run, key, false);
                     if let Some((permit, promise)) = place {
+                        let (teller, here) = watch::channel(None);
+                        handle.here = Some(here);
                         // If it closes now, the wake-up is there.
-                        drop(permit.send((instance, promise)));
+                        drop(permit.send((instance, promise, teller)));
                     }
-                    return Ok(self.handle(run, key, false));
+                    return Ok(handle);
                 }
                 Ok(Some(Won::No(at))) if at.table == *self.tables.starts.name() => {
                     return self.found_before(key, &input).await;
@@ -201,7 +205,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
 
     pub(crate) fn handle(&self, run: Uuid, key: &str, repeated: bool) -> Handle {
         let (kind, key, heads) = (self.name.clone(), key.to_owned(), self.tables.heads.clone());
-        Handle { run, kind, key, repeated, rows: self.backend.clone(), heads }
+        Handle { run, kind, key, repeated, rows: self.backend.clone(), heads, here: None }
     }
 }
 

@@ -263,9 +263,10 @@ pub async fn what_a_program_is_about_to_take_back_is_not_forgotten<S: Subject>(s
     })
     .await;
     // It has gone by itself once the program of before has it again.
-    eventually(async || match other.forget_processor("letters").await {
-        Ok(had_a_place) => Ok(assert!(!had_a_place, "what was not handled would be left out")),
-        Err(error) => Err(error.to_string()),
+    eventually(async || {
+        let had_a_place = other.forget_processor("letters").await.map_err(|error| error.to_string())?;
+        assert!(!had_a_place, "what was not handled would be left out");
+        Ok(())
     })
     .await;
     rounds(&world, 3..=3).await;

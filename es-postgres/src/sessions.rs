@@ -1,0 +1,167 @@
+//! Connections of transactions.
+//!
+//! Not the driver's pool: that one asks the server about each connection before and after its use, which costs a short
+//! transaction as many round trips as it has itself. Here, one that ended well is handed on as it is; one that was dropped
+//! half way is rolled back first.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::db::Stale;
+use crate::{PgOptions, error};
+
+/// How long a transaction waits for one that is free, as in the driver's pool.
+const ROOM: Duration = Duration::from_secs(30);
+/// How long one stays open unused.
+const IDLE: Duration = Duration::from_secs(600);
+
+pub(crate) struct Sessions {
+    connect: PgConnectOptions,
+    stale: Stale,
+    permits: Arc<Semaphore>,
+    idle: Mutex<Vec<Idle>>,
+    /// Where one is rolled back that is dropped, also outside a runtime.
+    runtime: Handle,
+}
+
+struct Idle {
+    conn: PgConnection,
+    made: Instant,
+    since: Instant,
+}
+
+/// Without the driver's options: they show the password.
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sessions").field("permits", &self.permits).finish_non_exhaustive()
+    }
+}
+
+/// A connection, for one transaction at a time.
+#[derive(Debug)]
+pub(crate) struct Session {
+    home: Arc<Sessions>,
+    /// Taken only by `drop`, and by [`ended`](Self::ended).
+    conn: Option<PgConnection>,
+    made: Instant,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Sessions {
+    pub(crate) fn new(options: &PgOptions, stale: Stale) -> Arc<Self> {
+        let permits = Arc::new(Semaphore::new(options.connections as usize));
+        let (connect, runtime) = (options.for_users(), Handle::current());
+        Arc::new(Self { connect, stale, permits, idle: Mutex::default(), runtime })
+    }
+
+    /// A connection on which this was executed. One that died while it was idle is replaced.
+    pub(crate) async fn begin(self: &Arc<Self>, message: sqlx::SqlStr) -> Result<Session, sqlx::Error> {
+        let room = tokio::time::timeout(ROOM, self.permits.clone().acquire_owned()).await;
+        let permit = room.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
+        if let Some(Idle { conn, made, .. }) = self.take() {
+            let mut session = self.session(conn, made, permit);
+            match sqlx::raw_sql(message.clone()).execute(&mut *session).await {
+                Err(e) if error::breaks_connection(&e) => {
+                    // The others that were idle meanwhile likely are dead as well.
+                    self.all().clear();
+                    let permit = session.broken();
+                    return self.begin_anew(message, permit).await;
+                }
+                begun => return begun.map(|_| session),
+            }
+        }
+        self.begin_anew(message, Some(permit)).await
+    }
+
+    async fn begin_anew(
+        self: &Arc<Self>,
+        message: sqlx::SqlStr,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<Session, sqlx::Error> {
+        let conn = self.connect.connect().await?;
+        let mut session = Session { home: self.clone(), conn: Some(conn), made: Instant::now(), permit };
+        sqlx::raw_sql(message).execute(&mut *session).await?;
+        Ok(session)
+    }
+
+    fn session(self: &Arc<Self>, conn: PgConnection, made: Instant, permit: OwnedSemaphorePermit) -> Session {
+        Session { home: self.clone(), conn: Some(conn), made, permit: Some(permit) }
+    }
+
+    /// The one that was used last, so that those which are too many grow old.
+    fn take(&self) -> Option<Idle> {
+        let mut idle = self.all();
+        let is_good = |idle: &Idle| idle.since.elapsed() < IDLE && !self.stale.has_met(idle.made.elapsed());
+        let gone: Vec<Idle> = idle.extract_if(.., |idle| !is_good(idle)).collect();
+        let taken = idle.pop();
+        drop(idle);
+        for Idle { conn, .. } in gone {
+            drop(self.runtime.spawn(conn.close()));
+        }
+        taken
+    }
+
+    fn all(&self) -> std::sync::MutexGuard<'_, Vec<Idle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Session {
+    /// Its transaction has ended, and nothing is under way: others may have it.
+    pub(crate) fn ended(mut self) {
+        if let Some(conn) = self.conn.take() {
+            let Self { home, made, .. } = &self;
+            home.all().push(Idle { conn, made: *made, since: Instant::now() });
+        }
+    }
+
+    /// Ends its transaction.
+    pub(crate) async fn rollback(mut self) -> Result<(), sqlx::Error> {
+        sqlx::query("rollback").execute(&mut *self).await?;
+        self.ended();
+        Ok(())
+    }
+
+    /// It is of no use any more.
+    fn broken(mut self) -> Option<OwnedSemaphorePermit> {
+        drop(self.conn.take());
+        self.permit.take()
+    }
+}
+
+impl Deref for Session {
+    type Target = PgConnection;
+    fn deref(&self) -> &PgConnection {
+        self.conn.as_ref().expect("taken only at its end")
+    }
+}
+
+impl DerefMut for Session {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        self.conn.as_mut().expect("taken only at its end")
+    }
+}
+
+impl Drop for Session {
+    /// Whatever its transaction holds is let go at once, and not when somebody else comes.
+    fn drop(&mut self) {
+        let Some(mut conn) = self.conn.take() else { return };
+        let (home, made, permit) = (self.home.clone(), self.made, self.permit.take());
+        let runtime = home.runtime.clone();
+        drop(runtime.spawn(async move {
+            let rolled_back = sqlx::query("rollback").execute(&mut conn);
+            // Else it is closed, and has no transaction either.
+            if matches!(tokio::time::timeout(ROOM, rolled_back).await, Ok(Ok(_))) {
+                home.all().push(Idle { conn, made, since: Instant::now() });
+            }
+            drop(permit);
+        }));
+    }
+}
