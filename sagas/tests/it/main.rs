@@ -6,6 +6,7 @@ mod alerts;
 mod bank;
 mod cloud_events;
 mod crash;
+mod crew;
 #[macro_use]
 mod engine;
 mod fixture;

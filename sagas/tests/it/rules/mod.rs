@@ -28,7 +28,7 @@ mod programs;
 mod relays;
 mod runs;
 mod schedule;
-mod shaky;
+pub(crate) mod shaky;
 mod sharing;
 mod signals;
 mod starts;
