@@ -11,6 +11,7 @@
 //! | `hot.process.requests.NAME` | slice, id of the request | what an operator [asks](Request) for |
 //! | `process.requests.NAME` | slice, id, id of the request | what became of it |
 //! | `process.versions.NAME` | version | a program with this version has begun to work |
+//! | `hot.process.writes.NAME` | first slice of a range | nothing: whether it can be written says whether the store takes writes |
 //! | `process.early.NAME` | slice, hash of the key, position, step | an event that came before its instance |
 //!
 //! The slice is that of the instance's key, so all rows of an instance belong to the range that works on it.
@@ -50,6 +51,7 @@ pub(crate) struct Tables {
     pub(crate) lagging: Table<String>,
     pub(crate) requests: Table<Request>,
     pub(crate) answered: Table<Answered>,
+    pub(crate) writes: Table<()>,
 }
 
 /// An input of an instance, when it came.
@@ -209,6 +211,7 @@ impl Tables {
             lagging: Table::new(format!("{HOT}{}", table("lagging")))?,
             requests: Table::new(format!("{HOT}{}", table("requests")))?,
             answered: Table::new(table("requests"))?,
+            writes: Table::new(format!("{HOT}{}", table("writes")))?,
         })
     }
 
@@ -257,6 +260,11 @@ pub(crate) fn input_key(key: &str, id: Uuid, number: u64) -> Result<String, Limi
 
 pub(crate) fn lagging_key(key: &str, id: Uuid) -> Result<String, LimitError> {
     Key::in_slice(slice_of(key)).id(id).build()
+}
+
+/// The key of the row by which a range finds out whether the store takes writes.
+pub(crate) fn writes_key(first: u16) -> String {
+    Key::in_slice(first).build().expect("four digits")
 }
 
 pub(crate) fn request_key(request: &Request) -> Result<String, LimitError> {

@@ -29,8 +29,8 @@ use crate::damaged::{Unread, read};
 use crate::definition::{Definition, RawStep};
 use crate::instance::{Instance, Moment};
 use crate::journal;
-use crate::outbox::{Outbox, Sent};
-use crate::rows::{Noted, Sending, Tables, send_key};
+use crate::outbox::{Outbox, Sent, Writes};
+use crate::rows::{Noted, Sending, Tables, send_key, writes_key};
 
 /// Instances that are kept between two pages. They cost memory, never correctness.
 const KEPT: usize = 10_000;
@@ -120,7 +120,9 @@ impl<B: Backend> ProcessSession<B> {
                 called.notify_one();
             }
         });
-        let outbox = Outbox::new(sender.clone(), backend.clone(), opening.ids.clone(), wake.clone());
+        let writes = Writes::new(backend.clone(), tables.writes.clone(), writes_key(opening.slices.first));
+        let ids = opening.ids.clone();
+        let outbox = Outbox::new(sender.clone(), backend.clone(), writes, ids, wake.clone());
         Self {
             backend,
             tables,

@@ -71,6 +71,9 @@ macro_rules! rules {
                 a_reply_that_waits_is_not_lost_to_a_program_that_cannot_read_it
                 what_has_waited_is_not_lost_to_a_program_that_cannot_read_it
             }
+            outages {
+                a_command_is_blamed_only_while_the_store_takes_writes
+            }
             sharing {
                 nodes_that_come_and_go_lose_no_instance_and_act_once
             }
@@ -87,6 +90,10 @@ macro_rules! rules {
                 what_is_behind_a_message_comes_again_as_it_was_sent
                 a_topic_goes_out_as_it_was_published
                 a_topic_goes_to_any_number_of_receivers
+            }
+            rekeyed {
+                a_relay_that_goes_by_other_keys_starts_once_everything_was_sent
+                a_relay_that_goes_by_other_keys_goes_on_from_here_if_that_was_chosen
             }
             behind {
                 what_only_a_newer_program_knows_is_not_left_out_in_silence
