@@ -433,7 +433,10 @@ mod tests {
         let in_vain: Vec<Came> = in_vain.collect();
         // It says how often it was sent, all tries together.
         let all = 5 * TRIES;
-        assert!(matches!(&in_vain[..], [Came::Trouble { attempts, held: true, .. }] if *attempts == all), "{in_vain:?}");
+        assert!(
+            matches!(&in_vain[..], [Came::Trouble { attempts, held: true, .. }] if *attempts == all),
+            "{in_vain:?}"
+        );
     }
 
     #[tokio::test(start_paused = true)]

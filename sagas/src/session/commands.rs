@@ -135,9 +135,7 @@ impl<B: Backend> ProcessSession<B> {
                 continue;
             }
             let came = match came {
-                Came::Intercepted { error, attempts } => {
-                    self.intercepted(&row.value.send, error, attempts)
-                }
+                Came::Intercepted { error, attempts } => self.intercepted(&row.value.send, error, attempts),
                 came => came,
             };
             let ToSend { key, id, command, .. } = &row.value.send;

@@ -169,22 +169,29 @@ pub(crate) async fn rekeyed_obstacle(
         return Ok(None);
     }
     let alive = cluster::alive(backend).await?;
-    let because = |what: String| Ok(Some(format!("it goes by other keys than before, and {what}: {REKEYED}")));
+    let because =
+        |what: String| Ok(Some(format!("it goes by other keys than before, and {what}: {REKEYED}")));
     if shares.iter().filter_map(|share| share.owner).any(|owner| alive.contains_key(&owner)) {
         return because("a program with the keys of before is at work: stop it first".to_owned());
     }
     let positions = || shares.iter().map(|share| share.progress.position);
     let (first, last) = (positions().min().unwrap_or_default(), positions().max().unwrap_or_default());
     let between = passed(backend, &names, |_| true, first, last).await?;
-    let ahead = shares.iter().flat_map(|share| &share.progress.ahead).next();
-    if let Some(at) = between.map(|(_, at)| at).or(ahead.copied()) {
+    // What was done beside an event that failed. Behind the place of a range it is of sequences that are parked.
+    let done = |share: &Share<Checkpoint>| {
+        let place = share.progress.position;
+        share.progress.ahead.iter().copied().find(|at| *at > place)
+    };
+    if let Some(at) = between.map(|(_, at)| at).or_else(|| shares.iter().find_map(done)) {
         return because(format!(
             "not every range has come as far as the others, the event at {at} lies between them: run the program of before \
              until it has caught up"
         ));
     }
     if parked::count(backend, build, &BTreeSet::new()).await? > 0 {
-        return because("sequences are parked under the keys of before: retry or discard them first".to_owned());
+        return because(
+            "sequences are parked under the keys of before: retry or discard them first".to_owned(),
+        );
     }
     Ok(None)
 }

@@ -18,6 +18,11 @@ macro_rules! rules {
                 a_version_is_forgotten_with_its_last_instance
                 instances_keep_their_version
             }
+            forgotten {
+                an_instance_is_forgotten_some_time_after_its_end
+                an_incarnation_that_has_ended_is_forgotten_and_the_next_one_is_not
+                an_instance_of_whose_key_events_are_set_aside_is_not_forgotten
+            }
             found {
                 an_instance_is_found_by_what_it_is_associated_with_and_not_after
                 an_event_by_a_second_key_is_not_lost
