@@ -3,6 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 use es_core::guarded::{call_now, handle_now};
 use es_core::projection::Code;
@@ -55,6 +56,7 @@ trait Erased: Send + Sync {
     fn name(&self) -> &'static str;
     fn version(&self) -> u32;
     fn after_end(&self) -> AfterEnd;
+    fn keep_ended(&self) -> Option<Duration>;
     fn stashes(&self) -> bool;
     fn filter(&self) -> EventFilter;
     fn code(&self) -> Code;
@@ -78,6 +80,11 @@ impl Definition {
 
     pub(crate) fn after_end(&self) -> AfterEnd {
         self.0.after_end()
+    }
+
+    /// How long instances are kept once they have ended, if not for ever.
+    pub(crate) fn keep_ended(&self) -> Option<Duration> {
+        self.0.keep_ended()
     }
 
     /// Whether events wait for an instance that is not there, or has not ended yet.
@@ -175,6 +182,10 @@ impl<P: Process> Erased for Of<P> {
 
     fn after_end(&self) -> AfterEnd {
         P::AFTER_END
+    }
+
+    fn keep_ended(&self) -> Option<Duration> {
+        P::KEEP_ENDED
     }
 
     fn stashes(&self) -> bool {

@@ -18,7 +18,7 @@ use crate::instance::{Instance, Moment, ToSend};
 use crate::journal;
 use crate::next::Association;
 use crate::process::Process;
-use crate::rows::{Input, Noted, Tables, instance_key};
+use crate::rows::{Input, Noted, Tables, instance_key, key_of_instance};
 
 /// Inputs that are read together.
 const PAGE: usize = 500;
@@ -95,11 +95,12 @@ pub enum Life {
 impl InstanceStatus {
     /// One whose row cannot be read, but for its key.
     fn of_damaged(Damaged { row, of, why }: Damaged) -> Option<Self> {
-        let key = of.filter(|key| instance_key(key).is_ok_and(|key| key == row))?;
+        let key = of.filter(|key| instance_key(key).is_ok_and(|key| key == row));
+        let key = key.or_else(|| key_of_instance(&row))?;
         Some(Self::unreadable(key, why))
     }
 
-    const fn unreadable(key: String, error: String) -> Self {
+    pub(crate) const fn unreadable(key: String, error: String) -> Self {
         Self {
             key,
             id: Uuid::nil(),
@@ -169,16 +170,21 @@ impl Instances {
         Ok(row.map(|row| row.value))
     }
 
+    /// One of them as it is stored, if it can be read.
+    pub(crate) async fn found(&self, key: &str) -> Result<Option<Result<Instance, Damaged>>, StoreError> {
+        let table = &self.tables.instances;
+        let row = self.store.rows(table.name(), &[instance_key(key)?]).await?.pop().flatten();
+        Ok(row.map(|row| Ok(read(table, row)?.value)))
+    }
+
     /// One of them, by the text of its key. One whose row cannot be read is [shown as that](Life::Unreadable).
     ///
     /// # Errors
     ///
     /// [`StoreError`] if it cannot be read.
     pub async fn get(&self, key: &str) -> Result<Option<InstanceStatus>, StoreError> {
-        let table = &self.tables.instances;
-        let row = self.store.rows(table.name(), &[instance_key(key)?]).await?.pop().flatten();
-        Ok(row.map(|row| match read(table, row) {
-            Ok(row) => row.value.into(),
+        Ok(self.found(key).await?.map(|found| match found {
+            Ok(instance) => instance.into(),
             Err(Damaged { why, .. }) => InstanceStatus::unreadable(key.to_owned(), why),
         }))
     }

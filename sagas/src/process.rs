@@ -1,6 +1,7 @@
 //! What a user writes: a process and its handlers.
 
 use std::fmt::{self, Debug};
+use std::time::Duration;
 
 use es_core::command::{ErrorOf, NamedCommand};
 use es_core::projection::Code;
@@ -26,6 +27,13 @@ pub trait Process: Default + Serialize + DeserializeOwned + Send + Sync + 'stati
     const VERSION: u32 = 1;
     /// What becomes of a start for a key whose instance has ended.
     const AFTER_END: AfterEnd = AfterEnd::Once;
+    /// How long an instance is kept after it has ended: its tombstone, what came to it and what was asked of it; `None`: for
+    /// ever. After that its key is as one that never was: a start event that comes so late begins another instance, also where
+    /// it would have been a [duplicate](AfterEnd::Once) before. So keep it for longer than whoever causes such events repeats
+    /// them. What is not answered yet keeps an instance from its end, and one of whose key events are
+    /// [set aside](es_core::processor::Processor::parked) is not forgotten either. Instances are forgotten a few at a time, and
+    /// those that ended before the newest definition said for how long they are kept, never.
+    const KEEP_ENDED: Option<Duration> = None;
     /// Names an instance.
     type Key: AggregateId;
     /// What it wants to see.

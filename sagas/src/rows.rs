@@ -11,6 +11,8 @@
 //! | `hot.process.requests.NAME` | slice, id of the request | what an operator [asks](Request) for |
 //! | `process.requests.NAME` | slice, id, id of the request | what became of it |
 //! | `process.versions.NAME` | version | a program with this version has begun to work |
+//! | `hot.process.writes.NAME` | first slice of a range | nothing: whether it can be written says whether the store takes writes |
+//! | `process.ended.NAME` | slice, time, id | the key of an instance that has ended, where those are forgotten after some time |
 //! | `process.early.NAME` | slice, hash of the key, position, step | an event that came before its instance |
 //!
 //! The slice is that of the instance's key, so all rows of an instance belong to the range that works on it.
@@ -50,6 +52,9 @@ pub(crate) struct Tables {
     pub(crate) lagging: Table<String>,
     pub(crate) requests: Table<Request>,
     pub(crate) answered: Table<Answered>,
+    pub(crate) writes: Table<()>,
+    /// Of keys of instances.
+    pub(crate) ended: Table<String>,
 }
 
 /// An input of an instance, when it came.
@@ -209,6 +214,8 @@ impl Tables {
             lagging: Table::new(format!("{HOT}{}", table("lagging")))?,
             requests: Table::new(format!("{HOT}{}", table("requests")))?,
             answered: Table::new(table("requests"))?,
+            ended: Table::new(table("ended"))?,
+            writes: Table::new(format!("{HOT}{}", table("writes")))?,
         })
     }
 
@@ -251,12 +258,44 @@ pub(crate) fn instance_key(text: &str) -> Result<String, LimitError> {
     key.text(&text[..text.floor_char_boundary(KEY_TEXT / 3)]).hash(text).build()
 }
 
+/// The key of an instance, by that of its row; `None` if the row has only a part of it.
+pub(crate) fn key_of_instance(row: &str) -> Option<String> {
+    let (_, text) = row.split_once(':')?;
+    let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
+    while let Some((first, behind)) = rest.split_first() {
+        if let (b'%', Some((digits, behind))) = (*first, behind.split_at_checked(2)) {
+            bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+            rest = behind;
+        } else {
+            bytes.push(*first);
+            rest = behind;
+        }
+    }
+    let key = String::from_utf8(bytes).ok()?;
+    instance_key(&key).is_ok_and(|of| of == row).then_some(key)
+}
+
 pub(crate) fn input_key(key: &str, id: Uuid, number: u64) -> Result<String, LimitError> {
     Key::in_slice(slice_of(key)).id(id).number(number).build()
 }
 
 pub(crate) fn lagging_key(key: &str, id: Uuid) -> Result<String, LimitError> {
     Key::in_slice(slice_of(key)).id(id).build()
+}
+
+/// The key of the row that says when an instance ended.
+pub(crate) fn ended_key(key: &str, id: Uuid, at: Timestamp) -> Result<String, LimitError> {
+    Key::in_slice(slice_of(key)).time(at).id(id).build()
+}
+
+/// Which instance ended, by the key of that row.
+pub(crate) fn id_of_ended(row: &str) -> Option<Uuid> {
+    row.rsplit(':').next()?.parse().ok()
+}
+
+/// The key of the row by which a range finds out whether the store takes writes.
+pub(crate) fn writes_key(first: u16) -> String {
+    Key::in_slice(first).build().expect("four digits")
 }
 
 pub(crate) fn request_key(request: &Request) -> Result<String, LimitError> {
@@ -355,6 +394,9 @@ mod tests {
         assert_eq!(association_key(&of, id).unwrap(), format!("5edea8a5d989dc77:{}", id.simple()));
         let early = Early { key: "t:1".to_owned(), position: Position(9), step: 1 };
         assert_eq!(early_key(&early).unwrap(), format!("0160:2806f68bafa4b0d5:{:020}:{:020}", 9, 1));
+        let ended = ended_key("t:1", id, Timestamp::from_microsecond(9).unwrap()).unwrap();
+        assert_eq!(ended, format!("0160:{:020}:{}", 9, id.simple()));
+        assert_eq!(id_of_ended(&ended), Some(id));
         assert_eq!(timer_id(id, 1, 2).simple().to_string(), "1d7de126413d10fe089d25f7c130abc4");
     }
 
@@ -363,8 +405,13 @@ mod tests {
         let long = ["ä", ":", "a", "\u{1}"].map(|c| c.repeat(255 / c.len()));
         let mut keys: Vec<String> = long.iter().map(|key| instance_key(key).unwrap()).collect();
         keys.extend(long.iter().map(|key| instance_key(&key[..key.len() - key.len() % 2 - 2]).unwrap()));
+        // A part of such a key names nobody.
+        assert!(keys.iter().all(|row| key_of_instance(row).is_none()));
         keys.sort();
         keys.dedup();
         assert_eq!(keys.len(), 8);
+        for key in ["t:1", "a%3Ab", "ä%", "\u{1}", " ", "x y"] {
+            assert_eq!(key_of_instance(&instance_key(key).unwrap()).as_deref(), Some(key));
+        }
     }
 }

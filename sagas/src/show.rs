@@ -105,6 +105,13 @@ pub enum Came {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum WaitsFor {
+    /// An operator, or a newer program: something of it cannot be read.
+    Repair {
+        /// What.
+        what: String,
+        /// Why.
+        error: String,
+    },
     /// An operator: an input failed.
     Input {
         /// Its number.
@@ -140,6 +147,10 @@ pub enum WaitsFor {
 impl fmt::Display for WaitsFor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Repair { what, error } => write!(
+                f,
+                "for an operator: {what} cannot be read ({error}); repair the row, or run the program that wrote it"
+            ),
             Self::Input { number, error } => write!(
                 f,
                 "for an operator: input {number} failed ({error}); retry, skip input {number}, or end the instance"
@@ -214,14 +225,24 @@ impl InputShown {
 }
 
 impl Instances {
-    /// One of them with what it waits for, by the text of its key. A command that cannot be read is shown as that. Its
+    /// One of them with what it waits for, by the text of its key. One whose row cannot be read, and a command or a timer of
+    /// which that is so, are shown as that. Its
     /// commands are read after it: one that was answered in between is open in the one and gone from the other.
     ///
     /// # Errors
     ///
     /// [`StoreError`] if it cannot be read.
     pub async fn show(&self, key: &str) -> Result<Option<Shown>, StoreError> {
-        let Some(instance) = self.stored(key).await? else { return Ok(None) };
+        let instance = match self.found(key).await? {
+            None => return Ok(None),
+            Some(Ok(instance)) => instance,
+            Some(Err(Damaged { why: error, .. })) => {
+                // What else is stored of it is found by its id.
+                let status = InstanceStatus::unreadable(key.to_owned(), error.clone());
+                let waits = vec![WaitsFor::Repair { what: "the instance".to_owned(), error }];
+                return Ok(Some(Shown { status, commands: Vec::new(), requests: Vec::new(), waits }));
+            }
+        };
         let commands = self.beside(&self.tables.sends, &instance).await?;
         let shown = |command: Result<_, _>| command.map_or_else(OpenCommand::from, OpenCommand::from);
         let commands: Vec<OpenCommand> = commands.into_iter().map(shown).collect();
@@ -230,7 +251,8 @@ impl Instances {
             let (asked, answer) = (row.asked, row.answer);
             Asked { verb: asked.verb, by: asked.by, at: asked.at, answer }
         });
-        let waits = self.waits(&instance, &commands);
+        let mut waits = self.waits(&instance, &commands);
+        waits.splice(0..0, self.damaged_timers(&instance).await?);
         Ok(Some(Shown { status: instance.into(), commands, requests: requests.collect(), waits }))
     }
 
@@ -255,6 +277,23 @@ impl Instances {
         let span = Span { before: Some(behind(&after)), after, limit: SHOWN };
         let rows = self.store.scan_many(table.name(), &[span]).await?;
         Ok(rows.into_iter().flatten().map(|row| Ok(read(table, row)?.value)).collect())
+    }
+
+    /// Timers of which the row cannot be read: they do not fire.
+    async fn damaged_timers(&self, of: &Instance) -> Result<Vec<WaitsFor>, StoreError> {
+        let timers: Vec<_> = of.timers.iter().filter(|(_, timer)| !timer.fired).collect();
+        let keys = timers.iter().map(|(name, timer)| Ok(self.tables.timer(of, name, timer)?.key));
+        let keys = keys.collect::<Result<Vec<_>, StoreError>>()?;
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let table = self.tables.timers.table();
+        let rows = self.store.rows(table.name(), &keys).await?;
+        let damaged = timers.into_iter().zip(rows).filter_map(|((name, _), row)| {
+            let Damaged { why: error, .. } = read(table, row?).err()?;
+            Some(WaitsFor::Repair { what: format!("its timer {name:?}"), error })
+        });
+        Ok(damaged.collect())
     }
 
     fn waits(&self, of: &Instance, commands: &[OpenCommand]) -> Vec<WaitsFor> {

@@ -81,6 +81,17 @@ impl Args {
         Some(quote!(const AFTER_END: #sagas::AfterEnd = #sagas::AfterEnd::#variant;))
     }
 
+    /// `keep_ended_days = 30`, as a constant; nothing if it is not given.
+    pub(crate) fn keep_ended(&self, cx: &Ctxt) -> Option<TokenStream> {
+        let entry = self.find("keep_ended_days")?;
+        let (days, _) = entry.count::<u32>(cx)?;
+        let seconds = u64::from(days) * 86_400;
+        Some(quote_spanned!(entry.span()=>
+            const KEEP_ENDED: ::core::option::Option<::core::time::Duration> =
+                ::core::option::Option::Some(::core::time::Duration::from_secs(#seconds));
+        ))
+    }
+
     /// `schema = "file.sql"` or `schema_sql = ".."`, as an expression.
     pub(crate) fn schema(&self, cx: &Ctxt) -> Option<TokenStream> {
         let file = self.find("schema").and_then(|e| e.text(cx));

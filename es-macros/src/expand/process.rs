@@ -16,12 +16,14 @@ use crate::span::{respan, written_at};
 
 pub(crate) use crate::check::PROCESS_HELPERS as HELPERS;
 
-const KEYS: &[&str] = &["name", "version", "key", "sends", "after_end", "earlier", "crate"];
+const KEYS: &[&str] =
+    &["name", "version", "key", "sends", "after_end", "keep_ended_days", "earlier", "crate"];
 
 pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenStream {
     let text = fingerprint(&[&args, &item]);
     let args = Args::of_sagas(cx, args, KEYS);
     let (name, version, after_end) = (args.name(cx, "process"), args.version(cx), args.after_end(cx));
+    let keep_ended = args.keep_ended(cx);
     let key = args.key_or(cx, "a process needs the type that names an instance, as in `key = TransferId`");
     let (sends, earlier) = (args.types(cx, "sends"), args.types(cx, "earlier"));
     let Some(block) = Block::parse(cx, "process", item) else { return TokenStream::new() };
@@ -59,6 +61,7 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
             const BY_KEY: bool = #by_key;
             const STASHES: bool = #stashes;
             #after_end
+            #keep_ended
             type Key = #key;
             #filter
             fn earlier() -> ::std::vec::Vec<#sagas::Definition> {

@@ -25,7 +25,7 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
     one_handler_each(cx, &mut handlers);
     let (sagas, this, cfgs) = (&args.krate, &block.this, &block.cfgs);
     let es = &quote!(#sagas::es_core);
-    let filter = dispatch::filter(es, &handlers, text, |_| None);
+    let filter = dispatch::filter(es, &handlers, text, |handler| Some(key_rule(handler)));
     let messages = dispatch::each(es, &handlers, |handler| messages(sagas, handler));
     let keys = keys(cx, sagas, &handlers);
     quote! {
@@ -47,6 +47,16 @@ pub(crate) fn expand(cx: &Ctxt, args: TokenStream, item: TokenStream) -> TokenSt
             }
         }
     }
+}
+
+/// `relay::BY_STREAM`: what stands for the keys of an event that goes by its stream.
+const BY_STREAM: u64 = 1;
+
+/// What stands for the rule by which the key of a handler's event is found.
+fn key_rule(handler: &ReadHandler) -> u64 {
+    let by = handler.attrs.iter().filter(|attr| attr.path().is_ident("on"));
+    let by: TokenStream = by.map(ToTokens::to_token_stream).collect();
+    if by.is_empty() { BY_STREAM } else { fingerprint(&[&by]) }
 }
 
 /// Adds what a method returns; shown at the return type, if that is of no use.

@@ -21,6 +21,7 @@ struct Welcome {
     key = AccountId,
     sends(Deposit, bank::Withdraw),
     after_end = again,
+    keep_ended_days = 30,
     earlier(WelcomeV1),
     crate = ::sagas
 )]

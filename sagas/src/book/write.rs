@@ -1,16 +1,18 @@
 //! What is to be written of the instances in memory: as much as one commit takes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use es_core::Timestamp;
 use es_core::processor::slice_of;
 use es_core::store::{Row, RowWrite, StoreError};
+use uuid::Uuid;
 
 use super::early::Waiting;
 use super::{Book, Kept};
 use crate::instance::{Changes, Instance};
 use crate::rows::{
-    Early, Found, Sending, Tables, association_key, early_key, input_key, instance_key, lagging_key, send_key,
+    Early, Found, Sending, Tables, association_key, early_key, ended_key, input_key, instance_key,
+    lagging_key, send_key,
 };
 
 /// Rows and bytes of one commit, about. What one event leads to is never torn.
@@ -52,7 +54,7 @@ impl Book {
         self.kept_bytes + self.touched_bytes + self.kept.len() * A_KEY + found + self.bytes
     }
 
-    /// What is to be written, and when the first of the timers in there is due, by slice.
+    /// What is to be written at a time, and when the first of the timers in there is due, by slice.
     ///
     /// # Errors
     ///
@@ -60,10 +62,19 @@ impl Book {
     pub(crate) fn rows(
         &self,
         tables: &Tables,
+        at: Timestamp,
     ) -> Result<(Vec<RowWrite>, BTreeMap<u16, Timestamp>), StoreError> {
         let (mut rows, mut first) = (Vec::new(), BTreeMap::<u16, Timestamp>::new());
         for key in &self.touched {
-            let Some(Kept { rev, stored, now: Some(now), .. }) = self.kept.get(key) else { continue };
+            let (rev, stored, now) = match self.kept.get(key) {
+                Some(Kept { rev, stored, now: Some(now), .. }) => (rev, stored, now),
+                // It is forgotten.
+                Some(Kept { rev, stored: Some(_), now: None, .. }) => {
+                    rows.push(tables.instances.delete_at(instance_key(key)?, *rev));
+                    continue;
+                }
+                _ => continue,
+            };
             let row = Row { key: instance_key(key)?, rev: *rev, value: Instance::clone(now) };
             rows.push(tables.instances.put(&row)?);
             let due = now.timers.values().filter(|timer| !timer.fired).map(|timer| timer.due).min();
@@ -99,15 +110,47 @@ impl Book {
                 rows.push(tables.early.insert(early_key(&early)?, early)?);
             }
         }
+        if self.definitions[0].keep_ended().is_some() {
+            for (key, id) in self.ended() {
+                rows.push(tables.ended.insert(ended_key(key, id, at)?, key.to_owned())?);
+            }
+        }
         rows.extend(self.gone.iter().map(|(key, rev)| tables.early.delete_at(key.clone(), *rev)));
         Ok((rows, first))
+    }
+
+    /// The instances that have ended since the last flush: also those after which another one of their keys has begun.
+    fn ended(&self) -> BTreeSet<(&str, Uuid)> {
+        let mut ended = BTreeSet::new();
+        for (key, kept) in self.touched.iter().filter_map(|key| Some((&**key, self.kept.get(key)?))) {
+            let (stored, now) = (kept.stored.as_deref(), kept.now.as_deref());
+            let had_ended = |id: Uuid| stored.is_some_and(|stored| stored.id == id && stored.ended);
+            let is_over = |of: &&Instance| of.ended || now.is_some_and(|now| now.id != of.id);
+            let of = [stored, now].into_iter().flatten().filter(is_over).map(|of| of.id);
+            ended.extend(of.filter(|id| !had_ended(*id)).map(|id| (key, id)));
+        }
+        let is_over = |key: &str, id: Uuid| self.now(key).is_none_or(|now| now.id != id);
+        ended.extend(
+            self.inputs.iter().filter(|(key, id, ..)| is_over(key, *id)).map(|(key, id, ..)| (&**key, *id)),
+        );
+        ended
+    }
+
+    /// An instance that has ended is no more, if it is this incarnation, and nothing has come to its key since the last flush.
+    pub(crate) fn forget_ended(&mut self, key: &str, id: Uuid) {
+        let Some(kept) = self.kept.get_mut(key) else { return };
+        let is_it = kept.now.as_deref().is_some_and(|now| now.ended && now.id == id);
+        if is_it && !self.touched.contains(key) {
+            kept.now = None;
+            self.changed(key);
+        }
     }
 
     /// What waited is stored. Gives the commands that are to be sent now.
     pub(crate) fn flushed(&mut self) -> Vec<Sending> {
         for key in std::mem::take(&mut self.touched) {
             if let Some(kept) = self.kept.get_mut(&key) {
-                kept.rev += 1;
+                kept.rev = if kept.now.is_some() { kept.rev + 1 } else { 0 };
                 kept.stored = kept.now.clone();
             }
         }

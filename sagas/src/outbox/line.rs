@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::writes::Writes;
 use super::{Came, PAUSE, TRIES};
 use crate::blame::needs_a_newer_program;
 use crate::data::Data;
@@ -31,6 +32,7 @@ const KEEPS: Duration = Duration::from_secs(2);
 pub(super) struct Line {
     pub(super) sender: Sender,
     pub(super) store: Arc<dyn EventStore>,
+    pub(super) writes: Writes,
     pub(super) ids: Ids,
     /// Places for commands that are sent for the first time; for those that are sent again, or for long.
     pub(super) first: Arc<Semaphore>,
@@ -56,7 +58,7 @@ impl Failed {
     /// What it comes to after so many tries.
     pub(super) fn in_vain(self, attempts: u32) -> Came {
         if self.is_intercepted {
-            return Came::Intercepted(self.text);
+            return Came::Intercepted { error: self.text, attempts };
         }
         Came::Trouble { error: cut(&self.text), attempts, held: true }
     }
@@ -131,8 +133,16 @@ impl Line {
         }
     }
 
-    /// Sends it once: why it was refused, if it was.
+    /// Sends it once: why it was refused, if it was. It is blamed for a failure only if the store takes a write after that.
     async fn send(&self, sending: &Sending, is_first: bool) -> Result<Option<Rejected<Data>>, Failed> {
+        let mut sent = self.send_once(sending, is_first).await;
+        if let Err(failed) = &mut sent {
+            failed.for_good = failed.for_good && self.writes.are_taken().await;
+        }
+        sent
+    }
+
+    async fn send_once(&self, sending: &Sending, is_first: bool) -> Result<Option<Rejected<Data>>, Failed> {
         let Sending { send, metadata, .. } = sending;
         let key = key_of(sending);
         let sent =

@@ -4,9 +4,10 @@
 //! answers sends it again, and it still acts once. One that meets an outage becomes stuck: it is sent again for ever, and
 //! meanwhile is only in the store, with what its instance sends after it. So it is in nobody's way: it takes no memory, and a
 //! place only among others of its kind. One that fails for a reason that time does not mend is held after a few tries: an
-//! operator has to look at it.
+//! operator has to look at it. While the store takes no writes, no failure is taken for one of these.
 
 mod line;
+mod writes;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use self::line::{Failed, Line};
+pub(crate) use self::writes::Writes;
 use crate::data::Data;
 use crate::instance::cut;
 use crate::process::Rejected;
@@ -36,7 +38,7 @@ const AGAIN: usize = 16;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
 const STUCK: Duration = Duration::from_secs(6);
 /// How often it is sent before it is stuck; and before it is held, if that does not help.
-pub(crate) const TRIES: u32 = 5;
+const TRIES: u32 = 5;
 /// Bytes of the commands in memory, about.
 const MAX_BYTES: usize = 16 << 20;
 
@@ -49,7 +51,7 @@ pub(crate) enum Came {
     /// An answer: why it was refused, if it was.
     Answer(Option<Rejected<Data>>),
     /// An interceptor said no, or has failed, each time. Whether that is an answer is for its instance to say.
-    Intercepted(String),
+    Intercepted { error: String, attempts: u32 },
     /// None so far. `held`: to send it again does not help.
     Trouble { error: String, attempts: u32, held: bool },
 }
@@ -85,15 +87,22 @@ struct Stuck {
     key: String,
     turn: Instant,
     pause: Duration,
-    /// How often it failed for a reason that time does not mend.
+    /// How often it was sent since it is stuck, and how often in a row it failed for a reason that time does not mend.
+    tries: u32,
     in_vain: u32,
 }
 
 impl Outbox {
     /// `wake` is told of each answer.
-    pub(crate) fn new(sender: Sender, store: Arc<dyn EventStore>, ids: Ids, wake: Arc<Notify>) -> Self {
+    pub(crate) fn new(
+        sender: Sender,
+        store: Arc<dyn EventStore>,
+        writes: Writes,
+        ids: Ids,
+        wake: Arc<Notify>,
+    ) -> Self {
         let [first, again] = [FIRST, AGAIN].map(|n| Arc::new(Semaphore::new(n)));
-        let line = Line { sender, store, ids, first, again };
+        let line = Line { sender, store, writes, ids, first, again };
         let (behind, stuck, held) = (HashMap::new(), HashMap::new(), HashSet::new());
         let (turns, again) = (BTreeSet::new(), HashSet::new());
         let (on_its_way, came, tasks) = (HashMap::new(), unbounded_channel(), JoinSet::new());
@@ -164,7 +173,7 @@ impl Outbox {
     pub(crate) fn stick(&mut self, row: Row<Sending>, pause: Duration) {
         let (id, turn) = (row.value.send.id, Instant::now() + pause);
         self.drop_behind(id);
-        self.stuck.insert(id, Stuck { key: row.key, turn, pause: STUCK, in_vain: 0 });
+        self.stuck.insert(id, Stuck { key: row.key, turn, pause: STUCK, tries: 0, in_vain: 0 });
         self.turns.insert((turn, id));
     }
 
@@ -294,6 +303,7 @@ impl Outbox {
             Ok(came) => return Some(came),
             Err(failed) => failed,
         };
+        stuck.tries = stuck.tries.saturating_add(1);
         let pause = if failed.for_good {
             // It is soon known to be in vain.
             stuck.in_vain += 1;
@@ -304,7 +314,8 @@ impl Outbox {
             std::mem::replace(&mut stuck.pause, next)
         };
         if stuck.in_vain >= TRIES {
-            return Some(failed.in_vain(TRIES));
+            let before = row.value.trouble.as_ref().map_or(0, |trouble| trouble.attempts);
+            return Some(failed.in_vain(before.saturating_add(stuck.tries)));
         }
         stuck.turn = Instant::now() + self.line.some_of(pause);
         self.turns.insert((stuck.turn, id));
@@ -323,6 +334,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use es_core::memory::MemoryBackend;
+    use es_core::store::Table;
     use es_core::{App, Metadata};
     use serde_json::json;
 
@@ -334,6 +346,12 @@ mod tests {
         let send = json!({ "key": n.to_string(), "id": Uuid::from_u128(n), "input": 1, "ordinal": 0,
                            "command": command, "metadata": Metadata::default() });
         Row { key: n.to_string(), rev: 1, value: serde_json::from_value(send).unwrap() }
+    }
+
+    fn on(app: &App, store: MemoryBackend, wake: Arc<Notify>) -> Outbox {
+        let (store, table) = (Arc::new(store), Table::new("writes").unwrap());
+        let writes = Writes::new(store.clone(), table, "0000".to_owned());
+        Outbox::new(app.sender(), store, writes, Ids::default(), wake)
     }
 
     async fn all_that_came(outbox: &mut Outbox, wake: &Notify, n: usize) -> Vec<Row<Sending>> {
@@ -353,7 +371,7 @@ mod tests {
         let store = MemoryBackend::new();
         let app = App::on(store.clone()).start().await.unwrap();
         let wake = Arc::new(Notify::new());
-        let mut outbox = Outbox::new(app.sender(), Arc::new(store), Ids::default(), wake.clone());
+        let mut outbox = on(&app, store, wake.clone());
         let mut n = 0;
         while !outbox.is_full(usize::MAX) {
             // One behind the other, of two instances a pair.
@@ -400,7 +418,7 @@ mod tests {
     async fn what_fails_for_good_between_outages_is_tried_again() {
         let store = MemoryBackend::new();
         let app = App::on(store.clone()).start().await.unwrap();
-        let mut outbox = Outbox::new(app.sender(), Arc::new(store), Ids::default(), Arc::default());
+        let mut outbox = on(&app, store, Arc::default());
         let (row, failed) = (row(1, 1), |for_good| {
             let mut failed = Failed::new("no");
             failed.for_good = for_good;
@@ -412,7 +430,13 @@ mod tests {
             assert!(outbox.came_again(&row, failed(false)).is_none(), "{n}");
         }
         let in_vain = (0..TRIES).filter_map(|_| outbox.came_again(&row, failed(true)));
-        assert_eq!(in_vain.count(), 1);
+        let in_vain: Vec<Came> = in_vain.collect();
+        // It says how often it was sent, all tries together.
+        let all = 5 * TRIES;
+        assert!(
+            matches!(&in_vain[..], [Came::Trouble { attempts, held: true, .. }] if *attempts == all),
+            "{in_vain:?}"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -420,7 +444,7 @@ mod tests {
         let store = MemoryBackend::new();
         let app = App::on(store.clone()).start().await.unwrap();
         let wake = Arc::new(Notify::new());
-        let mut outbox = Outbox::new(app.sender(), Arc::new(store), Ids::default(), wake.clone());
+        let mut outbox = on(&app, store, wake.clone());
         let id = Uuid::from_u128(1);
         outbox.push(row(1, 1));
         // An operator has it sent again: it is read from the store.

@@ -15,7 +15,12 @@ use serde_json::Value;
 /// [`#[publishes]`](macro@crate::publishes) writes this impl.
 ///
 /// A mapping is what a relay tells the world, so it is changed like an interface: what was sent by the mapping of before is
-/// not sent again, and [asked for again](super::Relay::behind) it comes in its new form. How many messages an event becomes is
+/// not sent again, and [asked for again](super::Relay::behind) it comes in its new form. A program that finds the
+/// [key](Self::key) of events by another rule than before does not start unless every message of before was sent, nothing is
+/// parked, and no program with the other rule is at work: what one range of keys has sent and another one has not would be left
+/// out, or sent twice in two orders. Another name for the relay makes it another one, which begins with the events from its start
+/// on, and whose lanes are new to receivers. With
+/// [`Backfill::Skip`](es_core::processor::Backfill::Skip) for it, it goes on from here all the same. How many messages an event becomes is
 /// best left as it is: what was on its way while the program was replaced comes again, and if it was one message and is two
 /// now, it has another id under the same sequence, which inboxes refuse (422).
 ///
@@ -50,10 +55,12 @@ pub trait Publishes: Send + Sync + 'static {
     /// Which events it looks at.
     fn filter() -> EventFilter;
 
-    /// Which code it is.
+    /// Which code it is, with the [rule](Code::keyed_by) by which it finds keys: [`BY_STREAM`] unless it says another number.
+    /// Whoever writes [`key`](Self::key) says one, and another one with another rule: a program that goes by other keys than
+    /// before does not start while that could lose messages.
     #[must_use]
     fn code() -> Code {
-        Code::of(&Self::filter())
+        Code::of(&Self::filter()).keyed_by(BY_STREAM)
     }
 
     /// The key by which the messages of an event are in order: its stream. It has 1 to 255 bytes and no NUL: an event with
@@ -78,6 +85,9 @@ pub trait Publishes: Send + Sync + 'static {
     /// Why it has none though it should: then its key is parked.
     fn messages(&self, event: &RecordedEvent) -> Result<Vec<Message>, BoxError>;
 }
+
+/// Stands for the keys of events that go by their streams: see [`Publishes::code`].
+pub const BY_STREAM: u64 = 1;
 
 /// The key of an event. One that cannot be stored could not be parked either, so it is none.
 pub(super) fn key_of(mapping: &impl Publishes, event: &RecordedEvent) -> Result<String, BoxError> {

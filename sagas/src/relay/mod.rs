@@ -85,7 +85,7 @@ mod topic;
 
 #[cfg(feature = "http")]
 pub use self::http::HttpPublisher;
-pub use self::mapping::{IntoMessages, Message, Publishes};
+pub use self::mapping::{BY_STREAM, IntoMessages, Message, Publishes};
 #[doc(hidden)]
 pub use self::mapping::{add, one_key};
 pub use self::publisher::{InProcess, PublishError, Publisher, in_process};

@@ -6,7 +6,7 @@ use es_core::projection::Code;
 use es_core::store::EventFilter;
 use es_core::{Aggregate as _, BoxError, Event as _, RecordedEvent, StreamId};
 
-use super::mapping::{Message, Publishes};
+use super::mapping::{BY_STREAM, Message, Publishes};
 use crate::message::{MessageEvent, Messages, Published};
 
 /// A mapping for what was [published](crate::message::Publishing) to one topic: each message as it is, in the order of its
@@ -61,7 +61,7 @@ impl Publishes for TopicMessages {
     }
 
     fn code() -> Code {
-        Code::default().handling::<Published>()
+        Code::default().handling::<Published>().keyed_by(BY_STREAM)
     }
 
     fn key(&self, event: &RecordedEvent) -> Result<String, BoxError> {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{AT_ONCE, IN_MEMORY, LOOK, PAGE, ProcessSession};
 use crate::damaged::{Damaged, read};
 use crate::instance::{Moment, ToSend, cut};
-use crate::outbox::{Came, TRIES};
+use crate::outbox::Came;
 use crate::process::Rejected;
 use crate::rows::{Request, Sending, Trouble, of_instance};
 use crate::verb::{By, Verb};
@@ -135,12 +135,12 @@ impl<B: Backend> ProcessSession<B> {
                 continue;
             }
             let came = match came {
-                Came::Intercepted(error) => self.intercepted(&row.value.send, error),
+                Came::Intercepted { error, attempts } => self.intercepted(&row.value.send, error, attempts),
                 came => came,
             };
             let ToSend { key, id, command, .. } = &row.value.send;
             match came {
-                Came::Intercepted(_) => unreachable!("it has come to an answer or to trouble"),
+                Came::Intercepted { .. } => unreachable!("it has come to an answer or to trouble"),
                 Came::Answer(why) => {
                     self.book.answered(&row.value.send, why, moment, &|| ids.next());
                     self.rows.push(self.tables.sends.delete(&row));
@@ -165,14 +165,14 @@ impl<B: Backend> ProcessSession<B> {
 
     /// An interceptor says no to a command: that is its answer, where a handler takes that. Else it is held, for nothing else
     /// would send it ever again.
-    fn intercepted(&mut self, send: &ToSend, error: String) -> Came {
+    fn intercepted(&mut self, send: &ToSend, error: String, attempts: u32) -> Came {
         let why = Rejected::Intercepted(error);
         if self.book.takes_refusal(send, &why) {
             self.outbox.next_of(send.id);
             return Came::Answer(Some(why));
         }
         let Rejected::Intercepted(error) = why else { unreachable!("it is made above") };
-        Came::Trouble { error: cut(&error), attempts: TRIES, held: true }
+        Came::Trouble { error: cut(&error), attempts, held: true }
     }
 
     /// The first command of an instance that was not answered, if a skip means that: it is stuck, or held.

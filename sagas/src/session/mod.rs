@@ -1,6 +1,7 @@
 //! The work on a range of a process: events, answers and timers in, one commit out.
 
 mod commands;
+mod forget;
 mod load;
 mod requests;
 mod timers;
@@ -22,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use self::forget::Forgets;
 use self::requests::Left;
 use self::timers::Known;
 use crate::book::Book;
@@ -29,8 +31,8 @@ use crate::damaged::{Unread, read};
 use crate::definition::{Definition, RawStep};
 use crate::instance::{Instance, Moment};
 use crate::journal;
-use crate::outbox::{Outbox, Sent};
-use crate::rows::{Noted, Sending, Tables, send_key};
+use crate::outbox::{Outbox, Sent, Writes};
+use crate::rows::{Noted, Sending, Tables, send_key, writes_key};
 
 /// Instances that are kept between two pages. They cost memory, never correctness.
 const KEPT: usize = 10_000;
@@ -92,6 +94,7 @@ pub(crate) struct ProcessSession<B> {
     /// How many timers of a slice are looked at together.
     of_a_slice: usize,
     timers: Known,
+    forgets: Forgets,
     /// Rows beside those of instances.
     rows: Vec<RowWrite>,
 }
@@ -120,7 +123,9 @@ impl<B: Backend> ProcessSession<B> {
                 called.notify_one();
             }
         });
-        let outbox = Outbox::new(sender.clone(), backend.clone(), opening.ids.clone(), wake.clone());
+        let writes = Writes::new(backend.clone(), tables.writes.clone(), writes_key(opening.slices.first));
+        let ids = opening.ids.clone();
+        let outbox = Outbox::new(sender.clone(), backend.clone(), writes, ids, wake.clone());
         Self {
             backend,
             tables,
@@ -146,6 +151,7 @@ impl<B: Backend> ProcessSession<B> {
             marks: Marks::default(),
             of_a_slice: 0,
             timers: Known::default(),
+            forgets: Forgets::default(),
             rows: Vec::new(),
         }
     }
@@ -307,12 +313,13 @@ impl<B: Backend> Session for ProcessSession<B> {
         let more = self.take_answers(moment).await?;
         let asked = self.take_requests(moment).await?;
         let next = self.fire(moment, parked).await?;
+        self.forget_ended(moment, parked).await?;
         let more = lags || more || asked || !self.released.is_empty() || self.book.lags();
         Ok(if more { Some(now) } else { next })
     }
 
     async fn flush(&mut self, mut rows: Vec<RowWrite>) -> Result<(), CommitError> {
-        let (own, due) = self.book.rows(&self.tables)?;
+        let (own, due) = self.book.rows(&self.tables, self.ids.clock().now())?;
         rows.extend(own);
         rows.append(&mut self.rows);
         for row in self.rewritten.values() {

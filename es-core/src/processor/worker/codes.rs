@@ -161,6 +161,12 @@ impl CodeRecord {
         let names = names.chain(unhandled).map(String::as_str);
         names.filter(|name| self.is_rekeyed(code, name)).collect()
     }
+
+    /// The same, where it is known by which keys they were found.
+    pub(crate) fn rekeyed_knowingly<'c>(&'c self, code: &'c Code) -> BTreeSet<&'c str> {
+        let known = |name: &&str| self.keys.as_ref().is_some_and(|keys| rule(keys, name) != 0);
+        self.rekeyed(code).into_iter().filter(known).collect()
+    }
 }
 
 /// The record of a build that begins beside the one that is read: the newest code that is known makes it, which is not

@@ -10,7 +10,7 @@ use super::coordinator::Coordinator;
 use super::outgrown::Other;
 use super::rename::rename;
 use super::sight::Sight;
-use super::take_over::{RAISE, TakeOver};
+use super::take_over::{RAISE, TakeOver, rekeyed_obstacle};
 use crate::cluster::{self, Share, Shares};
 use crate::processor::ProcessorError;
 use crate::processor::rebuild::{Backfill, begin_backfill, remove_build};
@@ -149,8 +149,13 @@ impl Coordinator {
                 }
             }
             Standing::IsNewer | Standing::IsLeft => {
+                if self.options.backfill != Backfill::Skip
+                    && let Some(why) = self.rekeyed(&build, stored.as_ref()).await?
+                {
+                    return Ok(Code::IsMissing(why));
+                }
                 if let Some(why) = self.take_over(&build, stored.as_ref()).await? {
-                    let over = TakeOver::from(stored.as_ref());
+                    let over = self.over(stored.as_ref());
                     // Not under other keys: rows that each have a part are worse than rows that stay as they were.
                     let alone = alone && stored.is_none_or(|stored| stored.rekeyed(&code).is_empty());
                     return self.catch_up_on(&build, role, over, alone, why).await;
@@ -160,6 +165,23 @@ impl Coordinator {
         // What is there then is seen with the next look.
         self.cluster.wake();
         Ok(Code::Changes)
+    }
+
+    /// Taking a build over, as it was chosen.
+    fn over(&self, stored: Option<&CodeRecord>) -> TakeOver {
+        let over = TakeOver::from(stored);
+        if self.options.backfill == Backfill::Skip { over.with_other_keys() } else { over }
+    }
+
+    /// Why this code cannot continue a build by its keys, in words.
+    async fn rekeyed(
+        &self,
+        build: &Build,
+        stored: Option<&CodeRecord>,
+    ) -> Result<Option<String>, StoreError> {
+        let (backend, shares) = (&*self.node.backend, Shares::<Checkpoint>::checkpoints());
+        let of_build = shares.of(backend, &build.to_string()).await?;
+        rekeyed_obstacle(backend, &*self.runner, build, stored, &of_build).await
     }
 
     /// Takes a build over, or says what events this code has missed of it. The log is not asked again what it has said.
@@ -175,7 +197,7 @@ impl Coordinator {
             return Ok(Some(why.clone()));
         }
         let (backend, runner, lease) = (&*self.node.backend, &*self.runner, self.node.settings.lease);
-        let taken = TakeOver::from(stored).take(backend, runner, build, lease);
+        let taken = self.over(stored).take(backend, runner, build, lease);
         let why = self.unless_stopped(taken).await?.err();
         if let Some(why) = &why {
             self.missing.insert(generation, (from, why.clone()));

@@ -1,13 +1,14 @@
 //! A build changes from one code to another: written by nodes that have the newer one, at their start and while they run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::codes::{after, is_older};
 use super::taken::Taken;
-use crate::cluster::{Share, Shares};
+use crate::cluster::{self, Share, Shares};
 use crate::processor::kinds::runner::Runner;
+use crate::processor::parked;
 use crate::processor::rebuild::{
     Backfill, Change, backfill_obstacle, begin_backfill, is_of_its_kind, one_share,
 };
@@ -23,6 +24,10 @@ pub(crate) const TRIES: u32 = 500;
 /// What helps where events were missed.
 pub(super) const RAISE: &str = "raise its `version`, and it is built from the beginning; or let it be rebuilt by itself \
                                 (`Backfill::Online`)";
+
+/// What helps where the keys of what cannot be rebuilt have changed.
+const REKEYED: &str = "or give it another name, by which it begins at the head of the log; or let it go on from here \
+                       (`Backfill::Skip`): then what was not handled yet may be left out, or come twice";
 
 /// Of that, what is no help to what has one build only.
 pub(crate) const BY_ITSELF: &str = "or let it be rebuilt by itself (`Backfill::Online`)";
@@ -147,6 +152,50 @@ impl Missed {
     }
 }
 
+/// Why a code cannot continue with other keys what several ranges work on by their keys, in words; `None` if it can. An event
+/// that lies behind one range and before another would be left out, or handled twice, once it belongs to the other one. What
+/// can be rebuilt has its rows [elsewhere](Missed::find) instead.
+pub(crate) async fn rekeyed_obstacle(
+    backend: &dyn AnyBackend,
+    runner: &dyn Runner,
+    build: &Build,
+    before: Option<&CodeRecord>,
+    shares: &[Share<Checkpoint>],
+) -> Result<Option<String>, StoreError> {
+    let (code, goes_by_key) = (runner.code(), runner.execution().splits && !runner.keeps().is_fenced());
+    let Some(before) = before.filter(|_| goes_by_key) else { return Ok(None) };
+    let names: Vec<&str> = before.rekeyed_knowingly(&code).into_iter().collect();
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let alive = cluster::alive(backend).await?;
+    let because =
+        |what: String| Ok(Some(format!("it goes by other keys than before, and {what}: {REKEYED}")));
+    if shares.iter().filter_map(|share| share.owner).any(|owner| alive.contains_key(&owner)) {
+        return because("a program with the keys of before is at work: stop it first".to_owned());
+    }
+    let positions = || shares.iter().map(|share| share.progress.position);
+    let (first, last) = (positions().min().unwrap_or_default(), positions().max().unwrap_or_default());
+    let between = passed(backend, &names, |_| true, first, last).await?;
+    // What was done beside an event that failed. Behind the place of a range it is of sequences that are parked.
+    let done = |share: &Share<Checkpoint>| {
+        let place = share.progress.position;
+        share.progress.ahead.iter().copied().find(|at| *at > place)
+    };
+    if let Some(at) = between.map(|(_, at)| at).or_else(|| shares.iter().find_map(done)) {
+        return because(format!(
+            "not every range has come as far as the others, the event at {at} lies between them: run the program of before \
+             until it has caught up"
+        ));
+    }
+    if parked::count(backend, build, &BTreeSet::new()).await? > 0 {
+        return because(
+            "sequences are parked under the keys of before: retry or discard them first".to_owned(),
+        );
+    }
+    Ok(None)
+}
+
 pub(super) fn furthest(shares: &[Share<Checkpoint>]) -> Position {
     shares.iter().map(|share| share.progress.position).max().unwrap_or_default()
 }
@@ -219,6 +268,8 @@ struct Older<'r> {
     over: TakeOver,
     /// Events that it has passed without this program, in words.
     missed: Option<String>,
+    /// Why it cannot be continued with other keys, in words.
+    rekeyed: Option<String>,
 }
 
 /// What is to be done with the builds that older programs make, or what is in the way, a line each. Nothing is changed.
@@ -239,6 +290,14 @@ pub(crate) async fn judge<'r>(
             Err(error) => return Err(error),
         };
         for mut older in found {
+            if let Some(why) = older.rekeyed.take() {
+                if *backfill != Backfill::Skip {
+                    wrong.push(format!("{}: {why}", older.build));
+                    continue;
+                }
+                tracing::warn!(build = %older.build, why, "goes on from here with other keys");
+                older.over = older.over.with_other_keys();
+            }
             match (older.missed.take(), backfill) {
                 (None, _) => judged.older.push((older, None)),
                 (Some(why), Backfill::Refuse) => wrong.push(format!("{}: {why}: {RAISE}", older.build)),
@@ -330,13 +389,15 @@ async fn older_builds<'r>(
             continue;
         }
         // What is inline has no shares: every commit has brought it to the head.
+        let of_build = shares.of(backend, &build.to_string()).await?;
         let furthest = match InlineSet::read(backend).await?.names.contains(&name) {
             true => backend.head().await?,
-            false => furthest(&shares.of(backend, &build.to_string()).await?),
+            false => furthest(&of_build),
         };
         let missed = looked.find(backend, &**runner, &build, before, furthest).await?;
+        let rekeyed = rekeyed_obstacle(backend, &**runner, &build, before, &of_build).await?;
         let over = TakeOver { missed: looked.at(&build), ..TakeOver::from(before) };
-        older.push(Older { runner, build, is_read, over, missed });
+        older.push(Older { runner, build, is_read, over, missed, rekeyed });
     }
     Ok(older)
 }
@@ -349,6 +410,8 @@ pub(crate) struct TakeOver {
     missed: Missed,
     /// Whether what was missed is left out.
     skips: bool,
+    /// Whether it goes on by other keys, whatever is in the way of that.
+    rekeys: bool,
     /// Whether that is for a while only.
     incomplete: bool,
     /// The share that must be as its worker knows it.
@@ -369,6 +432,11 @@ impl TakeOver {
     /// Whatever was missed is left out.
     pub(crate) fn skipping(self) -> Self {
         Self { skips: true, ..self }
+    }
+
+    /// It goes on from here by other keys.
+    pub(crate) fn with_other_keys(self) -> Self {
+        Self { rekeys: true, ..self }
     }
 
     /// The same, until the build is replaced by one that has it.
@@ -406,11 +474,19 @@ impl TakeOver {
             {
                 return Ok(Err(missed));
             }
+            if !self.rekeys
+                && let Some(why) = rekeyed_obstacle(backend, runner, build, before, &of_build).await?
+            {
+                return Ok(Err(why));
+            }
             let from = of_build.iter().map(|share| share.progress.position).min().unwrap_or_default();
             let mut rows = vec![self.record(backend, &stored, &code, from, lease).await?];
             // An effect that is under way would be repeated: its worker gives the share back after it, by itself. But it
-            // may pass what only the new code handles.
-            let is_fenced = |before: &CodeRecord| runner.keeps().is_fenced() || !before.handles_all_of(&code);
+            // may pass what only the new code handles, or what is another range's by the new keys.
+            let is_fenced = |before: &CodeRecord| {
+                let is_passed = !before.handles_all_of(&code) || !before.rekeyed_knowingly(&code).is_empty();
+                runner.keeps().is_fenced() || is_passed
+            };
             if before.is_some_and(is_fenced) {
                 for share in &of_build {
                     rows.push(shares.put(&share.owned_by(None))?);

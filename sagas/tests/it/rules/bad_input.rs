@@ -1,7 +1,7 @@
 //! What nobody should do, and somebody does.
 
 use es_core::store::Row;
-use sagas::Verb;
+use sagas::{Verb, WaitsFor};
 use serde_json::{Value, json};
 
 use super::Subject;
@@ -140,6 +140,10 @@ pub(super) async fn timers_that_cannot_be_read_hold_up_none_behind_them<S: Subje
     world.join().await;
     world.seconds(12);
     world.until(|view| view.took(good) == ["begun", "bell"]).await;
+    let instances = world.instances();
+    let shown = world.ask(|| instances.show(&bad[0])).await.unwrap();
+    let what = |waits: &WaitsFor| matches!(waits, WaitsFor::Repair { what, .. } if what.contains("bell"));
+    assert!(shown.waits.iter().any(what), "{shown:?}");
     world.stop().await;
 }
 

@@ -8,7 +8,7 @@ use es_core::store::{
     Append, Commit, CommitError, ExpectedVersion, NewEvent, Position, Resolution, RowWrite, StreamId, Table,
 };
 use es_core::testing::TestClock;
-use es_core::{App, AppBuilder, ErrorKind, Event, EventStore as _};
+use es_core::{App, AppBuilder, Backend, ErrorKind, Event, EventStore as _};
 use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -41,7 +41,15 @@ impl<'s, S: Subject> Ground<'s, S> {
 
     /// Another node, with what is wired.
     pub(crate) async fn join(&self, wire: impl Fn(AppBuilder<S::Backend>) -> AppBuilder<S::Backend>) -> App {
-        let backend = self.subject.again(&self.backend, &self.clock).await;
+        self.join_over(&self.subject.again(&self.backend, &self.clock).await, wire).await
+    }
+
+    /// The same, over a line of its own to the store.
+    pub(crate) async fn join_over<B: Backend + Clone>(
+        &self,
+        backend: &B,
+        wire: impl Fn(AppBuilder<B>) -> AppBuilder<B>,
+    ) -> App {
         loop {
             let app = wire(App::on(backend.clone()).clock(self.clock.clone())).lease(LEASE);
             match app.processor_retries(2, Duration::from_millis(5), Duration::from_millis(50)).start().await

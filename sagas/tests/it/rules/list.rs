@@ -18,6 +18,11 @@ macro_rules! rules {
                 a_version_is_forgotten_with_its_last_instance
                 instances_keep_their_version
             }
+            forgotten {
+                an_instance_is_forgotten_some_time_after_its_end
+                an_incarnation_that_has_ended_is_forgotten_and_the_next_one_is_not
+                an_instance_of_whose_key_events_are_set_aside_is_not_forgotten
+            }
             found {
                 an_instance_is_found_by_what_it_is_associated_with_and_not_after
                 an_event_by_a_second_key_is_not_lost
@@ -71,6 +76,9 @@ macro_rules! rules {
                 a_reply_that_waits_is_not_lost_to_a_program_that_cannot_read_it
                 what_has_waited_is_not_lost_to_a_program_that_cannot_read_it
             }
+            outages {
+                a_command_is_blamed_only_while_the_store_takes_writes
+            }
             sharing {
                 nodes_that_come_and_go_lose_no_instance_and_act_once
             }
@@ -87,6 +95,10 @@ macro_rules! rules {
                 what_is_behind_a_message_comes_again_as_it_was_sent
                 a_topic_goes_out_as_it_was_published
                 a_topic_goes_to_any_number_of_receivers
+            }
+            rekeyed {
+                a_relay_that_goes_by_other_keys_starts_once_everything_was_sent
+                a_relay_that_goes_by_other_keys_goes_on_from_here_if_that_was_chosen
             }
             behind {
                 what_only_a_newer_program_knows_is_not_left_out_in_silence

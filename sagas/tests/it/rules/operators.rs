@@ -196,7 +196,11 @@ pub(super) async fn what_cannot_be_read_is_shown_as_that<S: Subject>(subject: &S
     assert_eq!(one.key, "sends");
     assert!(matches!(one.life, Life::Unreadable { .. }), "{one:?}");
     let page = world.ask(|| instances.page(None, 2)).await;
-    assert_eq!(page.into_iter().map(|one| one.key).collect::<Vec<_>>(), ["input"]);
+    assert_eq!(page.into_iter().filter(|listed| *listed == one).count(), 1, "its key is that of its row");
+    let shown = world.ask(|| instances.show("sends")).await.unwrap();
+    assert_eq!(shown.status, one);
+    let [WaitsFor::Repair { error, .. }] = &shown.waits[..] else { panic!("{shown:?}") };
+    assert!(error.contains("cannot be read"), "{shown:?}");
 }
 
 /// S15

@@ -267,6 +267,9 @@ macro_rules! plays {
 plays!(ByKey, [name = "by_key"], {});
 // One whose keys may begin again.
 plays!(Again, [name = "again", after_end = again], {});
+// And ones whose instances are forgotten a day after their end.
+plays!(Brief, [name = "brief", keep_ended_days = 1], {});
+plays!(BriefAgain, [name = "brief_again", after_end = again, keep_ended_days = 1], {});
 // The definition after `ByKey`: its labels differ.
 plays!(Newer, [name = "by_key", version = 2, earlier(ByKey)], {});
 // And one that knows no definition of before.

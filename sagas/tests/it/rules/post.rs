@@ -92,6 +92,18 @@ impl Customers {
     }
 }
 
+/// [`Orders`] of a program that sends them in the order of each customer.
+#[derive(Clone, Copy)]
+pub(crate) struct OrdersByCustomer;
+
+#[publishes(name = "orders")]
+impl OrdersByCustomer {
+    #[on(by = customer)]
+    fn placed(&self, placed: &Placed) -> Vec<Message> {
+        copies(placed)
+    }
+}
+
 /// In the order of each customer, which cannot be told until that is mended.
 #[derive(Clone, Default)]
 pub(crate) struct Unknown(pub(crate) Arc<AtomicBool>);
@@ -138,6 +150,8 @@ pub(crate) struct State {
     pub(crate) is_mute: bool,
     /// Takes a message and says that it did not, each time that this many came.
     pub(crate) mumbles: Option<usize>,
+    /// Keys whose messages nobody takes now.
+    pub(crate) away_for: BTreeSet<String>,
     /// Keys whose messages are refused.
     pub(crate) refuses: BTreeSet<String>,
     /// Keys whose messages are taken, and then refused.
@@ -208,7 +222,7 @@ impl Publisher for Post {
         closed.wait_for(|closed| !closed).await.unwrap();
         let is_mute = {
             let mut state = self.state();
-            if state.is_away {
+            if state.is_away || state.away_for.contains(&on_way.1) {
                 return Err(PublishError::unavailable("nobody is at the counter"));
             }
             if state.refuses.contains(&on_way.1) {
