@@ -11,6 +11,7 @@ mod commits;
 mod desk;
 mod destinations;
 mod family;
+mod forgetting;
 mod found;
 mod ground;
 mod guards;
