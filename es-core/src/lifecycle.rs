@@ -41,6 +41,12 @@ impl Lifecycle {
         (!self.closed.load(Ordering::SeqCst)).then_some(token)
     }
 
+    /// Counts in a command that is a part of what a shutdown waits for.
+    pub(crate) fn enter_late(&self) -> Option<TaskTrackerToken> {
+        let token = self.commands.token();
+        (!self.kill.is_cancelled()).then_some(token)
+    }
+
     pub(crate) fn killed(&self) -> WaitForCancellationFuture<'_> {
         self.kill.cancelled()
     }

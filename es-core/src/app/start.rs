@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::builder::Settings;
@@ -167,12 +168,10 @@ impl<B: Backend> AppBuilder<B> {
 
 /// What engines find in the way of a start, a line each.
 async fn in_the_way(engines: &[Arc<dyn Engine>], services: &Services) -> Vec<String> {
-    let mut wrong = Vec::new();
-    for engine in engines {
-        let unread = |error: BoxError| vec![format!("the store cannot be read: {}", crate::chain(&*error))];
-        wrong.extend(engine.check(services).await.unwrap_or_else(unread));
-    }
-    wrong
+    let unread = |error: BoxError| vec![format!("the store cannot be read: {}", crate::chain(&*error))];
+    // At the same time: each may have to wait for somebody who is away.
+    let checked = join_all(engines.iter().map(|engine| engine.check(services))).await;
+    checked.into_iter().flat_map(|checked| checked.unwrap_or_else(unread)).collect()
 }
 
 fn all_right(wrong: Vec<String>) -> Result<(), StartError> {
@@ -249,3 +248,43 @@ pub struct StartError(
     /// One line for each mistake.
     pub Vec<String>,
 );
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::Barrier;
+
+    use super::*;
+    use crate::cluster::Runs;
+    use crate::engine::Node;
+
+    /// One that finds something in the way once the other one looks as well.
+    struct Waits(&'static str, Arc<Barrier>);
+
+    #[async_trait::async_trait]
+    impl Engine for Waits {
+        fn runs(&self) -> Vec<Runs> {
+            Vec::new()
+        }
+
+        async fn check(&self, _: &Services) -> Result<Vec<String>, BoxError> {
+            self.1.wait().await;
+            Ok(vec![self.0.to_owned()])
+        }
+
+        fn connect(&self, _: Node) {}
+
+        async fn run(&self, _: CancellationToken) {}
+    }
+
+    #[tokio::test]
+    async fn engines_are_checked_at_the_same_time() {
+        let both = Arc::new(Barrier::new(2));
+        let engines: [Arc<dyn Engine>; 2] =
+            [Arc::new(Waits("one", both.clone())), Arc::new(Waits("two", both))];
+        let services = Services::default();
+        let found = tokio::time::timeout(Duration::from_secs(5), in_the_way(&engines, &services)).await;
+        assert_eq!(found.unwrap(), ["one", "two"]);
+    }
+}

@@ -122,7 +122,7 @@ async fn decide_on_truth<C: Command>(
     mut current: bool,
 ) -> Fallible<Decision<C>, C> {
     loop {
-        let decided = call.decide(sent, loaded).await;
+        let decided = call.decide(sent, loaded, &[]).await;
         let proven = match &decided {
             Ok(Decision { verdict: Ok(events), .. }) => !events.is_empty(),
             Err(error) => matches!(**error, CommandError::Panicked { .. }),

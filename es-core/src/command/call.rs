@@ -39,6 +39,7 @@ pub(crate) struct Call<'a> {
     pub(super) expect: Option<Version>,
     timeout: Duration,
     retry: RetryPolicy,
+    late: bool,
 }
 
 impl<'a> Call<'a> {
@@ -48,7 +49,7 @@ impl<'a> Call<'a> {
         options: Option<Box<Options>>,
     ) -> Result<Self, LimitError> {
         let stream = stream.map_err(|error| *error)?;
-        let Options { key, expect, mut metadata, timeout, retry } =
+        let Options { key, expect, mut metadata, timeout, retry, late } =
             options.map_or_else(Options::default, |o| *o);
         let key = key.map(IdempotencyKey::new).transpose()?;
         let now = bus.ids.clock().now();
@@ -66,12 +67,15 @@ impl<'a> Call<'a> {
             expect,
             timeout: timeout.unwrap_or(bus.timeout),
             retry: retry.unwrap_or(bus.retry),
+            late,
         })
     }
 
     /// Runs the command to its end: within the time limit, and as long as the app runs.
     pub(crate) async fn dispatch<C: Command>(&self, cmd: &C, door: &mut impl Door<C>) -> Outcomes<C> {
-        let _running = self.bus.lifecycle.enter().ok_or_else(|| CommandError::ShuttingDown.into_box())?;
+        let lifecycle = &self.bus.lifecycle;
+        let entered = if self.late { lifecycle.enter_late() } else { lifecycle.enter() };
+        let _running = entered.ok_or_else(|| CommandError::ShuttingDown.into_box())?;
         let running = if tracing::enabled!(tracing::Level::DEBUG) {
             let span = tracing::debug_span!("es.command", command = C::NAME, stream = %self.stream);
             Either::Right(Box::pin(self.intercepted(cmd, door).instrument(span)))

@@ -21,6 +21,8 @@ pub struct Context {
     pub(crate) metadata: Arc<Metadata>,
     pub(crate) ids: Ids,
     pub(crate) also: Arc<Mutex<Vec<RowWrite>>>,
+    /// Rows of the transaction that the decision goes into.
+    pub(crate) beside: Vec<RowWrite>,
 }
 
 impl Context {
@@ -72,9 +74,15 @@ impl Context {
         self.also.lock().unwrap_or_else(PoisonError::into_inner).extend(rows);
     }
 
-    /// The rows that go with the decision, so far.
+    /// The rows that go with the decision so far. [Within](crate::Sending::within) a transaction, those that are staged in it
+    /// as well.
     #[must_use]
     pub fn rows(&self) -> Vec<RowWrite> {
+        self.beside.iter().cloned().chain(self.added()).collect()
+    }
+
+    /// The rows that the handler has added.
+    pub(crate) fn added(&self) -> Vec<RowWrite> {
         self.also.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

@@ -23,17 +23,18 @@ pub(super) struct Decision<C: Command> {
 }
 
 impl Call<'_> {
-    /// Asks the handler, through the interceptors of this stage.
+    /// Asks the handler, through the interceptors of this stage. `beside`: rows that go into the same commit.
     pub(super) async fn decide<C: Command>(
         &self,
         sent: &mut Sent<'_, C>,
         loaded: &Loaded<C::Aggregate>,
+        beside: &[RowWrite],
     ) -> Fallible<Decision<C>, C> {
         match sent {
-            Sent::Plain { cmd } => self.ask(C::clone(cmd), loaded, self.metadata.clone()).await,
+            Sent::Plain { cmd } => self.ask(C::clone(cmd), loaded, self.metadata.clone(), beside).await,
             Sent::Intercepted(dispatch) => {
                 dispatch.version = Some(loaded.version);
-                let mut end = Asks { call: self, loaded, outcome: None };
+                let mut end = Asks { call: self, loaded, beside, outcome: None };
                 let chain = &self.bus.interceptors[..];
                 let next = Next { chain, stage: Stage::Handle, end: &mut end };
                 let halted = Box::pin(next.run(dispatch)).await;
@@ -58,6 +59,7 @@ impl Call<'_> {
         cmd: C,
         loaded: &Loaded<C::Aggregate>,
         metadata: Arc<Metadata>,
+        beside: &[RowWrite],
     ) -> Fallible<Decision<C>, C> {
         self.admit::<C>(loaded)?;
         let context = Context {
@@ -68,6 +70,7 @@ impl Call<'_> {
             metadata,
             ids: self.bus.ids.clone(),
             also: Arc::default(),
+            beside: beside.to_vec(),
         };
         let env = FromServices::from_services(Scope::with(&self.bus.services, &context))?;
         let handled = caught(Handle::<C>::handle(&loaded.state, cmd, env)).await;
@@ -79,7 +82,7 @@ impl Call<'_> {
                 return Err(CommandError::Panicked { command: C::NAME, panic: panic.0 }.into_box());
             }
         };
-        let also = if verdict.is_ok() { context.rows() } else { Vec::new() };
+        let also = if verdict.is_ok() { context.added() } else { Vec::new() };
         Ok(Decision { metadata: context.metadata, verdict, also })
     }
 
@@ -115,6 +118,7 @@ impl Call<'_> {
 struct Asks<'x, C: Command> {
     call: &'x Call<'x>,
     loaded: &'x Loaded<C::Aggregate>,
+    beside: &'x [RowWrite],
     outcome: Option<Fallible<Decision<C>, C>>,
 }
 
@@ -123,7 +127,7 @@ impl<C: Command> End for Asks<'_, C> {
         Box::pin(async move {
             let cmd: C = dispatch.payload::<C>().expect("`Call` put a `C` in").clone();
             let metadata = Arc::new(dispatch.metadata.clone());
-            let outcome = self.call.ask(cmd, self.loaded, metadata).await;
+            let outcome = self.call.ask(cmd, self.loaded, metadata, self.beside).await;
             let halted = match &outcome {
                 Ok(Decision { verdict: Err(refusal), .. }) => {
                     Err(Halted::Command { kind: crate::ErrorKind::Refused, text: chain(refusal) })

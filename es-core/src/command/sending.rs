@@ -88,6 +88,13 @@ macro_rules! options {
             self.options().retry = Some(policy);
             self
         }
+
+        /// Sends it also while the app is being shut down, for as long as that waits for what runs: for a part of the app that
+        /// writes down what it has done.
+        pub fn even_closing(mut self) -> Self {
+            self.options().late = true;
+            self
+        }
     };
 }
 pub(super) use options;
@@ -135,6 +142,8 @@ pub(crate) struct Options {
     pub(crate) metadata: Metadata,
     pub(crate) timeout: Option<Duration>,
     pub(crate) retry: Option<RetryPolicy>,
+    /// Whether it is sent although the app is closing.
+    pub(crate) late: bool,
 }
 
 impl<'a, C: Command> Sending<'a, C> {

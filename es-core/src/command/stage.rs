@@ -37,7 +37,7 @@ impl<C: Command, T: Transaction> Door<C> for Stages<'_, T> {
                 EventsOf::<C>::decode(&event)?.into_iter().for_each(|event| loaded.state.apply(&event));
             }
         }
-        let decision = call.decide(&mut sent, &loaded).await?;
+        let decision = call.decide(&mut sent, &loaded, &self.0.staged().rows).await?;
         let commit = call.commit_of(sent.cmd(), loaded.version, &decision)?;
         if let Ok(inline) = call.bus.services.get::<WithinTx<T>>() {
             inline.0.on_stage(self.0, &commit.appends).await?;

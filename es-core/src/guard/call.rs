@@ -229,7 +229,8 @@ async fn left<T>(tx: impl GuardRows, answer: Result<T, GuardError>) -> Result<T,
 
 /// Forgets the guard rows of runs that were begun before a time, and refuses those runs from now on. How many rows that were.
 ///
-/// Choose a time that no run goes on for: one that does cannot go on here, and waits for a person.
+/// Choose a time that no run goes on from: one that does cannot go on here, and waits for a person. The crate `sagas` gives the
+/// latest one for the runs of a store (`Runs::guards_needed_since`).
 ///
 /// # Errors
 ///

@@ -15,7 +15,9 @@
 //!
 //! Guard rows are forgotten by age. A run has an id that says when it was begun (UUIDv7). [`forget`] deletes the rows of
 //! older runs and raises the floor, in one commit; whoever inserts a row reads the floor after that, and a run below it is
-//! refused as [expired](GuardError::Expired): it may have run, and its row may be gone.
+//! refused as [expired](GuardError::Expired): it may have run, and its row may be gone. Nobody but you calls it: the time has to be
+//! one that no run goes on from, of any store that calls the database. The crate `sagas` gives it for each store
+//! (`Runs::guards_needed_since`).
 //!
 //! Crates that have calls to make go through [`Guard`]; a database implements [`GuardedDatabase`].
 

@@ -157,7 +157,7 @@ impl<A: Apply> Given<A> {
         metadata.causation = Some(command_id);
         let (now, version) = (self.clock.now(), self.version);
         let (metadata, also) = (Arc::new(metadata), Arc::default());
-        Context { command_id, now, stream, version, metadata, ids, also }
+        Context { command_id, now, stream, version, metadata, ids, also, beside: Vec::new() }
     }
 }
 

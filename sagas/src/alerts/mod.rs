@@ -14,17 +14,20 @@
 //! | --- | --- |
 //! | `es_saga_started_total` | runs that began on this node |
 //! | `es_saga_ended_total`, by `outcome` | runs that ended on this node: `completed`, `undone`, `abandoned` |
-//! | `es_saga_seconds`, by `outcome` | a histogram: how long they took from their start to their end |
+//! | `es_saga_seconds`, by `outcome` | a histogram: how long they took from their start to their end, without the time for which a saga within another one waited for that |
 //! | `es_saga_failed_calls_total` | calls and undos that failed, and are tried again |
 //! | `es_saga_held_total` | how often a run began to wait because who it calls had failed, for others as well |
 //! | `es_saga_fenced_total` | writes that were refused because another node has the run |
+//! | `es_saga_forgotten_total` | runs that were [forgotten](crate::saga::SagaBuilder::remember) |
 //! | `es_saga_open` | runs in the slices of this node that have not ended, about |
 //! | `es_saga_parked`, `es_saga_damaged` | those of them that wait for a person, or cannot go on as they are stored; the former counts the latter |
+//! | `es_saga_unattended` | runs of versions that no live node has, counted by the nodes with the newest one |
 //! | `es_saga_oldest_seconds` | the age of the oldest of them |
 //! | `es_saga_deadline_seconds` | the deadline of the definition, if it has one |
 //! | `es_saga_looked_timestamp_seconds` | when this node last saw what is due, for the share that is furthest behind |
 //!
-//! What stands in rows is counted all the time, 500 rows a second at most, and at most every 15 seconds. Install a recorder
+//! What stands in rows is counted all the time, 500 rows a second at most, and at most every 15 seconds; 5,000 where nobody has
+//! counted before. Install a recorder
 //! before the app starts.
 
 mod kept;

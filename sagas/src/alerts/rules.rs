@@ -32,12 +32,14 @@ pub struct Rule {
 pub enum Measure {
     /// The part of the runs that completed, of those that ended in the last five minutes.
     SuccessRate,
-    /// How many seconds those took, on the average.
+    /// How many seconds those took, on the average, without the time for which some waited for the one around them.
     MeanSeconds,
     /// Runs that wait for a person.
     Parked,
     /// Runs that cannot go on as they are stored.
     Damaged,
+    /// Runs of versions of the definition that no node has.
+    Unattended,
     /// The age of the oldest run that has not ended, in seconds.
     OldestSeconds,
     /// Writes in the last five minutes that were refused because another node has the run.
@@ -126,6 +128,10 @@ pub const RULES: &[Rule] = &[
         "Runs cannot go on as they are stored.",
         "`Runs::waiting` names the rows and what is wrong with them. After a deploy: the definition has changed without a new \
          version, so take it back. Else repair the row from a backup. They go on by themselves.",
+    ),
+    rule("SagaUnattended", Measure::Unattended, Limit::Above(0.0), WINDOW).urgent().says(
+        "Runs of a version of the definition go on that no node has.",
+        "`Runs::list` says which version they are of. Have a node with that definition, `.earlier_saga(..)`, until they have ended.",
     ),
     rule("SagaOld", Measure::OldestSeconds, Limit::Deadlines(2.0), WINDOW).says(
         "A run has not ended within two times its deadline.",

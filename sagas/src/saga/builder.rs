@@ -10,6 +10,7 @@ use es_core::store::Transaction;
 use super::erased::{DynStep, Forward, Undoable};
 use super::place::PlaceOn;
 use super::step::{CannotRefuse, SagaInput, Step, Undo};
+use crate::transaction::REMEMBER;
 
 /// Before the pivot.
 #[derive(Debug)]
@@ -87,6 +88,7 @@ pub struct Saga<In, T> {
     pub(super) name: &'static str,
     pub(super) version: u32,
     pub(super) deadline: Option<Duration>,
+    pub(super) remember: Duration,
     pub(super) announced: bool,
     pub(super) stages: Vec<Vec<Arc<dyn DynStep<In, T>>>>,
     /// Which stage is the pivot.
@@ -107,7 +109,15 @@ impl<In: SagaInput, T: Transaction> Saga<In, T> {
     /// come, go, or change places, and keep the older definition for as long as there are runs of it.
     #[expect(clippy::new_ret_no_self, reason = "reads as one chain")]
     pub fn new(name: &'static str, version: u32) -> SagaBuilder<In, T, (), Compensating> {
-        let saga = Self { name, version, deadline: None, announced: false, stages: Vec::new(), pivot: None };
+        let saga = Self {
+            name,
+            version,
+            deadline: None,
+            remember: REMEMBER,
+            announced: false,
+            stages: Vec::new(),
+            pivot: None,
+        };
         SagaBuilder { saga, at: PhantomData }
     }
 }
@@ -136,6 +146,17 @@ impl<In: SagaInput, T: Transaction, Done, Phase> SagaBuilder<In, T, Done, Phase>
     /// done on demand.
     pub const fn announced(mut self) -> Self {
         self.saga.announced = true;
+        self
+    }
+
+    /// For how long a run is kept once it has ended: 30 days, unless this says otherwise, and up to a day longer. Then it is
+    /// forgotten, with its journal: nobody can look at it any more, and its key stands for nothing. **Whoever starts a saga
+    /// under that key then starts another one**, so this has to be longer than anybody repeats a start. An hour at least;
+    /// [`Duration::MAX`] keeps runs for ever.
+    ///
+    /// The newest definition that a node runs says it for the runs of all of them.
+    pub const fn remember(mut self, time: Duration) -> Self {
+        self.saga.remember = time;
         self
     }
 

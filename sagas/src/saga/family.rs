@@ -1,6 +1,7 @@
 //! What follows what between a saga and those within it: pure, as all of the machine.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use es_core::Timestamp;
 
@@ -18,6 +19,9 @@ pub(super) struct AsChild {
     pub(super) holds: bool,
     /// Whether it has said that all of it has run.
     pub(super) is_ready: bool,
+    /// Since when it waits for its parent, and for how long it has.
+    pub(super) since: Option<Timestamp>,
+    pub(super) held: Duration,
     /// How its parent ends, if it is not undone with it.
     pub(super) told: Option<Outcome>,
     /// Its parent has asked for it to be undone, and has not heard yet that it is not.
@@ -52,6 +56,17 @@ impl AsParent {
 }
 
 impl AsChild {
+    /// It has all of its steps behind it.
+    pub(super) fn ready(&mut self, at: Timestamp) {
+        (self.is_ready, self.since) = (true, Some(at));
+    }
+
+    /// It is known what becomes of it.
+    pub(super) fn let_go(&mut self, at: Timestamp) {
+        let since = self.since.take();
+        self.held += since.and_then(|since| Duration::try_from(at - since).ok()).unwrap_or_default();
+    }
+
     /// Whether it stands until its parent ends.
     pub(super) fn waits(&self) -> bool {
         self.holds && self.is_ready && self.told.is_none()
@@ -322,8 +337,6 @@ impl Shape {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use uuid::Uuid;
 
     use super::super::machine::StepShape;
@@ -363,7 +376,11 @@ mod tests {
         }
 
         fn write(&mut self, record: Record) {
-            let written = Written { at: Timestamp::UNIX_EPOCH, record };
+            self.write_at(0, record);
+        }
+
+        fn write_at(&mut self, second: i64, record: Record) {
+            let written = Written { at: Timestamp::from_second(second).unwrap(), record };
             self.shape.fold(&mut self.state, &written).unwrap();
         }
 
@@ -453,6 +470,23 @@ mod tests {
         }
         case.go_on();
         assert_eq!(case.state.outcome(), Some(&Outcome::Completed));
+    }
+
+    #[test]
+    fn for_how_long_a_child_has_waited_for_its_parent_is_known() {
+        let why = || Why::Deadline;
+        let words = [
+            Record::Resolved { verb: parent(Outcome::Completed), by: by() },
+            Record::Decided { why: why(), open: Vec::new() },
+        ];
+        for word in words {
+            let mut case = Case::new(&[Doable::Elsewhere], None, Some(true));
+            case.write_at(3, Record::Done { step: "first".to_owned(), output: output() });
+            case.write_at(5, Record::Ready {});
+            case.write_at(65, word);
+            case.write_at(70, Record::Ended { outcome: Outcome::Completed });
+            assert_eq!(case.state.as_child.held, Duration::from_secs(60));
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use es_core::guard::{
     self, Confirming, Guard, GuardError, GuardKey, GuardRows as _, GuardedDatabase, Undoing,
@@ -14,6 +15,9 @@ use super::place::{At, Does, Outside, Place, PlaceOn, Told, Visit, elsewhere};
 use super::step::{StepError, Unknown};
 use crate::data::Data;
 use crate::transaction::OwnFault;
+
+/// For how long a start waits for a database.
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// In another database than that of the journal, behind a guard row: what the step does and a row that says so are one
 /// commit, so it acts once, whatever becomes of its answer. A refusal is final; an undo bars a call that is still on its way.
@@ -74,13 +78,17 @@ impl<D: GuardedDatabase, T: Transaction> PlaceOn<T> for Guarded<D> {
     }
 
     async fn check(services: &Services) -> Result<(), BoxError> {
-        match guard::check(database::<D>(services)?).await {
-            // It may be away for a while: its steps are tried again.
-            Err(error) if error.kind() == ErrorKind::Transient => {
+        // It may be away for a while: its steps are tried again.
+        match tokio::time::timeout(LIMIT, guard::check(database::<D>(services)?)).await {
+            Err(_) => {
+                tracing::warn!("a database with guard rows does not answer within {LIMIT:?}");
+                Ok(())
+            }
+            Ok(Err(error)) if error.kind() == ErrorKind::Transient => {
                 tracing::warn!(error = chain(&error), "a database with guard rows cannot be asked now");
                 Ok(())
             }
-            checked => Ok(checked?),
+            Ok(checked) => Ok(checked?),
         }
     }
 }
@@ -168,5 +176,84 @@ impl<D: GuardedDatabase> Visit<D::Tx> for GuardedVisit<'_, D> {
                 failed
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use es_core::guard::{GuardRow, GuardRows, Standing};
+    use es_core::memory::{MemoryBackend, Tx};
+    use es_core::store::StoreError;
+    use serde::{Deserialize, Serialize};
+    use tokio::time::Instant;
+    use uuid::Uuid;
+
+    use super::super::protocol::SagaProtocol;
+    use super::super::{Cx, Saga, SagaInput, Step};
+    use super::*;
+    use crate::transaction::Acts;
+
+    /// A database that does not answer.
+    struct Away;
+
+    struct Nothing;
+
+    impl GuardedDatabase for Away {
+        type Tx = Nothing;
+        async fn begin(&self) -> Result<Nothing, StoreError> {
+            std::future::pending().await
+        }
+    }
+
+    impl GuardRows for Nothing {
+        async fn insert(&mut self, _: &GuardKey, _: &GuardRow) -> Result<bool, StoreError> {
+            Ok(false)
+        }
+        async fn find(&mut self, _: &GuardKey) -> Result<Option<GuardRow>, StoreError> {
+            Ok(None)
+        }
+        async fn change(&mut self, _: &GuardKey, _: &Standing) -> Result<(), StoreError> {
+            Ok(())
+        }
+        async fn floor(&mut self) -> Result<Uuid, StoreError> {
+            Ok(Uuid::nil())
+        }
+        async fn forget(&mut self, _: Uuid) -> Result<u64, StoreError> {
+            Ok(0)
+        }
+        async fn commit(self) -> Result<(), StoreError> {
+            Ok(())
+        }
+        async fn rollback(self) -> Result<(), StoreError> {
+            Ok(())
+        }
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Errand {}
+    impl SagaInput for Errand {}
+
+    struct Act<const N: usize>;
+    impl<const N: usize> Step<Errand> for Act<N> {
+        const NAME: &'static str = ["a", "b", "c"][N];
+        type Needs = ();
+        type Output = ();
+        type Refusal = Infallible;
+        type Place = Guarded<Away>;
+        async fn run(&self, _: Cx<'_, Errand>, _: &mut Nothing) -> Result<(), StepError<Infallible>> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn databases_that_are_away_are_waited_for_at_the_same_time_and_not_for_long() {
+        let saga: Saga<Errand, Tx> =
+            Saga::new("errand", 1).pivot(Act::<0>).then(Act::<1>).then(Act::<2>).build();
+        let (protocol, mut services, begun) = (SagaProtocol::new(&saga), Services::default(), Instant::now());
+        services.provide(Away);
+        let wrong = Acts::<MemoryBackend>::check(&protocol, &services).await;
+        assert_eq!((wrong, begun.elapsed()), (Vec::new(), LIMIT));
     }
 }

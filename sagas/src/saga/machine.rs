@@ -226,7 +226,7 @@ impl Shape {
             Record::Recalled { step, why } => {
                 state.steps[self.place_of(step)?].child.recalled = Some(why.clone());
             }
-            Record::Ready {} => state.as_child.is_ready = true,
+            Record::Ready {} => state.as_child.ready(at),
             Record::Refused { step, why, maybe } => {
                 let standing = &mut state.steps[self.place_of(step)?];
                 standing.forward = if *maybe { Forward::Maybe } else { Forward::No };
@@ -237,6 +237,7 @@ impl Shape {
             Record::Failed { step, undo, error } => self.failed(state, step, *undo, error, at)?,
             Record::Decided { why, open } => {
                 state.decided = Some(why.clone());
+                state.as_child.let_go(at);
                 // What failed on the way there is another matter.
                 state.steps.iter_mut().for_each(Standing::went_well);
                 for step in open {
@@ -255,7 +256,12 @@ impl Shape {
                 let is_told = standing.child.open().is_some() && standing.child.recalled.is_some();
                 standing.child.has_refused |= asks && is_told;
             }
-            Record::Resolved { verb, by } => self.resolved(state, verb, by)?,
+            Record::Resolved { verb, by } => {
+                if let Verb::Parent { .. } = verb {
+                    state.as_child.let_go(at);
+                }
+                self.resolved(state, verb, by)?;
+            }
             Record::Declined { verb: Verb::Parent { .. }, .. } => state.as_child.asked = None,
             Record::Declined { .. } => {}
             Record::Agreed {} | Record::Confirmed { .. } => return Err("it is a record of a TCC".to_owned()),
@@ -697,7 +703,8 @@ impl Shape {
             .steps
             .iter()
             .zip(&self.steps)
-            .find_map(|(standing, shape)| Some(format!("{}: {}", shape.name, standing.parked.as_ref()?)))
+            .filter_map(|(standing, shape)| Some(format!("{}: {}", shape.name, standing.parked.as_ref()?)))
+            .reduce(|all, why| all + "; " + &why)
             .or_else(|| state.as_child.why_orphan().filter(|_| !state.is_decided()));
         let stands = matches!(
             self.next(run, state, &BTreeSet::new(), now),

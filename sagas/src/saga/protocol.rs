@@ -9,7 +9,7 @@ use es_core::services::Services;
 use es_core::store::{RowWrite, Transaction};
 use es_core::{Backend, BoxError, Timestamp, chain};
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use uuid::Uuid;
 
 use super::builder::Saga;
@@ -20,13 +20,14 @@ use super::step::{Awaits, Outputs, SagaInput};
 use crate::data::Data;
 use crate::transaction::{
     Acts, Answer, Asked, Call, ChildIs, Errand, IfItFailed, Kin, Next, No, OF_TCC, OwnFault, Parent,
-    Protocol, Record, RunStatus, Site, StepShown, Verb, Word, Written,
+    Protocol, Record, RunStatus, Site, StepShown, Verb, Word, Written, brief,
 };
 
 /// A definition, ready to be driven.
 pub(super) struct SagaProtocol<In, T> {
     name: &'static str,
     deadline: Option<Duration>,
+    remember: Duration,
     shape: Shape,
     steps: Vec<Arc<dyn DynStep<In, T>>>,
     announced: bool,
@@ -50,8 +51,8 @@ impl<In: SagaInput, T: Transaction> SagaProtocol<In, T> {
             }
         }
         let shape = Shape::new(shapes, saga.stages.len(), saga.pivot);
-        let Saga { name, deadline, announced, .. } = *saga;
-        Self { name, deadline, shape, steps, announced }
+        let Saga { name, deadline, remember, announced, .. } = *saga;
+        Self { name, deadline, remember, shape, steps, announced }
     }
 
     /// Whether this can be read as the output of a step.
@@ -82,6 +83,7 @@ impl<In: SagaInput, T: Transaction> SagaProtocol<In, T> {
         if self.steps.is_empty() {
             wrong.push(format!("saga {} has no steps", self.name));
         }
+        wrong.extend(brief(self.remember).map(|why| format!("saga {} {why}", self.name)));
         for step in &self.shape.steps {
             if !seen.insert(step.name) {
                 wrong.push(format!("saga {} has two steps named {:?}", self.name, step.name));
@@ -162,6 +164,10 @@ impl<In: SagaInput, T: Transaction> Protocol for SagaProtocol<In, T> {
         self.deadline
     }
 
+    fn remember(&self) -> Duration {
+        self.remember
+    }
+
     fn calls_outside(&self, state: &State) -> bool {
         self.shape.calls_outside(state)
     }
@@ -196,6 +202,10 @@ impl<In: SagaInput, T: Transaction> Protocol for SagaProtocol<In, T> {
 
     fn has_pivot(&self) -> bool {
         self.shape.pivot.is_some()
+    }
+
+    fn held_by_parent(&self, state: &State) -> Duration {
+        state.as_child.held
     }
 
     fn errand(&self, state: &State, call: Call) -> Option<Errand> {
@@ -256,8 +266,10 @@ impl<In: SagaInput, B: Backend> Acts<B> for SagaProtocol<In, B::Tx> {
 
     async fn check(&self, services: &Services) -> Vec<String> {
         let mut wrong = Vec::new();
-        for step in &self.steps {
-            if let Err(error) = step.check(services).await {
+        // At the same time: whoever is away is waited for.
+        let checked = join_all(self.steps.iter().map(|step| step.check(services))).await;
+        for (step, checked) in self.steps.iter().zip(checked) {
+            if let Err(error) = checked {
                 wrong.push(format!("step {:?} of saga {}: {}", step.name(), self.name, chain(&*error)));
             }
         }

@@ -9,7 +9,7 @@ use es_core::store::Transaction;
 use super::branch::Tcc;
 use super::erased::{DynBranch, Typed};
 use crate::saga::{PlaceOn, SagaInput};
-use crate::transaction::OF_TCC;
+use crate::transaction::{OF_TCC, REMEMBER};
 
 /// A TCC: its name, its version, its branches. `T` is the `Tx` of the backend that the app runs on.
 pub struct TccTransaction<In, T> {
@@ -17,6 +17,7 @@ pub struct TccTransaction<In, T> {
     pub(super) kind: String,
     pub(super) version: u32,
     pub(super) deadline: Option<Duration>,
+    pub(super) remember: Duration,
     pub(super) branches: Vec<Arc<dyn DynBranch<In, T>>>,
 }
 
@@ -35,7 +36,7 @@ impl<In: SagaInput, T: Transaction> TccTransaction<In, T> {
     #[expect(clippy::new_ret_no_self, reason = "reads as one chain")]
     pub fn new(name: &str, version: u32) -> TccBuilder<In, T> {
         let (kind, branches) = (format!("{OF_TCC}{name}"), Vec::new());
-        TccBuilder(Self { kind, version, deadline: None, branches })
+        TccBuilder(Self { kind, version, deadline: None, remember: REMEMBER, branches })
     }
 }
 
@@ -53,6 +54,12 @@ impl<In: SagaInput, T: Transaction> TccBuilder<In, T> {
     /// A run whose branches have not all reserved by then, counted from its start, is cancelled.
     pub const fn deadline(mut self, limit: Duration) -> Self {
         self.0.deadline = Some(limit);
+        self
+    }
+
+    /// For how long a run is kept once it has ended: as [`remember`](crate::saga::SagaBuilder::remember) says of sagas.
+    pub const fn remember(mut self, time: Duration) -> Self {
+        self.0.remember = time;
         self
     }
 

@@ -560,7 +560,8 @@ impl Shape {
             .branches
             .iter()
             .zip(&self.branches)
-            .find_map(|(standing, shape)| Some(format!("{}: {}", shape.name, standing.parked.as_ref()?)));
+            .filter_map(|(standing, shape)| Some(format!("{}: {}", shape.name, standing.parked.as_ref()?)))
+            .reduce(|all, why| all + "; " + &why);
         let stands = matches!(
             self.next(run, state, &BTreeSet::new(), now),
             Next::Act { calls, until: None } if calls.is_empty()

@@ -9,7 +9,7 @@ use es_core::services::Services;
 use es_core::store::Transaction;
 use es_core::{Backend, BoxError, Timestamp, chain};
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use uuid::Uuid;
 
 use super::PATTERN;
@@ -20,13 +20,14 @@ use crate::data::Data;
 use crate::saga::{At, Does, SagaInput};
 use crate::transaction::{
     Acts, Answer, Asked, Call, IfItFailed, Next, No, OF_TCC, OwnFault, Protocol, Record, RunStatus, Site,
-    StepShown, Verb, Written,
+    StepShown, Verb, Written, brief,
 };
 
 /// A definition, ready to be driven.
 pub(super) struct TccProtocol<In, T> {
     kind: String,
     deadline: Option<Duration>,
+    remember: Duration,
     shape: Shape,
     branches: Vec<Arc<dyn DynBranch<In, T>>>,
 }
@@ -40,7 +41,8 @@ impl<In, T> std::fmt::Debug for TccProtocol<In, T> {
 impl<In: SagaInput, T: Transaction> TccProtocol<In, T> {
     pub(super) fn new(tcc: &TccTransaction<In, T>) -> Self {
         let shape = Shape { branches: tcc.branches.iter().map(|branch| branch.shape()).collect() };
-        Self { kind: tcc.kind.clone(), deadline: tcc.deadline, shape, branches: tcc.branches.clone() }
+        let TccTransaction { deadline, remember, .. } = *tcc;
+        Self { kind: tcc.kind.clone(), deadline, remember, shape, branches: tcc.branches.clone() }
     }
 
     /// Whether this can be read as what a branch has reserved.
@@ -60,6 +62,7 @@ impl<In: SagaInput, T: Transaction> TccProtocol<In, T> {
         if self.branches.is_empty() {
             wrong.push(format!("{kind} has no branches"));
         }
+        wrong.extend(brief(self.remember).map(|why| format!("{kind} {why}")));
         for branch in &self.shape.branches {
             if !seen.insert(branch.name) {
                 wrong.push(format!("{kind} has two branches named {:?}", branch.name));
@@ -123,6 +126,10 @@ impl<In: SagaInput, T: Transaction> Protocol for TccProtocol<In, T> {
 
     fn deadline(&self) -> Option<Duration> {
         self.deadline
+    }
+
+    fn remember(&self) -> Duration {
+        self.remember
     }
 
     fn calls_outside(&self, state: &State) -> bool {
@@ -214,8 +221,10 @@ impl<In: SagaInput, B: Backend> Acts<B> for TccProtocol<In, B::Tx> {
 
     async fn check(&self, services: &Services) -> Vec<String> {
         let mut wrong = Vec::new();
-        for branch in &self.branches {
-            if let Err(error) = branch.check(services).await {
+        // At the same time: whoever is away is waited for.
+        let checked = join_all(self.branches.iter().map(|branch| branch.check(services))).await;
+        for (branch, checked) in self.branches.iter().zip(checked) {
+            if let Err(error) = checked {
                 wrong.push(format!("branch {:?} of {}: {}", branch.name(), self.kind, chain(&*error)));
             }
         }

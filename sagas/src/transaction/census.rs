@@ -1,31 +1,52 @@
 //! Counts the runs of a share that have not ended, a few rows at a time: of each there is a wake-up.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use es_core::Timestamp;
 use es_core::processor::Slices;
 use es_core::store::keys::{Key, behind};
-use es_core::store::{RowStore, Span, StoreError, StoredRow, is_full};
+use es_core::store::{Span, StoreError, StoredRow, is_full};
+use es_core::{Backend, Timestamp};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::damaged::About;
+use super::drive::Desk;
 use super::numbers::Tally;
-use super::rows::Tables;
+use super::protocol::Acts;
+use super::rows::{Tables, head_key};
 
 /// Rows that are read at once, and the shortest pause before the next ones are.
 const PAGE: usize = 500;
 const PAUSE: Duration = Duration::from_secs(1);
+/// So many pages are read at once the first time: until it is over, nobody knows anything of the share.
+const FIRST: usize = 10;
 /// How often it begins anew, if it is so fast.
 const ROUND: Duration = Duration::from_secs(15);
+
+/// What is counted now.
+#[derive(Debug)]
+enum Counts {
+    /// Runs that go on.
+    Open,
+    /// Those that wait for a person.
+    Parked,
+    /// Which versions no node has, to count their runs.
+    Versions,
+    /// Runs of these versions.
+    Alone(Vec<u32>),
+}
 
 /// A count that is under way.
 #[derive(Debug)]
 pub(crate) struct Census {
     slices: Slices,
     tally: Tally,
-    /// The key of the last row that was counted; whether it was among those that wait for a person.
+    /// The key of the last row that was counted.
     after: Option<String>,
-    parked: bool,
+    counts: Counts,
+    is_first: bool,
     begun: Instant,
     /// When it goes on.
     next: Instant,
@@ -34,68 +55,126 @@ pub(crate) struct Census {
 impl Census {
     pub(crate) fn new(slices: Slices) -> Self {
         let now = Instant::now();
-        Self { slices, tally: Tally::default(), after: None, parked: false, begun: now, next: now }
+        let (tally, after, counts) = (Tally::default(), None, Counts::Open);
+        Self { slices, tally, after, counts, is_first: true, begun: now, next: now }
     }
 
     /// Goes on, if it is time for that. Gives the count once it is complete.
-    pub(crate) async fn go_on(
+    pub(crate) async fn go_on<B: Backend, P: Acts<B>>(
         &mut self,
-        rows: &dyn RowStore,
-        tables: &Tables,
+        desk: &Desk<B, P>,
     ) -> Result<Option<Tally>, StoreError> {
         let now = Instant::now();
         if now < self.next {
             return Ok(None);
         }
         self.next = now + PAUSE;
-        let of = |slice| Key::in_slice(slice).prefix();
-        let after = self.after.clone().unwrap_or_else(|| of(self.slices.first));
-        let table = if self.parked { tables.attention.name() } else { tables.wakes.table().name() };
-        let span = Span { after, before: Some(behind(&of(self.slices.last))), limit: PAGE };
-        let page = rows.scan_many(table, &[span]).await?.pop().unwrap_or_default();
-        let more = is_full(&page, PAGE);
-        self.after = page.last().map(|row| row.key.clone()).filter(|_| more);
-        for row in page {
-            self.count(tables, row);
-        }
-        Ok(match (more, self.parked) {
-            (true, _) => None,
-            (false, false) => {
-                self.parked = true;
-                self.next = now;
-                None
-            }
-            (false, true) => {
-                let tally = std::mem::take(&mut self.tally);
-                (self.parked, self.next) = (false, (self.begun + ROUND).max(now + PAUSE));
+        for _ in 0..if self.is_first { FIRST } else { 1 } {
+            if self.step(desk).await? {
+                (self.counts, self.is_first) = (Counts::Open, false);
+                self.next = (self.begun + ROUND).max(now + PAUSE);
                 self.begun = self.next;
-                Some(tally)
+                return Ok(Some(std::mem::take(&mut self.tally)));
             }
-        })
+        }
+        Ok(None)
     }
 
-    fn count(&mut self, tables: &Tables, row: StoredRow) {
-        let tally = &mut self.tally;
-        if self.parked {
-            // Those of other versions are counted by them.
-            let row = tables.attention.decode(row).ok().map(|row| row.value);
-            if row.as_ref().is_none_or(|row| row.version == tables.version) {
-                tally.parked += 1;
-                tally.damaged += u64::from(row.is_none_or(|row| row.damaged));
+    /// Whether that was the last one.
+    async fn step<B: Backend, P: Acts<B>>(&mut self, desk: &Desk<B, P>) -> Result<bool, StoreError> {
+        let alone = match &self.counts {
+            Counts::Open => {
+                let page = self.page(desk, desk.tables.wakes.table().name()).await?;
+                page.into_iter().for_each(|row| self.count_open(&desk.tables, row));
+                if self.after.is_none() {
+                    self.counts = Counts::Parked;
+                }
+                return Ok(false);
             }
-        } else if let Ok(wake) = tables.wakes.table().decode(row)
+            Counts::Parked => {
+                let page = self.page(desk, desk.tables.attention.name()).await?;
+                page.into_iter().for_each(|row| self.count_parked(&desk.tables, row));
+                if self.after.is_none() {
+                    self.counts = Counts::Versions;
+                }
+                return Ok(false);
+            }
+            Counts::Versions => {
+                let attended = desk.attended().await?.filter(|attended| attended.is_newest);
+                attended.map(|attended| attended.alone).unwrap_or_default()
+            }
+            Counts::Alone(alone) => {
+                let mut alone = alone.clone();
+                let Some(version) = alone.last() else { return Ok(true) };
+                self.count_alone(desk, &Tables::of(&desk.kind, *version)?).await?;
+                if self.after.is_none() {
+                    alone.pop();
+                }
+                alone
+            }
+        };
+        let is_over = alone.is_empty();
+        self.counts = Counts::Alone(alone);
+        Ok(is_over)
+    }
+
+    /// The next rows of a table; there are more if there is a key to go on behind.
+    async fn page<B: Backend, P: Acts<B>>(
+        &mut self,
+        desk: &Desk<B, P>,
+        table: &Arc<str>,
+    ) -> Result<Vec<StoredRow>, StoreError> {
+        let of = |slice| Key::in_slice(slice).prefix();
+        let after = self.after.clone().unwrap_or_else(|| of(self.slices.first));
+        let span = Span { after, before: Some(behind(&of(self.slices.last))), limit: PAGE };
+        let page = desk.backend.scan_many(table, &[span]).await?.pop().unwrap_or_default();
+        self.after = page.last().map(|row| row.key.clone()).filter(|_| is_full(&page, PAGE));
+        Ok(page)
+    }
+
+    fn count_open(&mut self, tables: &Tables, row: StoredRow) {
+        if let Ok(wake) = tables.wakes.table().decode(row)
             && wake.value.asked.is_none()
         {
+            let tally = &mut self.tally;
             tally.open += 1;
             // One that waits for its parent is as old as that makes it.
             let born = born(wake.value.run).filter(|_| !wake.value.waits);
             tally.oldest = tally.oldest.into_iter().chain(born).min();
         }
     }
+
+    fn count_parked(&mut self, tables: &Tables, row: StoredRow) {
+        // Those of other versions are counted by them.
+        let row = tables.attention.decode(row).ok().map(|row| row.value);
+        if row.as_ref().is_none_or(|row| row.version == tables.version) {
+            self.tally.parked += 1;
+            self.tally.damaged += u64::from(row.is_none_or(|row| row.damaged));
+        }
+    }
+
+    /// Runs that nobody works on. A wake-up of one that has ended stays if nobody is there to delete it: that is none.
+    async fn count_alone<B: Backend, P: Acts<B>>(
+        &mut self,
+        desk: &Desk<B, P>,
+        tables: &Tables,
+    ) -> Result<(), StoreError> {
+        let before = self.after.clone();
+        let page = self.page(desk, tables.wakes.table().name()).await?;
+        let wakes = page.into_iter().filter_map(|row| tables.wakes.table().decode(row).ok());
+        let runs = wakes.filter(|wake| wake.value.asked.is_none()).map(|wake| head_key(wake.value.run));
+        let keys: BTreeSet<String> = runs.collect::<Result<_, _>>()?;
+        let keys: Vec<String> = keys.into_iter().collect();
+        let heads = desk.backend.rows(tables.heads.name(), &keys).await;
+        let heads = heads.inspect_err(|_| self.after = before)?;
+        let go_on = heads.into_iter().flatten().filter(|head| !About::of(tables, head).ended);
+        self.tally.unattended += go_on.count() as u64;
+        Ok(())
+    }
 }
 
 /// When an id was made.
-fn born(run: Uuid) -> Option<Timestamp> {
+pub(super) fn born(run: Uuid) -> Option<Timestamp> {
     let (seconds, nanos) = run.get_timestamp()?.to_unix();
     Timestamp::new(seconds.try_into().ok()?, nanos.try_into().ok()?).ok()
 }

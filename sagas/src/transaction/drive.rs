@@ -87,6 +87,8 @@ pub(crate) struct Drive<B: Backend, P: Acts<B>> {
     /// Since when a step has failed as a store fails.
     suspected: Option<Instant>,
     failures: u32,
+    /// Whether an answer is at hand that is not written yet: it is not left behind.
+    is_told: bool,
     /// Whether a child may have something to say.
     pub(super) looks: bool,
 }
@@ -102,8 +104,8 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         let (sender, services) = (desk.node.sender.clone(), desk.node.services.clone());
         let site = Site { run, key, sender, services };
         let (calls, busy, passes) = (JoinSet::new(), BTreeSet::new(), Vec::new());
-        let (suspected, failures, looks) = (None, 0, true);
-        Self { desk, instance, site, calls, busy, inbox, stop, passes, suspected, failures, looks }
+        let (suspected, failures, is_told, looks) = (None, 0, false, true);
+        Self { desk, instance, site, calls, busy, inbox, stop, passes, suspected, failures, is_told, looks }
     }
 
     /// Until it has ended, sleeps, or is somebody else's: why, and what of it was not taken in. `begun`: it was taken up in
@@ -153,7 +155,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         self.failures = self.failures.saturating_add(1);
         let pause = (AGAIN.0 * (1 << self.failures.min(8))).min(AGAIN.1);
         tokio::select! {
-            () = self.stop.cancelled() => Err(Left::Stopped),
+            () = self.stop.cancelled(), if !self.is_told => Err(Left::Stopped),
             () = tokio::time::sleep(pause) => Ok(()),
         }
     }
@@ -270,7 +272,10 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         let Ok((call, answer)) = joined else { return Err(Left::Stopped) };
         self.busy.remove(&call);
         let record = self.desk.protocol.answered(&self.instance.state, call, answer);
-        self.record(record).await
+        self.is_told = true;
+        let recorded = self.record(record).await;
+        self.is_told = false;
+        recorded
     }
 
     /// Writes what a call came to. What the store cannot hold has failed.
@@ -479,7 +484,8 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         if before.parent.is_some() && before.records == 1 {
             numbers.started();
         }
-        numbers.wrote(before.begun, &change.written);
+        let held = self.desk.protocol.held_by_parent(&change.next.state);
+        numbers.wrote(before.begun, held, &change.written);
     }
 
     /// Which calls have to do with children.

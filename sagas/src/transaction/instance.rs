@@ -32,16 +32,18 @@ pub(crate) struct Instance<P: Protocol> {
     due: Option<String>,
     /// The revision of its row among those that wait for a person.
     attention: u64,
+    /// What that row says, and since when.
+    noted: Option<(Timestamp, String)>,
     /// Whether that row says that it cannot go on, which it can now.
     repaired: bool,
 }
 
 impl<P: Protocol> Clone for Instance<P> {
     fn clone(&self) -> Self {
-        let Self { run, head, state, wakes, known, due, attention, repaired } = self;
+        let Self { run, head, state, wakes, known, due, attention, noted, repaired } = self;
         let (head, state, wakes, known) = (head.clone(), state.clone(), wakes.clone(), known.clone());
-        let (due, attention, repaired) = (due.clone(), *attention, *repaired);
-        Self { run: *run, head, state, wakes, known, due, attention, repaired }
+        let (due, attention, noted, repaired) = (due.clone(), *attention, noted.clone(), *repaired);
+        Self { run: *run, head, state, wakes, known, due, attention, noted, repaired }
     }
 }
 
@@ -66,7 +68,7 @@ impl<P: Protocol> Instance<P> {
         let key = head_key(run).unwrap_or_default();
         let head = Row::new(key, head);
         let (state, wakes, known) = (protocol.begin(), BTreeMap::new(), BTreeSet::new());
-        Self { run, head, state, wakes, known, due: None, attention: 0, repaired: false }
+        Self { run, head, state, wakes, known, due: None, attention: 0, noted: None, repaired: false }
     }
 
     /// It was woken by this row, which goes when it sleeps or ends.
@@ -108,8 +110,10 @@ impl<P: Protocol> Instance<P> {
         let attention = one(rows, tables.attention.name(), &instance.head.key).await?;
         if let Some(row) = attention {
             // One that cannot be read is no better.
-            let repaired = tables.attention.decode(row.clone()).map_or(true, |row| row.value.damaged);
-            (instance.attention, instance.repaired) = (row.rev, repaired);
+            instance.attention = row.rev;
+            let note = tables.attention.decode(row).ok().map(|row| row.value).filter(|note| !note.damaged);
+            instance.repaired = note.is_none();
+            instance.noted = note.map(|note| (note.since, note.why));
         }
         if let Some(row) = &head.value.wake_row {
             let wake = one(rows, tables.wakes.table().name(), row).await?;
@@ -309,14 +313,17 @@ impl<P: Protocol> Instance<P> {
         };
         let (key, rev) = (self.head.key.clone(), self.attention);
         Ok(match why {
-            Some(why) if rev == 0 || self.repaired => {
+            // Also if another step of it has come to that since.
+            Some(why) if self.noted.as_ref().is_none_or(|(_, before)| *before != why) => {
+                let since = self.noted.take().map_or(at, |(since, _)| since);
                 (self.attention, self.repaired) = (rev + 1, false);
+                self.noted = Some((since, why.clone()));
                 let Head { key: of, version, .. } = self.head.value.clone();
-                let value = Attention { key: of, version, since: at, why, damaged: false };
+                let value = Attention { key: of, version, since, why, damaged: false };
                 Some(tables.attention.put(&Row { key, rev, value })?)
             }
             None if rev > 0 => {
-                (self.attention, self.repaired) = (0, false);
+                (self.attention, self.noted, self.repaired) = (0, None, false);
                 Some(tables.attention.delete_at(key, rev))
             }
             _ => None,

@@ -32,6 +32,11 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// What the names of the kinds of TCCs begin with, and of no others.
 pub(crate) const OF_TCC: &str = "tcc.";
 
+/// What the groups of all versions of a kind begin with.
+pub(super) fn groups_of(kind: &str) -> String {
+    format!("txn.{kind}.v")
+}
+
 /// A kind of transactions on one node.
 pub(crate) struct Kind<B: Backend, P: Acts<B>> {
     pub(crate) name: Arc<str>,
@@ -78,7 +83,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
 
     /// What the groups of all its versions begin with.
     pub(super) fn group_of_all(&self) -> String {
-        format!("txn.{}.v", self.name)
+        groups_of(&self.name)
     }
 }
 

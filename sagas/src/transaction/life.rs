@@ -161,5 +161,5 @@ pub(crate) async fn announce<T: Transaction>(
 ) -> Result<(), CommandError<Never>> {
     let id = RunId { saga: saga.to_owned(), run };
     let actor = format!("saga {saga}");
-    sender.send(&id, Announce(events)).actor(actor).within(tx).await.map(drop)
+    sender.send(&id, Announce(events)).actor(actor).even_closing().within(tx).await.map(drop)
 }

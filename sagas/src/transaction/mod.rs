@@ -8,6 +8,8 @@
 //! | `instance.rs` | a run as it is in memory, and the rows of its next commit |
 //! | `drive.rs` | the task of one run: asks the protocol, makes calls, commits records |
 //! | `scheduler.rs` | the work on a share: what is due is loaded and driven |
+//! | `trouble.rs` | runs that cannot go on: when they are tried again |
+//! | `attended.rs` | which versions of a definition have nodes |
 //! | `destination.rs` | who is called, and whether it is called at all |
 //! | `door.rs` | how its commits go to the store |
 //! | `clock.rs` | the time of the store, without asking it each time |
@@ -22,6 +24,8 @@
 //! | `show.rs`, `told.rs` | one run: its steps, what it waits for, who will wake it; its journal, in words |
 //! | `list.rs`, `fingerprint.rs` | which runs there are · what errors have in common |
 //! | `foresee.rs` | what would come of a failure, or of a request |
+//! | `forget.rs`, `portion.rs` | runs that ended long ago are forgotten: when, and by whom · which of them, and their rows |
+//! | `live.rs` | the oldest run that goes on |
 //! | `bulk.rs` | the same asked of many runs |
 //! | `numbers.rs`, `census.rs` | what a node counts of runs · in rows, a few at a time |
 //! | `watch.rs` | keeps the rules of [`alerts`](crate::alerts) by those numbers |
@@ -30,6 +34,7 @@
 //! something of a run writes one that is due now and carries it; only the owner takes it, in the commit that writes the
 //! head. So each counts once, whoever else believes to be the owner.
 
+mod attended;
 mod bulk;
 mod census;
 mod clock;
@@ -40,14 +45,17 @@ mod drive;
 mod family;
 mod fingerprint;
 mod foresee;
+mod forget;
 mod instance;
 mod kind;
 mod life;
 mod list;
+mod live;
 mod look;
 mod numbers;
 mod operate;
 mod outcome;
+mod portion;
 mod protocol;
 mod request;
 mod rows;
@@ -56,6 +64,7 @@ mod show;
 mod signal;
 mod start;
 mod told;
+mod trouble;
 mod watch;
 
 pub use self::bulk::{Answered, Frozen};
@@ -63,6 +72,7 @@ pub(crate) use self::destination::Destinations;
 pub use self::family::Kin;
 pub(crate) use self::family::{ChildIs, Errand, Parent, Word};
 pub use self::foresee::{DryRun, HowUndone, IfItFailed, WouldUndo};
+pub(crate) use self::forget::{REMEMBER, brief};
 pub(crate) use self::kind::{Kind, OF_TCC};
 pub use self::life::{
     Announce, RunId, SagaEnded, SagaEvent, SagaLife, SagaParked, SagaStarted, SagaUndoing, SagaWentOn,

@@ -6,10 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use es_core::Timestamp;
+use tokio::time::Instant;
 
 use super::outcome::Outcome;
 use super::rows::{Record, Written};
 use crate::alerts::Sample;
+
+/// For how long what a share has found counts once it has left this node.
+const PARTING: Duration = Duration::from_secs(30);
 
 /// Counts of one definition on this node, and what its shares have found.
 #[derive(Debug)]
@@ -25,6 +29,10 @@ pub(crate) struct Numbers {
     took: AtomicU64,
     fenced: AtomicU64,
     shares: Mutex<BTreeMap<u16, OfShare>>,
+    /// What the shares have found that have just left this node, and when they did: others may not have counted them yet.
+    parted: Mutex<Vec<(Instant, Tally)>>,
+    /// What was known last when all shares had counted.
+    known: Mutex<Option<Tally>>,
 }
 
 /// What is known of a share of this node.
@@ -33,7 +41,8 @@ struct OfShare {
     slices: u16,
     looked: Timestamp,
     failing: Option<String>,
-    tally: Tally,
+    /// `None`: it has not counted yet.
+    tally: Option<Tally>,
 }
 
 /// What stands in the rows of a share.
@@ -47,6 +56,8 @@ pub(crate) struct Tally {
     pub(crate) damaged: u64,
     /// When the oldest of them began.
     pub(crate) oldest: Option<Timestamp>,
+    /// Runs of versions that no node has.
+    pub(crate) unattended: u64,
 }
 
 impl Tally {
@@ -56,6 +67,7 @@ impl Tally {
             parked: self.parked + other.parked,
             damaged: self.damaged + other.damaged,
             oldest: self.oldest.into_iter().chain(other.oldest).min(),
+            unattended: self.unattended + other.unattended,
         }
     }
 }
@@ -92,6 +104,8 @@ impl Numbers {
             took: zero(),
             fenced: zero(),
             shares: Mutex::default(),
+            parted: Mutex::default(),
+            known: Mutex::default(),
         }
     }
 
@@ -104,6 +118,7 @@ impl Numbers {
         count!(self, "es_saga_failed_calls_total", 0);
         count!(self, "es_saga_held_total", 0);
         count!(self, "es_saga_fenced_total", 0);
+        count!(self, "es_saga_forgotten_total", 0);
         if let Some(deadline) = deadline {
             self.gauge("es_saga_deadline_seconds", deadline.as_secs_f64());
         }
@@ -119,18 +134,24 @@ impl Numbers {
         count!(self, "es_saga_fenced_total", 1);
     }
 
-    /// What was written of a run that began then.
-    pub(crate) fn wrote(&self, begun: Timestamp, written: &[Written]) {
+    /// What was written of a run that began then. `held`: for how long it has waited for its parent, which is no time of its own.
+    pub(crate) fn wrote(&self, begun: Timestamp, held: Duration, written: &[Written]) {
         for Written { at, record } in written {
             match record {
                 Record::Ended { outcome } => {
-                    self.ended(outcome, Duration::try_from(*at - begun).unwrap_or_default());
+                    let took = Duration::try_from(*at - begun).unwrap_or_default();
+                    self.ended(outcome, took.saturating_sub(held));
                 }
                 Record::Held { .. } => count!(self, "es_saga_held_total", 1),
                 Record::Failed { .. } => count!(self, "es_saga_failed_calls_total", 1),
                 _ => {}
             }
         }
+    }
+
+    /// Runs that were forgotten.
+    pub(crate) fn forgotten(&self, runs: u64) {
+        count!(self, "es_saga_forgotten_total", runs);
     }
 
     fn ended(&self, outcome: &Outcome, took: Duration) {
@@ -152,8 +173,8 @@ impl Numbers {
     /// A share has seen what is due, or has not.
     pub(crate) fn looked(&self, first: u16, slices: u16, now: Timestamp, failing: Option<String>) {
         let mut shares = self.shares();
-        let tally = Tally::default();
-        let share = shares.entry(first).or_insert(OfShare { slices, looked: now, failing: None, tally });
+        let share =
+            shares.entry(first).or_insert(OfShare { slices, looked: now, failing: None, tally: None });
         share.slices = slices;
         if failing.is_none() {
             share.looked = now;
@@ -164,13 +185,14 @@ impl Numbers {
     /// What a share has counted.
     pub(crate) fn counted(&self, first: u16, tally: Tally) {
         if let Some(share) = self.shares().get_mut(&first) {
-            share.tally = tally;
+            share.tally = Some(tally);
         }
     }
 
     /// A share is not worked on here any more.
     pub(crate) fn left(&self, first: u16) {
-        self.shares().remove(&first);
+        let tally = self.shares().remove(&first).and_then(|share| share.tally);
+        locked(&self.parted).extend(tally.map(|tally| (Instant::now(), tally)));
     }
 
     pub(crate) fn looks(&self) -> Looks {
@@ -182,10 +204,24 @@ impl Numbers {
         }
     }
 
+    /// What all shares have counted. While one of them has not, what was known before.
+    fn known(&self) -> Option<Tally> {
+        let all: Option<Vec<Tally>> = self.shares().values().map(|share| share.tally).collect();
+        let mut parted = locked(&self.parted);
+        parted.retain(|(at, _)| at.elapsed() < PARTING);
+        let mut known = locked(&self.known);
+        if let Some(all) = all {
+            let parted = parted.iter().map(|(_, tally)| *tally);
+            *known = Some(all.into_iter().chain(parted).fold(Tally::default(), Tally::and));
+        }
+        *known
+    }
+
     /// All of it, at one time; and sets the gauges to it.
     pub(crate) fn sample(&self, now: Timestamp, deadline: Option<Duration>) -> Sample {
         let of = |number: &AtomicU64| number.load(Ordering::Relaxed);
-        let tally = self.shares().values().map(|share| share.tally).fold(Tally::default(), Tally::and);
+        let known = self.known();
+        let tally = known.unwrap_or_default();
         let (since, looked) =
             (|then: Timestamp| (now.as_duration() - then.as_duration()).as_secs_f64(), self.looks().looked);
         let (completed, ended) = (of(&self.completed), of(&self.undone) + of(&self.abandoned));
@@ -198,14 +234,18 @@ impl Numbers {
             fenced: number(of(&self.fenced)),
             parked: number(tally.parked),
             damaged: number(tally.damaged),
+            unattended: number(tally.unattended),
             oldest: tally.oldest.map(since),
             deadline: deadline.map(|deadline| deadline.as_secs_f64()),
             silent: looked.map(since),
         };
-        self.gauge("es_saga_open", number(tally.open));
-        self.gauge("es_saga_parked", sample.parked);
-        self.gauge("es_saga_damaged", sample.damaged);
-        self.gauge("es_saga_oldest_seconds", sample.oldest.unwrap_or_default());
+        if known.is_some() {
+            self.gauge("es_saga_open", number(tally.open));
+            self.gauge("es_saga_parked", sample.parked);
+            self.gauge("es_saga_damaged", sample.damaged);
+            self.gauge("es_saga_unattended", sample.unattended);
+            self.gauge("es_saga_oldest_seconds", sample.oldest.unwrap_or_default());
+        }
         if let Some(looked) = looked {
             self.gauge("es_saga_looked_timestamp_seconds", looked.as_duration().as_secs_f64());
         }
@@ -218,6 +258,49 @@ impl Numbers {
     }
 
     fn shares(&self) -> MutexGuard<'_, BTreeMap<u16, OfShare>> {
-        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.shares)
+    }
+}
+
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parked(numbers: &Numbers) -> Option<u64> {
+        numbers.known().map(|tally| tally.parked)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_share_has_is_not_nothing_before_it_has_counted() {
+        let (one, two) = (Numbers::new("saga", "a".into(), 1), Numbers::new("saga", "a".into(), 1));
+        let begins = |numbers: &Numbers, first| numbers.looked(first, 512, Timestamp::UNIX_EPOCH, None);
+        let of = |parked| Tally { parked, ..Tally::default() };
+        begins(&one, 0);
+        assert_eq!(parked(&one), None, "nobody has counted");
+        one.counted(0, of(2));
+        begins(&two, 512);
+        two.counted(512, of(1));
+        assert_eq!((parked(&one), parked(&two)), (Some(2), Some(1)));
+        // One share changes hands: together they never have fewer.
+        one.left(0);
+        begins(&two, 0);
+        assert_eq!((parked(&one), parked(&two)), (Some(2), Some(1)));
+        two.counted(0, of(2));
+        assert_eq!(parked(&two), Some(3));
+        tokio::time::advance(PARTING).await;
+        assert_eq!(parked(&one), Some(0));
+    }
+
+    #[test]
+    fn the_time_for_which_a_child_waits_for_its_parent_is_not_its_own() {
+        let (numbers, at) =
+            (Numbers::new("saga", "a".into(), 1), |seconds| Timestamp::from_second(seconds).unwrap());
+        let ended = Written { at: at(100), record: Record::Ended { outcome: Outcome::Completed } };
+        numbers.wrote(at(10), Duration::from_secs(80), std::slice::from_ref(&ended));
+        assert_eq!(numbers.took.load(Ordering::Relaxed), 10_000);
     }
 }

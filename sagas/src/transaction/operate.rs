@@ -147,6 +147,34 @@ impl Runs {
     ) -> Result<RunPage, RunError> {
         self.0.list(filter, after, limit).await
     }
+
+    /// Up to which time guard rows can be forgotten in a database that steps are [guarded](crate::saga::Guarded) in: no run of
+    /// this store, of whichever definition, program and node, began before that and still goes on. Give it to
+    /// [`forget`](es_core::guard::forget), now and then: nobody else forgets guard rows. If runs of other stores call that
+    /// database as well, ask each of them, and take the earliest time.
+    ///
+    /// It is `keep` ago at most, which is a day at least: for runs that begin in transactions that are still open, and for
+    /// clocks that differ. What ended and began before that is read: choose it longer than runs are
+    /// [remembered](crate::saga::SagaBuilder::remember), so that this is little. A head that cannot be read counts as one that
+    /// goes on.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use sagas::es_core::guard::{self, GuardedDatabase};
+    /// # use sagas::saga::Runs;
+    /// # async fn tidy<D: GuardedDatabase>(runs: &Runs, stock: &D) -> Result<(), Box<dyn std::error::Error>> {
+    /// let until = runs.guards_needed_since(Duration::from_secs(32 * 24 * 60 * 60)).await?;
+    /// guard::forget(stock, until).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Store`], also if `keep` is too brief.
+    pub async fn guards_needed_since(&self, keep: Duration) -> Result<Timestamp, RunError> {
+        self.0.guards_needed_since(keep).await
+    }
 }
 
 /// A kind, whatever its backend and protocol.
@@ -162,6 +190,7 @@ pub(crate) trait AnyKind: Send + Sync + 'static {
         after: Option<&RunCursor>,
         limit: usize,
     ) -> Result<RunPage, RunError>;
+    async fn guards_needed_since(&self, keep: Duration) -> Result<Timestamp, RunError>;
     async fn signal(&self, key: &str, name: &str, id: &str, value: Data) -> Result<(), RunError>;
     async fn if_it_failed(&self, key: &str) -> Result<Result<IfItFailed, String>, RunError>;
     async fn dry_run(
@@ -218,6 +247,10 @@ impl<B: Backend, P: Acts<B>> AnyKind for Kind<B, P> {
         limit: usize,
     ) -> Result<RunPage, RunError> {
         self.page(filter, after, limit).await
+    }
+
+    async fn guards_needed_since(&self, keep: Duration) -> Result<Timestamp, RunError> {
+        self.oldest_that_goes_on(keep).await
     }
 
     async fn signal(&self, key: &str, name: &str, id: &str, value: Data) -> Result<(), RunError> {

@@ -124,13 +124,26 @@ pub enum RunError {
         /// Why.
         why: String,
     },
-    /// There is no such run.
-    #[error("there is no {kind} {key:?}: it was never started, or was forgotten since")]
+    /// There is no such run: a key stands for none once that was [forgotten](crate::saga::SagaBuilder::remember).
+    #[error("there is no {kind} {key:?}: it was never started, or has ended and was forgotten since")]
     Unknown {
         /// Which saga.
         kind: String,
         /// The key.
         key: String,
+    },
+    /// A run that was started is not there.
+    #[error(
+        "run {run} of {kind} {key:?} is not there: it has ended and was forgotten since, or the transaction that starts it has \
+         not been committed"
+    )]
+    Gone {
+        /// Which saga.
+        kind: String,
+        /// The key.
+        key: String,
+        /// The run.
+        run: Uuid,
     },
     /// It has ended.
     #[error("{kind} {key:?} has ended: {outcome}")]
@@ -214,11 +227,11 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// [`RunError::Store`]; [`RunError::Unknown`] once it was forgotten.
+    /// [`RunError::Store`]; [`RunError::Gone`] once it was forgotten, or if the transaction that starts it is not committed.
     pub async fn ended(&self) -> Result<Option<Outcome>, RunError> {
         let head = self.heads.get(&*self.rows, &head_key(self.run)?).await?;
-        let unknown = || RunError::Unknown { kind: self.kind.to_string(), key: self.key.clone() };
-        Ok(head.ok_or_else(unknown)?.value.outcome)
+        let gone = || RunError::Gone { kind: self.kind.to_string(), key: self.key.clone(), run: self.run };
+        Ok(head.ok_or_else(gone)?.value.outcome)
     }
 
     /// Waits until it has ended, on whichever node it is worked on. A store that does not answer is asked again.

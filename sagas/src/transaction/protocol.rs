@@ -49,6 +49,9 @@ pub(crate) trait Protocol: Send + Sync + 'static {
     /// By when a run is to be decided, from its start.
     fn deadline(&self) -> Option<Duration>;
 
+    /// For how long runs are kept that have ended.
+    fn remember(&self) -> Duration;
+
     /// Whether there may be a call to somewhere else now, which another owner may have made as well.
     fn calls_outside(&self, state: &Self::State) -> bool;
 
@@ -76,6 +79,11 @@ pub(crate) trait Protocol: Send + Sync + 'static {
     /// Whether one of its steps decides.
     fn has_pivot(&self) -> bool {
         false
+    }
+
+    /// For how long it has waited for its parent, with all of its steps behind it.
+    fn held_by_parent(&self, _state: &Self::State) -> Duration {
+        Duration::ZERO
     }
 
     /// What a call has to do with a child, if it is none of a step.

@@ -363,8 +363,29 @@ pub(crate) fn ended_since(at: Timestamp) -> String {
     of_day(at).prefix()
 }
 
+/// The same for a day.
+pub(crate) fn ended_on(day: u64) -> String {
+    Key::default().number(day).prefix()
+}
+
+/// What keys of runs of a slice begin with that have ended on a day.
+pub(crate) fn ended_in(day: u64, slice: u16) -> String {
+    Key::default().number(day).number(u64::from(slice)).prefix()
+}
+
+/// The day and the slice of a run that has ended, by the key of that row.
+pub(crate) fn ended_place(key: &str) -> Option<(u64, u16)> {
+    let mut parts = key.split(':');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// The day of a time, counted from 1970.
+pub(crate) fn day(at: Timestamp) -> u64 {
+    u64::try_from(at.as_second() / (24 * 60 * 60)).unwrap_or_default()
+}
+
 fn of_day(at: Timestamp) -> Key {
-    Key::default().number(u64::try_from(at.as_second() / (24 * 60 * 60)).unwrap_or_default())
+    Key::default().number(day(at))
 }
 
 /// The run that a key ends with.
@@ -423,6 +444,8 @@ mod tests {
         let of = ended_key(run, at).unwrap();
         assert_eq!(of, "00000000000000020454:00000000000000000285:019000000000700080000000000000ab");
         assert!(of.starts_with(&ended_since(at)));
+        assert!(of.starts_with(&ended_on(day(at))) && of.starts_with(&ended_in(day(at), slice(run))));
+        assert_eq!(ended_place(&of), Some((20454, slice(run))));
         assert_eq!(run_of(&of), Some(run));
     }
 }

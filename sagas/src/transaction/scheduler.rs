@@ -21,11 +21,13 @@ use uuid::Uuid;
 use super::census::Census;
 use super::damaged;
 use super::drive::{Desk, Drive, Inbox, Left};
+use super::forget::Forgetter;
 use super::instance::{Instance, Loaded};
 use super::kind::{Desks, Handed, Open};
 use super::outcome::Teller;
 use super::protocol::Acts;
 use super::rows::{Verb, Wake, slice};
+use super::trouble::Troubles;
 
 /// How many runs are driven at once.
 const AT_ONCE: usize = 256;
@@ -41,8 +43,6 @@ const LOOKS: (Duration, u32) = (Duration::from_millis(10), 4);
 const GRACE: Duration = Duration::from_secs(10);
 /// How many runs that cannot go on are noted at each look.
 const TOLD: usize = 32;
-/// When a run that cannot go on is tried again.
-const TROUBLE: Duration = Duration::from_secs(5);
 
 /// How far the work on a share is: all there is to know is in the queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,8 +67,9 @@ impl<B: Backend, P: Acts<B>> Work for Scheduler<B, P> {
     async fn run(&self, share: Share<NoLog>, stop: CancellationToken) {
         let (hand, handed) = channel(AT_ONCE);
         let open = self.desks.open(share.slices, hand);
-        let shift = Shift::new(self.desk.clone(), self.desks.clone(), share.slices, stop);
-        shift.work(open, handed).await;
+        let forgetter = Forgetter::new(self.desk.clone(), share.slices);
+        let shift = Shift::new(self.desk.clone(), self.desks.clone(), share.slices, stop.clone());
+        tokio::join!(shift.work(open, handed), forgetter.work(&stop));
     }
 }
 
@@ -95,8 +96,7 @@ struct Shift<B: Backend, P: Acts<B>> {
     tasks: JoinSet<(Uuid, (Left, Inbox))>,
     /// When the next of those is due that went to sleep here.
     next: Option<Timestamp>,
-    /// Runs that cannot go on, and when they are tried again.
-    trouble: HashMap<Uuid, (Instant, String)>,
+    troubles: Troubles,
     /// What people are to be told of those.
     untold: BTreeMap<Uuid, String>,
     census: Census,
@@ -115,7 +115,7 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
             driven: HashMap::new(),
             tasks: JoinSet::new(),
             next: None,
-            trouble: HashMap::new(),
+            troubles: Troubles::default(),
             untold: BTreeMap::new(),
             census: Census::new(slices),
             took: Duration::ZERO,
@@ -161,7 +161,7 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
     /// Counts runs; what cannot be read now is counted later.
     async fn go_on_counting(&mut self) {
         let desk = &self.desk;
-        match self.census.go_on(&*desk.backend, &desk.tables).await {
+        match self.census.go_on(&**desk).await {
             Ok(Some(tally)) => desk.numbers.counted(self.slices.first, tally),
             Ok(None) => {}
             Err(error) => tracing::debug!(kind = %desk.kind, error = chain(&error), "runs are counted later"),
@@ -210,6 +210,7 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
             return Err(StoreError::transient("looking at what is due", lease));
         }
         self.tell(now).await;
+        self.troubles.look();
         let slices = [self.slices];
         let mut due =
             desk.tables.wakes.stored_due(&*desk.backend, &slices, &mut self.marks, now, PAGE).await?;
@@ -263,12 +264,12 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
             }
             return Ok(true);
         }
-        if self.trouble.get(&run).is_some_and(|(again, _)| *again > Instant::now()) {
-            return Ok(true);
-        }
         // What a person asks for is let in; what is sent from outside, or by parents, may come in masses.
         let comes_by_itself = |verb: &Verb| matches!(verb, Verb::Signal { .. } | Verb::Parent { .. });
         let is_urgent = row.value.asked.as_ref().is_some_and(|asked| !comes_by_itself(&asked.verb));
+        if self.troubles.rests(run, is_urgent, Instant::now()) {
+            return Ok(true);
+        }
         if self.driven.len() >= AT_ONCE && !is_urgent || self.desks.has_promised(run) {
             return Ok(false);
         }
@@ -285,7 +286,10 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
                 }
                 return Ok(true);
             }
-            Loaded::Over => over.push(desk.tables.wakes.done(&row)),
+            Loaded::Over => {
+                self.troubles.over(run);
+                over.push(desk.tables.wakes.done(&row));
+            }
             Loaded::Newer(format) => {
                 self.postpone(run, &format!("a newer program wrote it, in format {format}"));
             }
@@ -316,9 +320,8 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
     }
 
     fn postpone(&mut self, run: Uuid, why: &str) {
-        let before = self.trouble.insert(run, (Instant::now() + TROUBLE, why.to_owned()));
         // Said once.
-        if before.is_none_or(|(_, before)| before != why) {
+        if self.troubles.note(run, why, Instant::now()) {
             let kind = &self.desk.kind;
             tracing::error!(%kind, %run, why, "a run cannot go on, and is tried again; the others go on");
         }
@@ -351,7 +354,7 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
         };
         self.driven.remove(&run);
         if !matches!(left, Left::Trouble(_) | Left::Untold(_)) {
-            self.trouble.remove(&run);
+            self.troubles.over(run);
         }
         // What was passed is read again: it is due still.
         if !inbox.is_empty() || matches!(left, Left::Lost) {

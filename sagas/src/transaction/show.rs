@@ -1,12 +1,14 @@
 //! One run, as an operator sees it: its steps, its journal, what it waits for and who will wake it.
 
+use std::collections::BTreeSet;
+
 use es_core::store::{StoreError, StoredRow};
 use es_core::{Backend, Timestamp, chain};
 use uuid::Uuid;
 
-use super::family::Kin;
+use super::family::{Errand, Kin};
 use super::instance::one;
-use super::kind::Kind;
+use super::kind::{Kind, groups_of};
 use super::outcome::{Outcome, RunError};
 use super::protocol::Acts;
 use super::rows::{FORMAT, Head, Status, Written, head_key, journal_of, record_key};
@@ -100,7 +102,10 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
             (None, Some(Unread::Elsewhere(who))) => who.clone(),
             (None, Some(Unread::Damaged(why))) => format!("somebody to repair it: {why}"),
             (None, None) if let Some(why) = &noted => format!("somebody to mend what keeps it: {why}"),
-            (None, None) => self.protocol.waits_for(run, &state, now) + &self.unattended(self.version),
+            (None, None) => {
+                let waits_for = self.protocol.waits_for(run, &state, now) + &self.unattended(self.version);
+                waits_for + &self.unattended_children(run, &state, now)
+            }
         };
         let steps = if unread.is_none() { self.protocol.show(&state) } else { Vec::new() };
         let Head { version, status, begun, holder, outcome, parent, .. } = head;
@@ -141,13 +146,30 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
 
     /// Says so if no node is there that works on runs of a version.
     fn unattended(&self, version: u32) -> String {
-        let view = self.node().and_then(|node| node.cluster.views().borrow().clone());
-        match view {
-            Some(view) if view.members(&format!("{}{version}", self.group_of_all())) == 0 => {
-                "; no such node is running".to_owned()
-            }
-            _ => String::new(),
+        if self.has_no_node(&self.name, version) {
+            "; no such node is running".to_owned()
+        } else {
+            String::new()
         }
+    }
+
+    /// Says of the children that it waits for which of them no node works on.
+    fn unattended_children(&self, run: Uuid, state: &P::State, now: Timestamp) -> String {
+        let calls = self.protocol.next(run, state, &BTreeSet::new(), now).calls();
+        let children = calls.into_iter().filter_map(|call| match self.protocol.errand(state, call)? {
+            Errand::Look { child, .. } => Some(child),
+            Errand::Begin => None,
+        });
+        let alone = children.filter(|child| self.has_no_node(&child.saga, child.version));
+        alone
+            .map(|child| format!("; no node is running that has version {} of {child}", child.version))
+            .collect()
+    }
+
+    /// Whether no live node works on runs of a version of a kind, as far as is known.
+    fn has_no_node(&self, kind: &str, version: u32) -> bool {
+        let view = self.node().and_then(|node| node.cluster.views().borrow().clone());
+        view.is_some_and(|view| view.members(&format!("{}{version}", groups_of(kind))) == 0)
     }
 
     /// Its records, as they are stored.

@@ -51,7 +51,9 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
                     return Ok(handle);
                 }
                 Ok(Some(Won::No(at))) if at.table == *self.tables.starts.name() => {
-                    return self.found_before(key, &input).await;
+                    if let Some(found) = self.found_before(key, &input).await? {
+                        return Ok(found);
+                    }
                 }
                 // Lost, or the id is taken, which it is not: it is new.
                 Ok(_) => {}
@@ -180,10 +182,12 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         Ok((instance, rows))
     }
 
-    async fn found_before(&self, key: &str, input: &Data) -> Result<Handle, RunError> {
-        let start = self.tables.starts.get(&*self.backend, &start_key(key)?).await?;
-        let unknown = || RunError::Unknown { kind: self.name.to_string(), key: key.to_owned() };
-        self.started_before(key, start.ok_or_else(unknown)?.value, input).await
+    /// The run that was in the way of a start, unless it is forgotten by now.
+    async fn found_before(&self, key: &str, input: &Data) -> Result<Option<Handle>, RunError> {
+        let Some(start) = self.tables.starts.get(&*self.backend, &start_key(key)?).await? else {
+            return Ok(None);
+        };
+        self.started_before(key, start.value, input).await.map(Some)
     }
 
     async fn started_before(&self, key: &str, start: Start, input: &Data) -> Result<Handle, RunError> {

@@ -155,6 +155,34 @@ async fn warned() {
     assert!(app.shutdown(Duration::from_secs(10)).await);
 }
 
+#[test]
+fn runs_of_a_version_that_no_node_has_are_counted() {
+    let counts = Counts::default();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let alone = async {
+        let clock = TestClock::default();
+        let backend = MemoryBackend::with_clock(clock.clone());
+        let on = || App::on(backend.clone()).clock(clock.clone());
+        let older = on().saga(errand()).start().await.unwrap();
+        older.start_saga("fails", &Errand { works: false }).await.unwrap();
+        let n = || counts.all().get("es_saga_unattended").copied();
+        until(&clock, async || n().filter(|n| *n == 0.0)).await;
+        assert!(older.shutdown(Duration::from_secs(10)).await);
+        let newer = || Saga::new("errand", 2).deadline(Duration::from_secs(30)).pivot(Deliver).build();
+        let app = on().saga(newer()).start().await.unwrap();
+        until(&clock, async || n().filter(|n| *n == 1.0)).await;
+        let alerts = async || app.health().await.engines.remove(0).alerts;
+        let alert = until(&clock, async || alerts().await.into_iter().next()).await;
+        assert!(alert.urgent && alert.name == "SagaUnattended", "{alert:?}");
+        assert!(app.shutdown(Duration::from_secs(10)).await);
+        let both = on().saga(newer()).earlier_saga(errand()).start().await.unwrap();
+        until(&clock, async || n().filter(|n| *n == 0.0)).await;
+        assert!(both.shutdown(Duration::from_secs(10)).await);
+    };
+    metrics::with_local_recorder(&counts, || runtime.block_on(alone));
+}
+
 /// What is counted, by name and outcome.
 #[derive(Clone, Debug, Default)]
 struct Counts(Arc<Mutex<BTreeMap<String, Arc<Number>>>>);

@@ -33,8 +33,10 @@ const URL: &str = "ES_CREW_URL";
 const FOLDER: &str = "ES_CREW_FOLDER";
 const RUNS: &str = "ES_SAGA_RUNS";
 const FEW: u64 = 240;
-/// A program is killed for so many runs; and the server, where there is one, for so many programs.
+/// A program is killed for so many runs that have ended, but no more often than this; and the server, where there is one,
+/// for so many programs.
 const RUNS_A_KILL: u64 = 80;
+const KILLS: u64 = 150;
 const KILLS_A_CRASH: u64 = 10;
 /// How long nothing may happen. It only ends a test that fails.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -283,30 +285,31 @@ async fn work<B: Backend>(wired: impl Fn() -> es_core::AppBuilder<B>, folder: &P
     assert!(app.shutdown(Duration::from_secs(20)).await);
 }
 
-/// Starts runs. How many is noted, so that one which was killed goes on there: what was started twice is one run.
+/// Starts runs, and waits for their ends. How many have ended is noted, so that one which was killed goes on there: what was
+/// started twice is one run.
 async fn place(app: &App, folder: &Path, places: u64) {
-    const AT_ONCE: usize = 32;
-    let from = placed(folder);
-    let started = stream::iter(from..places).map(|number| async move {
+    const AT_ONCE: usize = 128;
+    let from = ended(folder);
+    let ended = stream::iter(from..places).map(|number| async move {
         let input = Send { number };
         let key = number.to_string();
-        patient(async || match app.start_saga(&key, &input).await {
+        patient(async || match app.run_saga(&key, input.clone()).await {
             Err(error) if error.kind() != ErrorKind::Transient => panic!("{error}"),
-            started => started,
+            ended => ended,
         })
         .await;
         Ok::<u64, RunError>(number + 1)
     });
-    let mut started = std::pin::pin!(started.buffered(AT_ONCE));
-    while let Some(number) = started.try_next().await.unwrap() {
-        let noted = folder.join("placed.new");
+    let mut ended = std::pin::pin!(ended.buffered(AT_ONCE));
+    while let Some(number) = ended.try_next().await.unwrap() {
+        let noted = folder.join("ended.new");
         fs::write(&noted, number.to_string()).unwrap();
-        fs::rename(noted, folder.join("placed")).unwrap();
+        fs::rename(noted, folder.join("ended")).unwrap();
     }
 }
 
-fn placed(folder: &Path) -> u64 {
-    fs::read_to_string(folder.join("placed")).map_or(0, |n| n.parse().unwrap())
+fn ended(folder: &Path) -> u64 {
+    fs::read_to_string(folder.join("ended")).map_or(0, |n| n.parse().unwrap())
 }
 
 /// The first one also starts the runs.
@@ -329,18 +332,18 @@ impl<'p> Crew<'p> {
         start(self.part, self.url, self.folder, if at == 0 { self.runs } else { 0 })
     }
 
-    /// Until so many were placed.
+    /// Until so many have ended.
     async fn until(&mut self, goal: u64) {
         let (mut since, mut last) = (Instant::now(), 0);
         loop {
-            let now = placed(self.folder);
+            let now = ended(self.folder);
             if now >= goal {
                 return;
             }
             if now > last {
                 (since, last) = (Instant::now(), now);
             }
-            assert!(since.elapsed() < LIMIT, "{now} of {goal} are placed");
+            assert!(since.elapsed() < LIMIT, "{now} of {goal} have ended");
             self.all_work();
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -434,9 +437,10 @@ async fn play<B: Backend + Clone, D: Ledger + Clone>(
     let (began, mut rng) = (Instant::now(), StdRng::seed_from_u64(seed));
     let app = wire(journal.clone(), other.clone()).looks_on().start().await.unwrap();
     let mut crew = Crew::start(part, url, folder, runs);
-    let kills = runs / RUNS_A_KILL;
+    let each = RUNS_A_KILL.max(runs / KILLS);
+    let kills = runs / each;
     for kill in 0..kills {
-        crew.until(kill * RUNS_A_KILL + rng.random_range(1..=RUNS_A_KILL)).await;
+        crew.until(kill * each + rng.random_range(1..=each)).await;
         crew.strike(rng.random_range(0..3));
         if kill % KILLS_A_CRASH == 1 {
             crash();

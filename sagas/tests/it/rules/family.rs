@@ -21,7 +21,7 @@ use super::trip::{DEADLINE, Outside, Play, Trip, Trips, retry, trip};
 
 /// How to the hotel: for the trip of a key.
 #[derive(Serialize, Deserialize)]
-struct Ride {
+pub(crate) struct Ride {
     of: String,
     trip: Trip,
 }
@@ -119,7 +119,7 @@ impl Step<Trip> for Note {
 }
 
 /// hotel · get-there · pay · note
-fn around<T: Transaction>(outside: &Outside) -> Saga<Trip, T> {
+pub(crate) fn around<T: Transaction>(outside: &Outside) -> Saga<Trip, T> {
     let own = || outside.clone();
     let saga = Saga::new("trip", 1).deadline(DEADLINE).step(Hotel(own())).step(Child::of(GetThere));
     saga.pivot(Pay(own())).then(Note(own())).build()
@@ -133,14 +133,19 @@ fn decided_within<T: Transaction>(outside: &Outside, if_it_refuses: IfItRefuses)
 }
 
 /// pay · get-there · note
-fn behind<T: Transaction>(outside: &Outside) -> Saga<Trip, T> {
+pub(crate) fn behind<T: Transaction>(outside: &Outside) -> Saga<Trip, T> {
     let own = || outside.clone();
     Saga::new("trip", 1).pivot(Pay(own())).then(Child::of(GetThere)).then(Note(own())).build()
 }
 
 /// taxi · toll
-fn within<T: Transaction>(outside: &Outside) -> Saga<Ride, T> {
+pub(crate) fn within<T: Transaction>(outside: &Outside) -> Saga<Ride, T> {
     Saga::new("ride", 1).step(Taxi(outside.clone())).step(Toll(outside.clone())).build()
+}
+
+/// The definition after it.
+fn within_later<T: Transaction>(outside: &Outside) -> Saga<Ride, T> {
+    Saga::new("ride", 2).step(Taxi(outside.clone())).step(Toll(outside.clone())).build()
 }
 
 /// taxi · toll, the pivot · last
@@ -149,9 +154,9 @@ fn within_with_a_pivot<T: Transaction>(outside: &Outside) -> Saga<Ride, T> {
     Saga::new("ride", 1).step(Taxi(own())).pivot(Toll(own())).then(Last(own())).build()
 }
 
-type Tx<S> = <<S as Subject>::Backend as Backend>::Tx;
+pub(crate) type Tx<S> = <<S as Subject>::Backend as Backend>::Tx;
 
-async fn start<S: Subject>(
+pub(crate) async fn start<S: Subject>(
     subject: &S,
     trip: impl Fn(&Outside) -> Saga<Trip, Tx<S>>,
     ride: impl Fn(&Outside) -> Saga<Ride, Tx<S>>,
@@ -179,7 +184,7 @@ fn child_of(shown: &RunShown) -> Option<Kin> {
 }
 
 /// The saga within, once it has begun and looks like this.
-async fn until<S: Subject>(
+pub(crate) async fn until<S: Subject>(
     trips: &Trips<'_, S>,
     key: &str,
     what: &str,
@@ -206,7 +211,7 @@ fn is_ready(shown: &RunShown) -> bool {
     shown.waits_for.starts_with("its parent, trip ")
 }
 
-fn is_parked(shown: &RunShown) -> bool {
+pub(crate) fn is_parked(shown: &RunShown) -> bool {
     shown.status == RunStatus::Parked
 }
 
@@ -577,4 +582,25 @@ fn is_late<S: Subject>(trips: &Trips<'_, S>, key: &str) -> bool {
     let now = trips.ground.clock.now().as_microsecond();
     let due: i64 = key.split(':').nth(1).unwrap().parse().unwrap();
     due > now + 3_600_000_000
+}
+
+/// T91
+pub(super) async fn that_no_node_has_the_version_of_a_saga_within_is_said<S: Subject>(subject: &S) {
+    let mut trips = start(subject, around, within).await;
+    let handle = trips.begin("a", &trip().with("toll", &[Play::Waits])).await;
+    is_waiting(&trips, "a", "toll").await;
+    let ride = until(&trips, "a", "begun", |_| true).await;
+    assert!(!trips.show("a").await.waits_for.contains("no node"), "there is one");
+    trips.crash(0);
+    join(&mut trips, &around, &within_later).await;
+    trips.ground.seconds(2);
+    let alone = format!("no node is running that has version 1 of ride {:?}", ride.key);
+    trips.until("a", "said", |shown| shown.waits_for.contains(&alone)).await;
+    // It comes.
+    let outside = trips.outside.clone();
+    trips.join_with(around, |app| app.saga(within_later(&outside)).earlier_saga(within(&outside))).await;
+    trips.until("a", "not said any more", |shown| !shown.waits_for.contains("no node")).await;
+    trips.outside.let_go();
+    assert_eq!(trips.end_of(&handle).await, Outcome::Completed);
+    trips.end().await;
 }

@@ -180,12 +180,24 @@ macro_rules! rules {
                 a_saga_within_behind_the_pivot_is_tried_again
                 families_go_on_on_other_nodes_and_act_once
                 a_saga_within_that_wakes_nobody_is_looked_at_all_the_same
+                that_no_node_has_the_version_of_a_saga_within_is_said
+            }
+            forgetting {
+                what_ended_long_ago_is_forgotten_and_its_key_starts_anew
+                a_write_to_a_run_that_is_forgotten_is_refused_for_ever
+                a_long_run_is_forgotten_in_portions_whoever_is_lost_in_between
+                one_of_a_family_is_kept_while_another_goes_on
+                what_cannot_be_read_is_not_forgotten_and_holds_up_no_other
+                runs_of_a_version_that_no_node_has_are_forgotten_by_the_newest
+                a_clock_that_is_off_forgets_late_and_never_early
             }
             starts {
                 a_start_in_a_transaction_is_of_that_transaction
                 a_start_in_a_decision_is_of_its_commit
                 what_happens_to_a_run_is_told_once_with_it
                 what_cannot_be_told_is_shown_and_is_no_failure_of_a_step
+                a_start_by_hand_and_one_by_a_handler_in_a_transaction_are_one
+                an_answer_that_comes_while_a_node_ends_is_not_asked_for_again
             }
             watching {
                 runs_are_listed_by_what_they_do_and_fail_with
@@ -195,6 +207,7 @@ macro_rules! rules {
                 who_wakes_a_run_is_said
                 what_a_person_sends_forward_is_undone_by_a_person_only
                 a_node_says_whether_it_works_on_its_runs
+                what_waits_for_a_person_says_all_that_it_waits_for
             }
             inbox {
                 a_message_that_comes_again_or_too_soon_changes_nothing
@@ -247,6 +260,7 @@ macro_rules! rules_of_others {
                 a_step_that_another_node_has_begun_acts_once
                 a_run_that_another_database_has_forgotten_waits_for_a_person
                 an_app_without_the_other_database_does_not_start
+                guard_rows_are_forgotten_up_to_what_no_run_needs
             }
             holds {
                 a_confirmation_acts_once_and_bars_the_undo

@@ -11,6 +11,7 @@ mod commits;
 mod desk;
 mod destinations;
 mod family;
+mod forgetting;
 mod forgotten;
 mod found;
 mod ground;

@@ -1,4 +1,4 @@
-//! Steps in a second database: D7 to D11.
+//! Steps in a second database: D7 to D11, D19.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -33,6 +33,7 @@ const DEAR: u32 = 1_000;
 /// What the next call of the step comes to; none: it acts.
 #[derive(Clone, Copy, Debug)]
 enum Play {
+    Acts,
     Fails,
     Refuses,
     /// It says that it waits, and goes on when it is let go.
@@ -57,7 +58,7 @@ impl Script {
     async fn play(&self) -> Result<(), StepError<String>> {
         let play = self.0.plays.lock().unwrap().pop_front();
         match play {
-            None => Ok(()),
+            None | Some(Play::Acts) => Ok(()),
             Some(Play::Fails) => Err(StepError::Retry("a statement failed".into())),
             Some(Play::Refuses) => Err(StepError::Refused("sold out".to_owned())),
             Some(Play::Waits) => {
@@ -123,7 +124,7 @@ impl<D: Ledger, T: Transaction> Step<Errand> for Pay<D, T> {
 }
 
 /// What has to succeed, in the other database.
-struct Ship<D>(PhantomData<fn() -> D>);
+struct Ship<D>(Script, PhantomData<fn() -> D>);
 
 impl<D: Ledger> Step<Errand> for Ship<D> {
     const NAME: &'static str = "ship";
@@ -136,7 +137,8 @@ impl<D: Ledger> Step<Errand> for Ship<D> {
         cx: Cx<'_, Errand, ()>,
         tx: &mut ShakyTx<D::Tx>,
     ) -> Result<(), StepError<Infallible>> {
-        D::write(&mut tx.tx, &format!("{} shipped", cx.key)).await.map_err(StepError::Retry)
+        D::write(&mut tx.tx, &format!("{} shipped", cx.key)).await.map_err(StepError::Retry)?;
+        self.0.play().await.map_err(|_| StepError::Retry("it is not shipped".into()))
     }
     fn retry(&self) -> Retry {
         retry()
@@ -147,7 +149,7 @@ fn definition<D: Ledger, T: Transaction>(script: &Script) -> Saga<Errand, T> {
     Saga::new("errand", 1)
         .step(Reserve::<D>(script.clone(), PhantomData))
         .pivot(Pay::<D, T>(PhantomData))
-        .then(Ship::<D>(PhantomData))
+        .then(Ship::<D>(script.clone(), PhantomData))
         .build()
 }
 
@@ -336,4 +338,31 @@ pub(super) async fn an_app_without_the_other_database_does_not_start<S: WithOthe
     assert!(error.contains("step \"reserve\" of saga errand: ") && error.contains("::install"), "{error}");
     other.inner.make().await;
     assert!(wire().provide(other).start().await.unwrap().shutdown(PATIENCE).await);
+}
+
+/// D19
+pub(super) async fn guard_rows_are_forgotten_up_to_what_no_run_needs<S: WithOther>(subject: &S) {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let errands = Errands::start(subject).await;
+    errands.plays(&[Play::Acts, Play::Fails, Play::Fails, Play::Fails]);
+    let old = errands.begin("old", 5).await;
+    errands.until_parked("old").await;
+    errands.ground.clock.advance(DAY * 40);
+    assert_eq!(errands.run("new", 5).await, Outcome::Completed);
+    let runs = errands.nodes[0].saga_runs::<Errand>().unwrap();
+    let until = async || errands.ground.ask(async || runs.guards_needed_since(DAY * 32).await).await;
+    let floor = until().await;
+    assert!(floor < errands.ground.clock.now() - DAY * 39, "{floor}");
+    assert_eq!(guard::forget(&errands.other, floor).await.unwrap(), 0);
+    // It goes on, and its calls are not refused.
+    let retry = Verb::Retry { step: None };
+    runs.ask("old", retry, "ada", "it is back", PATIENCE).await.unwrap().unwrap();
+    assert_eq!(errands.end_of(&old).await, Outcome::Completed);
+    let floor = until().await;
+    assert!(floor > errands.ground.clock.now() - DAY * 33, "{floor}");
+    assert_eq!(guard::forget(&errands.other, floor).await.unwrap(), 2);
+    assert_eq!(errands.run("newer", 5).await, Outcome::Completed);
+    let brief = runs.guards_needed_since(DAY / 2).await.unwrap_err().to_string();
+    assert_eq!(brief, "the store failed");
+    errands.end().await;
 }

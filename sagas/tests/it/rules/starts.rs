@@ -1,4 +1,4 @@
-//! Sagas that start in commits of others, and what is told of them: T22 to T24, T26.
+//! Sagas that start in commits of others, and what is told of them: T22 to T24, T26, T88, T89.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,8 @@ use sagas::saga::{Announce, Outcome, RunError, RunStatus, SagaEvent, Starter, Ve
 use serde::{Deserialize, Serialize};
 
 use super::Subject;
-use super::trip::{Play, Trip, Trips, announced, definition, trip};
+use super::ground::PATIENCE;
+use super::trip::{Play, Trip, Trips, announced, announced_flight, definition, trip};
 
 /// What somebody asks for, and the trip that it means.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -230,6 +231,55 @@ pub(super) async fn what_cannot_be_told_is_shown_and_is_no_failure_of_a_step<S: 
     assert_eq!(told(&trips).await, []);
     silent.store(false, Ordering::SeqCst);
     assert_eq!(trips.end_of(&handle).await, Outcome::Completed);
+    let told = told(&trips).await;
+    assert!(matches!(told[..], [SagaEvent::Started(_), SagaEvent::Ended(_)]), "{told:?}");
+    trips.end().await;
+}
+
+/// T88
+pub(super) async fn a_start_by_hand_and_one_by_a_handler_in_a_transaction_are_one<S: Subject>(subject: &S) {
+    let trips = booking(subject).await;
+    let starter = trips.nodes[0].services().get::<Starter<Trip>>().unwrap();
+    for (key, by_hand_first) in [("a", true), ("b", false)] {
+        let within = async || {
+            let mut tx: TxOf<S> = trips.ground.backend.begin().await?;
+            let id = format!("of {key}");
+            let book = || Book { trip: key.to_owned(), is_sold: true, is_noted: true };
+            if !by_hand_first {
+                trips.nodes[0].send(&id, book()).within(&mut tx).await?;
+            }
+            let handle = starter.within(&mut tx, key, &trip()).await?;
+            if by_hand_first {
+                trips.nodes[0].send(&id, book()).within(&mut tx).await?;
+            }
+            tx.commit().await?;
+            Ok::<_, BoxError>(handle)
+        };
+        let handle = trips.ground.ask(within).await;
+        let begun = trips.begin(key, &trip()).await;
+        assert!(begun.was_started_before());
+        assert_eq!(begun.run(), handle.run());
+        assert_eq!(trips.end_of(&begun).await, Outcome::Completed);
+        assert_eq!(trips.effects(key).await, ["mail", "order", "seat"]);
+    }
+    trips.end().await;
+}
+
+/// T89
+pub(super) async fn an_answer_that_comes_while_a_node_ends_is_not_asked_for_again<S: Subject>(subject: &S) {
+    let mut trips = Trips::open(subject).await;
+    trips.join_with(announced_flight, |app| app).await;
+    let handle = trips.begin("a", &trip().with("flight", &[Play::Waits])).await;
+    while !trips.outside.is_waiting("a", "flight") {
+        trips.ground.pause().await;
+    }
+    let app = trips.nodes.remove(0);
+    // From now on it takes no commands.
+    let (ended, ()) = futures::join!(app.shutdown(PATIENCE), async { trips.outside.let_go() });
+    assert!(ended);
+    trips.join_with(announced_flight, |app| app).await;
+    assert_eq!(trips.end_of(&handle).await, Outcome::Completed);
+    assert_eq!(trips.outside.called("a", "flight"), 1);
     let told = told(&trips).await;
     assert!(matches!(told[..], [SagaEvent::Started(_), SagaEvent::Ended(_)]), "{told:?}");
     trips.end().await;

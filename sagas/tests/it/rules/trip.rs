@@ -314,7 +314,12 @@ pub(crate) fn definition<T: Transaction>(outside: &Outside, version: u32) -> Sag
     steps(Saga::new("trip", version), outside)
 }
 
-/// The same; what happens to its runs is told.
+/// flight; what happens to its runs is told.
+pub(crate) fn announced_flight<T: Transaction>(outside: &Outside) -> Saga<Trip, T> {
+    Saga::new("trip", 1).announced().step(Flight(outside.clone())).build()
+}
+
+/// The same as the first; what happens to its runs is told.
 pub(crate) fn announced<T: Transaction>(outside: &Outside) -> Saga<Trip, T> {
     steps(Saga::new("trip", 1).announced(), outside)
 }

@@ -344,3 +344,26 @@ pub(super) async fn a_node_says_whether_it_works_on_its_runs<S: Subject>(subject
     assert_eq!(health.ill_engine(&engine, Duration::from_secs(60)), None);
     trips.end().await;
 }
+
+/// T90
+pub(super) async fn what_waits_for_a_person_says_all_that_it_waits_for<S: Subject>(subject: &S) {
+    let trips = Trips::start(subject).await;
+    let fails = trip().with("pay", &[Play::Refuses]).with("undo flight", &[Play::Fails]);
+    let handle = trips.begin("a", &fails.with("undo hotel", &[Play::Fails])).await;
+    let runs = trips.runs();
+    let why = async || {
+        let all = trips.ground.ask(async || runs.waiting(None, 10).await).await;
+        all.into_iter().map(|(_, waiting)| waiting.why).collect::<Vec<_>>().join("")
+    };
+    let shown = trips.until("a", "parked", |shown| shown.status == RunStatus::Parked).await;
+    for said in [why().await, shown.waits_for] {
+        assert!(said.contains("flight: ") && said.contains("; hotel: "), "{said}");
+    }
+    assert_eq!(trips.ask("a", Verb::Skip { step: "flight".to_owned() }).await, Ok(()));
+    trips.until("a", "parked", |shown| shown.status == RunStatus::Parked).await;
+    let left = why().await;
+    assert!(!left.contains("flight: ") && left.starts_with("hotel: "), "{left}");
+    assert_eq!(trips.ask("a", Verb::Skip { step: "hotel".to_owned() }).await, Ok(()));
+    assert!(matches!(trips.end_of(&handle).await, Outcome::Undone(_)));
+    trips.end().await;
+}
