@@ -194,6 +194,10 @@ impl<In: SagaInput, T: Transaction> Protocol for SagaProtocol<In, T> {
         self.shape.waits_for(run, state, now)
     }
 
+    fn steps(&self) -> usize {
+        self.shape.steps.len()
+    }
+
     fn has_pivot(&self) -> bool {
         self.shape.pivot.is_some()
     }
