@@ -165,7 +165,7 @@ fn within<T: Transaction>(outside: &Outside) -> Saga<Ride, T> {
 }
 
 /// taxi · fare
-fn within_later<T: Transaction>(outside: &Outside) -> Saga<Ride, T> {
+fn within_with_a_fare<T: Transaction>(outside: &Outside) -> Saga<Ride, T> {
     Saga::new("ride", 2).step(Taxi(outside.clone())).step(Fare(outside.clone())).build()
 }
 
@@ -620,7 +620,7 @@ pub(super) async fn a_saga_within_gives_the_output_of_the_step_that_it_began_wit
     is_waiting(&trips, "a", "toll").await;
     trips.crash(0);
     let (outside, later) = (trips.outside.clone(), |outside: &_| brief(outside, GetThereLater));
-    trips.join_with(later, |app| app.saga(within_later(&outside)).earlier_saga(within(&outside))).await;
+    trips.join_with(later, |app| app.saga(within_with_a_fare(&outside)).earlier_saga(within(&outside))).await;
     trips.outside.let_go();
     assert_eq!(trips.end_of(&handle).await, Outcome::Completed);
     assert_eq!(trips.outside.acted("a"), ["hotel", "taxi", "toll", "pay"]);
