@@ -189,6 +189,10 @@ impl GuardRows for GuardedTx {
     }
 
     async fn rollback(self) -> Result<(), StoreError> {
+        // SQLite has done that by itself, after a statement that failed. The connection is closed.
+        if self.watch.is_lost() {
+            return Ok(());
+        }
         self.watch.watch(false);
         self.end("rollback").await.map_err(|e| error::store("rolling back a guarded call", e))
     }

@@ -44,7 +44,10 @@ pub enum GuardError {
     #[error("it was begun, and has not ended")]
     InProgress,
     /// It was made before, with something else.
-    #[error("it was called before with another input: the journal is not the one that the guard rows are of")]
+    #[error(
+        "it was called before with another input: the step reads other outputs than it did then, which takes a new version \
+         of the definition, or the journal is not the one that the guard rows are of"
+    )]
     OtherInput,
     /// It is of a run that may have been forgotten here.
     #[error(

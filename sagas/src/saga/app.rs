@@ -11,7 +11,7 @@ use super::protocol::SagaProtocol;
 use super::signal::SagaSignal;
 use super::starter::{SagaKind, Starter, WithDeadline};
 use super::step::SagaInput;
-use crate::transaction::{Destinations, Handle, Kind, Outcome, RunError, Runs};
+use crate::transaction::{Destinations, Handle, Kind, Outcome, RunError, Runs, runs_of};
 
 /// `.saga(..)` on the builder of an app.
 pub trait SagaApp<B: Backend>: Sized {
@@ -130,16 +130,14 @@ impl Sagas for App {
     }
 
     fn saga_runs<In: SagaInput>(&self) -> Result<Runs, RunError> {
-        Ok(starter::<In>(self)?.0.runs())
+        Ok(starter::<In>(self)?.0.runs().among(&runs_of(self)))
     }
 
     fn all_saga_runs(&self) -> Vec<Runs> {
-        let handles = self.engines().iter().filter_map(|engine| engine.clone().handle());
-        let mut all: Vec<Runs> =
-            handles.filter_map(|handle| handle.downcast_ref::<Runs>().cloned()).collect();
+        let (mut all, versions) = (runs_of(self), runs_of(self));
         // Each lists the runs of all versions: the newest is the one that begins them.
         all.sort_by(|a, b| a.name().cmp(b.name()).then(b.version().cmp(&a.version())));
         all.dedup_by(|a, b| a.name() == b.name());
-        all
+        all.into_iter().map(|runs| runs.among(&versions)).collect()
     }
 }

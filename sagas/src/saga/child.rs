@@ -29,7 +29,8 @@ use crate::transaction::{Kin, OwnFault, Parent, Site};
 /// Before the pivot, a saga within that has run all of its steps does not end: it waits for the run that it is a step of. If
 /// that is undone, so is it, by its own undos; it ends when that ends. So it cannot have a pivot: an app with such a saga does
 /// not start. As the pivot, the saga within decides, and may have a pivot of its own. A deadline and a cancellation are told to
-/// it, and it is undone, unless its own pivot has run, or may have: then what comes is as [`Child::if_it_refuses`] says.
+/// it, and it is undone, unless its own pivot has run, or may have, or it has completed: then what comes is as
+/// [`Child::if_it_refuses`] says.
 ///
 /// ```
 /// # use std::convert::Infallible;
@@ -116,7 +117,8 @@ pub trait SubSaga<In: SagaInput>: Send + Sync + 'static {
     }
 }
 
-/// What becomes of a run that is to be undone while its pivot, a saga of its own, has its own pivot behind it.
+/// What becomes of a run that is to be undone while its pivot, a saga of its own, has its own pivot behind it, or has
+/// completed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum IfItRefuses {
@@ -198,8 +200,8 @@ pub(super) trait Begets<In>: Send + Sync {
     /// Whether it is that saga, or has a step that leads to it. `seen`: those that were looked at.
     fn leads_to(&self, saga: &str, services: &Services, seen: &mut BTreeSet<String>) -> bool;
 
-    /// Whether it can stand there; else why not.
-    fn check(&self, saga: &str, before_pivot: bool, services: &Services) -> Result<(), String>;
+    /// Whether it can stand there; else why not. `saga`: the one that has it, if runs begin with that definition.
+    fn check(&self, saga: Option<&str>, before_pivot: bool, services: &Services) -> Result<(), String>;
 
     /// A run that begins, and its rows.
     async fn begin(
@@ -233,12 +235,15 @@ impl<In: SagaInput, C: SubSaga<In>> Begets<In> for Child<C> {
         })
     }
 
-    fn check(&self, saga: &str, before_pivot: bool, services: &Services) -> Result<(), String> {
+    fn check(&self, saga: Option<&str>, before_pivot: bool, services: &Services) -> Result<(), String> {
         let (kind, gives) = (kind::<C::Saga>(services)?, <C::Gives as Step<C::Saga>>::NAME);
         let name = kind.name();
+        let leads_to = |saga: &&str| Begets::<In>::leads_to(self, saga, services, &mut BTreeSet::new());
         match () {
-            () if name == saga => Err("a saga is no step of itself: it would begin for ever".to_owned()),
-            () if Begets::<In>::leads_to(self, saga, services, &mut BTreeSet::new()) => Err(format!(
+            () if saga == Some(name) => {
+                Err("a saga is no step of itself: it would begin for ever".to_owned())
+            }
+            () if let Some(saga) = saga.filter(leads_to) => Err(format!(
                 "saga {name} leads to {saga} again, by a step that is a saga of its own: they would begin for ever"
             )),
             () if before_pivot && kind.has_pivot() => Err(format!(
@@ -382,6 +387,15 @@ mod tests {
         ] {
             assert_eq!(refused(outer, Some(inner)).await, "");
         }
+    }
+
+    #[tokio::test]
+    async fn what_no_run_begins_with_any_more_leads_nowhere() {
+        // The older outer saga begins the inner one, which begins the newer outer one, which begins nothing.
+        let app = App::on(MemoryBackend::new()).saga(Saga::<Outer, Tx>::new("outer", 2).step(Act).build());
+        let app = app.earlier_saga(Saga::new("outer", 1).step(Child::of(Begin)).build());
+        let app = app.saga(Saga::new("inner", 1).step(Act).step(Child::of(Back)).build());
+        assert!(app.start().await.is_ok());
     }
 
     #[derive(Serialize, Deserialize)]

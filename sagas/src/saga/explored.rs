@@ -76,6 +76,8 @@ struct World {
     forward: bool,
     /// How often somebody has sent something.
     sent: u32,
+    /// How often a person has taken a step for run, or for undone.
+    operated: u32,
 }
 
 /// A way to build it wrong: each has to be found.
@@ -98,6 +100,8 @@ enum Fault {
     ForgetsToTell,
     /// A child that waits for its parent is taken for undone when it is asked to be.
     BelievesChildren,
+    /// Nobody is asked about a child that has completed before it heard that it is to be undone.
+    ForgetsToAsk,
 }
 
 struct Explorer {
@@ -110,6 +114,8 @@ struct Explorer {
     may_hold: bool,
     /// Whether an operator may send it forward, at any time.
     may_forward: bool,
+    /// How often a person may take a step for run, or for undone, at any time.
+    most_operated: u32,
     /// It is a child, and whether it ends only with its parent.
     parent: Option<bool>,
     seen: BTreeSet<String>,
@@ -158,6 +164,7 @@ impl Explorer {
             most_crashes,
             may_hold: false,
             may_forward: false,
+            most_operated: 0,
             parent: None,
             seen,
             left,
@@ -186,6 +193,7 @@ impl Explorer {
             retried: 0,
             forward: false,
             sent: 0,
+            operated: 0,
         };
         let input = Data::of(&()).expect("null");
         let parent = self.parent.map(|holds| Parent { of: kin(), step: "within".to_owned(), holds });
@@ -236,7 +244,7 @@ impl Explorer {
                 return self.crash(world);
             }
             Next::Act { calls, until } => {
-                let is_free = calls.is_empty() && world.busy.is_empty();
+                let is_free = self.only_looks(world, calls) && world.busy.is_empty();
                 if is_free && until.is_none_or(|until| until >= at(true)) {
                     self.stands(world)?;
                 }
@@ -247,6 +255,9 @@ impl Explorer {
                         continue;
                     }
                     self.in_order(world, *call)?;
+                    if call.undo && !self.shape.is_before_pivot(call.step) {
+                        return Err(format!("{call:?}, which has no undo"));
+                    }
                     let mut then = world.clone();
                     if then.state.is_held() && self.is_outside(*call) && self.fault != Fault::ForgetsToTake {
                         self.write(&mut then, Record::Taken {})?;
@@ -264,13 +275,18 @@ impl Explorer {
         self.time_and_people(world)
     }
 
+    /// Whether all that is done is to look at children about which a person is asked.
+    fn only_looks(&self, world: &World, calls: &[Call]) -> bool {
+        calls.iter().all(|call| self.is_child(call.step) && world.state.steps[call.step].parked.is_some())
+    }
+
     fn is_child(&self, step: usize) -> bool {
         self.shape.child_of(step).is_some()
     }
 
     /// Children begin, and are looked at.
     fn see_to(&mut self, world: &World, calls: &[Call]) -> Result<(), String> {
-        let mut is_stuck = !calls.is_empty() && world.busy.is_empty();
+        let mut is_stuck = !self.only_looks(world, calls) && world.busy.is_empty();
         for call in calls {
             let Some(errand) = self.shape.errand(&world.state, *call) else {
                 is_stuck = false;
@@ -282,7 +298,7 @@ impl Explorer {
                     self.in_order(world, *call)?;
                     then.children[call.step] = Child::Going;
                     let step = self.shape.steps[call.step].name.to_owned();
-                    Some(Record::Called { step, child: kin() })
+                    Some(Record::Called { step, child: kin(), gives: None })
                 }
                 Errand::Look { .. } => self.looked(world, *call),
             };
@@ -313,7 +329,12 @@ impl Explorer {
             Child::Undone => ChildIs::Ended(Outcome::Undone(Why::Deadline), None),
             Child::Abandoned => ChildIs::Ended(abandoned(), None),
         };
-        self.shape.seen(&world.state, call, is)
+        let seen = self.shape.seen(&world.state, call, is);
+        let forgets = self.fault == Fault::ForgetsToAsk && world.children[call.step] == Child::Completed;
+        match seen {
+            Some(Record::Parked { step, .. }) if forgets => Some(Record::Done { step, output: output() }),
+            seen => seen,
+        }
     }
 
     /// What may become of a child.
@@ -331,7 +352,10 @@ impl Explorer {
 
     fn children_go_on(&mut self, world: &World) -> Result<(), String> {
         for step in 0..world.children.len() {
-            for next in self.next_of(world, step) {
+            let mut all = self.next_of(world, step);
+            // A person has ended it.
+            all.extend((world.children[step] == Child::Ready).then_some(Child::Abandoned));
+            for next in all {
                 let mut then = world.clone();
                 then.children[step] = next;
                 let acted = matches!(next, Child::Ready | Child::Refuses | Child::Completed);
@@ -526,7 +550,34 @@ impl Explorer {
         }
         self.send(world)?;
         self.parent_says(world)?;
+        self.operate(world)?;
         self.cancel(world)
+    }
+
+    /// A person who has looked takes a step for undone, or does it by hand and takes it for run.
+    fn operate(&mut self, world: &World) -> Result<(), String> {
+        if world.operated == self.most_operated {
+            return Ok(());
+        }
+        for (step, shape) in self.shape.steps.iter().enumerate() {
+            let Truth { acted, undone, .. } = world.truth[step];
+            let (name, output) = (|| shape.name.to_owned(), Data::of(&1).expect("a number"));
+            let mut verbs = vec![(Verb::Resolve { step: name(), output }, true)];
+            if !acted || undone {
+                verbs.push((Verb::Skip { step: name() }, false));
+            }
+            for (verb, is_there) in verbs {
+                let mut then = World { operated: world.operated + 1, ..world.clone() };
+                let asked = Asked { verb, by: by() };
+                if let Ok(records) = self.shape.asked(&then.state, &then.busy, &asked) {
+                    let truth = &mut then.truth[step];
+                    *truth = Truth { acted: is_there || acted, undone: !is_there && undone, ..*truth };
+                    records.into_iter().try_for_each(|record| self.write(&mut then, record))?;
+                    self.left.push(then);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn cancel(&mut self, world: &World) -> Result<(), String> {
@@ -624,13 +675,19 @@ impl Explorer {
                 (Child::Ready, Outcome::Completed) => {
                     words.iter().any(|word| word.ends == Outcome::Completed)
                 }
-                (Child::Completed, outcome) => *outcome == Outcome::Completed,
+                // Abandoned once all of it had run, it seems: else it has not acted.
+                (Child::Completed | Child::Abandoned, outcome) => *outcome == Outcome::Completed,
                 (Child::Undone, outcome) => *outcome != Outcome::Completed,
                 _ => false,
             };
             if !is_right {
                 return Err(format!("{outcome}, and the child of {} is {child:?}", step.name));
             }
+        }
+        if *outcome == Outcome::Completed
+            && world.state.unasked().any(|step| self.shape.asks_if_it_refuses(step))
+        {
+            return Err("nobody was asked whether it goes forward".to_owned());
         }
         if self.parent == Some(true)
             && *outcome == Outcome::Completed
@@ -782,6 +839,17 @@ fn what_a_person_sends_forward_is_undone_by_a_person_only() {
     assert!(ends.contains("completed") && ends.contains("undone: cancelled by ada: because"), "{ends:?}");
 }
 
+#[test]
+fn what_a_person_takes_for_run_or_undone_is_so_at_the_end() {
+    let may_operate = |explorer| Explorer { most_operated: 1, ..explorer };
+    let ends = explore(may_operate(brief(Fault::None, 1)));
+    assert!(ends.contains("completed") && ends.contains("undone: cancelled by ada: because"), "{ends:?}");
+    explore(may_operate(two(Fault::None)));
+    let of = |name, stage, unknown| step(name, stage, Doable::Elsewhere, unknown, Fault::None);
+    let asks = vec![of("first", 0, Unknown::Park), of("pivot", 1, Unknown::Settle)];
+    explore(may_operate(Explorer::new(asks, Some(1), Fault::None, 1)));
+}
+
 const CHILD: Doable = Doable::Child { gives: "some", if_it_refuses: IfItRefuses::GoForward };
 
 /// A child beside a call, a call that decides, and a child behind it.
@@ -818,6 +886,7 @@ fn children_are_done_with_their_parent_or_undone_with_it() {
         // It may be sent forward, and cancelled after that.
         explore(Explorer { may_forward: true, ..decided_by_a_child(Fault::None, if_it_refuses) });
     }
+    assert!(decided_by_a_child(Fault::ForgetsToAsk, IfItRefuses::Park).explore().is_err());
     for fault in [Fault::ForgetsToTell, Fault::BelievesChildren] {
         assert!(with_children(fault).explore().is_err(), "{fault:?}");
     }

@@ -34,6 +34,8 @@ pub(super) struct AsChild {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct AsParent {
     pub(super) run: Option<Kin>,
+    /// Which step of it gives its output; `None`: the one of today's code.
+    gives: Option<String>,
     /// How many have begun.
     pub(super) begun: u32,
     /// Whether nothing more comes of it.
@@ -50,8 +52,8 @@ impl AsParent {
         self.run.as_ref().filter(|_| !self.is_over)
     }
 
-    pub(super) fn began(&mut self, run: Kin) {
-        *self = Self { run: Some(run), begun: self.begun + 1, ..Self::default() };
+    pub(super) fn began(&mut self, run: Kin, gives: Option<String>) {
+        *self = Self { run: Some(run), gives, begun: self.begun + 1, ..Self::default() };
     }
 }
 
@@ -124,6 +126,11 @@ impl Shape {
         self.of_stage(self.pivot.filter(|_| !state.is_decided())?).find(of)
     }
 
+    /// The same, if it was told that it is to be undone, and has not said what becomes of it.
+    pub(super) fn told_before(&self, state: &State) -> Option<usize> {
+        self.deciding(state).filter(|i| state.steps[*i].child.recalled.is_some())
+    }
+
     /// The same, if it can be told to be undone.
     pub(super) fn recallable(&self, state: &State) -> Option<usize> {
         self.deciding(state).filter(|i| {
@@ -167,6 +174,7 @@ impl Shape {
                 step: name.to_owned(),
                 why: "it was taken for run, and is no saga that can be told: undo it by hand, and skip it"
                     .to_owned(),
+                refuses: false,
             }),
             (Some(_), None) => look.records.push(self.recalled(step, why.clone())),
             (Some(_), Some(_)) => look.calls.push(Call { step, undo: true }),
@@ -177,21 +185,53 @@ impl Shape {
         let (gives, _) = self.child_of(call.step)?;
         let child = &state.steps[call.step].child;
         let run = if call.undo { child.run.as_ref() } else { child.open() };
-        Some(run.map_or(Errand::Begin, |child| Errand::Look { child: child.clone(), gives }))
+        let gives = || child.gives.clone().unwrap_or_else(|| gives.to_owned());
+        Some(run.map_or(Errand::Begin, |run| Errand::Look { child: run.clone(), gives: gives() }))
     }
 
     /// What comes of what has become of a child.
     pub(super) fn seen(&self, state: &State, call: Call, is: ChildIs) -> Option<Record> {
-        let (_, if_it_refuses) = self.child_of(call.step)?;
-        let (child, name) = (&state.steps[call.step].child, self.steps[call.step].name);
-        let (of, step) = (child.run.as_ref()?, name.to_owned());
-        let parked = |why: String| Some(Record::Parked { step: name.to_owned(), why: cut(&why) });
+        let Standing { child, parked, .. } = &state.steps[call.step];
+        let of = child.run.as_ref()?;
+        let is_undone = matches!(is, ChildIs::Ended(Outcome::Undone(_) | Outcome::Abandoned { .. }, _));
+        // Whatever else it is, a person is asked already.
+        if parked.is_some() && !is_undone {
+            return None;
+        }
         let is_decided = matches!(is, ChildIs::Refuses | ChildIs::Ended(Outcome::Completed, _));
         if let Some(Asked { verb, by }) = state.as_child.asked.clone().filter(|_| is_decided && !call.undo) {
             // What its parent waits for has become of its own child.
             let why = format!("the pivot of {of} has run, or may have");
             return Some(Record::Declined { verb, by, why, unread: false });
         }
+        if let Some(why) = child.recalled.as_ref().filter(|_| !call.undo && self.asks(state, call.step)) {
+            let what = match &is {
+                ChildIs::Refuses => Some(format!("the pivot of {of} has run, or may have")),
+                ChildIs::Ended(Outcome::Completed, Some(_)) => Some(format!("{of} has completed")),
+                _ => None,
+            };
+            if let Some(what) = what {
+                let why = cut(&format!("{why}, and {what}: retry to go forward with it"));
+                return Some(Record::Parked {
+                    step: self.steps[call.step].name.to_owned(),
+                    why,
+                    refuses: true,
+                });
+            }
+        }
+        self.comes_of(state, call, of, is)
+    }
+
+    /// Whether a person is asked if the child of a step is not undone.
+    fn asks(&self, state: &State, step: usize) -> bool {
+        self.asks_if_it_refuses(step) && !state.steps[step].child.has_refused && !state.goes_forward()
+    }
+
+    /// What comes of what has become of a child, `of`, where nobody has to be asked whether it goes forward.
+    fn comes_of(&self, state: &State, call: Call, of: &Kin, is: ChildIs) -> Option<Record> {
+        let step = self.steps[call.step].name.to_owned();
+        let parked =
+            |why: String| Some(Record::Parked { step: step.clone(), why: cut(&why), refuses: false });
         match (is, call.undo) {
             (ChildIs::Ready(output) | ChildIs::Ended(Outcome::Completed, Some(output)), false) => {
                 Some(Record::Done { step, output })
@@ -222,16 +262,8 @@ impl Shape {
             (ChildIs::Refuses, true) => {
                 parked(format!("the pivot of {of} has run, or may have: it is not undone"))
             }
-            (ChildIs::Refuses, false) => {
-                let is_new =
-                    child.recalled.is_some() && !child.has_refused && if_it_refuses == IfItRefuses::Park;
-                let why = child.recalled.as_ref().filter(|_| is_new)?;
-                parked(format!(
-                    "{why}, and the pivot of {of} has run, or may have: retry to go forward with it"
-                ))
-            }
             (ChildIs::Unread(why), _) => parked(why),
-            (ChildIs::Ready(_), true) | (ChildIs::Going, _) => None,
+            (ChildIs::Refuses, false) | (ChildIs::Ready(_), true) | (ChildIs::Going, _) => None,
         }
     }
 
@@ -336,25 +368,27 @@ impl Shape {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::time::Duration;
+
     use uuid::Uuid;
 
     use super::super::machine::StepShape;
     use super::super::step::{Retry, Unknown};
     use super::*;
     use crate::data::Data;
-    use crate::transaction::{Next, Parent, Verb, Written};
+    use crate::transaction::{Next, Parent, RunStatus, Verb, Written};
 
     const RUN: Uuid = Uuid::from_u128(7);
 
     /// A run, and what is written of it.
-    struct Case {
-        shape: Shape,
-        state: State,
+    pub(in crate::saga) struct Case {
+        pub(in crate::saga) shape: Shape,
+        pub(in crate::saga) state: State,
     }
 
     impl Case {
-        fn new(places: &[Doable], pivot: Option<usize>, holds: Option<bool>) -> Self {
+        pub(in crate::saga) fn new(places: &[Doable], pivot: Option<usize>, holds: Option<bool>) -> Self {
             let names = ["first", "next", "last"].into_iter().enumerate();
             let step = |((stage, name), place): ((usize, &'static str), &Doable)| StepShape {
                 name,
@@ -375,7 +409,7 @@ mod tests {
             case
         }
 
-        fn write(&mut self, record: Record) {
+        pub(in crate::saga) fn write(&mut self, record: Record) {
             self.write_at(0, record);
         }
 
@@ -385,7 +419,7 @@ mod tests {
         }
 
         /// Writes what follows, until calls are to be made, or it has ended. Gives the calls.
-        fn go_on(&mut self) -> Vec<Call> {
+        pub(in crate::saga) fn go_on(&mut self) -> Vec<Call> {
             loop {
                 let now = Timestamp::UNIX_EPOCH;
                 match self.shape.next(RUN, &self.state, &BTreeSet::new(), now) {
@@ -396,15 +430,20 @@ mod tests {
             }
         }
 
-        fn ask(&mut self, verb: Verb) -> Result<(), String> {
+        pub(in crate::saga) fn ask(&mut self, verb: Verb) -> Result<(), String> {
+            self.ask_while(&[], verb)
+        }
+
+        /// The same while these calls are under way.
+        pub(in crate::saga) fn ask_while(&mut self, busy: &[Call], verb: Verb) -> Result<(), String> {
             let asked = Asked { verb, by: by() };
-            let records = self.shape.asked(&self.state, &BTreeSet::new(), &asked)?;
+            let records = self.shape.asked(&self.state, &busy.iter().copied().collect(), &asked)?;
             records.into_iter().for_each(|record| self.write(record));
             Ok(())
         }
 
         fn begin(&mut self, step: &str) {
-            self.write(Record::Called { step: step.to_owned(), child: kin("inner") });
+            self.write(Record::Called { step: step.to_owned(), child: kin("inner"), gives: None });
         }
 
         /// A child is looked at that its parent does not undo.
@@ -427,7 +466,7 @@ mod tests {
         By::new("ada".to_owned(), "because".to_owned(), RUN)
     }
 
-    fn output() -> Data {
+    pub(in crate::saga) fn output() -> Data {
         Data::of(&1).unwrap()
     }
 
@@ -461,11 +500,11 @@ mod tests {
     #[test]
     fn a_child_that_waits_for_its_parent_or_is_told_to_end_is_not_asked_for_anything_else() {
         let mut case = ready();
-        for verb in [Verb::Cancel, Verb::GoForward, Verb::Abandon] {
+        for verb in [Verb::Cancel, Verb::GoForward] {
             assert!(case.ask(verb).unwrap_err().contains("its parent says what becomes of it"));
         }
         assert_eq!(case.ask(parent(Outcome::Completed)), Ok(()));
-        for verb in [Verb::Cancel, Verb::GoForward, Verb::Abandon] {
+        for verb in [Verb::Cancel, Verb::GoForward] {
             assert!(case.ask(verb).unwrap_err().contains("has completed, and so does it"));
         }
         case.go_on();
@@ -610,5 +649,126 @@ mod tests {
         }
         let ended = Record::Ended { outcome: Outcome::Completed };
         assert_eq!(case.shape.words("outer", &case.state, &ended).len(), 1);
+    }
+
+    const NEXT: Call = Call { step: 1, undo: false };
+    const UNDO_FIRST: Call = Call { step: 0, undo: true };
+
+    /// Its second step decides, and a person is asked if that is not undone. It has begun.
+    fn decided_within(is_cancelled: bool) -> Case {
+        let places = [Doable::Elsewhere, child(IfItRefuses::Park), Doable::Elsewhere];
+        let mut case = Case::new(&places, Some(1), None);
+        case.write(Record::Done { step: "first".to_owned(), output: output() });
+        case.begin("next");
+        if is_cancelled {
+            assert_eq!(case.ask(Verb::Cancel), Ok(()));
+        }
+        case
+    }
+
+    fn completed() -> ChildIs {
+        ChildIs::Ended(Outcome::Completed, Some(output()))
+    }
+
+    #[test]
+    fn a_person_is_asked_also_if_the_child_has_completed_before_it_heard() {
+        let mut case = decided_within(true);
+        let seen = case.see(1, completed());
+        assert!(matches!(seen, Some(Record::Parked { .. })), "{seen:?}");
+        case.go_on();
+        assert!(case.parked(1).contains("has completed: retry to go forward with it"), "{}", case.parked(1));
+        assert_eq!(case.see(1, completed()), None);
+        assert_eq!(case.ask(Verb::Retry { step: None }), Ok(()));
+        assert!(matches!(case.see(1, completed()), Some(Record::Done { .. })));
+        assert_eq!(case.go_on(), [Call { step: 2, undo: false }]);
+        // Nobody is asked who was not told to undo it, or has said since that it goes forward.
+        assert!(matches!(decided_within(false).see(1, completed()), Some(Record::Done { .. })));
+        let mut case = decided_within(true);
+        assert_eq!(case.ask(Verb::GoForward), Ok(()));
+        assert_eq!(case.see(1, ChildIs::Refuses), None);
+        assert!(matches!(case.see(1, completed()), Some(Record::Done { .. })));
+    }
+
+    #[test]
+    fn what_becomes_of_a_child_is_seen_also_while_a_person_is_asked() {
+        let refuses = || {
+            let mut case = decided_within(true);
+            assert!(matches!(case.see(1, ChildIs::Refuses), Some(Record::Parked { .. })));
+            assert_eq!(case.go_on(), [NEXT]);
+            let (status, why) = case.shape.status(RUN, &case.state, Timestamp::UNIX_EPOCH);
+            assert!(status == RunStatus::Parked && why.is_some(), "{status:?}");
+            for is in [ChildIs::Going, ChildIs::Refuses, completed(), ChildIs::Unread("odd".to_owned())] {
+                assert_eq!(case.see(1, is), None);
+            }
+            case
+        };
+        let mut case = refuses();
+        assert!(case.see(1, ChildIs::Ended(undone(), None)).is_some());
+        assert_eq!(case.go_on(), [UNDO_FIRST]);
+        let mut case = refuses();
+        assert!(case.see(1, ChildIs::Ended(abandoned(), None)).is_some());
+        assert_eq!(case.go_on(), []);
+        assert!(case.parked(1).contains("resolve it, or skip it"), "{}", case.parked(1));
+    }
+
+    #[test]
+    fn a_pivot_is_not_taken_for_run_while_its_run_goes_on_whoever_is_asked() {
+        let resolve = || Verb::Resolve { step: "next".to_owned(), output: output() };
+        let mut case = decided_within(true);
+        assert!(case.see(1, ChildIs::Refuses).is_some());
+        assert!(case.ask(resolve()).unwrap_err().contains("is under way, as inner \"a\""));
+        // If what it has left cannot be read, a person says what it is.
+        for is_cancelled in [false, true] {
+            let mut case = decided_within(is_cancelled);
+            assert!(case.see(1, ChildIs::Unread("it has left no output".to_owned())).is_some());
+            assert_eq!(case.go_on(), []);
+            assert_eq!(case.ask(resolve()), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_child_that_was_told_before_is_not_told_again() {
+        let mut case = decided_within(true);
+        let why = case.ask(Verb::Cancel).unwrap_err();
+        assert!(why.contains("next was told already"), "{why}");
+        // Unless it was sent forward in between.
+        assert_eq!((case.ask(Verb::GoForward), case.ask(Verb::Cancel)), (Ok(()), Ok(())));
+        assert!(matches!(case.see(1, ChildIs::Ended(undone(), None)), Some(Record::Refused { .. })));
+        assert_eq!(case.go_on(), [UNDO_FIRST]);
+    }
+
+    #[test]
+    fn what_was_sent_forward_says_what_helps_now() {
+        let mut case = decided_within(false);
+        assert!(case.see(1, ChildIs::Ended(abandoned(), None)).is_some());
+        assert_eq!(case.go_on(), []);
+        assert_eq!(case.ask(Verb::GoForward), Ok(()));
+        assert_eq!(case.go_on(), []);
+        assert!(
+            case.parked(1).contains("resolve it, or retry, which begins another run"),
+            "{}",
+            case.parked(1)
+        );
+    }
+
+    #[test]
+    fn a_child_that_waits_can_be_abandoned_and_is_undone_by_hand() {
+        let mut case = ready();
+        assert_eq!(case.ask(Verb::Abandon), Ok(()));
+        case.go_on();
+        assert!(matches!(case.state.outcome(), Some(Outcome::Abandoned { .. })));
+        // The one around it hears of that if it is undone.
+        let mut case = Case::new(&[CHILD, Doable::Elsewhere], Some(1), None);
+        case.begin("first");
+        assert!(case.see(0, ChildIs::Ready(output())).is_some());
+        assert_eq!(case.ask(Verb::Cancel), Ok(()));
+        assert_eq!(case.go_on(), [UNDO_FIRST]);
+        let seen = case.shape.seen(&case.state, UNDO_FIRST, ChildIs::Ended(abandoned(), None));
+        case.write(seen.unwrap());
+        assert_eq!(case.go_on(), []);
+        assert!(case.parked(0).contains("undo by hand what it did, and skip this"), "{}", case.parked(0));
+        assert_eq!(case.ask(Verb::Skip { step: "first".to_owned() }), Ok(()));
+        case.go_on();
+        assert!(matches!(case.state.outcome(), Some(Outcome::Undone(_))));
     }
 }

@@ -12,7 +12,7 @@ use super::pace::Failures;
 use super::step::{Awaits, Retry, Unknown};
 use crate::data::Data;
 use crate::transaction::{
-    Answer, Asked, Call, Look, Next, OTHER_SENT, Outcome, Record, RunStatus, Verb, Why, Written,
+    ABANDONED, Answer, Asked, Call, Look, Next, OTHER_SENT, Outcome, Record, RunStatus, Verb, Why, Written,
 };
 
 /// Where a step is done.
@@ -111,6 +111,13 @@ impl State {
 impl State {
     pub(super) fn outcome(&self) -> Option<&Outcome> {
         self.ended.as_ref()
+    }
+
+    /// Steps that were told to be undone, of whose refusal nobody knows, and that no person has sent forward.
+    pub(super) fn unasked(&self) -> impl Iterator<Item = usize> {
+        let is_told = |standing: &Standing| standing.child.recalled.is_some() && !standing.child.has_refused;
+        let told = self.steps.iter().enumerate().filter(move |(_, standing)| is_told(standing));
+        told.map(|(i, _)| i).filter(|_| !self.forward)
     }
 
     pub(super) fn counting_up_to(mut self, records: u64) -> Self {
@@ -214,14 +221,15 @@ impl Shape {
             Record::Done { step, output } => {
                 let standing = &mut state.steps[self.place_of(step)?];
                 standing.forward = Forward::Yes(output.clone());
-                (standing.refused, standing.open) = (None, false);
+                // It may have been taken for undone before: it was not, of what has run only now.
+                (standing.refused, standing.open, standing.undone) = (None, false, false);
                 standing.went_well();
             }
-            Record::Called { step, child } => {
+            Record::Called { step, child, gives } => {
                 let standing = &mut state.steps[self.place_of(step)?];
                 // It is its own run that says whether it has run.
                 standing.forward = Forward::Maybe;
-                standing.child.began(child.clone());
+                standing.child.began(child.clone(), gives.clone());
             }
             Record::Recalled { step, why } => {
                 state.steps[self.place_of(step)?].child.recalled = Some(why.clone());
@@ -249,12 +257,9 @@ impl Shape {
                 (standing.undone, standing.child.is_over) = (true, true);
                 standing.went_well();
             }
-            Record::Parked { step, why } => {
-                let i = self.place_of(step)?;
-                let (standing, asks) = (&mut state.steps[i], self.asks_if_it_refuses(i));
-                standing.parked = Some(why.clone());
-                let is_told = standing.child.open().is_some() && standing.child.recalled.is_some();
-                standing.child.has_refused |= asks && is_told;
+            Record::Parked { step, why, refuses } => {
+                let standing = &mut state.steps[self.place_of(step)?];
+                (standing.parked, standing.child.has_refused) = (Some(why.clone()), *refuses);
             }
             Record::Resolved { verb, by } => {
                 if let Verb::Parent { .. } = verb {
@@ -334,9 +339,9 @@ impl Shape {
             }
             Verb::GoForward => {
                 (state.forward, state.as_child.is_kept) = (true, state.as_child.told.is_some());
-                for standing in state.steps.iter_mut().filter(|standing| standing.child.has_refused) {
-                    standing.parked = None;
-                }
+                // Something else helps from now on, and is said.
+                let says_no = |of: &&mut Standing| of.child.has_refused || of.refused.is_some();
+                state.steps.iter_mut().filter(says_no).for_each(|standing| standing.parked = None);
             }
             Verb::Retry { step } => {
                 let (is_decided, forward) = (state.decided.is_some(), state.forward);
@@ -425,18 +430,19 @@ impl Shape {
         for i in self.of_stage(stage) {
             let standing = &state.steps[i];
             let call = Call { step: i, undo: false };
-            if matches!(standing.forward, Forward::Yes(_))
-                || standing.parked.is_some()
-                || busy.contains(&call)
-            {
+            if matches!(standing.forward, Forward::Yes(_)) || busy.contains(&call) {
+                continue;
+            }
+            // One that refuses may be undone all the same, while a person is asked.
+            if standing.child.open().is_some() && (standing.parked.is_none() || standing.child.has_refused) {
+                look.calls.push(call);
+                continue;
+            }
+            if standing.parked.is_some() {
                 continue;
             }
             if let Doable::Sent(awaits) = self.steps[i].place {
                 look.records.extend(has_come(&self.steps[i], awaits, standing));
-                continue;
-            }
-            if standing.child.open().is_some() {
-                look.calls.push(call);
                 continue;
             }
             if let Some(refused) = &standing.refused {
@@ -555,14 +561,24 @@ impl Shape {
         if let Some(outcome) = &state.ended {
             return Err(format!("it has ended: {outcome}"));
         }
+        let is_of_people = !matches!(asked.verb, Verb::Signal { .. } | Verb::Parent { .. });
+        if state.abandoned.is_some() && is_of_people {
+            return Err(ABANDONED.to_owned());
+        }
         let mut records = Vec::new();
         match &asked.verb {
-            Verb::Cancel | Verb::GoForward | Verb::Abandon if let Err(why) = self.is_its_own(state) => {
-                return Err(why);
-            }
+            Verb::Cancel | Verb::GoForward if let Err(why) = self.is_its_own(state) => return Err(why),
             Verb::Cancel if state.decided.is_some() => return Err("it is being undone already".to_owned()),
             Verb::Cancel if let Some(step) = self.recallable(state) => {
                 records.push(self.recalled(step, cancelled(&asked.by)));
+            }
+            Verb::Cancel if let Some(step) = self.told_before(state) => {
+                if !state.forward {
+                    let name = self.steps[step].name;
+                    return Err(format!(
+                        "{name} was told already that it is to be undone, and says what becomes of it"
+                    ));
+                }
             }
             Verb::Cancel if !self.can_be_undone(state, busy) => {
                 return Err("the pivot has run, or may have: it only goes forward from there".to_owned());
@@ -571,20 +587,7 @@ impl Shape {
             Verb::Retry { step: Some(step) } => drop(self.place_of(step)?),
             Verb::Resolve { step, .. } => self.can_be_resolved(state, busy, step)?,
             Verb::Signal { name, id, value } => self.can_be_sent(state, name, id, value)?,
-            Verb::Skip { step } => {
-                let (i, is_decided) = (self.place_of(step)?, state.decided.is_some());
-                let is_busy = busy.iter().any(|call| call.step == i);
-                let Standing { parked, child, .. } = &state.steps[i];
-                if !is_decided && child.has_refused {
-                    return Err(format!("{step} decides: ask its saga what becomes of it"));
-                }
-                let waits = self.is_pivot(i) && parked.is_some() && !is_busy && !state.forward;
-                if is_decided && !self.is_to_undo(state, i) || !is_decided && !waits {
-                    return Err(format!(
-                        "{step} is neither to be undone nor a pivot that waits: there is nothing to skip"
-                    ));
-                }
-            }
+            Verb::Skip { step } => self.can_be_skipped(state, busy, step)?,
             Verb::Parent { ends } => records.extend(self.hears(state, busy, ends, &asked.by)?),
             Verb::Cancel => records.push(self.decided(cancelled(&asked.by), busy)),
             Verb::Retry { step: None } | Verb::Abandon => {}
@@ -616,16 +619,38 @@ impl Shape {
         if matches!(standing.forward, Forward::Yes(_)) {
             return Err(format!("{step} has run"));
         }
-        if busy.iter().any(|call| call.step == i) {
-            return Err(format!("{step} is being called: ask again once that has an answer"));
-        }
-        if let Some(child) = standing.child.open().filter(|_| standing.parked.is_none()) {
+        not_called(busy, i, step)?;
+        let goes_on = standing.parked.is_none() || standing.child.has_refused;
+        if let Some(child) = standing.child.open().filter(|_| goes_on) {
             return Err(format!("{step} is under way, as {child}: ask that one, or abandon that one first"));
         }
-        let is_next = self.frontier(state) == Some(self.steps[i].stage);
-        match state.decided.is_some() && standing.forward == Forward::Maybe || is_next {
+        if state.decided.is_some() {
+            // What has not run has nothing to undo.
+            let may_have_run = standing.forward == Forward::Maybe && !standing.undone;
+            let being_undone = || "it is being undone: skip what is undone by hand".to_owned();
+            return may_have_run.then_some(()).ok_or_else(being_undone);
+        }
+        match self.frontier(state) == Some(self.steps[i].stage) {
             true => Ok(()),
             false => Err(format!("it is not {step}'s turn")),
+        }
+    }
+
+    fn can_be_skipped(&self, state: &State, busy: &BTreeSet<Call>, step: &str) -> Result<(), String> {
+        let (i, is_decided) = (self.place_of(step)?, state.decided.is_some());
+        let Standing { parked, child, .. } = &state.steps[i];
+        if is_decided || self.is_pivot(i) {
+            not_called(busy, i, step)?;
+        }
+        if !is_decided && child.has_refused {
+            return Err(format!("{step} decides: ask its saga what becomes of it"));
+        }
+        let waits = self.is_pivot(i) && parked.is_some() && !state.forward;
+        match if is_decided { self.is_to_undo(state, i) } else { waits } {
+            true => Ok(()),
+            false => Err(format!(
+                "{step} is neither to be undone nor a pivot that waits: there is nothing to skip"
+            )),
         }
     }
 
@@ -706,9 +731,12 @@ impl Shape {
             .filter_map(|(standing, shape)| Some(format!("{}: {}", shape.name, standing.parked.as_ref()?)))
             .reduce(|all, why| all + "; " + &why)
             .or_else(|| state.as_child.why_orphan().filter(|_| !state.is_decided()));
+        // A child is looked at also while a person is asked about it.
+        let is_asked = |call: &Call| state.steps[call.step].parked.is_some();
         let stands = matches!(
             self.next(run, state, &BTreeSet::new(), now),
-            Next::Act { calls, until } if calls.is_empty() && (until.is_none() || until == state.deadline)
+            Next::Act { calls, until }
+                if calls.iter().all(is_asked) && (until.is_none() || until == state.deadline)
         );
         match (&state.ended, waits) {
             (Some(_), _) => (RunStatus::Ended, None),
@@ -717,6 +745,14 @@ impl Shape {
             (None, why) if state.decided.is_some() => (RunStatus::Undoing, why),
             (None, why) => (RunStatus::Running, why),
         }
+    }
+}
+
+/// Nothing is said of a step whose call has no answer yet.
+fn not_called(busy: &BTreeSet<Call>, i: usize, step: &str) -> Result<(), String> {
+    match busy.iter().any(|call| call.step == i) {
+        true => Err(format!("{step} is being called: ask again once that has an answer")),
+        false => Ok(()),
     }
 }
 
@@ -735,7 +771,7 @@ fn why_refused(state: &State, refused: &str) -> String {
 }
 
 fn parked(step: &StepShape, why: &str) -> Record {
-    Record::Parked { step: step.name.to_owned(), why: why.to_owned() }
+    Record::Parked { step: step.name.to_owned(), why: why.to_owned(), refuses: false }
 }
 
 /// What was sent for a step, once that is all of it.
@@ -747,7 +783,7 @@ fn has_come(step: &StepShape, awaits: Awaits, standing: &Standing) -> Option<Rec
     let sent: Vec<&Data> = standing.sent.iter().map(|(_, sent)| sent).collect();
     Some(match awaits.output(&sent) {
         Ok(output) => Record::Done { step, output },
-        Err(error) => Record::Parked { step, why: cut(&error.to_string()) },
+        Err(error) => Record::Parked { step, why: cut(&error.to_string()), refuses: false },
     })
 }
 
@@ -756,4 +792,72 @@ const MAX_ERROR: usize = 1_000;
 
 pub(super) fn cut(error: &str) -> String {
     error[..error.floor_char_boundary(MAX_ERROR)].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::family::tests::{Case, output};
+    use super::*;
+
+    const FORWARD: Call = Call { step: 0, undo: false };
+    const UNDO: Call = Call { step: 0, undo: true };
+
+    fn skip(step: &str) -> Verb {
+        Verb::Skip { step: step.to_owned() }
+    }
+
+    fn resolve(step: &str) -> Verb {
+        Verb::Resolve { step: step.to_owned(), output: output() }
+    }
+
+    /// It has failed as often as it is tried, and is settled.
+    fn settled() -> Case {
+        let mut case = Case::new(&[Doable::Elsewhere], None, None);
+        let error = "no connection".to_owned();
+        case.write(Record::Failed { step: "first".to_owned(), undo: false, error });
+        assert_eq!(case.ask(Verb::Cancel), Ok(()));
+        assert_eq!(case.go_on(), [FORWARD]);
+        case
+    }
+
+    #[test]
+    fn what_is_being_called_is_not_taken_for_undone() {
+        let mut case = settled();
+        let why = case.ask_while(&[FORWARD], skip("first")).unwrap_err();
+        assert_eq!(why, "first is being called: ask again once that has an answer");
+        // What runs once it was taken for undone is undone.
+        assert_eq!(case.ask(skip("first")), Ok(()));
+        case.write(Record::Done { step: "first".to_owned(), output: output() });
+        assert_eq!(case.go_on(), [UNDO]);
+    }
+
+    #[test]
+    fn what_is_undone_or_has_not_run_is_not_taken_for_run_any_more() {
+        let mut case = Case::new(&[Doable::Elsewhere, Doable::Elsewhere], Some(1), None);
+        case.write(Record::Done { step: "first".to_owned(), output: output() });
+        case.write(Record::Refused { step: "next".to_owned(), why: "no".to_owned(), maybe: false });
+        assert_eq!(case.go_on(), [UNDO]);
+        let being_undone = Err("it is being undone: skip what is undone by hand".to_owned());
+        assert_eq!(case.ask(resolve("next")), being_undone);
+        let mut case = settled();
+        assert_eq!(case.ask(skip("first")), Ok(()));
+        assert_eq!(case.ask(resolve("first")), being_undone);
+        // What may have run can be.
+        let mut case = settled();
+        assert_eq!(case.ask(resolve("first")), Ok(()));
+        assert_eq!(case.go_on(), [UNDO]);
+    }
+
+    #[test]
+    fn nothing_more_is_asked_of_what_is_abandoned() {
+        let mut case = Case::new(&[Doable::Elsewhere], None, None);
+        assert_eq!(case.ask_while(&[FORWARD], Verb::Abandon), Ok(()));
+        let retry = Verb::Retry { step: None };
+        for verb in [Verb::Cancel, Verb::GoForward, retry, resolve("first"), skip("first"), Verb::Abandon] {
+            let why = case.ask_while(&[FORWARD], verb).unwrap_err();
+            assert_eq!(why, "it is abandoned, and ends once what is being called has an answer");
+        }
+        case.go_on();
+        assert!(matches!(case.state.outcome(), Some(Outcome::Abandoned { .. })));
+    }
 }

@@ -16,6 +16,7 @@ use super::builder::Saga;
 use super::erased::{self, DynStep};
 use super::machine::{Doable, Shape, State};
 use super::place::At;
+use super::starter::Starter;
 use super::step::{Awaits, Outputs, SagaInput};
 use crate::data::Data;
 use crate::transaction::{
@@ -26,6 +27,7 @@ use crate::transaction::{
 /// A definition, ready to be driven.
 pub(super) struct SagaProtocol<In, T> {
     name: &'static str,
+    version: u32,
     deadline: Option<Duration>,
     remember: Duration,
     shape: Shape,
@@ -51,8 +53,14 @@ impl<In: SagaInput, T: Transaction> SagaProtocol<In, T> {
             }
         }
         let shape = Shape::new(shapes, saga.stages.len(), saga.pivot);
-        let Saga { name, deadline, remember, announced, .. } = *saga;
-        Self { name, deadline, remember, shape, steps, announced }
+        let Saga { name, version, deadline, remember, announced, .. } = *saga;
+        Self { name, version, deadline, remember, shape, steps, announced }
+    }
+
+    /// Whether runs begin with this definition: older ones are kept for those that did.
+    fn is_newest(&self, services: &Services) -> bool {
+        let newest = services.get::<Starter<In>>().map(|starter| starter.0.runs());
+        newest.is_ok_and(|newest| newest.name() == self.name && newest.version() == self.version)
     }
 
     /// Whether this can be read as the output of a step.
@@ -200,6 +208,10 @@ impl<In: SagaInput, T: Transaction> Protocol for SagaProtocol<In, T> {
         self.shape.waits_for(run, state, now)
     }
 
+    fn steps(&self) -> usize {
+        self.shape.steps.len()
+    }
+
     fn has_pivot(&self) -> bool {
         self.shape.pivot.is_some()
     }
@@ -275,7 +287,8 @@ impl<In: SagaInput, B: Backend> Acts<B> for SagaProtocol<In, B::Tx> {
         }
         for (i, step) in self.steps.iter().enumerate() {
             let Some(child) = step.child() else { continue };
-            if let Err(why) = child.check(self.name, self.shape.is_before_pivot(i), services) {
+            let own = self.is_newest(services).then_some(self.name);
+            if let Err(why) = child.check(own, self.shape.is_before_pivot(i), services) {
                 wrong.push(format!("step {:?} of saga {}: {why}", step.name(), self.name));
             }
         }
@@ -304,7 +317,8 @@ impl<In: SagaInput, B: Backend> Acts<B> for SagaProtocol<In, B::Tx> {
         let holds = self.shape.is_before_pivot(call.step);
         let parent = Parent { of: own, step: step.name().to_owned(), holds };
         let (run, rows) = child.begin(&input, &outputs, site, parent, &key).await?;
-        Ok((Record::Called { step: step.name().to_owned(), child: run }, rows))
+        let gives = self.shape.child_of(call.step).map(|(gives, _)| gives.to_owned());
+        Ok((Record::Called { step: step.name().to_owned(), child: run, gives }, rows))
     }
 
     async fn local(&self, state: &State, call: Call, site: &Site, tx: &mut B::Tx) -> Answer {

@@ -195,6 +195,6 @@ impl<B: Backend, P: Acts<B>, In: SagaInput> SagaKind<In> for WithDeadline<B, P> 
 
     fn runs(&self) -> Runs {
         let kind: Arc<dyn AnyKind> = self.kind.clone();
-        Runs(kind)
+        Runs::of(kind)
     }
 }

@@ -11,7 +11,7 @@ use es_core::{App, AppBuilder, Backend};
 use super::builder::TccTransaction;
 use super::protocol::TccProtocol;
 use crate::saga::{SagaInput, SagaKind, Starter, WithDeadline};
-use crate::transaction::{Destinations, Handle, Kind, Outcome, RunError, Runs};
+use crate::transaction::{Destinations, Handle, Kind, Outcome, RunError, Runs, runs_of};
 
 /// `.tcc(..)` on the builder of an app.
 pub trait TccApp<B: Backend>: Sized {
@@ -125,6 +125,6 @@ impl Tccs for App {
     }
 
     fn tcc_runs<In: SagaInput>(&self) -> Result<Runs, RunError> {
-        Ok(starter::<In>(self)?.0.0.runs())
+        Ok(starter::<In>(self)?.0.0.runs().among(&runs_of(self)))
     }
 }

@@ -17,7 +17,9 @@ use uuid::Uuid;
 use crate::By;
 use crate::data::Data;
 use crate::saga::{Does, Failures, Retry};
-use crate::transaction::{Answer, Asked, Call, Look, Next, Outcome, Record, RunStatus, Verb, Why, Written};
+use crate::transaction::{
+    ABANDONED, Answer, Asked, Call, Look, Next, Outcome, Record, RunStatus, Verb, Why, Written,
+};
 
 /// What is known of a branch without a run.
 #[derive(Clone, Debug)]
@@ -236,7 +238,7 @@ impl Shape {
                 standing.cancelled = true;
                 standing.went_well();
             }
-            Record::Parked { step, why } => {
+            Record::Parked { step, why, .. } => {
                 state.branches[self.place_of(step)?].parked = Some(why.clone());
             }
             Record::Resolved { verb, by } => self.resolved(state, verb, by)?,
@@ -450,7 +452,7 @@ impl Shape {
         match standing.failures.are_too_many(&branch.retry, held.unwrap_or(now)) {
             true => {
                 let (step, why) = (branch.name.to_owned(), standing.failures.error.clone());
-                look.records.push(Record::Parked { step, why });
+                look.records.push(Record::Parked { step, why, refuses: false });
             }
             false => self.try_call(run, call, standing, now, look),
         }
@@ -472,6 +474,9 @@ impl Shape {
     ) -> Result<Vec<Record>, String> {
         if let Some(outcome) = &state.ended {
             return Err(format!("it has ended: {outcome}"));
+        }
+        if state.abandoned.is_some() {
+            return Err(ABANDONED.to_owned());
         }
         self.can_be_asked(state, busy, &asked.verb)?;
         let mut records = vec![Record::Resolved { verb: asked.verb.clone(), by: asked.by.clone() }];
@@ -581,4 +586,31 @@ const MAX_ERROR: usize = 1_000;
 
 fn cut(error: &str) -> String {
     error[..error.floor_char_boundary(MAX_ERROR)].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_more_is_asked_of_what_is_abandoned() {
+        let branch = |name| BranchShape {
+            name,
+            is_local: false,
+            retry: Retry::default(),
+            limit: Duration::from_secs(1),
+            refuses_for_good: false,
+            destination: None,
+        };
+        let shape = Shape { branches: vec![branch("left"), branch("right")] };
+        let (mut state, busy) = (shape.begin(), BTreeSet::from([Shape::reserve(0)]));
+        let asked = |verb| Asked { verb, by: By::new("ada".to_owned(), "because".to_owned(), Uuid::nil()) };
+        for record in shape.asked(&state, &busy, &asked(Verb::Abandon)).unwrap() {
+            shape.fold(&mut state, &Written { at: Timestamp::UNIX_EPOCH, record }).unwrap();
+        }
+        for verb in [Verb::Cancel, Verb::Retry { step: None }, Verb::Skip { step: "right".to_owned() }] {
+            let why = shape.asked(&state, &busy, &asked(verb)).unwrap_err();
+            assert_eq!(why, "it is abandoned, and ends once what is being called has an answer");
+        }
+    }
 }

@@ -148,6 +148,10 @@ impl<In: SagaInput, T: Transaction> Protocol for TccProtocol<In, T> {
         self.shape.show(state)
     }
 
+    fn steps(&self) -> usize {
+        self.shape.branches.len()
+    }
+
     fn announces(&self) -> bool {
         false
     }

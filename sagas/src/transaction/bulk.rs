@@ -99,8 +99,11 @@ impl Runs {
         actor: &str,
         reason: &str,
     ) -> Result<Vec<Answered<DryRun>>, RunError> {
-        self.each(frozen, actor, reason, |key, run, by| self.0.dry_run(key, Some(run), verb.clone(), by))
-            .await
+        let verb = &verb;
+        self.each(frozen, actor, reason, |key, run, by| async move {
+            self.kind_of(key).await?.dry_run(key, Some(run), verb.clone(), by).await
+        })
+        .await
     }
 
     async fn each<'f, T, F: Future<Output = Result<Result<T, String>, RunError>>>(

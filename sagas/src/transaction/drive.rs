@@ -481,7 +481,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
     /// Counts what was written. That a child began is known by what is written first behind its beginning.
     fn count(&self, change: &Change<P>) {
         let (before, numbers) = (&self.instance.head.value, &self.desk.numbers);
-        if before.parent.is_some() && before.records == 1 {
+        if before.parent.is_some() && self.instance.head.rev == 1 {
             numbers.started();
         }
         let held = self.desk.protocol.held_by_parent(&change.next.state);

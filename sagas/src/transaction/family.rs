@@ -89,7 +89,7 @@ pub(crate) enum Errand {
     /// It begins.
     Begin,
     /// It is looked what has become of it. Its output is that of one of its steps.
-    Look { child: Kin, gives: &'static str },
+    Look { child: Kin, gives: String },
 }
 
 /// What has become of a child.
@@ -227,7 +227,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         }
         for (call, errand) in errands {
             let Errand::Look { child, gives } = errand else { continue };
-            let is = match look(&*self.desk.backend, &child, gives, call.undo).await {
+            let is = match look(&*self.desk.backend, &child, &gives, call.undo).await {
                 Ok(is) => is,
                 Err(error) => {
                     self.looks = true;

@@ -15,8 +15,9 @@ use super::rows::{
     journal_of, record_key, slice,
 };
 
-/// How many records may follow each other without anything that happens in between. A protocol that goes on is a mistake.
-const FOLLOW: usize = 16;
+/// How often records may follow each other without anything that happens in between, and how often more for each step, whose
+/// turn may come and go by that. A protocol that goes on is a mistake.
+const FOLLOW: (usize, usize) = (16, 4);
 
 /// A run as it is in memory: what is stored of it, folded.
 #[derive(Debug)]
@@ -161,7 +162,7 @@ impl<P: Protocol> Instance<P> {
     ) -> Result<Change<P>, String> {
         let (mut next, mut written) = (self.clone(), Vec::new());
         let mut records = records;
-        for _ in 0..FOLLOW {
+        for _ in 0..FOLLOW.0 + FOLLOW.1 * protocol.steps() {
             for record in records.drain(..) {
                 let record = Written { at, record };
                 protocol.fold(&mut next.state, &record)?;
@@ -201,7 +202,7 @@ impl Head {
         match record {
             Record::Failed { step, error: why, .. }
             | Record::Refused { step, why, .. }
-            | Record::Parked { step, why } => self.error = Some(fingerprint::of_step(step, why)),
+            | Record::Parked { step, why, .. } => self.error = Some(fingerprint::of_step(step, why)),
             Record::Done { step, .. } | Record::Undone { step } | Record::Confirmed { step } => {
                 let of = fingerprint::of_step(step, "");
                 self.error = self.error.take().filter(|error| !error.starts_with(&of));
@@ -283,9 +284,9 @@ impl<P: Protocol> Change<P> {
             let of = Ended { key, version, begun, at, outcome };
             rows.push(tables.ended.insert(ended_key(run, at)?, of)?);
         }
-        // One that was taken up may still be unable to go on; one that is laid down again has come as far as it can.
-        let is_tried = self.written.iter().any(|written| !matches!(written.record, Record::Taken {}))
-            || sleeps.is_some() && protocol.is_held(&next.state);
+        // One that was taken up may still be unable to go on; one that sleeps has come as far as it can.
+        let is_tried = sleeps.is_some()
+            || self.written.iter().any(|written| !matches!(written.record, Record::Taken {}));
         if is_tried || !next.repaired {
             rows.extend(next.attention(protocol, tables, at)?);
         }

@@ -139,7 +139,7 @@ impl<B: Backend, P: Acts<B>> Engine for Kind<B, P> {
     }
 
     fn handle(self: Arc<Self>) -> Option<Arc<dyn Any + Send + Sync>> {
-        Some(Arc::new(super::Runs(self)))
+        Some(Arc::new(super::Runs::of(self)))
     }
 }
 

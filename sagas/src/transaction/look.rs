@@ -8,6 +8,9 @@ use super::outcome::Outcome;
 use super::protocol::{Call, Next};
 use super::rows::Record;
 
+/// Why nothing else is asked of a run that an operator has abandoned.
+pub(crate) const ABANDONED: &str = "it is abandoned, and ends once what is being called has an answer";
+
 #[derive(Debug, Default)]
 pub(crate) struct Look {
     pub(crate) records: Vec<Record>,

@@ -78,8 +78,8 @@ pub use self::life::{
     Announce, RunId, SagaEnded, SagaEvent, SagaLife, SagaParked, SagaStarted, SagaUndoing, SagaWentOn,
 };
 pub use self::list::{RunCursor, RunFilter, RunListed, RunPage};
-pub(crate) use self::look::Look;
-pub(crate) use self::operate::AnyKind;
+pub(crate) use self::look::{ABANDONED, Look};
+pub(crate) use self::operate::{AnyKind, runs_of};
 pub use self::operate::{Runs, Waiting};
 pub use self::outcome::{Handle, Outcome, RunError, Why};
 pub(crate) use self::protocol::{Acts, Answer, Call, Next, No, OwnFault, Protocol, Site};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use es_core::limits::MAX_PAGE;
 use es_core::store::{Row, StoredRow};
-use es_core::{Backend, Timestamp, chain};
+use es_core::{App, Backend, Timestamp, chain};
 use uuid::Uuid;
 
 use super::foresee::{DryRun, IfItFailed};
@@ -44,9 +44,15 @@ impl Waiting {
     }
 }
 
-/// The runs of one kind.
+/// The runs of one kind: of the definition that they begin with, and of the earlier ones that the program has.
 #[derive(Clone)]
-pub struct Runs(pub(crate) Arc<dyn AnyKind>);
+pub struct Runs(pub(crate) Arc<dyn AnyKind>, Vec<Arc<dyn AnyKind>>);
+
+/// Those of each definition of an app.
+pub(crate) fn runs_of(app: &App) -> Vec<Runs> {
+    let handles = app.engines().iter().filter_map(|engine| engine.clone().handle());
+    handles.filter_map(|handle| handle.downcast_ref::<Runs>().cloned()).collect()
+}
 
 impl std::fmt::Debug for Runs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -55,6 +61,29 @@ impl std::fmt::Debug for Runs {
 }
 
 impl Runs {
+    pub(crate) fn of(kind: Arc<dyn AnyKind>) -> Self {
+        Self(kind, Vec::new())
+    }
+
+    /// The same, with the other definitions of it that are among these.
+    pub(crate) fn among(self, all: &[Self]) -> Self {
+        let is_other = |other: &&Self| other.name() == self.name() && other.version() != self.version();
+        let others = all.iter().filter(is_other).map(|other| other.0.clone()).collect();
+        Self(self.0, others)
+    }
+
+    /// The definition that a run began with, if this program has it.
+    pub(super) async fn kind_of(&self, key: &str) -> Result<&dyn AnyKind, RunError> {
+        let other = match self.1.is_empty() {
+            true => None,
+            false => {
+                let version = self.0.version_of(key).await?;
+                self.1.iter().find(|kind| kind.version() == version)
+            }
+        };
+        Ok(&**other.unwrap_or(&self.0))
+    }
+
     /// The name of the saga.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -71,7 +100,7 @@ impl Runs {
     ///
     /// [`RunError::Unknown`]; [`RunError::Store`] if the store, or the run, cannot be read.
     pub async fn show(&self, key: &str) -> Result<RunShown, RunError> {
-        self.0.show(key).await
+        self.kind_of(key).await?.show(key).await
     }
 
     /// Runs that wait for a person, and those that cannot go on as they are stored, in the order of their ids, after the key of the last one of a page.
@@ -117,7 +146,8 @@ impl Runs {
         reason: &str,
     ) -> Result<Result<DryRun, String>, RunError> {
         By::check(actor, reason).map_err(RunError::By)?;
-        self.0.dry_run(key, None, verb, (actor.to_owned(), reason.to_owned())).await
+        let by = (actor.to_owned(), reason.to_owned());
+        self.kind_of(key).await?.dry_run(key, None, verb, by).await
     }
 
     /// What would be undone if a run failed now, and in which order. A call that is under way counts as one that may have run.
@@ -127,7 +157,7 @@ impl Runs {
     /// `Err` in the answer: it cannot fail any more, or it cannot be said here, and why. [`RunError::Unknown`];
     /// [`RunError::Store`].
     pub async fn if_it_failed(&self, key: &str) -> Result<Result<IfItFailed, String>, RunError> {
-        self.0.if_it_failed(key).await
+        self.kind_of(key).await?.if_it_failed(key).await
     }
 
     /// Which runs there are. Runs that begin, go on and end meanwhile may be missed, or stand in two pages.
@@ -182,6 +212,8 @@ impl Runs {
 pub(crate) trait AnyKind: Send + Sync + 'static {
     fn name(&self) -> &str;
     fn version(&self) -> u32;
+    /// The version of the definition that the run of a key began with.
+    async fn version_of(&self, key: &str) -> Result<u32, RunError>;
     async fn show(&self, key: &str) -> Result<RunShown, RunError>;
     async fn waiting(&self, after: Option<Uuid>, limit: usize) -> Result<Vec<(Uuid, Waiting)>, RunError>;
     async fn list(
@@ -219,6 +251,11 @@ impl<B: Backend, P: Acts<B>> AnyKind for Kind<B, P> {
 
     fn version(&self) -> u32 {
         self.version
+    }
+
+    async fn version_of(&self, key: &str) -> Result<u32, RunError> {
+        let start = self.tables.starts.get(&*self.backend, &start_key(key)?).await?;
+        start.map(|start| start.value.version).ok_or_else(|| self.unknown(key))
     }
 
     async fn show(&self, key: &str) -> Result<RunShown, RunError> {

@@ -76,6 +76,9 @@ pub(crate) trait Protocol: Send + Sync + 'static {
     /// What it waits for, in words.
     fn waits_for(&self, run: Uuid, state: &Self::State, now: Timestamp) -> String;
 
+    /// How many steps it has.
+    fn steps(&self) -> usize;
+
     /// Whether one of its steps decides.
     fn has_pivot(&self) -> bool {
         false

@@ -181,7 +181,13 @@ pub(crate) enum Record {
     /// What a branch had reserved is confirmed.
     Confirmed { step: String },
     /// A step waits for a person.
-    Parked { step: String, why: String },
+    Parked {
+        step: String,
+        why: String,
+        /// It is a saga of its own that is not undone: the person is to say whether all goes forward with it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        refuses: bool,
+    },
     /// A person has said what to do.
     Resolved { verb: Verb, by: By },
     /// A person has asked for something that cannot be done any more.
@@ -194,7 +200,13 @@ pub(crate) enum Record {
         unread: bool,
     },
     /// A step that is a saga of its own has begun, as this run.
-    Called { step: String, child: Kin },
+    Called {
+        step: String,
+        child: Kin,
+        /// Which step of that run gives the output. Programs may have another name for it later.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gives: Option<String>,
+    },
     /// The run that is a step was told that it is to be undone. What becomes of it says whether it is.
     Recalled { step: String, why: Why },
     /// All of its steps have run: it waits for what becomes of its parent.
@@ -408,7 +420,7 @@ mod tests {
         records: Vec<Written> = ["txn-journal", "txn-journal-forward"];
         records_of_tcc: Vec<Written> = ["txn-journal-tcc"];
         records_of_format_2: Vec<Written> = ["txn-journal-held", "txn-journal-signal", "txn-journal-declined"];
-        records_of_format_3: Vec<Written> = ["txn-journal-family"];
+        records_of_format_3: Vec<Written> = ["txn-journal-family", "txn-journal-family-asked"];
         wakes: Wake = ["txn-wake", "txn-wake-asked", "txn-wake-waits"];
         those_who_wait: Attention = ["txn-attention", "txn-attention-damaged"];
         those_that_have_ended: Ended = ["txn-ended"];

@@ -219,7 +219,23 @@ fn hex(input: &Data) -> String {
 
 /// A stable number for an input: the order of fields and of entries of maps says nothing.
 fn fingerprint(input: &Data) -> u128 {
-    // With sorted keys.
-    let sorted = input.read::<serde_json::Value>().map(|value| value.to_string());
-    digest([sorted.as_deref().unwrap_or_else(|_| input.text()).as_bytes()])
+    let canonical = input.canonical();
+    digest([canonical.as_deref().unwrap_or_else(|| input.text()).as_bytes()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fingerprints_are_pinned() {
+        let print = |text: &str| hex(&Data::parse(text.to_owned()).unwrap());
+        assert_eq!(print(r#"{"b":[1,-2,0.1,1e300],"a":"\u00e4\n"}"#), "e700640b65bb4ddb53c7f470c27818cd");
+        assert_eq!(
+            print(r#"{"b":[1,-2,0.1,1e300],"a":"\u00e4\n"}"#),
+            print(r#"{"a":"ä\n", "b":[1,-2,0.1,1e300]}"#)
+        );
+        let large = 10_u128.pow(20);
+        assert_ne!(print(&large.to_string()), print(&(large + 1).to_string()));
+    }
 }

@@ -26,7 +26,7 @@ pub(crate) fn told(record: &Record) -> String {
         Record::Undone { step } => format!("{step} is undone"),
         Record::Agreed {} => "every branch has reserved: to be confirmed".to_owned(),
         Record::Confirmed { step } => format!("{step} is confirmed"),
-        Record::Parked { step, why } => format!("{step} is parked: {why}"),
+        Record::Parked { step, why, .. } => format!("{step} is parked: {why}"),
         Record::Resolved { verb: Verb::Signal { name, id, .. }, .. } => format!("{name} was sent, as {id}"),
         Record::Declined { verb: Verb::Signal { name, id, .. }, why, .. } => {
             format!("{name}, sent as {id}, was declined: {why}")
@@ -35,7 +35,7 @@ pub(crate) fn told(record: &Record) -> String {
         Record::Declined { verb, by, why, .. } => {
             format!("{} by {} was declined: {why}", said(verb), by.actor)
         }
-        Record::Called { step, child } => format!("{step} has begun, as {child}"),
+        Record::Called { step, child, .. } => format!("{step} has begun, as {child}"),
         Record::Recalled { step, why } => format!("{step} was told that it is to be undone: {why}"),
         Record::Ready {} => "all of it has run: it waits for its parent".to_owned(),
         Record::Ended { outcome } => format!("ended: {outcome}"),

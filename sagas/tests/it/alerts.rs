@@ -8,15 +8,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use es_core::clock::Clock as _;
+use es_core::store::Table;
 use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use sagas::alerts::{RULES, prometheus_rules};
 use sagas::es_core::App;
 use sagas::es_core::memory::{MemoryBackend, Tx};
 use sagas::es_core::testing::TestClock;
 use sagas::saga::{
-    Call, Cx, Remote, Retry, Saga, SagaApp as _, SagaInput, Sagas as _, Step, StepError, Verb,
+    Call, Child, Cx, Remote, Retry, Saga, SagaApp as _, SagaInput, SagaSignal, Sagas as _, Signal, Step,
+    StepError, SubSaga, Verb,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// The file as it is committed. With `ES_WRITE_ALERTS` set this test writes it.
 #[test]
@@ -181,6 +185,63 @@ fn runs_of_a_version_that_no_node_has_are_counted() {
         assert!(both.shutdown(Duration::from_secs(10)).await);
     };
     metrics::with_local_recorder(&counts, || runtime.block_on(alone));
+}
+
+/// A saga whose only step is one that is sent a word.
+#[derive(Serialize, Deserialize)]
+struct Whole {}
+
+impl SagaInput for Whole {}
+
+#[derive(Serialize, Deserialize)]
+struct Word {}
+
+impl SagaSignal for Word {
+    type Saga = Errand;
+    const NAME: &'static str = "word";
+}
+
+struct Part;
+
+impl SubSaga<Whole> for Part {
+    const NAME: &'static str = "part";
+    type Needs = ();
+    type Saga = Errand;
+    type Gives = Signal<Word>;
+
+    fn input(&self, _: Cx<'_, Whole>) -> Errand {
+        Errand { works: true }
+    }
+}
+
+#[test]
+fn a_saga_within_that_sleeps_before_its_first_record_is_counted_once() {
+    let counts = Counts::default();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let sleeps = async {
+        let clock = TestClock::default();
+        let backend = MemoryBackend::with_clock(clock.clone());
+        let part = Saga::new("errand", 1).step(Signal::<Word>::new()).build();
+        let app = App::on(backend.clone()).clock(clock.clone()).saga(part);
+        let app = app.saga(Saga::new("whole", 1).pivot(Child::of(Part)).build()).start().await.unwrap();
+        app.start_saga("a", &Whole {}).await.unwrap();
+        let wakes = Table::<Value>::new("hot.txn.wakes.errand.v1").unwrap();
+        let mut last = String::new();
+        for _ in 0..3 {
+            // It lies down until in a month.
+            last = until(&clock, async || {
+                let key = wakes.all(&backend).await.unwrap().pop().map(|row| row.key)?;
+                let due: i64 = key.split(':').nth(1).unwrap().parse().unwrap();
+                (key != last && due > clock.now().as_microsecond() + 3_600_000_000).then_some(key)
+            })
+            .await;
+            clock.advance(Duration::from_secs(31 * 24 * 60 * 60));
+        }
+        assert!(app.shutdown(Duration::from_secs(10)).await);
+    };
+    metrics::with_local_recorder(&counts, || runtime.block_on(sleeps));
+    assert_eq!(counts.all()["es_saga_started_total"], 2.0);
 }
 
 /// What is counted, by name and outcome.

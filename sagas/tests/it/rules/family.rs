@@ -13,7 +13,7 @@ use sagas::saga::{
     Verb, Why,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::Subject;
@@ -62,6 +62,7 @@ macro_rules! steps {
 steps! {
     Taxi of Ride, "taxi" -> () = (), cx: &cx.input.of, &cx.input.trip;
     Toll of Ride, "toll" -> u32 = 9, cx: &cx.input.of, &cx.input.trip;
+    Fare of Ride, "fare" -> u32 = 9, cx: &cx.input.of, &cx.input.trip;
     Hotel of Trip, "hotel" -> () = (), cx: cx.key, cx.input;
     Pay of Trip, "pay" -> () = (), cx: cx.key, cx.input;
 }
@@ -102,6 +103,20 @@ impl SubSaga<Trip> for GetThere {
     }
 }
 
+/// The same, of a later program: the step that gives its output has another name.
+struct GetThereLater;
+
+impl SubSaga<Trip> for GetThereLater {
+    const NAME: &'static str = "get-there";
+    type Needs = ();
+    type Saga = Ride;
+    type Gives = Fare;
+
+    fn input(&self, cx: Cx<'_, Trip>) -> Ride {
+        GetThere.input(cx)
+    }
+}
+
 /// Reads what the saga within gives.
 struct Note(Outside);
 
@@ -125,6 +140,12 @@ pub(crate) fn around<T: Transaction>(outside: &Outside) -> Saga<Trip, T> {
     saga.pivot(Pay(own())).then(Note(own())).build()
 }
 
+/// hotel · get-there · pay
+fn brief<T: Transaction>(outside: &Outside, get_there: impl SubSaga<Trip, Needs = ()>) -> Saga<Trip, T> {
+    let saga = Saga::new("trip", 1).step(Hotel(outside.clone())).step(Child::of(get_there));
+    saga.pivot(Pay(outside.clone())).build()
+}
+
 /// hotel · get-there, which decides · note
 fn decided_within<T: Transaction>(outside: &Outside, if_it_refuses: IfItRefuses) -> Saga<Trip, T> {
     let (own, get_there) = (|| outside.clone(), Child::of(GetThere).if_it_refuses(if_it_refuses));
@@ -146,6 +167,11 @@ pub(crate) fn within<T: Transaction>(outside: &Outside) -> Saga<Ride, T> {
 /// The definition after it.
 fn within_later<T: Transaction>(outside: &Outside) -> Saga<Ride, T> {
     Saga::new("ride", 2).step(Taxi(outside.clone())).step(Toll(outside.clone())).build()
+}
+
+/// taxi · fare
+fn within_with_a_fare<T: Transaction>(outside: &Outside) -> Saga<Ride, T> {
+    Saga::new("ride", 2).step(Taxi(outside.clone())).step(Fare(outside.clone())).build()
 }
 
 /// taxi · toll, the pivot · last
@@ -296,7 +322,7 @@ pub(super) async fn a_saga_within_waits_for_the_one_around_it_and_is_undone_with
     let handle = trips.begin("a", &trip().with("pay", &[Play::Waits])).await;
     is_waiting(&trips, "a", "pay").await;
     let ride = until(&trips, "a", "ready", is_ready).await;
-    for verb in [Verb::Cancel, Verb::GoForward, Verb::Abandon] {
+    for verb in [Verb::Cancel, Verb::GoForward] {
         let declined = declined(&trips, &ride, verb).await;
         assert!(
             declined.contains("its parent says what becomes of it: ask that one, trip \"a\""),
@@ -545,15 +571,7 @@ pub(super) async fn a_saga_within_that_wakes_nobody_is_looked_at_all_the_same<S:
     let ride = until(&trips, "a", "begun", |_| true).await;
     // Until the one around it sleeps: what wakes it is due in hours.
     let wakes = Table::<Value>::new("hot.txn.wakes.trip.v1").unwrap();
-    let all = async || trips.ground.ask(|| wakes.all(&trips.ground.backend)).await;
-    let sleeps = loop {
-        match &all().await[..] {
-            [row] if trips.show("a").await.holder.is_some() && is_late(&trips, &row.key) => {
-                break row.key.clone();
-            }
-            _ => trips.ground.pause().await,
-        }
-    };
+    let sleeps = until_asleep(&trips, "a").await;
     // A node that has the one within only: it ends, and what it says waits for a node.
     let outside = trips.outside.clone();
     let alone = trips.ground.join(|app| app.saga(within(&outside))).await;
@@ -575,6 +593,59 @@ pub(super) async fn a_saga_within_that_wakes_nobody_is_looked_at_all_the_same<S:
     assert_eq!(trips.end_of(&handle).await, Outcome::Completed);
     assert_eq!(trips.outside.acted("a"), ["pay", "taxi", "toll", "note 9"]);
     nothing_is_left(trips).await;
+}
+
+/// T42
+pub(super) async fn a_run_that_is_repaired_while_the_saga_within_runs_is_not_damaged_any_more<S: Subject>(
+    subject: &S,
+) {
+    let trips = start(subject, behind, within).await;
+    let handle = trips.begin("a", &trip().with("toll", &[Play::Waits; 20])).await;
+    is_waiting(&trips, "a", "toll").await;
+    until_asleep(&trips, "a").await;
+    let journal = Table::<Value>::new("txn.journal.trip").unwrap();
+    let (runs, run) = (trips.runs(), handle.run().simple().to_string());
+    let before = trips.ground.overwrite(&journal, &run, &json!({"odd": 1})).await;
+    // It looks at the one within.
+    trips.ground.seconds(2 * 60 * 60);
+    while trips.ground.ask(async || runs.waiting(None, 10).await).await.is_empty() {
+        trips.ground.pause().await;
+    }
+    trips.ground.overwrite(&journal, &run, &before).await;
+    trips.until("a", "waiting again", |shown| shown.status == RunStatus::Running).await;
+    trips.outside.let_go();
+    assert_eq!(trips.end_of(&handle).await, Outcome::Completed);
+    nothing_is_left(trips).await;
+}
+
+/// T92
+pub(super) async fn a_saga_within_gives_the_output_of_the_step_that_it_began_with<S: Subject>(subject: &S) {
+    let mut trips = start(subject, |outside| brief(outside, GetThere), within).await;
+    let handle = trips.begin("a", &trip().with("toll", &[Play::Waits])).await;
+    is_waiting(&trips, "a", "toll").await;
+    trips.crash(0);
+    let (outside, later) = (trips.outside.clone(), |outside: &_| brief(outside, GetThereLater));
+    trips.join_with(later, |app| app.saga(within_with_a_fare(&outside)).earlier_saga(within(&outside))).await;
+    trips.outside.let_go();
+    assert_eq!(trips.end_of(&handle).await, Outcome::Completed);
+    assert_eq!(trips.outside.acted("a"), ["hotel", "taxi", "toll", "pay"]);
+    assert_eq!(trips.run("b", trip()).await, Outcome::Completed);
+    assert_eq!(trips.outside.acted("b"), ["hotel", "taxi", "fare", "pay"]);
+    trips.end().await;
+}
+
+/// Until a run sleeps, and what wakes it is due in hours: the key of that.
+async fn until_asleep<S: Subject>(trips: &Trips<'_, S>, key: &str) -> String {
+    let wakes = Table::<Value>::new("hot.txn.wakes.trip.v1").unwrap();
+    loop {
+        let all = trips.ground.ask(|| wakes.all(&trips.ground.backend)).await;
+        match &all[..] {
+            [row] if trips.show(key).await.holder.is_some() && is_late(trips, &row.key) => {
+                return row.key.clone();
+            }
+            _ => trips.ground.pause().await,
+        }
+    }
 }
 
 /// Whether a wake-up is due in an hour or later.

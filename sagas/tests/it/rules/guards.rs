@@ -147,6 +147,14 @@ pub(super) async fn a_refusal_leaves_nothing_and_is_repeated<S: WithOther>(subje
     }
     assert_eq!(desk.undo(run).await.unwrap(), None);
     assert_eq!(desk.act(run).await.unwrap(), Done::Refused("sold \"out\"".to_owned()));
+    // A statement that fails may have ended its transaction.
+    let run = desk.ids.next();
+    let call = desk.call(run);
+    let Guarded::Run(mut tx) = call.forward().await.unwrap() else { panic!("it has an answer") };
+    write::<S::Other>(&mut tx, "done").await;
+    S::Other::spoil(&mut tx.tx).await;
+    assert_eq!(call.refused(tx, "no".to_owned()).await.unwrap(), Err("no".to_owned()));
+    assert_eq!(desk.act(run).await.unwrap(), Done::Refused("no".to_owned()));
     assert_eq!(desk.written().await, [""; 0]);
     // Another call under the key was faster.
     let (run, other) = (desk.ids.next(), desk.ids.next());

@@ -134,6 +134,7 @@ macro_rules! rules {
                 a_run_that_a_request_has_woken_is_found_if_its_node_is_lost
                 a_node_that_ends_leaves_its_runs_to_the_next
                 a_run_keeps_its_version_and_is_left_to_who_has_it
+                a_run_of_an_earlier_definition_is_shown_as_any
                 a_run_that_cannot_be_read_holds_up_no_other
                 a_panic_in_a_step_is_a_failure_of_it
                 what_an_operator_asks_is_done_once_and_noted
@@ -155,6 +156,7 @@ macro_rules! rules {
                 what_a_run_fails_with_is_known_whatever_is_sent_to_it
                 what_is_too_large_or_says_something_else_is_not_taken
                 what_only_another_program_can_read_can_be_sent_again
+                signals_that_came_early_are_taken_in_turn_however_many
             }
             tcc {
                 every_branch_is_confirmed_or_every_one_is_cancelled
@@ -181,6 +183,8 @@ macro_rules! rules {
                 families_go_on_on_other_nodes_and_act_once
                 a_saga_within_that_wakes_nobody_is_looked_at_all_the_same
                 that_no_node_has_the_version_of_a_saga_within_is_said
+                a_run_that_is_repaired_while_the_saga_within_runs_is_not_damaged_any_more
+                a_saga_within_gives_the_output_of_the_step_that_it_began_with
             }
             forgetting {
                 what_ended_long_ago_is_forgotten_and_its_key_starts_anew

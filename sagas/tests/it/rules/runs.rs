@@ -1,4 +1,4 @@
-//! Orchestrated sagas: T1 to T14, T25.
+//! Orchestrated sagas: T1 to T14, T25, T41.
 
 use std::convert::Infallible;
 use std::marker::PhantomData;
@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use es_core::store::Transaction;
 use sagas::saga::{
-    Cx, Journal, Outcome, Retry, RunError, RunStatus, Saga, Sagas as _, Step, StepError, Verb, Why,
+    Cx, IfItFailed, Journal, Outcome, Retry, RunError, RunShown, RunStatus, Saga, Sagas as _, Step,
+    StepError, Verb, Why,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -302,6 +303,35 @@ pub(super) async fn a_run_keeps_its_version_and_is_left_to_who_has_it<S: Subject
     assert_eq!(trips.show("old").await.outcome, None);
     trips.join_as(&[2, 1]).await;
     assert_eq!(trips.end_of(&old).await, Outcome::Completed);
+    assert_eq!([trips.show("old").await.version, trips.show("new").await.version], [1, 2]);
+    trips.end().await;
+}
+
+/// T41
+pub(super) async fn a_run_of_an_earlier_definition_is_shown_as_any<S: Subject>(subject: &S) {
+    let mut trips = Trips::start(subject).await;
+    let old = trips.begin("old", &trip().with("mail", &[Play::Fails])).await;
+    let is_parked = |shown: &RunShown| shown.status == RunStatus::Parked;
+    trips.until("old", "parked", is_parked).await;
+    trips.crash(0);
+    trips.join_as(&[2, 1]).await;
+    let all = trips.nodes[0].all_saga_runs();
+    assert_eq!(all.len(), 1);
+    for runs in [&trips.runs(), &all[0]] {
+        let shown = trips.ground.ask(async || runs.show("old").await).await;
+        assert_eq!((shown.version, shown.steps.len()), (1, 7));
+        assert!(shown.waits_for.contains("mail: no mail"), "{}", shown.waits_for);
+        let retry = Verb::Retry { step: None };
+        let dry = async || runs.dry_run("old", retry.clone(), "ada", "because").await;
+        let dry = trips.ground.ask(dry).await.unwrap();
+        assert_eq!(dry.records, ["retried by ada: because"]);
+        let foreseen = trips.ground.ask(async || runs.if_it_failed("old").await).await;
+        assert!(matches!(foreseen, Ok(IfItFailed::Forward(_))), "{foreseen:?}");
+    }
+    trips.outside.mend();
+    assert_eq!(trips.ask("old", Verb::Retry { step: None }).await, Ok(()));
+    assert_eq!(trips.end_of(&old).await, Outcome::Completed);
+    assert_eq!(trips.run("new", trip()).await, Outcome::Completed);
     assert_eq!([trips.show("old").await.version, trips.show("new").await.version], [1, 2]);
     trips.end().await;
 }

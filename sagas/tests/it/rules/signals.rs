@@ -1,4 +1,4 @@
-//! What is sent to runs from outside: T29 to T32, T36 to T39.
+//! What is sent to runs from outside: T29 to T32, T36 to T40.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -405,5 +405,55 @@ pub(super) async fn what_only_another_program_can_read_can_be_sent_again<S: Subj
     send(ground, app, "a", "mail 1", &by("ada")).await.unwrap();
     assert_eq!(trips.end_of(&handle).await, Outcome::Completed);
     assert_eq!(trips.outside.acted("a"), ["hotel", "pay, says ada"]);
+    trips.end().await;
+}
+
+/// One of many, each of which has a step of its own.
+#[derive(Serialize, Deserialize)]
+struct Sent<const N: usize> {}
+
+impl<const N: usize> SagaSignal for Sent<N> {
+    type Saga = Trip;
+    const NAME: &'static str = NAMES[N];
+}
+
+const NAMES: [&str; 17] = [
+    "s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11", "s12", "s13", "s14", "s15",
+    "s16",
+];
+
+macro_rules! awaiting {
+    ($saga:expr, $($n:literal)+) => { $saga$(.step(Signal::<Sent<$n>>::new()))+ };
+}
+
+/// hotel · one signal after the other
+fn one_after_the_other<T: Transaction>(outside: &Outside) -> Saga<Trip, T> {
+    let saga = Saga::new("trip", 1).step(Hotel(outside.clone(), retry()));
+    awaiting!(saga, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16).build()
+}
+
+/// T40
+pub(super) async fn signals_that_came_early_are_taken_in_turn_however_many<S: Subject>(subject: &S) {
+    let mut trips = Trips::open(subject).await;
+    trips.join_with(one_after_the_other::<<S::Backend as Backend>::Tx>, |app| app).await;
+    let signal = |n: usize| {
+        let value = Data::of(&Sent::<0> {}).unwrap();
+        Verb::Signal { name: NAMES[n].to_owned(), id: "a".to_owned(), value }
+    };
+    // Behind a call, and behind the first of them.
+    let call = trips.begin("call", &trip().with("hotel", &[Play::Waits])).await;
+    let first = trips.begin("first", &trip()).await;
+    while !trips.outside.is_waiting("call", "hotel") {
+        trips.ground.pause().await;
+    }
+    for n in (0..NAMES.len()).rev() {
+        for key in ["call", "first"] {
+            assert_eq!(trips.ask(key, signal(n)).await, Ok(()), "{n}");
+        }
+    }
+    assert_eq!(trips.end_of(&first).await, Outcome::Completed);
+    trips.outside.let_go();
+    assert_eq!(trips.end_of(&call).await, Outcome::Completed);
+    assert_eq!(trips.outside.called("call", "hotel"), 1);
     trips.end().await;
 }
