@@ -96,6 +96,9 @@ pub(super) async fn what_ended_long_ago_is_forgotten_and_its_key_starts_anew<S: 
     let undone = trip().with("pay", &[Play::Refuses]);
     let handle = trips.begin("a", &undone).await;
     assert!(matches!(trips.end_of(&handle).await, Outcome::Undone(_)));
+    // Not of the node that was told how it ended.
+    let known = trips.begin("a", &undone).await;
+    assert!(known.was_started_before());
     for key in ["b", "c", "d"] {
         assert_eq!(trips.run(key, trip()).await, Outcome::Completed);
     }
@@ -108,7 +111,7 @@ pub(super) async fn what_ended_long_ago_is_forgotten_and_its_key_starts_anew<S: 
     let records = trips.show("live").await.journal.len();
     assert_eq!(journal, records);
     // Whoever knew it hears of that.
-    let waited = handle.outcome().await;
+    let waited = known.outcome().await;
     let Err(gone @ RunError::Gone { .. }) = waited else { panic!("{waited:?}") };
     assert!(gone.to_string().contains("has ended and was forgotten since"), "{gone}");
     let runs = trips.runs();
