@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::committed::Committed;
 use super::erased::{DynBranch, DynParticipant};
-use super::error::{AbortedBy, InDoubt, TwoPhaseError};
+use super::error::{AbortedBy, InDoubt, KnownBy, TwoPhaseError};
 use super::global::{GlobalTx, Held};
 use super::machine::{Act, Answer, Coordinator, Decided, Decision, Heard, Next, Odd};
 use super::manager::Inner;
@@ -103,7 +103,10 @@ impl<B: Backend> Drive<B> {
             Answer::Aborted => {
                 Err(TwoPhaseError::Aborted { txn, why: self.why.unwrap_or(AbortedBy::Overtaken) })
             }
-            Answer::Unknown => Err(TwoPhaseError::Unknown(InDoubt { txn, alone: self.alone })),
+            Answer::Unknown => {
+                let known_by = self.alone.map_or(KnownBy::Store, KnownBy::Participant);
+                Err(TwoPhaseError::Unknown(InDoubt { txn, known_by }))
+            }
         }
     }
 

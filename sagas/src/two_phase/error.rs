@@ -87,6 +87,16 @@ impl AbortedBy {
 pub struct InDoubt {
     /// The transaction.
     pub txn: Uuid,
-    /// The participant that knows, if one branch alone had written.
-    pub alone: Option<String>,
+    pub(super) known_by: KnownBy,
+}
+
+/// Who knows whether a transaction is committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum KnownBy {
+    /// The store, by the decision.
+    Store,
+    /// The participant of the only branch that had written.
+    Participant(String),
+    /// One of them.
+    Any,
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::committed::Committed;
 use super::drive::Drive;
 use super::erased::{DynBranch, DynParticipant};
-use super::error::TwoPhaseError;
+use super::error::{InDoubt, KnownBy, TwoPhaseError};
 use super::manager::Inner;
 
 /// A transaction across databases: what its branches do is committed together, or not at all.
@@ -52,6 +52,13 @@ impl<B: Backend> GlobalTx<B> {
     #[must_use]
     pub const fn id(&self) -> Uuid {
         self.txn
+    }
+
+    /// What to ask [`TwoPhase::resolve`](super::TwoPhase::resolve) with, should the future of [`commit`](Self::commit) be
+    /// dropped. Who asks decides: if it is not committed by then, it never will be.
+    #[must_use]
+    pub const fn doubt(&self) -> InDoubt {
+        InDoubt { txn: self.txn, known_by: KnownBy::Any }
     }
 
     /// The branch of a participant: it begins when it is first asked for.
@@ -97,7 +104,7 @@ impl<B: Backend> GlobalTx<B> {
     /// # Errors
     ///
     /// [`TwoPhaseError::Aborted`] if nothing of it is committed. [`TwoPhaseError::Unknown`] if it could not be found out
-    /// whether it is. The same holds if the future is dropped.
+    /// whether it is. The same holds if the future is dropped: [`doubt`](Self::doubt).
     pub async fn commit(self) -> Result<Committed<B>, TwoPhaseError> {
         Drive::new(self).run().await
     }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::erased::DynParticipant;
-use super::error::{InDoubt, TwoPhaseError};
+use super::error::{InDoubt, KnownBy, TwoPhaseError};
 use super::global::GlobalTx;
 use super::machine::Decision;
 use super::rows::{self, Tables};
@@ -163,17 +163,27 @@ impl<B: Backend> TwoPhase<B> {
     ///
     /// [`TwoPhaseError::Store`] if it cannot be found out now.
     pub async fn resolve(&self, doubt: &InDoubt) -> Result<Decision, TwoPhaseError> {
-        let Some(name) = &doubt.alone else { return Ok(self.0.decision(doubt.txn).await?) };
-        let fate = self.0.named(name)?.outcome(&self.0.branch(doubt.txn, name)?).await?;
-        match fate {
-            Fate::Committed => Ok(Decision::Commit),
-            Fate::Aborted => Ok(Decision::Abort),
-            Fate::Forgotten => Err(StoreError::misuse(format!(
-                "participant {name:?} does not go back to transaction {}: nobody can know",
-                doubt.txn
-            ))
-            .into()),
+        match &doubt.known_by {
+            KnownBy::Store => Ok(self.0.decision(doubt.txn).await?),
+            KnownBy::Participant(name) => {
+                let id = self.0.branch(doubt.txn, name)?;
+                Ok(committed(&id, self.0.named(name)?.outcome(&id).await?)?)
+            }
+            KnownBy::Any => Ok(self.0.asks_all(doubt.txn).await?),
         }
+    }
+}
+
+/// What the fate of the only writer says of its transaction.
+fn committed(id: &BranchId, fate: Fate) -> Result<Decision, StoreError> {
+    match fate {
+        Fate::Committed => Ok(Decision::Commit),
+        Fate::Aborted => Ok(Decision::Abort),
+        Fate::Forgotten => Err(StoreError::misuse(format!(
+            "participant {:?} does not go back to transaction {}: nobody can know",
+            id.name(),
+            id.txn()
+        ))),
     }
 }
 
@@ -230,6 +240,22 @@ impl<B: Backend> Inner<B> {
         let row = tables.decisions.get(store, &rows::key(txn)?).await?;
         let gone = || StoreError::Corrupt { what: format!("the decision about transaction {txn} is gone") };
         Ok(row.ok_or_else(gone)?.value.decision)
+    }
+
+    /// What became of a transaction of which nothing is known: it is decided, or was the commit of one writer alone.
+    async fn asks_all(&self, txn: Uuid) -> Result<Decision, StoreError> {
+        if self.decision(txn).await? == Decision::Commit {
+            return Ok(Decision::Commit);
+        }
+        for (name, participant) in &self.participants {
+            let id = self.branch(txn, name)?;
+            // What is prepared is ended first: it would keep its marker from being asked for.
+            participant.abort(&id).await?;
+            if committed(&id, participant.outcome(&id).await?)? == Decision::Commit {
+                return Ok(Decision::Commit);
+            }
+        }
+        Ok(Decision::Abort)
     }
 
     /// Asks until there is an answer, or for as long as it is patient.

@@ -58,7 +58,7 @@
 //! - Nothing is done at the same time in two databases: for a moment others see it in one and not in the other.
 //! - Any node recovers what any other has left. A participant that cannot be asked is not taken for one where nothing waits.
 //! - What somebody commits or rolls back by hand is seen, by a marker that each branch writes, and waits for an operator.
-//! - The store must not lose commits: a standby that takes over has to be synchronous. A store that was restored from a
+//! - The store must not lose commits: a standby that takes over has to be synchronous, a file `Synchronous::Full`. A store that was restored from a
 //!   backup, or cloned, must not be run beside branches that are prepared under its name: end those by hand first.
 //! - What was decided is kept for good; markers are guard rows, which [`forget`](es_core::guard::forget) deletes. Forget none
 //!   that is younger than the longest outage.

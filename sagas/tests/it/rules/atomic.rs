@@ -98,9 +98,9 @@ pub(super) async fn what_only_reads_is_not_prepared_and_one_writer_needs_no_deci
             .unwrap();
         sqlx::query("select * from done").execute(&mut *branch.inner).await.unwrap();
     };
-    // Whatever is prepared would stop here for ever.
+    // Whatever is prepared fails.
     for i in 0..2 {
-        across.at(i).stops(At::Prepare, false);
+        across.at(i).will(At::Prepare, Fault::Lost);
     }
     let mut tx = across.two_phase.begin();
     read(&mut tx, 0).await;

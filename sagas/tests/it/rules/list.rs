@@ -276,6 +276,7 @@ macro_rules! rules_across {
                 a_participant_that_is_missed_is_refused_at_the_start
                 recovery_is_of_a_store_and_of_no_node
                 an_app_recovers_by_itself_and_shows_what_waits_for_a_person
+                whoever_has_dropped_a_commit_can_ask_what_became_of_it
             }
         }
     };

@@ -1,16 +1,16 @@
-//! What becomes of transactions across databases whose nodes, databases or operators fail: A10 to A18, A23.
+//! What becomes of transactions across databases whose nodes, databases or operators fail: A10 to A18, A23, A24.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use es_core::store::BranchId;
 use es_core::{App, Backend as _, ErrorKind, EventStore as _};
-use sagas::two_phase::{AbortedBy, Odd, PendingState, TwoPhase, TwoPhaseApp as _, TwoPhaseError};
+use sagas::two_phase::{AbortedBy, Decision, Odd, PendingState, TwoPhase, TwoPhaseApp as _, TwoPhaseError};
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::Subject;
-use super::across::{Across, At, Fault, Gate, LIMIT, crashes};
+use super::across::{Across, At, Fault, Gate, LIMIT, crashes, write};
 
 /// Where a node is gone: which calls stop, at which of two databases, before or after.
 type Point = [(At, bool); 2];
@@ -320,4 +320,44 @@ pub(super) async fn an_app_recovers_by_itself_and_shows_what_waits_for_a_person<
     let wrong = TwoPhase::on(es_core::memory::MemoryBackend::new()).unwrap().build().unwrap();
     let error = other.two_phase(&wrong).start().await.unwrap_err().to_string();
     assert!(error.contains("in another store than this app"), "{error}");
+}
+
+/// A24
+pub(super) async fn whoever_has_dropped_a_commit_can_ask_what_became_of_it<S: Subject>(subject: &S) {
+    let across = Across::open(subject, 2).await;
+    let cases = [
+        ("alone, before", At::Alone, false, Decision::Abort),
+        ("alone, after", At::Alone, true, Decision::Commit),
+        ("prepared", At::Prepare, true, Decision::Abort),
+        ("decided", At::Commit, false, Decision::Commit),
+    ];
+    for (what, at, after, then) in cases {
+        let mut tx = across.two_phase.begin();
+        // One of them alone, or both.
+        let databases = if at == At::Alone { 1..2 } else { 0..2 };
+        let mut gates = Vec::new();
+        for i in databases.clone() {
+            write(&mut tx, across.at(i), what).await;
+            gates.push(across.at(i).stops(at, after));
+        }
+        let doubt = tx.doubt();
+        crashes(tx.commit(), &gates).await;
+        let another = across.another_node().await;
+        for _ in 0..2 {
+            assert_eq!(another.resolve(&doubt).await.unwrap(), then, "{what}");
+        }
+        another.recover().await.unwrap();
+        across.is_at_rest().await;
+        let all = if then == Decision::Commit { databases.len() } else { 0 };
+        assert_eq!(across.have(what).await, all, "{what}");
+    }
+    // It is asked for while it is under way: it is not committed any more.
+    let tx = match across.backend.has_one_writer() {
+        true => across.written("late").await,
+        false => across.written_with_event("late").await,
+    };
+    let doubt = tx.doubt();
+    assert_eq!(across.two_phase.resolve(&doubt).await.unwrap(), Decision::Abort);
+    assert!(matches!(tx.commit().await.unwrap_err(), TwoPhaseError::Aborted { .. }));
+    assert_eq!((across.have("late").await, across.events().await), (0, 0));
 }
