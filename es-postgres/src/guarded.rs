@@ -122,7 +122,8 @@ impl GuardRows for GuardedTx {
             values ($1, $2, $3, $4, $5) on conflict (run, call) do nothing";
         let insert = sqlx::query(insert).bind(key.run()).bind(key.call()).bind(state);
         let insert = insert.bind(row.fingerprint.to_be_bytes()).bind(result);
-        let done = insert.execute(&mut **self).await.map_err(|e| failed("inserting a guard row", e))?;
+        let done =
+            insert.execute(&mut **self).await.map_err(|e| missing_tables("inserting a guard row", e))?;
         Ok(done.rows_affected() == 1)
     }
 
@@ -153,7 +154,7 @@ impl GuardRows for GuardedTx {
     }
 
     async fn forget(&mut self, to: Uuid) -> Result<u64, StoreError> {
-        let failed = |e| failed("forgetting guard rows", e);
+        let failed = |e| missing_tables("forgetting guard rows", e);
         let raise = "update es_guard.about set floor = greatest(floor, $1)";
         sqlx::query(raise).bind(to).execute(&mut **self).await.map_err(failed)?;
         let forget = sqlx::query("delete from es_guard.guards where run < $1").bind(to);
@@ -169,9 +170,9 @@ impl GuardRows for GuardedTx {
     }
 }
 
-async fn floor(conn: &mut PgConnection) -> Result<Uuid, StoreError> {
+pub(crate) async fn floor(conn: &mut PgConnection) -> Result<Uuid, StoreError> {
     let found = sqlx::query("select format, floor from es_guard.about").fetch_optional(conn).await;
-    let found = found.map_err(|e| failed("reading the floor of guard rows", e))?;
+    let found = found.map_err(|e| missing_tables("reading the floor of guard rows", e))?;
     let row = found.ok_or_else(|| missing("es_guard.about has no row"))?;
     let failed = |e| error::store("reading the floor of guard rows", e);
     let (format, floor): (i32, Uuid) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
@@ -183,7 +184,8 @@ async fn floor(conn: &mut PgConnection) -> Result<Uuid, StoreError> {
     Ok(floor)
 }
 
-fn failed(what: &'static str, error: sqlx::Error) -> StoreError {
+/// An error of a statement that needs the tables of guard rows.
+pub(crate) fn missing_tables(what: &'static str, error: sqlx::Error) -> StoreError {
     match error::code(&error) {
         Some(code) if MISSING.contains(&code) => missing(&error.to_string()),
         _ => error::store(what, error),

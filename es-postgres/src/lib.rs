@@ -4,6 +4,7 @@ mod admission;
 mod args;
 mod backend;
 mod batch;
+mod branch;
 mod check;
 mod db;
 mod error;
@@ -13,6 +14,7 @@ mod guarded;
 mod lane;
 mod operate;
 mod options;
+mod participant;
 mod partitions;
 mod pools;
 mod projection;
@@ -36,10 +38,12 @@ mod wake;
 mod witnesses;
 
 pub use self::backend::PgBackend;
+pub use self::branch::PgBranch;
 pub use self::db::Db;
 pub use self::guarded::{GuardedTx, PgGuarded};
 pub use self::operate::{Finding, ImportError, ImportSummary, Imported, Stats};
 pub use self::options::PgOptions;
+pub use self::participant::PgParticipant;
 pub use self::schema::{Migration, migrations, roles};
 pub use self::tx::{Savepoint, Tx};
 

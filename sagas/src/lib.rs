@@ -17,6 +17,7 @@
 //! | [`Instances`] | which instances there are, what each waits for and who will wake it, what came to it; what an operator can have done to it ([`Verb`]) |
 //! | [`saga`] | orchestrated sagas: steps in an order, each with an undo |
 //! | [`tcc`] | try-confirm-cancel: branches that reserve, and are then all confirmed or all cancelled |
+//! | [`two_phase`] | transactions across databases: two-phase commit |
 //! | [`alerts`] | metrics of sagas, and when somebody is to look at them |
 //! | `testing` | a process without a store; a saga that crashes wherever it can (feature `testing`) |
 //!
@@ -52,6 +53,7 @@ pub mod tcc;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod transaction;
+pub mod two_phase;
 mod verb;
 mod versions;
 

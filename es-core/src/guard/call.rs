@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::row::{self, Confirm, Forward, Found, Undo};
+use super::row::{self, Confirm, Forward, Found, Outcome, Undo};
 use super::{GuardError, GuardRow, GuardRows, GuardedDatabase, Standing};
 use crate::Timestamp;
 use crate::store::StoreError;
@@ -194,6 +194,23 @@ impl<'d, D: GuardedDatabase> Guard<'d, D> {
     /// [`GuardError::Store`]: it may have been committed. Whoever confirms it again finds out.
     pub async fn confirmed(&self, tx: D::Tx, output: String) -> Result<(), GuardError> {
         self.end(tx, Standing::Confirmed(output)).await
+    }
+
+    /// Whether the call has run. One that has not never will.
+    ///
+    /// # Errors
+    ///
+    /// [`GuardError`] if nobody can know, or not now.
+    pub async fn outcome(&self) -> Result<Outcome, GuardError> {
+        let (tx, found) = self.meet(Standing::Tomb(None)).await?;
+        let inserted = matches!(found, Found::Inserted(_));
+        match row::outcome(self.key.run, found) {
+            Ok(outcome) if inserted => {
+                tx.commit().await?;
+                Ok(outcome)
+            }
+            other => left(tx, other).await,
+        }
     }
 
     async fn end(&self, mut tx: D::Tx, standing: Standing) -> Result<(), GuardError> {

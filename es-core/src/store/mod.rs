@@ -9,6 +9,7 @@
 //! | [`RowStore`] | rows by table and key: keyed views, and what processors keep |
 //! | [`Builds`] | the generations of a projection's tables and rows |
 //! | [`Backend`] | all of these, its [`Transaction`], and its clients |
+//! | [`Participant`] | not of a store: what takes part in transactions that span several databases |
 
 mod backend;
 mod bookmark;
@@ -23,6 +24,7 @@ mod idempotency_key;
 pub mod keys;
 pub mod kinds;
 mod page;
+mod participant;
 pub mod queue;
 mod read;
 mod row_store;
@@ -42,6 +44,7 @@ pub use self::event_store::{EventStore, Page};
 pub use self::filter::{AppendCondition, EventFilter, FilterItem};
 pub use self::idempotency_key::IdempotencyKey;
 pub use self::page::{Filling, PageItem, is_full};
+pub use self::participant::{Branch, BranchId, Fate, Participant, Prepared};
 pub(crate) use self::read::wait;
 pub use self::read::{Subscription, read_all, subscribe};
 pub(crate) use self::read::{at_first, stream_all};

@@ -40,7 +40,7 @@ impl ServerOptions {
 
     /// A setting of the server, as in `postgresql.conf`; the last one of a name counts.
     ///
-    /// `max_connections` is 300 unless it is set here.
+    /// `max_connections` is 300 and `max_prepared_transactions` is 100, unless they are set here.
     /// Where the server listens, and where its data is, cannot be set.
     #[must_use]
     pub fn setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
@@ -75,7 +75,8 @@ impl ServerOptions {
     /// `name=value`, in the order in which the server reads them.
     pub(super) fn arguments(&self) -> Vec<String> {
         let quick = ["fsync=off", "full_page_writes=off", "synchronous_commit=on"];
-        let preset = ["max_connections=300"].into_iter().chain(quick.into_iter().filter(|_| !self.durable));
+        let preset = ["max_connections=300", "max_prepared_transactions=100"];
+        let preset = preset.into_iter().chain(quick.into_iter().filter(|_| !self.durable));
         let own = self.settings.iter().map(|(name, value)| format!("{name}={value}"));
         preset.map(str::to_owned).chain(own).collect()
     }
@@ -88,7 +89,8 @@ mod tests {
     #[test]
     fn own_settings_come_last() {
         let options = ServerOptions::new().durable(true).setting("max_connections", "20");
-        assert_eq!(options.arguments(), ["max_connections=300", "max_connections=20"]);
+        let expected = ["max_connections=300", "max_prepared_transactions=100", "max_connections=20"];
+        assert_eq!(options.arguments(), expected);
     }
 
     #[test]

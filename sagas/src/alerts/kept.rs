@@ -84,8 +84,13 @@ impl Kept {
             Measure::OldestSeconds => last.oldest,
             Measure::Fenced => Some(last.fenced - first.fenced),
             Measure::SilentSeconds => last.silent,
-            // Processors and nodes have their own status.
-            Measure::ParkedSequences | Measure::StandsBehind | Measure::NodeSilentSeconds => None,
+            // Processors and nodes have their own status, and so has recovery.
+            Measure::ParkedSequences
+            | Measure::StandsBehind
+            | Measure::NodeSilentSeconds
+            | Measure::InDoubtSeconds
+            | Measure::UnfinishedBranches
+            | Measure::ParkedBranches => None,
         }
     }
 }

@@ -26,6 +26,8 @@
 //! | `es_saga_deadline_seconds` | the deadline of the definition, if it has one |
 //! | `es_saga_looked_timestamp_seconds` | when this node last saw what is due, for the share that is furthest behind |
 //!
+//! Those of transactions across databases are in [`two_phase`](crate::two_phase).
+//!
 //! What stands in rows is counted all the time, 500 rows a second at most, and at most every 15 seconds; 5,000 where nobody has
 //! counted before. Install a recorder
 //! before the app starts.

@@ -28,6 +28,9 @@ impl Measure {
                 "max by (processor, generation) (es_processor_lag) \
                  unless max by (processor, generation) (delta(es_processor_position[5m])) > 0"
             }
+            Self::InDoubtSeconds => "max by (participant) (es_two_phase_in_doubt_seconds)",
+            Self::UnfinishedBranches => "max by (participant) (es_two_phase_unfinished)",
+            Self::ParkedBranches => "max by (participant) (es_two_phase_parked)",
             // It is 0 once a node has signed off.
             Self::NodeSilentSeconds => "time() - max by (node) (es_node_looked_timestamp_seconds > 0)",
         }
@@ -39,6 +42,9 @@ impl Measure {
             Self::ParkedSequences => "{{ $labels.processor }}",
             Self::StandsBehind => "{{ $labels.processor }}~{{ $labels.generation }}",
             Self::NodeSilentSeconds => "{{ $labels.node }}",
+            Self::InDoubtSeconds | Self::UnfinishedBranches | Self::ParkedBranches => {
+                "{{ $labels.participant }}"
+            }
             _ => "{{ $labels.kind }}",
         }
     }

@@ -53,6 +53,12 @@ pub enum Measure {
     StandsBehind,
     /// For how many seconds a node has not renewed its lease and seen the others. For Prometheus only.
     NodeSilentSeconds,
+    /// For how many seconds the oldest branch of a transaction across databases has been prepared. For Prometheus only.
+    InDoubtSeconds,
+    /// Branches that are decided, and not committed. For Prometheus only.
+    UnfinishedBranches,
+    /// Branches that are not what was decided. For Prometheus only.
+    ParkedBranches,
 }
 
 /// From where on it is an alarm.
@@ -159,5 +165,18 @@ pub const RULES: &[Rule] = &[
     rule("NodeSilent", Measure::NodeSilentSeconds, Limit::Above(60.0), MINUTE).urgent().says(
         "A node has not renewed its lease for a minute, or cannot look at the others: it does not work, and what it shows is old.",
         "`App::health` says why (`node`). Most likely its store takes no writes: a full disk, a server or a file that is read-only.",
+    ),
+    rule("TwoPhaseInDoubt", Measure::InDoubtSeconds, Limit::Above(30.0), MINUTE).urgent().says(
+        "A branch of a transaction across databases has been prepared for long, and holds its locks.",
+        "The store with the decisions does not answer, or no node with this participant recovers: look at `App::health` \
+         (`engines`, `two-phase`).",
+    ),
+    rule("TwoPhaseUnfinished", Measure::UnfinishedBranches, Limit::Above(0.0), WINDOW).urgent().says(
+        "Transactions across databases are decided, and not committed here.",
+        "Its database does not answer, or the participant is not configured any more: `TwoPhase::pending` says which.",
+    ),
+    rule("TwoPhaseParked", Measure::ParkedBranches, Limit::Above(0.0), MINUTE).urgent().says(
+        "Branches of transactions across databases are not what was decided: somebody has ended them by hand.",
+        "`TwoPhase::pending` names them. Mend by hand what differs, then `TwoPhase::accept` it.",
     ),
 ];

@@ -1,4 +1,4 @@
-//! Guard rows in a second database: D1 to D7, D12.
+//! Guard rows in a second database: D1 to D7, D12, D19.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use es_core::ErrorKind;
 use es_core::clock::Clock as _;
 use es_core::guard::{
-    self, Guard, GuardError, GuardKey, GuardRows as _, Guarded, GuardedDatabase as _, Undoing,
+    self, Guard, GuardError, GuardKey, GuardRows as _, Guarded, GuardedDatabase as _, Outcome, Undoing,
 };
 use es_core::id::Ids;
 use es_core::testing::TestClock;
@@ -294,6 +294,42 @@ pub(super) async fn what_has_failed_within_a_call_is_not_committed<S: WithOther>
         assert_eq!(desk.written().await.len(), n);
     }
     assert_eq!(desk.act(run).await.unwrap(), Done::Acted);
+}
+
+/// D20
+pub(super) async fn whether_a_call_has_run_is_answered_for_good<S: WithOther>(subject: &S) {
+    let desk = Desk::open(subject).await;
+    let (ran, never) = (desk.ids.next(), desk.ids.next());
+    assert_eq!(desk.act(ran).await.unwrap(), Done::Acted);
+    desk.database.will(&[Fault::Lost, Fault::Unheard]);
+    for _ in 0..2 {
+        // It is not known whether the answer is there for others.
+        desk.call(never).outcome().await.unwrap_err();
+    }
+    for _ in 0..2 {
+        assert_eq!(desk.call(ran).outcome().await.unwrap(), Outcome::Ran);
+        assert_eq!(desk.call(never).outcome().await.unwrap(), Outcome::Never);
+    }
+    assert!(matches!(desk.act(never).await, Err(GuardError::Hanging)));
+    // It is asked while the call runs: the answer waits for that.
+    for commits in [true, false] {
+        let run = desk.ids.next();
+        let call = desk.call(run);
+        let Guarded::Run(tx) = call.forward().await.unwrap() else { panic!("it has an answer") };
+        let end = async {
+            match commits {
+                true => call.done(tx, "1".to_owned()).await.unwrap(),
+                false => tx.rollback().await.unwrap(),
+            }
+        };
+        let (outcome, ()) = futures::join!(call.outcome(), end);
+        assert_eq!(outcome.unwrap(), if commits { Outcome::Ran } else { Outcome::Never });
+    }
+    desk.clock.advance(Duration::from_secs(60));
+    guard::forget(&desk.database, desk.clock.now()).await.unwrap();
+    for run in [ran, never] {
+        assert!(matches!(desk.call(run).outcome().await, Err(GuardError::Expired)));
+    }
 }
 
 /// D7

@@ -255,6 +255,7 @@ macro_rules! rules_of_others {
                 what_was_forgotten_is_refused_and_never_run
                 a_call_with_another_input_is_not_taken_for_the_same
                 a_database_without_tables_says_what_to_do
+                whether_a_call_has_run_is_answered_for_good
                 what_has_failed_within_a_call_is_not_committed
             }
             places {
@@ -278,3 +279,51 @@ macro_rules! rules_of_others {
     };
 }
 pub(super) use rules_of_others;
+
+/// Those across databases: the store is one of several kinds, the others are PostgreSQL's.
+macro_rules! rules_across {
+    ($callback:ident) => {
+        $callback! {
+            atomic {
+                all_databases_commit_or_none_does
+                the_store_commits_with_the_others_and_is_never_prepared
+                what_only_reads_is_not_prepared_and_one_writer_needs_no_decision
+                one_writer_of_whose_commit_nobody_hears_is_asked_for
+                a_failed_prepare_is_a_rollback_and_says_why
+                a_decision_that_nobody_can_hear_is_found_out_later
+                a_participant_that_is_not_configured_cannot_be_in_a_transaction
+                two_databases_of_one_server_are_two_participants
+                a_service_can_take_part
+            }
+            recovery {
+                wherever_a_node_is_gone_all_is_committed_or_nothing
+                a_coordinator_that_is_slow_loses_to_recovery
+                recovery_leaves_what_is_young_to_its_coordinator
+                a_prepare_that_comes_after_recovery_has_decided_is_taken_back
+                what_is_rolled_back_by_hand_waits_for_a_person
+                what_is_committed_by_hand_waits_for_a_person
+                a_scan_that_fails_is_not_taken_for_an_empty_one
+                a_participant_that_is_missed_is_refused_at_the_start
+                recovery_is_of_a_store_and_of_no_node
+                an_app_recovers_by_itself_and_shows_what_waits_for_a_person
+                whoever_has_dropped_a_commit_can_ask_what_became_of_it
+            }
+        }
+    };
+}
+pub(super) use rules_across;
+
+/// Those that need a server of their own.
+macro_rules! rules_of_servers {
+    ($callback:ident) => {
+        $callback! {
+            servers {
+                a_commit_of_the_store_that_nobody_hears_is_found_out
+                a_server_that_prepares_nothing_is_found_at_the_start
+                what_is_prepared_survives_a_crash_of_its_server
+                what_another_session_is_ending_is_busy_and_not_gone
+            }
+        }
+    };
+}
+pub(super) use rules_of_servers;

@@ -2,6 +2,8 @@
 //!
 //! The letter and number over a rule are those of the table in `docs/rules.md`; its name says it in words.
 
+mod across;
+mod atomic;
 mod bad_input;
 mod behind;
 mod blame;
@@ -28,10 +30,12 @@ mod places;
 pub(crate) mod play;
 mod post;
 mod programs;
+mod recovery;
 mod rekeyed;
 mod relays;
 mod runs;
 mod schedule;
+mod servers;
 pub(crate) mod shaky;
 mod sharing;
 mod signals;
@@ -60,7 +64,12 @@ macro_rules! names {
         &[$($(concat!("sagas::", stringify!($file), "::", stringify!($rule))),*),*]
     };
 }
-const RULES: [&[&str]; 2] = [list::rules!(names), list::rules_of_others!(names)];
+const RULES: [&[&str]; 4] = [
+    list::rules!(names),
+    list::rules_of_others!(names),
+    list::rules_across!(names),
+    list::rules_of_servers!(names),
+];
 
 #[test]
 fn every_rule_stands_in_the_table() {

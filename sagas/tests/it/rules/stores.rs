@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 use super::Subject;
-use super::list::{rules, rules_of_others};
+use super::list::{rules, rules_across, rules_of_others, rules_of_servers};
 use super::shaky::{self, WithOther};
 
 struct Memory;
@@ -107,6 +107,36 @@ macro_rules! with_another_database {
     };
 }
 rules_of_others!(with_another_database);
+
+macro_rules! across_databases {
+    ($($file:ident { $($rule:ident)* })*) => {
+        mod sqlite_across { $($(
+            #[tokio::test]
+            async fn $rule() {
+                super::super::$file::$rule(&super::Sqlite(tempfile::tempdir().unwrap())).await;
+            }
+        )*)* }
+        mod postgres_across { $($(
+            #[tokio::test]
+            async fn $rule() {
+                super::super::$file::$rule(&super::Postgres::default()).await;
+            }
+        )*)* }
+    };
+}
+rules_across!(across_databases);
+
+macro_rules! on_its_own_server {
+    ($($file:ident { $($rule:ident)* })*) => {
+        mod postgres_servers { $($(
+            #[tokio::test]
+            async fn $rule() {
+                super::super::$file::$rule().await;
+            }
+        )*)* }
+    };
+}
+rules_of_servers!(on_its_own_server);
 
 macro_rules! on_each_store {
     ($($file:ident { $($rule:ident)* })*) => {

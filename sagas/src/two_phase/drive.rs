@@ -1,0 +1,241 @@
+//! The coordinator at work: does what the machine says, and tells it what came of that.
+
+use std::sync::Arc;
+
+use es_core::store::{self, BranchId, CommitError, StoreError, Transaction as _, Won, write_rows};
+use es_core::{Backend, ErrorKind, chain};
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, join_all};
+use uuid::Uuid;
+
+use super::committed::Committed;
+use super::erased::{DynBranch, DynParticipant};
+use super::error::{AbortedBy, InDoubt, KnownBy, TwoPhaseError};
+use super::global::{GlobalTx, Held};
+use super::machine::{Act, Answer, Coordinator, Decided, Decision, Heard, Next, Odd};
+use super::manager::Inner;
+
+/// A transaction on its way to an end.
+pub(super) struct Drive<B: Backend> {
+    inner: Arc<Inner<B>>,
+    txn: Uuid,
+    coordinator: Coordinator,
+    journal: Option<B::Tx>,
+    held: Vec<Held>,
+    /// What the journal's part came to.
+    done: Option<store::Committed>,
+    /// The first reason to go back.
+    why: Option<AbortedBy>,
+    /// The only writer, if it was asked for what became of it.
+    alone: Option<String>,
+}
+
+/// What became of an act.
+struct Met {
+    heard: Heard,
+    /// A branch that goes on.
+    branch: Option<(usize, Box<dyn DynBranch>)>,
+    done: Option<store::Committed>,
+    why: Option<AbortedBy>,
+}
+
+impl From<Heard> for Met {
+    fn from(heard: Heard) -> Self {
+        Self { heard, branch: None, done: None, why: None }
+    }
+}
+
+impl Met {
+    fn because(heard: Heard, why: AbortedBy) -> Self {
+        Self { why: Some(why), ..heard.into() }
+    }
+}
+
+impl<B: Backend> Drive<B> {
+    pub(super) fn new(tx: GlobalTx<B>) -> Self {
+        let GlobalTx { inner, txn, journal, branches: held } = tx;
+        let coordinator = Coordinator::new(held.len(), journal.is_some());
+        Self { inner, txn, coordinator, journal, held, done: None, why: None, alone: None }
+    }
+
+    pub(super) async fn run(mut self) -> Result<Committed<B>, TwoPhaseError> {
+        loop {
+            let acts = match self.coordinator.next() {
+                Next::Do(acts) => acts,
+                Next::End(answer) => return self.answer(answer).await,
+            };
+            let acts: Vec<_> = acts.into_iter().map(|act| self.start(act)).collect();
+            for met in join_all(acts).await {
+                let Met { heard, branch, done, why } = met;
+                self.coordinator.heard(heard);
+                self.why = self.why.take().or(why);
+                self.done = self.done.take().or(done);
+                if let Some((i, branch)) = branch {
+                    self.held[i].branch = Some(branch);
+                }
+            }
+        }
+    }
+
+    pub(super) async fn roll_back(mut self) {
+        let ends: Vec<_> = (0..self.held.len()).map(|i| self.start(Act::RollBack(i))).collect();
+        join_all(ends).await;
+        self.leave_journal().await;
+    }
+
+    async fn leave_journal(&mut self) {
+        if let Some(tx) = self.journal.take()
+            && let Err(error) = tx.rollback().await
+        {
+            // The backend rolls back by itself.
+            tracing::debug!(txn = %self.txn, error = chain(&error), "a transaction was not rolled back at once");
+        }
+    }
+
+    async fn answer(mut self, answer: Answer) -> Result<Committed<B>, TwoPhaseError> {
+        self.leave_journal().await;
+        let txn = self.txn;
+        match answer {
+            Answer::Committed => {
+                let pending = self.coordinator.pending().map(|i| self.held[i].id.name().to_owned()).collect();
+                Ok(Committed { inner: self.inner, txn, journal: self.done, pending })
+            }
+            Answer::Aborted => {
+                Err(TwoPhaseError::Aborted { txn, why: self.why.unwrap_or(AbortedBy::Overtaken) })
+            }
+            Answer::Unknown => {
+                let known_by = self.alone.map_or(KnownBy::Store, KnownBy::Participant);
+                Err(TwoPhaseError::Unknown(InDoubt { txn, known_by }))
+            }
+        }
+    }
+
+    /// An act, with all that it needs: acts go on at the same time.
+    fn start(&mut self, act: Act) -> BoxFuture<'static, Met> {
+        let (inner, txn) = (self.inner.clone(), self.txn);
+        match act {
+            Act::Look(i) | Act::Leave(i) | Act::Prepare(i) | Act::Alone(i) | Act::RollBack(i) => {
+                let name = self.held[i].id.name().to_owned();
+                match self.held[i].branch.take() {
+                    Some(branch) => of_session(act, i, branch, name).boxed(),
+                    None => unreachable!("a branch is ended once"),
+                }
+            }
+            Act::Commit(i) | Act::Abort(i) => {
+                ended(act, i, self.held[i].participant.clone(), self.held[i].id.clone()).boxed()
+            }
+            Act::AskAlone(i) => {
+                let (participant, id) = (self.held[i].participant.clone(), self.held[i].id.clone());
+                self.alone = Some(id.name().to_owned());
+                async move {
+                    let fate = inner.patiently(|| participant.outcome(&id)).await;
+                    Heard::AskedAlone(i, unheard(txn, fate)).into()
+                }
+                .boxed()
+            }
+            Act::Decide => {
+                let branches =
+                    self.coordinator.prepared().map(|i| self.held[i].id.name().to_owned()).collect();
+                decide(inner, txn, branches, self.journal.take()).boxed()
+            }
+            Act::Ask => async move {
+                let decision = inner.patiently(|| inner.decision(txn).boxed()).await;
+                Heard::Asked(unheard(txn, decision)).into()
+            }
+            .boxed(),
+            Act::Park(i) => {
+                let (name, odd) = (self.held[i].id.name().to_owned(), self.coordinator.odd(i));
+                async move {
+                    inner.park(txn, &name, Decision::Abort, odd.unwrap_or(Odd::Committed)).await;
+                    Heard::Parked(i).into()
+                }
+                .boxed()
+            }
+            Act::Forget => async move {
+                inner.forget_open(txn).await;
+                Heard::Forgotten.into()
+            }
+            .boxed(),
+        }
+    }
+}
+
+/// What goes over the connection of a branch. It is closed if that fails.
+async fn of_session(act: Act, i: usize, mut branch: Box<dyn DynBranch>, name: String) -> Met {
+    let of = |source| AbortedBy::Branch { branch: name, source };
+    let (done, heard): (_, fn(usize, bool) -> Heard) = match act {
+        Act::Leave(_) => (branch.end().await, Heard::Left),
+        Act::Prepare(_) => (branch.prepare().await, Heard::Prepared),
+        Act::Alone(_) => (branch.commit().await, Heard::Alone),
+        Act::RollBack(_) => (branch.rollback().await, |i, _| Heard::RolledBack(i)),
+        _ => match branch.has_written().await {
+            Ok(wrote) => {
+                let met = Met::from(Heard::Looked(i, Some(wrote)));
+                return Met { branch: Some((i, branch)), ..met };
+            }
+            Err(error) => (Err(error), |i, _| Heard::Looked(i, None)),
+        },
+    };
+    match done {
+        Ok(()) => heard(i, true).into(),
+        Err(error) => Met::because(heard(i, false), of(error)),
+    }
+}
+
+/// Ends a branch that is prepared, or may be.
+async fn ended(act: Act, i: usize, participant: Arc<dyn DynParticipant>, id: BranchId) -> Met {
+    let fate = match act {
+        Act::Commit(_) => participant.commit(&id).await,
+        _ => participant.abort(&id).await,
+    };
+    let told = fate.inspect_err(|error| {
+        tracing::info!(branch = %id, error = chain(error), "a branch waits to be ended");
+    });
+    Heard::Fate(i, told.ok()).into()
+}
+
+/// Inserts the decision to commit, with the journal's part if there is one.
+async fn decide<B: Backend>(
+    inner: Arc<Inner<B>>,
+    txn: Uuid,
+    branches: Vec<String>,
+    journal: Option<B::Tx>,
+) -> Met {
+    let rows = match inner.tables.to_commit(txn, branches) {
+        Ok(rows) => rows,
+        Err(error) => {
+            return Met::because(Heard::Decided(Decided::Refused), AbortedBy::Journal(error.into()));
+        }
+    };
+    let Some(mut tx) = journal else {
+        return match write_rows(&inner.backend, rows).await {
+            Ok(Won::Yes(_)) => Heard::Decided(Decided::Yes).into(),
+            Ok(Won::No(_)) => Heard::Decided(Decided::Unheard).into(),
+            Err(error) => {
+                tracing::info!(%txn, error = chain(&error), "it was not heard whether a decision is stored");
+                Heard::Decided(Decided::Unheard).into()
+            }
+        };
+    };
+    tx.staged().rows.extend(rows);
+    match tx.commit().await {
+        Ok(done) => Met { done: Some(done), ..Heard::Decided(Decided::Yes).into() },
+        // Another decision was there.
+        Err(CommitError::Fenced { table, .. }) if *table == **inner.tables.decisions.name() => {
+            Heard::Decided(Decided::Unheard).into()
+        }
+        Err(error) if error.kind() == ErrorKind::Unknown => {
+            tracing::info!(%txn, error = chain(&error), "it was not heard whether a decision is stored");
+            Heard::Decided(Decided::Unheard).into()
+        }
+        Err(error) => Met::because(Heard::Decided(Decided::Refused), AbortedBy::Journal(error)),
+    }
+}
+
+fn unheard<T>(txn: Uuid, asked: Result<T, StoreError>) -> Option<T> {
+    asked
+        .inspect_err(|error| {
+            tracing::warn!(%txn, error = chain(error), "it cannot be found out now whether a transaction is committed");
+        })
+        .ok()
+}

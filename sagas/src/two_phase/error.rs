@@ -1,0 +1,102 @@
+//! What can go wrong, by what the caller does about it.
+
+use es_core::ErrorKind;
+use es_core::store::{CommitError, StoreError};
+use uuid::Uuid;
+
+/// A transaction across databases was not committed, or nobody knows yet.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TwoPhaseError {
+    /// None of it is committed, and none will be.
+    #[error("transaction {txn} was rolled back")]
+    Aborted {
+        /// The transaction.
+        txn: Uuid,
+        /// Why.
+        #[source]
+        why: AbortedBy,
+    },
+    /// Nobody knows yet whether it is committed: [`TwoPhase::resolve`](super::TwoPhase::resolve) finds out, for good.
+    #[error("it is not known yet whether transaction {} is committed", .0.txn)]
+    Unknown(InDoubt),
+    /// It is committed, and a branch is not: an operator has to look. See [`TwoPhase::pending`](super::TwoPhase::pending).
+    #[error("transaction {txn} is committed, and its branches {branches:?} wait for an operator")]
+    Parked {
+        /// The transaction.
+        txn: Uuid,
+        /// The branches.
+        branches: Vec<String>,
+    },
+    /// A database could not be asked, or the call is wrong. Nothing of it is committed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a transaction was rolled back.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AbortedBy {
+    /// A branch could not be prepared, or had failed before.
+    #[error("branch {branch:?} could not be committed")]
+    Branch {
+        /// Its participant.
+        branch: String,
+        /// What it said.
+        #[source]
+        source: StoreError,
+    },
+    /// The journal's database refused what it had of it: a conflict, say.
+    #[error("the store refused its part")]
+    Journal(#[source] CommitError),
+    /// Recovery decided so while the coordinator was slow, or had lost the store: begin it again.
+    #[error("it took too long to decide, and another node decided to roll it back")]
+    Overtaken,
+}
+
+impl TwoPhaseError {
+    /// What the caller can do.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Aborted { why, .. } => match why.kind() {
+                // Of a part. Of the whole it is known.
+                ErrorKind::Unknown => ErrorKind::Transient,
+                kind => kind,
+            },
+            Self::Unknown(_) => ErrorKind::Unknown,
+            Self::Parked { .. } => ErrorKind::Blocked,
+            Self::Store(error) => error.kind(),
+        }
+    }
+}
+
+impl AbortedBy {
+    const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Branch { source, .. } => source.kind(),
+            Self::Journal(error) => error.kind(),
+            Self::Overtaken => ErrorKind::Transient,
+        }
+    }
+}
+
+/// A transaction of which nobody knows yet whether it is committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InDoubt {
+    /// The transaction.
+    pub txn: Uuid,
+    pub(super) known_by: KnownBy,
+}
+
+/// Who knows whether a transaction is committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum KnownBy {
+    /// The store, by the decision.
+    Store,
+    /// The participant of the only branch that had written.
+    Participant(String),
+    /// One of them.
+    Any,
+}

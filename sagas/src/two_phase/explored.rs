@@ -1,0 +1,567 @@
+//! Every state that a transaction across databases can come to: with answers that are lost, acts that arrive late or twice,
+//! a coordinator that crashes anywhere, recovery that races with it, and somebody who rolls back by hand.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use es_core::store::Fate;
+
+use super::machine::{Act, Answer, Coordinator, Decided, Decision, Heard, Next, judge, recover};
+
+/// What a participant has of its branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum At {
+    /// A transaction is open.
+    Active,
+    /// It has written nothing, and is over.
+    Left,
+    Prepared,
+    Committed,
+    Aborted,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Part {
+    writes: bool,
+    at: At,
+    /// A tomb is in the place of its marker.
+    barred: bool,
+    /// Somebody has rolled it back by hand.
+    by_hand: bool,
+}
+
+/// One who recovers a branch, on any node, and what it knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Agent {
+    branch: usize,
+    knows: Option<Decision>,
+}
+
+/// A transaction and what is around it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct World {
+    /// None: it has crashed, or is over.
+    coordinator: Option<Coordinator>,
+    /// What it has told whoever commits.
+    told: Option<Answer>,
+    /// What it waits for.
+    busy: BTreeSet<Act>,
+    /// What may still arrive, and nobody hears.
+    astray: BTreeSet<Act>,
+    parts: Vec<Part>,
+    /// The journal's own part, if it has one.
+    local: Option<At>,
+    decision: Option<Decision>,
+    /// The branches on the stored list.
+    listed: BTreeSet<usize>,
+    parked: BTreeSet<usize>,
+    agents: BTreeSet<Agent>,
+    crashes: u32,
+    repeated: u32,
+    by_hand: u32,
+}
+
+/// A way to build it wrong: each has to be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    None,
+    /// Recovery takes no decision for an abort, and does not insert one.
+    NoAsk,
+    /// Branches are committed before the decision is stored.
+    ActsFirst,
+    /// Who loses the insert goes by its own decision.
+    KeepsItsOwn,
+    /// A decision of which nobody has heard is taken for none.
+    UnheardIsNo,
+    /// A vote that nobody has heard is taken for a yes.
+    UnheardVoteIsYes,
+    /// What is gone is taken for committed.
+    NoMarkers,
+    /// The decision is forgotten before all branches are committed.
+    ForgetsEarly,
+    /// The journal's part is committed before the others are prepared.
+    LastResourceFirst,
+    /// What has written is ended like what has not.
+    WriterLeaves,
+    /// A single writer of whose commit nobody has heard is taken for aborted.
+    AloneIsNotAsked,
+}
+
+struct Explorer {
+    fault: Fault,
+    most_crashes: u32,
+    most_repeated: u32,
+    most_by_hand: u32,
+    most_agents: usize,
+    seen: HashSet<World>,
+    left: Vec<World>,
+    /// What whoever commits was told, and how often.
+    told: BTreeMap<String, u64>,
+    /// How often a branch was prepared that was decided to be aborted.
+    late: u64,
+}
+
+impl World {
+    fn begin(writes: &[bool], journal: bool) -> Self {
+        let part = |writes: &bool| Part { writes: *writes, at: At::Active, barred: false, by_hand: false };
+        Self {
+            coordinator: Some(Coordinator::new(writes.len(), journal)),
+            told: None,
+            busy: BTreeSet::new(),
+            astray: BTreeSet::new(),
+            parts: writes.iter().map(part).collect(),
+            local: journal.then_some(At::Active),
+            decision: None,
+            listed: BTreeSet::new(),
+            parked: BTreeSet::new(),
+            agents: BTreeSet::new(),
+            crashes: 0,
+            repeated: 0,
+            by_hand: 0,
+        }
+    }
+
+    /// What has written, or may yet, as it is; but for what was rolled back by hand.
+    fn counted(&self) -> impl Iterator<Item = At> {
+        let parts = self.parts.iter().filter(|part| part.writes && !part.by_hand).map(|part| part.at);
+        parts.chain(self.local)
+    }
+
+    /// Nothing of it is committed beside something that is not.
+    fn is_whole(&self) -> Result<(), String> {
+        let has = |at| self.counted().any(|own| own == at);
+        match has(At::Committed) && has(At::Aborted) {
+            true => Err("one is committed, and another is not".to_owned()),
+            false => Ok(()),
+        }
+    }
+
+    /// The transaction in the journal's database goes with its connection, unless its commit is on its way.
+    fn ends_local(&mut self) {
+        if self.local == Some(At::Active) && !self.astray.contains(&Act::Decide) {
+            self.local = Some(At::Aborted);
+        }
+    }
+
+    /// Whether something that goes over the connection of this branch is on its way.
+    fn is_under_way(&self, branch: usize) -> bool {
+        let of_session =
+            |act: &Act| matches!(act, Act::Leave(i) | Act::Prepare(i) | Act::Alone(i) if *i == branch);
+        self.busy.iter().chain(&self.astray).any(of_session)
+    }
+
+    /// Whether it goes over the connection of a transaction: it cannot arrive twice, and ends the transaction if it is lost.
+    fn is_of_session(&self, act: Act) -> bool {
+        matches!(act, Act::Look(_) | Act::Leave(_) | Act::Prepare(_) | Act::Alone(_) | Act::RollBack(_))
+            || act == Act::Decide && self.local.is_some()
+    }
+}
+
+/// What is heard of an act that has failed.
+fn failed(act: Act) -> Heard {
+    match act {
+        Act::Look(i) => Heard::Looked(i, None),
+        Act::Leave(i) => Heard::Left(i, false),
+        Act::Prepare(i) => Heard::Prepared(i, false),
+        Act::Alone(i) => Heard::Alone(i, false),
+        Act::AskAlone(i) => Heard::AskedAlone(i, None),
+        Act::Decide => Heard::Decided(Decided::Unheard),
+        Act::Ask => Heard::Asked(None),
+        Act::Commit(i) | Act::Abort(i) => Heard::Fate(i, None),
+        Act::RollBack(i) => Heard::RolledBack(i),
+        Act::Park(i) => Heard::Parked(i),
+        Act::Forget => Heard::Forgotten,
+    }
+}
+
+impl Explorer {
+    fn new(fault: Fault) -> Self {
+        let (seen, left, told) = (HashSet::new(), Vec::new(), BTreeMap::new());
+        let (most_crashes, most_repeated, most_by_hand, most_agents) = (1, 0, 0, 1);
+        Self { fault, most_crashes, most_repeated, most_by_hand, most_agents, seen, left, told, late: 0 }
+    }
+
+    /// Visits every state. Gives what is wrong with the first one that is.
+    fn explore(&mut self, writes: &[bool], journal: bool) -> Result<usize, String> {
+        self.left.push(World::begin(writes, journal));
+        while let Some(world) = self.left.pop() {
+            if self.seen.insert(world.clone()) {
+                self.visit(&world).map_err(|why| format!("{why}: {world:#?}"))?;
+            }
+        }
+        Ok(self.seen.len())
+    }
+
+    fn visit(&mut self, world: &World) -> Result<(), String> {
+        world.is_whole()?;
+        self.coordinate(world);
+        for act in world.busy.clone() {
+            self.arrives_and_is_heard(world, act);
+        }
+        for act in world.astray.clone() {
+            self.arrives_astray(world, act);
+        }
+        self.crash(world);
+        self.recovery(world);
+        self.by_hand(world);
+        if world.busy.is_empty() && world.astray.is_empty() && world.agents.is_empty() {
+            self.rests(world)?;
+        }
+        Ok(())
+    }
+
+    /// The coordinator goes on once it has heard of everything.
+    fn coordinate(&mut self, world: &World) {
+        let Some(coordinator) = world.coordinator.as_ref().filter(|_| world.busy.is_empty()) else { return };
+        let mut then = world.clone();
+        match coordinator.next() {
+            Next::Do(acts) => then.busy.extend(acts),
+            Next::End(answer) => {
+                (then.coordinator, then.told) = (None, Some(answer));
+                then.ends_local();
+                *self.told.entry(format!("{answer:?}")).or_default() += 1;
+            }
+        }
+        let prepares = then.busy.iter().any(|act| matches!(act, Act::Prepare(_)));
+        if self.fault == Fault::LastResourceFirst && prepares && then.local.is_some() {
+            then.local = Some(At::Committed);
+        }
+        if self.fault == Fault::ActsFirst && then.busy.contains(&Act::Decide) {
+            then.busy.extend(coordinator.prepared().map(Act::Commit));
+        }
+        self.left.push(then);
+    }
+
+    fn arrives_and_is_heard(&mut self, world: &World, act: Act) {
+        for (mut then, heard) in self.arrives(world, act) {
+            then.busy.remove(&act);
+            self.hear(&mut then, act, heard);
+            if then.repeated < self.most_repeated && !then.is_of_session(act) {
+                let mut twice = World { repeated: then.repeated + 1, ..then.clone() };
+                twice.astray.insert(act);
+                self.left.push(twice);
+            }
+            self.left.push(then);
+        }
+        // Nobody hears of it. It arrives later, or never.
+        let mut then = world.clone();
+        then.busy.remove(&act);
+        match act {
+            // Its connection is closed.
+            Act::Look(i) | Act::RollBack(i) if then.parts[i].at == At::Active => {
+                then.parts[i].at = At::Aborted;
+            }
+            _ => drop(then.astray.insert(act)),
+        }
+        self.hear(&mut then, act, failed(act));
+        self.left.push(then);
+    }
+
+    fn hear(&self, world: &mut World, act: Act, heard: Heard) {
+        let Some(coordinator) = &mut world.coordinator else { return };
+        let heard = match (self.fault, act, heard) {
+            (Fault::KeepsItsOwn, _, Heard::Asked(Some(_))) => Heard::Asked(Some(Decision::Commit)),
+            (Fault::UnheardIsNo, _, Heard::Decided(Decided::Unheard)) => Heard::Decided(Decided::Refused),
+            (Fault::UnheardVoteIsYes, _, Heard::Prepared(i, _)) => Heard::Prepared(i, true),
+            (Fault::AloneIsNotAsked, _, Heard::Alone(i, false)) => Heard::AskedAlone(i, Some(Fate::Aborted)),
+            (_, _, heard) => heard,
+        };
+        coordinator.heard(heard);
+    }
+
+    /// An act of which nobody hears arrives, or is lost for good.
+    fn arrives_astray(&mut self, world: &World, act: Act) {
+        for (mut then, heard) in self.arrives(world, act) {
+            then.astray.remove(&act);
+            let is_late = matches!(heard, Heard::Prepared(_, true)) && then.decision == Some(Decision::Abort);
+            self.late += u64::from(is_late);
+            self.left.push(then);
+        }
+        let mut lost = world.clone();
+        lost.astray.remove(&act);
+        match act {
+            Act::Leave(i) | Act::Prepare(i) | Act::Alone(i) if lost.parts[i].at == At::Active => {
+                lost.parts[i].at = At::Aborted;
+            }
+            Act::Decide if lost.local == Some(At::Active) => lost.local = Some(At::Aborted),
+            _ => {}
+        }
+        self.left.push(lost);
+    }
+
+    /// What comes of an act that arrives: each thing that can.
+    fn arrives(&self, world: &World, act: Act) -> Vec<(World, Heard)> {
+        let to = |branch: usize, at: At, heard: Heard| {
+            let mut then = world.clone();
+            then.parts[branch].at = at;
+            (then, heard)
+        };
+        let none = || vec![(world.clone(), failed(act))];
+        let part = |i: usize| world.parts[i];
+        match act {
+            Act::Look(i) if part(i).at == At::Active => {
+                let writes = part(i).writes && self.fault != Fault::WriterLeaves;
+                vec![to(i, At::Active, Heard::Looked(i, Some(writes))), to(i, At::Aborted, failed(act))]
+            }
+            Act::Leave(i) if part(i).at == At::Active => {
+                let left = if part(i).writes { At::Committed } else { At::Left };
+                vec![to(i, left, Heard::Left(i, true)), to(i, At::Aborted, failed(act))]
+            }
+            Act::Prepare(i) if part(i).at == At::Active => {
+                vec![to(i, At::Prepared, Heard::Prepared(i, true)), to(i, At::Aborted, failed(act))]
+            }
+            Act::Alone(i) if part(i).at == At::Active && !part(i).barred => {
+                vec![to(i, At::Committed, Heard::Alone(i, true)), to(i, At::Aborted, failed(act))]
+            }
+            Act::Alone(i) if part(i).at == At::Active => vec![to(i, At::Aborted, failed(act))],
+            Act::RollBack(i) if part(i).at == At::Active => vec![to(i, At::Aborted, Heard::RolledBack(i))],
+            Act::AskAlone(i) => {
+                let fate = if part(i).at == At::Committed { Fate::Committed } else { Fate::Aborted };
+                let mut then = to(i, part(i).at, Heard::AskedAlone(i, Some(fate)));
+                then.0.parts[i].barred |= fate == Fate::Aborted;
+                vec![then]
+            }
+            Act::Decide => self.decides(world),
+            Act::Ask => {
+                let decision = world.decision.unwrap_or(Decision::Abort);
+                let then = World { decision: Some(decision), ..world.clone() };
+                vec![(then, Heard::Asked(Some(decision)))]
+            }
+            Act::Commit(i) => vec![self.finishes(world, i, At::Committed)],
+            Act::Abort(i) => vec![self.finishes(world, i, At::Aborted)],
+            Act::Park(i) => {
+                let mut then = world.clone();
+                then.parked.insert(i);
+                vec![(then, Heard::Parked(i))]
+            }
+            Act::Forget => {
+                let then = World { listed: BTreeSet::new(), ..world.clone() };
+                vec![(then, Heard::Forgotten)]
+            }
+            Act::Look(_) | Act::Leave(_) | Act::Prepare(_) | Act::Alone(_) | Act::RollBack(_) => none(),
+        }
+    }
+
+    fn decides(&self, world: &World) -> Vec<(World, Heard)> {
+        let mut lost = world.clone();
+        lost.local = lost.local.map(|at| if at == At::Active { At::Aborted } else { at });
+        let is_gone = world.local.is_some_and(|at| at == At::Aborted);
+        if world.decision.is_some() || is_gone {
+            return vec![(lost, Heard::Decided(Decided::Unheard))];
+        }
+        let mut then = World { decision: Some(Decision::Commit), ..world.clone() };
+        then.local = then.local.map(|_| At::Committed);
+        let prepared = world.parts.iter().enumerate().filter(|(_, part)| part.writes && part.at != At::Left);
+        then.listed = prepared.map(|(i, _)| i).collect();
+        let mut all = vec![(then, Heard::Decided(Decided::Yes))];
+        if world.local.is_some() && self.fault != Fault::LastResourceFirst {
+            // What the journal's database has of it conflicts with others.
+            all.push((lost, Heard::Decided(Decided::Refused)));
+        }
+        all
+    }
+
+    fn finishes(&self, world: &World, i: usize, to: At) -> (World, Heard) {
+        let mut then = world.clone();
+        if then.parts[i].at == At::Prepared {
+            then.parts[i].at = to;
+        }
+        let fate = match then.parts[i].at {
+            At::Committed => Fate::Committed,
+            _ if self.fault == Fault::NoMarkers && to == At::Committed => Fate::Committed,
+            _ => Fate::Aborted,
+        };
+        if self.fault == Fault::ForgetsEarly && fate == Fate::Committed {
+            then.decision = None;
+            then.listed.clear();
+        }
+        (then, Heard::Fate(i, Some(fate)))
+    }
+
+    /// The node of the coordinator is gone. What was on its way may arrive; connections with nothing on its way end.
+    fn crash(&mut self, world: &World) {
+        if world.coordinator.is_none() || world.crashes == self.most_crashes {
+            return;
+        }
+        let mut then = World { coordinator: None, crashes: world.crashes + 1, ..world.clone() };
+        then.astray.extend(std::mem::take(&mut then.busy));
+        for i in 0..then.parts.len() {
+            if then.parts[i].at == At::Active && !then.is_under_way(i) {
+                then.parts[i].at = At::Aborted;
+            }
+        }
+        then.ends_local();
+        self.left.push(then);
+    }
+
+    /// Recovery sees what is prepared, or on the list, at any time, and acts on it later.
+    fn recovery(&mut self, world: &World) {
+        if world.agents.len() < self.most_agents {
+            let prepared = (0..world.parts.len()).filter(|i| world.parts[*i].at == At::Prepared);
+            let found = prepared.map(|branch| Agent { branch, knows: None });
+            let listed = world.listed.difference(&world.parked);
+            let known = listed.map(|branch| Agent { branch: *branch, knows: Some(Decision::Commit) });
+            for agent in found.chain(known) {
+                let mut then = world.clone();
+                if then.agents.insert(agent) {
+                    self.left.push(then);
+                }
+            }
+        }
+        for agent in world.agents.clone() {
+            let mut then = world.clone();
+            then.agents.remove(&agent);
+            // It is gone.
+            self.left.push(then.clone());
+            let again = self.works(&mut then, agent);
+            then.agents.extend(again);
+            self.left.push(then);
+        }
+    }
+
+    /// What an agent does next; what it knows then, if it is not done.
+    fn works(&self, world: &mut World, agent: Agent) -> Option<Agent> {
+        let Agent { branch, knows } = agent;
+        let act = recover(branch, knows);
+        if act == Act::Ask && self.fault == Fault::NoAsk {
+            return Some(Agent { branch, knows: Some(world.decision.unwrap_or(Decision::Abort)) });
+        }
+        let (then, heard) = self.arrives(world, act).pop()?;
+        *world = then;
+        match heard {
+            Heard::Asked(knows) => Some(Agent { branch, knows }),
+            Heard::Fate(_, Some(fate)) => {
+                match judge(knows?, fate) {
+                    Some(_) => drop(world.parked.insert(branch)),
+                    None => drop(world.listed.remove(&branch)),
+                }
+                None
+            }
+            other => panic!("{other:?} is no answer of a participant"),
+        }
+    }
+
+    fn by_hand(&mut self, world: &World) {
+        if world.by_hand == self.most_by_hand {
+            return;
+        }
+        for i in (0..world.parts.len()).filter(|i| world.parts[*i].at == At::Prepared) {
+            let mut then = World { by_hand: world.by_hand + 1, ..world.clone() };
+            (then.parts[i].at, then.parts[i].by_hand) = (At::Aborted, true);
+            self.left.push(then);
+        }
+    }
+
+    /// Nothing is on its way. If the coordinator is gone as well, recovery brings all of it to its end.
+    fn rests(&self, world: &World) -> Result<(), String> {
+        if world.coordinator.is_some() {
+            return Ok(());
+        }
+        let mut end = world.clone();
+        for i in 0..end.parts.len() {
+            let mut agent = match (end.parts[i].at, end.listed.contains(&i) && !end.parked.contains(&i)) {
+                (At::Prepared, _) => Some(Agent { branch: i, knows: None }),
+                (_, true) => Some(Agent { branch: i, knows: Some(Decision::Commit) }),
+                _ => None,
+            };
+            while let Some(now) = agent {
+                agent = self.works(&mut end, now);
+            }
+        }
+        end.is_whole()?;
+        if end.counted().any(|at| matches!(at, At::Active | At::Prepared)) {
+            return Err(format!("it is not brought to an end: {end:#?}"));
+        }
+        let is_committed = end.counted().any(|at| at == At::Committed);
+        let lost =
+            (0..end.parts.len()).filter(|i| end.parts[*i].by_hand && end.decision == Some(Decision::Commit));
+        if let Some(i) = lost.into_iter().find(|i| !end.parked.contains(i)) {
+            return Err(format!("branch {i} was rolled back by hand, and nobody says so"));
+        }
+        match world.told {
+            Some(Answer::Aborted) if is_committed => Err("it is said to be aborted, and is not".to_owned()),
+            Some(Answer::Committed) if end.counted().any(|at| at == At::Aborted) => {
+                Err("it is said to be committed, and is not".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Gives what whoever commits was told.
+fn explore(mut explorer: Explorer, writes: &[bool], journal: bool, least: usize) -> BTreeMap<String, u64> {
+    let states = explorer.explore(writes, journal).unwrap_or_else(|why| panic!("{why}"));
+    assert!(states > least, "{states} states of {writes:?}, {journal}");
+    // Somebody decides while another one is not prepared yet.
+    let several = writes.iter().filter(|writes| **writes).count() > 1;
+    assert_eq!(explorer.late > 0, several, "{writes:?}, {journal}");
+    explorer.told
+}
+
+#[test]
+fn two_branches_both_commit_or_neither_does() {
+    let mut two = Explorer::new(Fault::None);
+    (two.most_repeated, two.most_agents) = (1, 2);
+    let told = explore(two, &[true, true], false, 10_000);
+    assert_eq!(told.into_keys().collect::<Vec<_>>(), ["Aborted", "Committed", "Unknown"]);
+}
+
+#[test]
+fn the_last_logging_resource_commits_with_the_others_or_none_does() {
+    for writes in [&[][..], &[true], &[true, false], &[true, true]] {
+        let mut some = Explorer::new(Fault::None);
+        (some.most_repeated, some.most_agents) = (1, 2);
+        let told = explore(some, writes, true, 5);
+        assert_eq!(told.into_keys().collect::<Vec<_>>(), ["Aborted", "Committed", "Unknown"]);
+    }
+}
+
+#[test]
+fn branches_that_only_read_have_no_part_in_the_outcome() {
+    for writes in [&[false][..], &[false, false], &[true, false], &[true, true, false]] {
+        explore(Explorer::new(Fault::None), writes, false, 5);
+    }
+}
+
+#[test]
+fn one_writer_alone_commits_or_not_and_whoever_asks_is_told() {
+    let mut alone = Explorer::new(Fault::None);
+    alone.most_repeated = 1;
+    let told = explore(alone, &[true], false, 20);
+    assert_eq!(told.into_keys().collect::<Vec<_>>(), ["Aborted", "Committed", "Unknown"]);
+}
+
+#[test]
+fn three_branches_all_commit_or_none_does() {
+    explore(Explorer::new(Fault::None), &[true, true, true], false, 20_000);
+    let mut without_crash = Explorer::new(Fault::None);
+    without_crash.most_crashes = 0;
+    explore(without_crash, &[true, true, true], true, 20_000);
+}
+
+#[test]
+fn what_is_rolled_back_by_hand_is_parked() {
+    let mut touched = Explorer::new(Fault::None);
+    touched.most_by_hand = 1;
+    explore(touched, &[true, true], false, 1_000);
+}
+
+#[test]
+fn what_is_built_wrong_is_found() {
+    let cases: [(Fault, &[bool], bool); 10] = [
+        (Fault::NoAsk, &[true, true], false),
+        (Fault::ActsFirst, &[true, true], false),
+        (Fault::KeepsItsOwn, &[true, true], false),
+        (Fault::UnheardIsNo, &[true, true], false),
+        (Fault::UnheardVoteIsYes, &[true, true], false),
+        (Fault::NoMarkers, &[true, true], false),
+        (Fault::ForgetsEarly, &[true, true], false),
+        (Fault::LastResourceFirst, &[true], true),
+        (Fault::WriterLeaves, &[true, true], false),
+        (Fault::AloneIsNotAsked, &[true], false),
+    ];
+    for (fault, writes, journal) in cases {
+        let mut wrong = Explorer::new(fault);
+        wrong.most_by_hand = u32::from(fault == Fault::NoMarkers);
+        assert!(wrong.explore(writes, journal).is_err(), "{fault:?}");
+    }
+}

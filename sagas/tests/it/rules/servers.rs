@@ -1,0 +1,266 @@
+//! Transactions across databases, on a server of their own: A19 to A22.
+
+use std::io;
+use std::path::PathBuf;
+
+use es_core::store::{BranchId, Fate, Participant as _, Table};
+use es_core::{App, ErrorKind, EventStore as _};
+use es_postgres::testing::{Database, Server, ServerOptions, Shutdown};
+use es_postgres::{PgBackend, PgOptions, PgParticipant};
+use sagas::two_phase::{TwoPhase, TwoPhaseApp as _, TwoPhaseError};
+use serde_json::Value;
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::across::{At, Gate, LIMIT, Partner, append, at, commit_event, crashes, rows, with, write};
+
+async fn server(options: ServerOptions) -> Server {
+    tokio::task::spawn_blocking(move || options.start()).await.unwrap().unwrap()
+}
+
+/// What passes between a program and a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Passes {
+    /// Nothing that the server says.
+    deaf: bool,
+    /// Connections made before are cut.
+    cuts: u32,
+}
+
+/// A wire to a server on which its answers can be lost.
+struct Wire {
+    folder: TempDir,
+    passes: watch::Sender<Passes>,
+}
+
+impl Wire {
+    fn to(server: &Server) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = format!(".s.PGSQL.{}", server.port());
+        let listener = UnixListener::bind(folder.path().join(&socket)).unwrap();
+        let passes = watch::Sender::new(Passes::default());
+        drop(tokio::spawn(accept(listener, server.socket_dir().join(socket), passes.clone())));
+        Self { folder, passes }
+    }
+
+    async fn store(&self, server: &Server, database: &Database) -> PgBackend {
+        let connect = PgConnectOptions::new_without_pgpass().socket(self.folder.path()).port(server.port());
+        let connect = connect.username(server.user()).database(database.name());
+        PgBackend::connect_with(PgOptions::from_driver(connect).with_notify(false)).await.unwrap()
+    }
+
+    fn deafen(&self) {
+        self.passes.send_modify(|passes| passes.deaf = true);
+    }
+
+    /// Those that were deaf, and all others, are cut; later ones hear.
+    fn cut(&self) {
+        self.passes.send_modify(|passes| *passes = Passes { deaf: false, cuts: passes.cuts + 1 });
+    }
+}
+
+async fn accept(listener: UnixListener, server: PathBuf, passes: watch::Sender<Passes>) {
+    while let Ok((client, _)) = listener.accept().await {
+        let (server, passes) = (UnixStream::connect(&server).await.unwrap(), passes.subscribe());
+        drop(tokio::spawn(forward(client, server, passes)));
+    }
+}
+
+async fn forward(client: UnixStream, server: UnixStream, mut passes: watch::Receiver<Passes>) {
+    let cuts = passes.borrow().cuts;
+    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+        (client.into_split(), server.into_split());
+    let hears = passes.clone();
+    let requests = async { tokio::io::copy(&mut from_client, &mut to_server).await.map(drop) };
+    let answers = async {
+        let mut bytes = vec![0; 8_192];
+        loop {
+            let n = from_server.read(&mut bytes).await?;
+            if n == 0 {
+                return io::Result::Ok(());
+            }
+            if !hears.borrow().deaf {
+                to_client.write_all(&bytes[..n]).await?;
+            }
+        }
+    };
+    let is_cut = async { passes.wait_for(|passes| passes.cuts > cuts).await.map(drop) };
+    tokio::select! {
+        _ = requests => {}
+        _ = answers => {}
+        _ = is_cut => {}
+    }
+}
+
+/// A store over a wire, a database that takes part, and a store without a wire.
+struct Ground {
+    server: Server,
+    wire: Wire,
+    _databases: [Database; 2],
+    far: PgBackend,
+    near: PgBackend,
+    stock: Partner,
+    two_phase: TwoPhase<PgBackend>,
+}
+
+impl Ground {
+    async fn open() -> Self {
+        let server = server(ServerOptions::new()).await;
+        let databases = [server.database().await.unwrap(), server.database().await.unwrap()];
+        let wire = Wire::to(&server);
+        let near = PgBackend::connect(databases[0].url()).await.unwrap();
+        let far = wire.store(&server, &databases[0]).await;
+        let stock = at("stock", databases[1].url()).await;
+        // Its kind is known from here on: no commit has to ask for it.
+        commit_event(&far, "first").await;
+        let two_phase = with(&far, [stock.clone()].into_iter());
+        Self { server, wire, _databases: databases, far, near, stock, two_phase }
+    }
+
+    /// A transaction of both, and where it stops once it is prepared.
+    async fn written(&self, what: &str) -> (sagas::two_phase::GlobalTx<PgBackend>, Gate) {
+        let mut tx = self.two_phase.begin();
+        write(&mut tx, &self.stock, what).await;
+        append(&mut tx, what).await;
+        (tx, self.stock.stops(At::Prepare, true))
+    }
+
+    async fn decisions(&self) -> usize {
+        Table::<Value>::new("two-phase.decisions").unwrap().all(&self.near).await.unwrap().len()
+    }
+}
+
+/// A19
+pub(super) async fn a_commit_of_the_store_that_nobody_hears_is_found_out() {
+    let ground = Ground::open().await;
+    // The server commits, and its answer is lost.
+    let (tx, gate) = ground.written("one").await;
+    let loses = async {
+        gate.met().await;
+        ground.wire.deafen();
+        gate.let_go();
+        let is_decided = async {
+            while ground.decisions().await == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(LIMIT, is_decided).await.expect("the server has committed");
+        ground.wire.cut();
+    };
+    let (done, ()) = futures::join!(tx.commit(), loses);
+    done.unwrap().wait_all().await.unwrap();
+    assert_eq!((rows(ground.stock.inner.pool(), "one").await, ground.near.head().await.unwrap().0), (1, 2));
+    // The request is lost: nothing of it is committed, on either side.
+    let (tx, gate) = ground.written("two").await;
+    let loses = async {
+        gate.met().await;
+        ground.wire.cut();
+        gate.let_go();
+    };
+    let (error, ()) = futures::join!(tx.commit(), loses);
+    assert!(matches!(error.unwrap_err(), TwoPhaseError::Aborted { .. }));
+    assert_eq!((rows(ground.stock.inner.pool(), "two").await, ground.near.head().await.unwrap().0), (0, 2));
+    assert_eq!(ground.stock.inner.prepared(ground.far.identity()).await.unwrap(), []);
+    assert_eq!((ground.decisions().await, ground.two_phase.pending().await.unwrap().len()), (2, 0));
+}
+
+/// A20
+pub(super) async fn a_server_that_prepares_nothing_is_found_at_the_start() {
+    let server = server(ServerOptions::new().setting("max_prepared_transactions", "0")).await;
+    let database = server.database().await.unwrap();
+    let stock = at("stock", database.url()).await;
+    let store = es_core::memory::MemoryBackend::new();
+    let two_phase = with(&store, [stock.clone()].into_iter());
+    let error = two_phase.check().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Misuse);
+    let says = |text: &str| text.contains("\"stock\"") && text.contains("max_prepared_transactions is 0");
+    assert!(says(&error.to_string()), "{error}");
+    let app = App::on(store).two_phase(&two_phase).start().await;
+    let error = app.unwrap_err().to_string();
+    assert!(says(&error), "{error}");
+    // A database without the tables of markers says so as well.
+    let bare = server.database().await.unwrap();
+    let bare = PgParticipant::new("bare", PgPool::connect(bare.url()).await.unwrap()).unwrap();
+    bare.check().await.unwrap_err();
+}
+
+/// A21
+pub(super) async fn what_is_prepared_survives_a_crash_of_its_server() {
+    let ground = Ground::open().await;
+    for (what, point, after) in [("undecided", At::Prepare, true), ("decided", At::Commit, false)] {
+        let mut tx = ground.two_phase.begin();
+        write(&mut tx, &ground.stock, what).await;
+        append(&mut tx, what).await;
+        let gate = ground.stock.stops(point, after);
+        crashes(tx.commit(), &[gate]).await;
+    }
+    // It blocks the thread, on which nothing else has to go on.
+    ground.server.restart(Shutdown::Immediate).unwrap();
+    let pool = PgPoolOptions::new()
+        .connect_with((*ground.stock.inner.pool().connect_options()).clone())
+        .await
+        .unwrap();
+    let stock = Partner::new(PgParticipant::new("stock", pool).unwrap());
+    let found = with(&ground.near, [stock.clone()].into_iter()).recover().await.unwrap();
+    assert_eq!((found.committed, found.aborted), (1, 1));
+    let pool = stock.inner.pool();
+    assert_eq!((rows(pool, "undecided").await, rows(pool, "decided").await), (0, 1));
+    assert_eq!(ground.near.head().await.unwrap().0, 2);
+}
+
+/// A22
+pub(super) async fn what_another_session_is_ending_is_busy_and_not_gone() {
+    let server = server(ServerOptions::new()).await;
+    let database = server.database().await.unwrap();
+    let stock = at("stock", database.url()).await.inner;
+    let id = BranchId::new(uuid::Uuid::new_v4(), es_core::id::Ids::default().next(), "stock").unwrap();
+    let mut branch = stock.begin(&id).await.unwrap();
+    sqlx::query("insert into done values ('one')").execute(&mut *branch).await.unwrap();
+    es_core::store::Branch::prepare(branch).await.unwrap();
+    // A commit waits for a standby that is not there, and keeps the name meanwhile.
+    let set = async |standby: &str| {
+        for sql in [
+            format!("alter system set synchronous_standby_names = '{standby}'"),
+            "select pg_reload_conf()".to_owned(),
+        ] {
+            sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(stock.pool()).await.unwrap();
+        }
+    };
+    set("nobody").await;
+    let shown = "select setting = 'nobody' from pg_settings where name = 'synchronous_standby_names'";
+    until(&stock, shown).await;
+    let (first, its_id) = (stock.clone(), id.clone());
+    let first = tokio::spawn(async move { first.commit(&its_id).await });
+    until(&stock, "select exists (select from pg_stat_activity where wait_event = 'SyncRep')").await;
+    for _ in 0..2 {
+        let error = stock.commit(&id).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
+        let error = stock.abort(&id).await.unwrap_err();
+        assert!(es_core::chain(&error).contains("is busy"), "{}", es_core::chain(&error));
+    }
+    set("").await;
+    assert_eq!(first.await.unwrap().unwrap(), Fate::Committed);
+    assert_eq!(
+        (stock.commit(&id).await.unwrap(), stock.abort(&id).await.unwrap()),
+        (Fate::Committed, Fate::Committed)
+    );
+}
+
+/// Until a query says yes.
+async fn until(participant: &PgParticipant, query: &'static str) {
+    let begun = tokio::time::Instant::now();
+    loop {
+        let mut conn = participant.pool().acquire().await.unwrap();
+        let yes: bool = sqlx::query_scalar(query).fetch_one(&mut *conn).await.unwrap();
+        if yes {
+            return;
+        }
+        assert!(begun.elapsed() < LIMIT, "{query}");
+        tokio::task::yield_now().await;
+    }
+}
