@@ -10,7 +10,7 @@ use super::coordinator::Coordinator;
 use super::outgrown::Other;
 use super::rename::rename;
 use super::sight::Sight;
-use super::take_over::{RAISE, TakeOver, rekeyed_obstacle};
+use super::take_over::{RAISE, TakeOver, rekeyed, rekeyed_obstacle};
 use crate::cluster::{self, Share, Shares};
 use crate::processor::ProcessorError;
 use crate::processor::rebuild::{Backfill, begin_backfill, remove_build};
@@ -179,6 +179,10 @@ impl Coordinator {
         build: &Build,
         stored: Option<&CodeRecord>,
     ) -> Result<Option<String>, StoreError> {
+        // What was found out otherwise is not to depend on one more read.
+        if rekeyed(&*self.runner, stored, &self.runner.code()).is_empty() {
+            return Ok(None);
+        }
         let (backend, shares) = (&*self.node.backend, Shares::<Checkpoint>::checkpoints());
         let of_build = shares.of(backend, &build.to_string()).await?;
         rekeyed_obstacle(backend, &*self.runner, build, stored, &of_build).await

@@ -152,6 +152,16 @@ impl Missed {
     }
 }
 
+/// The events that what goes by keys, and cannot be rebuilt, finds by other keys than the code before it.
+pub(super) fn rekeyed<'c>(
+    runner: &dyn Runner,
+    before: Option<&'c CodeRecord>,
+    code: &'c Code,
+) -> BTreeSet<&'c str> {
+    let goes_by_key = runner.execution().splits && !runner.keeps().is_fenced();
+    before.filter(|_| goes_by_key).map(|before| before.rekeyed_knowingly(code)).unwrap_or_default()
+}
+
 /// Why a code cannot continue with other keys what several ranges work on by their keys, in words; `None` if it can. An event
 /// that lies behind one range and before another would be left out, or handled twice, once it belongs to the other one. What
 /// can be rebuilt has its rows [elsewhere](Missed::find) instead.
@@ -162,9 +172,8 @@ pub(crate) async fn rekeyed_obstacle(
     before: Option<&CodeRecord>,
     shares: &[Share<Checkpoint>],
 ) -> Result<Option<String>, StoreError> {
-    let (code, goes_by_key) = (runner.code(), runner.execution().splits && !runner.keeps().is_fenced());
-    let Some(before) = before.filter(|_| goes_by_key) else { return Ok(None) };
-    let names: Vec<&str> = before.rekeyed_knowingly(&code).into_iter().collect();
+    let code = runner.code();
+    let names: Vec<&str> = rekeyed(runner, before, &code).into_iter().collect();
     if names.is_empty() {
         return Ok(None);
     }
