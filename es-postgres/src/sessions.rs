@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::db::Stale;
+use crate::readers::Patience;
 use crate::{PgOptions, error};
 
 /// How long a transaction waits for one that is free, as in the driver's pool.
@@ -24,6 +25,7 @@ const IDLE: Duration = Duration::from_secs(600);
 
 pub(crate) struct Sessions {
     connect: PgConnectOptions,
+    patience: Patience,
     stale: Stale,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<Idle>>,
@@ -58,7 +60,8 @@ impl Sessions {
     pub(crate) fn new(options: &PgOptions, stale: Stale) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(options.connections as usize));
         let (connect, runtime) = (options.for_users(), Handle::current());
-        Arc::new(Self { connect, stale, permits, idle: Mutex::default(), runtime })
+        let patience = Patience::beside(options.statement_timeout);
+        Arc::new(Self { connect, patience, stale, permits, idle: Mutex::default(), runtime })
     }
 
     /// A connection on which this was executed. One that died while it was idle is replaced.
@@ -67,7 +70,8 @@ impl Sessions {
         let permit = room.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
         if let Some(Idle { conn, made, .. }) = self.take() {
             let mut session = self.session(conn, made, permit);
-            match sqlx::raw_sql(message.clone()).execute(&mut *session).await {
+            let begun = sqlx::raw_sql(message.clone()).execute(&mut *session);
+            match self.patience.within(begun).await {
                 Err(e) if error::breaks_connection(&e) => {
                     // The others that were idle meanwhile likely are dead as well.
                     self.all().clear();
@@ -85,9 +89,9 @@ impl Sessions {
         message: sqlx::SqlStr,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Result<Session, sqlx::Error> {
-        let conn = self.connect.connect().await?;
+        let conn = self.patience.within(self.connect.connect()).await?;
         let mut session = Session { home: self.clone(), conn: Some(conn), made: Instant::now(), permit };
-        sqlx::raw_sql(message).execute(&mut *session).await?;
+        self.patience.within(sqlx::raw_sql(message).execute(&mut *session)).await?;
         Ok(session)
     }
 
@@ -124,7 +128,8 @@ impl Session {
 
     /// Ends its transaction.
     pub(crate) async fn rollback(mut self) -> Result<(), sqlx::Error> {
-        sqlx::query("rollback").execute(&mut *self).await?;
+        let patience = self.home.patience;
+        patience.within(sqlx::query("rollback").execute(&mut *self)).await?;
         self.ended();
         Ok(())
     }

@@ -18,6 +18,7 @@ use crate::args::{Arg, quote};
 use crate::backend::Store;
 use crate::batch::{self, Answer, Batch, Pending};
 use crate::error::{self, Fate};
+use crate::readers::Patience;
 use crate::resolve::named_at;
 use crate::row::number;
 use crate::sessions::Session;
@@ -275,7 +276,10 @@ impl Transaction for Tx {
         }
         let attempt = self.store.shared.ids.next();
         let (message, means) = self.last_message(attempt).await?;
-        let answered = match self.send(message).await {
+        // What takes as long as there are rows is waited for.
+        let limit =
+            if self.cleared.is_some() { Duration::ZERO } else { self.store.options.statement_timeout };
+        let answered = match Patience::beside(limit).within(self.send(message)).await {
             Ok(answer) => answer,
             Err(e) if error::is_refusal(&e) => {
                 let Self { store, session, staged, .. } = self;

@@ -486,7 +486,16 @@ async fn a_server_that_says_nothing_any_more_is_given_up() {
     let patient = wire.options(&server, &database).with_statement_timeout(Duration::from_millis(100));
     let store = PgBackend::connect_with(patient).await.unwrap();
     store.commit(commit("s")).await.unwrap();
+    let (mut begun, idle) = (store.begin().await.unwrap(), store.begin().await.unwrap());
+    *begun.staged() = commit("s");
+    idle.rollback().await.unwrap();
     wire.silence(true);
+    let error = refused(timeout(LIMIT, begun.commit()).await.expect("it ends"));
+    assert_eq!(error.kind(), ErrorKind::Unknown, "{error}");
+    for known in ["a connection", "none"] {
+        let error = timeout(LIMIT, store.begin()).await.expect("it ends").map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Transient, "with {known}: {error}");
+    }
     let error = refused(timeout(LIMIT, store.commit(commit("s"))).await.expect("it ends"));
     assert_eq!(error.kind(), ErrorKind::Unknown, "{error}");
     let error = timeout(LIMIT, store.head()).await.expect("it ends").unwrap_err();
