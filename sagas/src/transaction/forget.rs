@@ -105,15 +105,30 @@ impl<B: Backend, P: Acts<B>> Forgetter<B, P> {
         if first_kept(self.desk.node.ids.clock().now(), remember).filter(is_new).is_none() {
             return Ok(None);
         }
-        let now = self.desk.clock.now(&*self.desk.backend).await?;
-        let Some(before) = first_kept(now, remember).filter(is_new) else { return Ok(None) };
-        match self.desk.attended().await? {
-            // The newest version forgets the runs of all: there may be no node for those.
-            Some(attended) if attended.is_newest => return Ok(Some(before)),
-            Some(_) => self.done = Some((before, Instant::now())),
+        let (before, is_newest) = self.judged().await?;
+        let Some(before) = before.filter(is_new) else { return Ok(None) };
+        match is_newest {
+            Some(true) => return Ok(Some(before)),
+            Some(false) => self.done = Some((before, Instant::now())),
             None => {}
         }
         Ok(None)
+    }
+
+    /// Up to which day there may be something to forget by the clocks of the store and of the app, whichever is behind; and
+    /// whether this version forgets, if that is known.
+    async fn judged(&self) -> Result<(Option<u64>, Option<bool>), StoreError> {
+        let store = self.desk.clock.now(&*self.desk.backend).await?;
+        let now = store.min(self.desk.node.ids.clock().now());
+        // The newest version forgets the runs of all before it: there may be no node for those.
+        let is_newest = self.desk.attended().await?.map(|attended| attended.is_newest);
+        Ok((first_kept(now, self.desk.protocol.remember()), is_newest))
+    }
+
+    /// The same, in the middle of a round: a newer program may have come, and a clock may have been wrong.
+    async fn may_go_on(&self, round: &Round) -> Result<bool, StoreError> {
+        let (before, is_newest) = self.judged().await?;
+        Ok(is_newest == Some(true) && before.is_some_and(|before| before >= round.before))
     }
 
     /// All that ended before a day, once.
@@ -121,7 +136,12 @@ impl<B: Backend, P: Acts<B>> Forgetter<B, P> {
         let mut round = Round { after: String::new(), before, singly: 0, lost: 0 };
         loop {
             let begun = Instant::now();
-            match self.portion(&mut round).await {
+            let done = match self.may_go_on(&round).await {
+                Ok(true) => self.portion(&mut round).await,
+                Ok(false) => return,
+                Err(error) => Err(error),
+            };
+            match done {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {

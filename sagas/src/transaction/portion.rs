@@ -161,7 +161,9 @@ async fn leaving(
 
 /// Whether a run has ended, and no other one that goes on knows it.
 async fn is_over(rows: &dyn RowStore, tables: &Tables, run: Uuid, head: &Head) -> Result<bool, StoreError> {
-    if head.format > FORMAT || head.status != Status::Ended {
+    // For how long one of a later definition is kept is not known here.
+    let is_later = head.format > FORMAT || head.version > tables.version;
+    if is_later || head.status != Status::Ended {
         return Ok(false);
     }
     if let Some(Parent { of, .. }) = &head.parent
