@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use es_core::guard::{GuardKey, GuardRow, GuardRows, GuardedDatabase, Standing};
 use es_core::store::StoreError;
-use sqlx::{PgConnection, PgPool, Postgres, Row as _, Transaction};
+use sqlx::{PgConnection, PgPool, Row as _};
 use uuid::Uuid;
 
-use crate::{error, schema};
+use crate::begun::Session;
+use crate::error;
 
 /// The form of the tables that this program knows.
 const FORMAT: i32 = 1;
@@ -91,8 +92,7 @@ impl GuardedDatabase for PgGuarded {
             "begin isolation level read committed; set local lock_timeout = {lock}; \
              set local idle_in_transaction_session_timeout = '2min'"
         );
-        let tx = self.pool.begin_with(schema::sql(begin)).await;
-        Ok(GuardedTx(tx.map_err(|e| error::store("opening a guarded transaction", e))?))
+        Ok(GuardedTx(Session::begin(&self.pool, "opening a guarded transaction", begin).await?))
     }
 }
 
@@ -100,7 +100,7 @@ impl GuardedDatabase for PgGuarded {
 ///
 /// It ends with the call: do not commit it, or roll it back, by SQL.
 #[derive(Debug)]
-pub struct GuardedTx(Transaction<'static, Postgres>);
+pub struct GuardedTx(Session);
 
 impl Deref for GuardedTx {
     type Target = PgConnection;
@@ -162,11 +162,11 @@ impl GuardRows for GuardedTx {
     }
 
     async fn commit(self) -> Result<(), StoreError> {
-        self.0.commit().await.map_err(|e| error::store("committing a guarded call", e))
+        self.0.commit("committing a guarded call").await
     }
 
     async fn rollback(self) -> Result<(), StoreError> {
-        self.0.rollback().await.map_err(|e| error::store("rolling back a guarded call", e))
+        self.0.rollback("rolling back a guarded call").await
     }
 }
 

@@ -4,6 +4,7 @@ mod admission;
 mod args;
 mod backend;
 mod batch;
+mod begun;
 mod branch;
 mod check;
 mod db;

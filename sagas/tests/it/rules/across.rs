@@ -287,7 +287,7 @@ async fn database(name: &str) -> (Database, Partner) {
 
 /// A database with its tables.
 pub(crate) async fn at(name: &str, url: &str) -> Partner {
-    let pool = PgPoolOptions::new().max_connections(4).connect(url).await.unwrap();
+    let pool = PgPoolOptions::new().max_connections(8).connect(url).await.unwrap();
     let participant = PgParticipant::new(name, pool).unwrap();
     participant.install().await.unwrap();
     let make = "create table done (what text not null);

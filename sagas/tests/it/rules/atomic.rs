@@ -11,6 +11,7 @@ use es_core::store::{
 };
 use sagas::two_phase::{AbortedBy, Decision, TwoPhase, TwoPhaseError};
 use serde_json::Value;
+use sqlx::Connection as _;
 use uuid::Uuid;
 
 use super::Subject;
@@ -109,6 +110,11 @@ pub(super) async fn what_only_reads_is_not_prepared_and_one_writer_needs_no_deci
     let mut tx = across.two_phase.begin();
     read(&mut tx, 0).await;
     write(&mut tx, across.at(1), "alone").await;
+    // A transaction within a branch is a savepoint.
+    let branch = tx.branch(across.at(1)).await.unwrap();
+    let mut within = branch.inner.begin().await.unwrap();
+    sqlx::query("insert into done values ('alone')").execute(&mut *within).await.unwrap();
+    within.rollback().await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!((across.have("alone").await, decisions(&across).await), (1, 0));
     assert_eq!((markers(&across, 0).await, markers(&across, 1).await), (0, 1));

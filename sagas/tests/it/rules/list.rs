@@ -308,6 +308,9 @@ macro_rules! rules_across {
                 an_app_recovers_by_itself_and_shows_what_waits_for_a_person
                 whoever_has_dropped_a_commit_can_ask_what_became_of_it
             }
+            storms {
+                of_many_transactions_under_faults_each_is_whole
+            }
         }
     };
 }
@@ -322,6 +325,7 @@ macro_rules! rules_of_servers {
                 a_server_that_prepares_nothing_is_found_at_the_start
                 what_is_prepared_survives_a_crash_of_its_server
                 what_another_session_is_ending_is_busy_and_not_gone
+                what_is_dropped_leaves_no_transaction_to_the_next
             }
         }
     };

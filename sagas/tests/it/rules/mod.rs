@@ -41,6 +41,7 @@ mod sharing;
 mod signals;
 mod starts;
 mod stores;
+mod storms;
 mod tcc;
 mod timers;
 mod trip;

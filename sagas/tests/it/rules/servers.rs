@@ -1,7 +1,8 @@
-//! Transactions across databases, on a server of their own: A19 to A22.
+//! Transactions across databases, on a server of their own: A19 to A22; and connections that are given back: D21.
 
 use std::io;
 use std::path::PathBuf;
+use std::task::Poll;
 
 use es_core::store::{BranchId, Fate, Participant as _, Table};
 use es_core::{App, ErrorKind, EventStore as _};
@@ -263,4 +264,53 @@ async fn until(participant: &PgParticipant, query: &'static str) {
         assert!(begun.elapsed() < LIMIT, "{query}");
         tokio::task::yield_now().await;
     }
+}
+
+/// D21
+pub(super) async fn what_is_dropped_leaves_no_transaction_to_the_next() {
+    let server = server(ServerOptions::new()).await;
+    let database = server.database().await.unwrap();
+    let pool = PgPoolOptions::new().max_connections(1).connect(database.url()).await.unwrap();
+    let guarded = es_postgres::PgGuarded::new(pool.clone());
+    guarded.install().await.unwrap();
+    let stock = PgParticipant::new("stock", pool.clone()).unwrap();
+    let id = BranchId::new(uuid::Uuid::new_v4(), es_core::id::Ids::default().next(), "stock").unwrap();
+    for polls in 0..6 {
+        drop(dropped_after(polls, es_core::guard::GuardedDatabase::begin(&guarded)).await);
+        // It is refused within a transaction.
+        sqlx::raw_sql("vacuum es_guard.about").execute(&pool).await.unwrap();
+        drop(dropped_after(polls, stock.begin(&id)).await);
+        sqlx::raw_sql("vacuum es_guard.about").execute(&pool).await.unwrap();
+        drop(dropped_after(polls, stock.outcome(&id)).await);
+        sqlx::raw_sql("vacuum es_guard.about").execute(&pool).await.unwrap();
+        // One after the other: each is prepared, rolled back or committed on the one connection there is.
+        let id = BranchId::new(uuid::Uuid::new_v4(), es_core::id::Ids::default().next(), "stock").unwrap();
+        for commits in [true, false] {
+            let mut branch = stock.begin(&id).await.unwrap();
+            sqlx::query("create table if not exists t (x integer)").execute(&mut *branch).await.unwrap();
+            sqlx::query("insert into t values (1)").execute(&mut *branch).await.unwrap();
+            match commits {
+                true => es_core::store::Branch::prepare(branch).await.unwrap(),
+                false => es_core::store::Branch::rollback(branch).await.unwrap(),
+            }
+            if commits {
+                assert_eq!(stock.commit(&id).await.unwrap(), Fate::Committed);
+            }
+        }
+    }
+}
+
+/// Polls a future, and drops it when it is pending for the time after `polls`.
+async fn dropped_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
+    let mut future = Box::pin(future);
+    let mut left = polls;
+    std::future::poll_fn(move |cx| match future.as_mut().poll(cx) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending if left == 0 => Poll::Ready(None),
+        Poll::Pending => {
+            left -= 1;
+            Poll::Pending
+        }
+    })
+    .await
 }

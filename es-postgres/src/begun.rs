@@ -1,0 +1,71 @@
+//! A transaction on a connection of a pool that is the user's own.
+
+use std::ops::{Deref, DerefMut};
+
+use es_core::store::StoreError;
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use tokio::runtime::Handle;
+
+use crate::{error, schema};
+
+/// A transaction that is never left to whoever gets its connection next: the driver rolls it back when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// Taken by what ends it, and by `drop`.
+    tx: Option<Transaction<'static, Postgres>>,
+    runtime: Handle,
+}
+
+impl Session {
+    /// Begins by this statement.
+    pub(crate) async fn begin(pool: &PgPool, what: &'static str, begin: String) -> Result<Self, StoreError> {
+        let (pool, begin) = (pool.clone(), schema::sql(begin));
+        // In a task, which nobody drops half way: there the driver forgets that a transaction has begun, and gives the
+        // connection back with it.
+        let begun = tokio::spawn(async move { pool.begin_with(begin).await }).await;
+        let tx = begun.map_err(|e| StoreError::transient(what, e))?.map_err(|e| error::store(what, e))?;
+        Ok(Self { tx: Some(tx), runtime: Handle::current() })
+    }
+
+    fn take(&mut self) -> Transaction<'static, Postgres> {
+        self.tx.take().expect("it is ended once")
+    }
+
+    /// Commits.
+    pub(crate) async fn commit(mut self, what: &'static str) -> Result<(), StoreError> {
+        self.take().commit().await.map_err(|e| error::store(what, e))
+    }
+
+    /// Rolls back.
+    pub(crate) async fn rollback(mut self, what: &'static str) -> Result<(), StoreError> {
+        self.take().rollback().await.map_err(|e| error::store(what, e))
+    }
+
+    /// Prepares it, by this statement. If the server refuses, it is rolled back.
+    pub(crate) async fn prepare(mut self, what: &'static str, prepare: String) -> Result<(), StoreError> {
+        // The driver rolls back what it believes to be open. Without a transaction, the server would warn each time.
+        let prepare = schema::sql(format!("{prepare}; begin"));
+        sqlx::raw_sql(prepare).execute(&mut *self).await.map(drop).map_err(|e| error::store(what, e))
+    }
+}
+
+impl Deref for Session {
+    type Target = PgConnection;
+    fn deref(&self) -> &PgConnection {
+        self.tx.as_ref().expect("taken only by what ends it")
+    }
+}
+
+impl DerefMut for Session {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        self.tx.as_mut().expect("taken only by what ends it")
+    }
+}
+
+impl Drop for Session {
+    /// The pool takes the connection back in a task.
+    fn drop(&mut self) {
+        let _entered = self.runtime.enter();
+        drop(self.tx.take());
+    }
+}
