@@ -10,13 +10,13 @@ use crate::{error, schema};
 
 /// A transaction that is never left to whoever gets its connection next: the driver rolls it back when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct Begun {
     /// Taken by what ends it, and by `drop`.
     tx: Option<Transaction<'static, Postgres>>,
     runtime: Handle,
 }
 
-impl Session {
+impl Begun {
     /// Begins by this statement.
     pub(crate) async fn begin(pool: &PgPool, what: &'static str, begin: String) -> Result<Self, StoreError> {
         let (pool, begin) = (pool.clone(), schema::sql(begin));
@@ -49,20 +49,20 @@ impl Session {
     }
 }
 
-impl Deref for Session {
+impl Deref for Begun {
     type Target = PgConnection;
     fn deref(&self) -> &PgConnection {
         self.tx.as_ref().expect("taken only by what ends it")
     }
 }
 
-impl DerefMut for Session {
+impl DerefMut for Begun {
     fn deref_mut(&mut self) -> &mut PgConnection {
         self.tx.as_mut().expect("taken only by what ends it")
     }
 }
 
-impl Drop for Session {
+impl Drop for Begun {
     /// The pool takes the connection back in a task.
     fn drop(&mut self) {
         let _entered = self.runtime.enter();

@@ -8,7 +8,7 @@ use es_core::store::{Branch, BranchId, StoreError};
 use sqlx::{PgConnection, PgPool, Row as _};
 
 use crate::args::quote;
-use crate::begun::Session;
+use crate::begun::Begun;
 use crate::error;
 use crate::guarded::missing_tables;
 use crate::participant::marker;
@@ -21,7 +21,7 @@ use crate::participant::marker;
 /// statement is `SET TRANSACTION`.
 #[derive(Debug)]
 pub struct PgBranch {
-    session: Session,
+    session: Begun,
     id: BranchId,
     gid: String,
 }
@@ -43,7 +43,7 @@ impl PgBranch {
             millis(lock),
             millis(idle)
         );
-        let session = Session::begin(pool, "beginning a branch", begin).await?;
+        let session = Begun::begin(pool, "beginning a branch", begin).await?;
         Ok(Self { session, id: id.clone(), gid })
     }
 

@@ -8,7 +8,7 @@ use es_core::store::StoreError;
 use sqlx::{PgConnection, PgPool, Row as _};
 use uuid::Uuid;
 
-use crate::begun::Session;
+use crate::begun::Begun;
 use crate::error;
 
 /// The form of the tables that this program knows.
@@ -92,7 +92,7 @@ impl GuardedDatabase for PgGuarded {
             "begin isolation level read committed; set local lock_timeout = {lock}; \
              set local idle_in_transaction_session_timeout = '2min'"
         );
-        Ok(GuardedTx(Session::begin(&self.pool, "opening a guarded transaction", begin).await?))
+        Ok(GuardedTx(Begun::begin(&self.pool, "opening a guarded transaction", begin).await?))
     }
 }
 
@@ -100,7 +100,7 @@ impl GuardedDatabase for PgGuarded {
 ///
 /// It ends with the call: do not commit it, or roll it back, by SQL.
 #[derive(Debug)]
-pub struct GuardedTx(Session);
+pub struct GuardedTx(Begun);
 
 impl Deref for GuardedTx {
     type Target = PgConnection;

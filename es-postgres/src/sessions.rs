@@ -69,7 +69,7 @@ impl Sessions {
         let room = tokio::time::timeout(ROOM, self.permits.clone().acquire_owned()).await;
         let permit = room.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
         if let Some(Idle { conn, made, .. }) = self.take() {
-            let mut session = self.session(conn, made, permit);
+            let mut session = self.session(conn, made, Some(permit));
             let begun = sqlx::raw_sql(message.clone()).execute(&mut *session);
             match self.patience.within(begun).await {
                 Err(e) if error::breaks_connection(&e) => {
@@ -90,13 +90,22 @@ impl Sessions {
         permit: Option<OwnedSemaphorePermit>,
     ) -> Result<Session, sqlx::Error> {
         let conn = self.patience.within(self.connect.connect()).await?;
-        let mut session = Session { home: self.clone(), conn: Some(conn), made: Instant::now(), permit };
+        let mut session = self.session(conn, Instant::now(), permit);
         self.patience.within(sqlx::raw_sql(message).execute(&mut *session)).await?;
         Ok(session)
     }
 
-    fn session(self: &Arc<Self>, conn: PgConnection, made: Instant, permit: OwnedSemaphorePermit) -> Session {
-        Session { home: self.clone(), conn: Some(conn), made, permit: Some(permit) }
+    fn session(
+        self: &Arc<Self>,
+        conn: PgConnection,
+        made: Instant,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Session {
+        Session { home: self.clone(), conn: Some(conn), made, permit }
+    }
+
+    fn put(&self, conn: PgConnection, made: Instant) {
+        self.all().push(Idle { conn, made, since: Instant::now() });
     }
 
     /// The one that was used last, so that those which are too many grow old.
@@ -121,8 +130,7 @@ impl Session {
     /// Its transaction has ended, and nothing is under way: others may have it.
     pub(crate) fn ended(mut self) {
         if let Some(conn) = self.conn.take() {
-            let Self { home, made, .. } = &self;
-            home.all().push(Idle { conn, made: *made, since: Instant::now() });
+            self.home.put(conn, self.made);
         }
     }
 
@@ -164,7 +172,7 @@ impl Drop for Session {
             let rolled_back = sqlx::query("rollback").execute(&mut conn);
             // Else it is closed, and has no transaction either.
             if matches!(tokio::time::timeout(ROOM, rolled_back).await, Ok(Ok(_))) {
-                home.all().push(Idle { conn, made, since: Instant::now() });
+                home.put(conn, made);
             }
             drop(permit);
         }));
