@@ -182,6 +182,8 @@ impl Runs {
     /// this store, of whichever definition, program and node, began before that and still goes on. Give it to
     /// [`forget`](es_core::guard::forget), now and then: nobody else forgets guard rows. If runs of other stores call that
     /// database as well, ask each of them, and take the earliest time.
+    /// Transactions of [two-phase commit](crate::two_phase) have their markers there too, and are not looked at: let `keep` be
+    /// longer than the longest outage of theirs.
     ///
     /// It is `keep` ago at most, which is a day at least: for runs that begin in transactions that are still open, and for
     /// clocks that differ. What ended and began before that is read: choose it longer than runs are
