@@ -142,11 +142,6 @@ pub(crate) fn hex(attempt: Uuid) -> String {
     attempt.simple().to_string()
 }
 
-/// The name of such a text.
-pub(crate) fn of_hex(text: &str) -> Result<Uuid, sqlx::Error> {
-    Uuid::try_parse(text).map_err(|e| sqlx::Error::Decode(e.into()))
-}
-
 fn bytes(id: &Uuid) -> &[u8] {
     id.as_bytes()
 }

@@ -67,6 +67,16 @@ struct Connection {
     conn: SqliteConnection,
     /// Whether a transaction is, or may be, open.
     open: bool,
+    temporary: Temporary,
+}
+
+/// Where SQLite keeps what is temporary: of a statement that may fail, every page as it was before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Temporary {
+    /// After a few pages: a user's statement may change a whole table.
+    InFiles,
+    /// A batch is bounded, and a file for each costs more than its pages.
+    InMemory,
 }
 
 impl Shared {
@@ -88,7 +98,11 @@ impl Shared {
             clock,
             types: Types::default(),
             head: watch::Sender::new(head),
-            connection: Arc::new(AsyncMutex::new(Connection { conn, open: false })),
+            connection: Arc::new(AsyncMutex::new(Connection {
+                conn,
+                open: false,
+                temporary: Temporary::InFiles,
+            })),
             guard,
             runtime: Handle::current(),
             holding,
@@ -156,6 +170,7 @@ impl Writing {
     /// Waits for the connection and opens a transaction.
     pub(crate) async fn open(shared: &Arc<Shared>, what: &'static str) -> Result<Self, StoreError> {
         let mut writing = Self::acquire(shared, what).await?;
+        writing.keep_temporary(Temporary::InFiles).await.map_err(|e| error::store(what, e))?;
         writing.set_open(true);
         if let Err(error) = sqlx::query("begin immediate").execute(writing.conn_mut()).await {
             writing.set_open(false);
@@ -234,6 +249,21 @@ impl Writing {
 
     pub(crate) fn is_open(&mut self) -> bool {
         self.connection().open
+    }
+
+    /// Where it is kept from the next transaction on. None may be open.
+    pub(crate) async fn keep_temporary(&mut self, wanted: Temporary) -> Result<(), sqlx::Error> {
+        if self.connection().temporary == wanted {
+            return Ok(());
+        }
+        // It takes effect where it is prepared, which is done once for other statements.
+        let pragma = match wanted {
+            Temporary::InFiles => "pragma temp_store = file",
+            Temporary::InMemory => "pragma temp_store = memory",
+        };
+        sqlx::raw_sql(pragma).execute(self.conn_mut()).await?;
+        self.connection().temporary = wanted;
+        Ok(())
     }
 
     /// Before BEGIN is sent and after COMMIT was answered: in between, whoever comes next rolls back.

@@ -11,7 +11,7 @@ use super::builder::Settings;
 use super::settle::Settling;
 use super::{App, AppBuilder, Inner};
 use crate::BoxError;
-use crate::command::{Bus, Sender, WithinTx};
+use crate::command::{Bus, Newness, Sender, WithinTx};
 use crate::engine::Engine;
 use crate::id::Ids;
 use crate::inline::{self, Inline};
@@ -146,6 +146,7 @@ impl<B: Backend> AppBuilder<B> {
         let bus = Arc::new(Bus {
             repository: Repository { store, snapshots: self.backend },
             cache: Cache::new(cache),
+            newness: Newness::default(),
             services,
             ids: node.ids.clone(),
             lifecycle,

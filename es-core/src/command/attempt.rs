@@ -73,22 +73,24 @@ async fn attempt_once<C: Command>(call: &Call<'_>, sent: &mut Sent<'_, C>) -> Ou
         Some(held) => held,
         None => Box::pin(slot.hold()).await,
     };
-    let (mut loaded, current) = match held.take::<C::Aggregate>() {
-        Some(loaded) => (loaded, false),
-        None => (Box::new(Box::pin(call.bus.repository.load(&call.stream)).await?), true),
+    let (mut loaded, mut basis) = match held.take::<C::Aggregate>() {
+        Some(loaded) => (loaded, Basis::Kept),
+        None if call.bus.newness.supposes::<C>() => (Box::default(), Basis::Supposed),
+        None => (load::<C>(call).await?, Basis::Loaded),
     };
-    let decided = decide_on_truth(call, sent, &mut loaded, current).await;
-    let (mut decided, writing) = match prepare(call, sent.cmd(), &loaded, decided) {
-        Ok(prepared) => prepared,
-        Err(error) => {
-            // What refused is the truth about a state that stands; a panic may have left it half changed.
-            if !matches!(*error, CommandError::Panicked { .. }) {
-                held.put(loaded);
+    loop {
+        let decided = decide_on_truth(call, sent, &mut loaded, &mut basis).await;
+        let (mut decided, writing) = match prepare(call, sent.cmd(), &loaded, decided) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                // What refused is the truth about a state that stands; a panic may have left it half changed.
+                if !matches!(*error, CommandError::Panicked { .. }) {
+                    held.put(loaded);
+                }
+                return Err(error);
             }
-            return Err(error);
-        }
-    };
-    if let Some(writing) = writing {
+        };
+        let Some(writing) = writing else { return conclude(call, &slot, held, loaded, decided) };
         match writing.await {
             Ok(committed) => decided.committed(&committed),
             // An unknown outcome is resolved before anything is said about it.
@@ -98,6 +100,11 @@ async fn attempt_once<C: Command>(call: &Call<'_>, sent: &mut Sent<'_, C>) -> Ou
             Err(CommitError::Repeated { outcome, .. }) => {
                 held.put(loaded);
                 return Box::pin(call.replay::<C>(*outcome)).await;
+            }
+            // The first that is not new: that is nobody's conflict.
+            Err(CommitError::Conflict { .. }) if basis == Basis::Supposed => {
+                (loaded, basis) = (load::<C>(call).await?, Basis::Loaded);
+                continue;
             }
             Err(error) => {
                 // A prefix of the stream stays one. It is read on at once: kept as it is, the next attempt
@@ -110,32 +117,53 @@ async fn attempt_once<C: Command>(call: &Call<'_>, sent: &mut Sent<'_, C>) -> Ou
                 return Err(error.into());
             }
         }
+        return conclude(call, &slot, held, loaded, decided);
     }
-    conclude(call, &slot, held, loaded, decided)
 }
 
-/// Decides; where nothing is written that would prove the kept state, the tail is read first.
+/// Where a state comes from. Only a load says that there is nothing else.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Basis {
+    Loaded,
+    Kept,
+    /// It is that of a new aggregate: nobody has looked.
+    Supposed,
+}
+
+async fn load<C: Command>(call: &Call<'_>) -> Fallible<Box<Loaded<C::Aggregate>>, C> {
+    let loaded = Box::new(Box::pin(call.bus.repository.load(&call.stream)).await?);
+    call.bus.newness.learn::<C>(loaded.version == Version(0));
+    Ok(loaded)
+}
+
+/// Decides; where nothing is written that would prove the state, what is stored is read first.
 async fn decide_on_truth<C: Command>(
     call: &Call<'_>,
     sent: &mut Sent<'_, C>,
-    loaded: &mut Loaded<C::Aggregate>,
-    mut current: bool,
+    loaded: &mut Box<Loaded<C::Aggregate>>,
+    basis: &mut Basis,
 ) -> Fallible<Decision<C>, C> {
     loop {
         let decided = call.decide(sent, loaded, &[]).await;
         let proven = match &decided {
             Ok(Decision { verdict: Ok(events), .. }) => !events.is_empty(),
-            Err(error) => matches!(**error, CommandError::Panicked { .. }),
+            Err(error) => matches!(**error, CommandError::Panicked { .. }) && *basis != Basis::Supposed,
             Ok(Decision { verdict: Err(_), .. }) => false,
         };
-        if proven || current {
+        if proven || *basis == Basis::Loaded {
             return decided;
         }
         let decided = Box::new(decided);
-        if Box::pin(call.bus.repository.catch_up(&call.stream, loaded)).await? == 0 {
+        let stands = match std::mem::replace(basis, Basis::Loaded) {
+            Basis::Supposed => {
+                *loaded = load::<C>(call).await?;
+                loaded.version == Version(0)
+            }
+            _ => Box::pin(call.bus.repository.catch_up(&call.stream, loaded)).await? == 0,
+        };
+        if stands {
             return *decided;
         }
-        current = true;
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::command::{Interceptor, Registry, RetryPolicy};
+use crate::command::{Interceptor, Newness, Registry, RetryPolicy};
 use crate::id::Ids;
 use crate::lifecycle::Lifecycle;
 use crate::repository::{Cache, Repository};
@@ -15,6 +15,7 @@ use crate::store::EventStore;
 pub(crate) struct Bus {
     pub(crate) repository: Repository,
     pub(crate) cache: Cache,
+    pub(crate) newness: Newness,
     pub(crate) services: Services,
     pub(crate) ids: Ids,
     pub(crate) lifecycle: Lifecycle,

@@ -34,6 +34,7 @@ impl Call<'_> {
             Sent::Plain { cmd } => self.ask(C::clone(cmd), loaded, self.metadata.clone(), beside).await,
             Sent::Intercepted(dispatch) => {
                 dispatch.version = Some(loaded.version);
+                dispatch.events.clear();
                 let mut end = Asks { call: self, loaded, beside, outcome: None };
                 let chain = &self.bus.interceptors[..];
                 let next = Next { chain, stage: Stage::Handle, end: &mut end };

@@ -7,14 +7,16 @@ use es_core::limits::MAX_PAGE;
 use es_core::store::{Commit, Filling, INLINE, IdempotencyKey, Outcome, Position, StreamId, Version};
 use futures::TryStreamExt as _;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Either, Executor as _, Row as _};
+use uuid::Uuid;
 
 use super::ledger::{Batch, Stream};
 use crate::attempt;
 use crate::filter::Select;
 use crate::row::{self, number, signed};
-use crate::writer::Writing;
+use crate::writer::{Temporary, Writing};
 
 /// `begin immediate` and the look-up, in one message.
 const BEGIN: &str = concat!("begin immediate;\n", include_str!("../sql/lookup.sql"));
@@ -44,25 +46,30 @@ async fn ask(writing: &mut Writing, commits: &[Commit], batch: &mut Batch) -> Re
     let written = commits.iter().flat_map(|c| &c.appends).map(|a| &a.stream);
     let checked = commits.iter().flat_map(|c| &c.checks).map(|c| &c.stream);
     let marked = commits.iter().flat_map(|c| &c.outcomes).map(|o| &o.outcome.stream);
-    let streams: BTreeMap<&str, &StreamId> =
+    let names: BTreeMap<&str, &StreamId> =
         written.chain(checked).chain(marked).map(|s| (s.as_str(), s)).collect();
+    let names: Vec<&StreamId> = names.into_values().collect();
     let keys: BTreeSet<&str> = commits.iter().flat_map(|c| &c.outcomes).map(|o| o.key.as_str()).collect();
     let mut rows: BTreeSet<(&str, &str)> =
         commits.iter().flat_map(|c| &c.rows).map(|w| (&*w.table, &*w.key)).collect();
     if commits.iter().flat_map(|c| &c.appends).any(|a| !a.events.is_empty()) {
         rows.insert(INLINE);
     }
-    let attempts: Vec<String> =
-        commits.iter().filter(|c| !c.attempt.is_nil()).map(|c| attempt::hex(c.attempt)).collect();
+    let rows: Vec<(&str, &str)> = rows.into_iter().collect();
+    let attempts: Vec<Uuid> = commits.iter().map(|c| c.attempt).filter(|attempt| !attempt.is_nil()).collect();
 
-    let sql = if writing.is_open() { LOOK_UP } else { BEGIN };
-    let mut statement = if writing.is_open() { Statement::Head } else { Statement::Begin };
+    let (sql, mut statement) = if writing.is_open() {
+        (LOOK_UP, Statement::Head)
+    } else {
+        writing.keep_temporary(Temporary::InMemory).await?;
+        (BEGIN, Statement::Begin)
+    };
     writing.set_open(true);
     let query = sqlx::query(sql)
-        .bind(json(&streams.keys().collect::<Vec<_>>()))
+        .bind(json(&names.iter().map(|name| name.as_str()).collect::<Vec<_>>()))
         .bind(json(&keys))
         .bind(json(&rows))
-        .bind(json(&attempts));
+        .bind(json(&attempts.iter().copied().map(attempt::hex).collect::<Vec<_>>()));
     let mut results = writing.conn_mut().fetch_many(query);
     let mut last_type = 0;
     while let Some(result) = results.try_next().await? {
@@ -75,19 +82,27 @@ async fn ask(writing: &mut Writing, commits: &[Commit], batch: &mut Batch) -> Re
         };
         match statement {
             Statement::Head => last_type = head(&row, batch),
-            Statement::Streams => stream(&row, &streams, batch),
+            Statement::Streams => {
+                for (place, id, version, position) in places::<(usize, i64, u64, u64)>(&row)? {
+                    let Some(name) = names.get(place) else { continue };
+                    let stream = Stream { id, version: Version(version), position: Position(position) };
+                    batch.streams.insert((*name).clone(), stream);
+                }
+            }
             Statement::Outcomes => {
                 let (key, outcome) = outcome(&row)?;
                 batch.outcomes.insert(key, outcome);
             }
-            Statement::Rows => match row.get_unchecked::<Option<String>, _>(0) {
-                Some(table) => {
-                    batch.row_revs.insert((table, row.get_unchecked(1)), number(row.get_unchecked(2)));
+            Statement::Rows if row.get_unchecked(1) => {
+                for (place, rev) in places::<(usize, u64)>(&row)? {
+                    let Some((table, key)) = rows.get(place) else { continue };
+                    batch.row_revs.insert(((*table).to_owned(), (*key).to_owned()), rev);
                 }
-                None => {
-                    batch.fences.insert(attempt::of_hex(row.get_unchecked(1))?);
-                }
-            },
+            }
+            Statement::Rows => {
+                let fences = places::<usize>(&row)?.into_iter();
+                batch.fences.extend(fences.filter_map(|place| attempts.get(place).copied()));
+            }
             Statement::Begin => unreachable!("BEGIN has no rows"),
         }
     }
@@ -128,14 +143,9 @@ fn head(row: &SqliteRow, batch: &mut Batch) -> i64 {
     last_type
 }
 
-fn stream(row: &SqliteRow, asked: &BTreeMap<&str, &StreamId>, batch: &mut Batch) {
-    let Some(&name) = asked.get(row.get_unchecked::<&str, _>(0)) else { return };
-    let stream = Stream {
-        id: row.get_unchecked(1),
-        version: Version(number(row.get_unchecked(2))),
-        position: Position(number(row.get_unchecked(3))),
-    };
-    batch.streams.insert(name.clone(), stream);
+/// What was found of what was asked for, by its places in there.
+fn places<T: DeserializeOwned>(row: &SqliteRow) -> Result<Vec<T>, sqlx::Error> {
+    serde_json::from_str(row.get_unchecked(0)).map_err(|e| sqlx::Error::Decode(e.into()))
 }
 
 /// A row of `es_outcomes`.

@@ -6,23 +6,23 @@ select coalesce((select max(position) from es_events), 0),
        coalesce((select recorded_at from es_events order by position desc limit 1), 0),
        coalesce((select max(id) from es_streams), 0),
        coalesce((select max(id) from es_types), 0);
--- Streams, by name.
-select s.name, s.id,
+-- Streams: [place in what is asked, number, version, position], all in one row. A row is a message between threads.
+select json_group_array(json_array(asked.key, s.id,
        (select e.version from es_events e where e.stream = s.id order by e.version desc limit 1),
-       (select e.position from es_events e where e.stream = s.id order by e.version desc limit 1)
+       (select e.position from es_events e where e.stream = s.id order by e.version desc limit 1)))
 from json_each(?) asked
 cross join es_streams s on s.name = asked.value;
 -- Outcomes, by key.
 select o.key, o.fingerprint, o.stream, o.version, o.position, o.events, o.refusal
 from json_each(?) asked
 cross join es_outcomes o on o.key = asked.value;
--- Revisions of rows, by [table, key]; without a table, fences, by the names of attempts in hexadecimal. In one
--- statement, since each costs more than what it finds.
-select r.tbl, r.key, r.rev
+-- Rows: [place in what is asked, revision], all in one row; then, without revisions, the places of fences. In one statement,
+-- since each costs more than what it finds.
+select json_group_array(json_array(asked.key, r.rev)), true
 from json_each(?) asked
 cross join es_rows r on r.tbl = asked.value ->> 0 and r.key = asked.value ->> 1
 union all
-select null, asked.value, 0
+select json_group_array(asked.key), false
 from json_each(?) asked
 cross join es_attempts a on a.id = unhex(asked.value)
 where a.applied_at is null

@@ -289,6 +289,41 @@ pub async fn the_cache_never_serves_what_the_store_contradicts<S: Subject>(subje
     assert!(matches!(ended, CommandError::Ended { .. }), "{ended:?}");
 }
 
+/// C7
+pub async fn a_command_that_usually_creates_is_decided_on_what_is_stored<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let elsewhere = app(&store).await;
+    // A conflict with a supposition would be seen.
+    let app = wiring(&store).retry(RetryPolicy::never()).start().await.expect("nothing to prepare");
+    for creates in 0..40 {
+        let (donated, opened) = (format!("donated-{creates}"), format!("opened-{creates}"));
+        sent!(app.send(&donated, Donate { amount: 1 })).expect("made by it");
+        sent!(app.send(&opened, Open { owner: "ada".to_owned() })).expect("created");
+    }
+    let closed = encoded(&AccountEvent::Closed(super::domain::Closed {}));
+    store.put("account-closed", vec![encoded(&opened("ada")), closed]).await;
+    let ended = sent!(app.send(&"closed".to_owned(), Donate { amount: 1 })).expect_err("closed elsewhere");
+    assert!(matches!(ended, CommandError::Ended { .. }), "{ended:?}");
+    // Often enough that it is supposed again each time.
+    for there in ["a", "b", "c"].map(str::to_owned) {
+        let make = || elsewhere.send(&there, Donate { amount: 5 }).idempotency_key(there.clone());
+        sent!(make()).expect("made by it");
+        let again = sent!(app.send(&there, Donate { amount: 5 }).idempotency_key(there.clone()));
+        assert_eq!(again.expect("the first outcome").version, Version(1));
+        for creates in 0..20 {
+            let next = format!("{there}-{creates}");
+            sent!(app.send(&next, Donate { amount: 1 })).expect("made by it");
+            sent!(app.send(&next, Open { owner: "ada".to_owned() })).expect_err("there already");
+        }
+        let name = format!("{there}-there");
+        sent!(elsewhere.send(&name, Donate { amount: 5 })).expect("made by it");
+        let done = sent!(app.send(&name, Donate { amount: 1 })).expect("no conflict of the caller's");
+        assert_eq!(done.version, Version(2));
+        let exists = sent!(app.send(&name, Open { owner: "ada".to_owned() })).expect_err("there already");
+        assert!(matches!(exists, CommandError::AlreadyExists { .. }), "{exists:?}");
+    }
+}
+
 /// C8
 pub async fn a_shutdown_refuses_new_commands_and_lets_running_ones_finish<S: Subject>(subject: S) {
     let store = store(&subject).await;

@@ -120,6 +120,7 @@ macro_rules! __conformance_store_rules {
                 ten_concurrent_commands_on_one_aggregate_all_take_effect
                 create_must_exist_create_if_missing_and_ended
                 the_cache_never_serves_what_the_store_contradicts
+                a_command_that_usually_creates_is_decided_on_what_is_stored
                 a_shutdown_refuses_new_commands_and_lets_running_ones_finish
                 a_command_that_outlasts_the_grace_is_cancelled_and_writes_nothing
                 a_panic_in_a_handler_fails_that_command_only
