@@ -116,7 +116,7 @@ impl SqliteOptions {
             .synchronous(synchronous)
             .busy_timeout(self.lock_timeout)
             .pragma("wal_autocheckpoint", self.pages_before_copied().to_string())
-            .pragma("cache_size", "-8192") // KiB for each connection; 2 MiB, the default, makes a writer read its own pages
+            .pragma("cache_size", "-8192") // KiB; 2 MiB, the default, makes a writer read its own pages
             .foreign_keys(false) // the user's own tables may want them: a pragma of their own
             .statement_cache_capacity(256)
             .row_buffer_size(1_024)

@@ -47,6 +47,8 @@ impl Drop for Closed<'_> {
 impl Reading {
     pub(crate) fn new(connect: SqliteConnectOptions, connections: u32) -> Self {
         let connect = connect.create_if_missing(false).pragma("query_only", "on");
+        // KiB: there are several of them, and what they miss is in the operating system's cache.
+        let connect = connect.pragma("cache_size", "-2048");
         Self { connect, connections, gate: Gate(Arc::new(watch::Sender::new(true))) }
     }
 

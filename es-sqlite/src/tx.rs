@@ -16,6 +16,8 @@ use crate::{batch, error, schema};
 /// not await another write of the same store, since it would wait for itself: that is refused after a second in which
 /// nothing was done with the `Tx`. Futures that are joined in one task may do both, one holding a `Tx` while another one
 /// writes, as long as the first one does not pause for longer than that in between. Dropping it rolls back.
+///
+/// Temporary tables, views and triggers are for this transaction: they may be gone in the next one.
 #[derive(Debug)]
 pub struct Tx {
     writing: Writing,

@@ -67,7 +67,8 @@ struct Connection {
     conn: SqliteConnection,
     /// Whether a transaction is, or may be, open.
     open: bool,
-    temporary: Temporary,
+    /// Where it keeps what is temporary, if that is known.
+    temporary: Option<Temporary>,
 }
 
 /// Where SQLite keeps what is temporary: of a statement that may fail, every page as it was before.
@@ -75,7 +76,7 @@ struct Connection {
 pub(crate) enum Temporary {
     /// After a few pages: a user's statement may change a whole table.
     InFiles,
-    /// A batch is bounded, and a file for each costs more than its pages.
+    /// For a batch of the usual size a file costs more than its pages.
     InMemory,
 }
 
@@ -253,16 +254,18 @@ impl Writing {
 
     /// Where it is kept from the next transaction on. None may be open.
     pub(crate) async fn keep_temporary(&mut self, wanted: Temporary) -> Result<(), sqlx::Error> {
-        if self.connection().temporary == wanted {
+        if self.connection().temporary == Some(wanted) {
             return Ok(());
         }
+        // Whoever drops this does not know whether it was done.
+        self.connection().temporary = None;
         // It takes effect where it is prepared, which is done once for other statements.
         let pragma = match wanted {
             Temporary::InFiles => "pragma temp_store = file",
             Temporary::InMemory => "pragma temp_store = memory",
         };
         sqlx::raw_sql(pragma).execute(self.conn_mut()).await?;
-        self.connection().temporary = wanted;
+        self.connection().temporary = Some(wanted);
         Ok(())
     }
 

@@ -80,12 +80,18 @@ async fn attempt_once<C: Command>(call: &Call<'_>, sent: &mut Sent<'_, C>) -> Ou
     };
     loop {
         let decided = decide_on_truth(call, sent, &mut loaded, &mut basis).await;
+        let decides = decided.is_ok();
         let (mut decided, writing) = match prepare(call, sent.cmd(), &loaded, decided) {
             Ok(prepared) => prepared,
+            // What does not fit may be a decision on what is not so.
+            Err(_) if basis == Basis::Supposed && decides => {
+                (loaded, basis) = (load::<C>(call).await?, Basis::Loaded);
+                continue;
+            }
             Err(error) => {
                 // What refused is the truth about a state that stands; a panic may have left it half changed.
                 if !matches!(*error, CommandError::Panicked { .. }) {
-                    held.put(loaded);
+                    basis.keep(&mut held, loaded);
                 }
                 return Err(error);
             }
@@ -98,11 +104,11 @@ async fn attempt_once<C: Command>(call: &Call<'_>, sent: &mut Sent<'_, C>) -> Ou
                 decided.committed(&Box::pin(resolve(call.bus, &attempt)).await?);
             }
             Err(CommitError::Repeated { outcome, .. }) => {
-                held.put(loaded);
+                basis.keep(&mut held, loaded);
                 return Box::pin(call.replay::<C>(*outcome)).await;
             }
             // The first that is not new: that is nobody's conflict.
-            Err(CommitError::Conflict { .. }) if basis == Basis::Supposed => {
+            Err(error) if basis == Basis::Supposed && !is_known(&error) => {
                 (loaded, basis) = (load::<C>(call).await?, Basis::Loaded);
                 continue;
             }
@@ -121,6 +127,11 @@ async fn attempt_once<C: Command>(call: &Call<'_>, sent: &mut Sent<'_, C>) -> Ou
     }
 }
 
+/// Whether the store would say the same, whatever the decision was based on.
+fn is_known(error: &CommitError) -> bool {
+    matches!(error, CommitError::Store(StoreError::Transient { .. }) | CommitError::KeyReused { .. })
+}
+
 /// Where a state comes from. Only a load says that there is nothing else.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Basis {
@@ -128,6 +139,15 @@ enum Basis {
     Kept,
     /// It is that of a new aggregate: nobody has looked.
     Supposed,
+}
+
+impl Basis {
+    /// A state that nothing has proven is kept for the next command, if it was read at some time.
+    fn keep<A: Apply>(self, held: &mut Held, loaded: Box<Loaded<A>>) {
+        if self != Self::Supposed {
+            held.put(loaded);
+        }
+    }
 }
 
 async fn load<C: Command>(call: &Call<'_>) -> Fallible<Box<Loaded<C::Aggregate>>, C> {
@@ -154,13 +174,13 @@ async fn decide_on_truth<C: Command>(
             return decided;
         }
         let decided = Box::new(decided);
-        let stands = match std::mem::replace(basis, Basis::Loaded) {
-            Basis::Supposed => {
-                *loaded = load::<C>(call).await?;
-                loaded.version == Version(0)
-            }
-            _ => Box::pin(call.bus.repository.catch_up(&call.stream, loaded)).await? == 0,
+        let stands = if *basis == Basis::Supposed {
+            *loaded = load::<C>(call).await?;
+            loaded.version == Version(0)
+        } else {
+            Box::pin(call.bus.repository.catch_up(&call.stream, loaded)).await? == 0
         };
+        *basis = Basis::Loaded;
         if stands {
             return *decided;
         }

@@ -159,22 +159,48 @@ pub(crate) trait Door<C: Command>: Send {
 /// The command, bare or as the interceptors have it.
 pub(crate) enum Sent<'s, C> {
     Plain { cmd: &'s C },
-    Intercepted(&'s mut Dispatch),
+    Intercepted(Box<Intercepted<'s, C>>),
+}
+
+/// The command within interceptors: each decision begins with what they have dispatched.
+pub(crate) struct Intercepted<'s, C> {
+    dispatch: &'s mut Dispatch,
+    cmd: C,
+    metadata: Metadata,
+    decides_again: bool,
+}
+
+impl<'s, C: Command> Intercepted<'s, C> {
+    fn new(dispatch: &'s mut Dispatch) -> Self {
+        let cmd = dispatch.payload::<C>().expect("`Call` put a `C` in").clone();
+        let metadata = dispatch.metadata.clone();
+        Self { dispatch, cmd, metadata, decides_again: false }
+    }
+
+    pub(super) fn begin_decision(&mut self, version: Version) -> &mut Dispatch {
+        if std::mem::replace(&mut self.decides_again, true) {
+            self.dispatch.payload = Box::new(self.cmd.clone());
+            self.dispatch.metadata.clone_from(&self.metadata);
+            self.dispatch.events.clear();
+        }
+        self.dispatch.version = Some(version);
+        self.dispatch
+    }
 }
 
 impl<C: Command> Sent<'_, C> {
     pub(super) fn cmd(&self) -> &C {
         match self {
             Self::Plain { cmd } => cmd,
-            Self::Intercepted(dispatch) => dispatch.payload().expect("`Call` put a `C` in"),
+            Self::Intercepted(sent) => sent.dispatch.payload().expect("`Call` put a `C` in"),
         }
     }
 
     pub(super) fn begin_attempt(&mut self, attempt: u32) {
-        if let Self::Intercepted(dispatch) = self {
-            dispatch.attempt = attempt;
-            dispatch.version = None;
-            dispatch.events.clear();
+        if let Self::Intercepted(sent) = self {
+            sent.dispatch.attempt = attempt;
+            sent.dispatch.version = None;
+            sent.dispatch.events.clear();
         }
     }
 }
@@ -189,7 +215,8 @@ struct Through<'x, C: Command, D> {
 impl<C: Command, D: Door<C>> End for Through<'_, C, D> {
     fn run<'a>(&'a mut self, dispatch: &'a mut Dispatch) -> BoxFuture<'a, Result<(), Halted>> {
         Box::pin(async move {
-            let outcome = self.door.run(self.call, Sent::Intercepted(dispatch)).await;
+            let outcome =
+                self.door.run(self.call, Sent::Intercepted(Box::new(Intercepted::new(dispatch)))).await;
             let halted = halted(&outcome);
             self.outcome = Some(outcome);
             halted

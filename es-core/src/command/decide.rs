@@ -32,9 +32,8 @@ impl Call<'_> {
     ) -> Fallible<Decision<C>, C> {
         match sent {
             Sent::Plain { cmd } => self.ask(C::clone(cmd), loaded, self.metadata.clone(), beside).await,
-            Sent::Intercepted(dispatch) => {
-                dispatch.version = Some(loaded.version);
-                dispatch.events.clear();
+            Sent::Intercepted(sent) => {
+                let dispatch = sent.begin_decision(loaded.version);
                 let mut end = Asks { call: self, loaded, beside, outcome: None };
                 let chain = &self.bus.interceptors[..];
                 let next = Next { chain, stage: Stage::Handle, end: &mut end };

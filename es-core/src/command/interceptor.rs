@@ -26,8 +26,9 @@ pub trait Interceptor: std::fmt::Debug + Send + Sync + 'static {
         next.run(dispatch).await
     }
 
-    /// Around one decision: once per attempt, inside [`Self::dispatch`]. After `next` the decided events
-    /// are known and not yet written.
+    /// Around one decision, inside [`Self::dispatch`]: in each attempt, and again where what it was decided on turned out
+    /// to be out of date before anything was written. Each time it begins with the command and the metadata as they
+    /// were dispatched. After `next` the decided events are known and not yet written.
     ///
     /// # Errors
     ///

@@ -1,8 +1,9 @@
 //! Whether a command usually comes to aggregates that are new.
 //!
 //! A command that may create its aggregate is decided on the state of a new one, without a read, once all of the last that were
-//! loaded for it were new. The commit expects an empty stream, so a supposition is proven like everything that is kept; one
-//! that is wrong costs an attempt, and then it is loaded for a while.
+//! loaded for it were new. The commit expects an empty stream, so a supposition is proven like everything that is kept. One
+//! that is wrong costs a commit, within the same attempt, and then it is loaded for a while. Nothing that is only supposed is
+//! kept, told, or taken for a reason.
 
 use std::any::TypeId;
 use std::collections::HashMap;

@@ -22,6 +22,9 @@ use crate::writer::{Temporary, Writing};
 const BEGIN: &str = concat!("begin immediate;\n", include_str!("../sql/lookup.sql"));
 const LOOK_UP: &str = include_str!("../sql/lookup.sql");
 
+/// Rows of a batch whose pages are kept in memory as they were, of 4 KiB each.
+const MAX_IN_MEMORY: usize = 3_000;
+
 pub(super) async fn look_up(writing: &mut Writing, commits: &[Commit]) -> Result<Batch, sqlx::Error> {
     let shared = writing.shared().clone();
     let mut batch = Batch::new(shared.types.clone());
@@ -61,7 +64,7 @@ async fn ask(writing: &mut Writing, commits: &[Commit], batch: &mut Batch) -> Re
     let (sql, mut statement) = if writing.is_open() {
         (LOOK_UP, Statement::Head)
     } else {
-        writing.keep_temporary(Temporary::InMemory).await?;
+        writing.keep_temporary(temporary_of(commits)).await?;
         (BEGIN, Statement::Begin)
     };
     writing.set_open(true);
@@ -107,6 +110,14 @@ async fn ask(writing: &mut Writing, commits: &[Commit], batch: &mut Batch) -> Re
         }
     }
     Ok(last_type)
+}
+
+/// Of what is scattered, each row may be on a page of its own.
+fn temporary_of(commits: &[Commit]) -> Temporary {
+    let events = || commits.iter().flat_map(|c| &c.appends).flat_map(|append| &append.events);
+    let of_events: usize = events().map(|event| 2 + event.tags.len()).sum();
+    let others: usize = commits.iter().map(|c| c.rows.len() + c.outcomes.len()).sum();
+    if of_events + others <= MAX_IN_MEMORY { Temporary::InMemory } else { Temporary::InFiles }
 }
 
 /// The statements of `lookup.sql`, in order.

@@ -1,5 +1,5 @@
--- What a batch asks, under the write lock. Each statement binds one JSON array of what it is asked for, and
--- gives the asked text back. CROSS keeps the asked ones outside: SQLite would else scan tables for them.
+-- What a batch asks, under the write lock. Each statement binds one JSON array of what it is asked for, and says of what
+-- was found where it stands in there. CROSS keeps the asked ones outside: SQLite would else scan tables for them.
 
 -- The head.
 select coalesce((select max(position) from es_events), 0),
@@ -8,8 +8,8 @@ select coalesce((select max(position) from es_events), 0),
        coalesce((select max(id) from es_types), 0);
 -- Streams: [place in what is asked, number, version, position], all in one row. A row is a message between threads.
 select json_group_array(json_array(asked.key, s.id,
-       (select e.version from es_events e where e.stream = s.id order by e.version desc limit 1),
-       (select e.position from es_events e where e.stream = s.id order by e.version desc limit 1)))
+       coalesce((select e.version from es_events e where e.stream = s.id order by e.version desc limit 1), 0),
+       coalesce((select e.position from es_events e where e.stream = s.id order by e.version desc limit 1), 0)))
 from json_each(?) asked
 cross join es_streams s on s.name = asked.value;
 -- Outcomes, by key.

@@ -177,6 +177,41 @@ pub async fn an_interceptor_can_change_and_refuse_and_its_failure_is_the_command
     assert!(store.version("account-a").await >= 3);
 }
 
+/// Adds to what is donated, each time that it is decided.
+#[derive(Debug)]
+struct Fee;
+
+#[async_trait]
+impl Interceptor for Fee {
+    async fn handle(&self, dispatch: &mut Dispatch, next: Next<'_>) -> Result<(), Halted> {
+        if let Some(donation) = dispatch.payload_mut::<Donate>() {
+            donation.amount += 1;
+            dispatch.metadata.user.entry("fees".to_owned()).or_default().push('1');
+        }
+        next.run(dispatch).await
+    }
+}
+
+/// C3
+pub async fn each_decision_begins_with_the_command_as_it_was_dispatched<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let elsewhere = app(&store).await;
+    let app = wiring(&store).interceptor(Fee).start().await.expect("nothing to prepare");
+    for creates in 0..40 {
+        sent!(app.send(&format!("new-{creates}"), Donate { amount: 1 })).expect("made by it");
+    }
+    // It is decided as if there were none, and then again.
+    sent!(elsewhere.send(&key(), Donate { amount: 5 })).expect("made by it");
+    let donate = || app.send(&key(), Donate { amount: 50 }).idempotency_key("once");
+    assert_eq!(sent!(donate()).expect("accepted").events, [deposited(51)]);
+    assert!(sent!(donate()).expect("it is the same request").repeated);
+    // And after a conflict.
+    sent!(elsewhere.send(&key(), Donate { amount: 5 })).expect("there");
+    assert_eq!(sent!(app.send(&key(), Donate { amount: 50 })).expect("accepted").events, [deposited(51)]);
+    let stored = store.stream("account-a").await;
+    assert!(stored.iter().all(|event| event.metadata.user.get("fees").is_none_or(|fees| fees == "1")));
+}
+
 fn rival<B: Backend + Clone>(store: &Patient<B>, times: u32) -> Rival {
     Rival { store: Arc::new(store.0.clone()), times: Arc::new(AtomicU32::new(times)) }
 }
@@ -310,6 +345,9 @@ pub async fn a_command_that_usually_creates_is_decided_on_what_is_stored<S: Subj
         sent!(make()).expect("made by it");
         let again = sent!(app.send(&there, Donate { amount: 5 }).idempotency_key(there.clone()));
         assert_eq!(again.expect("the first outcome").version, Version(1));
+        // That has said nothing of the account.
+        let more = sent!(app.send(&there, Donate { amount: 1 })).expect("nobody was faster");
+        assert_eq!(more.version, Version(2));
         for creates in 0..20 {
             let next = format!("{there}-{creates}");
             sent!(app.send(&next, Donate { amount: 1 })).expect("made by it");

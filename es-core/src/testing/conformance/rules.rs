@@ -113,6 +113,7 @@ macro_rules! __conformance_store_rules {
                 a_command_that_decides_nothing_says_where_its_aggregate_is
                 interceptors_run_in_their_order_around_dispatch_and_handling
                 an_interceptor_can_change_and_refuse_and_its_failure_is_the_commands
+                each_decision_begins_with_the_command_as_it_was_dispatched
                 a_conflict_is_retried_on_fresh_state
                 conflict_retries_are_bounded
                 a_refusal_is_not_retried

@@ -309,7 +309,9 @@ pub(super) fn of<P: Projection>(app: &App) -> &Processor {
 /// P19
 pub async fn a_version_that_nobody_runs_is_dropped<S: Subject>(subject: S) {
     let store = store(&subject).await;
-    let old = run::<1, _>(&subject, &store).await;
+    // It lives, also while the machine has no time for it.
+    let backend = subject.again(&store.0).await;
+    let old = start(|| wired::<1, S>(&backend).lease(LIMIT)).await;
     pay(&store).await;
     settle(&old).await;
     let new = run::<2, _>(&subject, &store).await;
