@@ -102,7 +102,7 @@ impl Shared {
             connection: Arc::new(AsyncMutex::new(Connection {
                 conn,
                 open: false,
-                temporary: Temporary::InFiles,
+                temporary: None,
             })),
             guard,
             runtime: Handle::current(),

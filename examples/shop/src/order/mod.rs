@@ -1,5 +1,6 @@
 //! Orders, each placed by a saga across three databases and a service.
 
+mod ask;
 mod audit;
 mod bank;
 mod book;
@@ -25,6 +26,7 @@ use sagas::saga::SagaApp as _;
 use tempfile::TempDir;
 
 use crate::import::End;
+use crate::order::ask::Ask;
 use crate::order::bank::{Bank, Mood};
 use crate::order::book::Order;
 use crate::order::ledger::Ledger;
@@ -44,7 +46,7 @@ pub(crate) struct Args {
     folder: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 enum What {
     /// Show the timeline of an order: its steps, its journal, and what it waits for
     Show {
@@ -52,6 +54,18 @@ enum What {
         #[arg(value_parser = clap::value_parser!(u32).range(1..))]
         order: u32,
     },
+    /// Have something done to an order, as an operator, and show what has come of it
+    Ask(Ask),
+}
+
+impl What {
+    /// Whether it only looks.
+    const fn looks(&self) -> bool {
+        match self {
+            Self::Show { .. } => true,
+            Self::Ask(ask) => !ask.works(),
+        }
+    }
 }
 
 /// What is open, and what is to be done with it.
@@ -82,14 +96,14 @@ impl Databases {
 }
 
 impl Orders {
-    /// Only what places orders makes a folder: `show` would show an empty one for a name that was mistyped.
+    /// Only what places orders makes a folder: the others would find nothing in one whose name was mistyped.
     pub(crate) async fn open(args: Args) -> anyhow::Result<Self> {
-        let shows = args.what.is_some();
+        let (needs_one, looks) = (args.what.is_some(), args.what.as_ref().is_some_and(What::looks));
         let (folder, temporary) = match &args.folder {
             Some(folder) => (folder.clone(), None),
             None => {
                 anyhow::ensure!(
-                    !shows,
+                    !needs_one,
                     "name the folder of a run with --folder: a run without it keeps nothing"
                 );
                 let folder = TempDir::new().context("there is no folder for temporary files")?;
@@ -97,7 +111,7 @@ impl Orders {
             }
         };
         let named = folder.display();
-        match shows {
+        match needs_one {
             true => {
                 let is_there = folder.join(Databases::JOURNAL).exists();
                 anyhow::ensure!(is_there, "there are no orders in folder {named}: place some first");
@@ -108,14 +122,15 @@ impl Orders {
             }
         }
         let databases = Databases::open(&folder).await?;
-        let app = if shows { look(&databases).await? } else { work(&databases, args.count).await? };
+        let app = if looks { look(&databases).await? } else { work(&databases, args.count).await? };
         Ok(Self { app, databases, args, _folder: temporary })
     }
 
     /// Does it, and ends the work on orders.
     pub(crate) async fn run(self) -> anyhow::Result<End> {
-        let done = match self.args.what {
-            Some(What::Show { order }) => show::show(&self.app, order).await.map(|()| End::Complete),
+        let done = match &self.args.what {
+            Some(What::Show { order }) => show::show(&self.app, *order).await.map(|()| End::Complete),
+            Some(What::Ask(asked)) => ask::ask(&self.app, asked).await.map(|()| End::Complete),
             None => {
                 tokio::select! {
                     played = play::play(&self.app, &self.databases, self.args.count) => played.map(|()| End::Complete),

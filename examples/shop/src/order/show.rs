@@ -8,12 +8,7 @@ use crate::report::line;
 
 /// Prints it.
 pub(crate) async fn show(app: &App, number: u32) -> anyhow::Result<()> {
-    let run = match app.saga_runs::<PlaceOrder>()?.show(&number.to_string()).await {
-        Err(RunError::Unknown { .. }) => {
-            anyhow::bail!("there is no order {number} in this folder: orders count from 1")
-        }
-        run => run?,
-    };
+    let run = known(app.saga_runs::<PlaceOrder>()?.show(&number.to_string()).await, number)?;
     let PlaceOrder { customer, items, .. } = wanted::order(number);
     let items: Vec<String> = items.iter().map(|item| format!("{} of {}", item.copies, item.disc)).collect();
     line(&format!("order {number} of {customer}: {}", items.join(", ")));
@@ -24,6 +19,16 @@ pub(crate) async fn show(app: &App, number: u32) -> anyhow::Result<()> {
     }
     line(&format!("it waits for {waits_for}"));
     Ok(())
+}
+
+/// In words, if there is no such order.
+pub(crate) fn known<T>(answer: Result<T, RunError>, number: u32) -> anyhow::Result<T> {
+    answer.map_err(|error| match error {
+        RunError::Unknown { .. } => {
+            anyhow::anyhow!("there is no order {number} in this folder: orders count from 1")
+        }
+        error => error.into(),
+    })
 }
 
 fn step(step: &StepShown) -> String {

@@ -120,6 +120,37 @@ async fn killed_again_and_again_it_ends_with_nothing_open() {
     conserved(&shop, &ran, 60).await;
 }
 
+/// An order that an operator cancels while it is open is undone, and its timeline says who wanted that and why.
+#[tokio::test]
+async fn an_operator_cancels_an_order_that_is_open() {
+    let shop = Shop::new();
+    std::fs::create_dir(shop.path("orders")).expect("the folder is ours");
+    let mut running = shop.start(&order(&["--count", "60"]));
+    shop.stored_in(JOURNAL, 10, &mut running).await;
+    running.kill();
+    let says = |n: u32| shop.run(&order(&["show", &n.to_string()])).out;
+    let is_open =
+        |n: &u32| says(*n).lines().last().is_some_and(|last| !last.starts_with("it waits for nothing"));
+    let open = (1..=60).find(is_open).expect("it was killed before all had ended").to_string();
+    let ask = |args: &[&str]| {
+        shop.run(&order(&[&["ask", "cancel", &open, "--who", "ada", "--why", "by phone"], args].concat()))
+    };
+    let would = ask(&["--dry-run"]).well();
+    assert!(would.out.contains("it would wait for "), "{would:?}");
+    assert!(!says(open.parse().expect("a number")).contains("by phone"), "nothing was asked");
+    let asked = ask(&[]);
+    // Or it had got too far for that, which is said.
+    let is_noted = asked.code == Some(0) && asked.out.contains("ada") && asked.out.contains("by phone");
+    assert!(is_noted || asked.err.contains("it is declined: "), "{asked:?}");
+    let ran = shop.run(&order(&["--count", "60"])).well();
+    conserved(&shop, &ran, 60).await;
+    let over = ask(&[]);
+    over.complains(1, &["ended"]);
+    shop.run(&order(&["ask", "skip", "1", "--who", "ada", "--why", "a test"])).complains(1, &["--step"]);
+    shop.run(&order(&["ask", "retry", "99", "--who", "ada", "--why", "a test"]))
+        .complains(1, &["no order 99"]);
+}
+
 #[tokio::test]
 async fn ctrl_c_ends_it_in_words_and_the_next_run_completes_it() {
     let shop = Shop::new();
