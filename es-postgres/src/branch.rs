@@ -11,19 +11,25 @@ use crate::args::quote;
 use crate::begun::Begun;
 use crate::error;
 use crate::guarded::missing_tables;
-use crate::participant::marker;
+use crate::participant::{alone, marker};
 
 /// A branch of a transaction across databases. Derefs to sqlx's connection: `sqlx::query(..).execute(&mut **branch)`.
 ///
 /// It ends with its transaction: do not commit it, or roll it back, by SQL. PostgreSQL prepares no transaction that has used
-/// `LISTEN` or `NOTIFY`, temporary tables, or cursors `WITH HOLD`: then all of it is rolled back. One that has only notified
-/// counts as one that has written nothing, and notifies whatever is decided. It is `read committed`, unless its first
-/// statement is `SET TRANSACTION`.
+/// `LISTEN` or `NOTIFY`, temporary tables, or cursors `WITH HOLD`, or has written to a foreign table, nor one that has another
+/// role at its end than at its beginning (`SET LOCAL ROLE`; `RESET ROLE` before the commit): then all of it is rolled back.
+/// One that has only notified counts as one that has written nothing, and notifies whatever is decided; so does one that has
+/// written elsewhere by a function, as those of `dblink`. It is `read committed`, unless its first statement is
+/// `SET TRANSACTION`.
 #[derive(Debug)]
 pub struct PgBranch {
     session: Begun,
     id: BranchId,
     gid: String,
+    /// The role of the connections of its participant, and so of whoever ends what is prepared.
+    role: String,
+    /// The role that it has taken, if it was looked at and has.
+    taken: Option<String>,
 }
 
 impl PgBranch {
@@ -31,6 +37,7 @@ impl PgBranch {
         pool: &PgPool,
         id: &BranchId,
         gid: String,
+        role: String,
         lock: Duration,
         idle: Duration,
     ) -> Result<Self, StoreError> {
@@ -44,18 +51,30 @@ impl PgBranch {
             millis(idle)
         );
         let session = Begun::begin(pool, "beginning a branch", begin).await?;
-        Ok(Self { session, id: id.clone(), gid })
+        Ok(Self { session, id: id.clone(), gid, role, taken: None })
     }
 
     /// Writes what says later that it was committed. Fails if a statement before it has failed: `PREPARE` and `COMMIT` would
     /// roll back without an error.
-    async fn mark(&mut self) -> Result<(), StoreError> {
+    async fn mark(&mut self, call: String) -> Result<(), StoreError> {
         let mark = "insert into es_guard.guards (run, call, state, fingerprint, result)
-            select $1, $2, 'done', $3, 'null' where current_setting('es.branch', true) = $4";
-        let mark = sqlx::query(mark).bind(self.id.txn()).bind(marker(&self.id)).bind([0_u8; 16]);
+            select $1, $2, 'done', $3, 'null' where current_setting('es.branch', true) = $4 on conflict do nothing";
+        let mark = sqlx::query(mark).bind(self.id.txn()).bind(call).bind([0_u8; 16]);
         let mark = mark.bind(self.gid.clone());
         let done = mark.execute(&mut **self).await.map_err(|e| missing_tables("marking a branch", e))?;
-        if done.rows_affected() == 1 { Ok(()) } else { Err(left()) }
+        match done.rows_affected() == 1 {
+            true => Ok(()),
+            false if self.is_own().await? => Err(barred()),
+            false => Err(left()),
+        }
+    }
+
+    /// Whether the transaction is the one that was begun.
+    async fn is_own(&mut self) -> Result<bool, StoreError> {
+        let failed = |e| error::store("looking at a branch", e);
+        let look = "select current_setting('es.branch', true) is not distinct from $1";
+        let row = sqlx::query(look).bind(self.gid.clone()).fetch_one(&mut **self).await.map_err(failed)?;
+        row.try_get(0).map_err(failed)
     }
 }
 
@@ -76,11 +95,20 @@ impl DerefMut for PgBranch {
 impl Branch for PgBranch {
     async fn has_written(&mut self) -> Result<bool, StoreError> {
         let failed = |e| error::store("looking at a branch", e);
-        // A transaction has an id once it has written, or locked, anything.
-        let look = "select pg_current_xact_id_if_assigned() is not null,
-            current_setting('es.branch', true) is not distinct from $1";
-        let row = sqlx::query(look).bind(self.gid.clone()).fetch_one(&mut **self).await.map_err(failed)?;
+        // A transaction has an id once it has written, or locked, anything. A foreign table is written to in a transaction
+        // of its own server, which `commit` would commit: such a branch is to be prepared, and PostgreSQL refuses that.
+        let look = "select pg_current_xact_id_if_assigned() is not null
+                or exists (select from pg_foreign_server) and exists (
+                    select from pg_locks l join pg_class c on c.oid = l.relation
+                    where l.pid = pg_backend_pid() and l.locktype = 'relation' and l.mode <> 'AccessShareLock'
+                        and l.database = (select oid from pg_database where datname = current_database())
+                        and c.relkind = 'f'),
+            current_setting('es.branch', true) is not distinct from $1,
+            nullif(current_user::text, $2)";
+        let look = sqlx::query(look).bind(self.gid.clone()).bind(self.role.clone());
+        let row = look.fetch_one(&mut **self).await.map_err(failed)?;
         let (wrote, own): (bool, bool) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
+        self.taken = row.try_get(2).map_err(failed)?;
         if own { Ok(wrote) } else { Err(left()) }
     }
 
@@ -89,13 +117,18 @@ impl Branch for PgBranch {
     }
 
     async fn prepare(mut self) -> Result<(), StoreError> {
-        self.mark().await?;
+        if let Some(role) = &self.taken {
+            return Err(taken(role));
+        }
+        let call = marker(&self.id);
+        self.mark(call).await?;
         let prepare = format!("prepare transaction {}", quote(&self.gid));
         self.session.prepare("preparing a branch", prepare).await
     }
 
     async fn commit(mut self) -> Result<(), StoreError> {
-        self.mark().await?;
+        let call = alone(&self.id);
+        self.mark(call).await?;
         self.session.commit("committing a branch").await
     }
 
@@ -108,4 +141,15 @@ fn left() -> StoreError {
     StoreError::misuse(
         "the transaction of a branch was ended before its end, by its SQL: part of it may be committed",
     )
+}
+
+fn taken(role: &str) -> StoreError {
+    StoreError::misuse(format!(
+        "the branch has taken the role {role:?}, and what a role has prepared no other can end: `reset role` before the commit"
+    ))
+}
+
+fn barred() -> StoreError {
+    let why = "somebody has asked what became of it, and was told that it never will be committed";
+    StoreError::transient("marking a branch", std::io::Error::other(why))
 }

@@ -1,13 +1,15 @@
 //! A database that takes part in transactions across several: two-phase commit by `PREPARE TRANSACTION`.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::guard::{Guard, GuardError, GuardKey, Outcome};
 use es_core::limits;
 use es_core::store::{BranchId, Fate, Participant, Prepared, StoreError};
-use sqlx::{PgPool, Row as _};
+use sqlx::pool::PoolConnection;
+use sqlx::{PgConnection, PgPool, Postgres, Row as _};
+use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use crate::args::quote;
@@ -17,8 +19,11 @@ use crate::{PgGuarded, error, schema};
 
 /// Longest prefix: PostgreSQL has 199 bytes for the name of a prepared transaction.
 const MAX_PREFIX: usize = 40;
-/// The name of a marker among the guard rows of its transaction.
-const MARKER: &str = "2pc";
+/// What the markers of branches are called among the guard rows of their transaction: of one that was prepared, and of one
+/// that was committed alone. Whoever asks for the one is never told of the other.
+const MARKERS: [&str; 2] = ["2pc", "2pc-alone"];
+/// How many milliseconds what is being ended by another session is waited for, time and again.
+const BUSY: [u64; 4] = [5, 20, 50, 100];
 
 /// A database of your own that takes part in transactions across several: see [`Participant`]. It need not have a store in
 /// it, and its tables are your own.
@@ -27,6 +32,9 @@ const MARKER: &str = "2pc";
 /// The database needs the tables of guard rows ([`PgGuarded::install`]): each branch writes a marker there, so that one
 /// that is gone later is known to be committed, or not. All connections have to be of one user, or of superusers:
 /// PostgreSQL lets nobody else end what a user has prepared.
+///
+/// What ends a branch has connections of its own, like those of the pool: a quarter as many, two at least. In the queue of the
+/// pool it would stand behind all who wait for the locks of that branch.
 ///
 /// A prepared transaction is named `prefix:store:transaction:participant`. Recovery looks at those of its own prefix and
 /// store only.
@@ -37,6 +45,10 @@ pub struct PgParticipant {
     guarded: PgGuarded,
     lock_timeout: Duration,
     idle_timeout: Duration,
+    /// Made when it is first used.
+    ending: Arc<OnceLock<PgPool>>,
+    /// The role of its connections, once it is known.
+    role: Arc<OnceCell<String>>,
 }
 
 impl PgParticipant {
@@ -48,8 +60,8 @@ impl PgParticipant {
     pub fn new(name: &str, pool: PgPool) -> Result<Self, StoreError> {
         BranchId::new(Uuid::nil(), Uuid::nil(), name)?;
         let (lock_timeout, idle_timeout) = (Duration::from_secs(5), Duration::from_secs(120));
-        let guarded = PgGuarded::new(pool);
-        Ok(Self { name: name.into(), prefix: "es".into(), guarded, lock_timeout, idle_timeout })
+        let (guarded, ending, role) = (PgGuarded::new(pool), Arc::default(), Arc::default());
+        Ok(Self { name: name.into(), prefix: "es".into(), guarded, lock_timeout, idle_timeout, ending, role })
     }
 
     /// What the names of prepared transactions begin with; `es` by default. It is not to change while any waits.
@@ -103,44 +115,159 @@ impl PgParticipant {
         format!("{}:{id}", self.prefix)
     }
 
+    /// The connections for what ends branches.
+    fn ending(&self) -> &PgPool {
+        self.ending.get_or_init(|| {
+            let of = self.pool().options();
+            let most = (of.get_max_connections() / 4).max(2);
+            let options = of.clone().min_connections(0).max_connections(most);
+            options.connect_lazy_with((*self.pool().connect_options()).clone())
+        })
+    }
+
+    /// One of them.
+    async fn ender(&self, what: &'static str) -> Result<Ender, StoreError> {
+        let conn = self.ending().acquire().await.map_err(|e| error::store(what, e))?;
+        Ok(Ender { conn, done: false })
+    }
+
+    /// The role of its connections.
+    async fn role(&self) -> Result<&str, StoreError> {
+        let asks = async || {
+            let failed = |e| error::store("asking for the role of a participant", e);
+            let row =
+                sqlx::query("select current_user::text").fetch_one(self.ending()).await.map_err(failed)?;
+            row.try_get::<String, _>(0).map_err(failed)
+        };
+        self.role.get_or_try_init(asks).await.map(String::as_str)
+    }
+
     /// `commit prepared`, or `rollback prepared`; then what became of it.
     async fn finish(&self, verb: &'static str, id: &BranchId, done: Fate) -> Result<Fate, StoreError> {
-        let statement = schema::sql(format!("{verb} {}", quote(&self.gid(id))));
-        match sqlx::raw_sql(statement).execute(self.pool()).await {
-            Ok(_) => Ok(done),
-            Err(e) => match error::code(&e) {
+        let mut ender = self.ender("ending a prepared transaction").await?;
+        let mut pauses = BUSY.into_iter().map(Duration::from_millis);
+        loop {
+            let statement = schema::sql(format!("{verb} {}", quote(&self.gid(id))));
+            let Err(e) = sqlx::raw_sql(statement).execute(&mut *ender.conn).await else {
+                return Ok(ender.ended(done));
+            };
+            match error::code(&e) {
                 // Nothing of this name. A commit is seen before the name goes.
-                Some("42704") => self.trace(id).await,
+                Some("42704") => {
+                    let fate = self.trace(&mut ender.conn, id).await?;
+                    return Ok(ender.ended(fate));
+                }
                 // Another session is ending it at this moment, or preparing it.
-                Some("55000") => Err(StoreError::transient("ending a prepared transaction", e)),
-                Some("42501") => Err(StoreError::misuse(format!(
-                    "participant {:?}: {e}; only the user who has prepared a transaction can end it, or a superuser",
-                    self.name
-                ))),
-                _ => Err(error::store("ending a prepared transaction", e)),
-            },
+                Some("55000") => match pauses.next() {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => return Err(StoreError::transient("ending a prepared transaction", e)),
+                },
+                Some("42501") => {
+                    return Err(StoreError::misuse(format!(
+                        "participant {:?}: {e}; only the user who has prepared a transaction can end it, or a superuser",
+                        self.name
+                    )));
+                }
+                _ => return Err(error::store("ending a prepared transaction", e)),
+            }
         }
     }
 
     /// What is known of a branch that is not prepared: by its marker, which is committed with it.
-    async fn trace(&self, id: &BranchId) -> Result<Fate, StoreError> {
-        let mut conn = self.pool().acquire().await.map_err(|e| error::store("looking for a marker", e))?;
-        let find = "select 1 from es_guard.guards where run = $1 and call = $2 and state = 'done'";
-        let find = sqlx::query(find).bind(id.txn()).bind(marker(id));
-        let found =
-            find.fetch_optional(&mut *conn).await.map_err(|e| missing_tables("looking for a marker", e))?;
-        if found.is_some() {
+    async fn trace(&self, conn: &mut PgConnection, id: &BranchId) -> Result<Fate, StoreError> {
+        if is_marked(conn, id).await? {
             return Ok(Fate::Committed);
         }
+        if let Some(other) = self.named_otherwise(conn, id).await? {
+            let (name, gid) = (&self.name, self.gid(id));
+            return Err(StoreError::misuse(format!(
+                "participant {name:?}: the branch is prepared as {other:?}, not as {gid:?}: configure it as it was begun"
+            )));
+        }
         // In a statement behind that one: if the marker was forgotten before it, the floor is raised by now.
-        let floor = floor(&mut conn).await?;
+        let floor = floor(conn).await?;
         Ok(if id.txn() < floor { Fate::Forgotten } else { Fate::Aborted })
+    }
+
+    /// The name that a branch is prepared under, if that is another: with another prefix, in any database of the server.
+    async fn named_otherwise(
+        &self,
+        conn: &mut PgConnection,
+        id: &BranchId,
+    ) -> Result<Option<String>, StoreError> {
+        let failed = |e| error::store("looking for prepared transactions", e);
+        let look =
+            "select gid from pg_prepared_xacts where right(gid, length($1)) = $1 and gid <> $2 limit 1";
+        let look = sqlx::query(look).bind(format!(":{id}")).bind(self.gid(id));
+        let row = look.fetch_optional(conn).await.map_err(failed)?;
+        row.map(|row| row.try_get(0).map_err(failed)).transpose()
+    }
+
+    /// What is prepared in this database under names that begin so, behind the prefix.
+    async fn scan(&self, begins: &str) -> Result<Vec<Prepared>, StoreError> {
+        let failed = |e| error::store("looking for prepared transactions", e);
+        // The view has those of all databases of the server; they can be ended only from their own.
+        let look =
+            "select gid, extract(epoch from clock_timestamp() - prepared)::float8 from pg_prepared_xacts
+            where database = current_database() and starts_with(gid, $1) order by prepared, gid";
+        let prefix = format!("{}:", self.prefix);
+        let look = sqlx::query(look).bind(format!("{prefix}{begins}"));
+        let mut ender = self.ender("looking for prepared transactions").await?;
+        let rows = look.fetch_all(&mut *ender.conn).await.map_err(failed)?;
+        let rows = ender.ended(rows);
+        let mut prepared = Vec::with_capacity(rows.len());
+        for row in rows {
+            let (gid, age): (String, f64) =
+                (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
+            match gid.strip_prefix(&prefix).and_then(BranchId::parse) {
+                Some(id) => {
+                    let age = Duration::try_from_secs_f64(age.max(0.0)).unwrap_or(Duration::MAX);
+                    prepared.push(Prepared { id, age });
+                }
+                None => tracing::warn!(gid, "a prepared transaction is named like ours, and is none"),
+            }
+        }
+        Ok(prepared)
     }
 }
 
-/// The marker of a branch among the guard rows.
+/// A connection that is closed unless what it was taken for has ended well: an answer that a server owes to somebody who has
+/// gone away would keep it from others.
+struct Ender {
+    conn: PoolConnection<Postgres>,
+    done: bool,
+}
+
+impl Ender {
+    fn ended<T>(mut self, with: T) -> T {
+        self.done = true;
+        with
+    }
+}
+
+impl Drop for Ender {
+    fn drop(&mut self) {
+        if !self.done {
+            self.conn.close_on_drop();
+        }
+    }
+}
+
+/// The marker of a branch that is prepared.
 pub(crate) fn marker(id: &BranchId) -> String {
-    format!("{MARKER}/{}", id.name())
+    format!("{}/{}", MARKERS[0], id.name())
+}
+
+/// The marker of a branch that is committed alone.
+pub(crate) fn alone(id: &BranchId) -> String {
+    format!("{}/{}", MARKERS[1], id.name())
+}
+
+async fn is_marked(conn: &mut PgConnection, id: &BranchId) -> Result<bool, StoreError> {
+    let find = "select 1 from es_guard.guards where run = $1 and call = $2 and state = 'done'";
+    let find = sqlx::query(find).bind(id.txn()).bind(marker(id));
+    let found = find.fetch_optional(conn).await.map_err(|e| missing_tables("looking for a marker", e))?;
+    Ok(found.is_some())
 }
 
 #[async_trait]
@@ -173,7 +300,8 @@ impl Participant for PgParticipant {
     }
 
     async fn begin(&self, id: &BranchId) -> Result<PgBranch, StoreError> {
-        PgBranch::begin(self.pool(), id, self.gid(id), self.lock_timeout, self.idle_timeout).await
+        let role = self.role().await?.to_owned();
+        PgBranch::begin(self.pool(), id, self.gid(id), role, self.lock_timeout, self.idle_timeout).await
     }
 
     async fn commit(&self, id: &BranchId) -> Result<Fate, StoreError> {
@@ -184,11 +312,17 @@ impl Participant for PgParticipant {
         self.finish("rollback prepared", id, Fate::Aborted).await
     }
 
+    async fn was_committed(&self, id: &BranchId) -> Result<bool, StoreError> {
+        let mut ender = self.ender("looking for a marker").await?;
+        let is_marked = is_marked(&mut ender.conn, id).await?;
+        Ok(ender.ended(is_marked))
+    }
+
     async fn outcome(&self, id: &BranchId) -> Result<Fate, StoreError> {
         let of_key = |e: GuardError| StoreError::misuse(e.to_string());
-        let key = GuardKey::new(id.txn(), marker(id)).map_err(of_key)?;
+        let key = GuardKey::new(id.txn(), alone(id)).map_err(of_key)?;
         // A tomb in the place of the marker: whoever is late with its commit is refused.
-        match Guard::new(&self.guarded, key, 0).outcome().await {
+        match Guard::new(&PgGuarded::new(self.ending().clone()), key, 0).outcome().await {
             Ok(Outcome::Ran) => Ok(Fate::Committed),
             Ok(Outcome::Never) => Ok(Fate::Aborted),
             Err(GuardError::Expired) => Ok(Fate::Forgotten),
@@ -198,26 +332,12 @@ impl Participant for PgParticipant {
     }
 
     async fn prepared(&self, cluster: Uuid) -> Result<Vec<Prepared>, StoreError> {
-        let failed = |e| error::store("looking for prepared transactions", e);
-        // The view has those of all databases of the server; they can be ended only from their own.
-        let look =
-            "select gid, extract(epoch from clock_timestamp() - prepared)::float8 from pg_prepared_xacts
-            where database = current_database() and starts_with(gid, $1) order by prepared, gid";
-        let prefix = format!("{}:", self.prefix);
-        let look = sqlx::query(look).bind(format!("{prefix}{}:", cluster.simple()));
-        let rows = look.fetch_all(self.pool()).await.map_err(failed)?;
-        let mut prepared = Vec::with_capacity(rows.len());
-        for row in rows {
-            let (gid, age): (String, f64) =
-                (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
-            match gid.strip_prefix(&prefix).and_then(BranchId::parse) {
-                Some(id) => {
-                    let age = Duration::try_from_secs_f64(age.max(0.0)).unwrap_or(Duration::MAX);
-                    prepared.push(Prepared { id, age });
-                }
-                None => tracing::warn!(gid, "a prepared transaction is named like ours, and is none"),
-            }
-        }
-        Ok(prepared)
+        self.scan(&format!("{}:", cluster.simple())).await
+    }
+
+    async fn of_others(&self, cluster: Uuid) -> Result<Vec<Prepared>, StoreError> {
+        let mut all = self.scan("").await?;
+        all.retain(|prepared| prepared.id.cluster() != cluster);
+        Ok(all)
     }
 }

@@ -139,15 +139,23 @@ pub trait Participant: fmt::Debug + Send + Sync + 'static {
     /// [`StoreError`] if it cannot be done or found out now.
     async fn commit(&self, id: &BranchId) -> Result<Fate, StoreError>;
 
-    /// Takes back a branch that may have been prepared, and says what became of it.
+    /// Takes back a branch that may have been prepared, and may never have begun, and says what became of it:
+    /// [`Fate::Committed`] only if it was prepared, and somebody has committed it since.
     ///
     /// # Errors
     ///
     /// [`StoreError`] if it cannot be done or found out now.
     async fn abort(&self, id: &BranchId) -> Result<Fate, StoreError>;
 
-    /// What became of a branch that was committed without being prepared ([`Branch::commit`]). One that has not been
-    /// committed never will be.
+    /// Whether a branch was prepared, and committed since. It ends nothing, and keeps nothing from being committed.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if it cannot be found out now.
+    async fn was_committed(&self, id: &BranchId) -> Result<bool, StoreError>;
+
+    /// What became of a branch that was committed without being prepared ([`Branch::commit`]): [`Fate::Committed`] of no
+    /// other. One that has not been committed so never will be.
     ///
     /// # Errors
     ///
@@ -160,6 +168,17 @@ pub trait Participant: fmt::Debug + Send + Sync + 'static {
     ///
     /// [`StoreError`] if it cannot be asked: that says nothing of what is there.
     async fn prepared(&self, cluster: Uuid) -> Result<Vec<Prepared>, StoreError>;
+
+    /// Every branch of any other cluster that is prepared here: a person may have to end it, should its own be gone. A
+    /// participant that cannot tell says that there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if it cannot be asked.
+    async fn of_others(&self, cluster: Uuid) -> Result<Vec<Prepared>, StoreError> {
+        let _ = cluster;
+        Ok(Vec::new())
+    }
 }
 
 /// A branch that has begun. Dropping it takes it back.

@@ -90,7 +90,9 @@ impl Kept {
             | Measure::NodeSilentSeconds
             | Measure::InDoubtSeconds
             | Measure::UnfinishedBranches
-            | Measure::ParkedBranches => None,
+            | Measure::ParkedBranches
+            | Measure::TornTransactions
+            | Measure::UnaskedSeconds => None,
         }
     }
 }

@@ -31,6 +31,8 @@ impl Measure {
             Self::InDoubtSeconds => "max by (participant) (es_two_phase_in_doubt_seconds)",
             Self::UnfinishedBranches => "max by (participant) (es_two_phase_unfinished)",
             Self::ParkedBranches => "max by (participant) (es_two_phase_parked)",
+            Self::TornTransactions => "max(es_two_phase_torn)",
+            Self::UnaskedSeconds => "time() - max by (participant) (es_two_phase_looked_timestamp_seconds)",
             // It is 0 once a node has signed off.
             Self::NodeSilentSeconds => "time() - max by (node) (es_node_looked_timestamp_seconds > 0)",
         }
@@ -42,9 +44,10 @@ impl Measure {
             Self::ParkedSequences => "{{ $labels.processor }}",
             Self::StandsBehind => "{{ $labels.processor }}~{{ $labels.generation }}",
             Self::NodeSilentSeconds => "{{ $labels.node }}",
-            Self::InDoubtSeconds | Self::UnfinishedBranches | Self::ParkedBranches => {
+            Self::InDoubtSeconds | Self::UnfinishedBranches | Self::ParkedBranches | Self::UnaskedSeconds => {
                 "{{ $labels.participant }}"
             }
+            Self::TornTransactions => "Two-phase commit",
             _ => "{{ $labels.kind }}",
         }
     }

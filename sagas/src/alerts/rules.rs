@@ -59,6 +59,10 @@ pub enum Measure {
     UnfinishedBranches,
     /// Branches that are not what was decided. For Prometheus only.
     ParkedBranches,
+    /// Transactions across databases that a person has to decide about. For Prometheus only.
+    TornTransactions,
+    /// For how many seconds a participant has not said what is prepared there. For Prometheus only.
+    UnaskedSeconds,
 }
 
 /// From where on it is an alarm.
@@ -178,5 +182,15 @@ pub const RULES: &[Rule] = &[
     rule("TwoPhaseParked", Measure::ParkedBranches, Limit::Above(0.0), MINUTE).urgent().says(
         "Branches of transactions across databases are not what was decided: somebody has ended them by hand.",
         "`TwoPhase::pending` names them. Mend by hand what differs, then `TwoPhase::accept` it.",
+    ),
+    rule("TwoPhaseTorn", Measure::TornTransactions, Limit::Above(0.0), MINUTE).urgent().says(
+        "Transactions across databases are committed in one, prepared in another, and undecided: somebody has committed by \
+         hand, or the store has lost what it had decided.",
+        "`TwoPhase::strays` names them, and recovery leaves them alone. Find out what each is to be, then `TwoPhase::adopt` it.",
+    ),
+    rule("TwoPhaseUnasked", Measure::UnaskedSeconds, Limit::Above(60.0), MINUTE).urgent().says(
+        "Nobody has heard for a minute what is prepared here, and holds its locks.",
+        "Look whether its database can be reached, and whether a node with this participant runs: `App::health` says why \
+         (`engines`, `two-phase`).",
     ),
 ];

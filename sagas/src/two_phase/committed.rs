@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::error::TwoPhaseError;
 use super::manager::Inner;
+use super::rows::Waits;
 
 /// The first and the longest pause between two looks.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
@@ -42,32 +43,55 @@ impl<B: Backend> Committed<B> {
     ///
     /// # Errors
     ///
-    /// [`TwoPhaseError::Parked`] if an operator has to look at a branch; [`TwoPhaseError::Store`] if the store fails for
-    /// another reason than that it is busy or away, or if a participant is not configured.
+    /// [`TwoPhaseError::Parked`] if an operator has to look at a branch, or has taken one off the list;
+    /// [`TwoPhaseError::Waiting`] if the store fails for another reason than that it is busy or away, or if a participant is
+    /// not configured, or says that it cannot end its branch.
     pub async fn wait_all(&self) -> Result<(), TwoPhaseError> {
         if self.pending.is_empty() {
             return Ok(());
         }
         let (mut pause, longest) = PAUSES;
         loop {
-            match self.inner.settle(self.txn).await {
-                Ok(None) => return Ok(()),
-                Ok(Some(open)) => {
-                    let is_odd = |(name, waits): (String, super::rows::Waits)| waits.odd.map(|_| name);
-                    let names: Vec<_> = open.branches.keys().cloned().collect();
-                    let branches: Vec<_> = open.branches.into_iter().filter_map(is_odd).collect();
-                    if !branches.is_empty() {
-                        return Err(TwoPhaseError::Parked { txn: self.txn, branches });
-                    }
-                    names.iter().try_for_each(|name| self.inner.named(name).map(drop))?;
-                }
+            match self.left().await {
+                Ok(Left::Nothing) => return Ok(()),
+                Ok(Left::Parked(branches)) => return Err(TwoPhaseError::Parked { txn: self.txn, branches }),
+                Ok(Left::Waits) => {}
                 Err(error) if may_pass(&error) => {}
-                Err(error) => return Err(error.into()),
+                Err(source) => return Err(TwoPhaseError::Waiting { txn: self.txn, source }),
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(longest);
         }
     }
+
+    /// Commits what can be, and says what is left.
+    async fn left(&self) -> Result<Left, StoreError> {
+        let inner = &self.inner;
+        let Some(open) = inner.settle(self.txn).await? else {
+            // What is gone from the list was committed, or an operator has taken it off.
+            let resolved = inner.resolved(self.txn, &self.pending).await?;
+            return Ok(if resolved.is_empty() { Left::Nothing } else { Left::Parked(resolved) });
+        };
+        let odd = |(name, waits): (&String, &Waits)| waits.odd.map(|_| name.clone());
+        let parked: Vec<_> = open.branches.iter().filter_map(odd).collect();
+        if !parked.is_empty() {
+            return Ok(Left::Parked(parked));
+        }
+        for (name, waits) in open.branches {
+            inner.named(&name)?;
+            if let Some(why) = waits.why {
+                return Err(StoreError::misuse(why));
+            }
+        }
+        Ok(Left::Waits)
+    }
+}
+
+/// What is left of a transaction that was decided.
+enum Left {
+    Nothing,
+    Waits,
+    Parked(Vec<String>),
 }
 
 fn may_pass(error: &StoreError) -> bool {

@@ -1,8 +1,9 @@
 //! The coordinator at work: does what the machine says, and tells it what came of that.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use es_core::store::{self, BranchId, CommitError, StoreError, Transaction as _, Won, write_rows};
+use es_core::store::{self, BranchId, CommitError, StoreError, Transaction, Won, write_rows};
 use es_core::{Backend, ErrorKind, chain};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, join_all};
@@ -13,7 +14,7 @@ use super::erased::{DynBranch, DynParticipant};
 use super::error::{AbortedBy, InDoubt, KnownBy, TwoPhaseError};
 use super::global::{GlobalTx, Held};
 use super::machine::{Act, Answer, Coordinator, Decided, Decision, Heard, Next, Odd};
-use super::manager::Inner;
+use super::manager::{Inner, in_time};
 
 /// A transaction on its way to an end.
 pub(super) struct Drive<B: Backend> {
@@ -62,7 +63,7 @@ impl<B: Backend> Drive<B> {
         loop {
             let acts = match self.coordinator.next() {
                 Next::Do(acts) => acts,
-                Next::End(answer) => return self.answer(answer).await,
+                Next::End(answer) => return self.answer(answer),
             };
             let acts: Vec<_> = acts.into_iter().map(|act| self.start(act)).collect();
             for met in join_all(acts).await {
@@ -78,22 +79,12 @@ impl<B: Backend> Drive<B> {
     }
 
     pub(super) async fn roll_back(mut self) {
+        self.start(Act::LeaveJournal).await;
         let ends: Vec<_> = (0..self.held.len()).map(|i| self.start(Act::RollBack(i))).collect();
         join_all(ends).await;
-        self.leave_journal().await;
     }
 
-    async fn leave_journal(&mut self) {
-        if let Some(tx) = self.journal.take()
-            && let Err(error) = tx.rollback().await
-        {
-            // The backend rolls back by itself.
-            tracing::debug!(txn = %self.txn, error = chain(&error), "a transaction was not rolled back at once");
-        }
-    }
-
-    async fn answer(mut self, answer: Answer) -> Result<Committed<B>, TwoPhaseError> {
-        self.leave_journal().await;
+    fn answer(self, answer: Answer) -> Result<Committed<B>, TwoPhaseError> {
         let txn = self.txn;
         match answer {
             Answer::Committed => {
@@ -117,12 +108,12 @@ impl<B: Backend> Drive<B> {
             Act::Look(i) | Act::Leave(i) | Act::Prepare(i) | Act::Alone(i) | Act::RollBack(i) => {
                 let name = self.held[i].id.name().to_owned();
                 match self.held[i].branch.take() {
-                    Some(branch) => of_session(act, i, branch, name).boxed(),
+                    Some(branch) => of_session(inner.limit, act, i, branch, name).boxed(),
                     None => unreachable!("a branch is ended once"),
                 }
             }
             Act::Commit(i) | Act::Abort(i) => {
-                ended(act, i, self.held[i].participant.clone(), self.held[i].id.clone()).boxed()
+                ended(inner, act, i, self.held[i].participant.clone(), self.held[i].id.clone()).boxed()
             }
             Act::AskAlone(i) => {
                 let (participant, id) = (self.held[i].participant.clone(), self.held[i].id.clone());
@@ -151,6 +142,7 @@ impl<B: Backend> Drive<B> {
                 }
                 .boxed()
             }
+            Act::LeaveJournal => leave(txn, self.journal.take()).boxed(),
             Act::Forget => async move {
                 inner.forget_open(txn).await;
                 Heard::Forgotten.into()
@@ -160,15 +152,21 @@ impl<B: Backend> Drive<B> {
     }
 }
 
-/// What goes over the connection of a branch. It is closed if that fails.
-async fn of_session(act: Act, i: usize, mut branch: Box<dyn DynBranch>, name: String) -> Met {
+/// What goes over the connection of a branch. It is closed if that fails, or takes too long.
+async fn of_session(
+    limit: Duration,
+    act: Act,
+    i: usize,
+    mut branch: Box<dyn DynBranch>,
+    name: String,
+) -> Met {
     let of = |source| AbortedBy::Branch { branch: name, source };
     let (done, heard): (_, fn(usize, bool) -> Heard) = match act {
-        Act::Leave(_) => (branch.end().await, Heard::Left),
-        Act::Prepare(_) => (branch.prepare().await, Heard::Prepared),
-        Act::Alone(_) => (branch.commit().await, Heard::Alone),
-        Act::RollBack(_) => (branch.rollback().await, |i, _| Heard::RolledBack(i)),
-        _ => match branch.has_written().await {
+        Act::Leave(_) => (in_time(limit, branch.end()).await, Heard::Left),
+        Act::Prepare(_) => (in_time(limit, branch.prepare()).await, Heard::Prepared),
+        Act::Alone(_) => (in_time(limit, branch.commit()).await, Heard::Alone),
+        Act::RollBack(_) => (in_time(limit, branch.rollback()).await, |i, _| Heard::RolledBack(i)),
+        _ => match in_time(limit, branch.has_written()).await {
             Ok(wrote) => {
                 let met = Met::from(Heard::Looked(i, Some(wrote)));
                 return Met { branch: Some((i, branch)), ..met };
@@ -182,13 +180,27 @@ async fn of_session(act: Act, i: usize, mut branch: Box<dyn DynBranch>, name: St
     }
 }
 
+/// Rolls back what the journal's database has of the transaction.
+async fn leave<T: Transaction>(txn: Uuid, journal: Option<T>) -> Met {
+    if let Some(tx) = journal
+        && let Err(error) = tx.rollback().await
+    {
+        // The backend rolls back by itself.
+        tracing::debug!(%txn, error = chain(&error), "a transaction was not rolled back at once");
+    }
+    Heard::JournalLeft.into()
+}
+
 /// Ends a branch that is prepared, or may be.
-async fn ended(act: Act, i: usize, participant: Arc<dyn DynParticipant>, id: BranchId) -> Met {
-    let fate = match act {
-        Act::Commit(_) => participant.commit(&id).await,
-        _ => participant.abort(&id).await,
-    };
-    let told = fate.inspect_err(|error| {
+async fn ended<B: Backend>(
+    inner: Arc<Inner<B>>,
+    act: Act,
+    i: usize,
+    participant: Arc<dyn DynParticipant>,
+    id: BranchId,
+) -> Met {
+    let decision = if let Act::Commit(_) = act { Decision::Commit } else { Decision::Abort };
+    let told = inner.ends(participant.as_ref(), &id, decision).await.inspect_err(|error| {
         tracing::info!(branch = %id, error = chain(error), "a branch waits to be ended");
     });
     Heard::Fate(i, told.ok()).into()
@@ -201,7 +213,7 @@ async fn decide<B: Backend>(
     branches: Vec<String>,
     journal: Option<B::Tx>,
 ) -> Met {
-    let rows = match inner.tables.to_commit(txn, branches) {
+    let rows = match inner.tables.to_commit(txn, branches, inner.ids.clock().now()) {
         Ok(rows) => rows,
         Err(error) => {
             return Met::because(Heard::Decided(Decided::Refused), AbortedBy::Journal(error.into()));
@@ -211,25 +223,25 @@ async fn decide<B: Backend>(
         return match write_rows(&inner.backend, rows).await {
             Ok(Won::Yes(_)) => Heard::Decided(Decided::Yes).into(),
             Ok(Won::No(_)) => Heard::Decided(Decided::Unheard).into(),
-            Err(error) => {
-                tracing::info!(%txn, error = chain(&error), "it was not heard whether a decision is stored");
-                Heard::Decided(Decided::Unheard).into()
-            }
+            Err(error) => unheard_of(txn, error.into()),
         };
     };
     tx.staged().rows.extend(rows);
     match tx.commit().await {
         Ok(done) => Met { done: Some(done), ..Heard::Decided(Decided::Yes).into() },
         // Another decision was there.
-        Err(CommitError::Fenced { table, .. }) if *table == **inner.tables.decisions.name() => {
+        Err(CommitError::Fenced { table, .. }) if inner.tables.is_of_decision(&table) => {
             Heard::Decided(Decided::Unheard).into()
         }
-        Err(error) if error.kind() == ErrorKind::Unknown => {
-            tracing::info!(%txn, error = chain(&error), "it was not heard whether a decision is stored");
-            Heard::Decided(Decided::Unheard).into()
-        }
+        Err(error) if error.kind() == ErrorKind::Unknown => unheard_of(txn, error),
         Err(error) => Met::because(Heard::Decided(Decided::Refused), AbortedBy::Journal(error)),
     }
+}
+
+/// Nobody has heard whether a decision is stored.
+fn unheard_of(txn: Uuid, error: CommitError) -> Met {
+    tracing::info!(%txn, error = chain(&error), "it was not heard whether a decision is stored");
+    Met::because(Heard::Decided(Decided::Unheard), AbortedBy::Unheard(error))
 }
 
 fn unheard<T>(txn: Uuid, asked: Result<T, StoreError>) -> Option<T> {

@@ -13,6 +13,7 @@ use es_core::services::Services;
 use es_core::{AppBuilder, Backend, BoxError, chain};
 use tokio_util::sync::CancellationToken;
 
+use super::forget::Place;
 use super::manager::TwoPhase;
 use super::recovery::{Recovered, Waiting};
 
@@ -54,8 +55,12 @@ struct Recovery<B> {
 #[derive(Clone, Debug, Default)]
 struct Seen {
     looked: Option<Timestamp>,
+    /// When it has looked last, whatever came of it.
+    at: Option<Timestamp>,
     failing: Option<String>,
     last: Recovered,
+    /// When each participant has last said what is prepared there; from the first look on.
+    asked: BTreeMap<String, Timestamp>,
     /// Since when each alert is so.
     alerts: Vec<EngineAlert>,
 }
@@ -72,23 +77,45 @@ impl<B: Backend> Recovery<B> {
     }
 
     async fn look(&self, now: impl Fn() -> Timestamp) {
-        let looked = self.two_phase.recover().await;
+        let (found, failed) = self.two_phase.0.look().await;
+        let failed = failed.map(|error| chain(&error));
+        if let Some(error) = &failed {
+            tracing::warn!(error, "transactions across databases cannot be recovered now");
+        }
         let mut seen = self.seen();
-        match looked {
-            Ok(found) => {
-                measure(&found, &seen.last, self.two_phase.0.participants.keys());
-                seen.failing = failing(&found);
-                seen.alerts = alerts(&found, &seen.alerts, now());
-                (seen.looked, seen.last) = (Some(now()), found);
-            }
-            Err(error) => {
-                tracing::warn!(
-                    error = chain(&error),
-                    "transactions across databases cannot be recovered now"
-                );
-                seen.failing = Some(chain(&error));
+        let configured: Vec<_> = self.two_phase.0.participants.keys().cloned().collect();
+        seen.takes(found, failed.as_deref(), &configured, now());
+    }
+}
+
+impl Seen {
+    /// A look, and why the list could not be seen to, if it could not.
+    fn takes(&mut self, mut found: Recovered, list: Option<&str>, configured: &[String], now: Timestamp) {
+        for name in configured {
+            let asked = self.asked.entry(name.clone()).or_insert(now);
+            match found.in_doubt.contains_key(name) {
+                true => *asked = now,
+                // What was prepared there may be so still.
+                false => {
+                    let before = self.last.in_doubt.get(name).filter(|waiting| waiting.branches > 0);
+                    let since = self.at.and_then(|at| Duration::try_from(now.duration_since(at)).ok());
+                    let later = |waiting: &Waiting| waiting.later(since.unwrap_or_default());
+                    found.in_doubt.extend(before.map(|waiting| (name.clone(), later(waiting))));
+                }
             }
         }
+        if list.is_some() {
+            let Recovered { unfinished, missing, parked, unread, .. } = &self.last;
+            (found.unfinished, found.missing) = (unfinished.clone(), missing.clone());
+            (found.parked, found.unread) = (parked.clone(), unread.clone());
+        }
+        measure(&found, &self.last, configured, &self.asked);
+        self.failing = failing(&found, list);
+        self.alerts = alerts(&found, &self.asked, &self.alerts, now);
+        if list.is_none() {
+            self.looked = Some(now);
+        }
+        (self.at, self.last) = (Some(now), found);
     }
 }
 
@@ -109,8 +136,12 @@ impl<B: Backend> Engine for Recovery<B> {
 
     async fn run(&self, stop: CancellationToken) {
         let Some(node) = self.node.get().filter(|node| !node.cluster.only_looks()) else { return };
+        let mut place = Place::default();
         loop {
-            let look = self.look(|| node.ids.clock().now());
+            let look = async {
+                self.look(|| node.ids.clock().now()).await;
+                self.two_phase.0.forget(&mut place).await;
+            };
             if stop.run_until_cancelled(look).await.is_none() {
                 return;
             }
@@ -135,13 +166,19 @@ impl<B: Backend> Engine for Recovery<B> {
     }
 }
 
-fn failing(found: &Recovered) -> Option<String> {
+fn failing(found: &Recovered, list: Option<&str>) -> Option<String> {
     let of = |(name, why): (&String, &String)| format!("participant {name:?}: {why}");
-    found.failed.iter().map(of).reduce(|all, one| format!("{all}; {one}"))
+    let list = list.map(|why| format!("the list of what was decided: {why}"));
+    list.into_iter().chain(found.failed.iter().map(of)).reduce(|all, one| format!("{all}; {one}"))
 }
 
 /// What somebody is to look at, each since when it is so.
-fn alerts(found: &Recovered, before: &[EngineAlert], now: Timestamp) -> Vec<EngineAlert> {
+fn alerts(
+    found: &Recovered,
+    asked: &BTreeMap<String, Timestamp>,
+    before: &[EngineAlert],
+    now: Timestamp,
+) -> Vec<EngineAlert> {
     let mut alerts = Vec::new();
     let mut add = |name: &'static str, urgent: bool, text: String| {
         let since = before.iter().find(|alert| alert.name == name).map_or(now, |alert| alert.since);
@@ -156,10 +193,29 @@ fn alerts(found: &Recovered, before: &[EngineAlert], now: Timestamp) -> Vec<Engi
         let to_do = "they hold their locks; if it goes on, the store or a participant does not answer";
         add("TwoPhaseInDoubt", true, format!("branches are prepared, and wait: {text}; {to_do}"));
     }
-    if !found.parked.is_empty() {
+    let is_late = |at: &Timestamp| now.duration_since(*at).unsigned_abs() > IN_DOUBT && now > *at;
+    let unasked: Vec<_> = asked.iter().filter(|(_, at)| is_late(at)).map(|(name, _)| name).collect();
+    if !unasked.is_empty() {
+        let names = names(unasked.into_iter());
+        let text = format!("{names} cannot be asked what is prepared there, which may hold its locks");
+        add("TwoPhaseUnasked", true, text);
+    }
+    if !found.torn.is_empty() {
+        let n = found.torn.len();
+        let to_do = "look at `TwoPhase::strays`, and `adopt` them";
+        let text = format!(
+            "{n} transactions are committed in one database and prepared in another, undecided: {to_do}"
+        );
+        add("TwoPhaseTorn", true, text);
+    }
+    if !found.parked.is_empty() || !found.unread.is_empty() {
         let to_do = "look at `TwoPhase::pending`, mend it by hand, and `accept` it";
         let (n, names) = (found.parked.values().sum::<u64>(), names(found.parked.keys()));
-        add("TwoPhaseParked", true, format!("{n} branches at {names} are not what was decided: {to_do}"));
+        let unread = found.unread.len();
+        let text = format!(
+            "{n} branches at {names} are not what was decided, {unread} rows cannot be read: {to_do}"
+        );
+        add("TwoPhaseParked", true, text);
     }
     if !found.missing.is_empty() {
         let names = names(found.missing.iter());
@@ -177,7 +233,12 @@ fn names(names: impl Iterator<Item = impl fmt::Debug>) -> String {
 }
 
 /// What a participant has is shown until it was looked at again: a look that fails says nothing of it.
-fn measure<'a>(found: &'a Recovered, before: &'a Recovered, configured: impl Iterator<Item = &'a String>) {
+fn measure(
+    found: &Recovered,
+    before: &Recovered,
+    configured: &[String],
+    asked: &BTreeMap<String, Timestamp>,
+) {
     for (outcome, n) in [("committed", found.committed), ("aborted", found.aborted)] {
         metrics::counter!("es_two_phase_recovered_total", "outcome" => outcome).increment(n);
     }
@@ -186,16 +247,24 @@ fn measure<'a>(found: &'a Recovered, before: &'a Recovered, configured: impl Ite
         let oldest = waiting.oldest.as_secs_f64();
         metrics::gauge!("es_two_phase_in_doubt_seconds", "participant" => name.clone()).set(oldest);
     }
+    for (name, at) in asked {
+        let at = at.as_duration().as_secs_f64();
+        metrics::gauge!("es_two_phase_looked_timestamp_seconds", "participant" => name.clone()).set(at);
+    }
     for name in found.failed.keys() {
         metrics::counter!("es_two_phase_failed_looks_total", "participant" => name.clone()).increment(1);
     }
     let once = before.unfinished.keys().chain(before.parked.keys());
     let now = found.unfinished.keys().chain(found.parked.keys());
-    for name in configured.chain(once).chain(now).collect::<BTreeSet<_>>() {
+    for name in configured.iter().chain(once).chain(now).collect::<BTreeSet<_>>() {
         let of = |all: &BTreeMap<String, u64>| all.get(name).copied().unwrap_or_default();
         show("es_two_phase_unfinished", name, of(&found.unfinished));
         show("es_two_phase_parked", name, of(&found.parked));
     }
+    let n = |all: usize| u64::try_from(all).unwrap_or(u64::MAX);
+    show("es_two_phase_parked", "unread", n(found.unread.len()));
+    #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+    metrics::gauge!("es_two_phase_torn").set(n(found.torn.len()) as f64);
 }
 
 fn show(gauge: &'static str, participant: &str, n: u64) {
@@ -216,27 +285,66 @@ mod tests {
         let mut found = Recovered::default();
         let mut waits = |oldest| {
             found.in_doubt.insert("stock".to_owned(), Waiting { branches: 2, oldest });
-            alerts(&found, &[], at(1)).into_iter().map(|alert| alert.name).collect::<Vec<_>>()
+            alerts(&found, &BTreeMap::new(), &[], at(1))
+                .into_iter()
+                .map(|alert| alert.name)
+                .collect::<Vec<_>>()
         };
         assert_eq!(waits(IN_DOUBT), [""; 0]);
         assert_eq!(waits(IN_DOUBT + Duration::from_millis(1)), ["TwoPhaseInDoubt"]);
         found.parked.insert("stock".to_owned(), 1);
         found.missing.insert("billing".to_owned());
-        let first = alerts(&found, &[], at(1));
+        let first = alerts(&found, &BTreeMap::new(), &[], at(1));
         let names: Vec<_> = first.iter().map(|alert| alert.name).collect();
         assert_eq!(names, ["TwoPhaseInDoubt", "TwoPhaseParked", "TwoPhaseMissing"]);
         assert!(first[0].text.contains("2 at \"stock\"") && first[2].text.contains("\"billing\""));
         // It is so since then.
         found.in_doubt.clear();
-        let then = alerts(&found, &first, at(9));
+        let then = alerts(&found, &BTreeMap::new(), &first, at(9));
         assert_eq!(then, first[1..]);
+        let left = Recovered { torn: BTreeSet::from([uuid::Uuid::nil()]), ..Recovered::default() };
+        assert_eq!(alerts(&left, &BTreeMap::new(), &[], at(1))[0].name, "TwoPhaseTorn");
+        let damaged = BTreeMap::from([("x".to_owned(), "it is no key".to_owned())]);
+        let damaged = Recovered { unread: damaged, ..Recovered::default() };
+        assert_eq!(alerts(&damaged, &BTreeMap::new(), &[], at(1))[0].name, "TwoPhaseParked");
+    }
+
+    #[test]
+    fn what_is_prepared_is_an_alert_also_where_nobody_can_be_asked() {
+        let (mut seen, names) = (Seen::default(), ["stock".to_owned()]);
+        let mut takes = |found: &Recovered, list: Option<&str>, second| {
+            seen.takes(found.clone(), list, &names, at(second));
+            let alerts = seen.alerts.iter().map(|alert| alert.name).collect::<Vec<_>>();
+            (alerts, seen.failing.clone().unwrap_or_default(), seen.looked)
+        };
+        // The store is away, and the participant is not: what waits is seen.
+        let mut found = Recovered::default();
+        found.parked.insert("stock".to_owned(), 1);
+        takes(&found, None, 1);
+        let mut found = Recovered::default();
+        found.in_doubt.insert("stock".to_owned(), Waiting { branches: 1, oldest: IN_DOUBT + IN_DOUBT });
+        let (alerts, failing, looked) = takes(&found, Some("the store is away"), 2);
+        assert_eq!(alerts, ["TwoPhaseInDoubt", "TwoPhaseParked"]);
+        assert!(failing.contains("the store is away"));
+        assert_eq!(looked, Some(at(1)));
+        // Then the participant is away: what was prepared there grows older.
+        found.in_doubt.insert("stock".to_owned(), Waiting { branches: 1, oldest: IN_DOUBT });
+        assert!(takes(&found, None, 3).0.is_empty());
+        let away = Recovered::default();
+        assert_eq!(takes(&away, None, 4).0, ["TwoPhaseInDoubt"]);
+        assert_eq!(takes(&away, None, 34).0, ["TwoPhaseInDoubt", "TwoPhaseUnasked"]);
+        let answers = BTreeMap::from([("stock".to_owned(), Waiting::default())]);
+        let answers = Recovered { in_doubt: answers, ..Recovered::default() };
+        assert_eq!(takes(&answers, None, 35).0, [""; 0]);
+        assert_eq!(takes(&away, None, 65).0, [""; 0]);
+        assert_eq!(takes(&away, None, 66).0, ["TwoPhaseUnasked"]);
     }
 
     #[test]
     fn a_participant_that_cannot_be_asked_is_named() {
         let mut found = Recovered::default();
-        assert_eq!(failing(&found), None);
+        assert_eq!(failing(&found, None), None);
         found.failed.insert("stock".to_owned(), "it is away".to_owned());
-        assert_eq!(failing(&found).as_deref(), Some("participant \"stock\": it is away"));
+        assert_eq!(failing(&found, None).as_deref(), Some("participant \"stock\": it is away"));
     }
 }

@@ -12,10 +12,13 @@ use uuid::Uuid;
 pub(super) trait DynParticipant: fmt::Debug + Send + Sync {
     fn named(&self) -> &str;
     async fn check(&self) -> Result<(), StoreError>;
+    async fn begin(&self, id: &BranchId) -> Result<Box<dyn DynBranch>, StoreError>;
     async fn commit(&self, id: &BranchId) -> Result<Fate, StoreError>;
     async fn abort(&self, id: &BranchId) -> Result<Fate, StoreError>;
+    async fn was_committed(&self, id: &BranchId) -> Result<bool, StoreError>;
     async fn outcome(&self, id: &BranchId) -> Result<Fate, StoreError>;
     async fn prepared(&self, cluster: Uuid) -> Result<Vec<Prepared>, StoreError>;
+    async fn of_others(&self, cluster: Uuid) -> Result<Vec<Prepared>, StoreError>;
 }
 
 #[async_trait]
@@ -26,17 +29,26 @@ impl<P: Participant> DynParticipant for P {
     async fn check(&self) -> Result<(), StoreError> {
         Participant::check(self).await
     }
+    async fn begin(&self, id: &BranchId) -> Result<Box<dyn DynBranch>, StoreError> {
+        Ok(Box::new(Participant::begin(self, id).await?))
+    }
     async fn commit(&self, id: &BranchId) -> Result<Fate, StoreError> {
         Participant::commit(self, id).await
     }
     async fn abort(&self, id: &BranchId) -> Result<Fate, StoreError> {
         Participant::abort(self, id).await
     }
+    async fn was_committed(&self, id: &BranchId) -> Result<bool, StoreError> {
+        Participant::was_committed(self, id).await
+    }
     async fn outcome(&self, id: &BranchId) -> Result<Fate, StoreError> {
         Participant::outcome(self, id).await
     }
     async fn prepared(&self, cluster: Uuid) -> Result<Vec<Prepared>, StoreError> {
         Participant::prepared(self, cluster).await
+    }
+    async fn of_others(&self, cluster: Uuid) -> Result<Vec<Prepared>, StoreError> {
+        Participant::of_others(self, cluster).await
     }
 }
 

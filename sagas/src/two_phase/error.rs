@@ -28,7 +28,17 @@ pub enum TwoPhaseError {
         /// The branches.
         branches: Vec<String>,
     },
-    /// A database could not be asked, or the call is wrong. Nothing of it is committed.
+    /// It is committed, and whether all of its branches are could not be seen to:
+    /// [`Committed::wait_all`](super::Committed::wait_all) can be called again, and recovery goes on.
+    #[error("transaction {txn} is committed, and its branches could not be waited for")]
+    Waiting {
+        /// The transaction.
+        txn: Uuid,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// What became of it could not be found out: a database could not be asked, or the call is wrong. It may be committed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -52,6 +62,9 @@ pub enum AbortedBy {
     /// Recovery decided so while the coordinator was slow, or had lost the store: begin it again.
     #[error("it took too long to decide, and another node decided to roll it back")]
     Overtaken,
+    /// It was not heard whether the store has the decision to commit, and then it was decided to roll it back.
+    #[error("the decision to commit did not reach the store")]
+    Unheard(#[source] CommitError),
 }
 
 impl TwoPhaseError {
@@ -66,7 +79,7 @@ impl TwoPhaseError {
             },
             Self::Unknown(_) => ErrorKind::Unknown,
             Self::Parked { .. } => ErrorKind::Blocked,
-            Self::Store(error) => error.kind(),
+            Self::Waiting { source, .. } | Self::Store(source) => source.kind(),
         }
     }
 }
@@ -76,7 +89,7 @@ impl AbortedBy {
         match self {
             Self::Branch { source, .. } => source.kind(),
             Self::Journal(error) => error.kind(),
-            Self::Overtaken => ErrorKind::Transient,
+            Self::Overtaken | Self::Unheard(_) => ErrorKind::Transient,
         }
     }
 }

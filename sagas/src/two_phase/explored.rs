@@ -1,11 +1,11 @@
 //! Every state that a transaction across databases can come to: with answers that are lost, acts that arrive late or twice,
-//! a coordinator that crashes anywhere, recovery that races with it, and somebody who rolls back by hand.
+//! a coordinator that crashes anywhere, recovery that races with it, and somebody who ends branches by hand.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use es_core::store::Fate;
 
-use super::machine::{Act, Answer, Coordinator, Decided, Decision, Heard, Next, judge, recover};
+use super::machine::{Act, Answer, Coordinator, Decided, Decision, Heard, Knows, Next, Step, judge, recover};
 
 /// What a participant has of its branch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,15 +25,23 @@ struct Part {
     at: At,
     /// A tomb is in the place of its marker.
     barred: bool,
-    /// Somebody has rolled it back by hand.
-    by_hand: bool,
+    /// Somebody has ended it.
+    by_hand: Option<Hand>,
+}
+
+/// When a branch was ended by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Hand {
+    Early,
+    /// It was decided to abort it, and nobody looked at it any more.
+    Late,
 }
 
 /// One who recovers a branch, on any node, and what it knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Agent {
     branch: usize,
-    knows: Option<Decision>,
+    knows: Knows,
 }
 
 /// A transaction and what is around it.
@@ -54,6 +62,12 @@ struct World {
     /// The branches on the stored list.
     listed: BTreeSet<usize>,
     parked: BTreeSet<usize>,
+    /// Recovery has said that a person has to decide.
+    torn: bool,
+    /// It has come to say so of one that was decided.
+    misled: bool,
+    /// What was prepared when another branch was committed by hand, and nobody was at it: it is to stay so.
+    held: BTreeSet<usize>,
     agents: BTreeSet<Agent>,
     crashes: u32,
     repeated: u32,
@@ -84,6 +98,19 @@ enum Fault {
     WriterLeaves,
     /// A single writer of whose commit nobody has heard is taken for aborted.
     AloneIsNotAsked,
+    /// Recovery decides without a look at the other branches.
+    LooksAtNoMarkers,
+    /// It takes what is committed for a sign that nothing was decided, and does not read the decision.
+    MarkersOnly,
+    /// A decision to abort comes without a list.
+    AbortHasNoList,
+}
+
+/// What people do by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ByHand {
+    RollsBack,
+    Commits,
 }
 
 struct Explorer {
@@ -91,6 +118,7 @@ struct Explorer {
     most_crashes: u32,
     most_repeated: u32,
     most_by_hand: u32,
+    by_hand: ByHand,
     most_agents: usize,
     seen: HashSet<World>,
     left: Vec<World>,
@@ -102,7 +130,7 @@ struct Explorer {
 
 impl World {
     fn begin(writes: &[bool], journal: bool) -> Self {
-        let part = |writes: &bool| Part { writes: *writes, at: At::Active, barred: false, by_hand: false };
+        let part = |writes: &bool| Part { writes: *writes, at: At::Active, barred: false, by_hand: None };
         Self {
             coordinator: Some(Coordinator::new(writes.len(), journal)),
             told: None,
@@ -113,6 +141,9 @@ impl World {
             decision: None,
             listed: BTreeSet::new(),
             parked: BTreeSet::new(),
+            torn: false,
+            misled: false,
+            held: BTreeSet::new(),
             agents: BTreeSet::new(),
             crashes: 0,
             repeated: 0,
@@ -120,9 +151,10 @@ impl World {
         }
     }
 
-    /// What has written, or may yet, as it is; but for what was rolled back by hand.
+    /// What has written, or may yet, as it is; but for what was ended by hand.
     fn counted(&self) -> impl Iterator<Item = At> {
-        let parts = self.parts.iter().filter(|part| part.writes && !part.by_hand).map(|part| part.at);
+        let parts =
+            self.parts.iter().filter(|part| part.writes && part.by_hand.is_none()).map(|part| part.at);
         parts.chain(self.local)
     }
 
@@ -152,7 +184,7 @@ impl World {
     /// Whether it goes over the connection of a transaction: it cannot arrive twice, and ends the transaction if it is lost.
     fn is_of_session(&self, act: Act) -> bool {
         matches!(act, Act::Look(_) | Act::Leave(_) | Act::Prepare(_) | Act::Alone(_) | Act::RollBack(_))
-            || act == Act::Decide && self.local.is_some()
+            || matches!(act, Act::Decide | Act::LeaveJournal) && self.local.is_some()
     }
 }
 
@@ -168,6 +200,7 @@ fn failed(act: Act) -> Heard {
         Act::Ask => Heard::Asked(None),
         Act::Commit(i) | Act::Abort(i) => Heard::Fate(i, None),
         Act::RollBack(i) => Heard::RolledBack(i),
+        Act::LeaveJournal => Heard::JournalLeft,
         Act::Park(i) => Heard::Parked(i),
         Act::Forget => Heard::Forgotten,
     }
@@ -177,7 +210,19 @@ impl Explorer {
     fn new(fault: Fault) -> Self {
         let (seen, left, told) = (HashSet::new(), Vec::new(), BTreeMap::new());
         let (most_crashes, most_repeated, most_by_hand, most_agents) = (1, 0, 0, 1);
-        Self { fault, most_crashes, most_repeated, most_by_hand, most_agents, seen, left, told, late: 0 }
+        let by_hand = ByHand::RollsBack;
+        Self {
+            fault,
+            most_crashes,
+            most_repeated,
+            most_by_hand,
+            by_hand,
+            most_agents,
+            seen,
+            left,
+            told,
+            late: 0,
+        }
     }
 
     /// Visits every state. Gives what is wrong with the first one that is.
@@ -193,6 +238,9 @@ impl Explorer {
 
     fn visit(&mut self, world: &World) -> Result<(), String> {
         world.is_whole()?;
+        if world.misled {
+            return Err("it was decided, and is left to a person".to_owned());
+        }
         self.coordinate(world);
         for act in world.busy.clone() {
             self.arrives_and_is_heard(world, act);
@@ -250,6 +298,7 @@ impl Explorer {
             Act::Look(i) | Act::RollBack(i) if then.parts[i].at == At::Active => {
                 then.parts[i].at = At::Aborted;
             }
+            Act::LeaveJournal => then.ends_local(),
             _ => drop(then.astray.insert(act)),
         }
         self.hear(&mut then, act, failed(act));
@@ -322,9 +371,18 @@ impl Explorer {
             }
             Act::Decide => self.decides(world),
             Act::Ask => {
-                let decision = world.decision.unwrap_or(Decision::Abort);
-                let then = World { decision: Some(decision), ..world.clone() };
+                let mut then = world.clone();
+                let decision = *then.decision.get_or_insert(Decision::Abort);
+                if world.decision.is_none() && self.fault != Fault::AbortHasNoList {
+                    // Whoever may have a branch of it.
+                    then.listed.extend(0..then.parts.len());
+                }
                 vec![(then, Heard::Asked(Some(decision)))]
+            }
+            Act::LeaveJournal => {
+                let mut then = world.clone();
+                then.ends_local();
+                vec![(then, Heard::JournalLeft)]
             }
             Act::Commit(i) => vec![self.finishes(world, i, At::Committed)],
             Act::Abort(i) => vec![self.finishes(world, i, At::Aborted)],
@@ -396,11 +454,7 @@ impl Explorer {
     /// Recovery sees what is prepared, or on the list, at any time, and acts on it later.
     fn recovery(&mut self, world: &World) {
         if world.agents.len() < self.most_agents {
-            let prepared = (0..world.parts.len()).filter(|i| world.parts[*i].at == At::Prepared);
-            let found = prepared.map(|branch| Agent { branch, knows: None });
-            let listed = world.listed.difference(&world.parked);
-            let known = listed.map(|branch| Agent { branch: *branch, knows: Some(Decision::Commit) });
-            for agent in found.chain(known) {
+            for agent in (0..world.parts.len()).filter_map(|branch| finds(world, branch)) {
                 let mut then = world.clone();
                 if then.agents.insert(agent) {
                     self.left.push(then);
@@ -421,22 +475,43 @@ impl Explorer {
     /// What an agent does next; what it knows then, if it is not done.
     fn works(&self, world: &mut World, agent: Agent) -> Option<Agent> {
         let Agent { branch, knows } = agent;
-        let act = recover(branch, knows);
-        if act == Act::Ask && self.fault == Fault::NoAsk {
-            return Some(Agent { branch, knows: Some(world.decision.unwrap_or(Decision::Abort)) });
-        }
-        let (then, heard) = self.arrives(world, act).pop()?;
-        *world = then;
-        match heard {
-            Heard::Asked(knows) => Some(Agent { branch, knows }),
-            Heard::Fate(_, Some(fate)) => {
-                match judge(knows?, fate) {
+        let goes_on = |knows| Some(Agent { branch, knows });
+        match recover(knows) {
+            Step::Trace => {
+                let others = world.parts.iter().enumerate().filter(|(i, _)| *i != branch);
+                let is_marked = others.into_iter().any(|(_, part)| part.at == At::Committed);
+                let is_seen = is_marked && self.fault != Fault::LooksAtNoMarkers;
+                goes_on(if is_seen { Knows::Marked } else { Knows::Unmarked })
+            }
+            Step::Read => {
+                let read = world.decision.filter(|_| self.fault != Fault::MarkersOnly);
+                world.misled |= read.is_none() && world.decision.is_some();
+                goes_on(read.map_or(Knows::Torn, Knows::Decided))
+            }
+            Step::Ask if self.fault == Fault::NoAsk => {
+                goes_on(Knows::Decided(world.decision.unwrap_or(Decision::Abort)))
+            }
+            Step::Ask => {
+                *world = self.arrives(world, Act::Ask).pop()?.0;
+                goes_on(Knows::Decided(world.decision?))
+            }
+            Step::End(decision) => {
+                let at = if decision == Decision::Commit { At::Committed } else { At::Aborted };
+                let (then, heard) = self.finishes(world, branch, at);
+                *world = then;
+                let Heard::Fate(_, Some(fate)) = heard else {
+                    panic!("{heard:?} is no answer of a participant")
+                };
+                match judge(decision, fate) {
                     Some(_) => drop(world.parked.insert(branch)),
                     None => drop(world.listed.remove(&branch)),
                 }
                 None
             }
-            other => panic!("{other:?} is no answer of a participant"),
+            Step::Leave => {
+                world.torn = true;
+                None
+            }
         }
     }
 
@@ -444,9 +519,25 @@ impl Explorer {
         if world.by_hand == self.most_by_hand {
             return;
         }
-        for i in (0..world.parts.len()).filter(|i| world.parts[*i].at == At::Prepared) {
+        let prepared = |world: &World| -> BTreeSet<_> {
+            (0..world.parts.len()).filter(|i| world.parts[*i].at == At::Prepared).collect()
+        };
+        for i in prepared(world) {
             let mut then = World { by_hand: world.by_hand + 1, ..world.clone() };
-            (then.parts[i].at, then.parts[i].by_hand) = (At::Aborted, true);
+            then.parts[i].by_hand = Some(Hand::Early);
+            if self.by_hand == ByHand::Commits {
+                then.parts[i].at = At::Committed;
+                if world.decision == Some(Decision::Abort) && !world.listed.contains(&i) {
+                    then.parts[i].by_hand = Some(Hand::Late);
+                }
+                let is_quiet =
+                    world.coordinator.is_none() && world.astray.is_empty() && world.agents.is_empty();
+                if is_quiet && world.decision.is_none() {
+                    then.held = prepared(&then);
+                }
+            } else {
+                then.parts[i].at = At::Aborted;
+            }
             self.left.push(then);
         }
     }
@@ -456,26 +547,30 @@ impl Explorer {
         if world.coordinator.is_some() {
             return Ok(());
         }
-        let mut end = world.clone();
+        let mut end = World { torn: false, ..world.clone() };
         for i in 0..end.parts.len() {
-            let mut agent = match (end.parts[i].at, end.listed.contains(&i) && !end.parked.contains(&i)) {
-                (At::Prepared, _) => Some(Agent { branch: i, knows: None }),
-                (_, true) => Some(Agent { branch: i, knows: Some(Decision::Commit) }),
-                _ => None,
-            };
+            let mut agent = finds(&end, i);
             while let Some(now) = agent {
                 agent = self.works(&mut end, now);
             }
         }
         end.is_whole()?;
-        if end.counted().any(|at| matches!(at, At::Active | At::Prepared)) {
+        let is_prepared = |i: &usize| end.parts[*i].at == At::Prepared;
+        if end.counted().any(|at| at == At::Active || at == At::Prepared && !end.torn) {
             return Err(format!("it is not brought to an end: {end:#?}"));
         }
+        if !end.held.iter().all(is_prepared) || !end.held.is_empty() && !end.torn {
+            return Err(format!("a branch was committed by hand, and recovery has not stopped: {end:#?}"));
+        }
         let is_committed = end.counted().any(|at| at == At::Committed);
-        let lost =
-            (0..end.parts.len()).filter(|i| end.parts[*i].by_hand && end.decision == Some(Decision::Commit));
-        if let Some(i) = lost.into_iter().find(|i| !end.parked.contains(i)) {
-            return Err(format!("branch {i} was rolled back by hand, and nobody says so"));
+        let against = match self.by_hand {
+            ByHand::RollsBack => Decision::Commit,
+            ByHand::Commits => Decision::Abort,
+        };
+        let is_odd = |i: &usize| end.parts[*i].by_hand == Some(Hand::Early) && end.decision == Some(against);
+        let lost = |i: &usize| is_odd(i) && !end.parked.contains(i);
+        if let Some(i) = (0..end.parts.len()).find(lost) {
+            return Err(format!("branch {i} was ended by hand, and nobody says so"));
         }
         match world.told {
             Some(Answer::Aborted) if is_committed => Err("it is said to be aborted, and is not".to_owned()),
@@ -485,6 +580,18 @@ impl Explorer {
             _ => Ok(()),
         }
     }
+}
+
+/// What recovery sees of a branch.
+fn finds(world: &World, branch: usize) -> Option<Agent> {
+    let is_listed = world.listed.contains(&branch) && !world.parked.contains(&branch);
+    let knows = match world.parts[branch].at {
+        // It has read the decision, if there was one.
+        At::Prepared => world.decision.map_or(Knows::Nothing, Knows::Decided),
+        _ if is_listed => Knows::Decided(world.decision?),
+        _ => return None,
+    };
+    Some(Agent { branch, knows })
 }
 
 /// Gives what whoever commits was told.
@@ -546,8 +653,15 @@ fn what_is_rolled_back_by_hand_is_parked() {
 }
 
 #[test]
+fn what_is_committed_by_hand_stops_recovery_or_is_parked() {
+    let mut touched = Explorer::new(Fault::None);
+    (touched.most_by_hand, touched.by_hand) = (1, ByHand::Commits);
+    explore(touched, &[true, true], false, 1_000);
+}
+
+#[test]
 fn what_is_built_wrong_is_found() {
-    let cases: [(Fault, &[bool], bool); 10] = [
+    let cases: [(Fault, &[bool], bool); 13] = [
         (Fault::NoAsk, &[true, true], false),
         (Fault::ActsFirst, &[true, true], false),
         (Fault::KeepsItsOwn, &[true, true], false),
@@ -558,10 +672,17 @@ fn what_is_built_wrong_is_found() {
         (Fault::LastResourceFirst, &[true], true),
         (Fault::WriterLeaves, &[true, true], false),
         (Fault::AloneIsNotAsked, &[true], false),
+        (Fault::LooksAtNoMarkers, &[true, true], false),
+        (Fault::MarkersOnly, &[true, true], false),
+        (Fault::AbortHasNoList, &[true, true], false),
     ];
     for (fault, writes, journal) in cases {
         let mut wrong = Explorer::new(fault);
-        wrong.most_by_hand = u32::from(fault == Fault::NoMarkers);
+        let commits = matches!(fault, Fault::LooksAtNoMarkers | Fault::AbortHasNoList);
+        wrong.most_by_hand = u32::from(commits || fault == Fault::NoMarkers);
+        if commits {
+            wrong.by_hand = ByHand::Commits;
+        }
         assert!(wrong.explore(writes, journal).is_err(), "{fault:?}");
     }
 }

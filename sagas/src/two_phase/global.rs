@@ -61,18 +61,20 @@ impl<B: Backend> GlobalTx<B> {
         InDoubt { txn: self.txn, known_by: KnownBy::Any }
     }
 
-    /// The branch of a participant: it begins when it is first asked for.
+    /// The branch of a participant: it begins when it is first asked for, at the participant of this name that is configured,
+    /// for that is the one that ends it.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Misuse`] if recovery would not know the participant; else as [`Participant::begin`].
+    /// [`StoreError::Misuse`] if none of this name is configured, or one with branches of another type; else as
+    /// [`Participant::begin`].
     pub async fn branch<P: Participant>(&mut self, participant: &P) -> Result<&mut P::Branch, StoreError> {
         let name = participant.name();
         let at = match self.branches.iter().position(|held| held.id.name() == name) {
             Some(at) => at,
             None => {
                 let (own, id) = (self.inner.named(name)?.clone(), self.inner.branch(self.txn, name)?);
-                let branch = Box::new(participant.begin(&id).await?);
+                let branch = own.begin(&id).await?;
                 self.branches.push(Held { id, participant: own, branch: Some(branch) });
                 self.branches.len() - 1
             }

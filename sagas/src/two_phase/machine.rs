@@ -5,11 +5,14 @@
 //! | open | each branch is asked whether it has written; those that have not are ended, the others prepared | all are prepared: the decision is inserted · one fails: back |
 //! | asking | nobody has heard whether the decision was inserted: another one is, to abort, and the winner's is read | that answer |
 //! | forth | each prepared branch is committed | each has been tried once; what is left is recovery's |
-//! | back | each branch is taken back | the same |
+//! | back | the journal's part is rolled back, then each branch is taken back | the same |
 //!
 //! There is no record of the beginning, and none of an abort that the coordinator decides by itself: what has no decision is
 //! aborted. The decision to commit is a row that can be inserted once. Where the journal's database takes part, its own rows
 //! and the decision are one commit, and it is never prepared. One writer alone needs no decision: its commit is that.
+//!
+//! Recovery knows only what it finds. Before it decides it looks whether another branch is committed: then the decision has
+//! been lost, or somebody has committed that one by hand, and a person has to say which way it goes.
 
 use es_core::store::Fate;
 use serde::{Deserialize, Serialize};
@@ -91,6 +94,8 @@ pub(super) enum Act {
     Abort(usize),
     /// Rolls back a branch that nobody has tried to prepare.
     RollBack(usize),
+    /// Rolls back what the journal's database has of the transaction.
+    LeaveJournal,
     /// Notes that a branch is what it should not be.
     Park(usize),
     /// Takes away the list of branches that wait.
@@ -109,6 +114,7 @@ pub(super) enum Heard {
     Asked(Option<Decision>),
     Fate(usize, Option<Fate>),
     RolledBack(usize),
+    JournalLeft,
     Parked(usize),
     Forgotten,
 }
@@ -146,6 +152,8 @@ pub(super) struct Coordinator {
     branches: Vec<Standing>,
     /// Whether the journal's database takes part.
     journal: bool,
+    /// Whether its transaction is open.
+    holds: bool,
     direction: Direction,
     /// Whether the list of branches that wait is stored.
     listed: bool,
@@ -154,7 +162,7 @@ pub(super) struct Coordinator {
 impl Coordinator {
     pub(super) fn new(branches: usize, journal: bool) -> Self {
         let branches = vec![Standing::Open; branches];
-        Self { branches, journal, direction: Direction::Open, listed: false }
+        Self { branches, journal, holds: journal, direction: Direction::Open, listed: false }
     }
 
     fn all(&self, standing: Standing) -> impl Iterator<Item = usize> {
@@ -229,6 +237,10 @@ impl Coordinator {
     }
 
     fn back(&self) -> Next {
+        // Others may wait for it, as whoever notes something odd in that database.
+        if self.holds {
+            return Next::Do(vec![Act::LeaveJournal]);
+        }
         let act = |(i, own): (usize, &Standing)| match own {
             Standing::Open | Standing::Reader | Standing::Writer => Some(Act::RollBack(i)),
             // Nobody is asked to decide: what has no decision is aborted. Who asks decides that.
@@ -243,6 +255,7 @@ impl Coordinator {
     }
 
     pub(super) fn heard(&mut self, heard: Heard) {
+        self.holds &= !matches!(heard, Heard::Decided(_) | Heard::JournalLeft);
         match heard {
             Heard::Looked(i, Some(true)) => self.branches[i] = Standing::Writer,
             Heard::Looked(i, Some(false)) => self.branches[i] = Standing::Reader,
@@ -270,6 +283,7 @@ impl Coordinator {
             Heard::Fate(i, fate) => self.branches[i] = self.stands(fate),
             Heard::RolledBack(i) => self.branches[i] = Standing::Aborted,
             Heard::Parked(i) => self.branches[i] = Standing::Parked,
+            Heard::JournalLeft => {}
             Heard::Forgotten => self.listed = false,
         }
     }
@@ -291,12 +305,43 @@ impl Coordinator {
     }
 }
 
-/// What recovery does with a branch that is prepared: it does not know the decision, or does.
-pub(super) const fn recover(branch: usize, decision: Option<Decision>) -> Act {
-    match decision {
-        None => Act::Ask,
-        Some(Decision::Commit) => Act::Commit(branch),
-        Some(Decision::Abort) => Act::Abort(branch),
+/// What recovery knows of a branch that is prepared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Knows {
+    /// Nothing was decided when it has looked.
+    Nothing,
+    /// Another branch is committed.
+    Marked,
+    /// None of those that could be asked is.
+    Unmarked,
+    Decided(Decision),
+    /// Another branch is committed, and nothing was decided after that.
+    Torn,
+}
+
+/// What recovery does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Looks whether another branch is committed.
+    Trace,
+    /// Reads what was decided.
+    Read,
+    /// Inserts the decision to abort, and reads the winner's.
+    Ask,
+    End(Decision),
+    /// Leaves it to a person.
+    Leave,
+}
+
+/// What recovery does with a branch that is prepared.
+pub(super) const fn recover(knows: Knows) -> Step {
+    match knows {
+        Knows::Nothing => Step::Trace,
+        // It was decided before the other one was committed, if it was: and so before this is read.
+        Knows::Marked => Step::Read,
+        Knows::Unmarked => Step::Ask,
+        Knows::Decided(decision) => Step::End(decision),
+        Knows::Torn => Step::Leave,
     }
 }
 

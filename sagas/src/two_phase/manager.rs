@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use es_core::id::Ids;
-use es_core::store::{BranchId, Fate, Participant, StoreError, Won, write_rows};
+use es_core::store::{BranchId, Fate, Participant, StoreError};
 use es_core::{Backend, ErrorKind, chain};
 use futures::future::{BoxFuture, join_all};
 use tokio::time::Instant;
@@ -14,12 +15,17 @@ use uuid::Uuid;
 
 use super::erased::DynParticipant;
 use super::error::{InDoubt, KnownBy, TwoPhaseError};
+use super::forget::{REMEMBER, SHORTEST};
 use super::global::GlobalTx;
 use super::machine::Decision;
-use super::rows::{self, Tables};
+use super::rows::{Open, Tables};
 
+/// How often a row is read again because others write it.
+pub(super) const TRIES: u32 = 20;
 /// The first and the longest pause between two tries.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+/// For so long an answer is waited for at least, however little patience there is.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Commits transactions across several databases: all of a transaction, or nothing. Clones share it.
 ///
@@ -35,8 +41,12 @@ pub(super) struct Inner<B> {
     pub(super) grace: Duration,
     /// For how long a coordinator tries to hear what was decided.
     pub(super) patience: Duration,
-    /// For how long recovery waits for a participant.
+    /// For how long a participant is waited for.
     pub(super) limit: Duration,
+    /// For how long a decision to commit is kept.
+    pub(super) remember: Duration,
+    /// How many looks of recovery there were.
+    pub(super) looks: AtomicUsize,
 }
 
 impl<B> Clone for TwoPhase<B> {
@@ -93,10 +103,20 @@ impl<B> TwoPhaseBuilder<B> {
         self
     }
 
-    /// For how long recovery waits for an answer of a participant; 10 seconds by default.
+    /// For how long an answer of a participant is waited for, by a commit and by recovery; 10 seconds by default. A branch
+    /// that takes longer to be prepared is rolled back; one that takes longer to be committed is pending.
     #[must_use]
     pub fn limit(mut self, limit: Duration) -> Self {
         self.inner.limit = limit;
+        self
+    }
+
+    /// For how long after its beginning it is known what was decided about a transaction, if all of it is done by then; 30
+    /// days by default, an hour at least. Whoever asks later is told that nobody can know, and what is prepared of one that is
+    /// older and undecided waits for a person ([`TwoPhase::strays`]). Decisions to abort are kept for good: each is of something that had failed.
+    #[must_use]
+    pub fn remember(mut self, remember: Duration) -> Self {
+        self.inner.remember = remember;
         self
     }
 
@@ -109,8 +129,15 @@ impl<B> TwoPhaseBuilder<B> {
 
     /// # Errors
     ///
-    /// [`StoreError::Misuse`] if two participants have one name; [`StoreError::Limit`] if a name cannot be one.
+    /// [`StoreError::Misuse`] if two participants have one name, or decisions are to be kept for less than an hour;
+    /// [`StoreError::Limit`] if a name cannot be one.
     pub fn build(self) -> Result<TwoPhase<B>, StoreError> {
+        if self.inner.remember < SHORTEST {
+            let remember = self.inner.remember;
+            return Err(StoreError::misuse(format!(
+                "decisions are remembered for {remember:?}: it has to be an hour at least"
+            )));
+        }
         if let Some(name) = self.twice.first() {
             return Err(StoreError::misuse(format!("two participants have the name {name:?}")));
         }
@@ -137,6 +164,8 @@ impl<B: Backend> TwoPhase<B> {
             grace: seconds,
             patience: seconds,
             limit: seconds,
+            remember: REMEMBER,
+            looks: AtomicUsize::new(0),
         };
         Ok(TwoPhaseBuilder { inner, twice: BTreeSet::new() })
     }
@@ -161,29 +190,14 @@ impl<B: Backend> TwoPhase<B> {
     ///
     /// # Errors
     ///
-    /// [`TwoPhaseError::Store`] if it cannot be found out now.
+    /// [`TwoPhaseError::Store`] if it cannot be found out now, or never, since it is not
+    /// [remembered](TwoPhaseBuilder::remember).
     pub async fn resolve(&self, doubt: &InDoubt) -> Result<Decision, TwoPhaseError> {
         match &doubt.known_by {
-            KnownBy::Store => Ok(self.0.decision(doubt.txn).await?),
-            KnownBy::Participant(name) => {
-                let id = self.0.branch(doubt.txn, name)?;
-                Ok(committed(&id, self.0.named(name)?.outcome(&id).await?)?)
-            }
+            KnownBy::Store => Ok(self.0.asks_store(doubt.txn).await?),
+            KnownBy::Participant(name) => Ok(self.0.asks_one(doubt.txn, name).await?),
             KnownBy::Any => Ok(self.0.asks_all(doubt.txn).await?),
         }
-    }
-}
-
-/// What the fate of the only writer says of its transaction.
-fn committed(id: &BranchId, fate: Fate) -> Result<Decision, StoreError> {
-    match fate {
-        Fate::Committed => Ok(Decision::Commit),
-        Fate::Aborted => Ok(Decision::Abort),
-        Fate::Forgotten => Err(StoreError::misuse(format!(
-            "participant {:?} does not go back to transaction {}: nobody can know",
-            id.name(),
-            id.txn()
-        ))),
     }
 }
 
@@ -215,7 +229,13 @@ impl<B: Backend> Inner<B> {
         });
         let mut wrong: Vec<String> = join_all(checks).await.into_iter().flatten().collect();
         let mut missing: BTreeMap<String, usize> = BTreeMap::new();
-        for row in self.tables.open.all(&self.backend).await? {
+        for stored in self.tables.open.stored(&self.backend).await? {
+            // One that cannot be read is shown to people, and keeps nobody from starting.
+            let Ok(row) = self.tables.open.decode(stored) else { continue };
+            // A node that knows more participants may be at it now. Nobody waits for an abort.
+            if row.value.decision == Decision::Abort || self.is_young(&row.value) {
+                continue;
+            }
             let waits = row.value.branches.into_iter().filter(|(_, waits)| waits.odd.is_none());
             for (name, _) in waits.filter(|(name, _)| !self.participants.contains_key(name)) {
                 *missing.entry(name).or_default() += 1;
@@ -230,32 +250,35 @@ impl<B: Backend> Inner<B> {
         Ok(wrong)
     }
 
-    /// What was decided about a transaction. If nothing was, it is now: to abort.
-    pub(super) async fn decision(&self, txn: Uuid) -> Result<Decision, StoreError> {
-        let (store, tables) = (&self.backend, &self.tables);
-        if let Won::Yes(_) = write_rows(store, vec![tables.to_abort(txn)?]).await? {
-            return Ok(Decision::Abort);
-        }
-        // In a statement behind that one: there it reads nothing.
-        let row = tables.decisions.get(store, &rows::key(txn)?).await?;
-        let gone = || StoreError::Corrupt { what: format!("the decision about transaction {txn} is gone") };
-        Ok(row.ok_or_else(gone)?.value.decision)
+    /// Whether it was decided so lately that whoever has decided may be at it.
+    pub(super) fn is_young(&self, open: &Open) -> bool {
+        let age = |since| Duration::try_from(self.ids.clock().now().duration_since(since));
+        // A clock that is ahead makes nothing young for longer than the grace.
+        let is_young = |since| age(since).is_ok_and(|age| age < self.grace);
+        open.since.is_some_and(is_young)
     }
 
-    /// What became of a transaction of which nothing is known: it is decided, or was the commit of one writer alone.
-    async fn asks_all(&self, txn: Uuid) -> Result<Decision, StoreError> {
-        if self.decision(txn).await? == Decision::Commit {
-            return Ok(Decision::Commit);
-        }
-        for (name, participant) in &self.participants {
-            let id = self.branch(txn, name)?;
-            // What is prepared is ended first: it would keep its marker from being asked for.
-            participant.abort(&id).await?;
-            if committed(&id, participant.outcome(&id).await?)? == Decision::Commit {
-                return Ok(Decision::Commit);
+    /// Commits a branch that is prepared, or takes it back.
+    pub(super) async fn ends(
+        &self,
+        participant: &dyn DynParticipant,
+        id: &BranchId,
+        decision: Decision,
+    ) -> Result<Fate, StoreError> {
+        self.in_time(async {
+            match decision {
+                Decision::Commit => participant.commit(id).await,
+                Decision::Abort => participant.abort(id).await,
             }
-        }
-        Ok(Decision::Abort)
+        })
+        .await
+    }
+
+    pub(super) async fn in_time<T>(
+        &self,
+        asked: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        in_time(self.limit, asked).await
     }
 
     /// Asks until there is an answer, or for as long as it is patient.
@@ -263,18 +286,31 @@ impl<B: Backend> Inner<B> {
         &self,
         ask: impl Fn() -> BoxFuture<'a, Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let (begun, (mut pause, longest)) = (Instant::now(), PAUSES);
+        let (until, (mut pause, longest)) = (Instant::now() + self.patience, PAUSES);
         loop {
-            let error = match ask().await {
+            // It is asked once at least.
+            let asked = in_time((until - Instant::now()).max(self.limit.min(SOON)), ask());
+            let error = match asked.await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
             let may_pass = matches!(error.kind(), ErrorKind::Transient | ErrorKind::Unknown);
-            if !may_pass || begun.elapsed() >= self.patience {
+            if !may_pass || Instant::now() >= until {
                 return Err(error);
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(longest);
         }
+    }
+}
+
+/// Waits for an answer for so long.
+pub(super) async fn in_time<T>(
+    limit: Duration,
+    asked: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    match tokio::time::timeout(limit, asked).await {
+        Ok(answer) => answer,
+        Err(late) => Err(StoreError::transient("waiting for an answer", late)),
     }
 }

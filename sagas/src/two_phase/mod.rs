@@ -49,7 +49,7 @@
 //! | `xa_recover` | [`Participant::prepared`](es_core::store::Participant::prepared), for one store only |
 //! | presumed abort | what has no decision is aborted; only a decision to commit is waited for |
 //! | last resource | [`GlobalTx::journal`] |
-//! | heuristic outcome, `xa_forget` | [`PendingState::Parked`], [`TwoPhase::accept`] |
+//! | heuristic outcome, `xa_forget` | [`PendingState::Parked`], [`TwoPhase::accept`]; while it is undecided, [`TwoPhase::strays`], [`TwoPhase::adopt`] |
 //!
 //! # What it promises
 //!
@@ -57,23 +57,32 @@
 //!   branch that has been prepared for long inserts *abort*. The loser goes by the winner's.
 //! - Nothing is done at the same time in two databases: for a moment others see it in one and not in the other.
 //! - Any node recovers what any other has left. A participant that cannot be asked is not taken for one where nothing waits.
-//! - What somebody commits or rolls back by hand is seen, by a marker that each branch writes, and waits for an operator.
-//! - The store must not lose commits: a standby that takes over has to be synchronous, a file `Synchronous::Full`. A store that was restored from a
-//!   backup, or cloned, must not be run beside branches that are prepared under its name: end those by hand first.
-//! - What was decided is kept for good; markers are guard rows, which [`forget`](es_core::guard::forget) deletes. Forget none
+//! - What somebody commits or rolls back by hand is seen, by a marker that each branch writes, and waits for an operator. Not
+//!   seen is a commit by hand of one branch alone: its coordinator is gone, nothing was decided, and no other is prepared.
+//! - Recovery decides nothing while another branch is committed: [`TwoPhase::strays`] shows such a transaction, and an operator
+//!   decides.
+//! - The store must not lose commits: a standby that takes over has to be synchronous, a file `Synchronous::Full`. Of a store
+//!   that was restored from a backup, or cloned, recovery rolls back what is prepared under its name, unless a branch is
+//!   committed: end by hand what is prepared before you start it.
+//! - What was decided is known for 30 days from the beginning on ([`TwoPhaseBuilder::remember`]), or until it is done;
+//!   decisions to abort are kept for good. Markers are guard rows, which [`forget`](es_core::guard::forget) deletes. Forget none
 //!   that is younger than the longest outage.
+//! - A call to a participant is waited for as long as [`TwoPhaseBuilder::limit`] says, and no longer.
 //!
 //! | metric | of |
 //! | --- | --- |
 //! | `es_two_phase_in_doubt`, `es_two_phase_in_doubt_seconds` | branches that are prepared, and the age of the oldest, by `participant` |
 //! | `es_two_phase_unfinished` | branches that are decided, and not committed yet, by `participant` |
-//! | `es_two_phase_parked` | branches that wait for an operator, by `participant` |
+//! | `es_two_phase_parked` | branches that wait for an operator, by `participant`; rows of the list that cannot be read, as `unread` |
+//! | `es_two_phase_torn` | transactions that wait for an operator to decide |
+//! | `es_two_phase_looked_timestamp_seconds` | when a `participant` last said what is prepared there |
 //! | `es_two_phase_recovered_total` | branches that recovery has ended, by `outcome` |
 //! | `es_two_phase_failed_looks_total` | looks at a `participant` that could not be asked, or ended |
 //!
-//! [`Health::engines`](es_core::Health) has alerts of each node: `TwoPhaseInDoubt` from 30 seconds on, `TwoPhaseParked`,
-//! `TwoPhaseMissing`. [`alerts`](crate::alerts) has rules for Prometheus.
+//! [`Health::engines`](es_core::Health) has alerts of each node: `TwoPhaseInDoubt` and `TwoPhaseUnasked` from 30 seconds on,
+//! `TwoPhaseTorn`, `TwoPhaseParked`, `TwoPhaseMissing`. [`alerts`](crate::alerts) has rules for Prometheus.
 
+mod asked;
 mod committed;
 mod drive;
 mod engine;
@@ -81,12 +90,15 @@ mod erased;
 mod error;
 #[cfg(test)]
 mod explored;
+mod forget;
 mod global;
+mod list;
 mod machine;
 mod manager;
 mod pending;
 mod recovery;
 mod rows;
+mod strays;
 
 pub use self::committed::Committed;
 pub use self::engine::TwoPhaseApp;
@@ -96,3 +108,4 @@ pub use self::machine::{Decision, Odd};
 pub use self::manager::{TwoPhase, TwoPhaseBuilder};
 pub use self::pending::{PendingBranch, PendingState};
 pub use self::recovery::{Recovered, Waiting};
+pub use self::strays::Stray;

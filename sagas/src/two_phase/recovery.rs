@@ -1,24 +1,24 @@
 //! Recovery: whatever node has begun a transaction, any node brings it to its end.
 //!
 //! What is prepared at a participant, under the name of this store, is committed or rolled back as was decided; if nothing was
-//! decided, recovery decides to roll back, by the same insert that the coordinator would have to make. What was decided and is
-//! not done is on a list in the store. Whether a branch that is not prepared was committed is known by its marker.
+//! decided, recovery decides to roll back, by the same insert that the coordinator would have to make, unless another branch
+//! is committed: that is left to a person. What was decided and is not done is on a list in the store. Whether a branch that
+//! is not prepared was committed is known by its marker.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use es_core::store::{BranchId, Row, StoreError, Won, write_rows};
+use es_core::store::{BranchId, Prepared, StoreError};
 use es_core::{Backend, chain};
 use futures::future::join_all;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::erased::DynParticipant;
-use super::machine::{Act, Decision, Odd, judge, recover};
+use super::machine::{Decision, Knows, Step, judge, recover};
 use super::manager::{Inner, TwoPhase};
-use super::rows::{self, Open};
-
-/// How often a row is read again because others write it.
-const TRIES: u32 = 5;
 
 /// What one look of recovery has found and done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,7 +32,8 @@ pub struct Recovered {
     pub settled: u64,
     /// What is prepared still, by participant: of those that could be asked.
     pub in_doubt: BTreeMap<String, Waiting>,
-    /// Why a participant could not be asked, or a branch not ended; by participant. What is prepared there is not known.
+    /// Why a participant could not be asked, or a branch not ended; by participant. If it is not in
+    /// [`in_doubt`](Self::in_doubt), what is prepared there is not known.
     pub failed: BTreeMap<String, String>,
     /// Branches that are decided, and not committed yet, by participant.
     pub unfinished: BTreeMap<String, u64>,
@@ -40,6 +41,11 @@ pub struct Recovered {
     pub missing: BTreeSet<String>,
     /// Branches that wait for an operator, by participant.
     pub parked: BTreeMap<String, u64>,
+    /// Why a row of the list cannot be read, by its key.
+    pub unread: BTreeMap<String, String>,
+    /// Transactions of which a branch is committed and another one prepared, and nothing was decided:
+    /// [`TwoPhase::strays`] says more.
+    pub torn: BTreeSet<Uuid>,
 }
 
 /// Branches that are prepared, and wait.
@@ -57,6 +63,11 @@ impl Waiting {
         self.branches += 1;
         self.oldest = self.oldest.max(age);
     }
+
+    /// The same, if it was so for as long.
+    pub(super) fn later(self, since: Duration) -> Self {
+        Self { oldest: self.oldest.saturating_add(since), ..self }
+    }
 }
 
 /// What recovery has found at a participant.
@@ -64,9 +75,41 @@ impl Waiting {
 struct AtOne {
     committed: u64,
     aborted: u64,
-    /// None if it could not be asked.
-    waiting: Option<Waiting>,
-    failed: Option<String>,
+    waiting: Waiting,
+    torn: BTreeSet<Uuid>,
+}
+
+/// What failed in a look, and who is not asked any more in it. An answer that is late costs a look its time: a branch that
+/// fails at once keeps no other.
+#[derive(Debug, Default)]
+pub(super) struct Failing(Mutex<Failed>);
+
+#[derive(Debug, Default)]
+struct Failed {
+    whys: BTreeMap<String, String>,
+    silent: BTreeSet<String>,
+}
+
+impl Failing {
+    /// What was asked of a participant at this time has failed.
+    pub(super) fn add(&self, name: &str, error: &StoreError, begun: Instant, limit: Duration) {
+        if begun.elapsed() >= limit {
+            self.silence(name);
+        }
+        self.lock().whys.insert(name.to_owned(), chain(error));
+    }
+
+    fn silence(&self, name: &str) {
+        self.lock().silent.insert(name.to_owned());
+    }
+
+    pub(super) fn is_silent(&self, name: &str) -> bool {
+        self.lock().silent.contains(name)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Failed> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl<B: Backend> TwoPhase<B> {
@@ -77,176 +120,142 @@ impl<B: Backend> TwoPhase<B> {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the list cannot be read: participants were looked at all the same.
+    /// [`StoreError`] if the list cannot be read, or takes no writes: participants were looked at all the same.
     pub async fn recover(&self) -> Result<Recovered, StoreError> {
-        let inner = &self.0;
-        let looks = inner.participants.values().map(|participant| inner.recover_at(participant.as_ref()));
-        let mut all = Recovered::default();
-        for (name, found) in inner.participants.keys().zip(join_all(looks).await) {
-            all.committed += found.committed;
-            all.aborted += found.aborted;
-            all.failed.extend(found.failed.map(|why| (name.clone(), why)));
-            all.in_doubt.extend(found.waiting.map(|waiting| (name.clone(), waiting)));
-        }
-        inner.work_off(&mut all).await?;
-        Ok(all)
+        let (found, failed) = self.0.look().await;
+        failed.map_or(Ok(found), Err)
     }
 }
 
 impl<B: Backend> Inner<B> {
-    async fn recover_at(&self, participant: &dyn DynParticipant) -> AtOne {
-        let mut all = AtOne::default();
-        let found = match self.in_time(participant.prepared(self.backend.identity())).await {
-            Ok(found) => found,
-            Err(error) => return AtOne { failed: Some(chain(&error)), ..all },
+    /// What one look has found, also if the list could not be seen to: then with why.
+    pub(super) async fn look(&self) -> (Recovered, Option<StoreError>) {
+        let (mut all, failing) = (Recovered::default(), Failing::default());
+        let scans = self
+            .participants
+            .iter()
+            .map(|(name, participant)| self.scan(name, participant.as_ref(), &failing));
+        let scans = join_all(scans).await;
+        let n = self.looks.fetch_add(1, Ordering::Relaxed);
+        let ends = self
+            .participants
+            .values()
+            .zip(scans)
+            .filter_map(|(participant, found)| Some((participant, found?)));
+        let ends = ends.map(async |(participant, found)| {
+            (participant.named(), self.end_all(participant.as_ref(), found, n, &failing).await)
+        });
+        for (name, at) in join_all(ends).await {
+            all.committed += at.committed;
+            all.aborted += at.aborted;
+            all.in_doubt.insert(name.to_owned(), at.waiting);
+            all.torn.extend(at.torn);
+        }
+        let listed = self.work_off(&mut all, &failing).await;
+        all.failed = std::mem::take(&mut failing.lock().whys);
+        (all, listed.err())
+    }
+
+    async fn scan(
+        &self,
+        name: &str,
+        participant: &dyn DynParticipant,
+        failing: &Failing,
+    ) -> Option<Vec<Prepared>> {
+        let begun = Instant::now();
+        let found = self.in_time(participant.prepared(self.backend.identity())).await;
+        // Whatever the reason, it is left alone in this look.
+        let failed = |error: &StoreError| {
+            failing.add(name, error, begun, self.limit);
+            failing.silence(name);
         };
-        let waiting = all.waiting.insert(Waiting::default());
-        for prepared in found {
-            if prepared.age < self.grace {
-                waiting.add(prepared.age);
+        found.inspect_err(failed).ok()
+    }
+
+    async fn end_all(
+        &self,
+        participant: &dyn DynParticipant,
+        mut found: Vec<Prepared>,
+        n: usize,
+        failing: &Failing,
+    ) -> AtOne {
+        let (mut all, name) = (AtOne::default(), participant.named());
+        // One that hangs is not the first each time.
+        let first = n.checked_rem(found.len()).unwrap_or_default();
+        found.rotate_left(first);
+        for Prepared { id, age } in found {
+            if age < self.grace || failing.is_silent(name) {
+                all.waiting.add(age);
                 continue;
             }
-            match self.end(participant, &prepared.id).await {
-                Ok(Decision::Commit) => all.committed += 1,
-                Ok(Decision::Abort) => all.aborted += 1,
+            let begun = Instant::now();
+            match self.end(participant, &id, failing).await {
+                Ok(Some(Decision::Commit)) => all.committed += 1,
+                Ok(Some(Decision::Abort)) => all.aborted += 1,
+                Ok(None) => {
+                    all.waiting.add(age);
+                    all.torn.insert(id.txn());
+                }
                 Err(error) => {
-                    waiting.add(prepared.age);
-                    tracing::warn!(branch = %prepared.id, error = chain(&error), "a branch could not be ended");
-                    all.failed = Some(chain(&error));
+                    all.waiting.add(age);
+                    tracing::warn!(branch = %id, error = chain(&error), "a branch could not be ended");
+                    failing.add(name, &error, begun, self.limit);
                 }
             }
         }
         all
     }
 
-    /// Ends a branch that is prepared, as was decided, or is now.
-    async fn end(&self, participant: &dyn DynParticipant, id: &BranchId) -> Result<Decision, StoreError> {
-        let decision = self.decision(id.txn()).await?;
-        let fate = match recover(0, Some(decision)) {
-            Act::Commit(_) => self.in_time(participant.commit(id)).await?,
-            _ => self.in_time(participant.abort(id)).await?,
+    /// Ends a branch that is prepared, as was decided, or is now. None: a person has to decide.
+    async fn end(
+        &self,
+        participant: &dyn DynParticipant,
+        id: &BranchId,
+        failing: &Failing,
+    ) -> Result<Option<Decision>, StoreError> {
+        let Some(decision) = self.decides_with_care(id.txn(), Some(id.name()), failing).await? else {
+            tracing::error!(branch = %id, "it is prepared, another branch is committed, and nothing was decided");
+            return Ok(None);
         };
+        let fate = self.ends(participant, id, decision).await?;
         if let Some(odd) = judge(decision, fate) {
             self.park(id.txn(), id.name(), decision, odd).await;
         }
-        Ok(decision)
+        Ok(Some(decision))
     }
 
-    async fn in_time<T>(&self, asked: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        match tokio::time::timeout(self.limit, asked).await {
-            Ok(answer) => answer,
-            Err(late) => Err(StoreError::transient("asking a participant", late)),
-        }
-    }
-
-    /// What was decided, and is not done.
-    async fn work_off(&self, all: &mut Recovered) -> Result<(), StoreError> {
-        for row in self.tables.open.all(&self.backend).await? {
-            let txn = rows::txn_of(&row.key)?;
-            let before = row.value.branches.len();
-            let left = self.settle_row(txn, row, &mut all.failed).await?;
-            let left = left.map_or_else(BTreeMap::new, |open| open.branches);
-            all.settled += u64::try_from(before.saturating_sub(left.len())).unwrap_or_default();
-            for (name, waits) in left {
-                if waits.odd.is_some() {
-                    *all.parked.entry(name).or_default() += 1;
-                    continue;
-                }
-                if !self.participants.contains_key(&name) {
-                    all.missing.insert(name.clone());
-                }
-                *all.unfinished.entry(name).or_default() += 1;
-            }
-        }
-        Ok(())
-    }
-
-    /// Commits what can be of a transaction that was decided. What is left of it.
-    pub(super) async fn settle(&self, txn: Uuid) -> Result<Option<Open>, StoreError> {
-        match self.tables.open.get(&self.backend, &rows::key(txn)?).await? {
-            Some(row) => self.settle_row(txn, row, &mut BTreeMap::new()).await,
-            None => Ok(None),
-        }
-    }
-
-    /// The same, for one whose row was read. A participant that has failed is not asked again.
-    async fn settle_row(
+    /// What was decided, or is now, unless a branch is committed: one that is not this. None: a person has to decide.
+    pub(super) async fn decides_with_care(
         &self,
         txn: Uuid,
-        row: Row<Open>,
-        failed: &mut BTreeMap<String, String>,
-    ) -> Result<Option<Open>, StoreError> {
-        let mut open = row.value.clone();
-        for (name, waits) in &row.value.branches {
-            let Some(participant) = self.participants.get(name).filter(|_| !failed.contains_key(name)) else {
-                continue;
-            };
-            if waits.odd.is_some() {
-                continue;
-            }
-            match self.in_time(participant.commit(&self.branch(txn, name)?)).await {
-                Ok(fate) => note(&mut open, txn, name, judge(row.value.decision, fate)),
-                Err(error) => drop(failed.insert(name.clone(), chain(&error))),
-            }
-        }
-        if open == row.value {
-            return Ok(Some(open));
-        }
-        let write = match open.branches.is_empty() {
-            true => self.tables.open.delete(&row),
-            false => self.tables.open.put(&Row { value: open.clone(), ..row })?,
-        };
-        match write_rows(&self.backend, vec![write]).await? {
-            Won::Yes(_) => Ok(Some(open).filter(|open| !open.branches.is_empty())),
-            // Another node has seen to it, or does.
-            Won::No(_) => {
-                Ok(self.tables.open.get(&self.backend, &rows::key(txn)?).await?.map(|row| row.value))
+        but: Option<&str>,
+        failing: &Failing,
+    ) -> Result<Option<Decision>, StoreError> {
+        let mut knows = self.in_time(self.decided(txn)).await?.map_or(Knows::Nothing, Knows::Decided);
+        loop {
+            knows = match recover(knows) {
+                Step::Trace => match self.is_marked(txn, but, failing).await {
+                    true => Knows::Marked,
+                    false => Knows::Unmarked,
+                },
+                Step::Read => self.in_time(self.decided(txn)).await?.map_or(Knows::Torn, Knows::Decided),
+                Step::Ask => Knows::Decided(self.in_time(self.decision(txn)).await?),
+                Step::End(decision) => return Ok(Some(decision)),
+                Step::Leave => return Ok(None),
             }
         }
     }
 
-    /// Puts a branch on the list that is not what was decided.
-    pub(super) async fn park(&self, txn: Uuid, name: &str, decision: Decision, odd: Odd) {
-        tracing::error!(%txn, branch = name, ?decision, ?odd, "a branch is not what was decided: an operator has to look");
-        if let Err(error) = self.try_park(txn, name, decision, odd).await {
-            tracing::error!(%txn, branch = name, error = chain(&error), "that could not be noted");
-        }
-    }
-
-    async fn try_park(&self, txn: Uuid, name: &str, decision: Decision, odd: Odd) -> Result<(), StoreError> {
-        for _ in 0..TRIES {
-            let key = rows::key(txn)?;
-            let found = self.tables.open.get(&self.backend, &key).await?;
-            let new = || Row::new(key, Open { decision, branches: BTreeMap::new() });
-            let mut row = found.unwrap_or_else(new);
-            row.value.branches.entry(name.to_owned()).or_default().odd = Some(odd);
-            if write_rows(&self.backend, vec![self.tables.open.put(&row)?]).await?.is_yes() {
-                return Ok(());
-            }
-        }
-        Err(StoreError::transient("noting a branch", std::io::Error::other("others write its row")))
-    }
-
-    /// Takes away the list of a transaction all of whose branches are committed, as it was stored with the decision. If that
-    /// fails, recovery does it.
-    pub(super) async fn forget_open(&self, txn: Uuid) {
-        let forget = async {
-            let write = self.tables.open.delete_at(rows::key(txn)?, 1);
-            write_rows(&self.backend, vec![write]).await
-        };
-        if let Err(error) = forget.await {
-            tracing::debug!(%txn, error = chain(&error), "what is committed is left on the list for recovery");
-        }
-    }
-}
-
-/// What is left of a transaction once a branch was committed, or found not to be.
-fn note(open: &mut Open, txn: Uuid, name: &str, odd: Option<Odd>) {
-    match odd {
-        None => drop(open.branches.remove(name)),
-        Some(odd) => {
-            tracing::error!(%txn, branch = name, ?odd, "a branch is not what was decided: an operator has to look");
-            open.branches.entry(name.to_owned()).or_default().odd = Some(odd);
-        }
+    /// Whether a branch of a transaction is committed, of the participants that can be asked, but one.
+    async fn is_marked(&self, txn: Uuid, but: Option<&str>, failing: &Failing) -> bool {
+        let is_asked = |name: &str| Some(name) != but && !failing.is_silent(name);
+        let others = self.participants.iter().filter(|(name, _)| is_asked(name));
+        let asks = others.map(async |(name, participant)| {
+            let begun = Instant::now();
+            let asked = async { participant.was_committed(&self.branch(txn, name)?).await };
+            let failed = |error: &StoreError| failing.add(name, error, begun, self.limit);
+            self.in_time(asked).await.inspect_err(failed).unwrap_or_default()
+        });
+        join_all(asks).await.contains(&true)
     }
 }

@@ -3,11 +3,13 @@
 //! | table | key | what |
 //! | --- | --- | --- |
 //! | `two-phase.decisions` | transaction | what was decided: a [`Decided`]. It is inserted once, and never changed |
-//! | `two-phase.resolved` | transaction, branch | what an operator has said of a branch: a [`Resolved`] |
-//! | `hot.two-phase.open` | transaction | branches that are not what was decided, or not yet: an [`Open`]. It comes with a decision to commit, and goes when all is done |
+//! | `two-phase.resolved` | transaction, branch | what an operator has said of a branch, or of all of it: a [`Resolved`] |
+//! | `two-phase.floor` | `floor` | below it decisions to commit may have been forgotten: a [`Floor`]. Whoever decides to abort writes it too, as it was read |
+//! | `hot.two-phase.open` | transaction | branches that are not what was decided, or not yet: an [`Open`]. It comes with a decision, and goes when all is done |
 
 use std::collections::BTreeMap;
 
+use es_core::Timestamp;
 use es_core::limits::LimitError;
 use es_core::store::keys::Key;
 use es_core::store::{RowWrite, StoreError, Table};
@@ -21,6 +23,19 @@ pub(super) struct Tables {
     pub(super) decisions: Table<Decided>,
     pub(super) open: Table<Open>,
     pub(super) resolved: Table<Resolved>,
+    pub(super) floor: Table<Floor>,
+}
+
+/// The key of the only row of its table.
+pub(super) const FLOOR: &str = "floor";
+
+/// Stands for a branch where an operator has said something of the whole transaction.
+pub(super) const WHOLE: &str = "";
+
+/// From which transaction on no decision was forgotten. Stored: change by adding fields.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Floor {
+    pub(super) floor: Uuid,
 }
 
 /// What was decided. Stored: change by adding fields.
@@ -38,6 +53,19 @@ pub(super) struct Open {
     pub(super) decision: Decision,
     /// By the names of their participants.
     pub(super) branches: BTreeMap<String, Waits>,
+    /// When it was decided, by the clock of whoever did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) since: Option<Timestamp>,
+    /// The store that it was begun with, if that is another: an operator has adopted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) cluster: Option<Uuid>,
+}
+
+impl Open {
+    pub(super) fn new(decision: Decision, names: impl IntoIterator<Item = String>, since: Timestamp) -> Self {
+        let branches = names.into_iter().map(|name| (name, Waits::default())).collect();
+        Self { decision, branches, since: Some(since), cluster: None }
+    }
 }
 
 /// Why a branch is not what was decided. Stored: change by adding fields.
@@ -46,13 +74,18 @@ pub(super) struct Waits {
     /// What it is instead: then a person has to look.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) odd: Option<Odd>,
+    /// What its participant said to the last try, if that never goes away by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) why: Option<String>,
 }
 
-/// That an operator has seen to a branch that is not what was decided. Stored: change by adding fields.
+/// That an operator has seen to a branch that is not what was decided, or has decided. Stored: change by adding fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Resolved {
-    pub(super) decision: Decision,
-    /// None of one whose participant is no more.
+    /// None if the row that said so could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) decision: Option<Decision>,
+    /// None of one whose participant is no more, or that the operator has decided about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) odd: Option<Odd>,
     pub(super) actor: String,
@@ -62,23 +95,30 @@ pub(super) struct Resolved {
 impl Tables {
     pub(super) fn new() -> Result<Self, LimitError> {
         let (decisions, open) = (Table::new("two-phase.decisions")?, Table::new("hot.two-phase.open")?);
-        Ok(Self { decisions, open, resolved: Table::new("two-phase.resolved")? })
+        let (resolved, floor) = (Table::new("two-phase.resolved")?, Table::new("two-phase.floor")?);
+        Ok(Self { decisions, open, resolved, floor })
     }
 
     /// The decision to commit, with its branches on the list.
-    pub(super) fn to_commit(&self, txn: Uuid, branches: Vec<String>) -> Result<Vec<RowWrite>, StoreError> {
+    pub(super) fn to_commit(
+        &self,
+        txn: Uuid,
+        branches: Vec<String>,
+        now: Timestamp,
+    ) -> Result<Vec<RowWrite>, StoreError> {
         let key = key(txn)?;
         let mut rows = Vec::new();
         if !branches.is_empty() {
-            let waits = branches.iter().map(|name| (name.clone(), Waits::default())).collect();
-            rows.push(self.open.insert(key.clone(), Open { decision: Decision::Commit, branches: waits })?);
+            let open = Open::new(Decision::Commit, branches.iter().cloned(), now);
+            rows.push(self.open.insert(key.clone(), open)?);
         }
         rows.push(self.decisions.insert(key, Decided { decision: Decision::Commit, branches })?);
         Ok(rows)
     }
 
-    pub(super) fn to_abort(&self, txn: Uuid) -> Result<RowWrite, StoreError> {
-        self.decisions.insert(key(txn)?, Decided { decision: Decision::Abort, branches: Vec::new() })
+    /// Whether a row of this table is written with a decision: then another one was there.
+    pub(super) fn is_of_decision(&self, table: &str) -> bool {
+        [self.decisions.name(), self.open.name()].into_iter().any(|own| **own == *table)
     }
 }
 
@@ -107,7 +147,9 @@ mod tests {
     golden! {
         decisions: Decided = ["two-phase-decision", "two-phase-decision-abort"];
         those_that_are_resolved: Resolved = ["two-phase-resolved"];
-        those_that_are_open: Open = ["two-phase-open", "two-phase-open-odd"];
+        those_that_are_open: Open =
+            ["two-phase-open", "two-phase-open-odd", "two-phase-open-since", "two-phase-open-adopted"];
+        the_floor: Floor = ["two-phase-floor"];
     }
 
     #[test]

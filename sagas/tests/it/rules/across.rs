@@ -26,7 +26,7 @@ use super::Subject;
 /// Longer than anything takes here; nothing waits this long unless it fails.
 pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
-/// What is done with a branch.
+/// What is done with a branch, or asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum At {
     Prepare,
@@ -80,16 +80,28 @@ impl Gate {
 pub(crate) struct Partner {
     pub(crate) inner: PgParticipant,
     faults: Arc<Mutex<VecDeque<(At, Fault)>>>,
+    /// The transaction that it cannot commit.
+    refused: Arc<Mutex<Option<Uuid>>>,
 }
 
 impl Partner {
     pub(crate) fn new(inner: PgParticipant) -> Self {
-        Self { inner, faults: Arc::default() }
+        Self { inner, faults: Arc::default(), refused: Arc::default() }
     }
 
     /// The next of these calls meets this.
     pub(crate) fn will(&self, at: At, fault: Fault) {
         self.faults.lock().unwrap().push_back((at, fault));
+    }
+
+    /// It cannot commit this transaction, ever.
+    pub(crate) fn refuses(&self, txn: Option<Uuid>) {
+        *self.refused.lock().unwrap() = txn;
+    }
+
+    /// What it would meet, it does not.
+    pub(crate) fn forget_faults(&self) {
+        self.faults.lock().unwrap().clear();
     }
 
     /// A call stops before it is made, or after.
@@ -142,16 +154,25 @@ impl Participant for Partner {
         Ok(PartnerBranch { inner: self.inner.begin(id).await?, faults: self.faults.clone() })
     }
     async fn commit(&self, id: &BranchId) -> Result<Fate, StoreError> {
+        if *self.refused.lock().unwrap() == Some(id.txn()) {
+            return Err(StoreError::misuse("it cannot be ended"));
+        }
         meets(&self.faults, At::Commit, self.inner.commit(id)).await
     }
     async fn abort(&self, id: &BranchId) -> Result<Fate, StoreError> {
         meets(&self.faults, At::Abort, self.inner.abort(id)).await
+    }
+    async fn was_committed(&self, id: &BranchId) -> Result<bool, StoreError> {
+        self.inner.was_committed(id).await
     }
     async fn outcome(&self, id: &BranchId) -> Result<Fate, StoreError> {
         meets(&self.faults, At::Outcome, self.inner.outcome(id)).await
     }
     async fn prepared(&self, cluster: Uuid) -> Result<Vec<Prepared>, StoreError> {
         meets(&self.faults, At::Scan, self.inner.prepared(cluster)).await
+    }
+    async fn of_others(&self, cluster: Uuid) -> Result<Vec<Prepared>, StoreError> {
+        self.inner.of_others(cluster).await
     }
 }
 

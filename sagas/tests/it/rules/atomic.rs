@@ -260,21 +260,33 @@ pub(super) async fn two_databases_of_one_server_are_two_participants<S: Subject>
 
 /// A service with a contract of its own: it keeps what it is asked for until it is told.
 #[derive(Clone, Debug, Default)]
-struct Courier(Arc<Mutex<BTreeMap<BranchId, (String, Fate, bool)>>>);
+struct Courier(Arc<Mutex<BTreeMap<BranchId, Kept>>>);
+
+#[derive(Debug)]
+struct Kept {
+    what: String,
+    fate: Fate,
+    /// It was prepared, and waits still or not.
+    prepared: Option<bool>,
+}
 
 impl Courier {
     fn booked(&self) -> Vec<String> {
         let all = self.0.lock().unwrap();
-        all.values().filter(|(_, fate, _)| *fate == Fate::Committed).map(|(what, ..)| what.clone()).collect()
+        all.values().filter(|kept| kept.fate == Fate::Committed).map(|kept| kept.what.clone()).collect()
     }
 
+    /// Of those that were prepared.
     fn ends(&self, id: &BranchId, to: Fate) -> Fate {
-        let mut all = self.0.lock().unwrap();
-        let Some((_, fate, waits)) = all.get_mut(id) else { return Fate::Aborted };
-        if std::mem::take(waits) {
-            *fate = to;
+        match self.0.lock().unwrap().get_mut(id) {
+            Some(Kept { fate, prepared: Some(waits), .. }) => {
+                if std::mem::take(waits) {
+                    *fate = to;
+                }
+                *fate
+            }
+            _ => Fate::Aborted,
         }
-        *fate
     }
 }
 
@@ -285,9 +297,9 @@ struct Booking {
 }
 
 impl Booking {
-    fn keep(self, fate: Fate, waits: bool) {
+    fn keep(self, fate: Fate, prepared: Option<bool>) {
         let what = self.what.unwrap_or_default();
-        self.at.0.lock().unwrap().entry(self.id).or_insert((what, fate, waits));
+        self.at.0.lock().unwrap().entry(self.id).or_insert(Kept { what, fate, prepared });
     }
 }
 
@@ -309,12 +321,17 @@ impl Participant for Courier {
     async fn abort(&self, id: &BranchId) -> Result<Fate, StoreError> {
         Ok(self.ends(id, Fate::Aborted))
     }
+    async fn was_committed(&self, id: &BranchId) -> Result<bool, StoreError> {
+        let all = self.0.lock().unwrap();
+        Ok(all.get(id).is_some_and(|kept| kept.prepared == Some(false) && kept.fate == Fate::Committed))
+    }
     async fn outcome(&self, id: &BranchId) -> Result<Fate, StoreError> {
-        Ok(self.ends(id, Fate::Aborted))
+        let never = || Kept { what: String::new(), fate: Fate::Aborted, prepared: None };
+        Ok(self.0.lock().unwrap().entry(id.clone()).or_insert_with(never).fate)
     }
     async fn prepared(&self, cluster: Uuid) -> Result<Vec<Prepared>, StoreError> {
         let all = self.0.lock().unwrap();
-        let waits = all.iter().filter(|(id, (.., waits))| *waits && id.cluster() == cluster);
+        let waits = all.iter().filter(|(id, kept)| kept.prepared == Some(true) && id.cluster() == cluster);
         Ok(waits.map(|(id, _)| Prepared { id: id.clone(), age: Duration::ZERO }).collect())
     }
 }
@@ -331,11 +348,11 @@ impl Branch for Booking {
         if self.what.as_deref() == Some("too heavy") {
             return Err(StoreError::misuse("it is too heavy"));
         }
-        self.keep(Fate::Aborted, true);
+        self.keep(Fate::Aborted, Some(true));
         Ok(())
     }
     async fn commit(self) -> Result<(), StoreError> {
-        self.keep(Fate::Committed, false);
+        self.keep(Fate::Committed, None);
         Ok(())
     }
     async fn rollback(self) -> Result<(), StoreError> {

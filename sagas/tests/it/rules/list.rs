@@ -311,6 +311,25 @@ macro_rules! rules_across {
             storms {
                 of_many_transactions_under_faults_each_is_whole
             }
+            strays {
+                what_is_committed_by_hand_stops_recovery_until_a_person_decides
+                a_decision_that_the_store_has_lost_is_not_taken_for_none
+                what_is_committed_by_hand_after_it_was_given_up_waits_for_a_person
+                what_a_store_that_is_gone_has_prepared_is_adopted
+            }
+            limits {
+                a_database_that_hangs_holds_nobody_for_long
+                what_ends_a_branch_does_not_wait_behind_those_that_wait_for_it
+                one_branch_that_cannot_be_ended_keeps_no_other
+                a_participant_that_hangs_takes_a_look_no_longer_than_one_answer
+                a_row_that_cannot_be_read_keeps_no_other
+                recovery_leaves_to_its_coordinator_what_was_just_decided
+                a_branch_begins_where_it_is_ended
+            }
+            kept {
+                what_was_decided_is_forgotten_once_all_of_it_is_done
+                whoever_is_overtaken_or_waits_is_told_what_is_so
+            }
         }
     };
 }
@@ -326,6 +345,8 @@ macro_rules! rules_of_servers {
                 what_is_prepared_survives_a_crash_of_its_server
                 what_another_session_is_ending_is_busy_and_not_gone
                 what_is_dropped_leaves_no_transaction_to_the_next
+                a_branch_that_has_written_to_a_foreign_table_is_not_committed_before_the_decision
+                a_branch_under_another_role_is_not_prepared
             }
         }
     };

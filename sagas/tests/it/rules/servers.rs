@@ -1,4 +1,4 @@
-//! Transactions across databases, on a server of their own: A19 to A22; and connections that are given back: D21.
+//! Transactions across databases, on a server of their own: A19 to A22, A39, A40; and connections that are given back: D21.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use es_core::store::{BranchId, Fate, Participant as _, Table};
 use es_core::{App, ErrorKind, EventStore as _};
 use es_postgres::testing::{Database, Server, ServerOptions, Shutdown};
 use es_postgres::{PgBackend, PgOptions, PgParticipant};
-use sagas::two_phase::{TwoPhase, TwoPhaseApp as _, TwoPhaseError};
+use sagas::two_phase::{AbortedBy, TwoPhase, TwoPhaseApp as _, TwoPhaseError};
 use serde_json::Value;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -18,7 +18,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::across::{At, Gate, LIMIT, Partner, append, at, commit_event, crashes, rows, with, write};
+use super::across::{At, Fault, Gate, LIMIT, Partner, append, at, commit_event, crashes, rows, with, write};
 
 async fn server(options: ServerOptions) -> Server {
     tokio::task::spawn_blocking(move || options.start()).await.unwrap().unwrap()
@@ -164,7 +164,7 @@ pub(super) async fn a_commit_of_the_store_that_nobody_hears_is_found_out() {
         gate.let_go();
     };
     let (error, ()) = futures::join!(tx.commit(), loses);
-    assert!(matches!(error.unwrap_err(), TwoPhaseError::Aborted { .. }));
+    assert!(matches!(error.unwrap_err(), TwoPhaseError::Aborted { why: AbortedBy::Unheard(_), .. }));
     assert_eq!((rows(ground.stock.inner.pool(), "two").await, ground.near.head().await.unwrap().0), (0, 2));
     assert_eq!(ground.stock.inner.prepared(ground.far.identity()).await.unwrap(), []);
     assert_eq!((ground.decisions().await, ground.two_phase.pending().await.unwrap().len()), (2, 0));
@@ -250,6 +250,92 @@ pub(super) async fn what_another_session_is_ending_is_busy_and_not_gone() {
         (stock.commit(&id).await.unwrap(), stock.abort(&id).await.unwrap()),
         (Fate::Committed, Fate::Committed)
     );
+}
+
+/// Two databases, and who commits across them.
+async fn pair(server: &Server) -> ([Database; 2], [Partner; 2], TwoPhase<es_core::memory::MemoryBackend>) {
+    let databases = [server.database().await.unwrap(), server.database().await.unwrap()];
+    let own = [at("stock", databases[0].url()).await, at("billing", databases[1].url()).await];
+    let two_phase = with(&es_core::memory::MemoryBackend::new(), own.clone().into_iter());
+    (databases, own, two_phase)
+}
+
+async fn run(participant: &Partner, sql: String) {
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(participant.inner.pool()).await.unwrap();
+}
+
+/// A39
+pub(super) async fn a_branch_that_has_written_to_a_foreign_table_is_not_committed_before_the_decision() {
+    let server = server(ServerOptions::new()).await;
+    let (_databases, [stock, billing], two_phase) = pair(&server).await;
+    let far = server.database().await.unwrap();
+    let remote = at("far", far.url()).await;
+    let make = format!(
+        "create extension postgres_fdw;
+         create server far foreign data wrapper postgres_fdw options (host '{}', port '{}', dbname '{}');
+         create user mapping for current_user server far options (user '{}');
+         create foreign table far_done (what text not null) server far options (table_name 'done')",
+        server.socket_dir().display(),
+        server.port(),
+        far.name(),
+        server.user()
+    );
+    run(&stock, make).await;
+    let begins = async |far: &'static str| {
+        let mut tx = two_phase.begin();
+        let branch = tx.branch(&stock).await.unwrap();
+        sqlx::raw_sql(far).execute(&mut *branch.inner).await.unwrap();
+        write(&mut tx, &billing, "one").await;
+        tx
+    };
+    // Whatever the other one says: it is the second that would not be prepared.
+    billing.will(At::Prepare, Fault::Lost);
+    let error = begins("insert into far_done values ('one')").await.commit().await.unwrap_err();
+    assert!(matches!(error, TwoPhaseError::Aborted { .. }), "{error}");
+    billing.forget_faults();
+    let error = begins("insert into far_done values ('one')").await.commit().await.unwrap_err();
+    let text = es_core::chain(&error);
+    assert!(text.contains("\"stock\"") && text.contains("postgres_fdw"), "{text}");
+    assert_eq!((rows(remote.inner.pool(), "one").await, rows(billing.inner.pool(), "one").await), (0, 0));
+    // One that has read it only is ended.
+    begins("select * from far_done").await.commit().await.unwrap();
+    assert_eq!(rows(billing.inner.pool(), "one").await, 1);
+}
+
+/// A40
+pub(super) async fn a_branch_under_another_role_is_not_prepared() {
+    let server = server(ServerOptions::new()).await;
+    let (databases, [stock, billing], _) = pair(&server).await;
+    let make = "create role tenant; create role app login; grant tenant to app;
+        grant all on all tables in schema public, es_guard to app, tenant; grant usage on schema es_guard to app, tenant";
+    run(&stock, make.to_owned()).await;
+    let user = PgConnectOptions::clone(&stock.inner.pool().connect_options()).username("app");
+    let app = |pool: PgPool| Partner::new(PgParticipant::new("stock", pool).unwrap());
+    let stock = app(PgPoolOptions::new().connect_with(user.clone()).await.unwrap());
+    let commits = async |stock: &Partner, sql: &'static str| {
+        let store = es_core::memory::MemoryBackend::new();
+        let two_phase = with(&store, [stock.clone(), billing.clone()].into_iter());
+        let mut tx = two_phase.begin();
+        write(&mut tx, &billing, "one").await;
+        let branch = tx.branch(stock).await.unwrap();
+        sqlx::raw_sql(sql).execute(&mut *branch.inner).await.unwrap();
+        write(&mut tx, stock, "one").await;
+        tx.commit().await.map(|done| done.pending)
+    };
+    let error = commits(&stock, "set local role tenant").await.unwrap_err();
+    assert!(es_core::chain(&error).contains("the role \"tenant\""), "{}", es_core::chain(&error));
+    assert_eq!(error.kind(), ErrorKind::Misuse);
+    assert_eq!((rows(stock.inner.pool(), "one").await, rows(billing.inner.pool(), "one").await), (0, 0));
+    // Taken back before the end, or the role of the whole pool: it can be ended.
+    let reset = "set local role tenant; select count(*) from done; reset role";
+    assert_eq!(commits(&stock, reset).await.unwrap(), [""; 0]);
+    let takes = PgPoolOptions::new().after_connect(|conn, _| {
+        Box::pin(async move { sqlx::raw_sql("set role tenant").execute(conn).await.map(drop) })
+    });
+    let as_tenant = app(takes.connect_with(user).await.unwrap());
+    assert_eq!(commits(&as_tenant, "select 1").await.unwrap(), [""; 0]);
+    assert_eq!((rows(stock.inner.pool(), "one").await, rows(billing.inner.pool(), "one").await), (2, 2));
+    drop(databases);
 }
 
 /// Until a query says yes.

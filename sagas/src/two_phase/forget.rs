@@ -1,0 +1,102 @@
+//! Decisions to commit are forgotten, long after all of their branches have ended.
+//!
+//! Whoever finds no decision inserts one to abort: of a transaction that was committed and forgotten that would be wrong. So
+//! a floor is raised in the commit that deletes decisions, and whoever inserts an abort writes the floor in the commit with
+//! it, as it was read. Decisions to abort stay: a coordinator that was slow for ever would find nothing, and commit.
+
+use std::time::Duration;
+
+use es_core::store::{Row, RowWrite, StoreError, StoredRow, write_rows};
+use es_core::{Backend, Timestamp, chain};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::machine::Decision;
+use super::manager::Inner;
+use super::rows::{self, Floor};
+
+/// For how long decisions are kept.
+pub(super) const REMEMBER: Duration = Duration::from_hours(30 * 24);
+/// The least of that.
+pub(super) const SHORTEST: Duration = Duration::from_hours(1);
+/// By so much a clock may have gone wrong between a transaction and now, and nothing goes too early.
+const OFF: Duration = Duration::from_mins(30);
+/// Decisions that are looked at together.
+const PORTION: usize = 256;
+/// For how long it is gone on with at a time: others have the store as well.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// When all of them are gone through again: what was kept may be over by then.
+const ROUND: Duration = Duration::from_mins(10);
+
+/// Where it is on its way through the decisions.
+#[derive(Debug, Default)]
+pub(super) struct Place {
+    after: Option<String>,
+    /// When it was through.
+    done: Option<Instant>,
+}
+
+impl<B: Backend> Inner<B> {
+    /// Forgets some decisions, if there are any to forget.
+    pub(super) async fn forget(&self, place: &mut Place) {
+        let begun = Instant::now();
+        while begun.elapsed() < LONGEST && place.done.is_none_or(|done| done.elapsed() >= ROUND) {
+            match self.forget_portion(place).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::debug!(error = chain(&error), "decisions are forgotten later");
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Whether it goes on at once.
+    async fn forget_portion(&self, place: &mut Place) -> Result<bool, StoreError> {
+        let own = self.ids.clock().now();
+        let Some(end) = self.kept_from(own.min(self.backend.now().await?)) else { return Ok(false) };
+        let floor = self.floor().await?;
+        let end = rows::key(end)?;
+        let mut page =
+            self.tables.decisions.stored_page(&self.backend, place.after.as_deref(), PORTION).await?;
+        let is_full = page.len() == PORTION;
+        page.retain(|row| row.key < end);
+        let next = page.last().map(|row| row.key.clone()).filter(|_| is_full && page.len() == PORTION);
+        let (gone, to) = self.over(page).await?;
+        if let Some(to) = to {
+            let floor = Row { value: Floor { floor: floor.value.floor.max(to) }, ..floor };
+            let writes = gone.into_iter().chain([self.tables.floor.put(&floor)?]).collect();
+            // Another node does the same, or has decided something: it is looked at again.
+            if !write_rows(&self.backend, writes).await?.is_yes() {
+                return Ok(false);
+            }
+        }
+        *place = Place { done: next.is_none().then(Instant::now), after: next };
+        Ok(true)
+    }
+
+    /// Those that may go, and the floor then.
+    async fn over(&self, page: Vec<StoredRow>) -> Result<(Vec<RowWrite>, Option<Uuid>), StoreError> {
+        let (mut gone, mut to) = (Vec::new(), None);
+        let keys: Vec<_> = page.iter().map(|row| row.key.clone()).collect();
+        let open = self.backend.rows(self.tables.open.name(), &keys).await?;
+        for (stored, open) in page.into_iter().zip(open) {
+            // What cannot be read stays, and so does what is not done.
+            let (Ok(row), None) = (self.tables.decisions.decode(stored), open) else { continue };
+            if row.value.decision == Decision::Commit {
+                to = Some(Uuid::from_u128(rows::txn_of(&row.key)?.as_u128().saturating_add(1)));
+                gone.push(self.tables.decisions.delete(&row));
+            }
+        }
+        Ok((gone, to))
+    }
+
+    /// The first transaction that is not old enough.
+    fn kept_from(&self, now: Timestamp) -> Option<Uuid> {
+        let time = now.checked_sub(self.remember).ok()?.checked_sub(OFF).ok()?;
+        let millis = u128::try_from(time.as_millisecond()).ok()?;
+        Some(Uuid::from_u128(millis << 80))
+    }
+}

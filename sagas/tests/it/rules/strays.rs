@@ -1,0 +1,164 @@
+//! Transactions across databases that somebody has ended by hand in part, or whose decision is lost: A26 to A29.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use es_core::EventStore as _;
+use es_core::memory::MemoryBackend;
+use es_core::store::{Table, write_rows};
+use sagas::two_phase::{Decision, Odd, PendingState, Stray, TwoPhase, TwoPhaseError};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::Subject;
+use super::across::{Across, At, Fault, Gate, crashes, with, write};
+
+/// Each stops once it is prepared.
+fn prepared<S: Subject>(across: &Across<'_, S>) -> [Gate; 2] {
+    [0, 1].map(|i| across.at(i).stops(At::Prepare, true))
+}
+
+async fn commits_by_hand<S: Subject>(across: &Across<'_, S>, i: usize) {
+    let gid = across.prepared(i).await.pop().unwrap();
+    across.by_hand(i, format!("commit prepared '{gid}'")).await;
+}
+
+async fn only_stray<B: es_core::Backend>(two_phase: &TwoPhase<B>) -> Stray {
+    let strays = two_phase.strays().await.unwrap();
+    let [stray] = &strays[..] else { panic!("{strays:?}") };
+    stray.clone()
+}
+
+async fn pending<B: es_core::Backend>(two_phase: &TwoPhase<B>) -> Vec<(Uuid, String, PendingState)> {
+    let pending = two_phase.pending().await.unwrap();
+    pending.into_iter().map(|branch| (branch.txn, branch.branch, branch.state)).collect()
+}
+
+/// A26
+pub(super) async fn what_is_committed_by_hand_stops_recovery_until_a_person_decides<S: Subject>(subject: &S) {
+    let across = Across::open(subject, 2).await;
+    for (decision, other) in [(Decision::Commit, Decision::Abort), (Decision::Abort, Decision::Commit)] {
+        let what = format!("{decision:?}");
+        let tx = across.written(&what).await;
+        let (txn, doubt) = (tx.id(), tx.doubt());
+        crashes(tx.commit(), &prepared(&across)).await;
+        commits_by_hand(&across, 0).await;
+        let another = across.another_node().await;
+        for _ in 0..2 {
+            let found = another.recover().await.unwrap();
+            assert_eq!((found.committed, found.aborted, found.torn), (0, 0, BTreeSet::from([txn])));
+        }
+        // Whoever asks is not told that it is committed, nor the other way: nobody has decided.
+        let error = another.resolve(&doubt).await.unwrap_err();
+        assert!(
+            matches!(&error, TwoPhaseError::Store(error) if error.to_string().contains("strays")),
+            "{error}"
+        );
+        let stray = only_stray(&another).await;
+        assert_eq!((stray.cluster, stray.txn), (across.backend.identity(), txn));
+        assert_eq!(stray.prepared.keys().collect::<Vec<_>>(), ["billing"]);
+        assert_eq!(stray.committed, BTreeSet::from(["stock".to_owned()]));
+        another.adopt(&stray, decision, "ada", " ").await.unwrap_err();
+        assert_eq!(across.prepared(1).await.len(), 1);
+        another.adopt(&stray, decision, "ada", "as it was in the order").await.unwrap();
+        another.adopt(&stray, other, "ada", "as it was in the order").await.unwrap_err();
+        assert_eq!(across.prepared(1).await, [""; 0]);
+        assert_eq!(another.strays().await.unwrap(), []);
+        assert_eq!(another.resolve(&doubt).await.unwrap(), decision);
+        assert_eq!(across.have(&what).await, if decision == Decision::Commit { 2 } else { 1 });
+        let odd = (txn, "stock".to_owned(), PendingState::Parked(Odd::Committed));
+        assert_eq!(pending(&another).await, if decision == Decision::Commit { vec![] } else { vec![odd] });
+        // Who has decided it, and why, is kept.
+        let said = Table::<Value>::new("two-phase.resolved").unwrap().all(&across.backend).await.unwrap();
+        let why = |value: &Value| value["actor"] == "ada" && value["reason"] == "as it was in the order";
+        assert!(
+            said.iter().any(|row| row.key.starts_with(&txn.simple().to_string()) && why(&row.value)),
+            "{said:?}"
+        );
+    }
+}
+
+/// A27
+pub(super) async fn a_decision_that_the_store_has_lost_is_not_taken_for_none<S: Subject>(subject: &S) {
+    let across = Across::open(subject, 2).await;
+    let gates = [across.at(0).stops(At::Commit, true), across.at(1).stops(At::Commit, false)];
+    crashes(across.written("one").await.commit(), &gates).await;
+    for table in ["two-phase.decisions", "hot.two-phase.open"] {
+        let table = Table::<Value>::new(table).unwrap();
+        let row = table.all(&across.backend).await.unwrap().pop().unwrap();
+        assert!(write_rows(&across.backend, vec![table.delete(&row)]).await.unwrap().is_yes());
+    }
+    let another = across.another_node().await;
+    let found = another.recover().await.unwrap();
+    assert_eq!((found.aborted, found.torn.len(), across.prepared(1).await.len()), (0, 1, 1));
+    let stray = only_stray(&another).await;
+    another.adopt(&stray, Decision::Commit, "ada", "the store was restored").await.unwrap();
+    across.is_at_rest().await;
+    assert_eq!(across.have("one").await, 2);
+}
+
+/// A28
+pub(super) async fn what_is_committed_by_hand_after_it_was_given_up_waits_for_a_person<S: Subject>(
+    subject: &S,
+) {
+    let across = Across::open(subject, 2).await;
+    let tx = across.written("one").await;
+    let txn = tx.id();
+    crashes(tx.commit(), &prepared(&across)).await;
+    // One cannot be asked while the other is rolled back.
+    across.at(0).will(At::Scan, Fault::Lost);
+    assert_eq!(across.two_phase.recover().await.unwrap().aborted, 1);
+    commits_by_hand(&across, 0).await;
+    let odd = |txn| (txn, "stock".to_owned(), PendingState::Parked(Odd::Committed));
+    assert_eq!(across.another_node().await.recover().await.unwrap().parked.get("stock"), Some(&1));
+    assert_eq!(pending(&across.two_phase).await, [odd(txn)]);
+    across.two_phase.accept(txn, "stock", "ada", "taken back").await.unwrap();
+    // The store takes part, and in a file nobody else can write while it does.
+    let tx = across.written_with_event("two").await;
+    let txn = tx.id();
+    let gate = across.at(0).stops(At::Prepare, true);
+    across.at(1).will(At::Prepare, Fault::Lost);
+    let commits = async {
+        gate.met().await;
+        commits_by_hand(&across, 0).await;
+        gate.let_go();
+    };
+    let (error, ()) = futures::join!(tx.commit(), commits);
+    assert!(matches!(error.unwrap_err(), TwoPhaseError::Aborted { .. }));
+    assert_eq!(pending(&across.two_phase).await, [odd(txn)]);
+    assert_eq!(across.events().await, 0);
+}
+
+/// A29
+pub(super) async fn what_a_store_that_is_gone_has_prepared_is_adopted<S: Subject>(subject: &S) {
+    let across = Across::open(subject, 2).await;
+    let gone = MemoryBackend::new();
+    for decision in [Decision::Commit, Decision::Abort] {
+        let what = format!("{decision:?}");
+        let theirs = with(&gone, across.databases.iter().map(|(_, own)| own.clone()));
+        let mut tx = theirs.begin();
+        for i in 0..2 {
+            write(&mut tx, across.at(i), &what).await;
+        }
+        crashes(tx.commit(), &prepared(&across)).await;
+        // It may be at it: nothing of it is touched.
+        let found = across.two_phase.recover().await.unwrap();
+        assert_eq!((found.committed, found.aborted, found.torn.len()), (0, 0, 0));
+        let stray = only_stray(&across.two_phase).await;
+        assert_eq!(stray.cluster, gone.identity());
+        assert_eq!(stray.prepared.keys().collect::<Vec<_>>(), ["billing", "stock"]);
+        assert!(
+            stray.committed.is_empty()
+                && stray.prepared.values().all(|age| *age < Duration::from_secs(3_600))
+        );
+        // One of them cannot be ended at once: it is later.
+        across.at(1).will(At::Commit, Fault::Lost);
+        across.at(1).will(At::Abort, Fault::Lost);
+        across.two_phase.adopt(&stray, decision, "ada", "that shop is closed").await.unwrap();
+        assert_eq!((across.prepared(0).await.len(), across.prepared(1).await.len()), (0, 1));
+        across.another_node().await.recover().await.unwrap();
+        across.is_at_rest().await;
+        assert_eq!(across.have(&what).await, if decision == Decision::Commit { 2 } else { 0 });
+        across.at(1).forget_faults();
+    }
+}
