@@ -78,6 +78,23 @@ fn is_behind(due: Timestamp, now: Timestamp) -> bool {
     now.checked_sub(MARGIN).is_ok_and(|margin| due < margin)
 }
 
+/// Whether a person asks for something, which is let in: what is sent from outside, or by parents, may come in masses.
+fn is_urgent(wake: &Row<Wake>) -> bool {
+    let comes_by_itself = |verb: &Verb| matches!(verb, Verb::Signal { .. } | Verb::Parent { .. });
+    wake.value.asked.as_ref().is_some_and(|asked| !comes_by_itself(&asked.verb))
+}
+
+/// A wake-up that is due.
+struct Due {
+    /// Its slice.
+    of: u16,
+    at: Timestamp,
+    key: String,
+    /// What it takes of a page, in bytes.
+    size: usize,
+    wake: Result<Row<Wake>, StoreError>,
+}
+
 /// A run that is driven here.
 struct Driven {
     inbox: UnboundedSender<Row<Wake>>,
@@ -210,18 +227,23 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
             return Err(StoreError::transient("looking at what is due", lease));
         }
         self.tell(now).await;
-        self.troubles.look();
         let slices = [self.slices];
         let mut due =
             desk.tables.wakes.stored_due(&*desk.backend, &slices, &mut self.marks, now, PAGE).await?;
         // The oldest first, whichever slice it is of.
         due.sort_by_key(|(_, at, _)| *at);
+        let read = |(of, at, row): (u16, Timestamp, StoredRow)| {
+            let (key, size) = (row.key.clone(), row.key.len() + row.data.len());
+            Due { of, at, key, size, wake: desk.tables.wakes.table().decode(row) }
+        };
+        let due: Vec<Due> = due.into_iter().map(read).collect();
+        let wakes = due.iter().filter_map(|due| due.wake.as_ref().ok());
+        self.troubles.look(wakes.map(|wake| (wake.value.run, is_urgent(wake))), Instant::now());
         let mut over = Vec::new();
         // By slice: what the first take up that are driven already, and the last of those.
         let mut driven: HashMap<u16, (usize, usize, String, bool)> = HashMap::new();
-        for (of, at, row) in due {
-            let (key, size) = (row.key.clone(), row.key.len() + row.data.len());
-            let known = self.due(row, &mut over).await?;
+        for Due { of, at, key, size, wake } in due {
+            let known = self.due(wake, &mut over).await?;
             let (n, bytes, last, all) = driven.entry(of).or_insert((0, 0, String::new(), true));
             // What is younger may yet get rows before it.
             *all &= known && is_behind(at, now);
@@ -245,11 +267,11 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
     /// Takes up one that is due. Whether it was known: nothing new comes of it until it changes.
     async fn due(
         &mut self,
-        row: StoredRow,
+        wake: Result<Row<Wake>, StoreError>,
         over: &mut Vec<es_core::store::RowWrite>,
     ) -> Result<bool, StoreError> {
         let desk = self.desk.clone();
-        let row = match desk.tables.wakes.table().decode(row) {
+        let row = match wake {
             Ok(row) => row,
             Err(error) => {
                 let (kind, error) = (&desk.kind, chain(&error));
@@ -264,13 +286,10 @@ impl<B: Backend, P: Acts<B>> Shift<B, P> {
             }
             return Ok(true);
         }
-        // What a person asks for is let in; what is sent from outside, or by parents, may come in masses.
-        let comes_by_itself = |verb: &Verb| matches!(verb, Verb::Signal { .. } | Verb::Parent { .. });
-        let is_urgent = row.value.asked.as_ref().is_some_and(|asked| !comes_by_itself(&asked.verb));
-        if self.troubles.rests(run, is_urgent, Instant::now()) {
+        if self.troubles.rests(run) {
             return Ok(true);
         }
-        if self.driven.len() >= AT_ONCE && !is_urgent || self.desks.has_promised(run) {
+        if self.driven.len() >= AT_ONCE && !is_urgent(&row) || self.desks.has_promised(run) {
             return Ok(false);
         }
         match Instance::load(&*desk.protocol, &desk.tables, &*desk.backend, run).await? {
