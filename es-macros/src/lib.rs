@@ -452,7 +452,7 @@ pub fn reactor(args: TokenStream, item: TokenStream) -> TokenStream {
 /// | `key = TransferId` | what names an instance |
 /// | `sends(Withdraw, Deposit)` | every command that it may send |
 /// | `after_end = again` | a start behind the end of an instance begins another one; by default it is a duplicate |
-/// | `keep_ended_days = 30` | an instance that has ended is forgotten after so many days: a start event that comes later begins another one; by default it is kept for ever |
+/// | `keep_ended_days = 30` | an instance that has ended is forgotten after so many days, one at least: a start event that comes later begins another one; by default it is kept for ever |
 /// | `earlier(TransferV1)` | definitions of before, of which there may still be instances |
 ///
 /// | attribute of a method | its input |

@@ -11,6 +11,7 @@ use es_core::store::EventFilter;
 use es_core::{BoxError, RecordedEvent};
 
 use crate::data::Data;
+use crate::keeping::brief;
 use crate::next::{Association, Effect};
 use crate::process::{AfterEnd, Early, Elapsed, Process, RefusedCommand};
 use crate::step::{Step, To};
@@ -134,6 +135,10 @@ impl RawStep<'_> {
 pub(crate) fn wrong(definitions: &[Definition]) -> Vec<String> {
     let Some((newest, earlier)) = definitions.split_first() else { return Vec::new() };
     let (name, mut wrong, mut versions) = (newest.0.name(), Vec::new(), vec![newest.version()]);
+    wrong.extend(newest.keep_ended().and_then(|keep| {
+        let keeps = format!("process {name}: `KEEP_ENDED` keeps instances that have ended");
+        Some(brief(&keeps, keep)? + ", or `None` for ever")
+    }));
     for definition in earlier {
         let (other, version) = (definition.0.name(), definition.version());
         if other != name {
@@ -233,5 +238,40 @@ impl<P: Process> Erased for Of<P> {
         };
         let (effects, ends) = next.into_effects()?;
         Ok(Reply { state: Data::of(&process)?, effects, ends })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use es_core::{AppBuilder, Backend};
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+
+    #[derive(Default, Serialize, Deserialize)]
+    struct Kept<const SECONDS: u64>;
+
+    impl<const SECONDS: u64> Process for Kept<SECONDS> {
+        const NAME: &'static str = "kept";
+        const KEEP_ENDED: Option<Duration> = Some(Duration::from_secs(SECONDS));
+        type Key = String;
+        fn filter() -> EventFilter {
+            EventFilter::default()
+        }
+        fn wire<B: Backend>(app: AppBuilder<B>) -> AppBuilder<B> {
+            app
+        }
+        fn steps(_: &RecordedEvent) -> Result<Vec<Step<'_, Self>>, BoxError> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn a_process_that_keeps_what_has_ended_for_less_than_an_hour_is_wrong() {
+        let said = "process kept: `KEEP_ENDED` keeps instances that have ended for 0ns: it has to be an hour at least, or \
+                    `None` for ever";
+        assert_eq!(wrong(&[Definition::of::<Kept<0>>()]), [said]);
+        assert_eq!(wrong(&[Definition::of::<Kept<3_600>>()]), [""; 0]);
+        assert_eq!(wrong(&[Definition::of::<Kept<3_599>>()]).len(), 1);
     }
 }

@@ -36,6 +36,7 @@ mod definition;
 mod history;
 mod instance;
 mod journal;
+mod keeping;
 pub mod message;
 mod next;
 mod operate;

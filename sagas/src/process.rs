@@ -27,8 +27,9 @@ pub trait Process: Default + Serialize + DeserializeOwned + Send + Sync + 'stati
     const VERSION: u32 = 1;
     /// What becomes of a start for a key whose instance has ended.
     const AFTER_END: AfterEnd = AfterEnd::Once;
-    /// How long an instance is kept after it has ended: its tombstone, what came to it and what was asked of it; `None`: for
-    /// ever. After that its key is as one that never was: a start event that comes so late begins another instance, also where
+    /// How long an instance is kept after it has ended: its tombstone, what came to it and what was asked of it; an hour at
+    /// least, and about half an hour more, by the clock that is behind of those of the store and of the app; `None`: for ever.
+    /// With less the app does not start. After that its key is as one that never was: a start event that comes so late begins another instance, also where
     /// it would have been a [duplicate](AfterEnd::Once) before. So keep it for longer than whoever causes such events repeats
     /// them. What is not answered yet keeps an instance from its end, and one of whose key events are
     /// [set aside](es_core::processor::Processor::parked) is not forgotten either. Instances are forgotten a few at a time, and

@@ -5,7 +5,7 @@ use quote::{ToTokens, quote, quote_spanned};
 use syn::parse::Parser as _;
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned as _;
-use syn::{Expr, Ident, LitStr, Token, Type};
+use syn::{Expr, Ident, LitInt, LitStr, Token, Type};
 
 use crate::attr::{self, Entry, Value, krate};
 use crate::ctxt::Ctxt;
@@ -84,7 +84,13 @@ impl Args {
     /// `keep_ended_days = 30`, as a constant; nothing if it is not given.
     pub(crate) fn keep_ended(&self, cx: &Ctxt) -> Option<TokenStream> {
         let entry = self.find("keep_ended_days")?;
-        let (days, _) = entry.count::<u32>(cx)?;
+        let given: LitInt = entry.parse(cx, "a number from 1 on")?;
+        let days: u32 = cx.ok(given.base10_parse())?;
+        if days == 0 {
+            let why = "an instance that has ended is kept for a day at least";
+            cx.error(&given, format!("{why}; leave `keep_ended_days` out to keep it for ever"));
+            return None;
+        }
         let seconds = u64::from(days) * 86_400;
         Some(quote_spanned!(entry.span()=>
             const KEEP_ENDED: ::core::option::Option<::core::time::Duration> =

@@ -23,6 +23,7 @@
 //! | `es_saga_parked`, `es_saga_damaged` | those of them that wait for a person, or cannot go on as they are stored; the former counts the latter |
 //! | `es_saga_unattended` | runs of versions that no live node has, counted by the nodes with the newest one |
 //! | `es_saga_oldest_seconds` | the age of the oldest of them |
+//! | `es_saga_unforgotten` | runs that are to be forgotten, and could not be when that was last tried; also 1 for a share whose next ones cannot be read |
 //! | `es_saga_deadline_seconds` | the deadline of the definition, if it has one |
 //! | `es_saga_looked_timestamp_seconds` | when this node last saw what is due, for the share that is furthest behind |
 //!

@@ -18,6 +18,7 @@ impl Measure {
             Self::Parked => "sum by (kind) (es_saga_parked)",
             Self::Damaged => "sum by (kind) (es_saga_damaged)",
             Self::Unattended => "sum by (kind) (es_saga_unattended)",
+            Self::Unforgotten => "sum by (kind) (es_saga_unforgotten)",
             Self::OldestSeconds => "max by (kind) (es_saga_oldest_seconds)",
             Self::Fenced => "sum by (kind) (increase(es_saga_fenced_total[5m]))",
             Self::SilentSeconds => {

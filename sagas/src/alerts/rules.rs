@@ -40,6 +40,8 @@ pub enum Measure {
     Damaged,
     /// Runs of versions of the definition that no node has.
     Unattended,
+    /// Runs that are to be forgotten, and cannot be.
+    Unforgotten,
     /// The age of the oldest run that has not ended, in seconds.
     OldestSeconds,
     /// Writes in the last five minutes that were refused because another node has the run.
@@ -142,6 +144,11 @@ pub const RULES: &[Rule] = &[
     rule("SagaUnattended", Measure::Unattended, Limit::Above(0.0), WINDOW).urgent().says(
         "Runs of a version of the definition go on that no node has.",
         "`Runs::list` says which version they are of. Have a node with that definition, `.earlier_saga(..)`, until they have ended.",
+    ),
+    rule("SagaUnforgotten", Measure::Unforgotten, Limit::Above(0.0), WINDOW).says(
+        "Runs that ended long ago cannot be forgotten: their rows stay, and so do their keys.",
+        "The log of the node names the first of them and the error: most likely a statement that takes too long, a lock, or a \
+         privilege or trigger of the database. The others are forgotten meanwhile. Each is tried again every two minutes.",
     ),
     rule("SagaOld", Measure::OldestSeconds, Limit::Deadlines(2.0), WINDOW).says(
         "A run has not ended within two times its deadline.",

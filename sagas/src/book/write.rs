@@ -119,6 +119,11 @@ impl Book {
         Ok((rows, first))
     }
 
+    /// Whether instances have ended since the last flush.
+    pub(crate) fn any_ended(&self) -> bool {
+        !self.ended().is_empty()
+    }
+
     /// The instances that have ended since the last flush: also those after which another one of their keys has begun.
     fn ended(&self) -> BTreeSet<(&str, Uuid)> {
         let mut ended = BTreeSet::new();

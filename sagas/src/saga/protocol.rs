@@ -19,9 +19,10 @@ use super::place::At;
 use super::starter::Starter;
 use super::step::{Awaits, Outputs, SagaInput};
 use crate::data::Data;
+use crate::keeping::brief;
 use crate::transaction::{
     Acts, Answer, Asked, Call, ChildIs, Errand, IfItFailed, Kin, Next, No, OF_TCC, OwnFault, Parent,
-    Protocol, Record, RunStatus, Site, StepShown, Verb, Word, Written, brief,
+    Protocol, Record, RunStatus, Site, StepShown, Verb, Word, Written,
 };
 
 /// A definition, ready to be driven.
@@ -91,7 +92,7 @@ impl<In: SagaInput, T: Transaction> SagaProtocol<In, T> {
         if self.steps.is_empty() {
             wrong.push(format!("saga {} has no steps", self.name));
         }
-        wrong.extend(brief(self.remember).map(|why| format!("saga {} {why}", self.name)));
+        wrong.extend(brief(&format!("saga {} remembers runs", self.name), self.remember));
         for step in &self.shape.steps {
             if !seen.insert(step.name) {
                 wrong.push(format!("saga {} has two steps named {:?}", self.name, step.name));

@@ -1,6 +1,7 @@
 //! Instances that ended long ago are forgotten: a few at a time, found by when they ended.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use es_core::limits::PAGE_BYTES;
 use es_core::store::keys::{Key, behind};
@@ -13,6 +14,7 @@ use uuid::Uuid;
 use super::{LOOK, ProcessSession, SPANS};
 use crate::damaged::read;
 use crate::instance::Moment;
+use crate::keeping::ended_before;
 use crate::rows::{id_of_ended, of_instance};
 
 /// Instances that are forgotten at once, and rows of one of them that go together.
@@ -37,6 +39,14 @@ impl Default for Forgets {
     }
 }
 
+impl Forgets {
+    /// Whether it is too soon to look. A clock that has gone back since keeps nobody from it.
+    fn rests(&self, now: Timestamp) -> bool {
+        let waits = now < self.next && self.next.duration_since(now) <= OFTEN;
+        waits || Instant::now() < self.pause
+    }
+}
+
 /// An instance that ended, by the row that says when.
 struct Ended {
     row: Row<String>,
@@ -44,6 +54,20 @@ struct Ended {
 }
 
 impl<B: Backend> ProcessSession<B> {
+    /// For how long instances are kept that have ended; `None`: for ever.
+    fn keeps(&self) -> Option<Duration> {
+        self.book.definitions()[0].keep_ended()
+    }
+
+    /// When those have ended that end with the next flush: by the clock that is ahead, so that they are not forgotten early.
+    pub(super) async fn ended_at(&self) -> Result<Timestamp, StoreError> {
+        let app = self.ids.clock().now();
+        match self.keeps().is_some() && self.book.any_ended() {
+            true => Ok(self.clock.now(&*self.backend).await?.max(app)),
+            false => Ok(app),
+        }
+    }
+
     /// Forgets some of the instances that ended long enough ago: what came to them, what was asked of them, and then their
     /// tombstones. Not those of which events are set aside: a start among them would begin them again.
     pub(super) async fn forget_ended(
@@ -51,13 +75,15 @@ impl<B: Backend> ProcessSession<B> {
         moment: Moment,
         parked: &(dyn for<'k> Fn(&'k str) -> bool + Sync),
     ) -> Result<(), BoxError> {
-        let Some(keep) = self.book.definitions()[0].keep_ended() else { return Ok(()) };
-        if moment.at < self.forgets.next || Instant::now() < self.forgets.pause {
+        let Some(keep) = self.keeps() else { return Ok(()) };
+        if self.forgets.rests(moment.at) {
             return Ok(());
         }
-        let keep = SignedDuration::try_from(keep).unwrap_or(SignedDuration::MAX);
-        let until = moment.at.saturating_sub(keep)?;
-        let found = self.ended_before(until).await?;
+        let clocks = [self.clock.now(&*self.backend).await?, moment.at];
+        let found = match ended_before(clocks, keep) {
+            Some(until) => self.ended_before(until).await?,
+            None => Vec::new(),
+        };
         if found.is_empty() {
             self.forgets.passed.clear();
             self.forgets.next = moment.at.saturating_add(OFTEN)?;

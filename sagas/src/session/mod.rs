@@ -33,6 +33,7 @@ use crate::instance::{Instance, Moment};
 use crate::journal;
 use crate::outbox::{Outbox, Sent, Writes};
 use crate::rows::{Noted, Sending, Tables, send_key, writes_key};
+use crate::transaction::StoreClock;
 
 /// Instances that are kept between two pages. They cost memory, never correctness.
 const KEPT: usize = 10_000;
@@ -94,6 +95,7 @@ pub(crate) struct ProcessSession<B> {
     /// How many timers of a slice are looked at together.
     of_a_slice: usize,
     timers: Known,
+    clock: StoreClock,
     forgets: Forgets,
     /// Rows beside those of instances.
     rows: Vec<RowWrite>,
@@ -151,6 +153,7 @@ impl<B: Backend> ProcessSession<B> {
             marks: Marks::default(),
             of_a_slice: 0,
             timers: Known::default(),
+            clock: StoreClock::default(),
             forgets: Forgets::default(),
             rows: Vec::new(),
         }
@@ -319,7 +322,7 @@ impl<B: Backend> Session for ProcessSession<B> {
     }
 
     async fn flush(&mut self, mut rows: Vec<RowWrite>) -> Result<(), CommitError> {
-        let (own, due) = self.book.rows(&self.tables, self.ids.clock().now())?;
+        let (own, due) = self.book.rows(&self.tables, self.ended_at().await?)?;
         rows.extend(own);
         rows.append(&mut self.rows);
         for row in self.rewritten.values() {

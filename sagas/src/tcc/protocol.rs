@@ -17,10 +17,11 @@ use super::builder::TccTransaction;
 use super::erased::{self, DynBranch};
 use super::machine::{Shape, State};
 use crate::data::Data;
+use crate::keeping::brief;
 use crate::saga::{At, Does, SagaInput};
 use crate::transaction::{
     Acts, Answer, Asked, Call, IfItFailed, Next, No, OF_TCC, OwnFault, Protocol, Record, RunStatus, Site,
-    StepShown, Verb, Written, brief,
+    StepShown, Verb, Written,
 };
 
 /// A definition, ready to be driven.
@@ -62,7 +63,7 @@ impl<In: SagaInput, T: Transaction> TccProtocol<In, T> {
         if self.branches.is_empty() {
             wrong.push(format!("{kind} has no branches"));
         }
-        wrong.extend(brief(self.remember).map(|why| format!("{kind} {why}")));
+        wrong.extend(brief(&format!("{kind} remembers runs"), self.remember));
         for branch in &self.shape.branches {
             if !seen.insert(branch.name) {
                 wrong.push(format!("{kind} has two branches named {:?}", branch.name));

@@ -68,11 +68,12 @@ mod trouble;
 mod watch;
 
 pub use self::bulk::{Answered, Frozen};
+pub(crate) use self::clock::StoreClock;
 pub(crate) use self::destination::Destinations;
 pub use self::family::Kin;
 pub(crate) use self::family::{ChildIs, Errand, Parent, Word};
 pub use self::foresee::{DryRun, HowUndone, IfItFailed, WouldUndo};
-pub(crate) use self::forget::{REMEMBER, brief};
+pub(crate) use self::forget::REMEMBER;
 pub(crate) use self::kind::{Kind, OF_TCC};
 pub use self::life::{
     Announce, RunId, SagaEnded, SagaEvent, SagaLife, SagaParked, SagaStarted, SagaUndoing, SagaWentOn,

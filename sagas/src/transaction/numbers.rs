@@ -43,6 +43,8 @@ struct OfShare {
     failing: Option<String>,
     /// `None`: it has not counted yet.
     tally: Option<Tally>,
+    /// Runs that are to be forgotten, and cannot be.
+    unforgotten: u64,
 }
 
 /// What stands in the rows of a share.
@@ -173,8 +175,8 @@ impl Numbers {
     /// A share has seen what is due, or has not.
     pub(crate) fn looked(&self, first: u16, slices: u16, now: Timestamp, failing: Option<String>) {
         let mut shares = self.shares();
-        let share =
-            shares.entry(first).or_insert(OfShare { slices, looked: now, failing: None, tally: None });
+        let begun = OfShare { slices, looked: now, failing: None, tally: None, unforgotten: 0 };
+        let share = shares.entry(first).or_insert(begun);
         share.slices = slices;
         if failing.is_none() {
             share.looked = now;
@@ -186,6 +188,20 @@ impl Numbers {
     pub(crate) fn counted(&self, first: u16, tally: Tally) {
         if let Some(share) = self.shares().get_mut(&first) {
             share.tally = Some(tally);
+        }
+    }
+
+    /// So many runs of a share could not be forgotten.
+    pub(crate) fn unforgotten(&self, first: u16, n: u64) {
+        if let Some(share) = self.shares().get_mut(&first) {
+            share.unforgotten = n;
+        }
+    }
+
+    /// So many of them at least: others were not tried again yet.
+    pub(crate) fn unforgotten_yet(&self, first: u16, n: u64) {
+        if let Some(share) = self.shares().get_mut(&first) {
+            share.unforgotten = share.unforgotten.max(n);
         }
     }
 
@@ -235,6 +251,7 @@ impl Numbers {
             parked: number(tally.parked),
             damaged: number(tally.damaged),
             unattended: number(tally.unattended),
+            unforgotten: number(self.shares().values().map(|share| share.unforgotten).sum()),
             oldest: tally.oldest.map(since),
             deadline: deadline.map(|deadline| deadline.as_secs_f64()),
             silent: looked.map(since),
@@ -246,6 +263,7 @@ impl Numbers {
             self.gauge("es_saga_unattended", sample.unattended);
             self.gauge("es_saga_oldest_seconds", sample.oldest.unwrap_or_default());
         }
+        self.gauge("es_saga_unforgotten", sample.unforgotten);
         if let Some(looked) = looked {
             self.gauge("es_saga_looked_timestamp_seconds", looked.as_duration().as_secs_f64());
         }

@@ -22,6 +22,8 @@ const OF_FAMILIES: u32 = 3;
 /// A run that can go.
 struct Leaving {
     run: Uuid,
+    /// Where it stands in the page.
+    place: usize,
     /// The row that says that it has ended.
     ended: StoredRow,
     /// Its head, and what that says; `None`: it is not there any more.
@@ -41,8 +43,8 @@ pub(super) struct Portion {
 #[derive(Default)]
 pub(super) struct Forgotten {
     pub(super) runs: u64,
-    /// The last row that was looked at; `None`: all of them were.
-    pub(super) through: Option<String>,
+    /// So many of the page are seen to, from the first one on: the next one, or what is left of it, is not.
+    pub(super) through: usize,
 }
 
 impl Portion {
@@ -64,28 +66,35 @@ pub(super) async fn of(
     tables: &Tables,
     page: Vec<StoredRow>,
 ) -> Result<Portion, StoreError> {
-    let leaving = leaving(rows, tables, page).await?;
+    let mut portion = Portion::default();
+    portion.forgotten.through = page.len();
+    let mut leaving = leaving(rows, tables, page).await?;
+    // What does not go now is not read.
+    if let Some(next) = leaving.drain(together(&leaving)..).next() {
+        portion.forgotten.through = next.place;
+    }
     let spans: Vec<Span> = leaving.iter().map(|leaving| journal_span(leaving.run)).collect();
     let journals =
         if spans.is_empty() { Vec::new() } else { rows.scan_many(tables.journal.name(), &spans).await? };
-    let (mut portion, mut before) = (Portion::default(), None);
     for (leaving, journal) in leaving.into_iter().zip(journals) {
-        if portion.rows.len() >= ROWS {
-            // The others are looked at again, behind the last of these.
-            portion.forgotten.through = before;
-            return Ok(portion);
-        }
-        let key = leaving.ended.key.clone();
-        match leaving.go(tables, journal, &mut portion)? {
-            true => before = Some(key),
-            false => {
-                // So is this one: there is more of its journal.
-                portion.forgotten.through = Some(before.unwrap_or_else(|| just_before(&key)));
-                return Ok(portion);
-            }
+        let place = leaving.place;
+        // Of the last one there may be more.
+        if portion.rows.len() >= ROWS || !leaving.go(tables, journal, &mut portion)? {
+            portion.forgotten.through = place;
+            break;
         }
     }
     Ok(portion)
+}
+
+/// How many of them go together, by what their heads say; of the first one a part goes if it is larger.
+fn together(leaving: &[Leaving]) -> usize {
+    let mut rows = 0;
+    let fits = |leaving: &&Leaving| {
+        rows += leaving.rows();
+        rows <= ROWS
+    };
+    leaving.iter().take_while(fits).count().max(leaving.len().min(1))
 }
 
 fn journal_span(run: Uuid) -> Span {
@@ -93,15 +102,16 @@ fn journal_span(run: Uuid) -> Span {
     Span { before: Some(behind(&prefix)), after: prefix, limit: ROWS }
 }
 
-/// A key with which a scan behind it begins with this one. Keys of runs end with a digit of an id.
-fn just_before(key: &str) -> String {
-    key[..key.len() - 1].to_owned()
-}
-
 impl Leaving {
+    /// How many rows it has, about.
+    fn rows(&self) -> usize {
+        let records = self.head.as_ref().map_or(0, |(_, head)| head.records);
+        usize::try_from(records).unwrap_or(ROWS).min(ROWS) + 3
+    }
+
     /// Adds its rows. Whether all of it goes.
     fn go(self, tables: &Tables, journal: Vec<StoredRow>, portion: &mut Portion) -> Result<bool, StoreError> {
-        let Self { run, ended, head, start } = self;
+        let Self { run, ended, head, start, .. } = self;
         let last = head.as_ref().map(|(_, head)| record_key(run, head.records)).transpose()?;
         // Pages have bounds in bytes as well: all of it is here if its last record is.
         let is_all = journal.last().is_none_or(|row| last.as_ref().is_some_and(|last| row.key == *last));
@@ -126,13 +136,14 @@ async fn leaving(
     page: Vec<StoredRow>,
 ) -> Result<Vec<Leaving>, StoreError> {
     let can_be_read = |row: &StoredRow| tables.ended.decode(row.clone()).is_ok();
-    let named = page.into_iter().filter(can_be_read).filter_map(|row| Some((run_of(&row.key)?, row)));
-    let named: Vec<(Uuid, StoredRow)> = named.collect();
-    let keys = named.iter().map(|(run, _)| head_key(*run)).collect::<Result<Vec<_>, _>>()?;
+    let page = page.into_iter().enumerate().filter(|(_, row)| can_be_read(row));
+    let named = page.filter_map(|(place, row)| Some((run_of(&row.key)?, place, row)));
+    let named: Vec<(Uuid, usize, StoredRow)> = named.collect();
+    let keys = named.iter().map(|(run, ..)| head_key(*run)).collect::<Result<Vec<_>, _>>()?;
     let heads = rows.rows(tables.heads.name(), &keys).await?;
     let notes = rows.rows(tables.attention.name(), &keys).await?;
     let mut over = Vec::new();
-    for (((run, ended), head), note) in named.into_iter().zip(heads).zip(notes) {
+    for (((run, place, ended), head), note) in named.into_iter().zip(heads).zip(notes) {
         let head = match head.map(|row| (tables.heads.decode(row.clone()), row)) {
             Some((Ok(head), row)) => Some((row, head.value)),
             Some((Err(_), _)) => continue,
@@ -143,18 +154,18 @@ async fn leaving(
             None => true,
         };
         if is_over {
-            over.push((run, ended, head));
+            over.push((run, place, ended, head));
         }
     }
     let keys =
-        over.iter().map(|(_, ended, _)| Ok(start_key(&tables.ended.decode(ended.clone())?.value.key)?));
+        over.iter().map(|(.., ended, _)| Ok(start_key(&tables.ended.decode(ended.clone())?.value.key)?));
     let keys: Vec<String> = keys.collect::<Result<_, StoreError>>()?;
     let starts = rows.rows(tables.starts.name(), &keys).await?;
-    let leaving = over.into_iter().zip(starts).map(|((run, ended, head), start)| {
+    let leaving = over.into_iter().zip(starts).map(|((run, place, ended, head), start)| {
         // The key may stand for another one by now.
         let start = start.and_then(|start| tables.starts.decode(start).ok());
         let start = start.filter(|start| start.value.run == run).map(|start| tables.starts.delete(&start));
-        Leaving { run, ended, head, start }
+        Leaving { run, place, ended, head, start }
     });
     Ok(leaving.collect())
 }

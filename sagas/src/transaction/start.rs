@@ -87,8 +87,8 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         if let Some(row) = beside.iter().find(|row| row.table == *table && row.key == start) {
             return self.staged_before(row, key, input).map(|handle| (handle, Vec::new()));
         }
-        if let Some(start) = self.tables.starts.get(&*self.backend, &start).await? {
-            return self.started_before(key, start.value, input).await.map(|handle| (handle, Vec::new()));
+        if let Some(found) = self.found_before(key, input).await? {
+            return Ok((found, Vec::new()));
         }
         let (run, now) = (node.ids.next(), self.clock.now(&*self.backend).await?);
         let (_, rows) = self.begin(run, key, input, deadline, None, now, false)?;
@@ -184,18 +184,20 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
 
     /// The run that was in the way of a start, unless it is forgotten by now.
     async fn found_before(&self, key: &str, input: &Data) -> Result<Option<Handle>, RunError> {
-        let Some(start) = self.tables.starts.get(&*self.backend, &start_key(key)?).await? else {
+        let Some(Start { run, fingerprint, .. }) = self.begun_under(key).await? else { return Ok(None) };
+        if fingerprint == hex(input) || self.has_input(run, input).await? {
+            return Ok(Some(self.handle(run, key, true)));
+        }
+        // What it began with may have gone meanwhile, and before that its key.
+        if self.begun_under(key).await?.is_none_or(|start| start.run != run) {
             return Ok(None);
-        };
-        self.started_before(key, start.value, input).await.map(Some)
+        }
+        Err(RunError::OtherInput { kind: self.name.to_string(), key: key.to_owned(), run })
     }
 
-    async fn started_before(&self, key: &str, start: Start, input: &Data) -> Result<Handle, RunError> {
-        if start.fingerprint == hex(input) || self.has_input(start.run, input).await? {
-            return Ok(self.handle(start.run, key, true));
-        }
-        let (kind, key) = (self.name.to_string(), key.to_owned());
-        Err(RunError::OtherInput { kind, key, run: start.run })
+    /// The run that a key stands for.
+    async fn begun_under(&self, key: &str) -> Result<Option<Start>, RunError> {
+        Ok(self.tables.starts.get(&*self.backend, &start_key(key)?).await?.map(|start| start.value))
     }
 
     /// Whether a run has an input that this program would write in the same way: fields may have come since.

@@ -17,8 +17,8 @@ use crate::services::Services;
 use crate::slices::Slices;
 use crate::store::{
     Attempt, Backend, Builds, Commit, CommitError, Committed, EventFilter, EventStore, Generation,
-    IdempotencyKey, Outcome, Page, Position, RecordedEvent, Resolution, RowSnapshot, RowStore, Snapshot,
-    SnapshotStore, Span, StoreError, StoredRow, StreamId, Tables, Version,
+    IdempotencyKey, Outcome, Page, Position, RecordedEvent, Resolution, RowSnapshot, RowStore, RowWrite,
+    Snapshot, SnapshotStore, Span, StoreError, StoredRow, StreamId, Tables, Version,
 };
 
 /// The line between a node and its store.
@@ -45,6 +45,8 @@ pub enum Line {
     Slow(Duration),
     /// Commits with rows of this table do not go through.
     Refuses(&'static str),
+    /// Commits with the row of this key in this table do not go through.
+    RefusesRow(&'static str, &'static str),
     /// No transaction is opened and no row of this table is looked up, as in a database whose view is broken.
     Broken(&'static str),
     /// Whoever looks the row of this key up in this table is told that it cannot be read.
@@ -92,6 +94,11 @@ impl Call<'_> {
     fn writes_to(self, table: &str) -> bool {
         self.commit().is_some_and(|commit| commit.rows.iter().any(|row| *row.table == *table))
     }
+
+    fn writes_row(self, table: &str, key: &str) -> bool {
+        let is_it = |row: &RowWrite| *row.table == *table && row.key == key;
+        self.commit().is_some_and(|commit| commit.rows.iter().any(is_it))
+    }
 }
 
 impl Line {
@@ -113,6 +120,7 @@ impl Line {
     fn refuses(self, call: Call<'_>) -> Option<StoreError> {
         match self {
             Self::Refuses(table) => call.writes_to(table).then(down),
+            Self::RefusesRow(table, key) => call.writes_row(table, key).then(down),
             Self::Broken(table) => (matches!(call, Call::Open)
                 || matches!(call, Call::Lookup(of, _) if of == table))
             .then(|| StoreError::misuse("a view of the database names a table that is not there")),
@@ -281,7 +289,8 @@ impl<B> Double<B> {
     }
 
     /// How many rows of a table were read in its order, and the most of them at once.
-    pub(super) fn scanned_of(&self, table: &str) -> (usize, usize) {
+    #[must_use]
+    pub fn scanned_of(&self, table: &str) -> (usize, usize) {
         let Scanned { rows, most, .. } = self.scans(table);
         (rows, most)
     }

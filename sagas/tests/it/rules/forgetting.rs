@@ -1,16 +1,18 @@
-//! Runs that ended long ago are forgotten: T81 to T87.
+//! Runs that ended long ago are forgotten: T81 to T87, T93 to T98.
 
 use std::time::Duration;
 
 use es_core::clock::Clock as _;
 use es_core::store::{Commit, CommitError, EventStore as _, Row, RowWrite, Table};
-use sagas::saga::{Outcome, RunError, RunStatus, Sagas as _, Verb};
+use es_core::testing::TestClock;
+use es_core::testing::conformance::double::{Double, Line};
+use sagas::saga::{Outcome, RunError, RunStatus, SagaApp as _, Sagas as _, Verb};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::Subject;
 use super::family::{Ride, around, behind, is_parked, start, until, within};
-use super::trip::{Play, Trips, trip};
+use super::trip::{Play, Trips, definition, trip};
 
 const DAY: u64 = 24 * 60 * 60;
 /// Longer than runs are remembered.
@@ -374,6 +376,174 @@ pub(super) async fn a_clock_that_is_off_forgets_late_and_never_early<S: Subject>
     settle(&trips).await;
     assert_eq!(kept(&trips).await, ["a"]);
     trips.ground.clock.set(real_end + remembered + Duration::from_secs(2 * DAY));
+    until_kept(&trips, &[]).await;
+    trips.end().await;
+}
+
+/// The store over a line of its own, and a node behind it.
+async fn join_over<S: Subject>(trips: &mut Trips<'_, S>) -> Double<S::Backend> {
+    let (ground, outside) = (&trips.ground, trips.outside.clone());
+    let line = Double::new(ground.subject.again(&ground.backend, &ground.clock).await);
+    let app = ground.join_over(&line, |app| app.saga(definition(&outside, 1))).await;
+    trips.nodes.push(app);
+    line
+}
+
+/// T93
+pub(super) async fn a_start_that_meets_the_end_of_what_is_remembered_begins_anew<S: Subject>(subject: &S) {
+    let mut trips = Trips::start(subject).await;
+    let first = trips.begin("a", &trip()).await;
+    trips.end_of(&first).await;
+    let line = join_over(&mut trips).await;
+    // It has read what its key stands for, and not yet what that has begun with.
+    line.set(Line::HoldsLookups("txn.journal.trip"));
+    let mut other = trip();
+    other.note = Some("more".to_owned());
+    let start = async {
+        loop {
+            match trips.nodes[1].start_saga("a", &other).await {
+                Ok(handle) => break handle,
+                Err(RunError::Store(_)) => trips.ground.pause().await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    let forget = async {
+        while line.held() == 0 {
+            trips.ground.pause().await;
+        }
+        leap(&trips, LONG).await;
+        until_kept(&trips, &[]).await;
+        line.set(Line::Up);
+    };
+    let (handle, ()) = tokio::join!(start, forget);
+    assert!(!handle.was_started_before() && handle.run() != first.run());
+    trips.end_of(&handle).await;
+    trips.end().await;
+}
+
+/// T94
+pub(super) async fn a_run_that_cannot_be_forgotten_holds_up_no_other<S: Subject>(subject: &S) {
+    let mut trips = Trips::open(subject).await;
+    let line = join_over(&mut trips).await;
+    for key in ["a", "b", "bad", "c", "d"] {
+        trips.run(key, trip()).await;
+    }
+    let bad = rows(&trips, "ended", "trip").await.into_iter().find(|row| row.value["key"] == "bad").unwrap();
+    leap(&trips, 2 * DAY).await;
+    trips.run("later", trip()).await;
+    line.set(Line::RefusesRow("txn.ended.trip", bad.key.leak()));
+    leap(&trips, LONG).await;
+    until_kept(&trips, &["bad"]).await;
+    line.set(Line::Up);
+    leap(&trips, DAY).await;
+    until_kept(&trips, &[]).await;
+    assert_eq!(stored(&trips, "trip").await, [0; 4]);
+    trips.end().await;
+}
+
+/// T95
+pub(super) async fn what_is_forgotten_is_read_about_once<S: Subject>(subject: &S) {
+    const RECORDS: u64 = 40;
+    let mut trips = Trips::open(subject).await;
+    let line = join_over(&mut trips).await;
+    for n in 0..24 {
+        trips.run(&n.to_string(), trip()).await;
+    }
+    // As if more had happened to each: half a megabyte, nearly.
+    let failed = json!({ "step": "flight", "undo": false, "error": "x".repeat(10_000) });
+    let record = json!({ "at": "2026-01-01T00:00:00Z", "record": { "failed": failed } });
+    for mut head in rows(&trips, "heads", "trip").await {
+        let own = head.value["records"].as_u64().unwrap();
+        let row = |n: u64| table("journal", "trip").insert(format!("{}:{n:020}", head.key), record.clone());
+        let mut more: Vec<RowWrite> = (own + 1..=RECORDS).map(|n| row(n).unwrap()).collect();
+        head.value["records"] = json!(RECORDS);
+        more.push(table("heads", "trip").put(&head).unwrap());
+        write(&trips, more).await;
+    }
+    let journal = stored(&trips, "trip").await[2];
+    let read = || line.scanned_of("txn.journal.trip").0;
+    let before = read();
+    trips.ground.seconds(LONG);
+    until_kept(&trips, &[]).await;
+    let read = read() - before;
+    assert!(read <= 3 * journal, "{read} rows were read to delete {journal}");
+    trips.end().await;
+}
+
+/// T96
+pub(super) async fn of_the_clocks_of_store_and_app_the_one_that_is_behind_forgets<S: Subject>(subject: &S) {
+    let mut trips = Trips::open(subject).await;
+    let (begun, app) = (trips.ground.clock.now(), TestClock::at(trips.ground.clock.now()));
+    let after = |days: u64| begun + Duration::from_secs(days * DAY + 60 * 60);
+    let outside = trips.outside.clone();
+    let store = trips.ground.subject.again(&trips.ground.backend, &trips.ground.clock).await;
+    let node = trips.ground.join_by(&app, &store, |app| app.saga(definition(&outside, 1))).await;
+    trips.nodes.push(node);
+    for (key, day) in [("early", 0), ("mid", 2), ("late", 10)] {
+        trips.ground.clock.set(after(day));
+        app.set(after(day));
+        settle(&trips).await;
+        trips.run(key, trip()).await;
+    }
+    // The store is wrong, by months, and then it is right.
+    trips.ground.clock.set(after(100));
+    settle(&trips).await;
+    app.set(after(31));
+    until_kept(&trips, &["late", "mid"]).await;
+    settle(&trips).await;
+    assert_eq!(kept(&trips).await, ["late", "mid"]);
+    trips.ground.clock.set(after(33));
+    settle(&trips).await;
+    // So is the machine of the node.
+    app.set(after(100));
+    until_kept(&trips, &["late"]).await;
+    settle(&trips).await;
+    assert_eq!(kept(&trips).await, ["late"]);
+    trips.ground.clock.set(after(50));
+    until_kept(&trips, &[]).await;
+    trips.end().await;
+}
+
+/// T97
+pub(super) async fn before_each_portion_it_is_judged_anew_what_may_be_forgotten<S: Subject>(subject: &S) {
+    let mut trips = Trips::open(subject).await;
+    let line = join_over(&mut trips).await;
+    trips.run("first", trip()).await;
+    leap(&trips, 2 * DAY).await;
+    trips.run("second", trip()).await;
+    let begun = trips.ground.clock.now();
+    // A clock is wrong, until the first portion is on its way.
+    line.set(Line::HoldsCommits("txn.ended.trip"));
+    let held = line.held();
+    trips.ground.seconds(2 * LONG);
+    while line.held() == held {
+        trips.ground.pause().await;
+    }
+    trips.ground.clock.set(begun);
+    line.set(Line::Up);
+    until_kept(&trips, &["second"]).await;
+    settle(&trips).await;
+    assert_eq!(kept(&trips).await, ["second"]);
+    leap(&trips, LONG).await;
+    until_kept(&trips, &[]).await;
+    trips.end().await;
+}
+
+/// T98
+pub(super) async fn runs_of_a_later_version_are_left_to_whoever_has_it<S: Subject>(subject: &S) {
+    let mut trips = Trips::open(subject).await;
+    trips.join_as(&[2]).await;
+    trips.run("later", trip()).await;
+    trips.stop().await;
+    trips.join().await;
+    trips.run("own", trip()).await;
+    leap(&trips, LONG).await;
+    until_kept(&trips, &["later"]).await;
+    settle(&trips).await;
+    assert_eq!(kept(&trips).await, ["later"]);
+    trips.join_as(&[2]).await;
+    leap(&trips, DAY).await;
     until_kept(&trips, &[]).await;
     trips.end().await;
 }

@@ -1,12 +1,16 @@
 //! Instances that ended long ago: S16.
 
-use sagas::Verb;
+use std::time::Duration;
+
+use es_core::clock::Clock as _;
+use es_core::testing::TestClock;
+use sagas::{Processes as _, Verb};
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::Subject;
 use super::ground::PATIENCE;
-use super::play::{Act, Brief, BriefAgain, began, breaks, keys_of_one_slice, went};
+use super::play::{Act, Brief, BriefAgain, Ledger, began, breaks, keys_of_one_slice, went};
 use super::world::{View, World};
 
 const HOUR: u64 = 3_600;
@@ -118,5 +122,51 @@ pub(super) async fn an_instance_of_whose_key_events_are_set_aside_is_not_forgott
         world.seconds(30);
         world.pause().await;
     }
+    world.end().await;
+}
+
+/// The one node works on a machine with this clock.
+async fn join_by<S: Subject>(world: &mut World<'_, S, Brief>, clock: &TestClock) {
+    world.stop().await;
+    let store = world.subject.again(&world.backend, &world.clock).await;
+    let app = world.join_by(clock, &store, |app| app.aggregate::<Ledger>().process::<Brief>()).await;
+    world.nodes.push(app);
+}
+
+/// S16
+pub(super) async fn of_the_clocks_of_store_and_app_the_one_that_is_behind_forgets_instances<S: Subject>(
+    subject: &S,
+) {
+    let mut world = World::<S, Brief>::on(subject).await;
+    let begun = world.clock.now();
+    let after = |hours: u64| begun + Duration::from_secs(hours * HOUR);
+    // The machine on which they end is two days behind, but for the first.
+    for (key, at) in [("early", 0), ("mid", 10), ("late", 20)] {
+        world.clock.set(after(at));
+        let app = TestClock::at(world.clock.now());
+        if key != "early" {
+            app.set(begun - Duration::from_secs(48 * HOUR));
+        }
+        join_by(&mut world, &app).await;
+        world.tell(vec![began(key, "begun", vec![]), ends(key)]).await;
+        world.settled().await;
+    }
+    let goes = async |world: &World<'_, S, Brief>, keys: &[&str]| {
+        let view = world.until(|view| view.instances.len() <= keys.len()).await;
+        let left: Vec<&str> = view.instances.keys().map(String::as_str).collect();
+        assert_eq!(left, keys);
+    };
+    // Then it is ahead by days.
+    world.clock.set(after(26));
+    join_by(&mut world, &TestClock::at(after(26 + 100))).await;
+    goes(&world, &["late", "mid"]).await;
+    // Then the store is.
+    world.stop().await;
+    world.clock.set(after(36 + 100));
+    join_by(&mut world, &TestClock::at(after(36))).await;
+    goes(&world, &["late"]).await;
+    world.stop().await;
+    join_by(&mut world, &TestClock::at(after(46))).await;
+    goes(&world, &[]).await;
     world.end().await;
 }

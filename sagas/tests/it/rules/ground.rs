@@ -50,8 +50,18 @@ impl<'s, S: Subject> Ground<'s, S> {
         backend: &B,
         wire: impl Fn(AppBuilder<B>) -> AppBuilder<B>,
     ) -> App {
+        self.join_by(&self.clock, backend, wire).await
+    }
+
+    /// The same, of a machine with this clock.
+    pub(crate) async fn join_by<B: Backend + Clone>(
+        &self,
+        clock: &TestClock,
+        backend: &B,
+        wire: impl Fn(AppBuilder<B>) -> AppBuilder<B>,
+    ) -> App {
         loop {
-            let app = wire(App::on(backend.clone()).clock(self.clock.clone())).lease(LEASE);
+            let app = wire(App::on(backend.clone()).clock(clock.clone())).lease(LEASE);
             match app.processor_retries(2, Duration::from_millis(5), Duration::from_millis(50)).start().await
             {
                 Ok(app) => return app,

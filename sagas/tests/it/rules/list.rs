@@ -22,6 +22,7 @@ macro_rules! rules {
                 an_instance_is_forgotten_some_time_after_its_end
                 an_incarnation_that_has_ended_is_forgotten_and_the_next_one_is_not
                 an_instance_of_whose_key_events_are_set_aside_is_not_forgotten
+                of_the_clocks_of_store_and_app_the_one_that_is_behind_forgets_instances
             }
             found {
                 an_instance_is_found_by_what_it_is_associated_with_and_not_after
@@ -194,6 +195,12 @@ macro_rules! rules {
                 what_cannot_be_read_is_not_forgotten_and_holds_up_no_other
                 runs_of_a_version_that_no_node_has_are_forgotten_by_the_newest
                 a_clock_that_is_off_forgets_late_and_never_early
+                a_start_that_meets_the_end_of_what_is_remembered_begins_anew
+                a_run_that_cannot_be_forgotten_holds_up_no_other
+                what_is_forgotten_is_read_about_once
+                of_the_clocks_of_store_and_app_the_one_that_is_behind_forgets
+                before_each_portion_it_is_judged_anew_what_may_be_forgotten
+                runs_of_a_later_version_are_left_to_whoever_has_it
             }
             starts {
                 a_start_in_a_transaction_is_of_that_transaction
