@@ -2,6 +2,7 @@
 
 use es_core::Backend;
 use es_core::cluster::Shares;
+use es_core::engine::Node;
 use es_core::store::StoreError;
 
 use super::drive::Desk;
@@ -16,6 +17,12 @@ pub(super) struct Attended {
     pub(super) is_newest: bool,
     /// Other versions, which no live node has.
     pub(super) alone: Vec<u32>,
+}
+
+/// Whether no live node works on runs of a version of a kind, as far as this one knows.
+pub(super) fn has_no_node(node: &Node, kind: &str, version: u32) -> bool {
+    let view = node.cluster.views().borrow().clone();
+    view.is_some_and(|view| view.members(&format!("{}{version}", groups_of(kind))) == 0)
 }
 
 impl<B: Backend, P: Acts<B>> Desk<B, P> {

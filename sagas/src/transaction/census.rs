@@ -11,11 +11,13 @@ use es_core::{Backend, Timestamp};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::attended::has_no_node;
 use super::damaged::About;
 use super::drive::Desk;
+use super::family::Parent;
 use super::numbers::Tally;
 use super::protocol::Acts;
-use super::rows::{Tables, head_key};
+use super::rows::{Tables, Wake, head_key, run_of};
 
 /// Rows that are read at once, and the shortest pause before the next ones are.
 const PAGE: usize = 500;
@@ -84,8 +86,7 @@ impl Census {
     async fn step<B: Backend, P: Acts<B>>(&mut self, desk: &Desk<B, P>) -> Result<bool, StoreError> {
         let alone = match &self.counts {
             Counts::Open => {
-                let page = self.page(desk, desk.tables.wakes.table().name()).await?;
-                page.into_iter().for_each(|row| self.count_open(&desk.tables, row));
+                self.count_open(desk).await?;
                 if self.after.is_none() {
                     self.counts = Counts::Parked;
                 }
@@ -132,16 +133,19 @@ impl Census {
         Ok(page)
     }
 
-    fn count_open(&mut self, tables: &Tables, row: StoredRow) {
-        if let Ok(wake) = tables.wakes.table().decode(row)
-            && wake.value.asked.is_none()
-        {
-            let tally = &mut self.tally;
-            tally.open += 1;
+    async fn count_open<B: Backend, P: Acts<B>>(&mut self, desk: &Desk<B, P>) -> Result<(), StoreError> {
+        let (before, wakes) = (self.after.clone(), desk.tables.wakes.table());
+        let page = self.page(desk, wakes.name()).await?;
+        let page = page.into_iter().filter_map(|row| Some(wakes.decode(row).ok()?.value));
+        let open: Vec<Wake> = page.filter(|wake| wake.asked.is_none()).collect();
+        let left = left_by_parents(desk, &open).await.inspect_err(|_| self.after = before)?;
+        for Wake { run, waits, .. } in open {
+            self.tally.open += 1;
             // One that waits for its parent is as old as that makes it.
-            let born = born(wake.value.run).filter(|_| !wake.value.waits);
-            tally.oldest = tally.oldest.into_iter().chain(born).min();
+            let born = born(run).filter(|_| !waits || left.contains(&run));
+            self.tally.oldest = self.tally.oldest.into_iter().chain(born).min();
         }
+        Ok(())
     }
 
     fn count_parked(&mut self, tables: &Tables, row: StoredRow) {
@@ -171,6 +175,25 @@ impl Census {
         self.tally.unattended += go_on.count() as u64;
         Ok(())
     }
+}
+
+/// Those of them that wait for a parent of a version that no node has.
+async fn left_by_parents<B: Backend, P: Acts<B>>(
+    desk: &Desk<B, P>,
+    open: &[Wake],
+) -> Result<BTreeSet<Uuid>, StoreError> {
+    let waiting = open.iter().filter(|wake| wake.waits).map(|wake| head_key(wake.run));
+    let keys: Vec<String> = waiting.collect::<Result<_, _>>()?;
+    if keys.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let heads = desk.backend.rows(desk.tables.heads.name(), &keys).await?;
+    let heads = heads.into_iter().flatten().filter_map(|head| desk.tables.heads.decode(head).ok());
+    let left = heads.filter(|head| {
+        let parent = head.value.parent.as_ref();
+        parent.is_some_and(|Parent { of, .. }| has_no_node(&desk.node, &of.saga, of.version))
+    });
+    Ok(left.filter_map(|head| run_of(&head.key)).collect())
 }
 
 /// When an id was made.

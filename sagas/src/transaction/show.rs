@@ -6,9 +6,10 @@ use es_core::store::{StoreError, StoredRow};
 use es_core::{Backend, Timestamp, chain};
 use uuid::Uuid;
 
-use super::family::{Errand, Kin};
+use super::attended::has_no_node;
+use super::family::{Errand, Kin, Parent};
 use super::instance::one;
-use super::kind::{Kind, groups_of};
+use super::kind::Kind;
 use super::outcome::{Outcome, RunError};
 use super::protocol::Acts;
 use super::rows::{FORMAT, Head, Status, Written, head_key, journal_of, record_key};
@@ -104,7 +105,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
             (None, None) if let Some(why) = &noted => format!("somebody to mend what keeps it: {why}"),
             (None, None) => {
                 let waits_for = self.protocol.waits_for(run, &state, now) + &self.unattended(self.version);
-                waits_for + &self.unattended_children(run, &state, now)
+                waits_for + &self.unattended_children(run, &state, now) + &self.unattended_parent(&head)
             }
         };
         let steps = if unread.is_none() { self.protocol.show(&state) } else { Vec::new() };
@@ -161,15 +162,19 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
             Errand::Begin => None,
         });
         let alone = children.filter(|child| self.has_no_node(&child.saga, child.version));
-        alone
-            .map(|child| format!("; no node is running that has version {} of {child}", child.version))
-            .collect()
+        alone.map(|child| no_node_has(&child)).collect()
+    }
+
+    /// Says of the parent that it waits for if no node works on it.
+    fn unattended_parent(&self, head: &Head) -> String {
+        let parent = head.parent.as_ref().filter(|_| head.waits_for_parent());
+        let alone = parent.filter(|Parent { of, .. }| self.has_no_node(&of.saga, of.version));
+        alone.map_or_else(String::new, |Parent { of, .. }| no_node_has(of))
     }
 
     /// Whether no live node works on runs of a version of a kind, as far as is known.
     fn has_no_node(&self, kind: &str, version: u32) -> bool {
-        let view = self.node().and_then(|node| node.cluster.views().borrow().clone());
-        view.is_some_and(|view| view.members(&format!("{}{version}", groups_of(kind))) == 0)
+        self.node().is_some_and(|node| has_no_node(&node, kind, version))
     }
 
     /// Its records, as they are stored.
@@ -192,4 +197,8 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         let rows = self.journal_after(run, number).await?.into_iter();
         Ok(rows.filter_map(|row| self.tables.journal.decode(row).ok()).map(|row| row.value).collect())
     }
+}
+
+fn no_node_has(kin: &Kin) -> String {
+    format!("; no node is running that has version {} of {kin}", kin.version)
 }

@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use es_core::clock::Clock as _;
 use es_core::store::Table;
+use es_core::testing::conformance::double::{Double, Line};
 use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use sagas::alerts::{RULES, prometheus_rules};
-use sagas::es_core::App;
 use sagas::es_core::memory::{MemoryBackend, Tx};
 use sagas::es_core::testing::TestClock;
+use sagas::es_core::{App, BoxError};
 use sagas::saga::{
-    Call, Child, Cx, Remote, Retry, Saga, SagaApp as _, SagaInput, SagaSignal, Sagas as _, Signal, Step,
-    StepError, SubSaga, Verb,
+    Call, Child, Cx, Ran, Remote, Retry, RunFilter, Saga, SagaApp as _, SagaInput, SagaSignal, Sagas as _,
+    Signal, Step, StepError, SubSaga, Undo, Verb,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -187,6 +188,36 @@ fn runs_of_a_version_that_no_node_has_are_counted() {
     metrics::with_local_recorder(&counts, || runtime.block_on(alone));
 }
 
+#[test]
+fn runs_that_cannot_be_forgotten_are_counted_and_an_alarm() {
+    let counts = Counts::default();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let stays = async {
+        let clock = TestClock::default();
+        let line = Double::new(MemoryBackend::with_clock(clock.clone()));
+        let app = App::on(line.clone()).clock(clock.clone()).saga(errand()).start().await.unwrap();
+        for key in ["a", "b"] {
+            let run = app.start_saga(key, &Errand { works: true }).await.unwrap();
+            until(&clock, async || run.ended().await.unwrap()).await;
+        }
+        let n = || counts.all().get("es_saga_unforgotten").copied();
+        until(&clock, async || n().filter(|n| *n == 0.0)).await;
+        line.set(Line::Refuses("txn.ended.errand"));
+        clock.advance(Duration::from_secs(32 * 24 * 60 * 60));
+        until(&clock, async || n().filter(|n| *n == 2.0)).await;
+        let alerts = async || app.health().await.engines.remove(0).alerts;
+        let alert = until(&clock, async || alerts().await.into_iter().next()).await;
+        assert!(!alert.urgent && alert.name == "SagaUnforgotten", "{alert:?}");
+        line.set(Line::Up);
+        until(&clock, async || n().filter(|n| *n == 0.0)).await;
+        until(&clock, async || alerts().await.is_empty().then_some(())).await;
+        assert_eq!(counts.all()["es_saga_forgotten_total"], 2.0);
+        assert!(app.shutdown(Duration::from_secs(10)).await);
+    };
+    metrics::with_local_recorder(&counts, || runtime.block_on(stays));
+}
+
 /// A saga whose only step is one that is sent a word.
 #[derive(Serialize, Deserialize)]
 struct Whole {}
@@ -242,6 +273,57 @@ fn a_saga_within_that_sleeps_before_its_first_record_is_counted_once() {
     };
     metrics::with_local_recorder(&counts, || runtime.block_on(sleeps));
     assert_eq!(counts.all()["es_saga_started_total"], 2.0);
+}
+
+impl Undo<Errand> for Deliver {
+    async fn undo(&self, _: Cx<'_, Errand, ()>, _: Ran<()>, _: &mut Call) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stamp {}
+
+impl SagaSignal for Stamp {
+    type Saga = Whole;
+    const NAME: &'static str = "stamp";
+}
+
+struct Parcel;
+
+impl SubSaga<Whole> for Parcel {
+    const NAME: &'static str = "parcel";
+    type Needs = ();
+    type Saga = Errand;
+    type Gives = Deliver;
+
+    fn input(&self, _: Cx<'_, Whole>) -> Errand {
+        Errand { works: true }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_saga_within_is_old_if_no_node_has_the_one_that_it_waits_for() {
+    let clock = TestClock::default();
+    let backend = MemoryBackend::with_clock(clock.clone());
+    let on = || App::on(backend.clone()).clock(clock.clone());
+    let within = || Saga::new("errand", 1).deadline(Duration::from_secs(30)).step(Deliver).build();
+    let around = Saga::new("whole", 1).step(Child::of(Parcel)).step(Signal::<Stamp>::new()).build();
+    let both = on().saga(within()).saga(around).start().await.unwrap();
+    both.start_saga("a", &Whole {}).await.unwrap();
+    let wakes = Table::<Value>::new("hot.txn.wakes.errand.v1").unwrap();
+    until(&clock, async || wakes.all(&backend).await.unwrap().pop().filter(|row| row.value["waits"] == true))
+        .await;
+    assert!(both.shutdown(Duration::from_secs(10)).await);
+    let app = on().saga(within()).start().await.unwrap();
+    let alerts = async || app.health().await.engines.remove(0).alerts;
+    let alert = until(&clock, async || alerts().await.into_iter().next()).await;
+    assert!(alert.name == "SagaOld", "{alert:?}");
+    let runs = app.saga_runs::<Errand>().unwrap();
+    let [run] = &runs.list(&RunFilter::default(), None, 10).await.unwrap().runs[..] else { panic!("one") };
+    let shown = runs.show(&run.key).await.unwrap();
+    assert!(shown.waits_for.ends_with("no node is running that has version 1 of whole \"a\""), "{shown:?}");
+    assert!(app.shutdown(Duration::from_secs(10)).await);
 }
 
 /// What is counted, by name and outcome.
