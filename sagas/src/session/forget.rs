@@ -79,7 +79,8 @@ impl<B: Backend> ProcessSession<B> {
         if self.forgets.rests(moment.at) {
             return Ok(());
         }
-        let clocks = [self.clock.now(&*self.backend).await?, moment.at];
+        // Asked anew each time: what is not found now is looked for in a minute.
+        let clocks = [self.backend.now().await?, moment.at];
         let found = match ended_before(clocks, keep) {
             Some(until) => self.ended_before(until).await?,
             None => Vec::new(),
