@@ -444,6 +444,7 @@ pub fn reactor(args: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// Writes `Process`; `On` for each handler of an event, `OnRefused` and `OnTimer` for the others; `Sends` for each command.
 /// A method takes `&mut self` and one input, and returns `Next<Self>`, or a `Result` with one.
+/// The struct is the state: it has `Default` (how an instance begins), `Serialize` and `Deserialize`.
 ///
 /// | key | meaning |
 /// | --- | --- |
@@ -457,12 +458,93 @@ pub fn reactor(args: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// | attribute of a method | its input |
 /// | --- | --- |
-/// | `#[starts(by = id)]` | an event that starts the instance it names, if there is none |
+/// | `#[starts(by = id)]` | an event that starts the instance that it names, if there is none; without `by`, that of the event's aggregate. A process has at least one |
 /// | `#[on(by = transfer)]` | an event, for the instance that it names: a field or a method that gives the key, an `Option` or a `Vec` of keys; without `by`, the id of the event's aggregate |
 /// | `#[on(by = receipt, via = "receipt")]` | the same, for all instances that are associated with this value under this name |
-/// | `#[on(.., early = stash)]` | one that comes before its instance waits for it; by default it is passed |
+/// | `#[on(.., early = stash)]` | one that comes before its instance waits for it; by default it is ignored |
 /// | `#[refused]` | `Refused<C>`: a command was refused |
 /// | `#[timer]` | a timer, by value |
+///
+/// ```
+/// # use std::time::Duration;
+/// # use es_core::prelude::*;
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Clone, Serialize, Deserialize)]
+/// # struct Placed { order: String, seat: String }
+/// # #[derive(Clone, Serialize, Deserialize)]
+/// # struct Paid {}
+/// # #[derive(Event, Clone)]
+/// # #[event(prefix = "order")]
+/// # enum OrderEvent { Placed(Placed), Paid(Paid) }
+/// # #[derive(Clone, Serialize, Deserialize)]
+/// # struct Locked { order: String }
+/// # #[derive(Clone, Serialize, Deserialize)]
+/// # struct Unlocked {}
+/// # #[derive(Event, Clone)]
+/// # #[event(prefix = "seat")]
+/// # enum SeatEvent { Locked(Locked), Unlocked(Unlocked) }
+/// # #[derive(Debug, Serialize, Deserialize, thiserror::Error)]
+/// # #[error("it is taken")]
+/// # struct Taken {}
+/// # #[derive(Aggregate, Clone, Default)]
+/// # #[aggregate(id = String, event = SeatEvent, error = Taken)]
+/// # struct Seat;
+/// # impl Apply for Seat { fn apply(&mut self, _: &SeatEvent) {} }
+/// # #[derive(Clone, Serialize, Deserialize)]
+/// # struct Lock { order: String }
+/// # #[derive(Clone, Serialize, Deserialize)]
+/// # struct Unlock {}
+/// # #[commands]
+/// # impl Seat {
+/// #     #[create_if_missing]
+/// #     fn lock(&self, cmd: Lock) -> Result<Locked, Taken> { Ok(Locked { order: cmd.order }) }
+/// #     fn unlock(&self, _: Unlock) -> Result<Unlocked, Taken> { Ok(Unlocked {}) }
+/// # }
+/// use sagas::{Next, Refused, Timer, process};
+///
+/// /// A seat is held for half an hour.
+/// #[derive(Default, Serialize, Deserialize)]
+/// struct Hold {
+///     seat: String,
+/// }
+///
+/// #[derive(Timer, Serialize, Deserialize)]
+/// struct HoldOver {}
+///
+/// #[process(name = "hold", key = String, sends(Lock, Unlock))]
+/// impl Hold {
+///     #[starts(by = order)]
+///     fn placed(&mut self, e: &Placed) -> Next<Self> {
+///         self.seat = e.seat.clone();
+///         Next::send(&e.seat, Lock { order: e.order.clone() })
+///     }
+///
+///     #[refused]
+///     fn seat_taken(&mut self, _: Refused<Lock>) -> Next<Self> {
+///         Next::end()
+///     }
+///
+///     #[on(by = order)]
+///     fn locked(&mut self, _: &Locked) -> Next<Self> {
+///         Next::wait().timer(Duration::from_secs(30 * 60), HoldOver {})
+///     }
+///
+///     #[on]
+///     fn paid(&mut self, _: &Paid) -> Next<Self> {
+///         Next::end()
+///     }
+///
+///     #[timer]
+///     fn hold_over(&mut self, _: HoldOver) -> Next<Self> {
+///         Next::send(&self.seat, Unlock {}).and_end()
+///     }
+///
+///     #[refused]
+///     fn is_unlocked(&mut self, _: Refused<Unlock>) -> Next<Self> {
+///         Next::wait()
+///     }
+/// }
+/// ```
 #[proc_macro_attribute]
 pub fn process(args: TokenStream, item: TokenStream) -> TokenStream {
     attribute(expand::process, expand::PROCESS_HELPERS, args.into(), item.into()).into()
@@ -480,6 +562,34 @@ pub fn process(args: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// `#[on(by = customer)]` on a method gives the key by which its messages are in order: a field or a method of the event.
 /// Without it that is the stream of the event.
+///
+/// ```
+/// # use es_core::prelude::*;
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Clone, Serialize, Deserialize)]
+/// # struct Placed { total: u64, customer: String, note: String }
+/// # #[derive(Event, Clone)]
+/// # #[event(prefix = "order")]
+/// # enum OrderEvent { Placed(Placed) }
+/// use sagas::publishes;
+/// use sagas::relay::Message;
+///
+/// /// What others are told of orders: not all that we know.
+/// #[derive(Serialize)]
+/// struct OrderPlaced {
+///     total: u64,
+/// }
+///
+/// struct Orders;
+///
+/// #[publishes(name = "orders")]
+/// impl Orders {
+///     #[on(by = customer)]
+///     fn placed(&self, e: &Placed) -> Message {
+///         Message::of(&OrderPlaced { total: e.total }).typed("com.example.order.placed")
+///     }
+/// }
+/// ```
 #[proc_macro_attribute]
 pub fn publishes(args: TokenStream, item: TokenStream) -> TokenStream {
     attribute(expand::publishes, expand::PUBLISHES_HELPERS, args.into(), item.into()).into()

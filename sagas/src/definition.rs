@@ -1,4 +1,4 @@
-//! A process without its type: states are JSON text. So definitions of several versions live beside each other.
+//! A process without its type: states are JSON text. So definitions of several versions are next to each other.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -73,6 +73,10 @@ impl Definition {
         Self(Arc::new(Of::<P>(PhantomData)))
     }
 
+    pub(crate) fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
     /// The version.
     #[must_use]
     pub fn version(&self) -> u32 {
@@ -143,7 +147,8 @@ pub(crate) fn wrong(definitions: &[Definition]) -> Vec<String> {
         let (other, version) = (definition.0.name(), definition.version());
         if other != name {
             wrong.push(format!(
-                "process {name}: `earlier` lists one that is named {other:?}: its own are named alike"
+                "process {name}: `earlier` lists a definition named {other:?}: all versions of a process have the \
+                 same name"
             ));
         }
         if versions.contains(&version) {
@@ -234,7 +239,12 @@ impl<P: Process> Erased for Of<P> {
     fn elapsed(&self, state: &Data, timer: &Elapsed) -> Result<Reply, BoxError> {
         let mut process: P = state.read()?;
         let Some(next) = process.elapsed(timer)? else {
-            return Err(format!("no `#[timer]` handler takes {:?}", timer.name).into());
+            let name = &timer.name;
+            return Err(format!(
+                "no `#[timer]` handler takes {name:?}: if the timer was renamed, keep its name with `#[timer(name = \
+                 {name:?})]`; then retry"
+            )
+            .into());
         };
         let (effects, ends) = next.into_effects()?;
         Ok(Reply { state: Data::of(&process)?, effects, ends })

@@ -18,7 +18,7 @@
 //! | [`saga`] | orchestrated sagas: steps in an order, each with an undo |
 //! | [`tcc`] | try-confirm-cancel: branches that reserve, and are then all confirmed or all cancelled |
 //! | [`two_phase`] | transactions across databases: two-phase commit |
-//! | [`alerts`] | metrics of sagas, and when somebody is to look at them |
+//! | [`alerts`] | metrics of sagas, and when an operator has to look at them |
 //! | `testing` | a process without a store; a saga that crashes wherever it can (feature `testing`) |
 //!
 //! An instance whose handler fails is parked: what comes to it is noted and waits, other instances continue. A handler sees

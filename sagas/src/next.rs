@@ -12,7 +12,7 @@ use crate::data::Data;
 use crate::message::{Publish, Topic};
 use crate::process::{OnTimer, Process, Sends, Timer};
 
-/// What finds an instance beside its key: a name and a value, the number of a payment, say.
+/// What finds an instance besides its key: a name and a value, the number of a payment, say.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[expect(clippy::exhaustive_structs, reason = "a name and a value")]
 pub struct Association {
@@ -41,7 +41,7 @@ impl Association {
 pub enum Effect {
     /// A command is sent, after the commit.
     Send(NamedCommand),
-    /// A timer is set, or set anew: so long after the input.
+    /// A timer is set, or set again: so long after the input.
     Set {
         /// Its name.
         name: &'static str,
@@ -58,7 +58,8 @@ pub enum Effect {
     Dissociate(Association),
 }
 
-/// What a handler wants to happen, in order. Functions begin it, methods continue it.
+/// What a handler wants to happen, in order. `wait`, `end`, `send` and `publish` begin it, every other method continues it: a
+/// timer alone is `Next::wait().timer(after, Expired {})`.
 ///
 /// ```ignore
 /// Next::send(&order.from, Withdraw { amount }).timer(Duration::from_secs(300), Expired {})

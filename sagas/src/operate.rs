@@ -1,4 +1,4 @@
-//! Instances, for people: which there are, what they wait for, what came to them, and whether that explains them.
+//! Instances, for operators: which there are, what they wait for, what came to them, and whether that explains them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -60,7 +60,7 @@ pub struct InstanceStatus {
     pub open_commands: u64,
     /// Its timers, and when each is due.
     pub timers: BTreeMap<String, Timestamp>,
-    /// What finds it, beside its key.
+    /// What finds it, besides its key.
     pub associations: Vec<Association>,
     /// Its state.
     pub state: Option<Data>,

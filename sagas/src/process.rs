@@ -20,6 +20,9 @@ use crate::step::{Step, To};
 /// Each key has an instance: its state, a value of this type. Handlers are pure: the same state and the same input lead to
 /// the same state and the same [`Next`], always. What a handler wants to happen is data, and it is stored together with the
 /// state, in the commit in which the input is taken in.
+///
+/// Limits: a state has up to 64 KiB as JSON, one call up to 1,000 effects and 2 MiB of commands, an instance up to 1,000
+/// timers and 1,000 associations, 256 KiB of each. What is more parks the instance.
 pub trait Process: Default + Serialize + DeserializeOwned + Send + Sync + 'static {
     /// Stored: names its rows and its checkpoint. `[A-Za-z0-9_.:-]`, up to 200 bytes.
     const NAME: &'static str;
@@ -47,8 +50,8 @@ pub trait Process: Default + Serialize + DeserializeOwned + Send + Sync + 'stati
     /// Whether every event names the keys that it is for. Then nodes share the keys; a process that finds instances by
     /// [associations](To::Found) is worked on as a whole, in the order of the log.
     const BY_KEY: bool = true;
-    /// Whether a handler's [`EARLY`](On::EARLY) is [`Early::Stash`]: else it is not looked up what waits for an instance that
-    /// starts.
+    /// Whether a handler's [`EARLY`](On::EARLY) is [`Early::Stash`]. If none is, events that wait are not looked up when an
+    /// instance starts.
     const STASHES: bool = true;
     /// Definitions of before, of which there may still be instances.
     #[must_use]
@@ -64,7 +67,7 @@ pub trait Process: Default + Serialize + DeserializeOwned + Send + Sync + 'stati
     ///
     /// The event cannot be decoded, or does not say whom it is for.
     fn steps(event: &RecordedEvent) -> Result<Vec<Step<'_, Self>>, BoxError>;
-    /// Takes in that a command was refused; `None` if no handler takes it.
+    /// Handles that a command was refused; `None` if no handler takes it.
     ///
     /// # Errors
     ///
@@ -73,7 +76,7 @@ pub trait Process: Default + Serialize + DeserializeOwned + Send + Sync + 'stati
         let _ = refused;
         Ok(None)
     }
-    /// Takes in that the time of a timer has come; `None` if no handler takes it.
+    /// Handles that the time of a timer has come; `None` if no handler takes it.
     ///
     /// # Errors
     ///
@@ -99,16 +102,17 @@ pub enum AfterEnd {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "there is nothing else to do with it")]
 pub enum Early {
-    /// It is passed.
+    /// It is ignored.
     #[default]
     Ignore,
-    /// It waits for the start, and is taken in right after it.
+    /// It waits for the start, and is handled right after it: up to 1,000 wait for a key.
     Stash,
 }
 
 /// One handler of an event. Two handlers for one payload are two impls, hence a compile error.
 pub trait On<E: Payload>: Process {
-    /// Whether it starts an instance where there is none. Where there is one, it is passed. It names the [key](To::Key).
+    /// Whether it starts an instance where there is none. Where there is one already, the event is ignored. It names the
+    /// [key](To::Key).
     const STARTS: bool = false;
     /// What becomes of it where there is none, if it does not start one. An [association](To::Found) finds only those that
     /// are there: nothing waits for others.
@@ -119,7 +123,7 @@ pub trait On<E: Payload>: Process {
     ///
     /// The event names none.
     fn to(event: Recorded<'_, E>) -> Result<Vec<To<Self::Key>>, BoxError>;
-    /// Takes it in.
+    /// Handles it.
     ///
     /// # Errors
     ///
@@ -137,7 +141,7 @@ pub trait Sends<C: Command>: Process {}
 
 /// The handler of a refusal. Two handlers for one command are two impls, hence a compile error.
 pub trait OnRefused<C: Command>: Sends<C> {
-    /// Takes in that a command was refused.
+    /// Handles that a command was refused.
     ///
     /// # Errors
     ///
@@ -151,7 +155,7 @@ pub trait OnRefused<C: Command>: Sends<C> {
     note = "add `#[timer] fn name(&mut self, t: {T}) -> Next<Self>` to its `#[process]` block"
 )]
 pub trait OnTimer<T: Timer>: Process {
-    /// Takes in that its time has come.
+    /// Handles that its time has come.
     ///
     /// # Errors
     ///

@@ -23,6 +23,46 @@ const PAGE: usize = 500;
 /// `.process::<P>()` on the builder of an app.
 pub trait Processes: Sized {
     /// A process, for events from now on.
+    ///
+    /// ```
+    /// use es_core::App;
+    /// use es_core::memory::MemoryBackend;
+    /// use sagas::{Next, Processes as _, Refused, process};
+    /// use serde::{Deserialize, Serialize};
+    /// # use es_core::testing::conformance::domain::{Close, Opened, Withdrawn};
+    ///
+    /// /// Closes an account once something was taken from it.
+    /// #[derive(Default, Serialize, Deserialize)]
+    /// struct Closing {
+    ///     account: String,
+    /// }
+    ///
+    /// #[process(name = "closing", key = String, sends(Close))]
+    /// impl Closing {
+    ///     #[starts(by = owner)]
+    ///     fn opened(&mut self, e: &Opened) -> Next<Self> {
+    ///         self.account = e.owner.clone();
+    ///         Next::wait()
+    ///     }
+    ///
+    ///     #[on]
+    ///     fn withdrawn(&mut self, _: &Withdrawn) -> Next<Self> {
+    ///         Next::send(&self.account, Close {}).and_end()
+    ///     }
+    ///
+    ///     #[refused]
+    ///     fn is_closed(&mut self, _: Refused<Close>) -> Next<Self> {
+    ///         Next::wait()
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), es_core::StartError> {
+    /// let app = App::on(MemoryBackend::new()).process::<Closing>().start().await?;
+    /// # app.shutdown(std::time::Duration::ZERO).await;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     fn process<P: Process>(self) -> Self;
 }

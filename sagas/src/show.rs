@@ -1,4 +1,4 @@
-//! One instance, for people: what came to it, what it waits for, and who will wake it.
+//! One instance, for operators: what came to it, what it waits for, and who will wake it.
 
 use std::fmt;
 
@@ -164,6 +164,10 @@ impl fmt::Display for WaitsFor {
                     f,
                     "for an operator: {command} failed; retry sends it again under the same key, skip {skip} gives it up"
                 )
+            }
+            Self::Answer(command) if command.error.is_some() => {
+                let skip = command.input;
+                write!(f, "for the answer to {command}: it is sent again until there is one; skip {skip} gives it up")
             }
             Self::Answer(command) => {
                 write!(f, "for the answer to {command}, which is sent until there is one")

@@ -18,7 +18,7 @@ const MAX_TEXT: usize = 1_000;
 pub enum Verb {
     /// It is parked: what waits for it is taken in, and its commands that failed are sent again, under the same keys.
     Retry,
-    /// It is parked: the input that failed is passed, and what waits behind it is taken in. Or the first of its commands that
+    /// It is parked: the input that failed is left out, and what waits behind it is handled. Or the first of its commands that
     /// were not answered fails each time: it is given up, and that is a refusal
     /// ([`Rejected::Otherwise`](crate::Rejected::Otherwise)). It may have acted by then, if its answer was lost.
     Skip {
@@ -70,7 +70,7 @@ impl By {
     pub(crate) fn check(actor: &str, reason: &str) -> Result<(), String> {
         for (what, text) in [("actor", actor), ("reason", reason)] {
             if text.trim().is_empty() || text.len() > MAX_TEXT {
-                return Err(format!("the {what} has to be said, in up to {MAX_TEXT} bytes"));
+                return Err(format!("say the {what}: it must not be empty, and has at most {MAX_TEXT} bytes"));
             }
         }
         Ok(())
@@ -116,9 +116,7 @@ impl Verb {
     /// Why it cannot, and what to do.
     pub(crate) fn fits(&self, of: &Instance, held: bool, stuck: Option<u64>) -> Result<(), String> {
         if of.ended {
-            return Err(
-                "it has ended, and nothing can be done to it: another instance needs another key".to_owned()
-            );
+            return Err("it has ended, and nothing can be done to it".to_owned());
         }
         let failed = of.parked.as_ref().filter(|parked| !parked.command).map(|_| of.taken + 1);
         match (self, failed) {

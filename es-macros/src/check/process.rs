@@ -49,6 +49,7 @@ impl Process {
             let example = "#[starts(by = id)] fn requested(&mut self, e: &Requested) -> Next<Self>";
             cx.error(&block.this, format!("no handlers: add one, as in `{example}`"));
         }
+        is_started(cx, block);
         for method in &block.methods {
             process.add(cx, method);
         }
@@ -101,6 +102,19 @@ impl Process {
     }
 }
 
+/// A process in which nothing starts an instance would never have one, and would say nothing of it.
+fn is_started(cx: &Ctxt, block: &Block) {
+    let starts = |method: &Method| method.attrs.iter().any(|attr| attr.path().is_ident("starts"));
+    if block.methods.is_empty() || block.methods.iter().any(starts) {
+        return;
+    }
+    cx.error(
+        &block.this,
+        "no handler starts an instance, so there would never be one: write `#[starts]` in place of `#[on]` on the \
+         event that begins it",
+    );
+}
+
 /// The command of a `Refused<C>`, or a timer by value.
 fn input(cx: &Ctxt, method: &Method, is_refusal: bool) -> Option<InputHandler> {
     let before = cx.count();
@@ -124,7 +138,12 @@ fn input(cx: &Ctxt, method: &Method, is_refusal: bool) -> Option<InputHandler> {
         Some((*param.ty).clone()).filter(|ty| !matches!(ty, Type::Reference(_)))
     };
     if of.is_none() {
-        cx.error(&param.ty, format!("this handler takes its input by value, as in `{example}`"));
+        let text = if is_refusal {
+            format!("a `#[refused]` handler takes `Refused<C>` by value, as in `{example}`")
+        } else {
+            format!("this handler takes its input by value, as in `{example}`")
+        };
+        cx.error(&param.ty, text);
     }
     let returns = written_at(params::output(sig).map_or_else(|| sig.ident.span(), Spanned::span));
     let (cfgs, name) = (method.cfgs.clone(), sig.ident.clone());

@@ -28,9 +28,10 @@ struct Args {
 enum Command {
     /// Start the services, place orders, wait until each has ended, and show what came of them
     Play {
+        /// How many orders are placed
         #[arg(long, default_value_t = ORDERS)]
         orders: u32,
-        /// Of the databases, made if it is not there; without it one that is deleted at the end
+        /// Folder of the databases, made if it is not there; without it a temporary one
         #[arg(long)]
         folder: Option<PathBuf>,
     },
@@ -38,7 +39,7 @@ enum Command {
     Flow {
         /// The number of the order, from 1
         order: u32,
-        /// Of a run
+        /// Folder of a run that was kept
         #[arg(long)]
         folder: PathBuf,
     },

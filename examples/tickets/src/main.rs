@@ -41,7 +41,8 @@ struct Args {
     #[command(subcommand)]
     command: Option<Command>,
 
-    /// A file, made if it is not there, or `postgres://user@host/database`; without it a file that is deleted at the end
+    /// A file, or `postgres://user:password@host/database`. `play` and `work` make the file; `play` without it uses one
+    /// that is deleted at the end; `show` and `audit` need one that is there
     #[arg(long, global = true, value_parser = NonEmptyStringValueParser::new())]
     database: Option<String>,
 }

@@ -40,7 +40,9 @@ pub(crate) async fn show<B: Backend + Clone>(backend: B, order: OrderId) -> anyh
     for Line { at, text, .. } in lines {
         report::line(&format!("{}  {text}", time(at)));
     }
-    report::line(&state(&sales, order).await?);
+    for line in state(&sales, order).await? {
+        report::line(&line);
+    }
     Ok(())
 }
 
@@ -135,19 +137,18 @@ fn time(at: Timestamp) -> String {
     at.strftime("%H:%M:%S%.6f").to_string()
 }
 
-/// What the sale does now.
-async fn state(sales: &Instances, order: OrderId) -> anyhow::Result<String> {
-    let Some(now) = sales.get(&order.to_string()).await? else {
-        return Ok("the sale has not begun: run `tickets` on this database".to_owned());
+/// What the sale does now, and what it waits for: a line each, with what helps.
+async fn state(sales: &Instances, order: OrderId) -> anyhow::Result<Vec<String>> {
+    let Some(now) = sales.show(&order.to_string()).await? else {
+        return Ok(vec!["the sale has not begun: run `tickets` on this database".to_owned()]);
     };
-    Ok(match now.life {
-        Life::Ended => "the sale has ended".to_owned(),
-        Life::Parked { error, .. } => format!("the sale is parked: {error}"),
-        _ => {
-            let answers = (now.open_commands > 0).then(|| format!("{} answers", now.open_commands));
-            let timers = now.timers.iter().map(|(timer, due)| format!("{timer} at {}", time(*due)));
-            let waits: Vec<String> = answers.into_iter().chain(timers).collect();
-            format!("the sale is open, and waits for an event, {}", waits.join(", "))
-        }
-    })
+    let is = match now.status.life {
+        Life::Running => "is open",
+        Life::Ending => "is about to end",
+        Life::Ended => "has ended",
+        Life::Parked { .. } => "is parked",
+        _ => "cannot be read",
+    };
+    let waits = now.waits.iter().map(|waits| format!("it waits {waits}"));
+    Ok(std::iter::once(format!("the sale {is}")).chain(waits).collect())
 }

@@ -82,7 +82,11 @@ fn no_handler_takes(refused: &RefusedCommand) -> String {
         Rejected::Domain(error) => error.text(),
         Rejected::Otherwise(why) | Rejected::Intercepted(why) => why,
     };
-    format!("{} was refused, and no `#[refused]` handler takes it: {why}", refused.command.name)
+    let command = &refused.command.name;
+    format!(
+        "{command} was refused, and no `#[refused]` handler takes it: {why}; add one to the definition that the instance \
+         has and retry, or skip the input"
+    )
 }
 
 /// Does what an operator wants, where that is no call of a handler.

@@ -226,7 +226,7 @@ impl Book {
             }
             Err(error) => {
                 let error = chain(&*error);
-                tell_parked(key, &error);
+                tell_parked(definitions[0].name(), key, &error);
                 next = Instance::clone(now);
                 next.park(&error, noted.at);
             }

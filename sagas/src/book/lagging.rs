@@ -118,7 +118,8 @@ impl Book {
     fn cannot_take(&mut self, key: &str, number: u64, error: &BoxError, at: Timestamp) -> bool {
         let (waits, error) = (is_for_a_newer_program(&**error), chain(&**error));
         if waits {
-            tracing::warn!(instance = key, error, "an input waits for a program that can read its event");
+            let process = self.process();
+            tracing::warn!(process, instance = key, error, "an input waits for a program that can read its event");
         } else {
             self.fail(key, number, &error, at);
         }
@@ -127,9 +128,10 @@ impl Book {
 
     /// An instance cannot take its next input in, if that is the one with this number: it is parked.
     pub(crate) fn fail(&mut self, key: &str, number: u64, why: &str, at: Timestamp) {
+        let process = self.process();
         let now = self.kept.get_mut(key).and_then(Kept::changing);
         if let Some(now) = now.filter(|now| now.lags() && now.taken + 1 == number) {
-            tell_parked(key, why);
+            tell_parked(process, key, why);
             now.park(why, at);
             self.changed(key);
         }
@@ -149,6 +151,7 @@ impl Book {
 #[cfg(test)]
 mod tests {
     use es_core::command::NamedCommand;
+    use es_core::testing::Log;
 
     use super::*;
     use crate::data::Data;
@@ -163,6 +166,7 @@ mod tests {
 
     #[test]
     fn an_input_that_failed_is_being_taken_in_until_it_is_stored() {
+        let (log, _guard) = Log::catch();
         let mut book = Book::new(vec![Definition::of::<crate::Schedule>()]);
         let instance = Instance { noted: 2, taken: 2, open: 1, state: Data::of(&()).ok(), ..lags("k", 1) };
         book.put("k", Some((1, instance)));
@@ -172,6 +176,8 @@ mod tests {
         assert!(!book.is_taking_in("k"));
         book.answered(&send, Some(Rejected::Intercepted("no".to_owned())), moment, &Uuid::nil);
         assert!(book.now("k").unwrap().parked.is_some() && !book.lags());
+        let said = log.take();
+        assert!(matches!(&said[..], [one] if one.contains("process=\"schedule\" instance=\"k\"")), "{said:?}");
         assert!(book.is_taking_in("k"));
         drop(book.flushed());
         assert!(!book.is_taking_in("k"));

@@ -53,9 +53,9 @@ pub(crate) struct Book {
     gone: Vec<(String, u64)>,
 }
 
-/// People are told: nothing else says so by itself.
-fn tell_parked(instance: &str, error: &str) {
-    tracing::error!(instance, error, "an instance is parked: it waits for an operator");
+/// Operators are told: nothing else says so by itself.
+fn tell_parked(process: &str, instance: &str, error: &str) {
+    tracing::error!(process, instance, error, "an instance is parked: it waits for an operator");
 }
 
 /// An instance, as it is stored and as it is now: one and the same, until something comes to it.
@@ -100,6 +100,11 @@ impl Book {
 
     pub(crate) fn definitions(&self) -> &[Definition] {
         &self.definitions
+    }
+
+    /// The name of the process.
+    pub(crate) fn process(&self) -> &'static str {
+        self.definitions[0].name()
     }
 
     /// Whether a key may have another instance once one has ended.

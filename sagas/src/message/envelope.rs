@@ -46,9 +46,9 @@ pub struct Envelope {
     /// The key by which it is in order (extension `partitioning`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partitionkey: Option<String>,
-    /// Its place among the messages of its relay and key (extension `sequence`): it grows, with gaps, and is compared as
-    /// text. Of a relay of this crate: the position of the event in 20 digits; the second message of an event has `.0001`
-    /// behind that, and so on.
+    /// Its place among the messages of its relay and key (extension `sequence`): it grows, with gaps. An inbox
+    /// compares it as a number. That of a relay of this crate sorts as text, too: it is the position of the event in 20 digits;
+    /// the second message of an event has `.0001` behind that, and so on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sequence: Option<String>,
     /// The sequence that was sent before it for its relay and key; none for the first. Who has not received that one has

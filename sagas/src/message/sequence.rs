@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 /// How many messages may have one number: texts with more digits would not sort as their numbers.
 pub(crate) const PARTS: u32 = 10_000;
 
-/// The place of a message among those of its key: a number (of a relay, the position of the event), and another one where several messages have that (`12`, `12.1`, `12.2`).
-/// They are compared as numbers, however many digits they are written with.
+/// The place of a message among those of its key: a number (of a relay, the position of the event), and another one where
+/// several messages have that (`12`, `12.1`, `12.2`). They are compared as numbers, however many digits they are written with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Sequence {

@@ -30,6 +30,9 @@
 //! time, or that fails for a reason that time does not mend, is held and parks its instance: [`Instances`](crate::Instances)
 //! shows it, and has it sent again or given up.
 //!
+//! What is planned: the instances of [`Schedule`], by the key `name/owner`. What was planned stays after it was sent, as an
+//! instance that has ended. Nothing repeats by itself: for that write a process whose timer sets itself again.
+//!
 //! A deadline with a name and an owner is the idea of Axon Framework's deadline manager.
 
 mod plan;
@@ -92,7 +95,7 @@ impl FromStr for Scheduled {
     }
 }
 
-/// Plans commands, and calls them off. The app runs [`Schedule`]; of several on one store, each that plans.
+/// Plans commands, and calls them off. Every app that plans has to run [`Schedule`].
 pub trait Schedules {
     /// Sends a command to an aggregate at a time, by the store's clock; at once, if that is over. Give it a name or an
     /// owner, then `.await`.

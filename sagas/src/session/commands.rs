@@ -150,7 +150,8 @@ impl<B: Backend> ProcessSession<B> {
                 }
                 Came::Trouble { error, attempts, held } => {
                     let (command, what) = (&command.name, if held { "held" } else { "stuck" });
-                    tracing::warn!(instance = key, command, error, attempts, "a command is {what}");
+                    let process = self.book.process();
+                    tracing::warn!(process, instance = key, command, error, attempts, "a command is {what}");
                     let trouble = Trouble { since: moment.at, error, attempts, held };
                     if held {
                         self.book.park(key, *id, &trouble);

@@ -298,5 +298,6 @@ async fn a_command_that_becomes_stuck_is_a_warning_once() {
     tokio::time::sleep(Duration::from_secs(10_000)).await;
     let said: Vec<String> = log.take().into_iter().filter(|text| text.contains("a command is")).collect();
     assert_eq!(said.len(), 3, "{said:#?}");
+    assert!(said.iter().all(|text| text.contains("process=\"by_key\"")), "{said:#?}");
     app.shutdown(Duration::ZERO).await;
 }

@@ -42,7 +42,7 @@ pub enum InboxError {
     Busy(#[source] BoxError),
     /// The log did not give what is missing before it: the message can be taken later. After about ten times it is a
     /// [gap](super::Outcome::Gap); a search that goes on is none.
-    #[error("the messages before it cannot be had now")]
+    #[error("the messages before it could not be fetched")]
     Log(#[source] BoxError),
     /// The store. If the outcome is unknown, take the message again: it is known if it was taken.
     #[error("the inbox could not be read or written")]

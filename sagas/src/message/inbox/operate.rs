@@ -76,7 +76,7 @@ impl From<StoreError> for OperateError {
 }
 
 impl<B: Backend, C> Inbox<B, C> {
-    /// Discards one message that waits: it is gone, and is a duplicate if it comes again. What waits behind it goes on
+    /// Discards one message that waits: it is gone, and is a duplicate if it comes again. What waits behind it keeps
     /// waiting, for a retry.
     ///
     /// # Errors
