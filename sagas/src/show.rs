@@ -167,7 +167,10 @@ impl fmt::Display for WaitsFor {
             }
             Self::Answer(command) if command.error.is_some() => {
                 let skip = command.input;
-                write!(f, "for the answer to {command}: it is sent again until there is one; skip {skip} gives it up")
+                write!(
+                    f,
+                    "for the answer to {command}: it is sent again until there is one; skip {skip} gives it up"
+                )
             }
             Self::Answer(command) => {
                 write!(f, "for the answer to {command}, which is sent until there is one")

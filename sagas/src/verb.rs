@@ -70,7 +70,9 @@ impl By {
     pub(crate) fn check(actor: &str, reason: &str) -> Result<(), String> {
         for (what, text) in [("actor", actor), ("reason", reason)] {
             if text.trim().is_empty() || text.len() > MAX_TEXT {
-                return Err(format!("say the {what}: it must not be empty, and has at most {MAX_TEXT} bytes"));
+                return Err(format!(
+                    "say the {what}: it must not be empty, and has at most {MAX_TEXT} bytes"
+                ));
             }
         }
         Ok(())

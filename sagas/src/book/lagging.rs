@@ -119,7 +119,12 @@ impl Book {
         let (waits, error) = (is_for_a_newer_program(&**error), chain(&**error));
         if waits {
             let process = self.process();
-            tracing::warn!(process, instance = key, error, "an input waits for a program that can read its event");
+            tracing::warn!(
+                process,
+                instance = key,
+                error,
+                "an input waits for a program that can read its event"
+            );
         } else {
             self.fail(key, number, &error, at);
         }
@@ -177,7 +182,10 @@ mod tests {
         book.answered(&send, Some(Rejected::Intercepted("no".to_owned())), moment, &Uuid::nil);
         assert!(book.now("k").unwrap().parked.is_some() && !book.lags());
         let said = log.take();
-        assert!(matches!(&said[..], [one] if one.contains("process=\"schedule\" instance=\"k\"")), "{said:?}");
+        assert!(
+            matches!(&said[..], [one] if one.contains("process=\"schedule\" instance=\"k\"")),
+            "{said:?}"
+        );
         assert!(book.is_taking_in("k"));
         drop(book.flushed());
         assert!(!book.is_taking_in("k"));
