@@ -472,7 +472,7 @@ pub fn reactor(args: TokenStream, item: TokenStream) -> TokenStream {
 /// # #[derive(Clone, Serialize, Deserialize)]
 /// # struct Placed { order: String, seat: String }
 /// # #[derive(Clone, Serialize, Deserialize)]
-/// # struct Paid {}
+/// # struct Paid { order: String }
 /// # #[derive(Event, Clone)]
 /// # #[event(prefix = "order")]
 /// # enum OrderEvent { Placed(Placed), Paid(Paid) }
@@ -529,7 +529,7 @@ pub fn reactor(args: TokenStream, item: TokenStream) -> TokenStream {
 ///         Next::wait().timer(Duration::from_secs(30 * 60), HoldOver {})
 ///     }
 ///
-///     #[on]
+///     #[on(by = order)]
 ///     fn paid(&mut self, _: &Paid) -> Next<Self> {
 ///         Next::end()
 ///     }
