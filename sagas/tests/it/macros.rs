@@ -160,7 +160,8 @@ impl Mixed {
 async fn definitions_that_do_not_belong_together_are_named_at_the_start() {
     let error = App::on(MemoryBackend::new()).process::<Mixed>().start().await.unwrap_err().to_string();
     assert!(error.contains("two of its definitions have version 1"), "{error}");
-    assert!(error.contains("`earlier` lists one that is named \"watch\""), "{error}");
+    let other = "`earlier` lists a definition named \"watch\": all versions of a process have the same name";
+    assert!(error.contains(other), "{error}");
 }
 
 #[test]
