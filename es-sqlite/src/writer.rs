@@ -99,11 +99,7 @@ impl Shared {
             clock,
             types: Types::default(),
             head: watch::Sender::new(head),
-            connection: Arc::new(AsyncMutex::new(Connection {
-                conn,
-                open: false,
-                temporary: None,
-            })),
+            connection: Arc::new(AsyncMutex::new(Connection { conn, open: false, temporary: None })),
             guard,
             runtime: Handle::current(),
             holding,
