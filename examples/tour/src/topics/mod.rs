@@ -49,6 +49,8 @@ topics! {
     gather: "one question to several handlers"
     subscribe: "every event, now and as they come"
     reactor: "effects outside: a mail for each new account"
+    process: "events that lead to commands, later or at once: a gift for a first deposit"
+    schedule: "a command at a time, and how it is called off"
     saga: "several steps, all of them or none: a seat is locked, paid and sold"
     tcc: "two participants hold what they need, and then both take it or neither: a seat and a room"
     upcasting: "events that were stored in an old shape"
