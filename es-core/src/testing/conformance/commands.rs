@@ -339,8 +339,16 @@ pub async fn a_command_that_usually_creates_is_decided_on_what_is_stored<S: Subj
     store.put("account-closed", vec![encoded(&opened("ada")), closed]).await;
     let ended = sent!(app.send(&"closed".to_owned(), Donate { amount: 1 })).expect_err("closed elsewhere");
     assert!(matches!(ended, CommandError::Ended { .. }), "{ended:?}");
-    // Often enough that it is supposed again each time.
+    let create = async |of: &str| {
+        for n in 0..20 {
+            let new = format!("{of}-{n}");
+            sent!(app.send(&new, Donate { amount: 1 })).expect("made by it");
+            sent!(app.send(&new, Open { owner: "ada".to_owned() })).expect_err("there already");
+        }
+    };
     for there in ["a", "b", "c"].map(str::to_owned) {
+        // Often enough that it is supposed again.
+        create(&format!("{there}-before")).await;
         let make = || elsewhere.send(&there, Donate { amount: 5 }).idempotency_key(there.clone());
         sent!(make()).expect("made by it");
         let again = sent!(app.send(&there, Donate { amount: 5 }).idempotency_key(there.clone()));
@@ -348,11 +356,7 @@ pub async fn a_command_that_usually_creates_is_decided_on_what_is_stored<S: Subj
         // That has said nothing of the account.
         let more = sent!(app.send(&there, Donate { amount: 1 })).expect("nobody was faster");
         assert_eq!(more.version, Version(2));
-        for creates in 0..20 {
-            let next = format!("{there}-{creates}");
-            sent!(app.send(&next, Donate { amount: 1 })).expect("made by it");
-            sent!(app.send(&next, Open { owner: "ada".to_owned() })).expect_err("there already");
-        }
+        create(&format!("{there}-behind")).await;
         let name = format!("{there}-there");
         sent!(elsewhere.send(&name, Donate { amount: 5 })).expect("made by it");
         let done = sent!(app.send(&name, Donate { amount: 1 })).expect("no conflict of the caller's");
