@@ -1,4 +1,5 @@
-//! For how long what has ended is kept: the one rule of runs and of instances of processes. Late is allowed, early is not.
+//! For how long what has ended is kept: the one rule of runs, of instances of processes and of decisions. Late is allowed, early is
+//! not.
 
 use std::time::Duration;
 

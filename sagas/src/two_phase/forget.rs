@@ -14,13 +14,8 @@ use uuid::Uuid;
 use super::machine::Decision;
 use super::manager::Inner;
 use super::rows::{self, Floor};
+use crate::keeping::ended_before;
 
-/// For how long decisions are kept.
-pub(super) const REMEMBER: Duration = Duration::from_hours(30 * 24);
-/// The least of that.
-pub(super) const SHORTEST: Duration = Duration::from_hours(1);
-/// By so much a clock may have gone wrong between a transaction and now, and nothing goes too early.
-const OFF: Duration = Duration::from_mins(30);
 /// Decisions that are looked at together.
 const PORTION: usize = 256;
 /// For how long it is gone on with at a time: others have the store as well.
@@ -55,8 +50,8 @@ impl<B: Backend> Inner<B> {
 
     /// Whether it goes on at once.
     async fn forget_portion(&self, place: &mut Place) -> Result<bool, StoreError> {
-        let own = self.ids.clock().now();
-        let Some(end) = self.kept_from(own.min(self.backend.now().await?)) else { return Ok(false) };
+        let clocks = [self.backend.now().await?, self.ids.clock().now()];
+        let Some(end) = ended_before(clocks, self.remember).and_then(first_of) else { return Ok(false) };
         let floor = self.floor().await?;
         let end = rows::key(end)?;
         let mut page =
@@ -92,11 +87,10 @@ impl<B: Backend> Inner<B> {
         }
         Ok((gone, to))
     }
+}
 
-    /// The first transaction that is not old enough.
-    fn kept_from(&self, now: Timestamp) -> Option<Uuid> {
-        let time = now.checked_sub(self.remember).ok()?.checked_sub(OFF).ok()?;
-        let millis = u128::try_from(time.as_millisecond()).ok()?;
-        Some(Uuid::from_u128(millis << 80))
-    }
+/// The first transaction that may have begun at a time: their names begin with it.
+fn first_of(time: Timestamp) -> Option<Uuid> {
+    let millis = u128::try_from(time.as_millisecond()).ok()?;
+    Some(Uuid::from_u128(millis << 80))
 }

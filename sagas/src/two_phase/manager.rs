@@ -15,10 +15,11 @@ use uuid::Uuid;
 
 use super::erased::DynParticipant;
 use super::error::{InDoubt, KnownBy, TwoPhaseError};
-use super::forget::{REMEMBER, SHORTEST};
 use super::global::GlobalTx;
 use super::machine::Decision;
 use super::rows::{Open, Tables};
+use crate::keeping::brief;
+use crate::transaction::REMEMBER;
 
 /// How often a row is read again because others write it.
 pub(super) const TRIES: u32 = 20;
@@ -132,11 +133,8 @@ impl<B> TwoPhaseBuilder<B> {
     /// [`StoreError::Misuse`] if two participants have one name, or decisions are to be kept for less than an hour;
     /// [`StoreError::Limit`] if a name cannot be one.
     pub fn build(self) -> Result<TwoPhase<B>, StoreError> {
-        if self.inner.remember < SHORTEST {
-            let remember = self.inner.remember;
-            return Err(StoreError::misuse(format!(
-                "decisions are remembered for {remember:?}: it has to be an hour at least"
-            )));
+        if let Some(brief) = brief("decisions are remembered", self.inner.remember) {
+            return Err(StoreError::misuse(brief));
         }
         if let Some(name) = self.twice.first() {
             return Err(StoreError::misuse(format!("two participants have the name {name:?}")));
