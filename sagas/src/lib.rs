@@ -18,6 +18,7 @@
 //! | [`saga`] | orchestrated sagas: steps in an order, each with an undo |
 //! | [`tcc`] | try-confirm-cancel: branches that reserve, and are then all confirmed or all cancelled |
 //! | [`two_phase`] | transactions across databases: two-phase commit |
+//! | [`mirror`] | copies of aggregates elsewhere, and in memory, kept in step |
 //! | [`alerts`] | metrics of sagas, and when an operator has to look at them |
 //! | `testing` | a process without a store; a saga that crashes wherever it can (feature `testing`) |
 //!
@@ -38,6 +39,7 @@ mod instance;
 mod journal;
 mod keeping;
 pub mod message;
+pub mod mirror;
 mod next;
 mod operate;
 mod outbox;

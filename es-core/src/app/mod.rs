@@ -81,18 +81,7 @@ impl App {
     ///
     /// [`LoadError`] if its events cannot be read.
     pub async fn load<A: Apply>(&self, id: &A::Id) -> Result<Option<Loaded<A>>, LoadError> {
-        let stream = stream_of::<A>(id)?;
-        let mut held = self.0.bus.cache.slot(&stream).hold().await;
-        let loaded = match held.take::<A>() {
-            Some(mut kept) => {
-                self.0.bus.repository.catch_up(&stream, &mut *kept).await?;
-                kept
-            }
-            None => Box::new(self.0.bus.repository.load(&stream).await?),
-        };
-        let answer = (loaded.version.0 > 0).then(|| Loaded::clone(&loaded));
-        held.put(loaded);
-        Ok(answer)
+        self.0.bus.load(id).await
     }
 
     /// The state of an aggregate at a point in its history; `None` if it did not exist then.

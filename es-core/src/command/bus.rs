@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::Apply;
 use crate::command::{Interceptor, Newness, Registry, RetryPolicy};
 use crate::id::Ids;
 use crate::lifecycle::Lifecycle;
-use crate::repository::{Cache, Repository};
+use crate::repository::{Cache, LoadError, Loaded, Repository, stream_of};
 use crate::services::Services;
 use crate::store::EventStore;
 
@@ -32,5 +33,21 @@ pub(crate) struct Bus {
 impl Bus {
     pub(crate) fn store(&self) -> &dyn EventStore {
         &*self.repository.store
+    }
+
+    /// The current state of an aggregate; `None` if there is none.
+    pub(crate) async fn load<A: Apply>(&self, id: &A::Id) -> Result<Option<Loaded<A>>, LoadError> {
+        let stream = stream_of::<A>(id)?;
+        let mut held = self.cache.slot(&stream).hold().await;
+        let loaded = match held.take::<A>() {
+            Some(mut kept) => {
+                self.repository.catch_up(&stream, &mut *kept).await?;
+                kept
+            }
+            None => Box::new(self.repository.load(&stream).await?),
+        };
+        let answer = (loaded.version.0 > 0).then(|| Loaded::clone(&loaded));
+        held.put(loaded);
+        Ok(answer)
     }
 }

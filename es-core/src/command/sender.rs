@@ -6,6 +6,9 @@ use std::sync::{Arc, OnceLock, Weak};
 use super::named::{NamedCommand, SendError, SendingNamed};
 use super::sending::Via;
 use super::{Bus, Command, IdOf, Sending};
+use crate::Apply;
+use crate::repository::{LoadError, Loaded};
+use crate::store::StoreError;
 
 /// Sends commands through an app without keeping it alive: by type, or by their stored names. Clones are one.
 ///
@@ -70,6 +73,18 @@ impl Sender {
     /// yet.
     pub fn send<C: Command>(&self, id: &IdOf<C>, cmd: C) -> Sending<'static, C> {
         Sending::new(self.via(), id, cmd)
+    }
+
+    /// The current state of an aggregate, as [`App::load`](crate::App::load) gives it; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`] if its events cannot be read; a misuse if the app is gone, or not there yet.
+    pub async fn load<A: Apply>(&self, id: &A::Id) -> Result<Option<Loaded<A>>, LoadError> {
+        let (via, mut held) = (self.via(), None);
+        let gone =
+            || StoreError::misuse("the app that this was to be loaded through is gone, or not there yet");
+        via.bus(&mut held).ok_or_else(gone)?.load(id).await
     }
 
     /// Whether a command could be sent by its stored names: for what is kept now and sent later.

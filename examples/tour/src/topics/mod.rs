@@ -49,6 +49,7 @@ topics! {
     gather: "one question to several handlers"
     subscribe: "every event, now and as they come"
     reactor: "effects outside: a mail for each new account"
+    mirror: "copies kept in step: a second database, and a cache in each process"
     process: "events that lead to commands, later or at once: a gift for a first deposit"
     schedule: "a command at a time, and how it is called off"
     saga: "several steps, all of them or none: a seat is locked, paid and sold"

@@ -239,6 +239,11 @@ macro_rules! rules {
                 messages_are_forgotten_after_a_while_but_not_what_waits
                 odd_names_have_lanes_of_their_own
             }
+            copies {
+                a_copy_has_what_its_aggregates_are_whoever_writes_it
+                a_fill_writes_what_was_there_before_while_more_happens
+                a_cache_holds_nothing_old_once_it_was_heard_of
+            }
             blame {
                 an_error_of_the_store_is_known_however_it_is_wrapped
                 what_only_a_newer_program_can_read_is_left_to_it

@@ -10,6 +10,7 @@ mod blame;
 mod branches;
 mod by_hand;
 mod commits;
+mod copies;
 mod desk;
 mod destinations;
 mod family;
