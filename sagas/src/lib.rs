@@ -37,6 +37,7 @@ mod history;
 mod instance;
 mod journal;
 mod keeping;
+mod lock;
 pub mod message;
 mod next;
 mod operate;
