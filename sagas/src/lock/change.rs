@@ -248,3 +248,89 @@ pub(crate) fn wrong(wanted: &[Resource]) -> Option<String> {
     };
     wanted.iter().find_map(of)
 }
+
+#[cfg(test)]
+mod tests {
+    use es_core::memory::MemoryBackend;
+    use es_core::store::{Won, write_rows};
+
+    use super::*;
+
+    fn kin(n: u128) -> Kin {
+        Kin { saga: "sale".to_owned(), version: 1, key: n.to_string(), run: Uuid::from_u128(n) }
+    }
+
+    /// A run that goes on: its head is there.
+    async fn begins(store: &MemoryBackend, n: u128) -> Kin {
+        let tables = crate::transaction::Tables::of("sale", 1).unwrap();
+        let key = crate::transaction::head_key(kin(n).run).unwrap();
+        let head = serde_json::from_str(include_str!("../../tests/golden/txn-head.json")).unwrap();
+        let row = tables.heads.insert(key, head).unwrap();
+        assert!(write_rows(store, vec![row]).await.unwrap().is_yes());
+        kin(n)
+    }
+
+    async fn takes(store: &MemoryBackend, of: &Kin) -> (Vec<RowWrite>, bool) {
+        let at = Timestamp::UNIX_EPOCH;
+        match take(store, &Ids::default(), of, &[Resource::exclusive("seat")], at).await.unwrap() {
+            Taken::Rows { rows, held } => (rows, held),
+            Taken::Refused(why) => panic!("{why}"),
+        }
+    }
+
+    async fn leaves(store: &MemoryBackend, of: &Kin) -> Vec<RowWrite> {
+        let all = BTreeSet::from(["seat".to_owned()]);
+        leave(store, &Ids::default(), of.run, &all, Timestamp::UNIX_EPOCH).await.unwrap()
+    }
+
+    async fn is_written(store: &MemoryBackend, rows: Vec<RowWrite>) -> bool {
+        write_rows(store, rows).await.unwrap().is_yes()
+    }
+
+    #[tokio::test]
+    async fn what_was_worked_out_on_an_earlier_life_of_a_lock_is_refused() {
+        let store = MemoryBackend::new();
+        let (a, b, late) = (begins(&store, 1).await, begins(&store, 2).await, begins(&store, 3).await);
+        let (rows, held) = takes(&store, &a).await;
+        assert!(held && is_written(&store, rows).await);
+        // One that would wait behind it, and comes late; and one that leaves for it, and comes late as well.
+        let (waits, held) = takes(&store, &late).await;
+        let again = leaves(&store, &a).await;
+        assert!(!held && is_written(&store, leaves(&store, &a).await).await);
+        let (rows, held) = takes(&store, &b).await;
+        assert!(held && is_written(&store, rows).await);
+        // The row of the lock has the revision that they have read.
+        let tables = LockTables::new().unwrap();
+        let lock = tables.locks.get(&store, &lock_key("seat").unwrap()).await.unwrap().unwrap();
+        assert_eq!(lock.rev, 1);
+        for rows in [waits, again] {
+            let won = write_rows(&store, rows).await.unwrap();
+            assert!(matches!(won, Won::No(at) if at.table == *tables.held.name()), "it was written");
+        }
+        assert_eq!(place(&store, b.run, &[Resource::exclusive("seat")]).await.unwrap(), Place::Holds);
+    }
+
+    #[tokio::test]
+    async fn a_lock_leaves_no_row_and_whoever_would_wait_passes_those_that_are_gone() {
+        let store = MemoryBackend::new();
+        let (a, b) = (begins(&store, 1).await, begins(&store, 2).await);
+        // It is not there.
+        let (rows, _) = takes(&store, &kin(9)).await;
+        assert!(is_written(&store, rows).await);
+        let (rows, held) = takes(&store, &a).await;
+        assert!(held && is_written(&store, rows).await);
+        let (rows, held) = takes(&store, &b).await;
+        assert!(!held && is_written(&store, rows).await);
+        // One that comes writes the row of the first: whoever leaves knows its revision.
+        let rows = leaves(&store, &a).await;
+        assert_eq!(rows.iter().filter(|row| row.table.starts_with("hot.txn.wakes.")).count(), 1);
+        assert!(is_written(&store, rows).await);
+        assert_eq!(place(&store, b.run, &[Resource::exclusive("seat")]).await.unwrap(), Place::Holds);
+        assert!(is_written(&store, leaves(&store, &b).await).await);
+        let LockTables { locks, held, waits } = LockTables::new().unwrap();
+        assert!(locks.stored(&store).await.unwrap().is_empty());
+        assert!(
+            held.stored(&store).await.unwrap().is_empty() && waits.stored(&store).await.unwrap().is_empty()
+        );
+    }
+}

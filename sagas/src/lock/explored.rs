@@ -44,7 +44,7 @@ fn at() -> Timestamp {
 }
 
 fn kin(run: Uuid) -> Kin {
-    serde_json::from_value(serde_json::json!({ "saga": "s", "version": 1, "key": "k", "run": run })).unwrap()
+    Kin { saga: "sale".to_owned(), version: 1, key: run.to_string(), run }
 }
 
 fn explore(fault: Fault) -> Result<usize, String> {

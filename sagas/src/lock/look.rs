@@ -23,6 +23,8 @@ use crate::transaction::{Kin, cancels};
 const PAGE: usize = 500;
 /// Of those who wait so many are looked at, at most; the others at the next look.
 const PAGES: usize = 20;
+/// How often the next of those who have locks are counted, and looked at.
+const COUNTS: Duration = Duration::from_secs(10);
 /// For how long one that was asked to give way is taken for gone.
 const ASKED: Duration = Duration::from_secs(30);
 /// So many are named of those that one gives way for.
@@ -53,6 +55,8 @@ pub(super) struct Looks {
     /// The same of those who have locks, and how many there were up to there.
     held_after: Option<String>,
     held: u64,
+    /// When they were counted last.
+    counted: Option<Instant>,
     /// Who was asked to give way, and when.
     asked: BTreeMap<Uuid, Instant>,
 }
@@ -72,6 +76,9 @@ impl Looks {
         found.taken_over += see_to(backend, node, &tables, &locks, &owners.gone, now).await?;
         let circles = Circles::of(backend, &locks, &mut owners).await?;
         found.deadlocks = self.break_up(backend, node, &tables, circles, now).await?;
+        if self.counted.is_some_and(|at| at.elapsed() < COUNTS) {
+            return Ok(found);
+        }
         let resources = self.count(backend, &tables, &mut found).await?;
         let (locks, owners) = seen(backend, &tables, &resources).await?;
         found.taken_over += see_to(backend, node, &tables, &locks, &owners.gone, now).await?;
@@ -103,6 +110,7 @@ impl Looks {
         tables: &LockTables,
         found: &mut Found,
     ) -> Result<BTreeSet<String>, StoreError> {
+        self.counted = Some(Instant::now());
         let page = tables.held.stored_page(backend, self.held_after.as_deref(), PAGE).await?;
         self.held += page.len() as u64;
         self.held_after = page.last().map(|row| row.key.clone()).filter(|_| is_full(&page, PAGE));

@@ -183,3 +183,34 @@ impl Lock {
         self.holders.iter().all(|holder| holder.mode.goes_with(mode))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_have_a_lock_or_wait_and_no_more() {
+        let kin = |n: usize| Kin {
+            saga: "sale".to_owned(),
+            version: 1,
+            key: n.to_string(),
+            run: Uuid::from_u128(n as u128),
+        };
+        let (mut lock, at) = (Lock::free("seat".to_owned()), Timestamp::UNIX_EPOCH);
+        for n in 0..MOST {
+            assert_eq!(lock.take(&kin(n), LockMode::Exclusive, at), Ok(n == 0));
+        }
+        let busy = Err(LockRefused::Busy { resource: "seat".to_owned() });
+        let before = lock.clone();
+        for mode in [LockMode::Shared, LockMode::Exclusive] {
+            assert_eq!(lock.take(&kin(MOST), mode, at), busy);
+        }
+        assert_eq!(lock, before);
+        assert_eq!(busy.unwrap_err().to_string(), "seat is busy: 256 runs have it or wait for it");
+        // Who waits does so still, and there is a place once one has gone.
+        assert_eq!(lock.take(&kin(7), LockMode::Exclusive, at), Ok(false));
+        assert!(lock.leave(kin(9).run, at).is_empty());
+        assert_eq!(lock.take(&kin(MOST), LockMode::Shared, at), Ok(false));
+        assert_eq!(lock.leave(kin(0).run, at), [kin(1)]);
+    }
+}

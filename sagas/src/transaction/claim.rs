@@ -54,7 +54,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         };
         let (at, own) = (self.now().await?, self.kin());
         match lock::take(&*desk.backend, &desk.node.ids, &own, &wanted, at).await {
-            Ok(Taken::Rows { rows, held }) => self.take(call, wanted, rows, held, at).await,
+            Ok(Taken::Rows { rows, held }) => self.take(call, wanted, rows, held).await,
             Ok(Taken::Refused(why)) => self.not_done(call, Answer::Refused(why.to_string())).await,
             Err(error) => self.pause(&error).await,
         }
@@ -66,19 +66,13 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         wanted: Vec<Resource>,
         rows: Vec<RowWrite>,
         held: bool,
-        at: Timestamp,
     ) -> Result<(), Left> {
-        let desk = self.desk.clone();
-        let done = desk.protocol.answered(&self.instance.state, call, Answer::Done(Data::null()));
+        let done = self.desk.protocol.answered(&self.instance.state, call, Answer::Done(Data::null()));
         let Record::Done { step, .. } = &done else {
             return Err(Left::Trouble("a lock is not done: a mistake of the engine".to_owned()));
         };
-        let mut records = vec![Record::Claimed { step: step.clone(), locks: wanted.clone() }];
+        let mut records = vec![Record::Claimed { step: step.clone(), locks: wanted }];
         records.extend(held.then_some(done));
-        let claims = desk.protocol.claims(&self.change(records.clone(), at)?.next.state);
-        // One that ends with it has nothing to keep.
-        let keeps = wanted.iter().all(|resource| claims.contains_key(&resource.name));
-        let rows = if keeps { rows } else { Vec::new() };
         let rev = self.instance.head.rev;
         // Whoever gives it a lock that it waits for wakes it.
         self.looks = false;
@@ -109,6 +103,16 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
                 Ok(true)
             }
         }
+    }
+
+    /// Whether it keeps the locks that it asks for in a change: one that is undone, or ends, in the same commit does not.
+    pub(super) fn keeps_locks(&self, change: &Change<P>) -> bool {
+        let asks = change.written.iter().filter_map(|written| match &written.record {
+            Record::Claimed { locks, .. } => Some(locks),
+            _ => None,
+        });
+        let claims = self.desk.protocol.claims(&change.next.state);
+        asks.flatten().all(|resource| claims.contains_key(&resource.name))
     }
 
     /// The rows of the locks that it leaves with a change.

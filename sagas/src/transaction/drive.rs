@@ -91,7 +91,7 @@ pub(crate) struct Drive<B: Backend, P: Acts<B>> {
     suspected: Option<Instant>,
     failures: u32,
     /// How often in a row another run was faster with a lock.
-    pub(super) turns: u32,
+    turns: u32,
     /// Whether an answer is at hand that is not written yet: it is not left behind.
     is_told: bool,
     /// Whether a child may have something to say.
@@ -486,7 +486,10 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
             let mut rows = change
                 .rows(&*desk.protocol, &desk.tables, &taken, sleeps, &desk.node.ids, at)
                 .map_err(|error| Left::Trouble(chain(&error)))?;
-            rows.extend(beside.iter().cloned().chain(left));
+            if self.keeps_locks(&change) {
+                rows.extend(beside.iter().cloned());
+            }
+            rows.extend(left);
             let outcome = if tells {
                 self.commit_with(facts, rows).await
             } else {
@@ -583,7 +586,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         }
     }
 
-    pub(super) fn change(&mut self, records: Vec<Record>, at: Timestamp) -> Result<Change<P>, Left> {
+    fn change(&mut self, records: Vec<Record>, at: Timestamp) -> Result<Change<P>, Left> {
         let change = self.instance.with(&*self.desk.protocol, records, &self.busy, at);
         let mut change = change.map_err(Left::Trouble)?;
         // What such a child has said before may be an answer.
