@@ -38,6 +38,7 @@ mod history;
 mod instance;
 mod journal;
 mod keeping;
+mod lock;
 pub mod message;
 pub mod mirror;
 mod next;

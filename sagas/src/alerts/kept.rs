@@ -86,7 +86,7 @@ impl Kept {
             Measure::OldestSeconds => last.oldest,
             Measure::Fenced => Some(last.fenced - first.fenced),
             Measure::SilentSeconds => last.silent,
-            // Processors and nodes have their own status, and so has recovery.
+            // Processors and nodes have their own status, and so have recovery and locks.
             Measure::ParkedSequences
             | Measure::StandsBehind
             | Measure::NodeSilentSeconds
@@ -94,7 +94,8 @@ impl Kept {
             | Measure::UnfinishedBranches
             | Measure::ParkedBranches
             | Measure::TornTransactions
-            | Measure::UnaskedSeconds => None,
+            | Measure::UnaskedSeconds
+            | Measure::LockWaitSeconds => None,
         }
     }
 }

@@ -27,6 +27,15 @@
 //! | `es_saga_deadline_seconds` | the deadline of the definition, if it has one |
 //! | `es_saga_looked_timestamp_seconds` | when this node last saw what is due, for the share that is furthest behind |
 //!
+//! Of [locks](crate::saga::SagaLock), without labels, each node for all of the store:
+//!
+//! | name | what |
+//! | --- | --- |
+//! | `es_saga_locks_held`, `es_saga_locks_waiting` | how many are held, and how many runs wait for one; a run counts once for each |
+//! | `es_saga_lock_oldest_wait_seconds` | for how long the first of them has waited |
+//! | `es_saga_deadlocks_total` | runs that this node has cancelled since they waited for each other |
+//! | `es_saga_locks_taken_over_total` | locks that were taken from runs that had ended, or were gone |
+//!
 //! Those of transactions across databases are in [`two_phase`](crate::two_phase).
 //!
 //! What stands in rows is counted all the time, 500 rows a second at most, and at most every 15 seconds; 5,000 where nobody has
@@ -39,4 +48,5 @@ mod rules;
 
 pub(crate) use self::kept::{Change, Kept, Sample};
 pub use self::prometheus::prometheus_rules;
+pub(crate) use self::rules::LOCK_WAIT;
 pub use self::rules::{Limit, Measure, RULES, Rule, Severity};

@@ -24,6 +24,7 @@ impl Measure {
             Self::SilentSeconds => {
                 "time() - max by (kind) (last_over_time(es_saga_looked_timestamp_seconds[1h]))"
             }
+            Self::LockWaitSeconds => "max(es_saga_lock_oldest_wait_seconds)",
             Self::ParkedSequences => "max by (processor) (es_processor_parked{role=\"current\"})",
             Self::StandsBehind => {
                 "max by (processor, generation) (es_processor_lag) \
@@ -49,6 +50,7 @@ impl Measure {
                 "{{ $labels.participant }}"
             }
             Self::TornTransactions => "Two-phase commit",
+            Self::LockWaitSeconds => "Locks of sagas",
             _ => "{{ $labels.kind }}",
         }
     }

@@ -6,6 +6,9 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// What is counted is counted over this long.
 pub(crate) const WINDOW: Duration = Duration::from_secs(300);
 
+/// A run waits for a lock that waits for longer than this.
+pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(300);
+
 /// When somebody is to look at something.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
@@ -48,6 +51,9 @@ pub enum Measure {
     Fenced,
     /// For how many seconds nobody has seen what is due.
     SilentSeconds,
+    /// For how many seconds the first of those runs has waited that wait for locks. Each node has it of the store, whatever
+    /// the saga. For Prometheus only.
+    LockWaitSeconds,
     /// Parked sequences of a processor, in what is read: of a relay, keys with a message that could not be sent. For Prometheus
     /// only.
     ParkedSequences,
@@ -162,6 +168,11 @@ pub const RULES: &[Rule] = &[
     rule("SagaEngineSilent", Measure::SilentSeconds, Limit::Above(60.0), MINUTE).urgent().says(
         "Nobody has seen for a minute what is due.",
         "Look whether a node with this saga runs, and whether its store answers: `App::health` says what is wrong (`engines`).",
+    ),
+    rule("SagaLockWait", Measure::LockWaitSeconds, Limit::Above(300.0), MINUTE).says(
+        "A run has waited for a lock for more than five minutes.",
+        "`Locks::waiting` says which, and `Locks::lock` who has it: look at what that one waits for (`Runs::show`). Runs that wait \
+         for each other are found and are not it. Give sagas with locks a deadline.",
     ),
     rule("ProcessorParked", Measure::ParkedSequences, Limit::Above(0.0), WINDOW).says(
         "Events or messages of a processor or relay are set aside, and their keys with them.",

@@ -11,6 +11,7 @@ use super::protocol::SagaProtocol;
 use super::signal::SagaSignal;
 use super::starter::{SagaKind, Starter, WithDeadline};
 use super::step::SagaInput;
+use crate::lock::{LockDesk, LockLooks, Locks};
 use crate::transaction::{Destinations, Handle, Kind, Outcome, RunError, Runs, runs_of};
 
 /// `.saga(..)` on the builder of an app.
@@ -39,11 +40,18 @@ fn add<B: Backend, In: SagaInput>(
     saga: &Saga<In, B::Tx>,
     also: impl FnOnce(AppBuilder<B>, Arc<dyn SagaKind<In>>) -> AppBuilder<B>,
 ) -> AppBuilder<B> {
-    let protocol = SagaProtocol::new(saga);
+    let (protocol, has_locks) = (SagaProtocol::new(saga), saga.has_locks());
     let wrong = protocol.wrong();
     let app = app.check(move |_| wrong);
     match Kind::new(app.backend().clone(), saga.name, saga.version, protocol) {
         Ok(kind) => {
+            let app = match has_locks {
+                true => {
+                    let looks = LockLooks::new(app.backend().clone());
+                    app.provide_once::<LockDesk>().engine(Arc::new(looks))
+                }
+                false => app,
+            };
             let kind = Arc::new(WithDeadline { kind: Arc::new(kind), deadline: saga.deadline });
             also(app.provide_once::<Destinations>().engine(kind.kind.clone()), kind)
         }
@@ -105,6 +113,13 @@ pub trait Sagas {
     /// [`RunError::NotRegistered`].
     fn saga_runs<In: SagaInput>(&self) -> Result<Runs, RunError>;
 
+    /// What an operator sees of [locks](super::SagaLock): those of all sagas of the store.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::NoLocks`].
+    fn saga_locks(&self) -> Result<Locks, RunError>;
+
     /// The same for each saga and each [TCC](crate::tcc) of this app, by [name](Runs::name).
     fn all_saga_runs(&self) -> Vec<Runs>;
 }
@@ -131,6 +146,12 @@ impl Sagas for App {
 
     fn saga_runs<In: SagaInput>(&self) -> Result<Runs, RunError> {
         Ok(starter::<In>(self)?.0.runs().among(&runs_of(self)))
+    }
+
+    fn saga_locks(&self) -> Result<Locks, RunError> {
+        let handles = self.engines().iter().filter_map(|engine| engine.clone().handle());
+        let locks = handles.filter_map(|handle| handle.downcast_ref::<Locks>().cloned()).next();
+        locks.ok_or(RunError::NoLocks)
     }
 
     fn all_saga_runs(&self) -> Vec<Runs> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use es_core::store::Transaction;
 
 use super::erased::{DynStep, Forward, Undoable};
+use super::lock::{Lock, SagaLock};
 use super::place::PlaceOn;
 use super::step::{CannotRefuse, SagaInput, Step, Undo};
 use crate::transaction::REMEMBER;
@@ -104,6 +105,13 @@ impl<In, T> fmt::Debug for Saga<In, T> {
     }
 }
 
+impl<In, T> Saga<In, T> {
+    /// Whether a step of it takes locks.
+    pub(super) fn has_locks(&self) -> bool {
+        self.stages.iter().flatten().any(|step| step.locks().is_some())
+    }
+}
+
 impl<In: SagaInput, T: Transaction> Saga<In, T> {
     /// Begins a definition. Runs keep the version of the definition that they began with: change the number when steps
     /// come, go, or change places, and keep the older definition for as long as there are runs of it.
@@ -182,6 +190,15 @@ impl<In: SagaInput, T: Transaction, Done, Phase> SagaBuilder<In, T, Done, Phase>
         S: Undo<In, Place: PlaceOn<T>, Needs: AllIn<Done, I>>,
     {
         self.with(vec![Arc::new(Undoable(step))])
+    }
+
+    /// Locks that the run takes, or waits for, and has until it ends: see [`SagaLock`].
+    pub fn lock<L, I>(self, lock: L) -> SagaBuilder<In, T, (Lock<L>, Done), Compensating>
+    where
+        Phase: BeforePivot,
+        L: SagaLock<In, Needs: AllIn<Done, I>>,
+    {
+        self.with(vec![Arc::new(Undoable(Lock(lock)))])
     }
 
     /// Two steps that run, and are undone, at the same time.

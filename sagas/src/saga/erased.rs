@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::child::Begets;
+use super::lock::Claims;
 use super::machine::{Doable, StepShape};
 use super::place::{At, Does, Outside, PlaceOn, Told, Visit as _};
 use super::step::{Cx, Needs, Outputs, Ran, SagaInput, Step, StepError, Undo};
@@ -34,6 +35,9 @@ pub(super) trait DynStep<In, T>: Send + Sync {
 
     /// The same, for a saga of its own.
     fn child(&self) -> Option<&dyn Begets<In>>;
+
+    /// The same, for locks.
+    fn locks(&self) -> Option<&dyn Claims<In>>;
 }
 
 /// A step that only goes forward.
@@ -50,6 +54,7 @@ fn shape_of<In: SagaInput, T: Transaction, S: Step<In, Place: PlaceOn<T>>>(step:
         place: match step.awaits() {
             Some(awaits) => Doable::Sent(awaits),
             None if let Some(child) = step.child() => child.place(),
+            None if step.locks().is_some() => Doable::Locked,
             None if <S::Place as PlaceOn<T>>::LOCAL => Doable::Here,
             None => Doable::Elsewhere,
         },
@@ -174,6 +179,10 @@ impl<In: SagaInput, T: Transaction, S: Step<In, Place: PlaceOn<T>>> DynStep<In, 
     fn child(&self) -> Option<&dyn Begets<In>> {
         self.0.child()
     }
+
+    fn locks(&self) -> Option<&dyn Claims<In>> {
+        self.0.locks()
+    }
 }
 
 #[async_trait]
@@ -204,5 +213,9 @@ impl<In: SagaInput, T: Transaction, S: Undo<In, Place: PlaceOn<T>>> DynStep<In, 
 
     fn child(&self) -> Option<&dyn Begets<In>> {
         self.0.child()
+    }
+
+    fn locks(&self) -> Option<&dyn Claims<In>> {
+        self.0.locks()
     }
 }

@@ -12,6 +12,7 @@ use super::machine::{Doable, Shape, State, StepShape};
 use super::step::{Awaits, Retry, Unknown};
 use crate::By;
 use crate::data::Data;
+use crate::lock::Resource;
 use crate::transaction::{
     Answer, Asked, Call, ChildIs, Errand, Kin, Next, Outcome, Parent, Record, RunStatus, Verb, Why, Written,
 };
@@ -52,6 +53,15 @@ enum Child {
     Abandoned,
 }
 
+/// What is true of the lock that a step takes, whoever knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+enum Lock {
+    #[default]
+    Left,
+    Waits,
+    Held,
+}
+
 /// A saga and what is around it.
 #[derive(Clone, Debug)]
 struct World {
@@ -62,6 +72,7 @@ struct World {
     astray: BTreeSet<Call>,
     truth: Vec<Truth>,
     children: Vec<Child>,
+    locks: Vec<Lock>,
     /// How its parent ends, once that has said so.
     told: Option<Outcome>,
     /// How often its parent was told that it is not undone.
@@ -100,6 +111,8 @@ enum Fault {
     ForgetsToTell,
     /// A child that waits for its parent is taken for undone when it is asked to be.
     BelievesChildren,
+    /// Locks are left once it is decided that all is undone.
+    LeavesEarly,
     /// Nobody is asked about a child that has completed before it heard that it is to be undone.
     ForgetsToAsk,
 }
@@ -152,6 +165,11 @@ const fn is_sent(step: &StepShape) -> bool {
     matches!(step.place, Doable::Sent(_))
 }
 
+/// Whether a step takes a lock.
+fn is_lock(step: &StepShape) -> bool {
+    step.place == Doable::Locked
+}
+
 impl Explorer {
     fn new(steps: Vec<StepShape>, pivot: Option<usize>, fault: Fault, most_crashes: u32) -> Self {
         let stages = steps.iter().map(|step| step.stage + 1).max().unwrap_or_default();
@@ -185,6 +203,7 @@ impl Explorer {
             astray: BTreeSet::new(),
             truth: vec![Truth::default(); self.shape.steps.len()],
             children: vec![Child::None; self.shape.steps.len()],
+            locks: vec![Lock::Left; self.shape.steps.len()],
             told: None,
             said: 0,
             late: false,
@@ -218,7 +237,16 @@ impl Explorer {
             record => record,
         };
         let written = Written { at: at(world.late), record };
-        self.shape.fold(&mut world.state, &written)
+        self.shape.fold(&mut world.state, &written)?;
+        // What it does not claim any more it leaves in that commit.
+        let leaves = self.fault == Fault::LeavesEarly && world.state.is_decided();
+        for (step, lock) in world.locks.iter_mut().enumerate() {
+            let is_claimed = self.shape.claims(&world.state).contains_key(self.shape.steps[step].name);
+            if *lock != Lock::Left && (leaves || !is_claimed) {
+                *lock = Lock::Left;
+            }
+        }
+        Ok(())
     }
 
     fn visit(&mut self, world: &World) -> Result<(), String> {
@@ -251,7 +279,7 @@ impl Explorer {
                 self.hold(world, calls)?;
                 self.see_to(world, calls)?;
                 for call in calls {
-                    if self.is_child(call.step) {
+                    if self.is_child(call.step) || is_lock(&self.shape.steps[call.step]) {
                         continue;
                     }
                     self.in_order(world, *call)?;
@@ -301,6 +329,11 @@ impl Explorer {
                     Some(Record::Called { step, child: kin(), gives: None })
                 }
                 Errand::Look { .. } => self.looked(world, *call),
+                Errand::Claim | Errand::Granted(_) => {
+                    is_stuck = false;
+                    self.see_to_lock(world, *call, errand == Errand::Claim)?;
+                    continue;
+                }
             };
             if let Some(record) = record {
                 then.said += u32::from(matches!(record, Record::Declined { .. }));
@@ -312,6 +345,25 @@ impl Explorer {
         let may_say = |step: usize| !self.next_of(world, step).is_empty();
         if is_stuck && !(0..world.children.len()).any(may_say) {
             return Err("it waits for children that have nothing more to say".to_owned());
+        }
+        Ok(())
+    }
+
+    /// A lock is taken, or waited for; or it is looked whether the run has it by now.
+    fn see_to_lock(&mut self, world: &World, call: Call, is_new: bool) -> Result<(), String> {
+        let (step, mut then) = (self.shape.steps[call.step].name.to_owned(), world.clone());
+        if is_new {
+            self.in_order(world, call)?;
+            let locks = vec![Resource::exclusive(step.clone())];
+            then.locks[call.step] = Lock::Waits;
+            self.write(&mut then, Record::Claimed { step: step.clone(), locks })?;
+            self.left.push(then.clone());
+            then.locks[call.step] = Lock::Held;
+        }
+        if then.locks[call.step] == Lock::Held {
+            then.truth[call.step].acted = true;
+            self.write(&mut then, Record::Done { step, output: Data::of(&()).expect("null") })?;
+            self.left.push(then);
         }
         Ok(())
     }
@@ -351,6 +403,14 @@ impl Explorer {
     }
 
     fn children_go_on(&mut self, world: &World) -> Result<(), String> {
+        for step in 0..world.locks.len() {
+            // Another run leaves it.
+            if world.locks[step] == Lock::Waits {
+                let mut then = world.clone();
+                then.locks[step] = Lock::Held;
+                self.left.push(then);
+            }
+        }
         for step in 0..world.children.len() {
             let mut all = self.next_of(world, step);
             // A person has ended it.
@@ -652,7 +712,13 @@ impl Explorer {
     /// An undo comes behind those of all later stages; a forward call behind all earlier ones.
     fn in_order(&self, world: &World, call: Call) -> Result<(), String> {
         let stage = self.shape.steps[call.step].stage;
-        for (other, truth) in self.shape.steps.iter().zip(&world.truth) {
+        for ((other, truth), lock) in self.shape.steps.iter().zip(&world.truth).zip(&world.locks) {
+            if is_lock(other) && other.stage < stage && truth.acted && *lock != Lock::Held {
+                return Err(format!("{call:?} comes when the lock of {} is left", other.name));
+            }
+            if is_lock(other) && call.undo {
+                continue;
+            }
             if call.undo && !is_sent(other) && other.stage > stage && truth.acted && !truth.undone {
                 return Err(format!("{call:?} comes before {} is undone", other.name));
             }
@@ -704,10 +770,13 @@ impl Explorer {
             }
             _ => {}
         }
+        if world.locks.iter().any(|lock| *lock != Lock::Left) {
+            return Err(format!("{outcome}, and it has locks: {:?}", world.locks));
+        }
         for (step, truth) in self.shape.steps.iter().zip(&world.truth) {
             let is_right = match outcome {
                 Outcome::Completed => truth.acted && !truth.undone,
-                _ => !truth.acted || truth.undone || is_sent(step),
+                _ => !truth.acted || truth.undone || is_sent(step) || is_lock(step),
             };
             if !is_right {
                 return Err(format!("{outcome}, and {} is {truth:?}", step.name));
@@ -823,6 +892,28 @@ fn what_is_sent_may_be_waited_for_beside_a_call() {
     ];
     let ends = explore(Explorer::new(steps, Some(2), Fault::None, 1).may_be_away());
     assert!(ends.contains("completed") && ends.contains("undone: its deadline passed"), "{ends:?}");
+}
+
+/// A lock, a call under it, another lock, and a call that decides.
+fn with_locks(fault: Fault) -> Explorer {
+    let of = |name, stage, place| once(step(name, stage, place, Unknown::Settle, fault));
+    let steps = vec![
+        of("seat", 0, Doable::Locked),
+        of("first", 1, Doable::Elsewhere),
+        of("row", 2, Doable::Locked),
+        of("next", 3, Doable::Here),
+        of("pivot", 4, Doable::Elsewhere),
+        of("last", 5, Doable::Here),
+    ];
+    Explorer::new(steps, Some(4), fault, 1)
+}
+
+#[test]
+fn locks_are_held_while_anything_is_done_or_undone_under_them() {
+    let ends = explore(with_locks(Fault::None).may_be_away());
+    let all = ["completed", "undone: its deadline passed", "undone: cancelled by ada: because"];
+    assert!(all.iter().all(|end| ends.contains(*end)), "{ends:?}");
+    assert!(with_locks(Fault::LeavesEarly).explore().is_err());
 }
 
 #[test]

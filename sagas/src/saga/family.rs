@@ -8,6 +8,7 @@ use es_core::Timestamp;
 use super::child::IfItRefuses;
 use super::machine::{Doable, Forward, Shape, Standing, State, cancelled, cut};
 use crate::By;
+use crate::lock::Resource;
 use crate::transaction::{Asked, Call, ChildIs, Errand, Kin, Look, Outcome, Record, Why, Word};
 
 /// What a run knows of itself as a child.
@@ -182,6 +183,10 @@ impl Shape {
     }
 
     pub(super) fn errand(&self, state: &State, call: Call) -> Option<Errand> {
+        if self.steps[call.step].place == Doable::Locked {
+            let claims = state.steps[call.step].claims.clone();
+            return Some(claims.map_or(Errand::Claim, Errand::Granted));
+        }
         let (gives, _) = self.child_of(call.step)?;
         let child = &state.steps[call.step].child;
         let run = if call.undo { child.run.as_ref() } else { child.open() };
@@ -349,14 +354,18 @@ impl Shape {
         format!("{abandoned}: {what}")
     }
 
-    /// What one waits for that has children, or a parent.
+    /// What one waits for that has children, or a parent, or that wants locks.
     pub(super) fn waits_for_family(&self, state: &State, calls: &[Call]) -> Option<String> {
         if let Some(of) = state.as_child.of.as_ref().filter(|_| state.as_child.waits() && !state.is_decided())
         {
             return Some(format!("its parent, {of}, with which it ends, or is undone"));
         }
         let of = |call: &Call| match self.errand(state, *call)? {
-            Errand::Begin => None,
+            Errand::Begin | Errand::Claim => None,
+            Errand::Granted(wanted) => {
+                let wanted: Vec<String> = wanted.iter().map(Resource::to_string).collect();
+                Some(format!("the lock {}", wanted.join(", ")))
+            }
             Errand::Look { child, .. } => {
                 let what = if call.undo { "undo of " } else { "" };
                 Some(format!("the {what}{}, which is {child}", self.steps[call.step].name))

@@ -20,8 +20,8 @@ impl Shape {
             return BTreeSet::new();
         }
         let calls = self.next(run, &state.without_deadline(), &BTreeSet::new(), now).calls();
-        // Nobody calls a saga of its own.
-        calls.into_iter().filter(|call| self.child_of(call.step).is_none()).collect()
+        // Nobody calls a saga of its own, nor a lock.
+        calls.into_iter().filter(|call| self.errand(state, *call).is_none()).collect()
     }
 
     /// What would be undone if it failed now. `Err`: it cannot fail any more.

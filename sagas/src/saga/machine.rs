@@ -1,6 +1,6 @@
 //! What follows what in a saga: pure, so that every state of it can be visited.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use es_core::{Timestamp, chain};
@@ -11,6 +11,7 @@ use super::family::{AsChild, AsParent};
 use super::pace::Failures;
 use super::step::{Awaits, Retry, Unknown};
 use crate::data::Data;
+use crate::lock::{LockMode, Resource};
 use crate::transaction::{
     ABANDONED, Answer, Asked, Call, Look, Next, OTHER_SENT, Outcome, Record, RunStatus, Verb, Why, Written,
 };
@@ -24,6 +25,8 @@ pub(super) enum Doable {
     Elsewhere,
     /// By others, who send what comes of it.
     Sent(Awaits),
+    /// By the rows of locks, which say whether the run has them.
+    Locked,
     /// As a run of its own, whose output is that of one of its steps.
     Child { gives: &'static str, if_it_refuses: IfItRefuses },
 }
@@ -140,6 +143,8 @@ pub(super) struct Standing {
     pub(super) sent: Vec<(String, Data)>,
     /// The run that it is, for a saga of its own.
     pub(super) child: AsParent,
+    /// The locks that it has asked for.
+    pub(super) claims: Option<Vec<Resource>>,
 }
 
 /// Whether a step has run.
@@ -177,7 +182,7 @@ impl Shape {
 
     /// Whether there is something to undo, or may be.
     fn is_to_undo(&self, state: &State, step: usize) -> bool {
-        state.steps[step].to_undo() && !matches!(self.steps[step].place, Doable::Sent(_))
+        state.steps[step].to_undo() && !matches!(self.steps[step].place, Doable::Sent(_) | Doable::Locked)
     }
 
     pub(super) fn place_of(&self, name: &str) -> Result<usize, String> {
@@ -233,6 +238,9 @@ impl Shape {
             }
             Record::Recalled { step, why } => {
                 state.steps[self.place_of(step)?].child.recalled = Some(why.clone());
+            }
+            Record::Claimed { step, locks } => {
+                state.steps[self.place_of(step)?].claims = Some(locks.clone());
             }
             Record::Ready {} => state.as_child.ready(at),
             Record::Refused { step, why, maybe } => {
@@ -362,6 +370,8 @@ impl Shape {
                 let i = self.place_of(step)?;
                 let standing = &mut state.steps[i];
                 (standing.forward, standing.refused) = (Forward::Yes(output.clone()), None);
+                // It goes on without them.
+                standing.claims = None;
                 // The run before that has nothing to undo of it.
                 if standing.child.is_over && self.is_before_pivot(i) {
                     standing.child.run = None;
@@ -439,6 +449,10 @@ impl Shape {
                 continue;
             }
             if standing.parked.is_some() {
+                continue;
+            }
+            if standing.claims.is_some() {
+                look.calls.push(call);
                 continue;
             }
             if let Doable::Sent(awaits) = self.steps[i].place {
@@ -696,6 +710,23 @@ impl Shape {
             Answer::Refused(error) => Record::Failed { step, undo: true, error },
             Answer::Failed(error) => Record::Failed { step, undo: call.undo, error: cut(&chain(&*error)) },
         }
+    }
+
+    /// The locks that it has or waits for. What it waits for it wants no more once it is undone; what it has it keeps until it
+    /// ends.
+    pub(super) fn claims(&self, state: &State) -> BTreeMap<String, LockMode> {
+        let mut all = BTreeMap::<String, LockMode>::new();
+        if state.ended.is_some() {
+            return all;
+        }
+        let is_open =
+            |standing: &&Standing| !state.is_decided() || matches!(standing.forward, Forward::Yes(_));
+        let wanted = state.steps.iter().filter(is_open).filter_map(|standing| standing.claims.as_ref());
+        for Resource { name, mode } in wanted.flatten() {
+            let of = all.entry(name.clone()).or_insert(*mode);
+            *of = (*mode).max(*of);
+        }
+        all
     }
 
     /// Outputs of the steps that have run.

@@ -9,7 +9,8 @@
 //! exactly once. Or in another database ([`Guarded`]): what it does and a row that says so are one commit there, so it acts
 //! once. Or elsewhere ([`Remote`]): it is called at least once, under a key that is always the same, and an answer that is
 //! lost means that it may have run. Over HTTP, with the feature `http`, `Call::send` and `Call::send_or_refuse` send the key along.
-//! Or nowhere: a [`Signal`] is a step that waits for what others send, and a [`Child`] is a saga of its own.
+//! Or nowhere: a [`Signal`] is a step that waits for what others send, a [`Child`] is a saga of its own, and a
+//! [lock](SagaLock) says what is this run's own until it ends.
 //!
 //! ```
 //! use std::convert::Infallible;
@@ -78,6 +79,7 @@ mod foreseen;
 mod guarded;
 #[cfg(feature = "http")]
 mod http;
+mod lock;
 mod machine;
 mod pace;
 mod place;
@@ -98,6 +100,7 @@ pub use self::child::{Child, IfItRefuses, SubSaga};
 pub use self::guarded::{Guarded, GuardedVisit};
 #[cfg(feature = "http")]
 pub use self::http::Reply;
+pub use self::lock::{Lock, SagaLock};
 pub(crate) use self::pace::Failures;
 pub use self::place::{At, Call, Does, Journal, Outside, Place, PlaceOn, Remote, Told, Visit};
 #[cfg(feature = "testing")]
@@ -108,6 +111,7 @@ pub(crate) use self::starter::{SagaKind, WithDeadline};
 pub use self::step::{
     Awaits, CannotRefuse, Cx, Needs, OrRetry, Outputs, Ran, Retry, SagaInput, Step, StepError, Undo, Unknown,
 };
+pub use crate::lock::{LockCursor, LockMode, LockOf, LockPage, LockRefused, LockShown, Locks, Resource};
 pub use crate::transaction::{
     Announce, Answered, DryRun, Frozen, Handle, HowUndone, IfItFailed, Kin, Outcome, RunCursor, RunError,
     RunFilter, RunId, RunListed, RunPage, RunShown, RunStatus, Runs, SagaEnded, SagaEvent, SagaLife,

@@ -12,6 +12,7 @@ use super::app::{SagaApp as _, Sagas as _};
 use super::builder::Saga;
 use super::child::Begets;
 use super::erased::DynStep;
+use super::lock::Claims;
 use super::machine::{Doable, StepShape};
 use super::place::{At, Outside};
 use super::protocol::SagaProtocol;
@@ -40,13 +41,16 @@ pub(crate) struct OutlineStep {
     pub(crate) stage: usize,
     pub(crate) is_local: bool,
     pub(crate) refuses_for_good: bool,
+    /// Whether it takes locks: they are left at the end, and there is no undo.
+    pub(crate) is_lock: bool,
 }
 
 impl<In: SagaInput, T: Transaction> Saga<In, T> {
     pub(crate) fn outline(&self) -> Outline {
         let of = |(stage, step): (usize, &Arc<dyn DynStep<In, T>>)| {
             let StepShape { name, place, refuses_for_good, .. } = step.shape();
-            OutlineStep { name: name.to_owned(), stage, is_local: place == Doable::Here, refuses_for_good }
+            let (is_local, is_lock) = (place == Doable::Here, place == Doable::Locked);
+            OutlineStep { name: name.to_owned(), stage, is_local, refuses_for_good, is_lock }
         };
         let all = self.stages.iter().enumerate();
         let steps =
@@ -191,6 +195,10 @@ impl<In: SagaInput, T: Transaction> DynStep<In, T> for Probed<In, T> {
 
     fn child(&self) -> Option<&dyn Begets<In>> {
         self.inner.child()
+    }
+
+    fn locks(&self) -> Option<&dyn Claims<In>> {
+        self.inner.locks()
     }
 
     async fn run(&self, input: &In, outputs: &Outputs, site: &Site, mut at: At<'_, T>) -> Answer {

@@ -1,6 +1,6 @@
 //! A saga as a protocol of the engine: what follows is [`Shape`]'s, what calls do is the steps'.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use super::starter::Starter;
 use super::step::{Awaits, Outputs, SagaInput};
 use crate::data::Data;
 use crate::keeping::brief;
+use crate::lock::{LockMode, Resource};
 use crate::transaction::{
     Acts, Answer, Asked, Call, ChildIs, Errand, IfItFailed, Kin, Next, No, OF_TCC, OwnFault, Parent,
     Protocol, Record, RunStatus, Site, StepShown, Verb, Word, Written,
@@ -221,6 +222,10 @@ impl<In: SagaInput, T: Transaction> Protocol for SagaProtocol<In, T> {
         state.as_child.held
     }
 
+    fn claims(&self, state: &State) -> BTreeMap<String, LockMode> {
+        self.shape.claims(state)
+    }
+
     fn errand(&self, state: &State, call: Call) -> Option<Errand> {
         self.shape.errand(state, call)
     }
@@ -320,6 +325,12 @@ impl<In: SagaInput, B: Backend> Acts<B> for SagaProtocol<In, B::Tx> {
         let (run, rows) = child.begin(&input, &outputs, site, parent, &key).await?;
         let gives = self.shape.child_of(call.step).map(|(gives, _)| gives.to_owned());
         Ok((Record::Called { step: step.name().to_owned(), child: run, gives }, rows))
+    }
+
+    fn wants(&self, state: &State, call: Call, site: &Site) -> Result<Vec<Resource>, BoxError> {
+        let locks = self.steps[call.step].locks().ok_or("it takes no locks: a mistake of the engine")?;
+        let (input, outputs) = made_with::<In>(state, self.shape.outputs(state)).map_err(OwnFault::boxed)?;
+        locks.wanted(&input, &outputs, site)
     }
 
     async fn local(&self, state: &State, call: Call, site: &Site, tx: &mut B::Tx) -> Answer {

@@ -93,6 +93,7 @@ impl Shape {
         let show = |(shape, standing): (&StepShape, &Standing)| {
             let waits = match shape.place {
                 Doable::Sent(awaits) => format!("{} of {} sent", standing.sent.len(), awaits.count()),
+                Doable::Locked if standing.claims.is_some() => "waits".to_owned(),
                 _ => "not run".to_owned(),
             };
             let state = match (&standing.forward, &standing.refused) {

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::child::Begets;
+use super::lock::Claims;
 use super::place::Place;
 use crate::data::Data;
 use crate::transaction::MAX_SENT;
@@ -247,6 +248,13 @@ pub trait Step<In: SagaInput>: Send + Sync + 'static {
     #[doc(hidden)]
     #[expect(private_interfaces, reason = "only the engine asks")]
     fn child(&self) -> Option<&dyn Begets<In>> {
+        None
+    }
+
+    /// The locks that it takes, in place of a call.
+    #[doc(hidden)]
+    #[expect(private_interfaces, reason = "only the engine asks")]
+    fn locks(&self) -> Option<&dyn Claims<In>> {
         None
     }
 

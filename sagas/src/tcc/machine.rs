@@ -243,6 +243,7 @@ impl Shape {
             }
             Record::Resolved { verb, by } => self.resolved(state, verb, by)?,
             Record::Declined { .. } => {}
+            Record::Claimed { .. } => return Err("it is a record of a saga with locks".to_owned()),
             Record::Begun { .. } | Record::Called { .. } | Record::Recalled { .. } | Record::Ready {} => {
                 return Err("it is a record of a saga within a saga".to_owned());
             }

@@ -21,7 +21,7 @@ use crate::transaction::{Answer, Handle, Protocol as _, RunError, RunStatus, Run
 /// The reservations come first, then the confirmations, which nothing undoes.
 fn steps_of(shape: &BranchShape) -> [OutlineStep; 2] {
     let BranchShape { name, is_local, refuses_for_good, .. } = *shape;
-    let step = |stage, name| OutlineStep { name, stage, is_local, refuses_for_good };
+    let step = |stage, name| OutlineStep { name, stage, is_local, refuses_for_good, is_lock: false };
     [step(0, name.to_owned()), step(1, confirming(name))]
 }
 

@@ -25,6 +25,7 @@ use super::numbers::Numbers;
 use super::outcome::Teller;
 use super::protocol::{Acts, Answer, Call, Next, No, OwnFault, Site};
 use super::rows::{Record, Tables, Wake, Written};
+use crate::lock::LockTables;
 
 /// What waits for less than this stays in memory.
 const STAYS: Duration = Duration::from_secs(2);
@@ -34,6 +35,8 @@ const POLL: Duration = Duration::from_secs(1);
 const FAR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// The pause before a store that failed is asked again, at first and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
+/// The longest pause before a lock is read again that another run was faster with, at first and at most.
+const TURN: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(320));
 /// For how long a step may fail as a store fails, while the store takes writes.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often in a row another may be faster with what a step decided on, before that is a failure of it.
@@ -87,6 +90,8 @@ pub(crate) struct Drive<B: Backend, P: Acts<B>> {
     /// Since when a step has failed as a store fails.
     suspected: Option<Instant>,
     failures: u32,
+    /// How often in a row another run was faster with a lock.
+    turns: u32,
     /// Whether an answer is at hand that is not written yet: it is not left behind.
     is_told: bool,
     /// Whether a child may have something to say.
@@ -104,8 +109,22 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         let (sender, services) = (desk.node.sender.clone(), desk.node.services.clone());
         let site = Site { run, key, sender, services };
         let (calls, busy, passes) = (JoinSet::new(), BTreeSet::new(), Vec::new());
-        let (suspected, failures, is_told, looks) = (None, 0, false, true);
-        Self { desk, instance, site, calls, busy, inbox, stop, passes, suspected, failures, is_told, looks }
+        let (suspected, failures, turns, is_told, looks) = (None, 0, 0, false, true);
+        Self {
+            desk,
+            instance,
+            site,
+            calls,
+            busy,
+            inbox,
+            stop,
+            passes,
+            suspected,
+            failures,
+            turns,
+            is_told,
+            looks,
+        }
     }
 
     /// Until it has ended, sleeps, or is somebody else's: why, and what of it was not taken in. `begun`: it was taken up in
@@ -138,12 +157,23 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
     }
 
     /// The time of the store.
-    async fn now(&mut self) -> Result<Timestamp, Left> {
+    pub(super) async fn now(&mut self) -> Result<Timestamp, Left> {
         loop {
             match self.desk.clock.now(&*self.desk.backend).await {
                 Ok(now) => return Ok(now),
                 Err(error) => self.pause(&error).await?,
             }
+        }
+    }
+
+    /// Waits before locks are read again: others are to have their turn.
+    async fn turn(&mut self) -> Result<(), Left> {
+        self.turns = self.turns.saturating_add(1);
+        let longest = TURN.0 * (1 << self.turns.min(8));
+        let pause = longest.min(TURN.1).mul_f64(self.desk.node.ids.fraction());
+        tokio::select! {
+            () = self.stop.cancelled(), if !self.is_told => Err(Left::Stopped),
+            () = tokio::time::sleep(pause) => Ok(()),
         }
     }
 
@@ -317,6 +347,14 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
             }
             Err(left) => return Err(left),
         };
+        let left = match self.left_locks(&change, at).await {
+            Ok(left) => left,
+            Err(error) => {
+                drop(tx.rollback().await);
+                return self.pause(&error).await;
+            }
+        };
+        tx.staged().rows.extend(left);
         let sleeps = self.sleeps(&change, at);
         let facts = self.facts(&change, at);
         let tells = !facts.is_empty();
@@ -333,10 +371,12 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         match Won::after(&*desk.backend, door::commit_tx(&desk.node, tx).await).await {
             Ok(Some(Won::Yes(_))) => {
                 self.count(&change);
-                (self.instance, self.suspected, self.failures) = (change.next, None, 0);
+                (self.instance, self.suspected, self.failures, self.turns) = (change.next, None, 0, 0);
                 Ok(())
             }
             Ok(Some(Won::No(at))) if desk.tables.has(&at.table) => Err(self.lost()),
+            // Another run was faster with a lock that this one leaves.
+            Ok(Some(Won::No(at))) if LockTables::has(&at.table) => self.turn().await,
             Ok(Some(Won::No(at))) => self.not_done(call, Answer::Failed(faster(&at).into())).await,
             // It was never applied.
             Ok(None) => Ok(()),
@@ -436,10 +476,20 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
             let sleeps = sleeps.or_else(|| self.sleeps(&change, at));
             let facts = self.facts(&change, at);
             let tells = !facts.is_empty();
+            let left = match self.left_locks(&change, at).await {
+                Ok(left) => left,
+                Err(error) => {
+                    self.pause(&error).await?;
+                    continue;
+                }
+            };
             let mut rows = change
                 .rows(&*desk.protocol, &desk.tables, &taken, sleeps, &desk.node.ids, at)
                 .map_err(|error| Left::Trouble(chain(&error)))?;
-            rows.extend(beside.iter().cloned());
+            if self.keeps_locks(&change) {
+                rows.extend(beside.iter().cloned());
+            }
+            rows.extend(left);
             let outcome = if tells {
                 self.commit_with(facts, rows).await
             } else {
@@ -448,9 +498,11 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
             match Won::after(&*desk.backend, outcome).await {
                 Ok(Some(Won::Yes(_))) => {
                     self.count(&change);
-                    (self.instance, self.failures) = (change.next, 0);
+                    (self.instance, self.failures, self.turns) = (change.next, 0, 0);
                     return Ok(());
                 }
+                // Another run was faster with a lock: it is read again.
+                Ok(Some(Won::No(at))) if LockTables::has(&at.table) => self.turn().await?,
                 // Such a child is there by now: it is looked at again.
                 Ok(Some(Won::No(at)))
                     if beside.iter().any(|row| row.table == at.table && row.key == at.key) =>
@@ -548,7 +600,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         match &change.then {
             Next::Act { calls, until } if self.busy.is_empty() => {
                 let errands = self.errands(&change.next.state, calls);
-                let is_idle = |(_, errand): &(Call, Errand)| *errand != Errand::Begin && !self.looks;
+                let is_idle = |(_, errand): &(Call, Errand)| errand.is_look() && !self.looks;
                 if errands.len() < calls.len() || !errands.iter().all(is_idle) {
                     return None;
                 }

@@ -26,6 +26,7 @@ use super::rows::{
     Asked, FORMAT, Head, Record, Status, Tables, Verb, Wake, Written, head_key, journal_of, slice,
 };
 use crate::data::Data;
+use crate::lock::Resource;
 use crate::verb::By;
 
 /// When a parent looks at its children though nothing has woken it: later than a test of crashes waits, which is to find a
@@ -90,6 +91,17 @@ pub(crate) enum Errand {
     Begin,
     /// It is looked what has become of it. Its output is that of one of its steps.
     Look { child: Kin, gives: String },
+    /// It is no child, but locks that are taken.
+    Claim,
+    /// The same, when it is looked whether the run has them.
+    Granted(Vec<Resource>),
+}
+
+impl Errand {
+    /// Whether something is looked at, that wakes the run once there is something new.
+    pub(super) const fn is_look(&self) -> bool {
+        matches!(self, Self::Look { .. } | Self::Granted(_))
+    }
 }
 
 /// What has become of a child.
@@ -125,7 +137,7 @@ const fn has_ended(record: &Record) -> bool {
 
 impl Head {
     /// Whether it waits for its parent: how old it is says nothing then.
-    pub(super) fn waits_for_parent(&self) -> bool {
+    pub(crate) fn waits_for_parent(&self) -> bool {
         self.says == Some(Says::Ready) && self.status == Status::Running
     }
 
@@ -165,6 +177,23 @@ impl Word {
 fn wake(of: &Kin, asked: Option<Asked>, id: Uuid, at: Timestamp) -> Result<RowWrite, StoreError> {
     let (tables, due) = (Tables::of(&of.saga, of.version)?, at - TRUSTS);
     tables.wakes.push(slice(of.run), due, due, id, Wake { asked, ..Wake::of(of.run) })
+}
+
+/// A row that wakes a run: somebody has written what it waits for.
+pub(crate) fn wake_up(of: &Kin, ids: &Ids, at: Timestamp) -> Result<RowWrite, StoreError> {
+    wake(of, None, ids.next(), at)
+}
+
+/// A request of the program itself that a run is undone.
+pub(crate) fn cancels(
+    of: &Kin,
+    actor: &str,
+    reason: String,
+    ids: &Ids,
+    at: Timestamp,
+) -> Result<RowWrite, StoreError> {
+    let id = ids.next();
+    wake(of, Some(Asked { verb: Verb::Cancel, by: By::new(actor.to_owned(), reason, id) }), id, at)
 }
 
 /// What has become of a child. `undo`: that it has to be undone, so that its output says nothing.
@@ -216,16 +245,25 @@ async fn output(
 }
 
 impl<B: Backend, P: Acts<B>> Drive<B, P> {
-    /// Begins children, and looks at those that may have something to say. Whether something came of it.
+    /// Begins children and takes locks, and looks at those that may have something to say. Whether something came of it.
     pub(super) async fn see_to(&mut self, errands: Vec<(Call, Errand)>) -> Result<bool, Left> {
         if let Some((call, _)) = errands.iter().find(|(_, errand)| *errand == Errand::Begin) {
             self.begin_child(*call).await?;
+            return Ok(true);
+        }
+        if let Some((call, _)) = errands.iter().find(|(_, errand)| *errand == Errand::Claim) {
+            self.claim(*call).await?;
             return Ok(true);
         }
         if !std::mem::take(&mut self.looks) {
             return Ok(false);
         }
         for (call, errand) in errands {
+            if let Errand::Granted(wanted) = &errand
+                && self.look_at_locks(call, wanted).await?
+            {
+                return Ok(true);
+            }
             let Errand::Look { child, gives } = errand else { continue };
             let is = match look(&*self.desk.backend, &child, &gives, call.undo).await {
                 Ok(is) => is,

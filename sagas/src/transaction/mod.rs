@@ -21,6 +21,7 @@
 //! | `operate.rs`, `request.rs` | what an operator has done to a run; the one door to what follows · asked of the run, and answered |
 //! | `signal.rs` | something that is sent to a run from outside |
 //! | `family.rs` | a step of a run that is a run of its own |
+//! | `claim.rs` | locks that a run takes, waits for and leaves |
 //! | `show.rs`, `told.rs` | one run: its steps, what it waits for, who will wake it; its journal, in words |
 //! | `list.rs`, `fingerprint.rs` | which runs there are · what errors have in common |
 //! | `foresee.rs` | what would come of a failure, or of a request |
@@ -37,6 +38,7 @@
 mod attended;
 mod bulk;
 mod census;
+mod claim;
 mod clock;
 mod damaged;
 mod destination;
@@ -69,9 +71,10 @@ mod watch;
 
 pub use self::bulk::{Answered, Frozen};
 pub(crate) use self::clock::StoreClock;
+pub(crate) use self::damaged::About;
 pub(crate) use self::destination::Destinations;
 pub use self::family::Kin;
-pub(crate) use self::family::{ChildIs, Errand, Parent, Word};
+pub(crate) use self::family::{ChildIs, Errand, Parent, Word, cancels, wake_up};
 pub use self::foresee::{DryRun, HowUndone, IfItFailed, WouldUndo};
 pub(crate) use self::forget::REMEMBER;
 pub(crate) use self::kind::{Kind, OF_TCC};
@@ -84,9 +87,9 @@ pub(crate) use self::operate::{AnyKind, runs_of};
 pub use self::operate::{Runs, Waiting};
 pub use self::outcome::{Handle, Outcome, RunError, Why};
 pub(crate) use self::protocol::{Acts, Answer, Call, Next, No, OwnFault, Protocol, Site};
-pub(crate) use self::rows::{Asked, Record, Written};
+pub(crate) use self::rows::{Asked, Record, Tables, Written, head_key};
 #[cfg(feature = "testing")]
-pub(crate) use self::rows::{Head, Tables, head_key, journal_of, run_of, start_key};
+pub(crate) use self::rows::{Head, journal_of, run_of, start_key};
 pub use self::rows::{Status as RunStatus, Verb};
 pub use self::show::{RunShown, StepShown};
 pub(crate) use self::signal::{MAX_SENT, OTHER_SENT};

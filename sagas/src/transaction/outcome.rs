@@ -101,6 +101,9 @@ pub enum RunError {
         /// The type of the input.
         input: &'static str,
     },
+    /// No saga of this app takes locks.
+    #[error("no saga of this app takes locks: add one with `.lock(..)`, or ask an app that has one")]
+    NoLocks,
     /// The key stands for a run with another input.
     #[error(
         "{kind} {key:?} was started with another input, as run {run}: look at that one, or choose another key"

@@ -2,7 +2,7 @@
 //!
 //! It reads no clock and makes no call, so it can be explored exhaustively, simulated, and read in one sitting.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use super::foresee::IfItFailed;
 use super::rows::{Asked, Record, Status, Written};
 use super::show::StepShown;
 use crate::data::Data;
+use crate::lock::{LockMode, Resource};
 
 /// Says what follows what.
 pub(crate) trait Protocol: Send + Sync + 'static {
@@ -89,7 +90,12 @@ pub(crate) trait Protocol: Send + Sync + 'static {
         Duration::ZERO
     }
 
-    /// What a call has to do with a child, if it is none of a step.
+    /// The locks that a run has or waits for, as far as its records say.
+    fn claims(&self, _state: &Self::State) -> BTreeMap<String, LockMode> {
+        BTreeMap::new()
+    }
+
+    /// What a call has to do with a child, or with locks, if it is none of a step.
     fn errand(&self, _state: &Self::State, _call: Call) -> Option<Errand> {
         None
     }
@@ -215,6 +221,11 @@ pub(crate) trait Acts<B: Backend>: Protocol {
         _own: Kin,
     ) -> Result<(Record, Vec<RowWrite>), BoxError> {
         Err("it has no children: a mistake of the engine".into())
+    }
+
+    /// The locks that a step takes.
+    fn wants(&self, _state: &Self::State, _call: Call, _site: &Site) -> Result<Vec<Resource>, BoxError> {
+        Err("it takes no locks: a mistake of the engine".into())
     }
 
     /// A call to somewhere else.

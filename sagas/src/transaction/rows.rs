@@ -24,12 +24,13 @@ use uuid::Uuid;
 use super::family::{Kin, Parent, Says};
 use super::outcome::{Outcome, Why};
 use crate::data::Data;
+use crate::lock::Resource;
 use crate::rows::instance_key;
 use crate::verb::By;
 
 /// The latest format of heads and records that this program knows. A run with a later one is left to newer programs. With 2
-/// came runs that are laid down, and what is sent to them; with 3 parents and children.
-pub(crate) const FORMAT: u32 = 3;
+/// came runs that are laid down, and what is sent to them; with 3 parents and children; with 4 locks.
+pub(crate) const FORMAT: u32 = 4;
 /// The format of a run with nothing in it that came later.
 pub(crate) const FIRST_FORMAT: u32 = 1;
 
@@ -209,6 +210,9 @@ pub(crate) enum Record {
     },
     /// The run that is a step was told that it is to be undone. What becomes of it says whether it is.
     Recalled { step: String, why: Why },
+    /// A step asks for these locks: from now on the run has them or waits for them, as their rows say, until it ends; what it
+    /// still waits for when it is decided that it is undone, until then.
+    Claimed { step: String, locks: Vec<Resource> },
     /// All of its steps have run: it waits for what becomes of its parent.
     Ready {},
     /// It has ended.
@@ -220,6 +224,7 @@ impl Record {
     /// none of its kinds.
     pub(crate) const fn format(&self) -> u32 {
         match self {
+            Self::Claimed { .. } => 4,
             Self::Begun { parent: Some(_), .. }
             | Self::Called { .. }
             | Self::Recalled { .. }
@@ -421,6 +426,7 @@ mod tests {
         records_of_tcc: Vec<Written> = ["txn-journal-tcc"];
         records_of_format_2: Vec<Written> = ["txn-journal-held", "txn-journal-signal", "txn-journal-declined"];
         records_of_format_3: Vec<Written> = ["txn-journal-family", "txn-journal-family-asked"];
+        records_of_format_4: Vec<Written> = ["txn-journal-locks"];
         wakes: Wake = ["txn-wake", "txn-wake-asked", "txn-wake-waits"];
         those_who_wait: Attention = ["txn-attention", "txn-attention-damaged"];
         those_that_have_ended: Ended = ["txn-ended"];
@@ -441,6 +447,8 @@ mod tests {
             assert!(formats(golden).iter().all(|of| *of == 2));
         }
         let golden = include_str!("../../tests/golden/txn-journal-family.json");
+        assert!(formats(golden).iter().all(|of| *of == 3));
+        let golden = include_str!("../../tests/golden/txn-journal-locks.json");
         assert!(formats(golden).iter().all(|of| *of == FORMAT));
     }
 

@@ -104,7 +104,9 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
             (None, Some(Unread::Damaged(why))) => format!("somebody to repair it: {why}"),
             (None, None) if let Some(why) = &noted => format!("somebody to mend what keeps it: {why}"),
             (None, None) => {
-                let waits_for = self.protocol.waits_for(run, &state, now) + &self.unattended(self.version);
+                let waits_for =
+                    self.protocol.waits_for(run, &state, now) + &self.in_the_way(run, &state, now).await?;
+                let waits_for = waits_for + &self.unattended(self.version);
                 waits_for + &self.unattended_children(run, &state, now) + &self.unattended_parent(&head)
             }
         };
@@ -159,7 +161,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         let calls = self.protocol.next(run, state, &BTreeSet::new(), now).calls();
         let children = calls.into_iter().filter_map(|call| match self.protocol.errand(state, call)? {
             Errand::Look { child, .. } => Some(child),
-            Errand::Begin => None,
+            Errand::Begin | Errand::Claim | Errand::Granted(_) => None,
         });
         let alone = children.filter(|child| self.has_no_node(&child.saga, child.version));
         alone.map(|child| no_node_has(&child)).collect()

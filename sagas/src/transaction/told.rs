@@ -1,6 +1,7 @@
 //! What happened to a run, in words.
 
 use super::rows::{Record, Verb};
+use crate::lock::Resource;
 
 /// A record in words.
 pub(crate) fn told(record: &Record) -> String {
@@ -37,6 +38,10 @@ pub(crate) fn told(record: &Record) -> String {
         }
         Record::Called { step, child, .. } => format!("{step} has begun, as {child}"),
         Record::Recalled { step, why } => format!("{step} was told that it is to be undone: {why}"),
+        Record::Claimed { step, locks } => {
+            let locks: Vec<String> = locks.iter().map(Resource::to_string).collect();
+            format!("{step} asks for {}", locks.join(", "))
+        }
         Record::Ready {} => "all of it has run: it waits for its parent".to_owned(),
         Record::Ended { outcome } => format!("ended: {outcome}"),
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use es_core::limits::MAX_PAGE;
-use es_core::store::{RowStore, StoreError};
+use es_core::store::{Row, RowStore, StoreError};
 use es_core::testing::conformance::double::{Double, Line};
 use es_core::{App, AppBuilder, Backend, BoxError, ErrorKind};
 use tokio::task::JoinSet;
@@ -15,6 +15,7 @@ use super::clock::VirtualClock;
 use super::point::Case;
 use super::probe::{Probe, Signal, Watch};
 use super::tried::Tried;
+use crate::lock::{Lock, LockTables};
 use crate::saga::{Handle, RunError, RunStatus};
 use crate::transaction::{Head, Tables, Written, head_key, journal_of, run_of, start_key};
 
@@ -39,6 +40,8 @@ pub(super) struct Stored {
     pub(super) wakes: usize,
     /// Whether it is among those that wait for a person.
     pub(super) attention: bool,
+    /// How many locks it has, or waits for.
+    pub(super) locks: usize,
     /// Whether a run goes on that is a step of it.
     pub(super) others_go_on: bool,
     /// Whether it waits for one that waits for a person.
@@ -213,6 +216,7 @@ impl<'m, B: Backend + Clone, X: Tried<Tx = B::Tx>> Play<'m, B, X> {
         let wakes = wakes.iter().filter(|wake| wake.value.run == run).count();
         let journal = tables.journal.below(rows, &journal_of(run), None, MAX_PAGE).await?;
         let records = journal.into_iter().map(|row| row.value).collect();
+        let locks = locks(run, rows).await?;
         let (mut others_go_on, mut waits_for_other) = (false, false);
         for tables in &self.within {
             let (goes_on, is_parked) = others(tables, rows).await?;
@@ -220,7 +224,8 @@ impl<'m, B: Backend + Clone, X: Tried<Tx = B::Tx>> Play<'m, B, X> {
         }
         // One that is awake has something to do yet.
         waits_for_other &= head.value.status != RunStatus::Ended && head.value.wake.is_some();
-        Ok(Some(Stored { run, head: head.value, records, wakes, attention, others_go_on, waits_for_other }))
+        let head = head.value;
+        Ok(Some(Stored { run, head, records, wakes, attention, locks, others_go_on, waits_for_other }))
     }
 
     async fn stands(&self) -> BoxError {
@@ -244,6 +249,13 @@ impl<'m, B: Backend + Clone, X: Tried<Tx = B::Tx>> Play<'m, B, X> {
             Err(error) => error.into(),
         }
     }
+}
+
+/// How many locks a run has, or waits for.
+async fn locks(run: Uuid, rows: &dyn RowStore) -> Result<usize, StoreError> {
+    let locks = LockTables::new()?.locks.all(rows).await?;
+    let has = |lock: &&Row<Lock>| lock.value.entries().any(|entry| entry.of.run == run);
+    Ok(locks.iter().filter(has).count())
 }
 
 /// Whether there is a run of a kind that goes on, and whether there is one that waits for a person.

@@ -61,6 +61,9 @@ fn of_the_journal(stored: &Stored) -> Vec<String> {
             head.status, stored.attention
         ));
     }
+    if is_ended && stored.locks > 0 {
+        wrong.push(format!("it has ended, and has {} locks, or waits for them", stored.locks));
+    }
     if !is_ended && stored.wakes == 0 {
         wrong.push("it has not ended, and nothing wakes it".to_owned());
     }
@@ -149,7 +152,8 @@ impl Calls<'_> {
                 );
             }
             if let Some(at) = self.first(step, true, Came::Began) {
-                let later = self.outline.steps.iter().filter(|other| other.stage > step.stage);
+                let later =
+                    self.outline.steps.iter().filter(|other| other.stage > step.stage && !other.is_lock);
                 let acted = later.filter_map(|other| Some((other, self.first(other, false, Came::Acted)?)));
                 let open = acted.filter(|(other, acted)| *acted < at && !self.is_undone(other, at));
                 wrong.extend(
@@ -190,7 +194,7 @@ impl Calls<'_> {
         }
         let has_acted = self.first(step, false, Came::Acted).is_some();
         let may_have = has_acted || !step.refuses_for_good && self.first(step, false, Came::Cut).is_some();
-        let is_left = may_have && !self.is_undone(step, self.seen.calls.len());
+        let is_left = may_have && !step.is_lock && !self.is_undone(step, self.seen.calls.len());
         is_left.then(|| format!("it is undone, and {}, which has run or may have, is not", step.name))
     }
 }

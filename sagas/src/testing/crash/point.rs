@@ -34,6 +34,7 @@ impl Place {
             Some(Record::Resolved { .. } | Record::Declined { .. }) => "answer".to_owned(),
             Some(Record::Called { step, .. }) => format!("{step} called"),
             Some(Record::Recalled { step, .. }) => format!("{step} recalled"),
+            Some(Record::Claimed { step, .. }) => format!("{step} claimed"),
             Some(Record::Ready {}) => "ready".to_owned(),
             Some(Record::Ended { .. }) => "end".to_owned(),
         })

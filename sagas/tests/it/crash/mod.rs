@@ -1,6 +1,7 @@
 //! Sagas that crash wherever they can: a good one, and some that are built wrong.
 
 mod family;
+mod locks;
 mod order;
 mod second;
 mod tcc;

@@ -1,4 +1,4 @@
-//! Copies of aggregates, elsewhere and in memory: Y1 to Y3.
+//! Copies of aggregates, elsewhere and in memory: F1 to F3.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -90,7 +90,7 @@ fn no_cache() -> NearCache<Account> {
     NearCache::new(0)
 }
 
-/// Y1
+/// F1
 pub(super) async fn a_copy_has_what_its_aggregates_are_whoever_writes_it<S: Subject>(subject: &S) {
     let mut accounts = Accounts::open(subject).await;
     let index = Index::default();
@@ -112,7 +112,7 @@ pub(super) async fn a_copy_has_what_its_aggregates_are_whoever_writes_it<S: Subj
     }
 }
 
-/// Y2
+/// F2
 pub(super) async fn a_fill_writes_what_was_there_before_while_more_happens<S: Subject>(subject: &S) {
     let mut accounts = Accounts::open(subject).await;
     for n in 0..40 {
@@ -151,7 +151,7 @@ pub(super) async fn a_fill_writes_what_was_there_before_while_more_happens<S: Su
     without.shutdown(PATIENCE).await;
 }
 
-/// Y3
+/// F3
 pub(super) async fn a_cache_holds_nothing_old_once_it_was_heard_of<S: Subject>(subject: &S) {
     let mut accounts = Accounts::open(subject).await;
     let caches = [NearCache::new(1_000), NearCache::new(3)];

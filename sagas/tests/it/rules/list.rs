@@ -202,6 +202,18 @@ macro_rules! rules {
                 before_each_portion_it_is_judged_anew_what_may_be_forgotten
                 runs_of_a_later_version_are_left_to_whoever_has_it
             }
+            locks {
+                of_many_runs_one_at_a_time_has_a_lock
+                a_lock_goes_to_whoever_came_first_and_is_shared_by_those_that_share_it
+                a_lock_is_held_until_its_run_ends_however_that_is
+                a_deadline_and_a_cancellation_end_the_waiting_for_a_lock
+                a_lock_of_a_run_that_is_gone_is_taken_over
+                runs_that_wait_for_each_other_are_found_and_the_youngest_gives_way
+                a_lock_that_is_left_as_its_node_is_gone_goes_to_the_next
+                runs_of_two_versions_have_the_same_locks
+                what_a_run_has_shared_it_does_not_have_alone_later
+                a_saga_within_has_locks_of_its_own_and_counts_for_whom_it_keeps_waiting
+            }
             starts {
                 a_start_in_a_transaction_is_of_that_transaction
                 a_start_in_a_decision_is_of_its_commit

@@ -26,6 +26,7 @@ mod limits;
 mod links;
 mod list;
 mod lives;
+mod locks;
 mod operators;
 mod order;
 mod outages;
