@@ -22,8 +22,9 @@ use super::trip::{DEADLINE, Outside, Play, Trip, Trips, retry, trip};
 type Tx<S> = <<S as Subject>::Backend as Backend>::Tx;
 
 /// A trip with locks: those that it takes before the room, and those behind it, by their names. `=` before one that is shared.
-fn locking(first: &str, second: &str, trip: Trip) -> Trip {
-    Trip { note: Some(format!("{first}|{second}")), ..trip }
+fn locking(first: &str, second: &str, mut trip: Trip) -> Trip {
+    trip.note = Some(format!("{first}|{second}"));
+    trip
 }
 
 /// The locks of a place in what a trip notes.
