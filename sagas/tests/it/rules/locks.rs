@@ -159,11 +159,7 @@ impl<'s, S: Subject> Locking<'s, S> {
     /// One that stands in its room, with its first locks.
     async fn stands(&self, key: &str, first: &str, second: &str) -> Handle {
         let handle = self.begin(key, first, second, trip().with("room", &[Play::Waits])).await;
-        let begun = Instant::now();
-        while !self.trips.outside.is_waiting(key, "room") {
-            assert!(begun.elapsed() < PATIENCE / 10, "{:#?}", self.trips.show(key).await);
-            self.trips.ground.pause().await;
-        }
+        self.until_in(key, "room").await;
         handle
     }
 
@@ -205,11 +201,18 @@ impl<'s, S: Subject> Locking<'s, S> {
         }
     }
 
-    /// Lets the one act that stands in its room.
-    async fn lets_go(&self, key: &str) {
-        while !self.trips.outside.is_waiting(key, "room") {
+    /// Until a call of a run waits to be let go.
+    async fn until_in(&self, key: &str, call: &str) {
+        let begun = Instant::now();
+        while !self.trips.outside.is_waiting(key, call) {
+            assert!(begun.elapsed() < PATIENCE / 10, "{:#?}", self.trips.show(key).await);
             self.trips.ground.pause().await;
         }
+    }
+
+    /// Lets the one act that stands in its room.
+    async fn lets_go(&self, key: &str) {
+        self.until_in(key, "room").await;
         self.trips.outside.release();
     }
 
@@ -305,9 +308,7 @@ pub(super) async fn a_lock_goes_to_whoever_came_first_and_is_shared_by_those_tha
         [(&["a"][..], &["b", "c"][..]), (&["b", "c"], &["d"]), (&["d"], &["e"]), (&["e"], &[])]
     {
         for key in gone {
-            while !locking.trips.outside.is_waiting(key, "room") {
-                locking.trips.ground.pause().await;
-            }
+            locking.until_in(key, "room").await;
         }
         locking.trips.outside.release();
         locking.until_held_by("seat", next).await;
@@ -324,9 +325,7 @@ pub(super) async fn a_lock_is_held_until_its_run_ends_however_that_is<S: Subject
     // Undone: until all of its undos have run.
     let refuses = trip().with("pay", &[Play::Refuses]).with("undo room", &[Play::Waits]);
     let undone = locking.begin("undone", "a b", "", refuses).await;
-    while !locking.trips.outside.is_waiting("undone", "undo room") {
-        locking.trips.ground.pause().await;
-    }
+    locking.until_in("undone", "undo room").await;
     let next = locking.waits("next", "a").await;
     for name in ["a", "b"] {
         assert_eq!(locking.of(name).await.0, ["undone"]);
@@ -337,6 +336,7 @@ pub(super) async fn a_lock_is_held_until_its_run_ends_however_that_is<S: Subject
     locking.until_held_by("a", &["next"]).await;
     assert!(locking.of("b").await.0.is_empty());
     // Cancelled, while it has it, and abandoned.
+    locking.until_in("next", "room").await;
     assert_eq!(locking.trips.ask("next", Verb::Cancel).await, Ok(()));
     locking.lets_go("next").await;
     assert!(matches!(locking.trips.end_of(&next).await, Outcome::Undone(Why::Cancelled { .. })));
@@ -363,9 +363,7 @@ pub(super) async fn a_deadline_and_a_cancellation_end_the_waiting_for_a_lock<S: 
     // A person lets one go on without it.
     let resolve = Verb::Resolve { step: "first".to_owned(), output: sagas::Data::of(&()).unwrap() };
     assert_eq!(locking.trips.ask("by hand", resolve).await, Ok(()));
-    while !locking.trips.outside.is_waiting("by hand", "room") {
-        locking.trips.ground.pause().await;
-    }
+    locking.until_in("by hand", "room").await;
     assert_eq!(locking.of("seat").await, (vec!["holds".to_owned()], vec!["late".to_owned()]));
     locking.trips.ground.seconds(DEADLINE.as_secs() + 1);
     assert_eq!(locking.trips.end_of(&late).await, Outcome::Undone(Why::Deadline));
@@ -555,9 +553,7 @@ pub(super) async fn a_saga_within_has_locks_of_its_own_and_counts_for_whom_it_ke
     locking.trips.join_with(around, |app| app.saga(within())).await;
     // It ends with the one around it, and has its lock as long.
     let both = locking.begin("both", "one", "two", trip().with("pay", &[Play::Waits])).await;
-    while !locking.trips.outside.is_waiting("both", "pay") {
-        locking.trips.ground.pause().await;
-    }
+    locking.until_in("both", "pay").await;
     assert_eq!(locking.of("two").await.0.len(), 1);
     locking.trips.outside.release();
     assert_eq!(locking.trips.end_of(&both).await, Outcome::Completed);
