@@ -70,7 +70,9 @@ impl<B: Backend> GlobalTx<B> {
     /// [`Participant::begin`].
     pub async fn branch<P: Participant>(&mut self, participant: &P) -> Result<&mut P::Branch, StoreError> {
         let name = participant.name();
-        let at = match self.branches.iter().position(|held| held.id.name() == name) {
+        // Before the match: what it looks through would be held across the wait, and the future not be `Send`.
+        let found = self.branches.iter().position(|held| held.id.name() == name);
+        let at = match found {
             Some(at) => at,
             None => {
                 let (own, id) = (self.inner.named(name)?.clone(), self.inner.branch(self.txn, name)?);
@@ -114,5 +116,22 @@ impl<B: Backend> GlobalTx<B> {
     /// Takes all of it back.
     pub async fn rollback(self) {
         Drive::new(self).roll_back().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use es_core::memory::MemoryBackend;
+
+    use super::*;
+
+    fn is_send<T: Send>(_: T) {}
+
+    /// It compiles: a transaction can be brought to its end in a task of its own.
+    #[expect(dead_code, reason = "a test of types, which is not run")]
+    fn a_transaction_can_be_spawned<P: Participant>(mut tx: GlobalTx<MemoryBackend>, participant: &P) {
+        is_send(tx.branch(participant));
+        is_send(tx.journal());
+        is_send(tx.commit());
     }
 }

@@ -1,0 +1,157 @@
+//! The same transfer by each method. What they share is here; a file each has what makes the difference.
+
+pub(crate) mod process;
+mod saga;
+mod tcc;
+mod two_phase;
+mod way;
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use es_core::prelude::*;
+use sagas::saga::{self as runs, RunError, RunFilter, RunStatus, Runs, StepError};
+
+use self::way::{A, At, B};
+use crate::banks::Databases;
+use crate::transfer::{Order, Outcome, Transfer, TransferError};
+
+/// For how long a statement waits for a lock that another transfer has.
+pub(crate) const LOCKS: Duration = Duration::from_secs(2);
+/// For how long a node that was killed is believed to be alive.
+const LEASE: Duration = Duration::from_secs(1);
+/// For how long a transfer is tried again that met trouble, and between two tries.
+const PATIENCE: Duration = Duration::from_secs(120);
+const PAUSE: Duration = Duration::from_millis(50);
+const PAGE: usize = 500;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub(crate) enum Method {
+    Saga,
+    Process,
+    Tcc,
+    TwoPhase,
+}
+
+impl Method {
+    pub(crate) const ALL: [Self; 4] = [Self::Saga, Self::Process, Self::Tcc, Self::TwoPhase];
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Saga => "saga",
+            Self::Process => "process",
+            Self::Tcc => "tcc",
+            Self::TwoPhase => "two-phase",
+        })
+    }
+}
+
+/// Whether a node takes part, or only looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Does {
+    Work,
+    Look,
+}
+
+/// An app that transfers by one method.
+pub(crate) async fn start(method: Method, databases: &Databases, does: Does) -> anyhow::Result<App> {
+    let Databases { journal, banks, .. } = databases;
+    let app = App::on(journal.clone()).lease(LEASE).aggregate::<Transfer>().provide(banks.clone());
+    let app = app.provide(At::<A>::of(banks)).provide(At::<B>::of(banks));
+    let app = match method {
+        Method::Saga => saga::wire(app),
+        Method::Process => process::wire(app).await?,
+        Method::Tcc => tcc::wire(app),
+        Method::TwoPhase => two_phase::wire(app, banks)?,
+    };
+    let app = if does == Does::Look { app.looks_on() } else { app };
+    Ok(app.start().await?)
+}
+
+/// Transfers under a key, which acts once. Trouble is met with another try.
+pub(crate) async fn transfer(method: Method, app: &App, key: &str, order: Order) -> anyhow::Result<Outcome> {
+    let begun = Instant::now();
+    loop {
+        let done = match method {
+            Method::Saga => saga::transfer(app, key, order).await,
+            Method::Process => process::transfer(app, key, order).await,
+            Method::Tcc => tcc::transfer(app, key, order).await,
+            Method::TwoPhase => two_phase::transfer(app, key, order).await,
+        };
+        match done {
+            Ok(outcome) => return Ok(outcome),
+            Err(Trouble::Again(_)) if begun.elapsed() < PATIENCE => tokio::time::sleep(PAUSE).await,
+            Err(trouble) => return Err(trouble.into_error().context(format!("transfer {key}"))),
+        }
+    }
+}
+
+/// How much of what was begun has not ended.
+pub(crate) async fn open(method: Method, app: &App, databases: &Databases) -> anyhow::Result<usize> {
+    match method {
+        Method::Saga => saga::open(app).await,
+        Method::Process => process::open(&databases.journal).await,
+        Method::Tcc => tcc::open(app).await,
+        Method::TwoPhase => two_phase::open(app, &databases.banks).await,
+    }
+}
+
+/// Why a transfer has no outcome.
+#[derive(Debug)]
+enum Trouble {
+    /// It may have, if it is tried again.
+    Again(anyhow::Error),
+    Never(anyhow::Error),
+}
+
+impl Trouble {
+    fn of(kind: ErrorKind, error: impl Into<anyhow::Error>) -> Self {
+        match kind {
+            ErrorKind::Conflict | ErrorKind::Transient | ErrorKind::Unknown => Self::Again(error.into()),
+            _ => Self::Never(error.into()),
+        }
+    }
+
+    fn into_error(self) -> anyhow::Error {
+        match self {
+            Self::Again(error) | Self::Never(error) => error,
+        }
+    }
+}
+
+/// How a saga or a TCC has ended.
+fn ended(run: Result<runs::Outcome, RunError>) -> Result<Outcome, Trouble> {
+    match run {
+        Ok(runs::Outcome::Completed) => Ok(Outcome::Settled),
+        Ok(runs::Outcome::Undone(runs::Why::Refused { why, .. })) => Ok(Outcome::Declined(why)),
+        Ok(other) => Ok(Outcome::Declined(other.to_string())),
+        Err(RunError::OtherInput { .. }) => Err(Trouble::Never(TransferError::OtherOrder.into())),
+        Err(error) => Err(Trouble::of(error.kind(), error)),
+    }
+}
+
+/// How many runs of a saga or a TCC have not ended.
+async fn open_runs(runs: &Runs) -> anyhow::Result<usize> {
+    let filter = [RunStatus::Undoing, RunStatus::Parked, RunStatus::Damaged]
+        .into_iter()
+        .fold(RunFilter::all().with_status(RunStatus::Running), RunFilter::with_status);
+    let (mut open, mut next) = (0, None);
+    loop {
+        let page = runs.list(&filter, next.as_ref(), PAGE).await?;
+        open += page.runs.len();
+        next = page.next;
+        if next.is_none() {
+            return Ok(open);
+        }
+    }
+}
+
+/// A call that cannot be refused any more has failed.
+fn failed(error: StepError<crate::transfer::Refusal>) -> BoxError {
+    match error {
+        StepError::Retry(error) => error,
+        StepError::Refused(why) => why.into(),
+    }
+}
