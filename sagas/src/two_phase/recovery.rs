@@ -85,6 +85,9 @@ impl Waiting {
     }
 }
 
+/// What could not be asked, and was not asked again for so long, begins to be away anew: longer than between two looks.
+const AGAIN: Duration = Duration::from_secs(30);
+
 /// What recovery has found at a participant.
 #[derive(Debug, Default)]
 struct AtOne {
@@ -183,7 +186,7 @@ impl Away {
         let (now, mut all) = (Instant::now(), self.lock());
         let (since, last) = all.entry(name.to_owned()).or_insert((now, now));
         // Nobody has asked since.
-        if last.elapsed() > outage {
+        if last.elapsed() > outage.max(AGAIN) {
             *since = now;
         }
         *last = now;
