@@ -1,12 +1,16 @@
 //! A transaction on a connection of a pool that is the user's own.
 
 use std::ops::{Deref, DerefMut};
+use std::time::Duration;
 
 use es_core::store::StoreError;
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use tokio::runtime::Handle;
 
 use crate::{error, schema};
+
+/// For how long one is begun at most, with what the pool takes for a connection.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// A transaction that is never left to whoever gets its connection next: the driver rolls it back when this is dropped.
 #[derive(Debug)]
@@ -21,8 +25,9 @@ impl Begun {
     pub(crate) async fn begin(pool: &PgPool, what: &'static str, begin: String) -> Result<Self, StoreError> {
         let (pool, begin) = (pool.clone(), schema::sql(begin));
         // In a task, which nobody drops half way: there the driver forgets that a transaction has begun, and gives the
-        // connection back with it.
-        let begun = tokio::spawn(async move { pool.begin_with(begin).await }).await;
+        // connection back with it. It ends all the same: on a network that swallows what is sent, nobody would answer.
+        let begin = async move { tokio::time::timeout(LONGEST, pool.begin_with(begin)).await };
+        let begun = tokio::spawn(begin).await.map_err(|e| StoreError::transient(what, e))?;
         let tx = begun.map_err(|e| StoreError::transient(what, e))?.map_err(|e| error::store(what, e))?;
         Ok(Self { tx: Some(tx), runtime: Handle::current() })
     }

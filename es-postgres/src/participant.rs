@@ -1,15 +1,15 @@
 //! A database that takes part in transactions across several: two-phase commit by `PREPARE TRANSACTION`.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use es_core::guard::{Guard, GuardError, GuardKey, Outcome};
 use es_core::limits;
 use es_core::store::{BranchId, Fate, Participant, Prepared, StoreError};
 use sqlx::pool::PoolConnection;
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{PgConnection, PgPool, Postgres, Row as _};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 use uuid::Uuid;
 
 use crate::args::quote;
@@ -17,6 +17,8 @@ use crate::branch::PgBranch;
 use crate::guarded::{floor, missing_tables};
 use crate::{PgGuarded, error, schema};
 
+/// How many connections there are at least for what ends branches.
+const LEAST: u32 = 3;
 /// Longest prefix: PostgreSQL has 199 bytes for the name of a prepared transaction.
 const MAX_PREFIX: usize = 40;
 /// What the markers of branches are called among the guard rows of their transaction: of one that was prepared, and of one
@@ -33,8 +35,9 @@ const BUSY: [u64; 4] = [5, 20, 50, 100];
 /// that is gone later is known to be committed, or not. All connections have to be of one user, or of superusers:
 /// PostgreSQL lets nobody else end what a user has prepared.
 ///
-/// What ends a branch has connections of its own, like those of the pool: a quarter as many, two at least. In the queue of the
-/// pool it would stand behind all who wait for the locks of that branch.
+/// What ends a branch has connections of its own, like those of the pool: a quarter as many, three at least. In the queue of the
+/// pool it would stand behind all who wait for the locks of that branch. Options that the pool is given later
+/// (`set_connect_options`: another password, another host) are theirs from then on.
 ///
 /// A prepared transaction is named `prefix:store:transaction:participant`. Recovery looks at those of its own prefix and
 /// store only.
@@ -46,9 +49,30 @@ pub struct PgParticipant {
     lock_timeout: Duration,
     idle_timeout: Duration,
     /// Made when it is first used.
-    ending: Arc<OnceLock<PgPool>>,
-    /// The role of its connections, once it is known.
+    ending: Arc<Mutex<Option<Ending>>>,
+}
+
+/// The connections for what ends branches.
+#[derive(Clone, Debug)]
+struct Ending {
+    pool: PgPool,
+    /// As many as may ask what became of a branch that was committed alone: they wait for the lock of a commit under way, and
+    /// leave two connections to others.
+    asking: Arc<Semaphore>,
+    /// Those of the user's pool, when this one took them over.
+    options: Arc<PgConnectOptions>,
+    /// The role of the connections, once it is known.
     role: Arc<OnceCell<String>>,
+}
+
+impl Ending {
+    fn of(pool: &PgPool) -> Self {
+        let (of, options) = (pool.options(), pool.connect_options());
+        let most = (of.get_max_connections() / 4).max(LEAST);
+        let own = of.clone().min_connections(0).max_connections(most);
+        let asking = Arc::new(Semaphore::new(most.saturating_sub(2) as usize));
+        Self { pool: own.connect_lazy_with((*options).clone()), asking, options, role: Arc::default() }
+    }
 }
 
 impl PgParticipant {
@@ -60,8 +84,8 @@ impl PgParticipant {
     pub fn new(name: &str, pool: PgPool) -> Result<Self, StoreError> {
         BranchId::new(Uuid::nil(), Uuid::nil(), name)?;
         let (lock_timeout, idle_timeout) = (Duration::from_secs(5), Duration::from_secs(120));
-        let (guarded, ending, role) = (PgGuarded::new(pool), Arc::default(), Arc::default());
-        Ok(Self { name: name.into(), prefix: "es".into(), guarded, lock_timeout, idle_timeout, ending, role })
+        let (guarded, ending) = (PgGuarded::new(pool), Arc::default());
+        Ok(Self { name: name.into(), prefix: "es".into(), guarded, lock_timeout, idle_timeout, ending })
     }
 
     /// What the names of prepared transactions begin with; `es` by default. It is not to change while any waits.
@@ -115,31 +139,55 @@ impl PgParticipant {
         format!("{}:{id}", self.prefix)
     }
 
-    /// The connections for what ends branches.
-    fn ending(&self) -> &PgPool {
-        self.ending.get_or_init(|| {
-            let of = self.pool().options();
-            let most = (of.get_max_connections() / 4).max(2);
-            let options = of.clone().min_connections(0).max_connections(most);
-            options.connect_lazy_with((*self.pool().connect_options()).clone())
-        })
+    /// The connections for what ends branches, with the options that the pool has now.
+    fn ending(&self) -> Ending {
+        let mut ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        let ending = ending.get_or_insert_with(|| Ending::of(self.pool()));
+        let options = self.pool().connect_options();
+        if !Arc::ptr_eq(&options, &ending.options) {
+            ending.pool.set_connect_options((*options).clone());
+            // Perhaps of another user.
+            (ending.options, ending.role) = (options, Arc::default());
+        }
+        ending.clone()
     }
 
     /// One of them.
     async fn ender(&self, what: &'static str) -> Result<Ender, StoreError> {
-        let conn = self.ending().acquire().await.map_err(|e| error::store(what, e))?;
+        let conn = self.ending().pool.acquire().await.map_err(|e| error::store(what, e))?;
         Ok(Ender { conn, done: false })
     }
 
     /// The role of its connections.
-    async fn role(&self) -> Result<&str, StoreError> {
+    async fn role(&self) -> Result<String, StoreError> {
+        let Ending { pool, role, .. } = self.ending();
         let asks = async || {
             let failed = |e| error::store("asking for the role of a participant", e);
-            let row =
-                sqlx::query("select current_user::text").fetch_one(self.ending()).await.map_err(failed)?;
+            let row = sqlx::query("select current_user::text").fetch_one(&pool).await.map_err(failed)?;
             row.try_get::<String, _>(0).map_err(failed)
         };
-        self.role.get_or_try_init(asks).await.map(String::as_str)
+        role.get_or_try_init(asks).await.cloned()
+    }
+
+    /// Bars the commit of a branch alone, by a tomb in the place of its marker, unless it was faster. One round trip; what is
+    /// late with its commit is refused from then on.
+    async fn bars(&self, conn: &mut PgConnection, id: &BranchId) -> Result<Fate, StoreError> {
+        let failed = |e| missing_tables("asking what became of a branch", e);
+        let lock = i32::try_from(self.lock_timeout.as_millis()).unwrap_or(i32::MAX).max(1);
+        let (run, call) = (id.txn(), quote(&alone(id)));
+        let bar = format!(
+            "begin isolation level read committed; set local lock_timeout = {lock};
+             insert into es_guard.guards (run, call, state, fingerprint, result)
+             values ('{run}', {call}, 'tomb', decode(repeat('00', 16), 'hex'), 'null') on conflict (run, call) do nothing;
+             commit"
+        );
+        sqlx::raw_sql(schema::sql(bar)).execute(&mut *conn).await.map_err(failed)?;
+        let find = "select 1 from es_guard.guards where run = $1 and call = $2 and state = 'done'";
+        let find = sqlx::query(find).bind(run).bind(alone(id));
+        match find.fetch_optional(&mut *conn).await.map_err(failed)? {
+            Some(_) => Ok(Fate::Committed),
+            None => unmarked(conn, id).await,
+        }
     }
 
     /// `commit prepared`, or `rollback prepared`; then what became of it.
@@ -184,9 +232,7 @@ impl PgParticipant {
                 "participant {name:?}: the branch is prepared as {other:?}, not as {gid:?}: configure it as it was begun"
             )));
         }
-        // In a statement behind that one: if the marker was forgotten before it, the floor is raised by now.
-        let floor = floor(conn).await?;
-        Ok(if id.txn() < floor { Fate::Forgotten } else { Fate::Aborted })
+        unmarked(conn, id).await
     }
 
     /// The name that a branch is prepared under, if that is another: with another prefix, in any database of the server.
@@ -263,11 +309,26 @@ pub(crate) fn alone(id: &BranchId) -> String {
     format!("{}/{}", MARKERS[1], id.name())
 }
 
+/// Whether a branch of this transaction was prepared here and committed, by whatever name: of a participant that was renamed.
+async fn is_marked_otherwise(conn: &mut PgConnection, id: &BranchId) -> Result<bool, StoreError> {
+    let find =
+        "select 1 from es_guard.guards where run = $1 and starts_with(call, $2) and state = 'done' limit 1";
+    let find = sqlx::query(find).bind(id.txn()).bind(format!("{}/", MARKERS[0]));
+    let found = find.fetch_optional(conn).await.map_err(|e| missing_tables("looking for a marker", e))?;
+    Ok(found.is_some())
+}
+
 async fn is_marked(conn: &mut PgConnection, id: &BranchId) -> Result<bool, StoreError> {
     let find = "select 1 from es_guard.guards where run = $1 and call = $2 and state = 'done'";
     let find = sqlx::query(find).bind(id.txn()).bind(marker(id));
     let found = find.fetch_optional(conn).await.map_err(|e| missing_tables("looking for a marker", e))?;
     Ok(found.is_some())
+}
+
+/// What it says that no marker was found, in a statement before: if it was forgotten, the floor is raised by now.
+async fn unmarked(conn: &mut PgConnection, id: &BranchId) -> Result<Fate, StoreError> {
+    let floor = floor(conn).await?;
+    Ok(if id.txn() < floor { Fate::Forgotten } else { Fate::Aborted })
 }
 
 #[async_trait]
@@ -300,7 +361,7 @@ impl Participant for PgParticipant {
     }
 
     async fn begin(&self, id: &BranchId) -> Result<PgBranch, StoreError> {
-        let role = self.role().await?.to_owned();
+        let role = self.role().await?;
         PgBranch::begin(self.pool(), id, self.gid(id), role, self.lock_timeout, self.idle_timeout).await
     }
 
@@ -312,23 +373,22 @@ impl Participant for PgParticipant {
         self.finish("rollback prepared", id, Fate::Aborted).await
     }
 
-    async fn was_committed(&self, id: &BranchId) -> Result<bool, StoreError> {
+    async fn was_committed(&self, id: &BranchId) -> Result<Fate, StoreError> {
         let mut ender = self.ender("looking for a marker").await?;
-        let is_marked = is_marked(&mut ender.conn, id).await?;
-        Ok(ender.ended(is_marked))
+        let fate = match is_marked_otherwise(&mut ender.conn, id).await? {
+            true => Fate::Committed,
+            false => unmarked(&mut ender.conn, id).await?,
+        };
+        Ok(ender.ended(fate))
     }
 
     async fn outcome(&self, id: &BranchId) -> Result<Fate, StoreError> {
-        let of_key = |e: GuardError| StoreError::misuse(e.to_string());
-        let key = GuardKey::new(id.txn(), alone(id)).map_err(of_key)?;
-        // A tomb in the place of the marker: whoever is late with its commit is refused.
-        match Guard::new(&PgGuarded::new(self.ending().clone()), key, 0).outcome().await {
-            Ok(Outcome::Ran) => Ok(Fate::Committed),
-            Ok(Outcome::Never) => Ok(Fate::Aborted),
-            Err(GuardError::Expired) => Ok(Fate::Forgotten),
-            Err(GuardError::Store(error)) => Err(error),
-            Err(other) => Err(StoreError::misuse(other.to_string())),
-        }
+        const WHAT: &str = "asking what became of a branch";
+        let asking = self.ending().asking;
+        let _permit = asking.acquire().await.map_err(|e| StoreError::transient(WHAT, e))?;
+        let mut ender = self.ender(WHAT).await?;
+        let fate = self.bars(&mut ender.conn, id).await?;
+        Ok(ender.ended(fate))
     }
 
     async fn prepared(&self, cluster: Uuid) -> Result<Vec<Prepared>, StoreError> {

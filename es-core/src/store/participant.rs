@@ -115,7 +115,8 @@ pub trait Participant: fmt::Debug + Send + Sync + 'static {
     /// What the caller works with in a transaction.
     type Branch: Branch;
 
-    /// Its name, which is stored: the same in every process, and for as long as a branch waits.
+    /// Its name, which is stored: the same in every process, and for as long as a branch waits. Under another name what waits
+    /// is not found by itself.
     fn name(&self) -> &str;
 
     /// Whether it can take part.
@@ -147,12 +148,13 @@ pub trait Participant: fmt::Debug + Send + Sync + 'static {
     /// [`StoreError`] if it cannot be done or found out now.
     async fn abort(&self, id: &BranchId) -> Result<Fate, StoreError>;
 
-    /// Whether a branch was prepared, and committed since. It ends nothing, and keeps nothing from being committed.
+    /// Whether a branch was prepared, and committed since, or another one of its transaction here: [`Fate::Aborted`] says only that it is not, for it may be prepared
+    /// still, or not have begun. It ends nothing, and keeps nothing from being committed.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if it cannot be found out now.
-    async fn was_committed(&self, id: &BranchId) -> Result<bool, StoreError>;
+    /// [`StoreError`] if it cannot be found out now: that says nothing of what is there.
+    async fn was_committed(&self, id: &BranchId) -> Result<Fate, StoreError>;
 
     /// What became of a branch that was committed without being prepared ([`Branch::commit`]): [`Fate::Committed`] of no
     /// other. One that has not been committed so never will be.

@@ -1,91 +1,124 @@
 //! What was decided about a transaction, for whoever asks: who finds nothing decides.
 
-use es_core::store::{BranchId, Fate, Row, RowWrite, StoreError, write_rows};
+use es_core::store::{BranchId, Fate, Row, RowWrite, StoreError, StoredRow, write_rows};
 use es_core::{Backend, chain};
 use uuid::Uuid;
 
 use super::machine::Decision;
 use super::manager::{Inner, TRIES};
-use super::recovery::Failing;
+use super::recovery::{Care, Failing};
 use super::rows::{self, Decided, Floor, Open};
 
 impl<B: Backend> Inner<B> {
     /// What was decided about a transaction, if anything was.
-    pub(super) async fn decided(&self, txn: Uuid) -> Result<Option<Decision>, StoreError> {
+    pub(super) async fn decided(&self, txn: Uuid) -> Result<Option<Decided>, StoreError> {
         let row = self.tables.decisions.get(&self.backend, &rows::key(txn)?).await?;
-        Ok(row.map(|row| row.value.decision))
+        Ok(row.map(|row| row.value))
     }
 
-    /// What was decided about a transaction. If nothing was, it is now: to abort. What is committed all the same, by hand, is
-    /// then found by the list of all who may have a branch of it.
-    pub(super) async fn decision(&self, txn: Uuid) -> Result<Decision, StoreError> {
-        for _ in 0..TRIES {
+    /// What was decided about a transaction. If nothing was, it is now: to abort, unless an operator is to decide. What is
+    /// committed all the same, by hand, is then found by the list of all who may have a branch of it.
+    pub(super) async fn decision(&self, txn: Uuid) -> Result<Decided, StoreError> {
+        self.decides_to_abort(txn, false).await
+    }
+
+    /// The same, by its coordinator, which has taken it back, whatever an operator is to decide.
+    pub(super) async fn gives_up(&self, txn: Uuid) -> Result<Decision, StoreError> {
+        Ok(self.decides_to_abort(txn, true).await?.decision)
+    }
+
+    async fn decides_to_abort(&self, txn: Uuid, is_own: bool) -> Result<Decided, StoreError> {
+        for n in 0..TRIES {
             // Whoever loses the insert reads the winner's in a statement behind it: in the same it would read nothing.
-            if let Some(decision) = self.decided(txn).await? {
-                return Ok(decision);
+            if let Some(decided) = self.decided(txn).await? {
+                return Ok(decided);
             }
-            if self.abort(txn).await? {
-                return Ok(Decision::Abort);
+            if let Some(decided) = self.abort(txn, is_own).await? {
+                return Ok(decided);
             }
+            self.pause(n).await;
         }
         Err(StoreError::transient("deciding", std::io::Error::other("others decide at the same time")))
     }
 
     /// Tries to insert the decision to abort.
-    async fn abort(&self, txn: Uuid) -> Result<bool, StoreError> {
+    async fn abort(&self, txn: Uuid, is_own: bool) -> Result<Option<Decided>, StoreError> {
         // Written as it was read: a decision that is forgotten after that is not taken for none.
-        let floor = self.floor().await?;
+        let floor = self.floor(txn).await?;
         if txn < floor.value.floor {
             return Err(StoreError::misuse(format!(
                 "what was decided about transaction {txn} is not known any more: a person has to find out whether it was \
                  committed, and to end what is prepared of it (`TwoPhase::strays`)"
             )));
         }
-        let open = Open::new(Decision::Abort, self.participants.keys().cloned(), self.ids.clock().now());
-        let mut writes = self.decides(txn, open).await?;
-        writes.push(self.tables.floor.put(&floor)?);
-        Ok(write_rows(&self.backend, writes).await?.is_yes())
-    }
-
-    pub(super) async fn floor(&self) -> Result<Row<Floor>, StoreError> {
-        let found = self.tables.floor.get(&self.backend, rows::FLOOR).await?;
-        Ok(found.unwrap_or_else(|| Row::new(rows::FLOOR, Floor::default())))
-    }
-
-    /// What inserts a decision, with its list: what stands there by now stays on it.
-    pub(super) async fn decides(&self, txn: Uuid, mut open: Open) -> Result<Vec<RowWrite>, StoreError> {
-        let (key, tables) = (rows::key(txn)?, &self.tables);
-        let branches = match open.decision {
-            Decision::Commit => open.branches.keys().cloned().collect(),
-            Decision::Abort => Vec::new(),
-        };
-        let decided = tables.decisions.insert(key.clone(), Decided { decision: open.decision, branches })?;
-        let found = match tables.open.get(&self.backend, &key).await {
-            // It is shown to people as it is.
-            Err(StoreError::Corrupt { .. }) => return Ok(vec![decided]),
-            found => found?,
-        };
+        let key = rows::key(txn)?;
+        let found = self.tables.aside.get(&self.backend, &key).await?;
+        if !is_own && found.as_ref().is_some_and(|row| row.value.decision.is_none()) {
+            return Err(theirs(txn));
+        }
+        let mut open = Open::new(Decision::Abort, self.participants.keys().cloned(), self.ids.clock().now());
         let rev = found.as_ref().map_or(0, |row| row.rev);
         open.branches.extend(found.into_iter().flat_map(|row| row.value.branches));
-        Ok(vec![tables.open.put(&Row { key, rev, value: open })?, decided])
+        let decided = Decided { decision: Decision::Abort, branches: Vec::new(), adopted: false };
+        let writes = vec![
+            self.tables.aside.put(&Row { key: key.clone(), rev, value: open })?,
+            self.tables.decisions.insert(key, decided.clone())?,
+            self.tables.floor.put(&floor)?,
+        ];
+        Ok(write_rows(&self.backend, writes).await?.is_yes().then_some(decided))
+    }
+
+    /// The floor, in the row that stands for it to this transaction.
+    pub(super) async fn floor(&self, txn: Uuid) -> Result<Row<Floor>, StoreError> {
+        let mut floors = self.floors(&[rows::floor_key(txn.as_u128())]).await?;
+        floors
+            .pop()
+            .ok_or_else(|| StoreError::Corrupt { what: "a store that gives no row for a key".to_owned() })
+    }
+
+    /// The floor, in these rows.
+    pub(super) async fn floors(&self, keys: &[String]) -> Result<Vec<Row<Floor>>, StoreError> {
+        let table = &self.tables.floor;
+        let asked: Vec<_> = keys.iter().cloned().chain([rows::FLOOR.to_owned()]).collect();
+        let mut found = self.backend.rows(table.name(), &asked).await?;
+        let decode = |row: Option<StoredRow>| row.map(|row| table.decode(row)).transpose();
+        let before = decode(found.pop().flatten())?.map_or_else(Floor::default, |row| row.value);
+        let rows = keys.iter().zip(found).map(|(key, row)| {
+            let mut row = decode(row)?.unwrap_or_else(|| Row::new(key.as_str(), before));
+            row.value.floor = row.value.floor.max(before.floor);
+            Ok(row)
+        });
+        rows.collect()
+    }
+
+    /// Writes down that an operator has to decide, unless it was decided to abort; in the order in which the store takes it.
+    /// What was decided by then.
+    pub(super) async fn notes_torn(&self, txn: Uuid, open: Open) -> Result<Option<Decision>, StoreError> {
+        let write: RowWrite = self.tables.aside.insert(rows::key(txn)?, open)?;
+        match write_rows(&self.backend, vec![write]).await?.is_yes() {
+            true => Ok(None),
+            false => Ok(self.decided(txn).await?.map(|decided| decided.decision)),
+        }
     }
 
     /// What was decided about a transaction, or is now, unless a person has to decide: a branch is committed.
     pub(super) async fn asks_store(&self, txn: Uuid) -> Result<Decision, StoreError> {
-        if let Some(decision) = self.decides_with_care(txn, None, &Failing::default()).await? {
-            return Ok(decision);
+        match self.decides_with_care(txn, None, &Failing::default()).await? {
+            Care::End(decision) => return Ok(decision),
+            Care::Waits(names) => {
+                let why = format!("{names:?} cannot be asked whether it is committed there");
+                return Err(StoreError::transient("asking what became of it", std::io::Error::other(why)));
+            }
+            Care::Torn => {}
         }
         for participant in self.participants.values() {
             let prepared = self.in_time(participant.prepared(self.backend.identity())).await?;
             if prepared.iter().any(|prepared| prepared.id.txn() == txn) {
-                return Err(StoreError::misuse(format!(
-                    "transaction {txn} is committed in one database and prepared in another, and nothing was decided: a \
-                     person has to decide (`TwoPhase::strays`)"
-                )));
+                return Err(theirs(txn));
             }
         }
         // There is nothing to decide any more: what is committed waits for a person on the list.
-        self.decision(txn).await
+        Ok(self.decision(txn).await?.decision)
     }
 
     /// What became of a transaction whose only writer is known.
@@ -96,8 +129,8 @@ impl<B: Backend> Inner<B> {
 
     /// What became of a transaction of which nothing is known: it is decided, or was the commit of one writer alone.
     pub(super) async fn asks_all(&self, txn: Uuid) -> Result<Decision, StoreError> {
-        if let Some(decision) = self.decided(txn).await? {
-            return Ok(decision);
+        if let Some(decided) = self.decided(txn).await? {
+            return Ok(decided.decision);
         }
         // No writer commits alone any more, once it was asked about here.
         for name in self.participants.keys() {
@@ -106,11 +139,19 @@ impl<B: Backend> Inner<B> {
             }
         }
         let decision = self.asks_store(txn).await?;
-        if let Err(error) = self.settle(txn).await {
+        if let Err(error) = self.settle(txn, &Failing::default()).await {
             tracing::debug!(%txn, error = chain(&error), "what is prepared of it is left to recovery");
         }
         Ok(decision)
     }
+}
+
+/// That an operator has to decide.
+fn theirs(txn: Uuid) -> StoreError {
+    StoreError::misuse(format!(
+        "transaction {txn} is committed in one database and prepared in another, or was, and nothing was decided: a person has \
+         to decide (`TwoPhase::strays`)"
+    ))
 }
 
 /// What the fate of the only writer says of its transaction.

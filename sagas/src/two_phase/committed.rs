@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::error::TwoPhaseError;
 use super::manager::Inner;
+use super::recovery::Failing;
 use super::rows::Waits;
 
 /// The first and the longest pause between two looks.
@@ -67,7 +68,7 @@ impl<B: Backend> Committed<B> {
     /// Commits what can be, and says what is left.
     async fn left(&self) -> Result<Left, StoreError> {
         let inner = &self.inner;
-        let Some(open) = inner.settle(self.txn).await? else {
+        let Some(open) = inner.settle(self.txn, &Failing::default()).await? else {
             // What is gone from the list was committed, or an operator has taken it off.
             let resolved = inner.resolved(self.txn, &self.pending).await?;
             return Ok(if resolved.is_empty() { Left::Nothing } else { Left::Parked(resolved) });

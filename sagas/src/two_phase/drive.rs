@@ -13,8 +13,9 @@ use super::committed::Committed;
 use super::erased::{DynBranch, DynParticipant};
 use super::error::{AbortedBy, InDoubt, KnownBy, TwoPhaseError};
 use super::global::{GlobalTx, Held};
-use super::machine::{Act, Answer, Coordinator, Decided, Decision, Heard, Next, Odd};
+use super::machine::{Act, Answer, Coordinator, Decided, Decision, Heard, Next};
 use super::manager::{Inner, in_time};
+use super::recovery::Failing;
 
 /// A transaction on its way to an end.
 pub(super) struct Drive<B: Backend> {
@@ -27,6 +28,8 @@ pub(super) struct Drive<B: Backend> {
     done: Option<store::Committed>,
     /// The first reason to go back.
     why: Option<AbortedBy>,
+    /// Whether there is such a part.
+    with_journal: bool,
     /// The only writer, if it was asked for what became of it.
     alone: Option<String>,
 }
@@ -55,8 +58,9 @@ impl Met {
 impl<B: Backend> Drive<B> {
     pub(super) fn new(tx: GlobalTx<B>) -> Self {
         let GlobalTx { inner, txn, journal, branches: held } = tx;
-        let coordinator = Coordinator::new(held.len(), journal.is_some());
-        Self { inner, txn, coordinator, journal, held, done: None, why: None, alone: None }
+        let with_journal = journal.is_some();
+        let coordinator = Coordinator::new(held.len(), with_journal);
+        Self { inner, txn, coordinator, journal, held, done: None, why: None, with_journal, alone: None }
     }
 
     pub(super) async fn run(mut self) -> Result<Committed<B>, TwoPhaseError> {
@@ -88,7 +92,7 @@ impl<B: Backend> Drive<B> {
         let txn = self.txn;
         match answer {
             Answer::Committed => {
-                let pending = self.coordinator.pending().map(|i| self.held[i].id.name().to_owned()).collect();
+                let pending = self.names(self.coordinator.pending());
                 Ok(Committed { inner: self.inner, txn, journal: self.done, pending })
             }
             Answer::Aborted => {
@@ -96,9 +100,20 @@ impl<B: Backend> Drive<B> {
             }
             Answer::Unknown => {
                 let known_by = self.alone.map_or(KnownBy::Store, KnownBy::Participant);
-                Err(TwoPhaseError::Unknown(InDoubt { txn, known_by }))
+                Err(TwoPhaseError::Unknown(InDoubt { txn, known_by, journal: self.with_journal }))
             }
+            Answer::Parked => {
+                Err(TwoPhaseError::Parked { txn, branches: self.names(self.coordinator.taken_back()) })
+            }
+            Answer::WithoutJournal => Err(TwoPhaseError::WithoutJournal {
+                txn,
+                branches: self.names(self.coordinator.taken_back()),
+            }),
         }
+    }
+
+    fn names(&self, branches: impl Iterator<Item = usize>) -> Vec<String> {
+        branches.map(|i| self.held[i].id.name().to_owned()).collect()
     }
 
     /// An act, with all that it needs: acts go on at the same time.
@@ -125,22 +140,14 @@ impl<B: Backend> Drive<B> {
                 .boxed()
             }
             Act::Decide => {
-                let branches =
-                    self.coordinator.prepared().map(|i| self.held[i].id.name().to_owned()).collect();
+                let branches = self.names(self.coordinator.prepared());
                 decide(inner, txn, branches, self.journal.take()).boxed()
             }
-            Act::Ask => async move {
-                let decision = inner.patiently(|| inner.decision(txn).boxed()).await;
-                Heard::Asked(unheard(txn, decision)).into()
-            }
-            .boxed(),
-            Act::Park(i) => {
-                let (name, odd) = (self.held[i].id.name().to_owned(), self.coordinator.odd(i));
-                async move {
-                    inner.park(txn, &name, Decision::Abort, odd.unwrap_or(Odd::Committed)).await;
-                    Heard::Parked(i).into()
-                }
-                .boxed()
+            Act::Ask => asks(inner, txn, self.names(self.coordinator.prepared())).boxed(),
+            Act::GiveUp => {
+                let (back, silent) =
+                    (self.names(self.coordinator.taken_back()), self.names(self.coordinator.pending()));
+                gives_up(inner, txn, back, silent).boxed()
             }
             Act::LeaveJournal => leave(txn, self.journal.take()).boxed(),
             Act::Forget => async move {
@@ -152,7 +159,7 @@ impl<B: Backend> Drive<B> {
     }
 }
 
-/// What goes over the connection of a branch. It is closed if that fails, or takes too long.
+/// What goes over the connection of a branch. If that fails, or takes too long, the branch is dropped, which takes it back.
 async fn of_session(
     limit: Duration,
     act: Act,
@@ -204,6 +211,46 @@ async fn ended<B: Backend>(
         tracing::info!(branch = %id, error = chain(error), "a branch waits to be ended");
     });
     Heard::Fate(i, told.ok()).into()
+}
+
+/// Hears what was decided, of branches that are prepared.
+async fn asks<B: Backend>(inner: Arc<Inner<B>>, txn: Uuid, branches: Vec<String>) -> Met {
+    let ask = async || {
+        let decided = inner.decision(txn).await?;
+        if decided.decision == Decision::Commit && decided.adopted {
+            // The operator may not have seen all of them.
+            inner.adds(txn, &branches).await?;
+            return Ok(Heard::Adopted);
+        }
+        Ok::<_, StoreError>(Heard::Asked(Some(decided.decision)))
+    };
+    let asked = inner.patiently(|| ask().boxed()).await;
+    unheard(txn, asked).unwrap_or(Heard::Asked(None)).into()
+}
+
+/// Decides to abort what was taken back, and what is left of it. Those that do not answer are left to recovery.
+async fn gives_up<B: Backend>(
+    inner: Arc<Inner<B>>,
+    txn: Uuid,
+    back: Vec<String>,
+    silent: Vec<String>,
+) -> Met {
+    let give_up = async || {
+        let decision = inner.gives_up(txn).await?;
+        if decision == Decision::Commit {
+            inner.adds(txn, &back).await?;
+        }
+        Ok::<_, StoreError>(decision)
+    };
+    let decision = unheard(txn, inner.patiently(|| give_up().boxed()).await);
+    if decision.is_some() {
+        let failing = Failing::default();
+        silent.iter().for_each(|name| failing.silence(name));
+        if let Err(error) = inner.settle(txn, &failing).await {
+            tracing::debug!(%txn, error = chain(&error), "what is left of it is left to recovery");
+        }
+    }
+    Heard::GaveUp(decision).into()
 }
 
 /// Inserts the decision to commit, with the journal's part if there is one.

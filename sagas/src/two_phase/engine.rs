@@ -10,6 +10,7 @@ use es_core::clock::Timestamp;
 use es_core::cluster::Runs;
 use es_core::engine::{Engine, EngineAlert, EngineStatus, Node};
 use es_core::services::Services;
+use es_core::store::Prepared;
 use es_core::{AppBuilder, Backend, BoxError, chain};
 use tokio_util::sync::CancellationToken;
 
@@ -77,37 +78,56 @@ impl<B: Backend> Recovery<B> {
     }
 
     async fn look(&self, now: impl Fn() -> Timestamp) {
-        let (found, failed) = self.two_phase.0.look().await;
+        let configured: Vec<_> = self.two_phase.0.participants.keys().cloned().collect();
+        // What hangs behind the scan is not waited for.
+        let scanned = |found: &_| self.seen().scanned(found, &configured, now());
+        let (found, failed) = self.two_phase.0.look(scanned).await;
         let failed = failed.map(|error| chain(&error));
         if let Some(error) = &failed {
             tracing::warn!(error, "transactions across databases cannot be recovered now");
         }
-        let mut seen = self.seen();
-        let configured: Vec<_> = self.two_phase.0.participants.keys().cloned().collect();
-        seen.takes(found, failed.as_deref(), &configured, now());
+        self.seen().takes(found, failed.as_deref(), &configured, now());
     }
 }
 
 impl Seen {
-    /// A look, and why the list could not be seen to, if it could not.
-    fn takes(&mut self, mut found: Recovered, list: Option<&str>, configured: &[String], now: Timestamp) {
+    /// What is prepared, before anything is done about it.
+    fn scanned(&mut self, found: &BTreeMap<String, Vec<Prepared>>, configured: &[String], now: Timestamp) {
+        let torn = &self.last.torn;
+        let in_doubt = found.iter().map(|(name, found)| (name.clone(), Waiting::of(found, torn)));
+        let mut found = Recovered { in_doubt: in_doubt.collect(), ..self.last.clone() };
+        // They were counted.
+        (found.committed, found.aborted, found.failed) = (0, 0, BTreeMap::new());
+        self.waits(&mut found, configured, now);
+        measure(&found, &self.last, configured, &self.asked);
+        self.alerts = alerts(&found, &self.asked, &self.alerts, now);
+        (self.at, self.last) = (Some(now), found);
+    }
+
+    /// Who has answered; of the others, what was prepared there may be so still.
+    fn waits(&mut self, found: &mut Recovered, configured: &[String], now: Timestamp) {
         for name in configured {
             let asked = self.asked.entry(name.clone()).or_insert(now);
-            match found.in_doubt.contains_key(name) {
-                true => *asked = now,
-                // What was prepared there may be so still.
-                false => {
-                    let before = self.last.in_doubt.get(name).filter(|waiting| waiting.branches > 0);
-                    let since = self.at.and_then(|at| Duration::try_from(now.duration_since(at)).ok());
-                    let later = |waiting: &Waiting| waiting.later(since.unwrap_or_default());
-                    found.in_doubt.extend(before.map(|waiting| (name.clone(), later(waiting))));
-                }
+            if found.in_doubt.contains_key(name) {
+                *asked = now;
+                continue;
             }
+            let before = self.last.in_doubt.get(name).filter(|waiting| waiting.branches > 0);
+            let since = self.at.and_then(|at| Duration::try_from(now.duration_since(at)).ok());
+            let later = |waiting: &Waiting| waiting.later(since.unwrap_or_default());
+            found.in_doubt.extend(before.map(|waiting| (name.clone(), later(waiting))));
         }
+    }
+
+    /// A look, and why the list could not be seen to, if it could not.
+    fn takes(&mut self, mut found: Recovered, list: Option<&str>, configured: &[String], now: Timestamp) {
+        self.waits(&mut found, configured, now);
         if list.is_some() {
-            let Recovered { unfinished, missing, parked, unread, .. } = &self.last;
+            let Recovered { unfinished, missing, abandoned, parked, unread, torn, .. } = &self.last;
             (found.unfinished, found.missing) = (unfinished.clone(), missing.clone());
             (found.parked, found.unread) = (parked.clone(), unread.clone());
+            found.abandoned.clone_from(abandoned);
+            found.torn.extend(torn);
         }
         measure(&found, &self.last, configured, &self.asked);
         self.failing = failing(&found, list);
@@ -169,7 +189,11 @@ impl<B: Backend> Engine for Recovery<B> {
 fn failing(found: &Recovered, list: Option<&str>) -> Option<String> {
     let of = |(name, why): (&String, &String)| format!("participant {name:?}: {why}");
     let list = list.map(|why| format!("the list of what was decided: {why}"));
-    list.into_iter().chain(found.failed.iter().map(of)).reduce(|all, one| format!("{all}; {one}"))
+    let store = found.store.iter().map(|why| format!("the store, what was decided: {why}"));
+    list.into_iter()
+        .chain(store)
+        .chain(found.failed.iter().map(of))
+        .reduce(|all, one| format!("{all}; {one}"))
 }
 
 /// What somebody is to look at, each since when it is so.
@@ -204,7 +228,7 @@ fn alerts(
         let n = found.torn.len();
         let to_do = "look at `TwoPhase::strays`, and `adopt` them";
         let text = format!(
-            "{n} transactions are committed in one database and prepared in another, undecided: {to_do}"
+            "{n} transactions are committed in one database and prepared in another, or nobody can know, undecided: {to_do}"
         );
         add("TwoPhaseTorn", true, text);
     }
@@ -217,13 +241,11 @@ fn alerts(
         );
         add("TwoPhaseParked", true, text);
     }
-    if !found.missing.is_empty() {
-        let names = names(found.missing.iter());
-        add(
-            "TwoPhaseMissing",
-            true,
-            format!("decided transactions wait for {names}, not configured on this node"),
-        );
+    if !found.missing.is_empty() || !found.abandoned.is_empty() {
+        // What is to be rolled back keeps nobody waiting, but for its locks.
+        let (urgent, names) = (!found.missing.is_empty(), names(found.missing.union(&found.abandoned)));
+        let text = format!("decided transactions wait for {names}, not configured on this node");
+        add("TwoPhaseMissing", urgent, text);
     }
     alerts
 }
@@ -341,10 +363,53 @@ mod tests {
     }
 
     #[test]
+    fn what_a_person_has_to_decide_about_is_an_alert_until_it_is_decided() {
+        let (mut seen, names) = (Seen::default(), ["stock".to_owned()]);
+        let txn = uuid::Uuid::nil();
+        let torn = Recovered { torn: BTreeSet::from([txn]), ..Recovered::default() };
+        seen.takes(torn, None, &names, at(1));
+        // The list cannot be read, and nobody is asked for long: it is no branch that waits for an answer.
+        seen.takes(Recovered::default(), Some("the store is away"), &names, at(2));
+        let id = es_core::store::BranchId::new(uuid::Uuid::nil(), txn, "stock").expect("a branch");
+        let prepared =
+            BTreeMap::from([("stock".to_owned(), vec![Prepared { id, age: IN_DOUBT + IN_DOUBT }])]);
+        seen.scanned(&prepared, &names, at(3));
+        let alerts: Vec<_> = seen.alerts.iter().map(|alert| (alert.name, alert.since)).collect();
+        assert_eq!(alerts, [("TwoPhaseTorn", at(1))]);
+        assert_eq!(seen.last.in_doubt["stock"].branches, 1);
+        seen.takes(Recovered::default(), None, &names, at(4));
+        assert_eq!(seen.last.torn.len(), 0);
+    }
+
+    #[test]
+    fn what_is_prepared_is_an_alert_before_the_look_is_over() {
+        let (mut seen, names) = (Seen::default(), ["stock".to_owned()]);
+        let id =
+            es_core::store::BranchId::new(uuid::Uuid::nil(), uuid::Uuid::nil(), "stock").expect("a branch");
+        let prepared =
+            BTreeMap::from([("stock".to_owned(), vec![Prepared { id, age: IN_DOUBT + IN_DOUBT }])]);
+        seen.scanned(&prepared, &names, at(1));
+        assert_eq!(seen.alerts[0].name, "TwoPhaseInDoubt");
+    }
+
+    #[test]
+    fn what_is_to_be_rolled_back_where_nobody_looks_is_not_urgent() {
+        let mut found = Recovered::default();
+        found.abandoned.insert("stock".to_owned());
+        let urgent = |found: &Recovered| alerts(found, &BTreeMap::new(), &[], at(1))[0].urgent;
+        assert!(!urgent(&found));
+        found.missing.insert("billing".to_owned());
+        assert!(urgent(&found));
+    }
+
+    #[test]
     fn a_participant_that_cannot_be_asked_is_named() {
         let mut found = Recovered::default();
         assert_eq!(failing(&found, None), None);
         found.failed.insert("stock".to_owned(), "it is away".to_owned());
         assert_eq!(failing(&found, None).as_deref(), Some("participant \"stock\": it is away"));
+        // What the store says is not put down to a participant.
+        let store = Recovered { store: Some("it is away".to_owned()), ..Recovered::default() };
+        assert_eq!(failing(&store, None).as_deref(), Some("the store, what was decided: it is away"));
     }
 }

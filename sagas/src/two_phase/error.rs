@@ -28,6 +28,18 @@ pub enum TwoPhaseError {
         /// The branches.
         branches: Vec<String>,
     },
+    /// An operator has [adopted](super::TwoPhase::adopt) it to be committed, while what the store itself had of it was rolled
+    /// back: that is to be done again, by itself. Branches that had been taken back by then are named, and wait for an operator
+    /// as well.
+    #[error(
+        "an operator has committed transaction {txn}, but for what the store had of it, and for {branches:?}"
+    )]
+    WithoutJournal {
+        /// The transaction.
+        txn: Uuid,
+        /// The branches.
+        branches: Vec<String>,
+    },
     /// It is committed, and whether all of its branches are could not be seen to:
     /// [`Committed::wait_all`](super::Committed::wait_all) can be called again, and recovery goes on.
     #[error("transaction {txn} is committed, and its branches could not be waited for")]
@@ -78,7 +90,7 @@ impl TwoPhaseError {
                 kind => kind,
             },
             Self::Unknown(_) => ErrorKind::Unknown,
-            Self::Parked { .. } => ErrorKind::Blocked,
+            Self::Parked { .. } | Self::WithoutJournal { .. } => ErrorKind::Blocked,
             Self::Waiting { source, .. } | Self::Store(source) => source.kind(),
         }
     }
@@ -101,6 +113,8 @@ pub struct InDoubt {
     /// The transaction.
     pub txn: Uuid,
     pub(super) known_by: KnownBy,
+    /// Whether the store itself has a part in it.
+    pub(super) journal: bool,
 }
 
 /// Who knows whether a transaction is committed.

@@ -1,5 +1,6 @@
 //! Every state that a transaction across databases can come to: with answers that are lost, acts that arrive late or twice,
-//! a coordinator that crashes anywhere, recovery that races with it, and somebody who ends branches by hand.
+//! a coordinator that crashes anywhere, recovery that races with it, databases that cannot be asked, somebody who ends branches
+//! by hand, and an operator who decides.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -62,16 +63,22 @@ struct World {
     /// The branches on the stored list.
     listed: BTreeSet<usize>,
     parked: BTreeSet<usize>,
+    /// It is written down that it is torn.
+    noted: bool,
+    /// An operator has decided.
+    adopted: bool,
     /// Recovery has said that a person has to decide.
     torn: bool,
     /// It has come to say so of one that was decided.
     misled: bool,
-    /// What was prepared when another branch was committed by hand, and nobody was at it: it is to stay so.
+    /// What was prepared when another branch was committed by hand, or that was noted, and nobody was at it: it is to stay so
+    /// until an operator decides.
     held: BTreeSet<usize>,
     agents: BTreeSet<Agent>,
     crashes: u32,
     repeated: u32,
     by_hand: u32,
+    away: u32,
 }
 
 /// A way to build it wrong: each has to be found.
@@ -104,6 +111,23 @@ enum Fault {
     MarkersOnly,
     /// A decision to abort comes without a list.
     AbortHasNoList,
+    /// A database that cannot be asked is taken for one where nothing is committed.
+    AwayIsNo,
+    /// It is not written down that a transaction is torn.
+    NotesNothing,
+    /// What an operator has decided to commit is taken for what the coordinator has.
+    AdoptedIsOwn,
+    /// A coordinator that goes back and leaves something decides nothing.
+    LeavesWithoutDecision,
+}
+
+/// For how long a database cannot be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Away {
+    /// It is waited for.
+    Briefly,
+    /// It is waited for no longer.
+    ForLong,
 }
 
 /// What people do by hand.
@@ -120,6 +144,10 @@ struct Explorer {
     most_by_hand: u32,
     by_hand: ByHand,
     most_agents: usize,
+    most_away: u32,
+    away: Away,
+    /// Whether an operator decides about what is torn.
+    adopts: bool,
     seen: HashSet<World>,
     left: Vec<World>,
     /// What whoever commits was told, and how often.
@@ -141,6 +169,8 @@ impl World {
             decision: None,
             listed: BTreeSet::new(),
             parked: BTreeSet::new(),
+            noted: false,
+            adopted: false,
             torn: false,
             misled: false,
             held: BTreeSet::new(),
@@ -148,6 +178,7 @@ impl World {
             crashes: 0,
             repeated: 0,
             by_hand: 0,
+            away: 0,
         }
     }
 
@@ -158,10 +189,11 @@ impl World {
         parts.chain(self.local)
     }
 
-    /// Nothing of it is committed beside something that is not.
+    /// Nothing of it is committed beside something that is not, unless an operator has committed what there was.
     fn is_whole(&self) -> Result<(), String> {
         let has = |at| self.counted().any(|own| own == at);
-        match has(At::Committed) && has(At::Aborted) {
+        let is_adopted = self.adopted && self.decision == Some(Decision::Commit);
+        match has(At::Committed) && has(At::Aborted) && !is_adopted {
             true => Err("one is committed, and another is not".to_owned()),
             false => Ok(()),
         }
@@ -172,6 +204,20 @@ impl World {
         if self.local == Some(At::Active) && !self.astray.contains(&Act::Decide) {
             self.local = Some(At::Aborted);
         }
+    }
+
+    fn prepared(&self) -> BTreeSet<usize> {
+        (0..self.parts.len()).filter(|i| self.parts[*i].at == At::Prepared).collect()
+    }
+
+    /// Nothing of the coordinator is on its way.
+    fn is_quiet(&self) -> bool {
+        self.coordinator.is_none() && self.astray.is_empty()
+    }
+
+    /// Whether an operator is to decide.
+    fn is_theirs(&self) -> bool {
+        self.noted && self.decision.is_none()
     }
 
     /// Whether something that goes over the connection of this branch is on its way.
@@ -201,7 +247,7 @@ fn failed(act: Act) -> Heard {
         Act::Commit(i) | Act::Abort(i) => Heard::Fate(i, None),
         Act::RollBack(i) => Heard::RolledBack(i),
         Act::LeaveJournal => Heard::JournalLeft,
-        Act::Park(i) => Heard::Parked(i),
+        Act::GiveUp => Heard::GaveUp(None),
         Act::Forget => Heard::Forgotten,
     }
 }
@@ -218,6 +264,9 @@ impl Explorer {
             most_by_hand,
             by_hand,
             most_agents,
+            most_away: 0,
+            away: Away::Briefly,
+            adopts: false,
             seen,
             left,
             told,
@@ -251,6 +300,7 @@ impl Explorer {
         self.crash(world);
         self.recovery(world);
         self.by_hand(world);
+        self.adopt(world);
         if world.busy.is_empty() && world.astray.is_empty() && world.agents.is_empty() {
             self.rests(world)?;
         }
@@ -312,6 +362,8 @@ impl Explorer {
             (Fault::UnheardIsNo, _, Heard::Decided(Decided::Unheard)) => Heard::Decided(Decided::Refused),
             (Fault::UnheardVoteIsYes, _, Heard::Prepared(i, _)) => Heard::Prepared(i, true),
             (Fault::AloneIsNotAsked, _, Heard::Alone(i, false)) => Heard::AskedAlone(i, Some(Fate::Aborted)),
+            (Fault::AdoptedIsOwn, _, Heard::Adopted) => Heard::Asked(Some(Decision::Commit)),
+            (Fault::LeavesWithoutDecision, Act::GiveUp, _) => Heard::GaveUp(Some(Decision::Abort)),
             (_, _, heard) => heard,
         };
         coordinator.heard(heard);
@@ -370,14 +422,25 @@ impl Explorer {
                 vec![then]
             }
             Act::Decide => self.decides(world),
+            // A person has been told that it is theirs to decide.
+            Act::Ask if world.is_theirs() && self.fault != Fault::NotesNothing => none(),
             Act::Ask => {
-                let mut then = world.clone();
-                let decision = *then.decision.get_or_insert(Decision::Abort);
-                if world.decision.is_none() && self.fault != Fault::AbortHasNoList {
-                    // Whoever may have a branch of it.
-                    then.listed.extend(0..then.parts.len());
+                let (mut then, decision) = self.aborts(world);
+                let is_adopted = decision == Decision::Commit && world.adopted;
+                if is_adopted {
+                    // What the operator has not seen.
+                    then.listed.extend(world.coordinator.iter().flat_map(Coordinator::prepared));
                 }
-                vec![(then, Heard::Asked(Some(decision)))]
+                let heard = if is_adopted { Heard::Adopted } else { Heard::Asked(Some(decision)) };
+                vec![(then, heard)]
+            }
+            Act::GiveUp if self.fault == Fault::LeavesWithoutDecision => none(),
+            Act::GiveUp => {
+                let (mut then, decision) = self.aborts(world);
+                if decision == Decision::Commit {
+                    then.listed.extend(world.coordinator.iter().flat_map(Coordinator::taken_back));
+                }
+                vec![(then, Heard::GaveUp(Some(decision)))]
             }
             Act::LeaveJournal => {
                 let mut then = world.clone();
@@ -386,17 +449,23 @@ impl Explorer {
             }
             Act::Commit(i) => vec![self.finishes(world, i, At::Committed)],
             Act::Abort(i) => vec![self.finishes(world, i, At::Aborted)],
-            Act::Park(i) => {
-                let mut then = world.clone();
-                then.parked.insert(i);
-                vec![(then, Heard::Parked(i))]
-            }
             Act::Forget => {
                 let then = World { listed: BTreeSet::new(), ..world.clone() };
                 vec![(then, Heard::Forgotten)]
             }
             Act::Look(_) | Act::Leave(_) | Act::Prepare(_) | Act::Alone(_) | Act::RollBack(_) => none(),
         }
+    }
+
+    /// Inserts the decision to abort, and reads the winner's.
+    fn aborts(&self, world: &World) -> (World, Decision) {
+        let mut then = world.clone();
+        let decision = *then.decision.get_or_insert(Decision::Abort);
+        if world.decision.is_none() && self.fault != Fault::AbortHasNoList {
+            // Whoever may have a branch of it.
+            then.listed.extend(0..then.parts.len());
+        }
+        (then, decision)
     }
 
     fn decides(&self, world: &World) -> Vec<(World, Heard)> {
@@ -466,10 +535,24 @@ impl Explorer {
             then.agents.remove(&agent);
             // It is gone.
             self.left.push(then.clone());
+            if let Some(knows) = self.sees_nothing(&then, agent) {
+                let mut away = World { away: then.away + 1, ..then.clone() };
+                away.agents.insert(Agent { knows, ..agent });
+                self.left.push(away);
+            }
             let again = self.works(&mut then, agent);
             then.agents.extend(again);
             self.left.push(then);
         }
+    }
+
+    /// What an agent knows if it cannot ask the other databases.
+    fn sees_nothing(&self, world: &World, agent: Agent) -> Option<Knows> {
+        let traces = recover(agent.knows) == Step::Trace && world.away < self.most_away;
+        let is_noted = world.noted && self.fault != Fault::NotesNothing;
+        let is_waited_for = self.away == Away::Briefly && self.fault != Fault::AwayIsNo;
+        let knows = if is_waited_for { Knows::Unasked } else { Knows::Unmarked };
+        traces.then_some(if is_noted { Knows::Noted } else { knows })
     }
 
     /// What an agent does next; what it knows then, if it is not done.
@@ -477,6 +560,7 @@ impl Explorer {
         let Agent { branch, knows } = agent;
         let goes_on = |knows| Some(Agent { branch, knows });
         match recover(knows) {
+            Step::Trace if world.noted && self.fault != Fault::NotesNothing => goes_on(Knows::Noted),
             Step::Trace => {
                 let others = world.parts.iter().enumerate().filter(|(i, _)| *i != branch);
                 let is_marked = others.into_iter().any(|(_, part)| part.at == At::Committed);
@@ -495,6 +579,17 @@ impl Explorer {
                 *world = self.arrives(world, Act::Ask).pop()?.0;
                 goes_on(Knows::Decided(world.decision?))
             }
+            Step::Note => {
+                // Who has decided to abort was first with that row.
+                if world.decision == Some(Decision::Abort) {
+                    return goes_on(Knows::Decided(Decision::Abort));
+                }
+                world.noted = true;
+                if world.is_quiet() && world.decision.is_none() {
+                    world.held = world.prepared();
+                }
+                goes_on(Knows::Noted)
+            }
             Step::End(decision) => {
                 let at = if decision == Decision::Commit { At::Committed } else { At::Aborted };
                 let (then, heard) = self.finishes(world, branch, at);
@@ -512,6 +607,22 @@ impl Explorer {
                 world.torn = true;
                 None
             }
+            Step::Wait => None,
+        }
+    }
+
+    /// An operator decides about what recovery has left, whatever else goes on: about the branches that are seen then.
+    fn adopt(&mut self, world: &World) {
+        if !self.adopts || !world.is_theirs() {
+            return;
+        }
+        for decision in [Decision::Commit, Decision::Abort] {
+            let mut then = World { adopted: true, decision: Some(decision), ..world.clone() };
+            let is_seen = |i: &usize| matches!(then.parts[*i].at, At::Prepared | At::Committed);
+            let seen: Vec<_> = (0..then.parts.len()).filter(is_seen).collect();
+            then.listed.extend(seen);
+            then.held.clear();
+            self.left.push(then);
         }
     }
 
@@ -519,10 +630,7 @@ impl Explorer {
         if world.by_hand == self.most_by_hand {
             return;
         }
-        let prepared = |world: &World| -> BTreeSet<_> {
-            (0..world.parts.len()).filter(|i| world.parts[*i].at == At::Prepared).collect()
-        };
-        for i in prepared(world) {
+        for i in world.prepared() {
             let mut then = World { by_hand: world.by_hand + 1, ..world.clone() };
             then.parts[i].by_hand = Some(Hand::Early);
             if self.by_hand == ByHand::Commits {
@@ -530,10 +638,9 @@ impl Explorer {
                 if world.decision == Some(Decision::Abort) && !world.listed.contains(&i) {
                     then.parts[i].by_hand = Some(Hand::Late);
                 }
-                let is_quiet =
-                    world.coordinator.is_none() && world.astray.is_empty() && world.agents.is_empty();
-                if is_quiet && world.decision.is_none() {
-                    then.held = prepared(&then);
+                let is_seen = self.most_away == 0 || self.away == Away::Briefly;
+                if world.is_quiet() && world.agents.is_empty() && world.decision.is_none() && is_seen {
+                    then.held = then.prepared();
                 }
             } else {
                 then.parts[i].at = At::Aborted;
@@ -577,6 +684,12 @@ impl Explorer {
             Some(Answer::Committed) if end.counted().any(|at| at == At::Aborted) => {
                 Err("it is said to be committed, and is not".to_owned())
             }
+            Some(Answer::Parked | Answer::WithoutJournal) if end.decision != Some(Decision::Commit) => {
+                Err("it is said that an operator has committed it".to_owned())
+            }
+            Some(Answer::WithoutJournal) if end.local == Some(At::Committed) => {
+                Err("the journal's part is said to be rolled back, and is not".to_owned())
+            }
             _ => Ok(()),
         }
     }
@@ -598,9 +711,9 @@ fn finds(world: &World, branch: usize) -> Option<Agent> {
 fn explore(mut explorer: Explorer, writes: &[bool], journal: bool, least: usize) -> BTreeMap<String, u64> {
     let states = explorer.explore(writes, journal).unwrap_or_else(|why| panic!("{why}"));
     assert!(states > least, "{states} states of {writes:?}, {journal}");
-    // Somebody decides while another one is not prepared yet.
-    let several = writes.iter().filter(|writes| **writes).count() > 1;
-    assert_eq!(explorer.late > 0, several, "{writes:?}, {journal}");
+    // Somebody decides while another one is not prepared yet; or its coordinator does, that has not heard of it.
+    let writers = writes.iter().filter(|writes| **writes).count();
+    assert_eq!(explorer.late > 0, writers > 1 || journal && writers > 0, "{writes:?}, {journal}");
     explorer.told
 }
 
@@ -660,8 +773,31 @@ fn what_is_committed_by_hand_stops_recovery_or_is_parked() {
 }
 
 #[test]
+fn a_database_that_cannot_be_asked_is_not_taken_for_one_where_nothing_is_committed() {
+    for away in [Away::Briefly, Away::ForLong] {
+        let mut touched = Explorer::new(Fault::None);
+        (touched.most_by_hand, touched.by_hand) = (1, ByHand::Commits);
+        (touched.most_away, touched.away) = (2, away);
+        explore(touched, &[true, true], false, 1_000);
+    }
+}
+
+#[test]
+fn an_operator_decides_while_the_coordinator_goes_on() {
+    let cases: [(&[bool], bool); 3] =
+        [(&[true, true], false), (&[true, true], true), (&[true, true, true], false)];
+    for (writes, journal) in cases {
+        let mut touched = Explorer::new(Fault::None);
+        (touched.most_by_hand, touched.by_hand, touched.adopts) = (1, ByHand::Commits, true);
+        let told = explore(touched, writes, journal, 1_000);
+        assert_eq!(told.contains_key("WithoutJournal"), journal, "{told:?}");
+        assert_eq!(told.contains_key("Parked"), !journal, "{told:?}");
+    }
+}
+
+#[test]
 fn what_is_built_wrong_is_found() {
-    let cases: [(Fault, &[bool], bool); 13] = [
+    let cases: [(Fault, &[bool], bool); 17] = [
         (Fault::NoAsk, &[true, true], false),
         (Fault::ActsFirst, &[true, true], false),
         (Fault::KeepsItsOwn, &[true, true], false),
@@ -675,10 +811,20 @@ fn what_is_built_wrong_is_found() {
         (Fault::LooksAtNoMarkers, &[true, true], false),
         (Fault::MarkersOnly, &[true, true], false),
         (Fault::AbortHasNoList, &[true, true], false),
+        (Fault::AwayIsNo, &[true, true], false),
+        (Fault::NotesNothing, &[true, true], false),
+        (Fault::AdoptedIsOwn, &[true, true], true),
+        (Fault::LeavesWithoutDecision, &[true, true, true], false),
     ];
     for (fault, writes, journal) in cases {
         let mut wrong = Explorer::new(fault);
-        let commits = matches!(fault, Fault::LooksAtNoMarkers | Fault::AbortHasNoList);
+        let adopts = matches!(fault, Fault::AdoptedIsOwn | Fault::LeavesWithoutDecision);
+        let is_away = matches!(fault, Fault::AwayIsNo | Fault::NotesNothing);
+        let commits = adopts || is_away || matches!(fault, Fault::LooksAtNoMarkers | Fault::AbortHasNoList);
+        (wrong.adopts, wrong.most_away) = (adopts, u32::from(is_away));
+        if fault == Fault::NotesNothing {
+            wrong.away = Away::ForLong;
+        }
         wrong.most_by_hand = u32::from(commits || fault == Fault::NoMarkers);
         if commits {
             wrong.by_hand = ByHand::Commits;

@@ -2,12 +2,13 @@
 //!
 //! Whoever finds no decision inserts one to abort: of a transaction that was committed and forgotten that would be wrong. So
 //! a floor is raised in the commit that deletes decisions, and whoever inserts an abort writes the floor in the commit with
-//! it, as it was read. Decisions to abort stay: a coordinator that was slow for ever would find nothing, and commit.
+//! it, as it was read: one of the rows that stand for it, so that few who decide meet. Decisions to abort stay: a coordinator that was slow for ever would find nothing, and commit.
 
 use std::time::Duration;
 
 use es_core::store::{Row, RowWrite, StoreError, StoredRow, write_rows};
 use es_core::{Backend, Timestamp, chain};
+use futures::future::try_join;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -28,6 +29,8 @@ const ROUND: Duration = Duration::from_mins(10);
 #[derive(Debug, Default)]
 pub(super) struct Place {
     after: Option<String>,
+    /// Up to here there are only decisions to abort, which stay.
+    behind: Option<String>,
     /// When it was through.
     done: Option<Instant>,
 }
@@ -52,34 +55,51 @@ impl<B: Backend> Inner<B> {
     async fn forget_portion(&self, place: &mut Place) -> Result<bool, StoreError> {
         let clocks = [self.backend.now().await?, self.ids.clock().now()];
         let Some(end) = ended_before(clocks, self.remember).and_then(first_of) else { return Ok(false) };
-        let floor = self.floor().await?;
+        let floors: Vec<_> = (0..rows::FLOORS).map(rows::floor_key).collect();
+        let floors = self.floors(&floors).await?;
         let end = rows::key(end)?;
         let mut page =
             self.tables.decisions.stored_page(&self.backend, place.after.as_deref(), PORTION).await?;
         let is_full = page.len() == PORTION;
         page.retain(|row| row.key < end);
+        if place.after == place.behind
+            && let Some(last) = page.iter().take_while(|row| self.is_abort(row)).last()
+        {
+            place.behind = Some(last.key.clone());
+        }
         let next = page.last().map(|row| row.key.clone()).filter(|_| is_full && page.len() == PORTION);
         let (gone, to) = self.over(page).await?;
         if let Some(to) = to {
-            let floor = Row { value: Floor { floor: floor.value.floor.max(to) }, ..floor };
-            let writes = gone.into_iter().chain([self.tables.floor.put(&floor)?]).collect();
+            let raised = |floor: Row<Floor>| {
+                let floor = Row { value: Floor { floor: floor.value.floor.max(to) }, ..floor };
+                self.tables.floor.put(&floor)
+            };
+            let raised: Vec<_> = floors.into_iter().map(raised).collect::<Result<_, _>>()?;
+            let writes = gone.into_iter().chain(raised).collect();
             // Another node does the same, or has decided something: it is looked at again.
             if !write_rows(&self.backend, writes).await?.is_yes() {
                 return Ok(false);
             }
         }
-        *place = Place { done: next.is_none().then(Instant::now), after: next };
+        place.done = next.is_none().then(Instant::now);
+        place.after = next.or_else(|| place.behind.clone());
         Ok(true)
+    }
+
+    fn is_abort(&self, row: &StoredRow) -> bool {
+        let row = self.tables.decisions.decode(row.clone());
+        row.is_ok_and(|row| row.value.decision == Decision::Abort)
     }
 
     /// Those that may go, and the floor then.
     async fn over(&self, page: Vec<StoredRow>) -> Result<(Vec<RowWrite>, Option<Uuid>), StoreError> {
         let (mut gone, mut to) = (Vec::new(), None);
         let keys: Vec<_> = page.iter().map(|row| row.key.clone()).collect();
-        let open = self.backend.rows(self.tables.open.name(), &keys).await?;
-        for (stored, open) in page.into_iter().zip(open) {
+        let [open, aside] = self.tables.lists().map(|table| self.backend.rows(table.name(), &keys));
+        let (open, aside) = try_join(open, aside).await?;
+        for ((stored, open), aside) in page.into_iter().zip(open).zip(aside) {
             // What cannot be read stays, and so does what is not done.
-            let (Ok(row), None) = (self.tables.decisions.decode(stored), open) else { continue };
+            let (Ok(row), None, None) = (self.tables.decisions.decode(stored), open, aside) else { continue };
             if row.value.decision == Decision::Commit {
                 to = Some(Uuid::from_u128(rows::txn_of(&row.key)?.as_u128().saturating_add(1)));
                 gone.push(self.tables.decisions.delete(&row));

@@ -55,10 +55,10 @@ impl<B: Backend> GlobalTx<B> {
     }
 
     /// What to ask [`TwoPhase::resolve`](super::TwoPhase::resolve) with, should the future of [`commit`](Self::commit) be
-    /// dropped. Who asks decides: if it is not committed by then, it never will be.
+    /// dropped. Who asks decides: if it is not committed by then, it never will be. Take it once all parts have begun.
     #[must_use]
     pub const fn doubt(&self) -> InDoubt {
-        InDoubt { txn: self.txn, known_by: KnownBy::Any }
+        InDoubt { txn: self.txn, known_by: KnownBy::Any, journal: self.journal.is_some() }
     }
 
     /// The branch of a participant: it begins when it is first asked for, at the participant of this name that is configured,
@@ -66,7 +66,8 @@ impl<B: Backend> GlobalTx<B> {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Misuse`] if none of this name is configured, or one with branches of another type; else as
+    /// [`StoreError::Misuse`] if none of this name is configured, or one with branches of another type;
+    /// [`StoreError::Transient`] if it takes longer than the [limit](super::TwoPhaseBuilder::limit); else as
     /// [`Participant::begin`].
     pub async fn branch<P: Participant>(&mut self, participant: &P) -> Result<&mut P::Branch, StoreError> {
         let name = participant.name();
@@ -76,7 +77,7 @@ impl<B: Backend> GlobalTx<B> {
             Some(at) => at,
             None => {
                 let (own, id) = (self.inner.named(name)?.clone(), self.inner.branch(self.txn, name)?);
-                let branch = own.begin(&id).await?;
+                let branch = self.inner.in_time(own.begin(&id)).await?;
                 self.branches.push(Held { id, participant: own, branch: Some(branch) });
                 self.branches.len() - 1
             }
@@ -107,8 +108,9 @@ impl<B: Backend> GlobalTx<B> {
     ///
     /// # Errors
     ///
-    /// [`TwoPhaseError::Aborted`] if nothing of it is committed. [`TwoPhaseError::Unknown`] if it could not be found out
-    /// whether it is. The same holds if the future is dropped: [`doubt`](Self::doubt).
+    /// [`TwoPhaseError::Aborted`] if nothing of it is committed. [`TwoPhaseError::Parked`] and
+    /// [`TwoPhaseError::WithoutJournal`] if an operator has committed a part of it. [`TwoPhaseError::Unknown`] if it could not
+    /// be found out whether it is committed. The same holds if the future is dropped: [`doubt`](Self::doubt).
     pub async fn commit(self) -> Result<Committed<B>, TwoPhaseError> {
         Drive::new(self).run().await
     }

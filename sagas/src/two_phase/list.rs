@@ -1,10 +1,12 @@
 //! The list of what was decided and is not done, or is not what was decided.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use es_core::store::{BranchId, Fate, Row, StoreError, Won, write_rows};
+use es_core::store::{BranchId, Fate, Row, StoreError, StoredRow, Table, Won, write_rows};
 use es_core::{Backend, ErrorKind, chain};
 use futures::FutureExt as _;
+use futures::future::join_all;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -15,60 +17,124 @@ use super::rows::{self, Open, Waits};
 
 /// How many rows may fail to be written before a look takes the store for one that takes no writes.
 const MOST_FAILED: u32 = 3;
+/// What was decided to abort, and waits for a participant that is not configured, is shown to people after this.
+pub(super) const ABANDONED: Duration = Duration::from_mins(1);
 
 impl<B: Backend> Inner<B> {
     /// What was decided, and is not done.
     pub(super) async fn work_off(&self, all: &mut Recovered, failing: &Failing) -> Result<(), StoreError> {
         let mut failed = 0;
-        for stored in self.tables.open.stored(&self.backend).await? {
-            let key = stored.key.clone();
-            let read = rows::txn_of(&key).and_then(|txn| Ok((txn, self.tables.open.decode(stored)?)));
-            let (txn, row) = match read {
-                Ok(read) => read,
-                Err(error) => {
-                    all.unread.insert(key, chain(&error));
-                    continue;
+        for table in self.tables.lists() {
+            for stored in table.stored(&self.backend).await? {
+                if let Err(error) = self.work_off_one(table, stored, all, failing).await {
+                    failed += 1;
+                    if failed == MOST_FAILED {
+                        return Err(error);
+                    }
                 }
-            };
-            let (before, is_young) = (row.value.clone(), self.is_young(&row.value));
-            let left = match is_young {
-                true => Ok(Some(row.value)),
-                false => self.settle_row(txn, row, failing).await,
-            };
-            let left = left.or_else(|error| {
-                tracing::warn!(%txn, error = chain(&error), "what became of a transaction could not be noted");
-                failed += 1;
-                if failed == MOST_FAILED { Err(error) } else { Ok(Some(before.clone())) }
-            })?;
-            let left = left.map_or_else(BTreeMap::new, |open| open.branches);
-            self.count(all, &before, is_young, left);
+            }
         }
         Ok(())
     }
 
-    fn count(&self, all: &mut Recovered, before: &Open, is_young: bool, left: BTreeMap<String, Waits>) {
+    /// A row of the list. An error is one of the store.
+    async fn work_off_one(
+        &self,
+        table: &Table<Open>,
+        stored: StoredRow,
+        all: &mut Recovered,
+        failing: &Failing,
+    ) -> Result<(), StoreError> {
+        let key = stored.key.clone();
+        let read = rows::txn_of(&key).and_then(|txn| Ok((txn, table.decode(stored)?)));
+        let (txn, row) = match read {
+            Ok(read) => read,
+            Err(error) => {
+                all.unread.insert(key, chain(&error));
+                return Ok(());
+            }
+        };
+        let Some(decision) = row.value.decision else {
+            return self.work_off_torn(table, txn, &row, all).await;
+        };
+        let (before, is_young) = (row.value.clone(), self.is_young(&row.value));
+        let left = match is_young {
+            true => Ok(Some(row.value)),
+            false => self.settle_row(table, txn, row, failing).await,
+        };
+        let (left, error) = match left {
+            Ok(left) => (left, None),
+            Err(error) => {
+                tracing::warn!(%txn, error = chain(&error), "what became of a transaction could not be noted");
+                (Some(before.clone()), Some(error))
+            }
+        };
+        let left = left.map_or_else(BTreeMap::new, |open| open.branches);
+        self.count(all, decision, &before, left);
+        error.map_or(Ok(()), Err)
+    }
+
+    /// A transaction that an operator has to decide about. Its coordinator may have decided since.
+    async fn work_off_torn(
+        &self,
+        table: &Table<Open>,
+        txn: Uuid,
+        row: &Row<Open>,
+        all: &mut Recovered,
+    ) -> Result<(), StoreError> {
+        match self.in_time(self.decided(txn)).await? {
+            None => drop(all.torn.insert(txn)),
+            Some(_) => drop(self.in_time(write_rows(&self.backend, vec![table.delete(row)])).await?),
+        }
+        Ok(())
+    }
+
+    fn count(&self, all: &mut Recovered, decision: Decision, before: &Open, left: BTreeMap<String, Waits>) {
         // Nobody waits for an abort, but for what is odd.
-        let is_commit = before.decision == Decision::Commit;
+        let is_commit = decision == Decision::Commit;
         if is_commit {
             let settled = before.branches.len().saturating_sub(left.len());
             all.settled += u64::try_from(settled).unwrap_or_default();
         }
-        for (name, Waits { odd, why }) in left {
-            if odd.is_some() {
+        let is_young = self.is_young(before);
+        for (name, waits) in left {
+            let name = waits.participant(&name).to_owned();
+            let is_missing = !self.participants.contains_key(&name);
+            if waits.odd.is_some() {
                 *all.parked.entry(name).or_default() += 1;
-            } else if why.is_some() || is_commit && !is_young {
-                if !self.participants.contains_key(&name) {
+            } else if waits.why.is_some() || is_commit && !is_young {
+                if is_missing {
                     all.missing.insert(name.clone());
                 }
                 *all.unfinished.entry(name).or_default() += 1;
+            } else if is_missing && self.is_abandoned(before) {
+                all.abandoned.insert(name);
             }
         }
     }
 
+    /// Whether it was decided so long ago that whoever knows the participant would have seen to it.
+    pub(super) fn is_abandoned(&self, open: &Open) -> bool {
+        let age = |since| Duration::try_from(self.ids.clock().now().duration_since(since));
+        open.since.is_none_or(|since| age(since).is_ok_and(|age| age >= ABANDONED.max(self.grace)))
+    }
+
+    /// The list of a transaction, if it is decided.
+    async fn listed(&self, txn: Uuid) -> Result<Option<(&Table<Open>, Row<Open>)>, StoreError> {
+        let key = rows::key(txn)?;
+        for table in self.tables.lists() {
+            let found = table.get(&self.backend, &key).await?;
+            if let Some(row) = found.filter(|row| row.value.decision.is_some()) {
+                return Ok(Some((table, row)));
+            }
+        }
+        Ok(None)
+    }
+
     /// Ends what can be of a transaction that was decided. What is left of it.
-    pub(super) async fn settle(&self, txn: Uuid) -> Result<Option<Open>, StoreError> {
-        match self.tables.open.get(&self.backend, &rows::key(txn)?).await? {
-            Some(row) => self.settle_row(txn, row, &Failing::default()).await,
+    pub(super) async fn settle(&self, txn: Uuid, failing: &Failing) -> Result<Option<Open>, StoreError> {
+        match self.listed(txn).await? {
+            Some((table, row)) => self.settle_row(table, txn, row, failing).await,
             None => Ok(None),
         }
     }
@@ -76,45 +142,77 @@ impl<B: Backend> Inner<B> {
     /// The same, for one whose row was read.
     async fn settle_row(
         &self,
+        table: &Table<Open>,
         txn: Uuid,
         row: Row<Open>,
         failing: &Failing,
     ) -> Result<Option<Open>, StoreError> {
+        let Some(decision) = row.value.decision else { return Ok(None) };
         let mut open = row.value.clone();
-        for (name, waits) in row.value.branches.iter().filter(|(_, waits)| waits.odd.is_none()) {
-            if failing.is_silent(name) || !self.participants.contains_key(name) {
-                continue;
-            }
+        let is_asked = |name: &str| !self.is_left(name, failing) && self.participants.contains_key(name);
+        let waits = row.value.branches.iter().filter(|(_, waits)| waits.odd.is_none());
+        let asked = waits.filter(|(name, waits)| is_asked(waits.participant(name)));
+        let ends = asked.map(async |(name, waits)| {
             let begun = Instant::now();
-            match self.settle_branch(txn, name, &row.value).await {
-                Ok(fate) => note(&mut open, txn, name, judge(row.value.decision, fate)),
+            let fate = self.settle_branch(txn, name, waits, decision, row.value.cluster).await;
+            failing.took(waits.participant(name), fate.as_ref().err(), begun, self.limit);
+            (name, waits, fate)
+        });
+        for (name, waits, fate) in join_all(ends).await {
+            match fate {
+                Ok(fate) => note(&mut open, txn, name, judge(decision, fate)),
                 Err(error) => {
-                    failing.add(name, &error, begun, self.limit);
                     let lasts = error.kind() == ErrorKind::Misuse;
                     let why = if lasts { Some(chain(&error)) } else { waits.why.clone() };
                     open.branches.entry(name.clone()).or_default().why = why;
                 }
             }
         }
-        if open == row.value {
+        if open == row.value && !open.branches.is_empty() {
             return Ok(Some(open));
         }
         let write = match open.branches.is_empty() {
-            true => self.tables.open.delete(&row),
-            false => self.tables.open.put(&Row { value: open.clone(), ..row })?,
+            true => table.delete(&row),
+            false => table.put(&Row { value: open.clone(), ..row })?,
         };
-        match write_rows(&self.backend, vec![write]).await? {
+        match self.in_time(write_rows(&self.backend, vec![write])).await? {
             Won::Yes(_) => Ok(Some(open).filter(|open| !open.branches.is_empty())),
             // Another node has seen to it, or does.
-            Won::No(_) => {
-                Ok(self.tables.open.get(&self.backend, &rows::key(txn)?).await?.map(|row| row.value))
-            }
+            Won::No(_) => Ok(table.get(&self.backend, &rows::key(txn)?).await?.map(|row| row.value)),
         }
     }
 
-    async fn settle_branch(&self, txn: Uuid, name: &str, open: &Open) -> Result<Fate, StoreError> {
-        let id = BranchId::new(open.cluster.unwrap_or_else(|| self.backend.identity()), txn, name)?;
-        self.ends(self.named(name)?.as_ref(), &id, open.decision).await
+    async fn settle_branch(
+        &self,
+        txn: Uuid,
+        name: &str,
+        waits: &Waits,
+        decision: Decision,
+        cluster: Option<Uuid>,
+    ) -> Result<Fate, StoreError> {
+        let id = BranchId::new(cluster.unwrap_or_else(|| self.backend.identity()), txn, name)?;
+        self.ends(self.named(waits.participant(name))?.as_ref(), &id, decision).await
+    }
+
+    /// Puts branches on the list of a transaction that an operator has decided to commit: those that are not there.
+    pub(super) async fn adds(&self, txn: Uuid, names: &[String]) -> Result<(), StoreError> {
+        for n in 0..TRIES {
+            let (table, key) = (&self.tables.aside, rows::key(txn)?);
+            let found = table.get(&self.backend, &key).await?;
+            let new = || Row::new(key, self.empty(Decision::Commit));
+            let mut row = found.unwrap_or_else(new);
+            let before: BTreeSet<_> = row.value.branches.keys().cloned().collect();
+            let added: Vec<_> = names.iter().filter(|name| !before.contains(*name)).collect();
+            if added.is_empty() {
+                return Ok(());
+            }
+            row.value.branches.extend(added.into_iter().map(|name| (name.clone(), Waits::default())));
+            if write_rows(&self.backend, vec![table.put(&row)?]).await?.is_yes() {
+                return Ok(());
+            }
+            self.pause(n).await;
+        }
+        Err(busy())
     }
 
     /// Puts a branch on the list that is not what was decided.
@@ -126,17 +224,30 @@ impl<B: Backend> Inner<B> {
     }
 
     async fn try_park(&self, txn: Uuid, name: &str, decision: Decision, odd: Odd) -> Result<(), StoreError> {
-        for _ in 0..TRIES {
-            let key = rows::key(txn)?;
-            let found = self.tables.open.get(&self.backend, &key).await?;
-            let new = || Row::new(key, Open::new(decision, [], self.ids.clock().now()));
-            let mut row = found.unwrap_or_else(new);
+        for n in 0..TRIES {
+            let (table, mut row) = match self.listed(txn).await? {
+                Some(found) => found,
+                None if decision == Decision::Commit => {
+                    (&self.tables.open, Row::new(rows::key(txn)?, self.empty(decision)))
+                }
+                // A row that says that an operator has to decide is in its place: the decision was lost.
+                None => {
+                    let found = self.tables.aside.get(&self.backend, &rows::key(txn)?).await?;
+                    let rev = found.map_or(0, |row| row.rev);
+                    (&self.tables.aside, Row { rev, ..Row::new(rows::key(txn)?, self.empty(decision)) })
+                }
+            };
             row.value.branches.entry(name.to_owned()).or_default().odd = Some(odd);
-            if write_rows(&self.backend, vec![self.tables.open.put(&row)?]).await?.is_yes() {
+            if write_rows(&self.backend, vec![table.put(&row)?]).await?.is_yes() {
                 return Ok(());
             }
+            self.pause(n).await;
         }
-        Err(StoreError::transient("noting a branch", std::io::Error::other("others write its row")))
+        Err(busy())
+    }
+
+    fn empty(&self, decision: Decision) -> Open {
+        Open::new(decision, [], self.ids.clock().now())
     }
 
     /// Takes away the list of a transaction all of whose branches are ended, as it was stored with the decision. If that
@@ -162,6 +273,10 @@ impl<B: Backend> Inner<B> {
         }
         Ok(resolved)
     }
+}
+
+fn busy() -> StoreError {
+    StoreError::transient("noting a branch", std::io::Error::other("others write its row"))
 }
 
 /// What is left of a transaction once a branch was ended, or found not to be.

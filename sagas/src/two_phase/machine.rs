@@ -5,14 +5,20 @@
 //! | open | each branch is asked whether it has written; those that have not are ended, the others prepared | all are prepared: the decision is inserted · one fails: back |
 //! | asking | nobody has heard whether the decision was inserted: another one is, to abort, and the winner's is read | that answer |
 //! | forth | each prepared branch is committed | each has been tried once; what is left is recovery's |
-//! | back | the journal's part is rolled back, then each branch is taken back | the same |
+//! | back | the journal's part is rolled back, then each branch is taken back | the same; if one was committed by hand, or not heard of, or several votes were not, the decision to abort is inserted |
 //!
-//! There is no record of the beginning, and none of an abort that the coordinator decides by itself: what has no decision is
-//! aborted. The decision to commit is a row that can be inserted once. Where the journal's database takes part, its own rows
+//! There is no record of the beginning, and none of an abort that the coordinator decides by itself, if nothing is left of it:
+//! what has no decision is aborted. If something is left, an operator may come to decide about it: then it is decided before
+//! whoever commits is told. The decision to commit is a row that can be inserted once. Where the journal's database takes part, its own rows
 //! and the decision are one commit, and it is never prepared. One writer alone needs no decision: its commit is that.
 //!
 //! Recovery knows only what it finds. Before it decides it looks whether another branch is committed: then the decision has
-//! been lost, or somebody has committed that one by hand, and a person has to say which way it goes.
+//! been lost, or somebody has committed that one by hand, and a person has to say which way it goes. That is written down: it
+//! is so also when nobody can be asked any more. Who decides to abort and who writes that down write the same row, so one is
+//! first.
+//!
+//! What an operator has decided to commit may not be all of it: the journal's part is not, and a branch may have failed. Its
+//! coordinator, if it still runs, says so.
 
 use es_core::store::Fate;
 use serde::{Deserialize, Serialize};
@@ -57,10 +63,8 @@ pub(super) enum Standing {
     Aborted,
     /// What was decided was tried, and has not been done: recovery does it.
     Waits,
-    /// It is what it should not be.
-    Odd(Odd),
-    /// The same, and that is noted.
-    Parked,
+    /// It was to be taken back, and is committed.
+    Odd,
 }
 
 /// Which way it goes.
@@ -96,8 +100,8 @@ pub(super) enum Act {
     RollBack(usize),
     /// Rolls back what the journal's database has of the transaction.
     LeaveJournal,
-    /// Notes that a branch is what it should not be.
-    Park(usize),
+    /// Inserts the decision to abort, for what is left of a transaction that was taken back, and reads the winner's.
+    GiveUp,
     /// Takes away the list of branches that wait.
     Forget,
 }
@@ -112,10 +116,12 @@ pub(super) enum Heard {
     AskedAlone(usize, Option<Fate>),
     Decided(Decided),
     Asked(Option<Decision>),
+    /// An operator has decided to commit it.
+    Adopted,
+    GaveUp(Option<Decision>),
     Fate(usize, Option<Fate>),
     RolledBack(usize),
     JournalLeft,
-    Parked(usize),
     Forgotten,
 }
 
@@ -144,6 +150,10 @@ pub(super) enum Answer {
     Aborted,
     /// Nobody knows yet.
     Unknown,
+    /// An operator has committed it, and a branch had been taken back.
+    Parked,
+    /// An operator has committed it, and the journal's part had been rolled back.
+    WithoutJournal,
 }
 
 /// The coordinator of one transaction.
@@ -155,14 +165,22 @@ pub(super) struct Coordinator {
     /// Whether its transaction is open.
     holds: bool,
     direction: Direction,
-    /// Whether the list of branches that wait is stored.
+    /// Whether the list of branches that wait is stored, as it was with its own decision.
     listed: bool,
+    /// Whether an operator has decided to commit it.
+    adopted: bool,
+    /// How many votes were not heard: what was taken back may still come to be prepared.
+    unheard: usize,
+    /// What became of what is left of it.
+    gave_up: Option<Answer>,
 }
 
 impl Coordinator {
     pub(super) fn new(branches: usize, journal: bool) -> Self {
         let branches = vec![Standing::Open; branches];
-        Self { branches, journal, holds: journal, direction: Direction::Open, listed: false }
+        let direction = Direction::Open;
+        let (holds, listed, adopted, unheard, gave_up) = (journal, false, false, 0, None);
+        Self { branches, journal, holds, direction, listed, adopted, unheard, gave_up }
     }
 
     fn all(&self, standing: Standing) -> impl Iterator<Item = usize> {
@@ -176,15 +194,15 @@ impl Coordinator {
 
     /// The branches that are not what was decided, or not yet.
     pub(super) fn pending(&self) -> impl Iterator<Item = usize> {
-        let waits = |own: &Standing| matches!(own, Standing::Waits | Standing::Odd(_) | Standing::Parked);
-        self.branches.iter().enumerate().filter(move |(_, own)| waits(own)).map(|(i, _)| i)
+        self.all(Standing::Waits)
     }
 
-    pub(super) fn odd(&self, branch: usize) -> Option<Odd> {
-        match self.branches[branch] {
-            Standing::Odd(odd) => Some(odd),
-            _ => None,
-        }
+    /// The branches that were taken back, or are to be.
+    pub(super) fn taken_back(&self) -> impl Iterator<Item = usize> {
+        let is_back = |own: &Standing| matches!(own, Standing::Aborted | Standing::Waits);
+        let goes_back = self.direction == Direction::Back;
+        let all = self.branches.iter().enumerate();
+        all.filter(move |(_, own)| goes_back && is_back(own)).map(|(i, _)| i)
     }
 
     pub(super) fn next(&self) -> Next {
@@ -233,7 +251,8 @@ impl Coordinator {
         if acts.is_empty() && self.listed && self.pending().next().is_none() {
             acts.push(Act::Forget);
         }
-        if acts.is_empty() { Next::End(Answer::Committed) } else { Next::Do(acts) }
+        let answer = if self.adopted && self.journal { Answer::WithoutJournal } else { Answer::Committed };
+        if acts.is_empty() { Next::End(answer) } else { Next::Do(acts) }
     }
 
     fn back(&self) -> Next {
@@ -243,15 +262,21 @@ impl Coordinator {
         }
         let act = |(i, own): (usize, &Standing)| match own {
             Standing::Open | Standing::Reader | Standing::Writer => Some(Act::RollBack(i)),
-            // Nobody is asked to decide: what has no decision is aborted. Who asks decides that.
             Standing::Prepared | Standing::Failed => Some(Act::Abort(i)),
-            Standing::Odd(_) => Some(Act::Park(i)),
-            Standing::Left | Standing::Committed | Standing::Aborted | Standing::Waits | Standing::Parked => {
+            Standing::Left | Standing::Committed | Standing::Aborted | Standing::Waits | Standing::Odd => {
                 None
             }
         };
         let acts: Vec<_> = self.branches.iter().enumerate().filter_map(act).collect();
-        if acts.is_empty() { Next::End(Answer::Aborted) } else { Next::Do(acts) }
+        let is_left = |own: &Standing| matches!(own, Standing::Waits | Standing::Odd);
+        match self.gave_up {
+            _ if !acts.is_empty() => Next::Do(acts),
+            Some(answer) => Next::End(answer),
+            // What is left may be committed by hand, and an operator be asked what the rest is to be.
+            None if self.unheard > 1 || self.branches.iter().any(is_left) => Next::Do(vec![Act::GiveUp]),
+            // What has no decision is aborted. Who asks decides that.
+            None => Next::End(Answer::Aborted),
+        }
     }
 
     pub(super) fn heard(&mut self, heard: Heard) {
@@ -264,7 +289,10 @@ impl Coordinator {
             Heard::Looked(i, None) | Heard::Left(i, false) | Heard::AskedAlone(i, Some(Fate::Aborted)) => {
                 self.goes_back(i, Standing::Aborted);
             }
-            Heard::Prepared(i, false) => self.goes_back(i, Standing::Failed),
+            Heard::Prepared(i, false) => {
+                self.unheard += 1;
+                self.goes_back(i, Standing::Failed);
+            }
             Heard::Alone(i, true) | Heard::AskedAlone(i, Some(Fate::Committed)) => {
                 (self.branches[i], self.direction) = (Standing::Committed, Direction::Forth);
             }
@@ -280,9 +308,18 @@ impl Coordinator {
             Heard::Decided(Decided::Refused) | Heard::Asked(Some(Decision::Abort)) => {
                 self.direction = Direction::Back;
             }
+            Heard::Adopted => (self.adopted, self.direction) = (true, Direction::Forth),
+            Heard::GaveUp(decision) => {
+                self.gave_up = Some(match decision {
+                    None => Answer::Unknown,
+                    Some(Decision::Abort) => Answer::Aborted,
+                    Some(Decision::Commit) if self.journal => Answer::WithoutJournal,
+                    Some(Decision::Commit) if self.taken_back().next().is_none() => Answer::Committed,
+                    Some(Decision::Commit) => Answer::Parked,
+                });
+            }
             Heard::Fate(i, fate) => self.branches[i] = self.stands(fate),
             Heard::RolledBack(i) => self.branches[i] = Standing::Aborted,
-            Heard::Parked(i) => self.branches[i] = Standing::Parked,
             Heard::JournalLeft => {}
             Heard::Forgotten => self.listed = false,
         }
@@ -298,7 +335,7 @@ impl Coordinator {
         match (fate.map(|fate| judge(decision, fate)), decision) {
             (Some(None), Decision::Commit) => Standing::Committed,
             (Some(None), Decision::Abort) => Standing::Aborted,
-            (Some(Some(odd)), Decision::Abort) => Standing::Odd(odd),
+            (Some(Some(_)), Decision::Abort) => Standing::Odd,
             // It stays on the list, and recovery finds the same.
             (Some(Some(_)), Decision::Commit) | (None, _) => Standing::Waits,
         }
@@ -310,27 +347,35 @@ impl Coordinator {
 pub(super) enum Knows {
     /// Nothing was decided when it has looked.
     Nothing,
-    /// Another branch is committed.
+    /// Another branch is committed, or nobody can know: its database does not go back so far.
     Marked,
-    /// None of those that could be asked is.
+    /// None of the others is; or those that are away have been so for long.
     Unmarked,
+    /// None of those that could be asked is.
+    Unasked,
     Decided(Decision),
     /// Another branch is committed, and nothing was decided after that.
     Torn,
+    /// That is written down.
+    Noted,
 }
 
 /// What recovery does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Looks whether another branch is committed.
+    /// Looks whether it is noted that it is torn, and then whether another branch is committed.
     Trace,
     /// Reads what was decided.
     Read,
     /// Inserts the decision to abort, and reads the winner's.
     Ask,
     End(Decision),
+    /// Writes down that it is torn, unless it was decided to abort by now.
+    Note,
     /// Leaves it to a person.
     Leave,
+    /// Leaves it to a later look.
+    Wait,
 }
 
 /// What recovery does with a branch that is prepared.
@@ -340,8 +385,10 @@ pub(super) const fn recover(knows: Knows) -> Step {
         // It was decided before the other one was committed, if it was: and so before this is read.
         Knows::Marked => Step::Read,
         Knows::Unmarked => Step::Ask,
+        Knows::Unasked => Step::Wait,
         Knows::Decided(decision) => Step::End(decision),
-        Knows::Torn => Step::Leave,
+        Knows::Torn => Step::Note,
+        Knows::Noted => Step::Leave,
     }
 }
 

@@ -17,14 +17,19 @@ use super::erased::DynParticipant;
 use super::error::{InDoubt, KnownBy, TwoPhaseError};
 use super::global::GlobalTx;
 use super::machine::Decision;
+use super::recovery::Away;
 use super::rows::{Open, Tables};
 use crate::keeping::brief;
 use crate::transaction::REMEMBER;
 
 /// How often a row is read again because others write it.
 pub(super) const TRIES: u32 = 20;
+/// By this much the longest pause grows before a row is read again that others write.
+const AGAIN: Duration = Duration::from_millis(20);
 /// The first and the longest pause between two tries.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+/// For how long a participant that cannot be asked is waited for, before it is decided without it.
+const OUTAGE: Duration = Duration::from_secs(30);
 /// For so long an answer is waited for at least, however little patience there is.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -44,6 +49,10 @@ pub(super) struct Inner<B> {
     pub(super) patience: Duration,
     /// For how long a participant is waited for.
     pub(super) limit: Duration,
+    /// For how long a participant that cannot be asked keeps others undecided.
+    pub(super) outage: Duration,
+    /// Those that cannot be asked.
+    pub(super) away: Away,
     /// For how long a decision to commit is kept.
     pub(super) remember: Duration,
     /// How many looks of recovery there were.
@@ -104,6 +113,15 @@ impl<B> TwoPhaseBuilder<B> {
         self
     }
 
+    /// For how long a participant that cannot be asked keeps what is undecided from being rolled back elsewhere; 30 seconds by
+    /// default. It may be that it has committed its branch, by hand or by a decision that the store has lost; after this it is
+    /// taken for one that has not, so that its outage does not hold the locks of all others.
+    #[must_use]
+    pub fn outage(mut self, outage: Duration) -> Self {
+        self.inner.outage = outage;
+        self
+    }
+
     /// For how long an answer of a participant is waited for, by a commit and by recovery; 10 seconds by default. A branch
     /// that takes longer to be prepared is rolled back; one that takes longer to be committed is pending.
     #[must_use]
@@ -114,7 +132,8 @@ impl<B> TwoPhaseBuilder<B> {
 
     /// For how long after its beginning it is known what was decided about a transaction, if all of it is done by then; 30
     /// days by default, an hour at least. Whoever asks later is told that nobody can know, and what is prepared of one that is
-    /// older and undecided waits for a person ([`TwoPhase::strays`]). Decisions to abort are kept for good: each is of something that had failed.
+    /// older and undecided waits for a person ([`TwoPhase::strays`]). Decisions to abort are kept for good: each is of something
+    /// that had failed. Of nodes that remember for different times, the shortest one forgets for all.
     #[must_use]
     pub fn remember(mut self, remember: Duration) -> Self {
         self.inner.remember = remember;
@@ -162,6 +181,8 @@ impl<B: Backend> TwoPhase<B> {
             grace: seconds,
             patience: seconds,
             limit: seconds,
+            outage: OUTAGE,
+            away: Away::default(),
             remember: REMEMBER,
             looks: AtomicUsize::new(0),
         };
@@ -189,12 +210,20 @@ impl<B: Backend> TwoPhase<B> {
     /// # Errors
     ///
     /// [`TwoPhaseError::Store`] if it cannot be found out now, or never, since it is not
-    /// [remembered](TwoPhaseBuilder::remember).
+    /// [remembered](TwoPhaseBuilder::remember). [`TwoPhaseError::WithoutJournal`] if an operator has committed it, and the store
+    /// itself had a part in it, which is not committed.
     pub async fn resolve(&self, doubt: &InDoubt) -> Result<Decision, TwoPhaseError> {
-        match &doubt.known_by {
-            KnownBy::Store => Ok(self.0.asks_store(doubt.txn).await?),
-            KnownBy::Participant(name) => Ok(self.0.asks_one(doubt.txn, name).await?),
-            KnownBy::Any => Ok(self.0.asks_all(doubt.txn).await?),
+        let txn = doubt.txn;
+        let decision = match &doubt.known_by {
+            KnownBy::Store => self.0.asks_store(txn).await?,
+            KnownBy::Participant(name) => self.0.asks_one(txn, name).await?,
+            KnownBy::Any => self.0.asks_all(txn).await?,
+        };
+        // An operator has no part of the store to commit.
+        let is_torn = doubt.journal && decision == Decision::Commit;
+        match is_torn && self.0.decided(txn).await?.is_some_and(|decided| decided.adopted) {
+            true => Err(TwoPhaseError::WithoutJournal { txn, branches: Vec::new() }),
+            false => Ok(decision),
         }
     }
 }
@@ -212,33 +241,23 @@ impl<B: Backend> Inner<B> {
 
     /// What is in the way of a start, a line each.
     pub(super) async fn wrong(&self) -> Result<Vec<String>, StoreError> {
-        let checks = self.participants.values().map(async |participant| match participant.check().await {
-            Ok(()) => None,
-            // It may be away for a while: its branches are tried again.
-            Err(error) if error.kind() == ErrorKind::Transient => {
-                tracing::warn!(
-                    participant = participant.named(),
-                    error = chain(&error),
-                    "a participant cannot be asked now"
-                );
-                None
+        let checks = self.participants.values().map(async |participant| {
+            match self.in_time(participant.check()).await {
+                Ok(()) => None,
+                // It may be away for a while: its branches are tried again.
+                Err(error) if error.kind() == ErrorKind::Transient => {
+                    tracing::warn!(
+                        participant = participant.named(),
+                        error = chain(&error),
+                        "a participant cannot be asked now"
+                    );
+                    None
+                }
+                Err(error) => Some(chain(&error)),
             }
-            Err(error) => Some(chain(&error)),
         });
         let mut wrong: Vec<String> = join_all(checks).await.into_iter().flatten().collect();
-        let mut missing: BTreeMap<String, usize> = BTreeMap::new();
-        for stored in self.tables.open.stored(&self.backend).await? {
-            // One that cannot be read is shown to people, and keeps nobody from starting.
-            let Ok(row) = self.tables.open.decode(stored) else { continue };
-            // A node that knows more participants may be at it now. Nobody waits for an abort.
-            if row.value.decision == Decision::Abort || self.is_young(&row.value) {
-                continue;
-            }
-            let waits = row.value.branches.into_iter().filter(|(_, waits)| waits.odd.is_none());
-            for (name, _) in waits.filter(|(name, _)| !self.participants.contains_key(name)) {
-                *missing.entry(name).or_default() += 1;
-            }
-        }
+        let missing = self.missed().await?;
         wrong.extend(missing.into_iter().map(|(name, n)| {
             format!(
                 "participant {name:?} is not configured, and {n} transactions that were decided wait for it: configure it \
@@ -246,6 +265,33 @@ impl<B: Backend> Inner<B> {
             )
         }));
         Ok(wrong)
+    }
+
+    /// The participants that are not configured, and for how many transactions each is waited for.
+    async fn missed(&self) -> Result<BTreeMap<String, usize>, StoreError> {
+        let mut missing: BTreeMap<String, usize> = BTreeMap::new();
+        for table in self.tables.lists() {
+            for stored in table.stored(&self.backend).await? {
+                // One that cannot be read is shown to people, and keeps nobody from starting.
+                let Ok(row) = table.decode(stored) else { continue };
+                let waits = row.value.branches.iter().filter(|(_, waits)| waits.odd.is_none());
+                let names = waits.map(|(name, waits)| waits.participant(name).to_owned());
+                let names: Vec<_> = names.filter(|name| !self.participants.contains_key(name)).collect();
+                let is_abort = row.value.decision == Some(Decision::Abort);
+                if is_abort && !names.is_empty() && self.is_abandoned(&row.value) {
+                    tracing::warn!(
+                        ?names,
+                        txn = row.key,
+                        "something may be prepared where nobody looks: to be rolled back"
+                    );
+                }
+                // A node that knows more participants may be at it now. Nobody waits for an abort.
+                if row.value.decision == Some(Decision::Commit) && !self.is_young(&row.value) {
+                    names.into_iter().for_each(|name| *missing.entry(name).or_default() += 1);
+                }
+            }
+        }
+        Ok(missing)
     }
 
     /// Whether it was decided so lately that whoever has decided may be at it.
@@ -277,6 +323,11 @@ impl<B: Backend> Inner<B> {
         asked: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         in_time(self.limit, asked).await
+    }
+
+    /// Between two tries to write what others write as well: of all who try, not the same ones are late each time.
+    pub(super) async fn pause(&self, tries: u32) {
+        tokio::time::sleep(AGAIN.mul_f64(f64::from(tries) * self.ids.fraction())).await;
     }
 
     /// Asks until there is an answer, or for as long as it is patient.

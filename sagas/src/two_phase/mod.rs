@@ -59,19 +59,28 @@
 //! - Any node recovers what any other has left. A participant that cannot be asked is not taken for one where nothing waits.
 //! - What somebody commits or rolls back by hand is seen, by a marker that each branch writes, and waits for an operator. Not
 //!   seen is a commit by hand of one branch alone: its coordinator is gone, nothing was decided, and no other is prepared.
-//! - Recovery decides nothing while another branch is committed: [`TwoPhase::strays`] shows such a transaction, and an operator
-//!   decides.
+//! - Recovery decides nothing once it has found another branch committed. That is written down: it stays so when nobody can be
+//!   asked any more. [`TwoPhase::strays`] shows such a transaction, and an operator decides ([`TwoPhase::adopt`]): about what is
+//!   prepared. What the store itself had of it is not committed with it, and a coordinator that still runs says so
+//!   ([`TwoPhaseError::WithoutJournal`]).
+//! - A participant that cannot be asked whether it has committed its branch is not taken for one that has not, for
+//!   [`TwoPhaseBuilder::outage`]. After that it is decided without it: what was committed there by hand is then found, and parked.
 //! - The store must not lose commits: a standby that takes over has to be synchronous, a file `Synchronous::Full`. Of a store
 //!   that was restored from a backup, or cloned, recovery rolls back what is prepared under its name, unless a branch is
 //!   committed: end by hand what is prepared before you start it.
 //! - What was decided is known for 30 days from the beginning on ([`TwoPhaseBuilder::remember`]), or until it is done;
 //!   decisions to abort are kept for good. Markers are guard rows, which [`forget`](es_core::guard::forget) deletes. Forget none
 //!   that is younger than the longest outage.
-//! - A call to a participant is waited for as long as [`TwoPhaseBuilder::limit`] says, and no longer.
+//! - A call to a participant is waited for as long as [`TwoPhaseBuilder::limit`] says, and no longer. One that is slow each time
+//!   has twice that in a look of recovery; then the others go on.
+//! - A participant is known by its name. While anything waits under it, it is not to be renamed: what is prepared is found all the
+//!   same where it is in the same database, and has to be ended by an operator if it is not undecided.
+//! - Stop all programs of an earlier version before the first one with lists of what is not committed
+//!   (`hot.two-phase.aside`): they decide about what this one leaves to an operator.
 //!
 //! | metric | of |
 //! | --- | --- |
-//! | `es_two_phase_in_doubt`, `es_two_phase_in_doubt_seconds` | branches that are prepared, and the age of the oldest, by `participant` |
+//! | `es_two_phase_in_doubt`, `es_two_phase_in_doubt_seconds` | branches that are prepared, and the age of the oldest that does not wait for an operator, by `participant` |
 //! | `es_two_phase_unfinished` | branches that are decided, and not committed yet, by `participant` |
 //! | `es_two_phase_parked` | branches that wait for an operator, by `participant`; rows of the list that cannot be read, as `unread` |
 //! | `es_two_phase_torn` | transactions that wait for an operator to decide |
@@ -80,7 +89,8 @@
 //! | `es_two_phase_failed_looks_total` | looks at a `participant` that could not be asked, or ended |
 //!
 //! [`Health::engines`](es_core::Health) has alerts of each node: `TwoPhaseInDoubt` and `TwoPhaseUnasked` from 30 seconds on,
-//! `TwoPhaseTorn`, `TwoPhaseParked`, `TwoPhaseMissing`. [`alerts`](crate::alerts) has rules for Prometheus.
+//! `TwoPhaseTorn`, `TwoPhaseParked`, `TwoPhaseMissing` (not urgent if all that waits is to be rolled back).
+//! [`alerts`](crate::alerts) has rules for Prometheus.
 
 mod asked;
 mod committed;
@@ -108,4 +118,4 @@ pub use self::machine::{Decision, Odd};
 pub use self::manager::{TwoPhase, TwoPhaseBuilder};
 pub use self::pending::{PendingBranch, PendingState};
 pub use self::recovery::{Recovered, Waiting};
-pub use self::strays::Stray;
+pub use self::strays::{Stray, Strays};

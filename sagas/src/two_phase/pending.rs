@@ -1,12 +1,12 @@
 //! Branches that are not what was decided, for people.
 
-use es_core::store::{Row, RowWrite, StoreError, StoredRow, write_rows};
+use es_core::store::{Row, RowWrite, StoreError, StoredRow, Table, write_rows};
 use es_core::{Backend, chain};
 use uuid::Uuid;
 
 use super::machine::{Decision, Odd};
 use super::manager::{Inner, TwoPhase};
-use super::rows::{self, Open, Resolved, Waits};
+use super::rows::{self, Open, Resolved, Said, Waits};
 use crate::By;
 
 /// A branch that is not what was decided, or not yet.
@@ -41,14 +41,20 @@ pub enum PendingState {
 
 impl<B: Backend> TwoPhase<B> {
     /// Every branch that is not what was decided, or not yet: the transactions that began first come first. Of those that were
-    /// decided to abort, only what somebody has to look at.
+    /// decided to abort, only what somebody has to look at: what is not what was decided, and after a minute what no participant
+    /// that is configured looks after.
     ///
     /// # Errors
     ///
     /// [`StoreError`] if the store cannot be read.
     pub async fn pending(&self) -> Result<Vec<PendingBranch>, StoreError> {
-        let stored = self.0.tables.open.stored(&self.0.backend).await?;
-        Ok(stored.into_iter().flat_map(|row| self.0.shown(row)).collect())
+        let mut stored = Vec::new();
+        for table in self.0.tables.lists() {
+            let rows = table.stored(&self.0.backend).await?;
+            stored.extend(rows.into_iter().map(|row| (table, row)));
+        }
+        stored.sort_by(|(_, one), (_, other)| one.key.cmp(&other.key));
+        Ok(stored.into_iter().flat_map(|(table, row)| self.0.shown(table, row)).collect())
     }
 
     /// Takes a branch off the list: an operator has seen to it, or the database that it was in is no more. Who said so, and
@@ -61,19 +67,11 @@ impl<B: Backend> TwoPhase<B> {
     /// who and why; [`StoreError::Transient`] if another node has changed it at this moment.
     pub async fn accept(&self, txn: Uuid, branch: &str, actor: &str, reason: &str) -> Result<(), StoreError> {
         By::check(actor, reason).map_err(StoreError::misuse)?;
-        let (store, tables, key) = (&self.0.backend, &self.0.tables, rows::key(txn)?);
-        let found = store.rows(tables.open.name(), &[key]).await?.pop().flatten();
-        let none =
-            || StoreError::misuse(format!("branch {branch:?} of transaction {txn} is not on the list"));
-        let stored = found.ok_or_else(none)?;
+        let (write, decision, odd) = self.0.taken_off(txn, branch).await?;
         let (actor, reason) = (actor.to_owned(), reason.to_owned());
-        let (write, decision, odd) = match tables.open.decode(stored.clone()) {
-            Ok(row) if row.value.branches.contains_key(branch) => self.0.without(txn, branch, row)?,
-            Ok(_) => return Err(none()),
-            Err(_) => (tables.open.delete_at(stored.key, stored.rev), None, None),
-        };
-        let said = self.0.says(txn, branch, Resolved { decision, odd, actor, reason }).await?;
-        match write_rows(store, vec![write, said]).await?.is_yes() {
+        let said = Resolved { decision, odd, actor, reason, before: Vec::new() };
+        let said = self.0.says(txn, branch, said).await?;
+        match write_rows(&self.0.backend, vec![write, said]).await?.is_yes() {
             true => Ok(()),
             false => Err(StoreError::transient(
                 "taking a branch off the list",
@@ -83,31 +81,57 @@ impl<B: Backend> TwoPhase<B> {
     }
 }
 
+/// What takes a branch off the list, what was decided, and what the branch is.
+type TakenOff = (RowWrite, Option<Decision>, Option<Odd>);
+
 impl<B: Backend> Inner<B> {
+    /// Whatever list it is on.
+    async fn taken_off(&self, txn: Uuid, branch: &str) -> Result<TakenOff, StoreError> {
+        let key = rows::key(txn)?;
+        for table in self.tables.lists() {
+            let found = self.backend.rows(table.name(), std::slice::from_ref(&key)).await?.pop().flatten();
+            let Some(stored) = found else { continue };
+            match table.decode(stored.clone()) {
+                Ok(row) if row.value.decision.is_some() && row.value.branches.contains_key(branch) => {
+                    return self.without(table, txn, branch, row);
+                }
+                Ok(_) => {}
+                Err(_) => return Ok((table.delete_at(stored.key, stored.rev), None, None)),
+            }
+        }
+        Err(StoreError::misuse(format!("branch {branch:?} of transaction {txn} is not on the list")))
+    }
+
     /// What a row of the list says to people.
-    fn shown(&self, stored: StoredRow) -> Vec<PendingBranch> {
+    fn shown(&self, table: &Table<Open>, stored: StoredRow) -> Vec<PendingBranch> {
         let txn = rows::txn_of(&stored.key);
-        let read = match (&txn, self.tables.open.decode(stored)) {
+        let read = match (&txn, table.decode(stored)) {
             (Ok(_), Ok(row)) => Ok(row.value),
             (Err(error), _) => Err(chain(error)),
             (_, Err(error)) => Err(chain(&error)),
         };
         let txn = txn.unwrap_or_default();
-        let Open { decision, branches, .. } = match read {
+        let open = match read {
             Ok(open) => open,
             Err(why) => {
                 let (branch, state) = (String::new(), PendingState::Unread);
                 return vec![PendingBranch { txn, branch, decision: None, state, why: Some(why) }];
             }
         };
-        let is_shown =
-            |waits: &Waits| decision == Decision::Commit || waits.odd.is_some() || waits.why.is_some();
-        let shown = branches.into_iter().filter(|(_, waits)| is_shown(waits));
-        let of = |(branch, Waits { odd, why }): (String, Waits)| {
-            let is_known = self.participants.contains_key(&branch);
-            let waits = if is_known { PendingState::Waits } else { PendingState::Missing };
-            let state = odd.map_or(waits, PendingState::Parked);
-            PendingBranch { txn, branch, decision: Some(decision), state, why }
+        // What is not decided is a stray.
+        let Some(decision) = open.decision else { return Vec::new() };
+        let is_known = |name: &str, waits: &Waits| self.participants.contains_key(waits.participant(name));
+        let is_abandoned = self.is_abandoned(&open);
+        let is_shown = |name: &str, waits: &Waits| {
+            let is_left = !is_known(name, waits) && is_abandoned;
+            decision == Decision::Commit || waits.odd.is_some() || waits.why.is_some() || is_left
+        };
+        let shown = open.branches.into_iter().filter(|(name, waits)| is_shown(name, waits));
+        let of = |(branch, waits): (String, Waits)| {
+            let is_known = is_known(&branch, &waits);
+            let waiting = if is_known { PendingState::Waits } else { PendingState::Missing };
+            let state = waits.odd.map_or(waiting, PendingState::Parked);
+            PendingBranch { txn, branch, decision: Some(decision), state, why: waits.why }
         };
         shown.map(of).collect()
     }
@@ -115,29 +139,41 @@ impl<B: Backend> Inner<B> {
     /// The row without a branch; with what was decided, and what the branch is.
     fn without(
         &self,
+        table: &Table<Open>,
         txn: Uuid,
         branch: &str,
         row: Row<Open>,
-    ) -> Result<(RowWrite, Option<Decision>, Option<Odd>), StoreError> {
+    ) -> Result<TakenOff, StoreError> {
         let mut open = row.value.clone();
-        let odd = open.branches.remove(branch).and_then(|waits| waits.odd);
-        if odd.is_none() && self.participants.contains_key(branch) {
+        let waits = open.branches.remove(branch).unwrap_or_default();
+        let odd = waits.odd;
+        if odd.is_none() && self.participants.contains_key(waits.participant(branch)) {
             let what =
                 format!("branch {branch:?} of transaction {txn} is ended as soon as its participant answers");
             return Err(StoreError::misuse(what));
         }
-        let decision = Some(open.decision);
+        let decision = open.decision;
         let write = match open.branches.is_empty() {
-            true => self.tables.open.delete(&row),
-            false => self.tables.open.put(&Row { value: open, ..row })?,
+            true => table.delete(&row),
+            false => table.put(&Row { value: open, ..row })?,
         };
         Ok((write, decision, odd))
     }
 
-    /// Writes down what an operator has said of a branch.
-    pub(super) async fn says(&self, txn: Uuid, branch: &str, said: Resolved) -> Result<RowWrite, StoreError> {
+    /// Writes down what an operator has said of a branch, beside what others have.
+    pub(super) async fn says(
+        &self,
+        txn: Uuid,
+        branch: &str,
+        mut said: Resolved,
+    ) -> Result<RowWrite, StoreError> {
         let (key, table) = (rows::branch_key(txn, branch)?, &self.tables.resolved);
-        let before = table.get(&self.backend, &key).await?;
-        table.put(&Row { key, rev: before.map_or(0, |row| row.rev), value: said })
+        let found = table.get(&self.backend, &key).await?;
+        let rev = found.as_ref().map_or(0, |row| row.rev);
+        if let Some(Resolved { actor, reason, before, .. }) = found.map(|row| row.value) {
+            said.before = before;
+            said.before.push(Said { actor, reason });
+        }
+        table.put(&Row { key, rev, value: said })
     }
 }

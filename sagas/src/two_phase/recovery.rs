@@ -2,15 +2,16 @@
 //!
 //! What is prepared at a participant, under the name of this store, is committed or rolled back as was decided; if nothing was
 //! decided, recovery decides to roll back, by the same insert that the coordinator would have to make, unless another branch
-//! is committed: that is left to a person. What was decided and is not done is on a list in the store. Whether a branch that
-//! is not prepared was committed is known by its marker.
+//! is committed, or was once seen to be: that is left to a person. A participant that cannot be asked is waited for, for a
+//! while. What was decided and is not done is on a list in the store. Whether a branch that is not prepared was committed is
+//! known by its marker.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use es_core::store::{BranchId, Prepared, StoreError};
+use es_core::store::{BranchId, Fate, Prepared, StoreError};
 use es_core::{Backend, chain};
 use futures::future::join_all;
 use tokio::time::Instant;
@@ -19,6 +20,7 @@ use uuid::Uuid;
 use super::erased::DynParticipant;
 use super::machine::{Decision, Knows, Step, judge, recover};
 use super::manager::{Inner, TwoPhase};
+use super::rows::{self, Open, Waits};
 
 /// What one look of recovery has found and done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,16 +37,20 @@ pub struct Recovered {
     /// Why a participant could not be asked, or a branch not ended; by participant. If it is not in
     /// [`in_doubt`](Self::in_doubt), what is prepared there is not known.
     pub failed: BTreeMap<String, String>,
+    /// Why the store could not be asked what was decided, if it could not.
+    pub store: Option<String>,
     /// Branches that are decided, and not committed yet, by participant.
     pub unfinished: BTreeMap<String, u64>,
     /// Those participants of them that are not configured here.
     pub missing: BTreeSet<String>,
+    /// Participants that are not configured here, where something may be prepared that was decided to be rolled back.
+    pub abandoned: BTreeSet<String>,
     /// Branches that wait for an operator, by participant.
     pub parked: BTreeMap<String, u64>,
     /// Why a row of the list cannot be read, by its key.
     pub unread: BTreeMap<String, String>,
-    /// Transactions of which a branch is committed and another one prepared, and nothing was decided:
-    /// [`TwoPhase::strays`] says more.
+    /// Transactions that an operator has to decide about: one branch is committed and another one prepared, and nothing was
+    /// decided; or they are older than what is remembered. [`TwoPhase::strays`] says more.
     pub torn: BTreeSet<Uuid>,
 }
 
@@ -54,7 +60,7 @@ pub struct Recovered {
 pub struct Waiting {
     /// How many.
     pub branches: u64,
-    /// For how long the oldest has.
+    /// For how long the oldest has, of those that an operator does not have to decide about.
     pub oldest: Duration,
 }
 
@@ -64,11 +70,23 @@ impl Waiting {
         self.oldest = self.oldest.max(age);
     }
 
+    /// What is prepared, but for the age of what an operator has to decide about.
+    pub(super) fn of(found: &[Prepared], torn: &BTreeSet<Uuid>) -> Self {
+        let mut all = Self::default();
+        for Prepared { id, age } in found {
+            all.add(if torn.contains(&id.txn()) { Duration::ZERO } else { *age });
+        }
+        all
+    }
+
     /// The same, if it was so for as long.
     pub(super) fn later(self, since: Duration) -> Self {
         Self { oldest: self.oldest.saturating_add(since), ..self }
     }
 }
+
+/// What could not be asked, and was not asked again for so long, begins to be away anew: longer than between two looks.
+const AGAIN: Duration = Duration::from_secs(30);
 
 /// What recovery has found at a participant.
 #[derive(Debug, Default)]
@@ -79,8 +97,8 @@ struct AtOne {
     torn: BTreeSet<Uuid>,
 }
 
-/// What failed in a look, and who is not asked any more in it. An answer that is late costs a look its time: a branch that
-/// fails at once keeps no other.
+/// What failed in a look, and who is not asked any more in it. An answer that is late costs a look its time, and so do many
+/// that are slow: a branch that fails at once keeps no other.
 #[derive(Debug, Default)]
 pub(super) struct Failing(Mutex<Failed>);
 
@@ -88,18 +106,35 @@ pub(super) struct Failing(Mutex<Failed>);
 struct Failed {
     whys: BTreeMap<String, String>,
     silent: BTreeSet<String>,
+    /// For how long each participant was waited for.
+    spent: BTreeMap<String, Duration>,
+    store: Option<String>,
+    /// The store does not answer.
+    is_mute: bool,
 }
 
 impl Failing {
-    /// What was asked of a participant at this time has failed.
-    pub(super) fn add(&self, name: &str, error: &StoreError, begun: Instant, limit: Duration) {
-        if begun.elapsed() >= limit {
-            self.silence(name);
+    /// What was asked of a participant at this time was answered, or has failed.
+    pub(super) fn took(&self, name: &str, error: Option<&StoreError>, begun: Instant, limit: Duration) {
+        let mut failed = self.lock();
+        let spent = failed.spent.entry(name.to_owned()).or_default();
+        *spent += begun.elapsed();
+        if error.is_some() && begun.elapsed() >= limit {
+            failed.silent.insert(name.to_owned());
         }
-        self.lock().whys.insert(name.to_owned(), chain(error));
+        if let Some(error) = error {
+            failed.whys.insert(name.to_owned(), chain(error));
+        }
     }
 
-    fn silence(&self, name: &str) {
+    /// What was asked of the store at this time has failed.
+    fn store(&self, error: &StoreError, begun: Instant, limit: Duration) {
+        let mut failed = self.lock();
+        failed.is_mute |= begun.elapsed() >= limit;
+        failed.store = Some(chain(error));
+    }
+
+    pub(super) fn silence(&self, name: &str) {
         self.lock().silent.insert(name.to_owned());
     }
 
@@ -107,7 +142,62 @@ impl Failing {
         self.lock().silent.contains(name)
     }
 
+    /// Whether a participant has had its share of this look, though it may answer.
+    pub(super) fn is_spent(&self, name: &str, limit: Duration) -> bool {
+        self.lock().spent.get(name).is_some_and(|spent| *spent >= limit.saturating_mul(2))
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Failed> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where a transaction is prepared: the participant, and the name of the branch.
+type Found<'a> = Option<(&'a str, &'a str)>;
+
+/// What recovery has come to.
+#[derive(Debug)]
+pub(super) enum Care {
+    End(Decision),
+    /// A person has to decide.
+    Torn,
+    /// These cannot be asked, and are waited for.
+    Waits(BTreeSet<String>),
+}
+
+/// Where a transaction is committed.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    pub(super) committed: BTreeSet<String>,
+    /// Their databases do not go back so far.
+    pub(super) forgotten: BTreeSet<String>,
+    pub(super) unasked: BTreeSet<String>,
+    /// Whether one of those is waited for.
+    is_waited_for: bool,
+}
+
+/// For how long it could not be asked of each participant what is committed there.
+#[derive(Debug, Default)]
+pub(super) struct Away(Mutex<BTreeMap<String, (Instant, Instant)>>);
+
+impl Away {
+    /// Since when it is so, as it was until now.
+    fn since(&self, name: &str, outage: Duration) -> Duration {
+        let (now, mut all) = (Instant::now(), self.lock());
+        let (since, last) = all.entry(name.to_owned()).or_insert((now, now));
+        // Nobody has asked since.
+        if last.elapsed() > outage.max(AGAIN) {
+            *since = now;
+        }
+        *last = now;
+        since.elapsed()
+    }
+
+    fn answers(&self, name: &str) {
+        self.lock().remove(name);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, (Instant, Instant)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -122,37 +212,41 @@ impl<B: Backend> TwoPhase<B> {
     ///
     /// [`StoreError`] if the list cannot be read, or takes no writes: participants were looked at all the same.
     pub async fn recover(&self) -> Result<Recovered, StoreError> {
-        let (found, failed) = self.0.look().await;
+        let (found, failed) = self.0.look(|_| {}).await;
         failed.map_or(Ok(found), Err)
     }
 }
 
 impl<B: Backend> Inner<B> {
-    /// What one look has found, also if the list could not be seen to: then with why.
-    pub(super) async fn look(&self) -> (Recovered, Option<StoreError>) {
+    /// What one look has found, also if the list could not be seen to: then with why. `scanned` is told what is prepared, of
+    /// those that could be asked, before anything is done about it.
+    pub(super) async fn look(
+        &self,
+        scanned: impl Fn(&BTreeMap<String, Vec<Prepared>>),
+    ) -> (Recovered, Option<StoreError>) {
         let (mut all, failing) = (Recovered::default(), Failing::default());
-        let scans = self
-            .participants
-            .iter()
-            .map(|(name, participant)| self.scan(name, participant.as_ref(), &failing));
-        let scans = join_all(scans).await;
-        let n = self.looks.fetch_add(1, Ordering::Relaxed);
-        let ends = self
-            .participants
-            .values()
-            .zip(scans)
-            .filter_map(|(participant, found)| Some((participant, found?)));
-        let ends = ends.map(async |(participant, found)| {
-            (participant.named(), self.end_all(participant.as_ref(), found, n, &failing).await)
+        let scans = self.participants.iter().map(async |(name, participant)| {
+            let found = self.scan(name, participant.as_ref(), &failing).await?;
+            Some((name.clone(), found))
         });
-        for (name, at) in join_all(ends).await {
+        let scans: BTreeMap<_, _> = join_all(scans).await.into_iter().flatten().collect();
+        scanned(&scans);
+        let n = self.looks.fetch_add(1, Ordering::Relaxed);
+        let ends = scans.into_iter().map(async |(name, found)| {
+            let participant = self.named(&name).ok()?;
+            let at = self.end_all(participant.as_ref(), found, n, &failing).await;
+            Some((name, at))
+        });
+        for (name, at) in join_all(ends).await.into_iter().flatten() {
             all.committed += at.committed;
             all.aborted += at.aborted;
-            all.in_doubt.insert(name.to_owned(), at.waiting);
+            all.in_doubt.insert(name, at.waiting);
             all.torn.extend(at.torn);
         }
         let listed = self.work_off(&mut all, &failing).await;
-        all.failed = std::mem::take(&mut failing.lock().whys);
+        let mut failed = failing.lock();
+        (all.failed, all.store) = (std::mem::take(&mut failed.whys), failed.store.take());
+        drop(failed);
         (all, listed.err())
     }
 
@@ -164,12 +258,9 @@ impl<B: Backend> Inner<B> {
     ) -> Option<Vec<Prepared>> {
         let begun = Instant::now();
         let found = self.in_time(participant.prepared(self.backend.identity())).await;
+        failing.took(name, found.as_ref().err(), begun, self.limit);
         // Whatever the reason, it is left alone in this look.
-        let failed = |error: &StoreError| {
-            failing.add(name, error, begun, self.limit);
-            failing.silence(name);
-        };
-        found.inspect_err(failed).ok()
+        found.inspect_err(|_| failing.silence(name)).ok()
     }
 
     async fn end_all(
@@ -184,78 +275,162 @@ impl<B: Backend> Inner<B> {
         let first = n.checked_rem(found.len()).unwrap_or_default();
         found.rotate_left(first);
         for Prepared { id, age } in found {
-            if age < self.grace || failing.is_silent(name) {
-                all.waiting.add(age);
-                continue;
-            }
-            let begun = Instant::now();
-            match self.end(participant, &id, failing).await {
-                Ok(Some(Decision::Commit)) => all.committed += 1,
-                Ok(Some(Decision::Abort)) => all.aborted += 1,
-                Ok(None) => {
-                    all.waiting.add(age);
+            let is_left = age < self.grace || self.is_left(name, failing) || failing.lock().is_mute;
+            match if is_left { None } else { self.end(participant, &id, failing).await } {
+                Some(Care::End(Decision::Commit)) => all.committed += 1,
+                Some(Care::End(Decision::Abort)) => all.aborted += 1,
+                Some(Care::Torn) => {
+                    all.waiting.add(Duration::ZERO);
                     all.torn.insert(id.txn());
                 }
-                Err(error) => {
-                    all.waiting.add(age);
-                    tracing::warn!(branch = %id, error = chain(&error), "a branch could not be ended");
-                    failing.add(name, &error, begun, self.limit);
-                }
+                Some(Care::Waits(_)) | None => all.waiting.add(age),
             }
         }
         all
     }
 
-    /// Ends a branch that is prepared, as was decided, or is now. None: a person has to decide.
-    async fn end(
-        &self,
-        participant: &dyn DynParticipant,
-        id: &BranchId,
-        failing: &Failing,
-    ) -> Result<Option<Decision>, StoreError> {
-        let Some(decision) = self.decides_with_care(id.txn(), Some(id.name()), failing).await? else {
-            tracing::error!(branch = %id, "it is prepared, another branch is committed, and nothing was decided");
-            return Ok(None);
-        };
-        let fate = self.ends(participant, id, decision).await?;
-        if let Some(odd) = judge(decision, fate) {
-            self.park(id.txn(), id.name(), decision, odd).await;
-        }
-        Ok(Some(decision))
+    /// Whether a participant is asked nothing more in this look.
+    pub(super) fn is_left(&self, name: &str, failing: &Failing) -> bool {
+        failing.is_silent(name) || failing.is_spent(name, self.limit)
     }
 
-    /// What was decided, or is now, unless a branch is committed: one that is not this. None: a person has to decide.
-    pub(super) async fn decides_with_care(
-        &self,
-        txn: Uuid,
-        but: Option<&str>,
-        failing: &Failing,
-    ) -> Result<Option<Decision>, StoreError> {
-        let mut knows = self.in_time(self.decided(txn)).await?.map_or(Knows::Nothing, Knows::Decided);
-        loop {
-            knows = match recover(knows) {
-                Step::Trace => match self.is_marked(txn, but, failing).await {
-                    true => Knows::Marked,
-                    false => Knows::Unmarked,
-                },
-                Step::Read => self.in_time(self.decided(txn)).await?.map_or(Knows::Torn, Knows::Decided),
-                Step::Ask => Knows::Decided(self.in_time(self.decision(txn)).await?),
-                Step::End(decision) => return Ok(Some(decision)),
-                Step::Leave => return Ok(None),
+    /// Ends a branch that is prepared, as was decided, or is now. None: it has failed.
+    async fn end(&self, participant: &dyn DynParticipant, id: &BranchId, failing: &Failing) -> Option<Care> {
+        let (begun, name) = (Instant::now(), participant.named());
+        let decision = match self.decides_with_care(id.txn(), Some((name, id.name())), failing).await {
+            Ok(Care::End(decision)) => decision,
+            Ok(Care::Torn) => {
+                tracing::error!(branch = %id, "it is prepared, another branch is committed, and nothing was decided");
+                return Some(Care::Torn);
+            }
+            Ok(Care::Waits(away)) => {
+                tracing::warn!(branch = %id, ?away, "it is prepared, and others cannot be asked whether they are committed");
+                return Some(Care::Waits(away));
+            }
+            Err(error) => {
+                tracing::warn!(branch = %id, error = chain(&error), "the store cannot be asked what was decided");
+                failing.store(&error, begun, self.limit);
+                return None;
+            }
+        };
+        let begun = Instant::now();
+        let fate = self.ends(participant, id, decision).await;
+        failing.took(name, fate.as_ref().err(), begun, self.limit);
+        match fate {
+            Ok(fate) => {
+                if let Some(odd) = judge(decision, fate) {
+                    self.park(id.txn(), id.name(), decision, odd).await;
+                }
+                Some(Care::End(decision))
+            }
+            Err(error) => {
+                tracing::warn!(branch = %id, error = chain(&error), "a branch could not be ended");
+                None
             }
         }
     }
 
-    /// Whether a branch of a transaction is committed, of the participants that can be asked, but one.
-    async fn is_marked(&self, txn: Uuid, but: Option<&str>, failing: &Failing) -> bool {
-        let is_asked = |name: &str| Some(name) != but && !failing.is_silent(name);
-        let others = self.participants.iter().filter(|(name, _)| is_asked(name));
-        let asks = others.map(async |(name, participant)| {
+    /// What was decided, or is now, unless a branch is committed: one that is not this. An error is one of the store.
+    pub(super) async fn decides_with_care(
+        &self,
+        txn: Uuid,
+        found: Found<'_>,
+        failing: &Failing,
+    ) -> Result<Care, StoreError> {
+        let decided = async || {
+            let found = self.in_time(self.decided(txn)).await?;
+            Ok::<_, StoreError>(found.map(|decided| decided.decision))
+        };
+        let (mut knows, mut marks) =
+            (decided().await?.map_or(Knows::Nothing, Knows::Decided), Marks::default());
+        loop {
+            knows = match recover(knows) {
+                Step::Trace => self.traces(txn, found, &mut marks, failing).await?,
+                Step::Read => decided().await?.map_or(Knows::Torn, Knows::Decided),
+                Step::Ask => Knows::Decided(self.in_time(self.decision(txn)).await?.decision),
+                Step::Note => self.notes(txn, found, &marks).await?.map_or(Knows::Noted, Knows::Decided),
+                Step::End(decision) => return Ok(Care::End(decision)),
+                Step::Leave => return Ok(Care::Torn),
+                Step::Wait => return Ok(Care::Waits(marks.unasked)),
+            }
+        }
+    }
+
+    /// Whether it is noted that an operator has to decide, and whether another branch is committed.
+    async fn traces(
+        &self,
+        txn: Uuid,
+        found: Found<'_>,
+        marks: &mut Marks,
+        failing: &Failing,
+    ) -> Result<Knows, StoreError> {
+        let noted = self.in_time(self.tables.aside.get(&self.backend, &rows::key(txn)?)).await?;
+        if noted.is_some_and(|row| row.value.decision.is_none()) {
+            return Ok(Knows::Noted);
+        }
+        let is_forgotten = txn < self.in_time(self.floor(txn)).await?.value.floor;
+        let cluster = self.backend.identity();
+        *marks = self.marks(cluster, txn, |name| found.is_none_or(|(own, _)| own != name), failing).await;
+        let is_marked = is_forgotten || !marks.committed.is_empty() || !marks.forgotten.is_empty();
+        Ok(match (is_marked, marks.is_waited_for) {
+            (true, _) => Knows::Marked,
+            (false, true) => Knows::Unasked,
+            (false, false) => Knows::Unmarked,
+        })
+    }
+
+    /// Writes down that an operator has to decide about what is prepared. What was decided by then.
+    async fn notes(
+        &self,
+        txn: Uuid,
+        found: Found<'_>,
+        marks: &Marks,
+    ) -> Result<Option<Decision>, StoreError> {
+        let Some((participant, branch)) = found else { return Ok(None) };
+        let committed = marks.committed.iter().map(|name| (name.clone(), Waits::default()));
+        let own = (branch.to_owned(), Waits::found(branch, participant));
+        let open = Open::torn(committed.chain([own]).collect(), self.ids.clock().now());
+        self.in_time(self.notes_torn(txn, open)).await
+    }
+
+    /// Where a transaction is committed, after it was prepared, of these participants.
+    pub(super) async fn marks(
+        &self,
+        cluster: Uuid,
+        txn: Uuid,
+        of: impl Fn(&str) -> bool,
+        failing: &Failing,
+    ) -> Marks {
+        let asks = self.participants.iter().filter(|(name, _)| of(name));
+        let asks = asks.map(async |(name, participant)| {
+            if self.is_left(name, failing) {
+                return (name, None);
+            }
             let begun = Instant::now();
-            let asked = async { participant.was_committed(&self.branch(txn, name)?).await };
-            let failed = |error: &StoreError| failing.add(name, error, begun, self.limit);
-            self.in_time(asked).await.inspect_err(failed).unwrap_or_default()
+            let asked =
+                async { participant.was_committed(&BranchId::new(cluster, txn, name.as_str())?).await };
+            let fate = self.in_time(asked).await;
+            failing.took(name, fate.as_ref().err(), begun, self.limit);
+            (name, fate.ok())
         });
-        join_all(asks).await.contains(&true)
+        let mut marks = Marks::default();
+        for (name, fate) in join_all(asks).await {
+            if fate.is_some() {
+                self.away.answers(name);
+            }
+            let of = match fate {
+                Some(Fate::Aborted) => continue,
+                Some(Fate::Committed) => &mut marks.committed,
+                Some(Fate::Forgotten) => &mut marks.forgotten,
+                None => {
+                    let is_brief = self.away.since(name, self.outage) < self.outage;
+                    // One that is only slow can be asked in the next look.
+                    marks.is_waited_for |= is_brief || failing.is_spent(name, self.limit);
+                    &mut marks.unasked
+                }
+            };
+            of.insert(name.clone());
+        }
+        marks
     }
 }

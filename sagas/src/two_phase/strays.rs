@@ -3,17 +3,34 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use es_core::Backend;
-use es_core::store::{BranchId, Prepared, StoreError, write_rows};
+use es_core::store::{Prepared, Row, StoreError, write_rows};
+use es_core::{Backend, chain};
+use futures::future::{join_all, try_join};
+use futures::stream::{self, StreamExt as _};
 use uuid::Uuid;
 
 use super::machine::Decision;
-use super::manager::{Inner, TwoPhase};
-use super::rows::{self, Open, Resolved};
+use super::manager::{Inner, TRIES, TwoPhase};
+use super::recovery::{Failing, Marks};
+use super::rows::{self, Decided, Open, Resolved, Waits};
 use crate::By;
 
+/// Transactions that are looked at at the same time.
+const AT_ONCE: usize = 8;
+
+/// What is prepared, and recovery leaves to a person.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Strays {
+    /// Those that were found.
+    pub found: Vec<Stray>,
+    /// Why a participant could not be asked, by its name: what is prepared there is not known.
+    pub unasked: BTreeMap<String, String>,
+}
+
 /// A transaction with branches that are prepared, and that recovery leaves to a person: one of this store of which another
-/// branch is committed, or that is older than what it remembers, and nothing is known to be decided; or one of another store.
+/// branch is committed, or was, or may be; or that is older than what it remembers, and nothing is known to be decided; or one
+/// of another store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stray {
@@ -21,55 +38,83 @@ pub struct Stray {
     pub cluster: Uuid,
     /// The transaction.
     pub txn: Uuid,
-    /// The participants where it is prepared, and for how long.
+    /// Its branches that are prepared, and for how long. None, if they could not be asked for, or were ended by hand since.
     pub prepared: BTreeMap<String, Duration>,
-    /// Those where it is committed.
+    /// The participant where a branch was found, by the name of the branch, if it has another name: it had this one before.
+    pub renamed: BTreeMap<String, String>,
+    /// The participants where it is committed.
     pub committed: BTreeSet<String>,
+    /// Those where it may be: they could not be asked, or do not go back so far.
+    pub unknown: BTreeSet<String>,
+    /// What an operator has decided about it, if it is of another store: the same is to be said of what was found since.
+    pub decision: Option<Decision>,
+}
+
+impl Stray {
+    fn new(cluster: Uuid, txn: Uuid) -> Self {
+        let (prepared, renamed) = (BTreeMap::new(), BTreeMap::new());
+        let (committed, unknown, decision) = (BTreeSet::new(), BTreeSet::new(), None);
+        Self { cluster, txn, prepared, renamed, committed, unknown, decision }
+    }
+
+    /// The participant of a branch.
+    fn participant<'a>(&'a self, branch: &'a str) -> &'a str {
+        self.renamed.get(branch).map_or(branch, String::as_str)
+    }
+
+    /// The list of it, once it is decided. What is prepared is to be ended, whatever was noted of it before.
+    fn listed(&self, mut open: Open, decision: Decision, own: Uuid) -> Open {
+        let waits = |name: &String| (name.clone(), Waits::found(name, self.participant(name)));
+        open.branches.extend(self.prepared.keys().map(waits));
+        for name in &self.committed {
+            open.branches.entry(name.clone()).or_default();
+        }
+        open.decision = Some(decision);
+        open.cluster = Some(self.cluster).filter(|cluster| *cluster != own);
+        open
+    }
 }
 
 impl<B: Backend> TwoPhase<B> {
-    /// What is prepared at a participant, and recovery leaves alone.
+    /// What is prepared at a participant, and recovery leaves alone. A participant that cannot be asked hides nothing of the
+    /// others.
     ///
-    /// Of another store only branches are found whose participants have the same names and prefix here.
+    /// Of another store only branches are found whose participants have the same prefix here.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the store, or any participant, cannot be asked: then nobody knows all.
-    pub async fn strays(&self) -> Result<Vec<Stray>, StoreError> {
-        let inner = &self.0;
-        let own = inner.backend.identity();
-        let mut found: BTreeMap<(Uuid, Uuid), BTreeMap<String, Duration>> = BTreeMap::new();
-        for (name, participant) in &inner.participants {
-            let mut all = inner.in_time(participant.prepared(own)).await?;
-            all.retain(|prepared| prepared.age >= inner.grace);
-            all.extend(inner.in_time(participant.of_others(own)).await?);
-            for Prepared { id, age } in all.into_iter().filter(|prepared| prepared.id.name() == name) {
-                found.entry((id.cluster(), id.txn())).or_default().insert(name.clone(), age);
-            }
+    /// [`StoreError`] if the store cannot be asked.
+    pub async fn strays(&self) -> Result<Strays, StoreError> {
+        let (inner, failing) = (&self.0, Failing::default());
+        let (mut all, unasked) = inner.prepared(&failing).await;
+        for (txn, open) in inner.torn().await? {
+            let cluster = open.cluster.unwrap_or_else(|| inner.backend.identity());
+            all.entry((cluster, txn)).or_insert_with(|| Stray::new(cluster, txn));
         }
-        let floor = inner.floor().await?.value.floor;
-        let mut strays = Vec::new();
-        for ((cluster, txn), prepared) in found {
-            let committed = inner.committed(cluster, txn).await?;
-            let is_left = cluster != own || !committed.is_empty() || txn < floor;
-            // A decision is older than what was committed by it.
-            if is_left && inner.decided(txn).await?.is_none() {
-                strays.push(Stray { cluster, txn, prepared, committed });
-            }
+        let looked = stream::iter(all.into_values()).map(|stray| inner.looked_at(stray, &failing));
+        let looked: Vec<_> = looked.buffered(AT_ONCE).collect().await;
+        let mut found = Vec::new();
+        for stray in looked {
+            found.extend(stray?);
         }
-        Ok(strays)
+        Ok(Strays { found, unasked })
     }
 
     /// Decides about a transaction that recovery leaves to a person: it is committed where it is prepared, or taken back. Who
-    /// said so, and why, stays in the store.
+    /// said so, and why, stays in the store. If it was decided the same way before, what was found since is ended as well.
+    ///
+    /// It is about what is prepared, and about nothing else. If the store itself had a part in the transaction, that part is not
+    /// committed with it, and is to be done again by itself; so is a branch that was never prepared. A coordinator that still
+    /// runs says so ([`TwoPhaseError::WithoutJournal`](super::TwoPhaseError::WithoutJournal),
+    /// [`TwoPhaseError::Parked`](super::TwoPhaseError::Parked)); one that is gone cannot.
     ///
     /// For one of another store only if that store is gone for good, or has been stopped: else it decides as well. Where it is
     /// decided to abort, a branch that is committed is [parked](super::PendingState::Parked).
     ///
     /// # Errors
     ///
-    /// [`StoreError::Misuse`] if it was decided the other way, or it is not said who and why; else as for any write. What is
-    /// decided is done by recovery, if not at once.
+    /// [`StoreError::Misuse`] if it was decided the other way, or it is not said who and why; [`StoreError::Transient`] if
+    /// others write its rows at this moment; else as for any write. What is decided is done by recovery, if not at once.
     pub async fn adopt(
         &self,
         stray: &Stray,
@@ -78,41 +123,128 @@ impl<B: Backend> TwoPhase<B> {
         reason: &str,
     ) -> Result<(), StoreError> {
         By::check(actor, reason).map_err(StoreError::misuse)?;
-        let (inner, txn) = (&self.0, stray.txn);
-        if let Some(wrong) =
-            stray.prepared.keys().chain(&stray.committed).find(|name| inner.named(name).is_err())
-        {
-            return inner.named(wrong).map(drop);
+        let inner = &self.0;
+        let prepared = stray.prepared.keys().map(|branch| stray.participant(branch));
+        for name in prepared.chain(stray.committed.iter().map(String::as_str)) {
+            inner.named(name)?;
         }
-        let names: BTreeSet<_> = stray.prepared.keys().chain(&stray.committed).cloned().collect();
-        let open = Open::new(decision, names, inner.ids.clock().now());
-        let cluster = Some(stray.cluster).filter(|cluster| *cluster != inner.backend.identity());
-        let mut writes = inner.decides(txn, Open { cluster, ..open }).await?;
-        let (actor, reason) = (actor.to_owned(), reason.to_owned());
-        let said = Resolved { decision: Some(decision), odd: None, actor, reason };
-        writes.push(inner.says(txn, rows::WHOLE, said).await?);
-        if !write_rows(&inner.backend, writes).await?.is_yes() {
-            let found = inner.decided(txn).await?;
-            if found != Some(decision) {
-                let what = found
-                    .map_or("it is not decided, for others write it", |_| "it was decided the other way");
-                return Err(StoreError::misuse(format!("transaction {txn}: {what}")));
+        for n in 0..TRIES {
+            if inner.try_adopt(stray, decision, actor, reason).await? {
+                return inner.settle(stray.txn, &Failing::default()).await.map(drop);
             }
+            inner.pause(n).await;
         }
-        inner.settle(txn).await.map(drop)
+        Err(StoreError::transient("adopting a transaction", std::io::Error::other("others write its rows")))
     }
 }
 
 impl<B: Backend> Inner<B> {
-    /// The participants where a transaction is committed, after it was prepared.
-    async fn committed(&self, cluster: Uuid, txn: Uuid) -> Result<BTreeSet<String>, StoreError> {
-        let mut committed = BTreeSet::new();
-        for (name, participant) in &self.participants {
-            let id = BranchId::new(cluster, txn, name.as_str())?;
-            if self.in_time(participant.was_committed(&id)).await? {
-                committed.insert(name.clone());
+    /// What is prepared, by store and transaction; and why a participant could not be asked.
+    async fn prepared(&self, failing: &Failing) -> (BTreeMap<(Uuid, Uuid), Stray>, BTreeMap<String, String>) {
+        let own = self.backend.identity();
+        let scans = self.participants.iter().map(async |(name, participant)| {
+            let (ours, theirs) = (participant.prepared(own), participant.of_others(own));
+            (name, try_join(self.in_time(ours), self.in_time(theirs)).await)
+        });
+        let (mut all, mut unasked) = (BTreeMap::new(), BTreeMap::new());
+        for (name, scan) in join_all(scans).await {
+            let (mut ours, theirs) = match scan {
+                Ok(found) => found,
+                Err(error) => {
+                    failing.silence(name);
+                    unasked.insert(name.clone(), chain(&error));
+                    continue;
+                }
+            };
+            ours.retain(|prepared| prepared.age >= self.grace);
+            for Prepared { id, age } in ours.into_iter().chain(theirs) {
+                // Of two participants in one database, each has its own.
+                if id.name() != name && self.participants.contains_key(id.name()) {
+                    continue;
+                }
+                let new = || Stray::new(id.cluster(), id.txn());
+                let stray = all.entry((id.cluster(), id.txn())).or_insert_with(new);
+                stray.prepared.insert(id.name().to_owned(), age);
+                if id.name() != name {
+                    stray.renamed.insert(id.name().to_owned(), name.clone());
+                }
             }
         }
-        Ok(committed)
+        (all, unasked)
+    }
+
+    /// The transactions of which it is noted that an operator has to decide.
+    async fn torn(&self) -> Result<Vec<(Uuid, Open)>, StoreError> {
+        let mut torn = Vec::new();
+        for stored in self.tables.aside.stored(&self.backend).await? {
+            // One that cannot be read is among what is pending.
+            let (Ok(txn), Ok(row)) = (rows::txn_of(&stored.key), self.tables.aside.decode(stored)) else {
+                continue;
+            };
+            if row.value.decision.is_none() {
+                torn.push((txn, row.value));
+            }
+        }
+        Ok(torn)
+    }
+
+    /// The same with where it is committed, if it is left to a person.
+    async fn looked_at(&self, mut stray: Stray, failing: &Failing) -> Result<Option<Stray>, StoreError> {
+        let (txn, is_own) = (stray.txn, stray.cluster == self.backend.identity());
+        let decided = self.in_time(self.decided(txn)).await?;
+        stray.decision = decided.map(|decided| decided.decision);
+        if is_own && stray.decision.is_some() {
+            return Ok(None);
+        }
+        let is_asked = |name: &str| !stray.prepared.keys().any(|branch| stray.participant(branch) == name);
+        let Marks { committed, forgotten, unasked, .. } =
+            self.marks(stray.cluster, txn, is_asked, failing).await;
+        let is_noted = async || {
+            match self.in_time(self.tables.aside.get(&self.backend, &rows::key(txn)?)).await {
+                Ok(row) => Ok(row.is_some_and(|row| row.value.decision.is_none())),
+                // A newer program has written it, or it is damaged: a person has to look.
+                Err(StoreError::Corrupt { .. }) => Ok(true),
+                Err(error) => Err(error),
+            }
+        };
+        let is_forgotten = txn < self.in_time(self.floor(txn)).await?.value.floor || !forgotten.is_empty();
+        let is_left = !is_own || is_forgotten || !committed.is_empty() || is_noted().await?;
+        stray.committed = committed;
+        stray.unknown = forgotten.into_iter().chain(unasked).collect();
+        if !is_left {
+            return Ok(None);
+        }
+        // A decision is older than what was committed by it.
+        let decided = self.in_time(self.decided(txn)).await?;
+        stray.decision = decided.map(|decided| decided.decision);
+        Ok(Some(stray).filter(|stray| !is_own || stray.decision.is_none()))
+    }
+
+    /// Whether a decision about it is stored, with what was found of it. Not if others write its rows.
+    async fn try_adopt(
+        &self,
+        stray: &Stray,
+        decision: Decision,
+        actor: &str,
+        reason: &str,
+    ) -> Result<bool, StoreError> {
+        let (txn, tables, key) = (stray.txn, &self.tables, rows::key(stray.txn)?);
+        let decided = self.decided(txn).await?.map(|decided| decided.decision);
+        if decided.is_some_and(|decided| decided != decision) {
+            return Err(StoreError::misuse(format!("transaction {txn}: it was decided the other way")));
+        }
+        let found = tables.aside.get(&self.backend, &key).await?;
+        let rev = found.as_ref().map_or(0, |row| row.rev);
+        let new = || Open::torn(BTreeMap::new(), self.ids.clock().now());
+        let open = stray.listed(found.map_or_else(new, |row| row.value), decision, self.backend.identity());
+        let mut writes = vec![tables.aside.put(&Row { key: key.clone(), rev, value: open })?];
+        if decided.is_none() {
+            let decided = Decided { decision, branches: Vec::new(), adopted: true };
+            writes.push(tables.decisions.insert(key, decided)?);
+        }
+        let (actor, reason) = (actor.to_owned(), reason.to_owned());
+        let said = Resolved { decision: Some(decision), odd: None, actor, reason, before: Vec::new() };
+        writes.push(self.says(txn, rows::WHOLE, said).await?);
+        Ok(write_rows(&self.backend, writes).await?.is_yes())
     }
 }

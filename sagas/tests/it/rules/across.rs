@@ -36,6 +36,10 @@ pub(crate) enum At {
     Abort,
     Outcome,
     Scan,
+    /// Whether it was committed.
+    Marked,
+    Begin,
+    Check,
 }
 
 /// What becomes of it.
@@ -49,6 +53,8 @@ pub(crate) enum Fault {
     Lost,
     /// It is done, and fails.
     Unheard,
+    /// It takes this long.
+    Slow(Duration),
 }
 
 /// Where a call stops.
@@ -135,6 +141,10 @@ async fn meets<T>(
             gate.stop().await;
             done
         }
+        Some((_, Fault::Slow(time))) => {
+            tokio::time::sleep(time).await;
+            call.await
+        }
         Some((_, Fault::Lost)) => Err(lost()),
         Some((_, Fault::Unheard)) => call.await.and_then(|_| Err(lost())),
     }
@@ -148,10 +158,11 @@ impl Participant for Partner {
         self.inner.name()
     }
     async fn check(&self) -> Result<(), StoreError> {
-        self.inner.check().await
+        meets(&self.faults, At::Check, self.inner.check()).await
     }
     async fn begin(&self, id: &BranchId) -> Result<PartnerBranch, StoreError> {
-        Ok(PartnerBranch { inner: self.inner.begin(id).await?, faults: self.faults.clone() })
+        let inner = meets(&self.faults, At::Begin, self.inner.begin(id)).await?;
+        Ok(PartnerBranch { inner, faults: self.faults.clone() })
     }
     async fn commit(&self, id: &BranchId) -> Result<Fate, StoreError> {
         if *self.refused.lock().unwrap() == Some(id.txn()) {
@@ -162,8 +173,8 @@ impl Participant for Partner {
     async fn abort(&self, id: &BranchId) -> Result<Fate, StoreError> {
         meets(&self.faults, At::Abort, self.inner.abort(id)).await
     }
-    async fn was_committed(&self, id: &BranchId) -> Result<bool, StoreError> {
-        self.inner.was_committed(id).await
+    async fn was_committed(&self, id: &BranchId) -> Result<Fate, StoreError> {
+        meets(&self.faults, At::Marked, self.inner.was_committed(id)).await
     }
     async fn outcome(&self, id: &BranchId) -> Result<Fate, StoreError> {
         meets(&self.faults, At::Outcome, self.inner.outcome(id)).await
@@ -232,7 +243,7 @@ impl<'s, S: Subject> Across<'s, S> {
     pub(crate) async fn another(&self, databases: &[usize]) -> TwoPhase<S::Backend> {
         let backend = self.subject.again(&self.backend, &self.clock).await;
         let own: Vec<_> = databases.iter().map(|i| self.at(*i).inner.clone()).collect();
-        let builder = TwoPhase::on(backend).unwrap().grace(Duration::ZERO);
+        let builder = TwoPhase::on(backend).unwrap().grace(Duration::ZERO).outage(Duration::ZERO);
         own.into_iter().fold(builder, |builder, own| builder.participant(own)).build().unwrap()
     }
 
@@ -296,7 +307,7 @@ pub(crate) fn with<B: es_core::Backend + Clone>(
     backend: &B,
     participants: impl Iterator<Item = Partner>,
 ) -> TwoPhase<B> {
-    let builder = TwoPhase::on(backend.clone()).unwrap().grace(Duration::ZERO);
+    let builder = TwoPhase::on(backend.clone()).unwrap().grace(Duration::ZERO).outage(Duration::ZERO);
     participants.fold(builder, |builder, own| builder.participant(own)).build().unwrap()
 }
 

@@ -321,9 +321,10 @@ impl Participant for Courier {
     async fn abort(&self, id: &BranchId) -> Result<Fate, StoreError> {
         Ok(self.ends(id, Fate::Aborted))
     }
-    async fn was_committed(&self, id: &BranchId) -> Result<bool, StoreError> {
+    async fn was_committed(&self, id: &BranchId) -> Result<Fate, StoreError> {
         let all = self.0.lock().unwrap();
-        Ok(all.get(id).is_some_and(|kept| kept.prepared == Some(false) && kept.fate == Fate::Committed))
+        let was_prepared = all.get(id).filter(|kept| kept.prepared == Some(false));
+        Ok(was_prepared.map_or(Fate::Aborted, |kept| kept.fate))
     }
     async fn outcome(&self, id: &BranchId) -> Result<Fate, StoreError> {
         let never = || Kept { what: String::new(), fate: Fate::Aborted, prepared: None };

@@ -1,12 +1,16 @@
 //! Databases that hang, calls that never can go through, and rows that cannot be read, in transactions across databases: A30 to
-//! A36.
+//! A36, A50, A53 to A55.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use es_core::entropy::SystemEntropy;
+use es_core::id::Ids;
 use es_core::store::{BranchId, Participant as _, Table, write_rows};
 use es_core::{App, ErrorKind, EventStore as _};
 use es_postgres::PgParticipant;
-use sagas::two_phase::{PendingState, TwoPhase, TwoPhaseApp as _, TwoPhaseError};
+use futures::future::join_all;
+use sagas::two_phase::{Decision, PendingState, TwoPhase, TwoPhaseApp as _, TwoPhaseError};
 use serde_json::{Value, json};
 use sqlx::postgres::PgPoolOptions;
 use tokio::time::{Instant, timeout};
@@ -20,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A node that waits for nothing for long.
 fn impatient<S: Subject>(across: &Across<'_, S>) -> TwoPhase<S::Backend> {
-    let node = TwoPhase::on(across.backend.clone()).unwrap().grace(Duration::ZERO);
+    let node = TwoPhase::on(across.backend.clone()).unwrap().grace(Duration::ZERO).outage(Duration::ZERO);
     let node = across.databases.iter().fold(node, |node, (_, own)| node.participant(own.clone()));
     node.limit(PATIENCE).patience(PATIENCE).build().unwrap()
 }
@@ -201,7 +205,7 @@ pub(super) async fn a_branch_begins_where_it_is_ended<S: Subject>(subject: &S) {
     across.is_at_rest().await;
     assert_eq!(across.have("one").await, 2);
     // What is prepared under another name is not taken for rolled back.
-    let txn = es_core::id::Ids::default().next();
+    let txn = Ids::default().next();
     let id = BranchId::new(across.backend.identity(), txn, "stock").unwrap();
     let prepares = format!("begin; insert into done values ('two'); prepare transaction 'es:{id}'");
     across.by_hand(0, prepares).await;
@@ -211,4 +215,85 @@ pub(super) async fn a_branch_begins_where_it_is_ended<S: Subject>(subject: &S) {
         assert!(error.to_string().contains("is prepared as \"es:"), "{error}");
     }
     across.by_hand(0, format!("rollback prepared 'es:{id}'")).await;
+}
+
+/// A50
+pub(super) async fn what_is_to_be_rolled_back_where_nobody_looks_is_shown<S: Subject>(subject: &S) {
+    let across = Across::open(subject, 2).await;
+    let node = |databases: &[usize]| {
+        let ids = Ids::new(Arc::new(across.clock.clone()), Arc::new(SystemEntropy));
+        let node = TwoPhase::on(across.backend.clone()).unwrap().ids(ids);
+        let node = node.grace(Duration::ZERO).outage(Duration::ZERO);
+        databases.iter().fold(node, |node, i| node.participant(across.at(*i).clone())).build().unwrap()
+    };
+    let tx = across.written("one").await;
+    let txn = tx.id();
+    crashes(tx.commit(), &[0, 1].map(|i| across.at(i).stops(At::Prepare, true))).await;
+    across.at(1).will(At::Scan, Fault::Lost);
+    across.at(1).will(At::Abort, Fault::Lost);
+    assert_eq!(node(&[0, 1]).recover().await.unwrap().aborted, 1);
+    let without = node(&[0]);
+    // A node that knows it may be at it.
+    assert!(without.recover().await.unwrap().abandoned.is_empty());
+    assert_eq!(without.pending().await.unwrap(), []);
+    across.clock.advance(Duration::from_secs(120));
+    let found = without.recover().await.unwrap();
+    assert_eq!(found.abandoned.iter().collect::<Vec<_>>(), ["billing"]);
+    assert!(found.missing.is_empty());
+    let pending = without.pending().await.unwrap();
+    let [billing] = &pending[..] else { panic!("{pending:?}") };
+    assert_eq!(
+        (billing.txn, billing.branch.as_str(), billing.state),
+        (txn, "billing", PendingState::Missing)
+    );
+    assert_eq!(billing.decision, Some(Decision::Abort));
+    without.check().await.unwrap();
+    without.accept(txn, "billing", "ada", "it is no more").await.unwrap();
+    assert_eq!(without.pending().await.unwrap(), []);
+}
+
+/// A53
+pub(super) async fn a_participant_that_is_slow_takes_its_share_of_a_look<S: Subject>(subject: &S) {
+    const MANY: usize = 6;
+    let across = Across::open(subject, 2).await;
+    for n in 0..MANY {
+        let gates = [0, 1].map(|i| across.at(i).stops(At::Commit, false));
+        crashes(across.written(&n.to_string()).await.commit(), &gates).await;
+    }
+    // No answer is late, and all of them together are.
+    for _ in 0..2 * MANY {
+        across.at(0).will(At::Commit, Fault::Slow(PATIENCE.mul_f64(0.8)));
+    }
+    let begun = Instant::now();
+    let found = impatient(&across).recover().await.unwrap();
+    assert!(begun.elapsed() < PATIENCE.mul_f64(0.8) * 8, "{:?}", begun.elapsed());
+    assert!(found.in_doubt["stock"].branches >= 3, "{found:?}");
+    assert_eq!(across.prepared(1).await.len(), 0);
+    across.another_node().await.recover().await.unwrap();
+    across.is_at_rest().await;
+}
+
+/// A54
+pub(super) async fn a_database_that_hangs_holds_no_beginning_and_no_start<S: Subject>(subject: &S) {
+    let across = Across::open(subject, 2).await;
+    let node = impatient(&across);
+    let mut tx = node.begin();
+    append(&mut tx, "one").await;
+    let _gate = across.at(1).stops(At::Begin, false);
+    let branch = timeout(LIMIT, tx.branch(across.at(1))).await.expect("it answers");
+    assert_eq!(branch.map(drop).unwrap_err().kind(), ErrorKind::Transient);
+    tx.rollback().await;
+    commit_event(&across.backend, "other").await;
+    let _gate = across.at(0).stops(At::Check, false);
+    let app = timeout(LIMIT, App::on(across.backend.clone()).two_phase(&node).start()).await;
+    app.expect("it starts").unwrap().shutdown(Duration::from_secs(10)).await;
+}
+
+/// A55
+pub(super) async fn many_decide_at_the_same_time<S: Subject>(subject: &S) {
+    let across = Across::open(subject, 0).await;
+    let doubts: Vec<_> = (0..64).map(|_| across.two_phase.begin().doubt()).collect();
+    for decision in join_all(doubts.iter().map(|doubt| across.two_phase.resolve(doubt))).await {
+        assert_eq!(decision.unwrap(), Decision::Abort);
+    }
 }

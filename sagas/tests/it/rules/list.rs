@@ -340,6 +340,17 @@ macro_rules! rules_across {
                 a_decision_that_the_store_has_lost_is_not_taken_for_none
                 what_is_committed_by_hand_after_it_was_given_up_waits_for_a_person
                 what_a_store_that_is_gone_has_prepared_is_adopted
+                a_participant_that_is_away_hides_no_stray_of_others
+                what_is_found_after_it_was_adopted_is_shown_and_ended
+                a_branch_of_a_participant_that_was_renamed_is_shown_and_ended
+            }
+            torn {
+                what_was_found_torn_is_left_also_when_nobody_can_be_asked
+                who_cannot_be_asked_is_not_taken_for_one_that_has_nothing
+                what_is_not_to_be_committed_is_on_no_list_of_an_earlier_program
+                what_an_operator_commits_without_the_store_is_not_said_to_be_committed
+                what_an_operator_commits_in_part_is_not_said_to_be_aborted
+                what_its_coordinator_has_given_up_is_decided
             }
             limits {
                 a_database_that_hangs_holds_nobody_for_long
@@ -349,6 +360,10 @@ macro_rules! rules_across {
                 a_row_that_cannot_be_read_keeps_no_other
                 recovery_leaves_to_its_coordinator_what_was_just_decided
                 a_branch_begins_where_it_is_ended
+                what_is_to_be_rolled_back_where_nobody_looks_is_shown
+                a_participant_that_is_slow_takes_its_share_of_a_look
+                a_database_that_hangs_holds_no_beginning_and_no_start
+                many_decide_at_the_same_time
             }
             kept {
                 what_was_decided_is_forgotten_once_all_of_it_is_done
@@ -371,6 +386,8 @@ macro_rules! rules_of_servers {
                 what_is_dropped_leaves_no_transaction_to_the_next
                 a_branch_that_has_written_to_a_foreign_table_is_not_committed_before_the_decision
                 a_branch_under_another_role_is_not_prepared
+                what_nobody_answers_keeps_no_connection_from_what_ends_branches
+                what_ends_branches_goes_by_the_options_that_the_pool_has_now
             }
         }
     };

@@ -49,6 +49,7 @@ mod storms;
 mod strays;
 mod tcc;
 mod timers;
+mod torn;
 mod trip;
 mod watching;
 mod world;

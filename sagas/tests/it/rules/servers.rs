@@ -1,8 +1,9 @@
-//! Transactions across databases, on a server of their own: A19 to A22, A39, A40; and connections that are given back: D21.
+//! Transactions across databases, on a server of their own: A19 to A22, A39, A40, A51, A52; and connections that are given back: D21.
 
 use std::io;
 use std::path::PathBuf;
 use std::task::Poll;
+use std::time::Duration;
 
 use es_core::store::{BranchId, Fate, Participant as _, Table};
 use es_core::{App, ErrorKind, EventStore as _};
@@ -31,6 +32,8 @@ struct Passes {
     deaf: bool,
     /// Connections made before are cut.
     cuts: u32,
+    /// Connections made before are answered no more.
+    mutes: u32,
 }
 
 /// A wire to a server on which its answers can be lost.
@@ -49,9 +52,13 @@ impl Wire {
         Self { folder, passes }
     }
 
-    async fn store(&self, server: &Server, database: &Database) -> PgBackend {
+    fn options(&self, server: &Server, database: &Database) -> PgConnectOptions {
         let connect = PgConnectOptions::new_without_pgpass().socket(self.folder.path()).port(server.port());
-        let connect = connect.username(server.user()).database(database.name());
+        connect.username(server.user()).database(database.name())
+    }
+
+    async fn store(&self, server: &Server, database: &Database) -> PgBackend {
+        let connect = self.options(server, database);
         PgBackend::connect_with(PgOptions::from_driver(connect).with_notify(false)).await.unwrap()
     }
 
@@ -59,9 +66,14 @@ impl Wire {
         self.passes.send_modify(|passes| passes.deaf = true);
     }
 
+    /// Those that are open are never answered again, nor closed.
+    fn mute(&self) {
+        self.passes.send_modify(|passes| passes.mutes += 1);
+    }
+
     /// Those that were deaf, and all others, are cut; later ones hear.
     fn cut(&self) {
-        self.passes.send_modify(|passes| *passes = Passes { deaf: false, cuts: passes.cuts + 1 });
+        self.passes.send_modify(|passes| *passes = Passes { deaf: false, cuts: passes.cuts + 1, ..*passes });
     }
 }
 
@@ -73,7 +85,7 @@ async fn accept(listener: UnixListener, server: PathBuf, passes: watch::Sender<P
 }
 
 async fn forward(client: UnixStream, server: UnixStream, mut passes: watch::Receiver<Passes>) {
-    let cuts = passes.borrow().cuts;
+    let Passes { cuts, mutes, .. } = *passes.borrow();
     let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
         (client.into_split(), server.into_split());
     let hears = passes.clone();
@@ -85,7 +97,8 @@ async fn forward(client: UnixStream, server: UnixStream, mut passes: watch::Rece
             if n == 0 {
                 return io::Result::Ok(());
             }
-            if !hears.borrow().deaf {
+            let is_mute = hears.borrow().deaf || hears.borrow().mutes > mutes;
+            if !is_mute {
                 to_client.write_all(&bytes[..n]).await?;
             }
         }
@@ -336,6 +349,75 @@ pub(super) async fn a_branch_under_another_role_is_not_prepared() {
     assert_eq!(commits(&as_tenant, "select 1").await.unwrap(), [""; 0]);
     assert_eq!((rows(stock.inner.pool(), "one").await, rows(billing.inner.pool(), "one").await), (2, 2));
     drop(databases);
+}
+
+/// A51
+pub(super) async fn what_nobody_answers_keeps_no_connection_from_what_ends_branches() {
+    let server = server(ServerOptions::new()).await;
+    let (databases, [near, billing], _) = pair(&server).await;
+    let wire = Wire::to(&server);
+    let pool = PgPoolOptions::new().connect_with(wire.options(&server, &databases[0])).await.unwrap();
+    let stock = Partner::new(PgParticipant::new("stock", pool).unwrap());
+    let second = Duration::from_secs(1);
+    let node = TwoPhase::on(es_core::memory::MemoryBackend::new()).unwrap().grace(Duration::ZERO);
+    let node = node.participant(stock.clone()).participant(billing.clone()).limit(second).build().unwrap();
+    let mut tx = node.begin();
+    write(&mut tx, &stock, "one").await;
+    write(&mut tx, &billing, "one").await;
+    crashes(tx.commit(), &[stock.stops(At::Prepare, true), billing.stops(At::Prepare, true)]).await;
+    // More ask what became of theirs than there are connections, all wait for the lock of a marker, and then nobody answers.
+    let ids: Vec<_> = (0..4)
+        .map(|_| {
+            let txn = es_core::id::Ids::default().next();
+            BranchId::new(uuid::Uuid::new_v4(), txn, "stock").unwrap()
+        })
+        .collect();
+    let mut holds = near.inner.pool().begin().await.unwrap();
+    for id in &ids {
+        let mark = "insert into es_guard.guards (run, call, state, fingerprint, result)
+            values ($1, '2pc-alone/stock', 'done', decode(repeat('00', 16), 'hex'), 'null')";
+        sqlx::query(mark).bind(id.txn()).execute(&mut *holds).await.unwrap();
+    }
+    let asks = ids.iter().map(|id| timeout(second, stock.outcome(id)));
+    let mutes = async {
+        until(&near.inner, "select exists (select from pg_stat_activity where wait_event_type = 'Lock')")
+            .await;
+        wire.mute();
+    };
+    let (asked, ()) = futures::join!(futures::future::join_all(asks), mutes);
+    assert!(asked.iter().all(Result::is_err), "{asked:?}");
+    let begun = tokio::time::Instant::now();
+    let mut aborted = node.recover().await.unwrap().aborted;
+    if aborted < 2 {
+        // Those that had been idle are found to be gone.
+        aborted += node.recover().await.unwrap().aborted;
+    }
+    assert_eq!(aborted, 2);
+    assert!(begun.elapsed() < second * 6, "{:?}", begun.elapsed());
+}
+
+/// A52
+pub(super) async fn what_ends_branches_goes_by_the_options_that_the_pool_has_now() {
+    let server = server(ServerOptions::new()).await;
+    let (databases, [near, billing], _) = pair(&server).await;
+    let wire = Wire::to(&server);
+    let pool = PgPoolOptions::new().connect_with(wire.options(&server, &databases[0])).await.unwrap();
+    let stock = Partner::new(PgParticipant::new("stock", pool).unwrap());
+    let store = es_core::memory::MemoryBackend::new();
+    let node = with(&store, [stock.clone(), billing.clone()].into_iter());
+    let commits = async |what: &str| {
+        let mut tx = node.begin();
+        write(&mut tx, &stock, what).await;
+        write(&mut tx, &billing, what).await;
+        tx.commit().await.map(|done| done.pending)
+    };
+    assert_eq!(commits("one").await.unwrap(), [""; 0]);
+    // Another host; the one before is no more.
+    stock.inner.pool().set_connect_options((*near.inner.pool().connect_options()).clone());
+    std::fs::remove_file(wire.folder.path().join(format!(".s.PGSQL.{}", server.port()))).unwrap();
+    wire.cut();
+    assert_eq!(commits("two").await.unwrap(), [""; 0]);
+    assert_eq!(rows(near.inner.pool(), "two").await, 1);
 }
 
 /// Until a query says yes.

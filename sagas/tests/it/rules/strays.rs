@@ -1,4 +1,4 @@
-//! Transactions across databases that somebody has ended by hand in part, or whose decision is lost: A26 to A29.
+//! Transactions across databases that somebody has ended by hand in part, or whose decision is lost: A26 to A29, A47 to A49.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,30 +6,33 @@ use std::time::Duration;
 use es_core::EventStore as _;
 use es_core::memory::MemoryBackend;
 use es_core::store::{Table, write_rows};
+use es_postgres::PgParticipant;
 use sagas::two_phase::{Decision, Odd, PendingState, Stray, TwoPhase, TwoPhaseError};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::Subject;
-use super::across::{Across, At, Fault, Gate, crashes, with, write};
+use super::across::{Across, At, Fault, Gate, Partner, crashes, with, write};
 
 /// Each stops once it is prepared.
-fn prepared<S: Subject>(across: &Across<'_, S>) -> [Gate; 2] {
+pub(super) fn prepared<S: Subject>(across: &Across<'_, S>) -> [Gate; 2] {
     [0, 1].map(|i| across.at(i).stops(At::Prepare, true))
 }
 
-async fn commits_by_hand<S: Subject>(across: &Across<'_, S>, i: usize) {
+pub(super) async fn commits_by_hand<S: Subject>(across: &Across<'_, S>, i: usize) {
     let gid = across.prepared(i).await.pop().unwrap();
     across.by_hand(i, format!("commit prepared '{gid}'")).await;
 }
 
-async fn only_stray<B: es_core::Backend>(two_phase: &TwoPhase<B>) -> Stray {
+pub(super) async fn only_stray<B: es_core::Backend>(two_phase: &TwoPhase<B>) -> Stray {
     let strays = two_phase.strays().await.unwrap();
-    let [stray] = &strays[..] else { panic!("{strays:?}") };
+    let [stray] = &strays.found[..] else { panic!("{strays:?}") };
     stray.clone()
 }
 
-async fn pending<B: es_core::Backend>(two_phase: &TwoPhase<B>) -> Vec<(Uuid, String, PendingState)> {
+pub(super) async fn pending<B: es_core::Backend>(
+    two_phase: &TwoPhase<B>,
+) -> Vec<(Uuid, String, PendingState)> {
     let pending = two_phase.pending().await.unwrap();
     pending.into_iter().map(|branch| (branch.txn, branch.branch, branch.state)).collect()
 }
@@ -63,7 +66,7 @@ pub(super) async fn what_is_committed_by_hand_stops_recovery_until_a_person_deci
         another.adopt(&stray, decision, "ada", "as it was in the order").await.unwrap();
         another.adopt(&stray, other, "ada", "as it was in the order").await.unwrap_err();
         assert_eq!(across.prepared(1).await, [""; 0]);
-        assert_eq!(another.strays().await.unwrap(), []);
+        assert_eq!(another.strays().await.unwrap().found, []);
         assert_eq!(another.resolve(&doubt).await.unwrap(), decision);
         assert_eq!(across.have(&what).await, if decision == Decision::Commit { 2 } else { 1 });
         let odd = (txn, "stock".to_owned(), PendingState::Parked(Odd::Committed));
@@ -161,4 +164,83 @@ pub(super) async fn what_a_store_that_is_gone_has_prepared_is_adopted<S: Subject
         assert_eq!(across.have(&what).await, if decision == Decision::Commit { 2 } else { 0 });
         across.at(1).forget_faults();
     }
+}
+
+/// A47
+pub(super) async fn a_participant_that_is_away_hides_no_stray_of_others<S: Subject>(subject: &S) {
+    let across = Across::open(subject, 3).await;
+    let mut tx = across.two_phase.begin();
+    for i in 0..2 {
+        write(&mut tx, across.at(i), "one").await;
+    }
+    crashes(tx.commit(), &prepared(&across)).await;
+    commits_by_hand(&across, 0).await;
+    across.at(2).will(At::Scan, Fault::Lost);
+    let strays = across.two_phase.strays().await.unwrap();
+    assert_eq!(strays.unasked.keys().collect::<Vec<_>>(), ["mail"]);
+    let [stray] = &strays.found[..] else { panic!("{strays:?}") };
+    assert_eq!(stray.committed, BTreeSet::from(["stock".to_owned()]));
+    assert_eq!(stray.unknown, BTreeSet::from(["mail".to_owned()]));
+    across.two_phase.adopt(stray, Decision::Commit, "ada", "as it was in the order").await.unwrap();
+    across.is_at_rest().await;
+    assert_eq!(across.have("one").await, 2);
+}
+
+/// A48
+pub(super) async fn what_is_found_after_it_was_adopted_is_shown_and_ended<S: Subject>(subject: &S) {
+    let across = Across::open(subject, 3).await;
+    let theirs = with(&MemoryBackend::new(), across.databases.iter().map(|(_, own)| own.clone()));
+    let mut tx = theirs.begin();
+    for i in 0..3 {
+        write(&mut tx, across.at(i), "one").await;
+    }
+    let txn = tx.id();
+    crashes(tx.commit(), &[0, 1, 2].map(|i| across.at(i).stops(At::Prepare, true))).await;
+    let some = across.another(&[0, 1]).await;
+    let stray = only_stray(&some).await;
+    assert_eq!((stray.prepared.len(), stray.decision), (2, None));
+    some.adopt(&stray, Decision::Commit, "ada", "that shop is closed").await.unwrap();
+    let all = across.another_node().await;
+    let stray = only_stray(&all).await;
+    assert_eq!((stray.txn, stray.decision), (txn, Some(Decision::Commit)));
+    assert_eq!(stray.prepared.keys().collect::<Vec<_>>(), ["mail"]);
+    all.adopt(&stray, Decision::Abort, "bob", "that shop is closed").await.unwrap_err();
+    all.adopt(&stray, Decision::Commit, "bob", "one more").await.unwrap();
+    across.is_at_rest().await;
+    assert_eq!((across.have("one").await, all.strays().await.unwrap().found.len()), (3, 0));
+    // What both have said is kept.
+    let said = Table::<Value>::new("two-phase.resolved").unwrap().all(&across.backend).await.unwrap();
+    assert_eq!(
+        (&said[0].value["actor"], &said[0].value["before"][0]["actor"]),
+        (&"bob".into(), &"ada".into())
+    );
+}
+
+/// A49
+pub(super) async fn a_branch_of_a_participant_that_was_renamed_is_shown_and_ended<S: Subject>(subject: &S) {
+    let across = Across::open(subject, 2).await;
+    let renamed = |i: usize, name: &str| {
+        let other = across.at(1 - i).clone();
+        let own = PgParticipant::new(name, across.pool(i).clone()).unwrap();
+        with(&across.backend, [Partner::new(own), other].into_iter())
+    };
+    crashes(across.written("one").await.commit(), &prepared(&across)).await;
+    commits_by_hand(&across, 0).await;
+    let node = renamed(1, "billing-2");
+    assert_eq!(node.recover().await.unwrap().torn.len(), 1);
+    let stray = only_stray(&node).await;
+    assert_eq!(stray.prepared.keys().collect::<Vec<_>>(), ["billing"]);
+    assert_eq!(stray.renamed["billing"], "billing-2");
+    node.adopt(&stray, Decision::Commit, "ada", "as it was in the order").await.unwrap();
+    across.is_at_rest().await;
+    assert_eq!(across.have("one").await, 2);
+    // The one that is committed was renamed: its marker has the name that it had.
+    crashes(across.written("two").await.commit(), &prepared(&across)).await;
+    commits_by_hand(&across, 0).await;
+    let found = renamed(0, "stock-2").recover().await.unwrap();
+    assert_eq!((found.aborted, found.torn.len(), across.prepared(1).await.len()), (0, 1, 1));
+    let stray = only_stray(&across.two_phase).await;
+    across.two_phase.adopt(&stray, Decision::Commit, "ada", "as it was in the order").await.unwrap();
+    across.two_phase.recover().await.unwrap();
+    assert_eq!(across.have("two").await, 2);
 }
