@@ -8,7 +8,7 @@ use super::sending::Via;
 use super::{Bus, Command, IdOf, Sending};
 use crate::Apply;
 use crate::repository::{LoadError, Loaded};
-use crate::store::StoreError;
+use crate::store::{EventStore, StoreError};
 
 /// Sends commands through an app without keeping it alive: by type, or by their stored names. Clones are one.
 ///
@@ -85,6 +85,14 @@ impl Sender {
         let gone =
             || StoreError::misuse("the app that this was to be loaded through is gone, or not there yet");
         via.bus(&mut held).ok_or_else(gone)?.load(id).await
+    }
+
+    /// The store that it writes to, to keep: what is committed there with events meets the inline projections of the app.
+    /// `None` if the app is gone, or not there yet.
+    #[must_use]
+    pub fn store(&self) -> Option<Arc<dyn EventStore>> {
+        let bus = self.0.get().and_then(Weak::upgrade)?;
+        Some(bus.repository.store.clone())
     }
 
     /// Whether a command could be sent by its stored names: for what is kept now and sent later.

@@ -183,7 +183,10 @@ impl State {
             self.outcomes.insert(mark.key, outcome);
         }
         for write in rows {
-            let rows = self.rows.entry(write.table.to_string()).or_default();
+            if !self.rows.contains_key(&*write.table) {
+                self.rows.insert(write.table.to_string(), TableRows::new());
+            }
+            let rows = self.rows.get_mut(&*write.table).expect("it was just added");
             match write.row {
                 Some(row) => rows.insert(write.key, (write.rev + 1, row)),
                 None => rows.remove(&write.key),

@@ -125,10 +125,19 @@ impl<T: Serialize> Table<T> {
     ///
     /// [`StoreError::Misuse`] if the value cannot be written as JSON.
     pub fn put(&self, row: &Row<T>) -> Result<RowWrite, StoreError> {
-        let data = serde_json::to_vec(&row.value).map_err(|e| {
-            StoreError::misuse(format!("row {:?} of {} cannot be written as JSON: {e}", row.key, self.name))
+        self.put_at(row.key.clone(), row.rev, &row.value)
+    }
+
+    /// The same, by key and revision.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::put`].
+    pub fn put_at(&self, key: impl Into<String>, rev: u64, value: &T) -> Result<RowWrite, StoreError> {
+        let (table, key) = (self.name.clone(), key.into());
+        let data = serde_json::to_vec(value).map_err(|e| {
+            StoreError::misuse(format!("row {key:?} of {table} cannot be written as JSON: {e}"))
         })?;
-        let (table, key, rev) = (self.name.clone(), row.key.clone(), row.rev);
         Ok(RowWrite { table, key, rev, row: Some(data.into()) })
     }
 

@@ -65,13 +65,13 @@ fn undo_impl(sagas: &TokenStream, this: &Type, step: &StepShape, undo: &UndoShap
     }
 }
 
-/// Elsewhere, if it is handed a call; else in the database of the journal.
+/// Elsewhere, if it is handed a call; in the database of the journal, if it is handed a transaction, or what is staged.
 pub(super) fn place(sagas: &TokenStream, handed: &Type) -> TokenStream {
-    let is_call =
-        matches!(handed, Type::Path(path) if path.path.segments.last().is_some_and(|s| s.ident == "Call"));
-    match is_call {
-        true => quote!(#sagas::saga::Remote),
-        false => quote!(#sagas::saga::Journal<#handed>),
+    let is = |name: &str| matches!(handed, Type::Path(path) if path.path.segments.last().is_some_and(|s| s.ident == name));
+    match () {
+        () if is("Call") => quote!(#sagas::saga::Remote),
+        () if is("Staging") => quote!(#sagas::saga::Staged),
+        () => quote!(#sagas::saga::Journal<#handed>),
     }
 }
 

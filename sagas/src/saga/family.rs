@@ -408,6 +408,7 @@ pub(super) mod tests {
                 limit: Duration::from_secs(1),
                 unknown: Unknown::Settle,
                 refuses_for_good: false,
+                is_staged: false,
                 destination: None,
             };
             let steps = names.zip(places).map(step).collect();

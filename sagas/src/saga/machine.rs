@@ -42,6 +42,8 @@ pub(super) struct StepShape {
     pub(super) limit: Duration,
     pub(super) unknown: Unknown,
     pub(super) refuses_for_good: bool,
+    /// Whether what it does is only staged.
+    pub(super) is_staged: bool,
     /// Who is called.
     pub(super) destination: Option<String>,
 }

@@ -6,7 +6,8 @@
 //! Mehrotra et al. ("A transaction model for multidatabase systems", 1992).
 //!
 //! A step lives in the database of the journal ([`Journal`]): what it does and the record of it are one commit, so it runs
-//! exactly once. Or in another database ([`Guarded`]): what it does and a row that says so are one commit there, so it acts
+//! exactly once. Without SQL it is faster there ([`Staged`]): it leaves events, rows and messages for a commit that it shares with
+//! the steps next to it. Or in another database ([`Guarded`]): what it does and a row that says so are one commit there, so it acts
 //! once. Or elsewhere ([`Remote`]): it is called at least once, under a key that is always the same, and an answer that is
 //! lost means that it may have run. Over HTTP, with the feature `http`, `Call::send` and `Call::send_or_refuse` send the key along.
 //! Or nowhere: a [`Signal`] is a step that waits for what others send, a [`Child`] is a saga of its own, and a
@@ -102,7 +103,7 @@ pub use self::guarded::{Guarded, GuardedVisit};
 pub use self::http::Reply;
 pub use self::lock::{Lock, SagaLock};
 pub(crate) use self::pace::Failures;
-pub use self::place::{At, Call, Does, Journal, Outside, Place, PlaceOn, Remote, Told, Visit};
+pub use self::place::{At, Call, Does, Journal, Outside, Place, PlaceOn, Remote, Staged, Told, Visit};
 #[cfg(feature = "testing")]
 pub(crate) use self::probed::{Outline, OutlineStep, again};
 pub use self::signal::{Awaited, SagaSignal, Signal, Signals};
@@ -115,6 +116,6 @@ pub use crate::lock::{LockCursor, LockMode, LockOf, LockPage, LockRefused, LockS
 pub use crate::transaction::{
     Announce, Answered, DryRun, Frozen, Handle, HowUndone, IfItFailed, Kin, Outcome, RunCursor, RunError,
     RunFilter, RunId, RunListed, RunPage, RunShown, RunStatus, Runs, SagaEnded, SagaEvent, SagaLife,
-    SagaParked, SagaStarted, SagaUndoing, SagaWentOn, StepShown, Verb, Waiting, Why, WouldUndo,
+    SagaParked, SagaStarted, SagaUndoing, SagaWentOn, Staging, StepShown, Verb, Waiting, Why, WouldUndo,
 };
 pub use es_macros::step;

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::step::{StepError, Unknown};
 use crate::data::Data;
+use crate::transaction::Staging;
 
 /// Where a step lives: it decides what the step is handed, and what is known when no answer comes.
 pub trait Place: Send + Sync + 'static {
@@ -29,6 +30,69 @@ pub struct Journal<T>(PhantomData<fn() -> T>);
 
 impl<T: Transaction> Place for Journal<T> {
     type At = T;
+}
+
+/// In the database of the journal, without a transaction of it: what the step leaves in the [`Staging`] and the record of it
+/// are one commit, which shares its sync to the disk with those of other runs. Steps there that follow each other share one
+/// commit: as long as the next one is such a step too, it runs on what those before it have staged.
+///
+/// **Such a step has no effect but what it stages.** If the commit is refused, since another writer was faster with a stream
+/// or a row, say, or the node is gone before it, then all that was staged since the last commit of the run is thrown away,
+/// and those steps run again: what they did otherwise would be done twice, or though nothing was recorded. A call of a
+/// service belongs to [`Remote`], a statement of SQL to [`Journal`].
+///
+/// ```
+/// use std::convert::Infallible;
+///
+/// use sagas::es_core::store::Table;
+/// use sagas::es_core::{App, BoxError, memory::MemoryBackend};
+/// use sagas::saga::{Cx, OrRetry, Outcome, Ran, Saga, SagaApp, SagaInput, Sagas, Staging, StepError, step};
+/// # #[derive(serde::Serialize, serde::Deserialize)]
+/// # struct Order { seats: u32 }
+/// # impl SagaInput for Order {}
+///
+/// fn free() -> Table<u32> {
+///     Table::new("free").expect("a name that is not reserved")
+/// }
+///
+/// /// Takes seats, as a row says how many are left.
+/// struct Seats;
+/// #[step(name = "seats", undo = free_again)]
+/// impl Seats {
+///     async fn take(&self, cx: Cx<'_, Order>, at: &mut Staging) -> Result<u32, StepError<String>> {
+///         let row = at.row(&free(), "hall").await.or_retry()?.ok_or(StepError::Refused("no hall".to_owned()))?;
+///         let left = row.value.checked_sub(cx.input.seats).ok_or(StepError::Refused("sold out".to_owned()))?;
+///         at.write(free().put(&row.with(left)).or_retry()?).or_retry()?;
+///         Ok(cx.input.seats)
+///     }
+///     async fn free_again(&self, _: Cx<'_, Order>, ran: Ran<u32>, at: &mut Staging) -> Result<(), BoxError> {
+///         // What is staged has run, or it has not.
+///         if let (Ran::Yes(seats), Some(row)) = (ran, at.row(&free(), "hall").await?) {
+///             let left = row.value + seats;
+///             at.write(free().put(&row.with(left))?)?;
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), BoxError> {
+/// # use sagas::es_core::store::write_rows;
+/// let backend = MemoryBackend::new();
+/// let saga = Saga::new("seats", 1).step(Seats).build();
+/// let app = App::on(backend.clone()).saga(saga).start().await?;
+/// # let _won = write_rows(&backend, vec![free().insert("hall", 3)?]).await?;
+/// assert_eq!(app.run_saga("ada", Order { seats: 2 }).await?, Outcome::Completed);
+/// assert_eq!(free().get(&backend, "hall").await?.map(|row| row.value), Some(1));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[expect(clippy::exhaustive_structs, reason = "a place without a value")]
+pub struct Staged;
+
+impl Place for Staged {
+    type At = Staging;
 }
 
 /// Elsewhere, by a call. Without an answer it may have run; it is called again under the same key.
@@ -106,9 +170,10 @@ pub struct Outside<'a> {
 /// What is handed to a step, before it is known which place it is in.
 #[doc(hidden)]
 #[derive(Debug)]
-#[expect(clippy::exhaustive_enums, reason = "a transaction, or elsewhere")]
+#[expect(clippy::exhaustive_enums, reason = "a transaction, what is staged, or elsewhere")]
 pub enum At<'a, T> {
     Tx(&'a mut T),
+    Staged(&'a mut Staging),
     Outside(Outside<'a>),
 }
 
@@ -135,6 +200,10 @@ pub trait Visit<A>: Send {
 pub trait PlaceOn<T>: Place {
     /// Whether it is the database of the journal.
     const LOCAL: bool;
+
+    /// Whether what is done there is only staged.
+    #[doc(hidden)]
+    const STAGED: bool = false;
 
     #[doc(hidden)]
     type Visit<'a>: Visit<Self::At>
@@ -186,7 +255,31 @@ impl<T: Transaction> PlaceOn<T> for Journal<T> {
     {
         match at {
             At::Tx(tx) => Ok(tx),
-            At::Outside(_) => Err(elsewhere()),
+            At::Staged(_) | At::Outside(_) => Err(elsewhere()),
+        }
+    }
+
+    async fn check(_: &Services) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
+
+impl<T: Transaction> PlaceOn<T> for Staged {
+    const LOCAL: bool = true;
+    const STAGED: bool = true;
+
+    type Visit<'a>
+        = &'a mut Staging
+    where
+        T: 'a;
+
+    async fn enter<'a>(at: At<'a, T>, _: bool) -> Result<&'a mut Staging, Told>
+    where
+        T: 'a,
+    {
+        match at {
+            At::Staged(staging) => Ok(staging),
+            At::Tx(_) | At::Outside(_) => Err(elsewhere()),
         }
     }
 

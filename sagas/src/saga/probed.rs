@@ -40,6 +40,7 @@ pub(crate) struct OutlineStep {
     pub(crate) name: String,
     pub(crate) stage: usize,
     pub(crate) is_local: bool,
+    pub(crate) is_staged: bool,
     pub(crate) refuses_for_good: bool,
     /// Whether it takes locks: they are left at the end, and there is no undo.
     pub(crate) is_lock: bool,
@@ -48,9 +49,10 @@ pub(crate) struct OutlineStep {
 impl<In: SagaInput, T: Transaction> Saga<In, T> {
     pub(crate) fn outline(&self) -> Outline {
         let of = |(stage, step): (usize, &Arc<dyn DynStep<In, T>>)| {
-            let StepShape { name, place, refuses_for_good, .. } = step.shape();
-            let (is_local, is_lock) = (place == Doable::Here, place == Doable::Locked);
-            OutlineStep { name: name.to_owned(), stage, is_local, refuses_for_good, is_lock }
+            let StepShape { name, place, is_staged, refuses_for_good, .. } = step.shape();
+            let (name, is_local, is_lock) =
+                (name.to_owned(), place == Doable::Here, place == Doable::Locked);
+            OutlineStep { name, stage, is_local, is_staged, refuses_for_good, is_lock }
         };
         let all = self.stages.iter().enumerate();
         let steps =
@@ -159,7 +161,7 @@ impl<In, T> Probed<In, T> {
     fn kind(&self, at: &At<'_, T>) -> PointKind {
         let tries = self.inner.shape().retry.tries;
         match at {
-            At::Tx(_) => PointKind::Local { tries },
+            At::Tx(_) | At::Staged(_) => PointKind::Local { tries },
             At::Outside(_) => PointKind::Remote { tries },
         }
     }
@@ -169,6 +171,7 @@ impl<In, T> Probed<In, T> {
 pub(crate) fn again<'a, T>(at: &'a mut At<'_, T>) -> At<'a, T> {
     match at {
         At::Tx(tx) => At::Tx(tx),
+        At::Staged(staging) => At::Staged(staging),
         At::Outside(Outside { run, name, fingerprint, does, services }) => At::Outside(Outside {
             run: *run,
             name: name.clone(),

@@ -23,7 +23,7 @@ use crate::keeping::brief;
 use crate::lock::{LockMode, Resource};
 use crate::transaction::{
     Acts, Answer, Asked, Call, ChildIs, Errand, IfItFailed, Kin, Next, No, OF_TCC, OwnFault, Parent,
-    Protocol, Record, RunStatus, Site, StepShown, Verb, Word, Written,
+    Protocol, Record, RunStatus, Site, Staging, StepShown, Verb, Word, Written,
 };
 
 /// A definition, ready to be driven.
@@ -63,6 +63,10 @@ impl<In: SagaInput, T: Transaction> SagaProtocol<In, T> {
     fn is_newest(&self, services: &Services) -> bool {
         let newest = services.get::<Starter<In>>().map(|starter| starter.0.runs());
         newest.is_ok_and(|newest| newest.name() == self.name && newest.version() == self.version)
+    }
+
+    fn is_local_step(&self, call: Call) -> bool {
+        self.shape.steps[call.step].place == Doable::Here
     }
 
     /// Whether this can be read as the output of a step.
@@ -266,7 +270,11 @@ async fn made<In: SagaInput, T: Transaction>(
 #[async_trait]
 impl<In: SagaInput, B: Backend> Acts<B> for SagaProtocol<In, B::Tx> {
     fn is_local(&self, call: Call) -> bool {
-        self.shape.steps[call.step].place == Doable::Here
+        self.is_local_step(call)
+    }
+
+    fn is_staged(&self, call: Call) -> bool {
+        self.is_local_step(call) && self.shape.steps[call.step].is_staged
     }
 
     fn destination(&self, call: Call) -> Option<(&str, &str)> {
@@ -336,6 +344,11 @@ impl<In: SagaInput, B: Backend> Acts<B> for SagaProtocol<In, B::Tx> {
     async fn local(&self, state: &State, call: Call, site: &Site, tx: &mut B::Tx) -> Answer {
         let with = made_with(state, self.shape.outputs(state));
         made(&*self.steps[call.step], with, call.undo, site, At::Tx(tx)).await
+    }
+
+    async fn staged(&self, state: &State, call: Call, site: &Site, staging: &mut Staging) -> Answer {
+        let with = made_with(state, self.shape.outputs(state));
+        made(&*self.steps[call.step], with, call.undo, site, At::Staged(staging)).await
     }
 
     fn remote(&self, state: State, call: Call, site: Site) -> BoxFuture<'static, Answer> {

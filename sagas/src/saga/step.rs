@@ -210,7 +210,7 @@ pub trait Step<In: SagaInput>: Send + Sync + 'static {
     type Output: Serialize + DeserializeOwned + Send + 'static;
     /// What it says no with. [`Infallible`]: it cannot, so it may stand behind the pivot.
     type Refusal: Display + Send;
-    /// Where it lives: [`Journal`](super::Journal), [`Guarded`](super::Guarded) or [`Remote`](super::Remote).
+    /// Where it lives: [`Staged`](super::Staged), [`Journal`](super::Journal), [`Guarded`](super::Guarded) or [`Remote`](super::Remote).
     type Place: Place;
 
     /// Runs it.

@@ -29,7 +29,8 @@ pub trait Tcc<In: SagaInput>: Send + Sync + 'static {
     type Held: Serialize + DeserializeOwned + Send + 'static;
     /// What it says no with.
     type Refusal: Display + Send;
-    /// Where it lives: [`Journal`](crate::saga::Journal), [`Guarded`](crate::saga::Guarded) or [`Remote`](crate::saga::Remote).
+    /// Where it lives: [`Staged`](crate::saga::Staged), [`Journal`](crate::saga::Journal), [`Guarded`](crate::saga::Guarded) or
+    /// [`Remote`](crate::saga::Remote).
     type Place: Place;
 
     /// Checks and reserves, so that neither confirm nor cancel can be refused. Nobody else may use what is reserved, and it

@@ -108,6 +108,7 @@ impl<In: SagaInput, T: Transaction, B: Tcc<In, Place: PlaceOn<T>>> DynBranch<In,
         BranchShape {
             name: B::NAME,
             is_local: <B::Place as PlaceOn<T>>::LOCAL,
+            is_staged: <B::Place as PlaceOn<T>>::STAGED,
             retry: branch.retry(),
             limit: branch.limit(),
             refuses_for_good: branch.refuses_for_good(),

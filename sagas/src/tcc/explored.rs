@@ -116,6 +116,7 @@ fn branch(name: &'static str, is_local: bool, fault: Fault) -> BranchShape {
     BranchShape {
         name,
         is_local,
+        is_staged: false,
         retry: retry.late(1, Duration::from_secs(3_600)),
         limit: Duration::from_secs(1),
         refuses_for_good: fault == Fault::BelievesRefusals,

@@ -27,6 +27,8 @@ pub(super) struct BranchShape {
     pub(super) name: &'static str,
     /// Whether it lives in the database of the journal.
     pub(super) is_local: bool,
+    /// Whether what it does is only staged.
+    pub(super) is_staged: bool,
     pub(super) retry: Retry,
     pub(super) limit: Duration,
     pub(super) refuses_for_good: bool,
@@ -598,6 +600,7 @@ mod tests {
         let branch = |name| BranchShape {
             name,
             is_local: false,
+            is_staged: false,
             retry: Retry::default(),
             limit: Duration::from_secs(1),
             refuses_for_good: false,

@@ -20,8 +20,9 @@ use crate::transaction::{Answer, Handle, Protocol as _, RunError, RunStatus, Run
 
 /// The reservations come first, then the confirmations, which nothing undoes.
 fn steps_of(shape: &BranchShape) -> [OutlineStep; 2] {
-    let BranchShape { name, is_local, refuses_for_good, .. } = *shape;
-    let step = |stage, name| OutlineStep { name, stage, is_local, refuses_for_good, is_lock: false };
+    let BranchShape { name, is_local, is_staged, refuses_for_good, .. } = *shape;
+    let is_lock = false;
+    let step = |stage, name| OutlineStep { name, stage, is_local, is_staged, refuses_for_good, is_lock };
     [step(0, name.to_owned()), step(1, confirming(name))]
 }
 
@@ -95,7 +96,7 @@ impl<In: SagaInput, T: Transaction> DynBranch<In, T> for Probed<In, T> {
     ) -> Answer {
         let tries = self.inner.shape().retry.tries;
         let kind = match &at {
-            At::Tx(_) => PointKind::Local { tries },
+            At::Tx(_) | At::Staged(_) => PointKind::Local { tries },
             At::Outside(_) => PointKind::Remote { tries },
         };
         let name = match does {

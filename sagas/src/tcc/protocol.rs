@@ -21,7 +21,7 @@ use crate::keeping::brief;
 use crate::saga::{At, Does, SagaInput};
 use crate::transaction::{
     Acts, Answer, Asked, Call, IfItFailed, Next, No, OF_TCC, OwnFault, Protocol, Record, RunStatus, Site,
-    StepShown, Verb, Written,
+    Staging, StepShown, Verb, Written,
 };
 
 /// A definition, ready to be driven.
@@ -211,6 +211,10 @@ impl<In: SagaInput, B: Backend> Acts<B> for TccProtocol<In, B::Tx> {
         self.shape.branches[self.shape.branch_of(call)].is_local
     }
 
+    fn is_staged(&self, call: Call) -> bool {
+        self.shape.branches[self.shape.branch_of(call)].is_staged
+    }
+
     fn destination(&self, call: Call) -> Option<(&str, &str)> {
         let branch = &self.shape.branches[self.shape.branch_of(call)];
         Some((branch.name, branch.destination.as_deref()?))
@@ -239,6 +243,11 @@ impl<In: SagaInput, B: Backend> Acts<B> for TccProtocol<In, B::Tx> {
     async fn local(&self, state: &State, call: Call, site: &Site, tx: &mut B::Tx) -> Answer {
         let (branch, with) = self.made(state, call);
         with.make(&*branch, site, At::Tx(tx)).await
+    }
+
+    async fn staged(&self, state: &State, call: Call, site: &Site, staging: &mut Staging) -> Answer {
+        let (branch, with) = self.made(state, call);
+        with.make(&*branch, site, At::Staged(staging)).await
     }
 
     fn remote(&self, state: State, call: Call, site: Site) -> BoxFuture<'static, Answer> {

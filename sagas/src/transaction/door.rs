@@ -23,13 +23,17 @@ pub(super) async fn commit<B: Backend>(
     backend.commit(commit).await
 }
 
-/// Commits a transaction with what is staged.
+/// Commits a transaction with what is staged. `is_open`: one of the database, which others may wait for.
 #[cfg_attr(not(feature = "testing"), expect(unused_variables, reason = "nobody looks on"))]
-pub(super) async fn commit_tx<T: Transaction>(node: &Node, tx: T) -> Result<Committed, CommitError> {
+pub(super) async fn commit_tx<T: Transaction>(
+    node: &Node,
+    tx: T,
+    is_open: bool,
+) -> Result<Committed, CommitError> {
     #[cfg(feature = "testing")]
     if let Ok(probe) = node.services.get::<Probe>() {
         let mut tx = tx;
-        let sent = probe.sent(tx.staged(), true, || node.ids.next());
+        let sent = probe.sent(tx.staged(), is_open, || node.ids.next());
         return probe.commit(sent, tx.commit()).await;
     }
     tx.commit().await

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use es_core::engine::Node;
 use es_core::guarded::caught;
-use es_core::store::{
-    Commit, CommitError, Committed, Row, RowAt, RowWrite, StoreError, Transaction as _, Won,
-};
+use es_core::store::{Commit, CommitError, Committed, Row, RowAt, RowWrite, StoreError, Transaction, Won};
 use es_core::{Backend, BoxError, ErrorKind, Timestamp, chain};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
@@ -73,6 +71,15 @@ pub(crate) enum Left {
     Untold(String),
 }
 
+/// What is committed of calls.
+pub(super) struct Effect {
+    /// The call; `None`: not one that is done.
+    pub(super) call: Option<Call>,
+    /// Whether a transaction of the database is open.
+    pub(super) is_open: bool,
+    pub(super) at: Timestamp,
+}
+
 /// What wakes a run that is driven, and what is asked of it.
 pub(crate) type Inbox = UnboundedReceiver<Row<Wake>>;
 
@@ -82,8 +89,8 @@ pub(crate) struct Drive<B: Backend, P: Acts<B>> {
     pub(super) instance: Instance<P>,
     pub(super) site: Site,
     calls: JoinSet<(Call, Answer)>,
-    busy: BTreeSet<Call>,
-    inbox: Inbox,
+    pub(super) busy: BTreeSet<Call>,
+    pub(super) inbox: Inbox,
     stop: CancellationToken,
     /// Calls that may be made, once it is written that it is taken up.
     passes: Vec<Open>,
@@ -92,6 +99,8 @@ pub(crate) struct Drive<B: Backend, P: Acts<B>> {
     failures: u32,
     /// How often in a row another run was faster with a lock.
     turns: u32,
+    /// Whether steps that only stage are committed one by one, since a commit of several was refused.
+    pub(super) alone: bool,
     /// Whether an answer is at hand that is not written yet: it is not left behind.
     is_told: bool,
     /// Whether a child may have something to say.
@@ -109,7 +118,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         let (sender, services) = (desk.node.sender.clone(), desk.node.services.clone());
         let site = Site { run, key, sender, services };
         let (calls, busy, passes) = (JoinSet::new(), BTreeSet::new(), Vec::new());
-        let (suspected, failures, turns, is_told, looks) = (None, 0, 0, false, true);
+        let (suspected, failures, turns, alone, is_told, looks) = (None, 0, 0, false, false, true);
         Self {
             desk,
             instance,
@@ -122,6 +131,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
             suspected,
             failures,
             turns,
+            alone,
             is_told,
             looks,
         }
@@ -190,6 +200,11 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         }
     }
 
+    /// Whether a call can be begun.
+    pub(super) fn may_call(&self) -> bool {
+        !self.stop.is_cancelled() && self.desk.node.cluster.lease().holds()
+    }
+
     /// Makes calls, or waits until there is something to do.
     async fn act(
         &mut self,
@@ -198,7 +213,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         now: Timestamp,
     ) -> Result<(), Left> {
         let kept = std::mem::take(&mut self.passes);
-        let may_call = !self.stop.is_cancelled() && self.desk.node.cluster.lease().holds();
+        let may_call = self.may_call();
         let mut has_children = false;
         if may_call {
             let errands = self.errands(&self.instance.state, &calls);
@@ -219,7 +234,10 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
                 self.call_outside(open);
             }
             if let Some(call) = local.first() {
-                return self.call_within(*call).await;
+                return match self.desk.protocol.is_staged(*call) {
+                    true => self.stage(*call).await,
+                    false => self.call_within(*call).await,
+                };
             }
             if let Some(Held { steps, waits }) = held {
                 let again = now.saturating_add(waits).unwrap_or(now);
@@ -338,15 +356,25 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         };
         let record = protocol.answered(&self.instance.state, call, Answer::Done(output));
         let at = self.now().await?;
-        let mut change = match self.change(vec![record], at) {
-            Ok(change) => change,
+        match self.change(vec![record], at) {
+            Ok(change) => self.finish(tx, change, Effect { call: Some(call), is_open: true, at }).await,
             // What it left cannot be read again: it has failed.
             Err(Left::Trouble(error)) => {
                 drop(tx.rollback().await);
-                return self.not_done(call, Answer::Failed(error.into())).await;
+                self.not_done(call, Answer::Failed(error.into())).await
             }
-            Err(left) => return Err(left),
-        };
+            Err(left) => Err(left),
+        }
+    }
+
+    /// Commits what calls have done, and what is written of it.
+    pub(super) async fn finish<T: Transaction>(
+        &mut self,
+        mut tx: T,
+        mut change: Change<P>,
+        Effect { call, is_open, at }: Effect,
+    ) -> Result<(), Left> {
+        let desk = self.desk.clone();
         let left = match self.left_locks(&change, at).await {
             Ok(left) => left,
             Err(error) => {
@@ -368,16 +396,17 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
                 Err(Left::Untold(chain(&error)))
             };
         }
-        match Won::after(&*desk.backend, door::commit_tx(&desk.node, tx).await).await {
+        match Won::after(&*desk.backend, door::commit_tx(&desk.node, tx, is_open).await).await {
             Ok(Some(Won::Yes(_))) => {
                 self.count(&change);
-                (self.instance, self.suspected, self.failures, self.turns) = (change.next, None, 0, 0);
+                (self.instance, self.suspected, self.alone) = (change.next, None, false);
+                (self.failures, self.turns) = (0, 0);
                 Ok(())
             }
             Ok(Some(Won::No(at))) if desk.tables.has(&at.table) => Err(self.lost()),
             // Another run was faster with a lock that this one leaves.
             Ok(Some(Won::No(at))) if LockTables::has(&at.table) => self.turn().await,
-            Ok(Some(Won::No(at))) => self.not_done(call, Answer::Failed(faster(&at).into())).await,
+            Ok(Some(Won::No(at))) => self.refused(call, faster(&at).into()).await,
             // It was never applied.
             Ok(None) => Ok(()),
             Err(CommitError::Store(error)) if error.kind() == ErrorKind::Transient => {
@@ -387,12 +416,24 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
                 self.pause(&StoreError::transient("a step", error)).await
             }
             // Another was faster with what the step decided on: it decides again.
-            Err(error @ CommitError::Conflict { .. }) if self.failures < CONFLICTS => {
+            Err(error @ CommitError::Conflict { .. }) if call.is_some() && self.failures < CONFLICTS => {
                 self.pause(&StoreError::transient("a step", error)).await
             }
             Err(error @ CommitError::Inline { .. }) => Err(Left::Untold(chain(&error))),
             Err(error @ CommitError::Projection { .. }) if tells => Err(Left::Untold(chain(&error))),
-            Err(error) => self.not_done(call, Answer::Failed(error.into())).await,
+            Err(error) => self.refused(call, error.into()).await,
+        }
+    }
+
+    /// What calls have done was not committed, for a reason of theirs. Of several it is not known which one's that is: they
+    /// are made again, each by itself.
+    async fn refused(&mut self, call: Option<Call>, why: BoxError) -> Result<(), Left> {
+        match call {
+            Some(call) => self.not_done(call, Answer::Failed(why)).await,
+            None => {
+                self.alone = true;
+                Ok(())
+            }
         }
     }
 
@@ -557,7 +598,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         life::between(&self.desk.kind, run, &self.instance.head, after, &change.written, why)
     }
 
-    async fn announce(&self, facts: Vec<SagaEvent>, tx: &mut B::Tx) -> Result<(), StoreError> {
+    async fn announce<T: Transaction>(&self, facts: Vec<SagaEvent>, tx: &mut T) -> Result<(), StoreError> {
         if facts.is_empty() {
             return Ok(());
         }
@@ -578,7 +619,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         let mut tx = self.desk.backend.begin().await?;
         tx.staged().rows.extend(rows);
         match self.announce(facts, &mut tx).await {
-            Ok(()) => door::commit_tx(&self.desk.node, tx).await,
+            Ok(()) => door::commit_tx(&self.desk.node, tx, true).await,
             Err(error) => {
                 drop(tx.rollback().await);
                 Err(error.into())
@@ -589,10 +630,15 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
     fn change(&mut self, records: Vec<Record>, at: Timestamp) -> Result<Change<P>, Left> {
         let change = self.instance.with(&*self.desk.protocol, records, &self.busy, at);
         let mut change = change.map_err(Left::Trouble)?;
+        self.changed(&mut change);
+        Ok(change)
+    }
+
+    /// What goes with each change.
+    pub(super) fn changed(&mut self, change: &mut Change<P>) {
         // What such a child has said before may be an answer.
         self.looks |= change.written.iter().any(|written| matches!(written.record, Record::Recalled { .. }));
         change.next.head.value.holder = Some(self.desk.node.cluster.node());
-        Ok(change)
     }
 
     /// Whether it can sleep once a change is written, and until when.
@@ -630,7 +676,7 @@ fn is_later(time: Timestamp, now: Timestamp, by: Duration) -> bool {
 }
 
 /// A call that has a limit and may panic.
-async fn within(limit: Duration, call: impl Future<Output = Answer>) -> Answer {
+pub(super) async fn within(limit: Duration, call: impl Future<Output = Answer>) -> Answer {
     match tokio::time::timeout(limit, caught(call)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(panic)) => Answer::Failed(OwnFault::boxed(panic.boxed())),

@@ -8,6 +8,7 @@ use es_core::store::{Row, RowStore, RowWrite, StoreError, StoredRow};
 use es_core::{ErrorKind, Timestamp, chain};
 use uuid::Uuid;
 
+use super::clock::TRUSTS;
 use super::fingerprint;
 use super::protocol::{Call, Next, Protocol};
 use super::rows::{
@@ -160,24 +161,9 @@ impl<P: Protocol> Instance<P> {
         busy: &BTreeSet<Call>,
         at: Timestamp,
     ) -> Result<Change<P>, String> {
-        let (mut next, mut written) = (self.clone(), Vec::new());
-        let mut records = records;
-        for _ in 0..FOLLOW.0 + FOLLOW.1 * protocol.steps() {
-            for record in records.drain(..) {
-                let record = Written { at, record };
-                protocol.fold(&mut next.state, &record)?;
-                written.push(record);
-            }
-            let then = protocol.next(self.run, &next.state, busy, at);
-            match then {
-                Next::Append(more) => records = more,
-                then => {
-                    next.settle(protocol, &written, at);
-                    return Ok(Change { next, written, then });
-                }
-            }
-        }
-        Err("its protocol adds records without an end".to_owned())
+        let mut change = Change::of(self.clone());
+        change.add(protocol, records, busy, at)?;
+        Ok(change)
     }
 
     /// What the head says once records were added.
@@ -234,6 +220,38 @@ pub(crate) struct Change<P: Protocol> {
 }
 
 impl<P: Protocol> Change<P> {
+    /// None yet.
+    pub(crate) const fn of(next: Instance<P>) -> Self {
+        Self { next, written: Vec::new(), then: Next::Ended }
+    }
+
+    /// These records too, with all that follows from them at once. After an error it is of no use any more.
+    pub(crate) fn add(
+        &mut self,
+        protocol: &P,
+        mut records: Vec<Record>,
+        busy: &BTreeSet<Call>,
+        at: Timestamp,
+    ) -> Result<(), String> {
+        let before = self.written.len();
+        for _ in 0..FOLLOW.0 + FOLLOW.1 * protocol.steps() {
+            for record in records.drain(..) {
+                let record = Written { at, record };
+                protocol.fold(&mut self.next.state, &record)?;
+                self.written.push(record);
+            }
+            match protocol.next(self.next.run, &self.next.state, busy, at) {
+                Next::Append(more) => records = more,
+                then => {
+                    self.then = then;
+                    self.next.settle(protocol, &self.written[before..], at);
+                    return Ok(());
+                }
+            }
+        }
+        Err("its protocol adds records without an end".to_owned())
+    }
+
     /// The rows of the change. `taken`: what was asked and is answered by it. `sleeps`: when somebody is to look again, if
     /// nobody does until then.
     pub(crate) fn rows(
@@ -249,7 +267,7 @@ impl<P: Protocol> Change<P> {
         let (run, mut rows) = (next.run, Vec::new());
         let first = next.head.value.records - self.written.len() as u64;
         for (n, written) in (first + 1..).zip(&self.written) {
-            rows.push(tables.journal.insert(record_key(run, n)?, written.clone())?);
+            rows.push(tables.journal.put_at(record_key(run, n)?, 0, written)?);
         }
         let ended = next.head.value.status == Status::Ended;
         for (key, rev) in taken {
@@ -259,7 +277,10 @@ impl<P: Protocol> Change<P> {
         // A request that woke it goes now: should its node be lost while it is awake, something else has to wake it.
         let sleeps = sleeps.filter(|_| !ended);
         let has_one = next.due.as_ref().is_some_and(|key| next.wakes.contains_key(key));
-        let due = sleeps.or_else(|| (!ended && !taken.is_empty() && !has_one).then_some(at));
+        // One that begins is due for everybody, also where the clock of the store is carried on a little less far.
+        let begins = next.head.rev == 0;
+        let now = if begins { at - TRUSTS } else { at };
+        let due = sleeps.or_else(|| (!ended && (begins || !taken.is_empty()) && !has_one).then_some(now));
         if ended || due.is_some() {
             for (key, rev) in std::mem::take(&mut next.wakes) {
                 next.known.insert(key.clone());
@@ -272,7 +293,7 @@ impl<P: Protocol> Change<P> {
         }
         if let Some(due) = due {
             let wake = Wake { waits: next.head.value.waits_for_parent(), ..Wake::of(run) };
-            let wake = tables.wakes.push(slice(run), due, at, ids.next(), wake)?;
+            let wake = tables.wakes.push(slice(run), due, now, ids.next(), wake)?;
             next.wakes.insert(wake.key.clone(), 1);
             next.known.insert(wake.key.clone());
             next.due = sleeps.is_none().then(|| wake.key.clone());

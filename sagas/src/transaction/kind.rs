@@ -73,6 +73,19 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         self.node.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What its runs share on a node.
+    pub(super) fn desk(&self, node: &Node) -> Desk<B, P> {
+        Desk {
+            kind: self.name.clone(),
+            protocol: self.protocol.clone(),
+            tables: self.tables.clone(),
+            backend: self.backend.clone(),
+            node: node.clone(),
+            clock: self.clock.clone(),
+            numbers: self.numbers.clone(),
+        }
+    }
+
     fn set_node(&self, node: Option<Node>) {
         *self.node.write().unwrap_or_else(PoisonError::into_inner) = node;
     }
@@ -108,15 +121,7 @@ impl<B: Backend, P: Acts<B>> Engine for Kind<B, P> {
         if node.cluster.only_looks() {
             return stop.cancelled().await;
         }
-        let desk = Arc::new(Desk {
-            kind: self.name.clone(),
-            protocol: self.protocol.clone(),
-            tables: self.tables.clone(),
-            backend: self.backend.clone(),
-            node: node.clone(),
-            clock: self.clock.clone(),
-            numbers: self.numbers.clone(),
-        });
+        let desk = Arc::new(self.desk(&node));
         let work = Arc::new(Scheduler { desk, desks: self.desks.clone() });
         let keeper = Keeper::new(node.cluster.clone(), Shares::default(), self.group(), work).splitting(1);
         while let Err(error) = keeper.begin(NoLog {}).await {

@@ -7,6 +7,8 @@
 //! | `look.rs` | what one look at a run finds |
 //! | `instance.rs` | a run as it is in memory, and the rows of its next commit |
 //! | `drive.rs` | the task of one run: asks the protocol, makes calls, commits records |
+//! | `batch.rs` | steps that only stage: one after the other, in one commit |
+//! | `staging.rs` | what such steps are handed |
 //! | `scheduler.rs` | the work on a share: what is due is loaded and driven |
 //! | `trouble.rs` | runs that cannot go on: when they are tried again |
 //! | `attended.rs` | which versions of a definition have nodes |
@@ -15,6 +17,7 @@
 //! | `clock.rs` | the time of the store, without asking it each time |
 //! | `kind.rs` | a kind of transactions on one node: its engine |
 //! | `start.rs` | how a run begins: once for each key |
+//! | `ahead.rs` | steps that are in the commit that begins their run |
 //! | `life.rs` | what happens to a run, as events of the log |
 //! | `outcome.rs` | whoever waits for the end of a run, on any node |
 //! | `damaged.rs` | runs that cannot go on as they are stored are noted for people |
@@ -35,7 +38,9 @@
 //! something of a run writes one that is due now and carries it; only the owner takes it, in the commit that writes the
 //! head. So each counts once, whoever else believes to be the owner.
 
+mod ahead;
 mod attended;
+mod batch;
 mod bulk;
 mod census;
 mod claim;
@@ -64,6 +69,7 @@ mod rows;
 mod scheduler;
 mod show;
 mod signal;
+mod staging;
 mod start;
 mod told;
 mod trouble;
@@ -93,3 +99,4 @@ pub(crate) use self::rows::{Head, journal_of, run_of, start_key};
 pub use self::rows::{Status as RunStatus, Verb};
 pub use self::show::{RunShown, StepShown};
 pub(crate) use self::signal::{MAX_SENT, OTHER_SENT};
+pub use self::staging::Staging;

@@ -18,6 +18,7 @@ use super::family::{ChildIs, Errand, Kin, Word};
 use super::foresee::IfItFailed;
 use super::rows::{Asked, Record, Status, Written};
 use super::show::StepShown;
+use super::staging::Staging;
 use crate::data::Data;
 use crate::lock::{LockMode, Resource};
 
@@ -192,6 +193,9 @@ pub(crate) trait Acts<B: Backend>: Protocol {
     /// Whether a call is made in a transaction of the store that has the journal.
     fn is_local(&self, call: Call) -> bool;
 
+    /// Whether such a call only stages what it does.
+    fn is_staged(&self, call: Call) -> bool;
+
     /// The step of a call, and who is called, if that has a name.
     fn destination(&self, call: Call) -> Option<(&str, &str)>;
 
@@ -211,6 +215,9 @@ pub(crate) trait Acts<B: Backend>: Protocol {
 
     /// A call within a transaction.
     async fn local(&self, state: &Self::State, call: Call, site: &Site, tx: &mut B::Tx) -> Answer;
+
+    /// A call that only stages.
+    async fn staged(&self, state: &Self::State, call: Call, site: &Site, staging: &mut Staging) -> Answer;
 
     /// A child that begins: the record of that, and its rows. `own`: its parent.
     async fn begin_child(

@@ -5,6 +5,7 @@ use std::time::Duration;
 use es_core::store::keys::digest;
 use es_core::store::{Commit, CommitError, RowWrite, StoreError, StoredRow, Won};
 use es_core::{Backend, ErrorKind, Timestamp};
+use tokio::sync::mpsc::OwnedPermit;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -12,9 +13,9 @@ use super::clock::TRUSTS;
 use super::door;
 use super::family::{Kin, Parent};
 use super::instance::Instance;
-use super::kind::Kind;
-use super::outcome::{Handle, RunError};
-use super::protocol::Acts;
+use super::kind::{Handed, Kind, Promise};
+use super::outcome::{Handle, Outcome, RunError};
+use super::protocol::{Acts, Protocol};
 use super::rows::{Head, Record, Start, Status, Tables, Wake, head_key, record_key, slice, start_key};
 use crate::data::Data;
 
@@ -31,22 +32,34 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
     ) -> Result<Handle, RunError> {
         let node = self.node().ok_or(RunError::NotStarted)?;
         start_key(key)?;
-        let run = node.ids.next();
+        let (run, mut with_steps) = (node.ids.next(), true);
         for _ in 0..TRIES {
             let now = self.clock.now(&*self.backend).await?;
             let place = self.desks.place(run);
-            let (instance, rows) = self.begin(run, key, &input, deadline, None, now, place.is_some())?;
-            let commit = Commit { rows, ..Commit::default() };
-            let outcome = door::commit(&*self.backend, &node, commit).await;
+            let (mut begun, mut rows) = self.begin(run, key, &input, deadline, None, now, place.is_some())?;
+            let ahead = match with_steps && place.is_some() {
+                true => self.ahead(&node, &begun, &rows, now).await,
+                false => None,
+            };
+            let is_ahead = ahead.is_some();
+            let (outcome, written) = match ahead {
+                Some((staging, change)) => {
+                    begun = change.next;
+                    (door::commit_tx(&node, staging, false).await, change.written)
+                }
+                None => {
+                    rows.extend(self.lay(&mut begun, now)?);
+                    let commit = Commit { rows, ..Commit::default() };
+                    (door::commit(&*self.backend, &node, commit).await, Vec::new())
+                }
+            };
             match Won::after(&*self.backend, outcome).await {
                 Ok(Some(Won::Yes(_))) => {
                     self.numbers.started();
+                    self.numbers.wrote(begun.head.value.begun, Duration::ZERO, &written);
                     let mut handle = self.handle(run, key, false);
-                    if let Some((permit, promise)) = place {
-                        let (teller, here) = watch::channel(None);
-                        handle.here = Some(here);
-                        // If it closes now, the wake-up is there.
-                        drop(permit.send((instance, promise, teller)));
+                    if let Some(place) = place {
+                        handle.here = Some(hand_over(place, begun));
                     }
                     return Ok(handle);
                 }
@@ -56,11 +69,14 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
                     }
                 }
                 // Lost, or the id is taken, which it is not: it is new.
-                Ok(_) => {}
+                Ok(None) => {}
+                // What steps have staged is refused, in whatever way: it begins, and they run then.
+                Ok(Some(Won::No(_))) => with_steps = false,
                 Err(CommitError::Store(error)) => return Err(error.into()),
                 Err(CommitError::Unknown(attempt)) => {
                     return Err(StoreError::Unknown { what: "starting a saga", attempt }.into());
                 }
+                Err(_) if is_ahead => with_steps = false,
                 Err(error) if error.kind() == ErrorKind::Transient => {
                     return Err(StoreError::transient("starting a saga", error).into());
                 }
@@ -91,7 +107,8 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
             return Ok((found, Vec::new()));
         }
         let (run, now) = (node.ids.next(), self.clock.now(&*self.backend).await?);
-        let (_, rows) = self.begin(run, key, input, deadline, None, now, false)?;
+        let (mut begun, mut rows) = self.begin(run, key, input, deadline, None, now, false)?;
+        rows.extend(self.lay(&mut begun, now)?);
         Ok((self.handle(run, key, false), rows))
     }
 
@@ -114,7 +131,8 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
             return Err(RunError::OtherInput { kind: self.name.to_string(), key: key.to_owned(), run });
         }
         let (run, now) = (node.ids.next(), self.clock.now(&*self.backend).await?);
-        let (_, rows) = self.begin(run, key, input, deadline, Some(parent), now, false)?;
+        let (mut begun, mut rows) = self.begin(run, key, input, deadline, Some(parent), now, false)?;
+        rows.extend(self.lay(&mut begun, now)?);
         Ok((of(run, self.version), rows))
     }
 
@@ -129,7 +147,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         Err(RunError::OtherInput { kind: self.name.to_string(), key: key.to_owned(), run })
     }
 
-    /// A run that begins, and its rows. `taken`: by this node.
+    /// A run that begins, and the rows of its key and of what is written of it. `taken`: by this node.
     #[expect(clippy::too_many_arguments, reason = "all that a run begins with")]
     fn begin(
         &self,
@@ -166,20 +184,25 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         for record in records {
             instance.head.value.records += 1;
             let written = super::Written { at: now, record };
-            rows.push(tables.journal.insert(record_key(run, instance.head.value.records)?, written.clone())?);
+            rows.push(tables.journal.put_at(record_key(run, instance.head.value.records)?, 0, &written)?);
             let kind = || self.name.to_string();
             self.protocol
                 .fold(&mut instance.state, &written)
                 .map_err(|why| RunError::Input { kind: kind(), why })?;
         }
-        // Due for everybody, also where the clock of the store is carried on a little less far.
-        let due = now - TRUSTS;
-        let wake = tables.wakes.push(slice(run), due, due, run, Wake::of(run))?;
-        instance.wakes.insert(wake.key.clone(), 1);
-        instance.head.value.wake_row = Some(wake.key.clone());
-        rows.extend([wake, tables.heads.put(&instance.head)?]);
-        instance.head.rev += 1;
         Ok((instance, rows))
+    }
+
+    /// The other rows of a run that begins and does nothing yet: its head, and the one that wakes it.
+    fn lay(&self, begun: &mut Instance<P>, now: Timestamp) -> Result<[RowWrite; 2], RunError> {
+        // Due for everybody, also where the clock of the store is carried on a little less far.
+        let (tables, run, due) = (&self.tables, begun.run, now - TRUSTS);
+        let wake = tables.wakes.push(slice(run), due, due, run, Wake::of(run))?;
+        begun.wakes.insert(wake.key.clone(), 1);
+        begun.head.value.wake_row = Some(wake.key.clone());
+        let head = tables.heads.put(&begun.head)?;
+        begun.head.rev += 1;
+        Ok([wake, head])
     }
 
     /// The run that was in the way of a start, unless it is forgotten by now.
@@ -213,6 +236,20 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         let (kind, key, heads) = (self.name.clone(), key.to_owned(), self.tables.heads.clone());
         Handle { run, kind, key, repeated, rows: self.backend.clone(), heads, here: None }
     }
+}
+
+/// A run that has begun goes to whoever drives it, who tells how it ends.
+fn hand_over<P: Protocol>(
+    (permit, promise): (OwnedPermit<Handed<P>>, Promise<P>),
+    begun: Instance<P>,
+) -> watch::Receiver<Option<Outcome>> {
+    let outcome = begun.head.value.outcome.clone();
+    let (has_ended, (teller, here)) = (outcome.is_some(), watch::channel(outcome));
+    if !has_ended {
+        // If it closes now, the wake-up is there.
+        drop(permit.send((begun, promise, teller)));
+    }
+    here
 }
 
 fn hex(input: &Data) -> String {

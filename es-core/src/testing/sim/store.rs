@@ -314,7 +314,11 @@ impl Backend for SimStore {
     }
 
     fn is_transient(&self, error: &(dyn std::error::Error + 'static)) -> bool {
-        error.downcast_ref::<StoreError>().is_some_and(|e| e.kind() == crate::ErrorKind::Transient)
+        // Also behind the error of a command, say: as the other backends know it.
+        let mut causes = std::iter::successors(Some(error), |error| error.source());
+        causes.any(|error| {
+            error.downcast_ref::<StoreError>().is_some_and(|e| e.kind() == crate::ErrorKind::Transient)
+        })
     }
 }
 

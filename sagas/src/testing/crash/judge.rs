@@ -122,6 +122,16 @@ impl Calls<'_> {
         self.seen.calls.iter().position(is)
     }
 
+    /// Where a call of a step had come far enough for one of `next`: what is staged is known to what is staged behind it, before
+    /// both are committed.
+    fn has_run(&self, step: &OutlineStep, undo: bool, next: &OutlineStep) -> Option<usize> {
+        let acted = self.first(step, undo, Came::Acted);
+        match step.is_staged && next.is_staged {
+            true => self.first(step, undo, Came::Within).or(acted),
+            false => acted,
+        }
+    }
+
     /// Whether an undo has acted before a place. A call that was made before that may arrive later: whoever is called knows
     /// its key.
     fn is_undone(&self, step: &OutlineStep, before: usize) -> bool {
@@ -145,8 +155,8 @@ impl Calls<'_> {
             }
             if let Some(at) = self.first(step, false, Came::Began) {
                 let earlier = self.outline.steps.iter().filter(|other| other.stage < step.stage);
-                let open = earlier
-                    .filter(|other| self.first(other, false, Came::Acted).is_none_or(|acted| acted > at));
+                let open =
+                    earlier.filter(|other| self.has_run(other, false, step).is_none_or(|acted| acted > at));
                 wrong.extend(
                     open.map(|other| format!("{} was called before {} had run", step.name, other.name)),
                 );
@@ -155,7 +165,8 @@ impl Calls<'_> {
                 let later =
                     self.outline.steps.iter().filter(|other| other.stage > step.stage && !other.is_lock);
                 let acted = later.filter_map(|other| Some((other, self.first(other, false, Came::Acted)?)));
-                let open = acted.filter(|(other, acted)| *acted < at && !self.is_undone(other, at));
+                let is_undone = |other| self.has_run(other, true, step).is_some_and(|undone| undone < at);
+                let open = acted.filter(|(other, acted)| *acted < at && !is_undone(other));
                 wrong.extend(
                     open.map(|(other, _)| format!("{} was undone before {} was", step.name, other.name)),
                 );

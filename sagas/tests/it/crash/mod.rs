@@ -4,6 +4,7 @@ mod family;
 mod locks;
 mod order;
 mod second;
+mod staged;
 mod tcc;
 
 use es_core::memory::{MemoryBackend, Tx};

@@ -141,6 +141,16 @@ macro_rules! rules {
                 what_an_operator_asks_is_done_once_and_noted
                 a_local_step_whose_output_cannot_be_read_has_failed
             }
+            staged {
+                what_staged_steps_leave_and_their_records_are_one_commit
+                a_refused_commit_runs_staged_steps_again_and_they_act_once
+                what_staged_steps_have_not_committed_goes_with_their_node
+                a_cancel_between_staged_steps_undoes_those_that_are_written
+                staged_steps_are_undone_from_the_last_to_the_first
+                staged_steps_among_others_keep_their_order
+                a_staged_step_that_no_store_takes_waits_alone_for_a_person
+                what_staged_steps_append_is_in_inline_views_at_once
+            }
             destinations {
                 a_destination_that_fails_is_tried_by_one_and_waiting_is_no_try
                 runs_that_wait_for_a_destination_hold_up_no_other

@@ -43,6 +43,7 @@ mod servers;
 pub(crate) mod shaky;
 mod sharing;
 mod signals;
+mod staged;
 mod starts;
 mod stores;
 mod storms;

@@ -25,7 +25,7 @@ fn enter(what: &str) -> Act {
 
 /// Counts entries; the newer one counts visits, too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Counts<const NEWER: bool>(u64);
+pub(super) struct Counts<const NEWER: bool>(pub(super) u64);
 
 impl<const NEWER: bool> Projection for Counts<NEWER> {
     const NAME: &'static str = "counts";

@@ -76,7 +76,7 @@ struct Inner {
 }
 
 impl Outside {
-    fn play(&self, of: &str, call: &str, trip: &Trip) -> Play {
+    pub(crate) fn play(&self, of: &str, call: &str, trip: &Trip) -> Play {
         let mut calls = self.0.calls.lock().unwrap();
         let n = calls.entry((of.to_owned(), call.to_owned())).or_default();
         *n += 1;
@@ -127,7 +127,7 @@ impl Outside {
         self.0.let_go.notify_waiters();
     }
 
-    async fn wait(&self, of: &str, call: &str) {
+    pub(crate) async fn wait(&self, of: &str, call: &str) {
         let woken = self.0.let_go.notified();
         self.0.waiting.lock().unwrap().insert((of.to_owned(), call.to_owned()));
         if !*self.0.mended.lock().unwrap() {
@@ -192,7 +192,7 @@ pub(crate) fn retry() -> Retry {
 /// The steps: what each does is the same, under its own name and in its own place.
 macro_rules! local {
     ($($step:ident $name:literal ($($needs:ident),*);)+) => { $(
-        pub(crate) struct $step<T>(Outside, PhantomData<fn() -> T>);
+        pub(crate) struct $step<T>(pub(crate) Outside, pub(crate) PhantomData<fn() -> T>);
 
         impl<T: Transaction> Step<Trip> for $step<T> {
             const NAME: &'static str = $name;
@@ -225,7 +225,7 @@ local! {
 
 macro_rules! remote {
     ($($step:ident $name:literal $unknown:expr;)+) => { $(
-        pub(crate) struct $step(Outside);
+        pub(crate) struct $step(pub(crate) Outside);
 
         impl Step<Trip> for $step {
             const NAME: &'static str = $name;
@@ -267,7 +267,7 @@ remote! {
 }
 
 /// The pivot, elsewhere.
-pub(crate) struct Pay(Outside);
+pub(crate) struct Pay(pub(crate) Outside);
 
 impl Step<Trip> for Pay {
     const NAME: &'static str = "pay";
