@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use bench_kit::AT_ONCE;
 use es_core::memory::MemoryBackend;
-use es_core::store::Transaction;
+use es_core::store::{Table, Transaction};
 use es_core::{App, Backend, BoxError};
 use es_postgres::{PgBackend, Tx};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use sagas::saga::{
-    Cx, Journal, OrRetry as _, Outcome, Ran, Saga, SagaApp as _, SagaInput, Sagas as _, Step, StepError, Undo,
+    Cx, Journal, OrRetry as _, Outcome, Place, PlaceOn, Ran, Saga, SagaApp as _, SagaInput, Sagas as _,
+    Staged, Staging, Step, StepError, Undo,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::{PgPool, PgPoolOptions};
@@ -37,23 +38,55 @@ pub(crate) struct Work {
 }
 impl SagaInput for Work {}
 
-/// What a step does in the database.
-pub(crate) trait Effect<T>: Send + Sync + 'static {
-    fn act(tx: &mut T, run: &str, what: &'static str) -> impl Future<Output = Result<(), BoxError>> + Send;
+/// What is handed to a step.
+pub(crate) type Handed<E, T> = <<E as Effect<T>>::Place as Place>::At;
+
+/// What a step does in the database, and how.
+pub(crate) trait Effect<T: Transaction>: Send + Sync + 'static {
+    type Place: PlaceOn<T>;
+
+    fn act(
+        at: &mut Handed<Self, T>,
+        run: &str,
+        what: &'static str,
+    ) -> impl Future<Output = Result<(), BoxError>> + Send
+    where
+        Self: Sized;
 }
 
-/// A row.
+/// A row, by a statement in its transaction.
 struct Writes;
 impl Effect<Tx> for Writes {
+    type Place = Journal<Tx>;
     async fn act(tx: &mut Tx, run: &str, what: &'static str) -> Result<(), BoxError> {
         Ok(sqlx::query(INSERT).bind(run).bind(what).execute(&mut **tx).await.map(drop)?)
     }
 }
 
-/// Nothing: only the journal is written.
+/// Nothing, in a transaction: only the journal is written.
 struct Nothing;
 impl<T: Transaction> Effect<T> for Nothing {
+    type Place = Journal<T>;
     async fn act(_: &mut T, _: &str, _: &'static str) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
+
+/// A row of the row store, which is staged.
+struct Stages;
+impl<T: Transaction> Effect<T> for Stages {
+    type Place = Staged;
+    async fn act(at: &mut Staging, run: &str, what: &'static str) -> Result<(), BoxError> {
+        let table = Table::<String>::new("work")?;
+        Ok(at.write(table.insert(format!("{run}/{what}"), what.to_owned())?)?)
+    }
+}
+
+/// Nothing is staged: only the journal is written.
+struct StagesNothing;
+impl<T: Transaction> Effect<T> for StagesNothing {
+    type Place = Staged;
+    async fn act(_: &mut Staging, _: &str, _: &'static str) -> Result<(), BoxError> {
         Ok(())
     }
 }
@@ -65,14 +98,14 @@ macro_rules! steps { ($($step:ident $name:literal)+) => { $(
         type Needs = ();
         type Output = u64;
         type Refusal = Infallible;
-        type Place = Journal<T>;
-        async fn run(&self, cx: Cx<'_, Work, ()>, tx: &mut T) -> Result<u64, StepError<Infallible>> {
+        type Place = E::Place;
+        async fn run(&self, cx: Cx<'_, Work, ()>, tx: &mut Handed<E, T>) -> Result<u64, StepError<Infallible>> {
             E::act(tx, cx.key, $name).await.or_retry()?;
             Ok(7)
         }
     }
     impl<T: Transaction, E: Effect<T>> Undo<Work> for $step<T, E> {
-        async fn undo(&self, cx: Cx<'_, Work, ()>, _: Ran<u64>, tx: &mut T) -> Result<(), BoxError> {
+        async fn undo(&self, cx: Cx<'_, Work, ()>, _: Ran<u64>, tx: &mut Handed<E, T>) -> Result<(), BoxError> {
             E::act(tx, cx.key, concat!("undo ", $name)).await
         }
     }
@@ -85,8 +118,8 @@ impl<T: Transaction, E: Effect<T>> Step<Work> for Pay<T, E> {
     type Needs = ();
     type Output = u64;
     type Refusal = &'static str;
-    type Place = Journal<T>;
-    async fn run(&self, cx: Cx<'_, Work, ()>, tx: &mut T) -> Result<u64, StepError<&'static str>> {
+    type Place = E::Place;
+    async fn run(&self, cx: Cx<'_, Work, ()>, tx: &mut Handed<E, T>) -> Result<u64, StepError<&'static str>> {
         if cx.input.refuses {
             return Err(StepError::Refused("declined"));
         }
@@ -163,40 +196,71 @@ async fn made(url: &str) -> anyhow::Result<PgPool> {
     Ok(pool)
 }
 
-/// Rounds in turn; medians, and their ratios to bare commits: a saga of four steps makes five.
+/// Rounds in turn.
 #[expect(clippy::print_stdout, reason = "this is the program's answer")]
 pub fn run(runtime: &Runtime, rounds: usize) -> anyhow::Result<()> {
     let server = Server::start()?;
     for (at_once, n) in [(1, ONE_AT_A_TIME), (AT_ONCE, RUNS)] {
-        let [mut raw, mut rows, mut undone, mut journal, mut held, mut released] = [const { Vec::new() }; 6];
+        let mut all = Rates::default();
         for _ in 0..rounds {
-            let url = anew(&server)?;
-            raw.push(runtime.block_on(async { commits(made(&url).await?, 5 * n, at_once).await })?);
-            for (rates, refuses) in [(&mut rows, false), (&mut undone, true)] {
-                let url = anew(&server)?;
-                rates.push(runtime.block_on(async {
-                    made(&url).await?;
-                    sagas::<_, Writes>(PgBackend::connect(&url).await?, n, at_once, refuses).await
-                })?);
-            }
-            for (rates, refuses) in [(&mut held, false), (&mut released, true)] {
-                let url = anew(&server)?;
-                rates.push(runtime.block_on(async {
-                    made(&url).await?;
-                    tccs::<_, Writes>(PgBackend::connect(&url).await?, n, at_once, refuses).await
-                })?);
-            }
-            let url = anew(&server)?;
-            journal.push(runtime.block_on(async {
-                sagas::<_, Nothing>(PgBackend::connect(&url).await?, n, at_once, false).await
-            })?);
+            all.add(runtime, &server, n, at_once)?;
         }
-        let [raw, rows, undone, journal] = [raw, rows, undone, journal].map(median);
-        let [held, released] = [held, released].map(median);
+        all.print(at_once);
+    }
+    let (mut memory, mut staged) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let backend = MemoryBackend::new;
+        memory.push(runtime.block_on(sagas::<_, Nothing>(backend(), IN_MEMORY, AT_ONCE, false))?);
+        staged.push(runtime.block_on(sagas::<_, StagesNothing>(backend(), IN_MEMORY, AT_ONCE, false))?);
+    }
+    println!("in memory, {AT_ONCE} at a time: {:.0} sagas/s", median(memory));
+    println!("  of four staged steps: {:.0} sagas/s", median(staged));
+    Ok(())
+}
+
+/// Rates of the rounds.
+#[derive(Default)]
+struct Rates {
+    raw: Vec<f64>,
+    rows: Vec<f64>,
+    undone: Vec<f64>,
+    journal: Vec<f64>,
+    staged: Vec<f64>,
+    staged_undone: Vec<f64>,
+    staged_journal: Vec<f64>,
+    held: Vec<f64>,
+    released: Vec<f64>,
+}
+
+impl Rates {
+    /// A round of each.
+    fn add(&mut self, runtime: &Runtime, server: &Server, n: u64, at_once: u64) -> anyhow::Result<()> {
+        let url = anew(server)?;
+        self.raw.push(runtime.block_on(async { commits(made(&url).await?, 5 * n, at_once).await })?);
+        let one = |refuses| Round { runtime, server, n, at_once, refuses };
+        self.rows.push(one(false).sagas::<Writes>()?);
+        self.undone.push(one(true).sagas::<Writes>()?);
+        self.staged.push(one(false).sagas::<Stages>()?);
+        self.staged_undone.push(one(true).sagas::<Stages>()?);
+        self.held.push(one(false).tccs()?);
+        self.released.push(one(true).tccs()?);
+        self.journal.push(one(false).sagas::<Nothing>()?);
+        self.staged_journal.push(one(false).sagas::<StagesNothing>()?);
+        Ok(())
+    }
+
+    /// Medians, and their ratios to bare commits: a saga of four steps in transactions makes five.
+    #[expect(clippy::print_stdout, reason = "this is the program's answer")]
+    fn print(self, at_once: u64) {
+        let Self { raw, rows, undone, journal, staged, staged_undone, staged_journal, held, released } = self;
+        let [raw, rows, undone, journal, held, released] =
+            [raw, rows, undone, journal, held, released].map(median);
+        let [staged, staged_undone, staged_journal] = [staged, staged_undone, staged_journal].map(median);
+        let fifth = raw / 5.0;
         println!("PostgreSQL, {at_once} at a time: {raw:.0} bare commits/s");
         println!(
             "  four steps that write a row: {rows:.0} sagas/s, {:.2} of a fifth of the commits",
-            rows / (raw / 5.0)
+            rows / fifth
         );
         // The third of the steps is the last that runs; three undos and an end.
         println!(
@@ -205,22 +269,49 @@ pub fn run(runtime: &Runtime, rounds: usize) -> anyhow::Result<()> {
         );
         println!("  four steps that write nothing themselves: {journal:.0} sagas/s");
         println!(
+            "  four staged steps that write a row: {staged:.0} sagas/s, {:.2} of a fifth of the commits",
+            staged / fifth
+        );
+        println!(
+            "  the last refuses, three are undone: {staged_undone:.0} sagas/s, {:.2} of the former",
+            staged_undone / staged
+        );
+        println!("  four staged steps that write nothing themselves: {staged_journal:.0} sagas/s");
+        println!(
             "  two branches that write the same four rows: {held:.0} TCCs/s, {:.2} of the sagas",
             held / rows
         );
         println!("  one of them refuses: {released:.0} TCCs/s");
     }
-    let mut memory = Vec::new();
-    for _ in 0..rounds {
-        memory.push(runtime.block_on(sagas::<_, Nothing>(
-            MemoryBackend::new(),
-            IN_MEMORY,
-            AT_ONCE,
-            false,
-        ))?);
+}
+
+/// What is measured in a round, on an empty database.
+struct Round<'m> {
+    runtime: &'m Runtime,
+    server: &'m Server,
+    n: u64,
+    at_once: u64,
+    refuses: bool,
+}
+
+impl Round<'_> {
+    fn sagas<E: Effect<Tx>>(&self) -> anyhow::Result<f64> {
+        let Self { n, at_once, refuses, .. } = *self;
+        let url = anew(self.server)?;
+        self.runtime.block_on(async {
+            made(&url).await?;
+            sagas::<_, E>(PgBackend::connect(&url).await?, n, at_once, refuses).await
+        })
     }
-    println!("in memory, {AT_ONCE} at a time: {:.0} sagas/s", median(memory));
-    Ok(())
+
+    fn tccs(&self) -> anyhow::Result<f64> {
+        let Self { n, at_once, refuses, .. } = *self;
+        let url = anew(self.server)?;
+        self.runtime.block_on(async {
+            made(&url).await?;
+            tccs::<_, Writes>(PgBackend::connect(&url).await?, n, at_once, refuses).await
+        })
+    }
 }
 
 /// An empty database.

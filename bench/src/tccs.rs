@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use es_core::store::Transaction;
 use es_core::{App, Backend, BoxError};
-use sagas::saga::{Cx, Journal, OrRetry as _, Outcome, Ran, StepError};
+use sagas::saga::{Cx, OrRetry as _, Outcome, Ran, StepError};
 use sagas::tcc::{Tcc, TccApp as _, TccTransaction, Tccs as _};
 
-use crate::runs::{Effect, Work, at_once_each};
+use crate::runs::{Effect, Handed, Work, at_once_each};
 
 macro_rules! branches { ($($branch:ident $name:literal)+) => { $(
     struct $branch<T, E>(PhantomData<fn() -> (T, E)>);
@@ -17,18 +17,18 @@ macro_rules! branches { ($($branch:ident $name:literal)+) => { $(
         const NAME: &'static str = $name;
         type Held = u64;
         type Refusal = &'static str;
-        type Place = Journal<T>;
-        async fn reserve(&self, cx: Cx<'_, Work>, tx: &mut T) -> Result<u64, StepError<&'static str>> {
+        type Place = E::Place;
+        async fn reserve(&self, cx: Cx<'_, Work>, tx: &mut Handed<E, T>) -> Result<u64, StepError<&'static str>> {
             if cx.input.refuses && $name == "pay" {
                 return Err(StepError::Refused("declined"));
             }
             E::act(tx, cx.key, concat!("reserve ", $name)).await.or_retry()?;
             Ok(7)
         }
-        async fn confirm(&self, cx: Cx<'_, Work>, _: u64, tx: &mut T) -> Result<(), BoxError> {
+        async fn confirm(&self, cx: Cx<'_, Work>, _: u64, tx: &mut Handed<E, T>) -> Result<(), BoxError> {
             E::act(tx, cx.key, concat!("confirm ", $name)).await
         }
-        async fn cancel(&self, cx: Cx<'_, Work>, _: Ran<u64>, tx: &mut T) -> Result<(), BoxError> {
+        async fn cancel(&self, cx: Cx<'_, Work>, _: Ran<u64>, tx: &mut Handed<E, T>) -> Result<(), BoxError> {
             E::act(tx, cx.key, concat!("cancel ", $name)).await
         }
     }

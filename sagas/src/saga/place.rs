@@ -34,7 +34,8 @@ impl<T: Transaction> Place for Journal<T> {
 
 /// In the database of the journal, without a transaction of it: what the step leaves in the [`Staging`] and the record of it
 /// are one commit, which shares its sync to the disk with those of other runs. Steps there that follow each other share one
-/// commit: as long as the next one is such a step too, it runs on what those before it have staged.
+/// commit: as long as the next one is such a step too, it runs on what those before it have staged. Those that a saga begins
+/// with share the commit of its start, for which they are waited for 100 ms at most.
 ///
 /// **Such a step has no effect but what it stages.** If the commit is refused, since another writer was faster with a stream
 /// or a row, say, or the node is gone before it, then all that was staged since the last commit of the run is thrown away,

@@ -142,7 +142,7 @@ impl<In: SagaInput, T: Transaction> Protocol for SagaProtocol<In, T> {
     /// What this program cannot read is no failure of a step: the run waits for one that can.
     fn fold(&self, state: &mut State, written: &Written) -> Result<(), String> {
         match &written.record {
-            Record::Begun { input, .. } => drop(self.normal(input)?),
+            Record::Begun { input, .. } => drop(input.read::<In>().map_err(|error| error.to_string())?),
             Record::Done { step, output } => self.reads(step, output)?,
             Record::Resolved { verb: Verb::Signal { name, id, value }, .. } => {
                 self.reads_signal(state, name, id, value)?;

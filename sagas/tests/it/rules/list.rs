@@ -300,6 +300,7 @@ macro_rules! rules_of_others {
                 a_run_that_another_database_has_forgotten_waits_for_a_person
                 an_app_without_the_other_database_does_not_start
                 guard_rows_are_forgotten_up_to_what_no_run_needs
+                a_step_in_another_database_among_staged_ones_acts_once_and_is_undone_with_them
             }
             holds {
                 a_confirmation_acts_once_and_bars_the_undo

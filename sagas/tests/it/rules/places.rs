@@ -1,4 +1,4 @@
-//! Steps in a second database: D7 to D11, D19.
+//! Steps in a second database: D7 to D11, D19, D22.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use es_core::clock::Clock as _;
-use es_core::store::Transaction;
+use es_core::store::{Table, Transaction};
 use es_core::{App, AppBuilder, Backend, BoxError, guard};
 use sagas::saga::{
-    Cx, Guarded, Handle, Journal, Outcome, Ran, Retry, RunShown, RunStatus, Saga, SagaApp as _, SagaInput,
-    Sagas as _, Step, StepError, Undo, Verb, Why,
+    Cx, Guarded, Handle, Journal, OrRetry as _, Outcome, Ran, Retry, RunShown, RunStatus, Saga, SagaApp as _,
+    SagaInput, Sagas as _, Staged, Staging, Step, StepError, Undo, Verb, Why,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
@@ -168,20 +168,26 @@ impl<S: WithOther> fmt::Debug for Errands<'_, S> {
 
 impl<'s, S: WithOther> Errands<'s, S> {
     async fn start(subject: &'s S) -> Self {
-        let ground = Ground::open(subject).await;
-        ground.flow();
-        let other = subject.other().await;
-        other.make().await;
-        let mut errands = Self { ground, other: Shaky::new(other), script: Script::new(), nodes: Vec::new() };
+        let mut errands = Self::open(subject).await;
         errands.join().await;
         errands
     }
 
+    /// Without a node.
+    async fn open(subject: &'s S) -> Self {
+        let ground = Ground::open(subject).await;
+        ground.flow();
+        let other = subject.other().await;
+        other.make().await;
+        Self { ground, other: Shaky::new(other), script: Script::new(), nodes: Vec::new() }
+    }
+
     async fn join(&mut self) {
-        let wire = |app: AppBuilder<S::Backend>| {
-            app.provide(self.other.clone())
-                .saga(definition::<S::Other, <S::Backend as Backend>::Tx>(&self.script))
-        };
+        self.join_as(definition::<S::Other, <S::Backend as Backend>::Tx>).await;
+    }
+
+    async fn join_as(&mut self, saga: impl Fn(&Script) -> Saga<Errand, <S::Backend as Backend>::Tx>) {
+        let wire = |app: AppBuilder<S::Backend>| app.provide(self.other.clone()).saga(saga(&self.script));
         self.nodes.push(self.ground.join(wire).await);
     }
 
@@ -364,5 +370,61 @@ pub(super) async fn guard_rows_are_forgotten_up_to_what_no_run_needs<S: WithOthe
     assert_eq!(errands.run("newer", 5).await, Outcome::Completed);
     let brief = runs.guards_needed_since(DAY / 2).await.unwrap_err().to_string();
     assert_eq!(brief, "the store failed");
+    errands.end().await;
+}
+
+/// Staged, before the one in the other database and behind it.
+struct Note<const N: usize>;
+
+impl<const N: usize> Step<Errand> for Note<N> {
+    const NAME: &'static str = ["noted", "noted-again"][N];
+    type Needs = ();
+    type Output = ();
+    type Refusal = Infallible;
+    type Place = Staged;
+    async fn run(&self, cx: Cx<'_, Errand, ()>, at: &mut Staging) -> Result<(), StepError<Infallible>> {
+        let row = notes().insert(format!("{} {}", cx.key, Self::NAME), ()).or_retry()?;
+        at.write(row).or_retry()
+    }
+    fn retry(&self) -> Retry {
+        retry()
+    }
+}
+
+impl<const N: usize> Undo<Errand> for Note<N> {
+    async fn undo(&self, cx: Cx<'_, Errand, ()>, _: Ran<()>, at: &mut Staging) -> Result<(), BoxError> {
+        Ok(at.write(notes().insert(format!("{} {} undone", cx.key, Self::NAME), ())?)?)
+    }
+}
+
+fn notes() -> Table<()> {
+    Table::new("notes").unwrap()
+}
+
+/// D22
+pub(super) async fn a_step_in_another_database_among_staged_ones_acts_once_and_is_undone_with_them<
+    S: WithOther,
+>(
+    subject: &S,
+) {
+    let mut errands = Errands::open(subject).await;
+    let among_staged = |script: &Script| {
+        Saga::new("errand", 1)
+            .step(Note::<0>)
+            .step(Reserve::<S::Other>(script.clone(), PhantomData))
+            .step(Note::<1>)
+            .pivot(Pay::<S::Other, <S::Backend as Backend>::Tx>(PhantomData))
+            .then(Ship::<S::Other>(script.clone(), PhantomData))
+            .build()
+    };
+    errands.join_as(among_staged).await;
+    errands.other.will(&[Fault::Lost, Fault::Unheard, Fault::Unheard]);
+    assert_eq!(errands.run("a", 5).await, Outcome::Completed);
+    assert_eq!(refused(&errands.run("b", DEAR).await), Some(("pay", "too dear")));
+    assert_eq!(errands.other.written().await, ["a reserved", "a shipped", "b reserved", "b returned"]);
+    let noted = errands.ground.ask(async || notes().all(&errands.ground.backend).await).await;
+    let noted: Vec<&str> = noted.iter().map(|row| &*row.key).collect();
+    let of_b = ["b noted", "b noted undone", "b noted-again", "b noted-again undone"];
+    assert_eq!(noted, [&["a noted", "a noted-again"][..], &of_b].concat());
     errands.end().await;
 }

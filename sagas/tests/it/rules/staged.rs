@@ -18,7 +18,7 @@ use super::play::{Enter, Entered, LedgerEvent};
 use super::programs::Counts;
 use super::trip::{DEADLINE, Flight, Hotel, Order, Outside, Pay, Play, Trip, Trips, retry, trip};
 
-fn sums() -> Table<u32> {
+fn sums() -> Table<usize> {
     Table::new("sums").unwrap()
 }
 
@@ -155,7 +155,7 @@ impl<S: Subject> Trips<'_, S> {
         page.events.iter().filter(|event| event.stream.as_str() == format!("message-trips/{of}")).count()
     }
 
-    async fn sum(&self, of: &str) -> Option<u32> {
+    async fn sum(&self, of: &str) -> Option<usize> {
         let sum = self.ground.ask(async || sums().get(&self.ground.backend, of).await).await;
         sum.map(|row| row.value)
     }
@@ -165,7 +165,7 @@ impl<S: Subject> Trips<'_, S> {
         assert_eq!(self.effects(of).await, sorted(calls));
         assert_eq!(self.entered(of).await, calls);
         assert_eq!(self.published(of).await, calls.len());
-        assert_eq!(self.sum(of).await, (!calls.is_empty()).then_some(calls.len() as u32));
+        assert_eq!(self.sum(of).await, (!calls.is_empty()).then_some(calls.len()));
     }
 
     /// How often the head of a run was written: in each commit, once.
