@@ -36,6 +36,7 @@ pub(crate) struct Outline {
 
 /// A step of it.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "what is so of a step, each by itself")]
 pub(crate) struct OutlineStep {
     pub(crate) name: String,
     pub(crate) stage: usize,
@@ -50,8 +51,7 @@ impl<In: SagaInput, T: Transaction> Saga<In, T> {
     pub(crate) fn outline(&self) -> Outline {
         let of = |(stage, step): (usize, &Arc<dyn DynStep<In, T>>)| {
             let StepShape { name, place, is_staged, refuses_for_good, .. } = step.shape();
-            let (name, is_local, is_lock) =
-                (name.to_owned(), place == Doable::Here, place == Doable::Locked);
+            let (name, is_local, is_lock) = (name.to_owned(), place == Doable::Here, place == Doable::Locked);
             OutlineStep { name, stage, is_local, is_staged, refuses_for_good, is_lock }
         };
         let all = self.stages.iter().enumerate();
