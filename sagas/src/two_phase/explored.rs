@@ -47,6 +47,7 @@ struct Agent {
 
 /// A transaction and what is around it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "what is so of a transaction, each by itself")]
 struct World {
     /// None: it has crashed, or is over.
     coordinator: Option<Coordinator>,
@@ -358,11 +359,12 @@ impl Explorer {
     fn hear(&self, world: &mut World, act: Act, heard: Heard) {
         let Some(coordinator) = &mut world.coordinator else { return };
         let heard = match (self.fault, act, heard) {
-            (Fault::KeepsItsOwn, _, Heard::Asked(Some(_))) => Heard::Asked(Some(Decision::Commit)),
+            (Fault::KeepsItsOwn, _, Heard::Asked(Some(_))) | (Fault::AdoptedIsOwn, _, Heard::Adopted) => {
+                Heard::Asked(Some(Decision::Commit))
+            }
             (Fault::UnheardIsNo, _, Heard::Decided(Decided::Unheard)) => Heard::Decided(Decided::Refused),
             (Fault::UnheardVoteIsYes, _, Heard::Prepared(i, _)) => Heard::Prepared(i, true),
             (Fault::AloneIsNotAsked, _, Heard::Alone(i, false)) => Heard::AskedAlone(i, Some(Fate::Aborted)),
-            (Fault::AdoptedIsOwn, _, Heard::Adopted) => Heard::Asked(Some(Decision::Commit)),
             (Fault::LeavesWithoutDecision, Act::GiveUp, _) => Heard::GaveUp(Some(Decision::Abort)),
             (_, _, heard) => heard,
         };

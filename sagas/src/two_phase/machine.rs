@@ -158,6 +158,7 @@ pub(super) enum Answer {
 
 /// The coordinator of one transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "what is so of a transaction, each by itself")]
 pub(super) struct Coordinator {
     branches: Vec<Standing>,
     /// Whether the journal's database takes part.

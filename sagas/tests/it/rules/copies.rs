@@ -74,7 +74,7 @@ impl<'s, S: Subject> Accounts<'s, S> {
         let often =
             ProcessorOptions::default().retries(20, Duration::from_millis(5), Duration::from_millis(50));
         let wire = |app: AppBuilder<S::Backend>| app.mirror(index.clone()).near_cache(cache);
-        self.ground.join(|app| wire(app).processor_options(Index::NAME, often.clone())).await
+        self.ground.join(|app| wire(app).processor_options(Index::NAME, often)).await
     }
 
     async fn until_copied(&self, index: &Index) {
@@ -137,7 +137,7 @@ pub(super) async fn a_fill_writes_what_was_there_before_while_more_happens<S: Su
         }
     };
     let (written, ()) = futures::join!(fill, more);
-    assert!(written >= 40 && written <= 60, "{written}");
+    assert!((40..=60).contains(&written), "{written}");
     accounts.until_copied(&index).await;
     // What is lost is written again, and nothing that is there is changed by that.
     index.0.lock().unwrap().balances.remove("old-7");

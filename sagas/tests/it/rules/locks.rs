@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use es_core::store::{Commit, RowWrite, Table, Transaction};
 use es_core::{App, Backend, BoxError};
@@ -425,6 +426,8 @@ pub(super) async fn runs_that_wait_for_each_other_are_found_and_the_youngest_giv
         let mut handles = Vec::new();
         for (key, first, second) in circle {
             handles.push(locking.stands(key, first, second).await);
+            // Ids of one millisecond are in no order that says who came first.
+            locking.trips.ground.clock.advance(Duration::from_millis(2));
         }
         locking.trips.outside.release();
         let (youngest, others) = handles.split_last().unwrap();
