@@ -32,6 +32,32 @@ pub trait GuardedDatabase: Send + Sync + 'static {
     fn begin(&self) -> impl Future<Output = Result<Self::Tx, StoreError>> + Send;
 }
 
+/// A database that undoes by itself what a call has written there.
+///
+/// What is written in the transaction of a call that [runs](super::Guarded::Run) is noted in its commit. The
+/// [change](GuardRows::change) of its row to undone takes all of that back, in the same commit, or fails with nothing of it
+/// taken back: [`StoreError::Blocked`] if an operator has to do something first. The change to confirmed forgets it. Until
+/// one of the two, no other run changes what was written.
+///
+/// `es-postgres` brings one, `PgUndoLog`. A type around it is one too:
+///
+/// ```
+/// use es_core::guard::{GuardedDatabase, UndoLog};
+/// use es_core::store::StoreError;
+///
+/// struct Stock<D>(D);
+///
+/// impl<D: GuardedDatabase> GuardedDatabase for Stock<D> {
+///     type Tx = D::Tx;
+///     async fn begin(&self) -> Result<D::Tx, StoreError> {
+///         self.0.begin().await
+///     }
+/// }
+///
+/// impl<D: UndoLog> UndoLog for Stock<D> {}
+/// ```
+pub trait UndoLog: GuardedDatabase {}
+
 /// The guard rows of a database, in a transaction. Dropping it rolls back.
 ///
 /// This is for [`Guard`](super::Guard): a step writes rows of its own.

@@ -102,6 +102,7 @@ mod machine;
 mod probed;
 mod protocol;
 mod shown;
+mod tracked;
 
 /// The label of its metrics.
 const PATTERN: &str = "tcc";
@@ -111,3 +112,4 @@ pub use es_macros::tcc;
 pub use self::app::{TccApp, TccStarter, Tccs};
 pub use self::branch::Tcc;
 pub use self::builder::{TccBuilder, TccTransaction};
+pub use self::tracked::{Tracked, Undoable};

@@ -51,6 +51,7 @@ mod tcc;
 mod timers;
 mod torn;
 mod trip;
+mod undoable;
 mod watching;
 mod world;
 
