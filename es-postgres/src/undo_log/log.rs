@@ -64,6 +64,7 @@ use crate::{PgGuarded, guarded};
 /// The account of the pool needs what [`PgGuarded`] asks for, `usage` on the schema `es_undo`, `select` on `about` and
 /// `tables`, `select`, `insert`, `update` and `delete` on `images` and `locks`, and its own on the tables. Other writers need
 /// nothing more than they have: the triggers note for them, with the privileges of the account that has made the log.
+/// A session that sets `es_undo.mode` by itself gets around the locks: this is for programs that mean well.
 /// Tracking needs ownership of the table, `create` on `es_undo`, and `select`, `insert` and `delete` on `tables`; make the
 /// log, and track, with the same account.
 #[derive(Clone, Debug)]

@@ -44,6 +44,15 @@ begin
 end
 $$;
 
+-- Says that another call of the same run is to be undone first.
+create function es_undo.wait_for(later text) returns void language plpgsql
+as $$
+begin
+    raise exception using errcode = 'ESU04',
+        message = format('it is undone once %s is, which came later and has changed the same rows, or refers to them', later);
+end
+$$;
+
 -- Notes what a statement has changed. The arrays have an element for each row, in the order in which they were changed.
 -- Called by triggers only, whose settings and privileges it has.
 create function es_undo.note(of_tab regclass, keys text[], new_keys text[], befores text[], afters text[]) returns void
@@ -57,26 +66,30 @@ declare
             lateral (values (c.key), (c.new_key)) t (key)
         where c.before is distinct from c.after and t.key is not null order by 1
     );
-    other text;
+    this_statement bigint;
+    other record;
 begin
     if touched = '{}' then
         return;
     end if;
     if current_setting('es_undo.mode') = 'undo' then
         -- What goes back takes rows with it that refer to it: not those of others.
-        select t into other from unnest(touched) t where not exists (
-            select from es_undo.locks l where l.tab = of_tab and l.key = t and l.run = this_run) limit 1;
-        if found then
+        select t.key, l.calls[1] as call into other
+            from unnest(touched) t (key) left join es_undo.locks l on l.tab = of_tab and l.key = t.key and l.run = this_run
+            where l.calls is null or not l.calls @> array[this_call] order by l.calls nulls first limit 1;
+        if other.call is not null then
+            perform es_undo.wait_for(other.call);
+        elsif found then
             raise exception using errcode = 'ESU03', message = format(
-                'row %s of %s would change with what is undone, and is not of this run', other, of_tab);
+                'row %s of %s would change with what is undone, and is not of this run', other.key, of_tab);
         end if;
         return;
     end if;
     perform es_undo.lock_rows(of_tab, touched, this_run, this_call);
+    this_statement := nextval('es_undo.statements');
     insert into es_undo.images (run, call, statement, n, tab, key, new_key, before, after)
-        select this_run, this_call, s.statement, c.n, of_tab, c.key, c.new_key, c.before, c.after
-        from (select nextval('es_undo.statements') as statement) s,
-            unnest(keys, new_keys, befores, afters) with ordinality c (key, new_key, before, after, n)
+        select this_run, this_call, this_statement, c.n, of_tab, c.key, c.new_key, c.before, c.after
+        from unnest(keys, new_keys, befores, afters) with ordinality c (key, new_key, before, after, n)
         where c.before is distinct from c.after;
 end
 $$;

@@ -56,9 +56,7 @@ as $$
                 where n.before is not null and n.after is not null
             ) d on true',
         of_tab::oid, of_tab,
-        (select string_agg(format('t.%1$I = (coalesce(n.after, n.before)::%2$s).%1$I', k.name, of_tab), ' and ' order by k.place)
-            from es_undo.key_columns(of_tab) k),
-        lock,
+        es_undo.same_key(of_tab, format('coalesce(n.after, n.before)::%s', of_tab)), lock,
         (select string_agg(format('case when row((r.b).%1$I)::text <> row((r.a).%1$I)::text then %1$L end', c.attname), ', '
                 order by c.attnum)
             from pg_attribute c
@@ -73,9 +71,7 @@ as $$
 declare
     rows constant text := format('(select u.%1$s::%2$s as r, u.before from unnest($1, $2, $3) u (slot, before, after)
         where u.slot = %3$s offset 0) d', case kind when 'insert' then 'before' else 'after' end, of_tab, slot);
-    matches constant text := (
-        select string_agg(format('t.%1$I = (d.r).%1$I', k.name), ' and ' order by k.place) from es_undo.key_columns(of_tab) k
-    );
+    matches constant text := es_undo.same_key(of_tab, 'd.r');
     names text;
     reads text;
 begin
@@ -146,8 +142,7 @@ begin
             where j.run = of_run and j.tab = shared.tab and shared.key in (j.key, j.new_key)
             order by j.statement desc limit 1;
         if later <> of_call then
-            raise exception using errcode = 'ESU04',
-                message = format('%s has changed the same rows after this call: it is undone first', later);
+            perform es_undo.wait_for(later);
         end if;
     end loop;
 end
@@ -158,6 +153,7 @@ create function es_undo.restore(of_run uuid, of_call text) returns void language
 as $$
 declare
     why text;
+    later text;
     changed regclass;
     part record;
     wrong text[];
@@ -202,16 +198,26 @@ begin
     end loop;
     set constraints all deferred;
     begin
-        perform es_undo.put_back(kinds, tabs, columns, befores, afters);
-    exception when unique_violation then
-        -- Rows may have exchanged what is unique: those that change go and come.
-        select array_agg(k), array_agg(s.tab), array_agg(null::text), array_agg(s.before), array_agg(s.after)
-            into kinds, tabs, columns, befores, afters
-            from unnest(kinds, tabs, befores, afters) s (kind, tab, before, after),
-                unnest(case s.kind when 'update' then array['delete', 'insert'] else array[s.kind] end) k;
-        perform es_undo.put_back(kinds, tabs, columns, befores, afters);
+        begin
+            perform es_undo.put_back(kinds, tabs, columns, befores, afters);
+        exception when unique_violation then
+            -- Rows may have exchanged what is unique: those that change go and come.
+            select array_agg(k), array_agg(s.tab), array_agg(null::text), array_agg(s.before), array_agg(s.after)
+                into kinds, tabs, columns, befores, afters
+                from unnest(kinds, tabs, befores, afters) s (kind, tab, before, after),
+                    unnest(case s.kind when 'update' then array['delete', 'insert'] else array[s.kind] end) k;
+            perform es_undo.put_back(kinds, tabs, columns, befores, afters);
+        end;
+        set constraints all immediate;
+    exception when foreign_key_violation or restrict_violation then
+        -- It may be a row of a later call that refers to what would go.
+        select i.call into later from es_undo.images i where i.run = of_run and i.call <> of_call
+            and i.statement > (select min(m.statement) from es_undo.images m where m.run = of_run and m.call = of_call) limit 1;
+        if found then
+            perform es_undo.wait_for(later);
+        end if;
+        raise;
     end;
-    set constraints all immediate;
     -- What is computed, and what foreign keys may have made of it, is as it was too.
     for changed in select t from es_undo.tables_of(of_run, of_call) t order by t::oid loop
         execute format('select array[f.key, f.before, f.now] from (%s) f where f.now is distinct from f.before limit 1',

@@ -7,6 +7,7 @@ insert into es_undo.about (format) values (1);
 
 create table es_undo.tables (
     tab regclass primary key,
+    id bigint generated always as identity, -- names its functions: an oid is another one in a copy
     since timestamptz not null default clock_timestamp()
 );
 comment on table es_undo.tables is 'tables whose changes are noted';

@@ -35,6 +35,8 @@ as $$
             then format('%s inherits, or is inherited from', of_tab)
         when not exists (select from pg_constraint p where p.conrelid = of_tab and p.contype = 'p')
             then format('%s has no primary key', of_tab)
+        when exists (select from pg_constraint p where p.conrelid = of_tab and p.contype = 'p' and p.condeferrable)
+            then format('%s has a primary key that is deferrable: two rows may have one key for a while', of_tab)
     end
     from pg_class c where c.oid = of_tab
     union all
@@ -70,6 +72,14 @@ as $$
         and pg_get_triggerdef(t.oid) !~ 'WHEN \(.*NOT es_undo\.undoing\(\)'
 $$;
 
+-- SQL that says that a row of a table, `t`, has the key of another one. Types of their own that are enums have no `=`.
+create function es_undo.same_key(of_tab regclass, other text) returns text language sql stable {pinned}
+as $$
+    select string_agg(format('t.%1$I%3$s = (%2$s).%1$I%3$s', k.name, other,
+        case when k.type <> b.type and t.typtype = 'e' then '::' || b.type end), ' and ' order by k.place)
+    from es_undo.key_columns(of_tab) k, es_undo.base_type(k.type) b (type), pg_type t where t.oid = b.type
+$$;
+
 -- A key of a row, as the locks have it. Digits behind the point that say nothing are left out.
 create function es_undo.key_of(of_tab regclass, alias text) returns text language sql stable {pinned}
 as $$
@@ -89,6 +99,7 @@ declare
     new_keys constant text := format('array(select %s from new_rows w)', es_undo.key_of(of_tab, 'w'));
     befores constant text := 'array(select row(o.*)::text from old_rows o)';
     afters constant text := 'array(select row(w.*)::text from new_rows w)';
+    id constant bigint := (select t.id from es_undo.tables t where t.tab = of_tab);
     it record;
     name text;
 begin
@@ -97,7 +108,7 @@ begin
         ('delete', 'old table as old_rows', keys, nothing, befores, nothing),
         ('update', 'old table as old_rows new table as new_rows', keys, new_keys, befores, afters)
     ) v (op, tables, keys, new_keys, befores, afters) loop
-        name := format('es_undo.%I', it.op || '_' || of_tab::oid);
+        name := format('es_undo.%I', it.op || '_' || id);
         execute format('create or replace function %s() returns trigger language plpgsql security definer {quoted_pinned}
             as %L', name, format($trigger${trigger}$trigger$, it.keys, it.new_keys, it.befores, it.afters));
         execute format('create or replace trigger %I after %s on %s referencing %s for each statement execute function %s()',
@@ -136,6 +147,7 @@ $$;
 create function es_undo.untrack(of_tab regclass) returns void language plpgsql {pinned}
 as $$
 declare
+    id constant bigint := (select t.id from es_undo.tables t where t.tab = of_tab);
     held record;
     op text;
 begin
@@ -154,7 +166,7 @@ begin
     end if;
     foreach op in array array['insert', 'update', 'delete'] loop
         execute format('drop trigger if exists %I on %s', 'es_undo_' || op, of_tab);
-        execute format('drop function if exists es_undo.%I()', op || '_' || of_tab::oid);
+        execute format('drop function if exists es_undo.%I()', op || '_' || id);
     end loop;
     execute format('drop trigger if exists es_undo_truncate on %s', of_tab);
     delete from es_undo.tables t where t.tab = of_tab;

@@ -55,6 +55,34 @@ async fn every_type_comes_back_byte_for_byte() {
     ground.assert_over().await;
 }
 
+const KEYS: &str = "create type mood as enum ('a', 'b');
+    create domain own_mood as mood;
+    create domain own_text as text;
+    create domain own_own_text as own_text;
+    create domain own_numeric as numeric(10, 2);
+    create table keys (m own_mood, d own_own_text, n own_numeric, b bytea, c char(4), ts timestamptz, q numeric, ch \"char\", nm name,
+        bo bool, x int, primary key (m, d, n, b, c, ts, q, ch, nm, bo));
+    insert into keys values ('a', 'x', 1, '\\x00', 'ab', '2024-01-01', 1.500, 'c', 'nm', true, 1),
+        ('b', 'y', 2, '\\x', 'c', 'infinity', 'NaN', '', '', false, 2)";
+
+#[tokio::test]
+async fn keys_of_every_type_find_their_rows() {
+    let ground = Ground::of(KEYS, &["keys"]).await;
+    let (was, call) = (ground.all(&["keys"]).await, call());
+    let changes = [
+        "update keys set x = x + 1",
+        // The same key, written in another way.
+        "update keys set q = 1.5 where x = 2",
+        "update keys set d = 'z'",
+        "insert into keys select 'a', 'x', 3, b, c, ts, q, ch, nm, bo, x from keys",
+        "delete from keys where x = 3 and d = 'z'",
+    ];
+    ground.runs(&call, &changes).await;
+    ground.undo(&call).await.unwrap();
+    assert_eq!(ground.all(&["keys"]).await, was);
+    ground.assert_over().await;
+}
+
 /// Each of them changes how a row is written, or read, by whoever does not say.
 const ODD: [&[&str]; 4] = [
     &[

@@ -14,6 +14,7 @@ const TABLES: &str = r#"
     create table floating (f float8 primary key);
     create collation blind (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
     create table blindly (id text collate blind primary key);
+    create table patient (id int primary key deferrable);
     create table ruled (id int primary key);
     create rule "its Rule" as on delete to ruled do instead nothing;
     create table secured (id int primary key);
@@ -38,6 +39,7 @@ async fn what_cannot_be_restored_is_refused_by_name() {
         ("derived", "public.derived inherits, or is inherited from"),
         ("floating", "column f of the primary key of public.floating has type double precision"),
         ("blindly", "column id of the primary key of public.blindly has a collation"),
+        ("patient", "public.patient has a primary key that is deferrable"),
         ("ruled", r#"public.ruled has the rule "its Rule""#),
         ("secured", "public.secured has row security"),
         ("brief", "public.brief is temporary or unlogged"),

@@ -1,6 +1,8 @@
 //! Tables that refer to each other, and triggers of the user's own.
 
-use super::{Ground, blocked, call};
+use es_core::ErrorKind;
+
+use super::{Call, Ground, blocked, call, new_run};
 
 const FAMILY: &str = "
     create table parents (id int primary key, v text);
@@ -51,6 +53,33 @@ async fn rows_of_others_are_not_taken_along() {
     ground.undo(&call).await.unwrap();
     assert_eq!(ground.count("parents").await, 5);
     ground.assert_over().await;
+}
+
+/// Branches are undone at the same time, in whichever order.
+#[tokio::test]
+async fn a_call_waits_for_later_ones_of_its_run_that_refer_to_its_rows() {
+    let refers = [
+        "insert into children (parent, v) values (200, 'y')",
+        "insert into friends values (77, 200)",
+        "update friends set parent = 200 where id = 3",
+        "insert into sales values (1, 200)",
+    ];
+    let ground = Ground::of(FAMILY, &ITS).await;
+    ground.sql("create table sales (id int primary key, parent int references parents)").await;
+    ground.log.track(&["sales"]).await.unwrap();
+    let was = ground.all(&ITS).await;
+    for sql in refers {
+        let run = new_run();
+        let [first, second] = ["order/first", "order/second"].map(|name| Call::of(run, name));
+        ground.runs(&first, &["insert into parents values (200, 'x')"]).await;
+        ground.runs(&second, &[sql]).await;
+        let error = ground.undo(&first).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Transient, "{sql}: {error:?}");
+        ground.undo(&second).await.unwrap();
+        ground.undo(&first).await.unwrap();
+        assert_eq!(ground.all(&ITS).await, was, "{sql}");
+        ground.assert_over().await;
+    }
 }
 
 #[tokio::test]
