@@ -79,7 +79,10 @@ pub(crate) async fn make(
     let mut tx = pool.begin().await.map_err(failed)?;
     let lock = sqlx::query("select pg_advisory_xact_lock(hashtextextended($1, 0))").bind(turn);
     lock.execute(&mut *tx).await.map_err(failed)?;
-    let made = "select to_regclass($1 || '.about') is not null, to_regnamespace($1) is not null";
+    // In the catalogs themselves: what a session believes of a name may be older than what it has waited for.
+    let made = "select exists (select from pg_catalog.pg_class c where c.relnamespace = n.oid and c.relname = 'about'),
+            n.oid is not null
+        from (values (1)) one left join pg_catalog.pg_namespace n on n.nspname = $1";
     let made = sqlx::query(made).bind(name).fetch_one(&mut *tx).await.map_err(failed)?;
     let (about, space): (bool, bool) = (made.try_get(0).map_err(failed)?, made.try_get(1).map_err(failed)?);
     if about {

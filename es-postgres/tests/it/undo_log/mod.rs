@@ -133,7 +133,7 @@ impl Ground {
     pub(crate) async fn all(&self, tables: &[&str]) -> Vec<String> {
         let mut all = Vec::new();
         for table in tables {
-            let rows = format!("select t::text from {table} t order by 1");
+            let rows = format!("select row(its_row.*)::text from {table} its_row order by 1");
             let rows: Vec<String> =
                 sqlx::query_scalar(AssertSqlSafe(rows)).fetch_all(self.pool()).await.unwrap();
             all.extend(rows.into_iter().map(|row| format!("{table} {row}")));
