@@ -54,9 +54,17 @@ pub trait GuardedDatabase: Send + Sync + 'static {
 ///     }
 /// }
 ///
-/// impl<D: UndoLog> UndoLog for Stock<D> {}
+/// impl<D: UndoLog> UndoLog for Stock<D> {
+///     fn is_taken(error: &(dyn std::error::Error + 'static)) -> bool {
+///         D::is_taken(error)
+///     }
+/// }
 /// ```
-pub trait UndoLog: GuardedDatabase {}
+pub trait UndoLog: GuardedDatabase {
+    /// Whether an error of a statement, or one that it has led to, says that another run has changed what it was to change:
+    /// the database is well, and it is to be tried again.
+    fn is_taken(error: &(dyn std::error::Error + 'static)) -> bool;
+}
 
 /// The guard rows of a database, in a transaction. Dropping it rolls back.
 ///

@@ -1,5 +1,7 @@
 //! The log: which tables it tracks, and what it has of calls that are not decided.
 
+use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use es_core::guard::{GuardedDatabase, UndoLog};
@@ -8,9 +10,9 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row as _};
 use uuid::Uuid;
 
-use super::UndoTx;
 use super::refusal::failed;
 use super::sql::make;
+use super::{Refusal, UndoTx};
 use crate::{PgGuarded, guarded};
 
 /// A database of your own in which calls act once, and are undone by themselves: what they change in tables that are tracked
@@ -231,4 +233,15 @@ impl GuardedDatabase for PgUndoLog {
     }
 }
 
-impl UndoLog for PgUndoLog {}
+impl UndoLog for PgUndoLog {
+    fn is_taken(error: &(dyn Error + 'static)) -> bool {
+        let mut causes = std::iter::successors(Some(error), |error| error.source());
+        causes.any(|cause| match cause.downcast_ref::<Arc<dyn Error + Send + Sync>>() {
+            // What is shared stands for itself among the causes, and not for what is in it.
+            Some(shared) => Self::is_taken(&**shared),
+            None => {
+                matches!(cause.downcast_ref().and_then(Refusal::of), Some(Refusal::Busy { .. }))
+            }
+        })
+    }
+}

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::branch::Tcc;
 use crate::saga::{Cx, Guarded, Ran, Retry, SagaInput, StepError};
+use crate::transaction::OwnFault;
 
 /// A branch of a TCC with this input, in a database that undoes by itself what is written there: `PgUndoLog` of
 /// `es-postgres`. It has one function, which does what it does at once; it is a branch as [`Tracked`]. Confirmed, its images
@@ -112,7 +113,13 @@ impl<In: SagaInput, B: Undoable<In>> Tcc<In> for Tracked<B> {
         cx: Cx<'_, In>,
         tx: &mut <B::Database as GuardedDatabase>::Tx,
     ) -> Result<B::Output, StepError<B::Refusal>> {
-        self.0.run(cx, tx).await
+        self.0.run(cx, tx).await.map_err(|error| match error {
+            // Its database is well: others call it.
+            StepError::Retry(error) if B::Database::is_taken(&*error) => {
+                StepError::Retry(OwnFault::boxed(error))
+            }
+            error => error,
+        })
     }
 
     /// The guard row is confirmed after this, and its images are forgotten with that.

@@ -131,7 +131,7 @@ async fn images_are_the_same_whatever_the_session() {
             exec(&mut tx, change).await.unwrap();
         }
         call.guard(&ground.log).done(tx, "1".to_owned()).await.unwrap();
-        let noted = "select string_agg(row(n, key, new_key, before, after)::text, ' ' order by statement, n)
+        let noted = "select string_agg(row(key, new_key, before, after)::text, ' ' order by row(key, new_key, before, after)::text)
             from es_undo.images";
         let noted: String = sqlx::query_scalar(noted).fetch_one(ground.pool()).await.unwrap();
         images.push(noted);
@@ -139,6 +139,7 @@ async fn images_are_the_same_whatever_the_session() {
         ground.sql(&undo).await;
         assert_eq!(ground.all(&["types.all"]).await, was, "{writes} {reads}");
     }
-    assert!(images.iter().all(|other| *other == images[0]), "{images:#?}");
+    images.dedup();
+    assert_eq!(images.len(), 1, "the same rows, written in several ways");
     ground.assert_over().await;
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use es_postgres::Refusal;
+use es_core::guard::UndoLog as _;
+use es_core::store::StoreError;
+use es_postgres::{PgUndoLog, Refusal};
 use sqlx::Connection as _;
 
 use super::{Call, Ground, call, code, exec, new_run};
@@ -27,6 +29,8 @@ async fn another_run_is_told_who_has_the_row() {
         assert_eq!(code(&error), "ESU01");
         let Some(Refusal::Busy { run, what }) = Refusal::of(&error) else { panic!("{error}") };
         assert!(run == first.run() && what.contains("of public.rows is busy, held by run"), "{what}");
+        let wrapped = StoreError::transient("taking a row", error);
+        assert!(!PgUndoLog::is_taken(&std::fmt::Error) && PgUndoLog::is_taken(&wrapped));
         drop(tx);
     }
     // What is free it can have; and once it is decided, all.

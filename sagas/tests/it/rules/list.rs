@@ -375,7 +375,7 @@ macro_rules! rules_across {
                 a_row_that_has_changed_since_waits_for_a_person_at_once
                 what_a_lost_node_has_committed_is_kept_or_taken_back_elsewhere
                 runs_that_want_each_others_rows_end
-                a_row_of_another_run_is_tried_again_until_it_is_free
+                a_row_of_another_run_is_tried_for_as_long_as_a_branch_says
             }
         }
     };
