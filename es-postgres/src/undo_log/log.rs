@@ -235,13 +235,11 @@ impl GuardedDatabase for PgUndoLog {
 
 impl UndoLog for PgUndoLog {
     fn is_taken(error: &(dyn Error + 'static)) -> bool {
-        let mut causes = std::iter::successors(Some(error), |error| error.source());
-        causes.any(|cause| match cause.downcast_ref::<Arc<dyn Error + Send + Sync>>() {
-            // What is shared stands for itself among the causes, and not for what is in it.
-            Some(shared) => Self::is_taken(&**shared),
-            None => {
-                matches!(cause.downcast_ref().and_then(Refusal::of), Some(Refusal::Busy { .. }))
-            }
-        })
+        // What is shared stands for itself among the causes, and not for what is in it.
+        if let Some(shared) = error.downcast_ref::<Arc<dyn Error + Send + Sync>>() {
+            return Self::is_taken(&**shared);
+        }
+        let refusal = error.downcast_ref().and_then(Refusal::of);
+        matches!(refusal, Some(Refusal::Busy { .. })) || error.source().is_some_and(Self::is_taken)
     }
 }
