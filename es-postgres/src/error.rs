@@ -89,6 +89,19 @@ pub(crate) fn code(error: &sqlx::Error) -> Option<&str> {
     database(error).map(PgDatabaseError::code)
 }
 
+/// What the server says of an error, with its details.
+pub(crate) fn words(error: &sqlx::Error) -> String {
+    match database(error).map(|e| (e.message(), e.detail())) {
+        Some((message, Some(detail))) => format!("{message} ({detail})"),
+        _ => error.to_string(),
+    }
+}
+
+/// What the server says of an error beside its message.
+pub(crate) fn detail(error: &sqlx::Error) -> Option<&str> {
+    database(error)?.detail()
+}
+
 /// Whether what is staged is refused by what is stored.
 pub(crate) fn is_refusal(error: &sqlx::Error) -> bool {
     matches!(code(error), Some(REFUSED | ROW_MOVED))

@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use es_core::guard::{GuardKey, GuardRow, GuardRows, GuardedDatabase, Standing};
 use es_core::store::StoreError;
-use sqlx::{PgConnection, PgPool, Row as _};
+use sqlx::{PgConnection, PgPool, Postgres, Row as _, Transaction};
 use uuid::Uuid;
 
 use crate::begun::Begun;
-use crate::error;
+use crate::{error, schema};
 
 /// The form of the tables that this program knows.
 const FORMAT: i32 = 1;
 const MAKE: &str = include_str!("sql/guards.sql");
 /// `undefined_table` and `invalid_schema_name`.
-const MISSING: [&str; 2] = ["42P01", "3F000"];
+pub(crate) const MISSING: [&str; 2] = ["42P01", "3F000"];
 
 /// A database of your own in which calls act once: see [`es_core::guard`]. It need not have a store in it.
 ///
@@ -60,25 +60,42 @@ impl PgGuarded {
     ///
     /// [`StoreError`] if the account may not, or a newer program has made them.
     pub async fn install(&self) -> Result<(), StoreError> {
-        let failed = |e| error::store("making the tables of guard rows", e);
-        let mut tx = self.pool.begin().await.map_err(failed)?;
-        let lock = "select pg_advisory_xact_lock(hashtextextended('es-postgres guards', 0))";
-        sqlx::query(lock).execute(&mut *tx).await.map_err(failed)?;
-        let made =
-            "select to_regclass('es_guard.about') is not null, to_regnamespace('es_guard') is not null";
-        let made = sqlx::query(made).fetch_one(&mut *tx).await.map_err(failed)?;
-        let (about, space): (bool, bool) =
-            (made.try_get(0).map_err(failed)?, made.try_get(1).map_err(failed)?);
-        if about {
-            return floor(&mut tx).await.map(drop);
+        match make(&self.pool, "es_guard", "es-postgres guards", MAKE.to_owned()).await? {
+            Some(mut there) => floor(&mut there).await.map(drop),
+            None => Ok(()),
         }
-        // Even `if not exists` asks for the privilege to make one.
-        if !space {
-            sqlx::raw_sql("create schema es_guard").execute(&mut *tx).await.map_err(failed)?;
-        }
-        sqlx::raw_sql(MAKE).execute(&mut *tx).await.map_err(failed)?;
-        tx.commit().await.map_err(failed)
     }
+}
+
+/// Makes a schema of this name with these tables, unless its table `about` is there: then a transaction in which it is.
+/// Two at once: one waits for the other.
+pub(crate) async fn make(
+    pool: &PgPool,
+    name: &'static str,
+    turn: &'static str,
+    tables: String,
+) -> Result<Option<Transaction<'static, Postgres>>, StoreError> {
+    let failed = |e| error::store("making tables in a database of the user's own", e);
+    let mut tx = pool.begin().await.map_err(failed)?;
+    let lock = sqlx::query("select pg_advisory_xact_lock(hashtextextended($1, 0))").bind(turn);
+    lock.execute(&mut *tx).await.map_err(failed)?;
+    // In the catalogs themselves: what a session believes of a name may be older than what it has waited for.
+    let made = "select exists (select from pg_catalog.pg_class c where c.relnamespace = n.oid and c.relname = 'about'),
+            n.oid is not null
+        from (values (1)) one left join pg_catalog.pg_namespace n on n.nspname = $1";
+    let made = sqlx::query(made).bind(name).fetch_one(&mut *tx).await.map_err(failed)?;
+    let (about, space): (bool, bool) = (made.try_get(0).map_err(failed)?, made.try_get(1).map_err(failed)?);
+    if about {
+        return Ok(Some(tx));
+    }
+    // Even `if not exists` asks for the privilege to make one.
+    if !space {
+        let create = schema::sql(format!("create schema {name}"));
+        sqlx::raw_sql(create).execute(&mut *tx).await.map_err(failed)?;
+    }
+    sqlx::raw_sql(schema::sql(tables)).execute(&mut *tx).await.map_err(failed)?;
+    tx.commit().await.map_err(failed)?;
+    Ok(None)
 }
 
 impl GuardedDatabase for PgGuarded {

@@ -34,6 +34,7 @@ pub mod testing;
 mod transient;
 mod tx;
 mod types;
+mod undo_log;
 mod verify;
 mod wake;
 mod witnesses;
@@ -47,6 +48,7 @@ pub use self::options::PgOptions;
 pub use self::participant::PgParticipant;
 pub use self::schema::{Migration, migrations, roles};
 pub use self::tx::{Savepoint, Tx};
+pub use self::undo_log::{PgUndoLog, Refusal, TrackedRow, UndecidedCall, UndoTx};
 
 /// What a file that writes SQL for this backend imports: `use es_postgres::prelude::*;`.
 pub mod prelude {

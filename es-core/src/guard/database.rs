@@ -32,6 +32,40 @@ pub trait GuardedDatabase: Send + Sync + 'static {
     fn begin(&self) -> impl Future<Output = Result<Self::Tx, StoreError>> + Send;
 }
 
+/// A database that undoes by itself what a call has written there.
+///
+/// What is written in the transaction of a call that [runs](super::Guarded::Run) is noted in its commit. The
+/// [change](GuardRows::change) of its row to undone takes all of that back, in the same commit, or fails with nothing of it
+/// taken back: [`StoreError::Blocked`] if an operator has to do something first. The change to confirmed forgets it. Until
+/// one of the two, no other run changes what was written.
+///
+/// `es-postgres` brings one, `PgUndoLog`. A type around it is one too:
+///
+/// ```
+/// use es_core::guard::{GuardedDatabase, UndoLog};
+/// use es_core::store::StoreError;
+///
+/// struct Stock<D>(D);
+///
+/// impl<D: GuardedDatabase> GuardedDatabase for Stock<D> {
+///     type Tx = D::Tx;
+///     async fn begin(&self) -> Result<D::Tx, StoreError> {
+///         self.0.begin().await
+///     }
+/// }
+///
+/// impl<D: UndoLog> UndoLog for Stock<D> {
+///     fn is_taken(error: &(dyn std::error::Error + 'static)) -> bool {
+///         D::is_taken(error)
+///     }
+/// }
+/// ```
+pub trait UndoLog: GuardedDatabase {
+    /// Whether an error of a statement, or one that it has led to, says that another run has changed what it was to change:
+    /// the database is well, and it is to be tried again.
+    fn is_taken(error: &(dyn std::error::Error + 'static)) -> bool;
+}
+
 /// The guard rows of a database, in a transaction. Dropping it rolls back.
 ///
 /// This is for [`Guard`](super::Guard): a step writes rows of its own.

@@ -19,6 +19,8 @@
 //! one that no run goes on from, of any store that calls the database. The crate `sagas` gives it for each store
 //! (`Runs::guards_needed_since`).
 //!
+//! A database may undo calls by itself: [`UndoLog`]. Whoever undoes one has then nothing to do between the undo and its end.
+//!
 //! Crates that have calls to make go through [`Guard`]; a database implements [`GuardedDatabase`].
 
 mod call;
@@ -26,7 +28,7 @@ mod database;
 mod row;
 
 pub use self::call::{Confirming, Guard, GuardKey, Guarded, Undoing, check, forget};
-pub use self::database::{GuardRows, GuardedDatabase};
+pub use self::database::{GuardRows, GuardedDatabase, UndoLog};
 pub use self::row::{Confirm, Forward, Found, GuardRow, Outcome, Standing, Undo};
 pub use self::row::{confirm, forward, outcome, undo};
 

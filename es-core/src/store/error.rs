@@ -43,6 +43,12 @@ pub enum StoreError {
         /// What is wrong and what to do.
         what: String,
     },
+    /// It goes no further by itself: an operator has to do something first, and the words say what.
+    #[error("{what}")]
+    Blocked {
+        /// What is in the way.
+        what: String,
+    },
     /// Refused before it was sent.
     #[error(transparent)]
     Limit(#[from] LimitError),
@@ -66,6 +72,7 @@ impl StoreError {
             Self::Transient { .. } => ErrorKind::Transient,
             Self::Unknown { .. } => ErrorKind::Unknown,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
+            Self::Blocked { .. } => ErrorKind::Blocked,
             Self::Misuse { .. } | Self::Limit(_) => ErrorKind::Misuse,
         }
     }

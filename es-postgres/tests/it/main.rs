@@ -19,6 +19,7 @@ mod storms;
 mod support;
 mod traps;
 mod tx;
+mod undo_log;
 mod upgrade;
 mod witnesses;
 mod workers;

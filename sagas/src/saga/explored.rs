@@ -517,7 +517,11 @@ impl Explorer {
 
     /// Each answer of a guarded call: what the row says, or nothing that anybody hears.
     fn answers_behind_guard(&self, world: &World, call: Call) -> Vec<(Truth, Answer)> {
-        let mut answers = vec![(world.truth[call.step], Answer::Failed("it was not reached".into()))];
+        let now = world.truth[call.step];
+        let mut answers = vec![(now, Answer::Failed("it was not reached".into()))];
+        if call.undo && now.acted && !now.undone {
+            answers.push((now, Answer::Refused("it cannot be undone as things are".into())));
+        }
         for truth in self.behind_guard(world, call) {
             let answer = match truth.guard {
                 _ if call.undo || truth.acted && !truth.undone => {

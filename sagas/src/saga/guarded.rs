@@ -8,7 +8,7 @@ use es_core::guard::{
     self, Confirming, Guard, GuardError, GuardKey, GuardRows as _, GuardedDatabase, Undoing,
 };
 use es_core::services::{MissingService, Services};
-use es_core::store::Transaction;
+use es_core::store::{StoreError, Transaction};
 use es_core::{BoxError, ErrorKind, chain};
 
 use super::place::{At, Does, Outside, Place, PlaceOn, Told, Visit, elsewhere};
@@ -100,7 +100,9 @@ fn database<D: GuardedDatabase>(services: &Services) -> Result<&D, MissingServic
 /// It is tried again. Only a database that fails is one that others need not call either: what a row says is of this call.
 fn again(error: GuardError) -> Told {
     match &error {
-        GuardError::Store(store) if store.kind() != ErrorKind::Corrupt => Err(StepError::Retry(error.into())),
+        GuardError::Store(store) if !matches!(store.kind(), ErrorKind::Corrupt | ErrorKind::Blocked) => {
+            Err(StepError::Retry(error.into()))
+        }
         _ => own(error),
     }
 }
@@ -157,7 +159,13 @@ impl<D: GuardedDatabase> Visit<D::Tx> for GuardedVisit<'_, D> {
             Ok(output) => {
                 let ended = match does {
                     Does::Run => guard.done(tx, output.text().to_owned()).await,
-                    Does::Undo => guard.undone(tx).await,
+                    Does::Undo => match guard.undone(tx).await {
+                        // Trying again does not help: an operator is asked at once.
+                        Err(GuardError::Store(StoreError::Blocked { what })) => {
+                            return Err(StepError::Refused(what));
+                        }
+                        ended => ended,
+                    },
                     Does::Confirm => {
                         let held = ran.as_ref().map_or_else(|| output.text(), Data::text);
                         guard.confirmed(tx, held.to_owned()).await
@@ -185,7 +193,6 @@ mod tests {
 
     use es_core::guard::{GuardRow, GuardRows, Standing};
     use es_core::memory::{MemoryBackend, Tx};
-    use es_core::store::StoreError;
     use serde::{Deserialize, Serialize};
     use tokio::time::Instant;
     use uuid::Uuid;

@@ -709,7 +709,8 @@ impl Shape {
                 let maybe = standing.forward == Forward::Maybe && !shape.refuses_for_good;
                 Record::Refused { step, why, maybe }
             }
-            Answer::Refused(error) => Record::Failed { step, undo: true, error },
+            // It says that it cannot be undone as things are.
+            Answer::Refused(why) => Record::Parked { step, why: cut(&why), refuses: false },
             Answer::Failed(error) => Record::Failed { step, undo: call.undo, error: cut(&chain(&*error)) },
         }
     }

@@ -279,7 +279,8 @@ impl Explorer {
             (Does::Confirm, _) => return Err(format!("it confirms what is {row:?}")),
             (Does::Undo, Row::None) if self.fault == Fault::NoTomb => vec![(row, done())],
             (Does::Undo, Row::None) => vec![(Row::Barred, done())],
-            (Does::Undo, Row::Reserved) => vec![(Row::Cancelled, done())],
+            // Or it says that it cannot, as things are: a person is asked.
+            (Does::Undo, Row::Reserved) => vec![(Row::Cancelled, done()), (row, refused())],
             (Does::Undo, Row::Confirmed) => return Err("it cancels what is confirmed".to_owned()),
         })
     }

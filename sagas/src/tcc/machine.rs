@@ -547,7 +547,9 @@ impl Shape {
                 let maybe = standing.reserved == Reserved::Maybe && !branch.refuses_for_good;
                 Record::Refused { step, why, maybe }
             }
-            (Answer::Refused(why), _) => failed(why),
+            // It says that it cannot be cancelled as things are.
+            (Answer::Refused(why), Does::Undo) => Record::Parked { step, why: cut(&why), refuses: false },
+            (Answer::Refused(why), Does::Confirm) => failed(why),
             (Answer::Failed(error), _) => failed(cut(&chain(&*error))),
         }
     }

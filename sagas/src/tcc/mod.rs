@@ -6,7 +6,7 @@
 //! Helland ("Life beyond distributed transactions", 2007), the three calls are those of Atomikos' and Seata's TCC.
 //!
 //! What a business has to bring is a place for what is reserved: a column `held` next to `balance`, say. If it has none,
-//! take a [`saga`](crate::saga).
+//! take a [`saga`](crate::saga), or let a database that notes changes take them back: [`Undoable`].
 //!
 //! ```
 //! use std::time::Duration;
@@ -102,6 +102,7 @@ mod machine;
 mod probed;
 mod protocol;
 mod shown;
+mod tracked;
 
 /// The label of its metrics.
 const PATTERN: &str = "tcc";
@@ -111,3 +112,4 @@ pub use es_macros::tcc;
 pub use self::app::{TccApp, TccStarter, Tccs};
 pub use self::branch::Tcc;
 pub use self::builder::{TccBuilder, TccTransaction};
+pub use self::tracked::{Tracked, Undoable};

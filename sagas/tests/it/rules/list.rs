@@ -380,6 +380,14 @@ macro_rules! rules_across {
                 what_was_decided_is_forgotten_once_all_of_it_is_done
                 whoever_is_overtaken_or_waits_is_told_what_is_so
             }
+            undoable {
+                a_branch_that_only_runs_is_kept_or_taken_back
+                each_change_of_a_tracked_branch_acts_once
+                a_row_that_has_changed_since_waits_for_a_person_at_once
+                what_a_lost_node_has_committed_is_kept_or_taken_back_elsewhere
+                runs_that_want_each_others_rows_end
+                a_row_of_another_run_is_tried_for_as_long_as_a_branch_says
+            }
         }
     };
 }

@@ -52,6 +52,7 @@ mod tcc;
 mod timers;
 mod torn;
 mod trip;
+mod undoable;
 mod watching;
 mod world;
 

@@ -1,0 +1,248 @@
+-- What is done with images once it is decided.
+
+-- Forgets what a call has changed, and frees the rows that no other call of its run has changed.
+create function es_undo.release(of_run uuid, of_call text) returns void language plpgsql {pinned}
+as $$
+begin
+    delete from es_undo.images i where i.run = of_run and i.call = of_call;
+    delete from es_undo.locks l where l.run = of_run and l.calls = array[of_call];
+    -- In this order: of two calls that let go at the same time, the second one finds nobody left.
+    update es_undo.locks l set calls = array_remove(l.calls, of_call)
+        where l.run = of_run and l.calls @> array[of_call];
+    delete from es_undo.locks l where l.run = of_run and cardinality(l.calls) = 0;
+end
+$$;
+
+-- What the images of a call come to in a table: for each key the row before all of them, and after all of them; null if there was none.
+--
+-- Each image leads from one state of a key to the next one, so the states of a key are a path. The one that it begins at was
+-- left once more often than it was reached, the one that it ends at was reached once more often than it was left, all others
+-- as often. So the order of the images makes no difference, which is hard to tell: triggers and foreign keys change rows
+-- while a statement is at work. Keys that end where they began are left out.
+create function es_undo.nets(of_run uuid, of_call text, of_tab regclass)
+returns table (key text, before text, after text, is_broken boolean) language sql stable {pinned}
+as $$
+    with edges as (
+        select i.key, i.before, case when i.key = i.new_key then i.after end as after
+        from es_undo.images i where i.run = of_run and i.call = of_call and i.tab = of_tab and i.key is not null
+        union all
+        select i.new_key, null, i.after from es_undo.images i
+        where i.run = of_run and i.call = of_call and i.tab = of_tab and i.new_key is not null
+            and i.new_key is distinct from i.key
+    ), states as (
+        select s.key, s.state, sum(s.way) as way
+        from (select e.key, e.before, 1 from edges e union all select e.key, e.after, -1 from edges e) s (key, state, way)
+        group by s.key, s.state having sum(s.way) <> 0
+    )
+    select s.key, max(s.state) filter (where s.way > 0), max(s.state) filter (where s.way < 0),
+        count(*) <> 2 or max(abs(s.way)) <> 1
+    from states s group by s.key
+$$;
+
+-- The tables that a call has changed.
+create function es_undo.tables_of(of_run uuid, of_call text) returns setof regclass language sql stable {pinned}
+as $$
+    select distinct i.tab from es_undo.images i where i.run = of_run and i.call = of_call
+$$;
+
+-- SQL that finds the rows of a table that a call has changed, `$1` and `$2`: as they were before it and after it, as they
+-- are now, and in which columns the first two differ. Computed columns follow the others. `lock`: of what is found.
+create function es_undo.find_sql(of_tab regclass, lock text) returns text language sql stable {pinned}
+as $$
+    select format('select n.key, n.before, n.after, n.is_broken, f.now, d.columns from es_undo.nets($1, $2, %s) n
+            left join lateral (select row(t.*)::text as now from only %s t where %s %s) f on true
+            left join lateral (
+                select array_remove(array[%s], null)::text as columns from (select n.before::%2$s as b, n.after::%2$s as a offset 0) r
+                where n.before is not null and n.after is not null
+            ) d on true',
+        of_tab::oid, of_tab,
+        es_undo.same_key(of_tab, format('coalesce(n.after, n.before)::%s', of_tab)), lock,
+        (select string_agg(format('case when row((r.b).%1$I)::text <> row((r.a).%1$I)::text then %1$L end', c.attname), ', '
+                order by c.attnum)
+            from pg_attribute c
+            where c.attrelid = of_tab and c.attnum > 0 and not c.attisdropped and c.attgenerated = ''))
+$$;
+
+-- A part of the statement that undoes a call: what becomes of the rows of one slot. It reads slots as `$1`, rows before the
+-- call as `$2`, and after it as `$3`. `columns`: those that are set back. `others`: what has to have happened.
+create function es_undo.part_sql(slot integer, kind text, of_tab regclass, columns text[], others text) returns text
+language plpgsql stable {pinned}
+as $$
+declare
+    rows constant text := format('(select u.%1$s::%2$s as r, u.before from unnest($1, $2, $3) u (slot, before, after)
+        where u.slot = %3$s offset 0) d', case kind when 'insert' then 'before' else 'after' end, of_tab, slot);
+    matches constant text := es_undo.same_key(of_tab, 'd.r');
+    names text;
+    reads text;
+begin
+    if kind = 'delete' then
+        return format('delete from only %s t using %s where %s and %s returning 1', of_tab, rows, matches, others);
+    elsif kind = 'update' then
+        return format('update only %1$s t set %2$s
+            from %3$s, lateral (select d.before::%1$s as r offset 0) b where %4$s and %5$s returning 1',
+            of_tab, (select string_agg(format('%1$I = (b.r).%1$I', c), ', ') from unnest(columns) c), rows, matches, others);
+    end if;
+    select string_agg(format('%I', c.attname), ', ' order by c.attnum),
+            string_agg(format('(d.r).%I', c.attname), ', ' order by c.attnum)
+        into names, reads from pg_attribute c
+        where c.attrelid = of_tab and c.attnum > 0 and not c.attisdropped and c.attgenerated = '';
+    return format('insert into %s (%s) overriding system value select %s from %s where %s returning 1',
+        of_tab, names, reads, rows, others);
+end
+$$;
+
+-- Puts rows back in one statement, so that foreign keys are checked once all of them are back. Unique indexes do not wait for
+-- that: first rows go, then rows change, then rows come. The arrays have an element for each row.
+create function es_undo.put_back(kinds text[], tabs regclass[], columns text[], befores text[], afters text[]) returns void
+language plpgsql {pinned}
+as $$
+declare
+    slots constant integer[] := array(
+        select dense_rank() over (order by array_position('{delete,update,insert}', s.kind), s.tab::oid, s.columns)
+        from unnest(kinds, tabs, columns) with ordinality s (kind, tab, columns, place) order by s.place
+    );
+    part record;
+    kind text;
+    earlier text := 'true';
+    same text := '';
+    parts text[] := '{}';
+begin
+    for part in
+        select distinct s.slot, s.kind, s.tab, s.columns
+        from unnest(slots, kinds, tabs, columns) s (slot, kind, tab, columns) order by s.slot
+    loop
+        if part.kind is distinct from kind then
+            earlier := earlier || same;
+            same := '';
+            kind := part.kind;
+        end if;
+        same := same || format(' and (select count(*) from p%s) >= 0', part.slot);
+        parts := parts || format('p%s as (%s)', part.slot,
+            es_undo.part_sql(part.slot, part.kind, part.tab, part.columns::text[], earlier));
+    end loop;
+    if parts <> '{}' then
+        execute 'with ' || array_to_string(parts, ', ') || ' select' using slots, befores, afters;
+    end if;
+end
+$$;
+
+-- A call of the same run that has changed the same rows later is undone first; one that is changing them has to end.
+create function es_undo.await_later(of_run uuid, of_call text) returns void language plpgsql {pinned}
+as $$
+declare
+    shared record;
+    later text;
+begin
+    perform from es_undo.locks l where l.run = of_run and l.calls @> array[of_call] order by l.tab::oid, l.key for update;
+    for shared in
+        select l.tab, l.key from es_undo.locks l
+        where l.run = of_run and l.calls @> array[of_call] and cardinality(l.calls) > 1
+    loop
+        select j.call into later from es_undo.images j
+            where j.run = of_run and j.tab = shared.tab and shared.key in (j.key, j.new_key)
+            order by j.statement desc limit 1;
+        if later <> of_call then
+            perform es_undo.wait_for(later);
+        end if;
+    end loop;
+end
+$$;
+
+-- Undoes what a call has changed, all of it or, with an error, nothing.
+create function es_undo.restore(of_run uuid, of_call text) returns void language plpgsql {pinned}
+as $$
+declare
+    why text;
+    later text;
+    changed regclass;
+    part record;
+    wrong text[];
+    kinds text[] := '{}';
+    tabs regclass[] := '{}';
+    columns text[] := '{}';
+    befores text[] := '{}';
+    afters text[] := '{}';
+begin
+    perform set_config('es_undo.run', of_run::text, true), set_config('es_undo.call', of_call, true),
+        set_config('es_undo.mode', 'undo', true);
+    perform es_undo.await_later(of_run, of_call);
+    select string_agg(w, '; ') into why from es_undo.tables_of(of_run, of_call) t, es_undo.unfit(t) w where w is not null;
+    if why is not null then
+        raise exception using errcode = 'ESU05', message = format('it cannot be undone as its tables are now: %s', why);
+    end if;
+    for changed in select t from es_undo.tables_of(of_run, of_call) t order by t::oid loop
+        -- A row that is as it was before has been put right by somebody.
+        execute format('with found as materialized (%s), as_left as (
+                select f.*, case when f.before is null then ''delete'' when f.after is null then ''insert'' else ''update'' end as kind
+                from found f where not f.is_broken and f.now is not distinct from f.after
+            )
+            select array_agg(l.kind) as kinds, array_agg(l.columns) as columns, array_agg(l.before) as befores,
+                array_agg(l.after) as afters,
+                (select array[f.key, f.before, f.after, f.now, f.is_broken::text] from found f where f.is_broken or f.now is distinct from f.after and f.now is distinct from f.before
+                    order by f.key limit 1) as wrong
+            from as_left l', es_undo.find_sql(changed, 'for update of t')) into part using of_run, of_call;
+        wrong := part.wrong;
+        if wrong[5]::boolean then
+            raise exception using errcode = 'ESU03',
+                message = format('the images of row %s of %s do not follow each other', wrong[1], changed);
+        elsif wrong is not null then
+            raise exception using errcode = 'ESU03', message = format('row %s of %s has changed since', wrong[1], changed),
+                detail = format('before: %s; after: %s; now: %s', coalesce(wrong[2], 'none'), coalesce(wrong[3], 'none'),
+                    coalesce(wrong[4], 'none'));
+        end if;
+        kinds := kinds || part.kinds;
+        tabs := tabs || array_fill(changed, array[coalesce(cardinality(part.kinds), 0)]);
+        columns := columns || part.columns;
+        befores := befores || part.befores;
+        afters := afters || part.afters;
+    end loop;
+    set constraints all deferred;
+    begin
+        begin
+            perform es_undo.put_back(kinds, tabs, columns, befores, afters);
+        exception when unique_violation then
+            -- Rows may have exchanged what is unique: those that change go and come.
+            select array_agg(k), array_agg(s.tab), array_agg(null::text), array_agg(s.before), array_agg(s.after)
+                into kinds, tabs, columns, befores, afters
+                from unnest(kinds, tabs, befores, afters) s (kind, tab, before, after),
+                    unnest(case s.kind when 'update' then array['delete', 'insert'] else array[s.kind] end) k;
+            perform es_undo.put_back(kinds, tabs, columns, befores, afters);
+        end;
+        set constraints all immediate;
+    exception when foreign_key_violation or restrict_violation then
+        -- It may be a row of a later call that refers to what would go.
+        select i.call into later from es_undo.images i where i.run = of_run and i.call <> of_call
+            and i.statement > (select min(m.statement) from es_undo.images m where m.run = of_run and m.call = of_call) limit 1;
+        if found then
+            perform es_undo.wait_for(later);
+        end if;
+        raise;
+    end;
+    -- What is computed, and what foreign keys may have made of it, is as it was too.
+    for changed in select t from es_undo.tables_of(of_run, of_call) t order by t::oid loop
+        execute format('select array[f.key, f.before, f.now] from (%s) f where f.now is distinct from f.before limit 1',
+            es_undo.find_sql(changed, '')) into wrong using of_run, of_call;
+        if wrong is not null then
+            raise exception using errcode = 'ESU03',
+                message = format('row %s of %s does not become what it was', wrong[1], changed),
+                detail = format('before: %s; it becomes: %s', coalesce(wrong[2], 'none'), coalesce(wrong[3], 'none'));
+        end if;
+    end loop;
+    perform es_undo.release(of_run, of_call);
+    perform set_config('es_undo.mode', '', true);
+end
+$$;
+
+-- The rows that a call has changed, as they were before it, after it, and as they are.
+create function es_undo.rows_of(of_run uuid, of_call text)
+returns table (tab text, key text, before text, after text, now text, has_changed boolean) language plpgsql {pinned}
+as $$
+declare
+    changed regclass;
+begin
+    for changed in select t from es_undo.tables_of(of_run, of_call) t order by t::oid loop
+        return query execute format('select %L, f.key, f.before, f.after, f.now, f.now is distinct from f.after from (%s) f',
+            changed::text, es_undo.find_sql(changed, '')) using of_run, of_call;
+    end loop;
+end
+$$;

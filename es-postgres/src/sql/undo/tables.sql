@@ -1,0 +1,43 @@
+-- Format 1 of the undo log: what calls have changed in tracked tables, and which rows are locked until it is decided.
+create table es_undo.about (
+    one boolean primary key default true check (one),
+    format integer not null
+);
+insert into es_undo.about (format) values (1);
+
+create table es_undo.tables (
+    tab regclass primary key,
+    id bigint generated always as identity, -- names its functions: an oid is another one in a copy
+    since timestamptz not null default clock_timestamp()
+);
+comment on table es_undo.tables is 'tables whose changes are noted';
+
+-- Numbers the calls of triggers. Of two transactions that change one row the later one draws the larger number: it had to
+-- wait for the row. That is true without a cache only.
+create sequence es_undo.statements as bigint cache 1;
+
+create table es_undo.images (
+    run uuid not null,
+    call text collate "C" not null,
+    statement bigint not null,
+    n bigint not null, -- rows of a statement, in the order in which it changed them
+    tab regclass not null,
+    key text collate "C", -- null: the row was inserted
+    new_key text collate "C", -- null: the row was deleted
+    before text collate "C",
+    after text collate "C",
+    primary key (run, call, statement, n)
+);
+comment on table es_undo.images is 'rows as they were before and after each change, as text under settings that never change';
+
+-- The primary key is what two runs meet at. `calls` are those of the run that have changed the row.
+create table es_undo.locks (
+    tab regclass not null,
+    key text collate "C" not null,
+    run uuid not null,
+    calls text[] collate "C" not null,
+    since timestamptz not null default clock_timestamp(),
+    primary key (tab, key)
+);
+create index locks_of_run on es_undo.locks (run);
+comment on table es_undo.locks is 'rows that nobody but this run may change until it is decided';
