@@ -19,6 +19,7 @@
 //! | [`tcc`] | try-confirm-cancel: branches that reserve, and are then all confirmed or all cancelled |
 //! | [`two_phase`] | transactions across databases: two-phase commit |
 //! | [`mirror`] | copies of aggregates elsewhere, and in memory, kept in step |
+//! | [`three_phase`] | three-phase commit of services that take part in it |
 //! | [`alerts`] | metrics of sagas, and when an operator has to look at them |
 //! | `testing` | a process without a store; a saga that crashes wherever it can (feature `testing`) |
 //!
@@ -56,6 +57,7 @@ mod step;
 pub mod tcc;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod three_phase;
 mod transaction;
 pub mod two_phase;
 mod verb;

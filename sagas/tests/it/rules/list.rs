@@ -172,6 +172,17 @@ macro_rules! rules {
                 a_reservation_that_fails_once_it_is_decided_says_nothing_of_its_cancel
                 a_tcc_keeps_the_branches_that_it_began_with
             }
+            three_phase {
+                all_participants_commit_or_all_abort
+                a_coordinator_that_dies_is_followed_after_each_phase
+                one_that_waits_for_too_long_asks_for_what_it_knows
+                one_that_does_not_reach_the_journal_waits_and_never_mixes
+                a_vote_that_is_asked_for_after_the_abort_is_refused
+                each_call_of_a_participant_acts_once
+                one_that_is_away_for_long_follows_what_was_decided
+                what_an_operator_says_of_a_participant_counts
+                a_deadline_asks_for_a_decision_and_goes_by_it
+            }
             family {
                 a_saga_within_runs_to_its_end_and_gives_its_output
                 a_saga_within_that_refuses_undoes_the_one_around_it
@@ -298,6 +309,9 @@ macro_rules! rules_of_others {
                 a_reservation_that_comes_after_its_cancel_never_runs
                 a_confirmation_of_what_was_forgotten_waits_for_a_person
                 what_a_guard_row_says_is_no_failure_of_its_database
+            }
+            three_phase {
+                a_participant_whose_commits_are_in_doubt_stands_where_its_row_says
             }
         }
     };
