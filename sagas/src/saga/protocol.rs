@@ -22,8 +22,8 @@ use crate::data::Data;
 use crate::keeping::brief;
 use crate::lock::{LockMode, Resource};
 use crate::transaction::{
-    Acts, Answer, Asked, Call, ChildIs, Errand, IfItFailed, Kin, Next, No, OF_TCC, OF_THREE_PHASE, OwnFault, Parent,
-    Protocol, Record, RunStatus, Site, StepShown, Verb, Word, Written,
+    Acts, Answer, Asked, Call, ChildIs, Errand, IfItFailed, Kin, Next, No, OF_TCC, OF_THREE_PHASE, OwnFault,
+    Parent, Protocol, Record, RunStatus, Site, StepShown, Verb, Word, Written,
 };
 
 /// A definition, ready to be driven.

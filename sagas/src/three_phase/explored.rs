@@ -102,7 +102,8 @@ impl World {
         let mut digest = Xxh3Default::new();
         digest.update(&self.state.mark());
         for calls in [&self.busy, &self.astray] {
-            let calls: Vec<u8> = calls.iter().flat_map(|call| [small(call.step), u8::from(call.undo)]).collect();
+            let calls: Vec<u8> =
+                calls.iter().flat_map(|call| [small(call.step), u8::from(call.undo)]).collect();
             digest.update(&calls);
             digest.update(&[u8::MAX]);
         }
@@ -188,9 +189,8 @@ impl Explorer {
         let World { astray, places, .. } = &mut world;
         astray.retain(|call| match (self.shape.does(*call), self.shape.party_of(*call)) {
             (Does::CanCommit(_), Some(i)) => places[i].standing == Standing::Unvoted,
-            (does, Some(i)) => told(does).is_none_or(|told| {
-                matches!(places[i].standing.then(told), Then::Goes(_) | Then::Odd)
-            }),
+            (does, Some(i)) => told(does)
+                .is_none_or(|told| matches!(places[i].standing.then(told), Then::Goes(_) | Then::Odd)),
             (_, None) => false,
         });
         if self.seen.insert(world.digest()) {
@@ -512,7 +512,8 @@ fn a_participant_by_itself_commits_or_aborts_and_an_operator_helps() {
     let mut one = Explorer::new(1, Fault::None);
     (one.most_crashes, one.most_repeated, one.cancels, one.parks) = (2, 1, true, true);
     let one = explore(one, 500);
-    let all = ["its deadline passed", "one was refused: no", "one failed: no", "cancelled by ada", "has waited"];
+    let all =
+        ["its deadline passed", "one was refused: no", "one failed: no", "cancelled by ada", "has waited"];
     assert!(all.iter().all(|of| one.why.iter().any(|why| why.contains(of))), "{:?}", one.why);
 }
 

@@ -134,7 +134,9 @@ impl Kept {
 #[non_exhaustive]
 pub enum ParticipantError {
     /// What it is told cannot be, where it stands: an operator has to look.
-    #[error("{participant:?} is {standing:?} in transaction {txn}, and is told otherwise: an operator has to look")]
+    #[error(
+        "{participant:?} is {standing:?} in transaction {txn}, and is told otherwise: an operator has to look"
+    )]
     Odd {
         /// Which participant.
         participant: String,
@@ -348,7 +350,11 @@ impl<D: GuardedDatabase, W: Holds<D::Tx>> GuardedParticipant<D, W> {
         let Some(row) = tx.find(key).await? else {
             // In a statement behind that one: if the row was forgotten before it, the floor is raised by now.
             let is_forgotten = key.run() < tx.floor().await?;
-            return if is_forgotten { Err(GuardError::Expired.into()) } else { Ok((Standing::Unvoted, None)) };
+            return if is_forgotten {
+                Err(GuardError::Expired.into())
+            } else {
+                Ok((Standing::Unvoted, None))
+            };
         };
         Ok(match row.standing {
             guard::Standing::Done(output) => {

@@ -150,14 +150,16 @@ impl State {
 
     /// All of it that makes a difference for what follows, a byte each: not why it is aborted, nor what has failed before.
     pub(super) fn mark(&self) -> Vec<u8> {
-        let of = |trouble: &Trouble| [u8::from(trouble.failures.count > 0), u8::from(trouble.parked.is_some())];
+        let of =
+            |trouble: &Trouble| [u8::from(trouble.failures.count > 0), u8::from(trouble.parked.is_some())];
         let direction = match self.direction {
             Direction::Open => 0,
             Direction::Commit => 1,
             Direction::Abort(_) => 2,
         };
         let is_open = self.direction == Direction::Open;
-        let flags = [direction, u8::from(self.ended.is_some()), u8::from(is_open && self.cancelled.is_some())];
+        let flags =
+            [direction, u8::from(self.ended.is_some()), u8::from(is_open && self.cancelled.is_some())];
         let party = |party: &Party| {
             let [failed, parked] = of(&party.trouble);
             [party.phase as u8, u8::from(is_open && party.refused.is_some()), failed, parked]
@@ -366,9 +368,8 @@ impl Shape {
         if let Some((step, why)) = no {
             return Some(Why::Refused { step, why });
         }
-        let given_up = |(shape, party): &(&PartyShape, &Party)| {
-            party.trouble.failures.count >= shape.retry.tries.max(1)
-        };
+        let given_up =
+            |(shape, party): &(&PartyShape, &Party)| party.trouble.failures.count >= shape.retry.tries.max(1);
         if let Some((shape, party)) = all().find(given_up) {
             let (step, error) = (shape.name.clone(), party.trouble.failures.error.clone());
             return Some(Why::Failed { step, error });
@@ -463,7 +464,9 @@ impl Shape {
             }
             (Verb::Cancel, Direction::Open) | (Verb::Abandon | Verb::Retry { step: None }, _) => Ok(()),
             (Verb::Cancel, Direction::Abort(_)) => no("it is being aborted already"),
-            (Verb::Cancel, Direction::Commit) => no("it was decided to commit: it only goes forward from there"),
+            (Verb::Cancel, Direction::Commit) => {
+                no("it was decided to commit: it only goes forward from there")
+            }
             (Verb::Retry { step: Some(step) }, _) if step == DECISION => Ok(()),
             (Verb::Retry { step: Some(step) }, _) => self.place_of(step).map(drop),
             (Verb::Resolve { step, .. }, Direction::Commit) => {

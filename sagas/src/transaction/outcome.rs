@@ -106,7 +106,9 @@ pub enum RunError {
     #[error("no saga of this app takes locks: add one with `.lock(..)`, or ask an app that has one")]
     NoLocks,
     /// No three-phase commit with this input is registered.
-    #[error("no three-phase commit for {input} is registered: add `.three_phase(..)` to the builder of the app")]
+    #[error(
+        "no three-phase commit for {input} is registered: add `.three_phase(..)` to the builder of the app"
+    )]
     NoThreePhase {
         /// The type of the input.
         input: &'static str,

@@ -183,6 +183,15 @@ macro_rules! rules {
                 what_an_operator_says_of_a_participant_counts
                 a_deadline_asks_for_a_decision_and_goes_by_it
             }
+            chains {
+                all_links_commit_or_none_does_if_one_says_no
+                a_node_that_is_gone_between_two_commits_is_followed
+                a_commit_of_a_link_that_nobody_hears_is_found_out
+                a_partial_outcome_is_undone_if_that_is_declared
+                a_partial_outcome_waits_for_an_operator_if_that_is_declared
+                what_says_no_once_others_have_committed_is_asked_about
+                a_statement_that_has_failed_shows_before_anything_is_committed
+            }
             family {
                 a_saga_within_runs_to_its_end_and_gives_its_output
                 a_saga_within_that_refuses_undoes_the_one_around_it
@@ -312,6 +321,9 @@ macro_rules! rules_of_others {
             }
             three_phase {
                 a_participant_whose_commits_are_in_doubt_stands_where_its_row_says
+            }
+            chains {
+                a_link_in_another_database_commits_once_or_is_undone
             }
         }
     };

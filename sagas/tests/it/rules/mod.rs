@@ -9,6 +9,7 @@ mod behind;
 mod blame;
 mod branches;
 mod by_hand;
+mod chains;
 mod commits;
 mod copies;
 mod desk;

@@ -9,9 +9,7 @@ use async_trait::async_trait;
 use es_core::guard::{GuardKey, GuardRow, GuardRows, GuardedDatabase, Standing as Row};
 use es_core::store::StoreError;
 use es_core::{App, BoxError};
-use sagas::saga::{
-    Handle, Outcome, Retry, RunError, RunShown, Runs, SagaInput, StepError, Verb,
-};
+use sagas::saga::{Handle, Outcome, Retry, RunError, RunShown, Runs, SagaInput, StepError, Verb};
 use sagas::three_phase::{
     Decision, Decisions, GuardedParticipant, Holds, ParticipantError, Peers, Standing, StoredDecisions,
     ThreePhase, ThreePhaseApp as _, ThreePhaseTransaction, ThreePhases as _, Txn,
@@ -27,7 +25,10 @@ use super::shaky::{Ledger, Shaky, ShakyTx};
 
 /// A database in memory: who begins a transaction waits for the one that is open.
 #[derive(Clone, Debug, Default)]
-pub(super) struct InMemory(Arc<tokio::sync::Mutex<Kept>>);
+pub(super) struct InMemory {
+    turn: Arc<tokio::sync::Mutex<()>>,
+    kept: Arc<Mutex<Kept>>,
+}
 
 #[derive(Clone, Debug, Default)]
 struct Kept {
@@ -37,7 +38,8 @@ struct Kept {
 }
 
 pub(super) struct InMemoryTx {
-    of: OwnedMutexGuard<Kept>,
+    _turn: OwnedMutexGuard<()>,
+    of: Arc<Mutex<Kept>>,
     kept: Kept,
     spoiled: bool,
 }
@@ -49,8 +51,9 @@ fn row_of(key: &GuardKey) -> (Uuid, String) {
 impl GuardedDatabase for InMemory {
     type Tx = InMemoryTx;
     async fn begin(&self) -> Result<InMemoryTx, StoreError> {
-        let of = self.0.clone().lock_owned().await;
-        Ok(InMemoryTx { kept: of.clone(), of, spoiled: false })
+        let turn = self.turn.clone().lock_owned().await;
+        let kept = self.kept.lock().unwrap().clone();
+        Ok(InMemoryTx { _turn: turn, of: self.kept.clone(), kept, spoiled: false })
     }
 }
 
@@ -66,6 +69,9 @@ impl GuardRows for InMemoryTx {
         Ok(self.kept.rows.get(&row_of(key)).cloned())
     }
     async fn change(&mut self, key: &GuardKey, standing: &Row) -> Result<(), StoreError> {
+        if self.spoiled {
+            return Err(StoreError::misuse("a statement has failed"));
+        }
         let row = self.kept.rows.get_mut(&row_of(key));
         let row = row.ok_or_else(|| StoreError::Corrupt { what: "a guard row is gone".to_owned() })?;
         row.standing = standing.clone();
@@ -84,7 +90,7 @@ impl GuardRows for InMemoryTx {
         if self.spoiled {
             return Err(StoreError::misuse("a statement has failed"));
         }
-        *self.of = std::mem::take(&mut self.kept);
+        *self.of.lock().unwrap() = std::mem::take(&mut self.kept);
         Ok(())
     }
     async fn rollback(self) -> Result<(), StoreError> {
@@ -108,7 +114,7 @@ impl Ledger for InMemory {
         tx.spoiled = true;
     }
     async fn written(&self) -> Vec<String> {
-        let mut written = self.0.lock().await.written.clone();
+        let mut written = self.kept.lock().unwrap().written.clone();
         written.sort();
         written
     }

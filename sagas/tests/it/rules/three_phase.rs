@@ -149,10 +149,13 @@ pub(super) async fn one_that_does_not_reach_the_journal_waits_and_never_mixes<S:
     let came = parties.left.look(now, DEADLINE * 10).await.unwrap();
     assert!(came.is_empty(), "{came:?}");
     let later = now.saturating_add(DEADLINE * 10).unwrap();
-    parties.ground.ask(async || {
-        let came = parties.left.look(later, DEADLINE * 10).await.unwrap();
-        came.into_iter().try_for_each(|(_, came)| came.map(drop))
-    }).await;
+    parties
+        .ground
+        .ask(async || {
+            let came = parties.left.look(later, DEADLINE * 10).await.unwrap();
+            came.into_iter().try_for_each(|(_, came)| came.map(drop))
+        })
+        .await;
     assert_eq!(parties.standings(handle.run()).await[0], Standing::Aborted);
     parties.let_go();
     assert!(matches!(parties.end_of(&handle).await, Outcome::Undone(_)));
