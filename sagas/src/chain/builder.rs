@@ -90,6 +90,7 @@ impl<In: SagaInput> Chain<In, Forward> {
     }
 
     /// The definition, as a saga: `.saga(..)`, `app.run_saga(key, input)`.
+    #[must_use]
     pub fn build<T: Transaction>(self) -> Saga<In, T> {
         let (name, version, remember) = (self.name, self.version, self.remember);
         let saga = Saga::new(name, version).remember(remember);
@@ -105,6 +106,7 @@ impl<In: SagaInput> Chain<In, Compensate> {
     }
 
     /// The definition, as a saga: `.saga(..)`, `app.run_saga(key, input)`.
+    #[must_use]
     pub fn build<T: Transaction>(self) -> Saga<In, T> {
         self.in_a_saga(Unknown::Fence)
     }
@@ -118,6 +120,7 @@ impl<In: SagaInput> Chain<In, Park> {
     }
 
     /// The definition, as a saga: `.saga(..)`, `app.run_saga(key, input)`.
+    #[must_use]
     pub fn build<T: Transaction>(self) -> Saga<In, T> {
         self.in_a_saga(Unknown::Park)
     }

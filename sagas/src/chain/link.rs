@@ -84,6 +84,46 @@ pub trait Link<In: SagaInput>: Send + Sync + 'static {
 }
 
 /// A link that can be undone once it has committed: for a chain that is [compensated](super::Chain::compensated).
+///
+/// ```
+/// use es_sqlite::{GuardedTx, SqliteGuarded};
+/// use sagas::chain::{Chain, Link, LinkCx, UndoLink};
+/// use sagas::es_core::{BoxError, memory::Tx};
+/// use sagas::saga::{OrRetry as _, Saga, SagaInput, StepError};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Move {
+///     item: String,
+/// }
+/// impl SagaInput for Move {}
+///
+/// /// Of the shelf that it comes to.
+/// struct Into(SqliteGuarded);
+///
+/// impl Link<Move> for Into {
+///     const NAME: &'static str = "into";
+///     type Database = SqliteGuarded;
+///     fn database(&self) -> &SqliteGuarded {
+///         &self.0
+///     }
+///     async fn run(&self, cx: LinkCx<'_, Move>, tx: &mut GuardedTx) -> Result<(), StepError<String>> {
+///         sqlx::query("insert into shelf values (?)").bind(&cx.input.item).execute(&mut **tx).await.or_retry()?;
+///         Ok(())
+///     }
+/// }
+///
+/// impl UndoLink<Move> for Into {
+///     async fn undo(&self, cx: LinkCx<'_, Move>, tx: &mut GuardedTx) -> Result<(), BoxError> {
+///         sqlx::query("delete from shelf where item = ?").bind(&cx.input.item).execute(&mut **tx).await?;
+///         Ok(())
+///     }
+/// }
+///
+/// fn chain(here: SqliteGuarded) -> Saga<Move, Tx> {
+///     Chain::compensated("move", 1).link(Into(here)).build() // and the other shelf
+/// }
+/// ```
 pub trait UndoLink<In: SagaInput>: Link<In> {
     /// Undoes what was committed. Called again until it succeeds.
     fn undo(

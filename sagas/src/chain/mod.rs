@@ -19,7 +19,7 @@
 //! and others do not. After a crash there it is longer: until another node goes on, or an operator has looked. While all
 //! transactions are open, each holds its locks for as long as the slowest one works, as in two-phase commit.
 //!
-//! Take it where the databases cannot prepare, or must not (two files of SQLite, a MySQL, a server without
+//! Take it where the databases cannot prepare, or must not (two files of SQLite, a server without
 //! `max_prepared_transactions`), and where the middle does no harm. Where it does, take [two-phase commit](crate::two_phase)
 //! or a [TCC](crate::tcc). Where steps are calls of services, take a [saga](crate::saga): its steps commit one after the
 //! other too, and each runs after the commit of the one before it.

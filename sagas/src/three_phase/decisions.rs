@@ -17,6 +17,26 @@ const TRIES: usize = 16;
 ///
 /// [`StoredDecisions`] is the one that there is, in the journal. A participant that does not reach the journal itself asks
 /// a program that does, and implements this by that call.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use sagas::es_core::BoxError;
+/// use sagas::three_phase::{Decision, Decisions};
+/// use uuid::Uuid;
+///
+/// /// Tells of each decision that stands.
+/// struct Told(Arc<dyn Decisions>);
+///
+/// #[async_trait::async_trait]
+/// impl Decisions for Told {
+///     async fn decide(&self, txn: Uuid, asked: Decision) -> Result<Decision, BoxError> {
+///         let stands = self.0.decide(txn, asked).await?;
+///         println!("{txn}: {asked:?} was asked for, {stands:?} stands");
+///         Ok(stands)
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait Decisions: Send + Sync + 'static {
     /// Tries to insert a decision. Gives the one that stands: this one, or one that was inserted before.

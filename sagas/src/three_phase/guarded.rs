@@ -27,6 +27,51 @@ use crate::two_phase::Decision;
 /// `es-postgres` or `es-sqlite`.
 ///
 /// Each of these is called in the transaction that also says that it was done, so it need not remember that itself.
+///
+/// ```
+/// use es_sqlite::GuardedTx;
+/// use sagas::es_core::BoxError;
+/// use sagas::saga::{OrRetry as _, SagaInput, StepError};
+/// use sagas::three_phase::Holds;
+/// use serde::{Deserialize, Serialize};
+/// use uuid::Uuid;
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Booking {
+///     seats: i64,
+/// }
+/// impl SagaInput for Booking {}
+///
+/// /// A table `seats` with how many are `free`, and a table `held` with the transactions that hold some.
+/// struct Seats;
+///
+/// impl Holds<GuardedTx> for Seats {
+///     type Input = Booking;
+///     type Held = i64;
+///     async fn hold(&self, txn: Uuid, booking: &Booking, tx: &mut GuardedTx) -> Result<i64, StepError<String>> {
+///         let take = sqlx::query("update seats set free = free - ?1 where free >= ?1").bind(booking.seats);
+///         if take.execute(&mut **tx).await.or_retry()?.rows_affected() == 0 {
+///             return Err(StepError::Refused("sold out".to_owned()));
+///         }
+///         let hold = sqlx::query("insert into held values (?)").bind(txn.to_string());
+///         hold.execute(&mut **tx).await.or_retry()?;
+///         Ok(booking.seats)
+///     }
+///     async fn commit(&self, txn: Uuid, _: i64, tx: &mut GuardedTx) -> Result<(), BoxError> {
+///         sqlx::query("delete from held where txn = ?").bind(txn.to_string()).execute(&mut **tx).await?;
+///         Ok(())
+///     }
+///     async fn release(&self, txn: Uuid, seats: i64, tx: &mut GuardedTx) -> Result<(), BoxError> {
+///         sqlx::query("update seats set free = free + ?").bind(seats).execute(&mut **tx).await?;
+///         sqlx::query("delete from held where txn = ?").bind(txn.to_string()).execute(&mut **tx).await?;
+///         Ok(())
+///     }
+///     async fn held(&self, tx: &mut GuardedTx) -> Result<Vec<Uuid>, BoxError> {
+///         let held: Vec<String> = sqlx::query_scalar("select txn from held").fetch_all(&mut **tx).await?;
+///         Ok(held.iter().map(|txn| Uuid::try_parse(txn)).collect::<Result<_, _>>()?)
+///     }
+/// }
+/// ```
 pub trait Holds<T>: Send + Sync + 'static {
     /// What a transaction is about.
     type Input: SagaInput;
@@ -64,6 +109,31 @@ pub trait Holds<T>: Send + Sync + 'static {
 }
 
 /// How a participant asks another one, by its name, where it stands.
+///
+/// ```
+/// use sagas::es_core::BoxError;
+/// use sagas::three_phase::{Peers, Standing};
+/// use uuid::Uuid;
+///
+/// /// Participants that are servers.
+/// struct Servers;
+///
+/// impl Servers {
+///     /// Asks a server, which answers with its standing as JSON.
+///     async fn get(&self, url: String) -> Result<String, BoxError> {
+/// #       drop(url);
+///         Ok(r#""pre-committed""#.to_owned())
+///     }
+/// }
+///
+/// #[async_trait::async_trait]
+/// impl Peers for Servers {
+///     async fn standing(&self, participant: &str, txn: Uuid) -> Result<Standing, BoxError> {
+///         let answer = self.get(format!("http://{participant}.internal/transactions/{txn}")).await?;
+///         Ok(serde_json::from_str(&answer)?)
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait Peers: Send + Sync + 'static {
     /// Where another participant stands.

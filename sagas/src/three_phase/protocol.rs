@@ -21,7 +21,7 @@ use super::machine::{DECISION, Does, Shape, State};
 use super::participant::Txn;
 use crate::data::Data;
 use crate::keeping::brief;
-use crate::saga::{Retry, SagaInput};
+use crate::saga::SagaInput;
 use crate::transaction::{
     Acts, Answer, Asked, Call, IfItFailed, Next, No, OF_THREE_PHASE, OwnFault, Protocol, Record, RunStatus,
     Site, StepShown, Written,
@@ -190,7 +190,7 @@ impl<In: SagaInput, B: Backend> Acts<B> for ThreePhaseProtocol<In, B> {
 
     fn rests(&self, call: Call, tried: u32) -> Duration {
         let of = self.shape.party_of(call).map(|i| self.shape.parties[i].retry);
-        of.unwrap_or_else(Retry::default).pause(tried)
+        of.unwrap_or_default().pause(tried)
     }
 
     fn limit(&self, call: Call) -> Duration {

@@ -256,11 +256,11 @@ pub(super) async fn all_links_commit_or_none_does_if_one_says_no<S: Subject>(sub
         let run = format!("{of}-a");
         assert_eq!(chains.run(&run).await, Outcome::Completed);
         assert_eq!(chains.effects(&run).await, DONE);
-        for link in 0..3 {
+        for (link, name) in NAMES.into_iter().enumerate() {
             let run = &*format!("{of}-{link}");
             chains.says(run, link, &[Say::No]);
             let outcome = chains.run(run).await;
-            assert_eq!(refused(&outcome), Some(&*format!("{}: sold out", NAMES[link])), "{outcome}");
+            assert_eq!(refused(&outcome), Some(&*format!("{name}: sold out")), "{outcome}");
             assert_eq!(chains.effects(run).await, [""; 0]);
         }
         chains.end().await;

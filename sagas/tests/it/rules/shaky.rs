@@ -174,7 +174,7 @@ impl<T: GuardRows> GuardRows for ShakyTx<T> {
             Some(Fault::Lost) => self.tx.rollback().await?,
             Some(Fault::Hangs) => {
                 self.tx.rollback().await?;
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         }
         Err(StoreError::transient("committing", std::io::Error::other("the connection was lost")))
