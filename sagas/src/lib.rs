@@ -19,6 +19,8 @@
 //! | [`tcc`] | try-confirm-cancel: branches that reserve, and are then all confirmed or all cancelled |
 //! | [`two_phase`] | transactions across databases: two-phase commit |
 //! | [`mirror`] | copies of aggregates elsewhere, and in memory, kept in step |
+//! | [`chain`] | best-effort chains: ordered commits of several databases, with markers |
+//! | [`three_phase`] | three-phase commit of services that take part in it |
 //! | [`alerts`] | metrics of sagas, and when an operator has to look at them |
 //! | `testing` | a process without a store; a saga that crashes wherever it can (feature `testing`) |
 //!
@@ -31,6 +33,7 @@ mod ask;
 mod blame;
 mod book;
 mod breaker;
+pub mod chain;
 mod damaged;
 mod data;
 mod definition;
@@ -56,6 +59,7 @@ mod step;
 pub mod tcc;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod three_phase;
 mod transaction;
 pub mod two_phase;
 mod verb;

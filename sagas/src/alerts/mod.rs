@@ -8,7 +8,7 @@
 //!
 //! # Metrics
 //!
-//! By the crate `metrics`, with the labels `pattern` (`saga` or `tcc`), `kind` and `version` (of the definition):
+//! By the crate `metrics`, with the labels `pattern` (`saga`, `tcc` or `three-phase`), `kind` and `version` (of the definition):
 //!
 //! | name | what |
 //! | --- | --- |

@@ -279,7 +279,9 @@ impl Shape {
             }
             Record::Declined { verb: Verb::Parent { .. }, .. } => state.as_child.asked = None,
             Record::Declined { .. } => {}
-            Record::Agreed {} | Record::Confirmed { .. } => return Err("it is a record of a TCC".to_owned()),
+            Record::Agreed {} | Record::Confirmed { .. } | Record::PreCommitted { .. } => {
+                return Err("it is a record of a TCC, or of a three-phase commit".to_owned());
+            }
             Record::Ended { outcome } => state.ended = Some(outcome.clone()),
         }
         Ok(())

@@ -22,8 +22,8 @@ use crate::data::Data;
 use crate::keeping::brief;
 use crate::lock::{LockMode, Resource};
 use crate::transaction::{
-    Acts, Answer, Asked, Call, ChildIs, Errand, IfItFailed, Kin, Next, No, OF_TCC, OwnFault, Parent,
-    Protocol, Record, RunStatus, Site, Staging, StepShown, Verb, Word, Written,
+    Acts, Answer, Asked, Call, ChildIs, Errand, IfItFailed, Kin, Next, No, OF_TCC, OF_THREE_PHASE, OwnFault,
+    Parent, Protocol, Record, RunStatus, Site, Staging, StepShown, Verb, Word, Written,
 };
 
 /// A definition, ready to be driven.
@@ -88,11 +88,13 @@ impl<In: SagaInput, T: Transaction> SagaProtocol<In, T> {
     /// What is wrong with the definition, a line each.
     pub(super) fn wrong(&self) -> Vec<String> {
         let (mut wrong, mut seen) = (Vec::new(), BTreeSet::new());
-        if self.name.starts_with(OF_TCC) {
-            wrong.push(format!(
-                "a saga has the name {:?}: `{OF_TCC}` is what names of TCCs begin with",
-                self.name
-            ));
+        for (of, what) in [(OF_TCC, "TCCs"), (OF_THREE_PHASE, "three-phase commits")] {
+            if self.name.starts_with(of) {
+                wrong.push(format!(
+                    "a saga has the name {:?}: `{of}` is what names of {what} begin with",
+                    self.name
+                ));
+            }
         }
         if self.steps.is_empty() {
             wrong.push(format!("saga {} has no steps", self.name));

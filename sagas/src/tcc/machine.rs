@@ -243,6 +243,7 @@ impl Shape {
             Record::Parked { step, why, .. } => {
                 state.branches[self.place_of(step)?].parked = Some(why.clone());
             }
+            Record::PreCommitted { .. } => return Err("it is a record of a three-phase commit".to_owned()),
             Record::Resolved { verb, by } => self.resolved(state, verb, by)?,
             Record::Declined { .. } => {}
             Record::Claimed { .. } => return Err("it is a record of a saga with locks".to_owned()),

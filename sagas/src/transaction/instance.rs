@@ -189,7 +189,10 @@ impl Head {
             Record::Failed { step, error: why, .. }
             | Record::Refused { step, why, .. }
             | Record::Parked { step, why, .. } => self.error = Some(fingerprint::of_step(step, why)),
-            Record::Done { step, .. } | Record::Undone { step } | Record::Confirmed { step } => {
+            Record::Done { step, .. }
+            | Record::Undone { step }
+            | Record::Confirmed { step }
+            | Record::PreCommitted { step } => {
                 let of = fingerprint::of_step(step, "");
                 self.error = self.error.take().filter(|error| !error.starts_with(&of));
             }

@@ -32,6 +32,9 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// What the names of the kinds of TCCs begin with, and of no others.
 pub(crate) const OF_TCC: &str = "tcc.";
 
+/// The same of three-phase commits.
+pub(crate) const OF_THREE_PHASE: &str = "three-phase.";
+
 /// What the groups of all versions of a kind begin with.
 pub(super) fn groups_of(kind: &str) -> String {
     format!("txn.{kind}.v")

@@ -18,7 +18,7 @@ const PARTING: Duration = Duration::from_secs(30);
 /// Counts of one definition on this node, and what its shares have found.
 #[derive(Debug)]
 pub(crate) struct Numbers {
-    /// What its runs are: `saga`, or `tcc`.
+    /// What its runs are: `saga`, `tcc`, or `three-phase`.
     pattern: &'static str,
     kind: Arc<str>,
     version: Arc<str>,

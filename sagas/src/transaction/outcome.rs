@@ -21,9 +21,10 @@ const POLL: (Duration, Duration) = (Duration::from_millis(500), Duration::from_s
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Outcome {
-    /// Every step has run; every branch of a TCC is confirmed.
+    /// Every step has run; every branch of a TCC is confirmed; every participant of a three-phase commit has committed.
     Completed,
-    /// What had run is undone; what the branches of a TCC had reserved is cancelled.
+    /// What had run is undone; what the branches of a TCC had reserved is cancelled; every participant of a three-phase commit
+    /// has aborted.
     Undone(Why),
     /// A person has ended it where it was.
     Abandoned {
@@ -104,6 +105,14 @@ pub enum RunError {
     /// No saga of this app takes locks.
     #[error("no saga of this app takes locks: add one with `.lock(..)`, or ask an app that has one")]
     NoLocks,
+    /// No three-phase commit with this input is registered.
+    #[error(
+        "no three-phase commit for {input} is registered: add `.three_phase(..)` to the builder of the app"
+    )]
+    NoThreePhase {
+        /// The type of the input.
+        input: &'static str,
+    },
     /// The key stands for a run with another input.
     #[error(
         "{kind} {key:?} was started with another input, as run {run}: look at that one, or choose another key"

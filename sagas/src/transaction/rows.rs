@@ -177,10 +177,12 @@ pub(crate) enum Record {
     },
     /// What a step did is undone.
     Undone { step: String },
-    /// Every branch has reserved: each of them is confirmed. From now on time changes nothing.
+    /// Every branch has reserved: each of them is confirmed; of a three-phase commit, it is decided. From now on time changes nothing.
     Agreed {},
-    /// What a branch had reserved is confirmed.
+    /// What a branch had reserved is confirmed; a participant of a three-phase commit has committed.
     Confirmed { step: String },
+    /// A participant of a three-phase commit knows that all have voted yes.
+    PreCommitted { step: String },
     /// A step waits for a person.
     Parked {
         step: String,
@@ -220,8 +222,8 @@ pub(crate) enum Record {
 }
 
 impl Record {
-    /// The format of a run that has it in its journal. Records of a TCC need no later one: programs that do not know them have
-    /// none of its kinds.
+    /// The format of a run that has it in its journal. Records of a TCC, and of a three-phase commit, need no later one: programs that do not know
+    /// them have none of its kinds.
     pub(crate) const fn format(&self) -> u32 {
         match self {
             Self::Claimed { .. } => 4,
@@ -424,6 +426,7 @@ mod tests {
         heads: Head = ["txn-head", "txn-head-ended", "txn-head-failed", "txn-head-child"];
         records: Vec<Written> = ["txn-journal", "txn-journal-forward"];
         records_of_tcc: Vec<Written> = ["txn-journal-tcc"];
+        records_of_three_phase: Vec<Written> = ["txn-journal-three-phase"];
         records_of_format_2: Vec<Written> = ["txn-journal-held", "txn-journal-signal", "txn-journal-declined"];
         records_of_format_3: Vec<Written> = ["txn-journal-family", "txn-journal-family-asked"];
         records_of_format_4: Vec<Written> = ["txn-journal-locks"];

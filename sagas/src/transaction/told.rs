@@ -25,8 +25,9 @@ pub(crate) fn told(record: &Record) -> String {
         Record::Failed { step, undo: true, error } => format!("undoing {step} failed: {error}"),
         Record::Decided { why, .. } => format!("to be undone: {why}"),
         Record::Undone { step } => format!("{step} is undone"),
-        Record::Agreed {} => "every branch has reserved: to be confirmed".to_owned(),
+        Record::Agreed {} => "all have agreed: to be confirmed".to_owned(),
         Record::Confirmed { step } => format!("{step} is confirmed"),
+        Record::PreCommitted { step } => format!("{step} is pre-committed"),
         Record::Parked { step, why, .. } => format!("{step} is parked: {why}"),
         Record::Resolved { verb: Verb::Signal { name, id, .. }, .. } => format!("{name} was sent, as {id}"),
         Record::Declined { verb: Verb::Signal { name, id, .. }, why, .. } => {

@@ -17,6 +17,8 @@ mod inbox;
 mod macros;
 mod operating;
 #[cfg(feature = "http")]
+mod over_the_wire;
+#[cfg(feature = "http")]
 mod remote;
 mod rules;
 mod scheduling;

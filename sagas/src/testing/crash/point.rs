@@ -30,6 +30,7 @@ impl Place {
             Some(Record::Undone { step }) => format!("{step} undone"),
             Some(Record::Agreed {}) => "agree".to_owned(),
             Some(Record::Confirmed { step }) => format!("{step} confirmed"),
+            Some(Record::PreCommitted { step }) => format!("{step} pre-committed"),
             Some(Record::Parked { step, .. }) => format!("{step} parked"),
             Some(Record::Resolved { .. } | Record::Declined { .. }) => "answer".to_owned(),
             Some(Record::Called { step, .. }) => format!("{step} called"),

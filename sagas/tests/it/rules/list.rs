@@ -182,6 +182,26 @@ macro_rules! rules {
                 a_reservation_that_fails_once_it_is_decided_says_nothing_of_its_cancel
                 a_tcc_keeps_the_branches_that_it_began_with
             }
+            three_phase {
+                all_participants_commit_or_all_abort
+                a_coordinator_that_dies_is_followed_after_each_phase
+                one_that_waits_for_too_long_asks_for_what_it_knows
+                one_that_does_not_reach_the_journal_waits_and_never_mixes
+                a_vote_that_is_asked_for_after_the_abort_is_refused
+                each_call_of_a_participant_acts_once
+                one_that_is_away_for_long_follows_what_was_decided
+                what_an_operator_says_of_a_participant_counts
+                a_deadline_asks_for_a_decision_and_goes_by_it
+            }
+            chains {
+                all_links_commit_or_none_does_if_one_says_no
+                a_node_that_is_gone_between_two_commits_is_followed
+                a_commit_of_a_link_that_nobody_hears_is_found_out
+                a_partial_outcome_is_undone_if_that_is_declared
+                a_partial_outcome_waits_for_an_operator_if_that_is_declared
+                what_says_no_once_others_have_committed_is_asked_about
+                a_statement_that_has_failed_shows_before_anything_is_committed
+            }
             family {
                 a_saga_within_runs_to_its_end_and_gives_its_output
                 a_saga_within_that_refuses_undoes_the_one_around_it
@@ -309,6 +329,12 @@ macro_rules! rules_of_others {
                 a_reservation_that_comes_after_its_cancel_never_runs
                 a_confirmation_of_what_was_forgotten_waits_for_a_person
                 what_a_guard_row_says_is_no_failure_of_its_database
+            }
+            three_phase {
+                a_participant_whose_commits_are_in_doubt_stands_where_its_row_says
+            }
+            chains {
+                a_link_in_another_database_commits_once_or_is_undone
             }
         }
     };

@@ -31,7 +31,7 @@ pub(crate) trait Ledger: GuardedDatabase {
     async fn strict(&self) -> Self;
     fn write(tx: &mut Self::Tx, what: &str) -> impl Future<Output = Result<(), BoxError>> + Send;
     /// An error that ends the transaction, and that nobody looks at.
-    async fn spoil(tx: &mut Self::Tx);
+    fn spoil(tx: &mut Self::Tx) -> impl Future<Output = ()> + Send;
     async fn written(&self) -> Vec<String>;
 }
 
@@ -105,6 +105,8 @@ pub(crate) enum Fault {
     Unheard,
     /// It is not applied, and nobody hears of it.
     Lost,
+    /// Whoever commits is gone before that: it is not applied, and never ends.
+    Hangs,
 }
 
 /// A database whose commits go wrong as they are told; others go well.
@@ -121,6 +123,11 @@ impl<D> Shaky<D> {
 
     pub(crate) fn will(&self, faults: &[Fault]) {
         self.faults.lock().unwrap().extend(faults);
+    }
+
+    /// Whether all of them have come true.
+    pub(crate) fn has_met_all(&self) -> bool {
+        self.faults.lock().unwrap().is_empty()
     }
 }
 
@@ -165,6 +172,10 @@ impl<T: GuardRows> GuardRows for ShakyTx<T> {
             None => return self.tx.commit().await,
             Some(Fault::Unheard) => self.tx.commit().await?,
             Some(Fault::Lost) => self.tx.rollback().await?,
+            Some(Fault::Hangs) => {
+                self.tx.rollback().await?;
+                std::future::pending::<()>().await;
+            }
         }
         Err(StoreError::transient("committing", std::io::Error::other("the connection was lost")))
     }
