@@ -19,6 +19,8 @@
 //! | [`tcc`] | try-confirm-cancel: branches that reserve, and are then all confirmed or all cancelled |
 //! | [`two_phase`] | transactions across databases: two-phase commit |
 //! | [`mirror`] | copies of aggregates elsewhere, and in memory, kept in step |
+//! | [`overview`] | all transactions in one list, whatever their pattern, and what is done about them |
+//! | [`reconcile`] | two sides that are to say the same, compared |
 //! | [`alerts`] | metrics of sagas, and when an operator has to look at them |
 //! | `testing` | a process without a store; a saga that crashes wherever it can (feature `testing`) |
 //!
@@ -44,7 +46,9 @@ pub mod mirror;
 mod next;
 mod operate;
 mod outbox;
+pub mod overview;
 mod process;
+pub mod reconcile;
 pub mod relay;
 mod rows;
 mod runner;

@@ -1,5 +1,6 @@
 //! Where steps live, and how each place is entered and left.
 
+use std::any::TypeId;
 use std::marker::PhantomData;
 
 use es_core::BoxError;
@@ -135,6 +136,13 @@ pub trait Visit<A>: Send {
 pub trait PlaceOn<T>: Place {
     /// Whether it is the database of the journal.
     const LOCAL: bool;
+
+    /// Which database it is, if calls act once there by guard rows.
+    #[doc(hidden)]
+    #[must_use]
+    fn guards() -> Option<TypeId> {
+        None
+    }
 
     #[doc(hidden)]
     type Visit<'a>: Visit<Self::At>
