@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use es_core::guard::{GuardKey, GuardRow, GuardRows, GuardedDatabase, Standing};
 use es_core::store::StoreError;
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, PgPool, Postgres, Row as _, Transaction};
 use uuid::Uuid;
 
@@ -149,12 +150,7 @@ impl GuardRows for GuardedTx {
         let find =
             "select state, result, fingerprint from es_guard.guards where run = $1 and call = $2 for update";
         let found = sqlx::query(find).bind(key.run()).bind(key.call()).fetch_optional(&mut **self).await;
-        let Some(row) = found.map_err(failed)? else { return Ok(None) };
-        let (state, result): (String, String) =
-            (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
-        let fingerprint: [u8; 16] = row.try_get(2).map_err(failed)?;
-        let standing = Standing::read(&state, result)?;
-        Ok(Some(GuardRow { fingerprint: u128::from_be_bytes(fingerprint), standing }))
+        found.map_err(failed)?.as_ref().map(guard_row).transpose()
     }
 
     async fn change(&mut self, key: &GuardKey, standing: &Standing) -> Result<(), StoreError> {
@@ -178,6 +174,26 @@ impl GuardRows for GuardedTx {
         Ok(forget.execute(&mut **self).await.map_err(failed)?.rows_affected())
     }
 
+    async fn page(
+        &mut self,
+        after: Option<&GuardKey>,
+        limit: usize,
+    ) -> Result<Vec<(GuardKey, GuardRow)>, StoreError> {
+        let failed = |e| error::store("listing guard rows", e);
+        let page = "select state, result, fingerprint, run, call from es_guard.guards
+            where (run, call) > ($1, $2) order by run, call limit $3";
+        let (run, call) = after.map_or((Uuid::nil(), ""), |key| (key.run(), key.call()));
+        let page = sqlx::query(page).bind(run).bind(call).bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        let rows = page.fetch_all(&mut **self).await.map_err(|e| missing_tables("listing guard rows", e))?;
+        let read = |row: PgRow| {
+            let (run, call): (Uuid, String) =
+                (row.try_get(3).map_err(failed)?, row.try_get(4).map_err(failed)?);
+            let key = GuardKey::new(run, call).map_err(|e| StoreError::Corrupt { what: e.to_string() })?;
+            Ok((key, guard_row(&row)?))
+        };
+        rows.into_iter().map(read).collect()
+    }
+
     async fn commit(self) -> Result<(), StoreError> {
         self.0.commit("committing a guarded call").await
     }
@@ -185,6 +201,16 @@ impl GuardRows for GuardedTx {
     async fn rollback(self) -> Result<(), StoreError> {
         self.0.rollback("rolling back a guarded call").await
     }
+}
+
+/// State, result and fingerprint.
+fn guard_row(row: &PgRow) -> Result<GuardRow, StoreError> {
+    let failed = |e| error::store("reading a guard row", e);
+    let (state, result): (String, String) =
+        (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
+    let fingerprint: [u8; 16] = row.try_get(2).map_err(failed)?;
+    let standing = Standing::read(&state, result)?;
+    Ok(GuardRow { fingerprint: u128::from_be_bytes(fingerprint), standing })
 }
 
 pub(crate) async fn floor(conn: &mut PgConnection) -> Result<Uuid, StoreError> {

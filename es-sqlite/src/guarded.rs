@@ -6,6 +6,7 @@ use std::sync::Arc;
 use es_core::guard::{GuardKey, GuardRow, GuardRows, GuardedDatabase, Standing};
 use es_core::store::StoreError;
 use sqlx::pool::PoolConnection;
+use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, Sqlite, SqliteConnection, SqlitePool};
 use uuid::Uuid;
 
@@ -139,14 +140,8 @@ impl GuardRows for GuardedTx {
         let failed = |e| error::store("reading a guard row", e);
         let find = "select state, result, fingerprint from es_guards where run = ?1 and call = ?2";
         let found = sqlx::query(find).bind(bytes(key.run())).bind(key.call());
-        let Some(row) = found.fetch_optional(&mut **self).await.map_err(failed)? else { return Ok(None) };
-        let (state, result): (String, String) =
-            (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
-        let fingerprint: Vec<u8> = row.try_get(2).map_err(failed)?;
-        let fingerprint =
-            <[u8; 16]>::try_from(fingerprint).map_err(|_| failed(sqlx::Error::Decode("16 bytes".into())))?;
-        let standing = Standing::read(&state, result)?;
-        Ok(Some(GuardRow { fingerprint: u128::from_be_bytes(fingerprint), standing }))
+        let found = found.fetch_optional(&mut **self).await.map_err(failed)?;
+        found.as_ref().map(guard_row).transpose()
     }
 
     async fn change(&mut self, key: &GuardKey, standing: &Standing) -> Result<(), StoreError> {
@@ -181,6 +176,28 @@ impl GuardRows for GuardedTx {
         Ok(forget.execute(&mut **self).await.map_err(failed)?.rows_affected())
     }
 
+    async fn page(
+        &mut self,
+        after: Option<&GuardKey>,
+        limit: usize,
+    ) -> Result<Vec<(GuardKey, GuardRow)>, StoreError> {
+        let page = "select state, result, fingerprint, run, call from es_guards
+            where (run, call) > (?1, ?2) order by run, call limit ?3";
+        let (run, call) = after.map_or((Uuid::nil(), ""), |key| (key.run(), key.call()));
+        let page = sqlx::query(page).bind(bytes(run)).bind(call);
+        let page = page.bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        let rows = page.fetch_all(&mut **self).await.map_err(|e| failed("listing guard rows", e))?;
+        let wrong = |e| error::store("listing guard rows", e);
+        let read = |row: SqliteRow| {
+            let (run, call): (Vec<u8>, String) =
+                (row.try_get(3).map_err(wrong)?, row.try_get(4).map_err(wrong)?);
+            let run = Uuid::from_slice(&run).map_err(|e| wrong(sqlx::Error::Decode(e.into())))?;
+            let key = GuardKey::new(run, call).map_err(|e| StoreError::Corrupt { what: e.to_string() })?;
+            Ok((key, guard_row(&row)?))
+        };
+        rows.into_iter().map(read).collect()
+    }
+
     async fn commit(self) -> Result<(), StoreError> {
         if self.watch.is_lost() {
             return Err(left());
@@ -196,6 +213,18 @@ impl GuardRows for GuardedTx {
         self.watch.watch(false);
         self.end("rollback").await.map_err(|e| error::store("rolling back a guarded call", e))
     }
+}
+
+/// State, result and fingerprint.
+fn guard_row(row: &SqliteRow) -> Result<GuardRow, StoreError> {
+    let failed = |e| error::store("reading a guard row", e);
+    let (state, result): (String, String) =
+        (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
+    let fingerprint: Vec<u8> = row.try_get(2).map_err(failed)?;
+    let fingerprint =
+        <[u8; 16]>::try_from(fingerprint).map_err(|_| failed(sqlx::Error::Decode("16 bytes".into())))?;
+    let standing = Standing::read(&state, result)?;
+    Ok(GuardRow { fingerprint: u128::from_be_bytes(fingerprint), standing })
 }
 
 fn bytes(run: Uuid) -> Vec<u8> {

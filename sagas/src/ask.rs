@@ -50,20 +50,24 @@ impl Instances {
     /// [`AskError`]. If the store does not answer, or the future is dropped, it may have been stored: look at what was
     /// [asked](Self::show).
     pub async fn ask(&self, key: &str, verb: Verb, actor: &str, reason: &str) -> Result<Ticket, AskError> {
-        let refused =
-            |verb: &Verb, why: String| AskError::Refused { key: key.to_owned(), verb: verb.clone(), why };
-        By::check(actor, reason).map_err(|why| refused(&verb, why))?;
-        let Some(instance) = self.stored(key).await? else {
-            return Err(refused(&verb, "there is no such instance: look at the list".to_owned()));
-        };
-        let (held, stuck) = self.trouble_of(&instance).await?;
-        verb.fits(&instance, held, stuck).map_err(|why| refused(&verb, why))?;
+        By::check(actor, reason).map_err(|why| refused(key, &verb, why))?;
+        let instance = self.check(key, &verb).await?;
         let by = By::new(actor.to_owned(), reason.to_owned(), Ids::default().next());
         let request = Request { key: instance.key, id: instance.id, verb, by, at: self.store.now().await? };
         let row =
             self.tables.requests.insert(request_key(&request).map_err(StoreError::from)?, request.clone())?;
         drop(write_rows(&*self.store, vec![row]).await?);
         Ok(Ticket(request))
+    }
+
+    /// The instance that something is asked of, if that can be done to it as it is now.
+    pub(crate) async fn check(&self, key: &str, verb: &Verb) -> Result<Instance, AskError> {
+        let Some(instance) = self.stored(key).await? else {
+            return Err(refused(key, verb, "there is no such instance: look at the list".to_owned()));
+        };
+        let (held, stuck) = self.trouble_of(&instance).await?;
+        verb.fits(&instance, held, stuck).map_err(|why| refused(key, verb, why))?;
+        Ok(instance)
     }
 
     /// Whether the first command of an instance that was not answered is held: those behind it wait; and, if it is held or
@@ -107,4 +111,8 @@ impl Instances {
             }
         }
     }
+}
+
+fn refused(key: &str, verb: &Verb, why: String) -> AskError {
+    AskError::Refused { key: key.to_owned(), verb: verb.clone(), why }
 }

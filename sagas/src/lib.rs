@@ -21,6 +21,8 @@
 //! | [`mirror`] | copies of aggregates elsewhere, and in memory, kept in step |
 //! | [`chain`] | best-effort chains: ordered commits of several databases, with markers |
 //! | [`three_phase`] | three-phase commit of services that take part in it |
+//! | [`overview`] | all transactions in one list, whatever their pattern, and what is done about them |
+//! | [`reconcile`] | two sides that are to say the same, compared |
 //! | [`alerts`] | metrics of sagas, and when an operator has to look at them |
 //! | `testing` | a process without a store; a saga that crashes wherever it can (feature `testing`) |
 //!
@@ -47,7 +49,9 @@ pub mod mirror;
 mod next;
 mod operate;
 mod outbox;
+pub mod overview;
 mod process;
+pub mod reconcile;
 pub mod relay;
 mod rows;
 mod runner;

@@ -12,6 +12,8 @@ use es_core::{AppBuilder, Backend, BoxError, RecordedEvent};
 
 use crate::definition::{self, Definition, RawStep};
 use crate::message::Messages;
+use crate::operate::Instances;
+use crate::overview::{self, OfProcess};
 use crate::process::Process;
 use crate::rows::Tables;
 use crate::session::ProcessSession;
@@ -73,7 +75,13 @@ impl<B: Backend> Processes for AppBuilder<B> {
         let app = app.check(|_| definition::wrong(&definitions::<P>()));
         let backend = app.backend().clone();
         match Tables::of(P::NAME) {
-            Ok(tables) => app.runner(ProcessRunner::<B, P> { backend, tables, process: PhantomData }),
+            Ok(tables) => {
+                let definitions = definitions::<P>();
+                let instances = Instances { store: backend.clone(), tables: tables.clone(), definitions };
+                let source = OfProcess { name: P::NAME, instances };
+                let app = overview::add(app, |sources| sources.add(Arc::new(source)));
+                app.runner(ProcessRunner::<B, P> { backend, tables, process: PhantomData })
+            }
             Err(error) => app.check(move |_| vec![format!("process {}: {error}", P::NAME)]),
         }
     }

@@ -117,6 +117,12 @@ impl<B: Backend> AppBuilder<B> {
         if self.services.get::<T>().is_ok() { self } else { self.provide(T::default()) }
     }
 
+    /// What was provided so far, for extension crates.
+    #[must_use]
+    pub const fn services(&self) -> &Services {
+        &self.services
+    }
+
     /// Optional: makes `start` check that everything the aggregate's commands ask for is there, and lets them be
     /// [sent by name](crate::command::Sender::send_named).
     pub fn aggregate<A: Commands>(mut self) -> Self {

@@ -95,6 +95,17 @@ pub trait GuardRows: Send {
     /// Deletes the rows of runs before `floor`, and raises the floor to it. How many that were.
     fn forget(&mut self, floor: Uuid) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
+    /// Rows in the order of their keys, behind one, at most `limit`: for whoever compares them. A row that is being written is
+    /// not waited for. A database that does not give them says so by an error.
+    fn page(
+        &mut self,
+        after: Option<&GuardKey>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<(GuardKey, GuardRow)>, StoreError>> + Send {
+        let _nothing = (after, limit);
+        async { Err(StoreError::misuse("this database does not list its guard rows")) }
+    }
+
     /// Commits.
     fn commit(self) -> impl Future<Output = Result<(), StoreError>> + Send;
 

@@ -86,7 +86,7 @@ impl Kept {
             Measure::OldestSeconds => last.oldest,
             Measure::Fenced => Some(last.fenced - first.fenced),
             Measure::SilentSeconds => last.silent,
-            // Processors and nodes have their own status, and so have recovery and locks.
+            // Processors and nodes have their own status, and so have recovery, locks and the view over all patterns.
             Measure::ParkedSequences
             | Measure::StandsBehind
             | Measure::NodeSilentSeconds
@@ -95,7 +95,9 @@ impl Kept {
             | Measure::ParkedBranches
             | Measure::TornTransactions
             | Measure::UnaskedSeconds
-            | Measure::LockWaitSeconds => None,
+            | Measure::LockWaitSeconds
+            | Measure::WaitingTransactions
+            | Measure::Unreconciled => None,
         }
     }
 }

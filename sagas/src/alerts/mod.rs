@@ -36,7 +36,8 @@
 //! | `es_saga_deadlocks_total` | runs that this node has cancelled since they waited for each other |
 //! | `es_saga_locks_taken_over_total` | locks that were taken from runs that had ended, or were gone |
 //!
-//! Those of transactions across databases are in [`two_phase`](crate::two_phase).
+//! Those of transactions across databases are in [`two_phase`](crate::two_phase), and that of all that need a person in
+//! [`overview`](crate::overview).
 //!
 //! What stands in rows is counted all the time, 500 rows a second at most, and at most every 15 seconds; 5,000 where nobody has
 //! counted before. Install a recorder

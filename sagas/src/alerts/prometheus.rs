@@ -34,6 +34,9 @@ impl Measure {
             Self::UnfinishedBranches => "max by (participant) (es_two_phase_unfinished)",
             Self::ParkedBranches => "max by (participant) (es_two_phase_parked)",
             Self::TornTransactions => "max(es_two_phase_torn)",
+            Self::Unreconciled => "max by (reconciliation, class) (es_reconcile_differences)",
+            // Each node counts all of them.
+            Self::WaitingTransactions => "max by (pattern, kind) (es_transactions_waiting)",
             Self::UnaskedSeconds => "time() - max by (participant) (es_two_phase_looked_timestamp_seconds)",
             // It is 0 once a node has signed off.
             Self::NodeSilentSeconds => "time() - max by (node) (es_node_looked_timestamp_seconds > 0)",
@@ -51,6 +54,8 @@ impl Measure {
             }
             Self::TornTransactions => "Two-phase commit",
             Self::LockWaitSeconds => "Locks of sagas",
+            Self::Unreconciled => "{{ $labels.reconciliation }}, {{ $labels.class }}",
+            Self::WaitingTransactions => "{{ $labels.pattern }} {{ $labels.kind }}",
             _ => "{{ $labels.kind }}",
         }
     }

@@ -71,6 +71,10 @@ pub enum Measure {
     TornTransactions,
     /// For how many seconds a participant has not said what is prepared there. For Prometheus only.
     UnaskedSeconds,
+    /// Transactions that need a person, of whichever pattern. For Prometheus only.
+    WaitingTransactions,
+    /// Differences that the last run of a reconciliation has found. For Prometheus only.
+    Unreconciled,
 }
 
 /// From where on it is an alarm.
@@ -123,6 +127,15 @@ impl Rule {
 
 /// The rules.
 pub const RULES: &[Rule] = &[
+    rule("TransactionsWaiting", Measure::WaitingTransactions, Limit::Above(0.0), WINDOW).says(
+        "Transactions need a person: runs, instances of processes, or transactions across databases.",
+        "`app.transactions()` lists all of them (`Filter::needs_person`), each with its reason; mend what fails, then have it \
+         tried again, skipped, resolved or decided there (`Overview::ask`).",
+    ),
+    rule("Unreconciled", Measure::Unreconciled, Limit::Above(0.0), MINUTE).says(
+        "Two sides that are to say the same differ.",
+        "`Reconciliation::last` names the first differences of each class. Mend what differs, or `accept` it as it is.",
+    ),
     rule("SagaSuccessRateLow", Measure::SuccessRate, Limit::Below(0.95), WINDOW).says(
         "Fewer than 95 % of the runs that ended in the last five minutes have completed.",
         "List the runs that ended since then (`Runs::list` with `RunStatus::Ended` and `ended_since`): their errors say which step \

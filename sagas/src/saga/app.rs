@@ -12,7 +12,8 @@ use super::signal::SagaSignal;
 use super::starter::{SagaKind, Starter, WithDeadline};
 use super::step::SagaInput;
 use crate::lock::{LockDesk, LockLooks, Locks};
-use crate::transaction::{Destinations, Handle, Kind, Outcome, RunError, Runs, runs_of};
+use crate::overview;
+use crate::transaction::{Destinations, Handle, Kind, Outcome, RunError, Runs};
 
 /// `.saga(..)` on the builder of an app.
 pub trait SagaApp<B: Backend>: Sized {
@@ -53,7 +54,9 @@ fn add<B: Backend, In: SagaInput>(
                 false => app,
             };
             let kind = Arc::new(WithDeadline { kind: Arc::new(kind), deadline: saga.deadline });
-            also(app.provide_once::<Destinations>().engine(kind.kind.clone()), kind)
+            let app = app.provide_once::<Destinations>().engine(kind.kind.clone());
+            let runs = Runs::of(kind.kind.clone());
+            also(overview::add(app, |sources| sources.add_runs(runs)), kind)
         }
         Err(error) => {
             let name = saga.name;
@@ -119,9 +122,6 @@ pub trait Sagas {
     ///
     /// [`RunError::NoLocks`].
     fn saga_locks(&self) -> Result<Locks, RunError>;
-
-    /// The same for each saga and each [TCC](crate::tcc) of this app, by [name](Runs::name).
-    fn all_saga_runs(&self) -> Vec<Runs>;
 }
 
 fn starter<In: SagaInput>(app: &App) -> Result<&Starter<In>, RunError> {
@@ -145,20 +145,12 @@ impl Sagas for App {
     }
 
     fn saga_runs<In: SagaInput>(&self) -> Result<Runs, RunError> {
-        Ok(starter::<In>(self)?.0.runs().among(&runs_of(self)))
+        Ok(starter::<In>(self)?.0.runs().among(&overview::runs_of(self)))
     }
 
     fn saga_locks(&self) -> Result<Locks, RunError> {
         let handles = self.engines().iter().filter_map(|engine| engine.clone().handle());
         let locks = handles.filter_map(|handle| handle.downcast_ref::<Locks>().cloned()).next();
         locks.ok_or(RunError::NoLocks)
-    }
-
-    fn all_saga_runs(&self) -> Vec<Runs> {
-        let (mut all, versions) = (runs_of(self), runs_of(self));
-        // Each lists the runs of all versions: the newest is the one that begins them.
-        all.sort_by(|a, b| a.name().cmp(b.name()).then(b.version().cmp(&a.version())));
-        all.dedup_by(|a, b| a.name() == b.name());
-        all.into_iter().map(|runs| runs.among(&versions)).collect()
     }
 }

@@ -1,5 +1,7 @@
 //! Steps without their types: inputs and outputs are data.
 
+use std::any::TypeId;
+
 use async_trait::async_trait;
 use es_core::BoxError;
 use es_core::services::Services;
@@ -25,6 +27,9 @@ pub(super) trait DynStep<In, T>: Send + Sync {
 
     /// Whether this can be read as its output.
     fn reads(&self, output: &Data) -> Result<(), String>;
+
+    /// Which database it lives in, if that has guard rows.
+    fn guards(&self) -> Option<TypeId>;
 
     /// Whether the place is there that it lives in.
     async fn check(&self, services: &Services) -> Result<(), BoxError>;
@@ -165,6 +170,10 @@ impl<In: SagaInput, T: Transaction, S: Step<In, Place: PlaceOn<T>>> DynStep<In, 
         reads::<S::Output>(S::NAME, output)
     }
 
+    fn guards(&self) -> Option<TypeId> {
+        <S::Place as PlaceOn<T>>::guards()
+    }
+
     async fn check(&self, services: &Services) -> Result<(), BoxError> {
         <S::Place as PlaceOn<T>>::check(services).await
     }
@@ -198,6 +207,10 @@ impl<In: SagaInput, T: Transaction, S: Undo<In, Place: PlaceOn<T>>> DynStep<In, 
 
     fn reads(&self, output: &Data) -> Result<(), String> {
         reads::<S::Output>(S::NAME, output)
+    }
+
+    fn guards(&self) -> Option<TypeId> {
+        <S::Place as PlaceOn<T>>::guards()
     }
 
     async fn check(&self, services: &Services) -> Result<(), BoxError> {

@@ -1,5 +1,6 @@
 //! Steps in a database of the user's own that has guard rows.
 
+use std::any::TypeId;
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -56,6 +57,10 @@ impl<D: GuardedDatabase> fmt::Debug for GuardedVisit<'_, D> {
 
 impl<D: GuardedDatabase, T: Transaction> PlaceOn<T> for Guarded<D> {
     const LOCAL: bool = false;
+
+    fn guards() -> Option<TypeId> {
+        Some(TypeId::of::<D>())
+    }
 
     type Visit<'a>
         = GuardedVisit<'a, D>

@@ -1,5 +1,6 @@
 //! Where steps live, and how each place is entered and left.
 
+use std::any::TypeId;
 use std::marker::PhantomData;
 
 use es_core::BoxError;
@@ -205,6 +206,13 @@ pub trait PlaceOn<T>: Place {
     /// Whether what is done there is only staged.
     #[doc(hidden)]
     const STAGED: bool = false;
+
+    /// Which database it is, if calls act once there by guard rows.
+    #[doc(hidden)]
+    #[must_use]
+    fn guards() -> Option<TypeId> {
+        None
+    }
 
     #[doc(hidden)]
     type Visit<'a>: Visit<Self::At>

@@ -1,5 +1,6 @@
 //! A saga whose calls go past a probe, and what a test of crashes has to know of its definition.
 
+use std::any::TypeId;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -216,6 +217,10 @@ impl<In: SagaInput, T: Transaction> DynStep<In, T> for Probed<In, T> {
             drop(self.probe.make(None, of, kind, self.inner.run(input, outputs, site, at)).await);
         }
         self.probe.after(fault, answer).await
+    }
+
+    fn guards(&self) -> Option<TypeId> {
+        self.inner.guards()
     }
 
     async fn check(&self, services: &Services) -> Result<(), BoxError> {

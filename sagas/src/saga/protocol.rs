@@ -1,5 +1,6 @@
 //! A saga as a protocol of the engine: what follows is [`Shape`]'s, what calls do is the steps'.
 
+use std::any::TypeId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -309,6 +310,11 @@ impl<In: SagaInput, B: Backend> Acts<B> for SagaProtocol<In, B::Tx> {
             }
         }
         wrong
+    }
+
+    fn guarded(&self, database: TypeId) -> Vec<String> {
+        let steps = self.steps.iter().filter(|step| step.guards() == Some(database));
+        steps.map(|step| step.name().to_owned()).collect()
     }
 
     fn leads_to(&self, saga: &str, services: &Services, seen: &mut BTreeSet<String>) -> bool {

@@ -10,8 +10,9 @@ use es_core::{App, AppBuilder, Backend};
 
 use super::builder::TccTransaction;
 use super::protocol::TccProtocol;
+use crate::overview;
 use crate::saga::{SagaInput, SagaKind, Starter, WithDeadline};
-use crate::transaction::{Destinations, Handle, Kind, Outcome, RunError, Runs, runs_of};
+use crate::transaction::{Destinations, Handle, Kind, Outcome, RunError, Runs};
 
 /// `.tcc(..)` on the builder of an app.
 pub trait TccApp<B: Backend>: Sized {
@@ -45,7 +46,9 @@ fn add<B: Backend, In: SagaInput>(
     match Kind::new(app.backend().clone(), &tcc.kind, tcc.version, protocol) {
         Ok(kind) => {
             let kind = Arc::new(WithDeadline { kind: Arc::new(kind), deadline: tcc.deadline });
-            also(app.provide_once::<Destinations>().engine(kind.kind.clone()), kind)
+            let app = app.provide_once::<Destinations>().engine(kind.kind.clone());
+            let runs = Runs::of(kind.kind.clone());
+            also(overview::add(app, |sources| sources.add_runs(runs)), kind)
         }
         Err(error) => {
             let kind = tcc.kind.clone();
@@ -72,7 +75,7 @@ impl<In> Deref for TccStarter<In> {
     }
 }
 
-/// On a running app. TCCs are also among [`all_saga_runs`](crate::saga::Sagas::all_saga_runs), by the names of their kinds.
+/// On a running app. Of all transactions, whatever their pattern: [`overview`](crate::overview).
 #[async_trait]
 pub trait Tccs {
     /// Starts a TCC under a key, or finds the run that was started under it with the same input.
@@ -125,6 +128,6 @@ impl Tccs for App {
     }
 
     fn tcc_runs<In: SagaInput>(&self) -> Result<Runs, RunError> {
-        Ok(starter::<In>(self)?.0.0.runs().among(&runs_of(self)))
+        Ok(starter::<In>(self)?.0.0.runs().among(&overview::runs_of(self)))
     }
 }

@@ -1,5 +1,7 @@
 //! Branches without their types: inputs, and what is reserved, are data.
 
+use std::any::TypeId;
+
 use async_trait::async_trait;
 use es_core::BoxError;
 use es_core::services::Services;
@@ -22,6 +24,9 @@ pub(super) trait DynBranch<In, T>: Send + Sync {
 
     /// Whether this can be read as what it reserves.
     fn reads(&self, held: &Data) -> Result<(), String>;
+
+    /// Which database it lives in, if that has guard rows.
+    fn guards(&self) -> Option<TypeId>;
 
     /// Whether the place is there that it lives in.
     async fn check(&self, services: &Services) -> Result<(), BoxError>;
@@ -118,6 +123,10 @@ impl<In: SagaInput, T: Transaction, B: Tcc<In, Place: PlaceOn<T>>> DynBranch<In,
 
     fn reads(&self, held: &Data) -> Result<(), String> {
         read::<In, B>(held).map(drop)
+    }
+
+    fn guards(&self) -> Option<TypeId> {
+        <B::Place as PlaceOn<T>>::guards()
     }
 
     async fn check(&self, services: &Services) -> Result<(), BoxError> {

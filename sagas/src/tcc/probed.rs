@@ -1,5 +1,6 @@
 //! A TCC whose calls go past a probe, and what a test of crashes has to know of its definition.
 
+use std::any::TypeId;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -80,6 +81,10 @@ impl<In: SagaInput, T: Transaction> DynBranch<In, T> for Probed<In, T> {
 
     fn reads(&self, held: &Data) -> Result<(), String> {
         self.inner.reads(held)
+    }
+
+    fn guards(&self) -> Option<TypeId> {
+        self.inner.guards()
     }
 
     async fn check(&self, services: &Services) -> Result<(), BoxError> {

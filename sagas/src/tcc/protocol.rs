@@ -1,5 +1,6 @@
 //! A TCC as a protocol of the engine: what follows is [`Shape`]'s, what calls do is the branches'.
 
+use std::any::TypeId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -207,6 +208,11 @@ impl<In: SagaInput, T: Transaction> TccProtocol<In, T> {
 
 #[async_trait]
 impl<In: SagaInput, B: Backend> Acts<B> for TccProtocol<In, B::Tx> {
+    fn guarded(&self, database: TypeId) -> Vec<String> {
+        let branches = self.branches.iter().filter(|branch| branch.guards() == Some(database));
+        branches.map(|branch| branch.name().to_owned()).collect()
+    }
+
     fn is_local(&self, call: Call) -> bool {
         self.shape.branches[self.shape.branch_of(call)].is_local
     }

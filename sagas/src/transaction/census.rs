@@ -197,7 +197,7 @@ async fn left_by_parents<B: Backend, P: Acts<B>>(
 }
 
 /// When an id was made.
-pub(super) fn born(run: Uuid) -> Option<Timestamp> {
+pub(crate) fn born(run: Uuid) -> Option<Timestamp> {
     let (seconds, nanos) = run.get_timestamp()?.to_unix();
     Timestamp::new(seconds.try_into().ok()?, nanos.try_into().ok()?).ok()
 }

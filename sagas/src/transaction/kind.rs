@@ -1,6 +1,5 @@
 //! A kind of transactions on one node, in one version of its definition.
 
-use std::any::Any;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -144,10 +143,6 @@ impl<B: Backend, P: Acts<B>> Engine for Kind<B, P> {
         (status.slices, status.looked, status.failing) = (slices, looked, failing);
         status.alerts = self.alarms.now();
         vec![status]
-    }
-
-    fn handle(self: Arc<Self>) -> Option<Arc<dyn Any + Send + Sync>> {
-        Some(Arc::new(super::Runs::of(self)))
     }
 }
 

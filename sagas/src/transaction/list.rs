@@ -116,6 +116,14 @@ pub struct RunListed {
     /// What it fails with, waits for a person with, or was undone for: without numbers, ids and quoted parts, so that runs
     /// that fail for one reason say the same.
     pub error: Option<String>,
+    /// The node that works on it, or did.
+    pub holder: Option<Uuid>,
+    /// When it is looked at next, if nothing is asked of it before.
+    pub wake: Option<Timestamp>,
+    /// Since when it waits for a person.
+    pub since: Option<Timestamp>,
+    /// Why it waits for a person, in full.
+    pub why: Option<String>,
 }
 
 /// Some of the runs.
@@ -262,13 +270,19 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         let attention = self.tables.attention.decode(row).map(|row| row.value);
         let (about, head) = (About::of(&self.tables, &head), head_of(&self.tables, head));
         match (attention, head) {
-            (Ok(Attention { damaged: false, why, .. }), Ok(head)) => {
+            (Ok(Attention { damaged: false, why, since, .. }), Ok(head)) => {
                 let is_parked = head.value.status == Status::Parked;
-                is_parked
-                    .then(|| RunListed { error: Some(fingerprint::of(&why)), ..of_head(run, head.value) })
+                is_parked.then(|| RunListed {
+                    error: Some(fingerprint::of(&why)),
+                    since: Some(since),
+                    why: Some(why),
+                    ..of_head(run, head.value)
+                })
             }
-            (Err(error), _) => Some(damaged(run, about, &chain(&error))),
-            (Ok(Attention { why, .. }), Ok(_)) | (Ok(_), Err(why)) => Some(damaged(run, about, &why)),
+            (Err(error), _) => Some(damaged(run, about, None, chain(&error))),
+            (Ok(Attention { why, since, .. }), Ok(_)) | (Ok(Attention { since, .. }), Err(why)) => {
+                Some(damaged(run, about, Some(since), why))
+            }
         }
     }
 
@@ -305,7 +319,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
             let head = head.filter(|_| !note.is_some_and(is_noted))?;
             let about = About::of(&self.tables, &head);
             let head = head_of(&self.tables, head);
-            Some((run, head.map(|head| head.value).map_err(|why| damaged(run, about, &why))))
+            Some((run, head.map(|head| head.value).map_err(|why| damaged(run, about, None, why))))
         });
         Ok(heads.collect())
     }
@@ -345,8 +359,9 @@ fn live_run(run: Uuid, head: Head) -> Option<RunListed> {
 }
 
 fn of_head(run: Uuid, head: Head) -> RunListed {
-    let Head { key, version, status, begun, outcome, error, .. } = head;
-    RunListed { run, key, version, status, begun: Some(begun), ended: None, outcome, error }
+    let Head { key, version, status, begun, outcome, error, holder, wake, .. } = head;
+    let (begun, ended, since, why) = (Some(begun), None, None, None);
+    RunListed { run, key, version, status, begun, ended, outcome, error, holder, wake, since, why }
 }
 
 fn of_ended(run: Uuid, ended: Ended) -> RunListed {
@@ -358,20 +373,14 @@ fn of_ended(run: Uuid, ended: Ended) -> RunListed {
         _ => None,
     };
     let status = Status::Ended;
-    RunListed {
-        run,
-        key,
-        version,
-        status,
-        begun: Some(begun),
-        ended: Some(at),
-        outcome: Some(outcome),
-        error,
-    }
+    let (begun, ended, outcome) = (Some(begun), Some(at), Some(outcome));
+    let (holder, wake, since, why) = (None, None, None, None);
+    RunListed { run, key, version, status, begun, ended, outcome, error, holder, wake, since, why }
 }
 
-fn damaged(run: Uuid, about: About, why: &str) -> RunListed {
+fn damaged(run: Uuid, about: About, since: Option<Timestamp>, why: String) -> RunListed {
     let About { key, version, begun, .. } = about;
-    let (status, error) = (Status::Damaged, Some(fingerprint::of(why)));
-    RunListed { run, key, version, status, begun, ended: None, outcome: None, error }
+    let (status, error, why) = (Status::Damaged, Some(fingerprint::of(&why)), Some(why));
+    let (ended, outcome, holder, wake) = (None, None, None, None);
+    RunListed { run, key, version, status, begun, ended, outcome, error, holder, wake, since, why }
 }

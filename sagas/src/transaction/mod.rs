@@ -30,6 +30,7 @@
 //! | `foresee.rs` | what would come of a failure, or of a request |
 //! | `forget.rs`, `portion.rs` | runs that ended long ago are forgotten: when, and by whom · which of them, and their rows |
 //! | `live.rs` | the oldest run that goes on |
+//! | `audit.rs` | heads and journals side by side, and what journals say of calls to other databases |
 //! | `bulk.rs` | the same asked of many runs |
 //! | `numbers.rs`, `census.rs` | what a node counts of runs · in rows, a few at a time |
 //! | `watch.rs` | keeps the rules of [`alerts`](crate::alerts) by those numbers |
@@ -40,6 +41,7 @@
 
 mod ahead;
 mod attended;
+mod audit;
 mod batch;
 mod bulk;
 mod census;
@@ -50,7 +52,7 @@ mod destination;
 mod door;
 mod drive;
 mod family;
-mod fingerprint;
+pub(crate) mod fingerprint;
 mod foresee;
 mod forget;
 mod instance;
@@ -75,7 +77,9 @@ mod told;
 mod trouble;
 mod watch;
 
+pub(crate) use self::audit::{Audited, Claim, Claims};
 pub use self::bulk::{Answered, Frozen};
+pub(crate) use self::census::born;
 pub(crate) use self::clock::StoreClock;
 pub(crate) use self::damaged::About;
 pub(crate) use self::destination::Destinations;
@@ -89,7 +93,7 @@ pub use self::life::{
 };
 pub use self::list::{RunCursor, RunFilter, RunListed, RunPage};
 pub(crate) use self::look::{ABANDONED, Look};
-pub(crate) use self::operate::{AnyKind, runs_of};
+pub(crate) use self::operate::AnyKind;
 pub use self::operate::{Runs, Waiting};
 pub use self::outcome::{Handle, Outcome, RunError, Why};
 pub(crate) use self::protocol::{Acts, Answer, Call, Next, No, OwnFault, Protocol, Site};

@@ -1,14 +1,17 @@
 //! What an operator sees of runs, and has done to them, on any node.
 
+use std::any::TypeId;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::limits::MAX_PAGE;
-use es_core::store::{Row, StoredRow};
-use es_core::{App, Backend, Timestamp, chain};
+use es_core::store::{Row, StoreError, StoredRow};
+use es_core::{Backend, Timestamp, chain};
 use uuid::Uuid;
 
+use super::audit::{Audited, Claims, PageOf};
 use super::foresee::{DryRun, IfItFailed};
 use super::kind::Kind;
 use super::list::{RunCursor, RunFilter, RunPage};
@@ -48,12 +51,6 @@ impl Waiting {
 #[derive(Clone)]
 pub struct Runs(pub(crate) Arc<dyn AnyKind>, Vec<Arc<dyn AnyKind>>);
 
-/// Those of each definition of an app.
-pub(crate) fn runs_of(app: &App) -> Vec<Runs> {
-    let handles = app.engines().iter().filter_map(|engine| engine.clone().handle());
-    handles.filter_map(|handle| handle.downcast_ref::<Runs>().cloned()).collect()
-}
-
 impl std::fmt::Debug for Runs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Runs")
@@ -73,7 +70,7 @@ impl Runs {
     }
 
     /// The definition that a run began with, if this program has it.
-    pub(super) async fn kind_of(&self, key: &str) -> Result<&dyn AnyKind, RunError> {
+    pub(crate) async fn kind_of(&self, key: &str) -> Result<&dyn AnyKind, RunError> {
         let other = match self.1.is_empty() {
             true => None,
             false => {
@@ -92,6 +89,17 @@ impl Runs {
 
     pub(crate) fn version(&self) -> u32 {
         self.0.version()
+    }
+
+    /// The steps of any version of it that live in a database, by the type of that.
+    pub(crate) fn guarded(&self, database: TypeId) -> BTreeSet<String> {
+        let all = std::iter::once(&self.0).chain(&self.1);
+        all.flat_map(|kind| kind.guarded(database)).collect()
+    }
+
+    /// The pattern that they are of.
+    pub(crate) fn pattern(&self) -> &'static str {
+        self.0.pattern()
     }
 
     /// A run, with its steps, its journal, and what it waits for.
@@ -213,6 +221,7 @@ impl Runs {
 #[async_trait]
 pub(crate) trait AnyKind: Send + Sync + 'static {
     fn name(&self) -> &str;
+    fn pattern(&self) -> &'static str;
     fn version(&self) -> u32;
     /// The version of the definition that the run of a key began with.
     async fn version_of(&self, key: &str) -> Result<u32, RunError>;
@@ -225,6 +234,15 @@ pub(crate) trait AnyKind: Send + Sync + 'static {
         limit: usize,
     ) -> Result<RunPage, RunError>;
     async fn guards_needed_since(&self, keep: Duration) -> Result<Timestamp, RunError>;
+    /// Heads and journals side by side, behind a place.
+    async fn audit(&self, after: Option<&str>) -> Result<PageOf<Audited>, StoreError>;
+    /// What journals say of calls to other databases.
+    async fn claims(&self, runs: &[Uuid]) -> Result<BTreeMap<Uuid, Claims>, StoreError>;
+    /// Runs that have ended, behind a place.
+    async fn ended(&self, after: Option<&str>) -> Result<PageOf<Uuid>, StoreError>;
+    /// The steps that live in a database, by the type of that.
+    fn guarded(&self, database: TypeId) -> Vec<String>;
+    async fn may_be_forgotten(&self, run: Uuid) -> Result<bool, StoreError>;
     async fn signal(&self, key: &str, name: &str, id: &str, value: Data) -> Result<(), RunError>;
     async fn if_it_failed(&self, key: &str) -> Result<Result<IfItFailed, String>, RunError>;
     async fn dry_run(
@@ -249,6 +267,10 @@ pub(crate) trait AnyKind: Send + Sync + 'static {
 impl<B: Backend, P: Acts<B>> AnyKind for Kind<B, P> {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn pattern(&self) -> &'static str {
+        P::PATTERN
     }
 
     fn version(&self) -> u32 {
@@ -290,6 +312,26 @@ impl<B: Backend, P: Acts<B>> AnyKind for Kind<B, P> {
 
     async fn guards_needed_since(&self, keep: Duration) -> Result<Timestamp, RunError> {
         self.oldest_that_goes_on(keep).await
+    }
+
+    async fn audit(&self, after: Option<&str>) -> Result<PageOf<Audited>, StoreError> {
+        self.audit_page(after).await
+    }
+
+    async fn claims(&self, runs: &[Uuid]) -> Result<BTreeMap<Uuid, Claims>, StoreError> {
+        self.claims_of(runs).await
+    }
+
+    async fn ended(&self, after: Option<&str>) -> Result<PageOf<Uuid>, StoreError> {
+        self.ended_page(after).await
+    }
+
+    fn guarded(&self, database: TypeId) -> Vec<String> {
+        self.steps_in(database)
+    }
+
+    async fn may_be_forgotten(&self, run: Uuid) -> Result<bool, StoreError> {
+        Self::may_be_forgotten(self, run).await
     }
 
     async fn signal(&self, key: &str, name: &str, id: &str, value: Data) -> Result<(), RunError> {

@@ -2,6 +2,7 @@
 //!
 //! It reads no clock and makes no call, so it can be explored exhaustively, simulated, and read in one sitting.
 
+use std::any::TypeId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -211,6 +212,11 @@ pub(crate) trait Acts<B: Backend>: Protocol {
     /// Whether a step is that kind, or leads to it. `seen`: those that were looked at.
     fn leads_to(&self, _kind: &str, _services: &Services, _seen: &mut BTreeSet<String>) -> bool {
         false
+    }
+
+    /// The steps that live behind guard rows in a database, by the type of that.
+    fn guarded(&self, _database: TypeId) -> Vec<String> {
+        Vec::new()
     }
 
     /// A call within a transaction.

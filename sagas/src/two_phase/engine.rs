@@ -39,8 +39,8 @@ impl<B: Backend> TwoPhaseApp<B> for AppBuilder<B> {
             .to_owned();
         let recovery =
             Recovery { two_phase: two_phase.clone(), node: OnceLock::new(), seen: Mutex::default() };
-        self.provide(two_phase.clone())
-            .engine(Arc::new(recovery))
+        let app = self.provide(two_phase.clone()).engine(Arc::new(recovery));
+        crate::overview::add(app, |sources| sources.add(Arc::new(two_phase.clone())))
             .check(move |_| if is_own { Vec::new() } else { vec![wrong] })
     }
 }

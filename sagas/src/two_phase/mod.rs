@@ -105,6 +105,7 @@ mod global;
 mod list;
 mod machine;
 mod manager;
+mod overview;
 mod pending;
 mod recovery;
 mod rows;

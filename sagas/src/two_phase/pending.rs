@@ -103,7 +103,7 @@ impl<B: Backend> Inner<B> {
     }
 
     /// What a row of the list says to people.
-    fn shown(&self, table: &Table<Open>, stored: StoredRow) -> Vec<PendingBranch> {
+    pub(super) fn shown(&self, table: &Table<Open>, stored: StoredRow) -> Vec<PendingBranch> {
         let txn = rows::txn_of(&stored.key);
         let read = match (&txn, table.decode(stored)) {
             (Ok(_), Ok(row)) => Ok(row.value),

@@ -11,11 +11,13 @@ use std::time::Duration;
 use es_core::clock::Clock as _;
 use es_core::store::Table;
 use es_core::testing::conformance::double::{Double, Line};
+use futures::{StreamExt as _, stream};
 use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use sagas::alerts::{RULES, prometheus_rules};
 use sagas::es_core::memory::{MemoryBackend, Tx};
 use sagas::es_core::testing::TestClock;
 use sagas::es_core::{App, BoxError};
+use sagas::reconcile::{Reconciles as _, Reconciliation};
 use sagas::saga::{
     Call, Child, Cx, Ran, Remote, Retry, RunFilter, Saga, SagaApp as _, SagaInput, SagaSignal, Sagas as _,
     Signal, Step, StepError, SubSaga, Undo, Verb,
@@ -116,7 +118,7 @@ fn a_node_warns_of_what_its_own_numbers_say_and_counts_for_others() {
     let counts = Counts::default();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    metrics::with_local_recorder(&counts, || runtime.block_on(warned()));
+    metrics::with_local_recorder(&counts, || runtime.block_on(warned(&counts)));
     let all = counts.all();
     let of = |name: &str| all.get(name).copied();
     assert_eq!(of("es_saga_started_total"), Some(2.0), "{all:?}");
@@ -132,7 +134,7 @@ fn a_node_warns_of_what_its_own_numbers_say_and_counts_for_others() {
     }
 }
 
-async fn warned() {
+async fn warned(counts: &Counts) {
     let clock = TestClock::default();
     let backend = MemoryBackend::with_clock(clock.clone());
     let app = App::on(backend).clock(clock.clone()).saga(errand()).start().await.unwrap();
@@ -150,13 +152,22 @@ async fn warned() {
         "{parked:?}"
     );
     assert!(app.health().await.is_healthy(), "a run that waits for a person is no illness of the app");
-    let [runs] = &app.all_saga_runs()[..] else { panic!("there is one kind") };
+    let runs = app.saga_runs::<Errand>().unwrap();
     assert_eq!(runs.name(), "errand");
+    // The same in one alert over all patterns, with a count that whoever collects metrics sees.
+    let engines = app.health().await.engines;
+    let all = engines.iter().find(|engine| engine.group == "transactions").expect("it warns");
+    let [alert] = &all.alerts[..] else { panic!("{all:?}") };
+    assert!(alert.name == "TransactionsWaiting" && !alert.urgent, "{alert:?}");
+    assert!(alert.text.starts_with("1 transactions need a person: 1 of saga errand;"), "{}", alert.text);
+    assert_eq!(counts.all().get("es_transactions_waiting").copied(), Some(1.0));
     let mut asked =
         std::pin::pin!(runs.ask("fails", Verb::Abandon, "ada", "nobody is home", Duration::from_secs(60)));
     until(&clock, async || futures::poll!(&mut asked).is_ready().then_some(())).await;
     until(&clock, async || fails.ended().await.unwrap()).await;
     until(&clock, async || alerts().await.is_empty().then_some(())).await;
+    until(&clock, async || (app.health().await.engines.len() == 1).then_some(())).await;
+    assert_eq!(counts.all().get("es_transactions_waiting").copied(), Some(0.0));
     assert!(app.shutdown(Duration::from_secs(10)).await);
 }
 
@@ -324,6 +335,60 @@ async fn a_saga_within_is_old_if_no_node_has_the_one_that_it_waits_for() {
     let shown = runs.show(&run.key).await.unwrap();
     assert!(shown.waits_for.ends_with("no node is running that has version 1 of whole \"a\""), "{shown:?}");
     assert!(app.shutdown(Duration::from_secs(10)).await);
+}
+
+/// The alert of a reconciliation, if there is one on this node.
+async fn unreconciled(app: &App) -> Option<String> {
+    let engines = app.health().await.engines;
+    let own = engines.into_iter().find(|engine| engine.group == "reconcile.books")?;
+    let [alert] = &own.alerts[..] else { panic!("{own:?}") };
+    assert_eq!(alert.name, "Unreconciled");
+    Some(alert.text.clone())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reconciliation_runs_by_itself_on_one_node_and_each_node_warns() {
+    const EVERY: Duration = Duration::from_secs(120);
+    let (clock, looks) = (TestClock::default(), Arc::new(AtomicU64::new(0)));
+    let (backend, ledger) =
+        (MemoryBackend::with_clock(clock.clone()), Arc::new(Mutex::new(vec![(1_u8, 5_u8)])));
+    let node = async || {
+        let (backend, looks, ledger) = (backend.clone(), looks.clone(), ledger.clone());
+        let app = App::on(backend.clone()).clock(clock.clone()).reconcile(EVERY, |_| {
+            let orders = move || {
+                looks.fetch_add(1, Ordering::Relaxed);
+                stream::iter([Ok::<_, BoxError>((1_u8, 5_u8))])
+            };
+            let ledger = move || stream::iter(ledger.lock().unwrap().clone()).map(Ok::<_, BoxError>);
+            Reconciliation::<u8, u8>::between("books", backend, orders, ledger)
+        });
+        app.start().await.unwrap()
+    };
+    let apps = [node().await, node().await];
+    let looked = || looks.load(Ordering::Relaxed);
+    let pass = async |time: Duration| {
+        let end = clock.now() + time;
+        until(&clock, async || (clock.now() >= end).then_some(())).await;
+    };
+    // Both sides agree: one look, by one of the two.
+    pass(EVERY / 2).await;
+    assert_eq!(looked(), 1);
+    assert_eq!((unreconciled(&apps[0]).await, unreconciled(&apps[1]).await), (None, None));
+    // They differ: two looks, and both nodes say so.
+    ledger.lock().unwrap()[0].1 = 4;
+    pass(EVERY).await;
+    assert_eq!(looked(), 3);
+    for app in &apps {
+        let text = unreconciled(app).await.expect("it warns");
+        assert!(text.contains("1 mismatch"), "{text}");
+    }
+    ledger.lock().unwrap()[0].1 = 5;
+    pass(EVERY).await;
+    assert_eq!((unreconciled(&apps[0]).await, unreconciled(&apps[1]).await), (None, None));
+    assert_eq!(looked(), 4);
+    for app in apps {
+        assert!(app.shutdown(Duration::from_secs(10)).await);
+    }
 }
 
 /// What is counted, by name and outcome.

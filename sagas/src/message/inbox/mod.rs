@@ -49,6 +49,7 @@
 //! ```
 
 mod answer;
+mod audit;
 mod check;
 mod consumer;
 mod error;

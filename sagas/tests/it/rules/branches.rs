@@ -260,7 +260,7 @@ impl<T: Transaction> Tcc<Transfer> for Fee<T> {
     }
 }
 
-fn transfer<T: Transaction>(bank: &Bank, version: u32) -> TccTransaction<Transfer, T> {
+pub(super) fn transfer<T: Transaction>(bank: &Bank, version: u32) -> TccTransaction<Transfer, T> {
     let transfer = TccTransaction::new("transfer", version).deadline(DEADLINE);
     let transfer = transfer.branch(Debit(PhantomData)).branch(Credit(bank.clone()));
     if version == 1 { transfer.build() } else { transfer.branch(Fee(PhantomData)).build() }

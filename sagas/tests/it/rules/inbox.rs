@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use es_core::Backend as _;
 use es_core::store::Table;
+use es_core::{Backend as _, EventStore as _, Timestamp};
 use sagas::message::inbox::{InboxError, Lane, OperateError, Outcome, Verb};
 use sagas::message::{Envelope, Sequence};
+use sagas::reconcile::{self, Class, ReconcileError};
 use serde_json::{Value, json};
 
 use super::Subject;
@@ -606,4 +607,41 @@ pub(super) async fn odd_names_have_lanes_of_their_own<S: Subject>(subject: &S) {
     bad.id = "a\0b".to_owned();
     let refused = sent::<S>(&inbox, &bad).await;
     assert!(matches!(refused, Err(InboxError::NoMessage { field: "id", .. })), "{refused:?}");
+}
+
+/// Z5
+pub(super) async fn a_message_that_an_inbox_has_not_got_is_found_in_the_log<S: Subject>(subject: &S) {
+    let desk = Desk::open(subject).await;
+    let sent = Sent::default();
+    let inbox = Arc::new(desk.inbox().log(sent.clone()));
+    let long_ago = Timestamp::from_second(1).unwrap();
+    let sends = |n: u64, time: Timestamp| {
+        let mut message = order("a", n);
+        message.time = Some(time);
+        sent.0.lock().unwrap().push(message);
+    };
+    for n in 1..=3 {
+        sends(n, long_ago);
+        assert_eq!(take::<S>(&inbox, &order("a", n)).await, Outcome::Taken);
+    }
+    let log = reconcile::messages(desk.backend.clone(), "desk", &inbox).unwrap();
+    let log = log.looks_again_after(Duration::ZERO);
+    let report = until_answered(async || log.run().await).await;
+    assert!(report.is_clean() && report.keys == 1, "{report}");
+    // One that was sent long ago never came; one was sent a moment ago.
+    let now = until_answered(async || desk.backend.now().await).await;
+    sends(4, long_ago);
+    sends(5, now);
+    let report = until_answered(async || log.run().await).await;
+    let [missing] = &report.first[..] else { panic!("{report}") };
+    assert_eq!((missing.class, report.pending), (Class::MissingRight, 1));
+    assert!(missing.key.contains("\"a4\"") && missing.key.contains("key \"a\""), "{missing}");
+    for n in 4..=5 {
+        assert_eq!(take::<S>(&inbox, &order("a", n)).await, Outcome::Taken);
+    }
+    assert!(until_answered(async || log.run().await).await.is_clean());
+    // A sender that is away is no log without messages.
+    *sent.1.lock().unwrap() = true;
+    let error = log.run().await.unwrap_err();
+    assert!(matches!(error, ReconcileError::Read(_) | ReconcileError::Store(_)), "{error}");
 }

@@ -262,6 +262,16 @@ macro_rules! rules {
                 a_node_says_whether_it_works_on_its_runs
                 what_waits_for_a_person_says_all_that_it_waits_for
             }
+            overview {
+                transactions_of_every_pattern_are_in_one_list
+                what_an_operator_wants_is_done_through_one_entry
+                a_list_of_many_is_read_in_pages_and_none_is_left_out
+            }
+            reconciling {
+                two_tables_that_differ_are_reported_class_by_class
+                what_goes_on_or_has_just_changed_is_no_difference
+                a_head_that_does_not_say_what_its_journal_does_is_found
+            }
             inbox {
                 a_message_that_comes_again_or_too_soon_changes_nothing
                 a_gap_is_noticed_and_filled_in_order
@@ -280,6 +290,7 @@ macro_rules! rules {
                 another_message_under_the_same_name_is_refused
                 messages_are_forgotten_after_a_while_but_not_what_waits
                 odd_names_have_lanes_of_their_own
+                a_message_that_an_inbox_has_not_got_is_found_in_the_log
             }
             copies {
                 a_copy_has_what_its_aggregates_are_whoever_writes_it
@@ -321,6 +332,8 @@ macro_rules! rules_of_others {
                 an_app_without_the_other_database_does_not_start
                 guard_rows_are_forgotten_up_to_what_no_run_needs
                 a_step_in_another_database_among_staged_ones_acts_once_and_is_undone_with_them
+                guard_rows_and_journals_are_compared_both_ways
+                a_guard_row_that_a_database_has_lost_is_missed
             }
             holds {
                 a_confirmation_acts_once_and_bars_the_undo
@@ -413,6 +426,11 @@ macro_rules! rules_across {
                 what_a_lost_node_has_committed_is_kept_or_taken_back_elsewhere
                 runs_that_want_each_others_rows_end
                 a_row_of_another_run_is_tried_for_as_long_as_a_branch_says
+            }
+            overview_across {
+                what_is_across_databases_is_in_the_one_list
+                a_participant_that_cannot_be_asked_is_named_and_keeps_no_other_from_the_list
+                what_is_prepared_and_what_was_decided_are_compared
             }
         }
     };

@@ -1,4 +1,4 @@
-//! Steps in a second database: D7 to D11, D19, D22.
+//! Steps in a second database: D7 to D11, D19, D22, Z4.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -8,8 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use es_core::clock::Clock as _;
+use es_core::guard::{GuardKey, GuardRow, GuardRows as _, GuardedDatabase as _, Standing};
 use es_core::store::{Table, Transaction};
 use es_core::{App, AppBuilder, Backend, BoxError, guard};
+use sagas::overview::Transactions as _;
+use sagas::reconcile::{self, Class};
 use sagas::saga::{
     Cx, Guarded, Handle, Journal, OrRetry as _, Outcome, Ran, Retry, RunShown, RunStatus, Saga, SagaApp as _,
     SagaInput, Sagas as _, Staged, Staging, Step, StepError, Undo, Verb, Why,
@@ -17,6 +20,7 @@ use sagas::saga::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::ground::{Ground, PATIENCE};
 use super::shaky::{Fault, Ledger, Shaky, ShakyTx, WithOther};
@@ -426,5 +430,64 @@ pub(super) async fn a_step_in_another_database_among_staged_ones_acts_once_and_i
     let noted: Vec<&str> = noted.iter().map(|row| &*row.key).collect();
     let of_b = ["b noted", "b noted undone", "b noted-again", "b noted-again undone"];
     assert_eq!(noted, [&["a noted", "a noted-again"][..], &of_b].concat());
+    errands.end().await;
+}
+
+/// Z4
+pub(super) async fn guard_rows_and_journals_are_compared_both_ways<S: WithOther>(subject: &S) {
+    let errands = Errands::start(subject).await;
+    assert_eq!(errands.run("done", 5).await, Outcome::Completed);
+    assert!(refused(&errands.run("dear", DEAR).await).is_some());
+    let compares = || {
+        let all = errands.nodes[0].transactions();
+        let other = Arc::new(errands.other.clone());
+        let guards = reconcile::guards(&all, errands.ground.backend.clone(), "stock", other).unwrap();
+        guards.looks_again_after(Duration::ZERO)
+    };
+    let report = compares().run().await.unwrap();
+    assert!(report.is_clean() && report.keys == 3, "{report}");
+    // One that goes on is none, whatever the database says.
+    errands.plays(&[Play::Acts, Play::Fails, Play::Fails, Play::Fails]);
+    errands.begin("stuck", 5).await;
+    let stuck = errands.until_parked("stuck").await.run;
+
+    // Rows that nobody here has written: of a step that was refused, of a run that was lost, of another kind of calls.
+    let plant = async |run: Uuid, call: &str| {
+        let mut tx = errands.other.begin().await.unwrap();
+        let row = GuardRow { fingerprint: 7, standing: Standing::Done("1".to_owned()) };
+        assert!(tx.insert(&GuardKey::new(run, call).unwrap(), &row).await.unwrap());
+        tx.commit().await.unwrap();
+    };
+    plant(stuck, "errand/ship").await;
+    let report = compares().run().await.unwrap();
+    assert!(report.is_clean() && report.pending == 2, "{report}");
+    let dear = errands.show("dear").await.run;
+    plant(dear, "errand/ship").await;
+    let lost = errands.nodes[0].new_id();
+    plant(lost, "errand/reserve").await;
+    plant(lost, "somebody/reserve").await;
+    let report = compares().run().await.unwrap();
+    let of = |class| {
+        report.first.iter().filter(|of| of.class == class).map(|of| of.key.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(of(Class::Mismatch), [format!("errand/ship {dear}")], "{report}");
+    assert_eq!(of(Class::MissingLeft), [format!("errand/reserve {lost}")]);
+    assert_eq!(report.differences(), 2);
+    errands.end().await;
+}
+
+/// Z4
+pub(super) async fn a_guard_row_that_a_database_has_lost_is_missed<S: WithOther>(subject: &S) {
+    let errands = Errands::start(subject).await;
+    assert_eq!(errands.run("done", 5).await, Outcome::Completed);
+    let run = errands.show("done").await.run;
+    errands.other.inner.loses("errand/reserve").await;
+    let all = errands.nodes[0].transactions();
+    let other = Arc::new(errands.other.clone());
+    let guards = reconcile::guards(&all, errands.ground.backend.clone(), "stock", other).unwrap();
+    let report = guards.looks_again_after(Duration::ZERO).run().await.unwrap();
+    let [missing] = &report.first[..] else { panic!("{report}") };
+    assert_eq!((missing.class, &*missing.key), (Class::MissingRight, &*format!("errand/reserve {run}")));
+    assert_eq!((missing.left.as_deref(), missing.right.as_deref()), (Some("\"done\""), None));
     errands.end().await;
 }

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use es_core::store::Transaction;
+use sagas::overview::{self, Pattern, Transactions as _, Which};
 use sagas::saga::{
     Cx, IfItFailed, Journal, Outcome, Retry, RunError, RunShown, RunStatus, Saga, Sagas as _, Step,
     StepError, Verb, Why,
@@ -315,19 +316,23 @@ pub(super) async fn a_run_of_an_earlier_definition_is_shown_as_any<S: Subject>(s
     trips.until("old", "parked", is_parked).await;
     trips.crash(0);
     trips.join_as(&[2, 1]).await;
-    let all = trips.nodes[0].all_saga_runs();
-    assert_eq!(all.len(), 1);
-    for runs in [&trips.runs(), &all[0]] {
-        let shown = trips.ground.ask(async || runs.show("old").await).await;
-        assert_eq!((shown.version, shown.steps.len()), (1, 7));
-        assert!(shown.waits_for.contains("mail: no mail"), "{}", shown.waits_for);
-        let retry = Verb::Retry { step: None };
-        let dry = async || runs.dry_run("old", retry.clone(), "ada", "because").await;
-        let dry = trips.ground.ask(dry).await.unwrap();
-        assert_eq!(dry.records, ["retried by ada: because"]);
-        let foreseen = trips.ground.ask(async || runs.if_it_failed("old").await).await;
-        assert!(matches!(foreseen, Ok(IfItFailed::Forward(_))), "{foreseen:?}");
-    }
+    let runs = trips.runs();
+    let shown = trips.ground.ask(async || runs.show("old").await).await;
+    assert_eq!((shown.version, shown.steps.len()), (1, 7));
+    assert!(shown.waits_for.contains("mail: no mail"), "{}", shown.waits_for);
+    let retry = Verb::Retry { step: None };
+    let dry = async || runs.dry_run("old", retry.clone(), "ada", "because").await;
+    let dry = trips.ground.ask(dry).await.unwrap();
+    assert_eq!(dry.records, ["retried by ada: because"]);
+    let foreseen = trips.ground.ask(async || runs.if_it_failed("old").await).await;
+    assert!(matches!(foreseen, Ok(IfItFailed::Forward(_))), "{foreseen:?}");
+    // Both definitions are one kind in the list of all.
+    let (all, which) = (trips.nodes[0].transactions(), Which::new(Pattern::SAGA, "trip", "old"));
+    assert_eq!(all.kinds(), [(Pattern::SAGA, "trip".to_owned())]);
+    assert_eq!(trips.ground.ask(async || all.waits_for(&which).await).await, [shown.waits_for]);
+    let act = overview::Act::Retry { part: None };
+    let dry = trips.ground.ask(async || all.dry_run(&which, act.clone(), "ada", "because").await).await;
+    assert!(dry.starts_with("retried by ada: because; "), "{dry}");
     trips.outside.mend();
     assert_eq!(trips.ask("old", Verb::Retry { step: None }).await, Ok(()));
     assert_eq!(trips.end_of(&old).await, Outcome::Completed);

@@ -33,6 +33,8 @@ pub(crate) trait Ledger: GuardedDatabase {
     /// An error that ends the transaction, and that nobody looks at.
     fn spoil(tx: &mut Self::Tx) -> impl Future<Output = ()> + Send;
     async fn written(&self) -> Vec<String>;
+    /// Guard rows of such calls are lost.
+    async fn loses(&self, call: &str);
 }
 
 const MAKE: &str = "create table done (what text not null)";
@@ -62,6 +64,10 @@ impl Ledger for PgGuarded {
     async fn written(&self) -> Vec<String> {
         sqlx::query_scalar(ALL).fetch_all(self.pool()).await.unwrap()
     }
+    async fn loses(&self, call: &str) {
+        let lose = "delete from es_guard.guards where call = $1";
+        assert_eq!(sqlx::query(lose).bind(call).execute(self.pool()).await.unwrap().rows_affected(), 1);
+    }
 }
 
 impl Ledger for SqliteGuarded {
@@ -86,6 +92,10 @@ impl Ledger for SqliteGuarded {
     }
     async fn written(&self) -> Vec<String> {
         sqlx::query_scalar(ALL).fetch_all(self.pool()).await.unwrap()
+    }
+    async fn loses(&self, call: &str) {
+        let lose = "delete from es_guards where call = ?";
+        assert_eq!(sqlx::query(lose).bind(call).execute(self.pool()).await.unwrap().rows_affected(), 1);
     }
 }
 
@@ -165,6 +175,13 @@ impl<T: GuardRows> GuardRows for ShakyTx<T> {
     }
     async fn forget(&mut self, floor: Uuid) -> Result<u64, StoreError> {
         self.tx.forget(floor).await
+    }
+    async fn page(
+        &mut self,
+        after: Option<&GuardKey>,
+        limit: usize,
+    ) -> Result<Vec<(GuardKey, GuardRow)>, StoreError> {
+        self.tx.page(after, limit).await
     }
     async fn commit(self) -> Result<(), StoreError> {
         let fault = self.faults.lock().unwrap().pop_front();

@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 
 use es_core::store::Transaction;
+use sagas::overview::{Pattern, Transactions as _};
 use sagas::saga::{
     Cx, HowUndone, IfItFailed, Journal, Outcome, RunError, RunShown, RunStatus, Saga, SagaApp as _,
     Sagas as _, Step, StepError, Verb, Why,
@@ -223,7 +224,7 @@ pub(super) async fn what_an_operator_says_of_a_branch_counts<S: Subject>(subject
         .collect();
     waiting.sort();
     assert_eq!(waiting, ["a", "b"]);
-    assert!(transfers.nodes[0].all_saga_runs().iter().any(|all| all.name() == "tcc.transfer"));
+    assert_eq!(transfers.nodes[0].transactions().kinds(), [(Pattern::TCC, "tcc.transfer".to_owned())]);
     let foreseen = ground.ask(async || runs.if_it_failed("a").await).await.unwrap();
     let IfItFailed::Undone(rounds) = foreseen else { panic!("{foreseen:?}") };
     assert_eq!(rounds.concat().last().map(|of| (&*of.step, of.how)), Some(("credit", HowUndone::Asked)));
