@@ -17,6 +17,7 @@
 //! | [`Instances`] | which instances there are, what each waits for and who will wake it, what came to it; what an operator can have done to it ([`Verb`]) |
 //! | [`saga`] | orchestrated sagas: steps in an order, each with an undo |
 //! | [`tcc`] | try-confirm-cancel: branches that reserve, and are then all confirmed or all cancelled |
+//! | [`half`] | half messages: sent if, and only if, a transaction in another database commits |
 //! | [`two_phase`] | transactions across databases: two-phase commit |
 //! | [`mirror`] | copies of aggregates elsewhere, and in memory, kept in step |
 //! | [`alerts`] | metrics of sagas, and when an operator has to look at them |
@@ -34,6 +35,7 @@ mod breaker;
 mod damaged;
 mod data;
 mod definition;
+pub mod half;
 mod history;
 mod instance;
 mod journal;

@@ -22,7 +22,7 @@ use crate::data::Data;
 use crate::keeping::brief;
 use crate::lock::{LockMode, Resource};
 use crate::transaction::{
-    Acts, Answer, Asked, Call, ChildIs, Errand, IfItFailed, Kin, Next, No, OF_TCC, OwnFault, Parent,
+    Acts, Answer, Asked, Call, ChildIs, Errand, IfItFailed, Kin, Next, No, OF_HALF, OF_TCC, OwnFault, Parent,
     Protocol, Record, RunStatus, Site, StepShown, Verb, Word, Written,
 };
 
@@ -84,11 +84,12 @@ impl<In: SagaInput, T: Transaction> SagaProtocol<In, T> {
     /// What is wrong with the definition, a line each.
     pub(super) fn wrong(&self) -> Vec<String> {
         let (mut wrong, mut seen) = (Vec::new(), BTreeSet::new());
-        if self.name.starts_with(OF_TCC) {
-            wrong.push(format!(
-                "a saga has the name {:?}: `{OF_TCC}` is what names of TCCs begin with",
-                self.name
-            ));
+        for (of, what) in [(OF_TCC, "TCCs"), (OF_HALF, "half messages")] {
+            if self.name.starts_with(of) {
+                let name = &self.name;
+                wrong
+                    .push(format!("a saga has the name {name:?}: `{of}` is what names of {what} begin with"));
+            }
         }
         if self.steps.is_empty() {
             wrong.push(format!("saga {} has no steps", self.name));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::limits::MAX_PAGE;
+use es_core::services::Services;
 use es_core::store::{Row, StoredRow};
 use es_core::{App, Backend, Timestamp, chain};
 use uuid::Uuid;
@@ -226,6 +227,10 @@ pub(crate) trait AnyKind: Send + Sync + 'static {
     ) -> Result<RunPage, RunError>;
     async fn guards_needed_since(&self, keep: Duration) -> Result<Timestamp, RunError>;
     async fn signal(&self, key: &str, name: &str, id: &str, value: Data) -> Result<(), RunError>;
+    /// The same without a value, and whoever sends it does not wait.
+    async fn hint(&self, run: Uuid, name: &str) -> Result<(), RunError>;
+    /// What was provided; `None` if the app does not run.
+    fn services(&self) -> Option<Arc<Services>>;
     async fn if_it_failed(&self, key: &str) -> Result<Result<IfItFailed, String>, RunError>;
     async fn dry_run(
         &self,
@@ -294,6 +299,14 @@ impl<B: Backend, P: Acts<B>> AnyKind for Kind<B, P> {
 
     async fn signal(&self, key: &str, name: &str, id: &str, value: Data) -> Result<(), RunError> {
         self.send_signal(key, name, id, value).await
+    }
+
+    async fn hint(&self, run: Uuid, name: &str) -> Result<(), RunError> {
+        self.send_hint(run, name).await
+    }
+
+    fn services(&self) -> Option<Arc<Services>> {
+        self.node().map(|node| node.services)
     }
 
     async fn if_it_failed(&self, key: &str) -> Result<Result<IfItFailed, String>, RunError> {

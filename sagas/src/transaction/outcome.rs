@@ -21,9 +21,10 @@ const POLL: (Duration, Duration) = (Duration::from_millis(500), Duration::from_s
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Outcome {
-    /// Every step has run; every branch of a TCC is confirmed.
+    /// Every step has run; every branch of a TCC is confirmed; a half message stands in the log.
     Completed,
-    /// What had run is undone; what the branches of a TCC had reserved is cancelled.
+    /// What had run is undone; what the branches of a TCC had reserved is cancelled; the local transaction of a half message was
+    /// rolled back.
     Undone(Why),
     /// A person has ended it where it was.
     Abandoned {
@@ -62,12 +63,19 @@ pub enum Why {
         /// Why.
         reason: String,
     },
+    /// The local transaction of a half message was rolled back: the message is never seen.
+    RolledBack {
+        /// Why.
+        why: String,
+    },
 }
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Completed => f.write_str("completed"),
+            // There is nothing to undo.
+            Self::Undone(why @ Why::RolledBack { .. }) => why.fmt(f),
             Self::Undone(why) => write!(f, "undone: {why}"),
             Self::Abandoned { actor, reason } => write!(f, "abandoned by {actor}: {reason}"),
         }
@@ -81,6 +89,7 @@ impl fmt::Display for Why {
             Self::Failed { step, error } => write!(f, "{step} failed: {error}"),
             Self::Deadline => f.write_str("its deadline passed"),
             Self::Cancelled { actor, reason } => write!(f, "cancelled by {actor}: {reason}"),
+            Self::RolledBack { why } => write!(f, "rolled back: {why}"),
         }
     }
 }
@@ -104,6 +113,17 @@ pub enum RunError {
     /// No saga of this app takes locks.
     #[error("no saga of this app takes locks: add one with `.lock(..)`, or ask an app that has one")]
     NoLocks,
+    /// No half message with this input is registered, or its local transaction is run by somebody else.
+    #[error(
+        "no half message for {input} is registered whose local transaction is run by {run_by}: add `.half_messages(..)` to \
+         the builder of the app"
+    )]
+    NoHalf {
+        /// The type of the input.
+        input: &'static str,
+        /// By whom it is run.
+        run_by: &'static str,
+    },
     /// The key stands for a run with another input.
     #[error(
         "{kind} {key:?} was started with another input, as run {run}: look at that one, or choose another key"

@@ -32,9 +32,10 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         let node = self.node().ok_or(RunError::NotStarted)?;
         start_key(key)?;
         let run = node.ids.next();
+        let rests = !self.protocol.rests_at_first().is_zero();
         for _ in 0..TRIES {
             let now = self.clock.now(&*self.backend).await?;
-            let place = self.desks.place(run);
+            let place = if rests { None } else { self.desks.place(run) };
             let (instance, rows) = self.begin(run, key, &input, deadline, None, now, place.is_some())?;
             let commit = Commit { rows, ..Commit::default() };
             let outcome = door::commit(&*self.backend, &node, commit).await;
@@ -173,8 +174,9 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
                 .map_err(|why| RunError::Input { kind: kind(), why })?;
         }
         // Due for everybody, also where the clock of the store is carried on a little less far.
-        let due = now - TRUSTS;
-        let wake = tables.wakes.push(slice(run), due, due, run, Wake::of(run))?;
+        let (begun, rests) = (now - TRUSTS, self.protocol.rests_at_first());
+        let due = if rests.is_zero() { begun } else { now.saturating_add(rests).unwrap_or(now) };
+        let wake = tables.wakes.push(slice(run), due, begun, run, Wake::of(run))?;
         instance.wakes.insert(wake.key.clone(), 1);
         instance.head.value.wake_row = Some(wake.key.clone());
         rows.extend([wake, tables.heads.put(&instance.head)?]);
