@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use es_core::guard::{GuardKey, GuardRow, GuardRows, GuardedDatabase, Standing};
+use es_core::guard::{GuardKey, GuardRow, GuardRows, GuardedDatabase, Locked, Standing};
 use es_core::store::StoreError;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, PgPool, Postgres, Row as _, Transaction};
@@ -17,6 +17,8 @@ const FORMAT: i32 = 1;
 const MAKE: &str = include_str!("sql/guards.sql");
 /// `undefined_table` and `invalid_schema_name`.
 pub(crate) const MISSING: [&str; 2] = ["42P01", "3F000"];
+/// `lock_not_available`: somebody has had it for longer than it is waited for.
+const NOT_AVAILABLE: &str = "55P03";
 
 /// A database of your own in which calls act once: see [`es_core::guard`]. It need not have a store in it.
 ///
@@ -140,17 +142,16 @@ impl GuardRows for GuardedTx {
             values ($1, $2, $3, $4, $5) on conflict (run, call) do nothing";
         let insert = sqlx::query(insert).bind(key.run()).bind(key.call()).bind(state);
         let insert = insert.bind(row.fingerprint.to_be_bytes()).bind(result);
-        let done =
-            insert.execute(&mut **self).await.map_err(|e| missing_tables("inserting a guard row", e))?;
+        let done = insert.execute(&mut **self).await.map_err(|e| locked("inserting a guard row", e))?;
         Ok(done.rows_affected() == 1)
     }
 
     async fn find(&mut self, key: &GuardKey) -> Result<Option<GuardRow>, StoreError> {
-        let failed = |e| error::store("reading a guard row", e);
         let find =
             "select state, result, fingerprint from es_guard.guards where run = $1 and call = $2 for update";
         let found = sqlx::query(find).bind(key.run()).bind(key.call()).fetch_optional(&mut **self).await;
-        found.map_err(failed)?.as_ref().map(guard_row).transpose()
+        let found = found.map_err(|e| locked("reading a guard row", e))?;
+        found.as_ref().map(guard_row).transpose()
     }
 
     async fn change(&mut self, key: &GuardKey, standing: &Standing) -> Result<(), StoreError> {
@@ -232,6 +233,14 @@ pub(crate) fn missing_tables(what: &'static str, error: sqlx::Error) -> StoreErr
     match error::code(&error) {
         Some(code) if MISSING.contains(&code) => missing(&error.to_string()),
         _ => error::store(what, error),
+    }
+}
+
+/// An error of a statement that may wait for another transaction.
+fn locked(what: &'static str, error: sqlx::Error) -> StoreError {
+    match error::code(&error) {
+        Some(NOT_AVAILABLE) => StoreError::transient(what, Locked(error.into())),
+        _ => missing_tables(what, error),
     }
 }
 

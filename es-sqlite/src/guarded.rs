@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use es_core::guard::{GuardKey, GuardRow, GuardRows, GuardedDatabase, Standing};
+use es_core::guard::{GuardKey, GuardRow, GuardRows, GuardedDatabase, Locked, Standing};
 use es_core::store::StoreError;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqliteRow;
@@ -73,7 +73,10 @@ impl GuardedDatabase for SqliteGuarded {
         if let Err(error) = sqlx::query("begin immediate").execute(&mut *tx).await {
             // There is no transaction: others may use the connection.
             drop(tx.conn.take());
-            return Err(failed(error));
+            return Err(match error::is_busy(&error) {
+                true => StoreError::transient("opening a guarded transaction", Locked(error.into())),
+                false => failed(error),
+            });
         }
         let watch = tx.watch.clone();
         watch.install(&mut tx).await.map_err(failed)?;

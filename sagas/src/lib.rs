@@ -17,6 +17,7 @@
 //! | [`Instances`] | which instances there are, what each waits for and who will wake it, what came to it; what an operator can have done to it ([`Verb`]) |
 //! | [`saga`] | orchestrated sagas: steps in an order, each with an undo |
 //! | [`tcc`] | try-confirm-cancel: branches that reserve, and are then all confirmed or all cancelled |
+//! | [`half`] | half messages: sent if, and only if, a transaction in another database commits |
 //! | [`two_phase`] | transactions across databases: two-phase commit |
 //! | [`mirror`] | copies of aggregates elsewhere, and in memory, kept in step |
 //! | [`chain`] | best-effort chains: ordered commits of several databases, with markers |
@@ -39,6 +40,7 @@ pub mod chain;
 mod damaged;
 mod data;
 mod definition;
+pub mod half;
 mod history;
 mod instance;
 mod journal;

@@ -71,7 +71,7 @@ pub trait UndoLog: GuardedDatabase {
 /// This is for [`Guard`](super::Guard): a step writes rows of its own.
 pub trait GuardRows: Send {
     /// Inserts a row, unless one of this key is there: then one that somebody else is writing is waited for, but not for
-    /// ever. Whether it was inserted.
+    /// ever: after that it fails for [`Locked`](super::Locked). Whether it was inserted.
     fn insert(
         &mut self,
         key: &GuardKey,

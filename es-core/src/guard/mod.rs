@@ -32,8 +32,8 @@ pub use self::database::{GuardRows, GuardedDatabase, UndoLog};
 pub use self::row::{Confirm, Forward, Found, GuardRow, Outcome, Standing, Undo};
 pub use self::row::{confirm, forward, outcome, undo};
 
-use crate::ErrorKind;
 use crate::store::StoreError;
+use crate::{BoxError, ErrorKind};
 
 /// Why a guarded call was not made, and has no answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -73,7 +73,29 @@ pub enum GuardError {
     Store(#[from] StoreError),
 }
 
+/// Another transaction has what a guarded one waits for, and has not let go of it in time: what a database says so with, as the
+/// source of a [`StoreError::Transient`].
+#[derive(Debug, thiserror::Error)]
+#[error("another transaction has it, and has not ended in time")]
+#[expect(clippy::exhaustive_structs, reason = "an error, and why")]
+pub struct Locked(
+    /// The words of the database.
+    #[source]
+    pub BoxError,
+);
+
 impl GuardError {
+    /// Whether the call may be running right now: it says so, or has what it would have to let go of first. Then nothing is
+    /// wrong, and it can be asked again later.
+    #[must_use]
+    pub fn is_in_progress(&self) -> bool {
+        match self {
+            Self::InProgress => true,
+            Self::Store(StoreError::Transient { source, .. }) => source.is::<Locked>(),
+            _ => false,
+        }
+    }
+
     /// What to do about it.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {

@@ -8,7 +8,7 @@
 //!
 //! # Metrics
 //!
-//! By the crate `metrics`, with the labels `pattern` (`saga`, `tcc` or `three-phase`), `kind` and `version` (of the definition):
+//! By the crate `metrics`, with the labels `pattern` (`saga`, `tcc`, `three-phase` or `half`), `kind` and `version` (of the definition):
 //!
 //! | name | what |
 //! | --- | --- |
@@ -17,6 +17,8 @@
 //! | `es_saga_seconds`, by `outcome` | a histogram: how long they took from their start to their end, without the time for which a saga within another one waited for that |
 //! | `es_saga_failed_calls_total` | calls and undos that failed, and are tried again |
 //! | `es_saga_held_total` | how often a run began to wait because who it calls had failed, for others as well |
+//! | `es_saga_stages_total`, by `stage` | half messages that came to [stand there](crate::half) on this node |
+//! | `es_saga_checks_total`, by `answer` | checks of their local transactions |
 //! | `es_saga_fenced_total` | writes that were refused because another node has the run |
 //! | `es_saga_forgotten_total` | runs that were [forgotten](crate::saga::SagaBuilder::remember) |
 //! | `es_saga_open` | runs in the slices of this node that have not ended, about |

@@ -16,6 +16,10 @@ impl Pattern {
     pub const SAGA: Self = Self("saga");
     /// Runs of a [TCC](crate::tcc).
     pub const TCC: Self = Self("tcc");
+    /// [Half messages](crate::half).
+    pub const HALF: Self = Self("half");
+    /// [Three-phase commits](crate::three_phase).
+    pub const THREE_PHASE: Self = Self("three-phase");
     /// Instances of a [process](crate::Process).
     pub const PROCESS: Self = Self("process");
     /// Transactions across databases, by [two-phase commit](crate::two_phase).

@@ -148,14 +148,6 @@ pub(super) fn outside<'a>(
     Outside { run: site.run, name, fingerprint: with.digest128(), does, services: &site.services }
 }
 
-fn answer(told: Told) -> Answer {
-    match told {
-        Ok(output) => Answer::Done(output),
-        Err(StepError::Refused(why)) => Answer::Refused(why),
-        Err(StepError::Retry(error)) => Answer::Failed(error),
-    }
-}
-
 #[async_trait]
 impl<In: SagaInput, T: Transaction, S: Step<In, Place: PlaceOn<T>>> DynStep<In, T> for Forward<S> {
     fn name(&self) -> &'static str {
@@ -179,7 +171,7 @@ impl<In: SagaInput, T: Transaction, S: Step<In, Place: PlaceOn<T>>> DynStep<In, 
     }
 
     async fn run(&self, input: &In, outputs: &Outputs, site: &Site, at: At<'_, T>) -> Answer {
-        answer(forward(&self.0, input, outputs, site, at).await)
+        forward(&self.0, input, outputs, site, at).await.into()
     }
 
     async fn undo(&self, _: &In, _: &Outputs, _: &Site, _: At<'_, T>) -> Answer {
@@ -218,11 +210,11 @@ impl<In: SagaInput, T: Transaction, S: Undo<In, Place: PlaceOn<T>>> DynStep<In, 
     }
 
     async fn run(&self, input: &In, outputs: &Outputs, site: &Site, at: At<'_, T>) -> Answer {
-        answer(forward(&self.0, input, outputs, site, at).await)
+        forward(&self.0, input, outputs, site, at).await.into()
     }
 
     async fn undo(&self, input: &In, outputs: &Outputs, site: &Site, at: At<'_, T>) -> Answer {
-        answer(backward(&self.0, input, outputs, site, at).await)
+        backward(&self.0, input, outputs, site, at).await.into()
     }
 
     fn child(&self) -> Option<&dyn Begets<In>> {

@@ -6,10 +6,10 @@ use std::time::Duration;
 use es_core::Timestamp;
 
 use super::child::IfItRefuses;
-use super::machine::{Doable, Forward, Shape, Standing, State, cancelled, cut};
+use super::machine::{Doable, Forward, Shape, Standing, State, cancelled};
 use crate::By;
 use crate::lock::Resource;
-use crate::transaction::{Asked, Call, ChildIs, Errand, Kin, Look, Outcome, Record, Why, Word};
+use crate::transaction::{Asked, Call, ChildIs, Errand, Kin, Look, Outcome, Record, Why, Word, cut};
 
 /// What a run knows of itself as a child.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

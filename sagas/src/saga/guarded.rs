@@ -72,30 +72,66 @@ impl<D: GuardedDatabase, T: Transaction> PlaceOn<T> for Guarded<D> {
         T: 'a,
     {
         let At::Outside(outside) = at else { return Err(elsewhere()) };
-        let Outside { run, name, fingerprint, does, services } = outside;
-        let database = database::<D>(services).map_err(own)?;
-        let guard = Guard::new(database, GuardKey::new(run, name).map_err(own)?, fingerprint);
-        match does {
-            Does::Run => forward(guard).await,
-            Does::Undo => backward(guard, heard).await,
-            Does::Confirm => confirm(guard).await,
-        }
+        enter::<D>(outside, heard).await
     }
 
     async fn check(services: &Services) -> Result<(), BoxError> {
-        // It may be away for a while: its steps are tried again.
-        match tokio::time::timeout(LIMIT, guard::check(database::<D>(services)?)).await {
-            Err(_) => {
-                tracing::warn!("a database with guard rows does not answer within {LIMIT:?}");
-                Ok(())
-            }
-            Ok(Err(error)) if error.kind() == ErrorKind::Transient => {
-                tracing::warn!(error = chain(&error), "a database with guard rows cannot be asked now");
-                Ok(())
-            }
-            Ok(checked) => Ok(checked?),
-        }
+        is_there::<D>(services).await
     }
+}
+
+/// Makes a call, or finds what came of it.
+pub(crate) async fn enter<D: GuardedDatabase>(
+    outside: Outside<'_>,
+    heard: bool,
+) -> Result<GuardedVisit<'_, D>, Told> {
+    let does = outside.does;
+    let guard = guard_of::<D>(outside).map_err(own)?;
+    match does {
+        Does::Run => forward(guard).await,
+        Does::Undo => backward(guard, heard).await,
+        Does::Confirm => confirm(guard).await,
+    }
+}
+
+/// Whether a call has run, or never will.
+pub(crate) async fn outcome<D: GuardedDatabase>(
+    outside: Outside<'_>,
+) -> Result<Result<guard::Outcome, GuardError>, MissingService> {
+    Ok(match guard_of::<D>(outside) {
+        Ok(guard) => guard.outcome().await,
+        Err(Unguarded::Missing(error)) => return Err(error),
+        Err(Unguarded::Key(error)) => Err(error),
+    })
+}
+
+/// Whether a database is there, when an app starts. It may be away for a while: its calls are tried again.
+pub(crate) async fn is_there<D: GuardedDatabase>(services: &Services) -> Result<(), BoxError> {
+    match tokio::time::timeout(LIMIT, guard::check(database::<D>(services)?)).await {
+        Err(_) => {
+            tracing::warn!("a database with guard rows does not answer within {LIMIT:?}");
+            Ok(())
+        }
+        Ok(Err(error)) if error.kind() == ErrorKind::Transient => {
+            tracing::warn!(error = chain(&error), "a database with guard rows cannot be asked now");
+            Ok(())
+        }
+        Ok(checked) => Ok(checked?),
+    }
+}
+
+/// Why there is no guard for a call.
+#[derive(Debug, thiserror::Error)]
+enum Unguarded {
+    #[error(transparent)]
+    Missing(#[from] MissingService),
+    #[error(transparent)]
+    Key(#[from] GuardError),
+}
+
+fn guard_of<D: GuardedDatabase>(outside: Outside<'_>) -> Result<Guard<'_, D>, Unguarded> {
+    let Outside { run, name, fingerprint, services, .. } = outside;
+    Ok(Guard::new(database::<D>(services)?, GuardKey::new(run, name)?, fingerprint))
 }
 
 fn database<D: GuardedDatabase>(services: &Services) -> Result<&D, MissingService> {

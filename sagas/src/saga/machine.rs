@@ -13,7 +13,7 @@ use super::step::{Awaits, Retry, Unknown};
 use crate::data::Data;
 use crate::lock::{LockMode, Resource};
 use crate::transaction::{
-    ABANDONED, Answer, Asked, Call, Look, Next, OTHER_SENT, Outcome, Record, RunStatus, Verb, Why, Written,
+    Answer, Asked, Call, Look, Next, OTHER_SENT, Outcome, Record, RunStatus, Verb, Why, Written, cut, is_over,
 };
 
 /// Where a step is done.
@@ -282,6 +282,7 @@ impl Shape {
             Record::Agreed {} | Record::Confirmed { .. } | Record::PreCommitted { .. } => {
                 return Err("it is a record of a TCC, or of a three-phase commit".to_owned());
             }
+            Record::Heard { .. } => return Err("it is a record of a half message".to_owned()),
             Record::Ended { outcome } => state.ended = Some(outcome.clone()),
         }
         Ok(())
@@ -576,13 +577,8 @@ impl Shape {
         busy: &BTreeSet<Call>,
         asked: &Asked,
     ) -> Result<Vec<Record>, String> {
-        if let Some(outcome) = &state.ended {
-            return Err(format!("it has ended: {outcome}"));
-        }
         let is_of_people = !matches!(asked.verb, Verb::Signal { .. } | Verb::Parent { .. });
-        if state.abandoned.is_some() && is_of_people {
-            return Err(ABANDONED.to_owned());
-        }
+        is_over(state.ended.as_ref(), state.is_abandoned() && is_of_people)?;
         let mut records = Vec::new();
         match &asked.verb {
             Verb::Cancel | Verb::GoForward if let Err(why) = self.is_its_own(state) => return Err(why),
@@ -821,13 +817,6 @@ fn has_come(step: &StepShape, awaits: Awaits, standing: &Standing) -> Option<Rec
         Ok(output) => Record::Done { step, output },
         Err(error) => Record::Parked { step, why: cut(&error.to_string()), refuses: false },
     })
-}
-
-/// Bytes of an error that are kept.
-const MAX_ERROR: usize = 1_000;
-
-pub(super) fn cut(error: &str) -> String {
-    error[..error.floor_char_boundary(MAX_ERROR)].to_owned()
 }
 
 #[cfg(test)]

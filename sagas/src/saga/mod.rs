@@ -99,6 +99,7 @@ pub use self::builder::{
 };
 pub use self::child::{Child, IfItRefuses, SubSaga};
 pub use self::guarded::{Guarded, GuardedVisit};
+pub(crate) use self::guarded::{enter, is_there, outcome};
 #[cfg(feature = "http")]
 pub use self::http::Reply;
 pub use self::lock::{Lock, SagaLock};

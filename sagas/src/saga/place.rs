@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::step::{StepError, Unknown};
 use crate::data::Data;
-use crate::transaction::Staging;
+use crate::transaction::{Answer, Staging};
 
 /// Where a step lives: it decides what the step is handed, and what is known when no answer comes.
 pub trait Place: Send + Sync + 'static {
@@ -155,6 +155,16 @@ impl Call {
 /// What a step answers, as data.
 #[doc(hidden)]
 pub type Told = Result<Data, StepError<String>>;
+
+impl From<Told> for Answer {
+    fn from(told: Told) -> Self {
+        match told {
+            Ok(output) => Self::Done(output),
+            Err(StepError::Refused(why)) => Self::Refused(why),
+            Err(StepError::Retry(error)) => Self::Failed(error),
+        }
+    }
+}
 
 /// A call to somewhere else, before it is known to which place.
 #[doc(hidden)]

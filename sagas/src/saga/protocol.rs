@@ -23,8 +23,8 @@ use crate::data::Data;
 use crate::keeping::brief;
 use crate::lock::{LockMode, Resource};
 use crate::transaction::{
-    Acts, Answer, Asked, Call, ChildIs, Errand, IfItFailed, Kin, Next, No, OF_TCC, OF_THREE_PHASE, OwnFault,
-    Parent, Protocol, Record, RunStatus, Site, Staging, StepShown, Verb, Word, Written,
+    Acts, Answer, Asked, Call, ChildIs, Errand, IfItFailed, Kin, Next, No, OF_HALF, OF_TCC, OF_THREE_PHASE,
+    OwnFault, Parent, Protocol, Record, RunStatus, Site, Staging, StepShown, Verb, Word, Written,
 };
 
 /// A definition, ready to be driven.
@@ -89,12 +89,13 @@ impl<In: SagaInput, T: Transaction> SagaProtocol<In, T> {
     /// What is wrong with the definition, a line each.
     pub(super) fn wrong(&self) -> Vec<String> {
         let (mut wrong, mut seen) = (Vec::new(), BTreeSet::new());
-        for (of, what) in [(OF_TCC, "TCCs"), (OF_THREE_PHASE, "three-phase commits")] {
+        for (of, what) in
+            [(OF_TCC, "TCCs"), (OF_HALF, "half messages"), (OF_THREE_PHASE, "three-phase commits")]
+        {
             if self.name.starts_with(of) {
-                wrong.push(format!(
-                    "a saga has the name {:?}: `{of}` is what names of {what} begin with",
-                    self.name
-                ));
+                let name = &self.name;
+                wrong
+                    .push(format!("a saga has the name {name:?}: `{of}` is what names of {what} begin with"));
             }
         }
         if self.steps.is_empty() {

@@ -94,14 +94,6 @@ pub(super) fn outside<'a>(kind: &str, branch: &str, does: Does, input: &Data, si
     Outside { run, name, fingerprint, does, services: &site.services }
 }
 
-fn answer(told: Told) -> Answer {
-    match told {
-        Ok(output) => Answer::Done(output),
-        Err(StepError::Refused(why)) => Answer::Refused(why),
-        Err(StepError::Retry(error)) => Answer::Failed(error),
-    }
-}
-
 #[async_trait]
 impl<In: SagaInput, T: Transaction, B: Tcc<In, Place: PlaceOn<T>>> DynBranch<In, T> for Typed<B> {
     fn name(&self) -> &'static str {
@@ -136,7 +128,7 @@ impl<In: SagaInput, T: Transaction, B: Tcc<In, Place: PlaceOn<T>>> DynBranch<In,
     async fn call(&self, does: Does, input: &In, held: Option<&Data>, site: &Site, at: At<'_, T>) -> Answer {
         let mut visit = match <B::Place as PlaceOn<T>>::enter(at, held.is_some()).await {
             Ok(visit) => visit,
-            Err(told) => return answer(told),
+            Err(told) => return told.into(),
         };
         let cx = Cx::new(input, (), &site.key, site.run, &site.sender);
         let held = visit.ran(held.cloned());
@@ -145,6 +137,6 @@ impl<In: SagaInput, T: Transaction, B: Tcc<In, Place: PlaceOn<T>>> DynBranch<In,
             Does::Undo => cancel(&self.0, cx, held, visit.at()).await,
             Does::Confirm => confirm(&self.0, cx, held, visit.at()).await,
         };
-        answer(visit.leave(told).await)
+        visit.leave(told).await.into()
     }
 }

@@ -18,7 +18,7 @@ use crate::By;
 use crate::data::Data;
 use crate::saga::{Does, Failures, Retry};
 use crate::transaction::{
-    ABANDONED, Answer, Asked, Call, Look, Next, Outcome, Record, RunStatus, Verb, Why, Written,
+    Answer, Asked, Call, Look, Next, Outcome, Record, RunStatus, Verb, Why, Written, cut, is_over,
 };
 
 /// What is known of a branch without a run.
@@ -250,6 +250,7 @@ impl Shape {
             Record::Begun { .. } | Record::Called { .. } | Record::Recalled { .. } | Record::Ready {} => {
                 return Err("it is a record of a saga within a saga".to_owned());
             }
+            Record::Heard { .. } => return Err("it is a record of a half message".to_owned()),
             Record::Ended { outcome } => state.ended = Some(outcome.clone()),
         }
         Ok(())
@@ -476,12 +477,7 @@ impl Shape {
         busy: &BTreeSet<Call>,
         asked: &Asked,
     ) -> Result<Vec<Record>, String> {
-        if let Some(outcome) = &state.ended {
-            return Err(format!("it has ended: {outcome}"));
-        }
-        if state.abandoned.is_some() {
-            return Err(ABANDONED.to_owned());
-        }
+        is_over(state.ended.as_ref(), state.is_abandoned())?;
         self.can_be_asked(state, busy, &asked.verb)?;
         let mut records = vec![Record::Resolved { verb: asked.verb.clone(), by: asked.by.clone() }];
         if asked.verb == Verb::Cancel {
@@ -585,13 +581,6 @@ impl Shape {
             (None, why) => (RunStatus::Running, why),
         }
     }
-}
-
-/// Bytes of an error that are kept.
-const MAX_ERROR: usize = 1_000;
-
-fn cut(error: &str) -> String {
-    error[..error.floor_char_boundary(MAX_ERROR)].to_owned()
 }
 
 #[cfg(test)]

@@ -154,10 +154,6 @@ impl<In: SagaInput, T: Transaction> Protocol for TccProtocol<In, T> {
         self.shape.branches.len()
     }
 
-    fn announces(&self) -> bool {
-        false
-    }
-
     fn under_way(&self, run: Uuid, state: &State, now: Timestamp) -> BTreeSet<Call> {
         self.shape.under_way(run, state, now)
     }

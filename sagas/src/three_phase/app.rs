@@ -11,8 +11,9 @@ use es_core::{App, AppBuilder, Backend};
 use super::builder::ThreePhaseTransaction;
 use super::decisions::Rows;
 use super::protocol::ThreePhaseProtocol;
+use crate::overview;
 use crate::saga::{SagaInput, SagaKind, Starter, WithDeadline};
-use crate::transaction::{Destinations, Handle, Kind, Outcome, RunError, Runs, runs_of};
+use crate::transaction::{Destinations, Handle, Kind, Outcome, RunError, Runs};
 
 /// `.three_phase(..)` on the builder of an app.
 pub trait ThreePhaseApp: Sized {
@@ -52,7 +53,9 @@ fn add<B: Backend, In: SagaInput>(
         Ok((kind, wrong)) => {
             let kind = Arc::new(WithDeadline { kind: Arc::new(kind), deadline });
             let app = app.check(move |_| wrong);
-            also(app.provide_once::<Destinations>().engine(kind.kind.clone()), kind)
+            let app = app.provide_once::<Destinations>().engine(kind.kind.clone());
+            let runs = Runs::of(kind.kind.clone());
+            also(overview::add(app, |sources| sources.add_runs(runs)), kind)
         }
         Err(error) => {
             let kind = name.clone();
@@ -80,8 +83,7 @@ impl<In> Deref for ThreePhaseStarter<In> {
     }
 }
 
-/// On a running app. Three-phase commits are also among [`all_saga_runs`](crate::saga::Sagas::all_saga_runs), by the names of
-/// their kinds.
+/// On a running app. Of all transactions, whatever their pattern: [`overview`](crate::overview).
 #[async_trait]
 pub trait ThreePhases {
     /// Starts one under a key, or finds the run that was started under it with the same input.
@@ -135,6 +137,6 @@ impl ThreePhases for App {
     }
 
     fn three_phase_runs<In: SagaInput>(&self) -> Result<Runs, RunError> {
-        Ok(starter::<In>(self)?.0.0.runs().among(&runs_of(self)))
+        Ok(starter::<In>(self)?.0.0.runs().among(&overview::runs_of(self)))
     }
 }

@@ -20,7 +20,7 @@ use crate::By;
 use crate::data::Data;
 use crate::saga::{Failures, Retry};
 use crate::transaction::{
-    ABANDONED, Answer, Asked, Call, Look, Next, Outcome, Record, RunStatus, Verb, Why, Written,
+    Answer, Asked, Call, Look, Next, Outcome, Record, RunStatus, Verb, Why, Written, is_over,
 };
 use crate::two_phase::Decision;
 
@@ -273,6 +273,7 @@ impl Shape {
                 return Err("it is a record of a saga within a saga".to_owned());
             }
             Record::Claimed { .. } => return Err("it is a record of locks, and it has none".to_owned()),
+            Record::Heard { .. } => return Err("it is a record of a half message".to_owned()),
             Record::Ended { outcome } => state.ended = Some(outcome.clone()),
         }
         Ok(())
@@ -446,12 +447,7 @@ impl Shape {
         busy: &BTreeSet<Call>,
         asked: &Asked,
     ) -> Result<Vec<Record>, String> {
-        if let Some(outcome) = &state.ended {
-            return Err(format!("it has ended: {outcome}"));
-        }
-        if state.abandoned.is_some() {
-            return Err(ABANDONED.to_owned());
-        }
+        is_over(state.ended.as_ref(), state.abandoned.is_some())?;
         self.can_be_asked(state, busy, &asked.verb)?;
         Ok(vec![Record::Resolved { verb: asked.verb.clone(), by: asked.by.clone() }])
     }

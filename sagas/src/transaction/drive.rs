@@ -577,7 +577,11 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         if before.parent.is_some() && self.instance.head.rev == 1 {
             numbers.started();
         }
-        let held = self.desk.protocol.held_by_parent(&change.next.state);
+        let (protocol, is_first) = (&self.desk.protocol, self.instance.head.rev == 1);
+        let [was, is] = [&self.instance.state, &change.next.state].map(|state| protocol.stage(state));
+        let came = [was.filter(|_| is_first), is.filter(|_| is != was)];
+        came.into_iter().flatten().for_each(|stage| numbers.came_to(stage));
+        let held = protocol.held_by_parent(&change.next.state);
         numbers.wrote(before.begun, held, &change.written);
     }
 

@@ -12,7 +12,7 @@ use super::clock::TRUSTS;
 use super::fingerprint;
 use super::protocol::{Call, Next, Protocol};
 use super::rows::{
-    Attention, Ended, FORMAT, Head, Record, Status, Tables, Verb, Wake, Written, ended_key, head_key,
+    Attention, Ended, FORMAT, Head, Heard, Record, Status, Tables, Verb, Wake, Written, ended_key, head_key,
     journal_of, record_key, slice,
 };
 
@@ -196,6 +196,8 @@ impl Head {
                 let of = fingerprint::of_step(step, "");
                 self.error = self.error.take().filter(|error| !error.starts_with(&of));
             }
+            Record::Heard { says: Heard::Commit | Heard::Rollback, .. } => self.error = None,
+            Record::Heard { why, .. } => self.error = Some(fingerprint::of_step("local", why)),
             // What is sent from outside mends nothing, nor does what its parent says.
             Record::Resolved { verb: Verb::Signal { .. } | Verb::Parent { .. }, .. } => {}
             Record::Resolved { .. } | Record::Ended { .. } => self.error = None,

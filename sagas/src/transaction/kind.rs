@@ -30,6 +30,8 @@ const AGAIN: Duration = Duration::from_millis(200);
 
 /// What the names of the kinds of TCCs begin with, and of no others.
 pub(crate) const OF_TCC: &str = "tcc.";
+/// The same of half messages.
+pub(crate) const OF_HALF: &str = "half.";
 
 /// The same of three-phase commits.
 pub(crate) const OF_THREE_PHASE: &str = "three-phase.";
@@ -133,7 +135,8 @@ impl<B: Backend, P: Acts<B>> Engine for Kind<B, P> {
                 () = tokio::time::sleep(AGAIN) => {}
             }
         }
-        let watch = watch(&self.numbers, &self.name, self.protocol.deadline(), &self.alarms, &node, &stop);
+        let about = (self.protocol.deadline(), P::STAGES);
+        let watch = watch(&self.numbers, &self.name, about, &self.alarms, &node, &stop);
         tokio::join!(keep(keeper, stop.clone()), watch);
     }
 

@@ -370,6 +370,7 @@ fn of_ended(run: Uuid, ended: Ended) -> RunListed {
         Outcome::Undone(Why::Refused { step, why } | Why::Failed { step, error: why }) => {
             Some(fingerprint::of_step(step, why))
         }
+        Outcome::Undone(Why::RolledBack { why }) => Some(fingerprint::of_step("local", why)),
         _ => None,
     };
     let status = Status::Ended;

@@ -8,8 +8,24 @@ use super::outcome::Outcome;
 use super::protocol::{Call, Next};
 use super::rows::Record;
 
-/// Why nothing else is asked of a run that an operator has abandoned.
-pub(crate) const ABANDONED: &str = "it is abandoned, and ends once what is being called has an answer";
+/// Bytes of an error that are kept.
+const MAX_ERROR: usize = 1_000;
+
+/// An error, as it is kept.
+pub(crate) fn cut(error: &str) -> String {
+    error[..error.floor_char_boundary(MAX_ERROR)].to_owned()
+}
+
+/// Whether nothing is asked of a run any more, and why.
+pub(crate) fn is_over(ended: Option<&Outcome>, is_abandoned: bool) -> Result<(), String> {
+    match ended {
+        Some(outcome) => Err(format!("it has ended: {outcome}")),
+        None if is_abandoned => {
+            Err("it is abandoned, and ends once what is being called has an answer".to_owned())
+        }
+        None => Ok(()),
+    }
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct Look {

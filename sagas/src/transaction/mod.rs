@@ -87,17 +87,17 @@ pub use self::family::Kin;
 pub(crate) use self::family::{ChildIs, Errand, Parent, Word, cancels, wake_up};
 pub use self::foresee::{DryRun, HowUndone, IfItFailed, WouldUndo};
 pub(crate) use self::forget::REMEMBER;
-pub(crate) use self::kind::{Kind, OF_TCC, OF_THREE_PHASE};
+pub(crate) use self::kind::{Kind, OF_HALF, OF_TCC, OF_THREE_PHASE};
 pub use self::life::{
     Announce, RunId, SagaEnded, SagaEvent, SagaLife, SagaParked, SagaStarted, SagaUndoing, SagaWentOn,
 };
 pub use self::list::{RunCursor, RunFilter, RunListed, RunPage};
-pub(crate) use self::look::{ABANDONED, Look};
+pub(crate) use self::look::{Look, cut, is_over};
 pub(crate) use self::operate::AnyKind;
 pub use self::operate::{Runs, Waiting};
 pub use self::outcome::{Handle, Outcome, RunError, Why};
 pub(crate) use self::protocol::{Acts, Answer, Call, Next, No, OwnFault, Protocol, Site};
-pub(crate) use self::rows::{Asked, Record, Tables, Written, head_key};
+pub(crate) use self::rows::{Asked, Heard, Record, Tables, Written, head_key};
 #[cfg(feature = "testing")]
 pub(crate) use self::rows::{Head, journal_of, run_of, start_key};
 pub use self::rows::{Status as RunStatus, Verb};

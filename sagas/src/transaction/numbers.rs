@@ -9,7 +9,7 @@ use es_core::Timestamp;
 use tokio::time::Instant;
 
 use super::outcome::Outcome;
-use super::rows::{Record, Written};
+use super::rows::{Heard, Record, Written};
 use crate::alerts::Sample;
 
 /// For how long what a share has found counts once it has left this node.
@@ -112,7 +112,14 @@ impl Numbers {
     }
 
     /// Tells who collects metrics that there are these: what is not there cannot be compared.
-    pub(crate) fn announce(&self, deadline: Option<Duration>) {
+    pub(crate) fn announce(&self, deadline: Option<Duration>, stages: &[&'static str]) {
+        for stage in stages {
+            count!(self, "es_saga_stages_total", 0, "stage" => *stage);
+        }
+        // Those that have stages are checked.
+        for says in Heard::ALL.into_iter().filter(|_| !stages.is_empty()) {
+            count!(self, "es_saga_checks_total", 0, "answer" => says.label());
+        }
         count!(self, "es_saga_started_total", 0);
         for outcome in ["completed", "undone", "abandoned"] {
             count!(self, "es_saga_ended_total", 0, "outcome" => outcome);
@@ -128,6 +135,11 @@ impl Numbers {
 
     pub(crate) fn started(&self) {
         count!(self, "es_saga_started_total", 1);
+    }
+
+    /// A run stands there now.
+    pub(crate) fn came_to(&self, stage: &'static str) {
+        count!(self, "es_saga_stages_total", 1, "stage" => stage);
     }
 
     /// A write that was refused because somebody else had the run.
@@ -146,6 +158,9 @@ impl Numbers {
                 }
                 Record::Held { .. } => count!(self, "es_saga_held_total", 1),
                 Record::Failed { .. } => count!(self, "es_saga_failed_calls_total", 1),
+                Record::Heard { says, checked: true, .. } => {
+                    count!(self, "es_saga_checks_total", 1, "answer" => says.label());
+                }
                 _ => {}
             }
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::limits::MAX_PAGE;
+use es_core::services::Services;
 use es_core::store::{Row, StoreError, StoredRow};
 use es_core::{Backend, Timestamp, chain};
 use uuid::Uuid;
@@ -244,6 +245,10 @@ pub(crate) trait AnyKind: Send + Sync + 'static {
     fn guarded(&self, database: TypeId) -> Vec<String>;
     async fn may_be_forgotten(&self, run: Uuid) -> Result<bool, StoreError>;
     async fn signal(&self, key: &str, name: &str, id: &str, value: Data) -> Result<(), RunError>;
+    /// The same without a value, and whoever sends it does not wait.
+    async fn hint(&self, run: Uuid, name: &str) -> Result<(), RunError>;
+    /// What was provided; `None` if the app does not run.
+    fn services(&self) -> Option<Arc<Services>>;
     async fn if_it_failed(&self, key: &str) -> Result<Result<IfItFailed, String>, RunError>;
     async fn dry_run(
         &self,
@@ -336,6 +341,14 @@ impl<B: Backend, P: Acts<B>> AnyKind for Kind<B, P> {
 
     async fn signal(&self, key: &str, name: &str, id: &str, value: Data) -> Result<(), RunError> {
         self.send_signal(key, name, id, value).await
+    }
+
+    async fn hint(&self, run: Uuid, name: &str) -> Result<(), RunError> {
+        self.send_hint(run, name).await
+    }
+
+    fn services(&self) -> Option<Arc<Services>> {
+        self.node().map(|node| node.services)
     }
 
     async fn if_it_failed(&self, key: &str) -> Result<Result<IfItFailed, String>, RunError> {

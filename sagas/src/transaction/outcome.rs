@@ -21,10 +21,11 @@ const POLL: (Duration, Duration) = (Duration::from_millis(500), Duration::from_s
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Outcome {
-    /// Every step has run; every branch of a TCC is confirmed; every participant of a three-phase commit has committed.
+    /// Every step has run; every branch of a TCC is confirmed; every participant of a three-phase commit has committed; a half
+    /// message stands in the log.
     Completed,
     /// What had run is undone; what the branches of a TCC had reserved is cancelled; every participant of a three-phase commit
-    /// has aborted.
+    /// has aborted; the local transaction of a half message was rolled back.
     Undone(Why),
     /// A person has ended it where it was.
     Abandoned {
@@ -63,12 +64,19 @@ pub enum Why {
         /// Why.
         reason: String,
     },
+    /// The local transaction of a half message was rolled back: the message is never seen.
+    RolledBack {
+        /// Why.
+        why: String,
+    },
 }
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Completed => f.write_str("completed"),
+            // There is nothing to undo.
+            Self::Undone(why @ Why::RolledBack { .. }) => why.fmt(f),
             Self::Undone(why) => write!(f, "undone: {why}"),
             Self::Abandoned { actor, reason } => write!(f, "abandoned by {actor}: {reason}"),
         }
@@ -82,6 +90,7 @@ impl fmt::Display for Why {
             Self::Failed { step, error } => write!(f, "{step} failed: {error}"),
             Self::Deadline => f.write_str("its deadline passed"),
             Self::Cancelled { actor, reason } => write!(f, "cancelled by {actor}: {reason}"),
+            Self::RolledBack { why } => write!(f, "rolled back: {why}"),
         }
     }
 }
@@ -112,6 +121,17 @@ pub enum RunError {
     NoThreePhase {
         /// The type of the input.
         input: &'static str,
+    },
+    /// No half message with this input is registered, or its local transaction is run by somebody else.
+    #[error(
+        "no half message for {input} is registered whose local transaction is run by {run_by}: add `.half_messages(..)` to \
+         the builder of the app"
+    )]
+    NoHalf {
+        /// The type of the input.
+        input: &'static str,
+        /// By whom it is run.
+        run_by: &'static str,
     },
     /// The key stands for a run with another input.
     #[error(

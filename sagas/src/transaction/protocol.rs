@@ -28,6 +28,9 @@ pub(crate) trait Protocol: Send + Sync + 'static {
     /// The pattern that it is of, for metrics.
     const PATTERN: &'static str;
 
+    /// Where a run can stand, in words of the pattern, for metrics.
+    const STAGES: &'static [&'static str] = &[];
+
     /// What the records of a run come to.
     type State: Clone + std::fmt::Debug + Send + Sync + 'static;
 
@@ -59,7 +62,9 @@ pub(crate) trait Protocol: Send + Sync + 'static {
     fn calls_outside(&self, state: &Self::State) -> bool;
 
     /// Whether nobody calls anything for it until it is taken up again.
-    fn is_held(&self, state: &Self::State) -> bool;
+    fn is_held(&self, _state: &Self::State) -> bool {
+        false
+    }
 
     /// An input as this program would write it.
     fn normal(&self, input: &Data) -> Result<Data, String>;
@@ -68,7 +73,19 @@ pub(crate) trait Protocol: Send + Sync + 'static {
     fn show(&self, state: &Self::State) -> Vec<StepShown>;
 
     /// Whether what happens to a run is told in the log.
-    fn announces(&self) -> bool;
+    fn announces(&self) -> bool {
+        false
+    }
+
+    /// Where a run stands: one of [`STAGES`](Self::STAGES), if there are some.
+    fn stage(&self, _state: &Self::State) -> Option<&'static str> {
+        None
+    }
+
+    /// For how long nothing is done with a run that begins, unless somebody asks for something.
+    fn rests_at_first(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// The calls that whoever has it makes now, whatever its deadline says: they were begun before that.
     fn under_way(&self, run: Uuid, state: &Self::State, now: Timestamp) -> BTreeSet<Call>;
@@ -195,13 +212,19 @@ pub(crate) trait Acts<B: Backend>: Protocol {
     fn is_local(&self, call: Call) -> bool;
 
     /// Whether such a call only stages what it does.
-    fn is_staged(&self, call: Call) -> bool;
+    fn is_staged(&self, _call: Call) -> bool {
+        false
+    }
 
     /// The step of a call, and who is called, if that has a name.
-    fn destination(&self, call: Call) -> Option<(&str, &str)>;
+    fn destination(&self, _call: Call) -> Option<(&str, &str)> {
+        None
+    }
 
     /// For how long a destination is left alone that was tried so often since it failed.
-    fn rests(&self, call: Call, tried: u32) -> Duration;
+    fn rests(&self, _call: Call, _tried: u32) -> Duration {
+        Duration::ZERO
+    }
 
     /// How long a call may take.
     fn limit(&self, call: Call) -> Duration;
@@ -223,7 +246,15 @@ pub(crate) trait Acts<B: Backend>: Protocol {
     async fn local(&self, state: &Self::State, call: Call, site: &Site, tx: &mut B::Tx) -> Answer;
 
     /// A call that only stages.
-    async fn staged(&self, state: &Self::State, call: Call, site: &Site, staging: &mut Staging) -> Answer;
+    async fn staged(
+        &self,
+        _state: &Self::State,
+        _call: Call,
+        _site: &Site,
+        _staging: &mut Staging,
+    ) -> Answer {
+        Answer::Failed("it has no calls that stage: a mistake of the engine".into())
+    }
 
     /// A child that begins: the record of that, and its rows. `own`: its parent.
     async fn begin_child(

@@ -217,13 +217,54 @@ pub(crate) enum Record {
     Claimed { step: String, locks: Vec<Resource> },
     /// All of its steps have run: it waits for what becomes of its parent.
     Ready {},
+    /// What is known of the local transaction of a half message.
+    Heard {
+        says: Heard,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        why: String,
+        /// By a check; else the call that ran it has said so.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        checked: bool,
+    },
     /// It has ended.
     Ended { outcome: Outcome },
 }
 
+/// What is heard of a local transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Heard {
+    /// It has committed.
+    Commit,
+    /// It was rolled back, and never commits.
+    Rollback,
+    /// Neither is certain.
+    Unknown,
+    /// Whoever was asked does not know it.
+    NotMine,
+    /// It is running.
+    InProgress,
+}
+
+impl Heard {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Commit, Self::Rollback, Self::Unknown, Self::NotMine, Self::InProgress];
+
+    /// Its label.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Commit => "commit",
+            Self::Rollback => "rollback",
+            Self::Unknown => "unknown",
+            Self::NotMine => "not_mine",
+            Self::InProgress => "in_progress",
+        }
+    }
+}
+
 impl Record {
-    /// The format of a run that has it in its journal. Records of a TCC, and of a three-phase commit, need no later one: programs that do not know
-    /// them have none of its kinds.
+    /// The format of a run that has it in its journal. Records of a TCC, of a three-phase commit, and of a half message, need no
+    /// later one: programs that do not know them have none of their kinds.
     pub(crate) const fn format(&self) -> u32 {
         match self {
             Self::Claimed { .. } => 4,
@@ -427,6 +468,7 @@ mod tests {
         records: Vec<Written> = ["txn-journal", "txn-journal-forward"];
         records_of_tcc: Vec<Written> = ["txn-journal-tcc"];
         records_of_three_phase: Vec<Written> = ["txn-journal-three-phase"];
+        records_of_half_messages: Vec<Written> = ["txn-journal-half"];
         records_of_format_2: Vec<Written> = ["txn-journal-held", "txn-journal-signal", "txn-journal-declined"];
         records_of_format_3: Vec<Written> = ["txn-journal-family", "txn-journal-family-asked"];
         records_of_format_4: Vec<Written> = ["txn-journal-locks"];

@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use es_core::Backend;
+use es_core::store::write_rows;
 use uuid::Uuid;
 
+use super::clock::TRUSTS;
 use super::kind::Kind;
 use super::outcome::RunError;
 use super::protocol::Acts;
 use super::request::{Said, not_known};
-use super::rows::{Record, Verb};
+use super::rows::{Asked, Record, Tables, Verb, Wake, head_key, slice};
 use crate::data::Data;
+use crate::verb::By;
 
 /// For how long a sender waits until it is taken.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -66,6 +69,24 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
             },
             Err(error) => Err(error),
         }
+    }
+
+    /// Sends a run a signal without a value, and does not wait until that is taken: it only saves time. One that has ended does
+    /// not need it.
+    pub(super) async fn send_hint(&self, run: Uuid, name: &str) -> Result<(), RunError> {
+        let node = self.node().ok_or(RunError::NotStarted)?;
+        let head = self.tables.heads.get(&*self.backend, &head_key(run)?).await?;
+        let Some(head) = head.filter(|head| head.value.outcome.is_none()) else { return Ok(()) };
+        // Those who have its version read it.
+        let tables = Tables::of(&self.name, head.value.version)?;
+        let (id, name) = (node.ids.next(), name.to_owned());
+        let verb = Verb::Signal { name, id: id.simple().to_string(), value: Data::null() };
+        let asked = Some(Asked { verb, by: By::new(String::new(), String::new(), id) });
+        // Due for everybody, also where the clock of the store is carried on a little less far.
+        let due = self.clock.now(&*self.backend).await? - TRUSTS;
+        let wake = tables.wakes.push(slice(run), due, due, id, Wake { asked, ..Wake::of(run) })?;
+        let _won = write_rows(&*self.backend, vec![wake]).await?;
+        Ok(())
     }
 
     /// Whether a run has taken a signal; `Some(false)`: it has taken another one under its id.

@@ -33,9 +33,10 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         let node = self.node().ok_or(RunError::NotStarted)?;
         start_key(key)?;
         let (run, mut with_steps) = (node.ids.next(), true);
+        let rests = !self.protocol.rests_at_first().is_zero();
         for _ in 0..TRIES {
             let now = self.clock.now(&*self.backend).await?;
-            let place = self.desks.place(run);
+            let place = if rests { None } else { self.desks.place(run) };
             let (mut begun, mut rows) = self.begin(run, key, &input, deadline, None, now, place.is_some())?;
             let ahead = match with_steps && place.is_some() {
                 true => self.ahead(&node, &begun, &rows, now).await,
@@ -196,8 +197,10 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
     /// The other rows of a run that begins and does nothing yet: its head, and the one that wakes it.
     fn lay(&self, begun: &mut Instance<P>, now: Timestamp) -> Result<[RowWrite; 2], RunError> {
         // Due for everybody, also where the clock of the store is carried on a little less far.
-        let (tables, run, due) = (&self.tables, begun.run, now - TRUSTS);
-        let wake = tables.wakes.push(slice(run), due, due, run, Wake::of(run))?;
+        let (tables, run, now_for_all) = (&self.tables, begun.run, now - TRUSTS);
+        let rests = self.protocol.rests_at_first();
+        let due = if rests.is_zero() { now_for_all } else { now.saturating_add(rests).unwrap_or(now) };
+        let wake = tables.wakes.push(slice(run), due, now_for_all, run, Wake::of(run))?;
         begun.wakes.insert(wake.key.clone(), 1);
         begun.head.value.wake_row = Some(wake.key.clone());
         let head = tables.heads.put(&begun.head)?;

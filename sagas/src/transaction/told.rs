@@ -1,6 +1,6 @@
 //! What happened to a run, in words.
 
-use super::rows::{Record, Verb};
+use super::rows::{Heard, Record, Verb};
 use crate::lock::Resource;
 
 /// A record in words.
@@ -44,7 +44,22 @@ pub(crate) fn told(record: &Record) -> String {
             format!("{step} asks for {}", locks.join(", "))
         }
         Record::Ready {} => "all of it has run: it waits for its parent".to_owned(),
+        Record::Heard { says, why, checked } => {
+            let who = if *checked { "a check says: " } else { "" };
+            let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
+            format!("{who}{}{why}", heard(*says))
+        }
         Record::Ended { outcome } => format!("ended: {outcome}"),
+    }
+}
+
+const fn heard(says: Heard) -> &'static str {
+    match says {
+        Heard::Commit => "the local transaction has committed",
+        Heard::Rollback => "the local transaction was rolled back",
+        Heard::Unknown => "it is not known what the local transaction has come to",
+        Heard::NotMine => "whoever was asked does not know the local transaction",
+        Heard::InProgress => "the local transaction is running",
     }
 }
 

@@ -31,12 +31,12 @@ impl Alarms {
 pub(crate) async fn watch(
     numbers: &Numbers,
     kind: &str,
-    deadline: Option<Duration>,
+    (deadline, stages): (Option<Duration>, &[&'static str]),
     alarms: &Alarms,
     node: &Node,
     stop: &CancellationToken,
 ) {
-    numbers.announce(deadline);
+    numbers.announce(deadline, stages);
     let (begun, clock) = (Instant::now(), node.ids.clock());
     let mut kept = Kept::from(numbers.sample(clock.now(), deadline), Duration::ZERO);
     loop {

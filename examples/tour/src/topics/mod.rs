@@ -54,6 +54,7 @@ topics! {
     schedule: "a command at a time, and how it is called off"
     saga: "several steps, all of them or none: a seat is locked, paid and sold"
     tcc: "two participants hold what they need, and then both take it or neither: a seat and a room"
+    half_message: "a message elsewhere if, and only if, a transaction of your own database commits: a payment"
     upcasting: "events that were stored in an old shape"
     snapshots: "when a state is kept, so that a long history loads fast"
     status: "where a processor is, and one that is halted"

@@ -37,6 +37,7 @@ impl Place {
             Some(Record::Recalled { step, .. }) => format!("{step} recalled"),
             Some(Record::Claimed { step, .. }) => format!("{step} claimed"),
             Some(Record::Ready {}) => "ready".to_owned(),
+            Some(Record::Heard { .. }) => "hear".to_owned(),
             Some(Record::Ended { .. }) => "end".to_owned(),
         })
     }

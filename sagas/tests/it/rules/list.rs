@@ -202,6 +202,19 @@ macro_rules! rules {
                 what_says_no_once_others_have_committed_is_asked_about
                 a_statement_that_has_failed_shows_before_anything_is_committed
             }
+            half {
+                a_message_is_sent_once_if_its_local_transaction_commits
+                what_is_rolled_back_leaves_no_trace
+                a_caller_that_is_gone_leaves_a_message_that_is_decided
+                what_a_node_that_is_gone_has_begun_acts_once
+                a_check_waits_for_the_local_transaction_that_runs
+                while_no_producer_is_there_nothing_is_counted
+                a_listener_that_does_not_know_an_id_is_asked_again
+                what_is_checked_in_vain_waits_for_a_person_who_decides
+                a_check_without_a_guard_is_believed_once_the_call_has_returned
+                the_same_key_again_is_the_same_message
+                a_hint_decides_nothing
+            }
             family {
                 a_saga_within_runs_to_its_end_and_gives_its_output
                 a_saga_within_that_refuses_undoes_the_one_around_it
@@ -348,6 +361,10 @@ macro_rules! rules_of_others {
             }
             chains {
                 a_link_in_another_database_commits_once_or_is_undone
+            }
+            half {
+                a_local_transaction_in_a_second_database_acts_once
+                a_lock_that_is_waited_for_in_vain_says_that_it_is_in_progress
             }
         }
     };

@@ -1,4 +1,4 @@
-//! All transactions in one list, whatever their pattern: V1 to V3.
+//! All transactions in one list, whatever their pattern: Z7 to Z9.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -79,7 +79,7 @@ async fn asked<S: Subject>(trips: &Trips<'_, S>, which: &Which, act: Act) -> Res
     }
 }
 
-/// V1
+/// Z7
 pub(super) async fn transactions_of_every_pattern_are_in_one_list<S: Subject>(subject: &S) {
     let bank = Bank::default();
     let trips = all_patterns(subject, &bank).await;
@@ -144,7 +144,7 @@ pub(super) async fn transactions_of_every_pattern_are_in_one_list<S: Subject>(su
     trips.end().await;
 }
 
-/// V2
+/// Z8
 pub(super) async fn what_an_operator_wants_is_done_through_one_entry<S: Subject>(subject: &S) {
     let bank = Bank::default();
     let trips = all_patterns(subject, &bank).await;
@@ -207,7 +207,7 @@ pub(super) async fn what_an_operator_wants_is_done_through_one_entry<S: Subject>
     trips.end().await;
 }
 
-/// V3
+/// Z9
 pub(super) async fn a_list_of_many_is_read_in_pages_and_none_is_left_out<S: Subject>(subject: &S) {
     let trips = all_patterns(subject, &Bank::default()).await;
     let key = |n: usize| format!("i{n:04}");

@@ -1,4 +1,4 @@
-//! Transactions across databases in the list of all, and what was decided against what is there: V4, V5, Z6.
+//! Transactions across databases in the list of all, and what was decided against what is there: Z10, Z11, Z6.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ async fn asked(all: &Overview, listed: &Listed, act: Act) -> Result<(), ActError
     all.ask(&listed.which, act, "ada", "because", Duration::from_secs(30)).await
 }
 
-/// V4
+/// Z10
 pub(super) async fn what_is_across_databases_is_in_the_one_list<S: Subject>(subject: &S) {
     let across = Across::open(subject, 2).await;
     let done = across.written("done").await;
@@ -124,7 +124,7 @@ pub(super) async fn what_is_across_databases_is_in_the_one_list<S: Subject>(subj
     app.shutdown(Duration::from_secs(10)).await;
 }
 
-/// V5
+/// Z11
 pub(super) async fn a_participant_that_cannot_be_asked_is_named_and_keeps_no_other_from_the_list<
     S: Subject,
 >(

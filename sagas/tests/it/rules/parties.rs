@@ -118,6 +118,15 @@ impl Ledger for InMemory {
         written.sort();
         written
     }
+    async fn loses(&self, call: &str) {
+        let (rows, before) = {
+            let mut kept = self.kept.lock().unwrap();
+            let before = kept.rows.len();
+            kept.rows.retain(|(_, of), _| of != call);
+            (kept.rows.len(), before)
+        };
+        assert_eq!(rows + 1, before);
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
