@@ -34,7 +34,7 @@ pub enum ReconcileError {
     /// A side is not in the order of its keys: sort it as the type of the key is compared, texts by their bytes, say
     /// (`order by key collate "C"`).
     #[error("the {side:?} side is not in the order of its keys, behind {after}")]
-    Order {
+    OutOfOrder {
         /// Which side.
         side: Side,
         /// Behind which key.
@@ -54,7 +54,7 @@ impl ReconcileError {
     pub const fn kind(&self) -> ErrorKind {
         match self {
             Self::Read(_) => ErrorKind::Transient,
-            Self::Order { .. } | Self::By(_) => ErrorKind::Misuse,
+            Self::OutOfOrder { .. } | Self::By(_) => ErrorKind::Misuse,
             Self::Store(error) => error.kind(),
         }
     }
@@ -437,7 +437,7 @@ fn merged<K: Ord + Clone + Display + Send + 'static, V: Send + 'static>(
             let entries = if side == Side::Left { &mut left } else { &mut right };
             let entry = entries.try_next().await.map_err(ReconcileError::Read)?;
             let key = entry.as_ref().map(|entry| entry.key.clone());
-            merge.feed(side, entry).map_err(|OutOfOrder { side }| ReconcileError::Order {
+            merge.feed(side, entry).map_err(|OutOfOrder { side }| ReconcileError::OutOfOrder {
                 side,
                 after: last.as_ref().or(key.as_ref()).map_or_else(String::new, |key: &K| key.to_string()),
             })?;

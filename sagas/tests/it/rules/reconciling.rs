@@ -132,7 +132,7 @@ pub(super) async fn two_tables_that_differ_are_reported_class_by_class<S: Subjec
     let report = runs(&ground, &of(&[(1, 1), (2, 1), (2, 1)], &[(1, 1), (2, 1)])).await;
     assert_eq!((report.keys, keys(&report, Class::Duplicate)), (2, vec!["2"]));
     let error = of(&[(1, 1)], &[(2, 1), (1, 1)]).run().await.unwrap_err();
-    assert!(matches!(error, ReconcileError::Order { .. } | ReconcileError::Store(_)), "{error}");
+    assert!(matches!(error, ReconcileError::OutOfOrder { .. } | ReconcileError::Store(_)), "{error}");
     let torn = Reconciliation::<u8, u8>::between(
         "torn",
         ground.backend.clone(),
