@@ -114,11 +114,13 @@ fn broken(method: Method, now: &Snapshot, before: Option<&Snapshot>) -> Option<&
     let is_tcc = method == Method::Tcc;
     // Each bank by itself: it shows a transfer whole, or not at all, so nothing that it shows is ever taken back.
     let is_whole = is_tcc || method == Method::TwoPhase;
+    // Both banks do it at the same time: it may arrive before it leaves.
+    let is_at_once = matches!(method, Method::TwoPhase | Method::UndoLog);
     if books.iter().any(|books| books.least < 0) {
         Some("a balance is below zero")
     } else if is_tcc && now.missing() > 0 {
         Some("money is neither there nor reserved")
-    } else if method != Method::TwoPhase && now.twice() > 0 {
+    } else if !is_at_once && now.twice() > 0 {
         Some("money is there twice")
     } else if !is_tcc && now.reserved() != 0 {
         Some("money is set aside that nobody sets aside")

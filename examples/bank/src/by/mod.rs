@@ -4,6 +4,7 @@ pub(crate) mod process;
 mod saga;
 mod tcc;
 mod two_phase;
+mod undo_log;
 mod way;
 
 use std::fmt;
@@ -31,10 +32,12 @@ pub(crate) enum Method {
     Process,
     Tcc,
     TwoPhase,
+    UndoLog,
 }
 
 impl Method {
-    pub(crate) const ALL: [Self; 4] = [Self::Saga, Self::Process, Self::Tcc, Self::TwoPhase];
+    /// The undo log comes last: what it notes of the tables it notes from then on.
+    pub(crate) const ALL: [Self; 5] = [Self::Saga, Self::Process, Self::Tcc, Self::TwoPhase, Self::UndoLog];
 }
 
 impl fmt::Display for Method {
@@ -44,6 +47,7 @@ impl fmt::Display for Method {
             Self::Process => "process",
             Self::Tcc => "tcc",
             Self::TwoPhase => "two-phase",
+            Self::UndoLog => "undo-log",
         })
     }
 }
@@ -65,6 +69,10 @@ pub(crate) async fn start(method: Method, databases: &Databases, does: Does) -> 
         Method::Process => process::wire(app).await?,
         Method::Tcc => tcc::wire(app),
         Method::TwoPhase => two_phase::wire(app, banks)?,
+        Method::UndoLog => {
+            undo_log::ready(banks).await?;
+            undo_log::wire(app, banks)
+        }
     };
     let app = if does == Does::Look { app.looks_on() } else { app };
     Ok(app.start().await?)
@@ -79,6 +87,7 @@ pub(crate) async fn transfer(method: Method, app: &App, key: &str, order: Order)
             Method::Process => process::transfer(app, key, order).await,
             Method::Tcc => tcc::transfer(app, key, order).await,
             Method::TwoPhase => two_phase::transfer(app, key, order).await,
+            Method::UndoLog => undo_log::transfer(app, key, order).await,
         };
         match done {
             Ok(outcome) => return Ok(outcome),
@@ -95,6 +104,7 @@ pub(crate) async fn open(method: Method, app: &App, databases: &Databases) -> an
         Method::Process => process::open(&databases.journal).await,
         Method::Tcc => tcc::open(app).await,
         Method::TwoPhase => two_phase::open(app, &databases.banks).await,
+        Method::UndoLog => undo_log::open(app, &databases.banks).await,
     }
 }
 

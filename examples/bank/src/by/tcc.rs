@@ -21,7 +21,7 @@ fn tcc<F: Side, T: Side>() -> TccTransaction<Way<F, T>, Tx> {
 }
 
 /// In the journal, which notes what came of it. It reserves nothing.
-struct File;
+pub(super) struct File;
 
 impl<F: Side, T: Side> Tcc<Way<F, T>> for File {
     const NAME: &'static str = "file";

@@ -9,7 +9,7 @@ async fn the_same_transfers_by_each_method_end_with_all_money_there() {
     let ran = town.run(&["compare", "--count", "100"]).well();
     assert_eq!(
         ran.last(),
-        "100 transfers by 4 methods: money conserved, 0 in doubt, reconciliation clean",
+        "100 transfers by 5 methods: money conserved, 0 in doubt, reconciliation clean",
         "{ran:?}"
     );
     for method in METHODS {

@@ -7,7 +7,7 @@ use es_postgres::testing::{self, Database};
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
 
-pub(crate) const METHODS: [&str; 4] = ["saga", "process", "tcc", "two-phase"];
+pub(crate) const METHODS: [&str; 5] = ["saga", "process", "tcc", "two-phase", "undo-log"];
 
 pub(crate) fn program(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bank"));

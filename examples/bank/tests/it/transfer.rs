@@ -102,7 +102,10 @@ async fn money_is_conserved_among_those_who_want_the_same_accounts_at_once() {
                 assert!(before.is_none_or(|before| before == what), "{method}: {said}");
             }
         }
-        assert!(outcomes.values().all(|what| what == "settled"), "{method}: {outcomes:?}");
+        // Rows that are not decided are kept from others by the undo log: who waits for them in vain gives up.
+        let is_right =
+            |what: &String| what == "settled" || method == "undo-log" && what.contains(" failed: ");
+        assert!(outcomes.values().all(is_right), "{method}: {outcomes:?}");
         assert_eq!(outcomes.len(), 40);
         for worker in workers {
             worker.end();
