@@ -1,4 +1,4 @@
-//! Transfers between two banks on two databases: the same by saga, process, TCC and two-phase commit.
+//! Transfers between two banks on two databases: the same by saga, process, TCC, two-phase commit and undo log.
 
 mod banks;
 mod by;
