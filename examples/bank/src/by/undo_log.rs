@@ -37,7 +37,11 @@ impl<S: Side> GuardedDatabase for Noted<S> {
     }
 }
 
-impl<S: Side> UndoLog for Noted<S> {}
+impl<S: Side> UndoLog for Noted<S> {
+    fn is_taken(error: &(dyn std::error::Error + 'static)) -> bool {
+        PgUndoLog::is_taken(error)
+    }
+}
 
 /// `file`, `take` and `put`: each at the same time as the others.
 fn tcc<F: Side, T: Side>() -> TccTransaction<Way<F, T>, Tx> {
