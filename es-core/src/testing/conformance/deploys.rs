@@ -343,6 +343,8 @@ pub async fn what_a_newer_program_passes_is_not_said_to_be_there<S: Subject>(sub
     let head = async || ask(|| store.0.head()).await;
     let one = |position| Receipt { position, events: Some(1) };
     let before = head().await;
+    // It is, with its next look.
+    old.until_ready(LIMIT).await.expect("it has caught up");
     let other = run::<HANDLES_OTHER, _>(&subject, &store).await;
     stands_by(&old).await;
     assert!(old.ready(), "queries find what they found before");

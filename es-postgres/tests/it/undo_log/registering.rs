@@ -12,8 +12,6 @@ const TABLES: &str = r#"
     create table base (id int primary key);
     create table derived (primary key (id)) inherits (base);
     create table floating (f float8 primary key);
-    create collation blind (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
-    create table blindly (id text collate blind primary key);
     create table patient (id int primary key deferrable);
     create table ruled (id int primary key);
     create rule "its Rule" as on delete to ruled do instead nothing;
@@ -28,9 +26,15 @@ const TABLES: &str = r#"
     create trigger "its Trigger" after insert on loud for each statement execute function loud();
     create trigger quiet after insert on loud for each statement when (not es_undo.undoing()) execute function loud();"#;
 
+const BLIND: &str =
+    "create collation blind (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+    create table blindly (id text collate blind primary key)";
+
 #[tokio::test]
 async fn what_cannot_be_restored_is_refused_by_name() {
     let ground = Ground::bare(TABLES).await;
+    // A server that was built without ICU knows no such collation.
+    let has_icu = ground.try_sql(BLIND).await.is_ok();
     let refused = [
         (r#""no Key""#, r#"public."no Key" has no primary key"#),
         ("parted", "public.parted is partitioned"),
@@ -53,7 +57,7 @@ async fn what_cannot_be_restored_is_refused_by_name() {
         ("es_undo.locks", "es_undo.locks is of the system"),
         ("nothing", r#"relation "nothing" does not exist"#),
     ];
-    for (table, says) in refused {
+    for (table, says) in refused.into_iter().filter(|(table, _)| has_icu || *table != "blindly") {
         // All of them or none.
         let error = ground.log.track(&["plain", table]).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Misuse, "{error}");
