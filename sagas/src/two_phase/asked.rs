@@ -46,10 +46,7 @@ impl<B: Backend> Inner<B> {
         // Written as it was read: a decision that is forgotten after that is not taken for none.
         let floor = self.floor(txn).await?;
         if txn < floor.value.floor {
-            return Err(StoreError::misuse(format!(
-                "what was decided about transaction {txn} is not known any more: a person has to find out whether it was \
-                 committed, and to end what is prepared of it (`TwoPhase::strays`)"
-            )));
+            return Err(forgotten(txn));
         }
         let key = rows::key(txn)?;
         let found = self.tables.aside.get(&self.backend, &key).await?;
@@ -104,21 +101,15 @@ impl<B: Backend> Inner<B> {
     /// What was decided about a transaction, or is now, unless a person has to decide: a branch is committed.
     pub(super) async fn asks_store(&self, txn: Uuid) -> Result<Decision, StoreError> {
         match self.decides_with_care(txn, None, &Failing::default()).await? {
-            Care::End(decision) => return Ok(decision),
+            Care::End(decision) => Ok(decision),
             Care::Waits(names) => {
                 let why = format!("{names:?} cannot be asked whether it is committed there");
-                return Err(StoreError::transient("asking what became of it", std::io::Error::other(why)));
+                Err(StoreError::transient("asking what became of it", std::io::Error::other(why)))
             }
-            Care::Torn => {}
+            // Also where nothing is prepared any more: it was not aborted.
+            Care::Torn if txn < self.floor(txn).await?.value.floor => Err(forgotten(txn)),
+            Care::Torn => Err(theirs(txn)),
         }
-        for participant in self.participants.values() {
-            let prepared = self.in_time(participant.prepared(self.backend.identity())).await?;
-            if prepared.iter().any(|prepared| prepared.id.txn() == txn) {
-                return Err(theirs(txn));
-            }
-        }
-        // There is nothing to decide any more: what is committed waits for a person on the list.
-        Ok(self.decision(txn).await?.decision)
     }
 
     /// What became of a transaction whose only writer is known.
@@ -147,6 +138,13 @@ impl<B: Backend> Inner<B> {
 }
 
 /// That an operator has to decide.
+fn forgotten(txn: Uuid) -> StoreError {
+    StoreError::misuse(format!(
+        "what was decided about transaction {txn} is not known any more: a person has to find out whether it was committed, and \
+         to end what is prepared of it (`TwoPhase::strays`)"
+    ))
+}
+
 fn theirs(txn: Uuid) -> StoreError {
     StoreError::misuse(format!(
         "transaction {txn} is committed in one database and prepared in another, or was, and nothing was decided: a person has \

@@ -66,7 +66,9 @@ impl Stray {
     fn listed(&self, mut open: Open, decision: Decision, own: Uuid) -> Open {
         let waits = |name: &String| (name.clone(), Waits::found(name, self.participant(name)));
         open.branches.extend(self.prepared.keys().map(waits));
-        for name in &self.committed {
+        // Where it may be committed it is asked until that is known, or it would be missed for good.
+        let unknown = self.unknown.iter().filter(|_| decision == Decision::Abort);
+        for name in self.committed.iter().chain(unknown) {
             open.branches.entry(name.clone()).or_default();
         }
         open.decision = Some(decision);

@@ -418,6 +418,8 @@ macro_rules! rules_across {
                 what_an_operator_commits_without_the_store_is_not_said_to_be_committed
                 what_an_operator_commits_in_part_is_not_said_to_be_aborted
                 what_its_coordinator_has_given_up_is_decided
+                who_could_not_be_asked_is_looked_at_after_an_operator_has_decided
+                whoever_asks_about_what_is_committed_is_not_told_that_it_was_aborted
             }
             limits {
                 a_database_that_hangs_holds_nobody_for_long

@@ -1,5 +1,5 @@
 //! Transactions across databases that an operator has to decide about, while databases cannot be asked and coordinators go on:
-//! A41 to A46.
+//! A41 to A46, A56, A57.
 
 use std::time::Duration;
 
@@ -197,4 +197,44 @@ pub(super) async fn what_its_coordinator_has_given_up_is_decided<S: Subject>(sub
     let found = another.recover().await.unwrap();
     assert_eq!((found.torn.len(), across.prepared(1).await.len()), (0, 0));
     assert_eq!(pending(&another).await, [odd(txn)]);
+}
+
+/// A56
+pub(super) async fn who_could_not_be_asked_is_looked_at_after_an_operator_has_decided<S: Subject>(
+    subject: &S,
+) {
+    let across = Across::open(subject, 3).await;
+    let gates = [0, 1, 2].map(|i| across.at(i).stops(At::Prepare, true));
+    let tx = across.written("one").await;
+    let txn = tx.id();
+    crashes(tx.commit(), &gates).await;
+    commits_by_hand(&across, 0).await;
+    commits_by_hand(&across, 2).await;
+    across.at(2).will(At::Marked, Fault::Lost);
+    let stray = only_stray(&across.two_phase).await;
+    assert_eq!((stray.committed.len(), stray.unknown.len()), (1, 1), "{stray:?}");
+    across.two_phase.adopt(&stray, Decision::Abort, "ada", "nobody has paid").await.unwrap();
+    across.at(2).forget_faults();
+    across.another_node().await.recover().await.unwrap();
+    let odd = pending(&across.two_phase).await;
+    assert_eq!(odd.len(), 2, "{odd:?}");
+    assert!(odd.iter().all(|(of, _, state)| *of == txn && *state == PendingState::Parked(Odd::Committed)));
+    assert_eq!(across.prepared(1).await, [""; 0]);
+}
+
+/// A57
+pub(super) async fn whoever_asks_about_what_is_committed_is_not_told_that_it_was_aborted<S: Subject>(
+    subject: &S,
+) {
+    let across = Across::open(subject, 2).await;
+    let tx = across.written("one").await;
+    let doubt = tx.doubt();
+    crashes(tx.commit(), &prepared(&across)).await;
+    commits_by_hand(&across, 0).await;
+    commits_by_hand(&across, 1).await;
+    for _ in 0..2 {
+        let error = across.another_node().await.resolve(&doubt).await.unwrap_err();
+        assert!(error.to_string().contains("a person has to decide"), "{error}");
+    }
+    assert_eq!(across.have("one").await, 2);
 }
