@@ -7,6 +7,7 @@ mod instances;
 mod measure;
 mod memory;
 mod messages;
+mod patterns;
 mod postgres;
 mod runs;
 mod sqlite;
@@ -19,7 +20,7 @@ use measure::{print, print_header};
 #[derive(Debug, Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Args {
-    /// Part of a name: memory, sqlite, load, import, postgres, processors, queue, parked, flows, runs, messages, instances
+    /// Part of a name: memory, sqlite, load, import, postgres, processors, queue, parked, flows, runs, messages, patterns, instances
     #[arg(default_value = "")]
     filter: String,
     /// On PostgreSQL: rounds of each row
@@ -102,6 +103,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("messages") {
         messages::run(&runtime, rounds)?;
+    }
+    if wanted("patterns") {
+        patterns::run(&runtime, rounds)?;
     }
     if wanted("instances") {
         instances::run(&runtime)?;
