@@ -163,7 +163,7 @@ pub async fn delete(conn: &mut PgConnection, run: &str) -> sqlx::Result<()> {
 }
 
 /// A database of the user's own, by a type of its own: as services of an app are told apart.
-pub trait Own: GuardedDatabase<Tx = GuardedTx> {
+pub trait Own: GuardedDatabase<Tx = GuardedTx> + Clone {
     const NAME: &'static str;
 }
 

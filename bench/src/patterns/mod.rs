@@ -27,7 +27,7 @@ struct Row {
     work: [Work; 2],
 }
 
-const ROWS: [Row; 9] = [
+const ROWS: [Row; 10] = [
     Row {
         names: ["TCC of two branches", "saga of two guarded steps"],
         work: [|on| Box::pin(tcc::run(on)), |on| Box::pin(saga::run(on))],
@@ -35,6 +35,10 @@ const ROWS: [Row; 9] = [
     Row {
         names: ["two-phase commit", "two-phase commit by hand"],
         work: [|on| Box::pin(two_phase::run(on)), |on| Box::pin(two_phase::by_hand(on))],
+    },
+    Row {
+        names: ["two-phase commit", "by hand, with its markers and its list"],
+        work: [|on| Box::pin(two_phase::run(on)), |on| Box::pin(two_phase::by_hand_with_markers(on))],
     },
     Row {
         names: ["half message", "two bare commits"],

@@ -67,9 +67,6 @@ pub async fn run(ground: Ground) -> anyhow::Result<Done> {
     Ok(done)
 }
 
-fn participant<D: Own>(own: D, decisions: &Arc<dyn Decisions>) -> GuardedParticipant<D, Takes<D>>
-where
-    D: Clone,
-{
+fn participant<D: Own>(own: D, decisions: &Arc<dyn Decisions>) -> GuardedParticipant<D, Takes<D>> {
     GuardedParticipant::new(D::NAME, own.clone(), Takes(own), Arc::new(Nobody), decisions.clone())
 }
