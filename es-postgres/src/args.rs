@@ -17,6 +17,7 @@ pub(crate) enum Arg {
     Int(i32),
     Long(Option<i64>),
     Uuids(Vec<Uuid>),
+    MaybeUuids(Option<Vec<Option<Uuid>>>),
     Ints(Vec<i32>),
     Longs(Vec<i64>),
     MaybeLongs(Option<Vec<Option<i64>>>),
@@ -38,6 +39,7 @@ impl Arg {
             Self::Int(value) => *value == 0,
             Self::Long(value) => value.is_none(),
             Self::Uuids(all) => all.is_empty(),
+            Self::MaybeUuids(all) => all.is_none(),
             Self::Ints(all) => all.is_empty(),
             Self::Longs(all) => all.is_empty(),
             Self::MaybeLongs(all) => all.is_none(),
@@ -55,6 +57,7 @@ impl Arg {
             Self::Long(value) => query.bind(value),
             // An empty array is not null, and would be walked through.
             Self::Uuids(all) => query.bind((!all.is_empty()).then_some(all)),
+            Self::MaybeUuids(all) => query.bind(all),
             Self::Ints(all) => query.bind(all),
             Self::Longs(all) => query.bind(all),
             Self::MaybeLongs(all) => query.bind(all),
@@ -75,6 +78,10 @@ impl Arg {
             Self::Long(value) => value.map_or_else(|| "null::bigint".to_owned(), |v| format!("{v}::bigint")),
             Self::Uuids(all) if all.is_empty() => "null::uuid[]".to_owned(),
             Self::Uuids(all) => array("uuid", all.iter().map(|v| v.to_string().into())),
+            Self::MaybeUuids(None) => "null::uuid[]".to_owned(),
+            Self::MaybeUuids(Some(all)) => {
+                array("uuid", all.iter().map(|v| v.map_or(Cow::Borrowed("null"), |v| v.to_string().into())))
+            }
             Self::Ints(all) => array("integer", all.iter().map(|v| v.to_string().into())),
             Self::Longs(all) => array("bigint", all.iter().map(|v| v.to_string().into())),
             Self::MaybeLongs(None) => "null::bigint[]".to_owned(),

@@ -1,6 +1,7 @@
 //! Connecting, and what the app asks of a backend.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -51,6 +52,8 @@ pub(crate) struct Store {
 pub(crate) struct Shared {
     pub(crate) identity: uuid::Uuid,
     pub(crate) types: Types,
+    /// How many connections readers had opened when the types were read: another history comes with a new one.
+    pub(crate) types_at: AtomicU64,
     pub(crate) streams: Streams,
     pub(crate) ids: Ids,
     pub(crate) readers: Arc<Readers>,
@@ -191,6 +194,7 @@ impl PgBackend {
         let shared = Arc::new(Shared {
             identity,
             types: kinds,
+            types_at: AtomicU64::new(0),
             streams: Streams::default(),
             ids: Ids::default(),
             partitions: Partitions::read(&readers).await?,

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use es_core::store::{
-    Attempt, Commit, Committed, ExpectedVersion, Position, RowWrite, StoreError, StreamId, Version, envelope,
-    is_hot,
+    Attempt, Commit, Committed, EventId, ExpectedVersion, Position, RowWrite, StoreError, StreamId, Version,
+    envelope, is_hot,
 };
 use serde::Serialize;
 use sqlx::Row as _;
@@ -30,6 +30,7 @@ pub(crate) struct Batch {
     /// Of each request: the number of its last event, from 1; `None` without events.
     last: Vec<Option<u64>>,
     events: Events,
+    types: Types,
     /// Of the last event.
     last_id: Uuid,
     conditions: Vec<ConditionRow>,
@@ -44,7 +45,18 @@ pub(crate) struct Batch {
 struct Stream {
     name: StreamId,
     bounds: Bounds,
+    /// The last event that its claims name, if one does.
+    last: Option<EventId>,
     added: u64,
+    /// The last event that is added.
+    newest: Option<EventId>,
+}
+
+impl Stream {
+    /// Whether what is known of it will do.
+    fn is_at(&self, known: &CachedStream) -> bool {
+        self.bounds.holds(known.version) && (self.last.is_none() || self.last == known.last)
+    }
 }
 
 /// Where one request wants one stream.
@@ -53,6 +65,7 @@ struct Claim {
     request: usize,
     stream: usize,
     bounds: Bounds,
+    last: Option<EventId>,
 }
 
 /// The versions of a stream that will do.
@@ -72,7 +85,7 @@ impl Bounds {
             ExpectedVersion::Any => Self::ALL,
             ExpectedVersion::Exists if earlier > 0 => Self::ALL,
             ExpectedVersion::Exists => Self { low: 1, ..Self::ALL },
-            ExpectedVersion::NoStream | ExpectedVersion::Exact(_) => {
+            ExpectedVersion::NoStream | ExpectedVersion::Exact(_) | ExpectedVersion::After(..) => {
                 let version = expected.exact().unwrap_or_default().0;
                 version.checked_sub(earlier).map_or(Self::NONE, |v| Self { low: signed(v), high: signed(v) })
             }
@@ -131,6 +144,29 @@ struct Rows {
     hot: i32,
 }
 
+/// What the numbers of types stand for, each once.
+#[derive(Debug, Default)]
+struct Types {
+    numbers: Vec<i32>,
+    names: Vec<String>,
+    schemas: Vec<i32>,
+    codecs: Vec<String>,
+}
+
+impl Types {
+    fn of(events: &Events, known: &Known) -> Self {
+        let mut types = Self { numbers: events.types.clone(), ..Self::default() };
+        types.numbers.sort_unstable();
+        types.numbers.dedup();
+        for kind in types.numbers.iter().filter_map(|number| known.kind(*number)) {
+            types.names.push(kind.name.to_string());
+            types.schemas.push(kind.schema.cast_signed());
+            types.codecs.push(kind.codec.to_string());
+        }
+        types
+    }
+}
+
 /// What attempts are called, and which of them need a witness: those that write something and no events.
 #[derive(Debug, Default)]
 struct Names {
@@ -158,6 +194,19 @@ impl Names {
     }
 }
 
+/// How many arguments of `append` are always given, in order.
+pub(crate) const FIRST: usize = 16;
+/// Arguments that come behind those, by their names: what the asker has decided on.
+pub(crate) const PROOF: [&str; 5] = ["lasts", "type_numbers", "type_names", "type_schemas", "type_codecs"];
+
+/// A call of `append` with these, each as SQL says it.
+pub(crate) fn call(args: &[String]) -> String {
+    let (first, rest) = args.split_at(FIRST);
+    let (proof, rest) = rest.split_at(PROOF.len());
+    let named = PROOF.iter().zip(proof).map(|(name, arg)| format!("{name} => {arg}"));
+    first.iter().chain(rest).cloned().chain(named).collect::<Vec<_>>().join(", ")
+}
+
 impl Batch {
     /// The types of the events must be known.
     pub(crate) fn new(commits: &[&Commit], types: &Known) -> Self {
@@ -175,6 +224,7 @@ impl Batch {
             batch.add(request, commit, &index, types);
         }
         batch.rows = Rows::of(commits);
+        batch.types = Types::of(&batch.events, types);
         batch
     }
 
@@ -189,7 +239,8 @@ impl Batch {
 
     fn name<'c>(&mut self, index: &mut HashMap<&'c StreamId, usize>, stream: &'c StreamId) {
         index.entry(stream).or_insert_with(|| {
-            self.streams.push(Stream { name: stream.clone(), bounds: Bounds::ALL, added: 0 });
+            let name = stream.clone();
+            self.streams.push(Stream { name, bounds: Bounds::ALL, last: None, added: 0, newest: None });
             self.streams.len() - 1
         });
     }
@@ -197,17 +248,18 @@ impl Batch {
     fn add(&mut self, request: usize, commit: &Commit, index: &HashMap<&StreamId, usize>, types: &Known) {
         let Commit { appends, checks, condition, outcomes, rows: _, inline, explain: _, attempt } = commit;
         for check in checks {
-            self.claim(request, index[&check.stream], Bounds::new(check.expected, 0));
+            self.claim(request, index[&check.stream], check.expected, 0);
         }
         let mut ends = Vec::with_capacity(appends.len());
         for (i, append) in appends.iter().enumerate() {
             let stream = index[&append.stream];
             let same = appends[..i].iter().filter(|a| a.stream == append.stream);
             let earlier = same.map(|a| a.events.len() as u64).sum();
-            self.claim(request, stream, Bounds::new(append.expected, earlier));
+            self.claim(request, stream, append.expected, earlier);
             for event in &append.events {
                 let id = types.id(event).expect("types are provided before");
                 let number = self.events.add(stream, &mut self.streams[stream].added, id, event);
+                self.streams[stream].newest = Some(event.id);
                 self.events.tag(number, event);
                 self.last_id = event.id;
             }
@@ -253,13 +305,23 @@ impl Batch {
         }
     }
 
-    fn claim(&mut self, request: usize, stream: usize, bounds: Bounds) {
-        let all = &mut self.streams[stream].bounds;
-        *all = all.and(bounds);
-        self.claims.push(Claim { request, stream, bounds });
+    /// `earlier`: how many events the same request has added to the stream before this.
+    fn claim(&mut self, request: usize, stream: usize, expected: ExpectedVersion, earlier: u64) {
+        let of = &mut self.streams[stream];
+        let (mut bounds, mut last) = (Bounds::new(expected, earlier), expected.event());
+        if last.is_some() && earlier > 0 {
+            // It is one of the request's own.
+            bounds = if last == of.newest { bounds } else { Bounds::NONE };
+            last = None;
+        }
+        let agree = last.is_none() || of.last.is_none() || last == of.last;
+        of.last = of.last.or(last);
+        of.bounds = of.bounds.and(if agree { bounds } else { Bounds::NONE });
+        self.claims.push(Claim { request, stream, bounds, last });
     }
 
-    /// The arguments of `append`, in order. Those at the end that stand for nothing are left out.
+    /// The arguments of `append`: the first ones in order, then the [`PROOF`], then the others in order. Those at the end
+    /// that stand for nothing are left out.
     pub(crate) fn args(self, attempt: Uuid, at: Option<i64>, known: &StreamCache) -> (Vec<Arg>, Pending) {
         // Sent also where no place is: if it still holds, what is known of other streams does.
         let (stamp, places) = (known.stamp, self.known(known));
@@ -270,6 +332,7 @@ impl Batch {
             ends,
             last,
             events,
+            types,
             last_id,
             conditions,
             marks,
@@ -296,6 +359,13 @@ impl Batch {
             Arg::Ints(events.types),
             Arg::Bytes(events.envelopes),
             Arg::Bytes(events.data),
+            Arg::MaybeUuids(
+                streams.iter().any(|s| s.last.is_some()).then(|| streams.iter().map(|s| s.last).collect()),
+            ),
+            Arg::Ints(types.numbers),
+            Arg::Texts(Some(types.names)),
+            Arg::Ints(types.schemas),
+            Arg::Texts(Some(types.codecs)),
         ];
         let rest = [
             Arg::Texts((!events.tags.is_empty()).then_some(events.tags)),
@@ -325,7 +395,7 @@ impl Batch {
     fn known(&self, known: &StreamCache) -> Vec<Option<CachedStream>> {
         let places: Vec<Option<CachedStream>> =
             self.streams.iter().map(|stream| known.get(&stream.name)).collect();
-        let fit = places.iter().zip(&self.streams).all(|(p, s)| p.is_none_or(|p| s.bounds.holds(p.version)));
+        let fit = places.iter().zip(&self.streams).all(|(p, s)| p.is_none_or(|p| s.is_at(&p)));
         if fit { places } else { vec![None; places.len()] }
     }
 }
@@ -416,10 +486,15 @@ impl Pending {
         let places = match row.try_get::<Option<Vec<i64>>, _>("versions")? {
             Some(versions) => {
                 let ids: Vec<Option<i64>> = row.try_get("ids")?;
-                ids.into_iter()
-                    .zip(versions)
-                    .map(|(id, version)| CachedStream { id: id.unwrap_or_default(), version })
-                    .collect()
+                let stored = |((id, version), stream): ((Option<i64>, i64), &Stream)| {
+                    let id = id.unwrap_or_default();
+                    if version < 0 {
+                        CachedStream { id, version: -1 - version, last: None }
+                    } else {
+                        CachedStream { id, version, last: stream.last }
+                    }
+                };
+                ids.into_iter().zip(versions).zip(&self.streams).map(stored).collect()
             }
             None => self.places.into_iter().flatten().collect::<Vec<_>>(),
         };
@@ -427,7 +502,9 @@ impl Pending {
             let mut refused = vec![false; self.last.len()];
             // What was refused before the streams were looked at says nothing of them.
             let holds = |claim: &Claim| {
-                places.len() < self.streams.len() || claim.bounds.holds(places[claim.stream].version)
+                places.get(claim.stream).filter(|_| places.len() == self.streams.len()).is_none_or(|place| {
+                    claim.bounds.holds(place.version) && (claim.last.is_none() || claim.last == place.last)
+                })
             };
             for claim in self.claims.iter().filter(|claim| !holds(claim)) {
                 refused[claim.request] = true;
@@ -448,10 +525,11 @@ impl Pending {
         let outcomes = self.ends.into_iter().zip(self.last).map(outcome).collect();
         if end > 0 {
             known.stamp = Some((signed(end), self.last_id));
-            for (Stream { name, added, .. }, place) in
+            for (Stream { name, added, newest, .. }, place) in
                 self.streams.into_iter().zip(places).filter(|(_, p)| p.id > 0)
             {
-                known.learn(name, CachedStream { version: place.version + signed(added), ..place });
+                let (version, last) = (place.version + signed(added), newest.or(place.last));
+                known.learn(name, CachedStream { version, last, ..place });
             }
         }
         Ok(Answer::Written(outcomes, Position(end)))

@@ -30,7 +30,7 @@ pub(crate) fn fate(error: &sqlx::Error) -> Fate {
     }
     match (class(error), error.code()) {
         (_, FENCED) => Fate::Never,
-        (_, STALE_PLAN) | ("40" | "53" | "55" | "57", _) => Fate::Again,
+        (_, STALE_PLAN | READ_ONLY | RENAMED) | ("40" | "53" | "55" | "57", _) => Fate::Again,
         // The server's own trouble: it is nobody's data.
         ("58" | "XX", _) => Fate::Never,
         // A trigger of the user's own may raise anything.
@@ -44,6 +44,10 @@ const FENCED: &str = "ES001";
 const REFUSED: &str = "ES002";
 /// A row of it is at another revision.
 const ROW_MOVED: &str = "ES006";
+/// Raised by `append` for a type whose number stands for another one.
+const RENAMED: &str = "ES008";
+/// The server does not write: a standby, or one that an operator has made read-only.
+const READ_ONLY: &str = "25006";
 /// `cached plan must not change result type`: it repeats until the connection is closed.
 pub(crate) const STALE_PLAN: &str = "0A000";
 
@@ -60,6 +64,9 @@ pub(crate) fn store(what: &'static str, error: sqlx::Error) -> StoreError {
             _ => StoreError::transient(what, error),
         };
     };
+    if is_read_only(found) || found.code() == RENAMED {
+        return StoreError::transient(what, error);
+    }
     let advice = match (class(found), found.code()) {
         ("ES", _) => return StoreError::misuse(format!("{what}: {}", found.message())),
         (_, "25P02") => {
@@ -68,7 +75,6 @@ pub(crate) fn store(what: &'static str, error: sqlx::Error) -> StoreError {
         ("28", _) => "mend the user or the password in the URL",
         ("3D", _) => "make the database, or name another in the URL",
         (_, "42501") => "the account lacks a privilege; `es-postgres roles` prints what is needed",
-        (_, "25006") => "the server is read-only, a replica perhaps; connect to the primary",
         ("XX", _) => return StoreError::Corrupt { what: format!("{what}: {error}") },
         _ if is_partition(found) => return StoreError::transient(what, error),
         ("0A" | "22" | "23" | "2B" | "42" | "54" | "P0", _) => {
@@ -81,7 +87,20 @@ pub(crate) fn store(what: &'static str, error: sqlx::Error) -> StoreError {
 
 /// Whether a connection is not to be used again after this.
 pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
-    database(error).is_none_or(|e| e.code() == STALE_PLAN || !matches!(e.severity(), PgSeverity::Error))
+    database(error).is_none_or(|e| {
+        e.code() == STALE_PLAN || is_read_only(e) || !matches!(e.severity(), PgSeverity::Error)
+    })
+}
+
+/// Whether the server does not write: the next connection may reach one that does.
+fn is_read_only(error: &PgDatabaseError) -> bool {
+    let in_recovery = || matches!(error.routine(), Some("AssignTransactionId" | "GetNewTransactionId"));
+    error.code() == READ_ONLY || error.code() == "XX000" && in_recovery()
+}
+
+/// Whether the number of a type stands for another one: the store has another history.
+pub(crate) fn is_renamed(error: &sqlx::Error) -> bool {
+    code(error) == Some(RENAMED)
 }
 
 /// The code of an error that the server raised.

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use es_core::limits::MAX_PAGE;
 use es_core::store::rules::{Ledger, Verdict, judge};
 use es_core::store::{
-    Commit, CommitError, EventFilter, EventStore as _, INLINE, IdempotencyKey, Name, Outcome, Position,
-    RecordedEvent, RowWrite, StoreError, StreamId, Version, is_full,
+    Commit, CommitError, EventFilter, EventId, EventStore as _, INLINE, IdempotencyKey, Name, Outcome,
+    Position, RecordedEvent, RowWrite, StoreError, StreamId, Version, is_full,
 };
 use sqlx::Row as _;
 use uuid::Uuid;
@@ -24,9 +24,10 @@ use crate::store::Tail;
 /// What is stored, as far as the commit asks.
 #[derive(Debug, Default)]
 struct Facts {
-    /// As far as this process has seen: only a position near the largest number asks.
+    /// As far as this process has seen, unless a condition asks.
     head: Position,
     versions: HashMap<StreamId, Version>,
+    lasts: HashMap<StreamId, EventId>,
     tails: HashMap<StreamId, Vec<RecordedEvent>>,
     broken: Option<(Position, Name)>,
     outcomes: HashMap<IdempotencyKey, Outcome>,
@@ -77,6 +78,7 @@ impl Facts {
             }
         }
         if let Some(condition) = condition {
+            facts.head = backend.head().await?;
             let mut after = condition.after;
             loop {
                 let page = backend.read(&condition.fail_if_events_match, after, 1).await?;
@@ -104,8 +106,14 @@ impl Facts {
         let sql = include_str!("sql/versions.sql");
         let query = || sqlx::query(sql).bind(names.clone());
         let rows = backend.0.shared.readers.rows("reading versions", query).await?;
-        let versions = rows.iter().map(|row| Version(number(row.get_unchecked(0))));
-        self.versions.extend(streams.iter().map(|&stream| stream.clone()).zip(versions));
+        for (&stream, row) in streams.iter().zip(&rows) {
+            self.versions.insert(stream.clone(), Version(number(row.get_unchecked(0))));
+            if let Some(last) =
+                row.get_unchecked::<Option<Vec<u8>>, _>(1).and_then(|id| Uuid::from_slice(&id).ok())
+            {
+                self.lasts.insert(stream.clone(), last);
+            }
+        }
         Ok(())
     }
 }
@@ -117,6 +125,10 @@ impl Ledger for Facts {
 
     fn version(&self, stream: &StreamId) -> Version {
         self.versions.get(stream).copied().unwrap_or_default()
+    }
+
+    fn last(&self, stream: &StreamId) -> Option<EventId> {
+        self.lasts.get(stream).copied()
     }
 
     fn tail(&self, stream: &StreamId, after: Version, limit: usize) -> Vec<RecordedEvent> {

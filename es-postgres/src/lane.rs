@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::admission::Admission;
 use crate::backend::Shared;
-use crate::batch::{self, Answer, Batch};
+use crate::batch::{self, Answer, Batch, FIRST, PROOF};
 use crate::error::{self, Fate};
 use crate::row::signed;
 use crate::stream_cache::StreamCache;
@@ -37,12 +37,13 @@ const REACH: u64 = 100_000;
 const TRIES: u32 = 5;
 
 /// Appends alone.
-const APPEND: &str =
-    "select * from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+const APPEND: &str = "select * from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
+                      lasts => $17, type_numbers => $18, type_names => $19, type_schemas => $20, type_codecs => $21)";
 /// And everything else.
 const APPEND_ALL: &str = "select * from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
-                          $16, $17, $18, $19::jsonb, $20::jsonb, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30)";
-const APPEND_ARGS: usize = 16;
+                          $16, $22, $23, $24::jsonb, $25::jsonb, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, \
+                          lasts => $17, type_numbers => $18, type_names => $19, type_schemas => $20, \
+                          type_codecs => $21)";
 
 /// Why a commit was not written.
 #[derive(Debug)]
@@ -186,6 +187,9 @@ impl Writer {
                 }
                 Err(Failed::Sent { fate: Fate::Again, error, .. }) if tries < TRIES => {
                     tries += 1;
+                    if error::is_renamed(&error) {
+                        self.shared.types.replace([]);
+                    }
                     if error::lacks_partition(&error) {
                         self.shared.partitions.make(piece.iter().map(|request| &request.commit)).await;
                     } else {
@@ -228,16 +232,19 @@ impl Writer {
         }
         let commits = commits(requests);
         let shared = &self.shared;
-        crate::types::provide(&shared.types, &shared.readers, &commits).await.map_err(Failed::Before)?;
+        let batch = loop {
+            crate::types::provide(&shared.types, &shared.readers, &commits).await.map_err(Failed::Before)?;
+            let known = shared.types.known();
+            // What was just provided may be forgotten again.
+            if crate::types::missing(&known, &commits).is_empty() {
+                break Batch::new(&commits, &known);
+            }
+        };
         self.connection().await.map_err(|e| Failed::Before(error::store("connecting", e)))?;
         let attempt = self.shared.ids.next();
         let head = *self.shared.head.borrow();
-        let (args, pending) = Batch::new(&commits, &self.shared.types.known()).args(
-            attempt,
-            self.shared.micros(),
-            &self.streams,
-        );
-        let sql = if args.len() > APPEND_ARGS { APPEND_ALL } else { APPEND };
+        let (args, pending) = batch.args(attempt, self.shared.micros(), &self.streams);
+        let sql = if args.len() > FIRST + PROOF.len() { APPEND_ALL } else { APPEND };
         let query = args.into_iter().fold(sqlx::query(sql), |query, arg| arg.bind(query));
         let conn = self.conn.as_mut().expect("it was just made");
         let answered: Result<PgRow, _> = self.shared.readers.patience().within(query.fetch_one(conn)).await;

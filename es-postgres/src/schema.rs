@@ -82,6 +82,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("archive", include_str!("../migrations/0007_archive.sql")),
     ("missing versions", include_str!("../migrations/0008_missing_versions.sql")),
     ("staged rows", include_str!("../migrations/0009_staged_rows.sql")),
+    ("history", include_str!("../migrations/0010_history.sql")),
 ];
 
 /// The number of the last migration that this program knows.

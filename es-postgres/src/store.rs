@@ -1,5 +1,7 @@
 //! The event store over this database.
 
+use std::sync::atomic::Ordering;
+
 use async_trait::async_trait;
 use es_core::clock::Timestamp;
 use es_core::limits::{MAX_PAGE, MAX_PAYLOAD, MAX_SEQUENCE, PAGE_BYTES};
@@ -66,7 +68,7 @@ impl PgBackend {
     }
 
     /// Reads events and decodes each as it comes in, until the page is full. Types that another process has added since
-    /// are read first. A row that has no place is no event.
+    /// are read first, and all of them where a connection is new: it may lead to another history. A row that has no place is no event.
     async fn events(
         &self,
         what: &'static str,
@@ -101,16 +103,19 @@ impl PgBackend {
             };
             let _rows = self.0.shared.readers.each(what, &query, take).await?;
             self.0.shared.readers.saw(filling.is_full());
+            let (opened, at) = (self.0.shared.readers.opened(), &self.0.shared.types_at);
+            let is_sure = at.load(Ordering::Acquire) == opened;
             match failed {
-                Some(error) => return Err(error),
-                None if !unknown => return Ok(events),
-                None => {}
+                Some(error) if is_sure => return Err(error),
+                None if is_sure && !unknown => return Ok(events),
+                _ => {}
             }
             let what = "reading event types";
             let rows = self.0.shared.readers.rows(what, || sqlx::query(types::SELECT)).await?;
             types::learn_all(kinds, &rows).map_err(|e| error::store(what, e))?;
+            at.store(opened, Ordering::Release);
             // The next read may meet one that came after these.
-            if kinds.known().count() == known {
+            if is_sure && kinds.known().count() == known {
                 let what = "an event has a type that is not in event_types".to_owned();
                 return Err(StoreError::Corrupt { what });
             }

@@ -11,11 +11,12 @@ use uuid::Uuid;
 /// Streams that are remembered.
 const CAPACITY: usize = 20_000;
 
-/// The number and the version of a stream.
+/// The number and the version of a stream, and the id of its last event, if that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CachedStream {
     pub(crate) id: i64,
     pub(crate) version: i64,
+    pub(crate) last: Option<Uuid>,
 }
 
 #[derive(Debug)]

@@ -155,11 +155,18 @@ impl Tx {
             return Ok((self.rows_message(attempt), Means::Head));
         }
         let (schema, shared) = (&self.store.options.schema, &self.store.shared);
-        crate::types::provide(&shared.types, &shared.readers, &[&self.staged]).await?;
-        let batch = Batch::of_transaction(&self.staged, &shared.types.known());
+        let staged = [&self.staged];
+        let batch = loop {
+            crate::types::provide(&shared.types, &shared.readers, &staged).await?;
+            let known = shared.types.known();
+            if crate::types::missing(&known, &staged).is_empty() {
+                break Batch::of_transaction(&self.staged, &known);
+            }
+        };
         let (args, pending) = batch.args(attempt, shared.micros(), &StreamCache::default());
-        let mut args: Vec<String> = args.iter().map(Arg::literal).collect();
-        args.extend(self.cleared.iter().map(|table| format!("cleared => {}", quote(table))));
+        let args: Vec<String> = args.iter().map(Arg::literal).collect();
+        let cleared = self.cleared.as_ref().map(|table| format!(", cleared => {}", quote(table)));
+        let args = batch::call(&args) + cleared.as_deref().unwrap_or_default();
         // As many rows as there are: tried again after a time-out, it would come no further.
         let patience = self.cleared.as_ref().map_or("", |_| "set local statement_timeout = 0; ");
         let check = format!(
@@ -167,7 +174,7 @@ impl Tx {
             self.id
         );
         let head = schema.fill(&format!("{check}; select a.*, {{es}}.must(a.written) from {{es}}.append("));
-        Ok((format!("{head}{}) a; commit", args.join(", ")), Means::Batch(pending)))
+        Ok((format!("{head}{args}) a; commit"), Means::Batch(pending)))
     }
 
     /// Whether rows are all that is staged, and none of them takes its turn among the appends.
@@ -295,6 +302,9 @@ impl Transaction for Tx {
             Err(e) => {
                 if error::lacks_partition(&e) {
                     self.store.shared.partitions.make([&self.staged]).await;
+                }
+                if error::is_renamed(&e) {
+                    self.store.shared.types.replace([]);
                 }
                 return Err(error::store("committing a transaction", e).into());
             }

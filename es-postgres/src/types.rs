@@ -14,14 +14,15 @@ pub(crate) type Known = KnownKinds<i32>;
 /// All of them: [`learn_all`] takes in the rows.
 pub(crate) const SELECT: &str = "select type_id, name, schema, codec from event_types";
 
-/// Takes in rows of [`SELECT`].
+/// Takes in rows of [`SELECT`]. What was known and is not among them is of another history.
 pub(crate) fn learn_all(types: &Types, rows: &[PgRow]) -> Result<(), sqlx::Error> {
-    for row in rows {
+    let kind = |row: &PgRow| {
         // All 32 bits of it are stored.
         let schema = row.try_get::<i32, _>(2)?.cast_unsigned();
         let (name, codec): (String, String) = (row.try_get(1)?, row.try_get(3)?);
-        types.learn(row.try_get(0)?, Kind { name: name.into(), schema, codec: codec.into() });
-    }
+        Ok((row.try_get(0)?, Kind { name: name.into(), schema, codec: codec.into() }))
+    };
+    types.replace(rows.iter().map(kind).collect::<Result<Vec<_>, sqlx::Error>>()?);
     Ok(())
 }
 
@@ -44,7 +45,8 @@ pub(crate) async fn provide(types: &Types, readers: &Readers, commits: &[&Commit
     Ok(())
 }
 
-fn missing(known: &Known, commits: &[&Commit]) -> Vec<Kind> {
+/// Of the types of these commits, those that are not known.
+pub(crate) fn missing(known: &Known, commits: &[&Commit]) -> Vec<Kind> {
     let mut missing = Vec::new();
     let events = commits.iter().flat_map(|c| &c.appends).flat_map(|a| &a.events);
     for kind in events.filter(|event| known.id(event).is_none()).map(Kind::of) {

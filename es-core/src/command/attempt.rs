@@ -115,8 +115,8 @@ async fn attempt_once<C: Command>(call: &Call<'_>, sent: &mut Sent<'_, C>) -> Ou
             Err(error) => {
                 // A prefix of the stream stays one. It is read on at once: kept as it is, the next attempt
                 // would believe it and be refused again.
-                if matches!(&error, CommitError::Conflict { actual, .. } if *actual >= loaded.version)
-                    && Box::pin(call.bus.repository.catch_up(&call.stream, &mut *loaded)).await.is_ok()
+                if matches!(&error, CommitError::Conflict { .. })
+                    && Box::pin(call.bus.repository.refresh(&call.stream, &mut *loaded)).await.is_ok()
                 {
                     held.put(loaded);
                 }
@@ -178,7 +178,7 @@ async fn decide_on_truth<C: Command>(
             *loaded = load::<C>(call).await?;
             loaded.version == Version(0)
         } else {
-            Box::pin(call.bus.repository.catch_up(&call.stream, loaded)).await? == 0
+            Box::pin(call.bus.repository.refresh(&call.stream, loaded)).await?
         };
         *basis = Basis::Loaded;
         if stands {
@@ -215,7 +215,7 @@ fn prepare<'a, C: Command>(
     decided: Fallible<Decision<C>, C>,
 ) -> Fallible<(Prepared<C>, Writing<'a>), C> {
     let decision = decided?;
-    let commit = call.commit_of(cmd, loaded.version, &decision)?;
+    let commit = call.commit_of(cmd, loaded, &decision)?;
     let last = commit.appends.first().and_then(|append| append.events.last());
     let (version, position) = (loaded.version, loaded.position);
     let last = last.map(|event| event.id).unwrap_or_default();

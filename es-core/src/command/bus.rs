@@ -41,7 +41,7 @@ impl Bus {
         let mut held = self.cache.slot(&stream).hold().await;
         let loaded = match held.take::<A>() {
             Some(mut kept) => {
-                self.repository.catch_up(&stream, &mut *kept).await?;
+                self.repository.refresh(&stream, &mut *kept).await?;
                 kept
             }
             None => Box::new(self.repository.load(&stream).await?),

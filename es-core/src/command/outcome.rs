@@ -6,6 +6,7 @@ use crate::command::call::{Call, Fallible, Outcomes};
 use crate::command::decide::Decision;
 use crate::command::{CommandError, Done, EventsOf};
 use crate::limits::LimitError;
+use crate::repository::Loaded;
 use crate::store::keys::digest;
 use crate::store::{
     Append, Check, Commit, ExpectedVersion, NewEvent, Outcome, OutcomeMark, Position, RecordedEvent,
@@ -14,16 +15,17 @@ use crate::store::{
 use crate::{Aggregate, Command, Event};
 
 impl Call<'_> {
-    /// The decision as data: what will be stored if nothing changed since `version`.
+    /// The decision as data: what will be stored if nothing changed since `loaded`.
     pub(super) fn commit_of<C: Command>(
         &self,
         cmd: &C,
-        version: Version,
+        loaded: &Loaded<C::Aggregate>,
         decision: &Decision<C>,
     ) -> Fallible<Commit, C> {
+        let (version, last) = (loaded.version, loaded.last);
         let expected = match version {
             Version(0) => ExpectedVersion::NoStream,
-            version => ExpectedVersion::Exact(version),
+            version => ExpectedVersion::After(version, last),
         };
         let mut commit = Commit::default();
         let events = match &decision.verdict {

@@ -32,13 +32,13 @@ impl<C: Command, T: Transaction> Door<C> for Stages<'_, T> {
         let mut loaded: Loaded<C::Aggregate> = call.bus.repository.load(&call.stream).await?;
         for append in self.0.staged().appends.iter().filter(|a| a.stream == call.stream) {
             for event in &append.events {
-                loaded.version = Version(loaded.version.0 + 1);
+                (loaded.version, loaded.last) = (Version(loaded.version.0 + 1), event.id);
                 let event = recorded(&call.stream, event, loaded.version);
                 EventsOf::<C>::decode(&event)?.into_iter().for_each(|event| loaded.state.apply(&event));
             }
         }
         let decision = call.decide(&mut sent, &loaded, &self.0.staged().rows).await?;
-        let commit = call.commit_of(sent.cmd(), loaded.version, &decision)?;
+        let commit = call.commit_of(sent.cmd(), &loaded, &decision)?;
         if let Ok(inline) = call.bus.services.get::<WithinTx<T>>() {
             inline.0.on_stage(self.0, &commit.appends).await?;
         }

@@ -15,9 +15,9 @@ use crate::limits::MAX_PAGE;
 use crate::slices::Slices;
 use crate::store::rules::{Ledger, Verdict, judge};
 use crate::store::{
-    Append, Attempt, CURRENT, Commit, CommitError, Committed, Difference, EventFilter, EventStore, Filling,
-    Generation, IdempotencyKey, Name, Outcome, Page, Position, RecordedEvent, Resolution, RowSnapshot,
-    RowStore, Snapshot, SnapshotStore, Span, StoreError, StoredRow, StreamId, Tables, Version,
+    Append, Attempt, CURRENT, Commit, CommitError, Committed, Difference, EventFilter, EventId, EventStore,
+    Filling, Generation, IdempotencyKey, Name, Outcome, Page, Position, RecordedEvent, Resolution,
+    RowSnapshot, RowStore, Snapshot, SnapshotStore, Span, StoreError, StoredRow, StreamId, Tables, Version,
 };
 
 /// Events by position, in blocks: a log that grows is not moved.
@@ -285,6 +285,10 @@ impl Ledger for State {
 
     fn version(&self, stream: &StreamId) -> Version {
         Version(self.streams.get(stream).map_or(0, Vec::len) as u64)
+    }
+
+    fn last(&self, stream: &StreamId) -> Option<EventId> {
+        self.log.at(*self.streams.get(stream)?.last()?).map(|event| event.id)
     }
 
     fn tail(&self, stream: &StreamId, after: Version, limit: usize) -> Vec<RecordedEvent> {

@@ -177,12 +177,35 @@ impl Repository {
         }
     }
 
-    /// Folds in what was appended since; says how many events that was.
-    pub(crate) async fn catch_up<A: Apply>(
+    /// Brings a kept state up to date; says whether it was. One whose last event is not in the stream is of another history
+    /// of the store, which lost its last commits or was restored: it is loaded anew.
+    pub(crate) async fn refresh<A: Apply>(
         &self,
         stream: &StreamId,
-        loaded: &mut Loaded<A>,
-    ) -> Result<u64, LoadError> {
+        kept: &mut Loaded<A>,
+    ) -> Result<bool, LoadError> {
+        let Some(before) = kept.version.0.checked_sub(1) else {
+            return Ok(self.catch_up(stream, kept).await? == 0);
+        };
+        let page = self.store.stream(stream, Version(before), PAGE).await?;
+        match page.split_first() {
+            Some((last, since)) if last.id == kept.last => {
+                since.iter().try_for_each(|event| kept.fold(event))?;
+                if is_full(&page, PAGE) {
+                    self.catch_up(stream, kept).await?;
+                }
+                Ok(since.is_empty())
+            }
+            _ => {
+                tracing::warn!(%stream, version = kept.version.0, "the store has another history than the state that was kept: it is loaded anew");
+                *kept = self.load(stream).await?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Folds in what was appended since; says how many events that was.
+    async fn catch_up<A: Apply>(&self, stream: &StreamId, loaded: &mut Loaded<A>) -> Result<u64, LoadError> {
         let from = loaded.version;
         let mut page = self.store.stream(stream, from, PAGE).await?;
         while let Some(last) = page.last() {

@@ -99,17 +99,20 @@ pub enum ExpectedVersion {
     Exists,
     /// It has this many events.
     Exact(Version),
+    /// It has this many events, and this is the last of them. A version alone passes again in another history of the
+    /// store: after a failover that lost the last commits, say, once as many events have come.
+    After(Version, EventId),
 }
 
 impl ExpectedVersion {
-    /// Whether a stream at `actual` is where it must be.
+    /// Whether a stream at `actual` is where it must be, as far as its version says. See [`event`](Self::event).
     #[must_use]
     pub const fn holds(self, actual: Version) -> bool {
         match self {
             Self::Any => true,
             Self::NoStream => actual.0 == 0,
             Self::Exists => actual.0 > 0,
-            Self::Exact(expected) => actual.0 == expected.0,
+            Self::Exact(expected) | Self::After(expected, _) => actual.0 == expected.0,
         }
     }
 
@@ -119,7 +122,16 @@ impl ExpectedVersion {
         match self {
             Self::Any | Self::Exists => None,
             Self::NoStream => Some(Version(0)),
-            Self::Exact(version) => Some(version),
+            Self::Exact(version) | Self::After(version, _) => Some(version),
+        }
+    }
+
+    /// The event that it names as the last one, if it names one.
+    #[must_use]
+    pub const fn event(self) -> Option<EventId> {
+        match self {
+            Self::Any | Self::NoStream | Self::Exists | Self::Exact(_) => None,
+            Self::After(_, event) => Some(event),
         }
     }
 }
@@ -131,6 +143,7 @@ impl fmt::Display for ExpectedVersion {
             Self::NoStream => f.write_str("no stream"),
             Self::Exists => f.write_str("an existing stream"),
             Self::Exact(version) => version.fmt(f),
+            Self::After(version, event) => write!(f, "{version}, after event {event}"),
         }
     }
 }

@@ -105,6 +105,17 @@ pub enum CommitError {
         /// What the condition allowed.
         after: Position,
     },
+    /// The condition was decided on what the log does not have any more: the store has failed over or was restored. Read
+    /// again and decide again.
+    #[error(
+        "the append condition was decided up to {after}, and the log ends at {head}: it has another history"
+    )]
+    BehindHead {
+        /// Up to where the decision saw the log.
+        after: Position,
+        /// Where it ends.
+        head: Position,
+    },
     /// The idempotency key was used before by the same request: this is the first outcome.
     #[error("idempotency key {key} was used before, by this request")]
     Repeated {
@@ -183,7 +194,10 @@ impl CommitError {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            Self::Conflict { .. } | Self::ConditionFailed { .. } | Self::Fenced { .. } => ErrorKind::Conflict,
+            Self::Conflict { .. }
+            | Self::ConditionFailed { .. }
+            | Self::BehindHead { .. }
+            | Self::Fenced { .. } => ErrorKind::Conflict,
             Self::Unknown(_) => ErrorKind::Unknown,
             Self::Store(e) => e.kind(),
             Self::Repeated { .. }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::store::{Name, NewEvent};
 
@@ -26,7 +26,8 @@ impl Kind {
     }
 }
 
-/// The kinds that this process has seen committed, with their numbers. They never change; clones share them.
+/// The kinds that this process has seen committed, with their numbers. In one history of the store they never change;
+/// clones share them.
 #[derive(Clone, Debug)]
 pub struct Kinds<N>(Arc<RwLock<KnownKinds<N>>>);
 
@@ -57,6 +58,12 @@ impl<N: Copy + Eq + Hash> KnownKinds<N> {
         Some(self.ids.get(&*event.name)?.iter().find(same)?.2)
     }
 
+    fn learn(&mut self, id: N, kind: Kind) {
+        if self.kinds.insert(id, kind.clone()).is_none() {
+            self.ids.entry(kind.name.to_string()).or_default().push((kind.schema, kind.codec, id));
+        }
+    }
+
     /// How many are known. A reader that meets one that it does not know reads them all and then the events again, for as
     /// long as they become more: another process may add the next one between the two.
     #[must_use]
@@ -73,10 +80,19 @@ impl<N: Copy + Eq + Hash> Kinds<N> {
 
     /// Adds a kind that is stored.
     pub fn learn(&self, id: N, kind: Kind) {
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if known.kinds.insert(id, kind.clone()).is_none() {
-            known.ids.entry(kind.name.to_string()).or_default().push((kind.schema, kind.codec, id));
-        }
+        self.write().learn(id, kind);
+    }
+
+    /// Forgets what was known: from now on these are the kinds that are stored. In another history of the store, after a
+    /// failover or a restore, a number may stand for another kind.
+    pub fn replace(&self, kinds: impl IntoIterator<Item = (N, Kind)>) {
+        let mut known = self.write();
+        (known.kinds, known.ids) = Default::default();
+        kinds.into_iter().for_each(|(id, kind)| known.learn(id, kind));
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, KnownKinds<N>> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -108,5 +124,8 @@ mod tests {
             assert_eq!((kinds.known().id(event), kinds.known().kind(id)), (Some(id), Some(&Kind::of(event))));
         }
         assert_eq!(kinds.known().kind(9), None);
+        kinds.replace([(2, Kind::of(&all[0]))]);
+        assert_eq!((kinds.known().id(&all[0]), kinds.known().count()), (Some(2), 1));
+        assert_eq!((kinds.known().id(&all[1]), kinds.known().kind(1)), (None, None));
     }
 }

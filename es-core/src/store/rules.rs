@@ -2,7 +2,7 @@
 //!
 //! 1. Keys: a repeated request gets its first outcome, whatever else has changed since.
 //! 2. Versions of the streams it writes, then of those it only checks.
-//! 3. The append condition.
+//! 3. The append condition: the log goes as far as it was read, and nothing that matches has come since.
 //! 4. The set of inline projections, if it has events.
 //! 5. Rows.
 //! 6. Numbers that would overflow.
@@ -13,8 +13,8 @@
 use crate::limits::MAX_SEQUENCE;
 use crate::store::commit::INLINE;
 use crate::store::{
-    Append, Commit, CommitError, Committed, EventFilter, Filling, IdempotencyKey, Name, Outcome, Position,
-    RecordedEvent, StreamId, Version,
+    Append, AppendCondition, Commit, CommitError, Committed, EventFilter, EventId, ExpectedVersion, Filling,
+    IdempotencyKey, Name, Outcome, Position, RecordedEvent, StreamId, Version,
 };
 
 /// What is stored, as far as a commit asks.
@@ -23,6 +23,8 @@ pub trait Ledger {
     fn head(&self) -> Position;
     /// How many events the stream has.
     fn version(&self, stream: &StreamId) -> Version;
+    /// The last event of a stream. Asked only for a stream whose expectation [names it](ExpectedVersion::event).
+    fn last(&self, stream: &StreamId) -> Option<EventId>;
     /// Events of a stream after a version, at most `limit`. Asked only when an expectation failed.
     fn tail(&self, stream: &StreamId, after: Version, limit: usize) -> Vec<RecordedEvent>;
     /// The first event after a position that matches.
@@ -61,7 +63,8 @@ pub fn judge(commit: &Commit, ledger: &impl Ledger) -> Result<Verdict, CommitErr
     }
     for (i, append) in commit.appends.iter().enumerate() {
         let before = version_within(&commit.appends[..i], &append.stream, ledger);
-        if append.expected.holds(before) {
+        let earlier = &commit.appends[..i];
+        if append.expected.holds(before) && follows(earlier, &append.stream, append.expected, ledger) {
             continue;
         }
         if let Some(committed) = repeated(commit, ledger)? {
@@ -71,11 +74,16 @@ pub fn judge(commit: &Commit, ledger: &impl Ledger) -> Result<Verdict, CommitErr
     }
     for check in &commit.checks {
         let actual = ledger.version(&check.stream);
-        if !check.expected.holds(actual) {
+        if !check.expected.holds(actual) || !follows(&[], &check.stream, check.expected, ledger) {
             let append =
                 Append { stream: check.stream.clone(), expected: check.expected, events: Vec::new() };
             return Err(conflict(commit, &append, actual, ledger));
         }
+    }
+    if let Some(AppendCondition { after, .. }) = commit.condition
+        && after > ledger.head()
+    {
+        return Err(CommitError::BehindHead { after, head: ledger.head() });
     }
     if let Some(condition) = &commit.condition
         && let Some((position, name)) = ledger.first_match(&condition.fail_if_events_match, condition.after)
@@ -107,6 +115,13 @@ pub fn judge(commit: &Commit, ledger: &impl Ledger) -> Result<Verdict, CommitErr
 fn version_within(earlier: &[Append], stream: &StreamId, ledger: &impl Ledger) -> Version {
     let added: usize = earlier.iter().filter(|a| a.stream == *stream).map(|a| a.events.len()).sum();
     Version(ledger.version(stream).0.saturating_add(added as u64))
+}
+
+/// Whether the last event of a stream, after these appends of the same commit, is the one that is expected.
+fn follows(earlier: &[Append], stream: &StreamId, expected: ExpectedVersion, ledger: &impl Ledger) -> bool {
+    let Some(event) = expected.event() else { return true };
+    let own = earlier.iter().rev().filter(|a| a.stream == *stream).find_map(|a| a.events.last());
+    own.map(|event| event.id).or_else(|| ledger.last(stream)) == Some(event)
 }
 
 fn conflict(commit: &Commit, append: &Append, actual: Version, ledger: &impl Ledger) -> CommitError {

@@ -9,9 +9,9 @@ use es_core::clock::Timestamp;
 use es_core::event::Tag;
 use es_core::store::rules::{Ledger, Verdict, judge};
 use es_core::store::{
-    AppendCondition, Backend as _, Check, Commit, CommitError, Committed, EventFilter, EventStore as _,
-    ExpectedVersion, FilterItem, IdempotencyKey, Name, Outcome, Position, RecordedEvent, RowStore as _,
-    StreamId, Transaction as _, Version, read_all,
+    AppendCondition, Backend as _, Check, Commit, CommitError, Committed, EventFilter, EventId,
+    EventStore as _, ExpectedVersion, FilterItem, IdempotencyKey, Name, Outcome, Position, RecordedEvent,
+    RowStore as _, StreamId, Transaction as _, Version, read_all,
 };
 use es_postgres::PgBackend;
 use es_postgres::testing;
@@ -298,6 +298,9 @@ impl Ledger for Model {
     fn version(&self, stream: &StreamId) -> Version {
         Version(self.log.iter().filter(|e| e.stream == *stream).count() as u64)
     }
+    fn last(&self, stream: &StreamId) -> Option<EventId> {
+        self.log.iter().rev().find(|e| e.stream == *stream).map(|e| e.id)
+    }
     fn tail(&self, stream: &StreamId, after: Version, limit: usize) -> Vec<RecordedEvent> {
         self.log.iter().filter(|e| e.stream == *stream && e.version > after).take(limit).cloned().collect()
     }
@@ -331,6 +334,8 @@ impl Dice {
 struct Beliefs {
     head: AtomicU64,
     versions: [AtomicU64; 3],
+    /// The last events that they saw, with their versions.
+    lasts: Mutex<[(u64, EventId); 3]>,
     rows: Mutex<HashMap<(String, String), u64>>,
 }
 
@@ -347,7 +352,11 @@ fn random(dice: &mut Dice, beliefs: &Beliefs) -> Commit {
     for _ in 0..=dice.roll(2) {
         let s = dice.roll(3);
         let known = beliefs.versions[usize::try_from(s).unwrap()].load(Ordering::Relaxed);
-        let expected = match dice.roll(6) {
+        let (seen, last) = beliefs.lasts.lock().unwrap()[usize::try_from(s).unwrap()];
+        let expected = match dice.roll(8) {
+            6 if seen > 0 => ExpectedVersion::After(Version(seen), last),
+            // Of another history.
+            7 if dice.roll(3) == 0 => ExpectedVersion::After(Version(known), new_id()),
             0 => ExpectedVersion::NoStream,
             1 => ExpectedVersion::Exists,
             2 | 3 => ExpectedVersion::Exact(Version(known.saturating_sub(dice.roll(3) / 2))),
@@ -365,7 +374,10 @@ fn random(dice: &mut Dice, beliefs: &Beliefs) -> Commit {
         let known = beliefs.versions[usize::try_from(s).unwrap()].load(Ordering::Relaxed);
         one.checks.push(Check {
             stream: stream(&format!("s{s}")),
-            expected: ExpectedVersion::Exact(Version(known)),
+            expected: match beliefs.lasts.lock().unwrap()[usize::try_from(s).unwrap()] {
+                (seen, last) if seen > 0 && dice.roll(2) == 0 => ExpectedVersion::After(Version(seen), last),
+                _ => ExpectedVersion::Exact(Version(known)),
+            },
         });
     }
     if dice.roll(3) == 0 {
@@ -398,6 +410,10 @@ fn learn(beliefs: &Beliefs, one: &Commit, committed: &Committed) {
     beliefs.head.fetch_max(committed.position.0, Ordering::Relaxed);
     for (append, version) in one.appends.iter().zip(&committed.versions) {
         let s: usize = append.stream.as_str()[1..].parse().unwrap();
+        let mut lasts = beliefs.lasts.lock().unwrap();
+        if let Some(last) = append.events.last().filter(|_| version.0 > lasts[s].0) {
+            lasts[s] = (version.0, last.id);
+        }
         beliefs.versions[s].fetch_max(version.0, Ordering::Relaxed);
     }
     for write in &one.rows {

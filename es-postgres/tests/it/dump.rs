@@ -12,12 +12,12 @@ use es_postgres::testing::{Database, Server};
 
 use crate::support::{commit, exact, mark, refused, row, step, stream};
 
-async fn server() -> Server {
+pub(crate) async fn server() -> Server {
     tokio::task::spawn_blocking(Server::start).await.unwrap().unwrap()
 }
 
 /// Runs a program of the server on one of its databases.
-fn on(server: &Server, database: &Database, program: &str, more: &[&str]) {
+pub(crate) fn on(server: &Server, database: &Database, program: &str, more: &[&str]) {
     let mut command = Command::new(server.bin().join(program));
     command.arg("-h").arg(server.socket_dir()).args(["-p", &server.port().to_string(), "-U", server.user()]);
     command.args(["-d", database.name()]).args(more).stdin(Stdio::null());
@@ -25,7 +25,7 @@ fn on(server: &Server, database: &Database, program: &str, more: &[&str]) {
     assert!(done.status.success(), "{program}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
-fn dump(server: &Server, database: &Database, file: &Path) {
+pub(crate) fn dump(server: &Server, database: &Database, file: &Path) {
     on(server, database, "pg_dump", &["-Fc", "-f", file.to_str().unwrap()]);
 }
 

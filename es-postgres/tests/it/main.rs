@@ -7,6 +7,7 @@ mod conformance;
 mod dump;
 mod extremes;
 mod generations;
+mod history;
 mod jobs;
 mod plain_names;
 mod plans;

@@ -6,8 +6,8 @@ use es_core::clock::Timestamp;
 use es_core::store::kinds::Kind;
 use es_core::store::rules::Ledger;
 use es_core::store::{
-    Commit, Committed, EventFilter, IdempotencyKey, Name, NewEvent, Outcome, Position, RecordedEvent,
-    RowWrite, StreamId, Version,
+    Commit, Committed, EventFilter, EventId, IdempotencyKey, Name, NewEvent, Outcome, Position,
+    RecordedEvent, RowWrite, StreamId, Version,
 };
 use uuid::Uuid;
 
@@ -23,6 +23,8 @@ pub(super) struct Stream {
     pub(super) version: Version,
     /// The position of its last event.
     pub(super) position: Position,
+    /// The id of its last event.
+    pub(super) last: Option<EventId>,
 }
 
 /// The stored part is filled in by the look-up, the rest by [`Batch::add`].
@@ -118,6 +120,7 @@ impl Batch {
         self.head.0 += 1;
         to.version.0 += 1;
         to.position = self.head;
+        to.last = Some(event.id);
         let to = *to;
         self.rows.event(to, kind, self.recorded_at, event);
         if self.remembers {
@@ -165,6 +168,10 @@ impl Ledger for Batch {
 
     fn version(&self, stream: &StreamId) -> Version {
         self.streams.get(stream).map_or(Version(0), |s| s.version)
+    }
+
+    fn last(&self, stream: &StreamId) -> Option<EventId> {
+        self.streams.get(stream).and_then(|stream| stream.last)
     }
 
     fn tail(&self, stream: &StreamId, after: Version, limit: usize) -> Vec<RecordedEvent> {

@@ -86,9 +86,11 @@ async fn ask(writing: &mut Writing, commits: &[Commit], batch: &mut Batch) -> Re
         match statement {
             Statement::Head => last_type = head(&row, batch),
             Statement::Streams => {
-                for (place, id, version, position) in places::<(usize, i64, u64, u64)>(&row)? {
+                for (place, id, version, position, last) in
+                    places::<(usize, i64, u64, u64, Option<Uuid>)>(&row)?
+                {
                     let Some(name) = names.get(place) else { continue };
-                    let stream = Stream { id, version: Version(version), position: Position(position) };
+                    let stream = Stream { id, version: Version(version), position: Position(position), last };
                     batch.streams.insert((*name).clone(), stream);
                 }
             }

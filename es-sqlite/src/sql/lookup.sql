@@ -6,10 +6,11 @@ select coalesce((select max(position) from es_events), 0),
        coalesce((select recorded_at from es_events order by position desc limit 1), 0),
        coalesce((select max(id) from es_streams), 0),
        coalesce((select max(id) from es_types), 0);
--- Streams: [place in what is asked, number, version, position], all in one row. A row is a message between threads.
+-- Streams: [place in what is asked, number, version, position, id of the last event], all in one row. A row is a message between threads.
 select json_group_array(json_array(asked.key, s.id,
        coalesce((select e.version from es_events e where e.stream = s.id order by e.version desc limit 1), 0),
-       coalesce((select e.position from es_events e where e.stream = s.id order by e.version desc limit 1), 0)))
+       coalesce((select e.position from es_events e where e.stream = s.id order by e.version desc limit 1), 0),
+       (select hex(substr(e.head, 13, 16)) from es_events e where e.stream = s.id order by e.version desc limit 1)))
 from json_each(?) asked
 cross join es_streams s on s.name = asked.value;
 -- Outcomes, by key.

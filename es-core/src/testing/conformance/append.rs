@@ -9,8 +9,8 @@ use super::patient::{Patient, ask};
 use super::{Subject, store};
 use crate::ErrorKind;
 use crate::store::{
-    Attempt, Commit, CommitError, Committed, EventFilter, EventStore, Position, Resolution, Subscription,
-    Version,
+    Attempt, Commit, CommitError, Committed, EventFilter, EventStore, ExpectedVersion, Position, Resolution,
+    Subscription, Version,
 };
 
 /// E1
@@ -72,6 +72,49 @@ pub async fn a_stream_that_stands_twice_in_a_commit_is_continued<S: Subject>(sub
     let done = store.commit(twice(exact(2))).await.expect("counts what came before in the commit");
     assert_eq!(done.versions, [Version(2), Version(3)]);
     assert_eq!(store.version("a").await, 3);
+}
+
+/// H2
+pub async fn an_append_follows_the_event_that_it_was_decided_on<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let first = events(2);
+    let [one, two] = [first[0].id, first[1].id];
+    store.put("a", first).await;
+    let after = |version, event| ExpectedVersion::After(Version(version), event);
+    // A version alone is not enough, and neither is an event.
+    for expected in [after(2, new_id()), after(2, one), after(1, one), after(3, two), after(0, two)] {
+        let refused = store.append("a", expected, events(1)).await.expect_err("it is not the last");
+        assert_eq!(refused.kind(), ErrorKind::Conflict, "{expected}");
+        let check = Commit::default().and("b", ANY, events(1)).checking("a", expected);
+        assert_eq!(
+            store.commit(check).await.expect_err("likewise").kind(),
+            ErrorKind::Conflict,
+            "{expected}"
+        );
+        let missing = store.append("missing", expected, events(1)).await.expect_err("it has no event");
+        assert_eq!(missing.kind(), ErrorKind::Conflict, "{expected}");
+    }
+    let check = Commit::default().and("b", NO_STREAM, events(1)).checking("a", after(2, two));
+    store.commit(check).await.expect("it is the last");
+    // Within a commit: what came before in it.
+    let (next, other) = (events(2), new_id());
+    let (three, four) = (next[0].id, next[1].id);
+    for (second, accepted) in [(other, false), (two, false), (three, false), (four, true)] {
+        let twice = Commit::default().and("a", after(2, two), next.clone());
+        let done = store.commit(twice.and("a", after(4, second), events(1))).await;
+        assert_eq!(done.is_ok(), accepted, "{done:?}");
+    }
+    // The same once more: it stands, and is not written again.
+    let again = store.append("a", after(2, two), next).await.expect("a repetition");
+    assert_eq!(again.versions, [Version(4)]);
+    let five = store.stream("a").await.last().expect("there are five").id;
+    // Together, with others that believe something else.
+    let believes = [five, other, five, four]
+        .map(|last| store.commit(Commit::default().and("c", ANY, events(1)).checking("a", after(5, last))));
+    let all: Vec<bool> = join_all(believes).await.iter().map(Result::is_ok).collect();
+    assert_eq!(all, [true, false, true, false]);
+    assert_eq!((store.version("a").await, store.version("c").await), (5, 2));
+    store.assert_sound().await;
 }
 
 /// E2

@@ -35,6 +35,22 @@ fn filter(types: &[&'static str], tags: &[&str]) -> EventFilter {
     item(types, tags).into()
 }
 
+/// H4
+pub async fn a_condition_beyond_the_log_is_refused<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    courses(&store).await;
+    let nothing = || filter(&["other"], &[]);
+    for after in [6, 7, 1_000] {
+        let commit = Commit::default().and("a", ANY, events(1)).under(nothing(), Position(after));
+        let refused = store.commit(commit).await.expect_err("nobody can have read so far");
+        assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
+        assert!(matches!(refused, CommitError::BehindHead { head: Position(5), .. }), "{refused:?}");
+    }
+    let commit = Commit::default().and("a", ANY, events(1)).under(nothing(), Position(5));
+    store.commit(commit).await.expect("it goes as far as the log");
+    assert_eq!(store.head().await, 6);
+}
+
 /// E20, E21
 pub async fn a_filter_means_any_of_its_types_and_all_of_its_tags<S: Subject>(subject: S) {
     let store = store(&subject).await;

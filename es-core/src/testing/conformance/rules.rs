@@ -11,6 +11,7 @@ macro_rules! __conformance_store_rules {
                 versions_and_positions_count_from_one_without_holes
                 each_expectation_does_what_it_says
                 expectations_hold_in_a_commit_of_several_streams
+                an_append_follows_the_event_that_it_was_decided_on
                 a_stream_that_stands_twice_in_a_commit_is_continued
                 a_check_on_a_stream_that_is_not_written_counts
                 a_check_makes_no_stream
@@ -56,6 +57,7 @@ macro_rules! __conformance_store_rules {
                 a_queue_gives_what_is_due_until_it_is_done
             }
             conditions {
+                a_condition_beyond_the_log_is_refused
                 a_filter_means_any_of_its_types_and_all_of_its_tags
                 a_read_that_matches_nothing_still_says_how_far_it_looked
                 a_matching_event_after_the_read_refuses_the_append_and_is_named
