@@ -87,6 +87,8 @@ pub use self::family::Kin;
 pub(crate) use self::family::{ChildIs, Errand, Parent, Word, cancels, wake_up};
 pub use self::foresee::{DryRun, HowUndone, IfItFailed, WouldUndo};
 pub(crate) use self::forget::REMEMBER;
+#[cfg(feature = "testing")]
+pub(crate) use self::kind::group_of;
 pub(crate) use self::kind::{Kind, OF_HALF, OF_TCC, OF_THREE_PHASE};
 pub use self::life::{
     Announce, RunId, SagaEnded, SagaEvent, SagaLife, SagaParked, SagaStarted, SagaUndoing, SagaWentOn,
