@@ -30,6 +30,7 @@ enum Row {
 
 /// A half message and what is around it.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "what is so of the world, each by itself")]
 struct World {
     state: State,
     busy: BTreeSet<Call>,

@@ -243,7 +243,8 @@ pub async fn the_same_id_with_other_content_is_refused<S: Subject>(subject: S) {
 /// E9: what stands in its rows was not written, so it is not said to be.
 pub async fn the_same_events_with_rows_conflict<S: Subject>(subject: S) {
     let store = store(&subject).await;
-    let row = |key: &str, rev| RowWrite { table: "v/1".into(), key: key.to_owned(), rev, row: Some("x".into()) };
+    let row =
+        |key: &str, rev| RowWrite { table: "v/1".into(), key: key.to_owned(), rev, row: Some("x".into()) };
     let plain = append(&id("a"), NO_STREAM, events(2));
     let with = |rows| Commit { rows, ..plain.clone() };
     let done = store.commit(with(vec![row("k", 0)])).await.expect("accepted");

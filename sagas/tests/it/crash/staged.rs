@@ -135,7 +135,12 @@ async fn so_have_those_among_steps_elsewhere() {
 #[tokio::test]
 async fn so_have_those_on_other_stores() {
     let folder = tempfile::tempdir().unwrap();
-    for case in ["call reserve 1: answer lost", "call hold 1: kill", "commit begin 1: answer lost", "commit begin 1: kill"] {
+    for case in [
+        "call reserve 1: answer lost",
+        "call hold 1: kill",
+        "commit begin 1: answer lost",
+        "commit begin 1: kill",
+    ] {
         let open = |clock: VirtualClock| {
             let file = folder.path().join(format!("{}.db", Uuid::new_v4()));
             async move { SqliteBackend::open_with(SqliteOptions::new(file).with_clock(clock)).await.unwrap() }

@@ -198,7 +198,8 @@ fn pair() -> Arc<Barrier> {
 
 pub(super) async fn of_two_starts_that_append_the_same_events_one_begins<S: Subject>(subject: &S) {
     let barriers = Arc::default();
-    let saga = |outside: &Outside| Saga::new("trip", 1).pivot(Same(outside.clone(), Arc::clone(&barriers))).build();
+    let saga =
+        |outside: &Outside| Saga::new("trip", 1).pivot(Same(outside.clone(), Arc::clone(&barriers))).build();
     let trips = start(subject, saga).await;
     for key in (0..10).map(|n| n.to_string()) {
         let trip = trip();

@@ -8,8 +8,8 @@ use es_core::store::{AppendCondition, EventFilter, Position, RowStore as _, RowW
 use es_core::{Backend, BoxError, Event as _, EventStore as _, Payload as _, Views};
 use sagas::message::{Publish, Topic};
 use sagas::saga::{
-    Cx, Handle, Needs, OrRetry as _, Outcome, Ran, Retry, RunShown, RunStatus, Saga, SagaSignal, Signal, Staged,
-    Staging, Step, StepError, Undo, Verb, Why,
+    Cx, Handle, Needs, OrRetry as _, Outcome, Ran, Retry, RunShown, RunStatus, Saga, SagaSignal, Signal,
+    Staged, Staging, Step, StepError, Undo, Verb, Why,
 };
 use serde::{Deserialize, Serialize};
 

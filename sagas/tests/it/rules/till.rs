@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use es_core::processor::SLICES;
 use es_core::guard::{GuardKey, GuardRow, GuardRows, GuardedDatabase, Locked, Standing};
+use es_core::processor::SLICES;
 use es_core::store::{EventFilter, Position, StoreError};
 use es_core::{App, BoxError, Event as _, EventStore as _};
 use sagas::half::{
