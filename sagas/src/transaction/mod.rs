@@ -99,9 +99,9 @@ pub(crate) use self::operate::AnyKind;
 pub use self::operate::{Runs, Waiting};
 pub use self::outcome::{Handle, Outcome, RunError, Why};
 pub(crate) use self::protocol::{Acts, Answer, Call, Next, No, OwnFault, Protocol, Site};
-pub(crate) use self::rows::{Asked, Heard, Record, Tables, Written, head_key};
+pub(crate) use self::rows::{Asked, Heard, Record, Tables, Written, head_key, journal_of};
 #[cfg(feature = "testing")]
-pub(crate) use self::rows::{Head, journal_of, run_of, start_key};
+pub(crate) use self::rows::{Head, run_of, start_key};
 pub use self::rows::{Status as RunStatus, Verb};
 pub use self::show::{RunShown, StepShown};
 pub(crate) use self::signal::{MAX_SENT, OTHER_SENT};

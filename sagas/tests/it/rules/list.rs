@@ -261,6 +261,7 @@ macro_rules! rules {
                 a_deadline_and_a_cancellation_end_the_waiting_for_a_lock
                 a_lock_of_a_run_that_is_gone_is_taken_over
                 runs_that_wait_for_each_other_are_found_and_the_youngest_gives_way
+                of_runs_that_wait_for_each_other_none_that_was_sent_forward_gives_way
                 a_lock_that_is_left_as_its_node_is_gone_goes_to_the_next
                 runs_of_two_versions_have_the_same_locks
                 what_a_run_has_shared_it_does_not_have_alone_later
