@@ -132,7 +132,7 @@ impl Looks {
         self.asked.retain(|_, at| at.elapsed() < ASKED);
         self.asked.keys().for_each(|run| circles.graph.remove(*run));
         let mut asked = 0;
-        for victim in circles.graph.victims(&circles.may) {
+        for victim in circles.victims(backend).await? {
             // What was read one after the other may never have been so at one time.
             if !circles.stands(backend, tables, &victim).await? {
                 continue;

@@ -22,7 +22,7 @@ use super::life::{self, SagaEvent};
 use super::numbers::Numbers;
 use super::outcome::Teller;
 use super::protocol::{Acts, Answer, Call, Next, No, OwnFault, Site};
-use super::rows::{Record, Tables, Wake, Written};
+use super::rows::{Head, Record, Tables, Wake, Written};
 use crate::lock::LockTables;
 
 /// What waits for less than this stays in memory.
@@ -412,7 +412,12 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
                 Err(Left::Untold(chain(&error)))
             };
         }
-        match Won::after(&*desk.backend, door::commit_tx(&desk.node, tx, is_open).await).await {
+        let outcome = door::commit_tx(&desk.node, tx, is_open).await;
+        let is_in_doubt = matches!(outcome, Err(CommitError::Unknown(_)));
+        match Won::after(&*desk.backend, outcome).await {
+            Ok(Some(Won::Yes(_))) if is_in_doubt && !self.is_written(&change.next.head).await? => {
+                Err(self.lost())
+            }
             Ok(Some(Won::Yes(_))) => {
                 self.count(&change);
                 (self.instance, self.suspected, self.alone) = (change.next, None, false);
@@ -441,6 +446,17 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
             Err(error @ CommitError::Inline { .. }) => Err(Left::Untold(chain(&error))),
             Err(error @ CommitError::Projection { .. }) if tells => Err(Left::Untold(chain(&error))),
             Err(error) => self.refused(call, error.into()).await,
+        }
+    }
+
+    /// Whether a head stands as it was to be written. What proves a commit is its events, and a step may give those ids of its
+    /// own making: another owner's have the same.
+    async fn is_written(&mut self, head: &Row<Head>) -> Result<bool, Left> {
+        loop {
+            match self.desk.tables.heads.get(&*self.desk.backend, &head.key).await {
+                Ok(stored) => return Ok(stored.as_ref() == Some(head)),
+                Err(error) => self.pause(&error).await?,
+            }
         }
     }
 

@@ -56,7 +56,13 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
             }
             let is_ahead = ahead.is_some();
             let (outcome, begun, written) = self.commit_start(&node, begun, rows, ahead, now).await?;
-            match Won::after(&*self.backend, outcome).await {
+            // What proves a commit is its events: steps may give two the same.
+            let is_in_doubt = is_ahead && matches!(outcome, Err(CommitError::Unknown(_)));
+            let won = Won::after(&*self.backend, outcome).await;
+            if is_in_doubt && matches!(won, Ok(Some(Won::Yes(_)))) && !self.stands_for(key, run).await? {
+                continue;
+            }
+            match won {
                 Ok(Some(Won::Yes(_))) => {
                     self.numbers.started();
                     self.numbers.wrote(begun.head.value.begun, Duration::ZERO, &written);
@@ -254,6 +260,11 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
     /// The run that a key stands for.
     async fn begun_under(&self, key: &str) -> Result<Option<Start>, RunError> {
         Ok(self.tables.starts.get(&*self.backend, &start_key(key)?).await?.map(|start| start.value))
+    }
+
+    /// Whether a key stands for this run.
+    async fn stands_for(&self, key: &str, run: Uuid) -> Result<bool, RunError> {
+        Ok(self.begun_under(key).await?.is_some_and(|start| start.run == run))
     }
 
     /// Whether a run has an input that this program would write in the same way: fields may have come since.
