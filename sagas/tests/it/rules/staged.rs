@@ -390,7 +390,8 @@ pub(super) async fn staged_steps_among_others_keep_their_order<S: Subject>(subje
 /// T105
 pub(super) async fn a_staged_step_that_no_store_takes_waits_alone_for_a_person<S: Subject>(subject: &S) {
     let trips = start(subject).await;
-    let poison = [Play::ActsUnheard; 20];
+    // Each time that counts it was refused nine times.
+    let poison = [Play::ActsUnheard; 200];
     let handle = trips.begin("a", &trip().with("late", &poison)).await;
     let shown = trips.until("a", "parked", |shown| shown.status == RunStatus::Parked).await;
     // Those that it shared a commit with are not blamed.
