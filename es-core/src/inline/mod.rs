@@ -244,7 +244,17 @@ impl<B: Backend> Inline<B> {
             return self.not_taken_in(halt, commit).await;
         }
         if due.sql.is_empty() {
-            return self.backend.commit(Commit { rows, ..commit }).await;
+            // Only without the rows of views the store says whether it has the same events already.
+            let again = (commit.rows.is_empty() && !rows.is_empty()).then(|| commit.clone());
+            let outcome = self.backend.commit(Commit { rows, ..commit }).await;
+            return match (outcome, again) {
+                (Err(refused @ CommitError::Conflict { .. }), Some(again))
+                    if has_passed(&refused, &again) =>
+                {
+                    self.backend.commit(again).await
+                }
+                (outcome, _) => outcome,
+            };
         }
         let mut tx = self.backend.begin().await?;
         if let Err(halt) = self.project(&events, &due.sql, &mut tx).await {
@@ -323,6 +333,16 @@ impl<B: Backend> Inline<B> {
         }
         Ok(true)
     }
+}
+
+/// Whether a stream is further than a commit expects: then it is never applied, for streams only grow. Not if it is known that
+/// another event is there.
+fn has_passed(refused: &CommitError, commit: &Commit) -> bool {
+    let CommitError::Conflict { stream, expected, actual, since } = refused else { return false };
+    let appended = first_of_each(&commit.appends).find(|append| append.stream == *stream);
+    let own = appended.and_then(|append| append.events.first());
+    let is_other = since.first().zip(own).is_some_and(|(there, own)| there.id != own.id);
+    expected.exact().is_some_and(|expected| expected < *actual) && !is_other
 }
 
 fn any_matches(filter: &EventFilter, appends: &[Append]) -> bool {

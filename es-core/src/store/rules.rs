@@ -41,7 +41,7 @@ pub trait Ledger {
 pub enum Verdict {
     /// Write it.
     Apply,
-    /// The same events are where they should be: answer as the first time, write nothing.
+    /// The same events are where they should be, and it has no rows: answer as the first time, write nothing.
     Repeat(Committed),
 }
 
@@ -137,8 +137,12 @@ fn conflict(commit: &Commit, append: &Append, actual: Version, ledger: &impl Led
 /// Whether every event of the commit is already exactly where it is expected.
 ///
 /// Asked only after an expectation failed. A single id that differs makes it an ordinary conflict; an
-/// id that is the same with other content is refused as such.
+/// id that is the same with other content is refused as such. So does a row: whoever has written the
+/// events may have written another one, and to be answered like the first time would say that it is this one.
 fn repeated(commit: &Commit, ledger: &impl Ledger) -> Result<Option<Committed>, CommitError> {
+    if !commit.rows.is_empty() {
+        return Ok(None);
+    }
     let mut committed = Committed { position: ledger.head(), versions: Vec::new() };
     let mut last = None;
     for (i, append) in commit.appends.iter().enumerate() {

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use es_core::BoxError;
 use es_core::store::Transaction;
-use xxhash_rust::xxh3::xxh3_128;
 
 use super::attempt::Attempt;
 use super::link::{DynLink, Link, LinkCx, Typed, UndoLink, Undoable};
@@ -199,7 +198,8 @@ struct Links<In> {
 impl<In: SagaInput> Links<In> {
     fn attempt(&self, cx: &Cx<'_, In>) -> Result<Attempt<'_, In>, BoxError> {
         let input = Data::of(cx.input)?;
-        let of = (self.chain, xxh3_128(input.text().as_bytes()));
+        // Each try reads it anew, and a map is then in another order.
+        let of = (self.chain, input.fingerprint());
         Ok(Attempt { links: &self.links, of, finishes: self.unknown != Unknown::Park })
     }
 }

@@ -226,6 +226,12 @@ impl Halves for App {
         let unfit = |why: String| RunError::Input { kind: runs.name().to_owned(), why };
         let data = Data::of(&prepared).map_err(|error: BoxError| unfit(error.to_string()))?;
         let handle = starter.start(key, &prepared).await?;
+        // Whoever asks again may write the same in another order.
+        let before = match handle.was_started_before() {
+            true => runs.0.begun_with(handle.run()).await?,
+            false => None,
+        };
+        let data = before.unwrap_or(data);
         let (name, fingerprint) = named(runs.name(), &data);
         let key = GuardKey::new(handle.run(), name).map_err(|error: GuardError| unfit(error.to_string()))?;
         let services = runs.0.services().ok_or(RunError::NotStarted)?;

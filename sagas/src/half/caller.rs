@@ -18,6 +18,9 @@ use crate::transaction::{Handle, Outcome, RunError, Runs};
 /// only saves time. If the caller dies, or says something else than is so, a check finds out by the guard row, which is there if and
 /// only if the transaction has committed.
 ///
+/// While it is open, a check waits for it on another connection: let the pool have one that is free. Where a lock of the database is
+/// waited for longer than [usual](crate::half::HalfMessages::limit), raise the limit of a check as well.
+///
 /// ```
 /// use es_sqlite::SqliteGuarded;
 /// use sagas::es_core::{App, BoxError};
@@ -78,7 +81,8 @@ impl<D: GuardedDatabase> Half<D> {
         self.fingerprint
     }
 
-    /// Begins the local transaction, with its guard row as the first statement; or finds what has become of it.
+    /// Begins the local transaction, with its guard row as the first statement; or finds what has become of it. That a person has
+    /// abandoned it, or has taken it for rolled back, leaves no guard row, and bars nothing.
     ///
     /// # Errors
     ///

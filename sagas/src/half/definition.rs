@@ -27,6 +27,8 @@ pub struct HalfMessages<In> {
     pub(super) immunity: Duration,
     pub(super) checks: Retry,
     pub(super) remember: Duration,
+    /// How long a check may take, where that is said here.
+    limit: Option<Duration>,
 }
 
 impl<In> fmt::Debug for HalfMessages<In> {
@@ -58,7 +60,7 @@ impl<In: SagaInput> HalfMessages<In> {
     fn with(name: &str, version: u32, local: Arc<dyn DynLocal<In>>) -> Self {
         let (kind, (first, longest, most)) = (format!("{OF_HALF}{name}"), CHECKS);
         let checks = Retry::default().pauses(first, longest).late(most, Duration::MAX);
-        Self { kind, version, local, immunity: IMMUNITY, checks, remember: REMEMBER }
+        Self { kind, version, local, immunity: IMMUNITY, checks, remember: REMEMBER, limit: None }
     }
 
     /// For so long from its beginning a half message is not checked, unless a hint, or a person, asks for that: as long as its
@@ -78,6 +80,17 @@ impl<In: SagaInput> HalfMessages<In> {
         Self { checks, ..self }
     }
 
+    /// How long one check may take, where the caller runs the local transaction: 30 seconds, unless this says otherwise. Let it be
+    /// longer than the database waits for a lock, and its pool for a connection: a check that is given up before that has not
+    /// heard that the local transaction runs, and counts.
+    pub const fn limit(mut self, limit: Duration) -> Self
+    where
+        In: ByCaller,
+    {
+        self.limit = Some(limit);
+        self
+    }
+
     /// For how long a run is kept once it has ended: as [`remember`](crate::saga::SagaBuilder::remember) says of sagas.
     pub const fn remember(mut self, time: Duration) -> Self {
         self.remember = time;
@@ -85,7 +98,8 @@ impl<In: SagaInput> HalfMessages<In> {
     }
 
     pub(super) fn shape(&self) -> Shape {
-        let (run_by, retry, limit) = (self.local.run_by(), self.local.retry(), self.local.limit());
+        let (run_by, retry) = (self.local.run_by(), self.local.retry());
+        let limit = self.limit.unwrap_or_else(|| self.local.limit());
         Shape { run_by, retry, checks: self.checks, immunity: self.immunity, limit }
     }
 
@@ -102,5 +116,26 @@ const fn in_words(run_by: RunBy) -> &'static str {
     match run_by {
         RunBy::Engine | RunBy::Listener => BY_ENGINE,
         RunBy::Caller => BY_CALLER,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    struct Pay {}
+    impl SagaInput for Pay {}
+    impl ByCaller for Pay {
+        type Database = es_sqlite::SqliteGuarded;
+    }
+
+    #[test]
+    fn a_check_may_take_as_long_as_its_definition_says() {
+        let of = || HalfMessages::<Pay>::by_caller("pay", 1);
+        assert_eq!(of().shape().limit, Duration::from_secs(30));
+        assert_eq!(of().limit(Duration::from_secs(90)).shape().limit, Duration::from_secs(90));
     }
 }

@@ -30,6 +30,7 @@ enum Row {
 
 /// A half message and what is around it.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "what is so of the world, each by itself")]
 struct World {
     state: State,
     busy: BTreeSet<Call>,
@@ -51,6 +52,8 @@ struct World {
     /// How often the caller may yet begin it.
     begins: u32,
     hints: u32,
+    /// Whether the caller has said something since the last check was begun.
+    hinted: bool,
     crashes: u32,
 }
 
@@ -150,6 +153,7 @@ impl Explorer {
             late: false,
             begins: 2 * by_caller,
             hints: 2 * by_caller,
+            hinted: false,
             crashes: 0,
         };
         let input = Data::of(&()).expect("null");
@@ -188,7 +192,12 @@ impl Explorer {
         if !world.late {
             self.left.push(World { late: true, ..world.clone() });
         }
-        match self.shape.next(RUN, &world.state, &world.busy, at(world.late)) {
+        let next = self.shape.next(RUN, &world.state, &world.busy, at(world.late));
+        let checks = matches!(&next, Next::Act { calls, .. } if calls.contains(&CHECK));
+        if world.hinted && world.busy.is_empty() && world.state.fate == Fate::Open && !checks {
+            return Err("what the caller has said is forgotten".to_owned());
+        }
+        match next {
             Next::Ended => return self.holds_at_the_end(world),
             Next::Append(records) => {
                 let mut then = world.clone();
@@ -202,6 +211,7 @@ impl Explorer {
                 for call in calls {
                     let mut then = world.clone();
                     then.busy.insert(call);
+                    then.hinted &= call != CHECK;
                     self.left.push(then);
                 }
             }
@@ -298,7 +308,7 @@ impl Explorer {
             }
             if let Ok(records) = self.shape.asked(&then.state, &then.busy, &Asked { verb, by: by() }) {
                 records.into_iter().try_for_each(|record| self.write(&mut then, record))?;
-                self.left.push(then);
+                self.left.push(World { hinted: true, ..then });
             }
         }
         Ok(())

@@ -67,7 +67,8 @@ pub trait LocalTransaction<In: SagaInput>: Send + Sync + 'static {
         Retry::default()
     }
 
-    /// How long one try, or one check, may take: 30 seconds, unless it says otherwise.
+    /// How long one try, or one check, may take: 30 seconds, unless it says otherwise. Let it be longer than the database waits for
+    /// a lock: a check that is given up before that has not heard that the local transaction runs, and counts.
     fn limit(&self) -> Duration {
         Duration::from_secs(30)
     }

@@ -69,8 +69,7 @@ pub(super) struct State {
     pub(super) input: Option<Data>,
     executed: Executed,
     pub(super) fate: Fate,
-    /// Somebody has asked for a check: it waits for nothing.
-    soon: bool,
+    soon: Soon,
     /// Executions that came to nothing certain.
     executions: Failures,
     /// Checks that did.
@@ -84,6 +83,17 @@ pub(super) struct State {
     /// An operator has ended it: who, and why.
     abandoned: Option<(String, String)>,
     ended: Option<Outcome>,
+}
+
+/// Whether somebody has asked for a check: it waits for nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Soon {
+    #[default]
+    No,
+    /// The next answer may be that of a check which was begun before: it does not do.
+    Asked,
+    /// The next answer does.
+    Again,
 }
 
 /// What is decided about the message.
@@ -130,7 +140,7 @@ impl State {
             Fate::Commit => "commit",
             Fate::Rollback(_) => "rollback",
             Fate::Open if self.parked.is_some() => "unknown",
-            Fate::Open if self.soon || self.checks.count + self.met.count > 0 => "checking",
+            Fate::Open if self.soon != Soon::No || self.checks.count + self.met.count > 0 => "checking",
             Fate::Open if self.executed == Executed::No && self.executions.count == 0 => "prepared",
             Fate::Open => "unknown",
         }
@@ -225,7 +235,7 @@ impl Shape {
         if state.parked.is_some() {
             return;
         }
-        if !state.soon && state.checks.are_too_many(&self.checks, now) {
+        if state.soon == Soon::No && state.checks.are_too_many(&self.checks, now) {
             let (n, error) = (state.checks.count, &state.checks.error);
             let why = format!("{n} checks have come to nothing certain, the last one to: {error}");
             return look.records.push(Record::Parked { step: LOCAL.to_owned(), why, refuses: false });
@@ -243,7 +253,7 @@ impl Shape {
 
     /// When it is checked next; `None`: now.
     fn check_at(&self, run: Uuid, state: &State) -> Option<Timestamp> {
-        if state.soon {
+        if state.soon != Soon::No {
             return None;
         }
         // What the engine runs itself has had its tries by now.
@@ -276,7 +286,13 @@ impl Shape {
     ) -> Result<Vec<Record>, String> {
         is_over(state.ended.as_ref(), state.is_abandoned())?;
         let is_hint = matches!(&asked.verb, Verb::Signal { name, .. } if HINTS.contains(&&**name));
-        if is_hint && self.run_by == RunBy::Caller && (state.soon || state.fate != Fate::Open) {
+        let is_wanted = match state.soon {
+            Soon::No => false,
+            Soon::Asked => true,
+            // The check under way may have looked before.
+            Soon::Again => busy.is_empty(),
+        };
+        if is_hint && self.run_by == RunBy::Caller && (is_wanted || state.fate != Fate::Open) {
             // It says nothing new.
             return Ok(Vec::new());
         }
@@ -388,7 +404,7 @@ fn heard(state: &mut State, says: Heard, why: &str, checked: bool, at: Timestamp
         return Err("it was decided before what becomes of it".to_owned());
     }
     if checked {
-        state.soon = false;
+        state.soon = if state.soon == Soon::Asked { Soon::Again } else { Soon::No };
     } else {
         state.executed = Executed::Returned;
     }
@@ -408,7 +424,11 @@ fn heard(state: &mut State, says: Heard, why: &str, checked: bool, at: Timestamp
 impl State {
     /// It is known what becomes of the message. From now on time changes nothing.
     fn decided(&mut self, fate: Fate) {
-        (self.fate, self.parked, self.soon) = (fate, None, false);
+        (self.fate, self.parked, self.soon) = (fate, None, Soon::No);
+    }
+
+    fn check_soon(&mut self) {
+        (self.parked, self.soon) = (None, if self.fate == Fate::Open { Soon::Asked } else { Soon::No });
     }
 
     fn sent(&mut self) {
@@ -426,9 +446,9 @@ impl State {
                 self.decided(Fate::Rollback(format!("{} says so: {}", by.actor, by.reason)));
             }
             // Whoever hints knows nothing that a check does not.
-            Verb::Signal { .. } => (self.parked, self.soon) = (None, self.fate == Fate::Open),
+            Verb::Signal { .. } => self.check_soon(),
             Verb::Retry { .. } => {
-                (self.parked, self.soon) = (None, self.fate == Fate::Open);
+                self.check_soon();
                 (self.executions, self.checks) = (Failures::default(), Failures::default());
                 self.sends = Failures::default();
             }

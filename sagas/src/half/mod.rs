@@ -74,11 +74,11 @@
 //! | --- | --- | --- |
 //! | that it has committed | `commit` | the message is appended, in the commit of the record of that |
 //! | that it has not, and never will | `rollback` | the run ends, [`Why::RolledBack`](crate::saga::Why::RolledBack) |
-//! | that it runs: its row is locked for longer than the database waits | `in_progress` | a check later, which is not counted |
+//! | that it runs: its row is locked for longer than the database waits, which is to be less than the [limit](HalfMessages::limit) of a check | `in_progress` | a check later, which is not counted |
 //! | nothing: the database does not answer, its rows were forgotten, a listener does not know | `unknown`, `not_mine` | a check later, with a pause that grows. After the most of them it is parked, and a person is asked |
 //!
 //! The first check comes after the [immunity](HalfMessages::immunity), by the clock of the store, or as soon as the caller
-//! [hints](Half::commit): a hint is not believed, it is looked whether it is so. The nodes that have the definition are the producer
+//! [hints](Half::commit): a hint is not believed, it is looked whether it is so, and a check that was begun before does not do. The nodes that have the definition are the producer
 //! group. Whichever of them has the message checks; those of a node that is gone are taken over, and while none is there, nothing is
 //! counted. No time decides anything.
 //!

@@ -96,6 +96,10 @@ impl<In: SagaInput> Protocol for HalfProtocol<In> {
         self.shape.next(run, state, busy, now)
     }
 
+    fn calls_once(&self) -> bool {
+        self.shape.run_by == RunBy::Listener
+    }
+
     fn asked(&self, state: &State, busy: &BTreeSet<Call>, asked: &Asked) -> Result<Vec<Record>, No> {
         Ok(self.shape.asked(state, busy, asked)?)
     }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::change::{self, take_over};
 use super::graph::{Graph, Victim};
-use super::owners::Owners;
+use super::owners::{Owners, goes_forward};
 use super::row::Lock;
 use super::rows::{LockTables, Owner};
 use crate::transaction::{Kin, cancels};
@@ -132,7 +132,7 @@ impl Looks {
         self.asked.retain(|_, at| at.elapsed() < ASKED);
         self.asked.keys().for_each(|run| circles.graph.remove(*run));
         let mut asked = 0;
-        for victim in circles.graph.victims(&circles.may) {
+        for victim in circles.victims(backend).await? {
             // What was read one after the other may never have been so at one time.
             if !circles.stands(backend, tables, &victim).await? {
                 continue;
@@ -251,6 +251,27 @@ impl Circles {
             circles.names.insert(parent.run, parent);
         }
         Ok(circles)
+    }
+
+    /// Who gives way. One that a person has sent forward does only if all others of its circle that may were as well.
+    async fn victims<B: Backend>(&self, backend: &B) -> Result<Vec<Victim>, StoreError> {
+        let (mut victims, mut forward) = (self.graph.victims(&self.may), BTreeSet::new());
+        loop {
+            let known = forward.len();
+            for victim in &victims {
+                let Some(kin) = self.names.get(&victim.run) else { continue };
+                if !forward.contains(&victim.run) && goes_forward(backend, kin).await? {
+                    forward.insert(victim.run);
+                }
+            }
+            if forward.len() == known {
+                return Ok(victims);
+            }
+            let mut left = self.graph.clone();
+            victims = left.victims(&self.may.difference(&forward).copied().collect());
+            victims.iter().for_each(|victim| left.remove(victim.run));
+            victims.extend(left.victims(&self.may));
+        }
     }
 
     /// Whether all locks of its circle are as they were read: so they were like that at one time.

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use es_core::store::{RowStore, StoreError, StoredRow};
 use uuid::Uuid;
 
-use crate::transaction::{About, Kin, RunStatus, Tables, head_key};
+use crate::saga::Outcome;
+use crate::transaction::{About, Kin, Record, RunStatus, Tables, Verb, head_key, journal_of};
 
 /// How many sagas stand within each other, at most, as far as is looked.
 const DEEP: usize = 16;
@@ -19,6 +20,23 @@ pub(super) struct Owners {
     pub(super) running: BTreeSet<Uuid>,
     /// The runs that those are steps of.
     parents: BTreeMap<Uuid, Parent>,
+}
+
+/// Whether a person has sent a run forward, as far as its journal can be read.
+pub(super) async fn goes_forward(rows: &dyn RowStore, kin: &Kin) -> Result<bool, StoreError> {
+    let Ok(tables) = Tables::of(&kin.saga, kin.version) else { return Ok(false) };
+    let mut forward = false;
+    for row in tables.journal.stored_below(rows, &journal_of(kin.run), None, usize::MAX).await? {
+        let Ok(Record::Resolved { verb, .. }) = tables.journal.decode(row).map(|row| row.value.record) else {
+            continue;
+        };
+        match verb {
+            Verb::GoForward => forward = true,
+            Verb::Cancel | Verb::Parent { ends: Outcome::Undone(_) } => forward = false,
+            _ => {}
+        }
+    }
+    Ok(forward)
 }
 
 #[derive(Clone, Debug)]

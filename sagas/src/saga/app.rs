@@ -70,6 +70,9 @@ fn add<B: Backend, In: SagaInput>(
 pub trait Sagas {
     /// Starts a saga under a key, or finds the run that was started under it with the same input.
     ///
+    /// The first steps that are [`Staged`](super::Staged) may run here, before it is known that the run begins: of two starts at
+    /// the same time, the steps of one run in vain, and nothing of them stays.
+    ///
     /// # Errors
     ///
     /// [`RunError`]: with [`ErrorKind::Transient`](es_core::ErrorKind::Transient) it may have been started, and can be asked

@@ -38,6 +38,9 @@ impl<T: Transaction> Place for Journal<T> {
 /// commit: as long as the next one is such a step too, it runs on what those before it have staged. Those that a saga begins
 /// with share the commit of its start, for which they are waited for 100 ms at most.
 ///
+/// A step that fails leaves nothing of what it has staged. If by itself it is refused because another writer was faster, it runs
+/// again after a brief pause; only the ninth time in a row counts as a try that failed.
+///
 /// **Such a step has no effect but what it stages.** If the commit is refused, since another writer was faster with a stream
 /// or a row, say, or the node is gone before it, then all that was staged since the last commit of the run is thrown away,
 /// and those steps run again: what they did otherwise would be done twice, or though nothing was recorded. A call of a

@@ -14,7 +14,6 @@ use futures::future::join_all;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
-use xxhash_rust::xxh3::xxh3_128;
 
 use super::decisions::Decisions;
 use super::participant::{ThreePhase, Txn};
@@ -283,7 +282,7 @@ impl<D: GuardedDatabase, W: Holds<D::Tx>> GuardedParticipant<D, W> {
     ) -> Result<(), StepError<String>> {
         let again = |error: ParticipantError| StepError::Retry(error.into());
         let data = Data::of(input).map_err(StepError::Retry)?;
-        let guard = self.guard(txn, xxh3_128(data.text().as_bytes())).map_err(|error| again(error.into()))?;
+        let guard = self.guard(txn, data.fingerprint()).map_err(|error| again(error.into()))?;
         let mut tx = match guard.forward().await {
             Ok(guard::Guarded::Run(tx)) => tx,
             Ok(guard::Guarded::Done(_)) => return Ok(()),

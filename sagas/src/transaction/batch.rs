@@ -47,7 +47,7 @@ pub(super) struct Batch<P: Protocol> {
 pub(super) enum Joined {
     /// This is committed.
     Yes,
-    /// The first of them has not done it.
+    /// The first of them has not done it: nothing of it is staged.
     NotDone(Answer),
     /// Nothing of it is committed: they are called again, each by itself.
     ThrownAway,
@@ -98,18 +98,23 @@ impl<P: Protocol> Batch<P> {
         let made = desk.protocol.staged(&self.change.next.state, call, site, &mut self.staging);
         let answer = within(desk.protocol.limit(call), made).await;
         let now = desk.clock.now(&*desk.backend).await?;
-        let is_first = self.calls == 0;
-        match &answer {
+        let (is_first, is_done) = (self.calls == 0, matches!(answer, Answer::Done(_)));
+        let joins = match &answer {
             // A commit has one condition, which does not see what is staged beside it.
-            Answer::Done(_) if is_first || !self.staging.has_condition() => {}
-            Answer::Refused(_) if !alone => self.staging.go_back(mark),
-            _ if is_first => return Ok(One::Not(Joined::NotDone(answer))),
-            _ => {
-                self.staging.go_back(mark);
-                return Ok(One::Waits);
-            }
+            Answer::Done(_) => is_first || !self.staging.has_condition(),
+            Answer::Refused(_) => !alone,
+            Answer::Failed(_) => false,
+        };
+        let one = match joins {
+            true => self.fold(at, call, answer, now),
+            false if is_first => One::Not(Joined::NotDone(answer)),
+            false => One::Waits,
+        };
+        // It goes with the record that it is done, or not at all.
+        if !is_done || !matches!(one, One::Joins) {
+            self.staging.go_back(mark);
         }
-        Ok(self.fold(at, call, answer, now))
+        Ok(one)
     }
 
     fn fold<B>(&mut self, at: &At<'_, B, P>, call: Call, answer: Answer, now: Timestamp) -> One {
@@ -140,16 +145,16 @@ impl<P: Protocol> Batch<P> {
             && self.bytes + self.staging.weight() < BYTES
             && self.begun.elapsed() < LONGEST
             && !self.staging.has_condition();
-        self.first(at).filter(|_| has_room && !at.alone)
+        self.first(&at.desk.protocol).filter(|_| has_room && !at.alone)
     }
 
     /// The call that is to be made now, if all of those only stage.
-    pub(super) fn first<B: Backend>(&self, at: &At<'_, B, P>) -> Option<Call>
+    pub(super) fn first<B: Backend>(&self, protocol: &P) -> Option<Call>
     where
         P: Acts<B>,
     {
         let Next::Act { calls, .. } = &self.change.then else { return None };
-        let all_stage = calls.iter().all(|call| at.desk.protocol.is_staged(*call));
+        let all_stage = calls.iter().all(|call| protocol.is_staged(*call));
         calls.first().copied().filter(|_| all_stage)
     }
 }

@@ -22,7 +22,7 @@ use super::life::{self, SagaEvent};
 use super::numbers::Numbers;
 use super::outcome::Teller;
 use super::protocol::{Acts, Answer, Call, Next, No, OwnFault, Site};
-use super::rows::{Record, Tables, Wake, Written};
+use super::rows::{Head, Record, Tables, Wake, Written};
 use crate::lock::LockTables;
 
 /// What waits for less than this stays in memory.
@@ -33,7 +33,7 @@ const POLL: Duration = Duration::from_secs(1);
 const FAR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// The pause before a store that failed is asked again, at first and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
-/// The longest pause before a lock is read again that another run was faster with, at first and at most.
+/// The longest pause before that is read again which another was faster with, at first and at most.
 const TURN: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(320));
 /// For how long a step may fail as a store fails, while the store takes writes.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -80,6 +80,15 @@ pub(super) struct Effect {
     pub(super) at: Timestamp,
 }
 
+/// Why a run is not left behind as it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stays {
+    /// An answer is at hand that is not written yet.
+    Told,
+    /// It is written that it is taken up, and nothing was called since: whoever has it next takes that for called.
+    Taken,
+}
+
 /// What wakes a run that is driven, and what is asked of it.
 pub(crate) type Inbox = UnboundedReceiver<Row<Wake>>;
 
@@ -97,12 +106,12 @@ pub(crate) struct Drive<B: Backend, P: Acts<B>> {
     /// Since when a step has failed as a store fails.
     suspected: Option<Instant>,
     failures: u32,
-    /// How often in a row another run was faster with a lock.
+    /// How often in a row another was faster with a lock, or with what a step decided on.
     turns: u32,
     /// Whether steps that only stage are committed one by one, since a commit of several was refused.
     pub(super) alone: bool,
-    /// Whether an answer is at hand that is not written yet: it is not left behind.
-    is_told: bool,
+    /// Why it is not left behind as it is, if it is not.
+    stays: Option<Stays>,
     /// Whether a child may have something to say.
     pub(super) looks: bool,
 }
@@ -118,7 +127,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         let (sender, services) = (desk.node.sender.clone(), desk.node.services.clone());
         let site = Site { run, key, sender, services };
         let (calls, busy, passes) = (JoinSet::new(), BTreeSet::new(), Vec::new());
-        let (suspected, failures, turns, alone, is_told, looks) = (None, 0, 0, false, false, true);
+        let (suspected, failures, turns, alone, looks) = (None, 0, 0, false, true);
         Self {
             desk,
             instance,
@@ -132,7 +141,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
             failures,
             turns,
             alone,
-            is_told,
+            stays: None,
             looks,
         }
     }
@@ -151,8 +160,13 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
     }
 
     async fn drive_on(&mut self, taken: bool) -> Result<std::convert::Infallible, Left> {
-        if !taken && self.desk.protocol.calls_outside(&self.instance.state) {
+        let is_taken = taken && !self.desk.protocol.calls_once();
+        if !is_taken && self.desk.protocol.calls_outside(&self.instance.state) {
+            if self.stop.is_cancelled() {
+                return Err(Left::Stopped);
+            }
             self.commit(vec![Record::Taken {}], Vec::new()).await?;
+            self.stays = Some(Stays::Taken);
         }
         loop {
             self.take_in().await?;
@@ -176,13 +190,13 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         }
     }
 
-    /// Waits before locks are read again: others are to have their turn.
+    /// Waits before that is read again which another was faster with: others are to have their turn.
     async fn turn(&mut self) -> Result<(), Left> {
         self.turns = self.turns.saturating_add(1);
         let longest = TURN.0 * (1 << self.turns.min(8));
         let pause = longest.min(TURN.1).mul_f64(self.desk.node.ids.fraction());
         tokio::select! {
-            () = self.stop.cancelled(), if !self.is_told => Err(Left::Stopped),
+            () = self.stop.cancelled(), if self.stays.is_none() => Err(Left::Stopped),
             () = tokio::time::sleep(pause) => Ok(()),
         }
     }
@@ -195,14 +209,15 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         self.failures = self.failures.saturating_add(1);
         let pause = (AGAIN.0 * (1 << self.failures.min(8))).min(AGAIN.1);
         tokio::select! {
-            () = self.stop.cancelled(), if !self.is_told => Err(Left::Stopped),
+            () = self.stop.cancelled(), if self.stays.is_none() => Err(Left::Stopped),
             () = tokio::time::sleep(pause) => Ok(()),
         }
     }
 
     /// Whether a call can be begun.
     pub(super) fn may_call(&self) -> bool {
-        !self.stop.is_cancelled() && self.desk.node.cluster.lease().holds()
+        (self.stays == Some(Stays::Taken) || !self.stop.is_cancelled())
+            && self.desk.node.cluster.lease().holds()
     }
 
     /// Makes calls, or waits until there is something to do.
@@ -216,6 +231,7 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         let may_call = self.may_call();
         let mut has_children = false;
         if may_call {
+            self.stays = None;
             let errands = self.errands(&self.instance.state, &calls);
             has_children = !errands.is_empty();
             calls.retain(|call| errands.iter().all(|(of, _)| of != call));
@@ -320,9 +336,9 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         let Ok((call, answer)) = joined else { return Err(Left::Stopped) };
         self.busy.remove(&call);
         let record = self.desk.protocol.answered(&self.instance.state, call, answer);
-        self.is_told = true;
+        self.stays = Some(Stays::Told);
         let recorded = self.record(record).await;
-        self.is_told = false;
+        self.stays = None;
         recorded
     }
 
@@ -396,7 +412,12 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
                 Err(Left::Untold(chain(&error)))
             };
         }
-        match Won::after(&*desk.backend, door::commit_tx(&desk.node, tx, is_open).await).await {
+        let outcome = door::commit_tx(&desk.node, tx, is_open).await;
+        let is_in_doubt = matches!(outcome, Err(CommitError::Unknown(_)));
+        match Won::after(&*desk.backend, outcome).await {
+            Ok(Some(Won::Yes(_))) if is_in_doubt && !self.is_written(&change.next.head).await? => {
+                Err(self.lost())
+            }
             Ok(Some(Won::Yes(_))) => {
                 self.count(&change);
                 (self.instance, self.suspected, self.alone) = (change.next, None, false);
@@ -406,6 +427,13 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
             Ok(Some(Won::No(at))) if desk.tables.has(&at.table) => Err(self.lost()),
             // Another run was faster with a lock that this one leaves.
             Ok(Some(Won::No(at))) if LockTables::has(&at.table) => self.turn().await,
+            // Another was faster with what the step decided on: it decides again.
+            Ok(Some(Won::No(_)))
+            | Err(CommitError::Conflict { .. } | CommitError::ConditionFailed { .. })
+                if call.is_some() && self.turns < CONFLICTS =>
+            {
+                self.turn().await
+            }
             Ok(Some(Won::No(at))) => self.refused(call, faster(&at).into()).await,
             // It was never applied.
             Ok(None) => Ok(()),
@@ -415,13 +443,20 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
             Err(error) if error.kind() == ErrorKind::Transient => {
                 self.pause(&StoreError::transient("a step", error)).await
             }
-            // Another was faster with what the step decided on: it decides again.
-            Err(error @ CommitError::Conflict { .. }) if call.is_some() && self.failures < CONFLICTS => {
-                self.pause(&StoreError::transient("a step", error)).await
-            }
             Err(error @ CommitError::Inline { .. }) => Err(Left::Untold(chain(&error))),
             Err(error @ CommitError::Projection { .. }) if tells => Err(Left::Untold(chain(&error))),
             Err(error) => self.refused(call, error.into()).await,
+        }
+    }
+
+    /// Whether a head stands as it was to be written. What proves a commit is its events, and a step may give those ids of its
+    /// own making: another owner's have the same.
+    async fn is_written(&mut self, head: &Row<Head>) -> Result<bool, Left> {
+        loop {
+            match self.desk.tables.heads.get(&*self.desk.backend, &head.key).await {
+                Ok(stored) => return Ok(stored.as_ref() == Some(head)),
+                Err(error) => self.pause(&error).await?,
+            }
         }
     }
 

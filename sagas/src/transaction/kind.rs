@@ -41,6 +41,11 @@ pub(super) fn groups_of(kind: &str) -> String {
     format!("txn.{kind}.v")
 }
 
+/// What the runs of a version are called among nodes.
+pub(crate) fn group_of(kind: &str, version: u32) -> String {
+    format!("{}{version}", groups_of(kind))
+}
+
 /// A kind of transactions on one node.
 pub(crate) struct Kind<B: Backend, P: Acts<B>> {
     pub(crate) name: Arc<str>,
@@ -95,7 +100,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
     }
 
     fn group(&self) -> String {
-        format!("{}{}", self.group_of_all(), self.version)
+        group_of(&self.name, self.version)
     }
 
     /// What the groups of all its versions begin with.

@@ -87,6 +87,8 @@ pub use self::family::Kin;
 pub(crate) use self::family::{ChildIs, Errand, Parent, Word, cancels, wake_up};
 pub use self::foresee::{DryRun, HowUndone, IfItFailed, WouldUndo};
 pub(crate) use self::forget::REMEMBER;
+#[cfg(feature = "testing")]
+pub(crate) use self::kind::group_of;
 pub(crate) use self::kind::{Kind, OF_HALF, OF_TCC, OF_THREE_PHASE};
 pub use self::life::{
     Announce, RunId, SagaEnded, SagaEvent, SagaLife, SagaParked, SagaStarted, SagaUndoing, SagaWentOn,
@@ -97,9 +99,9 @@ pub(crate) use self::operate::AnyKind;
 pub use self::operate::{Runs, Waiting};
 pub use self::outcome::{Handle, Outcome, RunError, Why};
 pub(crate) use self::protocol::{Acts, Answer, Call, Next, No, OwnFault, Protocol, Site};
-pub(crate) use self::rows::{Asked, Heard, Record, Tables, Written, head_key};
+pub(crate) use self::rows::{Asked, Heard, Record, Tables, Written, head_key, journal_of};
 #[cfg(feature = "testing")]
-pub(crate) use self::rows::{Head, journal_of, run_of, start_key};
+pub(crate) use self::rows::{Head, run_of, start_key};
 pub use self::rows::{Status as RunStatus, Verb};
 pub use self::show::{RunShown, StepShown};
 pub(crate) use self::signal::{MAX_SENT, OTHER_SENT};

@@ -247,6 +247,8 @@ pub(crate) trait AnyKind: Send + Sync + 'static {
     async fn signal(&self, key: &str, name: &str, id: &str, value: Data) -> Result<(), RunError>;
     /// The same without a value, and whoever sends it does not wait.
     async fn hint(&self, run: Uuid, name: &str) -> Result<(), RunError>;
+    /// What a run began with, as it is stored; `None`: it is gone.
+    async fn begun_with(&self, run: Uuid) -> Result<Option<Data>, RunError>;
     /// What was provided; `None` if the app does not run.
     fn services(&self) -> Option<Arc<Services>>;
     async fn if_it_failed(&self, key: &str) -> Result<Result<IfItFailed, String>, RunError>;
@@ -345,6 +347,10 @@ impl<B: Backend, P: Acts<B>> AnyKind for Kind<B, P> {
 
     async fn hint(&self, run: Uuid, name: &str) -> Result<(), RunError> {
         self.send_hint(run, name).await
+    }
+
+    async fn begun_with(&self, run: Uuid) -> Result<Option<Data>, RunError> {
+        self.input_of(run).await
     }
 
     fn services(&self) -> Option<Arc<Services>> {

@@ -61,6 +61,12 @@ pub(crate) trait Protocol: Send + Sync + 'static {
     /// Whether there may be a call to somewhere else now, which another owner may have made as well.
     fn calls_outside(&self, state: &Self::State) -> bool;
 
+    /// Whether calls to somewhere else are made once: that it is taken up is written right before the first one, and not when
+    /// it begins.
+    fn calls_once(&self) -> bool {
+        false
+    }
+
     /// Whether nobody calls anything for it until it is taken up again.
     fn is_held(&self, _state: &Self::State) -> bool {
         false

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use es_core::engine::Node;
 use es_core::store::keys::digest;
-use es_core::store::{Commit, CommitError, RowWrite, StoreError, StoredRow, Won};
+use es_core::store::{Commit, CommitError, Committed, RowWrite, StoreError, StoredRow, Won};
 use es_core::{Backend, ErrorKind, Timestamp};
 use tokio::sync::mpsc::OwnedPermit;
 use tokio::sync::watch;
@@ -12,11 +13,14 @@ use uuid::Uuid;
 use super::clock::TRUSTS;
 use super::door;
 use super::family::{Kin, Parent};
-use super::instance::Instance;
+use super::instance::{Change, Instance};
 use super::kind::{Handed, Kind, Promise};
 use super::outcome::{Handle, Outcome, RunError};
 use super::protocol::{Acts, Protocol};
-use super::rows::{Head, Record, Start, Status, Tables, Wake, head_key, record_key, slice, start_key};
+use super::rows::{
+    Head, Record, Start, Status, Tables, Wake, Written, head_key, record_key, slice, start_key,
+};
+use super::staging::Staging;
 use crate::data::Data;
 
 /// How often a start is tried that the store loses.
@@ -37,24 +41,28 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         for _ in 0..TRIES {
             let now = self.clock.now(&*self.backend).await?;
             let place = if rests { None } else { self.desks.place(run) };
-            let (mut begun, mut rows) = self.begin(run, key, &input, deadline, None, now, place.is_some())?;
-            let ahead = match with_steps && place.is_some() {
-                true => self.ahead(&node, &begun, &rows, now).await,
-                false => None,
-            };
+            let taken = place.is_some() && !self.protocol.calls_once();
+            let (begun, rows) = self.begin(run, key, &input, deadline, None, now, taken)?;
+            let mut ahead = None;
+            if with_steps
+                && place.is_some()
+                && let Some(first) = self.begins_with(&node, &begun, now)
+            {
+                // No step runs for a key that stands for a run.
+                if let Some(found) = self.found_before(key, &input).await? {
+                    return Ok(found);
+                }
+                ahead = self.ahead(&node, &begun, first, &rows, now).await;
+            }
             let is_ahead = ahead.is_some();
-            let (outcome, written) = match ahead {
-                Some((staging, change)) => {
-                    begun = change.next;
-                    (door::commit_tx(&node, staging, false).await, change.written)
-                }
-                None => {
-                    rows.extend(self.lay(&mut begun, now)?);
-                    let commit = Commit { rows, ..Commit::default() };
-                    (door::commit(&*self.backend, &node, commit).await, Vec::new())
-                }
-            };
-            match Won::after(&*self.backend, outcome).await {
+            let (outcome, begun, written) = self.commit_start(&node, begun, rows, ahead, now).await?;
+            // What proves a commit is its events: steps may give two the same.
+            let is_in_doubt = is_ahead && matches!(outcome, Err(CommitError::Unknown(_)));
+            let won = Won::after(&*self.backend, outcome).await;
+            if is_in_doubt && matches!(won, Ok(Some(Won::Yes(_)))) && !self.stands_for(key, run).await? {
+                continue;
+            }
+            match won {
                 Ok(Some(Won::Yes(_))) => {
                     self.numbers.started();
                     self.numbers.wrote(begun.head.value.begun, Duration::ZERO, &written);
@@ -73,7 +81,9 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
                 Ok(None) => {}
                 // What steps have staged is refused, in whatever way: it begins, and they run then.
                 Ok(Some(Won::No(_))) => with_steps = false,
-                Err(CommitError::Store(error)) => return Err(error.into()),
+                Err(CommitError::Store(error)) if !is_ahead || error.kind() == ErrorKind::Transient => {
+                    return Err(error.into());
+                }
                 Err(CommitError::Unknown(attempt)) => {
                     return Err(StoreError::Unknown { what: "starting a saga", attempt }.into());
                 }
@@ -89,6 +99,23 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         }
         let lost = std::io::Error::other("each try was lost");
         Err(StoreError::transient("starting a saga", lost).into())
+    }
+
+    /// Commits that a run begins, with the first steps that were made: what came of it, the run, and what was written of those.
+    async fn commit_start(
+        &self,
+        node: &Node,
+        mut begun: Instance<P>,
+        mut rows: Vec<RowWrite>,
+        ahead: Option<(Staging, Change<P>)>,
+        now: Timestamp,
+    ) -> Result<(Result<Committed, CommitError>, Instance<P>, Vec<Written>), RunError> {
+        if let Some((staging, change)) = ahead {
+            return Ok((door::commit_tx(node, staging, false).await, change.next, change.written));
+        }
+        rows.extend(self.lay(&mut begun, now)?);
+        let commit = Commit { rows, ..Commit::default() };
+        Ok((door::commit(&*self.backend, node, commit).await, begun, Vec::new()))
     }
 
     /// The rows of a start that goes with another commit, which has these rows already: none if there is such a run.
@@ -148,6 +175,15 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         Err(RunError::OtherInput { kind: self.name.to_string(), key: key.to_owned(), run })
     }
 
+    /// What a run began with; `None`: it is gone.
+    pub(super) async fn input_of(&self, run: Uuid) -> Result<Option<Data>, RunError> {
+        let begun = self.tables.journal.get(&*self.backend, &record_key(run, 1)?).await?;
+        Ok(begun.and_then(|row| match row.value.record {
+            Record::Begun { input, .. } => Some(input),
+            _ => None,
+        }))
+    }
+
     /// A run that begins, and the rows of its key and of what is written of it. `taken`: by this node.
     #[expect(clippy::too_many_arguments, reason = "all that a run begins with")]
     fn begin(
@@ -184,7 +220,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         let mut rows = vec![tables.starts.insert(start_key(key)?, Start { run, version, fingerprint })?];
         for record in records {
             instance.head.value.records += 1;
-            let written = super::Written { at: now, record };
+            let written = Written { at: now, record };
             rows.push(tables.journal.put_at(record_key(run, instance.head.value.records)?, 0, &written)?);
             let kind = || self.name.to_string();
             self.protocol
@@ -226,12 +262,14 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
         Ok(self.tables.starts.get(&*self.backend, &start_key(key)?).await?.map(|start| start.value))
     }
 
+    /// Whether a key stands for this run.
+    async fn stands_for(&self, key: &str, run: Uuid) -> Result<bool, RunError> {
+        Ok(self.begun_under(key).await?.is_some_and(|start| start.run == run))
+    }
+
     /// Whether a run has an input that this program would write in the same way: fields may have come since.
     async fn has_input(&self, run: Uuid, input: &Data) -> Result<bool, RunError> {
-        let begun = self.tables.journal.get(&*self.backend, &record_key(run, 1)?).await?;
-        let Some(Record::Begun { input: before, .. }) = begun.map(|row| row.value.record) else {
-            return Ok(false);
-        };
+        let Some(before) = self.input_of(run).await? else { return Ok(false) };
         Ok(self.protocol.normal(&before).is_ok_and(|before| fingerprint(&before) == fingerprint(input)))
     }
 

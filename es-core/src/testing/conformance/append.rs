@@ -10,6 +10,7 @@ use super::{Subject, store};
 use crate::ErrorKind;
 use crate::store::{
     Attempt, Commit, CommitError, Committed, EventFilter, EventStore, ExpectedVersion, Position, Resolution,
+    RowWrite,
     Subscription, Version,
 };
 
@@ -281,6 +282,25 @@ pub async fn the_same_id_with_other_content_is_refused<S: Subject>(subject: S) {
     assert!(matches!(&refused, CommitError::EventIdReused { id, .. } if *id == first.id), "{refused:?}");
     assert_eq!(refused.kind(), ErrorKind::Misuse);
     assert_eq!(store.head().await, 1);
+}
+
+/// E9: what stands in its rows was not written, so it is not said to be.
+pub async fn the_same_events_with_rows_conflict<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let row =
+        |key: &str, rev| RowWrite { table: "v/1".into(), key: key.to_owned(), rev, row: Some("x".into()) };
+    let plain = append(&id("a"), NO_STREAM, events(2));
+    let with = |rows| Commit { rows, ..plain.clone() };
+    let done = store.commit(with(vec![row("k", 0)])).await.expect("accepted");
+    // As the first time, behind that, and beside it.
+    for rows in [vec![row("k", 0)], vec![row("k", 1)], vec![row("other", 0)]] {
+        let refused = store.commit(with(rows)).await.expect_err("it has rows");
+        assert!(matches!(refused, CommitError::Conflict { .. }), "{refused:?}");
+    }
+    assert_eq!(store.row("v/1", "k").await.expect("there").rev, 1);
+    assert_eq!(store.row("v/1", "other").await, None);
+    assert_eq!(store.commit(plain).await.expect("without rows as the first time"), done);
+    assert_eq!(store.head().await, 2);
 }
 
 /// E13

@@ -26,6 +26,7 @@ macro_rules! __conformance_store_rules {
                 the_same_events_again_are_answered_like_the_first_time
                 the_same_events_with_one_more_or_elsewhere_conflict
                 the_same_id_with_other_content_is_refused
+                the_same_events_with_rows_conflict
                 a_refused_commit_leaves_no_hole_in_positions
                 two_handles_see_each_others_appends_at_once_and_keep_one_order
                 two_handles_that_race_lose_no_update

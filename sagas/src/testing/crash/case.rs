@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use es_core::limits::MAX_PAGE;
+use es_core::processor::SLICES;
 use es_core::store::{Row, RowStore, StoreError};
 use es_core::testing::conformance::double::{Double, Line};
 use es_core::{App, AppBuilder, Backend, BoxError, ErrorKind};
@@ -17,7 +18,7 @@ use super::probe::{Probe, Signal, Watch};
 use super::tried::Tried;
 use crate::lock::{Lock, LockTables};
 use crate::saga::{Handle, RunError, RunStatus};
-use crate::transaction::{Head, Tables, Written, head_key, journal_of, run_of, start_key};
+use crate::transaction::{Head, Tables, Written, group_of, head_key, journal_of, run_of, start_key};
 
 /// How long a node is believed to be alive.
 const LEASE: Duration = Duration::from_millis(800);
@@ -56,6 +57,8 @@ pub(super) struct Play<'m, B: Backend, X: Tried> {
     makes: Makes<'m, B, X>,
     input: Arc<X::Input>,
     key: String,
+    /// What the definition is called among nodes.
+    group: String,
     tables: Tables,
     /// Those of the sagas that are steps of it.
     within: Vec<Tables>,
@@ -88,10 +91,11 @@ impl<'m, B: Backend + Clone, X: Tried<Tx = B::Tx>> Play<'m, B, X> {
     ) -> Result<Self, BoxError> {
         let outline = (makes.definition)().outline();
         let tables = Tables::of(&outline.kind, outline.version)?;
+        let group = group_of(&outline.kind, outline.version);
         let within = outline.within.iter().map(|(kind, version)| Tables::of(kind, *version));
         let within = within.collect::<Result<_, _>>()?;
         let watch = Watch::new(&outline, case);
-        Ok(Self { backend, clock, watch, makes, input, key, tables, within, nodes: Vec::new() })
+        Ok(Self { backend, clock, watch, makes, input, key, group, tables, within, nodes: Vec::new() })
     }
 
     /// Until it has ended or waits for a person, whatever goes wrong.
@@ -146,12 +150,29 @@ impl<'m, B: Backend + Clone, X: Tried<Tx = B::Tx>> Play<'m, B, X> {
         let app = App::on(line.clone()).clock(self.clock.clone()).provide(probe.clone());
         let app = (self.makes.provide)(app.lease(LEASE));
         let app = (self.makes.definition)().wired(app, &probe).start().await?;
+        if self.nodes.is_empty() {
+            // A run begins with its first steps where it is worked on.
+            self.works(&app).await?;
+        }
         let mut node = Node { app: Some(app), line, probe, starts: JoinSet::new() };
         for _ in 0..self.watch.starts() {
             self.start(&mut node);
         }
         self.nodes.push(node);
         Ok(())
+    }
+
+    /// Until a node works on all runs.
+    async fn works(&self, app: &App) -> Result<(), BoxError> {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            let engines = app.health().await.engines;
+            if engines.iter().any(|engine| engine.group == self.group && engine.slices == SLICES) {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOKS.0).await;
+        }
+        Err("its node does not begin to work".into())
     }
 
     fn start(&self, node: &mut Node<B>) {

@@ -57,6 +57,9 @@ const ONLY: &str = "CRASH_MATRIX";
 /// ended, or waits for a person, and its rows say so. Then the test's own check is asked: what the steps have done elsewhere
 /// only the test knows.
 ///
+/// The run is started once the first node works on all runs, so it begins with its first steps, if those are
+/// [`Staged`](crate::saga::Staged).
+///
 /// Nothing is sent to a run: one that waits for a [`Signal`](crate::saga::Signal) is undone at its deadline, or waits for ever.
 ///
 /// What steps call (a fake of a payment service, say) lives longer than a node: it is made outside of the definition. Each

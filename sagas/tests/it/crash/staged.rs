@@ -135,7 +135,12 @@ async fn so_have_those_among_steps_elsewhere() {
 #[tokio::test]
 async fn so_have_those_on_other_stores() {
     let folder = tempfile::tempdir().unwrap();
-    for case in ["call hold 1: kill", "commit reserve done 1: answer lost", "commit reserve done 1: kill"] {
+    for case in [
+        "call reserve 1: answer lost",
+        "call hold 1: kill",
+        "commit begin 1: answer lost",
+        "commit begin 1: kill",
+    ] {
         let open = |clock: VirtualClock| {
             let file = folder.path().join(format!("{}.db", Uuid::new_v4()));
             async move { SqliteBackend::open_with(SqliteOptions::new(file).with_clock(clock)).await.unwrap() }
@@ -143,5 +148,14 @@ async fn so_have_those_on_other_stores() {
         let matrix = crash_matrix(all, Order::fine()).on(open).only(case);
         let checked = matrix.check(async |world| is_whole(world).await).await;
         assert_eq!((checked.runs, checked.missed), (2, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_begins_with_its_first_steps() {
+    for no_such in ["commit reserve done 1: kill", "commit take up 1: kill"] {
+        let matrix = crash_matrix(all::<Tx>, Order::fine()).only(no_such);
+        let failures = matrix.try_check(async |world| is_whole(world).await).await.unwrap_err();
+        assert!(failures.to_string().contains("there is no such case"), "{failures}");
     }
 }

@@ -1,4 +1,4 @@
-//! Half messages: M1 to M13.
+//! Half messages: M1 to M15.
 
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
@@ -9,6 +9,7 @@ use es_core::guard::{Guard, GuardKey, Guarded};
 use es_core::id::Ids;
 use es_core::store::Table;
 use es_core::{BoxError, EventStore as _};
+use futures::future::join_all;
 use sagas::half::{
     Begun, HalfApp as _, HalfMessage, HalfMessages, Halves as _, LocalState, LocalTransaction,
 };
@@ -23,7 +24,7 @@ use serde_json::{Value, json};
 use super::Subject;
 use super::ground::{Ground, PATIENCE};
 use super::shaky::{Fault, Ledger, Shaky, ShakyTx, WithOther};
-use super::till::{ByHand, DEAR, MOST, Play, Sale, Sales, Told, message, sold};
+use super::till::{ByHand, DEAR, List, MOST, Play, Sale, Sales, Told, message, sold};
 
 fn states(shown: &RunShown) -> [&str; 2] {
     [&shown.steps[0].state, &shown.steps[1].state]
@@ -361,6 +362,56 @@ pub(super) async fn a_hint_decides_nothing<S: Subject>(subject: &S) {
     }
     assert_eq!(sales.till.sales().await, ["b"]);
     assert_eq!(sales.log().await, [sold("b")]);
+    sales.end().await;
+}
+
+/// M14
+pub(super) async fn a_listener_that_was_not_called_before_its_node_ended_is_called_by_the_next<S: Subject>(
+    subject: &S,
+) {
+    let mut sales = Sales::start(subject).await;
+    sales.until_at_work().await;
+    let mut handles = Vec::new();
+    for round in 0..5 {
+        let keys: Vec<String> = (0..10).map(|n| format!("{round}-{n}")).collect();
+        // Where it ends, some are handed over, some are written as taken up, and some are called.
+        handles.extend(join_all(keys.iter().map(|key| sales.tell(key))).await);
+        assert!(sales.nodes.remove(0).shutdown(PATIENCE).await);
+        sales.join().await;
+    }
+    for handle in &handles {
+        assert_eq!(sales.end_of::<Told>(handle).await, Outcome::Completed);
+    }
+    assert_eq!(sales.script.executed(), handles.len());
+    sales.end().await;
+}
+
+/// M15
+pub(super) async fn the_same_request_in_another_order_finds_what_it_has_begun<S: Subject>(subject: &S) {
+    let sales = Sales::start(subject).await;
+    let text = |list: &List| serde_json::to_string(list).unwrap();
+    let list = List::new();
+    let other = std::iter::repeat_with(List::new).find(|other| text(other) != text(&list)).unwrap();
+    for (key, commits) in [("a", true), ("b", false)] {
+        let half = sales.list(key, &list).await;
+        let Begun::Open(mut tx) = half.begin().await.unwrap() else { panic!("it is the first") };
+        tx.sell(key);
+        match commits {
+            true => tx.commit().await.unwrap(),
+            false => tx.roll_back("sold out").await.unwrap(),
+        }
+        let again = sales.list(key, &other).await;
+        assert_eq!((again.handle().run(), again.fingerprint()), (half.handle().run(), half.fingerprint()));
+        match again.begin().await.unwrap() {
+            Begun::Committed => assert!(commits),
+            Begun::RolledBack(why) => assert_eq!((why.as_str(), commits), ("sold out", false)),
+            Begun::Open(_) => panic!("{key} is open again"),
+        }
+        sales.ground.ask(async || again.commit().await).await;
+        let outcome = sales.end_of::<List>(half.handle()).await;
+        assert_eq!(outcome == Outcome::Completed, commits, "{outcome}");
+    }
+    assert_eq!(sales.log().await, [sold("a")]);
     sales.end().await;
 }
 

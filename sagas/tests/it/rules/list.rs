@@ -150,6 +150,13 @@ macro_rules! rules {
                 staged_steps_among_others_keep_their_order
                 a_staged_step_that_no_store_takes_waits_alone_for_a_person
                 what_staged_steps_append_is_in_inline_views_at_once
+                staged_steps_that_others_are_faster_than_have_not_failed
+            }
+            beginnings {
+                what_a_first_step_has_staged_before_it_failed_is_gone
+                a_start_whose_steps_no_store_takes_begins_and_blames_the_step
+                a_start_that_finds_a_run_runs_no_step
+                of_two_starts_that_append_the_same_events_one_begins
             }
             destinations {
                 a_destination_that_fails_is_tried_by_one_and_waiting_is_no_try
@@ -214,6 +221,8 @@ macro_rules! rules {
                 a_check_without_a_guard_is_believed_once_the_call_has_returned
                 the_same_key_again_is_the_same_message
                 a_hint_decides_nothing
+                a_listener_that_was_not_called_before_its_node_ended_is_called_by_the_next
+                the_same_request_in_another_order_finds_what_it_has_begun
             }
             family {
                 a_saga_within_runs_to_its_end_and_gives_its_output
@@ -252,6 +261,7 @@ macro_rules! rules {
                 a_deadline_and_a_cancellation_end_the_waiting_for_a_lock
                 a_lock_of_a_run_that_is_gone_is_taken_over
                 runs_that_wait_for_each_other_are_found_and_the_youngest_gives_way
+                of_runs_that_wait_for_each_other_none_that_was_sent_forward_gives_way
                 a_lock_that_is_left_as_its_node_is_gone_goes_to_the_next
                 runs_of_two_versions_have_the_same_locks
                 what_a_run_has_shared_it_does_not_have_alone_later

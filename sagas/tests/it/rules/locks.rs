@@ -1,4 +1,4 @@
-//! Semantic locks: J1 to J10.
+//! Semantic locks: J1 to J11.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -453,6 +453,33 @@ pub(super) async fn runs_that_wait_for_each_other_are_found_and_the_youngest_giv
             assert_eq!(locking.end_of(handle).await, Outcome::Completed, "{}", handle.key());
         }
         assert_eq!(locking.trips.outside.acted(youngest.key()), ["room", "undo room"]);
+    }
+    locking.end().await;
+}
+
+/// J11
+pub(super) async fn of_runs_that_wait_for_each_other_none_that_was_sent_forward_gives_way<S: Subject>(
+    subject: &S,
+) {
+    let locking = Locking::start(subject, 2).await;
+    // The younger one was sent forward; then both, and one of them has to give way all the same.
+    for (older, younger, sent) in [("a", "b", &["b"][..]), ("c", "d", &["c", "d"])] {
+        let mut handles = Vec::new();
+        for (key, first, second) in [(older, "one", "two"), (younger, "two", "one")] {
+            let waits = trip().with("room", &[Play::Waits; 50]);
+            handles.push(locking.begin(key, first, second, waits).await);
+            locking.until_in(key, "room").await;
+            locking.trips.ground.clock.advance(Duration::from_millis(2));
+        }
+        for key in sent {
+            assert_eq!(locking.trips.ask(key, Verb::GoForward).await, Ok(()));
+        }
+        let gives_way = usize::from(sent.len() > 1);
+        let outcome = locking.end_of(&handles[gives_way]).await;
+        let why = cancelled(&outcome).unwrap_or_else(|| panic!("{}: {outcome}", handles[gives_way].key()));
+        assert!(why.starts_with("deadlock with trip \""), "{why}");
+        let outcome = locking.end_of(&handles[1 - gives_way]).await;
+        assert_eq!(outcome, Outcome::Completed, "{}", handles[1 - gives_way].key());
     }
     locking.end().await;
 }

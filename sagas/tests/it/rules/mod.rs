@@ -5,6 +5,7 @@
 mod across;
 mod atomic;
 mod bad_input;
+mod beginnings;
 mod behind;
 mod blame;
 mod branches;

@@ -1,15 +1,15 @@
-//! Steps that only stage what they do: T99 to T106.
+//! Steps that only stage what they do: T99 to T106, and T109.
 
 use std::convert::Infallible;
 use std::fmt::Display;
 use std::marker::PhantomData;
 
-use es_core::store::{EventFilter, Position, RowStore as _, RowWrite, Table, Transaction};
+use es_core::store::{AppendCondition, EventFilter, Position, RowStore as _, RowWrite, Table, Transaction};
 use es_core::{Backend, BoxError, Event as _, EventStore as _, Payload as _, Views};
 use sagas::message::{Publish, Topic};
 use sagas::saga::{
-    Cx, Needs, OrRetry as _, Outcome, Ran, Retry, RunShown, RunStatus, Saga, SagaSignal, Signal, Staged,
-    Staging, Step, StepError, Undo, Verb, Why,
+    Cx, Handle, Needs, OrRetry as _, Outcome, Ran, Retry, RunShown, RunStatus, Saga, SagaSignal, Signal,
+    Staged, Staging, Step, StepError, Undo, Verb, Why,
 };
 use serde::{Deserialize, Serialize};
 
@@ -18,13 +18,13 @@ use super::play::{Enter, Entered, LedgerEvent};
 use super::programs::Counts;
 use super::trip::{DEADLINE, Flight, Hotel, Order, Outside, Pay, Play, Trip, Trips, retry, trip};
 
-fn sums() -> Table<usize> {
+pub(super) fn sums() -> Table<usize> {
     Table::new("sums").unwrap()
 }
 
 /// What each call stages: a row of its own, an entry in the ledger of its run, a message, and one more in a row of all steps. Told that
 /// it is to act unheard, it stages what no store takes.
-async fn act<N: Needs<Trip>>(
+pub(super) async fn act<N: Needs<Trip>>(
     outside: &Outside,
     call: &str,
     cx: &Cx<'_, Trip, N>,
@@ -85,7 +85,7 @@ impl Says for Infallible {
 
 macro_rules! staged {
     ($($step:ident $name:literal $refusal:ty, ($($needs:ident),*);)+) => { $(
-        struct $step(Outside);
+        pub(super) struct $step(pub(super) Outside);
 
         impl Step<Trip> for $step {
             const NAME: &'static str = $name;
@@ -119,7 +119,7 @@ staged! {
 }
 
 /// first · next · decides · late: all of them staged.
-fn definition<T: Transaction>(outside: &Outside) -> Saga<Trip, T> {
+pub(super) fn definition<T: Transaction>(outside: &Outside) -> Saga<Trip, T> {
     let own = || outside.clone();
     Saga::new("trip", 1).step(First(own())).step(Next(own())).pivot(Decides(own())).then(Late(own())).build()
 }
@@ -130,7 +130,7 @@ async fn start<S: Subject>(subject: &S) -> Trips<'_, S> {
     trips
 }
 
-const ALL: [&str; 4] = ["first", "next", "decides", "late"];
+pub(super) const ALL: [&str; 4] = ["first", "next", "decides", "late"];
 
 fn sorted(of: &[&str]) -> Vec<String> {
     let mut all: Vec<String> = of.iter().map(|of| (*of).to_owned()).collect();
@@ -140,7 +140,7 @@ fn sorted(of: &[&str]) -> Vec<String> {
 
 impl<S: Subject> Trips<'_, S> {
     /// What was entered by the steps of a run, in the order of the log.
-    async fn entered(&self, of: &str) -> Vec<String> {
+    pub(super) async fn entered(&self, of: &str) -> Vec<String> {
         let (filter, stream) = (EventFilter::types(Entered::SOURCES.to_vec()), format!("ledger-{of}"));
         let page = self.ground.ask(|| self.ground.backend.read(&filter, Position(0), 1_000)).await;
         let of_run = page.events.iter().filter(|event| event.stream.as_str() == stream);
@@ -161,7 +161,7 @@ impl<S: Subject> Trips<'_, S> {
     }
 
     /// These have acted, in this order, and each once.
-    async fn have_acted(&self, of: &str, calls: &[&str]) {
+    pub(super) async fn have_acted(&self, of: &str, calls: &[&str]) {
         assert_eq!(self.effects(of).await, sorted(calls));
         assert_eq!(self.entered(of).await, calls);
         assert_eq!(self.published(of).await, calls.len());
@@ -200,6 +200,13 @@ pub(super) async fn what_staged_steps_leave_and_their_records_are_one_commit<S: 
     trips.end().await;
 }
 
+/// No step does such a thing: here it stands for somebody else, who writes to the same ledger.
+async fn enters_as_rival(cx: &Cx<'_, Trip, ()>) {
+    let enter = || Enter { what: "rival".to_owned(), refuse: false, asked: None };
+    let (ledger, key) = (cx.key.to_owned(), format!("rival of {}", cx.key));
+    while cx.sender.send(&ledger, enter()).idempotency_key(&key).await.is_err() {}
+}
+
 /// T100: the steps, one of which is overtaken the first time.
 struct Overtaken(Outside);
 
@@ -212,11 +219,7 @@ impl Step<Trip> for Overtaken {
     async fn run(&self, cx: Cx<'_, Trip, ()>, at: &mut Staging) -> Result<(), StepError<String>> {
         act(&self.0, "overtaken", &cx, at).await?;
         if self.0.called(cx.key, "overtaken") == 1 {
-            // No step does such a thing: here it stands for somebody else, who writes to the same ledger.
-            let enter = || Enter { what: "rival".to_owned(), refuse: false, asked: None };
-            let ledger = cx.key.to_owned();
-            let key = format!("rival of {}", cx.key);
-            while cx.sender.send(&ledger, enter()).idempotency_key(&key).await.is_err() {}
+            enters_as_rival(&cx).await;
         }
         Ok(())
     }
@@ -387,7 +390,8 @@ pub(super) async fn staged_steps_among_others_keep_their_order<S: Subject>(subje
 /// T105
 pub(super) async fn a_staged_step_that_no_store_takes_waits_alone_for_a_person<S: Subject>(subject: &S) {
     let trips = start(subject).await;
-    let poison = [Play::ActsUnheard; 20];
+    // Each time that counts it was refused nine times.
+    let poison = [Play::ActsUnheard; 200];
     let handle = trips.begin("a", &trip().with("late", &poison)).await;
     let shown = trips.until("a", "parked", |shown| shown.status == RunStatus::Parked).await;
     // Those that it shared a commit with are not blamed.
@@ -420,4 +424,100 @@ pub(super) async fn what_staged_steps_append_is_in_inline_views_at_once<S: Subje
     let counted = trips.ground.ask(async || views.get::<Counts<false>>(&"all".to_owned()).await).await;
     assert_eq!(counted, Some(Counts(8)));
     trips.end().await;
+}
+
+/// T109: takes a seat of a hall that all runs share, by what it has read before it waits.
+struct Seat(Outside);
+
+impl Step<Trip> for Seat {
+    const NAME: &'static str = "seat";
+    type Needs = ();
+    type Output = ();
+    type Refusal = Infallible;
+    type Place = Staged;
+    async fn run(&self, cx: Cx<'_, Trip, ()>, at: &mut Staging) -> Result<(), StepError<Infallible>> {
+        let hall = at.row(&sums(), "hall").await.or_retry()?;
+        if self.0.play(cx.key, "seat", cx.input) == Play::Waits {
+            self.0.wait(cx.key, "seat").await;
+        }
+        let hall = match hall {
+            Some(row) => sums().put(&row.clone().with(row.value + 1)),
+            None => sums().insert("hall", 1),
+        };
+        at.write(hall.or_retry()?).or_retry()
+    }
+    fn retry(&self) -> Retry {
+        retry().tries(1)
+    }
+}
+
+/// T109: nobody else has entered anything since it looked, it says; the first time somebody has.
+struct Alone(Outside);
+
+impl Step<Trip> for Alone {
+    const NAME: &'static str = "alone";
+    type Needs = ();
+    type Output = ();
+    type Refusal = Infallible;
+    type Place = Staged;
+    async fn run(&self, cx: Cx<'_, Trip, ()>, at: &mut Staging) -> Result<(), StepError<Infallible>> {
+        self.0.play(cx.key, "alone", cx.input);
+        let store = cx.sender.store().ok_or_else(|| StepError::Retry("it has no store".into()))?;
+        let after = store.read(&EventFilter::all(), Position(0), 1_000).await.or_retry()?.through;
+        let fail_if_events_match = EventFilter::types(Entered::SOURCES.to_vec());
+        at.staged().condition = Some(AppendCondition { fail_if_events_match, after });
+        if self.0.called(cx.key, "alone") == 1 {
+            enters_as_rival(&cx).await;
+        }
+        Ok(())
+    }
+    fn retry(&self) -> Retry {
+        retry().tries(1)
+    }
+}
+
+/// T109
+pub(super) async fn staged_steps_that_others_are_faster_than_have_not_failed<S: Subject>(subject: &S) {
+    let seats = |outside: &Outside| {
+        let own = || outside.clone();
+        Saga::<Trip, <S::Backend as Backend>::Tx>::new("trip", 1)
+            .step(Order(own(), PhantomData))
+            .pivot(Seat(own()))
+            .build()
+    };
+    let alone = |outside: &Outside| {
+        let own = || outside.clone();
+        Saga::<Trip, <S::Backend as Backend>::Tx>::new("trip", 2)
+            .step(Order(own(), PhantomData))
+            .pivot(Alone(own()))
+            .build()
+    };
+    let mut trips = Trips::open(subject).await;
+    trips.join_with(seats, |app| app).await;
+    let keys: Vec<String> = (0..10).map(|n| format!("a{n}")).collect();
+    let mut handles = Vec::new();
+    for key in &keys {
+        handles.push(trips.begin(key, &trip().with("seat", &[Play::Waits])).await);
+    }
+    while !keys.iter().all(|key| trips.outside.is_waiting(key, "seat")) {
+        trips.ground.pause().await;
+    }
+    // All of them have read the same.
+    trips.outside.release();
+    for handle in &handles {
+        have_not_failed(&trips, handle).await;
+    }
+    assert_eq!(trips.sum("hall").await, Some(keys.len()));
+    trips.stop().await;
+    trips.join_with(alone, |app| app).await;
+    let handle = trips.begin("b", &trip()).await;
+    have_not_failed(&trips, &handle).await;
+    assert!(trips.outside.called("b", "alone") > 1);
+    trips.end().await;
+}
+
+async fn have_not_failed<S: Subject>(trips: &Trips<'_, S>, handle: &Handle) {
+    assert_eq!(trips.end_of(handle).await, Outcome::Completed);
+    let shown = trips.show(handle.key()).await;
+    assert!(shown.journal.iter().all(|(_, what)| !what.contains("failed")), "{:?}", shown.journal);
 }

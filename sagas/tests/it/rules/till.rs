@@ -1,12 +1,13 @@
 //! Half messages and what decides about them: a database that can be away, and hold its lock; a listener that says as it is told.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use es_core::guard::{GuardKey, GuardRow, GuardRows, GuardedDatabase, Locked, Standing};
+use es_core::processor::SLICES;
 use es_core::store::{EventFilter, Position, StoreError};
 use es_core::{App, BoxError, Event as _, EventStore as _};
 use sagas::half::{
@@ -212,6 +213,25 @@ impl ByCaller for ByHand {
     type Database = Till;
 }
 
+/// A sale of many things that its caller books: written in any order.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct List {
+    cents: HashMap<String, u32>,
+}
+
+impl List {
+    /// The same things each time.
+    pub(super) fn new() -> Self {
+        Self { cents: (0..20).map(|n| (n.to_string(), n)).collect() }
+    }
+}
+
+impl SagaInput for List {}
+
+impl ByCaller for List {
+    type Database = Till;
+}
+
 fn retry() -> Retry {
     let brief = Duration::from_millis(5);
     Retry::default().pauses(brief, brief * 4).tries(3).late(3, Duration::from_secs(3_600))
@@ -290,10 +310,22 @@ impl<'s, S: Subject> Sales<'s, S> {
             app.provide(self.till.clone())
                 .half_messages(checked(HalfMessages::of("sale", 1, book)))
                 .half_messages(checked(HalfMessages::<ByHand>::by_caller("by-hand", 1)))
+                .half_messages(checked(HalfMessages::<List>::by_caller("list", 1)))
                 .half_messages(checked(HalfMessages::listened("told", 1, listener)))
         });
         let app = app.await;
         self.nodes.push(app);
+    }
+
+    /// Until the first node works on all messages.
+    pub(super) async fn until_at_work(&self) {
+        loop {
+            let health = self.nodes[0].health().await;
+            if health.engines.iter().all(|engine| engine.slices == SLICES) {
+                return;
+            }
+            self.ground.pause().await;
+        }
     }
 
     /// A node is gone from one moment to the next.
@@ -315,6 +347,11 @@ impl<'s, S: Subject> Sales<'s, S> {
     pub(super) async fn by_hand(&self, key: &str) -> Half<Till> {
         let (app, sale) = (&self.nodes[0], ByHand { cents: 5 });
         self.ground.ask(async || app.send_half(key, message(key), sale.clone()).await).await
+    }
+
+    pub(super) async fn list(&self, key: &str, list: &List) -> Half<Till> {
+        let app = &self.nodes[0];
+        self.ground.ask(async || app.send_half(key, message(key), list.clone()).await).await
     }
 
     pub(super) async fn tell(&self, key: &str) -> Handle {

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use es_core::processor::SLICES;
 use es_core::store::{RowWrite, Table, Transaction};
 use es_core::{App, AppBuilder, Backend, BoxError};
 use sagas::saga::{
@@ -393,6 +394,17 @@ impl<'s, S: Subject> Trips<'s, S> {
     /// A node is gone from one moment to the next.
     pub(crate) fn crash(&mut self, node: usize) {
         drop(self.nodes.swap_remove(node));
+    }
+
+    /// Until the first node works on all runs.
+    pub(crate) async fn until_at_work(&self) {
+        loop {
+            let health = self.nodes[0].health().await;
+            if health.engines.iter().all(|engine| engine.slices == SLICES) {
+                return;
+            }
+            self.ground.pause().await;
+        }
     }
 
     pub(crate) async fn begin(&self, key: &str, trip: &Trip) -> Handle {
