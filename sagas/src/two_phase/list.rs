@@ -23,8 +23,8 @@ pub(super) const ABANDONED: Duration = Duration::from_mins(1);
 /// What became of a branch that was to be ended.
 struct Ended {
     fate: Fate,
-    /// What else its participant has committed of the transaction, under names that no participant has any more.
-    others: Vec<String>,
+    /// What else there is committed of the transaction in its database, by a participant that was renamed.
+    others: BTreeSet<String>,
 }
 
 impl<B: Backend> Inner<B> {
@@ -182,15 +182,12 @@ impl<B: Backend> Inner<B> {
             failing.took(waits.participant(name), ended.as_ref().err(), begun, self.limit);
             (name, waits, ended)
         });
+        let mut others = Vec::new();
         for (name, waits, ended) in join_all(ends).await {
             match ended {
-                Ok(Ended { fate, others }) => {
-                    note(&mut open, txn, name, judge(decision, fate));
-                    for other in others {
-                        let at = waits.participant(name);
-                        open.branches.entry(other.clone()).or_insert_with(|| Waits::found(&other, at));
-                        note(&mut open, txn, &other, judge(decision, Fate::Committed));
-                    }
+                Ok(ended) => {
+                    note(&mut open, txn, name, judge(decision, ended.fate));
+                    others.extend(ended.others.into_iter().map(|other| (other, waits.participant(name))));
                 }
                 Err(error) => {
                     let lasts = error.kind() == ErrorKind::Misuse;
@@ -198,6 +195,10 @@ impl<B: Backend> Inner<B> {
                     open.branches.entry(name.clone()).or_default().why = why;
                 }
             }
+        }
+        for (other, at) in others {
+            open.branches.entry(other.clone()).or_insert_with(|| Waits::found(&other, at));
+            note(&mut open, txn, &other, judge(decision, Fate::Committed));
         }
         if open == row.value && !open.branches.is_empty() {
             return Ok(Some(open));
@@ -225,15 +226,13 @@ impl<B: Backend> Inner<B> {
         let participant = self.named(waits.participant(name))?;
         let fate = self.ends(participant.as_ref(), &id, decision).await?;
         if !waits.unasked || decision == Decision::Commit || fate != Fate::Aborted {
-            return Ok(Ended { fate, others: Vec::new() });
+            return Ok(Ended { fate, others: BTreeSet::new() });
         }
         let others = match self.in_time(participant.was_committed(&id)).await? {
             Marked::Committed(others) => others,
             Marked::Forgotten => BTreeSet::new(),
         };
-        // Of two participants in one database, each has its own.
-        let others = others.into_iter().filter(|other| !self.participants.contains_key(other));
-        Ok(Ended { fate, others: others.collect() })
+        Ok(Ended { fate, others })
     }
 
     /// Puts branches on the list of a transaction that an operator has decided to commit: those that are not there.

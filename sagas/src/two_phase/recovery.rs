@@ -207,6 +207,22 @@ pub(super) struct Marks {
     is_waited_for: bool,
 }
 
+impl Marks {
+    /// What a participant says. Of two in one database, each has its own branch.
+    fn takes(&mut self, name: &str, marked: Marked) {
+        match marked {
+            Marked::Committed(branches) => {
+                for branch in branches {
+                    if branch == name || !self.committed.contains_key(&branch) {
+                        self.committed.insert(branch, name.to_owned());
+                    }
+                }
+            }
+            Marked::Forgotten => drop(self.forgotten.insert(name.to_owned())),
+        }
+    }
+}
+
 /// What came of asking a participant what is committed there.
 enum Asked {
     Says(Marked),
@@ -491,7 +507,7 @@ impl<B: Backend> Inner<B> {
             match asked {
                 Asked::Says(marked) => {
                     self.away.answers(name);
-                    self.takes(&mut marks, name, marked);
+                    marks.takes(name, marked);
                 }
                 Asked::Fails => {
                     marks.is_waited_for |= self.away.fails(name) < self.outage;
@@ -504,23 +520,6 @@ impl<B: Backend> Inner<B> {
             }
         }
         marks
-    }
-
-    /// What a participant says of a transaction. Of two participants in one database, each has its own branch.
-    fn takes(&self, marks: &mut Marks, name: &str, marked: Marked) {
-        match marked {
-            Marked::Committed(branches) => {
-                for branch in branches {
-                    let at = if self.participants.contains_key(&branch) {
-                        branch.clone()
-                    } else {
-                        name.to_owned()
-                    };
-                    marks.committed.insert(branch, at);
-                }
-            }
-            Marked::Forgotten => drop(marks.forgotten.insert(name.to_owned())),
-        }
     }
 }
 

@@ -328,7 +328,7 @@ pub(crate) fn with<B: es_core::Backend + Clone>(
     participants.fold(builder, |builder, own| builder.participant(own)).build().unwrap()
 }
 
-async fn database(name: &str) -> (Database, Partner) {
+pub(crate) async fn database(name: &str) -> (Database, Partner) {
     let database = testing::database().await;
     let participant = at(name, database.url()).await;
     (database, participant)

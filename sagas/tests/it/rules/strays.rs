@@ -13,7 +13,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::Subject;
-use super::across::{Across, At, Fault, Gate, Partner, crashes, with, write};
+use super::across::{Across, At, Fault, Gate, Partner, crashes, database, with, write};
 
 /// Each stops once it is prepared.
 pub(super) fn prepared<S: Subject>(across: &Across<'_, S>) -> [Gate; 2] {
@@ -285,6 +285,16 @@ pub(super) async fn what_a_renamed_participant_has_committed_is_settled_by_its_o
     assert_eq!(node.recover().await.unwrap().aborted, 1);
     node.recover().await.unwrap();
     assert_eq!(pending(&node).await, [odd(txn)]);
+    node.accept(txn, "stock", "ada", "taken back").await.unwrap();
+    // Its name was given to another one.
+    let other = database("stock").await;
+    let node = with(&across.backend, [stock, across.at(1).clone(), other.1].into_iter());
+    crashes(across.written("given").await.commit(), &prepared(&across)).await;
+    commits_by_hand(&across, 0).await;
+    assert_eq!(node.recover().await.unwrap().torn.len(), 1);
+    let stray = only_stray(&node).await;
+    node.adopt(&stray, Decision::Commit, "ada", "as it was in the order").await.unwrap();
+    assert_eq!((pending(&node).await, across.have("given").await), (vec![], 2));
 }
 
 /// A61
