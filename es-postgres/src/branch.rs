@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::store::{Branch, BranchId, StoreError};
-use sqlx::{PgConnection, PgPool, Row as _};
+use sqlx::{PgConnection, Row as _};
 
 use crate::args::quote;
 use crate::begun::Begun;
 use crate::error;
 use crate::guarded::missing_tables;
-use crate::participant::{alone, marker};
+use crate::participant::{PgParticipant, alone, marker};
 
 /// A branch of a transaction across databases. Derefs to sqlx's connection: `sqlx::query(..).execute(&mut **branch)`.
 ///
@@ -24,24 +24,17 @@ use crate::participant::{alone, marker};
 #[derive(Debug)]
 pub struct PgBranch {
     session: Begun,
+    of: PgParticipant,
     id: BranchId,
     gid: String,
-    /// The role of the connections of its participant, and so of whoever ends what is prepared.
-    role: String,
-    /// The role that it has taken, if it was looked at and has.
-    taken: Option<String>,
+    /// Its role, once it was looked at, and whether that is the one of its connection.
+    role: Option<(String, bool)>,
 }
 
 impl PgBranch {
-    pub(crate) async fn begin(
-        pool: &PgPool,
-        id: &BranchId,
-        gid: String,
-        role: String,
-        lock: Duration,
-        idle: Duration,
-    ) -> Result<Self, StoreError> {
+    pub(crate) async fn begin(of: &PgParticipant, id: &BranchId) -> Result<Self, StoreError> {
         let millis = |time: Duration| i32::try_from(time.as_millis()).unwrap_or(i32::MAX).max(1);
+        let (gid, [lock, idle]) = (of.gid(id), of.timeouts());
         // The setting names the transaction to itself: one that the user's SQL has ended is not mistaken for it.
         let begin = format!(
             "begin isolation level read committed; set local es.branch = {}; set local lock_timeout = {}; \
@@ -50,8 +43,19 @@ impl PgBranch {
             millis(lock),
             millis(idle)
         );
-        let session = Begun::begin(pool, "beginning a branch", begin).await?;
-        Ok(Self { session, id: id.clone(), gid, role, taken: None })
+        let session = Begun::begin(of.pool(), "beginning a branch", begin).await?;
+        Ok(Self { session, of: of.clone(), id: id.clone(), gid, role: None })
+    }
+
+    /// Whether whoever ends branches can end what it prepares now.
+    async fn can_be_ended(&self) -> Result<(), StoreError> {
+        let Some((own, is_of_connection)) = &self.role else { return Ok(()) };
+        let ends = self.of.role().await?;
+        match is_of_connection {
+            _ if ends.is_super || ends.name == *own => Ok(()),
+            true => Err(older(own, &ends.name)),
+            false => Err(taken(own)),
+        }
     }
 
     /// Writes what says later that it was committed. Fails if a statement before it has failed: `PREPARE` and `COMMIT` would
@@ -104,11 +108,11 @@ impl Branch for PgBranch {
                         and l.database = (select oid from pg_database where datname = current_database())
                         and c.relkind = 'f'),
             current_setting('es.branch', true) is not distinct from $1,
-            nullif(current_user::text, $2)";
-        let look = sqlx::query(look).bind(self.gid.clone()).bind(self.role.clone());
+            current_user::text, current_user = session_user";
+        let look = sqlx::query(look).bind(self.gid.clone());
         let row = look.fetch_one(&mut **self).await.map_err(failed)?;
         let (wrote, own): (bool, bool) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
-        self.taken = row.try_get(2).map_err(failed)?;
+        self.role = Some((row.try_get(2).map_err(failed)?, row.try_get(3).map_err(failed)?));
         if own { Ok(wrote) } else { Err(left()) }
     }
 
@@ -117,9 +121,7 @@ impl Branch for PgBranch {
     }
 
     async fn prepare(mut self) -> Result<(), StoreError> {
-        if let Some(role) = &self.taken {
-            return Err(taken(role));
-        }
+        self.can_be_ended().await?;
         let call = marker(&self.id);
         self.mark(call).await?;
         let prepare = format!("prepare transaction {}", quote(&self.gid));
@@ -147,6 +149,15 @@ fn taken(role: &str) -> StoreError {
     StoreError::misuse(format!(
         "the branch has taken the role {role:?}, and what a role has prepared no other can end: `reset role` before the commit"
     ))
+}
+
+/// A connection that was opened before its pool was given another user.
+fn older(own: &str, ends: &str) -> StoreError {
+    let why = format!(
+        "its connection is of the role {own:?}, and what ends branches is of {ends:?}, which is no superuser: the pool was given \
+         another user, and still has connections of the one before"
+    );
+    StoreError::transient("preparing a branch", std::io::Error::other(why))
 }
 
 fn barred() -> StoreError {

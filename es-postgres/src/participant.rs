@@ -1,11 +1,12 @@
 //! A database that takes part in transactions across several: two-phase commit by `PREPARE TRANSACTION`.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::limits;
-use es_core::store::{BranchId, Fate, Participant, Prepared, StoreError};
+use es_core::store::{BranchId, Fate, Marked, Participant, Prepared, StoreError};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{PgConnection, PgPool, Postgres, Row as _};
@@ -33,11 +34,13 @@ const BUSY: [u64; 4] = [5, 20, 50, 100];
 /// The server needs `max_prepared_transactions` above 0, as many as there may be transactions between their two phases.
 /// The database needs the tables of guard rows ([`PgGuarded::install`]): each branch writes a marker there, so that one
 /// that is gone later is known to be committed, or not. All connections have to be of one user, or of superusers:
-/// PostgreSQL lets nobody else end what a user has prepared.
+/// PostgreSQL lets nobody else end what a user has prepared. A branch that could not be ended is not prepared.
 ///
 /// What ends a branch has connections of its own, like those of the pool: a quarter as many, three at least. In the queue of the
 /// pool it would stand behind all who wait for the locks of that branch. Options that the pool is given later
-/// (`set_connect_options`: another password, another host) are theirs from then on.
+/// (`set_connect_options`: another password, another host) are theirs from then on. Is it another user, then what waits to be
+/// ended has to be ended before, unless that one is a superuser; and branches on connections of the user before are refused
+/// until the pool has let those go.
 ///
 /// A prepared transaction is named `prefix:store:transaction:participant`. Recovery looks at those of its own prefix and
 /// store only.
@@ -61,8 +64,16 @@ struct Ending {
     asking: Arc<Semaphore>,
     /// Those of the user's pool, when this one took them over.
     options: Arc<PgConnectOptions>,
-    /// The role of the connections, once it is known.
-    role: Arc<OnceCell<String>>,
+    /// The role of the connections, once it is known: all of them have the same options.
+    role: Arc<OnceCell<Role>>,
+}
+
+/// Who ends what is prepared.
+#[derive(Clone, Debug)]
+pub(crate) struct Role {
+    pub(crate) name: String,
+    /// Whether it ends what any other has prepared.
+    pub(crate) is_super: bool,
 }
 
 impl Ending {
@@ -145,9 +156,8 @@ impl PgParticipant {
         let ending = ending.get_or_insert_with(|| Ending::of(self.pool()));
         let options = self.pool().connect_options();
         if !Arc::ptr_eq(&options, &ending.options) {
-            ending.pool.set_connect_options((*options).clone());
-            // Perhaps of another user.
-            (ending.options, ending.role) = (options, Arc::default());
+            // Perhaps of another user: none of those before is left to be taken again.
+            *ending = Ending::of(self.pool());
         }
         ending.clone()
     }
@@ -158,15 +168,21 @@ impl PgParticipant {
         Ok(Ender { conn, done: false })
     }
 
-    /// The role of its connections.
-    async fn role(&self) -> Result<String, StoreError> {
+    /// The role of the connections for what ends branches, with the options that the pool has now.
+    pub(crate) async fn role(&self) -> Result<Role, StoreError> {
         let Ending { pool, role, .. } = self.ending();
         let asks = async || {
             let failed = |e| error::store("asking for the role of a participant", e);
-            let row = sqlx::query("select current_user::text").fetch_one(&pool).await.map_err(failed)?;
-            row.try_get::<String, _>(0).map_err(failed)
+            let look = "select rolname::text, rolsuper from pg_roles where rolname = current_user";
+            let row = sqlx::query(look).fetch_one(&pool).await.map_err(failed)?;
+            Ok(Role { name: row.try_get(0).map_err(failed)?, is_super: row.try_get(1).map_err(failed)? })
         };
         role.get_or_try_init(asks).await.cloned()
+    }
+
+    /// For how long a statement of a branch waits for a lock, and for how long a branch may be silent.
+    pub(crate) const fn timeouts(&self) -> [Duration; 2] {
+        [self.lock_timeout, self.idle_timeout]
     }
 
     /// Bars the commit of a branch alone, by a tomb in the place of its marker, unless it was faster. One round trip; what is
@@ -309,13 +325,15 @@ pub(crate) fn alone(id: &BranchId) -> String {
     format!("{}/{}", MARKERS[1], id.name())
 }
 
-/// Whether a branch of this transaction was prepared here and committed, by whatever name: of a participant that was renamed.
-async fn is_marked_otherwise(conn: &mut PgConnection, id: &BranchId) -> Result<bool, StoreError> {
-    let find =
-        "select 1 from es_guard.guards where run = $1 and starts_with(call, $2) and state = 'done' limit 1";
+/// The branches of this transaction that were prepared here and committed, by whatever name: also of a participant that was
+/// renamed.
+async fn marked(conn: &mut PgConnection, id: &BranchId) -> Result<BTreeSet<String>, StoreError> {
+    const WHAT: &str = "looking for markers";
+    let find = "select substr(call, length($2) + 1) from es_guard.guards
+        where run = $1 and starts_with(call, $2) and state = 'done'";
     let find = sqlx::query(find).bind(id.txn()).bind(format!("{}/", MARKERS[0]));
-    let found = find.fetch_optional(conn).await.map_err(|e| missing_tables("looking for a marker", e))?;
-    Ok(found.is_some())
+    let found = find.fetch_all(conn).await.map_err(|e| missing_tables(WHAT, e))?;
+    found.iter().map(|row| row.try_get(0).map_err(|e| error::store(WHAT, e))).collect()
 }
 
 async fn is_marked(conn: &mut PgConnection, id: &BranchId) -> Result<bool, StoreError> {
@@ -361,8 +379,7 @@ impl Participant for PgParticipant {
     }
 
     async fn begin(&self, id: &BranchId) -> Result<PgBranch, StoreError> {
-        let role = self.role().await?;
-        PgBranch::begin(self.pool(), id, self.gid(id), role, self.lock_timeout, self.idle_timeout).await
+        PgBranch::begin(self, id).await
     }
 
     async fn commit(&self, id: &BranchId) -> Result<Fate, StoreError> {
@@ -373,13 +390,13 @@ impl Participant for PgParticipant {
         self.finish("rollback prepared", id, Fate::Aborted).await
     }
 
-    async fn was_committed(&self, id: &BranchId) -> Result<Fate, StoreError> {
-        let mut ender = self.ender("looking for a marker").await?;
-        let fate = match is_marked_otherwise(&mut ender.conn, id).await? {
-            true => Fate::Committed,
-            false => unmarked(&mut ender.conn, id).await?,
-        };
-        Ok(ender.ended(fate))
+    async fn was_committed(&self, id: &BranchId) -> Result<Marked, StoreError> {
+        let mut ender = self.ender("looking for markers").await?;
+        let marked = marked(&mut ender.conn, id).await?;
+        if marked.is_empty() && unmarked(&mut ender.conn, id).await? == Fate::Forgotten {
+            return Ok(ender.ended(Marked::Forgotten));
+        }
+        Ok(ender.ended(Marked::Committed(marked)))
     }
 
     async fn outcome(&self, id: &BranchId) -> Result<Fate, StoreError> {

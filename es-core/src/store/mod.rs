@@ -44,7 +44,7 @@ pub use self::event_store::{EventStore, Page};
 pub use self::filter::{AppendCondition, EventFilter, FilterItem};
 pub use self::idempotency_key::IdempotencyKey;
 pub use self::page::{Filling, PageItem, is_full};
-pub use self::participant::{Branch, BranchId, Fate, Participant, Prepared};
+pub use self::participant::{Branch, BranchId, Fate, Marked, Participant, Prepared};
 pub(crate) use self::read::wait;
 pub use self::read::{Subscription, read_all, subscribe};
 pub(crate) use self::read::{at_first, stream_all};

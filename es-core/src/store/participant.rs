@@ -1,5 +1,6 @@
 //! What takes part in a transaction that spans several databases or services.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,6 +93,16 @@ pub enum Fate {
     Forgotten,
 }
 
+/// Which branches of a transaction are committed at a participant, by what it has kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "who asks has to do something about each")]
+pub enum Marked {
+    /// Those of these names, and no other. Each may have been begun under a name that the participant has no more.
+    Committed(BTreeSet<String>),
+    /// No mark is left, and the participant does not go back so far: nobody can know.
+    Forgotten,
+}
+
 /// A branch that is prepared: it waits for a decision, and holds its locks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "which, and for how long")]
@@ -148,13 +159,14 @@ pub trait Participant: fmt::Debug + Send + Sync + 'static {
     /// [`StoreError`] if it cannot be done or found out now.
     async fn abort(&self, id: &BranchId) -> Result<Fate, StoreError>;
 
-    /// Whether a branch was prepared, and committed since, or another one of its transaction here: [`Fate::Aborted`] says only that it is not, for it may be prepared
-    /// still, or not have begun. It ends nothing, and keeps nothing from being committed.
+    /// Which branches of the transaction of this id were prepared here, and committed since, whatever their names. Of one that
+    /// is not among them it says only that it is not committed: it may be prepared still, or not have begun. It ends nothing,
+    /// and keeps nothing from being committed.
     ///
     /// # Errors
     ///
     /// [`StoreError`] if it cannot be found out now: that says nothing of what is there.
-    async fn was_committed(&self, id: &BranchId) -> Result<Fate, StoreError>;
+    async fn was_committed(&self, id: &BranchId) -> Result<Marked, StoreError>;
 
     /// What became of a branch that was committed without being prepared ([`Branch::commit`]): [`Fate::Committed`] of no
     /// other. One that has not been committed so never will be.

@@ -1,5 +1,7 @@
 //! What was decided about a transaction, for whoever asks: who finds nothing decides.
 
+use std::collections::BTreeSet;
+
 use es_core::store::{BranchId, Fate, Row, RowWrite, StoreError, StoredRow, write_rows};
 use es_core::{Backend, chain};
 use uuid::Uuid;
@@ -7,7 +9,16 @@ use uuid::Uuid;
 use super::machine::Decision;
 use super::manager::{Inner, TRIES};
 use super::recovery::{Care, Failing};
-use super::rows::{self, Decided, Floor, Open};
+use super::rows::{self, Decided, Floor, Open, Waits};
+
+/// What came of a try to decide.
+enum Tried {
+    Decided(Decided),
+    /// It is noted that an operator is to.
+    Noted,
+    /// Others write its rows.
+    Overtaken,
+}
 
 impl<B: Backend> Inner<B> {
     /// What was decided about a transaction, if anything was.
@@ -16,33 +27,45 @@ impl<B: Backend> Inner<B> {
         Ok(row.map(|row| row.value))
     }
 
-    /// What was decided about a transaction. If nothing was, it is now: to abort, unless an operator is to decide. What is
-    /// committed all the same, by hand, is then found by the list of all who may have a branch of it.
-    pub(super) async fn decision(&self, txn: Uuid) -> Result<Decided, StoreError> {
-        self.decides_to_abort(txn, false).await
+    /// What was decided about a transaction. If nothing was, it is now: to abort. What is committed all the same, by hand, is
+    /// then found by the list of all who may have a branch of it; also of those that could not be asked before. None: it is
+    /// noted that an operator is to decide.
+    pub(super) async fn decision(
+        &self,
+        txn: Uuid,
+        unasked: &BTreeSet<String>,
+    ) -> Result<Option<Decided>, StoreError> {
+        self.decides_to_abort(txn, Some(unasked)).await
     }
 
     /// The same, by its coordinator, which has taken it back, whatever an operator is to decide.
     pub(super) async fn gives_up(&self, txn: Uuid) -> Result<Decision, StoreError> {
-        Ok(self.decides_to_abort(txn, true).await?.decision)
+        let decided = self.decides_to_abort(txn, None).await?;
+        Ok(decided.ok_or_else(|| theirs(txn))?.decision)
     }
 
-    async fn decides_to_abort(&self, txn: Uuid, is_own: bool) -> Result<Decided, StoreError> {
+    /// By its coordinator, or by others, who could not ask these.
+    async fn decides_to_abort(
+        &self,
+        txn: Uuid,
+        unasked: Option<&BTreeSet<String>>,
+    ) -> Result<Option<Decided>, StoreError> {
         for n in 0..TRIES {
             // Whoever loses the insert reads the winner's in a statement behind it: in the same it would read nothing.
             if let Some(decided) = self.decided(txn).await? {
-                return Ok(decided);
+                return Ok(Some(decided));
             }
-            if let Some(decided) = self.abort(txn, is_own).await? {
-                return Ok(decided);
+            match self.abort(txn, unasked).await? {
+                Tried::Decided(decided) => return Ok(Some(decided)),
+                Tried::Noted => return Ok(None),
+                Tried::Overtaken => self.pause(n).await,
             }
-            self.pause(n).await;
         }
         Err(StoreError::transient("deciding", std::io::Error::other("others decide at the same time")))
     }
 
     /// Tries to insert the decision to abort.
-    async fn abort(&self, txn: Uuid, is_own: bool) -> Result<Option<Decided>, StoreError> {
+    async fn abort(&self, txn: Uuid, unasked: Option<&BTreeSet<String>>) -> Result<Tried, StoreError> {
         // Written as it was read: a decision that is forgotten after that is not taken for none.
         let floor = self.floor(txn).await?;
         if txn < floor.value.floor {
@@ -50,10 +73,11 @@ impl<B: Backend> Inner<B> {
         }
         let key = rows::key(txn)?;
         let found = self.tables.aside.get(&self.backend, &key).await?;
-        if !is_own && found.as_ref().is_some_and(|row| row.value.decision.is_none()) {
-            return Err(theirs(txn));
+        if unasked.is_some() && found.as_ref().is_some_and(|row| row.value.decision.is_none()) {
+            return Ok(Tried::Noted);
         }
         let mut open = Open::new(Decision::Abort, self.participants.keys().cloned(), self.ids.clock().now());
+        open.branches.extend(unasked.into_iter().flatten().map(|name| (name.clone(), Waits::unasked())));
         let rev = found.as_ref().map_or(0, |row| row.rev);
         open.branches.extend(found.into_iter().flat_map(|row| row.value.branches));
         let decided = Decided { decision: Decision::Abort, branches: Vec::new(), adopted: false };
@@ -62,7 +86,8 @@ impl<B: Backend> Inner<B> {
             self.tables.decisions.insert(key, decided.clone())?,
             self.tables.floor.put(&floor)?,
         ];
-        Ok(write_rows(&self.backend, writes).await?.is_yes().then_some(decided))
+        let is_written = write_rows(&self.backend, writes).await?.is_yes();
+        Ok(if is_written { Tried::Decided(decided) } else { Tried::Overtaken })
     }
 
     /// The floor, in the row that stands for it to this transaction.
@@ -145,7 +170,7 @@ fn forgotten(txn: Uuid) -> StoreError {
     ))
 }
 
-fn theirs(txn: Uuid) -> StoreError {
+pub(super) fn theirs(txn: Uuid) -> StoreError {
     StoreError::misuse(format!(
         "transaction {txn} is committed in one database and prepared in another, or was, and nothing was decided: a person has \
          to decide (`TwoPhase::strays`)"

@@ -1,5 +1,6 @@
 //! The coordinator at work: does what the machine says, and tells it what came of that.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, join_all};
 use uuid::Uuid;
 
+use super::asked::theirs;
 use super::committed::Committed;
 use super::erased::{DynBranch, DynParticipant};
 use super::error::{AbortedBy, InDoubt, KnownBy, TwoPhaseError};
@@ -216,7 +218,7 @@ async fn ended<B: Backend>(
 /// Hears what was decided, of branches that are prepared.
 async fn asks<B: Backend>(inner: Arc<Inner<B>>, txn: Uuid, branches: Vec<String>) -> Met {
     let ask = async || {
-        let decided = inner.decision(txn).await?;
+        let decided = inner.decision(txn, &BTreeSet::new()).await?.ok_or_else(|| theirs(txn))?;
         if decided.decision == Decision::Commit && decided.adopted {
             // The operator may not have seen all of them.
             inner.adds(txn, &branches).await?;

@@ -228,7 +228,8 @@ fn alerts(
         let n = found.torn.len();
         let to_do = "look at `TwoPhase::strays`, and `adopt` them";
         let text = format!(
-            "{n} transactions are committed in one database and prepared in another, or nobody can know, undecided: {to_do}"
+            "{n} transactions are committed in one database and prepared in another, or were before somebody has ended that by \
+             hand, or nobody can know, undecided: {to_do}"
         );
         add("TwoPhaseTorn", true, text);
     }

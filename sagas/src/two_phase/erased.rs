@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 
 use async_trait::async_trait;
-use es_core::store::{Branch, BranchId, Fate, Participant, Prepared, StoreError};
+use es_core::store::{Branch, BranchId, Fate, Marked, Participant, Prepared, StoreError};
 use uuid::Uuid;
 
 /// A [`Participant`] without the type of its branches.
@@ -15,7 +15,7 @@ pub(super) trait DynParticipant: fmt::Debug + Send + Sync {
     async fn begin(&self, id: &BranchId) -> Result<Box<dyn DynBranch>, StoreError>;
     async fn commit(&self, id: &BranchId) -> Result<Fate, StoreError>;
     async fn abort(&self, id: &BranchId) -> Result<Fate, StoreError>;
-    async fn was_committed(&self, id: &BranchId) -> Result<Fate, StoreError>;
+    async fn was_committed(&self, id: &BranchId) -> Result<Marked, StoreError>;
     async fn outcome(&self, id: &BranchId) -> Result<Fate, StoreError>;
     async fn prepared(&self, cluster: Uuid) -> Result<Vec<Prepared>, StoreError>;
     async fn of_others(&self, cluster: Uuid) -> Result<Vec<Prepared>, StoreError>;
@@ -38,7 +38,7 @@ impl<P: Participant> DynParticipant for P {
     async fn abort(&self, id: &BranchId) -> Result<Fate, StoreError> {
         Participant::abort(self, id).await
     }
-    async fn was_committed(&self, id: &BranchId) -> Result<Fate, StoreError> {
+    async fn was_committed(&self, id: &BranchId) -> Result<Marked, StoreError> {
         Participant::was_committed(self, id).await
     }
     async fn outcome(&self, id: &BranchId) -> Result<Fate, StoreError> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use es_core::store::{BranchId, Fate, Row, StoreError, StoredRow, Table, Won, write_rows};
+use es_core::store::{BranchId, Fate, Marked, Row, StoreError, StoredRow, Table, Won, write_rows};
 use es_core::{Backend, ErrorKind, chain};
 use futures::FutureExt as _;
 use futures::future::join_all;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::machine::{Decision, Odd, judge};
 use super::manager::{Inner, TRIES};
-use super::recovery::{Failing, Recovered};
+use super::recovery::{Failing, LIST, Recovered};
 use super::rows::{self, Open, Waits};
 
 /// How many rows may fail to be written before a look takes the store for one that takes no writes.
@@ -20,12 +20,28 @@ const MOST_FAILED: u32 = 3;
 /// What was decided to abort, and waits for a participant that is not configured, is shown to people after this.
 pub(super) const ABANDONED: Duration = Duration::from_mins(1);
 
+/// What became of a branch that was to be ended.
+struct Ended {
+    fate: Fate,
+    /// What else there is committed of the transaction in its database, by a participant that was renamed.
+    others: BTreeSet<String>,
+}
+
 impl<B: Backend> Inner<B> {
     /// What was decided, and is not done.
-    pub(super) async fn work_off(&self, all: &mut Recovered, failing: &Failing) -> Result<(), StoreError> {
+    pub(super) async fn work_off(
+        &self,
+        all: &mut Recovered,
+        n: usize,
+        failing: &Failing,
+    ) -> Result<(), StoreError> {
         let mut failed = 0;
         for table in self.tables.lists() {
-            for stored in table.stored(&self.backend).await? {
+            let mut rows = table.stored(&self.backend).await?;
+            // One that hangs is not the first each time.
+            let first = n.checked_rem(rows.len()).unwrap_or_default();
+            rows.rotate_left(first);
+            for stored in rows {
                 if let Err(error) = self.work_off_one(table, stored, all, failing).await {
                     failed += 1;
                     if failed == MOST_FAILED {
@@ -55,10 +71,10 @@ impl<B: Backend> Inner<B> {
             }
         };
         let Some(decision) = row.value.decision else {
-            return self.work_off_torn(table, txn, &row, all).await;
+            return self.work_off_torn(table, txn, &row, all, failing).await;
         };
-        let (before, is_young) = (row.value.clone(), self.is_young(&row.value));
-        let left = match is_young {
+        let before = row.value.clone();
+        let left = match self.is_young(&before) || failing.is_store_spent(LIST, self.limit) {
             true => Ok(Some(row.value)),
             false => self.settle_row(table, txn, row, failing).await,
         };
@@ -81,10 +97,18 @@ impl<B: Backend> Inner<B> {
         txn: Uuid,
         row: &Row<Open>,
         all: &mut Recovered,
+        failing: &Failing,
     ) -> Result<(), StoreError> {
-        match self.in_time(self.decided(txn)).await? {
+        let decided = match failing.is_store_spent(LIST, self.limit) {
+            true => None,
+            false => self.of_store(LIST, failing, self.decided(txn)).await?,
+        };
+        match decided {
             None => drop(all.torn.insert(txn)),
-            Some(_) => drop(self.in_time(write_rows(&self.backend, vec![table.delete(row)])).await?),
+            Some(_) => {
+                let delete = write_rows(&self.backend, vec![table.delete(row)]);
+                drop(self.of_store(LIST, failing, delete).await?);
+            }
         }
         Ok(())
     }
@@ -154,19 +178,27 @@ impl<B: Backend> Inner<B> {
         let asked = waits.filter(|(name, waits)| is_asked(waits.participant(name)));
         let ends = asked.map(async |(name, waits)| {
             let begun = Instant::now();
-            let fate = self.settle_branch(txn, name, waits, decision, row.value.cluster).await;
-            failing.took(waits.participant(name), fate.as_ref().err(), begun, self.limit);
-            (name, waits, fate)
+            let ended = self.settle_branch(txn, name, waits, decision, row.value.cluster).await;
+            failing.took(waits.participant(name), ended.as_ref().err(), begun, self.limit);
+            (name, waits, ended)
         });
-        for (name, waits, fate) in join_all(ends).await {
-            match fate {
-                Ok(fate) => note(&mut open, txn, name, judge(decision, fate)),
+        let mut others = Vec::new();
+        for (name, waits, ended) in join_all(ends).await {
+            match ended {
+                Ok(ended) => {
+                    note(&mut open, txn, name, judge(decision, ended.fate));
+                    others.extend(ended.others.into_iter().map(|other| (other, waits.participant(name))));
+                }
                 Err(error) => {
                     let lasts = error.kind() == ErrorKind::Misuse;
                     let why = if lasts { Some(chain(&error)) } else { waits.why.clone() };
                     open.branches.entry(name.clone()).or_default().why = why;
                 }
             }
+        }
+        for (other, at) in others {
+            open.branches.entry(other.clone()).or_insert_with(|| Waits::found(&other, at));
+            note(&mut open, txn, &other, judge(decision, Fate::Committed));
         }
         if open == row.value && !open.branches.is_empty() {
             return Ok(Some(open));
@@ -175,7 +207,7 @@ impl<B: Backend> Inner<B> {
             true => table.delete(&row),
             false => table.put(&Row { value: open.clone(), ..row })?,
         };
-        match self.in_time(write_rows(&self.backend, vec![write])).await? {
+        match self.of_store(LIST, failing, write_rows(&self.backend, vec![write])).await? {
             Won::Yes(_) => Ok(Some(open).filter(|open| !open.branches.is_empty())),
             // Another node has seen to it, or does.
             Won::No(_) => Ok(table.get(&self.backend, &rows::key(txn)?).await?.map(|row| row.value)),
@@ -189,9 +221,18 @@ impl<B: Backend> Inner<B> {
         waits: &Waits,
         decision: Decision,
         cluster: Option<Uuid>,
-    ) -> Result<Fate, StoreError> {
+    ) -> Result<Ended, StoreError> {
         let id = BranchId::new(cluster.unwrap_or_else(|| self.backend.identity()), txn, name)?;
-        self.ends(self.named(waits.participant(name))?.as_ref(), &id, decision).await
+        let participant = self.named(waits.participant(name))?;
+        let fate = self.ends(participant.as_ref(), &id, decision).await?;
+        if !waits.unasked || decision == Decision::Commit || fate != Fate::Aborted {
+            return Ok(Ended { fate, others: BTreeSet::new() });
+        }
+        let others = match self.in_time(participant.was_committed(&id)).await? {
+            Marked::Committed(others) => others,
+            Marked::Forgotten => BTreeSet::new(),
+        };
+        Ok(Ended { fate, others })
     }
 
     /// Puts branches on the list of a transaction that an operator has decided to commit: those that are not there.

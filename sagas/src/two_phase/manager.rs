@@ -115,7 +115,8 @@ impl<B> TwoPhaseBuilder<B> {
 
     /// For how long a participant that cannot be asked keeps what is undecided from being rolled back elsewhere; 30 seconds by
     /// default. It may be that it has committed its branch, by hand or by a decision that the store has lost; after this it is
-    /// taken for one that has not, so that its outage does not hold the locks of all others.
+    /// taken for one that has not, so that its outage does not hold the locks of all others. Each try in vain adds the time since
+    /// the one before, 10 seconds at most, until one is answered.
     #[must_use]
     pub fn outage(mut self, outage: Duration) -> Self {
         self.inner.outage = outage;

@@ -65,6 +65,7 @@
 //!   ([`TwoPhaseError::WithoutJournal`]).
 //! - A participant that cannot be asked whether it has committed its branch is not taken for one that has not, for
 //!   [`TwoPhaseBuilder::outage`]. After that it is decided without it: what was committed there by hand is then found, and parked.
+//!   One that answers, only too slowly for a look, is asked in the next, however long that takes.
 //! - The store must not lose commits: a standby that takes over has to be synchronous, a file `Synchronous::Full`. Of a store
 //!   that was restored from a backup, or cloned, recovery rolls back what is prepared under its name, unless a branch is
 //!   committed: end by hand what is prepared before you start it.
@@ -72,9 +73,9 @@
 //!   decisions to abort are kept for good. Markers are guard rows, which [`forget`](es_core::guard::forget) deletes. Forget none
 //!   that is younger than the longest outage.
 //! - A call to a participant is waited for as long as [`TwoPhaseBuilder::limit`] says, and no longer. One that is slow each time
-//!   has twice that in a look of recovery; then the others go on.
-//! - A participant is known by its name. While anything waits under it, it is not to be renamed: what is prepared is found all the
-//!   same where it is in the same database, and has to be ended by an operator if it is not undecided.
+//!   has twice that in a look of recovery; then the others go on. So has the store.
+//! - A participant is known by its name. While anything waits under it, it is not to be renamed: what is prepared or committed is
+//!   found all the same where it is in the same database, and has to be ended by an operator if it is not undecided.
 //! - Stop all programs of an earlier version before the first one with lists of what is not committed
 //!   (`hot.two-phase.aside`): they decide about what this one leaves to an operator.
 //!

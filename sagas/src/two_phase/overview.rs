@@ -87,8 +87,7 @@ impl<B: Backend> Source for TwoPhase<B> {
 
     async fn waits_for(&self, which: &Which) -> Result<Vec<String>, ActError> {
         let txn = txn_of(which)?;
-        let pending = self.pending().await?.into_iter().filter(|branch| branch.txn == txn);
-        let said = pending.map(|branch| {
+        let said = self.0.undone_of(txn).await?.into_iter().map(|branch| {
             let why = branch.why.map(|why| format!(": {why}")).unwrap_or_default();
             format!(
                 "branch {:?} is not what was decided, or not yet ({:?}){why}",
@@ -232,8 +231,16 @@ impl<B: Backend> TwoPhase<B> {
     }
 
     async fn stray(&self, which: &Which, txn: Uuid) -> Result<Stray, ActError> {
-        if let Some(stray) = self.strays().await?.found.into_iter().find(|stray| stray.txn == txn) {
-            return Ok(stray);
+        let mut strays = self.strays().await?.found.into_iter().filter(|stray| stray.txn == txn);
+        match (strays.next(), strays.next()) {
+            (Some(stray), None) => return Ok(stray),
+            (Some(one), Some(other)) => {
+                let (one, other) = (one.cluster, other.cluster);
+                return Err(ActError::declined(format!(
+                    "two stores have begun one of this id, {one} and {other}: adopt each by itself (`TwoPhase::adopt`)"
+                )));
+            }
+            (None, _) => {}
         }
         match self.0.decided(txn).await? {
             Some(decided) => Err(ActError::declined(format!("it was decided: {:?}", decided.decision))),
@@ -245,10 +252,14 @@ impl<B: Backend> TwoPhase<B> {
 impl<B: Backend> Inner<B> {
     /// One that is decided and not done, if it is on the list.
     fn of_list(&self, list: &Table<Open>, row: StoredRow) -> Option<Listed> {
-        let (key, since) = (row.key.clone(), list.decode(row.clone()).ok().and_then(|row| row.value.since));
+        let (key, open) = (row.key.clone(), list.decode(row.clone()).map(|row| row.value));
+        let (since, decision) = open.map_or((None, None), |open| (open.since, open.decision));
+        // Also of what is rolled back, of which most is shown to nobody else.
         let branches = self.shown(list, row);
         let is = |state: fn(PendingState) -> bool| branches.iter().any(|branch| state(branch.state));
-        let status = match branches.first()?.decision {
+        let status = match decision {
+            // What is not decided is among the doubts.
+            None if branches.is_empty() => return None,
             _ if is(|state| state == PendingState::Unread) => Status::Damaged,
             _ if is(|state| matches!(state, PendingState::Parked(_) | PendingState::Missing)) => {
                 Status::Parked

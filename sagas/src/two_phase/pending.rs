@@ -102,8 +102,25 @@ impl<B: Backend> Inner<B> {
         Err(StoreError::misuse(format!("branch {branch:?} of transaction {txn} is not on the list")))
     }
 
+    /// Every branch of a transaction that is on a list.
+    pub(super) async fn undone_of(&self, txn: Uuid) -> Result<Vec<PendingBranch>, StoreError> {
+        let (key, mut all) = (rows::key(txn)?, Vec::new());
+        for table in self.tables.lists() {
+            let found = self.backend.rows(table.name(), std::slice::from_ref(&key)).await?;
+            let branches = found.into_iter().flatten().flat_map(|row| self.branches(table, row));
+            all.extend(branches.map(|(branch, _)| branch));
+        }
+        Ok(all)
+    }
+
     /// What a row of the list says to people.
     pub(super) fn shown(&self, table: &Table<Open>, stored: StoredRow) -> Vec<PendingBranch> {
+        let branches = self.branches(table, stored).into_iter();
+        branches.filter(|(_, is_shown)| *is_shown).map(|(branch, _)| branch).collect()
+    }
+
+    /// The branches of a row, and whether somebody is to look at each.
+    fn branches(&self, table: &Table<Open>, stored: StoredRow) -> Vec<(PendingBranch, bool)> {
         let txn = rows::txn_of(&stored.key);
         let read = match (&txn, table.decode(stored)) {
             (Ok(_), Ok(row)) => Ok(row.value),
@@ -115,7 +132,7 @@ impl<B: Backend> Inner<B> {
             Ok(open) => open,
             Err(why) => {
                 let (branch, state) = (String::new(), PendingState::Unread);
-                return vec![PendingBranch { txn, branch, decision: None, state, why: Some(why) }];
+                return vec![(PendingBranch { txn, branch, decision: None, state, why: Some(why) }, true)];
             }
         };
         // What is not decided is a stray.
@@ -126,14 +143,13 @@ impl<B: Backend> Inner<B> {
             let is_left = !is_known(name, waits) && is_abandoned;
             decision == Decision::Commit || waits.odd.is_some() || waits.why.is_some() || is_left
         };
-        let shown = open.branches.into_iter().filter(|(name, waits)| is_shown(name, waits));
         let of = |(branch, waits): (String, Waits)| {
-            let is_known = is_known(&branch, &waits);
+            let (is_known, is_shown) = (is_known(&branch, &waits), is_shown(&branch, &waits));
             let waiting = if is_known { PendingState::Waits } else { PendingState::Missing };
             let state = waits.odd.map_or(waiting, PendingState::Parked);
-            PendingBranch { txn, branch, decision: Some(decision), state, why: waits.why }
+            (PendingBranch { txn, branch, decision: Some(decision), state, why: waits.why }, is_shown)
         };
-        shown.map(of).collect()
+        open.branches.into_iter().map(of).collect()
     }
 
     /// The row without a branch; with what was decided, and what the branch is.

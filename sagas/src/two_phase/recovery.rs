@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use es_core::store::{BranchId, Fate, Prepared, StoreError};
+use es_core::store::{BranchId, Marked, Prepared, StoreError};
 use es_core::{Backend, chain};
 use futures::future::join_all;
 use tokio::time::Instant;
@@ -85,8 +85,10 @@ impl Waiting {
     }
 }
 
-/// What could not be asked, and was not asked again for so long, begins to be away anew: longer than between two looks.
-const AGAIN: Duration = Duration::from_secs(30);
+/// By this much at most a participant is away for longer than when it was last asked in vain: longer than between two looks.
+const BETWEEN: Duration = Duration::from_secs(10);
+/// What was not asked for so long begins to be away anew.
+const AGAIN: Duration = Duration::from_mins(10);
 
 /// What recovery has found at a participant.
 #[derive(Debug, Default)]
@@ -100,7 +102,11 @@ struct AtOne {
 /// What failed in a look, and who is not asked any more in it. An answer that is late costs a look its time, and so do many
 /// that are slow: a branch that fails at once keeps no other.
 #[derive(Debug, Default)]
-pub(super) struct Failing(Mutex<Failed>);
+pub(super) struct Failing {
+    failed: Mutex<Failed>,
+    /// Whoever answers is asked, however long all of it takes.
+    is_patient: bool,
+}
 
 #[derive(Debug, Default)]
 struct Failed {
@@ -108,12 +114,22 @@ struct Failed {
     silent: BTreeSet<String>,
     /// For how long each participant was waited for.
     spent: BTreeMap<String, Duration>,
+    /// For how long the store was, for the branches of each participant and for the list.
+    store_spent: BTreeMap<String, Duration>,
     store: Option<String>,
     /// The store does not answer.
     is_mute: bool,
 }
 
+/// Stands for the list among those that the store is asked for: no participant has this name.
+pub(super) const LIST: &str = "";
+
 impl Failing {
+    /// Of a question that somebody waits for, until it is answered.
+    pub(super) fn patient() -> Self {
+        Self { is_patient: true, ..Self::default() }
+    }
+
     /// What was asked of a participant at this time was answered, or has failed.
     pub(super) fn took(&self, name: &str, error: Option<&StoreError>, begun: Instant, limit: Duration) {
         let mut failed = self.lock();
@@ -143,13 +159,27 @@ impl Failing {
     }
 
     /// Whether a participant has had its share of this look, though it may answer.
-    pub(super) fn is_spent(&self, name: &str, limit: Duration) -> bool {
-        self.lock().spent.get(name).is_some_and(|spent| *spent >= limit.saturating_mul(2))
+    fn is_spent(&self, name: &str, limit: Duration) -> bool {
+        !self.is_patient && is_spent(&self.lock().spent, name, limit)
+    }
+
+    /// Whether the store has, for these branches.
+    pub(super) fn is_store_spent(&self, of: &str, limit: Duration) -> bool {
+        !self.is_patient && is_spent(&self.lock().store_spent, of, limit)
+    }
+
+    /// Why participants could not be asked, each in the words of the last time.
+    pub(super) fn whys(self) -> BTreeMap<String, String> {
+        self.failed.into_inner().unwrap_or_else(PoisonError::into_inner).whys
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Failed> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_spent(spent: &BTreeMap<String, Duration>, of: &str, limit: Duration) -> bool {
+    spent.get(of).is_some_and(|spent| *spent >= limit.saturating_mul(2))
 }
 
 /// Where a transaction is prepared: the participant, and the name of the branch.
@@ -168,7 +198,8 @@ pub(super) enum Care {
 /// Where a transaction is committed.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
-    pub(super) committed: BTreeSet<String>,
+    /// The branches that are, each with the participant where it was found.
+    pub(super) committed: BTreeMap<String, String>,
     /// Their databases do not go back so far.
     pub(super) forgotten: BTreeSet<String>,
     pub(super) unasked: BTreeSet<String>,
@@ -176,28 +207,58 @@ pub(super) struct Marks {
     is_waited_for: bool,
 }
 
+impl Marks {
+    /// What a participant says. Of two in one database, each has its own branch.
+    fn takes(&mut self, name: &str, marked: Marked) {
+        match marked {
+            Marked::Committed(branches) => {
+                for branch in branches {
+                    if branch == name || !self.committed.contains_key(&branch) {
+                        self.committed.insert(branch, name.to_owned());
+                    }
+                }
+            }
+            Marked::Forgotten => drop(self.forgotten.insert(name.to_owned())),
+        }
+    }
+}
+
+/// What came of asking a participant what is committed there.
+enum Asked {
+    Says(Marked),
+    Fails,
+    /// It has had its share of this look, and may answer in the next.
+    Later,
+}
+
 /// For how long it could not be asked of each participant what is committed there.
 #[derive(Debug, Default)]
-pub(super) struct Away(Mutex<BTreeMap<String, (Instant, Instant)>>);
+pub(super) struct Away(Mutex<BTreeMap<String, Gone>>);
+
+/// A participant that could not be asked.
+#[derive(Debug)]
+struct Gone {
+    /// For how long, as far as anybody has asked.
+    time: Duration,
+    last: Instant,
+}
 
 impl Away {
-    /// Since when it is so, as it was until now.
-    fn since(&self, name: &str, outage: Duration) -> Duration {
+    /// It could not be asked now. For how long that is so: single failures that are far from each other are no outage.
+    fn fails(&self, name: &str) -> Duration {
         let (now, mut all) = (Instant::now(), self.lock());
-        let (since, last) = all.entry(name.to_owned()).or_insert((now, now));
-        // Nobody has asked since.
-        if last.elapsed() > outage.max(AGAIN) {
-            *since = now;
-        }
-        *last = now;
-        since.elapsed()
+        let gone = all.entry(name.to_owned()).or_insert(Gone { time: Duration::ZERO, last: now });
+        let since = now - gone.last;
+        gone.time = if since > AGAIN { Duration::ZERO } else { gone.time + since.min(BETWEEN) };
+        gone.last = now;
+        gone.time
     }
 
     fn answers(&self, name: &str) {
         self.lock().remove(name);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, (Instant, Instant)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Gone>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -243,7 +304,7 @@ impl<B: Backend> Inner<B> {
             all.in_doubt.insert(name, at.waiting);
             all.torn.extend(at.torn);
         }
-        let listed = self.work_off(&mut all, &failing).await;
+        let listed = self.work_off(&mut all, n, &failing).await;
         let mut failed = failing.lock();
         (all.failed, all.store) = (std::mem::take(&mut failed.whys), failed.store.take());
         drop(failed);
@@ -275,7 +336,8 @@ impl<B: Backend> Inner<B> {
         let first = n.checked_rem(found.len()).unwrap_or_default();
         found.rotate_left(first);
         for Prepared { id, age } in found {
-            let is_left = age < self.grace || self.is_left(name, failing) || failing.lock().is_mute;
+            let is_left =
+                age < self.grace || self.is_left(name, failing) || self.is_store_left(name, failing);
             match if is_left { None } else { self.end(participant, &id, failing).await } {
                 Some(Care::End(Decision::Commit)) => all.committed += 1,
                 Some(Care::End(Decision::Abort)) => all.aborted += 1,
@@ -292,6 +354,24 @@ impl<B: Backend> Inner<B> {
     /// Whether a participant is asked nothing more in this look.
     pub(super) fn is_left(&self, name: &str, failing: &Failing) -> bool {
         failing.is_silent(name) || failing.is_spent(name, self.limit)
+    }
+
+    /// Whether the store is asked nothing more in this look, for these branches.
+    pub(super) fn is_store_left(&self, of: &str, failing: &Failing) -> bool {
+        failing.lock().is_mute || failing.is_store_spent(of, self.limit)
+    }
+
+    /// Asks the store. What that takes counts against these branches.
+    pub(super) async fn of_store<T>(
+        &self,
+        of: &str,
+        failing: &Failing,
+        asked: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let begun = Instant::now();
+        let answer = self.in_time(asked).await;
+        *failing.lock().store_spent.entry(of.to_owned()).or_default() += begun.elapsed();
+        answer
     }
 
     /// Ends a branch that is prepared, as was decided, or is now. None: it has failed.
@@ -337,8 +417,9 @@ impl<B: Backend> Inner<B> {
         found: Found<'_>,
         failing: &Failing,
     ) -> Result<Care, StoreError> {
+        let of = found.map_or(LIST, |(participant, _)| participant);
         let decided = async || {
-            let found = self.in_time(self.decided(txn)).await?;
+            let found = self.of_store(of, failing, self.decided(txn)).await?;
             Ok::<_, StoreError>(found.map(|decided| decided.decision))
         };
         let (mut knows, mut marks) =
@@ -347,8 +428,14 @@ impl<B: Backend> Inner<B> {
             knows = match recover(knows) {
                 Step::Trace => self.traces(txn, found, &mut marks, failing).await?,
                 Step::Read => decided().await?.map_or(Knows::Torn, Knows::Decided),
-                Step::Ask => Knows::Decided(self.in_time(self.decision(txn)).await?.decision),
-                Step::Note => self.notes(txn, found, &marks).await?.map_or(Knows::Noted, Knows::Decided),
+                Step::Ask => {
+                    let decided = self.of_store(of, failing, self.decision(txn, &marks.unasked)).await?;
+                    decided.map_or(Knows::Noted, |decided| Knows::Decided(decided.decision))
+                }
+                Step::Note => {
+                    let noted = self.of_store(of, failing, self.notes(txn, found, &marks)).await?;
+                    noted.map_or(Knows::Noted, Knows::Decided)
+                }
                 Step::End(decision) => return Ok(Care::End(decision)),
                 Step::Leave => return Ok(Care::Torn),
                 Step::Wait => return Ok(Care::Waits(marks.unasked)),
@@ -364,11 +451,13 @@ impl<B: Backend> Inner<B> {
         marks: &mut Marks,
         failing: &Failing,
     ) -> Result<Knows, StoreError> {
-        let noted = self.in_time(self.tables.aside.get(&self.backend, &rows::key(txn)?)).await?;
+        let of = found.map_or(LIST, |(participant, _)| participant);
+        let (aside, key) = (&self.tables.aside, rows::key(txn)?);
+        let noted = self.of_store(of, failing, aside.get(&self.backend, &key)).await?;
         if noted.is_some_and(|row| row.value.decision.is_none()) {
             return Ok(Knows::Noted);
         }
-        let is_forgotten = txn < self.in_time(self.floor(txn)).await?.value.floor;
+        let is_forgotten = txn < self.of_store(of, failing, self.floor(txn)).await?.value.floor;
         let cluster = self.backend.identity();
         *marks = self.marks(cluster, txn, |name| found.is_none_or(|(own, _)| own != name), failing).await;
         let is_marked = is_forgotten || !marks.committed.is_empty() || !marks.forgotten.is_empty();
@@ -387,10 +476,10 @@ impl<B: Backend> Inner<B> {
         marks: &Marks,
     ) -> Result<Option<Decision>, StoreError> {
         let Some((participant, branch)) = found else { return Ok(None) };
-        let committed = marks.committed.iter().map(|name| (name.clone(), Waits::default()));
+        let committed = marks.committed.iter().map(|(name, at)| (name.clone(), Waits::found(name, at)));
         let own = (branch.to_owned(), Waits::found(branch, participant));
         let open = Open::torn(committed.chain([own]).collect(), self.ids.clock().now());
-        self.in_time(self.notes_torn(txn, open)).await
+        self.notes_torn(txn, open).await
     }
 
     /// Where a transaction is committed, after it was prepared, of these participants.
@@ -404,33 +493,60 @@ impl<B: Backend> Inner<B> {
         let asks = self.participants.iter().filter(|(name, _)| of(name));
         let asks = asks.map(async |(name, participant)| {
             if self.is_left(name, failing) {
-                return (name, None);
+                return (name, if failing.is_silent(name) { Asked::Fails } else { Asked::Later });
             }
             let begun = Instant::now();
             let asked =
                 async { participant.was_committed(&BranchId::new(cluster, txn, name.as_str())?).await };
-            let fate = self.in_time(asked).await;
-            failing.took(name, fate.as_ref().err(), begun, self.limit);
-            (name, fate.ok())
+            let marked = self.in_time(asked).await;
+            failing.took(name, marked.as_ref().err(), begun, self.limit);
+            (name, marked.map_or(Asked::Fails, Asked::Says))
         });
         let mut marks = Marks::default();
-        for (name, fate) in join_all(asks).await {
-            if fate.is_some() {
-                self.away.answers(name);
-            }
-            let of = match fate {
-                Some(Fate::Aborted) => continue,
-                Some(Fate::Committed) => &mut marks.committed,
-                Some(Fate::Forgotten) => &mut marks.forgotten,
-                None => {
-                    let is_brief = self.away.since(name, self.outage) < self.outage;
-                    // One that is only slow can be asked in the next look.
-                    marks.is_waited_for |= is_brief || failing.is_spent(name, self.limit);
-                    &mut marks.unasked
+        for (name, asked) in join_all(asks).await {
+            match asked {
+                Asked::Says(marked) => {
+                    self.away.answers(name);
+                    marks.takes(name, marked);
                 }
-            };
-            of.insert(name.clone());
+                Asked::Fails => {
+                    marks.is_waited_for |= self.away.fails(name) < self.outage;
+                    marks.unasked.insert(name.clone());
+                }
+                Asked::Later => {
+                    marks.is_waited_for = true;
+                    marks.unasked.insert(name.clone());
+                }
+            }
         }
         marks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn single_failures_are_no_outage() {
+        let (away, minute) = (Away::default(), Duration::from_mins(1));
+        let fails_after = async |pause| {
+            tokio::time::advance(pause).await;
+            away.fails("stock")
+        };
+        assert_eq!(fails_after(Duration::ZERO).await, Duration::ZERO);
+        // Others have ended what it was asked about: nobody has asked since.
+        assert_eq!(fails_after(minute * 50).await, Duration::ZERO);
+        assert_eq!(fails_after(minute * 11).await, Duration::ZERO);
+        assert!(fails_after(minute).await < minute / 2);
+        assert!(fails_after(minute).await < minute / 2);
+        // In each look, that is an outage.
+        let before = away.fails("stock");
+        for _ in 0..20 {
+            fails_after(Duration::from_secs(5)).await;
+        }
+        assert_eq!(away.fails("stock"), before + Duration::from_secs(100));
+        away.answers("stock");
+        assert_eq!(away.fails("stock"), Duration::ZERO);
     }
 }

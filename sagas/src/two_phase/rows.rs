@@ -60,7 +60,7 @@ pub(super) struct Open {
     /// None: it is torn, and an operator has to decide. Then the branches are those that were found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) decision: Option<Decision>,
-    /// By the names of their participants.
+    /// By their names, which are those of their participants, if these were not renamed.
     pub(super) branches: BTreeMap<String, Waits>,
     /// When it was decided, by the clock of whoever did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -94,6 +94,9 @@ pub(super) struct Waits {
     /// The participant where it was found, if that has another name than the branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) at: Option<String>,
+    /// Whether its participant could not be asked before it was decided to abort: it may have committed it under another name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) unasked: bool,
 }
 
 impl Waits {
@@ -101,6 +104,11 @@ impl Waits {
     pub(super) fn found(branch: &str, participant: &str) -> Self {
         let at = (branch != participant).then(|| participant.to_owned());
         Self { at, ..Self::default() }
+    }
+
+    /// Of a participant that could not be asked.
+    pub(super) fn unasked() -> Self {
+        Self { unasked: true, ..Self::default() }
     }
 
     /// The participant of a branch of this name.
@@ -200,7 +208,7 @@ mod tests {
         decisions: Decided = ["two-phase-decision", "two-phase-decision-abort", "two-phase-decision-adopted"];
         those_that_are_resolved: Resolved = ["two-phase-resolved", "two-phase-resolved-again"];
         those_that_are_open: Open =
-            ["two-phase-open", "two-phase-open-odd", "two-phase-open-since", "two-phase-open-adopted", "two-phase-open-torn", "two-phase-open-renamed"];
+            ["two-phase-open", "two-phase-open-odd", "two-phase-open-since", "two-phase-open-adopted", "two-phase-open-torn", "two-phase-open-renamed", "two-phase-open-unasked"];
         the_floor: Floor = ["two-phase-floor"];
     }
 

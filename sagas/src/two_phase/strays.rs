@@ -24,7 +24,8 @@ const AT_ONCE: usize = 8;
 pub struct Strays {
     /// Those that were found.
     pub found: Vec<Stray>,
-    /// Why a participant could not be asked, by its name: what is prepared there is not known.
+    /// Why a participant could not be asked, by its name: it is not known what is prepared there, or what is committed of some of
+    /// what others have prepared, which may be left out.
     pub unasked: BTreeMap<String, String>,
 }
 
@@ -42,9 +43,9 @@ pub struct Stray {
     pub prepared: BTreeMap<String, Duration>,
     /// The participant where a branch was found, by the name of the branch, if it has another name: it had this one before.
     pub renamed: BTreeMap<String, String>,
-    /// The participants where it is committed.
+    /// Its branches that are committed.
     pub committed: BTreeSet<String>,
-    /// Those where it may be: they could not be asked, or do not go back so far.
+    /// The participants where it may be: they could not be asked, or do not go back so far.
     pub unknown: BTreeSet<String>,
     /// What an operator has decided about it, if it is of another store: the same is to be said of what was found since.
     pub decision: Option<Decision>,
@@ -66,10 +67,12 @@ impl Stray {
     fn listed(&self, mut open: Open, decision: Decision, own: Uuid) -> Open {
         let waits = |name: &String| (name.clone(), Waits::found(name, self.participant(name)));
         open.branches.extend(self.prepared.keys().map(waits));
+        for (name, waits) in self.committed.iter().map(waits) {
+            open.branches.entry(name).or_insert(waits);
+        }
         // Where it may be committed it is asked until that is known, or it would be missed for good.
-        let unknown = self.unknown.iter().filter(|_| decision == Decision::Abort);
-        for name in self.committed.iter().chain(unknown) {
-            open.branches.entry(name.clone()).or_default();
+        for name in self.unknown.iter().filter(|_| decision == Decision::Abort) {
+            open.branches.entry(name.clone()).or_insert_with(Waits::unasked);
         }
         open.decision = Some(decision);
         open.cluster = Some(self.cluster).filter(|cluster| *cluster != own);
@@ -87,8 +90,8 @@ impl<B: Backend> TwoPhase<B> {
     ///
     /// [`StoreError`] if the store cannot be asked.
     pub async fn strays(&self) -> Result<Strays, StoreError> {
-        let (inner, failing) = (&self.0, Failing::default());
-        let (mut all, unasked) = inner.prepared(&failing).await;
+        let (inner, failing) = (&self.0, Failing::patient());
+        let (mut all, mut unasked) = inner.prepared(&failing).await;
         for (txn, open) in inner.torn().await? {
             let cluster = open.cluster.unwrap_or_else(|| inner.backend.identity());
             all.entry((cluster, txn)).or_insert_with(|| Stray::new(cluster, txn));
@@ -99,6 +102,7 @@ impl<B: Backend> TwoPhase<B> {
         for stray in looked {
             found.extend(stray?);
         }
+        unasked.extend(failing.whys());
         Ok(Strays { found, unasked })
     }
 
@@ -126,9 +130,8 @@ impl<B: Backend> TwoPhase<B> {
     ) -> Result<(), StoreError> {
         By::check(actor, reason).map_err(StoreError::misuse)?;
         let inner = &self.0;
-        let prepared = stray.prepared.keys().map(|branch| stray.participant(branch));
-        for name in prepared.chain(stray.committed.iter().map(String::as_str)) {
-            inner.named(name)?;
+        for branch in stray.prepared.keys().chain(&stray.committed) {
+            inner.named(stray.participant(branch))?;
         }
         for n in 0..TRIES {
             if inner.try_adopt(stray, decision, actor, reason).await? {
@@ -211,7 +214,9 @@ impl<B: Backend> Inner<B> {
         };
         let is_forgotten = txn < self.in_time(self.floor(txn)).await?.value.floor || !forgotten.is_empty();
         let is_left = !is_own || is_forgotten || !committed.is_empty() || is_noted().await?;
-        stray.committed = committed;
+        let renamed = committed.iter().filter(|(branch, at)| branch != at);
+        stray.renamed.extend(renamed.map(|(branch, at)| (branch.clone(), at.clone())));
+        stray.committed = committed.into_keys().collect();
         stray.unknown = forgotten.into_iter().chain(unasked).collect();
         if !is_left {
             return Ok(None);

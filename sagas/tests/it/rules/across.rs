@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use es_core::EventStore as _;
 use es_core::store::{
-    Append, Branch, BranchId, Commit, EventFilter, ExpectedVersion, Fate, NewEvent, Participant, Position,
-    Prepared, StoreError, StreamId, Transaction as _,
+    Append, Branch, BranchId, Commit, EventFilter, ExpectedVersion, Fate, Marked, NewEvent, Participant,
+    Position, Prepared, StoreError, StreamId, Transaction as _,
 };
 use es_core::testing::TestClock;
 use es_postgres::testing::{self, Database};
@@ -88,11 +88,13 @@ pub(crate) struct Partner {
     faults: Arc<Mutex<VecDeque<(At, Fault)>>>,
     /// The transaction that it cannot commit.
     refused: Arc<Mutex<Option<Uuid>>>,
+    /// What it never answers, of a transaction or of all.
+    hangs: Arc<Mutex<Option<(At, Option<Uuid>)>>>,
 }
 
 impl Partner {
     pub(crate) fn new(inner: PgParticipant) -> Self {
-        Self { inner, faults: Arc::default(), refused: Arc::default() }
+        Self { inner, faults: Arc::default(), refused: Arc::default(), hangs: Arc::default() }
     }
 
     /// The next of these calls meets this.
@@ -105,9 +107,22 @@ impl Partner {
         *self.refused.lock().unwrap() = txn;
     }
 
+    /// It never answers calls of this kind, of a transaction or of all.
+    pub(crate) fn hangs(&self, at: At, txn: Option<Uuid>) {
+        *self.hangs.lock().unwrap() = Some((at, txn));
+    }
+
+    async fn answers(&self, at: At, id: &BranchId) {
+        let hangs = *self.hangs.lock().unwrap();
+        if hangs.is_some_and(|(of, txn)| of == at && txn.is_none_or(|txn| txn == id.txn())) {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// What it would meet, it does not.
     pub(crate) fn forget_faults(&self) {
         self.faults.lock().unwrap().clear();
+        *self.hangs.lock().unwrap() = None;
     }
 
     /// A call stops before it is made, or after.
@@ -168,12 +183,14 @@ impl Participant for Partner {
         if *self.refused.lock().unwrap() == Some(id.txn()) {
             return Err(StoreError::misuse("it cannot be ended"));
         }
+        self.answers(At::Commit, id).await;
         meets(&self.faults, At::Commit, self.inner.commit(id)).await
     }
     async fn abort(&self, id: &BranchId) -> Result<Fate, StoreError> {
         meets(&self.faults, At::Abort, self.inner.abort(id)).await
     }
-    async fn was_committed(&self, id: &BranchId) -> Result<Fate, StoreError> {
+    async fn was_committed(&self, id: &BranchId) -> Result<Marked, StoreError> {
+        self.answers(At::Marked, id).await;
         meets(&self.faults, At::Marked, self.inner.was_committed(id)).await
     }
     async fn outcome(&self, id: &BranchId) -> Result<Fate, StoreError> {
@@ -311,7 +328,7 @@ pub(crate) fn with<B: es_core::Backend + Clone>(
     participants.fold(builder, |builder, own| builder.participant(own)).build().unwrap()
 }
 
-async fn database(name: &str) -> (Database, Partner) {
+pub(crate) async fn database(name: &str) -> (Database, Partner) {
     let database = testing::database().await;
     let participant = at(name, database.url()).await;
     (database, participant)

@@ -7,7 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use es_core::ErrorKind;
 use es_core::store::{
-    Branch, BranchId, ExpectedVersion, Fate, Participant, Prepared, StoreError, Table, Transaction as _,
+    Branch, BranchId, ExpectedVersion, Fate, Marked, Participant, Prepared, StoreError, Table,
+    Transaction as _,
 };
 use sagas::two_phase::{AbortedBy, Decision, TwoPhase, TwoPhaseError};
 use serde_json::Value;
@@ -321,10 +322,11 @@ impl Participant for Courier {
     async fn abort(&self, id: &BranchId) -> Result<Fate, StoreError> {
         Ok(self.ends(id, Fate::Aborted))
     }
-    async fn was_committed(&self, id: &BranchId) -> Result<Fate, StoreError> {
+    async fn was_committed(&self, id: &BranchId) -> Result<Marked, StoreError> {
         let all = self.0.lock().unwrap();
-        let was_prepared = all.get(id).filter(|kept| kept.prepared == Some(false));
-        Ok(was_prepared.map_or(Fate::Aborted, |kept| kept.fate))
+        let is_committed = |kept: &Kept| kept.prepared == Some(false) && kept.fate == Fate::Committed;
+        let committed = all.get(id).is_some_and(is_committed).then(|| id.name().to_owned());
+        Ok(Marked::Committed(committed.into_iter().collect()))
     }
     async fn outcome(&self, id: &BranchId) -> Result<Fate, StoreError> {
         let never = || Kept { what: String::new(), fate: Fate::Aborted, prepared: None };

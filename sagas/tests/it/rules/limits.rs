@@ -1,5 +1,5 @@
 //! Databases that hang, calls that never can go through, and rows that cannot be read, in transactions across databases: A30 to
-//! A36, A50, A53 to A55.
+//! A36, A50, A53 to A55, A60, A63, A64.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use es_core::entropy::SystemEntropy;
 use es_core::id::Ids;
 use es_core::store::{BranchId, Participant as _, Table, write_rows};
+use es_core::testing::conformance::double::{Double, Line};
 use es_core::{App, ErrorKind, EventStore as _};
 use es_postgres::PgParticipant;
 use futures::future::join_all;
@@ -296,4 +297,80 @@ pub(super) async fn many_decide_at_the_same_time<S: Subject>(subject: &S) {
     for decision in join_all(doubts.iter().map(|doubt| across.two_phase.resolve(doubt))).await {
         assert_eq!(decision.unwrap(), Decision::Abort);
     }
+}
+
+/// A60
+pub(super) async fn a_participant_that_hangs_is_waited_for_no_longer_than_an_outage<S: Subject>(subject: &S) {
+    let across = Across::open(subject, 3).await;
+    let node = TwoPhase::on(across.backend.clone()).unwrap().grace(Duration::ZERO);
+    let node = across.databases.iter().fold(node, |node, (_, own)| node.participant(own.clone()));
+    let node = node.outage(PATIENCE).limit(PATIENCE / 5).build().unwrap();
+    let mut tx = across.two_phase.begin();
+    for i in 1..3 {
+        write(&mut tx, across.at(i), "one").await;
+    }
+    crashes(tx.commit(), &[1, 2].map(|i| across.at(i).stops(At::Prepare, true))).await;
+    // Both ask it at the same time.
+    across.at(0).hangs(At::Marked, None);
+    let found = node.recover().await.unwrap();
+    assert!(found.aborted == 0 && found.failed.contains_key("stock"), "{found:?}");
+    let ends = async {
+        let mut aborted = 0;
+        while aborted < 2 {
+            aborted += node.recover().await.unwrap().aborted;
+        }
+    };
+    timeout(PATIENCE * 20, ends).await.expect("they are rolled back without it");
+    across.is_at_rest().await;
+}
+
+/// A63
+pub(super) async fn a_row_of_the_list_that_hangs_keeps_no_other_for_ever<S: Subject>(subject: &S) {
+    let across = Across::open(subject, 2).await;
+    let node = impatient(&across);
+    let first = across.written("one").await;
+    let txn = first.id();
+    for tx in [first, across.written("two").await] {
+        crashes(tx.commit(), &[0, 1].map(|i| across.at(i).stops(At::Commit, false))).await;
+        // By hand, as was decided: it is on the list, and prepared nowhere.
+        for i in 0..2 {
+            let gid = across.prepared(i).await.pop().unwrap();
+            across.by_hand(i, format!("commit prepared '{gid}'")).await;
+        }
+    }
+    across.at(0).hangs(At::Commit, Some(txn));
+    let mut settled = 0;
+    for _ in 0..2 {
+        settled += node.recover().await.unwrap().settled;
+    }
+    assert_eq!(settled, 3);
+    let pending = node.pending().await.unwrap();
+    let [stock] = &pending[..] else { panic!("{pending:?}") };
+    assert_eq!((stock.txn, stock.branch.as_str()), (txn, "stock"));
+    across.at(0).forget_faults();
+    node.recover().await.unwrap();
+    across.is_at_rest().await;
+}
+
+/// A64
+pub(super) async fn a_store_that_is_slow_takes_its_share_of_a_look<S: Subject>(subject: &S) {
+    const MANY: u32 = 10;
+    let across = Across::open(subject, 2).await;
+    for n in 0..MANY {
+        let gates = [0, 1].map(|i| across.at(i).stops(At::Prepare, true));
+        crashes(across.written(&n.to_string()).await.commit(), &gates).await;
+    }
+    let (store, slow) = (Double::new(across.backend.clone()), PATIENCE.mul_f64(0.6));
+    let node = TwoPhase::on(store.clone()).unwrap().grace(Duration::ZERO).limit(PATIENCE);
+    let node = across.databases.iter().fold(node, |node, (_, own)| node.participant(own.clone()));
+    let node = node.build().unwrap();
+    // No answer is late, and all of them together are.
+    store.set(Line::Slow(slow));
+    let begun = Instant::now();
+    let found = node.recover().await.unwrap();
+    assert!(begun.elapsed() < slow * (MANY + 4), "{:?}", begun.elapsed());
+    assert!(found.aborted > 0 && found.in_doubt["stock"].branches >= u64::from(MANY / 2), "{found:?}");
+    store.set(Line::Up);
+    node.recover().await.unwrap();
+    across.is_at_rest().await;
 }

@@ -420,6 +420,9 @@ macro_rules! rules_across {
                 a_participant_that_is_away_hides_no_stray_of_others
                 what_is_found_after_it_was_adopted_is_shown_and_ended
                 a_branch_of_a_participant_that_was_renamed_is_shown_and_ended
+                what_a_renamed_participant_has_committed_is_settled_by_its_own_name
+                strays_leave_out_nothing_without_saying_so
+                what_two_stores_have_prepared_under_one_id_is_not_decided_together
             }
             torn {
                 what_was_found_torn_is_left_also_when_nobody_can_be_asked
@@ -430,6 +433,7 @@ macro_rules! rules_across {
                 what_its_coordinator_has_given_up_is_decided
                 who_could_not_be_asked_is_looked_at_after_an_operator_has_decided
                 whoever_asks_about_what_is_committed_is_not_told_that_it_was_aborted
+                what_is_noted_before_it_is_decided_is_no_failure_of_the_store
             }
             limits {
                 a_database_that_hangs_holds_nobody_for_long
@@ -443,6 +447,9 @@ macro_rules! rules_across {
                 a_participant_that_is_slow_takes_its_share_of_a_look
                 a_database_that_hangs_holds_no_beginning_and_no_start
                 many_decide_at_the_same_time
+                a_participant_that_hangs_is_waited_for_no_longer_than_an_outage
+                a_row_of_the_list_that_hangs_keeps_no_other_for_ever
+                a_store_that_is_slow_takes_its_share_of_a_look
             }
             kept {
                 what_was_decided_is_forgotten_once_all_of_it_is_done
@@ -460,6 +467,7 @@ macro_rules! rules_across {
                 what_is_across_databases_is_in_the_one_list
                 a_participant_that_cannot_be_asked_is_named_and_keeps_no_other_from_the_list
                 what_is_prepared_and_what_was_decided_are_compared
+                what_is_rolled_back_is_in_the_list_while_a_participant_is_away
             }
         }
     };
@@ -480,6 +488,7 @@ macro_rules! rules_of_servers {
                 a_branch_under_another_role_is_not_prepared
                 what_nobody_answers_keeps_no_connection_from_what_ends_branches
                 what_ends_branches_goes_by_the_options_that_the_pool_has_now
+                a_pool_may_be_given_another_user
             }
         }
     };

@@ -1,4 +1,4 @@
-//! Transactions across databases in the list of all, and what was decided against what is there: Z10, Z11, Z6.
+//! Transactions across databases in the list of all, and what was decided against what is there: Z10, Z11, Z6, A62.
 
 use std::time::Duration;
 
@@ -200,4 +200,28 @@ pub(super) async fn what_is_prepared_and_what_was_decided_are_compared<S: Subjec
     node.recover().await.unwrap();
     assert!(compares().await.unwrap().is_clean());
     assert_eq!((across.have("c").await, across.have("d").await), (2, 2));
+}
+
+/// A62
+pub(super) async fn what_is_rolled_back_is_in_the_list_while_a_participant_is_away<S: Subject>(subject: &S) {
+    let across = Across::open(subject, 2).await;
+    let tx = across.written("a").await;
+    let key = tx.id().simple().to_string();
+    crashes(tx.commit(), &[0, 1].map(|i| across.at(i).stops(At::Prepare, true))).await;
+    for _ in 0..2 {
+        across.at(1).will(At::Abort, Fault::Lost);
+    }
+    assert_eq!(across.two_phase.recover().await.unwrap().aborted, 1);
+    let app = looks_on(&across.backend, &across.two_phase).await;
+    let all = app.transactions();
+    let listed = page(&all, &Filter::open()).await.transactions;
+    let [undoing] = &listed[..] else { panic!("{listed:?}") };
+    assert_eq!((&undoing.which.key, undoing.status), (&key, Status::Undoing));
+    let waits = all.waits_for(&undoing.which).await.unwrap();
+    assert!(waits.len() == 1 && waits[0].contains("\"billing\""), "{waits:?}");
+    assert_eq!(page(&all, &Filter::needs_person()).await.transactions, []);
+    across.two_phase.recover().await.unwrap();
+    let undone = Filter::open().with_status(Status::Undone);
+    assert_eq!(statuses(&all, &undone).await, [(key, Status::Undone)]);
+    app.shutdown(Duration::from_secs(10)).await;
 }

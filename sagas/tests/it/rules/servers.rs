@@ -1,4 +1,4 @@
-//! Transactions across databases, on a server of their own: A19 to A22, A39, A40, A51, A52; and connections that are given back: D21.
+//! Transactions across databases, on a server of their own: A19 to A22, A39, A40, A51, A52, A58; and connections that are given back: D21.
 
 use std::io;
 use std::path::PathBuf;
@@ -418,6 +418,47 @@ pub(super) async fn what_ends_branches_goes_by_the_options_that_the_pool_has_now
     wire.cut();
     assert_eq!(commits("two").await.unwrap(), [""; 0]);
     assert_eq!(rows(near.inner.pool(), "two").await, 1);
+}
+
+/// A58
+pub(super) async fn a_pool_may_be_given_another_user() {
+    let server = server(ServerOptions::new()).await;
+    let (_databases, [near, billing], _) = pair(&server).await;
+    let make = "create role one login superuser; create role two login superuser; create role three login; create role four login;
+        grant all on all tables in schema public, es_guard to three, four; grant usage on schema es_guard to three, four";
+    run(&near, make.to_owned()).await;
+    let user = |name| PgConnectOptions::clone(&near.inner.pool().connect_options()).username(name);
+    let pool = PgPoolOptions::new().max_connections(1).connect_with(user("one")).await.unwrap();
+    let stock = Partner::new(PgParticipant::new("stock", pool.clone()).unwrap());
+    let node = with(&es_core::memory::MemoryBackend::new(), [stock.clone(), billing.clone()].into_iter());
+    let commits = async |what: &str| {
+        let mut tx = node.begin();
+        write(&mut tx, &stock, what).await;
+        write(&mut tx, &billing, what).await;
+        tx.commit().await.map(|done| done.pending)
+    };
+    assert_eq!(commits("one").await.unwrap(), [""; 0]);
+    // What ends branches has an idle connection of the one before. A superuser ends what any other has prepared.
+    pool.set_connect_options(user("two"));
+    assert_eq!(commits("on a connection of before").await.unwrap(), [""; 0]);
+    pool.acquire().await.unwrap().close().await.unwrap();
+    assert_eq!(commits("two").await.unwrap(), [""; 0]);
+    pool.set_connect_options(user("three"));
+    pool.acquire().await.unwrap().close().await.unwrap();
+    assert_eq!(commits("three").await.unwrap(), [""; 0]);
+    // Who is no superuser could not end what a connection of before prepares.
+    pool.set_connect_options(user("four"));
+    let error = commits("refused").await.unwrap_err();
+    let text = es_core::chain(&error);
+    assert!(text.contains("\"three\"") && text.contains("\"four\""), "{text}");
+    assert_eq!(error.kind(), ErrorKind::Transient, "{text}");
+    assert_eq!(
+        (rows(near.inner.pool(), "refused").await, rows(billing.inner.pool(), "refused").await),
+        (0, 0)
+    );
+    pool.acquire().await.unwrap().close().await.unwrap();
+    assert_eq!(commits("four").await.unwrap(), [""; 0]);
+    assert_eq!(node.recover().await.unwrap().in_doubt["stock"].branches, 0);
 }
 
 /// Until a query says yes.

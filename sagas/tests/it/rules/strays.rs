@@ -1,18 +1,19 @@
-//! Transactions across databases that somebody has ended by hand in part, or whose decision is lost: A26 to A29, A47 to A49.
+//! Transactions across databases that somebody has ended by hand in part, or whose decision is lost: A26 to A29, A47 to A49, A59, A61, A66.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use es_core::EventStore as _;
 use es_core::memory::MemoryBackend;
-use es_core::store::{Table, write_rows};
+use es_core::store::{BranchId, Table, write_rows};
+use es_core::{App, EventStore as _};
 use es_postgres::PgParticipant;
-use sagas::two_phase::{Decision, Odd, PendingState, Stray, TwoPhase, TwoPhaseError};
+use sagas::overview::{Act, ActError, Filter, Transactions as _};
+use sagas::two_phase::{Decision, Odd, PendingState, Stray, TwoPhase, TwoPhaseApp as _, TwoPhaseError};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::Subject;
-use super::across::{Across, At, Fault, Gate, Partner, crashes, with, write};
+use super::across::{Across, At, Fault, Gate, Partner, crashes, database, with, write};
 
 /// Each stops once it is prepared.
 pub(super) fn prepared<S: Subject>(across: &Across<'_, S>) -> [Gate; 2] {
@@ -243,4 +244,120 @@ pub(super) async fn a_branch_of_a_participant_that_was_renamed_is_shown_and_ende
     across.two_phase.adopt(&stray, Decision::Commit, "ada", "as it was in the order").await.unwrap();
     across.two_phase.recover().await.unwrap();
     assert_eq!(across.have("two").await, 2);
+}
+
+/// A59
+pub(super) async fn what_a_renamed_participant_has_committed_is_settled_by_its_own_name<S: Subject>(
+    subject: &S,
+) {
+    let across = Across::open(subject, 2).await;
+    let stock = Partner::new(PgParticipant::new("stock-2", across.pool(0).clone()).unwrap());
+    let node = with(&across.backend, [stock.clone(), across.at(1).clone()].into_iter());
+    let odd = |txn| (txn, "stock".to_owned(), PendingState::Parked(Odd::Committed));
+    for decision in [Decision::Commit, Decision::Abort] {
+        let what = format!("{decision:?}");
+        let tx = across.written(&what).await;
+        let txn = tx.id();
+        crashes(tx.commit(), &prepared(&across)).await;
+        commits_by_hand(&across, 0).await;
+        assert_eq!(node.recover().await.unwrap().torn, BTreeSet::from([txn]));
+        let stray = only_stray(&node).await;
+        assert_eq!(stray.committed, BTreeSet::from(["stock".to_owned()]));
+        assert_eq!(stray.renamed["stock"], "stock-2");
+        node.adopt(&stray, decision, "ada", "as it was in the order").await.unwrap();
+        node.recover().await.unwrap();
+        assert_eq!(across.prepared(1).await, [""; 0]);
+        match decision {
+            Decision::Commit => assert_eq!(pending(&node).await, []),
+            Decision::Abort => {
+                assert_eq!(pending(&node).await, [odd(txn)]);
+                node.accept(txn, "stock", "ada", "taken back").await.unwrap();
+            }
+        }
+        assert_eq!(across.have(&what).await, if decision == Decision::Commit { 2 } else { 1 });
+    }
+    // Nobody could ask it before the rest was rolled back.
+    let tx = across.written("unasked").await;
+    let txn = tx.id();
+    crashes(tx.commit(), &prepared(&across)).await;
+    commits_by_hand(&across, 0).await;
+    stock.will(At::Marked, Fault::Lost);
+    assert_eq!(node.recover().await.unwrap().aborted, 1);
+    node.recover().await.unwrap();
+    assert_eq!(pending(&node).await, [odd(txn)]);
+    node.accept(txn, "stock", "ada", "taken back").await.unwrap();
+    // Its name was given to another one.
+    let other = database("stock").await;
+    let node = with(&across.backend, [stock, across.at(1).clone(), other.1].into_iter());
+    crashes(across.written("given").await.commit(), &prepared(&across)).await;
+    commits_by_hand(&across, 0).await;
+    assert_eq!(node.recover().await.unwrap().torn.len(), 1);
+    let stray = only_stray(&node).await;
+    node.adopt(&stray, Decision::Commit, "ada", "as it was in the order").await.unwrap();
+    assert_eq!((pending(&node).await, across.have("given").await), (vec![], 2));
+}
+
+/// A61
+pub(super) async fn strays_leave_out_nothing_without_saying_so<S: Subject>(subject: &S) {
+    const MANY: usize = 10;
+    let (across, limit) = (Across::open(subject, 3).await, Duration::from_secs(1));
+    for n in 0..MANY {
+        let mut tx = across.two_phase.begin();
+        for i in 0..2 {
+            write(&mut tx, across.at(i), &n.to_string()).await;
+        }
+        crashes(tx.commit(), &prepared(&across)).await;
+    }
+    let tx = across.written("torn").await;
+    let txn = tx.id();
+    crashes(tx.commit(), &[0, 1, 2].map(|i| across.at(i).stops(At::Prepare, true))).await;
+    commits_by_hand(&across, 2).await;
+    let node = TwoPhase::on(across.backend.clone()).unwrap().grace(Duration::ZERO).limit(limit);
+    let node = across.databases.iter().fold(node, |node, (_, own)| node.participant(own.clone()));
+    let node = node.build().unwrap();
+    // No answer is late, and all of them together are.
+    for _ in 0..=MANY {
+        across.at(2).will(At::Marked, Fault::Slow(limit.mul_f64(0.8)));
+    }
+    let strays = node.strays().await.unwrap();
+    assert_eq!(strays.found.iter().map(|stray| stray.txn).collect::<Vec<_>>(), [txn]);
+    assert!(strays.unasked.is_empty(), "{strays:?}");
+    across.at(2).forget_faults();
+    // Who does not answer is asked no more: what is committed there is not known.
+    across.at(2).hangs(At::Marked, None);
+    let strays = node.strays().await.unwrap();
+    assert!(strays.found.is_empty() && strays.unasked.keys().eq(["mail"]), "{strays:?}");
+    across.at(2).forget_faults();
+    // Nor does who fails at once.
+    for _ in 0..=MANY {
+        across.at(2).will(At::Marked, Fault::Lost);
+    }
+    let strays = node.strays().await.unwrap();
+    assert!(strays.found.is_empty() && strays.unasked.keys().eq(["mail"]), "{strays:?}");
+}
+
+/// A66
+pub(super) async fn what_two_stores_have_prepared_under_one_id_is_not_decided_together<S: Subject>(
+    subject: &S,
+) {
+    let across = Across::open(subject, 1).await;
+    let txn = es_core::id::Ids::default().next();
+    for n in [1, 2] {
+        let id = BranchId::new(Uuid::from_u128(n), txn, "stock").unwrap();
+        let prepares = format!("begin; insert into done values ('{n}'); prepare transaction 'es:{id}'");
+        across.by_hand(0, prepares).await;
+    }
+    let app = App::on(across.backend.clone()).two_phase(&across.two_phase).looks_on().start().await.unwrap();
+    let all = app.transactions();
+    let page = all.page(&Filter::needs_person(), None, 10).await.unwrap();
+    let [torn] = &page.transactions[..] else { panic!("{page:?}") };
+    let decide = Act::Decide(Decision::Commit);
+    let error = all.ask(&torn.which, decide, "ada", "because", Duration::from_secs(30)).await.unwrap_err();
+    assert!(matches!(&error, ActError::Declined { .. }), "{error:?}");
+    assert_eq!(across.prepared(0).await.len(), 2);
+    for stray in across.two_phase.strays().await.unwrap().found {
+        across.two_phase.adopt(&stray, Decision::Commit, "ada", "because").await.unwrap();
+    }
+    across.is_at_rest().await;
+    app.shutdown(Duration::from_secs(10)).await;
 }

@@ -1,5 +1,5 @@
 //! Transactions across databases that an operator has to decide about, while databases cannot be asked and coordinators go on:
-//! A41 to A46, A56, A57.
+//! A41 to A46, A56, A57, A65.
 
 use std::time::Duration;
 
@@ -237,4 +237,25 @@ pub(super) async fn whoever_asks_about_what_is_committed_is_not_told_that_it_was
         assert!(error.to_string().contains("a person has to decide"), "{error}");
     }
     assert_eq!(across.have("one").await, 2);
+}
+
+/// A65
+pub(super) async fn what_is_noted_before_it_is_decided_is_no_failure_of_the_store<S: Subject>(subject: &S) {
+    let across = Across::open(subject, 2).await;
+    let tx = across.written("one").await;
+    let txn = tx.id();
+    crashes(tx.commit(), &prepared(&across)).await;
+    let (asked, another) =
+        ([0, 1].map(|i| across.at(i).stops(At::Marked, true)), across.another_node().await);
+    let notes = async {
+        futures::join!(asked[0].met(), asked[1].met());
+        commits_by_hand(&across, 0).await;
+        assert_eq!(another.recover().await.unwrap().torn.len(), 1);
+        asked.iter().for_each(Gate::let_go);
+    };
+    let (found, ()) = futures::join!(across.two_phase.recover(), notes);
+    let found = found.unwrap();
+    assert_eq!((found.store, found.aborted, found.torn.len()), (None, 0, 1));
+    assert!(found.torn.contains(&txn));
+    assert_eq!(across.prepared(1).await.len(), 1);
 }
