@@ -85,6 +85,9 @@ impl GuardRows for ItemsTx {
     async fn floor(&mut self) -> Result<Uuid, StoreError> {
         self.0.floor().await
     }
+    async fn check(&mut self) -> Result<(), StoreError> {
+        self.0.check().await
+    }
     async fn forget(&mut self, floor: Uuid) -> Result<u64, StoreError> {
         self.0.forget(floor).await
     }
@@ -398,7 +401,7 @@ pub(super) async fn a_row_that_has_changed_since_waits_for_a_person_at_once<S: S
     shop.asks("mended", Verb::Retry { step: None }).await;
     let undecided = shop.items.log.undecided().await.unwrap();
     let accepted = undecided.iter().find(|call| call.run == handles[1].run()).unwrap();
-    shop.items.log.accept(accepted.run, &accepted.call).await.unwrap();
+    shop.items.log.accept(accepted.run, &accepted.call, "ada", "sold by hand").await.unwrap();
     shop.asks("accepted", Verb::Retry { step: Some("take".to_owned()) }).await;
     shop.asks("skipped", Verb::Skip { step: "take".to_owned() }).await;
     for handle in &handles {
@@ -408,7 +411,7 @@ pub(super) async fn a_row_that_has_changed_since_waits_for_a_person_at_once<S: S
     // Nobody has told the database of the one that was skipped.
     let undecided = shop.items.log.undecided().await.unwrap();
     assert_eq!(undecided.iter().map(|call| call.run).collect::<Vec<_>>(), [handles[2].run()]);
-    shop.items.log.accept(undecided[0].run, &undecided[0].call).await.unwrap();
+    shop.items.log.accept(undecided[0].run, &undecided[0].call, "ada", "skipped").await.unwrap();
     shop.assert_over().await;
     shop.end().await;
 }
