@@ -156,11 +156,10 @@ begin
         return;
     end if;
     select last.call into later from (
-        select distinct on (i.tab, k.key) i.tab, k.key, i.call
+        select (array_agg(i.call order by i.statement desc))[1] as call, bool_or(i.call = of_call) as is_its
         from es_undo.images i, lateral (select unnest(i.keys) union select unnest(i.new_keys)) k (key)
-        where i.run = of_run and k.key is not null order by i.tab, k.key, i.statement desc
-    ) last join es_undo.locks l on l.tab = last.tab and l.key = last.key
-        where l.run = of_run and l.calls @> array[of_call] and last.call <> of_call limit 1;
+        where i.run = of_run and k.key is not null group by i.tab, k.key
+    ) last where last.is_its and last.call <> of_call limit 1;
     if found then
         perform es_undo.wait_for(later, null);
     end if;
