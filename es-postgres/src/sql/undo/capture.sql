@@ -108,18 +108,16 @@ declare
     held record;
 begin
     -- An UPDATE may leave rows as they are.
-    if befores <> '{}' and afters <> '{}'
+    if befores = afters then
+        return;
+    elsif cardinality(befores) > 1 and afters <> '{}'
         and exists (select from unnest(befores, afters) c (before, after) where c.before = c.after)
     then
-        select coalesce(array_agg(c.key), '{}'), coalesce(array_agg(c.new_key), '{}'), coalesce(array_agg(c.before), '{}'),
-                coalesce(array_agg(c.after), '{}')
+        select array_agg(c.key), array_agg(c.new_key), array_agg(c.before), array_agg(c.after)
             into keys, new_keys, befores, afters
             from unnest(keys, new_keys, befores, afters) c (key, new_key, before, after) where c.before <> c.after;
     end if;
     touched := case when keys = new_keys then keys else keys || new_keys end;
-    if touched = '{}' then
-        return;
-    end if;
     if made <> '{}' then
         -- What is unique and there is kept by its row. What another run has freed is not there.
         select l.key, l.run into held from es_undo.locks l

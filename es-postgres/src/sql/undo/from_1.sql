@@ -9,6 +9,8 @@ alter table es_undo.images drop column n, drop column key, drop column new_key, 
     add column shape bytea not null, add column keys text[] collate "C" not null, add column new_keys text[] collate "C" not null,
     add column befores text[] collate "C" not null, add column afters text[] collate "C" not null,
     add primary key (run, call, statement);
+alter table es_undo.images alter keys set storage external, alter new_keys set storage external,
+    alter befores set storage external, alter afters set storage external;
 alter table es_undo.tables add column name text;
 update es_undo.tables t set name = coalesce(
     (select format('%I.%I', c.relnamespace::regnamespace::name, c.relname) from pg_catalog.pg_class c where c.oid = t.tab), t.tab::text);

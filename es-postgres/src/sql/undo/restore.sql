@@ -9,7 +9,9 @@ begin
     -- In this order: of two calls that let go at the same time, the second one finds nobody left.
     update es_undo.locks l set calls = array_remove(l.calls, of_call)
         where l.run = of_run and l.calls @> array[of_call];
-    delete from es_undo.locks l where l.run = of_run and cardinality(l.calls) = 0;
+    if found then
+        delete from es_undo.locks l where l.run = of_run and cardinality(l.calls) = 0;
+    end if;
 end
 $$;
 
@@ -216,7 +218,11 @@ $$;
 create function es_undo.let_go(of_tab regclass, but text[], of_run uuid, of_call text) returns void language sql {pinned}
 as $$
     update es_undo.locks l set calls = array_remove(l.calls, of_call)
-        where l.tab = of_tab and l.run = of_run and l.calls @> array[of_call] and l.key <> all (but)
+        where l.tab = of_tab and l.run = of_run and l.key = any (array(
+            select o.key from es_undo.locks o where o.tab = of_tab and o.run = of_run and o.calls @> array[of_call]
+            except select unnest(but)
+        ));
+    delete from es_undo.locks l where l.run = of_run and cardinality(l.calls) = 0;
 $$;
 
 -- Undoes what a call has changed, all of it or, with an error, nothing.

@@ -31,6 +31,9 @@ create table es_undo.images (
     afters text[] collate "C" not null,
     primary key (run, call, statement)
 );
+-- To compress them costs more than to write them: they are gone with the decision.
+alter table es_undo.images alter keys set storage external, alter new_keys set storage external,
+    alter befores set storage external, alter afters set storage external;
 comment on table es_undo.images is 'rows as they were before and after each change, as text under settings that never change';
 
 -- The primary key is what two runs meet at. `calls` are those of the run that have changed the row. A key that does not begin

@@ -18,7 +18,7 @@ async fn made(pool: &PgPool) -> Vec<String> {
     let made = "select format('%s(%s) %s %s %s', p.proname, pg_get_function_arguments(p.oid), p.prosrc, p.prosecdef, p.proconfig)
             from pg_proc p where p.pronamespace = 'es_undo'::regnamespace
         union all
-        select format('%s.%s %s %s', a.attrelid::regclass, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull)
+        select format('%s.%s %s %s %s', a.attrelid::regclass, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attstorage)
             from pg_attribute a join pg_class c on c.oid = a.attrelid
             where c.relnamespace = 'es_undo'::regnamespace and c.relkind = 'r' and a.attnum > 0 and not a.attisdropped
         union all
