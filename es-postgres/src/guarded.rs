@@ -15,6 +15,9 @@ use crate::{error, schema};
 /// The form of the tables that this program knows.
 const FORMAT: i32 = 1;
 const MAKE: &str = include_str!("sql/guards.sql");
+/// Changes a row, and reads nothing.
+const CHANGE: &str = "update es_guard.guards set state = $3, result = $4, changed = clock_timestamp()
+    where run = $1 and call = $2 returning ''";
 /// `undefined_table` and `invalid_schema_name`.
 pub(crate) const MISSING: [&str; 2] = ["42P01", "3F000"];
 /// `lock_not_available`: somebody has had it for longer than it is waited for.
@@ -122,6 +125,22 @@ impl GuardedDatabase for PgGuarded {
 #[derive(Debug)]
 pub struct GuardedTx(Begun);
 
+impl GuardedTx {
+    /// Changes a row that is there by this statement, and gives the text that it returns.
+    pub(crate) async fn change_and_read(
+        &mut self,
+        key: &GuardKey,
+        standing: &Standing,
+        change: &'static str,
+    ) -> Result<String, StoreError> {
+        let failed = |e| error::store("changing a guard row", e);
+        let (state, result) = standing.stored();
+        let change = sqlx::query(change).bind(key.run()).bind(key.call()).bind(state).bind(result);
+        let changed = change.fetch_optional(&mut **self).await.map_err(failed)?;
+        changed.ok_or_else(left)?.try_get(0).map_err(failed)
+    }
+}
+
 impl Deref for GuardedTx {
     type Target = PgConnection;
     fn deref(&self) -> &PgConnection {
@@ -155,12 +174,7 @@ impl GuardRows for GuardedTx {
     }
 
     async fn change(&mut self, key: &GuardKey, standing: &Standing) -> Result<(), StoreError> {
-        let (state, result) = standing.stored();
-        let change = "update es_guard.guards set state = $3, result = $4, changed = clock_timestamp()
-            where run = $1 and call = $2";
-        let change = sqlx::query(change).bind(key.run()).bind(key.call()).bind(state).bind(result);
-        let done = change.execute(&mut **self).await.map_err(|e| error::store("changing a guard row", e))?;
-        if done.rows_affected() == 1 { Ok(()) } else { Err(left()) }
+        self.change_and_read(key, standing, CHANGE).await.map(drop)
     }
 
     async fn floor(&mut self) -> Result<Uuid, StoreError> {

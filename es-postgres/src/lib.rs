@@ -48,7 +48,7 @@ pub use self::options::PgOptions;
 pub use self::participant::PgParticipant;
 pub use self::schema::{Migration, migrations, roles};
 pub use self::tx::{Savepoint, Tx};
-pub use self::undo_log::{PgUndoLog, Refusal, TrackedRow, UndecidedCall, UndoTx};
+pub use self::undo_log::{MendTx, PgUndoLog, Refusal, TrackedRow, UndecidedCall, UndoTx};
 
 /// What a file that writes SQL for this backend imports: `use es_postgres::prelude::*;`.
 pub mod prelude {

@@ -266,7 +266,7 @@ pub async fn forget<D: GuardedDatabase>(database: &D, before: Timestamp) -> Resu
 /// [`StoreError`], which says what to do.
 pub async fn check<D: GuardedDatabase>(database: &D) -> Result<(), StoreError> {
     let mut tx = database.begin().await?;
-    tx.floor().await?;
+    tx.check().await?;
     tx.rollback().await
 }
 

@@ -92,6 +92,12 @@ pub trait GuardRows: Send {
     /// if the tables are not there.
     fn floor(&mut self) -> impl Future<Output = Result<Uuid, StoreError>> + Send;
 
+    /// Whether calls can be made here: an error says what to do. This is asked when a program starts; a database that does
+    /// more than to have guard rows has more to look at then. A type around another one passes it on.
+    fn check(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send {
+        async move { self.floor().await.map(drop) }
+    }
+
     /// Deletes the rows of runs before `floor`, and raises the floor to it. How many that were.
     fn forget(&mut self, floor: Uuid) -> impl Future<Output = Result<u64, StoreError>> + Send;
 

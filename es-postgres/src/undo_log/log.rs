@@ -11,9 +11,9 @@ use sqlx::{PgPool, Row as _};
 use uuid::Uuid;
 
 use super::refusal::failed;
-use super::sql::make;
-use super::{Refusal, UndoTx};
-use crate::{PgGuarded, guarded};
+use super::sql::{FORMAT, make, upgrade};
+use super::{MendTx, Refusal, UndoTx};
+use crate::{PgGuarded, guarded, schema};
 
 /// A database of your own in which calls act once, and are undone by themselves: what they change in tables that are tracked
 /// is noted by triggers, as row text before and after. See [`es_core::guard`] and [`UndoLog`]. It need not have a store in it.
@@ -50,11 +50,27 @@ use crate::{PgGuarded, guarded};
 ///
 /// # What an undo does
 ///
-/// Statements are undone in the reverse of their order, in one transaction, each row once it is seen to be as the call has
-/// left it. An UPDATE is undone in the columns that had changed. If a row has changed since, or the database refuses, nothing
-/// of the call is undone, and the error is [`StoreError::Blocked`]: [`rows`](Self::rows) shows each row as it was before,
-/// after, and as it is. Set it right and undo again, or [`accept`](Self::accept) the rows as they are. A sequence does not
-/// go back, and what a trigger of yours does elsewhere is not undone.
+/// What all statements of a call come to is undone in one transaction, each row once it is seen to be as the call has left it.
+/// An UPDATE is undone in the columns that had changed. If a row has changed since, or the database refuses, nothing of the
+/// call is undone, and the error is [`StoreError::Blocked`]: [`rows`](Self::rows) shows each row as it was before, after, and
+/// as it is. [`mend`](Self::mend) it and undo again, or [`accept`](Self::accept) the rows as they are. A sequence does not go
+/// back, and what a trigger of yours does elsewhere is not undone.
+///
+/// A call whose rows a later call of its run refers to, or whose unique values that one has, is undone after it: until then
+/// the error is transient.
+///
+/// # What it does not protect
+///
+/// What a call frees is kept for it where that is a value of a primary key, or of a unique constraint or index over columns:
+/// others are refused it as they are the row. That is not so for unique indexes over expressions or of some rows, for those of
+/// types with equal values that are written differently (`double precision`, `jsonb`, types of extensions), and for exclusion
+/// constraints. Nor is a row of another table kept that the call has referred to: it can be deleted. If somebody takes such a
+/// value, or deletes such a row, the undo is blocked until that is set right.
+///
+/// The columns of a table are to stay as they are while calls that have changed it are undecided: their undo is blocked
+/// otherwise. Changes of a table that is tracked are noted by its triggers. A table that becomes a partition or a child, gets
+/// row security or rules, has its triggers switched off, or is made again, is not noted, or not by all ways; such tables are
+/// found when a program starts, and refused by name ([`es_core::guard::check`]).
 ///
 /// Your own triggers on a tracked table would fire again during an undo, as new business. PostgreSQL lets only superusers
 /// switch that off for a session, so such a trigger says itself that it does not want that, and the table cannot be tracked
@@ -64,11 +80,12 @@ use crate::{PgGuarded, guarded};
 /// # Privileges
 ///
 /// The account of the pool needs what [`PgGuarded`] asks for, `usage` on the schema `es_undo`, `select` on `about` and
-/// `tables`, `select`, `insert`, `update` and `delete` on `images` and `locks`, and its own on the tables. Other writers need
+/// `tables`, `select`, `insert`, `update` and `delete` on `images` and `locks`, `select`, `insert` and `delete` on `acts`, and
+/// its own on the tables. Other writers need
 /// nothing more than they have: the triggers note for them, with the privileges of the account that has made the log.
 /// A session that sets `es_undo.mode` by itself gets around the locks: this is for programs that mean well.
-/// Tracking needs ownership of the table, `create` on `es_undo`, and `select`, `insert` and `delete` on `tables`; make the
-/// log, and track, with the same account.
+/// Tracking needs ownership of the table, `create` on `es_undo`, and `select`, `insert`, `update` and `delete` on `tables`;
+/// make the log, and track, with the same account.
 #[derive(Clone, Debug)]
 pub struct PgUndoLog {
     guarded: PgGuarded,
@@ -86,7 +103,7 @@ pub struct TrackedRow {
     pub before: Option<String>,
     /// As the call has left it; `None` if it has deleted it.
     pub after: Option<String>,
-    /// As it is; `None` if it is not there.
+    /// As it is; `None` if it is not there, or its table is gone or has other columns by now.
     pub now: Option<String>,
     /// Whether something else has changed it since.
     pub has_changed: bool,
@@ -130,15 +147,32 @@ impl PgUndoLog {
         format!("{}\ncreate schema es_undo;\n{}", PgGuarded::install_sql(), make())
     }
 
-    /// Makes the tables and functions of guard rows and of the log, if they are not there. Two at once: one waits for the
-    /// other.
+    /// The SQL that [`install`](Self::install) runs where the log is that of the program before this one, in a transaction.
+    #[must_use]
+    pub fn upgrade_sql() -> String {
+        upgrade()
+    }
+
+    /// Makes the tables and functions of guard rows and of the log, if they are not there or are those of an earlier program.
+    /// Those keep what is noted; while they are made anew, writers of tracked tables wait, and earlier programs make no calls
+    /// from then on. Two at once: one waits for the other.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the account may not, or a newer program has made them.
+    /// [`StoreError`] if the account may not, a newer program has made them, or a table that is tracked is not noted as it is
+    /// now.
     pub async fn install(&self) -> Result<(), StoreError> {
         self.guarded.install().await?;
-        drop(guarded::make(self.pool(), "es_undo", "es-postgres undo log", make()).await?);
+        if let Some(mut there) = guarded::make(self.pool(), "es_undo", "es-postgres undo log", make()).await?
+        {
+            let failed = |e| failed("making an undo log anew", e);
+            let format = sqlx::query_scalar("select format from es_undo.about").fetch_one(&mut *there).await;
+            let format: i32 = format.map_err(failed)?;
+            if format < FORMAT {
+                sqlx::raw_sql(schema::sql(upgrade())).execute(&mut *there).await.map_err(failed)?;
+                there.commit().await.map_err(failed)?;
+            }
+        }
         es_core::guard::check(self).await
     }
 
@@ -156,14 +190,14 @@ impl PgUndoLog {
         track.execute(self.pool()).await.map(drop).map_err(|e| failed("tracking tables", e))
     }
 
-    /// Ends that changes of a table are noted.
+    /// Ends that changes of a table are noted. One that is gone is named as it was.
     ///
     /// # Errors
     ///
     /// [`StoreError`] if there are calls that have changed it and are not decided, or it is changed with rows of a table that
     /// is tracked.
     pub async fn untrack(&self, table: &str) -> Result<(), StoreError> {
-        let untrack = sqlx::query("select es_undo.untrack($1::text::regclass)").bind(table);
+        let untrack = sqlx::query("select es_undo.untrack(to_regclass($1), $1)").bind(table);
         untrack.execute(self.pool()).await.map(drop).map_err(|e| failed("untracking a table", e))
     }
 
@@ -188,7 +222,8 @@ impl PgUndoLog {
     pub async fn undecided(&self) -> Result<Vec<UndecidedCall>, StoreError> {
         let failed = |e| failed("reading which calls are undecided", e);
         let calls =
-            "select run, call, count(*) from es_undo.locks, unnest(calls) call group by 1, 2 order by 1, 2";
+            "select run, call, count(*) filter (where key like '(%') from es_undo.locks, unnest(calls) call
+            group by 1, 2 order by 1, 2";
         let calls = sqlx::query(calls).fetch_all(self.pool()).await.map_err(failed)?;
         let read = |row: &PgRow| {
             Ok(UndecidedCall { run: row.try_get(0)?, call: row.try_get(1)?, rows: row.try_get(2)? })
@@ -196,21 +231,41 @@ impl PgUndoLog {
         calls.iter().map(|row| read(row).map_err(failed)).collect()
     }
 
-    /// Takes what a call has changed as it is: nothing of it can be undone any more, and its rows are free. An undo of the
-    /// call has nothing left to do then, and succeeds. This is for an operator: of a call whose undo is blocked, before it is
-    /// tried again; or of one that a journal does not know any more, or has skipped.
+    /// Opens a transaction in which rows of a call can be set right by SQL: those that it has changed, and no others that are
+    /// tracked. A row that is as it was before the call or as the call has left it is in the way of its undo no more. This is
+    /// for an operator, of a call whose undo is blocked. `actor` and `reason` are kept, in `es_undo.acts`, until the run is
+    /// forgotten.
+    ///
+    /// `select es_undo.mend(run, call, actor, reason)` does the same from here to the end of a transaction of psql. As in an
+    /// undo, triggers of your own with `when (not es_undo.undoing())` do not fire.
     ///
     /// # Errors
     ///
-    /// [`StoreError`]: it may have been done, and can be done again.
-    pub async fn accept(&self, run: Uuid, call: &str) -> Result<(), StoreError> {
-        tracing::warn!(%run, call, "what a call has changed is taken as it is");
-        let release = sqlx::query("select es_undo.release($1, $2)").bind(run).bind(call);
-        release
-            .execute(self.pool())
-            .await
-            .map(drop)
-            .map_err(|e| failed("accepting what a call has changed", e))
+    /// [`StoreError::Misuse`] if the call has no rows that are undecided; another one: ask again. Dropped, it changes nothing.
+    pub async fn mend(&self, run: Uuid, call: &str, actor: &str, reason: &str) -> Result<MendTx, StoreError> {
+        tracing::warn!(%run, call, actor, reason, "rows that a call has changed are set right");
+        let mut tx = self.guarded.begin().await?;
+        let mend = sqlx::query("select es_undo.mend($1, $2, $3, $4)").bind(run).bind(call);
+        let mend = mend.bind(actor).bind(reason).execute(&mut *tx).await;
+        mend.map_err(|e| failed("setting rows right that a call has changed", e))?;
+        Ok(MendTx(tx))
+    }
+
+    /// Takes what a call has changed as it is: nothing of it can be undone any more, and its rows are free. An undo of the
+    /// call has nothing left to do then, and succeeds. This is for an operator: of a call whose undo is blocked, before it is
+    /// tried again; or of one that a journal does not know any more, or has skipped. How many rows that were. `actor` and
+    /// `reason` are kept, in `es_undo.acts`, until the run is forgotten.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Misuse`] if the call has no rows that are undecided: it says who has accepted them, if somebody has.
+    /// Another one: it may have been done, and can be done again.
+    pub async fn accept(&self, run: Uuid, call: &str, actor: &str, reason: &str) -> Result<i64, StoreError> {
+        let accept = sqlx::query_scalar("select es_undo.accept($1, $2, $3, $4)").bind(run).bind(call);
+        let rows = accept.bind(actor).bind(reason).fetch_one(self.pool()).await;
+        let rows = rows.map_err(|e| failed("accepting what a call has changed", e))?;
+        tracing::warn!(%run, call, actor, reason, rows, "what a call has changed is taken as it is");
+        Ok(rows)
     }
 }
 

@@ -95,8 +95,8 @@ pub trait Undoable<In: SagaInput>: Send + Sync + 'static {
 /// An [`Undoable`] as a branch: `.branch(Tracked(TakeFromStock))`.
 ///
 /// If a row has changed since, or the database refuses to take it back, the branch waits for a person at once, and nothing of
-/// it is undone. Set the row right, or tell the database to accept it as it is (`PgUndoLog::accept`), and
-/// [retry](crate::saga::Verb::Retry). A [skip](crate::saga::Verb::Skip) ends the run as well, but nobody tells the database:
+/// it is undone. Set the row right (`PgUndoLog::mend`), or tell the database to accept all of its rows as they are
+/// (`PgUndoLog::accept`), and [retry](crate::saga::Verb::Retry). A [skip](crate::saga::Verb::Skip) ends the run as well, but nobody tells the database:
 /// the rows stay locked until they are accepted there.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::exhaustive_structs, reason = "a branch, and nothing else")]

@@ -1,14 +1,21 @@
--- The trigger of one table and one kind of statement, once a statement. A template of `format`: 1 and 2 select the keys of
--- rows before and after it, 3 and 4 these rows.
+-- The trigger of one table and one kind of statement, once a statement. A template of `format`: 1 reads keys, 2 keys and rows.
 declare
     mode constant text := coalesce(current_setting('es_undo.mode', true), '');
+    keys text[] := '{}';
+    new_keys text[] := '{}';
+    befores text[] := '{}';
+    afters text[] := '{}';
+    had text[] := '{}';
+    made text[] := '{}';
 begin
     if mode <> '' then
-        perform es_undo.note(tg_relid, %1$s, %2$s, %3$s, %4$s);
-    elsif current_setting('transaction_isolation') <> 'read committed'
+        %2$s
+        perform es_undo.note(tg_relid, keys, new_keys, befores, afters, had, made);
+    elsif current_setting('transaction_isolation') not in ('read committed', 'read uncommitted')
         or exists (select from es_undo.locks l where l.tab = tg_relid)
     then
-        perform es_undo.meet(tg_relid, %1$s || %2$s, %2$s);
+        %1$s
+        perform es_undo.meet(tg_relid, keys, new_keys, had, made);
     end if;
     return null;
 end

@@ -132,7 +132,7 @@ async fn images_are_the_same_whatever_the_session() {
         }
         call.guard(&ground.log).done(tx, "1".to_owned()).await.unwrap();
         let noted = "select string_agg(row(key, new_key, before, after)::text, ' ' order by row(key, new_key, before, after)::text)
-            from es_undo.images";
+            from es_undo.images, unnest(keys, new_keys, befores, afters) c (key, new_key, before, after)";
         let noted: String = sqlx::query_scalar(noted).fetch_one(ground.pool()).await.unwrap();
         images.push(noted);
         let undo = format!("{} select es_undo.restore('{}', '{}')", odd(reads), call.run(), call.name());

@@ -179,3 +179,70 @@ async fn writers_need_no_privilege_on_the_log() {
     ground.undo(&call).await.unwrap();
     ground.sql(&format!("drop owned by {role}; drop role {role}")).await;
 }
+
+#[tokio::test]
+async fn what_is_unique_and_free_is_kept_for_the_call_that_has_freed_it() {
+    let make = "create table seats (id int primary key, who text unique, a int, b numeric, c float8 unique, unique (a, b));
+        insert into seats values (1, 'ada', 1, 1.50, 1), (2, 'bob', 2, null, 2), (3, 'eve', 3, 3, 3)";
+    let ground = Ground::of(make, &["seats"]).await;
+    let (was, call) = (ground.all(&["seats"]).await, call());
+    ground
+        .runs(&call, &["delete from seats where id = 1", "update seats set who = 'x', a = 9 where id = 2"])
+        .await;
+    let refused = [
+        "insert into seats values (9, 'ada')",
+        "insert into seats values (9, 'bob')",
+        "update seats set who = 'bob' where id = 3",
+        "insert into seats values (9, null, 1, 1.5)",
+    ];
+    for sql in refused {
+        assert_eq!(code(&ground.try_sql(sql).await.unwrap_err()), "ESU02", "{sql}");
+        let other = super::call();
+        let mut tx = ground.begin(&other).await;
+        assert_eq!(code(&exec(&mut tx, sql).await.unwrap_err()), "ESU01", "{sql}");
+    }
+    // What was never taken, and what is null, is nobody's; nor is what a row had that is as it was.
+    let free = "insert into seats values (8, null, 2, null), (9, 'zoe', 1, 2);
+        update seats set who = who where id = 3; delete from seats where id > 3";
+    ground.sql(free).await;
+    assert_eq!(ground.log.undecided().await.unwrap()[0].rows, 2);
+    // What an older snapshot does not show.
+    let mut conn = ground.pool().acquire().await.unwrap().detach();
+    exec(&mut conn, "begin isolation level repeatable read; select count(*) from seats").await.unwrap();
+    let later = super::call();
+    ground.runs(&later, &["update seats set who = 'y' where id = 3"]).await;
+    let error = exec(&mut conn, "insert into seats values (9, 'eve')").await.unwrap_err();
+    assert_eq!(code(&error), "40001", "{error}");
+    drop(conn.close().await);
+    // A call of the same run may have it.
+    let same = Call::of(call.run(), "order/same");
+    ground.runs(&same, &["update seats set who = 'ada' where id = 2"]).await;
+    for call in [&same, &call, &later] {
+        ground.undo(call).await.unwrap();
+    }
+    assert_eq!(ground.all(&["seats"]).await, was);
+    ground.assert_over().await;
+}
+
+/// It writes to the locks, which is dear, only where its snapshot may hide one.
+#[tokio::test]
+async fn a_writer_with_a_snapshot_meets_only_the_keys_that_it_makes() {
+    let ground = rows().await;
+    let costs = [
+        ("repeatable read", "update rows set v = v + 1", 0),
+        ("repeatable read", "delete from rows where id = 1", 0),
+        ("repeatable read", "update rows set id = id + 100 where id = 2", 1),
+        ("serializable", "insert into rows values (50, 'a', 1), (51, 'a', 1)", 2),
+        ("read uncommitted", "insert into rows values (60, 'a', 1)", 0),
+        ("read uncommitted", "truncate rows", 0),
+    ];
+    for (isolation, sql, met) in costs {
+        let mut conn = ground.pool().acquire().await.unwrap().detach();
+        exec(&mut conn, &format!("begin isolation level {isolation}; {sql}")).await.unwrap();
+        let inserted =
+            "select n_tup_ins from pg_stat_xact_user_tables where relid = 'es_undo.locks'::regclass";
+        let inserted: i64 = sqlx::query_scalar(inserted).fetch_one(&mut conn).await.unwrap();
+        assert_eq!(inserted, met, "{isolation}: {sql}");
+        exec(&mut conn, "commit").await.unwrap();
+    }
+}

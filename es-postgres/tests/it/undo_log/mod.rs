@@ -2,10 +2,12 @@
 
 mod images;
 mod locks;
+mod mending;
 mod random;
 mod registering;
 mod tables;
 mod undoing;
+mod upgrading;
 
 use es_core::guard::{Guard, GuardError, GuardKey, GuardRows, Guarded, GuardedDatabase as _, Undoing};
 use es_core::id::Ids;
@@ -63,6 +65,11 @@ impl Ground {
         let ground = Self::bare(make).await;
         ground.log.track(tables).await.unwrap();
         ground
+    }
+
+    /// What is there.
+    pub(crate) const fn with(log: PgUndoLog, database: Database) -> Self {
+        Self { log, _database: database }
     }
 
     /// With these tables, which are not.
@@ -147,6 +154,11 @@ impl Ground {
     pub(crate) async fn count(&self, of: &str) -> i64 {
         let count = AssertSqlSafe(format!("select count(*) from {of}"));
         sqlx::query_scalar(count).fetch_one(self.pool()).await.unwrap()
+    }
+
+    /// How many changes of rows are noted.
+    pub(crate) async fn noted(&self) -> i64 {
+        self.count("es_undo.images, unnest(befores, afters)").await
     }
 
     /// Nothing is noted, and nothing is locked.

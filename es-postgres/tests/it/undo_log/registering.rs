@@ -24,7 +24,20 @@ const TABLES: &str = r#"
     create table loud (id int primary key);
     create function loud() returns trigger language plpgsql as $$ begin return null; end $$;
     create trigger "its Trigger" after insert on loud for each statement execute function loud();
-    create trigger quiet after insert on loud for each statement when (not es_undo.undoing()) execute function loud();"#;
+    create trigger quiet after insert on loud for each statement when (not es_undo.undoing()) execute function loud();
+    create table padded (c bpchar primary key);
+    create domain own_bpchar as bpchar;
+    create domain own_own_bpchar as own_bpchar;
+    create table own_padded (c own_own_bpchar primary key);
+    create domain own_char as char(3);
+    create table own_padded_well (c own_char primary key);
+    create table choosy (id int primary key, n int);
+    create trigger at_times before insert on choosy for each row when (not es_undo.undoing() or new.n > 0) execute function loud();
+    create trigger but_then before insert on choosy for each row when (new.id = 1 or new.n > 0 and not es_undo.undoing())
+        execute function loud();
+    create trigger quiet_too before insert on choosy for each row when (not es_undo.undoing() and new.n > 0) execute function loud();
+    create trigger quiet_as_well before insert on choosy for each row when ((new.n > 0 or new.n < 9) and not es_undo.undoing())
+        execute function loud();"#;
 
 const BLIND: &str =
     "create collation blind (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
@@ -53,6 +66,10 @@ async fn what_cannot_be_restored_is_refused_by_name() {
             "rows of public.children go or change with those of public.parents (children_parent_fkey)",
         ),
         ("loud", r#"trigger "its Trigger" of public.loud would fire again"#),
+        ("padded", "column c of the primary key of public.padded has type character"),
+        ("own_padded", "column c of the primary key of public.own_padded has type public.own_own_bpchar"),
+        ("choosy", "trigger at_times of public.choosy would fire again"),
+        ("choosy", "trigger but_then of public.choosy would fire again"),
         ("pg_class", "pg_class is of the system"),
         ("es_undo.locks", "es_undo.locks is of the system"),
         ("nothing", r#"relation "nothing" does not exist"#),
@@ -65,6 +82,8 @@ async fn what_cannot_be_restored_is_refused_by_name() {
         assert!(!error.to_string().contains("quiet"), "{error}");
         assert_eq!(ground.count("es_undo.tables").await, 0);
     }
+    ground.log.track(&["own_padded_well"]).await.unwrap();
+    ground.log.untrack("own_padded_well").await.unwrap();
     ground.log.track(&["parents", "children"]).await.unwrap();
     let error = ground.log.untrack("children").await.unwrap_err().to_string();
     assert!(error.contains("go or change with those of public.parents, which is tracked"), "{error}");
@@ -137,7 +156,86 @@ async fn a_database_without_the_log_says_what_to_do() {
     let (one, two) = tokio::join!(log.install(), log.install());
     one.and(two).unwrap();
     es_core::guard::check(&log).await.unwrap();
-    sqlx::query("update es_undo.about set format = 2").execute(log.pool()).await.unwrap();
+    sqlx::query("update es_undo.about set format = 3").execute(log.pool()).await.unwrap();
     let newer = log.install().await.unwrap_err();
-    assert!(newer.to_string().contains("has format 2, this program knows 1"), "{newer}");
+    assert!(newer.to_string().contains("has format 3, this program knows 2"), "{newer}");
+}
+
+/// What is done to a table that is tracked, so that it is not noted any more, or not by all ways to write to it.
+#[tokio::test]
+async fn tables_that_are_not_noted_any_more_are_found_when_a_program_starts() {
+    let make = "create table rows (id int primary key, v int); insert into rows values (1, 1);
+        create table all_rows (id int not null, v int); create table parted (id int primary key, v int) partition by range (id)";
+    let done = [
+        ("alter table rows inherit all_rows", "public.rows inherits"),
+        ("alter table parted attach partition rows for values from (0) to (9)", "public.rows is a partition"),
+        ("create table derived () inherits (rows)", "public.rows inherits"),
+        ("alter table rows enable row level security", "public.rows has row security"),
+        ("create rule its as on delete to rows do instead nothing", "public.rows has the rule its"),
+        ("alter table rows disable trigger user", "trigger es_undo_update of public.rows is switched off"),
+        (
+            "alter table rows enable replica trigger es_undo_insert",
+            "trigger es_undo_insert of public.rows is switched off",
+        ),
+        ("drop trigger es_undo_delete on rows", "public.rows has lost its trigger es_undo_delete"),
+        (
+            "alter table rows rename id to key",
+            "trigger es_undo_insert of public.rows is for other columns of keys",
+        ),
+        (
+            "alter table rows add unique (v)",
+            "trigger es_undo_insert of public.rows is for other columns of keys",
+        ),
+    ];
+    for (sql, says) in done {
+        let ground = Ground::of(make, &["rows"]).await;
+        let call = call();
+        ground.runs(&call, &["update rows set v = 2"]).await;
+        es_core::guard::check(&ground.log).await.unwrap();
+        ground.sql(sql).await;
+        let error = es_core::guard::check(&ground.log).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Misuse, "{error}");
+        assert!(error.to_string().contains(says), "{sql}: {error}");
+        // Nor is anything undone there.
+        let why = super::blocked(ground.undo(&call).await);
+        assert!(why.contains(says) || why.contains("has other columns"), "{sql}: {why}");
+        assert_eq!(ground.count("only rows where v = 2").await, 1, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn a_table_that_is_made_again_is_tracked_again() {
+    let make = "create table rows (id int primary key, v int); insert into rows values (1, 1)";
+    let ground = Ground::of(make, &["rows"]).await;
+    ground.sql(&format!("drop table rows; {make}")).await;
+    let error = es_core::guard::check(&ground.log).await.unwrap_err().to_string();
+    assert!(
+        error.contains("public.rows is gone: track what has come in its place, or untrack it"),
+        "{error}"
+    );
+    ground.log.track(&["rows"]).await.unwrap();
+    es_core::guard::check(&ground.log).await.unwrap();
+    assert_eq!(ground.count("es_undo.tables").await, 1);
+    ground.sql("drop table rows").await;
+    assert!(ground.log.untrack("rows").await.is_err());
+    ground.log.untrack("public.rows").await.unwrap();
+    es_core::guard::check(&ground.log).await.unwrap();
+}
+
+/// A trigger that was switched off is on again, and what is unique by now is kept.
+#[tokio::test]
+async fn a_table_that_is_tracked_again_is_noted_as_it_is_now() {
+    let ground = Ground::of(
+        "create table rows (id int primary key, v int); insert into rows values (1, 1)",
+        &["rows"],
+    )
+    .await;
+    ground.sql("alter table rows disable trigger es_undo_update; alter table rows add unique (v)").await;
+    ground.log.track(&["rows"]).await.unwrap();
+    es_core::guard::check(&ground.log).await.unwrap();
+    let call = call();
+    ground.runs(&call, &["update rows set v = 2"]).await;
+    assert_eq!(super::code(&ground.try_sql("insert into rows values (2, 1)").await.unwrap_err()), "ESU02");
+    ground.undo(&call).await.unwrap();
+    ground.assert_over().await;
 }

@@ -2,7 +2,7 @@
 
 use es_core::ErrorKind;
 
-use super::{Call, Ground, blocked, call, new_run};
+use super::{Call, Ground, blocked, call, exec, new_run};
 
 const FAMILY: &str = "
     create table parents (id int primary key, v text);
@@ -126,6 +126,116 @@ async fn what_is_unique_is_exchanged_back() {
     ground.runs(&call, &changes).await;
     ground.undo(&call).await.unwrap();
     assert_eq!(ground.all(&["seats"]).await, was);
+    ground.assert_over().await;
+}
+
+/// What one call frees, another one of its run takes. Branches are undone at the same time, in whichever order.
+#[tokio::test]
+async fn a_call_waits_for_later_ones_of_its_run_that_have_what_is_unique() {
+    let make = "create table seats (id int primary key, who text unique, during int4range, exclude using gist (during with &&));
+        insert into seats values (1, 'ada', '[1,9)'), (2, 'bob', null)";
+    let ground = Ground::of(make, &["seats"]).await;
+    let was = ground.all(&["seats"]).await;
+    let hands_on = [
+        ["update seats set who = null where id = 1", "update seats set who = 'ada' where id = 2"],
+        ["delete from seats where id = 1", "update seats set who = 'ada' where id = 2"],
+        ["update seats set during = null where id = 1", "update seats set during = '[2,3)' where id = 2"],
+    ];
+    for [frees, takes] in hands_on {
+        let run = new_run();
+        let [first, second] = ["order/first", "order/second"].map(|name| Call::of(run, name));
+        ground.runs(&first, &[frees]).await;
+        ground.runs(&second, &[takes]).await;
+        let error = ground.undo(&first).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Transient, "{takes}: {error:?}");
+        ground.undo(&second).await.unwrap();
+        ground.undo(&first).await.unwrap();
+        assert_eq!(ground.all(&["seats"]).await, was, "{takes}");
+        ground.assert_over().await;
+    }
+}
+
+#[tokio::test]
+async fn what_others_forbid_is_said_by_one_of_two_calls_at_once() {
+    let make = "create table items (id int primary key);
+        create table sales (id int primary key, item int references items)";
+    let ground = Ground::of(make, &["items"]).await;
+    let run = new_run();
+    let [one, two] = ["order/one", "order/two"].map(|name| Call::of(run, name));
+    let (mut tx, mut other) = (ground.begin(&one).await, ground.begin(&two).await);
+    exec(&mut tx, "insert into items values (1)").await.unwrap();
+    exec(&mut other, "insert into items values (2)").await.unwrap();
+    exec(&mut tx, "insert into items values (3)").await.unwrap();
+    one.guard(&ground.log).done(tx, "1".to_owned()).await.unwrap();
+    two.guard(&ground.log).done(other, "1".to_owned()).await.unwrap();
+    ground.sql("insert into sales values (1, 1), (2, 2)").await;
+    let waits = ground.undo(&two).await.unwrap_err();
+    assert_eq!(waits.kind(), ErrorKind::Transient, "{waits:?}");
+    assert!(es_core::chain(&waits).contains("sales_item_fkey"), "{}", es_core::chain(&waits));
+    assert!(blocked(ground.undo(&one).await).contains("sales_item_fkey"));
+    ground.sql("delete from sales").await;
+    ground.undo(&one).await.unwrap();
+    ground.undo(&two).await.unwrap();
+    ground.assert_over().await;
+}
+
+const SEATS: &str = "create table seats (id int primary key, who text unique);
+    create table notes (id int primary key, seat int references seats on delete cascade, v text);
+    create table parents (id int primary key, v text);
+    create table children (id int primary key, parent int references parents on delete cascade);
+    insert into seats values (1, 'ada'), (2, 'bob'); insert into notes values (1, 1, 'note');
+    insert into parents values (1, 'p'); insert into children values (1, 1);";
+const EXCHANGE: [&str; 3] = [
+    "update seats set who = 'tmp' where id = 1",
+    "update seats set who = 'ada' where id = 2",
+    "update seats set who = 'bob' where id = 1",
+];
+
+/// To exchange what is unique, rows go and come. Their children would only go.
+#[tokio::test]
+async fn what_is_exchanged_back_takes_no_children_with_it() {
+    let its = ["seats", "notes", "parents", "children"];
+    let back = ["update notes set v = 'x'", "update notes set v = 'note'"];
+    for and in [&[][..], &back[..], &back[..1]] {
+        let ground = Ground::of(SEATS, &its).await;
+        let (was, call) = (ground.all(&its).await, call());
+        ground.runs(&call, &[&EXCHANGE, and].concat()).await;
+        let changed = ground.all(&its).await;
+        blocked(ground.undo(&call).await);
+        assert_eq!(ground.all(&its).await, changed, "{and:?}");
+        // By way of a third value, as a person can.
+        let mut tx = ground.log.mend(call.run(), call.name(), "ada", "exchanged").await.unwrap();
+        for sql in EXCHANGE {
+            exec(&mut tx, &sql.replace("'ada'", "'ADA'").replace("'bob'", "'ada'").replace("'ADA'", "'bob'"))
+                .await
+                .unwrap();
+        }
+        tx.commit().await.unwrap();
+        ground.undo(&call).await.unwrap();
+        assert_eq!(ground.all(&its).await, was, "{and:?}");
+        ground.assert_over().await;
+    }
+}
+
+/// Only where that is in the way.
+#[tokio::test]
+async fn what_is_exchanged_back_leaves_other_tables_and_what_excludes_itself_alone() {
+    let its = ["seats", "notes", "parents", "children", "rooms"];
+    let make = format!(
+        "{SEATS} delete from notes; create table rooms (id int primary key, during int4range, exclude using gist (during with &&));
+        insert into rooms values (1, '[1,3)'), (2, '[3,5)')"
+    );
+    let ground = Ground::of(&make, &its).await;
+    let (was, call) = (ground.all(&its).await, call());
+    let and = [
+        "update parents set v = 'q'",
+        "update rooms set during = 'empty' where id = 1",
+        "update rooms set during = '[1,3)' where id = 2",
+        "update rooms set during = '[3,5)' where id = 1",
+    ];
+    ground.runs(&call, &[&EXCHANGE[..], &and].concat()).await;
+    ground.undo(&call).await.unwrap();
+    assert_eq!(ground.all(&its).await, was);
     ground.assert_over().await;
 }
 

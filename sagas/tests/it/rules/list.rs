@@ -462,6 +462,8 @@ macro_rules! rules_across {
                 what_a_lost_node_has_committed_is_kept_or_taken_back_elsewhere
                 runs_that_want_each_others_rows_end
                 a_row_of_another_run_is_tried_for_as_long_as_a_branch_says
+                a_table_that_is_not_noted_any_more_keeps_a_program_from_starting
+                what_one_branch_frees_and_another_takes_goes_back_in_whichever_order
             }
             overview_across {
                 what_is_across_databases_is_in_the_one_list

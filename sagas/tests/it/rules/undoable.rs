@@ -1,4 +1,4 @@
-//! Branches that their database undoes: U1 to U6.
+//! Branches that their database undoes: U1 to U8.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -84,6 +84,9 @@ impl GuardRows for ItemsTx {
     }
     async fn floor(&mut self) -> Result<Uuid, StoreError> {
         self.0.floor().await
+    }
+    async fn check(&mut self) -> Result<(), StoreError> {
+        self.0.check().await
     }
     async fn forget(&mut self, floor: Uuid) -> Result<u64, StoreError> {
         self.0.forget(floor).await
@@ -236,17 +239,16 @@ impl<'s, S: Subject> Shop<'s, S> {
         shop
     }
 
+    fn wired(&self, app: AppBuilder<S::Backend>) -> AppBuilder<S::Backend> {
+        let tcc = TccTransaction::<Order, <S::Backend as Backend>::Tx>::new("order", 1);
+        let give = Give(self.waits_for_two.clone());
+        let tcc =
+            tcc.branch(Tracked(Take(self.tries))).branch(Tracked(give)).branch(Ask(self.answers.subscribe()));
+        app.provide(self.items.clone()).tcc(tcc.build())
+    }
+
     async fn join(&mut self) {
-        let wire = |app: AppBuilder<S::Backend>| {
-            let tcc = TccTransaction::<Order, <S::Backend as Backend>::Tx>::new("order", 1);
-            let give = Give(self.waits_for_two.clone());
-            let tcc = tcc
-                .branch(Tracked(Take(self.tries)))
-                .branch(Tracked(give))
-                .branch(Ask(self.answers.subscribe()));
-            app.provide(self.items.clone()).tcc(tcc.build())
-        };
-        let app = self.ground.join(wire).await;
+        let app = self.ground.join(|app| self.wired(app)).await;
         self.nodes.push(app);
     }
 
@@ -394,11 +396,15 @@ pub(super) async fn a_row_that_has_changed_since_waits_for_a_person_at_once<S: S
         assert_eq!(failed, 0, "{:#?}", shown.journal);
         assert_eq!(shop.left(&[item, item + 1]).await, (vec![7, 100], 0));
     }
-    shop.sql(&spoil(1, 99)).await;
+    let undecided = shop.items.log.undecided().await.unwrap();
+    let mended = undecided.iter().find(|call| call.run == handles[0].run()).unwrap();
+    let mut tx = shop.items.log.mend(mended.run, &mended.call, "ada", "counted").await.unwrap();
+    sqlx::query("update items set n = 99 where id = 1").execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
     shop.asks("mended", Verb::Retry { step: None }).await;
     let undecided = shop.items.log.undecided().await.unwrap();
     let accepted = undecided.iter().find(|call| call.run == handles[1].run()).unwrap();
-    shop.items.log.accept(accepted.run, &accepted.call).await.unwrap();
+    shop.items.log.accept(accepted.run, &accepted.call, "ada", "sold by hand").await.unwrap();
     shop.asks("accepted", Verb::Retry { step: Some("take".to_owned()) }).await;
     shop.asks("skipped", Verb::Skip { step: "take".to_owned() }).await;
     for handle in &handles {
@@ -408,7 +414,7 @@ pub(super) async fn a_row_that_has_changed_since_waits_for_a_person_at_once<S: S
     // Nobody has told the database of the one that was skipped.
     let undecided = shop.items.log.undecided().await.unwrap();
     assert_eq!(undecided.iter().map(|call| call.run).collect::<Vec<_>>(), [handles[2].run()]);
-    shop.items.log.accept(undecided[0].run, &undecided[0].call).await.unwrap();
+    shop.items.log.accept(undecided[0].run, &undecided[0].call, "ada", "skipped").await.unwrap();
     shop.assert_over().await;
     shop.end().await;
 }
@@ -484,6 +490,48 @@ pub(super) async fn a_row_of_another_run_is_tried_for_as_long_as_a_branch_says<S
         assert_eq!(shop.end_of(handle).await, Outcome::Completed);
     }
     assert_eq!(shop.left(&[1, 2, 3]).await, (vec![98, 90, 90], 2));
+    shop.assert_over().await;
+    shop.end().await;
+}
+
+/// U7
+pub(super) async fn a_table_that_is_not_noted_any_more_keeps_a_program_from_starting<S: Subject>(
+    subject: &S,
+) {
+    let shop = Shop::open(subject).await;
+    shop.sql(
+        "create table all_gifts (id int not null, item int, key text); alter table gifts inherit all_gifts",
+    )
+    .await;
+    let start = || shop.wired(App::on(shop.ground.backend.clone()).clock(shop.ground.clock.clone())).start();
+    let error = start().await.unwrap_err().to_string();
+    assert!(error.contains("public.gifts inherits, or is inherited from"), "{error}");
+    shop.sql("alter table gifts no inherit all_gifts; alter table items disable trigger user").await;
+    let error = start().await.unwrap_err().to_string();
+    assert!(error.contains("trigger es_undo_update of public.items is switched off"), "{error}");
+    shop.sql("alter table items enable trigger user").await;
+    assert!(start().await.unwrap().shutdown(PATIENCE).await);
+    shop.end().await;
+}
+
+/// U8
+pub(super) async fn what_one_branch_frees_and_another_takes_goes_back_in_whichever_order<S: Subject>(
+    subject: &S,
+) {
+    let shop = Shop::open(subject).await;
+    // Who takes one frees a number, which the gift gets.
+    let make = "delete from items where id > 2; update items set n = 12 where id = 1;
+        update items set n = 22 where id = 2; alter table items add unique (n)";
+    shop.sql(make).await;
+    shop.items.log.track(&["items"]).await.unwrap();
+    for key in ["a", "b", "c", "d"] {
+        shop.waits_for_two.store(true, Ordering::SeqCst);
+        let asked = shop.asked(key, 1, 2).await;
+        assert_eq!(shop.left(&[1, 2]).await.0, [11, 12]);
+        shop.answer(key, false);
+        assert!(matches!(shop.end_of(&asked).await, Outcome::Undone(_)));
+        assert_eq!(shop.left(&[1, 2]).await, (vec![12, 22], 0));
+    }
     shop.assert_over().await;
     shop.end().await;
 }
