@@ -10,8 +10,7 @@ use super::{Subject, store};
 use crate::ErrorKind;
 use crate::store::{
     Attempt, Commit, CommitError, Committed, EventFilter, EventStore, ExpectedVersion, Position, Resolution,
-    RowWrite,
-    Subscription, Version,
+    RowWrite, Subscription, Version,
 };
 
 /// E1
