@@ -52,7 +52,7 @@ pub(crate) struct Store {
 pub(crate) struct Shared {
     pub(crate) identity: uuid::Uuid,
     pub(crate) types: Types,
-    /// How many connections readers had opened when the types were read: another history comes with a new one.
+    /// Of which history they are, as readers count them.
     pub(crate) types_at: AtomicU64,
     pub(crate) streams: Streams,
     pub(crate) ids: Ids,

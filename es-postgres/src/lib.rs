@@ -12,6 +12,7 @@ mod error;
 mod explain;
 mod filter;
 mod guarded;
+mod history;
 mod lane;
 mod operate;
 mod options;

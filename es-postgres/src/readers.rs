@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use sqlx::query::Query;
 use sqlx::{ConnectOptions as _, PgConnection, Postgres, SqlStr};
 use tokio::sync::Semaphore;
 
+use crate::history::Histories;
 use crate::{error, schema};
 
 /// How long an answer is waited for: somewhat longer than the server works on it. A server that says nothing at all,
@@ -53,7 +54,7 @@ pub(crate) struct Readers {
     patience: Patience,
     permits: Semaphore,
     idle: Mutex<Vec<PgConnection>>,
-    opened: AtomicU64,
+    histories: Histories,
     /// For how many more reads large events or rows are expected.
     large: AtomicU32,
 }
@@ -68,12 +69,12 @@ impl fmt::Debug for Readers {
 impl Readers {
     pub(crate) fn new(connect: PgConnectOptions, connections: usize, patience: Patience) -> Self {
         let (permits, idle) = (Semaphore::new(connections), Mutex::default());
-        Self { connect, patience, permits, idle, opened: AtomicU64::new(0), large: AtomicU32::new(0) }
+        Self { connect, patience, permits, idle, histories: Histories::default(), large: AtomicU32::new(0) }
     }
 
-    /// How many connections have been opened: another history comes with a new one.
-    pub(crate) fn opened(&self) -> u64 {
-        self.opened.load(Ordering::Acquire)
+    /// How often a connection has led to another history than those before.
+    pub(crate) fn histories(&self) -> u64 {
+        self.histories.changes()
     }
 
     /// How long any connection of the store is waited for.
@@ -129,7 +130,7 @@ impl Readers {
             }
         }
         let mut conn = self.patience.within(self.connect.connect()).await?;
-        self.opened.fetch_add(1, Ordering::AcqRel);
+        self.patience.within(self.histories.meet(&mut conn)).await?;
         let outcome = self.patience.within(all(query(), &mut conn, &mut decode)).await;
         match outcome {
             Err(e) if error::breaks_connection(&e) => Err(e),

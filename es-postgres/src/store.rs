@@ -68,7 +68,7 @@ impl PgBackend {
     }
 
     /// Reads events and decodes each as it comes in, until the page is full. Types that another process has added since
-    /// are read first, and all of them where a connection is new: it may lead to another history. A row that has no place is no event.
+    /// are read first, and all of them where a connection leads to another history. A row that has no place is no event.
     async fn events(
         &self,
         what: &'static str,
@@ -103,8 +103,8 @@ impl PgBackend {
             };
             let _rows = self.0.shared.readers.each(what, &query, take).await?;
             self.0.shared.readers.saw(filling.is_full());
-            let (opened, at) = (self.0.shared.readers.opened(), &self.0.shared.types_at);
-            let is_sure = at.load(Ordering::Acquire) == opened;
+            let (history, at) = (self.0.shared.readers.histories(), &self.0.shared.types_at);
+            let is_sure = at.load(Ordering::Acquire) == history;
             match failed {
                 Some(error) if is_sure => return Err(error),
                 None if is_sure && !unknown => return Ok(events),
@@ -113,7 +113,7 @@ impl PgBackend {
             let what = "reading event types";
             let rows = self.0.shared.readers.rows(what, || sqlx::query(types::SELECT)).await?;
             types::learn_all(kinds, &rows).map_err(|e| error::store(what, e))?;
-            at.store(opened, Ordering::Release);
+            at.store(history, Ordering::Release);
             // The next read may meet one that came after these.
             if is_sure && kinds.known().count() == known {
                 let what = "an event has a type that is not in event_types".to_owned();

@@ -1,8 +1,7 @@
 //! Names of streams by their numbers, as reads have met them: a page then brings numbers, and names only of streams that
 //! are new here.
 //!
-//! A stream keeps its number as long as the history lasts. Another history (a failover, a restored backup) comes with new
-//! connections: then nothing is known.
+//! A stream keeps its number as long as the history lasts. In another one (a failover, a restored backup) nothing is known.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -25,13 +24,13 @@ pub(crate) struct Streams(Mutex<Known>);
 #[derive(Debug)]
 struct Known {
     names: Cache<i64, StreamId>,
-    /// How many connections had been opened when they were read.
-    connections: u64,
+    /// Of which history they are, as readers count them.
+    history: u64,
 }
 
 impl Default for Streams {
     fn default() -> Self {
-        Self(Mutex::new(Known { names: Cache::new(CAPACITY), connections: 0 }))
+        Self(Mutex::new(Known { names: Cache::new(CAPACITY), history: 0 }))
     }
 }
 
@@ -42,12 +41,12 @@ impl Streams {
         readers: &Readers,
         numbers: &[i64],
     ) -> Result<Vec<StreamId>, StoreError> {
-        let connections = readers.opened();
+        let history = readers.histories();
         let mut found: Vec<Option<StreamId>> = {
             let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if known.connections != connections {
+            if known.history != history {
                 known.names.clear();
-                known.connections = connections;
+                known.history = history;
             }
             numbers.iter().map(|number| known.names.get(number).cloned()).collect()
         };
