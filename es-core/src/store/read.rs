@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::Stream;
 use futures::stream;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::limits::MAX_PAGE;
 use crate::store::{
@@ -102,6 +103,11 @@ pub struct Subscription {
     last: Option<Bookmark>,
     /// Whether a read has failed: the store that answers again may have another history.
     failed: bool,
+    /// How far the log was seen to go, and when that was looked at: a store may fail over without a read that fails.
+    head: Position,
+    looked: Option<Instant>,
+    /// Once it was behind that: where.
+    behind: Option<Position>,
     poll: Duration,
 }
 
@@ -110,8 +116,19 @@ impl Subscription {
     #[must_use]
     pub fn new(store: Arc<dyn EventStore>, filter: EventFilter, after: Position) -> Self {
         let wake = store.watch();
-        let buffered = VecDeque::new();
-        Self { store, filter, wake, buffered, through: after, last: None, failed: false, poll: POLL }
+        Self {
+            store,
+            filter,
+            wake,
+            buffered: VecDeque::new(),
+            through: after,
+            last: None,
+            failed: false,
+            head: Position(0),
+            looked: None,
+            behind: None,
+            poll: POLL,
+        }
     }
 
     /// A subscription that continues after a bookmark, which was kept outside the store.
@@ -155,13 +172,18 @@ impl Subscription {
     /// # Errors
     ///
     /// [`StoreError`] if the store cannot be read now; a later call continues. [`StoreError::Misuse`] if the store came
-    /// back with another history, see [`Bookmark::check`].
+    /// back with another history, see [`Bookmark::check`]: the event that was delivered last is not there any more, or the log
+    /// ends before where it ended. That is looked at after a read that failed, and while there is nothing to deliver, as often
+    /// as it sleeps at most. A log that ends early does so for good: begin again with another subscription.
     pub async fn next(&mut self) -> Result<RecordedEvent, StoreError> {
         loop {
             if let Some(event) = self.buffered.pop_front() {
                 let (position, event_id) = (event.place(), event.id);
                 self.last = Some(Bookmark { store: self.store.identity(), position, event: event_id });
                 return Ok(event);
+            }
+            if let Some(behind) = self.behind {
+                return Err(ends_early(behind, self.head));
             }
             if let Some(last) = self.last.filter(|_| self.failed) {
                 last.check(&*self.store).await?;
@@ -172,12 +194,42 @@ impl Subscription {
             self.failed = page.is_err();
             let page = page?;
             self.through = page.through;
+            self.head = page.events.last().map_or(self.head, |last| self.head.max(last.place()));
             self.buffered = page.events.into();
             if self.buffered.is_empty() && !page.more {
+                self.look_back().await?;
                 wait(&mut self.wake, self.poll).await;
             }
         }
     }
+
+    /// Whether the store still has the history that was read.
+    async fn look_back(&mut self) -> Result<(), StoreError> {
+        if self.looked.is_some_and(|looked| looked.elapsed() < self.poll) {
+            return Ok(());
+        }
+        let head = self.store.head().await?;
+        if head < self.head {
+            self.behind = Some(head);
+            return Err(ends_early(head, self.head));
+        }
+        self.head = head;
+        if let Some(last) = self.last {
+            // If it is of another one, or that cannot be asked: the next call asks first.
+            self.failed = true;
+            last.check(&*self.store).await?;
+            self.failed = false;
+        }
+        self.looked = Some(Instant::now());
+        Ok(())
+    }
+}
+
+fn ends_early(head: Position, before: Position) -> StoreError {
+    StoreError::misuse(format!(
+        "the log ends at {head}, and has ended at {before}. The store was restored from an older state, or failed over to it; \
+         begin again at a position from before that"
+    ))
 }
 
 /// Until a wake-up, or until it is time to look anyway.
@@ -185,5 +237,139 @@ pub(crate) async fn wait(wake: &mut watch::Receiver<Position>, poll: Duration) {
     // A store that is gone wakes no reader: then only time passes.
     if let Ok(Err(_closed)) = tokio::time::timeout(poll, wake.changed()).await {
         tokio::time::sleep(poll).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use async_trait::async_trait;
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::id::Ids;
+    use crate::memory::MemoryBackend;
+    use crate::store::{
+        Append, Attempt, Commit, CommitError, Committed, ExpectedVersion, IdempotencyKey, Metadata, NewEvent,
+        Outcome, Resolution,
+    };
+
+    /// A store that fails over between two reads, and no read fails.
+    #[derive(Debug)]
+    struct FailsOver {
+        logs: [MemoryBackend; 2],
+        has: AtomicBool,
+    }
+
+    impl FailsOver {
+        fn log(&self) -> &MemoryBackend {
+            &self.logs[usize::from(self.has.load(Ordering::SeqCst))]
+        }
+    }
+
+    #[async_trait]
+    impl EventStore for FailsOver {
+        async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
+            self.log().commit(commit).await
+        }
+        async fn resolve(&self, attempt: &Attempt) -> Result<Resolution, StoreError> {
+            self.log().resolve(attempt).await
+        }
+        async fn stream(
+            &self,
+            id: &StreamId,
+            after: Version,
+            n: usize,
+        ) -> Result<Vec<RecordedEvent>, StoreError> {
+            self.log().stream(id, after, n).await
+        }
+        async fn read(&self, filter: &EventFilter, after: Position, n: usize) -> Result<Page, StoreError> {
+            self.log().read(filter, after, n).await
+        }
+        async fn at(&self, positions: &[Position]) -> Result<Vec<RecordedEvent>, StoreError> {
+            self.log().at(positions).await
+        }
+        async fn head(&self) -> Result<Position, StoreError> {
+            self.log().head().await
+        }
+        async fn position_at(&self, time: Timestamp) -> Result<Position, StoreError> {
+            self.log().position_at(time).await
+        }
+        async fn now(&self) -> Result<Timestamp, StoreError> {
+            self.log().now().await
+        }
+        async fn outcome(&self, key: &IdempotencyKey) -> Result<Option<Outcome>, StoreError> {
+            self.log().outcome(key).await
+        }
+        fn watch(&self) -> watch::Receiver<Position> {
+            self.log().watch()
+        }
+        // A standby has the identity of its primary.
+        fn identity(&self) -> uuid::Uuid {
+            self.logs[0].identity()
+        }
+    }
+
+    async fn append(to: &MemoryBackend, ids: &Ids) {
+        let event = NewEvent {
+            id: ids.next(),
+            name: "e".into(),
+            schema: 1,
+            codec: "json".into(),
+            data: "{}".into(),
+            tags: Vec::new(),
+            metadata: Metadata::default().into(),
+        };
+        let append = Append {
+            stream: StreamId::new("s").expect("a stream"),
+            expected: ExpectedVersion::Any,
+            events: vec![event],
+        };
+        to.commit(Commit { appends: vec![append], ..Commit::default() }).await.expect("it is appended");
+    }
+
+    /// A store whose first log has five events, and the other one some.
+    async fn fails_over(events: usize) -> Arc<FailsOver> {
+        let store =
+            FailsOver { logs: [MemoryBackend::new(), MemoryBackend::new()], has: AtomicBool::new(false) };
+        let ids = Ids::default();
+        for (log, n) in store.logs.iter().zip([5, events]) {
+            for _ in 0..n {
+                append(log, &ids).await;
+            }
+        }
+        Arc::new(store)
+    }
+
+    /// What a subscription says that has nothing to deliver, and then its store fails over.
+    async fn says(events: usize, after: Position) -> String {
+        let store = fails_over(events).await;
+        let mut log = Subscription::new(store.clone(), EventFilter::all(), after);
+        for _ in after.0..5 {
+            log.next().await.expect("an event");
+        }
+        let waits = tokio::time::timeout(POLL * 3, log.next()).await;
+        assert!(waits.is_err(), "there is nothing more: {waits:?}");
+        store.has.store(true, Ordering::SeqCst);
+        let error = tokio::time::timeout(POLL * 3, log.next()).await.expect("it says so").unwrap_err();
+        let again = log.next().await.unwrap_err();
+        assert_eq!(error.to_string(), again.to_string(), "it goes on with no other history");
+        error.to_string()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_that_ends_early_is_an_error_though_no_read_fails() {
+        // It has delivered something, or nothing at all.
+        for after in [3, 5] {
+            let why = says(4, Position(after)).await;
+            assert!(why.contains("the log ends at 4, and has ended at 5"), "{why}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_that_has_grown_as_far_with_other_events_is_an_error_though_no_read_fails() {
+        let why = says(5, Position(3)).await;
+        assert!(why.contains("another event stands there now"), "{why}");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use es_core::BoxError;
 
 use super::link::{DynLink, LinkCx, OpenLink, Opened, named};
-use crate::saga::StepError;
+use crate::saga::{ActedInPart, StepError};
 
 /// The first database decides who goes on: its row is held from the first statement of a try to its commit, so two tries of
 /// one run follow each other, and one that finds nothing there knows that nothing is committed anywhere.
@@ -33,20 +33,36 @@ impl Found<'_> {
 
     /// It has failed, and this is known of what has committed.
     fn failed<R>(&self, error: &str) -> StepError<R> {
-        let error = match self.committed.as_slice() {
+        StepError::Retry(self.words(error).into())
+    }
+
+    /// The same, before a commit was tried: the row of the first database, if it is open, says that nothing is committed.
+    fn not_opened<R>(&self, error: &str) -> StepError<R> {
+        match self.committed.is_empty() && !self.open.is_empty() {
+            true => StepError::Retry(format!("{error}; nothing is committed").into()),
+            false => self.failed(error),
+        }
+    }
+
+    /// It is partial for certain. Where that is left as it is, another try would find the same.
+    fn partial<R>(&self, error: &str, finishes: bool) -> StepError<R> {
+        match finishes {
+            true => self.failed(error),
+            false => StepError::Retry(Box::new(ActedInPart(self.words(error)))),
+        }
+    }
+
+    fn words(&self, error: &str) -> String {
+        match self.committed.as_slice() {
             [] => error.to_owned(),
             committed => format!("committed: {}; not committed: {error}", committed.join(", ")),
-        };
-        StepError::Retry(error.into())
+        }
     }
 }
 
 impl<'l, In: Sync> Attempt<'l, In> {
     /// `Ok`: all have committed. Refused: none has, nor ever will.
     pub(super) async fn make(&self, cx: LinkCx<'_, In>) -> Result<(), StepError<String>> {
-        if self.links.is_empty() {
-            return Err(StepError::Retry("it has no links".into()));
-        }
         let mut found = Found::default();
         if let Err(error) = self.open(cx, &mut found).await {
             found.roll_back().await;
@@ -83,11 +99,13 @@ impl<'l, In: Sync> Attempt<'l, In> {
                 Ok(Opened::HasRefused(why)) if found.committed.is_empty() && found.open.is_empty() => {
                     return Err(StepError::Refused(why));
                 }
-                Ok(Opened::HasRefused(why)) => return Err(found.failed(&format!("{name} says no: {why}"))),
-                Err(error) => return Err(found.failed(&named(name, &error))),
+                Ok(Opened::HasRefused(why)) => {
+                    return Err(found.partial(&format!("{name} says no: {why}"), self.finishes));
+                }
+                Err(error) => return Err(found.not_opened(&named(name, &error))),
             }
             if !self.finishes && !found.committed.is_empty() && !found.open.is_empty() {
-                return Err(found.failed(&format!("{name}, which is left as it is")));
+                return Err(found.partial(&format!("{name}, which is left as it is"), false));
             }
         }
         Ok(())
@@ -97,7 +115,7 @@ impl<'l, In: Sync> Attempt<'l, In> {
     async fn refused(&self, name: &str, why: String, found: &mut Found<'l>) -> StepError<String> {
         let why = format!("{name}: {why}");
         if !found.committed.is_empty() {
-            return found.failed(&format!("{why}, which is a no"));
+            return found.partial(&format!("{why}, which is a no"), self.finishes);
         }
         let mut open = std::mem::take(&mut found.open).into_iter();
         let Some((_, first)) = open.next() else { return StepError::Refused(why) };

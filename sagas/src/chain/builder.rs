@@ -1,5 +1,6 @@
 //! The definition of a chain: which databases, in which order, and what becomes of a partial outcome.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -7,10 +8,10 @@ use std::time::Duration;
 
 use es_core::BoxError;
 use es_core::store::Transaction;
+use futures::future::join_all;
 
 use super::attempt::Attempt;
-use super::link::{DynLink, Link, LinkCx, Typed, UndoLink, Undoable};
-use crate::data::Data;
+use super::link::{DynLink, Link, LinkCx, Typed, UndoLink, Undoable, named};
 use crate::saga::{Call, Cx, Ran, Remote, Retry, Saga, SagaInput, Step, StepError, Undo, Unknown};
 use crate::transaction::REMEMBER;
 
@@ -91,10 +92,7 @@ impl<In: SagaInput> Chain<In, Forward> {
     /// The definition, as a saga: `.saga(..)`, `app.run_saga(key, input)`.
     #[must_use]
     pub fn build<T: Transaction>(self) -> Saga<In, T> {
-        let (name, version, remember) = (self.name, self.version, self.remember);
-        let saga = Saga::new(name, version).remember(remember);
-        let saga = if let Some(deadline) = self.deadline { saga.deadline(deadline) } else { saga };
-        saga.pivot(self.step(Unknown::Settle)).build()
+        self.as_pivot(Unknown::Settle)
     }
 }
 
@@ -107,13 +105,16 @@ impl<In: SagaInput> Chain<In, Compensate> {
     /// The definition, as a saga: `.saga(..)`, `app.run_saga(key, input)`.
     #[must_use]
     pub fn build<T: Transaction>(self) -> Saga<In, T> {
-        self.in_a_saga(Unknown::Fence)
+        let saga = Saga::new(self.name, self.version).remember(self.remember);
+        let saga = if let Some(deadline) = self.deadline { saga.deadline(deadline) } else { saga };
+        saga.step(self.step(Unknown::Fence)).build()
     }
 }
 
 impl<In: SagaInput> Chain<In, Park> {
-    /// A chain of which a partial outcome is left as it is, for an operator, who finishes it or undoes it by hand, and says so:
-    /// [`Resolve`](crate::saga::Verb::Resolve) or [`Skip`](crate::saga::Verb::Skip) of the step `chain`.
+    /// A chain of which a partial outcome is left as it is, for an operator, who finishes it by hand and says so by
+    /// [`Resolve`](crate::saga::Verb::Resolve) of the step `chain`, or undoes it by hand and says so by
+    /// [`Skip`](crate::saga::Verb::Skip). Of what has failed while nothing was committed, `Skip` only has it tried again.
     pub fn parked(name: &'static str, version: u32) -> Self {
         Self::new(name, version)
     }
@@ -121,7 +122,7 @@ impl<In: SagaInput> Chain<In, Park> {
     /// The definition, as a saga: `.saga(..)`, `app.run_saga(key, input)`.
     #[must_use]
     pub fn build<T: Transaction>(self) -> Saga<In, T> {
-        self.in_a_saga(Unknown::Park)
+        self.as_pivot(Unknown::Park)
     }
 }
 
@@ -149,8 +150,9 @@ impl<In: SagaInput, M: Send + Sync + 'static> Chain<In, M> {
         self
     }
 
-    /// A run that has not begun to commit by then, counted from its start, is undone. Of a chain that is fixed forward, only
-    /// one that was not tried in vain.
+    /// By when it is to be done, counted from its start. Of a chain that is compensated, a run that has not completed by then is
+    /// undone. Of the others only one that nothing was tried for: a try that is under way goes on, and one that was made in
+    /// vain is followed by others.
     pub const fn deadline(mut self, limit: Duration) -> Self {
         self.deadline = Some(limit);
         self
@@ -179,10 +181,11 @@ impl<In: SagaInput, M: Send + Sync + 'static> Chain<In, M> {
         Links { chain: name, retry, limit, unknown, links }
     }
 
-    fn in_a_saga<T: Transaction>(self, unknown: Unknown) -> Saga<In, T> {
+    /// What may have committed is not undone: neither by its deadline, nor by a person.
+    fn as_pivot<T: Transaction>(self, unknown: Unknown) -> Saga<In, T> {
         let saga = Saga::new(self.name, self.version).remember(self.remember);
         let saga = if let Some(deadline) = self.deadline { saga.deadline(deadline) } else { saga };
-        saga.step(self.step(unknown)).build()
+        saga.pivot(self.step(unknown)).build()
     }
 }
 
@@ -196,11 +199,10 @@ struct Links<In> {
 }
 
 impl<In: SagaInput> Links<In> {
-    fn attempt(&self, cx: &Cx<'_, In>) -> Result<Attempt<'_, In>, BoxError> {
-        let input = Data::of(cx.input)?;
-        // Each try reads it anew, and a map is then in another order.
-        let of = (self.chain, input.fingerprint());
-        Ok(Attempt { links: &self.links, of, finishes: self.unknown != Unknown::Park })
+    /// With a fingerprint of what the journal has of its input: written anew it may be another text.
+    fn attempt(&self, call: &Call) -> Attempt<'_, In> {
+        let of = (self.chain, call.fingerprint());
+        Attempt { links: &self.links, of, finishes: self.unknown != Unknown::Park }
     }
 }
 
@@ -211,9 +213,8 @@ impl<In: SagaInput> Step<In> for Links<In> {
     type Refusal = String;
     type Place = Remote;
 
-    async fn run(&self, cx: Cx<'_, In>, _: &mut Call) -> Result<(), StepError<String>> {
-        let attempt = self.attempt(&cx).map_err(StepError::Retry)?;
-        attempt.make(LinkCx::new(cx.input, cx.key, cx.run)).await
+    async fn run(&self, cx: Cx<'_, In>, call: &mut Call) -> Result<(), StepError<String>> {
+        self.attempt(call).make(LinkCx::new(cx.input, cx.key, cx.run)).await
     }
 
     fn retry(&self) -> Retry {
@@ -222,6 +223,23 @@ impl<In: SagaInput> Step<In> for Links<In> {
 
     fn limit(&self) -> Duration {
         self.limit
+    }
+
+    async fn check(&self) -> Result<(), BoxError> {
+        let (mut wrong, mut seen) = (Vec::new(), BTreeSet::new());
+        if self.links.is_empty() {
+            wrong.push("it has no links".to_owned());
+        }
+        for link in &self.links {
+            if !seen.insert(link.name()) {
+                wrong.push(format!("it has two links named {:?}", link.name()));
+            }
+        }
+        let checked = join_all(self.links.iter().map(|link| link.check())).await;
+        for (link, checked) in self.links.iter().zip(checked) {
+            wrong.extend(checked.err().map(|error| named(link.name(), &error)));
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ").into()) }
     }
 
     fn unknown(&self) -> Unknown {
@@ -235,8 +253,57 @@ impl<In: SagaInput> Step<In> for Links<In> {
 }
 
 impl<In: SagaInput> Undo<In> for Links<In> {
-    async fn undo(&self, cx: Cx<'_, In>, ran: Ran<()>, _: &mut Call) -> Result<(), BoxError> {
-        let attempt = self.attempt(&cx)?;
-        attempt.undo(LinkCx::new(cx.input, cx.key, cx.run), ran != Ran::Maybe).await
+    async fn undo(&self, cx: Cx<'_, In>, ran: Ran<()>, call: &mut Call) -> Result<(), BoxError> {
+        self.attempt(call).undo(LinkCx::new(cx.input, cx.key, cx.run), ran != Ran::Maybe).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use es_core::App;
+    use es_core::memory::MemoryBackend;
+    use es_sqlite::{GuardedTx, SqliteGuarded};
+    use serde::{Deserialize, Serialize};
+    use sqlx::SqlitePool;
+
+    use super::*;
+    use crate::saga::SagaApp as _;
+
+    #[derive(Serialize, Deserialize)]
+    struct Move {}
+    impl SagaInput for Move {}
+
+    struct Leg(SqliteGuarded);
+
+    impl Link<Move> for Leg {
+        const NAME: &'static str = "leg";
+        type Database = SqliteGuarded;
+        fn database(&self) -> &SqliteGuarded {
+            &self.0
+        }
+        async fn run(&self, _: LinkCx<'_, Move>, _: &mut GuardedTx) -> Result<(), StepError<String>> {
+            Ok(())
+        }
+    }
+
+    async fn leg() -> Result<Leg, BoxError> {
+        Ok(Leg(SqliteGuarded::new(SqlitePool::connect("sqlite::memory:").await?)))
+    }
+
+    async fn wrong(chain: Chain<Move, Forward>) -> String {
+        let started = App::on(MemoryBackend::new()).saga(chain.build()).start().await;
+        started.err().map(|error| es_core::chain(&error)).unwrap_or_default()
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_a_chain_is_said_at_the_start_of_its_app() -> Result<(), BoxError> {
+        let chain = || Chain::fixed_forward("move", 1);
+        let why = wrong(chain()).await;
+        assert!(why.contains(r#"step "chain" of saga move: it has no links"#), "{why}");
+        let why = wrong(chain().link(leg().await?).link(leg().await?)).await;
+        assert!(why.contains(r#"it has two links named "leg""#), "{why}");
+        let why = wrong(chain().link(leg().await?)).await;
+        assert!(why.contains("leg: ") && why.contains("install"), "{why}");
+        Ok(())
     }
 }

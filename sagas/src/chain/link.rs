@@ -7,7 +7,8 @@ use es_core::guard::{self, Guard, GuardError, GuardKey, GuardRows as _, GuardedD
 use es_core::{BoxError, chain};
 use uuid::Uuid;
 
-use crate::saga::{SagaInput, StepError};
+use super::OF_CHAIN;
+use crate::saga::{SagaInput, StepError, has_guards};
 
 /// What a link is called with.
 #[derive(Debug)]
@@ -161,6 +162,9 @@ pub(super) enum Opened<'l> {
 pub(super) trait DynLink<In>: Send + Sync {
     fn name(&self) -> &'static str;
 
+    /// Whether its database has the tables for guard rows. One that is away is not asked.
+    async fn check(&self) -> Result<(), BoxError>;
+
     /// Opens a transaction, and does its work in it. `of`: the name of the chain, and a fingerprint of its input.
     async fn open<'l>(&'l self, cx: LinkCx<'_, In>, of: (&str, u128)) -> Result<Opened<'l>, BoxError>;
 
@@ -169,7 +173,7 @@ pub(super) trait DynLink<In>: Send + Sync {
 }
 
 fn key(cx: Uuid, chain: &str, link: &str) -> Result<GuardKey, GuardError> {
-    GuardKey::new(cx, format!("{chain}/{link}"))
+    GuardKey::new(cx, format!("{OF_CHAIN}{chain}/{link}"))
 }
 
 /// A link, as it is written.
@@ -238,12 +242,16 @@ impl<In: SagaInput, L: Link<In>> DynLink<In> for Typed<L> {
         L::NAME
     }
 
+    async fn check(&self) -> Result<(), BoxError> {
+        has_guards(self.0.database()).await
+    }
+
     async fn open<'l>(&'l self, cx: LinkCx<'_, In>, of: (&str, u128)) -> Result<Opened<'l>, BoxError> {
         open(&self.0, cx, of).await
     }
 
     async fn undo(&self, _: LinkCx<'_, In>, _: (&str, u128), _: bool) -> Result<(), BoxError> {
-        Err("it has no undo: an operator has to look what has committed".into())
+        Err("it has no undo: a mistake of the engine".into())
     }
 }
 
@@ -251,6 +259,10 @@ impl<In: SagaInput, L: Link<In>> DynLink<In> for Typed<L> {
 impl<In: SagaInput, L: UndoLink<In>> DynLink<In> for Undoable<L> {
     fn name(&self) -> &'static str {
         L::NAME
+    }
+
+    async fn check(&self) -> Result<(), BoxError> {
+        has_guards(self.0.database()).await
     }
 
     async fn open<'l>(&'l self, cx: LinkCx<'_, In>, of: (&str, u128)) -> Result<Opened<'l>, BoxError> {

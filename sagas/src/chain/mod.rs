@@ -13,7 +13,7 @@
 //! | --- | --- |
 //! | [`Chain::fixed_forward`] | what is left is done again, in new transactions, until it commits. If it says no then, an operator is asked |
 //! | [`Chain::compensated`] | it is tried as often as a step of a saga; then what has committed is undone, the last one first, and what has not never commits after that |
-//! | [`Chain::parked`] | it is left as it is, and an operator is asked |
+//! | [`Chain::parked`] | it is left as it is, and an operator is asked, at once |
 //!
 //! **Others see the middle.** Between the first commit and the last one, which is a round trip for each database, some show it
 //! and others do not. After a crash there it is longer: until another node goes on, or an operator has looked. While all
@@ -96,7 +96,10 @@
 //! ```
 //!
 //! A chain is a saga of one step, which is named `chain`: whatever there is for sagas is there for it. What an operator reads
-//! of a partial outcome names what has committed and what has not.
+//! of a partial outcome names what has committed and what has not. Of a chain that is fixed forward, or parked, that step is the
+//! pivot. So neither a deadline nor `Cancel` ends a run that is being tried, or was tried in vain: it may have committed. One of
+//! which nothing is committed is tried as what has to succeed, for as long as an outage may last, and then an operator is asked;
+//! what they read says that. If it is never to commit they end it with `Abandon`.
 //!
 //! # What it promises
 //!
@@ -108,11 +111,19 @@
 //! - A run whose outcome is partial never ends by itself: it is fixed, undone, or waits for an operator.
 //! - Nothing is said of the journal: to write there as well, or before and after, make [steps](crate::saga) of that.
 //! - Guard rows are forgotten by [`forget`](es_core::guard::forget) only, as of [guarded steps](crate::saga::Guarded).
-//! - Databases have to differ: two links in one would wait for each other, where only one may write.
+//! - Databases have to differ: two links in one would wait for each other, where only one may write. Nothing checks that.
+//! - Chains over the same databases name them in the same order. Of `A, B` and `B, A` each would hold what the other one waits
+//!   for, which no database sees; the lock time-out of one of them ends that, a try each time.
+//! - When an app starts it finds out that a chain has links, that their names differ, and that their databases have the tables
+//!   for guard rows, unless they are away.
+//! - [Reconciliation](crate::reconcile::guards) does not compare the rows of chains: it finds no link that a database has lost.
 
 mod attempt;
 mod builder;
 mod link;
+
+/// What the names of the guard rows of chains begin with, and those of no saga: nothing compares them with the steps of one.
+pub(crate) const OF_CHAIN: &str = "chain.";
 
 pub use self::builder::{Chain, Compensate, Forward, Park, Takes};
 pub use self::link::{Link, LinkCx, UndoLink};

@@ -1,20 +1,24 @@
 //! Brings copies to where their aggregates are.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use es_core::command::Sender;
 use es_core::projection::{Partition, Reactor};
 use es_core::services::{FromServices, Scope, Services};
 use es_core::store::{EventFilter, Position, StreamId, Version};
-use es_core::{Aggregate, AggregateId, BoxError, EventStore, RecordedEvent};
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use es_core::{Aggregate, AggregateId, BoxError, ErrorKind, EventStore, LoadError, RecordedEvent};
+use futures::{StreamExt as _, stream};
+use tokio::time::Instant;
+use xxhash_rust::xxh3::xxh3_128;
 
-use super::{Mirror, MirrorError};
+use super::{Mirror, MirrorError, NotWritten};
 
 /// Of so many aggregates it is known what the copy has.
 const KNOWN: usize = 10_000;
+/// For so long: a store that was restored meanwhile gives the same versions to other events.
+const BELIEVED: Duration = Duration::from_secs(5);
 
 /// Events that are read at once to fill a copy.
 const PAGE: usize = 2_500;
@@ -25,12 +29,31 @@ const LAST_PAUSE: Duration = Duration::from_secs(3);
 
 /// Writes of a fill that are under way at the same time.
 const IN_FLIGHT: usize = 16;
+/// Of so many that could not be written a fill gives up: the copy is away, say.
+const TOO_MANY: usize = 100;
 
 /// Who writes a copy.
 pub(super) struct Follower<M> {
     mirror: Arc<M>,
-    /// What the copy has at least. A write takes in all that has happened, so what comes right behind it has nothing to do.
-    written: Mutex<HashMap<StreamId, Version>>,
+    written: Mutex<Written>,
+}
+
+/// What the copy has at least. A write takes in all that has happened, so what comes right behind it has nothing to do.
+#[derive(Debug, Default)]
+struct Written(HashMap<StreamId, (Version, Instant)>);
+
+impl Written {
+    fn has(&self, stream: &StreamId, version: Version, now: Instant) -> bool {
+        let of = self.0.get(stream);
+        of.is_some_and(|(held, at)| *held >= version && now.duration_since(*at) < BELIEVED)
+    }
+
+    fn note(&mut self, stream: &StreamId, version: Version, now: Instant) {
+        if self.0.len() >= KNOWN {
+            self.0.clear();
+        }
+        self.0.insert(stream.clone(), (version, now));
+    }
 }
 
 /// The id of the aggregate that a stream is.
@@ -52,58 +75,70 @@ impl<M: Mirror> Follower<M> {
 
     /// Brings the copy to where an aggregate is now. Whether there was something to write.
     async fn follow(&self, event: &RecordedEvent, sender: &Sender) -> Result<bool, BoxError> {
-        if self.has(event) {
+        if self.written().has(&event.stream, event.version, Instant::now()) {
             return Ok(false);
         }
+        self.write(event, sender).await?;
+        Ok(true)
+    }
+
+    async fn write(&self, event: &RecordedEvent, sender: &Sender) -> Result<(), BoxError> {
         let id = id_of::<M::Of>(&event.stream)?;
         let loaded = sender.load::<M::Of>(&id).await?;
         let loaded = loaded.ok_or_else(|| format!("{} has an event, and cannot be found", event.stream))?;
         self.mirror.write(&id, loaded.version, &loaded.state).await?;
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        if written.len() >= KNOWN {
-            written.clear();
-        }
-        written.insert(event.stream.clone(), loaded.version);
-        Ok(true)
+        self.written().note(&event.stream, loaded.version, Instant::now());
+        Ok(())
     }
 
-    fn has(&self, event: &RecordedEvent) -> bool {
-        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        written.get(&event.stream).is_some_and(|version| *version >= event.version)
+    fn written(&self) -> MutexGuard<'_, Written> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes all that there is.
+    /// Writes all that there is, each aggregate once.
     pub(super) async fn fill(&self, store: &dyn EventStore, sender: &Sender) -> Result<u64, MirrorError> {
         // What was written once may be gone: that is why somebody fills it.
-        let (anew, filter) = (Self::of(self.mirror.clone()), events_of::<M::Of>());
+        self.written().0.clear();
+        let filter = events_of::<M::Of>();
         let (head, mut after, mut n) = (store.head().await?, Position(0), 0);
-        while after < head {
+        let (mut seen, mut failed) = (HashSet::<u128>::new(), Vec::new());
+        while after < head && failed.len() < TOO_MANY {
             let page = store.read(&filter, after, PAGE).await?;
-            let newest: HashMap<&StreamId, &RecordedEvent> =
-                page.events.iter().map(|event| (&event.stream, event)).collect();
-            let mut writes = Vec::with_capacity(newest.len());
-            for event in newest.into_values() {
-                writes.push(anew.fill_one(event, sender));
+            let mut writes = Vec::new();
+            for event in &page.events {
+                if seen.insert(xxh3_128(event.stream.as_str().as_bytes())) {
+                    writes.push(self.fill_one(event, sender));
+                }
             }
-            let written = stream::iter(writes).buffer_unordered(IN_FLIGHT);
-            n += written.try_fold(0, |n, one| async move { Ok(n + one) }).await?;
+            let mut written = stream::iter(writes).buffer_unordered(IN_FLIGHT);
+            while let Some(came) = written.next().await {
+                match came {
+                    Ok(()) => n += 1,
+                    Err(why) => failed.push(why),
+                }
+                if failed.len() >= TOO_MANY {
+                    break;
+                }
+            }
             if !page.more {
                 break;
             }
             after = page.through;
         }
-        Ok(n)
+        match failed.is_empty() {
+            true => Ok(n),
+            false => Err(MirrorError::Write { name: M::NAME, written: n, failed }),
+        }
     }
 
     /// One that fails is tried again a few times: a fill is long, and would else begin at its start.
-    async fn fill_one(&self, event: &RecordedEvent, sender: &Sender) -> Result<u64, MirrorError> {
+    async fn fill_one(&self, event: &RecordedEvent, sender: &Sender) -> Result<(), NotWritten> {
         let mut pause = FIRST_PAUSE;
         loop {
-            match self.follow(event, sender).await {
-                Ok(written) => return Ok(written.into()),
-                Err(source) if pause > LAST_PAUSE => {
-                    let stream = event.stream.to_string();
-                    return Err(MirrorError::Write { name: M::NAME, stream, source });
+            match self.write(event, sender).await {
+                Ok(()) => return Ok(()),
+                Err(why) if pause > LAST_PAUSE || !is_worth_a_retry(&why) => {
+                    return Err(NotWritten { stream: event.stream.to_string(), why });
                 }
                 Err(_) => tokio::time::sleep(pause).await,
             }
@@ -112,8 +147,18 @@ impl<M: Mirror> Follower<M> {
     }
 }
 
+/// Whether another try may help: an aggregate that cannot be read stays so.
+fn is_worth_a_retry(why: &BoxError) -> bool {
+    kind_of(why) == ErrorKind::Transient
+}
+
+/// What to do about it. What a copy says is not known: it is tried again.
+pub(super) fn kind_of(why: &BoxError) -> ErrorKind {
+    why.downcast_ref::<LoadError>().map_or(ErrorKind::Transient, LoadError::kind)
+}
+
 /// The reactor of a mirror.
-pub(super) struct Following<M>(pub(super) Follower<M>);
+pub(super) struct Following<M>(pub(super) Arc<Follower<M>>);
 
 impl<M: Mirror> Reactor for Following<M> {
     const NAME: &'static str = M::NAME;
@@ -130,5 +175,62 @@ impl<M: Mirror> Reactor for Following<M> {
 
     fn missing(_: &Services) -> Vec<String> {
         Vec::new()
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use es_core::memory::MemoryBackend;
+    use es_core::testing::conformance::domain::{Account, Deposit, Open};
+    use es_core::{App, BoxError};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Copy(Mutex<Vec<u64>>);
+
+    impl Mirror for Copy {
+        const NAME: &'static str = "copy";
+        type Of = Account;
+
+        async fn write(&self, _: &String, version: Version, _: &Account) -> Result<(), BoxError> {
+            self.0.lock().expect("nobody panics").push(version.0);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_believed_for_seconds_only() {
+        let (mut written, ada) = (Written::default(), StreamId::new("account-ada").expect("a stream"));
+        let now = Instant::now();
+        written.note(&ada, Version(5), now);
+        let has = |version, later| written.has(&ada, Version(version), now + later);
+        assert!(has(5, Duration::ZERO) && has(3, BELIEVED / 2));
+        assert!(!has(6, Duration::ZERO), "that is newer");
+        // The store may have been restored by then, to before version 3: this one is another one.
+        assert!(!has(3, BELIEVED));
+    }
+
+    #[tokio::test]
+    async fn what_was_written_before_a_fill_is_not_believed_after_it() -> Result<(), BoxError> {
+        let app = App::on(MemoryBackend::new()).start().await?;
+        let ada = "ada".to_owned();
+        app.send(&ada, Open { owner: "Ada".to_owned() }).await?;
+        app.send(&ada, Deposit { amount: 5 }).await?;
+        let (copy, sender) = (Arc::new(Copy::default()), app.sender());
+        let follower = Follower::of(copy.clone());
+        let log = async || {
+            Ok::<_, BoxError>(app.store().read(&events_of::<Account>(), Position(0), 10).await?.events)
+        };
+        let events = log().await?;
+        assert!(follower.follow(&events[1], &sender).await?);
+        assert!(!follower.follow(&events[0], &sender).await?, "the copy has it by now");
+        // It wrote up to version 5 just before the store was restored to 2. Then the copy was emptied.
+        follower.written().note(&events[0].stream, Version(5), Instant::now());
+        assert_eq!(follower.fill(app.store(), &sender).await?, 1);
+        app.send(&ada, Deposit { amount: 7 }).await?;
+        assert!(follower.follow(&log().await?[2], &sender).await?);
+        assert_eq!(*copy.0.lock().expect("nobody panics"), [2, 2, 3], "each aggregate once");
+        Ok(())
     }
 }

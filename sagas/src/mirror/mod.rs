@@ -58,6 +58,13 @@
 //! | [`Mirror`] | another system, one for all nodes | a reactor writes it | later than the log, by as much as the reactor is behind; never backwards |
 //! | [`NearCache`] | each process | it follows the log | for as long as the process has not heard of an event: milliseconds, or as long as the store is away |
 //!
+//! A copy refuses what it has at that version already. So a program that derives another form of an aggregate does not change what
+//! older programs have written: give such a mirror another `NAME` and another place, fill it, and switch over; or empty the copy
+//! once no older program is left, and fill it.
+//!
+//! A near cache that follows a store which has failed over to an older state forgets all within a second or two, also if no
+//! read has failed meanwhile. Until then it may answer what is lost.
+//!
 //! A view is the better copy where the store itself is the place for it: it is rebuilt with its code, and
 //! [`wait_for`](es_core::App::wait_for) waits for it.
 
@@ -68,10 +75,10 @@ mod near_cache;
 use std::sync::Arc;
 
 use es_core::store::{StoreError, Version};
-use es_core::{Aggregate, App, AppBuilder, Apply, Backend, BoxError, ErrorKind};
+use es_core::{Aggregate, App, AppBuilder, Apply, Backend, BoxError, ErrorKind, chain};
 
 use self::engine::Drops;
-use self::follow::{Follower, Following};
+use self::follow::{Follower, Following, kind_of};
 pub use self::near_cache::NearCache;
 
 /// A copy elsewhere of what aggregates are: see [`mirror`](self).
@@ -115,8 +122,9 @@ pub trait Mirrors: Sized {
 
 impl<B: Backend> Mirrors for AppBuilder<B> {
     fn mirror<M: Mirror>(self, mirror: M) -> Self {
-        let mirror = Arc::new(mirror);
-        self.provide(Follower::of(mirror.clone())).reactor(Following(Follower::of(mirror)))
+        // One for both: what a fill writes anew is not taken for written before.
+        let follower = Arc::new(Follower::of(Arc::new(mirror)));
+        self.provide(follower.clone()).reactor(Following(follower))
     }
 
     fn near_cache<A: Apply>(self, cache: &NearCache<A>) -> Self {
@@ -128,14 +136,15 @@ impl<B: Backend> Mirrors for AppBuilder<B> {
 /// On a running app.
 pub trait Mirroring {
     /// Writes every aggregate that there is into a copy, as it is now: before its reactor first ran there were some, or the
-    /// copy was lost. It reads all of their events. It may be repeated, and run while the copy is kept in step. How often it
-    /// has written.
+    /// copy was lost. It reads all of their events. It may be repeated, and run while the copy is kept in step. How many it has
+    /// written. One that cannot be written keeps no other: they are named in the end. Of a hundred it gives up.
     ///
-    /// After the store was restored from a backup, empty the copy first: it refuses what is older than what it holds.
+    /// After the store was restored from a backup, empty the copy first: it refuses what is older than what it holds. Wait for
+    /// some seconds before that: what another node has written just before, it takes for written for 5 seconds.
     ///
     /// # Errors
     ///
-    /// [`MirrorError`]; what was written until then stays.
+    /// [`MirrorError`]; what was written stays.
     ///
     /// # Cancellation
     ///
@@ -145,7 +154,7 @@ pub trait Mirroring {
 
 impl Mirroring for App {
     async fn fill<M: Mirror>(&self) -> Result<u64, MirrorError> {
-        let known: &Follower<M> =
+        let known: &Arc<Follower<M>> =
             self.services().get().map_err(|_| MirrorError::Unknown { name: M::NAME })?;
         known.fill(self.store(), &self.sender()).await
     }
@@ -164,17 +173,34 @@ pub enum MirrorError {
     /// The store could not be read.
     #[error("the log could not be read: {0}")]
     Store(#[from] StoreError),
-    /// An aggregate could not be written, or not be loaded.
-    #[error("{stream} was not written to mirror {name:?}")]
+    /// Some aggregates could not be written, or not be loaded. All others were written, unless it is a hundred of them.
+    #[error("{} of them not written to mirror {name:?}: {}", failed.len(), first(failed))]
     Write {
         /// The name of the mirror.
         name: &'static str,
-        /// The stream of the aggregate.
-        stream: String,
-        /// Why.
-        #[source]
-        source: BoxError,
+        /// How many were written.
+        written: u64,
+        /// Those that were not.
+        failed: Vec<NotWritten>,
     },
+}
+
+/// An aggregate that a fill could not write.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct NotWritten {
+    /// Its stream.
+    pub stream: String,
+    /// Why.
+    pub why: BoxError,
+}
+
+/// So many are named in a message.
+const NAMED: usize = 3;
+
+fn first(failed: &[NotWritten]) -> String {
+    let named = failed.iter().take(NAMED);
+    named.map(|of| format!("{}: {}", of.stream, chain(&*of.why))).collect::<Vec<_>>().join("; ")
 }
 
 impl MirrorError {
@@ -184,7 +210,11 @@ impl MirrorError {
         match self {
             Self::Unknown { .. } => ErrorKind::Misuse,
             Self::Store(error) => error.kind(),
-            Self::Write { .. } => ErrorKind::Transient,
+            // What another try may help with is in the list as well, and helps nothing by itself.
+            Self::Write { failed, .. } => {
+                let kinds = failed.iter().map(|of| kind_of(&of.why));
+                kinds.filter(|kind| *kind != ErrorKind::Transient).next().unwrap_or(ErrorKind::Transient)
+            }
         }
     }
 }

@@ -29,9 +29,11 @@ struct Held<A> {
     /// While it follows the log: how often it has begun to.
     following: Option<u64>,
     begun: u64,
-    entries: HashMap<StreamId, Arc<Loaded<A>>>,
-    /// In which order they came: the oldest goes first.
-    order: VecDeque<StreamId>,
+    /// Each with its place in the order.
+    entries: HashMap<StreamId, (u64, Arc<Loaded<A>>)>,
+    /// In which order they came: the oldest goes first. What was dropped meanwhile, or has come again, is passed over.
+    order: VecDeque<(u64, StreamId)>,
+    places: u64,
     /// What is being loaded: by how many, and the newest event of it that was heard of since the first of them began.
     loading: HashMap<StreamId, (usize, Version)>,
 }
@@ -64,6 +66,7 @@ impl<A: Apply> NearCache<A> {
             begun: 0,
             entries: HashMap::new(),
             order: VecDeque::new(),
+            places: 0,
             loading: HashMap::new(),
         };
         Self(Arc::new(Inner { most, held: Mutex::new(held), sender: Mutex::default() }))
@@ -80,7 +83,7 @@ impl<A: Apply> NearCache<A> {
     /// Nothing is kept.
     pub async fn get(&self, id: &A::Id) -> Result<Option<Arc<Loaded<A>>>, LoadError> {
         let stream = StreamId::new(format!("{}-{id}", A::NAME))?;
-        let found = self.0.held().entries.get(&stream).cloned();
+        let found = self.0.held().entries.get(&stream).map(|(_, entry)| entry.clone());
         let label = if found.is_some() { "true" } else { "false" };
         metrics::counter!("es_near_cache_total", "cache" => A::NAME, "found" => label).increment(1);
         if found.is_some() {
@@ -122,7 +125,7 @@ impl<A: Apply> NearCache<A> {
         if let Some((_, newest)) = held.loading.get_mut(stream) {
             *newest = version.max(*newest);
         }
-        if held.entries.get(stream).is_some_and(|entry| entry.version < version) {
+        if held.entries.get(stream).is_some_and(|(_, entry)| entry.version < version) {
             held.entries.remove(stream);
         }
     }
@@ -145,21 +148,35 @@ impl<A> Loading<'_, A> {
     fn keep(&self, loaded: &Arc<Loaded<A>>) {
         let mut held = self.inner.held();
         let newest = held.loading.get(self.stream).map(|(_, newest)| *newest).unwrap_or_default();
-        let is_held = held.entries.get(self.stream).is_some_and(|entry| entry.version >= loaded.version);
+        let is_held = held.entries.get(self.stream).is_some_and(|(_, entry)| entry.version >= loaded.version);
         if self.inner.most == 0 || self.begun.is_none() || self.begun != held.following {
             return;
         }
         if is_held || loaded.version < newest {
             return;
         }
-        // One that was dropped stands in the order still, for its next turn.
-        if held.entries.insert(self.stream.clone(), loaded.clone()).is_none() {
-            held.order.push_back(self.stream.clone());
-        }
-        while held.order.len() > self.inner.most {
-            if let Some(oldest) = held.order.pop_front() {
-                held.entries.remove(&oldest);
+        held.insert(self.stream, loaded, self.inner.most);
+    }
+}
+
+impl<A> Held<A> {
+    fn insert(&mut self, stream: &StreamId, loaded: &Arc<Loaded<A>>, most: usize) {
+        self.places += 1;
+        self.entries.insert(stream.clone(), (self.places, loaded.clone()));
+        self.order.push_back((self.places, stream.clone()));
+        let is_there = |entries: &HashMap<StreamId, (u64, Arc<Loaded<A>>)>,
+                        (place, stream): &(u64, StreamId)| {
+            entries.get(stream).is_some_and(|(of, _)| of == place)
+        };
+        while self.entries.len() > most {
+            let Some(oldest) = self.order.pop_front() else { break };
+            if is_there(&self.entries, &oldest) {
+                self.entries.remove(&oldest.1);
             }
+        }
+        // Places of what is gone are cleared away now and then.
+        if self.order.len() > most.saturating_mul(2) {
+            self.order.retain(|placed| is_there(&self.entries, placed));
         }
     }
 }
@@ -193,7 +210,7 @@ mod tests {
     }
 
     fn held(cache: &NearCache<Account>, of: &StreamId) -> Option<u64> {
-        cache.0.held().entries.get(of).map(|entry| entry.version.0)
+        cache.0.held().entries.get(of).map(|(_, entry)| entry.version.0)
     }
 
     #[test]
@@ -237,5 +254,21 @@ mod tests {
         }
         assert_eq!(["a", "b", "c"].map(|name| held(&cache, &stream(name))), [None, Some(1), Some(1)]);
         assert_eq!(cache.0.held().order.len(), 2);
+    }
+
+    #[test]
+    fn one_that_is_dropped_and_comes_again_makes_nobody_else_go() {
+        let (cache, a, b) = (NearCache::<Account>::new(2), stream("a"), stream("b"));
+        cache.follows();
+        for version in 1..50 {
+            cache.hears(&a, Version(version));
+            cache.0.begin(&a).keep(&at(version));
+            cache.0.begin(&b).keep(&at(1));
+            assert_eq!([&a, &b].map(|of| held(&cache, of)), [Some(version), Some(1)]);
+        }
+        assert!(cache.0.held().order.len() <= 4, "places of what is gone do not pile up");
+        // It has come again since: the other one is the oldest.
+        cache.0.begin(&stream("c")).keep(&at(1));
+        assert_eq!([&a, &b].map(|of| held(&cache, of)), [Some(49), None]);
     }
 }

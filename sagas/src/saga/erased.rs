@@ -167,7 +167,8 @@ impl<In: SagaInput, T: Transaction, S: Step<In, Place: PlaceOn<T>>> DynStep<In, 
     }
 
     async fn check(&self, services: &Services) -> Result<(), BoxError> {
-        <S::Place as PlaceOn<T>>::check(services).await
+        <S::Place as PlaceOn<T>>::check(services).await?;
+        self.0.check().await
     }
 
     async fn run(&self, input: &In, outputs: &Outputs, site: &Site, at: At<'_, T>) -> Answer {
@@ -206,7 +207,8 @@ impl<In: SagaInput, T: Transaction, S: Undo<In, Place: PlaceOn<T>>> DynStep<In, 
     }
 
     async fn check(&self, services: &Services) -> Result<(), BoxError> {
-        <S::Place as PlaceOn<T>>::check(services).await
+        <S::Place as PlaceOn<T>>::check(services).await?;
+        self.0.check().await
     }
 
     async fn run(&self, input: &In, outputs: &Outputs, site: &Site, at: At<'_, T>) -> Answer {

@@ -107,7 +107,12 @@ pub(crate) async fn outcome<D: GuardedDatabase>(
 
 /// Whether a database is there, when an app starts. It may be away for a while: its calls are tried again.
 pub(crate) async fn is_there<D: GuardedDatabase>(services: &Services) -> Result<(), BoxError> {
-    match tokio::time::timeout(LIMIT, guard::check(database::<D>(services)?)).await {
+    has_guards(database::<D>(services)?).await
+}
+
+/// The same, of one that is no service.
+pub(crate) async fn has_guards<D: GuardedDatabase>(database: &D) -> Result<(), BoxError> {
+    match tokio::time::timeout(LIMIT, guard::check(database)).await {
         Err(_) => {
             tracing::warn!("a database with guard rows does not answer within {LIMIT:?}");
             Ok(())

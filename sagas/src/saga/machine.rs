@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::child::IfItRefuses;
 use super::family::{AsChild, AsParent};
 use super::pace::Failures;
-use super::step::{Awaits, Retry, Unknown};
+use super::step::{ActedInPart, Awaits, Retry, Unknown};
 use crate::data::Data;
 use crate::lock::{LockMode, Resource};
 use crate::transaction::{
@@ -709,7 +709,10 @@ impl Shape {
             }
             // It says that it cannot be undone as things are.
             Answer::Refused(why) => Record::Parked { step, why: cut(&why), refuses: false },
-            Answer::Failed(error) => Record::Failed { step, undo: call.undo, error: cut(&chain(&*error)) },
+            Answer::Failed(error) => match error.downcast_ref::<ActedInPart>() {
+                Some(part) if !call.undo => Record::Refused { step, why: cut(&part.0), maybe: true },
+                _ => Record::Failed { step, undo: call.undo, error: cut(&chain(&*error)) },
+            },
         }
     }
 
@@ -795,10 +798,13 @@ pub(super) fn cancelled(by: &crate::By) -> Why {
 /// Why a step that said no waits for a person.
 fn why_refused(state: &State, refused: &str) -> String {
     match state.forward {
-        true => format!("it was refused, and it was decided to go forward: retry or resolve it, or cancel ({refused})"),
+        true => format!(
+            "it was refused, and it was decided to go forward: retry or resolve it, or cancel ({refused})"
+        ),
         // It is the pivot, and one of its calls before may have run.
-        false => "it was refused, and an earlier call of it may have run: find out, and resolve it, or skip it if it has not run"
-            .to_owned(),
+        false => format!(
+            "it was refused, and an earlier call of it may have run: find out, and resolve it, or skip it if it has not run ({refused})"
+        ),
     }
 }
 

@@ -99,7 +99,7 @@ pub use self::builder::{
 };
 pub use self::child::{Child, IfItRefuses, SubSaga};
 pub use self::guarded::{Guarded, GuardedVisit};
-pub(crate) use self::guarded::{enter, is_there, outcome};
+pub(crate) use self::guarded::{enter, has_guards, is_there, outcome};
 #[cfg(feature = "http")]
 pub use self::http::Reply;
 pub use self::lock::{Lock, SagaLock};
@@ -110,6 +110,7 @@ pub(crate) use self::probed::{Outline, OutlineStep, again};
 pub use self::signal::{Awaited, SagaSignal, Signal, Signals};
 pub use self::starter::Starter;
 pub(crate) use self::starter::{SagaKind, WithDeadline};
+pub(crate) use self::step::ActedInPart;
 pub use self::step::{
     Awaits, CannotRefuse, Cx, Needs, OrRetry, Outputs, Ran, Retry, SagaInput, Step, StepError, Undo, Unknown,
 };

@@ -114,6 +114,8 @@ impl Place for Remote {
 pub struct Call {
     key: String,
     does: Does,
+    /// What it is made with, as a hash: of what the journal has, which is the same each time.
+    fingerprint: u128,
 }
 
 /// What a call does.
@@ -152,6 +154,10 @@ impl Call {
     #[must_use]
     pub fn step_key(&self) -> &str {
         self.key.strip_suffix(self.does.suffix()).unwrap_or(&self.key)
+    }
+
+    pub(crate) const fn fingerprint(&self) -> u128 {
+        self.fingerprint
     }
 }
 
@@ -322,9 +328,11 @@ impl<T: Transaction> PlaceOn<T> for Remote {
     where
         T: 'a,
     {
-        let At::Outside(Outside { run, name, does, .. }) = at else { return Err(elsewhere()) };
+        let At::Outside(outside) = at else { return Err(elsewhere()) };
+        let Outside { run, name, fingerprint, does, .. } = outside;
         let (saga, step) = name.split_once('/').unwrap_or((&name, ""));
-        Ok(Call { key: format!("{saga}/{}/{step}{}", run.simple(), does.suffix()), does })
+        let key = format!("{saga}/{}/{step}{}", run.simple(), does.suffix());
+        Ok(Call { key, does, fingerprint })
     }
 
     async fn check(_: &Services) -> Result<(), BoxError> {

@@ -19,6 +19,7 @@ use super::machine::{Doable, Shape, State};
 use super::place::At;
 use super::starter::Starter;
 use super::step::{Awaits, Outputs, SagaInput};
+use crate::chain::OF_CHAIN;
 use crate::data::Data;
 use crate::keeping::brief;
 use crate::lock::{LockMode, Resource};
@@ -89,9 +90,12 @@ impl<In: SagaInput, T: Transaction> SagaProtocol<In, T> {
     /// What is wrong with the definition, a line each.
     pub(super) fn wrong(&self) -> Vec<String> {
         let (mut wrong, mut seen) = (Vec::new(), BTreeSet::new());
-        for (of, what) in
-            [(OF_TCC, "TCCs"), (OF_HALF, "half messages"), (OF_THREE_PHASE, "three-phase commits")]
-        {
+        for (of, what) in [
+            (OF_TCC, "TCCs"),
+            (OF_HALF, "half messages"),
+            (OF_THREE_PHASE, "three-phase commits"),
+            (OF_CHAIN, "rows of chains"),
+        ] {
             if self.name.starts_with(of) {
                 let name = &self.name;
                 wrong

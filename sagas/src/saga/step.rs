@@ -196,6 +196,11 @@ impl<'a, In: SagaInput, N: Needs<In>> Cx<'a, In, N> {
     }
 }
 
+/// Why a pivot that has acted in part, and is left as it is, waits for a person at once: it would only find the same again.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct ActedInPart(pub(crate) String);
+
 /// A step of a saga with this input.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a step of sagas with the input `{In}`",
@@ -256,6 +261,12 @@ pub trait Step<In: SagaInput>: Send + Sync + 'static {
     #[expect(private_interfaces, reason = "only the engine asks")]
     fn locks(&self) -> Option<&dyn Claims<In>> {
         None
+    }
+
+    /// Whether all is there that it needs, when an app starts.
+    #[doc(hidden)]
+    fn check(&self) -> impl Future<Output = Result<(), BoxError>> + Send {
+        async { Ok(()) }
     }
 
     /// What is done if it may have run, when the saga is undone; as its place says, unless it says otherwise. Says nothing

@@ -112,7 +112,9 @@ pub trait ThreePhases {
     /// What an operator sees of those with this input, and has done to them. Of the verbs it knows `Cancel`, until it is
     /// decided: it then asks for the decision to abort, and goes by the one that stands; `Retry`; `Resolve`, which takes a
     /// participant for committed once it was decided to commit; `Skip`, which takes one for aborted once it was decided to
-    /// abort; and `Abandon`, after which participants that are in doubt decide among themselves.
+    /// abort; and `Abandon`, after which participants that are in doubt decide among themselves. An abandoned run has ended:
+    /// [`guards_needed_since`](Runs::guards_needed_since) knows nothing of participants that are in doubt still. Whoever forgets
+    /// a guard row of theirs leaves them with what they hold, for good: see to it before that all of them have ended it.
     ///
     /// # Errors
     ///

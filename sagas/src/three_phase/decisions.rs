@@ -15,6 +15,9 @@ const TRIES: usize = 16;
 
 /// Where transactions are decided: each once.
 ///
+/// Who coordinates a transaction and all who take part in it have one of these in common: that of the store which coordinates
+/// it. Nothing of an id says which store that is, and a decision about a transaction of another store is inserted as any.
+///
 /// [`StoredDecisions`] is the one that there is, in the journal. A participant that does not reach the journal itself asks
 /// a program that does, and implements this by that call.
 ///

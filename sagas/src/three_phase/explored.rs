@@ -86,6 +86,8 @@ struct Explorer {
     cancels: bool,
     /// Whether what has to succeed may fail for so long that an operator is asked.
     parks: bool,
+    /// Whether a participant may lose its vote before it is told that all have voted.
+    forgets: bool,
     seen: HashSet<u128>,
     left: Vec<World>,
     ended: BTreeSet<String>,
@@ -152,6 +154,7 @@ impl Explorer {
             loses: true,
             cancels: false,
             parks: false,
+            forgets: false,
             seen: HashSet::new(),
             left: Vec::new(),
             ended: BTreeSet::new(),
@@ -209,6 +212,7 @@ impl Explorer {
     fn visit(&mut self, world: &World) -> Result<(), String> {
         is_whole(world)?;
         self.participants(world);
+        self.forget(world);
         for call in world.astray.clone() {
             for (place, _) in self.arrives(world, call)? {
                 let mut then = world.clone();
@@ -307,6 +311,21 @@ impl Explorer {
             if place.round != Round::None {
                 let mut then = world.clone();
                 then.places[i].round = Round::None;
+                self.goes_to(then);
+            }
+        }
+    }
+
+    /// A participant loses its vote.
+    fn forget(&mut self, world: &World) {
+        if !self.forgets || world.row.is_some() {
+            return;
+        }
+        for (i, place) in world.places.iter().enumerate() {
+            let has_heard = world.state.parties[i].phase >= Phase::Voted;
+            if place.standing == Standing::Voted && has_heard {
+                let mut then = world.clone();
+                then.places[i].standing = Standing::Unvoted;
                 self.goes_to(then);
             }
         }
@@ -442,7 +461,8 @@ impl Explorer {
     }
 
     fn time_and_people(&mut self, world: &World) -> Result<(), String> {
-        if world.state.direction == Direction::Open {
+        // A deadline that passes before it says that its vote is lost mixes outcomes: that is not covered.
+        if world.state.direction == Direction::Open && !self.forgets {
             self.goes_to(World { late: true, ..world.clone() });
         }
         if self.cancels { self.asked(world, Verb::Cancel) } else { Ok(()) }
@@ -535,6 +555,16 @@ fn three_participants_all_commit_or_all_abort() {
         (three.most_crashes, three.most_rounds, three.loses) = (crashes, rounds, loses);
         let three = explore(three, 1_000);
         assert_eq!(three.by_participants.len(), 2, "{:?}", three.by_participants);
+    }
+}
+
+#[test]
+fn a_participant_that_has_lost_its_vote_says_so_and_none_commits() {
+    for parties in [2, 3] {
+        let mut lost = Explorer::new(parties, Fault::None);
+        (lost.forgets, lost.loses, lost.most_rounds) = (true, false, 0);
+        let lost = explore(lost, 50);
+        assert!(lost.why.iter().any(|why| why.contains("was refused")), "{:?}", lost.why);
     }
 }
 

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use es_core::clock::{Clock, SystemClock};
 use es_core::guard::{
     self, Confirming, Guard, GuardError, GuardKey, GuardRows as _, GuardedDatabase, Undoing,
 };
 use es_core::store::StoreError;
 use es_core::{BoxError, Timestamp};
 use futures::future::join_all;
+use futures::{StreamExt as _, stream};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -21,6 +23,11 @@ use super::standing::{Standing, Then, Told, asks_for};
 use crate::data::Data;
 use crate::saga::{SagaInput, StepError};
 use crate::two_phase::Decision;
+
+/// For how long another participant, or the journal, is waited for in a round, unless it is said.
+const LIMIT: Duration = Duration::from_secs(5);
+/// Rounds of a look that are under way at the same time.
+const ROUNDS: usize = 16;
 
 /// What a participant does, through transactions of its own database. `T` is the transaction of that: `GuardedTx` of
 /// `es-postgres` or `es-sqlite`.
@@ -155,7 +162,14 @@ pub trait Peers: Send + Sync + 'static {
 /// | voted, pre-committed | `done`, with what it holds and who else takes part |
 /// | committed | `confirmed` |
 /// | aborted | `undone`; `tomb` if it had not voted, or has voted no |
-pub struct GuardedParticipant<D, W>(Arc<Inner<D, W>>);
+pub struct GuardedParticipant<D, W>(Arc<Inner<D, W>>, Set);
+
+/// What can be set of one.
+#[derive(Clone)]
+struct Set {
+    clock: Arc<dyn Clock>,
+    limit: Duration,
+}
 
 struct Inner<D, W> {
     name: String,
@@ -168,7 +182,7 @@ struct Inner<D, W> {
 
 impl<D, W> Clone for GuardedParticipant<D, W> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self(self.0.clone(), self.1.clone())
     }
 }
 
@@ -185,6 +199,9 @@ struct Kept {
     standing: Standing,
     participants: Vec<String>,
     held: Data,
+    /// When it voted: its time-out counts from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since: Option<Timestamp>,
 }
 
 impl Kept {
@@ -202,9 +219,9 @@ impl Kept {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParticipantError {
-    /// What it is told cannot be, where it stands: an operator has to look.
+    /// What it is told, or holds, cannot be where it stands: an operator has to look.
     #[error(
-        "{participant:?} is {standing:?} in transaction {txn}, and is told otherwise: an operator has to look"
+        "{participant:?} is {standing:?} in transaction {txn}, and holds something or is told otherwise: an operator has to look"
     )]
     Odd {
         /// Which participant.
@@ -233,6 +250,12 @@ impl From<StoreError> for ParticipantError {
 
 impl<D: GuardedDatabase, W: Holds<D::Tx>> GuardedParticipant<D, W> {
     /// A participant of this name. `peers`: how it asks the others; `decisions`: where it is decided.
+    ///
+    /// All who coordinate transactions that it takes part in decide in one journal, the one of `decisions`: it asks there about
+    /// each of them. If another store coordinates some, or a copy of that store does, one of them may be committed here and
+    /// aborted elsewhere. Give each store participants of its own, with names of their own.
+    ///
+    /// The name is part of where it remembers what it has voted: under another one it knows of none of its votes.
     #[must_use]
     pub fn new(
         name: impl Into<String>,
@@ -243,7 +266,20 @@ impl<D: GuardedDatabase, W: Holds<D::Tx>> GuardedParticipant<D, W> {
     ) -> Self {
         let name = name.into();
         let call = format!("three-phase/{name}");
-        Self(Arc::new(Inner { name, call, database, work, peers, decisions }))
+        let set = Set { clock: Arc::new(SystemClock), limit: LIMIT };
+        Self(Arc::new(Inner { name, call, database, work, peers, decisions }), set)
+    }
+
+    /// The same with another clock than that of the machine: the one that [`look`](Self::look) is told the time of.
+    #[must_use]
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self(self.0, Set { clock, ..self.1 })
+    }
+
+    /// For how long another participant, or the journal, is waited for in a round: 5 seconds, unless this says otherwise.
+    #[must_use]
+    pub fn limit(self, limit: Duration) -> Self {
+        Self(self.0, Set { limit, ..self.1 })
     }
 
     /// Its name.
@@ -261,8 +297,9 @@ impl<D: GuardedDatabase, W: Holds<D::Tx>> GuardedParticipant<D, W> {
         guard::check(&self.0.database).await
     }
 
-    fn guard(&self, txn: Uuid, fingerprint: u128) -> Result<Guard<'_, D>, GuardError> {
-        Ok(Guard::new(&self.0.database, self.key(txn)?, fingerprint))
+    /// With no fingerprint of what it is asked about: a transaction is about one thing, which two programs may write differently.
+    fn guard(&self, txn: Uuid) -> Result<Guard<'_, D>, GuardError> {
+        Ok(Guard::new(&self.0.database, self.key(txn)?, 0))
     }
 
     fn key(&self, txn: Uuid) -> Result<GuardKey, GuardError> {
@@ -281,8 +318,7 @@ impl<D: GuardedDatabase, W: Holds<D::Tx>> GuardedParticipant<D, W> {
         participants: &[String],
     ) -> Result<(), StepError<String>> {
         let again = |error: ParticipantError| StepError::Retry(error.into());
-        let data = Data::of(input).map_err(StepError::Retry)?;
-        let guard = self.guard(txn, data.fingerprint()).map_err(|error| again(error.into()))?;
+        let guard = self.guard(txn).map_err(|error| again(error.into()))?;
         let mut tx = match guard.forward().await {
             Ok(guard::Guarded::Run(tx)) => tx,
             Ok(guard::Guarded::Done(_)) => return Ok(()),
@@ -294,8 +330,8 @@ impl<D: GuardedDatabase, W: Holds<D::Tx>> GuardedParticipant<D, W> {
         };
         let kept = match self.0.work.hold(txn, input, &mut tx).await {
             Ok(held) => Data::of(&held).map(|held| {
-                let participants = participants.to_vec();
-                Kept { standing: Standing::Voted, participants, held }
+                let (participants, since) = (participants.to_vec(), Some(self.1.clock.now()));
+                Kept { standing: Standing::Voted, participants, held, since }
             }),
             Err(StepError::Refused(why)) => {
                 return match guard.refused(tx, why).await {
@@ -316,7 +352,7 @@ impl<D: GuardedDatabase, W: Holds<D::Tx>> GuardedParticipant<D, W> {
         }
     }
 
-    /// Takes note that all have voted yes. `Ok(false)`: it has aborted.
+    /// Takes note that all have voted yes. `Ok(false)`: it has aborted, or its vote is lost: it is not to be committed.
     ///
     /// # Errors
     ///
@@ -324,7 +360,11 @@ impl<D: GuardedDatabase, W: Holds<D::Tx>> GuardedParticipant<D, W> {
     pub async fn pre_commit(&self, txn: Uuid) -> Result<bool, ParticipantError> {
         let key = self.key(txn)?;
         let mut tx = self.0.database.begin().await?;
-        let (standing, kept) = self.find(&key, &mut tx).await?;
+        let (standing, kept) = match self.find(&key, &mut tx).await {
+            // It is not known what it holds.
+            Err(ParticipantError::Guard(GuardError::Expired)) => (Standing::Unvoted, None),
+            found => found?,
+        };
         match (standing.then(Told::PreCommit), kept) {
             (Then::Goes(standing), Some(kept)) => {
                 let output = serde_json::to_string(&Kept { standing, ..kept });
@@ -350,7 +390,7 @@ impl<D: GuardedDatabase, W: Holds<D::Tx>> GuardedParticipant<D, W> {
     ///
     /// [`ParticipantError`]: it can be told again; one that has not voted, or has aborted, is [odd](ParticipantError::Odd).
     pub async fn do_commit(&self, txn: Uuid) -> Result<(), ParticipantError> {
-        let guard = self.guard(txn, 0)?;
+        let guard = self.guard(txn)?;
         let (mut tx, output) = match guard.confirm().await {
             Ok(Confirming::Run(tx, output)) => (tx, output),
             Ok(Confirming::Nothing) => return Ok(()),
@@ -378,7 +418,7 @@ impl<D: GuardedDatabase, W: Holds<D::Tx>> GuardedParticipant<D, W> {
     ///
     /// [`ParticipantError`]: it can be told again; one that has committed is [odd](ParticipantError::Odd).
     pub async fn abort(&self, txn: Uuid) -> Result<(), ParticipantError> {
-        let guard = self.guard(txn, 0)?;
+        let guard = self.guard(txn)?;
         let (mut tx, output) = match guard.undo(false).await {
             Ok(Undoing::Run(tx, output)) => (tx, output),
             Ok(Undoing::Nothing) => return Ok(()),
@@ -443,7 +483,8 @@ impl<D: GuardedDatabase, W: Holds<D::Tx>> GuardedParticipant<D, W> {
     /// The termination round, of a transaction that it has waited for: it asks the others where they stand, asks for the
     /// decision that follows, and goes by the one that stands, whoever has inserted it. `None`: it is in no doubt.
     ///
-    /// It never decides by itself: without an answer from where transactions are decided it stays as it is.
+    /// It never decides by itself: without an answer from where transactions are decided it stays as it is. Whoever does not
+    /// answer within its [`limit`](Self::limit) is not reached.
     ///
     /// # Errors
     ///
@@ -459,27 +500,39 @@ impl<D: GuardedDatabase, W: Holds<D::Tx>> GuardedParticipant<D, W> {
         tx.rollback().await?;
         let Some(kept) = kept else { return Ok(None) };
         let others = kept.participants.iter().filter(|name| **name != self.0.name);
-        let heard = join_all(others.map(|name| self.0.peers.standing(name, txn))).await;
+        let heard = join_all(others.map(|name| self.standing_of(name, txn))).await;
         let asked = asks_for(own, heard.into_iter().flatten());
-        let stands = self.0.decisions.decide(txn, asked).await.map_err(ParticipantError::Undecided)?;
+        let stands = tokio::time::timeout(self.1.limit, self.0.decisions.decide(txn, asked)).await;
+        let stands = stands.unwrap_or_else(|elapsed| Err(elapsed.into()));
+        let stands = stands.map_err(ParticipantError::Undecided)?;
         let told = match stands {
             Decision::Commit => Told::DoCommit,
             Decision::Abort => Told::Abort,
         };
-        self.follows(txn, told).await?;
+        self.tell(txn, told).await?;
         Ok(Some(stands))
     }
 
-    async fn follows(&self, txn: Uuid, told: Told) -> Result<(), ParticipantError> {
+    /// Whether it goes by what it is told: it does, or says that it has aborted.
+    pub(super) async fn tell(&self, txn: Uuid, told: Told) -> Result<bool, ParticipantError> {
         match told {
-            Told::PreCommit => self.pre_commit(txn).await.map(drop),
-            Told::DoCommit => self.do_commit(txn).await,
-            Told::Abort => self.abort(txn).await,
+            Told::PreCommit => self.pre_commit(txn).await,
+            Told::DoCommit => self.do_commit(txn).await.map(|()| true),
+            Told::Abort => self.abort(txn).await.map(|()| true),
         }
     }
 
-    /// Does so for each transaction that it holds something for and that was begun so long ago: its time-out. One that
-    /// cannot be ended keeps no other. What came of each.
+    /// Where another one stands, if it says so in time.
+    async fn standing_of(&self, name: &str, txn: Uuid) -> Option<Standing> {
+        let asked = self.0.peers.standing(name, txn);
+        tokio::time::timeout(self.1.limit, asked).await.ok()?.ok()
+    }
+
+    /// Does so for each transaction that it holds something for and that it has waited for so long, since its vote: its
+    /// time-out. One that cannot be ended keeps no other, nor does one that does not answer. What came of each, in no order.
+    ///
+    /// What it holds without a vote is [odd](ParticipantError::Odd) each time: nobody ever tells it what becomes of that. It has
+    /// another name than it had, say, or its guard rows were restored and what it holds was not.
     ///
     /// A service calls it every few seconds. `waits` is longer than a transaction takes; were it nothing at all, none would
     /// be mixed, and many would be aborted.
@@ -487,6 +540,10 @@ impl<D: GuardedDatabase, W: Holds<D::Tx>> GuardedParticipant<D, W> {
     /// # Errors
     ///
     /// [`ParticipantError`] if it cannot be found out what it holds.
+    ///
+    /// # Cancellation
+    ///
+    /// As of [`terminate`](Self::terminate).
     pub async fn look(
         &self,
         now: Timestamp,
@@ -495,13 +552,42 @@ impl<D: GuardedDatabase, W: Holds<D::Tx>> GuardedParticipant<D, W> {
         let mut tx = self.0.database.begin().await?;
         let held = self.0.work.held(&mut tx).await;
         tx.rollback().await?;
-        let mut came = Vec::new();
+        let mut rounds = Vec::new();
         for txn in held.map_err(ParticipantError::Work)? {
-            if begun(txn).is_none_or(|begun| begun.saturating_add(waits).is_ok_and(|due| due <= now)) {
-                came.push((txn, self.terminate(txn).await));
-            }
+            rounds.push(self.looks_at(txn, now, waits));
         }
-        Ok(came)
+        let came = stream::iter(rounds).buffer_unordered(ROUNDS);
+        Ok(came.filter_map(async |came| came).collect().await)
+    }
+
+    /// What came of one that it holds something for, if it has waited for that long.
+    async fn looks_at(
+        &self,
+        txn: Uuid,
+        now: Timestamp,
+        waits: Duration,
+    ) -> Option<(Uuid, Result<Option<Decision>, ParticipantError>)> {
+        let is_due = |since: Timestamp| since.saturating_add(waits).is_ok_and(|due| due <= now);
+        // It has not voted before it was begun.
+        if begun(txn).is_some_and(|begun| !is_due(begun)) {
+            return None;
+        }
+        let came = match self.voted(txn).await {
+            Ok(Some(kept)) if kept.since.is_some_and(|since| !is_due(since)) => return None,
+            Ok(Some(_)) => self.terminate(txn).await,
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
+        Some((txn, came))
+    }
+
+    /// What is kept of one that it holds something for, if it is in doubt.
+    async fn voted(&self, txn: Uuid) -> Result<Option<Kept>, ParticipantError> {
+        let mut tx = self.0.database.begin().await?;
+        let (standing, kept) = self.find(&self.key(txn)?, &mut tx).await?;
+        tx.rollback().await?;
+        // A vote and what is held are one commit, and the row of a vote stays: whoever holds something has one.
+        if standing == Standing::Unvoted { Err(self.odd(txn, standing)) } else { Ok(kept) }
     }
 }
 
@@ -523,7 +609,7 @@ impl<D: GuardedDatabase, W: Holds<D::Tx>> ThreePhase<W::Input> for GuardedPartic
     async fn pre_commit(&self, txn: Txn<'_, W::Input>) -> Result<(), StepError<String>> {
         match self.pre_commit(txn.id).await {
             Ok(true) => Ok(()),
-            Ok(false) => Err(StepError::Refused("it has aborted".to_owned())),
+            Ok(false) => Err(StepError::Refused("it has aborted, or its vote is lost".to_owned())),
             Err(error) => Err(StepError::Retry(error.into())),
         }
     }
@@ -543,7 +629,7 @@ mod tests {
     use crate::rows::golden;
 
     golden! {
-        what_is_kept_of_one_that_is_in_doubt: Kept = ["three-phase-kept"];
+        what_is_kept_of_one_that_is_in_doubt: Kept = ["three-phase-kept", "three-phase-kept-since"];
     }
 
     #[test]

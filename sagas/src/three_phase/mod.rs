@@ -109,8 +109,11 @@
 //! - Nothing happens at the same time in two places: for a moment others see it in one and not in the other.
 //! - A question for a vote that comes after the abort is refused. Any call may come twice.
 //! - A decision is kept for good, in a row of about 100 bytes. So one that was away for years still goes by it. A guard
-//!   row is deleted by [`forget`](es_core::guard::forget) only: forget none that is younger than the longest outage.
-//! - Not covered: a participant that loses what it has promised, or a journal that loses commits.
+//!   row is deleted by [`forget`](es_core::guard::forget) only: forget none that is younger than the longest outage, nor one of
+//!   a participant that is in doubt, as after `Abandon`. What it holds is held for good then, and each look says so.
+//! - A participant that has lost its vote says so when it is told that all have voted, and that is a no.
+//! - Not covered: a participant that loses what it has promised after that, a journal that loses commits, and two journals: see
+//!   [`GuardedParticipant::new`].
 //!
 //! # What can go wrong
 //!
@@ -122,7 +125,12 @@
 //! | a participant is away once it is decided | it is told until it has an answer, then an operator is asked; it can find out by itself |
 //! | participants do not reach each other, and reach the journal | each asks for what it knows, and the first one is the decision of all |
 //! | a participant does not reach the journal | it waits |
+//! | a participant, or the journal, does not answer one that asks | it is waited for 5 seconds ([`limit`](GuardedParticipant::limit)), and keeps none of the others |
+//! | a participant has lost its vote | it says so at the pre-commit: the decision to abort is asked for. Later it is *odd*, and an operator is asked |
+//! | a participant holds something without a vote | its look says so each time |
 
+#[cfg(test)]
+mod agrees;
 mod app;
 mod builder;
 mod decisions;

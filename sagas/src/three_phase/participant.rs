@@ -99,7 +99,8 @@ pub trait ThreePhase<In: SagaInput>: Send + Sync + 'static {
     /// [`StepError::Refused`] is no, for good; anything else says nothing, and it is asked again.
     fn can_commit(&self, txn: Txn<'_, In>) -> impl Future<Output = Result<(), StepError<String>>> + Send;
 
-    /// Tells it that all have voted yes. [`StepError::Refused`]: it has aborted, which it does only by a decision.
+    /// Tells it that all have voted yes. [`StepError::Refused`]: it has aborted, which it does only by a decision, or it has no
+    /// vote of it any more. Say that, and not that it failed: what only fails is committed if another one is pre-committed.
     fn pre_commit(&self, txn: Txn<'_, In>) -> impl Future<Output = Result<(), StepError<String>>> + Send;
 
     /// Tells it to commit. That is decided, and cannot be refused.

@@ -37,7 +37,7 @@ pub(super) enum Then {
     Goes(Standing),
     /// Nothing: it has done so before, or is further.
     Stays,
-    /// It says that it has aborted.
+    /// It says that it has aborted, or has no vote: it holds nothing to commit.
     HasAborted,
     /// That cannot be: an operator has to look.
     Odd,
@@ -56,14 +56,13 @@ impl Standing {
             (Told::PreCommit, Self::PreCommitted | Self::Committed)
             | (Told::DoCommit, Self::Committed)
             | (Told::Abort, Self::Aborted) => Then::Stays,
-            (Told::PreCommit, Self::Aborted) => Then::HasAborted,
+            // One that has lost its vote says so while an abort is still open.
+            (Told::PreCommit, Self::Aborted | Self::Unvoted) => Then::HasAborted,
             // One that was away for the pre-commit commits all the same: that is decided.
             (Told::DoCommit, Self::Voted | Self::PreCommitted) => Then::Goes(Self::Committed),
             // One that has not voted leaves a mark: it never votes after that.
             (Told::Abort, Self::Unvoted | Self::Voted | Self::PreCommitted) => Then::Goes(Self::Aborted),
-            (Told::PreCommit | Told::DoCommit, Self::Unvoted)
-            | (Told::DoCommit, Self::Aborted)
-            | (Told::Abort, Self::Committed) => Then::Odd,
+            (Told::DoCommit, Self::Unvoted | Self::Aborted) | (Told::Abort, Self::Committed) => Then::Odd,
         }
     }
 }

@@ -1,17 +1,20 @@
-//! Best-effort chains: V1 to V8.
+//! Best-effort chains: V1 to V13.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use es_core::{App, Backend, BoxError};
 use sagas::chain::{Chain, Link, LinkCx, UndoLink};
+use sagas::overview::Transactions as _;
+use sagas::reconcile;
 use sagas::saga::{
     Handle, Outcome, Retry, RunError, RunShown, RunStatus, Saga, SagaApp as _, SagaInput, Sagas as _,
     StepError, Verb, Why,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Subject;
@@ -22,6 +25,9 @@ use super::shaky::{Fault, Ledger, Shaky, ShakyTx, WithOther};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Move {
     key: String,
+    /// In another order each time that it is read.
+    #[serde(default)]
+    tags: HashMap<u32, u32>,
 }
 impl SagaInput for Move {}
 
@@ -34,6 +40,20 @@ enum Say {
     No,
     /// Yes, though one of its statements has failed.
     Spoiled,
+    /// Nothing: it has failed.
+    Fails,
+    /// Yes, once it is let go.
+    Waits,
+}
+
+/// A minute to be done in, for a chain that is parked.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Links that wait.
+#[derive(Default)]
+struct Gate {
+    waiting: Mutex<usize>,
+    let_go: Notify,
 }
 
 /// By run and link, in order. One that is not named says yes.
@@ -44,6 +64,7 @@ type Says = Arc<Mutex<BTreeMap<(String, &'static str), VecDeque<Say>>>>;
 struct Leg<D, const N: usize> {
     database: Shaky<D>,
     says: Says,
+    gate: Arc<Gate>,
 }
 
 impl<D: Ledger, const N: usize> Link<Move> for Leg<D, N> {
@@ -62,6 +83,12 @@ impl<D: Ledger, const N: usize> Link<Move> for Leg<D, N> {
         match says {
             Some(Say::No) => return Err(StepError::Refused("sold out".to_owned())),
             Some(Say::Spoiled) => D::spoil(&mut tx.tx).await,
+            Some(Say::Fails) => return Err(StepError::Retry("no connection".into())),
+            Some(Say::Waits) => {
+                let let_go = self.gate.let_go.notified();
+                *self.gate.waiting.lock().unwrap() += 1;
+                let_go.await;
+            }
             Some(Say::Yes) | None => {}
         }
         Ok(())
@@ -94,6 +121,7 @@ struct Chains<'s, S: Subject, D> {
     second: Leg<D, 1>,
     third: Leg<InMemory, 2>,
     says: Says,
+    gate: Arc<Gate>,
     then: Then,
     nodes: Vec<App>,
 }
@@ -102,10 +130,12 @@ impl<'s, S: Subject, D: Ledger + Clone> Chains<'s, S, D> {
     async fn with(subject: &'s S, then: Then, between: D) -> Self {
         let (ground, says) = (Ground::open(subject).await, Says::default());
         ground.flow();
-        let leg = || Leg { database: Shaky::new(InMemory::default()), says: says.clone() };
-        let third = Leg { database: Shaky::new(InMemory::default()), says: says.clone() };
-        let second = Leg { database: Shaky::new(between), says: says.clone() };
-        let mut chains = Self { ground, first: leg(), second, third, says, then, nodes: Vec::new() };
+        let gate = Arc::<Gate>::default();
+        let in_memory = || Shaky::new(InMemory::default());
+        let first = Leg { database: in_memory(), says: says.clone(), gate: gate.clone() };
+        let second = Leg { database: Shaky::new(between), says: says.clone(), gate: gate.clone() };
+        let third = Leg { database: in_memory(), says: says.clone(), gate: gate.clone() };
+        let mut chains = Self { ground, first, second, third, says, gate, then, nodes: Vec::new() };
         chains.join().await;
         chains
     }
@@ -122,7 +152,8 @@ impl<'s, S: Subject, D: Ledger + Clone> Chains<'s, S, D> {
                 chain.link(first).link(second).link(third).build()
             }
             Then::Park => {
-                Chain::parked("move", 1).retry(retry()).link(first).link(second).link(third).build()
+                let chain = Chain::parked("move", 1).retry(retry()).deadline(DEADLINE);
+                chain.link(first).link(second).link(third).build()
             }
         }
     }
@@ -164,7 +195,7 @@ impl<'s, S: Subject, D: Ledger + Clone> Chains<'s, S, D> {
     }
 
     async fn begin(&self, key: &str) -> Handle {
-        let input = Move { key: key.to_owned() };
+        let input = Move { key: key.to_owned(), tags: (0..12).map(|n| (n, n)).collect() };
         self.ground.ask(async || self.nodes[0].start_saga(key, &input).await).await
     }
 
@@ -218,6 +249,17 @@ impl<'s, S: Subject, D: Ledger + Clone> Chains<'s, S, D> {
         }
     }
 
+    /// Asks for something that is declined. Gives why.
+    async fn declined(&self, key: &str, verb: Verb) -> String {
+        let runs = self.nodes[0].saga_runs::<Move>().unwrap();
+        loop {
+            match runs.ask(key, verb.clone(), "ada", "because", Duration::from_secs(30)).await {
+                Err(RunError::Store(_)) => self.ground.pause().await,
+                answer => return answer.unwrap().unwrap_err(),
+            }
+        }
+    }
+
     /// What was done for a run, in the order of the databases.
     async fn effects(&self, run: &str) -> Vec<String> {
         let mut all = self.first.database.written().await;
@@ -238,6 +280,10 @@ impl<'s, S: Subject> Chains<'s, S, InMemory> {
     async fn start(subject: &'s S, then: Then) -> Self {
         Self::with(subject, then, InMemory::default()).await
     }
+}
+
+fn skip() -> Verb {
+    Verb::Skip { step: "chain".to_owned() }
 }
 
 const DONE: [&str; 3] = ["first done", "second done", "third done"];
@@ -366,6 +412,98 @@ pub(super) async fn a_statement_that_has_failed_shows_before_anything_is_committ
     let Outcome::Undone(Why::Failed { error, .. }) = &outcome else { panic!("{outcome}") };
     assert!(error.starts_with("third: "), "{error}");
     assert_eq!(chains.effects("a").await, [""; 0], "nothing was committed, so nothing is undone");
+    chains.end().await;
+}
+
+/// V9
+pub(super) async fn a_partial_outcome_that_was_undone_by_hand_ends_as_undone<S: Subject>(subject: &S) {
+    let chains = Chains::start(subject, Then::Park).await;
+    chains.will(1, &[Fault::Lost]);
+    let handle = chains.begin("a").await;
+    chains.until_parked("a").await;
+    // It may not be undone by itself: what has committed is still said.
+    let why = chains.declined("a", Verb::Cancel).await;
+    assert!(why.contains("only goes forward"), "{why}");
+    let shown = chains.until_parked("a").await;
+    assert!(shown.waits_for.contains("committed: first; not committed: second"), "{}", shown.waits_for);
+    chains.ground.clock.advance(DEADLINE);
+    assert_eq!(chains.ask("a", skip()).await, Ok(()));
+    let outcome = chains.end_of(&handle).await;
+    assert!(refused(&outcome).is_some_and(|why| why.contains("committed: first")), "{outcome}");
+    assert_eq!(chains.effects("a").await, ["first done"], "nothing more is done");
+    // Somebody has made room: what is left is still left, and is asked about again.
+    chains.will(1, &[Fault::Lost]);
+    let handle = chains.begin("b").await;
+    chains.until_parked("b").await;
+    assert_eq!(chains.ask("b", Verb::Retry { step: None }).await, Ok(()));
+    chains.until_parked("b").await;
+    assert_eq!(chains.ask("b", skip()).await, Ok(()));
+    assert!(refused(&chains.end_of(&handle).await).is_some());
+    chains.end().await;
+}
+
+/// V10
+pub(super) async fn what_commits_while_its_deadline_passes_has_completed<S: Subject>(subject: &S) {
+    let chains = Chains::start(subject, Then::Park).await;
+    chains.says("a", 1, &[Say::Waits]);
+    let handle = chains.begin("a").await;
+    let begun = Instant::now();
+    while *chains.gate.waiting.lock().unwrap() == 0 {
+        assert!(begun.elapsed() < PATIENCE / 10, "nothing waits");
+        chains.ground.pause().await;
+    }
+    chains.ground.clock.advance(DEADLINE * 2);
+    let why = chains.declined("a", Verb::Cancel).await;
+    assert!(why.contains("only goes forward"), "{why}");
+    chains.gate.let_go.notify_waiters();
+    assert_eq!(chains.end_of(&handle).await, Outcome::Completed);
+    assert_eq!(chains.effects("a").await, DONE);
+    chains.end().await;
+}
+
+/// V11
+pub(super) async fn a_chain_of_which_nothing_is_committed_is_tried_for_long<S: Subject>(subject: &S) {
+    let chains = Chains::start(subject, Then::Park).await;
+    // More often than a step of a saga.
+    chains.says("a", 1, &[Say::Fails; 3]);
+    assert_eq!(chains.run("a").await, Outcome::Completed);
+    assert_eq!(chains.effects("a").await, DONE);
+    // In the end somebody is asked, who reads that nothing has happened.
+    chains.says("b", 1, &[Say::Fails; 4]);
+    let handle = chains.begin("b").await;
+    let shown = chains.until_parked("b").await;
+    let why = "second: no connection; nothing is committed";
+    assert!(shown.waits_for.contains(why), "{}", shown.waits_for);
+    assert_eq!(chains.effects("b").await, [""; 0]);
+    assert_eq!(chains.ask("b", Verb::Retry { step: None }).await, Ok(()));
+    assert_eq!(chains.end_of(&handle).await, Outcome::Completed);
+    chains.end().await;
+}
+
+/// V12
+pub(super) async fn an_input_that_is_written_otherwise_each_time_is_the_same_one<S: Subject>(subject: &S) {
+    for (then, of) in [(Then::Forward, "f"), (Then::Compensate, "c")] {
+        let chains = Chains::start(subject, then).await;
+        for run in ["a", "b", "c"] {
+            let run = format!("{of}-{run}");
+            chains.will(1, &[Fault::Lost]);
+            assert_eq!(chains.run(&run).await, Outcome::Completed);
+            assert_eq!(chains.effects(&run).await, DONE);
+        }
+        chains.end().await;
+    }
+}
+
+/// V13
+pub(super) async fn rows_of_chains_are_no_difference_to_the_journals_of_sagas<S: Subject>(subject: &S) {
+    let chains = Chains::start(subject, Then::Forward).await;
+    assert_eq!(chains.run("a").await, Outcome::Completed);
+    let all = chains.nodes[0].transactions();
+    let first = Arc::new(chains.first.database.clone());
+    let guards = reconcile::guards(&all, chains.ground.backend.clone(), "first", first).unwrap();
+    let guards = guards.looks_again_after(Duration::ZERO);
+    let report = chains.ground.ask(async || guards.run().await).await;
+    assert!(report.is_clean() && report.keys == 0, "{report}");
     chains.end().await;
 }
 

@@ -1,4 +1,4 @@
-//! Copies of aggregates, elsewhere and in memory: F1 to F3.
+//! Copies of aggregates, elsewhere and in memory: F1 to F4.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -8,9 +8,10 @@ use es_core::processor::ProcessorOptions;
 use es_core::store::Version;
 use es_core::testing::conformance::domain::{Account, AccountEvent, Deposited, Opened};
 use es_core::{App, AppBuilder, BoxError, ErrorKind, LoadError};
-use sagas::mirror::{Mirror, Mirroring as _, Mirrors as _, NearCache};
+use sagas::mirror::{Mirror, MirrorError, Mirroring as _, Mirrors as _, NearCache};
 
 use super::Subject;
+use super::blame::{Audited, NewerEvent};
 use super::ground::{Ground, PATIENCE};
 
 /// A copy that holds balances, and fails at every second write of each account: before it has written, or after.
@@ -206,4 +207,37 @@ pub(super) async fn a_cache_holds_nothing_old_once_it_was_heard_of<S: Subject>(s
         node.shutdown(PATIENCE).await;
     }
     assert!(matches!(caches[0].get(&"a-0".to_owned()).await, Err(LoadError::Store(_))), "its app has ended");
+}
+
+/// F4
+pub(super) async fn a_fill_writes_all_that_can_be_written_and_names_the_rest<S: Subject>(subject: &S) {
+    let mut accounts = Accounts::open(subject).await;
+    accounts.deposit("a", 1).await;
+    // It has an event that this program does not know.
+    let opened = vec![AccountEvent::Opened(Opened { owner: "bad".to_owned() })];
+    accounts.ground.tell_to("account-bad", opened).await;
+    accounts.ground.tell_to("account-bad", vec![NewerEvent::Audited(Audited {})]).await;
+    accounts.deposit("b", 2).await;
+    let index = Index::default();
+    let node = accounts.node(&index, &no_cache()).await;
+    let begun = tokio::time::Instant::now();
+    let (error, failed) = loop {
+        match node.fill::<Index>().await.unwrap_err() {
+            // What the store has failed with is tried again.
+            error if error.kind() == ErrorKind::Transient => {}
+            MirrorError::Write { failed, .. } if failed.len() > 1 => {}
+            error => {
+                let MirrorError::Write { failed, written, .. } = &error else { panic!("{error}") };
+                let failed: Vec<String> = failed.iter().map(|of| of.stream.clone()).collect();
+                assert_eq!(*written, 2);
+                break (error.to_string(), failed);
+            }
+        }
+        assert!(begun.elapsed() < PATIENCE / 10, "it does not come to an end");
+        accounts.ground.pause().await;
+    };
+    assert_eq!(failed, ["account-bad"]);
+    assert!(error.contains("account-bad: "), "{error}");
+    accounts.until_copied(&index).await;
+    node.shutdown(PATIENCE).await;
 }

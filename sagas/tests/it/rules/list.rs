@@ -199,6 +199,10 @@ macro_rules! rules {
                 one_that_is_away_for_long_follows_what_was_decided
                 what_an_operator_says_of_a_participant_counts
                 a_deadline_asks_for_a_decision_and_goes_by_it
+                one_that_has_lost_its_vote_says_so_and_none_commits
+                one_that_does_not_answer_keeps_nobody_from_an_end
+                what_is_held_without_a_vote_is_said_at_each_look
+                a_time_out_counts_from_the_vote
             }
             chains {
                 all_links_commit_or_none_does_if_one_says_no
@@ -208,6 +212,11 @@ macro_rules! rules {
                 a_partial_outcome_waits_for_an_operator_if_that_is_declared
                 what_says_no_once_others_have_committed_is_asked_about
                 a_statement_that_has_failed_shows_before_anything_is_committed
+                a_partial_outcome_that_was_undone_by_hand_ends_as_undone
+                what_commits_while_its_deadline_passes_has_completed
+                a_chain_of_which_nothing_is_committed_is_tried_for_long
+                an_input_that_is_written_otherwise_each_time_is_the_same_one
+                rows_of_chains_are_no_difference_to_the_journals_of_sagas
             }
             half {
                 a_message_is_sent_once_if_its_local_transaction_commits
@@ -319,6 +328,7 @@ macro_rules! rules {
                 a_copy_has_what_its_aggregates_are_whoever_writes_it
                 a_fill_writes_what_was_there_before_while_more_happens
                 a_cache_holds_nothing_old_once_it_was_heard_of
+                a_fill_writes_all_that_can_be_written_and_names_the_rest
             }
             blame {
                 an_error_of_the_store_is_known_however_it_is_wrapped

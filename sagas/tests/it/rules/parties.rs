@@ -86,6 +86,20 @@ impl GuardRows for InMemoryTx {
         self.kept.floor = self.kept.floor.max(floor);
         Ok((before - self.kept.rows.len()) as u64)
     }
+    async fn page(
+        &mut self,
+        after: Option<&GuardKey>,
+        limit: usize,
+    ) -> Result<Vec<(GuardKey, GuardRow)>, StoreError> {
+        let after = after.map(row_of);
+        let behind = self.kept.rows.iter().filter(|(key, _)| after.as_ref().is_none_or(|after| *key > after));
+        let page = behind.take(limit).map(|((run, call), row)| {
+            let key =
+                GuardKey::new(*run, call.clone()).map_err(|error| StoreError::misuse(error.to_string()))?;
+            Ok((key, row.clone()))
+        });
+        page.collect()
+    }
     async fn commit(mut self) -> Result<(), StoreError> {
         if self.spoiled {
             return Err(StoreError::misuse("a statement has failed"));
@@ -141,6 +155,9 @@ impl SagaInput for Transfer {}
 pub(super) const DEAR: u32 = 1_000;
 /// A minute to decide in.
 pub(super) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// For how long participants wait for each other.
+const LIMIT: Duration = Duration::from_millis(200);
 
 pub(super) const LEFT: &str = "left";
 pub(super) const RIGHT: &str = "right";
@@ -210,6 +227,8 @@ struct Wires {
     let_go: Notify,
     /// Participants that no other one reaches.
     apart: Mutex<BTreeSet<String>>,
+    /// Whether participants take a question of another one, and never answer it.
+    silent: Mutex<bool>,
     /// Whether participants do not reach the journal.
     no_journal: Mutex<bool>,
 }
@@ -296,6 +315,9 @@ impl<D: Ledger> Peers for Among<D> {
         if self.wires.apart.lock().unwrap().contains(participant) {
             return Err("it is not reached".into());
         }
+        if *self.wires.silent.lock().unwrap() {
+            std::future::pending::<()>().await;
+        }
         let to = self.all.lock().unwrap().get(participant).cloned().ok_or("there is none")?;
         Ok(to.standing(txn).await?)
     }
@@ -348,10 +370,11 @@ impl<'s, S: Subject, D: Ledger + Clone> Parties<'s, S, D> {
         let (wires, databases) = (Arc::<Wires>::default(), databases.map(Shaky::new));
         let among = Arc::new(Among { all: Mutex::default(), wires: wires.clone() });
         let journal = Journal { decisions: Arc::new(decisions.clone()), wires: wires.clone() };
-        let journal = Arc::new(journal);
+        let (journal, clock) = (Arc::new(journal), Arc::new(ground.clock.clone()));
         let make = |name: &'static str, database: &Shaky<D>, limit| {
             let bank = Bank { name, limit, held: Arc::default(), of: std::marker::PhantomData };
             let made = Participant::new(name, database.clone(), bank, among.clone(), journal.clone());
+            let made = made.with_clock(clock.clone()).limit(LIMIT);
             among.all.lock().unwrap().insert(name.to_owned(), made.clone());
             made
         };
@@ -414,6 +437,11 @@ impl<'s, S: Subject, D: Ledger + Clone> Parties<'s, S, D> {
     pub(super) fn part(&self, apart: bool) {
         let all = if apart { vec![LEFT.to_owned(), RIGHT.to_owned()] } else { Vec::new() };
         *self.wires.apart.lock().unwrap() = all.into_iter().collect();
+    }
+
+    /// Participants do not answer each other any more.
+    pub(super) fn silence(&self) {
+        *self.wires.silent.lock().unwrap() = true;
     }
 
     /// Participants do not reach the journal, or do again.

@@ -1,17 +1,19 @@
-//! Three-phase commit: Y1 to Y10.
+//! Three-phase commit: Y1 to Y14.
 
 use std::sync::Arc;
 
 use es_core::id::Ids;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use sagas::saga::{IfItFailed, Outcome, RunShown, RunStatus, Verb, Why};
-use sagas::three_phase::{Decision, Standing, ThreePhases as _};
+use sagas::saga::{Handle, IfItFailed, Outcome, RunShown, RunStatus, Verb, Why};
+use sagas::three_phase::{Decision, ParticipantError, Standing, ThreePhases as _};
 use serde_json::json;
 
 use super::Subject;
 use super::ground::PATIENCE;
-use super::parties::{DEADLINE, DEAR, LEFT, Participant, Parties, Play, RIGHT, Transfer, is_undecided};
+use super::parties::{
+    DEADLINE, DEAR, InMemory, LEFT, Participant, Parties, Play, RIGHT, Transfer, is_undecided,
+};
 use super::shaky::{Fault, Ledger as _, WithOther};
 
 const IN_DOUBT: [Standing; 2] = [Standing::Voted; 2];
@@ -304,6 +306,98 @@ pub(super) async fn a_deadline_asks_for_a_decision_and_goes_by_it<S: Subject>(su
     parties.let_go();
     assert_eq!(parties.end_of(&handle).await, Outcome::Completed);
     parties.is_whole("b", &Outcome::Completed).await;
+    parties.end().await;
+}
+
+/// Y11
+pub(super) async fn one_that_has_lost_its_vote_says_so_and_none_commits<S: Subject>(subject: &S) {
+    let parties = Parties::start(subject).await;
+    parties.holds(&[RIGHT], "a", "pre-commit");
+    let handle = parties.begin("a", 5).await;
+    parties.until_waiting(RIGHT, "a", "pre-commit").await;
+    parties.until_standing(handle.run(), [Standing::PreCommitted, Standing::Voted]).await;
+    parties.databases[1].inner.loses("three-phase/right").await;
+    parties.let_go();
+    let outcome = parties.end_of(&handle).await;
+    assert!(undone_by(&outcome, RIGHT), "{outcome}");
+    assert_eq!(parties.standings(handle.run()).await, [Standing::Aborted; 2]);
+    assert_eq!(parties.effects("a").await, [vec!["freed", "held"], vec!["held"]]);
+    parties.end().await;
+}
+
+/// Two that have voted, and wait.
+async fn two_that_wait<S: Subject>(parties: &Parties<'_, S, InMemory>) -> [Handle; 2] {
+    let mut waiting = Vec::new();
+    for run in ["a", "b"] {
+        parties.holds(&[LEFT, RIGHT], run, "pre-commit");
+        waiting.push(parties.begin(run, 5).await);
+        parties.until_waiting(LEFT, run, "pre-commit").await;
+        parties.until_waiting(RIGHT, run, "pre-commit").await;
+    }
+    waiting.try_into().unwrap()
+}
+
+/// Y12
+pub(super) async fn one_that_does_not_answer_keeps_nobody_from_an_end<S: Subject>(subject: &S) {
+    let parties = Parties::start(subject).await;
+    let waiting = two_that_wait(&parties).await;
+    parties.silence();
+    let later = es_core::clock::Clock::now(&parties.ground.clock).saturating_add(DEADLINE * 10).unwrap();
+    let ends = parties.ground.ask(async || {
+        let came = parties.left.look(later, DEADLINE).await?;
+        came.into_iter().try_for_each(|(_, came)| came.map(drop))
+    });
+    tokio::time::timeout(PATIENCE / 10, ends).await.expect("it waits for one that does not answer");
+    for handle in &waiting {
+        assert_eq!(parties.left.standing(handle.run()).await.unwrap(), Standing::Aborted);
+    }
+    parties.let_go();
+    for handle in &waiting {
+        assert!(undone_by(&parties.end_of(handle).await, LEFT));
+    }
+    parties.end().await;
+}
+
+/// Y13
+pub(super) async fn what_is_held_without_a_vote_is_said_at_each_look<S: Subject>(subject: &S) {
+    let parties = Parties::start(subject).await;
+    let transfer = Transfer { key: "a".to_owned(), cents: 5 };
+    let ids = Ids::new(Arc::new(parties.ground.clock.clone()), Arc::new(es_core::entropy::SystemEntropy));
+    let txn = ids.next();
+    parties.left.can_commit(txn, &transfer, &[LEFT.to_owned(), RIGHT.to_owned()]).await.unwrap();
+    parties.databases[0].inner.loses("three-phase/left").await;
+    let later = es_core::clock::Clock::now(&parties.ground.clock).saturating_add(DEADLINE * 10).unwrap();
+    for _ in 0..2 {
+        let came = parties.left.look(later, DEADLINE).await.unwrap();
+        let [(of, Err(ParticipantError::Odd { standing: Standing::Unvoted, .. }))] = came.as_slice() else {
+            panic!("{came:?}")
+        };
+        assert_eq!(*of, txn);
+    }
+    parties.end().await;
+}
+
+/// Y14
+pub(super) async fn a_time_out_counts_from_the_vote<S: Subject>(subject: &S) {
+    let parties = Parties::start(subject).await;
+    let transfer = Transfer { key: "a".to_owned(), cents: 5 };
+    let ids = Ids::new(Arc::new(parties.ground.clock.clone()), Arc::new(es_core::entropy::SystemEntropy));
+    // It was begun long before it comes to a vote.
+    let txn = ids.next();
+    parties.ground.clock.advance(DEADLINE * 10);
+    parties.left.can_commit(txn, &transfer, &[LEFT.to_owned()]).await.unwrap();
+    let now = es_core::clock::Clock::now(&parties.ground.clock);
+    let came = parties.left.look(now, DEADLINE).await.unwrap();
+    assert!(came.is_empty(), "{came:?}");
+    assert_eq!(parties.left.standing(txn).await.unwrap(), Standing::Voted);
+    // The clock goes on by itself as well.
+    let later = now.saturating_add(DEADLINE * 2).unwrap();
+    let end = async || {
+        let came = parties.left.look(later, DEADLINE).await?;
+        came.into_iter().try_for_each(|(_, came)| came.map(drop))
+    };
+    parties.ground.ask(end).await;
+    assert_eq!(parties.left.standing(txn).await.unwrap(), Standing::Aborted);
     parties.end().await;
 }
 
