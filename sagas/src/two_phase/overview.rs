@@ -414,7 +414,7 @@ fn why(branch: &PendingBranch) -> Option<String> {
 
 fn pair(key: &str, left: Option<String>, right: Option<String>, live: bool) -> Pair<String, String> {
     let entry = |value| Entry::new(key.to_owned(), value).live(live);
-    Pair { left: left.map(entry), right: right.map(entry), twice: false, key: key.to_owned() }
+    Pair::new(key.to_owned(), left.map(entry), right.map(entry))
 }
 
 impl Doubt {
