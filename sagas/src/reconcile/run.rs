@@ -425,3 +425,22 @@ fn merged<K: Ord + Clone + Display + Send + 'static, V: Send + 'static>(
     };
     stream::try_unfold((Merge::new(), left, right), next).boxed()
 }
+
+#[cfg(test)]
+mod tests {
+    use es_core::memory::MemoryBackend;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn with_an_action_and_nothing_that_is_said_to_be_pending_a_second_look_waits_for_what_is_young() {
+        let side = || stream::empty::<Result<(u8, u8), BoxError>>();
+        let of = || Reconciliation::<u8, u8>::between("books", MemoryBackend::new(), side, side).unwrap();
+        let acts = || of().redrive(Class::MissingRight, |_| async { Ok(()) });
+        assert_eq!(of().pause(), PAUSE);
+        assert_eq!(acts().pause(), Duration::from_mins(1));
+        assert_eq!(acts().settles(Duration::from_hours(1)).pause(), Duration::from_hours(1));
+        assert_eq!(acts().pending_if(|_| async { Ok(false) }).pause(), PAUSE);
+        assert_eq!(acts().looks_again_after(Duration::ZERO).pause(), Duration::ZERO);
+    }
+}

@@ -461,6 +461,7 @@ macro_rules! rules_across {
                 what_is_across_databases_is_in_the_one_list
                 a_participant_that_cannot_be_asked_is_named_and_keeps_no_other_from_the_list
                 what_is_prepared_and_what_was_decided_are_compared
+                a_retry_across_databases_says_what_it_has_left
             }
         }
     };
