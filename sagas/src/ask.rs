@@ -6,6 +6,7 @@ use es_core::id::Ids;
 use es_core::processor::{Slices, slice_of};
 use es_core::store::keys::behind;
 use es_core::store::{Row, Span, StoreError, write_rows};
+use uuid::Uuid;
 
 use crate::damaged::read;
 use crate::instance::Instance;
@@ -50,8 +51,27 @@ impl Instances {
     /// [`AskError`]. If the store does not answer, or the future is dropped, it may have been stored: look at what was
     /// [asked](Self::show).
     pub async fn ask(&self, key: &str, verb: Verb, actor: &str, reason: &str) -> Result<Ticket, AskError> {
+        self.ask_of(key, |_| true, verb, actor, reason).await
+    }
+
+    /// The same, of an instance by its id: another one may have its key by now.
+    pub(crate) async fn ask_of(
+        &self,
+        key: &str,
+        is_it: impl Fn(Uuid) -> bool + Send,
+        verb: Verb,
+        actor: &str,
+        reason: &str,
+    ) -> Result<Ticket, AskError> {
         By::check(actor, reason).map_err(|why| refused(key, &verb, why))?;
         let instance = self.check(key, &verb).await?;
+        if !is_it(instance.id) {
+            return Err(refused(
+                key,
+                &verb,
+                "another instance has its key by now: look at the list".to_owned(),
+            ));
+        }
         let by = By::new(actor.to_owned(), reason.to_owned(), Ids::default().next());
         let request = Request { key: instance.key, id: instance.id, verb, by, at: self.store.now().await? };
         let row =

@@ -8,7 +8,6 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
 use serde_json::value::RawValue;
-use xxhash_rust::xxh3::xxh3_128;
 
 /// A value as JSON text. Kept as text, so that every number is read back as it was written.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -55,12 +54,6 @@ impl Data {
         let mut text = String::with_capacity(self.text().len());
         write(&self.0, &mut text, DEEPEST)?;
         Some(text)
-    }
-
-    /// A number for what it says: the same in any order of fields and of entries of maps.
-    pub(crate) fn fingerprint(&self) -> u128 {
-        let canonical = self.canonical();
-        xxh3_128(canonical.as_deref().unwrap_or_else(|| self.text()).as_bytes())
     }
 
     /// The value, read.
@@ -161,13 +154,6 @@ mod tests {
     fn says(one: &str, two: &str) -> bool {
         let data = |text: &str| Data::parse(text.to_owned()).unwrap();
         data(one).says_the_same(&data(two))
-    }
-
-    #[test]
-    fn a_fingerprint_knows_no_order() {
-        let of = |text: &str| Data::parse(text.to_owned()).unwrap().fingerprint();
-        assert_eq!(of(r#"{"a":1,"b":{"c":2,"d":3}}"#), of(r#"{"b":{"d":3,"c":2},"a":1}"#));
-        assert_ne!(of(r#"{"a":1,"b":2}"#), of(r#"{"a":2,"b":1}"#));
     }
 
     #[test]

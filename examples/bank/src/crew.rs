@@ -13,9 +13,9 @@ use tokio::sync::mpsc;
 
 use crate::banks::{Banks, Urls};
 use crate::by::Method;
-use crate::orders;
 use crate::transfer::Bank;
 use crate::work::{Asked, FAILED, READY};
+use crate::{DATABASES, orders};
 
 /// How long nothing may be heard.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -98,7 +98,7 @@ impl Crew {
 
     fn spawn(&self, worker: usize, life: u32) -> anyhow::Result<Worker> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["work", "--by", &self.method.to_string(), "--databases", &self.urls.argument()]);
+        command.args(["work", "--by", &self.method.to_string()]).env(DATABASES, self.urls.argument());
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -18,12 +18,16 @@ use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand};
+use es_core::App;
 
 use crate::banks::{Databases, Own, Urls};
 use crate::by::{Does, Method};
 use crate::crew::Plan;
 use crate::report::dollars;
 use crate::transfer::{AccountId, Bank, Order, Outcome};
+
+/// What a program that shares the work finds the databases by: arguments are seen by everybody on the machine.
+const DATABASES: &str = "BANK_DATABASES";
 
 #[derive(Debug, Parser)]
 #[command(version, about)]
@@ -33,7 +37,15 @@ struct Args {
 
     /// Where the three databases are: of the journal, of bank a, of bank b. Without it the program starts a server of its own,
     /// which is gone at the end
-    #[arg(long, global = true, value_delimiter = ',', value_name = "JOURNAL,A,B", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(
+        long,
+        global = true,
+        env = DATABASES,
+        hide_env_values = true,
+        value_delimiter = ',',
+        value_name = "JOURNAL,A,B",
+        value_parser = NonEmptyStringValueParser::new()
+    )]
     databases: Vec<String>,
 }
 
@@ -55,7 +67,8 @@ enum Command {
         #[arg(long, value_parser = clap::value_parser!(i64).range(1..=1_000_000_000_000))]
         cents: i64,
 
-        /// Transferred again under the same key, it happens once; without one, it is another transfer each time
+        /// Transferred again under the same key, once it is over or by the same method, it happens once; without one, it is
+        /// another transfer each time
         #[arg(long, value_parser = key)]
         key: Option<String>,
     },
@@ -155,9 +168,16 @@ async fn main() -> ExitCode {
             return ExitCode::from(UNUSABLE);
         }
     };
+    let closes = matches!(command, Command::Compare(_));
     let done = tokio::select! {
         done = run(&databases, command) => done,
-        _ = tokio::signal::ctrl_c() => return ExitCode::from(INTERRUPTED),
+        _ = tokio::signal::ctrl_c() => {
+            // It may be closed for its part of a comparison.
+            if closes && let Err(error) = databases.banks.set_open(Bank::B, true).await {
+                report::error(&error.into());
+            }
+            return ExitCode::from(INTERRUPTED);
+        }
     };
     match done {
         Ok(code) => code,
@@ -213,6 +233,15 @@ async fn run(databases: &Databases, command: Command) -> anyhow::Result<ExitCode
 /// How long what is under way may take when a program ends.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// Under a key that a person has given it may have come to its end before, by another method.
+async fn once(by: Method, app: &App, key: Option<String>, order: Order) -> anyhow::Result<Outcome> {
+    let Some(key) = key else { return by::transfer(by, app, &name(), order).await };
+    match by::before(app, &key, &order).await? {
+        Some(outcome) => Ok(outcome),
+        None => by::transfer(by, app, &key, order).await,
+    }
+}
+
 /// One that is declined is a failure, for a shell.
 async fn transfer(
     databases: &Databases,
@@ -221,7 +250,7 @@ async fn transfer(
     key: Option<String>,
 ) -> anyhow::Result<ExitCode> {
     let app = by::start(by, databases, Does::Work).await?;
-    let done = by::transfer(by, &app, &key.unwrap_or_else(name), order).await;
+    let done = once(by, &app, key, order).await;
     app.shutdown(GRACE).await;
     let (outcome, Order { from, to, cents }) = (done?, order);
     report::line(&format!("{} dollars from {from} to {to}, by {by}: {outcome}", dollars(cents)));

@@ -66,13 +66,14 @@ pub(crate) async fn reconcile(databases: &Databases) -> anyhow::Result<()> {
 /// Every difference. Transfers that are under way meanwhile are pending.
 pub(crate) async fn differences(databases: &Databases) -> anyhow::Result<Vec<Difference>> {
     let (mut all, mut found) = (BTreeMap::<String, Booked>::new(), Vec::new());
-    // What is booked first: whatever is over by then has its outcome in the log, which is read after that.
+    // Whatever is over by then is booked: what ends while the books are read may be seen by halves.
+    let upto = databases.journal.head().await?;
     for bank in Bank::ALL {
         let pool = databases.banks.pool(bank);
         read_ledger(bank, pool, &mut all).await?;
         found.extend(accounts(bank, pool).await?);
     }
-    read_outcomes(&databases.journal, &mut all).await?;
+    read_outcomes(&databases.journal, upto, &mut all).await?;
     found.extend(
         all.into_iter()
             .filter_map(|(of, booked)| booked.judge().map(|(class, why)| Difference { class, of, why })),
@@ -92,11 +93,13 @@ struct Booked {
     received: Vec<Line>,
     /// What was wanted, and whether it is settled.
     outcome: Option<(Order, bool)>,
+    /// It came to its end after the first book was opened: what is missing may have been booked behind the reader's back.
+    is_late: bool,
 }
 
 impl Booked {
     fn judge(&self) -> Option<(Class, String)> {
-        let Self { sent, given_back, received, outcome } = self;
+        let Self { sent, given_back, received, outcome, is_late } = self;
         let text = |lines: &[Line]| match lines {
             [] => "nothing".to_owned(),
             lines => {
@@ -123,7 +126,7 @@ impl Booked {
             Some((_, true)) => "settled",
             Some((_, false)) => "declined",
         };
-        class.map(|class| (class, format!("{is}, {booked}")))
+        class.map(|class| (if *is_late { Class::Pending } else { class }, format!("{is}, {booked}")))
     }
 }
 
@@ -155,7 +158,11 @@ async fn read_ledger(bank: Bank, pool: &PgPool, all: &mut BTreeMap<String, Booke
     Ok(())
 }
 
-async fn read_outcomes(journal: &dyn EventStore, all: &mut BTreeMap<String, Booked>) -> anyhow::Result<()> {
+async fn read_outcomes(
+    journal: &dyn EventStore,
+    upto: Position,
+    all: &mut BTreeMap<String, Booked>,
+) -> anyhow::Result<()> {
     let filter = EventFilter::of::<Settled>().or(EventFilter::of::<Declined>());
     for event in read_all(journal, &filter, Position(0)).await?.events {
         let (id, order, is_settled) = match (event.payload::<Settled>()?, event.payload::<Declined>()?) {
@@ -163,7 +170,15 @@ async fn read_outcomes(journal: &dyn EventStore, all: &mut BTreeMap<String, Book
             (None, Some(Declined { id, order, .. })) => (id, order, false),
             (None, None) => continue,
         };
-        all.entry(id.0).or_default().outcome = Some((order, is_settled));
+        let is_late = event.position.is_none_or(|position| position > upto);
+        match all.get_mut(&id.0) {
+            Some(booked) => (booked.outcome, booked.is_late) = (Some((order, is_settled)), is_late),
+            // It was begun and ended since.
+            None if is_late => {}
+            None => {
+                all.entry(id.0).or_default().outcome = Some((order, is_settled));
+            }
+        }
     }
     Ok(())
 }
@@ -209,7 +224,23 @@ mod tests {
         let Order { from, to, .. } = order();
         let [sent, given_back, received] = [lines(sent, from), lines(given_back, from), lines(received, to)];
         let outcome = is_settled.map(|is_settled| (order(), is_settled));
-        Booked { sent, given_back, received, outcome }.judge().map(|(class, _)| class)
+        let is_late = false;
+        Booked { sent, given_back, received, outcome, is_late }.judge().map(|(class, _)| class)
+    }
+
+    #[test]
+    fn what_ends_while_the_books_are_read_is_pending_unless_it_is_seen_whole() {
+        let late = |sent: &[i64], received: &[i64]| {
+            let lines = |cents: &[i64], at| cents.iter().map(|cents| (at, *cents)).collect();
+            let (Order { from, to, .. }, is_late) = (order(), true);
+            let (sent, received, given_back) = (lines(sent, from), lines(received, to), Vec::new());
+            let outcome = Some((order(), true));
+            Booked { sent, given_back, received, outcome, is_late }.judge().map(|(class, _)| class)
+        };
+        // Booked at the first bank once that was read, and at the second one before it was.
+        assert_eq!(late(&[], &[500]), Some(Class::Pending));
+        assert_eq!(late(&[500], &[500]), None);
+        assert_eq!(late(&[500, 500], &[500]), Some(Class::Duplicate));
     }
 
     #[test]

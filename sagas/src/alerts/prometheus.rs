@@ -22,7 +22,7 @@ impl Measure {
             Self::OldestSeconds => "max by (kind) (es_saga_oldest_seconds)",
             Self::Fenced => "sum by (kind) (increase(es_saga_fenced_total[5m]))",
             Self::SilentSeconds => {
-                "time() - max by (kind) (last_over_time(es_saga_looked_timestamp_seconds[1h]))"
+                "time() - max by (kind) (last_over_time(es_saga_looked_timestamp_seconds[1d]))"
             }
             Self::LockWaitSeconds => "max(es_saga_lock_oldest_wait_seconds)",
             Self::ParkedSequences => "max by (processor) (es_processor_parked{role=\"current\"})",
@@ -34,10 +34,15 @@ impl Measure {
             Self::UnfinishedBranches => "max by (participant) (es_two_phase_unfinished)",
             Self::ParkedBranches => "max by (participant) (es_two_phase_parked)",
             Self::TornTransactions => "max(es_two_phase_torn)",
-            Self::Unreconciled => "max by (reconciliation, class) (es_reconcile_differences)",
+            Self::Unreconciled => {
+                "(max by (reconciliation, class) (es_reconcile_differences) \
+                 or max by (reconciliation) (es_reconcile_failing))"
+            }
             // Each node counts all of them.
             Self::WaitingTransactions => "max by (pattern, kind) (es_transactions_waiting)",
-            Self::UnaskedSeconds => "time() - max by (participant) (es_two_phase_looked_timestamp_seconds)",
+            Self::UnaskedSeconds => {
+                "time() - max by (participant) (last_over_time(es_two_phase_looked_timestamp_seconds[1d]))"
+            }
             // It is 0 once a node has signed off.
             Self::NodeSilentSeconds => "time() - max by (node) (es_node_looked_timestamp_seconds > 0)",
         }

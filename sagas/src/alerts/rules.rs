@@ -73,7 +73,8 @@ pub enum Measure {
     UnaskedSeconds,
     /// Transactions that need a person, of whichever pattern. For Prometheus only.
     WaitingTransactions,
-    /// Differences that the last run of a reconciliation has found. For Prometheus only.
+    /// Differences that the last run of a reconciliation has found; without a class 1 if it came to no end. For Prometheus
+    /// only.
     Unreconciled,
 }
 
@@ -133,8 +134,9 @@ pub const RULES: &[Rule] = &[
          tried again, skipped, resolved or decided there (`Overview::ask`).",
     ),
     rule("Unreconciled", Measure::Unreconciled, Limit::Above(0.0), MINUTE).says(
-        "Two sides that are to say the same differ.",
-        "`Reconciliation::last` names the first differences of each class. Mend what differs, or `accept` it as it is.",
+        "Two sides that are to say the same differ, or it is not known whether they do.",
+        "`last` in `app.reconciliations()` names the first differences of each class: mend what differs, or `accept` it as it is. \
+         Without a class: the last run came to no end, or none has for long; `App::health` says why.",
     ),
     rule("SagaSuccessRateLow", Measure::SuccessRate, Limit::Below(0.95), WINDOW).says(
         "Fewer than 95 % of the runs that ended in the last five minutes have completed.",

@@ -92,7 +92,7 @@ impl<In: SagaInput> Chain<In, Forward> {
     /// The definition, as a saga: `.saga(..)`, `app.run_saga(key, input)`.
     #[must_use]
     pub fn build<T: Transaction>(self) -> Saga<In, T> {
-        self.as_pivot(Unknown::Settle)
+        self.into_pivot(Unknown::Settle)
     }
 }
 
@@ -122,7 +122,7 @@ impl<In: SagaInput> Chain<In, Park> {
     /// The definition, as a saga: `.saga(..)`, `app.run_saga(key, input)`.
     #[must_use]
     pub fn build<T: Transaction>(self) -> Saga<In, T> {
-        self.as_pivot(Unknown::Park)
+        self.into_pivot(Unknown::Park)
     }
 }
 
@@ -182,7 +182,7 @@ impl<In: SagaInput, M: Send + Sync + 'static> Chain<In, M> {
     }
 
     /// What may have committed is not undone: neither by its deadline, nor by a person.
-    fn as_pivot<T: Transaction>(self, unknown: Unknown) -> Saga<In, T> {
+    fn into_pivot<T: Transaction>(self, unknown: Unknown) -> Saga<In, T> {
         let saga = Saga::new(self.name, self.version).remember(self.remember);
         let saga = if let Some(deadline) = self.deadline { saga.deadline(deadline) } else { saga };
         saga.pivot(self.step(unknown)).build()

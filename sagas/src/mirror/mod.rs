@@ -212,8 +212,8 @@ impl MirrorError {
             Self::Store(error) => error.kind(),
             // What another try may help with is in the list as well, and helps nothing by itself.
             Self::Write { failed, .. } => {
-                let kinds = failed.iter().map(|of| kind_of(&of.why));
-                kinds.filter(|kind| *kind != ErrorKind::Transient).next().unwrap_or(ErrorKind::Transient)
+                let mut kinds = failed.iter().map(|of| kind_of(&of.why));
+                kinds.find(|kind| *kind != ErrorKind::Transient).unwrap_or(ErrorKind::Transient)
             }
         }
     }

@@ -198,12 +198,14 @@ impl Overview {
         self.source(which)?.waits_for(which).await
     }
 
-    /// Has something done to a transaction, and waits until that is done, for `limit` at most. Who and why is kept with it.
+    /// Has something done to a transaction, and waits until that is done, for `limit` at most. Who and why is kept with it; of
+    /// a transaction across databases that is only to be tried again, in the log of this program.
     ///
     /// # Errors
     ///
     /// [`ActError::NotKnown`]: its pattern knows no such act. [`ActError::Missing`]; [`ActError::Declined`]: it cannot be done
-    /// to it as it is; [`ActError::By`]. [`ActError::Store`], also if it is not done within `limit`: the request stands.
+    /// to it as it is, or of one across databases something is left, which is said; [`ActError::By`]. [`ActError::Store`], also
+    /// if it is not done within `limit`: the request stands.
     ///
     /// # Cancellation
     ///

@@ -77,9 +77,15 @@ impl Source for OfProcess {
         (actor, reason): (String, String),
         limit: Duration,
     ) -> Result<(), ActError> {
-        let verb = verb(act)?;
-        self.is_there(which).await?;
-        let ticket = self.instances.ask(&which.key, verb, &actor, &reason).await?;
+        let is_it = |id| which.is(id);
+        let asked = self.instances.ask_of(&which.key, is_it, verb(act)?, &actor, &reason).await;
+        let ticket = match asked {
+            Ok(ticket) => ticket,
+            Err(error) => {
+                self.is_there(which).await?;
+                return Err(error.into());
+            }
+        };
         match self.instances.answer(&ticket, limit).await? {
             Some(Answer::Done { .. }) => Ok(()),
             Some(Answer::Refused { why }) => Err(ActError::Declined { why }),

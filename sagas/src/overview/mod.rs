@@ -26,6 +26,8 @@
 //! | --- | --- | --- | --- |
 //! | [`saga`](crate::saga) | each saga | its runs | retry, skip, resolve, cancel, go forward, abandon |
 //! | [`tcc`](crate::tcc) | each TCC, as `tcc.NAME` | its runs | retry, skip, resolve, cancel, abandon |
+//! | [`three-phase`](crate::three_phase) | each three-phase commit, as `three-phase.NAME` | its runs | retry, skip, resolve, cancel, abandon |
+//! | [`half`](crate::half) | each half message, as `half.NAME` | its runs | retry, skip, resolve, abandon |
 //! | [`process`](crate::Process) | each process | its instances | retry, skip, cancel |
 //! | [`two-phase`](crate::two_phase) | one | what was decided, and what is prepared | retry, skip, decide |
 //!
@@ -33,8 +35,8 @@
 //! nothing here can differ from what is so, and nothing has to be written for it. What is seen is not of one moment: one that
 //! begins, goes on or ends meanwhile may be missed, or be in two pages.
 //!
-//! A source that cannot be asked now, a participant's database, say, is [named](Page::unasked), and keeps no other from being
-//! listed.
+//! A source that cannot be asked now, or does not answer, a participant's database, say, is [named](Page::unasked), and keeps
+//! no other from being listed.
 //!
 //! # What a node watches
 //!
@@ -45,7 +47,9 @@
 //! Prometheus.
 //!
 //! Parked instances of a process have no rows of their own: the list of them reads all its instances, those that have ended
-//! as well ([`Process::KEEP_ENDED`](crate::Process::KEEP_ENDED)), 2,000 for each page.
+//! as well ([`Process::KEEP_ENDED`](crate::Process::KEEP_ENDED)), 2,000 for each page. A node pauses for two seconds between two
+//! pages: with a million instances it takes a quarter of an hour until what needs a person is counted anew. Each page of what is
+//! prepared asks every participant.
 
 mod act;
 mod all;

@@ -15,6 +15,8 @@ const OF_SAGA: &[ActName] =
     &[ActName::Retry, ActName::Skip, ActName::Resolve, ActName::Cancel, ActName::GoForward, ActName::Abandon];
 const OF_TCC: &[ActName] =
     &[ActName::Retry, ActName::Skip, ActName::Resolve, ActName::Cancel, ActName::Abandon];
+/// Its local transaction says what becomes of it.
+const OF_HALF: &[ActName] = &[ActName::Retry, ActName::Skip, ActName::Resolve, ActName::Abandon];
 
 #[async_trait]
 impl Source for Runs {
@@ -27,7 +29,11 @@ impl Source for Runs {
     }
 
     fn knows(&self) -> &'static [ActName] {
-        if Source::pattern(self) == Pattern::TCC { OF_TCC } else { OF_SAGA }
+        match Source::pattern(self) {
+            Pattern::TCC | Pattern::THREE_PHASE => OF_TCC,
+            Pattern::HALF => OF_HALF,
+            _ => OF_SAGA,
+        }
     }
 
     async fn page(&self, filter: &Filter, after: Option<&str>, limit: usize) -> Result<Part, StoreError> {

@@ -63,7 +63,10 @@ impl Engine for Watch {
                 None => return,
                 Some(Ok(page)) => pause = if round.takes(page) { EVERY } else { PAUSE },
                 // Its cursor is none any more: it begins anew.
-                Some(Err(_)) => (round.after, pause) = (None, EVERY),
+                Some(Err(_)) => {
+                    round.begins_anew();
+                    pause = EVERY;
+                }
             }
             if round.after.is_none() {
                 measure(&round.known);
@@ -98,6 +101,13 @@ impl Round {
     fn new(kinds: Vec<(Pattern, String)>) -> Self {
         let known = kinds.into_iter().map(|kind| (kind, 0)).collect();
         Self { known, ..Self::default() }
+    }
+
+    /// What was found so far is found again.
+    fn begins_anew(&mut self) {
+        self.after = None;
+        self.found.clear();
+        self.kept.clear();
     }
 
     /// Takes in a page. Whether it was the last one.
@@ -178,6 +188,15 @@ mod tests {
         assert_eq!(known(&round), [3, 2]);
         assert!(round.takes(page(&[], &[], false)));
         assert_eq!(known(&round), [0, 0]);
+    }
+
+    #[test]
+    fn a_count_that_begins_anew_counts_nothing_twice() {
+        let mut round = Round::new(["a", "b"].map(|kind| (Pattern::SAGA, kind.to_owned())).to_vec());
+        assert!(!round.takes(page(&["a", "a"], &["b"], true)));
+        round.begins_anew();
+        assert!(round.after.is_none() && round.takes(page(&["a", "a"], &[], false)));
+        assert_eq!(known(&round), [2, 0]);
     }
 
     #[test]

@@ -26,8 +26,10 @@ const PAGE: usize = 200;
 ///
 /// `database` is of the type that the steps name, [`Guarded<D>`](crate::saga::Guarded), and has to
 /// [list](es_core::guard::GuardRows::page) its rows. Runs that go on are pending. Not compared are rows of kinds that this app
-/// has not, markers of two-phase commit and of [chains](crate::chain) among them; of runs that are old enough to be forgotten here; of runs that a person has
-/// abandoned; and what a person has said of a step. If another store calls the database with sagas of the same names, its rows
+/// has not, markers of two-phase commit and of [chains](crate::chain) among them; of runs that are old enough to be forgotten
+/// here; of runs that a person has abandoned; and what a person has said of a step. For how long runs are kept is what this
+/// program says: if that is longer than it was, rows of runs that were forgotten by then are missing left, until they are
+/// forgotten as well. If another store calls the database with sagas of the same names, its rows
 /// are missing left.
 ///
 /// # Errors
@@ -148,7 +150,7 @@ fn word(standing: &Standing) -> String {
 fn pair(key: &GuardKey, left: Option<String>, right: Option<String>, live: bool) -> Pair<String, String> {
     let name = format!("{} {}", key.call(), key.run());
     let entry = |value| Entry { key: name.clone(), value, changed: None, live };
-    Pair { left: left.map(entry), right: right.map(entry), twice: false, key: name.clone() }
+    Pair::new(name.clone(), left.map(entry), right.map(entry))
 }
 
 /// What journals say has run in the database, and it knows nothing of.

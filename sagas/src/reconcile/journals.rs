@@ -13,7 +13,8 @@ use crate::transaction::{Audited, Runs};
 /// Runs of every saga and TCC of an app: left what their heads say, which lists and operators go by, right what their journals
 /// come to. They are written together, so a difference is damage: a row that somebody has changed, or a part of a backup.
 ///
-/// A run that goes on, or is being forgotten, is pending; so is one that a newer program has written. Of runs of another
+/// A run that goes on, or is being forgotten, is pending; so is one that a newer program has written, as far as this one can
+/// read its head. Of runs of another
 /// version than this program begins, and of an earlier one, only what they have ended as and their number of records is compared.
 ///
 /// # Errors
@@ -43,5 +44,5 @@ fn of_kind(runs: Runs) -> Pairs {
 fn pair(run: Audited) -> Pair<String, String> {
     let Audited { name, head, journal, live, changed } = run;
     let entry = |value: String| Entry { key: name.clone(), value, changed, live };
-    Pair { left: head.map(entry), right: journal.map(entry), twice: false, key: name.clone() }
+    Pair::new(name.clone(), head.map(entry), journal.map(entry))
 }

@@ -1,6 +1,11 @@
 //! Two streams in the order of their keys, merged: pure. It holds one entry of each side, and the next one.
 
+use std::fmt::Debug;
+
 use es_core::Timestamp;
+
+/// Values of a key that a side has more than once, of which it is known what they say; of the others how many there are.
+const KEPT: usize = 100;
 
 /// An entry of a side: a key, and what is compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,27 +62,107 @@ pub enum Side {
     Right,
 }
 
-/// What both sides have of a key: one entry of each, if there is any.
+/// What both sides have of a key: the first entry of each, if there is any, and what they have of it besides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pair<K, V> {
     pub(crate) key: K,
     pub(crate) left: Option<Entry<K, V>>,
     pub(crate) right: Option<Entry<K, V>>,
-    /// Whether a side has more than one of it.
-    pub(crate) twice: bool,
+    left_more: More<V>,
+    right_more: More<V>,
 }
 
-/// A key came that is not behind the one before it.
+/// The values of a key behind its first one: how many, and the first of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct OutOfOrder {
+struct More<V> {
+    n: u64,
+    kept: Vec<V>,
+}
+
+impl<V> More<V> {
+    const NONE: Self = Self { n: 0, kept: Vec::new() };
+}
+
+impl<K, V> Pair<K, V> {
+    /// Of one entry of each side at most.
+    pub(crate) const fn new(key: K, left: Option<Entry<K, V>>, right: Option<Entry<K, V>>) -> Self {
+        Self { key, left, right, left_more: More::NONE, right_more: More::NONE }
+    }
+
+    /// Whether a side has more than one of it.
+    pub(crate) const fn is_twice(&self) -> bool {
+        self.left_more.n > 0 || self.right_more.n > 0
+    }
+
+    fn sides(&self) -> [(Option<&Entry<K, V>>, &More<V>); 2] {
+        [(self.left.as_ref(), &self.left_more), (self.right.as_ref(), &self.right_more)]
+    }
+}
+
+impl<K, V: PartialEq> Pair<K, V> {
+    /// Whether both looks have found the same, changed at the same time; in which order values of one key come is all one.
+    pub(super) fn is_as(&self, other: &Self) -> bool {
+        let mut sides = self.sides().into_iter().zip(other.sides());
+        sides.all(|((one, more), (two, others))| match (one, two) {
+            (None, None) => true,
+            (Some(one), Some(two)) => {
+                more.n == others.n && one.changed == two.changed && {
+                    let mut left: Vec<&V> = std::iter::once(&two.value).chain(&others.kept).collect();
+                    let mut all = std::iter::once(&one.value).chain(&more.kept);
+                    all.all(|value| {
+                        left.iter().position(|of| *of == value).map(|at| left.swap_remove(at)).is_some()
+                    })
+                }
+            }
+            _ => false,
+        })
+    }
+}
+
+impl<K, V: Debug> Pair<K, V> {
+    /// What a side says, all of it, as text.
+    pub(super) fn says(&self) -> [Option<String>; 2] {
+        self.sides().map(|(entry, more)| {
+            let entry = entry?;
+            if more.n == 0 {
+                return Some(format!("{:?}", entry.value));
+            }
+            let all = std::iter::once(&entry.value).chain(&more.kept);
+            let mut all: Vec<String> = all.map(|value| format!("{value:?}")).collect();
+            all.sort();
+            Some(format!("{} times: {}", more.n + 1, all.join(", ")))
+        })
+    }
+}
+
+/// A key came that is not behind the one before it, of its side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OutOfOrder<K> {
     pub(crate) side: Side,
+    pub(crate) after: K,
 }
 
 /// Entries of one key, of one side.
 #[derive(Debug)]
 struct Of<K, V> {
     first: Entry<K, V>,
-    twice: bool,
+    more: More<V>,
+}
+
+impl<K, V> Of<K, V> {
+    const fn one(first: Entry<K, V>) -> Self {
+        Self { first, more: More::NONE }
+    }
+
+    /// One more: what is live or young of it is so of all.
+    fn add(&mut self, Entry { value, changed, live, .. }: Entry<K, V>) {
+        self.first.live |= live;
+        self.first.changed = self.first.changed.max(changed);
+        self.more.n += 1;
+        if self.more.kept.len() < KEPT {
+            self.more.kept.push(value);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -89,7 +174,7 @@ struct Half<K, V> {
     over: bool,
 }
 
-impl<K: Ord, V> Half<K, V> {
+impl<K: Ord + Clone, V> Half<K, V> {
     const fn new(side: Side) -> Self {
         Self { side, now: None, next: None, over: false }
     }
@@ -98,23 +183,23 @@ impl<K: Ord, V> Half<K, V> {
         self.over || self.next.is_some()
     }
 
-    fn feed(&mut self, entry: Option<Entry<K, V>>) -> Result<(), OutOfOrder> {
+    fn feed(&mut self, entry: Option<Entry<K, V>>) -> Result<(), OutOfOrder<K>> {
         let Some(entry) = entry else {
             self.over = true;
             return Ok(());
         };
         match &mut self.now {
-            None => self.now = Some(Of { first: entry, twice: false }),
-            Some(now) if entry.key == now.first.key => now.twice = true,
+            None => self.now = Some(Of::one(entry)),
+            Some(now) if entry.key == now.first.key => now.add(entry),
             Some(now) if entry.key > now.first.key => self.next = Some(entry),
-            Some(_) => return Err(OutOfOrder { side: self.side }),
+            Some(now) => return Err(OutOfOrder { side: self.side, after: now.first.key.clone() }),
         }
         Ok(())
     }
 
     fn take(&mut self) -> Option<Of<K, V>> {
         let now = self.now.take();
-        self.now = self.next.take().map(|first| Of { first, twice: false });
+        self.now = self.next.take().map(Of::one);
         now
     }
 }
@@ -141,7 +226,7 @@ impl<K: Ord + Clone, V> Merge<K, V> {
     }
 
     /// The next entry of a side; `None`: there are no more.
-    pub(crate) fn feed(&mut self, side: Side, entry: Option<Entry<K, V>>) -> Result<(), OutOfOrder> {
+    pub(crate) fn feed(&mut self, side: Side, entry: Option<Entry<K, V>>) -> Result<(), OutOfOrder<K>> {
         match side {
             Side::Left => self.left.feed(entry),
             Side::Right => self.right.feed(entry),
@@ -155,9 +240,9 @@ impl<K: Ord + Clone, V> Merge<K, V> {
         let lowest = left.iter().chain(&right).min()?.clone();
         let left = if left.as_ref() == Some(&lowest) { self.left.take() } else { None };
         let right = if right.as_ref() == Some(&lowest) { self.right.take() } else { None };
-        let twice = left.iter().chain(&right).any(|of| of.twice);
-        let first = |of: Option<Of<K, V>>| of.map(|of| of.first);
-        Some(Pair { key: lowest, left: first(left), right: first(right), twice })
+        let parts = |of: Option<Of<K, V>>| of.map_or((None, More::NONE), |of| (Some(of.first), of.more));
+        let ((left, left_more), (right, right_more)) = (parts(left), parts(right));
+        Some(Pair { key: lowest, left, right, left_more, right_more })
     }
 }
 
@@ -172,16 +257,16 @@ mod tests {
 
     type Found = Vec<(u8, Option<u8>, Option<u8>, bool)>;
 
-    fn merged(left: &[(u8, u8)], right: &[(u8, u8)]) -> Result<Found, OutOfOrder> {
+    fn merged(left: &[(u8, u8)], right: &[(u8, u8)]) -> Result<Found, OutOfOrder<u8>> {
         let (mut merge, mut found) = (Merge::new(), Vec::new());
         let (mut left, mut right) = (left.iter(), right.iter());
         loop {
             if let Some(side) = merge.wants() {
                 let next = if side == Side::Left { left.next() } else { right.next() };
                 merge.feed(side, next.map(|entry| Entry::from(*entry)))?;
-            } else if let Some(Pair { key, left, right, twice }) = merge.take() {
-                let value = |entry: Option<Entry<u8, u8>>| entry.map(|entry| entry.value);
-                found.push((key, value(left), value(right), twice));
+            } else if let Some(pair) = merge.take() {
+                let value = |entry: &Option<Entry<u8, u8>>| entry.as_ref().map(|entry| entry.value);
+                found.push((pair.key, value(&pair.left), value(&pair.right), pair.is_twice()));
             } else {
                 return Ok(found);
             }
@@ -235,8 +320,41 @@ mod tests {
             let n = random.random_range(1..5);
             left.insert(0, (20, 0));
             left.insert(n.min(left.len()), (1, 0));
-            assert_eq!(merged(&left, &right), Err(OutOfOrder { side: Side::Left }), "seed {seed}");
-            assert_eq!(merged(&right, &left), Err(OutOfOrder { side: Side::Right }), "seed {seed}");
+            assert_eq!(merged(&left, &right), Err(OutOfOrder { side: Side::Left, after: 20 }), "seed {seed}");
+            assert_eq!(
+                merged(&right, &left),
+                Err(OutOfOrder { side: Side::Right, after: 20 }),
+                "seed {seed}"
+            );
         }
+    }
+
+    fn pair(left: &[Entry<u8, u8>]) -> Pair<u8, u8> {
+        let mut merge = Merge::new();
+        left.iter().for_each(|entry| merge.feed(Side::Left, Some(entry.clone())).unwrap());
+        merge.feed(Side::Left, None).unwrap();
+        merge.feed(Side::Right, None).unwrap();
+        merge.take().unwrap()
+    }
+
+    #[test]
+    fn a_key_that_is_there_more_than_once_is_all_that_is_there_of_it() {
+        let of = |values: &[u8]| pair(&values.iter().map(|value| Entry::new(1, *value)).collect::<Vec<_>>());
+        assert!(of(&[5, 7]).is_as(&of(&[7, 5])), "in whichever order they come");
+        assert_eq!(of(&[5, 7]).says(), of(&[7, 5]).says());
+        for other in [&[5][..], &[5, 5], &[5, 7, 7], &[5, 9]] {
+            assert!(!of(&[5, 7]).is_as(&of(other)), "{other:?}");
+            assert_ne!(of(&[5, 7]).says(), of(other).says(), "{other:?}");
+        }
+        let many = of(&[1; 300]);
+        assert!(many.is_as(&of(&[1; 300])) && !many.is_as(&of(&[1; 299])));
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let young =
+            pair(&[Entry::new(1, 5).changed_at(at(1)), Entry::new(1, 5).changed_at(at(9)).live(true)]);
+        let first = young.left.as_ref().unwrap();
+        assert!(first.live && first.changed == Some(at(9)), "{first:?}");
+        // The same value, written once more, is not the same.
+        let one = |second| pair(&[Entry::new(1, 5).changed_at(at(second))]);
+        assert!(one(1).is_as(&one(1)) && !one(1).is_as(&one(2)));
     }
 }

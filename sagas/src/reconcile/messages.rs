@@ -12,8 +12,9 @@ use super::run::{ReconcileError, Reconciliation};
 use crate::message::inbox::Inbox;
 
 /// The lanes that an inbox has marks of: left the messages behind the mark that the log of their sender has, right the inbox,
-/// which has not got them. What was sent a moment ago is pending, by the time that the message says. The name is that of the
-/// reconciliation.
+/// which has not got them. What was sent a moment ago is pending, by the time that the message says, on the clock of its
+/// sender; give it as long as the relay may be behind ([`settles`](Reconciliation::settles)). A message that says no time is
+/// given as long as the second look waits. The name is that of the reconciliation.
 ///
 /// The inbox needs a [log](Inbox::log). A lane of which nothing ever came is not known to it, and not compared; messages
 /// without an order are not either. Of each lane the first messages behind the mark are compared, as many as the log gives at

@@ -40,11 +40,15 @@
 //! | [missing left](Class::MissingLeft), [missing right](Class::MissingRight) | one side has not got it |
 //! | a [mismatch](Class::Mismatch) | both have it, and say something else |
 //! | a [duplicate](Class::Duplicate) | a side has it more than once |
-//! | pending | a transaction that goes on may change it, it was changed less than the [settling time](Reconciliation::settles) ago, or while it was looked at |
+//! | pending | a transaction that goes on may change it, it was changed less than the [settling time](Reconciliation::settles) before it was read, or between two looks |
+//! | [unsettled](Class::Unsettled) | it differs, and was young or has moved in three runs in a row: 1,000 such keys are counted |
 //! | accepted | a person has [accepted](Reconciliation::accept) it as it is |
 //!
 //! The two sides are not of one moment. So a difference is reported only if a second look, at the end, finds the same one. The
-//! second look reads both sides again, up to the last key that seemed to differ.
+//! second look reads both sides again, up to the last key that seemed to differ. Keys that seem to differ and are too many for
+//! that are counted as [unconfirmed](Report::unconfirmed).
+//!
+//! A side is to be read where what is written is seen: on a replica that is behind, what was written has not been.
 //!
 //! # By itself
 //!
@@ -64,13 +68,15 @@
 //!
 //! | metric | of |
 //! | --- | --- |
-//! | `es_reconcile_differences` | what the last run has found, by `reconciliation` and `class` |
+//! | `es_reconcile_differences` | what the last run has found, by `reconciliation` and `class`; `unconfirmed` is one of them |
+//! | `es_reconcile_pending` | keys that were pending |
 //! | `es_reconcile_ran_timestamp_seconds` | when that was |
+//! | `es_reconcile_failing` | 1 if the last run came to no end, or none has for twice as long as it should and an hour |
 //! | `es_reconcile_failed_total` | runs that came to no end |
 //!
-//! As long as the last run has found a difference, or came to no end, each node has the alert `Unreconciled` in
-//! [`Health::engines`](es_core::Health::engines), in an entry `reconcile.NAME`. [`alerts`](crate::alerts) has the rule for
-//! Prometheus.
+//! As long as the last run has found a difference, or came to no end, or none comes to its end for too long, each node has the
+//! alert `Unreconciled` in [`Health::engines`](es_core::Health::engines), in an entry `reconcile.NAME`;
+//! [`App::reconciliations`](Reconciliations) says more. [`alerts`](crate::alerts) has the rule for Prometheus.
 //!
 //! # Built in
 //!
@@ -86,7 +92,9 @@
 mod app;
 mod decisions;
 mod guards;
+mod handle;
 mod journals;
+mod look;
 mod merge;
 mod messages;
 mod report;
@@ -96,9 +104,10 @@ mod run;
 pub use self::app::Reconciles;
 pub use self::decisions::decisions;
 pub use self::guards::guards;
+pub use self::handle::{Reconciliations, Scheduled};
 pub use self::journals::journals;
 pub(crate) use self::merge::Pair;
 pub use self::merge::{Entry, Side};
 pub use self::messages::messages;
 pub use self::report::{Class, Difference, Redriven, Report};
-pub use self::run::{Found, ReconcileError, Reconciliation};
+pub use self::run::{Accepted, Found, ReconcileError, Reconciliation};

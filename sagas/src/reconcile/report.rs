@@ -19,11 +19,14 @@ pub enum Class {
     Mismatch,
     /// A side has it more than once.
     Duplicate,
+    /// It differs, and was young or has moved while it was looked at, in three runs in a row: nobody can say that it settles.
+    Unsettled,
 }
 
 impl Class {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::MissingLeft, Self::MissingRight, Self::Mismatch, Self::Duplicate];
+    pub const ALL: [Self; 5] =
+        [Self::MissingLeft, Self::MissingRight, Self::Mismatch, Self::Duplicate, Self::Unsettled];
 
     /// Its name, as metrics have it.
     #[must_use]
@@ -33,6 +36,7 @@ impl Class {
             Self::MissingRight => "missing_right",
             Self::Mismatch => "mismatch",
             Self::Duplicate => "duplicate",
+            Self::Unsettled => "unsettled",
         }
     }
 }
@@ -44,6 +48,7 @@ impl fmt::Display for Class {
             Self::MissingRight => "missing right",
             Self::Mismatch => "mismatch",
             Self::Duplicate => "duplicate",
+            Self::Unsettled => "unsettled",
         })
     }
 }
@@ -62,7 +67,7 @@ pub struct Difference {
     pub right: Option<String>,
     /// Stands for the key and what both sides say, in full: what is [accepted](super::Reconciliation::accept) is this.
     pub fingerprint: String,
-    /// What came of the action for its class, if there is one: `None`, or why it failed.
+    /// What came of the action for its class, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redriven: Option<Redriven>,
 }
@@ -74,7 +79,7 @@ pub struct Difference {
 pub enum Redriven {
     /// It was done. Whether the difference is gone is seen by the next run.
     Done,
-    /// It failed, with this error.
+    /// It failed, or was not tried, for this reason.
     Failed(String),
 }
 
@@ -111,11 +116,12 @@ pub struct Report {
     pub pending: u64,
     /// Differences that a person has accepted.
     pub accepted: u64,
-    /// Keys that seemed to differ, and were too many to be looked at again.
+    /// Keys that seemed to differ, and were too many to be looked at again: the run is not [clean](Self::is_clean).
     pub unconfirmed: u64,
     /// Differences of which the action was done.
     pub redriven: u64,
-    /// Differences of which the action failed.
+    /// Differences of which the action failed, or was not tried: there are [too
+    /// many](super::Reconciliation::redrive_at_most).
     pub failed: u64,
 }
 
@@ -172,7 +178,11 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, ended, keys, pending, accepted, unconfirmed, redriven, failed, .. } = self;
-        let verdict = if self.is_clean() { "both sides agree" } else { "the sides differ" };
+        let verdict = match self.is_clean() {
+            true if *pending > 0 => "both sides agree but for what is pending",
+            true => "both sides agree",
+            false => "the sides differ",
+        };
         write!(f, "{name}: {verdict} at {ended}: {keys} keys")?;
         for (class, n) in &self.counts {
             write!(f, ", {n} {class}")?;
@@ -206,6 +216,10 @@ mod tests {
         report.keys = 7;
         assert!(report.is_clean());
         assert_eq!(report.to_string(), "orders: both sides agree at 1970-01-01T00:00:00Z: 7 keys");
+        report.pending = 2;
+        let text =
+            "orders: both sides agree but for what is pending at 1970-01-01T00:00:00Z: 7 keys, 2 pending";
+        assert_eq!(report.to_string(), text);
         let of = |class, redriven| Difference {
             class,
             key: "o-1".to_owned(),

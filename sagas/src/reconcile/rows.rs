@@ -5,6 +5,8 @@
 //! | `reconcile.runs` | name | when it ran last, and what it has found: a [`Ran`] |
 //! | `reconcile.accepted` | name, hash of the key | a difference that a person has accepted: an [`Accepted`] |
 
+use std::collections::BTreeMap;
+
 use es_core::Timestamp;
 use es_core::limits::LimitError;
 use es_core::store::Table;
@@ -37,6 +39,25 @@ pub(super) struct Ran {
     /// Why the last one came to none, and when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) failed: Option<(Timestamp, String)>,
+    /// When a schedule has begun the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) since: Option<Timestamp>,
+    /// In how many runs in a row a key has differed and was young, or moved.
+    #[serde(default, skip_serializing_if = "Unsettled::is_empty")]
+    pub(super) unsettled: Unsettled,
+}
+
+/// By the hash of the key.
+pub(super) type Unsettled = BTreeMap<String, u32>;
+
+impl Ran {
+    /// A run has come to its end. One that began before the last one is not the last one.
+    pub(super) fn takes(&mut self, report: &Report, unsettled: &Unsettled) {
+        if self.report.as_ref().is_none_or(|last| last.began <= report.began) {
+            (self.report, self.unsettled) = (Some(report.clone()), unsettled.clone());
+        }
+        self.failed.take_if(|(at, _)| *at <= report.began);
+    }
 }
 
 /// A difference that a person has accepted. Stored: change by adding fields.

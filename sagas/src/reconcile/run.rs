@@ -1,4 +1,4 @@
-//! A reconciliation, and one run of it: a look at all keys, and a second one at those that seemed to differ.
+//! A reconciliation: what is compared, its runs, and what a person has accepted.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug, Display};
@@ -6,21 +6,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use es_core::cluster::StateStore;
-use es_core::limits::{LimitError, cut};
+use es_core::limits::LimitError;
 use es_core::store::{Row, StoreError, write_rows};
 use es_core::{BoxError, ErrorKind, Timestamp, chain};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
-use xxhash_rust::xxh3::xxh3_128;
 
 use super::merge::{Entry, Merge, OutOfOrder, Pair, Side};
-use super::report::{Class, Difference, Redriven, Report};
-use super::rows::{Accepted, Ran, Tables, accepted_key, run_key};
+use super::report::{Class, Difference, Report};
+use super::rows::{self, Ran, Tables, accepted_key, run_key};
 use crate::verb::By;
 
-/// Keys that seem to differ, of which a run keeps in mind that it has to look again.
-const MOST: usize = 10_000;
+/// How long it waits before it looks again, by default.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Acceptances that are read together.
+const AT_ONCE: usize = 500;
 /// How often a row is read again because others write it.
 const TRIES: u32 = 20;
 
@@ -60,7 +61,7 @@ impl ReconcileError {
     }
 }
 
-type Pairs<K, V> = BoxStream<'static, Result<Pair<K, V>, ReconcileError>>;
+pub(super) type Pairs<K, V> = BoxStream<'static, Result<Pair<K, V>, ReconcileError>>;
 type Redrive<K, V> = Arc<dyn Fn(Found<K, V>) -> BoxFuture<'static, Result<(), BoxError>> + Send + Sync>;
 type Touched<K> = Arc<dyn Fn(K) -> BoxFuture<'static, Result<bool, BoxError>> + Send + Sync>;
 
@@ -78,17 +79,32 @@ pub struct Found<K, V> {
     pub right: Option<V>,
 }
 
+/// A difference that a person has accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Accepted {
+    /// In which key.
+    pub key: String,
+    /// Who has accepted it.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+}
+
 /// Two sides that are to say the same. See the [module](super). Clones are the same reconciliation.
 pub struct Reconciliation<K, V> {
     name: String,
     pub(super) store: Arc<dyn StateStore>,
     pub(super) tables: Tables,
-    pairs: Arc<dyn Fn() -> Pairs<K, V> + Send + Sync>,
-    settles: Duration,
-    pause: Duration,
-    first: usize,
-    redrives: BTreeMap<Class, Redrive<K, V>>,
-    touched: Option<Touched<K>>,
+    pub(super) pairs: Arc<dyn Fn() -> Pairs<K, V> + Send + Sync>,
+    pub(super) settles: Duration,
+    pause: Option<Duration>,
+    pub(super) first: usize,
+    pub(super) redrives: BTreeMap<Class, Redrive<K, V>>,
+    pub(super) redrive_at_most: usize,
+    pub(super) touched: Option<Touched<K>>,
 }
 
 impl<K, V> Clone for Reconciliation<K, V> {
@@ -102,6 +118,7 @@ impl<K, V> Clone for Reconciliation<K, V> {
             pause: self.pause,
             first: self.first,
             redrives: self.redrives.clone(),
+            redrive_at_most: self.redrive_at_most,
             touched: self.touched.clone(),
         }
     }
@@ -120,17 +137,34 @@ impl<K, V> Reconciliation<K, V> {
         &self.name
     }
 
-    /// What was changed more lately than this is no difference yet, where a side says when; one minute by default.
+    /// What was changed more lately than this is no difference yet, where a side says when; one minute by default. The age
+    /// is by the clock of the store that has what was found: where that is ahead of the clock of a side, this is shorter by
+    /// as much.
     #[must_use]
     pub const fn settles(mut self, settles: Duration) -> Self {
         self.settles = settles;
         self
     }
 
-    /// How long it waits before it looks again at what seemed to differ; one second by default.
+    /// How long it waits before it looks again at what seemed to differ; one second by default. With a
+    /// [`redrive`](Self::redrive) and nothing that says what is [pending](Self::pending_if), it is as long as what is young
+    /// [settles](Self::settles).
     #[must_use]
     pub const fn looks_again_after(mut self, pause: Duration) -> Self {
-        self.pause = pause;
+        self.pause = Some(pause);
+        self
+    }
+
+    pub(super) fn pause(&self) -> Duration {
+        let is_told = self.redrives.is_empty() || self.touched.is_some();
+        self.pause.unwrap_or_else(|| if is_told { PAUSE } else { self.settles.max(PAUSE) })
+    }
+
+    /// How many differences of a class are done again in a run; 100 by default. If there are more, none is: that many are
+    /// seldom right. They are reported, and wait for a person.
+    #[must_use]
+    pub const fn redrive_at_most(mut self, most: usize) -> Self {
+        self.redrive_at_most = most;
         self
     }
 
@@ -181,22 +215,22 @@ impl<K: Ord + Clone + Display + Send + Sync + 'static, V: PartialEq + Debug + Se
     ) -> Result<Self, LimitError> {
         let name = name.into();
         run_key(&name)?;
-        let (settles, pause) = (Duration::from_secs(60), Duration::from_secs(1));
         Ok(Self {
             name,
             store: Arc::new(store),
             tables: Tables::new()?,
             pairs: Arc::new(pairs),
-            settles,
-            pause,
+            settles: Duration::from_mins(1),
+            pause: None,
             first: 20,
             redrives: BTreeMap::new(),
+            redrive_at_most: 100,
             touched: None,
         })
     }
 
     /// Whether a transaction that goes on may change a key: then it is no difference. It is asked of those that seem to
-    /// differ only.
+    /// differ only, before the second look and once more before a difference is reported; for a minute at most.
     #[must_use]
     pub fn pending_if<F: Future<Output = Result<bool, BoxError>> + Send + 'static>(
         mut self,
@@ -207,7 +241,12 @@ impl<K: Ord + Clone + Display + Send + Sync + 'static, V: PartialEq + Debug + Se
     }
 
     /// What is done about differences of a class, besides being reported: a saga is started, say, under a key that is that of
-    /// the difference, so that it is started once. Without this they are reported only.
+    /// the difference, so that it is started once. Without this they are reported only. It may take a minute; those of
+    /// [`Class::Unsettled`] are reported only.
+    ///
+    /// It goes by what was seen a while ago. Where whoever made the difference may still be at it, say so
+    /// ([`pending_if`](Self::pending_if)), and let the action look in its own transaction whether it is still needed: what is
+    /// missing was not booked, say, under the key that it was to have.
     #[must_use]
     pub fn redrive<F: Future<Output = Result<(), BoxError>> + Send + 'static>(
         mut self,
@@ -221,7 +260,8 @@ impl<K: Ord + Clone + Display + Send + Sync + 'static, V: PartialEq + Debug + Se
     /// Runs it: each key is compared, and what seems to differ is looked at again at the end. What still differs, in the same
     /// way, is reported, unless it is pending or accepted. What it has found is kept for [`last`](Self::last).
     ///
-    /// It has one page of each side in memory, and the keys that seem to differ, 10,000 at most.
+    /// It has one page of each side in memory, and the keys that seem to differ, 10,000 at a time. If there are more, and of
+    /// the first ones many are pending or accepted, it goes through both sides again for the next, ten times at most.
     ///
     /// # Errors
     ///
@@ -233,9 +273,9 @@ impl<K: Ord + Clone + Display + Send + Sync + 'static, V: PartialEq + Debug + Se
     pub async fn run(&self) -> Result<Report, ReconcileError> {
         let ran = self.look().await;
         match &ran {
-            Ok(report) => {
-                let report = report.clone();
-                self.note(move |ran| (ran.report, ran.failed) = (Some(report.clone()), None)).await?;
+            Ok((report, unsettled)) => {
+                let (report, unsettled) = (report.clone(), unsettled.clone());
+                self.note(move |ran| ran.takes(&report, &unsettled)).await?;
             }
             Err(error) => {
                 metrics::counter!("es_reconcile_failed_total", "reconciliation" => self.name.clone())
@@ -254,93 +294,14 @@ impl<K: Ord + Clone + Display + Send + Sync + 'static, V: PartialEq + Debug + Se
                 }
             }
         }
-        ran
-    }
-
-    async fn look(&self) -> Result<Report, ReconcileError> {
-        let mut report = Report::new(self.name.clone(), self.store.now().await?);
-        let (mut seem, mut pairs) = (BTreeMap::new(), (self.pairs)());
-        while let Some(pair) = pairs.try_next().await? {
-            report.keys += 1;
-            let Some(class) = class_of(&pair) else { continue };
-            match seem.len() < MOST {
-                true => drop(seem.insert(pair.key.clone(), fingerprint(class, &pair))),
-                false => report.unconfirmed += 1,
-            }
-        }
-        drop(pairs);
-        if !seem.is_empty() {
-            tokio::time::sleep(self.pause).await;
-            let mut pairs = (self.pairs)();
-            while let Some(pair) = pairs.try_next().await? {
-                if let Some(seemed) = seem.remove(&pair.key) {
-                    self.judge(&mut report, pair, seemed).await?;
-                }
-                if seem.is_empty() {
-                    break;
-                }
-            }
-        }
-        report.ended = self.store.now().await?;
-        Ok(report)
-    }
-
-    /// What becomes of a key that seemed to differ, at the second look.
-    async fn judge(&self, report: &mut Report, pair: Pair<K, V>, seemed: u128) -> Result<(), ReconcileError> {
-        let Some(class) = class_of(&pair) else { return Ok(()) };
-        let fingerprint = fingerprint(class, &pair);
-        // It changes while it is looked at.
-        if fingerprint != seemed || self.is_pending(&pair).await? {
-            report.pending += 1;
-            return Ok(());
-        }
-        let (key, fingerprint) = (pair.key.to_string(), format!("{fingerprint:032x}"));
-        if self.is_accepted(&key, &fingerprint).await? {
-            report.accepted += 1;
-            return Ok(());
-        }
-        let Pair { key: of, left, right, .. } = pair;
-        let text =
-            |entry: &Option<Entry<K, V>>| entry.as_ref().map(|entry| cut(&format!("{:?}", entry.value)));
-        let (mut difference, redrive) = (
-            Difference { class, key, left: text(&left), right: text(&right), fingerprint, redriven: None },
-            self.redrives.get(&class),
-        );
-        if let Some(redrive) = redrive {
-            let value = |entry: Option<Entry<K, V>>| entry.map(|entry| entry.value);
-            let found = Found { class, key: of, left: value(left), right: value(right) };
-            difference.redriven = Some(match redrive(found).await {
-                Ok(()) => Redriven::Done,
-                Err(error) => Redriven::Failed(chain(&*error)),
-            });
-        }
-        report.add(difference, self.first);
-        Ok(())
-    }
-
-    async fn is_pending(&self, pair: &Pair<K, V>) -> Result<bool, ReconcileError> {
-        let now = self.store.now().await?;
-        let is_young = |changed: Timestamp| {
-            Duration::try_from(now.duration_since(changed)).map_or(true, |age| age < self.settles)
-        };
-        let mut entries = pair.left.iter().chain(&pair.right);
-        if entries.any(|entry| entry.live || entry.changed.is_some_and(is_young)) {
-            return Ok(true);
-        }
-        match &self.touched {
-            Some(touched) => touched(pair.key.clone()).await.map_err(ReconcileError::Read),
-            None => Ok(false),
-        }
-    }
-
-    async fn is_accepted(&self, key: &str, fingerprint: &str) -> Result<bool, StoreError> {
-        let row = self.tables.accepted.get(&*self.store, &accepted_key(&self.name, key)?).await?;
-        Ok(row.is_some_and(|row| row.value.key == key && row.value.fingerprint == fingerprint))
+        ran.map(|(report, _)| report)
     }
 }
 
 impl<K, V> Reconciliation<K, V> {
-    /// A person accepts a difference as it is: it is not reported again before it changes. Who and why is kept.
+    /// A person accepts a difference as it is: it is not reported again before it changes, [`Debug`] of both values, that
+    /// is. So a value whose text leaves something out is accepted with whatever that is, and one whose text is another each
+    /// time is reported again. Who and why is kept; of a key what was accepted last holds.
     ///
     /// # Errors
     ///
@@ -353,7 +314,7 @@ impl<K, V> Reconciliation<K, V> {
     ) -> Result<(), ReconcileError> {
         By::check(actor, reason).map_err(ReconcileError::By)?;
         let row_key = accepted_key(&self.name, &difference.key).map_err(StoreError::from)?;
-        let value = Accepted {
+        let value = rows::Accepted {
             key: difference.key.clone(),
             fingerprint: difference.fingerprint.clone(),
             actor: actor.to_owned(),
@@ -371,7 +332,47 @@ impl<K, V> Reconciliation<K, V> {
         Err(others("accepting a difference").into())
     }
 
-    /// What the last run has found that came to its end, on whichever node.
+    /// What people have accepted.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if it cannot be read.
+    pub async fn accepted(&self) -> Result<Vec<Accepted>, StoreError> {
+        let (mut all, prefix) = (Vec::new(), format!("{}:", run_key(&self.name)?));
+        let mut after = None::<String>;
+        loop {
+            let page = self.tables.accepted.below(&*self.store, &prefix, after.as_deref(), AT_ONCE).await?;
+            let is_last = page.len() < AT_ONCE;
+            after = page.last().map(|row| row.key.clone());
+            all.extend(page.into_iter().map(|row| {
+                let rows::Accepted { key, actor, reason, at, .. } = row.value;
+                Accepted { key, actor, reason, at }
+            }));
+            if is_last {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Takes back that a difference was accepted: it is reported again. Whether it was.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if that cannot be noted.
+    pub async fn withdraw(&self, key: &str) -> Result<bool, StoreError> {
+        let row_key = accepted_key(&self.name, key)?;
+        for _ in 0..TRIES {
+            let row = self.tables.accepted.get(&*self.store, &row_key).await?;
+            let Some(row) = row.filter(|row| row.value.key == key) else { return Ok(false) };
+            if write_rows(&*self.store, vec![self.tables.accepted.delete(&row)]).await?.is_yes() {
+                return Ok(true);
+            }
+        }
+        Err(others("taking back that a difference is accepted"))
+    }
+
+    /// What the last run has found that came to its end, on whichever node: of runs at the same time, that which began
+    /// later.
     ///
     /// # Errors
     ///
@@ -387,7 +388,7 @@ impl<K, V> Reconciliation<K, V> {
     }
 
     /// Changes what is known of its runs.
-    async fn note(&self, change: impl Fn(&mut Ran) + Send + Sync) -> Result<(), StoreError> {
+    pub(super) async fn note(&self, change: impl Fn(&mut Ran) + Send + Sync) -> Result<(), StoreError> {
         for _ in 0..TRIES {
             let mut row = self.ran().await?;
             change(&mut row.value);
@@ -403,23 +404,6 @@ fn others(what: &'static str) -> StoreError {
     StoreError::transient(what, std::io::Error::other("others write its row"))
 }
 
-fn class_of<K, V: PartialEq>(pair: &Pair<K, V>) -> Option<Class> {
-    match (&pair.left, &pair.right) {
-        _ if pair.twice => Some(Class::Duplicate),
-        (None, None) => None,
-        (None, Some(_)) => Some(Class::MissingLeft),
-        (Some(_), None) => Some(Class::MissingRight),
-        (Some(left), Some(right)) => (left.value != right.value).then_some(Class::Mismatch),
-    }
-}
-
-/// Of what both sides say.
-fn fingerprint<K: Display, V: Debug>(class: Class, pair: &Pair<K, V>) -> u128 {
-    let value = |entry: &Option<Entry<K, V>>| entry.as_ref().map(|entry| format!("{:?}", entry.value));
-    let all = format!("{}\0{}\0{:?}\0{:?}", class.name(), pair.key, value(&pair.left), value(&pair.right));
-    xxh3_128(all.as_bytes())
-}
-
 type Entries<K, V> = BoxStream<'static, Result<Entry<K, V>, BoxError>>;
 
 /// Two sides, merged as far as somebody asks.
@@ -427,25 +411,36 @@ fn merged<K: Ord + Clone + Display + Send + 'static, V: Send + 'static>(
     left: Entries<K, V>,
     right: Entries<K, V>,
 ) -> Pairs<K, V> {
-    let next = |(mut merge, mut left, mut right, last): (
-        Merge<K, V>,
-        Entries<K, V>,
-        Entries<K, V>,
-        Option<K>,
-    )| async move {
+    let next = |(mut merge, mut left, mut right): (Merge<K, V>, Entries<K, V>, Entries<K, V>)| async move {
         while let Some(side) = merge.wants() {
             let entries = if side == Side::Left { &mut left } else { &mut right };
             let entry = entries.try_next().await.map_err(ReconcileError::Read)?;
-            let key = entry.as_ref().map(|entry| entry.key.clone());
-            merge.feed(side, entry).map_err(|OutOfOrder { side }| ReconcileError::OutOfOrder {
+            let fed = merge.feed(side, entry);
+            fed.map_err(|OutOfOrder { side, after }| ReconcileError::OutOfOrder {
                 side,
-                after: last.as_ref().or(key.as_ref()).map_or_else(String::new, |key: &K| key.to_string()),
+                after: after.to_string(),
             })?;
         }
-        Ok::<_, ReconcileError>(merge.take().map(|pair| {
-            let last = Some(pair.key.clone());
-            (pair, (merge, left, right, last))
-        }))
+        Ok::<_, ReconcileError>(merge.take().map(|pair| (pair, (merge, left, right))))
     };
-    stream::try_unfold((Merge::new(), left, right, None), next).boxed()
+    stream::try_unfold((Merge::new(), left, right), next).boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use es_core::memory::MemoryBackend;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn with_an_action_and_nothing_that_is_said_to_be_pending_a_second_look_waits_for_what_is_young() {
+        let side = || stream::empty::<Result<(u8, u8), BoxError>>();
+        let of = || Reconciliation::<u8, u8>::between("books", MemoryBackend::new(), side, side).unwrap();
+        let acts = || of().redrive(Class::MissingRight, |_| async { Ok(()) });
+        assert_eq!(of().pause(), PAUSE);
+        assert_eq!(acts().pause(), Duration::from_mins(1));
+        assert_eq!(acts().settles(Duration::from_hours(1)).pause(), Duration::from_hours(1));
+        assert_eq!(acts().pending_if(|_| async { Ok(false) }).pause(), PAUSE);
+        assert_eq!(acts().looks_again_after(Duration::ZERO).pause(), Duration::ZERO);
+    }
 }

@@ -6,8 +6,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use es_core::store::{Prepared, StoreError, StoredRow, Table, is_full};
 use es_core::{Backend, Timestamp, chain};
+use futures::future::{join, join_all};
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::machine::Decision;
@@ -30,6 +32,10 @@ const OPEN: &str = "open/";
 const ASIDE: &str = "aside/";
 const PREPARED: &str = "prepared/";
 const DECIDED: &str = "decided/";
+
+/// For how long the list waits for what is prepared: less than all of a source is waited for.
+const PATIENCE: Duration = Duration::from_secs(25);
+const ALL_OF_IT: &str = "all of a transaction is tried again, or nothing";
 
 /// What is prepared of one transaction that nothing is known to be decided about.
 struct Doubt {
@@ -74,7 +80,7 @@ impl<B: Backend> Source for TwoPhase<B> {
                 break;
             }
             let next = match *name {
-                PREPARED => self.doubts(filter, within, left, &mut part).await?,
+                PREPARED => self.doubts_in_time(filter, within, left, &mut part).await,
                 table => self.rows(table, filter, within, left, &mut part).await?,
             };
             if let Some(next) = next {
@@ -111,7 +117,7 @@ impl<B: Backend> Source for TwoPhase<B> {
         which: &Which,
         act: Act,
         (actor, reason): (String, String),
-        _: Duration,
+        limit: Duration,
     ) -> Result<(), ActError> {
         let txn = txn_of(which)?;
         match act {
@@ -120,12 +126,12 @@ impl<B: Backend> Source for TwoPhase<B> {
                 let stray = self.stray(which, txn).await?;
                 self.adopt(&stray, decision, &actor, &reason).await.map_err(ActError::of_store)
             }
-            // What is listed is tried again; what is prepared, with all else that is.
-            _ if self.is_open(txn).await? => {
-                let settled = self.0.settle(txn, &Failing::default()).await;
-                settled.map(drop).map_err(ActError::of_store)
+            Act::Retry { part: Some(_) } => Err(ActError::declined(ALL_OF_IT)),
+            _ => {
+                tracing::info!(%txn, actor, reason, "a transaction across databases is tried again");
+                let late = |late| StoreError::transient("trying a transaction again", late);
+                timeout(limit, self.retries(which, txn)).await.map_err(late)?
             }
-            _ => self.recover().await.map(drop).map_err(ActError::of_store),
         }
     }
 
@@ -144,8 +150,12 @@ impl<B: Backend> Source for TwoPhase<B> {
                 let to = if decision == Decision::Commit { "committed" } else { "rolled back" };
                 Ok(format!("what is prepared at {} is {to}", names(&stray.prepared)))
             }
+            Act::Retry { part: Some(_) } => Err(ActError::declined(ALL_OF_IT)),
             _ if self.is_open(txn).await? => Ok("its branches are ended as was decided".to_owned()),
-            _ => Ok("participants are asked what is prepared, and recovery ends what it may".to_owned()),
+            _ => {
+                self.is_known(which, txn).await?;
+                Ok("participants are asked what is prepared, and recovery ends what it may".to_owned())
+            }
         }
     }
 }
@@ -218,6 +228,63 @@ impl<B: Backend> TwoPhase<B> {
             }
         }
         Ok(None)
+    }
+
+    /// The same, for as long as the list may wait for it: what was read before is listed, whoever does not answer.
+    async fn doubts_in_time(
+        &self,
+        filter: &Filter,
+        after: &str,
+        limit: usize,
+        part: &mut Part,
+    ) -> Option<String> {
+        let why = match timeout(PATIENCE, self.doubts(filter, after, limit, part)).await {
+            Ok(Ok(next)) => return next,
+            Ok(Err(error)) => chain(&error),
+            Err(_) => format!("that was not said within {PATIENCE:?}"),
+        };
+        part.unasked.push(Unasked::of(self, Some("what is prepared".to_owned()), why));
+        None
+    }
+
+    /// What is listed is tried again; what is prepared, with all else that is. What is left of it then is an error.
+    async fn retries(&self, which: &Which, txn: Uuid) -> Result<(), ActError> {
+        let is_open = self.is_open(txn).await?;
+        if !is_open {
+            self.is_known(which, txn).await?;
+            self.recover().await.map_err(ActError::of_store)?;
+        }
+        if let Some(left) = self.0.settle(txn, &Failing::default()).await.map_err(ActError::of_store)? {
+            return Err(ActError::declined(left_of(&left)));
+        }
+        if is_open && self.0.decided(txn).await?.is_some() {
+            return Ok(());
+        }
+        match self.doubt(txn).await? {
+            Some(doubt) => Err(ActError::declined(doubt.says())),
+            None => Ok(()),
+        }
+    }
+
+    /// One that was decided, or is prepared somewhere.
+    async fn is_known(&self, which: &Which, txn: Uuid) -> Result<(), ActError> {
+        match self.0.decided(txn).await?.is_some() || self.doubt(txn).await?.is_some() {
+            true => Ok(()),
+            false => Err(ActError::Missing(which.clone())),
+        }
+    }
+
+    /// What is prepared of it and undecided. If it is not found, and somebody could not be asked, that is an error.
+    async fn doubt(&self, txn: Uuid) -> Result<Option<Doubt>, StoreError> {
+        let mut part = Part::default();
+        let found = self.0.doubts(&mut part, self).await?.into_iter().find(|doubt| doubt.txn == txn);
+        match part.unasked.first().filter(|_| found.is_none()) {
+            None => Ok(found),
+            Some(unasked) => {
+                let why = std::io::Error::other(unasked.to_string());
+                Err(StoreError::transient("asking what is prepared", why))
+            }
+        }
     }
 
     async fn is_open(&self, txn: Uuid) -> Result<bool, StoreError> {
@@ -308,8 +375,13 @@ impl<B: Backend> Inner<B> {
     /// All that is prepared and undecided, in the order of when it was begun. Who cannot be asked is named.
     async fn doubts(&self, part: &mut Part, source: &TwoPhase<B>) -> Result<Vec<Doubt>, StoreError> {
         let mut found: BTreeMap<Uuid, BTreeMap<String, Duration>> = BTreeMap::new();
-        for (name, participant) in &self.participants {
-            match self.in_time(participant.prepared(self.backend.identity())).await {
+        // At the same time: one that hangs takes no time of another's.
+        let scans = self.participants.iter().map(async |(name, participant)| {
+            (name, self.in_time(participant.prepared(self.backend.identity())).await)
+        });
+        let (scans, strays_of) = join(join_all(scans), source.strays()).await;
+        for (name, scan) in scans {
+            match scan {
                 Ok(all) => {
                     for Prepared { id, age } in all.into_iter().filter(|prepared| prepared.id.name() == name)
                     {
@@ -319,7 +391,7 @@ impl<B: Backend> Inner<B> {
                 Err(error) => part.unasked.push(Unasked::new(source, Some(name.clone()), &error)),
             }
         }
-        let (mut strays, Strays { found: left, unasked }) = (BTreeSet::new(), source.strays().await?);
+        let (mut strays, Strays { found: left, unasked }) = (BTreeSet::new(), strays_of?);
         for Stray { txn, prepared, .. } in left {
             strays.insert(txn);
             found.entry(txn).or_default().extend(prepared);
@@ -375,6 +447,10 @@ impl<B: Backend> TwoPhase<B> {
         }
         for (name, participant) in &inner.participants {
             for Prepared { id, age } in inner.in_time(participant.prepared(inner.backend.identity())).await? {
+                // Of two participants in one database, each has its own.
+                if id.name() != name && inner.participants.contains_key(id.name()) {
+                    continue;
+                }
                 let (txn, key) = (id.txn(), format!("{} at {name:?}", id.txn().simple()));
                 let decided = inner.decided(txn).await?;
                 let is_young = age < inner.grace;
@@ -411,6 +487,20 @@ impl<B: Backend> Inner<B> {
     }
 }
 
+/// What a retry has left, and what helps.
+fn left_of(open: &Open) -> String {
+    let of = |(name, waits): (&String, &Waits)| match (waits.odd, &waits.why) {
+        (Some(odd), _) => {
+            format!("branch {name:?} is not what was decided ({odd:?}): see to it, then skip it")
+        }
+        (None, Some(why)) => format!("branch {name:?} is not done: {why}"),
+        (None, None) => {
+            format!("branch {name:?} is not done: its participant does not answer, or is not configured here")
+        }
+    };
+    open.branches.iter().map(of).collect::<Vec<_>>().join("; ")
+}
+
 /// Why a branch is not what was decided, if that is known.
 fn why(branch: &PendingBranch) -> Option<String> {
     let PendingBranch { branch, state, why, .. } = branch;
@@ -425,7 +515,7 @@ fn why(branch: &PendingBranch) -> Option<String> {
 
 fn pair(key: &str, left: Option<String>, right: Option<String>, live: bool) -> Pair<String, String> {
     let entry = |value| Entry::new(key.to_owned(), value).live(live);
-    Pair { left: left.map(entry), right: right.map(entry), twice: false, key: key.to_owned() }
+    Pair::new(key.to_owned(), left.map(entry), right.map(entry))
 }
 
 impl Doubt {
@@ -459,4 +549,91 @@ fn txn_of(which: &Which) -> Result<Uuid, ActError> {
 
 fn names(prepared: &BTreeMap<String, Duration>) -> String {
     prepared.keys().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use es_core::id::Ids;
+    use es_core::memory::MemoryBackend;
+    use es_core::store::{Branch, BranchId, Fate, Marked, Participant, write_rows};
+    use tokio::time::Instant;
+
+    use super::super::machine::Odd;
+    use super::*;
+
+    /// A database that takes part, and does not answer.
+    #[derive(Debug)]
+    struct Hangs(&'static str);
+
+    struct Nothing;
+
+    #[async_trait]
+    impl Branch for Nothing {
+        async fn has_written(&mut self) -> Result<bool, StoreError> {
+            std::future::pending().await
+        }
+        async fn end(self) -> Result<(), StoreError> {
+            std::future::pending().await
+        }
+        async fn prepare(self) -> Result<(), StoreError> {
+            std::future::pending().await
+        }
+        async fn commit(self) -> Result<(), StoreError> {
+            std::future::pending().await
+        }
+        async fn rollback(self) -> Result<(), StoreError> {
+            std::future::pending().await
+        }
+    }
+
+    #[async_trait]
+    impl Participant for Hangs {
+        type Branch = Nothing;
+
+        fn name(&self) -> &str {
+            self.0
+        }
+        async fn check(&self) -> Result<(), StoreError> {
+            std::future::pending().await
+        }
+        async fn begin(&self, _: &BranchId) -> Result<Nothing, StoreError> {
+            std::future::pending().await
+        }
+        async fn commit(&self, _: &BranchId) -> Result<Fate, StoreError> {
+            std::future::pending().await
+        }
+        async fn abort(&self, _: &BranchId) -> Result<Fate, StoreError> {
+            std::future::pending().await
+        }
+        async fn was_committed(&self, _: &BranchId) -> Result<Marked, StoreError> {
+            std::future::pending().await
+        }
+        async fn outcome(&self, _: &BranchId) -> Result<Fate, StoreError> {
+            std::future::pending().await
+        }
+        async fn prepared(&self, _: Uuid) -> Result<Vec<Prepared>, StoreError> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn participants_that_hang_hide_nothing_of_what_is_stored() {
+        let builder = TwoPhase::on(MemoryBackend::new()).unwrap();
+        let builder =
+            ["a", "b", "c"].into_iter().fold(builder, |builder, name| builder.participant(Hangs(name)));
+        let two_phase = builder.build().unwrap();
+        let (inner, txn) = (&two_phase.0, Ids::default().next());
+        let mut open = Open::new(Decision::Commit, ["a".to_owned()], Timestamp::UNIX_EPOCH);
+        open.branches.get_mut("a").unwrap().odd = Some(Odd::RolledBack);
+        let row = inner.tables.aside.insert(rows::key(txn).unwrap(), open).unwrap();
+        assert!(write_rows(&inner.backend, vec![row]).await.unwrap().is_yes());
+
+        let begun = Instant::now();
+        let part = Source::page(&two_phase, &Filter::needs_person(), None, 10).await.unwrap();
+        // The list of all waits for 30 seconds for a source, and has nothing of it then.
+        assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+        let keys: Vec<_> = part.listed.iter().map(|listed| (&*listed.which.key, listed.status)).collect();
+        assert_eq!(keys, [(&*txn.simple().to_string(), Status::Parked)]);
+        assert!(!part.unasked.is_empty(), "who does not answer is named");
+    }
 }

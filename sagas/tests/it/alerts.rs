@@ -17,7 +17,7 @@ use sagas::alerts::{RULES, prometheus_rules};
 use sagas::es_core::memory::{MemoryBackend, Tx};
 use sagas::es_core::testing::TestClock;
 use sagas::es_core::{App, BoxError};
-use sagas::reconcile::{Reconciles as _, Reconciliation};
+use sagas::reconcile::{Reconciles as _, Reconciliation, Reconciliations as _, Scheduled};
 use sagas::saga::{
     Call, Child, Cx, Ran, Remote, Retry, RunFilter, Saga, SagaApp as _, SagaInput, SagaSignal, Sagas as _,
     Signal, Step, StepError, SubSaga, Undo, Verb,
@@ -389,6 +389,66 @@ async fn a_reconciliation_runs_by_itself_on_one_node_and_each_node_warns() {
     for app in apps {
         assert!(app.shutdown(Duration::from_secs(10)).await);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_a_node_leaves_behind_as_it_stops_is_run_by_another() {
+    let (clock, looks) = (TestClock::default(), Arc::new(AtomicU64::new(0)));
+    let backend = MemoryBackend::with_clock(clock.clone());
+    let node = async |hangs: bool| {
+        let (store, looks) = (backend.clone(), looks.clone());
+        let app = App::on(backend.clone()).clock(clock.clone()).reconcile(DAY, |_| {
+            let orders = move || {
+                looks.fetch_add(1, Ordering::Relaxed);
+                if hangs {
+                    stream::pending().boxed()
+                } else {
+                    stream::iter([Ok::<_, BoxError>((1, 5))]).boxed()
+                }
+            };
+            Reconciliation::<u8, u8>::between("books", store, orders, || {
+                stream::iter([Ok::<_, BoxError>((1, 5))])
+            })
+        });
+        app.start().await.unwrap()
+    };
+    let first = node(true).await;
+    until(&clock, async || (looks.load(Ordering::Relaxed) == 1).then_some(())).await;
+    assert!(first.shutdown(Duration::from_secs(10)).await);
+    // It is not a day until then.
+    let second = node(false).await;
+    until(&clock, async || (looks.load(Ordering::Relaxed) == 2).then_some(())).await;
+    assert!(second.shutdown(Duration::from_secs(10)).await);
+}
+
+const DAY: Duration = Duration::from_hours(24);
+
+#[tokio::test]
+async fn the_reconciliations_of_an_app_are_seen_to_through_it_and_each_has_its_name() {
+    let backend = MemoryBackend::new();
+    let books = |name: &'static str, is: u8| {
+        let side = |is| move || stream::iter([Ok::<_, BoxError>((1_u8, is))]);
+        let between = Reconciliation::between(name, backend.clone(), side(5), side(is));
+        between.map(|between| between.looks_again_after(Duration::ZERO))
+    };
+    let on = || App::on(backend.clone()).reconcile(DAY, |_| books("books", 4));
+    let app = on().reconcile(DAY, |_| books("tills", 5)).start().await.unwrap();
+    let all = app.reconciliations();
+    assert_eq!(all.iter().map(Scheduled::name).collect::<Vec<_>>(), ["books", "tills"]);
+    assert!(all[1].run().await.unwrap().is_clean());
+    let report = all[0].run().await.unwrap();
+    let keys: Vec<_> = report.first.iter().map(|of| &*of.key).collect();
+    assert_eq!((all[0].last().await.unwrap().as_ref(), keys), (Some(&report), vec!["1"]));
+    all[0].accept(&report.first[0], "ada", "a discount").await.unwrap();
+    let accepted = all[0].accepted().await.unwrap();
+    assert_eq!((accepted.len(), &*accepted[0].actor, &*accepted[0].reason), (1, "ada", "a discount"));
+    assert!(all[0].run().await.unwrap().is_clean());
+    assert!(all[0].withdraw("1").await.unwrap());
+    assert!(!all[0].run().await.unwrap().is_clean());
+    assert!(app.shutdown(Duration::from_secs(10)).await);
+    // Two of one name would share what they have found.
+    let error = on().reconcile(DAY, |_| books("books", 5)).start().await.unwrap_err();
+    assert!(error.to_string().contains("two reconciliations are named \"books\""), "{error}");
 }
 
 /// What is counted, by name and outcome.

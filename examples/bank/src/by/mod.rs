@@ -15,7 +15,7 @@ use sagas::saga::{self as runs, RunError, RunFilter, RunStatus, Runs, StepError}
 
 use self::way::{A, At, B};
 use crate::banks::Databases;
-use crate::transfer::{Order, Outcome, Transfer, TransferError};
+use crate::transfer::{Order, Outcome, Transfer, TransferError, TransferId};
 
 /// For how long a statement waits for a lock that another transfer has.
 pub(crate) const LOCKS: Duration = Duration::from_secs(2);
@@ -95,6 +95,18 @@ pub(crate) async fn transfer(method: Method, app: &App, key: &str, order: Order)
             Err(trouble) => return Err(trouble.into_error().context(format!("transfer {key}"))),
         }
     }
+}
+
+/// What came of a key that was used before, by whichever method: no other one pays for it again.
+pub(crate) async fn before(app: &App, key: &str, order: &Order) -> anyhow::Result<Option<Outcome>> {
+    known(app, key, order).await.map_err(|trouble| trouble.into_error().context(format!("transfer {key}")))
+}
+
+async fn known(app: &App, key: &str, order: &Order) -> Result<Option<Outcome>, Trouble> {
+    let loaded = app.load::<Transfer>(&TransferId(key.to_owned())).await;
+    let loaded = loaded.map_err(|e| Trouble::of(e.kind(), e))?;
+    let known = loaded.as_ref().map(|known| known.outcome_of(order)).transpose();
+    Ok(known.map_err(|e| Trouble::Never(e.into()))?.flatten().cloned())
 }
 
 /// How much of what was begun has not ended.

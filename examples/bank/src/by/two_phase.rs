@@ -11,7 +11,7 @@ use sagas::two_phase::{TwoPhase, TwoPhaseApp as _, TwoPhaseError};
 use super::Trouble;
 use crate::banks::Banks;
 use crate::ledger;
-use crate::transfer::{Bank, Decline, Order, Outcome, Refusal, Settle, Transfer, TransferId};
+use crate::transfer::{Bank, Decline, Order, Outcome, Refusal, Settle, TransferId};
 
 /// What is left prepared by a program that was killed is decided after that. A real one gives it longer: nothing depends on it
 /// but who waits for its locks.
@@ -31,10 +31,8 @@ pub(super) fn wire(app: AppBuilder<PgBackend>, banks: &Banks) -> anyhow::Result<
 pub(super) async fn transfer(app: &App, key: &str, order: Order) -> Result<Outcome, Trouble> {
     let id = TransferId(key.to_owned());
     // A key that was used before, perhaps by a program that was killed before it could say what came of it.
-    let loaded = app.load::<Transfer>(&id).await.map_err(|e| Trouble::of(e.kind(), e))?;
-    let known = loaded.as_ref().map(|known| known.outcome_of(&order)).transpose();
-    if let Some(outcome) = known.map_err(|e| Trouble::Never(e.into()))?.flatten() {
-        return Ok(outcome.clone());
+    if let Some(outcome) = super::known(app, key, &order).await? {
+        return Ok(outcome);
     }
     match attempt(app, &id, order).await? {
         Ok(()) => Ok(Outcome::Settled),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::program::{METHODS, Town};
+use crate::program::{METHODS, Ran, Town};
 
 async fn for_each<F: Future<Output = ()>>(check: impl Fn(&'static str) -> F) {
     futures::future::join_all(METHODS.map(check)).await;
@@ -133,4 +133,35 @@ async fn a_person_is_told_what_came_of_it() {
     let much = town.run(&["transfer", "--by", "tcc", "--from", "a-17", "--to", "b-4", "--cents", "99999999"]);
     assert_eq!(much.code, Some(1));
     assert!(much.out.contains("by tcc: declined: the account has not that much"), "{much:?}");
+}
+
+/// Runs `transfer` under a key.
+fn under_a_key(town: &Town, by: &str, key: &str, from: &str, to: &str) -> Ran {
+    town.run(&["transfer", "--by", by, "--from", from, "--to", to, "--cents", "500", "--key", key])
+}
+
+#[tokio::test]
+async fn a_key_that_is_over_is_so_for_every_method_and_in_both_directions() {
+    let town = Town::new().await;
+    let before = (town.account("a-17").await, town.account("b-4").await);
+    // Declined by one, and asked for by the others once the bank takes it.
+    town.run(&["close", "b"]).well();
+    let declined = under_a_key(&town, "two-phase", "rent", "a-17", "b-4");
+    assert!(declined.code == Some(1) && declined.out.contains("declined"), "{declined:?}");
+    town.run(&["open", "b"]).well();
+    for method in METHODS {
+        let again = under_a_key(&town, method, "rent", "a-17", "b-4");
+        assert!(again.code == Some(1) && again.out.contains("declined"), "{method}: {again:?}");
+    }
+    assert_eq!((town.account("a-17").await, town.account("b-4").await), before);
+    // Settled by one: it is neither paid again nor another way round.
+    assert!(under_a_key(&town, "saga", "wage", "a-17", "b-4").well().out.contains("settled"));
+    let ((from, _), (to, _)) = before;
+    let after = ((from - 500, 0), (to + 500, 0));
+    for method in METHODS {
+        assert!(under_a_key(&town, method, "wage", "a-17", "b-4").well().out.contains("settled"), "{method}");
+        under_a_key(&town, method, "wage", "b-4", "a-17").complains(1, &["that of another transfer"]);
+    }
+    assert_eq!((town.account("a-17").await, town.account("b-4").await), after);
+    assert_eq!(town.run(&["reconcile"]).well().last(), "reconciliation clean");
 }

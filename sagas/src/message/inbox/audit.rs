@@ -30,7 +30,7 @@ impl<B: Backend, C> Inbox<B, C> {
             if missing.is_empty() {
                 let (name, upto) = (mark.lane.to_string(), format!("up to {}", mark.sequence));
                 let entry = || Some(Entry::new(name.clone(), upto.clone()).changed_at(mark.at));
-                pairs.push(Pair { left: entry(), right: entry(), twice: false, key: name.clone() });
+                pairs.push(Pair::new(name.clone(), entry(), entry()));
             }
             pairs.extend(missing.into_iter().map(|message| absent(&mark, &message)));
         }
@@ -56,5 +56,5 @@ fn absent(mark: &Mark, message: &Envelope) -> Pair<String, String> {
     let sequence = message.sequence.clone().unwrap_or_default();
     let changed: Option<Timestamp> = message.time;
     let left = Entry { key: name.clone(), value: sequence, changed, live: false };
-    Pair { left: Some(left), right: None, twice: false, key: name }
+    Pair::new(name, Some(left), None)
 }

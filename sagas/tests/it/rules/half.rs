@@ -14,7 +14,7 @@ use sagas::half::{
     Begun, HalfApp as _, HalfMessage, HalfMessages, Halves as _, LocalState, LocalTransaction,
 };
 use sagas::message::Published;
-use sagas::overview::Transactions as _;
+use sagas::overview::{Act, ActError, ActName, Pattern, Transactions as _, Which};
 use sagas::saga::{
     Cx, IfItFailed, Outcome, Retry, RunError, RunShown, RunStatus, SagaInput, StepError, Verb, Why,
 };
@@ -256,6 +256,12 @@ pub(super) async fn what_is_checked_in_vain_waits_for_a_person_who_decides<S: Su
     }
     let kinds = sales.nodes[0].transactions().kinds();
     assert!(kinds.iter().any(|(pattern, kind)| pattern.name() == "half" && kind == "half.told"), "{kinds:?}");
+    let told_a = Which::new(Pattern::HALF, "half.told", "a");
+    for act in [Act::Cancel, Act::GoForward] {
+        let asked = sales.nodes[0].transactions().dry_run(&told_a, act, "ada", "because").await;
+        let Err(ActError::NotKnown { knows, .. }) = asked else { panic!("{asked:?}") };
+        assert_eq!(knows, [ActName::Retry, ActName::Skip, ActName::Resolve, ActName::Abandon]);
+    }
     let waiting = ground.ask(async || runs.waiting(None, 10).await).await;
     assert_eq!(waiting.len(), 2);
     let forward = ground.ask(async || runs.if_it_failed("a").await).await;

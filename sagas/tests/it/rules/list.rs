@@ -304,6 +304,17 @@ macro_rules! rules {
                 what_goes_on_or_has_just_changed_is_no_difference
                 a_head_that_does_not_say_what_its_journal_does_is_found
             }
+            comparing {
+                what_is_pending_or_accepted_takes_no_place_of_what_differs
+                what_ends_while_it_is_looked_at_is_not_done_again
+                what_settles_in_no_run_is_told
+                what_is_the_same_is_known_by_its_value
+                a_key_that_is_there_twice_is_all_that_is_there_of_it
+                an_older_run_takes_the_place_of_no_later_one
+                what_is_too_much_to_be_right_is_not_done_again
+                no_side_is_open_while_something_is_done_again
+                what_was_accepted_is_listed_and_can_be_taken_back
+            }
             inbox {
                 a_message_that_comes_again_or_too_soon_changes_nothing
                 a_gap_is_noticed_and_filled_in_order
@@ -480,6 +491,7 @@ macro_rules! rules_across {
                 a_participant_that_cannot_be_asked_is_named_and_keeps_no_other_from_the_list
                 what_is_prepared_and_what_was_decided_are_compared
                 what_is_rolled_back_is_in_the_list_while_a_participant_is_away
+                a_retry_across_databases_says_what_it_has_left
             }
         }
     };

@@ -12,6 +12,8 @@ mod branches;
 mod by_hand;
 mod chains;
 mod commits;
+mod comparing;
+
 mod copies;
 mod desk;
 mod destinations;

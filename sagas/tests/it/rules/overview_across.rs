@@ -1,4 +1,4 @@
-//! Transactions across databases in the list of all, and what was decided against what is there: Z10, Z11, Z6, A62.
+//! Transactions across databases in the list of all, and what was decided against what is there: Z10, Z11, Z6, Z21, A62.
 
 use std::time::Duration;
 
@@ -223,5 +223,59 @@ pub(super) async fn what_is_rolled_back_is_in_the_list_while_a_participant_is_aw
     across.two_phase.recover().await.unwrap();
     let undone = Filter::open().with_status(Status::Undone);
     assert_eq!(statuses(&all, &undone).await, [(key, Status::Undone)]);
+    app.shutdown(Duration::from_secs(10)).await;
+}
+
+/// Z21
+pub(super) async fn a_retry_across_databases_says_what_it_has_left<S: Subject>(subject: &S) {
+    let across = Across::open(subject, 2).await;
+    let [decided, odd, torn] =
+        [across.written("a").await, across.written("b").await, across.written("c").await];
+    let before_commit = || [0, 1].map(|i| across.at(i).stops(At::Commit, false));
+    crashes(torn.commit(), &[0, 1].map(|i| across.at(i).stops(At::Prepare, true))).await;
+    let gid = across.prepared(0).await.pop().unwrap();
+    across.by_hand(0, format!("commit prepared '{gid}'")).await;
+    let odd_key = odd.id().simple().to_string();
+    crashes(odd.commit(), &before_commit()).await;
+    let of_odd = across.prepared(0).await.into_iter().find(|gid| gid.contains(&odd_key)).unwrap();
+    across.by_hand(0, format!("rollback prepared '{of_odd}'")).await;
+    across.another_node().await.recover().await.unwrap();
+    crashes(decided.commit(), &before_commit()).await;
+
+    let app = looks_on(&across.backend, &across.two_phase).await;
+    let all = app.transactions();
+    let open = page(&all, &Filter::open()).await.transactions;
+    let of = |status| open.iter().find(|listed| listed.status == status).expect("it is listed");
+    let retry = || Act::Retry { part: None };
+    let declined = async |listed: &Listed, act: Act| match asked(&all, listed, act).await {
+        Err(ActError::Declined { why }) => why,
+        other => panic!("{other:?}"),
+    };
+    across.at(0).will(At::Commit, Fault::Lost);
+    let why = declined(of(Status::Committing), retry()).await;
+    assert!(why.contains("\"stock\" is not done"), "{why}");
+    asked(&all, of(Status::Committing), retry()).await.unwrap();
+    // One that is done is done; of one that is parked or torn a person says what is so.
+    asked(&all, of(Status::Committing), retry()).await.unwrap();
+    assert_eq!(across.have("a").await, 2);
+    let why = declined(of(Status::Parked), retry()).await;
+    assert!(why.contains("\"stock\" is not what was decided") && why.contains("skip"), "{why}");
+    let why = declined(of(Status::Torn), retry()).await;
+    assert!(why.contains("a person has to decide"), "{why}");
+    let part = Act::Retry { part: Some("stock".to_owned()) };
+    assert!(declined(of(Status::Parked), part).await.contains("or nothing"));
+    let mut nobody = of(Status::Torn).clone();
+    (nobody.which.key, nobody.which.id) = (uuid::Uuid::new_v4().simple().to_string(), None);
+    for act in [retry(), Act::Decide(Decision::Commit)] {
+        let error = asked(&all, &nobody, act).await.unwrap_err();
+        assert!(matches!(error, ActError::Missing(_)), "{error:?}");
+    }
+    // One that does not answer within the limit is not said to be done.
+    let gate = across.at(1).stops(At::Scan, false);
+    let limit = Duration::from_millis(50);
+    let error = all.ask(&of(Status::Torn).which, retry(), "ada", "because", limit).await.unwrap_err();
+    assert!(matches!(error, ActError::Store(_)), "{error:?}");
+    drop(gate);
+    across.at(1).forget_faults();
     app.shutdown(Duration::from_secs(10)).await;
 }
