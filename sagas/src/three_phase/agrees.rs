@@ -99,7 +99,7 @@ async fn a_guarded_participant_does_what_its_protocol_says() -> Result<(), BoxEr
             let said = left.tell(txn, told).await;
             match then {
                 Then::Goes(_) | Then::Stays => {
-                    assert!(matches!(said, Ok(true)), "{standing:?} {told:?} {said:?}")
+                    assert!(matches!(said, Ok(true)), "{standing:?} {told:?} {said:?}");
                 }
                 Then::HasAborted => assert!(matches!(said, Ok(false)), "{standing:?} {told:?} {said:?}"),
                 Then::Odd => {

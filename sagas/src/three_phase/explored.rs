@@ -74,6 +74,7 @@ enum Fault {
     ReadsNothing,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "what is allowed in a search, each by itself")]
 struct Explorer {
     shape: Shape,
     fault: Fault,
