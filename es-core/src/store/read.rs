@@ -248,11 +248,12 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::Metadata;
     use crate::id::Ids;
     use crate::memory::MemoryBackend;
     use crate::store::{
-        Append, Attempt, Commit, CommitError, Committed, ExpectedVersion, IdempotencyKey, Metadata, NewEvent,
-        Outcome, Resolution,
+        Append, Attempt, Commit, CommitError, Committed, ExpectedVersion, IdempotencyKey, NewEvent, Outcome,
+        Resolution,
     };
 
     /// A store that fails over between two reads, and no read fails.
