@@ -227,10 +227,15 @@ mod tests {
         assert!(!follower.follow(&events[0], &sender).await?, "the copy has it by now");
         // It wrote up to version 5 just before the store was restored to 2. Then the copy was emptied.
         follower.written().note(&events[0].stream, Version(5), Instant::now());
+        // It wrote one as well that is not there any more.
+        let bob = StreamId::new("account-bob")?;
+        follower.written().note(&bob, Version(5), Instant::now());
         assert_eq!(follower.fill(app.store(), &sender).await?, 1);
         app.send(&ada, Deposit { amount: 7 }).await?;
         assert!(follower.follow(&log().await?[2], &sender).await?);
-        assert_eq!(*copy.0.lock().expect("nobody panics"), [2, 2, 3], "each aggregate once");
+        app.send(&"bob".to_owned(), Open { owner: "Bob".to_owned() }).await?;
+        assert!(follower.follow(&log().await?[3], &sender).await?);
+        assert_eq!(*copy.0.lock().expect("nobody panics"), [2, 2, 3, 1], "each aggregate once");
         Ok(())
     }
 }
