@@ -48,7 +48,7 @@ async fn now<S: Subject>(ground: &Ground<'_, S>) -> Timestamp {
 }
 
 /// Z12
-pub(super) async fn what_is_pending_or_accepted_takes_no_place_of_what_differs<S: Subject>(subject: &S) {
+pub(super) async fn what_is_pending_takes_no_place_of_what_differs<S: Subject>(subject: &S) {
     const MANY: u32 = 10_001;
     let ground = Ground::open(subject).await;
     let at = now(&ground).await;

@@ -305,7 +305,7 @@ macro_rules! rules {
                 a_head_that_does_not_say_what_its_journal_does_is_found
             }
             comparing {
-                what_is_pending_or_accepted_takes_no_place_of_what_differs
+                what_is_pending_takes_no_place_of_what_differs
                 what_ends_while_it_is_looked_at_is_not_done_again
                 what_settles_in_no_run_is_told
                 what_is_the_same_is_known_by_its_value
