@@ -364,7 +364,7 @@ mod tests {
         // It has delivered something, or nothing at all.
         for after in [3, 5] {
             let why = says(4, Position(after)).await;
-            assert!(why.contains("the log ends at 4, and has ended at 5"), "{why}");
+            assert!(why.contains("the log ends at #4, and has ended at #5"), "{why}");
         }
     }
 
