@@ -67,7 +67,6 @@ declare
     changed record;
     stored  bigint;
     fenced  boolean;
-    renamed boolean;
     n       bigint;
 begin
     -- `resolve` waits here for the end of the attempt, or has fenced it.
@@ -162,19 +161,20 @@ begin
            greatest(coalesce(timestamptz 'epoch' + at * interval '1 microsecond', clock_timestamp()), l.recorded_at),
            coalesce(l.position = known_head and substr(l.envelope, 1, 16) = uuid_send(known_event), false),
            coalesce((select r.rev from {es}.rows r where r.tbl = 'inline' and r.key = 'set'), 0),
-           exists (select from {es}.fenced f where f.attempt = append.attempt),
-           exists (
-               select from unnest(type_numbers, type_names, type_schemas, type_codecs) a (number, name, schema, codec)
-               where not exists (
-                   select from {es}.event_types t
-                   where t.type_id = a.number and t.name = a.name and t.schema = a.schema and t.codec = a.codec))
-    into head, time, known, stored, fenced, renamed
+           exists (select from {es}.fenced f where f.attempt = append.attempt)
+    into head, time, known, stored, fenced
     from (select) one
     left join (select e.position, e.recorded_at, e.envelope from {es}.events e order by e.position desc limit 1) l on true;
     if fenced then
         raise exception 'attempt % is fenced', attempt using errcode = 'ES001';
     end if;
-    if renamed then
+    -- Where the asker's last batch is still the last, its numbers stand for what they stood for.
+    if not known and type_numbers is not null and exists (
+        select from unnest(type_numbers, type_names, type_schemas, type_codecs) a (number, name, schema, codec)
+        where not exists (
+            select from {es}.event_types t
+            where t.type_id = a.number and t.name = a.name and t.schema = a.schema and t.codec = a.codec))
+    then
         raise exception 'an event type has another number in this history of the store' using errcode = 'ES008';
     end if;
 
