@@ -76,8 +76,8 @@ impl PgBackend {
         mut place: impl FnMut(usize, &PgRow) -> Result<Option<(StreamId, Version)>, StoreError> + Send,
     ) -> Result<Vec<RecordedEvent>, StoreError> {
         let kinds = &self.0.shared.types;
+        let mut reloaded = None;
         loop {
-            let known = kinds.known().count();
             let (mut events, mut filling, mut failed) = (Vec::new(), Filling::default(), None);
             let mut unknown = false;
             let take = |i, row: PgRow| {
@@ -114,11 +114,14 @@ impl PgBackend {
             let rows = self.0.shared.readers.rows(what, || sqlx::query(types::SELECT)).await?;
             types::learn_all(kinds, &rows).map_err(|e| error::store(what, e))?;
             at.store(history, Ordering::Release);
-            // The next read may meet one that came after these.
-            if is_sure && kinds.known().count() == known {
+            // The next read may meet one that came after these. What was known before them says nothing: a lane may have
+            // found meanwhile that the store has another history.
+            let count = Some(kinds.known().count());
+            if is_sure && reloaded == count {
                 let what = "an event has a type that is not in event_types".to_owned();
                 return Err(StoreError::Corrupt { what });
             }
+            reloaded = count;
         }
     }
 }
