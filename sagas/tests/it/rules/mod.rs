@@ -13,7 +13,6 @@ mod by_hand;
 mod chains;
 mod commits;
 mod comparing;
-
 mod copies;
 mod desk;
 mod destinations;
