@@ -288,7 +288,8 @@ pub async fn a_start_that_is_refused_late_gives_back_what_it_has_taken_over<S: S
     ran_by_a_processor(&store).await;
     drop(start(|| app(&store.0).retire_inline("counts/1")).await);
     let other = subject.again(&store.0).await;
-    let old = || app(&other).view::<Coded<1>>().reactor(Named::<false>(posts.clone()));
+    // It is alive to the others, though the store is slow or fails when it says so.
+    let old = || app(&other).view::<Coded<1>>().reactor(Named::<false>(posts.clone())).lease(LEASE * 10);
     let old = start(old).await;
     pay(&old, "a").await;
     settle(&old).await;
