@@ -23,6 +23,8 @@ use crate::store::{EventStore, Position, Row, RowStore, StoreError, StoredRow, W
 const SIGNS_OFF: usize = 8;
 /// The longest wait before a node that could not reach the store tries again.
 const AGAIN: Duration = Duration::from_millis(200);
+/// How long a node that ends waits for what it has just begun to write.
+const LAST_TICK: Duration = Duration::from_secs(1);
 
 /// A store that keeps state: commits, and reads of rows.
 pub trait StateStore: EventStore + RowStore {}
@@ -226,9 +228,14 @@ impl Cluster {
         let mut rev = 0;
         while !stop.is_cancelled() {
             wake.mark_unchanged();
+            let mut tick = std::pin::pin!(self.tick(&mut rev));
             let seen = tokio::select! {
-                seen = self.tick(&mut rev) => seen,
-                () = stop.cancelled() => break,
+                seen = &mut tick => seen,
+                () = stop.cancelled() => {
+                    // A first renewal that is cut off may come after the row was deleted, and bring it back.
+                    drop(tokio::time::timeout(LAST_TICK, tick).await);
+                    break;
+                }
             };
             let pause = match seen {
                 Ok(view) => {
