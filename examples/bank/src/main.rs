@@ -8,6 +8,7 @@ mod ledger;
 mod orders;
 mod reconcile;
 mod report;
+mod statement;
 mod transfer;
 mod watch;
 mod work;
@@ -76,6 +77,11 @@ enum Command {
     Compare(Compare),
     /// Compare both banks' books with each other, and with what came of each transfer
     Reconcile,
+    /// Say what became of an account's transfers, from its bank's own copy of the journal
+    Statement {
+        #[arg(value_parser = account)]
+        account: AccountId,
+    },
     /// Have a bank take no transfers from the other one
     Close { bank: Bank },
     /// Have it take them again
@@ -196,7 +202,11 @@ async fn open(databases: Vec<String>, command: &Command) -> anyhow::Result<(Data
             Some(false)
         }
         Command::Compare(compare) => Some(compare.durable),
-        Command::Reconcile | Command::Close { .. } | Command::Open { .. } | Command::Work { .. } => None,
+        Command::Reconcile
+        | Command::Statement { .. }
+        | Command::Close { .. }
+        | Command::Open { .. }
+        | Command::Work { .. } => None,
     };
     match (durable, databases.is_empty()) {
         (Some(durable), true) => {
@@ -218,6 +228,7 @@ async fn run(databases: &Databases, command: Command) -> anyhow::Result<ExitCode
         }
         Command::Compare(compare) => compare::compare(databases, &compare.methods(), &compare.plan()).await?,
         Command::Reconcile => reconcile::reconcile(databases).await?,
+        Command::Statement { account } => statement::statement(databases, account).await?,
         Command::Close { bank } => databases.banks.set_open(bank, false).await?,
         Command::Open { bank } => databases.banks.set_open(bank, true).await?,
         Command::Work { by } => {

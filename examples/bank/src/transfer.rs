@@ -162,7 +162,7 @@ pub(crate) enum TransferError {
 #[aggregate(id = TransferId, event = TransferEvent, error = TransferError)]
 pub(crate) struct Transfer {
     requested: Option<Requested>,
-    order: Option<Order>,
+    pub(crate) order: Option<Order>,
     taken: bool,
     pub(crate) outcome: Option<Outcome>,
 }

@@ -7,4 +7,5 @@ mod input;
 mod killed;
 mod program;
 mod reconcile;
+mod statement;
 mod transfer;
