@@ -223,6 +223,12 @@ pub(crate) trait Acts<B: Backend>: Protocol {
     }
 
     /// The step of a call, and who is called, if that has a name.
+    /// Whether a call that only stages is made at once when an answer from elsewhere leads to it, and shares the commit of
+    /// the record of that answer. Until then that is not written: only what is quick is to join it.
+    fn joins_answers(&self, _call: Call) -> bool {
+        false
+    }
+
     fn destination(&self, _call: Call) -> Option<(&str, &str)> {
         None
     }

@@ -233,6 +233,8 @@ macro_rules! rules {
                 a_listener_that_was_not_called_before_its_node_ended_is_called_by_the_next
                 the_same_request_in_another_order_finds_what_it_has_begun
             }
+                a_message_is_appended_in_the_commit_of_what_it_follows_from
+                messages_of_one_key_that_come_together_are_all_sent
             family {
                 a_saga_within_runs_to_its_end_and_gives_its_output
                 a_saga_within_that_refuses_undoes_the_one_around_it
