@@ -1,76 +1,104 @@
 //! A transaction on a connection of a pool that is the user's own.
 
+use std::io;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use es_core::store::StoreError;
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::PgTransactionManager;
+use sqlx::{PgConnection, PgPool, Postgres};
+use sqlx_core::transaction::TransactionManager as _;
 use tokio::runtime::Handle;
 
-use crate::{error, schema};
+use crate::schema;
 
 /// For how long one is begun at most, with what the pool takes for a connection.
 const LONGEST: Duration = Duration::from_secs(60);
+/// For how long the server may take to roll back one that is dropped, before its connection is closed.
+const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A transaction that is never left to whoever gets its connection next: the driver rolls it back when this is dropped.
+/// A transaction that is never left to whoever gets its connection next: one that is dropped is rolled back, and a server that
+/// does not answer to that keeps no place in the pool.
 #[derive(Debug)]
 pub(crate) struct Begun {
     /// Taken by what ends it, and by `drop`.
-    tx: Option<Transaction<'static, Postgres>>,
+    conn: Option<PoolConnection<Postgres>>,
     runtime: Handle,
 }
 
 impl Begun {
-    /// Begins by this statement.
-    pub(crate) async fn begin(pool: &PgPool, what: &'static str, begin: String) -> Result<Self, StoreError> {
-        let (pool, begin) = (pool.clone(), schema::sql(begin));
-        // In a task, which nobody drops half way: there the driver forgets that a transaction has begun, and gives the
-        // connection back with it. It ends all the same: on a network that swallows what is sent, nobody would answer.
-        let begin = async move { tokio::time::timeout(LONGEST, pool.begin_with(begin)).await };
-        let begun = tokio::spawn(begin).await.map_err(|e| StoreError::transient(what, e))?;
-        let tx = begun.map_err(|e| StoreError::transient(what, e))?.map_err(|e| error::store(what, e))?;
-        Ok(Self { tx: Some(tx), runtime: Handle::current() })
-    }
-
-    fn take(&mut self) -> Transaction<'static, Postgres> {
-        self.tx.take().expect("it is ended once")
+    /// Begins by these statements, the first of which begins it. What they return is not read.
+    pub(crate) async fn begin(pool: &PgPool, begin: String) -> Result<Self, sqlx::Error> {
+        let begin = async move {
+            // Whatever keeps it from beginning, it is left as any other one.
+            let mut begun = Self { conn: Some(pool.acquire().await?), runtime: Handle::current() };
+            PgTransactionManager::begin(&mut begun, Some(schema::sql(begin))).await?;
+            Ok(begun)
+        };
+        // On a network that swallows what is sent, nobody would answer.
+        tokio::time::timeout(LONGEST, begin).await.map_err(io::Error::from)?
     }
 
     /// Commits.
-    pub(crate) async fn commit(mut self, what: &'static str) -> Result<(), StoreError> {
-        self.take().commit().await.map_err(|e| error::store(what, e))
+    pub(crate) async fn commit(mut self) -> Result<(), sqlx::Error> {
+        PgTransactionManager::commit(&mut self).await?;
+        self.conn = None;
+        Ok(())
     }
 
     /// Rolls back.
-    pub(crate) async fn rollback(mut self, what: &'static str) -> Result<(), StoreError> {
-        self.take().rollback().await.map_err(|e| error::store(what, e))
+    pub(crate) async fn rollback(mut self) -> Result<(), sqlx::Error> {
+        PgTransactionManager::rollback(&mut self).await?;
+        self.conn = None;
+        Ok(())
     }
 
-    /// Prepares it, by this statement. If the server refuses, it is rolled back.
-    pub(crate) async fn prepare(mut self, what: &'static str, prepare: String) -> Result<(), StoreError> {
+    /// Ends it by these statements, the last of which ends it: in one message. If the server refuses one, it is rolled back.
+    pub(crate) async fn end(mut self, statements: String) -> Result<(), sqlx::Error> {
         // The driver rolls back what it believes to be open. Without a transaction, the server would warn each time.
-        let prepare = schema::sql(format!("{prepare}; begin"));
-        sqlx::raw_sql(prepare).execute(&mut *self).await.map(drop).map_err(|e| error::store(what, e))
+        let end = schema::sql(format!("{statements}; begin"));
+        sqlx::raw_sql(end).execute(&mut *self).await?;
+        PgTransactionManager::start_rollback(&mut self);
+        self.conn = None;
+        Ok(())
     }
 }
 
 impl Deref for Begun {
     type Target = PgConnection;
     fn deref(&self) -> &PgConnection {
-        self.tx.as_ref().expect("taken only by what ends it")
+        self.conn.as_ref().expect("taken only by what ends it")
     }
 }
 
 impl DerefMut for Begun {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        self.tx.as_mut().expect("taken only by what ends it")
+        self.conn.as_mut().expect("taken only by what ends it")
     }
 }
 
 impl Drop for Begun {
-    /// The pool takes the connection back in a task.
     fn drop(&mut self) {
+        let Some(mut conn) = self.conn.take() else { return };
+        // The pool takes a connection back in a task.
         let _entered = self.runtime.enter();
-        drop(self.tx.take());
+        drop(self.runtime.spawn(async move {
+            match tokio::time::timeout(PATIENCE, roll_back(&mut conn)).await {
+                Ok(Ok(())) => drop(conn),
+                // The pool would ask it whether it is well, for as long as it takes.
+                _ => drop(conn.detach()),
+            }
+        }));
     }
+}
+
+/// Rolls back whatever is open, also what the driver does not know to be.
+async fn roll_back(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    if PgTransactionManager::get_transaction_depth(conn) == 0 {
+        return sqlx::raw_sql("rollback").execute(conn).await.map(drop);
+    }
+    while PgTransactionManager::get_transaction_depth(conn) > 0 {
+        PgTransactionManager::rollback(conn).await?;
+    }
+    Ok(())
 }

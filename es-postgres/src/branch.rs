@@ -13,6 +13,11 @@ use crate::error;
 use crate::guarded::missing_tables;
 use crate::participant::{PgParticipant, alone, marker};
 
+/// What a marker says that cannot be written, since somebody has barred it.
+const BARRED: &str = "the branch is barred";
+/// What one says where the transaction of the branch is another one by now.
+const LEFT: &str = "the branch was ended before its end";
+
 /// A branch of a transaction across databases. Derefs to sqlx's connection: `sqlx::query(..).execute(&mut **branch)`.
 ///
 /// It ends with its transaction: do not commit it, or roll it back, by SQL. PostgreSQL prepares no transaction that has used
@@ -43,7 +48,8 @@ impl PgBranch {
             millis(lock),
             millis(idle)
         );
-        let session = Begun::begin(of.pool(), "beginning a branch", begin).await?;
+        let begun = Begun::begin(of.pool(), begin).await;
+        let session = begun.map_err(|e| error::store("beginning a branch", e))?;
         Ok(Self { session, of: of.clone(), id: id.clone(), gid, role: None })
     }
 
@@ -58,27 +64,28 @@ impl PgBranch {
         }
     }
 
-    /// Writes what says later that it was committed. Fails if a statement before it has failed: `PREPARE` and `COMMIT` would
-    /// roll back without an error.
-    async fn mark(&mut self, call: String) -> Result<(), StoreError> {
-        let mark = "insert into es_guard.guards (run, call, state, fingerprint, result)
-            select $1, $2, 'done', $3, 'null' where current_setting('es.branch', true) = $4 on conflict do nothing";
-        let mark = sqlx::query(mark).bind(self.id.txn()).bind(call).bind([0_u8; 16]);
-        let mark = mark.bind(self.gid.clone());
-        let done = mark.execute(&mut **self).await.map_err(|e| missing_tables("marking a branch", e))?;
-        match done.rows_affected() == 1 {
-            true => Ok(()),
-            false if self.is_own().await? => Err(barred()),
-            false => Err(left()),
+    /// Writes what says later that it was committed, under this name, and ends it by a statement: in one message. If a
+    /// statement before has failed, so does the first one here, and the second, which would roll back without an error, is not
+    /// reached.
+    async fn end_marked(self, what: &'static str, call: &str, end: &str) -> Result<(), StoreError> {
+        let (run, call, gid) = (self.id.txn(), quote(call), quote(&self.gid));
+        let mark = format!(
+            "with marked as (
+                 insert into es_guard.guards (run, call, state, fingerprint, result)
+                 select '{run}'::uuid, {call}, 'done', decode(repeat('00', 16), 'hex'), 'null'
+                 where current_setting('es.branch', true) = {gid}
+                 on conflict do nothing returning 1)
+             select case when count(*) = 1 then 1
+                 when current_setting('es.branch', true) = {gid} then ({} || count(*))::int
+                 else ({} || count(*))::int end from marked; {end}",
+            quote(BARRED),
+            quote(LEFT)
+        );
+        match self.session.end(mark).await {
+            Err(e) if error::says(&e, BARRED) => Err(barred()),
+            Err(e) if error::says(&e, LEFT) => Err(left()),
+            ended => ended.map_err(|e| missing_tables(what, e)),
         }
-    }
-
-    /// Whether the transaction is the one that was begun.
-    async fn is_own(&mut self) -> Result<bool, StoreError> {
-        let failed = |e| error::store("looking at a branch", e);
-        let look = "select current_setting('es.branch', true) is not distinct from $1";
-        let row = sqlx::query(look).bind(self.gid.clone()).fetch_one(&mut **self).await.map_err(failed)?;
-        row.try_get(0).map_err(failed)
     }
 }
 
@@ -117,25 +124,24 @@ impl Branch for PgBranch {
     }
 
     async fn end(self) -> Result<(), StoreError> {
-        self.session.commit("ending a branch that has written nothing").await
+        let ended = self.session.commit().await;
+        ended.map_err(|e| error::store("ending a branch that has written nothing", e))
     }
 
-    async fn prepare(mut self) -> Result<(), StoreError> {
+    async fn prepare(self) -> Result<(), StoreError> {
         self.can_be_ended().await?;
-        let call = marker(&self.id);
-        self.mark(call).await?;
         let prepare = format!("prepare transaction {}", quote(&self.gid));
-        self.session.prepare("preparing a branch", prepare).await
+        let call = marker(&self.id);
+        self.end_marked("preparing a branch", &call, &prepare).await
     }
 
-    async fn commit(mut self) -> Result<(), StoreError> {
+    async fn commit(self) -> Result<(), StoreError> {
         let call = alone(&self.id);
-        self.mark(call).await?;
-        self.session.commit("committing a branch").await
+        self.end_marked("committing a branch", &call, "commit").await
     }
 
     async fn rollback(self) -> Result<(), StoreError> {
-        self.session.rollback("rolling back a branch").await
+        self.session.rollback().await.map_err(|e| error::store("rolling back a branch", e))
     }
 }
 

@@ -108,6 +108,14 @@ pub(crate) fn code(error: &sqlx::Error) -> Option<&str> {
     database(error).map(PgDatabaseError::code)
 }
 
+/// `invalid_text_representation`: what statements of ours fail with that say why by a text which is no number.
+const NO_NUMBER: &str = "22P02";
+
+/// Whether a statement of ours has failed with these words.
+pub(crate) fn says(error: &sqlx::Error, words: &str) -> bool {
+    database(error).is_some_and(|e| e.code() == NO_NUMBER && e.message().contains(words))
+}
+
 /// What the server says of an error, with its details.
 pub(crate) fn words(error: &sqlx::Error) -> String {
     match database(error).map(|e| (e.message(), e.detail())) {

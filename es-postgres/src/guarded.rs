@@ -115,7 +115,8 @@ impl GuardedDatabase for PgGuarded {
             "begin isolation level read committed; set local lock_timeout = {lock}; \
              set local idle_in_transaction_session_timeout = '2min'"
         );
-        Ok(GuardedTx(Begun::begin(&self.pool, "opening a guarded transaction", begin).await?))
+        let begun = Begun::begin(&self.pool, begin).await;
+        begun.map(GuardedTx).map_err(|e| error::store("opening a guarded transaction", e))
     }
 }
 
@@ -210,11 +211,11 @@ impl GuardRows for GuardedTx {
     }
 
     async fn commit(self) -> Result<(), StoreError> {
-        self.0.commit("committing a guarded call").await
+        self.0.commit().await.map_err(|e| error::store("committing a guarded call", e))
     }
 
     async fn rollback(self) -> Result<(), StoreError> {
-        self.0.rollback("rolling back a guarded call").await
+        self.0.rollback().await.map_err(|e| error::store("rolling back a guarded call", e))
     }
 }
 

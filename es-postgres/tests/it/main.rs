@@ -17,6 +17,7 @@ mod row_order;
 mod row_wakes;
 mod schema;
 mod storms;
+mod stuck;
 mod support;
 mod traps;
 mod tx;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::banks::Banks;
-use crate::by::process;
+use crate::by::{Method, process};
 
 #[derive(AggregateId, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct TransferId(pub(crate) String);
@@ -108,6 +108,13 @@ impl fmt::Display for Outcome {
 
 // Stored: change by upcasting.
 
+/// A method has begun it: no other one does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Filed {
+    pub(crate) order: Order,
+    pub(crate) by: Method,
+}
+
 /// A process is to see to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Requested {
@@ -139,6 +146,7 @@ pub(crate) struct Declined {
 #[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[event(prefix = "transfer")]
 pub(crate) enum TransferEvent {
+    Filed(Filed),
     Requested(Requested),
     Taken(Taken),
     Settled(Settled),
@@ -150,6 +158,8 @@ pub(crate) enum TransferEvent {
 pub(crate) enum TransferError {
     #[error("the key is that of another transfer")]
     OtherOrder,
+    #[error("another method is at it, under the same key")]
+    OtherMethod,
     #[error("it is over")]
     Over,
     #[error("the money is not there to be sent on")]
@@ -163,6 +173,8 @@ pub(crate) enum TransferError {
 pub(crate) struct Transfer {
     requested: Option<Requested>,
     pub(crate) order: Option<Order>,
+    /// Whose it is. By two-phase commit it begins and ends at once.
+    by: Option<Method>,
     taken: bool,
     pub(crate) outcome: Option<Outcome>,
 }
@@ -170,8 +182,9 @@ pub(crate) struct Transfer {
 impl Apply for Transfer {
     fn apply(&mut self, event: &TransferEvent) {
         match event {
+            TransferEvent::Filed(e) => (self.order, self.by) = (Some(e.order), Some(e.by)),
             TransferEvent::Requested(e) => {
-                self.order = Some(e.order);
+                (self.order, self.by) = (Some(e.order), Some(Method::Process));
                 self.requested = Some(e.clone());
             }
             TransferEvent::Taken(_) => self.taken = true,
@@ -197,9 +210,23 @@ impl Transfer {
         }
     }
 
+    /// Whether it is this method's, or nobody's yet.
+    fn is_for(&self, by: Method) -> Result<(), TransferError> {
+        match self.by {
+            Some(own) if own != by => Err(TransferError::OtherMethod),
+            _ => Ok(()),
+        }
+    }
+
     fn requested(&self) -> Result<&Requested, TransferError> {
         self.requested.as_ref().ok_or(TransferError::NotTaken)
     }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct File {
+    pub(crate) order: Order,
+    pub(crate) by: Method,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -224,6 +251,7 @@ pub(crate) struct GiveBack {
 pub(crate) struct Settle {
     pub(crate) id: TransferId,
     pub(crate) order: Order,
+    pub(crate) by: Method,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -231,14 +259,28 @@ pub(crate) struct Decline {
     pub(crate) id: TransferId,
     pub(crate) order: Order,
     pub(crate) why: Option<Refusal>,
+    pub(crate) by: Method,
 }
 
 #[commands]
 impl Transfer {
+    /// The first of a method: whoever comes second with another one is refused, before any money moves.
+    #[create_if_missing]
+    fn file(&self, cmd: File) -> Result<Option<Filed>, TransferError> {
+        let File { order, by } = cmd;
+        if self.outcome_of(&order)?.is_some() {
+            return Err(TransferError::Over);
+        }
+        self.is_for(by)?;
+        Ok(self.by.is_none().then_some(Filed { order, by }))
+    }
+
     #[create_if_missing]
     fn request(&self, cmd: Request) -> Result<Option<Requested>, TransferError> {
         let Request { id, order, run } = cmd;
-        self.outcome_of(&order)?;
+        if self.outcome_of(&order)?.is_none() {
+            self.is_for(Method::Process)?;
+        }
         Ok(self.order.is_none().then_some(Requested { id, order, run }))
     }
 
@@ -280,21 +322,22 @@ impl Transfer {
 
     #[create_if_missing]
     fn settle(&self, cmd: Settle) -> Result<Option<Settled>, TransferError> {
-        let Settle { id, order } = cmd;
+        let Settle { id, order, by } = cmd;
         match self.outcome_of(&order)? {
-            Some(Outcome::Settled) => Ok(None),
-            Some(Outcome::Declined(_)) => Err(TransferError::Over),
-            None => Ok(Some(Settled { id, order })),
+            // Whoever has not filed it would pay again.
+            Some(Outcome::Settled) if self.by == Some(by) => Ok(None),
+            Some(_) => Err(TransferError::Over),
+            None => self.is_for(by).map(|()| Some(Settled { id, order })),
         }
     }
 
     #[create_if_missing]
     fn decline(&self, cmd: Decline) -> Result<Option<Declined>, TransferError> {
-        let Decline { id, order, why } = cmd;
+        let Decline { id, order, why, by } = cmd;
         match self.outcome_of(&order)? {
             Some(Outcome::Declined(_)) => Ok(None),
             Some(Outcome::Settled) => Err(TransferError::Over),
-            None => Ok(Some(Declined { id, order, why })),
+            None => self.is_for(by).map(|()| Some(Declined { id, order, why })),
         }
     }
 }
@@ -316,12 +359,14 @@ mod tests {
     #[test]
     fn a_transfer_ends_once() {
         let (settle, decline) = (
-            || Settle { id: id(), order: order(500) },
-            || Decline { id: id(), order: order(500), why: None },
+            || Settle { id: id(), order: order(500), by: Method::Saga },
+            || Decline { id: id(), order: order(500), why: None, by: Method::Saga },
         );
         let settled = || Settled { id: id(), order: order(500) };
         given::<Transfer>(()).when(settle()).then(settled());
-        given::<Transfer>(settled()).when(settle()).then_nothing();
+        let filed = Filed { order: order(500), by: Method::Saga };
+        given::<Transfer>((filed, settled())).when(settle()).then_nothing();
+        given::<Transfer>(settled()).when(settle()).then_error(TransferError::Over);
         given::<Transfer>(settled()).when(decline()).then_error(TransferError::Over);
         let declined = || Declined { id: id(), order: order(500), why: None };
         given::<Transfer>(declined()).when(decline()).then_nothing();
@@ -331,8 +376,29 @@ mod tests {
     #[test]
     fn a_key_is_that_of_one_transfer() {
         let settled = Settled { id: id(), order: order(500) };
-        let other = Settle { id: id(), order: order(501) };
+        let other = Settle { id: id(), order: order(501), by: Method::Saga };
         given::<Transfer>(settled).when(other).then_error(TransferError::OtherOrder);
+    }
+
+    #[test]
+    fn a_transfer_is_of_one_method() {
+        let filed = |by| Filed { order: order(500), by };
+        let file = |by| File { order: order(500), by };
+        given::<Transfer>(()).when(file(Method::Tcc)).then(filed(Method::Tcc));
+        given::<Transfer>(filed(Method::Tcc)).when(file(Method::Tcc)).then_nothing();
+        for by in Method::ALL.into_iter().filter(|by| *by != Method::Tcc) {
+            given::<Transfer>(filed(Method::Tcc)).when(file(by)).then_error(TransferError::OtherMethod);
+            let settle = Settle { id: id(), order: order(500), by };
+            given::<Transfer>(filed(Method::Tcc)).when(settle).then_error(TransferError::OtherMethod);
+            let decline = Decline { id: id(), order: order(500), why: None, by };
+            given::<Transfer>(filed(Method::Tcc)).when(decline).then_error(TransferError::OtherMethod);
+        }
+        let request = || Request { id: id(), order: order(500), run: Uuid::nil() };
+        given::<Transfer>(filed(Method::Tcc)).when(request()).then_error(TransferError::OtherMethod);
+        let requested = Requested { id: id(), order: order(500), run: Uuid::nil() };
+        given::<Transfer>(requested).when(file(Method::Saga)).then_error(TransferError::OtherMethod);
+        let settled = Settled { id: id(), order: order(500) };
+        given::<Transfer>(settled).when(file(Method::Saga)).then_error(TransferError::Over);
     }
 
     #[test]

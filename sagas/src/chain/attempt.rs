@@ -1,14 +1,13 @@
-//! One try of a chain: opens all transactions, and commits them one after the other.
+//! One try of a chain: does what [`Try`] says, and says what came of it in words.
 
 use std::sync::Arc;
 
-use es_core::BoxError;
+use es_core::{BoxError, chain};
 
 use super::link::{DynLink, LinkCx, OpenLink, Opened, named};
+use super::machine::{Act, End, Found, Heard, Next, Try};
 use crate::saga::{ActedInPart, StepError};
 
-/// The first database decides who goes on: its row is held from the first statement of a try to its commit, so two tries of
-/// one run follow each other, and one that finds nothing there knows that nothing is committed anywhere.
 pub(super) struct Attempt<'l, In> {
     pub(super) links: &'l [Arc<dyn DynLink<In>>],
     /// The name of the chain, and a fingerprint of its input.
@@ -17,114 +16,100 @@ pub(super) struct Attempt<'l, In> {
     pub(super) finishes: bool,
 }
 
-/// What is open so far, and what has committed before.
-#[derive(Default)]
-struct Found<'l> {
-    committed: Vec<&'static str>,
-    open: Vec<(&'static str, Box<dyn OpenLink + 'l>)>,
-}
-
-impl Found<'_> {
-    async fn roll_back(&mut self) {
-        for (_, open) in self.open.drain(..) {
-            open.roll_back().await;
-        }
-    }
-
-    /// It has failed, and this is known of what has committed.
-    fn failed<R>(&self, error: &str) -> StepError<R> {
-        StepError::Retry(self.words(error).into())
-    }
-
-    /// The same, before a commit was tried: the row of the first database, if it is open, says that nothing is committed.
-    fn not_opened<R>(&self, error: &str) -> StepError<R> {
-        match self.committed.is_empty() && !self.open.is_empty() {
-            true => StepError::Retry(format!("{error}; nothing is committed").into()),
-            false => self.failed(error),
-        }
-    }
-
-    /// It is partial for certain. Where that is left as it is, another try would find the same.
-    fn partial<R>(&self, error: &str, finishes: bool) -> StepError<R> {
-        match finishes {
-            true => self.failed(error),
-            false => StepError::Retry(Box::new(ActedInPart(self.words(error)))),
-        }
-    }
-
-    fn words(&self, error: &str) -> String {
-        match self.committed.as_slice() {
-            [] => error.to_owned(),
-            committed => format!("committed: {}; not committed: {error}", committed.join(", ")),
-        }
-    }
+/// What is open, and what was said last.
+struct Made<'l> {
+    open: Vec<Option<Box<dyn OpenLink + 'l>>>,
+    /// What is heard of a no that is one of every try.
+    no: String,
+    /// What is heard of anything else.
+    error: String,
 }
 
 impl<'l, In: Sync> Attempt<'l, In> {
     /// `Ok`: all have committed. Refused: none has, nor ever will.
     pub(super) async fn make(&self, cx: LinkCx<'_, In>) -> Result<(), StepError<String>> {
-        let mut found = Found::default();
-        if let Err(error) = self.open(cx, &mut found).await {
-            found.roll_back().await;
-            return Err(error);
+        let mut tried = Try::new(self.links.len(), self.finishes);
+        let open = self.links.iter().map(|_| None).collect();
+        let mut made = Made { open, no: String::new(), error: String::new() };
+        loop {
+            match tried.next() {
+                Next::Do(Act::Open(i)) => tried.heard(Heard::Opened(i, self.open(i, cx, &mut made).await)),
+                Next::Do(act) => tried.heard(self.leave(act, &mut made).await),
+                Next::End(end) => return self.answer(end, &tried, made),
+            }
         }
-        let mut left = std::mem::take(&mut found.open).into_iter();
-        while let Some((name, open)) = left.next() {
-            if let Err(error) = open.commit().await {
+    }
+
+    async fn open(&self, i: usize, cx: LinkCx<'_, In>, made: &mut Made<'l>) -> Found {
+        let (link, name) = (&self.links[i], self.links[i].name());
+        let opened = link.open(cx, self.of).await;
+        made.error = match &opened {
+            Ok(Opened::Open(_)) => format!("{name}, which is left as it is"),
+            Ok(Opened::Committed) => {
+                format!("{name} has committed, and not what comes before it: a database has lost what it had")
+            }
+            Ok(Opened::Refuses(_, why)) => format!("{name}: {why}, which is a no"),
+            Ok(Opened::HasRefused(why)) => format!("{name} says no: {why}"),
+            Err(error) => named(name, error),
+        };
+        match opened {
+            Ok(Opened::Open(open)) => {
+                made.open[i] = Some(open);
+                Found::Open
+            }
+            Ok(Opened::Committed) => Found::Committed,
+            Ok(Opened::Refuses(open, why)) => {
+                (made.open[i], made.no) = (Some(open), format!("{name}: {why}"));
+                Found::Refuses
+            }
+            Ok(Opened::HasRefused(why)) => {
+                made.no = why;
+                Found::HasRefused
+            }
+            Err(_) => Found::Failed,
+        }
+    }
+
+    /// Ends what is open.
+    async fn leave(&self, act: Act, made: &mut Made<'l>) -> Heard {
+        let (Act::Open(i) | Act::Commit(i) | Act::RollBack(i) | Act::Refuse(i)) = act;
+        let Some(open) = made.open[i].take() else { return Heard::RolledBack(i) };
+        match act {
+            Act::Commit(_) => {
+                let committed = open.commit().await;
                 // It may have committed: the next try finds out.
-                found.open.extend(left);
-                found.roll_back().await;
-                return Err(found.failed(&named(name, &error)));
+                let failed = committed.as_ref().err().map(|error| named(self.links[i].name(), error));
+                made.error = failed.unwrap_or_default();
+                Heard::Committed(i, committed.is_ok())
             }
-            found.committed.push(name);
+            Act::Refuse(_) => {
+                let refused = open.refuse(&made.no).await;
+                made.error = refused.as_ref().err().map(|error| chain(&**error)).unwrap_or_default();
+                Heard::Refused(i, refused.is_ok())
+            }
+            Act::Open(_) | Act::RollBack(_) => {
+                open.roll_back().await;
+                Heard::RolledBack(i)
+            }
         }
-        Ok(())
     }
 
-    /// Opens a transaction in each database that has not committed.
-    async fn open(&self, cx: LinkCx<'_, In>, found: &mut Found<'l>) -> Result<(), StepError<String>> {
-        for link in self.links {
-            let name = link.name();
-            match link.open(cx, self.of).await {
-                Ok(Opened::Committed) if found.open.is_empty() => found.committed.push(name),
-                Ok(Opened::Committed) => {
-                    let lost = "and not what comes before it: a database has lost what it had";
-                    return Err(StepError::Retry(format!("{name} has committed, {lost}").into()));
-                }
-                Ok(Opened::Open(open)) => found.open.push((name, open)),
-                Ok(Opened::Refuses(open, why)) => {
-                    found.open.push((name, open));
-                    return Err(self.refused(name, why, found).await);
-                }
-                Ok(Opened::HasRefused(why)) if found.committed.is_empty() && found.open.is_empty() => {
-                    return Err(StepError::Refused(why));
-                }
-                Ok(Opened::HasRefused(why)) => {
-                    return Err(found.partial(&format!("{name} says no: {why}"), self.finishes));
-                }
-                Err(error) => return Err(found.not_opened(&named(name, &error))),
+    fn answer(&self, end: End, tried: &Try, made: Made<'l>) -> Result<(), StepError<String>> {
+        let Made { no, error, .. } = made;
+        let committed: Vec<_> = tried.committed().map(|i| self.links[i].name()).collect();
+        let words = match committed.as_slice() {
+            [] => error.clone(),
+            committed => format!("committed: {}; not committed: {error}", committed.join(", ")),
+        };
+        match end {
+            End::Committed => Ok(()),
+            End::Refused => Err(StepError::Refused(no)),
+            End::Failed { nothing: true } => {
+                Err(StepError::Retry(format!("{error}; nothing is committed").into()))
             }
-            if !self.finishes && !found.committed.is_empty() && !found.open.is_empty() {
-                return Err(found.partial(&format!("{name}, which is left as it is"), false));
-            }
-        }
-        Ok(())
-    }
-
-    /// A link says no. Where nothing is committed the first database keeps that, so it is a no of all tries.
-    async fn refused(&self, name: &str, why: String, found: &mut Found<'l>) -> StepError<String> {
-        let why = format!("{name}: {why}");
-        if !found.committed.is_empty() {
-            return found.partial(&format!("{why}, which is a no"), self.finishes);
-        }
-        let mut open = std::mem::take(&mut found.open).into_iter();
-        let Some((_, first)) = open.next() else { return StepError::Refused(why) };
-        for (_, open) in open {
-            open.roll_back().await;
-        }
-        match first.refuse(&why).await {
-            Ok(()) => StepError::Refused(why),
-            Err(error) => StepError::Retry(error),
+            End::Failed { nothing: false } => Err(StepError::Retry(words.into())),
+            End::Partial => Err(StepError::Retry(Box::new(ActedInPart(words)))),
+            End::Lost => Err(StepError::Retry(error.into())),
         }
     }
 

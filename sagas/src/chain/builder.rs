@@ -12,8 +12,9 @@ use futures::future::join_all;
 
 use super::attempt::Attempt;
 use super::link::{DynLink, Link, LinkCx, Typed, UndoLink, Undoable, named};
+use super::traces::OfLinks;
 use crate::saga::{Call, Cx, Ran, Remote, Retry, Saga, SagaInput, Step, StepError, Undo, Unknown};
-use crate::transaction::REMEMBER;
+use crate::transaction::{REMEMBER, Traces};
 
 /// What is left is done again until it commits.
 #[derive(Debug)]
@@ -240,6 +241,11 @@ impl<In: SagaInput> Step<In> for Links<In> {
             wrong.extend(checked.err().map(|error| named(link.name(), &error)));
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ").into()) }
+    }
+
+    fn traces(&self) -> Option<Arc<dyn Traces>> {
+        let links = self.links.clone();
+        Some(Arc::new(OfLinks { step: <Self as Step<In>>::NAME, chain: self.chain, links }))
     }
 
     fn unknown(&self) -> Unknown {

@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use async_trait::async_trait;
-use es_core::guard::{self, Guard, GuardError, GuardKey, GuardRows as _, GuardedDatabase, Undoing};
+use es_core::guard::{self, Guard, GuardError, GuardKey, GuardRows as _, GuardedDatabase, Standing, Undoing};
 use es_core::{BoxError, chain};
 use uuid::Uuid;
 
@@ -168,6 +168,9 @@ pub(super) trait DynLink<In>: Send + Sync {
     /// Opens a transaction, and does its work in it. `of`: the name of the chain, and a fingerprint of its input.
     async fn open<'l>(&'l self, cx: LinkCx<'_, In>, of: (&str, u128)) -> Result<Opened<'l>, BoxError>;
 
+    /// What its rows say of runs; those that may be forgotten there are left out. `chain`: its name.
+    async fn rows(&self, runs: &[Uuid], chain: &str) -> Result<Vec<(Uuid, Option<Standing>)>, BoxError>;
+
     /// Undoes it if it has committed; else it never commits after that. `known`: whether it is known to have.
     async fn undo(&self, cx: LinkCx<'_, In>, of: (&str, u128), known: bool) -> Result<(), BoxError>;
 }
@@ -223,7 +226,7 @@ async fn open<'l, In: SagaInput, L: Link<In>>(
     let ran = link.run(cx, &mut tx).await;
     let marked = match ran {
         // Before anything is committed: a transaction in which a statement has failed shows here.
-        Ok(()) => tx.change(&key, &guard::Standing::Done("null".to_owned())).await.map_err(BoxError::from),
+        Ok(()) => tx.change(&key, &Standing::Done("null".to_owned())).await.map_err(BoxError::from),
         Err(StepError::Refused(why)) => return Ok(Opened::Refuses(Box::new(Open { guard, tx }), why)),
         Err(StepError::Retry(error)) => Err(error),
     };
@@ -236,6 +239,23 @@ async fn open<'l, In: SagaInput, L: Link<In>>(
     }
 }
 
+async fn rows<D: GuardedDatabase>(
+    database: &D,
+    runs: &[Uuid],
+    name: impl Fn(Uuid) -> Result<GuardKey, GuardError>,
+) -> Result<Vec<(Uuid, Option<Standing>)>, BoxError> {
+    let (mut tx, mut rows) = (database.begin().await?, Vec::with_capacity(runs.len()));
+    for run in runs {
+        let row = tx.find(&name(*run)?).await?;
+        rows.push((*run, row.map(|row| row.standing)));
+    }
+    // In a statement behind them: what was forgotten before they were looked for is below it.
+    let floor = tx.floor().await?;
+    tx.rollback().await?;
+    rows.retain(|(run, _)| *run >= floor);
+    Ok(rows)
+}
+
 #[async_trait]
 impl<In: SagaInput, L: Link<In>> DynLink<In> for Typed<L> {
     fn name(&self) -> &'static str {
@@ -244,6 +264,10 @@ impl<In: SagaInput, L: Link<In>> DynLink<In> for Typed<L> {
 
     async fn check(&self) -> Result<(), BoxError> {
         has_guards(self.0.database()).await
+    }
+
+    async fn rows(&self, runs: &[Uuid], chain: &str) -> Result<Vec<(Uuid, Option<Standing>)>, BoxError> {
+        rows(self.0.database(), runs, |run| key(run, chain, L::NAME)).await
     }
 
     async fn open<'l>(&'l self, cx: LinkCx<'_, In>, of: (&str, u128)) -> Result<Opened<'l>, BoxError> {
@@ -263,6 +287,10 @@ impl<In: SagaInput, L: UndoLink<In>> DynLink<In> for Undoable<L> {
 
     async fn check(&self) -> Result<(), BoxError> {
         has_guards(self.0.database()).await
+    }
+
+    async fn rows(&self, runs: &[Uuid], chain: &str) -> Result<Vec<(Uuid, Option<Standing>)>, BoxError> {
+        rows(self.0.database(), runs, |run| key(run, chain, L::NAME)).await
     }
 
     async fn open<'l>(&'l self, cx: LinkCx<'_, In>, of: (&str, u128)) -> Result<Opened<'l>, BoxError> {

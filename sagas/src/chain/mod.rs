@@ -116,11 +116,15 @@
 //!   for, which no database sees; the lock time-out of one of them ends that, a try each time.
 //! - When an app starts it finds out that a chain has links, that their names differ, and that their databases have the tables
 //!   for guard rows, unless they are away.
-//! - [Reconciliation](crate::reconcile::guards) does not compare the rows of chains: it finds no link that a database has lost.
+//! - A link that a database has lost is found by [reconciliation](crate::reconcile::chains).
 
 mod attempt;
 mod builder;
+#[cfg(test)]
+mod explored;
 mod link;
+mod machine;
+mod traces;
 
 /// What the names of the guard rows of chains begin with, and those of no saga: nothing compares them with the steps of one.
 pub(crate) const OF_CHAIN: &str = "chain.";

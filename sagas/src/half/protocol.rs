@@ -21,7 +21,7 @@ use crate::keeping::brief;
 use crate::saga::SagaInput;
 use crate::transaction::{
     Acts, Answer, Asked, Call, IfItFailed, Next, No, OF_HALF, OwnFault, Protocol, Record, RunStatus, Site,
-    StepShown, Written,
+    Staging, StepShown, Written,
 };
 
 /// A definition, ready to be driven.
@@ -167,6 +167,14 @@ impl<In: SagaInput, B: Backend> Acts<B> for HalfProtocol<In> {
         call == SEND
     }
 
+    fn is_staged(&self, call: Call) -> bool {
+        call == SEND
+    }
+
+    fn joins_answers(&self, call: Call) -> bool {
+        call == SEND
+    }
+
     fn limit(&self, _: Call) -> Duration {
         self.shape.limit
     }
@@ -178,14 +186,18 @@ impl<In: SagaInput, B: Backend> Acts<B> for HalfProtocol<In> {
         wrong.err().into_iter().collect()
     }
 
+    async fn local(&self, _: &State, _: Call, _: &Site, _: &mut B::Tx) -> Answer {
+        Answer::Failed("a message is only staged: a mistake of the engine".into())
+    }
+
     /// The message is appended as one that is published by itself.
-    async fn local(&self, state: &State, _: Call, site: &Site, tx: &mut B::Tx) -> Answer {
+    async fn staged(&self, state: &State, _: Call, site: &Site, staging: &mut Staging) -> Answer {
         let published = Self::prepared(state).and_then(|(_, prepared)| prepared.message.published());
         let (topic, publish) = match published {
             Ok(published) => published,
             Err(error) => return Answer::Failed(OwnFault::boxed(error)),
         };
-        match site.sender.send(&topic, publish).even_closing().within(tx).await {
+        match site.sender.send(&topic, publish).even_closing().within(staging).await {
             Ok(_) => Answer::Done(Data::null()),
             Err(error) => Answer::Failed(error.into()),
         }

@@ -26,7 +26,7 @@ const PAGE: usize = 200;
 ///
 /// `database` is of the type that the steps name, [`Guarded<D>`](crate::saga::Guarded), and has to
 /// [list](es_core::guard::GuardRows::page) its rows. Runs that go on are pending. Not compared are rows of kinds that this app
-/// has not, markers of two-phase commit and of [chains](crate::chain) among them; of runs that are old enough to be forgotten
+/// has not, markers of two-phase commit and [those of chains](super::chains()) among them; of runs that are old enough to be forgotten
 /// here; of runs that a person has abandoned; and what a person has said of a step. For how long runs are kept is what this
 /// program says: if that is longer than it was, rows of runs that were forgotten by then are missing left, until they are
 /// forgotten as well. If another store calls the database with sagas of the same names, its rows

@@ -84,12 +84,14 @@
 //! | --- | --- | --- |
 //! | [`journals`] | what is stored of a run: its status and how many records it has | its journal, folded |
 //! | [`guards`] | the journals of runs | the guard rows of a database |
+//! | [`chains`] | the journals of chains | the guard rows of their links |
 //! | [`decisions`] | decisions across databases | what is prepared and committed at the participants |
 //! | [`messages`] | the log of a sender | the marks of an inbox |
 //!
 //! It compares what is there; what both sides have lost is not seen.
 
 mod app;
+mod chains;
 mod decisions;
 mod guards;
 mod handle;
@@ -102,6 +104,7 @@ mod rows;
 mod run;
 
 pub use self::app::Reconciles;
+pub use self::chains::chains;
 pub use self::decisions::decisions;
 pub use self::guards::guards;
 pub use self::handle::{Reconciliations, Scheduled};

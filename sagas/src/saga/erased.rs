@@ -1,6 +1,7 @@
 //! Steps without their types: inputs and outputs are data.
 
 use std::any::TypeId;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use es_core::BoxError;
@@ -15,7 +16,7 @@ use super::machine::{Doable, StepShape};
 use super::place::{At, Does, Outside, PlaceOn, Told, Visit as _};
 use super::step::{Cx, Needs, Outputs, Ran, SagaInput, Step, StepError, Undo};
 use crate::data::Data;
-use crate::transaction::{Answer, OwnFault, Site};
+use crate::transaction::{Answer, OwnFault, Site, Traces};
 
 /// A step whose types are known to itself only.
 #[async_trait]
@@ -43,6 +44,9 @@ pub(super) trait DynStep<In, T>: Send + Sync {
 
     /// The same, for locks.
     fn locks(&self) -> Option<&dyn Claims<In>>;
+
+    /// What it leaves in databases that only it knows.
+    fn traces(&self) -> Option<Arc<dyn Traces>>;
 }
 
 /// A step that only goes forward.
@@ -186,6 +190,10 @@ impl<In: SagaInput, T: Transaction, S: Step<In, Place: PlaceOn<T>>> DynStep<In, 
     fn locks(&self) -> Option<&dyn Claims<In>> {
         self.0.locks()
     }
+
+    fn traces(&self) -> Option<Arc<dyn Traces>> {
+        self.0.traces()
+    }
 }
 
 #[async_trait]
@@ -225,5 +233,9 @@ impl<In: SagaInput, T: Transaction, S: Undo<In, Place: PlaceOn<T>>> DynStep<In, 
 
     fn locks(&self) -> Option<&dyn Claims<In>> {
         self.0.locks()
+    }
+
+    fn traces(&self) -> Option<Arc<dyn Traces>> {
+        self.0.traces()
     }
 }

@@ -20,7 +20,7 @@ use super::protocol::SagaProtocol;
 use super::step::{Outputs, SagaInput};
 use crate::data::Data;
 use crate::testing::crash::{Fault, PointKind, Probe, Tried};
-use crate::transaction::{Answer, Handle, Protocol as _, RunError, RunStatus, Runs, Site, Written};
+use crate::transaction::{Answer, Handle, Protocol as _, RunError, RunStatus, Runs, Site, Traces, Written};
 
 /// A definition, as a test of crashes sees it.
 #[derive(Debug)]
@@ -221,6 +221,10 @@ impl<In: SagaInput, T: Transaction> DynStep<In, T> for Probed<In, T> {
 
     fn guards(&self) -> Option<TypeId> {
         self.inner.guards()
+    }
+
+    fn traces(&self) -> Option<Arc<dyn Traces>> {
+        self.inner.traces()
     }
 
     async fn check(&self, services: &Services) -> Result<(), BoxError> {

@@ -25,7 +25,7 @@ use crate::keeping::brief;
 use crate::lock::{LockMode, Resource};
 use crate::transaction::{
     Acts, Answer, Asked, Call, ChildIs, Errand, IfItFailed, Kin, Next, No, OF_HALF, OF_TCC, OF_THREE_PHASE,
-    OwnFault, Parent, Protocol, Record, RunStatus, Site, Staging, StepShown, Verb, Word, Written,
+    OwnFault, Parent, Protocol, Record, RunStatus, Site, Staging, StepShown, Traces, Verb, Word, Written,
 };
 
 /// A definition, ready to be driven.
@@ -320,6 +320,10 @@ impl<In: SagaInput, B: Backend> Acts<B> for SagaProtocol<In, B::Tx> {
     fn guarded(&self, database: TypeId) -> Vec<String> {
         let steps = self.steps.iter().filter(|step| step.guards() == Some(database));
         steps.map(|step| step.name().to_owned()).collect()
+    }
+
+    fn traces(&self) -> Vec<Arc<dyn Traces>> {
+        self.steps.iter().filter_map(|step| step.traces()).collect()
     }
 
     fn leads_to(&self, saga: &str, services: &Services, seen: &mut BTreeSet<String>) -> bool {

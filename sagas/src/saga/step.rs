@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Duration;
 
 use es_core::BoxError;
@@ -15,7 +16,7 @@ use super::child::Begets;
 use super::lock::Claims;
 use super::place::Place;
 use crate::data::Data;
-use crate::transaction::MAX_SENT;
+use crate::transaction::{MAX_SENT, Traces};
 
 /// What a saga is started with: it also names the saga where it is started.
 #[diagnostic::on_unimplemented(
@@ -260,6 +261,13 @@ pub trait Step<In: SagaInput>: Send + Sync + 'static {
     #[doc(hidden)]
     #[expect(private_interfaces, reason = "only the engine asks")]
     fn locks(&self) -> Option<&dyn Claims<In>> {
+        None
+    }
+
+    /// What it leaves in databases that only it knows.
+    #[doc(hidden)]
+    #[expect(private_interfaces, reason = "only the engine asks")]
+    fn traces(&self) -> Option<Arc<dyn Traces>> {
         None
     }
 

@@ -52,6 +52,8 @@ pub(crate) struct Claims {
     pub(crate) live: bool,
     /// Whether a person has ended it where it was.
     pub(crate) abandoned: bool,
+    /// That of its definition.
+    pub(crate) version: u32,
     pub(crate) calls: BTreeMap<String, Claim>,
 }
 
@@ -217,7 +219,7 @@ impl<B: Backend, P: Acts<B>> Kind<B, P> {
             };
             let live = head.value.outcome.is_none() || head.value.format > FORMAT;
             let abandoned = matches!(head.value.outcome, Some(Outcome::Abandoned { .. }));
-            let mut claims = Claims { live, abandoned, calls: BTreeMap::new() };
+            let mut claims = Claims { live, abandoned, version: head.value.version, calls: BTreeMap::new() };
             if !live {
                 let rows = self.journal(*run).await?;
                 // A part of it may be forgotten by now.

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::drive::{Desk, Drive, Effect, Left, within};
 use super::instance::Change;
 use super::protocol::{Acts, Answer, Call, Next, Protocol, Site};
+use super::rows::Record;
 use super::staging::Staging;
 
 /// How many steps share a commit at most.
@@ -180,5 +181,30 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         let at = self.now().await?;
         self.changed(&mut change);
         self.finish(staging, change, Effect { call: only, is_open: false, at }).await
+    }
+    /// Writes what a call elsewhere came to in one commit with the calls that follow from it at once, if those join it.
+    /// Whether that is written: where it is not, the answer still has to be, by itself.
+    pub(super) async fn joined(&mut self, record: &Record) -> Result<bool, Left> {
+        let Some(store) = self.site.sender.store() else { return Ok(false) };
+        if self.alone || !self.inbox.is_empty() || !self.may_call() {
+            return Ok(false);
+        }
+        let (desk, at) = (self.desk.clone(), self.now().await?);
+        let change = self.instance.with(&*desk.protocol, vec![record.clone()], &self.busy, at);
+        let Ok(change) = change else { return Ok(false) };
+        let mut batch = Batch::new(store, desk.backend.clone(), change);
+        let first = batch.first::<B>(&desk.protocol).filter(|first| desk.protocol.joins_answers(*first));
+        let Some(first) = first else { return Ok(false) };
+        let at = At { desk: &desk, site: &self.site, busy: &self.busy, alone: false };
+        let made = batch.run(&at, first, || self.inbox.is_empty() && self.may_call()).await;
+        let Ok(Joined::Yes) = made else { return Ok(false) };
+        let Batch { staging, mut change, .. } = batch;
+        let (rev, at) = (self.instance.head.rev, self.now().await?);
+        self.changed(&mut change);
+        // Whatever it is refused for is found out by the call alone.
+        match self.finish(staging, change, Effect { call: None, is_open: false, at }).await {
+            Err(Left::Trouble(_) | Left::Untold(_)) => Ok(false),
+            finished => finished.map(|()| self.instance.head.rev > rev),
+        }
     }
 }

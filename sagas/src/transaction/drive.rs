@@ -337,7 +337,10 @@ impl<B: Backend, P: Acts<B>> Drive<B, P> {
         self.busy.remove(&call);
         let record = self.desk.protocol.answered(&self.instance.state, call, answer);
         self.stays = Some(Stays::Told);
-        let recorded = self.record(record).await;
+        let recorded = match self.joined(&record).await {
+            Ok(false) => self.record(record).await,
+            joined => joined.map(drop),
+        };
         self.stays = None;
         recorded
     }

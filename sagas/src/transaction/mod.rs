@@ -31,6 +31,7 @@
 //! | `forget.rs`, `portion.rs` | runs that ended long ago are forgotten: when, and by whom · which of them, and their rows |
 //! | `live.rs` | the oldest run that goes on |
 //! | `audit.rs` | heads and journals side by side, and what journals say of calls to other databases |
+//! | `traces.rs` | what steps leave in databases that only they know |
 //! | `bulk.rs` | the same asked of many runs |
 //! | `numbers.rs`, `census.rs` | what a node counts of runs · in rows, a few at a time |
 //! | `watch.rs` | keeps the rules of [`alerts`](crate::alerts) by those numbers |
@@ -74,6 +75,7 @@ mod signal;
 mod staging;
 mod start;
 mod told;
+mod traces;
 mod trouble;
 mod watch;
 
@@ -106,3 +108,4 @@ pub use self::rows::{Status as RunStatus, Verb};
 pub use self::show::{RunShown, StepShown};
 pub(crate) use self::signal::{MAX_SENT, OTHER_SENT};
 pub use self::staging::Staging;
+pub(crate) use self::traces::Traces;

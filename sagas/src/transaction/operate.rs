@@ -22,6 +22,7 @@ use super::request::{Said, Who};
 use super::rows::{Asked, Attention, Head, Verb, head_key, run_of, start_key};
 use super::show::RunShown;
 use super::signal;
+use super::traces::Traces;
 use crate::data::Data;
 use crate::verb::By;
 
@@ -96,6 +97,12 @@ impl Runs {
     pub(crate) fn guarded(&self, database: TypeId) -> BTreeSet<String> {
         let all = std::iter::once(&self.0).chain(&self.1);
         all.flat_map(|kind| kind.guarded(database)).collect()
+    }
+
+    /// What steps leave in databases that only they know, by the version of the definition.
+    pub(crate) fn traces(&self) -> BTreeMap<u32, Vec<Arc<dyn Traces>>> {
+        let all = std::iter::once(&self.0).chain(&self.1);
+        all.map(|kind| (kind.version(), kind.traces())).collect()
     }
 
     /// The pattern that they are of.
@@ -243,6 +250,8 @@ pub(crate) trait AnyKind: Send + Sync + 'static {
     async fn ended(&self, after: Option<&str>) -> Result<PageOf<Uuid>, StoreError>;
     /// The steps that live in a database, by the type of that.
     fn guarded(&self, database: TypeId) -> Vec<String>;
+    /// What steps leave in databases that only they know.
+    fn traces(&self) -> Vec<Arc<dyn Traces>>;
     async fn may_be_forgotten(&self, run: Uuid) -> Result<bool, StoreError>;
     async fn signal(&self, key: &str, name: &str, id: &str, value: Data) -> Result<(), RunError>;
     /// The same without a value, and whoever sends it does not wait.
@@ -335,6 +344,10 @@ impl<B: Backend, P: Acts<B>> AnyKind for Kind<B, P> {
 
     fn guarded(&self, database: TypeId) -> Vec<String> {
         self.steps_in(database)
+    }
+
+    fn traces(&self) -> Vec<Arc<dyn Traces>> {
+        self.protocol.traces()
     }
 
     async fn may_be_forgotten(&self, run: Uuid) -> Result<bool, StoreError> {

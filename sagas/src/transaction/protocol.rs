@@ -20,6 +20,7 @@ use super::foresee::IfItFailed;
 use super::rows::{Asked, Record, Status, Written};
 use super::show::StepShown;
 use super::staging::Staging;
+use super::traces::Traces;
 use crate::data::Data;
 use crate::lock::{LockMode, Resource};
 
@@ -222,6 +223,12 @@ pub(crate) trait Acts<B: Backend>: Protocol {
         false
     }
 
+    /// Whether a call that only stages is made at once when an answer from elsewhere leads to it, and shares the commit of
+    /// the record of that answer. Until then that is not written: only what is quick is to join it.
+    fn joins_answers(&self, _call: Call) -> bool {
+        false
+    }
+
     /// The step of a call, and who is called, if that has a name.
     fn destination(&self, _call: Call) -> Option<(&str, &str)> {
         None
@@ -245,6 +252,11 @@ pub(crate) trait Acts<B: Backend>: Protocol {
 
     /// The steps that live behind guard rows in a database, by the type of that.
     fn guarded(&self, _database: TypeId) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// What steps leave in databases that only they know.
+    fn traces(&self) -> Vec<Arc<dyn Traces>> {
         Vec::new()
     }
 

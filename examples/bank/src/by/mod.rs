@@ -11,11 +11,13 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use es_core::prelude::*;
-use sagas::saga::{self as runs, RunError, RunFilter, RunStatus, Runs, StepError};
+use es_postgres::Tx;
+use sagas::saga::{self as runs, Cx, RunError, RunFilter, RunStatus, Runs, StepError};
+use serde::{Deserialize, Serialize};
 
-use self::way::{A, At, B};
+use self::way::{A, At, B, Side, Way};
 use crate::banks::Databases;
-use crate::transfer::{Order, Outcome, Transfer, TransferError, TransferId};
+use crate::transfer::{File, Order, Outcome, Transfer, TransferError, TransferId};
 
 /// For how long a statement waits for a lock that another transfer has.
 pub(crate) const LOCKS: Duration = Duration::from_secs(2);
@@ -26,7 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(50);
 const PAGE: usize = 500;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Method {
     Saga,
     Process,
@@ -136,6 +139,14 @@ impl Trouble {
         }
     }
 
+    /// A command that was refused since another program has ended it meanwhile, under the same key.
+    fn of_command(error: CommandError<TransferError>) -> Self {
+        match error {
+            CommandError::Refused(over @ TransferError::Over) => Self::Again(over.into()),
+            error => Self::of(error.kind(), error),
+        }
+    }
+
     fn into_error(self) -> anyhow::Error {
         match self {
             Self::Again(error) | Self::Never(error) => error,
@@ -143,14 +154,40 @@ impl Trouble {
     }
 }
 
+/// The first step of a saga, and a branch of a TCC: in the journal, where one method has the transfer.
+const FILE: &str = "file";
+
 /// How a saga or a TCC has ended.
-fn ended(run: Result<runs::Outcome, RunError>) -> Result<Outcome, Trouble> {
+async fn ended(
+    app: &App,
+    key: &str,
+    order: &Order,
+    run: Result<runs::Outcome, RunError>,
+) -> Result<Outcome, Trouble> {
     match run {
         Ok(runs::Outcome::Completed) => Ok(Outcome::Settled),
+        // Another method has it, or had.
+        Ok(runs::Outcome::Undone(runs::Why::Refused { step, .. })) if step == FILE => {
+            known(app, key, order).await?.ok_or_else(|| Trouble::Never(TransferError::OtherMethod.into()))
+        }
         Ok(runs::Outcome::Undone(runs::Why::Refused { why, .. })) => Ok(Outcome::Declined(why)),
         Ok(other) => Ok(Outcome::Declined(other.to_string())),
         Err(RunError::OtherInput { .. }) => Err(Trouble::Never(TransferError::OtherOrder.into())),
         Err(error) => Err(Trouble::of(error.kind(), error)),
+    }
+}
+
+/// The transfer is this method's, unless another one has it.
+async fn file<F: Side, T: Side>(
+    cx: Cx<'_, Way<F, T>>,
+    by: Method,
+    tx: &mut Tx,
+) -> Result<(), StepError<TransferError>> {
+    let file = File { order: cx.input.order, by };
+    match cx.sender.send(&TransferId(cx.key.to_owned()), file).within(tx).await {
+        Ok(_) => Ok(()),
+        Err(CommandError::Refused(why)) => Err(StepError::Refused(why)),
+        Err(error) => Err(StepError::Retry(error.into())),
     }
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use super::Trouble;
+use super::{Method, Trouble};
 use crate::banks::Banks;
 use crate::ledger;
 use crate::transfer::{
@@ -41,7 +41,7 @@ impl Clearing {
     #[refused]
     fn not_taken(&mut self, refused: Refused<Take>) -> Next<Self> {
         let (id, order) = (self.id.clone(), self.order);
-        Next::send(&self.id, Decline { id, order, why: why(refused.error()) })
+        Next::send(&self.id, Decline { id, order, why: why(refused.error()), by: Method::Process })
     }
 
     #[on]
@@ -179,7 +179,7 @@ pub(super) async fn transfer(app: &App, key: &str, order: Order) -> Result<Outco
     let Ends(ends) = app.services().get::<Ends>().map_err(|e| Trouble::Never(e.into()))?;
     let (mut ends, stream) = (ends.subscribe(), format!("transfer-{key}"));
     let request = Request { id: id.clone(), order, run: app.new_id() };
-    app.send(&id, request).await.map_err(|e| Trouble::of(e.kind(), e))?;
+    app.send(&id, request).await.map_err(Trouble::of_command)?;
     loop {
         let loaded = app.load::<Transfer>(&id).await.map_err(|e| Trouble::of(e.kind(), e))?;
         if let Some(outcome) = loaded.and_then(|transfer| transfer.outcome.clone()) {
@@ -235,7 +235,8 @@ mod tests {
     fn what_is_not_taken_is_declined() {
         let asked = process::<Clearing>().when_to::<Transfer>(&id(), requested()).and();
         let refused = asked.when_refused::<Take>(TransferError::Refused(Refusal::Overdrawn));
-        let decline = Decline { id: id(), order: order(), why: Some(Refusal::Overdrawn) };
+        let (why, by) = (Some(Refusal::Overdrawn), Method::Process);
+        let decline = Decline { id: id(), order: order(), why, by };
         refused.then_sends(&id(), decline).then_nothing().then_goes_on();
     }
 

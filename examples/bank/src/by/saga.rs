@@ -11,9 +11,9 @@ use sagas::saga::{
 };
 
 use super::way::{A, At, B, Side, Way};
-use super::{Trouble, ended, failed, open_runs};
+use super::{Method, Trouble, ended, failed, open_runs};
 use crate::ledger;
-use crate::transfer::{Bank, Decline, Order, Outcome, Refusal, Settle, TransferId};
+use crate::transfer::{Bank, Decline, Order, Outcome, Refusal, Settle, TransferError, TransferId};
 
 /// `file` · `take` · `put` · `settle`
 fn saga<F: Side, T: Side>() -> Saga<Way<F, T>, Tx> {
@@ -26,25 +26,25 @@ fn saga<F: Side, T: Side>() -> Saga<Way<F, T>, Tx> {
         .build()
 }
 
-/// In the journal. It writes nothing but, should the saga be undone, that the transfer is declined.
+/// In the journal: the transfer is a saga's from now on, or another method has it. Should the saga be undone, it is declined.
 struct File;
 
 impl<F: Side, T: Side> Step<Way<F, T>> for File {
-    const NAME: &'static str = "file";
+    const NAME: &'static str = super::FILE;
     type Needs = ();
     type Output = ();
-    type Refusal = Infallible;
+    type Refusal = TransferError;
     type Place = Journal<Tx>;
 
-    async fn run(&self, _: Cx<'_, Way<F, T>>, _: &mut Tx) -> Result<(), StepError<Infallible>> {
-        Ok(())
+    async fn run(&self, cx: Cx<'_, Way<F, T>>, tx: &mut Tx) -> Result<(), StepError<TransferError>> {
+        super::file(cx, Method::Saga, tx).await
     }
 }
 
 impl<F: Side, T: Side> Undo<Way<F, T>> for File {
     async fn undo(&self, cx: Cx<'_, Way<F, T>>, _: Ran<()>, tx: &mut Tx) -> Result<(), BoxError> {
         let id = TransferId(cx.key.to_owned());
-        let decline = Decline { id: id.clone(), order: cx.input.order, why: None };
+        let decline = Decline { id: id.clone(), order: cx.input.order, why: None, by: Method::Saga };
         cx.sender.send(&id, decline).within(tx).await?;
         Ok(())
     }
@@ -98,7 +98,7 @@ impl<F: Side, T: Side> Step<Way<F, T>> for Close {
 
     async fn run(&self, cx: Cx<'_, Way<F, T>>, tx: &mut Tx) -> Result<(), StepError<Infallible>> {
         let id = TransferId(cx.key.to_owned());
-        let settle = Settle { id: id.clone(), order: cx.input.order };
+        let settle = Settle { id: id.clone(), order: cx.input.order, by: Method::Saga };
         cx.sender.send(&id, settle).within(tx).await.or_retry().map(drop)
     }
 }
@@ -108,10 +108,11 @@ pub(super) fn wire(app: AppBuilder<PgBackend>) -> AppBuilder<PgBackend> {
 }
 
 pub(super) async fn transfer(app: &App, key: &str, order: Order) -> Result<Outcome, Trouble> {
-    ended(match order.from.bank {
+    let run = match order.from.bank {
         Bank::A => app.run_saga(key, Way::<A, B>::new(order)).await,
         Bank::B => app.run_saga(key, Way::<B, A>::new(order)).await,
-    })
+    };
+    ended(app, key, &order, run).await
 }
 
 /// How many have not ended.

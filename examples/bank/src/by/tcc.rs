@@ -1,6 +1,5 @@
 //! By try, confirm, cancel: both banks reserve, and use what is reserved once both have. The money is never nowhere.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 use es_core::AppBuilder;
@@ -10,41 +9,44 @@ use sagas::saga::{Cx, Guarded, Journal, Ran, StepError};
 use sagas::tcc::{Tcc, TccApp as _, TccTransaction, Tccs as _};
 
 use super::way::{A, At, B, Side, Way};
-use super::{Trouble, ended, failed, open_runs};
+use super::{Method, Trouble, ended, failed, open_runs};
 use crate::ledger;
-use crate::transfer::{Bank, Decline, Order, Outcome, Refusal, Settle, TransferId};
+use crate::transfer::{Bank, Decline, Order, Outcome, Refusal, Settle, TransferError, TransferId};
 
 /// `file`, `take` and `put`: each at the same time as the others.
 fn tcc<F: Side, T: Side>() -> TccTransaction<Way<F, T>, Tx> {
     let tcc = TccTransaction::new(F::FROM, 1).deadline(Duration::from_mins(5));
-    tcc.branch(File).branch(Take).branch(Put).build()
+    tcc.branch(File(Method::Tcc)).branch(Take).branch(Put).build()
 }
 
-/// In the journal, which notes what came of it. It reserves nothing.
-pub(super) struct File;
+/// In the journal, which notes what came of it. It reserves the transfer: it is of this method then, or another one has it.
+pub(super) struct File(pub(super) Method);
 
 impl<F: Side, T: Side> Tcc<Way<F, T>> for File {
-    const NAME: &'static str = "file";
+    const NAME: &'static str = super::FILE;
     type Held = ();
-    type Refusal = Infallible;
+    type Refusal = TransferError;
     type Place = Journal<Tx>;
 
-    async fn reserve(&self, _: Cx<'_, Way<F, T>>, _: &mut Tx) -> Result<(), StepError<Infallible>> {
-        Ok(())
+    async fn reserve(&self, cx: Cx<'_, Way<F, T>>, tx: &mut Tx) -> Result<(), StepError<TransferError>> {
+        super::file(cx, self.0, tx).await
     }
 
     async fn confirm(&self, cx: Cx<'_, Way<F, T>>, (): (), tx: &mut Tx) -> Result<(), BoxError> {
         let id = TransferId(cx.key.to_owned());
-        let settle = Settle { id: id.clone(), order: cx.input.order };
+        let settle = Settle { id: id.clone(), order: cx.input.order, by: self.0 };
         cx.sender.send(&id, settle).within(tx).await?;
         Ok(())
     }
 
     async fn cancel(&self, cx: Cx<'_, Way<F, T>>, _: Ran<()>, tx: &mut Tx) -> Result<(), BoxError> {
         let id = TransferId(cx.key.to_owned());
-        let decline = Decline { id: id.clone(), order: cx.input.order, why: None };
-        cx.sender.send(&id, decline).within(tx).await?;
-        Ok(())
+        let decline = Decline { id: id.clone(), order: cx.input.order, why: None, by: self.0 };
+        match cx.sender.send(&id, decline).within(tx).await {
+            // It was never this one's.
+            Err(CommandError::Refused(TransferError::OtherMethod | TransferError::Over)) => Ok(()),
+            declined => Ok(declined.map(drop)?),
+        }
     }
 }
 
@@ -97,10 +99,11 @@ pub(super) fn wire(app: AppBuilder<PgBackend>) -> AppBuilder<PgBackend> {
 }
 
 pub(super) async fn transfer(app: &App, key: &str, order: Order) -> Result<Outcome, Trouble> {
-    ended(match order.from.bank {
+    let run = match order.from.bank {
         Bank::A => app.run_tcc(key, Way::<A, B>::new(order)).await,
         Bank::B => app.run_tcc(key, Way::<B, A>::new(order)).await,
-    })
+    };
+    ended(app, key, &order, run).await
 }
 
 /// How many have not ended.

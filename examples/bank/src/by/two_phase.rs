@@ -8,7 +8,7 @@ use es_postgres::{PgBackend, PgParticipant};
 use sagas::saga::StepError;
 use sagas::two_phase::{TwoPhase, TwoPhaseApp as _, TwoPhaseError};
 
-use super::Trouble;
+use super::{Method, Trouble};
 use crate::banks::Banks;
 use crate::ledger;
 use crate::transfer::{Bank, Decline, Order, Outcome, Refusal, Settle, TransferId};
@@ -37,12 +37,8 @@ pub(super) async fn transfer(app: &App, key: &str, order: Order) -> Result<Outco
     match attempt(app, &id, order).await? {
         Ok(()) => Ok(Outcome::Settled),
         Err(why) => {
-            let decline = Decline { id: id.clone(), order, why: Some(why) };
-            app.send(&id, decline).await.map_err(|e| match e {
-                // Another program has settled it meanwhile, under the same key.
-                CommandError::Refused(over) => Trouble::Again(over.into()),
-                e => Trouble::of(e.kind(), e),
-            })?;
+            let decline = Decline { id: id.clone(), order, why: Some(why), by: Method::TwoPhase };
+            app.send(&id, decline).await.map_err(Trouble::of_command)?;
             Ok(Outcome::Declined(why.to_string()))
         }
     }
@@ -68,8 +64,8 @@ async fn attempt(app: &App, id: &TransferId, order: Order) -> Result<Result<(), 
         }
     }
     let journal = tx.journal().await.map_err(|e| Trouble::of(e.kind(), e))?;
-    let settle = Settle { id: id.clone(), order };
-    app.send(id, settle).within(journal).await.map_err(|e| Trouble::of(e.kind(), e))?;
+    let settle = Settle { id: id.clone(), order, by: Method::TwoPhase };
+    app.send(id, settle).within(journal).await.map_err(Trouble::of_command)?;
     match tx.commit().await {
         Ok(_) => Ok(Ok(())),
         Err(TwoPhaseError::Unknown(doubt)) => {

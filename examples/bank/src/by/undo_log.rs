@@ -13,7 +13,7 @@ use sagas::tcc::{TccApp as _, TccTransaction, Tccs as _, Tracked, Undoable};
 
 use super::tcc::File;
 use super::way::{A, B, Side, Way};
-use super::{Trouble, open_runs};
+use super::{Method, Trouble, open_runs};
 use crate::banks::Banks;
 use crate::ledger;
 use crate::transfer::{Bank, Order, Outcome, Refusal};
@@ -46,7 +46,7 @@ impl<S: Side> UndoLog for Noted<S> {
 /// `file`, `take` and `put`: each at the same time as the others.
 fn tcc<F: Side, T: Side>() -> TccTransaction<Way<F, T>, Tx> {
     let tcc = TccTransaction::new(&format!("undo-log-{}", F::FROM), 1).deadline(Duration::from_mins(5));
-    tcc.branch(File).branch(Tracked(Take)).branch(Tracked(Put)).build()
+    tcc.branch(File(Method::UndoLog)).branch(Tracked(Take)).branch(Tracked(Put)).build()
 }
 
 /// A row that another transfer has changed is free once that is decided: soon.

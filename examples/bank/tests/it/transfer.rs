@@ -116,6 +116,50 @@ async fn money_is_conserved_among_those_who_want_the_same_accounts_at_once() {
     .await;
 }
 
+/// One of the two has it, and the other one is refused or says the same; the money moves once.
+async fn are_one_transfer(one: &'static str, other: &'static str) {
+    const TRANSFERS: i32 = 8;
+    let (town, mut before) = (Town::new().await, Vec::new());
+    let total = town.total().await;
+    for n in 1..=TRANSFERS {
+        before.push(town.account(&format!("a-{n}")).await.0);
+    }
+    let mut workers = [town.worker(one), town.worker(other)];
+    for n in 1..=TRANSFERS {
+        workers.iter_mut().for_each(|worker| worker.ask(&format!("t-{n} a-{n} b-{n} 500")));
+    }
+    let mut said = BTreeMap::<String, Vec<String>>::new();
+    for worker in &mut workers {
+        for _ in 0..TRANSFERS {
+            let heard = worker.hear();
+            let (key, what) = heard.split_once(' ').expect("a key, and what came of it");
+            said.entry(key.to_owned()).or_default().push(what.to_owned());
+        }
+    }
+    for worker in workers {
+        worker.end();
+    }
+    for (n, before) in (1..=TRANSFERS).zip(before) {
+        let said = &said[&format!("t-{n}")];
+        let settled = said.iter().filter(|what| *what == "settled").count();
+        let others = said.iter().filter(|what| what.contains("another method is at it")).count();
+        assert!(settled > 0 && settled + others == 2, "{one} and {other}: t-{n}: {said:?}");
+        let now = town.account(&format!("a-{n}")).await;
+        assert_eq!(now, (before - 500, 0), "{one} and {other}: t-{n}: {said:?}");
+    }
+    assert_eq!(town.total().await, total, "{one} and {other}");
+    assert_eq!(town.run(&["reconcile"]).well().last(), "reconciliation clean", "{one} and {other}");
+}
+
+#[tokio::test]
+async fn two_methods_at_once_under_one_key_are_one_transfer() {
+    for (n, one) in METHODS.iter().enumerate() {
+        for other in &METHODS[n + 1..] {
+            are_one_transfer(one, other).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_person_is_told_what_came_of_it() {
     let town = Town::new().await;

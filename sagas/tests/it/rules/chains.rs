@@ -1,4 +1,4 @@
-//! Best-effort chains: V1 to V13.
+//! Best-effort chains: V1 to V14.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use es_core::{App, Backend, BoxError};
 use sagas::chain::{Chain, Link, LinkCx, UndoLink};
 use sagas::overview::Transactions as _;
-use sagas::reconcile;
+use sagas::reconcile::{self, Class};
 use sagas::saga::{
     Handle, Outcome, Retry, RunError, RunShown, RunStatus, Saga, SagaApp as _, SagaInput, Sagas as _,
     StepError, Verb, Why,
@@ -504,6 +504,30 @@ pub(super) async fn rows_of_chains_are_no_difference_to_the_journals_of_sagas<S:
     let guards = guards.looks_again_after(Duration::ZERO);
     let report = chains.ground.ask(async || guards.run().await).await;
     assert!(report.is_clean() && report.keys == 0, "{report}");
+    chains.end().await;
+}
+
+/// V14
+pub(super) async fn a_link_that_a_database_has_lost_is_found<S: Subject>(subject: &S) {
+    let second = InMemory::default();
+    let chains = Chains::with(subject, Then::Compensate, second.clone()).await;
+    let all = chains.nodes[0].transactions();
+    let links = reconcile::chains(&all, chains.ground.backend.clone()).unwrap();
+    let links = links.looks_again_after(Duration::ZERO);
+    let look = async || chains.ground.ask(async || links.run().await).await;
+    assert_eq!(chains.run("a").await, Outcome::Completed);
+    // One that has refused, and one that was undone, have left what their journals say.
+    chains.says("no", 1, &[Say::No]);
+    assert!(refused(&chains.run("no").await).is_some());
+    chains.will(1, &[Fault::Lost; 3]);
+    let undone = chains.run("back").await;
+    assert!(matches!(undone, Outcome::Undone(Why::Failed { .. })), "{undone}");
+    let report = look().await;
+    assert!(report.is_clean() && report.keys >= 4, "{report}");
+    second.set_back();
+    let report = look().await;
+    assert_eq!((report.of(Class::MissingRight), report.first.len()), (1, 1), "{report}");
+    assert!(report.first[0].key.starts_with("chain.move/second "), "{report}");
     chains.end().await;
 }
 

@@ -1,4 +1,4 @@
-//! Half messages: M1 to M15.
+//! Half messages: M1 to M17.
 
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
@@ -16,7 +16,7 @@ use sagas::half::{
 use sagas::message::Published;
 use sagas::overview::{Act, ActError, ActName, Pattern, Transactions as _, Which};
 use sagas::saga::{
-    Cx, IfItFailed, Outcome, Retry, RunError, RunShown, RunStatus, SagaInput, StepError, Verb, Why,
+    Cx, Handle, IfItFailed, Outcome, Retry, RunError, RunShown, RunStatus, SagaInput, StepError, Verb, Why,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -418,6 +418,47 @@ pub(super) async fn the_same_request_in_another_order_finds_what_it_has_begun<S:
         assert_eq!(outcome == Outcome::Completed, commits, "{outcome}");
     }
     assert_eq!(sales.log().await, [sold("a")]);
+    sales.end().await;
+}
+
+/// How many commits a run has come to: each writes its head once.
+async fn commits<S: Subject>(sales: &Sales<'_, S>, handle: &Handle) -> u64 {
+    let table = Table::<Value>::new("txn.heads.half.sale").unwrap();
+    let heads = sales.ground.ask(async || table.all(&sales.ground.backend).await).await;
+    let run = handle.run().simple().to_string();
+    heads.into_iter().find(|row| row.key.ends_with(&run)).unwrap().rev
+}
+
+/// M16
+pub(super) async fn a_message_is_appended_in_the_commit_of_what_it_follows_from<S: Subject>(subject: &S) {
+    let sales = Sales::start(subject).await;
+    sales.until_at_work().await;
+    // A store that fails once is asked again, which takes a commit more.
+    for n in 0..20 {
+        let sale = sales.sell(&format!("a{n}"), 5).await;
+        assert_eq!(sales.end_of::<Sale>(&sale).await, Outcome::Completed);
+        // That of the half message, and one.
+        if commits(&sales, &sale).await == 2 {
+            return sales.end().await;
+        }
+    }
+    panic!("each has taken more");
+}
+
+/// M17
+pub(super) async fn messages_of_one_key_that_come_together_are_all_sent<S: Subject>(subject: &S) {
+    let sales = Sales::start(subject).await;
+    let (app, ground) = (&sales.nodes[0], &sales.ground);
+    let keys: Vec<String> = (0..12).map(|n| format!("a{n}")).collect();
+    let sells = keys.iter().map(|key| {
+        ground.ask(async || app.send_in_transaction(key, message("hot"), Sale { cents: 5 }).await)
+    });
+    for handle in join_all(sells).await {
+        assert_eq!(sales.end_of::<Sale>(&handle).await, Outcome::Completed);
+    }
+    assert_eq!(sales.script.executed(), keys.len(), "no local transaction runs again for that");
+    assert_eq!(sales.till.sales().await.len(), keys.len());
+    assert_eq!(sales.log().await, vec![sold("hot"); keys.len()]);
     sales.end().await;
 }
 

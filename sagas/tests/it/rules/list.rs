@@ -217,6 +217,7 @@ macro_rules! rules {
                 a_chain_of_which_nothing_is_committed_is_tried_for_long
                 an_input_that_is_written_otherwise_each_time_is_the_same_one
                 rows_of_chains_are_no_difference_to_the_journals_of_sagas
+                a_link_that_a_database_has_lost_is_found
             }
             half {
                 a_message_is_sent_once_if_its_local_transaction_commits
@@ -232,6 +233,8 @@ macro_rules! rules {
                 a_hint_decides_nothing
                 a_listener_that_was_not_called_before_its_node_ended_is_called_by_the_next
                 the_same_request_in_another_order_finds_what_it_has_begun
+                a_message_is_appended_in_the_commit_of_what_it_follows_from
+                messages_of_one_key_that_come_together_are_all_sent
             }
             family {
                 a_saga_within_runs_to_its_end_and_gives_its_output

@@ -48,6 +48,13 @@ fn row_of(key: &GuardKey) -> (Uuid, String) {
     (key.run(), key.call().to_owned())
 }
 
+impl InMemory {
+    /// It is set back to when nothing was in it.
+    pub(super) fn set_back(&self) {
+        *self.kept.lock().unwrap() = Kept::default();
+    }
+}
+
 impl GuardedDatabase for InMemory {
     type Tx = InMemoryTx;
     async fn begin(&self) -> Result<InMemoryTx, StoreError> {
