@@ -479,7 +479,7 @@ impl Worker {
             stored.epoch == *epoch && stored.owner == *owner && stored.slices == *slices
         };
         let Some(mut stored) = stored.filter(own) else { return Ok(Some(Step::Lost)) };
-        self.lies_in_the_log(&stored).await?;
+        lies_in_the_log(&self.context, &stored).await?;
         let as_it_was = stored.rev == self.share.rev;
         // Nobody takes a build from its workers without writing their shares, if their effects can be fenced.
         let known = as_it_was && self.parked.is_some() && self.context.runner.keeps().is_fenced();
@@ -525,21 +525,6 @@ impl Worker {
         });
         self.show(self.state());
         Ok(None)
-    }
-
-    /// Where it has come to is there: else what is appended next would be passed over.
-    async fn lies_in_the_log(&self, stored: &Share<Checkpoint>) -> Result<(), StoreError> {
-        let position = stored.progress.position;
-        let head = self.context.backend().head().await?;
-        if position <= head {
-            return Ok(());
-        }
-        let build = &self.context.build;
-        let what = format!(
-            "the checkpoint of {build} is at {position}, and the log ends at {head}: they are of two histories. Restore both from \
-             one state, or rebuild it"
-        );
-        Err(StoreError::Corrupt { what })
     }
 
     /// The range is still its own, and the build is not: whoever comes next is told of the calls that were made, however
@@ -632,6 +617,21 @@ impl Worker {
     fn session_of_its_own(&self) -> Box<dyn Session> {
         self.context.open(self.share.slices, &self.effects, &self.called)
     }
+}
+
+/// Where a share has come to is there: else what is appended next would be passed over.
+async fn lies_in_the_log(context: &BuildContext, stored: &Share<Checkpoint>) -> Result<(), StoreError> {
+    let position = stored.progress.position;
+    let head = context.backend().head().await?;
+    if position <= head {
+        return Ok(());
+    }
+    let build = &context.build;
+    let what = format!(
+        "the checkpoint of {build} is at {position}, and the log ends at {head}: they are of two histories. Restore both from \
+         one state, or rebuild it"
+    );
+    Err(StoreError::Corrupt { what })
 }
 
 /// Up to what time every event was handled, once those of a page were up to a position. At the end of the log that is the
