@@ -178,7 +178,7 @@ impl App {
     ) -> Result<Committed, DecideError<D::Error>> {
         let bus = &self.inner().bus;
         let scope = decision.scope();
-        let (mut state, mut seen) = (D::State::default(), Position(0));
+        let (mut state, mut seen, history) = (D::State::default(), Position(0), self.store().history());
         loop {
             let page = self.store().read(&scope, seen, MAX_PAGE).await?;
             for event in &page.events {
@@ -200,6 +200,9 @@ impl App {
             let new = |data| NewEvent::new(bus.ids.next(), data, metadata.clone());
             let events = events.into_iter().map(|data| data.map(new)).collect::<Result<_, _>>()?;
             commit.appends.push(Append { stream, expected, events });
+        }
+        if self.store().history() != history {
+            return Err(DecideError::Commit(CommitError::OtherHistory));
         }
         match self.store().commit(commit).await {
             Err(CommitError::Unknown(attempt)) => Ok(crate::command::resolve(bus, &attempt).await?),

@@ -47,6 +47,8 @@ pub struct Keeper<W: Work> {
     work: Arc<W>,
     /// How many shares the node works on at once; `None`: the group cannot be split.
     workers: Option<usize>,
+    /// The history of the store that the work has begun in.
+    history: u64,
     tasks: BTreeMap<u16, Task>,
     /// Since when a share has been free, by its first slice and its epoch.
     free_since: BTreeMap<(u16, u64), Instant>,
@@ -89,6 +91,7 @@ impl<W: Work> Keeper<W> {
         work: Arc<W>,
     ) -> Self {
         Self {
+            history: cluster.store().history(),
             cluster,
             shares,
             group: group.into(),
@@ -140,6 +143,7 @@ impl<W: Work> Keeper<W> {
     /// [`StoreError`] if the store cannot be read or written, or a share cannot be decoded.
     pub async fn settle(&mut self, view: &View) -> Result<Vec<Share<W::Progress>>, StoreError> {
         self.bury().await;
+        self.leave_what_is_gone().await;
         let mut shares = view.shares(&self.shares, &self.group)?;
         if self.cluster.only_looks() {
             return Ok(shares);
@@ -197,6 +201,18 @@ impl<W: Work> Keeper<W> {
         let ended = self.tasks.extract_if(.., |_, task| task.handle.is_finished());
         for (_, task) in ended.collect::<Vec<_>>() {
             stop(&self.group, task).await;
+        }
+    }
+
+    /// Ends all work that began in another history of the store: what it keeps is of events and rows that may be gone.
+    async fn leave_what_is_gone(&mut self) {
+        let history = self.cluster.store().history();
+        if std::mem::replace(&mut self.history, history) == history {
+            return;
+        }
+        let all: Vec<u16> = self.tasks.keys().copied().collect();
+        for first in all {
+            self.end(first).await;
         }
     }
 

@@ -154,6 +154,7 @@ impl<E> From<CommitError> for CommandError<E> {
             CommitError::Store(e) => e.into(),
             CommitError::Conflict { .. }
             | CommitError::ConditionFailed { .. }
+            | CommitError::OtherHistory
             | CommitError::Fenced { .. } => Self::Conflict { attempts: 1, source: error },
             CommitError::Unknown(_) => Self::Unknown { why: "the store did not answer" },
             e => Self::Commit(e),

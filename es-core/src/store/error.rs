@@ -116,6 +116,9 @@ pub enum CommitError {
         /// Where it ends.
         head: Position,
     },
+    /// What it was decided on was read before the store failed over or was restored. Read again and decide again.
+    #[error("it was decided on another history of the store")]
+    OtherHistory,
     /// The idempotency key was used before by the same request: this is the first outcome.
     #[error("idempotency key {key} was used before, by this request")]
     Repeated {
@@ -197,6 +200,7 @@ impl CommitError {
             Self::Conflict { .. }
             | Self::ConditionFailed { .. }
             | Self::BehindHead { .. }
+            | Self::OtherHistory
             | Self::Fenced { .. } => ErrorKind::Conflict,
             Self::Unknown(_) => ErrorKind::Unknown,
             Self::Store(e) => e.kind(),

@@ -103,6 +103,13 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
 
     /// Tells this store from any other: a `Tx` of another store is refused.
     fn identity(&self) -> uuid::Uuid;
+
+    /// Counts the histories that this store was seen with. It changes when the store is found to have failed over to an older
+    /// state, or to have been restored to one: before anything is given that was read there. What was read before does not
+    /// count any more, wherever positions, versions and revisions stand. A store that cannot come to that has one.
+    fn history(&self) -> u64 {
+        0
+    }
 }
 
 /// What one read of the log found.

@@ -99,6 +99,10 @@ pub struct Subscription {
     buffered: VecDeque<RecordedEvent>,
     /// Nothing up to here is left to read from the store; what is buffered lies before it.
     through: Position,
+    /// Where it began.
+    start: Position,
+    /// The history of the store that this was read in, as the store counts them.
+    history: u64,
     /// The event that was delivered last.
     last: Option<Bookmark>,
     /// Whether a read has failed: the store that answers again may have another history.
@@ -115,8 +119,10 @@ impl Subscription {
     /// A subscription that begins after a position.
     #[must_use]
     pub fn new(store: Arc<dyn EventStore>, filter: EventFilter, after: Position) -> Self {
-        let wake = store.watch();
+        let (wake, history) = (store.watch(), store.history());
         Self {
+            history,
+            start: after,
             store,
             filter,
             wake,
@@ -177,6 +183,9 @@ impl Subscription {
     /// as it sleeps at most. A log that ends early does so for good: begin again with another subscription.
     pub async fn next(&mut self) -> Result<RecordedEvent, StoreError> {
         loop {
+            if self.store.history() != self.history {
+                self.begin_again().await?;
+            }
             if let Some(event) = self.buffered.pop_front() {
                 let (position, event_id) = (event.place(), event.id);
                 self.last = Some(Bookmark { store: self.store.identity(), position, event: event_id });
@@ -193,6 +202,9 @@ impl Subscription {
             let page = self.store.read(&self.filter, self.through, PAGE).await;
             self.failed = page.is_err();
             let page = page?;
+            if self.store.history() != self.history {
+                continue;
+            }
             self.through = page.through;
             self.head = page.events.last().map_or(self.head, |last| self.head.max(last.place()));
             self.buffered = page.events.into();
@@ -203,12 +215,38 @@ impl Subscription {
         }
     }
 
+    /// The store has another history: what was read ahead is not delivered. If what was delivered last is still there, so is
+    /// everything before it, and what follows it there comes next.
+    async fn begin_again(&mut self) -> Result<(), StoreError> {
+        let history = self.store.history();
+        self.buffered.clear();
+        self.through = match self.last {
+            Some(last) => {
+                last.check(&*self.store).await?;
+                last.position
+            }
+            None => {
+                let head = self.store.head().await?;
+                if head < self.start {
+                    return Err(ends_early(head, self.start));
+                }
+                self.start
+            }
+        };
+        (self.head, self.behind, self.looked) = (self.through, None, None);
+        self.history = history;
+        Ok(())
+    }
+
     /// Whether the store still has the history that was read.
     async fn look_back(&mut self) -> Result<(), StoreError> {
         if self.looked.is_some_and(|looked| looked.elapsed() < self.poll) {
             return Ok(());
         }
         let head = self.store.head().await?;
+        if self.store.history() != self.history {
+            return Ok(());
+        }
         if head < self.head {
             self.behind = Some(head);
             return Err(ends_early(head, self.head));
@@ -242,105 +280,17 @@ pub(crate) async fn wait(wake: &mut watch::Receiver<Position>, poll: Duration) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use async_trait::async_trait;
-    use jiff::Timestamp;
+    use std::sync::atomic::Ordering;
 
     use super::*;
-    use crate::Metadata;
     use crate::id::Ids;
-    use crate::memory::MemoryBackend;
-    use crate::store::{
-        Append, Attempt, Commit, CommitError, Committed, ExpectedVersion, IdempotencyKey, NewEvent, Outcome,
-        Resolution,
-    };
-
-    /// A store that fails over between two reads, and no read fails.
-    #[derive(Debug)]
-    struct FailsOver {
-        logs: [MemoryBackend; 2],
-        has: AtomicBool,
-    }
-
-    impl FailsOver {
-        fn log(&self) -> &MemoryBackend {
-            &self.logs[usize::from(self.has.load(Ordering::SeqCst))]
-        }
-    }
-
-    #[async_trait]
-    impl EventStore for FailsOver {
-        async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
-            self.log().commit(commit).await
-        }
-        async fn resolve(&self, attempt: &Attempt) -> Result<Resolution, StoreError> {
-            self.log().resolve(attempt).await
-        }
-        async fn stream(
-            &self,
-            id: &StreamId,
-            after: Version,
-            n: usize,
-        ) -> Result<Vec<RecordedEvent>, StoreError> {
-            self.log().stream(id, after, n).await
-        }
-        async fn read(&self, filter: &EventFilter, after: Position, n: usize) -> Result<Page, StoreError> {
-            self.log().read(filter, after, n).await
-        }
-        async fn at(&self, positions: &[Position]) -> Result<Vec<RecordedEvent>, StoreError> {
-            self.log().at(positions).await
-        }
-        async fn head(&self) -> Result<Position, StoreError> {
-            self.log().head().await
-        }
-        async fn position_at(&self, time: Timestamp) -> Result<Position, StoreError> {
-            self.log().position_at(time).await
-        }
-        async fn now(&self) -> Result<Timestamp, StoreError> {
-            self.log().now().await
-        }
-        async fn outcome(&self, key: &IdempotencyKey) -> Result<Option<Outcome>, StoreError> {
-            self.log().outcome(key).await
-        }
-        fn watch(&self) -> watch::Receiver<Position> {
-            self.log().watch()
-        }
-        // A standby has the identity of its primary.
-        fn identity(&self) -> uuid::Uuid {
-            self.logs[0].identity()
-        }
-    }
-
-    async fn append(to: &MemoryBackend, ids: &Ids) {
-        let event = NewEvent {
-            id: ids.next(),
-            name: "e".into(),
-            schema: 1,
-            codec: "json".into(),
-            data: "{}".into(),
-            tags: Vec::new(),
-            metadata: Metadata::default().into(),
-        };
-        let append = Append {
-            stream: StreamId::new("s").expect("a stream"),
-            expected: ExpectedVersion::Any,
-            events: vec![event],
-        };
-        to.commit(Commit { appends: vec![append], ..Commit::default() }).await.expect("it is appended");
-    }
+    use crate::store::fails_over::{FailsOver, between};
 
     /// A store whose first log has five events, and the other one some.
     async fn fails_over(events: usize) -> Arc<FailsOver> {
-        let store =
-            FailsOver { logs: [MemoryBackend::new(), MemoryBackend::new()], has: AtomicBool::new(false) };
         let ids = Ids::default();
-        for (log, n) in store.logs.iter().zip([5, events]) {
-            for _ in 0..n {
-                append(log, &ids).await;
-            }
-        }
-        Arc::new(store)
+        let new = |n| (0..n).map(|_| ids.next()).collect();
+        between([new(5), new(events)], false).await
     }
 
     /// What a subscription says that has nothing to deliver, and then its store fails over.
@@ -372,5 +322,36 @@ mod tests {
     async fn a_log_that_has_grown_as_far_with_other_events_is_an_error_though_no_read_fails() {
         let why = says(5, Position(3)).await;
         assert!(why.contains("another event stands there now"), "{why}");
+    }
+
+    /// What a subscription of all has delivered before its store fails over, from 1 to 5 to 1, 2, 6, 7, and what comes then.
+    async fn after_a_failover(start: u64, delivered: u64) -> Result<u128, String> {
+        let id = uuid::Uuid::from_u128;
+        let logs = [vec![1, 2, 3, 4, 5], vec![1, 2, 6, 7]].map(|log| log.into_iter().map(id).collect());
+        let store = between(logs, true).await;
+        let mut log = Subscription::new(store.clone(), EventFilter::all(), Position(start));
+        for _ in 0..delivered {
+            log.next().await.expect("an event");
+        }
+        store.has.store(true, Ordering::SeqCst);
+        let next = log.next().await.map(|event| event.id.as_u128()).map_err(|error| error.to_string());
+        if let Err(why) = &next {
+            assert_eq!(&log.next().await.unwrap_err().to_string(), why, "it stays so");
+        }
+        next
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_there_now_follows_what_is_still_there() {
+        // What it has read ahead is not delivered, and nothing is skipped.
+        assert_eq!(after_a_failover(0, 1).await, Ok(2));
+        assert_eq!(after_a_failover(0, 2).await, Ok(6));
+        assert_eq!(after_a_failover(3, 0).await, Ok(7), "it has seen nothing yet");
+        let why = after_a_failover(0, 3).await.unwrap_err();
+        assert!(why.contains("another event stands there now"), "{why}");
+        let why = after_a_failover(0, 5).await.unwrap_err();
+        assert!(why.contains("no event stands there any more"), "{why}");
+        let why = after_a_failover(5, 0).await.unwrap_err();
+        assert!(why.contains("the log ends at #4, and has ended at #5"), "{why}");
     }
 }

@@ -25,16 +25,28 @@ pub(super) struct Drops<B, A> {
 impl<B: Backend, A: Apply> Drops<B, A> {
     /// Follows the log until it cannot be read.
     async fn follow(&self) -> StoreError {
+        let history = self.store.history();
         let head = match self.store.head().await {
             Ok(head) => head,
             Err(error) => return error,
         };
         let mut log = Subscription::new(self.store.clone(), events_of::<A>(), head);
         self.cache.follows();
+        let mut look = tokio::time::interval(AGAIN);
         loop {
-            match log.next().await {
-                Ok(event) => self.cache.hears(&event.stream, event.version),
-                Err(error) => return error,
+            let heard = tokio::select! {
+                event = log.next() => Some(event),
+                _ = look.tick() => None,
+            };
+            // The subscription may go on: what is held may have events that are gone, all the same.
+            if self.store.history() != history {
+                let lost = std::io::Error::other("the store has another history");
+                return StoreError::transient("following the log", lost);
+            }
+            match heard {
+                Some(Ok(event)) => self.cache.hears(&event.stream, event.version),
+                Some(Err(error)) => return error,
+                None => {}
             }
         }
     }

@@ -36,7 +36,7 @@ pub(crate) struct Pages {
     limit: AtomicUsize,
     /// Counts reads that began.
     n_begun: AtomicU64,
-    /// How far the log was looked at.
+    /// How far the log was looked at, in one history.
     seen: AtomicU64,
     news: watch::Sender<u64>,
 }
@@ -90,6 +90,8 @@ struct Read {
 
 #[derive(Debug, Default)]
 struct Cache {
+    /// The history that all of it was read in, as the store counts them.
+    history: u64,
     pages: HashMap<Position, Arc<OnceCell<Read>>>,
     /// Those that were read, oldest first, with their sizes.
     read: VecDeque<(Position, usize)>,
@@ -144,11 +146,17 @@ impl Pages {
     }
 
     async fn read(&self, position: Position, replay: bool) -> Result<Read, StoreError> {
-        let cell = self.cache.lock().unwrap_or_else(PoisonError::into_inner).cell(position);
+        let history = self.store.history();
+        let cell = self.cache.lock().unwrap_or_else(PoisonError::into_inner).cell(position, history);
         let read = || async {
             let number = self.n_begun.fetch_add(1, Ordering::SeqCst);
             let limit = self.limit.load(Ordering::Relaxed);
             let page = self.store.read(&self.filter, position, limit).await?;
+            if self.store.history() != history {
+                // Nobody knows whether there is anything behind this position there.
+                let lost = std::io::Error::other("meanwhile the store has got another history");
+                return Err(StoreError::transient("reading the log", lost));
+            }
             self.seen.fetch_max(page.through.0, Ordering::SeqCst);
             let size = size(&page.events);
             if !page.events.is_empty() {
@@ -167,6 +175,7 @@ impl Pages {
 /// Says that there may be more to read: when the store does, and when a look at the head each second finds something. A
 /// store that does not answer is news as well: each processor finds out for itself.
 async fn look_out(pages: Weak<Pages>, mut wake: watch::Receiver<Position>) {
+    let mut history = 0;
     loop {
         let woken = tokio::time::timeout(POLL, wake.changed()).await;
         let Some(pages) = pages.upgrade() else { return };
@@ -179,6 +188,10 @@ async fn look_out(pages: Weak<Pages>, mut wake: watch::Receiver<Position>) {
             }
             Err(_) => {
                 let head = pages.store.head().await;
+                if std::mem::replace(&mut history, pages.store.history()) != history {
+                    // This one may be shorter.
+                    pages.seen.store(0, Ordering::SeqCst);
+                }
                 head.map_or(true, |head| head.0 > pages.seen.load(Ordering::SeqCst))
             }
         };
@@ -189,7 +202,11 @@ async fn look_out(pages: Weak<Pages>, mut wake: watch::Receiver<Position>) {
 }
 
 impl Cache {
-    fn cell(&mut self, position: Position) -> Arc<OnceCell<Read>> {
+    /// What was read in another history is forgotten.
+    fn cell(&mut self, position: Position, history: u64) -> Arc<OnceCell<Read>> {
+        if self.history != history {
+            *self = Self { history, ..Self::default() };
+        }
         self.pages.entry(position).or_default().clone()
     }
 
@@ -211,4 +228,36 @@ impl Cache {
 
 fn size(events: &[RecordedEvent]) -> usize {
     events.iter().map(|event| event.data.len() + event.stream.as_str().len() + OVERHEAD).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::fails_over::between;
+
+    async fn ids(pages: &Arc<Pages>, after: u64) -> Vec<u128> {
+        let page = pages.after(Position(after), false).await.expect("a page");
+        page.events(false).iter().map(|event| event.id.as_u128()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_read_in_another_history_is_given_to_nobody() {
+        let logs =
+            [vec![1, 2, 3], vec![1, 4]].map(|log| log.into_iter().map(uuid::Uuid::from_u128).collect());
+        let store = between(logs, true).await;
+        let pages = Pages::new(store.clone(), EventFilter::all());
+        assert_eq!(ids(&pages, 0).await, [1, 2, 3]);
+        assert_eq!(ids(&pages, 1).await, [2, 3]);
+        let mut news = pages.news();
+        store.has.store(true, Ordering::SeqCst);
+        assert_eq!(ids(&pages, 0).await, [1, 4]);
+        assert_eq!(ids(&pages, 1).await, [4]);
+        // Whoever waits at the end of the longer log hears of it.
+        news.changed().await.expect("it looks at the head");
+        assert_eq!(
+            pages.seen.load(Ordering::SeqCst),
+            0,
+            "it is woken by what comes behind the end of this one"
+        );
+    }
 }

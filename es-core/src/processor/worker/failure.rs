@@ -147,7 +147,9 @@ impl Worker {
             }
             StepError::Store(error) => self.store_failed(&error),
             StepError::Due(error) => self.due_failed(&*error),
-            StepError::Commit(error @ CommitError::Fenced { .. }) => self.fenced(&error),
+            StepError::Commit(error @ (CommitError::Fenced { .. } | CommitError::OtherHistory)) => {
+                self.fenced(&error)
+            }
             StepError::Commit(error) => self.flush_failed(error, open).await,
             StepError::Handler(failure) => {
                 if self.is_certain(&failure) {
@@ -182,7 +184,8 @@ impl Worker {
 
     /// Whose fault an error is. An event is blamed only while the store takes writes, whatever the error says.
     pub(super) async fn fault(&mut self, error: &(dyn std::error::Error + Send + Sync + 'static)) -> Fault {
-        let fenced = matches!(error.downcast_ref(), Some(CommitError::Fenced { .. }));
+        let fenced =
+            matches!(error.downcast_ref(), Some(CommitError::Fenced { .. } | CommitError::OtherHistory));
         // Asked in any case: what was done beside it is written with the answer.
         let takes_writes = !fenced && self.takes_writes().await;
         if !takes_writes || is_of_a_newer_program(error) || error.is::<NotTheEvent>() {
@@ -214,6 +217,9 @@ impl Worker {
 
     /// Whether the store takes a write: of the share, as it is.
     pub(super) async fn takes_writes(&mut self) -> bool {
+        if self.has_lost_its_history() {
+            return false;
+        }
         // Meanwhile a neighbour of what has failed may have acted: whoever comes next is told.
         self.share.progress.ahead = self.untold();
         let Ok(row) = self.context.shares.put(&self.share) else { return false };
@@ -268,7 +274,7 @@ impl Worker {
     fn due_failed(&mut self, error: &(dyn std::error::Error + Send + Sync + 'static)) -> Duration {
         let attempts = self.overdue.map_or(1, |overdue| overdue.attempts.saturating_add(1));
         self.overdue = Some(Overdue { attempts, again: Instant::now() + self.backoff(attempts) });
-        if matches!(error.downcast_ref(), Some(CommitError::Fenced { .. })) {
+        if matches!(error.downcast_ref(), Some(CommitError::Fenced { .. } | CommitError::OtherHistory)) {
             // Looked up again, the row says whether it is still this worker's.
             tracing::debug!(build = %self.context.build, slices = %self.share.slices, %error, "fenced");
         } else {

@@ -466,7 +466,9 @@ impl Worker {
         *storing += opening + started.elapsed();
         match flushed {
             Ok(()) => Ok(Ok(())),
-            Err(StepError::Commit(error)) if !matches!(error, CommitError::Fenced { .. }) => {
+            Err(StepError::Commit(error))
+                if !matches!(error, CommitError::Fenced { .. } | CommitError::OtherHistory) =>
+            {
                 Ok(Err(Stop::Flush(error)))
             }
             Err(error) => Err(error),

@@ -33,7 +33,7 @@ use crate::processor::kinds::runner::{Keeps, Session};
 use crate::processor::parked::{self, Parked, Skips};
 use crate::slices::Slices;
 use crate::state::{Checkpoint, Undecoded, afresh};
-use crate::store::{Page, Position, RecordedEvent, RowWrite, StoreError};
+use crate::store::{CommitError, Page, Position, RecordedEvent, RowWrite, StoreError};
 
 /// After what time the checkpoint is moved over a few positions without a match.
 pub(super) const IDLE_TIME: Duration = Duration::from_secs(1);
@@ -52,6 +52,8 @@ pub(super) const SOON: Duration = Duration::from_millis(10);
 pub(crate) struct Worker {
     pub(super) context: Arc<BuildContext>,
     pub(super) share: Share<Checkpoint>,
+    /// The history of the store that all of this was read in.
+    history: u64,
     pub(super) stop: CancellationToken,
     /// There may be more to read.
     news: watch::Receiver<u64>,
@@ -143,7 +145,8 @@ pub(super) enum Step {
     Rest(Duration),
     /// There is nothing to do until something happens, or at the latest after this long.
     Idle(Option<Duration>),
-    /// The range belongs to another node, or its build to another program.
+    /// The range belongs to another node, or its build to another program; or the store has another history, and whoever
+    /// comes next begins with what is there.
     Lost,
 }
 
@@ -173,9 +176,11 @@ impl Worker {
             requests.push(context.backend().watch_rows(current.requests().name(), Slices::ALL));
         }
         let effects = Effects::new(context.node.lease.clone(), stop.clone(), &share.progress.ahead);
+        let history = context.backend().history();
         Self {
             context,
             share,
+            history,
             stop,
             news,
             wake,
@@ -212,7 +217,14 @@ impl Worker {
             self.news.mark_unchanged();
             match self.step().await {
                 Ok(Step::More) => {}
-                Ok(Step::Lost) => return,
+                Ok(Step::Lost) => {
+                    if self.has_lost_its_history() {
+                        // Where it was is no place in this one: nobody is told that it has come so far.
+                        self.open = None;
+                        self.show_at(Some(crate::processor::ProcessorState::Starting), Position(0));
+                    }
+                    return;
+                }
                 Ok(Step::Idle(pause)) => self.rest(pause, true).await,
                 Ok(Step::Rest(pause)) => self.rest(Some(pause), false).await,
                 Err(error) => {
@@ -300,7 +312,15 @@ impl Worker {
         Ok(())
     }
 
+    /// Whether the store has another history than the one that all of this was read in.
+    pub(super) fn has_lost_its_history(&self) -> bool {
+        self.context.backend().history() != self.history
+    }
+
     async fn step(&mut self) -> Result<Step, StepError> {
+        if self.has_lost_its_history() {
+            return Ok(Step::Lost);
+        }
         let resumes = *self.context.resumes.borrow();
         if self.halted.as_ref().is_some_and(|(before, _)| *before != resumes) {
             // The event that it stopped at is tried again: what was decided of it is forgotten.
@@ -356,6 +376,9 @@ impl Worker {
                 (self.context.pages.after(open.seen, replay).await?, 0)
             }
         };
+        if self.has_lost_its_history() {
+            return Ok(Step::Lost);
+        }
         self.page = Some(page.clone());
         let step = self.take(&page, done, bound).await?;
         let step = self.due(&page, now, step).await?;
@@ -456,6 +479,7 @@ impl Worker {
             stored.epoch == *epoch && stored.owner == *owner && stored.slices == *slices
         };
         let Some(mut stored) = stored.filter(own) else { return Ok(Some(Step::Lost)) };
+        lies_in_the_log(&self.context, &stored).await?;
         let as_it_was = stored.rev == self.share.rev;
         // Nobody takes a build from its workers without writing their shares, if their effects can be fenced.
         let known = as_it_was && self.parked.is_some() && self.context.runner.keeps().is_fenced();
@@ -539,6 +563,9 @@ impl Worker {
         );
         // How long the handlers took: a commit that is slow is no reason for more of them.
         let held = open.since.elapsed();
+        if self.context.backend().history() != self.history {
+            return Err(StepError::Commit(CommitError::OtherHistory));
+        }
         open.session.flush(rows).instrument(span).await.map_err(StepError::Commit)?;
         self.effects.covered(self.share.progress.position, open.seen);
         self.share = to.written();
@@ -568,6 +595,9 @@ impl Worker {
     /// Rows together with the checkpoint, which stays where it is: so they are written only by the range's owner.
     pub(super) async fn flush_with(&mut self, mut rows: Vec<RowWrite>) -> Result<(), StepError> {
         rows.push(self.context.shares.put(&self.share)?);
+        if self.has_lost_its_history() {
+            return Err(StepError::Commit(CommitError::OtherHistory));
+        }
         self.session().flush(rows).await.map_err(StepError::Commit)?;
         self.share.rev += 1;
         self.show(self.state());
@@ -587,6 +617,21 @@ impl Worker {
     fn session_of_its_own(&self) -> Box<dyn Session> {
         self.context.open(self.share.slices, &self.effects, &self.called)
     }
+}
+
+/// Where a share has come to is there: else what is appended next would be passed over.
+async fn lies_in_the_log(context: &BuildContext, stored: &Share<Checkpoint>) -> Result<(), StoreError> {
+    let position = stored.progress.position;
+    let head = context.backend().head().await?;
+    if position <= head {
+        return Ok(());
+    }
+    let build = &context.build;
+    let what = format!(
+        "the checkpoint of {build} is at {position}, and the log ends at {head}: they are of two histories. Restore both from \
+         one state, or rebuild it"
+    );
+    Err(StoreError::Corrupt { what })
 }
 
 /// Up to what time every event was handled, once those of a page were up to a position. At the end of the log that is the

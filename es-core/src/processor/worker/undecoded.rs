@@ -294,7 +294,9 @@ impl Worker {
             match self.flush_with(rows).await {
                 Ok(()) => {}
                 // What its handler made of it cannot be stored.
-                Err(StepError::Commit(error)) if !matches!(error, CommitError::Fenced { .. }) => {
+                Err(StepError::Commit(error))
+                    if !matches!(error, CommitError::Fenced { .. } | CommitError::OtherHistory) =>
+                {
                     let (Some(event), Some(first)) = (late.what.event(), first) else {
                         return Err(StepError::Commit(error));
                     };

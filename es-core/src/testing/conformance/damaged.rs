@@ -105,6 +105,43 @@ pub async fn a_version_whose_place_in_the_log_was_deleted_says_so<S: Subject>(su
     assert_eq!((tally.n, tally.disorder), (2, 0));
 }
 
+/// H5
+pub async fn a_checkpoint_beyond_the_log_is_named_and_passes_nothing_over<S: Subject>(subject: S) {
+    let world = World::new(&subject).await;
+    let app = world.start().await;
+    world.put("a", vec![payment(1)]).await;
+    settle(&app).await;
+    assert!(app.shutdown(LIMIT).await);
+    let before = Position(world.store.head().await);
+    place(&world, Position(before.0 + 5)).await;
+    let app = world.start().await;
+    world.put("a", vec![payment(2)]).await;
+    eventually(async || match complaint(&app, Kind::View).await {
+        Some(why) if why.contains("of ledger/1~1 is at #6, and the log ends at #2") => Ok(()),
+        why => Err(format!("{why:?}")),
+    })
+    .await;
+    let head = Position(world.store.head().await);
+    Kind::Table.of(&app).reach(head, LIMIT).await.expect("it is not the one");
+    // Once the log is as long as that, nothing tells.
+    assert!(app.shutdown(LIMIT).await);
+    place(&world, before).await;
+    let app = world.start().await;
+    settle(&app).await;
+    let tally = world.tally("a").await.expect("a row");
+    assert_eq!((tally.n, tally.disorder), (2, 0));
+}
+
+/// Moves the checkpoints of the view.
+async fn place<S: Subject>(world: &World<S>, position: Position) {
+    for (key, mut checkpoint) in rows(&world.store, "checkpoints").await {
+        if key.starts_with("ledger/1~1#") {
+            checkpoint["position"] = position.0.into();
+            drop(overwrite::<S>(&world.store, "checkpoints", &key, checkpoint.to_string().as_bytes()).await);
+        }
+    }
+}
+
 /// Writes what was there before; nothing, if there was nothing.
 pub(super) async fn restore<S: Subject>(world: &World<S>, table: &str, key: &str, before: &[u8]) {
     if !before.is_empty() {

@@ -460,6 +460,10 @@ impl<B: Backend> EventStore for Double<B> {
     fn identity(&self) -> Uuid {
         self.inner.identity()
     }
+
+    fn history(&self) -> u64 {
+        self.inner.history()
+    }
 }
 
 #[async_trait]

@@ -587,6 +587,7 @@ macro_rules! __conformance_and_the_rest {
             damaged {
                 an_unreadable_row_stops_what_it_belongs_to_and_nothing_else
                 a_version_whose_place_in_the_log_was_deleted_says_so
+                a_checkpoint_beyond_the_log_is_named_and_passes_nothing_over
             }
             operating {
                 a_pause_holds_on_every_node_and_over_restarts

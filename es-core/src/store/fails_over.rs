@@ -1,0 +1,106 @@
+//! A store for tests that has another history at some time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::{
+    Append, Attempt, Commit, CommitError, Committed, EventFilter, EventStore, ExpectedVersion,
+    IdempotencyKey, NewEvent, Outcome, Page, Position, RecordedEvent, Resolution, StoreError, StreamId,
+    Version,
+};
+use crate::Metadata;
+use crate::memory::MemoryBackend;
+
+/// A store that fails over between two reads, and no read fails.
+#[derive(Debug)]
+pub(crate) struct FailsOver {
+    logs: [MemoryBackend; 2],
+    pub(crate) has: AtomicBool,
+    /// Whether it says so.
+    tells: bool,
+}
+
+impl FailsOver {
+    fn log(&self) -> &MemoryBackend {
+        &self.logs[usize::from(self.has.load(Ordering::SeqCst))]
+    }
+}
+
+#[async_trait]
+impl EventStore for FailsOver {
+    async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
+        self.log().commit(commit).await
+    }
+    async fn resolve(&self, attempt: &Attempt) -> Result<Resolution, StoreError> {
+        self.log().resolve(attempt).await
+    }
+    async fn stream(
+        &self,
+        id: &StreamId,
+        after: Version,
+        n: usize,
+    ) -> Result<Vec<RecordedEvent>, StoreError> {
+        self.log().stream(id, after, n).await
+    }
+    async fn read(&self, filter: &EventFilter, after: Position, n: usize) -> Result<Page, StoreError> {
+        self.log().read(filter, after, n).await
+    }
+    async fn at(&self, positions: &[Position]) -> Result<Vec<RecordedEvent>, StoreError> {
+        self.log().at(positions).await
+    }
+    async fn head(&self) -> Result<Position, StoreError> {
+        self.log().head().await
+    }
+    async fn position_at(&self, time: Timestamp) -> Result<Position, StoreError> {
+        self.log().position_at(time).await
+    }
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        self.log().now().await
+    }
+    async fn outcome(&self, key: &IdempotencyKey) -> Result<Option<Outcome>, StoreError> {
+        self.log().outcome(key).await
+    }
+    fn watch(&self) -> watch::Receiver<Position> {
+        self.log().watch()
+    }
+    // A standby has the identity of its primary.
+    fn identity(&self) -> uuid::Uuid {
+        self.logs[0].identity()
+    }
+    fn history(&self) -> u64 {
+        u64::from(self.tells && self.has.load(Ordering::SeqCst))
+    }
+}
+
+async fn append(to: &MemoryBackend, id: uuid::Uuid) {
+    let event = NewEvent {
+        id,
+        name: "e".into(),
+        schema: 1,
+        codec: "json".into(),
+        data: "{}".into(),
+        tags: Vec::new(),
+        metadata: Metadata::default().into(),
+    };
+    let append = Append {
+        stream: StreamId::new("s").expect("a stream"),
+        expected: ExpectedVersion::Any,
+        events: vec![event],
+    };
+    to.commit(Commit { appends: vec![append], ..Commit::default() }).await.expect("it is appended");
+}
+
+/// A store whose logs have these events.
+pub(crate) async fn between(events: [Vec<uuid::Uuid>; 2], tells: bool) -> Arc<FailsOver> {
+    let logs = [MemoryBackend::new(), MemoryBackend::new()];
+    for (log, ids) in logs.iter().zip(events) {
+        for id in ids {
+            append(log, id).await;
+        }
+    }
+    Arc::new(FailsOver { logs, has: AtomicBool::new(false), tells })
+}
