@@ -1,7 +1,7 @@
 //! Connecting, and what the app asks of a backend.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,10 +12,10 @@ use es_core::store::{
     Backend, Builds, Commit, CommitError, Committed, Generation, INLINE, Position, RowSnapshot, RowWakes,
     StoreError, Tables, Touched,
 };
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions as _, Connection as _, Row as _};
+use sqlx::{Connection as _, Row as _};
 use tokio::sync::watch;
 
+use crate::history::{Histories, token};
 use crate::lane::Lane;
 use crate::partitions::Partitions;
 use crate::pools::Pools;
@@ -59,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) readers: Arc<Readers>,
     pub(crate) partitions: Partitions,
     pub(crate) head: watch::Sender<Position>,
+    /// Of which history it is.
+    head_at: AtomicU64,
     pub(crate) row_wakes: RowWakes,
     pub(crate) witnesses: Witnesses,
     /// What other processes are told, if they are.
@@ -108,7 +110,18 @@ impl Shared {
 
     /// Tells readers in this process how far the log goes.
     pub(crate) fn see(&self, head: Position) {
-        advance(&self.head, head);
+        let history = self.history();
+        let is_first = self.head_at.swap(history, Ordering::AcqRel) != history;
+        self.head.send_if_modified(|known| {
+            let moved = head > *known || is_first && head != *known;
+            *known = if moved { head } else { *known };
+            moved
+        });
+    }
+
+    /// The number of the history that the store is known to have.
+    pub(crate) fn history(&self) -> u64 {
+        self.readers.histories().changes()
     }
 
     /// The time of the options' own clock, if it has one.
@@ -117,18 +130,14 @@ impl Shared {
     }
 
     pub(crate) async fn read_head(&self) -> Result<Position, StoreError> {
-        let sql = "select position from events order by position desc limit 1";
-        let rows = self.readers.rows("reading the head", || sqlx::query(sql)).await?;
+        const HEAD: &str = concat!(
+            "select coalesce((select e.position from events e order by e.position desc limit 1), 0), ",
+            token!(),
+            " as history"
+        );
+        let rows = self.readers.rows("reading the head", || sqlx::query(HEAD)).await?;
         Ok(Position(rows.first().map_or(0, |row| number(row.get_unchecked(0)))))
     }
-}
-
-fn advance(known: &watch::Sender<Position>, head: Position) {
-    known.send_if_modified(|known| {
-        let moved = head > *known;
-        *known = head.max(*known);
-        moved
-    });
 }
 
 impl Store {
@@ -166,6 +175,7 @@ impl PgBackend {
     ///
     /// As [`Self::connect`].
     pub async fn connect_with(options: PgOptions) -> Result<Self, StoreError> {
+        let options = PgOptions { connect: options.connect.for_a_store(), ..options };
         let failed = |e| error::store("connecting to the database", e);
         let mut conn = options.for_store().connect().await.map_err(failed)?;
         check::server(&mut conn).await?;
@@ -188,7 +198,8 @@ impl PgBackend {
 
         let connect = options.for_store();
         let patience = Patience::beside(options.statement_timeout);
-        let readers = Arc::new(Readers::new(connect.clone(), options.readers, patience));
+        let histories = Arc::new(Histories::new(&options.schema, identity));
+        let readers = Arc::new(Readers::new(connect.clone(), options.readers, patience, histories.clone()));
         let (news, stirred) = News::channel();
         let (news, witnesses) = (options.notify.then_some(news), Witnesses::new(readers.clone()));
         let shared = Arc::new(Shared {
@@ -200,6 +211,7 @@ impl PgBackend {
             partitions: Partitions::read(&readers).await?,
             readers,
             head: watch::Sender::default(),
+            head_at: AtomicU64::new(0),
             row_wakes: RowWakes::default(),
             witnesses,
             news,
@@ -207,11 +219,12 @@ impl PgBackend {
         });
         shared.see(shared.read_head().await?);
         if options.notify {
-            let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(listening(&connect));
+            // A notification is worth no wait for the disk.
+            let address = connect.with([("synchronous_commit", "off")]);
             let channel = format!("es_{}", options.schema);
-            drop(tokio::spawn(wake::run(Arc::downgrade(&shared), pool, channel, stirred)));
+            drop(tokio::spawn(wake::run(Arc::downgrade(&shared), address, channel, stirred)));
         }
-        let pools = Pools::new(&options);
+        let pools = Pools::new(&options, histories);
         let log = Lane::start(shared.clone(), options.for_lanes());
         let state = Lane::start(shared.clone(), options.for_lanes());
         Ok(Self(Arc::new(Store { options, shared, pools, log, state })))
@@ -223,11 +236,6 @@ impl PgBackend {
     pub fn db(&self) -> Db {
         self.0.pools.db(&self.0.options, &[])
     }
-}
-
-/// A notification is worth no wait for the disk.
-fn listening(connect: &PgConnectOptions) -> PgConnectOptions {
-    connect.clone().options([("synchronous_commit", "off")])
 }
 
 #[async_trait]

@@ -199,6 +199,11 @@ pub(crate) const FIRST: usize = 16;
 /// Arguments that come behind those, by their names: what the asker has decided on.
 pub(crate) const PROOF: [&str; 5] = ["lasts", "type_numbers", "type_names", "type_schemas", "type_codecs"];
 
+/// Whether the store still has the history of this token; to be called beside `append`.
+pub(crate) fn same_history(token: i64) -> String {
+    format!("{{es}}.same_history({token})")
+}
+
 /// A call of `append` with these, each as SQL says it.
 pub(crate) fn call(args: &[String]) -> String {
     let (first, rest) = args.split_at(FIRST);

@@ -17,6 +17,7 @@ const SETTINGS: &str = "select current_setting('server_version_num')::int, curre
 /// What the account needs on each table.
 const NEEDED: &[(&str, &[&str])] = &[
     ("store", &["select"]),
+    ("history", &["select"]),
     ("streams", &["select", "insert"]),
     ("event_types", &["select", "insert"]),
     ("events", &["select", "insert"]),
@@ -39,6 +40,7 @@ const CALLED: &[&str] = &[
     "type_ids",
     "matches",
     "append",
+    "same_history",
     "check_transaction",
     "must",
     "resolve",

@@ -30,7 +30,7 @@ pub(crate) fn fate(error: &sqlx::Error) -> Fate {
     }
     match (class(error), error.code()) {
         (_, FENCED) => Fate::Never,
-        (_, STALE_PLAN | READ_ONLY | RENAMED) | ("40" | "53" | "55" | "57", _) => Fate::Again,
+        (_, STALE_PLAN | READ_ONLY | RENAMED | OTHER_HISTORY) | ("40" | "53" | "55" | "57", _) => Fate::Again,
         // The server's own trouble: it is nobody's data.
         ("58" | "XX", _) => Fate::Never,
         // A trigger of the user's own may raise anything.
@@ -46,6 +46,8 @@ const REFUSED: &str = "ES002";
 const ROW_MOVED: &str = "ES006";
 /// Raised by `append` for a type whose number stands for another one.
 const RENAMED: &str = "ES008";
+/// Raised beside `append` for what was decided on another history.
+const OTHER_HISTORY: &str = "ES009";
 /// The server does not write: a standby, or one that an operator has made read-only.
 const READ_ONLY: &str = "25006";
 /// `cached plan must not change result type`: it repeats until the connection is closed.
@@ -64,7 +66,7 @@ pub(crate) fn store(what: &'static str, error: sqlx::Error) -> StoreError {
             _ => StoreError::transient(what, error),
         };
     };
-    if is_read_only(found) || found.code() == RENAMED {
+    if is_read_only(found) || matches!(found.code(), RENAMED | OTHER_HISTORY) {
         return StoreError::transient(what, error);
     }
     let advice = match (class(found), found.code()) {
@@ -88,7 +90,9 @@ pub(crate) fn store(what: &'static str, error: sqlx::Error) -> StoreError {
 /// Whether a connection is not to be used again after this.
 pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
     database(error).is_none_or(|e| {
-        e.code() == STALE_PLAN || is_read_only(e) || !matches!(e.severity(), PgSeverity::Error)
+        matches!(e.code(), STALE_PLAN | OTHER_HISTORY)
+            || is_read_only(e)
+            || !matches!(e.severity(), PgSeverity::Error)
     })
 }
 
@@ -101,6 +105,11 @@ fn is_read_only(error: &PgDatabaseError) -> bool {
 /// Whether the number of a type stands for another one: the store has another history.
 pub(crate) fn is_renamed(error: &sqlx::Error) -> bool {
     code(error) == Some(RENAMED)
+}
+
+/// Whether the store has another history than the one that was named: the next connection says which.
+pub(crate) fn is_of_another_history(error: &sqlx::Error) -> bool {
+    code(error) == Some(OTHER_HISTORY)
 }
 
 /// The code of an error that the server raised.

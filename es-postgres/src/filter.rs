@@ -6,6 +6,7 @@
 use es_core::store::{EventFilter, FilterItem, Position};
 use sqlx::SqlStr;
 
+use crate::history::token;
 use crate::readers::{PgQuery, bounded};
 use crate::row::{COLUMNS, signed};
 use crate::schema;
@@ -46,9 +47,10 @@ impl<'f> Select<'f> {
         };
         // One statement, so one snapshot: up to the head none is missing.
         let sql = format!(
-            "select {COLUMNS}, e.version, e.stream_id, head.head
+            "select {COLUMNS}, e.version, e.stream_id, head.head, {} as history
              from (select coalesce(max(position), 0) as head from events) head
-             left join lateral ({found}) e on true"
+             left join lateral ({found}) e on true",
+            token!()
         );
         Self { filter, sql: schema::sql(sql) }
     }

@@ -9,16 +9,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use es_core::store::{Attempt, Commit, CommitError, Committed, EventId, Position, StoreError};
-use sqlx::postgres::{PgConnectOptions, PgRow};
-use sqlx::{ConnectOptions as _, PgConnection};
+use sqlx::PgConnection;
+use sqlx::postgres::PgRow;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use crate::address::Address;
 use crate::admission::Admission;
+use crate::args::Arg;
 use crate::backend::Shared;
 use crate::batch::{self, Answer, Batch, FIRST, PROOF};
 use crate::error::{self, Fate};
-use crate::row::signed;
+use crate::row::{number, signed};
 use crate::stream_cache::StreamCache;
 
 /// Requests that may wait; more callers wait for room.
@@ -38,12 +40,13 @@ const TRIES: u32 = 5;
 
 /// Appends alone.
 const APPEND: &str = "select * from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
-                      lasts => $17, type_numbers => $18, type_names => $19, type_schemas => $20, type_codecs => $21)";
+                      lasts => $17, type_numbers => $18, type_names => $19, type_schemas => $20, type_codecs => $21)
+                      where same_history($22)";
 /// And everything else.
 const APPEND_ALL: &str = "select * from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
-                          $16, $22, $23, $24::jsonb, $25::jsonb, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, \
+                          $16, $23, $24, $25::jsonb, $26::jsonb, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, \
                           lasts => $17, type_numbers => $18, type_names => $19, type_schemas => $20, \
-                          type_codecs => $21)";
+                          type_codecs => $21) where same_history($22)";
 
 /// Why a commit was not written.
 #[derive(Debug)]
@@ -59,6 +62,8 @@ type Outcome = Result<Committed, Failure>;
 #[derive(Debug)]
 struct Request {
     commit: Commit,
+    /// The history that it was decided on.
+    history: u64,
     reply: oneshot::Sender<Outcome>,
 }
 
@@ -66,6 +71,13 @@ impl Request {
     /// A caller that has gone away did not want to know.
     fn answer(self, outcome: Result<Committed, CommitError>) {
         drop(self.reply.send(outcome.map_err(Failure::Failed)));
+    }
+
+    /// Whether a history that is gone may have led to it, and nothing in it proves otherwise: revisions and positions are
+    /// given out again, while an append names the event that it follows.
+    fn is_lost(&self, history: u64) -> bool {
+        let of_rows = self.commit.rows.iter().any(|row| row.rev > 0);
+        self.history != history && (of_rows || self.commit.condition.is_some())
     }
 
     fn refuse(self) {
@@ -81,7 +93,7 @@ impl Request {
 pub(crate) struct Lane(mpsc::Sender<Request>);
 
 impl Lane {
-    pub(crate) fn start(shared: Arc<Shared>, connect: PgConnectOptions) -> Self {
+    pub(crate) fn start(shared: Arc<Shared>, connect: Address) -> Self {
         let (queue, requests) = mpsc::channel(QUEUE);
         let streams = StreamCache::default();
         let writer = Writer { shared, connect, conn: None, unsettled: Vec::new(), streams };
@@ -89,9 +101,10 @@ impl Lane {
         Self(queue)
     }
 
-    pub(crate) async fn commit(&self, commit: Commit) -> Outcome {
+    /// A commit that was decided on this history of the store.
+    pub(crate) async fn commit(&self, commit: Commit, history: u64) -> Outcome {
         let (reply, outcome) = oneshot::channel();
-        if self.0.send(Request { commit, reply }).await.is_err() {
+        if self.0.send(Request { commit, history, reply }).await.is_err() {
             let gone = std::io::Error::other("the runtime that the store was opened on has ended");
             return Err(Failure::Failed(StoreError::transient("a commit", gone).into()));
         }
@@ -101,7 +114,7 @@ impl Lane {
 
     /// Until everything that waits now has been answered.
     pub(crate) async fn barrier(&self) -> Result<(), StoreError> {
-        match self.commit(Commit::default()).await {
+        match self.commit(Commit::default(), 0).await {
             Ok(_) | Err(Failure::Refused(_)) => Ok(()),
             Err(Failure::Failed(CommitError::Store(error))) => Err(error),
             Err(Failure::Failed(other)) => Err(StoreError::transient("waiting for earlier commits", other)),
@@ -112,12 +125,19 @@ impl Lane {
 /// One connection, and what is known through it.
 struct Writer {
     shared: Arc<Shared>,
-    connect: PgConnectOptions,
-    conn: Option<PgConnection>,
+    connect: Address,
+    conn: Option<Connection>,
     /// Attempts that were sent and not answered, and where the head was before. They may be running still, and their
     /// callers may be gone.
     unsettled: Vec<(Attempt, Position)>,
     streams: StreamCache,
+}
+
+struct Connection {
+    conn: PgConnection,
+    /// The number and the token of the history that it leads to.
+    history: u64,
+    token: i64,
 }
 
 impl Writer {
@@ -139,15 +159,21 @@ impl Writer {
     }
 
     /// The connection, after whatever an earlier one has left unanswered has ended: a barrier waits for that too.
-    async fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
-        let patience = self.shared.readers.patience();
-        if self.conn.is_none() {
+    /// One that leads to a history that is gone is left.
+    async fn connection(&mut self) -> Result<&mut Connection, sqlx::Error> {
+        let (patience, histories) = (self.shared.readers.patience(), self.shared.readers.histories());
+        let is_current = |conn: &mut Connection| histories.token(conn.history) == Some(conn.token);
+        if self.conn.take_if(|conn| !is_current(conn)).is_some() || self.conn.is_none() {
             self.streams.forget();
-            self.conn = Some(patience.within(self.connect.connect()).await?);
+            let mut conn = patience.within(self.connect.connect()).await?;
+            let history = patience.within(histories.meet(&mut conn)).await?;
+            let meanwhile = || sqlx::Error::Io(std::io::Error::other("the store has got another history"));
+            let token = histories.token(history).ok_or_else(meanwhile)?;
+            self.conn = Some(Connection { conn, history, token });
         }
         let conn = self.conn.as_mut().expect("it was just made");
         while let Some((attempt, head)) = self.unsettled.last() {
-            if let Err(e) = patience.within(settle(conn, attempt, *head)).await {
+            if let Err(e) = patience.within(settle(&mut conn.conn, attempt, *head)).await {
                 self.conn = None;
                 return Err(e);
             }
@@ -185,6 +211,14 @@ impl Writer {
                     let later = piece.split_off(piece.len() / 2);
                     pieces.extend([later, piece]);
                 }
+                Err(Failed::Lost(history)) => {
+                    let (lost, rest): (Vec<_>, Vec<_>) =
+                        piece.into_iter().partition(|request| request.is_lost(history));
+                    lost.into_iter().for_each(|request| request.answer(Err(CommitError::OtherHistory)));
+                    if !rest.is_empty() {
+                        pieces.push(rest);
+                    }
+                }
                 Err(Failed::Sent { fate: Fate::Again, error, .. }) if tries < TRIES => {
                     tries += 1;
                     if error::is_renamed(&error) {
@@ -215,6 +249,7 @@ impl Writer {
                     let error = CommitError::from(match failed {
                         Failed::Before(error) => error,
                         Failed::Sent { error, .. } => error::store("a commit", error),
+                        Failed::Lost(_) => unreachable!("they were told apart"),
                     });
                     piece.into_iter().for_each(|request| request.answer(Err(error.clone())));
                 }
@@ -240,13 +275,18 @@ impl Writer {
                 break Batch::new(&commits, &known);
             }
         };
-        self.connection().await.map_err(|e| Failed::Before(error::store("connecting", e)))?;
+        let &mut Connection { history, token, .. } =
+            self.connection().await.map_err(|e| Failed::Before(error::store("connecting", e)))?;
+        if requests.iter().any(|request| request.is_lost(history)) {
+            return Err(Failed::Lost(history));
+        }
         let attempt = self.shared.ids.next();
         let head = *self.shared.head.borrow();
-        let (args, pending) = batch.args(attempt, self.shared.micros(), &self.streams);
+        let (mut args, pending) = batch.args(attempt, self.shared.micros(), &self.streams);
         let sql = if args.len() > FIRST + PROOF.len() { APPEND_ALL } else { APPEND };
+        args.insert(FIRST + PROOF.len(), Arg::Long(Some(token)));
         let query = args.into_iter().fold(sqlx::query(sql), |query, arg| arg.bind(query));
-        let conn = self.conn.as_mut().expect("it was just made");
+        let conn = &mut self.conn.as_mut().expect("it was just made").conn;
         let answered: Result<PgRow, _> = self.shared.readers.patience().within(query.fetch_one(conn)).await;
         if let Err(e) = &answered {
             self.streams.forget();
@@ -255,7 +295,11 @@ impl Writer {
             }
         }
         let failed = |error| Failed::Sent { attempt, fate: error::fate(&error), error, head };
-        pending.answer(&answered.map_err(failed)?, &mut self.streams).map_err(failed)
+        let answer = pending.answer(&answered.map_err(failed)?, &mut self.streams).map_err(failed)?;
+        if let Some((position, event)) = self.streams.stamp {
+            self.shared.readers.histories().saw(history, number(position), event);
+        }
+        Ok(answer)
     }
 }
 
@@ -274,6 +318,8 @@ async fn settle(conn: &mut PgConnection, attempt: &Attempt, head: Position) -> R
 enum Failed {
     /// Nothing was sent.
     Before(StoreError),
+    /// Some were decided on another history than this one.
+    Lost(u64),
     /// The statement was sent.
     Sent { attempt: Uuid, fate: Fate, error: sqlx::Error, head: Position },
 }

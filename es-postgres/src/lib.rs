@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod address;
 mod admission;
 mod args;
 mod backend;
@@ -44,7 +45,7 @@ pub use self::backend::PgBackend;
 pub use self::branch::PgBranch;
 pub use self::db::Db;
 pub use self::guarded::{GuardedTx, PgGuarded};
-pub use self::operate::{Finding, ImportError, ImportSummary, Imported, Stats};
+pub use self::operate::{Adopt, Finding, ImportError, ImportSummary, Imported, Stats};
 pub use self::options::PgOptions;
 pub use self::participant::PgParticipant;
 pub use self::schema::{Migration, migrations, roles};

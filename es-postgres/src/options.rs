@@ -1,7 +1,6 @@
 //! Which database, which schema, and how patient.
 
 use std::fmt;
-use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use es_core::store::StoreError;
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::PgConnectOptions;
 
+use crate::address::Address;
 use crate::schema::SchemaName;
 
 /// What a connection URL may say. Others are refused: the driver would ignore them, and log their values.
@@ -32,12 +32,15 @@ const PARAMETERS: &[&str] = &[
     "password",
     "application_name",
     "options",
+    "target_session_attrs",
 ];
+
+const TARGETS: [&str; 3] = ["primary", "read-write", "any"];
 
 /// Where the database is, and how it is used.
 #[derive(Clone)]
 pub struct PgOptions {
-    pub(crate) connect: PgConnectOptions,
+    pub(crate) connect: Address,
     pub(crate) schema: SchemaName,
     pub(crate) readers: usize,
     pub(crate) connections: u32,
@@ -51,10 +54,11 @@ pub struct PgOptions {
 /// Without the password.
 impl fmt::Debug for PgOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let driver = self.connect.driver();
         f.debug_struct("PgOptions")
-            .field("host", &self.connect.get_host())
-            .field("database", &self.connect.get_database())
-            .field("user", &self.connect.get_username())
+            .field("host", &driver.get_host())
+            .field("database", &driver.get_database())
+            .field("user", &driver.get_username())
             .field("schema", &self.schema)
             .finish_non_exhaustive()
     }
@@ -62,6 +66,10 @@ impl fmt::Debug for PgOptions {
 
 impl PgOptions {
     /// A database by its URL: `postgres://user:password@host:port/database?sslmode=require`.
+    ///
+    /// Several hosts are separated by commas: `postgres://user:password@db1,db2:5433/database`. Each connection goes to the
+    /// one that was reached last, or else to the next one that is `target_session_attrs`: `primary`, which is the default
+    /// where there are several, `read-write`, or `any`. So a program finds the standby that has taken over.
     ///
     /// # Errors
     ///
@@ -81,16 +89,23 @@ impl PgOptions {
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
             return Err(StoreError::misuse("a database URL begins with `postgres://`"));
         }
-        // The driver's error may quote the URL, and with it the password.
-        let connect = PgConnectOptions::from_str(url).map_err(|_| malformed())?;
-        Ok(Self::from_driver(connect))
+        let target = parameters.split('&').find_map(|pair| pair.strip_prefix("target_session_attrs="));
+        if target.is_some_and(|target| !TARGETS.contains(&target)) {
+            let what = "`target_session_attrs` is `primary`, `read-write` or `any`: a store is written";
+            return Err(StoreError::misuse(what));
+        }
+        Address::parse(url).map(Self::at).ok_or_else(malformed)
     }
 
     /// A database by the driver's own options.
     #[must_use]
     pub fn from_driver(connect: PgConnectOptions) -> Self {
+        Self::at(Address::one(connect.disable_statement_logging()))
+    }
+
+    fn at(connect: Address) -> Self {
         Self {
-            connect: connect.disable_statement_logging(),
+            connect,
             schema: SchemaName::default(),
             readers: 8,
             connections: 8,
@@ -167,20 +182,20 @@ impl PgOptions {
     }
 
     /// Connections of the user's own: the user's search path.
-    pub(crate) fn for_users(&self) -> PgConnectOptions {
+    pub(crate) fn for_users(&self) -> Address {
         let millis = |timeout: Duration| timeout.as_millis().to_string();
-        self.connect.clone().options([
-            ("statement_timeout", millis(self.statement_timeout)),
-            ("lock_timeout", millis(self.lock_timeout)),
-            ("default_transaction_isolation", "read committed".to_owned()),
-            ("standard_conforming_strings", "on".to_owned()),
+        self.connect.with([
+            ("statement_timeout", &millis(self.statement_timeout)),
+            ("lock_timeout", &millis(self.lock_timeout)),
+            ("default_transaction_isolation", "read committed"),
+            ("standard_conforming_strings", "on"),
         ])
     }
 
     /// Connections that append. Plans are made once, perhaps while a table is empty, and must do when it is large: every
     /// statement of `append` finds its rows by an index.
-    pub(crate) fn for_lanes(&self) -> PgConnectOptions {
-        self.for_store().options([
+    pub(crate) fn for_lanes(&self) -> Address {
+        self.for_store().with([
             ("enable_seqscan", "off"),
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
@@ -189,8 +204,8 @@ impl PgOptions {
 
     /// Connections of the store's own: its schema alone is in sight, and plans are made once. They go by indexes: one that is
     /// made while a table is counted as small would read all of it, until the server counts again a minute later.
-    pub(crate) fn for_store(&self) -> PgConnectOptions {
-        self.for_users().options([
+    pub(crate) fn for_store(&self) -> Address {
+        self.for_users().with([
             ("search_path", self.schema.as_str()),
             ("plan_cache_mode", "force_generic_plan"),
             ("enable_seqscan", "off"),
@@ -199,8 +214,8 @@ impl PgOptions {
     }
 
     /// Those for what reads whole tables, which goes best in the order of their pages.
-    pub(crate) fn for_whole_tables(&self) -> PgConnectOptions {
-        self.for_store().options([("enable_seqscan", "on")])
+    pub(crate) fn for_whole_tables(&self) -> Address {
+        self.for_store().with([("enable_seqscan", "on")])
     }
 }
 
@@ -231,6 +246,13 @@ mod tests {
     fn a_parameter_that_nobody_reads_is_refused_without_its_value() {
         let error = PgOptions::new("postgres://localhost/shop?pasword=s3cret").unwrap_err().to_string();
         assert!(error.contains("pasword") && !error.contains("s3cret"), "{error}");
+    }
+
+    #[test]
+    fn a_host_that_does_not_write_is_no_target() {
+        let error = PgOptions::new("postgres://db1,db2/shop?target_session_attrs=standby").unwrap_err();
+        assert!(error.to_string().contains("`target_session_attrs` is `primary`"), "{error}");
+        PgOptions::new("postgres://db1,db2/shop?target_session_attrs=read-write").unwrap();
     }
 
     #[test]

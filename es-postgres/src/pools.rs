@@ -8,6 +8,7 @@ use sqlx::{Executor as _, PgPool, SqlStr};
 
 use crate::args::quote;
 use crate::db::Stale;
+use crate::history::Histories;
 use crate::sessions::Sessions;
 use crate::{Db, PgOptions, schema};
 
@@ -26,9 +27,9 @@ pub(crate) struct Pools {
 type Version = (&'static str, u32);
 
 impl Pools {
-    pub(crate) fn new(options: &PgOptions) -> Self {
+    pub(crate) fn new(options: &PgOptions, histories: Arc<Histories>) -> Self {
         let stale = Stale::default();
-        let sessions = Sessions::new(options, stale.clone());
+        let sessions = Sessions::new(options, stale.clone(), histories);
         Self { sessions, users: pool(options, &stale, &[]), stale, apps: Mutex::default() }
     }
 
@@ -63,7 +64,7 @@ fn pool(options: &PgOptions, stale: &Stale, own: &[Version]) -> PgPool {
     );
     let statement = schema::sql(statement);
     let (first, met) = (statement.clone(), stale.clone());
-    PgPoolOptions::new()
+    let pool = PgPoolOptions::new()
         .max_connections(options.connections)
         // The search path is asked for instead: that tells as well whether the connection is alive.
         .test_before_acquire(false)
@@ -76,8 +77,8 @@ fn pool(options: &PgOptions, stale: &Stale, own: &[Version]) -> PgPool {
             // A future that was dropped may have left a transaction open. A ROLLBACK alone would put a warning into the
             // server's log each time there is none.
             Box::pin(async move { Ok(conn.execute("begin; rollback").await.is_ok()) })
-        })
-        .connect_lazy_with(options.for_users())
+        });
+    options.for_users().pool(pool)
 }
 
 /// Lets a connection see the generations that are current now.

@@ -7,18 +7,19 @@
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use es_core::limits::PAGE_BYTES;
 use es_core::store::StoreError;
 use futures::TryStreamExt as _;
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgRow};
+use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
-use sqlx::{ConnectOptions as _, PgConnection, Postgres, SqlStr};
+use sqlx::{PgConnection, Postgres, Row as _, SqlStr};
 use tokio::sync::Semaphore;
 
-use crate::history::Histories;
+use crate::address::Address;
+use crate::history::{self, Histories};
 use crate::{error, schema};
 
 /// How long an answer is waited for: somewhat longer than the server works on it. A server that says nothing at all,
@@ -50,13 +51,19 @@ const WARY: u32 = 64;
 pub(crate) type PgQuery = Query<'static, Postgres, PgArguments>;
 
 pub(crate) struct Readers {
-    connect: PgConnectOptions,
+    connect: Address,
     patience: Patience,
     permits: Semaphore,
-    idle: Mutex<Vec<PgConnection>>,
-    histories: Histories,
+    idle: Mutex<Vec<Reader>>,
+    histories: Arc<Histories>,
     /// For how many more reads large events or rows are expected.
     large: AtomicU32,
+}
+
+/// A connection, and the history that it leads to.
+struct Reader {
+    conn: PgConnection,
+    history: u64,
 }
 
 /// Without the driver's options: they show the password.
@@ -67,14 +74,19 @@ impl fmt::Debug for Readers {
 }
 
 impl Readers {
-    pub(crate) fn new(connect: PgConnectOptions, connections: usize, patience: Patience) -> Self {
+    pub(crate) fn new(
+        connect: Address,
+        connections: usize,
+        patience: Patience,
+        histories: Arc<Histories>,
+    ) -> Self {
         let (permits, idle) = (Semaphore::new(connections), Mutex::default());
-        Self { connect, patience, permits, idle, histories: Histories::default(), large: AtomicU32::new(0) }
+        Self { connect, patience, permits, idle, histories, large: AtomicU32::new(0) }
     }
 
-    /// How often a connection has led to another history than those before.
-    pub(crate) fn histories(&self) -> u64 {
-        self.histories.changes()
+    /// The histories that connections have led to.
+    pub(crate) fn histories(&self) -> &Histories {
+        &self.histories
     }
 
     /// How long any connection of the store is waited for.
@@ -122,41 +134,75 @@ impl Readers {
         mut decode: impl FnMut(usize, PgRow) -> Option<T> + Send,
     ) -> Result<Vec<T>, sqlx::Error> {
         let _permit = self.permits.acquire().await.map_err(|_| sqlx::Error::PoolClosed)?;
-        // A connection may have died while it was idle: then a fresh one is asked, once.
-        if let Some(mut conn) = self.take() {
-            match self.patience.within(all(query(), &mut conn, &mut decode)).await {
+        // A connection may have died while it was idle, or lead to a history that is gone: then a fresh one is asked, once.
+        if let Some(mut reader) = self.take() {
+            match self.patience.within(self.all(query(), &mut reader, &mut decode)).await {
                 Err(e) if error::breaks_connection(&e) => self.forget(),
-                outcome => return self.put_after(conn, outcome),
+                _ if !self.is_current(&reader) => {}
+                outcome => return self.put_after(reader, outcome),
             }
         }
         let mut conn = self.patience.within(self.connect.connect()).await?;
-        self.patience.within(self.histories.meet(&mut conn)).await?;
-        let outcome = self.patience.within(all(query(), &mut conn, &mut decode)).await;
+        let history = self.patience.within(self.histories.meet(&mut conn)).await?;
+        let mut reader = Reader { conn, history };
+        let outcome = self.patience.within(self.all(query(), &mut reader, &mut decode)).await;
         match outcome {
             Err(e) if error::breaks_connection(&e) => Err(e),
-            outcome => self.put_after(conn, outcome),
+            _ if !self.is_current(&reader) => {
+                Err(sqlx::Error::Io(io::Error::other("meanwhile the store has got another history")))
+            }
+            outcome => self.put_after(reader, outcome),
         }
+    }
+
+    async fn all<T: Send>(
+        &self,
+        query: PgQuery,
+        reader: &mut Reader,
+        decode: &mut (impl FnMut(usize, PgRow) -> Option<T> + Send),
+    ) -> Result<Read<T>, sqlx::Error> {
+        let Reader { conn, history } = reader;
+        let mut rows = query.fetch(conn);
+        let mut found = Vec::new();
+        while let Some(row) = rows.try_next().await? {
+            if found.is_empty()
+                && let Ok(token) = row.try_get(history::COLUMN)
+            {
+                self.histories.shows(history, token);
+            }
+            match decode(found.len(), row) {
+                Some(item) => found.push(item),
+                None => return Ok(Read { found, ended: false }),
+            }
+        }
+        Ok(Read { found, ended: true })
+    }
+
+    fn is_current(&self, reader: &Reader) -> bool {
+        reader.history == self.histories.changes()
     }
 
     /// Keeps a connection that has nothing more to say.
     fn put_after<T>(
         &self,
-        conn: PgConnection,
+        reader: Reader,
         outcome: Result<Read<T>, sqlx::Error>,
     ) -> Result<Vec<T>, sqlx::Error> {
         if outcome.as_ref().is_ok_and(|read| !read.ended) {
             return outcome.map(|read| read.found);
         }
-        self.put(conn);
+        self.put(reader);
         outcome.map(|read| read.found)
     }
 
-    fn take(&self) -> Option<PgConnection> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    fn take(&self) -> Option<Reader> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|reader| self.is_current(reader));
+        idle.pop()
     }
 
-    fn put(&self, conn: PgConnection) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
+    fn put(&self, reader: Reader) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
     }
 
     /// One was dead, so the others that were idle meanwhile likely are.
@@ -169,22 +215,6 @@ impl Readers {
 struct Read<T> {
     found: Vec<T>,
     ended: bool,
-}
-
-async fn all<T: Send>(
-    query: PgQuery,
-    conn: &mut PgConnection,
-    decode: &mut (impl FnMut(usize, PgRow) -> Option<T> + Send),
-) -> Result<Read<T>, sqlx::Error> {
-    let mut rows = query.fetch(conn);
-    let mut found = Vec::new();
-    while let Some(row) = rows.try_next().await? {
-        match decode(found.len(), row) {
-            Some(item) => found.push(item),
-            None => return Ok(Read { found, ended: false }),
-        }
-    }
-    Ok(Read { found, ended: true })
 }
 
 /// A statement whose rows have a column `data`, as one that ends with the row by which its data reach the bytes of a page,

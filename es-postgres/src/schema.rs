@@ -83,6 +83,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("missing versions", include_str!("../migrations/0008_missing_versions.sql")),
     ("staged rows", include_str!("../migrations/0009_staged_rows.sql")),
     ("history", include_str!("../migrations/0010_history.sql")),
+    ("generation", include_str!("../migrations/0011_generation.sql")),
 ];
 
 /// The number of the last migration that this program knows.

@@ -9,12 +9,13 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection, Row as _};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::address::Address;
 use crate::db::Stale;
+use crate::history::Histories;
 use crate::readers::Patience;
 use crate::{PgOptions, error};
 
@@ -24,9 +25,10 @@ const ROOM: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_secs(600);
 
 pub(crate) struct Sessions {
-    connect: PgConnectOptions,
+    connect: Address,
     patience: Patience,
     stale: Stale,
+    histories: Arc<Histories>,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<Idle>>,
     /// Where one is rolled back that is dropped, also outside a runtime.
@@ -35,8 +37,15 @@ pub(crate) struct Sessions {
 
 struct Idle {
     conn: PgConnection,
-    made: Instant,
+    made: Made,
     since: Instant,
+}
+
+/// When a connection was made, and to which history it leads.
+#[derive(Clone, Copy, Debug)]
+struct Made {
+    at: Instant,
+    history: u64,
 }
 
 /// Without the driver's options: they show the password.
@@ -52,16 +61,16 @@ pub(crate) struct Session {
     home: Arc<Sessions>,
     /// Taken only by `drop`, and by [`ended`](Self::ended).
     conn: Option<PgConnection>,
-    made: Instant,
+    made: Made,
     permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Sessions {
-    pub(crate) fn new(options: &PgOptions, stale: Stale) -> Arc<Self> {
+    pub(crate) fn new(options: &PgOptions, stale: Stale, histories: Arc<Histories>) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(options.connections as usize));
         let (connect, runtime) = (options.for_users(), Handle::current());
         let patience = Patience::beside(options.statement_timeout);
-        Arc::new(Self { connect, patience, stale, permits, idle: Mutex::default(), runtime })
+        Arc::new(Self { connect, patience, stale, histories, permits, idle: Mutex::default(), runtime })
     }
 
     /// A connection on which this was executed. One that died while it was idle is replaced.
@@ -89,8 +98,9 @@ impl Sessions {
         message: sqlx::SqlStr,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Result<Session, sqlx::Error> {
-        let conn = self.patience.within(self.connect.connect()).await?;
-        let mut session = self.session(conn, Instant::now(), permit);
+        let mut conn = self.patience.within(self.connect.connect()).await?;
+        let history = self.patience.within(self.histories.meet(&mut conn)).await?;
+        let mut session = self.session(conn, Made { at: Instant::now(), history }, permit);
         self.patience.within(sqlx::raw_sql(message).execute(&mut *session)).await?;
         Ok(session)
     }
@@ -98,20 +108,24 @@ impl Sessions {
     fn session(
         self: &Arc<Self>,
         conn: PgConnection,
-        made: Instant,
+        made: Made,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Session {
         Session { home: self.clone(), conn: Some(conn), made, permit }
     }
 
-    fn put(&self, conn: PgConnection, made: Instant) {
+    fn put(&self, conn: PgConnection, made: Made) {
         self.all().push(Idle { conn, made, since: Instant::now() });
     }
 
     /// The one that was used last, so that those which are too many grow old.
     fn take(&self) -> Option<Idle> {
         let mut idle = self.all();
-        let is_good = |idle: &Idle| idle.since.elapsed() < IDLE && !self.stale.has_met(idle.made.elapsed());
+        let history = self.histories.changes();
+        let is_good = |idle: &Idle| {
+            let Idle { made, since, .. } = idle;
+            since.elapsed() < IDLE && !self.stale.has_met(made.at.elapsed()) && made.history == history
+        };
         let gone: Vec<Idle> = idle.extract_if(.., |idle| !is_good(idle)).collect();
         let taken = idle.pop();
         drop(idle);
@@ -127,6 +141,11 @@ impl Sessions {
 }
 
 impl Session {
+    /// The token of the history that its transaction has read; `None` if another one is known by now.
+    pub(crate) fn token(&self) -> Option<i64> {
+        self.home.histories.token(self.made.history)
+    }
+
     /// Its transaction has ended, and nothing is under way: others may have it.
     pub(crate) fn ended(mut self) {
         if let Some(conn) = self.conn.take() {
@@ -137,8 +156,11 @@ impl Session {
     /// Ends its transaction.
     pub(crate) async fn rollback(mut self) -> Result<(), sqlx::Error> {
         let patience = self.home.patience;
-        patience.within(sqlx::query("rollback").execute(&mut *self)).await?;
-        self.ended();
+        if patience.within(roll_back(&mut self)).await? {
+            self.ended();
+        } else {
+            drop(self.broken());
+        }
         Ok(())
     }
 
@@ -147,6 +169,12 @@ impl Session {
         drop(self.conn.take());
         self.permit.take()
     }
+}
+
+/// Whether it may be used again: one of a standby, or of a server that was read-only when it was made, stays so.
+async fn roll_back(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let roll_back = sqlx::raw_sql("rollback; select current_setting('transaction_read_only') = 'off'");
+    roll_back.fetch_one(conn).await?.try_get(0)
 }
 
 impl Deref for Session {
@@ -169,9 +197,8 @@ impl Drop for Session {
         let (home, made, permit) = (self.home.clone(), self.made, self.permit.take());
         let runtime = home.runtime.clone();
         drop(runtime.spawn(async move {
-            let rolled_back = sqlx::query("rollback").execute(&mut conn);
             // Else it is closed, and has no transaction either.
-            if matches!(tokio::time::timeout(ROOM, rolled_back).await, Ok(Ok(_))) {
+            if matches!(tokio::time::timeout(ROOM, roll_back(&mut conn)).await, Ok(Ok(true))) {
                 home.put(conn, made);
             }
             drop(permit);

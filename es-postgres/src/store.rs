@@ -103,7 +103,7 @@ impl PgBackend {
             };
             let _rows = self.0.shared.readers.each(what, &query, take).await?;
             self.0.shared.readers.saw(filling.is_full());
-            let (history, at) = (self.0.shared.readers.histories(), &self.0.shared.types_at);
+            let (history, at) = (self.0.shared.history(), &self.0.shared.types_at);
             let is_sure = at.load(Ordering::Acquire) == history;
             match failed {
                 Some(error) if is_sure => return Err(error),
@@ -163,9 +163,9 @@ impl EventStore for PgBackend {
         if commit.is_empty() {
             return Ok(Committed { position: self.head().await?, versions: Vec::new() });
         }
-        let mut commit = commit;
+        let (mut commit, history) = (commit, self.0.shared.history());
         for _ in 0..SENT {
-            let refused = match self.0.lane(&commit).commit(commit).await {
+            let refused = match self.0.lane(&commit).commit(commit, history).await {
                 Ok(committed) => return Ok(committed),
                 Err(Failure::Failed(error)) => return Err(error),
                 Err(Failure::Refused(commit)) => *commit,
@@ -279,6 +279,10 @@ impl EventStore for PgBackend {
 
     fn identity(&self) -> uuid::Uuid {
         self.0.shared.identity
+    }
+
+    fn history(&self) -> u64 {
+        self.0.shared.history()
     }
 }
 

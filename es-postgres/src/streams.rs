@@ -41,7 +41,7 @@ impl Streams {
         readers: &Readers,
         numbers: &[i64],
     ) -> Result<Vec<StreamId>, StoreError> {
-        let history = readers.histories();
+        let history = readers.histories().changes();
         let mut found: Vec<Option<StreamId>> = {
             let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if known.history != history {

@@ -150,9 +150,9 @@ impl Tx {
     }
 
     /// The one message that ends the transaction, and what its answer means.
-    async fn last_message(&self, attempt: Uuid) -> Result<(String, Means), StoreError> {
+    async fn last_message(&self, attempt: Uuid, token: i64) -> Result<(String, Means), StoreError> {
         if self.only_rows() {
-            return Ok((self.rows_message(attempt), Means::Head));
+            return Ok((self.rows_message(attempt, token), Means::Head));
         }
         let (schema, shared) = (&self.store.options.schema, &self.store.shared);
         let staged = [&self.staged];
@@ -167,13 +167,15 @@ impl Tx {
         let args: Vec<String> = args.iter().map(Arg::literal).collect();
         let cleared = self.cleared.as_ref().map(|table| format!(", cleared => {}", quote(table)));
         let args = batch::call(&args) + cleared.as_deref().unwrap_or_default();
+        let same = batch::same_history(token);
         // As many rows as there are: tried again after a time-out, it would come no further.
         let patience = self.cleared.as_ref().map_or("", |_| "set local statement_timeout = 0; ");
         let check = format!(
             "{patience}set constraints all immediate; select {{es}}.check_transaction('{}')",
             self.id
         );
-        let head = schema.fill(&format!("{check}; select a.*, {{es}}.must(a.written) from {{es}}.append("));
+        let head =
+            schema.fill(&format!("{check}; select a.*, {{es}}.must(a.written), {same} from {{es}}.append("));
         Ok((format!("{head}{args}) a; commit"), Means::Batch(pending)))
     }
 
@@ -190,11 +192,13 @@ impl Tx {
             && rows.iter().all(|row| *row.table != *INLINE.0)
     }
 
-    fn rows_message(&self, attempt: Uuid) -> String {
+    fn rows_message(&self, attempt: Uuid, token: i64) -> String {
         let rows = batch::rows(&self.staged).map(|arg| arg.literal()).join(", ");
         let named = Arg::Long(named_at(attempt)).literal();
         let write = format!("select {{es}}.write_staged('{}', '{attempt}', {named}, ", self.id);
-        format!("set constraints all immediate; {}{rows}); commit", self.store.options.schema.fill(&write))
+        let schema = &self.store.options.schema;
+        let same = schema.fill(&batch::same_history(token));
+        format!("set constraints all immediate; {}{rows}), {same}; commit", schema.fill(&write))
     }
 
     async fn send(&mut self, message: String) -> Result<Option<PgRow>, sqlx::Error> {
@@ -281,8 +285,10 @@ impl Transaction for Tx {
                         the transaction was rolled back";
             return Err(StoreError::misuse(what).into());
         }
+        // What was read in this transaction, and before it, may be of a history that is gone.
+        let Some(token) = self.session.token() else { return Err(CommitError::OtherHistory) };
         let attempt = self.store.shared.ids.next();
-        let (message, means) = self.last_message(attempt).await?;
+        let (message, means) = self.last_message(attempt, token).await?;
         // What takes as long as there are rows is waited for.
         let limit =
             if self.cleared.is_some() { Duration::ZERO } else { self.store.options.statement_timeout };
@@ -298,6 +304,11 @@ impl Transaction for Tx {
                 self.store.shared.touch(&[&self.staged]);
                 self.touch_cleared();
                 return Err(CommitError::Unknown(Box::new(batch::attempt(attempt, &self.staged))));
+            }
+            Err(e) if error::is_of_another_history(&e) => {
+                // Whoever reads next says which.
+                drop(self.store.shared.read_head().await);
+                return Err(CommitError::OtherHistory);
             }
             Err(e) => {
                 if error::lacks_partition(&e) {

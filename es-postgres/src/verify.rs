@@ -1,7 +1,7 @@
 //! Proof of what the store promises, on what is stored.
 
 use es_core::store::StoreError;
-use sqlx::{ConnectOptions as _, Connection as _, Row as _};
+use sqlx::{Connection as _, Row as _};
 
 use crate::{PgBackend, error};
 

@@ -14,14 +14,17 @@ use std::time::Duration;
 
 use es_core::store::{Position, Touched};
 use sqlx::PgPool;
-use sqlx::postgres::PgListener;
+use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::address::Address;
 use crate::backend::Shared;
 
 /// The shortest time between two notifications: the first goes out at once, the last of a burst after this.
 const DEBOUNCE: Duration = Duration::from_millis(10);
+/// How long a connection is waited for, before it is looked where to get one.
+const WITHIN: Duration = Duration::from_secs(5);
 /// How long to wait before connecting again.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Bytes of a notification at most.
@@ -98,16 +101,18 @@ impl Untold {
 /// Runs until the store is gone.
 pub(crate) async fn run(
     shared: Weak<Shared>,
-    pool: PgPool,
+    address: Address,
     channel: String,
     mut stirred: watch::Receiver<()>,
 ) {
+    let pool = address.pool(PgPoolOptions::new().max_connections(1).acquire_timeout(WITHIN));
     while shared.strong_count() > 0 {
         match listen(&shared, &pool, &channel, &mut stirred).await {
             Ok(()) => return,
             Err(error) => {
                 tracing::debug!(error = &error as &dyn std::error::Error, "no notifications; readers poll");
                 tokio::time::sleep(PAUSE).await;
+                address.look().await;
             }
         }
     }

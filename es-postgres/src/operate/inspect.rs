@@ -1,8 +1,9 @@
 //! Looking at a store: what is wrong with where it lives, what migrations it lacks, how large it is.
 
 use es_core::store::{Position, StoreError};
+use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
-use sqlx::{ConnectOptions as _, Row as _};
+use uuid::Uuid;
 
 use crate::row::number;
 use crate::schema::{self, Migration};
@@ -28,6 +29,10 @@ pub struct Finding {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
+    /// The identity of the store: [`EventStore::identity`](es_core::store::EventStore::identity).
+    pub store: Uuid,
+    /// Its generation: another one once it was [adopted](crate::PgOptions::adopt).
+    pub generation: Uuid,
     /// The position of the last event.
     pub head: Position,
     /// The last position that was archived; 0 if none was.
@@ -127,6 +132,8 @@ impl PgBackend {
         let row = all.first().ok_or_else(missing)?;
         let whole = |row: &sqlx::postgres::PgRow, column: usize| number(row.get_unchecked(column));
         Ok(Stats {
+            store: row.get_unchecked(4),
+            generation: row.get_unchecked(5),
             head: Position(whole(row, 0)),
             archived: Position(whole(row, 1)),
             streams: whole(row, 2),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use es_core::store::{Position, StoreError, StreamId, Version};
 use sqlx::postgres::{PgConnection, PgDatabaseError, PgRow};
-use sqlx::{ConnectOptions as _, Connection as _, Row as _};
+use sqlx::{Connection as _, Row as _};
 
 use crate::readers::PgQuery;
 use crate::row::signed;
@@ -81,7 +81,7 @@ impl PgBackend {
     /// A connection of its own: maintenance takes as long as it takes, and if its future is dropped, the server rolls
     /// back what was open.
     pub(crate) async fn patient(&self) -> Result<PgConnection, StoreError> {
-        let options = self.0.options.for_whole_tables().options([("statement_timeout", "0")]);
+        let options = self.0.options.for_whole_tables().with([("statement_timeout", "0")]);
         options.connect().await.map_err(|e| error::store("connecting", e))
     }
 

@@ -72,6 +72,13 @@ async fn a_log_is_partitioned_archived_and_redacted() {
 
     let (code, stats, _) = run(Some(&database), &["stats"]);
     assert_eq!(code, 0);
+    let (before, identity) = (backend.stats().await.unwrap(), backend.identity());
+    let (code, generation, _) = run(Some(&database), &["adopt"]);
+    let after = backend.stats().await.unwrap();
+    assert_eq!((code, generation.trim(), after.store), (0, &*after.generation.to_string(), identity));
+    assert_ne!(after.generation, before.generation);
+    // Whoever lives through it goes on.
+    write(&backend, "a", 1).await;
     let has = |line: &[&str]| stats.lines().any(|found| found.split_whitespace().collect::<Vec<_>>() == line);
     for line in [&["head", "75"][..], &["archived", "60"], &["events", "15"], &["totals/1~1", "70", "5"]] {
         assert!(has(line), "{line:?} in {stats}");
@@ -109,9 +116,18 @@ async fn what_cannot_be_done_is_said_in_words() {
 fn the_help_says_what_there_is() {
     let (code, help, _) = run(None, &["--help"]);
     assert_eq!(code, 0);
-    for word in
-        ["migrate", "roles", "check", "verify", "partition", "archive", "redact", "stats", "Exit codes"]
-    {
+    for word in [
+        "migrate",
+        "roles",
+        "check",
+        "verify",
+        "partition",
+        "archive",
+        "redact",
+        "adopt",
+        "stats",
+        "Exit codes",
+    ] {
         assert!(help.contains(word), "{help}");
     }
     let (code, script, _) = run(None, &["roles", "--print", "--schema", "shop"]);

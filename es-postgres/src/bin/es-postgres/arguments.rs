@@ -83,6 +83,15 @@ pub(crate) enum Command {
         #[arg(long, value_name = "TEXT")]
         data: Option<String>,
     },
+    /// Say that the store was restored or cloned; print its new generation
+    ///
+    /// Run it after a restore, before programs write. Programs and readers that remember positions find out that what they
+    /// know may be gone.
+    Adopt {
+        /// It was cloned from a store that goes on: it becomes a store of its own. Stop all programs on it before
+        #[arg(long)]
+        cloned: bool,
+    },
     /// Show how large the store is, and how far its processors are
     Stats,
 }

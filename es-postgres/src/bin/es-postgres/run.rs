@@ -5,7 +5,7 @@ use std::io::{self, Read as _};
 use std::time::Duration;
 
 use es_core::store::{Position, StoreError, StreamId, Version};
-use es_postgres::{Finding, Migration, PgBackend, PgOptions, Stats};
+use es_postgres::{Adopt, Finding, Migration, PgBackend, PgOptions, Stats};
 
 use crate::arguments::{Arguments, Command};
 
@@ -88,6 +88,11 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Answer, StoreError> {
             connect(options()?).await?.redact(&stream, Version(*version), data.into()).await?;
             Answer::words(format!("replaced the payload of {stream} at v{version}"))
         }
+        Command::Adopt { cloned } => {
+            let how = if *cloned { Adopt::Cloned } else { Adopt::Restored };
+            let generation = options()?.adopt(how).await?;
+            Answer::data(format!("{generation}\n")).with_words("this is the new generation of the store")
+        }
         Command::Stats => Answer::data(stats(&connect(options()?).await?.stats().await?)),
     })
 }
@@ -162,6 +167,8 @@ fn stats(stats: &Stats) -> String {
             .expect("writing to a string");
     };
     let single = String::new;
+    line("store", stats.store.to_string(), single());
+    line("generation", stats.generation.to_string(), single());
     line("head", stats.head.0.to_string(), single());
     line("archived", stats.archived.0.to_string(), single());
     line("events", stats.events().to_string(), single());

@@ -1,0 +1,41 @@
+//! A store that was restored or cloned.
+
+use es_core::store::StoreError;
+use sqlx::Connection as _;
+use uuid::Uuid;
+
+use crate::{PgOptions, error, schema};
+
+/// Where a store comes from that somebody takes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "it goes on as the store that it was, or it does not")]
+pub enum Adopt {
+    /// From an older state of its own: it goes on as the store that it was, without what came later.
+    Restored,
+    /// From another store, which goes on: it becomes a store of its own. A bookmark of the other one is refused, and so is a
+    /// program that was started on it.
+    Cloned,
+}
+
+impl PgOptions {
+    /// Says that the store has another history than the one that programs and readers know of it, and gives its new
+    /// generation, which [`Stats`](crate::Stats) shows. Call it after a restore, and before programs write; with
+    /// [`Adopt::Cloned`] while no program runs on it.
+    ///
+    /// A program that lives through it forgets what it keeps of the store, and what it has decided on that is refused.
+    /// Dropped half way it has been done, or it has not: `Stats` says so.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]: nothing has changed. [`StoreError::Misuse`] if the schema is not up to date, or the account does not
+    /// own it.
+    pub async fn adopt(&self, how: Adopt) -> Result<Uuid, StoreError> {
+        let failed = |e| error::store("adopting the store", e);
+        let mut conn = self.for_store().connect().await.map_err(failed)?;
+        schema::prepare(&mut conn, &self.schema, false).await?;
+        let adopt = sqlx::query_scalar("select adopt($1)").bind(how == Adopt::Cloned);
+        let generation = adopt.fetch_one(&mut conn).await.map_err(failed)?;
+        drop(conn.close().await);
+        Ok(generation)
+    }
+}
