@@ -55,6 +55,20 @@ pub enum ServerError {
         /// What it said.
         log: String,
     },
+    /// No copy of a server could be made.
+    #[error("no copy of the server could be made; it said:\n{log}")]
+    #[non_exhaustive]
+    Copy {
+        /// The end of the log of what was to have it.
+        log: String,
+    },
+    /// A standby did not take over.
+    #[error("the standby did not take over; it said:\n{log}")]
+    #[non_exhaustive]
+    Promote {
+        /// The end of its log.
+        log: String,
+    },
     /// The server ended while it was starting.
     #[error("the server ended while it was starting; look at the settings, it said:\n{log}")]
     #[non_exhaustive]

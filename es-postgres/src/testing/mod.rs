@@ -16,6 +16,7 @@
 
 #![cfg(unix)]
 
+mod backup;
 mod binaries;
 mod database;
 mod error;
@@ -25,6 +26,7 @@ mod supervisor;
 mod url;
 mod user;
 
+pub use backup::Backup;
 pub use database::{Database, database};
 pub use error::ServerError;
 pub use options::ServerOptions;

@@ -18,6 +18,7 @@ use super::{Server, ServerError};
 pub struct ServerOptions {
     bin: Option<PathBuf>,
     durable: bool,
+    archives: bool,
     settings: Vec<(String, String)>,
 }
 
@@ -45,6 +46,13 @@ impl ServerOptions {
     #[must_use]
     pub fn setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.settings.push((name.into(), value.into()));
+        self
+    }
+
+    /// Whether it archives its log, so that a [`Backup`](super::Backup) of it can be recovered to a point.
+    #[must_use]
+    pub const fn archives(mut self, archives: bool) -> Self {
+        self.archives = archives;
         self
     }
 
@@ -77,6 +85,8 @@ impl ServerOptions {
         let quick = ["fsync=off", "full_page_writes=off", "synchronous_commit=on"];
         let preset = ["max_connections=300", "max_prepared_transactions=100"];
         let preset = preset.into_iter().chain(quick.into_iter().filter(|_| !self.durable));
+        let archive = ["archive_mode=on", "archive_command=mkdir -p ../archive && cp %p ../archive/%f"];
+        let preset = preset.chain(archive.into_iter().filter(|_| self.archives));
         let own = self.settings.iter().map(|(name, value)| format!("{name}={value}"));
         preset.map(str::to_owned).chain(own).collect()
     }

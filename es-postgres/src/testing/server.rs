@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::supervisor::Supervisor;
-use super::{Database, ServerError, ServerOptions, binaries, url};
+use super::{Backup, Database, ServerError, ServerOptions, binaries, url};
 
 /// How long a server may take to accept connections.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -36,7 +36,7 @@ pub struct Server {
     socket_dir: PathBuf,
     bin: PathBuf,
     version: u32,
-    durable: bool,
+    options: ServerOptions,
 }
 
 #[derive(Debug)]
@@ -68,16 +68,75 @@ impl Server {
 
     pub(super) fn start_with(options: &ServerOptions) -> Result<Self, ServerError> {
         let bin = binaries::find(options.named_bin())?;
-        let supervisor = Supervisor::spawn(&bin, options)?;
-        let socket_dir = supervisor.folder().to_owned();
-        let mut running = Running { supervisor, pid: None };
-        if running.supervisor.ask("init")? != "0" {
-            return Err(ServerError::Initdb { log: log(&socket_dir) });
+        let mut supervisor = Supervisor::spawn(&bin, options)?;
+        if supervisor.ask("init")? != "0" {
+            return Err(ServerError::Initdb { log: log(supervisor.folder()) });
         }
+        Self::run(bin, supervisor, options.clone())
+    }
+
+    /// Starts what the folder has.
+    pub(super) fn run(
+        bin: PathBuf,
+        supervisor: Supervisor,
+        options: ServerOptions,
+    ) -> Result<Self, ServerError> {
+        let socket_dir = supervisor.folder().to_owned();
         let version = fs::read_to_string(socket_dir.join("data/PG_VERSION")).unwrap_or_default();
         let version = version.trim_end().split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
+        let mut running = Running { supervisor, pid: None };
         running.start()?;
-        Ok(Self { running: Mutex::new(running), socket_dir, bin, version, durable: options.is_durable() })
+        Ok(Self { running: Mutex::new(running), socket_dir, bin, version, options })
+    }
+
+    /// A standby of this server, which follows it from now on and waits for nothing: what it has not received is lost if it is
+    /// [promoted](Self::promote). Blocks until it answers, read-only.
+    ///
+    /// # Errors
+    ///
+    /// If this server is stopped, or the standby does not start.
+    pub fn standby(&self) -> Result<Self, ServerError> {
+        let mut supervisor = self.copy()?;
+        if supervisor.ask(&format!("follow {}", self.socket_dir.display()))? != "0" {
+            return Err(ServerError::Copy { log: log(supervisor.folder()) });
+        }
+        Self::run(self.bin.clone(), supervisor, self.options.clone())
+    }
+
+    /// Makes a standby a server that writes, without the one that it has followed. Blocks until it does.
+    ///
+    /// # Errors
+    ///
+    /// If it is none, or is stopped.
+    pub fn promote(&self) -> Result<(), ServerError> {
+        let mut running = self.running();
+        if running.supervisor.ask("promote")? != "0" {
+            return Err(ServerError::Promote { log: log(&self.socket_dir) });
+        }
+        Ok(())
+    }
+
+    /// A backup of this server as it is now, if it [archives](ServerOptions::archives) its log: to be recovered to a point
+    /// of that.
+    ///
+    /// # Errors
+    ///
+    /// If this server is stopped.
+    pub fn backup(&self) -> Result<Backup, ServerError> {
+        let mut supervisor = self.copy()?;
+        if supervisor.ask(&format!("from {}/archive", self.socket_dir.display()))? != "0" {
+            return Err(ServerError::Copy { log: log(supervisor.folder()) });
+        }
+        Ok(Backup::new(self.bin.clone(), supervisor, self.options.clone()))
+    }
+
+    /// A folder of its own, with a copy of the data.
+    fn copy(&self) -> Result<Supervisor, ServerError> {
+        let mut supervisor = Supervisor::spawn(&self.bin, &self.options)?;
+        if supervisor.ask(&format!("copy {}", self.socket_dir.display()))? != "0" {
+            return Err(ServerError::Copy { log: log(supervisor.folder()) });
+        }
+        Ok(supervisor)
     }
 
     /// The URL of a database on this server; `postgres` is always there.
@@ -170,7 +229,7 @@ impl Server {
     ///
     /// If the server is stopped, or refuses.
     pub async fn database(&self) -> Result<Database, ServerError> {
-        Database::create_on(self.url("postgres"), !self.durable && self.version >= 15).await
+        Database::create_on(self.url("postgres"), !self.options.is_durable() && self.version >= 15).await
     }
 
     fn running(&self) -> MutexGuard<'_, Running> {
@@ -220,7 +279,7 @@ fn is_ready(folder: &Path, pid: &str) -> bool {
 }
 
 /// The end of the log.
-fn log(folder: &Path) -> String {
+pub(super) fn log(folder: &Path) -> String {
     let read = || {
         let mut file = fs::File::open(folder.join("log"))?;
         let from = file.metadata()?.len().saturating_sub(LOG_IN_ERRORS);

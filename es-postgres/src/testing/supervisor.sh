@@ -4,7 +4,7 @@
 # So no process and no file is left, also after a kill that nobody can catch.
 #
 # Arguments: the folder of the programs, a folder for temporary files, `memory` or `disk`, then settings (name=value).
-# It reads one word a line, and answers each with one line.
+# It reads one word a line, some with a place or a name behind it, and answers each with one line.
 set -u
 umask 077
 trap '' HUP INT TERM PIPE # it ends with its standard input, and with nothing before
@@ -75,6 +75,31 @@ while read -r word; do
         echo "$pid"
         ;;
     alive) if alive; then echo yes; else echo no; fi ;;
+    copy\ *)
+        "$bin/pg_basebackup" -D "$folder/data" -h "${word#copy }" -p 5432 -U postgres -X stream -c fast --no-sync \
+            </dev/null >>"$folder/log" 2>&1
+        echo "$?"
+        ;;
+    follow\ *)
+        echo "primary_conninfo = 'host=''${word#follow }'' port=5432 user=postgres'" >>"$folder/data/postgresql.auto.conf" \
+            && touch "$folder/data/standby.signal"
+        echo "$?"
+        ;;
+    from\ *)
+        echo "restore_command = 'cp \"${word#from }/%f\" \"%p\"'" >>"$folder/data/postgresql.auto.conf" \
+            && echo "recovery_target_action = promote" >>"$folder/data/postgresql.auto.conf" \
+            && echo "hot_standby = off" >>"$folder/data/postgresql.auto.conf" \
+            && touch "$folder/data/recovery.signal"
+        echo "$?"
+        ;;
+    upto\ *)
+        echo "recovery_target_name = '${word#upto }'" >>"$folder/data/postgresql.auto.conf"
+        echo "$?"
+        ;;
+    promote)
+        "$bin/pg_ctl" promote -w -t 60 -D "$folder/data" </dev/null >>"$folder/log" 2>&1
+        echo "$?"
+        ;;
     fast) stop INT && echo stopped ;;
     immediate) stop QUIT && echo stopped ;;
     *) echo "unknown" ;;

@@ -21,6 +21,8 @@ pub(crate) fn on(server: &Server, database: &Database, program: &str, more: &[&s
     let mut command = Command::new(server.bin().join(program));
     command.arg("-h").arg(server.socket_dir()).args(["-p", &server.port().to_string(), "-U", server.user()]);
     command.args(["-d", database.name()]).args(more).stdin(Stdio::null());
+    // Also where the applications may not write now.
+    command.env("PGOPTIONS", "-c default_transaction_read_only=off");
     let done = command.output().unwrap();
     assert!(done.status.success(), "{program}: {}", String::from_utf8_lossy(&done.stderr));
 }

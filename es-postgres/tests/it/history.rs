@@ -1,49 +1,100 @@
 //! Programs that live through another history of their store: an older state is restored under them, or comes in its
 //! place. What they keep in memory is of a history that is gone.
 
-use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use es_core::command::RetryPolicy;
 use es_core::store::{
-    CommitError, EventStore as _, ExpectedVersion, Position, RecordedEvent, Resolution, Version,
+    Backend as _, Commit, CommitError, EventStore as _, ExpectedVersion, Position, RecordedEvent, Resolution,
+    Transaction as _, Version,
 };
 use es_core::testing::conformance::domain::{Account, AccountError, Deposit, Open, OpenFirst, Withdraw};
 use es_core::{App, ErrorKind};
 use es_postgres::PgBackend;
-use es_postgres::testing::{Database, Server};
+use es_postgres::testing::{Backup, Database, Server, ServerOptions, Shutdown};
 
-use crate::dump::{dump, on, server};
-use crate::support::{append, count, run, stream};
+use crate::dump::{dump, on};
+use crate::support::{Gate, WAITING, append, commit, count, data, fresh, row, run, stream, until_count};
 
 /// How an older state comes back.
-#[derive(Clone, Copy, Debug)]
-enum Comes {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Comes {
     /// In place, under living connections.
     InPlace,
     /// In place, and every connection is cut.
     Cut,
     /// As another database under the same name.
     Swapped,
+    /// On a standby that has not received the last commits, and takes over when its primary is gone.
+    Promoted,
+    /// On a server that was recovered to a point in time.
+    Recovered,
 }
-const ALL: [Comes; 3] = [Comes::InPlace, Comes::Cut, Comes::Swapped];
+pub(crate) const ALL: [Comes; 5] =
+    [Comes::InPlace, Comes::Cut, Comes::Swapped, Comes::Promoted, Comes::Recovered];
 
 /// Others that use this database.
-const CUT: &str = "select pg_terminate_backend(pid) from pg_stat_activity
+pub(crate) const CUT: &str = "select pg_terminate_backend(pid) from pg_stat_activity
                    where datname = current_database() and pid <> pg_backend_pid()";
 
 /// A store whose state of some time comes back later.
-struct World {
+pub(crate) struct World {
+    comes: Comes,
     server: Server,
     database: Database,
     folder: tempfile::TempDir,
+    next: Next,
+}
+
+/// Where it comes back, if that is elsewhere.
+enum Next {
+    Here,
+    Standby(Server),
+    Backup(Option<Backup>),
+    Recovered(Server),
 }
 
 impl World {
-    async fn new() -> Self {
-        let server = server().await;
+    pub(crate) async fn new(comes: Comes) -> Self {
+        let options = ServerOptions::new().archives(comes == Comes::Recovered);
+        let made = tokio::task::spawn_blocking(move || {
+            let server = options.start().unwrap();
+            let next = match comes {
+                Comes::Promoted => Next::Standby(server.standby().unwrap()),
+                Comes::Recovered => Next::Backup(Some(server.backup().unwrap())),
+                _ => Next::Here,
+            };
+            (server, next)
+        });
+        let (server, next) = made.await.unwrap();
         let database = server.database().await.unwrap();
-        Self { server, database, folder: tempfile::tempdir().unwrap() }
+        Self { comes, server, database, folder: tempfile::tempdir().unwrap(), next }
+    }
+
+    /// Where the store is, now and later.
+    pub(crate) fn url(&self) -> String {
+        let here = self.server.socket_dir().display();
+        let there = match &self.next {
+            Next::Here => return self.database.url().to_owned(),
+            Next::Standby(server) | Next::Recovered(server) => server.socket_dir().display(),
+            Next::Backup(backup) => backup.as_ref().unwrap().socket_dir().display(),
+        };
+        let hosts = format!("{here},{there}").replace('/', "%2F");
+        format!(
+            "postgres://{}@localhost/{}?host={hosts}&sslmode=disable",
+            self.server.user(),
+            self.database.name()
+        )
+    }
+
+    /// Where it is now, as one host.
+    pub(crate) fn here(&self) -> String {
+        match &self.next {
+            Next::Standby(server) | Next::Recovered(server) => server.url(self.database.name()),
+            Next::Here | Next::Backup(_) => self.database.url().to_owned(),
+        }
     }
 
     /// A program that has nothing in memory yet.
@@ -51,47 +102,109 @@ impl World {
         App::on(self.backend().await).start().await.unwrap()
     }
 
-    async fn backend(&self) -> PgBackend {
-        PgBackend::connect(self.database.url()).await.unwrap()
+    pub(crate) async fn backend(&self) -> PgBackend {
+        PgBackend::connect(&self.url()).await.unwrap()
     }
 
-    fn file(&self) -> std::path::PathBuf {
+    fn file(&self) -> PathBuf {
         self.folder.path().join("dump")
     }
 
-    fn keep(&self) {
-        dump(&self.server, &self.database, &self.file());
+    /// This state comes back.
+    pub(crate) fn keep(&self) {
+        match &self.next {
+            Next::Here => dump(&self.server, &self.database, &self.file()),
+            Next::Standby(standby) => {
+                let admin = self.server.url("postgres");
+                let received = "select 1 / (count(*) = 1)::integer from pg_stat_replication
+                                where replay_lsn >= pg_current_wal_lsn()";
+                while !psql(&self.server, &admin, received).status.success() {}
+                let admin = standby.url("postgres");
+                on_url(standby, &admin, "alter system set primary_conninfo = ''");
+                on_url(standby, &admin, "select pg_reload_conf()");
+                let follows = "select 1 / (count(*) = 0)::integer from pg_stat_wal_receiver";
+                while !psql(standby, &admin, follows).status.success() {}
+            }
+            Next::Backup(_) | Next::Recovered(_) => {
+                on_url(&self.server, &self.server.url("postgres"), "select pg_create_restore_point('kept')");
+            }
+        }
     }
 
-    fn restore(&self, comes: Comes) {
+    pub(crate) fn restore(&mut self) {
+        match &mut self.next {
+            Next::Here => self.restore_dump(),
+            Next::Standby(standby) => {
+                self.server.stop(Shutdown::Immediate).unwrap();
+                standby.promote().unwrap();
+            }
+            Next::Backup(backup) => {
+                self.server.stop(Shutdown::Fast).unwrap();
+                let backup = backup.take().expect("it is recovered once");
+                self.next = Next::Recovered(backup.recover("kept").unwrap());
+            }
+            Next::Recovered(_) => panic!("it is recovered once"),
+        }
+    }
+
+    /// The same beside programs that work. Whoever restores in place shuts writers out first, and tries again if readers were
+    /// in the way.
+    pub(crate) fn restore_under_load(&mut self) {
+        if self.comes != Comes::InPlace {
+            return self.restore();
+        }
+        let psql = |sql: &str| on(&self.server, &self.database, "psql", &["-c", sql]);
+        let name = self.database.name();
+        psql(&format!("alter database {name} set default_transaction_read_only = on"));
+        psql(CUT);
+        let mut restore = Command::new(self.server.bin().join("pg_restore"));
+        restore.arg("-h").arg(self.server.socket_dir()).args(["-U", self.server.user(), "-d", name]);
+        restore.args(["--clean", "--if-exists", "--single-transaction"]).arg(self.file());
+        restore.env("PGOPTIONS", "-c default_transaction_read_only=off");
+        let mut tries = 0;
+        loop {
+            let done = restore.output().unwrap();
+            if done.status.success() {
+                break;
+            }
+            tries += 1;
+            assert!(tries < 20, "{}", String::from_utf8_lossy(&done.stderr));
+        }
+        psql(&format!("alter database {name} reset default_transaction_read_only"));
+    }
+
+    fn restore_dump(&self) {
         let (name, file) = (self.database.name(), self.file());
-        let restore = |more: &[&str], file: &Path| {
+        let restore = |more: &[&str]| {
             let all = [more, &["--exit-on-error", file.to_str().unwrap()]].concat();
             on(&self.server, &self.database, "pg_restore", &all);
         };
-        match comes {
-            Comes::InPlace => restore(&["--clean", "--if-exists"], &file),
+        match self.comes {
+            Comes::InPlace => restore(&["--clean", "--if-exists"]),
             Comes::Cut => {
-                restore(&["--clean", "--if-exists"], &file);
+                restore(&["--clean", "--if-exists"]);
                 on(&self.server, &self.database, "psql", &["-c", CUT]);
             }
-            Comes::Swapped => {
-                // From another database, since its name changes; and nobody comes in between.
+            _ => {
+                // From another database, since names change; both at once, and nobody comes in between.
                 let admin = self.server.url("postgres");
+                on_url(&self.server, &admin, &format!("create database {name}_new"));
+                restore(&["-d", &format!("{name}_new")]);
                 let there = "select 1 / (count(*) = 0)::integer from pg_stat_activity where datname";
                 on_url(&self.server, &admin, &format!("alter database {name} allow_connections false"));
                 on_url(&self.server, &admin, &CUT.replace("current_database()", &format!("'{name}'")));
                 while !psql(&self.server, &admin, &format!("{there} = '{name}'")).status.success() {}
-                on_url(&self.server, &admin, &format!("alter database {name} rename to {name}_old"));
-                on_url(&self.server, &admin, &format!("create database {name}"));
-                restore(&[], &file);
+                let swap = format!(
+                    "begin; alter database {name} rename to {name}_old; alter database {name}_new rename to {name}; commit"
+                );
+                on_url(&self.server, &admin, &swap);
             }
         }
     }
 }
 
 fn psql(server: &Server, url: &str, sql: &str) -> std::process::Output {
-    let mut psql = std::process::Command::new(server.bin().join("psql"));
+    let mut psql = Command::new(server.bin().join("psql"));
     psql.args([url, "-v", "ON_ERROR_STOP=1", "-c", sql]).output().unwrap()
 }
 
@@ -103,13 +216,13 @@ fn on_url(server: &Server, url: &str, sql: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_is_decided_on_the_history_that_is_there() {
     for comes in ALL {
-        let (world, ada) = (World::new().await, "ada".to_owned());
+        let (mut world, ada) = (World::new(comes).await, "ada".to_owned());
         let living = world.program().await;
         living.send(&ada, Open { owner: "Ada".to_owned() }).await.unwrap();
         living.send(&ada, Deposit { amount: 10 }).await.unwrap();
         world.keep();
         living.send(&ada, Deposit { amount: 100 }).await.unwrap();
-        world.restore(comes);
+        world.restore();
         world.program().await.send(&ada, Deposit { amount: 1 }).await.unwrap();
         // It remembers 110, at the version that the stream has again.
         let refused = living.send(&ada, Withdraw { amount: 50 }).await.unwrap_err();
@@ -123,7 +236,7 @@ async fn a_command_is_decided_on_the_history_that_is_there() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_read_or_refused_is_of_the_history_that_is_there() {
     for comes in ALL {
-        let (world, ada) = (World::new().await, "ada".to_owned());
+        let (mut world, ada) = (World::new(comes).await, "ada".to_owned());
         let living = [world.program().await, world.program().await, world.program().await];
         living[0].send(&ada, Open { owner: "Ada".to_owned() }).await.unwrap();
         world.keep();
@@ -133,7 +246,7 @@ async fn what_is_read_or_refused_is_of_the_history_that_is_there() {
         for program in &living {
             assert_eq!(program.load::<Account>(&ada).await.unwrap().unwrap().balance, 300);
         }
-        world.restore(comes);
+        world.restore();
         // Whether others have written since or not.
         let loaded = living[0].load::<Account>(&ada).await.unwrap().unwrap();
         assert_eq!((loaded.balance, loaded.version), (0, Version(1)), "{comes:?}");
@@ -151,7 +264,7 @@ async fn what_is_read_or_refused_is_of_the_history_that_is_there() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_event_is_called_survives_another_history() {
     for comes in ALL {
-        let world = World::new().await;
+        let mut world = World::new(comes).await;
         let store = world.backend().await;
         world.keep();
         for name in ["first", "second"] {
@@ -160,7 +273,7 @@ async fn what_an_event_is_called_survives_another_history() {
             store.commit(one).await.unwrap();
         }
         assert_eq!(store.stream(&stream("s"), Version(0), 10).await.unwrap().len(), 2);
-        world.restore(comes);
+        world.restore();
         // Numbers are given out anew, the other way round.
         let names = ["second", "first"];
         for name in names {
@@ -188,23 +301,54 @@ async fn what_an_event_is_called_survives_another_history() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_decision_across_streams_is_taken_on_the_history_that_is_there() {
     for comes in ALL {
-        let world = World::new().await;
+        let mut world = World::new(comes).await;
         let living = world.program().await;
         let first = |owner: &str, id: &str| OpenFirst { owner: owner.to_owned(), id: id.to_owned() };
         living.decide(first("Ada", "a")).await.unwrap();
         world.keep();
         living.decide(first("Bob", "b")).await.unwrap();
-        world.restore(comes);
+        world.restore();
         // The account of Bob is gone; that of Ada is not.
         living.decide(first("Bob", "b2")).await.unwrap();
         living.decide(first("Ada", "a2")).await.unwrap_err();
-        assert_eq!(count(world.database.url(), "select count(*) from es.events").await, 2, "{comes:?}");
+        assert_eq!(count(&world.here(), "select count(*) from es.events").await, 2, "{comes:?}");
         assert_eq!(world.backend().await.head().await.unwrap(), Position(2));
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_decided_on_another_history_is_refused() {
+    let (database, living) = fresh().await;
+    let write = |rev, value| Commit { rows: vec![row("k", rev, Some(value))], ..Commit::default() };
+    living.commit(write(0, "1")).await.unwrap();
+    // It waits behind the gate, and the store gets another history meanwhile, in which all revisions are the same.
+    let gate = Gate::hold(database.url()).await;
+    let waits = tokio::spawn({
+        let living = living.clone();
+        async move { living.commit(Commit { rows: vec![row("k", 1, Some("2"))], ..commit("s") }).await }
+    });
+    until_count(database.url(), WAITING, 1).await;
+    run(database.url(), "update es.history set generation = gen_random_uuid()").await;
+    gate.release().await;
+    let refused = waits.await.unwrap().unwrap_err();
+    assert!(matches!(refused, CommitError::OtherHistory), "{refused:?}");
+    assert_eq!(data(&living, "v/1", "k").await.as_deref(), Some("1"));
+    // What is decided from now on is decided on what is there.
+    living.commit(write(1, "3")).await.unwrap();
+    // So for a transaction of the user's own.
+    let mut tx = living.begin().await.unwrap();
+    *tx.staged() = write(2, "4");
+    run(database.url(), "update es.history set generation = gen_random_uuid()").await;
+    let refused = tx.commit().await.unwrap_err();
+    assert!(matches!(refused, CommitError::OtherHistory), "{refused:?}");
+    let mut tx = living.begin().await.unwrap();
+    *tx.staged() = write(2, "5");
+    tx.commit().await.unwrap();
+    assert_eq!(data(&living, "v/1", "k").await.as_deref(), Some("5"));
+}
+
 /// Makes a database read-only for new connections and transactions, or takes that back.
-async fn read_only(database: &Database, is: bool) {
+pub(crate) async fn read_only(database: &Database, is: bool) {
     let how =
         if is { "set default_transaction_read_only = on" } else { "reset default_transaction_read_only" };
     let sql = format!("set transaction read write; alter database {} {how}", database.name());

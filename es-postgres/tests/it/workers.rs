@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use es_core::event::EventData;
 use es_core::processor::ProcessorState;
 use es_core::store::{Append, Commit, EventStore as _, ExpectedVersion, NewEvent, StreamId};
 use es_core::{
@@ -64,6 +65,11 @@ static MENDED: AtomicBool = AtomicBool::new(false);
 
 fn poisoned(event: &Deposited) -> bool {
     event.amount == POISON && !MENDED.load(Ordering::SeqCst)
+}
+
+/// A deposit, as it is stored.
+pub(crate) fn deposited(amount: i64) -> EventData {
+    AccountEvent::Deposited(Deposited { amount }).encode().unwrap()
 }
 
 /// What depends on every event of an account, and on their order.
@@ -164,7 +170,7 @@ impl Versions {
     }
 }
 
-fn wiring(backend: PgBackend) -> AppBuilder<PgBackend> {
+pub(crate) fn wiring(backend: PgBackend) -> AppBuilder<PgBackend> {
     App::on(backend)
         .view::<ByAccount>()
         .view::<ByDigit>()
@@ -204,7 +210,7 @@ async fn append(store: PgBackend, stop: Arc<AtomicBool>, appended: Arc<AtomicU64
                 poison_left -= 1;
                 (account, amount) = (poison_left, POISON);
             }
-            let data = AccountEvent::Deposited(Deposited { amount }).encode().unwrap();
+            let data = deposited(amount);
             Append {
                 stream: StreamId::new(format!("account-{account}")).unwrap(),
                 expected: ExpectedVersion::Any,
@@ -252,7 +258,7 @@ async fn fold(store: &PgBackend, mended: bool) -> Expected {
     }
 }
 
-async fn judge(app: &App, store: &PgBackend, mended: bool) {
+pub(crate) async fn judge(app: &App, store: &PgBackend, mended: bool) {
     let expected = fold(store, mended).await;
     let mut accounts = BTreeMap::new();
     let views: &es_core::Views = app.services().get().unwrap();
@@ -286,7 +292,7 @@ async fn judge(app: &App, store: &PgBackend, mended: bool) {
     }
 }
 
-async fn settle(app: &App, store: &PgBackend) {
+pub(crate) async fn settle(app: &App, store: &PgBackend) {
     let head = store.head().await.unwrap();
     for processor in app.processors() {
         if let Err(late) = processor.reach(head, LIMIT).await {
