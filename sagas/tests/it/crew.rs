@@ -25,6 +25,7 @@ use sagas::saga::{
     SagaInput, Sagas as _, Step, StepError, Undo,
 };
 use serde::{Deserialize, Serialize};
+use sqlx::{Connection as _, Executor as _};
 
 use crate::rules::shaky::{self, Ledger};
 
@@ -285,19 +286,25 @@ async fn work<B: Backend>(wired: impl Fn() -> es_core::AppBuilder<B>, folder: &P
     assert!(app.shutdown(Duration::from_secs(20)).await);
 }
 
+/// A run to its end. One whose beginning is lost with a server begins again.
+async fn run(app: &App, number: u64) {
+    let (input, key) = (Send { number }, number.to_string());
+    patient(async || match app.run_saga(&key, input.clone()).await {
+        Err(error) if error.kind() != ErrorKind::Transient && !matches!(error, RunError::Gone { .. }) => {
+            panic!("{error}")
+        }
+        ended => ended,
+    })
+    .await;
+}
+
 /// Starts runs, and waits for their ends. How many have ended is noted, so that one which was killed goes on there: what was
 /// started twice is one run.
 async fn place(app: &App, folder: &Path, places: u64) {
     const AT_ONCE: usize = 128;
     let from = ended(folder);
     let ended = stream::iter(from..places).map(|number| async move {
-        let input = Send { number };
-        let key = number.to_string();
-        patient(async || match app.run_saga(&key, input.clone()).await {
-            Err(error) if error.kind() != ErrorKind::Transient => panic!("{error}"),
-            ended => ended,
-        })
-        .await;
+        run(app, number).await;
         Ok::<u64, RunError>(number + 1)
     });
     let mut ended = std::pin::pin!(ended.buffered(AT_ONCE));
@@ -468,6 +475,57 @@ async fn three_programs_that_are_killed_do_each_step_once_on_postgresql() {
     let folder = tempfile::tempdir().unwrap();
     let crash = || server.restart(Shutdown::Immediate).unwrap();
     play(("postgres", &url, folder.path()), (journal.clone(), other), crash).await;
+    assert_eq!(journal.verify().await.unwrap(), Vec::<String>::new());
+}
+
+/// The address that leads to the socket of a server: a link, which another server may have next.
+fn lead(address: &Path, to: &Server) {
+    let next = address.with_extension("next");
+    std::os::unix::fs::symlink(to.socket_dir(), &next).unwrap();
+    fs::rename(next, address).unwrap();
+}
+
+/// Both databases are on the server that is lost, so what is left of them is of one moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_programs_do_each_step_once_though_a_standby_takes_over_that_has_lost_commits() {
+    let both = || {
+        let server = Server::start().unwrap();
+        let standby = server.standby().unwrap();
+        (server, standby)
+    };
+    let (server, standby) = tokio::task::spawn_blocking(both).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let address = folder.path().join("db");
+    lead(&address, &server);
+    let host = address.display().to_string().replace('/', "%2F");
+    let url = format!("postgres://{}@localhost/crew?host={host}&sslmode=disable", server.user());
+    let sql = async |on: &Server, sql: &'static str| {
+        let mut conn = sqlx::PgConnection::connect(&on.url("postgres")).await.unwrap();
+        conn.execute(sql).await.unwrap();
+    };
+    for made in ["create database crew", "create database crew_other"] {
+        sql(&server, made).await;
+    }
+    let (journal, other) = postgres(&url).await;
+    other.make().await;
+    let app = wire(journal.clone(), other.clone()).looks_on().start().await.unwrap();
+    let mut crew = Crew::start("postgres", &url, folder.path(), FEW);
+    crew.until(FEW / 3).await;
+    // It hears no more of its primary.
+    sql(&standby, "alter system set primary_conninfo = ''").await;
+    sql(&standby, "select pg_reload_conf()").await;
+    crew.until(FEW * 2 / 3).await;
+    server.stop(Shutdown::Immediate).unwrap();
+    standby.promote().unwrap();
+    lead(&address, &standby);
+    crew.until(FEW).await;
+    // Runs whose beginning was lost begin again; the others have ended, and nothing of them is done twice.
+    let again = stream::iter(0..FEW).map(|number| run(&app, number));
+    again.buffered(64).for_each(|()| async {}).await;
+    crew.until_all_have_ended(&app.saga_runs::<Send>().unwrap()).await;
+    crew.end();
+    app.shutdown(Duration::from_secs(20)).await;
+    judge(&journal, &other, FEW).await;
     assert_eq!(journal.verify().await.unwrap(), Vec::<String>::new());
 }
 
