@@ -214,9 +214,21 @@ async fn read(store: Arc<PgBackend>, phase: Arc<AtomicU8>) -> (Vec<EventId>, Opt
     }
 }
 
+/// Programs that end with the test, however that ends.
+struct Children(Vec<Child>);
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}
+
 /// Three processes share projections, while others write and read.
 struct Crew {
-    children: Vec<Child>,
+    children: Children,
     folder: tempfile::TempDir,
     phase: Arc<AtomicU8>,
     writer: tokio::task::JoinHandle<Vec<(EventId, u8, u8)>>,
@@ -231,7 +243,8 @@ impl Crew {
         let folder = tempfile::tempdir().unwrap();
         let store = PgBackend::connect(url).await.unwrap();
         let app = wiring(store.clone()).looks_on().start().await.unwrap();
-        let children = (0..3).map(|i| start("worker", url, folder.path(), &format!("w{i}"))).collect();
+        let hire = |i| start("worker", url, folder.path(), &format!("w{i}"));
+        let children = Children((0..3).map(hire).collect());
         let phase = Arc::new(AtomicU8::new(BEFORE));
         let other = PgBackend::connect(url).await.unwrap();
         let writer = tokio::spawn(write(other.clone(), phase.clone()));
@@ -275,7 +288,7 @@ impl Crew {
         settle(&app, &store).await;
         judge(&app, &store, false).await;
         File::create(folder.path().join("stop")).unwrap();
-        for child in &mut children {
+        for child in &mut children.0 {
             assert!(child.wait().unwrap().success());
         }
         let all = EventFilter::all();

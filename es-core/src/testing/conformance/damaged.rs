@@ -117,7 +117,7 @@ pub async fn a_checkpoint_beyond_the_log_is_named_and_passes_nothing_over<S: Sub
     let app = world.start().await;
     world.put("a", vec![payment(2)]).await;
     eventually(async || match complaint(&app, Kind::View).await {
-        Some(why) if why.contains("of ledger/1 is at #6, and the log ends at #2") => Ok(()),
+        Some(why) if why.contains("of ledger/1~1 is at #6, and the log ends at #2") => Ok(()),
         why => Err(format!("{why:?}")),
     })
     .await;
