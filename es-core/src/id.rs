@@ -55,3 +55,11 @@ impl Ids {
         f64::from(bits) / (f64::from(u32::MAX) + 1.0)
     }
 }
+
+/// When an id was made, if it is a UUIDv7.
+#[must_use]
+pub fn made_at(id: Uuid) -> Option<Timestamp> {
+    let is_of_time = id.get_version_num() == 7 && id.get_variant() == uuid::Variant::RFC4122;
+    let millis = i64::try_from(id.as_u128() >> 80).ok().filter(|_| is_of_time)?;
+    Timestamp::from_millisecond(millis).ok()
+}

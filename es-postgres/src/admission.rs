@@ -137,13 +137,16 @@ impl<'c> Admission<'c> {
 
 /// Each stream of a commit, once.
 fn uses(commit: &Commit) -> Vec<(&StreamId, Use)> {
-    let mut uses: Vec<(&StreamId, Use)> = Vec::with_capacity(commit.appends.len() + commit.checks.len());
+    let most = commit.appends.len() + commit.checks.len();
+    let (mut uses, mut places) = (Vec::<(&StreamId, Use)>::with_capacity(most), HashMap::new());
     let appended = commit.appends.iter().map(|a| {
         let any = a.expected == ExpectedVersion::Any && !a.events.is_empty();
         (&a.stream, if any { Use::AppendAny } else { Use::Own })
     });
     for (stream, wanted) in appended.chain(commit.checks.iter().map(|c| (&c.stream, Use::Check))) {
-        match uses.iter_mut().find(|(known, _)| *known == stream) {
+        // The usual commit has one, which needs no place.
+        let place = if most > 1 { *places.entry(stream).or_insert(uses.len()) } else { 0 };
+        match uses.get_mut(place) {
             Some((_, known)) if *known != wanted => *known = Use::Own,
             Some(_) => {}
             None => uses.push((stream, wanted)),

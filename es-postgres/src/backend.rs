@@ -9,8 +9,8 @@ use es_core::clock::Clock;
 use es_core::id::Ids;
 use es_core::services::Services;
 use es_core::store::{
-    Backend, Builds, Commit, CommitError, Committed, Generation, INLINE, Position, RowSnapshot, RowWakes,
-    StoreError, Tables, Touched,
+    Backend, Builds, Commit, CommitError, Committed, Generation, INLINE, Position, Room, RowSnapshot,
+    RowWakes, StoreError, Tables, Touched,
 };
 use sqlx::{Connection as _, Row as _};
 use tokio::sync::watch;
@@ -179,6 +179,7 @@ impl PgBackend {
         let failed = |e| error::store("connecting to the database", e);
         let mut conn = options.for_store().connect().await.map_err(failed)?;
         check::server(&mut conn).await?;
+        let options = PgOptions { watched: check::is_watched(&mut conn).await?, ..options };
         let identity = match schema::prepare(&mut conn, &options.schema, options.migrate).await {
             Ok(identity) => identity,
             Err(error) => {
@@ -225,8 +226,9 @@ impl PgBackend {
             drop(tokio::spawn(wake::run(Arc::downgrade(&shared), address, channel, stirred)));
         }
         let pools = Pools::new(&options, histories);
-        let log = Lane::start(shared.clone(), options.for_lanes());
-        let state = Lane::start(shared.clone(), options.for_lanes());
+        let room = || Room::new(options.queue.0, options.queue.1);
+        let log = Lane::start(shared.clone(), options.for_lanes(), room());
+        let state = Lane::start(shared.clone(), options.for_lanes(), room());
         Ok(Self(Arc::new(Store { options, shared, pools, log, state })))
     }
 

@@ -24,6 +24,7 @@ const NEEDED: &[(&str, &[&str])] = &[
     ("tags", &["select", "insert"]),
     ("outcomes", &["select", "insert"]),
     ("fenced", &["select", "insert"]),
+    ("forgotten", &["select"]),
     ("witnesses", &["select", "insert", "update", "delete"]),
     ("checkpoints", &["select"]),
     ("rows", &["select", "insert", "update", "delete"]),
@@ -38,7 +39,12 @@ const NEEDED: &[(&str, &[&str])] = &[
 /// Functions that the account calls.
 const CALLED: &[&str] = &[
     "type_ids",
+    "is_fenced",
+    "made",
+    "rarest",
     "matches",
+    "broken",
+    "locate",
     "append",
     "same_history",
     "check_transaction",
@@ -47,7 +53,6 @@ const CALLED: &[&str] = &[
     "settle",
     "position_at",
     "add_partition",
-    "begin_import",
     "put_rows",
     "follow",
     "path_at",
@@ -71,6 +76,15 @@ pub(crate) async fn server(conn: &mut PgConnection) -> Result<(), StoreError> {
         tracing::warn!(setting, "is off on this server: a crash can take events that were acknowledged");
     }
     server.refuse()
+}
+
+/// Whether the server can look, while it works, for the program that it works for: not on every system.
+pub(crate) async fn is_watched(conn: &mut PgConnection) -> Result<bool, StoreError> {
+    match sqlx::query("set client_connection_check_interval = '500ms'").execute(conn).await {
+        Ok(_) => Ok(true),
+        Err(error) if error::breaks_connection(&error) => Err(error::store("looking at the server", error)),
+        Err(_) => Ok(false),
+    }
 }
 
 /// What is wrong with a server and its database.

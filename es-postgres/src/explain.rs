@@ -11,7 +11,7 @@ use es_core::limits::MAX_PAGE;
 use es_core::store::rules::{Ledger, Verdict, judge};
 use es_core::store::{
     Commit, CommitError, EventFilter, EventId, EventStore as _, INLINE, IdempotencyKey, Name, Outcome,
-    Position, RecordedEvent, RowWrite, StoreError, StreamId, Version, is_full,
+    OwnEvents, Position, RecordedEvent, RowWrite, StoreError, StreamId, Version, is_full,
 };
 use sqlx::Row as _;
 use uuid::Uuid;
@@ -46,8 +46,9 @@ pub(crate) async fn explain(backend: &PgBackend, commit: &Commit) -> Result<Verd
 
 /// Whether it was said of an attempt that it never will be applied.
 async fn is_fenced(backend: &PgBackend, attempt: Uuid) -> Result<bool, StoreError> {
-    let query = || sqlx::query("select 1 from fenced where attempt = $1").bind(attempt);
-    Ok(!backend.0.shared.readers.rows("looking at an attempt", query).await?.is_empty())
+    let query = || sqlx::query("select is_fenced($1)").bind(attempt);
+    let rows = backend.0.shared.readers.rows("looking at an attempt", query).await?;
+    Ok(rows.first().is_some_and(|row| row.get_unchecked(0)))
 }
 
 impl Facts {
@@ -62,13 +63,13 @@ impl Facts {
         let streams: Vec<&StreamId> =
             appends.iter().map(|a| &a.stream).chain(checks.iter().map(|c| &c.stream)).collect();
         facts.read_versions(backend, &streams).await?;
+        let all = OwnEvents::of(appends);
         for append in appends {
             let stored = facts.versions.get(&append.stream).copied().unwrap_or_default();
             let Some(expected) = append.expected.exact().filter(|expected| *expected < stored) else {
                 continue;
             };
-            let same = appends.iter().filter(|a| a.stream == append.stream);
-            let own: usize = same.map(|a| a.events.len()).sum();
+            let own = usize::try_from(all.to(&append.stream).events).unwrap_or(usize::MAX);
             // The first append of a stream reaches back furthest.
             if (own > 0 || *explain)
                 && !facts.tails.contains_key(&append.stream)

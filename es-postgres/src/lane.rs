@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use es_core::store::{Attempt, Commit, CommitError, Committed, EventId, Position, StoreError};
+use es_core::store::{Attempt, Commit, CommitError, Committed, EventId, Place, Position, Room, StoreError};
 use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
 use tokio::sync::{mpsc, oneshot};
@@ -23,7 +23,7 @@ use crate::error::{self, Fate};
 use crate::row::{number, signed};
 use crate::stream_cache::StreamCache;
 
-/// Requests that may wait; more callers wait for room.
+/// Requests that are taken out of the queue at a time.
 const QUEUE: usize = 4_096;
 /// Events, and bytes of payload, of one batch. A larger request goes alone.
 const MAX_EVENTS: usize = 2_000;
@@ -65,9 +65,16 @@ struct Request {
     /// The history that it was decided on.
     history: u64,
     reply: oneshot::Sender<Outcome>,
+    /// What it takes of the queue; a barrier takes nothing.
+    _place: Option<Place>,
 }
 
 impl Request {
+    /// Whether nobody waits for its outcome any more: then it is not written.
+    fn is_abandoned(&self) -> bool {
+        self.reply.is_closed()
+    }
+
     /// A caller that has gone away did not want to know.
     fn answer(self, outcome: Result<Committed, CommitError>) {
         drop(self.reply.send(outcome.map_err(Failure::Failed)));
@@ -90,21 +97,30 @@ impl Request {
 /// No caller uses the connection himself, not even one who is alone: a future that is kept and not polled would keep it
 /// from all others.
 #[derive(Clone, Debug)]
-pub(crate) struct Lane(mpsc::Sender<Request>);
+pub(crate) struct Lane {
+    requests: mpsc::UnboundedSender<Request>,
+    room: Room,
+}
 
 impl Lane {
-    pub(crate) fn start(shared: Arc<Shared>, connect: Address) -> Self {
-        let (queue, requests) = mpsc::channel(QUEUE);
+    pub(crate) fn start(shared: Arc<Shared>, connect: Address, room: Room) -> Self {
+        // The room bounds it.
+        let (queue, requests) = mpsc::unbounded_channel();
         let streams = StreamCache::default();
         let writer = Writer { shared, connect, conn: None, unsettled: Vec::new(), streams };
         drop(tokio::spawn(writer.serve(requests)));
-        Self(queue)
+        Self { requests: queue, room }
     }
 
-    /// A commit that was decided on this history of the store.
+    /// A commit that was decided on this history of the store. Refused at once if too much waits.
     pub(crate) async fn commit(&self, commit: Commit, history: u64) -> Outcome {
+        let place = self.room.take(&commit).map_err(|error| Failure::Failed(error.into()))?;
+        self.send(commit, history, Some(place)).await
+    }
+
+    async fn send(&self, commit: Commit, history: u64, place: Option<Place>) -> Outcome {
         let (reply, outcome) = oneshot::channel();
-        if self.0.send(Request { commit, history, reply }).await.is_err() {
+        if self.requests.send(Request { commit, history, reply, _place: place }).is_err() {
             let gone = std::io::Error::other("the runtime that the store was opened on has ended");
             return Err(Failure::Failed(StoreError::transient("a commit", gone).into()));
         }
@@ -114,7 +130,7 @@ impl Lane {
 
     /// Until everything that waits now has been answered.
     pub(crate) async fn barrier(&self) -> Result<(), StoreError> {
-        match self.commit(Commit::default(), 0).await {
+        match self.send(Commit::default(), 0, None).await {
             Ok(_) | Err(Failure::Refused(_)) => Ok(()),
             Err(Failure::Failed(CommitError::Store(error))) => Err(error),
             Err(Failure::Failed(other)) => Err(StoreError::transient("waiting for earlier commits", other)),
@@ -141,7 +157,7 @@ struct Connection {
 }
 
 impl Writer {
-    async fn serve(mut self, mut requests: mpsc::Receiver<Request>) {
+    async fn serve(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
         let mut waiting = VecDeque::new();
         let mut received = Vec::new();
         loop {
@@ -154,6 +170,7 @@ impl Writer {
                 received.push(request);
             }
             waiting.extend(received.drain(..));
+            waiting.retain(|request| !request.is_abandoned());
             self.write(take(&mut waiting)).await;
         }
     }
@@ -187,6 +204,7 @@ impl Writer {
         let mut pieces = vec![batch];
         let mut tries = 0;
         while let Some(mut piece) = pieces.pop() {
+            piece.retain(|request| !request.is_abandoned());
             match self.try_write(&piece).await {
                 Ok(Answer::Written(outcomes, head)) => {
                     self.shared.committed(&commits(&piece), head);

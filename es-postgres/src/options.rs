@@ -37,6 +37,16 @@ const PARAMETERS: &[&str] = &[
 
 const TARGETS: [&str; 3] = ["primary", "read-write", "any"];
 
+/// How a server finds out that the program at the other end has gone: while it works for it, and while it waits for it.
+/// What has no network needs only the first, which not every system has.
+const WATCHED: [(&str, &str); 1] = [("client_connection_check_interval", "500ms")];
+const GONE: [(&str, &str); 4] = [
+    ("tcp_keepalives_idle", "10"),
+    ("tcp_keepalives_interval", "5"),
+    ("tcp_keepalives_count", "4"),
+    ("tcp_user_timeout", "30s"),
+];
+
 /// Where the database is, and how it is used.
 #[derive(Clone)]
 pub struct PgOptions {
@@ -44,9 +54,13 @@ pub struct PgOptions {
     pub(crate) schema: SchemaName,
     pub(crate) readers: usize,
     pub(crate) connections: u32,
+    /// Requests and bytes.
+    pub(crate) queue: (usize, usize),
     pub(crate) statement_timeout: Duration,
     pub(crate) lock_timeout: Duration,
     pub(crate) migrate: bool,
+    /// Whether the server can look for the program that it works for.
+    pub(crate) watched: bool,
     pub(crate) notify: bool,
     pub(crate) clock: Option<Arc<dyn Clock>>,
 }
@@ -109,9 +123,11 @@ impl PgOptions {
             schema: SchemaName::default(),
             readers: 8,
             connections: 8,
+            queue: (16_384, 256 << 20),
             statement_timeout: Duration::from_secs(30),
             lock_timeout: Duration::from_secs(10),
             migrate: true,
+            watched: false,
             notify: true,
             clock: None,
         }
@@ -140,6 +156,15 @@ impl PgOptions {
     #[must_use]
     pub fn with_connections(mut self, connections: u32) -> Self {
         self.connections = connections.max(1);
+        self
+    }
+
+    /// How many commits, and about how many bytes of them, may wait at a time; 16,384 and 256 MiB by default. Those that find
+    /// no room are refused at once, with [`Busy`](es_core::store::Busy). One that is larger has the room alone. What appends
+    /// and what does not have as much room each; a [`Tx`](crate::Tx) waits for a connection instead.
+    #[must_use]
+    pub const fn with_queue(mut self, commits: usize, bytes: usize) -> Self {
+        self.queue = (commits, bytes);
         self
     }
 
@@ -184,12 +209,14 @@ impl PgOptions {
     /// Connections of the user's own: the user's search path.
     pub(crate) fn for_users(&self) -> Address {
         let millis = |timeout: Duration| timeout.as_millis().to_string();
-        self.connect.with([
+        let options = self.connect.with([
             ("statement_timeout", &millis(self.statement_timeout)),
             ("lock_timeout", &millis(self.lock_timeout)),
             ("default_transaction_isolation", "read committed"),
             ("standard_conforming_strings", "on"),
-        ])
+        ]);
+        let options = options.with(GONE);
+        if self.watched { options.with(WATCHED) } else { options }
     }
 
     /// Connections that append. Plans are made once, perhaps while a table is empty, and must do when it is large: every

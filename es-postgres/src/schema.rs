@@ -84,6 +84,8 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("staged rows", include_str!("../migrations/0009_staged_rows.sql")),
     ("history", include_str!("../migrations/0010_history.sql")),
     ("generation", include_str!("../migrations/0011_generation.sql")),
+    ("gate", include_str!("../migrations/0012_gate.sql")),
+    ("age", include_str!("../migrations/0013_age.sql")),
 ];
 
 /// The number of the last migration that this program knows.

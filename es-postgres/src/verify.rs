@@ -1,29 +1,36 @@
 //! Proof of what the store promises, on what is stored.
 
-use es_core::store::StoreError;
+use es_core::store::{Position, StoreError};
 use sqlx::{Connection as _, Row as _};
 
-use crate::{PgBackend, error};
+use crate::row::signed;
+use crate::{PgBackend, error, schema};
 
-/// What is checked, and the SQL that gives a row for each violation. `docs/rules.md`: E1, B31.
+/// What is checked, and the SQL that gives a row for each violation, among the events behind `{after}`. `docs/rules.md`:
+/// E1, B31.
 const CHECKS: &[(&str, &str)] = &[
     (
-        "positions are contiguous from the first to the last",
+        "positions are contiguous",
         "select 'there are ' || count(*) || ' events from position ' || min(position) || ' to ' || max(position)
-         from events having count(*) <> max(position) - min(position) + 1",
+         from events where position > {after} having count(*) <> max(position) - min(position) + 1",
     ),
     (
-        "positions go on from what was archived",
+        "positions go on from what came before",
         "select 'the first event kept is at position ' || e.first || ', archived are those up to ' || s.archived
-         from (select min(position) as first from events) e, store s where e.first <> s.archived + 1",
+         from (select min(position) as first from events where position > {after}) e, store s
+         where e.first <> greatest(s.archived, {after}) + 1",
     ),
     (
-        "versions of a stream go on from what was archived",
+        "versions of a stream go on from what came before",
         "select coalesce(s.name, 'stream ' || e.stream_id) || ' goes on with version ' || e.first || ' after '
-             || coalesce(r.version, 0)
-         from (select stream_id, min(version) as first from events group by stream_id) e
+             || coalesce(b.version, r.version, 0)
+         from (select stream_id, min(version) as first from events where position > {after} group by stream_id) e
+         left join lateral (
+             select b.version from events b
+             where {after} > 0 and b.stream_id = e.stream_id and b.version < e.first order by b.version desc limit 1
+         ) b on true
          left join archived_streams r using (stream_id) left join streams s using (stream_id)
-         where e.first <> coalesce(r.version, 0) + 1",
+         where e.first <> coalesce(b.version, r.version, 0) + 1",
     ),
     (
         "the last archived event of a stream lies before what is kept",
@@ -36,6 +43,7 @@ const CHECKS: &[(&str, &str)] = &[
         "select coalesce(s.name, 'stream ' || e.stream_id) || ' has ' || count(*) || ' events from version '
              || min(e.version) || ' to ' || max(e.version)
          from events e left join streams s using (stream_id)
+         where e.position > {after}
          group by e.stream_id, s.name
          having count(*) <> max(e.version) - min(e.version) + 1",
     ),
@@ -43,19 +51,21 @@ const CHECKS: &[(&str, &str)] = &[
         "versions of a stream rise with its positions",
         "select 'position ' || position from (
              select position, version, lag(version) over (partition by stream_id order by position) as before from events
+             where position > {after}
          ) e where version <> before + 1",
     ),
     (
         "recorded times never go backwards",
         "select 'position ' || position from (
              select position, recorded_at, lag(recorded_at) over (order by position) as before from events
+             where position >= {after}
          ) e where recorded_at < before",
     ),
     (
         "every event has a type and a stream",
         "select 'position ' || e.position from events e
          left join event_types t using (type_id) left join streams s using (stream_id)
-         where t.type_id is null or s.stream_id is null",
+         where e.position > {after} and (t.type_id is null or s.stream_id is null)",
     ),
     (
         "tags and checkpoints point into the log",
@@ -65,24 +75,83 @@ const CHECKS: &[(&str, &str)] = &[
          select 'checkpoint ' || name || ' at ' || position from checkpoints
          where position > (select coalesce(max(position), 0) from events)",
     ),
+    (
+        "the store has one identity, and numbers nothing twice",
+        "select 'there are ' || count(*) || ' rows in store' from store having count(*) <> 1
+         union all
+         select 'the next of ' || c.what || ' would be given the number ' || coalesce(c.last, 0) + 1 || ', and there is ' || c.max
+         from (
+             select 'streams' as what, pg_sequence_last_value(pg_get_serial_sequence('streams', 'stream_id')) as last,
+                    (select max(stream_id) from streams) as max
+             where has_sequence_privilege(pg_get_serial_sequence('streams', 'stream_id'), 'select')
+             union all
+             select 'event_types', pg_sequence_last_value(pg_get_serial_sequence('event_types', 'type_id')),
+                    (select max(type_id) from event_types)
+             where has_sequence_privilege(pg_get_serial_sequence('event_types', 'type_id'), 'select')
+         ) c where coalesce(c.last, 0) < c.max",
+    ),
+    (
+        "outcomes of keys point at the events of their streams",
+        "select 'key ' || o.key || ' at ' || o.position from outcomes o
+         where o.position > {after}
+           and (o.position > (select coalesce(max(position), 0) from events)
+                or o.position > (select archived from store) and not exists (
+                    select from events e join streams s using (stream_id)
+                    where e.position = o.position and s.name = o.stream and e.version = o.version))",
+    ),
+    (
+        "snapshots were taken at events of their streams",
+        "select 'the snapshot of ' || n.stream || ' at version ' || n.version
+         from snapshots n join streams s on s.name = n.stream
+         join events e on e.stream_id = s.stream_id and e.version = n.version
+         where e.position > {after} and substr(e.envelope, 1, 16) <> uuid_send(n.event)",
+    ),
+    (
+        "partitions are what is noted of them, one behind the other",
+        "select 'partition events_' || coalesce(p.first::text, replace(c.name, 'events_', '')) || ' is '
+             || case when c.name is null then 'noted, and not there' else 'there, and not noted' end
+         from partitions p
+         full join (
+             select r.relname::text as name from pg_inherits i join pg_class r on r.oid = i.inhrelid
+             where i.inhparent = 'events'::regclass
+         ) c on c.name = 'events_' || p.first
+         where p.first is null or c.name is null
+         union all
+         select 'partition events_' || p.first || ' follows one that ends at ' || p.before
+         from (select first, lag(last) over (order by first) as before from partitions) p where p.first <> p.before + 1",
+    ),
 ];
 
 impl PgBackend {
     /// Looks for violations of what the store promises, in the whole store; a line each, none if all is well.
     ///
-    /// Reads everything: for a maintenance job, not for a start. The statement timeout of the options holds for each
-    /// of its statements.
+    /// Reads everything, in one snapshot: for a maintenance job, not for a start. The statement timeout of the options holds
+    /// for each of its statements.
     ///
     /// # Errors
     ///
     /// [`StoreError`] if the store cannot be read.
     pub async fn verify(&self) -> Result<Vec<String>, StoreError> {
+        self.verify_after(Position(0)).await
+    }
+
+    /// The same for the events behind a position, and how they go on from those before them: up to where it was verified
+    /// last, say.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::verify`].
+    pub async fn verify_after(&self, after: Position) -> Result<Vec<String>, StoreError> {
         let failed = |e| error::store("verifying the store", e);
         let patience = self.0.shared.readers.patience();
         let mut conn = patience.within(self.0.options.for_whole_tables().connect()).await.map_err(failed)?;
+        // Others commit meanwhile.
+        let begin = sqlx::raw_sql("begin isolation level repeatable read, read only").execute(&mut conn);
+        patience.within(begin).await.map_err(failed)?;
         let mut violations = Vec::new();
         for (rule, sql) in CHECKS {
-            let rows = patience.within(sqlx::query(*sql).fetch_all(&mut conn)).await.map_err(failed)?;
+            let sql = schema::sql(sql.replace("{after}", &signed(after.0).to_string()));
+            let rows = patience.within(sqlx::query(sql).fetch_all(&mut conn)).await.map_err(failed)?;
             violations.extend(
                 rows.iter().map(|row| format!("not so: {rule}: {}", row.get_unchecked::<String, _>(0))),
             );

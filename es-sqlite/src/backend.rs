@@ -7,7 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use es_core::services::Services;
 use es_core::store::{
-    Backend, Builds, Commit, CommitError, Committed, Generation, Position, RowSnapshot, StoreError, Tables,
+    Backend, Builds, Commit, CommitError, Committed, Generation, Position, Room, RowSnapshot, StoreError,
+    Tables,
 };
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, SqliteConnection, SqlitePool};
@@ -73,7 +74,7 @@ impl SqliteBackend {
         let reading = Reading::new(connect, options.readers);
         let readers = reading.pool();
         crate::types::reload(&shared.types, &readers).await.map_err(failed)?;
-        let batcher = Batcher::start(shared.clone());
+        let batcher = Batcher::start(shared.clone(), Room::new(options.queue.0, options.queue.1));
         let wal = Wal::new(&file, options.wal_limit);
         drop(tokio::spawn(wal.keep_short(Arc::downgrade(&shared), reading.gate.clone())));
         drop(tokio::spawn(watch_others(Arc::downgrade(&shared), readers.clone())));

@@ -6,6 +6,7 @@ mod batch;
 mod db;
 mod error;
 mod filter;
+mod forget;
 mod guard;
 mod guarded;
 mod holding;
@@ -25,6 +26,7 @@ mod writer;
 
 pub use self::backend::SqliteBackend;
 pub use self::db::Db;
+pub use self::forget::Forgotten;
 pub use self::guarded::{GuardedTx, SqliteGuarded};
 pub use self::options::{SqliteOptions, Synchronous};
 pub use self::schema::{Migration, migrations};

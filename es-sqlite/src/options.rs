@@ -17,6 +17,8 @@ pub struct SqliteOptions {
     pub(crate) lock_timeout: Duration,
     pub(crate) create: bool,
     pub(crate) wal_limit: u64,
+    /// Requests and bytes.
+    pub(crate) queue: (usize, usize),
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -43,6 +45,7 @@ impl SqliteOptions {
             lock_timeout: Duration::from_secs(5),
             create: true,
             wal_limit: 64 << 20,
+            queue: (16_384, 256 << 20),
             clock: Arc::new(SystemClock),
         }
     }
@@ -76,6 +79,14 @@ impl SqliteOptions {
     #[must_use]
     pub const fn with_wal_limit(mut self, bytes: u64) -> Self {
         self.wal_limit = bytes;
+        self
+    }
+
+    /// How many commits, and about how many bytes of them, may wait at a time; 16,384 and 256 MiB by default. Those that find
+    /// no room are refused at once, with [`Busy`](es_core::store::Busy). One that is larger has the room alone.
+    #[must_use]
+    pub const fn with_queue(mut self, commits: usize, bytes: usize) -> Self {
+        self.queue = (commits, bytes);
         self
     }
 

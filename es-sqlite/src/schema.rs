@@ -20,6 +20,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { number: 1, sql: include_str!("../migrations/0001_store.sql") },
     Migration { number: 2, sql: include_str!("../migrations/0002_attempts.sql") },
     Migration { number: 3, sql: include_str!("../migrations/0003_versions.sql") },
+    Migration { number: 4, sql: include_str!("../migrations/0004_forgotten.sql") },
 ];
 
 /// Every step of the schema, to read or to print.

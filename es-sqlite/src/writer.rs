@@ -13,7 +13,7 @@ use std::time::Duration;
 use es_core::clock::Clock;
 use es_core::entropy::SystemEntropy;
 use es_core::id::Ids;
-use es_core::store::{Attempt, Commit, CommitError, Committed, Position, RowWakes, StoreError};
+use es_core::store::{Attempt, Commit, CommitError, Committed, Place, Position, Room, RowWakes, StoreError};
 use sqlx::SqliteConnection;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, mpsc, oneshot, watch};
@@ -25,7 +25,7 @@ use crate::guard::Guard;
 use crate::holding::{Caller, Holding, Stuck, TICK, would_wait_for_itself};
 use crate::types::Types;
 
-/// Requests that may wait; more callers wait for room.
+/// Requests that are taken out of the queue at a time.
 const QUEUE: usize = 4_096;
 /// Events, and bytes of payload, that one transaction takes. A larger request goes alone.
 const MAX_EVENTS: usize = 2_000;
@@ -36,6 +36,8 @@ struct Request {
     caller: Caller,
     commit: Commit,
     reply: oneshot::Sender<Result<Committed, CommitError>>,
+    /// What it takes of the queue; who only waits for the others takes nothing.
+    _place: Option<Place>,
 }
 
 /// What all writes of one store share.
@@ -306,32 +308,36 @@ impl Drop for Writing {
 #[derive(Clone, Debug)]
 pub(crate) struct Batcher {
     shared: Arc<Shared>,
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::UnboundedSender<Request>,
+    room: Room,
 }
 
 impl Batcher {
     /// Starts the task; it ends when the last handle is gone.
-    pub(crate) fn start(shared: Arc<Shared>) -> Self {
-        let (sender, requests) = mpsc::channel(QUEUE);
+    pub(crate) fn start(shared: Arc<Shared>, room: Room) -> Self {
+        // The room bounds it.
+        let (sender, requests) = mpsc::unbounded_channel();
         drop(tokio::spawn(write(shared.clone(), requests)));
-        Self { shared, requests: sender }
+        Self { shared, requests: sender, room }
     }
 
+    /// Refused at once if too much waits.
     pub(crate) async fn commit(&self, mut commit: Commit) -> Result<Committed, CommitError> {
+        let place = self.room.take(&commit)?;
         self.shared.name(&mut commit);
-        self.send(commit).await
+        self.send(commit, Some(place)).await
     }
 
     /// Waits until everything that waits now is written, or never will be.
     pub(crate) async fn pass(&self) -> Result<(), CommitError> {
-        self.send(Commit::default()).await.map(drop)
+        self.send(Commit::default(), None).await.map(drop)
     }
 
-    async fn send(&self, commit: Commit) -> Result<Committed, CommitError> {
+    async fn send(&self, commit: Commit, place: Option<Place>) -> Result<Committed, CommitError> {
         let attempt = Attempt::of(commit.attempt, &commit);
         let (reply, outcome) = oneshot::channel();
-        let request = Request { caller: Caller::current(), commit, reply };
-        if self.requests.send(request).await.is_err() {
+        let request = Request { caller: Caller::current(), commit, reply, _place: place };
+        if self.requests.send(request).is_err() {
             let gone = std::io::Error::other("the runtime that the store was opened on has ended");
             return Err(StoreError::transient("a commit", gone).into());
         }
@@ -339,7 +345,7 @@ impl Batcher {
     }
 }
 
-async fn write(shared: Arc<Shared>, mut requests: mpsc::Receiver<Request>) {
+async fn write(shared: Arc<Shared>, mut requests: mpsc::UnboundedReceiver<Request>) {
     let mut waiting = VecDeque::new();
     let mut received = Vec::new();
     loop {
@@ -351,13 +357,17 @@ async fn write(shared: Arc<Shared>, mut requests: mpsc::Receiver<Request>) {
         tokio::task::yield_now().await;
         let locked = lock_for(&shared, &mut waiting, &mut requests).await;
         receive(&mut waiting, &mut requests);
-        let (commits, replies): (Vec<_>, Vec<_>) = take(&mut waiting).map(|r| (r.commit, r.reply)).unzip();
+        // What nobody waits for any more is not written.
+        waiting.retain(|request| !request.reply.is_closed());
+        let batch = take(&mut waiting)
+            .map(|Request { caller: _, commit, reply, _place: place }| (commit, (reply, place)));
+        let (commits, replies): (Vec<_>, Vec<_>) = batch.unzip();
         let outcomes = match locked {
             Ok(_) if commits.is_empty() => continue,
             Ok(mut writing) => batch::run(&mut writing, commits).await,
             Err(error) => commits.iter().map(|_| Err(error.clone().into())).collect(),
         };
-        for (reply, outcome) in replies.into_iter().zip(outcomes) {
+        for ((reply, _place), outcome) in replies.into_iter().zip(outcomes) {
             // A caller that has gone away did not want to know.
             drop(reply.send(outcome));
         }
@@ -368,7 +378,7 @@ async fn write(shared: Arc<Shared>, mut requests: mpsc::Receiver<Request>) {
 async fn lock_for(
     shared: &Arc<Shared>,
     waiting: &mut VecDeque<Request>,
-    requests: &mut mpsc::Receiver<Request>,
+    requests: &mut mpsc::UnboundedReceiver<Request>,
 ) -> Result<Writing, StoreError> {
     let (mut locking, mut stuck) = (pin!(Writing::lock(shared, "a commit")), Stuck::default());
     loop {
@@ -388,7 +398,7 @@ async fn lock_for(
 }
 
 /// What waits in the queue.
-fn receive(waiting: &mut VecDeque<Request>, requests: &mut mpsc::Receiver<Request>) {
+fn receive(waiting: &mut VecDeque<Request>, requests: &mut mpsc::UnboundedReceiver<Request>) {
     while waiting.len() < QUEUE
         && let Ok(request) = requests.try_recv()
     {

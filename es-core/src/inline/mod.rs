@@ -43,7 +43,7 @@ use crate::state::turns;
 use crate::store::{
     Append, Attempt, Backend, Commit, CommitError, Committed, EventFilter, EventStore, ExpectedVersion,
     IdempotencyKey, Outcome, Page, Position, RecordedEvent, Resolution, Row, RowWrite, StoreError, StreamId,
-    Transaction, Version,
+    Transaction, Version, with_earlier,
 };
 
 /// The key of a row that is never there: a commit that writes it is refused.
@@ -308,10 +308,10 @@ impl<B: Backend> Inline<B> {
             Err(error) => return Err(error),
         };
         let mut moved = false;
-        for (stream, version) in streams.iter().zip(versions) {
-            let Some(append) = commit.appends.iter_mut().find(|append| append.stream == *stream) else {
-                continue;
-            };
+        let mut found: HashMap<&StreamId, Version> = streams.iter().zip(versions).collect();
+        for append in &mut commit.appends {
+            // Of those to one stream the first.
+            let Some(version) = found.remove(&append.stream) else { continue };
             match append.expected.exact() {
                 Some(expected) => moved |= expected < version,
                 // One that does not exist although it must is refused in the store's own words.
@@ -352,8 +352,7 @@ fn any_matches(filter: &EventFilter, appends: &[Append]) -> bool {
 
 /// The first append to each stream.
 fn first_of_each(appends: &[Append]) -> impl Iterator<Item = &Append> {
-    let first = |(i, append): &(usize, &Append)| !appends[..*i].iter().any(|a| a.stream == append.stream);
-    appends.iter().enumerate().filter(first).map(|(_, append)| append)
+    with_earlier(appends).filter(|(_, earlier)| earlier.first.is_none()).map(|(append, _)| append)
 }
 
 /// The events of appends as handlers see them: where they will be, at no position yet.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::ErrorKind;
 use crate::limits::LimitError;
 use crate::store::{
-    Attempt, Committed, ExpectedVersion, IdempotencyKey, Name, Position, RecordedEvent, StreamId, Version,
+    Attempt, Busy, Committed, ExpectedVersion, IdempotencyKey, Name, Position, RecordedEvent, StreamId,
+    Version,
 };
 
 /// A read failed, or a write failed before it could have happened, unless it says that nobody knows.
@@ -58,6 +59,12 @@ impl StoreError {
     /// A [`StoreError::Transient`].
     pub fn transient(what: &'static str, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Transient { what, source: Arc::new(source) }
+    }
+
+    /// Whether the queue of the store is full: see [`Busy`].
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Transient { source, .. } if source.is::<Busy>())
     }
 
     /// A [`StoreError::Misuse`].

@@ -3,6 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
+use crate::clock::Timestamp;
+use crate::id;
 use crate::limits::{self, LimitError};
 
 /// Names a request, so that repeating it gives the first outcome back. Unique in the whole store.
@@ -19,6 +23,14 @@ impl IdempotencyKey {
         Ok(Self(text))
     }
 
+    /// When it was made, as far as it says so: the time of the last UUID of version 7 in it, written with hyphens. A store that
+    /// has forgotten keys of that age refuses it.
+    #[must_use]
+    pub fn made_at(&self) -> Option<Timestamp> {
+        let texts = (0..self.0.len().saturating_sub(35)).filter_map(|from| self.0.get(from..from + 36));
+        texts.filter_map(|text| id::made_at(Uuid::parse_str(text).ok()?)).max()
+    }
+
     /// The text of the key.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -29,5 +41,25 @@ impl IdempotencyKey {
 impl fmt::Display for IdempotencyKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_says_when_it_was_made_by_the_last_uuid_of_version_7_in_it() {
+        let at = |millis| id::Ids::default().at(Timestamp::from_millisecond(millis).unwrap());
+        let (early, late) = (at(1_700_000_000_000), at(1_700_000_000_001));
+        let made = |text: String| IdempotencyKey::new(text).unwrap().made_at().map(Timestamp::as_millisecond);
+        assert_eq!(made(format!("{early}")), Some(1_700_000_000_000));
+        assert_eq!(made(format!("pay/{late}/of/{early}!")), Some(1_700_000_000_001));
+        assert_eq!(made(format!("ä{}", early.to_string().to_uppercase())), Some(1_700_000_000_000));
+        for none in
+            ["pay".to_owned(), early.simple().to_string(), Uuid::from_u128(7).to_string(), "ü".repeat(40)]
+        {
+            assert_eq!(made(none.clone()), None, "{none}");
+        }
     }
 }

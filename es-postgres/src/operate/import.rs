@@ -1,31 +1,33 @@
-//! History of another store, taken in by COPY.
+//! History of another store, taken in as appends with times of their own.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::pin::pin;
+use std::time::Duration;
 
 use es_core::clock::Timestamp;
 use es_core::store::{
-    Append, Commit, EventId, ExpectedVersion, NewEvent, Position, StoreError, StreamId, check, envelope,
+    Append, Attempt, Commit, Committed, EventStore as _, ExpectedVersion, NewEvent, Position, Resolution,
+    StoreError, StreamId, check,
 };
 use futures::{Stream, StreamExt as _};
-use sqlx::postgres::{PgConnection, PgRow};
-use sqlx::{Connection as _, Row as _};
+use sqlx::postgres::PgConnection;
+use uuid::Uuid;
 
-use super::copy::Rows;
+use crate::args::Arg;
+use crate::batch::{Answer, Batch, FIRST, PROOF};
 use crate::error::Fate;
-use crate::row::{self, number, signed};
-use crate::types::Known;
-use crate::{PgBackend, error};
+use crate::stream_cache::StreamCache;
+use crate::{PgBackend, error, types};
 
-/// Events, and bytes of payload, of one chunk.
-const MAX_EVENTS: usize = 5_000;
-const MAX_BYTES: usize = 4 << 20;
+/// Events, and bytes of payload, of one chunk: others append between two of them.
+const MAX_EVENTS: usize = 1_000;
+const MAX_BYTES: usize = 1 << 20;
+/// How often a chunk is tried again after deadlocks, time-outs and a lack of resources.
+const TRIES: u32 = 5;
 
-const BEGIN: &str = "select head, recorded_at, now, ids, versions from begin_import($1, $2)";
-const COPY_EVENTS: &str = "copy events (position, stream_id, version, type_id, recorded_at, envelope, data) \
-                           from stdin (format binary)";
-const COPY_TAGS: &str = "copy tags (tag, position) from stdin (format binary)";
+const IMPORT: &str = "select * from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
+                      $22, $23, lasts => $17, type_numbers => $18, type_names => $19, type_schemas => $20, \
+                      type_codecs => $21, event_times => $24)";
 
 /// An event of the past, on its way into the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +75,7 @@ impl std::error::Error for ImportError {
 }
 
 impl PgBackend {
-    /// Appends history in the order it is given, in chunks of thousands of events; `progress` is told after each.
+    /// Appends history in the order it is given, in chunks of a thousand events; `progress` is told after each.
     ///
     /// Versions and positions are given out as by commits, ids and times are kept. Others may append at the same time:
     /// their events come between two chunks. No expected version is asked for, and nobody looks whether an event is
@@ -84,7 +86,8 @@ impl PgBackend {
     ///
     /// # Errors
     ///
-    /// [`ImportError`] with what is stored: an event is over a limit or from the future, or the database failed.
+    /// [`ImportError`] with what is stored: an event is over a limit or from the future, the store keeps inline projections
+    /// up to date, which an import does not, or the database failed.
     pub async fn import(
         &self,
         events: impl Stream<Item = Imported> + Send,
@@ -92,7 +95,7 @@ impl PgBackend {
     ) -> Result<ImportSummary, ImportError> {
         let mut events = pin!(events);
         let mut stored = ImportSummary::default();
-        let mut conn = None;
+        let mut importing = Importing::default();
         let mut ended = false;
         while !ended {
             let mut chunk = Chunk::default();
@@ -105,7 +108,7 @@ impl PgBackend {
             if chunk.times.is_empty() {
                 break;
             }
-            let through = self.take_in(&mut conn, &chunk).await;
+            let through = self.take_in(&mut importing, &chunk).await;
             let through = through.map_err(|source| ImportError { stored, source })?;
             stored.events += chunk.times.len() as u64;
             stored.through = through;
@@ -116,61 +119,94 @@ impl PgBackend {
     }
 
     /// Stores a chunk; gives the position of its last event.
-    async fn take_in(&self, conn: &mut Option<PgConnection>, chunk: &Chunk) -> Result<Position, StoreError> {
+    async fn take_in(&self, importing: &mut Importing, chunk: &Chunk) -> Result<Position, StoreError> {
         check::commit(&chunk.commit)?;
-        let shared = &self.0.shared;
-        crate::types::provide(&shared.types, &shared.readers, &[&chunk.commit]).await?;
-        let conn = match conn {
-            Some(conn) => conn,
-            None => conn.insert(self.patient().await?),
-        };
-        let failed = |e| error::store("importing events", e);
-        let mut tx = conn.begin().await.map_err(failed)?;
-        let (names, places) = chunk.streams();
-        let count = i64::try_from(chunk.times.len()).unwrap_or(i64::MAX);
-        let row = sqlx::query(BEGIN).bind(names).bind(count).fetch_one(&mut *tx).await.map_err(failed)?;
-        let start = Start::read(&row, shared.micros())?;
-        let through = Position(number(start.head + count));
-        let (events, tags) = chunk.rows(&places, start, &shared.types.known())?;
-        for (copy, rows) in [(COPY_EVENTS, Some(events)), (COPY_TAGS, tags)] {
-            let Some(rows) = rows else { continue };
-            let mut sink = tx.copy_in_raw(copy).await.map_err(failed)?;
-            sink.send(rows).await.map_err(failed)?;
-            sink.finish().await.map_err(failed)?;
-        }
-        match tx.commit().await {
-            Err(e) if error::fate(&e) == Fate::Unknown => {
-                // The connection is gone; nobody knows whether it took the chunk with it.
-                *conn = self.patient().await?;
-                if is_stored(conn, self.0.options.schema.gate(), through, chunk.last())
-                    .await
-                    .map_err(failed)?
-                {
-                    Ok(through)
-                } else {
-                    Err(failed(e))
+        chunk.check_times(self.now().await?)?;
+        let mut tries = 0;
+        loop {
+            let (attempt, failed) = match self.try_take_in(importing, chunk).await? {
+                Ok(committed) => return Ok(committed.position),
+                Err(failed) => failed,
+            };
+            match error::fate(&failed) {
+                Fate::Again if tries < TRIES => {
+                    tries += 1;
+                    if error::is_renamed(&failed) {
+                        self.0.shared.types.replace([]);
+                    }
+                    if error::lacks_partition(&failed) {
+                        self.0.shared.partitions.make([&chunk.commit]).await;
+                    } else {
+                        tokio::time::sleep(Duration::from_millis(10 << tries)).await;
+                    }
                 }
+                // The connection is gone; nobody knows whether it took the chunk with it.
+                Fate::Unknown => match self.resolve(&chunk.attempt(attempt)).await? {
+                    Resolution::Applied(committed) => return Ok(committed.position),
+                    Resolution::Never => return Err(error::store(IMPORTING, failed)),
+                },
+                _ => return Err(error::store(IMPORTING, failed)),
             }
-            Err(e) => Err(failed(e)),
-            Ok(()) => Ok(through),
+        }
+    }
+
+    /// One try: what became of it, or the attempt and what the server said.
+    async fn try_take_in(
+        &self,
+        importing: &mut Importing,
+        chunk: &Chunk,
+    ) -> Result<Result<Committed, (Uuid, sqlx::Error)>, StoreError> {
+        let (shared, commits) = (&self.0.shared, [&chunk.commit]);
+        let batch = loop {
+            types::provide(&shared.types, &shared.readers, &commits).await?;
+            let known = shared.types.known();
+            // What was just provided may be forgotten again.
+            if types::missing(&known, &commits).is_empty() {
+                break Batch::new(&commits, &known);
+            }
+        };
+        let attempt = shared.ids.next();
+        let (mut args, pending) = batch.args(attempt, shared.micros(), &importing.streams);
+        // Of what follows there are tags alone.
+        args.truncate(FIRST + PROOF.len() + 2);
+        if args.len() == FIRST + PROOF.len() {
+            args.extend([Arg::Texts(None), Arg::Ints(Vec::new())]);
+        }
+        args.push(Arg::Longs(chunk.times.iter().map(|time| time.as_microsecond()).collect()));
+        let conn = match &mut importing.conn {
+            Some(conn) => conn,
+            none => none.insert(self.patient().await?),
+        };
+        let query = args.into_iter().fold(sqlx::query(IMPORT), |query, arg| arg.bind(query));
+        let answered = match query.fetch_one(conn).await {
+            Ok(row) => pending.answer(&row, &mut importing.streams),
+            Err(error) => Err(error),
+        };
+        match answered {
+            Ok(Answer::Written(mut committed, _)) => {
+                Ok(committed.pop().ok_or((attempt, sqlx::Error::RowNotFound)))
+            }
+            Ok(Answer::Refused(_)) => Err(StoreError::misuse(
+                "the store keeps inline projections up to date, which an import does not: retire them first",
+            )),
+            Err(error) => {
+                importing.streams.forget();
+                if error::breaks_connection(&error) {
+                    importing.conn = None;
+                }
+                Ok(Err((attempt, error)))
+            }
         }
     }
 }
 
-/// Whether an event stands at a position, once whoever was writing has ended.
-async fn is_stored(
-    conn: &mut PgConnection,
-    gate: i64,
-    position: Position,
-    id: Option<EventId>,
-) -> Result<bool, sqlx::Error> {
-    let mut tx = conn.begin().await?;
-    sqlx::query("select pg_advisory_xact_lock($1)").bind(gate).execute(&mut *tx).await?;
-    let same =
-        "select exists (select from events where position = $1 and substr(envelope, 1, 16) = uuid_send($2))";
-    let stored = sqlx::query(same).bind(signed(position.0)).bind(id).fetch_one(&mut *tx).await?.try_get(0)?;
-    tx.rollback().await?;
-    Ok(stored)
+const IMPORTING: &str = "importing events";
+
+/// A connection of its own, and what is known through it.
+#[derive(Debug, Default)]
+struct Importing {
+    conn: Option<PgConnection>,
+    streams: StreamCache,
 }
 
 /// Events that are stored together. As a commit, so that the limits and the types are those of commits.
@@ -193,87 +229,17 @@ impl Chunk {
         self.times.len() >= MAX_EVENTS || self.bytes >= MAX_BYTES
     }
 
-    fn last(&self) -> Option<EventId> {
-        Some(self.commit.appends.last()?.events.first()?.id)
+    /// Its last event proves all of it.
+    fn attempt(&self, id: Uuid) -> Attempt {
+        let last = self.commit.appends.last();
+        let proof = |append: &Append| (append.stream.clone(), append.events.iter().map(|e| e.id).collect());
+        Attempt { id, appends: last.map(proof).into_iter().collect() }
     }
 
-    /// Each stream once, and of each event the number of its stream.
-    fn streams(&self) -> (Vec<String>, Vec<usize>) {
-        let mut names = Vec::new();
-        let mut numbers = HashMap::new();
-        let places = self.commit.appends.iter().map(|append| {
-            *numbers.entry(&append.stream).or_insert_with(|| {
-                names.push(append.stream.as_str().to_owned());
-                names.len() - 1
-            })
-        });
-        let places = places.collect();
-        (names, places)
-    }
-
-    /// The rows of `events`, and those of `tags` if there are any.
-    fn rows(
-        &self,
-        places: &[usize],
-        start: Start,
-        types: &Known,
-    ) -> Result<(Vec<u8>, Option<Vec<u8>>), StoreError> {
-        let Start { mut head, mut last, now, ids, mut versions } = start;
-        let mut events = Rows::new(self.bytes + 200 * self.times.len());
-        let mut tags = None;
-        let mut packed = Vec::new();
-        let all = self.commit.appends.iter().flat_map(|append| &append.events);
-        for ((event, &place), &time) in all.zip(places).zip(&self.times) {
-            if time > now {
-                let what = format!("event {} was recorded at {time}, which is in the future", event.id);
-                return Err(StoreError::misuse(what));
-            }
-            head += 1;
-            versions[place] += 1;
-            last = last.max(time);
-            packed.clear();
-            envelope::pack(event, &mut packed);
-            let kind = types.id(event).expect("types are provided before");
-            events.row(7).long(head).long(ids[place]).long(versions[place]).int(kind);
-            events.time(last).bytes(&packed).bytes(&event.data);
-            for (i, tag) in event.tags.iter().enumerate() {
-                if !event.tags[..i].contains(tag) {
-                    tags.get_or_insert_with(|| Rows::new(0)).row(2).bytes(tag.as_str().as_bytes()).long(head);
-                }
-            }
-        }
-        Ok((events.finish(), tags.map(Rows::finish)))
-    }
-}
-
-/// Where everything is before a chunk.
-#[derive(Clone, Debug)]
-struct Start {
-    head: i64,
-    /// The time of the last event.
-    last: Timestamp,
-    now: Timestamp,
-    ids: Vec<i64>,
-    versions: Vec<i64>,
-}
-
-impl Start {
-    fn read(row: &PgRow, clock: Option<i64>) -> Result<Self, StoreError> {
-        let failed = |e| error::store("importing events", e);
-        let time = |micros: Option<i64>, other| match micros {
-            Some(micros) => row::time(micros).map_err(|e| StoreError::Corrupt { what: e.to_string() }),
-            None => Ok(other),
-        };
-        let now = match clock {
-            Some(micros) => Timestamp::from_microsecond(micros).unwrap_or(Timestamp::MAX),
-            None => time(Some(row.get_unchecked(2)), Timestamp::MAX)?,
-        };
-        Ok(Self {
-            head: row.get_unchecked(0),
-            last: time(row.get_unchecked(1), Timestamp::MIN)?,
-            now,
-            ids: row.try_get(3).map_err(failed)?,
-            versions: row.try_get(4).map_err(failed)?,
-        })
+    fn check_times(&self, now: Timestamp) -> Result<(), StoreError> {
+        let mut times = self.times.iter().zip(&self.commit.appends);
+        let Some((time, append)) = times.find(|(time, _)| **time > now) else { return Ok(()) };
+        let id = append.events.first().map(|event| event.id).unwrap_or_default();
+        Err(StoreError::misuse(format!("event {id} was recorded at {time}, which is in the future")))
     }
 }

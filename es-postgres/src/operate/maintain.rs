@@ -8,8 +8,20 @@ use sqlx::postgres::{PgConnection, PgDatabaseError, PgRow};
 use sqlx::{Connection as _, Row as _};
 
 use crate::readers::PgQuery;
-use crate::row::signed;
+use crate::row::{number, signed};
 use crate::{PgBackend, error};
+
+/// What an archive would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ArchivePlan {
+    /// Up to where whole partitions would leave; 0 if there are none.
+    pub upto: Position,
+    /// Why it is refused, and what to do: processors that are behind, events that are set aside.
+    pub in_the_way: Vec<String>,
+    /// Streams that could not be loaded any more: [`PgBackend::archive_unloadable`] takes them too.
+    pub unloadable: Vec<String>,
+}
 
 impl PgBackend {
     /// Makes the log a table of partitions by ranges of this many positions. What it holds by now becomes the first of
@@ -35,8 +47,8 @@ impl PgBackend {
     ///
     /// What stays is what the store goes on from: the last event of the log, and the last archived one of each stream.
     /// The rest is gone from every read.
-    /// - A stream keeps its versions and goes on. To load it takes a snapshot at its last archived event or later;
-    ///   without one the load fails and says so.
+    /// - A stream keeps its versions and goes on. To load it takes a snapshot at its last archived event or later: without
+    ///   one the archive is refused.
     /// - A read of the log that asks for what was before is answered from the first position that is kept. So a
     ///   projection that is rebuilt, a new processor, a filter and an append condition see what is kept, and no more.
     /// - A commit whose outcome is unknown must be resolved before its events are archived.
@@ -46,14 +58,61 @@ impl PgBackend {
     /// # Errors
     ///
     /// [`StoreError`]: nothing was archived. It is [`Misuse`](StoreError::Misuse) if there are no partitions, a processor
-    /// has not come so far, or an event that would leave is parked or could not be decoded: it would be lost. Also for one
-    /// that nobody runs: `drop_version` of a version, `forget_processor` of a reactor.
-    /// [`Transient`](StoreError::Transient) if long transactions were in the way for several tries of two seconds each.
+    /// has not come so far, an event that would leave is parked or could not be decoded (it would be lost), or a stream could
+    /// not be loaded any more. Also for a processor that nobody runs: `drop_version` of a version, `forget_processor` of a
+    /// reactor. [`Self::plan_archive`] lists all of it.
+    /// [`Transient`](StoreError::Transient) if long transactions were in the way for a minute.
     pub async fn archive(&self, upto: Position) -> Result<Vec<String>, StoreError> {
+        self.take_out(upto, false).await
+    }
+
+    /// The same, also of streams that could not be loaded any more: those that nobody loads.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::archive`].
+    pub async fn archive_unloadable(&self, upto: Position) -> Result<Vec<String>, StoreError> {
+        self.take_out(upto, true).await
+    }
+
+    /// What [`Self::archive`] would do, and what is in its way; nothing is changed.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Misuse`] if there are no partitions; else the database failed.
+    pub async fn plan_archive(&self, upto: Position) -> Result<ArchivePlan, StoreError> {
+        let what = "planning an archive";
+        let edge = sqlx::query("select archive_edge($1)").bind(signed(upto.0));
+        let edge: Option<i64> = self.maintain(what, edge).await?.first().and_then(|row| row.get_unchecked(0));
+        let Some(edge) = edge else { return Ok(ArchivePlan::default()) };
+        let query = sqlx::query("select what, advice, loads from in_the_way($1)").bind(edge);
+        let mut plan = ArchivePlan { upto: Position(number(edge)), ..ArchivePlan::default() };
+        for row in self.maintain(what, query).await? {
+            let (found, advice): (String, String) = (row.get_unchecked(0), row.get_unchecked(1));
+            let list = if row.get_unchecked(2) { &mut plan.in_the_way } else { &mut plan.unloadable };
+            list.push(format!("{found}. {advice}"));
+        }
+        Ok(plan)
+    }
+
+    /// Takes an archived table into the log again: the last one that has left, by its name. It has to be in the schema of the
+    /// store. So do those that left before it, as far as a stream of it goes on from them. Several come back one after the
+    /// other, the last one first.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Misuse`] if it is not there, not whole or not the last one: nothing has changed.
+    pub async fn attach_archive(&self, table: &str) -> Result<(), StoreError> {
+        let query = sqlx::query("select attach_archive($1)").bind(table.to_owned());
+        self.maintain("attaching an archive", query).await.map(drop)
+    }
+
+    async fn take_out(&self, upto: Position, unloadable: bool) -> Result<Vec<String>, StoreError> {
         const TRIES: u32 = 5;
         let mut tries = 1;
         let rows = loop {
-            match self.run(sqlx::query("select archive($1)").bind(signed(upto.0))).await? {
+            let query = sqlx::query("select archive($1, $2)").bind(signed(upto.0)).bind(unloadable);
+            match self.run(query).await? {
                 Err(error) if tries < TRIES && lacked_lock(&error) => tries += 1,
                 outcome => break outcome.map_err(|e| explained("archiving", e))?,
             }
@@ -67,14 +126,56 @@ impl PgBackend {
     /// its stream.
     ///
     /// The new payload must be one that the event type can read. Id, tags and metadata stay. What was made of the old
-    /// payload stays as well: rows of projections, states that running programs keep, archives that were dumped.
+    /// payload stays as well: rows of projections, archives that were dumped. Programs forget what they keep in memory of the
+    /// store with their next read of events or append, as after a restore.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Misuse`] if there is no such event, or the payload is too large or no JSON where there was JSON.
+    /// [`StoreError::Misuse`] if there is no such event, or the payload is too large or no JSON where there was JSON; or if it
+    /// [is needed](Self::redaction_needs) as it is.
     pub async fn redact(&self, stream: &StreamId, version: Version, data: Bytes) -> Result<(), StoreError> {
-        let query = sqlx::query("select redact($1, $2, $3)").bind(stream.as_str().to_owned());
-        let query = query.bind(signed(version.0)).bind(data.to_vec());
+        self.replace(stream, version, data, false).await
+    }
+
+    /// The same where it is needed: the stream could then not be loaded, or what is set aside not be handled.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::redact`].
+    pub async fn redact_needed(
+        &self,
+        stream: &StreamId,
+        version: Version,
+        data: Bytes,
+    ) -> Result<(), StoreError> {
+        self.replace(stream, version, data, true).await
+    }
+
+    /// Why a redaction of this event is refused; `None` if it is not. It is needed if its stream is archived in part, and so
+    /// needs its snapshot, or if a processor has the event parked, or passed over because it could not decode it.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn redaction_needs(
+        &self,
+        stream: &StreamId,
+        version: Version,
+    ) -> Result<Option<String>, StoreError> {
+        let query = sqlx::query("select needs($1, $2)").bind(stream.as_str().to_owned());
+        let rows = self.maintain("looking at an event", query.bind(signed(version.0))).await?;
+        Ok(rows.first().and_then(|row| row.get_unchecked(0)))
+    }
+
+    async fn replace(
+        &self,
+        stream: &StreamId,
+        version: Version,
+        data: Bytes,
+        needed: bool,
+    ) -> Result<(), StoreError> {
+        let query = sqlx::query("select redact($1, $2, $3, $4)").bind(stream.as_str().to_owned());
+        let query = query.bind(signed(version.0)).bind(data.to_vec()).bind(needed);
         self.maintain("redacting an event", query).await.map(drop)
     }
 
@@ -97,7 +198,7 @@ impl PgBackend {
     }
 }
 
-fn explained(what: &'static str, error: sqlx::Error) -> StoreError {
+pub(super) fn explained(what: &'static str, error: sqlx::Error) -> StoreError {
     refusal(&error).unwrap_or_else(|| error::store(what, error))
 }
 

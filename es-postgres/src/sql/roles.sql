@@ -46,7 +46,7 @@ begin
         return;
     end if;
 
-    grant select on {es}.store, {es}.history, {es}.partitions, {es}.archived_streams to {schema}_writer;
+    grant select on {es}.store, {es}.history, {es}.partitions, {es}.archived_streams, {es}.forgotten to {schema}_writer;
     grant select, insert on {es}.streams, {es}.event_types, {es}.events, {es}.tags, {es}.outcomes, {es}.fenced
         to {schema}_writer;
     grant select on {es}.checkpoints to {schema}_writer;
@@ -55,7 +55,8 @@ begin
     for this in
         select p.oid::regprocedure as name from pg_proc p
         where p.pronamespace = '{es}'::regnamespace and p.prorettype <> 'trigger'::regtype
-          and p.proname not in ('adopt', 'archive', 'unhandled_events', 'redact', 'maintain', 'partition', 'become_partition', 'make_partition')
+          and p.proname not in ('adopt', 'archive_edge', 'in_the_way', 'attach_archive', 'attach', 'needs', 'forget', 'forget_keys', 'forget_attempts', 'archive', 'detach', 'shut', 'unhandled_events', 'redact', 'maintain', 'partition',
+              'become_partition', 'make_partition')
     loop
         execute format('grant execute on routine %s to {schema}_writer', this.name);
     end loop;

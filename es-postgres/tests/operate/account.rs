@@ -72,7 +72,7 @@ async fn an_account_that_has_left_is_loaded_from_its_snapshot_or_not_at_all() {
         }
     }
     app.snapshot::<Account>(&ada).await.unwrap();
-    assert_eq!(backend.archive(Position(20)).await.unwrap().len(), 1);
+    assert_eq!(backend.archive_unloadable(Position(20)).await.unwrap().len(), 1);
 
     // Another process, which keeps nothing yet.
     let app = App::on(PgBackend::connect(database.url()).await.unwrap()).start().await.unwrap();

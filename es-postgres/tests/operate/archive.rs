@@ -18,7 +18,7 @@ async fn archived() -> (es_postgres::testing::Database, PgBackend) {
     write(&backend, "old", 25).await;
     write(&backend, "both", 10).await;
     write(&backend, "new", 10).await;
-    let names = backend.archive(Position(38)).await.unwrap();
+    let names = backend.archive_unloadable(Position(38)).await.unwrap();
     assert_eq!(names, ["events_archived_1_20", "events_archived_21_30"]);
     (database, backend)
 }
@@ -117,9 +117,9 @@ async fn the_last_event_stays() {
     let (_database, backend) = open().await;
     backend.partition(10).await.unwrap();
     write(&backend, "a", 20).await;
-    assert!(backend.archive(Position(1_000)).await.unwrap().is_empty());
+    assert!(backend.archive_unloadable(Position(1_000)).await.unwrap().is_empty());
     write(&backend, "a", 1).await;
-    assert_eq!(backend.archive(Position(1_000)).await.unwrap(), ["events_archived_1_20"]);
+    assert_eq!(backend.archive_unloadable(Position(1_000)).await.unwrap(), ["events_archived_1_20"]);
     assert_eq!(backend.head().await.unwrap(), Position(21));
 }
 
@@ -128,7 +128,7 @@ async fn a_second_archive_goes_on_from_the_first() {
     let (_database, backend) = archived().await;
     write(&backend, "both", 10).await;
     assert_eq!(
-        backend.archive(Position(50)).await.unwrap(),
+        backend.archive_unloadable(Position(50)).await.unwrap(),
         ["events_archived_31_40", "events_archived_41_50"]
     );
     assert_eq!(versions(&backend, "both", 15).await, [16, 17, 18, 19, 20]);
@@ -193,7 +193,7 @@ async fn what_is_parked_stays() {
     // It was handled since, and the one behind it waits for its turn.
     let handled = RowWrite { table: "totals/1~1/parked/events".into(), key: event(first), rev: 1, row: None };
     backend.commit(Commit { rows: vec![handled], ..Commit::default() }).await.unwrap();
-    assert_eq!(backend.archive(Position(20)).await.unwrap().len(), 1);
+    assert_eq!(backend.archive_unloadable(Position(20)).await.unwrap().len(), 1);
     let error = backend.archive(Position(40)).await.unwrap_err();
     assert!(error.to_string().contains("event 30 is parked in totals/1~1"), "{error}");
 }
@@ -263,7 +263,7 @@ async fn others_append_and_read_while_partitions_leave() {
             other.commit(append("a", ExpectedVersion::Exact(at), 1)).await.unwrap();
         }
     });
-    backend.archive(Position(40)).await.unwrap();
+    backend.archive_unloadable(Position(40)).await.unwrap();
     writer.await.unwrap();
     assert_eq!(versions(&backend, "a", 50).await, (51..=150).collect::<Vec<_>>());
     assert_eq!(backend.verify().await.unwrap(), Vec::<String>::new());
@@ -283,7 +283,7 @@ async fn partitions_leave_when_a_long_read_has_ended() {
     sqlx::query("select count(*) from es.events").fetch_one(&mut *reader).await.unwrap();
     let archive = tokio::spawn({
         let backend = backend.clone();
-        async move { backend.archive(Position(20)).await }
+        async move { backend.archive_unloadable(Position(20)).await }
     });
     let waiting = async || sqlx::query_scalar(WAITING).fetch_all(&db).await.unwrap();
     let mut first: Vec<i32> = waiting().await;
@@ -313,4 +313,87 @@ async fn an_aggregate_that_has_left_loads_from_its_snapshot_only() {
     assert_eq!(backend.stream(&stream("old"), Version(24), 1).await.unwrap()[0].id, last.id);
     assert!(backend.stream(&stream("old"), Version(25), 100).await.unwrap().is_empty());
     assert_eq!(last.data, event("24").data);
+}
+
+/// Streams `a`, with a snapshot at version 10, and `b`, without one; each has ten events, and there are partitions of ten.
+async fn half_loadable() -> (es_postgres::testing::Database, PgBackend) {
+    use es_core::store::{Snapshot, SnapshotStore as _};
+    let (database, backend) = open().await;
+    backend.partition(10).await.unwrap();
+    for name in ["a", "b", "c", "c"] {
+        write(&backend, name, 10).await;
+    }
+    let event = backend.stream(&stream("a"), Version(9), 1).await.unwrap()[0].id;
+    let (version, schema) = (Version(10), 1);
+    backend
+        .put_snapshot(Snapshot { stream: stream("a"), version, event, schema, data: "10".into() })
+        .await
+        .unwrap();
+    (database, backend)
+}
+
+#[tokio::test]
+async fn what_could_not_be_loaded_any_more_stays_unless_it_is_meant() {
+    let (_database, backend) = half_loadable().await;
+    let why = "stream b has no snapshot at version 10 or later";
+    put(&backend, &[("checkpoints", "totals/1~1#0000", r#"{"position":3,"last":1023}"#)]).await;
+    let plan = backend.plan_archive(Position(20)).await.unwrap();
+    assert_eq!((plan.upto, plan.in_the_way.len(), plan.unloadable.len()), (Position(20), 1, 1));
+    assert!(plan.in_the_way[0].contains("totals/1~1") && plan.unloadable[0].contains(why), "{plan:?}");
+    let (table, key, rev) = ("checkpoints".into(), "totals/1~1#0000".to_owned(), 1);
+    let caught_up = RowWrite { table, key, rev, row: Some(r#"{"position":40,"last":1023}"#.into()) };
+    backend.commit(Commit { rows: vec![caught_up], ..Commit::default() }).await.unwrap();
+    let error = backend.archive(Position(20)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Misuse);
+    assert!(error.to_string().contains(why), "{error}");
+    assert_eq!(versions(&backend, "a", 0).await.len(), 10);
+    assert_eq!(backend.archive_unloadable(Position(20)).await.unwrap(), ["events_archived_1_20"]);
+    assert_eq!(backend.plan_archive(Position(20)).await.unwrap(), es_postgres::ArchivePlan::default());
+}
+
+#[tokio::test]
+async fn what_was_archived_comes_back_the_last_one_first() {
+    let (_database, backend) = half_loadable().await;
+    let tagged = EventFilter::all().tagged(&Tag::new("shop", "a").unwrap());
+    let before = read_all(&backend, &tagged, Position(0)).await.unwrap().events;
+    assert_eq!(before.len(), 40);
+    assert_eq!(backend.archive_unloadable(Position(20)).await.unwrap(), ["events_archived_1_20"]);
+    assert_eq!(backend.archive_unloadable(Position(30)).await.unwrap(), ["events_archived_21_30"]);
+    let error = backend.attach_archive("events_archived_1_20").await.unwrap_err();
+    assert!(error.to_string().contains("attach the tables that left later first"), "{error}");
+    for (name, left) in [("events_archived_21_30", 20), ("events_archived_1_20", 0)] {
+        backend.attach_archive(name).await.unwrap();
+        assert_eq!(backend.stats().await.unwrap().archived, Position(left));
+        assert_eq!(backend.verify().await.unwrap(), Vec::<String>::new());
+        backend.commit(append("b", ExpectedVersion::Any, 1)).await.unwrap();
+    }
+    let after = read_all(&backend, &tagged, Position(0)).await.unwrap().events;
+    assert_eq!(after[..40], before);
+    assert_eq!(versions(&backend, "b", 0).await, (1..=12).collect::<Vec<_>>());
+    let kept: i64 = sqlx::query_scalar("select count(*) from es.archived_streams")
+        .fetch_one(&backend.db())
+        .await
+        .unwrap();
+    assert_eq!(kept, 0);
+    // And leaves again.
+    assert_eq!(backend.archive_unloadable(Position(20)).await.unwrap(), ["events_archived_1_20"]);
+    assert_eq!(backend.verify().await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_a_stream_goes_on_from_has_to_be_there() {
+    let (_database, backend) = open().await;
+    backend.partition(10).await.unwrap();
+    write(&backend, "a", 45).await;
+    assert_eq!(backend.archive_unloadable(Position(20)).await.unwrap(), ["events_archived_1_20"]);
+    assert_eq!(backend.archive_unloadable(Position(30)).await.unwrap(), ["events_archived_21_30"]);
+    sqlx::raw_sql("drop table es.events_archived_1_20").execute(&backend.db()).await.unwrap();
+    let error = backend.attach_archive("events_archived_21_30").await.unwrap_err();
+    assert!(error.to_string().contains("stream a goes on from an event"), "{error}");
+    for gone in ["events_archived_1_20", "nothing", "events"] {
+        let error = backend.attach_archive(gone).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Misuse, "{gone}: {error}");
+    }
+    assert_eq!(versions(&backend, "a", 30).await.len(), 15);
+    assert_eq!(backend.verify().await.unwrap(), Vec::<String>::new());
 }

@@ -60,7 +60,7 @@ async fn a_log_is_partitioned_archived_and_redacted() {
         row: Some(r#"{"position":70,"last":1023}"#.into()),
     };
     backend.commit(Commit { rows: vec![step], ..Commit::default() }).await.unwrap();
-    let (code, tables, _) = run(Some(&database), &["archive", "--upto", "60"]);
+    let (code, tables, _) = run(Some(&database), &["archive", "--upto", "60", "--unloadable"]);
     assert_eq!(
         (code, &*tables),
         (0, "es.events_archived_1_40\nes.events_archived_41_50\nes.events_archived_51_60\n")
@@ -123,7 +123,9 @@ fn the_help_says_what_there_is() {
         "verify",
         "partition",
         "archive",
+        "attach",
         "redact",
+        "forget",
         "adopt",
         "stats",
         "Exit codes",

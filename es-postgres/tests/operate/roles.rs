@@ -159,7 +159,7 @@ async fn a_writer_goes_on_into_partitions() {
     for _ in 0..10 {
         write(&writer, "a", 10).await;
     }
-    assert_eq!(owner.archive(Position(60)).await.unwrap().len(), 4);
+    assert_eq!(owner.archive_unloadable(Position(60)).await.unwrap().len(), 4);
     write(&writer, "a", 10).await;
     assert_eq!(writer.verify().await.unwrap(), Vec::<String>::new());
     // The script knows partitions as well.
@@ -187,6 +187,9 @@ async fn a_writer_changes_nothing_that_was_appended() {
             "create table {es}.mine (n int)",
             "select {es}.redact('a', 1, '1')",
             "select {es}.archive(10)",
+            "select {es}.attach_archive('events_archived_1_10')",
+            "select {es}.forget(now() - interval '1 year')",
+            "select {es}.shut('select 1')",
             "call {es}.partition(10)",
             "select {es}.make_partition(100)",
             "select {es}.become_partition(1, 1)",

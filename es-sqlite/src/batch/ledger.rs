@@ -6,13 +6,14 @@ use es_core::clock::Timestamp;
 use es_core::store::kinds::Kind;
 use es_core::store::rules::Ledger;
 use es_core::store::{
-    Commit, Committed, EventFilter, EventId, IdempotencyKey, Name, NewEvent, Outcome, Position,
+    Commit, CommitError, Committed, EventFilter, EventId, IdempotencyKey, Name, NewEvent, Outcome, Position,
     RecordedEvent, RowWrite, StreamId, Version,
 };
 use uuid::Uuid;
 
 use super::write::Rows;
 use crate::attempt;
+use crate::forget;
 use crate::types::Types;
 
 /// A stream, as it is stored and as the batch leaves it.
@@ -36,6 +37,8 @@ pub(super) struct Batch {
     pub(super) now: Timestamp,
     /// When the events of this batch are recorded: now, or when the last one was, if the clock has gone backwards.
     pub(super) recorded_at: Timestamp,
+    /// Keys and attempts from before this are forgotten.
+    pub(super) forgotten: Option<Timestamp>,
     pub(super) next_stream: i64,
     pub(super) next_type: i64,
     pub(super) streams: HashMap<StreamId, Stream>,
@@ -65,6 +68,20 @@ impl Batch {
 
     pub(super) fn turn_to(&mut self, commit: usize) {
         self.current = commit;
+    }
+
+    /// Refuses what may have been used before, and is forgotten.
+    pub(super) fn check_age(&self, commit: &Commit) -> Result<(), CommitError> {
+        let Some(before) = self.forgotten else { return Ok(()) };
+        if es_core::id::made_at(commit.attempt).is_some_and(|made| made < before) {
+            return Err(attempt::given_up(commit.attempt));
+        }
+        let known = |key| self.outcomes.contains_key(key);
+        let mut keys = commit.outcomes.iter().map(|mark| &mark.key).filter(|key| !known(key));
+        match keys.find(|key| key.made_at().is_some_and(|made| made < before)) {
+            Some(key) => Err(forget::too_old(key)),
+            None => Ok(()),
+        }
     }
 
     /// Whether there is nothing to write.

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use es_core::clock::Timestamp;
 use es_core::limits::MAX_PAGE;
-use es_core::store::{Commit, Filling, INLINE, IdempotencyKey, Outcome, Position, StreamId, Version};
+use es_core::store::{
+    Commit, Filling, INLINE, IdempotencyKey, Outcome, OwnEvents, Position, StreamId, Version,
+};
 use futures::TryStreamExt as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -150,6 +152,8 @@ fn head(row: &SqliteRow, batch: &mut Batch) -> i64 {
     } else {
         batch.recorded_at = Timestamp::MIN;
     }
+    let forgotten: Option<i64> = row.get_unchecked(4);
+    batch.forgotten = forgotten.and_then(|micros| Timestamp::from_microsecond(micros).ok());
     batch.next_stream = row.get_unchecked::<i64, _>(2) + 1;
     let last_type: i64 = row.get_unchecked(3);
     batch.next_type = last_type + 1;
@@ -206,13 +210,14 @@ async fn tails(writing: &mut Writing, commits: &[Commit], batch: &mut Batch) -> 
     // From which version, how many at most, and up to where whatever their size.
     let mut asked: BTreeMap<&StreamId, (Version, usize, u64)> = BTreeMap::new();
     for commit in commits {
+        let mut all = None;
         for append in &commit.appends {
             let stored = batch.streams.get(&append.stream).map_or(Version(0), |stream| stream.version);
             let Some(expected) = append.expected.exact().filter(|expected| *expected < stored) else {
                 continue;
             };
-            let of_stream = commit.appends.iter().filter(|a| a.stream == append.stream);
-            let own: usize = of_stream.map(|a| a.events.len()).sum();
+            let all = all.get_or_insert_with(|| OwnEvents::of(&commit.appends));
+            let own = usize::try_from(all.to(&append.stream).events).unwrap_or(usize::MAX);
             let limit = if commit.explain { MAX_PAGE } else { own };
             let upto = |from: Version, limit: usize| from.0.saturating_add(limit as u64);
             let all = asked.entry(&append.stream).or_insert((expected, limit, 0));

@@ -107,7 +107,7 @@ async fn decide(
             outcomes.push(Err(attempt::given_up(commit.attempt)));
             continue;
         }
-        outcomes.push(match judge(commit, &batch) {
+        outcomes.push(match batch.check_age(commit).and_then(|()| judge(commit, &batch)) {
             Ok(Verdict::Apply) => Ok(batch.add(commit)),
             Ok(Verdict::Repeat(committed)) => Ok(committed),
             Err(refused) => Err(refused),

@@ -51,6 +51,36 @@ pub async fn a_condition_beyond_the_log_is_refused<S: Subject>(subject: S) {
     assert_eq!(store.head().await, 6);
 }
 
+/// E28
+pub async fn a_condition_finds_the_rare_event_among_many<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let common = |_| tagged("subscribed", &["year:1", "course:1"]);
+    store.put("log", (0..300).map(common).collect()).await;
+    // Position 301: among many that have each of its tags but one.
+    store.put("log", vec![tagged("subscribed", &["year:1", "course:1", "student:1"])]).await;
+    store.put("log", (0..300).map(common).collect()).await;
+    for (tags, after, broken) in [
+        (&["year:1", "course:1", "student:1"][..], 0, Some(301)),
+        (&["student:1", "year:1"], 300, Some(301)),
+        (&["year:1", "course:1", "student:1"], 301, None),
+        (&["year:1", "course:1"], 600, Some(601)),
+        (&["year:1", "course:1", "student:2"], 0, None),
+        (&["course:2", "year:1", "student:1"], 0, None),
+    ] {
+        for (types, fits) in [(&["subscribed", "other"][..], true), (&["other"], false), (&[], true)] {
+            let append = Commit::default().and("a", ANY, events(1));
+            let committed = store.commit(append.under(filter(types, tags), Position(after))).await;
+            match (broken.filter(|_| fits), committed) {
+                (None, Ok(_)) => {}
+                (Some(at), Err(CommitError::ConditionFailed { position, .. })) => {
+                    assert_eq!(position, Position(at), "{tags:?} after {after}");
+                }
+                (expected, found) => panic!("{tags:?} {types:?} after {after}: {expected:?}, {found:?}"),
+            }
+        }
+    }
+}
+
 /// E20, E21
 pub async fn a_filter_means_any_of_its_types_and_all_of_its_tags<S: Subject>(subject: S) {
     let store = store(&subject).await;

@@ -59,6 +59,7 @@ macro_rules! __conformance_store_rules {
             }
             conditions {
                 a_condition_beyond_the_log_is_refused
+                a_condition_finds_the_rare_event_among_many
                 a_filter_means_any_of_its_types_and_all_of_its_tags
                 a_read_that_matches_nothing_still_says_how_far_it_looked
                 a_matching_event_after_the_read_refuses_the_append_and_is_named

@@ -47,8 +47,12 @@ pub(crate) enum Command {
     Check,
     /// Prove the promises of the store, on everything that is stored
     ///
-    /// Reads the whole log. Prints a line for each violation.
-    Verify,
+    /// Reads the whole log, in one snapshot. Prints a line for each violation.
+    Verify {
+        /// Only what was appended behind this position
+        #[arg(long, value_name = "POSITION", default_value_t = 0)]
+        after: u64,
+    },
     /// Make the log a table of partitions; again, to set the size of further ones
     ///
     /// Appends and reads go on, and stand still for a moment at the end. A few dozen large partitions are better than
@@ -62,16 +66,30 @@ pub(crate) enum Command {
     ///
     /// The tables stay in the schema, to be dumped and dropped. What has left is gone from every read: a stream that
     /// began there loads from a snapshot only, and a projection that is rebuilt begins with what is kept. It is refused
-    /// while a processor has still to handle an event of them: one that is behind, or one that has it parked.
+    /// while a processor has still to handle an event of them: one that is behind, or one that has it parked; and while a
+    /// stream of them has no snapshot that it could be loaded from.
     Archive {
         /// Partitions up to this position
         #[arg(long, value_name = "POSITION")]
         upto: u64,
+        /// List what is in the way; exit with 1 if anything is
+        #[arg(long)]
+        dry_run: bool,
+        /// Also streams that could not be loaded any more
+        #[arg(long)]
+        unloadable: bool,
+    },
+    /// Take an archived table into the log again: the last one that has left
+    Attach {
+        /// Its name, as `archive` has printed it
+        #[arg(long, value_name = "TABLE")]
+        table: String,
     },
     /// Replace the payload of one event, and forget the snapshot of its stream
     ///
     /// The new payload is read from the standard input, byte for byte. It must be one that the event type can read.
-    /// Rows of projections, states that running programs keep and archives elsewhere are not touched.
+    /// Rows of projections and archives elsewhere are not touched. Running programs forget what they keep in memory. It is refused where
+    /// its stream could then not be loaded, or where a processor has the event parked.
     Redact {
         /// The stream
         #[arg(long, value_name = "NAME")]
@@ -82,6 +100,20 @@ pub(crate) enum Command {
         /// The new payload, instead of the standard input
         #[arg(long, value_name = "TEXT")]
         data: Option<String>,
+        /// Say why it is refused; exit with 1 if it is. Nothing is read or changed
+        #[arg(long)]
+        dry_run: bool,
+        /// Also where it is needed as it is
+        #[arg(long)]
+        needed: bool,
+    },
+    /// Forget outcomes of idempotency keys and fences of attempts that are older than some days
+    ///
+    /// Keys of that age are refused from then on. How old a key is, the last UUID of version 7 in it says; others stay.
+    Forget {
+        /// How many days are remembered, one at least
+        #[arg(long, value_name = "DAYS")]
+        days: u32,
     },
     /// Say that the store was restored or cloned; print its new generation
     ///

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::io::{self, Read as _};
 use std::time::Duration;
 
-use es_core::store::{Position, StoreError, StreamId, Version};
+use es_core::clock::Timestamp;
+use es_core::store::{EventStore as _, Position, StoreError, StreamId, Version};
 use es_postgres::{Adopt, Finding, Migration, PgBackend, PgOptions, Stats};
 
 use crate::arguments::{Arguments, Command};
@@ -57,8 +58,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Answer, StoreError> {
             let good = findings.iter().all(|finding| finding.problems.is_empty() || finding.harmless);
             Answer::data(findings.iter().map(finding).collect()).good_if(good)
         }
-        Command::Verify => {
-            let violations = connect(options()?).await?.verify().await?;
+        Command::Verify { after } => {
+            let violations = connect(options()?).await?.verify_after(Position(*after)).await?;
             let words = match violations.len() {
                 0 => "the store keeps its promises".to_owned(),
                 n => format!("{n} violations"),
@@ -70,23 +71,47 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Answer, StoreError> {
             connect(options()?).await?.partition(*size).await?;
             Answer::words(format!("further partitions take {size} positions each"))
         }
-        Command::Archive { upto } => {
-            let tables = connect(options()?).await?.archive(Position(*upto)).await?;
-            let words = match tables.len() {
-                0 => "no whole partition lies there: nothing was archived",
-                _ => "archived: dump these tables, then drop them",
-            };
-            let lines = tables.iter().map(|table| format!("{}.{table}\n", arguments.schema)).collect();
-            Answer::data(lines).with_words(words)
+        Command::Archive { upto, dry_run: true, unloadable } => {
+            plan_archive(&connect(options()?).await?, Position(*upto), *unloadable).await?
         }
-        Command::Redact { stream, version, data } => {
+        Command::Archive { upto, dry_run: false, unloadable } => {
+            let backend = connect(options()?).await?;
+            archive(&backend, Position(*upto), *unloadable, &arguments.schema).await?
+        }
+        Command::Attach { table } => {
+            let name = table.strip_prefix(&format!("{}.", arguments.schema)).unwrap_or(table);
+            connect(options()?).await?.attach_archive(name).await?;
+            Answer::words(format!("{table} is in the log again"))
+        }
+        Command::Redact { stream, version, dry_run: true, .. } => {
             let stream = StreamId::new(stream.as_str())?;
+            let needs = connect(options()?).await?.redaction_needs(&stream, Version(*version)).await?;
+            let good = needs.is_none();
+            Answer::data(needs.map(|why| format!("{why}\n")).unwrap_or_default()).good_if(good)
+        }
+        Command::Redact { stream, version, data, needed, .. } => {
+            let (stream, version) = (StreamId::new(stream.as_str())?, Version(*version));
             let data = match data {
                 Some(text) => text.clone().into_bytes(),
                 None => input()?,
             };
-            connect(options()?).await?.redact(&stream, Version(*version), data.into()).await?;
-            Answer::words(format!("replaced the payload of {stream} at v{version}"))
+            let backend = connect(options()?).await?;
+            if *needed {
+                backend.redact_needed(&stream, version, data.into()).await?;
+            } else {
+                backend.redact(&stream, version, data.into()).await?;
+            }
+            Answer::words(format!("replaced the payload of {stream} at {version}"))
+        }
+        Command::Forget { days } => {
+            let age = Duration::from_secs(u64::from(*days) * 24 * 3_600);
+            let backend = connect(options()?).await?;
+            let before = backend.now().await?.checked_sub(age).unwrap_or(Timestamp::MIN);
+            let forgotten = backend.forget(before).await?;
+            Answer::words(format!(
+                "forgot {} outcomes of keys and {} fences of attempts",
+                forgotten.keys, forgotten.attempts
+            ))
         }
         Command::Adopt { cloned } => {
             let how = if *cloned { Adopt::Cloned } else { Adopt::Restored };
@@ -95,6 +120,36 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Answer, StoreError> {
         }
         Command::Stats => Answer::data(stats(&connect(options()?).await?.stats().await?)),
     })
+}
+
+async fn plan_archive(backend: &PgBackend, upto: Position, unloadable: bool) -> Result<Answer, StoreError> {
+    let plan = backend.plan_archive(upto).await?;
+    let also = plan.unloadable.iter().filter(|_| !unloadable);
+    let lines: Vec<String> = plan.in_the_way.iter().chain(also).map(|line| format!("{line}\n")).collect();
+    let words = match plan.upto.0 {
+        0 => "no whole partition lies there: nothing would be archived".to_owned(),
+        edge => format!("partitions up to {edge} would be archived"),
+    };
+    let good = lines.is_empty();
+    Ok(Answer::data(lines.concat()).with_words(words).good_if(good))
+}
+
+async fn archive(
+    backend: &PgBackend,
+    upto: Position,
+    unloadable: bool,
+    schema: &str,
+) -> Result<Answer, StoreError> {
+    let tables = match unloadable {
+        true => backend.archive_unloadable(upto).await?,
+        false => backend.archive(upto).await?,
+    };
+    let words = match tables.len() {
+        0 => "no whole partition lies there: nothing was archived",
+        _ => "archived: dump these tables, then drop them",
+    };
+    let lines = tables.iter().map(|table| format!("{schema}.{table}\n")).collect();
+    Ok(Answer::data(lines).with_words(words))
 }
 
 fn options(arguments: &Arguments) -> Result<PgOptions, StoreError> {
