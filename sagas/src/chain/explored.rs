@@ -222,7 +222,7 @@ impl Explorer {
             Act::Commit(i) => self.commits(world, whose, i, true),
             Act::RollBack(i) => {
                 let then = world.with(whose, |_, run| run.holds[i] = false);
-                self.hears(then, whose, Heard::RolledBack(i))
+                self.hears(&then, whose, Heard::RolledBack(i))
             }
             Act::Refuse(i) => self.refuses(world, whose, i),
         }
@@ -230,21 +230,21 @@ impl Explorer {
 
     fn opens(&mut self, world: &World, whose: Whose, i: usize) -> Result<(), String> {
         // It waits for a lock in vain, or its database is away.
-        self.hears(world.clone(), whose, Heard::Opened(i, Found::Failed))?;
+        self.hears(world, whose, Heard::Opened(i, Found::Failed))?;
         if world.is_held(i) {
             return Ok(());
         }
         let held = world.with(whose, |_, run| run.holds[i] = self.fault != Fault::HoldsNothing);
         match world.rows[i] {
             Row::None => {
-                self.hears(held.clone(), whose, Heard::Opened(i, Found::Refuses))?;
+                self.hears(&held, whose, Heard::Opened(i, Found::Refuses))?;
                 match self.fault {
                     Fault::CommitsAtOnce => self.commits(&held, whose, i, false),
-                    _ => self.hears(held, whose, Heard::Opened(i, Found::Open)),
+                    _ => self.hears(&held, whose, Heard::Opened(i, Found::Open)),
                 }
             }
-            Row::Done => self.hears(world.clone(), whose, Heard::Opened(i, Found::Committed)),
-            Row::Refused => self.hears(world.clone(), whose, Heard::Opened(i, Found::HasRefused)),
+            Row::Done => self.hears(world, whose, Heard::Opened(i, Found::Committed)),
+            Row::Refused => self.hears(world, whose, Heard::Opened(i, Found::HasRefused)),
             // It comes after its undo: it has failed.
             Row::Undone => Ok(()),
         }
@@ -255,15 +255,15 @@ impl Explorer {
         let mut done = lost.clone();
         (done.rows[i], done.commits[i]) = (Row::Done, done.commits[i] + 1);
         if !is_asked {
-            return self.hears(done, whose, Heard::Opened(i, Found::Open));
+            return self.hears(&done, whose, Heard::Opened(i, Found::Open));
         }
         if self.fault == Fault::CommitsAtOnce {
             // It has.
-            return self.hears(lost, whose, Heard::Committed(i, true));
+            return self.hears(&lost, whose, Heard::Committed(i, true));
         }
-        self.hears(done.clone(), whose, Heard::Committed(i, true))?;
-        self.hears(done, whose, Heard::Committed(i, false))?;
-        self.hears(lost, whose, Heard::Committed(i, false))
+        self.hears(&done, whose, Heard::Committed(i, true))?;
+        self.hears(&done, whose, Heard::Committed(i, false))?;
+        self.hears(&lost, whose, Heard::Committed(i, false))
     }
 
     /// It is rolled back, and then the no is left, if nobody was faster.
@@ -277,24 +277,24 @@ impl Explorer {
             return Ok(());
         }
         if self.fault == Fault::KeepsNoRefusal {
-            return self.hears(world.clone(), whose, Heard::Refused(i, true));
+            return self.hears(world, whose, Heard::Refused(i, true));
         }
-        self.hears(world.clone(), whose, Heard::Refused(i, false))?;
+        self.hears(world, whose, Heard::Refused(i, false))?;
         match world.rows[i] {
             _ if world.is_held(i) => Ok(()),
             Row::None => {
                 let mut kept = world.clone();
                 kept.rows[i] = Row::Refused;
-                self.hears(kept.clone(), whose, Heard::Refused(i, true))?;
+                self.hears(&kept, whose, Heard::Refused(i, true))?;
                 // Its answer is lost.
-                self.hears(kept, whose, Heard::Refused(i, false))
+                self.hears(&kept, whose, Heard::Refused(i, false))
             }
-            Row::Refused => self.hears(world.clone(), whose, Heard::Refused(i, true)),
+            Row::Refused => self.hears(world, whose, Heard::Refused(i, true)),
             Row::Done | Row::Undone => Ok(()),
         }
     }
 
-    fn hears(&mut self, world: World, whose: Whose, heard: Heard) -> Result<(), String> {
+    fn hears(&mut self, world: &World, whose: Whose, heard: Heard) -> Result<(), String> {
         let mut says = None;
         let then = world.with(whose, |_, run| {
             let before = run.tried.end();

@@ -80,13 +80,14 @@ async fn compare(
 /// What a journal says, and a row; `None`: there is nothing to compare.
 fn sides(claim: Option<Claim>, row: Option<&Standing>) -> Option<(String, Option<String>)> {
     let says = row.map(|standing| standing.stored().0.to_owned());
-    match (claim, row) {
-        (Some(Claim::Said), _) => None,
-        (Some(Claim::Done | Claim::Confirmed), _) => Some(("done".to_owned(), says)),
+    let has_run = matches!(claim, Some(Claim::Done | Claim::Confirmed));
+    match row {
+        _ if claim == Some(Claim::Said) => None,
+        _ if has_run => Some(("done".to_owned(), says)),
         // Only the first database keeps a no, and what an undo did not come to has no row.
-        (_, None) => None,
-        (_, Some(Standing::Undone | Standing::Tomb(_))) => says.clone().map(|left| (left, says)),
-        (_, Some(_)) => Some(("not run".to_owned(), says)),
+        None => None,
+        Some(Standing::Undone | Standing::Tomb(_)) => says.clone().map(|left| (left, says)),
+        Some(_) => Some(("not run".to_owned(), says)),
     }
 }
 
