@@ -201,7 +201,7 @@ impl App {
             let events = events.into_iter().map(|data| data.map(new)).collect::<Result<_, _>>()?;
             commit.appends.push(Append { stream, expected, events });
         }
-        match self.store().commit(commit).await {
+        match crate::command::commit(self.store(), commit).await {
             Err(CommitError::Unknown(attempt)) => Ok(crate::command::resolve(bus, &attempt).await?),
             outcome => Ok(outcome?),
         }

@@ -23,6 +23,7 @@ mod filter;
 mod idempotency_key;
 pub mod keys;
 pub mod kinds;
+pub mod measure;
 mod page;
 mod participant;
 pub mod queue;
