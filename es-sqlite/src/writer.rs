@@ -13,11 +13,12 @@ use std::time::Duration;
 use es_core::clock::Clock;
 use es_core::entropy::SystemEntropy;
 use es_core::id::Ids;
-use es_core::store::{Attempt, Commit, CommitError, Committed, Position, RowWakes, StoreError};
+use es_core::store::measure::Writes;
+use es_core::store::{Attempt, Commit, CommitError, Committed, NewEvent, Position, RowWakes, StoreError};
 use sqlx::SqliteConnection;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::batch;
 use crate::error;
@@ -36,7 +37,17 @@ struct Request {
     caller: Caller,
     commit: Commit,
     reply: oneshot::Sender<Result<Committed, CommitError>>,
+    since: Instant,
 }
+
+impl Request {
+    fn events(&self) -> impl Iterator<Item = &NewEvent> {
+        self.commit.appends.iter().flat_map(|append| &append.events)
+    }
+}
+
+/// What this queue shows.
+const SHOWN: Writes = Writes::of("commits");
 
 /// What all writes of one store share.
 #[derive(Debug)]
@@ -330,7 +341,7 @@ impl Batcher {
     async fn send(&self, commit: Commit) -> Result<Committed, CommitError> {
         let attempt = Attempt::of(commit.attempt, &commit);
         let (reply, outcome) = oneshot::channel();
-        let request = Request { caller: Caller::current(), commit, reply };
+        let request = Request { caller: Caller::current(), commit, reply, since: Instant::now() };
         if self.requests.send(request).await.is_err() {
             let gone = std::io::Error::other("the runtime that the store was opened on has ended");
             return Err(StoreError::transient("a commit", gone).into());
@@ -349,12 +360,25 @@ async fn write(shared: Arc<Shared>, mut requests: mpsc::Receiver<Request>) {
         waiting.extend(received.drain(..));
         // Callers that the last batch has just woken come into this one.
         tokio::task::yield_now().await;
+        let began = Instant::now();
         let locked = lock_for(&shared, &mut waiting, &mut requests).await;
+        SHOWN.turn(began.elapsed());
         receive(&mut waiting, &mut requests);
-        let (commits, replies): (Vec<_>, Vec<_>) = take(&mut waiting).map(|r| (r.commit, r.reply)).unzip();
+        let batch: Vec<Request> = take(&mut waiting).collect();
+        SHOWN.batch(batch.iter().map(|r| r.since.elapsed()), batch.iter().map(|r| r.events().count()).sum());
+        SHOWN.waiting(
+            waiting.len(),
+            waiting.iter().flat_map(Request::events).map(|event| event.data.len()).sum(),
+        );
+        let (commits, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|r| (r.commit, r.reply)).unzip();
         let outcomes = match locked {
             Ok(_) if commits.is_empty() => continue,
-            Ok(mut writing) => batch::run(&mut writing, commits).await,
+            Ok(mut writing) => {
+                let began = Instant::now();
+                let outcomes = batch::run(&mut writing, commits).await;
+                SHOWN.flushed(began.elapsed());
+                outcomes
+            }
             Err(error) => commits.iter().map(|_| Err(error.clone().into())).collect(),
         };
         for (reply, outcome) in replies.into_iter().zip(outcomes) {
@@ -400,8 +424,7 @@ fn receive(waiting: &mut VecDeque<Request>, requests: &mut mpsc::Receiver<Reques
 fn take(waiting: &mut VecDeque<Request>) -> std::collections::vec_deque::Drain<'_, Request> {
     let (mut events, mut bytes, mut count) = (0, 0, 0);
     for request in waiting.iter() {
-        let new = request.commit.appends.iter().flat_map(|a| &a.events);
-        let (n, size) = new.fold((0, 0), |(n, size), event| (n + 1, size + event.data.len()));
+        let (n, size) = request.events().fold((0, 0), |(n, size), event| (n + 1, size + event.data.len()));
         events += n;
         bytes += size;
         if count > 0 && (events > MAX_EVENTS || bytes > MAX_BYTES) {
