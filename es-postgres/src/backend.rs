@@ -8,12 +8,13 @@ use async_trait::async_trait;
 use es_core::clock::Clock;
 use es_core::id::Ids;
 use es_core::services::Services;
+use es_core::store::measure::Writes;
 use es_core::store::{
     Backend, Builds, Commit, CommitError, Committed, Generation, INLINE, Position, RowSnapshot, RowWakes,
     StoreError, Tables, Touched,
 };
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions as _, Connection as _, Row as _};
+use sqlx::{Connection as _, Row as _};
 use tokio::sync::watch;
 
 use crate::lane::Lane;
@@ -26,7 +27,7 @@ use crate::streams::Streams;
 use crate::types::{self, Types};
 use crate::wake::{self, News};
 use crate::witnesses::Witnesses;
-use crate::{Db, PgOptions, Tx, check, error, projection, schema, transient};
+use crate::{Db, PgOptions, Tx, check, connect, error, projection, schema, transient};
 
 /// An event store in one schema of a PostgreSQL database. Clones share it.
 ///
@@ -167,8 +168,10 @@ impl PgBackend {
     /// As [`Self::connect`].
     pub async fn connect_with(options: PgOptions) -> Result<Self, StoreError> {
         let failed = |e| error::store("connecting to the database", e);
-        let mut conn = options.for_store().connect().await.map_err(failed)?;
+        let mut conn = connect::first(&options.for_store()).await?;
         check::server(&mut conn).await?;
+        check::encryption(&mut conn, &options).await?;
+        check::session(&mut conn, &options).await?;
         let identity = match schema::prepare(&mut conn, &options.schema, options.migrate).await {
             Ok(identity) => identity,
             Err(error) => {
@@ -212,8 +215,8 @@ impl PgBackend {
             drop(tokio::spawn(wake::run(Arc::downgrade(&shared), pool, channel, stirred)));
         }
         let pools = Pools::new(&options);
-        let log = Lane::start(shared.clone(), options.for_lanes());
-        let state = Lane::start(shared.clone(), options.for_lanes());
+        let log = Lane::start(shared.clone(), options.for_lanes(), Writes::of("events"));
+        let state = Lane::start(shared.clone(), options.for_lanes(), Writes::of("state"));
         Ok(Self(Arc::new(Store { options, shared, pools, log, state })))
     }
 

@@ -6,17 +6,19 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use es_core::store::measure::Writes;
 use es_core::store::{Attempt, Commit, CommitError, Committed, EventId, Position, StoreError};
+use sqlx::PgConnection;
 use sqlx::postgres::{PgConnectOptions, PgRow};
-use sqlx::{ConnectOptions as _, PgConnection};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::admission::Admission;
 use crate::backend::Shared;
 use crate::batch::{self, Answer, Batch, FIRST, PROOF};
+use crate::connect;
 use crate::error::{self, Fate};
 use crate::row::signed;
 use crate::stream_cache::StreamCache;
@@ -53,6 +55,9 @@ pub(crate) enum Failure {
     Failed(CommitError),
 }
 
+/// The log has no number left for a commit.
+pub(crate) const OVERFLOW: CommitError = CommitError::Overflow { what: "a position or a version" };
+
 type Outcome = Result<Committed, Failure>;
 
 /// A commit, and where its outcome goes.
@@ -60,6 +65,7 @@ type Outcome = Result<Committed, Failure>;
 struct Request {
     commit: Commit,
     reply: oneshot::Sender<Outcome>,
+    since: Instant,
 }
 
 impl Request {
@@ -81,17 +87,17 @@ impl Request {
 pub(crate) struct Lane(mpsc::Sender<Request>);
 
 impl Lane {
-    pub(crate) fn start(shared: Arc<Shared>, connect: PgConnectOptions) -> Self {
+    pub(crate) fn start(shared: Arc<Shared>, connect: PgConnectOptions, shown: Writes) -> Self {
         let (queue, requests) = mpsc::channel(QUEUE);
         let streams = StreamCache::default();
-        let writer = Writer { shared, connect, conn: None, unsettled: Vec::new(), streams };
+        let writer = Writer { shared, connect, conn: None, unsettled: Vec::new(), streams, shown };
         drop(tokio::spawn(writer.serve(requests)));
         Self(queue)
     }
 
     pub(crate) async fn commit(&self, commit: Commit) -> Outcome {
         let (reply, outcome) = oneshot::channel();
-        if self.0.send(Request { commit, reply }).await.is_err() {
+        if self.0.send(Request { commit, reply, since: Instant::now() }).await.is_err() {
             let gone = std::io::Error::other("the runtime that the store was opened on has ended");
             return Err(Failure::Failed(StoreError::transient("a commit", gone).into()));
         }
@@ -118,6 +124,7 @@ struct Writer {
     /// callers may be gone.
     unsettled: Vec<(Attempt, Position)>,
     streams: StreamCache,
+    shown: Writes,
 }
 
 impl Writer {
@@ -134,8 +141,16 @@ impl Writer {
                 received.push(request);
             }
             waiting.extend(received.drain(..));
-            self.write(take(&mut waiting)).await;
+            let batch = take(&mut waiting);
+            self.show(&batch, &waiting);
+            self.write(batch).await;
         }
+    }
+
+    fn show(&self, batch: &[Request], waiting: &VecDeque<Request>) {
+        let events = |request: &Request| request.commit.appends.iter().map(|a| a.events.len()).sum::<usize>();
+        self.shown.batch(batch.iter().map(|r| r.since.elapsed()), batch.iter().map(events).sum());
+        self.shown.waiting(waiting.len(), waiting.iter().map(|request| batch::size(&request.commit)).sum());
     }
 
     /// The connection, after whatever an earlier one has left unanswered has ended: a barrier waits for that too.
@@ -143,7 +158,7 @@ impl Writer {
         let patience = self.shared.readers.patience();
         if self.conn.is_none() {
             self.streams.forget();
-            self.conn = Some(patience.within(self.connect.connect()).await?);
+            self.conn = Some(patience.within(connect::open(&self.connect)).await?);
         }
         let conn = self.conn.as_mut().expect("it was just made");
         while let Some((attempt, head)) = self.unsettled.last() {
@@ -187,6 +202,7 @@ impl Writer {
                 }
                 Err(Failed::Sent { fate: Fate::Again, error, .. }) if tries < TRIES => {
                     tries += 1;
+                    self.shown.again(error::code(&error).unwrap_or_default().to_owned());
                     if error::is_renamed(&error) {
                         self.shared.types.replace([]);
                     }
@@ -212,10 +228,11 @@ impl Writer {
                     }
                 }
                 Err(failed) => {
-                    let error = CommitError::from(match failed {
-                        Failed::Before(error) => error,
-                        Failed::Sent { error, .. } => error::store("a commit", error),
-                    });
+                    let error = match failed {
+                        Failed::Before(error) => error.into(),
+                        Failed::Sent { error, .. } if error::is_overflow(&error) => OVERFLOW,
+                        Failed::Sent { error, .. } => error::store("a commit", error).into(),
+                    };
                     piece.into_iter().for_each(|request| request.answer(Err(error.clone())));
                 }
             }
@@ -247,7 +264,9 @@ impl Writer {
         let sql = if args.len() > FIRST + PROOF.len() { APPEND_ALL } else { APPEND };
         let query = args.into_iter().fold(sqlx::query(sql), |query, arg| arg.bind(query));
         let conn = self.conn.as_mut().expect("it was just made");
+        let began = Instant::now();
         let answered: Result<PgRow, _> = self.shared.readers.patience().within(query.fetch_one(conn)).await;
+        self.shown.flushed(began.elapsed());
         if let Err(e) = &answered {
             self.streams.forget();
             if error::breaks_connection(e) {

@@ -15,11 +15,12 @@ use es_core::store::StoreError;
 use futures::TryStreamExt as _;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgRow};
 use sqlx::query::Query;
-use sqlx::{ConnectOptions as _, PgConnection, Postgres, SqlStr};
+use sqlx::{PgConnection, Postgres, SqlStr};
 use tokio::sync::Semaphore;
 
 use crate::history::Histories;
-use crate::{error, schema};
+use crate::narrow::Narrow;
+use crate::{connect, error, schema};
 
 /// How long an answer is waited for: somewhat longer than the server works on it. A server that says nothing at all,
 /// or a network that swallows what it says, would be waited for until the system gives up the connection.
@@ -57,6 +58,8 @@ pub(crate) struct Readers {
     histories: Histories,
     /// For how many more reads large events or rows are expected.
     large: AtomicU32,
+    /// How much of a page is asked for.
+    pub(crate) narrow: Narrow,
 }
 
 /// Without the driver's options: they show the password.
@@ -69,7 +72,8 @@ impl fmt::Debug for Readers {
 impl Readers {
     pub(crate) fn new(connect: PgConnectOptions, connections: usize, patience: Patience) -> Self {
         let (permits, idle) = (Semaphore::new(connections), Mutex::default());
-        Self { connect, patience, permits, idle, histories: Histories::default(), large: AtomicU32::new(0) }
+        let (histories, narrow) = (Histories::default(), Narrow::default());
+        Self { connect, patience, permits, idle, histories, large: AtomicU32::new(0), narrow }
     }
 
     /// How often a connection has led to another history than those before.
@@ -129,7 +133,7 @@ impl Readers {
                 outcome => return self.put_after(conn, outcome),
             }
         }
-        let mut conn = self.patience.within(self.connect.connect()).await?;
+        let mut conn = self.patience.within(connect::open(&self.connect)).await?;
         self.patience.within(self.histories.meet(&mut conn)).await?;
         let outcome = self.patience.within(all(query(), &mut conn, &mut decode)).await;
         match outcome {

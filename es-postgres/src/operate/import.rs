@@ -6,7 +6,8 @@ use std::pin::pin;
 
 use es_core::clock::Timestamp;
 use es_core::store::{
-    Append, Commit, EventId, ExpectedVersion, NewEvent, Position, StoreError, StreamId, check, envelope,
+    Append, Commit, EventId, ExpectedVersion, INLINE, NewEvent, Position, StoreError, StreamId, check,
+    envelope,
 };
 use futures::{Stream, StreamExt as _};
 use sqlx::postgres::{PgConnection, PgRow};
@@ -84,7 +85,8 @@ impl PgBackend {
     ///
     /// # Errors
     ///
-    /// [`ImportError`] with what is stored: an event is over a limit or from the future, or the database failed.
+    /// [`ImportError`] with what is stored: an event is over a limit or from the future, projections are inline (no commit
+    /// would have written their rows: retire them, import, and make them inline again), or the database failed.
     pub async fn import(
         &self,
         events: impl Stream<Item = Imported> + Send,
@@ -129,6 +131,7 @@ impl PgBackend {
         let (names, places) = chunk.streams();
         let count = i64::try_from(chunk.times.len()).unwrap_or(i64::MAX);
         let row = sqlx::query(BEGIN).bind(names).bind(count).fetch_one(&mut *tx).await.map_err(failed)?;
+        not_inline(&mut tx).await?;
         let start = Start::read(&row, shared.micros())?;
         let through = Position(number(start.head + count));
         let (events, tags) = chunk.rows(&places, start, &shared.types.known())?;
@@ -155,6 +158,27 @@ impl PgBackend {
             Ok(()) => Ok(through),
         }
     }
+}
+
+/// Refuses where projections are inline. Behind the gate, so none becomes it meanwhile.
+async fn not_inline(conn: &mut PgConnection) -> Result<(), StoreError> {
+    let failed = |e| error::store("importing events", e);
+    let query =
+        sqlx::query("select data from rows where tbl = $1 and key = $2").bind(INLINE.0).bind(INLINE.1);
+    let Some(row) = query.fetch_optional(conn).await.map_err(failed)? else { return Ok(()) };
+    let names: Vec<String> =
+        serde_json::from_slice(row.try_get::<&[u8], _>(0).map_err(failed)?).map_err(|e| {
+            StoreError::Corrupt { what: format!("the set of inline projections cannot be read: {e}") }
+        })?;
+    if names.is_empty() {
+        return Ok(());
+    }
+    let what = format!(
+        "{} {} inline: what is imported would be missing in the rows; retire them, import, and make them inline again",
+        names.join(", "),
+        if names.len() == 1 { "is" } else { "are" }
+    );
+    Err(StoreError::misuse(what))
 }
 
 /// Whether an event stands at a position, once whoever was writing has ended.

@@ -5,11 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use es_core::store::{Position, StoreError, StreamId, Version};
 use sqlx::postgres::{PgConnection, PgDatabaseError, PgRow};
-use sqlx::{ConnectOptions as _, Connection as _, Row as _};
+use sqlx::{Connection as _, Row as _};
 
 use crate::readers::PgQuery;
 use crate::row::signed;
-use crate::{PgBackend, error};
+use crate::{PgBackend, connect, error};
 
 impl PgBackend {
     /// Makes the log a table of partitions by ranges of this many positions. What it holds by now becomes the first of
@@ -82,7 +82,7 @@ impl PgBackend {
     /// back what was open.
     pub(crate) async fn patient(&self) -> Result<PgConnection, StoreError> {
         let options = self.0.options.for_whole_tables().options([("statement_timeout", "0")]);
-        options.connect().await.map_err(|e| error::store("connecting", e))
+        connect::first(&options).await
     }
 
     async fn maintain(&self, what: &'static str, query: PgQuery) -> Result<Vec<PgRow>, StoreError> {

@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "in here, what is not there is a test that fails")]
 
+mod bad_input;
 mod batches;
 mod conformance;
 mod dump;
+mod edges;
 mod extremes;
 mod generations;
 mod history;
@@ -16,6 +18,7 @@ mod removals;
 mod row_order;
 mod row_wakes;
 mod schema;
+mod shown;
 mod storms;
 mod support;
 mod traps;

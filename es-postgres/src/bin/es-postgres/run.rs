@@ -4,10 +4,41 @@ use std::fmt::Write as _;
 use std::io::{self, Read as _};
 use std::time::Duration;
 
+use es_core::processor::ProcessorError;
 use es_core::store::{Position, StoreError, StreamId, Version};
+use es_core::{ErrorKind, chain};
 use es_postgres::{Finding, Migration, PgBackend, PgOptions, Stats};
+use serde_json::{Value, json};
 
 use crate::arguments::{Arguments, Command};
+use crate::processor;
+
+/// Why it could not be done.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) kind: ErrorKind,
+    pub(crate) words: String,
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Self { kind: error.kind(), words: chain(&error) }
+    }
+}
+
+impl From<ProcessorError> for Failed {
+    fn from(error: ProcessorError) -> Self {
+        Self { kind: error.kind(), words: chain(&error) }
+    }
+}
+
+impl Failed {
+    /// For programs.
+    pub(crate) fn json(&self) -> String {
+        let kind = format!("{:?}", self.kind).to_lowercase();
+        format!("{}\n", json!({ "good": false, "error": self.words, "kind": kind }))
+    }
+}
 
 /// What is printed, and whether all is well.
 #[derive(Debug)]
@@ -15,47 +46,69 @@ pub(crate) struct Answer {
     pub(crate) data: String,
     pub(crate) words: String,
     pub(crate) good: bool,
+    /// The same for programs: a name for what was asked for, and what it is.
+    fields: Value,
 }
 
 impl Answer {
-    fn data(data: String) -> Self {
-        Self { data, words: String::new(), good: true }
+    /// For people, and for programs.
+    pub(crate) fn data(data: String, fields: Value) -> Self {
+        Self { data, words: String::new(), good: true, fields }
     }
 
-    fn words(words: impl Into<String>) -> Self {
-        Self { data: String::new(), words: format!("{}\n", words.into()), good: true }
+    pub(crate) fn words(words: impl Into<String>) -> Self {
+        Self::data(String::new(), json!({})).with_words(words)
     }
 
-    fn with_words(mut self, words: impl Into<String>) -> Self {
+    /// All of it in one line.
+    pub(crate) fn json(&self) -> String {
+        let mut all = json!({ "good": self.good });
+        let fields = self.fields.as_object().into_iter().flatten();
+        fields.for_each(|(name, value)| all[name] = value.clone());
+        if !self.words.is_empty() {
+            all["words"] = self.words.trim_end().into();
+        }
+        format!("{all}\n")
+    }
+
+    pub(crate) fn with_words(mut self, words: impl Into<String>) -> Self {
         self.words = format!("{}\n", words.into());
         self
     }
 
-    fn good_if(mut self, good: bool) -> Self {
+    pub(crate) fn good_if(mut self, good: bool) -> Self {
         self.good = good;
         self
     }
 }
 
-pub(crate) async fn run(arguments: Arguments) -> Result<Answer, StoreError> {
+pub(crate) async fn run(arguments: Arguments) -> Result<Answer, Failed> {
     let options = || options(&arguments);
     Ok(match &arguments.command {
         Command::Migrate { print: true, .. } => {
-            Answer::data(script(&es_postgres::migrations(&arguments.schema)?, &arguments.schema))
+            let script = script(&es_postgres::migrations(&arguments.schema)?, &arguments.schema);
+            Answer::data(script.clone(), json!({ "sql": script }))
         }
         Command::Migrate { dry_run: true, .. } => {
             let pending = options()?.pending().await?;
-            Answer::data(list(&pending)).with_words(count(&pending, "to run")).good_if(pending.is_empty())
+            listed(&pending).with_words(count(&pending, "to run")).good_if(pending.is_empty())
         }
         Command::Migrate { .. } => {
             let ran = options()?.migrate().await?;
-            Answer::data(list(&ran)).with_words(count(&ran, "run"))
+            listed(&ran).with_words(count(&ran, "run"))
         }
-        Command::Roles { .. } => Answer::data(es_postgres::roles(&arguments.schema)?),
+        Command::Roles { .. } => {
+            let script = es_postgres::roles(&arguments.schema)?;
+            Answer::data(script.clone(), json!({ "sql": script }))
+        }
         Command::Check => {
             let findings = options()?.check().await?;
             let good = findings.iter().all(|finding| finding.problems.is_empty() || finding.harmless);
-            Answer::data(findings.iter().map(finding).collect()).good_if(good)
+            let fields = findings.iter().map(|finding| {
+                json!({ "rule": finding.rule, "problems": finding.problems, "harmless": finding.harmless })
+            });
+            let fields = json!({ "findings": fields.collect::<Vec<_>>() });
+            Answer::data(findings.iter().map(finding).collect(), fields).good_if(good)
         }
         Command::Verify => {
             let violations = connect(options()?).await?.verify().await?;
@@ -64,7 +117,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Answer, StoreError> {
                 n => format!("{n} violations"),
             };
             let lines = violations.iter().map(|line| format!("{line}\n")).collect();
-            Answer::data(lines).with_words(words).good_if(violations.is_empty())
+            let fields = json!({ "violations": violations });
+            Answer::data(lines, fields).with_words(words).good_if(violations.is_empty())
         }
         Command::Partition { size } => {
             connect(options()?).await?.partition(*size).await?;
@@ -76,11 +130,13 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Answer, StoreError> {
                 0 => "no whole partition lies there: nothing was archived",
                 _ => "archived: dump these tables, then drop them",
             };
-            let lines = tables.iter().map(|table| format!("{}.{table}\n", arguments.schema)).collect();
-            Answer::data(lines).with_words(words)
+            let names: Vec<String> =
+                tables.iter().map(|table| format!("{}.{table}", arguments.schema)).collect();
+            let lines = names.iter().map(|name| format!("{name}\n")).collect();
+            Answer::data(lines, json!({ "tables": names })).with_words(words)
         }
         Command::Redact { stream, version, data } => {
-            let stream = StreamId::new(stream.as_str())?;
+            let stream = StreamId::new(stream.as_str()).map_err(StoreError::from)?;
             let data = match data {
                 Some(text) => text.clone().into_bytes(),
                 None => input()?,
@@ -88,7 +144,18 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Answer, StoreError> {
             connect(options()?).await?.redact(&stream, Version(*version), data.into()).await?;
             Answer::words(format!("replaced the payload of {stream} at v{version}"))
         }
-        Command::Stats => Answer::data(stats(&connect(options()?).await?.stats().await?)),
+        Command::Stats => {
+            let found = connect(options()?).await?.stats().await?;
+            Answer::data(stats(&found), json!({ "stats": numbers(&found) }))
+        }
+        Command::Builds { .. }
+        | Command::Parked { .. }
+        | Command::Retry { .. }
+        | Command::Discard { .. }
+        | Command::Pause { .. }
+        | Command::Resume { .. } => {
+            return processor::run(connect(options()?).await?, &arguments.command).await;
+        }
     })
 }
 
@@ -130,8 +197,28 @@ fn script(steps: &[Migration], schema: &str) -> String {
     sql
 }
 
-fn list(steps: &[Migration]) -> String {
-    steps.iter().map(|step| format!("{:04} {}\n", step.number, step.name)).collect()
+fn listed(steps: &[Migration]) -> Answer {
+    let lines = steps.iter().map(|step| format!("{:04} {}\n", step.number, step.name)).collect();
+    let fields = steps.iter().map(|step| json!({ "number": step.number, "name": step.name }));
+    Answer::data(lines, json!({ "migrations": fields.collect::<Vec<_>>() }))
+}
+
+fn numbers(stats: &Stats) -> Value {
+    let Stats { head, archived, streams, partition, tables, checkpoints, unreadable, .. } = stats;
+    let tables = tables.iter().map(|(name, bytes)| json!({ "name": name, "bytes": bytes }));
+    let checkpoints = checkpoints.iter().map(|(name, position)| {
+        json!({ "name": name, "position": position.0, "behind": head.0.saturating_sub(position.0) })
+    });
+    json!({
+        "head": head.0,
+        "archived": archived.0,
+        "events": stats.events(),
+        "streams": streams,
+        "partition_size": partition,
+        "tables": tables.collect::<Vec<_>>(),
+        "checkpoints": checkpoints.collect::<Vec<_>>(),
+        "unreadable": unreadable,
+    })
 }
 
 fn count(steps: &[Migration], what: &str) -> String {
@@ -176,6 +263,9 @@ fn stats(stats: &Stats) -> String {
     for (name, position) in &stats.checkpoints {
         let behind = stats.head.0.saturating_sub(position.0);
         line(name, position.0.to_string(), behind.to_string());
+    }
+    for name in &stats.unreadable {
+        line(name, "cannot be read".to_owned(), single());
     }
     lines
 }
