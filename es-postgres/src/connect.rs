@@ -68,16 +68,16 @@ pub(crate) fn place(options: &PgConnectOptions) -> String {
 /// The same error, with the place where nobody answered.
 fn at(options: &PgConnectOptions, error: sqlx::Error) -> sqlx::Error {
     match error {
-        sqlx::Error::Io(source) => {
-            let kind = source.kind();
-            sqlx::Error::Io(io::Error::new(
-                kind,
-                Unreachable { place: place(options), source: source.into() },
-            ))
-        }
+        sqlx::Error::Io(source) => lost(&place(options), source),
         sqlx::Error::Tls(source) => sqlx::Error::Tls(Box::new(Unreachable { place: place(options), source })),
         other => other,
     }
+}
+
+/// A connection that cannot be had, or is gone, with the place that it leads to.
+pub(crate) fn lost(place: &str, source: io::Error) -> sqlx::Error {
+    let kind = source.kind();
+    sqlx::Error::Io(io::Error::new(kind, Unreachable { place: place.to_owned(), source: source.into() }))
 }
 
 /// A server with no answer, or none that can be used.
@@ -89,7 +89,7 @@ struct Unreachable {
 
 impl fmt::Display for Unreachable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "there is no connection to {}", self.place)
+        write!(f, "the connection to {} failed", self.place)
     }
 }
 

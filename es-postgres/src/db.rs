@@ -47,10 +47,12 @@ impl Limits {
 
     /// Says where no connection was to be had.
     fn explain(&self, error: Error) -> Error {
-        if !matches!(error, Error::PoolTimedOut) {
-            return error;
-        }
         let Self { wait, place, .. } = self;
+        match error {
+            Error::PoolTimedOut => {}
+            Error::Io(source) => return connect::lost(place, source),
+            error => return error,
+        }
         let what = format!(
             "no connection to {place} within {wait:?}: all are in use, or the server does not answer"
         );

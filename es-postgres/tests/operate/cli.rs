@@ -139,9 +139,18 @@ async fn what_cannot_be_done_is_said_in_words() {
 fn the_help_says_what_there_is() {
     let (code, help, _) = run(None, &["--help"]);
     assert_eq!(code, 0);
-    for word in
-        ["migrate", "roles", "check", "verify", "partition", "archive", "redact", "stats", "parked", "Exit codes"]
-    {
+    for word in [
+        "migrate",
+        "roles",
+        "check",
+        "verify",
+        "partition",
+        "archive",
+        "redact",
+        "stats",
+        "parked",
+        "Exit codes",
+    ] {
         assert!(help.contains(word), "{help}");
     }
     let (code, script, _) = run(None, &["roles", "--print", "--schema", "shop"]);

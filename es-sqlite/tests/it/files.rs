@@ -83,9 +83,10 @@ async fn the_last_position_is_given_out_and_none_after_it() {
     let store = SqliteBackend::open(folder.path().join("store.db")).await.unwrap();
     store.commit(commit("a")).await.unwrap();
     let far = "drop trigger es_events_update; update es_events set position = 9223372036854775806";
-    let mut conn = <sqlx::SqliteConnection as sqlx::Connection>::connect(&format!("sqlite:{}", store.path().display()))
-        .await
-        .unwrap();
+    let mut conn =
+        <sqlx::SqliteConnection as sqlx::Connection>::connect(&format!("sqlite:{}", store.path().display()))
+            .await
+            .unwrap();
     sqlx::raw_sql(far).execute(&mut conn).await.unwrap();
     let outcomes = futures::future::join_all((0..2).map(|n| store.commit(commit(&format!("b{n}"))))).await;
     assert_eq!(outcomes[0].as_ref().unwrap().position, Position(i64::MAX as u64));
