@@ -204,7 +204,7 @@ impl App {
         if self.store().history() != history {
             return Err(DecideError::Commit(CommitError::OtherHistory));
         }
-        match self.store().commit(commit).await {
+        match crate::command::commit(self.store(), commit).await {
             Err(CommitError::Unknown(attempt)) => Ok(crate::command::resolve(bus, &attempt).await?),
             outcome => Ok(outcome?),
         }

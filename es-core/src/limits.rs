@@ -15,6 +15,8 @@ pub const MAX_EVENTS: usize = 1_000;
 pub const HARD_MAX_EVENTS: usize = 10_000;
 /// Tags of one event.
 pub const MAX_TAGS: usize = 64;
+/// Longest reason of an operator, in bytes.
+pub const MAX_REASON: usize = 1_000;
 /// Alternatives of one filter.
 pub const MAX_FILTER_ITEMS: usize = 500;
 /// Types and tags of one filter, all alternatives together.
@@ -116,6 +118,11 @@ pub(crate) fn name(field: &'static str, value: &str) -> Result<(), LimitError> {
 pub fn row_key(value: &str) -> Result<(), LimitError> {
     let field = "row key";
     length(field, value)?;
+    no_nul(field, value)
+}
+
+/// A text that every backend can take.
+pub(crate) fn no_nul(field: &'static str, value: &str) -> Result<(), LimitError> {
     match value.find('\0') {
         None => Ok(()),
         Some(at) => {

@@ -10,6 +10,8 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection, PgPool};
 
+use crate::connect;
+
 /// How long one of several hosts is waited for.
 const WITHIN: Duration = Duration::from_secs(3);
 const PORT: u16 = 5432;
@@ -88,8 +90,7 @@ impl Address {
     pub(crate) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         let Hosts { all, last, .. } = &*self.hosts;
         if all.is_empty() {
-            let place = place(self.options.get_host(), self.options.get_port());
-            return self.options.connect().await.map_err(|error| named(&place, error));
+            return self.options.connect().await.map_err(|error| connect::at(&self.options, error));
         }
         let (first, mut failed) = (last.load(Ordering::Relaxed), Vec::new());
         for number in (first..first + all.len()).map(|number| number % all.len()) {
@@ -116,8 +117,8 @@ impl Address {
     }
 
     async fn reach(&self, number: usize) -> Result<PgConnection, sqlx::Error> {
-        let (host, port) = &self.hosts.all[number];
-        let (place, options, target) = (place(host, *port), self.at(number), self.hosts.target);
+        let (options, target) = (self.at(number), self.hosts.target);
+        let place = connect::place(&options);
         let reached = async {
             let mut conn = options.connect().await?;
             let asked = match target {
@@ -150,11 +151,6 @@ impl Address {
             pool.set_connect_options(options.host(host).port(*port));
         }
     }
-}
-
-fn place(host: &str, port: u16) -> String {
-    // The folder of a socket.
-    if host.starts_with('/') { format!("{host}/.s.PGSQL.{port}") } else { format!("{host}:{port}") }
 }
 
 /// With the place in it, where the server has said nothing.

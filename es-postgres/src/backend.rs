@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use es_core::clock::Clock;
 use es_core::id::Ids;
 use es_core::services::Services;
+use es_core::store::measure::Writes;
 use es_core::store::{
     Backend, Builds, Commit, CommitError, Committed, Generation, INLINE, Position, Room, RowSnapshot,
     RowWakes, StoreError, Tables, Touched,
@@ -26,7 +27,7 @@ use crate::streams::Streams;
 use crate::types::{self, Types};
 use crate::wake::{self, News};
 use crate::witnesses::Witnesses;
-use crate::{Db, PgOptions, Tx, check, error, projection, schema, transient};
+use crate::{Db, PgOptions, Tx, check, connect, error, projection, schema, transient};
 
 /// An event store in one schema of a PostgreSQL database. Clones share it.
 ///
@@ -177,9 +178,11 @@ impl PgBackend {
     pub async fn connect_with(options: PgOptions) -> Result<Self, StoreError> {
         let options = PgOptions { connect: options.connect.for_a_store(), ..options };
         let failed = |e| error::store("connecting to the database", e);
-        let mut conn = options.for_store().connect().await.map_err(failed)?;
+        let mut conn = connect::first(&options.for_store()).await?;
         check::server(&mut conn).await?;
         let options = PgOptions { watched: check::is_watched(&mut conn).await?, ..options };
+        check::encryption(&mut conn, &options).await?;
+        check::session(&mut conn, &options).await?;
         let identity = match schema::prepare(&mut conn, &options.schema, options.migrate).await {
             Ok(identity) => identity,
             Err(error) => {
@@ -227,8 +230,8 @@ impl PgBackend {
         }
         let pools = Pools::new(&options, histories);
         let room = || Room::new(options.queue.0, options.queue.1);
-        let log = Lane::start(shared.clone(), options.for_lanes(), room());
-        let state = Lane::start(shared.clone(), options.for_lanes(), room());
+        let log = Lane::start(shared.clone(), options.for_lanes(), room(), Writes::of("events"));
+        let state = Lane::start(shared.clone(), options.for_lanes(), room(), Writes::of("state"));
         Ok(Self(Arc::new(Store { options, shared, pools, log, state })))
     }
 

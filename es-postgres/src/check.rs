@@ -1,17 +1,19 @@
 //! What is looked at when a store is opened: what is missing is listed as a whole, in one error.
 
 use es_core::store::StoreError;
-use sqlx::{PgConnection, Row as _};
+use sqlx::postgres::PgSslMode;
+use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 
-use crate::error;
 use crate::schema::SchemaName;
+use crate::{PgOptions, connect, error};
 
 /// The oldest PostgreSQL that the statements of this crate run on.
 const OLDEST: i32 = 140_000;
 
 const SETTINGS: &str = "select current_setting('server_version_num')::int, current_setting('server_version'),
     pg_encoding_to_char(d.encoding)::text, pg_is_in_recovery(), current_setting('fsync'),
-    current_setting('synchronous_commit'), current_setting('full_page_writes')
+    current_setting('synchronous_commit'), current_setting('full_page_writes'),
+    clock_timestamp()::text, clock_timestamp() > '9999-12-30 22:00:00+00'
     from pg_database d where d.datname = current_database()";
 
 /// What the account needs on each table.
@@ -87,6 +89,60 @@ pub(crate) async fn is_watched(conn: &mut PgConnection) -> Result<bool, StoreErr
     }
 }
 
+/// Warns where TLS was preferred, and the server has none.
+pub(crate) async fn encryption(conn: &mut PgConnection, options: &PgOptions) -> Result<(), StoreError> {
+    if !would_tell(options) {
+        return Ok(());
+    }
+    let failed = |e| error::store("looking at the connection", e);
+    let sql = "select coalesce((select ssl from pg_stat_ssl where pid = pg_backend_pid()), false)";
+    let row = sqlx::query(sql).fetch_one(conn).await.map_err(failed)?;
+    if !row.get_unchecked::<bool, _>(0) {
+        let server = connect::place(&options.connect.driver());
+        tracing::warn!(
+            server,
+            "the connection is not encrypted: the server has no TLS, or this program is built without; write \
+             `sslmode=require` to refuse that, or `sslmode=disable` if it is meant"
+        );
+    }
+    Ok(())
+}
+
+/// Whether it matters that a connection is not encrypted: it was asked for by name, or goes over a network.
+fn would_tell(options: &PgOptions) -> bool {
+    let connect = options.connect.driver();
+    let is_here =
+        || matches!(connect.get_host(), "localhost" | "::1") || connect.get_host().starts_with("127.");
+    matches!(connect.get_ssl_mode(), PgSslMode::Prefer)
+        && connect.get_socket().is_none()
+        && (options.prefers_tls || !is_here())
+}
+
+/// Refuses a proxy that gives one connection the sessions of several: what is set, prepared or locked in one is another's.
+/// Such a proxy has a session for each transaction, so a second connection that is in one gets that of the first, or the
+/// first another one.
+pub(crate) async fn session(conn: &mut PgConnection, options: &PgOptions) -> Result<(), StoreError> {
+    let failed = |e| error::store("looking at the connection", e);
+    let before = process(conn).await.map_err(failed)?;
+    let mut second = connect::first(&options.for_store()).await?;
+    sqlx::raw_sql("begin").execute(&mut second).await.map_err(failed)?;
+    let other = process(&mut second).await.map_err(failed)?;
+    let after = process(conn).await.map_err(failed)?;
+    drop(second.close().await);
+    if before == after && before != other {
+        return Ok(());
+    }
+    let what = "a proxy between this program and the server pools transactions: what a session holds (settings, prepared \
+                statements, locks) is lost between two of them; connect past it, or have it pool sessions";
+    Err(StoreError::misuse(what))
+}
+
+/// Which process of the server serves a connection. Not prepared, for who is asked next may be another one.
+async fn process(conn: &mut PgConnection) -> Result<i32, sqlx::Error> {
+    let row = conn.fetch_one("select pg_backend_pid()").await?;
+    row.try_get(0)
+}
+
 /// What is wrong with a server and its database.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -110,6 +166,12 @@ impl Server {
         }
         if row.get_unchecked(3) {
             wrong.push("the server is a replica: connect to the primary".to_owned());
+        }
+        if row.get_unchecked(8) {
+            let clock: &str = row.get_unchecked(7);
+            wrong.push(format!(
+                "the server's clock says {clock}: events of that time could not be read; set it"
+            ));
         }
         let settings = [(4, "fsync"), (5, "synchronous_commit"), (6, "full_page_writes")];
         let off = settings.into_iter().filter(|(i, _)| row.get_unchecked::<&str, _>(*i) == "off");

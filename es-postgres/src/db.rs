@@ -1,5 +1,6 @@
 //! What queries read through.
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,8 @@ use futures::{StreamExt as _, TryFutureExt as _, TryStreamExt as _};
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Either, Error, Execute, Executor, PgPool, Postgres, SqlStr};
 
-use crate::error;
+use crate::readers::Patience;
+use crate::{PgOptions, connect, error};
 
 /// Connections that read. A query of the app asks for `&Db` and hands it to sqlx:
 /// `sqlx::query(..).fetch_all(db)`.
@@ -22,6 +24,40 @@ use crate::error;
 pub struct Db {
     pool: PgPool,
     stale: Stale,
+    limits: Limits,
+}
+
+/// How long a query waits, and for whom.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    /// For a connection.
+    wait: Duration,
+    /// For the answer, or the next part of it.
+    patience: Patience,
+    place: Arc<str>,
+}
+
+impl Limits {
+    pub(crate) fn of(options: &PgOptions) -> Self {
+        // Beside zero, which is no limit, it is none.
+        let wait = if options.statement_timeout.is_zero() { Duration::ZERO } else { options.query_wait };
+        let patience = Patience::beside(options.statement_timeout.saturating_add(wait));
+        Self { wait: options.query_wait, patience, place: connect::place(&options.connect.driver()).into() }
+    }
+
+    /// Says where no connection was to be had.
+    fn explain(&self, error: Error) -> Error {
+        let Self { wait, place, .. } = self;
+        match error {
+            Error::PoolTimedOut => {}
+            Error::Io(source) => return connect::lost(place, source),
+            error => return error,
+        }
+        let what = format!(
+            "no connection to {place} within {wait:?}: all are in use, or the server does not answer"
+        );
+        Error::Io(io::Error::new(io::ErrorKind::TimedOut, what))
+    }
 }
 
 /// When a statement last met a table that had changed under its plan: a connection keeps such plans for good, so those
@@ -44,8 +80,13 @@ impl Stale {
 }
 
 impl Db {
-    pub(crate) const fn new(pool: PgPool, stale: Stale) -> Self {
-        Self { pool, stale }
+    pub(crate) const fn new(pool: PgPool, stale: Stale, limits: Limits) -> Self {
+        Self { pool, stale, limits }
+    }
+
+    fn met(&self, error: Error) -> Error {
+        self.stale.note(&error);
+        self.limits.explain(error)
     }
 
     /// The pool itself, for what needs a connection of its own. What is current when a connection is taken stays so as
@@ -66,8 +107,15 @@ impl<'c> Executor<'c> for &'c Db {
         'q: 'e,
         E: 'q,
     {
-        let stale = self.stale.clone();
-        self.pool.fetch_many(query).inspect_err(move |e| stale.note(e)).boxed()
+        let (patience, rows) = (self.limits.patience, self.pool.fetch_many(query));
+        let next = move |rows: Option<BoxStream<'e, Result<_, _>>>| async move {
+            let mut rows = rows?;
+            match patience.within(rows.try_next()).await {
+                Ok(row) => row.map(|row| (Ok(row), Some(rows))),
+                Err(error) => Some((Err(self.met(error)), None)),
+            }
+        };
+        futures::stream::unfold(Some(rows), next).boxed()
     }
 
     fn fetch_optional<'e, 'q, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, Error>>
@@ -77,7 +125,8 @@ impl<'c> Executor<'c> for &'c Db {
         'q: 'e,
         E: 'q,
     {
-        Box::pin(self.pool.fetch_optional(query).inspect_err(|e| self.stale.note(e)))
+        let row = self.limits.patience.within(self.pool.fetch_optional(query));
+        Box::pin(row.map_err(|error| self.met(error)))
     }
 
     fn prepare_with<'e>(
@@ -88,6 +137,6 @@ impl<'c> Executor<'c> for &'c Db {
     where
         'c: 'e,
     {
-        self.pool.prepare_with(sql, parameters)
+        Box::pin(self.pool.prepare_with(sql, parameters).map_err(|error| self.met(error)))
     }
 }

@@ -143,6 +143,13 @@ pub(crate) fn is_refusal(error: &sqlx::Error) -> bool {
     matches!(code(error), Some(REFUSED | ROW_MOVED))
 }
 
+/// Whether a number of the log would pass the largest that there is: `numeric_value_out_of_range`, raised by `append` itself.
+pub(crate) fn is_overflow(error: &sqlx::Error) -> bool {
+    database(error).is_some_and(|e| {
+        e.code() == "22003" && e.r#where().is_some_and(|context| context.contains("append("))
+    })
+}
+
 /// Whether no partition takes these positions: `add_partition` makes one.
 pub(crate) fn lacks_partition(error: &sqlx::Error) -> bool {
     database(error).is_some_and(is_partition)

@@ -6,8 +6,9 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use es_core::store::measure::Writes;
 use es_core::store::{Attempt, Commit, CommitError, Committed, EventId, Place, Position, Room, StoreError};
 use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
@@ -56,6 +57,9 @@ pub(crate) enum Failure {
     Failed(CommitError),
 }
 
+/// The log has no number left for a commit.
+pub(crate) const OVERFLOW: CommitError = CommitError::Overflow { what: "a position or a version" };
+
 type Outcome = Result<Committed, Failure>;
 
 /// A commit, and where its outcome goes.
@@ -67,6 +71,7 @@ struct Request {
     reply: oneshot::Sender<Outcome>,
     /// What it takes of the queue; a barrier takes nothing.
     _place: Option<Place>,
+    since: Instant,
 }
 
 impl Request {
@@ -103,11 +108,11 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    pub(crate) fn start(shared: Arc<Shared>, connect: Address, room: Room) -> Self {
+    pub(crate) fn start(shared: Arc<Shared>, connect: Address, room: Room, shown: Writes) -> Self {
         // The room bounds it.
         let (queue, requests) = mpsc::unbounded_channel();
         let streams = StreamCache::default();
-        let writer = Writer { shared, connect, conn: None, unsettled: Vec::new(), streams };
+        let writer = Writer { shared, connect, conn: None, unsettled: Vec::new(), streams, shown };
         drop(tokio::spawn(writer.serve(requests)));
         Self { requests: queue, room }
     }
@@ -120,7 +125,8 @@ impl Lane {
 
     async fn send(&self, commit: Commit, history: u64, place: Option<Place>) -> Outcome {
         let (reply, outcome) = oneshot::channel();
-        if self.requests.send(Request { commit, history, reply, _place: place }).is_err() {
+        let request = Request { commit, history, reply, _place: place, since: Instant::now() };
+        if self.requests.send(request).is_err() {
             let gone = std::io::Error::other("the runtime that the store was opened on has ended");
             return Err(Failure::Failed(StoreError::transient("a commit", gone).into()));
         }
@@ -147,6 +153,7 @@ struct Writer {
     /// callers may be gone.
     unsettled: Vec<(Attempt, Position)>,
     streams: StreamCache,
+    shown: Writes,
 }
 
 struct Connection {
@@ -171,8 +178,16 @@ impl Writer {
             }
             waiting.extend(received.drain(..));
             waiting.retain(|request| !request.is_abandoned());
-            self.write(take(&mut waiting)).await;
+            let batch = take(&mut waiting);
+            self.show(&batch, &waiting);
+            self.write(batch).await;
         }
+    }
+
+    fn show(&self, batch: &[Request], waiting: &VecDeque<Request>) {
+        let events = |request: &Request| request.commit.appends.iter().map(|a| a.events.len()).sum::<usize>();
+        self.shown.batch(batch.iter().map(|r| r.since.elapsed()), batch.iter().map(events).sum());
+        self.shown.waiting(waiting.len(), waiting.iter().map(|request| batch::size(&request.commit)).sum());
     }
 
     /// The connection, after whatever an earlier one has left unanswered has ended: a barrier waits for that too.
@@ -239,6 +254,7 @@ impl Writer {
                 }
                 Err(Failed::Sent { fate: Fate::Again, error, .. }) if tries < TRIES => {
                     tries += 1;
+                    self.shown.again(error::code(&error).unwrap_or_default().to_owned());
                     if error::is_renamed(&error) {
                         self.shared.types.replace([]);
                     }
@@ -264,11 +280,12 @@ impl Writer {
                     }
                 }
                 Err(failed) => {
-                    let error = CommitError::from(match failed {
-                        Failed::Before(error) => error,
-                        Failed::Sent { error, .. } => error::store("a commit", error),
+                    let error = match failed {
+                        Failed::Before(error) => error.into(),
+                        Failed::Sent { error, .. } if error::is_overflow(&error) => OVERFLOW,
+                        Failed::Sent { error, .. } => error::store("a commit", error).into(),
                         Failed::Lost(_) => unreachable!("they were told apart"),
-                    });
+                    };
                     piece.into_iter().for_each(|request| request.answer(Err(error.clone())));
                 }
             }
@@ -305,7 +322,9 @@ impl Writer {
         args.insert(FIRST + PROOF.len(), Arg::Long(Some(token)));
         let query = args.into_iter().fold(sqlx::query(sql), |query, arg| arg.bind(query));
         let conn = &mut self.conn.as_mut().expect("it was just made").conn;
+        let began = Instant::now();
         let answered: Result<PgRow, _> = self.shared.readers.patience().within(query.fetch_one(conn)).await;
+        self.shown.flushed(began.elapsed());
         if let Err(e) = &answered {
             self.streams.forget();
             if error::breaks_connection(e) {

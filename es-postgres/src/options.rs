@@ -58,6 +58,9 @@ pub struct PgOptions {
     pub(crate) queue: (usize, usize),
     pub(crate) statement_timeout: Duration,
     pub(crate) lock_timeout: Duration,
+    pub(crate) query_wait: Duration,
+    /// Whether TLS was asked for by name, if the server has it.
+    pub(crate) prefers_tls: bool,
     pub(crate) migrate: bool,
     /// Whether the server can look for the program that it works for.
     pub(crate) watched: bool,
@@ -103,12 +106,17 @@ impl PgOptions {
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
             return Err(StoreError::misuse("a database URL begins with `postgres://`"));
         }
+        if is_torn(url) {
+            return Err(malformed());
+        }
         let target = parameters.split('&').find_map(|pair| pair.strip_prefix("target_session_attrs="));
         if target.is_some_and(|target| !TARGETS.contains(&target)) {
             let what = "`target_session_attrs` is `primary`, `read-write` or `any`: a store is written";
             return Err(StoreError::misuse(what));
         }
-        Address::parse(url).map(Self::at).ok_or_else(malformed)
+        let prefers = |pair: &str| matches!(pair, "sslmode=prefer" | "ssl-mode=prefer");
+        let connect = Address::parse(url).ok_or_else(malformed)?;
+        Ok(Self { prefers_tls: parameters.split('&').any(prefers), ..Self::at(connect) })
     }
 
     /// A database by the driver's own options.
@@ -126,6 +134,8 @@ impl PgOptions {
             queue: (16_384, 256 << 20),
             statement_timeout: Duration::from_secs(30),
             lock_timeout: Duration::from_secs(10),
+            query_wait: Duration::from_secs(5),
+            prefers_tls: false,
             migrate: true,
             watched: false,
             notify: true,
@@ -180,6 +190,15 @@ impl PgOptions {
     #[must_use]
     pub const fn with_lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = timeout;
+        self
+    }
+
+    /// How long a query through [`Db`](crate::Db) waits for a connection: until one is free, and until the server answers;
+    /// 5 seconds by default. Then it fails, as a transient error. An answer that has begun is waited for as long as the
+    /// [statement timeout](Self::with_statement_timeout) lets it.
+    #[must_use]
+    pub const fn with_query_wait(mut self, wait: Duration) -> Self {
+        self.query_wait = wait;
         self
     }
 
@@ -246,10 +265,18 @@ impl PgOptions {
     }
 }
 
+/// Whether what may be a part of the password stands behind it: one with `/`, `?` or `#` in it ends there, and its rest would
+/// be taken for the name of a database or a parameter, which errors show.
+fn is_torn(url: &str) -> bool {
+    let behind = url.split_once("://").map_or("", |(_, address)| address);
+    behind.find(['/', '?', '#']).is_some_and(|end| behind[end..].contains(['@', '#']))
+}
+
 fn malformed() -> StoreError {
     StoreError::misuse(
         "the database URL is malformed: write postgres://user:password@host:port/database, \
-         and what is neither a letter nor a digit in the password as `%` and two digits (`?` is `%3F`)",
+         and what is neither a letter nor a digit in the password, and `@` and `#` anywhere else, as `%` and two digits (`?` \
+         is `%3F`)",
     )
 }
 
@@ -266,6 +293,20 @@ mod tests {
         {
             let error = PgOptions::new(broken).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("s3cret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_part_of_a_password_is_taken_for_something_else() {
+        for torn in ["1/s3cret@", "1?s3cret@", "1#s3cret@", "1?host=s3cret@", "1/s3?sslmode=cret@", "1#"] {
+            let error = PgOptions::new(&format!("postgres://ada:{torn}localhost/shop")).unwrap_err();
+            let text = format!("{error} {error:?}");
+            assert!(text.contains("malformed") && !text.contains("s3") && !text.contains("cret"), "{text}");
+        }
+        for whole in ["s3cret", "s3@cret", "s3%23cret", "s3%zzcret", "s3:cret"] {
+            let options = PgOptions::new(&format!("postgres://ada:{whole}@localhost/shop")).unwrap();
+            let text = format!("{options:?} {}", crate::connect::place(&options.connect.driver()));
+            assert!(text.contains("localhost") && !text.contains("s3") && !text.contains("cret"), "{text}");
         }
     }
 

@@ -4,10 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use es_core::store::Tables;
 use sqlx::postgres::{PgConnection, PgPoolOptions};
-use sqlx::{Executor as _, PgPool, SqlStr};
+use sqlx::{PgPool, SqlStr};
 
 use crate::args::quote;
-use crate::db::Stale;
+use crate::connect;
+use crate::db::{Limits, Stale};
 use crate::history::Histories;
 use crate::sessions::Sessions;
 use crate::{Db, PgOptions, schema};
@@ -38,7 +39,7 @@ impl Pools {
         let with_tables = own.iter().filter(|tables| !tables.schema.trim().is_empty());
         let mut own: Vec<Version> = with_tables.map(|tables| (tables.name, tables.version)).collect();
         if own.is_empty() {
-            return Db::new(self.users.clone(), self.stale.clone());
+            return Db::new(self.users.clone(), self.stale.clone(), Limits::of(options));
         }
         own.sort_unstable();
         let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
@@ -48,7 +49,7 @@ impl Pools {
             apps.push((own, pool.clone()));
             pool
         });
-        Db::new(pool, self.stale.clone())
+        Db::new(pool, self.stale.clone(), Limits::of(options))
     }
 }
 
@@ -66,6 +67,7 @@ fn pool(options: &PgOptions, stale: &Stale, own: &[Version]) -> PgPool {
     let (first, met) = (statement.clone(), stale.clone());
     let pool = PgPoolOptions::new()
         .max_connections(options.connections)
+        .acquire_timeout(options.query_wait)
         // The search path is asked for instead: that tells as well whether the connection is alive.
         .test_before_acquire(false)
         .before_acquire(move |conn, meta| {
@@ -74,9 +76,8 @@ fn pool(options: &PgOptions, stale: &Stale, own: &[Version]) -> PgPool {
         })
         .after_connect(move |conn, _| Box::pin(follow(conn, first.clone())))
         .after_release(|conn, _| {
-            // A future that was dropped may have left a transaction open. A ROLLBACK alone would put a warning into the
-            // server's log each time there is none.
-            Box::pin(async move { Ok(conn.execute("begin; rollback").await.is_ok()) })
+            // Behind the back of its user, whose future may have been dropped within a transaction.
+            Box::pin(async move { Ok(connect::clean(conn).await.is_ok()) })
         });
     options.for_users().pool(pool)
 }

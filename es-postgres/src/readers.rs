@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 
 use crate::address::Address;
 use crate::history::{self, Histories};
+use crate::narrow::Narrow;
 use crate::{error, schema};
 
 /// How long an answer is waited for: somewhat longer than the server works on it. A server that says nothing at all,
@@ -58,6 +59,8 @@ pub(crate) struct Readers {
     histories: Arc<Histories>,
     /// For how many more reads large events or rows are expected.
     large: AtomicU32,
+    /// How much of a page is asked for.
+    pub(crate) narrow: Narrow,
 }
 
 /// A connection, and the history that it leads to.
@@ -81,7 +84,8 @@ impl Readers {
         histories: Arc<Histories>,
     ) -> Self {
         let (permits, idle) = (Semaphore::new(connections), Mutex::default());
-        Self { connect, patience, permits, idle, histories, large: AtomicU32::new(0) }
+        let (large, narrow) = (AtomicU32::new(0), Narrow::default());
+        Self { connect, patience, permits, idle, histories, large, narrow }
     }
 
     /// The histories that connections have led to.

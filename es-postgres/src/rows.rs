@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use es_core::limits::MAX_PAGE;
 use es_core::processor::Slices;
-use es_core::store::{Filling, RowStore, RowWrite, Span, StoreError, StoredRow, is_hot};
+use es_core::store::{Filling, RowStore, RowWrite, Span, StoreError, StoredRow, check, is_full, is_hot};
 use sqlx::postgres::PgRow;
 use sqlx::{Row as _, SqlSafeStr as _};
 use tokio::sync::watch;
@@ -55,9 +55,32 @@ const REVISIONS: &str = "select coalesce((select r.rev from rows r where r.tbl =
     (select r.rev from hot_rows r where r.tbl = a.tbl and r.key = a.key), 0)
     from unnest($1::text[], $2::text[]) with ordinality a (tbl, key, i) order by a.i";
 
+impl PgBackend {
+    /// Rows after a key, of a table that is not hot.
+    async fn scan_part(&self, table: &str, after: &str, limit: usize) -> Result<Vec<StoredRow>, StoreError> {
+        let readers = &self.0.shared.readers;
+        let sql = if readers.expects_large() { bounded(SCAN, "key") } else { SCAN.into_sql_str() };
+        let query =
+            || sqlx::query(sql.clone()).bind(table.to_owned()).bind(after.to_owned()).bind(most(limit));
+        let mut filling = Filling::default();
+        let found = readers.each("scanning rows", query, |i, found| {
+            // A connection that was dead is asked again.
+            if i == 0 {
+                filling = Filling::default();
+            }
+            let row = row(&found);
+            filling.takes(&row).then_some(row)
+        });
+        let found = found.await?;
+        readers.saw(filling.is_full());
+        Ok(found)
+    }
+}
+
 #[async_trait]
 impl RowStore for PgBackend {
     async fn rows(&self, table: &str, keys: &[String]) -> Result<Vec<Option<StoredRow>>, StoreError> {
+        check::rows(table, keys)?;
         let sql = if is_hot(table) { HOT_ROWS } else { ROWS };
         let query = || sqlx::query(sql).bind(table.to_owned()).bind(keys.to_vec());
         let found = self.0.shared.readers.rows("reading rows", query).await?;
@@ -72,6 +95,7 @@ impl RowStore for PgBackend {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<StoredRow>, StoreError> {
+        check::bounds(table, after)?;
         // No key is empty, so the empty text is before all of them.
         let after = after.unwrap_or_default().to_owned();
         // What is hot is planned for what has gone from it.
@@ -79,27 +103,33 @@ impl RowStore for PgBackend {
             let spans = [Span { after, before: None, limit }];
             return Ok(self.scan_many(table, &spans).await?.pop().unwrap_or_default());
         }
-        let readers = &self.0.shared.readers;
-        let sql = if readers.expects_large() { bounded(SCAN, "key") } else { SCAN.into_sql_str() };
-        let query = || sqlx::query(sql.clone()).bind(table.to_owned()).bind(after.clone()).bind(most(limit));
-        let mut filling = Filling::default();
-        let found = readers.each("scanning rows", query, |i, found| {
-            // A connection that was dead is asked again.
-            if i == 0 {
-                filling = Filling::default();
+        let (most, narrow) = (limit.min(MAX_PAGE), &self.0.shared.readers.narrow);
+        let (mut rows, mut after): (Vec<StoredRow>, _) = (Vec::new(), after);
+        // As a stream is: in one part, as a rule.
+        loop {
+            let (rest, ask) = (most - rows.len(), narrow.ask());
+            let part = ask.of(rest);
+            let read = match self.scan_part(table, &after, part).await {
+                Err(error) if narrow.outlasted(ask, rest, &error) => continue,
+                read => read?,
+            };
+            narrow.came(ask);
+            let is_last = part == rest || !is_full(&read, part);
+            if let Some(last) = read.last() {
+                after.clone_from(&last.key);
             }
-            let row = row(&found);
-            filling.takes(&row).then_some(row)
-        });
-        let found = found.await?;
-        readers.saw(filling.is_full());
-        Ok(found)
+            rows.extend(read);
+            if is_last || is_full(&rows, most) {
+                return Ok(rows);
+            }
+        }
     }
 
     async fn scan_many(&self, table: &str, spans: &[Span]) -> Result<Vec<Vec<StoredRow>>, StoreError> {
         if spans.is_empty() {
             return Ok(Vec::new());
         }
+        check::bounds(table, spans.iter().flat_map(Span::bounds))?;
         let end = last_key();
         let afters: Vec<String> = spans.iter().map(|span| span.after.clone()).collect();
         let befores: Vec<String> =

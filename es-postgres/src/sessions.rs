@@ -1,8 +1,8 @@
 //! Connections of transactions.
 //!
 //! Not the driver's pool: that one asks the server about each connection before and after its use, which costs a short
-//! transaction as many round trips as it has itself. Here, one that ended well is handed on as it is; one that was dropped
-//! half way is rolled back first.
+//! transaction as many round trips as it has itself. Here, one that ended well is handed on as it is, or cleaned behind the
+//! back of its user if that has sent statements; one that was dropped half way is rolled back first.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -17,7 +17,7 @@ use crate::address::Address;
 use crate::db::Stale;
 use crate::history::Histories;
 use crate::readers::Patience;
-use crate::{PgOptions, error};
+use crate::{PgOptions, connect, error};
 
 /// How long a transaction waits for one that is free, as in the driver's pool.
 const ROOM: Duration = Duration::from_secs(30);
@@ -63,6 +63,8 @@ pub(crate) struct Session {
     conn: Option<PgConnection>,
     made: Made,
     permit: Option<OwnedSemaphorePermit>,
+    /// Whether a user may have left something on it.
+    lent: bool,
 }
 
 impl Sessions {
@@ -111,7 +113,7 @@ impl Sessions {
         made: Made,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Session {
-        Session { home: self.clone(), conn: Some(conn), made, permit }
+        Session { home: self.clone(), conn: Some(conn), made, permit, lent: false }
     }
 
     fn put(&self, conn: PgConnection, made: Made) {
@@ -146,8 +148,18 @@ impl Session {
         self.home.histories.token(self.made.history)
     }
 
+    /// For the user's own statements.
+    pub(crate) fn lend(&mut self) -> &mut PgConnection {
+        self.lent = true;
+        self
+    }
+
     /// Its transaction has ended, and nothing is under way: others may have it.
     pub(crate) fn ended(mut self) {
+        if self.lent {
+            // `drop` cleans it, which nobody waits for.
+            return;
+        }
         if let Some(conn) = self.conn.take() {
             self.home.put(conn, self.made);
         }
@@ -191,14 +203,20 @@ impl DerefMut for Session {
 }
 
 impl Drop for Session {
-    /// Whatever its transaction holds is let go at once, and not when somebody else comes.
+    /// Whatever its transaction and its user hold is let go at once, and not when somebody else comes.
     fn drop(&mut self) {
         let Some(mut conn) = self.conn.take() else { return };
-        let (home, made, permit) = (self.home.clone(), self.made, self.permit.take());
+        let (home, made, permit, lent) = (self.home.clone(), self.made, self.permit.take(), self.lent);
         let runtime = home.runtime.clone();
         drop(runtime.spawn(async move {
+            let as_before = async {
+                if lent {
+                    connect::clean(&mut conn).await?;
+                }
+                roll_back(&mut conn).await
+            };
             // Else it is closed, and has no transaction either.
-            if matches!(tokio::time::timeout(ROOM, roll_back(&mut conn)).await, Ok(Ok(true))) {
+            if matches!(tokio::time::timeout(ROOM, as_before).await, Ok(Ok(true))) {
                 home.put(conn, made);
             }
             drop(permit);

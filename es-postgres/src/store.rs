@@ -8,7 +8,7 @@ use es_core::limits::{MAX_PAGE, MAX_PAYLOAD, MAX_SEQUENCE, PAGE_BYTES};
 use es_core::store::rules::Verdict;
 use es_core::store::{
     Attempt, Commit, CommitError, Committed, EventFilter, EventStore, Filling, IdempotencyKey, Outcome, Page,
-    Position, RecordedEvent, Resolution, StoreError, StreamId, Version, check, is_full,
+    Position, RecordedEvent, Resolution, StoreError, StreamId, Version, check, is_full, measure,
 };
 use sqlx::postgres::PgRow;
 use sqlx::{Row as _, SqlSafeStr as _};
@@ -21,7 +21,7 @@ use crate::row::{self, number, signed};
 use crate::{PgBackend, batch, error, explain, resolve, types};
 
 /// Positions that one read of a filter without tags looks through at most: it answers in bounded time.
-const WINDOW: u64 = 50_000;
+const WINDOW: usize = 50_000;
 
 /// So many events fit into a page, however large they are.
 const FEW: usize = PAGE_BYTES / MAX_PAYLOAD;
@@ -43,7 +43,27 @@ pub(crate) enum Tail {
 
 impl PgBackend {
     pub(crate) async fn tail(&self, id: &StreamId, after: Version, limit: usize) -> Result<Tail, StoreError> {
-        let most = limit.min(MAX_PAGE);
+        let (most, narrow) = (limit.min(MAX_PAGE), &self.0.shared.readers.narrow);
+        let mut events: Vec<RecordedEvent> = Vec::new();
+        // In one part, as a rule: whoever asks takes a page that is not full for the end.
+        loop {
+            let (rest, ask) = (most - events.len(), narrow.ask());
+            let (from, part) = (Version(after.0 + events.len() as u64), ask.of(rest));
+            let read = match self.tail_part(id, from, part).await {
+                Err(error) if narrow.outlasted(ask, rest, &error) => continue,
+                read => read?,
+            };
+            narrow.came(ask);
+            let Tail::Kept(read) = read else { return Ok(read) };
+            let is_last = part == rest || !is_full(&read, part);
+            events.extend(read);
+            if is_last || is_full(&events, most) {
+                return Ok(Tail::Kept(events));
+            }
+        }
+    }
+
+    async fn tail_part(&self, id: &StreamId, after: Version, most: usize) -> Result<Tail, StoreError> {
         let limit = i64::try_from(most).unwrap_or(i64::MAX);
         let sql = match self.0.shared.readers.expects_large() && most > FEW {
             true => bounded(STREAM, "position"),
@@ -155,9 +175,8 @@ impl PgBackend {
     }
 }
 
-#[async_trait]
-impl EventStore for PgBackend {
-    async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
+impl PgBackend {
+    async fn commit_or_explain(&self, commit: Commit) -> Result<Committed, CommitError> {
         check::commit(&commit)?;
         batch::check(&commit)?;
         if commit.is_empty() {
@@ -182,12 +201,8 @@ impl EventStore for PgBackend {
         Err(StoreError::transient("a commit", moving).into())
     }
 
-    /// Behind everything of this process that waits, and behind the attempt itself, wherever it runs.
-    async fn resolve(&self, attempt: &Attempt) -> Result<Resolution, StoreError> {
-        if attempt.id.is_nil() && !attempt.has_events() {
-            let what = "nothing of this commit can be looked for: read what it would have written";
-            return Err(StoreError::misuse(what));
-        }
+    /// What became of an attempt, once nothing of this process is before it.
+    async fn ask(&self, attempt: &Attempt) -> Result<Resolution, StoreError> {
         for lane in self.0.lanes() {
             lane.barrier().await?;
         }
@@ -195,6 +210,48 @@ impl EventStore for PgBackend {
         let query = || resolve::query(attempt, shared.micros());
         let rows = shared.readers.rows("resolving a commit", query).await?;
         resolve::resolution(attempt, rows.first().expect("a function without a set gives one row"))
+    }
+
+    /// Matching events up to a position.
+    async fn part(
+        &self,
+        select: &Select<'_>,
+        after: Position,
+        upto: Position,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        let mut head = Position(0);
+        let large = self.0.shared.readers.expects_large() && limit > FEW;
+        let query = || select.query(after, upto, limit, large);
+        let see = |row: &PgRow| head = Position(number(row.get_unchecked(7)));
+        let mut events = self.named("reading the log", query, see).await?;
+        // The order of an inner select is what PostgreSQL does, and not what it promises.
+        if !events.is_sorted_by_key(RecordedEvent::place) {
+            events.sort_by_key(RecordedEvent::place);
+        }
+        let last = events.last().map_or(after, RecordedEvent::place);
+        let through = if is_full(&events, limit) { last } else { head.min(upto).max(last) };
+        Ok(Page { events, through, more: through < head })
+    }
+}
+
+#[async_trait]
+impl EventStore for PgBackend {
+    async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
+        let outcome = self.commit_or_explain(commit).await;
+        measure::outcome(&outcome);
+        outcome
+    }
+
+    /// Behind everything of this process that waits, and behind the attempt itself, wherever it runs.
+    async fn resolve(&self, attempt: &Attempt) -> Result<Resolution, StoreError> {
+        if attempt.id.is_nil() && !attempt.has_events() {
+            let what = "nothing of this commit can be looked for: read what it would have written";
+            return Err(StoreError::misuse(what));
+        }
+        let resolution = self.ask(attempt).await;
+        measure::resolved(&resolution);
+        resolution
     }
 
     async fn stream(
@@ -220,22 +277,24 @@ impl EventStore for PgBackend {
         if limit == 0 {
             return Ok(Page { events: Vec::new(), through: after, more: false });
         }
-        let limit = limit.min(MAX_PAGE);
-        let select = Select::new(filter);
-        let window = if select.is_indexed() { MAX_SEQUENCE } else { after.0.saturating_add(WINDOW) };
-        let upto = Position(window.min(MAX_SEQUENCE));
-        let mut head = Position(0);
-        let large = self.0.shared.readers.expects_large() && limit > FEW;
-        let query = || select.query(after, upto, limit, large);
-        let see = |row: &PgRow| head = Position(number(row.get_unchecked(7)));
-        let mut events = self.named("reading the log", query, see).await?;
-        // The order of an inner select is what PostgreSQL does, and not what it promises.
-        if !events.is_sorted_by_key(RecordedEvent::place) {
-            events.sort_by_key(RecordedEvent::place);
+        let (most, select, narrow) =
+            (limit.min(MAX_PAGE), Select::new(filter), &self.0.shared.readers.narrow);
+        loop {
+            let ask = narrow.ask();
+            // What is found by an index alone is as much as the page; else what is looked through is more.
+            let (widest, window) = match select.is_indexed() {
+                true => (most, MAX_SEQUENCE),
+                false => (WINDOW, after.0.saturating_add(ask.of(WINDOW) as u64)),
+            };
+            let upto = Position(window.min(MAX_SEQUENCE));
+            match self.part(&select, after, upto, ask.of(most)).await {
+                Err(error) if narrow.outlasted(ask, widest, &error) => {}
+                page => {
+                    narrow.came(ask);
+                    return page;
+                }
+            }
         }
-        let last = events.last().map_or(after, RecordedEvent::place);
-        let through = if is_full(&events, limit) { last } else { head.min(upto).max(last) };
-        Ok(Page { events, through, more: through < head })
     }
 
     async fn at(&self, positions: &[Position]) -> Result<Vec<RecordedEvent>, StoreError> {

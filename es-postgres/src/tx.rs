@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use es_core::store::rules::Verdict;
 use es_core::store::{
     Commit, CommitError, Committed, Generation, INLINE, Position, StoreError, Tables, Touched, Transaction,
+    measure,
 };
 use futures::TryStreamExt as _;
 use sqlx::postgres::PgRow;
@@ -18,6 +19,7 @@ use crate::args::{Arg, quote};
 use crate::backend::Store;
 use crate::batch::{self, Answer, Batch, Pending};
 use crate::error::{self, Fate};
+use crate::lane::OVERFLOW;
 use crate::readers::Patience;
 use crate::resolve::named_at;
 use crate::row::number;
@@ -238,7 +240,7 @@ impl Deref for Tx {
 
 impl DerefMut for Tx {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.session
+        self.session.lend()
     }
 }
 
@@ -267,17 +269,9 @@ impl Means {
     }
 }
 
-#[async_trait]
-impl Transaction for Tx {
-    fn staged(&mut self) -> &mut Commit {
-        &mut self.staged
-    }
-
-    fn identity(&self) -> Uuid {
-        self.store.shared.identity
-    }
-
-    async fn commit(mut self) -> Result<Committed, CommitError> {
+impl Tx {
+    /// What is staged goes with the COMMIT.
+    async fn send_staged(mut self) -> Result<Committed, CommitError> {
         es_core::store::check::commit(&self.staged)?;
         batch::check(&self.staged)?;
         if self.torn {
@@ -317,6 +311,9 @@ impl Transaction for Tx {
                 if error::is_renamed(&e) {
                     self.store.shared.types.replace([]);
                 }
+                if error::is_overflow(&e) {
+                    return Err(OVERFLOW);
+                }
                 return Err(error::store("committing a transaction", e).into());
             }
         };
@@ -331,6 +328,23 @@ impl Transaction for Tx {
         self.touch_cleared();
         self.session.ended();
         Ok(committed)
+    }
+}
+
+#[async_trait]
+impl Transaction for Tx {
+    fn staged(&mut self) -> &mut Commit {
+        &mut self.staged
+    }
+
+    fn identity(&self) -> Uuid {
+        self.store.shared.identity
+    }
+
+    async fn commit(self) -> Result<Committed, CommitError> {
+        let outcome = self.send_staged().await;
+        measure::outcome(&outcome);
+        outcome
     }
 
     async fn rollback(self) -> Result<(), StoreError> {

@@ -15,6 +15,7 @@ use sqlx::{ConnectOptions as _, SqliteConnection, SqlitePool};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+use crate::options::is_address;
 use crate::projection::Seen;
 use crate::reading::Reading;
 use crate::wal::Wal;
@@ -127,6 +128,12 @@ async fn first_connection(
 fn sensible(path: &Path) -> Result<(), StoreError> {
     if path.as_os_str().is_empty() {
         return Err(StoreError::misuse("the path of the database is empty: give a file, or `:memory:`"));
+    }
+    if is_address(path) {
+        // Not shown: it may have a password.
+        let what = "the path of the database is the address of a server: give a file, or open it with the backend of that \
+                    server";
+        return Err(StoreError::misuse(what));
     }
     if path.is_dir() {
         let what = format!("{} is a folder: give a file in it as the database", path.display());

@@ -1,5 +1,6 @@
 //! How a database is opened.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use sqlx::ConnectOptions as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 
 /// Where the database is and how careful it is.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SqliteOptions {
     pub(crate) path: PathBuf,
     pub(crate) synchronous: Synchronous,
@@ -20,6 +21,28 @@ pub struct SqliteOptions {
     /// Requests and bytes.
     pub(crate) queue: (usize, usize),
     pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// Without an address that was meant for a server: it may have a password.
+impl fmt::Debug for SqliteOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, synchronous, readers, lock_timeout, create, wal_limit, queue, clock: _ } = self;
+        let path = if is_address(path) { Path::new("(the address of a server)") } else { path };
+        f.debug_struct("SqliteOptions")
+            .field("path", &path)
+            .field("synchronous", synchronous)
+            .field("readers", readers)
+            .field("lock_timeout", lock_timeout)
+            .field("create", create)
+            .field("wal_limit", wal_limit)
+            .field("queue", queue)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether this is no path, but the address of a server.
+pub(crate) fn is_address(path: &Path) -> bool {
+    path.to_string_lossy().contains("://")
 }
 
 /// When a commit counts as durable.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use es_core::limits::MAX_PAGE;
 use es_core::processor::Slices;
-use es_core::store::{Filling, RowStore, Span, StoreError, StoredRow};
+use es_core::store::{Filling, RowStore, Span, StoreError, StoredRow, check};
 use futures::TryStreamExt as _;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
@@ -21,6 +21,7 @@ const SCAN_MANY: &str = include_str!("sql/scan_many.sql");
 #[async_trait]
 impl RowStore for SqliteBackend {
     async fn rows(&self, table: &str, keys: &[String]) -> Result<Vec<Option<StoredRow>>, StoreError> {
+        check::rows(table, keys)?;
         let asked = serde_json::to_string(keys).expect("strings serialize");
         let query = sqlx::query(ROWS).bind(table).bind(asked);
         let found = query.fetch_all(&self.0.readers).await.map_err(|e| error::store("reading rows", e))?;
@@ -35,6 +36,7 @@ impl RowStore for SqliteBackend {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<StoredRow>, StoreError> {
+        check::bounds(table, after)?;
         // No key is empty, so the empty text is before all of them.
         let limit = i64::try_from(limit.min(MAX_PAGE)).unwrap_or(i64::MAX);
         let query = sqlx::query(SCAN).bind(table).bind(after.unwrap_or_default()).bind(limit);
@@ -52,6 +54,7 @@ impl RowStore for SqliteBackend {
 
     /// One statement has one limit, so each span is read up to the largest of them.
     async fn scan_many(&self, table: &str, spans: &[Span]) -> Result<Vec<Vec<StoredRow>>, StoreError> {
+        check::bounds(table, spans.iter().flat_map(Span::bounds))?;
         let limit = spans.iter().map(|span| span.limit.min(MAX_PAGE)).max().unwrap_or_default();
         let mut all = vec![Vec::new(); spans.len()];
         let mut fillings = vec![Filling::shared(spans.len()); spans.len()];

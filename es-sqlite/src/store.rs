@@ -5,7 +5,7 @@ use es_core::clock::Timestamp;
 use es_core::limits::{MAX_PAGE, MAX_SEQUENCE};
 use es_core::store::{
     Attempt, Commit, CommitError, Committed, EventFilter, EventStore, Filling, IdempotencyKey, Outcome, Page,
-    Position, RecordedEvent, Resolution, StoreError, StreamId, Version, check, is_full,
+    Position, RecordedEvent, Resolution, StoreError, StreamId, Version, check, is_full, measure,
 };
 use futures::StreamExt as _;
 use sqlx::sqlite::SqliteRow;
@@ -83,11 +83,15 @@ type SqlScalar = sqlx::query::QueryScalar<'static, Sqlite, i64, sqlx::sqlite::Sq
 impl EventStore for SqliteBackend {
     async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
         check::commit(&commit)?;
-        self.0.batcher.commit(commit).await
+        let outcome = self.0.batcher.commit(commit).await;
+        measure::outcome(&outcome);
+        outcome
     }
 
     async fn resolve(&self, attempt: &Attempt) -> Result<Resolution, StoreError> {
-        attempt::resolve(&self.0, attempt).await
+        let resolution = attempt::resolve(&self.0, attempt).await;
+        measure::resolved(&resolution);
+        resolution
     }
 
     async fn stream(

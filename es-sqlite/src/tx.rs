@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 
 use async_trait::async_trait;
-use es_core::store::{Commit, CommitError, Committed, StoreError, Transaction};
+use es_core::store::{Commit, CommitError, Committed, StoreError, Transaction, measure};
 use sqlx::SqliteConnection;
 
 use crate::writer::Writing;
@@ -73,7 +73,9 @@ impl Transaction for Tx {
         self.writing.shared().name(&mut self.staged);
         self.writing.end_watch()?;
         let mut outcomes = batch::run(&mut self.writing, vec![self.staged]).await;
-        outcomes.pop().expect("one outcome for one commit")
+        let outcome = outcomes.pop().expect("one outcome for one commit");
+        measure::outcome(&outcome);
+        outcome
     }
 
     async fn rollback(mut self) -> Result<(), StoreError> {

@@ -13,11 +13,14 @@ use std::time::Duration;
 use es_core::clock::Clock;
 use es_core::entropy::SystemEntropy;
 use es_core::id::Ids;
-use es_core::store::{Attempt, Commit, CommitError, Committed, Place, Position, Room, RowWakes, StoreError};
+use es_core::store::measure::Writes;
+use es_core::store::{
+    Attempt, Commit, CommitError, Committed, NewEvent, Place, Position, Room, RowWakes, StoreError,
+};
 use sqlx::SqliteConnection;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::batch;
 use crate::error;
@@ -38,7 +41,17 @@ struct Request {
     reply: oneshot::Sender<Result<Committed, CommitError>>,
     /// What it takes of the queue; who only waits for the others takes nothing.
     _place: Option<Place>,
+    since: Instant,
 }
+
+impl Request {
+    fn events(&self) -> impl Iterator<Item = &NewEvent> {
+        self.commit.appends.iter().flat_map(|append| &append.events)
+    }
+}
+
+/// What this queue shows.
+const SHOWN: Writes = Writes::of("commits");
 
 /// What all writes of one store share.
 #[derive(Debug)]
@@ -336,7 +349,8 @@ impl Batcher {
     async fn send(&self, commit: Commit, place: Option<Place>) -> Result<Committed, CommitError> {
         let attempt = Attempt::of(commit.attempt, &commit);
         let (reply, outcome) = oneshot::channel();
-        let request = Request { caller: Caller::current(), commit, reply, _place: place };
+        let request =
+            Request { caller: Caller::current(), commit, reply, _place: place, since: Instant::now() };
         if self.requests.send(request).is_err() {
             let gone = std::io::Error::other("the runtime that the store was opened on has ended");
             return Err(StoreError::transient("a commit", gone).into());
@@ -355,16 +369,28 @@ async fn write(shared: Arc<Shared>, mut requests: mpsc::UnboundedReceiver<Reques
         waiting.extend(received.drain(..));
         // Callers that the last batch has just woken come into this one.
         tokio::task::yield_now().await;
+        let began = Instant::now();
         let locked = lock_for(&shared, &mut waiting, &mut requests).await;
+        SHOWN.turn(began.elapsed());
         receive(&mut waiting, &mut requests);
         // What nobody waits for any more is not written.
         waiting.retain(|request| !request.reply.is_closed());
-        let batch = take(&mut waiting)
-            .map(|Request { caller: _, commit, reply, _place: place }| (commit, (reply, place)));
-        let (commits, replies): (Vec<_>, Vec<_>) = batch.unzip();
+        let batch: Vec<Request> = take(&mut waiting).collect();
+        SHOWN.batch(batch.iter().map(|r| r.since.elapsed()), batch.iter().map(|r| r.events().count()).sum());
+        SHOWN.waiting(
+            waiting.len(),
+            waiting.iter().flat_map(Request::events).map(|event| event.data.len()).sum(),
+        );
+        let (commits, replies): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|r| (r.commit, (r.reply, r._place))).unzip();
         let outcomes = match locked {
             Ok(_) if commits.is_empty() => continue,
-            Ok(mut writing) => batch::run(&mut writing, commits).await,
+            Ok(mut writing) => {
+                let began = Instant::now();
+                let outcomes = batch::run(&mut writing, commits).await;
+                SHOWN.flushed(began.elapsed());
+                outcomes
+            }
             Err(error) => commits.iter().map(|_| Err(error.clone().into())).collect(),
         };
         for ((reply, _place), outcome) in replies.into_iter().zip(outcomes) {
@@ -410,8 +436,7 @@ fn receive(waiting: &mut VecDeque<Request>, requests: &mut mpsc::UnboundedReceiv
 fn take(waiting: &mut VecDeque<Request>) -> std::collections::vec_deque::Drain<'_, Request> {
     let (mut events, mut bytes, mut count) = (0, 0, 0);
     for request in waiting.iter() {
-        let new = request.commit.appends.iter().flat_map(|a| &a.events);
-        let (n, size) = new.fold((0, 0), |(n, size), event| (n + 1, size + event.data.len()));
+        let (n, size) = request.events().fold((0, 0), |(n, size), event| (n + 1, size + event.data.len()));
         events += n;
         bytes += size;
         if count > 0 && (events > MAX_EVENTS || bytes > MAX_BYTES) {

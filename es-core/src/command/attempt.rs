@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::command::call::{Call, Door, Fallible, Outcomes, Sent};
 use crate::command::decide::Decision;
-use crate::command::{Bus, CommandError, Done, ErrorOf, EventsOf, RetryPolicy};
+use crate::command::{Bus, CommandError, Done, ErrorOf, EventsOf, RetryPolicy, shown};
 use crate::guarded::caught_now;
 use crate::repository::{Cost, Held, Loaded, Repository, Slot};
 use crate::store::{Attempt, CommitError, Committed, Position, Resolution, StoreError, StreamId, Version};
@@ -21,11 +21,15 @@ impl<C: Command> Door<C> for Commits {
         let mut attempt = 1;
         loop {
             sent.begin_attempt(attempt);
+            shown::attempt(&call.attempts);
             let wait = match attempt_once(call, &mut sent).await {
                 Ok(done) => return Ok(done),
                 Err(error) if matches!(*error, CommandError::Refused(_)) => return Err(error),
                 Err(error) => match call.wait_after(&error, attempt) {
-                    Some(wait) => wait,
+                    Some(wait) => {
+                        shown::again::<C, _>(&error);
+                        wait
+                    }
                     None => return Box::pin(settle(call, sent.cmd(), error, attempt)).await,
                 },
             };
@@ -78,6 +82,7 @@ async fn attempt_once<C: Command>(call: &Call<'_>, sent: &mut Sent<'_, C>) -> Ou
         None if call.bus.newness.supposes::<C>() => (Box::default(), Basis::Supposed),
         None => (load::<C>(call).await?, Basis::Loaded),
     };
+    basis.show();
     loop {
         let decided = decide_on_truth(call, sent, &mut loaded, &mut basis).await;
         let decides = decided.is_ok();
@@ -142,6 +147,14 @@ enum Basis {
 }
 
 impl Basis {
+    fn show(self) {
+        match self {
+            Self::Loaded => metrics::counter!("es_states_total", "found" => "read").increment(1),
+            Self::Kept => metrics::counter!("es_states_total", "found" => "kept").increment(1),
+            Self::Supposed => metrics::counter!("es_states_total", "found" => "supposed").increment(1),
+        }
+    }
+
     /// A state that nothing has proven is kept for the next command, if it was read at some time.
     fn keep<A: Apply>(self, held: &mut Held, loaded: Box<Loaded<A>>) {
         if self != Self::Supposed {
@@ -219,7 +232,7 @@ fn prepare<'a, C: Command>(
     let last = commit.appends.first().and_then(|append| append.events.last());
     let (version, position) = (loaded.version, loaded.position);
     let last = last.map(|event| event.id).unwrap_or_default();
-    let writing = (!commit.is_empty()).then(|| call.bus.store().commit(commit));
+    let writing = (!commit.is_empty()).then(|| shown::commit(call.bus.store(), commit));
     Ok((Prepared { verdict: decision.verdict, position, version, last }, writing))
 }
 

@@ -1,9 +1,8 @@
 //! The way of a command: admitted, through the interceptors, to its door, within its time limit.
-//!
-//! Spans: `es.command` with `command` and `stream` around a whole dispatch.
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use uuid::Uuid;
 use crate::clock::Timestamp;
 use crate::command::interceptor::{End, Stage};
 use crate::command::sending::Options;
+use crate::command::shown::Shown;
 use crate::command::{
     Bus, CommandError, Dispatch, Done, ErrorOf, EventsOf, Halted, Interceptor, Next, RetryPolicy,
 };
@@ -37,6 +37,8 @@ pub(crate) struct Call<'a> {
     pub(super) metadata: Arc<Metadata>,
     pub(super) key: Option<IdempotencyKey>,
     pub(super) expect: Option<Version>,
+    /// How often it was tried.
+    pub(super) attempts: AtomicU32,
     timeout: Duration,
     retry: RetryPolicy,
     late: bool,
@@ -65,6 +67,7 @@ impl<'a> Call<'a> {
             metadata: Arc::new(metadata),
             key,
             expect,
+            attempts: AtomicU32::new(0),
             timeout: timeout.unwrap_or(bus.timeout),
             retry: retry.unwrap_or(bus.retry),
             late,
@@ -76,28 +79,30 @@ impl<'a> Call<'a> {
         let lifecycle = &self.bus.lifecycle;
         let entered = if self.late { lifecycle.enter_late() } else { lifecycle.enter() };
         let _running = entered.ok_or_else(|| CommandError::ShuttingDown.into_box())?;
-        let running = if tracing::enabled!(tracing::Level::DEBUG) {
-            let span = tracing::debug_span!("es.command", command = C::NAME, stream = %self.stream);
-            Either::Right(Box::pin(self.intercepted(cmd, door).instrument(span)))
-        } else {
-            Either::Left(self.intercepted(cmd, door))
-        };
-        let mut running = pin!(running);
-        // Many commands never wait: they need no timer and no signal.
-        if let Poll::Ready(outcome) = futures::poll!(running.as_mut()) {
-            return outcome;
-        }
-        let late = |_| Err(CommandError::Unknown { why: "it took longer than its time limit" }.into_box());
-        let limited = Box::pin(async {
-            tokio::select! {
-                biased;
-                outcome = tokio::time::timeout(self.timeout, running) => outcome.unwrap_or_else(late),
-                () = self.bus.lifecycle.killed() => {
-                    Err(CommandError::Unknown { why: "the app was shut down meanwhile" }.into_box())
-                }
-            }
+        let shown = Shown::begin::<C>(self);
+        let mut running = pin!(match &shown.span {
+            Some(span) => Either::Right(Box::pin(self.intercepted(cmd, door).instrument(span.clone()))),
+            None => Either::Left(self.intercepted(cmd, door)),
         });
-        limited.await
+        // Many commands never wait: they need no timer and no signal.
+        let outcome = match futures::poll!(running.as_mut()) {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => Box::pin(self.limited::<C>(running)).await,
+        };
+        shown.end::<C>(self, &outcome);
+        outcome
+    }
+
+    /// Within the time limit, and as long as the app runs.
+    async fn limited<C: Command>(&self, running: impl Future<Output = Outcomes<C>>) -> Outcomes<C> {
+        let late = |_| Err(CommandError::Unknown { why: "it took longer than its time limit" }.into_box());
+        tokio::select! {
+            biased;
+            outcome = tokio::time::timeout(self.timeout, running) => outcome.unwrap_or_else(late),
+            () = self.bus.lifecycle.killed() => {
+                Err(CommandError::Unknown { why: "the app was shut down meanwhile" }.into_box())
+            }
+        }
     }
 
     async fn intercepted<C: Command>(&self, cmd: &C, door: &mut impl Door<C>) -> Outcomes<C> {

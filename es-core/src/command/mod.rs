@@ -14,6 +14,7 @@ mod outcome;
 mod registry;
 mod sender;
 mod sending;
+mod shown;
 mod stage;
 mod within_tx;
 
@@ -32,6 +33,7 @@ pub use self::registry::Registry;
 pub use self::sender::Sender;
 pub(crate) use self::sending::Via;
 pub use self::sending::{Done, Sending};
+pub(crate) use self::shown::commit;
 pub(crate) use self::within_tx::{OnStage, WithinTx};
 pub use crate::retry::RetryPolicy;
 use crate::services::{FromServices as _, Services};

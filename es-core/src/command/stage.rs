@@ -2,7 +2,7 @@
 
 use crate::command::call::{Call, Door, Outcomes, Sent};
 use crate::command::outcome::recorded;
-use crate::command::{CommandError, Done, EventsOf, WithinTx};
+use crate::command::{CommandError, Done, EventsOf, WithinTx, shown};
 use crate::repository::Loaded;
 use crate::store::{StoreError, Transaction, Version};
 use crate::{Apply, Command, Event};
@@ -26,6 +26,7 @@ impl<C: Command, T: Transaction> Door<C> for Stages<'_, T> {
             return Err(CommandError::Store(StoreError::misuse(what)).into_box());
         }
         sent.begin_attempt(1);
+        shown::attempt(&call.attempts);
         if let Some(first) = call.first_outcome(sent.cmd()).await? {
             return call.replay::<C>(first).await;
         }

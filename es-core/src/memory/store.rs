@@ -18,6 +18,7 @@ use crate::store::{
     Append, Attempt, CURRENT, Commit, CommitError, Committed, Difference, EventFilter, EventId, EventStore,
     Filling, Generation, IdempotencyKey, Name, Outcome, Page, Position, RecordedEvent, Resolution,
     RowSnapshot, RowStore, Snapshot, SnapshotStore, Span, StoreError, StoredRow, StreamId, Tables, Version,
+    check, measure,
 };
 
 /// Events by position, in blocks: a log that grows is not moved.
@@ -314,12 +315,16 @@ impl Ledger for State {
 #[async_trait]
 impl EventStore for MemoryBackend {
     async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
-        self.change(commit, |state, commit, now| state.apply(commit, now, false))
+        let outcome = self.change(commit, |state, commit, now| state.apply(commit, now, false));
+        measure::outcome(&outcome);
+        outcome
     }
 
     /// No outcome of this backend is unknown, since a commit has no await point: asked by those around it.
     async fn resolve(&self, attempt: &Attempt) -> Result<Resolution, StoreError> {
-        self.lock().resolve(attempt)
+        let resolution = self.lock().resolve(attempt);
+        measure::resolved(&resolution);
+        resolution
     }
 
     async fn stream(
@@ -335,7 +340,7 @@ impl EventStore for MemoryBackend {
     }
 
     async fn read(&self, filter: &EventFilter, after: Position, limit: usize) -> Result<Page, StoreError> {
-        crate::store::check::filter(filter)?;
+        check::filter(filter)?;
         let (state, limit) = (self.lock(), limit.min(MAX_PAGE));
         let matching = state.log.after(after).filter(|event| filter.matches(event));
         let mut filling = Filling::default();
@@ -351,7 +356,7 @@ impl EventStore for MemoryBackend {
     }
 
     async fn at(&self, positions: &[Position]) -> Result<Vec<RecordedEvent>, StoreError> {
-        let (state, positions) = (self.lock(), crate::store::check::positions(positions)?);
+        let (state, positions) = (self.lock(), check::positions(positions)?);
         let (found, mut filling) =
             (positions.into_iter().filter_map(|position| state.log.at(position)), Filling::default());
         Ok(found.take_while(|event| filling.takes(*event)).cloned().collect())
@@ -406,6 +411,7 @@ impl SnapshotStore for MemoryBackend {
 #[async_trait]
 impl RowStore for MemoryBackend {
     async fn rows(&self, table: &str, keys: &[String]) -> Result<Vec<Option<StoredRow>>, StoreError> {
+        check::rows(table, keys)?;
         let state = self.lock();
         let rows = state.table(table);
         let row = |key: &String| {
@@ -421,11 +427,13 @@ impl RowStore for MemoryBackend {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<StoredRow>, StoreError> {
+        check::bounds(table, after)?;
         let span = Span { after: after.unwrap_or_default().to_owned(), before: None, limit };
         Ok(self.lock().span(table, &span, Filling::default()))
     }
 
     async fn scan_many(&self, table: &str, spans: &[Span]) -> Result<Vec<Vec<StoredRow>>, StoreError> {
+        check::bounds(table, spans.iter().flat_map(Span::bounds))?;
         let state = self.lock();
         let filling = Filling::shared(spans.len());
         Ok(spans.iter().map(|span| state.span(table, span, filling)).collect())

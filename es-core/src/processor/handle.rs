@@ -11,7 +11,7 @@ use super::kinds::runner::Runner;
 use super::parked::{self, ParkedSequence};
 use super::status::{Board, ProcessorStatus};
 use super::worker::{NodeContext, Reset, ResetRequest, other_name};
-use super::{ProcessorError, Readiness, Skipped};
+use super::{AnyBackend, ProcessorError, Readiness, Skipped};
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::shared_read::SharedRead;
@@ -91,6 +91,24 @@ impl HandleState {
     }
 }
 
+/// Changes what is asked of a whole processor, by its stored name.
+pub(super) async fn change_control(
+    backend: &dyn AnyBackend,
+    name: &str,
+    change: impl Fn(&mut Control),
+) -> Result<(), ProcessorError> {
+    for _ in 0..TRIES {
+        let known = control().get(backend, name).await?;
+        let mut row = known.unwrap_or_else(|| Row::new(name, Control::default()));
+        change(&mut row.value);
+        if write_rows(backend, vec![control().put(&row)?]).await?.is_yes() {
+            return Ok(());
+        }
+    }
+    let moving = std::io::Error::other("other nodes change it all the time");
+    Err(StoreError::transient("asking something of a processor", moving).into())
+}
+
 impl Processor {
     pub(crate) fn handle(&self) -> &HandleState {
         &self.handle
@@ -146,19 +164,9 @@ impl Processor {
     }
 
     async fn control(&self, change: impl Fn(&mut Control)) -> Result<(), ProcessorError> {
-        let backend = &*self.node.backend;
-        for _ in 0..TRIES {
-            let name = self.stored_name().await?;
-            let known = control().get(backend, &name).await?;
-            let mut row = known.unwrap_or_else(|| Row::new(name, Control::default()));
-            change(&mut row.value);
-            if write_rows(backend, vec![control().put(&row)?]).await?.is_yes() {
-                self.cluster.wake();
-                return Ok(());
-            }
-        }
-        let moving = std::io::Error::other("other nodes change it all the time");
-        Err(StoreError::transient("asking something of a processor", moving).into())
+        change_control(&*self.node.backend, &self.stored_name().await?, change).await?;
+        self.cluster.wake();
+        Ok(())
     }
 
     /// Sets it back: to the start, which empties what it keeps, or to another place, which a projection must be

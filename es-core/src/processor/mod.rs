@@ -8,6 +8,7 @@
 //! | where | what |
 //! | --- | --- |
 //! | `handle`, `error`, `options`, `status`, `wait` | what a program does with a processor |
+//! | `desk` | the same, for a tool that knows its stored name |
 //! | `readiness` | whether queries can rely on it |
 //! | `versions` | versions of a projection next to each other |
 //! | `feed` | pages of the log |
@@ -25,6 +26,7 @@
 //! `es_processor_skipped_total`, `es_processor_halted_total`; and with the labels `generation` and `role` (`current`,
 //! `building` or `previous`) as well: `es_processor_position`, `es_processor_lag`, `es_processor_parked`.
 
+mod desk;
 mod error;
 mod feed;
 mod forget;
@@ -37,6 +39,7 @@ mod status;
 mod wait;
 mod worker;
 
+pub use self::desk::{Desk, KnownBuilds};
 pub use self::error::ProcessorError;
 pub(crate) use self::feed::Pages;
 pub(crate) use self::forget::forget;

@@ -1,6 +1,7 @@
 //! Aggregates: load is snapshot, tail and fold; what was loaded is kept, and proven before it is believed.
 
 mod error;
+mod shown;
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use quick_cache::sync::Cache as QuickCache;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::Instant;
+use tracing::{Instrument as _, Level, enabled};
 
 pub use self::error::LoadError;
 use crate::clock::Timestamp;
@@ -150,6 +152,17 @@ impl std::fmt::Debug for dyn SnapshotStore {
 impl Repository {
     /// The newest state: its snapshot, if it can be used, and the tail.
     pub(crate) async fn load<A: Apply>(&self, stream: &StreamId) -> Result<Loaded<A>, LoadError> {
+        if !enabled!(Level::DEBUG) {
+            return self.load_now(stream).await;
+        }
+        let span = shown::span::<A>(stream);
+        let loaded = Box::pin(self.load_now(stream)).instrument(span.clone()).await?;
+        let from = if loaded.cost.events < loaded.version.0 { "snapshot" } else { "start" };
+        shown::read(&span, from, &loaded, loaded.cost.events);
+        Ok(loaded)
+    }
+
+    async fn load_now<A: Apply>(&self, stream: &StreamId) -> Result<Loaded<A>, LoadError> {
         let started = Instant::now();
         let mut loaded = match A::snapshots().is_on() {
             true => self.start(stream).await?,
@@ -180,6 +193,20 @@ impl Repository {
     /// Brings a kept state up to date; says whether it was. One whose last event is not in the stream is of another history
     /// of the store, which lost its last commits or was restored: it is loaded anew.
     pub(crate) async fn refresh<A: Apply>(
+        &self,
+        stream: &StreamId,
+        kept: &mut Loaded<A>,
+    ) -> Result<bool, LoadError> {
+        if !enabled!(Level::DEBUG) {
+            return self.refresh_now(stream, kept).await;
+        }
+        let (span, before) = (shown::span::<A>(stream), kept.version.0);
+        let same = Box::pin(self.refresh_now(stream, kept)).instrument(span.clone()).await?;
+        shown::read(&span, "kept", kept, kept.version.0.saturating_sub(before));
+        Ok(same)
+    }
+
+    async fn refresh_now<A: Apply>(
         &self,
         stream: &StreamId,
         kept: &mut Loaded<A>,

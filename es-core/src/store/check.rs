@@ -3,9 +3,12 @@
 
 use super::{Commit, EventFilter, NewEvent, Position};
 use crate::limits::{
-    HARD_MAX_EVENTS, LimitError, MAX_FILTER_ITEMS, MAX_FILTER_TERMS, MAX_METADATA, MAX_PAGE, MAX_PAYLOAD,
-    MAX_TAGS, cut, json_depth, name, row_key, size, stored_name,
+    HARD_MAX_EVENTS, LimitError, MAX_FILTER_ITEMS, MAX_FILTER_TERMS, MAX_METADATA, MAX_NAME, MAX_PAGE,
+    MAX_PAYLOAD, MAX_TAGS, cut, json_depth, name, no_nul, row_key, size, stored_name,
 };
+
+/// Longest bound of a scan, in bytes.
+const MAX_BOUND: usize = 4 * MAX_NAME;
 
 /// Checks a whole commit: every backend calls this first, so that all refuse alike.
 ///
@@ -30,14 +33,40 @@ pub fn commit(commit: &Commit) -> Result<(), LimitError> {
 ///
 /// # Errors
 ///
-/// Too many alternatives, or too many types and tags in them.
+/// Too many alternatives, or too many types and tags in them; a type that is empty or too long, or has a control character.
 pub fn filter(filter: &EventFilter) -> Result<(), LimitError> {
     let items = filter.items();
     let terms: usize = items.iter().map(|item| item.types().len() + item.tags().len()).sum();
     let shown =
         || items.iter().flat_map(|item| item.types()).map(|name| cut(name)).next().unwrap_or_default();
     size("filter", items.len(), MAX_FILTER_ITEMS, "alternatives", shown)?;
-    size("filter", terms, MAX_FILTER_TERMS, "types and tags", shown)
+    size("filter", terms, MAX_FILTER_TERMS, "types and tags", shown)?;
+    items.iter().flat_map(|item| item.types()).try_for_each(|asked| name("event type", asked))
+}
+
+/// Keys of rows that are asked for, like those that are written: every backend calls this before it reads.
+///
+/// # Errors
+///
+/// The first [`LimitError`] found.
+pub fn rows(table: &str, keys: &[String]) -> Result<(), LimitError> {
+    name("table", table)?;
+    keys.iter().try_for_each(|key| row_key(key))
+}
+
+/// Where a scan of rows begins and ends. That need not be a key: none has more than four times as many bytes, so that what
+/// stands behind all of them can be named.
+///
+/// # Errors
+///
+/// The first [`LimitError`] found.
+pub fn bounds<B: AsRef<str>>(table: &str, bounds: impl IntoIterator<Item = B>) -> Result<(), LimitError> {
+    name("table", table)?;
+    bounds.into_iter().try_for_each(|bound| {
+        let bound = bound.as_ref();
+        size("bound of a scan", bound.len(), MAX_BOUND, "bytes", || cut(bound))?;
+        no_nul("bound of a scan", bound)
+    })
 }
 
 /// Positions to be read together, in order and each once.
@@ -63,6 +92,8 @@ fn event(event: &NewEvent) -> Result<(), LimitError> {
     size("event", event.tags.len(), MAX_TAGS, "tags", || event.name.to_string())?;
     if event.codec == crate::codec::JSON {
         json_depth(&event.name, &event.data)?;
+    } else {
+        stored_name("codec", &event.codec)?;
     }
     if !event.metadata.is_plain() {
         size("metadata", event.metadata.stored_size(), MAX_METADATA, "bytes", || event.name.to_string())?;

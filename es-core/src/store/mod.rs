@@ -25,6 +25,7 @@ mod filter;
 mod idempotency_key;
 pub mod keys;
 pub mod kinds;
+pub mod measure;
 mod own;
 mod page;
 mod participant;

@@ -1,5 +1,7 @@
 //! Rows by table and key.
 
+use std::iter;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -61,6 +63,13 @@ pub struct Span {
     pub before: Option<String>,
     /// At most so many rows.
     pub limit: usize,
+}
+
+impl Span {
+    /// Where it begins, and where it ends.
+    pub fn bounds(&self) -> impl Iterator<Item = &str> {
+        iter::once(&*self.after).chain(self.before.as_deref())
+    }
 }
 
 /// The table of [`RowStore`] whose rows say which table a name stands for: key and data are UTF-8.

@@ -6,7 +6,7 @@
 //! | a keyed view | [`view()`]: recorded events, the rows they must fold to |
 //! | time and randomness | [`TestClock`], [`SeededEntropy`] |
 //! | what was sent | [`Recorder`], an interceptor |
-//! | what is logged | [`Log`] |
+//! | what is logged, traced and counted | [`Log`], [`Trace`], [`Numbers`] |
 //! | a service under faults | [`SimStore`], a backend that behaves as badly as the contract allows |
 //! | a backend | [`conformance!`](crate::conformance): a test for each rule of the contract |
 
@@ -15,16 +15,20 @@ pub mod conformance;
 mod entropy;
 mod fixture;
 mod log;
+mod numbers;
 mod recorder;
 mod sim;
+mod trace;
 mod view;
 
 pub use self::clock::TestClock;
 pub use self::entropy::SeededEntropy;
 pub use self::fixture::{Given, Then, given};
 pub use self::log::Log;
+pub use self::numbers::Numbers;
 pub use self::recorder::{Outcome, Recorder, Sent};
 pub use self::sim::{Counts, Faults, SimStore, SimTx, seed_from_env_or};
+pub use self::trace::{CaughtSpan, Trace};
 pub use self::view::{ViewFixture, view};
 use crate::clock::Timestamp;
 

@@ -15,6 +15,7 @@ mod reactors;
 mod rekeyed;
 mod rules;
 mod sending;
+mod shown;
 mod sim;
 mod warnings;
 mod workload;

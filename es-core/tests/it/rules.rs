@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use es_core::testing::conformance::RULES;
 
 /// The tests of `tests/it` that the table may name beside the suites.
-const OWN: [&str; 5] = [
+const OWN: [&str; 6] = [
     include_str!("kit.rs"),
     include_str!("workload.rs"),
     include_str!("warnings.rs"),
     include_str!("reactors.rs"),
     include_str!("gauges.rs"),
+    include_str!("shown.rs"),
 ];
 
 /// Every `name` in backticks that stands in the second column.

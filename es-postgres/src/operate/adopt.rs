@@ -4,7 +4,7 @@ use es_core::store::StoreError;
 use sqlx::Connection as _;
 use uuid::Uuid;
 
-use crate::{PgOptions, error, schema};
+use crate::{PgOptions, connect, error, schema};
 
 /// Where a store comes from that somebody takes over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl PgOptions {
     /// own it.
     pub async fn adopt(&self, how: Adopt) -> Result<Uuid, StoreError> {
         let failed = |e| error::store("adopting the store", e);
-        let mut conn = self.for_store().connect().await.map_err(failed)?;
+        let mut conn = connect::first(&self.for_store()).await?;
         schema::prepare(&mut conn, &self.schema, false).await?;
         let adopt = sqlx::query_scalar("select adopt($1)").bind(how == Adopt::Cloned);
         let generation = adopt.fetch_one(&mut conn).await.map_err(failed)?;

@@ -86,8 +86,8 @@ impl PgBackend {
     ///
     /// # Errors
     ///
-    /// [`ImportError`] with what is stored: an event is over a limit or from the future, the store keeps inline projections
-    /// up to date, which an import does not, or the database failed.
+    /// [`ImportError`] with what is stored: an event is over a limit or from the future, projections are inline (no commit
+    /// would have written their rows: retire them, import, and make them inline again), or the database failed.
     pub async fn import(
         &self,
         events: impl Stream<Item = Imported> + Send,
@@ -187,7 +187,8 @@ impl PgBackend {
                 Ok(committed.pop().ok_or((attempt, sqlx::Error::RowNotFound)))
             }
             Ok(Answer::Refused(_)) => Err(StoreError::misuse(
-                "the store keeps inline projections up to date, which an import does not: retire them first",
+                "projections are inline: what is imported would be missing in the rows; retire them, import, and make them \
+                 inline again",
             )),
             Err(error) => {
                 importing.streams.forget();

@@ -7,11 +7,11 @@ use uuid::Uuid;
 
 use crate::row::number;
 use crate::schema::{self, Migration};
-use crate::{PgBackend, PgOptions, check, error};
+use crate::{PgBackend, PgOptions, check, connect};
 
 const STATS: &str = include_str!("../sql/stats.sql");
 const SIZES: &str = include_str!("../sql/sizes.sql");
-const CHECKPOINTS: &str = "select name, coalesce(position, 0) from checkpoints order by position, name";
+const CHECKPOINTS: &str = "select key, data from rows where tbl = 'checkpoints' order by key";
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub struct Stats {
     pub tables: Vec<(String, u64)>,
     /// Where processors are, the last one first.
     pub checkpoints: Vec<(String, Position)>,
+    /// Places of processors that cannot be read.
+    pub unreadable: Vec<String>,
 }
 
 impl Stats {
@@ -114,7 +116,7 @@ impl PgOptions {
     }
 
     async fn connection(&self) -> Result<PgConnection, StoreError> {
-        self.for_store().connect().await.map_err(|e| error::store("connecting to the database", e))
+        connect::first(&self.for_store()).await
     }
 }
 
@@ -131,6 +133,16 @@ impl PgBackend {
         let missing = || StoreError::Corrupt { what: "the table `store` is empty".to_owned() };
         let row = all.first().ok_or_else(missing)?;
         let whole = |row: &sqlx::postgres::PgRow, column: usize| number(row.get_unchecked(column));
+        let (mut places, mut unreadable) = (Vec::new(), Vec::new());
+        for row in &checkpoints {
+            let name: String = row.get_unchecked(0);
+            match place_in(row.get_unchecked(1)) {
+                Ok(None) => {}
+                Ok(Some(position)) => places.push((name, position)),
+                Err(Unreadable) => unreadable.push(name),
+            }
+        }
+        places.sort_by(|(a, at), (b, bt)| (at, a).cmp(&(bt, b)));
         Ok(Stats {
             store: row.get_unchecked(4),
             generation: row.get_unchecked(5),
@@ -139,10 +151,22 @@ impl PgBackend {
             streams: whole(row, 2),
             partition: row.get_unchecked::<Option<i64>, _>(3).map(number),
             tables: sizes.iter().map(|row| (row.get_unchecked(0), whole(row, 1))).collect(),
-            checkpoints: checkpoints
-                .iter()
-                .map(|row| (row.get_unchecked(0), Position(whole(row, 1))))
-                .collect(),
+            checkpoints: places,
+            unreadable,
         })
     }
+}
+
+/// A checkpoint that is none.
+struct Unreadable;
+
+/// Where a processor is, by the row of its range. One that was merged into its neighbour keeps its row, and is nowhere.
+fn place_in(row: &[u8]) -> Result<Option<Position>, Unreadable> {
+    let row: serde_json::Value = serde_json::from_slice(row).map_err(|_| Unreadable)?;
+    let fields = row.as_object().ok_or(Unreadable)?;
+    let position = match fields.get("position") {
+        Some(position) => position.as_u64().ok_or(Unreadable)?,
+        None => 0,
+    };
+    Ok(fields.contains_key("last").then_some(Position(position)))
 }

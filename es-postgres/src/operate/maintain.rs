@@ -9,7 +9,7 @@ use sqlx::{Connection as _, Row as _};
 
 use crate::readers::PgQuery;
 use crate::row::{number, signed};
-use crate::{PgBackend, error};
+use crate::{PgBackend, connect, error};
 
 /// What an archive would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -182,8 +182,8 @@ impl PgBackend {
     /// A connection of its own: maintenance takes as long as it takes, and if its future is dropped, the server rolls
     /// back what was open.
     pub(crate) async fn patient(&self) -> Result<PgConnection, StoreError> {
-        let options = self.0.options.for_whole_tables().with([("statement_timeout", "0")]);
-        options.connect().await.map_err(|e| error::store("connecting", e))
+        let address = self.0.options.for_whole_tables().with([("statement_timeout", "0")]);
+        connect::first(&address).await
     }
 
     async fn maintain(&self, what: &'static str, query: PgQuery) -> Result<Vec<PgRow>, StoreError> {

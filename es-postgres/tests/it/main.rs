@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "in here, what is not there is a test that fails")]
 
+mod bad_input;
 mod batches;
 mod conformance;
 mod dump;
+mod edges;
 mod extremes;
 mod failover;
 mod gate;
@@ -20,6 +22,7 @@ mod row_order;
 mod row_wakes;
 mod rules;
 mod schema;
+mod shown;
 mod storms;
 mod stuck;
 mod support;

@@ -7,7 +7,7 @@ use es_postgres::testing::Database;
 
 use crate::shop::{open, stream, write};
 
-fn run(database: Option<&Database>, arguments: &[&str]) -> (i32, String, String) {
+pub(crate) fn run(database: Option<&Database>, arguments: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_es-postgres"));
     command.env_remove("DATABASE_URL").stdin(Stdio::null()).args(arguments);
     if let Some(database) = database {
@@ -86,6 +86,36 @@ async fn a_log_is_partitioned_archived_and_redacted() {
 }
 
 #[tokio::test]
+async fn every_answer_is_also_one_line_of_json() {
+    let database = es_postgres::testing::database().await;
+    let json = |database: Option<&Database>, arguments: &[&str]| {
+        let (code, line, words) = run(database, &[arguments, &["--json"]].concat());
+        assert_eq!((line.lines().count(), &*words), (1, ""), "{arguments:?}: {line}");
+        (code, serde_json::from_str::<serde_json::Value>(&line).unwrap())
+    };
+    let (code, steps) = json(Some(&database), &["migrate", "--dry-run"]);
+    assert_eq!((code, &steps["good"], &steps["migrations"][0]["name"]), (1, &false.into(), &"store".into()));
+    let (code, found) = json(Some(&database), &["check"]);
+    assert_eq!((code, &found["good"]), (1, &false.into()), "{found}");
+    let (code, refused) = json(Some(&database), &["stats"]);
+    assert_eq!((code, &refused["kind"]), (2, &"misuse".into()), "{refused}");
+    assert!(refused["error"].as_str().unwrap().contains("migrations"), "{refused}");
+    assert_eq!(json(Some(&database), &["migrate"]).0, 0);
+    let backend = es_postgres::PgBackend::connect(database.url()).await.unwrap();
+    write(&backend, "a", 3).await;
+    let (code, stats) = json(Some(&database), &["stats"]);
+    assert_eq!((code, &stats["good"], &stats["stats"]["head"]), (0, &true.into(), &3.into()), "{stats}");
+    let (code, verified) = json(Some(&database), &["verify"]);
+    assert_eq!((code, &verified["violations"]), (0, &serde_json::json!([])), "{verified}");
+    let (_, partitioned) = json(Some(&database), &["partition", "--size", "10"]);
+    assert!(partitioned["words"].as_str().unwrap().contains("10 positions"), "{partitioned}");
+    assert_eq!(json(Some(&database), &["archive", "--upto", "1"]).1["tables"], serde_json::json!([]));
+    let roles = json(None, &["roles", "--print"]).1;
+    assert!(roles["sql"].as_str().unwrap().contains("es_writer"), "{roles}");
+    assert_eq!(json(None, &["stats"]).1["kind"], "misuse");
+}
+
+#[tokio::test]
 async fn a_violation_is_shown() {
     let (database, backend) = open().await;
     write(&backend, "a", 5).await;
@@ -128,6 +158,7 @@ fn the_help_says_what_there_is() {
         "forget",
         "adopt",
         "stats",
+        "parked",
         "Exit codes",
     ] {
         assert!(help.contains(word), "{help}");

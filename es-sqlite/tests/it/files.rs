@@ -65,6 +65,61 @@ async fn a_file_of_another_kind_is_no_database() {
     assert!(empty.contains("is empty"), "{empty}");
 }
 
+/// B64
+#[tokio::test]
+async fn the_address_of_a_server_is_refused_without_its_password() {
+    let address = "postgres://ada:s3cret@db.example/shop";
+    let error = refused(address).await;
+    assert_eq!(error.kind(), ErrorKind::Misuse);
+    let options = SqliteOptions::new(address);
+    let said = format!("{error} {error:?} {options:?}");
+    assert!(said.contains("address of a server") && !said.contains("s3cret"), "{said}");
+}
+
+/// B61
+#[tokio::test]
+async fn the_last_position_is_given_out_and_none_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteBackend::open(folder.path().join("store.db")).await.unwrap();
+    store.commit(commit("a")).await.unwrap();
+    let far = "drop trigger es_events_update; update es_events set position = 9223372036854775806";
+    let mut conn =
+        <sqlx::SqliteConnection as sqlx::Connection>::connect(&format!("sqlite:{}", store.path().display()))
+            .await
+            .unwrap();
+    sqlx::raw_sql(far).execute(&mut conn).await.unwrap();
+    let outcomes = futures::future::join_all((0..2).map(|n| store.commit(commit(&format!("b{n}"))))).await;
+    assert_eq!(outcomes[0].as_ref().unwrap().position, Position(i64::MAX as u64));
+    assert!(matches!(outcomes[1], Err(CommitError::Overflow { .. })), "{:?}", outcomes[1]);
+    assert!(matches!(store.commit(commit("c")).await, Err(CommitError::Overflow { .. })));
+}
+
+#[test]
+fn the_write_path_shows_its_queue_its_batches_and_its_answers() {
+    let numbers = es_core::testing::Numbers::default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    metrics::with_local_recorder(&numbers, || {
+        runtime.block_on(async {
+            let store = SqliteBackend::open(":memory:").await.unwrap();
+            let commits = (0..20).map(|n| store.commit(commit(&format!("s{n}"))));
+            futures::future::try_join_all(commits).await.unwrap();
+            let mut stale = commit("s0");
+            stale.appends[0].expected = ExpectedVersion::NoStream;
+            store.commit(stale).await.unwrap_err();
+            let lost = Attempt { id: Ids::default().next(), appends: Vec::new() };
+            store.resolve(&lost).await.unwrap();
+        });
+    });
+    let of = |series: &str| numbers.of(series);
+    assert_eq!(of("es_commits_total outcome=written"), 20.0, "{numbers:#?}");
+    assert_eq!(of("es_commits_total outcome=conflict"), 1.0);
+    assert_eq!(of("es_commits_resolved_total found=never"), 1.0);
+    assert!(of("es_write_wait_seconds queue=commits") >= 21.0, "one for each commit: {numbers:#?}");
+    assert!(of("es_write_turn_seconds queue=commits") >= 2.0);
+    assert!(of("es_write_flush_seconds queue=commits") >= 2.0);
+    assert_eq!(of("es_write_waiting queue=commits"), 0.0, "all were answered");
+}
+
 #[tokio::test]
 async fn a_file_of_a_newer_program_is_refused() {
     let folder = tempfile::tempdir().unwrap();

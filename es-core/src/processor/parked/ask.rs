@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::sequence::readable;
 use super::{Parked, ParkedSequence, list, one, positions, skip_key};
 use crate::ErrorKind;
+use crate::limits::{MAX_REASON, cut, size};
 use crate::processor::{AnyBackend, Processor, ProcessorError};
 use crate::state::{Asked, Build, Generations, Request, asked};
 use crate::store::{Position, Row, RowAt, RowStore, RowWrite, StoreError, Won, write_rows};
@@ -46,7 +47,9 @@ impl ParkedFilter {
         Self { error: Some(text.into()), ..self }
     }
 
-    fn matches(&self, sequence: &ParkedSequence) -> bool {
+    /// Whether a sequence is meant.
+    #[must_use]
+    pub fn matches(&self, sequence: &ParkedSequence) -> bool {
         self.event.as_ref().is_none_or(|event| *event == sequence.event)
             && self.error.as_ref().is_none_or(|text| sequence.error.contains(text))
     }
@@ -80,7 +83,7 @@ impl Processor {
     /// [`ProcessorError::Switched`] if queries were switched to another build meanwhile; [`ProcessorError::SetBack`] if it was
     /// reset; [`ProcessorError::TimedOut`] if it is not done within `limit`: the request stands.
     pub async fn retry(&self, key: &str, limit: Duration) -> Result<Option<ParkedSequence>, ProcessorError> {
-        self.ask_one(key, Request::Retry, limit).await
+        Asking(self).retry(key, limit).await
     }
 
     /// Leaves a parked sequence out for good, and waits until that is done. Recorded with the reason, see
@@ -90,7 +93,7 @@ impl Processor {
     ///
     /// As [`Self::retry`]; [`ProcessorError::NotParked`] also if a retry was faster; [`ProcessorError::NoReason`].
     pub async fn discard(&self, key: &str, reason: &str, limit: Duration) -> Result<(), ProcessorError> {
-        self.ask_one(key, discard(reason)?, limit).await.map(drop)
+        Asking(self).discard(key, reason, limit).await
     }
 
     /// The same as [`retry`](Self::retry) for all sequences that match. Gives how many those were, and which of them failed
@@ -104,7 +107,7 @@ impl Processor {
         filter: &ParkedFilter,
         limit: Duration,
     ) -> Result<RetriedAll, ProcessorError> {
-        self.ask_all(filter, &Request::Retry, limit).await
+        Asking(self).retry_all(filter, limit).await
     }
 
     /// The same as [`discard`](Self::discard) for all sequences that match. Gives how many those were.
@@ -113,6 +116,80 @@ impl Processor {
     ///
     /// As [`Self::retry_all`]; [`ProcessorError::NoReason`].
     pub async fn discard_all(
+        &self,
+        filter: &ParkedFilter,
+        reason: &str,
+        limit: Duration,
+    ) -> Result<usize, ProcessorError> {
+        Asking(self).discard_all(filter, reason, limit).await
+    }
+}
+
+/// Who asks something of a processor: a node that runs it, or a program that knows its stored name.
+pub(in crate::processor) trait Asker: Sync {
+    fn backend(&self) -> &dyn AnyBackend;
+    /// The build that queries read.
+    fn current(&self) -> impl Future<Output = Result<Build, StoreError>> + Send;
+    /// Something was asked: those of this process that may do it look at once.
+    fn wake(&self);
+    /// It is waited for.
+    fn nudge(&self);
+    /// What is in the way, in parentheses.
+    fn in_the_way(&self) -> String;
+}
+
+impl Asker for Processor {
+    fn backend(&self) -> &dyn AnyBackend {
+        &*self.node.backend
+    }
+
+    async fn current(&self) -> Result<Build, StoreError> {
+        Self::current(self).await
+    }
+
+    fn wake(&self) {
+        self.cluster.wake();
+    }
+
+    fn nudge(&self) {
+        self.handle.wake_workers();
+    }
+
+    fn in_the_way(&self) -> String {
+        self.status().in_the_way()
+    }
+}
+
+/// What it asks.
+pub(in crate::processor) struct Asking<'a, A>(pub(in crate::processor) &'a A);
+
+impl<A: Asker> Asking<'_, A> {
+    pub(in crate::processor) async fn retry(
+        &self,
+        key: &str,
+        limit: Duration,
+    ) -> Result<Option<ParkedSequence>, ProcessorError> {
+        self.ask_one(key, Request::Retry, limit).await
+    }
+
+    pub(in crate::processor) async fn discard(
+        &self,
+        key: &str,
+        reason: &str,
+        limit: Duration,
+    ) -> Result<(), ProcessorError> {
+        self.ask_one(key, discard(reason)?, limit).await.map(drop)
+    }
+
+    pub(in crate::processor) async fn retry_all(
+        &self,
+        filter: &ParkedFilter,
+        limit: Duration,
+    ) -> Result<RetriedAll, ProcessorError> {
+        self.ask_all(filter, &Request::Retry, limit).await
+    }
+
+    pub(in crate::processor) async fn discard_all(
         &self,
         filter: &ParkedFilter,
         reason: &str,
@@ -128,7 +205,7 @@ impl Processor {
         limit: Duration,
     ) -> Result<Option<ParkedSequence>, ProcessorError> {
         let of = self.asked_of().await?;
-        let (build, backend) = (of.build.clone(), &*self.node.backend);
+        let (build, backend) = (of.build.clone(), self.0.backend());
         let gone = || ProcessorError::NotParked { build: build.clone(), key: key.to_owned() };
         let Some(sequence) = one(backend, &build, key).await? else { return Err(gone()) };
         let last = last(backend, &build, &sequence).await?;
@@ -147,7 +224,7 @@ impl Processor {
                 break;
             }
         }
-        self.cluster.wake();
+        self.0.wake();
         let what = format!("a request for {key:?} of {build}");
         let answer = || async {
             let answer = self.answer(&of, key).await?;
@@ -168,7 +245,7 @@ impl Processor {
 
     /// What has become of a request: `None` while it stands, else what is left of the sequence.
     async fn answer(&self, of: &Of, key: &str) -> Result<Option<Option<ParkedSequence>>, ProcessorError> {
-        let (build, backend) = (&of.build, &*self.node.backend);
+        let (build, backend) = (&of.build, self.0.backend());
         let before = Asked::requests(backend, build).await?;
         // In this order: a sequence goes in one commit with its request.
         let left = one(backend, build, key).await?;
@@ -194,7 +271,7 @@ impl Processor {
 
     /// What is asked now is asked of this.
     pub(in crate::processor) async fn asked_of(&self) -> Result<Of, ProcessorError> {
-        let (build, backend) = (self.current().await?, &*self.node.backend);
+        let (build, backend) = (self.0.current().await?, self.0.backend());
         let set_back = Asked::set_backs(backend, &build).await?.rev;
         let known = Generations::read(backend, &build.processor).await?;
         match known.is_some_and(|known| known.value.is_set_back(build.generation).is_some()) {
@@ -206,7 +283,7 @@ impl Processor {
     /// Whether queries read it still, and it was not set back: nothing that was asked of it before is left then.
     pub(in crate::processor) async fn is_as_it_was(&self, of: &Of) -> Result<(), ProcessorError> {
         self.is_read(&of.build).await?;
-        match Asked::set_backs(&*self.node.backend, &of.build).await?.rev == of.set_back {
+        match Asked::set_backs(self.0.backend(), &of.build).await?.rev == of.set_back {
             true => Ok(()),
             false => Err(ProcessorError::SetBack { build: of.build.clone() }),
         }
@@ -214,7 +291,7 @@ impl Processor {
 
     /// Whether queries read a build. Asked after what is there was looked at: one that goes is emptied, also of what was asked.
     pub(in crate::processor) async fn is_read(&self, build: &Build) -> Result<(), ProcessorError> {
-        match self.current().await? == *build {
+        match self.0.current().await? == *build {
             true => Ok(()),
             false => Err(ProcessorError::Switched { build: build.clone() }),
         }
@@ -226,7 +303,7 @@ impl Processor {
         request: &Request,
         limit: Duration,
     ) -> Result<RetriedAll, ProcessorError> {
-        let (backend, of) = (&*self.node.backend, self.asked_of().await?);
+        let (backend, of) = (self.0.backend(), self.asked_of().await?);
         let build = of.build.clone();
         let (mut asked, mut after) = (BTreeSet::new(), None::<String>);
         loop {
@@ -238,7 +315,7 @@ impl Processor {
             ask_many(backend, &build, &keys, request).await?;
             asked.extend(keys);
         }
-        self.cluster.wake();
+        self.0.wake();
         let what = format!("requests for {} sequences of {build}", asked.len());
         let done = || async {
             let stands = any_stands(backend, &build, &asked).await?;
@@ -266,7 +343,7 @@ impl Processor {
         let found = async {
             let mut pause = Duration::from_millis(5);
             loop {
-                self.handle.wake_workers();
+                self.0.nudge();
                 tokio::time::sleep(pause).await;
                 match look().await {
                     Ok(Some(found)) => return Ok(found),
@@ -280,7 +357,7 @@ impl Processor {
         };
         match tokio::time::timeout(limit, found).await {
             Ok(found) => found,
-            Err(_) => Err(ProcessorError::TimedOut { what, limit, why: self.status().in_the_way() }),
+            Err(_) => Err(ProcessorError::TimedOut { what, limit, why: self.0.in_the_way() }),
         }
     }
 }
@@ -429,6 +506,8 @@ fn discard(reason: &str) -> Result<Request, ProcessorError> {
     if reason.trim().is_empty() {
         return Err(ProcessorError::NoReason);
     }
+    let limit = size("reason", reason.len(), MAX_REASON, "bytes", || cut(reason));
+    limit.map_err(StoreError::from)?;
     Ok(Request::Discard { reason: reason.to_owned() })
 }
 

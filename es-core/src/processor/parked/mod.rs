@@ -4,8 +4,8 @@ mod ask;
 mod left_out;
 mod sequence;
 
+pub(super) use self::ask::{Asker, Asking, ask, discarding, times_asked};
 pub use self::ask::{ParkedFilter, RetriedAll};
-pub(super) use self::ask::{ask, discarding, times_asked};
 pub use self::left_out::{LeftOutForGood, handles_all};
 pub use self::sequence::ParkedSequence;
 pub(crate) use self::sequence::{

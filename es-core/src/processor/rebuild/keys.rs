@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use crate::limits::MAX_PAGE;
 use crate::processor::kinds::runner::Keeps;
-use crate::processor::{Processor, ProcessorError, parked};
+use crate::processor::parked::{self, Asking};
+use crate::processor::{Processor, ProcessorError};
 use crate::state::{Afresh, afresh};
 use crate::store::{Position, Row, StoreError};
 
@@ -28,7 +29,7 @@ impl Processor {
             let why = "is no keyed view: its rows cannot be told apart, rebuild all of it";
             return Err(ProcessorError::NotRebuildable { processor: self.name().to_owned(), why });
         }
-        let (backend, of) = (&*self.node.backend, self.asked_of().await?);
+        let (backend, of) = (&*self.node.backend, Asking(self).asked_of().await?);
         let build = of.build.clone();
         let (table, keys) = (afresh(&build), keys.iter().collect::<BTreeSet<_>>());
         // What was asked of other keys is not looked at: it may be of another version, or damaged.
@@ -53,18 +54,19 @@ impl Processor {
         }
         self.cluster.wake();
         let what = format!("rebuilding {} rows of {build}", keys.len());
-        self.until(what, limit, || async {
-            let left = own().await?;
-            self.is_as_it_was(&of).await?;
-            if left.is_empty() {
-                return Ok(Some(()));
-            }
-            match left.into_iter().find_map(|row| Some((row.key, row.value.failed?))) {
-                Some((key, error)) => Err(ProcessorError::RowFailed { build: build.clone(), key, error }),
-                None => Ok(None),
-            }
-        })
-        .await
+        Asking(self)
+            .until(what, limit, || async {
+                let left = own().await?;
+                Asking(self).is_as_it_was(&of).await?;
+                if left.is_empty() {
+                    return Ok(Some(()));
+                }
+                match left.into_iter().find_map(|row| Some((row.key, row.value.failed?))) {
+                    Some((key, error)) => Err(ProcessorError::RowFailed { build: build.clone(), key, error }),
+                    None => Ok(None),
+                }
+            })
+            .await
     }
 
     /// The same for every key that an event of a tenant touched. Gives how many there were.

@@ -33,7 +33,7 @@ pub(crate) use self::context::{NodeContext, NodeSettings, Role};
 use self::coordinator::Coordinator;
 pub(crate) use self::fold::{Fits, Folded, Stretch, fold_between};
 pub(crate) use self::readiness::Readiness;
-pub(crate) use self::rename::{follow, name_obstacle, other_name, prepare_named};
+pub(crate) use self::rename::{follow, has_shares, name_obstacle, other_name, prepare_named};
 pub use self::reset::Reset;
 pub(crate) use self::reset::ResetRequest;
 use self::sight::Observer;

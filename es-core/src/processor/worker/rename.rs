@@ -44,7 +44,7 @@ async fn followed(backend: &dyn AnyBackend, name: &str) -> Result<Option<String>
     Ok(follow(name, |name| renamed.get(name)?.as_deref()).map(str::to_owned))
 }
 
-async fn has_shares(backend: &dyn AnyBackend, name: &str) -> Result<bool, StoreError> {
+pub(crate) async fn has_shares(backend: &dyn AnyBackend, name: &str) -> Result<bool, StoreError> {
     Shares::<Checkpoint>::checkpoints().exist(backend, &Build::first(name).to_string()).await
 }
 

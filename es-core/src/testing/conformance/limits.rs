@@ -1,16 +1,18 @@
-//! Bad input at the store: B1 to B5, B10 to B13, B20 and B21.
+//! Bad input at the store: B1 to B5, B10 to B13, B20, B21, B60 and B63.
 
 use std::sync::Arc;
 
 use super::data::{ANY, append, encoded, event, events, exact, id, raw};
 use super::domain::{AccountEvent, Deposited};
 use super::patient::Patient;
-use super::{Subject, store};
+use super::payments::{KINDS, Kind, World};
+use super::{LIMIT, Subject, store};
 use crate::event::{Metadata, Tag};
 use crate::limits::{HARD_MAX_EVENTS, LimitError, MAX_METADATA, MAX_PAYLOAD, MAX_SEQUENCE, MAX_TAGS};
+use crate::processor::ParkedFilter;
 use crate::store::{
-    AppendCondition, Backend, Commit, CommitError, EventFilter, IdempotencyKey, NewEvent, Outcome,
-    OutcomeMark, Position, RowStore, RowWrite, StoreError, StreamId, Version,
+    AppendCondition, Backend, Commit, CommitError, EventFilter, EventStore, IdempotencyKey, NewEvent,
+    Outcome, OutcomeMark, Position, RowStore, RowWrite, Span, StoreError, StreamId, Version,
 };
 use crate::{ErrorKind, Event};
 
@@ -278,4 +280,92 @@ pub async fn the_text_of_a_refusal_is_short<S: Subject>(subject: S) {
     let refused = IdempotencyKey::new("k".repeat(10_000_000)).expect_err("too long");
     assert!(matches!(refused, LimitError::TooLarge { field: "idempotency key", .. }), "{refused:?}");
     assert!(refused.to_string().len() < 200);
+}
+
+/// Asks until it is answered, and is refused for a limit, shortly.
+macro_rules! assert_not_asked {
+    ($question:expr, $expected:expr) => {{
+        let refused = loop {
+            match $question.await {
+                Err(error) if error.kind() == ErrorKind::Transient => {}
+                Err(error) => break error,
+                Ok(answer) => panic!("{answer:?}"),
+            }
+        };
+        let text = crate::chain(&refused);
+        assert!(text.contains($expected) && text.len() < 300, "{text}");
+        assert_eq!(refused.kind(), ErrorKind::Misuse, "{text}");
+    }};
+}
+
+/// What no key may be, and what is said of it.
+fn bad_keys() -> [(String, &'static str); 4] {
+    [
+        (String::new(), "is empty"),
+        ("a\0b".to_owned(), "has '\\0' at byte 1"),
+        ("a".repeat(256), "over the limit of 255"),
+        ("\u{1F600}".repeat(300_000), "over the limit of 255"),
+    ]
+}
+
+/// B60
+pub async fn what_is_asked_for_is_checked_like_what_is_written<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    store.put("a", events(1)).await;
+    for (key, expected) in bad_keys() {
+        assert_not_asked!(store.0.rows("v/1", std::slice::from_ref(&key)), expected);
+        assert_not_asked!(store.0.rows(&key, &["k".to_owned()]), expected);
+    }
+    let none = [("a\0b", "has '\\0' at byte 1"), (&"a".repeat(1_000_000), "over the limit of 1020")];
+    for (bound, expected) in none {
+        let span = |after: &str, before: Option<&str>| {
+            [Span { after: after.to_owned(), before: before.map(str::to_owned), limit: 5 }]
+        };
+        assert_not_asked!(store.0.scan("v/1", Some(bound), 5), expected);
+        assert_not_asked!(store.0.scan_many("v/1", &span(bound, None)), expected);
+        assert_not_asked!(store.0.scan_many("v/1", &span("", Some(bound))), expected);
+    }
+    for (name, expected) in bad_keys() {
+        let filter = EventFilter::types([name]);
+        assert_not_asked!(store.0.read(&filter, Position(0), 5), expected);
+        let condition = AppendCondition { fail_if_events_match: filter, after: Position(1) };
+        let commit = Commit { condition: Some(condition), ..one(event("x")) };
+        assert_refused(&store, commit, expected).await;
+    }
+}
+
+/// B60
+pub async fn a_key_that_an_operator_asks_for_is_checked_like_what_is_written<S: Subject>(subject: S) {
+    let world = World::new(&subject).await;
+    let app = world.start().await;
+    for (key, expected) in bad_keys() {
+        for kind in KINDS {
+            let processor = kind.of(&app);
+            assert_not_asked!(processor.retry(&key, LIMIT), expected);
+            assert_not_asked!(processor.discard(&key, "booked twice", LIMIT), expected);
+            assert_not_asked!(processor.parked_events(&key, Position(0), 5), expected);
+        }
+        assert_not_asked!(Kind::View.of(&app).rebuild_keys(std::slice::from_ref(&key), LIMIT), expected);
+    }
+    let reason = "x".repeat(1_000_000);
+    assert_not_asked!(Kind::View.of(&app).discard("a", &reason, LIMIT), "reason is 1000000 bytes");
+    assert_not_asked!(
+        Kind::View.of(&app).discard_all(&ParkedFilter::default(), &reason, LIMIT),
+        "reason is 1000000 bytes"
+    );
+}
+
+/// B63
+pub async fn a_codec_is_a_name<S: Subject>(subject: S) {
+    let store = store(&subject).await;
+    let coded = |name: &str| one(NewEvent { codec: name.to_owned().into(), ..event("x") });
+    for (bad, expected) in [
+        ("", "codec is empty"),
+        ("a b", "codec \"a b\" has ' '"),
+        ("a\0", "at byte 1"),
+        (&"c".repeat(256), "codec is 256 bytes"),
+    ] {
+        assert_refused(&store, coded(bad), expected).await;
+    }
+    store.commit(coded(&"c".repeat(255))).await.expect("the longest");
 }

@@ -213,6 +213,9 @@ macro_rules! __conformance_store_rules {
                 a_repeated_key_comes_before_every_other_refusal
                 what_stands_twice_in_one_commit_is_refused
                 the_text_of_a_refusal_is_short
+                what_is_asked_for_is_checked_like_what_is_written
+                a_key_that_an_operator_asks_for_is_checked_like_what_is_written
+                a_codec_is_a_name
             }
             laws {
                 commits_are_accepted_and_refused_as_the_model_says

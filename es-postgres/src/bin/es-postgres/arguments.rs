@@ -1,10 +1,11 @@
 //! What can be asked for.
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 /// Operates an event store on PostgreSQL.
 ///
-/// Data goes to the standard output, words to the standard error.
+/// Data goes to the standard output, words to the standard error. With `--json`, all of it is one line of JSON on the standard
+/// output.
 #[derive(Debug, Parser)]
 #[command(
     name = "es-postgres",
@@ -20,6 +21,9 @@ pub(crate) struct Arguments {
     /// The schema of the store
     #[arg(long, global = true, default_value = "es", value_name = "NAME")]
     pub(crate) schema: String,
+    /// Answer in JSON: an object with `good`, what was asked for, and `words`; or with `error` and its `kind`
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -126,4 +130,72 @@ pub(crate) enum Command {
     },
     /// Show how large the store is, and how far its processors are
     Stats,
+    /// Show the builds of a processor, and whether it is paused
+    Builds {
+        /// Its stored name: `balance/1` for a projection, `mails` for a reactor
+        processor: String,
+    },
+    /// List the parked sequences of a processor
+    Parked {
+        /// Its stored name
+        processor: String,
+        /// Those behind this key
+        #[arg(long, value_name = "KEY")]
+        after: Option<String>,
+        /// At most so many
+        #[arg(long, default_value_t = 100, value_name = "NUMBER")]
+        limit: usize,
+    },
+    /// Have parked sequences handled again, and wait for that; exit with 1 if one has failed again
+    ///
+    /// A node that runs the processor does it. If none has done it in time, the request stands.
+    Retry {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Leave parked sequences out for good, and wait for that
+    ///
+    /// It cannot be undone: look at them first, with `--dry-run`.
+    Discard {
+        #[command(flatten)]
+        which: Which,
+        /// Why: it is kept with what is left out
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Pause a processor on every node, until it is resumed
+    Pause {
+        /// Its stored name
+        processor: String,
+    },
+    /// Let a processor continue, on every node; what is halted tries its event again
+    Resume {
+        /// Its stored name
+        processor: String,
+    },
+}
+
+/// Which parked sequences.
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// The stored name of the processor
+    pub(crate) processor: String,
+    /// The key of one sequence
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub(crate) key: Option<String>,
+    /// All sequences, or all that match
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Of all, those that failed at an event of this type
+    #[arg(long, requires = "all", value_name = "NAME")]
+    pub(crate) event: Option<String>,
+    /// Of all, those whose error has this text in it
+    #[arg(long, requires = "all", value_name = "TEXT")]
+    pub(crate) error: Option<String>,
+    /// List them, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// How long to wait, in seconds
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    pub(crate) wait: u64,
 }

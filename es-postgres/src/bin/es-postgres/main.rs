@@ -1,6 +1,7 @@
 //! The operator's command: see `es-postgres --help`.
 
 mod arguments;
+mod processor;
 mod run;
 
 use std::io::{self, Write as _};
@@ -12,21 +13,22 @@ use self::arguments::Arguments;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let answer = match run::run(Arguments::parse()).await {
-        Ok(answer) => answer,
-        Err(error) => {
-            say(&format!("error: {}\n", es_core::chain(&error)));
-            return ExitCode::from(2);
-        }
+    let arguments = Arguments::parse();
+    let json = arguments.json;
+    let (data, words, code) = match run::run(arguments).await {
+        Ok(answer) if json => (answer.json(), String::new(), u8::from(!answer.good)),
+        Ok(answer) => (answer.data, answer.words, u8::from(!answer.good)),
+        Err(failed) if json => (failed.json(), String::new(), 2),
+        Err(failed) => (String::new(), format!("error: {}\n", failed.words), 2),
     };
-    say(&answer.words);
+    say(&words);
     // A reader that has seen enough closes its end: `es-postgres stats | head`.
-    match io::stdout().write_all(answer.data.as_bytes()) {
+    match io::stdout().write_all(data.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             say(&format!("error: the output cannot be written: {error}\n"));
             ExitCode::from(2)
         }
-        _ => ExitCode::from(u8::from(!answer.good)),
+        _ => ExitCode::from(code),
     }
 }
 

@@ -5,10 +5,41 @@ use std::io::{self, Read as _};
 use std::time::Duration;
 
 use es_core::clock::Timestamp;
+use es_core::processor::ProcessorError;
 use es_core::store::{EventStore as _, Position, StoreError, StreamId, Version};
+use es_core::{ErrorKind, chain};
 use es_postgres::{Adopt, Finding, Migration, PgBackend, PgOptions, Stats};
+use serde_json::{Value, json};
 
 use crate::arguments::{Arguments, Command};
+use crate::processor;
+
+/// Why it could not be done.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) kind: ErrorKind,
+    pub(crate) words: String,
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Self { kind: error.kind(), words: chain(&error) }
+    }
+}
+
+impl From<ProcessorError> for Failed {
+    fn from(error: ProcessorError) -> Self {
+        Self { kind: error.kind(), words: chain(&error) }
+    }
+}
+
+impl Failed {
+    /// For programs.
+    pub(crate) fn json(&self) -> String {
+        let kind = format!("{:?}", self.kind).to_lowercase();
+        format!("{}\n", json!({ "good": false, "error": self.words, "kind": kind }))
+    }
+}
 
 /// What is printed, and whether all is well.
 #[derive(Debug)]
@@ -16,47 +47,69 @@ pub(crate) struct Answer {
     pub(crate) data: String,
     pub(crate) words: String,
     pub(crate) good: bool,
+    /// The same for programs: a name for what was asked for, and what it is.
+    fields: Value,
 }
 
 impl Answer {
-    fn data(data: String) -> Self {
-        Self { data, words: String::new(), good: true }
+    /// For people, and for programs.
+    pub(crate) fn data(data: String, fields: Value) -> Self {
+        Self { data, words: String::new(), good: true, fields }
     }
 
-    fn words(words: impl Into<String>) -> Self {
-        Self { data: String::new(), words: format!("{}\n", words.into()), good: true }
+    pub(crate) fn words(words: impl Into<String>) -> Self {
+        Self::data(String::new(), json!({})).with_words(words)
     }
 
-    fn with_words(mut self, words: impl Into<String>) -> Self {
+    /// All of it in one line.
+    pub(crate) fn json(&self) -> String {
+        let mut all = json!({ "good": self.good });
+        let fields = self.fields.as_object().into_iter().flatten();
+        fields.for_each(|(name, value)| all[name] = value.clone());
+        if !self.words.is_empty() {
+            all["words"] = self.words.trim_end().into();
+        }
+        format!("{all}\n")
+    }
+
+    pub(crate) fn with_words(mut self, words: impl Into<String>) -> Self {
         self.words = format!("{}\n", words.into());
         self
     }
 
-    fn good_if(mut self, good: bool) -> Self {
+    pub(crate) fn good_if(mut self, good: bool) -> Self {
         self.good = good;
         self
     }
 }
 
-pub(crate) async fn run(arguments: Arguments) -> Result<Answer, StoreError> {
+pub(crate) async fn run(arguments: Arguments) -> Result<Answer, Failed> {
     let options = || options(&arguments);
     Ok(match &arguments.command {
         Command::Migrate { print: true, .. } => {
-            Answer::data(script(&es_postgres::migrations(&arguments.schema)?, &arguments.schema))
+            let script = script(&es_postgres::migrations(&arguments.schema)?, &arguments.schema);
+            Answer::data(script.clone(), json!({ "sql": script }))
         }
         Command::Migrate { dry_run: true, .. } => {
             let pending = options()?.pending().await?;
-            Answer::data(list(&pending)).with_words(count(&pending, "to run")).good_if(pending.is_empty())
+            listed(&pending).with_words(count(&pending, "to run")).good_if(pending.is_empty())
         }
         Command::Migrate { .. } => {
             let ran = options()?.migrate().await?;
-            Answer::data(list(&ran)).with_words(count(&ran, "run"))
+            listed(&ran).with_words(count(&ran, "run"))
         }
-        Command::Roles { .. } => Answer::data(es_postgres::roles(&arguments.schema)?),
+        Command::Roles { .. } => {
+            let script = es_postgres::roles(&arguments.schema)?;
+            Answer::data(script.clone(), json!({ "sql": script }))
+        }
         Command::Check => {
             let findings = options()?.check().await?;
             let good = findings.iter().all(|finding| finding.problems.is_empty() || finding.harmless);
-            Answer::data(findings.iter().map(finding).collect()).good_if(good)
+            let fields = findings.iter().map(|finding| {
+                json!({ "rule": finding.rule, "problems": finding.problems, "harmless": finding.harmless })
+            });
+            let fields = json!({ "findings": fields.collect::<Vec<_>>() });
+            Answer::data(findings.iter().map(finding).collect(), fields).good_if(good)
         }
         Command::Verify { after } => {
             let violations = connect(options()?).await?.verify_after(Position(*after)).await?;
@@ -65,7 +118,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Answer, StoreError> {
                 n => format!("{n} violations"),
             };
             let lines = violations.iter().map(|line| format!("{line}\n")).collect();
-            Answer::data(lines).with_words(words).good_if(violations.is_empty())
+            let fields = json!({ "violations": violations });
+            Answer::data(lines, fields).with_words(words).good_if(violations.is_empty())
         }
         Command::Partition { size } => {
             connect(options()?).await?.partition(*size).await?;
@@ -84,13 +138,15 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Answer, StoreError> {
             Answer::words(format!("{table} is in the log again"))
         }
         Command::Redact { stream, version, dry_run: true, .. } => {
-            let stream = StreamId::new(stream.as_str())?;
+            let stream = StreamId::new(stream.as_str()).map_err(StoreError::from)?;
             let needs = connect(options()?).await?.redaction_needs(&stream, Version(*version)).await?;
             let good = needs.is_none();
-            Answer::data(needs.map(|why| format!("{why}\n")).unwrap_or_default()).good_if(good)
+            let fields = json!({ "needs": needs });
+            Answer::data(needs.map(|why| format!("{why}\n")).unwrap_or_default(), fields).good_if(good)
         }
         Command::Redact { stream, version, data, needed, .. } => {
-            let (stream, version) = (StreamId::new(stream.as_str())?, Version(*version));
+            let (stream, version) =
+                (StreamId::new(stream.as_str()).map_err(StoreError::from)?, Version(*version));
             let data = match data {
                 Some(text) => text.clone().into_bytes(),
                 None => input()?,
@@ -108,17 +164,32 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Answer, StoreError> {
             let backend = connect(options()?).await?;
             let before = backend.now().await?.checked_sub(age).unwrap_or(Timestamp::MIN);
             let forgotten = backend.forget(before).await?;
-            Answer::words(format!(
+            let words = format!(
                 "forgot {} outcomes of keys and {} fences of attempts",
                 forgotten.keys, forgotten.attempts
-            ))
+            );
+            let fields = json!({ "keys": forgotten.keys, "attempts": forgotten.attempts });
+            Answer::data(String::new(), fields).with_words(words)
         }
         Command::Adopt { cloned } => {
             let how = if *cloned { Adopt::Cloned } else { Adopt::Restored };
             let generation = options()?.adopt(how).await?;
-            Answer::data(format!("{generation}\n")).with_words("this is the new generation of the store")
+            let fields = json!({ "generation": generation.to_string() });
+            Answer::data(format!("{generation}\n"), fields)
+                .with_words("this is the new generation of the store")
         }
-        Command::Stats => Answer::data(stats(&connect(options()?).await?.stats().await?)),
+        Command::Stats => {
+            let found = connect(options()?).await?.stats().await?;
+            Answer::data(stats(&found), json!({ "stats": numbers(&found) }))
+        }
+        Command::Builds { .. }
+        | Command::Parked { .. }
+        | Command::Retry { .. }
+        | Command::Discard { .. }
+        | Command::Pause { .. }
+        | Command::Resume { .. } => {
+            return processor::run(connect(options()?).await?, &arguments.command).await;
+        }
     })
 }
 
@@ -131,7 +202,8 @@ async fn plan_archive(backend: &PgBackend, upto: Position, unloadable: bool) -> 
         edge => format!("partitions up to {edge} would be archived"),
     };
     let good = lines.is_empty();
-    Ok(Answer::data(lines.concat()).with_words(words).good_if(good))
+    let fields = json!({ "upto": plan.upto.0, "in_the_way": plan.in_the_way, "unloadable": plan.unloadable });
+    Ok(Answer::data(lines.concat(), fields).with_words(words).good_if(good))
 }
 
 async fn archive(
@@ -148,8 +220,9 @@ async fn archive(
         0 => "no whole partition lies there: nothing was archived",
         _ => "archived: dump these tables, then drop them",
     };
-    let lines = tables.iter().map(|table| format!("{schema}.{table}\n")).collect();
-    Ok(Answer::data(lines).with_words(words))
+    let names: Vec<String> = tables.iter().map(|table| format!("{schema}.{table}")).collect();
+    let lines = names.iter().map(|name| format!("{name}\n")).collect();
+    Ok(Answer::data(lines, json!({ "tables": names })).with_words(words))
 }
 
 fn options(arguments: &Arguments) -> Result<PgOptions, StoreError> {
@@ -190,8 +263,28 @@ fn script(steps: &[Migration], schema: &str) -> String {
     sql
 }
 
-fn list(steps: &[Migration]) -> String {
-    steps.iter().map(|step| format!("{:04} {}\n", step.number, step.name)).collect()
+fn listed(steps: &[Migration]) -> Answer {
+    let lines = steps.iter().map(|step| format!("{:04} {}\n", step.number, step.name)).collect();
+    let fields = steps.iter().map(|step| json!({ "number": step.number, "name": step.name }));
+    Answer::data(lines, json!({ "migrations": fields.collect::<Vec<_>>() }))
+}
+
+fn numbers(stats: &Stats) -> Value {
+    let Stats { head, archived, streams, partition, tables, checkpoints, unreadable, .. } = stats;
+    let tables = tables.iter().map(|(name, bytes)| json!({ "name": name, "bytes": bytes }));
+    let checkpoints = checkpoints.iter().map(|(name, position)| {
+        json!({ "name": name, "position": position.0, "behind": head.0.saturating_sub(position.0) })
+    });
+    json!({
+        "head": head.0,
+        "archived": archived.0,
+        "events": stats.events(),
+        "streams": streams,
+        "partition_size": partition,
+        "tables": tables.collect::<Vec<_>>(),
+        "checkpoints": checkpoints.collect::<Vec<_>>(),
+        "unreadable": unreadable,
+    })
 }
 
 fn count(steps: &[Migration], what: &str) -> String {
@@ -238,6 +331,9 @@ fn stats(stats: &Stats) -> String {
     for (name, position) in &stats.checkpoints {
         let behind = stats.head.0.saturating_sub(position.0);
         line(name, position.0.to_string(), behind.to_string());
+    }
+    for name in &stats.unreadable {
+        line(name, "cannot be read".to_owned(), single());
     }
     lines
 }
