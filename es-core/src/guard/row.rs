@@ -169,13 +169,13 @@ pub fn confirm(run: Uuid, found: Result<GuardRow, Uuid>) -> Result<Confirm, Guar
 }
 
 /// Whether a call has run, or ever will.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "yes or no, each for good")]
 pub enum Outcome {
     /// It has run.
     Ran,
-    /// It has not, was undone, or never will.
-    Never,
+    /// It has not, was undone, or never will; with the reason, if it has refused.
+    Never(Option<String>),
 }
 
 /// A question for what became of a call, which has tried to insert `tomb`.
@@ -185,10 +185,11 @@ pub enum Outcome {
 /// [`GuardError`] if nobody can know.
 pub fn outcome(run: Uuid, found: Found) -> Result<Outcome, GuardError> {
     match found {
-        Found::Inserted(floor) => expired(run, floor).map(|()| Outcome::Never),
+        Found::Inserted(floor) => expired(run, floor).map(|()| Outcome::Never(None)),
         Found::Standing(row) => match row.standing {
             Standing::Done(_) | Standing::Confirmed(_) => Ok(Outcome::Ran),
-            Standing::Undone | Standing::Tomb(_) => Ok(Outcome::Never),
+            Standing::Undone => Ok(Outcome::Never(None)),
+            Standing::Tomb(why) => Ok(Outcome::Never(why)),
             Standing::Intent => Err(GuardError::InProgress),
         },
     }
@@ -263,9 +264,9 @@ mod tests {
 
     #[test]
     fn whether_it_ran_is_answered_for_good() {
-        let (ran, never) = (Ok(Outcome::Ran), Ok(Outcome::Never));
-        let busy = Err(GuardError::InProgress);
-        let expected = [never.clone(), busy, ran.clone(), ran, never.clone(), never.clone(), never];
+        let (ran, never) = (Ok(Outcome::Ran), Ok(Outcome::Never(None)));
+        let (busy, refused) = (Err(GuardError::InProgress), Ok(Outcome::Never(Some("no".to_owned()))));
+        let expected = [never.clone(), busy, ran.clone(), ran, never.clone(), never, refused];
         assert_eq!(each(|found| outcome(RUN, found)), expected);
         assert_eq!(outcome(RUN, Found::Inserted(LATER)), Err(GuardError::Expired));
     }

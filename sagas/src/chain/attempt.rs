@@ -50,7 +50,7 @@ impl<'l, In: Sync> Attempt<'l, In> {
             }
             Ok(Opened::Refuses(_, why)) => format!("{name}: {why}, which is a no"),
             Ok(Opened::HasRefused(why)) => format!("{name} says no: {why}"),
-            Err(error) => named(name, error),
+            Ok(Opened::Failed(error)) | Err(error) => named(name, error),
         };
         match opened {
             Ok(Opened::Open(open)) => {
@@ -66,7 +66,8 @@ impl<'l, In: Sync> Attempt<'l, In> {
                 made.no = why;
                 Found::HasRefused
             }
-            Err(_) => Found::Failed,
+            Ok(Opened::Failed(_)) => Found::Failed,
+            Err(_) => Found::Unknown,
         }
     }
 
@@ -96,11 +97,7 @@ impl<'l, In: Sync> Attempt<'l, In> {
 
     fn answer(&self, end: End, tried: &Try, made: Made<'l>) -> Result<(), StepError<String>> {
         let Made { no, error, .. } = made;
-        let committed: Vec<_> = tried.committed().map(|i| self.links[i].name()).collect();
-        let words = match committed.as_slice() {
-            [] => error.clone(),
-            committed => format!("committed: {}; not committed: {error}", committed.join(", ")),
-        };
+        let words = self.words(tried, &error);
         match end {
             End::Committed => Ok(()),
             End::Refused => Err(StepError::Refused(no)),
@@ -110,6 +107,19 @@ impl<'l, In: Sync> Attempt<'l, In> {
             End::Failed { nothing: false } => Err(StepError::Retry(words.into())),
             End::Partial => Err(StepError::Retry(Box::new(ActedInPart(words)))),
             End::Lost => Err(StepError::Retry(error.into())),
+        }
+    }
+
+    /// What has committed, and what has not, or may have.
+    fn words(&self, tried: &Try, error: &str) -> String {
+        let names =
+            |links: Vec<usize>| links.iter().map(|i| self.links[*i].name()).collect::<Vec<_>>().join(", ");
+        let (committed, perhaps) = (names(tried.committed().collect()), names(tried.perhaps().collect()));
+        match (committed.is_empty(), perhaps.is_empty()) {
+            (true, true) => error.to_owned(),
+            (true, false) => format!("perhaps committed: {perhaps} ({error})"),
+            (false, true) => format!("committed: {committed}; not committed: {error}"),
+            (false, false) => format!("committed: {committed}; perhaps committed: {perhaps} ({error})"),
         }
     }
 

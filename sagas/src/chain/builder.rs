@@ -115,7 +115,7 @@ impl<In: SagaInput> Chain<In, Compensate> {
 impl<In: SagaInput> Chain<In, Park> {
     /// A chain of which a partial outcome is left as it is, for an operator, who finishes it by hand and says so by
     /// [`Resolve`](crate::saga::Verb::Resolve) of the step `chain`, or undoes it by hand and says so by
-    /// [`Skip`](crate::saga::Verb::Skip). Of what has failed while nothing was committed, `Skip` only has it tried again.
+    /// [`Skip`](crate::saga::Verb::Skip). While it is not known that it is partial, `Skip` is declined: `Retry` finds out.
     pub fn parked(name: &'static str, version: u32) -> Self {
         Self::new(name, version)
     }
@@ -250,6 +250,10 @@ impl<In: SagaInput> Step<In> for Links<In> {
 
     fn unknown(&self) -> Unknown {
         self.unknown
+    }
+
+    fn acts_in_parts(&self) -> bool {
+        true
     }
 
     /// The first database keeps it.

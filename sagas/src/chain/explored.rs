@@ -78,6 +78,8 @@ enum Fault {
     RefusesInPart,
     /// A commit that is not heard is taken for none.
     BelievesFailures,
+    /// What could not be asked is taken for what has not committed.
+    BelievesSilence,
     /// The row is written by the commit only, so tries do not follow each other.
     HoldsNothing,
     /// What has not committed is not barred by an undo.
@@ -230,7 +232,7 @@ impl Explorer {
 
     fn opens(&mut self, world: &World, whose: Whose, i: usize) -> Result<(), String> {
         // It waits for a lock in vain, or its database is away.
-        self.hears(world, whose, Heard::Opened(i, Found::Failed))?;
+        self.hears(world, whose, Heard::Opened(i, Found::Unknown))?;
         if world.is_held(i) {
             return Ok(());
         }
@@ -238,6 +240,7 @@ impl Explorer {
         match world.rows[i] {
             Row::None => {
                 self.hears(&held, whose, Heard::Opened(i, Found::Refuses))?;
+                self.hears(world, whose, Heard::Opened(i, Found::Failed))?;
                 match self.fault {
                     Fault::CommitsAtOnce => self.commits(&held, whose, i, false),
                     _ => self.hears(&held, whose, Heard::Opened(i, Found::Open)),
@@ -295,12 +298,15 @@ impl Explorer {
     }
 
     fn hears(&mut self, world: &World, whose: Whose, heard: Heard) -> Result<(), String> {
-        let mut says = None;
+        let (mut says, mut tells) = (None, Ok(()));
+        let silent = self.fault == Fault::BelievesSilence;
         let then = world.with(whose, |_, run| {
             let before = run.tried.end();
             run.tried.heard(heard);
             says = run.tried.end().filter(|_| before.is_none());
+            tells = says.map_or(Ok(()), |end| Self::tells(world, &run.tried, end, silent));
         });
+        tells?;
         if self.fault == Fault::BelievesFailures && matches!(heard, Heard::Committed(0, false)) {
             says = Some(End::Failed { nothing: true });
         }
@@ -318,6 +324,25 @@ impl Explorer {
                 Ok(())
             }
         }
+    }
+
+    /// What it says of each link, as it ends, is so.
+    fn tells(world: &World, tried: &Try, end: End, silent: bool) -> Result<(), String> {
+        // What was undone was known before.
+        if !matches!(end, End::Failed { .. } | End::Partial) || world.undoing.is_some() {
+            return Ok(());
+        }
+        let committed: BTreeSet<usize> = tried.committed().collect();
+        let perhaps: BTreeSet<usize> = tried.perhaps().filter(|_| !silent).collect();
+        for (i, row) in world.rows.iter().enumerate() {
+            let is_done = *row == Row::Done;
+            if committed.contains(&i) && !is_done
+                || is_done && !committed.contains(&i) && !perhaps.contains(&i)
+            {
+                return Err(format!("it says {committed:?}, and perhaps {perhaps:?}"));
+            }
+        }
+        Ok(())
     }
 
     /// What a try came to is heard of whoever has the run.
@@ -382,11 +407,12 @@ fn a_chain_is_what_it_says_whoever_is_gone_and_whoever_goes_on() {
 #[test]
 fn what_is_built_wrong_is_found() {
     use Then::{Compensate, Forward, Park};
-    let faults: [(Fault, &[Then]); 6] = [
+    let faults: [(Fault, &[Then]); 7] = [
         (Fault::CommitsAtOnce, &[Forward, Compensate, Park]),
         (Fault::KeepsNoRefusal, &[Forward, Compensate, Park]),
         (Fault::RefusesInPart, &[Forward, Compensate]),
         (Fault::BelievesFailures, &[Forward, Compensate, Park]),
+        (Fault::BelievesSilence, &[Forward, Compensate, Park]),
         (Fault::HoldsNothing, &[Forward, Compensate, Park]),
         (Fault::BarsNothing, &[Compensate]),
     ];

@@ -155,6 +155,8 @@ pub(super) enum Opened<'l> {
     Refuses(Box<dyn OpenLink + 'l>, String),
     /// It said no before, for good.
     HasRefused(String),
+    /// Its work has failed, and is rolled back.
+    Failed(BoxError),
 }
 
 /// A link whose database is known to itself only.
@@ -234,7 +236,7 @@ async fn open<'l, In: SagaInput, L: Link<In>>(
         Ok(()) => Ok(Opened::Open(Box::new(Open { guard, tx }))),
         Err(error) => {
             drop(tx.rollback().await);
-            Err(error)
+            Ok(Opened::Failed(error))
         }
     }
 }

@@ -34,8 +34,10 @@ pub(super) enum Found {
     Refuses,
     /// It said no before, for good.
     HasRefused,
-    /// Nothing: it has failed, and is not open.
+    /// Its work has failed, and is rolled back.
     Failed,
+    /// Nothing: it could not be asked.
+    Unknown,
 }
 
 /// What came of an act.
@@ -77,7 +79,9 @@ enum Own {
     Unseen,
     Open,
     Committed,
-    /// It is not open any more, and is not seen to have committed.
+    /// It may have committed: nobody has heard.
+    Perhaps,
+    /// It is not open any more, and has not committed.
     Left,
 }
 
@@ -100,6 +104,14 @@ impl Try {
     /// Those that have committed.
     pub(super) fn committed(&self) -> impl Iterator<Item = usize> {
         self.are(Own::Committed)
+    }
+
+    /// Those that may have committed.
+    pub(super) fn perhaps(&self) -> impl Iterator<Item = usize> {
+        let from = self.are(Own::Perhaps).next().unwrap_or(self.links.len());
+        let all = self.links.iter().enumerate().skip(from);
+        // Behind one that may have, so may each that was not looked at.
+        all.filter_map(|(i, own)| matches!(own, Own::Perhaps | Own::Unseen).then_some(i))
     }
 
     fn are(&self, what: Own) -> impl Iterator<Item = usize> {
@@ -133,13 +145,18 @@ impl Try {
             Heard::Opened(i, found) => self.opened(i, found),
             Heard::Committed(i, true) => self.links[i] = Own::Committed,
             Heard::Committed(i, false) => {
-                self.links[i] = Own::Left;
+                self.links[i] = Own::Perhaps;
                 self.ends(End::Failed { nothing: false });
             }
             Heard::RolledBack(i) => self.links[i] = Own::Left,
-            Heard::Refused(i, stands) => {
+            Heard::Refused(i, true) => {
                 self.links[i] = Own::Left;
-                self.ends(if stands { End::Refused } else { End::Failed { nothing: false } });
+                self.ends(End::Refused);
+            }
+            Heard::Refused(_, false) => {
+                // It holds nothing any more: another try may have gone on.
+                self.links.fill(Own::Perhaps);
+                self.ends(End::Failed { nothing: false });
             }
         }
     }
@@ -150,6 +167,9 @@ impl Try {
             Found::Open | Found::Refuses => Own::Open,
             Found::Committed => Own::Committed,
             Found::HasRefused | Found::Failed => Own::Left,
+            // One that is open has not committed, and nothing has that comes after it.
+            Found::Unknown if open => Own::Left,
+            Found::Unknown => Own::Perhaps,
         };
         match found {
             Found::Open if committed && !self.finishes => self.ends(End::Partial),
@@ -160,7 +180,7 @@ impl Try {
             Found::HasRefused if open || committed => self.ends(self.partial()),
             Found::HasRefused => self.ends(End::Refused),
             // The row of the first database, which is open, says that nothing is committed.
-            Found::Failed => self.ends(End::Failed { nothing: open && !committed }),
+            Found::Failed | Found::Unknown => self.ends(End::Failed { nothing: open && !committed }),
         }
     }
 
@@ -229,6 +249,33 @@ mod tests {
         );
         assert_eq!(plays(true, &[Found::Open, Committed]), (vec![Open(0), Open(1), RollBack(0)], End::Lost));
         let failed = End::Failed { nothing: true };
-        assert_eq!(plays(true, &[Found::Open, Found::Failed]), (vec![Open(0), Open(1), RollBack(0)], failed));
+        for found in [Found::Failed, Found::Unknown] {
+            assert_eq!(plays(true, &[Found::Open, found]), (vec![Open(0), Open(1), RollBack(0)], failed));
+        }
+    }
+
+    #[test]
+    fn what_may_have_committed_is_told_from_what_has_not() {
+        let opens = |all: &[Found]| {
+            let mut tried = Try::new(3, true);
+            all.iter().enumerate().for_each(|(i, found)| tried.heard(Heard::Opened(i, *found)));
+            tried
+        };
+        let perhaps = |tried: &Try| tried.perhaps().collect::<Vec<_>>();
+        use Found::{Committed, Failed, Open, Refuses, Unknown};
+        assert_eq!(perhaps(&opens(&[Unknown])), [0, 1, 2]);
+        assert_eq!(perhaps(&opens(&[Committed, Unknown])), [1, 2]);
+        for known in [&[Failed][..], &[Open, Unknown], &[Committed, Failed], &[Committed, Open, Unknown]] {
+            assert_eq!(perhaps(&opens(known)), [0; 0], "{known:?}");
+        }
+        let mut tried = opens(&[Open; 3]);
+        tried.heard(Heard::Committed(0, true));
+        tried.heard(Heard::Committed(1, false));
+        tried.heard(Heard::RolledBack(2));
+        assert_eq!((perhaps(&tried), tried.committed().collect::<Vec<_>>()), (vec![1], vec![0]));
+        let mut tried = opens(&[Open, Open, Refuses]);
+        [1, 2].into_iter().for_each(|i| tried.heard(Heard::RolledBack(i)));
+        tried.heard(Heard::Refused(0, false));
+        assert_eq!(perhaps(&tried), [0, 1, 2]);
     }
 }

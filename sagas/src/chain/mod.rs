@@ -96,7 +96,7 @@
 //! ```
 //!
 //! A chain is a saga of one step, which is named `chain`: whatever there is for sagas is there for it. What an operator reads
-//! of a partial outcome names what has committed and what has not. Of a chain that is fixed forward, or parked, that step is the
+//! of a partial outcome names what has committed, and what has not, or may have where a database does not answer. Of a chain that is fixed forward, or parked, that step is the
 //! pivot. So neither a deadline nor `Cancel` ends a run that is being tried, or was tried in vain: it may have committed. One of
 //! which nothing is committed is tried as what has to succeed, for as long as an outage may last, and then an operator is asked;
 //! what they read says that. If it is never to commit they end it with `Abandon`.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use es_core::guard::{GuardError, GuardKey};
 use es_core::store::Transaction;
-use es_core::{App, AppBuilder, Backend, BoxError, Context};
+use es_core::{App, AppBuilder, Backend, BoxError, Context, chain};
 
 use super::caller::Half;
 use super::definition::{BY_CALLER, BY_ENGINE, HalfMessages};
@@ -83,7 +83,8 @@ impl<In: SagaInput> HalfStarter<In> {
     ///
     /// [`RunError`].
     pub async fn start(&self, key: &str, message: HalfMessage, input: In) -> Result<Handle, RunError> {
-        self.of(BY_ENGINE)?.start(key, &Prepared { message, input }).await
+        let starter = self.of(BY_ENGINE)?;
+        starter.start(key, &prepared(starter, message, input)?).await
     }
 
     /// Starts it in the commit of a command's decision, as [`Starter::with`] starts a saga.
@@ -98,7 +99,8 @@ impl<In: SagaInput> HalfStarter<In> {
         message: HalfMessage,
         input: In,
     ) -> Result<Handle, RunError> {
-        self.of(BY_ENGINE)?.with(context, key, &Prepared { message, input }).await
+        let starter = self.of(BY_ENGINE)?;
+        starter.with(context, key, &prepared(starter, message, input)?).await
     }
 
     /// Starts it in the caller's own transaction, of the database that the app runs on, as [`Starter::within`] starts a saga.
@@ -113,13 +115,26 @@ impl<In: SagaInput> HalfStarter<In> {
         message: HalfMessage,
         input: In,
     ) -> Result<Handle, RunError> {
-        self.of(BY_ENGINE)?.within(tx, key, &Prepared { message, input }).await
+        let starter = self.of(BY_ENGINE)?;
+        starter.within(tx, key, &prepared(starter, message, input)?).await
     }
 
     /// Those whose local transaction is run by this one.
     fn of(&self, run_by: &'static str) -> Result<&Starter<Prepared<In>>, RunError> {
         if self.run_by == run_by { Ok(&self.starter) } else { Err(none::<In>(run_by)) }
     }
+}
+
+/// What a run begins with, if its message can be sent.
+fn prepared<In: SagaInput>(
+    starter: &Starter<Prepared<In>>,
+    message: HalfMessage,
+    input: In,
+) -> Result<Prepared<In>, RunError> {
+    let unfit =
+        |why: BoxError| RunError::Input { kind: starter.0.runs().name().to_owned(), why: chain(&*why) };
+    message.fits().map_err(unfit)?;
+    Ok(Prepared { message, input })
 }
 
 fn none<In>(run_by: &'static str) -> RunError {
@@ -135,7 +150,7 @@ pub trait Halves {
     /// # Errors
     ///
     /// [`RunError`]: with [`ErrorKind::Transient`](es_core::ErrorKind::Transient) it may have been prepared, and can be asked for
-    /// again.
+    /// again; [`RunError::Input`] if no log would take the message.
     ///
     /// # Cancellation
     ///
@@ -222,7 +237,7 @@ impl Halves for App {
         input: In,
     ) -> Result<Half<In::Database>, RunError> {
         let starter = starter::<In>(self, BY_CALLER)?.of(BY_CALLER)?;
-        let (prepared, runs) = (Prepared { message, input }, starter.0.runs());
+        let (prepared, runs) = (prepared(starter, message, input)?, starter.0.runs());
         let unfit = |why: String| RunError::Input { kind: runs.name().to_owned(), why };
         let data = Data::of(&prepared).map_err(|error: BoxError| unfit(error.to_string()))?;
         let handle = starter.start(key, &prepared).await?;

@@ -1,5 +1,6 @@
 //! Local transactions without their types: whoever runs them, and however they are checked.
 
+use std::any::TypeId;
 use std::marker::PhantomData;
 use std::time::Duration;
 
@@ -55,6 +56,11 @@ pub(super) trait DynLocal<In>: Send + Sync {
         Duration::from_secs(30)
     }
 
+    /// The database that it runs in, if that has its guard row.
+    fn guards(&self) -> Option<TypeId> {
+        None
+    }
+
     /// Whether its database is there.
     async fn is_there(&self, services: &Services) -> Result<(), BoxError>;
 
@@ -72,6 +78,10 @@ pub(super) struct OfEngine<L>(pub(super) L);
 impl<In: SagaInput, L: LocalTransaction<In>> DynLocal<In> for OfEngine<L> {
     fn run_by(&self) -> RunBy {
         RunBy::Engine
+    }
+
+    fn guards(&self) -> Option<TypeId> {
+        Some(TypeId::of::<L::Database>())
     }
 
     fn retry(&self) -> Retry {
@@ -111,6 +121,10 @@ pub(super) struct OfCaller<In>(pub(super) PhantomData<fn() -> In>);
 impl<In: ByCaller> DynLocal<In> for OfCaller<In> {
     fn run_by(&self) -> RunBy {
         RunBy::Caller
+    }
+
+    fn guards(&self) -> Option<TypeId> {
+        Some(TypeId::of::<In::Database>())
     }
 
     async fn is_there(&self, services: &Services) -> Result<(), BoxError> {
@@ -170,11 +184,17 @@ fn heard(said: Result<LocalState, BoxError>, who: &str) -> Told {
     }
 }
 
+/// Why nothing is sent, with what it has refused with.
+fn never(why: Option<String>) -> String {
+    let never = "it has not committed, and never will";
+    why.map_or_else(|| never.to_owned(), |why| format!("{never}: {why}"))
+}
+
 /// Asks by the guard row, which is left there if there is none: so the answer is final.
 async fn ask<D: es_core::guard::GuardedDatabase>(outside: Outside<'_>) -> Told {
     let (says, why) = match outcome::<D>(outside).await {
         Ok(Ok(Outcome::Ran)) => (Heard::Commit, String::new()),
-        Ok(Ok(Outcome::Never)) => (Heard::Rollback, "it has not committed, and never will".to_owned()),
+        Ok(Ok(Outcome::Never(why))) => (Heard::Rollback, never(why)),
         Ok(Err(error)) if error.is_in_progress() => (Heard::InProgress, cut(&chain(&error))),
         Ok(Err(error)) => (Heard::Unknown, cut(&chain(&error))),
         Err(missing) => (Heard::Unknown, missing.to_string()),

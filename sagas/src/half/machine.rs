@@ -18,12 +18,11 @@ use uuid::Uuid;
 use crate::By;
 use crate::data::Data;
 use crate::saga::{Failures, Retry};
+pub(super) use crate::transaction::LOCAL;
 use crate::transaction::{
     Answer, Asked, Call, Heard, Look, Next, Outcome, Record, RunStatus, Verb, Why, Written, cut, is_over,
 };
 
-/// The step that is the local transaction.
-pub(super) const LOCAL: &str = "local";
 /// The step that is the message.
 pub(super) const MESSAGE: &str = "message";
 /// What whoever runs the local transaction sends as a hint.
@@ -368,6 +367,11 @@ impl Shape {
                     "a check says that it was rolled back, and it may be running still: the call that ran it has not \
                      returned ({why})"
                 ),
+                checked: true,
+            },
+            Heard::Rollback if !state.executions.error.is_empty() => Record::Heard {
+                says,
+                why: format!("{why}; the last try has failed: {}", state.executions.error),
                 checked: true,
             },
             says => Record::Heard { says, why, checked: true },

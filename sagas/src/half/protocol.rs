@@ -1,5 +1,6 @@
 //! Half messages as a protocol of the engine: what follows is [`Shape`]'s, what calls do is the local transaction's.
 
+use std::any::TypeId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use uuid::Uuid;
 use super::PATTERN;
 use super::definition::HalfMessages;
 use super::erased::{DynLocal, With};
-use super::machine::{EXECUTE, RunBy, SEND, Shape, State};
+use super::machine::{EXECUTE, LOCAL, RunBy, SEND, Shape, State};
 use super::message::Prepared;
 use crate::data::Data;
 use crate::keeping::brief;
@@ -163,6 +164,11 @@ impl<In: SagaInput> Protocol for HalfProtocol<In> {
 
 #[async_trait]
 impl<In: SagaInput, B: Backend> Acts<B> for HalfProtocol<In> {
+    fn guarded(&self, database: TypeId) -> Vec<String> {
+        let is_there = self.local.guards() == Some(database);
+        is_there.then(|| LOCAL.to_owned()).into_iter().collect()
+    }
+
     fn is_local(&self, call: Call) -> bool {
         call == SEND
     }

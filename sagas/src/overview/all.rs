@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use es_core::guarded::{Panic, caught};
 use es_core::limits::MAX_PAGE;
 use es_core::store::StoreError;
 use es_core::{App, ErrorKind, chain};
@@ -278,9 +279,59 @@ impl Overview {
     }
 }
 
+/// Participants are user code: a panic of one keeps nobody from the others.
 async fn in_time(asked: impl Future<Output = Result<Part, StoreError>>) -> Result<Part, StoreError> {
-    match tokio::time::timeout(LIMIT, asked).await {
-        Ok(answer) => answer,
+    let panicked = |panic: Panic| StoreError::transient("asking", std::io::Error::other(panic.boxed()));
+    match tokio::time::timeout(LIMIT, caught(asked)).await {
+        Ok(answer) => answer.map_err(panicked).flatten(),
         Err(late) => Err(StoreError::transient("waiting for an answer", late)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::super::act::ActName;
+    use super::*;
+
+    /// A source whose participants panic, or are well.
+    struct Asked(&'static str);
+
+    #[async_trait]
+    impl Source for Asked {
+        fn pattern(&self) -> Pattern {
+            Pattern::TWO_PHASE
+        }
+        fn kind(&self) -> &str {
+            self.0
+        }
+        fn knows(&self) -> &'static [ActName] {
+            &[]
+        }
+        async fn page(&self, _: &Filter, _: Option<&str>, _: usize) -> Result<Part, StoreError> {
+            assert!(self.0 != "torn", "it is on fire");
+            let which = Which::new(Pattern::TWO_PHASE, self.0, "k");
+            Ok(Part { listed: vec![Listed::new(which, 1, super::super::Status::Parked)], ..Part::default() })
+        }
+        async fn waits_for(&self, which: &Which) -> Result<Vec<String>, ActError> {
+            Err(ActError::Missing(which.clone()))
+        }
+        async fn ask(&self, which: &Which, _: Act, _: (String, String), _: Duration) -> Result<(), ActError> {
+            Err(ActError::Missing(which.clone()))
+        }
+        async fn dry_run(&self, which: &Which, _: Act, _: (String, String)) -> Result<String, ActError> {
+            Err(ActError::Missing(which.clone()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_source_that_panics_is_named_and_keeps_no_other_from_the_list() {
+        let sources = Sources::default();
+        ["torn", "well"].into_iter().for_each(|kind| sources.add(Arc::new(Asked(kind))));
+        let page = Overview::of(sources).page(&Filter::default(), None, 10).await.unwrap();
+        let listed: Vec<&str> = page.transactions.iter().map(|of| &*of.which.kind).collect();
+        assert_eq!((listed, page.unasked.len(), page.next), (vec!["well"], 1, None));
+        assert!(page.unasked[0].to_string().contains("it is on fire"), "{}", page.unasked[0]);
     }
 }

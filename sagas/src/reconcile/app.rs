@@ -244,10 +244,27 @@ impl Stands<'_> {
 mod tests {
     use std::collections::BTreeMap;
 
+    use es_core::BoxError;
+    use es_core::memory::MemoryBackend;
+    use futures::{StreamExt as _, stream};
+
     use super::super::report::Report;
     use super::*;
 
     const DAY: Duration = Duration::from_hours(24);
+
+    #[tokio::test]
+    async fn a_panic_of_a_side_is_an_alert_and_its_watch_goes_on() {
+        let store = MemoryBackend::new();
+        let side = || stream::iter([Ok::<_, BoxError>((1_u8, 1_u8))]);
+        let torn = || stream::iter([0]).map(|_| -> Result<(u8, u8), BoxError> { panic!("it is on fire") });
+        let job = Reconciliation::between("books", store.clone(), side, torn).unwrap();
+        let watch = Watch::new(Arc::new(job), DAY);
+        watch.look(at(1)).await.unwrap();
+        let alert = watch.alert().clone().unwrap();
+        assert!(alert.name == "Unreconciled" && alert.text.contains("it is on fire"), "{alert:?}");
+        assert!(watch.runs().is_none(), "it is under way no more");
+    }
 
     fn at(hours: i64) -> Timestamp {
         Timestamp::from_second(hours * 3_600).unwrap()

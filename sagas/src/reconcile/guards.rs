@@ -20,7 +20,7 @@ use crate::transaction::{Claim, Claims, Runs};
 /// Guard rows that are read together.
 const PAGE: usize = 200;
 
-/// The calls of sagas and TCCs to a database with guard rows: left what their journals say, right the guard rows. What is
+/// The calls of sagas, TCCs and half messages to a database with guard rows: left what their journals say, right the guard rows. What is
 /// missing right has run, as its journal says, and the database has lost it; what is missing left is of a run that this store
 /// has lost. The name is that of the reconciliation.
 ///

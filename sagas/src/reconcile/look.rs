@@ -1,9 +1,10 @@
 //! What a run looks at: rounds of two looks each, and what is done about what they find.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::{Debug, Display};
 use std::time::Duration;
 
+use es_core::guarded::called;
 use es_core::limits::cut;
 use es_core::store::StoreError;
 use es_core::{BoxError, Timestamp, chain};
@@ -30,6 +31,8 @@ const COUNTED: usize = 1_000;
 const QUIET: Duration = Duration::from_hours(1);
 /// For how long a key may be asked about, or an action last.
 const LIMIT: Duration = Duration::from_mins(1);
+/// After so many keys in a row of which nobody has said whether they are pending, the others are not asked about.
+const UNSAID: u32 = 10;
 
 /// A run that is under way.
 struct Run<K, V> {
@@ -41,6 +44,10 @@ struct Run<K, V> {
     /// Keys that were young or have moved in the runs before this, and in this one.
     before: Unsettled,
     unsettled: Unsettled,
+    /// Keys of which nobody has said whether they are pending, and why, by their hashes: nothing is done about them.
+    unsaid: HashMap<u128, String>,
+    /// How many in a row.
+    silent: u32,
 }
 
 /// What a first look leaves to the second one.
@@ -58,7 +65,8 @@ impl<K: Ord + Clone + Display + Send + Sync + 'static, V: PartialEq + Debug + Se
         let before = self.ran().await?.value.unsettled;
         let report = Report::new(self.name().to_owned(), self.store.now().await?);
         let (looked, found, unsettled) = (HashSet::new(), Vec::new(), Unsettled::new());
-        let mut run = Run { report, looked, found, before, unsettled };
+        let (unsaid, silent) = (HashMap::new(), 0);
+        let mut run = Run { report, looked, found, before, unsettled, unsaid, silent };
         for round in 0..ROUNDS {
             let Seem { pairs, beyond } = self.first_look(&mut run, round == 0).await?;
             if !pairs.is_empty() {
@@ -71,8 +79,10 @@ impl<K: Ord + Clone + Display + Send + Sync + 'static, V: PartialEq + Debug + Se
                 break;
             }
         }
+        let at = self.store.now().await?;
         self.report(&mut run).await?;
-        run.report.ended = self.store.now().await?;
+        // What was done is told, whatever fails now.
+        run.report.ended = self.store.now().await.unwrap_or(at);
         Ok((run.report, run.unsettled))
     }
 
@@ -109,9 +119,13 @@ impl<K: Ord + Clone + Display + Send + Sync + 'static, V: PartialEq + Debug + Se
         if self.touched.is_some() {
             let keys: Vec<K> = seemed.keys().cloned().collect();
             for key in keys {
-                if self.is_touched(&key).await? {
-                    run.report.pending += 1;
-                    seemed.remove(&key);
+                match self.is_pending(run, &key).await {
+                    Ok(false) => {}
+                    Ok(true) => {
+                        run.report.pending += 1;
+                        seemed.remove(&key);
+                    }
+                    Err(why) => drop(run.unsaid.insert(hash(&key), why)),
                 }
             }
         }
@@ -138,7 +152,7 @@ impl<K: Ord + Clone + Display + Send + Sync + 'static, V: PartialEq + Debug + Se
         Ok(())
     }
 
-    /// What is found is reported, and done again, unless somebody is at it by now.
+    /// What is found is reported, and done again, unless somebody is at it by now. From the first action on nothing ends it.
     async fn report(&self, run: &mut Run<K, V>) -> Result<(), ReconcileError> {
         let mut of_class = BTreeMap::<Class, usize>::new();
         run.found.iter().for_each(|(class, _)| *of_class.entry(*class).or_default() += 1);
@@ -147,13 +161,26 @@ impl<K: Ord + Clone + Display + Send + Sync + 'static, V: PartialEq + Debug + Se
         let accepted = self.accepted_of(unsettled).await?;
         run.report.accepted += accepted.iter().map(|(is, _)| u64::from(*is)).sum::<u64>();
         let unsettled = accepted.into_iter().filter(|(is, _)| !is).map(|(_, found)| found);
-        for (class, pair) in settled.into_iter().chain(unsettled) {
-            if class != Class::Unsettled && self.is_touched(&pair.key).await? {
-                run.report.pending += 1;
-                continue;
-            }
-            let mut difference = difference(class, &pair);
-            difference.redriven = self.redrives(class, pair, of_class[&class]).await;
+        // Their texts are the user's code as well.
+        let told = |(class, pair): (Class, Pair<K, V>)| (difference(class, &pair), pair);
+        let all: Vec<_> = settled.into_iter().chain(unsettled).map(told).collect();
+        run.silent = 0;
+        for (mut difference, pair) in all {
+            let class = difference.class;
+            let pending = match class {
+                Class::Unsettled => Ok(false),
+                _ => self.is_pending(run, &pair.key).await,
+            };
+            // What was not known at the second look, of that it may have read too much.
+            let unsaid = run.unsaid.remove(&hash(&pair.key));
+            difference.redriven = match (pending, unsaid) {
+                (Ok(true), _) => {
+                    run.report.pending += 1;
+                    continue;
+                }
+                (Ok(false), None) => self.redrives(class, pair, of_class[&class]).await,
+                (Err(why), _) | (Ok(false), Some(why)) => Some(Redriven::Failed(why)),
+            };
             run.report.add(difference, self.first);
         }
         Ok(())
@@ -169,12 +196,19 @@ impl<K: Ord + Clone + Display + Send + Sync + 'static, V: PartialEq + Debug + Se
             return Some(Redriven::Failed(why));
         }
         let value = |entry: Option<Entry<K, V>>| entry.map(|entry| entry.value);
+        let (name, key) = (self.name(), pair.key.to_string());
         let found = Found { class, key: pair.key, left: value(pair.left), right: value(pair.right) };
-        Some(match timeout(LIMIT, redrive(found)).await {
-            Ok(Ok(())) => Redriven::Done,
-            Ok(Err(error)) => Redriven::Failed(chain(&*error)),
-            Err(_) => Redriven::Failed(format!("it was not done within {LIMIT:?}")),
-        })
+        // Each is logged as it is done: the report comes later, and its node may be lost before that.
+        let why = match timeout(LIMIT, called(async { redrive(found).await })).await {
+            Ok(Ok(())) => {
+                tracing::info!(reconciliation = name, %class, key, "a difference is redriven");
+                return Some(Redriven::Done);
+            }
+            Ok(Err(error)) => chain(&*error),
+            Err(_) => format!("it was not done within {LIMIT:?}"),
+        };
+        tracing::warn!(reconciliation = name, %class, key, error = why, "a difference could not be redriven");
+        Some(Redriven::Failed(why))
     }
 
     fn age(&self, pair: &Pair<K, V>, at: Timestamp) -> Age {
@@ -191,15 +225,24 @@ impl<K: Ord + Clone + Display + Send + Sync + 'static, V: PartialEq + Debug + Se
         }
     }
 
-    async fn is_touched(&self, key: &K) -> Result<bool, ReconcileError> {
+    /// Whether a transaction that goes on may change a key. `Err`: nobody has said that, and why.
+    async fn is_pending(&self, run: &mut Run<K, V>, key: &K) -> Result<bool, String> {
         let Some(touched) = &self.touched else { return Ok(false) };
-        match timeout(LIMIT, touched(key.clone())).await {
-            Ok(answer) => answer.map_err(ReconcileError::Read),
-            Err(_) => {
-                let why = format!("whether {key} is pending was not said within {LIMIT:?}");
-                Err(ReconcileError::Read(why.into()))
-            }
+        if run.silent >= UNSAID {
+            return Err(format!(
+                "whether it is pending was not asked: of {UNSAID} before nobody has said that"
+            ));
         }
+        let why = match timeout(LIMIT, called(async { touched(key.clone()).await })).await {
+            Ok(Ok(is_pending)) => {
+                run.silent = 0;
+                return Ok(is_pending);
+            }
+            Ok(Err(error)) => chain(&*error),
+            Err(_) => format!("there was no answer within {LIMIT:?}"),
+        };
+        run.silent += 1;
+        Err(format!("whether it is pending was not said: {why}"))
     }
 
     /// These, each with whether a person has accepted it.

@@ -121,7 +121,8 @@ pub struct Report {
     /// Differences of which the action was done.
     pub redriven: u64,
     /// Differences of which the action failed, or was not tried: there are [too
-    /// many](super::Reconciliation::redrive_at_most).
+    /// many](super::Reconciliation::redrive_at_most), or nobody has said whether they are
+    /// [pending](super::Reconciliation::pending_if).
     pub failed: u64,
 }
 

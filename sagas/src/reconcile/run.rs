@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use es_core::cluster::StateStore;
+use es_core::guarded::caught;
 use es_core::limits::LimitError;
 use es_core::store::{Row, StoreError, write_rows};
 use es_core::{BoxError, ErrorKind, Timestamp, chain};
@@ -15,13 +16,15 @@ use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 
 use super::merge::{Entry, Merge, OutOfOrder, Pair, Side};
 use super::report::{Class, Difference, Report};
-use super::rows::{self, Ran, Tables, accepted_key, run_key};
+use super::rows::{self, Ran, Tables, Unsettled, accepted_key, run_key};
 use crate::verb::By;
 
 /// How long it waits before it looks again, by default.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Acceptances that are read together.
 const AT_ONCE: usize = 500;
+/// How long it waits before it notes again what it has found; twice as long each time, up to a second.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// How often a row is read again because others write it.
 const TRIES: u32 = 20;
 
@@ -230,7 +233,9 @@ impl<K: Ord + Clone + Display + Send + Sync + 'static, V: PartialEq + Debug + Se
     }
 
     /// Whether a transaction that goes on may change a key: then it is no difference. It is asked of those that seem to
-    /// differ only, before the second look and once more before a difference is reported; for a minute at most.
+    /// differ only, before the second look and once more before a difference is reported; for a minute at most. An error, a
+    /// panic, and no answer in time: the key is reported, with that, and nothing is done about it. After ten of them in a row
+    /// the others are not asked about.
     #[must_use]
     pub fn pending_if<F: Future<Output = Result<bool, BoxError>> + Send + 'static>(
         mut self,
@@ -241,8 +246,8 @@ impl<K: Ord + Clone + Display + Send + Sync + 'static, V: PartialEq + Debug + Se
     }
 
     /// What is done about differences of a class, besides being reported: a saga is started, say, under a key that is that of
-    /// the difference, so that it is started once. Without this they are reported only. It may take a minute; those of
-    /// [`Class::Unsettled`] are reported only.
+    /// the difference, so that it is started once. Without this they are reported only. It may take a minute; an error or a
+    /// panic is said in the report, and keeps no other from being done. Those of [`Class::Unsettled`] are reported only.
     ///
     /// It goes by what was seen a while ago. Where whoever made the difference may still be at it, say so
     /// ([`pending_if`](Self::pending_if)), and let the action look in its own transaction whether it is still needed: what is
@@ -265,18 +270,17 @@ impl<K: Ord + Clone + Display + Send + Sync + 'static, V: PartialEq + Debug + Se
     ///
     /// # Errors
     ///
-    /// [`ReconcileError`]: then it is not known whether both sides say the same.
+    /// [`ReconcileError`]: then it is not known whether both sides say the same. A panic of a side is one. Once an action was
+    /// taken, only that the report could not be kept.
     ///
     /// # Cancellation
     ///
     /// Dropping its future stops it; what was redriven by then is.
     pub async fn run(&self) -> Result<Report, ReconcileError> {
-        let ran = self.look().await;
+        let looked = caught(self.look()).await;
+        let ran = looked.unwrap_or_else(|panic| Err(ReconcileError::Read(panic.boxed())));
         match &ran {
-            Ok((report, unsettled)) => {
-                let (report, unsettled) = (report.clone(), unsettled.clone());
-                self.note(move |ran| ran.takes(&report, &unsettled)).await?;
-            }
+            Ok((report, unsettled)) => self.keeps(report, unsettled).await?,
             Err(error) => {
                 metrics::counter!("es_reconcile_failed_total", "reconciliation" => self.name.clone())
                     .increment(1);
@@ -295,6 +299,26 @@ impl<K: Ord + Clone + Display + Send + Sync + 'static, V: PartialEq + Debug + Se
             }
         }
         ran.map(|(report, _)| report)
+    }
+
+    /// Keeps what a run has found: actions were taken by now, so it is tried for a while.
+    async fn keeps(&self, report: &Report, unsettled: &Unsettled) -> Result<(), ReconcileError> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.note(|ran| ran.takes(report, unsettled)).await {
+                Err(error) if error.kind() == ErrorKind::Transient && pause < PAUSE => {
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                kept => {
+                    if let Err(error) = &kept {
+                        let (reconciliation, error) = (&self.name, chain(error));
+                        tracing::warn!(reconciliation, error, "{report}");
+                    }
+                    return Ok(kept?);
+                }
+            }
+        }
     }
 }
 

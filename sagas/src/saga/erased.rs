@@ -71,6 +71,7 @@ fn shape_of<In: SagaInput, T: Transaction, S: Step<In, Place: PlaceOn<T>>>(step:
         limit: step.limit(),
         unknown: step.unknown(),
         refuses_for_good: step.refuses_for_good(),
+        acts_in_parts: step.acts_in_parts(),
         is_staged: <S::Place as PlaceOn<T>>::STAGED,
         destination: step.destination().map(str::to_owned),
     }

@@ -151,6 +151,7 @@ fn step(name: &'static str, stage: usize, place: Doable, unknown: Unknown, fault
         limit: Duration::from_secs(1),
         unknown,
         refuses_for_good: fault == Fault::BelievesRefusals,
+        acts_in_parts: false,
         is_staged: false,
         destination: None,
     }

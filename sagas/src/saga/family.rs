@@ -408,6 +408,7 @@ pub(super) mod tests {
                 limit: Duration::from_secs(1),
                 unknown: Unknown::Settle,
                 refuses_for_good: false,
+                acts_in_parts: false,
                 is_staged: false,
                 destination: None,
             };

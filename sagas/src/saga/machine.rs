@@ -42,6 +42,8 @@ pub(super) struct StepShape {
     pub(super) limit: Duration,
     pub(super) unknown: Unknown,
     pub(super) refuses_for_good: bool,
+    /// Whether a failure may leave a part of what it does.
+    pub(super) acts_in_parts: bool,
     /// Whether what it does is only staged.
     pub(super) is_staged: bool,
     /// Who is called.
@@ -467,6 +469,7 @@ impl Shape {
             if let Some(refused) = &standing.refused {
                 let why = match standing.child.run {
                     Some(_) => self.why_left(state, i, refused),
+                    None if self.has_acted_in_part(i, standing) => why_in_part(state, refused),
                     None => why_refused(state, refused),
                 };
                 look.records.push(parked(&self.steps[i], &why));
@@ -477,6 +480,11 @@ impl Shape {
                 None => self.try_call(run, call, standing, now, look),
             }
         }
+    }
+
+    /// Whether it is known that a step has done a part of what it does, and not the rest.
+    fn has_acted_in_part(&self, i: usize, standing: &Standing) -> bool {
+        self.steps[i].acts_in_parts && standing.forward == Forward::Maybe && standing.refused.is_some()
     }
 
     /// What becomes of a step that has failed as often as it is tried; `None`: it is tried again.
@@ -652,7 +660,8 @@ impl Shape {
 
     fn can_be_skipped(&self, state: &State, busy: &BTreeSet<Call>, step: &str) -> Result<(), String> {
         let (i, is_decided) = (self.place_of(step)?, state.decided.is_some());
-        let Standing { parked, child, .. } = &state.steps[i];
+        let standing = &state.steps[i];
+        let Standing { parked, child, .. } = standing;
         if is_decided || self.is_pivot(i) {
             not_called(busy, i, step)?;
         }
@@ -660,6 +669,13 @@ impl Shape {
             return Err(format!("{step} decides: ask its saga what becomes of it"));
         }
         let waits = self.is_pivot(i) && parked.is_some() && !state.forward;
+        // What a person has undone of it would be taken for done by the next try.
+        if !is_decided && waits && self.steps[i].acts_in_parts && !self.has_acted_in_part(i, standing) {
+            return Err(format!(
+                "it is not known that {step} has acted in part: retry it, and skip it once that is known; or resolve it if all of \
+                 it is done, or abandon it"
+            ));
+        }
         match if is_decided { self.is_to_undo(state, i) } else { waits } {
             true => Ok(()),
             false => Err(format!(
@@ -804,6 +820,18 @@ fn why_refused(state: &State, refused: &str) -> String {
         // It is the pivot, and one of its calls before may have run.
         false => format!(
             "it was refused, and an earlier call of it may have run: find out, and resolve it, or skip it if it has not run ({refused})"
+        ),
+    }
+}
+
+/// Why a step that has acted in part waits for a person.
+fn why_in_part(state: &State, part: &str) -> String {
+    match state.forward {
+        true => format!(
+            "it has acted in part, and it was decided to go forward: finish it by hand and resolve it, or abandon it ({part})"
+        ),
+        false => format!(
+            "it has acted in part: finish it by hand and resolve it, or undo it by hand and skip it ({part})"
         ),
     }
 }

@@ -271,6 +271,12 @@ pub trait Step<In: SagaInput>: Send + Sync + 'static {
         None
     }
 
+    /// Whether it acts in several places one after the other, so that a failure may leave a part of that.
+    #[doc(hidden)]
+    fn acts_in_parts(&self) -> bool {
+        false
+    }
+
     /// Whether all is there that it needs, when an app starts.
     #[doc(hidden)]
     fn check(&self) -> impl Future<Output = Result<(), BoxError>> + Send {

@@ -11,10 +11,10 @@ use es_core::{Backend, Timestamp, chain};
 use uuid::Uuid;
 
 use super::census::born;
-use super::kind::Kind;
+use super::kind::{Kind, LOCAL};
 use super::outcome::Outcome;
 use super::protocol::Acts;
-use super::rows::{FORMAT, Head, Record, Status, Verb, Written, head_key, run_of, start_key};
+use super::rows::{FORMAT, Head, Heard, Record, Status, Verb, Written, head_key, run_of, start_key};
 
 /// Runs that are looked at together.
 const AT_ONCE: usize = 50;
@@ -267,6 +267,8 @@ impl Claims {
             Record::Confirmed { step } => (step, Claim::Confirmed),
             Record::Undone { step } => (step, Claim::Undone),
             Record::Refused { step, .. } => (step, Claim::Refused),
+            Record::Heard { says: Heard::Commit, .. } => (LOCAL.to_owned(), Claim::Done),
+            Record::Heard { says: Heard::Rollback, .. } => (LOCAL.to_owned(), Claim::Undone),
             Record::Resolved { verb: Verb::Resolve { step, .. } | Verb::Skip { step }, .. } => {
                 (step, Claim::Said)
             }

@@ -32,6 +32,8 @@ const AGAIN: Duration = Duration::from_millis(200);
 pub(crate) const OF_TCC: &str = "tcc.";
 /// The same of half messages.
 pub(crate) const OF_HALF: &str = "half.";
+/// The step of a half message that is its local transaction.
+pub(crate) const LOCAL: &str = "local";
 
 /// The same of three-phase commits.
 pub(crate) const OF_THREE_PHASE: &str = "three-phase.";

@@ -91,7 +91,7 @@ pub use self::foresee::{DryRun, HowUndone, IfItFailed, WouldUndo};
 pub(crate) use self::forget::REMEMBER;
 #[cfg(feature = "testing")]
 pub(crate) use self::kind::group_of;
-pub(crate) use self::kind::{Kind, OF_HALF, OF_TCC, OF_THREE_PHASE};
+pub(crate) use self::kind::{Kind, LOCAL, OF_HALF, OF_TCC, OF_THREE_PHASE};
 pub use self::life::{
     Announce, RunId, SagaEnded, SagaEvent, SagaLife, SagaParked, SagaStarted, SagaUndoing, SagaWentOn,
 };

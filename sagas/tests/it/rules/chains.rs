@@ -1,4 +1,4 @@
-//! Best-effort chains: V1 to V14.
+//! Best-effort chains: V1 to V15.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -374,6 +374,8 @@ pub(super) async fn a_partial_outcome_waits_for_an_operator_if_that_is_declared<
     let shown = chains.until_parked("a").await;
     let why = "committed: first; not committed: second, which is left as it is";
     assert!(shown.waits_for.contains(why), "{}", shown.waits_for);
+    assert!(shown.waits_for.contains("it has acted in part: finish it by hand"), "{}", shown.waits_for);
+    assert!(!shown.waits_for.contains("was refused"), "{}", shown.waits_for);
     assert_eq!(chains.effects("a").await, ["first done"]);
     // By hand, and said.
     let output = sagas::Data::of(&json!(null)).unwrap();
@@ -528,6 +530,47 @@ pub(super) async fn a_link_that_a_database_has_lost_is_found<S: Subject>(subject
     let report = look().await;
     assert_eq!((report.of(Class::MissingRight), report.first.len()), (1, 1), "{report}");
     assert!(report.first[0].key.starts_with("chain.move/second "), "{report}");
+    chains.end().await;
+}
+
+/// V15
+pub(super) async fn what_may_have_committed_is_not_said_not_to_have<S: Subject>(subject: &S) {
+    let chains = Chains::start(subject, Then::Park).await;
+    chains.will(1, &[Fault::UnheardAndAway]);
+    let handle = chains.begin("a").await;
+    let shown = chains.until_parked("a").await;
+    let why = "committed: first; perhaps committed: second, third (second: ";
+    assert!(shown.waits_for.contains(why), "{}", shown.waits_for);
+    assert_eq!(chains.effects("a").await, DONE[..2]);
+    // Somebody has undone the first one by hand: a next try would take that for done.
+    let why = chains.declined("a", skip()).await;
+    assert!(why.contains("it is not known that chain has acted in part"), "{why}");
+    chains.second.database.comes_back();
+    assert_eq!(chains.ask("a", Verb::Retry { step: None }).await, Ok(()));
+    let begun = Instant::now();
+    let known = "skip it (committed: first, second; not committed: third, which is left as it is)";
+    while !chains.show("a").await.waits_for.contains(known) {
+        assert!(begun.elapsed() < PATIENCE / 10, "it is not found out");
+        chains.ground.pause().await;
+    }
+    assert_eq!(chains.ask("a", skip()).await, Ok(()));
+    let outcome = chains.end_of(&handle).await;
+    assert!(refused(&outcome).is_some_and(|why| why.contains("committed: first, second")), "{outcome}");
+    assert_eq!(chains.effects("a").await, DONE[..2], "nothing more is done");
+    chains.end().await;
+    // One that is fixed forward goes forward, whatever is said of it.
+    let chains = Chains::start(subject, Then::Forward).await;
+    chains.will(1, &[Fault::Lost]);
+    chains.says("b", 1, &[Say::Yes, Say::Fails, Say::Fails, Say::Fails]);
+    let handle = chains.begin("b").await;
+    let shown = chains.until_parked("b").await;
+    let why = "committed: first; not committed: second: no connection";
+    assert!(shown.waits_for.contains(why), "{}", shown.waits_for);
+    let why = chains.declined("b", skip()).await;
+    assert!(why.contains("it is not known that chain has acted in part"), "{why}");
+    assert_eq!(chains.ask("b", Verb::Retry { step: None }).await, Ok(()));
+    assert_eq!(chains.end_of(&handle).await, Outcome::Completed);
+    assert_eq!(chains.effects("b").await, DONE);
     chains.end().await;
 }
 

@@ -1,4 +1,4 @@
-//! What two looks go by, and what is done about what they find: Z12 to Z20.
+//! What two looks go by, and what is done about what they find: Z12 to Z20, Z22.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
@@ -264,6 +264,52 @@ pub(super) async fn no_side_is_open_while_something_is_done_again<S: Subject>(su
     runs(&ground, &books).await;
     let seen = seen.lock().unwrap().clone();
     assert!(seen.len() >= 2 && seen.iter().all(|open| *open == 0), "{seen:?}");
+}
+
+/// Z22
+pub(super) async fn what_fails_for_one_key_keeps_no_other_from_being_done<S: Subject>(subject: &S) {
+    let ground = Ground::open(subject).await;
+    // Nobody answers the second time that it is asked about the last key.
+    let asked = Arc::new(AtomicUsize::new(0));
+    let books = || of(&ground, || rows(&[(1, 1), (2, 1), (3, 1)]), Rows::new);
+    let silent = books()
+        .pending_if(move |key| {
+            let is_even = key == 3 && asked.fetch_add(1, Ordering::Relaxed) % 2 == 1;
+            async move { if is_even { Err("it is away".into()) } else { Ok(false) } }
+        })
+        .redrive(Class::MissingRight, |_| async { Ok(()) });
+    let report = runs(&ground, &silent).await;
+    assert_eq!((report.of(Class::MissingRight), report.redriven, report.failed), (3, 2, 1), "{report}");
+    let why =
+        |report: &Report, key: &str| report.first.iter().find(|of| of.key == key).unwrap().redriven.clone();
+    let unsaid = "whether it is pending was not said: it is away";
+    assert_eq!(why(&report, "3"), Some(Redriven::Failed(unsaid.to_owned())));
+    assert_eq!(ground.ask(async || silent.last().await).await, Some(report));
+    // Whoever answers panics for one, and the action for another.
+    let panics = books()
+        .pending_if(|key| async move { if key == 2 { panic!("who is it") } else { Ok(false) } })
+        .redrive(Class::MissingRight, |found| async move {
+            if found.key == 1 { panic!("not again") } else { Ok(()) }
+        });
+    let report = runs(&ground, &panics).await;
+    assert_eq!((report.of(Class::MissingRight), report.redriven, report.failed), (3, 1, 2), "{report}");
+    for (key, panic) in [("1", "not again"), ("2", "who is it")] {
+        let why = why(&report, key);
+        assert!(matches!(&why, Some(Redriven::Failed(why)) if why.contains(panic)), "{why:?}");
+    }
+    // Nobody answers at all: the first ones are asked about.
+    let all: Vec<(u32, i64)> = (0..30).map(|key| (key, 1)).collect();
+    let last = Arc::new(Mutex::new(0));
+    let own = last.clone();
+    let away = of(&ground, move || rows(&all), Rows::new)
+        .pending_if(move |key| {
+            let mut last = own.lock().unwrap();
+            *last = key.max(*last);
+            async { Err("it is away".into()) }
+        })
+        .redrive(Class::MissingRight, |_| async { Ok(()) });
+    let report = runs(&ground, &away).await;
+    assert_eq!((report.redriven, report.failed, *last.lock().unwrap()), (0, 30, 9), "{report}");
 }
 
 /// Z20

@@ -308,7 +308,7 @@ pub(super) async fn whether_a_call_has_run_is_answered_for_good<S: WithOther>(su
     }
     for _ in 0..2 {
         assert_eq!(desk.call(ran).outcome().await.unwrap(), Outcome::Ran);
-        assert_eq!(desk.call(never).outcome().await.unwrap(), Outcome::Never);
+        assert_eq!(desk.call(never).outcome().await.unwrap(), Outcome::Never(None));
     }
     assert!(matches!(desk.act(never).await, Err(GuardError::Hanging)));
     // It is asked while the call runs: the answer waits for that.
@@ -323,7 +323,7 @@ pub(super) async fn whether_a_call_has_run_is_answered_for_good<S: WithOther>(su
             }
         };
         let (outcome, ()) = futures::join!(call.outcome(), end);
-        assert_eq!(outcome.unwrap(), if commits { Outcome::Ran } else { Outcome::Never });
+        assert_eq!(outcome.unwrap(), if commits { Outcome::Ran } else { Outcome::Never(None) });
     }
     desk.clock.advance(Duration::from_secs(60));
     guard::forget(&desk.database, desk.clock.now()).await.unwrap();

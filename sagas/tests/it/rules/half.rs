@@ -1,7 +1,8 @@
-//! Half messages: M1 to M17.
+//! Half messages: M1 to M19.
 
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use sagas::half::{
 };
 use sagas::message::Published;
 use sagas::overview::{Act, ActError, ActName, Pattern, Transactions as _, Which};
+use sagas::reconcile::{self, Class};
 use sagas::saga::{
     Cx, Handle, IfItFailed, Outcome, Retry, RunError, RunShown, RunStatus, SagaInput, StepError, Verb, Why,
 };
@@ -90,7 +92,8 @@ pub(super) async fn what_is_rolled_back_leaves_no_trace<S: Subject>(subject: &S)
     // It never comes to its end: then it never will.
     sales.script.plays(&[Play::Fails; 3]);
     let fails = sales.sell("b", 5).await;
-    assert_eq!(rolled_back(&sales.end_of::<Sale>(&fails).await), NEVER);
+    let why = format!("{NEVER}; the last try has failed: a statement failed");
+    assert_eq!(rolled_back(&sales.end_of::<Sale>(&fails).await), why);
     assert_eq!(states(&sales.show::<Sale>("b").await), ["rollback", "never sent"]);
     // Its caller rolls it back, or does not begin it.
     let half = sales.by_hand("c").await;
@@ -98,9 +101,9 @@ pub(super) async fn what_is_rolled_back_leaves_no_trace<S: Subject>(subject: &S)
     tx.sell("c");
     tx.roll_back("sold out").await.unwrap();
     let given_up = sales.by_hand("d").await;
-    for half in [half, given_up] {
+    for (half, why) in [(half, format!("{NEVER}: sold out")), (given_up, NEVER.to_owned())] {
         sales.ground.ask(async || half.rollback().await).await;
-        assert_eq!(rolled_back(&sales.end_of::<ByHand>(half.handle()).await), NEVER);
+        assert_eq!(rolled_back(&sales.end_of::<ByHand>(half.handle()).await), why);
         assert!(matches!(half.begin().await.unwrap(), Begun::RolledBack(_)));
     }
     sales.script.plays(&[Play::Says(LocalState::Rollback)]);
@@ -462,6 +465,63 @@ pub(super) async fn messages_of_one_key_that_come_together_are_all_sent<S: Subje
     sales.end().await;
 }
 
+/// M18
+pub(super) async fn what_becomes_of_half_messages_is_what_their_guard_rows_say<S: Subject>(subject: &S) {
+    let sales = Sales::start(subject).await;
+    let sold = sales.sell("a", 5).await;
+    assert_eq!(sales.end_of::<Sale>(&sold).await, Outcome::Completed);
+    sales.script.plays(&[Play::Fails; 3]);
+    for (key, cents) in [("fails", 5), ("dear", DEAR)] {
+        let sale = sales.sell(key, cents).await;
+        rolled_back(&sales.end_of::<Sale>(&sale).await);
+    }
+    let half = sales.by_hand("b").await;
+    let Begun::Open(mut tx) = half.begin().await.unwrap() else { panic!("it is the first") };
+    tx.sell("b");
+    tx.commit().await.unwrap();
+    let given_up = sales.by_hand("c").await;
+    for half in [&half, &given_up] {
+        sales.ground.ask(async || half.commit().await).await;
+        sales.end_of::<ByHand>(half.handle()).await;
+    }
+    // Nothing guards it.
+    let told = sales.tell("d").await;
+    assert_eq!(sales.end_of::<Told>(&told).await, Outcome::Completed);
+    let (all, till) = (sales.nodes[0].transactions(), Arc::new(sales.till.clone()));
+    let guards = reconcile::guards(&all, sales.ground.backend.clone(), "till", till).unwrap();
+    let guards = guards.looks_again_after(Duration::ZERO);
+    let look = async || sales.ground.ask(async || guards.run().await).await;
+    let report = look().await;
+    assert!(report.is_clean() && report.keys == 5, "{report}");
+    sales.till.loses(sold.run()).await;
+    sales.till.loses(half.handle().run()).await;
+    let report = look().await;
+    assert_eq!((report.of(Class::MissingRight), report.differences()), (2, 2), "{report}");
+    let keys: BTreeSet<String> = report.first.into_iter().map(|of| of.key).collect();
+    let of = |kind: &str, handle: &Handle| format!("half.{kind}/local {}", handle.run());
+    assert_eq!(keys, [of("sale", &sold), of("by-hand", half.handle())].into());
+    sales.end().await;
+}
+
+/// M19
+pub(super) async fn a_message_that_no_log_takes_is_refused_before_anything_is_begun<S: Subject>(subject: &S) {
+    let sales = Sales::start(subject).await;
+    let app = &sales.nodes[0];
+    let read = |key: &str, body: Value| {
+        serde_json::from_value::<HalfMessage>(json!({ "topic": "sold", "key": key, "body": body })).unwrap()
+    };
+    let unfit = [read(&"k".repeat(300), json!(1)), read("a", Value::from("x".repeat(1_100_000)))];
+    for message in unfit {
+        let by_engine = app.send_in_transaction("a", message.clone(), Sale { cents: 5 }).await.unwrap_err();
+        let by_caller = app.send_half("a", message, ByHand { cents: 5 }).await.unwrap_err();
+        for error in [by_engine, by_caller] {
+            assert!(matches!(error, RunError::Input { .. }), "{error}");
+        }
+    }
+    assert_eq!((sales.script.executed(), sales.till.sales().await), (0, Vec::new()));
+    sales.end().await;
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Deed {
     fails: bool,
@@ -519,7 +579,8 @@ pub(super) async fn a_local_transaction_in_a_second_database_acts_once<S: WithOt
     assert_eq!(run("a", false).await, Outcome::Completed);
     // It fails, and so does the first check.
     other.will(&[Fault::Lost, Fault::Unheard]);
-    assert_eq!(rolled_back(&run("b", true).await), NEVER);
+    let why = format!("{NEVER}; the last try has failed: it fails");
+    assert_eq!(rolled_back(&run("b", true).await), why);
     assert_eq!(other.written().await, ["a"]);
     let filter = es_core::store::EventFilter::of::<Published>();
     let page = ground.ask(|| ground.backend.read(&filter, es_core::Position(0), 10)).await;

@@ -218,6 +218,7 @@ macro_rules! rules {
                 an_input_that_is_written_otherwise_each_time_is_the_same_one
                 rows_of_chains_are_no_difference_to_the_journals_of_sagas
                 a_link_that_a_database_has_lost_is_found
+                what_may_have_committed_is_not_said_not_to_have
             }
             half {
                 a_message_is_sent_once_if_its_local_transaction_commits
@@ -235,6 +236,8 @@ macro_rules! rules {
                 the_same_request_in_another_order_finds_what_it_has_begun
                 a_message_is_appended_in_the_commit_of_what_it_follows_from
                 messages_of_one_key_that_come_together_are_all_sent
+                what_becomes_of_half_messages_is_what_their_guard_rows_say
+                a_message_that_no_log_takes_is_refused_before_anything_is_begun
             }
             family {
                 a_saga_within_runs_to_its_end_and_gives_its_output
@@ -317,6 +320,7 @@ macro_rules! rules {
                 what_is_too_much_to_be_right_is_not_done_again
                 no_side_is_open_while_something_is_done_again
                 what_was_accepted_is_listed_and_can_be_taken_back
+                what_fails_for_one_key_keeps_no_other_from_being_done
             }
             inbox {
                 a_message_that_comes_again_or_too_soon_changes_nothing

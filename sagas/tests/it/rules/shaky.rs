@@ -1,6 +1,7 @@
 //! Databases of somebody's own that take part: with a table of what was done, and commits whose answers are lost.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -113,6 +114,8 @@ pub(crate) async fn database(url: &str) -> PgGuarded {
 pub(crate) enum Fault {
     /// It is applied, and nobody hears of it.
     Unheard,
+    /// The same, and the database is away from then on.
+    UnheardAndAway,
     /// It is not applied, and nobody hears of it.
     Lost,
     /// Whoever commits is gone before that: it is not applied, and never ends.
@@ -124,11 +127,28 @@ pub(crate) enum Fault {
 pub(crate) struct Shaky<D> {
     pub(crate) inner: D,
     faults: Arc<Mutex<VecDeque<Fault>>>,
+    is_away: Arc<AtomicBool>,
 }
 
 impl<D> Shaky<D> {
     pub(crate) fn new(inner: D) -> Self {
-        Self { inner, faults: Arc::default() }
+        Self { inner, faults: Arc::default(), is_away: Arc::default() }
+    }
+
+    /// It is there again.
+    pub(crate) fn comes_back(&self) {
+        self.is_away.store(false, Ordering::SeqCst);
+    }
+
+    fn is_there(&self) -> Result<(), StoreError> {
+        match self.is_away.load(Ordering::SeqCst) {
+            true => Err(StoreError::transient("connecting", std::io::Error::other("it is away"))),
+            false => Ok(()),
+        }
+    }
+
+    fn shaky<T>(&self, tx: T) -> ShakyTx<T> {
+        ShakyTx { tx, faults: self.faults.clone(), is_away: self.is_away.clone() }
     }
 
     pub(crate) fn will(&self, faults: &[Fault]) {
@@ -151,13 +171,15 @@ impl<D: Ledger> GuardedDatabase for Shaky<D> {
     type Tx = ShakyTx<D::Tx>;
 
     async fn begin(&self) -> Result<Self::Tx, StoreError> {
-        Ok(ShakyTx { tx: self.inner.begin().await?, faults: self.faults.clone() })
+        self.is_there()?;
+        Ok(self.shaky(self.inner.begin().await?))
     }
 }
 
 pub(crate) struct ShakyTx<T> {
     pub(crate) tx: T,
     faults: Arc<Mutex<VecDeque<Fault>>>,
+    is_away: Arc<AtomicBool>,
 }
 
 impl<T: GuardRows> GuardRows for ShakyTx<T> {
@@ -188,6 +210,10 @@ impl<T: GuardRows> GuardRows for ShakyTx<T> {
         match fault {
             None => return self.tx.commit().await,
             Some(Fault::Unheard) => self.tx.commit().await?,
+            Some(Fault::UnheardAndAway) => {
+                self.tx.commit().await?;
+                self.is_away.store(true, Ordering::SeqCst);
+            }
             Some(Fault::Lost) => self.tx.rollback().await?,
             Some(Fault::Hangs) => {
                 self.tx.rollback().await?;

@@ -64,6 +64,14 @@ impl Till {
     pub(super) async fn sales(&self) -> Vec<String> {
         self.books.lock().await.sales.clone()
     }
+
+    /// The guard row of a run is lost.
+    pub(super) async fn loses(&self, run: Uuid) {
+        let mut books = self.books.lock().await;
+        let before = books.guards.len();
+        books.guards.retain(|(of, _), _| *of != run);
+        assert_eq!(books.guards.len() + 1, before);
+    }
 }
 
 impl GuardedDatabase for Till {
@@ -106,6 +114,20 @@ impl GuardRows for TillTx {
     }
     async fn forget(&mut self, _: Uuid) -> Result<u64, StoreError> {
         Ok(0)
+    }
+    async fn page(
+        &mut self,
+        after: Option<&GuardKey>,
+        limit: usize,
+    ) -> Result<Vec<(GuardKey, GuardRow)>, StoreError> {
+        let after = after.map(|after| (after.run(), after.call().to_owned()));
+        let behind =
+            self.own.guards.iter().filter(|(key, _)| after.as_ref().is_none_or(|after| *key > after));
+        let page = behind.take(limit).map(|((run, call), row)| {
+            let key = GuardKey::new(*run, call.clone());
+            Ok((key.map_err(|error| StoreError::misuse(error.to_string()))?, row.clone()))
+        });
+        page.collect()
     }
     async fn commit(mut self) -> Result<(), StoreError> {
         *self.books = self.own;
