@@ -317,6 +317,9 @@ impl Transaction for Tx {
                 if error::is_renamed(&e) {
                     self.store.shared.types.replace([]);
                 }
+                if error::breaks_connection(&e) {
+                    drop(self.session.broken());
+                }
                 return Err(error::store("committing a transaction", e).into());
             }
         };
