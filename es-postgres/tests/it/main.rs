@@ -12,6 +12,7 @@ mod generations;
 mod history;
 mod jobs;
 mod overload;
+mod participants;
 mod plain_names;
 mod plans;
 mod processes;
