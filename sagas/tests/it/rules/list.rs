@@ -488,6 +488,7 @@ macro_rules! rules_across {
                 a_row_of_another_run_is_tried_for_as_long_as_a_branch_says
                 a_table_that_is_not_noted_any_more_keeps_a_program_from_starting
                 what_one_branch_frees_and_another_takes_goes_back_in_whichever_order
+                an_undo_that_waits_for_a_later_one_is_no_failure_of_its_database
             }
             overview_across {
                 what_is_across_databases_is_in_the_one_list
